@@ -1,0 +1,201 @@
+use std::time::Duration;
+
+use reqwest::{
+    Client, Url,
+    header::{HeaderMap, HeaderName, HeaderValue, RETRY_AFTER},
+};
+use tokio::{
+    sync::Semaphore,
+    time::{Instant, timeout_at},
+};
+use vendor::{Answer, MAX_ANSWER_BYTES, Operation, Outcome, Reading, Request, Secret, redact, redact_text};
+use zeroize::Zeroizing;
+
+use crate::{Delivery, Parcel, client::Clients, token::Tokens};
+
+/// Makes the call that a parcel asks for, from waiting for a place to the reading of the answer.
+pub async fn carry(parcel: Parcel, clients: &Clients, tokens: &Tokens, place: &Semaphore) -> Delivery {
+    let mut end = End::default();
+    let reading = call(&parcel, clients, tokens, place, &mut end).await.unwrap_or_else(|reading| reading);
+    let record = reading.response.clone().map(|mut response| {
+        redact(parcel.dialect, &parcel.secrets, &mut response);
+        response
+    });
+    let vendor_message = reading.vendor_message.as_deref().map(|message| redact_text(&parcel.secrets, message));
+    Delivery {
+        ticket: parcel.ticket,
+        http_status: end.http_status,
+        reading: Reading { vendor_message, ..reading },
+        record,
+        voided: end.voided,
+    }
+}
+
+/// What is known of a call besides its reading.
+#[derive(Default)]
+struct End {
+    http_status: Option<u16>,
+    voided: bool,
+}
+
+/// A reading that the gateway makes itself.
+pub fn reading(outcome: Outcome, why: impl Into<String>) -> Reading {
+    Reading {
+        outcome,
+        vendor_code: None,
+        vendor_message: Some(why.into()),
+        reference: None,
+        attempts_left: None,
+        retry_after: None,
+        response: None,
+    }
+}
+
+/// `Err` is a reading, too: one that ends the call early.
+async fn call(
+    parcel: &Parcel,
+    clients: &Clients,
+    tokens: &Tokens,
+    place: &Semaphore,
+    end: &mut End,
+) -> Result<Reading, Reading> {
+    let route = &parcel.route;
+    let Ok(Ok(_place)) = timeout_at(Instant::now() + route.timeout, place.acquire()).await else {
+        return Err(reading(
+            Outcome::Unreachable,
+            format!(
+                "no place among max_in_flight ({}) came free within timeout; nothing was sent",
+                route.max_in_flight
+            ),
+        ));
+    };
+    let deadline = Instant::now() + route.timeout;
+    let client = clients.get(route).map_err(|why| reading(Outcome::Unreachable, why))?;
+    let post = async |request: &Request, operation: Operation| -> Result<(Reading, u16), Reading> {
+        let mut bearer = match &route.oauth {
+            Some(oauth) => Some(tokens.get(oauth, &client, deadline).await?),
+            None => None,
+        };
+        loop {
+            let arrived = post(&client, &route.base_url, request, bearer.as_ref(), deadline).await?;
+            // A 401 means that the call was not processed: renew the token, and repeat once.
+            if arrived.status == 401
+                && let (Some(oauth), Some(used)) = (&route.oauth, bearer.take_if(|token| !token.is_fresh()))
+            {
+                bearer = Some(tokens.renew(oauth, &used, &client, deadline).await?);
+                continue;
+            }
+            return Ok((vendor::read(parcel.dialect, operation, &arrived.answer()), arrived.status));
+        }
+    };
+    if let Some(first) = &parcel.first {
+        let (voiding, status) = post(first, Operation::Cancel).await?;
+        if !matches!(voiding.outcome, Outcome::Canceled | Outcome::NotFound | Outcome::Expired) {
+            end.http_status = Some(status);
+            return Err(voiding);
+        }
+        end.voided = true;
+    }
+    let (reading, status) = post(&parcel.request, parcel.operation).await?;
+    end.http_status = Some(status);
+    Ok(reading)
+}
+
+/// An answer in memory.
+pub struct Arrived {
+    pub status: u16,
+    retry_after: Option<Duration>,
+    body: Zeroizing<Vec<u8>>,
+}
+
+impl Arrived {
+    pub fn answer(&self) -> Answer<'_> {
+        Answer { status: self.status, retry_after: self.retry_after, body: &self.body }
+    }
+}
+
+/// A bearer token for one call.
+pub trait Bearer {
+    fn token(&self) -> &Secret;
+}
+
+/// One POST, never repeated.
+pub async fn post(
+    client: &Client,
+    base_url: &str,
+    request: &Request,
+    bearer: Option<&impl Bearer>,
+    deadline: Instant,
+) -> Result<Arrived, Reading> {
+    let unsent = |why: &str| reading(Outcome::Unreachable, format!("{why}; nothing was sent"));
+    let mut url = Url::parse(&format!("{}{}", base_url.trim_end_matches('/'), request.path))
+        .map_err(|_| unsent("base_url is no URL"))?;
+    if !request.query.is_empty() {
+        url.query_pairs_mut().extend_pairs(request.query.iter().map(|(name, value)| (name, value.reveal())));
+    }
+    let mut headers = HeaderMap::new();
+    for (name, value) in &request.headers {
+        let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| unsent("a header's name is malformed"))?;
+        headers.insert(name, header(value).map_err(|()| unsent("a credential or id cannot stand in an HTTP header"))?);
+    }
+    if let Some(bearer) = bearer {
+        let value = Secret::new(format!("Bearer {}", bearer.token().reveal()));
+        headers
+            .insert("authorization", header(&value).map_err(|()| unsent("the access token cannot stand in a header"))?);
+    }
+    let left = deadline.saturating_duration_since(Instant::now());
+    if left.is_zero() {
+        return Err(unsent("timeout ran out before the call"));
+    }
+    let sent = client.post(url).headers(headers).body(request.body.reveal().to_owned()).timeout(left).send().await;
+    let mut response = sent.map_err(|error| failure(&error))?;
+    let status = response.status().as_u16();
+    let retry_after = response
+        .headers()
+        .get(RETRY_AFTER)
+        .and_then(|value| value.to_str().ok()?.trim().parse().ok())
+        .map(Duration::from_secs);
+    let mut body = Zeroizing::new(Vec::new());
+    // One byte over the limit is enough to know; what else comes is not read.
+    while body.len() <= MAX_ANSWER_BYTES {
+        match response.chunk().await {
+            Ok(Some(chunk)) => body.extend_from_slice(&chunk),
+            Ok(None) => break,
+            Err(error) if error.is_timeout() => {
+                return Err(reading(Outcome::Unknown, "the answer was not complete within timeout"));
+            }
+            Err(_) => return Err(reading(Outcome::Unknown, "the connection broke in the middle of the answer")),
+        }
+    }
+    body.truncate(MAX_ANSWER_BYTES + 1);
+    Ok(Arrived { status, retry_after, body })
+}
+
+fn header(value: &Secret) -> Result<HeaderValue, ()> {
+    let mut value = HeaderValue::from_str(value.reveal()).map_err(|_| ())?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
+/// Whether anything can have left. The error's own text is not used: it holds the URL, and that the query.
+fn failure(error: &reqwest::Error) -> Reading {
+    if error.is_connect() {
+        let why = if error.is_timeout() { "no connection within connect_timeout".to_owned() } else { cause(error) };
+        reading(Outcome::Unreachable, format!("no connection to base_url: {why}; nothing was sent"))
+    } else if error.is_builder() {
+        reading(Outcome::Unreachable, "the request could not be built: check base_url; nothing was sent")
+    } else if error.is_timeout() {
+        reading(Outcome::Unknown, "no answer within timeout")
+    } else {
+        reading(Outcome::Unknown, "the connection closed before an answer that can be read")
+    }
+}
+
+/// The innermost cause: what the system or TLS said.
+fn cause(error: &reqwest::Error) -> String {
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(source) = cause.source() {
+        cause = source;
+    }
+    cause.to_string()
+}

@@ -1,0 +1,15 @@
+//! Makes the HTTP calls: tokio and reqwest on a thread of their own. Knows no Postgres: parcels come over a channel,
+//! deliveries are fetched by the owner, whom a byte on a socket wakes.
+//!
+//! What it promises: a request whose bytes may have left this machine is never sent again. What certainly did not
+//! leave is `unreachable`; what may have left and was not answered legibly is `unknown`.
+#![forbid(unsafe_code)]
+
+mod client;
+mod exchange;
+mod post_office;
+mod route;
+mod token;
+
+pub use post_office::{Courier, Delivery, Parcel};
+pub use route::{OAuth, Route};

@@ -1,0 +1,164 @@
+use std::{
+    collections::HashMap,
+    io::{self, Read, Write},
+    os::unix::net::UnixStream,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+};
+
+use tokio::{
+    runtime,
+    sync::{Semaphore, mpsc, oneshot},
+    task,
+};
+use vendor::{Dialect, Operation, Outcome, Reading, Request, Secret};
+
+use crate::{Route, client::Clients, exchange, token::Tokens};
+
+/// A call to make.
+pub struct Parcel {
+    /// The owner's name for it.
+    pub ticket: u64,
+    pub dialect: &'static Dialect,
+    pub operation: Operation,
+    pub request: Request,
+    /// A cancel that goes first: see [`vendor::Prepared::first`].
+    pub first: Option<Request>,
+    pub route: Route,
+    /// Removed from what is put on record of the answer.
+    pub secrets: Vec<Secret>,
+}
+
+/// How a call ended.
+#[derive(Debug)]
+pub struct Delivery {
+    pub ticket: u64,
+    pub http_status: Option<u16>,
+    /// As the vendor said it, but for `vendor_message`, which is redacted.
+    pub reading: Reading,
+    /// The answer as it may be put on record.
+    pub record: Option<serde_json::Value>,
+    /// The `first` request went through.
+    pub voided: bool,
+}
+
+/// The thread that makes the calls, and the way to it.
+pub struct Courier {
+    parcels: mpsc::UnboundedSender<Parcel>,
+    shelf: Arc<Shelf>,
+    bell: UnixStream,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<thread::JoinHandle<()>>,
+}
+
+/// Where deliveries wait to be fetched.
+struct Shelf {
+    deliveries: Mutex<Vec<Delivery>>,
+    /// The owner was woken and has not come yet.
+    rung: AtomicBool,
+    bell: UnixStream,
+}
+
+impl Shelf {
+    fn put(&self, delivery: Delivery) {
+        self.deliveries.lock().unwrap_or_else(PoisonError::into_inner).push(delivery);
+        if !self.rung.swap(true, Ordering::SeqCst) {
+            // A full socket has rung already; a closed one has no owner.
+            let _ = (&self.bell).write(&[1]);
+        }
+    }
+}
+
+impl Courier {
+    /// Starts the thread. It inherits the caller's signal mask, and so do the ones that it starts: block them first.
+    pub fn start() -> io::Result<Self> {
+        // The process-wide choice; a second start finds the first one's, which is the same.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let (bell, ours) = UnixStream::pair()?;
+        bell.set_nonblocking(true)?;
+        ours.set_nonblocking(true)?;
+        let shelf = Arc::new(Shelf { deliveries: Mutex::default(), rung: AtomicBool::new(false), bell: ours });
+        let (parcels, inbox) = mpsc::unbounded_channel();
+        let (stop, stopped) = oneshot::channel();
+        let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
+        let thread = thread::Builder::new().name("courier".into()).spawn({
+            let shelf = Arc::clone(&shelf);
+            move || {
+                runtime.block_on(async {
+                    tokio::select! {
+                        () = serve(inbox, shelf) => {}
+                        _ = stopped => {}
+                    }
+                });
+                // Waits for nothing: a resolver that hangs must not hold up the server's stop.
+                runtime.shutdown_background();
+            }
+        })?;
+        Ok(Self { parcels, shelf, bell, stop: Some(stop), thread: Some(thread) })
+    }
+
+    /// Readable when there is something to [`fetch`](Self::fetch).
+    pub fn bell(&self) -> &UnixStream {
+        &self.bell
+    }
+
+    pub fn dispatch(&self, parcel: Parcel) {
+        // Fails only if the thread has died, which drops `serve` and everything in it: the owner's attempts stay in
+        // flight and become unknown, which is what they are.
+        let _ = self.parcels.send(parcel);
+    }
+
+    /// Everything that has come back since the last time.
+    pub fn fetch(&self) -> Vec<Delivery> {
+        if self.shelf.rung.load(Ordering::SeqCst) {
+            let _ = (&self.bell).read(&mut [0; 16]);
+            // Lowered before the shelf is emptied, so that whatever is put on it from now on rings again.
+            self.shelf.rung.store(false, Ordering::SeqCst);
+        }
+        std::mem::take(&mut *self.shelf.deliveries.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Whether the thread still serves.
+    pub fn is_alive(&self) -> bool {
+        !self.parcels.is_closed()
+    }
+}
+
+impl Drop for Courier {
+    fn drop(&mut self) {
+        self.stop.take();
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+async fn serve(mut inbox: mpsc::UnboundedReceiver<Parcel>, shelf: Arc<Shelf>) {
+    let clients = Arc::new(Clients::default());
+    let tokens = Arc::new(Tokens::default());
+    let mut places: HashMap<(String, u32), Arc<Semaphore>> = HashMap::new();
+    while let Some(parcel) = inbox.recv().await {
+        let route = &parcel.route;
+        let place = Arc::clone(
+            places
+                .entry((route.provider.clone(), route.max_in_flight))
+                .or_insert_with(|| Arc::new(Semaphore::new(route.max_in_flight as usize))),
+        );
+        let (clients, tokens, shelf) = (Arc::clone(&clients), Arc::clone(&tokens), Arc::clone(&shelf));
+        task::spawn(async move {
+            let ticket = parcel.ticket;
+            // A task of its own, so that a panic in reading an answer is an outcome and not a caller left waiting.
+            let call = task::spawn(async move { exchange::carry(parcel, &clients, &tokens, &place).await });
+            shelf.put(call.await.unwrap_or_else(|_| Delivery {
+                ticket,
+                http_status: None,
+                reading: exchange::reading(Outcome::Unknown, "the call ended by a fault in the gateway"),
+                record: None,
+                voided: false,
+            }));
+        });
+    }
+}

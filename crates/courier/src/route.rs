@@ -1,0 +1,29 @@
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use vendor::Secret;
+
+/// How to reach a provider: its server options.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Route {
+    /// Whose `max_in_flight` this call counts against.
+    pub provider: String,
+    pub base_url: String,
+    /// The whole call, from the moment it has its place among `max_in_flight`, and also the longest wait for that place.
+    pub timeout: Duration,
+    /// DNS, TCP and TLS.
+    pub connect_timeout: Duration,
+    pub ca_file: Option<String>,
+    pub client_cert_file: Option<String>,
+    pub client_key_file: Option<String>,
+    pub max_in_flight: u32,
+    pub oauth: Option<OAuth>,
+}
+
+/// OAuth2 client credentials: the access token is fetched, kept until shortly before it ends, and put on each call.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct OAuth {
+    pub token_url: String,
+    pub client_id: Secret,
+    pub client_secret: Secret,
+}

@@ -1,0 +1,41 @@
+use vendor::{Operation, Outcome};
+
+use crate::{Micros, Status, Verification};
+
+/// Lets an operation on a verification go, having booked what it costs, or says how it ends without a call.
+pub fn admit(operation: Operation, verification: &mut Verification, now: Micros) -> Result<(), Outcome> {
+    if let Some(outcome) = from_record(operation, verification.status) {
+        return Err(outcome);
+    }
+    // A resend makes a new code, so the age of the old one does not matter to it, nor to a cancel.
+    if operation == Operation::Verify && verification.expires_at.is_some_and(|end| end <= now) {
+        verification.status = Status::Expired;
+        return Err(Outcome::Expired);
+    }
+    match operation {
+        Operation::Verify => {
+            if verification.check_count >= verification.max_checks {
+                verification.status = Status::MaxAttemptsReached;
+                return Err(Outcome::MaxAttemptsReached);
+            }
+            verification.check_count += 1;
+        }
+        Operation::Send | Operation::Resend => verification.send_count += 1,
+        Operation::Cancel => {}
+    }
+    Ok(())
+}
+
+/// How an operation on a terminal verification ends: from the record alone. None: the verification is open.
+pub fn from_record(operation: Operation, status: Status) -> Option<Outcome> {
+    Some(match status {
+        // A code approved once is never approved twice.
+        Status::Approved => Outcome::AlreadyUsed,
+        Status::Expired => Outcome::Expired,
+        Status::MaxAttemptsReached => Outcome::MaxAttemptsReached,
+        Status::Canceled if operation == Operation::Cancel => Outcome::Canceled,
+        Status::Canceled | Status::Failed => Outcome::NotFound,
+        Status::Blocked => Outcome::Blocked,
+        Status::Queued | Status::Sending | Status::Pending | Status::Unknown => return None,
+    })
+}

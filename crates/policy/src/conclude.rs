@@ -1,0 +1,95 @@
+use vendor::{Operation, Outcome, Reading};
+
+use crate::{Micros, Status, Verification};
+
+/// What an answer makes of the verification.
+pub struct Conclusion<'a> {
+    pub operation: Operation,
+    pub reading: &'a Reading,
+    /// The status before this attempt.
+    pub before: Status,
+    /// The old code was voided on the way to a new one (REL-ID's resend), whatever became of the new one.
+    pub voided: bool,
+    /// How long a code lives from the moment it was sent.
+    pub code_lifetime: Option<Micros>,
+    pub now: Micros,
+}
+
+/// Brings the verification, as [`crate::admit`] left it, to where the answer puts it.
+pub fn conclude(verification: &mut Verification, conclusion: &Conclusion) {
+    let Conclusion { operation, reading, before, voided, code_lifetime, now } = *conclusion;
+    match operation {
+        Operation::Send | Operation::Resend => {
+            verification.status = match reading.outcome {
+                Outcome::Sent => Status::Pending,
+                // The code may have reached the person: a verify stays possible.
+                Outcome::Unknown => Status::Unknown,
+                _ if operation == Operation::Resend && !voided => before,
+                _ => Status::Failed,
+            };
+            if matches!(reading.outcome, Outcome::Sent | Outcome::Unknown) {
+                verification.expires_at = code_lifetime.map(|lifetime| now.saturating_add(lifetime));
+                if let Some(reference) = &reading.reference {
+                    verification.reference = Some(reference.clone());
+                }
+            }
+        }
+        Operation::Verify => {
+            if !spends_a_check(reading.outcome) {
+                verification.check_count = verification.check_count.saturating_sub(1);
+            }
+            verification.status = match reading.outcome {
+                Outcome::Approved => {
+                    verification.approved_at = Some(now);
+                    Status::Approved
+                }
+                Outcome::InvalidCode
+                    if verification.check_count >= verification.max_checks || reading.attempts_left == Some(0) =>
+                {
+                    Status::MaxAttemptsReached
+                }
+                Outcome::InvalidCode => before,
+                Outcome::Expired => Status::Expired,
+                Outcome::MaxAttemptsReached => Status::MaxAttemptsReached,
+                // The vendor will not take a code for this flow any more.
+                Outcome::AlreadyUsed | Outcome::NotFound | Outcome::Refused => Status::Failed,
+                Outcome::Unknown => Status::Unknown,
+                _ => before,
+            };
+        }
+        Operation::Cancel => {
+            verification.status = match reading.outcome {
+                Outcome::Canceled => Status::Canceled,
+                Outcome::Expired => Status::Expired,
+                _ => before,
+            };
+        }
+    }
+}
+
+/// Whether the vendor may have compared the code. Where it certainly did not, the reserved check is given back.
+fn spends_a_check(outcome: Outcome) -> bool {
+    !matches!(
+        outcome,
+        Outcome::Unreachable
+            | Outcome::RateLimited
+            | Outcome::InvalidRequest
+            | Outcome::AuthFailed
+            | Outcome::ProviderError
+            | Outcome::Blocked
+            // "a right code never spends one"
+            | Outcome::Approved
+    )
+}
+
+/// Whether the same call may be made again: the last column of the table of outcomes, and for a wrong code, whether
+/// another one may be tried.
+pub fn retryable(operation: Operation, outcome: Outcome, attempts_left: u32) -> bool {
+    match outcome {
+        Outcome::Unreachable | Outcome::RateLimited => true,
+        Outcome::InvalidCode => attempts_left > 0,
+        // A verify has side effects; the vendor failing says nothing of them.
+        Outcome::ProviderError => operation != Operation::Verify,
+        _ => false,
+    }
+}

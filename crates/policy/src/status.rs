@@ -1,0 +1,59 @@
+use serde::{Deserialize, Serialize};
+
+/// Where a verification stands: `otp_gateway.verification.status`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Status {
+    Queued,
+    Sending,
+    Pending,
+    Approved,
+    Canceled,
+    Expired,
+    MaxAttemptsReached,
+    Failed,
+    Blocked,
+    Unknown,
+}
+
+impl Status {
+    pub const ALL: [Status; 10] = [
+        Self::Queued,
+        Self::Sending,
+        Self::Pending,
+        Self::Approved,
+        Self::Canceled,
+        Self::Expired,
+        Self::MaxAttemptsReached,
+        Self::Failed,
+        Self::Blocked,
+        Self::Unknown,
+    ];
+
+    /// The label of the SQL type `otp_gateway.status`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Queued => "queued",
+            Self::Sending => "sending",
+            Self::Pending => "pending",
+            Self::Approved => "approved",
+            Self::Canceled => "canceled",
+            Self::Expired => "expired",
+            Self::MaxAttemptsReached => "max_attempts_reached",
+            Self::Failed => "failed",
+            Self::Blocked => "blocked",
+            Self::Unknown => "unknown",
+        }
+    }
+
+    pub fn from_label(label: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|status| status.as_str() == label)
+    }
+
+    /// A terminal verification never reopens: it answers from the record, and what was sealed for it is erased.
+    pub const fn is_terminal(self) -> bool {
+        matches!(
+            self,
+            Self::Approved | Self::Canceled | Self::Expired | Self::MaxAttemptsReached | Self::Failed | Self::Blocked
+        )
+    }
+}

@@ -1,0 +1,38 @@
+use crate::Status;
+
+/// Microseconds of Postgres' clock (`timestamptz` as it is stored).
+pub type Micros = i64;
+
+/// The part of a verification's row that decides what may happen to it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verification {
+    pub status: Status,
+    pub reference: Option<String>,
+    pub expires_at: Option<Micros>,
+    pub approved_at: Option<Micros>,
+    pub send_count: u32,
+    /// Checks that are spent. One is reserved before a code leaves this machine and given back where the vendor
+    /// certainly checked nothing, so that a crash in between can only cost a try, never give one.
+    pub check_count: u32,
+    pub max_checks: u32,
+}
+
+impl Verification {
+    /// One that a send begins.
+    pub fn sending(max_checks: u32) -> Self {
+        Self { send_count: 1, ..Self::elsewhere(Status::Sending, max_checks) }
+    }
+
+    /// One whose send did not go through here.
+    pub fn begun_elsewhere(max_checks: u32) -> Self {
+        Self::elsewhere(Status::Pending, max_checks)
+    }
+
+    fn elsewhere(status: Status, max_checks: u32) -> Self {
+        Self { status, reference: None, expires_at: None, approved_at: None, send_count: 0, check_count: 0, max_checks }
+    }
+
+    pub fn attempts_left(&self) -> u32 {
+        if self.status.is_terminal() { 0 } else { self.max_checks.saturating_sub(self.check_count) }
+    }
+}

@@ -1,0 +1,206 @@
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::{Dialect, Operation, Outcome};
+
+/// A longer answer is not read: the outcome is `unknown`.
+pub const MAX_ANSWER_BYTES: usize = 1 << 20;
+/// A deeper answer is not read: the outcome is `unknown`.
+pub const MAX_ANSWER_DEPTH: usize = 64;
+/// Longest vendor words that are kept.
+const MAX_MESSAGE_CHARS: usize = 500;
+const MAX_CODE_CHARS: usize = 64;
+const MAX_REFERENCE_CHARS: usize = 256;
+
+/// What came back over HTTP.
+pub struct Answer<'a> {
+    pub status: u16,
+    /// The `Retry-After` header, if it is a number of seconds.
+    pub retry_after: Option<Duration>,
+    /// The body, cut after [`MAX_ANSWER_BYTES`] + 1 bytes.
+    pub body: &'a [u8],
+}
+
+/// What an answer means.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Reading {
+    pub outcome: Outcome,
+    pub vendor_code: Option<String>,
+    /// The vendor's words, or the gateway's own where it must say why (`unknown`). Not yet redacted.
+    pub vendor_message: Option<String>,
+    /// The reference that the vendor gave this flow.
+    pub reference: Option<String>,
+    pub attempts_left: Option<u32>,
+    pub retry_after: Option<Duration>,
+    /// The answer as JSON, as it came.
+    pub response: Option<Value>,
+}
+
+impl Reading {
+    pub(crate) fn new(outcome: Outcome, vendor_code: Option<String>, vendor_message: Option<String>) -> Self {
+        Self {
+            outcome,
+            vendor_code,
+            vendor_message,
+            reference: None,
+            attempts_left: None,
+            retry_after: None,
+            response: None,
+        }
+    }
+
+    /// An answer that nobody can act on, and why.
+    pub(crate) fn unknown(why: &str, vendor_code: Option<String>, vendor_message: Option<String>) -> Self {
+        let message = match vendor_message {
+            Some(words) => format!("{why}: {words}"),
+            None => why.into(),
+        };
+        Self::new(Outcome::Unknown, vendor_code, Some(message))
+    }
+}
+
+/// Reads an answer: the body first, by the vendor's own table; where that says nothing, the HTTP status, by the rules
+/// that all vendors share (shared/vendors/README.md).
+pub fn read(dialect: &Dialect, operation: Operation, answer: &Answer) -> Reading {
+    let (value, why) = match json(answer.body) {
+        Ok(value) => (Some(value), "the answer is not in the vendor's documented form"),
+        Err(why) => (None, why),
+    };
+    let own = value.as_ref().and_then(|value| (dialect.read)(operation, answer.status, value));
+    let mut reading = own.unwrap_or_else(|| by_status(answer.status, why));
+    if reading.outcome == Outcome::InvalidCode && operation != Operation::Verify {
+        // Only a verify carries a code.
+        reading.outcome = Outcome::Refused;
+    }
+    if matches!(reading.outcome, Outcome::RateLimited | Outcome::ProviderError) {
+        reading.retry_after = answer.retry_after;
+    }
+    reading.vendor_code = reading.vendor_code.and_then(|code| tidy(&code, MAX_CODE_CHARS));
+    reading.vendor_message = reading.vendor_message.and_then(|words| tidy(&words, MAX_MESSAGE_CHARS));
+    reading.response = value;
+    reading
+}
+
+fn json(body: &[u8]) -> Result<Value, &'static str> {
+    if body.len() > MAX_ANSWER_BYTES {
+        return Err("the answer is longer than 1 MiB");
+    }
+    let Ok(text) = std::str::from_utf8(body) else {
+        return Err("the answer is not UTF-8");
+    };
+    if json_depth_exceeds(body, MAX_ANSWER_DEPTH) {
+        return Err("the answer is nested deeper than 64 levels");
+    }
+    serde_json::from_str(text).map_err(|_| match text.trim().is_empty() {
+        true => "the answer is empty",
+        false => "the answer is not JSON, or not all of it came",
+    })
+}
+
+/// What is left to say when the body is not the vendor's.
+fn by_status(status: u16, why: &str) -> Reading {
+    let (outcome, message) = match status {
+        401 | 403 => (Outcome::AuthFailed, format!("HTTP {status}, and {why}")),
+        429 => (Outcome::RateLimited, format!("HTTP 429, and {why}")),
+        503 => (Outcome::ProviderError, format!("HTTP 503, and {why}")),
+        300..=399 => (
+            Outcome::ProviderError,
+            format!(
+                "HTTP {status}: the host redirects, which is never followed; the option base_url may name an old host"
+            ),
+        ),
+        // The other side gave up on reading the request, or hung up: it may have acted on it.
+        408 | 499 => (Outcome::Unknown, format!("HTTP {status}, and {why}")),
+        // Whoever answered, the vendor or something before it, says that the request was not carried out, and would
+        // not be if it came again. Not invalid_request: nothing says that a field was wrong.
+        400..=499 => {
+            (Outcome::Refused, format!("HTTP {status}, and {why}; the option base_url may name a wrong host or path"))
+        }
+        // A proxy answered; nobody can tell what the vendor did.
+        _ => (Outcome::Unknown, format!("HTTP {status}, and {why}")),
+    };
+    Reading::new(outcome, None, Some(message))
+}
+
+/// A failure in the vendor's form with a code that its page does not list: the HTTP status is the only other witness.
+pub(crate) fn unlisted(status: u16) -> Outcome {
+    match status {
+        401 | 403 => Outcome::AuthFailed,
+        429 => Outcome::RateLimited,
+        500..=599 => Outcome::ProviderError,
+        _ => Outcome::Refused,
+    }
+}
+
+/// The gateway's words for a success that the HTTP status denies.
+pub(crate) const DENIED: &str = "the body says success and the HTTP status does not";
+
+pub(crate) fn is_success(status: u16) -> bool {
+    (200..=299).contains(&status)
+}
+
+/// Text or a whole number, as text: vendors write the same member both ways.
+pub(crate) fn scalar(value: Option<&Value>) -> Option<String> {
+    match value? {
+        Value::String(text) => Some(text.trim().to_owned()).filter(|text| !text.is_empty()),
+        Value::Number(number) if number.is_i64() || number.is_u64() => Some(number.to_string()),
+        _ => None,
+    }
+}
+
+/// A count that may come as text.
+pub(crate) fn count(value: Option<&Value>) -> Option<u32> {
+    scalar(value).and_then(|text| text.parse().ok())
+}
+
+/// A reference that can be kept and sent back.
+pub(crate) fn reference(value: Option<&Value>) -> Option<String> {
+    scalar(value).filter(|text| text.chars().count() <= MAX_REFERENCE_CHARS && !text.chars().any(char::is_control))
+}
+
+/// Vendor words in one line of bounded length.
+fn tidy(text: &str, max: usize) -> Option<String> {
+    let line: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(max).collect();
+    let line = line.trim();
+    (!line.is_empty()).then(|| line.to_owned())
+}
+
+/// Whether arrays and objects nest deeper than `depth`, told without building or recursing into anything.
+pub fn json_depth_exceeds(body: &[u8], depth: usize) -> bool {
+    let mut open = 0_usize;
+    let mut in_text = false;
+    let mut escaped = false;
+    for byte in body {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if in_text => escaped = true,
+            b'"' => in_text = !in_text,
+            b'[' | b'{' if !in_text => {
+                open += 1;
+                if open > depth {
+                    return true;
+                }
+            }
+            b']' | b'}' if !in_text => open = open.saturating_sub(1),
+            _ => {}
+        }
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn depth_counts_brackets_but_not_those_in_text() {
+        assert!(!json_depth_exceeds(br#"[[1],[2]]"#, 2));
+        assert!(json_depth_exceeds(br#"[[[1]]]"#, 2));
+        assert!(!json_depth_exceeds(br#"["[[[[\"[[["]"#, 1));
+        assert!(!json_depth_exceeds(br#"["\\",[1]]"#, 2));
+        assert!(json_depth_exceeds(br#"["\\",[[1]]]"#, 2));
+        assert!(json_depth_exceeds(&b"[".repeat(1_000_000), 64));
+    }
+}

@@ -1,0 +1,33 @@
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::{Call, Field, Invalid, Operation, Prepared, Reading};
+
+/// One vendor: what it takes, how a call is written, how an answer is read.
+pub struct Dialect {
+    /// `ideamart`; the foreign data wrapper is `otp_ideamart`.
+    pub name: &'static str,
+    /// The documented host; none where the vendor runs on the customer's premises.
+    pub base_url: Option<&'static str>,
+    /// How long the vendor says that a code lives (shared/vendors); none where it does not say.
+    pub code_lifetime: Option<Duration>,
+    /// How many wrong codes the vendor allows; 5 where it does not say.
+    pub max_checks: u32,
+    /// The sets of user mapping options of which exactly one must be given, whole. An empty set: none are needed.
+    pub credential_sets: &'static [&'static [&'static str]],
+    /// Server options that only this vendor has.
+    pub server_options: &'static [&'static str],
+    /// The fields that an operation takes, all variants together; none where the vendor has no such operation.
+    pub fields: fn(Operation) -> Option<Vec<&'static Field>>,
+    /// Writes the HTTP message, or says which field is wrong and what its rule is, without its value.
+    pub prepare: fn(&Call) -> Result<Prepared, Invalid>,
+    /// Reads a JSON answer by the vendor's own table: operation, HTTP status, body. None: not this vendor's shape, the
+    /// common rules of [`crate::read`] decide.
+    pub read: fn(Operation, u16, &Value) -> Option<Reading>,
+    /// Members of an answer that may name a person or a session, at any depth: removed before it is stored.
+    pub sensitive: &'static [&'static str],
+    /// Members of an answer that hold an opaque id, which the application must get unaltered. [`crate::redact`] leaves
+    /// them alone unless a plain number stands in them.
+    pub opaque: &'static [&'static str],
+}

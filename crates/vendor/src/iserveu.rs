@@ -1,0 +1,401 @@
+//! iServeU DMT Lite (shared/vendors/iserveu.md): Indian numbers, in two variants. Type 1 registers a customer, type 2
+//! approves a transaction; the code goes with the business call that follows. A resend is a send like the first.
+
+use std::time::Duration;
+
+use serde_json::{Map, Value};
+
+use crate::{
+    Call, Dialect, Field, FindBy, Invalid, Operation, Outcome, Prepared, Reading, Request, Rule, Secret,
+    answer::{DENIED, is_success, scalar, unlisted},
+    call::json_request,
+    filled::{Filled, ahead, code, no_operation},
+    mobile::Country,
+    rule::{IDENTIFIER, TEXT},
+};
+
+pub static DIALECT: Dialect = Dialect {
+    name: "iserveu",
+    base_url: Some("https://apidev.iserveu.online/common/dmt-lite/unified"),
+    code_lifetime: Some(Duration::from_secs(10 * 60)),
+    max_checks: 5,
+    credential_sets: &[&["client_id", "client_secret"]],
+    server_options: &[],
+    fields,
+    prepare,
+    read,
+    sensitive: &[
+        "name",
+        "mobileNumber",
+        "customerMobileNumber",
+        "beneMobileNumber",
+        "customerName",
+        "beneName",
+        "accountNumber",
+        "ovdData",
+    ],
+    opaque: &["parentTxnId"],
+};
+
+const REFERENCE: Rule = Rule::Alphanumeric { min: 6, max: 22 };
+const AADHAAR: Rule = Rule::Digits { min: 12, max: 12 };
+const PINCODE: Rule = Rule::Digits { min: 6, max: 6 };
+const AMOUNT: Rule = Rule::Digits { min: 1, max: 15 };
+
+const OTP_TYPE: Field = Field::required("otp_type", "otpType", Rule::OneOf(&["1", "2"])).fixed();
+const MOBILE: Field = Field::required("mobile", "customerMobileNumber", Rule::IndianMobile).fixed().personal();
+const USERNAME: Field = Field::required("username", "username", IDENTIFIER).fixed();
+const LAT_LONG: Field = Field::optional("lat_long", "latLong", Rule::LatLong);
+const PUBLIC_IP: Field = Field::optional("public_ip", "publicIP", Rule::IpAddress);
+const PARAM_A: Field = Field::optional("param_a", "paramA", IDENTIFIER);
+const PARAM_B: Field = Field::optional("param_b", "paramB", IDENTIFIER);
+const PARAM_C: Field = Field::optional("param_c", "paramC", IDENTIFIER);
+
+static SEND_1: &[Field] = &[
+    MOBILE,
+    Field::optional("reference", "externalRefNumber", REFERENCE).fixed().personal(),
+    Field::optional("amount", "requestedAmount", AMOUNT),
+    USERNAME,
+    OTP_TYPE,
+    LAT_LONG,
+    PUBLIC_IP,
+    Field::required("ovd_type", "ovdType", TEXT),
+    Field::required("ovd_data", "ovdData", AADHAAR).secret(),
+    PARAM_A,
+    PARAM_B,
+    PARAM_C,
+];
+
+static SEND_2: &[Field] = &[
+    MOBILE,
+    Field::required("reference", "externalRefNumber", REFERENCE).fixed().personal(),
+    Field::required("amount", "requestedAmount", AMOUNT),
+    USERNAME,
+    OTP_TYPE,
+    LAT_LONG,
+    PUBLIC_IP,
+    Field::optional("ovd_type", "ovdType", TEXT),
+    Field::optional("ovd_data", "ovdData", AADHAAR).secret(),
+    PARAM_A,
+    PARAM_B,
+    PARAM_C,
+];
+
+/// The customer's registration, which carries the code.
+static VERIFY_1: &[Field] = &[
+    OTP_TYPE,
+    Field::required("mobile", "mobileNumber", Rule::IndianMobile).fixed().personal(),
+    Field::required("name", "name", TEXT).personal(),
+    USERNAME,
+    // A lower-case l, here alone.
+    Field::required("lat_long", "latlong", Rule::LatLong),
+    Field::required("public_ip", "publicIP", Rule::IpAddress),
+    Field::optional("address", "address", TEXT),
+    Field::optional("pincode", "pincode", PINCODE),
+    Field::optional("ovd_type", "ovdType", TEXT),
+    Field::optional("ovd_data", "ovdData", AADHAAR).secret(),
+    PARAM_A,
+    PARAM_B,
+    PARAM_C,
+];
+
+/// The transaction's beneficiary check, which carries the code.
+static VERIFY_2: &[Field] = &[
+    OTP_TYPE,
+    Field::required("reference", "externalRefNumber", REFERENCE).fixed().personal(),
+    Field::required("account_number", "accountNumber", Rule::Alphanumeric { min: 1, max: 34 }).secret(),
+    Field::required("bene_bank_name", "beneBankName", TEXT),
+    Field::required("bene_mobile", "beneMobileNumber", Rule::IndianMobile).personal(),
+    Field::required("bene_name", "beneName", TEXT).personal(),
+    Field::required("bank_code", "bankCode", Rule::Alphanumeric { min: 1, max: 32 }),
+    Field::required("bene_ifsc_code", "beneIfscCode", Rule::Alphanumeric { min: 1, max: 32 }),
+    Field::required("transaction_mode", "transactionMode", Rule::Text { min: 1, max: 16 }),
+    Field::required("customer_name", "customerName", TEXT).personal(),
+    MOBILE,
+    Field::required("pincode", "pincode", PINCODE),
+    Field::required("address", "address", TEXT),
+    Field::required("is_hold_transaction", "isHoldTransaction", Rule::Boolean),
+    USERNAME,
+    Field::required("lat_long", "latLong", Rule::LatLong),
+    Field::required("customer_ip", "customerIP", Rule::IpAddress),
+];
+
+fn fields(operation: Operation) -> Option<Vec<&'static Field>> {
+    match operation {
+        Operation::Send | Operation::Resend => Some(SEND_1.iter().chain(SEND_2).collect()),
+        Operation::Verify => Some(VERIFY_1.iter().chain(VERIFY_2).collect()),
+        Operation::Cancel => None,
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Variant {
+    Registration,
+    Transaction,
+}
+
+fn variant(call: &Call) -> Result<Variant, Invalid> {
+    match ahead(&DIALECT, call, &OTP_TYPE)?.as_ref().and_then(Value::as_str) {
+        Some("1") => Ok(Variant::Registration),
+        Some(_) => Ok(Variant::Transaction),
+        None => Err(Invalid::new(
+            "otp_type",
+            format!("otp_type is missing: a {} through iserveu needs it", call.operation.as_str()),
+            "otp_type: 1 for a customer registration, 2 for a transaction",
+        )),
+    }
+}
+
+fn prepare(call: &Call) -> Result<Prepared, Invalid> {
+    match call.operation {
+        Operation::Send => send(call),
+        Operation::Resend => resend(call),
+        Operation::Verify => verify(call),
+        Operation::Cancel => Err(no_operation(&DIALECT, call.operation)),
+    }
+}
+
+fn send(call: &Call) -> Result<Prepared, Invalid> {
+    let variant = variant(call)?;
+    let (table, number) = match variant {
+        Variant::Registration => (SEND_1, 1),
+        Variant::Transaction => (SEND_2, 2),
+    };
+    let what = format!("a {} of otp_type {number}", call.operation.as_str());
+    let filled = Filled::new(&DIALECT, call, table, &what)?;
+    let mut body = Map::new();
+    filled.write(
+        &mut body,
+        &[
+            "mobile",
+            "reference",
+            "amount",
+            "username",
+            "otp_type",
+            "lat_long",
+            "public_ip",
+            "ovd_type",
+            "ovd_data",
+            "param_a",
+            "param_b",
+            "param_c",
+        ],
+    );
+    Ok(addressed(&filled, variant, post(call, "/otp/send", body)))
+}
+
+/// A transaction gets a new code only under a new reference (source, note 2).
+fn resend(call: &Call) -> Result<Prepared, Invalid> {
+    let Variant::Transaction = variant(call)? else {
+        return send(call);
+    };
+    let mut known = call.known.clone();
+    let old = known.shift_remove("reference");
+    let prepared = send(&Call { known: &known, ..*call }).map_err(|invalid| match invalid.field.as_str() {
+        "reference" if !call.payload.contains_key("reference") && !call.payload.contains_key("externalRefNumber") => {
+            new_reference("reference is missing: a new code of otp_type 2 needs a new one")
+        }
+        _ => invalid,
+    })?;
+    if old.as_ref().and_then(Value::as_str) == prepared.reference.as_deref() {
+        return Err(new_reference("reference is that of the code before: a new code of otp_type 2 needs a new one"));
+    }
+    Ok(prepared)
+}
+
+fn new_reference(message: &str) -> Invalid {
+    Invalid::new("reference", message, format!("give a reference not used before: {}", REFERENCE.describe()))
+}
+
+fn verify(call: &Call) -> Result<Prepared, Invalid> {
+    let variant = variant(call)?;
+    let mut body = Map::new();
+    let (filled, path) = match variant {
+        Variant::Registration => {
+            let filled = Filled::new(&DIALECT, call, VERIFY_1, "a verify of otp_type 1")?;
+            filled.write(&mut body, &["mobile", "name"]);
+            body.insert("otp".into(), code(call)?);
+            filled.write(&mut body, &["username", "lat_long", "public_ip", "address", "pincode", "ovd_type"]);
+            filled.write(&mut body, &["ovd_data", "param_a", "param_b", "param_c"]);
+            (filled, "/customer/process-customer-registration")
+        }
+        Variant::Transaction => {
+            let filled = Filled::new(&DIALECT, call, VERIFY_2, "a verify of otp_type 2")?;
+            filled.write(&mut body, &["reference", "account_number", "bene_bank_name", "bene_mobile", "bene_name"]);
+            filled.write(&mut body, &["bank_code", "bene_ifsc_code", "transaction_mode", "customer_name", "mobile"]);
+            filled.write(&mut body, &["pincode", "address", "is_hold_transaction", "username", "lat_long"]);
+            filled.write(&mut body, &["customer_ip"]);
+            body.insert("otp".into(), code(call)?);
+            (filled, "/transaction/verify-bene")
+        }
+    };
+    Ok(addressed(&filled, variant, post(call, path, body)))
+}
+
+fn addressed(filled: &Filled, variant: Variant, request: Request) -> Prepared {
+    let mobile = filled.mobile(Country::India);
+    let find_by = match variant {
+        Variant::Registration => FindBy::Recipient,
+        Variant::Transaction => FindBy::Reference,
+    };
+    Prepared {
+        recipient: mobile.as_ref().map(|mobile| Secret::new(mobile.recipient())),
+        recipient_masked: mobile.as_ref().map(|mobile| mobile.masked()),
+        reference: filled.reference("reference"),
+        ..filled.prepared(request, find_by)
+    }
+}
+
+fn post(call: &Call, path: &str, body: Map<String, Value>) -> Request {
+    let credential = |name| call.credentials.get(name).cloned().unwrap_or_default();
+    let headers = vec![
+        ("Content-Type".into(), Secret::new("application/json")),
+        ("client_id".into(), credential("client_id")),
+        ("client_secret".into(), credential("client_secret")),
+    ];
+    json_request(path, headers, body)
+}
+
+/// `status` decides: sibling calls answer SUCCESS with the codes 0, 1 and 2.
+fn read(operation: Operation, status: u16, answer: &Value) -> Option<Reading> {
+    let verdict = scalar(answer.get("status"))?.to_ascii_uppercase();
+    let code = scalar(answer.get("statusCode"));
+    let words = ["statusDesc", "status-desc"].iter().find_map(|name| scalar(answer.get(*name)));
+    match verdict.as_str() {
+        "SUCCESS" if !is_success(status) => Some(Reading::unknown(DENIED, code, words)),
+        "SUCCESS" if operation == Operation::Verify => Some(Reading::new(Outcome::Approved, code, words)),
+        "SUCCESS" => Some(Reading::new(Outcome::Sent, code, words)),
+        "FAILED" => {
+            let outcome = match operation {
+                Operation::Verify => by_words(status, words.as_deref().unwrap_or_default()),
+                _ => by_code(status, code.as_deref()),
+            };
+            Some(Reading::new(outcome, code, words))
+        }
+        _ => None,
+    }
+}
+
+fn by_code(status: u16, code: Option<&str>) -> Outcome {
+    match code {
+        Some("-1") => Outcome::InvalidRequest,
+        Some("1" | "4") => Outcome::ProviderError,
+        _ => unlisted(status),
+    }
+}
+
+/// No code for a wrong OTP is published, so the text decides. It must be the OTP that is called wrong: "invalid
+/// pincode" is no wrong code.
+fn by_words(status: u16, words: &str) -> Outcome {
+    let words = words.to_lowercase();
+    let words: Vec<&str> = words.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty()).collect();
+    let begins = |word: &str, stems: &[&str]| stems.iter().any(|stem| word.starts_with(stem));
+    if of_otp(&words, |word| begins(word, &["expir"])) {
+        Outcome::Expired
+    } else if of_otp(&words, |word| begins(word, &["wrong", "invalid", "incorrect", "mismatch", "unmatch"]))
+        || of_otp_negated(&words, |word| begins(word, &["match", "valid", "correct"]))
+        || asks_again(&words)
+    {
+        Outcome::InvalidCode
+    } else if words.iter().any(|word| begins(word, &["attempt", "limit"])) {
+        Outcome::MaxAttemptsReached
+    } else {
+        unlisted(status)
+    }
+}
+
+/// Words that may stand between an adjective and the OTP: "invalid or expired OTP".
+const BEFORE_OTP: &[&str] = &[
+    "the",
+    "entered",
+    "provided",
+    "given",
+    "submitted",
+    "supplied",
+    "or",
+    "and",
+    "expired",
+    "invalid",
+    "incorrect",
+    "wrong",
+];
+
+/// Words that may stand between the OTP and what is said of it: "the OTP entered by you has already expired".
+const AFTER_OTP: &[&str] = &[
+    "is",
+    "was",
+    "has",
+    "have",
+    "had",
+    "are",
+    "been",
+    "being",
+    "be",
+    "you",
+    "your",
+    "user",
+    "customer",
+    "by",
+    "the",
+    "it",
+    "entered",
+    "provided",
+    "given",
+    "submitted",
+    "supplied",
+    "code",
+    "pin",
+    "value",
+    "number",
+    "password",
+    "request",
+    "session",
+    "validity",
+    "time",
+    "already",
+    "seems",
+    "to",
+    "or",
+    "and",
+    "does",
+    "do",
+    "did",
+    "doesn",
+    "didn",
+    "isn",
+    "didnt",
+    "doesnt",
+    "not",
+    "t",
+    "expired",
+    "invalid",
+    "incorrect",
+    "wrong",
+];
+
+/// Whether one of the words of this kind is said of the OTP.
+fn of_otp(words: &[&str], kind: impl Fn(&str) -> bool) -> bool {
+    said(words, |at| kind(words[at]))
+}
+
+/// The same for a word that "not" turns around.
+fn of_otp_negated(words: &[&str], kind: impl Fn(&str) -> bool) -> bool {
+    said(words, |at| kind(words[at]) && at > 0 && matches!(words[at - 1], "not" | "t" | "didnt" | "doesnt"))
+}
+
+/// "Please enter a valid OTP": the vendor's way to say that this one was not.
+fn asks_again(words: &[&str]) -> bool {
+    let sound = |word: &str| matches!(word, "valid" | "correct");
+    words.windows(2).any(|pair| sound(pair[0]) && pair[1] == "otp") && words.contains(&"enter")
+}
+
+fn said(words: &[&str], kind: impl Fn(usize) -> bool) -> bool {
+    let otps =
+        (0..words.len()).filter(|at| words[*at] == "otp" || words[*at..].starts_with(&["one", "time", "password"]));
+    otps.into_iter().any(|otp| {
+        (0..words.len()).filter(|at| kind(*at)).any(|at| match at < otp {
+            true => words[at + 1..otp].iter().all(|word| BEFORE_OTP.contains(word)),
+            false => words[otp + 1..at].iter().all(|word| AFTER_OTP.contains(word)),
+        })
+    })
+}

@@ -1,0 +1,245 @@
+use serde_json::Value;
+
+/// The numbering plans that the vendors send to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Country {
+    India,
+    SriLanka,
+}
+
+/// One number, whatever way it was typed. No `Debug`: it would show it.
+pub(crate) struct Mobile {
+    country: Country,
+    /// Without the country: ten digits in India, nine in Sri Lanka.
+    national: String,
+}
+
+impl Country {
+    const fn code(self) -> &'static str {
+        match self {
+            Self::India => "91",
+            Self::SriLanka => "94",
+        }
+    }
+
+    /// What is accepted, for a hint.
+    pub(crate) const fn rule(self) -> &'static str {
+        match self {
+            Self::India => "an Indian mobile number: exactly 10 digits, alone or after +91, 91, 0091 or 0",
+            Self::SriLanka => {
+                "one Sri Lankan mobile number: tel:94XXXXXXXXX, +94XXXXXXXXX, 94XXXXXXXXX, 0094XXXXXXXXX, 07XXXXXXXX \
+                 or 7XXXXXXXX"
+            }
+        }
+    }
+
+    /// Every accepted spelling of one number gives the same [`Mobile`].
+    pub(crate) fn parse(self, value: &Value) -> Option<Mobile> {
+        let typed = match value {
+            Value::String(text) => text.clone(),
+            Value::Number(number) => number.as_u64()?.to_string(),
+            _ => return None,
+        };
+        let national = match self {
+            Self::India => indian(&typed),
+            Self::SriLanka => sri_lankan(&typed),
+        }?;
+        Some(Mobile { country: self, national })
+    }
+}
+
+impl Mobile {
+    /// As the vendors of its country document it.
+    pub(crate) fn wire(&self) -> String {
+        match self.country {
+            Country::India => self.national.clone(),
+            Country::SriLanka => format!("tel:94{}", self.national),
+        }
+    }
+
+    /// `+94771234567`: one recipient, however typed.
+    pub(crate) fn recipient(&self) -> String {
+        format!("+{}{}", self.country.code(), self.national)
+    }
+
+    /// `+94*****4567`.
+    pub(crate) fn masked(&self) -> String {
+        let (hidden, shown) = self.national.split_at(self.national.len() - 4);
+        format!("+{}{}{shown}", self.country.code(), "*".repeat(hidden.len()))
+    }
+
+    /// The digits that a vendor may write the number with. Longer spellings come first.
+    pub(crate) fn spellings(&self) -> [String; 3] {
+        [format!("{}{}", self.country.code(), self.national), format!("0{}", self.national), self.national.clone()]
+    }
+}
+
+/// The vendors' pages say "exactly 10 digits" and no more, so the first digit is not looked at.
+fn indian(typed: &str) -> Option<String> {
+    let (plus, digits) = digits_of(typed)?;
+    let national = match (plus, digits.len()) {
+        (true, 12) | (false, 12) => digits.strip_prefix("91"),
+        (false, 14) => digits.strip_prefix("0091"),
+        (false, 11) => digits.strip_prefix('0'),
+        (false, 10) => Some(digits.as_str()),
+        _ => None,
+    };
+    national.map(str::to_owned)
+}
+
+/// The forms that shared/vendors/ideamart.md lists.
+fn sri_lankan(typed: &str) -> Option<String> {
+    let national = match typed.strip_prefix("tel:") {
+        Some(digits) => digits.strip_prefix("94").filter(|_| digits.len() == 11)?.to_owned(),
+        None => {
+            let (plus, digits) = digits_of(typed)?;
+            match (plus, digits.len()) {
+                (true, 11) | (false, 11) => digits.strip_prefix("94"),
+                (false, 13) => digits.strip_prefix("0094"),
+                (false, 10) => digits.strip_prefix('0').filter(|rest| rest.starts_with('7')),
+                (false, 9) => Some(digits.as_str()).filter(|rest| rest.starts_with('7')),
+                _ => None,
+            }?
+            .to_owned()
+        }
+    };
+    // A trunk zero after the country is a slip that would reach nobody.
+    let sound = national.bytes().all(|byte| byte.is_ascii_digit()) && !national.starts_with('0');
+    sound.then_some(national)
+}
+
+/// A leading plus, and the digits, with single spaces and hyphens between them taken out.
+fn digits_of(typed: &str) -> Option<(bool, String)> {
+    let (plus, rest) = match typed.strip_prefix('+') {
+        Some(rest) => (true, rest),
+        None => (false, typed),
+    };
+    if rest.len() > 32 {
+        return None;
+    }
+    let mut digits = String::new();
+    let mut after_digit = false;
+    for c in rest.chars() {
+        match c {
+            '0'..='9' => digits.push(c),
+            ' ' | '-' if after_digit => {}
+            _ => return None,
+        }
+        after_digit = c.is_ascii_digit();
+    }
+    after_digit.then_some((plus, digits))
+}
+
+/// A user id as it may be shown: its ends if it is long enough to hide behind them.
+pub(crate) fn mask_user(id: &str) -> String {
+    let chars: Vec<char> = id.chars().collect();
+    if chars.len() < 8 {
+        return "*****".into();
+    }
+    let (head, tail) = (&chars[..2], &chars[chars.len() - 2..]);
+    head.iter().copied().chain("*****".chars()).chain(tail.iter().copied()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn every_spelling_of_an_indian_number_is_one_recipient() {
+        for typed in [
+            json!("8144094480"),
+            json!("+918144094480"),
+            json!("+91 81440 94480"),
+            json!("91-8144094480"),
+            json!("918144094480"),
+            json!("00918144094480"),
+            json!("08144094480"),
+            json!("81440-94480"),
+            json!(8144094480_u64),
+            json!(918144094480_u64),
+        ] {
+            let mobile = Country::India.parse(&typed).unwrap();
+            assert_eq!(mobile.wire(), "8144094480");
+            assert_eq!(mobile.recipient(), "+918144094480");
+            assert_eq!(mobile.masked(), "+91******4480");
+        }
+        // Ten digits that begin with the country's code are ten digits.
+        assert_eq!(Country::India.parse(&json!("9198765432")).unwrap().wire(), "9198765432");
+    }
+
+    #[test]
+    fn what_is_no_indian_number_is_refused() {
+        for typed in [
+            json!(""),
+            json!("814409448"),
+            json!("81440944801"),
+            json!("+8144094480"),
+            json!("+94771234567"),
+            json!("8144094480 "),
+            json!(" 8144094480"),
+            json!("81440--94480"),
+            json!("814409448O"),
+            json!("८१४४०९४४८०"),
+            json!(-8144094480_i64),
+            json!(8144094480.5),
+            json!(true),
+            json!(["8144094480"]),
+            json!("8".repeat(10_000)),
+        ] {
+            assert!(Country::India.parse(&typed).is_none());
+        }
+    }
+
+    #[test]
+    fn every_listed_spelling_of_a_sri_lankan_number_is_one_recipient() {
+        for typed in [
+            json!("tel:94771234567"),
+            json!("+94771234567"),
+            json!("94771234567"),
+            json!("0094771234567"),
+            json!("0771234567"),
+            json!("771234567"),
+            json!("077 123 4567"),
+            json!("+94-77-123-4567"),
+            json!(771234567),
+            json!(94771234567_u64),
+        ] {
+            let mobile = Country::SriLanka.parse(&typed).unwrap();
+            assert_eq!(mobile.wire(), "tel:94771234567");
+            assert_eq!(mobile.recipient(), "+94771234567");
+            assert_eq!(mobile.masked(), "+94*****4567");
+        }
+    }
+
+    #[test]
+    fn what_is_no_sri_lankan_number_is_refused() {
+        for typed in [
+            "tel:all",
+            "all",
+            "tel:",
+            "tel:0771234567",
+            "tel:+94771234567",
+            "tel:9477123456",
+            "tel:hu3b84346f63899a32",
+            "+940771234567",
+            "0112345678x",
+            "0112345678",
+            "112345678",
+            "+918144094480",
+            "tel:94 771234567",
+            "tel:94077123456",
+        ] {
+            assert!(Country::SriLanka.parse(&json!(typed)).is_none(), "{typed}");
+        }
+    }
+
+    #[test]
+    fn a_user_id_shows_its_ends_only_when_it_is_long() {
+        assert_eq!(mask_user("alice"), "*****");
+        assert_eq!(mask_user("alice.b"), "*****");
+        assert_eq!(mask_user("alice.bo"), "al*****bo");
+        assert_eq!(mask_user("ålice.bø"), "ål*****bø");
+    }
+}

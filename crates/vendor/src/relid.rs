@@ -1,0 +1,300 @@
+//! Uniken REL-ID Verify (shared/vendors/relid.md): pushes a code to the user's app. A resend voids the first
+//! notification before it makes a new one, so that one code is good at a time.
+
+use std::time::Duration;
+
+use serde_json::{Map, Value, json};
+
+use crate::{
+    Answer, Call, Dialect, Field, FindBy, Invalid, MAX_ANSWER_BYTES, Operation, Outcome, Prepared, Reading, Request,
+    Rule, Secret,
+    answer::{DENIED, count, is_success, reference, scalar, unlisted},
+    call::json_request,
+    filled::{Filled, code},
+    json_depth_exceeds,
+    mobile::mask_user,
+    rule::{IDENTIFIER, TEXT},
+};
+
+pub static DIALECT: Dialect = Dialect {
+    name: "relid",
+    base_url: None,
+    code_lifetime: None,
+    max_checks: 3,
+    credential_sets: &[&["username", "password"], &["access_token"], &["client_id", "client_secret"]],
+    server_options: &["token_url"],
+    fields,
+    prepare,
+    read,
+    sensitive: &["user_id", "userId", "access_token", "mobile", "mobileNumber", "otp_value"],
+    opaque: &["notification_uuid", "msg_id"],
+};
+
+/// The vendor puts the code in its place.
+const PLACE_OF_CODE: &str = "$$OTP$$";
+/// The vendor takes no shorter life (seconds).
+const SHORTEST_LIFE: u64 = 15;
+const LONGEST_LIFE: u64 = 604_800;
+
+static MSG: &[Field] = &[
+    Field::optional("lng", "lng", Rule::Text { min: 1, max: 64 }),
+    Field::optional("subject", "subject", TEXT),
+    Field::required("message", "message", Rule::Message { max: 4096 }),
+    Field::optional("label", "label", Rule::Any),
+];
+
+static NOTIFICATION_MSG: &[Field] =
+    &[Field::optional("message", "message", Rule::Message { max: 1024 }), Field::optional("subject", "subject", TEXT)];
+
+static ACTION: &[Field] = &[
+    Field::optional("label", "label", TEXT),
+    Field::optional("action", "action", TEXT),
+    Field::optional("authlevel", "authlevel", Rule::Any),
+];
+
+static OTP_CONTROLS: &[Field] = &[
+    Field::optional("attempts", "attempts", Rule::Integer { min: 1, max: 100 }),
+    Field::optional("hash_spec", "hash_spec", TEXT),
+    Field::optional("otp_spec", "otp_spec", Rule::OtpSpec),
+];
+
+static CONTROLS: &[Field] = &[Field::optional("otp", "otp", Rule::Object { members: OTP_CONTROLS, open: true })];
+
+static GENERATE: &[Field] = &[
+    Field::optional("msg_id", "msg_id", Rule::Identifier { max: 128 }).once(),
+    Field::required("enterprise_id", "enterprise_id", IDENTIFIER),
+    Field::required("user_id", "user_id", IDENTIFIER).fixed().secret(),
+    Field::optional("user_type", "user_type", Rule::OneOf(&["userId", "mobile", "loginId"])).fixed(),
+    Field::optional("expires_in", "expires_in", Rule::Integer { min: SHORTEST_LIFE, max: LONGEST_LIFE }),
+    Field::required("msg", "msg", Rule::List { members: MSG, max: 64 }),
+    Field::optional("notification_msg", "notification_msg", Rule::Object { members: NOTIFICATION_MSG, open: false }),
+    Field::optional("actions", "actions", Rule::List { members: ACTION, max: 16 }),
+    Field::optional("ds_required", "ds_required", Rule::Boolean),
+    Field::optional("controls", "controls", Rule::Object { members: CONTROLS, open: true }),
+];
+
+static REFERENCE: &[Field] = &[Field::required("reference", "notification_uuid", Rule::Uuid).fixed().personal()];
+
+fn fields(operation: Operation) -> Option<Vec<&'static Field>> {
+    match operation {
+        Operation::Send | Operation::Resend => Some(GENERATE.iter().collect()),
+        Operation::Verify | Operation::Cancel => Some(REFERENCE.iter().collect()),
+    }
+}
+
+fn prepare(call: &Call) -> Result<Prepared, Invalid> {
+    match call.operation {
+        Operation::Send => generate(call, "a send", call.verification_id),
+        Operation::Resend => {
+            // A send that got no reference left nothing that could be cancelled.
+            let old = call.known.get("reference").filter(|reference| reference.is_string()).cloned();
+            let first = old.map(|reference| cancel_request(call, reference));
+            Ok(Prepared { first, ..generate(call, "a resend", call.attempt_id)? })
+        }
+        Operation::Verify => verify(call),
+        Operation::Cancel => cancel(call),
+    }
+}
+
+fn generate(call: &Call, what: &str, msg_id: &str) -> Result<Prepared, Invalid> {
+    let mut filled = Filled::new(&DIALECT, call, GENERATE, what)?;
+    let messages = filled.get("msg").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+    let holds_code = |msg: &Value| msg["message"].as_str().is_some_and(|text| text.contains(PLACE_OF_CODE));
+    if !messages.iter().any(holds_code) {
+        return Err(Invalid::new(
+            "msg",
+            format!("msg has no message with {PLACE_OF_CODE} in it"),
+            format!("the vendor writes the code in the place of {PLACE_OF_CODE}: without it nobody would see a code"),
+        ));
+    }
+    filled.or_default("msg_id", msg_id);
+    filled.or_default("actions", json!([]));
+    if let Some(lifetime) = call.code_lifetime {
+        filled.or_default("expires_in", lifetime.as_secs().clamp(SHORTEST_LIFE, LONGEST_LIFE));
+    }
+    let mut body = Map::from_iter([("msg_type".into(), json!("OTP"))]);
+    filled.write(
+        &mut body,
+        &[
+            "msg_id",
+            "enterprise_id",
+            "user_id",
+            "user_type",
+            "expires_in",
+            "msg",
+            "notification_msg",
+            "actions",
+            "ds_required",
+            "controls",
+        ],
+    );
+    let attempts = filled.get("controls").map(|controls| &controls["otp"]["attempts"]);
+    let prepared = filled.prepared(post(call, "/generateRVN.htm", body), FindBy::Reference);
+    Ok(Prepared {
+        code_lifetime: filled.get("expires_in").and_then(Value::as_u64).map(Duration::from_secs),
+        max_checks: attempts.and_then(|attempts| count(Some(attempts))),
+        ..addressed(prepared, filled.text("user_id"), filled.text("user_type"))
+    })
+}
+
+fn verify(call: &Call) -> Result<Prepared, Invalid> {
+    let filled = Filled::new(&DIALECT, call, REFERENCE, "a verify")?;
+    let mut body = Map::new();
+    filled.write(&mut body, &["reference"]);
+    body.insert("otp_value".into(), code(call)?);
+    Ok(referred(call, &filled, post(call, "/validateOTP.htm", body)))
+}
+
+fn cancel(call: &Call) -> Result<Prepared, Invalid> {
+    let filled = Filled::new(&DIALECT, call, REFERENCE, "a cancel")?;
+    let reference = filled.get("reference").cloned().unwrap_or_default();
+    Ok(referred(call, &filled, cancel_request(call, reference)))
+}
+
+fn cancel_request(call: &Call, reference: Value) -> Request {
+    post(call, "/cancelRVN.htm", Map::from_iter([("notification_uuid".into(), reference)]))
+}
+
+fn referred(call: &Call, filled: &Filled, request: Request) -> Prepared {
+    let prepared = filled.prepared(request, FindBy::Reference);
+    let known = |name| call.known.get(name).and_then(Value::as_str);
+    Prepared { reference: filled.reference("reference"), ..addressed(prepared, known("user_id"), known("user_type")) }
+}
+
+fn addressed(prepared: Prepared, user_id: Option<&str>, user_type: Option<&str>) -> Prepared {
+    Prepared {
+        recipient: user_id.map(|id| Secret::new(recipient(id, user_type))),
+        recipient_masked: user_id.map(mask_user),
+        ..prepared
+    }
+}
+
+/// A user id is what it is; a number is the same number however it is spelled. Which country's, nothing says.
+fn recipient(user_id: &str, user_type: Option<&str>) -> String {
+    if user_type != Some("mobile") {
+        return user_id.into();
+    }
+    let bare: String = user_id.chars().filter(|c| !matches!(c, ' ' | '-' | '(' | ')' | '.' | '+')).collect();
+    bare.strip_prefix("00").map(str::to_owned).unwrap_or(bare)
+}
+
+/// With `client_id` the courier adds the token that it got by [`token_request`].
+fn post(call: &Call, path: &str, body: Map<String, Value>) -> Request {
+    let mut headers = vec![("Content-Type".into(), Secret::new("application/json"))];
+    let credential = |name| call.credentials.get(name);
+    let authorization = match (credential("username"), credential("password"), credential("access_token")) {
+        (Some(name), Some(password), _) => Some(format!("Basic {}", Secret::basic(name, password).reveal())),
+        (_, _, Some(token)) => Some(format!("Bearer {}", token.reveal())),
+        _ => None,
+    };
+    if let Some(authorization) = authorization {
+        headers.insert(0, ("Authorization".into(), Secret::new(authorization)));
+    }
+    json_request(path, headers, body)
+}
+
+fn read(operation: Operation, status: u16, answer: &Value) -> Option<Reading> {
+    let error = match answer.get("error_code") {
+        None | Some(Value::Null) => None,
+        given => Some(scalar(given)?),
+    };
+    let words = scalar(answer.get("error_message")).or_else(|| scalar(answer.get("error_msg")));
+    let response_code = match answer.get("response_code") {
+        None | Some(Value::Null) => None,
+        given => Some(scalar(given)?),
+    };
+    match (response_code.as_deref(), error) {
+        (Some("0"), Some(error)) => Some(Reading::unknown("response_code 0 with an error_code", Some(error), words)),
+        (Some("0"), None) if !is_success(status) => Some(Reading::unknown(DENIED, Some("0".into()), words)),
+        (Some("0"), None) => success(operation, answer),
+        (_, Some(error)) => {
+            let outcome = failure(operation, status, &error);
+            Some(Reading::new(outcome, Some(error), words))
+        }
+        (_, None) => None,
+    }
+}
+
+fn success(operation: Operation, answer: &Value) -> Option<Reading> {
+    let reading = |outcome| Reading::new(outcome, Some("0".into()), None);
+    match operation {
+        Operation::Send | Operation::Resend => Some(match reference(answer.get("notification_uuid")) {
+            Some(reference) => Reading { reference: Some(reference), ..reading(Outcome::Sent) },
+            None => Reading::unknown("response_code 0 without a notification_uuid", Some("0".into()), None),
+        }),
+        Operation::Verify => {
+            let verdict = scalar(answer.get("otp_validation_status"))?.to_ascii_uppercase();
+            let attempts_left = count(answer.get("attempts_left"));
+            match verdict.as_str() {
+                "SUCCESS" => Some(Reading { vendor_message: Some(verdict), ..reading(Outcome::Approved) }),
+                "FAILED" => {
+                    Some(Reading { vendor_message: Some(verdict), attempts_left, ..reading(Outcome::InvalidCode) })
+                }
+                _ => None,
+            }
+        }
+        Operation::Cancel => Some(reading(Outcome::Canceled)),
+    }
+}
+
+fn failure(operation: Operation, status: u16, error: &str) -> Outcome {
+    match error {
+        "3565" => Outcome::Expired,
+        "3575" => Outcome::MaxAttemptsReached,
+        "3502" | "3564" | "3572" | "3593" | "7014" | "2607" | "2600" => Outcome::InvalidRequest,
+        "3527" | "7019" => Outcome::AuthFailed,
+        "3560" => Outcome::Refused,
+        // Of a cancel: the notification is gone, or was answered already.
+        "3558" | "3620" if operation == Operation::Cancel => Outcome::NotFound,
+        "3558" if operation == Operation::Verify => Outcome::NotFound,
+        "2699" => Outcome::ProviderError,
+        _ => unlisted(status),
+    }
+}
+
+/// An OAuth2 token of REL-ID's authorization server.
+#[derive(Debug)]
+pub struct Token {
+    pub access_token: Secret,
+    /// How long it lives, where the server says so.
+    pub expires_in: Option<Duration>,
+}
+
+/// Asks the server option `token_url` for a token (client credentials, RFC 6749 4.4).
+pub fn token_request(client_id: &Secret, client_secret: &Secret) -> Request {
+    let basic = format!("Basic {}", Secret::basic(client_id, client_secret).reveal());
+    Request {
+        path: String::new(),
+        query: Vec::new(),
+        headers: vec![
+            ("Authorization".into(), Secret::new(basic)),
+            ("Content-Type".into(), Secret::new("application/x-www-form-urlencoded")),
+        ],
+        body: Secret::new("grant_type=client_credentials&scope=all"),
+    }
+}
+
+/// Reads the answer to [`token_request`]. The words of a failure are the gateway's own: an authorization server's may
+/// hold a secret.
+pub fn read_token(answer: &Answer) -> Result<Token, (Outcome, String)> {
+    let sound = answer.body.len() <= MAX_ANSWER_BYTES && !json_depth_exceeds(answer.body, crate::MAX_ANSWER_DEPTH);
+    let body: Value = sound.then(|| serde_json::from_slice(answer.body).ok()).flatten().unwrap_or_default();
+    let status = answer.status;
+    let error = body.get("error").and_then(Value::as_str).unwrap_or_default();
+    if matches!(status, 401 | 403) || matches!(error, "invalid_client" | "unauthorized_client" | "access_denied") {
+        return Err((
+            Outcome::AuthFailed,
+            format!("HTTP {status} from token_url: the client_id and client_secret were refused"),
+        ));
+    }
+    let token = body.get("access_token").and_then(Value::as_str);
+    // It goes into a header.
+    let token = token.filter(|token| !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic()));
+    match token {
+        Some(token) if is_success(status) => Ok(Token {
+            access_token: Secret::new(token),
+            expires_in: scalar(body.get("expires_in")).and_then(|text| text.parse().ok()).map(Duration::from_secs),
+        }),
+        _ => Err((Outcome::ProviderError, format!("HTTP {status} from token_url, and no access token in the answer"))),
+    }
+}

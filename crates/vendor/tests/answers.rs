@@ -1,0 +1,499 @@
+//! Promise: every documented answer of every vendor is reported as the outcome that its page names, however the vendor
+//! spells codes and messages; and an answer that contradicts itself, or that nobody can read, is never a success.
+
+mod caller;
+
+use std::time::Duration;
+
+use caller::{read, read_bytes};
+use serde_json::{Value, json};
+use vendor::{Answer, MAX_ANSWER_BYTES, Operation, Operation::*, Outcome, Outcome::*, dialect, read_token};
+
+/// Reads one answer with HTTP 200.
+#[track_caller]
+fn ok(vendor: &str, operation: Operation, body: Value, outcome: Outcome) {
+    http(vendor, operation, 200, body, outcome);
+}
+
+#[track_caller]
+fn http(vendor: &str, operation: Operation, status: u16, body: Value, outcome: Outcome) {
+    let reading = read(vendor, operation, status, &body.to_string());
+    assert_eq!(reading.outcome, outcome, "{vendor} {operation:?} HTTP {status} {body}");
+    assert_eq!(reading.response, Some(body));
+    if outcome == Unknown {
+        assert!(reading.vendor_message.is_some(), "an unknown without a reason");
+    }
+}
+
+// iServeU
+
+#[test]
+fn iserveu_send_is_decided_by_status() {
+    let answer =
+        |status: &str, code: Value| json!({"status": status, "statusCode": code, "statusDesc": "x", "paramA": " "});
+    for operation in [Send, Resend] {
+        for status in ["SUCCESS", "success", "Success"] {
+            for code in [json!("0"), json!(0), json!("1"), json!(2), Value::Null] {
+                ok("iserveu", operation, answer(status, code), Sent);
+            }
+        }
+        for (code, outcome) in [("-1", InvalidRequest), ("1", ProviderError), ("4", ProviderError), ("7", Refused)] {
+            ok("iserveu", operation, answer("FAILED", json!(code)), outcome);
+            ok("iserveu", operation, answer("Failed", json!(code.parse::<i64>().unwrap())), outcome);
+        }
+        ok("iserveu", operation, answer("FAILED", json!("0")), Refused);
+        ok("iserveu", operation, json!({"status": "FAILED"}), Refused);
+        ok("iserveu", operation, answer("PENDING", json!("0")), Unknown);
+        ok("iserveu", operation, json!({"statusCode": "0"}), Unknown);
+    }
+    http("iserveu", Send, 401, answer("FAILED", json!("9")), AuthFailed);
+    http("iserveu", Send, 500, answer("FAILED", json!("9")), ProviderError);
+    http("iserveu", Send, 500, answer("SUCCESS", json!("0")), Unknown);
+    let reading = read("iserveu", Send, 200, r#"{"status":"FAILED","statusCode":-1,"statusDesc":"Amount"}"#);
+    assert_eq!(reading.vendor_code.as_deref(), Some("-1"));
+    assert_eq!(reading.vendor_message.as_deref(), Some("Amount"));
+}
+
+#[test]
+fn iserveu_verify_is_decided_by_words() {
+    ok("iserveu", Verify, json!({"status": "SUCCESS", "statusCode": "1", "name": "A", "KYCTypeFlag": 1}), Approved);
+    ok("iserveu", Verify, json!({"status": "SUCCESS", "status-desc": "ok", "parentTxnId": "1", "list": []}), Approved);
+    for (words, outcome) in [
+        ("OTP has expired", Expired),
+        ("OTP expired or invalid", Expired),
+        ("Your one-time password is expired.", Expired),
+        ("Expired OTP", Expired),
+        ("Invalid OTP", InvalidCode),
+        ("invalid otp entered, 2 attempts left", InvalidCode),
+        ("Wrong OTP.", InvalidCode),
+        ("OTP is incorrect", InvalidCode),
+        ("The OTP you entered is invalid", InvalidCode),
+        ("OTP does not match", InvalidCode),
+        ("OTP not matching", InvalidCode),
+        ("OTP Mismatch", InvalidCode),
+        ("OTP is not valid", InvalidCode),
+        ("OTP doesn't match", InvalidCode),
+        ("Please enter valid OTP", InvalidCode),
+        ("Incorrect one time password", InvalidCode),
+        ("Maximum attempts exceeded", MaxAttemptsReached),
+        ("OTP limit reached", MaxAttemptsReached),
+        ("Insufficient balance", Refused),
+        ("Invalid pincode", Refused),
+        ("OTP verified, invalid pincode", Refused),
+        ("OTP sent to an invalid mobile", Refused),
+        ("Session expired", Refused),
+        ("", Refused),
+    ] {
+        for name in ["statusDesc", "status-desc"] {
+            ok("iserveu", Verify, json!({"status": "FAILED", "statusCode": "3", name: words}), outcome);
+        }
+    }
+}
+
+// HyperVerge
+
+fn hyperverge_failure(code: impl Into<Value>, error: Value) -> Value {
+    json!({"statusCode": code.into(), "status": "failure", "error": error})
+}
+
+#[test]
+fn hyperverge_success_names_its_request() {
+    for code in [json!(200), json!("200")] {
+        let body = json!({"status": "Success", "statusCode": code, "metaData": {"requestId": "r-1"}});
+        for (operation, outcome, reference) in
+            [(Send, Sent, Some("r-1")), (Resend, Sent, Some("r-1")), (Verify, Approved, None)]
+        {
+            ok("hyperverge", operation, body.clone(), outcome);
+            let reading = read("hyperverge", operation, 200, &body.to_string());
+            assert_eq!(reading.reference.as_deref(), reference);
+            assert_eq!(reading.vendor_code.as_deref(), Some("200"));
+        }
+    }
+    ok("hyperverge", Send, json!({"status": "success"}), Sent);
+}
+
+#[test]
+fn hyperverge_failure_is_told_by_its_words() {
+    for (words, outcome) in [
+        ("OTP not match", InvalidCode),
+        ("otp_NOT_match", InvalidCode),
+        ("Mobile no. already verified", AlreadyUsed),
+        ("last_otp_request_on_this_number_is_invalid", NotFound),
+        ("Last OTP request on this number is invalid", NotFound),
+        ("No OTP request found to retryotp", NotFound),
+        ("OTP expired", Expired),
+        ("Max limit reached for this otp verification", MaxAttemptsReached),
+        ("OTP retry count maxed out", RateLimited),
+        ("anything else", Refused),
+    ] {
+        for code in [json!(200), json!("200")] {
+            for error in [json!({"message": words, "type": "error"}), json!(words)] {
+                ok("hyperverge", Verify, hyperverge_failure(code.clone(), error), outcome);
+            }
+            ok("hyperverge", Verify, json!({"statusCode": code, "status": "FAILURE", "message": words}), outcome);
+        }
+    }
+    ok("hyperverge", Verify, json!({"statusCode": 200, "status": "failure"}), Refused);
+    ok("hyperverge", Send, hyperverge_failure(200, json!("OTP not match")), Refused);
+}
+
+#[test]
+fn hyperverge_status_code_decides_over_http() {
+    for (code, outcome) in [
+        (400, InvalidRequest),
+        (401, AuthFailed),
+        (429, RateLimited),
+        (500, ProviderError),
+        (501, ProviderError),
+        (503, ProviderError),
+    ] {
+        for status in [200, code] {
+            for shown in [json!(code), json!(code.to_string())] {
+                let body = json!({"message": "m", "statusCode": shown, "status": "failure"});
+                http("hyperverge", Send, status, body, outcome);
+                http("hyperverge", Verify, status, hyperverge_failure(shown, json!("OTP not match")), outcome);
+            }
+        }
+        // Where the body has none, HTTP's own stands in.
+        http("hyperverge", Send, code, json!({"status": "failure", "error": "x"}), outcome);
+    }
+    http("hyperverge", Verify, 400, hyperverge_failure(200, json!("OTP not match")), InvalidCode);
+    http("hyperverge", Send, 500, json!({"status": "success", "statusCode": 200}), Sent);
+}
+
+#[test]
+fn hyperverge_contradictions_are_unknown() {
+    ok("hyperverge", Verify, json!({"status": "success", "statusCode": 401}), Unknown);
+    ok("hyperverge", Verify, json!({"status": "success", "statusCode": 200, "error": {"message": "x"}}), Unknown);
+    http("hyperverge", Verify, 500, json!({"status": "success"}), Unknown);
+    ok("hyperverge", Verify, json!({"status": "pending", "statusCode": 200}), Unknown);
+    ok("hyperverge", Verify, json!({"statusCode": 200}), Unknown);
+    ok("hyperverge", Verify, json!({"status": "success", "statusCode": [200]}), Unknown);
+}
+
+// Paytm
+
+fn paytm(verdict: &str, code: Value) -> Value {
+    json!({
+        "head": {"responseTimestamp": "1"},
+        "body": {"resultInfo": {"resultStatus": verdict, "resultCode": code, "resultMsg": "m"}}
+    })
+}
+
+#[test]
+fn paytm_codes_have_their_outcomes() {
+    for (code, send, verify) in [
+        ("403", Refused, InvalidCode),
+        ("442", Refused, AlreadyUsed),
+        ("531", RateLimited, MaxAttemptsReached),
+        ("1006", Expired, Expired),
+        ("501", ProviderError, ProviderError),
+        ("401", AuthFailed, AuthFailed),
+        ("432", Refused, Refused),
+        ("433", Refused, Refused),
+        ("435", Refused, Refused),
+        ("827", Refused, Refused),
+        ("434", InvalidRequest, InvalidRequest),
+        ("1001", InvalidRequest, InvalidRequest),
+        ("1007", InvalidRequest, InvalidRequest),
+        ("1011", InvalidRequest, InvalidRequest),
+        ("1012", InvalidRequest, InvalidRequest),
+        ("2013", InvalidRequest, InvalidRequest),
+        ("2014", InvalidRequest, InvalidRequest),
+        ("2222", InvalidRequest, InvalidRequest),
+        ("431", InvalidRequest, InvalidRequest),
+        ("9999", Refused, Refused),
+    ] {
+        for shown in [json!(code), json!(code.parse::<u64>().unwrap())] {
+            ok("paytm", Send, paytm("F", shown.clone()), send);
+            ok("paytm", Resend, paytm("F", shown.clone()), send);
+            ok("paytm", Verify, paytm("f", shown), verify);
+        }
+        ok("paytm", Verify, paytm("U", json!(code)), Unknown);
+        ok("paytm", Verify, paytm("S", json!(code)), Unknown);
+    }
+}
+
+#[test]
+fn paytm_success_must_agree_with_itself() {
+    for code in [json!("0000"), json!(0)] {
+        ok("paytm", Send, paytm("S", code.clone()), Sent);
+        ok("paytm", Resend, paytm("S", code.clone()), Sent);
+        ok("paytm", Verify, paytm("S", code.clone()), Approved);
+        ok("paytm", Verify, paytm("F", code.clone()), Unknown);
+        ok("paytm", Verify, paytm("U", code.clone()), Unknown);
+        http("paytm", Verify, 500, paytm("S", code.clone()), Unknown);
+        for (authenticated, outcome) in [
+            (json!(true), Approved),
+            (json!("true"), Approved),
+            (json!(false), Unknown),
+            (json!("false"), Unknown),
+            (json!(null), Unknown),
+            (json!(1), Unknown),
+            (json!({}), Unknown),
+        ] {
+            let mut body = paytm("S", code.clone());
+            body["body"]["authenticated"] = authenticated;
+            body["body"]["payOptionsInfo"] = json!({"any": [{"shape": 1}]});
+            ok("paytm", Verify, body, outcome);
+        }
+    }
+    ok("paytm", Verify, paytm("S", json!(null)), Unknown);
+    ok("paytm", Verify, json!({"body": {"resultInfo": {"resultCode": "0000"}}}), Unknown);
+    ok("paytm", Verify, json!({"body": {"resultInfo": {}}}), Unknown);
+    ok("paytm", Verify, json!({"body": {"authenticated": true}}), Unknown);
+}
+
+// REL-ID
+
+const UUID: &str = "03f67f9e-ec4f-11e6-b006-92361f002671";
+
+#[test]
+fn relid_success_needs_code_and_status() {
+    for zero in [json!(0), json!("0")] {
+        let sent = json!({"response_code": zero, "notification_uuid": UUID, "msg_id": "m"});
+        for operation in [Send, Resend] {
+            ok("relid", operation, sent.clone(), Sent);
+            assert_eq!(read("relid", operation, 200, &sent.to_string()).reference.as_deref(), Some(UUID));
+            ok("relid", operation, json!({"response_code": zero}), Unknown);
+        }
+        ok("relid", Cancel, json!({"response_code": zero}), Canceled);
+        let verdict =
+            |status: Value| json!({"response_code": zero, "notification_uuid": UUID, "otp_validation_status": status});
+        ok("relid", Verify, verdict(json!("SUCCESS")), Approved);
+        ok("relid", Verify, verdict(json!("FAILED")), InvalidCode);
+        ok("relid", Verify, verdict(json!("OTHER")), Unknown);
+        ok("relid", Verify, verdict(json!(null)), Unknown);
+        ok("relid", Verify, verdict(json!(true)), Unknown);
+        ok("relid", Verify, json!({"response_code": zero, "notification_uuid": UUID}), Unknown);
+        ok(
+            "relid",
+            Verify,
+            json!({"response_code": zero, "otp_validation_status": "SUCCESS", "error_code": 3565}),
+            Unknown,
+        );
+        http("relid", Verify, 500, verdict(json!("SUCCESS")), Unknown);
+    }
+    ok("relid", Verify, json!({"otp_validation_status": "SUCCESS"}), Unknown);
+    ok("relid", Verify, json!({"response_code": 1, "otp_validation_status": "SUCCESS"}), Unknown);
+    ok("relid", Verify, json!({"response_code": false, "otp_validation_status": "SUCCESS"}), Unknown);
+}
+
+#[test]
+fn relid_counts_the_checks_that_are_left() {
+    for (left, read_as) in
+        [(json!(2), Some(2)), (json!("2"), Some(2)), (json!(0), Some(0)), (json!(-1), None), (json!("x"), None)]
+    {
+        let body = json!({"response_code": 0, "otp_validation_status": "FAILED", "attempts_left": left});
+        let reading = read("relid", Verify, 200, &body.to_string());
+        assert_eq!((reading.outcome, reading.attempts_left), (InvalidCode, read_as));
+    }
+}
+
+#[test]
+fn relid_error_codes_have_their_outcomes() {
+    for (code, outcome) in [
+        (3565, Expired),
+        (3575, MaxAttemptsReached),
+        (3502, InvalidRequest),
+        (3564, InvalidRequest),
+        (3572, InvalidRequest),
+        (3593, InvalidRequest),
+        (7014, InvalidRequest),
+        (2607, InvalidRequest),
+        (2600, InvalidRequest),
+        (3527, AuthFailed),
+        (7019, AuthFailed),
+        (3560, Refused),
+        (2699, ProviderError),
+        (4242, Refused),
+    ] {
+        for shown in [json!(code), json!(code.to_string())] {
+            for message in ["error_message", "error_msg"] {
+                for response_code in [json!(1), json!("1"), json!(null)] {
+                    let body = json!({"response_code": response_code, "error_code": shown, message: "words"});
+                    for status in [200, 400] {
+                        http("relid", Verify, status, body.clone(), outcome);
+                        let reading = read("relid", Verify, status, &body.to_string());
+                        assert_eq!(reading.vendor_code, Some(code.to_string()));
+                        assert_eq!(reading.vendor_message.as_deref(), Some("words"));
+                    }
+                }
+            }
+        }
+    }
+    let error = |code: u32| json!({"response_code": 1, "error_code": code});
+    ok("relid", Cancel, error(3558), NotFound);
+    ok("relid", Cancel, error(3620), NotFound);
+    ok("relid", Cancel, error(3565), Expired);
+    http("relid", Send, 500, error(4242), ProviderError);
+    ok("relid", Send, json!({"response_code": 1}), Unknown);
+}
+
+#[test]
+fn relid_token_is_read_or_its_lack_explained() {
+    let token = |status, body: &str| read_token(&Answer { status, retry_after: None, body: body.as_bytes() });
+    let good =
+        token(200, r#"{"access_token":"abc.def","token_type":"bearer","expires_in":"299","scope":"all"}"#).unwrap();
+    assert_eq!((good.access_token.reveal(), good.expires_in), ("abc.def", Some(Duration::from_secs(299))));
+    assert_eq!(token(200, r#"{"access_token":"abc"}"#).unwrap().expires_in, None);
+    for (status, body, outcome) in [
+        (401, "", AuthFailed),
+        (403, "<html>", AuthFailed),
+        (400, r#"{"error":"invalid_client","error_description":"canary"}"#, AuthFailed),
+        (200, r#"{"error":"invalid_client"}"#, AuthFailed),
+        (400, r#"{"error":"invalid_scope","error_description":"canary"}"#, ProviderError),
+        (200, "canary", ProviderError),
+        (200, r#"{"access_token":"two\nlines canary"}"#, ProviderError),
+        (200, r#"{"access_token":""}"#, ProviderError),
+        (200, r#"{"access_token":7}"#, ProviderError),
+        (302, "", ProviderError),
+        (500, r#"{"access_token":"canary"}"#, ProviderError),
+    ] {
+        let (read_as, message) = token(status, body).expect_err(body);
+        assert_eq!(read_as, outcome, "{status} {body}");
+        assert!(!message.contains("canary"));
+    }
+}
+
+// Ideamart
+
+fn ideamart(code: &str) -> Value {
+    json!({"statusDetail": "words", "version": "1.0", "statusCode": code})
+}
+
+#[test]
+fn ideamart_success_is_the_documented_one() {
+    let sent = json!({"statusCode": "S1000", "statusDetail": "Success", "referenceNo": "3b84", "version": "1.0"});
+    for operation in [Send, Resend] {
+        ok("ideamart", operation, sent.clone(), Sent);
+        assert_eq!(read("ideamart", operation, 200, &sent.to_string()).reference.as_deref(), Some("3b84"));
+        ok("ideamart", operation, ideamart("S1000"), Unknown);
+    }
+    for status in ["REGISTERED", "INITIAL CHARGING PENDING"] {
+        let approved = json!({
+            "statusCode": "S1000", "statusDetail": "Success", "subscriptionStatus": status, "version": "1.0",
+            "subscriberId": "tel:hu3b84346f63899a32ec742a666503a02a4dffe4f5"
+        });
+        ok("ideamart", Verify, approved.clone(), Approved);
+        http("ideamart", Verify, 500, approved, Unknown);
+    }
+    ok("ideamart", Verify, ideamart("S1000"), Unknown);
+    ok("ideamart", Verify, sent, Unknown);
+    ok("ideamart", Verify, ideamart("S1001"), Unknown);
+    ok("ideamart", Verify, ideamart("hello"), Unknown);
+    ok("ideamart", Verify, ideamart("E"), Unknown);
+}
+
+#[test]
+fn ideamart_codes_have_their_outcomes() {
+    let mut table: Vec<(u32, Outcome, Outcome)> = vec![
+        (1351, AlreadyRegistered, AlreadyUsed),
+        (1850, Refused, InvalidCode),
+        (1851, Expired, Expired),
+        (1852, MaxAttemptsReached, MaxAttemptsReached),
+        (1853, RateLimited, NotFound),
+        (1854, NotFound, NotFound),
+        (1855, NotFound, NotFound),
+        (1367, RateLimited, RateLimited),
+        (1308, Refused, Refused),
+        (1999, Refused, Refused),
+    ];
+    let of = |codes: &[u32], outcome: Outcome| codes.iter().map(|code| (*code, outcome, outcome)).collect::<Vec<_>>();
+    table.extend(of(&[1856, 1312, 1317, 1325, 1340, 1362], InvalidRequest));
+    table.extend(of(
+        &[1301, 1302, 1303, 1304, 1305, 1306, 1307, 1309, 1310, 1311, 1313, 1315, 1322, 1323, 1324, 1327, 1357, 1381],
+        AuthFailed,
+    ));
+    table.extend(of(&[1316, 1318, 1319, 1332, 1341, 1360, 1363, 1364, 1600, 1601, 1602, 1603, 1857], ProviderError));
+    for (code, send, verify) in table {
+        for status in [200, 400, 401, 500] {
+            for shown in [format!("E{code}"), format!(" e{code} ")] {
+                http("ideamart", Send, status, ideamart(&shown), send);
+                http("ideamart", Resend, status, ideamart(&shown), send);
+                http("ideamart", Verify, status, ideamart(&shown), verify);
+            }
+        }
+    }
+}
+
+// What all vendors share
+
+#[test]
+fn without_a_vendor_body_the_http_status_speaks() {
+    for vendor in vendor::DIALECTS {
+        for operation in [Send, Verify, Resend] {
+            for body in ["", "<html>proxy</html>", "{}", "[]", "null", "\"\"", "7", r#"{"error":"x"}"#, "{\"a\":"] {
+                for (status, outcome) in [
+                    (200, Unknown),
+                    (201, Unknown),
+                    (204, Unknown),
+                    (301, ProviderError),
+                    (302, ProviderError),
+                    (307, ProviderError),
+                    (400, Refused),
+                    (401, AuthFailed),
+                    (403, AuthFailed),
+                    (404, Refused),
+                    (405, Refused),
+                    (408, Unknown),
+                    (429, RateLimited),
+                    (500, Unknown),
+                    (502, Unknown),
+                    (503, ProviderError),
+                    (504, Unknown),
+                    (100, Unknown),
+                    (0, Unknown),
+                    (999, Unknown),
+                ] {
+                    let reading = read(vendor.name, operation, status, body);
+                    assert_eq!(reading.outcome, outcome, "{} {status} {body}", vendor.name);
+                    let why = reading.vendor_message.expect("a reason");
+                    assert!(why.contains(&status.to_string()), "{why}");
+                    assert_eq!(why.contains("base_url"), matches!(outcome, Refused) || (300..400).contains(&status));
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn retry_after_is_honoured_where_waiting_helps() {
+    let iserveu = dialect("iserveu").unwrap();
+    let wait = Some(Duration::from_secs(30));
+    for (status, kept) in [(429, wait), (503, wait), (200, None), (401, None)] {
+        let reading = vendor::read(iserveu, Send, &Answer { status, retry_after: wait, body: b"" });
+        assert_eq!(reading.retry_after, kept);
+    }
+}
+
+#[test]
+fn an_answer_that_cannot_be_read_says_why() {
+    let success = r#"{"status":"SUCCESS","statusCode":"0","paramA":""#;
+    let long = format!("{success}{}\"}}", "x".repeat(MAX_ANSWER_BYTES));
+    let deep = format!(r#"{{"status":"SUCCESS","x":{}{}}}"#, "[".repeat(64), "]".repeat(64));
+    for (body, why) in [
+        (long.as_bytes(), "longer than 1 MiB"),
+        (deep.as_bytes(), "deeper than 64"),
+        (b"{\"status\":\"SUCCESS\xff\"}", "not UTF-8"),
+        (success.as_bytes(), "not JSON"),
+        (b"", "empty"),
+        (b"{\"statusCode\":\"0\"}", "documented form"),
+    ] {
+        let reading = read_bytes("iserveu", Send, 200, body);
+        assert_eq!(reading.outcome, Unknown);
+        assert!(reading.vendor_message.unwrap().contains(why));
+    }
+    let shallow = format!(r#"{{"status":"SUCCESS","x":{}{}}}"#, "[".repeat(63), "]".repeat(63));
+    assert_eq!(read("iserveu", Send, 200, &shallow).outcome, Sent);
+}
+
+#[test]
+fn vendor_words_are_one_line_of_bounded_length() {
+    let body =
+        json!({"status": "FAILED", "statusCode": "9".repeat(1000), "statusDesc": format!("a\nb{}", "é".repeat(9999))});
+    let reading = read("iserveu", Send, 200, &body.to_string());
+    let words = reading.vendor_message.unwrap();
+    assert!(words.starts_with("a bé") && words.chars().count() == 500);
+    assert_eq!(reading.vendor_code.unwrap().len(), 64);
+}

@@ -1,0 +1,146 @@
+//! Reading a verification as it is now, whatever the caller's snapshot and rights: what the caller may do with it is
+//! checked here.
+
+use std::ffi::CStr;
+
+use pgrx::{FromDatum, IntoDatum, pg_sys};
+use policy::Status;
+use uuid::Uuid;
+
+use crate::misuse::Misuse;
+
+/// What a session needs of a verification's row.
+pub struct Recorded {
+    pub provider: String,
+    pub vendor: String,
+    pub status: Status,
+    pub reference: Option<String>,
+    pub sealed: Option<Vec<u8>>,
+}
+
+/// The columns of otp_gateway.verification by their numbers in the install script.
+mod column {
+    pub const ID: i16 = 1;
+    pub const PROVIDER: i16 = 2;
+    pub const VENDOR: i16 = 3;
+    pub const STATUS: i16 = 4;
+    pub const REFERENCE: i16 = 7;
+    pub const CREATED_BY: i16 = 8;
+    pub const SEALED: i16 = 15;
+}
+
+/// The name of the role that is in force (in a SECURITY DEFINER function, its owner).
+pub fn current_role() -> String {
+    // SAFETY: the current role exists for as long as this statement runs.
+    unsafe { CStr::from_ptr(pg_sys::GetUserNameFromId(pg_sys::GetUserId(), false)) }.to_string_lossy().into_owned()
+}
+
+/// The verification of that id. One of a role that the caller is no member of is not found, like one that is not there.
+pub fn verification(id: Uuid) -> Result<Recorded, Misuse> {
+    let found = scan(id)?.filter(|(_, created_by)| may_act_for(created_by));
+    found.map(|(recorded, _)| recorded).ok_or_else(|| {
+        Misuse::undefined(
+            "there is no verification of that id",
+            "Give the verification_id that otp_send returned to your role; for a flow begun elsewhere, otp_verify takes a provider.",
+        )
+    })
+}
+
+/// Scans the primary key with the latest snapshot: a REPEATABLE READ transaction must see what the worker has recorded
+/// for it since it began.
+fn scan(id: Uuid) -> Result<Option<(Recorded, String)>, Misuse> {
+    let key = pgrx::datum::Uuid::from_bytes(*id.as_bytes()).into_datum().unwrap_or(pg_sys::Datum::from(0));
+    // SAFETY: relation, scan and snapshot are opened and closed in order; an error in between aborts the statement,
+    // which releases them. Values are copied out before the scan ends. The lock is released at once, so that a
+    // transaction that stays open does not hold up DROP EXTENSION.
+    unsafe {
+        let schema = pg_sys::get_namespace_oid(c"otp_gateway".as_ptr(), true);
+        let table = pg_sys::get_relname_relid(c"verification".as_ptr(), schema);
+        if table == pg_sys::InvalidOid {
+            return Err(Misuse::undefined(
+                "the extension is not installed in this database",
+                "CREATE EXTENSION otp_gateway.",
+            ));
+        }
+        let lock = pg_sys::AccessShareLock as pg_sys::LOCKMODE;
+        let relation = pg_sys::table_open(table, lock);
+        let index = pg_sys::RelationGetPrimaryKeyIndex(relation);
+        let snapshot = pg_sys::RegisterSnapshot(pg_sys::GetLatestSnapshot());
+        let mut scan_key = pg_sys::ScanKeyData::default();
+        pg_sys::ScanKeyInit(
+            &mut scan_key,
+            column::ID,
+            pg_sys::BTEqualStrategyNumber as pg_sys::StrategyNumber,
+            pg_sys::Oid::from(pg_sys::F_UUID_EQ),
+            key,
+        );
+        let scan = pg_sys::systable_beginscan(relation, index, true, snapshot, 1, &mut scan_key);
+        let tuple = pg_sys::systable_getnext(scan);
+        let found = (!tuple.is_null()).then(|| {
+            let row = TupleValues { tuple, descriptor: (*relation).rd_att };
+            let recorded = Recorded {
+                provider: row.value(column::PROVIDER).unwrap_or_default(),
+                vendor: row.value(column::VENDOR).unwrap_or_default(),
+                status: row.status().unwrap_or(Status::Unknown),
+                reference: row.value(column::REFERENCE),
+                sealed: row.value(column::SEALED),
+            };
+            let created_by = row
+                .datum(column::CREATED_BY)
+                .map(|name| CStr::from_ptr(name.cast_mut_ptr()).to_string_lossy().into_owned())
+                .unwrap_or_default();
+            (recorded, created_by)
+        });
+        pg_sys::systable_endscan(scan);
+        pg_sys::UnregisterSnapshot(snapshot);
+        pg_sys::table_close(relation, lock);
+        Ok(found)
+    }
+}
+
+struct TupleValues {
+    tuple: pg_sys::HeapTuple,
+    descriptor: pg_sys::TupleDesc,
+}
+
+impl TupleValues {
+    /// # Safety
+    /// The tuple is the scan's current one.
+    unsafe fn datum(&self, column: i16) -> Option<pg_sys::Datum> {
+        let mut is_null = false;
+        // SAFETY: as the caller promises.
+        let datum = unsafe { pg_sys::heap_getattr(self.tuple, i32::from(column), self.descriptor, &mut is_null) };
+        (!is_null).then_some(datum)
+    }
+
+    /// # Safety
+    /// The tuple is the scan's current one, and the column is of a type that T reads and copies.
+    unsafe fn value<T: FromDatum>(&self, column: i16) -> Option<T> {
+        // SAFETY: as the caller promises.
+        unsafe { T::from_datum(self.datum(column)?, false) }
+    }
+
+    /// # Safety
+    /// The tuple is the scan's current one.
+    unsafe fn status(&self) -> Option<Status> {
+        // SAFETY: the column is an enum; enum_out gives its label.
+        unsafe {
+            let label = pgrx::direct_function_call::<&CStr>(pg_sys::enum_out, &[self.datum(column::STATUS)])?;
+            Status::from_label(label.to_str().ok()?)
+        }
+    }
+}
+
+/// Whether the current role is, or is a member of, the one that began a verification.
+fn may_act_for(created_by: &str) -> bool {
+    let Ok(name) = std::ffi::CString::new(created_by) else { return false };
+    // SAFETY: look-ups in the catalog; a role that was dropped has no OID, and then only superusers may.
+    unsafe {
+        let role = pg_sys::get_role_oid(name.as_ptr(), true);
+        if role == pg_sys::InvalidOid {
+            pg_sys::superuser()
+        } else {
+            pg_sys::is_member_of_role(pg_sys::GetUserId(), role)
+        }
+    }
+}

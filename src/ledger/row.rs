@@ -1,0 +1,144 @@
+//! Rows as the worker writes and reads them.
+
+use pgrx::{FromDatum, IntoDatum, pg_sys, spi::SpiHeapTupleData};
+use policy::{Micros, Status, Verification};
+use uuid::Uuid;
+use vendor::{Operation, Outcome};
+
+use super::Failure;
+
+/// A verification that an attempt begins.
+pub struct NewVerification {
+    pub id: Uuid,
+    pub provider: String,
+    pub vendor: String,
+    pub created_by: String,
+    pub created_at: Micros,
+    pub recipient_masked: Option<String>,
+    pub recipient_key: Option<Vec<u8>>,
+    pub sealed: Option<Vec<u8>>,
+    pub state: Verification,
+}
+
+/// What becomes of one; `sealed` replaces what is there, unless the verification has ended.
+pub struct Change {
+    pub id: Uuid,
+    pub state: Verification,
+    pub sealed: Option<Vec<u8>>,
+}
+
+pub struct NewAttempt {
+    pub id: Uuid,
+    pub verification: Uuid,
+    pub operation: Operation,
+    /// Ended without a call, from the record or by a rule.
+    pub refused: Option<Outcome>,
+    pub started_at: Micros,
+}
+
+/// How an attempt ended.
+pub struct Completion {
+    pub id: Uuid,
+    pub outcome: Outcome,
+    pub http_status: Option<u16>,
+    pub vendor_code: Option<String>,
+    pub vendor_message: Option<String>,
+    /// JSON text, redacted.
+    pub response: Option<String>,
+    pub finished_at: Micros,
+}
+
+/// A verification as it is on record.
+pub struct Stored {
+    pub id: Uuid,
+    pub created_at: Micros,
+    pub state: Verification,
+}
+
+pub struct StoredAttempt {
+    pub id: Uuid,
+    pub verification: Uuid,
+    pub operation: Operation,
+    pub outcome: Option<Outcome>,
+    pub vendor_code: Option<String>,
+    pub vendor_message: Option<String>,
+    pub response: Option<String>,
+}
+
+/// A timestamptz by its stored value.
+struct Time(Micros);
+
+impl FromDatum for Time {
+    unsafe fn from_polymorphic_datum(datum: pg_sys::Datum, is_null: bool, _: pg_sys::Oid) -> Option<Self> {
+        (!is_null).then(|| Self(datum.value() as Micros))
+    }
+}
+
+impl IntoDatum for Time {
+    fn into_datum(self) -> Option<pg_sys::Datum> {
+        Some(pg_sys::Datum::from(self.0))
+    }
+
+    fn type_oid() -> pg_sys::Oid {
+        pg_sys::TIMESTAMPTZOID
+    }
+}
+
+fn value<T: FromDatum + IntoDatum>(row: &SpiHeapTupleData, column: usize) -> Result<Option<T>, Failure> {
+    Ok(row.get(column)?)
+}
+
+fn count(row: &SpiHeapTupleData, column: usize) -> Result<u32, Failure> {
+    Ok(value::<i32>(row, column)?.and_then(|count| u32::try_from(count).ok()).unwrap_or(0))
+}
+
+pub fn uuid(row: &SpiHeapTupleData, column: usize) -> Result<Uuid, Failure> {
+    let uuid: Option<pgrx::datum::Uuid> = value(row, column)?;
+    Ok(uuid.map_or(Uuid::nil(), |uuid| Uuid::from_bytes(*uuid.as_bytes())))
+}
+
+pub fn micros(row: &SpiHeapTupleData, column: usize) -> Result<Option<Micros>, Failure> {
+    Ok(value::<Time>(row, column)?.map(|time| time.0))
+}
+
+fn label<T: Copy>(
+    row: &SpiHeapTupleData,
+    column: usize,
+    all: &[T],
+    name: impl Fn(T) -> &'static str,
+) -> Result<Option<T>, Failure> {
+    let label: Option<String> = value(row, column)?;
+    Ok(label.and_then(|label| all.iter().copied().find(|one| name(*one) == label)))
+}
+
+impl Stored {
+    pub fn read(row: &SpiHeapTupleData) -> Result<Self, Failure> {
+        Ok(Self {
+            id: uuid(row, 1)?,
+            state: Verification {
+                status: label(row, 2, &Status::ALL, Status::as_str)?.unwrap_or(Status::Unknown),
+                reference: value(row, 3)?,
+                expires_at: micros(row, 4)?,
+                approved_at: micros(row, 5)?,
+                send_count: count(row, 6)?,
+                check_count: count(row, 7)?,
+                max_checks: count(row, 8)?,
+            },
+            created_at: micros(row, 9)?.unwrap_or(0),
+        })
+    }
+}
+
+impl StoredAttempt {
+    pub fn read(row: &SpiHeapTupleData) -> Result<Self, Failure> {
+        Ok(Self {
+            id: uuid(row, 1)?,
+            verification: uuid(row, 2)?,
+            operation: label(row, 3, &Operation::ALL, Operation::as_str)?.unwrap_or(Operation::Send),
+            outcome: label(row, 4, &Outcome::ALL, Outcome::as_str)?,
+            vendor_code: value(row, 5)?,
+            vendor_message: value(row, 6)?,
+            response: value(row, 7)?,
+        })
+    }
+}

@@ -1,0 +1,95 @@
+//! What a session and the worker write to each other.
+
+use courier::Route;
+use policy::{Micros, Status};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use uuid::Uuid;
+use vendor::{FindBy, Operation, Outcome, Request, Secret};
+use zeroize::Zeroizing;
+
+use crate::misuse::Misuse;
+
+/// From a session.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum Letter {
+    Call(Box<Order>),
+    /// Tell me when nothing is in flight for this verification.
+    Settle(Uuid),
+}
+
+/// One operation, ready to go: everything that needs the caller's rights or the catalog is done.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Order {
+    pub operation: Operation,
+    pub attempt: Uuid,
+    pub target: Target,
+    pub provider: String,
+    pub vendor: String,
+    pub created_by: String,
+    /// None: the session found the verification terminal; it answers from the record.
+    pub outgoing: Option<Outgoing>,
+    pub recipient_masked: Option<String>,
+    pub recipient_key: Option<Vec<u8>>,
+    pub reference: Option<String>,
+    /// Sealed for `target`; replaces what was sealed for the send before.
+    pub sealed: Option<Vec<u8>>,
+    pub code_lifetime: Option<Micros>,
+    pub max_checks: u32,
+}
+
+/// Which verification an order is about.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub enum Target {
+    /// A send begins this one.
+    New(Uuid),
+    Known(Uuid),
+    /// The open one of this provider and reference or recipient, else a new one of this id.
+    Find(FindBy, Uuid),
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Outgoing {
+    pub request: Request,
+    pub first: Option<Request>,
+    pub route: Route,
+    pub secrets: Vec<Secret>,
+}
+
+/// From the worker.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum Reply {
+    Done(Box<Done>),
+    Settled,
+    Refused(Misuse),
+}
+
+/// The row that an otp_ function returns.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Done {
+    pub verification: Uuid,
+    pub attempt: Uuid,
+    pub status: Status,
+    pub outcome: Outcome,
+    pub retryable: bool,
+    pub attempts_left: u32,
+    pub retry_after: Option<Micros>,
+    pub expires_at: Option<Micros>,
+    pub reference: Option<String>,
+    pub vendor_code: Option<String>,
+    pub vendor_message: Option<String>,
+    /// JSON text.
+    pub response: Option<String>,
+}
+
+pub fn write<T: Serialize>(letter: &T) -> Zeroizing<Vec<u8>> {
+    Zeroizing::new(postcard::to_allocvec(letter).expect("a letter has no type that postcard cannot write"))
+}
+
+pub fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Misuse> {
+    postcard::from_bytes(bytes).map_err(|_| {
+        Misuse::internal(
+            "session and worker run different builds of the library",
+            "Restart the server after installing a new build.",
+        )
+    })
+}

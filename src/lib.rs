@@ -1,0 +1,37 @@
+//! `otp_gateway`: one-time-password flows from SQL. See README.md for the user's view and this order for the reader's:
+//! [`api`] (the SQL functions) → [`provider`] (whose account) → the crate `vendor` (the message) → [`mailbox`] →
+//! [`worker`] → [`ledger`] (the record) → the crate `courier` (the call) → and back.
+
+mod api;
+mod drop_watch;
+mod launcher;
+mod ledger;
+mod letter;
+mod log;
+mod mailbox;
+mod misuse;
+mod process;
+mod provider;
+mod roster;
+mod seal;
+mod settings;
+mod shared_memory;
+mod statement;
+mod worker;
+
+pgrx::pg_module_magic!(name, version);
+
+/// Runs when the server loads the library: in the postmaster if it is preloaded, else in the first session that calls
+/// one of our functions, which is then told what to do.
+#[pgrx::pg_guard]
+pub extern "C-unwind" fn _PG_init() {
+    // SAFETY: read on the main thread; Postgres sets it before it loads preload libraries.
+    if !unsafe { pgrx::pg_sys::process_shared_preload_libraries_in_progress } {
+        return;
+    }
+    settings::init();
+    shared_memory::init();
+    log::init();
+    drop_watch::init();
+    launcher::init();
+}

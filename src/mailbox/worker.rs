@@ -1,0 +1,117 @@
+//! The worker's side: collect letters, put replies down.
+
+use std::collections::HashMap;
+
+use zeroize::Zeroizing;
+
+use super::slot::{Turn, slots};
+use crate::process::ProcessNumber;
+
+/// Names the call that a reply is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Ticket {
+    slot: u32,
+    call: u64,
+}
+
+pub struct Incoming {
+    pub ticket: Ticket,
+    pub letter: Zeroizing<Vec<u8>>,
+}
+
+/// A call whose letter a worker took that is no more.
+pub struct Lost {
+    pub ticket: Ticket,
+    pub attempt: [u8; 16],
+}
+
+/// The letters that have come in part, and the replies that have gone in part.
+pub struct WorkerSide {
+    database: u32,
+    letters: HashMap<u32, (u64, Zeroizing<Vec<u8>>)>,
+    replies: HashMap<u32, (u64, Zeroizing<Vec<u8>>, usize)>,
+}
+
+impl WorkerSide {
+    pub fn new(database: u32) -> Self {
+        Self { database, letters: HashMap::new(), replies: HashMap::new() }
+    }
+
+    /// What a worker before this one took and never answered; letters that it had in part are asked for again.
+    pub fn take_over(&self) -> Vec<Lost> {
+        let mut lost = Vec::new();
+        for (number, slot) in slots().iter().enumerate().filter(|(_, slot)| slot.database() == self.database) {
+            let locked = slot.lock();
+            match locked.turn() {
+                Turn::NextOfLetter => {
+                    locked.give(Turn::Again);
+                    ProcessNumber(number as u32).wake();
+                }
+                Turn::Taken | Turn::NextOfReply => lost.push(Lost {
+                    ticket: Ticket { slot: number as u32, call: locked.call() },
+                    attempt: locked.attempt(),
+                }),
+                _ => {}
+            }
+        }
+        lost
+    }
+
+    /// Every letter that has come whole since the last time.
+    pub fn collect(&mut self) -> Vec<Incoming> {
+        let mut incoming = Vec::new();
+        for (number, slot) in slots().iter().enumerate() {
+            if !matches!(slot.turn(), Turn::Letter | Turn::NextOfReply) || slot.database() != self.database {
+                continue;
+            }
+            let number = number as u32;
+            let locked = slot.lock();
+            let call = locked.call();
+            match locked.turn() {
+                Turn::Letter => {
+                    let (of, letter) = self.letters.entry(number).or_default();
+                    if *of != call {
+                        (*of, *letter) = (call, Zeroizing::default());
+                    }
+                    if locked.take(letter) {
+                        locked.give(Turn::Taken);
+                        if let Some((_, letter)) = self.letters.remove(&number) {
+                            incoming.push(Incoming { ticket: Ticket { slot: number, call }, letter });
+                        }
+                    } else {
+                        locked.give(Turn::NextOfLetter);
+                        ProcessNumber(number).wake();
+                    }
+                }
+                Turn::NextOfReply => {
+                    let Some((_, reply, from)) = self.replies.get_mut(&number).filter(|(of, ..)| *of == call) else {
+                        continue;
+                    };
+                    *from = locked.put(reply, *from);
+                    if *from == reply.len() {
+                        self.replies.remove(&number);
+                    }
+                    locked.give(Turn::Reply);
+                    ProcessNumber(number).wake();
+                }
+                _ => {}
+            }
+        }
+        incoming
+    }
+
+    /// Puts the reply down, or drops it if the session has gone.
+    pub fn reply(&mut self, ticket: Ticket, reply: Zeroizing<Vec<u8>>) {
+        let locked = slots()[ticket.slot as usize].lock();
+        // A lost call is answered at whatever turn its old worker left it.
+        if locked.call() != ticket.call || !matches!(locked.turn(), Turn::Taken | Turn::NextOfReply) {
+            return;
+        }
+        let next = locked.put(&reply, 0);
+        locked.give(Turn::Reply);
+        if next < reply.len() {
+            self.replies.insert(ticket.slot, (ticket.call, reply, next));
+        }
+        ProcessNumber(ticket.slot).wake();
+    }
+}

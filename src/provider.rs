@@ -1,0 +1,140 @@
+//! From the catalog to a value: the foreign server, its options, the caller's user mapping, and the right to use them.
+
+mod catalog;
+mod options;
+mod validator;
+
+use std::{collections::BTreeMap, fs};
+
+use courier::{OAuth, Route};
+use options::ServerOptions;
+use pgrx::{FromDatum, IntoDatum, pg_sys};
+use vendor::{Dialect, Secret};
+
+pub use options::micros;
+
+use crate::misuse::Misuse;
+
+/// A configured account at a vendor, as the caller may use it.
+pub struct Provider {
+    pub name: String,
+    pub dialect: &'static Dialect,
+    pub options: ServerOptions,
+    pub credentials: BTreeMap<String, Secret>,
+}
+
+impl Provider {
+    /// Finds a provider by name, checks USAGE, and reads the user mapping of the current role, else of PUBLIC.
+    pub fn find(name: &str) -> Result<Self, Misuse> {
+        let Some(server) = catalog::server(name) else {
+            return Err(Misuse::undefined(
+                format!("provider \"{}\" does not exist", shown(name)),
+                "A provider is a foreign server: CREATE SERVER ... FOREIGN DATA WRAPPER otp_ideamart OPTIONS (...); \\des in psql lists them.",
+            ));
+        };
+        let wrapper = catalog::wrapper_name(server.wrapper);
+        let Some(dialect) = wrapper.strip_prefix("otp_").and_then(vendor::dialect) else {
+            return Err(Misuse::undefined(
+                format!("foreign server \"{}\" is not a provider: its foreign data wrapper is {wrapper}", shown(name)),
+                format!("Use a server of one of {}.", wrappers()),
+            ));
+        };
+        if !may_use(server.oid) {
+            return Err(Misuse::forbidden(
+                format!("permission denied for foreign server {}", shown(name)),
+                format!("Ask its owner for GRANT USAGE ON FOREIGN SERVER {} TO your role.", shown(name)),
+            ));
+        }
+        let options = ServerOptions::parse(dialect, &server.options)?;
+        let credentials = credentials(dialect, name, &options, catalog::user_mapping(server.oid))?;
+        Ok(Self { name: name.to_owned(), dialect, options, credentials })
+    }
+
+    /// How the courier reaches it.
+    pub fn route(&self) -> Route {
+        let options = &self.options;
+        let oauth = match (&options.token_url, self.credentials.get("client_id"), self.credentials.get("client_secret"))
+        {
+            (Some(token_url), Some(client_id), Some(client_secret)) => Some(OAuth {
+                token_url: token_url.clone(),
+                client_id: client_id.clone(),
+                client_secret: client_secret.clone(),
+            }),
+            _ => None,
+        };
+        Route {
+            provider: self.name.clone(),
+            base_url: options.base_url.clone(),
+            timeout: options.timeout,
+            connect_timeout: options.connect_timeout,
+            ca_file: options.ca_file.clone(),
+            client_cert_file: options.client_cert_file.clone(),
+            client_key_file: options.client_key_file.clone(),
+            max_in_flight: options.max_in_flight,
+            oauth,
+        }
+    }
+}
+
+/// A name as an error may show it.
+fn shown(name: &str) -> String {
+    name.chars().filter(|c| !c.is_control()).take(63).collect()
+}
+
+/// Every foreign data wrapper of ours, for a hint.
+fn wrappers() -> String {
+    vendor::DIALECTS.iter().map(|dialect| format!("otp_{}", dialect.name)).collect::<Vec<_>>().join(", ")
+}
+
+fn may_use(server: pg_sys::Oid) -> bool {
+    // SAFETY: a function of Postgres with two arguments that are not null; it returns a boolean.
+    unsafe {
+        let privilege = "USAGE".into_datum();
+        let may =
+            pgrx::direct_function_call_as_datum(pg_sys::has_server_privilege_id, &[server.into_datum(), privilege]);
+        may.and_then(|may| bool::from_datum(may, false)).unwrap_or(false)
+    }
+}
+
+/// The credentials, with each `<name>_file` read now.
+fn credentials(
+    dialect: &Dialect,
+    server: &str,
+    options: &ServerOptions,
+    mapping: Option<Vec<(String, String)>>,
+) -> Result<BTreeMap<String, Secret>, Misuse> {
+    let mut credentials = BTreeMap::new();
+    for (option, value) in mapping.unwrap_or_default() {
+        match option.strip_suffix("_file") {
+            None => credentials.insert(option, Secret::new(value)),
+            Some(name) => credentials.insert(name.to_owned(), read_credential(&option, &value)?),
+        };
+    }
+    let given: Vec<&str> = credentials.keys().map(String::as_str).collect();
+    options::credential_set(dialect, &given).map_err(|wanted| {
+        Misuse::undefined(
+            format!("no user mapping with credentials for server {} and the current role", shown(server)),
+            format!("CREATE USER MAPPING FOR CURRENT_USER (or PUBLIC) SERVER {} OPTIONS ({wanted}).", shown(server)),
+        )
+    })?;
+    if credentials.contains_key("client_id")
+        && dialect.server_options.contains(&"token_url")
+        && options.token_url.is_none()
+    {
+        return Err(Misuse::invalid(
+            "the user mapping has client_id and client_secret, and the server has no option token_url",
+            format!("ALTER SERVER {} OPTIONS (ADD token_url 'https://...').", shown(server)),
+        ));
+    }
+    Ok(credentials)
+}
+
+fn read_credential(option: &str, path: &str) -> Result<Secret, Misuse> {
+    let text = fs::read_to_string(path).map_err(|error| {
+        Misuse::not_ready(
+            format!("the file of user mapping option {option} cannot be read: {}", error.kind()),
+            "It must exist on the server and be readable by the server's system user.",
+        )
+    })?;
+    Ok(Secret::new(text.trim_end_matches(['\r', '\n'])))
+}

@@ -1,0 +1,71 @@
+//! Reading foreign servers and user mappings from the system caches.
+
+use std::ffi::{CStr, CString, c_char};
+
+use pgrx::{PgList, pg_sys};
+
+/// A foreign server as the catalog has it.
+pub struct Server {
+    pub oid: pg_sys::Oid,
+    pub wrapper: pg_sys::Oid,
+    pub options: Vec<(String, String)>,
+}
+
+pub fn server(name: &str) -> Option<Server> {
+    let name = CString::new(name).ok()?;
+    // SAFETY: the name is a C string; a server that is found is a palloc'ed copy, good until its memory context ends.
+    unsafe {
+        let server = pg_sys::GetForeignServerByName(name.as_ptr(), true).as_ref()?;
+        Some(Server { oid: server.serverid, wrapper: server.fdwid, options: options(server.options) })
+    }
+}
+
+pub fn wrapper_name(wrapper: pg_sys::Oid) -> String {
+    // SAFETY: the OID comes from a server, which keeps its wrapper from being dropped.
+    unsafe { text((*pg_sys::GetForeignDataWrapper(wrapper)).fdwname) }
+}
+
+/// The options of the current role's user mapping, else of PUBLIC's; none if there is neither.
+pub fn user_mapping(server: pg_sys::Oid) -> Option<Vec<(String, String)>> {
+    // SAFETY: reads variables of this session.
+    let role = unsafe { pg_sys::GetUserId() };
+    // GetUserMapping raises an error of its own where there is none; we have a better one.
+    [role, pg_sys::InvalidOid].into_iter().find_map(|role| user_mapping_of(role, server))
+}
+
+fn user_mapping_of(role: pg_sys::Oid, server: pg_sys::Oid) -> Option<Vec<(String, String)>> {
+    const CACHE: i32 = pg_sys::SysCacheIdentifier::USERMAPPINGUSERSERVER as i32;
+    // SAFETY: a look-up by the two keys of this cache; the tuple is released after its options are copied.
+    unsafe {
+        let tuple = pg_sys::SearchSysCache2(CACHE, pg_sys::Datum::from(role), pg_sys::Datum::from(server));
+        if tuple.is_null() {
+            return None;
+        }
+        let mut is_null = false;
+        let datum = pg_sys::SysCacheGetAttr(CACHE, tuple, pg_sys::Anum_pg_user_mapping_umoptions as _, &mut is_null);
+        let found = if is_null { Vec::new() } else { options(pg_sys::untransformRelOptions(datum)) };
+        pg_sys::ReleaseSysCache(tuple);
+        Some(found)
+    }
+}
+
+/// A list of DefElem as names and values.
+///
+/// # Safety
+/// `list` is a list of DefElem with text values, or null.
+pub unsafe fn options(list: *mut pg_sys::List) -> Vec<(String, String)> {
+    // SAFETY: as the caller promises.
+    unsafe {
+        PgList::<pg_sys::DefElem>::from_pg(list)
+            .iter_ptr()
+            .map(|element| (text((*element).defname), text(pg_sys::defGetString(element))))
+            .collect()
+    }
+}
+
+/// # Safety
+/// `pointer` is a C string.
+unsafe fn text(pointer: *const c_char) -> String {
+    // SAFETY: as the caller promises.
+    unsafe { CStr::from_ptr(pointer) }.to_string_lossy().into_owned()
+}

@@ -1,0 +1,70 @@
+//! The validators of the foreign data wrappers: a mistyped or misplaced option is refused when it is written.
+
+use pgrx::pg_sys;
+
+use super::{
+    catalog,
+    options::{self, ServerOptions},
+};
+use crate::{api::sql_function, misuse::Misuse};
+
+macro_rules! validators {
+    ($($function:ident $vendor:literal),* $(,)?) => {$(
+        sql_function!($function, |fcinfo| {
+            validate($vendor, fcinfo).unwrap_or_else(|misuse| misuse.raise());
+            pg_sys::Datum::from(0)
+        });
+    )*};
+}
+
+validators! {
+    iserveu_validator "iserveu",
+    hyperverge_validator "hyperverge",
+    paytm_validator "paytm",
+    relid_validator "relid",
+    ideamart_validator "ideamart",
+}
+
+fn validate(vendor: &str, fcinfo: pg_sys::FunctionCallInfo) -> Result<(), Misuse> {
+    let dialect = vendor::dialect(vendor).expect("each validator names a dialect");
+    // SAFETY: Postgres calls a validator with text[] and oid, neither null.
+    let (options, catalog) = unsafe {
+        let list = pg_sys::untransformRelOptions(pgrx::fcinfo::pg_getarg_datum_raw(fcinfo, 0));
+        let catalog = pgrx::fcinfo::pg_getarg::<pg_sys::Oid>(fcinfo, 1).unwrap_or(pg_sys::InvalidOid);
+        (catalog::options(list), catalog)
+    };
+    match catalog {
+        pg_sys::ForeignServerRelationId => {
+            let files = options.iter().filter(|(name, _)| options::FILE_OPTIONS.contains(&name.as_str()));
+            files.into_iter().try_for_each(|(name, _)| may_name_files(name))?;
+            ServerOptions::parse(dialect, &options).map(|_| ())
+        }
+        pg_sys::UserMappingRelationId => {
+            let files = options.iter().filter(|(name, _)| name.ends_with("_file"));
+            files.into_iter().try_for_each(|(name, _)| may_name_files(name))?;
+            options::check_user_mapping(dialect, &options)
+        }
+        _ => match options.first() {
+            None => Ok(()),
+            Some((name, _)) => Err(Misuse::invalid_option(
+                format!("option \"{name}\" does not belong here: a foreign data wrapper of otp_gateway has none"),
+                "Options belong on the server, credentials on the user mapping.",
+            )),
+        },
+    }
+}
+
+/// A file option makes the server read a file: that takes the right to.
+fn may_name_files(option: &str) -> Result<(), Misuse> {
+    // The predefined role pg_read_server_files; its OID is fixed, its name in the headers is not.
+    const PG_READ_SERVER_FILES: u32 = 4569;
+    // SAFETY: looks up memberships of the current role.
+    let may = unsafe { pg_sys::has_privs_of_role(pg_sys::GetUserId(), pg_sys::Oid::from(PG_READ_SERVER_FILES)) };
+    if may {
+        return Ok(());
+    }
+    Err(Misuse::forbidden(
+        format!("permission denied to set option {option}"),
+        "Only members of pg_read_server_files may have the server read a file.",
+    ))
+}

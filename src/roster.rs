@@ -1,0 +1,157 @@
+//! Which databases have a worker. A session that finds none asks the launcher for one; who leaves frees the entry.
+
+use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
+
+use pgrx::pg_sys;
+
+use crate::{
+    process::ProcessNumber,
+    shared_memory::{self, Latchlet},
+};
+
+/// Where a database's entry stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Stage {
+    /// No worker, and none asked for.
+    Free = 0,
+    /// A session asks the launcher for a worker.
+    Wanted = 1,
+    /// The launcher has registered one.
+    Starting = 2,
+    Running = 3,
+    /// The launcher could not register one: no free place in max_worker_processes.
+    NoPlace = 4,
+    /// The worker ended by an error; the launcher starts another after a pause.
+    Crashed = 5,
+}
+
+#[repr(C)]
+struct Entry {
+    database: AtomicU32,
+    stage: AtomicU32,
+    process: AtomicU32,
+    /// The worker shall let go of the database: somebody drops, renames or copies it.
+    leave: AtomicU32,
+}
+
+#[repr(C)]
+struct Roster {
+    lock: Latchlet,
+    /// 1 + the launcher's process number; 0: there is none yet.
+    launcher: AtomicU32,
+    entries: [Entry; ENTRIES],
+}
+
+/// More databases with a worker than this make no sense with any sensible max_worker_processes.
+const ENTRIES: usize = 256;
+
+pub const fn size() -> usize {
+    size_of::<Roster>()
+}
+
+fn roster() -> &'static Roster {
+    // SAFETY: the memory is ours for the life of the server, zeroed at first, and made of atomics alone.
+    unsafe { &*shared_memory::roster().cast::<Roster>() }
+}
+
+impl Entry {
+    fn stage(&self) -> Stage {
+        match self.stage.load(SeqCst) {
+            1 => Stage::Wanted,
+            2 => Stage::Starting,
+            3 => Stage::Running,
+            4 => Stage::NoPlace,
+            5 => Stage::Crashed,
+            _ => Stage::Free,
+        }
+    }
+}
+
+fn find(database: pg_sys::Oid) -> Option<&'static Entry> {
+    roster()
+        .entries
+        .iter()
+        .find(|entry| entry.stage() != Stage::Free && entry.database.load(SeqCst) == database.to_u32())
+}
+
+/// The stage of a database's worker.
+pub fn stage(database: pg_sys::Oid) -> Stage {
+    find(database).map_or(Stage::Free, Entry::stage)
+}
+
+/// Puts a database at a stage, in a new entry if it has none. False: the roster is full.
+pub fn set(database: pg_sys::Oid, stage: Stage) -> bool {
+    let _held = roster().lock.hold();
+    let entry = find(database).or_else(|| roster().entries.iter().find(|entry| entry.stage() == Stage::Free));
+    let Some(entry) = entry else { return false };
+    entry.database.store(database.to_u32(), SeqCst);
+    if stage == Stage::Running {
+        entry.process.store(ProcessNumber::mine().0, SeqCst);
+    }
+    if stage != Stage::Running {
+        entry.leave.store(0, SeqCst);
+    }
+    entry.stage.store(stage as u32, SeqCst);
+    true
+}
+
+/// Every database at that stage.
+pub fn at(stage: Stage) -> Vec<pg_sys::Oid> {
+    roster()
+        .entries
+        .iter()
+        .filter(|entry| entry.stage() == stage)
+        .map(|entry| pg_sys::Oid::from(entry.database.load(SeqCst)))
+        .collect()
+}
+
+/// Wakes the worker of a database, if it has one. Cannot fail: a transaction callback may call it.
+pub fn wake(database: pg_sys::Oid) -> bool {
+    match find(database) {
+        Some(entry) if entry.stage() == Stage::Running => {
+            ProcessNumber(entry.process.load(SeqCst)).wake();
+            true
+        }
+        _ => false,
+    }
+}
+
+/// Asks for a worker and wakes the launcher. False: the roster is full.
+pub fn ask_for(database: pg_sys::Oid) -> bool {
+    let asked = match stage(database) {
+        Stage::Free | Stage::NoPlace => set(database, Stage::Wanted),
+        _ => true,
+    };
+    wake_launcher();
+    asked
+}
+
+/// Asks the worker of a database to let go of it. False: there is none.
+pub fn ask_to_leave(database: pg_sys::Oid) -> bool {
+    match find(database) {
+        Some(entry) => {
+            entry.leave.store(1, SeqCst);
+            wake(database);
+            true
+        }
+        None => false,
+    }
+}
+
+/// Whether somebody wants the worker of this database gone.
+pub fn asked_to_leave(database: pg_sys::Oid) -> bool {
+    find(database).is_some_and(|entry| entry.leave.load(SeqCst) != 0)
+}
+
+/// This process is the launcher.
+pub fn i_am_launcher() {
+    roster().launcher.store(ProcessNumber::mine().0 + 1, SeqCst);
+}
+
+pub fn wake_launcher() {
+    match roster().launcher.load(SeqCst) {
+        0 => {}
+        number => ProcessNumber(number - 1).wake(),
+    }
+}

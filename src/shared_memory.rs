@@ -1,0 +1,147 @@
+//! The piece of shared memory that sessions, workers and the launcher have in common: asked for when the postmaster
+//! loads the library, laid out once, and the same address in every process.
+
+use std::{
+    ffi::CStr,
+    ptr,
+    sync::atomic::{AtomicPtr, AtomicU32, AtomicUsize, Ordering},
+};
+
+use pgrx::pg_sys;
+
+use crate::{mailbox, misuse::Misuse, roster};
+
+static BASE: AtomicPtr<u8> = AtomicPtr::new(ptr::null_mut());
+
+/// Rounds up so that what follows begins on a cache line.
+const fn aligned(size: usize) -> usize {
+    size.next_multiple_of(128)
+}
+
+fn size() -> usize {
+    aligned(roster::size()) + aligned(mailbox::size())
+}
+
+/// How many slots the mailbox has, settled when the memory is asked for; a fork has it from the postmaster.
+static PROCESSES: AtomicUsize = AtomicUsize::new(0);
+
+/// The most processes that can have a place in allProcs and run SQL.
+pub fn max_processes() -> usize {
+    PROCESSES.load(Ordering::Relaxed)
+}
+
+fn ask() {
+    // SAFETY: settings, read on the main thread of the postmaster. Before Postgres 15 MaxBackends is not yet known at
+    // this time; the sum is the one that Postgres makes itself, with room for what other versions add.
+    unsafe {
+        let autovacuum = CStr::from_ptr(pg_sys::GetConfigOption(c"autovacuum_max_workers".as_ptr(), false, false));
+        let autovacuum: i32 = autovacuum.to_str().ok().and_then(|text| text.parse().ok()).unwrap_or(0);
+        let sum = pg_sys::MaxConnections + autovacuum + pg_sys::max_worker_processes + pg_sys::max_wal_senders + 64;
+        PROCESSES.store(sum.max(pg_sys::MaxBackends) as usize, Ordering::Relaxed);
+        pg_sys::RequestAddinShmemSpace(size());
+    }
+}
+
+#[cfg(any(feature = "pg13", feature = "pg14"))]
+pub fn init() {
+    // SAFETY: in _PG_init of the postmaster, where these versions ask for shared memory.
+    unsafe {
+        ask();
+        PREVIOUS_STARTUP = pg_sys::shmem_startup_hook;
+        pg_sys::shmem_startup_hook = Some(startup);
+    }
+}
+
+#[cfg(not(any(feature = "pg13", feature = "pg14")))]
+pub fn init() {
+    static mut PREVIOUS_REQUEST: pg_sys::shmem_request_hook_type = None;
+
+    #[pgrx::pg_guard]
+    unsafe extern "C-unwind" fn request() {
+        // SAFETY: the hook runs in the postmaster, once, and calls on whoever was there before.
+        unsafe {
+            if let Some(previous) = PREVIOUS_REQUEST {
+                previous();
+            }
+            ask();
+        }
+    }
+
+    // SAFETY: in _PG_init of the postmaster, single-threaded.
+    unsafe {
+        PREVIOUS_REQUEST = pg_sys::shmem_request_hook;
+        pg_sys::shmem_request_hook = Some(request);
+        PREVIOUS_STARTUP = pg_sys::shmem_startup_hook;
+        pg_sys::shmem_startup_hook = Some(startup);
+    }
+}
+
+static mut PREVIOUS_STARTUP: pg_sys::shmem_startup_hook_type = None;
+
+#[pgrx::pg_guard]
+unsafe extern "C-unwind" fn startup() {
+    // SAFETY: the hook runs at server start and after a crash, before any session; the memory is zeroed when new, and
+    // all-zero is the empty state of everything in it.
+    unsafe {
+        if let Some(previous) = PREVIOUS_STARTUP {
+            previous();
+        }
+        let mut found = false;
+        let base = pg_sys::ShmemInitStruct(c"otp_gateway".as_ptr(), size(), &mut found).cast::<u8>();
+        if !found {
+            ptr::write_bytes(base, 0, size());
+        }
+        BASE.store(base, Ordering::Release);
+    }
+}
+
+fn base() -> *mut u8 {
+    BASE.load(Ordering::Acquire)
+}
+
+/// Whether the server preloaded the library; if not, the line to add.
+pub fn check() -> Result<(), Misuse> {
+    if base().is_null() {
+        return Err(Misuse::not_ready(
+            "the library is not preloaded",
+            "Add shared_preload_libraries = 'otp_gateway' to postgresql.conf (after what is there, separated by a comma) and restart the server.",
+        ));
+    }
+    Ok(())
+}
+
+/// Where the roster of workers begins.
+pub fn roster() -> *mut u8 {
+    base()
+}
+
+/// Where the mailbox begins.
+pub fn mailbox() -> *mut u8 {
+    // SAFETY: within the piece that size() asked for.
+    unsafe { base().add(aligned(roster::size())) }
+}
+
+/// A lock for a few instructions and a copy: nothing that can fail or wait runs under it.
+#[repr(transparent)]
+pub struct Latchlet(AtomicU32);
+
+/// Holds a [`Latchlet`] until dropped.
+pub struct Held<'a>(&'a Latchlet);
+
+impl Latchlet {
+    pub fn hold(&self) -> Held<'_> {
+        let mut spins = 0u32;
+        while self.0.swap(1, Ordering::Acquire) != 0 {
+            spins += 1;
+            // Two cores: the holder may need ours to get on.
+            if spins.is_multiple_of(64) { std::thread::yield_now() } else { std::hint::spin_loop() }
+        }
+        Held(self)
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.0.0.store(0, Ordering::Release);
+    }
+}

@@ -1,0 +1,72 @@
+//! Two identical calls in one statement are one call: `(otp_send(...)).*` is expanded by Postgres to one call for each
+//! column, and must reach the vendor once.
+//!
+//! A statement is known by its transaction and by the command number of its snapshot. Each call marks the command
+//! number as used, so that the next statement, also the next expression in PL/pgSQL, has another one.
+
+use std::{cell::RefCell, collections::HashMap};
+
+use pgrx::pg_sys;
+use ring::digest;
+
+use crate::{api::Arguments, letter::Done, misuse::Misuse};
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Statement {
+    transaction_start: i64,
+    command: u32,
+}
+
+/// A function and its arguments; not reversible, for a code is among them.
+#[derive(PartialEq, Eq, Hash)]
+pub struct Fingerprint([u8; 32]);
+
+thread_local! {
+    static CALLS: RefCell<Option<(Statement, HashMap<Fingerprint, Done>)>> = const { RefCell::new(None) };
+}
+
+pub fn fingerprint(function: &str, arguments: &Arguments) -> Result<Fingerprint, Misuse> {
+    let mut hash = digest::Context::new(&digest::SHA256);
+    hash.update(function.as_bytes());
+    for number in 0..arguments.count() {
+        match arguments.bytes(number)? {
+            None => hash.update(&[0]),
+            Some(bytes) => {
+                hash.update(&[1]);
+                hash.update(&bytes.len().to_le_bytes());
+                hash.update(&bytes);
+            }
+        }
+    }
+    let mut print = [0; 32];
+    print.copy_from_slice(hash.finish().as_ref());
+    Ok(Fingerprint(print))
+}
+
+/// What the same call in this statement returned, if there was one.
+pub fn recall(call: &Fingerprint) -> Option<Done> {
+    let now = current();
+    CALLS.with_borrow_mut(|calls| {
+        // Whatever an earlier statement left is of no more use.
+        calls.take_if(|(statement, _)| *statement != now);
+        calls.as_ref().and_then(|(_, calls)| calls.get(call).cloned())
+    })
+}
+
+pub fn remember(call: Fingerprint, done: Done) {
+    let now = current();
+    CALLS.with_borrow_mut(|calls| {
+        calls.take_if(|(statement, _)| *statement != now);
+        calls.get_or_insert_with(|| (now, HashMap::new())).1.insert(call, done);
+    });
+}
+
+fn current() -> Statement {
+    // SAFETY: within a statement, where a snapshot is active. The functions are PARALLEL UNSAFE, so that this is never
+    // a parallel worker, which must not use a command number.
+    unsafe {
+        let snapshot = pg_sys::GetActiveSnapshot();
+        pg_sys::GetCurrentCommandId(true);
+        Statement { transaction_start: pg_sys::GetCurrentTransactionStartTimestamp(), command: (*snapshot).curcid }
+    }
+}

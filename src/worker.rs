@@ -1,0 +1,51 @@
+//! The worker of one database: the loop on the main thread that joins mailbox, ledger and courier. It sleeps on its
+//! latch and on the courier's bell, and on nothing else: idle means asleep.
+
+mod desk;
+mod expiry;
+mod process;
+mod recovery;
+
+use desk::Desk;
+use pgrx::pg_sys;
+
+use crate::{
+    ledger::{Failure, Ledger},
+    roster::{self, Stage},
+    seal,
+};
+
+/// The main function of a worker; its argument is the OID of the database.
+#[pgrx::pg_guard]
+#[unsafe(no_mangle)]
+pub extern "C-unwind" fn otp_gateway_worker_main(argument: pg_sys::Datum) {
+    let database = pg_sys::Oid::from(argument.value() as u32);
+    process::set_up(database);
+    let ledger = match Ledger::open() {
+        Ok(ledger) => ledger,
+        Err(Failure::Gone) => {
+            desk::turn_away(database);
+            return process::leave();
+        }
+        Err(failure) => pgrx::error!("otp_gateway: the worker cannot read its tables: {failure:?}"),
+    };
+    if let Err(error) = seal::make_key_file() {
+        // Said again, with what to do, to everybody who calls.
+        pgrx::warning!("otp_gateway: the key file cannot be made: {}", error.kind());
+    }
+    let mut desk = Desk::open(database, ledger);
+    roster::set(database, Stage::Running);
+    desk.recover();
+    loop {
+        process::reset_latch();
+        if process::must_end() || roster::asked_to_leave(database) || desk.is_gone() {
+            break;
+        }
+        process::reload_settings();
+        if !desk.work() {
+            process::sleep(desk.bell(), desk.next_due());
+        }
+    }
+    desk.close();
+    process::leave();
+}

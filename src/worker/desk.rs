@@ -1,0 +1,242 @@
+//! What is on the worker's desk: calls in flight, letters that wait for one of them, outcomes not yet on record.
+
+mod conclude;
+mod intent;
+
+use std::{
+    collections::{HashMap, VecDeque},
+    os::unix::net::UnixStream,
+};
+
+use courier::{Courier, Delivery};
+use pgrx::pg_sys;
+use policy::{Micros, Status, Verification, retryable};
+use uuid::Uuid;
+use vendor::{Operation, Outcome};
+
+use super::{expiry::Expiry, process};
+use crate::{
+    ledger::{Ledger, clock},
+    letter::{self, Done, Letter, Reply},
+    mailbox::{Ticket, WorkerSide},
+    misuse::Misuse,
+};
+
+/// How long to wait before trying again what a lock or a full disk held up.
+const AGAIN_AFTER: Micros = 100_000;
+
+pub struct Desk {
+    pub ledger: Ledger,
+    pub mailbox: WorkerSide,
+    pub expiry: Expiry,
+    courier: Courier,
+    /// Letters whose turn it is.
+    pending: Vec<(Ticket, Letter)>,
+    /// Calls under way, by the number that the courier knows them by.
+    in_flight: HashMap<u64, InFlight>,
+    next_number: u64,
+    /// Every verification with something under way, and the letters that wait for its end: one call at a time for each
+    /// verification, or a code could be approved twice.
+    busy: HashMap<Uuid, VecDeque<(Ticket, Letter)>>,
+    /// Deliveries that could not be put on record yet.
+    unrecorded: Vec<Delivery>,
+    again_at: Option<Micros>,
+    gone: bool,
+}
+
+/// A call under way.
+struct InFlight {
+    ticket: Ticket,
+    attempt: Uuid,
+    verification: Uuid,
+    operation: Operation,
+    provider: String,
+    /// The verification's state before the attempt, and as its intent left it.
+    before: Status,
+    state: Verification,
+    code_lifetime: Option<Micros>,
+    created_at: Micros,
+    /// For a resend: what to keep from now on, and the new reference.
+    sealed: Option<Vec<u8>>,
+    reference: Option<String>,
+}
+
+impl Desk {
+    pub fn open(database: pg_sys::Oid, ledger: Ledger) -> Self {
+        let courier = process::without_signals(Courier::start)
+            .unwrap_or_else(|error| pgrx::error!("otp_gateway: the courier's thread cannot be started: {error}"));
+        Self {
+            ledger,
+            mailbox: WorkerSide::new(database.to_u32()),
+            expiry: Expiry::default(),
+            courier,
+            pending: Vec::new(),
+            in_flight: HashMap::new(),
+            next_number: 0,
+            busy: HashMap::new(),
+            unrecorded: Vec::new(),
+            again_at: None,
+            gone: false,
+        }
+    }
+
+    /// Readable when a call has ended.
+    pub fn bell(&self) -> &UnixStream {
+        self.courier.bell()
+    }
+
+    /// When there is something to do though nobody calls.
+    pub fn next_due(&self) -> Option<Micros> {
+        [self.again_at, self.expiry.next_due()].into_iter().flatten().min()
+    }
+
+    pub fn is_busy(&self, verification: Uuid) -> bool {
+        self.busy.contains_key(&verification)
+    }
+
+    /// The extension was dropped.
+    pub fn is_gone(&self) -> bool {
+        self.gone
+    }
+
+    pub fn gone(&mut self) {
+        self.gone = true;
+    }
+
+    /// One round. False: there was nothing to do.
+    pub fn work(&mut self) -> bool {
+        if !self.courier.is_alive() {
+            pgrx::error!("otp_gateway: the courier's thread has died");
+        }
+        let mut worked = false;
+        let waiting = self.again_at.is_some_and(|at| at > clock());
+        if !waiting {
+            self.again_at = None;
+        }
+        let mut deliveries = std::mem::take(&mut self.unrecorded);
+        deliveries.extend(self.courier.fetch());
+        if waiting {
+            self.unrecorded = deliveries;
+        } else if !deliveries.is_empty() {
+            worked = true;
+            self.conclude(deliveries);
+        }
+        for incoming in self.mailbox.collect() {
+            worked = true;
+            match letter::read(&incoming.letter) {
+                Ok(letter) => self.pending.push((incoming.ticket, letter)),
+                Err(misuse) => self.reply(incoming.ticket, &Reply::Refused(misuse)),
+            }
+        }
+        if !waiting && !self.pending.is_empty() && !self.gone {
+            worked = true;
+            self.intend();
+        }
+        self.expire_due();
+        worked
+    }
+
+    pub fn reply(&mut self, ticket: Ticket, reply: &Reply) {
+        self.mailbox.reply(ticket, letter::write(reply));
+    }
+
+    fn try_again_later(&mut self) {
+        self.again_at = Some(clock() + AGAIN_AFTER);
+    }
+
+    /// The verification is free: whoever waits for it has their turn.
+    fn release(&mut self, verification: Uuid) {
+        if let Some(waiting) = self.busy.remove(&verification) {
+            self.pending.extend(waiting);
+        }
+    }
+
+    /// Puts down what can be put down, and tells everybody who waits.
+    pub fn close(mut self) {
+        let why = if self.gone {
+            "the extension was dropped during the call"
+        } else {
+            "the server or its worker stopped before an answer came"
+        };
+        let mut deliveries = std::mem::take(&mut self.unrecorded);
+        deliveries.extend(self.courier.fetch());
+        let ended: Vec<u64> = deliveries.iter().map(|delivery| delivery.ticket).collect();
+        deliveries
+            .extend(self.in_flight.keys().filter(|number| !ended.contains(number)).map(|number| unknown(*number, why)));
+        if self.gone {
+            for delivery in deliveries {
+                if let Some(call) = self.in_flight.remove(&delivery.ticket) {
+                    let mut row = done(call.attempt, call.operation, call.verification, &call.state, Outcome::Unknown);
+                    row.vendor_message = Some(why.to_owned());
+                    self.reply(call.ticket, &Reply::Done(Box::new(row)));
+                }
+            }
+        } else if !deliveries.is_empty() {
+            self.conclude(deliveries);
+        }
+        let waiting: Vec<(Ticket, Letter)> =
+            self.pending.drain(..).chain(self.busy.drain().flat_map(|(_, waiting)| waiting)).collect();
+        for (ticket, _) in waiting {
+            self.reply(ticket, &stopped());
+        }
+        for incoming in self.mailbox.collect() {
+            self.reply(incoming.ticket, &stopped());
+        }
+    }
+}
+
+fn unknown(number: u64, why: &str) -> Delivery {
+    Delivery {
+        ticket: number,
+        http_status: None,
+        reading: vendor::Reading {
+            outcome: Outcome::Unknown,
+            vendor_code: None,
+            vendor_message: Some(why.to_owned()),
+            reference: None,
+            attempts_left: None,
+            retry_after: None,
+            response: None,
+        },
+        record: None,
+        voided: false,
+    }
+}
+
+fn stopped() -> Reply {
+    Reply::Refused(Misuse::not_ready(
+        "the background worker stopped before the call was made; nothing was sent",
+        "Call again.",
+    ))
+}
+
+/// Answers those who wait for a worker in a database where the extension is not (yet) to be seen.
+pub fn turn_away(database: pg_sys::Oid) {
+    let mut mailbox = WorkerSide::new(database.to_u32());
+    let refused = Reply::Refused(Misuse::not_ready(
+        "the extension is not committed in this database; nothing was sent",
+        "COMMIT the transaction with CREATE EXTENSION otp_gateway first.",
+    ));
+    for incoming in mailbox.collect() {
+        mailbox.reply(incoming.ticket, letter::write(&refused));
+    }
+}
+
+/// The row for a caller, as far as the verification's state says it.
+pub fn done(attempt: Uuid, operation: Operation, verification: Uuid, state: &Verification, outcome: Outcome) -> Done {
+    let attempts_left = state.attempts_left();
+    Done {
+        verification,
+        attempt,
+        status: state.status,
+        outcome,
+        retryable: retryable(operation, outcome, attempts_left),
+        attempts_left,
+        retry_after: None,
+        expires_at: state.expires_at,
+        reference: state.reference.clone(),
+        vendor_code: None,
+        vendor_message: None,
+        response: None,
+    }
+}

@@ -1,0 +1,169 @@
+//! From deliveries to rows: the outcomes are put on record, many at once, and then the callers are told.
+
+use courier::Delivery;
+use policy::{Conclusion, conclude};
+use serde_json::Value;
+use vendor::{Operation, Outcome};
+
+use super::{Desk, done};
+use crate::{
+    ledger::{Change, Completion, Durability, Failure, clock, erase_at},
+    letter::Reply,
+};
+
+/// A vendor's text or reference that is longer is none: it would not fit an index.
+const MAX_REFERENCE: usize = 512;
+const MAX_TEXT: usize = 1000;
+
+impl Desk {
+    pub(super) fn conclude(&mut self, mut deliveries: Vec<Delivery>) {
+        deliveries.retain(|delivery| self.in_flight.contains_key(&delivery.ticket));
+        deliveries.iter_mut().for_each(make_storable);
+        let now = clock();
+        // An application that heard `approved` finds it on record, always.
+        let approved = deliveries.iter().any(|delivery| delivery.reading.outcome == Outcome::Approved);
+        let durability = if approved { Durability::Flushed } else { Durability::Lazy };
+        let changes: Vec<Change> = deliveries.iter().map(|delivery| self.change(delivery, now)).collect();
+        let completions: Vec<Completion> = deliveries.iter().map(|delivery| self.completion(delivery, now)).collect();
+        let recorded = self.ledger.write(durability, |writer| {
+            let calls = || {
+                deliveries.iter().zip(&changes).map(|(delivery, change)| (&self.in_flight[&delivery.ticket], change))
+            };
+            let references = calls().filter_map(|(call, change)| {
+                let reference = change.state.reference.as_deref()?;
+                (call.state.reference.as_deref() != Some(reference)).then_some((
+                    call.provider.as_str(),
+                    reference,
+                    change.id,
+                ))
+            });
+            writer.complete_attempts(&completions)?;
+            writer.update_verifications(&changes)?;
+            writer.insert_references(references)
+        });
+        match recorded {
+            Ok(()) => deliveries.into_iter().zip(changes).for_each(|(delivery, change)| self.tell(delivery, change)),
+            Err(Failure::Gone) => {
+                self.gone();
+                self.unrecorded = deliveries;
+            }
+            Err(Failure::Busy) => {
+                self.unrecorded.append(&mut deliveries);
+                self.try_again_later();
+            }
+            // One that cannot be recorded must not take the others with it.
+            Err(Failure::Error(_)) if deliveries.len() > 1 => {
+                deliveries.into_iter().for_each(|delivery| self.conclude(vec![delivery]));
+            }
+            Err(Failure::Error(why)) => {
+                // The answer was heard: its caller waits until it is on record, without the vendor's words if need be.
+                pgrx::log!("otp_gateway: an outcome could not be put on record yet: {why}");
+                for delivery in &mut deliveries {
+                    delivery.record = None;
+                    delivery.reading.vendor_message = None;
+                    delivery.reading.vendor_code = None;
+                }
+                self.unrecorded.append(&mut deliveries);
+                self.try_again_later();
+            }
+        }
+    }
+
+    fn change(&self, delivery: &Delivery, now: policy::Micros) -> Change {
+        let call = &self.in_flight[&delivery.ticket];
+        let mut state = call.state.clone();
+        conclude(
+            &mut state,
+            &Conclusion {
+                operation: call.operation,
+                reading: &delivery.reading,
+                before: call.before,
+                voided: delivery.voided,
+                code_lifetime: call.code_lifetime,
+                now,
+            },
+        );
+        let went = matches!(delivery.reading.outcome, Outcome::Sent | Outcome::Unknown);
+        let mut sealed = None;
+        if call.operation == Operation::Resend && went {
+            sealed.clone_from(&call.sealed);
+            // The vendor's own word, if it gave one, else what the caller chose for the new code.
+            if delivery.reading.reference.is_none() && call.reference.is_some() {
+                state.reference.clone_from(&call.reference);
+            }
+        }
+        Change { id: call.verification, state, sealed }
+    }
+
+    fn completion(&self, delivery: &Delivery, now: policy::Micros) -> Completion {
+        let call = &self.in_flight[&delivery.ticket];
+        Completion {
+            id: call.attempt,
+            outcome: delivery.reading.outcome,
+            http_status: delivery.http_status,
+            vendor_code: delivery.reading.vendor_code.clone(),
+            vendor_message: delivery.reading.vendor_message.clone(),
+            response: delivery.record.as_ref().map(Value::to_string),
+            finished_at: now,
+        }
+    }
+
+    fn tell(&mut self, delivery: Delivery, change: Change) {
+        let Some(call) = self.in_flight.remove(&delivery.ticket) else { return };
+        let reading = delivery.reading;
+        let mut row = done(call.attempt, call.operation, call.verification, &change.state, reading.outcome);
+        if let (Some(left), false) = (reading.attempts_left, change.state.status.is_terminal()) {
+            row.attempts_left = row.attempts_left.min(left);
+        }
+        row.retry_after = reading.retry_after.map(crate::provider::micros);
+        row.vendor_code = reading.vendor_code;
+        row.vendor_message = reading.vendor_message;
+        row.response = reading.response.map(|response| response.to_string());
+        self.reply(call.ticket, &Reply::Done(Box::new(row)));
+        if !change.state.status.is_terminal() && matches!(call.operation, Operation::Send | Operation::Resend) {
+            self.expiry.add(call.verification, erase_at(call.created_at, &change.state));
+        }
+        self.release(call.verification);
+    }
+}
+
+/// Postgres holds no NUL in text or jsonb, and no huge key in an index: a vendor's answer must not fail to be recorded.
+fn make_storable(delivery: &mut Delivery) {
+    let reading = &mut delivery.reading;
+    for text in [&mut reading.vendor_code, &mut reading.vendor_message].into_iter().flatten() {
+        without_nul(text);
+        if let Some((end, _)) = text.char_indices().nth(MAX_TEXT) {
+            text.truncate(end);
+        }
+    }
+    if reading.reference.as_ref().is_some_and(|reference| reference.len() > MAX_REFERENCE || reference.contains('\0')) {
+        reading.reference = None;
+    }
+    for value in [&mut reading.response, &mut delivery.record].into_iter().flatten() {
+        make_value_storable(value);
+    }
+}
+
+/// No deeper than the courier let through.
+fn make_value_storable(value: &mut Value) {
+    match value {
+        Value::String(text) => without_nul(text),
+        Value::Array(items) => items.iter_mut().for_each(make_value_storable),
+        Value::Object(members) => {
+            if members.keys().any(|key| key.contains('\0')) {
+                *members = std::mem::take(members)
+                    .into_iter()
+                    .map(|(key, value)| (key.replace('\0', "\u{fffd}"), value))
+                    .collect();
+            }
+            members.values_mut().for_each(make_value_storable);
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
+    }
+}
+
+fn without_nul(text: &mut String) {
+    if text.contains('\0') {
+        *text = text.replace('\0', "\u{fffd}");
+    }
+}

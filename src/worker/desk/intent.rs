@@ -1,0 +1,340 @@
+//! From letters to calls: what may go is put on record, durably and many at once, and then handed to the courier.
+
+use std::collections::HashMap;
+
+use courier::Parcel;
+use policy::{Micros, Status, Verification, admit};
+use uuid::Uuid;
+use vendor::{FindBy, Operation, Outcome};
+
+use super::{Desk, InFlight, done};
+use crate::{
+    ledger::{Change, Durability, Failure, NewAttempt, NewVerification, Stored, Writer, clock, erase_at},
+    letter::{Letter, Order, Reply, Target},
+    mailbox::Ticket,
+    misuse::Misuse,
+};
+
+/// What became of an order when its turn came.
+enum Turn {
+    /// It goes.
+    Goes { verification: Uuid, before: Status, state: Verification, created_at: Micros },
+    /// It ends without a call.
+    Ends { verification: Uuid, state: Verification, outcome: Outcome },
+    /// It waits for the call that is under way for this verification.
+    Waits { verification: Uuid },
+    /// There is no such verification.
+    Missing,
+}
+
+impl Desk {
+    /// Takes every letter whose turn it is.
+    pub(super) fn intend(&mut self) {
+        let mut orders = Vec::new();
+        for (ticket, letter) in std::mem::take(&mut self.pending) {
+            let subject = match &letter {
+                Letter::Settle(id) => Some(*id),
+                Letter::Call(order) => match order.target {
+                    Target::Known(id) => Some(id),
+                    Target::New(_) | Target::Find(..) => None,
+                },
+            };
+            if let Some(waiting) = subject.and_then(|id| self.busy.get_mut(&id)) {
+                waiting.push_back((ticket, letter));
+                continue;
+            }
+            match letter {
+                Letter::Settle(_) => self.reply(ticket, &Reply::Settled),
+                Letter::Call(order) => {
+                    if let Some(id) = subject {
+                        self.busy.entry(id).or_default();
+                    }
+                    orders.push((ticket, order));
+                }
+            }
+        }
+        if !orders.is_empty() {
+            self.record_intents(orders);
+        }
+    }
+
+    fn record_intents(&mut self, mut orders: Vec<(Ticket, Box<Order>)>) {
+        let turns = self.ledger.write(Durability::Flushed, |writer| {
+            let mut batch = Batch::new(writer, &self.busy, clock(), &orders)?;
+            let turns = orders.iter().map(|(_, order)| batch.take(order)).collect::<Result<Vec<_>, _>>()?;
+            batch.write(&orders, &turns)?;
+            Ok(turns)
+        });
+        match turns {
+            Ok(turns) => {
+                orders.into_iter().zip(turns).for_each(|((ticket, order), turn)| self.act(ticket, *order, turn))
+            }
+            Err(Failure::Gone) => {
+                self.gone();
+                self.put_back(orders);
+            }
+            Err(Failure::Busy) => {
+                self.put_back(orders);
+                self.try_again_later();
+            }
+            // One that cannot be recorded must not take the others with it.
+            Err(Failure::Error(_)) if orders.len() > 1 => {
+                orders.drain(..).for_each(|order| self.record_intents(vec![order]));
+            }
+            Err(Failure::Error(why)) => {
+                pgrx::log!("otp_gateway: an attempt could not be put on record: {why}");
+                for (ticket, order) in orders {
+                    if let Target::Known(id) = order.target {
+                        self.release(id);
+                    }
+                    self.reply(
+                        ticket,
+                        &Reply::Refused(Misuse::internal(
+                            "the attempt could not be put on record, so that nothing was sent",
+                            "The server's log has the reason.",
+                        )),
+                    );
+                }
+            }
+        }
+    }
+
+    fn put_back(&mut self, orders: Vec<(Ticket, Box<Order>)>) {
+        for (ticket, order) in orders {
+            let known = if let Target::Known(id) = order.target { Some(id) } else { None };
+            self.pending.push((ticket, Letter::Call(order)));
+            if let Some(id) = known {
+                self.release(id);
+            }
+        }
+    }
+
+    fn act(&mut self, ticket: Ticket, mut order: Order, turn: Turn) {
+        match turn {
+            Turn::Goes { verification, before, state, created_at } => {
+                let Some(outgoing) = order.outgoing.take() else { return };
+                self.busy.entry(verification).or_default();
+                if matches!(order.target, Target::New(_) | Target::Find(..)) {
+                    self.expiry.add(verification, erase_at(created_at, &state));
+                }
+                let number = self.next_number;
+                self.next_number += 1;
+                let is_resend = order.operation == Operation::Resend;
+                self.in_flight.insert(
+                    number,
+                    InFlight {
+                        ticket,
+                        attempt: order.attempt,
+                        verification,
+                        operation: order.operation,
+                        provider: order.provider,
+                        before,
+                        state,
+                        code_lifetime: order.code_lifetime,
+                        created_at,
+                        sealed: order.sealed.filter(|_| is_resend),
+                        reference: order.reference.filter(|_| is_resend),
+                    },
+                );
+                // Checked when the order was taken.
+                let Some(dialect) = vendor::dialect(&order.vendor) else { return };
+                self.courier.dispatch(Parcel {
+                    ticket: number,
+                    dialect,
+                    operation: order.operation,
+                    request: outgoing.request,
+                    first: outgoing.first,
+                    route: outgoing.route,
+                    secrets: outgoing.secrets,
+                });
+            }
+            Turn::Ends { verification, state, outcome } => {
+                self.release(verification);
+                let row = done(order.attempt, order.operation, verification, &state, outcome);
+                self.reply(ticket, &Reply::Done(Box::new(row)));
+            }
+            Turn::Waits { verification } => {
+                order.target = Target::Known(verification);
+                let letter = Letter::Call(Box::new(order));
+                match self.busy.get_mut(&verification) {
+                    Some(waiting) => waiting.push_back((ticket, letter)),
+                    None => self.pending.push((ticket, letter)),
+                }
+            }
+            Turn::Missing => {
+                if let Target::Known(id) = order.target {
+                    self.release(id);
+                }
+                self.reply(
+                    ticket,
+                    &Reply::Refused(Misuse::undefined(
+                        "there is no verification of that id",
+                        "Give the verification_id that otp_send returned.",
+                    )),
+                );
+            }
+        }
+    }
+}
+
+/// One transaction's worth of orders.
+struct Batch<'a, 'w, 'conn> {
+    writer: &'a mut Writer<'w, 'conn>,
+    busy: &'a HashMap<Uuid, std::collections::VecDeque<(Ticket, Letter)>>,
+    now: Micros,
+    stored: HashMap<Uuid, Stored>,
+    /// What this batch itself begins, by what a later order of it may name it: provider, reference or recipient.
+    begun: HashMap<(String, Option<String>, Option<Vec<u8>>), Uuid>,
+}
+
+impl<'a, 'w, 'conn> Batch<'a, 'w, 'conn> {
+    fn new(
+        writer: &'a mut Writer<'w, 'conn>,
+        busy: &'a HashMap<Uuid, std::collections::VecDeque<(Ticket, Letter)>>,
+        now: Micros,
+        orders: &[(Ticket, Box<Order>)],
+    ) -> Result<Self, Failure> {
+        let known: Vec<Uuid> = orders
+            .iter()
+            .filter_map(|(_, order)| match order.target {
+                Target::Known(id) => Some(id),
+                Target::New(_) | Target::Find(..) => None,
+            })
+            .collect();
+        let stored = writer.verifications(&known)?.into_iter().map(|stored| (stored.id, stored)).collect();
+        Ok(Self { writer, busy, now, stored, begun: HashMap::new() })
+    }
+
+    fn take(&mut self, order: &Order) -> Result<Turn, Failure> {
+        match order.target {
+            Target::New(id) => {
+                let mut state = Verification::sending(order.max_checks);
+                state.reference.clone_from(&order.reference);
+                state.expires_at = self.end_of(order);
+                Ok(Turn::Goes { verification: id, before: Status::Sending, state, created_at: self.now })
+            }
+            Target::Known(id) => match self.stored.remove(&id) {
+                Some(stored) => Ok(self.admit(order, stored)),
+                None => Ok(Turn::Missing),
+            },
+            Target::Find(by, new) => {
+                let found = self.writer.latest(
+                    by,
+                    &order.provider,
+                    order.reference.as_deref(),
+                    order.recipient_key.as_deref(),
+                )?;
+                if let Some(stored) = found.filter(|stored| self.is_the_same_flow(by, stored)) {
+                    if self.busy.contains_key(&stored.id) || self.begun.values().any(|id| *id == stored.id) {
+                        return Ok(Turn::Waits { verification: stored.id });
+                    }
+                    // Marks it for the rest of this batch.
+                    self.begun.insert(name(by, order), stored.id);
+                    return Ok(self.admit(order, stored));
+                }
+                if let Some(id) = self.begun.get(&name(by, order)) {
+                    return Ok(Turn::Waits { verification: *id });
+                }
+                self.begun.insert(name(by, order), new);
+                let mut state = Verification::begun_elsewhere(order.max_checks);
+                state.reference.clone_from(&order.reference);
+                // Its code was sent before now, so that it cannot live longer than this.
+                state.expires_at = self.end_of(order);
+                state.check_count = 1;
+                Ok(Turn::Goes { verification: new, before: Status::Pending, state, created_at: self.now })
+            }
+        }
+    }
+
+    /// A reference names one flow for good. A recipient's latest flow is the one meant while it can be; one whose checks
+    /// are spent stays it until its code is too old, or a new flow would give new guesses.
+    fn is_the_same_flow(&self, by: FindBy, stored: &Stored) -> bool {
+        by == FindBy::Reference
+            || (stored.state.expires_at.is_none_or(|end| end > self.now)
+                && (!stored.state.status.is_terminal() || stored.state.status == Status::MaxAttemptsReached))
+    }
+
+    fn end_of(&self, order: &Order) -> Option<Micros> {
+        order.code_lifetime.map(|lifetime| self.now.saturating_add(lifetime))
+    }
+
+    fn admit(&self, order: &Order, stored: Stored) -> Turn {
+        let Stored { id, mut state, created_at, .. } = stored;
+        let before = state.status;
+        match admit(order.operation, &mut state, self.now) {
+            Err(outcome) => Turn::Ends { verification: id, state, outcome },
+            // The session saw it terminal, and terminal ones never reopen.
+            Ok(()) if order.outgoing.is_none() => Turn::Missing,
+            Ok(()) => {
+                if order.operation == Operation::Resend {
+                    state.status = Status::Sending;
+                }
+                Turn::Goes { verification: id, before, state, created_at }
+            }
+        }
+    }
+
+    fn write(&mut self, orders: &[(Ticket, Box<Order>)], turns: &[Turn]) -> Result<(), Failure> {
+        let mut verifications = Vec::new();
+        let mut changes = Vec::new();
+        let mut attempts = Vec::new();
+        let mut references = Vec::new();
+        for ((_, order), turn) in orders.iter().zip(turns) {
+            let (verification, refused) = match turn {
+                Turn::Goes { verification, .. } => (*verification, None),
+                Turn::Ends { verification, outcome, .. } => (*verification, Some(*outcome)),
+                Turn::Waits { .. } | Turn::Missing => continue,
+            };
+            attempts.push(NewAttempt {
+                id: order.attempt,
+                verification,
+                operation: order.operation,
+                refused,
+                started_at: self.now,
+            });
+            match turn {
+                Turn::Goes { state, .. } if begins(order, verification) => {
+                    references.extend(
+                        state.reference.as_deref().map(|reference| (order.provider.as_str(), reference, verification)),
+                    );
+                    verifications.push(NewVerification {
+                        id: verification,
+                        provider: order.provider.clone(),
+                        vendor: order.vendor.clone(),
+                        created_by: order.created_by.clone(),
+                        created_at: self.now,
+                        recipient_masked: order.recipient_masked.clone(),
+                        recipient_key: order.recipient_key.clone(),
+                        sealed: order.sealed.clone(),
+                        state: state.clone(),
+                    });
+                }
+                Turn::Goes { state, .. } | Turn::Ends { state, .. } => {
+                    changes.push(Change { id: verification, state: state.clone(), sealed: None });
+                }
+                Turn::Waits { .. } | Turn::Missing => {}
+            }
+        }
+        self.writer.insert_verifications(&verifications)?;
+        self.writer.update_verifications(&changes)?;
+        self.writer.insert_references(references.into_iter())?;
+        self.writer.insert_attempts(&attempts)
+    }
+}
+
+/// Whether the order begins this verification, rather than belonging to one on record.
+fn begins(order: &Order, verification: Uuid) -> bool {
+    match order.target {
+        Target::New(_) => true,
+        Target::Find(_, new) => new == verification,
+        Target::Known(_) => false,
+    }
+}
+
+fn name(by: FindBy, order: &Order) -> (String, Option<String>, Option<Vec<u8>>) {
+    let provider = order.provider.clone();
+    match by {
+        FindBy::Reference => (provider, order.reference.clone(), None),
+        FindBy::Recipient => (provider, None, order.recipient_key.clone()),
+    }
+}

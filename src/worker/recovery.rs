@@ -1,0 +1,96 @@
+//! At its start a worker finds what the one before it left: attempts in flight, of which nobody can tell what became of
+//! them, and sessions that still wait.
+
+use policy::Status;
+use uuid::Uuid;
+use vendor::{Operation, Outcome};
+
+use super::Desk;
+use crate::{
+    ledger::{Change, Completion, Durability, Failure, clock},
+    letter::Reply,
+    misuse::Misuse,
+};
+
+/// How far before the latest attempt one can have begun and still be in flight, in milliseconds: far more than the
+/// longest timeout. Looking no further keeps a start quick however long the record is, without an index that would
+/// cost every update.
+const REACH: u64 = 86_400_000;
+
+/// The smallest id of a time before that of `id`, by `reach` milliseconds.
+pub fn id_before(id: Uuid, reach: u64) -> Uuid {
+    let millis = (id.as_u128() >> 80) as u64;
+    Uuid::from_u128(u128::from(millis.saturating_sub(reach)) << 80)
+}
+
+impl Desk {
+    /// Nothing is sent again on a guess: what is in flight becomes `unknown`.
+    pub fn recover(&mut self) {
+        if let Err(failure) = self.settle_in_flight("the server or its worker stopped before an answer came") {
+            pgrx::warning!("otp_gateway: attempts left in flight could not be settled yet: {failure:?}");
+        }
+        self.load_expiry();
+        for lost in self.mailbox.take_over() {
+            let reply = self.reply_from_record(Uuid::from_bytes(lost.attempt));
+            self.reply(lost.ticket, &reply);
+        }
+    }
+
+    fn settle_in_flight(&mut self, why: &str) -> Result<(), Failure> {
+        let now = clock();
+        self.ledger.write(Durability::Flushed, |writer| {
+            let Some(last) = writer.last_attempt()? else { return Ok(()) };
+            let in_flight = writer.in_flight(id_before(last, REACH))?;
+            let ids: Vec<Uuid> = in_flight.iter().map(|attempt| attempt.verification).collect();
+            let stored = writer.verifications(&ids)?;
+            let is_cancel = |id: Uuid| {
+                in_flight.iter().all(|attempt| attempt.verification != id || attempt.operation == Operation::Cancel)
+            };
+            let changes: Vec<Change> = stored
+                .into_iter()
+                .filter(|stored| !stored.state.status.is_terminal() && !is_cancel(stored.id))
+                .map(|mut stored| {
+                    stored.state.status = Status::Unknown;
+                    Change { id: stored.id, state: stored.state, sealed: None }
+                })
+                .collect();
+            let completions: Vec<Completion> = in_flight
+                .iter()
+                .map(|attempt| Completion {
+                    id: attempt.id,
+                    outcome: Outcome::Unknown,
+                    http_status: None,
+                    vendor_code: None,
+                    vendor_message: Some(why.to_owned()),
+                    response: None,
+                    finished_at: now,
+                })
+                .collect();
+            writer.complete_attempts(&completions)?;
+            writer.update_verifications(&changes)
+        })
+    }
+
+    /// For a session whose letter a worker took that is no more.
+    fn reply_from_record(&mut self, attempt: Uuid) -> Reply {
+        let found = self.ledger.write(Durability::Lazy, |writer| {
+            let Some(attempt) = writer.attempt(attempt)? else { return Ok(None) };
+            let stored = writer.verifications(&[attempt.verification])?.pop();
+            Ok(stored.map(|stored| (attempt, stored)))
+        });
+        match found {
+            Ok(Some((attempt, stored))) => {
+                let outcome = attempt.outcome.unwrap_or(Outcome::Unknown);
+                let mut done = super::desk::done(attempt.id, attempt.operation, stored.id, &stored.state, outcome);
+                done.vendor_code = attempt.vendor_code;
+                done.vendor_message = attempt.vendor_message;
+                done.response = attempt.response;
+                Reply::Done(Box::new(done))
+            }
+            _ => Reply::Refused(Misuse::not_ready(
+                "the background worker ended before the call was made; nothing was sent",
+                "Call again.",
+            )),
+        }
+    }
+}

@@ -1,0 +1,230 @@
+//! What every vendor's dialect has to tell the simulator, and the names that tests use for vendors and operations.
+
+use std::borrow::Cow;
+
+use serde_json::Value;
+
+use crate::code::Dice;
+use crate::http::Request;
+
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Vendor {
+    Iserveu,
+    Hyperverge,
+    Paytm,
+    Relid,
+    Ideamart,
+    /// Not a vendor: where the fault `redirect` points to. Nobody should ever arrive there.
+    Redirected,
+    /// Requests whose path begins with no vendor's prefix.
+    Unknown,
+}
+
+impl Vendor {
+    pub const ALL: [Vendor; 7] = [
+        Vendor::Iserveu,
+        Vendor::Hyperverge,
+        Vendor::Paytm,
+        Vendor::Relid,
+        Vendor::Ideamart,
+        Vendor::Redirected,
+        Vendor::Unknown,
+    ];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Vendor::Iserveu => "iserveu",
+            Vendor::Hyperverge => "hyperverge",
+            Vendor::Paytm => "paytm",
+            Vendor::Relid => "relid",
+            Vendor::Ideamart => "ideamart",
+            Vendor::Redirected => "redirected",
+            Vendor::Unknown => "unknown",
+        }
+    }
+
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|vendor| vendor.name() == name)
+    }
+
+    /// `/ideamart/subscription/otp/request` is Ideamart and `/subscription/otp/request`.
+    pub fn of_path(path: &str) -> (Self, &str) {
+        let rest = path.strip_prefix('/').unwrap_or(path);
+        let end = rest.find('/').unwrap_or(rest.len());
+        match Self::from_name(&rest[..end]) {
+            Some(vendor) => (vendor, &rest[end..]),
+            None => (Vendor::Unknown, path),
+        }
+    }
+
+    /// One form for every way to write a recipient: the last ten digits of an Indian number, the last nine of a Sri
+    /// Lankan one; REL-ID's user ids as they are.
+    pub fn recipient_key(self, recipient: &str) -> String {
+        let digits = match self {
+            Vendor::Relid => return recipient.to_owned(),
+            Vendor::Ideamart => 9,
+            _ => 10,
+        };
+        let mut key: String = recipient.chars().filter(char::is_ascii_digit).collect();
+        key.drain(..key.len().saturating_sub(digits));
+        key
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Operation {
+    Send,
+    Verify,
+    Resend,
+    Cancel,
+    Token,
+    Unknown,
+}
+
+impl Operation {
+    pub const ALL: [Operation; 6] = [
+        Operation::Send,
+        Operation::Verify,
+        Operation::Resend,
+        Operation::Cancel,
+        Operation::Token,
+        Operation::Unknown,
+    ];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Operation::Send => "send",
+            Operation::Verify => "verify",
+            Operation::Resend => "resend",
+            Operation::Cancel => "cancel",
+            Operation::Token => "token",
+            Operation::Unknown => "unknown",
+        }
+    }
+
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|operation| operation.name() == name)
+    }
+}
+
+/// A request on its way into a dialect.
+pub struct Call<'a> {
+    pub operation: Operation,
+    /// Behind the vendor's prefix.
+    pub path: &'a str,
+    pub http: &'a Request<'a>,
+    /// The body; null if it is not JSON.
+    pub json: Value,
+}
+
+impl<'a> Call<'a> {
+    pub fn new(operation: Operation, path: &'a str, http: &'a Request<'a>) -> Self {
+        Call { operation, path, http, json: serde_json::from_slice(&http.body).unwrap_or(Value::Null) }
+    }
+
+    /// A text in the body; empty where there is none, so only for what [`crate::strict`] has let through.
+    pub fn text(&self, name: &str) -> &str {
+        self.json.get(name).and_then(Value::as_str).unwrap_or("")
+    }
+
+    pub fn text_if_any(&self, name: &str) -> Option<Cow<'_, str>> {
+        self.json.get(name).and_then(Value::as_str).map(Cow::Borrowed)
+    }
+}
+
+/// Whom and what a request is about, as far as it can be told, whether or not the request is in order.
+#[derive(Default)]
+pub struct About<'a> {
+    pub recipient: Option<Cow<'a, str>>,
+    pub reference: Option<Cow<'a, str>>,
+    /// The key that a caller makes unique for each send, or for each journey.
+    pub key: Option<Cow<'a, str>>,
+}
+
+pub struct Reply {
+    pub status: u16,
+    pub body: String,
+    /// What the request did that the vendor's page does not allow.
+    pub complaint: Option<String>,
+    /// Recipient and code, when a message went out.
+    pub message: Option<(String, String)>,
+}
+
+impl Reply {
+    pub fn ok(body: impl Into<String>) -> Self {
+        Reply::status(200, body)
+    }
+
+    pub fn status(status: u16, body: impl Into<String>) -> Self {
+        Reply { status, body: body.into(), complaint: None, message: None }
+    }
+
+    pub fn complaining(mut self, complaint: impl Into<String>) -> Self {
+        self.complaint = Some(complaint.into());
+        self
+    }
+
+    pub fn delivering(mut self, recipient: impl Into<String>, code: impl Into<String>) -> Self {
+        self.message = Some((recipient.into(), code.into()));
+        self
+    }
+}
+
+pub trait Dialect {
+    /// By the path behind the prefix alone: a wrong method is a complaint, not another operation.
+    fn operation(&self, path: &str) -> Operation;
+
+    fn about<'a>(&'a self, call: &'a Call<'_>) -> About<'a>;
+
+    fn answer(&mut self, call: &Call<'_>, now_ms: u64, dice: &mut Dice) -> Reply;
+}
+
+/// `text` as a JSON string, quotes and all.
+pub fn quoted(text: &str) -> String {
+    Value::from(text).to_string()
+}
+
+/// The one word that is refused in every credential; every other that is not empty is accepted.
+pub fn is_refused(credential: &str) -> bool {
+    credential.contains("wrong")
+}
+
+/// User name and password of `Basic ...`.
+pub fn basic_credentials(authorization: &str) -> Option<(String, String)> {
+    use base64::Engine;
+    let encoded = authorization.strip_prefix("Basic ")?;
+    let plain = base64::engine::general_purpose::STANDARD.decode(encoded).ok()?;
+    let plain = String::from_utf8(plain).ok()?;
+    let (user, password) = plain.split_once(':')?;
+    Some((user.to_owned(), password.to_owned()))
+}
+
+#[cfg(test)]
+pub mod tests {
+    use super::*;
+
+    /// Sends one request straight into a dialect.
+    pub fn ask(dialect: &mut dyn Dialect, target: &str, headers: &[(&str, &str)], body: &str, now_ms: u64) -> Reply {
+        let headers: Vec<_> =
+            headers.iter().map(|(name, value)| httparse::Header { name, value: value.as_bytes() }).collect();
+        let (path, query) = target.split_once('?').unwrap_or((target, ""));
+        let http = Request { method: "POST", path, query, headers: &headers, body: body.as_bytes().into() };
+        let call = Call::new(dialect.operation(path), path, &http);
+        dialect.answer(&call, now_ms, &mut Dice::new())
+    }
+
+    /// A code that is surely not `code`, of the same length.
+    pub fn other_than(code: &str) -> String {
+        let first = if code.starts_with('1') { '2' } else { '1' };
+        format!("{first}{}", &code[1..])
+    }
+
+    #[test]
+    fn paths_and_recipients() {
+        assert_eq!(Vendor::of_path("/relid/x.htm"), (Vendor::Relid, "/x.htm"));
+        assert_eq!(Vendor::of_path("/relidx/y").0, Vendor::Unknown);
+        assert_eq!(Vendor::of_path("/redirected"), (Vendor::Redirected, ""));
+        assert_eq!(Vendor::Ideamart.recipient_key("tel:94771234567"), "771234567");
+        assert_eq!(Vendor::Paytm.recipient_key("+91 98765 43210"), "9876543210");
+    }
+}

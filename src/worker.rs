@@ -12,7 +12,6 @@ use pgrx::pg_sys;
 use crate::{
     ledger::{Failure, Ledger},
     roster::{self, Stage},
-    seal,
 };
 
 /// The main function of a worker; its argument is the OID of the database.
@@ -29,10 +28,6 @@ pub extern "C-unwind" fn otp_gateway_worker_main(argument: pg_sys::Datum) {
         }
         Err(failure) => pgrx::error!("otp_gateway: the worker cannot read its tables: {failure:?}"),
     };
-    if let Err(error) = seal::make_key_file() {
-        // Said again, with what to do, to everybody who calls.
-        pgrx::warning!("otp_gateway: the key file cannot be made: {}", error.kind());
-    }
     let mut desk = Desk::open(database, ledger);
     roster::set(database, Stage::Running);
     desk.recover();

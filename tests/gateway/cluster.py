@@ -1,0 +1,154 @@
+"""A throwaway Postgres cluster: made, started, stopped, crashed and removed by the tests, the demo and the bench."""
+
+import contextlib
+import os
+import pathlib
+import pwd
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+
+import psycopg2
+
+PG_CONFIG = os.environ.get("PG_CONFIG", "pg_config")
+BINDIR = pathlib.Path(subprocess.check_output([PG_CONFIG, "--bindir"], text=True).strip())
+
+
+def free_port():
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+def as_server_user(command):
+    """The server refuses root: as root, everything of it runs as the system user postgres."""
+    if os.geteuid() != 0:
+        return command
+    return ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups", *command]
+
+
+class Cluster:
+    def __init__(self, settings=None, preload=True):
+        self.directory = pathlib.Path(tempfile.mkdtemp(prefix="otp_gateway_", dir="/tmp"))
+        self.data = self.directory / "data"
+        self.logfile = self.directory / "server.log"
+        self.port = free_port()
+        self.preload = preload
+        self.settings = settings or {}
+
+    # making and removing
+
+    def create(self):
+        if os.geteuid() == 0:
+            user = pwd.getpwnam("postgres")
+            os.chown(self.directory, user.pw_uid, user.pw_gid)
+        self.directory.chmod(0o755)
+        self.run("initdb", "-D", self.data, "-A", "trust", "-U", "postgres", "-E", "UTF8", "--locale=C")
+        self.configure(
+            {
+                "port": self.port,
+                "listen_addresses": "''",
+                "unix_socket_directories": f"'{self.directory}'",
+                "max_connections": 300,
+                "max_worker_processes": 32,
+                "autovacuum_naptime": "1d",
+                "logging_collector": "off",
+                **({"shared_preload_libraries": "'otp_gateway'"} if self.preload else {}),
+                **self.settings,
+            }
+        )
+        return self
+
+    def configure(self, settings):
+        lines = "".join(f"{name} = {value}\n" for name, value in settings.items())
+        with (self.data / "postgresql.conf").open("a") as file:
+            file.write(lines)
+
+    def remove(self):
+        if (self.data / "postmaster.pid").exists():
+            self.stop("immediate", check=False)
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    # the server
+
+    def run(self, program, *arguments, check=True):
+        done = subprocess.run(
+            as_server_user([str(BINDIR / program), *map(str, arguments)]),
+            cwd="/",
+            text=True,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+        if check and done.returncode != 0:
+            raise RuntimeError(f"{program} failed:\n{done.stdout}\n{self.log()[-2000:]}")
+        return done
+
+    def start(self):
+        self.run("pg_ctl", "-D", self.data, "-l", self.logfile, "-t", "60", "-w", "start")
+        return self
+
+    def stop(self, mode="fast", check=True):
+        self.run("pg_ctl", "-D", self.data, "-m", mode, "-t", "60", "-w", "stop", check=check)
+
+    def restart(self, mode="fast"):
+        self.stop(mode)
+        self.start()
+
+    def reload(self):
+        self.run("pg_ctl", "-D", self.data, "reload")
+
+    def postmaster_pid(self):
+        return int((self.data / "postmaster.pid").read_text().splitlines()[0])
+
+    def log(self):
+        return self.logfile.read_text(errors="replace") if self.logfile.exists() else ""
+
+    # sessions
+
+    def connect(self, dbname="postgres", user="postgres", autocommit=True, **options):
+        connection = psycopg2.connect(host=str(self.directory), port=self.port, dbname=dbname, user=user, **options)
+        connection.autocommit = autocommit
+        return connection
+
+    @contextlib.contextmanager
+    def session(self, dbname="postgres", **options):
+        connection = self.connect(dbname, **options)
+        try:
+            yield connection
+        finally:
+            connection.close()
+
+    def psql(self, dbname, *arguments, script=None):
+        """psql's output, standard error included, as a person would see it."""
+        return subprocess.run(
+            [BINDIR / "psql", "-X", "-h", self.directory, "-p", str(self.port), "-U", "postgres", "-d", dbname, *arguments],
+            input=script,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        ).stdout
+
+    # databases
+
+    @contextlib.contextmanager
+    def database(self, extension=True):
+        """A database of its own for a test, dropped afterwards."""
+        name = f"test_{secrets.token_hex(4)}"
+        with self.session() as admin:
+            admin.cursor().execute(f"CREATE DATABASE {name} TEMPLATE template0")
+        try:
+            if extension:
+                with self.session(name) as session:
+                    session.cursor().execute("CREATE EXTENSION otp_gateway")
+            yield name
+        finally:
+            with self.session() as admin:
+                admin.cursor().execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+
+
+def kill(pid, how=signal.SIGKILL):
+    os.kill(pid, how)

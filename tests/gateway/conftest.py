@@ -1,0 +1,199 @@
+"""What every gateway test has: a cluster of its own making, a simulator, a database for each test, and a witness.
+
+The witness is a connection that stays open for the whole run: if the server restarted behind our back (a crash of one
+process takes all sessions down), it is dead, and the test that it died in fails.
+"""
+
+import json
+
+import psycopg2
+import psycopg2.extras
+import pytest
+
+from cluster import Cluster
+from simulator import VENDORS, Simulator
+
+psycopg2.extras.register_uuid()
+
+
+@pytest.fixture(scope="session")
+def simulator_program():
+    simulator = Simulator()
+    yield simulator
+    simulator.stop()
+
+
+@pytest.fixture
+def simulator(simulator_program):
+    simulator_program.reset()
+    yield simulator_program
+    simulator_program.reset()
+
+
+@pytest.fixture(scope="session")
+def shared_cluster():
+    cluster = Cluster().create()
+    try:
+        cluster.start()
+        cluster.witness = cluster.connect()
+        yield cluster
+    finally:
+        cluster.remove()
+
+
+@pytest.fixture
+def cluster(shared_cluster):
+    yield shared_cluster
+    with shared_cluster.witness.cursor() as cursor:
+        cursor.execute("SELECT 1")
+        assert cursor.fetchone() == (1,), "the server restarted during this test"
+    assert "PANIC" not in shared_cluster.log() and "terminated by signal" not in shared_cluster.log()
+
+
+@pytest.fixture
+def own_cluster():
+    """For tests that stop, crash or configure the server."""
+    cluster = Cluster().create()
+    try:
+        yield cluster.start()
+    finally:
+        cluster.remove()
+
+
+@pytest.fixture
+def database(cluster):
+    with cluster.database() as name:
+        yield name
+
+
+@pytest.fixture
+def gateway(cluster, database, simulator):
+    """A database with the extension and the five providers."""
+    with Gateway(cluster, database, simulator) as gateway:
+        gateway.create_providers()
+        yield gateway
+
+
+# One send and one verify for each vendor: recipient (as the simulator's inbox knows it), the payloads.
+FLOWS = {
+    "iserveu": {
+        "send": lambda to: {
+            "mobile": to, "otp_type": "1", "username": "agent1", "ovd_type": "Aadhaar Card", "ovd_data": "765386439745"
+        },
+        "verify": {"name": "Asha Rao", "lat_long": "20.29,85.82", "public_ip": "203.0.113.7"},
+        "number": "98{:08d}",
+    },
+    "hyperverge": {"send": lambda to: {"mobile": to, "template_id": "tpl-1"}, "verify": {}, "number": "97{:08d}"},
+    "paytm": {
+        "send": lambda to: {"mobile": to, "mid": "MID01", "order_id": f"ORDER{to}", "token": f"token-{to}"},
+        "verify": {},
+        "number": "96{:08d}",
+    },
+    "relid": {
+        "send": lambda to: {
+            "user_id": to,
+            "enterprise_id": "bank",
+            "msg": [{"lng": "English", "subject": "Log-in", "message": "Your code is $$OTP$$", "label": {}}],
+        },
+        "verify": {},
+        "number": "user{:08d}",
+    },
+    "ideamart": {"send": lambda to: {"mobile": to}, "verify": {}, "number": "07{:08d}"},
+}
+
+CREDENTIALS = {
+    "iserveu": {"client_id": "iserveu-client", "client_secret": "iserveu-secret"},
+    "hyperverge": {"app_id": "hv-app", "app_key": "hv-key"},
+    "paytm": {"username": "paytm-user", "password": "paytm-password"},
+    "relid": {"username": "relid-user", "password": "relid-password"},
+    "ideamart": {"application_id": "APP_001100", "password": "ideamart-password"},
+}
+
+
+class Gateway:
+    """A database with the extension, its providers, and a session in it."""
+
+    def __init__(self, cluster, database, simulator):
+        self.cluster, self.database, self.simulator = cluster, database, simulator
+        self.session = None
+        self.last_number = 0
+
+    def __enter__(self):
+        self.session = self.connect()
+        return self
+
+    def __exit__(self, *_):
+        self.session.close()
+
+    def connect(self, **options):
+        return self.cluster.connect(self.database, **options)
+
+    def create_provider(self, name, vendor=None, credentials=None, role="PUBLIC", **options):
+        """CREATE SERVER and USER MAPPING, pointed at the simulator; `None` leaves an option out."""
+        vendor = vendor or name
+        options = {"base_url": self.simulator.url(vendor), "allow_plain_http": "true", **options}
+        self.execute(f"CREATE SERVER {name} FOREIGN DATA WRAPPER otp_{vendor} OPTIONS ({listed(options)})")
+        credentials = CREDENTIALS[vendor] if credentials is None else credentials
+        self.execute(f"CREATE USER MAPPING FOR {role} SERVER {name} OPTIONS ({listed(credentials)})")
+
+    def create_providers(self, **options):
+        for vendor in VENDORS:
+            self.create_provider(vendor, **options)
+
+    def execute(self, statement, arguments=None, session=None):
+        with (session or self.session).cursor() as cursor:
+            cursor.execute(statement, arguments)
+            return cursor.fetchall() if cursor.description else None
+
+    def row(self, statement, arguments=None, session=None):
+        """The one row of a statement, by column name."""
+        with (session or self.session).cursor(cursor_factory=psycopg2.extras.RealDictCursor) as cursor:
+            cursor.execute(statement, arguments)
+            return dict(cursor.fetchone())
+
+    def number(self, vendor="ideamart"):
+        """A recipient that nobody has used."""
+        self.last_number += 1
+        return FLOWS[vendor]["number"].format(self.last_number)
+
+    def send(self, provider="ideamart", to=None, session=None, vendor=None, **payload):
+        vendor = vendor or provider
+        to = to or self.number(vendor)
+        body = {**FLOWS[vendor]["send"](to), **payload}
+        return self.row("SELECT * FROM otp_send(%s, %s::jsonb)", (provider, json.dumps(body)), session)
+
+    def verify(self, verification_id, code, session=None, **payload):
+        return self.row(
+            "SELECT * FROM otp_verify(%s::uuid, %s, %s::jsonb)", (verification_id, code, json.dumps(payload)), session
+        )
+
+    def verify_at(self, provider, code, session=None, **payload):
+        return self.row(
+            "SELECT * FROM otp_verify(%s::text, %s, %s::jsonb)", (provider, code, json.dumps(payload)), session
+        )
+
+    def attempts(self, verification_id):
+        """(operation, outcome) of every attempt, in order."""
+        return self.execute(
+            "SELECT operation::text, outcome::text FROM otp_gateway.attempt WHERE verification_id = %s ORDER BY id",
+            (verification_id,),
+        )
+
+    def verification(self, verification_id):
+        return self.row("SELECT * FROM otp_gateway.verification WHERE id = %s", (verification_id,))
+
+    def settled(self, attempt_id, timeout=15):
+        """The attempt's row once it has an outcome."""
+        import time
+
+        end = time.monotonic() + timeout
+        while True:
+            row = self.row("SELECT * FROM otp_gateway.attempt WHERE id = %s", (attempt_id,))
+            if row["outcome"] is not None:
+                return row
+            assert time.monotonic() < end, "the attempt is still in flight"
+            time.sleep(0.01)
+
+
+def listed(options):
+    return ", ".join(f"{name} '{value}'" for name, value in options.items() if value is not None)

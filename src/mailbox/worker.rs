@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use zeroize::Zeroizing;
 
-use super::slot::{Turn, slots};
+use super::slot::{Locked, Turn, slots};
 use crate::process::ProcessNumber;
 
 /// Names the call that a reply is for.
@@ -45,7 +45,7 @@ impl WorkerSide {
             match locked.turn() {
                 Turn::NextOfLetter => {
                     locked.give(Turn::Again);
-                    ProcessNumber(number as u32).wake();
+                    wake(locked, number as u32);
                 }
                 Turn::Taken | Turn::NextOfReply => lost.push(Lost {
                     ticket: Ticket { slot: number as u32, call: locked.call() },
@@ -80,7 +80,7 @@ impl WorkerSide {
                         }
                     } else {
                         locked.give(Turn::NextOfLetter);
-                        ProcessNumber(number).wake();
+                        wake(locked, number);
                     }
                 }
                 Turn::NextOfReply => {
@@ -92,7 +92,7 @@ impl WorkerSide {
                         self.replies.remove(&number);
                     }
                     locked.give(Turn::Reply);
-                    ProcessNumber(number).wake();
+                    wake(locked, number);
                 }
                 _ => {}
             }
@@ -112,6 +112,12 @@ impl WorkerSide {
         if next < reply.len() {
             self.replies.insert(ticket.slot, (ticket.call, reply, next));
         }
-        ProcessNumber(ticket.slot).wake();
+        wake(locked, ticket.slot);
     }
+}
+
+/// Lets go of the slot first: who wakes is likely to run at once, in the place of us who hold its lock.
+fn wake(locked: Locked, number: u32) {
+    drop(locked);
+    ProcessNumber(number).wake();
 }

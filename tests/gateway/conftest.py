@@ -5,6 +5,9 @@ process takes all sessions down), it is dead, and the test that it died in fails
 """
 
 import json
+import re
+import threading
+import time
 
 import psycopg2
 import psycopg2.extras
@@ -197,3 +200,49 @@ class Gateway:
 
 def listed(options):
     return ", ".join(f"{name} '{value}'" for name, value in options.items() if value is not None)
+
+
+class Running:
+    """A statement under way in a session of its own, so that the test can do something to it meanwhile."""
+
+    def __init__(self, session, statement, arguments=None):
+        self.session, self.rows, self.error, self.ended_at = session, None, None, None
+        self.thread = threading.Thread(target=self.run, args=(statement, arguments), daemon=True)
+        self.thread.start()
+
+    def run(self, statement, arguments):
+        try:
+            with self.session.cursor(cursor_factory=psycopg2.extras.RealDictCursor) as cursor:
+                cursor.execute(statement, arguments)
+                self.rows = [dict(row) for row in cursor.fetchall()] if cursor.description else []
+        except Exception as error:
+            self.error = error
+        self.ended_at = time.monotonic()
+
+    def wait(self, timeout=20):
+        """Its end, however it ended."""
+        self.thread.join(timeout)
+        assert not self.thread.is_alive(), "the statement does not come back"
+        return self
+
+    def row(self, timeout=20):
+        self.wait(timeout)
+        if self.error is not None:
+            raise self.error
+        return self.rows[0]
+
+
+def until(condition, what, timeout=15):
+    """Waits for what nobody announces; returns what the condition found."""
+    end = time.monotonic() + timeout
+    while True:
+        found = condition()
+        if found:
+            return found
+        assert time.monotonic() < end, f"never came to pass: {what}"
+        time.sleep(0.01)
+
+
+def complaints(log):
+    """The lines of a server log that say that something went wrong."""
+    return re.findall(r"^.*\b(?:WARNING|ERROR|FATAL|PANIC): .*$", log, re.MULTILINE)

@@ -1,0 +1,75 @@
+# The front door. `make demo` shows it, `make test` tests it; both install what they need (as root or with sudo).
+#
+#   make demo       a throwaway cluster, the vendor simulator, and five vendors' flows played in psql
+#   make test       everything: format, lints, pure tests, golden files, gateway tests
+#   make install    the extension, into the Postgres of PG_CONFIG
+#   make bench      what a call costs, as ratios
+#   make simulator  the vendor simulator, to develop against
+#
+# PG_CONFIG names the Postgres to build for; by default the one that Debian installs.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+SUDO := $(shell [ $$(id -u) = 0 ] || echo sudo)
+PG_CONFIG ?= $(shell command -v pg_config || echo /usr/bin/pg_config)
+export PG_CONFIG
+# Expanded when used: `make setup` may have to install Postgres first.
+PG_MAJOR = $(shell $(PG_CONFIG) --version | sed -E 's/^PostgreSQL ([0-9]+).*/\1/')
+export PATH := $(HOME)/.cargo/bin:$(PATH)
+# Debian's Python, for which Debian has the packages; not one that a version manager put first.
+PYTHON := /usr/bin/python3
+CARGO = PGRX_PG_CONFIG_PATH="$(PG_CONFIG)" cargo
+PG_FEATURES = --no-default-features --features pg$(PG_MAJOR)
+PURE = -p courier -p policy -p vendor -p simulator
+STEP = @printf '\n\033[1m== %s\033[0m\n'
+
+.PHONY: all setup build install demo test lint pure gateway bench simulator clean
+
+all: build
+
+setup:
+	$(STEP) "set-up: Debian packages and Rust (nothing to do where they are there)"
+	@PG_CONFIG="$(PG_CONFIG)" ./setup.sh
+
+build: setup
+	$(STEP) "building the extension and the simulator (the first time takes about five minutes on two cores)"
+	@$(CARGO) build --release --locked $(PG_FEATURES) -p otp_gateway
+	@$(CARGO) build --release --locked -p simulator
+
+install: build
+	$(STEP) "installing into PostgreSQL $(PG_MAJOR) ($$($(PG_CONFIG) --sharedir)/extension)"
+	@$(SUDO) install -d "$$($(PG_CONFIG) --pkglibdir)" "$$($(PG_CONFIG) --sharedir)/extension"
+	@# A running server has the old file mapped: the new one takes its name, not its place.
+	@$(SUDO) install -m 755 target/release/libotp_gateway.so "$$($(PG_CONFIG) --pkglibdir)/otp_gateway.so.new"
+	@$(SUDO) mv -f "$$($(PG_CONFIG) --pkglibdir)/otp_gateway.so.new" "$$($(PG_CONFIG) --pkglibdir)/otp_gateway.so"
+	@$(SUDO) install -m 644 otp_gateway.control sql/otp_gateway--*.sql "$$($(PG_CONFIG) --sharedir)/extension/"
+
+demo: install
+	@PYTHONDONTWRITEBYTECODE=1 $(PYTHON) demo/demo.py
+
+test: lint pure gateway
+
+lint: build
+	$(STEP) "cargo fmt --check, cargo clippy"
+	@cargo fmt --all --check
+	@$(CARGO) clippy --locked --all-targets $(PURE) -- -D warnings
+	@$(CARGO) clippy --locked --all-targets $(PG_FEATURES) -p otp_gateway -- -D warnings
+
+pure: setup
+	$(STEP) "vendor, policy, courier and simulator: cargo test"
+	@$(CARGO) test --locked $(PURE)
+
+gateway: install
+	$(STEP) "golden files and gateway tests: a cluster of their own"
+	@cd tests/gateway && PYTHONDONTWRITEBYTECODE=1 $(PYTHON) -m pytest -p no:cacheprovider -ra --durations=10
+
+bench: install
+	$(STEP) "bench: ratios measured side by side"
+	@PYTHONDONTWRITEBYTECODE=1 $(PYTHON) tests/bench/bench.py
+
+simulator: setup
+	@cargo build --release --locked -p simulator
+	@exec target/release/simulator
+
+clean:
+	@cargo clean

@@ -1,0 +1,105 @@
+\set QUIET on
+\pset footer off
+\pset null '-'
+-- \gset keeps what a statement returned in variables; the backticks ask the simulator's inbox for the code that the
+-- person would have got on the phone.
+
+\echo
+\echo '### 1. Install, and configure five providers: foreign servers, with credentials on user mappings'
+\set ECHO queries
+CREATE EXTENSION otp_gateway;
+CREATE SERVER iserveu FOREIGN DATA WRAPPER otp_iserveu
+  OPTIONS (base_url :'iserveu_url', allow_plain_http 'true', defaults '{"username": "agent1"}');
+CREATE USER MAPPING FOR PUBLIC SERVER iserveu OPTIONS (client_id 'demo', client_secret 'demo-secret');
+CREATE SERVER hyperverge FOREIGN DATA WRAPPER otp_hyperverge
+  OPTIONS (base_url :'hyperverge_url', allow_plain_http 'true',
+           defaults '{"template_id": "login", "otp_length": 6, "otp_expiry": 10}');
+CREATE USER MAPPING FOR PUBLIC SERVER hyperverge OPTIONS (app_id 'demo', app_key 'demo-key');
+CREATE SERVER paytm FOREIGN DATA WRAPPER otp_paytm OPTIONS (base_url :'paytm_url', allow_plain_http 'true');
+CREATE USER MAPPING FOR PUBLIC SERVER paytm OPTIONS (username 'demo', password 'demo-password');
+CREATE SERVER relid FOREIGN DATA WRAPPER otp_relid
+  OPTIONS (base_url :'relid_url', allow_plain_http 'true', defaults '{"enterprise_id": "bank"}');
+CREATE USER MAPPING FOR PUBLIC SERVER relid OPTIONS (username 'demo', password 'demo-password');
+CREATE SERVER ideamart FOREIGN DATA WRAPPER otp_ideamart OPTIONS (base_url :'ideamart_url', allow_plain_http 'true');
+CREATE USER MAPPING FOR PUBLIC SERVER ideamart OPTIONS (application_id 'APP_001100', password 'demo-password');
+\set ECHO none
+
+\echo
+\echo '### 2. iServeU: registration of a customer (otp_type 1)'
+\set ECHO queries
+SELECT verification_id, status, outcome, attempts_left FROM otp_send('iserveu', '{"otp_type": "1", "mobile": "9876500001", "ovd_type": "Aadhaar Card", "ovd_data": "765386439745"}');
+\set ECHO none
+SELECT id AS verification_id FROM otp_gateway.verification ORDER BY id DESC LIMIT 1 \gset
+\set code `demo/inbox iserveu 9876500001`
+\set wrong `demo/inbox iserveu 9876500001 wrong`
+\echo 'the phone shows' :code
+\set ECHO queries
+SELECT status, outcome, attempts_left FROM otp_verify(:'verification_id'::uuid, :'wrong', '{"name": "Asha Rao", "lat_long": "20.29,85.82", "public_ip": "203.0.113.7"}');
+SELECT status, outcome, attempts_left FROM otp_verify(:'verification_id'::uuid, :'code', '{"name": "Asha Rao", "lat_long": "20.29,85.82", "public_ip": "203.0.113.7"}');
+\set ECHO none
+
+\echo
+\echo '### 3. HyperVerge'
+\set ECHO queries
+SELECT verification_id, status, outcome, attempts_left FROM otp_send('hyperverge', '{"mobile": "9876500002"}');
+\set ECHO none
+SELECT id AS verification_id FROM otp_gateway.verification ORDER BY id DESC LIMIT 1 \gset
+\set code `demo/inbox hyperverge 9876500002`
+\set wrong `demo/inbox hyperverge 9876500002 wrong`
+\echo 'the phone shows' :code
+\set ECHO queries
+SELECT status, outcome, attempts_left FROM otp_verify(:'verification_id'::uuid, :'wrong');
+SELECT status, outcome, attempts_left FROM otp_verify(:'verification_id'::uuid, :'code');
+\set ECHO none
+
+\echo
+\echo '### 4. Paytm: the token of the journey is kept sealed between send and verify'
+\set ECHO queries
+SELECT verification_id, status, outcome, attempts_left FROM otp_send('paytm', '{"mobile": "9876500003", "mid": "MID01", "order_id": "ORDER-1", "token": "7f0e9307bcfd443e"}');
+\set ECHO none
+SELECT id AS verification_id FROM otp_gateway.verification ORDER BY id DESC LIMIT 1 \gset
+\set code `demo/inbox paytm 9876500003`
+\set wrong `demo/inbox paytm 9876500003 wrong`
+\echo 'the phone shows' :code
+\set ECHO queries
+SELECT status, outcome, attempts_left FROM otp_verify(:'verification_id'::uuid, :'wrong');
+SELECT status, outcome, attempts_left FROM otp_verify(:'verification_id'::uuid, :'code');
+\set ECHO none
+
+\echo
+\echo '### 5. Uniken REL-ID'
+\set ECHO queries
+SELECT verification_id, status, outcome, attempts_left FROM otp_send('relid', '{"user_id": "asha.rao", "msg": [{"lng": "English", "subject": "Log-in", "message": "Your code is $$OTP$$", "label": {}}]}');
+\set ECHO none
+SELECT id AS verification_id FROM otp_gateway.verification ORDER BY id DESC LIMIT 1 \gset
+\set code `demo/inbox relid asha.rao`
+\set wrong `demo/inbox relid asha.rao wrong`
+\echo 'the app shows' :code
+\set ECHO queries
+SELECT status, outcome, attempts_left FROM otp_verify(:'verification_id'::uuid, :'wrong');
+SELECT status, outcome, attempts_left FROM otp_verify(:'verification_id'::uuid, :'code');
+\set ECHO none
+
+\echo
+\echo '### 6. Ideamart, and a rollback: the wrong code is tried in a transaction that is rolled back, and counts all the same'
+\set ECHO queries
+SELECT verification_id, status, outcome, attempts_left FROM otp_send('ideamart', '{"mobile": "0771234567"}');
+\set ECHO none
+SELECT id AS verification_id FROM otp_gateway.verification ORDER BY id DESC LIMIT 1 \gset
+\set code `demo/inbox ideamart 0771234567`
+\set wrong `demo/inbox ideamart 0771234567 wrong`
+\echo 'the phone shows' :code
+\set ECHO queries
+BEGIN;
+SELECT status, outcome, attempts_left FROM otp_verify(:'verification_id'::uuid, :'wrong');
+ROLLBACK;
+SELECT status, outcome, attempts_left FROM otp_verify(:'verification_id'::uuid, :'code');
+\set ECHO none
+
+\echo
+\echo '### 7. The record: every attempt, what was rolled back included; no number, no code'
+\set ECHO queries
+SELECT v.provider, v.recipient_masked, a.operation, a.outcome, a.http_status, a.vendor_code, a.vendor_message
+FROM otp_gateway.attempt AS a JOIN otp_gateway.verification AS v ON v.id = a.verification_id ORDER BY a.id;
+SELECT provider, status, send_count, check_count, sealed IS NULL AS nothing_sealed FROM otp_gateway.verification ORDER BY id;
+\set ECHO none

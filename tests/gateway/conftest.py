@@ -77,6 +77,23 @@ def gateway(cluster, database, simulator):
         yield gateway
 
 
+@pytest.fixture(scope="module")
+def module_database(shared_cluster):
+    with shared_cluster.database() as name:
+        yield name
+
+
+@pytest.fixture
+def quick_gateway(cluster, module_database, simulator):
+    """A gateway for tests that need no database of their own: emptied and with fresh providers, in one for the module."""
+    with Gateway(cluster, module_database, simulator) as gateway:
+        for (server,) in gateway.execute("SELECT quote_ident(srvname) FROM pg_foreign_server"):
+            gateway.execute(f"DROP SERVER {server} CASCADE")
+        gateway.execute("TRUNCATE otp_gateway.attempt, otp_gateway.verification, otp_gateway.reference")
+        gateway.create_providers()
+        yield gateway
+
+
 # One send and one verify for each vendor: recipient (as the simulator's inbox knows it), the payloads.
 FLOWS = {
     "iserveu": {

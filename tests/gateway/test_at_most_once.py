@@ -15,6 +15,11 @@ from conftest import FLOWS
 from simulator import VENDORS
 
 
+@pytest.fixture
+def gateway(quick_gateway):
+    return quick_gateway
+
+
 def at(gateway, provider, **options):
     """Points a provider elsewhere."""
     for name, value in options.items():

@@ -1,0 +1,155 @@
+"""`make bench`: what a call costs, as ratios measured side by side, in alternation, in one run. Absolute figures are
+printed beside them and say more of the machine than of the product.
+
+  send / floor      otp_send against the same record written by the session itself, in two commits and without HTTP
+  slow vendor       a vendor that takes 50 ms, 200 sessions, against pg_sleep(0.05) in as many sessions
+  session memory    what a session's private memory grows by with its first call
+  idle worker       context switches and queries of the worker in 60 s in which nobody calls
+"""
+
+import pathlib
+import re
+import statistics
+import subprocess
+import sys
+import time
+
+HERE = pathlib.Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent / "gateway"))
+
+from cluster import BINDIR, Cluster  # noqa: E402
+from simulator import Simulator  # noqa: E402
+
+ROUNDS = 3
+SECONDS = 5
+
+
+def say(text):
+    print(text, flush=True)
+
+
+class Bench:
+    def __init__(self):
+        self.simulator = Simulator()
+        self.simulator.ask("POST", "/logging", {"enabled": False})
+        self.cluster = Cluster({"shared_buffers": "'256MB'", "max_wal_size": "'4GB'"}).create().start()
+        self.session = self.cluster.connect()
+        self.execute("CREATE EXTENSION otp_gateway")
+        url = self.simulator.url("ideamart")
+        self.execute(
+            "CREATE SERVER ideamart FOREIGN DATA WRAPPER otp_ideamart "
+            f"OPTIONS (base_url '{url}', allow_plain_http 'true')"
+        )
+        self.execute(
+            "CREATE USER MAPPING FOR PUBLIC SERVER ideamart OPTIONS (application_id 'APP_001100', password 'secret')"
+        )
+        self.execute("CREATE SCHEMA floor")
+        for table in ("verification", "attempt", "reference"):
+            self.execute(f"CREATE TABLE floor.{table} (LIKE otp_gateway.{table} INCLUDING ALL)")
+        self.failed = False
+        self.rows = []
+
+    def close(self):
+        self.cluster.remove()
+        self.simulator.stop()
+
+    def execute(self, statement):
+        with self.session.cursor() as cursor:
+            cursor.execute(statement)
+            return cursor.fetchall() if cursor.description else None
+
+    def rate(self, script, sessions):
+        done = subprocess.run(
+            [
+                BINDIR / "pgbench", "-n", "-M", "prepared", "-f", HERE / f"{script}.sql", "-c", str(sessions), "-j", "2",
+                "-T", str(SECONDS), "-h", self.cluster.directory, "-p", str(self.cluster.port), "-U", "postgres", "postgres",
+            ],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        if done.returncode != 0 or "ERROR" in done.stdout:
+            raise RuntimeError(done.stdout[-2000:])
+        return float(re.search(r"tps = ([0-9.]+)", done.stdout)[1])
+
+    def ratio(self, what, script, against, sessions, wanted):
+        """The median of the rounds' ratios: each round measures both, one right after the other."""
+        pairs = []
+        self.rate(script, sessions)  # warms connections and caches
+        for number in range(ROUNDS):
+            order = (script, against) if number % 2 == 0 else (against, script)
+            rates = {name: self.rate(name, sessions) for name in order}
+            pairs.append((rates[script], rates[against]))
+            say(f"   {what}: {rates[script]:.0f}/s against {rates[against]:.0f}/s")
+        self.note(
+            what,
+            statistics.median(a / b for a, b in pairs),
+            wanted,
+            f"{statistics.median(a for a, _ in pairs):.0f}/s : {statistics.median(b for _, b in pairs):.0f}/s",
+        )
+
+    def note(self, what, figure, wanted, detail, at_least=True):
+        met = figure >= wanted if at_least else figure <= wanted
+        self.failed |= not met
+        sign = ">=" if at_least else "<="
+        self.rows.append((what, f"{figure:.2f}", f"{sign} {wanted:g}", "yes" if met else "NO", detail))
+
+    def private_kib(self, pid):
+        rollup = pathlib.Path(f"/proc/{pid}/smaps_rollup").read_text()
+        return sum(int(kib) for kib in re.findall(r"^Private_(?:Clean|Dirty):\s+(\d+) kB", rollup, re.M))
+
+    def session_memory(self):
+        grown = []
+        for number in range(5):
+            with self.cluster.session() as session, session.cursor() as cursor:
+                # What any session has loaded that has worked with the catalog and with JSON at all.
+                cursor.execute("SELECT count(*) FROM pg_class WHERE relname LIKE 'pg\\_%'")
+                cursor.execute("SELECT ('{\"mobile\": \"0771234567\"}'::jsonb)->>'mobile'")
+                pid = session.info.backend_pid
+                before = self.private_kib(pid)
+                cursor.execute("SELECT outcome FROM otp_send('ideamart', '{\"mobile\": \"0771234567\"}')")
+                grown.append(self.private_kib(pid) - before)
+        self.note("session memory, KiB", statistics.median(grown), 256, f"of 5 sessions: {sorted(grown)}", at_least=False)
+
+    def idle_worker(self):
+        worker = "SELECT pid, query_start, xact_start FROM pg_stat_activity WHERE backend_type = 'otp_gateway worker'"
+        (pid, query_start, _), = self.execute(worker)
+        switches = self.switches(pid)
+        say("   idle worker: 60 s in which nobody calls")
+        time.sleep(60)
+        switched = self.switches(pid) - switches
+        (_, later, _), = self.execute(worker)
+        self.note("idle worker, context switches in 60 s", switched, 2, "all threads", at_least=False)
+        self.note("idle worker, queries in 60 s", float(later != query_start), 0, "by pg_stat_activity", at_least=False)
+
+    def switches(self, pid):
+        status = (task / "status" for task in pathlib.Path(f"/proc/{pid}/task").iterdir())
+        return sum(int(count) for file in status for count in re.findall(r"ctxt_switches:\s+(\d+)", file.read_text()))
+
+    def run(self):
+        self.session_memory()
+        self.ratio("send / floor, 16 sessions", "send", "floor", 16, 1.0)
+        self.ratio("send / floor, 64 sessions", "send", "floor", 64, 1.6)
+        self.simulator.fault("latency", vendor="ideamart", ms=50)
+        self.ratio("slow vendor / pg_sleep, 200 sessions", "send", "sleep", 200, 0.75)
+        self.simulator.clear_faults()
+        self.idle_worker()
+        widths = [max(len(row[column]) for row in [*self.rows, HEAD]) for column in range(len(HEAD))]
+        say("")
+        for row in (HEAD, tuple("-" * width for width in widths), *self.rows):
+            say("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip())
+        return 1 if self.failed else 0
+
+
+HEAD = ("what", "figure", "wanted", "met", "in this run")
+
+
+def main():
+    bench = Bench()
+    try:
+        return bench.run()
+    finally:
+        bench.close()
+
+
+sys.exit(main())

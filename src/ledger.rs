@@ -6,35 +6,47 @@
 //!    own commit, and if the server dies earlier the attempt is found in flight and becomes `unknown`.
 
 mod column;
+mod record;
 mod row;
 mod statements;
 mod transaction;
 
-use pgrx::{datum::DatumWithOid, spi::SpiClient};
+use pgrx::spi::SpiClient;
 use policy::{Micros, Verification};
 pub use row::{Change, Completion, NewAttempt, NewVerification, Stored, StoredAttempt};
-use statements::Statements;
+use statements::{Statement, Statements};
 pub use transaction::{Durability, Failure, clock, interrupt_commit};
 use uuid::Uuid;
-use vendor::FindBy;
+use vendor::{FindBy, Outcome};
 
-use column::{booleans, byteas, integers, text, texts, times, uuid, uuids};
+use column::{text, uuid, uuids};
+use record::{Columns, RowType};
 
 /// The worker's access to the tables.
 pub struct Ledger {
     statements: Statements,
+    verification: RowType,
+    attempt: RowType,
+    reference: RowType,
 }
 
 /// One transaction of it.
 pub struct Writer<'a, 'conn> {
     client: &'a mut SpiClient<'conn>,
-    statements: &'a Statements,
+    ledger: &'a Ledger,
 }
 
 impl Ledger {
     /// Prepares the statements. `Failure::Gone`: the extension is not installed here.
     pub fn open() -> Result<Self, Failure> {
-        transaction::run(Durability::Lazy, |client| Ok(Self { statements: Statements::prepare(client)? }))
+        transaction::run(Durability::Lazy, |client| {
+            Ok(Self {
+                statements: Statements::prepare(client)?,
+                verification: RowType::of(c"verification"),
+                attempt: RowType::of(c"attempt"),
+                reference: RowType::of(c"reference"),
+            })
+        })
     }
 
     /// Runs `body` in a transaction and commits it; on any error it is as if it never was.
@@ -43,108 +55,77 @@ impl Ledger {
         durability: Durability,
         body: impl FnOnce(&mut Writer) -> Result<R, Failure>,
     ) -> Result<R, Failure> {
-        transaction::run(durability, |client| body(&mut Writer { client, statements: &self.statements }))
+        transaction::run(durability, |client| body(&mut Writer { client, ledger: self }))
     }
 }
 
 impl Writer<'_, '_> {
-    fn run(&mut self, statement: &statements::Statement, arguments: &[DatumWithOid]) -> Result<usize, Failure> {
-        Ok(self.client.update(statement, None, arguments)?.len())
+    fn run<T>(
+        &mut self,
+        statement: &Statement,
+        of: &RowType,
+        rows: &[T],
+        fill: impl Fn(&T, &mut Columns),
+    ) -> Result<(), Failure> {
+        if !rows.is_empty() {
+            self.client.update(statement, None, &[of.array(rows, fill)])?;
+        }
+        Ok(())
     }
 
     pub fn insert_verifications(&mut self, rows: &[NewVerification]) -> Result<(), Failure> {
-        if rows.is_empty() {
-            return Ok(());
-        }
-        let now = |row: &NewVerification| Some(row.created_at);
-        let arguments = [
-            uuids(rows.iter().map(|row| row.id)),
-            texts(rows.iter().map(|row| Some(row.provider.as_str()))),
-            texts(rows.iter().map(|row| Some(row.vendor.as_str()))),
-            texts(rows.iter().map(|row| Some(row.state.status.as_str()))),
-            texts(rows.iter().map(|row| row.recipient_masked.as_deref())),
-            byteas(rows.iter().map(|row| row.recipient_key.as_deref())),
-            texts(rows.iter().map(|row| row.state.reference.as_deref())),
-            texts(rows.iter().map(|row| Some(row.created_by.as_str()))),
-            times(rows.iter().map(now)),
-            times(rows.iter().map(|row| row.state.expires_at)),
-            integers(rows.iter().map(|row| row.state.send_count)),
-            integers(rows.iter().map(|row| row.state.check_count)),
-            integers(rows.iter().map(|row| row.state.max_checks)),
-            byteas(rows.iter().map(|row| row.sealed.as_deref())),
-        ];
-        let statements = self.statements;
-        self.run(&statements.insert_verifications, &arguments).map(drop)
+        self.run(&self.ledger.statements.insert_verifications, &self.ledger.verification, rows, |row, columns| {
+            columns.uuid(1, row.id);
+            columns.text(2, Some(&row.provider));
+            columns.text(3, Some(&row.vendor));
+            columns.text(5, row.recipient_masked.as_deref());
+            columns.bytea(6, row.recipient_key.as_deref());
+            columns.name(8, &row.created_by);
+            columns.time(9, Some(row.created_at));
+            columns.bytea(15, row.sealed.as_deref());
+            state(columns, &row.state);
+        })
+    }
+
+    /// `sealed` replaces what is there; the end of a verification erases it, whatever else happens.
+    pub fn update_verifications(&mut self, rows: &[Change]) -> Result<(), Failure> {
+        self.run(&self.ledger.statements.update_verifications, &self.ledger.verification, rows, |row, columns| {
+            columns.uuid(1, row.id);
+            columns.bytea(15, row.sealed.as_deref());
+            state(columns, &row.state);
+        })
     }
 
     pub fn insert_attempts(&mut self, rows: &[NewAttempt]) -> Result<(), Failure> {
-        if rows.is_empty() {
-            return Ok(());
-        }
-        let arguments = [
-            uuids(rows.iter().map(|row| row.id)),
-            uuids(rows.iter().map(|row| row.verification)),
-            texts(rows.iter().map(|row| Some(row.operation.as_str()))),
-            texts(rows.iter().map(|row| row.refused.map(|outcome| outcome.as_str()))),
-            times(rows.iter().map(|row| Some(row.started_at))),
-            times(rows.iter().map(|row| row.refused.map(|_| row.started_at))),
-        ];
-        let statements = self.statements;
-        self.run(&statements.insert_attempts, &arguments).map(drop)
-    }
-
-    pub fn update_verifications(&mut self, rows: &[Change]) -> Result<(), Failure> {
-        if rows.is_empty() {
-            return Ok(());
-        }
-        let arguments = [
-            uuids(rows.iter().map(|row| row.id)),
-            texts(rows.iter().map(|row| Some(row.state.status.as_str()))),
-            texts(rows.iter().map(|row| row.state.reference.as_deref())),
-            times(rows.iter().map(|row| row.state.expires_at)),
-            times(rows.iter().map(|row| row.state.approved_at)),
-            integers(rows.iter().map(|row| row.state.send_count)),
-            integers(rows.iter().map(|row| row.state.check_count)),
-            byteas(rows.iter().map(|row| row.sealed.as_deref())),
-            // Erased at the end, whatever else happens.
-            booleans(rows.iter().map(|row| row.state.status.is_terminal())),
-        ];
-        let statements = self.statements;
-        self.run(&statements.update_verifications, &arguments).map(drop)
+        self.run(&self.ledger.statements.insert_attempts, &self.ledger.attempt, rows, |row, columns| {
+            columns.uuid(1, row.id);
+            columns.uuid(2, row.verification);
+            columns.label(3, Some(row.operation.as_str()));
+            columns.label(4, row.refused.map(Outcome::as_str));
+            columns.time(9, Some(row.started_at));
+            columns.time(10, row.refused.map(|_| row.started_at));
+        })
     }
 
     pub fn complete_attempts(&mut self, rows: &[Completion]) -> Result<(), Failure> {
-        if rows.is_empty() {
-            return Ok(());
-        }
-        let arguments = [
-            uuids(rows.iter().map(|row| row.id)),
-            texts(rows.iter().map(|row| Some(row.outcome.as_str()))),
-            column::nullable_integers(rows.iter().map(|row| row.http_status.map(i32::from))),
-            texts(rows.iter().map(|row| row.vendor_code.as_deref())),
-            texts(rows.iter().map(|row| row.vendor_message.as_deref())),
-            texts(rows.iter().map(|row| row.response.as_deref())),
-            times(rows.iter().map(|row| Some(row.finished_at))),
-        ];
-        let statements = self.statements;
-        self.run(&statements.complete_attempts, &arguments).map(drop)
+        self.run(&self.ledger.statements.complete_attempts, &self.ledger.attempt, rows, |row, columns| {
+            columns.uuid(1, row.id);
+            columns.label(4, Some(row.outcome.as_str()));
+            columns.integer(5, row.http_status.map(i32::from));
+            columns.text(6, row.vendor_code.as_deref());
+            columns.text(7, row.vendor_message.as_deref());
+            columns.json(8, row.response.as_deref());
+            columns.time(10, Some(row.finished_at));
+        })
     }
 
     /// Notes by which references verifications are known: provider, reference, verification.
-    pub fn insert_references<'r>(
-        &mut self,
-        rows: impl Iterator<Item = (&'r str, &'r str, Uuid)> + Clone,
-    ) -> Result<(), Failure> {
-        if rows.clone().next().is_none() {
-            return Ok(());
-        }
-        let arguments = [
-            texts(rows.clone().map(|(provider, ..)| Some(provider))),
-            texts(rows.clone().map(|(_, reference, _)| Some(reference))),
-            uuids(rows.map(|(.., id)| id)),
-        ];
-        let statements = self.statements;
-        self.run(&statements.insert_references, &arguments).map(drop)
+    pub fn insert_references(&mut self, rows: &[(&str, &str, Uuid)]) -> Result<(), Failure> {
+        self.run(&self.ledger.statements.insert_references, &self.ledger.reference, rows, |row, columns| {
+            columns.text(1, Some(row.0));
+            columns.text(2, Some(row.1));
+            columns.uuid(3, row.2);
+        })
     }
 
     /// The verifications of these ids, as far as they exist.
@@ -152,7 +133,7 @@ impl Writer<'_, '_> {
         if ids.is_empty() {
             return Ok(Vec::new());
         }
-        let table = self.client.update(&self.statements.select_verifications, None, &[uuids(ids.iter().copied())])?;
+        let table = self.client.update(&self.ledger.statements.select_verifications, None, &[uuids(ids)])?;
         table.map(|row| Stored::read(&row)).collect()
     }
 
@@ -165,11 +146,13 @@ impl Writer<'_, '_> {
         recipient: Option<&[u8]>,
     ) -> Result<Option<Stored>, Failure> {
         let found = match (by, reference, recipient) {
-            (FindBy::Reference, Some(reference), _) => {
-                self.client.update(&self.statements.find_by_reference, Some(1), &[text(provider), text(reference)])?
-            }
+            (FindBy::Reference, Some(reference), _) => self.client.update(
+                &self.ledger.statements.find_by_reference,
+                Some(1),
+                &[text(provider), text(reference)],
+            )?,
             (FindBy::Recipient, _, Some(recipient)) => self.client.update(
-                &self.statements.find_by_recipient,
+                &self.ledger.statements.find_by_recipient,
                 Some(1),
                 &[text(provider), column::bytea(recipient)],
             )?,
@@ -181,36 +164,46 @@ impl Writer<'_, '_> {
 
     /// Attempts in flight that began at or after `since`, an id.
     pub fn in_flight(&mut self, since: Uuid) -> Result<Vec<StoredAttempt>, Failure> {
-        let table = self.client.update(&self.statements.select_in_flight, None, &[uuid(since)])?;
+        let table = self.client.update(&self.ledger.statements.select_in_flight, None, &[uuid(since)])?;
         table.map(|row| StoredAttempt::read(&row)).collect()
     }
 
     pub fn attempt(&mut self, id: Uuid) -> Result<Option<StoredAttempt>, Failure> {
-        let table = self.client.update(&self.statements.select_attempt, Some(1), &[uuid(id)])?;
+        let table = self.client.update(&self.ledger.statements.select_attempt, Some(1), &[uuid(id)])?;
         table.map(|row| StoredAttempt::read(&row)).next().transpose()
     }
 
     /// The id of the latest attempt.
     pub fn last_attempt(&mut self) -> Result<Option<Uuid>, Failure> {
-        let table = self.client.update(&self.statements.select_last_attempt, Some(1), &[])?;
+        let table = self.client.update(&self.ledger.statements.select_last_attempt, Some(1), &[])?;
         table.map(|row| row::uuid(&row, 1)).next().transpose()
     }
 
     /// Open verifications with something sealed, that began at or after `since`: id and when it may be erased.
     pub fn sealed(&mut self, since: Uuid) -> Result<Vec<(Uuid, Micros)>, Failure> {
-        let table = self.client.update(&self.statements.select_sealed, None, &[uuid(since)])?;
+        let table = self.client.update(&self.ledger.statements.select_sealed, None, &[uuid(since)])?;
         table.map(|row| Ok((row::uuid(&row, 1)?, row::micros(&row, 2)?.unwrap_or(0)))).collect()
     }
 
     /// Ends those that are past their time and still open, and erases what was sealed for them. Returns the others of
     /// `ids` that are still open, with their time.
     pub fn expire(&mut self, ids: &[Uuid], now: Micros) -> Result<Vec<(Uuid, Micros)>, Failure> {
-        let arguments = [uuids(ids.iter().copied()), column::time(now)];
-        let statements = self.statements;
-        self.run(&statements.expire, &arguments)?;
-        let table = self.client.update(&statements.select_sealed_of, None, &[uuids(ids.iter().copied())])?;
+        let arguments = [uuids(ids), column::time(now)];
+        self.client.update(&self.ledger.statements.expire, None, &arguments)?;
+        let table = self.client.update(&self.ledger.statements.select_sealed_of, None, &[uuids(ids)])?;
         table.map(|row| Ok((row::uuid(&row, 1)?, row::micros(&row, 2)?.unwrap_or(0)))).collect()
     }
+}
+
+/// The columns that a verification's state fills.
+fn state(columns: &mut Columns, state: &Verification) {
+    columns.label(4, Some(state.status.as_str()));
+    columns.text(7, state.reference.as_deref());
+    columns.time(10, state.expires_at);
+    columns.time(11, state.approved_at);
+    columns.count(12, state.send_count);
+    columns.count(13, state.check_count);
+    columns.count(14, state.max_checks);
 }
 
 /// When what is sealed for a verification is of no more use.

@@ -1,11 +1,11 @@
 //! Rows as the worker writes and reads them.
 
-use pgrx::{FromDatum, IntoDatum, pg_sys, spi::SpiHeapTupleData};
+use pgrx::{FromDatum, IntoDatum, spi::SpiHeapTupleData};
 use policy::{Micros, Status, Verification};
 use uuid::Uuid;
 use vendor::{Operation, Outcome};
 
-use super::Failure;
+use super::{Failure, column::Time};
 
 /// A verification that an attempt begins.
 pub struct NewVerification {
@@ -63,25 +63,6 @@ pub struct StoredAttempt {
     pub vendor_code: Option<String>,
     pub vendor_message: Option<String>,
     pub response: Option<String>,
-}
-
-/// A timestamptz by its stored value.
-struct Time(Micros);
-
-impl FromDatum for Time {
-    unsafe fn from_polymorphic_datum(datum: pg_sys::Datum, is_null: bool, _: pg_sys::Oid) -> Option<Self> {
-        (!is_null).then(|| Self(datum.value() as Micros))
-    }
-}
-
-impl IntoDatum for Time {
-    fn into_datum(self) -> Option<pg_sys::Datum> {
-        Some(pg_sys::Datum::from(self.0))
-    }
-
-    fn type_oid() -> pg_sys::Oid {
-        pg_sys::TIMESTAMPTZOID
-    }
 }
 
 fn value<T: FromDatum + IntoDatum>(row: &SpiHeapTupleData, column: usize) -> Result<Option<T>, Failure> {

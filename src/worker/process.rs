@@ -67,6 +67,12 @@ pub fn set_up(database: pg_sys::Oid) {
         pg_sys::pqsignal(pg_sys::SIGHUP as i32, Some(on_sighup));
         pg_sys::BackgroundWorkerUnblockSignals();
     }
+    // Batches come and go: giving the memory back to the system after each, and asking for it again, costs more than
+    // the batch. SAFETY: plain settings of this process' allocator.
+    unsafe {
+        libc::mallopt(libc::M_TRIM_THRESHOLD, 64 << 20);
+        libc::mallopt(libc::M_TOP_PAD, 1 << 20);
+    }
     BackgroundWorker::connect_worker_to_spi_by_oid(Some(database), None);
     for (name, value) in SETTINGS {
         // SAFETY: both are C strings; the settings exist in every version and anybody may set them.

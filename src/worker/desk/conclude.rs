@@ -39,7 +39,7 @@ impl Desk {
             });
             writer.complete_attempts(&completions)?;
             writer.update_verifications(&changes)?;
-            writer.insert_references(references)
+            writer.insert_references(&references.collect::<Vec<_>>())
         });
         match recorded {
             Ok(()) => deliveries.into_iter().zip(changes).for_each(|(delivery, change)| self.tell(delivery, change)),

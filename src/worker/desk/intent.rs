@@ -317,7 +317,7 @@ impl<'a, 'w, 'conn> Batch<'a, 'w, 'conn> {
         }
         self.writer.insert_verifications(&verifications)?;
         self.writer.update_verifications(&changes)?;
-        self.writer.insert_references(references.into_iter())?;
+        self.writer.insert_references(&references)?;
         self.writer.insert_attempts(&attempts)
     }
 }

@@ -50,10 +50,11 @@ demo: install
 test: lint pure gateway
 
 lint: build
-	$(STEP) "cargo fmt --check, cargo clippy"
+	$(STEP) "cargo fmt --check, cargo clippy, every version of Postgres"
 	@cargo fmt --all --check
 	@$(CARGO) clippy --locked --all-targets $(PURE) -- -D warnings
 	@$(CARGO) clippy --locked --all-targets $(PG_FEATURES) -p otp_gateway -- -D warnings
+	@tests/versions.sh
 
 pure: setup
 	$(STEP) "vendor, policy, courier and simulator: cargo test"

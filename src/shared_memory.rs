@@ -31,12 +31,20 @@ pub fn max_processes() -> usize {
 }
 
 fn ask() {
-    // SAFETY: settings, read on the main thread of the postmaster. Before Postgres 15 MaxBackends is not yet known at
-    // this time; the sum is the one that Postgres makes itself, with room for what other versions add.
+    let setting = |name: &CStr| -> i32 {
+        // SAFETY: on the main thread of the postmaster; every version has the settings asked for below.
+        let value = unsafe { CStr::from_ptr(pg_sys::GetConfigOption(name.as_ptr(), false, false)) };
+        value.to_str().ok().and_then(|text| text.parse().ok()).unwrap_or(0)
+    };
+    // Before Postgres 15 MaxBackends is not yet known at this time; the sum is the one that Postgres makes itself, with
+    // room for what other versions add.
+    let sum = setting(c"max_connections")
+        + setting(c"autovacuum_max_workers")
+        + setting(c"max_worker_processes")
+        + setting(c"max_wal_senders")
+        + 64;
+    // SAFETY: as above.
     unsafe {
-        let autovacuum = CStr::from_ptr(pg_sys::GetConfigOption(c"autovacuum_max_workers".as_ptr(), false, false));
-        let autovacuum: i32 = autovacuum.to_str().ok().and_then(|text| text.parse().ok()).unwrap_or(0);
-        let sum = pg_sys::MaxConnections + autovacuum + pg_sys::max_worker_processes + pg_sys::max_wal_senders + 64;
         PROCESSES.store(sum.max(pg_sys::MaxBackends) as usize, Ordering::Relaxed);
         pg_sys::RequestAddinShmemSpace(size());
     }

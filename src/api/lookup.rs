@@ -64,7 +64,10 @@ fn scan(id: Uuid) -> Result<Option<(Recorded, String)>, Misuse> {
         }
         let lock = pg_sys::AccessShareLock as pg_sys::LOCKMODE;
         let relation = pg_sys::table_open(table, lock);
+        #[cfg(not(feature = "pg18"))]
         let index = pg_sys::RelationGetPrimaryKeyIndex(relation);
+        #[cfg(feature = "pg18")]
+        let index = pg_sys::RelationGetPrimaryKeyIndex(relation, false);
         let snapshot = pg_sys::RegisterSnapshot(pg_sys::GetLatestSnapshot());
         let mut scan_key = pg_sys::ScanKeyData::default();
         pg_sys::ScanKeyInit(

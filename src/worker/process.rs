@@ -6,6 +6,10 @@ use std::{
     sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst},
 };
 
+#[cfg(not(feature = "pg18"))]
+use pgrx::pg_sys::pqsignal;
+#[cfg(feature = "pg18")]
+use pgrx::pg_sys::pqsignal_be as pqsignal;
 use pgrx::{bgworkers::BackgroundWorker, pg_sys};
 
 use crate::{
@@ -63,8 +67,8 @@ pub fn set_up(database: pg_sys::Oid) {
     // SAFETY: at the start of a background worker, before signals are let through.
     unsafe {
         pg_sys::before_shmem_exit(Some(at_exit), pg_sys::Datum::from(0));
-        pg_sys::pqsignal(pg_sys::SIGTERM as i32, Some(on_sigterm));
-        pg_sys::pqsignal(pg_sys::SIGHUP as i32, Some(on_sighup));
+        pqsignal(pg_sys::SIGTERM as i32, Some(on_sigterm));
+        pqsignal(pg_sys::SIGHUP as i32, Some(on_sighup));
         pg_sys::BackgroundWorkerUnblockSignals();
     }
     // Batches come and go: giving the memory back to the system after each, and asking for it again, costs more than

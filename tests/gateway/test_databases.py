@@ -120,7 +120,7 @@ def test_drop_extension_during_a_call(cluster, gateway, simulator):
     simulator.held(1)
     with quiet(cluster):
         timed(cluster, "DROP EXTENSION otp_gateway CASCADE", gateway.database)
-        # It cannot be on record any more; the caller hears that nobody knows.
+        # It cannot be on record any more: the caller hears that nobody knows.
         caller.wait(AT_ONCE)
         assert caller.error is None
         assert caller.rows[0]["outcome"] == "unknown"
@@ -384,3 +384,20 @@ def test_a_template_with_the_extension(own_cluster, simulator):
     with opened(own_cluster, "child", simulator) as gateway:
         works(gateway, simulator)
     assert complaints(own_cluster.log()) == []
+
+
+def test_errors_of_other_statements_are_as_they_were(cluster, database):
+    """The library is loaded in every session: what fails there for reasons of its own says all that it would say."""
+
+    def diagnosis(statement):
+        with cluster.session(database) as session, pytest.raises(psycopg2.Error) as error:
+            session.cursor().execute(statement)
+        return error.value.diag
+
+    assert diagnosis("CREATE TABLE t (a nosuchtype)").statement_position == "19"
+    run(cluster, "CREATE TABLE u (a int); INSERT INTO u VALUES (1)", database)
+    violated = diagnosis("ALTER TABLE u ADD CONSTRAINT positive CHECK (a > 5)")
+    assert (violated.schema_name, violated.table_name, violated.constraint_name) == ("public", "u", "positive")
+    duplicate = diagnosis("DO $$ BEGIN CREATE TABLE v (a int); CREATE TABLE v (a int); END $$")
+    assert "PL/pgSQL function inline_code_block" in duplicate.context
+    assert diagnosis("DROP DATABASE nowhere").message_detail is None

@@ -177,6 +177,9 @@ impl Desk {
     }
 }
 
+/// By what an order names a flow begun elsewhere: provider, reference or recipient.
+type FlowName = (String, Option<String>, Option<Vec<u8>>);
+
 /// One transaction's worth of orders.
 struct Batch<'a, 'w, 'conn> {
     writer: &'a mut Writer<'w, 'conn>,
@@ -184,7 +187,7 @@ struct Batch<'a, 'w, 'conn> {
     now: Micros,
     stored: HashMap<Uuid, Stored>,
     /// What this batch itself begins, by what a later order of it may name it: provider, reference or recipient.
-    begun: HashMap<(String, Option<String>, Option<Vec<u8>>), Uuid>,
+    begun: HashMap<FlowName, Uuid>,
 }
 
 impl<'a, 'w, 'conn> Batch<'a, 'w, 'conn> {
@@ -331,7 +334,7 @@ fn begins(order: &Order, verification: Uuid) -> bool {
     }
 }
 
-fn name(by: FindBy, order: &Order) -> (String, Option<String>, Option<Vec<u8>>) {
+fn name(by: FindBy, order: &Order) -> FlowName {
     let provider = order.provider.clone();
     match by {
         FindBy::Reference => (provider, order.reference.clone(), None),

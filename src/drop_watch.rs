@@ -1,14 +1,18 @@
 //! A worker is connected to its database, and its database must be free to be dropped, renamed, moved and copied all
-//! the same; and with the extension the worker goes. Sessions that do such a thing ask the worker to leave.
+//! the same; and with the extension the worker goes. Sessions that do such a thing ask the worker to leave, and those
+//! that are still there afterwards have their worker back.
 
-use std::{cell::Cell, ffi::CStr};
+use std::{
+    cell::{Cell, RefCell},
+    ffi::{CStr, c_char},
+};
 
-use pgrx::{PgTryBuilder, pg_sys};
+use pgrx::pg_sys;
 
 use crate::{
     process,
     roster::{self, Stage},
-    shared_memory,
+    shared_memory, statement,
 };
 
 /// How long a worker may take to put down what it has in hand.
@@ -18,8 +22,10 @@ static mut PREVIOUS_UTILITY: pg_sys::ProcessUtility_hook_type = None;
 static mut PREVIOUS_ACCESS: pg_sys::object_access_hook_type = None;
 
 thread_local! {
-    /// This transaction drops an extension.
+    /// This transaction drops the extension.
     static DROPS: Cell<bool> = const { Cell::new(false) };
+    /// The databases that this transaction had let go of, and whether it drops them.
+    static LET_GO: RefCell<Vec<(pg_sys::Oid, bool)>> = const { RefCell::new(Vec::new()) };
 }
 
 pub fn init() {
@@ -33,11 +39,42 @@ pub fn init() {
     }
 }
 
+// Postgres' own, without pgrx's guard: an error that passes through a guard is made anew from its message, detail and
+// hint, and would lose its position, table and constraint. The hooks below are plain for the same reason: every utility
+// statement of the cluster comes through them. They hold nothing that a longjmp would leave behind.
 #[cfg(feature = "pg13")]
-#[pgrx::pg_guard]
+unsafe extern "C-unwind" {
+    #[link_name = "standard_ProcessUtility"]
+    fn standard_utility(
+        statement: *mut pg_sys::PlannedStmt,
+        query: *const c_char,
+        context: pg_sys::ProcessUtilityContext::Type,
+        parameters: pg_sys::ParamListInfo,
+        environment: *mut pg_sys::QueryEnvironment,
+        destination: *mut pg_sys::DestReceiver,
+        completion: *mut pg_sys::QueryCompletion,
+    );
+}
+
+#[cfg(not(feature = "pg13"))]
+unsafe extern "C-unwind" {
+    #[link_name = "standard_ProcessUtility"]
+    fn standard_utility(
+        statement: *mut pg_sys::PlannedStmt,
+        query: *const c_char,
+        read_only: bool,
+        context: pg_sys::ProcessUtilityContext::Type,
+        parameters: pg_sys::ParamListInfo,
+        environment: *mut pg_sys::QueryEnvironment,
+        destination: *mut pg_sys::DestReceiver,
+        completion: *mut pg_sys::QueryCompletion,
+    );
+}
+
+#[cfg(feature = "pg13")]
 unsafe extern "C-unwind" fn utility(
     statement: *mut pg_sys::PlannedStmt,
-    query: *const std::ffi::c_char,
+    query: *const c_char,
     context: pg_sys::ProcessUtilityContext::Type,
     parameters: pg_sys::ParamListInfo,
     environment: *mut pg_sys::QueryEnvironment,
@@ -46,27 +83,19 @@ unsafe extern "C-unwind" fn utility(
 ) {
     // SAFETY: the arguments are Postgres' own and are passed on as they came.
     unsafe {
-        with_databases_let_go((*statement).utilityStmt, || match PREVIOUS_UTILITY {
+        free_databases_for(statement);
+        match PREVIOUS_UTILITY {
             Some(next) => next(statement, query, context, parameters, environment, destination, completion),
-            None => pg_sys::standard_ProcessUtility(
-                statement,
-                query,
-                context,
-                parameters,
-                environment,
-                destination,
-                completion,
-            ),
-        });
+            None => standard_utility(statement, query, context, parameters, environment, destination, completion),
+        }
     }
 }
 
 #[cfg(not(feature = "pg13"))]
-#[pgrx::pg_guard]
 #[allow(clippy::too_many_arguments)]
 unsafe extern "C-unwind" fn utility(
     statement: *mut pg_sys::PlannedStmt,
-    query: *const std::ffi::c_char,
+    query: *const c_char,
     read_only: bool,
     context: pg_sys::ProcessUtilityContext::Type,
     parameters: pg_sys::ParamListInfo,
@@ -76,89 +105,92 @@ unsafe extern "C-unwind" fn utility(
 ) {
     // SAFETY: the arguments are Postgres' own and are passed on as they came.
     unsafe {
-        with_databases_let_go((*statement).utilityStmt, || match PREVIOUS_UTILITY {
+        free_databases_for(statement);
+        match PREVIOUS_UTILITY {
             Some(next) => next(statement, query, read_only, context, parameters, environment, destination, completion),
-            None => pg_sys::standard_ProcessUtility(
-                statement,
-                query,
-                read_only,
-                context,
-                parameters,
-                environment,
-                destination,
-                completion,
-            ),
-        });
+            None => {
+                standard_utility(
+                    statement,
+                    query,
+                    read_only,
+                    context,
+                    parameters,
+                    environment,
+                    destination,
+                    completion,
+                );
+            }
+        }
     }
 }
 
-/// Runs a statement with the databases that it needs free of our workers.
-///
-/// # Safety
-/// `statement` is a parsed utility statement.
-unsafe fn with_databases_let_go(statement: *mut pg_sys::Node, run: impl FnOnce()) {
-    // SAFETY: as the caller promises.
-    let databases = unsafe { databases_to_let_go(statement) };
-    if databases.is_empty() {
-        return run();
+/// Has the workers leave that a statement needs gone.
+#[pgrx::pg_guard]
+unsafe extern "C-unwind" fn free_databases_for(statement: *mut pg_sys::PlannedStmt) {
+    // SAFETY: a parsed utility statement.
+    unsafe {
+        let Some(need) = needs((*statement).utilityStmt) else { return };
+        if need.database.is_null() || !pg_sys::IsTransactionState() || shared_memory::check().is_err() {
+            return;
+        }
+        let database = pg_sys::get_database_oid(need.database, true);
+        // With others connected the statement fails anyhow, and calls in flight need not suffer for it.
+        let hopeless = !need.by_force && pg_sys::CountDBConnections(database) > 0;
+        if database != pg_sys::InvalidOid && !hopeless && may_disturb(database) && let_go(database) {
+            LET_GO.with_borrow_mut(|let_go| let_go.push((database, need.is_drop)));
+        }
     }
-    databases.iter().for_each(|database| let_go(*database));
-    PgTryBuilder::new(std::panic::AssertUnwindSafe(run))
-        // Those that are still there have their worker back, whatever became of the statement.
-        .finally(|| databases.iter().for_each(|database| come_back(*database)))
-        .execute();
 }
 
-/// The databases that a statement needs for itself.
-///
+/// A database that a statement needs for itself.
+struct Need {
+    database: *const c_char,
+    is_drop: bool,
+    by_force: bool,
+}
+
 /// # Safety
 /// `statement` is a parsed utility statement.
-unsafe fn databases_to_let_go(statement: *mut pg_sys::Node) -> Vec<pg_sys::Oid> {
+unsafe fn needs(statement: *mut pg_sys::Node) -> Option<Need> {
+    let need = |database: *const c_char| Some(Need { database, is_drop: false, by_force: false });
     // SAFETY: the node's tag says which struct it is.
-    let names: Vec<*const std::ffi::c_char> = unsafe {
+    unsafe {
         match (*statement).type_ {
-            pg_sys::NodeTag::T_DropdbStmt => vec![(*statement.cast::<pg_sys::DropdbStmt>()).dbname.cast_const()],
+            pg_sys::NodeTag::T_DropdbStmt => {
+                let drop = statement.cast::<pg_sys::DropdbStmt>();
+                let by_force = option(c"force", (*drop).options).is_some();
+                Some(Need { database: (*drop).dbname, is_drop: true, by_force })
+            }
             pg_sys::NodeTag::T_RenameStmt => {
                 let rename = statement.cast::<pg_sys::RenameStmt>();
-                if (*rename).renameType == pg_sys::ObjectType::OBJECT_DATABASE {
-                    vec![(*rename).subname.cast_const()]
-                } else {
-                    vec![]
-                }
+                if (*rename).renameType == pg_sys::ObjectType::OBJECT_DATABASE { need((*rename).subname) } else { None }
             }
             pg_sys::NodeTag::T_AlterDatabaseStmt => {
                 let alter = statement.cast::<pg_sys::AlterDatabaseStmt>();
-                option(&["tablespace"], (*alter).options).map(|_| (*alter).dbname.cast_const()).into_iter().collect()
+                option(c"tablespace", (*alter).options).and_then(|_| need((*alter).dbname))
             }
             pg_sys::NodeTag::T_CreatedbStmt => {
-                option(&["template"], (*statement.cast::<pg_sys::CreatedbStmt>()).options).into_iter().collect()
+                let template = option(c"template", (*statement.cast::<pg_sys::CreatedbStmt>()).options);
+                match template.filter(|element| !(**element).arg.is_null()) {
+                    Some(element) => need(pg_sys::defGetString(element)),
+                    None => need(c"template1".as_ptr()),
+                }
             }
-            _ => vec![],
+            _ => None,
         }
-    };
-    // SAFETY: names in a parse tree are C strings; reading the catalog in a transaction, as every statement is.
-    unsafe {
-        names
-            .into_iter()
-            .filter(|name| !name.is_null() && pg_sys::IsTransactionState())
-            .map(|name| pg_sys::get_database_oid(name, true))
-            .filter(|database| *database != pg_sys::InvalidOid && may_disturb(*database))
-            .collect()
     }
 }
 
-/// The value of an option of that name.
+/// The option of that name.
 ///
 /// # Safety
 /// `options` is a list of DefElem.
-unsafe fn option(names: &[&str], options: *mut pg_sys::List) -> Option<*const std::ffi::c_char> {
+unsafe fn option(name: &CStr, options: *mut pg_sys::List) -> Option<*mut pg_sys::DefElem> {
     // SAFETY: as the caller promises.
     unsafe {
         pgrx::PgList::<pg_sys::DefElem>::from_pg(options)
             .iter_ptr()
-            .find(|element| CStr::from_ptr((**element).defname).to_str().is_ok_and(|name| names.contains(&name)))
-            .filter(|element| !(**element).arg.is_null())
-            .map(|element| pg_sys::defGetString(element).cast_const())
+            .find(|element| CStr::from_ptr((**element).defname) == name)
     }
 }
 
@@ -168,38 +200,36 @@ fn may_disturb(database: pg_sys::Oid) -> bool {
     const CACHE: i32 = pg_sys::SysCacheIdentifier::DATABASEOID as i32;
     // SAFETY: a look-up by the cache's key, released after the owner is read.
     unsafe {
-        if pg_sys::superuser() {
-            return true;
-        }
         let tuple = pg_sys::SearchSysCache1(CACHE, pg_sys::Datum::from(database));
         if tuple.is_null() {
             return false;
         }
-        let owner = (*pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_database>()).datdba;
+        let row = pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_database>();
+        let (owner, is_template) = ((*row).datdba, (*row).datistemplate);
         pg_sys::ReleaseSysCache(tuple);
-        pg_sys::has_privs_of_role(pg_sys::GetUserId(), owner)
+        // Who may create databases may copy a template.
+        pg_sys::superuser()
+            || pg_sys::has_privs_of_role(pg_sys::GetUserId(), owner)
+            || (is_template && pg_sys::have_createdb_privilege())
     }
 }
 
-/// Asks the worker to leave and waits until it has. One that takes too long is Postgres' to complain about.
-fn let_go(database: pg_sys::Oid) {
-    if shared_memory::check().is_err() || !roster::ask_to_leave(database) {
-        return;
-    }
+/// Asks the worker to leave and waits until it has. False: there is none. One that takes too long is Postgres' to
+/// complain about.
+fn let_go(database: pg_sys::Oid) -> bool {
     const STEP: u32 = 10;
+    if !roster::ask_to_leave(database) {
+        return false;
+    }
     for _ in 0..PATIENCE_IN_MILLISECONDS / STEP {
         if roster::stage(database) == Stage::Free {
-            return;
+            break;
         }
         process::wait(i64::from(STEP));
     }
+    true
 }
 
-fn come_back(database: pg_sys::Oid) {
-    roster::ask_for(database);
-}
-
-#[pgrx::pg_guard]
 unsafe extern "C-unwind" fn access(
     kind: pg_sys::ObjectAccessType::Type,
     class: pg_sys::Oid,
@@ -207,32 +237,49 @@ unsafe extern "C-unwind" fn access(
     sub_object: std::ffi::c_int,
     argument: *mut std::ffi::c_void,
 ) {
-    if kind == pg_sys::ObjectAccessType::OAT_DROP && class == pg_sys::ExtensionRelationId {
-        DROPS.set(true);
-    }
     // SAFETY: the arguments are Postgres' own and are passed on as they came.
     unsafe {
+        if kind == pg_sys::ObjectAccessType::OAT_DROP && class == pg_sys::ExtensionRelationId {
+            note_drop(object);
+        }
         if let Some(previous) = PREVIOUS_ACCESS {
             previous(kind, class, object, sub_object, argument);
         }
     }
 }
 
-/// After the commit of a transaction that drops an extension, ours or not, the worker leaves; if it was not ours, the
-/// next call has a new one started. Nothing here can fail: an error would take the server down.
 #[pgrx::pg_guard]
-unsafe extern "C-unwind" fn at_end(event: pg_sys::XactEvent::Type, _argument: *mut std::ffi::c_void) {
-    if !DROPS.get() {
-        return;
-    }
-    match event {
-        pg_sys::XactEvent::XACT_EVENT_COMMIT => {
-            DROPS.set(false);
-            // SAFETY: a variable of this session.
-            let database = unsafe { pg_sys::MyDatabaseId };
-            roster::ask_to_leave(database);
+unsafe extern "C-unwind" fn note_drop(extension: pg_sys::Oid) {
+    // SAFETY: the extension is still in the catalog when its drop is announced; the name is a copy.
+    unsafe {
+        let name = pg_sys::get_extension_name(extension);
+        if !name.is_null() && CStr::from_ptr(name) == c"otp_gateway" {
+            DROPS.set(true);
         }
-        pg_sys::XactEvent::XACT_EVENT_ABORT | pg_sys::XactEvent::XACT_EVENT_PREPARE => DROPS.set(false),
-        _ => {}
     }
+}
+
+/// After the transaction: where it dropped the extension the worker leaves, and databases that had to be let go of have
+/// theirs back. Nothing here can fail, only atomics and SetLatch: an error would take the server down.
+unsafe extern "C-unwind" fn at_end(event: pg_sys::XactEvent::Type, _argument: *mut std::ffi::c_void) {
+    let committed = match event {
+        pg_sys::XactEvent::XACT_EVENT_COMMIT => true,
+        pg_sys::XactEvent::XACT_EVENT_ABORT | pg_sys::XactEvent::XACT_EVENT_PREPARE => false,
+        _ => return,
+    };
+    statement::forget();
+    if DROPS.replace(false) && committed {
+        // SAFETY: a variable of this session.
+        let database = unsafe { pg_sys::MyDatabaseId };
+        roster::ask_to_leave(database);
+    }
+    LET_GO.with(|let_go| {
+        if let Ok(mut let_go) = let_go.try_borrow_mut() {
+            for (database, is_drop) in let_go.drain(..) {
+                if !(committed && is_drop) {
+                    roster::ask_for(database);
+                }
+            }
+        }
+    });
 }

@@ -51,8 +51,17 @@ pub extern "C-unwind" fn otp_gateway_launcher_main(_argument: pg_sys::Datum) {
     }
     let mut crashed_at: Option<Instant> = None;
     while !ended() {
-        for database in roster::at(Stage::Wanted) {
-            start(database);
+        let wanted = roster::at(Stage::Wanted);
+        if !wanted.is_empty() {
+            // One that was dropped in the meantime would end its worker with a FATAL.
+            let existing = databases();
+            for database in wanted {
+                if existing.contains(&database) {
+                    start(database);
+                } else {
+                    roster::set(database, Stage::Free);
+                }
+            }
         }
         if roster::at(Stage::Crashed).is_empty() {
             crashed_at = None;
@@ -61,10 +70,8 @@ pub extern "C-unwind" fn otp_gateway_launcher_main(_argument: pg_sys::Datum) {
             process::wait(AFTER_CRASH.as_millis() as i64);
         } else {
             crashed_at = None;
-            let existing = databases();
             for database in roster::at(Stage::Crashed) {
-                let stage = if existing.contains(&database) { Stage::Wanted } else { Stage::Free };
-                roster::set(database, stage);
+                roster::set(database, Stage::Wanted);
             }
         }
     }

@@ -1,7 +1,8 @@
-//! By default Postgres logs the whole text of a statement that fails, literals and all. One that called a function of
-//! ours holds numbers and codes: it is logged without its text and context, whatever error ends it.
+//! By default Postgres logs the whole text of a statement that fails, literals and all. One that calls a function of
+//! ours holds numbers and codes: it is logged without its text, context and detail, whatever error ends it, and also
+//! where it fails before it gets to us.
 
-use std::cell::Cell;
+use std::{cell::Cell, ffi::CStr};
 
 use pgrx::pg_sys;
 
@@ -25,6 +26,24 @@ pub fn one_of_ours_runs() {
     OURS.set(statement_start());
 }
 
+/// Whether the statement that the client sent names one of our functions.
+fn names_ours() -> bool {
+    const FUNCTIONS: [&[u8]; 5] = [b"otp_send", b"otp_verify", b"otp_resend", b"otp_cancel", b"otp_enqueue"];
+    // SAFETY: null, or the C string of the statement that runs.
+    let statement = unsafe {
+        if pg_sys::debug_query_string.is_null() {
+            return false;
+        }
+        CStr::from_ptr(pg_sys::debug_query_string).to_bytes()
+    };
+    // All of them begin alike: one pass finds the places to look at.
+    statement.windows(4).enumerate().filter(|(_, four)| four.eq_ignore_ascii_case(b"otp_")).any(|(at, _)| {
+        FUNCTIONS
+            .iter()
+            .any(|name| statement.get(at..at + name.len()).is_some_and(|found| found.eq_ignore_ascii_case(name)))
+    })
+}
+
 fn statement_start() -> i64 {
     // SAFETY: a variable of this session.
     unsafe { pg_sys::GetCurrentStatementStartTimestamp() }
@@ -34,9 +53,14 @@ fn statement_start() -> i64 {
 unsafe extern "C-unwind" fn emit(error: *mut pg_sys::ErrorData) {
     // SAFETY: Postgres passes its own error record, which this hook may change.
     unsafe {
-        if OURS.get() != 0 && OURS.get() == statement_start() {
+        let ours = OURS.get() != 0 && OURS.get() == statement_start();
+        if (*error).output_to_server && (ours || names_ours()) {
             (*error).hide_stmt = true;
             (*error).hide_ctx = true;
+            if !(*error).detail.is_null() {
+                // For the log alone: the client has its own text back.
+                (*error).detail_log = pg_sys::pstrdup(c"(not logged: the statement calls otp_gateway)".as_ptr());
+            }
         }
         if let Some(previous) = PREVIOUS {
             previous(error);

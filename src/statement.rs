@@ -61,6 +61,15 @@ pub fn remember(call: Fingerprint, done: Done) {
     });
 }
 
+/// At the end of a transaction: two in one message begin at the same time, and their command numbers begin anew.
+pub fn forget() {
+    CALLS.with(|calls| {
+        if let Ok(mut calls) = calls.try_borrow_mut() {
+            *calls = None;
+        }
+    });
+}
+
 fn current() -> Statement {
     // SAFETY: within a statement, where a snapshot is active. The functions are PARALLEL UNSAFE, so that this is never
     // a parallel worker, which must not use a command number.

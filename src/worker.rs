@@ -30,6 +30,8 @@ pub extern "C-unwind" fn otp_gateway_worker_main(argument: pg_sys::Datum) {
     };
     let mut desk = Desk::open(database, ledger);
     roster::set(database, Stage::Running);
+    // It waits for this before it starts the next.
+    roster::wake_launcher();
     desk.recover();
     loop {
         process::reset_latch();
@@ -41,6 +43,8 @@ pub extern "C-unwind" fn otp_gateway_worker_main(argument: pg_sys::Datum) {
             process::sleep(desk.bell(), desk.next_due());
         }
     }
-    desk.close();
-    process::leave();
+    // What could not be put down is for another worker to settle, which the launcher starts.
+    if desk.close() {
+        process::leave();
+    }
 }

@@ -52,7 +52,12 @@ pub fn send(letter: &[u8], attempt: [u8; 16]) -> Result<Zeroizing<Vec<u8>>, Misu
                 Turn::Idle | Turn::Letter | Turn::Taken | Turn::NextOfReply => {}
             }
         }
-        if !matches!(slot.turn(), Turn::Taken | Turn::Reply) && !roster::wake(database) {
+        // A letter that was taken needs no waking, but it does need a worker.
+        let has_worker = match slot.turn() {
+            Turn::Taken | Turn::Reply => roster::stage(database) != Stage::Free,
+            _ => roster::wake(database),
+        };
+        if !has_worker {
             start_worker(database)?;
         }
         process::wait(LOOK_AFTER_WORKER);

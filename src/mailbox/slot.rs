@@ -127,9 +127,14 @@ impl Locked<'_> {
         from + part.len()
     }
 
+    /// Whether the part is the first of its letter or reply.
+    pub fn is_first(&self) -> bool {
+        self.slot.first.load(SeqCst) == 1
+    }
+
     /// Appends the part to `whole` (or begins it anew), wipes it, and says whether it was the last.
     pub fn take(&self, whole: &mut Vec<u8>) -> bool {
-        if self.slot.first.load(SeqCst) == 1 {
+        if self.is_first() {
             whole.zeroize();
         }
         let length = (self.slot.length.load(SeqCst) as usize).min(PART);

@@ -72,6 +72,13 @@ impl WorkerSide {
                     let (of, letter) = self.letters.entry(number).or_default();
                     if *of != call {
                         (*of, *letter) = (call, Zeroizing::default());
+                        // The worker before this one had the parts before this.
+                        if !locked.is_first() {
+                            locked.wipe();
+                            locked.give(Turn::Again);
+                            wake(locked, number);
+                            continue;
+                        }
                     }
                     if locked.take(letter) {
                         locked.give(Turn::Taken);

@@ -151,8 +151,8 @@ impl Desk {
         }
     }
 
-    /// Puts down what can be put down, and tells everybody who waits.
-    pub fn close(mut self) {
+    /// Puts down what can be put down, and tells everybody who waits. False: not everything could be put down.
+    pub fn close(mut self) -> bool {
         let why = if self.gone {
             "the extension was dropped during the call"
         } else {
@@ -163,16 +163,19 @@ impl Desk {
         let ended: Vec<u64> = deliveries.iter().map(|delivery| delivery.ticket).collect();
         deliveries
             .extend(self.in_flight.keys().filter(|number| !ended.contains(number)).map(|number| unknown(*number, why)));
-        if self.gone {
-            for delivery in deliveries {
-                if let Some(call) = self.in_flight.remove(&delivery.ticket) {
-                    let mut row = done(call.attempt, call.operation, call.verification, &call.state, Outcome::Unknown);
-                    row.vendor_message = Some(why.to_owned());
-                    self.reply(call.ticket, &Reply::Done(Box::new(row)));
-                }
-            }
-        } else if !deliveries.is_empty() {
+        if !self.gone && !deliveries.is_empty() {
             self.conclude(deliveries);
+            // Dropped, or locked by somebody, just now: what is left in flight there becomes unknown at the next start.
+            deliveries = std::mem::take(&mut self.unrecorded);
+        }
+        let recorded = deliveries.is_empty();
+        for delivery in deliveries {
+            if let Some(call) = self.in_flight.remove(&delivery.ticket) {
+                let mut row = done(call.attempt, call.operation, call.verification, &call.state, Outcome::Unknown);
+                row.status = Status::Unknown;
+                row.vendor_message = Some(why.to_owned());
+                self.reply(call.ticket, &Reply::Done(Box::new(row)));
+            }
         }
         let waiting: Vec<(Ticket, Letter)> =
             self.pending.drain(..).chain(self.busy.drain().flat_map(|(_, waiting)| waiting)).collect();
@@ -182,6 +185,7 @@ impl Desk {
         for incoming in self.mailbox.collect() {
             self.reply(incoming.ticket, &stopped());
         }
+        recorded || self.gone
     }
 }
 
@@ -217,8 +221,10 @@ pub fn turn_away(database: pg_sys::Oid) {
         "the extension is not committed in this database; nothing was sent",
         "COMMIT the transaction with CREATE EXTENSION otp_gateway first.",
     ));
-    for incoming in mailbox.collect() {
-        mailbox.reply(incoming.ticket, letter::write(&refused));
+    let waiting: Vec<Ticket> = mailbox.take_over().into_iter().map(|lost| lost.ticket).collect();
+    let calling: Vec<Ticket> = mailbox.collect().into_iter().map(|incoming| incoming.ticket).collect();
+    for ticket in waiting.into_iter().chain(calling) {
+        mailbox.reply(ticket, letter::write(&refused));
     }
 }
 

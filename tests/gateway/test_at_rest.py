@@ -18,7 +18,7 @@ import psycopg2
 import pytest
 
 from cluster import Cluster, kill
-from conftest import FLOWS, Gateway, listed
+from conftest import FLOWS, Gateway
 
 VISIBLE = "control" + secrets.token_hex(8)
 
@@ -321,7 +321,7 @@ def test_all_flows(place, simulator):
     ) == [(0,)]
     rows = place.as_text()
     assert VISIBLE in rows
-    assert sorted(needle for needle in canaries.needles() if needle.lower() in rows.lower()) == []
+    assert sorted(needle for needle in canaries.needles() if needle in rows) == []
 
     gateway.execute(f"DO $$ BEGIN RAISE LOG 'in the log: %', '{VISIBLE}'; END $$")
     gateway.execute("CHECKPOINT")

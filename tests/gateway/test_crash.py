@@ -6,7 +6,6 @@ killed. `OTP_CRASH_SEED` repeats a run.
 """
 
 import collections
-import json
 import os
 import random
 import threading
@@ -174,12 +173,13 @@ def test_killed_process_under_load(crashable, simulator, victim):
         before = simulator.count()
         load = Load(crashable, sessions=16, first_number=round * 100_000)
         assert simulator.count(atleast=before + dice.randrange(20, 100), wait=20000) > before
-        with crashable.connect() as looker:
-            pid = worker_pid(crashable, looker) if victim == "worker" else crashable.execute(
-                "SELECT pid FROM pg_stat_activity WHERE query LIKE '%%FROM otp_%%' AND pid <> pg_backend_pid() LIMIT 1",
-                None, looker,
-            )[0][0]
-            kill(pid)
+        looker = crashable.connect()
+        pid = worker_pid(crashable, looker) if victim == "worker" else crashable.execute(
+            "SELECT pid FROM pg_stat_activity WHERE query LIKE '%FROM otp_%' AND pid <> pg_backend_pid() LIMIT 1",
+            None, looker,
+        )[0][0]
+        looker.close()
+        kill(pid)
         load.end()
         heard += load.heard
         session = await_none_in_flight(crashable)

@@ -2,7 +2,6 @@
 or option and its rule, and a hint what to do; and no value of a payload is in any text that a client or a log gets.
 Options are checked when they are written, credentials and keys when they are used."""
 
-import contextlib
 import json
 import os
 import pathlib
@@ -11,16 +10,13 @@ import shutil
 import subprocess
 import tempfile
 import threading
-import time
-
 import psycopg2
 import pytest
 
 from cluster import Cluster, free_port
 from conftest import CREDENTIALS, FLOWS, Gateway, listed
 
-CANARIES = {
-    "mobile": "9123498761",
+from cluster import Cluster    "mobile": "9123498761",
     "lk": "0771239876",
     "aadhaar": "481516234299",
     "token": "tok-Qz81mVx7Lw",

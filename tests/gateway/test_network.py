@@ -3,6 +3,7 @@ vendor answers (too much, half of it, nonsense, an HTTP status alone) becomes an
 record, and harms no other call."""
 
 import contextlib
+import email.utils
 import json
 import os
 import pathlib
@@ -11,11 +12,11 @@ import socket
 import ssl
 import threading
 import time
+import warnings
 
-import psycopg2
 import pytest
 
-from cluster import Cluster, free_port
+from cluster import Cluster
 from conftest import FLOWS, Gateway
 from test_at_most_once import at
 
@@ -71,11 +72,13 @@ def test_https_to_another_name(gateway, simulator, tls):
 
 
 def test_old_tls_is_refused(gateway, simulator, tls):
-    with socket.create_server(("127.0.0.1", 0)) as listener:
+    with socket.create_server(("127.0.0.1", 0)) as listener, warnings.catch_warnings():
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(*(tls / name for name in server_certificate(tls)))
+        # Any certificate serves: the handshake ends before it is looked at.
+        context.load_cert_chain(tls / "client.pem", tls / "client.key")
         with contextlib.suppress(Exception):
             context.set_ciphers("ALL:@SECLEVEL=0")
+        warnings.simplefilter("ignore", DeprecationWarning)
         context.minimum_version = ssl.TLSVersion.TLSv1
         context.maximum_version = ssl.TLSVersion.TLSv1_1
         got = []
@@ -92,11 +95,6 @@ def test_old_tls_is_refused(gateway, simulator, tls):
         row = gateway.send()
         assert (row["outcome"], got) == ("unreachable", [])
         listener.shutdown(socket.SHUT_RDWR)
-
-
-def server_certificate(tls):
-    """Any certificate with its key serves here: the handshake ends before it is looked at."""
-    return "client.pem", "client.key"
 
 
 def test_mutual_tls(gateway, simulator, tls):
@@ -140,7 +138,8 @@ def test_broken_certificate_file(gateway, simulator, tls, file, what):
 @pytest.fixture
 def oauth(gateway, simulator):
     def provider(name="relid_oauth", **credentials):
-        credentials = {"client_id": "otp-app", "client_secret": "otp-secret", **credentials}
+        # Of its own for each test: the worker keeps tokens.
+        credentials = {"client_id": f"otp-app-{os.urandom(4).hex()}", "client_secret": "otp-secret", **credentials}
         gateway.create_provider(name, "relid", credentials, token_url=simulator.url("relid") + "/oauth/token")
 
     return provider
@@ -346,8 +345,6 @@ def test_bare_status(gateway, simulator, status, body, headers, outcome, retryab
 
 def test_retry_after_as_a_date(gateway, simulator):
     """RFC 9110 has two forms of Retry-After."""
-    import email.utils
-
     simulator.fault("status", status=429, headers={"Retry-After": email.utils.formatdate(time.time() + 60, usegmt=True)})
     assert 50 <= gateway.send()["retry_after"].total_seconds() <= 61
 

@@ -8,21 +8,21 @@
 CREATE SCHEMA otp_gateway;
 COMMENT ON SCHEMA otp_gateway IS 'the record that the extension otp_gateway keeps of one-time-password flows';
 
-CREATE TYPE otp_gateway.status AS ENUM (
+CREATE DOMAIN otp_gateway.status AS text CHECK (VALUE IN (
     'queued', 'sending', 'pending', 'approved', 'canceled', 'expired', 'max_attempts_reached', 'failed', 'blocked', 'unknown'
-);
-COMMENT ON TYPE otp_gateway.status IS
+));
+COMMENT ON DOMAIN otp_gateway.status IS
 'where a verification stands; approved, canceled, expired, max_attempts_reached, failed and blocked are terminal and never reopen';
 
-CREATE TYPE otp_gateway.operation AS ENUM ('send', 'verify', 'resend', 'cancel');
-COMMENT ON TYPE otp_gateway.operation IS 'what an attempt asks of a vendor';
+CREATE DOMAIN otp_gateway.operation AS text CHECK (VALUE IN ('send', 'verify', 'resend', 'cancel'));
+COMMENT ON DOMAIN otp_gateway.operation IS 'what an attempt asks of a vendor';
 
-CREATE TYPE otp_gateway.outcome AS ENUM (
+CREATE DOMAIN otp_gateway.outcome AS text CHECK (VALUE IN (
     'sent', 'approved', 'canceled', 'invalid_code', 'expired', 'already_used', 'already_registered', 'max_attempts_reached',
     'not_found', 'rate_limited', 'invalid_request', 'auth_failed', 'refused', 'provider_error', 'unreachable', 'unknown',
     'blocked'
-);
-COMMENT ON TYPE otp_gateway.outcome IS
+));
+COMMENT ON DOMAIN otp_gateway.outcome IS
 'how an attempt ended, in one vocabulary for all vendors; unknown: it may or may not have happened, and is never repeated';
 
 CREATE TABLE otp_gateway.verification (
@@ -101,54 +101,52 @@ SELECT pg_catalog.pg_extension_config_dump('otp_gateway.verification', '');
 SELECT pg_catalog.pg_extension_config_dump('otp_gateway.attempt', '');
 SELECT pg_catalog.pg_extension_config_dump('otp_gateway.reference', '');
 
-CREATE TYPE otp_gateway.result AS (
-    verification_id uuid,
-    attempt_id uuid,
-    status otp_gateway.status,
-    outcome otp_gateway.outcome,
-    retryable boolean,
-    attempts_left integer,
-    retry_after interval,
-    expires_at timestamptz,
-    reference text,
-    vendor_code text,
-    vendor_message text,
-    response jsonb
-);
-COMMENT ON TYPE otp_gateway.result IS 'what every otp_ function returns: one row; a business outcome is a row, never an error';
-COMMENT ON COLUMN otp_gateway.result.verification_id IS 'keep it: otp_verify, otp_resend and otp_cancel take it';
-COMMENT ON COLUMN otp_gateway.result.attempt_id IS 'the row in otp_gateway.attempt';
-COMMENT ON COLUMN otp_gateway.result.status IS 'where the verification stands now';
-COMMENT ON COLUMN otp_gateway.result.outcome IS 'how this attempt ended';
-COMMENT ON COLUMN otp_gateway.result.retryable IS 'the same call may safely be made again: after retry_after, or for invalid_code with another code';
-COMMENT ON COLUMN otp_gateway.result.attempts_left IS 'checks left';
-COMMENT ON COLUMN otp_gateway.result.retry_after IS 'how long the vendor asks to wait';
-COMMENT ON COLUMN otp_gateway.result.reference IS 'the reference of this flow at the vendor';
-COMMENT ON COLUMN otp_gateway.result.response IS 'the vendor''s answer as it came';
-
-CREATE FUNCTION @extschema@.otp_send(provider text, payload jsonb) RETURNS otp_gateway.result
-LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'otp_send';
+-- Every function returns one row, by OUT parameters: a composite type of ours could not be put out any more by a call
+-- during which the extension is dropped.
+CREATE FUNCTION @extschema@.otp_send(
+    provider text, payload jsonb,
+    OUT verification_id uuid, OUT attempt_id uuid, OUT status text, OUT outcome text, OUT retryable boolean,
+    OUT attempts_left integer, OUT retry_after interval, OUT expires_at timestamptz, OUT reference text,
+    OUT vendor_code text, OUT vendor_message text, OUT response jsonb
+) LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'otp_send';
 COMMENT ON FUNCTION @extschema@.otp_send(text, jsonb) IS
-'asks the provider (a foreign server) to send a code now and waits for the answer; a rollback does not unsend it';
+'Asks the provider (a foreign server) to send a code now and waits for the answer; a rollback does not unsend it. Returns one row; a business outcome is a row, never an error. verification_id: keep it, otp_verify, otp_resend and otp_cancel take it; attempt_id: the row in otp_gateway.attempt; status: where the verification stands now; outcome: how this attempt ended; retryable: the same call may safely be made again (after retry_after, or for invalid_code with another code); attempts_left: checks left; reference: of this flow at the vendor; response: the vendor''s answer as it came.';
 
-CREATE FUNCTION @extschema@.otp_verify(verification_id uuid, otp text, payload jsonb DEFAULT '{}') RETURNS otp_gateway.result
-LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'otp_verify_by_id';
+CREATE FUNCTION @extschema@.otp_verify(
+    verification_id uuid, otp text, payload jsonb DEFAULT '{}',
+    OUT verification_id uuid, OUT attempt_id uuid, OUT status text, OUT outcome text, OUT retryable boolean,
+    OUT attempts_left integer, OUT retry_after interval, OUT expires_at timestamptz, OUT reference text,
+    OUT vendor_code text, OUT vendor_message text, OUT response jsonb
+) LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'otp_verify_by_id';
 COMMENT ON FUNCTION @extschema@.otp_verify(uuid, text, jsonb) IS
-'has the vendor check the user''s code for a verification that otp_send began; the try counts even if you roll back';
+'Has the vendor check the user''s code for a verification that otp_send began; the try counts even if you roll back. Returns one row; a business outcome is a row, never an error. verification_id: keep it, otp_verify, otp_resend and otp_cancel take it; attempt_id: the row in otp_gateway.attempt; status: where the verification stands now; outcome: how this attempt ended; retryable: the same call may safely be made again (after retry_after, or for invalid_code with another code); attempts_left: checks left; reference: of this flow at the vendor; response: the vendor''s answer as it came.';
 
-CREATE FUNCTION @extschema@.otp_verify(provider text, otp text, payload jsonb DEFAULT '{}') RETURNS otp_gateway.result
-LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'otp_verify_by_provider';
+CREATE FUNCTION @extschema@.otp_verify(
+    provider text, otp text, payload jsonb DEFAULT '{}',
+    OUT verification_id uuid, OUT attempt_id uuid, OUT status text, OUT outcome text, OUT retryable boolean,
+    OUT attempts_left integer, OUT retry_after interval, OUT expires_at timestamptz, OUT reference text,
+    OUT vendor_code text, OUT vendor_message text, OUT response jsonb
+) LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'otp_verify_by_provider';
 COMMENT ON FUNCTION @extschema@.otp_verify(text, text, jsonb) IS
-'has the vendor check a code of a flow begun elsewhere, found by reference or recipient in the payload; a first argument that reads as a uuid is taken for a verification id';
+'Has the vendor check a code of a flow begun elsewhere, found by reference or recipient in the payload; a first argument that reads as a uuid is taken for a verification id. Returns one row; a business outcome is a row, never an error. verification_id: keep it, otp_verify, otp_resend and otp_cancel take it; attempt_id: the row in otp_gateway.attempt; status: where the verification stands now; outcome: how this attempt ended; retryable: the same call may safely be made again (after retry_after, or for invalid_code with another code); attempts_left: checks left; reference: of this flow at the vendor; response: the vendor''s answer as it came.';
 
-CREATE FUNCTION @extschema@.otp_resend(verification_id uuid, payload jsonb DEFAULT '{}') RETURNS otp_gateway.result
-LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'otp_resend';
+CREATE FUNCTION @extschema@.otp_resend(
+    verification_id uuid, payload jsonb DEFAULT '{}',
+    OUT verification_id uuid, OUT attempt_id uuid, OUT status text, OUT outcome text, OUT retryable boolean,
+    OUT attempts_left integer, OUT retry_after interval, OUT expires_at timestamptz, OUT reference text,
+    OUT vendor_code text, OUT vendor_message text, OUT response jsonb
+) LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'otp_resend';
 COMMENT ON FUNCTION @extschema@.otp_resend(uuid, jsonb) IS
-'has the vendor send a code again; payload holds what differs from the send';
+'Has the vendor send a code again; payload holds what differs from the send. Returns one row; a business outcome is a row, never an error. verification_id: keep it, otp_verify, otp_resend and otp_cancel take it; attempt_id: the row in otp_gateway.attempt; status: where the verification stands now; outcome: how this attempt ended; retryable: the same call may safely be made again (after retry_after, or for invalid_code with another code); attempts_left: checks left; reference: of this flow at the vendor; response: the vendor''s answer as it came.';
 
-CREATE FUNCTION @extschema@.otp_cancel(verification_id uuid) RETURNS otp_gateway.result
-LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'otp_cancel';
-COMMENT ON FUNCTION @extschema@.otp_cancel(uuid) IS 'has the vendor void the code, where it can: REL-ID';
+CREATE FUNCTION @extschema@.otp_cancel(
+    verification_id uuid,
+    OUT verification_id uuid, OUT attempt_id uuid, OUT status text, OUT outcome text, OUT retryable boolean,
+    OUT attempts_left integer, OUT retry_after interval, OUT expires_at timestamptz, OUT reference text,
+    OUT vendor_code text, OUT vendor_message text, OUT response jsonb
+) LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'otp_cancel';
+COMMENT ON FUNCTION @extschema@.otp_cancel(uuid) IS
+'Has the vendor void the code, where it can: REL-ID. Returns one row; a business outcome is a row, never an error. verification_id: keep it, otp_verify, otp_resend and otp_cancel take it; attempt_id: the row in otp_gateway.attempt; status: where the verification stands now; outcome: how this attempt ended; retryable: the same call may safely be made again (after retry_after, or for invalid_code with another code); attempts_left: checks left; reference: of this flow at the vendor; response: the vendor''s answer as it came.';
 
 CREATE FUNCTION otp_gateway.iserveu_validator(options text[], catalog oid) RETURNS void
 LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'iserveu_validator';

@@ -100,8 +100,8 @@ impl Writer<'_, '_> {
         self.run(&self.ledger.statements.insert_attempts, &self.ledger.attempt, rows, |row, columns| {
             columns.uuid(1, row.id);
             columns.uuid(2, row.verification);
-            columns.label(3, Some(row.operation.as_str()));
-            columns.label(4, row.refused.map(Outcome::as_str));
+            columns.text(3, Some(row.operation.as_str()));
+            columns.text(4, row.refused.map(Outcome::as_str));
             columns.time(9, Some(row.started_at));
             columns.time(10, row.refused.map(|_| row.started_at));
         })
@@ -110,7 +110,7 @@ impl Writer<'_, '_> {
     pub fn complete_attempts(&mut self, rows: &[Completion]) -> Result<(), Failure> {
         self.run(&self.ledger.statements.complete_attempts, &self.ledger.attempt, rows, |row, columns| {
             columns.uuid(1, row.id);
-            columns.label(4, Some(row.outcome.as_str()));
+            columns.text(4, Some(row.outcome.as_str()));
             columns.integer(5, row.http_status.map(i32::from));
             columns.text(6, row.vendor_code.as_deref());
             columns.text(7, row.vendor_message.as_deref());
@@ -197,7 +197,7 @@ impl Writer<'_, '_> {
 
 /// The columns that a verification's state fills.
 fn state(columns: &mut Columns, state: &Verification) {
-    columns.label(4, Some(state.status.as_str()));
+    columns.text(4, Some(state.status.as_str()));
     columns.text(7, state.reference.as_deref());
     columns.time(10, state.expires_at);
     columns.time(11, state.approved_at);

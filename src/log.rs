@@ -2,7 +2,10 @@
 //! ours holds numbers and codes: it is logged without its text, context and detail, whatever error ends it, and also
 //! where it fails before it gets to us.
 
-use std::{cell::Cell, ffi::CStr};
+use std::{
+    cell::Cell,
+    ffi::{CStr, c_char},
+};
 
 use pgrx::pg_sys;
 
@@ -26,21 +29,20 @@ pub fn one_of_ours_runs() {
     OURS.set(statement_start());
 }
 
-/// Whether the statement that the client sent names one of our functions.
-fn names_ours() -> bool {
+/// Whether a text, null or a C string, names one of our functions.
+///
+/// # Safety
+/// As it says.
+unsafe fn names_ours(text: *const c_char) -> bool {
     const FUNCTIONS: [&[u8]; 5] = [b"otp_send", b"otp_verify", b"otp_resend", b"otp_cancel", b"otp_enqueue"];
-    // SAFETY: null, or the C string of the statement that runs.
-    let statement = unsafe {
-        if pg_sys::debug_query_string.is_null() {
-            return false;
-        }
-        CStr::from_ptr(pg_sys::debug_query_string).to_bytes()
-    };
+    if text.is_null() {
+        return false;
+    }
+    // SAFETY: as the caller promises.
+    let text = unsafe { CStr::from_ptr(text) }.to_bytes();
     // All of them begin alike: one pass finds the places to look at.
-    statement.windows(4).enumerate().filter(|(_, four)| four.eq_ignore_ascii_case(b"otp_")).any(|(at, _)| {
-        FUNCTIONS
-            .iter()
-            .any(|name| statement.get(at..at + name.len()).is_some_and(|found| found.eq_ignore_ascii_case(name)))
+    text.windows(4).enumerate().filter(|(_, four)| four.eq_ignore_ascii_case(b"otp_")).any(|(at, _)| {
+        FUNCTIONS.iter().any(|name| text.get(at..at + name.len()).is_some_and(|found| found.eq_ignore_ascii_case(name)))
     })
 }
 
@@ -54,7 +56,9 @@ unsafe extern "C-unwind" fn emit(error: *mut pg_sys::ErrorData) {
     // SAFETY: Postgres passes its own error record, which this hook may change.
     unsafe {
         let ours = OURS.get() != 0 && OURS.get() == statement_start();
-        if (*error).output_to_server && (ours || names_ours()) {
+        // The statement that runs; or, where the postmaster says what a crashed session ran, the detail.
+        let named = || names_ours(pg_sys::debug_query_string) || names_ours((*error).detail);
+        if (*error).output_to_server && (ours || named()) {
             (*error).hide_stmt = true;
             (*error).hide_ctx = true;
             if !(*error).detail.is_null() {

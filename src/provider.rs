@@ -136,5 +136,12 @@ fn read_credential(option: &str, path: &str) -> Result<Secret, Misuse> {
             "It must exist on the server and be readable by the server's system user.",
         )
     })?;
-    Ok(Secret::new(text.trim_end_matches(['\r', '\n'])))
+    let text = text.trim_end_matches(['\r', '\n']);
+    if text.is_empty() {
+        return Err(Misuse::not_ready(
+            format!("the file of user mapping option {option} is empty"),
+            "It holds the credential, in one line.",
+        ));
+    }
+    Ok(Secret::new(text))
 }

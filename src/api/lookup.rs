@@ -84,7 +84,10 @@ fn scan(id: Uuid) -> Result<Option<(Recorded, String)>, Misuse> {
             let recorded = Recorded {
                 provider: row.value(column::PROVIDER).unwrap_or_default(),
                 vendor: row.value(column::VENDOR).unwrap_or_default(),
-                status: row.status().unwrap_or(Status::Unknown),
+                status: row
+                    .value::<String>(column::STATUS)
+                    .and_then(|label| Status::from_label(&label))
+                    .unwrap_or(Status::Unknown),
                 reference: row.value(column::REFERENCE),
                 sealed: row.value(column::SEALED),
             };
@@ -121,16 +124,6 @@ impl TupleValues {
     unsafe fn value<T: FromDatum>(&self, column: i16) -> Option<T> {
         // SAFETY: as the caller promises.
         unsafe { T::from_datum(self.datum(column)?, false) }
-    }
-
-    /// # Safety
-    /// The tuple is the scan's current one.
-    unsafe fn status(&self) -> Option<Status> {
-        // SAFETY: the column is an enum; enum_out gives its label.
-        unsafe {
-            let label = pgrx::direct_function_call::<&CStr>(pg_sys::enum_out, &[self.datum(column::STATUS)])?;
-            Status::from_label(label.to_str().ok()?)
-        }
     }
 }
 

@@ -1,12 +1,12 @@
-//! The row that every function returns: `otp_gateway.result`.
+//! The row that every function returns: its OUT parameters.
 
-use std::ffi::{CStr, CString};
+use std::ffi::CString;
 
 use pgrx::{IntoDatum, pg_sys};
 
 use crate::letter::Done;
 
-/// The type of the row, found through the function itself, not through search_path.
+/// The type of the row, found through the function itself, not through search_path; nothing of it is looked up again.
 pub struct Row {
     descriptor: pg_sys::TupleDesc,
 }
@@ -16,16 +16,11 @@ const COLUMNS: usize = 12;
 impl Row {
     pub fn of(fcinfo: pg_sys::FunctionCallInfo) -> Self {
         let mut descriptor: pg_sys::TupleDesc = std::ptr::null_mut();
-        // SAFETY: fcinfo is Postgres' own for this call; our functions are declared to return a composite type.
+        // SAFETY: fcinfo is Postgres' own for this call; our functions are declared with OUT parameters.
         unsafe {
             pg_sys::get_call_result_type(fcinfo, std::ptr::null_mut(), &mut descriptor);
             Self { descriptor: pg_sys::BlessTupleDesc(descriptor) }
         }
-    }
-
-    fn type_of(&self, column: usize) -> pg_sys::Oid {
-        // SAFETY: the descriptor has COLUMNS attributes.
-        unsafe { pg_sys::SPI_gettypeid(self.descriptor, column as i32 + 1) }
     }
 
     pub fn fill(&self, done: &Done) -> pg_sys::Datum {
@@ -34,8 +29,8 @@ impl Row {
             [
                 pgrx::datum::Uuid::from_bytes(*done.verification.as_bytes()).into_datum(),
                 pgrx::datum::Uuid::from_bytes(*done.attempt.as_bytes()).into_datum(),
-                enum_label(done.status.as_str(), self.type_of(2)),
-                enum_label(done.outcome.as_str(), self.type_of(3)),
+                done.status.as_str().into_datum(),
+                done.outcome.as_str().into_datum(),
                 done.retryable.into_datum(),
                 i32::try_from(done.attempts_left).unwrap_or(i32::MAX).into_datum(),
                 done.retry_after.map(interval),
@@ -56,14 +51,6 @@ impl Row {
     }
 }
 
-/// # Safety
-/// `of` is an enum type that has the label.
-unsafe fn enum_label(label: &str, of: pg_sys::Oid) -> Option<pg_sys::Datum> {
-    let label = CString::new(label).ok()?;
-    // SAFETY: as the caller promises.
-    unsafe { pgrx::direct_function_call_as_datum(pg_sys::enum_in, &[label.as_c_str().into_datum(), of.into_datum()]) }
-}
-
 fn interval(micros: i64) -> pg_sys::Datum {
     // SAFETY: allocated in the caller's memory context, where the row is formed.
     unsafe {
@@ -77,7 +64,6 @@ fn interval(micros: i64) -> pg_sys::Datum {
 /// On the main thread; the text is JSON that jsonb can hold, which the worker made sure of.
 unsafe fn jsonb(json: &str) -> Option<pg_sys::Datum> {
     let text = CString::new(json).ok()?;
-    let text: &CStr = &text;
     // SAFETY: jsonb_in reads a C string.
-    unsafe { pgrx::direct_function_call_as_datum(pg_sys::jsonb_in, &[text.into_datum()]) }
+    unsafe { pgrx::direct_function_call_as_datum(pg_sys::jsonb_in, &[text.as_c_str().into_datum()]) }
 }

@@ -1,10 +1,6 @@
 //! Rows as one argument: an array of a table's row type.
 
-use std::{
-    cell::RefCell,
-    collections::HashMap,
-    ffi::{CStr, CString},
-};
+use std::ffi::{CStr, CString};
 
 use pgrx::{IntoDatum, datum::DatumWithOid, pg_sys};
 use policy::Micros;
@@ -45,16 +41,12 @@ impl RowType {
         }
     }
 
-    /// The rows, each with its columns filled by name order of the install script; a column that is left out is null.
+    /// The rows, each with its columns filled by their order in the install script; a column that is left out is null.
     pub fn array<T>(&self, rows: &[T], fill: impl Fn(&T, &mut Columns)) -> DatumWithOid<'static> {
         // SAFETY: each datum is of its column's type, which `fill` answers for; the arrays have the descriptor's length.
         unsafe {
             let width = (*self.descriptor).natts as usize;
-            let mut columns = Columns {
-                values: vec![pg_sys::Datum::from(0); width],
-                nulls: vec![true; width],
-                descriptor: self.descriptor,
-            };
+            let mut columns = Columns { values: vec![pg_sys::Datum::from(0); width], nulls: vec![true; width] };
             let mut records: Vec<pg_sys::Datum> = rows
                 .iter()
                 .map(|row| {
@@ -92,12 +84,6 @@ impl IntoDatum for Record {
 pub struct Columns {
     values: Vec<pg_sys::Datum>,
     nulls: Vec<bool>,
-    descriptor: pg_sys::TupleDesc,
-}
-
-thread_local! {
-    /// The OIDs of enum labels, which do not change while the extension is installed; a worker does not outlive that.
-    static LABELS: RefCell<HashMap<(pg_sys::Oid, &'static str), pg_sys::Datum>> = RefCell::default();
 }
 
 impl Columns {
@@ -141,26 +127,6 @@ impl Columns {
 
     pub fn integer(&mut self, column: usize, value: Option<i32>) {
         self.set(column, value.into_datum());
-    }
-
-    /// A label of the column's enum type.
-    pub fn label(&mut self, column: usize, label: Option<&'static str>) {
-        let Some(label) = label else { return };
-        // SAFETY: the column is an enum that has the label.
-        let datum = unsafe {
-            let of = pg_sys::SPI_gettypeid(self.descriptor, column as i32);
-            LABELS.with_borrow_mut(|labels| {
-                *labels.entry((of, label)).or_insert_with(|| {
-                    let text = CString::new(label).unwrap_or_default();
-                    pgrx::direct_function_call_as_datum(
-                        pg_sys::enum_in,
-                        &[text.as_c_str().into_datum(), of.into_datum()],
-                    )
-                    .unwrap_or(pg_sys::Datum::from(0))
-                })
-            })
-        };
-        self.set(column, Some(datum));
     }
 
     /// JSON text, as jsonb.

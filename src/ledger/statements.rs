@@ -53,7 +53,7 @@ statements! {
       "INSERT INTO otp_gateway.reference SELECT n.* FROM pg_catalog.unnest($1) AS n"
 
     select_verifications(pg_sys::UUIDARRAYOID)
-      "SELECT id, status::text, reference, expires_at, approved_at, send_count, check_count, max_checks,
+      "SELECT id, status, reference, expires_at, approved_at, send_count, check_count, max_checks,
               created_at
        FROM otp_gateway.verification WHERE id OPERATOR(pg_catalog.=) ANY ($1)"
 
@@ -68,11 +68,11 @@ statements! {
        ORDER BY id DESC"
 
     select_in_flight(pg_sys::UUIDOID)
-      "SELECT id, verification_id, operation::text, outcome::text, vendor_code, vendor_message, response::text
+      "SELECT id, verification_id, operation, outcome, vendor_code, vendor_message, response::text
        FROM otp_gateway.attempt WHERE id OPERATOR(pg_catalog.>=) $1 AND outcome IS NULL"
 
     select_attempt(pg_sys::UUIDOID)
-      "SELECT id, verification_id, operation::text, outcome::text, vendor_code, vendor_message, response::text
+      "SELECT id, verification_id, operation, outcome, vendor_code, vendor_message, response::text
        FROM otp_gateway.attempt WHERE id OPERATOR(pg_catalog.=) $1"
 
     select_last_attempt()

@@ -139,7 +139,7 @@ def test_immediate_stops_under_load(crashable, simulator):
         before = simulator.count()
         load = Load(crashable, sessions=16, first_number=round * 100_000)
         arrived = simulator.count(atleast=before + dice.randrange(1, 150), wait=20000)
-        assert arrived > before, "no load"
+        assert arrived > before, f"no load: {load.surprises[:1]}"
         crashable.cluster.stop("immediate")
         load.end()
         heard += load.heard
@@ -172,7 +172,7 @@ def test_killed_process_under_load(crashable, simulator, victim):
         simulator.fault("latency", ms=dice.choice([0, 10]))
         before = simulator.count()
         load = Load(crashable, sessions=16, first_number=round * 100_000)
-        assert simulator.count(atleast=before + dice.randrange(20, 100), wait=20000) > before
+        assert simulator.count(atleast=before + dice.randrange(20, 100), wait=20000) > before, load.surprises[:1]
         looker = crashable.connect()
         pid = worker_pid(crashable, looker) if victim == "worker" else crashable.execute(
             "SELECT pid FROM pg_stat_activity WHERE query LIKE '%FROM otp_%' AND pid <> pg_backend_pid() LIMIT 1",

@@ -7,16 +7,16 @@ import os
 import pathlib
 import pwd
 import shutil
-import subprocess
 import tempfile
-import threading
+
 import psycopg2
 import pytest
 
-from cluster import Cluster, free_port
+from cluster import Cluster
 from conftest import CREDENTIALS, FLOWS, Gateway, listed
 
-from cluster import Cluster    "mobile": "9123498761",
+CANARIES = {
+    "mobile": "9123498761",
     "lk": "0771239876",
     "aadhaar": "481516234299",
     "token": "tok-Qz81mVx7Lw",

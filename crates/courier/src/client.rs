@@ -26,8 +26,9 @@ impl Clients {
             path.as_ref().map(|path| (path.clone(), fs::metadata(path).and_then(|meta| meta.modified()).ok()))
         };
         let key = Key {
-            // Shorter than the whole, so that it is the connect that times out, and `unreachable` can be told.
-            connect_timeout: route.connect_timeout.min(route.timeout.mul_f32(0.9)),
+            // Ends before the whole does, also after the longest wait for a place: it is the connect that times out then,
+            // and `unreachable` can be told.
+            connect_timeout: route.connect_timeout.min(route.timeout.mul_f32(0.45)),
             files: [file(&route.ca_file), file(&route.client_cert_file), file(&route.client_key_file)],
         };
         let mut clients = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -60,7 +61,9 @@ fn build(route: &Route, connect_timeout: Duration) -> Result<Client, String> {
     if let Some(path) = &route.ca_file {
         let pem = read("ca_file", path)?;
         let certificates = Certificate::from_pem_bundle(&pem)
-            .map_err(|_| format!("ca_file {path} holds no certificate in PEM form"))?;
+            .ok()
+            .filter(|certificates| !certificates.is_empty())
+            .ok_or_else(|| format!("ca_file {path} holds no certificate in PEM form"))?;
         builder = builder.tls_certs_only(certificates);
     }
     if let (Some(certificate), Some(key)) = (&route.client_cert_file, &route.client_key_file) {

@@ -1,4 +1,4 @@
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use reqwest::{
     Client, Url,
@@ -21,11 +21,14 @@ pub async fn carry(parcel: Parcel, clients: &Clients, tokens: &Tokens, place: &S
         redact(parcel.dialect, &parcel.secrets, &mut response);
         response
     });
-    let vendor_message = reading.vendor_message.as_deref().map(|message| redact_text(&parcel.secrets, message));
+    // A vendor that echoes what it was sent must not get it on record.
+    let clean = |text: &Option<String>| text.as_deref().map(|text| redact_text(&parcel.secrets, text));
+    let (vendor_code, vendor_message) = (clean(&reading.vendor_code), clean(&reading.vendor_message));
+    let reference = reading.reference.filter(|reference| redact_text(&parcel.secrets, reference) == *reference);
     Delivery {
         ticket: parcel.ticket,
         http_status: end.http_status,
-        reading: Reading { vendor_message, ..reading },
+        reading: Reading { vendor_code, vendor_message, reference, ..reading },
         record,
         voided: end.voided,
     }
@@ -60,16 +63,19 @@ async fn call(
     end: &mut End,
 ) -> Result<Reading, Reading> {
     let route = &parcel.route;
-    let Ok(Ok(_place)) = timeout_at(Instant::now() + route.timeout, place.acquire()).await else {
+    let began = Instant::now();
+    let deadline = began + route.timeout;
+    // Half of the time at most: so that what is left is enough to tell a connection that failed from an answer that
+    // did not come.
+    let Ok(Ok(_place)) = timeout_at(began + route.timeout / 2, place.acquire()).await else {
         return Err(reading(
             Outcome::Unreachable,
             format!(
-                "no place among max_in_flight ({}) came free within timeout; nothing was sent",
+                "no place among max_in_flight ({}) came free within half of timeout; nothing was sent",
                 route.max_in_flight
             ),
         ));
     };
-    let deadline = Instant::now() + route.timeout;
     let client = clients.get(route).map_err(|why| reading(Outcome::Unreachable, why))?;
     let post = async |request: &Request, operation: Operation| -> Result<(Reading, u16), Reading> {
         let mut bearer = match &route.oauth {
@@ -150,11 +156,7 @@ pub async fn post(
     let sent = client.post(url).headers(headers).body(request.body.reveal().to_owned()).timeout(left).send().await;
     let mut response = sent.map_err(|error| failure(&error))?;
     let status = response.status().as_u16();
-    let retry_after = response
-        .headers()
-        .get(RETRY_AFTER)
-        .and_then(|value| value.to_str().ok()?.trim().parse().ok())
-        .map(Duration::from_secs);
+    let retry_after = response.headers().get(RETRY_AFTER).and_then(|value| wait_of(value.to_str().ok()?.trim()));
     let mut body = Zeroizing::new(Vec::new());
     // One byte over the limit is enough to know; what else comes is not read.
     while body.len() <= MAX_ANSWER_BYTES {
@@ -169,6 +171,14 @@ pub async fn post(
     }
     body.truncate(MAX_ANSWER_BYTES + 1);
     Ok(Arrived { status, retry_after, body })
+}
+
+/// `Retry-After`: seconds, or a date.
+fn wait_of(text: &str) -> Option<Duration> {
+    match text.parse() {
+        Ok(seconds) => Some(Duration::from_secs(seconds)),
+        Err(_) => httpdate::parse_http_date(text).ok()?.duration_since(SystemTime::now()).ok(),
+    }
 }
 
 fn header(value: &Secret) -> Result<HeaderValue, ()> {

@@ -9,9 +9,9 @@ pub struct Route {
     /// Whose `max_in_flight` this call counts against.
     pub provider: String,
     pub base_url: String,
-    /// The whole call, from the moment it has its place among `max_in_flight`, and also the longest wait for that place.
+    /// The whole call; at most half of it goes to waiting for a place among `max_in_flight`.
     pub timeout: Duration,
-    /// DNS, TCP and TLS.
+    /// DNS, TCP and TLS; never more than 45 % of `timeout`.
     pub connect_timeout: Duration,
     pub ca_file: Option<String>,
     pub client_cert_file: Option<String>,

@@ -43,7 +43,7 @@ impl Outcome {
         Self::Blocked,
     ];
 
-    /// The label of the SQL type `otp_gateway.outcome`.
+    /// The label of the SQL domain `otp_gateway.outcome`.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Sent => "sent",

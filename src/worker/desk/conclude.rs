@@ -14,6 +14,8 @@ use crate::{
 /// A vendor's text or reference that is longer is none: it would not fit an index.
 const MAX_REFERENCE: usize = 512;
 const MAX_TEXT: usize = 1000;
+/// Postgres' numeric goes to 131072 digits before and 16383 after the point.
+const MAX_EXPONENT: u64 = 10_000;
 
 impl Desk {
     pub(super) fn conclude(&mut self, mut deliveries: Vec<Delivery>) {
@@ -158,7 +160,15 @@ fn make_value_storable(value: &mut Value) {
             }
             members.values_mut().for_each(make_value_storable);
         }
-        Value::Null | Value::Bool(_) | Value::Number(_) => {}
+        // Numbers are kept as they were written; one that Postgres' numeric cannot hold becomes a text.
+        Value::Number(number) => {
+            let text = number.to_string();
+            let exponent = text.split_once(['e', 'E']).map_or(0, |(_, exponent)| exponent.parse().unwrap_or(i64::MAX));
+            if text.len() > MAX_TEXT || exponent.unsigned_abs() > MAX_EXPONENT {
+                *value = Value::String(text);
+            }
+        }
+        Value::Null | Value::Bool(_) => {}
     }
 }
 

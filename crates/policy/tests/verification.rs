@@ -1,0 +1,176 @@
+//! Promise to the user: checks are counted whatever happens, a terminal verification never reopens, and what nobody can
+//! know stays open as `unknown`.
+
+use policy::{Conclusion, Micros, Status, Verification, admit, conclude, from_record, retryable};
+use vendor::{Operation, Outcome, Reading};
+
+const NOW: Micros = 1_000_000;
+
+fn reading(outcome: Outcome) -> Reading {
+    Reading {
+        outcome,
+        vendor_code: None,
+        vendor_message: None,
+        reference: None,
+        attempts_left: None,
+        retry_after: None,
+        response: None,
+    }
+}
+
+fn pending(max_checks: u32) -> Verification {
+    let mut verification = Verification::sending(max_checks);
+    end(&mut verification, Operation::Send, Status::Sending, &reading(Outcome::Sent));
+    verification
+}
+
+fn end(verification: &mut Verification, operation: Operation, before: Status, reading: &Reading) {
+    let conclusion = Conclusion { operation, reading, before, voided: false, code_lifetime: Some(60_000_000), now: NOW };
+    conclude(verification, &conclusion);
+}
+
+/// One verify from its intent to its end; how it ended.
+fn verify(verification: &mut Verification, outcome: Outcome) -> Outcome {
+    let before = verification.status;
+    match admit(Operation::Verify, verification, NOW) {
+        Err(refused) => refused,
+        Ok(()) => {
+            end(verification, Operation::Verify, before, &reading(outcome));
+            outcome
+        }
+    }
+}
+
+#[test]
+fn five_wrong_codes_leave_no_sixth() {
+    let mut verification = pending(5);
+    for left in (0..5).rev() {
+        assert_eq!(verify(&mut verification, Outcome::InvalidCode), Outcome::InvalidCode);
+        assert_eq!(verification.attempts_left(), left);
+    }
+    assert_eq!(verification.status, Status::MaxAttemptsReached);
+    assert_eq!(verify(&mut verification, Outcome::Approved), Outcome::MaxAttemptsReached);
+}
+
+#[test]
+fn the_right_code_passes_on_the_last_try() {
+    let mut verification = pending(5);
+    for _ in 0..4 {
+        verify(&mut verification, Outcome::InvalidCode);
+    }
+    assert_eq!(verify(&mut verification, Outcome::Approved), Outcome::Approved);
+    assert_eq!((verification.status, verification.approved_at), (Status::Approved, Some(NOW)));
+    // The right code spends none.
+    assert_eq!(verification.check_count, 4);
+    assert_eq!(verify(&mut verification, Outcome::Approved), Outcome::AlreadyUsed);
+}
+
+#[test]
+fn a_check_is_given_back_only_where_nothing_was_compared() {
+    for outcome in Outcome::ALL {
+        let mut verification = pending(3);
+        verify(&mut verification, outcome);
+        let nothing_was_compared = matches!(
+            outcome,
+            Outcome::Unreachable
+                | Outcome::RateLimited
+                | Outcome::InvalidRequest
+                | Outcome::AuthFailed
+                | Outcome::ProviderError
+                | Outcome::Blocked
+                | Outcome::Approved
+        );
+        assert_eq!(verification.check_count == 0, nothing_was_compared, "{outcome:?}");
+    }
+}
+
+#[test]
+fn a_check_under_way_is_spent() {
+    let mut verification = pending(1);
+    admit(Operation::Verify, &mut verification, NOW).unwrap();
+    // A crash here leaves it spent.
+    assert_eq!(admit(Operation::Verify, &mut verification, NOW), Err(Outcome::MaxAttemptsReached));
+}
+
+#[test]
+fn terminal_ones_never_reopen() {
+    for status in Status::ALL {
+        for operation in Operation::ALL {
+            assert_eq!(from_record(operation, status).is_some(), status.is_terminal(), "{operation:?} {status:?}");
+            let mut verification = Verification { status, ..pending(3) };
+            if status.is_terminal() {
+                let before = verification.clone();
+                assert!(admit(operation, &mut verification, NOW).is_err());
+                assert_eq!(verification, before);
+                assert_ne!(from_record(operation, status), Some(Outcome::Approved));
+                assert_ne!(from_record(operation, status), Some(Outcome::Sent));
+            }
+        }
+    }
+}
+
+#[test]
+fn an_old_code_is_expired_without_a_call_but_may_be_sent_anew() {
+    let mut verification = pending(3);
+    let late = NOW + 60_000_000;
+    assert_eq!(admit(Operation::Resend, &mut verification.clone(), late), Ok(()));
+    assert_eq!(admit(Operation::Verify, &mut verification.clone(), late - 1), Ok(()));
+    assert_eq!(admit(Operation::Verify, &mut verification, late), Err(Outcome::Expired));
+    assert_eq!(verification.status, Status::Expired);
+}
+
+#[test]
+fn every_end_of_a_send() {
+    for outcome in Outcome::ALL {
+        let mut verification = Verification::sending(3);
+        end(&mut verification, Operation::Send, Status::Sending, &reading(outcome));
+        let expected = match outcome {
+            Outcome::Sent => Status::Pending,
+            Outcome::Unknown => Status::Unknown,
+            _ => Status::Failed,
+        };
+        assert_eq!(verification.status, expected, "{outcome:?}");
+        assert_eq!(verification.expires_at.is_some(), !expected.is_terminal(), "{outcome:?}");
+    }
+}
+
+#[test]
+fn a_resend_that_failed_leaves_the_old_code_unless_it_was_voided() {
+    for (voided, expected) in [(false, Status::Pending), (true, Status::Failed)] {
+        let mut verification = pending(3);
+        admit(Operation::Resend, &mut verification, NOW).unwrap();
+        verification.status = Status::Sending;
+        let reading = reading(Outcome::Refused);
+        let conclusion = Conclusion {
+            operation: Operation::Resend,
+            reading: &reading,
+            before: Status::Pending,
+            voided,
+            code_lifetime: None,
+            now: NOW,
+        };
+        conclude(&mut verification, &conclusion);
+        assert_eq!((verification.status, verification.send_count), (expected, 2));
+    }
+}
+
+#[test]
+fn the_vendor_may_allow_fewer_checks_than_we_do() {
+    let mut verification = pending(5);
+    admit(Operation::Verify, &mut verification, NOW).unwrap();
+    let none_left = Reading { attempts_left: Some(0), ..reading(Outcome::InvalidCode) };
+    end(&mut verification, Operation::Verify, Status::Pending, &none_left);
+    assert_eq!(verification.status, Status::MaxAttemptsReached);
+}
+
+#[test]
+fn what_may_be_repeated() {
+    for outcome in Outcome::ALL {
+        let expected = matches!(outcome, Outcome::Unreachable | Outcome::RateLimited | Outcome::ProviderError);
+        assert_eq!(retryable(Operation::Send, outcome, 0), expected, "send {outcome:?}");
+    }
+    assert!(!retryable(Operation::Verify, Outcome::ProviderError, 3));
+    assert!(retryable(Operation::Verify, Outcome::InvalidCode, 1));
+    assert!(!retryable(Operation::Verify, Outcome::InvalidCode, 0));
+    assert!(!retryable(Operation::Verify, Outcome::Unknown, 3));
+}

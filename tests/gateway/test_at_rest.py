@@ -350,7 +350,7 @@ def test_reference_that_echoes(one_provider, simulator, vendor):
     national = "77" + digits(7)
     canaries.numbers.append(national)
     body = {
-        "hyperverge": {"status": "success", "statusCode": 200, "metaData": {"requestId": f"req-{national}"}},
+        "hyperverge": {"status": "success", "statusCode": 200, "metaData": {"requestId": f"req-9{national}"}},
         "ideamart": {"statusCode": "S1000", "statusDetail": "ok", "referenceNo": f"94{national}"},
     }[vendor]
     simulator.fault("reply", vendor, "send", times=1, body=body)

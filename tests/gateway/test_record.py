@@ -346,7 +346,7 @@ def test_a_loop_makes_a_call_each_time(gateway, simulator):
     to = gateway.number()
     verification = gateway.send(to=to)["verification_id"]
     wrong = simulator.wrong("ideamart", to)
-    gateway.execute(f"""DO $$ DECLARE row otp_gateway.result; code text;
+    gateway.execute(f"""DO $$ DECLARE row record; code text;
         BEGIN
             FOR i IN 1..2 LOOP row := otp_verify('{verification}'::uuid, '{wrong}'); END LOOP;
             SELECT (otp_verify('{verification}'::uuid, '{wrong}')).outcome INTO code;
@@ -615,7 +615,7 @@ def test_send_and_verify_in_one_transaction(gateway, simulator, isolation):
 
 def test_in_a_do_block(gateway, simulator):
     to = gateway.number()
-    gateway.execute(f"""DO $$ DECLARE sent otp_gateway.result;
+    gateway.execute(f"""DO $$ DECLARE sent record;
         BEGIN
             sent := otp_send('ideamart', '{{"mobile": "{to}"}}');
             ASSERT sent.outcome = 'sent';

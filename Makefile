@@ -23,7 +23,7 @@ PG_FEATURES = --no-default-features --features pg$(PG_MAJOR)
 PURE = -p courier -p policy -p vendor -p simulator
 STEP = @printf '\n\033[1m== %s\033[0m\n'
 
-.PHONY: all setup build install demo test lint pure gateway bench simulator clean
+.PHONY: all setup build install demo test format lint pure gateway bench simulator clean
 
 all: build
 
@@ -47,11 +47,15 @@ install: build
 demo: install
 	@PYTHONDONTWRITEBYTECODE=1 $(PYTHON) demo/demo.py
 
-test: lint pure gateway
+test: format lint pure gateway
+
+# First, because it takes a second.
+format: setup
+	$(STEP) "cargo fmt --check"
+	@cargo fmt --all --check
 
 lint: build
-	$(STEP) "cargo fmt --check, cargo clippy, every version of Postgres"
-	@cargo fmt --all --check
+	$(STEP) "cargo clippy, and every version of Postgres"
 	@$(CARGO) clippy --locked --all-targets $(PURE) -- -D warnings
 	@$(CARGO) clippy --locked --all-targets $(PG_FEATURES) -p otp_gateway -- -D warnings
 	@tests/versions.sh

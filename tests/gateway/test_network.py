@@ -473,3 +473,10 @@ def test_timeout_is_of_the_whole_call(gateway, simulator):
     session.close()
     assert row["outcome"] in ("unknown", "unreachable")
     assert took < 1.4, f"{took:.2f} s"
+
+
+def test_a_reference_is_kept_whatever_digits_stand_in_it(gateway, simulator):
+    """765386439745 has a valid Aadhaar check digit; in a random reference such digits stand by chance."""
+    reference = "765386439745ab765386439745"
+    simulator.fault("reply", "ideamart", "send", body={"statusCode": "S1000", "statusDetail": "ok", "referenceNo": reference})
+    assert gateway.send()["reference"] == reference

@@ -210,7 +210,22 @@ fn may_disturb(database: pg_sys::Oid) -> bool {
         // Who may create databases may copy a template.
         pg_sys::superuser()
             || pg_sys::has_privs_of_role(pg_sys::GetUserId(), owner)
-            || (is_template && pg_sys::have_createdb_privilege())
+            || (is_template && may_create_databases())
+    }
+}
+
+/// Whether the current role has CREATEDB.
+fn may_create_databases() -> bool {
+    const CACHE: i32 = pg_sys::SysCacheIdentifier::AUTHOID as i32;
+    // SAFETY: a look-up by the cache's key, released after the flag is read.
+    unsafe {
+        let tuple = pg_sys::SearchSysCache1(CACHE, pg_sys::Datum::from(pg_sys::GetUserId()));
+        if tuple.is_null() {
+            return false;
+        }
+        let may = (*pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_authid>()).rolcreatedb;
+        pg_sys::ReleaseSysCache(tuple);
+        may
     }
 }
 

@@ -6,7 +6,7 @@ use pgrx::pg_sys;
 
 use crate::{
     process::ProcessNumber,
-    shared_memory::{self, Latchlet},
+    shared_memory::{self, SpinLock},
 };
 
 /// Where a database's entry stands.
@@ -37,7 +37,7 @@ struct Entry {
 
 #[repr(C)]
 struct Roster {
-    lock: Latchlet,
+    lock: SpinLock,
     /// 1 + the launcher's process number; 0: there is none yet.
     launcher: AtomicU32,
     entries: [Entry; ENTRIES],

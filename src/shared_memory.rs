@@ -131,12 +131,12 @@ pub fn mailbox() -> *mut u8 {
 
 /// A lock for a few instructions and a copy: nothing that can fail or wait runs under it.
 #[repr(transparent)]
-pub struct Latchlet(AtomicU32);
+pub struct SpinLock(AtomicU32);
 
-/// Holds a [`Latchlet`] until dropped.
-pub struct Held<'a>(&'a Latchlet);
+/// Holds a [`SpinLock`] until dropped.
+pub struct Held<'a>(&'a SpinLock);
 
-impl Latchlet {
+impl SpinLock {
     pub fn hold(&self) -> Held<'_> {
         let mut spins = 0u32;
         while self.0.swap(1, Ordering::Acquire) != 0 {

@@ -75,7 +75,9 @@ fn current() -> Statement {
     // a parallel worker, which must not use a command number.
     unsafe {
         let snapshot = pg_sys::GetActiveSnapshot();
-        pg_sys::GetCurrentCommandId(true);
-        Statement { transaction_start: pg_sys::GetCurrentTransactionStartTimestamp(), command: (*snapshot).curcid }
+        let now = pg_sys::GetCurrentCommandId(true);
+        // Without one (an argument of EXECUTE, say) the command itself is the statement.
+        let command = if snapshot.is_null() { now } else { (*snapshot).curcid };
+        Statement { transaction_start: pg_sys::GetCurrentTransactionStartTimestamp(), command }
     }
 }

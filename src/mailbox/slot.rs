@@ -7,7 +7,7 @@ use std::{
 
 use zeroize::Zeroize;
 
-use crate::shared_memory::{self, Latchlet};
+use crate::shared_memory::{self, SpinLock};
 
 /// The bytes of a letter that a slot holds at once: most letters fit.
 pub const PART: usize = 8192 - 64;
@@ -34,7 +34,7 @@ pub enum Turn {
 
 #[repr(C)]
 pub struct Slot {
-    lock: Latchlet,
+    lock: SpinLock,
     turn: AtomicU32,
     /// Tells one call through this slot from the next.
     call: AtomicU64,

@@ -41,8 +41,6 @@ pub extern "C-unwind" fn otp_gateway_worker_main(argument: pg_sys::Datum) {
         process::reload_settings();
         if !desk.work() {
             process::sleep(desk.bell(), desk.next_due());
-        } else if desk.is_crowded() {
-            process::gather();
         }
     }
     // What could not be put down is for another worker to settle, which the launcher starts.

@@ -22,9 +22,6 @@ use crate::{
     misuse::Misuse,
 };
 
-/// From so many calls in flight on, letters and deliveries are let gather before they are put on record.
-const CROWD: usize = 24;
-
 /// How long to wait before trying again what a lock or a full disk held up.
 const AGAIN_AFTER: Micros = 100_000;
 
@@ -95,11 +92,6 @@ impl Desk {
 
     pub fn is_busy(&self, verification: Uuid) -> bool {
         self.busy.contains_key(&verification)
-    }
-
-    /// So much is under way that what comes next comes within moments.
-    pub fn is_crowded(&self) -> bool {
-        self.in_flight.len() >= CROWD
     }
 
     /// The extension was dropped.

@@ -133,11 +133,6 @@ pub fn sleep(bell: &UnixStream, due: Option<policy::Micros>) {
     }
 }
 
-/// Lets letters and deliveries gather for a moment: one commit for many, and nobody needs to wake us.
-pub fn gather() {
-    std::thread::sleep(std::time::Duration::from_millis(1));
-}
-
 /// The worker's end is in order: no other is to be started until somebody needs one.
 pub fn leave() {
     ORDERLY.store(true, SeqCst);

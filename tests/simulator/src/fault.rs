@@ -1,6 +1,7 @@
 //! The ways in which a vendor, or the network before it, fails. Faults wait in a list; the first that fits a request is
 //! applied to it and used up by one.
 
+use std::rc::{Rc, Weak};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -94,6 +95,8 @@ pub struct Fault {
     location: Option<String>,
     headers: Vec<(String, String)>,
     process: Option<bool>,
+    /// Alive until the faults are cleared.
+    standing: Weak<()>,
 }
 
 impl Fault {
@@ -116,6 +119,7 @@ impl Fault {
             location: None,
             headers: Vec::new(),
             process: None,
+            standing: Weak::new(),
         };
         for (name, value) in members {
             if value.is_null() {
@@ -250,7 +254,7 @@ impl Fault {
             Kind::CloseAfterRead | Kind::CloseBeforeRead => Ending::Close,
             Kind::Reset => Ending::Reset,
             Kind::CloseIdle => Ending::AnswerThenClose(response, ms(self.ms.unwrap_or(0))),
-            Kind::CloseAtReuse => Ending::AnswerThenCloseAtReuse(response),
+            Kind::CloseAtReuse => Ending::AnswerThenCloseAtReuse(response, self.standing.clone()),
             Kind::Truncated => Ending::HalfAnswer(response),
             Kind::Drip => Ending::Drip(response, ms(self.ms.unwrap_or(1000))),
             _ => Ending::Answer(response),
@@ -298,21 +302,25 @@ pub fn operation_filter(name: &str) -> Result<Option<Operation>, String> {
 }
 
 #[derive(Default)]
-pub struct Faults(Vec<Fault>);
+pub struct Faults {
+    all: Vec<Fault>,
+    standing: Rc<()>,
+}
 
 impl Faults {
     pub fn add(&mut self, fault: Fault) {
         if fault.times != Some(0) {
-            self.0.push(fault);
+            self.all.push(Fault { standing: Rc::downgrade(&self.standing), ..fault });
         }
     }
 
+    /// Also spares the connections that a fault has doomed.
     pub fn clear(&mut self) {
-        self.0.clear();
+        *self = Faults::default();
     }
 
     pub fn all(&self) -> impl Iterator<Item = &Fault> {
-        self.0.iter()
+        self.all.iter()
     }
 
     /// The fault for a request that was read.
@@ -326,16 +334,16 @@ impl Faults {
     }
 
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.all.is_empty()
     }
 
     fn take_where(&mut self, fits: impl Fn(&Fault) -> bool) -> Option<Fault> {
-        let at = self.0.iter().position(fits)?;
-        let fault = self.0[at].clone();
-        if let Some(times) = &mut self.0[at].times {
+        let at = self.all.iter().position(fits)?;
+        let fault = self.all[at].clone();
+        if let Some(times) = &mut self.all[at].times {
             *times -= 1;
             if *times == 0 {
-                self.0.remove(at);
+                self.all.remove(at);
             }
         }
         Some(fault)
@@ -368,6 +376,26 @@ mod tests {
         assert_eq!(take(Vendor::Paytm, None), Some(Kind::Status));
         assert_eq!(take(Vendor::Paytm, None), None);
         assert_eq!(take(Vendor::Ideamart, Some("771234567")), Some(Kind::Never));
+    }
+
+    #[test]
+    fn clearing_spares_the_doomed() {
+        let doom = |faults: &mut Faults| {
+            faults.add(fault(json!({"kind": "close_at_reuse", "times": 1})));
+            let fault = faults.take(Vendor::Paytm, Operation::Send, None).unwrap();
+            let Ending::AnswerThenCloseAtReuse(_, doom) = fault.ending(Response::json(200, "{}")) else {
+                panic!("it answers first");
+            };
+            doom
+        };
+        let mut faults = Faults::default();
+        let doomed = doom(&mut faults);
+        assert!(doomed.upgrade().is_some());
+        faults.clear();
+        assert!(doomed.upgrade().is_none());
+        let doomed = doom(&mut faults);
+        drop(faults);
+        assert!(doomed.upgrade().is_none());
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
+use std::rc::Weak;
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -134,8 +135,8 @@ pub enum Ending {
     Answer(Response),
     /// Answers, keeps the connection alive, and closes it so long after.
     AnswerThenClose(Response, Duration),
-    /// Answers, and kills the connection when the next request begins to arrive on it.
-    AnswerThenCloseAtReuse(Response),
+    /// Answers, and kills the connection when the next request begins to arrive on it, while the fault stands.
+    AnswerThenCloseAtReuse(Response, Weak<()>),
     /// Sends a head that promises the whole body, half of the body, and closes.
     HalfAnswer(Response),
     /// Sends one byte in each interval.
@@ -187,14 +188,14 @@ pub async fn serve<W: Wire, S: Service>(mut wire: W, line: Line, service: &S) ->
     let mut input: Vec<u8> = Vec::with_capacity(4 << 10);
     let mut output: Vec<u8> = Vec::with_capacity(4 << 10);
     let mut close_at: Option<Instant> = None;
-    let mut doomed = false;
+    let mut doomed: Weak<()> = Weak::new();
 
     loop {
         let mut told_to_continue = false;
         let mut line_seen = false;
         let frame = loop {
             if !input.is_empty() {
-                if doomed {
+                if doomed.upgrade().is_some() {
                     return reset(&wire);
                 }
                 if !line_seen && let Some((method, target)) = request_line(&input) {
@@ -274,8 +275,8 @@ pub async fn serve<W: Wire, S: Service>(mut wire: W, line: Line, service: &S) ->
                 close_at = Some(Instant::now() + after);
                 response
             }
-            Ending::AnswerThenCloseAtReuse(response) => {
-                doomed = true;
+            Ending::AnswerThenCloseAtReuse(response, doom) => {
+                doomed = doom;
                 response
             }
             Ending::HalfAnswer(response) => {

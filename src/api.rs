@@ -7,16 +7,18 @@ mod result;
 pub use argument::Arguments;
 use argument::Payload;
 use lookup::Recorded;
+pub use lookup::current_role;
 use pgrx::pg_sys;
-use policy::from_record;
-use serde_json::{Map, Value};
+use policy::{Micros, Status};
 use uuid::Uuid;
-use vendor::{Call, Operation, Secret};
+use vendor::{Operation, Secret};
 
 use crate::{
-    letter::{self, Done, Letter, Order, Outgoing, Reply, Target},
+    enqueue, ledger,
+    letter::{self, Done, Letter, Order, Reply},
     log, mailbox,
     misuse::Misuse,
+    order::{self, Wanted},
     provider::Provider,
     seal::Key,
     shared_memory, statement,
@@ -49,6 +51,12 @@ sql_function!(otp_send, |fcinfo| answer(fcinfo, "otp_send", |arguments| {
     run(Operation::Send, Subject::Provider(&provider), None, &payload)
 }));
 
+sql_function!(otp_enqueue, |fcinfo| answer(fcinfo, "otp_enqueue", |arguments| {
+    let provider = arguments.text(0, "provider")?;
+    let payload = arguments.payload(1)?;
+    enqueue::enqueue(&provider, payload.fields())
+}));
+
 sql_function!(otp_verify_by_id, |fcinfo| answer(fcinfo, "otp_verify", |arguments| {
     let id = arguments.uuid(0, "verification_id")?;
     let code = arguments.code(1)?;
@@ -77,6 +85,11 @@ sql_function!(otp_resend, |fcinfo| answer(fcinfo, "otp_resend", |arguments| {
 sql_function!(otp_cancel, |fcinfo| answer(fcinfo, "otp_cancel", |arguments| {
     let id = arguments.uuid(0, "verification_id")?;
     run(Operation::Cancel, Subject::Verification(id), None, &Payload::default())
+}));
+
+sql_function!(otp_wait, |fcinfo| answer(fcinfo, "otp_gateway.wait", |arguments| {
+    let id = arguments.uuid(0, "verification_id")?;
+    follow(id, arguments.interval(1, "timeout")?)
 }));
 
 /// What an operation is about, as the caller names it.
@@ -129,17 +142,43 @@ fn may_write() -> Result<(), Misuse> {
 }
 
 fn run(operation: Operation, subject: Subject, code: Option<&Secret>, payload: &Payload) -> Result<Done, Misuse> {
-    let attempt = Uuid::now_v7();
-    let order = match subject {
-        Subject::Provider(name) => {
-            let provider = Provider::find(name)?;
-            let id = Uuid::now_v7();
-            order(operation, &provider, attempt, id, None, code, payload)?
+    loop {
+        let attempt = Uuid::now_v7();
+        let order = order(operation, subject, attempt, code, payload)?;
+        match send(&Letter::Call(Box::new(order)), attempt)? {
+            Reply::Done(done) => return Ok(*done),
+            Reply::Refused(misuse) => return Err(misuse),
+            // The queue was quicker.
+            Reply::Again => {}
+            Reply::Settled => return Err(unexpected()),
         }
+    }
+}
+
+fn order(
+    operation: Operation,
+    subject: Subject,
+    attempt: Uuid,
+    code: Option<&Secret>,
+    payload: &Payload,
+) -> Result<Order, Misuse> {
+    let role = lookup::current_role();
+    let wanted = Wanted {
+        operation,
+        attempt,
+        verification: Uuid::now_v7(),
+        recorded: None,
+        created_by: &role.name,
+        code,
+        payload: payload.fields(),
+    };
+    match subject {
+        Subject::Provider(name) => wanted.order(&Provider::find(name, role.oid)?, &*Key::load()?),
         Subject::Verification(id) => {
             let recorded = settled(id)?;
-            let provider = Provider::find(&recorded.provider)?;
-            if (provider.dialect.fields)(operation).is_none() {
+            let provider = Provider::find(&recorded.provider, role.oid)?;
+            // A queued one is canceled without the vendor.
+            if (provider.dialect.fields)(operation).is_none() && recorded.status != Status::Queued {
                 return Err(Misuse::invalid(
                     format!("{} has no {}", provider.dialect.name, operation.as_str()),
                     "The README's table of vendors and operations says which vendor has which.",
@@ -151,107 +190,56 @@ fn run(operation: Operation, subject: Subject, code: Option<&Secret>, payload: &
                     "Begin anew with otp_send.",
                 ));
             }
-            order(operation, &provider, attempt, id, Some(&recorded), code, payload)?
+            let on_record = order::Recorded {
+                status: recorded.status,
+                reference: recorded.reference.as_deref(),
+                sealed: recorded.sealed.as_deref(),
+            };
+            Wanted { verification: id, recorded: Some(on_record), ..wanted }.order(&provider, &*Key::load()?)
         }
-    };
-    match send(&Letter::Call(Box::new(order)), attempt)? {
-        Reply::Done(done) => Ok(*done),
-        Reply::Refused(misuse) => Err(misuse),
-        Reply::Settled => Err(unexpected()),
     }
 }
 
 /// The verification as it is on record, once no send of it is in flight: only then is its reference known.
 fn settled(id: Uuid) -> Result<Recorded, Misuse> {
-    let recorded = lookup::verification(id)?;
-    if recorded.status != policy::Status::Sending {
-        return Ok(recorded);
+    loop {
+        let recorded = lookup::committed(id)?;
+        if recorded.status != Status::Sending {
+            return Ok(recorded);
+        }
+        match send(&Letter::Settle(id), Uuid::nil())? {
+            Reply::Settled => return lookup::committed(id),
+            Reply::Again => {}
+            Reply::Refused(misuse) => return Err(misuse),
+            Reply::Done(_) => return Err(unexpected()),
+        }
     }
-    match send(&Letter::Settle(id), Uuid::nil())? {
-        Reply::Settled => lookup::verification(id),
-        Reply::Refused(misuse) => Err(misuse),
-        Reply::Done(_) => Err(unexpected()),
+}
+
+/// The verification's row once its send has an outcome, or as it is when the time is over.
+fn follow(id: Uuid, timeout: Micros) -> Result<Done, Misuse> {
+    let until = ledger::clock().saturating_add(timeout);
+    loop {
+        // Each time: whether it is the caller's to see, and there at all.
+        let recorded = lookup::committed(id)?;
+        // One that has an outcome is answered at once, however short the timeout.
+        let until = matches!(recorded.status, Status::Queued | Status::Sending).then_some(until);
+        let reply = mailbox::send(&letter::write(&Letter::Follow(id)), *Uuid::nil().as_bytes(), until)?;
+        match reply.map(|reply| letter::read(&reply)).transpose()? {
+            None => return Ok(recorded.done(id)),
+            Some(Reply::Done(done)) => return Ok(*done),
+            Some(Reply::Again) => {}
+            Some(Reply::Refused(misuse)) => return Err(misuse),
+            Some(Reply::Settled) => return Err(unexpected()),
+        }
     }
 }
 
 fn send(letter: &Letter, attempt: Uuid) -> Result<Reply, Misuse> {
-    letter::read(&mailbox::send(&letter::write(letter), *attempt.as_bytes())?)
+    let reply = mailbox::send(&letter::write(letter), *attempt.as_bytes(), None)?;
+    letter::read(&reply.ok_or_else(unexpected)?)
 }
 
 fn unexpected() -> Misuse {
     Misuse::internal("the worker's reply does not fit the letter", "Restart the server after installing a new build.")
-}
-
-fn order(
-    operation: Operation,
-    provider: &Provider,
-    attempt: Uuid,
-    id: Uuid,
-    recorded: Option<&Recorded>,
-    code: Option<&Secret>,
-    payload: &Payload,
-) -> Result<Order, Misuse> {
-    let mut order = Order {
-        operation,
-        attempt,
-        target: Target::Known(id),
-        provider: provider.name.clone(),
-        vendor: provider.dialect.name.to_owned(),
-        created_by: lookup::current_role(),
-        outgoing: None,
-        recipient_masked: None,
-        recipient_key: None,
-        reference: None,
-        sealed: None,
-        code_lifetime: provider.options.code_lifetime.map(crate::provider::micros),
-        max_checks: provider.options.max_checks,
-    };
-    let mut known = Map::new();
-    let key = Key::load()?;
-    if let Some(recorded) = recorded {
-        // What was sealed is erased at the end; a terminal verification answers from the record.
-        if from_record(operation, recorded.status).is_some() {
-            return Ok(order);
-        }
-        if let Some(sealed) = &recorded.sealed {
-            known = key.open(id, sealed)?;
-        }
-        if let Some(reference) = &recorded.reference {
-            known.insert("reference".to_owned(), Value::String(reference.clone()));
-        }
-    }
-    let (verification_text, attempt_text) = (id.to_string(), attempt.to_string());
-    let prepared = (provider.dialect.prepare)(&Call {
-        operation,
-        payload: payload.fields(),
-        defaults: &provider.options.defaults,
-        known: &known,
-        credentials: &provider.credentials,
-        code,
-        verification_id: &verification_text,
-        attempt_id: &attempt_text,
-        code_lifetime: provider.options.code_lifetime,
-    })?;
-    if recorded.is_none() {
-        order.target = match operation {
-            Operation::Send => Target::New(id),
-            _ => Target::Find(prepared.find_by, id),
-        };
-    }
-    // A cancel or a verify of what is already sealed changes nothing about it.
-    if recorded.is_none() || operation == Operation::Resend {
-        order.sealed = Some(key.seal(id, &prepared.keep));
-    }
-    order.recipient_key = prepared.recipient.as_ref().map(|recipient| key.recipient(recipient));
-    order.recipient_masked = prepared.recipient_masked;
-    order.reference = prepared.reference;
-    order.code_lifetime = prepared.code_lifetime.map(crate::provider::micros).or(order.code_lifetime);
-    order.max_checks = prepared.max_checks.unwrap_or(order.max_checks);
-    order.outgoing = Some(Outgoing {
-        request: prepared.request,
-        first: prepared.first,
-        route: provider.route(),
-        secrets: prepared.secrets,
-    });
-    Ok(order)
 }

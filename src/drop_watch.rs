@@ -10,7 +10,7 @@ use std::{
 use pgrx::pg_sys;
 
 use crate::{
-    process,
+    enqueue, process,
     roster::{self, Stage},
     shared_memory, statement,
 };
@@ -84,9 +84,14 @@ unsafe extern "C-unwind" fn utility(
     // SAFETY: the arguments are Postgres' own and are passed on as they came.
     unsafe {
         free_databases_for(statement);
+        // Asked before: the statement may be gone afterwards.
+        let commits_prepared = is_commit_prepared(statement);
         match PREVIOUS_UTILITY {
             Some(next) => next(statement, query, context, parameters, environment, destination, completion),
             None => standard_utility(statement, query, context, parameters, environment, destination, completion),
+        }
+        if commits_prepared {
+            enqueue::tell_worker();
         }
     }
 }
@@ -106,6 +111,8 @@ unsafe extern "C-unwind" fn utility(
     // SAFETY: the arguments are Postgres' own and are passed on as they came.
     unsafe {
         free_databases_for(statement);
+        // Asked before: the statement may be gone afterwards.
+        let commits_prepared = is_commit_prepared(statement);
         match PREVIOUS_UTILITY {
             Some(next) => next(statement, query, read_only, context, parameters, environment, destination, completion),
             None => {
@@ -121,6 +128,23 @@ unsafe extern "C-unwind" fn utility(
                 );
             }
         }
+        if commits_prepared {
+            enqueue::tell_worker();
+        }
+    }
+}
+
+/// Nobody knows any more what a prepared transaction has enqueued: the worker is to look.
+///
+/// # Safety
+/// `statement` is a parsed utility statement.
+unsafe fn is_commit_prepared(statement: *mut pg_sys::PlannedStmt) -> bool {
+    // SAFETY: the node's tag says which struct it is.
+    unsafe {
+        let node = (*statement).utilityStmt;
+        (*node).type_ == pg_sys::NodeTag::T_TransactionStmt
+            && (*node.cast::<pg_sys::TransactionStmt>()).kind == pg_sys::TransactionStmtKind::TRANS_STMT_COMMIT_PREPARED
+            && shared_memory::check().is_ok()
     }
 }
 

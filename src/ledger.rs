@@ -6,20 +6,25 @@
 //!    own commit, and if the server dies earlier the attempt is found in flight and becomes `unknown`.
 
 mod column;
+mod enqueued;
+pub mod layout;
 mod record;
 mod row;
 mod statements;
 mod transaction;
 
+pub use enqueued::{forget_queued_without_row, insert_queued};
 use pgrx::spi::SpiClient;
 use policy::{Micros, Verification};
-pub use row::{Change, Completion, NewAttempt, NewVerification, Stored, StoredAttempt};
+pub use row::{Change, Completion, NewAttempt, NewVerification, Queued, QueuedLetter, Stored, StoredAttempt};
 use statements::{Statement, Statements};
 pub use transaction::{Durability, Failure, clock, interrupt_commit};
 use uuid::Uuid;
 use vendor::{FindBy, Outcome};
 
+use crate::settings;
 use column::{text, uuid, uuids};
+use layout::{attempt, reference, verification};
 use record::{Columns, RowType};
 
 /// The worker's access to the tables.
@@ -75,56 +80,67 @@ impl Writer<'_, '_> {
 
     pub fn insert_verifications(&mut self, rows: &[NewVerification]) -> Result<(), Failure> {
         self.run(&self.ledger.statements.insert_verifications, &self.ledger.verification, rows, |row, columns| {
-            columns.uuid(1, row.id);
-            columns.text(2, Some(&row.provider));
-            columns.text(3, Some(&row.vendor));
-            columns.text(5, row.recipient_masked.as_deref());
-            columns.bytea(6, row.recipient_key.as_deref());
-            columns.name(8, &row.created_by);
-            columns.time(9, Some(row.created_at));
-            columns.bytea(15, row.sealed.as_deref());
+            columns.uuid(verification::ID, row.id);
+            columns.text(verification::PROVIDER, Some(&row.provider));
+            columns.text(verification::VENDOR, Some(&row.vendor));
+            columns.text(verification::RECIPIENT_MASKED, row.recipient_masked.as_deref());
+            columns.bytea(verification::RECIPIENT_KEY, row.recipient_key.as_deref());
+            columns.name(verification::CREATED_BY, &row.created_by);
+            columns.time(verification::CREATED_AT, Some(row.created_at));
+            columns.bytea(verification::SEALED, row.sealed.as_deref());
             state(columns, &row.state);
-        })
+        })?;
+        self.announce(|| rows.iter().map(|row| row.id).collect())
     }
 
     /// `sealed` replaces what is there; the end of a verification erases it, whatever else happens.
     pub fn update_verifications(&mut self, rows: &[Change]) -> Result<(), Failure> {
         self.run(&self.ledger.statements.update_verifications, &self.ledger.verification, rows, |row, columns| {
-            columns.uuid(1, row.id);
-            columns.bytea(15, row.sealed.as_deref());
+            columns.uuid(verification::ID, row.id);
+            columns.bytea(verification::SEALED, row.sealed.as_deref());
             state(columns, &row.state);
-        })
+        })?;
+        self.announce(|| rows.iter().filter(|row| row.before != row.state.status).map(|row| row.id).collect())
+    }
+
+    /// With otp_gateway.notify: NOTIFY of the status of these, at commit.
+    pub fn announce(&mut self, changed: impl FnOnce() -> Vec<Uuid>) -> Result<(), Failure> {
+        if settings::notify() {
+            self.client.update(&self.ledger.statements.announce, None, &[uuids(&changed())])?;
+        }
+        Ok(())
     }
 
     pub fn insert_attempts(&mut self, rows: &[NewAttempt]) -> Result<(), Failure> {
         self.run(&self.ledger.statements.insert_attempts, &self.ledger.attempt, rows, |row, columns| {
-            columns.uuid(1, row.id);
-            columns.uuid(2, row.verification);
-            columns.text(3, Some(row.operation.as_str()));
-            columns.text(4, row.refused.map(Outcome::as_str));
-            columns.time(9, Some(row.started_at));
-            columns.time(10, row.refused.map(|_| row.started_at));
+            columns.uuid(attempt::ID, row.id);
+            columns.uuid(attempt::VERIFICATION_ID, row.verification);
+            columns.text(attempt::OPERATION, Some(row.operation.as_str()));
+            columns.text(attempt::OUTCOME, row.refused.map(Outcome::as_str));
+            columns.text(attempt::VENDOR_MESSAGE, row.why.as_deref());
+            columns.time(attempt::STARTED_AT, Some(row.started_at));
+            columns.time(attempt::FINISHED_AT, row.refused.map(|_| row.started_at));
         })
     }
 
     pub fn complete_attempts(&mut self, rows: &[Completion]) -> Result<(), Failure> {
         self.run(&self.ledger.statements.complete_attempts, &self.ledger.attempt, rows, |row, columns| {
-            columns.uuid(1, row.id);
-            columns.text(4, Some(row.outcome.as_str()));
-            columns.integer(5, row.http_status.map(i32::from));
-            columns.text(6, row.vendor_code.as_deref());
-            columns.text(7, row.vendor_message.as_deref());
-            columns.json(8, row.response.as_deref());
-            columns.time(10, Some(row.finished_at));
+            columns.uuid(attempt::ID, row.id);
+            columns.text(attempt::OUTCOME, Some(row.outcome.as_str()));
+            columns.integer(attempt::HTTP_STATUS, row.http_status.map(i32::from));
+            columns.text(attempt::VENDOR_CODE, row.vendor_code.as_deref());
+            columns.text(attempt::VENDOR_MESSAGE, row.vendor_message.as_deref());
+            columns.json(attempt::RESPONSE, row.response.as_deref());
+            columns.time(attempt::FINISHED_AT, Some(row.finished_at));
         })
     }
 
     /// Notes by which references verifications are known: provider, reference, verification.
     pub fn insert_references(&mut self, rows: &[(&str, &str, Uuid)]) -> Result<(), Failure> {
         self.run(&self.ledger.statements.insert_references, &self.ledger.reference, rows, |row, columns| {
-            columns.text(1, Some(row.0));
-            columns.text(2, Some(row.1));
-            columns.uuid(3, row.2);
+            columns.text(reference::PROVIDER, Some(row.0));
+            columns.text(reference::REFERENCE, Some(row.1));
+            columns.uuid(reference::VERIFICATION_ID, row.2);
         })
     }
 
@@ -168,6 +184,31 @@ impl Writer<'_, '_> {
         table.map(|row| StoredAttempt::read(&row)).collect()
     }
 
+    /// No transaction below this number can commit any more.
+    pub fn horizon(&mut self) -> Result<u64, Failure> {
+        let table = self.client.update(&self.ledger.statements.select_horizon, Some(1), &[])?;
+        Ok(table.map(|row| row::transaction(&row, 1)).next().transpose()?.unwrap_or(0))
+    }
+
+    /// The next `most` queued ones after the one of that transaction and id, in this order.
+    pub fn queued(&mut self, after: (u64, Uuid), most: i64) -> Result<Vec<Queued>, Failure> {
+        let arguments = [column::transaction(after.0), uuid(after.1)];
+        let table = self.client.update(&self.ledger.statements.select_queued, Some(most), &arguments)?;
+        table.map(|row| Queued::read(&row)).collect()
+    }
+
+    /// Those of these that are still queued.
+    pub fn letters(&mut self, ids: &[Uuid]) -> Result<Vec<QueuedLetter>, Failure> {
+        let table = self.client.update(&self.ledger.statements.select_letters, None, &[uuids(ids)])?;
+        table.map(|row| QueuedLetter::read(&row)).collect()
+    }
+
+    /// The latest send or resend of a verification.
+    pub fn last_send(&mut self, verification: Uuid) -> Result<Option<StoredAttempt>, Failure> {
+        let table = self.client.update(&self.ledger.statements.select_last_send, Some(1), &[uuid(verification)])?;
+        table.map(|row| StoredAttempt::read(&row)).next().transpose()
+    }
+
     pub fn attempt(&mut self, id: Uuid) -> Result<Option<StoredAttempt>, Failure> {
         let table = self.client.update(&self.ledger.statements.select_attempt, Some(1), &[uuid(id)])?;
         table.map(|row| StoredAttempt::read(&row)).next().transpose()
@@ -189,7 +230,9 @@ impl Writer<'_, '_> {
     /// `ids` that are still open, with their time.
     pub fn expire(&mut self, ids: &[Uuid], now: Micros) -> Result<Vec<(Uuid, Micros)>, Failure> {
         let arguments = [uuids(ids), column::time(now)];
-        self.client.update(&self.ledger.statements.expire, None, &arguments)?;
+        let expired = self.client.update(&self.ledger.statements.expire, None, &arguments)?;
+        let expired = expired.map(|row| row::uuid(&row, 1)).collect::<Result<Vec<_>, _>>()?;
+        self.announce(|| expired)?;
         let table = self.client.update(&self.ledger.statements.select_sealed_of, None, &[uuids(ids)])?;
         table.map(|row| Ok((row::uuid(&row, 1)?, row::micros(&row, 2)?.unwrap_or(0)))).collect()
     }
@@ -197,13 +240,13 @@ impl Writer<'_, '_> {
 
 /// The columns that a verification's state fills.
 fn state(columns: &mut Columns, state: &Verification) {
-    columns.text(4, Some(state.status.as_str()));
-    columns.text(7, state.reference.as_deref());
-    columns.time(10, state.expires_at);
-    columns.time(11, state.approved_at);
-    columns.count(12, state.send_count);
-    columns.count(13, state.check_count);
-    columns.count(14, state.max_checks);
+    columns.text(verification::STATUS, Some(state.status.as_str()));
+    columns.text(verification::REFERENCE, state.reference.as_deref());
+    columns.time(verification::EXPIRES_AT, state.expires_at);
+    columns.time(verification::APPROVED_AT, state.approved_at);
+    columns.count(verification::SEND_COUNT, state.send_count);
+    columns.count(verification::CHECK_COUNT, state.check_count);
+    columns.count(verification::MAX_CHECKS, state.max_checks);
 }
 
 /// When what is sealed for a verification is of no more use.

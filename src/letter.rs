@@ -1,7 +1,7 @@
 //! What a session and the worker write to each other.
 
 use courier::Route;
-use policy::{Micros, Status};
+use policy::{Micros, Status, Verification};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use uuid::Uuid;
 use vendor::{FindBy, Operation, Outcome, Request, Secret};
@@ -15,6 +15,8 @@ pub enum Letter {
     Call(Box<Order>),
     /// Tell me when nothing is in flight for this verification.
     Settle(Uuid),
+    /// Give me its row once its send has an outcome.
+    Follow(Uuid),
 }
 
 /// One operation, ready to go: everything that needs the caller's rights or the catalog is done.
@@ -26,7 +28,7 @@ pub struct Order {
     pub provider: String,
     pub vendor: String,
     pub created_by: String,
-    /// None: the session found the verification terminal; it answers from the record.
+    /// None: the session found the verification terminal or queued; it answers from the record.
     pub outgoing: Option<Outgoing>,
     pub recipient_masked: Option<String>,
     pub recipient_key: Option<Vec<u8>>,
@@ -60,6 +62,8 @@ pub struct Outgoing {
 pub enum Reply {
     Done(Box<Done>),
     Settled,
+    /// The record has changed since you read it, or the worker that you asked is no more: read and ask again.
+    Again,
     Refused(Misuse),
 }
 
@@ -67,9 +71,10 @@ pub enum Reply {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Done {
     pub verification: Uuid,
-    pub attempt: Uuid,
+    /// None, as the outcome, while the send is queued.
+    pub attempt: Option<Uuid>,
     pub status: Status,
-    pub outcome: Outcome,
+    pub outcome: Option<Outcome>,
     pub retryable: bool,
     pub attempts_left: u32,
     pub retry_after: Option<Micros>,
@@ -79,6 +84,26 @@ pub struct Done {
     pub vendor_message: Option<String>,
     /// JSON text.
     pub response: Option<String>,
+}
+
+impl Done {
+    /// A verification of which no attempt is to be told (yet).
+    pub fn without_attempt(verification: Uuid, state: &Verification) -> Self {
+        Self {
+            verification,
+            attempt: None,
+            status: state.status,
+            outcome: None,
+            retryable: false,
+            attempts_left: state.attempts_left(),
+            retry_after: None,
+            expires_at: state.expires_at,
+            reference: state.reference.clone(),
+            vendor_code: None,
+            vendor_message: None,
+            response: None,
+        }
+    }
 }
 
 pub fn write<T: Serialize>(letter: &T) -> Zeroizing<Vec<u8>> {

@@ -4,12 +4,14 @@
 
 mod api;
 mod drop_watch;
+mod enqueue;
 mod launcher;
 mod ledger;
 mod letter;
 mod log;
 mod mailbox;
 mod misuse;
+mod order;
 mod process;
 mod provider;
 mod roster;
@@ -17,6 +19,7 @@ mod seal;
 mod settings;
 mod shared_memory;
 mod statement;
+mod trigger;
 mod worker;
 
 pgrx::pg_module_magic!(name, version);
@@ -33,5 +36,7 @@ pub extern "C-unwind" fn _PG_init() {
     shared_memory::init();
     log::init();
     drop_watch::init();
+    enqueue::init();
+    trigger::init();
     launcher::init();
 }

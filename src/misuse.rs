@@ -10,6 +10,8 @@ pub struct Misuse {
     kind: Kind,
     message: String,
     hint: String,
+    /// The payload field that is to blame.
+    field: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
@@ -21,6 +23,8 @@ enum Kind {
     NotInPrerequisiteState,
     ReadOnlyTransaction,
     ConfigurationLimitExceeded,
+    ProgramLimitExceeded,
+    TriggerProtocolViolated,
     Internal,
 }
 
@@ -34,6 +38,8 @@ impl Kind {
             Self::NotInPrerequisiteState => PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
             Self::ReadOnlyTransaction => PgSqlErrorCode::ERRCODE_READ_ONLY_SQL_TRANSACTION,
             Self::ConfigurationLimitExceeded => PgSqlErrorCode::ERRCODE_CONFIGURATION_LIMIT_EXCEEDED,
+            Self::ProgramLimitExceeded => PgSqlErrorCode::ERRCODE_PROGRAM_LIMIT_EXCEEDED,
+            Self::TriggerProtocolViolated => PgSqlErrorCode::ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED,
             Self::Internal => PgSqlErrorCode::ERRCODE_INTERNAL_ERROR,
         }
     }
@@ -43,7 +49,7 @@ macro_rules! constructors {
     ($($(#[$doc:meta])* $name:ident => $kind:ident),* $(,)?) => {$(
         $(#[$doc])*
         pub fn $name(message: impl Into<String>, hint: impl Into<String>) -> Self {
-            Self { kind: Kind::$kind, message: message.into(), hint: hint.into() }
+            Self { kind: Kind::$kind, message: message.into(), hint: hint.into(), field: None }
         }
     )*};
 }
@@ -64,8 +70,34 @@ impl Misuse {
         read_only => ReadOnlyTransaction,
         /// 53400
         limit => ConfigurationLimitExceeded,
+        /// 54000: more sends than one transaction may enqueue.
+        too_many => ProgramLimitExceeded,
+        /// 39P01: a trigger function called in a way that it is not made for.
+        not_a_trigger => TriggerProtocolViolated,
         /// XX000: something that should not happen; nothing was sent.
         internal => Internal,
+    }
+
+    /// The tables are not there.
+    pub fn not_installed() -> Self {
+        Self::undefined("the extension is not installed in this database", "CREATE EXTENSION otp_gateway.")
+    }
+
+    /// What happened, without the prefix and the hint.
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// The payload field that is to blame, if one is.
+    pub fn field(&self) -> Option<&str> {
+        self.field.as_deref()
+    }
+
+    /// The same, with where it happened before it.
+    #[must_use]
+    pub fn at(mut self, place: &str) -> Self {
+        self.message = format!("{place}: {}", self.message);
+        self
     }
 
     /// Ends the statement.
@@ -79,6 +111,6 @@ impl Misuse {
 
 impl From<vendor::Invalid> for Misuse {
     fn from(invalid: vendor::Invalid) -> Self {
-        Self::invalid(invalid.message, invalid.hint)
+        Self { field: Some(invalid.field), ..Self::invalid(invalid.message, invalid.hint) }
     }
 }

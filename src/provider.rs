@@ -24,8 +24,8 @@ pub struct Provider {
 }
 
 impl Provider {
-    /// Finds a provider by name, checks USAGE, and reads the user mapping of the current role, else of PUBLIC.
-    pub fn find(name: &str) -> Result<Self, Misuse> {
+    /// Finds a provider by name, checks that the role has USAGE, and reads its user mapping, else PUBLIC's.
+    pub fn find(name: &str, role: pg_sys::Oid) -> Result<Self, Misuse> {
         let Some(server) = catalog::server(name) else {
             return Err(Misuse::undefined(
                 format!("provider \"{}\" does not exist", shown(name)),
@@ -39,14 +39,14 @@ impl Provider {
                 format!("Use a server of one of {}.", wrappers()),
             ));
         };
-        if !may_use(server.oid) {
+        if !may_use(role, server.oid) {
             return Err(Misuse::forbidden(
                 format!("permission denied for foreign server {}", shown(name)),
                 format!("Ask its owner for GRANT USAGE ON FOREIGN SERVER {} TO your role.", shown(name)),
             ));
         }
         let options = ServerOptions::parse(dialect, &server.options)?;
-        let credentials = credentials(dialect, name, &options, catalog::user_mapping(server.oid))?;
+        let credentials = credentials(dialect, name, &options, catalog::user_mapping(role, server.oid))?;
         Ok(Self { name: name.to_owned(), dialect, options, credentials })
     }
 
@@ -86,12 +86,11 @@ fn wrappers() -> String {
     vendor::DIALECTS.iter().map(|dialect| format!("otp_{}", dialect.name)).collect::<Vec<_>>().join(", ")
 }
 
-fn may_use(server: pg_sys::Oid) -> bool {
-    // SAFETY: a function of Postgres with two arguments that are not null; it returns a boolean.
+fn may_use(role: pg_sys::Oid, server: pg_sys::Oid) -> bool {
+    // SAFETY: a function of Postgres with three arguments that are not null; it returns a boolean.
     unsafe {
-        let privilege = "USAGE".into_datum();
-        let may =
-            pgrx::direct_function_call_as_datum(pg_sys::has_server_privilege_id, &[server.into_datum(), privilege]);
+        let arguments = [role.into_datum(), server.into_datum(), "USAGE".into_datum()];
+        let may = pgrx::direct_function_call_as_datum(pg_sys::has_server_privilege_id_id, &arguments);
         may.and_then(|may| bool::from_datum(may, false)).unwrap_or(false)
     }
 }
@@ -113,7 +112,7 @@ fn credentials(
     let given: Vec<&str> = credentials.keys().map(String::as_str).collect();
     options::credential_set(dialect, &given).map_err(|wanted| {
         Misuse::undefined(
-            format!("no user mapping with credentials for server {} and the current role", shown(server)),
+            format!("no user mapping with credentials for server {} and this role", shown(server)),
             format!("CREATE USER MAPPING FOR CURRENT_USER (or PUBLIC) SERVER {} OPTIONS ({wanted}).", shown(server)),
         )
     })?;

@@ -33,6 +33,8 @@ struct Entry {
     process: AtomicU32,
     /// The worker shall let go of the database: somebody drops, renames or copies it.
     leave: AtomicU32,
+    /// A transaction that enqueued has committed since the worker looked last.
+    queued: AtomicU32,
 }
 
 #[repr(C)]
@@ -115,6 +117,23 @@ pub fn wake(database: pg_sys::Oid) -> bool {
         }
         _ => false,
     }
+}
+
+/// Tells the worker of a database that a transaction which enqueued has committed. Cannot fail: a transaction callback
+/// calls it.
+pub fn tell_of_queued(database: pg_sys::Oid) {
+    if let Some(entry) = find(database) {
+        entry.queued.store(1, SeqCst);
+    }
+    // One that is yet to come looks at its start.
+    if !wake(database) {
+        ask_for(database);
+    }
+}
+
+/// Whether there may be something new in the queue of this database; asked once.
+pub fn was_told_of_queued(database: pg_sys::Oid) -> bool {
+    find(database).is_some_and(|entry| entry.queued.swap(0, SeqCst) != 0)
 }
 
 /// Asks for a worker and wakes the launcher. False: the roster is full.

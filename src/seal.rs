@@ -3,10 +3,12 @@
 //! a key derived from the same file; a plain hash of ten digits reverses in seconds.
 
 use std::{
+    cell::RefCell,
     fs::{self, OpenOptions},
     io::{self, Write},
     os::unix::fs::{MetadataExt, OpenOptionsExt},
     path::Path,
+    rc::Rc,
 };
 
 use ring::{
@@ -32,6 +34,11 @@ pub struct Key {
     id: [u8; KEY_ID_LENGTH],
 }
 
+thread_local! {
+    /// The key of this process, and the file that it was read from: device, inode, size and time of change.
+    static LOADED: RefCell<Option<([u64; 5], Rc<Key>)>> = const { RefCell::new(None) };
+}
+
 struct KeyLength;
 
 impl hkdf::KeyType for KeyLength {
@@ -41,8 +48,9 @@ impl hkdf::KeyType for KeyLength {
 }
 
 impl Key {
-    /// Reads the file at each use: 64 hexadecimal digits, readable by the server's owner alone.
-    pub fn load() -> Result<Self, Misuse> {
+    /// The key of the file, which is looked at on each use and read again when it has changed: 64 hexadecimal digits,
+    /// readable by the server's owner alone.
+    pub fn load() -> Result<Rc<Self>, Misuse> {
         let path = settings::key_file();
         let refuse = |what: &str| {
             Misuse::not_ready(
@@ -54,11 +62,25 @@ impl Key {
         if metadata.mode() & 0o077 != 0 {
             return Err(refuse("may be read by others than the server's system user"));
         }
+        let file = [
+            metadata.dev(),
+            metadata.ino(),
+            metadata.size(),
+            metadata.ctime().unsigned_abs(),
+            metadata.ctime_nsec().unsigned_abs(),
+        ];
+        if let Some(key) =
+            LOADED.with_borrow(|loaded| loaded.as_ref().filter(|(of, _)| *of == file).map(|(_, key)| Rc::clone(key)))
+        {
+            return Ok(key);
+        }
         let text = fs::read_to_string(&path)
             .map(Zeroizing::new)
             .map_err(|error| refuse(&format!("cannot be read: {}", error.kind())))?;
         let master = from_hex(text.trim()).ok_or_else(|| refuse("is damaged"))?;
-        Ok(Self::derive(&master))
+        let key = Rc::new(Self::derive(&master));
+        LOADED.set(Some((file, Rc::clone(&key))));
+        Ok(key)
     }
 
     fn derive(master: &[u8; KEY_LENGTH]) -> Self {

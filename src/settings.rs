@@ -5,9 +5,16 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use policy::Micros;
+
 use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting};
 
 static KEY_FILE: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c"otp_gateway.key"));
+
+static MAX_TRIES: GucSetting<i32> = GucSetting::<i32>::new(5);
+static QUEUE_MAX_AGE: GucSetting<i32> = GucSetting::<i32>::new(600);
+static MAX_SENDS_PER_TRANSACTION: GucSetting<i32> = GucSetting::<i32>::new(1000);
+static NOTIFY: GucSetting<bool> = GucSetting::<bool>::new(false);
 
 pub fn init() {
     GucRegistry::define_string_guc(
@@ -18,6 +25,74 @@ pub fn init() {
         GucContext::Postmaster,
         GucFlags::SUPERUSER_ONLY,
     );
+    GucRegistry::define_int_guc(
+        c"otp_gateway.max_tries",
+        c"How often a queued send is tried before its verification is failed.",
+        c"Tried again is only what certainly sent nothing: unreachable, rate_limited, provider_error.",
+        &MAX_TRIES,
+        1,
+        100,
+        GucContext::Sighup,
+        GucFlags::empty(),
+    );
+    GucRegistry::define_int_guc(
+        c"otp_gateway.queue_max_age",
+        c"How long a send may stay queued; an older one expires unsent.",
+        c"Nobody waits for an old code, and a restored backup must not text yesterday's customers.",
+        &QUEUE_MAX_AGE,
+        1,
+        86_400,
+        GucContext::Sighup,
+        GucFlags::UNIT_S,
+    );
+    GucRegistry::define_int_guc(
+        c"otp_gateway.max_sends_per_transaction",
+        c"How many sends one transaction may enqueue.",
+        c"Guards against the UPDATE without WHERE on a table with the trigger.",
+        &MAX_SENDS_PER_TRANSACTION,
+        1,
+        i32::MAX,
+        GucContext::Suset,
+        GucFlags::empty(),
+    );
+    GucRegistry::define_bool_guc(
+        c"otp_gateway.notify",
+        c"Announces every change of a verification's status with NOTIFY on channel otp_gateway.",
+        c"The payload is a JSON object with id, provider and status.",
+        &NOTIFY,
+        GucContext::Sighup,
+        GucFlags::empty(),
+    );
+    mark_prefix_reserved();
+}
+
+/// A misspelt setting of ours is refused, as far as this version of Postgres can.
+fn mark_prefix_reserved() {
+    #[cfg(any(feature = "pg15", feature = "pg16", feature = "pg17", feature = "pg18"))]
+    // SAFETY: in _PG_init, after the last setting is defined.
+    unsafe {
+        pgrx::pg_sys::MarkGUCPrefixReserved(c"otp_gateway".as_ptr());
+    }
+}
+
+/// `otp_gateway.max_tries`
+pub fn max_tries() -> u32 {
+    MAX_TRIES.get().unsigned_abs()
+}
+
+/// `otp_gateway.queue_max_age`
+pub fn queue_max_age() -> Micros {
+    Micros::from(QUEUE_MAX_AGE.get()) * 1_000_000
+}
+
+/// `otp_gateway.max_sends_per_transaction`
+pub fn max_sends_per_transaction() -> u32 {
+    MAX_SENDS_PER_TRANSACTION.get().unsigned_abs()
+}
+
+/// `otp_gateway.notify`
+pub fn notify() -> bool {
+    NOTIFY.get()
 }
 
 /// `otp_gateway.key_file`, absolute.

@@ -4,6 +4,7 @@
 mod desk;
 mod expiry;
 mod process;
+mod queue;
 mod recovery;
 
 use desk::Desk;

@@ -3,6 +3,7 @@
 use std::ffi::CStr;
 
 use pgrx::{FromDatum, pg_sys};
+use policy::Micros;
 use serde_json::{Map, Value};
 use uuid::Uuid;
 use vendor::{Secret, json_depth_exceeds};
@@ -57,7 +58,8 @@ impl Arguments {
         // SAFETY: fn_expr's type of the argument fits its datum.
         unsafe {
             let of = pg_sys::get_fn_expr_argtype((*self.fcinfo).flinfo, number as i32);
-            if of == pg_sys::UUIDOID {
+            // Both are sixteen bytes by reference.
+            if of == pg_sys::UUIDOID || of == pg_sys::INTERVALOID {
                 let bytes = std::slice::from_raw_parts(datum.cast_mut_ptr::<u8>(), 16);
                 return Ok(Some(Zeroizing::new(bytes.to_vec())));
             }
@@ -91,6 +93,18 @@ impl Arguments {
         let uuid = unsafe { pgrx::datum::Uuid::from_datum(datum, false) };
         uuid.map(|uuid| Uuid::from_bytes(*uuid.as_bytes()))
             .ok_or_else(|| Misuse::internal("an argument could not be read", "Report it."))
+    }
+
+    /// An interval in microseconds, months taken for 30 days; not null and not negative.
+    pub fn interval(&self, number: usize, name: &str) -> Result<Micros, Misuse> {
+        let refuse = |what: &str| Misuse::invalid(format!("{name} {what}"), format!("For example: {name} => '5s'."));
+        let datum = self.datum(number).ok_or_else(|| refuse("is null"))?;
+        // SAFETY: the argument is declared interval, by reference, and is not null.
+        let interval = unsafe { &*datum.cast_mut_ptr::<pg_sys::Interval>() };
+        const DAY: i64 = 86_400_000_000;
+        let days = i64::from(interval.month) * 30 + i64::from(interval.day);
+        let micros = days.saturating_mul(DAY).saturating_add(interval.time);
+        if micros < 0 { Err(refuse("is negative")) } else { Ok(micros) }
     }
 
     pub fn code(&self, number: usize) -> Result<Secret, Misuse> {

@@ -4,10 +4,10 @@
 use std::ffi::CStr;
 
 use pgrx::{FromDatum, IntoDatum, pg_sys};
-use policy::Status;
+use policy::{Status, Verification};
 use uuid::Uuid;
 
-use crate::misuse::Misuse;
+use crate::{ledger::layout::verification as column, letter::Done, misuse::Misuse};
 
 /// What a session needs of a verification's row.
 pub struct Recorded {
@@ -16,27 +16,50 @@ pub struct Recorded {
     pub status: Status,
     pub reference: Option<String>,
     pub sealed: Option<Vec<u8>>,
+    max_checks: u32,
+    /// Written by the caller's own transaction, which has not ended.
+    is_of_this_transaction: bool,
 }
 
-/// The columns of otp_gateway.verification by their numbers in the install script.
-mod column {
-    pub const ID: i16 = 1;
-    pub const PROVIDER: i16 = 2;
-    pub const VENDOR: i16 = 3;
-    pub const STATUS: i16 = 4;
-    pub const REFERENCE: i16 = 7;
-    pub const CREATED_BY: i16 = 8;
-    pub const SEALED: i16 = 15;
+impl Recorded {
+    /// The row as it is while the send has no outcome.
+    pub fn done(self, id: Uuid) -> Done {
+        Done::without_attempt(
+            id,
+            &Verification { status: self.status, reference: self.reference, ..Verification::queued(self.max_checks) },
+        )
+    }
 }
 
-/// The name of the role that is in force (in a SECURITY DEFINER function, its owner).
-pub fn current_role() -> String {
+/// The role that is in force (in a SECURITY DEFINER function, its owner).
+pub struct Role {
+    pub oid: pg_sys::Oid,
+    pub name: String,
+}
+
+pub fn current_role() -> Role {
     // SAFETY: the current role exists for as long as this statement runs.
-    unsafe { CStr::from_ptr(pg_sys::GetUserNameFromId(pg_sys::GetUserId(), false)) }.to_string_lossy().into_owned()
+    unsafe {
+        let oid = pg_sys::GetUserId();
+        let name = CStr::from_ptr(pg_sys::GetUserNameFromId(oid, false)).to_string_lossy().into_owned();
+        Role { oid, name }
+    }
+}
+
+/// The same, of what others can see.
+pub fn committed(id: Uuid) -> Result<Recorded, Misuse> {
+    let recorded = verification(id)?;
+    if recorded.is_of_this_transaction {
+        return Err(Misuse::not_ready(
+            "this transaction enqueued the verification, and nothing is sent before its COMMIT",
+            "COMMIT first.",
+        ));
+    }
+    Ok(recorded)
 }
 
 /// The verification of that id. One of a role that the caller is no member of is not found, like one that is not there.
-pub fn verification(id: Uuid) -> Result<Recorded, Misuse> {
+fn verification(id: Uuid) -> Result<Recorded, Misuse> {
     let found = scan(id)?.filter(|(_, created_by)| may_act_for(created_by));
     found.map(|(recorded, _)| recorded).ok_or_else(|| {
         Misuse::undefined(
@@ -57,10 +80,7 @@ fn scan(id: Uuid) -> Result<Option<(Recorded, String)>, Misuse> {
         let schema = pg_sys::get_namespace_oid(c"otp_gateway".as_ptr(), true);
         let table = pg_sys::get_relname_relid(c"verification".as_ptr(), schema);
         if table == pg_sys::InvalidOid {
-            return Err(Misuse::undefined(
-                "the extension is not installed in this database",
-                "CREATE EXTENSION otp_gateway.",
-            ));
+            return Err(Misuse::not_installed());
         }
         let lock = pg_sys::AccessShareLock as pg_sys::LOCKMODE;
         let relation = pg_sys::table_open(table, lock);
@@ -72,7 +92,7 @@ fn scan(id: Uuid) -> Result<Option<(Recorded, String)>, Misuse> {
         let mut scan_key = pg_sys::ScanKeyData::default();
         pg_sys::ScanKeyInit(
             &mut scan_key,
-            column::ID,
+            column::ID as i16,
             pg_sys::BTEqualStrategyNumber as pg_sys::StrategyNumber,
             pg_sys::Oid::from(pg_sys::F_UUID_EQ),
             key,
@@ -90,6 +110,10 @@ fn scan(id: Uuid) -> Result<Option<(Recorded, String)>, Misuse> {
                     .unwrap_or(Status::Unknown),
                 reference: row.value(column::REFERENCE),
                 sealed: row.value(column::SEALED),
+                max_checks: row.value::<i32>(column::MAX_CHECKS).unwrap_or(0).unsigned_abs(),
+                is_of_this_transaction: pg_sys::TransactionIdIsCurrentTransactionId(pg_sys::HeapTupleHeaderGetRawXmin(
+                    (*tuple).t_data,
+                )),
             };
             let created_by = row
                 .datum(column::CREATED_BY)
@@ -112,16 +136,16 @@ struct TupleValues {
 impl TupleValues {
     /// # Safety
     /// The tuple is the scan's current one.
-    unsafe fn datum(&self, column: i16) -> Option<pg_sys::Datum> {
+    unsafe fn datum(&self, column: usize) -> Option<pg_sys::Datum> {
         let mut is_null = false;
         // SAFETY: as the caller promises.
-        let datum = unsafe { pg_sys::heap_getattr(self.tuple, i32::from(column), self.descriptor, &mut is_null) };
+        let datum = unsafe { pg_sys::heap_getattr(self.tuple, column as i32, self.descriptor, &mut is_null) };
         (!is_null).then_some(datum)
     }
 
     /// # Safety
     /// The tuple is the scan's current one, and the column is of a type that T reads and copies.
-    unsafe fn value<T: FromDatum>(&self, column: i16) -> Option<T> {
+    unsafe fn value<T: FromDatum>(&self, column: usize) -> Option<T> {
         // SAFETY: as the caller promises.
         unsafe { T::from_datum(self.datum(column)?, false) }
     }

@@ -3,6 +3,7 @@
 use std::ffi::CString;
 
 use pgrx::{IntoDatum, pg_sys};
+use vendor::Outcome;
 
 use crate::letter::Done;
 
@@ -28,9 +29,9 @@ impl Row {
         let values: [Option<pg_sys::Datum>; COLUMNS] = unsafe {
             [
                 pgrx::datum::Uuid::from_bytes(*done.verification.as_bytes()).into_datum(),
-                pgrx::datum::Uuid::from_bytes(*done.attempt.as_bytes()).into_datum(),
+                done.attempt.map(|id| pgrx::datum::Uuid::from_bytes(*id.as_bytes())).into_datum(),
                 done.status.as_str().into_datum(),
-                done.outcome.as_str().into_datum(),
+                done.outcome.map(Outcome::as_str).into_datum(),
                 done.retryable.into_datum(),
                 i32::try_from(done.attempts_left).unwrap_or(i32::MAX).into_datum(),
                 done.retry_after.map(interval),

@@ -8,7 +8,7 @@ pub fn pg_uuid(id: Uuid) -> pgrx::datum::Uuid {
     pgrx::datum::Uuid::from_bytes(*id.as_bytes())
 }
 
-fn argument<T: IntoDatum>(value: T, of: pg_sys::Oid) -> DatumWithOid<'static> {
+pub fn argument<T: IntoDatum>(value: T, of: pg_sys::Oid) -> DatumWithOid<'static> {
     // SAFETY: `of` is T's type, at each call below; the datum is a copy.
     unsafe { DatumWithOid::new(value, of) }
 }
@@ -33,6 +33,10 @@ pub fn time(value: Micros) -> DatumWithOid<'static> {
     argument(Time(value), pg_sys::TIMESTAMPTZOID)
 }
 
+pub fn transaction(value: u64) -> DatumWithOid<'static> {
+    argument(Transaction(value), pg_sys::XID8OID)
+}
+
 /// A timestamptz by its stored value.
 pub struct Time(pub Micros);
 
@@ -49,5 +53,24 @@ impl IntoDatum for Time {
 impl pgrx::FromDatum for Time {
     unsafe fn from_polymorphic_datum(datum: pg_sys::Datum, is_null: bool, _: pg_sys::Oid) -> Option<Self> {
         (!is_null).then(|| Self(datum.value() as Micros))
+    }
+}
+
+/// An xid8 by its stored value.
+pub struct Transaction(pub u64);
+
+impl IntoDatum for Transaction {
+    fn into_datum(self) -> Option<pg_sys::Datum> {
+        Some(pg_sys::Datum::from(self.0))
+    }
+
+    fn type_oid() -> pg_sys::Oid {
+        pg_sys::XID8OID
+    }
+}
+
+impl pgrx::FromDatum for Transaction {
+    unsafe fn from_polymorphic_datum(datum: pg_sys::Datum, is_null: bool, _: pg_sys::Oid) -> Option<Self> {
+        (!is_null).then(|| Self(datum.value() as u64))
     }
 }

@@ -5,7 +5,10 @@ use policy::{Micros, Status, Verification};
 use uuid::Uuid;
 use vendor::{Operation, Outcome};
 
-use super::{Failure, column::Time};
+use super::{
+    Failure,
+    column::{Time, Transaction},
+};
 
 /// A verification that an attempt begins.
 pub struct NewVerification {
@@ -23,6 +26,8 @@ pub struct NewVerification {
 /// What becomes of one; `sealed` replaces what is there, unless the verification has ended.
 pub struct Change {
     pub id: Uuid,
+    /// Its status until now.
+    pub before: Status,
     pub state: Verification,
     pub sealed: Option<Vec<u8>>,
 }
@@ -33,6 +38,8 @@ pub struct NewAttempt {
     pub operation: Operation,
     /// Ended without a call, from the record or by a rule.
     pub refused: Option<Outcome>,
+    /// Why, where the outcome does not say it all.
+    pub why: Option<String>,
     pub started_at: Micros,
 }
 
@@ -53,6 +60,23 @@ pub struct Stored {
     pub id: Uuid,
     pub created_at: Micros,
     pub state: Verification,
+}
+
+/// One whose transaction has committed, and that nobody has taken yet.
+pub struct Queued {
+    pub transaction: u64,
+    pub id: Uuid,
+    pub provider: String,
+    pub created_at: Micros,
+}
+
+/// A queued one with all that its send takes.
+pub struct QueuedLetter {
+    pub stored: Stored,
+    pub provider: String,
+    pub vendor: String,
+    pub created_by: String,
+    pub sealed: Vec<u8>,
 }
 
 pub struct StoredAttempt {
@@ -82,6 +106,11 @@ pub fn micros(row: &SpiHeapTupleData, column: usize) -> Result<Option<Micros>, F
     Ok(value::<Time>(row, column)?.map(|time| time.0))
 }
 
+/// A transaction's full number.
+pub fn transaction(row: &SpiHeapTupleData, column: usize) -> Result<u64, Failure> {
+    Ok(value::<Transaction>(row, column)?.map_or(0, |transaction| transaction.0))
+}
+
 fn label<T: Copy>(
     row: &SpiHeapTupleData,
     column: usize,
@@ -106,6 +135,29 @@ impl Stored {
                 max_checks: count(row, 8)?,
             },
             created_at: micros(row, 9)?.unwrap_or(0),
+        })
+    }
+}
+
+impl Queued {
+    pub fn read(row: &SpiHeapTupleData) -> Result<Self, Failure> {
+        Ok(Self {
+            transaction: transaction(row, 1)?,
+            id: uuid(row, 2)?,
+            provider: value(row, 3)?.unwrap_or_default(),
+            created_at: micros(row, 4)?.unwrap_or(0),
+        })
+    }
+}
+
+impl QueuedLetter {
+    pub fn read(row: &SpiHeapTupleData) -> Result<Self, Failure> {
+        Ok(Self {
+            stored: Stored::read(row)?,
+            provider: value(row, 10)?.unwrap_or_default(),
+            vendor: value(row, 11)?.unwrap_or_default(),
+            created_by: value(row, 12)?.unwrap_or_default(),
+            sealed: value(row, 13)?.unwrap_or_default(),
         })
     }
 }

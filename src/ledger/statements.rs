@@ -80,7 +80,8 @@ statements! {
 
     select_sealed(pg_sys::UUIDOID)
       "SELECT id, coalesce(expires_at, created_at OPERATOR(pg_catalog.+) interval '1 day')
-       FROM otp_gateway.verification WHERE id OPERATOR(pg_catalog.>=) $1 AND sealed IS NOT NULL"
+       FROM otp_gateway.verification
+       WHERE id OPERATOR(pg_catalog.>=) $1 AND sealed IS NOT NULL AND status OPERATOR(pg_catalog.<>) 'queued'"
 
     select_sealed_of(pg_sys::UUIDARRAYOID)
       "SELECT id, coalesce(expires_at, created_at OPERATOR(pg_catalog.+) interval '1 day')
@@ -89,5 +90,34 @@ statements! {
     expire(pg_sys::UUIDARRAYOID, pg_sys::TIMESTAMPTZOID)
       "UPDATE otp_gateway.verification SET status = 'expired', sealed = NULL
        WHERE id OPERATOR(pg_catalog.=) ANY ($1) AND sealed IS NOT NULL
-         AND coalesce(expires_at, created_at OPERATOR(pg_catalog.+) interval '1 day') OPERATOR(pg_catalog.<=) $2"
+         AND status OPERATOR(pg_catalog.<>) 'queued'
+         AND coalesce(expires_at, created_at OPERATOR(pg_catalog.+) interval '1 day') OPERATOR(pg_catalog.<=) $2
+       RETURNING id"
+
+    // Whatever commits after this snapshot has a transaction number of at least this.
+    select_horizon()
+      "SELECT pg_catalog.pg_snapshot_xmin(pg_catalog.pg_current_snapshot())"
+
+    select_queued(pg_sys::XID8OID, pg_sys::UUIDOID)
+      "SELECT enqueued, id, provider, created_at FROM otp_gateway.verification
+       WHERE ROW(enqueued, id) OPERATOR(pg_catalog.>) ROW($1, $2) AND enqueued IS NOT NULL
+         AND status OPERATOR(pg_catalog.=) 'queued'
+       ORDER BY enqueued, id"
+
+    select_letters(pg_sys::UUIDARRAYOID)
+      "SELECT id, status, reference, expires_at, approved_at, send_count, check_count, max_checks,
+              created_at, provider, vendor, created_by::text, sealed
+       FROM otp_gateway.verification
+       WHERE id OPERATOR(pg_catalog.=) ANY ($1) AND status OPERATOR(pg_catalog.=) 'queued'"
+
+    select_last_send(pg_sys::UUIDOID)
+      "SELECT id, verification_id, operation, outcome, vendor_code, vendor_message, response::text
+       FROM otp_gateway.attempt
+       WHERE verification_id OPERATOR(pg_catalog.=) $1 AND operation IN ('send', 'resend')
+       ORDER BY id DESC"
+
+    announce(pg_sys::UUIDARRAYOID)
+      "SELECT pg_catalog.pg_notify('otp_gateway', pg_catalog.json_build_object(
+              'id', id, 'provider', provider, 'status', status)::text)
+       FROM otp_gateway.verification WHERE id OPERATOR(pg_catalog.=) ANY ($1)"
 }

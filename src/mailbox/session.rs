@@ -3,10 +3,12 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use pgrx::pg_sys;
+use policy::Micros;
 use zeroize::Zeroizing;
 
 use super::slot::{Slot, Turn, slots};
 use crate::{
+    ledger::clock,
     misuse::Misuse,
     process::{self, ProcessNumber},
     roster::{self, Stage},
@@ -16,8 +18,8 @@ use crate::{
 const LOOK_AFTER_WORKER: i64 = 1000;
 
 /// Hands the letter to this database's worker and waits for the reply. Interrupts end the wait at once: the worker goes
-/// on with what it has taken.
-pub fn send(letter: &[u8], attempt: [u8; 16]) -> Result<Zeroizing<Vec<u8>>, Misuse> {
+/// on with what it has taken. None: `until` came first.
+pub fn send(letter: &[u8], attempt: [u8; 16], until: Option<Micros>) -> Result<Option<Zeroizing<Vec<u8>>>, Misuse> {
     give_up_at_exit();
     let slot = my_slot();
     let open = Open { slot };
@@ -45,7 +47,7 @@ pub fn send(letter: &[u8], attempt: [u8; 16]) -> Result<Zeroizing<Vec<u8>>, Misu
                     if locked.take(&mut reply) {
                         drop(locked);
                         drop(open);
-                        return Ok(reply);
+                        return Ok(Some(reply));
                     }
                     locked.give(Turn::NextOfReply);
                 }
@@ -60,7 +62,11 @@ pub fn send(letter: &[u8], attempt: [u8; 16]) -> Result<Zeroizing<Vec<u8>>, Misu
         if !has_worker {
             start_worker(database)?;
         }
-        process::wait(LOOK_AFTER_WORKER);
+        let left = until.map_or(LOOK_AFTER_WORKER, |until| (until - clock()).div_euclid(1000) + 1);
+        if left <= 0 {
+            return Ok(None);
+        }
+        process::wait(left.min(LOOK_AFTER_WORKER));
     }
 }
 

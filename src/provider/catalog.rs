@@ -25,10 +25,8 @@ pub fn wrapper_name(wrapper: pg_sys::Oid) -> String {
     unsafe { text((*pg_sys::GetForeignDataWrapper(wrapper)).fdwname) }
 }
 
-/// The options of the current role's user mapping, else of PUBLIC's; none if there is neither.
-pub fn user_mapping(server: pg_sys::Oid) -> Option<Vec<(String, String)>> {
-    // SAFETY: reads variables of this session.
-    let role = unsafe { pg_sys::GetUserId() };
+/// The options of the role's user mapping, else of PUBLIC's; none if there is neither.
+pub fn user_mapping(role: pg_sys::Oid, server: pg_sys::Oid) -> Option<Vec<(String, String)>> {
     // GetUserMapping raises an error of its own where there is none; we have a better one.
     [role, pg_sys::InvalidOid].into_iter().find_map(|role| user_mapping_of(role, server))
 }

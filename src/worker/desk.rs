@@ -1,6 +1,8 @@
 //! What is on the worker's desk: calls in flight, letters that wait for one of them, outcomes not yet on record.
 
 mod conclude;
+mod dispatch;
+mod follow;
 mod intent;
 
 use std::{
@@ -14,12 +16,13 @@ use policy::{Micros, Status, Verification, retryable};
 use uuid::Uuid;
 use vendor::{Operation, Outcome};
 
-use super::{expiry::Expiry, process};
+use super::{expiry::Expiry, process, queue::Queue};
 use crate::{
-    ledger::{Ledger, clock},
+    ledger::{Failure, Ledger, Stored, StoredAttempt, clock},
     letter::{self, Done, Letter, Reply},
     mailbox::{Ticket, WorkerSide},
     misuse::Misuse,
+    roster, settings,
 };
 
 /// How long to wait before trying again what a lock or a full disk held up.
@@ -29,6 +32,10 @@ pub struct Desk {
     pub ledger: Ledger,
     pub mailbox: WorkerSide,
     pub expiry: Expiry,
+    database: pg_sys::Oid,
+    queue: Queue,
+    /// Who waits for the end of a queued send.
+    followers: HashMap<Uuid, Vec<Ticket>>,
     courier: Courier,
     /// Letters whose turn it is.
     pending: Vec<(Ticket, Letter)>,
@@ -46,7 +53,8 @@ pub struct Desk {
 
 /// A call under way.
 struct InFlight {
-    ticket: Ticket,
+    /// None: a queued send, which nobody need wait for.
+    ticket: Option<Ticket>,
     attempt: Uuid,
     verification: Uuid,
     operation: Operation,
@@ -59,6 +67,8 @@ struct InFlight {
     /// For a resend: what to keep from now on, and the new reference.
     sealed: Option<Vec<u8>>,
     reference: Option<String>,
+    /// For a queued send: the sealed payload, to queue it again with.
+    payload: Option<Vec<u8>>,
 }
 
 impl Desk {
@@ -69,6 +79,9 @@ impl Desk {
             ledger,
             mailbox: WorkerSide::new(database.to_u32()),
             expiry: Expiry::default(),
+            database,
+            queue: Queue::default(),
+            followers: HashMap::new(),
             courier,
             pending: Vec::new(),
             in_flight: HashMap::new(),
@@ -87,7 +100,10 @@ impl Desk {
 
     /// When there is something to do though nobody calls.
     pub fn next_due(&self) -> Option<Micros> {
-        [self.again_at, self.expiry.next_due()].into_iter().flatten().min()
+        [self.again_at, self.expiry.next_due(), self.queue.next_due(settings::queue_max_age())]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     pub fn is_busy(&self, verification: Uuid) -> bool {
@@ -132,12 +148,31 @@ impl Desk {
             worked = true;
             self.intend();
         }
+        if roster::was_told_of_queued(self.database) {
+            worked = true;
+            self.look_for_queued();
+        }
+        if !waiting && !self.gone {
+            worked |= self.dispatch();
+        }
         self.expire_due();
         worked
     }
 
     pub fn reply(&mut self, ticket: Ticket, reply: &Reply) {
         self.mailbox.reply(ticket, letter::write(reply));
+    }
+
+    /// What a transaction that failed makes us do; what it was for is still on the desk.
+    fn after(&mut self, failure: Failure) {
+        match failure {
+            Failure::Gone => self.gone(),
+            Failure::Busy => self.try_again_later(),
+            Failure::Error(why) => {
+                pgrx::log!("otp_gateway: the record could not be read: {why}");
+                self.try_again_later();
+            }
+        }
     }
 
     fn try_again_later(&mut self) {
@@ -174,8 +209,12 @@ impl Desk {
                 let mut row = done(call.attempt, call.operation, call.verification, &call.state, Outcome::Unknown);
                 row.status = Status::Unknown;
                 row.vendor_message = Some(why.to_owned());
-                self.reply(call.ticket, &Reply::Done(Box::new(row)));
+                call.ticket.into_iter().for_each(|ticket| self.reply(ticket, &Reply::Done(Box::new(row.clone()))));
             }
+        }
+        let following: Vec<Ticket> = self.followers.drain().flat_map(|(_, tickets)| tickets).collect();
+        for ticket in following {
+            self.reply(ticket, &Reply::Again);
         }
         let waiting: Vec<(Ticket, Letter)> =
             self.pending.drain(..).chain(self.busy.drain().flat_map(|(_, waiting)| waiting)).collect();
@@ -233,9 +272,9 @@ pub fn done(attempt: Uuid, operation: Operation, verification: Uuid, state: &Ver
     let attempts_left = state.attempts_left();
     Done {
         verification,
-        attempt,
+        attempt: Some(attempt),
         status: state.status,
-        outcome,
+        outcome: Some(outcome),
         retryable: retryable(operation, outcome, attempts_left),
         attempts_left,
         retry_after: None,
@@ -245,4 +284,13 @@ pub fn done(attempt: Uuid, operation: Operation, verification: Uuid, state: &Ver
         vendor_message: None,
         response: None,
     }
+}
+
+/// The row for a caller, from an attempt that has ended.
+pub fn done_from_record(attempt: StoredAttempt, stored: &Stored, outcome: Outcome) -> Done {
+    let mut row = done(attempt.id, attempt.operation, stored.id, &stored.state, outcome);
+    row.vendor_code = attempt.vendor_code;
+    row.vendor_message = attempt.vendor_message;
+    row.response = attempt.response;
+    row
 }

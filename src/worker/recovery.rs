@@ -5,7 +5,7 @@ use policy::Status;
 use uuid::Uuid;
 use vendor::{Operation, Outcome};
 
-use super::Desk;
+use super::{Desk, desk::done_from_record};
 use crate::{
     ledger::{Change, Completion, Durability, Failure, clock},
     letter::Reply,
@@ -31,9 +31,12 @@ impl Desk {
         }
         self.load_expiry();
         for lost in self.mailbox.take_over() {
-            let reply = self.reply_from_record(Uuid::from_bytes(lost.attempt));
+            let attempt = Uuid::from_bytes(lost.attempt);
+            // A question that began no attempt is asked again.
+            let reply = if attempt.is_nil() { Reply::Again } else { self.reply_from_record(attempt) };
             self.reply(lost.ticket, &reply);
         }
+        self.look_for_queued();
     }
 
     fn settle_in_flight(&mut self, why: &str) -> Result<(), Failure> {
@@ -50,8 +53,8 @@ impl Desk {
                 .into_iter()
                 .filter(|stored| !stored.state.status.is_terminal() && !is_cancel(stored.id))
                 .map(|mut stored| {
-                    stored.state.status = Status::Unknown;
-                    Change { id: stored.id, state: stored.state, sealed: None }
+                    let before = std::mem::replace(&mut stored.state.status, Status::Unknown);
+                    Change { id: stored.id, before, state: stored.state, sealed: None }
                 })
                 .collect();
             let completions: Vec<Completion> = in_flight
@@ -81,11 +84,7 @@ impl Desk {
         match found {
             Ok(Some((attempt, stored))) => {
                 let outcome = attempt.outcome.unwrap_or(Outcome::Unknown);
-                let mut done = super::desk::done(attempt.id, attempt.operation, stored.id, &stored.state, outcome);
-                done.vendor_code = attempt.vendor_code;
-                done.vendor_message = attempt.vendor_message;
-                done.response = attempt.response;
-                Reply::Done(Box::new(done))
+                Reply::Done(Box::new(done_from_record(attempt, &stored, outcome)))
             }
             _ => Reply::Refused(Misuse::not_ready(
                 "the background worker ended before the call was made; nothing was sent",

@@ -182,6 +182,42 @@ class Gateway:
         body = {**FLOWS[vendor]["send"](to), **payload}
         return self.row("SELECT * FROM otp_send(%s, %s::jsonb)", (provider, json.dumps(body)), session)
 
+    def enqueue(self, provider="ideamart", to=None, session=None, vendor=None, **payload):
+        vendor = vendor or provider
+        to = to or self.number(vendor)
+        body = {**FLOWS[vendor]["send"](to), **payload}
+        return self.row("SELECT * FROM otp_enqueue(%s, %s::jsonb)", (provider, json.dumps(body)), session)
+
+    def enqueue_many(self, count, provider="ideamart", session=None, vendor=None):
+        """So many sends in one statement, to numbers of their own: the verifications."""
+        vendor = vendor or provider
+        bodies = [json.dumps(FLOWS[vendor]["send"](self.number(vendor))) for _ in range(count)]
+        statement = "SELECT verification_id FROM unnest(%s::text[]) AS t (body), otp_enqueue(%s, body::jsonb)"
+        return [id for (id,) in self.execute(statement, (bodies, provider), session)]
+
+    def wait(self, verification_id, timeout="30s", session=None):
+        return self.row("SELECT * FROM otp_gateway.wait(%s, %s::interval)", (verification_id, timeout), session)
+
+    def settle(self):
+        """What has become of every verification on record, once each has an outcome."""
+        ids = self.execute("SELECT id FROM otp_gateway.verification ORDER BY created_at")
+        return [self.wait(id) for (id,) in ids]
+
+    def full(self, provider="narrow", vendor="ideamart", **options):
+        """A provider whose one place is taken until simulator.release(): what is enqueued there stays queued."""
+        self.create_provider(provider, vendor, **{"max_in_flight": "1", "timeout": "60s", **options})
+        before = self.simulator.ask("GET", "/held")["held"]
+        self.simulator.fault("hold", vendor, "send", times=1)
+        row = self.enqueue(provider, vendor=vendor)
+        self.simulator.held(before + 1)
+        return row
+
+    def drain(self, timeout=30):
+        """Lets everything go that a test has left queued or held, so that it does not arrive in the next one."""
+        self.simulator.clear_faults()
+        left = "SELECT count(*)::int FROM otp_gateway.verification WHERE status IN ('queued', 'sending')"
+        until(lambda: self.simulator.release() or self.execute(left) == [(0,)], "nothing is queued or in flight", timeout)
+
     def verify(self, verification_id, code, session=None, **payload):
         return self.row(
             "SELECT * FROM otp_verify(%s::uuid, %s, %s::jsonb)", (verification_id, code, json.dumps(payload)), session

@@ -7,6 +7,11 @@ pub fn admit(operation: Operation, verification: &mut Verification, now: Micros)
     if let Some(outcome) = from_record(operation, verification.status) {
         return Err(outcome);
     }
+    // Nobody but us knows of it yet, so that it can be canceled whatever the vendor can do.
+    if operation == Operation::Cancel && verification.status == Status::Queued {
+        verification.status = Status::Canceled;
+        return Err(Outcome::Canceled);
+    }
     // A resend makes a new code, so the age of the old one does not matter to it, nor to a cancel.
     if operation == Operation::Verify && verification.expires_at.is_some_and(|end| end <= now) {
         verification.status = Status::Expired;
@@ -26,7 +31,8 @@ pub fn admit(operation: Operation, verification: &mut Verification, now: Micros)
     Ok(())
 }
 
-/// How an operation on a terminal verification ends: from the record alone. None: the verification is open.
+/// How an operation ends for which the verification is no longer, or not yet, open: from the record alone. None: it is
+/// open.
 pub fn from_record(operation: Operation, status: Status) -> Option<Outcome> {
     Some(match status {
         // A code approved once is never approved twice.
@@ -36,6 +42,8 @@ pub fn from_record(operation: Operation, status: Status) -> Option<Outcome> {
         Status::Canceled if operation == Operation::Cancel => Outcome::Canceled,
         Status::Canceled | Status::Failed => Outcome::NotFound,
         Status::Blocked => Outcome::Blocked,
+        // There is no code yet, to check or to send again.
+        Status::Queued if matches!(operation, Operation::Verify | Operation::Resend) => Outcome::NotFound,
         Status::Queued | Status::Sending | Status::Pending | Status::Unknown => return None,
     })
 }

@@ -1,14 +1,34 @@
-//! What may be asked of a verification, and what an answer makes of it. Pure: values in, values out, the clock is an
-//! argument. The worker asks [`admit`] before it records an intent and [`conclude`] when it records an outcome; both
-//! see the record as it is on disk, so that no race and no rollback gets round them.
+//! What may be asked of a verification, and what an answer makes of it; what a provider's options allow. Pure: values
+//! in, values out, the clock and the dice are arguments. The worker asks [`admit`] before it records an intent and
+//! [`conclude`] when it records an outcome; both see the record as it is on disk, so that no race and no rollback gets
+//! round them.
 #![forbid(unsafe_code)]
 
 mod admit;
+mod backoff;
+mod breaker;
 mod conclude;
+mod cooldown;
+mod dice;
+mod limit;
+mod malformed;
+mod prefixes;
+mod retry;
 mod status;
+mod strategy;
+mod test_numbers;
 mod verification;
 
 pub use admit::{admit, from_record};
+pub use backoff::backoff;
+pub use breaker::{Breaker, BreakerState, Pass};
 pub use conclude::{Conclusion, conclude, retryable};
+pub use cooldown::cooldown;
+pub use limit::{Limit, Limits, Refusal};
+pub use malformed::Malformed;
+pub use prefixes::Prefixes;
+pub use retry::again_after;
 pub use status::Status;
+pub use strategy::{Strategy, moves_on, order};
+pub use test_numbers::TestNumbers;
 pub use verification::{Micros, Verification};

@@ -28,6 +28,11 @@ impl Verification {
         Self::elsewhere(Status::Pending, max_checks)
     }
 
+    /// One whose send waits for its transaction's COMMIT and then for its turn.
+    pub fn queued(max_checks: u32) -> Self {
+        Self::elsewhere(Status::Queued, max_checks)
+    }
+
     fn elsewhere(status: Status, max_checks: u32) -> Self {
         Self { status, reference: None, expires_at: None, approved_at: None, send_count: 0, check_count: 0, max_checks }
     }

@@ -53,7 +53,8 @@ impl Field {
         self
     }
 
-    pub(crate) fn is_called(&self, key: &str) -> bool {
+    /// Whether a payload may name it so.
+    pub fn is_called(&self, key: &str) -> bool {
         self.name == key || self.wire == key
     }
 }

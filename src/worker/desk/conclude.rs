@@ -1,7 +1,7 @@
 //! From deliveries to rows: the outcomes are put on record, many at once, and then the callers are told.
 
 use courier::Delivery;
-use policy::{Conclusion, conclude};
+use policy::{Conclusion, Micros, Status, again_after, conclude};
 use serde_json::Value;
 use vendor::{Operation, Outcome};
 
@@ -9,6 +9,8 @@ use super::{Desk, done};
 use crate::{
     ledger::{Change, Completion, Durability, Failure, clock, erase_at},
     letter::Reply,
+    provider::micros,
+    settings,
 };
 
 /// A vendor's text or reference that is longer is none: it would not fit an index.
@@ -25,7 +27,8 @@ impl Desk {
         // An application that heard `approved` finds it on record, always.
         let approved = deliveries.iter().any(|delivery| delivery.reading.outcome == Outcome::Approved);
         let durability = if approved { Durability::Flushed } else { Durability::Lazy };
-        let changes: Vec<Change> = deliveries.iter().map(|delivery| self.change(delivery, now)).collect();
+        let (changes, again): (Vec<Change>, Vec<Option<Micros>>) =
+            deliveries.iter().map(|delivery| self.change(delivery, now)).unzip();
         let completions: Vec<Completion> = deliveries.iter().map(|delivery| self.completion(delivery, now)).collect();
         let recorded = self.ledger.write(durability, |writer| {
             let calls = || {
@@ -44,7 +47,11 @@ impl Desk {
             writer.insert_references(&references.collect::<Vec<_>>())
         });
         match recorded {
-            Ok(()) => deliveries.into_iter().zip(changes).for_each(|(delivery, change)| self.tell(delivery, change)),
+            Ok(()) => deliveries
+                .into_iter()
+                .zip(changes)
+                .zip(again)
+                .for_each(|((delivery, change), again)| self.tell(delivery, change, again)),
             Err(Failure::Gone) => {
                 self.gone();
                 self.unrecorded = deliveries;
@@ -71,7 +78,8 @@ impl Desk {
         }
     }
 
-    fn change(&self, delivery: &Delivery, now: policy::Micros) -> Change {
+    /// What becomes of the verification; for a queued send that failed, when it is to be tried again.
+    fn change(&self, delivery: &Delivery, now: Micros) -> (Change, Option<Micros>) {
         let call = &self.in_flight[&delivery.ticket];
         let mut state = call.state.clone();
         conclude(
@@ -94,10 +102,23 @@ impl Desk {
                 state.reference.clone_from(&call.reference);
             }
         }
-        Change { id: call.verification, state, sealed }
+        let again = call.payload.as_ref().and_then(|payload| {
+            let asked = delivery.reading.retry_after.map(micros);
+            let dice = call.attempt.as_u64_pair().1;
+            let wait = again_after(delivery.reading.outcome, state.send_count, settings::max_tries(), asked, dice)?;
+            let again = now.saturating_add(wait);
+            // Past its age it would not be sent any more.
+            if again >= call.created_at.saturating_add(settings::queue_max_age()) {
+                return None;
+            }
+            state.status = Status::Queued;
+            sealed = Some(payload.clone());
+            Some(again)
+        });
+        (Change { id: call.verification, before: call.state.status, state, sealed }, again)
     }
 
-    fn completion(&self, delivery: &Delivery, now: policy::Micros) -> Completion {
+    fn completion(&self, delivery: &Delivery, now: Micros) -> Completion {
         let call = &self.in_flight[&delivery.ticket];
         Completion {
             id: call.attempt,
@@ -110,19 +131,26 @@ impl Desk {
         }
     }
 
-    fn tell(&mut self, delivery: Delivery, change: Change) {
+    fn tell(&mut self, delivery: Delivery, change: Change, again: Option<Micros>) {
         let Some(call) = self.in_flight.remove(&delivery.ticket) else { return };
         let reading = delivery.reading;
         let mut row = done(call.attempt, call.operation, call.verification, &change.state, reading.outcome);
         if let (Some(left), false) = (reading.attempts_left, change.state.status.is_terminal()) {
             row.attempts_left = row.attempts_left.min(left);
         }
-        row.retry_after = reading.retry_after.map(crate::provider::micros);
+        row.retry_after = reading.retry_after.map(micros);
         row.vendor_code = reading.vendor_code;
         row.vendor_message = reading.vendor_message;
         row.response = reading.response.map(|response| response.to_string());
-        self.reply(call.ticket, &Reply::Done(Box::new(row)));
-        if !change.state.status.is_terminal() && matches!(call.operation, Operation::Send | Operation::Resend) {
+        match (again, call.ticket) {
+            (Some(due), _) => self.queue.wait(&call.provider, call.verification, call.created_at, due),
+            (None, Some(ticket)) => self.reply(ticket, &Reply::Done(Box::new(row))),
+            (None, None) => self.tell_followers(call.verification, &row),
+        }
+        if again.is_none()
+            && !change.state.status.is_terminal()
+            && matches!(call.operation, Operation::Send | Operation::Resend)
+        {
             self.expiry.add(call.verification, erase_at(call.created_at, &change.state));
         }
         self.release(call.verification);

@@ -10,7 +10,7 @@ use vendor::{FindBy, Operation, Outcome};
 use super::{Desk, InFlight, done};
 use crate::{
     ledger::{Change, Durability, Failure, NewAttempt, NewVerification, Stored, Writer, clock, erase_at},
-    letter::{Letter, Order, Reply, Target},
+    letter::{Letter, Order, Outgoing, Reply, Target},
     mailbox::Ticket,
     misuse::Misuse,
 };
@@ -20,11 +20,13 @@ enum Turn {
     /// It goes.
     Goes { verification: Uuid, before: Status, state: Verification, created_at: Micros },
     /// It ends without a call.
-    Ends { verification: Uuid, state: Verification, outcome: Outcome },
+    Ends { verification: Uuid, before: Status, state: Verification, outcome: Outcome },
     /// It waits for the call that is under way for this verification.
     Waits { verification: Uuid },
     /// There is no such verification.
     Missing,
+    /// The session read the record before it changed.
+    Outdated,
 }
 
 impl Desk {
@@ -34,6 +36,8 @@ impl Desk {
         for (ticket, letter) in std::mem::take(&mut self.pending) {
             let subject = match &letter {
                 Letter::Settle(id) => Some(*id),
+                // It waits in a place of its own.
+                Letter::Follow(_) => None,
                 Letter::Call(order) => match order.target {
                     Target::Known(id) => Some(id),
                     Target::New(_) | Target::Find(..) => None,
@@ -45,6 +49,7 @@ impl Desk {
             }
             match letter {
                 Letter::Settle(_) => self.reply(ticket, &Reply::Settled),
+                Letter::Follow(id) => self.follow(ticket, id),
                 Letter::Call(order) => {
                     if let Some(id) = subject {
                         self.busy.entry(id).or_default();
@@ -117,13 +122,12 @@ impl Desk {
                 if matches!(order.target, Target::New(_) | Target::Find(..)) {
                     self.expiry.add(verification, erase_at(created_at, &state));
                 }
-                let number = self.next_number;
-                self.next_number += 1;
+                let number = self.next_number();
                 let is_resend = order.operation == Operation::Resend;
                 self.in_flight.insert(
                     number,
                     InFlight {
-                        ticket,
+                        ticket: Some(ticket),
                         attempt: order.attempt,
                         verification,
                         operation: order.operation,
@@ -134,24 +138,22 @@ impl Desk {
                         created_at,
                         sealed: order.sealed.filter(|_| is_resend),
                         reference: order.reference.filter(|_| is_resend),
+                        payload: None,
                     },
                 );
-                // Checked when the order was taken.
-                let Some(dialect) = vendor::dialect(&order.vendor) else { return };
-                self.courier.dispatch(Parcel {
-                    ticket: number,
-                    dialect,
-                    operation: order.operation,
-                    request: outgoing.request,
-                    first: outgoing.first,
-                    route: outgoing.route,
-                    secrets: outgoing.secrets,
-                });
+                self.hand_over(number, order.operation, &order.vendor, outgoing);
             }
-            Turn::Ends { verification, state, outcome } => {
+            Turn::Ends { verification, state, outcome, .. } => {
                 self.release(verification);
                 let row = done(order.attempt, order.operation, verification, &state, outcome);
+                self.tell_followers(verification, &row);
                 self.reply(ticket, &Reply::Done(Box::new(row)));
+            }
+            Turn::Outdated => {
+                if let Target::Known(id) = order.target {
+                    self.release(id);
+                }
+                self.reply(ticket, &Reply::Again);
             }
             Turn::Waits { verification } => {
                 order.target = Target::Known(verification);
@@ -174,6 +176,28 @@ impl Desk {
                 );
             }
         }
+    }
+}
+
+impl Desk {
+    /// To the courier.
+    pub(super) fn hand_over(&mut self, number: u64, operation: Operation, vendor: &str, outgoing: Outgoing) {
+        // Checked when the order was made.
+        let Some(dialect) = vendor::dialect(vendor) else { return };
+        self.courier.dispatch(Parcel {
+            ticket: number,
+            dialect,
+            operation,
+            request: outgoing.request,
+            first: outgoing.first,
+            route: outgoing.route,
+            secrets: outgoing.secrets,
+        });
+    }
+
+    pub(super) fn next_number(&mut self) -> u64 {
+        self.next_number += 1;
+        self.next_number
     }
 }
 
@@ -265,9 +289,8 @@ impl<'a, 'w, 'conn> Batch<'a, 'w, 'conn> {
         let Stored { id, mut state, created_at, .. } = stored;
         let before = state.status;
         match admit(order.operation, &mut state, self.now) {
-            Err(outcome) => Turn::Ends { verification: id, state, outcome },
-            // The session saw it terminal, and terminal ones never reopen.
-            Ok(()) if order.outgoing.is_none() => Turn::Missing,
+            Err(outcome) => Turn::Ends { verification: id, before, state, outcome },
+            Ok(()) if order.outgoing.is_none() => Turn::Outdated,
             Ok(()) => {
                 if order.operation == Operation::Resend {
                     state.status = Status::Sending;
@@ -286,13 +309,14 @@ impl<'a, 'w, 'conn> Batch<'a, 'w, 'conn> {
             let (verification, refused) = match turn {
                 Turn::Goes { verification, .. } => (*verification, None),
                 Turn::Ends { verification, outcome, .. } => (*verification, Some(*outcome)),
-                Turn::Waits { .. } | Turn::Missing => continue,
+                Turn::Waits { .. } | Turn::Missing | Turn::Outdated => continue,
             };
             attempts.push(NewAttempt {
                 id: order.attempt,
                 verification,
                 operation: order.operation,
                 refused,
+                why: None,
                 started_at: self.now,
             });
             match turn {
@@ -312,10 +336,10 @@ impl<'a, 'w, 'conn> Batch<'a, 'w, 'conn> {
                         state: state.clone(),
                     });
                 }
-                Turn::Goes { state, .. } | Turn::Ends { state, .. } => {
-                    changes.push(Change { id: verification, state: state.clone(), sealed: None });
+                Turn::Goes { before, state, .. } | Turn::Ends { before, state, .. } => {
+                    changes.push(Change { id: verification, before: *before, state: state.clone(), sealed: None });
                 }
-                Turn::Waits { .. } | Turn::Missing => {}
+                Turn::Waits { .. } | Turn::Missing | Turn::Outdated => {}
             }
         }
         self.writer.insert_verifications(&verifications)?;

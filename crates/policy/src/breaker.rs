@@ -1,0 +1,153 @@
+use vendor::Outcome;
+
+use crate::Micros;
+
+const SECOND: Micros = 1_000_000;
+
+/// The circuit breaker of one provider: after a run of the provider's faults nothing is sent to it for a while, then
+/// single probes are, until one succeeds.
+///
+/// Ask last, when nothing else can refuse the call, and report every call that a pass was given for.
+#[derive(Clone, Debug)]
+pub struct Breaker {
+    phase: Phase,
+    /// Counts the changes of phase. A report from an earlier phase says nothing of this one: when a provider hangs,
+    /// the calls that were under way as the breaker opened fail one after another for as long as their timeout, and
+    /// would otherwise condemn the probe, or open anew what the probe has closed. For the same reason a late success
+    /// does not close: a provider under too much load still answers some, and a probe is at most one wait away.
+    epoch: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Phase {
+    /// The faults in a row.
+    Closed { faults: u32 },
+    /// Nobody goes before `until`.
+    Open { until: Micros, wait: Micros },
+    /// One went; the next may at `until`, should nothing be heard of it.
+    Probing { until: Micros, wait: Micros },
+}
+
+/// Leave for one call, to be handed back with its report.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pass {
+    Normal { epoch: u64 },
+    Probe { epoch: u64 },
+}
+
+/// What a view shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BreakerState {
+    Closed,
+    Open {
+        until: Micros,
+    },
+    /// A probe may go or is under way.
+    HalfOpen,
+}
+
+enum Evidence {
+    Fault,
+    Healthy,
+    /// The provider is there, and wants to be left alone.
+    Busy,
+    /// Nothing left this machine.
+    None,
+}
+
+impl Breaker {
+    /// As many faults in a row open it.
+    pub const THRESHOLD: u32 = 5;
+    /// The wait after opening; each probe that fails doubles it.
+    pub const FIRST_WAIT: Micros = 5 * SECOND;
+    pub const LONGEST_WAIT: Micros = 5 * 60 * SECOND;
+    /// A probe of which nothing is heard blocks the next one for so long.
+    pub const PROBE_PATIENCE: Micros = 60 * SECOND;
+
+    pub fn new() -> Self {
+        Self { phase: Phase::Closed { faults: 0 }, epoch: 0 }
+    }
+
+    /// Lets a call go, or says how long to wait: while a probe is under way, the longest that it can take; the
+    /// breaker may close before.
+    pub fn ask(&mut self, now: Micros) -> Result<Pass, Micros> {
+        let (until, longest, wait) = match &mut self.phase {
+            Phase::Closed { .. } => return Ok(Pass::Normal { epoch: self.epoch }),
+            Phase::Open { until, wait } => (until, *wait, *wait),
+            Phase::Probing { until, wait } => (until, Self::PROBE_PATIENCE, *wait),
+        };
+        // If the clock was set back, the wait begins again, rather than last as long as the clock jumped.
+        *until = (*until).min(now + longest);
+        if now < *until {
+            return Err(*until - now);
+        }
+        self.enter(Phase::Probing { until: now + Self::PROBE_PATIENCE, wait });
+        Ok(Pass::Probe { epoch: self.epoch })
+    }
+
+    /// How a call ended. A call that was let go in an earlier phase is ignored.
+    pub fn report(&mut self, pass: Pass, outcome: Outcome, now: Micros) {
+        let (Pass::Normal { epoch } | Pass::Probe { epoch }) = pass;
+        if epoch != self.epoch {
+            return;
+        }
+        match (self.phase, evidence(outcome)) {
+            (Phase::Closed { faults }, Evidence::Fault) if faults + 1 >= Self::THRESHOLD => {
+                self.open(now, Self::FIRST_WAIT);
+            }
+            (Phase::Closed { faults }, Evidence::Fault) => self.phase = Phase::Closed { faults: faults + 1 },
+            (Phase::Closed { .. }, Evidence::Healthy) => self.phase = Phase::Closed { faults: 0 },
+            (Phase::Closed { .. }, Evidence::Busy | Evidence::None) => {}
+            (Phase::Probing { wait, .. }, Evidence::Fault) => self.open(now, (wait * 2).min(Self::LONGEST_WAIT)),
+            (Phase::Probing { .. }, Evidence::Healthy) => self.enter(Phase::Closed { faults: 0 }),
+            // Left undecided, and the next one after the same wait: neither better nor worse.
+            (Phase::Probing { wait, .. }, Evidence::Busy) => self.open(now, wait),
+            (Phase::Probing { wait, .. }, Evidence::None) => self.enter(Phase::Open { until: now, wait }),
+            // No pass is given while open.
+            (Phase::Open { .. }, _) => {}
+        }
+    }
+
+    pub fn state(&self, now: Micros) -> BreakerState {
+        match self.phase {
+            Phase::Closed { .. } => BreakerState::Closed,
+            Phase::Open { until, .. } if now < until => BreakerState::Open { until },
+            Phase::Open { .. } | Phase::Probing { .. } => BreakerState::HalfOpen,
+        }
+    }
+
+    fn open(&mut self, now: Micros, wait: Micros) {
+        self.enter(Phase::Open { until: now + wait, wait });
+    }
+
+    fn enter(&mut self, phase: Phase) {
+        self.phase = phase;
+        self.epoch += 1;
+    }
+}
+
+impl Default for Breaker {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// What an outcome says of the provider's health. A user's mistake is an answer: the provider works.
+fn evidence(outcome: Outcome) -> Evidence {
+    match outcome {
+        Outcome::Unreachable | Outcome::Unknown | Outcome::ProviderError | Outcome::AuthFailed => Evidence::Fault,
+        Outcome::RateLimited => Evidence::Busy,
+        Outcome::Blocked => Evidence::None,
+        Outcome::Sent
+        | Outcome::Approved
+        | Outcome::Canceled
+        | Outcome::InvalidCode
+        | Outcome::Expired
+        | Outcome::AlreadyUsed
+        | Outcome::AlreadyRegistered
+        | Outcome::MaxAttemptsReached
+        | Outcome::NotFound
+        | Outcome::InvalidRequest
+        | Outcome::Refused => Evidence::Healthy,
+    }
+}

@@ -1,0 +1,145 @@
+use std::fmt;
+use std::str::FromStr;
+
+use crate::{Malformed, Micros};
+
+const SECOND: Micros = 1_000_000;
+const DAY: Micros = 24 * 60 * 60 * SECOND;
+const HINT: &str = "For example: '5 per hour, 10 per day'.";
+
+/// The largest first, so that a window is written in the largest unit that divides it.
+const UNITS: [(Micros, &str); 5] =
+    [(7 * DAY, "week"), (DAY, "day"), (60 * 60 * SECOND, "hour"), (60 * SECOND, "minute"), (SECOND, "second")];
+
+/// How many events are let through in a window that slides: `5 per hour`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limit {
+    count: usize,
+    window: Micros,
+}
+
+/// The limits that hold at once for one kind of event, in the order of their windows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits(Vec<Limit>);
+
+/// Which limit refuses, and until when.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// The one with the longest wait. `Display` gives its text.
+    pub limit: Limit,
+    /// After this wait, and not a microsecond before, every limit admits, if nothing more is counted meanwhile.
+    /// Never longer than the window.
+    pub retry_after: Micros,
+}
+
+impl Limits {
+    pub const MOST_RULES: usize = 8;
+    pub const MOST_COUNT: usize = 1_000_000;
+    /// From 1 second to 31 days.
+    pub const WINDOWS: std::ops::RangeInclusive<Micros> = SECOND..=31 * DAY;
+
+    /// Whether one more event is refused now. `newest_first`: when the counted ones happened, at least the newest
+    /// [`Limits::most`] of those within [`Limits::reach`]. A time in the future (the clock was set back) counts as now.
+    pub fn judge(&self, newest_first: &[Micros], now: Micros) -> Option<Refusal> {
+        debug_assert!(newest_first.is_sorted_by(|newer, older| newer >= older));
+        let refusals = self.0.iter().filter_map(|&limit| {
+            // While the n-th newest is inside the window, n events are.
+            let nth = *newest_first.get(limit.count - 1)?;
+            let age = now.saturating_sub(nth).max(0);
+            (age < limit.window).then(|| Refusal { limit, retry_after: limit.window - age })
+        });
+        refusals.max_by_key(|refusal| refusal.retry_after)
+    }
+
+    /// As many events, the newest, decide.
+    pub fn most(&self) -> usize {
+        self.0.iter().map(|limit| limit.count).max().unwrap_or(0)
+    }
+
+    /// Older events do not matter: the longest window.
+    pub fn reach(&self) -> Micros {
+        self.0.iter().map(|limit| limit.window).max().unwrap_or(0)
+    }
+}
+
+impl FromStr for Limits {
+    type Err = Malformed;
+
+    fn from_str(text: &str) -> Result<Self, Malformed> {
+        let mut limits: Vec<Limit> = Vec::new();
+        for (index, entry) in text.split(',').enumerate() {
+            let refuse = |what: &str| Err(Malformed::new(format!("limit {} {what}", index + 1), HINT));
+            if index == Self::MOST_RULES {
+                return refuse("is one too many: at most 8 are taken");
+            }
+            let Some((count, times, unit)) = split(entry) else {
+                return refuse("is not of the form '<count> per <time>'");
+            };
+            let Some(unit) = unit_of(unit) else {
+                return refuse("names no unit of time: second, minute, hour, day, week");
+            };
+            let Some(count) = count.parse().ok().filter(|count| (1..=Self::MOST_COUNT).contains(count)) else {
+                return refuse("has a count that is not from 1 to 1000000");
+            };
+            let times = if times.is_empty() { Some(1) } else { times.parse::<Micros>().ok() };
+            let Some(window) = times.and_then(|times| times.checked_mul(unit)).filter(|w| Self::WINDOWS.contains(w))
+            else {
+                return refuse("has a time that is not from 1 second to 31 days");
+            };
+            if limits.iter().any(|limit| limit.window == window) {
+                return refuse("is over the same time as one before it");
+            }
+            limits.push(Limit { count, window });
+        }
+        limits.sort_by_key(|limit| limit.window);
+        Ok(Self(limits))
+    }
+}
+
+/// `5 per 10 minutes` as ("5", "10", "minutes"); the second may be empty.
+fn split(entry: &str) -> Option<(&str, &str, &str)> {
+    let (count, rest) = digits(entry.trim());
+    let (per, rest) = rest.trim_start().split_at_checked(3)?;
+    let (times, unit) = digits(rest.trim_start());
+    let sound = !count.is_empty() && per.eq_ignore_ascii_case("per") && !unit.is_empty();
+    sound.then_some((count, times, unit.trim_start()))
+}
+
+fn digits(text: &str) -> (&str, &str) {
+    text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()))
+}
+
+fn unit_of(name: &str) -> Option<Micros> {
+    let name = name.to_ascii_lowercase();
+    let singular = match name.as_str() {
+        "s" | "sec" => "second",
+        "min" => "minute",
+        "h" => "hour",
+        "d" => "day",
+        whole => whole.strip_suffix('s').unwrap_or(whole),
+    };
+    UNITS.into_iter().find(|(_, unit)| *unit == singular).map(|(length, _)| length)
+}
+
+impl fmt::Display for Limit {
+    /// `5 per hour`, `3 per 10 minutes`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let whole = UNITS.into_iter().find(|(length, _)| self.window % length == 0);
+        let (length, unit) = whole.unwrap_or((SECOND, "second"));
+        match self.window / length {
+            1 => write!(f, "{} per {unit}", self.count),
+            times => write!(f, "{} per {times} {unit}s", self.count),
+        }
+    }
+}
+
+impl fmt::Display for Limits {
+    /// The canonical text: `5 per hour, 10 per day`. It parses to the same limits.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, limit) in self.0.iter().enumerate() {
+            let comma = if index == 0 { "" } else { ", " };
+            write!(f, "{comma}{limit}")?;
+        }
+        Ok(())
+    }
+}

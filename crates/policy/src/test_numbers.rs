@@ -1,0 +1,52 @@
+use std::collections::BTreeMap;
+use std::str::FromStr;
+
+use vendor::Secret;
+
+use crate::Malformed;
+
+const HINT: &str = "For example: '+919999900001=123456, +94770000001=0000'.";
+
+/// The numbers that never reach a vendor, each with the one code that it takes. No `Display`, and a `Debug` without the
+/// codes: whoever has one passes the verification.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TestNumbers(BTreeMap<String, Secret>);
+
+impl TestNumbers {
+    pub const MOST: usize = 100;
+
+    /// The code that this recipient (a number in its one spelling, `+94771234567`) takes. None: it is no test number.
+    pub fn code_of(&self, recipient: &str) -> Option<&str> {
+        self.0.get(recipient).map(Secret::reveal)
+    }
+}
+
+impl FromStr for TestNumbers {
+    type Err = Malformed;
+
+    fn from_str(text: &str) -> Result<Self, Malformed> {
+        let mut codes = BTreeMap::new();
+        for (index, entry) in text.split(',').enumerate() {
+            // By its place alone: a code may have slipped into any part of it.
+            let refuse = |what: &str| Err(Malformed::new(format!("test number {} {what}", index + 1), HINT));
+            if index == Self::MOST {
+                return refuse("is one too many: at most 100 are taken");
+            }
+            let Some((recipient, code)) = entry.split_once('=') else {
+                return refuse("is not of the form '<number>=<code>'");
+            };
+            let (recipient, code) = (recipient.trim(), code.trim());
+            let digits = recipient.strip_prefix('+').unwrap_or_default();
+            if !(8..=15).contains(&digits.len()) || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+                return refuse("does not begin with '+' and 8 to 15 digits");
+            }
+            if !(1..=64).contains(&code.len()) || !code.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'=') {
+                return refuse("has a code that is not 1 to 64 printable ASCII characters without ' ', ',' and '='");
+            }
+            if codes.insert(recipient.to_owned(), Secret::new(code)).is_some() {
+                return refuse("is the same number as one before it");
+            }
+        }
+        Ok(Self(codes))
+    }
+}

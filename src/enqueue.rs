@@ -1,0 +1,219 @@
+//! Sending after COMMIT, the session's part: a queued verification is written in the caller's own transaction, and the
+//! commit tells the worker. Rolled back, it never was.
+
+use std::{
+    cell::RefCell,
+    collections::HashMap,
+    rc::Rc,
+    sync::atomic::{AtomicBool, Ordering::Relaxed},
+};
+
+use pgrx::pg_sys;
+use policy::Verification;
+use serde_json::{Map, Value};
+use uuid::Uuid;
+use vendor::Operation;
+
+use crate::{
+    api::current_role,
+    ledger::{self, NewVerification},
+    letter::Done,
+    misuse::Misuse,
+    order::Wanted,
+    provider::Provider,
+    roster,
+    seal::Key,
+    settings, trigger,
+};
+
+/// What this transaction has enqueued.
+#[derive(Default)]
+struct Transaction {
+    sends: u32,
+    /// How many there were when each open subtransaction began.
+    before: Vec<(pg_sys::SubTransactionId, u32)>,
+    /// A row was queued, by us or by somebody who restores a dump.
+    tells: bool,
+    /// Of rows that may not be there at the end: table, column of the verification id, id.
+    doubtful: Vec<(pg_sys::Oid, String, Uuid)>,
+    /// Looked up once for many rows.
+    providers: HashMap<(String, pg_sys::Oid), Rc<Provider>>,
+}
+
+thread_local! {
+    static TRANSACTION: RefCell<Transaction> = RefCell::default();
+}
+
+/// Somebody has changed a server, a user mapping or a role: look it up again.
+static STALE: AtomicBool = AtomicBool::new(false);
+
+pub fn init() {
+    // SAFETY: in _PG_init of the postmaster, single-threaded; sessions inherit it.
+    unsafe {
+        pg_sys::RegisterXactCallback(Some(at_end), std::ptr::null_mut());
+        pg_sys::RegisterSubXactCallback(Some(at_subtransaction), std::ptr::null_mut());
+        for cache in [
+            pg_sys::SysCacheIdentifier::FOREIGNSERVEROID,
+            pg_sys::SysCacheIdentifier::FOREIGNDATAWRAPPEROID,
+            pg_sys::SysCacheIdentifier::USERMAPPINGUSERSERVER,
+            pg_sys::SysCacheIdentifier::AUTHOID,
+            pg_sys::SysCacheIdentifier::AUTHMEMMEMROLE,
+        ] {
+            pg_sys::CacheRegisterSyscacheCallback(cache as i32, Some(at_change), pg_sys::Datum::from(0));
+        }
+    }
+}
+
+unsafe extern "C-unwind" fn at_change(_argument: pg_sys::Datum, _cache: i32, _hash: u32) {
+    STALE.store(true, Relaxed);
+}
+
+/// Checks payload and rights now, writes the verification as queued, and returns its row.
+pub fn enqueue(provider: &str, payload: &Map<String, Value>) -> Result<Done, Misuse> {
+    let role = current_role();
+    let provider = account(provider, role.oid)?;
+    let id = Uuid::now_v7();
+    let wanted = Wanted {
+        operation: Operation::Send,
+        attempt: id,
+        verification: id,
+        recorded: None,
+        created_by: &role.name,
+        code: None,
+        payload,
+    };
+    let prepared = wanted.prepare(&provider, &Map::new())?;
+    count()?;
+    let key = Key::load()?;
+    let mut state = Verification::queued(prepared.max_checks.unwrap_or(provider.options.max_checks));
+    state.reference = prepared.reference;
+    let row = Done::without_attempt(id, &state);
+    ledger::insert_queued(NewVerification {
+        id,
+        provider: provider.name.clone(),
+        vendor: provider.dialect.name.to_owned(),
+        created_by: role.name,
+        created_at: ledger::clock(),
+        recipient_masked: prepared.recipient_masked,
+        recipient_key: prepared.recipient.as_ref().map(|recipient| key.recipient(recipient)),
+        // The payload, not what a verify needs of it: the message is written when its turn has come.
+        sealed: Some(key.seal(id, payload)),
+        state,
+    })?;
+    Ok(row)
+}
+
+/// The provider as this role may use it.
+pub fn account(name: &str, role: pg_sys::Oid) -> Result<Rc<Provider>, Misuse> {
+    let known = (name.to_owned(), role);
+    let found = TRANSACTION.with_borrow_mut(|transaction| {
+        if STALE.swap(false, Relaxed) {
+            transaction.providers.clear();
+        }
+        transaction.providers.get(&known).cloned()
+    });
+    if let Some(provider) = found {
+        return Ok(provider);
+    }
+    let provider = Rc::new(Provider::find(name, role)?);
+    TRANSACTION.with_borrow_mut(|transaction| transaction.providers.insert(known, Rc::clone(&provider)));
+    Ok(provider)
+}
+
+/// One more in this transaction.
+fn count() -> Result<(), Misuse> {
+    let most = settings::max_sends_per_transaction();
+    TRANSACTION.with_borrow_mut(|transaction| {
+        if transaction.sends >= most {
+            return Err(Misuse::too_many(
+                format!("one transaction may enqueue {most} sends at most, and this one wants more; nothing is sent"),
+                "If so many are meant, enqueue them in several transactions, or raise otp_gateway.max_sends_per_transaction.",
+            ));
+        }
+        transaction.sends += 1;
+        Ok(())
+    })
+}
+
+/// This transaction has queued a row: its commit is to tell the worker.
+pub fn tell_at_commit() {
+    TRANSACTION.with_borrow_mut(|transaction| transaction.tells = true);
+}
+
+/// The row with this verification id in this column may not come to be: it is looked for before the COMMIT.
+pub fn doubt(table: pg_sys::Oid, column: String, id: Uuid) {
+    TRANSACTION.with_borrow_mut(|transaction| transaction.doubtful.push((table, column, id)));
+}
+
+/// Before the COMMIT, where an error still undoes the transaction: of a row that is not there nothing is sent.
+#[pgrx::pg_guard]
+unsafe extern "C-unwind" fn before_end() {
+    let doubtful = TRANSACTION.with_borrow_mut(|transaction| std::mem::take(&mut transaction.doubtful));
+    let mut tables: HashMap<(pg_sys::Oid, String), Vec<Uuid>> = HashMap::new();
+    for (table, column, id) in doubtful {
+        tables.entry((table, column)).or_default().push(id);
+    }
+    for ((table, column), ids) in tables {
+        ledger::forget_queued_without_row(table, &column, &ids).unwrap_or_else(|misuse| misuse.raise());
+    }
+}
+
+/// Around the end of a transaction; after it nothing can fail: only atomics, SetLatch and the freeing of memory.
+unsafe extern "C-unwind" fn at_end(event: pg_sys::XactEvent::Type, _argument: *mut std::ffi::c_void) {
+    let committed = match event {
+        pg_sys::XactEvent::XACT_EVENT_PRE_COMMIT | pg_sys::XactEvent::XACT_EVENT_PRE_PREPARE => {
+            let has_doubts = TRANSACTION
+                .with(|transaction| transaction.try_borrow().is_ok_and(|transaction| !transaction.doubtful.is_empty()));
+            if has_doubts {
+                // SAFETY: on the main thread, in a transaction that is about to commit.
+                unsafe { before_end() };
+            }
+            return;
+        }
+        pg_sys::XactEvent::XACT_EVENT_COMMIT => true,
+        // A prepared one tells at its COMMIT PREPARED.
+        pg_sys::XactEvent::XACT_EVENT_ABORT | pg_sys::XactEvent::XACT_EVENT_PREPARE => false,
+        _ => return,
+    };
+    trigger::forget();
+    TRANSACTION.with(|transaction| {
+        if let Ok(mut transaction) = transaction.try_borrow_mut() {
+            if committed && transaction.tells {
+                tell_worker();
+            }
+            *transaction = Transaction::default();
+        }
+    });
+}
+
+/// Of this session's database.
+pub fn tell_worker() {
+    // SAFETY: a variable of this session.
+    roster::tell_of_queued(unsafe { pg_sys::MyDatabaseId });
+}
+
+/// What a savepoint takes back does not count.
+unsafe extern "C-unwind" fn at_subtransaction(
+    event: pg_sys::SubXactEvent::Type,
+    this: pg_sys::SubTransactionId,
+    _parent: pg_sys::SubTransactionId,
+    _argument: *mut std::ffi::c_void,
+) {
+    TRANSACTION.with(|transaction| {
+        let Ok(mut transaction) = transaction.try_borrow_mut() else { return };
+        match event {
+            pg_sys::SubXactEvent::SUBXACT_EVENT_START_SUB => {
+                let sends = transaction.sends;
+                transaction.before.push((this, sends));
+            }
+            pg_sys::SubXactEvent::SUBXACT_EVENT_COMMIT_SUB | pg_sys::SubXactEvent::SUBXACT_EVENT_ABORT_SUB => {
+                while let Some((id, sends)) = transaction.before.pop_if(|(id, _)| *id >= this) {
+                    if id == this && event == pg_sys::SubXactEvent::SUBXACT_EVENT_ABORT_SUB {
+                        transaction.sends = sends;
+                    }
+                }
+            }
+            _ => {}
+        }
+    });
+}

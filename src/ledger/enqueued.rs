@@ -1,0 +1,174 @@
+//! The one row that a session writes itself, in its caller's transaction: a queued verification.
+
+use std::cell::RefCell;
+
+use pgrx::{
+    IntoDatum, Spi,
+    datum::DatumWithOid,
+    pg_sys::{self, PgOid},
+    spi::{OwnedPreparedStatement, SpiError},
+};
+use uuid::Uuid;
+
+use super::{
+    NewVerification,
+    column::{argument, bytea, pg_uuid, text, time, uuids},
+};
+use crate::misuse::Misuse;
+
+const INSERT: &str = "
+    INSERT INTO otp_gateway.verification
+        (id, provider, vendor, status, recipient_masked, recipient_key, reference, created_by, created_at, send_count,
+         check_count, max_checks, sealed)
+    VALUES ($1, $2, $3, 'queued', $4, $5, $6, pg_catalog.name($7), $8, 0, 0, $9, $10)";
+
+const TYPES: [pg_sys::Oid; 10] = [
+    pg_sys::UUIDOID,
+    pg_sys::TEXTOID,
+    pg_sys::TEXTOID,
+    pg_sys::TEXTOID,
+    pg_sys::BYTEAOID,
+    pg_sys::TEXTOID,
+    pg_sys::TEXTOID,
+    pg_sys::TIMESTAMPTZOID,
+    pg_sys::INT4OID,
+    pg_sys::BYTEAOID,
+];
+
+thread_local! {
+    static PREPARED: RefCell<Option<OwnedPreparedStatement>> = const { RefCell::new(None) };
+}
+
+/// Writes a queued verification with the rights of the table's owner: callers have none on the table.
+pub fn insert_queued(row: NewVerification) -> Result<(), Misuse> {
+    let _role = ActsAs::owner_of_the_record()?;
+    let max_checks = i32::try_from(row.state.max_checks).unwrap_or(i32::MAX);
+    let arguments = [
+        argument(pg_uuid(row.id), TYPES[0]),
+        text(&row.provider),
+        text(&row.vendor),
+        optional(row.recipient_masked, TYPES[3]),
+        optional(row.recipient_key, TYPES[4]),
+        optional(row.state.reference, TYPES[5]),
+        text(&row.created_by),
+        time(row.created_at),
+        argument(max_checks, TYPES[8]),
+        row.sealed.map_or_else(|| optional(None::<Vec<u8>>, TYPES[9]), |sealed| bytea(&sealed)),
+    ];
+    let written: Result<(), SpiError> = Spi::connect_mut(|client| {
+        PREPARED.with_borrow_mut(|prepared| {
+            let statement = match prepared.take() {
+                Some(statement) => statement,
+                None => client.prepare_mut(INSERT, &TYPES.map(PgOid::from))?.keep(),
+            };
+            client.update(prepared.insert(statement) as &_, None, &arguments).map(|_| ())
+        })
+    });
+    written.map_err(|error| Misuse::internal(format!("the verification could not be queued: {error}"), "Report it."))
+}
+
+/// Takes back those of the queued verifications whose row is not in the table that they were enqueued for.
+pub fn forget_queued_without_row(table: pg_sys::Oid, column: &str, ids: &[Uuid]) -> Result<(), Misuse> {
+    let _role = ActsAs::superuser();
+    // SAFETY: before the COMMIT no statement runs that would have one; popped below, or by the abort.
+    unsafe { pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot()) };
+    let removed: Result<(), SpiError> = Spi::connect_mut(|client| {
+        // In its partitioned table, if it is a partition: the row may have moved.
+        let oid = argument(table, pg_sys::OIDOID);
+        let name = client
+            .update(
+                "SELECT pg_catalog.format('%I.%I', n.nspname, c.relname)
+                 FROM pg_catalog.pg_class AS c
+                 JOIN pg_catalog.pg_namespace AS n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace
+                 WHERE c.oid OPERATOR(pg_catalog.=) coalesce(pg_catalog.pg_partition_root($1)::pg_catalog.oid, $1)",
+                Some(1),
+                &[oid],
+            )?
+            .map(|row| row.get::<String>(1))
+            .next()
+            .transpose()?
+            .flatten();
+        let there = match name {
+            Some(table) => {
+                let column = quoted(column);
+                let rows = client.update(
+                    &format!("SELECT {column} FROM {table} WHERE {column} OPERATOR(pg_catalog.=) ANY ($1)"),
+                    None,
+                    &[uuids(ids)],
+                )?;
+                rows.map(|row| row.get::<pgrx::datum::Uuid>(1)).collect::<Result<Vec<_>, _>>()?
+            }
+            // Dropped by this very transaction, and its rows with it.
+            None => Vec::new(),
+        };
+        let is_there = |id: &Uuid| there.iter().flatten().any(|found| found.as_bytes() == id.as_bytes());
+        let missing: Vec<Uuid> = ids.iter().filter(|id| !is_there(id)).copied().collect();
+        client
+            .update(
+                "DELETE FROM otp_gateway.verification WHERE id OPERATOR(pg_catalog.=) ANY ($1)",
+                None,
+                &[uuids(&missing)],
+            )
+            .map(|_| ())
+    });
+    // SAFETY: pushed above.
+    unsafe { pg_sys::PopActiveSnapshot() };
+    removed.map_err(|error| {
+        Misuse::internal(format!("the rows of queued sends cannot be looked for: {error}"), "Report it.")
+    })
+}
+
+/// A column's name as SQL takes it.
+fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+fn optional<T: IntoDatum>(value: Option<T>, of: pg_sys::Oid) -> DatumWithOid<'static> {
+    // SAFETY: `of` is T's type, at each call above; the datum is a copy.
+    unsafe { DatumWithOid::new(value, of) }
+}
+
+/// Acts with the rights of another role, until dropped.
+struct ActsAs {
+    role: pg_sys::Oid,
+    context: i32,
+}
+
+impl ActsAs {
+    /// Who may read every table.
+    fn superuser() -> Self {
+        Self::act_as(pg_sys::Oid::from(pg_sys::BOOTSTRAP_SUPERUSERID))
+    }
+
+    fn act_as(role: pg_sys::Oid) -> Self {
+        let mut before = Self { role: pg_sys::InvalidOid, context: 0 };
+        // SAFETY: what is changed is put back on drop, and by an abort.
+        unsafe {
+            pg_sys::GetUserIdAndSecContext(&mut before.role, &mut before.context);
+            pg_sys::SetUserIdAndSecContext(role, before.context | pg_sys::SECURITY_LOCAL_USERID_CHANGE as i32);
+        }
+        before
+    }
+
+    fn owner_of_the_record() -> Result<Self, Misuse> {
+        // SAFETY: look-ups in the catalog; the table is closed again.
+        unsafe {
+            let schema = pg_sys::get_namespace_oid(c"otp_gateway".as_ptr(), true);
+            let table = pg_sys::get_relname_relid(c"verification".as_ptr(), schema);
+            if table == pg_sys::InvalidOid {
+                return Err(Misuse::not_installed());
+            }
+            let relation = pg_sys::table_open(table, pg_sys::RowExclusiveLock as pg_sys::LOCKMODE);
+            let owner = (*(*relation).rd_rel).relowner;
+            pg_sys::table_close(relation, pg_sys::NoLock as pg_sys::LOCKMODE);
+            Ok(Self::act_as(owner))
+        }
+    }
+}
+
+impl Drop for ActsAs {
+    fn drop(&mut self) {
+        // SAFETY: what was there before.
+        unsafe { pg_sys::SetUserIdAndSecContext(self.role, self.context) };
+    }
+}

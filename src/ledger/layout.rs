@@ -1,0 +1,39 @@
+//! The columns of the tables by their numbers, as the install script and the upgrades after it give them.
+
+pub mod verification {
+    pub const ID: usize = 1;
+    pub const PROVIDER: usize = 2;
+    pub const VENDOR: usize = 3;
+    pub const STATUS: usize = 4;
+    pub const RECIPIENT_MASKED: usize = 5;
+    pub const RECIPIENT_KEY: usize = 6;
+    pub const REFERENCE: usize = 7;
+    pub const CREATED_BY: usize = 8;
+    pub const CREATED_AT: usize = 9;
+    pub const EXPIRES_AT: usize = 10;
+    pub const APPROVED_AT: usize = 11;
+    pub const SEND_COUNT: usize = 12;
+    pub const CHECK_COUNT: usize = 13;
+    pub const MAX_CHECKS: usize = 14;
+    pub const SEALED: usize = 15;
+    pub const ENQUEUED: usize = 16;
+}
+
+pub mod attempt {
+    pub const ID: usize = 1;
+    pub const VERIFICATION_ID: usize = 2;
+    pub const OPERATION: usize = 3;
+    pub const OUTCOME: usize = 4;
+    pub const HTTP_STATUS: usize = 5;
+    pub const VENDOR_CODE: usize = 6;
+    pub const VENDOR_MESSAGE: usize = 7;
+    pub const RESPONSE: usize = 8;
+    pub const STARTED_AT: usize = 9;
+    pub const FINISHED_AT: usize = 10;
+}
+
+pub mod reference {
+    pub const PROVIDER: usize = 1;
+    pub const REFERENCE: usize = 2;
+    pub const VERIFICATION_ID: usize = 3;
+}

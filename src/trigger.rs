@@ -1,0 +1,111 @@
+//! The trigger functions: `send_after_commit`, for tables of the user's, and `note_queued`, for our own.
+
+mod conflict;
+mod event;
+mod mapping;
+
+use event::{Event, Timing};
+use mapping::Mapping;
+use pgrx::{IntoDatum, pg_sys};
+use serde_json::{Map, Value};
+use vendor::Operation;
+
+use crate::{
+    api::{current_role, sql_function},
+    enqueue,
+    ledger::layout::verification::ENQUEUED,
+    log,
+    misuse::Misuse,
+    shared_memory,
+};
+
+pub use conflict::{forget, init};
+
+sql_function!(send_after_commit, |fcinfo| {
+    log::one_of_ours_runs();
+    let row = Event::of(fcinfo).and_then(|event| send(&event).map_err(|misuse| misuse.at(&event.place())));
+    row.unwrap_or_else(|misuse| misuse.raise())
+});
+
+sql_function!(note_queued, |fcinfo| {
+    let event = Event::of(fcinfo).unwrap_or_else(|misuse| misuse.raise());
+    // SAFETY: in a transaction that writes.
+    let transaction = unsafe { pg_sys::GetTopFullTransactionId() }.value;
+    if shared_memory::check().is_ok() {
+        enqueue::tell_at_commit();
+    }
+    event.returned(event.with(ENQUEUED as i32, pg_sys::Datum::from(transaction)))
+});
+
+/// Enqueues for the row, if it is one to enqueue for, and returns what the trigger returns.
+fn send(event: &Event) -> Result<pg_sys::Datum, Misuse> {
+    shared_memory::check()?;
+    let arguments = event.arguments();
+    let (provider, mapping, id_column) = match &arguments[..] {
+        [provider, mapping] => (provider, mapping, None),
+        [provider, mapping, column] => (provider, mapping, Some(column)),
+        _ => {
+            return Err(Misuse::invalid(
+                "it takes two or three arguments",
+                "EXECUTE FUNCTION otp_gateway.send_after_commit('provider', '{\"mobile\": \"column\"}' [, 'column for the verification id']).",
+            ));
+        }
+    };
+    let mapping = Mapping::parse(mapping)?;
+    let id_column = id_column.map(|name| id_column_of(event, name)).transpose()?;
+    let unchanged = event.returned(event.new);
+    // It brings its verification along: a row that is restored, replicated or moved to another partition.
+    if event.old.is_none() && id_column.is_some_and(|column| !event.is_null(event.new, column)) {
+        return Ok(unchanged);
+    }
+    let values = mapping.values(event, event.new)?;
+    if let Some(old) = event.old
+        && mapping.values(event, old)? == values
+    {
+        return Ok(unchanged);
+    }
+    let account = enqueue::account(provider, current_role().oid)?;
+    let fields = (account.dialect.fields)(Operation::Send).unwrap_or_default();
+    let mut payload = Map::new();
+    for (name, value) in values {
+        match value {
+            Some(value) => drop(payload.insert(name.to_owned(), value)),
+            None if fields.iter().any(|field| field.required && field.is_called(name)) => return Ok(unchanged),
+            None => {}
+        }
+    }
+    let queued = enqueue::enqueue(provider, &payload).map_err(|misuse| match misuse.field() {
+        Some(field) => match mapping.column_of(field) {
+            Some(column) => misuse.at(&format!("column {column}")),
+            None => misuse,
+        },
+        None => misuse,
+    })?;
+    let Some(column) = id_column else { return Ok(unchanged) };
+    let id = pgrx::datum::Uuid::from_bytes(*queued.verification.as_bytes()).into_datum();
+    if event.may_not_become_a_row() {
+        enqueue::doubt(event.relation_oid(), event.name_of(column), queued.verification);
+    }
+    Ok(event.returned(event.with(column, id.unwrap_or(pg_sys::Datum::from(0)))))
+}
+
+/// The number of the column that takes the verification id.
+fn id_column_of(event: &Event, name: &str) -> Result<i32, Misuse> {
+    if event.timing != Timing::Before {
+        return Err(Misuse::invalid(
+            "a column for the verification id takes a BEFORE trigger",
+            "CREATE TRIGGER ... BEFORE INSERT OR UPDATE, or leave the third argument out.",
+        ));
+    }
+    let column = event.column(name)?;
+    if event.type_of(column) != pg_sys::UUIDOID {
+        return Err(Misuse::invalid(
+            format!("column {name}, for the verification id, is not of type uuid"),
+            "ALTER TABLE ... ALTER COLUMN ... TYPE uuid, or name another column.",
+        ));
+    }
+    Ok(column)
+}
+
+/// The payload's values for a row; None: NULL.
+type Values<'a> = Vec<(&'a str, Option<Value>)>;

@@ -1,0 +1,77 @@
+//! INSERT ... ON CONFLICT fires BEFORE triggers also for rows that it then does not insert. Which tables this transaction
+//! has so treated is seen where the executor starts the statement.
+
+use std::cell::RefCell;
+
+use pgrx::{PgList, pg_sys};
+
+static mut PREVIOUS: pg_sys::ExecutorStart_hook_type = None;
+
+thread_local! {
+    static TABLES: RefCell<Vec<pg_sys::Oid>> = const { RefCell::new(Vec::new()) };
+}
+
+// Postgres' own, without pgrx's guard: every statement of the cluster comes through here, and its errors with it.
+unsafe extern "C-unwind" {
+    #[link_name = "standard_ExecutorStart"]
+    fn standard_start(query: *mut pg_sys::QueryDesc, flags: std::ffi::c_int);
+}
+
+pub fn init() {
+    // SAFETY: in _PG_init of the postmaster, single-threaded.
+    unsafe {
+        PREVIOUS = pg_sys::ExecutorStart_hook;
+        pg_sys::ExecutorStart_hook = Some(start);
+    }
+}
+
+unsafe extern "C-unwind" fn start(query: *mut pg_sys::QueryDesc, flags: std::ffi::c_int) {
+    // SAFETY: the arguments are Postgres' own and are passed on as they came.
+    unsafe {
+        let plan = (*query).plannedstmt;
+        if !plan.is_null() && ((*plan).commandType == pg_sys::CmdType::CMD_INSERT || (*plan).hasModifyingCTE) {
+            note(plan);
+        }
+        match PREVIOUS {
+            Some(next) => next(query, flags),
+            None => standard_start(query, flags),
+        }
+    }
+}
+
+/// # Safety
+/// `plan` is a planned statement that writes.
+#[pgrx::pg_guard]
+unsafe extern "C-unwind" fn note(plan: *mut pg_sys::PlannedStmt) {
+    // SAFETY: as the caller promises; the node's tag says which struct it is.
+    unsafe {
+        let top = (*plan).planTree;
+        let has_conflict_clause = (*top).type_ == pg_sys::NodeTag::T_ModifyTable
+            && (*top.cast::<pg_sys::ModifyTable>()).onConflictAction != pg_sys::OnConflictAction::ONCONFLICT_NONE;
+        if !has_conflict_clause && !(*plan).hasModifyingCTE {
+            return;
+        }
+        let tables = PgList::<pg_sys::RangeTblEntry>::from_pg((*plan).rtable);
+        TABLES.with_borrow_mut(|seen| {
+            for table in tables.iter_ptr().map(|entry| (*entry).relid).filter(|oid| *oid != pg_sys::InvalidOid) {
+                if !seen.contains(&table) {
+                    seen.push(table);
+                }
+            }
+        });
+    }
+}
+
+/// Whether this transaction may have left out rows of the table; a partition belongs to some table that it may.
+pub fn may_leave_out_rows(table: pg_sys::Oid, is_partition: bool) -> bool {
+    TABLES.with_borrow(|seen| seen.contains(&table) || (is_partition && !seen.is_empty()))
+}
+
+/// At the end of a transaction. Cannot fail.
+pub fn forget() {
+    TABLES.with(|tables| {
+        if let Ok(mut tables) = tables.try_borrow_mut() {
+            tables.clear();
+        }
+    });
+}

@@ -1,0 +1,321 @@
+//! Queued sends that have their turn: the letter is written from the sealed payload, with the provider as it is now and
+//! the rights of the role that enqueued it; what may go is put on record and handed to the courier like any other call.
+//! One that cannot go fails alone.
+
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    ffi::CString,
+    rc::Rc,
+};
+
+use pgrx::pg_sys;
+use policy::{Micros, Status, Verification, admit};
+use uuid::Uuid;
+use vendor::{Operation, Outcome};
+
+use super::{Desk, InFlight, done};
+use crate::{
+    ledger::{Change, Durability, Failure, NewAttempt, QueuedLetter, Writer, clock, erase_at},
+    letter::Order,
+    misuse::Misuse,
+    order::Wanted,
+    provider::Provider,
+    seal::Key,
+    settings,
+    worker::queue::Turn,
+};
+
+/// How many queued ones are read at once.
+const PAGE: i64 = 5000;
+/// How long one is left alone that cannot even be failed.
+const AFTER_FAULT: Micros = 10_000_000;
+
+/// What becomes of one that has its turn.
+struct Fate {
+    id: Uuid,
+    provider: String,
+    attempt: Uuid,
+    created_at: Micros,
+    state: Verification,
+    /// The sealed payload.
+    payload: Vec<u8>,
+    /// It goes, or it ends without a call.
+    go: Result<Go, End>,
+}
+
+struct Go {
+    order: Box<Order>,
+    places: u32,
+}
+
+/// How one ends, and why.
+struct End {
+    outcome: Outcome,
+    status: Status,
+    why: String,
+}
+
+impl Desk {
+    /// Reads what has been queued since the last look.
+    pub fn look_for_queued(&mut self) {
+        let mut after = (self.queue.horizon, Uuid::nil());
+        let mut horizon = None;
+        loop {
+            let queue = &self.queue;
+            let page = self.ledger.write(Durability::Lazy, |writer| {
+                let before = writer.horizon()?;
+                let page = writer.queued(after, PAGE)?;
+                let new = page.iter().filter(|queued| !queue.knows(&queued.provider, queued.id));
+                writer.announce(|| new.map(|queued| queued.id).collect())?;
+                Ok((before, page))
+            });
+            match page {
+                Ok((before, page)) => {
+                    // What commits while we turn pages is found at the next look, which its commit asks for.
+                    let horizon = *horizon.get_or_insert(before);
+                    let is_last = (page.len() as i64) < PAGE;
+                    for queued in page {
+                        after = (queued.transaction, queued.id);
+                        self.queue.add(&queued.provider, queued.id, queued.created_at);
+                    }
+                    if is_last {
+                        self.queue.horizon = horizon;
+                        return;
+                    }
+                }
+                Err(failure) => {
+                    crate::roster::tell_of_queued(self.database);
+                    return self.after(failure);
+                }
+            }
+        }
+    }
+
+    /// Gives those their turn that are due. False: there are none.
+    pub(super) fn dispatch(&mut self) -> bool {
+        let mut in_flight: HashMap<String, usize> = HashMap::new();
+        for call in self.in_flight.values() {
+            match in_flight.get_mut(&call.provider) {
+                Some(count) => *count += 1,
+                None => drop(in_flight.insert(call.provider.clone(), 1)),
+            }
+        }
+        let turns = self.queue.take(clock(), settings::queue_max_age(), &in_flight);
+        if turns.is_empty() {
+            return false;
+        }
+        self.give_turns(turns);
+        true
+    }
+
+    fn give_turns(&mut self, turns: Vec<Turn>) {
+        let ids: Vec<Uuid> = turns.iter().map(|turn| turn.id).collect();
+        let fates = self.ledger.write(Durability::Flushed, |writer| {
+            let now = clock();
+            let mut office = Office { key: Key::load(), providers: HashMap::new(), now };
+            // Those that are not found any more were canceled.
+            let fates = writer.letters(&ids)?.into_iter().map(|letter| office.decide(letter)).collect();
+            write(writer, &fates, now)?;
+            Ok(fates)
+        });
+        match fates {
+            Ok(fates) => fates.into_iter().for_each(|fate| self.send(fate)),
+            Err(failure @ (Failure::Gone | Failure::Busy)) => {
+                for turn in turns {
+                    self.queue.add(&turn.provider, turn.id, turn.created_at);
+                }
+                self.after(failure);
+            }
+            // One that cannot be decided must not take the others with it.
+            Err(Failure::Error(_)) if turns.len() > 1 => {
+                turns.into_iter().for_each(|turn| self.give_turns(vec![turn]));
+            }
+            Err(Failure::Error(why)) => turns.into_iter().for_each(|turn| self.fail(turn, &why)),
+        }
+    }
+
+    /// One whose decision ends in an error of the server's.
+    fn fail(&mut self, turn: Turn, why: &str) {
+        let failed = self.ledger.write(Durability::Flushed, |writer| {
+            let now = clock();
+            let fates: Vec<Fate> = writer
+                .letters(&[turn.id])?
+                .into_iter()
+                .map(|letter| {
+                    let end = End::failed(Outcome::InvalidRequest, format!("the send could not be prepared: {why}"));
+                    Fate::new(letter, Err(end))
+                })
+                .collect();
+            write(writer, &fates, now)?;
+            Ok(fates)
+        });
+        match failed {
+            Ok(fates) => fates.into_iter().for_each(|fate| self.send(fate)),
+            Err(Failure::Gone) => self.gone(),
+            Err(_) => {
+                pgrx::log!("otp_gateway: a queued send could not be put on record: {why}");
+                self.queue.wait(&turn.provider, turn.id, turn.created_at, clock() + AFTER_FAULT);
+            }
+        }
+    }
+
+    fn send(&mut self, fate: Fate) {
+        match fate.go {
+            Err(end) => {
+                let mut row = done(fate.attempt, Operation::Send, fate.id, &fate.state, end.outcome);
+                row.vendor_message = Some(end.why);
+                self.tell_followers(fate.id, &row);
+            }
+            Ok(Go { mut order, places }) => {
+                let Some(outgoing) = order.outgoing.take() else { return };
+                self.queue.set_places(&fate.provider, places);
+                self.busy.entry(fate.id).or_default();
+                self.expiry.add(fate.id, erase_at(fate.created_at, &fate.state));
+                let number = self.next_number();
+                self.in_flight.insert(
+                    number,
+                    InFlight {
+                        ticket: None,
+                        attempt: fate.attempt,
+                        verification: fate.id,
+                        operation: Operation::Send,
+                        provider: fate.provider,
+                        before: Status::Queued,
+                        state: fate.state,
+                        code_lifetime: order.code_lifetime,
+                        created_at: fate.created_at,
+                        sealed: None,
+                        reference: None,
+                        payload: Some(fate.payload),
+                    },
+                );
+                self.hand_over(number, Operation::Send, &order.vendor, outgoing);
+            }
+        }
+    }
+}
+
+fn write(writer: &mut Writer, fates: &Vec<Fate>, now: Micros) -> Result<(), Failure> {
+    let mut changes = Vec::new();
+    let mut attempts = Vec::new();
+    let mut references = Vec::new();
+    for fate in fates {
+        let sealed = fate.go.as_ref().ok().and_then(|go| go.order.sealed.clone());
+        changes.push(Change { id: fate.id, before: Status::Queued, state: fate.state.clone(), sealed });
+        attempts.push(NewAttempt {
+            id: fate.attempt,
+            verification: fate.id,
+            operation: Operation::Send,
+            refused: fate.go.as_ref().err().map(|end| end.outcome),
+            why: fate.go.as_ref().err().map(|end| end.why.clone()),
+            started_at: now,
+        });
+        if let (Ok(_), Some(reference)) = (&fate.go, &fate.state.reference) {
+            references.push((fate.provider.as_str(), reference.as_str(), fate.id));
+        }
+    }
+    writer.update_verifications(&changes)?;
+    writer.insert_references(&references)?;
+    writer.insert_attempts(&attempts)
+}
+
+impl Fate {
+    fn new(letter: QueuedLetter, go: Result<Go, End>) -> Self {
+        let mut state = letter.stored.state;
+        if let Err(end) = &go {
+            state.status = end.status;
+        }
+        Self {
+            id: letter.stored.id,
+            provider: letter.provider,
+            attempt: Uuid::now_v7(),
+            created_at: letter.stored.created_at,
+            state,
+            payload: letter.sealed,
+            go,
+        }
+    }
+}
+
+impl End {
+    fn failed(outcome: Outcome, why: impl Into<String>) -> Self {
+        Self { outcome, status: Status::Failed, why: format!("{}; nothing was sent", why.into()) }
+    }
+}
+
+/// What it takes to decide about many.
+struct Office {
+    key: Result<Rc<Key>, Misuse>,
+    providers: HashMap<(String, String), Result<Rc<Provider>, String>>,
+    now: Micros,
+}
+
+impl Office {
+    fn decide(&mut self, letter: QueuedLetter) -> Fate {
+        let attempt = Uuid::now_v7();
+        let go = self.order(&letter, attempt);
+        let mut fate = Fate { attempt, ..Fate::new(letter, go) };
+        if let Ok(go) = &fate.go {
+            // Nothing stands in the way of a queued one.
+            if let Err(outcome) = admit(Operation::Send, &mut fate.state, self.now) {
+                fate.go = Err(End::failed(outcome, "it was no longer queued"));
+                return fate;
+            }
+            fate.state.status = Status::Sending;
+            fate.state.reference.clone_from(&go.order.reference);
+            fate.state.expires_at = go.order.code_lifetime.map(|lifetime| self.now.saturating_add(lifetime));
+        }
+        fate
+    }
+
+    fn order(&mut self, letter: &QueuedLetter, attempt: Uuid) -> Result<Go, End> {
+        let max_age = settings::queue_max_age();
+        if letter.stored.created_at.saturating_add(max_age) <= self.now {
+            return Err(End {
+                outcome: Outcome::Expired,
+                status: Status::Expired,
+                why: "it was queued for longer than otp_gateway.queue_max_age; nothing was sent".to_owned(),
+            });
+        }
+        let provider = self.provider(letter).map_err(|why| End::failed(Outcome::AuthFailed, why))?;
+        let key = self.key.as_ref().map_err(|misuse| End::failed(Outcome::AuthFailed, misuse.message()))?;
+        let payload = key
+            .open(letter.stored.id, &letter.sealed)
+            .map_err(|_| End::failed(Outcome::AuthFailed, "the payload was sealed under another key"))?;
+        let wanted = Wanted {
+            operation: Operation::Send,
+            attempt,
+            verification: letter.stored.id,
+            recorded: None,
+            created_by: &letter.created_by,
+            code: None,
+            payload: &payload,
+        };
+        let order =
+            wanted.order(&provider, key).map_err(|misuse| End::failed(Outcome::InvalidRequest, misuse.message()))?;
+        Ok(Go { order: Box::new(order), places: provider.options.max_in_flight })
+    }
+
+    /// The provider as it is now, for the role that enqueued.
+    fn provider(&mut self, letter: &QueuedLetter) -> Result<Rc<Provider>, String> {
+        let account = (letter.provider.clone(), letter.created_by.clone());
+        let provider = match self.providers.entry(account) {
+            Entry::Occupied(found) => found.get().clone(),
+            Entry::Vacant(place) => place.insert(find(&letter.provider, &letter.created_by)).clone(),
+        }?;
+        if provider.dialect.name != letter.vendor {
+            return Err(format!("provider \"{}\" now belongs to another vendor", letter.provider));
+        }
+        Ok(provider)
+    }
+}
+
+fn find(provider: &str, role: &str) -> Result<Rc<Provider>, String> {
+    let name = CString::new(role).map_err(|_| "the role's name is damaged".to_owned())?;
+    // SAFETY: a look-up in the catalog.
+    let oid = unsafe { pg_sys::get_role_oid(name.as_ptr(), true) };
+    if oid == pg_sys::InvalidOid {
+        return Err("the role that enqueued it does not exist any more".to_owned());
+    }
+    Provider::find(provider, oid).map(Rc::new).map_err(|misuse| misuse.message().to_owned())
+}

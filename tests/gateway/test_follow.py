@@ -1,0 +1,533 @@
+"""Promise: who has enqueued can follow it. otp_gateway.wait comes back once the send has an outcome, or when its time is
+over, can be interrupted at any moment, and does not wait for what can never come. With otp_gateway.notify on, every
+change of a verification's status is announced, in order, with no more than id, provider and status."""
+
+import contextlib
+import json
+import os
+import select
+import time
+
+import psycopg2
+import pytest
+
+from cluster import free_port, kill
+from conftest import FLOWS, Gateway, Running, until
+
+WAIT = "SELECT * FROM otp_gateway.wait(%s, %s::interval)"
+UNKNOWN = "01980000-0000-7000-8000-000000000000"
+
+
+@pytest.fixture
+def gateway(quick_gateway):
+    yield quick_gateway
+    quick_gateway.drain()
+
+
+class Listener:
+    """A session that listens to what the gateway announces in its database."""
+
+    def __init__(self, gateway):
+        self.session = gateway.connect()
+        gateway.execute("LISTEN otp_gateway", session=self.session)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.session.close()
+
+    def payloads(self, count, timeout=30):
+        """What came by the time that so many came."""
+        end = time.monotonic() + timeout
+        while len(self.session.notifies) < count:
+            left = end - time.monotonic()
+            heard = [notify.payload for notify in self.session.notifies]
+            assert left > 0, f"heard no more than {heard}"
+            select.select([self.session], [], [], left)
+            self.session.poll()
+        return [notify.payload for notify in self.session.notifies]
+
+    def hear(self, count):
+        return [json.loads(payload) for payload in self.payloads(count)]
+
+    def statuses(self, verification_id, count):
+        return [news["status"] for news in self.hear(count) if news["id"] == str(verification_id)]
+
+    def all(self, gateway):
+        """What was announced up to now, by verification."""
+        gateway.execute("NOTIFY otp_gateway, 'the end'")
+        while "the end" not in self.payloads(len(self.session.notifies) + 1):
+            pass
+        by_id = {}
+        for notify in self.session.notifies:
+            if notify.payload != "the end":
+                news = json.loads(notify.payload)
+                by_id.setdefault(news["id"], []).append(news["status"])
+        return by_id
+
+
+@contextlib.contextmanager
+def setting(cluster, name, value):
+    """A setting of the server for a while: who is asked for something after this has it."""
+
+    def now(wanted):
+        def shown():
+            with cluster.session() as session, session.cursor() as cursor:
+                cursor.execute(f"SHOW {name}")
+                return cursor.fetchone() == (wanted,)
+
+        until(shown, f"{name} is {wanted}")
+
+    with cluster.session() as admin, admin.cursor() as cursor:
+        cursor.execute(f"SHOW {name}")
+        [before] = cursor.fetchone()
+        cursor.execute(f"ALTER SYSTEM SET {name} = '{value}'")
+        cursor.execute("SELECT pg_reload_conf()")
+    try:
+        now(value)
+        yield
+    finally:
+        with cluster.session() as admin, admin.cursor() as cursor:
+            cursor.execute(f"ALTER SYSTEM RESET {name}")
+            cursor.execute("SELECT pg_reload_conf()")
+        now(before)
+
+
+@pytest.fixture
+def announced(gateway):
+    with setting(gateway.cluster, "otp_gateway.notify", "on"), Listener(gateway) as listener:
+        yield listener
+
+
+@contextlib.contextmanager
+def waiters(gateway, ids, timeout="60s"):
+    """A session for each id that waits for it, once all of them do."""
+    sessions = [gateway.connect() for _ in ids]
+    try:
+        running = [Running(session, WAIT, (id, timeout)) for session, id in zip(sessions, ids)]
+        until(lambda: waiting(gateway) == len(ids) or any(one.ended_at for one in running), "all of them wait", 60)
+        assert [one.ended_at for one in running] == [None] * len(ids)
+        yield running
+    finally:
+        for session in sessions:
+            session.close()
+
+
+def waiting(gateway):
+    return gateway.execute(
+        "SELECT count(*)::int FROM pg_stat_activity WHERE datname = current_database() AND state = 'active'"
+        " AND wait_event_type = 'Extension' AND query LIKE '%otp_gateway.wait%' AND pid <> pg_backend_pid()"
+    )[0][0]
+
+
+# wait
+
+
+@pytest.mark.parametrize("vendor", list(FLOWS))
+def test_wait_for_a_queued_one(gateway, simulator, vendor):
+    simulator.fault("hold", vendor, "send")
+    id = gateway.enqueue(vendor)["verification_id"]
+    simulator.held(1)
+    with waiters(gateway, [id]) as [waiter]:
+        simulator.release()
+        row = waiter.row()
+    assert (row["verification_id"], row["status"], row["outcome"], row["retryable"]) == (id, "pending", "sent", False)
+    [(attempt,)] = gateway.execute("SELECT id FROM otp_gateway.attempt")
+    assert row["attempt_id"] == attempt
+    stored = gateway.verification(id)
+    assert (row["reference"], row["expires_at"]) == (stored["reference"], stored["expires_at"])
+    assert row["attempts_left"] == stored["max_checks"]
+
+
+def test_its_row_has_the_columns_of_otp_send(gateway):
+    sent = gateway.send()
+    waited = gateway.wait(sent["verification_id"])
+    assert list(waited) == list(sent)
+    # And it says the same, as far as the record knows it.
+    assert {**waited, "response": None} == {**sent, "response": None}
+
+
+@pytest.mark.parametrize("timeout", ["0", "1min"])
+def test_what_has_an_outcome_is_answered_at_once(gateway, simulator, timeout):
+    """However short the time given; whatever became of it since."""
+    to = gateway.number()
+    id = gateway.send(to=to)["verification_id"]
+    assert gateway.wait(id, timeout)["outcome"] == "sent"
+    gateway.verify(id, simulator.wrong("ideamart", to))
+    row = gateway.wait(id, timeout)
+    assert (row["outcome"], row["status"], row["attempts_left"]) == ("sent", "pending", 2)
+    gateway.verify(id, simulator.code("ideamart", to))
+    row = gateway.wait(id, timeout)
+    assert (row["outcome"], row["status"]) == ("sent", "approved")
+
+
+def test_the_latest_of_several_sends(gateway, simulator):
+    id = gateway.enqueue()["verification_id"]
+    first = gateway.wait(id)
+    simulator.fault("status", "ideamart", "send", status=503, times=1)
+    again = gateway.row("SELECT * FROM otp_resend(%s)", (id,))
+    row = gateway.wait(id)
+    assert row["attempt_id"] == again["attempt_id"] != first["attempt_id"]
+    assert row["outcome"] == again["outcome"] == "provider_error"
+
+
+def test_an_immediate_send_can_be_waited_for_too(gateway, simulator):
+    """By another session, while its own waits."""
+    simulator.fault("hold", "ideamart", "send")
+    caller = Running(gateway.connect(), "SELECT * FROM otp_send('ideamart', %s::jsonb)", (json.dumps({"mobile": gateway.number()}),))
+    simulator.held(1)
+    [(id,)] = gateway.execute("SELECT id FROM otp_gateway.verification")
+    with waiters(gateway, [id]) as [waiter]:
+        simulator.release()
+        assert waiter.row()["outcome"] == caller.row()["outcome"] == "sent"
+    caller.session.close()
+
+
+def test_when_the_time_is_over(gateway, simulator):
+    """The row as it is then: one that is at the vendor, and one that waits for its turn."""
+    sending = gateway.full()["verification_id"]
+    queued = gateway.enqueue("narrow", vendor="ideamart")["verification_id"]
+    for id, status in ((sending, "sending"), (queued, "queued")):
+        for timeout, least in (("300ms", 0.3), ("0", 0)):
+            began = time.monotonic()
+            row = gateway.wait(id, timeout)
+            assert (row["verification_id"], row["status"], row["outcome"], row["retryable"]) == (id, status, None, False)
+            assert time.monotonic() - began >= least
+    simulator.release()
+    assert [row["outcome"] for row in gateway.settle()] == ["sent"] * 2
+
+
+def test_waiting_through_the_retries(gateway, simulator):
+    """A try that failed is no outcome yet."""
+    simulator.fault("status", "ideamart", "send", status=503, times=1)
+    simulator.fault("hold", "ideamart", "send", times=1)
+    id = gateway.enqueue()["verification_id"]
+    with waiters(gateway, [id]) as [waiter]:
+        simulator.held(1)
+        assert waiter.ended_at is None
+        simulator.release()
+        row = waiter.row()
+    assert (row["outcome"], row["status"]) == ("sent", "pending")
+    assert gateway.attempts(id) == [("send", "provider_error"), ("send", "sent")]
+
+
+def test_one_that_failed(gateway, simulator):
+    simulator.fault("status", "ideamart", "send", status=401)
+    id = gateway.enqueue()["verification_id"]
+    row = gateway.wait(id)
+    assert (row["outcome"], row["status"], row["attempts_left"]) == ("auth_failed", "failed", 0)
+    assert "401" in row["vendor_message"]
+
+
+def test_one_that_is_canceled_meanwhile(gateway, simulator):
+    gateway.full()
+    id = gateway.enqueue("narrow", vendor="ideamart")["verification_id"]
+    with waiters(gateway, [id]) as [waiter]:
+        gateway.execute("SELECT otp_cancel(%s)", (id,))
+        assert waiter.row()["status"] == "canceled"
+
+
+def test_many_wait(gateway, simulator):
+    """For one, and each for its own."""
+    simulator.fault("hold", "ideamart", "send")
+    ids = gateway.enqueue_many(40)
+    simulator.held(40)
+    with waiters(gateway, ids + ids[:1] * 40) as running:
+        simulator.release()
+        rows = [one.row(60) for one in running]
+    assert [row["verification_id"] for row in rows] == ids + ids[:1] * 40
+    assert {row["outcome"] for row in rows} == {"sent"}
+    assert simulator.count("ideamart", "send") == 40
+
+
+@pytest.mark.parametrize("isolation", ["READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE"])
+def test_wait_with_an_old_snapshot(gateway, simulator, isolation):
+    """The transaction's snapshot says `sending` for ever; the wait knows better."""
+    simulator.fault("hold", "ideamart", "send")
+    id = gateway.enqueue()["verification_id"]
+    simulator.held(1)
+    with gateway.cluster.session(gateway.database, autocommit=False) as session:
+        gateway.execute(f"SET TRANSACTION ISOLATION LEVEL {isolation}", session=session)
+        gateway.execute("SELECT count(*) FROM otp_gateway.verification", session=session)
+        running = Running(session, WAIT, (id, "60s"))
+        until(lambda: waiting(gateway) == 1, "it waits")
+        simulator.release()
+        assert running.row()["outcome"] == "sent"
+
+
+def test_enqueue_commit_and_wait_in_a_procedure(gateway, simulator):
+    gateway.execute("CREATE TABLE heard (outcome text)")
+    try:
+        gateway.execute(f"""DO $$ DECLARE id uuid; BEGIN
+            id := (otp_enqueue('ideamart', '{{"mobile": "{gateway.number()}"}}')).verification_id;
+            COMMIT;
+            INSERT INTO heard SELECT outcome FROM otp_gateway.wait(id, '30s');
+        END $$""")
+        assert gateway.execute("SELECT * FROM heard") == [("sent",)]
+    finally:
+        gateway.execute("DROP TABLE heard")
+
+
+# interrupts
+
+
+def by_cancel(gateway, running):
+    gateway.execute("SELECT pg_cancel_backend(%s)", (running.session.info.backend_pid,))
+
+
+def by_terminate(gateway, running):
+    gateway.execute("SELECT pg_terminate_backend(%s)", (running.session.info.backend_pid,))
+
+
+@pytest.mark.parametrize("interrupt, sqlstate", [(by_cancel, "57014"), (by_terminate, "57P01")])
+@pytest.mark.parametrize("status", ["sending", "queued"])
+def test_interrupted(gateway, simulator, interrupt, sqlstate, status):
+    """At once, long before its time is over; what is followed goes on."""
+    id = gateway.full()["verification_id"]
+    if status == "queued":
+        id = gateway.enqueue("narrow", vendor="ideamart")["verification_id"]
+    with waiters(gateway, [id], "10min") as [waiter]:
+        interrupt(gateway, waiter)
+        waiter.wait(15)
+        # libpq loses the FATAL of a connection that closes at once, now and then.
+        assert waiter.error.pgcode in (sqlstate, None if sqlstate == "57P01" else sqlstate)
+        if interrupt is by_cancel:
+            assert gateway.wait(id, "0", waiter.session)["status"] == status
+    simulator.release()
+    assert gateway.wait(id)["outcome"] == "sent"
+
+
+def test_statement_timeout(gateway, simulator):
+    id = gateway.full()["verification_id"]
+    with gateway.cluster.session(gateway.database) as session:
+        gateway.execute("SET statement_timeout = '200ms'", session=session)
+        for _ in range(5):
+            with pytest.raises(psycopg2.errors.QueryCanceled):
+                gateway.wait(id, "10min", session)
+        gateway.execute("RESET statement_timeout", session=session)
+        simulator.release()
+        assert gateway.wait(id, session=session)["outcome"] == "sent"
+        assert gateway.send(session=session)["outcome"] == "sent"
+
+
+def test_the_client_goes(gateway, simulator):
+    """The slot that a waiter held is free again, however it went."""
+    id = gateway.full()["verification_id"]
+    for _ in range(3):
+        with waiters(gateway, [id] * 20, "10min") as running:
+            for one in running:
+                by_terminate(gateway, one)
+            for one in running:
+                one.wait(30)
+    simulator.release()
+    assert gateway.wait(id)["outcome"] == "sent"
+
+
+def test_the_worker_goes(gateway, simulator):
+    """What was at the vendor is unknown, and its waiter hears it; what was queued is waited for on."""
+    id = gateway.full()["verification_id"]
+    queued = gateway.enqueue("narrow", vendor="ideamart")["verification_id"]
+    with waiters(gateway, [id, queued]) as [first, second]:
+        gateway.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE backend_type = 'otp_gateway worker' AND datname = current_database()"
+        )
+        assert first.row(30)["outcome"] == "unknown"
+        # Nobody calls: who waits is enough to bring a new worker.
+        assert second.row(60)["outcome"] == "sent"
+    assert simulator.count("ideamart", "send") == 2
+
+
+def test_the_worker_is_killed(own_cluster, simulator):
+    """That is a crash of the server: who waited is told by the end of the connection, and may wait again."""
+    with own_cluster.database() as name, Gateway(own_cluster, name, simulator) as gateway:
+        gateway.create_provider("ideamart")
+        id = gateway.full()["verification_id"]
+        queued = gateway.enqueue("narrow", vendor="ideamart")["verification_id"]
+        with waiters(gateway, [id, queued]) as running:
+            kill(gateway.execute("SELECT pid FROM pg_stat_activity WHERE backend_type = 'otp_gateway worker' AND datname = current_database()")[0][0])
+            for one in running:
+                assert isinstance(one.wait(30).error, psycopg2.Error)
+        gateway.session.close()
+
+        def connected():
+            try:
+                gateway.session = gateway.connect()
+                return True
+            except psycopg2.OperationalError:
+                return False
+
+        until(connected, "the server is back", 60)
+        assert gateway.wait(queued)["outcome"] == "sent"
+        assert (gateway.wait(id)["outcome"], gateway.wait(id)["status"]) == ("unknown", "unknown")
+        assert simulator.count("ideamart", "send") == 2
+
+
+def test_drop_extension_while_somebody_waits(gateway, cluster, simulator):
+    with cluster.database() as name, Gateway(cluster, name, simulator) as other:
+        id = other.full()["verification_id"]
+        with waiters(other, [id], "10min") as [waiter]:
+            other.execute("SET statement_timeout = '30s'")
+            other.execute("DROP EXTENSION otp_gateway CASCADE")
+            waiter.wait(30)
+            assert waiter.error is not None or waiter.rows[0]["outcome"] in (None, "unknown")
+
+
+# what is refused
+
+
+def test_what_cannot_be_waited_for(gateway):
+    id = gateway.send()["verification_id"]
+    for arguments, sqlstate, word in [
+        ((UNKNOWN, "1s"), "42704", "no verification"),
+        ((id, None), "22023", "timeout"),
+        ((id, "-1s"), "22023", "timeout"),
+        ((id, "1 day -25 hours"), "22023", "timeout"),
+        ((None, "1s"), "22023", "verification_id"),
+    ]:
+        with pytest.raises(psycopg2.Error) as error:
+            gateway.execute(WAIT, arguments)
+        assert (error.value.pgcode, word in error.value.diag.message_primary) == (sqlstate, True), error.value
+        assert error.value.diag.message_hint
+
+
+def test_what_was_rolled_back_is_not_known(gateway):
+    with gateway.cluster.session(gateway.database, autocommit=False) as session:
+        gateway.execute("SAVEPOINT s", session=session)
+        id = gateway.enqueue(session=session)["verification_id"]
+        gateway.execute("ROLLBACK TO s", session=session)
+        with pytest.raises(psycopg2.errors.UndefinedObject):
+            gateway.wait(id, "1min", session)
+    with pytest.raises(psycopg2.errors.UndefinedObject):
+        gateway.wait(id, "1min")
+
+
+def test_whose_it_is(gateway):
+    """Of the role that enqueued it, and of who is a member of that role."""
+    owner, member, stranger = (f"{name}_{os.urandom(4).hex()}" for name in ("owner", "member", "stranger"))
+    gateway.execute(f"CREATE ROLE {owner}; CREATE ROLE {member} LOGIN IN ROLE {owner}; CREATE ROLE {stranger} LOGIN")
+    gateway.execute(f"GRANT USAGE ON FOREIGN SERVER ideamart TO {owner}")
+    try:
+        with gateway.cluster.session(gateway.database, user=member) as session:
+            gateway.execute(f"SET ROLE {owner}", session=session)
+            id = gateway.enqueue(session=session)["verification_id"]
+            gateway.execute("RESET ROLE", session=session)
+            assert gateway.wait(id, session=session)["outcome"] == "sent"
+        with gateway.cluster.session(gateway.database, user=stranger) as session:
+            with pytest.raises(psycopg2.errors.UndefinedObject):
+                gateway.wait(id, "1min", session)
+    finally:
+        gateway.execute(f"DROP OWNED BY {owner}; DROP ROLE {member}; DROP ROLE {owner}; DROP ROLE {stranger}")
+
+
+# notify
+
+
+def test_off_by_default(gateway):
+    assert gateway.execute("SHOW otp_gateway.notify") == [("off",)]
+    with Listener(gateway) as listener:
+        gateway.wait(gateway.enqueue()["verification_id"])
+        gateway.send()
+        gateway.execute("NOTIFY otp_gateway, 'by somebody else'")
+        assert listener.payloads(1) == ["by somebody else"]
+
+
+def test_a_queued_one_is_announced(gateway, simulator, announced):
+    to = gateway.number()
+    id = gateway.enqueue(to=to)["verification_id"]
+    gateway.wait(id)
+    assert announced.hear(3) == [
+        {"id": str(id), "provider": "ideamart", "status": status} for status in ("queued", "sending", "pending")
+    ]
+    # A wrong code changes no status.
+    gateway.verify(id, simulator.wrong("ideamart", to))
+    gateway.verify(id, simulator.code("ideamart", to))
+    assert announced.statuses(id, 4) == ["queued", "sending", "pending", "approved"]
+    assert to not in str(announced.payloads(4))
+
+
+def test_an_immediate_one_is_announced(gateway, simulator, announced):
+    to = gateway.number("relid")
+    sent = gateway.send("relid", to)
+    for _ in range(sent["attempts_left"]):
+        gateway.verify(sent["verification_id"], simulator.wrong("relid", to))
+    assert announced.hear(3) == [
+        {"id": str(sent["verification_id"]), "provider": "relid", "status": status}
+        for status in ("sending", "pending", "max_attempts_reached")
+    ]
+    canceled = gateway.send("relid")["verification_id"]
+    gateway.execute("SELECT otp_cancel(%s)", (canceled,))
+    assert announced.statuses(canceled, 6) == ["sending", "pending", "canceled"]
+
+
+def test_an_odd_name_is_announced_as_it_is(gateway, announced):
+    odd = 'Ideamart "two" \\ é'
+    gateway.create_provider('"Ideamart ""two"" \\ é"', "ideamart")
+    id = gateway.enqueue(odd, vendor="ideamart")["verification_id"]
+    assert [news["provider"] for news in announced.hear(3)] == [odd] * 3
+    assert gateway.wait(id)["outcome"] == "sent"
+
+
+def test_what_is_rolled_back_is_not_announced(gateway, announced):
+    with gateway.cluster.session(gateway.database, autocommit=False) as session:
+        gateway.enqueue(session=session)
+        session.rollback()
+    id = gateway.enqueue()["verification_id"]
+    assert {news["id"] for news in announced.hear(3)} == {str(id)}
+
+
+def test_retries_are_announced(gateway, simulator, announced):
+    simulator.fault("status", "ideamart", "send", status=503, times=1)
+    id = gateway.enqueue()["verification_id"]
+    assert announced.statuses(id, 5) == ["queued", "sending", "queued", "sending", "pending"]
+
+
+@pytest.mark.parametrize("status, fault", [("failed", {"kind": "status", "status": 401}), ("unknown", {"kind": "close_after_read"})])
+def test_how_it_failed_is_announced(gateway, simulator, announced, status, fault):
+    simulator.fault(vendor="ideamart", operation="send", **fault)
+    id = gateway.enqueue()["verification_id"]
+    assert announced.statuses(id, 3) == ["queued", "sending", status]
+
+
+def test_a_code_that_is_too_old_is_announced(gateway, simulator, announced):
+    gateway.create_provider("brief", "ideamart", code_lifetime="1s")
+    to = gateway.number()
+    sent = gateway.send("brief", to, vendor="ideamart")
+    until(lambda: gateway.execute("SELECT clock_timestamp() >= %s", (sent["expires_at"],)) == [(True,)], "the end of its time")
+    gateway.verify(sent["verification_id"], simulator.code("ideamart", to))
+    assert announced.statuses(sent["verification_id"], 3) == ["sending", "pending", "expired"]
+
+
+def test_what_leaves_the_queue_unsent_is_announced(gateway, simulator, announced):
+    """Too old, canceled, or spoilt: and nothing of a `sending` that never was."""
+    first = gateway.full()["verification_id"]
+    old, canceled, spoilt = (gateway.enqueue("narrow", vendor="ideamart")["verification_id"] for _ in range(3))
+    gateway.execute("SELECT otp_cancel(%s)", (canceled,))
+    gateway.execute("UPDATE otp_gateway.verification SET created_at = created_at - interval '1 day' WHERE id = %s", (old,))
+    gateway.execute("UPDATE otp_gateway.verification SET sealed = '\\x00'::bytea || sealed WHERE id = %s", (spoilt,))
+    simulator.release()
+    gateway.settle()
+    by_id = announced.all(gateway)
+    # Canceled before the worker had come to it, it was never announced as queued.
+    assert by_id.pop(str(canceled)) in (["queued", "canceled"], ["canceled"])
+    assert by_id == {
+        str(first): ["queued", "sending", "pending"],
+        str(old): ["queued", "expired"],
+        str(spoilt): ["queued", "failed"],
+    }
+
+
+def test_a_listener_elsewhere_hears_of_its_own_database_alone(cluster, gateway, announced, simulator):
+    with cluster.database() as name, Gateway(cluster, name, simulator) as other, Listener(other) as theirs:
+        gateway.wait(gateway.enqueue()["verification_id"])
+        other.execute("NOTIFY otp_gateway, 'last'")
+        assert theirs.payloads(1) == ["last"]
+        announced.hear(3)
+
+
+def test_with_a_dead_provider_every_try_is_announced(gateway, announced):
+    with setting(gateway.cluster, "otp_gateway.max_tries", "2"):
+        gateway.create_provider("dead", "ideamart", base_url=f"http://127.0.0.1:{free_port()}/ideamart")
+        id = gateway.enqueue("dead", vendor="ideamart")["verification_id"]
+        assert announced.statuses(id, 5) == ["queued", "sending", "queued", "sending", "failed"]

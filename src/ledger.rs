@@ -42,15 +42,25 @@ pub struct Writer<'a, 'conn> {
 }
 
 impl Ledger {
-    /// Prepares the statements. `Failure::Gone`: the extension is not installed here.
-    pub fn open() -> Result<Self, Failure> {
+    /// Prepares the statements. `Failure::Gone`: the extension is not installed here. None: its
+    /// tables are of another version than this library.
+    pub fn open() -> Result<Option<Self>, Failure> {
         transaction::run(Durability::Lazy, |client| {
-            Ok(Self {
+            let version = client.update(
+                "SELECT extversion FROM pg_catalog.pg_extension WHERE extname OPERATOR(pg_catalog.=) 'otp_gateway'",
+                Some(1),
+                &[],
+            )?;
+            let version = version.map(|row| row.get::<String>(1)).next().transpose()?.flatten();
+            if version.as_deref() != Some(env!("CARGO_PKG_VERSION")) {
+                return Ok(None);
+            }
+            Ok(Some(Self {
                 statements: Statements::prepare(client)?,
                 verification: RowType::of(c"verification"),
                 attempt: RowType::of(c"attempt"),
                 reference: RowType::of(c"reference"),
-            })
+            }))
         })
     }
 

@@ -22,9 +22,21 @@ pub extern "C-unwind" fn otp_gateway_worker_main(argument: pg_sys::Datum) {
     let database = pg_sys::Oid::from(argument.value() as u32);
     process::set_up(database);
     let ledger = match Ledger::open() {
-        Ok(ledger) => ledger,
+        Ok(Some(ledger)) => ledger,
         Err(Failure::Gone) => {
-            desk::turn_away(database);
+            desk::turn_away(
+                database,
+                "the extension is not committed in this database",
+                "COMMIT the transaction with CREATE EXTENSION otp_gateway first.",
+            );
+            return process::leave();
+        }
+        Ok(None) => {
+            desk::turn_away(
+                database,
+                "the extension's tables in this database are of another version than the library",
+                "ALTER EXTENSION otp_gateway UPDATE; and restart the server if a new library was installed.",
+            );
             return process::leave();
         }
         Err(failure) => pgrx::error!("otp_gateway: the worker cannot read its tables: {failure:?}"),

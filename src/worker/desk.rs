@@ -253,13 +253,10 @@ fn stopped() -> Reply {
     ))
 }
 
-/// Answers those who wait for a worker in a database where the extension is not (yet) to be seen.
-pub fn turn_away(database: pg_sys::Oid) {
+/// Answers those who wait for a worker in a database where none can serve.
+pub fn turn_away(database: pg_sys::Oid, why: &str, hint: &str) {
     let mut mailbox = WorkerSide::new(database.to_u32());
-    let refused = Reply::Refused(Misuse::not_ready(
-        "the extension is not committed in this database; nothing was sent",
-        "COMMIT the transaction with CREATE EXTENSION otp_gateway first.",
-    ));
+    let refused = Reply::Refused(Misuse::not_ready(format!("{why}; nothing was sent"), hint));
     let waiting: Vec<Ticket> = mailbox.take_over().into_iter().map(|lost| lost.ticket).collect();
     let calling: Vec<Ticket> = mailbox.collect().into_iter().map(|incoming| incoming.ticket).collect();
     for ticket in waiting.into_iter().chain(calling) {

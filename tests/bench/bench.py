@@ -4,14 +4,19 @@ printed beside them and say more of the machine than of the product.
   send / floor      otp_send against the same record written by the session itself, in two commits and without HTTP
   slow vendor       a vendor that takes 50 ms, 200 sessions, against pg_sleep(0.05) in as many sessions
   session memory    what a session's private memory grows by with its first call
+  queue             10,000 queued sends drained, against 10,000 immediate sends by 64 sessions
+  trigger           an INSERT of 10,000 rows with our trigger, against one with a PL/pgSQL trigger that writes an equal row
+  commit            from COMMIT to the request's arrival at the vendor, against the COMMIT itself, idle
   idle worker       context switches and queries of the worker in 60 s in which nobody calls
 """
 
 import pathlib
 import re
+import socket
 import statistics
 import subprocess
 import sys
+import threading
 import time
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -43,6 +48,7 @@ class Bench:
         self.execute(
             "CREATE USER MAPPING FOR PUBLIC SERVER ideamart OPTIONS (application_id 'APP_001100', password 'secret')"
         )
+        self.execute("SET otp_gateway.max_sends_per_transaction = 1000000")
         self.execute("CREATE SCHEMA floor")
         for table in ("verification", "attempt", "reference"):
             self.execute(f"CREATE TABLE floor.{table} (LIKE otp_gateway.{table} INCLUDING ALL)")
@@ -94,6 +100,72 @@ class Bench:
         sign = ">=" if at_least else "<="
         self.rows.append((what, f"{figure:.2f}", f"{sign} {wanted:g}", "yes" if met else "NO", detail))
 
+    def immediate(self, sends):
+        """Seconds that so many immediate sends by 64 sessions take, connecting aside."""
+        return sends / self.rate("send", 64)
+
+    def drained(self, sends):
+        """Seconds from the COMMIT of so many queued sends to the last one's outcome."""
+        self.simulator.reset()
+        self.simulator.ask("POST", "/logging", {"enabled": False})
+        self.execute("BEGIN")
+        self.execute(
+            "SELECT count(e.verification_id) FROM generate_series(1, %d) AS n, "
+            "otp_enqueue('ideamart', jsonb_build_object('mobile', '077' || lpad(n::text, 7, '0'))) AS e" % sends
+        )
+        self.execute("COMMIT")
+        began = time.monotonic()
+        self.simulator.count("ideamart", "send", atleast=sends, wait=120_000)
+        while self.execute("SELECT 1 FROM otp_gateway.verification WHERE status IN ('queued', 'sending') LIMIT 1"):
+            time.sleep(0.005)
+        return time.monotonic() - began
+
+    def queue(self):
+        sends, ratios = 10_000, []
+        for _ in range(ROUNDS):
+            drained, immediate = self.drained(sends), self.immediate(sends)
+            say(f"   queue: {sends} drained in {drained:.2f} s against {immediate:.2f} s of immediate sends")
+            ratios.append(drained / immediate)
+        self.note("queue / immediate, 10,000 sends", statistics.median(ratios), 1.0, f"{min(ratios):.2f} to {max(ratios):.2f}", at_least=False)
+
+    def trigger(self):
+        for statement in TRIGGERS:
+            self.execute(statement)
+
+        def insert(table):
+            self.execute("BEGIN")
+            began = time.monotonic()
+            self.execute(f"INSERT INTO {table} (phone) SELECT '077' || lpad(n::text, 7, '0') FROM generate_series(1, 10000) AS n")
+            took = time.monotonic() - began
+            self.execute("ROLLBACK")
+            return took
+
+        insert("with_ours"), insert("with_plain")
+        ratios = []
+        for _ in range(2 * ROUNDS + 1):
+            ours, plain = insert("with_ours"), insert("with_plain")
+            say(f"   trigger: 10,000 rows in {ours * 1000:.0f} ms against {plain * 1000:.0f} ms")
+            ratios.append(ours / plain)
+        self.note("trigger / trigger in PL/pgSQL", statistics.median(ratios), 2.0, f"{min(ratios):.2f} to {max(ratios):.2f}", at_least=False)
+
+    def commit_to_arrival(self):
+        listener = Listener()
+        self.execute(f"CREATE SERVER near FOREIGN DATA WRAPPER otp_ideamart OPTIONS (base_url '{listener.url}', allow_plain_http 'true')")
+        self.execute("CREATE USER MAPPING FOR PUBLIC SERVER near OPTIONS (application_id 'APP_001100', password 'secret')")
+        commits, arrivals = [], []
+        for number in range(220):
+            self.execute("BEGIN")
+            self.execute(f"SELECT otp_enqueue('near', '{{\"mobile\": \"078{number:07d}\"}}')")
+            began = time.monotonic()
+            self.execute("COMMIT")
+            commits.append(time.monotonic() - began)
+            arrivals.append(listener.arrived() - began)
+            time.sleep(0.005)
+        commits, arrivals = commits[20:], arrivals[20:]
+        listener.close()
+        commit, arrival = statistics.median(commits), statistics.median(arrivals)
+        self.note("arrival / COMMIT, p50", arrival / commit, 3, f"{arrival * 1e6:.0f} us : {commit * 1e6:.0f} us", at_least=False)
+
     def private_kib(self, pid):
         rollup = pathlib.Path(f"/proc/{pid}/smaps_rollup").read_text()
         return sum(int(kib) for kib in re.findall(r"^Private_(?:Clean|Dirty):\s+(\d+) kB", rollup, re.M))
@@ -130,6 +202,9 @@ class Bench:
         self.session_memory()
         self.ratio("send / floor, 16 sessions", "send", "floor", 16, 1.0)
         self.ratio("send / floor, 64 sessions", "send", "floor", 64, 1.6)
+        self.queue()
+        self.trigger()
+        self.commit_to_arrival()
         self.simulator.fault("latency", vendor="ideamart", ms=50)
         self.ratio("slow vendor / pg_sleep, 200 sessions", "send", "sleep", 200, 0.75)
         self.simulator.clear_faults()
@@ -140,6 +215,59 @@ class Bench:
             say("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip())
         return 1 if self.failed else 0
 
+
+class Listener:
+    """A vendor that notes when a request arrives, and answers as Ideamart does."""
+
+    def __init__(self):
+        self.socket = socket.create_server(("127.0.0.1", 0))
+        self.url = "http://127.0.0.1:%d" % self.socket.getsockname()[1]
+        self.times, self.here = [], threading.Condition()
+        threading.Thread(target=self.serve, daemon=True).start()
+
+    def serve(self):
+        try:
+            while True:
+                connection, _ = self.socket.accept()
+                threading.Thread(target=self.talk, args=(connection,), daemon=True).start()
+        except OSError:
+            pass
+
+    def talk(self, connection):
+        body = b'{"version":"1.0","statusCode":"S1000","referenceNo":"0123456789","statusDetail":"Success"}'
+        answer = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(body) + body
+        while connection.recv(65536):
+            with self.here:
+                self.times.append(time.monotonic())
+                self.here.notify()
+            connection.sendall(answer)
+
+    def arrived(self):
+        with self.here:
+            assert self.here.wait_for(lambda: self.times, 10), "no request came"
+            return self.times.pop()
+
+    def close(self):
+        self.socket.close()
+
+
+# The same table twice, with our trigger and with one that writes an equal row.
+TRIGGERS = [
+    "CREATE TABLE with_ours (id serial PRIMARY KEY, phone text)",
+    "CREATE TABLE with_plain (id serial PRIMARY KEY, phone text)",
+    "CREATE TRIGGER send AFTER INSERT ON with_ours FOR EACH ROW "
+    """EXECUTE FUNCTION otp_gateway.send_after_commit('ideamart', '{"mobile": "phone"}')""",
+    """CREATE FUNCTION floor.queue() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN
+        INSERT INTO floor.verification (id, provider, vendor, status, recipient_masked, recipient_key, created_by,
+               created_at, send_count, check_count, max_checks, sealed, enqueued)
+        VALUES (gen_random_uuid(), 'ideamart', 'ideamart', 'queued', '+94*****' || right(NEW.phone, 4),
+               sha256(NEW.phone::bytea), current_user, clock_timestamp(), 0, 0, 3, repeat('sealed: ', 7)::bytea,
+               pg_current_xact_id());
+        RETURN NULL;
+    END $$""",
+    "CREATE TRIGGER send AFTER INSERT ON with_plain FOR EACH ROW EXECUTE FUNCTION floor.queue()",
+]
 
 HEAD = ("what", "figure", "wanted", "met", "in this run")
 

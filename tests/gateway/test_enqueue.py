@@ -571,13 +571,16 @@ def test_no_usage(gateway, simulator, role):
         gateway.execute("SELECT * FROM otp_gateway.verification", session=session)
 
 
-def test_rights_are_looked_up_anew(gateway, simulator, role):
-    """Also in the middle of a transaction that has enqueued before."""
+def test_a_right_that_is_taken_away(gateway, simulator, role):
+    """Before the commit: nothing is sent of what was allowed when it was enqueued. After it: nothing is enqueued."""
     name, session = role
     gateway.execute(f"GRANT USAGE ON FOREIGN SERVER ideamart TO {name}")
     session.autocommit = False
-    gateway.enqueue(session=session)
+    id = gateway.enqueue(session=session)["verification_id"]
     gateway.execute(f"REVOKE USAGE ON FOREIGN SERVER ideamart FROM {name}")
+    session.commit()
+    assert gateway.wait(id, session=session)["outcome"] == "auth_failed"
+    session.commit()
     with pytest.raises(psycopg2.errors.InsufficientPrivilege):
         gateway.enqueue(session=session)
     session.rollback()

@@ -11,6 +11,40 @@ COMMENT ON COLUMN otp_gateway.verification.sealed IS
 'while queued: the payload; then what a later verify or resend needs; AES-256-GCM under otp_gateway.key_file, null once the verification has ended';
 CREATE INDEX verification_enqueued_idx ON otp_gateway.verification (enqueued, id) WHERE enqueued IS NOT NULL;
 
+ALTER TABLE otp_gateway.verification
+    ADD COLUMN idempotency_key bytea, ADD COLUMN payload_hash bytea, ADD COLUMN is_test boolean NOT NULL DEFAULT false;
+COMMENT ON COLUMN otp_gateway.verification.idempotency_key IS
+'HMAC of the idempotency key that it was begun with; the same key within 24 hours is this verification';
+COMMENT ON COLUMN otp_gateway.verification.payload_hash IS 'HMAC of the payload that the key goes with';
+COMMENT ON COLUMN otp_gateway.verification.is_test IS
+'to one of the provider''s test_numbers: answered by the gateway itself, no message was sent, and no limit counts it';
+CREATE INDEX verification_idempotency_key_idx ON otp_gateway.verification (idempotency_key, provider)
+    WHERE idempotency_key IS NOT NULL;
+
+-- What limits count, where they can find it. None of these columns ever changes, so that the indexes cost no update.
+ALTER TABLE otp_gateway.attempt ADD COLUMN provider text, ADD COLUMN recipient_key bytea, ADD COLUMN reason text;
+COMMENT ON COLUMN otp_gateway.attempt.provider IS 'the foreign server that it went to, or would have';
+COMMENT ON COLUMN otp_gateway.attempt.recipient_key IS
+'as in otp_gateway.verification: whose limits it counts against; null for a test number''s, which counts for nobody';
+COMMENT ON COLUMN otp_gateway.attempt.reason IS
+'the rule that refused it (outcome blocked), or, where the provider''s rules are only observed, would have';
+UPDATE otp_gateway.attempt AS a SET provider = v.provider, recipient_key = v.recipient_key
+FROM otp_gateway.verification AS v WHERE v.id OPERATOR(pg_catalog.=) a.verification_id;
+CREATE INDEX attempt_recipient_idx ON otp_gateway.attempt (recipient_key, provider, started_at)
+    WHERE reason IS NULL AND recipient_key IS NOT NULL;
+CREATE INDEX attempt_provider_idx ON otp_gateway.attempt (provider, started_at)
+    WHERE reason IS NULL AND operation IN ('send', 'resend');
+
+CREATE TABLE otp_gateway.breaker (
+    server oid PRIMARY KEY,
+    open_until timestamptz NOT NULL
+);
+COMMENT ON TABLE otp_gateway.breaker IS
+'providers that failed several times in a row and are left alone for a while; written by the worker, which keeps the state';
+COMMENT ON COLUMN otp_gateway.breaker.server IS 'the foreign server';
+COMMENT ON COLUMN otp_gateway.breaker.open_until IS 'when the next single send is let through to see whether it is well again';
+REVOKE ALL ON otp_gateway.breaker FROM PUBLIC;
+
 -- Also for rows that a restored dump brings: they are found by this server's transaction numbers, not by those of another.
 CREATE FUNCTION otp_gateway.note_queued() RETURNS trigger
 LANGUAGE c AS 'MODULE_PATHNAME', 'note_queued';
@@ -21,20 +55,72 @@ CREATE TRIGGER note_queued BEFORE INSERT ON otp_gateway.verification
 FOR EACH ROW WHEN (NEW.status OPERATOR(pg_catalog.=) 'queued') EXECUTE FUNCTION otp_gateway.note_queued();
 ALTER TABLE otp_gateway.verification ENABLE ALWAYS TRIGGER note_queued;
 
-CREATE FUNCTION @extschema@.otp_enqueue(
-    provider text, payload jsonb,
+-- Every function gets the column reason, and sends take an idempotency key.
+DROP FUNCTION @extschema@.otp_send(text, jsonb);
+DROP FUNCTION @extschema@.otp_verify(uuid, text, jsonb);
+DROP FUNCTION @extschema@.otp_verify(text, text, jsonb);
+DROP FUNCTION @extschema@.otp_resend(uuid, jsonb);
+DROP FUNCTION @extschema@.otp_cancel(uuid);
+
+CREATE FUNCTION @extschema@.otp_send(
+    provider text, payload jsonb, idempotency_key text DEFAULT NULL,
     OUT verification_id uuid, OUT attempt_id uuid, OUT status text, OUT outcome text, OUT retryable boolean,
     OUT attempts_left integer, OUT retry_after interval, OUT expires_at timestamptz, OUT reference text,
-    OUT vendor_code text, OUT vendor_message text, OUT response jsonb
+    OUT vendor_code text, OUT vendor_message text, OUT response jsonb, OUT reason text
+) LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'otp_send';
+COMMENT ON FUNCTION @extschema@.otp_send(text, jsonb, text) IS
+'Asks the provider (a foreign server) to send a code now and waits for the answer; a rollback does not unsend it. idempotency_key: for 24 hours the same key at the same provider is the same verification, and its result is returned; with another payload it is an error (22023). Returns one row; a business outcome is a row, never an error. verification_id: keep it, otp_verify, otp_resend and otp_cancel take it; attempt_id: the row in otp_gateway.attempt; status: where the verification stands now; outcome: how this attempt ended; retryable: the same call may safely be made again (after retry_after, or for invalid_code with another code); attempts_left: checks left; reference: of this flow at the vendor; response: the vendor''s answer as it came; reason: the rule that refused, where outcome is blocked.';
+
+CREATE FUNCTION @extschema@.otp_enqueue(
+    provider text, payload jsonb, idempotency_key text DEFAULT NULL,
+    OUT verification_id uuid, OUT attempt_id uuid, OUT status text, OUT outcome text, OUT retryable boolean,
+    OUT attempts_left integer, OUT retry_after interval, OUT expires_at timestamptz, OUT reference text,
+    OUT vendor_code text, OUT vendor_message text, OUT response jsonb, OUT reason text
 ) LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'otp_enqueue';
-COMMENT ON FUNCTION @extschema@.otp_enqueue(text, jsonb) IS
-'Has a code sent if, and only if, this transaction commits, and after it: checks payload and rights now, and returns the row of a verification that is queued. A rollback leaves nothing of it. otp_gateway.wait follows it. Errors: 22023 payload, 42501 no USAGE, 42704 no such provider, 54000 more than otp_gateway.max_sends_per_transaction.';
+COMMENT ON FUNCTION @extschema@.otp_enqueue(text, jsonb, text) IS
+'Has a code sent if, and only if, this transaction commits, and after it: checks payload and rights now, and returns the row of a verification that is queued. A rollback leaves nothing of it. otp_gateway.wait follows it. idempotency_key: for 24 hours the same key at the same provider is the same verification, and its result is returned; with another payload it is an error (22023). Errors: 22023 payload, 42501 no USAGE, 42704 no such provider, 54000 more than otp_gateway.max_sends_per_transaction.';
+
+CREATE FUNCTION @extschema@.otp_verify(
+    verification_id uuid, otp text, payload jsonb DEFAULT '{}',
+    OUT verification_id uuid, OUT attempt_id uuid, OUT status text, OUT outcome text, OUT retryable boolean,
+    OUT attempts_left integer, OUT retry_after interval, OUT expires_at timestamptz, OUT reference text,
+    OUT vendor_code text, OUT vendor_message text, OUT response jsonb, OUT reason text
+) LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'otp_verify_by_id';
+COMMENT ON FUNCTION @extschema@.otp_verify(uuid, text, jsonb) IS
+'Has the vendor check the user''s code for a verification that otp_send began; the try counts even if you roll back. Returns one row; a business outcome is a row, never an error. verification_id: keep it, otp_verify, otp_resend and otp_cancel take it; attempt_id: the row in otp_gateway.attempt; status: where the verification stands now; outcome: how this attempt ended; retryable: the same call may safely be made again (after retry_after, or for invalid_code with another code); attempts_left: checks left; reference: of this flow at the vendor; response: the vendor''s answer as it came; reason: the rule that refused, where outcome is blocked.';
+
+CREATE FUNCTION @extschema@.otp_verify(
+    provider text, otp text, payload jsonb DEFAULT '{}',
+    OUT verification_id uuid, OUT attempt_id uuid, OUT status text, OUT outcome text, OUT retryable boolean,
+    OUT attempts_left integer, OUT retry_after interval, OUT expires_at timestamptz, OUT reference text,
+    OUT vendor_code text, OUT vendor_message text, OUT response jsonb, OUT reason text
+) LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'otp_verify_by_provider';
+COMMENT ON FUNCTION @extschema@.otp_verify(text, text, jsonb) IS
+'Has the vendor check a code of a flow begun elsewhere, found by reference or recipient in the payload; a first argument that reads as a uuid is taken for a verification id. Returns one row; a business outcome is a row, never an error. verification_id: keep it, otp_verify, otp_resend and otp_cancel take it; attempt_id: the row in otp_gateway.attempt; status: where the verification stands now; outcome: how this attempt ended; retryable: the same call may safely be made again (after retry_after, or for invalid_code with another code); attempts_left: checks left; reference: of this flow at the vendor; response: the vendor''s answer as it came; reason: the rule that refused, where outcome is blocked.';
+
+CREATE FUNCTION @extschema@.otp_resend(
+    verification_id uuid, payload jsonb DEFAULT '{}',
+    OUT verification_id uuid, OUT attempt_id uuid, OUT status text, OUT outcome text, OUT retryable boolean,
+    OUT attempts_left integer, OUT retry_after interval, OUT expires_at timestamptz, OUT reference text,
+    OUT vendor_code text, OUT vendor_message text, OUT response jsonb, OUT reason text
+) LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'otp_resend';
+COMMENT ON FUNCTION @extschema@.otp_resend(uuid, jsonb) IS
+'Has the vendor send a code again; payload holds what differs from the send. Returns one row; a business outcome is a row, never an error. verification_id: keep it, otp_verify, otp_resend and otp_cancel take it; attempt_id: the row in otp_gateway.attempt; status: where the verification stands now; outcome: how this attempt ended; retryable: the same call may safely be made again (after retry_after, or for invalid_code with another code); attempts_left: checks left; reference: of this flow at the vendor; response: the vendor''s answer as it came; reason: the rule that refused, where outcome is blocked.';
+
+CREATE FUNCTION @extschema@.otp_cancel(
+    verification_id uuid,
+    OUT verification_id uuid, OUT attempt_id uuid, OUT status text, OUT outcome text, OUT retryable boolean,
+    OUT attempts_left integer, OUT retry_after interval, OUT expires_at timestamptz, OUT reference text,
+    OUT vendor_code text, OUT vendor_message text, OUT response jsonb, OUT reason text
+) LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'otp_cancel';
+COMMENT ON FUNCTION @extschema@.otp_cancel(uuid) IS
+'Has the vendor void the code, where it can: REL-ID. One that is still queued is canceled unsent. Returns one row; a business outcome is a row, never an error. verification_id: keep it, otp_verify, otp_resend and otp_cancel take it; attempt_id: the row in otp_gateway.attempt; status: where the verification stands now; outcome: how this attempt ended; retryable: the same call may safely be made again (after retry_after, or for invalid_code with another code); attempts_left: checks left; reference: of this flow at the vendor; response: the vendor''s answer as it came; reason: the rule that refused, where outcome is blocked.';
 
 CREATE FUNCTION otp_gateway.wait(
     verification_id uuid, timeout interval,
     OUT verification_id uuid, OUT attempt_id uuid, OUT status text, OUT outcome text, OUT retryable boolean,
     OUT attempts_left integer, OUT retry_after interval, OUT expires_at timestamptz, OUT reference text,
-    OUT vendor_code text, OUT vendor_message text, OUT response jsonb
+    OUT vendor_code text, OUT vendor_message text, OUT response jsonb, OUT reason text
 ) LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'otp_wait';
 COMMENT ON FUNCTION otp_gateway.wait(uuid, interval) IS
 'Waits until the send of a verification has an outcome, and returns its row; when the timeout is over, the row as it is then (status queued or sending, outcome null). Errors: 55000 inside the transaction that enqueued it, for it would never end there; 42704 no such verification of yours.';

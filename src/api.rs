@@ -7,15 +7,17 @@ mod result;
 pub use argument::Arguments;
 use argument::Payload;
 use lookup::Recorded;
-pub use lookup::current_role;
+pub use lookup::{Keyed, current_role, find_by_key};
 use pgrx::pg_sys;
 use policy::{Micros, Status};
 use uuid::Uuid;
 use vendor::{Operation, Secret};
 
 use crate::{
-    enqueue, ledger,
-    letter::{self, Done, Letter, Order, Reply},
+    enqueue,
+    idempotency::{self, Hold},
+    ledger,
+    letter::{self, Done, Idempotency, Letter, Order, Reply},
     log, mailbox,
     misuse::Misuse,
     order::{self, Wanted},
@@ -48,20 +50,22 @@ pub(crate) use sql_function;
 sql_function!(otp_send, |fcinfo| answer(fcinfo, "otp_send", |arguments| {
     let provider = arguments.text(0, "provider")?;
     let payload = arguments.payload(1)?;
-    run(Operation::Send, Subject::Provider(&provider), None, &payload)
+    let key = arguments.optional_text(2, "idempotency_key")?;
+    send_once(&provider, key.as_deref(), &payload)
 }));
 
 sql_function!(otp_enqueue, |fcinfo| answer(fcinfo, "otp_enqueue", |arguments| {
     let provider = arguments.text(0, "provider")?;
     let payload = arguments.payload(1)?;
-    enqueue::enqueue(&provider, payload.fields())
+    let key = arguments.optional_text(2, "idempotency_key")?;
+    enqueue_once(&provider, key.as_deref(), &payload)
 }));
 
 sql_function!(otp_verify_by_id, |fcinfo| answer(fcinfo, "otp_verify", |arguments| {
     let id = arguments.uuid(0, "verification_id")?;
     let code = arguments.code(1)?;
     let payload = arguments.payload(2)?;
-    run(Operation::Verify, Subject::Verification(id), Some(&code), &payload)
+    run(Operation::Verify, Subject::Verification(id), Some(&code), &payload, None)
 }));
 
 sql_function!(otp_verify_by_provider, |fcinfo| answer(fcinfo, "otp_verify", |arguments| {
@@ -73,24 +77,47 @@ sql_function!(otp_verify_by_provider, |fcinfo| answer(fcinfo, "otp_verify", |arg
         Ok(id) => Subject::Verification(id),
         Err(_) => Subject::Provider(&provider),
     };
-    run(Operation::Verify, subject, Some(&code), &payload)
+    run(Operation::Verify, subject, Some(&code), &payload, None)
 }));
 
 sql_function!(otp_resend, |fcinfo| answer(fcinfo, "otp_resend", |arguments| {
     let id = arguments.uuid(0, "verification_id")?;
     let payload = arguments.payload(1)?;
-    run(Operation::Resend, Subject::Verification(id), None, &payload)
+    run(Operation::Resend, Subject::Verification(id), None, &payload, None)
 }));
 
 sql_function!(otp_cancel, |fcinfo| answer(fcinfo, "otp_cancel", |arguments| {
     let id = arguments.uuid(0, "verification_id")?;
-    run(Operation::Cancel, Subject::Verification(id), None, &Payload::default())
+    run(Operation::Cancel, Subject::Verification(id), None, &Payload::default(), None)
 }));
 
 sql_function!(otp_wait, |fcinfo| answer(fcinfo, "otp_gateway.wait", |arguments| {
     let id = arguments.uuid(0, "verification_id")?;
     follow(id, arguments.interval(1, "timeout")?)
 }));
+
+/// Sends, unless the key stands for a send already: then its result is the answer, as soon as there is one.
+fn send_once(provider: &str, key: Option<&str>, payload: &Payload) -> Result<Done, Misuse> {
+    let Some(key) = key else { return run(Operation::Send, Subject::Provider(provider), None, payload, None) };
+    let (claim, found) = idempotency::claim(provider, key, payload.fields(), Hold::Call)?;
+    match found {
+        Some(found) => follow(found.id, Micros::MAX),
+        None => {
+            let idempotency = claim.idempotency.clone();
+            run(Operation::Send, Subject::Provider(provider), None, payload, Some(idempotency))
+        }
+    }
+}
+
+/// Enqueues, unless the key stands for a send already: then its row is the answer, as it is.
+fn enqueue_once(provider: &str, key: Option<&str>, payload: &Payload) -> Result<Done, Misuse> {
+    let Some(key) = key else { return enqueue::enqueue(provider, payload.fields(), None) };
+    let (claim, found) = idempotency::claim(provider, key, payload.fields(), Hold::Transaction)?;
+    match found {
+        Some(found) => Ok(lookup::verification(found.id)?.done(found.id)),
+        None => enqueue::enqueue(provider, payload.fields(), Some(claim.idempotency.clone())),
+    }
+}
 
 /// What an operation is about, as the caller names it.
 #[derive(Clone, Copy)]
@@ -141,15 +168,28 @@ fn may_write() -> Result<(), Misuse> {
     Ok(())
 }
 
-fn run(operation: Operation, subject: Subject, code: Option<&Secret>, payload: &Payload) -> Result<Done, Misuse> {
+fn run(
+    operation: Operation,
+    subject: Subject,
+    code: Option<&Secret>,
+    payload: &Payload,
+    idempotency: Option<Idempotency>,
+) -> Result<Done, Misuse> {
     loop {
         let attempt = Uuid::now_v7();
-        let order = order(operation, subject, attempt, code, payload)?;
+        let mut order = order(operation, subject, attempt, code, payload)?;
+        order.idempotency.clone_from(&idempotency);
         match send(&Letter::Call(Box::new(order)), attempt)? {
             Reply::Done(done) => return Ok(*done),
             Reply::Refused(misuse) => return Err(misuse),
-            // The queue was quicker.
-            Reply::Again => {}
+            // The queue was quicker, or another call with the same key.
+            Reply::Again => {
+                if let (Some(idempotency), Subject::Provider(provider)) = (&idempotency, subject)
+                    && let Some(found) = find_by_key(provider, &idempotency.key, idempotency::since())?
+                {
+                    return follow(found.id, Micros::MAX);
+                }
+            }
             Reply::Settled => return Err(unexpected()),
         }
     }

@@ -17,7 +17,7 @@ use vendor::Operation;
 use crate::{
     api::current_role,
     ledger::{self, NewVerification},
-    letter::Done,
+    letter::{Done, Idempotency},
     misuse::Misuse,
     order::Wanted,
     provider::Provider,
@@ -69,7 +69,7 @@ unsafe extern "C-unwind" fn at_change(_argument: pg_sys::Datum, _cache: i32, _ha
 }
 
 /// Checks payload and rights now, writes the verification as queued, and returns its row.
-pub fn enqueue(provider: &str, payload: &Map<String, Value>) -> Result<Done, Misuse> {
+pub fn enqueue(provider: &str, payload: &Map<String, Value>, idempotency: Option<Idempotency>) -> Result<Done, Misuse> {
     let role = current_role();
     let provider = account(provider, role.oid)?;
     let id = Uuid::now_v7();
@@ -98,6 +98,8 @@ pub fn enqueue(provider: &str, payload: &Map<String, Value>) -> Result<Done, Mis
         recipient_key: prepared.recipient.as_ref().map(|recipient| key.recipient(recipient)),
         // The payload, not what a verify needs of it: the message is written when its turn has come.
         sealed: Some(key.seal(id, payload)),
+        is_test: false,
+        idempotency,
         state,
     })?;
     Ok(row)

@@ -14,16 +14,16 @@ mod statements;
 mod transaction;
 
 pub use enqueued::{forget_queued_without_row, insert_queued};
-use pgrx::spi::SpiClient;
-use policy::{Micros, Verification};
-pub use row::{Change, Completion, NewAttempt, NewVerification, Queued, QueuedLetter, Stored, StoredAttempt};
+use pgrx::{pg_sys, spi::SpiClient};
+use policy::{Micros, Reason, Verification};
+pub use row::{Change, Completion, Event, NewAttempt, NewVerification, Queued, QueuedLetter, Stored, StoredAttempt};
 use statements::{Statement, Statements};
 pub use transaction::{Durability, Failure, clock, interrupt_commit};
 use uuid::Uuid;
 use vendor::{FindBy, Outcome};
 
 use crate::settings;
-use column::{text, uuid, uuids};
+use column::{argument, text, uuid, uuids};
 use layout::{attempt, reference, verification};
 use record::{Columns, RowType};
 
@@ -98,6 +98,9 @@ impl Writer<'_, '_> {
             columns.name(verification::CREATED_BY, &row.created_by);
             columns.time(verification::CREATED_AT, Some(row.created_at));
             columns.bytea(verification::SEALED, row.sealed.as_deref());
+            columns.bytea(verification::IDEMPOTENCY_KEY, row.idempotency.as_ref().map(|one| &one.key[..]));
+            columns.bytea(verification::PAYLOAD_HASH, row.idempotency.as_ref().map(|one| &one.payload[..]));
+            columns.boolean(verification::IS_TEST, row.is_test);
             state(columns, &row.state);
         })?;
         self.announce(|| rows.iter().map(|row| row.id).collect())
@@ -128,6 +131,9 @@ impl Writer<'_, '_> {
             columns.text(attempt::OPERATION, Some(row.operation.as_str()));
             columns.text(attempt::OUTCOME, row.refused.map(Outcome::as_str));
             columns.text(attempt::VENDOR_MESSAGE, row.why.as_deref());
+            columns.text(attempt::PROVIDER, Some(&row.provider));
+            columns.bytea(attempt::RECIPIENT_KEY, row.recipient_key.as_deref());
+            columns.text(attempt::REASON, row.reason.map(Reason::as_str));
             columns.time(attempt::STARTED_AT, Some(row.started_at));
             columns.time(attempt::FINISHED_AT, row.refused.map(|_| row.started_at));
         })
@@ -188,10 +194,70 @@ impl Writer<'_, '_> {
         Ok(self.verifications(&[id])?.pop())
     }
 
+    /// Whether the key stands for a verification of this provider that began after `since`.
+    pub fn has_key(&mut self, provider: &str, key: &[u8], since: Micros) -> Result<bool, Failure> {
+        let arguments = [text(provider), column::bytea(key), column::time(since)];
+        Ok(!self.client.update(&self.ledger.statements.find_by_idempotency_key, Some(1), &arguments)?.is_empty())
+    }
+
     /// Attempts in flight that began at or after `since`, an id.
     pub fn in_flight(&mut self, since: Uuid) -> Result<Vec<StoredAttempt>, Failure> {
         let table = self.client.update(&self.ledger.statements.select_in_flight, None, &[uuid(since)])?;
         table.map(|row| StoredAttempt::read(&row)).collect()
+    }
+
+    /// What counts of recipients at providers.
+    pub fn events(&mut self, questions: &[Question]) -> Result<Vec<Event>, Failure> {
+        let each = |value: fn(&Question) -> i64| questions.iter().map(value).collect::<Vec<_>>();
+        let arguments = [
+            argument(questions.iter().map(|question| question.provider).collect::<Vec<_>>(), pg_sys::TEXTARRAYOID),
+            argument(
+                questions.iter().map(|question| question.recipient_key).collect::<Vec<_>>(),
+                pg_sys::BYTEAARRAYOID,
+            ),
+            argument(questions.iter().map(|question| question.is_check).collect::<Vec<_>>(), pg_sys::BOOLARRAYOID),
+            argument(
+                questions.iter().map(|question| column::Time(question.since)).collect::<Vec<_>>(),
+                pg_sys::TIMESTAMPTZARRAYOID,
+            ),
+            argument(each(|question| question.most), pg_sys::INT8ARRAYOID),
+        ];
+        let table = self.client.update(&self.ledger.statements.select_events, None, &arguments)?;
+        table.map(|row| Event::read(&row)).collect()
+    }
+
+    /// When the newest sends through a provider began, those after `since`, `most` of them.
+    pub fn provider_sends(&mut self, provider: &str, since: Micros, most: i64) -> Result<Vec<Micros>, Failure> {
+        let arguments = [text(provider), column::time(since), argument(most, pg_sys::INT8OID)];
+        let table = self.client.update(&self.ledger.statements.select_provider_sends, None, &arguments)?;
+        table.map(|row| Ok(row::micros(&row, 1)?.unwrap_or(0))).collect()
+    }
+
+    /// Makes the state of breakers visible: open until then, or closed.
+    pub fn set_breakers(&mut self, changed: &[(u32, Option<Micros>)]) -> Result<(), Failure> {
+        let server = |oid: u32| pg_sys::Oid::from(oid);
+        for (oid, until) in changed {
+            if let Some(until) = until {
+                let arguments = [argument(server(*oid), pg_sys::OIDOID), column::time(*until)];
+                self.client.update(&self.ledger.statements.open_breaker, None, &arguments)?;
+            }
+        }
+        let closed: Vec<pg_sys::Oid> =
+            changed.iter().filter(|(_, until)| until.is_none()).map(|(oid, _)| server(*oid)).collect();
+        if !closed.is_empty() {
+            self.client.update(
+                &self.ledger.statements.close_breakers,
+                None,
+                &[argument(closed, pg_sys::OIDARRAYOID)],
+            )?;
+        }
+        Ok(())
+    }
+
+    /// They are kept in memory: a new worker's are closed.
+    pub fn close_all_breakers(&mut self) -> Result<(), Failure> {
+        self.client.update(&self.ledger.statements.close_all_breakers, None, &[])?;
+        Ok(())
     }
 
     /// No transaction below this number can commit any more.
@@ -246,6 +312,16 @@ impl Writer<'_, '_> {
         let table = self.client.update(&self.ledger.statements.select_sealed_of, None, &[uuids(ids)])?;
         table.map(|row| Ok((row::uuid(&row, 1)?, row::micros(&row, 2)?.unwrap_or(0)))).collect()
     }
+}
+
+/// What is asked of the record about one recipient at one provider.
+pub struct Question<'a> {
+    pub provider: &'a str,
+    pub recipient_key: &'a [u8],
+    /// Checks, else sends.
+    pub is_check: bool,
+    pub since: Micros,
+    pub most: i64,
 }
 
 /// The columns that a verification's state fills.

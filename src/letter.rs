@@ -1,7 +1,7 @@
 //! What a session and the worker write to each other.
 
 use courier::Route;
-use policy::{Micros, Status, Verification};
+use policy::{Micros, Reason, Rules, Status, Verification};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use uuid::Uuid;
 use vendor::{FindBy, Operation, Outcome, Request, Secret};
@@ -37,6 +37,22 @@ pub struct Order {
     pub sealed: Option<Vec<u8>>,
     pub code_lifetime: Option<Micros>,
     pub max_checks: u32,
+    /// The OID of the foreign server: whose breaker counts.
+    pub server: u32,
+    /// None: exempt from all of them.
+    pub rules: Option<Rules>,
+    /// The gateway's own answer, with no call: a test number's, or the sandbox's.
+    pub local: Option<Outcome>,
+    /// To a test number: marked so on record, and never counted.
+    pub is_test: bool,
+    pub idempotency: Option<Idempotency>,
+}
+
+/// An idempotency key and the payload that it goes with, as HMACs: either may hold a number.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Idempotency {
+    pub key: Vec<u8>,
+    pub payload: Vec<u8>,
 }
 
 /// Which verification an order is about.
@@ -84,6 +100,8 @@ pub struct Done {
     pub vendor_message: Option<String>,
     /// JSON text.
     pub response: Option<String>,
+    /// Which rule refused, or would have.
+    pub reason: Option<Reason>,
 }
 
 impl Done {
@@ -102,6 +120,7 @@ impl Done {
             vendor_code: None,
             vendor_message: None,
             response: None,
+            reason: None,
         }
     }
 }

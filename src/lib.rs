@@ -5,6 +5,7 @@
 mod api;
 mod drop_watch;
 mod enqueue;
+mod idempotency;
 mod launcher;
 mod ledger;
 mod letter;

@@ -4,7 +4,7 @@
 use policy::{Status, from_record};
 use serde_json::{Map, Value};
 use uuid::Uuid;
-use vendor::{Call, Operation, Prepared, Secret};
+use vendor::{Call, Operation, Outcome, Prepared, Secret};
 
 use crate::{
     letter::{Order, Outgoing, Target},
@@ -49,6 +49,11 @@ impl Wanted<'_> {
             sealed: None,
             code_lifetime: provider.options.code_lifetime.map(micros),
             max_checks: provider.options.max_checks,
+            server: provider.server.to_u32(),
+            rules: None,
+            local: None,
+            is_test: false,
+            idempotency: None,
         };
         let mut known = Map::new();
         if let Some(recorded) = self.recorded {
@@ -79,6 +84,15 @@ impl Wanted<'_> {
         order.reference = prepared.reference;
         order.code_lifetime = prepared.code_lifetime.map(micros).or(order.code_lifetime);
         order.max_checks = prepared.max_checks.unwrap_or(order.max_checks);
+        let recipient = prepared.recipient.as_ref().map(Secret::reveal);
+        let numbers = provider.options.test_numbers.as_ref();
+        if let Some(code) = recipient.and_then(|recipient| numbers?.code_of(recipient)) {
+            order.is_test = true;
+            order.local = Some(self.answer_of_test_number(code));
+            return Ok(order);
+        }
+        order.rules = Some(provider.options.rules(recipient, order.max_checks, order.code_lifetime));
+        order.local = prepared.local;
         order.outgoing = Some(Outgoing {
             request: prepared.request,
             first: prepared.first,
@@ -86,6 +100,15 @@ impl Wanted<'_> {
             secrets: prepared.secrets,
         });
         Ok(order)
+    }
+
+    fn answer_of_test_number(&self, code: &str) -> Outcome {
+        match self.operation {
+            Operation::Send | Operation::Resend => Outcome::Sent,
+            Operation::Verify if self.code.is_some_and(|given| given.reveal() == code) => Outcome::Approved,
+            Operation::Verify => Outcome::InvalidCode,
+            Operation::Cancel => Outcome::Canceled,
+        }
     }
 
     /// The vendor's message; an error where the payload cannot be sent.

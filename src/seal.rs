@@ -143,6 +143,15 @@ impl Key {
         serde_json::from_slice(clear).map_err(|_| refuse())
     }
 
+    /// Recognises a text without keeping it; the same text for another purpose is another.
+    pub fn fingerprint(&self, purpose: &str, text: &str) -> Vec<u8> {
+        let mut context = hmac::Context::with_key(&self.recipients);
+        context.update(purpose.as_bytes());
+        context.update(&[0]);
+        context.update(text.as_bytes());
+        context.sign().as_ref().to_vec()
+    }
+
     /// By which a recipient is found, in any spelling that normalises to the same.
     pub fn recipient(&self, recipient: &Secret) -> Vec<u8> {
         hmac::sign(&self.recipients, recipient.reveal().as_bytes()).as_ref().to_vec()

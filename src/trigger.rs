@@ -74,7 +74,7 @@ fn send(event: &Event) -> Result<pg_sys::Datum, Misuse> {
             None => {}
         }
     }
-    let queued = enqueue::enqueue(provider, &payload).map_err(|misuse| match misuse.field() {
+    let queued = enqueue::enqueue(provider, &payload, None).map_err(|misuse| match misuse.field() {
         Some(field) => match mapping.column_of(field) {
             Some(column) => misuse.at(&format!("column {column}")),
             None => misuse,

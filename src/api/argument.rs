@@ -85,6 +85,14 @@ impl Arguments {
         })
     }
 
+    /// None: null, or a function of an older version without this argument.
+    pub fn optional_text(&self, number: usize, name: &str) -> Result<Option<String>, Misuse> {
+        if number >= self.count() || self.datum(number).is_none() {
+            return Ok(None);
+        }
+        self.text(number, name).map(Some)
+    }
+
     pub fn uuid(&self, number: usize, name: &str) -> Result<Uuid, Misuse> {
         let datum = self.datum(number).ok_or_else(|| {
             Misuse::invalid(format!("{name} is null"), "Give the verification_id that otp_send returned.")

@@ -4,7 +4,7 @@
 use std::ffi::CStr;
 
 use pgrx::{FromDatum, IntoDatum, pg_sys};
-use policy::{Status, Verification};
+use policy::{Micros, Status, Verification};
 use uuid::Uuid;
 
 use crate::{ledger::layout::verification as column, letter::Done, misuse::Misuse};
@@ -29,6 +29,12 @@ impl Recorded {
             &Verification { status: self.status, reference: self.reference, ..Verification::queued(self.max_checks) },
         )
     }
+}
+
+/// What an idempotency key stands for.
+pub struct Keyed {
+    pub id: Uuid,
+    pub payload_hash: Vec<u8>,
 }
 
 /// The role that is in force (in a SECURITY DEFINER function, its owner).
@@ -59,8 +65,8 @@ pub fn committed(id: Uuid) -> Result<Recorded, Misuse> {
 }
 
 /// The verification of that id. One of a role that the caller is no member of is not found, like one that is not there.
-fn verification(id: Uuid) -> Result<Recorded, Misuse> {
-    let found = scan(id)?.filter(|(_, created_by)| may_act_for(created_by));
+pub fn verification(id: Uuid) -> Result<Recorded, Misuse> {
+    let found = by_id(id)?.filter(|(_, created_by)| may_act_for(created_by));
     found.map(|(recorded, _)| recorded).ok_or_else(|| {
         Misuse::undefined(
             "there is no verification of that id",
@@ -69,38 +75,43 @@ fn verification(id: Uuid) -> Result<Recorded, Misuse> {
     })
 }
 
-/// Scans the primary key with the latest snapshot: a REPEATABLE READ transaction must see what the worker has recorded
-/// for it since it began.
-fn scan(id: Uuid) -> Result<Option<(Recorded, String)>, Misuse> {
-    let key = pgrx::datum::Uuid::from_bytes(*id.as_bytes()).into_datum().unwrap_or(pg_sys::Datum::from(0));
-    // SAFETY: relation, scan and snapshot are opened and closed in order; an error in between aborts the statement,
-    // which releases them. Values are copied out before the scan ends. The lock is released at once, so that a
-    // transaction that stays open does not hold up DROP EXTENSION.
-    unsafe {
-        let schema = pg_sys::get_namespace_oid(c"otp_gateway".as_ptr(), true);
-        let table = pg_sys::get_relname_relid(c"verification".as_ptr(), schema);
-        if table == pg_sys::InvalidOid {
-            return Err(Misuse::not_installed());
+/// The verification that an idempotency key stands for at a provider: the latest since then.
+pub fn find_by_key(provider: &str, key: &[u8], since: Micros) -> Result<Option<Keyed>, Misuse> {
+    let keys = [
+        equal(column::IDEMPOTENCY_KEY, pg_sys::F_BYTEAEQ, key.into_datum()),
+        equal(column::PROVIDER, pg_sys::F_TEXTEQ, provider.into_datum()),
+    ];
+    let mut latest: Option<(Keyed, String)> = None;
+    scan(Some(c"verification_idempotency_key_idx"), keys, |row| {
+        // SAFETY: the columns are of these types.
+        let (id, created_at, payload_hash, created_by) = unsafe {
+            (
+                row.value::<pgrx::datum::Uuid>(column::ID),
+                row.datum(column::CREATED_AT).map_or(0, |time| time.value() as Micros),
+                row.value::<Vec<u8>>(column::PAYLOAD_HASH).unwrap_or_default(),
+                row.name(column::CREATED_BY),
+            )
+        };
+        let id = id.map_or(Uuid::nil(), |id| Uuid::from_bytes(*id.as_bytes()));
+        if created_at > since && latest.as_ref().is_none_or(|(other, _)| other.id < id) {
+            latest = Some((Keyed { id, payload_hash }, created_by));
         }
-        let lock = pg_sys::AccessShareLock as pg_sys::LOCKMODE;
-        let relation = pg_sys::table_open(table, lock);
-        #[cfg(not(feature = "pg18"))]
-        let index = pg_sys::RelationGetPrimaryKeyIndex(relation);
-        #[cfg(feature = "pg18")]
-        let index = pg_sys::RelationGetPrimaryKeyIndex(relation, false);
-        let snapshot = pg_sys::RegisterSnapshot(pg_sys::GetLatestSnapshot());
-        let mut scan_key = pg_sys::ScanKeyData::default();
-        pg_sys::ScanKeyInit(
-            &mut scan_key,
-            column::ID as i16,
-            pg_sys::BTEqualStrategyNumber as pg_sys::StrategyNumber,
-            pg_sys::Oid::from(pg_sys::F_UUID_EQ),
-            key,
-        );
-        let scan = pg_sys::systable_beginscan(relation, index, true, snapshot, 1, &mut scan_key);
-        let tuple = pg_sys::systable_getnext(scan);
-        let found = (!tuple.is_null()).then(|| {
-            let row = TupleValues { tuple, descriptor: (*relation).rd_att };
+    })?;
+    match latest {
+        Some((_, created_by)) if !may_act_for(&created_by) => Err(Misuse::forbidden(
+            "idempotency_key is in use at this provider by another role",
+            "Choose keys that are unique to your application.",
+        )),
+        found => Ok(found.map(|(keyed, _)| keyed)),
+    }
+}
+
+fn by_id(id: Uuid) -> Result<Option<(Recorded, String)>, Misuse> {
+    let id = pgrx::datum::Uuid::from_bytes(*id.as_bytes()).into_datum();
+    let mut found = None;
+    scan(None, [equal(column::ID, pg_sys::F_UUID_EQ, id)], |row| {
+        // SAFETY: the columns are of these types.
+        found = Some(unsafe {
             let recorded = Recorded {
                 provider: row.value(column::PROVIDER).unwrap_or_default(),
                 vendor: row.value(column::VENDOR).unwrap_or_default(),
@@ -112,19 +123,71 @@ fn scan(id: Uuid) -> Result<Option<(Recorded, String)>, Misuse> {
                 sealed: row.value(column::SEALED),
                 max_checks: row.value::<i32>(column::MAX_CHECKS).unwrap_or(0).unsigned_abs(),
                 is_of_this_transaction: pg_sys::TransactionIdIsCurrentTransactionId(pg_sys::HeapTupleHeaderGetRawXmin(
-                    (*tuple).t_data,
+                    (*row.tuple).t_data,
                 )),
             };
-            let created_by = row
-                .datum(column::CREATED_BY)
-                .map(|name| CStr::from_ptr(name.cast_mut_ptr()).to_string_lossy().into_owned())
-                .unwrap_or_default();
-            (recorded, created_by)
+            (recorded, row.name(column::CREATED_BY))
         });
+    })?;
+    Ok(found)
+}
+
+fn equal(column: usize, function: u32, value: Option<pg_sys::Datum>) -> pg_sys::ScanKeyData {
+    let mut key = pg_sys::ScanKeyData::default();
+    // SAFETY: the function is the equality of the column's type.
+    unsafe {
+        pg_sys::ScanKeyInit(
+            &mut key,
+            column as i16,
+            pg_sys::BTEqualStrategyNumber as pg_sys::StrategyNumber,
+            pg_sys::Oid::from(function),
+            value.unwrap_or(pg_sys::Datum::from(0)),
+        );
+        // Of text keys; the others pass it over.
+        key.sk_collation = pg_sys::Oid::from(pg_sys::DEFAULT_COLLATION_OID);
+    }
+    key
+}
+
+/// Scans an index (none: the primary key) with the latest snapshot: a REPEATABLE READ transaction must see what the
+/// worker has recorded for it since it began.
+fn scan<const N: usize>(
+    index: Option<&CStr>,
+    mut keys: [pg_sys::ScanKeyData; N],
+    mut each: impl FnMut(&TupleValues),
+) -> Result<(), Misuse> {
+    // SAFETY: relation, scan and snapshot are opened and closed in order; an error in between aborts the statement,
+    // which releases them. Values are copied out before the scan ends. The lock is released at once, so that a
+    // transaction that stays open does not hold up DROP EXTENSION.
+    unsafe {
+        let schema = pg_sys::get_namespace_oid(c"otp_gateway".as_ptr(), true);
+        let table = pg_sys::get_relname_relid(c"verification".as_ptr(), schema);
+        if table == pg_sys::InvalidOid {
+            return Err(Misuse::not_installed());
+        }
+        let lock = pg_sys::AccessShareLock as pg_sys::LOCKMODE;
+        let relation = pg_sys::table_open(table, lock);
+        let index = match index {
+            Some(name) => pg_sys::get_relname_relid(name.as_ptr(), schema),
+            #[cfg(not(feature = "pg18"))]
+            None => pg_sys::RelationGetPrimaryKeyIndex(relation),
+            #[cfg(feature = "pg18")]
+            None => pg_sys::RelationGetPrimaryKeyIndex(relation, false),
+        };
+        let snapshot = pg_sys::RegisterSnapshot(pg_sys::GetLatestSnapshot());
+        let uses_index = index != pg_sys::InvalidOid;
+        let scan = pg_sys::systable_beginscan(relation, index, uses_index, snapshot, N as i32, keys.as_mut_ptr());
+        loop {
+            let tuple = pg_sys::systable_getnext(scan);
+            if tuple.is_null() {
+                break;
+            }
+            each(&TupleValues { tuple, descriptor: (*relation).rd_att });
+        }
         pg_sys::systable_endscan(scan);
         pg_sys::UnregisterSnapshot(snapshot);
         pg_sys::table_close(relation, lock);
-        Ok(found)
+        Ok(())
     }
 }
 
@@ -141,6 +204,16 @@ impl TupleValues {
         // SAFETY: as the caller promises.
         let datum = unsafe { pg_sys::heap_getattr(self.tuple, column as i32, self.descriptor, &mut is_null) };
         (!is_null).then_some(datum)
+    }
+
+    /// # Safety
+    /// The tuple is the scan's current one, and the column is of type name.
+    unsafe fn name(&self, column: usize) -> String {
+        // SAFETY: as the caller promises; a name is a C string.
+        let name = unsafe { self.datum(column) };
+        // SAFETY: as above.
+        name.map(|name| unsafe { CStr::from_ptr(name.cast_mut_ptr()) }.to_string_lossy().into_owned())
+            .unwrap_or_default()
     }
 
     /// # Safety

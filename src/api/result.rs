@@ -3,6 +3,7 @@
 use std::ffi::CString;
 
 use pgrx::{IntoDatum, pg_sys};
+use policy::Reason;
 use vendor::Outcome;
 
 use crate::letter::Done;
@@ -12,7 +13,7 @@ pub struct Row {
     descriptor: pg_sys::TupleDesc,
 }
 
-const COLUMNS: usize = 12;
+const COLUMNS: usize = 13;
 
 impl Row {
     pub fn of(fcinfo: pg_sys::FunctionCallInfo) -> Self {
@@ -40,6 +41,7 @@ impl Row {
                 done.vendor_code.as_deref().into_datum(),
                 done.vendor_message.as_deref().into_datum(),
                 done.response.as_deref().and_then(|json| jsonb(json)),
+                done.reason.map(Reason::as_str).into_datum(),
             ]
         };
         let mut nulls = values.map(|value| value.is_none());

@@ -12,17 +12,17 @@ use uuid::Uuid;
 
 use super::{
     NewVerification,
-    column::{argument, bytea, pg_uuid, text, time, uuids},
+    column::{argument, pg_uuid, text, time, uuids},
 };
 use crate::misuse::Misuse;
 
 const INSERT: &str = "
     INSERT INTO otp_gateway.verification
         (id, provider, vendor, status, recipient_masked, recipient_key, reference, created_by, created_at, send_count,
-         check_count, max_checks, sealed)
-    VALUES ($1, $2, $3, 'queued', $4, $5, $6, pg_catalog.name($7), $8, 0, 0, $9, $10)";
+         check_count, max_checks, sealed, idempotency_key, payload_hash, is_test)
+    VALUES ($1, $2, $3, 'queued', $4, $5, $6, pg_catalog.name($7), $8, 0, 0, $9, $10, $11, $12, $13)";
 
-const TYPES: [pg_sys::Oid; 10] = [
+const TYPES: [pg_sys::Oid; 13] = [
     pg_sys::UUIDOID,
     pg_sys::TEXTOID,
     pg_sys::TEXTOID,
@@ -33,6 +33,9 @@ const TYPES: [pg_sys::Oid; 10] = [
     pg_sys::TIMESTAMPTZOID,
     pg_sys::INT4OID,
     pg_sys::BYTEAOID,
+    pg_sys::BYTEAOID,
+    pg_sys::BYTEAOID,
+    pg_sys::BOOLOID,
 ];
 
 thread_local! {
@@ -53,7 +56,10 @@ pub fn insert_queued(row: NewVerification) -> Result<(), Misuse> {
         text(&row.created_by),
         time(row.created_at),
         argument(max_checks, TYPES[8]),
-        row.sealed.map_or_else(|| optional(None::<Vec<u8>>, TYPES[9]), |sealed| bytea(&sealed)),
+        optional(row.sealed, TYPES[9]),
+        optional(row.idempotency.as_ref().map(|one| one.key.clone()), TYPES[10]),
+        optional(row.idempotency.map(|one| one.payload), TYPES[11]),
+        argument(row.is_test, TYPES[12]),
     ];
     let written: Result<(), SpiError> = Spi::connect_mut(|client| {
         PREPARED.with_borrow_mut(|prepared| {

@@ -17,6 +17,9 @@ pub mod verification {
     pub const MAX_CHECKS: usize = 14;
     pub const SEALED: usize = 15;
     pub const ENQUEUED: usize = 16;
+    pub const IDEMPOTENCY_KEY: usize = 17;
+    pub const PAYLOAD_HASH: usize = 18;
+    pub const IS_TEST: usize = 19;
 }
 
 pub mod attempt {
@@ -30,6 +33,9 @@ pub mod attempt {
     pub const RESPONSE: usize = 8;
     pub const STARTED_AT: usize = 9;
     pub const FINISHED_AT: usize = 10;
+    pub const PROVIDER: usize = 11;
+    pub const RECIPIENT_KEY: usize = 12;
+    pub const REASON: usize = 13;
 }
 
 pub mod reference {

@@ -117,6 +117,10 @@ impl Columns {
         self.set(column, value.into_datum());
     }
 
+    pub fn boolean(&mut self, column: usize, value: bool) {
+        self.set(column, value.into_datum());
+    }
+
     pub fn time(&mut self, column: usize, value: Option<Micros>) {
         self.set(column, value.map(Time).into_datum());
     }

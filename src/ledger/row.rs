@@ -1,7 +1,7 @@
 //! Rows as the worker writes and reads them.
 
 use pgrx::{FromDatum, IntoDatum, spi::SpiHeapTupleData};
-use policy::{Micros, Status, Verification};
+use policy::{Micros, Reason, Status, Verification};
 use uuid::Uuid;
 use vendor::{Operation, Outcome};
 
@@ -9,6 +9,7 @@ use super::{
     Failure,
     column::{Time, Transaction},
 };
+use crate::letter::Idempotency;
 
 /// A verification that an attempt begins.
 pub struct NewVerification {
@@ -21,6 +22,8 @@ pub struct NewVerification {
     pub recipient_key: Option<Vec<u8>>,
     pub sealed: Option<Vec<u8>>,
     pub state: Verification,
+    pub idempotency: Option<Idempotency>,
+    pub is_test: bool,
 }
 
 /// What becomes of one; `sealed` replaces what is there, unless the verification has ended.
@@ -40,6 +43,11 @@ pub struct NewAttempt {
     pub refused: Option<Outcome>,
     /// Why, where the outcome does not say it all.
     pub why: Option<String>,
+    pub provider: String,
+    /// Whose limits it counts against; None: nobody's.
+    pub recipient_key: Option<Vec<u8>>,
+    /// The rule that refused, or would have.
+    pub reason: Option<Reason>,
     pub started_at: Micros,
 }
 
@@ -79,6 +87,15 @@ pub struct QueuedLetter {
     pub sealed: Vec<u8>,
 }
 
+/// What counts of one recipient at one provider.
+pub struct Event {
+    /// Of the question, from 1.
+    pub question: usize,
+    pub operation: Operation,
+    pub outcome: Option<Outcome>,
+    pub started_at: Micros,
+}
+
 pub struct StoredAttempt {
     pub id: Uuid,
     pub verification: Uuid,
@@ -87,6 +104,7 @@ pub struct StoredAttempt {
     pub vendor_code: Option<String>,
     pub vendor_message: Option<String>,
     pub response: Option<String>,
+    pub reason: Option<Reason>,
 }
 
 fn value<T: FromDatum + IntoDatum>(row: &SpiHeapTupleData, column: usize) -> Result<Option<T>, Failure> {
@@ -162,6 +180,17 @@ impl QueuedLetter {
     }
 }
 
+impl Event {
+    pub fn read(row: &SpiHeapTupleData) -> Result<Self, Failure> {
+        Ok(Self {
+            question: value::<i64>(row, 1)?.and_then(|number| usize::try_from(number).ok()).unwrap_or(0),
+            operation: label(row, 2, &Operation::ALL, Operation::as_str)?.unwrap_or(Operation::Send),
+            outcome: label(row, 3, &Outcome::ALL, Outcome::as_str)?,
+            started_at: micros(row, 4)?.unwrap_or(0),
+        })
+    }
+}
+
 impl StoredAttempt {
     pub fn read(row: &SpiHeapTupleData) -> Result<Self, Failure> {
         Ok(Self {
@@ -172,6 +201,7 @@ impl StoredAttempt {
             vendor_code: value(row, 5)?,
             vendor_message: value(row, 6)?,
             response: value(row, 7)?,
+            reason: label(row, 8, &Reason::ALL, Reason::as_str)?,
         })
     }
 }

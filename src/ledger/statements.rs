@@ -68,11 +68,11 @@ statements! {
        ORDER BY id DESC"
 
     select_in_flight(pg_sys::UUIDOID)
-      "SELECT id, verification_id, operation, outcome, vendor_code, vendor_message, response::text
+      "SELECT id, verification_id, operation, outcome, vendor_code, vendor_message, response::text, reason
        FROM otp_gateway.attempt WHERE id OPERATOR(pg_catalog.>=) $1 AND outcome IS NULL"
 
     select_attempt(pg_sys::UUIDOID)
-      "SELECT id, verification_id, operation, outcome, vendor_code, vendor_message, response::text
+      "SELECT id, verification_id, operation, outcome, vendor_code, vendor_message, response::text, reason
        FROM otp_gateway.attempt WHERE id OPERATOR(pg_catalog.=) $1"
 
     select_last_attempt()
@@ -111,10 +111,49 @@ statements! {
        WHERE id OPERATOR(pg_catalog.=) ANY ($1) AND status OPERATOR(pg_catalog.=) 'queued'"
 
     select_last_send(pg_sys::UUIDOID)
-      "SELECT id, verification_id, operation, outcome, vendor_code, vendor_message, response::text
+      "SELECT id, verification_id, operation, outcome, vendor_code, vendor_message, response::text, reason
        FROM otp_gateway.attempt
-       WHERE verification_id OPERATOR(pg_catalog.=) $1 AND operation IN ('send', 'resend')
+       WHERE verification_id OPERATOR(pg_catalog.=) $1 AND operation OPERATOR(pg_catalog.=) 'send'
        ORDER BY id DESC"
+
+    // What counts, by the index on it. A message that went out, or may have; a code that was compared, or may have been.
+    select_events(pg_sys::TEXTARRAYOID, pg_sys::BYTEAARRAYOID, pg_sys::BOOLARRAYOID, pg_sys::TIMESTAMPTZARRAYOID, pg_sys::INT8ARRAYOID)
+      "SELECT n.question, e.operation, e.outcome, e.started_at
+       FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2), pg_catalog.unnest($3), pg_catalog.unnest($4),
+                       pg_catalog.unnest($5))
+            WITH ORDINALITY AS n(provider, recipient_key, is_check, since, most, question)
+       CROSS JOIN LATERAL (
+           SELECT a.operation, a.outcome, a.started_at FROM otp_gateway.attempt AS a
+           WHERE a.recipient_key OPERATOR(pg_catalog.=) n.recipient_key AND a.provider OPERATOR(pg_catalog.=) n.provider
+             AND a.started_at OPERATOR(pg_catalog.>) n.since AND a.reason IS NULL
+             AND CASE WHEN n.is_check
+                      THEN a.operation OPERATOR(pg_catalog.=) 'verify'
+                           AND (a.outcome IS NULL OR a.outcome NOT IN ('unreachable', 'rate_limited', 'invalid_request',
+                                                                       'auth_failed', 'provider_error', 'blocked'))
+                      ELSE a.operation IN ('send', 'resend')
+                           AND (a.outcome IS NULL OR a.outcome IN ('sent', 'unknown')) END
+           ORDER BY a.started_at DESC LIMIT n.most) AS e"
+
+    select_provider_sends(pg_sys::TEXTOID, pg_sys::TIMESTAMPTZOID, pg_sys::INT8OID)
+      "SELECT started_at FROM otp_gateway.attempt
+       WHERE provider OPERATOR(pg_catalog.=) $1 AND started_at OPERATOR(pg_catalog.>) $2 AND reason IS NULL
+         AND operation IN ('send', 'resend') AND (outcome IS NULL OR outcome IN ('sent', 'unknown'))
+       ORDER BY started_at DESC LIMIT $3"
+
+    find_by_idempotency_key(pg_sys::TEXTOID, pg_sys::BYTEAOID, pg_sys::TIMESTAMPTZOID)
+      "SELECT id FROM otp_gateway.verification
+       WHERE idempotency_key OPERATOR(pg_catalog.=) $2 AND provider OPERATOR(pg_catalog.=) $1
+         AND created_at OPERATOR(pg_catalog.>) $3"
+
+    open_breaker(pg_sys::OIDOID, pg_sys::TIMESTAMPTZOID)
+      "INSERT INTO otp_gateway.breaker (server, open_until) VALUES ($1, $2)
+       ON CONFLICT (server) DO UPDATE SET open_until = excluded.open_until"
+
+    close_breakers(pg_sys::OIDARRAYOID)
+      "DELETE FROM otp_gateway.breaker WHERE server OPERATOR(pg_catalog.=) ANY ($1)"
+
+    close_all_breakers()
+      "DELETE FROM otp_gateway.breaker"
 
     announce(pg_sys::UUIDARRAYOID)
       "SELECT pg_catalog.pg_notify('otp_gateway', pg_catalog.json_build_object(

@@ -4,6 +4,7 @@ mod conclude;
 mod dispatch;
 mod follow;
 mod intent;
+mod judge;
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -12,7 +13,7 @@ use std::{
 
 use courier::{Courier, Delivery};
 use pgrx::pg_sys;
-use policy::{Micros, Status, Verification, retryable};
+use policy::{Micros, Pass, Reason, Status, Verification, retryable};
 use uuid::Uuid;
 use vendor::{Operation, Outcome};
 
@@ -24,6 +25,7 @@ use crate::{
     misuse::Misuse,
     roster, settings,
 };
+use judge::Breakers;
 
 /// How long to wait before trying again what a lock or a full disk held up.
 const AGAIN_AFTER: Micros = 100_000;
@@ -36,6 +38,9 @@ pub struct Desk {
     queue: Queue,
     /// Who waits for the end of a queued send.
     followers: HashMap<Uuid, Vec<Ticket>>,
+    breakers: Breakers,
+    /// Breakers that have opened (until when) or closed, and are not yet on record.
+    turned: HashMap<u32, Option<Micros>>,
     courier: Courier,
     /// Letters whose turn it is.
     pending: Vec<(Ticket, Letter)>,
@@ -67,6 +72,11 @@ struct InFlight {
     /// For a resend: what to keep from now on, and the new reference.
     sealed: Option<Vec<u8>>,
     reference: Option<String>,
+    /// The foreign server, and what its breaker gave for this call.
+    server: u32,
+    pass: Option<Pass>,
+    /// The rule that would have refused it.
+    noted: Option<Reason>,
     /// For a queued send: the sealed payload, to queue it again with.
     payload: Option<Vec<u8>>,
 }
@@ -82,6 +92,8 @@ impl Desk {
             database,
             queue: Queue::default(),
             followers: HashMap::new(),
+            breakers: Breakers::default(),
+            turned: HashMap::new(),
             courier,
             pending: Vec::new(),
             in_flight: HashMap::new(),
@@ -229,11 +241,16 @@ impl Desk {
 }
 
 fn unknown(number: u64, why: &str) -> Delivery {
+    own_answer(number, Outcome::Unknown, why)
+}
+
+/// The end of a call that nobody else tells of.
+fn own_answer(number: u64, outcome: Outcome, why: &str) -> Delivery {
     Delivery {
         ticket: number,
         http_status: None,
         reading: vendor::Reading {
-            outcome: Outcome::Unknown,
+            outcome,
             vendor_code: None,
             vendor_message: Some(why.to_owned()),
             reference: None,
@@ -280,6 +297,7 @@ pub fn done(attempt: Uuid, operation: Operation, verification: Uuid, state: &Ver
         vendor_code: None,
         vendor_message: None,
         response: None,
+        reason: None,
     }
 }
 
@@ -289,5 +307,6 @@ pub fn done_from_record(attempt: StoredAttempt, stored: &Stored, outcome: Outcom
     row.vendor_code = attempt.vendor_code;
     row.vendor_message = attempt.vendor_message;
     row.response = attempt.response;
+    row.reason = attempt.reason;
     row
 }

@@ -24,6 +24,8 @@ struct Line {
     /// Those that wait to be tried again: when, and when they were enqueued.
     waiting: BTreeMap<Uuid, (Micros, Micros)>,
     due: BTreeSet<(Micros, Uuid)>,
+    /// Nobody has a turn before: the provider's breaker is open.
+    paused_until: Option<Micros>,
     /// The provider's max_in_flight, as it was at the last turn.
     places: usize,
 }
@@ -52,12 +54,28 @@ impl Queue {
         self.line(provider).places = places as usize;
     }
 
+    /// Leaves the provider alone until then.
+    pub fn pause(&mut self, provider: &str, until: Micros) {
+        self.line(provider).paused_until = Some(until);
+    }
+
+    pub fn resume(&mut self, provider: &str) {
+        if let Some(line) = self.lines.get_mut(provider) {
+            line.paused_until = None;
+        }
+    }
+
     /// Takes those that have their turn now: too old ones, and of each line as many as it has room for.
     pub fn take(&mut self, now: Micros, max_age: Micros, in_flight: &HashMap<String, usize>) -> Vec<Turn> {
         let mut turns = Vec::new();
         for (provider, line) in &mut self.lines {
             line.wake(now);
-            let room = line.places.max(1).saturating_sub(in_flight.get(provider).copied().unwrap_or(0));
+            line.paused_until.take_if(|until| *until <= now);
+            let room = if line.paused_until.is_some() {
+                0
+            } else {
+                line.places.max(1).saturating_sub(in_flight.get(provider).copied().unwrap_or(0))
+            };
             for number in 0..BATCH {
                 let turn = line
                     .ready
@@ -77,7 +95,8 @@ impl Queue {
         let next_of = |line: &Line| {
             let retry = line.due.first().map(|(due, _)| *due);
             let too_old = line.ready.first_key_value().map(|(_, created_at)| created_at.saturating_add(max_age));
-            [retry, too_old].into_iter().flatten().min()
+            let resumed = line.paused_until.filter(|_| !line.ready.is_empty());
+            [retry, too_old, resumed].into_iter().flatten().min()
         };
         self.lines.values().filter_map(next_of).min()
     }

@@ -42,6 +42,7 @@ impl Desk {
     fn settle_in_flight(&mut self, why: &str) -> Result<(), Failure> {
         let now = clock();
         self.ledger.write(Durability::Flushed, |writer| {
+            writer.close_all_breakers()?;
             let Some(last) = writer.last_attempt()? else { return Ok(()) };
             let in_flight = writer.in_flight(id_before(last, REACH))?;
             let ids: Vec<Uuid> = in_flight.iter().map(|attempt| attempt.verification).collect();

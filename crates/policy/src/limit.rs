@@ -1,6 +1,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use serde::{Deserialize, Serialize};
+
 use crate::{Malformed, Micros};
 
 const SECOND: Micros = 1_000_000;
@@ -12,14 +14,14 @@ const UNITS: [(Micros, &str); 5] =
     [(7 * DAY, "week"), (DAY, "day"), (60 * 60 * SECOND, "hour"), (60 * SECOND, "minute"), (SECOND, "second")];
 
 /// How many events are let through in a window that slides: `5 per hour`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Limit {
     count: usize,
     window: Micros,
 }
 
 /// The limits that hold at once for one kind of event, in the order of their windows.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Limits(Vec<Limit>);
 
 /// Which limit refuses, and until when.

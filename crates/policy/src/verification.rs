@@ -33,6 +33,11 @@ impl Verification {
         Self::elsewhere(Status::Queued, max_checks)
     }
 
+    /// One whose send a rule refused.
+    pub fn refused(max_checks: u32) -> Self {
+        Self::elsewhere(Status::Blocked, max_checks)
+    }
+
     fn elsewhere(status: Status, max_checks: u32) -> Self {
         Self { status, reference: None, expires_at: None, approved_at: None, send_count: 0, check_count: 0, max_checks }
     }

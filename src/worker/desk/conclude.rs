@@ -1,7 +1,7 @@
 //! From deliveries to rows: the outcomes are put on record, many at once, and then the callers are told.
 
 use courier::Delivery;
-use policy::{Conclusion, Micros, Status, again_after, conclude};
+use policy::{BreakerState, Conclusion, Micros, Status, again_after, conclude};
 use serde_json::Value;
 use vendor::{Operation, Outcome};
 
@@ -24,6 +24,7 @@ impl Desk {
         deliveries.retain(|delivery| self.in_flight.contains_key(&delivery.ticket));
         deliveries.iter_mut().for_each(make_storable);
         let now = clock();
+        deliveries.iter().for_each(|delivery| self.report(delivery, now));
         // An application that heard `approved` finds it on record, always.
         let approved = deliveries.iter().any(|delivery| delivery.reading.outcome == Outcome::Approved);
         let durability = if approved { Durability::Flushed } else { Durability::Lazy };
@@ -42,16 +43,20 @@ impl Desk {
                     change.id,
                 ))
             });
+            writer.set_breakers(&self.turned.iter().map(|(server, until)| (*server, *until)).collect::<Vec<_>>())?;
             writer.complete_attempts(&completions)?;
             writer.update_verifications(&changes)?;
             writer.insert_references(&references.collect::<Vec<_>>())
         });
         match recorded {
-            Ok(()) => deliveries
-                .into_iter()
-                .zip(changes)
-                .zip(again)
-                .for_each(|((delivery, change), again)| self.tell(delivery, change, again)),
+            Ok(()) => {
+                self.turned.clear();
+                deliveries
+                    .into_iter()
+                    .zip(changes)
+                    .zip(again)
+                    .for_each(|((delivery, change), again)| self.tell(delivery, change, again));
+            }
             Err(Failure::Gone) => {
                 self.gone();
                 self.unrecorded = deliveries;
@@ -74,6 +79,23 @@ impl Desk {
                 }
                 self.unrecorded.append(&mut deliveries);
                 self.try_again_later();
+            }
+        }
+    }
+
+    /// To the provider's breaker, once.
+    fn report(&mut self, delivery: &Delivery, now: Micros) {
+        let Some(call) = self.in_flight.get_mut(&delivery.ticket) else { return };
+        let (Some(pass), Some(breaker)) = (call.pass.take(), self.breakers.get_mut(&call.server)) else { return };
+        let before = breaker.state(now);
+        breaker.report(pass, delivery.reading.outcome, now);
+        match breaker.state(now) {
+            after if after == before => {}
+            BreakerState::Open { until } => drop(self.turned.insert(call.server, Some(until))),
+            BreakerState::HalfOpen => {}
+            BreakerState::Closed => {
+                self.turned.insert(call.server, None);
+                self.queue.resume(&call.provider);
             }
         }
     }
@@ -139,6 +161,7 @@ impl Desk {
             row.attempts_left = row.attempts_left.min(left);
         }
         row.retry_after = reading.retry_after.map(micros);
+        row.reason = call.noted;
         row.vendor_code = reading.vendor_code;
         row.vendor_message = reading.vendor_message;
         row.response = reading.response.map(|response| response.to_string());

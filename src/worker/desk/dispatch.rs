@@ -9,11 +9,14 @@ use std::{
 };
 
 use pgrx::pg_sys;
-use policy::{Micros, Status, Verification, admit};
+use policy::{Blocked, Micros, Pass, Reason, Status, Verification, admit};
 use uuid::Uuid;
 use vendor::{Operation, Outcome};
 
-use super::{Desk, InFlight, done};
+use super::{
+    Desk, InFlight, done,
+    judge::{Judge, Verdict, words},
+};
 use crate::{
     ledger::{Change, Durability, Failure, NewAttempt, QueuedLetter, Writer, clock, erase_at},
     letter::Order,
@@ -39,6 +42,8 @@ struct Fate {
     state: Verification,
     /// The sealed payload.
     payload: Vec<u8>,
+    /// Whose limits it counts against.
+    recipient_key: Option<Vec<u8>>,
     /// It goes, or it ends without a call.
     go: Result<Go, End>,
 }
@@ -46,6 +51,8 @@ struct Fate {
 struct Go {
     order: Box<Order>,
     places: u32,
+    noted: Option<Reason>,
+    pass: Option<Pass>,
 }
 
 /// How one ends, and why.
@@ -53,6 +60,7 @@ struct End {
     outcome: Outcome,
     status: Status,
     why: String,
+    blocked: Option<Blocked>,
 }
 
 impl Desk {
@@ -110,16 +118,32 @@ impl Desk {
 
     fn give_turns(&mut self, turns: Vec<Turn>) {
         let ids: Vec<Uuid> = turns.iter().map(|turn| turn.id).collect();
+        let breakers = self.breakers.clone();
         let fates = self.ledger.write(Durability::Flushed, |writer| {
             let now = clock();
             let mut office = Office { key: Key::load(), providers: HashMap::new(), now };
             // Those that are not found any more were canceled.
-            let fates = writer.letters(&ids)?.into_iter().map(|letter| office.decide(letter)).collect();
+            let mut fates: Vec<Fate> = writer.letters(&ids)?.into_iter().map(|letter| office.decide(letter)).collect();
+            let orders = fates.iter().filter_map(|fate| fate.go.as_ref().ok()).map(|go| &*go.order);
+            let mut judge = Judge::new(writer, orders, &mut self.breakers, now)?;
+            fates.iter_mut().for_each(|fate| fate.rule(&mut judge));
+            let (waiting, fates): (Vec<Fate>, Vec<Fate>) = fates.into_iter().partition(Fate::waits);
             write(writer, &fates, now)?;
-            Ok(fates)
+            Ok((waiting, fates))
         });
+        if fates.is_err() {
+            self.breakers = breakers;
+        }
         match fates {
-            Ok(fates) => fates.into_iter().for_each(|fate| self.send(fate)),
+            Ok((waiting, fates)) => {
+                for fate in waiting {
+                    self.queue.add(&fate.provider, fate.id, fate.created_at);
+                    if let Err(End { blocked: Some(Blocked { retry_after: Some(wait), .. }), .. }) = fate.go {
+                        self.queue.pause(&fate.provider, clock().saturating_add(wait));
+                    }
+                }
+                fates.into_iter().for_each(|fate| self.send(fate));
+            }
             Err(failure @ (Failure::Gone | Failure::Busy)) => {
                 for turn in turns {
                     self.queue.add(&turn.provider, turn.id, turn.created_at);
@@ -164,10 +188,11 @@ impl Desk {
             Err(end) => {
                 let mut row = done(fate.attempt, Operation::Send, fate.id, &fate.state, end.outcome);
                 row.vendor_message = Some(end.why);
+                row.reason = end.blocked.map(|blocked| blocked.reason);
+                row.retry_after = end.blocked.and_then(|blocked| blocked.retry_after);
                 self.tell_followers(fate.id, &row);
             }
-            Ok(Go { mut order, places }) => {
-                let Some(outgoing) = order.outgoing.take() else { return };
+            Ok(Go { order, places, noted, pass }) => {
                 self.queue.set_places(&fate.provider, places);
                 self.busy.entry(fate.id).or_default();
                 self.expiry.add(fate.id, erase_at(fate.created_at, &fate.state));
@@ -187,9 +212,12 @@ impl Desk {
                         sealed: None,
                         reference: None,
                         payload: Some(fate.payload),
+                        server: order.server,
+                        pass,
+                        noted,
                     },
                 );
-                self.hand_over(number, Operation::Send, &order.vendor, outgoing);
+                self.hand_over(number, Operation::Send, &order.vendor, order.local, order.outgoing);
             }
         }
     }
@@ -208,6 +236,12 @@ fn write(writer: &mut Writer, fates: &Vec<Fate>, now: Micros) -> Result<(), Fail
             operation: Operation::Send,
             refused: fate.go.as_ref().err().map(|end| end.outcome),
             why: fate.go.as_ref().err().map(|end| end.why.clone()),
+            provider: fate.provider.clone(),
+            recipient_key: fate.recipient_key.clone(),
+            reason: match &fate.go {
+                Ok(go) => go.noted,
+                Err(end) => end.blocked.map(|blocked| blocked.reason),
+            },
             started_at: now,
         });
         if let (Ok(_), Some(reference)) = (&fate.go, &fate.state.reference) {
@@ -232,14 +266,42 @@ impl Fate {
             created_at: letter.stored.created_at,
             state,
             payload: letter.sealed,
+            recipient_key: None,
             go,
         }
+    }
+
+    /// Asks the provider's rules; what they refuse ends, or waits for the breaker.
+    fn rule(&mut self, judge: &mut Judge) {
+        let Ok(go) = &mut self.go else { return };
+        // A test number's counts for nobody.
+        self.recipient_key = go.order.recipient_key.clone().filter(|_| !go.order.is_test);
+        match judge.judge(&go.order) {
+            Verdict::Goes { noted, pass } => (go.noted, go.pass) = (noted, pass),
+            Verdict::Blocked(blocked) => {
+                self.state = Verification {
+                    send_count: self.state.send_count.saturating_sub(1),
+                    status: Status::Blocked,
+                    ..self.state.clone()
+                };
+                self.go = Err(End {
+                    outcome: Outcome::Blocked,
+                    status: Status::Blocked,
+                    why: words(blocked.reason).to_owned(),
+                    blocked: Some(blocked),
+                });
+            }
+        }
+    }
+
+    fn waits(&self) -> bool {
+        matches!(&self.go, Err(End { blocked: Some(Blocked { reason: Reason::Breaker, .. }), .. }))
     }
 }
 
 impl End {
     fn failed(outcome: Outcome, why: impl Into<String>) -> Self {
-        Self { outcome, status: Status::Failed, why: format!("{}; nothing was sent", why.into()) }
+        Self { outcome, status: Status::Failed, why: format!("{}; nothing was sent", why.into()), blocked: None }
     }
 }
 
@@ -275,6 +337,7 @@ impl Office {
                 outcome: Outcome::Expired,
                 status: Status::Expired,
                 why: "it was queued for longer than otp_gateway.queue_max_age; nothing was sent".to_owned(),
+                blocked: None,
             });
         }
         let provider = self.provider(letter).map_err(|why| End::failed(Outcome::AuthFailed, why))?;
@@ -293,7 +356,7 @@ impl Office {
         };
         let order =
             wanted.order(&provider, key).map_err(|misuse| End::failed(Outcome::InvalidRequest, misuse.message()))?;
-        Ok(Go { order: Box::new(order), places: provider.options.max_in_flight })
+        Ok(Go { order: Box::new(order), places: provider.options.max_in_flight, noted: None, pass: None })
     }
 
     /// The provider as it is now, for the role that enqueued.

@@ -1,14 +1,19 @@
 //! From letters to calls: what may go is put on record, durably and many at once, and then handed to the courier.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use courier::Parcel;
-use policy::{Micros, Status, Verification, admit};
+use policy::{Blocked, Micros, Pass, Reason, Status, Verification, admit};
 use uuid::Uuid;
 use vendor::{FindBy, Operation, Outcome};
 
-use super::{Desk, InFlight, done};
+use super::{
+    Desk, InFlight, done,
+    judge::{Judge, Verdict, words},
+    own_answer,
+};
 use crate::{
+    idempotency,
     ledger::{Change, Durability, Failure, NewAttempt, NewVerification, Stored, Writer, clock, erase_at},
     letter::{Letter, Order, Outgoing, Reply, Target},
     mailbox::Ticket,
@@ -17,10 +22,17 @@ use crate::{
 
 /// What became of an order when its turn came.
 enum Turn {
-    /// It goes.
-    Goes { verification: Uuid, before: Status, state: Verification, created_at: Micros },
-    /// It ends without a call.
-    Ends { verification: Uuid, before: Status, state: Verification, outcome: Outcome },
+    /// It goes; `noted`: a rule that is only observed would have refused it.
+    Goes {
+        verification: Uuid,
+        before: Status,
+        state: Verification,
+        created_at: Micros,
+        noted: Option<Reason>,
+        pass: Option<Pass>,
+    },
+    /// It ends without a call: from the record, or by a rule.
+    Ends { verification: Uuid, before: Status, state: Verification, outcome: Outcome, blocked: Option<Blocked> },
     /// It waits for the call that is under way for this verification.
     Waits { verification: Uuid },
     /// There is no such verification.
@@ -64,12 +76,18 @@ impl Desk {
     }
 
     fn record_intents(&mut self, mut orders: Vec<(Ticket, Box<Order>)>) {
+        let breakers = self.breakers.clone();
         let turns = self.ledger.write(Durability::Flushed, |writer| {
-            let mut batch = Batch::new(writer, &self.busy, clock(), &orders)?;
+            let now = clock();
+            let judge = Judge::new(writer, orders.iter().map(|(_, order)| &**order), &mut self.breakers, now)?;
+            let mut batch = Batch::new(writer, &self.busy, now, &orders, judge)?;
             let turns = orders.iter().map(|(_, order)| batch.take(order)).collect::<Result<Vec<_>, _>>()?;
             batch.write(&orders, &turns)?;
             Ok(turns)
         });
+        if turns.is_err() {
+            self.breakers = breakers;
+        }
         match turns {
             Ok(turns) => {
                 orders.into_iter().zip(turns).for_each(|((ticket, order), turn)| self.act(ticket, *order, turn))
@@ -116,8 +134,7 @@ impl Desk {
 
     fn act(&mut self, ticket: Ticket, mut order: Order, turn: Turn) {
         match turn {
-            Turn::Goes { verification, before, state, created_at } => {
-                let Some(outgoing) = order.outgoing.take() else { return };
+            Turn::Goes { verification, before, state, created_at, noted, pass } => {
                 self.busy.entry(verification).or_default();
                 if matches!(order.target, Target::New(_) | Target::Find(..)) {
                     self.expiry.add(verification, erase_at(created_at, &state));
@@ -139,13 +156,22 @@ impl Desk {
                         sealed: order.sealed.filter(|_| is_resend),
                         reference: order.reference.filter(|_| is_resend),
                         payload: None,
+                        server: order.server,
+                        pass,
+                        noted,
                     },
                 );
-                self.hand_over(number, order.operation, &order.vendor, outgoing);
+                self.hand_over(number, order.operation, &order.vendor, order.local, order.outgoing);
             }
-            Turn::Ends { verification, state, outcome, .. } => {
+            Turn::Ends { verification, state, outcome, blocked, .. } => {
                 self.release(verification);
-                let row = done(order.attempt, order.operation, verification, &state, outcome);
+                let mut row = done(order.attempt, order.operation, verification, &state, outcome);
+                if let Some(blocked) = blocked {
+                    row.reason = Some(blocked.reason);
+                    row.retry_after = blocked.retry_after;
+                    row.retryable = blocked.retry_after.is_some();
+                    row.vendor_message = Some(words(blocked.reason).to_owned());
+                }
                 self.tell_followers(verification, &row);
                 self.reply(ticket, &Reply::Done(Box::new(row)));
             }
@@ -180,10 +206,21 @@ impl Desk {
 }
 
 impl Desk {
-    /// To the courier.
-    pub(super) fn hand_over(&mut self, number: u64, operation: Operation, vendor: &str, outgoing: Outgoing) {
-        // Checked when the order was made.
-        let Some(dialect) = vendor::dialect(vendor) else { return };
+    /// To the courier; what the gateway answers itself is there at once.
+    pub(super) fn hand_over(
+        &mut self,
+        number: u64,
+        operation: Operation,
+        vendor: &str,
+        local: Option<Outcome>,
+        outgoing: Option<Outgoing>,
+    ) {
+        if let Some(outcome) = local {
+            self.unrecorded.push(own_answer(number, outcome, "answered by the gateway itself; no vendor was asked"));
+            return;
+        }
+        // Both were checked when the order was made.
+        let (Some(dialect), Some(outgoing)) = (vendor::dialect(vendor), outgoing) else { return };
         self.courier.dispatch(Parcel {
             ticket: number,
             dialect,
@@ -210,6 +247,9 @@ struct Batch<'a, 'w, 'conn> {
     busy: &'a HashMap<Uuid, std::collections::VecDeque<(Ticket, Letter)>>,
     now: Micros,
     stored: HashMap<Uuid, Stored>,
+    judge: Judge<'a>,
+    /// The idempotency keys of this batch.
+    keys: HashSet<(String, Vec<u8>)>,
     /// What this batch itself begins, by what a later order of it may name it: provider, reference or recipient.
     begun: HashMap<FlowName, Uuid>,
 }
@@ -220,6 +260,7 @@ impl<'a, 'w, 'conn> Batch<'a, 'w, 'conn> {
         busy: &'a HashMap<Uuid, std::collections::VecDeque<(Ticket, Letter)>>,
         now: Micros,
         orders: &[(Ticket, Box<Order>)],
+        judge: Judge<'a>,
     ) -> Result<Self, Failure> {
         let known: Vec<Uuid> = orders
             .iter()
@@ -229,16 +270,19 @@ impl<'a, 'w, 'conn> Batch<'a, 'w, 'conn> {
             })
             .collect();
         let stored = writer.verifications(&known)?.into_iter().map(|stored| (stored.id, stored)).collect();
-        Ok(Self { writer, busy, now, stored, begun: HashMap::new() })
+        Ok(Self { writer, busy, now, stored, judge, keys: HashSet::new(), begun: HashMap::new() })
     }
 
     fn take(&mut self, order: &Order) -> Result<Turn, Failure> {
         match order.target {
             Target::New(id) => {
+                if self.is_keyed_already(order)? {
+                    return Ok(Turn::Outdated);
+                }
                 let mut state = Verification::sending(order.max_checks);
                 state.reference.clone_from(&order.reference);
                 state.expires_at = self.end_of(order);
-                Ok(Turn::Goes { verification: id, before: Status::Sending, state, created_at: self.now })
+                Ok(self.rule(order, id, Status::Sending, state, Verification::refused(order.max_checks), self.now))
             }
             Target::Known(id) => match self.stored.remove(&id) {
                 Some(stored) => Ok(self.admit(order, stored)),
@@ -267,10 +311,18 @@ impl<'a, 'w, 'conn> Batch<'a, 'w, 'conn> {
                 state.reference.clone_from(&order.reference);
                 // Its code was sent before now, so that it cannot live longer than this.
                 state.expires_at = self.end_of(order);
+                let unchecked = state.clone();
                 state.check_count = 1;
-                Ok(Turn::Goes { verification: new, before: Status::Pending, state, created_at: self.now })
+                Ok(self.rule(order, new, Status::Pending, state, unchecked, self.now))
             }
         }
+    }
+
+    /// The session looked, but a call of another one, since cancelled, may have been on its way here.
+    fn is_keyed_already(&mut self, order: &Order) -> Result<bool, Failure> {
+        let Some(idempotency) = &order.idempotency else { return Ok(false) };
+        let is_new = self.keys.insert((order.provider.clone(), idempotency.key.clone()));
+        Ok(!is_new || self.writer.has_key(&order.provider, &idempotency.key, idempotency::since())?)
     }
 
     /// A reference names one flow for good. A recipient's latest flow is the one meant while it can be; one whose checks
@@ -285,17 +337,36 @@ impl<'a, 'w, 'conn> Batch<'a, 'w, 'conn> {
         order.code_lifetime.map(|lifetime| self.now.saturating_add(lifetime))
     }
 
-    fn admit(&self, order: &Order, stored: Stored) -> Turn {
+    /// Lets it go with `state`, or blocks it and leaves the verification at `refused`.
+    fn rule(
+        &mut self,
+        order: &Order,
+        verification: Uuid,
+        before: Status,
+        state: Verification,
+        refused: Verification,
+        created_at: Micros,
+    ) -> Turn {
+        match self.judge.judge(order) {
+            Verdict::Goes { noted, pass } => Turn::Goes { verification, before, state, created_at, noted, pass },
+            Verdict::Blocked(blocked) => {
+                Turn::Ends { verification, before, state: refused, outcome: Outcome::Blocked, blocked: Some(blocked) }
+            }
+        }
+    }
+
+    fn admit(&mut self, order: &Order, stored: Stored) -> Turn {
         let Stored { id, mut state, created_at, .. } = stored;
         let before = state.status;
+        let unchanged = state.clone();
         match admit(order.operation, &mut state, self.now) {
-            Err(outcome) => Turn::Ends { verification: id, before, state, outcome },
-            Ok(()) if order.outgoing.is_none() => Turn::Outdated,
+            Err(outcome) => Turn::Ends { verification: id, before, state, outcome, blocked: None },
+            Ok(()) if order.outgoing.is_none() && order.local.is_none() => Turn::Outdated,
             Ok(()) => {
                 if order.operation == Operation::Resend {
                     state.status = Status::Sending;
                 }
-                Turn::Goes { verification: id, before, state, created_at }
+                self.rule(order, id, before, state, unchanged, created_at)
             }
         }
     }
@@ -306,9 +377,11 @@ impl<'a, 'w, 'conn> Batch<'a, 'w, 'conn> {
         let mut attempts = Vec::new();
         let mut references = Vec::new();
         for ((_, order), turn) in orders.iter().zip(turns) {
-            let (verification, refused) = match turn {
-                Turn::Goes { verification, .. } => (*verification, None),
-                Turn::Ends { verification, outcome, .. } => (*verification, Some(*outcome)),
+            let (verification, refused, reason) = match turn {
+                Turn::Goes { verification, noted, .. } => (*verification, None, *noted),
+                Turn::Ends { verification, outcome, blocked, .. } => {
+                    (*verification, Some(*outcome), blocked.map(|blocked| blocked.reason))
+                }
                 Turn::Waits { .. } | Turn::Missing | Turn::Outdated => continue,
             };
             attempts.push(NewAttempt {
@@ -316,11 +389,15 @@ impl<'a, 'w, 'conn> Batch<'a, 'w, 'conn> {
                 verification,
                 operation: order.operation,
                 refused,
-                why: None,
+                why: refused.and(reason).map(|reason| words(reason).to_owned()),
+                provider: order.provider.clone(),
+                // A test number's counts for nobody.
+                recipient_key: order.recipient_key.clone().filter(|_| !order.is_test),
+                reason,
                 started_at: self.now,
             });
             match turn {
-                Turn::Goes { state, .. } if begins(order, verification) => {
+                Turn::Goes { state, .. } | Turn::Ends { state, .. } if begins(order, verification) => {
                     references.extend(
                         state.reference.as_deref().map(|reference| (order.provider.as_str(), reference, verification)),
                     );
@@ -332,8 +409,10 @@ impl<'a, 'w, 'conn> Batch<'a, 'w, 'conn> {
                         created_at: self.now,
                         recipient_masked: order.recipient_masked.clone(),
                         recipient_key: order.recipient_key.clone(),
-                        sealed: order.sealed.clone(),
+                        sealed: order.sealed.clone().filter(|_| !state.status.is_terminal()),
                         state: state.clone(),
+                        idempotency: order.idempotency.clone(),
+                        is_test: order.is_test,
                     });
                 }
                 Turn::Goes { before, state, .. } | Turn::Ends { before, state, .. } => {

@@ -1,0 +1,113 @@
+//! One key, one verification: who comes with a key holds a lock on it until its verification is there to be found. The
+//! worker never waits for a session, so the lock is the sessions' own.
+
+use pgrx::pg_sys;
+use policy::Micros;
+use serde_json::{Map, Value};
+
+use crate::{
+    api::{Keyed, find_by_key},
+    ledger::clock,
+    letter::Idempotency,
+    misuse::Misuse,
+    seal::Key,
+};
+
+/// How long a key stands for its verification.
+const LIFE: Micros = 86_400_000_000;
+/// A longer key is refused.
+const MAX_KEY_BYTES: usize = 256;
+/// The class of our advisory locks: applications' own have 1 and 2.
+const LOCK_CLASS: u16 = 7;
+
+/// A key in use; dropped, it is free for others.
+pub struct Claim {
+    pub idempotency: Idempotency,
+    lock: Option<pg_sys::LOCKTAG>,
+}
+
+/// How long a claim is held.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Hold {
+    /// Until the worker has answered: the verification is committed then.
+    Call,
+    /// Until the end of the transaction, with which the verification comes to be or not.
+    Transaction,
+}
+
+/// Older verifications have lost their keys.
+pub fn since() -> Micros {
+    clock().saturating_sub(LIFE)
+}
+
+/// Waits for whoever has the key now, and then returns the verification that it stands for, if there is one.
+pub fn claim(
+    provider: &str,
+    key: &str,
+    payload: &Map<String, Value>,
+    hold: Hold,
+) -> Result<(Claim, Option<Keyed>), Misuse> {
+    let refuse = |what: &str| {
+        Err(Misuse::invalid(
+            format!("idempotency_key {what}"),
+            "Give a text of your own choice, unique to this send: a request id.",
+        ))
+    };
+    if key.is_empty() {
+        return refuse("is empty");
+    }
+    if key.len() > MAX_KEY_BYTES {
+        return refuse("is longer than 256 bytes");
+    }
+    let secrets = Key::load()?;
+    let text = serde_json::to_string(payload).unwrap_or_default();
+    let idempotency = Idempotency {
+        key: secrets.fingerprint("idempotency key", key),
+        payload: secrets.fingerprint("payload", &text),
+    };
+    let lock = lock(provider, &idempotency.key, hold);
+    let claim = Claim { idempotency, lock };
+    let found = find_by_key(provider, &claim.idempotency.key, since())?;
+    if found.as_ref().is_some_and(|found| found.payload_hash != claim.idempotency.payload) {
+        return Err(Misuse::invalid(
+            "idempotency_key was used for another payload at this provider within 24 hours",
+            "Use a new key for a new send.",
+        ));
+    }
+    Ok((claim, found))
+}
+
+/// Ends by an interrupt, like any wait for a lock. Returns what is to be released by hand.
+fn lock(provider: &str, key: &[u8], hold: Hold) -> Option<pg_sys::LOCKTAG> {
+    let mut seed = [0u8; 8];
+    for (index, byte) in key.iter().take(8).enumerate() {
+        seed[index] = *byte;
+    }
+    let hash = provider
+        .bytes()
+        .fold(u64::from_le_bytes(seed), |hash, byte| hash.wrapping_mul(0x0100_0000_01b3) ^ u64::from(byte));
+    // SAFETY: a lock tag of plain numbers; a lock of the transaction is released with it, one of the session by Claim,
+    // or at the end of the session.
+    unsafe {
+        let tag = pg_sys::LOCKTAG {
+            locktag_field1: pg_sys::MyDatabaseId.to_u32(),
+            locktag_field2: (hash >> 32) as u32,
+            locktag_field3: hash as u32,
+            locktag_field4: LOCK_CLASS,
+            locktag_type: pg_sys::LockTagType::LOCKTAG_ADVISORY as u8,
+            locktag_lockmethodid: pg_sys::USER_LOCKMETHOD as u8,
+        };
+        let of_session = hold == Hold::Call;
+        pg_sys::LockAcquire(&tag, pg_sys::ExclusiveLock as pg_sys::LOCKMODE, of_session, false);
+        of_session.then_some(tag)
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        if let Some(tag) = &self.lock {
+            // SAFETY: held since lock(), by this session.
+            unsafe { pg_sys::LockRelease(tag, pg_sys::ExclusiveLock as pg_sys::LOCKMODE, true) };
+        }
+    }
+}

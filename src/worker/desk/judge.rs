@@ -1,0 +1,163 @@
+//! What the providers' rules say of orders, by the record as it is now: asked in the very transaction that records the
+//! intents, and what has just been let go counts for the next.
+
+use std::collections::HashMap;
+
+use policy::{Blocked, Breaker, History, Micros, Pass, Reason, Rules};
+use vendor::{Operation, Outcome};
+
+use crate::{
+    ledger::{Failure, Question, Writer},
+    letter::Order,
+};
+
+/// The breakers of this database's providers, by the OID of their foreign server: one that is made anew starts closed.
+pub type Breakers = HashMap<u32, Breaker>;
+
+pub enum Verdict {
+    /// `noted`: the rule that would have refused it.
+    Goes {
+        noted: Option<Reason>,
+        pass: Option<Pass>,
+    },
+    Blocked(Blocked),
+}
+
+pub struct Judge<'a> {
+    histories: HashMap<(String, Vec<u8>), History>,
+    /// Sends of providers with a provider_limit.
+    bills: HashMap<String, Vec<Micros>>,
+    breakers: &'a mut Breakers,
+    now: Micros,
+}
+
+impl<'a> Judge<'a> {
+    /// Reads, at once, what it takes to judge all of these.
+    pub fn new<'o>(
+        writer: &mut Writer,
+        orders: impl Iterator<Item = &'o Order> + Clone,
+        breakers: &'a mut Breakers,
+        now: Micros,
+    ) -> Result<Self, Failure> {
+        let subjects = || {
+            let subject = |order: &'o Order| Some((order, order.rules.as_ref()?, order.recipient_key.as_deref()?));
+            orders.clone().filter_map(subject).filter(|(order, ..)| order.operation != Operation::Cancel)
+        };
+        let questions: Vec<Question> = subjects()
+            .map(|(order, rules, recipient_key)| Question {
+                provider: &order.provider,
+                recipient_key,
+                is_check: order.operation == Operation::Verify,
+                since: now.saturating_sub(rules.reach(order.operation)),
+                most: most(rules, order.operation),
+            })
+            .collect();
+        let mut histories: HashMap<(String, Vec<u8>), History> = HashMap::new();
+        let mut bills = HashMap::new();
+        if !questions.is_empty() {
+            let mut answers: Vec<History> = questions.iter().map(|_| History::default()).collect();
+            for event in writer.events(&questions)? {
+                let Some(answer) = event.question.checked_sub(1).and_then(|index| answers.get_mut(index)) else {
+                    continue;
+                };
+                match event.operation {
+                    Operation::Verify => {
+                        answer.checks.push((event.started_at, event.outcome == Some(Outcome::Approved)));
+                    }
+                    _ => answer.sends.push(event.started_at),
+                }
+            }
+            for (question, answer) in questions.iter().zip(answers) {
+                let history =
+                    histories.entry((question.provider.to_owned(), question.recipient_key.to_vec())).or_default();
+                // The same question twice has the same answer; of two that differ in reach the longer one counts.
+                if answer.sends.len() > history.sends.len() {
+                    history.sends = answer.sends;
+                }
+                if answer.checks.len() > history.checks.len() {
+                    history.checks = answer.checks;
+                }
+            }
+        }
+        for order in orders.filter(|order| is_send(order.operation)) {
+            if let Some(limits) = order.rules.as_ref().and_then(|rules| rules.provider_limit.as_ref())
+                && !bills.contains_key(&order.provider)
+            {
+                let since = now.saturating_sub(limits.reach());
+                bills.insert(
+                    order.provider.clone(),
+                    writer.provider_sends(&order.provider, since, limits.most() as i64)?,
+                );
+            }
+        }
+        Ok(Self { histories, bills, breakers, now })
+    }
+
+    /// Whether the order may go; if so, it counts from now on.
+    pub fn judge(&mut self, order: &Order) -> Verdict {
+        let Some(rules) = &order.rules else { return Verdict::Goes { noted: None, pass: None } };
+        let operation = order.operation;
+        let key = (order.provider.clone(), order.recipient_key.clone().unwrap_or_default());
+        let mut unknown = History::default();
+        let history = self.histories.get_mut(&key).unwrap_or(&mut unknown);
+        if let Some(bill) = self.bills.get(&order.provider) {
+            history.provider_sends.clone_from(bill);
+        }
+        let refusal = rules.refuse(operation, history, self.now);
+        let noted = match refusal {
+            Some(blocked) if rules.enforce => return Verdict::Blocked(blocked),
+            refusal => refusal.map(|blocked| blocked.reason),
+        };
+        let mut pass = None;
+        let mut noted_breaker = None;
+        if is_send(operation) && order.local.is_none() {
+            match self.breakers.entry(order.server).or_default().ask(self.now) {
+                Ok(let_go) => pass = Some(let_go),
+                Err(retry_after) if rules.enforce => {
+                    return Verdict::Blocked(Blocked { reason: Reason::Breaker, retry_after: Some(retry_after) });
+                }
+                Err(_) => noted_breaker = Some(Reason::Breaker),
+            }
+        }
+        let noted = noted.or(noted_breaker);
+        // What would have been refused does not count, so that the next decision is the one that `on` would make.
+        if noted.is_none() {
+            history.add(operation, self.now);
+            if is_send(operation)
+                && let Some(bill) = self.bills.get_mut(&order.provider)
+            {
+                bill.insert(0, self.now);
+            }
+        }
+        Verdict::Goes { noted, pass }
+    }
+}
+
+fn is_send(operation: Operation) -> bool {
+    matches!(operation, Operation::Send | Operation::Resend)
+}
+
+/// How many events to read: right codes among the checks do not count, but are read along.
+fn most(rules: &Rules, operation: Operation) -> i64 {
+    let most = rules.most(operation) as i64;
+    if operation == Operation::Verify { most.saturating_mul(2).saturating_add(100) } else { most }
+}
+
+/// What the record and the caller are told of a refusal.
+pub fn words(reason: Reason) -> &'static str {
+    match reason {
+        Reason::AllowedPrefixes => "the recipient's prefix is not among allowed_prefixes; nothing was sent",
+        Reason::ResendAfter => "the last send to this recipient is less than resend_after ago; nothing was sent",
+        Reason::SendLimit => "send_limit: the recipient has had as many messages as it allows; nothing was sent",
+        Reason::ProviderLimit => {
+            "provider_limit: as many messages went through the provider as it allows; nothing was sent"
+        }
+        Reason::MaxChecks => "max_checks: the recipient has had as many wrong codes as it allows; nothing was checked",
+        Reason::CheckLimit => {
+            "check_limit: the recipient has had as many wrong codes as it allows; nothing was checked"
+        }
+        Reason::Breaker => {
+            "the provider has failed several times in a row and is left alone for a while; nothing was sent"
+        }
+    }
+}

@@ -1,4 +1,4 @@
-/* otp_gateway 0.1.0 -> 0.2.0: sending after COMMIT. CREATE EXTENSION of 0.2.0 runs 0.1.0's script and then this one. */
+/* otp_gateway 0.1.0 -> 0.2.0: sending after COMMIT, the sandbox, the view of what is in force. CREATE EXTENSION of 0.2.0 runs 0.1.0's script and then this one. */
 
 -- complain if the script is sourced in psql, rather than via ALTER EXTENSION
 \echo Use "ALTER EXTENSION otp_gateway UPDATE" to load this file. \quit
@@ -129,3 +129,43 @@ CREATE FUNCTION otp_gateway.send_after_commit() RETURNS trigger
 LANGUAGE c AS 'MODULE_PATHNAME', 'send_after_commit';
 COMMENT ON FUNCTION otp_gateway.send_after_commit() IS
 'Row trigger, BEFORE or AFTER INSERT OR UPDATE: enqueues a send for the row. Arguments: the provider; a JSON object that maps payload fields to columns, {"mobile": "phone"}, where a value that begins with = is a constant, {"template_id": "=login"}; for a BEFORE trigger, optionally the uuid column that takes the verification id. An UPDATE sends only if a mapped column changed; a NULL in a required field sends nothing; a row that is inserted with a verification id keeps it, and nothing is sent.';
+
+CREATE FUNCTION otp_gateway.sandbox_validator(options text[], catalog oid) RETURNS void
+LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'sandbox_validator';
+COMMENT ON FUNCTION otp_gateway.sandbox_validator(text[], oid) IS
+'validator of the foreign data wrapper otp_sandbox: refuses a mistyped or misplaced option when it is written';
+
+CREATE FOREIGN DATA WRAPPER otp_sandbox NO HANDLER VALIDATOR otp_gateway.sandbox_validator;
+COMMENT ON FOREIGN DATA WRAPPER otp_sandbox IS
+'no vendor, for development: sends nothing, takes a fixed code, ends a call as its payload''s field outcome says; server options max_checks, send_limit, ...; user mapping option code, or none';
+COMMENT ON COLUMN otp_gateway.verification.vendor IS 'the dialect: iserveu, hyperverge, paytm, relid, ideamart or sandbox';
+
+CREATE FUNCTION otp_gateway.effective_settings(server oid) RETURNS jsonb
+LANGUAGE c STABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'effective_settings';
+COMMENT ON FUNCTION otp_gateway.effective_settings(oid) IS
+'What is in force at a foreign server of otp_gateway, for the view otp_gateway.provider: an array of objects with setting, value and source; empty for any other server.';
+
+CREATE VIEW otp_gateway.provider AS
+SELECT
+    server.srvname::pg_catalog.text AS provider,
+    pg_catalog.substr(wrapper.fdwname::pg_catalog.text, 5) AS vendor,
+    setting.setting,
+    setting.value,
+    setting.source
+FROM pg_catalog.pg_foreign_server AS server
+JOIN pg_catalog.pg_foreign_data_wrapper AS wrapper ON wrapper.oid OPERATOR(pg_catalog.=) server.srvfdw
+CROSS JOIN LATERAL ROWS FROM (
+    pg_catalog.jsonb_to_recordset(otp_gateway.effective_settings(server.oid))
+    AS (setting pg_catalog.text, value pg_catalog.text, source pg_catalog.text)
+) WITH ORDINALITY AS setting (setting, value, source, place)
+ORDER BY server.srvname, setting.place;
+COMMENT ON VIEW otp_gateway.provider IS
+'what is in force at every provider, one row for each setting: each option of the server, given or not, and which credentials the current role would use; no secret is in it';
+COMMENT ON COLUMN otp_gateway.provider.provider IS 'the foreign server';
+COMMENT ON COLUMN otp_gateway.provider.vendor IS 'the dialect; its foreign data wrapper is otp_<vendor>';
+COMMENT ON COLUMN otp_gateway.provider.setting IS
+'the server option; or credentials: the user mapping of the current role, else of PUBLIC; or error: the options cannot be read, and calls fail with the same words';
+COMMENT ON COLUMN otp_gateway.provider.value IS
+'what holds, as the option takes it; null: not set and without a default; of test_numbers the codes are replaced by ***, of credentials the option names are all that is shown';
+COMMENT ON COLUMN otp_gateway.provider.source IS 'server, vendor default, default or user mapping';
+GRANT SELECT ON otp_gateway.provider TO PUBLIC;

@@ -1,7 +1,10 @@
 //! From the catalog to a value: the foreign server, its options, the caller's user mapping, and the right to use them.
 
 mod catalog;
+mod effective;
+mod option_value;
 mod options;
+mod user_mapping;
 mod validator;
 
 use std::{collections::BTreeMap, fs};
@@ -11,7 +14,7 @@ use options::ServerOptions;
 use pgrx::{FromDatum, IntoDatum, pg_sys};
 use vendor::{Dialect, Secret};
 
-pub use options::micros;
+pub use option_value::micros;
 
 use crate::misuse::Misuse;
 
@@ -33,7 +36,7 @@ impl Provider {
             ));
         };
         let wrapper = catalog::wrapper_name(server.wrapper);
-        let Some(dialect) = wrapper.strip_prefix("otp_").and_then(vendor::dialect) else {
+        let Some(dialect) = dialect_of(&wrapper) else {
             return Err(Misuse::undefined(
                 format!("foreign server \"{}\" is not a provider: its foreign data wrapper is {wrapper}", shown(name)),
                 format!("Use a server of one of {}.", wrappers()),
@@ -76,6 +79,11 @@ impl Provider {
     }
 }
 
+/// The vendor that a foreign data wrapper of ours stands for.
+fn dialect_of(wrapper: &str) -> Option<&'static Dialect> {
+    wrapper.strip_prefix("otp_").and_then(vendor::dialect)
+}
+
 /// A name as an error may show it.
 fn shown(name: &str) -> String {
     name.chars().filter(|c| !c.is_control()).take(63).collect()
@@ -110,7 +118,7 @@ fn credentials(
         };
     }
     let given: Vec<&str> = credentials.keys().map(String::as_str).collect();
-    options::credential_set(dialect, &given).map_err(|wanted| {
+    user_mapping::credential_set(dialect, &given).map_err(|wanted| {
         Misuse::undefined(
             format!("no user mapping with credentials for server {} and this role", shown(server)),
             format!("CREATE USER MAPPING FOR CURRENT_USER (or PUBLIC) SERVER {} OPTIONS ({wanted}).", shown(server)),

@@ -11,6 +11,14 @@ pub struct Server {
     pub options: Vec<(String, String)>,
 }
 
+pub fn server_of(oid: pg_sys::Oid) -> Option<Server> {
+    // SAFETY: a look-up by OID; a server that is found is a palloc'ed copy, good until its memory context ends.
+    unsafe {
+        let server = pg_sys::GetForeignServerExtended(oid, pg_sys::FSV_MISSING_OK as _).as_ref()?;
+        Some(Server { oid, wrapper: server.fdwid, options: options(server.options) })
+    }
+}
+
 pub fn server(name: &str) -> Option<Server> {
     let name = CString::new(name).ok()?;
     // SAFETY: the name is a C string; a server that is found is a palloc'ed copy, good until its memory context ends.

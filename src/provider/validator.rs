@@ -5,6 +5,7 @@ use pgrx::pg_sys;
 use super::{
     catalog,
     options::{self, ServerOptions},
+    user_mapping,
 };
 use crate::{api::sql_function, misuse::Misuse};
 
@@ -23,6 +24,7 @@ validators! {
     paytm_validator "paytm",
     relid_validator "relid",
     ideamart_validator "ideamart",
+    sandbox_validator "sandbox",
 }
 
 fn validate(vendor: &str, fcinfo: pg_sys::FunctionCallInfo) -> Result<(), Misuse> {
@@ -42,7 +44,7 @@ fn validate(vendor: &str, fcinfo: pg_sys::FunctionCallInfo) -> Result<(), Misuse
         pg_sys::UserMappingRelationId => {
             let files = options.iter().filter(|(name, _)| name.ends_with("_file"));
             files.into_iter().try_for_each(|(name, _)| may_name_files(name))?;
-            options::check_user_mapping(dialect, &options)
+            user_mapping::check_user_mapping(dialect, &options)
         }
         _ => match options.first() {
             None => Ok(()),

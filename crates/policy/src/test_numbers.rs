@@ -19,6 +19,11 @@ impl TestNumbers {
     pub fn code_of(&self, recipient: &str) -> Option<&str> {
         self.0.get(recipient).map(Secret::reveal)
     }
+
+    /// The numbers as anybody may see them: `+919999900001=***`.
+    pub fn masked(&self) -> String {
+        self.0.keys().map(|number| format!("{number}=***")).collect::<Vec<_>>().join(", ")
+    }
 }
 
 impl FromStr for TestNumbers {

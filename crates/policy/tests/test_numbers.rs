@@ -22,6 +22,12 @@ fn each_number_takes_its_own_code() {
 }
 
 #[test]
+fn the_numbers_can_be_shown_without_their_codes() {
+    let numbers: TestNumbers = "+94770000001=0000,+919999900001=123456".parse().unwrap();
+    assert_eq!(numbers.masked(), "+919999900001=***, +94770000001=***");
+}
+
+#[test]
 fn a_hundred_are_taken_and_no_more() {
     let listed = |count: u32| (0..count).map(|n| format!("+9477{n:07}=0000")).collect::<Vec<_>>().join(",");
     assert_eq!(listed(100).parse::<TestNumbers>().unwrap().code_of("+94770000099"), Some("0000"));

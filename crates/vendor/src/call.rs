@@ -3,7 +3,7 @@ use std::{collections::BTreeMap, time::Duration};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::{Operation, Secret};
+use crate::{Operation, Outcome, Secret};
 
 /// One operation as the caller asked for it: what a dialect turns into an HTTP message.
 pub struct Call<'a> {
@@ -69,6 +69,8 @@ pub struct Prepared {
     pub code_lifetime: Option<Duration>,
     /// How many checks the vendor allows, where this payload says so (else the provider's `max_checks`).
     pub max_checks: Option<u32>,
+    /// The gateway's own answer, with no call: set by the sandbox alone.
+    pub local: Option<Outcome>,
 }
 
 /// Without `keep`, which holds the number and the token in the clear.

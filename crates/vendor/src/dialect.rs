@@ -4,6 +4,9 @@ use serde_json::Value;
 
 use crate::{Call, Field, Invalid, Operation, Prepared, Reading};
 
+/// Where the page gives no wait: what the vendors that do give one ask for.
+pub(crate) const RESEND_AFTER: Duration = Duration::from_secs(30);
+
 /// One vendor: what it takes, how a call is written, how an answer is read.
 pub struct Dialect {
     /// `ideamart`; the foreign data wrapper is `otp_ideamart`.
@@ -14,6 +17,8 @@ pub struct Dialect {
     pub code_lifetime: Option<Duration>,
     /// How many wrong codes the vendor allows; 5 where it does not say.
     pub max_checks: u32,
+    /// How long the vendor's page asks to wait between two sends to one recipient; [`RESEND_AFTER`] where it does not say.
+    pub resend_after: Duration,
     /// The sets of user mapping options of which exactly one must be given, whole. An empty set: none are needed.
     pub credential_sets: &'static [&'static [&'static str]],
     /// Server options that only this vendor has.

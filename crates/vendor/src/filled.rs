@@ -123,6 +123,7 @@ impl<'a> Filled<'a> {
             secrets: self.secrets(),
             code_lifetime: None,
             max_checks: None,
+            local: None,
         }
     }
 
@@ -167,6 +168,7 @@ impl<'a> Filled<'a> {
             match field.rule {
                 Rule::IndianMobile => secrets.add_mobile(Country::India, value, typed),
                 Rule::SriLankanMobile => secrets.add_mobile(Country::SriLanka, value, typed),
+                Rule::PhoneNumber => secrets.add_mobile(Country::Any, value, typed),
                 _ if field.secret => secrets.add_values([value, typed]),
                 _ => {}
             }
@@ -175,7 +177,7 @@ impl<'a> Filled<'a> {
         for (name, value) in self.call.known {
             match name.as_str() {
                 "mobile" => {
-                    for country in [Country::India, Country::SriLanka] {
+                    for country in [Country::India, Country::SriLanka, Country::Any] {
                         secrets.add_mobile(country, Some(value), None);
                     }
                 }

@@ -19,6 +19,7 @@ pub static DIALECT: Dialect = Dialect {
     base_url: Some("https://apidev.iserveu.online/common/dmt-lite/unified"),
     code_lifetime: Some(Duration::from_secs(10 * 60)),
     max_checks: 5,
+    resend_after: Duration::from_secs(30),
     credential_sets: &[&["client_id", "client_secret"]],
     server_options: &[],
     fields,

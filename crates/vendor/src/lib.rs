@@ -19,6 +19,7 @@ mod paytm;
 mod redact;
 mod relid;
 mod rule;
+mod sandbox;
 mod secret;
 
 pub use answer::{Answer, MAX_ANSWER_BYTES, MAX_ANSWER_DEPTH, Reading, json_depth_exceeds, read};
@@ -35,7 +36,7 @@ pub use secret::Secret;
 
 /// Every vendor that the gateway speaks to. A vendor is added here, and nowhere else.
 pub static DIALECTS: &[&Dialect] =
-    &[&iserveu::DIALECT, &hyperverge::DIALECT, &paytm::DIALECT, &relid::DIALECT, &ideamart::DIALECT];
+    &[&iserveu::DIALECT, &hyperverge::DIALECT, &paytm::DIALECT, &relid::DIALECT, &ideamart::DIALECT, &sandbox::DIALECT];
 
 /// The dialect of that name (`ideamart`), or none.
 pub fn dialect(name: &str) -> Option<&'static Dialect> {

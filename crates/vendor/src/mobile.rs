@@ -5,12 +5,15 @@ use serde_json::Value;
 pub(crate) enum Country {
     India,
     SriLanka,
+    /// Whichever country the number names.
+    Any,
 }
 
 /// One number, whatever way it was typed. No `Debug`: it would show it.
 pub(crate) struct Mobile {
     country: Country,
-    /// Without the country: ten digits in India, nine in Sri Lanka.
+    /// Without the country: ten digits in India, nine in Sri Lanka. Of another country all digits: where its code ends
+    /// is not looked up.
     national: String,
 }
 
@@ -19,6 +22,7 @@ impl Country {
         match self {
             Self::India => "91",
             Self::SriLanka => "94",
+            Self::Any => "",
         }
     }
 
@@ -29,6 +33,10 @@ impl Country {
             Self::SriLanka => {
                 "one Sri Lankan mobile number: tel:94XXXXXXXXX, +94XXXXXXXXX, 94XXXXXXXXX, 0094XXXXXXXXX, 07XXXXXXXX \
                  or 7XXXXXXXX"
+            }
+            Self::Any => {
+                "a phone number: + and 8 to 15 digits, country first; one of India or Sri Lanka also as their vendors \
+                 take it"
             }
         }
     }
@@ -43,6 +51,7 @@ impl Country {
         let national = match self {
             Self::India => indian(&typed),
             Self::SriLanka => sri_lankan(&typed),
+            Self::Any => return any(&typed),
         }?;
         Some(Mobile { country: self, national })
     }
@@ -54,6 +63,7 @@ impl Mobile {
         match self.country {
             Country::India => self.national.clone(),
             Country::SriLanka => format!("tel:94{}", self.national),
+            Country::Any => self.recipient(),
         }
     }
 
@@ -106,6 +116,23 @@ fn sri_lankan(typed: &str) -> Option<String> {
     // A trunk zero after the country is a slip that would reach nobody.
     let sound = national.bytes().all(|byte| byte.is_ascii_digit()) && !national.starts_with('0');
     sound.then_some(national)
+}
+
+/// Ten digits that begin with 07 are a number of Sri Lanka: in India those of mobiles begin with 6 to 9.
+fn any(typed: &str) -> Option<Mobile> {
+    let of = |country| move |national| Mobile { country, national };
+    sri_lankan(typed)
+        .map(of(Country::SriLanka))
+        .or_else(|| indian(typed).map(of(Country::India)))
+        .or_else(|| international(typed).map(of(Country::Any)))
+}
+
+fn international(typed: &str) -> Option<String> {
+    let (plus, digits) = digits_of(typed)?;
+    // No country's code begins with 0; a number of India or Sri Lanka that comes so far has too many digits or too few.
+    let sound =
+        plus && (8..=15).contains(&digits.len()) && !["0", "91", "94"].iter().any(|code| digits.starts_with(code));
+    sound.then_some(digits)
 }
 
 /// A leading plus, and the digits, with single spaces and hyphens between them taken out.
@@ -232,6 +259,39 @@ mod tests {
             "tel:94077123456",
         ] {
             assert!(Country::SriLanka.parse(&json!(typed)).is_none(), "{typed}");
+        }
+    }
+
+    #[test]
+    fn every_spelling_of_a_number_of_any_country_is_one_recipient() {
+        for (typed, recipient, masked) in [
+            ("+44 20 7946 0958", "+442079460958", "+********0958"),
+            ("+44-2079460958", "+442079460958", "+********0958"),
+            ("+12345678", "+12345678", "+****5678"),
+            ("+123456789012345", "+123456789012345", "+***********2345"),
+            ("tel:94771234567", "+94771234567", "+94*****4567"),
+            ("0771234567", "+94771234567", "+94*****4567"),
+            ("771234567", "+94771234567", "+94*****4567"),
+            ("8144094480", "+918144094480", "+91******4480"),
+            ("08144094480", "+918144094480", "+91******4480"),
+            ("+91 81440-94480", "+918144094480", "+91******4480"),
+        ] {
+            for typed in [typed, recipient] {
+                let mobile = Country::Any.parse(&json!(typed)).unwrap();
+                assert_eq!((mobile.recipient(), mobile.masked()), (recipient.into(), masked.into()), "{typed}");
+            }
+        }
+        for typed in [
+            "+1234567",
+            "+1234567890123456",
+            "442079460958",
+            "+0442079460958",
+            "+91814409448",
+            "+940771234567",
+            "tel:all",
+            "",
+        ] {
+            assert!(Country::Any.parse(&json!(typed)).is_none(), "{typed}");
         }
     }
 

@@ -43,6 +43,10 @@ impl Outcome {
         Self::Blocked,
     ];
 
+    pub fn from_label(label: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|outcome| outcome.as_str() == label)
+    }
+
     /// The label of the SQL domain `otp_gateway.outcome`.
     pub const fn as_str(self) -> &'static str {
         match self {

@@ -7,6 +7,7 @@ use crate::{
     Call, Dialect, Field, FindBy, Invalid, Operation, Outcome, Prepared, Reading, Request, Rule, Secret,
     answer::{DENIED, is_success, scalar, unlisted},
     call::json_request,
+    dialect::RESEND_AFTER,
     filled::{Filled, code, no_operation},
     mobile::Country,
 };
@@ -16,6 +17,7 @@ pub static DIALECT: Dialect = Dialect {
     base_url: Some("https://stage-router.paytm.in"),
     code_lifetime: None,
     max_checks: 5,
+    resend_after: RESEND_AFTER,
     credential_sets: &[&["username", "password"], &[]],
     server_options: &[],
     fields,

@@ -16,6 +16,8 @@ pub enum Rule {
     IndianMobile,
     /// Sent as `tel:94XXXXXXXXX`.
     SriLankanMobile,
+    /// Of any country; sent with its `+`.
+    PhoneNumber,
     /// A line of text, its length in characters.
     Text {
         min: usize,
@@ -93,6 +95,9 @@ impl Rule {
         match self {
             Self::IndianMobile => self.mobile(Country::India, path, value),
             Self::SriLankanMobile => self.mobile(Country::SriLanka, path, value),
+            Self::PhoneNumber => {
+                Country::Any.parse(value).map(|number| number.recipient().into()).ok_or_else(|| self.broken(path))
+            }
             Self::Object { members, open } => match value {
                 Value::Object(given) => object(path, given, members, *open),
                 _ => Err(self.broken(path)),
@@ -170,7 +175,11 @@ impl Rule {
             Self::Uuid => text().filter(|text| is_uuid(text)).map(Value::from),
             Self::OtpSpec => text().filter(|text| otp_spec_length(text).is_some()).map(Value::from),
             Self::Any => Some(value).filter(|value| is_moderate(value, MAX_ANY_DEPTH)).cloned(),
-            Self::IndianMobile | Self::SriLankanMobile | Self::Object { .. } | Self::List { .. } => None,
+            Self::IndianMobile
+            | Self::SriLankanMobile
+            | Self::PhoneNumber
+            | Self::Object { .. }
+            | Self::List { .. } => None,
         }
     }
 
@@ -190,6 +199,7 @@ impl Rule {
         match self {
             Self::IndianMobile => Country::India.rule().into(),
             Self::SriLankanMobile => Country::SriLanka.rule().into(),
+            Self::PhoneNumber => Country::Any.rule().into(),
             Self::Text { min, max } => format!("a text of {min} to {max} characters, in one line"),
             Self::Message { max } => format!("a text of 1 to {max} characters"),
             Self::Identifier { max } => {

@@ -1,0 +1,125 @@
+//! From the text of one option to its value, or to what is wrong with it and what to write instead.
+
+use std::{str::FromStr, time::Duration};
+
+use policy::{Malformed, Micros};
+
+use crate::misuse::Misuse;
+
+/// https, unless plain HTTP is allowed; nothing that would send a credential along or elsewhere.
+pub fn check_url(name: &str, value: &str, plain_http: bool) -> Result<(), Misuse> {
+    let refuse = |what: &str, hint: &str| Err(Misuse::invalid(format!("option {name} {what}"), hint.to_owned()));
+    let Some((scheme, rest)) = value.split_once("://") else {
+        return refuse("is no URL", "For example: https://host.example:8443/path.");
+    };
+    match scheme.to_ascii_lowercase().as_str() {
+        "https" => {}
+        "http" if plain_http => {}
+        "http" => {
+            return refuse(
+                "speaks plain HTTP, which shows numbers, codes and credentials to the network",
+                "Use https; where there is none (a test installation), set allow_plain_http 'true'.",
+            );
+        }
+        _ => return refuse("must begin with https://", "For example: https://host.example:8443/path."),
+    }
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    let (host, port) = match authority.rsplit_once(':') {
+        Some((host, port)) if !port.contains(']') => (host, Some(port)),
+        _ => (authority, None),
+    };
+    if authority.contains('@') {
+        return refuse("must not hold a user name or password", "Credentials belong on the user mapping.");
+    }
+    if host.is_empty() || port.is_some_and(|port| port.parse::<u16>().is_err()) {
+        return refuse("has no valid host and port", "For example: https://host.example:8443/path.");
+    }
+    if value.len() > 2048
+        || rest.contains(['?', '#', '\\'])
+        || value.chars().any(|c| c.is_whitespace() || c.is_control())
+    {
+        return refuse(
+            "must be scheme, host, port and path alone",
+            "Leave out the query, the fragment and white space; at most 2048 characters.",
+        );
+    }
+    Ok(())
+}
+
+pub fn duration(name: &str, value: &str, least: Duration, most: Duration) -> Result<Duration, Misuse> {
+    let text = value.trim();
+    let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let unit = match text[split..].trim() {
+        "ms" => Some(1u64),
+        "s" | "sec" | "second" | "seconds" => Some(1_000),
+        "min" | "minute" | "minutes" => Some(60_000),
+        "h" | "hour" | "hours" => Some(3_600_000),
+        "d" | "day" | "days" => Some(86_400_000),
+        _ => None,
+    };
+    let parsed = unit
+        .and_then(|unit| u64::from_str(&text[..split]).ok()?.checked_mul(unit))
+        .map(Duration::from_millis)
+        .filter(|duration| (least..=most).contains(duration));
+    parsed.ok_or_else(|| {
+        Misuse::invalid(
+            format!("option {name} is not a duration within its bounds"),
+            format!(
+                "A whole number and one of ms, s, min, h, d: at least {} and at most {}.",
+                shown(least),
+                shown(most)
+            ),
+        )
+    })
+}
+
+/// The text that [`duration`] reads as this.
+pub fn shown(duration: Duration) -> String {
+    match duration.as_millis() {
+        0 => "0s".to_owned(),
+        millis if millis % 86_400_000 == 0 => format!("{}d", millis / 86_400_000),
+        millis if millis % 3_600_000 == 0 => format!("{}h", millis / 3_600_000),
+        millis if millis % 60_000 == 0 => format!("{}min", millis / 60_000),
+        millis if millis % 1_000 == 0 => format!("{}s", millis / 1_000),
+        millis => format!("{millis}ms"),
+    }
+}
+
+pub fn number(name: &str, value: &str, least: u32, most: u32) -> Result<u32, Misuse> {
+    value.trim().parse().ok().filter(|number| (least..=most).contains(number)).ok_or_else(|| {
+        Misuse::invalid(
+            format!("option {name} is not a number within its bounds"),
+            format!("A whole number from {least} to {most}."),
+        )
+    })
+}
+
+pub fn boolean(name: &str, value: &str) -> Result<bool, Misuse> {
+    match value.to_ascii_lowercase().as_str() {
+        "true" | "on" | "yes" | "1" => Ok(true),
+        "false" | "off" | "no" | "0" => Ok(false),
+        _ => Err(Misuse::invalid(format!("option {name} is not a boolean"), "true or false.")),
+    }
+}
+
+pub fn path(name: &str, value: &str) -> Result<String, Misuse> {
+    if !value.starts_with('/') {
+        return Err(Misuse::invalid(
+            format!("option {name} is not an absolute path"),
+            "The file is read by the server, on the server's machine.",
+        ));
+    }
+    Ok(value.to_owned())
+}
+
+/// The options whose form the crate policy knows.
+pub fn policy<T: FromStr<Err = Malformed>>(name: &str, value: &str) -> Result<T, Misuse> {
+    value.parse().map_err(|malformed: Malformed| {
+        Misuse::invalid(format!("option {name}: {}", malformed.message), malformed.hint)
+    })
+}
+
+/// A duration as Postgres counts time.
+pub fn micros(duration: Duration) -> Micros {
+    i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
+}

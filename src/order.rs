@@ -91,7 +91,7 @@ impl Wanted<'_> {
             order.local = Some(self.answer_of_test_number(code));
             return Ok(order);
         }
-        order.rules = Some(provider.options.rules(recipient, order.max_checks, order.code_lifetime));
+        order.rules = Some(provider.rules(recipient, order.max_checks, order.code_lifetime));
         order.local = prepared.local;
         order.outgoing = Some(Outgoing {
             request: prepared.request,

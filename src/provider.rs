@@ -10,16 +10,23 @@ mod validator;
 use std::{collections::BTreeMap, fs};
 
 use courier::{OAuth, Route};
-use options::ServerOptions;
+use options::{Enforce, ServerOptions};
 use pgrx::{FromDatum, IntoDatum, pg_sys};
+use policy::{Micros, Reason, Rules};
 use vendor::{Dialect, Secret};
 
 pub use option_value::micros;
 
 use crate::misuse::Misuse;
 
+/// For how long wrong codes count against a recipient where nobody says how long a code lives, and at most.
+const GUESSED_LIFETIME: Micros = 600_000_000;
+const LONGEST_PENANCE: Micros = 3_600_000_000;
+
 /// A configured account at a vendor, as the caller may use it.
 pub struct Provider {
+    /// The foreign server.
+    pub server: pg_sys::Oid,
     pub name: String,
     pub dialect: &'static Dialect,
     pub options: ServerOptions,
@@ -50,7 +57,25 @@ impl Provider {
         }
         let options = ServerOptions::parse(dialect, &server.options)?;
         let credentials = credentials(dialect, name, &options, catalog::user_mapping(role, server.oid))?;
-        Ok(Self { name: name.to_owned(), dialect, options, credentials })
+        Ok(Self { server: server.oid, name: name.to_owned(), dialect, options, credentials })
+    }
+
+    /// What it allows a recipient, as far as it takes the record to tell.
+    pub fn rules(&self, recipient: Option<&str>, max_checks: u32, code_lifetime: Option<Micros>) -> Rules {
+        let options = &self.options;
+        let prefixes = options.allowed_prefixes.as_ref();
+        let is_foreign =
+            recipient.is_some_and(|recipient| prefixes.is_some_and(|prefixes| !prefixes.allows(recipient)));
+        Rules {
+            enforce: options.enforce == Enforce::On,
+            refused: is_foreign.then_some(Reason::AllowedPrefixes),
+            resend_after: micros(options.resend_after),
+            send_limit: options.send_limit.clone(),
+            provider_limit: options.provider_limit.clone(),
+            check_limit: options.check_limit.clone(),
+            max_checks,
+            checks_reach: code_lifetime.unwrap_or(GUESSED_LIFETIME).min(LONGEST_PENANCE),
+        }
     }
 
     /// How the courier reaches it.

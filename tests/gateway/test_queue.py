@@ -281,10 +281,9 @@ def test_a_row_that_somebody_has_locked(gateway, simulator, lock):
     with gateway.cluster.session(gateway.database, autocommit=False) as session:
         gateway.execute(f"SELECT FROM otp_gateway.verification WHERE id = %s FOR {lock}", (locked,), session)
         simulator.release()
-        elsewhere = gateway.enqueue_many(5, "hyperverge")
-        assert [gateway.wait(id)["outcome"] for id in elsewhere] == ["sent"] * 5
+        for id in (first, *gateway.enqueue_many(5, "hyperverge"), *others):
+            assert gateway.wait(id)["outcome"] == "sent"
         assert gateway.send()["outcome"] == "sent"
-        assert [gateway.wait(id)["outcome"] for id in (first, *others)] == ["sent"] * 4
         if lock == "KEY SHARE":
             assert gateway.wait(locked)["outcome"] == "sent"
         session.rollback()

@@ -12,13 +12,16 @@ COMMENT ON COLUMN otp_gateway.verification.sealed IS
 CREATE INDEX verification_enqueued_idx ON otp_gateway.verification (enqueued, id) WHERE enqueued IS NOT NULL;
 
 ALTER TABLE otp_gateway.verification
-    ADD COLUMN idempotency_key bytea, ADD COLUMN payload_hash bytea, ADD COLUMN is_test boolean NOT NULL DEFAULT false;
+    ADD COLUMN idempotency_key bytea, ADD COLUMN payload_hash bytea, ADD COLUMN is_test boolean NOT NULL DEFAULT false,
+    ADD COLUMN route text;
+COMMENT ON COLUMN otp_gateway.verification.route IS
+'the route (foreign server of otp_route) that it was asked of; provider is then the one of its providers that it went to';
 COMMENT ON COLUMN otp_gateway.verification.idempotency_key IS
-'HMAC of the idempotency key that it was begun with; the same key within 24 hours is this verification';
+'HMAC of provider and idempotency key that it was begun with; the same key within 24 hours is this verification';
 COMMENT ON COLUMN otp_gateway.verification.payload_hash IS 'HMAC of the payload that the key goes with';
 COMMENT ON COLUMN otp_gateway.verification.is_test IS
 'to one of the provider''s test_numbers: answered by the gateway itself, no message was sent, and no limit counts it';
-CREATE INDEX verification_idempotency_key_idx ON otp_gateway.verification (idempotency_key, provider)
+CREATE INDEX verification_idempotency_key_idx ON otp_gateway.verification (idempotency_key)
     WHERE idempotency_key IS NOT NULL;
 
 -- What limits count, where they can find it. None of these columns ever changes, so that the indexes cost no update.
@@ -139,6 +142,15 @@ CREATE FOREIGN DATA WRAPPER otp_sandbox NO HANDLER VALIDATOR otp_gateway.sandbox
 COMMENT ON FOREIGN DATA WRAPPER otp_sandbox IS
 'no vendor, for development: sends nothing, takes a fixed code, ends a call as its payload''s field outcome says; server options max_checks, send_limit, ...; user mapping option code, or none';
 COMMENT ON COLUMN otp_gateway.verification.vendor IS 'the dialect: iserveu, hyperverge, paytm, relid, ideamart or sandbox';
+
+CREATE FUNCTION otp_gateway.route_validator(options text[], catalog oid) RETURNS void
+LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'route_validator';
+COMMENT ON FUNCTION otp_gateway.route_validator(text[], oid) IS
+'validator of the foreign data wrapper otp_route: refuses a mistyped or misplaced option when it is written';
+
+CREATE FOREIGN DATA WRAPPER otp_route NO HANDLER VALIDATOR otp_gateway.route_validator;
+COMMENT ON FOREIGN DATA WRAPPER otp_route IS
+'several providers under one name, tried in order where the one before certainly sent nothing: server options providers, strategy, weights; USAGE on the route is enough';
 
 CREATE FUNCTION otp_gateway.effective_settings(server oid) RETURNS jsonb
 LANGUAGE c STABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'effective_settings';

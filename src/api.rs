@@ -21,7 +21,7 @@ use crate::{
     log, mailbox,
     misuse::Misuse,
     order::{self, Wanted},
-    provider::Provider,
+    provider::{Account, Provider, UNROUTED, is_route},
     seal::Key,
     shared_memory, statement,
 };
@@ -184,8 +184,8 @@ fn run(
             Reply::Refused(misuse) => return Err(misuse),
             // The queue was quicker, or another call with the same key.
             Reply::Again => {
-                if let (Some(idempotency), Subject::Provider(provider)) = (&idempotency, subject)
-                    && let Some(found) = find_by_key(provider, &idempotency.key, idempotency::since())?
+                if let Some(idempotency) = &idempotency
+                    && let Some(found) = find_by_key(&idempotency.key, idempotency::since())?
                 {
                     return follow(found.id, Micros::MAX);
                 }
@@ -213,10 +213,21 @@ fn order(
         payload: payload.fields(),
     };
     match subject {
+        Subject::Provider(name) if operation == Operation::Send => {
+            wanted.send(&Account::find(name, role.oid)?, &*Key::load()?)
+        }
+        Subject::Provider(name) if is_route(name) => Err(Misuse::invalid(
+            "a route begins flows, and takes none that was begun elsewhere",
+            "otp_verify(verification_id, ...) goes to the provider that sent; or name that provider.",
+        )),
         Subject::Provider(name) => wanted.order(&Provider::find(name, role.oid)?, &*Key::load()?),
         Subject::Verification(id) => {
             let recorded = settled(id)?;
-            let provider = Provider::find(&recorded.provider, role.oid)?;
+            if recorded.vendor == UNROUTED {
+                // It went nowhere yet: the record answers.
+                return Ok(wanted.unsent(id, &recorded.provider));
+            }
+            let provider = Account::of_verification(&recorded.provider, recorded.route.as_deref(), role.oid)?;
             // A queued one is canceled without the vendor.
             if (provider.dialect.fields)(operation).is_none() && recorded.status != Status::Queued {
                 return Err(Misuse::invalid(

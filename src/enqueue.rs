@@ -20,7 +20,7 @@ use crate::{
     letter::{Done, Idempotency},
     misuse::Misuse,
     order::Wanted,
-    provider::Provider,
+    provider::{Account, UNROUTED},
     roster,
     seal::Key,
     settings, trigger,
@@ -37,7 +37,7 @@ struct Transaction {
     /// Of rows that may not be there at the end: table, column of the verification id, id.
     doubtful: Vec<(pg_sys::Oid, String, Uuid)>,
     /// Looked up once for many rows.
-    providers: HashMap<(String, pg_sys::Oid), Rc<Provider>>,
+    accounts: HashMap<(String, pg_sys::Oid), Rc<Account>>,
 }
 
 thread_local! {
@@ -71,7 +71,7 @@ unsafe extern "C-unwind" fn at_change(_argument: pg_sys::Datum, _cache: i32, _ha
 /// Checks payload and rights now, writes the verification as queued, and returns its row.
 pub fn enqueue(provider: &str, payload: &Map<String, Value>, idempotency: Option<Idempotency>) -> Result<Done, Misuse> {
     let role = current_role();
-    let provider = account(provider, role.oid)?;
+    let account = account(provider, role.oid)?;
     let id = Uuid::now_v7();
     let wanted = Wanted {
         operation: Operation::Send,
@@ -82,44 +82,47 @@ pub fn enqueue(provider: &str, payload: &Map<String, Value>, idempotency: Option
         code: None,
         payload,
     };
-    let prepared = wanted.prepare(&provider, &Map::new())?;
+    let (first, prepared) = wanted.check(&account)?;
     count()?;
     let key = Key::load()?;
-    let mut state = Verification::queued(prepared.max_checks.unwrap_or(provider.options.max_checks));
+    let mut state = Verification::queued(prepared.max_checks.unwrap_or(first.options.max_checks));
+    let is_test = first.is_test_number(&prepared);
     state.reference = prepared.reference;
     let row = Done::without_attempt(id, &state);
     ledger::insert_queued(NewVerification {
         id,
-        provider: provider.name.clone(),
-        vendor: provider.dialect.name.to_owned(),
+        provider: provider.to_owned(),
+        // Of a route it is seen when its turn has come.
+        vendor: account.route.as_ref().map_or(first.dialect.name, |_| UNROUTED).to_owned(),
+        route: account.route.clone(),
         created_by: role.name,
         created_at: ledger::clock(),
         recipient_masked: prepared.recipient_masked,
         recipient_key: prepared.recipient.as_ref().map(|recipient| key.recipient(recipient)),
         // The payload, not what a verify needs of it: the message is written when its turn has come.
         sealed: Some(key.seal(id, payload)),
-        is_test: false,
+        is_test,
         idempotency,
         state,
     })?;
     Ok(row)
 }
 
-/// The provider as this role may use it.
-pub fn account(name: &str, role: pg_sys::Oid) -> Result<Rc<Provider>, Misuse> {
+/// What the name stands for, as this role may use it.
+pub fn account(name: &str, role: pg_sys::Oid) -> Result<Rc<Account>, Misuse> {
     let known = (name.to_owned(), role);
     let found = TRANSACTION.with_borrow_mut(|transaction| {
         if STALE.swap(false, Relaxed) {
-            transaction.providers.clear();
+            transaction.accounts.clear();
         }
-        transaction.providers.get(&known).cloned()
+        transaction.accounts.get(&known).cloned()
     });
-    if let Some(provider) = found {
-        return Ok(provider);
+    if let Some(account) = found {
+        return Ok(account);
     }
-    let provider = Rc::new(Provider::find(name, role)?);
-    TRANSACTION.with_borrow_mut(|transaction| transaction.providers.insert(known, Rc::clone(&provider)));
-    Ok(provider)
+    let account = Rc::new(Account::find(name, role)?);
+    TRANSACTION.with_borrow_mut(|transaction| transaction.accounts.insert(known, Rc::clone(&account)));
+    Ok(account)
 }
 
 /// One more in this transaction.

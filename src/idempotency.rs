@@ -62,12 +62,12 @@ pub fn claim(
     let secrets = Key::load()?;
     let text = serde_json::to_string(payload).unwrap_or_default();
     let idempotency = Idempotency {
-        key: secrets.fingerprint("idempotency key", key),
+        key: secrets.fingerprint("idempotency key", &format!("{provider}\0{key}")),
         payload: secrets.fingerprint("payload", &text),
     };
-    let lock = lock(provider, &idempotency.key, hold);
+    let lock = lock(&idempotency.key, hold);
     let claim = Claim { idempotency, lock };
-    let found = find_by_key(provider, &claim.idempotency.key, since())?;
+    let found = find_by_key(&claim.idempotency.key, since())?;
     if found.as_ref().is_some_and(|found| found.payload_hash != claim.idempotency.payload) {
         return Err(Misuse::invalid(
             "idempotency_key was used for another payload at this provider within 24 hours",
@@ -78,14 +78,12 @@ pub fn claim(
 }
 
 /// Ends by an interrupt, like any wait for a lock. Returns what is to be released by hand.
-fn lock(provider: &str, key: &[u8], hold: Hold) -> Option<pg_sys::LOCKTAG> {
+fn lock(key: &[u8], hold: Hold) -> Option<pg_sys::LOCKTAG> {
     let mut seed = [0u8; 8];
     for (index, byte) in key.iter().take(8).enumerate() {
         seed[index] = *byte;
     }
-    let hash = provider
-        .bytes()
-        .fold(u64::from_le_bytes(seed), |hash, byte| hash.wrapping_mul(0x0100_0000_01b3) ^ u64::from(byte));
+    let hash = u64::from_le_bytes(seed);
     // SAFETY: a lock tag of plain numbers; a lock of the transaction is released with it, one of the session by Claim,
     // or at the end of the session.
     unsafe {

@@ -101,6 +101,7 @@ impl Writer<'_, '_> {
             columns.bytea(verification::IDEMPOTENCY_KEY, row.idempotency.as_ref().map(|one| &one.key[..]));
             columns.bytea(verification::PAYLOAD_HASH, row.idempotency.as_ref().map(|one| &one.payload[..]));
             columns.boolean(verification::IS_TEST, row.is_test);
+            columns.text(verification::ROUTE, row.route.as_deref());
             state(columns, &row.state);
         })?;
         self.announce(|| rows.iter().map(|row| row.id).collect())
@@ -110,6 +111,8 @@ impl Writer<'_, '_> {
     pub fn update_verifications(&mut self, rows: &[Change]) -> Result<(), Failure> {
         self.run(&self.ledger.statements.update_verifications, &self.ledger.verification, rows, |row, columns| {
             columns.uuid(verification::ID, row.id);
+            columns.text(verification::PROVIDER, row.moved_to.as_ref().map(|(provider, _)| provider.as_str()));
+            columns.text(verification::VENDOR, row.moved_to.as_ref().map(|(_, vendor)| vendor.as_str()));
             columns.bytea(verification::SEALED, row.sealed.as_deref());
             state(columns, &row.state);
         })?;
@@ -194,9 +197,15 @@ impl Writer<'_, '_> {
         Ok(self.verifications(&[id])?.pop())
     }
 
-    /// Whether the key stands for a verification of this provider that began after `since`.
-    pub fn has_key(&mut self, provider: &str, key: &[u8], since: Micros) -> Result<bool, Failure> {
-        let arguments = [text(provider), column::bytea(key), column::time(since)];
+    /// Verifications that are being sent, of those that began at or after `since`.
+    pub fn sending(&mut self, since: Uuid) -> Result<Vec<Uuid>, Failure> {
+        let table = self.client.update(&self.ledger.statements.select_sending, None, &[uuid(since)])?;
+        table.map(|row| row::uuid(&row, 1)).collect()
+    }
+
+    /// Whether the key stands for a verification that began after `since`.
+    pub fn has_key(&mut self, key: &[u8], since: Micros) -> Result<bool, Failure> {
+        let arguments = [column::bytea(key), column::time(since)];
         Ok(!self.client.update(&self.ledger.statements.find_by_idempotency_key, Some(1), &arguments)?.is_empty())
     }
 

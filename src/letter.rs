@@ -46,6 +46,39 @@ pub struct Order {
     /// To a test number: marked so on record, and never counted.
     pub is_test: bool,
     pub idempotency: Option<Idempotency>,
+    /// The route that it was asked of.
+    pub route: Option<String>,
+    /// The same send through the route's other providers, in the order in which they are tried.
+    pub onward: Vec<Order>,
+    /// Known to the worker alone: which queued send it is.
+    #[serde(skip)]
+    pub queued: Option<Queued>,
+}
+
+/// What it takes to queue a send again.
+#[derive(Clone, Debug)]
+pub struct Queued {
+    /// By which the queue knows it: a provider or a route.
+    pub line: String,
+    /// The sealed payload.
+    pub payload: Vec<u8>,
+}
+
+impl Order {
+    /// The same through the next provider of the route, where this one certainly sends nothing.
+    pub fn next(&mut self) -> Option<Self> {
+        let mut onward = std::mem::take(&mut self.onward).into_iter();
+        let mut next = onward.next()?;
+        next.onward = onward.collect();
+        next.idempotency.clone_from(&self.idempotency);
+        next.queued.clone_from(&self.queued);
+        Some(next)
+    }
+
+    /// This one and those that may follow.
+    pub fn with_onward(&self) -> impl Iterator<Item = &Self> + Clone {
+        std::iter::once(self).chain(&self.onward)
+    }
 }
 
 /// An idempotency key and the payload that it goes with, as HMACs: either may hold a number.
@@ -61,6 +94,8 @@ pub enum Target {
     /// A send begins this one.
     New(Uuid),
     Known(Uuid),
+    /// This one, whose send goes on to the next provider of its route.
+    Onward(Uuid),
     /// The open one of this provider and reference or recipient, else a new one of this id.
     Find(FindBy, Uuid),
 }

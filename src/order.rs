@@ -1,6 +1,8 @@
 //! From what is wanted to a letter that is ready to go. A session does it for a call of its own, the worker for a queued
 //! send whose turn has come.
 
+use std::borrow::Cow;
+
 use policy::{Status, from_record};
 use serde_json::{Map, Value};
 use uuid::Uuid;
@@ -9,11 +11,12 @@ use vendor::{Call, Operation, Outcome, Prepared, Secret};
 use crate::{
     letter::{Order, Outgoing, Target},
     misuse::Misuse,
-    provider::{Provider, micros},
+    provider::{Account, Provider, UNROUTED, micros},
     seal::Key,
 };
 
 /// One operation as its caller means it.
+#[derive(Clone, Copy)]
 pub struct Wanted<'a> {
     pub operation: Operation,
     pub attempt: Uuid,
@@ -23,6 +26,28 @@ pub struct Wanted<'a> {
     pub created_by: &'a str,
     pub code: Option<&'a Secret>,
     pub payload: &'a Map<String, Value>,
+}
+
+/// Without the fields that only other members of the route know.
+fn payload_for<'p>(
+    member: &Provider,
+    account: &Account,
+    payload: &'p Map<String, Value>,
+) -> Cow<'p, Map<String, Value>> {
+    if account.route.is_none() {
+        return Cow::Borrowed(payload);
+    }
+    let knows = |provider: &Provider, name: &str| {
+        (provider.dialect.fields)(Operation::Send)
+            .is_some_and(|fields| fields.iter().any(|field| field.is_called(name)))
+    };
+    let is_for_others = |name: &str| !knows(member, name) && account.members.iter().any(|other| knows(other, name));
+    let fields = payload.iter().filter(|(name, _)| !is_for_others(name));
+    Cow::Owned(fields.map(|(name, value)| (name.clone(), value.clone())).collect())
+}
+
+fn no_members() -> Misuse {
+    Misuse::undefined("the route has no providers", "ALTER SERVER ... OPTIONS (SET providers '...').")
 }
 
 /// What is on record of the verification that an operation is about.
@@ -36,24 +61,11 @@ pub struct Recorded<'a> {
 impl Wanted<'_> {
     pub fn order(&self, provider: &Provider, key: &Key) -> Result<Order, Misuse> {
         let mut order = Order {
-            operation: self.operation,
-            attempt: self.attempt,
-            target: Target::Known(self.verification),
-            provider: provider.name.clone(),
             vendor: provider.dialect.name.to_owned(),
-            created_by: self.created_by.to_owned(),
-            outgoing: None,
-            recipient_masked: None,
-            recipient_key: None,
-            reference: None,
-            sealed: None,
             code_lifetime: provider.options.code_lifetime.map(micros),
             max_checks: provider.options.max_checks,
             server: provider.server.to_u32(),
-            rules: None,
-            local: None,
-            is_test: false,
-            idempotency: None,
+            ..self.unsent(self.verification, &provider.name)
         };
         let mut known = Map::new();
         if let Some(recorded) = self.recorded {
@@ -109,6 +121,68 @@ impl Wanted<'_> {
             Operation::Verify => Outcome::InvalidCode,
             Operation::Cancel => Outcome::Canceled,
         }
+    }
+
+    /// An operation on a send that waits for its route: it answers from the record.
+    pub fn unsent(&self, verification: Uuid, route: &str) -> Order {
+        Order {
+            operation: self.operation,
+            attempt: self.attempt,
+            target: Target::Known(verification),
+            provider: route.to_owned(),
+            vendor: UNROUTED.to_owned(),
+            created_by: self.created_by.to_owned(),
+            outgoing: None,
+            recipient_masked: None,
+            recipient_key: None,
+            reference: None,
+            sealed: None,
+            code_lifetime: None,
+            max_checks: 0,
+            server: 0,
+            rules: None,
+            local: None,
+            is_test: false,
+            idempotency: None,
+            route: None,
+            onward: Vec::new(),
+            queued: None,
+        }
+    }
+
+    /// The send through whatever a name stands for: of a route through each of its providers that can take the
+    /// payload. A field that one of them does not know is for the others.
+    pub fn send(&self, account: &Account, key: &Key) -> Result<Order, Misuse> {
+        let mut orders = Vec::new();
+        let mut refusal = None;
+        for member in &account.members {
+            let payload = payload_for(member, account, self.payload);
+            let attempt = if orders.is_empty() { self.attempt } else { Uuid::now_v7() };
+            match (Wanted { payload: &payload, attempt, ..*self }).order(member, key) {
+                Ok(mut order) => {
+                    order.route.clone_from(&account.route);
+                    orders.push(order);
+                }
+                Err(misuse) => drop(refusal.get_or_insert(misuse)),
+            }
+        }
+        let mut orders = orders.into_iter();
+        let Some(mut first) = orders.next() else { return Err(refusal.unwrap_or_else(no_members)) };
+        first.onward = orders.map(|order| Order { target: Target::Onward(self.verification), ..order }).collect();
+        Ok(first)
+    }
+
+    /// The same, no further than to see whether it can be sent, and through which provider first.
+    pub fn check<'p>(&self, account: &'p Account) -> Result<(&'p Provider, Prepared), Misuse> {
+        let mut refusal = None;
+        for member in &account.members {
+            let payload = payload_for(member, account, self.payload);
+            match (Wanted { payload: &payload, ..*self }).prepare(member, &Map::new()) {
+                Ok(prepared) => return Ok((member, prepared)),
+                Err(invalid) => drop(refusal.get_or_insert_with(|| invalid.into())),
+            }
+        }
+        Err(refusal.unwrap_or_else(no_members))
     }
 
     /// The vendor's message; an error where the payload cannot be sent.

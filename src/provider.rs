@@ -1,5 +1,6 @@
 //! From the catalog to a value: the foreign server, its options, the caller's user mapping, and the right to use them.
 
+mod account;
 mod catalog;
 mod effective;
 mod option_value;
@@ -15,9 +16,13 @@ use pgrx::{FromDatum, IntoDatum, pg_sys};
 use policy::{Micros, Reason, Rules};
 use vendor::{Dialect, Secret};
 
+pub use account::{Account, is_route};
 pub use option_value::micros;
 
 use crate::misuse::Misuse;
+
+/// The vendor of a verification that is queued for a route.
+pub const UNROUTED: &str = "route";
 
 /// For how long wrong codes count against a recipient where nobody says how long a code lives, and at most.
 const GUESSED_LIFETIME: Micros = 600_000_000;
@@ -36,12 +41,16 @@ pub struct Provider {
 impl Provider {
     /// Finds a provider by name, checks that the role has USAGE, and reads its user mapping, else PUBLIC's.
     pub fn find(name: &str, role: pg_sys::Oid) -> Result<Self, Misuse> {
-        let Some(server) = catalog::server(name) else {
-            return Err(Misuse::undefined(
-                format!("provider \"{}\" does not exist", shown(name)),
-                "A provider is a foreign server: CREATE SERVER ... FOREIGN DATA WRAPPER otp_ideamart OPTIONS (...); \\des in psql lists them.",
-            ));
-        };
+        // Before its options are looked at: they are not for everybody's errors.
+        if catalog::server(name).is_some_and(|server| !may_use(role, server.oid)) {
+            return Err(no_usage(name));
+        }
+        Self::find_member(name, role)
+    }
+
+    /// The same, for a role that may use a route over it.
+    fn find_member(name: &str, role: pg_sys::Oid) -> Result<Self, Misuse> {
+        let Some(server) = catalog::server(name) else { return Err(no_such_provider(name)) };
         let wrapper = catalog::wrapper_name(server.wrapper);
         let Some(dialect) = dialect_of(&wrapper) else {
             return Err(Misuse::undefined(
@@ -49,12 +58,6 @@ impl Provider {
                 format!("Use a server of one of {}.", wrappers()),
             ));
         };
-        if !may_use(role, server.oid) {
-            return Err(Misuse::forbidden(
-                format!("permission denied for foreign server {}", shown(name)),
-                format!("Ask its owner for GRANT USAGE ON FOREIGN SERVER {} TO your role.", shown(name)),
-            ));
-        }
         let options = ServerOptions::parse(dialect, &server.options)?;
         let credentials = credentials(dialect, name, &options, catalog::user_mapping(role, server.oid))?;
         Ok(Self { server: server.oid, name: name.to_owned(), dialect, options, credentials })
@@ -76,6 +79,13 @@ impl Provider {
             max_checks,
             checks_reach: code_lifetime.unwrap_or(GUESSED_LIFETIME).min(LONGEST_PENANCE),
         }
+    }
+
+    /// Whether it goes to one of test_numbers.
+    pub fn is_test_number(&self, prepared: &vendor::Prepared) -> bool {
+        let recipient = prepared.recipient.as_ref().map(Secret::reveal);
+        let code = self.options.test_numbers.as_ref().zip(recipient).and_then(|(numbers, to)| numbers.code_of(to));
+        code.is_some()
     }
 
     /// How the courier reaches it.
@@ -102,6 +112,20 @@ impl Provider {
             oauth,
         }
     }
+}
+
+fn no_such_provider(name: &str) -> Misuse {
+    Misuse::undefined(
+        format!("provider \"{}\" does not exist", shown(name)),
+        "A provider is a foreign server: CREATE SERVER ... FOREIGN DATA WRAPPER otp_ideamart OPTIONS (...); \\des in psql lists them.",
+    )
+}
+
+fn no_usage(name: &str) -> Misuse {
+    Misuse::forbidden(
+        format!("permission denied for foreign server {}", shown(name)),
+        format!("Ask its owner for GRANT USAGE ON FOREIGN SERVER {} TO your role.", shown(name)),
+    )
 }
 
 /// The vendor that a foreign data wrapper of ours stands for.

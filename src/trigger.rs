@@ -16,6 +16,7 @@ use crate::{
     ledger::layout::verification::ENQUEUED,
     log,
     misuse::Misuse,
+    provider::Provider,
     shared_memory,
 };
 
@@ -65,12 +66,19 @@ fn send(event: &Event) -> Result<pg_sys::Datum, Misuse> {
         return Ok(unchanged);
     }
     let account = enqueue::account(provider, current_role().oid)?;
-    let fields = (account.dialect.fields)(Operation::Send).unwrap_or_default();
+    // Required by whatever provider the name may lead to.
+    let is_required = |name: &str| {
+        let needs = |provider: &Provider| {
+            let fields = (provider.dialect.fields)(Operation::Send).unwrap_or_default();
+            fields.iter().any(|field| field.required && field.is_called(name))
+        };
+        account.members.iter().all(needs)
+    };
     let mut payload = Map::new();
     for (name, value) in values {
         match value {
             Some(value) => drop(payload.insert(name.to_owned(), value)),
-            None if fields.iter().any(|field| field.required && field.is_called(name)) => return Ok(unchanged),
+            None if is_required(name) => return Ok(unchanged),
             None => {}
         }
     }

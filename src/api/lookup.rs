@@ -16,6 +16,7 @@ pub struct Recorded {
     pub status: Status,
     pub reference: Option<String>,
     pub sealed: Option<Vec<u8>>,
+    pub route: Option<String>,
     max_checks: u32,
     /// Written by the caller's own transaction, which has not ended.
     is_of_this_transaction: bool,
@@ -75,12 +76,9 @@ pub fn verification(id: Uuid) -> Result<Recorded, Misuse> {
     })
 }
 
-/// The verification that an idempotency key stands for at a provider: the latest since then.
-pub fn find_by_key(provider: &str, key: &[u8], since: Micros) -> Result<Option<Keyed>, Misuse> {
-    let keys = [
-        equal(column::IDEMPOTENCY_KEY, pg_sys::F_BYTEAEQ, key.into_datum()),
-        equal(column::PROVIDER, pg_sys::F_TEXTEQ, provider.into_datum()),
-    ];
+/// The verification that an idempotency key stands for: the latest since then.
+pub fn find_by_key(key: &[u8], since: Micros) -> Result<Option<Keyed>, Misuse> {
+    let keys = [equal(column::IDEMPOTENCY_KEY, pg_sys::F_BYTEAEQ, key.into_datum())];
     let mut latest: Option<(Keyed, String)> = None;
     scan(Some(c"verification_idempotency_key_idx"), keys, |row| {
         // SAFETY: the columns are of these types.
@@ -121,6 +119,7 @@ fn by_id(id: Uuid) -> Result<Option<(Recorded, String)>, Misuse> {
                     .unwrap_or(Status::Unknown),
                 reference: row.value(column::REFERENCE),
                 sealed: row.value(column::SEALED),
+                route: row.value(column::ROUTE),
                 max_checks: row.value::<i32>(column::MAX_CHECKS).unwrap_or(0).unsigned_abs(),
                 is_of_this_transaction: pg_sys::TransactionIdIsCurrentTransactionId(pg_sys::HeapTupleHeaderGetRawXmin(
                     (*row.tuple).t_data,
@@ -143,8 +142,6 @@ fn equal(column: usize, function: u32, value: Option<pg_sys::Datum>) -> pg_sys::
             pg_sys::Oid::from(function),
             value.unwrap_or(pg_sys::Datum::from(0)),
         );
-        // Of text keys; the others pass it over.
-        key.sk_collation = pg_sys::Oid::from(pg_sys::DEFAULT_COLLATION_OID);
     }
     key
 }

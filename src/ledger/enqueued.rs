@@ -19,10 +19,10 @@ use crate::misuse::Misuse;
 const INSERT: &str = "
     INSERT INTO otp_gateway.verification
         (id, provider, vendor, status, recipient_masked, recipient_key, reference, created_by, created_at, send_count,
-         check_count, max_checks, sealed, idempotency_key, payload_hash, is_test)
-    VALUES ($1, $2, $3, 'queued', $4, $5, $6, pg_catalog.name($7), $8, 0, 0, $9, $10, $11, $12, $13)";
+         check_count, max_checks, sealed, idempotency_key, payload_hash, is_test, route)
+    VALUES ($1, $2, $3, 'queued', $4, $5, $6, pg_catalog.name($7), $8, 0, 0, $9, $10, $11, $12, $13, $14)";
 
-const TYPES: [pg_sys::Oid; 13] = [
+const TYPES: [pg_sys::Oid; 14] = [
     pg_sys::UUIDOID,
     pg_sys::TEXTOID,
     pg_sys::TEXTOID,
@@ -36,6 +36,7 @@ const TYPES: [pg_sys::Oid; 13] = [
     pg_sys::BYTEAOID,
     pg_sys::BYTEAOID,
     pg_sys::BOOLOID,
+    pg_sys::TEXTOID,
 ];
 
 thread_local! {
@@ -60,6 +61,7 @@ pub fn insert_queued(row: NewVerification) -> Result<(), Misuse> {
         optional(row.idempotency.as_ref().map(|one| one.key.clone()), TYPES[10]),
         optional(row.idempotency.map(|one| one.payload), TYPES[11]),
         argument(row.is_test, TYPES[12]),
+        optional(row.route, TYPES[13]),
     ];
     let written: Result<(), SpiError> = Spi::connect_mut(|client| {
         PREPARED.with_borrow_mut(|prepared| {

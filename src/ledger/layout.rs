@@ -20,6 +20,7 @@ pub mod verification {
     pub const IDEMPOTENCY_KEY: usize = 17;
     pub const PAYLOAD_HASH: usize = 18;
     pub const IS_TEST: usize = 19;
+    pub const ROUTE: usize = 20;
 }
 
 pub mod attempt {

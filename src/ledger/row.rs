@@ -24,6 +24,7 @@ pub struct NewVerification {
     pub state: Verification,
     pub idempotency: Option<Idempotency>,
     pub is_test: bool,
+    pub route: Option<String>,
 }
 
 /// What becomes of one; `sealed` replaces what is there, unless the verification has ended.
@@ -31,6 +32,8 @@ pub struct Change {
     pub id: Uuid,
     /// Its status until now.
     pub before: Status,
+    /// The provider of its route, and vendor, that it goes to from now on.
+    pub moved_to: Option<(String, String)>,
     pub state: Verification,
     pub sealed: Option<Vec<u8>>,
 }
@@ -85,6 +88,7 @@ pub struct QueuedLetter {
     pub vendor: String,
     pub created_by: String,
     pub sealed: Vec<u8>,
+    pub route: Option<String>,
 }
 
 /// What counts of one recipient at one provider.
@@ -176,6 +180,7 @@ impl QueuedLetter {
             vendor: value(row, 11)?.unwrap_or_default(),
             created_by: value(row, 12)?.unwrap_or_default(),
             sealed: value(row, 13)?.unwrap_or_default(),
+            route: value(row, 14)?,
         })
     }
 }

@@ -37,6 +37,7 @@ statements! {
       "UPDATE otp_gateway.verification AS v
        SET status = n.status, reference = n.reference, expires_at = n.expires_at, approved_at = n.approved_at,
            send_count = n.send_count, check_count = n.check_count,
+           provider = coalesce(n.provider, v.provider), vendor = coalesce(n.vendor, v.vendor),
            sealed = CASE WHEN n.status IN ('approved', 'canceled', 'expired', 'max_attempts_reached', 'failed', 'blocked')
                          THEN NULL ELSE coalesce(n.sealed, v.sealed) END
        FROM pg_catalog.unnest($1) AS n
@@ -106,7 +107,7 @@ statements! {
 
     select_letters(pg_sys::UUIDARRAYOID)
       "SELECT id, status, reference, expires_at, approved_at, send_count, check_count, max_checks,
-              created_at, provider, vendor, created_by::text, sealed
+              created_at, provider, vendor, created_by::text, sealed, route
        FROM otp_gateway.verification
        WHERE id OPERATOR(pg_catalog.=) ANY ($1) AND status OPERATOR(pg_catalog.=) 'queued'"
 
@@ -140,10 +141,13 @@ statements! {
          AND operation IN ('send', 'resend') AND (outcome IS NULL OR outcome IN ('sent', 'unknown'))
        ORDER BY started_at DESC LIMIT $3"
 
-    find_by_idempotency_key(pg_sys::TEXTOID, pg_sys::BYTEAOID, pg_sys::TIMESTAMPTZOID)
+    find_by_idempotency_key(pg_sys::BYTEAOID, pg_sys::TIMESTAMPTZOID)
       "SELECT id FROM otp_gateway.verification
-       WHERE idempotency_key OPERATOR(pg_catalog.=) $2 AND provider OPERATOR(pg_catalog.=) $1
-         AND created_at OPERATOR(pg_catalog.>) $3"
+       WHERE idempotency_key OPERATOR(pg_catalog.=) $1 AND created_at OPERATOR(pg_catalog.>) $2"
+
+    select_sending(pg_sys::UUIDOID)
+      "SELECT id FROM otp_gateway.verification
+       WHERE id OPERATOR(pg_catalog.>=) $1 AND status OPERATOR(pg_catalog.=) 'sending'"
 
     open_breaker(pg_sys::OIDOID, pg_sys::TIMESTAMPTZOID)
       "INSERT INTO otp_gateway.breaker (server, open_until) VALUES ($1, $2)

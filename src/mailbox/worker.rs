@@ -14,6 +14,11 @@ pub struct Ticket {
     call: u64,
 }
 
+impl Ticket {
+    /// Of a call that no session waits for: a reply to it goes nowhere.
+    pub const NOBODY: Self = Self { slot: u32::MAX, call: 0 };
+}
+
 pub struct Incoming {
     pub ticket: Ticket,
     pub letter: Zeroizing<Vec<u8>>,
@@ -109,7 +114,8 @@ impl WorkerSide {
 
     /// Puts the reply down, or drops it if the session has gone.
     pub fn reply(&mut self, ticket: Ticket, reply: Zeroizing<Vec<u8>>) {
-        let locked = slots()[ticket.slot as usize].lock();
+        let Some(slot) = slots().get(ticket.slot as usize) else { return };
+        let locked = slot.lock();
         // A lost call is answered at whatever turn its old worker left it.
         if locked.call() != ticket.call || !matches!(locked.turn(), Turn::Taken | Turn::NextOfReply) {
             return;

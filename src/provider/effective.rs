@@ -2,10 +2,12 @@
 //! read it, so that no secret may get here.
 
 use pgrx::{IntoDatum, pg_sys};
+use policy::Strategy;
 use serde_json::{Value, json};
 use vendor::Dialect;
 
 use super::{
+    account::{ROUTE, ROUTE_OPTIONS, RouteOptions, listed},
     catalog, dialect_of,
     option_value::shown,
     options::{self, Enforce, ServerOptions},
@@ -34,6 +36,9 @@ impl Setting {
 /// None for a server that is not ours, or no more.
 fn of_provider(server: pg_sys::Oid) -> Vec<Setting> {
     let Some(server) = catalog::server_of(server) else { return Vec::new() };
+    if catalog::wrapper_name(server.wrapper) == ROUTE {
+        return of_route(&server.options);
+    }
     let Some(dialect) = dialect_of(&catalog::wrapper_name(server.wrapper)) else { return Vec::new() };
     let mut settings = match ServerOptions::parse(dialect, &server.options) {
         Ok(options) => of_server(dialect, &server.options, &options),
@@ -45,6 +50,25 @@ fn of_provider(server: pg_sys::Oid) -> Vec<Setting> {
     // SAFETY: reads state of this session.
     settings.push(credentials(catalog::user_mapping(unsafe { pg_sys::GetUserId() }, server.oid)));
     settings
+}
+
+fn of_route(given: &[(String, String)]) -> Vec<Setting> {
+    let options = match RouteOptions::parse(given) {
+        Ok(options) => options,
+        Err(misuse) => {
+            return vec![Setting { setting: "error", value: Some(misuse.message().to_owned()), source: "server" }];
+        }
+    };
+    let weights: Vec<String> = options.weights.iter().map(u32::to_string).collect();
+    let strategy = if options.strategy == Strategy::Ordered { "ordered" } else { "weighted" };
+    let values = [listed(&options.providers), strategy.to_owned(), weights.join(", ")];
+    let is_given = |setting| given.iter().any(|(name, _)| name == setting);
+    let setting = |(setting, value)| Setting {
+        setting,
+        value: Some(value),
+        source: if is_given(setting) { "server" } else { "default" },
+    };
+    ROUTE_OPTIONS.into_iter().zip(values).map(setting).collect()
 }
 
 fn of_server(dialect: &Dialect, given: &[(String, String)], options: &ServerOptions) -> Vec<Setting> {

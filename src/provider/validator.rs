@@ -3,6 +3,7 @@
 use pgrx::pg_sys;
 
 use super::{
+    account::RouteOptions,
     catalog,
     options::{self, ServerOptions},
     user_mapping,
@@ -27,14 +28,33 @@ validators! {
     sandbox_validator "sandbox",
 }
 
-fn validate(vendor: &str, fcinfo: pg_sys::FunctionCallInfo) -> Result<(), Misuse> {
-    let dialect = vendor::dialect(vendor).expect("each validator names a dialect");
+sql_function!(route_validator, |fcinfo| {
+    let (options, catalog) = arguments(fcinfo);
+    let checked = match (catalog, options.first()) {
+        (pg_sys::ForeignServerRelationId, _) => RouteOptions::parse(&options).map(|_| ()),
+        (_, None) => Ok(()),
+        (_, Some((name, _))) => Err(Misuse::invalid_option(
+            format!("option \"{name}\" does not belong here: a route has options on its server alone"),
+            "Credentials belong on the user mappings of its providers.",
+        )),
+    };
+    checked.unwrap_or_else(|misuse| misuse.raise());
+    pg_sys::Datum::from(0)
+});
+
+/// What is to be validated, and of what.
+fn arguments(fcinfo: pg_sys::FunctionCallInfo) -> (Vec<(String, String)>, pg_sys::Oid) {
     // SAFETY: Postgres calls a validator with text[] and oid, neither null.
-    let (options, catalog) = unsafe {
+    unsafe {
         let list = pg_sys::untransformRelOptions(pgrx::fcinfo::pg_getarg_datum_raw(fcinfo, 0));
         let catalog = pgrx::fcinfo::pg_getarg::<pg_sys::Oid>(fcinfo, 1).unwrap_or(pg_sys::InvalidOid);
         (catalog::options(list), catalog)
-    };
+    }
+}
+
+fn validate(vendor: &str, fcinfo: pg_sys::FunctionCallInfo) -> Result<(), Misuse> {
+    let dialect = vendor::dialect(vendor).expect("each validator names a dialect");
+    let (options, catalog) = arguments(fcinfo);
     match catalog {
         pg_sys::ForeignServerRelationId => {
             let files = options.iter().filter(|(name, _)| options::FILE_OPTIONS.contains(&name.as_str()));

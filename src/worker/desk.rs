@@ -20,7 +20,7 @@ use vendor::{Operation, Outcome};
 use super::{expiry::Expiry, process, queue::Queue};
 use crate::{
     ledger::{Failure, Ledger, Stored, StoredAttempt, clock},
-    letter::{self, Done, Letter, Reply},
+    letter::{self, Done, Letter, Order, Queued, Reply},
     mailbox::{Ticket, WorkerSide},
     misuse::Misuse,
     roster, settings,
@@ -58,8 +58,7 @@ pub struct Desk {
 
 /// A call under way.
 struct InFlight {
-    /// None: a queued send, which nobody need wait for.
-    ticket: Option<Ticket>,
+    ticket: Ticket,
     attempt: Uuid,
     verification: Uuid,
     operation: Operation,
@@ -77,8 +76,10 @@ struct InFlight {
     pass: Option<Pass>,
     /// The rule that would have refused it.
     noted: Option<Reason>,
-    /// For a queued send: the sealed payload, to queue it again with.
-    payload: Option<Vec<u8>>,
+    /// For a queued send: what it takes to queue it again.
+    queued: Option<Queued>,
+    /// The same send through the other providers of its route.
+    onward: Option<Box<Order>>,
 }
 
 impl Desk {
@@ -221,7 +222,7 @@ impl Desk {
                 let mut row = done(call.attempt, call.operation, call.verification, &call.state, Outcome::Unknown);
                 row.status = Status::Unknown;
                 row.vendor_message = Some(why.to_owned());
-                call.ticket.into_iter().for_each(|ticket| self.reply(ticket, &Reply::Done(Box::new(row.clone()))));
+                self.reply(call.ticket, &Reply::Done(Box::new(row)));
             }
         }
         let following: Vec<Ticket> = self.followers.drain().flat_map(|(_, tickets)| tickets).collect();

@@ -1,6 +1,8 @@
 //! At its start a worker finds what the one before it left: attempts in flight, of which nobody can tell what became of
 //! them, and sessions that still wait.
 
+use std::collections::HashSet;
+
 use policy::Status;
 use uuid::Uuid;
 use vendor::{Operation, Outcome};
@@ -45,17 +47,24 @@ impl Desk {
             writer.close_all_breakers()?;
             let Some(last) = writer.last_attempt()? else { return Ok(()) };
             let in_flight = writer.in_flight(id_before(last, REACH))?;
-            let ids: Vec<Uuid> = in_flight.iter().map(|attempt| attempt.verification).collect();
+            let mut ids: Vec<Uuid> = in_flight.iter().map(|attempt| attempt.verification).collect();
+            let unknown: HashSet<Uuid> = ids.iter().copied().collect();
+            // On its way from one provider of a route to the next: the one before certainly sent nothing.
+            ids.extend(writer.sending(id_before(last, REACH))?.into_iter().filter(|id| !unknown.contains(id)));
             let stored = writer.verifications(&ids)?;
             let is_cancel = |id: Uuid| {
-                in_flight.iter().all(|attempt| attempt.verification != id || attempt.operation == Operation::Cancel)
+                unknown.contains(&id)
+                    && in_flight
+                        .iter()
+                        .all(|attempt| attempt.verification != id || attempt.operation == Operation::Cancel)
             };
             let changes: Vec<Change> = stored
                 .into_iter()
                 .filter(|stored| !stored.state.status.is_terminal() && !is_cancel(stored.id))
                 .map(|mut stored| {
-                    let before = std::mem::replace(&mut stored.state.status, Status::Unknown);
-                    Change { id: stored.id, before, state: stored.state, sealed: None }
+                    let status = if unknown.contains(&stored.id) { Status::Unknown } else { Status::Failed };
+                    let before = std::mem::replace(&mut stored.state.status, status);
+                    Change { id: stored.id, before, moved_to: None, state: stored.state, sealed: None }
                 })
                 .collect();
             let completions: Vec<Completion> = in_flight

@@ -106,7 +106,7 @@ def waiters(gateway, ids, timeout="60s"):
     sessions = [gateway.connect() for _ in ids]
     try:
         running = [Running(session, WAIT, (id, timeout)) for session, id in zip(sessions, ids)]
-        until(lambda: waiting(gateway) == len(ids) or any(one.ended_at for one in running), "all of them wait", 60)
+        until(lambda: all_wait(gateway, sessions) or any(one.ended_at for one in running), "all of them wait", 60)
         assert [one.ended_at for one in running] == [None] * len(ids)
         yield running
     finally:
@@ -114,11 +114,11 @@ def waiters(gateway, ids, timeout="60s"):
             session.close()
 
 
-def waiting(gateway):
+def all_wait(gateway, sessions):
     return gateway.execute(
-        "SELECT count(*)::int FROM pg_stat_activity WHERE datname = current_database() AND state = 'active'"
-        " AND wait_event_type = 'Extension' AND query LIKE '%otp_gateway.wait%' AND pid <> pg_backend_pid()"
-    )[0][0]
+        "SELECT count(*)::int FROM pg_stat_activity WHERE pid = ANY (%s) AND state = 'active' AND wait_event_type = 'Extension'",
+        ([session.info.backend_pid for session in sessions],),
+    ) == [(len(sessions),)]
 
 
 # wait
@@ -274,7 +274,7 @@ def test_wait_with_an_old_snapshot(gateway, simulator, isolation):
         gateway.execute(f"SET TRANSACTION ISOLATION LEVEL {isolation}", session=session)
         gateway.execute("SELECT count(*) FROM otp_gateway.verification", session=session)
         running = Running(session, WAIT, (id, "60s"))
-        until(lambda: waiting(gateway) == 1, "it waits")
+        until(lambda: all_wait(gateway, [session]), "it waits")
         simulator.release()
         assert running.row()["outcome"] == "sent"
 

@@ -431,9 +431,12 @@ def test_the_worker_ends_with_a_queue(gateway, simulator):
     [(pid,)] = gateway.execute(WORKER)
     gateway.execute("SELECT pg_terminate_backend(%s)", (pid,))
     gone(gateway, pid)
-    # The next one brings a worker, which takes up what the first one left.
+    # Nobody calls: there is a queue, and so there is a worker.
+    arrives = simulator.count("ideamart", "send", atleast=6, wait=20000)
+    # At the latest, the next one brings it.
     ids.append(gateway.enqueue()["verification_id"])
     assert [gateway.wait(id)["outcome"] for id in ids] == ["sent"] * 6
+    assert arrives == 6
     assert gateway.wait(first)["outcome"] == "unknown"
     assert arrived(simulator) == once([first, *ids])
 

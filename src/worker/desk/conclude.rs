@@ -1,17 +1,26 @@
 //! From deliveries to rows: the outcomes are put on record, many at once, and then the callers are told.
 
 use courier::Delivery;
-use policy::{BreakerState, Conclusion, Micros, Status, again_after, conclude};
+use policy::{BreakerState, Conclusion, Micros, Status, again_after, conclude, moves_on};
 use serde_json::Value;
 use vendor::{Operation, Outcome};
 
 use super::{Desk, done};
 use crate::{
     ledger::{Change, Completion, Durability, Failure, clock, erase_at},
-    letter::Reply,
+    letter::{Letter, Reply},
     provider::micros,
     settings,
 };
+
+/// What comes after an outcome.
+enum Then {
+    Done,
+    /// A queued send is tried again, not before this.
+    Again(Micros),
+    /// The next provider of the route is tried.
+    Onward,
+}
 
 /// A vendor's text or reference that is longer is none: it would not fit an index.
 const MAX_REFERENCE: usize = 512;
@@ -28,7 +37,7 @@ impl Desk {
         // An application that heard `approved` finds it on record, always.
         let approved = deliveries.iter().any(|delivery| delivery.reading.outcome == Outcome::Approved);
         let durability = if approved { Durability::Flushed } else { Durability::Lazy };
-        let (changes, again): (Vec<Change>, Vec<Option<Micros>>) =
+        let (changes, then): (Vec<Change>, Vec<Then>) =
             deliveries.iter().map(|delivery| self.change(delivery, now)).unzip();
         let completions: Vec<Completion> = deliveries.iter().map(|delivery| self.completion(delivery, now)).collect();
         let recorded = self.ledger.write(durability, |writer| {
@@ -54,8 +63,8 @@ impl Desk {
                 deliveries
                     .into_iter()
                     .zip(changes)
-                    .zip(again)
-                    .for_each(|((delivery, change), again)| self.tell(delivery, change, again));
+                    .zip(then)
+                    .for_each(|((delivery, change), then)| self.tell(delivery, change, then));
             }
             Err(Failure::Gone) => {
                 self.gone();
@@ -95,13 +104,14 @@ impl Desk {
             BreakerState::HalfOpen => {}
             BreakerState::Closed => {
                 self.turned.insert(call.server, None);
-                self.queue.resume(&call.provider);
+                let line = call.queued.as_ref().map_or(&call.provider, |queued| &queued.line);
+                self.queue.resume(line);
             }
         }
     }
 
-    /// What becomes of the verification; for a queued send that failed, when it is to be tried again.
-    fn change(&self, delivery: &Delivery, now: Micros) -> (Change, Option<Micros>) {
+    /// What becomes of the verification, and what comes after.
+    fn change(&self, delivery: &Delivery, now: Micros) -> (Change, Then) {
         let call = &self.in_flight[&delivery.ticket];
         let mut state = call.state.clone();
         conclude(
@@ -124,7 +134,12 @@ impl Desk {
                 state.reference.clone_from(&call.reference);
             }
         }
-        let again = call.payload.as_ref().and_then(|payload| {
+        if call.onward.is_some() && moves_on(delivery.reading.outcome) {
+            state.status = Status::Sending;
+            let change = Change { id: call.verification, before: call.state.status, moved_to: None, state, sealed };
+            return (change, Then::Onward);
+        }
+        let again = call.queued.as_ref().and_then(|queued| {
             let asked = delivery.reading.retry_after.map(micros);
             let dice = call.attempt.as_u64_pair().1;
             let wait = again_after(delivery.reading.outcome, state.send_count, settings::max_tries(), asked, dice)?;
@@ -134,10 +149,11 @@ impl Desk {
                 return None;
             }
             state.status = Status::Queued;
-            sealed = Some(payload.clone());
+            sealed = Some(queued.payload.clone());
             Some(again)
         });
-        (Change { id: call.verification, before: call.state.status, state, sealed }, again)
+        let change = Change { id: call.verification, before: call.state.status, moved_to: None, state, sealed };
+        (change, again.map_or(Then::Done, Then::Again))
     }
 
     fn completion(&self, delivery: &Delivery, now: Micros) -> Completion {
@@ -153,8 +169,13 @@ impl Desk {
         }
     }
 
-    fn tell(&mut self, delivery: Delivery, change: Change, again: Option<Micros>) {
+    fn tell(&mut self, delivery: Delivery, change: Change, then: Then) {
         let Some(call) = self.in_flight.remove(&delivery.ticket) else { return };
+        if let (Then::Onward, Some(next)) = (&then, call.onward) {
+            // The verification stays busy with it.
+            self.pending.push((call.ticket, Letter::Call(next)));
+            return;
+        }
         let reading = delivery.reading;
         let mut row = done(call.attempt, call.operation, call.verification, &change.state, reading.outcome);
         if let (Some(left), false) = (reading.attempts_left, change.state.status.is_terminal()) {
@@ -165,12 +186,18 @@ impl Desk {
         row.vendor_code = reading.vendor_code;
         row.vendor_message = reading.vendor_message;
         row.response = reading.response.map(|response| response.to_string());
-        match (again, call.ticket) {
-            (Some(due), _) => self.queue.wait(&call.provider, call.verification, call.created_at, due),
-            (None, Some(ticket)) => self.reply(ticket, &Reply::Done(Box::new(row))),
-            (None, None) => self.tell_followers(call.verification, &row),
-        }
-        if again.is_none()
+        let is_over = match (&then, &call.queued) {
+            (Then::Again(due), Some(queued)) => {
+                self.queue.wait(&queued.line, call.verification, call.created_at, *due);
+                false
+            }
+            _ => {
+                self.tell_followers(call.verification, &row);
+                self.reply(call.ticket, &Reply::Done(Box::new(row)));
+                true
+            }
+        };
+        if is_over
             && !change.state.status.is_terminal()
             && matches!(call.operation, Operation::Send | Operation::Resend)
         {

@@ -19,10 +19,11 @@ use super::{
 };
 use crate::{
     ledger::{Change, Durability, Failure, NewAttempt, QueuedLetter, Writer, clock, erase_at},
-    letter::Order,
+    letter::{Order, Queued},
+    mailbox::Ticket,
     misuse::Misuse,
     order::Wanted,
-    provider::Provider,
+    provider::{Account, Provider},
     seal::Key,
     settings,
     worker::queue::Turn,
@@ -44,6 +45,8 @@ struct Fate {
     payload: Vec<u8>,
     /// Whose limits it counts against.
     recipient_key: Option<Vec<u8>>,
+    /// At providers of its route whose breaker is open.
+    passed_over: Vec<NewAttempt>,
     /// It goes, or it ends without a call.
     go: Result<Go, End>,
 }
@@ -103,9 +106,10 @@ impl Desk {
     pub(super) fn dispatch(&mut self) -> bool {
         let mut in_flight: HashMap<String, usize> = HashMap::new();
         for call in self.in_flight.values() {
-            match in_flight.get_mut(&call.provider) {
+            let line = call.queued.as_ref().map_or(&call.provider, |queued| &queued.line);
+            match in_flight.get_mut(line) {
                 Some(count) => *count += 1,
-                None => drop(in_flight.insert(call.provider.clone(), 1)),
+                None => drop(in_flight.insert(line.clone(), 1)),
             }
         }
         let turns = self.queue.take(clock(), settings::queue_max_age(), &in_flight);
@@ -121,14 +125,14 @@ impl Desk {
         let breakers = self.breakers.clone();
         let fates = self.ledger.write(Durability::Flushed, |writer| {
             let now = clock();
-            let mut office = Office { key: Key::load(), providers: HashMap::new(), now };
+            let mut office = Office { key: Key::load(), accounts: HashMap::new(), now };
             // Those that are not found any more were canceled.
             let mut fates: Vec<Fate> = writer.letters(&ids)?.into_iter().map(|letter| office.decide(letter)).collect();
-            let orders = fates.iter().filter_map(|fate| fate.go.as_ref().ok()).map(|go| &*go.order);
+            let orders = fates.iter().filter_map(|fate| fate.go.as_ref().ok()).flat_map(|go| go.order.with_onward());
             let mut judge = Judge::new(writer, orders, &mut self.breakers, now)?;
             fates.iter_mut().for_each(|fate| fate.rule(&mut judge));
-            let (waiting, fates): (Vec<Fate>, Vec<Fate>) = fates.into_iter().partition(Fate::waits);
-            write(writer, &fates, now)?;
+            let (waiting, mut fates): (Vec<Fate>, Vec<Fate>) = fates.into_iter().partition(Fate::waits);
+            write(writer, &mut fates, now)?;
             Ok((waiting, fates))
         });
         if fates.is_err() {
@@ -162,7 +166,7 @@ impl Desk {
     fn fail(&mut self, turn: Turn, why: &str) {
         let failed = self.ledger.write(Durability::Flushed, |writer| {
             let now = clock();
-            let fates: Vec<Fate> = writer
+            let mut fates: Vec<Fate> = writer
                 .letters(&[turn.id])?
                 .into_iter()
                 .map(|letter| {
@@ -170,7 +174,7 @@ impl Desk {
                     Fate::new(letter, Err(end))
                 })
                 .collect();
-            write(writer, &fates, now)?;
+            write(writer, &mut fates, now)?;
             Ok(fates)
         });
         match failed {
@@ -192,26 +196,29 @@ impl Desk {
                 row.retry_after = end.blocked.and_then(|blocked| blocked.retry_after);
                 self.tell_followers(fate.id, &row);
             }
-            Ok(Go { order, places, noted, pass }) => {
+            Ok(Go { mut order, places, noted, pass }) => {
+                order.queued = Some(Queued { line: fate.provider.clone(), payload: fate.payload });
                 self.queue.set_places(&fate.provider, places);
                 self.busy.entry(fate.id).or_default();
                 self.expiry.add(fate.id, erase_at(fate.created_at, &fate.state));
                 let number = self.next_number();
+                let onward = order.next().map(Box::new);
                 self.in_flight.insert(
                     number,
                     InFlight {
-                        ticket: None,
+                        ticket: Ticket::NOBODY,
                         attempt: fate.attempt,
                         verification: fate.id,
                         operation: Operation::Send,
-                        provider: fate.provider,
+                        provider: order.provider,
                         before: Status::Queued,
                         state: fate.state,
                         code_lifetime: order.code_lifetime,
                         created_at: fate.created_at,
                         sealed: None,
                         reference: None,
-                        payload: Some(fate.payload),
+                        queued: order.queued,
+                        onward,
                         server: order.server,
                         pass,
                         noted,
@@ -223,20 +230,25 @@ impl Desk {
     }
 }
 
-fn write(writer: &mut Writer, fates: &Vec<Fate>, now: Micros) -> Result<(), Failure> {
+fn write(writer: &mut Writer, fates: &mut [Fate], now: Micros) -> Result<(), Failure> {
     let mut changes = Vec::new();
     let mut attempts = Vec::new();
     let mut references = Vec::new();
     for fate in fates {
         let sealed = fate.go.as_ref().ok().and_then(|go| go.order.sealed.clone());
-        changes.push(Change { id: fate.id, before: Status::Queued, state: fate.state.clone(), sealed });
+        let moved_to = match &fate.go {
+            Ok(go) if go.order.route.is_some() => Some((go.order.provider.clone(), go.order.vendor.clone())),
+            _ => None,
+        };
+        attempts.append(&mut fate.passed_over);
+        changes.push(Change { id: fate.id, before: Status::Queued, moved_to, state: fate.state.clone(), sealed });
         attempts.push(NewAttempt {
             id: fate.attempt,
             verification: fate.id,
             operation: Operation::Send,
             refused: fate.go.as_ref().err().map(|end| end.outcome),
             why: fate.go.as_ref().err().map(|end| end.why.clone()),
-            provider: fate.provider.clone(),
+            provider: fate.go.as_ref().map_or(&fate.provider, |go| &go.order.provider).clone(),
             recipient_key: fate.recipient_key.clone(),
             reason: match &fate.go {
                 Ok(go) => go.noted,
@@ -244,8 +256,8 @@ fn write(writer: &mut Writer, fates: &Vec<Fate>, now: Micros) -> Result<(), Fail
             },
             started_at: now,
         });
-        if let (Ok(_), Some(reference)) = (&fate.go, &fate.state.reference) {
-            references.push((fate.provider.as_str(), reference.as_str(), fate.id));
+        if let (Ok(go), Some(reference)) = (&fate.go, &fate.state.reference) {
+            references.push((go.order.provider.as_str(), reference.as_str(), fate.id));
         }
     }
     writer.update_verifications(&changes)?;
@@ -267,6 +279,7 @@ impl Fate {
             state,
             payload: letter.sealed,
             recipient_key: None,
+            passed_over: Vec::new(),
             go,
         }
     }
@@ -274,6 +287,8 @@ impl Fate {
     /// Asks the provider's rules; what they refuse ends, or waits for the breaker.
     fn rule(&mut self, judge: &mut Judge) {
         let Ok(go) = &mut self.go else { return };
+        self.passed_over = judge.pass_over(&mut go.order, self.id);
+        self.attempt = go.order.attempt;
         // A test number's counts for nobody.
         self.recipient_key = go.order.recipient_key.clone().filter(|_| !go.order.is_test);
         match judge.judge(&go.order) {
@@ -308,7 +323,7 @@ impl End {
 /// What it takes to decide about many.
 struct Office {
     key: Result<Rc<Key>, Misuse>,
-    providers: HashMap<(String, String), Result<Rc<Provider>, String>>,
+    accounts: HashMap<(String, String), Result<Rc<Account>, String>>,
     now: Micros,
 }
 
@@ -340,7 +355,7 @@ impl Office {
                 blocked: None,
             });
         }
-        let provider = self.provider(letter).map_err(|why| End::failed(Outcome::AuthFailed, why))?;
+        let account = self.account(letter).map_err(|why| End::failed(Outcome::AuthFailed, why))?;
         let key = self.key.as_ref().map_err(|misuse| End::failed(Outcome::AuthFailed, misuse.message()))?;
         let payload = key
             .open(letter.stored.id, &letter.sealed)
@@ -355,30 +370,32 @@ impl Office {
             payload: &payload,
         };
         let order =
-            wanted.order(&provider, key).map_err(|misuse| End::failed(Outcome::InvalidRequest, misuse.message()))?;
-        Ok(Go { order: Box::new(order), places: provider.options.max_in_flight, noted: None, pass: None })
+            wanted.send(&account, key).map_err(|misuse| End::failed(Outcome::InvalidRequest, misuse.message()))?;
+        let places = account.members.first().map_or(1, |first| first.options.max_in_flight);
+        Ok(Go { order: Box::new(order), places, noted: None, pass: None })
     }
 
-    /// The provider as it is now, for the role that enqueued.
-    fn provider(&mut self, letter: &QueuedLetter) -> Result<Rc<Provider>, String> {
-        let account = (letter.provider.clone(), letter.created_by.clone());
-        let provider = match self.providers.entry(account) {
+    /// The provider, or the route, as it is now for the role that enqueued.
+    fn account(&mut self, letter: &QueuedLetter) -> Result<Rc<Account>, String> {
+        let name = letter.route.as_ref().unwrap_or(&letter.provider);
+        let account = match self.accounts.entry((name.clone(), letter.created_by.clone())) {
             Entry::Occupied(found) => found.get().clone(),
-            Entry::Vacant(place) => place.insert(find(&letter.provider, &letter.created_by)).clone(),
+            Entry::Vacant(place) => place.insert(find(name, &letter.created_by)).clone(),
         }?;
-        if provider.dialect.name != letter.vendor {
-            return Err(format!("provider \"{}\" now belongs to another vendor", letter.provider));
+        let is_same_vendor = |member: &Provider| member.dialect.name == letter.vendor;
+        if letter.route.is_none() && !account.members.iter().all(is_same_vendor) {
+            return Err(format!("provider \"{name}\" now belongs to another vendor"));
         }
-        Ok(provider)
+        Ok(account)
     }
 }
 
-fn find(provider: &str, role: &str) -> Result<Rc<Provider>, String> {
-    let name = CString::new(role).map_err(|_| "the role's name is damaged".to_owned())?;
+fn find(name: &str, role: &str) -> Result<Rc<Account>, String> {
+    let c_role = CString::new(role).map_err(|_| "the role's name is damaged".to_owned())?;
     // SAFETY: a look-up in the catalog.
-    let oid = unsafe { pg_sys::get_role_oid(name.as_ptr(), true) };
+    let oid = unsafe { pg_sys::get_role_oid(c_role.as_ptr(), true) };
     if oid == pg_sys::InvalidOid {
         return Err("the role that enqueued it does not exist any more".to_owned());
     }
-    Provider::find(provider, oid).map(Rc::new).map_err(|misuse| misuse.message().to_owned())
+    Account::find(name, oid).map(Rc::new).map_err(|misuse| misuse.message().to_owned())
 }

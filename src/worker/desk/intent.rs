@@ -52,7 +52,8 @@ impl Desk {
                 Letter::Follow(_) => None,
                 Letter::Call(order) => match order.target {
                     Target::Known(id) => Some(id),
-                    Target::New(_) | Target::Find(..) => None,
+                    // What goes on to another provider is what the verification is busy with.
+                    Target::New(_) | Target::Find(..) | Target::Onward(_) => None,
                 },
             };
             if let Some(waiting) = subject.and_then(|id| self.busy.get_mut(&id)) {
@@ -79,9 +80,10 @@ impl Desk {
         let breakers = self.breakers.clone();
         let turns = self.ledger.write(Durability::Flushed, |writer| {
             let now = clock();
-            let judge = Judge::new(writer, orders.iter().map(|(_, order)| &**order), &mut self.breakers, now)?;
+            let asked = orders.iter().flat_map(|(_, order)| order.with_onward());
+            let judge = Judge::new(writer, asked, &mut self.breakers, now)?;
             let mut batch = Batch::new(writer, &self.busy, now, &orders, judge)?;
-            let turns = orders.iter().map(|(_, order)| batch.take(order)).collect::<Result<Vec<_>, _>>()?;
+            let turns = orders.iter_mut().map(|(_, order)| batch.take(order)).collect::<Result<Vec<_>, _>>()?;
             batch.write(&orders, &turns)?;
             Ok(turns)
         });
@@ -107,7 +109,7 @@ impl Desk {
             Err(Failure::Error(why)) => {
                 pgrx::log!("otp_gateway: an attempt could not be put on record: {why}");
                 for (ticket, order) in orders {
-                    if let Target::Known(id) = order.target {
+                    if let Target::Known(id) | Target::Onward(id) = order.target {
                         self.release(id);
                     }
                     self.reply(
@@ -141,10 +143,11 @@ impl Desk {
                 }
                 let number = self.next_number();
                 let is_resend = order.operation == Operation::Resend;
+                let onward = order.next().map(Box::new);
                 self.in_flight.insert(
                     number,
                     InFlight {
-                        ticket: Some(ticket),
+                        ticket,
                         attempt: order.attempt,
                         verification,
                         operation: order.operation,
@@ -155,7 +158,8 @@ impl Desk {
                         created_at,
                         sealed: order.sealed.filter(|_| is_resend),
                         reference: order.reference.filter(|_| is_resend),
-                        payload: None,
+                        queued: order.queued,
+                        onward,
                         server: order.server,
                         pass,
                         noted,
@@ -176,7 +180,7 @@ impl Desk {
                 self.reply(ticket, &Reply::Done(Box::new(row)));
             }
             Turn::Outdated => {
-                if let Target::Known(id) = order.target {
+                if let Target::Known(id) | Target::Onward(id) = order.target {
                     self.release(id);
                 }
                 self.reply(ticket, &Reply::Again);
@@ -190,7 +194,7 @@ impl Desk {
                 }
             }
             Turn::Missing => {
-                if let Target::Known(id) = order.target {
+                if let Target::Known(id) | Target::Onward(id) = order.target {
                     self.release(id);
                 }
                 self.reply(
@@ -248,8 +252,10 @@ struct Batch<'a, 'w, 'conn> {
     now: Micros,
     stored: HashMap<Uuid, Stored>,
     judge: Judge<'a>,
+    /// Attempts at providers of routes whose breaker is open.
+    passed_over: Vec<NewAttempt>,
     /// The idempotency keys of this batch.
-    keys: HashSet<(String, Vec<u8>)>,
+    keys: HashSet<Vec<u8>>,
     /// What this batch itself begins, by what a later order of it may name it: provider, reference or recipient.
     begun: HashMap<FlowName, Uuid>,
 }
@@ -266,15 +272,41 @@ impl<'a, 'w, 'conn> Batch<'a, 'w, 'conn> {
             .iter()
             .filter_map(|(_, order)| match order.target {
                 Target::Known(id) => Some(id),
+                Target::Onward(id) => Some(id),
                 Target::New(_) | Target::Find(..) => None,
             })
             .collect();
         let stored = writer.verifications(&known)?.into_iter().map(|stored| (stored.id, stored)).collect();
-        Ok(Self { writer, busy, now, stored, judge, keys: HashSet::new(), begun: HashMap::new() })
+        Ok(Self {
+            writer,
+            busy,
+            now,
+            stored,
+            judge,
+            passed_over: Vec::new(),
+            keys: HashSet::new(),
+            begun: HashMap::new(),
+        })
     }
 
-    fn take(&mut self, order: &Order) -> Result<Turn, Failure> {
+    fn take(&mut self, order: &mut Order) -> Result<Turn, Failure> {
+        if let Target::New(id) | Target::Onward(id) = order.target {
+            let passed_over = self.judge.pass_over(order, id);
+            self.passed_over.extend(passed_over);
+        }
+        let order = &*order;
         match order.target {
+            Target::Onward(id) => match self.stored.remove(&id) {
+                Some(stored) => {
+                    let mut state = stored.state;
+                    let refused = Verification { status: Status::Blocked, ..state.clone() };
+                    state.send_count += 1;
+                    state.reference.clone_from(&order.reference);
+                    state.expires_at = self.end_of(order);
+                    Ok(self.rule(order, id, Status::Sending, state, refused, stored.created_at))
+                }
+                None => Ok(Turn::Missing),
+            },
             Target::New(id) => {
                 if self.is_keyed_already(order)? {
                     return Ok(Turn::Outdated);
@@ -321,8 +353,8 @@ impl<'a, 'w, 'conn> Batch<'a, 'w, 'conn> {
     /// The session looked, but a call of another one, since cancelled, may have been on its way here.
     fn is_keyed_already(&mut self, order: &Order) -> Result<bool, Failure> {
         let Some(idempotency) = &order.idempotency else { return Ok(false) };
-        let is_new = self.keys.insert((order.provider.clone(), idempotency.key.clone()));
-        Ok(!is_new || self.writer.has_key(&order.provider, &idempotency.key, idempotency::since())?)
+        let is_new = self.keys.insert(idempotency.key.clone());
+        Ok(!is_new || self.writer.has_key(&idempotency.key, idempotency::since())?)
     }
 
     /// A reference names one flow for good. A recipient's latest flow is the one meant while it can be; one whose checks
@@ -413,14 +445,33 @@ impl<'a, 'w, 'conn> Batch<'a, 'w, 'conn> {
                         state: state.clone(),
                         idempotency: order.idempotency.clone(),
                         is_test: order.is_test,
+                        route: order.route.clone(),
                     });
                 }
                 Turn::Goes { before, state, .. } | Turn::Ends { before, state, .. } => {
-                    changes.push(Change { id: verification, before: *before, state: state.clone(), sealed: None });
+                    let mut change = Change {
+                        id: verification,
+                        before: *before,
+                        moved_to: None,
+                        state: state.clone(),
+                        sealed: None,
+                    };
+                    if let Target::Onward(_) = order.target {
+                        change.moved_to = Some((order.provider.clone(), order.vendor.clone()));
+                        change.sealed.clone_from(&order.sealed);
+                        references.extend(
+                            state
+                                .reference
+                                .as_deref()
+                                .map(|reference| (order.provider.as_str(), reference, verification)),
+                        );
+                    }
+                    changes.push(change);
                 }
                 Turn::Waits { .. } | Turn::Missing | Turn::Outdated => {}
             }
         }
+        attempts.append(&mut self.passed_over);
         self.writer.insert_verifications(&verifications)?;
         self.writer.update_verifications(&changes)?;
         self.writer.insert_references(&references)?;
@@ -433,7 +484,7 @@ fn begins(order: &Order, verification: Uuid) -> bool {
     match order.target {
         Target::New(_) => true,
         Target::Find(_, new) => new == verification,
-        Target::Known(_) => false,
+        Target::Known(_) | Target::Onward(_) => false,
     }
 }
 

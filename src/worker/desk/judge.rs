@@ -4,10 +4,11 @@
 use std::collections::HashMap;
 
 use policy::{Blocked, Breaker, History, Micros, Pass, Reason, Rules};
+use uuid::Uuid;
 use vendor::{Operation, Outcome};
 
 use crate::{
-    ledger::{Failure, Question, Writer},
+    ledger::{Failure, NewAttempt, Question, Writer},
     letter::Order,
 };
 
@@ -91,6 +92,34 @@ impl<'a> Judge<'a> {
             }
         }
         Ok(Self { histories, bills, breakers, now })
+    }
+
+    /// Where the breaker of a route's provider is open, the send goes on to the next one: the order becomes that one's,
+    /// and what was passed over is returned, to be put on record.
+    pub fn pass_over(&mut self, order: &mut Order, verification: Uuid) -> Vec<NewAttempt> {
+        let mut passed_over = Vec::new();
+        while !order.onward.is_empty() && self.is_open(order) {
+            passed_over.push(NewAttempt {
+                id: order.attempt,
+                verification,
+                operation: order.operation,
+                refused: Some(Outcome::Blocked),
+                why: Some(words(Reason::Breaker).to_owned()),
+                provider: order.provider.clone(),
+                recipient_key: order.recipient_key.clone(),
+                reason: Some(Reason::Breaker),
+                started_at: self.now,
+            });
+            let target = order.target;
+            let Some(next) = order.next() else { break };
+            *order = Order { target, ..next };
+        }
+        passed_over
+    }
+
+    fn is_open(&self, order: &Order) -> bool {
+        let obeys = order.local.is_none() && order.rules.as_ref().is_some_and(|rules| rules.enforce);
+        obeys && self.breakers.get(&order.server).is_some_and(|breaker| breaker.clone().ask(self.now).is_err())
     }
 
     /// Whether the order may go; if so, it counts from now on.

@@ -166,18 +166,35 @@ SELECT
     setting.source
 FROM pg_catalog.pg_foreign_server AS server
 JOIN pg_catalog.pg_foreign_data_wrapper AS wrapper ON wrapper.oid OPERATOR(pg_catalog.=) server.srvfdw
-CROSS JOIN LATERAL ROWS FROM (
-    pg_catalog.jsonb_to_recordset(otp_gateway.effective_settings(server.oid))
-    AS (setting pg_catalog.text, value pg_catalog.text, source pg_catalog.text)
-) WITH ORDINALITY AS setting (setting, value, source, place)
+LEFT JOIN otp_gateway.breaker ON breaker.server OPERATOR(pg_catalog.=) server.oid
+CROSS JOIN LATERAL (
+    SELECT s.setting, s.value, s.source, s.place
+    FROM ROWS FROM (
+        pg_catalog.jsonb_to_recordset(otp_gateway.effective_settings(server.oid))
+        AS (setting pg_catalog.text, value pg_catalog.text, source pg_catalog.text)
+    ) WITH ORDINALITY AS s (setting, value, source, place)
+    UNION ALL
+    SELECT
+        'breaker',
+        CASE
+            WHEN breaker.open_until IS NULL THEN 'closed'
+            WHEN breaker.open_until OPERATOR(pg_catalog.>) pg_catalog.clock_timestamp()
+            THEN pg_catalog.concat('open until ', breaker.open_until)
+            ELSE 'half-open: the next send is a probe'
+        END,
+        'state',
+        1000
+    WHERE wrapper.fdwname OPERATOR(pg_catalog.~) '^otp_' AND wrapper.fdwname OPERATOR(pg_catalog.<>) 'otp_route'
+        AND pg_catalog.jsonb_array_length(otp_gateway.effective_settings(server.oid)) OPERATOR(pg_catalog.>) 0
+) AS setting
 ORDER BY server.srvname, setting.place;
 COMMENT ON VIEW otp_gateway.provider IS
 'what is in force at every provider, one row for each setting: each option of the server, given or not, and which credentials the current role would use; no secret is in it';
 COMMENT ON COLUMN otp_gateway.provider.provider IS 'the foreign server';
 COMMENT ON COLUMN otp_gateway.provider.vendor IS 'the dialect; its foreign data wrapper is otp_<vendor>';
 COMMENT ON COLUMN otp_gateway.provider.setting IS
-'the server option; or credentials: the user mapping of the current role, else of PUBLIC; or error: the options cannot be read, and calls fail with the same words';
+'the server option; or credentials: the user mapping of the current role, else of PUBLIC; or breaker: whether sends are let through; or error: the options cannot be read, and calls fail with the same words';
 COMMENT ON COLUMN otp_gateway.provider.value IS
 'what holds, as the option takes it; null: not set and without a default; of test_numbers the codes are replaced by ***, of credentials the option names are all that is shown';
-COMMENT ON COLUMN otp_gateway.provider.source IS 'server, vendor default, default or user mapping';
+COMMENT ON COLUMN otp_gateway.provider.source IS 'server, vendor default, default, user mapping or state';
 GRANT SELECT ON otp_gateway.provider TO PUBLIC;

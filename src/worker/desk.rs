@@ -25,7 +25,7 @@ use crate::{
     misuse::Misuse,
     roster, settings,
 };
-use judge::Breakers;
+use judge::Standing;
 
 /// How long to wait before trying again what a lock or a full disk held up.
 const AGAIN_AFTER: Micros = 100_000;
@@ -38,7 +38,7 @@ pub struct Desk {
     queue: Queue,
     /// Who waits for the end of a queued send.
     followers: HashMap<Uuid, Vec<Ticket>>,
-    breakers: Breakers,
+    standing: Standing,
     /// Breakers that have opened (until when) or closed, and are not yet on record.
     turned: HashMap<u32, Option<Micros>>,
     courier: Courier,
@@ -93,7 +93,7 @@ impl Desk {
             database,
             queue: Queue::default(),
             followers: HashMap::new(),
-            breakers: Breakers::default(),
+            standing: Standing::default(),
             turned: HashMap::new(),
             courier,
             pending: Vec::new(),

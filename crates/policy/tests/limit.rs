@@ -273,3 +273,19 @@ impl Lot {
         ((self.0 >> 16) % u64::try_from(bound).unwrap()) as Micros
     }
 }
+
+#[test]
+fn as_many_as_there_is_room_for_are_admitted() {
+    let limits = limits("5 per hour, 7 per day");
+    let mut events = vec![NOW - MINUTE, NOW - 2 * HOUR, NOW - 3 * HOUR, NOW - 25 * HOUR];
+    // Four in the hour, and of the day's seven three are taken.
+    assert_eq!(limits.room(&events, NOW), 4);
+    for _ in 0..4 {
+        assert_eq!(limits.judge(&events, NOW), None);
+        events.insert(0, NOW);
+    }
+    assert_eq!(limits.room(&events, NOW), 0);
+    assert!(limits.judge(&events, NOW).is_some());
+    // The clock was set back: what lies ahead counts as now.
+    assert_eq!(limits.room(&[NOW + HOUR], NOW), 4);
+}

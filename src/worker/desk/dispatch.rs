@@ -122,21 +122,21 @@ impl Desk {
 
     fn give_turns(&mut self, turns: Vec<Turn>) {
         let ids: Vec<Uuid> = turns.iter().map(|turn| turn.id).collect();
-        let breakers = self.breakers.clone();
+        let standing = self.standing.clone();
         let fates = self.ledger.write(Durability::Flushed, |writer| {
             let now = clock();
             let mut office = Office { key: Key::load(), accounts: HashMap::new(), now };
             // Those that are not found any more were canceled.
             let mut fates: Vec<Fate> = writer.letters(&ids)?.into_iter().map(|letter| office.decide(letter)).collect();
             let orders = fates.iter().filter_map(|fate| fate.go.as_ref().ok()).flat_map(|go| go.order.with_onward());
-            let mut judge = Judge::new(writer, orders, &mut self.breakers, now)?;
+            let mut judge = Judge::new(writer, orders, &mut self.standing, now)?;
             fates.iter_mut().for_each(|fate| fate.rule(&mut judge));
             let (waiting, mut fates): (Vec<Fate>, Vec<Fate>) = fates.into_iter().partition(Fate::waits);
             write(writer, &mut fates, now)?;
             Ok((waiting, fates))
         });
         if fates.is_err() {
-            self.breakers = breakers;
+            self.standing = standing;
         }
         match fates {
             Ok((waiting, fates)) => {

@@ -77,18 +77,18 @@ impl Desk {
     }
 
     fn record_intents(&mut self, mut orders: Vec<(Ticket, Box<Order>)>) {
-        let breakers = self.breakers.clone();
+        let standing = self.standing.clone();
         let turns = self.ledger.write(Durability::Flushed, |writer| {
             let now = clock();
             let asked = orders.iter().flat_map(|(_, order)| order.with_onward());
-            let judge = Judge::new(writer, asked, &mut self.breakers, now)?;
+            let judge = Judge::new(writer, asked, &mut self.standing, now)?;
             let mut batch = Batch::new(writer, &self.busy, now, &orders, judge)?;
             let turns = orders.iter_mut().map(|(_, order)| batch.take(order)).collect::<Result<Vec<_>, _>>()?;
             batch.write(&orders, &turns)?;
             Ok(turns)
         });
         if turns.is_err() {
-            self.breakers = breakers;
+            self.standing = standing;
         }
         match turns {
             Ok(turns) => {

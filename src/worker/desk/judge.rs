@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use policy::{Blocked, Breaker, History, Micros, Pass, Reason, Rules};
+use policy::{Blocked, Breaker, History, Limits, Micros, Pass, Reason, Rules};
 use uuid::Uuid;
 use vendor::{Operation, Outcome};
 
@@ -12,8 +12,14 @@ use crate::{
     letter::Order,
 };
 
-/// The breakers of this database's providers, by the OID of their foreign server: one that is made anew starts closed.
-pub type Breakers = HashMap<u32, Breaker>;
+/// What is known of this database's providers without asking the record.
+#[derive(Clone, Default)]
+pub struct Standing {
+    /// By the OID of the foreign server: one that is made anew starts closed.
+    pub breakers: HashMap<u32, Breaker>,
+    /// How many sends the provider_limit lets go before they must be counted again.
+    rooms: HashMap<String, (Limits, usize)>,
+}
 
 pub enum Verdict {
     /// `noted`: the rule that would have refused it.
@@ -26,9 +32,9 @@ pub enum Verdict {
 
 pub struct Judge<'a> {
     histories: HashMap<(String, Vec<u8>), History>,
-    /// Sends of providers with a provider_limit.
+    /// Sends of providers with a provider_limit that is nearly reached.
     bills: HashMap<String, Vec<Micros>>,
-    breakers: &'a mut Breakers,
+    standing: &'a mut Standing,
     now: Micros,
 }
 
@@ -37,7 +43,7 @@ impl<'a> Judge<'a> {
     pub fn new<'o>(
         writer: &mut Writer,
         orders: impl Iterator<Item = &'o Order> + Clone,
-        breakers: &'a mut Breakers,
+        standing: &'a mut Standing,
         now: Micros,
     ) -> Result<Self, Failure> {
         let subjects = || {
@@ -80,18 +86,22 @@ impl<'a> Judge<'a> {
                 }
             }
         }
+        let mut sends: HashMap<&str, (&Limits, usize)> = HashMap::new();
         for order in orders.filter(|order| is_send(order.operation)) {
-            if let Some(limits) = order.rules.as_ref().and_then(|rules| rules.provider_limit.as_ref())
-                && !bills.contains_key(&order.provider)
-            {
-                let since = now.saturating_sub(limits.reach());
-                bills.insert(
-                    order.provider.clone(),
-                    writer.provider_sends(&order.provider, since, limits.most() as i64)?,
-                );
+            if let Some(limits) = order.rules.as_ref().and_then(|rules| rules.provider_limit.as_ref()) {
+                sends.entry(&order.provider).or_insert((limits, 0)).1 += 1;
             }
         }
-        Ok(Self { histories, bills, breakers, now })
+        for (provider, (limits, wanted)) in sends {
+            let room = standing.rooms.get(provider).filter(|(of, room)| of == limits && *room >= wanted);
+            if room.is_none() {
+                let since = now.saturating_sub(limits.reach());
+                let bill = writer.provider_sends(provider, since, limits.most() as i64)?;
+                standing.rooms.insert(provider.to_owned(), (limits.clone(), limits.room(&bill, now)));
+                bills.insert(provider.to_owned(), bill);
+            }
+        }
+        Ok(Self { histories, bills, standing, now })
     }
 
     /// Where the breaker of a route's provider is open, the send goes on to the next one: the order becomes that one's,
@@ -119,7 +129,7 @@ impl<'a> Judge<'a> {
 
     fn is_open(&self, order: &Order) -> bool {
         let obeys = order.local.is_none() && order.rules.as_ref().is_some_and(|rules| rules.enforce);
-        obeys && self.breakers.get(&order.server).is_some_and(|breaker| breaker.clone().ask(self.now).is_err())
+        obeys && self.standing.breakers.get(&order.server).is_some_and(|breaker| breaker.clone().ask(self.now).is_err())
     }
 
     /// Whether the order may go; if so, it counts from now on.
@@ -140,7 +150,7 @@ impl<'a> Judge<'a> {
         let mut pass = None;
         let mut noted_breaker = None;
         if is_send(operation) && order.local.is_none() {
-            match self.breakers.entry(order.server).or_default().ask(self.now) {
+            match self.standing.breakers.entry(order.server).or_default().ask(self.now) {
                 Ok(let_go) => pass = Some(let_go),
                 Err(retry_after) if rules.enforce => {
                     return Verdict::Blocked(Blocked { reason: Reason::Breaker, retry_after: Some(retry_after) });
@@ -152,10 +162,13 @@ impl<'a> Judge<'a> {
         // What would have been refused does not count, so that the next decision is the one that `on` would make.
         if noted.is_none() {
             history.add(operation, self.now);
-            if is_send(operation)
-                && let Some(bill) = self.bills.get_mut(&order.provider)
-            {
-                bill.insert(0, self.now);
+            if is_send(operation) {
+                if let Some(bill) = self.bills.get_mut(&order.provider) {
+                    bill.insert(0, self.now);
+                }
+                if let Some((_, room)) = self.standing.rooms.get_mut(&order.provider) {
+                    *room = room.saturating_sub(1);
+                }
             }
         }
         Verdict::Goes { noted, pass }

@@ -5,9 +5,22 @@
 -- person would have got on the phone.
 
 \echo
-\echo '### 1. Install, and configure five providers: foreign servers, with credentials on user mappings'
+\echo '### 1. Install, and a first flow at the sandbox: no account, no network, a fixed code'
 \set ECHO queries
 CREATE EXTENSION otp_gateway;
+CREATE SERVER sandbox FOREIGN DATA WRAPPER otp_sandbox;
+SELECT verification_id, status, outcome, attempts_left FROM otp_send('sandbox', '{"mobile": "0771234500"}');
+\set ECHO none
+SELECT id AS verification_id FROM otp_gateway.verification ORDER BY id DESC LIMIT 1 \gset
+\set ECHO queries
+SELECT status, outcome, attempts_left FROM otp_verify(:'verification_id'::uuid, '123456');
+SELECT status, outcome, attempts_left FROM otp_verify(:'verification_id'::uuid, '000000');
+SELECT outcome, retryable FROM otp_send('sandbox', '{"mobile": "0771234500", "outcome": "rate_limited"}');
+\set ECHO none
+
+\echo
+\echo '### 2. Configure five providers: foreign servers, with credentials on user mappings'
+\set ECHO queries
 CREATE SERVER iserveu FOREIGN DATA WRAPPER otp_iserveu
   OPTIONS (base_url :'iserveu_url', allow_plain_http 'true', defaults '{"username": "agent1"}');
 CREATE USER MAPPING FOR PUBLIC SERVER iserveu OPTIONS (client_id 'demo', client_secret 'demo-secret');
@@ -25,7 +38,7 @@ CREATE USER MAPPING FOR PUBLIC SERVER ideamart OPTIONS (application_id 'APP_0011
 \set ECHO none
 
 \echo
-\echo '### 2. iServeU: registration of a customer (otp_type 1)'
+\echo '### 3. iServeU: registration of a customer (otp_type 1)'
 \set ECHO queries
 SELECT verification_id, status, outcome, attempts_left FROM otp_send('iserveu', '{"otp_type": "1", "mobile": "9876500001", "ovd_type": "Aadhaar Card", "ovd_data": "765386439745"}');
 \set ECHO none
@@ -39,7 +52,7 @@ SELECT status, outcome, attempts_left FROM otp_verify(:'verification_id'::uuid, 
 \set ECHO none
 
 \echo
-\echo '### 3. HyperVerge'
+\echo '### 4. HyperVerge'
 \set ECHO queries
 SELECT verification_id, status, outcome, attempts_left FROM otp_send('hyperverge', '{"mobile": "9876500002"}');
 \set ECHO none
@@ -53,7 +66,7 @@ SELECT status, outcome, attempts_left FROM otp_verify(:'verification_id'::uuid, 
 \set ECHO none
 
 \echo
-\echo '### 4. Paytm: the token of the journey is kept sealed between send and verify'
+\echo '### 5. Paytm: the token of the journey is kept sealed between send and verify'
 \set ECHO queries
 SELECT verification_id, status, outcome, attempts_left FROM otp_send('paytm', '{"mobile": "9876500003", "mid": "MID01", "order_id": "ORDER-1", "token": "7f0e9307bcfd443e"}');
 \set ECHO none
@@ -67,7 +80,7 @@ SELECT status, outcome, attempts_left FROM otp_verify(:'verification_id'::uuid, 
 \set ECHO none
 
 \echo
-\echo '### 5. Uniken REL-ID'
+\echo '### 6. Uniken REL-ID'
 \set ECHO queries
 SELECT verification_id, status, outcome, attempts_left FROM otp_send('relid', '{"user_id": "asha.rao", "msg": [{"lng": "English", "subject": "Log-in", "message": "Your code is $$OTP$$", "label": {}}]}');
 \set ECHO none
@@ -81,7 +94,7 @@ SELECT status, outcome, attempts_left FROM otp_verify(:'verification_id'::uuid, 
 \set ECHO none
 
 \echo
-\echo '### 6. Ideamart, and a rollback: the wrong code is tried in a transaction that is rolled back, and counts all the same'
+\echo '### 7. Ideamart, and a rollback: the wrong code is tried in a transaction that is rolled back, and counts all the same'
 \set ECHO queries
 SELECT verification_id, status, outcome, attempts_left FROM otp_send('ideamart', '{"mobile": "0771234567"}');
 \set ECHO none
@@ -97,9 +110,62 @@ SELECT status, outcome, attempts_left FROM otp_verify(:'verification_id'::uuid, 
 \set ECHO none
 
 \echo
-\echo '### 7. The record: every attempt, what was rolled back included; no number, no code'
+\echo '### 8. After COMMIT: a registration table whose trigger sends the code, if the row is really there'
 \set ECHO queries
-SELECT v.provider, v.recipient_masked, a.operation, a.outcome, a.http_status, a.vendor_code, a.vendor_message
+CREATE TABLE customer (
+  id              bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+  phone           text NOT NULL,
+  verification_id uuid,
+  verified        boolean NOT NULL DEFAULT false,
+  active          boolean NOT NULL DEFAULT false,
+  CONSTRAINT active_only_if_verified CHECK (verified OR NOT active)
+);
+CREATE TRIGGER send_code BEFORE INSERT OR UPDATE ON customer
+  FOR EACH ROW EXECUTE FUNCTION otp_gateway.send_after_commit('ideamart', '{"mobile": "phone"}', 'verification_id');
+CREATE FUNCTION verify_customer(customer_id bigint, code text) RETURNS text
+LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, public AS $$
+  WITH checked AS (
+    SELECT v.outcome FROM customer AS c, otp_verify(c.verification_id, code) AS v WHERE c.id = customer_id
+  ), updated AS (
+    UPDATE customer SET verified = true, active = true
+    WHERE id = customer_id AND EXISTS (SELECT FROM checked WHERE outcome = 'approved')
+  )
+  SELECT outcome FROM checked
+$$;
+BEGIN;
+INSERT INTO customer (phone) VALUES ('0771234599');
+ROLLBACK;
+BEGIN;
+INSERT INTO customer (phone) VALUES ('0771234568');
+SELECT v.status FROM customer AS c JOIN otp_gateway.verification AS v ON v.id = c.verification_id;
+COMMIT;
+SELECT w.status, w.outcome FROM customer AS c, otp_gateway.wait(c.verification_id, '10s') AS w;
+\set ON_ERROR_STOP off
+UPDATE customer SET active = true;
+\set ON_ERROR_STOP on
+\set ECHO none
+SELECT id AS customer_id FROM customer \gset
+\set code `demo/inbox ideamart 0771234568`
+\echo 'the phone shows' :code
+\set ECHO queries
+SELECT verify_customer(:customer_id, :'code');
+SELECT id, verified, active FROM customer;
+\set ECHO none
+
+\echo
+\echo '### 9. Failover: a route over two providers, the first of which is down; and two messages for one click'
+\set ECHO queries
+CREATE SERVER down FOREIGN DATA WRAPPER otp_ideamart OPTIONS (base_url 'http://127.0.0.1:9', allow_plain_http 'true');
+CREATE USER MAPPING FOR PUBLIC SERVER down OPTIONS (application_id 'APP_001100', password 'demo-password');
+CREATE SERVER either FOREIGN DATA WRAPPER otp_route OPTIONS (providers 'down, ideamart');
+SELECT status, outcome FROM otp_send('either', '{"mobile": "0771234569"}');
+SELECT status, outcome, reason, retry_after > '20s' AS wait FROM otp_send('either', '{"mobile": "+94 77 123 4569"}');
+\set ECHO none
+
+\echo
+\echo '### 10. The record: every attempt, what was rolled back included; no number, no code'
+\set ECHO queries
+SELECT a.provider, v.recipient_masked, a.operation, a.outcome, a.http_status, a.vendor_code, a.reason, a.vendor_message
 FROM otp_gateway.attempt AS a JOIN otp_gateway.verification AS v ON v.id = a.verification_id ORDER BY a.id;
 SELECT provider, status, send_count, check_count, sealed IS NULL AS nothing_sealed FROM otp_gateway.verification ORDER BY id;
 \set ECHO none

@@ -7,6 +7,7 @@ printed beside them and say more of the machine than of the product.
   queue             10,000 queued sends drained, against 10,000 immediate sends by 64 sessions
   trigger           an INSERT of 10,000 rows with our trigger, against one with a PL/pgSQL trigger that writes an equal row
   commit            from COMMIT to the request's arrival at the vendor, against the COMMIT itself, idle
+  long record       otp_send with 1,000,000 attempts on record, against the same with few
   idle worker       context switches and queries of the worker in 60 s in which nobody calls
 """
 
@@ -43,7 +44,8 @@ class Bench:
         url = self.simulator.url("ideamart")
         self.execute(
             "CREATE SERVER ideamart FOREIGN DATA WRAPPER otp_ideamart "
-            f"OPTIONS (base_url '{url}', allow_plain_http 'true')"
+            # pgbench's random numbers meet each other.
+            f"OPTIONS (base_url '{url}', allow_plain_http 'true', resend_after '0s')"
         )
         self.execute(
             "CREATE USER MAPPING FOR PUBLIC SERVER ideamart OPTIONS (application_id 'APP_001100', password 'secret')"
@@ -64,11 +66,11 @@ class Bench:
             cursor.execute(statement)
             return cursor.fetchall() if cursor.description else None
 
-    def rate(self, script, sessions):
+    def rate(self, script, sessions, database="postgres"):
         done = subprocess.run(
             [
                 BINDIR / "pgbench", "-n", "-M", "prepared", "-f", HERE / f"{script}.sql", "-c", str(sessions), "-j", "2",
-                "-T", str(SECONDS), "-h", self.cluster.directory, "-p", str(self.cluster.port), "-U", "postgres", "postgres",
+                "-T", str(SECONDS), "-h", self.cluster.directory, "-p", str(self.cluster.port), "-U", "postgres", database,
             ],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -166,6 +168,30 @@ class Bench:
         commit, arrival = statistics.median(commits), statistics.median(arrivals)
         self.note("arrival / COMMIT, p50", arrival / commit, 3, f"{arrival * 1e6:.0f} us : {commit * 1e6:.0f} us", at_least=False)
 
+    def long_record(self):
+        """In databases of their own, side by side."""
+        rates = {}
+        with self.cluster.database() as short, self.cluster.database() as long:
+            for name in (short, long):
+                with self.cluster.session(name) as session, session.cursor() as cursor:
+                    url = self.simulator.url("ideamart")
+                    cursor.execute(
+                        f"CREATE SERVER ideamart FOREIGN DATA WRAPPER otp_ideamart OPTIONS (base_url '{url}', "
+                        "allow_plain_http 'true', resend_after '1s', send_limit '100 per day')"
+                    )
+                    cursor.execute("CREATE USER MAPPING FOR PUBLIC SERVER ideamart OPTIONS (application_id 'A', password 'secret')")
+                    if name == long:
+                        say("   long record: writing 1,000,000 attempts")
+                        cursor.execute(LONG_RECORD)
+                    cursor.execute("ANALYZE")
+            for number in range(ROUNDS + 1):
+                order = (short, long) if number % 2 == 0 else (long, short)
+                for name in order:
+                    rates.setdefault(name, []).append(self.rate("send", 16, name))
+                say(f"   long record: {rates[long][-1]:.0f}/s against {rates[short][-1]:.0f}/s")
+            ratio = statistics.median(a / b for a, b in zip(rates[long][1:], rates[short][1:]))
+        self.note("send, 1,000,000 attempts / few", ratio, 0.9, "16 sessions")
+
     def private_kib(self, pid):
         rollup = pathlib.Path(f"/proc/{pid}/smaps_rollup").read_text()
         return sum(int(kib) for kib in re.findall(r"^Private_(?:Clean|Dirty):\s+(\d+) kB", rollup, re.M))
@@ -208,12 +234,28 @@ class Bench:
         self.simulator.fault("latency", vendor="ideamart", ms=50)
         self.ratio("slow vendor / pg_sleep, 200 sessions", "send", "sleep", 200, 0.75)
         self.simulator.clear_faults()
+        self.long_record()
         self.idle_worker()
         widths = [max(len(row[column]) for row in [*self.rows, HEAD]) for column in range(len(HEAD))]
         say("")
         for row in (HEAD, tuple("-" * width for width in widths), *self.rows):
             say("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip())
         return 1 if self.failed else 0
+
+
+# Two days of a busy provider.
+LONG_RECORD = """
+WITH v AS (
+    INSERT INTO otp_gateway.verification
+           (id, provider, vendor, status, recipient_key, created_by, created_at, send_count, check_count, max_checks, is_test)
+    SELECT gen_random_uuid(), 'ideamart', 'ideamart', 'approved', sha256(n::text::bytea), 'postgres', now() - interval '2 days',
+           1, 1, 3, false
+    FROM generate_series(1, 500000) AS n
+    RETURNING id, recipient_key)
+INSERT INTO otp_gateway.attempt (id, verification_id, operation, outcome, started_at, finished_at, provider, recipient_key)
+SELECT gen_random_uuid(), v.id, o.operation, o.outcome, now() - random() * interval '2 days', now(), 'ideamart', v.recipient_key
+FROM v, (VALUES ('send', 'sent'), ('verify', 'approved')) AS o (operation, outcome)
+"""
 
 
 class Listener:

@@ -35,7 +35,7 @@ struct Transaction {
     /// A row was queued, by us or by somebody who restores a dump.
     tells: bool,
     /// Of rows that may not be there at the end: table, column of the verification id, id.
-    doubtful: Vec<(pg_sys::Oid, String, Uuid)>,
+    doubtful: Vec<(pg_sys::Oid, i32, Uuid)>,
     /// Looked up once for many rows.
     accounts: HashMap<(String, pg_sys::Oid), Rc<Account>>,
 }
@@ -146,7 +146,7 @@ pub fn tell_at_commit() {
 }
 
 /// The row with this verification id in this column may not come to be: it is looked for before the COMMIT.
-pub fn doubt(table: pg_sys::Oid, column: String, id: Uuid) {
+pub fn doubt(table: pg_sys::Oid, column: i32, id: Uuid) {
     TRANSACTION.with_borrow_mut(|transaction| transaction.doubtful.push((table, column, id)));
 }
 
@@ -154,12 +154,14 @@ pub fn doubt(table: pg_sys::Oid, column: String, id: Uuid) {
 #[pgrx::pg_guard]
 unsafe extern "C-unwind" fn before_end() {
     let doubtful = TRANSACTION.with_borrow_mut(|transaction| std::mem::take(&mut transaction.doubtful));
-    let mut tables: HashMap<(pg_sys::Oid, String), Vec<Uuid>> = HashMap::new();
+    let mut tables: HashMap<(pg_sys::Oid, i32), Vec<Uuid>> = HashMap::new();
     for (table, column, id) in doubtful {
         tables.entry((table, column)).or_default().push(id);
     }
-    for ((table, column), ids) in tables {
-        ledger::forget_queued_without_row(table, &column, &ids).unwrap_or_else(|misuse| misuse.raise());
+    let missing: Vec<Uuid> =
+        tables.into_iter().flat_map(|((table, column), ids)| trigger::missing(table, column, &ids)).collect();
+    if !missing.is_empty() {
+        ledger::take_back(&missing).unwrap_or_else(|misuse| misuse.raise());
     }
 }
 

@@ -13,7 +13,7 @@ mod row;
 mod statements;
 mod transaction;
 
-pub use enqueued::{forget_queued_without_row, insert_queued};
+pub use enqueued::{insert_queued, take_back};
 use pgrx::{pg_sys, spi::SpiClient};
 use policy::{Micros, Reason, Verification};
 pub use row::{Change, Completion, Event, NewAttempt, NewVerification, Queued, QueuedLetter, Stored, StoredAttempt};

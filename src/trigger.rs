@@ -3,6 +3,7 @@
 mod conflict;
 mod event;
 mod mapping;
+mod presence;
 
 use event::{Event, Timing};
 use mapping::Mapping;
@@ -21,6 +22,7 @@ use crate::{
 };
 
 pub use conflict::{forget, init};
+pub use presence::missing;
 
 sql_function!(send_after_commit, |fcinfo| {
     log::one_of_ours_runs();
@@ -54,6 +56,13 @@ fn send(event: &Event) -> Result<pg_sys::Datum, Misuse> {
     };
     let mapping = Mapping::parse(mapping)?;
     let id_column = id_column.map(|name| id_column_of(event, name)).transpose()?;
+    let is_doubtful = event.timing == Timing::Before && event.may_not_become_a_row();
+    if is_doubtful && id_column.is_none() {
+        return Err(Misuse::invalid(
+            "before the row is written nobody can tell whether ON CONFLICT, or a trigger that comes after this one, leaves it out",
+            "Make it an AFTER trigger, or name a uuid column that takes the verification id as the third argument.",
+        ));
+    }
     let unchanged = event.returned(event.new);
     // It brings its verification along: a row that is restored, replicated or moved to another partition.
     if event.old.is_none() && id_column.is_some_and(|column| !event.is_null(event.new, column)) {
@@ -91,8 +100,8 @@ fn send(event: &Event) -> Result<pg_sys::Datum, Misuse> {
     })?;
     let Some(column) = id_column else { return Ok(unchanged) };
     let id = pgrx::datum::Uuid::from_bytes(*queued.verification.as_bytes()).into_datum();
-    if event.may_not_become_a_row() {
-        enqueue::doubt(event.relation_oid(), event.name_of(column), queued.verification);
+    if is_doubtful {
+        enqueue::doubt(event.relation_oid(), column, queued.verification);
     }
     Ok(event.returned(event.with(column, id.unwrap_or(pg_sys::Datum::from(0)))))
 }

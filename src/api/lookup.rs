@@ -121,14 +121,26 @@ fn by_id(id: Uuid) -> Result<Option<(Recorded, String)>, Misuse> {
                 sealed: row.value(column::SEALED),
                 route: row.value(column::ROUTE),
                 max_checks: row.value::<i32>(column::MAX_CHECKS).unwrap_or(0).unsigned_abs(),
-                is_of_this_transaction: pg_sys::TransactionIdIsCurrentTransactionId(pg_sys::HeapTupleHeaderGetRawXmin(
-                    (*row.tuple).t_data,
-                )),
+                is_of_this_transaction: is_of_this_transaction(row.tuple),
             };
             (recorded, row.name(column::CREATED_BY))
         });
     })?;
     Ok(found)
+}
+
+/// Whether this very transaction, or a subtransaction of it, wrote the row.
+///
+/// # Safety
+/// The tuple is a scan's current one.
+unsafe fn is_of_this_transaction(tuple: pg_sys::HeapTuple) -> bool {
+    // SAFETY: as the caller promises. The number of a frozen row may have come round again.
+    unsafe {
+        let header = &*(*tuple).t_data;
+        let frozen = pg_sys::HEAP_XMIN_FROZEN as u16;
+        header.t_infomask & frozen != frozen
+            && pg_sys::TransactionIdIsCurrentTransactionId(header.t_choice.t_heap.t_xmin)
+    }
 }
 
 fn equal(column: usize, function: u32, value: Option<pg_sys::Datum>) -> pg_sys::ScanKeyData {

@@ -75,60 +75,18 @@ pub fn insert_queued(row: NewVerification) -> Result<(), Misuse> {
     written.map_err(|error| Misuse::internal(format!("the verification could not be queued: {error}"), "Report it."))
 }
 
-/// Takes back those of the queued verifications whose row is not in the table that they were enqueued for.
-pub fn forget_queued_without_row(table: pg_sys::Oid, column: &str, ids: &[Uuid]) -> Result<(), Misuse> {
-    let _role = ActsAs::superuser();
+/// Takes back queued verifications, before the transaction that queued them commits.
+pub fn take_back(ids: &[Uuid]) -> Result<(), Misuse> {
+    let _role = ActsAs::owner_of_the_record()?;
     // SAFETY: before the COMMIT no statement runs that would have one; popped below, or by the abort.
     unsafe { pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot()) };
-    let removed: Result<(), SpiError> = Spi::connect_mut(|client| {
-        // In its partitioned table, if it is a partition: the row may have moved.
-        let oid = argument(table, pg_sys::OIDOID);
-        let name = client
-            .update(
-                "SELECT pg_catalog.format('%I.%I', n.nspname, c.relname)
-                 FROM pg_catalog.pg_class AS c
-                 JOIN pg_catalog.pg_namespace AS n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace
-                 WHERE c.oid OPERATOR(pg_catalog.=) coalesce(pg_catalog.pg_partition_root($1)::pg_catalog.oid, $1)",
-                Some(1),
-                &[oid],
-            )?
-            .map(|row| row.get::<String>(1))
-            .next()
-            .transpose()?
-            .flatten();
-        let there = match name {
-            Some(table) => {
-                let column = quoted(column);
-                let rows = client.update(
-                    &format!("SELECT {column} FROM {table} WHERE {column} OPERATOR(pg_catalog.=) ANY ($1)"),
-                    None,
-                    &[uuids(ids)],
-                )?;
-                rows.map(|row| row.get::<pgrx::datum::Uuid>(1)).collect::<Result<Vec<_>, _>>()?
-            }
-            // Dropped by this very transaction, and its rows with it.
-            None => Vec::new(),
-        };
-        let is_there = |id: &Uuid| there.iter().flatten().any(|found| found.as_bytes() == id.as_bytes());
-        let missing: Vec<Uuid> = ids.iter().filter(|id| !is_there(id)).copied().collect();
-        client
-            .update(
-                "DELETE FROM otp_gateway.verification WHERE id OPERATOR(pg_catalog.=) ANY ($1)",
-                None,
-                &[uuids(&missing)],
-            )
-            .map(|_| ())
+    let taken: Result<(), SpiError> = Spi::connect_mut(|client| {
+        let delete = "DELETE FROM otp_gateway.verification WHERE id OPERATOR(pg_catalog.=) ANY ($1)";
+        client.update(delete, None, &[uuids(ids)]).map(|_| ())
     });
     // SAFETY: pushed above.
     unsafe { pg_sys::PopActiveSnapshot() };
-    removed.map_err(|error| {
-        Misuse::internal(format!("the rows of queued sends cannot be looked for: {error}"), "Report it.")
-    })
-}
-
-/// A column's name as SQL takes it.
-fn quoted(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
+    taken.map_err(|error| Misuse::internal(format!("queued sends could not be taken back: {error}"), "Report it."))
 }
 
 fn optional<T: IntoDatum>(value: Option<T>, of: pg_sys::Oid) -> DatumWithOid<'static> {
@@ -143,11 +101,6 @@ struct ActsAs {
 }
 
 impl ActsAs {
-    /// Who may read every table.
-    fn superuser() -> Self {
-        Self::act_as(pg_sys::Oid::from(pg_sys::BOOTSTRAP_SUPERUSERID))
-    }
-
     fn act_as(role: pg_sys::Oid) -> Self {
         let mut before = Self { role: pg_sys::InvalidOid, context: 0 };
         // SAFETY: what is changed is put back on drop, and by an abort.

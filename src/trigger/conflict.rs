@@ -43,22 +43,29 @@ unsafe extern "C-unwind" fn start(query: *mut pg_sys::QueryDesc, flags: std::ffi
 /// `plan` is a planned statement that writes.
 #[pgrx::pg_guard]
 unsafe extern "C-unwind" fn note(plan: *mut pg_sys::PlannedStmt) {
-    // SAFETY: as the caller promises; the node's tag says which struct it is.
+    // SAFETY: as the caller promises; a node's tag says which struct it is, and the numbers are of the range table.
     unsafe {
-        let top = (*plan).planTree;
-        let has_conflict_clause = (*top).type_ == pg_sys::NodeTag::T_ModifyTable
-            && (*top.cast::<pg_sys::ModifyTable>()).onConflictAction != pg_sys::OnConflictAction::ONCONFLICT_NONE;
-        if !has_conflict_clause && !(*plan).hasModifyingCTE {
-            return;
-        }
         let tables = PgList::<pg_sys::RangeTblEntry>::from_pg((*plan).rtable);
-        TABLES.with_borrow_mut(|seen| {
-            for table in tables.iter_ptr().map(|entry| (*entry).relid).filter(|oid| *oid != pg_sys::InvalidOid) {
-                if !seen.contains(&table) {
-                    seen.push(table);
-                }
+        // A WITH that writes is a subplan.
+        let subplans = PgList::<pg_sys::Plan>::from_pg((*plan).subplans);
+        for part in std::iter::once((*plan).planTree).chain(subplans.iter_ptr()) {
+            if part.is_null() || (*part.cast::<pg_sys::Node>()).type_ != pg_sys::NodeTag::T_ModifyTable {
+                continue;
             }
-        });
+            let part = part.cast::<pg_sys::ModifyTable>();
+            if (*part).onConflictAction == pg_sys::OnConflictAction::ONCONFLICT_NONE {
+                continue;
+            }
+            for number in PgList::<i32>::from_pg((*part).resultRelations).iter_int() {
+                let Some(entry) = tables.get_ptr((number - 1) as usize) else { continue };
+                let table = (*entry).relid;
+                TABLES.with_borrow_mut(|seen| {
+                    if !seen.contains(&table) {
+                        seen.push(table);
+                    }
+                });
+            }
+        }
     }
 }
 

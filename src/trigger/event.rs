@@ -99,11 +99,6 @@ impl Event {
         if number <= 0 { Err(missing()) } else { Ok(number) }
     }
 
-    pub fn name_of(&self, column: i32) -> String {
-        // SAFETY: as above; a column of that number exists.
-        unsafe { CStr::from_ptr(pg_sys::SPI_fname(self.descriptor(), column)).to_string_lossy().into_owned() }
-    }
-
     pub fn type_of(&self, column: i32) -> pg_sys::Oid {
         // SAFETY: as above.
         unsafe { pg_sys::SPI_gettypeid(self.descriptor(), column) }
@@ -161,14 +156,17 @@ impl Event {
                 return true;
             }
             let own = (*(*self.data).tg_trigger).tgoid;
-            const ROW_BEFORE: i16 = (pg_sys::TRIGGER_TYPE_ROW | pg_sys::TRIGGER_TYPE_BEFORE) as i16;
+            let same = if self.old.is_some() { pg_sys::TRIGGER_TYPE_UPDATE } else { pg_sys::TRIGGER_TYPE_INSERT };
+            let same = (pg_sys::TRIGGER_TYPE_ROW | pg_sys::TRIGGER_TYPE_BEFORE | same) as i16;
             let later = (0..(*all).numtriggers as usize)
                 .map(|number| &*(*all).triggers.add(number))
                 .skip_while(|trigger| trigger.tgoid != own)
                 .skip(1)
-                .any(|trigger| trigger.tgtype & ROW_BEFORE == ROW_BEFORE);
+                .any(|trigger| trigger.tgtype & same == same);
             let relation = (*self.data).tg_relation;
-            later || conflict::may_leave_out_rows((*relation).rd_id, (*(*relation).rd_rel).relispartition)
+            later
+                || self.old.is_none()
+                    && conflict::may_leave_out_rows((*relation).rd_id, (*(*relation).rd_rel).relispartition)
         }
     }
 }

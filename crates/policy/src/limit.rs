@@ -56,7 +56,8 @@ impl Limits {
     /// How many more events are admitted now, whenever they come: as long as fewer were added, nothing need be counted.
     pub fn room(&self, newest_first: &[Micros], now: Micros) -> usize {
         let room = |limit: &Limit| {
-            let inside = newest_first.iter().take_while(|time| now.saturating_sub(**time).max(0) < limit.window).count();
+            let inside =
+                newest_first.iter().take_while(|time| now.saturating_sub(**time).max(0) < limit.window).count();
             limit.count.saturating_sub(inside)
         };
         self.0.iter().map(room).min().unwrap_or(usize::MAX)

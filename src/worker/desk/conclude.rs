@@ -95,7 +95,9 @@ impl Desk {
     /// To the provider's breaker, once.
     fn report(&mut self, delivery: &Delivery, now: Micros) {
         let Some(call) = self.in_flight.get_mut(&delivery.ticket) else { return };
-        let (Some(pass), Some(breaker)) = (call.pass.take(), self.standing.breakers.get_mut(&call.server)) else { return };
+        let (Some(pass), Some(breaker)) = (call.pass.take(), self.standing.breakers.get_mut(&call.server)) else {
+            return;
+        };
         let before = breaker.state(now);
         breaker.report(pass, delivery.reading.outcome, now);
         match breaker.state(now) {

@@ -17,7 +17,7 @@ use crate::{
     enqueue,
     idempotency::{self, Hold},
     ledger,
-    letter::{self, Done, Idempotency, Letter, Order, Reply},
+    letter::{self, Done, Idempotency, Letter, Order, Reply, Which},
     log, mailbox,
     misuse::Misuse,
     order::{self, Wanted},
@@ -93,7 +93,7 @@ sql_function!(otp_cancel, |fcinfo| answer(fcinfo, "otp_cancel", |arguments| {
 
 sql_function!(otp_wait, |fcinfo| answer(fcinfo, "otp_gateway.wait", |arguments| {
     let id = arguments.uuid(0, "verification_id")?;
-    follow(id, arguments.interval(1, "timeout")?)
+    follow(id, Which::Latest, arguments.interval(1, "timeout")?)
 }));
 
 /// Sends, unless the key stands for a send already: then its result is the answer, as soon as there is one.
@@ -101,7 +101,7 @@ fn send_once(provider: &str, key: Option<&str>, payload: &Payload) -> Result<Don
     let Some(key) = key else { return run(Operation::Send, Subject::Provider(provider), None, payload, None) };
     let (claim, found) = idempotency::claim(provider, key, payload.fields(), Hold::Call)?;
     match found {
-        Some(found) => follow(found.id, Micros::MAX),
+        Some(found) => follow(found.id, Which::Original, Micros::MAX),
         None => {
             let idempotency = claim.idempotency.clone();
             run(Operation::Send, Subject::Provider(provider), None, payload, Some(idempotency))
@@ -187,7 +187,7 @@ fn run(
                 if let Some(idempotency) = &idempotency
                     && let Some(found) = find_by_key(&idempotency.key, idempotency::since())?
                 {
-                    return follow(found.id, Micros::MAX);
+                    return follow(found.id, Which::Original, Micros::MAX);
                 }
             }
             Reply::Settled => return Err(unexpected()),
@@ -268,14 +268,14 @@ fn settled(id: Uuid) -> Result<Recorded, Misuse> {
 }
 
 /// The verification's row once its send has an outcome, or as it is when the time is over.
-fn follow(id: Uuid, timeout: Micros) -> Result<Done, Misuse> {
+fn follow(id: Uuid, which: Which, timeout: Micros) -> Result<Done, Misuse> {
     let until = ledger::clock().saturating_add(timeout);
     loop {
         // Each time: whether it is the caller's to see, and there at all.
         let recorded = lookup::committed(id)?;
         // One that has an outcome is answered at once, however short the timeout.
         let until = matches!(recorded.status, Status::Queued | Status::Sending).then_some(until);
-        let reply = mailbox::send(&letter::write(&Letter::Follow(id)), *Uuid::nil().as_bytes(), until)?;
+        let reply = mailbox::send(&letter::write(&Letter::Follow(id, which)), *Uuid::nil().as_bytes(), until)?;
         match reply.map(|reply| letter::read(&reply)).transpose()? {
             None => return Ok(recorded.done(id)),
             Some(Reply::Done(done)) => return Ok(*done),

@@ -17,6 +17,7 @@ use crate::{
 
 /// How long a worker may take to put down what it has in hand.
 const PATIENCE_IN_MILLISECONDS: u32 = 2000;
+const STEP: u32 = 10;
 
 static mut PREVIOUS_UTILITY: pg_sys::ProcessUtility_hook_type = None;
 static mut PREVIOUS_ACCESS: pg_sys::object_access_hook_type = None;
@@ -158,12 +159,26 @@ unsafe extern "C-unwind" fn free_databases_for(statement: *mut pg_sys::PlannedSt
             return;
         }
         let database = pg_sys::get_database_oid(need.database, true);
-        // With others connected the statement fails anyhow, and calls in flight need not suffer for it.
-        let hopeless = !need.by_force && pg_sys::CountDBConnections(database) > 0;
-        if database != pg_sys::InvalidOid && !hopeless && may_disturb(database) && let_go(database) {
+        if database == pg_sys::InvalidOid || roster::stage(database) == Stage::Free || !may_disturb(database) {
+            return;
+        }
+        if (need.by_force || others_leave(database)) && let_go(database) {
             LET_GO.with_borrow_mut(|let_go| let_go.push((database, need.is_drop)));
         }
     }
+}
+
+/// With others connected the statement fails anyhow, and calls in flight need not suffer for it; but who has just
+/// disconnected may take a moment, for which Postgres itself waits, too.
+fn others_leave(database: pg_sys::Oid) -> bool {
+    for _ in 0..PATIENCE_IN_MILLISECONDS / STEP {
+        // SAFETY: counts processes in shared memory.
+        if unsafe { pg_sys::CountDBConnections(database) } == 0 {
+            return true;
+        }
+        process::wait(i64::from(STEP));
+    }
+    false
 }
 
 /// A database that a statement needs for itself.
@@ -256,7 +271,6 @@ fn may_create_databases() -> bool {
 /// Asks the worker to leave and waits until it has. False: there is none. One that takes too long is Postgres' to
 /// complain about.
 fn let_go(database: pg_sys::Oid) -> bool {
-    const STEP: u32 = 10;
     if !roster::ask_to_leave(database) {
         return false;
     }

@@ -22,7 +22,7 @@ pub use transaction::{Durability, Failure, clock, interrupt_commit};
 use uuid::Uuid;
 use vendor::{FindBy, Outcome};
 
-use crate::settings;
+use crate::{letter::Which, settings};
 use column::{argument, text, uuid, uuids};
 use layout::{attempt, reference, verification};
 use record::{Columns, RowType};
@@ -282,15 +282,16 @@ impl Writer<'_, '_> {
         table.map(|row| Queued::read(&row)).collect()
     }
 
-    /// Those of these that are still queued.
+    /// Those of these that are still queued, but for what somebody else has locked just now.
     pub fn letters(&mut self, ids: &[Uuid]) -> Result<Vec<QueuedLetter>, Failure> {
         let table = self.client.update(&self.ledger.statements.select_letters, None, &[uuids(ids)])?;
         table.map(|row| QueuedLetter::read(&row)).collect()
     }
 
-    /// The latest send or resend of a verification.
-    pub fn last_send(&mut self, verification: Uuid) -> Result<Option<StoredAttempt>, Failure> {
-        let table = self.client.update(&self.ledger.statements.select_last_send, Some(1), &[uuid(verification)])?;
+    /// The latest attempt to send a verification's code.
+    pub fn send_of(&mut self, verification: Uuid, which: Which) -> Result<Option<StoredAttempt>, Failure> {
+        let arguments = [uuid(verification), argument(which == Which::Latest, pg_sys::BOOLOID)];
+        let table = self.client.update(&self.ledger.statements.select_send, Some(1), &arguments)?;
         table.map(|row| StoredAttempt::read(&row)).next().transpose()
     }
 

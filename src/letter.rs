@@ -15,8 +15,16 @@ pub enum Letter {
     Call(Box<Order>),
     /// Tell me when nothing is in flight for this verification.
     Settle(Uuid),
-    /// Give me its row once its send has an outcome.
-    Follow(Uuid),
+    /// Give me the row of its send once that has an outcome.
+    Follow(Uuid, Which),
+}
+
+/// Of several sends of one verification.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Which {
+    /// As it was asked for, not a resend.
+    Original,
+    Latest,
 }
 
 /// One operation, ready to go: everything that needs the caller's rights or the catalog is done.

@@ -56,8 +56,9 @@ pub extern "C-unwind" fn otp_gateway_worker_main(argument: pg_sys::Datum) {
             process::sleep(desk.bell(), desk.next_due());
         }
     }
-    // What could not be put down is for another worker to settle, which the launcher starts.
-    if desk.close() {
+    // What could not be put down, and the queue, are for another worker, which the launcher starts; unless somebody wants
+    // the database to themselves, and asks for a worker afterwards.
+    if desk.close() || roster::asked_to_leave(database) {
         process::leave();
     }
 }

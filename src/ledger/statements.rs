@@ -105,16 +105,18 @@ statements! {
          AND status OPERATOR(pg_catalog.=) 'queued'
        ORDER BY enqueued, id"
 
+    // One that somebody has locked is left for later, and holds up nobody.
     select_letters(pg_sys::UUIDARRAYOID)
       "SELECT id, status, reference, expires_at, approved_at, send_count, check_count, max_checks,
               created_at, provider, vendor, created_by::text, sealed, route
        FROM otp_gateway.verification
-       WHERE id OPERATOR(pg_catalog.=) ANY ($1) AND status OPERATOR(pg_catalog.=) 'queued'"
+       WHERE id OPERATOR(pg_catalog.=) ANY ($1) AND status OPERATOR(pg_catalog.=) 'queued'
+       FOR NO KEY UPDATE SKIP LOCKED"
 
-    select_last_send(pg_sys::UUIDOID)
+    select_send(pg_sys::UUIDOID, pg_sys::BOOLOID)
       "SELECT id, verification_id, operation, outcome, vendor_code, vendor_message, response::text, reason
        FROM otp_gateway.attempt
-       WHERE verification_id OPERATOR(pg_catalog.=) $1 AND operation OPERATOR(pg_catalog.=) 'send'
+       WHERE verification_id OPERATOR(pg_catalog.=) $1 AND (operation OPERATOR(pg_catalog.=) 'send' OR $2 AND operation OPERATOR(pg_catalog.=) 'resend')
        ORDER BY id DESC"
 
     // What counts, by the index on it. A message that went out, or may have; a code that was compared, or may have been.

@@ -199,7 +199,7 @@ impl Desk {
         }
     }
 
-    /// Puts down what can be put down, and tells everybody who waits. False: not everything could be put down.
+    /// Puts down what can be put down, and tells everybody who waits. False: there is something for another worker to do.
     pub fn close(mut self) -> bool {
         let why = if self.gone {
             "the extension was dropped during the call"
@@ -237,7 +237,7 @@ impl Desk {
         for incoming in self.mailbox.collect() {
             self.reply(incoming.ticket, &stopped());
         }
-        recorded || self.gone
+        self.gone || recorded && self.queue.is_empty()
     }
 }
 

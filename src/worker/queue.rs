@@ -35,6 +35,10 @@ impl Queue {
         self.lines.get(provider).is_some_and(|line| line.ready.contains_key(&id) || line.waiting.contains_key(&id))
     }
 
+    pub fn is_empty(&self) -> bool {
+        self.lines.values().all(|line| line.ready.is_empty() && line.waiting.is_empty())
+    }
+
     /// In line; one that is there already stays where it is.
     pub fn add(&mut self, provider: &str, id: Uuid, created_at: Micros) {
         if !self.knows(provider, id) {

@@ -85,6 +85,8 @@ def test_provider_error_is_tried_again(gateway, simulator):
 
 
 def test_what_failed_together_does_not_come_back_together(gateway, simulator):
+    # Or the breaker would open, and let them wait by its own clock.
+    at(gateway, "ideamart", enforce="observe")
     simulator.fault("status", "ideamart", "send", status=503, times=40)
     ids = gateway.enqueue_many(40)
     assert {row["outcome"] for row in gateway.settle()} == {"sent"}

@@ -3,7 +3,7 @@
 //! One that cannot go fails alone.
 
 use std::{
-    collections::{HashMap, hash_map::Entry},
+    collections::{HashMap, HashSet, hash_map::Entry},
     ffi::CString,
     rc::Rc,
 };
@@ -31,6 +31,8 @@ use crate::{
 
 /// How many queued ones are read at once.
 const PAGE: i64 = 5000;
+/// How long one is left alone that somebody has locked.
+const AFTER_LOCK: Micros = 200_000;
 /// How long one is left alone that cannot even be failed.
 const AFTER_FAULT: Micros = 10_000_000;
 
@@ -126,20 +128,27 @@ impl Desk {
         let fates = self.ledger.write(Durability::Flushed, |writer| {
             let now = clock();
             let mut office = Office { key: Key::load(), accounts: HashMap::new(), now };
-            // Those that are not found any more were canceled.
             let mut fates: Vec<Fate> = writer.letters(&ids)?.into_iter().map(|letter| office.decide(letter)).collect();
+            // Of the others, some were canceled, and some are locked by somebody.
+            let found: HashSet<Uuid> = fates.iter().map(|fate| fate.id).collect();
+            let others: Vec<Uuid> = ids.iter().copied().filter(|id| !found.contains(id)).collect();
+            let mut locked = writer.verifications(&others)?;
+            locked.retain(|stored| stored.state.status == Status::Queued);
             let orders = fates.iter().filter_map(|fate| fate.go.as_ref().ok()).flat_map(|go| go.order.with_onward());
             let mut judge = Judge::new(writer, orders, &mut self.standing, now)?;
             fates.iter_mut().for_each(|fate| fate.rule(&mut judge));
             let (waiting, mut fates): (Vec<Fate>, Vec<Fate>) = fates.into_iter().partition(Fate::waits);
             write(writer, &mut fates, now)?;
-            Ok((waiting, fates))
+            Ok((waiting, fates, locked))
         });
         if fates.is_err() {
             self.standing = standing;
         }
         match fates {
-            Ok((waiting, fates)) => {
+            Ok((waiting, fates, locked)) => {
+                for turn in turns.iter().filter(|turn| locked.iter().any(|stored| stored.id == turn.id)) {
+                    self.queue.wait(&turn.provider, turn.id, turn.created_at, clock() + AFTER_LOCK);
+                }
                 for fate in waiting {
                     self.queue.add(&fate.provider, fate.id, fate.created_at);
                     if let Err(End { blocked: Some(Blocked { retry_after: Some(wait), .. }), .. }) = fate.go {

@@ -6,19 +6,15 @@ use uuid::Uuid;
 use super::{Desk, done_from_record};
 use crate::{
     ledger::Durability,
-    letter::{Done, Reply},
+    letter::{Done, Reply, Which},
     mailbox::Ticket,
 };
 
 impl Desk {
-    pub(super) fn follow(&mut self, ticket: Ticket, id: Uuid) {
-        if self.is_busy(id) {
-            self.followers.entry(id).or_default().push(ticket);
-            return;
-        }
+    pub(super) fn follow(&mut self, ticket: Ticket, id: Uuid, which: Which) {
         let found = self.ledger.write(Durability::Lazy, |writer| {
             let Some(stored) = writer.verifications(&[id])?.pop() else { return Ok(None) };
-            Ok(Some((writer.last_send(id)?, stored)))
+            Ok(Some((writer.send_of(id, which)?, stored)))
         });
         match found {
             Ok(Some((_, stored))) if matches!(stored.state.status, Status::Queued | Status::Sending) => {
@@ -37,7 +33,7 @@ impl Desk {
             // Not there, or locked just now: the session reads and asks again.
             Ok(None) => self.reply(ticket, &Reply::Again),
             Err(failure) => {
-                self.pending.push((ticket, crate::letter::Letter::Follow(id)));
+                self.pending.push((ticket, crate::letter::Letter::Follow(id, which)));
                 self.after(failure);
             }
         }

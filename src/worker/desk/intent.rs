@@ -49,7 +49,7 @@ impl Desk {
             let subject = match &letter {
                 Letter::Settle(id) => Some(*id),
                 // It waits in a place of its own.
-                Letter::Follow(_) => None,
+                Letter::Follow(..) => None,
                 Letter::Call(order) => match order.target {
                     Target::Known(id) => Some(id),
                     // What goes on to another provider is what the verification is busy with.
@@ -62,7 +62,7 @@ impl Desk {
             }
             match letter {
                 Letter::Settle(_) => self.reply(ticket, &Reply::Settled),
-                Letter::Follow(id) => self.follow(ticket, id),
+                Letter::Follow(id, which) => self.follow(ticket, id, which),
                 Letter::Call(order) => {
                     if let Some(id) = subject {
                         self.busy.entry(id).or_default();

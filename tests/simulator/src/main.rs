@@ -183,14 +183,7 @@ async fn run(options: Options) -> Result<(), Failure> {
     tokio::task::spawn_local(accept(listener, "control", None, control_service, connections));
 
     let dir = tls_dir.display();
-    println!(
-        "http     http://{http}/{{iserveu,hyperverge,paytm,relid,ideamart}} is a base_url (with allow_plain_http 'true')"
-    );
-    println!("https    https://{https}/... the same, with ca_file '{dir}/ca.pem'");
-    println!(
-        "mtls     https://{mtls}/... the same, with client_cert_file '{dir}/client.pem' and client_key_file '{dir}/client.key'"
-    );
-    println!("control  curl http://{control}/ says how to read the codes that were sent, and how to make vendors fail");
+    // Before it says so: who reads this finds the file.
     if let Some(path) = &options.ready_file {
         let ready = json!({
             "http": format!("http://{http}"),
@@ -203,7 +196,14 @@ async fn run(options: Options) -> Result<(), Failure> {
         write_atomically(path, &format!("{ready}\n"))
             .map_err(|error| format!("cannot write {}: {error}", path.display()))?;
     }
-
+    println!(
+        "http     http://{http}/{{iserveu,hyperverge,paytm,relid,ideamart}} is a base_url (with allow_plain_http 'true')"
+    );
+    println!("https    https://{https}/... the same, with ca_file '{dir}/ca.pem'");
+    println!(
+        "mtls     https://{mtls}/... the same, with client_cert_file '{dir}/client.pem' and client_key_file '{dir}/client.key'"
+    );
+    println!("control  curl http://{control}/ says how to read the codes that were sent, and how to make vendors fail");
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}

@@ -1,0 +1,258 @@
+"""Promise: a provider that fails time and again is left alone, so that nobody waits for it in vain: after five faults in a
+row sends are refused at once, with the time after which to come back, until a single probe finds it well. It can be seen
+that it is so. What people do wrong is no fault of the provider's, what is queued waits and goes out later, and nobody
+else is affected: no other provider, no check of a code that has been sent, no test number."""
+
+import datetime
+import json
+
+import pytest
+
+from cluster import free_port
+from conftest import FLOWS, Gateway, Running, until
+from test_at_most_once import at
+from test_misuse import role as role
+
+FAULTS = 5
+# One fault of each kind: what the simulator is told, and the outcome that it makes.
+KINDS = {
+    "provider_error": {"kind": "status", "status": 503},
+    "unknown": {"kind": "close_after_read"},
+    "auth_failed": {"kind": "status", "status": 401},
+}
+
+
+@pytest.fixture
+def gateway(quick_gateway):
+    yield quick_gateway
+    quick_gateway.drain()
+
+
+def seconds(count):
+    return datetime.timedelta(seconds=count)
+
+
+def fail(gateway, simulator, outcome="provider_error", provider="ideamart", times=FAULTS):
+    """So many sends that end in a fault of the provider's."""
+    if outcome == "unreachable":
+        at(gateway, provider, base_url=f"http://127.0.0.1:{free_port()}/nobody")
+    else:
+        simulator.fault(vendor="ideamart", operation="send", times=times, **KINDS[outcome])
+    rows = [gateway.send(provider, vendor="ideamart") for _ in range(times)]
+    assert [(row["outcome"], row["reason"]) for row in rows] == [(outcome, None)] * times
+    if outcome == "unreachable":
+        at(gateway, provider, base_url=simulator.url("ideamart"))
+
+
+def is_open(row):
+    assert row["outcome"] in ("sent", "blocked"), row
+    assert row["reason"] == (None if row["outcome"] == "sent" else "breaker")
+    return row["outcome"] == "blocked"
+
+
+def seen(gateway, provider="ideamart", session=None):
+    """What the view says of the breaker."""
+    [(value, source)] = gateway.execute(
+        "SELECT value, source FROM otp_gateway.provider WHERE provider = %s AND setting = 'breaker'", (provider,), session
+    )
+    return value
+
+
+def recorded(gateway):
+    return dict(gateway.execute(
+        "SELECT s.srvname, b.open_until FROM otp_gateway.breaker AS b JOIN pg_foreign_server AS s ON s.oid = b.server"
+    ))
+
+
+@pytest.mark.parametrize("outcome", [*KINDS, "unreachable"])
+def test_it_opens(gateway, simulator, outcome):
+    to = gateway.number()
+    sent = gateway.send(to=to)
+    fail(gateway, simulator, outcome)
+    before, arrived = gateway.execute("SELECT clock_timestamp()")[0][0], simulator.count()
+    rows = [gateway.send(), gateway.row("SELECT * FROM otp_resend(%s)", (sent["verification_id"],))]
+    for row in rows:
+        assert (row["outcome"], row["reason"], row["retryable"]) == ("blocked", "breaker", True)
+        assert seconds(0) < row["retry_after"] <= seconds(5)
+        assert "failed several times in a row" in row["vendor_message"]
+        attempt = gateway.row("SELECT outcome::text, reason, http_status FROM otp_gateway.attempt WHERE id = %s", (row["attempt_id"],))
+        assert attempt == {"outcome": "blocked", "reason": "breaker", "http_status": None}
+    assert [row["status"] for row in rows] == ["blocked", "pending"]
+    assert simulator.count() == arrived
+    # Whoever looks sees until when.
+    ((name, open_until),) = recorded(gateway).items()
+    assert name == "ideamart" and before - seconds(60) < open_until <= before + seconds(5)
+
+
+def test_it_can_be_seen(gateway, simulator, role):
+    """By everybody who looks at the providers."""
+    _, session = role
+    assert (seen(gateway), seen(gateway, session=session), recorded(gateway)) == ("closed", "closed", {})
+    fail(gateway, simulator)
+    assert seen(gateway).startswith("open")
+    assert seen(gateway, session=session) == seen(gateway)
+    assert seen(gateway, "hyperverge") == "closed"
+
+
+def test_four_are_not_enough(gateway, simulator):
+    """In a row: a success between them begins the count anew."""
+    for _ in range(3):
+        fail(gateway, simulator, times=FAULTS - 1)
+        assert gateway.send()["outcome"] == "sent"
+    assert recorded(gateway) == {}
+
+
+@pytest.mark.parametrize(
+    "outcome, reply",
+    [
+        ("invalid_request", {"statusCode": "E1312", "statusDetail": "invalid request"}),
+        ("already_registered", {"statusCode": "E1351", "statusDetail": "registered"}),
+        ("refused", {"statusCode": "E1999", "statusDetail": "no"}),
+    ],
+)
+def test_mistakes_of_people_do_not_open_it(gateway, simulator, outcome, reply):
+    simulator.fault("reply", "ideamart", "send", body={"version": "1.0", **reply}, times=2 * FAULTS)
+    assert {gateway.send()["outcome"] for _ in range(2 * FAULTS)} == {outcome}
+    assert gateway.send()["outcome"] == "sent"
+    assert recorded(gateway) == {}
+
+
+def test_wrong_codes_do_not_open_it(gateway, simulator):
+    for _ in range(3):
+        to = gateway.number()
+        id = gateway.send(to=to)["verification_id"]
+        wrong = simulator.wrong("ideamart", to)
+        assert {gateway.verify(id, wrong)["outcome"] for _ in range(3)} == {"invalid_code"}
+    assert gateway.send()["outcome"] == "sent"
+
+
+def test_rate_limited_does_not_open_it(gateway, simulator):
+    """The vendor is there, and says so."""
+    simulator.fault("status", "ideamart", "send", status=429, times=2 * FAULTS)
+    assert {gateway.send()["outcome"] for _ in range(2 * FAULTS)} == {"rate_limited"}
+    assert gateway.send()["outcome"] == "sent"
+
+
+def test_what_is_not_affected(gateway, simulator):
+    """Open for one provider: every other one goes on, also one of the same vendor; and so do checks and test numbers."""
+    gateway.create_provider("another", "ideamart")
+    gateway.execute("ALTER SERVER ideamart OPTIONS (ADD test_numbers '+94770009999=4711')")
+    to = gateway.number()
+    id = gateway.send(to=to)["verification_id"]
+    fail(gateway, simulator)
+    assert is_open(gateway.send())
+    assert gateway.send("another", vendor="ideamart")["outcome"] == "sent"
+    assert gateway.send("hyperverge")["outcome"] == "sent"
+    assert gateway.verify(id, simulator.wrong("ideamart", to))["outcome"] == "invalid_code"
+    assert gateway.verify(id, simulator.code("ideamart", to))["outcome"] == "approved"
+    assert gateway.send(to="0770009999")["outcome"] == "sent"
+    assert is_open(gateway.send())
+
+
+def test_a_send_that_is_blocked_by_it_does_not_count(gateway, simulator):
+    """Nothing was sent: no cooldown and no limit begins."""
+    gateway.create_provider("limited", "ideamart", resend_after="1h", send_limit="1 per day")
+    fail(gateway, simulator, provider="limited")
+    to = gateway.number()
+    assert {gateway.send("limited", to, vendor="ideamart")["reason"] for _ in range(3)} == {"breaker"}
+
+
+def test_a_server_made_anew_starts_closed(gateway, simulator):
+    fail(gateway, simulator)
+    assert is_open(gateway.send())
+    gateway.execute("DROP SERVER ideamart CASCADE")
+    gateway.create_provider("ideamart")
+    assert gateway.send()["outcome"] == "sent"
+    assert "ideamart" not in recorded(gateway)
+
+
+def test_what_was_under_way_does_not_open_it_for_longer(gateway, simulator):
+    """Eight are asked before the first is answered: the fifth fault opens it, and those after it change nothing."""
+    simulator.fault("status", "ideamart", "send", status=503, ms=1500, times=8)
+    sessions = [gateway.connect() for _ in range(8)]
+    body = "SELECT * FROM otp_send('ideamart', %s::jsonb)"
+    running = [Running(session, body, (json.dumps({"mobile": gateway.number()}),)) for session in sessions]
+    assert {one.row()["outcome"] for one in running} == {"provider_error"}
+    [session.close() for session in sessions]
+    row = gateway.send()
+    assert is_open(row) and row["retry_after"] <= seconds(5)
+
+
+def test_a_new_worker_starts_closed(gateway, simulator):
+    """What an old one thought of a provider is not held against it for ever; nor is it shown."""
+    fail(gateway, simulator)
+    assert is_open(gateway.send())
+    gateway.execute(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'otp_gateway worker'"
+        " AND datname = current_database()"
+    )
+    assert gateway.send()["outcome"] == "sent"
+    assert (recorded(gateway), seen(gateway)) == ({}, "closed")
+
+
+# in its own time
+
+
+def probed(gateway, provider="ideamart", timeout=30):
+    """The first send that is let through."""
+    return until(
+        lambda: (lambda row: row["reason"] is None and row)(gateway.send(provider, vendor="ideamart")), "a probe is let through",
+        timeout,
+    )
+
+
+def test_a_probe_closes_it_and_a_failed_one_does_not(gateway, simulator):
+    """Two providers at once, for time's sake: with one the probe succeeds, with the other it fails."""
+    for name in ("recovers", "stays_ill"):
+        gateway.create_provider(name, "ideamart")
+        fail(gateway, simulator, provider=name)
+        opened = gateway.send(name, vendor="ideamart")
+        assert is_open(opened) and seconds(3) < opened["retry_after"] <= seconds(5)
+    # While it is open, two are queued at the one that recovers, and a whole crowd.
+    queued = [gateway.enqueue("recovers", vendor="ideamart")["verification_id"] for _ in range(20)]
+    at(gateway, "stays_ill", base_url=f"http://127.0.0.1:{free_port()}/nobody")
+    arrived = simulator.count("ideamart", "send")
+
+    # Nobody asks for anything: a queued one is the probe, and the others follow when it has succeeded.
+    assert {gateway.wait(id, "60s")["outcome"] for id in queued} == {"sent"}
+    assert [gateway.attempts(id) for id in queued] == [[("send", "sent")]] * len(queued)
+    assert simulator.count("ideamart", "send") == arrived + len(queued)
+    assert gateway.send("recovers", vendor="ideamart")["outcome"] == "sent"
+    began, ended = gateway.execute(
+        "SELECT min(started_at), max(finished_at) FROM otp_gateway.attempt WHERE outcome IN ('sent', 'provider_error')"
+        " AND provider = 'recovers' GROUP BY outcome ORDER BY outcome DESC"
+    )
+    assert began[0] - ended[1] >= seconds(5)
+
+    # The other one is tried once, and then left alone for twice as long.
+    probe = probed(gateway, "stays_ill")
+    assert probe["outcome"] == "unreachable"
+    row = gateway.send("stays_ill", vendor="ideamart")
+    assert row["reason"] == "breaker" and seconds(5) < row["retry_after"] <= seconds(10)
+    assert set(recorded(gateway)) == {"stays_ill"}
+
+
+def test_one_probe_at_a_time(gateway, simulator):
+    """While one is under way nobody else is let through; once it has succeeded, everybody is."""
+    fail(gateway, simulator)
+    blocked = gateway.send()
+    assert is_open(blocked)
+    simulator.fault("hold", "ideamart", "send")
+    with gateway.cluster.session(gateway.database) as session:
+        held = simulator.ask("GET", "/held")["held"]
+
+        def asked():
+            """Who is let through is held; who is not comes back at once."""
+            running = Running(session, "SELECT * FROM otp_send('ideamart', %s::jsonb)", (json.dumps({"mobile": gateway.number()}),))
+            until(lambda: running.ended_at or simulator.ask("GET", "/held")["held"] > held, "it comes back, or arrives")
+            return running if running.ended_at is None else None
+
+        probe = until(asked, "a probe is let through", 30)
+        assert all(is_open(gateway.send()) for _ in range(5))
+        assert simulator.ask("GET", "/held")["held"] == held + 1
+        simulator.clear_faults()
+        simulator.release()
+        assert probe.row()["outcome"] == "sent"
+    assert gateway.send()["outcome"] == "sent"
+    assert recorded(gateway) == {}
+    assert seen(gateway) == "closed"

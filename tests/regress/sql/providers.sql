@@ -63,3 +63,15 @@ UPDATE pg_foreign_server SET srvoptions = '{timeout=soon}' WHERE srvname = 'u';
 SELECT provider, setting, value, source FROM otp_gateway.provider WHERE setting IN ('error', 'credentials');
 ROLLBACK;
 SELECT otp_gateway.effective_settings(0);
+-- Promise: a route is checked like any server, and says what is in force.
+CREATE SERVER r FOREIGN DATA WRAPPER otp_route;
+CREATE SERVER r FOREIGN DATA WRAPPER otp_route OPTIONS (provider 't, u');
+CREATE SERVER r FOREIGN DATA WRAPPER otp_route OPTIONS (providers 't, t');
+CREATE SERVER r FOREIGN DATA WRAPPER otp_route OPTIONS (providers 't, u', strategy 'random');
+CREATE SERVER r FOREIGN DATA WRAPPER otp_route OPTIONS (providers 't, u', weights '3');
+CREATE SERVER r FOREIGN DATA WRAPPER otp_route OPTIONS (providers 't, u', strategy 'weighted', weights '3, 1');
+CREATE USER MAPPING FOR PUBLIC SERVER r OPTIONS (code '918273');
+SELECT setting, value, source FROM otp_gateway.provider WHERE provider = 'r';
+CREATE SERVER nested FOREIGN DATA WRAPPER otp_route OPTIONS (providers 'r');
+SELECT * FROM otp_send('nested', '{"mobile": "0771234567"}');
+SELECT * FROM otp_verify('r', '123456', '{"mobile": "0771234567"}');

@@ -116,9 +116,9 @@ CREATE TABLE customer (
   id              bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
   phone           text NOT NULL,
   verification_id uuid,
-  verified        boolean NOT NULL DEFAULT false,
+  verified_phone  text,
   active          boolean NOT NULL DEFAULT false,
-  CONSTRAINT active_only_if_verified CHECK (verified OR NOT active)
+  CONSTRAINT active_only_if_verified CHECK (NOT active OR verified_phone IS NOT DISTINCT FROM phone)
 );
 CREATE TRIGGER send_code BEFORE INSERT OR UPDATE ON customer
   FOR EACH ROW EXECUTE FUNCTION otp_gateway.send_after_commit('ideamart', '{"mobile": "phone"}', 'verification_id');
@@ -127,7 +127,7 @@ LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, public AS $$
   WITH checked AS (
     SELECT v.outcome FROM customer AS c, otp_verify(c.verification_id, code) AS v WHERE c.id = customer_id
   ), updated AS (
-    UPDATE customer SET verified = true, active = true
+    UPDATE customer SET verified_phone = phone, active = true
     WHERE id = customer_id AND EXISTS (SELECT FROM checked WHERE outcome = 'approved')
   )
   SELECT outcome FROM checked
@@ -149,7 +149,7 @@ SELECT id AS customer_id FROM customer \gset
 \echo 'the phone shows' :code
 \set ECHO queries
 SELECT verify_customer(:customer_id, :'code');
-SELECT id, verified, active FROM customer;
+SELECT id, verified_phone = phone AS verified, active FROM customer;
 \set ECHO none
 
 \echo

@@ -100,7 +100,7 @@ pub fn enqueue(provider: &str, payload: &Map<String, Value>, idempotency: Option
         recipient_masked: prepared.recipient_masked,
         recipient_key: prepared.recipient.as_ref().map(|recipient| key.recipient(recipient)),
         // The payload, not what a verify needs of it: the message is written when its turn has come.
-        sealed: Some(key.seal(id, payload)),
+        sealed: Some(key.seal_queued(id, payload)),
         is_test,
         idempotency,
         state,

@@ -105,6 +105,15 @@ impl Key {
 
     /// Seals what a later operation on this verification needs.
     pub fn seal(&self, verification: Uuid, keep: &Map<String, Value>) -> Vec<u8> {
+        self.seal_for(verification.as_bytes(), keep)
+    }
+
+    /// Seals the payload of a queued send, for this database alone: a copy of it must not send again.
+    pub fn seal_queued(&self, verification: Uuid, payload: &Map<String, Value>) -> Vec<u8> {
+        self.seal_for(&in_this_database(verification), payload)
+    }
+
+    fn seal_for(&self, place: &[u8], keep: &Map<String, Value>) -> Vec<u8> {
         let mut text = serde_json::to_vec(keep).expect("a JSON object can be written");
         let mut nonce = [0u8; NONCE_LEN];
         SystemRandom::new().fill(&mut nonce).expect("the system has randomness");
@@ -113,11 +122,7 @@ impl Key {
         sealed.extend_from_slice(&nonce);
         // In place: the clear text does not stay behind.
         self.aead
-            .seal_in_place_append_tag(
-                Nonce::assume_unique_for_key(nonce),
-                Aad::from(verification.as_bytes()),
-                &mut text,
-            )
+            .seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), Aad::from(place), &mut text)
             .expect("AES-GCM seals anything of this size");
         sealed.append(&mut text);
         sealed
@@ -125,6 +130,15 @@ impl Key {
 
     /// Opens it again.
     pub fn open(&self, verification: Uuid, sealed: &[u8]) -> Result<Map<String, Value>, Misuse> {
+        self.open_for(verification.as_bytes(), sealed)
+    }
+
+    /// Opens the payload of a queued send.
+    pub fn open_queued(&self, verification: Uuid, sealed: &[u8]) -> Result<Map<String, Value>, Misuse> {
+        self.open_for(&in_this_database(verification), sealed)
+    }
+
+    fn open_for(&self, place: &[u8], sealed: &[u8]) -> Result<Map<String, Value>, Misuse> {
         let refuse = || {
             Misuse::not_ready(
                 "what was kept of this verification was sealed under another key",
@@ -138,8 +152,7 @@ impl Key {
         }
         let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_| refuse())?;
         let mut text = Zeroizing::new(text.to_vec());
-        let clear =
-            self.aead.open_in_place(nonce, Aad::from(verification.as_bytes()), &mut text).map_err(|_| refuse())?;
+        let clear = self.aead.open_in_place(nonce, Aad::from(place), &mut text).map_err(|_| refuse())?;
         serde_json::from_slice(clear).map_err(|_| refuse())
     }
 
@@ -156,6 +169,15 @@ impl Key {
     pub fn recipient(&self, recipient: &Secret) -> Vec<u8> {
         hmac::sign(&self.recipients, recipient.reveal().as_bytes()).as_ref().to_vec()
     }
+}
+
+/// Where a queued send belongs: a row of this database.
+fn in_this_database(verification: Uuid) -> [u8; 20] {
+    let mut place = [0; 20];
+    place[..16].copy_from_slice(verification.as_bytes());
+    // SAFETY: a variable of this process, set when it connected.
+    place[16..].copy_from_slice(&unsafe { pgrx::pg_sys::MyDatabaseId }.to_u32().to_le_bytes());
+    place
 }
 
 /// Makes the key file if there is none. Exclusive and synced: two workers that start at once make one key.

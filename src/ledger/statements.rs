@@ -140,7 +140,7 @@ statements! {
     select_provider_sends(pg_sys::TEXTOID, pg_sys::TIMESTAMPTZOID, pg_sys::INT8OID)
       "SELECT started_at FROM otp_gateway.attempt
        WHERE provider OPERATOR(pg_catalog.=) $1 AND started_at OPERATOR(pg_catalog.>) $2 AND reason IS NULL
-         AND operation IN ('send', 'resend') AND (outcome IS NULL OR outcome IN ('sent', 'unknown'))
+         AND recipient_key IS NOT NULL AND operation IN ('send', 'resend') AND (outcome IS NULL OR outcome IN ('sent', 'unknown'))
        ORDER BY started_at DESC LIMIT $3"
 
     find_by_idempotency_key(pg_sys::BYTEAOID, pg_sys::TIMESTAMPTZOID)

@@ -108,7 +108,7 @@ unsafe fn index_on(relation: pg_sys::Relation, column: i16) -> Option<pg_sys::Oi
         indexes.iter_oid().find(|oid| {
             let index = pg_sys::index_open(*oid, LOCK);
             let form = (*index).rd_index;
-            let is_btree = (*(*index).rd_rel).relam == pg_sys::Oid::from(pg_sys::BTREE_AM_OID);
+            let is_btree = (*(*index).rd_rel).relam == pg_sys::BTREE_AM_OID;
             let begins_with_it = (*form).indkey.values.as_slice(1)[0] == column;
             let fits =
                 is_btree && (*form).indisvalid && begins_with_it && pg_sys::RelationGetIndexPredicate(index).is_null();

@@ -9,8 +9,8 @@ import json
 import psycopg2
 import pytest
 
-from conftest import FLOWS, Gateway, Running, until
-from test_limits import AtOnce, SEND, play, sandbox
+from conftest import Gateway, Running, until
+from test_limits import AtOnce, play, sandbox
 from test_misuse import role as role
 
 ENQUEUE = "SELECT * FROM otp_enqueue(%s, %s::jsonb, %s)"

@@ -393,6 +393,23 @@ def test_what_a_crowd_hears_after_the_last_try_spends_none(gateway, simulator, c
     assert gateway.verify(id, "123456")["reason"] == "check_limit"
 
 
+def test_a_check_of_which_nobody_knows_the_end(gateway, simulator):
+    """The vendor has taken the code, and the answer was lost: what it says then is told as it is, and never as approved."""
+    gateway.create_provider("guessed", "hyperverge")
+    to = gateway.number("hyperverge")
+    id = begin(gateway, to)
+    code = simulator.code("hyperverge", to)
+    simulator.fault("close_after_read", "hyperverge", "verify", times=1)
+    lost = gateway.verify(id, code)
+    assert (lost["outcome"], lost["status"], lost["retryable"]) == ("unknown", "unknown", False)
+    again = gateway.verify(id, code)
+    assert (again["outcome"], again["status"]) == ("already_used", "failed")
+    # That was the end of it, whatever the vendor would say.
+    assert simulator.count("hyperverge", "verify") == 2
+    assert gateway.verify(id, code)["outcome"] == "not_found"
+    assert simulator.count("hyperverge", "verify") == 2
+
+
 # what counts
 
 

@@ -427,6 +427,29 @@ def test_rename_a_database_with_a_queue(cluster, simulator):
             cursor.execute(f"DROP DATABASE IF EXISTS {name}_b WITH (FORCE)")
 
 
+def test_a_copy_of_a_database_sends_nothing_again(cluster, simulator):
+    """CREATE DATABASE ... TEMPLATE copies the queue with the rest: each message is still sent once."""
+    with cluster.database() as name, Gateway(cluster, name, simulator) as gateway:
+        gateway.full()
+        behind(gateway, 5)
+        gateway.session.close()
+        copy = f"{name}_b"
+        with cluster.session() as admin, admin.cursor() as cursor:
+            cursor.execute(f"CREATE DATABASE {copy} TEMPLATE {name}")
+            try:
+                # To copy it the worker let go: what was at the vendor is unknown, the others go out.
+                assert simulator.count("ideamart", "send", atleast=6, wait=30000) >= 6
+                with Gateway(cluster, copy, simulator) as copied:
+                    copied.last_number = 100
+                    copied.wait(copied.enqueue("narrow", vendor="ideamart")["verification_id"])
+                    copied.settle()
+                with Gateway(cluster, name, simulator) as gateway:
+                    gateway.settle()
+                assert set(arrived(simulator).values()) == {1}
+            finally:
+                cursor.execute(f"DROP DATABASE {copy} WITH (FORCE)")
+
+
 def test_the_worker_ends_with_a_queue(gateway, simulator):
     first = gateway.full()["verification_id"]
     ids = behind(gateway, 5)

@@ -4,16 +4,15 @@ real, test numbers never reach the vendor: they take their own code, bear no lim
 in force at a provider, and why, is there for everybody to see, without any secret in it."""
 
 import json
-import os
 import re
 
 import psycopg2
 import pytest
 
 from cluster import free_port
-from conftest import CREDENTIALS, FLOWS, Gateway, listed, until
-from simulator import VENDORS
-from test_limits import ENQUEUE, SEND, counted, play, sandbox
+from conftest import CREDENTIALS, FLOWS, listed, until
+from simulator import ROOT, VENDORS
+from test_limits import ENQUEUE, SEND, play, sandbox
 from test_misuse import role as role
 
 TO = "+94771234567"
@@ -151,7 +150,7 @@ def test_a_verify_ends_as_it_is_told(plain, outcome, code):
     assert plain.verification(id)["status"] == VERIFIES[outcome]
 
 
-@pytest.mark.parametrize("outcome", ["approved", "blocked", "bogus", "", None])
+@pytest.mark.parametrize("outcome", ["approved", "blocked", "bogus", ""])
 def test_an_outcome_that_a_send_cannot_have(plain, outcome):
     with pytest.raises(psycopg2.errors.InvalidParameterValue) as error:
         play(plain, outcome=outcome)
@@ -432,8 +431,6 @@ def test_what_is_given_can_be_seen(gateway):
 
 
 def test_every_option_has_its_line_in_the_readme(gateway):
-    from simulator import ROOT
-
     readme = (ROOT / "README.md").read_text()
     [table] = re.findall(r"\| server option \| default \| meaning \|\n(.*?)\n\n", readme, re.DOTALL)
     documented = set(re.findall(r"`(\w+)`", " ".join(line.split("|")[1] for line in table.splitlines()[1:])))

@@ -100,7 +100,7 @@ impl Rules {
         let judge = |reason, limits: &Option<Limits>, times: &[Micros]| {
             Some(wait(reason, limits.as_ref()?.judge(times, now)?.retry_after))
         };
-        if let Some(reason) = self.refused {
+        if let (Some(reason), Operation::Send | Operation::Resend) = (self.refused, operation) {
             return Some(Blocked { reason, retry_after: None });
         }
         let refusals = match operation {

@@ -39,7 +39,12 @@ const AFTER_FAULT: Micros = 10_000_000;
 /// What becomes of one that has its turn.
 struct Fate {
     id: Uuid,
+    /// By which the queue knows it: a provider or a route.
     provider: String,
+    /// The provider that it goes to, or would.
+    asked: String,
+    /// The same with its vendor, if it is one of a route's.
+    moved_to: Option<(String, String)>,
     attempt: Uuid,
     created_at: Micros,
     state: Verification,
@@ -245,10 +250,7 @@ fn write(writer: &mut Writer, fates: &mut [Fate], now: Micros) -> Result<(), Fai
     let mut references = Vec::new();
     for fate in fates {
         let sealed = fate.go.as_ref().ok().and_then(|go| go.order.sealed.clone());
-        let moved_to = match &fate.go {
-            Ok(go) if go.order.route.is_some() => Some((go.order.provider.clone(), go.order.vendor.clone())),
-            _ => None,
-        };
+        let moved_to = fate.moved_to.clone();
         attempts.append(&mut fate.passed_over);
         changes.push(Change { id: fate.id, before: Status::Queued, moved_to, state: fate.state.clone(), sealed });
         attempts.push(NewAttempt {
@@ -257,7 +259,7 @@ fn write(writer: &mut Writer, fates: &mut [Fate], now: Micros) -> Result<(), Fai
             operation: Operation::Send,
             refused: fate.go.as_ref().err().map(|end| end.outcome),
             why: fate.go.as_ref().err().map(|end| end.why.clone()),
-            provider: fate.go.as_ref().map_or(&fate.provider, |go| &go.order.provider).clone(),
+            provider: fate.asked.clone(),
             recipient_key: fate.recipient_key.clone(),
             reason: match &fate.go {
                 Ok(go) => go.noted,
@@ -282,6 +284,8 @@ impl Fate {
         }
         Self {
             id: letter.stored.id,
+            asked: letter.provider.clone(),
+            moved_to: None,
             provider: letter.provider,
             attempt: Uuid::now_v7(),
             created_at: letter.stored.created_at,
@@ -298,6 +302,8 @@ impl Fate {
         let Ok(go) = &mut self.go else { return };
         self.passed_over = judge.pass_over(&mut go.order, self.id);
         self.attempt = go.order.attempt;
+        self.asked.clone_from(&go.order.provider);
+        self.moved_to = go.order.route.as_ref().map(|_| (go.order.provider.clone(), go.order.vendor.clone()));
         // A test number's counts for nobody.
         self.recipient_key = go.order.recipient_key.clone().filter(|_| !go.order.is_test);
         match judge.judge(&go.order) {
@@ -366,9 +372,10 @@ impl Office {
         }
         let account = self.account(letter).map_err(|why| End::failed(Outcome::AuthFailed, why))?;
         let key = self.key.as_ref().map_err(|misuse| End::failed(Outcome::AuthFailed, misuse.message()))?;
-        let payload = key
-            .open(letter.stored.id, &letter.sealed)
-            .map_err(|_| End::failed(Outcome::AuthFailed, "the payload was sealed under another key"))?;
+        let payload = key.open_queued(letter.stored.id, &letter.sealed).map_err(|_| {
+            let why = "the payload was sealed under another key, or for another database, of which this is a copy";
+            End::failed(Outcome::AuthFailed, why)
+        })?;
         let wanted = Wanted {
             operation: Operation::Send,
             attempt,

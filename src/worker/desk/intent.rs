@@ -220,7 +220,14 @@ impl Desk {
         outgoing: Option<Outgoing>,
     ) {
         if let Some(outcome) = local {
-            self.unrecorded.push(own_answer(number, outcome, "answered by the gateway itself; no vendor was asked"));
+            let mut answer = own_answer(number, outcome, "answered by the gateway itself; no vendor was asked");
+            // Vendors name the flow that a verify belongs to, and their fields ask for it.
+            if let (Some(call), Outcome::Sent) = (self.in_flight.get(&number), outcome)
+                && call.state.reference.is_none()
+            {
+                answer.reading.reference = Some(call.verification.to_string());
+            }
+            self.unrecorded.push(answer);
             return;
         }
         // Both were checked when the order was made.
@@ -423,8 +430,11 @@ impl<'a, 'w, 'conn> Batch<'a, 'w, 'conn> {
                 refused,
                 why: refused.and(reason).map(|reason| words(reason).to_owned()),
                 provider: order.provider.clone(),
-                // A test number's counts for nobody.
-                recipient_key: order.recipient_key.clone().filter(|_| !order.is_test),
+                // A test number's counts for nobody, nor does what the record answered.
+                recipient_key: order
+                    .recipient_key
+                    .clone()
+                    .filter(|_| !order.is_test && (refused.is_none() || reason.is_some())),
                 reason,
                 started_at: self.now,
             });

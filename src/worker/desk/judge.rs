@@ -147,18 +147,18 @@ impl<'a> Judge<'a> {
             Some(blocked) if rules.enforce => return Verdict::Blocked(blocked),
             refusal => refusal.map(|blocked| blocked.reason),
         };
+        let mut noted = noted;
         let mut pass = None;
-        let mut noted_breaker = None;
-        if is_send(operation) && order.local.is_none() {
+        // What `on` would not have sent tells the breaker nothing, or the two would part.
+        if noted.is_none() && is_send(operation) && order.local.is_none() {
             match self.standing.breakers.entry(order.server).or_default().ask(self.now) {
                 Ok(let_go) => pass = Some(let_go),
                 Err(retry_after) if rules.enforce => {
                     return Verdict::Blocked(Blocked { reason: Reason::Breaker, retry_after: Some(retry_after) });
                 }
-                Err(_) => noted_breaker = Some(Reason::Breaker),
+                Err(_) => noted = Some(Reason::Breaker),
             }
         }
-        let noted = noted.or(noted_breaker);
         // What would have been refused does not count, so that the next decision is the one that `on` would make.
         if noted.is_none() {
             history.add(operation, self.now);

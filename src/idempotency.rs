@@ -79,11 +79,7 @@ pub fn claim(
 
 /// Ends by an interrupt, like any wait for a lock. Returns what is to be released by hand.
 fn lock(key: &[u8], hold: Hold) -> Option<pg_sys::LOCKTAG> {
-    let mut seed = [0u8; 8];
-    for (index, byte) in key.iter().take(8).enumerate() {
-        seed[index] = *byte;
-    }
-    let hash = u64::from_le_bytes(seed);
+    let hash = key.first_chunk().map_or(0, |first| u64::from_le_bytes(*first));
     // SAFETY: a lock tag of plain numbers; a lock of the transaction is released with it, one of the session by Claim,
     // or at the end of the session.
     unsafe {

@@ -284,21 +284,11 @@ pub fn turn_away(database: pg_sys::Oid, why: &str, hint: &str) {
 
 /// The row for a caller, as far as the verification's state says it.
 pub fn done(attempt: Uuid, operation: Operation, verification: Uuid, state: &Verification, outcome: Outcome) -> Done {
-    let attempts_left = state.attempts_left();
     Done {
-        verification,
         attempt: Some(attempt),
-        status: state.status,
         outcome: Some(outcome),
-        retryable: retryable(operation, outcome, attempts_left),
-        attempts_left,
-        retry_after: None,
-        expires_at: state.expires_at,
-        reference: state.reference.clone(),
-        vendor_code: None,
-        vendor_message: None,
-        response: None,
-        reason: None,
+        retryable: retryable(operation, outcome, state.attempts_left()),
+        ..Done::without_attempt(verification, state)
     }
 }
 

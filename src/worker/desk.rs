@@ -229,13 +229,18 @@ impl Desk {
         for ticket in following {
             self.reply(ticket, &Reply::Again);
         }
-        let waiting: Vec<(Ticket, Letter)> =
+        let mut waiting: Vec<(Ticket, Letter)> =
             self.pending.drain(..).chain(self.busy.drain().flat_map(|(_, waiting)| waiting)).collect();
-        for (ticket, _) in waiting {
-            self.reply(ticket, &stopped());
-        }
         for incoming in self.mailbox.collect() {
-            self.reply(incoming.ticket, &stopped());
+            match letter::read(&incoming.letter) {
+                Ok(letter) => waiting.push((incoming.ticket, letter)),
+                Err(misuse) => self.reply(incoming.ticket, &Reply::Refused(misuse)),
+            }
+        }
+        for (ticket, letter) in waiting {
+            // What asks for nothing to be sent is asked of the next worker.
+            let reply = if matches!(letter, Letter::Call(_)) { stopped() } else { Reply::Again };
+            self.reply(ticket, &reply);
         }
         self.gone || recorded && self.queue.is_empty()
     }

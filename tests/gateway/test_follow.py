@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import select
+import signal
 import time
 
 import psycopg2
@@ -360,6 +361,25 @@ def test_the_worker_goes(gateway, simulator):
         # Nobody calls: who waits is enough to bring a new worker.
         assert second.row(60)["outcome"] == "sent"
     assert simulator.count("ideamart", "send") == 2
+
+
+def test_the_worker_goes_before_it_has_read_the_question(gateway, simulator):
+    """It is asked of the next one."""
+    id = gateway.full()["verification_id"]
+    queued = gateway.enqueue("narrow", vendor="ideamart")["verification_id"]
+    [(worker,)] = gateway.execute(
+        "SELECT pid FROM pg_stat_activity WHERE backend_type = 'otp_gateway worker' AND datname = current_database()"
+    )
+    kill(worker, signal.SIGSTOP)
+    try:
+        with waiters(gateway, [id, queued]) as [first, second]:
+            gateway.execute("SELECT pg_terminate_backend(%s)", (worker,))
+            kill(worker, signal.SIGCONT)
+            assert first.row(30)["outcome"] == "unknown"
+            assert second.row(60)["outcome"] == "sent"
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            kill(worker, signal.SIGCONT)
 
 
 def test_the_worker_is_killed(own_cluster, simulator):

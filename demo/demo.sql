@@ -167,5 +167,5 @@ SELECT status, outcome, reason, retry_after > '20s' AS wait FROM otp_send('eithe
 \set ECHO queries
 SELECT a.provider, v.recipient_masked, a.operation, a.outcome, a.http_status, a.vendor_code, a.reason, a.vendor_message
 FROM otp_gateway.attempt AS a JOIN otp_gateway.verification AS v ON v.id = a.verification_id ORDER BY a.id;
-SELECT provider, status, send_count, check_count, sealed IS NULL AS nothing_sealed FROM otp_gateway.verification ORDER BY id;
+SELECT provider, status, send_count, check_count, sealed IS NULL AS nothing_sealed FROM otp_gateway.verification_record ORDER BY id;
 \set ECHO none

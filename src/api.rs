@@ -16,13 +16,12 @@ use vendor::{Operation, Secret};
 use crate::{
     enqueue,
     idempotency::{self, Hold},
-    ledger,
+    key_file, ledger,
     letter::{self, Done, Idempotency, Letter, Order, Reply, Which},
     log, mailbox,
     misuse::Misuse,
     order::{self, Wanted},
     provider::{Account, Provider, UNROUTED, is_route},
-    seal::Key,
     shared_memory, statement,
 };
 
@@ -149,7 +148,7 @@ fn answer(
     outcome.unwrap_or_else(|misuse| misuse.raise())
 }
 
-fn may_write() -> Result<(), Misuse> {
+pub fn may_write() -> Result<(), Misuse> {
     // SAFETY: reads state of this session and of the server.
     unsafe {
         if pg_sys::RecoveryInProgress() {
@@ -185,12 +184,12 @@ fn run(
             // The queue was quicker, or another call with the same key.
             Reply::Again => {
                 if let Some(idempotency) = &idempotency
-                    && let Some(found) = find_by_key(&idempotency.key, idempotency::since())?
+                    && let Some(found) = find_by_key(&idempotency.keys, idempotency::since())?
                 {
                     return follow(found.id, Which::Original, Micros::MAX);
                 }
             }
-            Reply::Settled => return Err(unexpected()),
+            Reply::Settled | Reply::Kept(_) => return Err(unexpected()),
         }
     }
 }
@@ -214,13 +213,13 @@ fn order(
     };
     match subject {
         Subject::Provider(name) if operation == Operation::Send => {
-            wanted.send(&Account::find(name, role.oid)?, &*Key::load()?)
+            wanted.send(&Account::find(name, role.oid)?, &*key_file::keys()?)
         }
         Subject::Provider(name) if is_route(name) => Err(Misuse::invalid(
             "a route begins flows, and takes none that was begun elsewhere",
             "otp_verify(verification_id, ...) goes to the provider that sent; or name that provider.",
         )),
-        Subject::Provider(name) => wanted.order(&Provider::find(name, role.oid)?, &*Key::load()?),
+        Subject::Provider(name) => wanted.order(&Provider::find(name, role.oid)?, &*key_file::keys()?),
         Subject::Verification(id) => {
             let recorded = settled(id)?;
             if recorded.vendor == UNROUTED {
@@ -246,7 +245,7 @@ fn order(
                 reference: recorded.reference.as_deref(),
                 sealed: recorded.sealed.as_deref(),
             };
-            Wanted { verification: id, recorded: Some(on_record), ..wanted }.order(&provider, &*Key::load()?)
+            Wanted { verification: id, recorded: Some(on_record), ..wanted }.order(&provider, &*key_file::keys()?)
         }
     }
 }
@@ -262,7 +261,7 @@ fn settled(id: Uuid) -> Result<Recorded, Misuse> {
             Reply::Settled => return lookup::committed(id),
             Reply::Again => {}
             Reply::Refused(misuse) => return Err(misuse),
-            Reply::Done(_) => return Err(unexpected()),
+            Reply::Done(_) | Reply::Kept(_) => return Err(unexpected()),
         }
     }
 }
@@ -281,16 +280,16 @@ fn follow(id: Uuid, which: Which, timeout: Micros) -> Result<Done, Misuse> {
             Some(Reply::Done(done)) => return Ok(*done),
             Some(Reply::Again) => {}
             Some(Reply::Refused(misuse)) => return Err(misuse),
-            Some(Reply::Settled) => return Err(unexpected()),
+            Some(Reply::Settled | Reply::Kept(_)) => return Err(unexpected()),
         }
     }
 }
 
-fn send(letter: &Letter, attempt: Uuid) -> Result<Reply, Misuse> {
+pub fn send(letter: &Letter, attempt: Uuid) -> Result<Reply, Misuse> {
     let reply = mailbox::send(&letter::write(letter), *attempt.as_bytes(), None)?;
     letter::read(&reply.ok_or_else(unexpected)?)
 }
 
-fn unexpected() -> Misuse {
+pub fn unexpected() -> Misuse {
     Misuse::internal("the worker's reply does not fit the letter", "Restart the server after installing a new build.")
 }

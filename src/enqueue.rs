@@ -16,13 +16,14 @@ use vendor::Operation;
 
 use crate::{
     api::current_role,
+    key_file,
     ledger::{self, NewVerification},
     letter::{Done, Idempotency},
     misuse::Misuse,
     order::Wanted,
     provider::{Account, UNROUTED},
     roster,
-    seal::Key,
+    seal::Place,
     settings, trigger,
 };
 
@@ -84,7 +85,7 @@ pub fn enqueue(provider: &str, payload: &Map<String, Value>, idempotency: Option
     };
     let (first, prepared) = wanted.check(&account)?;
     count()?;
-    let key = Key::load()?;
+    let keys = key_file::keys()?;
     let mut state = Verification::queued(prepared.max_checks.unwrap_or(first.options.max_checks));
     let is_test = first.is_test_number(&prepared);
     state.reference = prepared.reference;
@@ -98,9 +99,9 @@ pub fn enqueue(provider: &str, payload: &Map<String, Value>, idempotency: Option
         created_by: role.name,
         created_at: ledger::clock(),
         recipient_masked: prepared.recipient_masked,
-        recipient_key: prepared.recipient.as_ref().map(|recipient| key.recipient(recipient)),
+        recipient_key: prepared.recipient.as_ref().and_then(|recipient| keys.recipients(recipient).into_iter().next()),
         // The payload, not what a verify needs of it: the message is written when its turn has come.
-        sealed: Some(key.seal_queued(id, payload)),
+        sealed: Some(keys.seal(&Place::Queued(id), payload)),
         is_test,
         idempotency,
         state,

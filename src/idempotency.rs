@@ -4,17 +4,18 @@
 use pgrx::pg_sys;
 use policy::Micros;
 use serde_json::{Map, Value};
+use zeroize::Zeroizing;
 
 use crate::{
     api::{Keyed, find_by_key},
+    key_file,
     ledger::clock,
     letter::Idempotency,
     misuse::Misuse,
-    seal::Key,
 };
 
 /// How long a key stands for its verification.
-const LIFE: Micros = 86_400_000_000;
+pub const LIFE: Micros = 86_400_000_000;
 /// A longer key is refused.
 const MAX_KEY_BYTES: usize = 256;
 /// The class of our advisory locks: applications' own have 1 and 2.
@@ -59,16 +60,20 @@ pub fn claim(
     if key.len() > MAX_KEY_BYTES {
         return refuse("is longer than 256 bytes");
     }
-    let secrets = Key::load()?;
-    let text = serde_json::to_string(payload).unwrap_or_default();
-    let idempotency = Idempotency {
-        key: secrets.fingerprint("idempotency key", &format!("{provider}\0{key}")),
-        payload: secrets.fingerprint("payload", &text),
+    let text = Zeroizing::new(serde_json::to_string(payload).unwrap_or_default());
+    let recognise = || -> Result<Idempotency, Misuse> {
+        let secrets = key_file::keys()?;
+        Ok(Idempotency {
+            keys: secrets.fingerprints("idempotency key", &format!("{provider}\0{key}")),
+            payloads: secrets.fingerprints("payload", &text),
+        })
     };
-    let lock = lock(&idempotency.key, hold);
-    let claim = Claim { idempotency, lock };
-    let found = find_by_key(&claim.idempotency.key, since())?;
-    if found.as_ref().is_some_and(|found| found.payload_hash != claim.idempotency.payload) {
+    // By the oldest key of the file: a new one, which comes before it, changes nothing for those who wait.
+    let lock = lock(recognise()?.keys.last().map_or(&[], Vec::as_slice), hold);
+    // After the wait: whoever had it may have put it down under a key that is new since.
+    let claim = Claim { idempotency: recognise()?, lock };
+    let found = find_by_key(&claim.idempotency.keys, since())?;
+    if found.as_ref().is_some_and(|found| claim.idempotency.payloads.get(found.key) != Some(&found.payload_hash)) {
         return Err(Misuse::invalid(
             "idempotency_key was used for another payload at this provider within 24 hours",
             "Use a new key for a new send.",

@@ -1,5 +1,5 @@
 //! The launcher: starts a worker in every database that has the extension, at server start and when a session asks for
-//! one, and again after one has died; makes the key file on the first start. It is connected to no database, so that it blocks the dropping of none.
+//! one, and again after one has died; has the key file made or looked at. It is connected to no database, so that it blocks the dropping of none.
 
 use std::time::{Duration, Instant};
 
@@ -9,9 +9,8 @@ use pgrx::{
 };
 
 use crate::{
-    process,
+    key_file, process,
     roster::{self, Stage},
-    seal,
 };
 
 const LIBRARY: &str = "otp_gateway";
@@ -34,9 +33,8 @@ pub fn init() {
 pub extern "C-unwind" fn otp_gateway_launcher_main(_argument: pg_sys::Datum) {
     BackgroundWorker::attach_signal_handlers(SignalWakeFlags::SIGHUP | SignalWakeFlags::SIGTERM);
     BackgroundWorker::connect_worker_to_spi_by_oid(None, None);
-    if let Err(error) = seal::make_key_file() {
-        // Said again, with what to do, to everybody who calls.
-        pgrx::warning!("otp_gateway: the key file cannot be made: {}", error.kind());
+    if let Err(misuse) = key_file::check_at_start() {
+        misuse.warn();
     }
     roster::i_am_launcher();
     // One after the other: in a database without the extension the worker leaves at once, and its place in

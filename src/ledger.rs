@@ -8,6 +8,8 @@
 mod column;
 mod enqueued;
 pub mod layout;
+mod owner;
+mod recipient;
 mod record;
 mod row;
 mod statements;
@@ -16,7 +18,10 @@ mod transaction;
 pub use enqueued::{insert_queued, take_back};
 use pgrx::{pg_sys, spi::SpiClient};
 use policy::{Micros, Reason, Verification};
-pub use row::{Change, Completion, Event, NewAttempt, NewVerification, Queued, QueuedLetter, Stored, StoredAttempt};
+pub use recipient::visible_verifications;
+pub use row::{
+    Change, Completion, Event, NewAttempt, NewVerification, Queued, QueuedLetter, Seal, Stored, StoredAttempt,
+};
 use statements::{Statement, Statements};
 pub use transaction::{Durability, Failure, clock, interrupt_commit};
 use uuid::Uuid;
@@ -57,8 +62,8 @@ impl Ledger {
             }
             Ok(Some(Self {
                 statements: Statements::prepare(client)?,
-                verification: RowType::of(c"verification"),
-                attempt: RowType::of(c"attempt"),
+                verification: RowType::of(c"verification_record"),
+                attempt: RowType::of(c"attempt_record"),
                 reference: RowType::of(c"reference"),
             }))
         })
@@ -98,8 +103,14 @@ impl Writer<'_, '_> {
             columns.name(verification::CREATED_BY, &row.created_by);
             columns.time(verification::CREATED_AT, Some(row.created_at));
             columns.bytea(verification::SEALED, row.sealed.as_deref());
-            columns.bytea(verification::IDEMPOTENCY_KEY, row.idempotency.as_ref().map(|one| &one.key[..]));
-            columns.bytea(verification::PAYLOAD_HASH, row.idempotency.as_ref().map(|one| &one.payload[..]));
+            columns.bytea(
+                verification::IDEMPOTENCY_KEY,
+                row.idempotency.as_ref().and_then(|one| one.keys.first()).map(Vec::as_slice),
+            );
+            columns.bytea(
+                verification::PAYLOAD_HASH,
+                row.idempotency.as_ref().and_then(|one| one.payloads.first()).map(Vec::as_slice),
+            );
             columns.boolean(verification::IS_TEST, row.is_test);
             columns.text(verification::ROUTE, row.route.as_deref());
             state(columns, &row.state);
@@ -178,18 +189,18 @@ impl Writer<'_, '_> {
         by: FindBy,
         provider: &str,
         reference: Option<&str>,
-        recipient: Option<&[u8]>,
+        recipient_keys: &[Vec<u8>],
     ) -> Result<Option<Stored>, Failure> {
-        let found = match (by, reference, recipient) {
-            (FindBy::Reference, Some(reference), _) => self.client.update(
+        let found = match (by, reference) {
+            (FindBy::Reference, Some(reference)) => self.client.update(
                 &self.ledger.statements.find_by_reference,
                 Some(1),
                 &[text(provider), text(reference)],
             )?,
-            (FindBy::Recipient, _, Some(recipient)) => self.client.update(
+            (FindBy::Recipient, _) if !recipient_keys.is_empty() => self.client.update(
                 &self.ledger.statements.find_by_recipient,
                 Some(1),
-                &[text(provider), column::bytea(recipient)],
+                &[text(provider), column::byteas(recipient_keys)],
             )?,
             _ => return Ok(None),
         };
@@ -203,9 +214,9 @@ impl Writer<'_, '_> {
         table.map(|row| row::uuid(&row, 1)).collect()
     }
 
-    /// Whether the key stands for a verification that began after `since`.
-    pub fn has_key(&mut self, key: &[u8], since: Micros) -> Result<bool, Failure> {
-        let arguments = [column::bytea(key), column::time(since)];
+    /// Whether the key, by any of its names, stands for a verification that began after `since`.
+    pub fn has_key(&mut self, keys: &[Vec<u8>], since: Micros) -> Result<bool, Failure> {
+        let arguments = [column::byteas(keys), column::time(since)];
         Ok(!self.client.update(&self.ledger.statements.find_by_idempotency_key, Some(1), &arguments)?.is_empty())
     }
 
@@ -233,6 +244,76 @@ impl Writer<'_, '_> {
         ];
         let table = self.client.update(&self.ledger.statements.select_events, None, &arguments)?;
         table.map(|row| Event::read(&row)).collect()
+    }
+
+    /// The verifications of a recipient at a provider or route.
+    pub fn of_recipient(&mut self, provider: &str, recipient_keys: &[Vec<u8>]) -> Result<Vec<Uuid>, Failure> {
+        let arguments = [text(provider), column::byteas(recipient_keys)];
+        let table = self.client.update(&self.ledger.statements.select_of_recipient, None, &arguments)?;
+        table.map(|row| row::uuid(&row, 1)).collect()
+    }
+
+    /// Removes from these whatever leads to a person; an open one is canceled with it.
+    pub fn forget(&mut self, ids: &[Uuid]) -> Result<(), Failure> {
+        let open = self.verifications(ids)?;
+        let open = open.iter().filter(|stored| !stored.state.status.is_terminal()).map(|stored| stored.id);
+        let open: Vec<Uuid> = open.collect();
+        let statements = &self.ledger.statements;
+        for statement in [&statements.forget_verifications, &statements.forget_attempts, &statements.delete_references]
+        {
+            self.client.update(statement, None, &[uuids(ids)])?;
+        }
+        self.announce(|| open)
+    }
+
+    /// The next `most` verifications after `from` of those that began before a time, and whether each may be deleted: it
+    /// is of these providers, not on its way, and nothing has happened with it since.
+    pub fn old(
+        &mut self,
+        from: Uuid,
+        before: Micros,
+        providers: Option<&[String]>,
+        most: i64,
+    ) -> Result<Vec<(Uuid, bool)>, Failure> {
+        let providers = match providers {
+            Some(providers) => argument(providers.to_vec(), pg_sys::TEXTARRAYOID),
+            None => column::null(pg_sys::TEXTARRAYOID),
+        };
+        let arguments =
+            [uuid(from), uuid(first_id_of(before)), column::time(before), providers, argument(most, pg_sys::INT8OID)];
+        let table = self.client.update(&self.ledger.statements.select_old, None, &arguments)?;
+        table.map(|row| Ok((row::uuid(&row, 1)?, row::flag(&row, 2)?))).collect()
+    }
+
+    /// Deletes verifications with all that is on record of them.
+    pub fn delete(&mut self, ids: &[Uuid]) -> Result<(), Failure> {
+        let statements = &self.ledger.statements;
+        for statement in [&statements.delete_attempts, &statements.delete_references, &statements.delete_verifications]
+        {
+            self.client.update(statement, None, &[uuids(ids)])?;
+        }
+        Ok(())
+    }
+
+    /// When the oldest verification began.
+    pub fn oldest(&mut self) -> Result<Option<Micros>, Failure> {
+        let table = self.client.update(&self.ledger.statements.select_oldest, Some(1), &[])?;
+        Ok(table.map(|row| row::micros(&row, 1)).next().transpose()?.flatten())
+    }
+
+    /// The next `most` verifications after `from`, with what is sealed of each.
+    pub fn seals(&mut self, from: Uuid, most: i64) -> Result<Vec<Seal>, Failure> {
+        let arguments = [uuid(from), argument(most, pg_sys::INT8OID)];
+        let table = self.client.update(&self.ledger.statements.select_seals, None, &arguments)?;
+        table.map(|row| Seal::read(&row)).collect()
+    }
+
+    /// Puts other seals in the place of those that are there.
+    pub fn reseal(&mut self, seals: &[(Uuid, Vec<u8>)]) -> Result<(), Failure> {
+        let ids: Vec<Uuid> = seals.iter().map(|(id, _)| *id).collect();
+        let sealed: Vec<Vec<u8>> = seals.iter().map(|(_, sealed)| sealed.clone()).collect();
+        self.client.update(&self.ledger.statements.reseal, None, &[uuids(&ids), column::byteas(&sealed)])?;
+        Ok(())
     }
 
     /// When the newest sends through a provider began, those after `since`, `most` of them.
@@ -306,10 +387,12 @@ impl Writer<'_, '_> {
         table.map(|row| row::uuid(&row, 1)).next().transpose()
     }
 
-    /// Open verifications with something sealed, that began at or after `since`: id and when it may be erased.
-    pub fn sealed(&mut self, since: Uuid) -> Result<Vec<(Uuid, Micros)>, Failure> {
+    /// Open verifications with something sealed, that began at or after `since`: id, when it may be erased, and how the
+    /// seal begins, which tells its key.
+    pub fn sealed(&mut self, since: Uuid) -> Result<Vec<(Uuid, Micros, Vec<u8>)>, Failure> {
         let table = self.client.update(&self.ledger.statements.select_sealed, None, &[uuid(since)])?;
-        table.map(|row| Ok((row::uuid(&row, 1)?, row::micros(&row, 2)?.unwrap_or(0)))).collect()
+        let read = |row| Ok((row::uuid(&row, 1)?, row::micros(&row, 2)?.unwrap_or(0), row.get(3)?.unwrap_or_default()));
+        table.map(read).collect()
     }
 
     /// Ends those that are past their time and still open, and erases what was sealed for them. Returns the others of
@@ -322,6 +405,14 @@ impl Writer<'_, '_> {
         let table = self.client.update(&self.ledger.statements.select_sealed_of, None, &[uuids(ids)])?;
         table.map(|row| Ok((row::uuid(&row, 1)?, row::micros(&row, 2)?.unwrap_or(0)))).collect()
     }
+}
+
+/// The smallest id of a time.
+fn first_id_of(time: Micros) -> Uuid {
+    /// Postgres counts from 2000, ids from 1970.
+    const EPOCHS_APART: Micros = 946_684_800_000_000;
+    let millis = u64::try_from(time.saturating_add(EPOCHS_APART) / 1000).unwrap_or(0);
+    Uuid::from_u128(u128::from(millis) << 80)
 }
 
 /// What is asked of the record about one recipient at one provider.

@@ -7,7 +7,7 @@ use uuid::Uuid;
 use vendor::{FindBy, Operation, Outcome, Request, Secret};
 use zeroize::Zeroizing;
 
-use crate::misuse::Misuse;
+use crate::{misuse::Misuse, seal::Keys};
 
 /// From a session.
 #[derive(Debug, Serialize, Deserialize)]
@@ -17,6 +17,28 @@ pub enum Letter {
     Settle(Uuid),
     /// Give me the row of its send once that has an outcome.
     Follow(Uuid, Which),
+    /// A part of an upkeep of the record.
+    Upkeep(Upkeep),
+}
+
+/// What keeps the record in order: done in parts, so that it holds up nobody. Each reply says where the next one begins.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum Upkeep {
+    /// Deletes what began before that, of these providers (None: of all), from this verification on.
+    Purge { before: Micros, providers: Option<Vec<String>>, from: Uuid },
+    /// Removes what leads to a recipient, found by these keys, at a provider or route.
+    Forget { provider: String, recipient_keys: Vec<Vec<u8>> },
+    /// Seals under the first key what is sealed under another, from this verification on.
+    Reseal { from: Uuid },
+}
+
+/// What came of a part.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct Part {
+    /// Verifications.
+    pub count: u64,
+    /// None: it was the last.
+    pub next: Option<Uuid>,
 }
 
 /// Of several sends of one verification.
@@ -39,7 +61,12 @@ pub struct Order {
     /// None: the session found the verification terminal or queued; it answers from the record.
     pub outgoing: Option<Outgoing>,
     pub recipient_masked: Option<String>,
-    pub recipient_key: Option<Vec<u8>>,
+    /// Normalised; the worker knows it by keys alone.
+    pub recipient: Option<Secret>,
+    /// By which it is found: under each key of the key file, as it is when the intent is recorded; it is put down under the
+    /// first. Empty, where there is no recipient. Filled by the worker, in whose order all intents are.
+    #[serde(skip)]
+    pub recipient_keys: Vec<Vec<u8>>,
     pub reference: Option<String>,
     /// Sealed for `target`; replaces what was sealed for the send before.
     pub sealed: Option<Vec<u8>>,
@@ -83,17 +110,29 @@ impl Order {
         Some(next)
     }
 
+    /// By which its recipient, and that of those that may follow, is found from now on.
+    pub fn recognise(&mut self, keys: &Keys) {
+        self.recipient_keys = self.recipient.as_ref().map_or_else(Vec::new, |recipient| keys.recipients(recipient));
+        self.onward.iter_mut().for_each(|order| order.recognise(keys));
+    }
+
+    /// Under which its recipient is put down.
+    pub fn recipient_key(&self) -> Option<&[u8]> {
+        self.recipient_keys.first().map(Vec::as_slice)
+    }
+
     /// This one and those that may follow.
     pub fn with_onward(&self) -> impl Iterator<Item = &Self> + Clone {
         std::iter::once(self).chain(&self.onward)
     }
 }
 
-/// An idempotency key and the payload that it goes with, as HMACs: either may hold a number.
+/// An idempotency key and the payload that it goes with, as HMACs: either may hold a number. Under each key of the key
+/// file; they are put down under the first.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Idempotency {
-    pub key: Vec<u8>,
-    pub payload: Vec<u8>,
+    pub keys: Vec<Vec<u8>>,
+    pub payloads: Vec<Vec<u8>>,
 }
 
 /// Which verification an order is about.
@@ -121,6 +160,7 @@ pub struct Outgoing {
 pub enum Reply {
     Done(Box<Done>),
     Settled,
+    Kept(Part),
     /// The record has changed since you read it, or the worker that you asked is no more: read and ask again.
     Again,
     Refused(Misuse),

@@ -6,6 +6,7 @@ mod api;
 mod drop_watch;
 mod enqueue;
 mod idempotency;
+mod key_file;
 mod launcher;
 mod ledger;
 mod letter;
@@ -21,6 +22,7 @@ mod settings;
 mod shared_memory;
 mod statement;
 mod trigger;
+mod upkeep;
 mod worker;
 
 pgrx::pg_module_magic!(name, version);

@@ -80,7 +80,10 @@ impl Misuse {
 
     /// The tables are not there.
     pub fn not_installed() -> Self {
-        Self::undefined("the extension is not installed in this database", "CREATE EXTENSION otp_gateway.")
+        Self::undefined(
+            "the extension is not installed in this database, or its tables are of an older version than the library",
+            "CREATE EXTENSION otp_gateway; or, after installing a new version, ALTER EXTENSION otp_gateway UPDATE.",
+        )
     }
 
     /// What happened, without the prefix and the hint.
@@ -98,6 +101,13 @@ impl Misuse {
     pub fn at(mut self, place: &str) -> Self {
         self.message = format!("{place}: {}", self.message);
         self
+    }
+
+    /// To the server's log, where nobody has called.
+    pub fn warn(self) {
+        ErrorReport::new(PgSqlErrorCode::ERRCODE_WARNING, format!("otp_gateway: {}", self.message), "otp_gateway")
+            .set_hint(self.hint)
+            .report(PgLogLevel::WARNING);
     }
 
     /// Ends the statement.

@@ -12,7 +12,7 @@ use crate::{
     letter::{Order, Outgoing, Target},
     misuse::Misuse,
     provider::{Account, Provider, UNROUTED, micros},
-    seal::Key,
+    seal::{Keys, Place},
 };
 
 /// One operation as its caller means it.
@@ -59,7 +59,7 @@ pub struct Recorded<'a> {
 }
 
 impl Wanted<'_> {
-    pub fn order(&self, provider: &Provider, key: &Key) -> Result<Order, Misuse> {
+    pub fn order(&self, provider: &Provider, keys: &Keys) -> Result<Order, Misuse> {
         let mut order = Order {
             vendor: provider.dialect.name.to_owned(),
             code_lifetime: provider.options.code_lifetime.map(micros),
@@ -74,7 +74,7 @@ impl Wanted<'_> {
                 return Ok(order);
             }
             if let Some(sealed) = recorded.sealed {
-                known = key.open(self.verification, sealed)?;
+                known = keys.open(&Place::Verification(self.verification), sealed)?;
             }
             if let Some(reference) = recorded.reference {
                 known.insert("reference".to_owned(), Value::String(reference.to_owned()));
@@ -89,14 +89,14 @@ impl Wanted<'_> {
         }
         // A cancel or a verify of what is already sealed changes nothing about it.
         if self.recorded.is_none() || self.operation == Operation::Resend {
-            order.sealed = Some(key.seal(self.verification, &prepared.keep));
+            order.sealed = Some(keys.seal(&Place::Verification(self.verification), &prepared.keep));
         }
-        order.recipient_key = prepared.recipient.as_ref().map(|recipient| key.recipient(recipient));
         order.recipient_masked = prepared.recipient_masked;
         order.reference = prepared.reference;
         order.code_lifetime = prepared.code_lifetime.map(micros).or(order.code_lifetime);
         order.max_checks = prepared.max_checks.unwrap_or(order.max_checks);
-        let recipient = prepared.recipient.as_ref().map(Secret::reveal);
+        order.recipient = prepared.recipient;
+        let recipient = order.recipient.as_ref().map(Secret::reveal);
         let numbers = provider.options.test_numbers.as_ref();
         if let Some(code) = recipient.and_then(|recipient| numbers?.code_of(recipient)) {
             order.is_test = true;
@@ -134,7 +134,8 @@ impl Wanted<'_> {
             created_by: self.created_by.to_owned(),
             outgoing: None,
             recipient_masked: None,
-            recipient_key: None,
+            recipient: None,
+            recipient_keys: Vec::new(),
             reference: None,
             sealed: None,
             code_lifetime: None,
@@ -152,13 +153,13 @@ impl Wanted<'_> {
 
     /// The send through whatever a name stands for: of a route through each of its providers that can take the
     /// payload. A field that one of them does not know is for the others.
-    pub fn send(&self, account: &Account, key: &Key) -> Result<Order, Misuse> {
+    pub fn send(&self, account: &Account, keys: &Keys) -> Result<Order, Misuse> {
         let mut orders = Vec::new();
         let mut refusal = None;
         for member in &account.members {
             let payload = payload_for(member, account, self.payload);
             let attempt = if orders.is_empty() { self.attempt } else { Uuid::now_v7() };
-            match (Wanted { payload: &payload, attempt, ..*self }).order(member, key) {
+            match (Wanted { payload: &payload, attempt, ..*self }).order(member, keys) {
                 Ok(mut order) => {
                     order.route.clone_from(&account.route);
                     orders.push(order);

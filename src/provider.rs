@@ -3,8 +3,11 @@
 mod account;
 mod catalog;
 mod effective;
+mod memory;
 mod option_value;
 mod options;
+mod ownership;
+mod recipient;
 mod user_mapping;
 mod validator;
 
@@ -17,7 +20,10 @@ use policy::{Micros, Reason, Rules};
 use vendor::{Dialect, Secret};
 
 pub use account::{Account, is_route};
+pub use memory::longest_memory;
 pub use option_value::micros;
+pub use ownership::{must_own, owned};
+pub use recipient::recipients;
 
 use crate::misuse::Misuse;
 
@@ -52,12 +58,7 @@ impl Provider {
     fn find_member(name: &str, role: pg_sys::Oid) -> Result<Self, Misuse> {
         let Some(server) = catalog::server(name) else { return Err(no_such_provider(name)) };
         let wrapper = catalog::wrapper_name(server.wrapper);
-        let Some(dialect) = dialect_of(&wrapper) else {
-            return Err(Misuse::undefined(
-                format!("foreign server \"{}\" is not a provider: its foreign data wrapper is {wrapper}", shown(name)),
-                format!("Use a server of one of {}.", wrappers()),
-            ));
-        };
+        let dialect = dialect_of(&wrapper).ok_or_else(|| not_a_provider(name, &wrapper))?;
         let options = ServerOptions::parse(dialect, &server.options)?;
         let credentials = credentials(dialect, name, &options, catalog::user_mapping(role, server.oid))?;
         Ok(Self { server: server.oid, name: name.to_owned(), dialect, options, credentials })
@@ -118,6 +119,13 @@ fn no_such_provider(name: &str) -> Misuse {
     Misuse::undefined(
         format!("provider \"{}\" does not exist", shown(name)),
         "A provider is a foreign server: CREATE SERVER ... FOREIGN DATA WRAPPER otp_ideamart OPTIONS (...); \\des in psql lists them.",
+    )
+}
+
+fn not_a_provider(name: &str, wrapper: &str) -> Misuse {
+    Misuse::undefined(
+        format!("foreign server \"{}\" is not a provider: its foreign data wrapper is {wrapper}", shown(name)),
+        format!("Use a server of one of {}.", wrappers()),
     )
 }
 

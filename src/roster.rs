@@ -35,6 +35,8 @@ struct Entry {
     leave: AtomicU32,
     /// A transaction that enqueued has committed since the worker looked last.
     queued: AtomicU32,
+    /// A key was added since the worker looked last.
+    new_key: AtomicU32,
 }
 
 #[repr(C)]
@@ -134,6 +136,21 @@ pub fn tell_of_queued(database: pg_sys::Oid) {
 /// Whether there may be something new in the queue of this database; asked once.
 pub fn was_told_of_queued(database: pg_sys::Oid) -> bool {
     find(database).is_some_and(|entry| entry.queued.swap(0, SeqCst) != 0)
+}
+
+/// Tells every worker that a key was added; one that is yet to come looks at its start.
+pub fn tell_of_new_key() {
+    for database in at(Stage::Running) {
+        if let Some(entry) = find(database) {
+            entry.new_key.store(1, SeqCst);
+        }
+        wake(database);
+    }
+}
+
+/// Whether a key was added; asked once.
+pub fn was_told_of_new_key(database: pg_sys::Oid) -> bool {
+    find(database).is_some_and(|entry| entry.new_key.swap(0, SeqCst) != 0)
 }
 
 /// Asks for a worker and wakes the launcher. False: the roster is full.

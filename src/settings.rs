@@ -14,12 +14,13 @@ static KEY_FILE: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::ne
 static MAX_TRIES: GucSetting<i32> = GucSetting::<i32>::new(5);
 static QUEUE_MAX_AGE: GucSetting<i32> = GucSetting::<i32>::new(600);
 static MAX_SENDS_PER_TRANSACTION: GucSetting<i32> = GucSetting::<i32>::new(1000);
+static RETENTION: GucSetting<i32> = GucSetting::<i32>::new(90 * 86_400);
 static NOTIFY: GucSetting<bool> = GucSetting::<bool>::new(false);
 
 pub fn init() {
     GucRegistry::define_string_guc(
         c"otp_gateway.key_file",
-        c"The file with the key that seals what is kept of open verifications.",
+        c"The file with the keys, one in a line: the first seals what is kept of open verifications, all open it.",
         c"Relative to the data directory. Made on first start, mode 0600. Keep a copy apart from your backups of the database.",
         &KEY_FILE,
         GucContext::Postmaster,
@@ -54,6 +55,16 @@ pub fn init() {
         i32::MAX,
         GucContext::Suset,
         GucFlags::empty(),
+    );
+    GucRegistry::define_int_guc(
+        c"otp_gateway.retention",
+        c"How long verifications and their attempts are kept; 0 keeps all.",
+        c"Never shorter than what limits and idempotency keys look back on.",
+        &RETENTION,
+        0,
+        i32::MAX,
+        GucContext::Sighup,
+        GucFlags::UNIT_S,
     );
     GucRegistry::define_bool_guc(
         c"otp_gateway.notify",
@@ -95,10 +106,23 @@ pub fn notify() -> bool {
     NOTIFY.get()
 }
 
+/// `otp_gateway.retention`; None: everything is kept.
+pub fn retention() -> Option<Micros> {
+    Some(Micros::from(RETENTION.get()) * 1_000_000).filter(|retention| *retention > 0)
+}
+
 /// `otp_gateway.key_file`, absolute.
 pub fn key_file() -> PathBuf {
-    let name = KEY_FILE.get().unwrap_or_default();
+    in_data_directory(&KEY_FILE.get().unwrap_or_default().to_string_lossy())
+}
+
+/// Where the id of the key is noted that sealed last: with the data, which it belongs to, wherever the keys are.
+pub fn key_note() -> PathBuf {
+    in_data_directory("otp_gateway.key_id")
+}
+
+fn in_data_directory(name: &str) -> PathBuf {
     // SAFETY: DataDir is set once at server start and is a C string for the life of the process.
     let data_directory = unsafe { std::ffi::CStr::from_ptr(pgrx::pg_sys::DataDir) };
-    Path::new(&*data_directory.to_string_lossy()).join(&*name.to_string_lossy())
+    Path::new(&*data_directory.to_string_lossy()).join(name)
 }

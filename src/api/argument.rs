@@ -85,6 +85,11 @@ impl Arguments {
         })
     }
 
+    /// Text that nobody may see.
+    pub fn secret(&self, number: usize, name: &str) -> Result<Secret, Misuse> {
+        self.text(number, name).map(Secret::new)
+    }
+
     /// None: null, or a function of an older version without this argument.
     pub fn optional_text(&self, number: usize, name: &str) -> Result<Option<String>, Misuse> {
         if number >= self.count() || self.datum(number).is_none() {

@@ -35,6 +35,8 @@ impl Recorded {
 /// What an idempotency key stands for.
 pub struct Keyed {
     pub id: Uuid,
+    /// Under which of the key's names it was found.
+    pub key: usize,
     pub payload_hash: Vec<u8>,
 }
 
@@ -76,11 +78,24 @@ pub fn verification(id: Uuid) -> Result<Recorded, Misuse> {
     })
 }
 
-/// The verification that an idempotency key stands for: the latest since then.
-pub fn find_by_key(key: &[u8], since: Micros) -> Result<Option<Keyed>, Misuse> {
-    let keys = [equal(column::IDEMPOTENCY_KEY, pg_sys::F_BYTEAEQ, key.into_datum())];
+/// The verification that an idempotency key, by any of its names, stands for: the latest since then.
+pub fn find_by_key(names: &[Vec<u8>], since: Micros) -> Result<Option<Keyed>, Misuse> {
     let mut latest: Option<(Keyed, String)> = None;
-    scan(Some(c"verification_idempotency_key_idx"), keys, |row| {
+    for (key, name) in names.iter().enumerate() {
+        find_by_name(key, name, since, &mut latest)?;
+    }
+    match latest {
+        Some((_, created_by)) if !may_act_for(&created_by) => Err(Misuse::forbidden(
+            "idempotency_key is in use at this provider by another role",
+            "Choose keys that are unique to your application.",
+        )),
+        found => Ok(found.map(|(keyed, _)| keyed)),
+    }
+}
+
+fn find_by_name(key: usize, name: &[u8], since: Micros, latest: &mut Option<(Keyed, String)>) -> Result<(), Misuse> {
+    let wanted = [equal(column::IDEMPOTENCY_KEY, pg_sys::F_BYTEAEQ, name.into_datum())];
+    scan(Some(c"verification_idempotency_key_idx"), wanted, |row| {
         // SAFETY: the columns are of these types.
         let (id, created_at, payload_hash, created_by) = unsafe {
             (
@@ -92,16 +107,9 @@ pub fn find_by_key(key: &[u8], since: Micros) -> Result<Option<Keyed>, Misuse> {
         };
         let id = id.map_or(Uuid::nil(), |id| Uuid::from_bytes(*id.as_bytes()));
         if created_at > since && latest.as_ref().is_none_or(|(other, _)| other.id < id) {
-            latest = Some((Keyed { id, payload_hash }, created_by));
+            *latest = Some((Keyed { id, key, payload_hash }, created_by));
         }
-    })?;
-    match latest {
-        Some((_, created_by)) if !may_act_for(&created_by) => Err(Misuse::forbidden(
-            "idempotency_key is in use at this provider by another role",
-            "Choose keys that are unique to your application.",
-        )),
-        found => Ok(found.map(|(keyed, _)| keyed)),
-    }
+    })
 }
 
 fn by_id(id: Uuid) -> Result<Option<(Recorded, String)>, Misuse> {
@@ -170,7 +178,7 @@ fn scan<const N: usize>(
     // transaction that stays open does not hold up DROP EXTENSION.
     unsafe {
         let schema = pg_sys::get_namespace_oid(c"otp_gateway".as_ptr(), true);
-        let table = pg_sys::get_relname_relid(c"verification".as_ptr(), schema);
+        let table = pg_sys::get_relname_relid(c"verification_record".as_ptr(), schema);
         if table == pg_sys::InvalidOid {
             return Err(Misuse::not_installed());
         }

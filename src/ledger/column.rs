@@ -13,6 +13,10 @@ pub fn argument<T: IntoDatum>(value: T, of: pg_sys::Oid) -> DatumWithOid<'static
     unsafe { DatumWithOid::new(value, of) }
 }
 
+pub fn null(of: pg_sys::Oid) -> DatumWithOid<'static> {
+    DatumWithOid::null_oid(of)
+}
+
 pub fn uuids(values: &[Uuid]) -> DatumWithOid<'static> {
     argument(values.iter().copied().map(pg_uuid).collect::<Vec<_>>(), pg_sys::UUIDARRAYOID)
 }
@@ -25,8 +29,8 @@ pub fn text(value: &str) -> DatumWithOid<'static> {
     argument(value.to_owned(), pg_sys::TEXTOID)
 }
 
-pub fn bytea(value: &[u8]) -> DatumWithOid<'static> {
-    argument(value.to_vec(), pg_sys::BYTEAOID)
+pub fn byteas(values: &[Vec<u8>]) -> DatumWithOid<'static> {
+    argument(values.to_vec(), pg_sys::BYTEAARRAYOID)
 }
 
 pub fn time(value: Micros) -> DatumWithOid<'static> {

@@ -13,11 +13,12 @@ use uuid::Uuid;
 use super::{
     NewVerification,
     column::{argument, pg_uuid, text, time, uuids},
+    owner::ActsAs,
 };
 use crate::misuse::Misuse;
 
 const INSERT: &str = "
-    INSERT INTO otp_gateway.verification
+    INSERT INTO otp_gateway.verification_record
         (id, provider, vendor, status, recipient_masked, recipient_key, reference, created_by, created_at, send_count,
          check_count, max_checks, sealed, idempotency_key, payload_hash, is_test, route)
     VALUES ($1, $2, $3, 'queued', $4, $5, $6, pg_catalog.name($7), $8, 0, 0, $9, $10, $11, $12, $13, $14)";
@@ -58,8 +59,8 @@ pub fn insert_queued(row: NewVerification) -> Result<(), Misuse> {
         time(row.created_at),
         argument(max_checks, TYPES[8]),
         optional(row.sealed, TYPES[9]),
-        optional(row.idempotency.as_ref().map(|one| one.key.clone()), TYPES[10]),
-        optional(row.idempotency.map(|one| one.payload), TYPES[11]),
+        optional(row.idempotency.as_ref().and_then(|one| one.keys.first().cloned()), TYPES[10]),
+        optional(row.idempotency.and_then(|one| one.payloads.into_iter().next()), TYPES[11]),
         argument(row.is_test, TYPES[12]),
         optional(row.route, TYPES[13]),
     ];
@@ -81,7 +82,7 @@ pub fn take_back(ids: &[Uuid]) -> Result<(), Misuse> {
     // SAFETY: before the COMMIT no statement runs that would have one; popped below, or by the abort.
     unsafe { pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot()) };
     let taken: Result<(), SpiError> = Spi::connect_mut(|client| {
-        let delete = "DELETE FROM otp_gateway.verification WHERE id OPERATOR(pg_catalog.=) ANY ($1)";
+        let delete = "DELETE FROM otp_gateway.verification_record WHERE id OPERATOR(pg_catalog.=) ANY ($1)";
         client.update(delete, None, &[uuids(ids)]).map(|_| ())
     });
     // SAFETY: pushed above.
@@ -92,44 +93,4 @@ pub fn take_back(ids: &[Uuid]) -> Result<(), Misuse> {
 fn optional<T: IntoDatum>(value: Option<T>, of: pg_sys::Oid) -> DatumWithOid<'static> {
     // SAFETY: `of` is T's type, at each call above; the datum is a copy.
     unsafe { DatumWithOid::new(value, of) }
-}
-
-/// Acts with the rights of another role, until dropped.
-struct ActsAs {
-    role: pg_sys::Oid,
-    context: i32,
-}
-
-impl ActsAs {
-    fn act_as(role: pg_sys::Oid) -> Self {
-        let mut before = Self { role: pg_sys::InvalidOid, context: 0 };
-        // SAFETY: what is changed is put back on drop, and by an abort.
-        unsafe {
-            pg_sys::GetUserIdAndSecContext(&mut before.role, &mut before.context);
-            pg_sys::SetUserIdAndSecContext(role, before.context | pg_sys::SECURITY_LOCAL_USERID_CHANGE as i32);
-        }
-        before
-    }
-
-    fn owner_of_the_record() -> Result<Self, Misuse> {
-        // SAFETY: look-ups in the catalog; the table is closed again.
-        unsafe {
-            let schema = pg_sys::get_namespace_oid(c"otp_gateway".as_ptr(), true);
-            let table = pg_sys::get_relname_relid(c"verification".as_ptr(), schema);
-            if table == pg_sys::InvalidOid {
-                return Err(Misuse::not_installed());
-            }
-            let relation = pg_sys::table_open(table, pg_sys::RowExclusiveLock as pg_sys::LOCKMODE);
-            let owner = (*(*relation).rd_rel).relowner;
-            pg_sys::table_close(relation, pg_sys::NoLock as pg_sys::LOCKMODE);
-            Ok(Self::act_as(owner))
-        }
-    }
-}
-
-impl Drop for ActsAs {
-    fn drop(&mut self) {
-        // SAFETY: what was there before.
-        unsafe { pg_sys::SetUserIdAndSecContext(self.role, self.context) };
-    }
 }

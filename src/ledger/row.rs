@@ -91,6 +91,13 @@ pub struct QueuedLetter {
     pub route: Option<String>,
 }
 
+/// What is sealed of one.
+pub struct Seal {
+    pub id: Uuid,
+    pub is_queued: bool,
+    pub sealed: Option<Vec<u8>>,
+}
+
 /// What counts of one recipient at one provider.
 pub struct Event {
     /// Of the question, from 1.
@@ -122,6 +129,10 @@ fn count(row: &SpiHeapTupleData, column: usize) -> Result<u32, Failure> {
 pub fn uuid(row: &SpiHeapTupleData, column: usize) -> Result<Uuid, Failure> {
     let uuid: Option<pgrx::datum::Uuid> = value(row, column)?;
     Ok(uuid.map_or(Uuid::nil(), |uuid| Uuid::from_bytes(*uuid.as_bytes())))
+}
+
+pub fn flag(row: &SpiHeapTupleData, column: usize) -> Result<bool, Failure> {
+    Ok(value(row, column)?.unwrap_or(false))
 }
 
 pub fn micros(row: &SpiHeapTupleData, column: usize) -> Result<Option<Micros>, Failure> {
@@ -182,6 +193,12 @@ impl QueuedLetter {
             sealed: value(row, 13)?.unwrap_or_default(),
             route: value(row, 14)?,
         })
+    }
+}
+
+impl Seal {
+    pub fn read(row: &SpiHeapTupleData) -> Result<Self, Failure> {
+        Ok(Self { id: uuid(row, 1)?, is_queued: flag(row, 2)?, sealed: value(row, 3)? })
     }
 }
 

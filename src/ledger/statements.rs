@@ -27,14 +27,14 @@ macro_rules! statements {
 // Rows come as one array of the table's own row type: Postgres takes it apart once, where an array for each column
 // would be taken apart, stored and put together again.
 statements! {
-    insert_verifications(record::rows_of(c"verification"))
-      "INSERT INTO otp_gateway.verification SELECT n.* FROM pg_catalog.unnest($1) AS n"
+    insert_verifications(record::rows_of(c"verification_record"))
+      "INSERT INTO otp_gateway.verification_record SELECT n.* FROM pg_catalog.unnest($1) AS n"
 
-    insert_attempts(record::rows_of(c"attempt"))
-      "INSERT INTO otp_gateway.attempt SELECT n.* FROM pg_catalog.unnest($1) AS n"
+    insert_attempts(record::rows_of(c"attempt_record"))
+      "INSERT INTO otp_gateway.attempt_record SELECT n.* FROM pg_catalog.unnest($1) AS n"
 
-    update_verifications(record::rows_of(c"verification"))
-      "UPDATE otp_gateway.verification AS v
+    update_verifications(record::rows_of(c"verification_record"))
+      "UPDATE otp_gateway.verification_record AS v
        SET status = n.status, reference = n.reference, expires_at = n.expires_at, approved_at = n.approved_at,
            send_count = n.send_count, check_count = n.check_count,
            provider = coalesce(n.provider, v.provider), vendor = coalesce(n.vendor, v.vendor),
@@ -43,8 +43,8 @@ statements! {
        FROM pg_catalog.unnest($1) AS n
        WHERE v.id OPERATOR(pg_catalog.=) n.id"
 
-    complete_attempts(record::rows_of(c"attempt"))
-      "UPDATE otp_gateway.attempt AS a
+    complete_attempts(record::rows_of(c"attempt_record"))
+      "UPDATE otp_gateway.attempt_record AS a
        SET outcome = n.outcome, http_status = n.http_status, vendor_code = n.vendor_code,
            vendor_message = n.vendor_message, response = n.response, finished_at = n.finished_at
        FROM pg_catalog.unnest($1) AS n
@@ -56,40 +56,40 @@ statements! {
     select_verifications(pg_sys::UUIDARRAYOID)
       "SELECT id, status, reference, expires_at, approved_at, send_count, check_count, max_checks,
               created_at
-       FROM otp_gateway.verification WHERE id OPERATOR(pg_catalog.=) ANY ($1)"
+       FROM otp_gateway.verification_record WHERE id OPERATOR(pg_catalog.=) ANY ($1)"
 
     find_by_reference(pg_sys::TEXTOID, pg_sys::TEXTOID)
       "SELECT verification_id FROM otp_gateway.reference
        WHERE provider OPERATOR(pg_catalog.=) $1 AND reference OPERATOR(pg_catalog.=) $2
        ORDER BY verification_id DESC"
 
-    find_by_recipient(pg_sys::TEXTOID, pg_sys::BYTEAOID)
-      "SELECT id FROM otp_gateway.verification
-       WHERE provider OPERATOR(pg_catalog.=) $1 AND recipient_key OPERATOR(pg_catalog.=) $2
+    find_by_recipient(pg_sys::TEXTOID, pg_sys::BYTEAARRAYOID)
+      "SELECT id FROM otp_gateway.verification_record
+       WHERE provider OPERATOR(pg_catalog.=) $1 AND recipient_key OPERATOR(pg_catalog.=) ANY ($2)
        ORDER BY id DESC"
 
     select_in_flight(pg_sys::UUIDOID)
       "SELECT id, verification_id, operation, outcome, vendor_code, vendor_message, response::text, reason
-       FROM otp_gateway.attempt WHERE id OPERATOR(pg_catalog.>=) $1 AND outcome IS NULL"
+       FROM otp_gateway.attempt_record WHERE id OPERATOR(pg_catalog.>=) $1 AND outcome IS NULL"
 
     select_attempt(pg_sys::UUIDOID)
       "SELECT id, verification_id, operation, outcome, vendor_code, vendor_message, response::text, reason
-       FROM otp_gateway.attempt WHERE id OPERATOR(pg_catalog.=) $1"
+       FROM otp_gateway.attempt_record WHERE id OPERATOR(pg_catalog.=) $1"
 
     select_last_attempt()
-      "SELECT id FROM otp_gateway.attempt ORDER BY id DESC"
+      "SELECT id FROM otp_gateway.attempt_record ORDER BY id DESC"
 
     select_sealed(pg_sys::UUIDOID)
-      "SELECT id, coalesce(expires_at, created_at OPERATOR(pg_catalog.+) interval '1 day')
-       FROM otp_gateway.verification
+      "SELECT id, coalesce(expires_at, created_at OPERATOR(pg_catalog.+) interval '1 day'), pg_catalog.substr(sealed, 1, 4)
+       FROM otp_gateway.verification_record
        WHERE id OPERATOR(pg_catalog.>=) $1 AND sealed IS NOT NULL AND status OPERATOR(pg_catalog.<>) 'queued'"
 
     select_sealed_of(pg_sys::UUIDARRAYOID)
       "SELECT id, coalesce(expires_at, created_at OPERATOR(pg_catalog.+) interval '1 day')
-       FROM otp_gateway.verification WHERE id OPERATOR(pg_catalog.=) ANY ($1) AND sealed IS NOT NULL"
+       FROM otp_gateway.verification_record WHERE id OPERATOR(pg_catalog.=) ANY ($1) AND sealed IS NOT NULL"
 
     expire(pg_sys::UUIDARRAYOID, pg_sys::TIMESTAMPTZOID)
-      "UPDATE otp_gateway.verification SET status = 'expired', sealed = NULL
+      "UPDATE otp_gateway.verification_record SET status = 'expired', sealed = NULL
        WHERE id OPERATOR(pg_catalog.=) ANY ($1) AND sealed IS NOT NULL
          AND status OPERATOR(pg_catalog.<>) 'queued'
          AND coalesce(expires_at, created_at OPERATOR(pg_catalog.+) interval '1 day') OPERATOR(pg_catalog.<=) $2
@@ -100,7 +100,7 @@ statements! {
       "SELECT pg_catalog.pg_snapshot_xmin(pg_catalog.pg_current_snapshot())"
 
     select_queued(pg_sys::XID8OID, pg_sys::UUIDOID)
-      "SELECT enqueued, id, provider, created_at FROM otp_gateway.verification
+      "SELECT enqueued, id, provider, created_at FROM otp_gateway.verification_record
        WHERE ROW(enqueued, id) OPERATOR(pg_catalog.>) ROW($1, $2) AND enqueued IS NOT NULL
          AND status OPERATOR(pg_catalog.=) 'queued'
        ORDER BY enqueued, id"
@@ -109,13 +109,13 @@ statements! {
     select_letters(pg_sys::UUIDARRAYOID)
       "SELECT id, status, reference, expires_at, approved_at, send_count, check_count, max_checks,
               created_at, provider, vendor, created_by::text, sealed, route
-       FROM otp_gateway.verification
+       FROM otp_gateway.verification_record
        WHERE id OPERATOR(pg_catalog.=) ANY ($1) AND status OPERATOR(pg_catalog.=) 'queued'
        FOR NO KEY UPDATE SKIP LOCKED"
 
     select_send(pg_sys::UUIDOID, pg_sys::BOOLOID)
       "SELECT id, verification_id, operation, outcome, vendor_code, vendor_message, response::text, reason
-       FROM otp_gateway.attempt
+       FROM otp_gateway.attempt_record
        WHERE verification_id OPERATOR(pg_catalog.=) $1 AND (operation OPERATOR(pg_catalog.=) 'send' OR $2 AND operation OPERATOR(pg_catalog.=) 'resend')
        ORDER BY id DESC"
 
@@ -126,7 +126,7 @@ statements! {
                        pg_catalog.unnest($5))
             WITH ORDINALITY AS n(provider, recipient_key, is_check, since, most, question)
        CROSS JOIN LATERAL (
-           SELECT a.operation, a.outcome, a.started_at FROM otp_gateway.attempt AS a
+           SELECT a.operation, a.outcome, a.started_at FROM otp_gateway.attempt_record AS a
            WHERE a.recipient_key OPERATOR(pg_catalog.=) n.recipient_key AND a.provider OPERATOR(pg_catalog.=) n.provider
              AND a.started_at OPERATOR(pg_catalog.>) n.since AND a.reason IS NULL
              AND CASE WHEN n.is_check
@@ -138,18 +138,70 @@ statements! {
            ORDER BY a.started_at DESC LIMIT n.most) AS e"
 
     select_provider_sends(pg_sys::TEXTOID, pg_sys::TIMESTAMPTZOID, pg_sys::INT8OID)
-      "SELECT started_at FROM otp_gateway.attempt
+      "SELECT started_at FROM otp_gateway.attempt_record
        WHERE provider OPERATOR(pg_catalog.=) $1 AND started_at OPERATOR(pg_catalog.>) $2 AND reason IS NULL
          AND recipient_key IS NOT NULL AND operation IN ('send', 'resend') AND (outcome IS NULL OR outcome IN ('sent', 'unknown'))
        ORDER BY started_at DESC LIMIT $3"
 
-    find_by_idempotency_key(pg_sys::BYTEAOID, pg_sys::TIMESTAMPTZOID)
-      "SELECT id FROM otp_gateway.verification
-       WHERE idempotency_key OPERATOR(pg_catalog.=) $1 AND created_at OPERATOR(pg_catalog.>) $2"
+    find_by_idempotency_key(pg_sys::BYTEAARRAYOID, pg_sys::TIMESTAMPTZOID)
+      "SELECT id FROM otp_gateway.verification_record
+       WHERE idempotency_key OPERATOR(pg_catalog.=) ANY ($1) AND created_at OPERATOR(pg_catalog.>) $2"
 
     select_sending(pg_sys::UUIDOID)
-      "SELECT id FROM otp_gateway.verification
+      "SELECT id FROM otp_gateway.verification_record
        WHERE id OPERATOR(pg_catalog.>=) $1 AND status OPERATOR(pg_catalog.=) 'sending'"
+
+    select_of_recipient(pg_sys::TEXTOID, pg_sys::BYTEAARRAYOID)
+      "SELECT id FROM otp_gateway.verification_record
+       WHERE recipient_key OPERATOR(pg_catalog.=) ANY ($2)
+         AND (provider OPERATOR(pg_catalog.=) $1 OR route OPERATOR(pg_catalog.=) $1)"
+
+    forget_verifications(pg_sys::UUIDARRAYOID)
+      "UPDATE otp_gateway.verification_record
+       SET recipient_masked = NULL, recipient_key = NULL, reference = NULL, idempotency_key = NULL, payload_hash = NULL,
+           sealed = NULL,
+           status = CASE WHEN status IN ('approved', 'canceled', 'expired', 'max_attempts_reached', 'failed', 'blocked')
+                         THEN status ELSE 'canceled' END
+       WHERE id OPERATOR(pg_catalog.=) ANY ($1)"
+
+    // An empty key is nobody's, and still counts for provider_limit: the bill was run up.
+    forget_attempts(pg_sys::UUIDARRAYOID)
+      "UPDATE otp_gateway.attempt_record
+       SET recipient_key = CASE WHEN recipient_key IS NOT NULL THEN ''::pg_catalog.bytea END, vendor_message = NULL,
+           response = NULL
+       WHERE verification_id OPERATOR(pg_catalog.=) ANY ($1)"
+
+    // So many are looked at, not found: a page takes the same time whoever asks.
+    select_old(pg_sys::UUIDOID, pg_sys::UUIDOID, pg_sys::TIMESTAMPTZOID, pg_sys::TEXTARRAYOID, pg_sys::INT8OID)
+      "SELECT v.id,
+              v.created_at OPERATOR(pg_catalog.<) $3 AND v.status NOT IN ('queued', 'sending')
+              AND ($4 IS NULL OR v.provider OPERATOR(pg_catalog.=) ANY ($4) OR coalesce(v.route OPERATOR(pg_catalog.=) ANY ($4), false))
+              AND NOT EXISTS (SELECT FROM otp_gateway.attempt_record AS a
+                              WHERE a.verification_id OPERATOR(pg_catalog.=) v.id AND a.started_at OPERATOR(pg_catalog.>=) $3)
+       FROM (SELECT * FROM otp_gateway.verification_record
+             WHERE id OPERATOR(pg_catalog.>) $1 AND id OPERATOR(pg_catalog.<) $2 ORDER BY id LIMIT $5) AS v
+       ORDER BY v.id"
+
+    delete_verifications(pg_sys::UUIDARRAYOID)
+      "DELETE FROM otp_gateway.verification_record WHERE id OPERATOR(pg_catalog.=) ANY ($1)"
+
+    delete_attempts(pg_sys::UUIDARRAYOID)
+      "DELETE FROM otp_gateway.attempt_record WHERE verification_id OPERATOR(pg_catalog.=) ANY ($1)"
+
+    delete_references(pg_sys::UUIDARRAYOID)
+      "DELETE FROM otp_gateway.reference WHERE verification_id OPERATOR(pg_catalog.=) ANY ($1)"
+
+    select_oldest()
+      "SELECT created_at FROM otp_gateway.verification_record ORDER BY id"
+
+    select_seals(pg_sys::UUIDOID, pg_sys::INT8OID)
+      "SELECT id, status OPERATOR(pg_catalog.=) 'queued', sealed FROM otp_gateway.verification_record
+       WHERE id OPERATOR(pg_catalog.>) $1 ORDER BY id LIMIT $2"
+
+    reseal(pg_sys::UUIDARRAYOID, pg_sys::BYTEAARRAYOID)
+      "UPDATE otp_gateway.verification_record AS v SET sealed = n.sealed
+       FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2)) AS n (id, sealed)
+       WHERE v.id OPERATOR(pg_catalog.=) n.id"
 
     open_breaker(pg_sys::OIDOID, pg_sys::TIMESTAMPTZOID)
       "INSERT INTO otp_gateway.breaker (server, open_until) VALUES ($1, $2)
@@ -164,5 +216,5 @@ statements! {
     announce(pg_sys::UUIDARRAYOID)
       "SELECT pg_catalog.pg_notify('otp_gateway', pg_catalog.json_build_object(
               'id', id, 'provider', provider, 'status', status)::text)
-       FROM otp_gateway.verification WHERE id OPERATOR(pg_catalog.=) ANY ($1)"
+       FROM otp_gateway.verification_record WHERE id OPERATOR(pg_catalog.=) ANY ($1)"
 }

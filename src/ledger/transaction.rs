@@ -116,11 +116,12 @@ unsafe fn commit(durability: Durability) {
     }
 }
 
-/// Takes the lock that writing takes, so that the extension cannot be dropped in between.
+/// Takes the lock that writing takes, so that the extension cannot be dropped in between: of the table that has had its
+/// name in every version.
 fn tables_are_there() -> Result<(), Failure> {
     // SAFETY: look-ups in a transaction; the lock goes with it.
     unsafe {
-        let name = pg_sys::makeRangeVar(c"otp_gateway".as_ptr().cast_mut(), c"attempt".as_ptr().cast_mut(), -1);
+        let name = pg_sys::makeRangeVar(c"otp_gateway".as_ptr().cast_mut(), c"reference".as_ptr().cast_mut(), -1);
         let found = pg_sys::RangeVarGetRelidExtended(
             name,
             pg_sys::RowExclusiveLock as pg_sys::LOCKMODE,

@@ -60,7 +60,7 @@ fn may_use_named(name: &str, role: pg_sys::Oid) -> Result<(), Misuse> {
 }
 
 /// The options of the route of that name; none if it is not a route.
-fn route_of(name: &str) -> Result<Option<RouteOptions>, Misuse> {
+pub fn route_of(name: &str) -> Result<Option<RouteOptions>, Misuse> {
     let Some(server) = catalog::server(name) else { return Ok(None) };
     if catalog::wrapper_name(server.wrapper) != ROUTE {
         return Ok(None);

@@ -7,25 +7,51 @@ use pgrx::{PgList, pg_sys};
 /// A foreign server as the catalog has it.
 pub struct Server {
     pub oid: pg_sys::Oid,
+    pub name: String,
+    pub owner: pg_sys::Oid,
     pub wrapper: pg_sys::Oid,
     pub options: Vec<(String, String)>,
 }
 
 pub fn server_of(oid: pg_sys::Oid) -> Option<Server> {
     // SAFETY: a look-up by OID; a server that is found is a palloc'ed copy, good until its memory context ends.
-    unsafe {
-        let server = pg_sys::GetForeignServerExtended(oid, pg_sys::FSV_MISSING_OK as _).as_ref()?;
-        Some(Server { oid, wrapper: server.fdwid, options: options(server.options) })
-    }
+    unsafe { pg_sys::GetForeignServerExtended(oid, pg_sys::FSV_MISSING_OK as _).as_ref().map(|server| read(server)) }
 }
 
 pub fn server(name: &str) -> Option<Server> {
     let name = CString::new(name).ok()?;
     // SAFETY: the name is a C string; a server that is found is a palloc'ed copy, good until its memory context ends.
+    unsafe { pg_sys::GetForeignServerByName(name.as_ptr(), true).as_ref().map(|server| read(server)) }
+}
+
+/// Every foreign server of this database, ours or not.
+pub fn servers() -> Vec<Server> {
+    let mut oids = Vec::new();
+    // SAFETY: a scan of a catalog in a transaction; what it yields is copied before it ends.
     unsafe {
-        let server = pg_sys::GetForeignServerByName(name.as_ptr(), true).as_ref()?;
-        Some(Server { oid: server.serverid, wrapper: server.fdwid, options: options(server.options) })
+        let lock = pg_sys::AccessShareLock as pg_sys::LOCKMODE;
+        let relation = pg_sys::table_open(pg_sys::ForeignServerRelationId, lock);
+        let none = std::ptr::null_mut();
+        let scan = pg_sys::systable_beginscan(relation, pg_sys::InvalidOid, false, none, 0, std::ptr::null_mut());
+        loop {
+            let tuple = pg_sys::systable_getnext(scan);
+            if tuple.is_null() {
+                break;
+            }
+            oids.push((*pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_foreign_server>()).oid);
+        }
+        pg_sys::systable_endscan(scan);
+        pg_sys::table_close(relation, lock);
     }
+    oids.into_iter().filter_map(server_of).collect()
+}
+
+/// # Safety
+/// A server as Postgres gives it out, with its name and options.
+unsafe fn read(server: &pg_sys::ForeignServer) -> Server {
+    // SAFETY: as the caller promises.
+    let (name, options) = unsafe { (text(server.servername), options(server.options)) };
+    Server { oid: server.serverid, name, owner: server.owner, wrapper: server.fdwid, options }
 }
 
 pub fn wrapper_name(wrapper: pg_sys::Oid) -> String {

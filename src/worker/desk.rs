@@ -5,6 +5,7 @@ mod dispatch;
 mod follow;
 mod intent;
 mod judge;
+mod upkeep;
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -26,6 +27,7 @@ use crate::{
     roster, settings,
 };
 use judge::Standing;
+use upkeep::Chores;
 
 /// How long to wait before trying again what a lock or a full disk held up.
 const AGAIN_AFTER: Micros = 100_000;
@@ -34,6 +36,7 @@ pub struct Desk {
     pub ledger: Ledger,
     pub mailbox: WorkerSide,
     pub expiry: Expiry,
+    pub chores: Chores,
     database: pg_sys::Oid,
     queue: Queue,
     /// Who waits for the end of a queued send.
@@ -90,6 +93,7 @@ impl Desk {
             ledger,
             mailbox: WorkerSide::new(database.to_u32()),
             expiry: Expiry::default(),
+            chores: Chores::default(),
             database,
             queue: Queue::default(),
             followers: HashMap::new(),
@@ -113,7 +117,7 @@ impl Desk {
 
     /// When there is something to do though nobody calls.
     pub fn next_due(&self) -> Option<Micros> {
-        [self.again_at, self.expiry.next_due(), self.queue.next_due(settings::queue_max_age())]
+        [self.again_at, self.expiry.next_due(), self.chores.next_due(), self.queue.next_due(settings::queue_max_age())]
             .into_iter()
             .flatten()
             .min()
@@ -169,7 +173,10 @@ impl Desk {
             worked |= self.dispatch();
         }
         self.expire_due();
-        worked
+        if roster::was_told_of_new_key(self.database) {
+            self.chores.reseal();
+        }
+        worked || self.do_chore()
     }
 
     pub fn reply(&mut self, ticket: Ticket, reply: &Reply) {

@@ -7,7 +7,10 @@ use policy::Micros;
 use uuid::Uuid;
 
 use super::{Desk, recovery::id_before};
-use crate::ledger::{Durability, Failure, clock};
+use crate::{
+    key_file,
+    ledger::{Durability, Failure, clock},
+};
 
 /// Let them gather a little: one transaction for many.
 const GATHER: Micros = 60_000_000;
@@ -42,8 +45,27 @@ impl Desk {
     pub fn load_expiry(&mut self) {
         let since = id_before(Uuid::now_v7(), REACH);
         match self.ledger.write(Durability::Lazy, |writer| writer.sealed(since)) {
-            Ok(sealed) => sealed.into_iter().for_each(|(id, at)| self.expiry.add(id, at)),
+            Ok(sealed) => {
+                self.look_at_seals(sealed.iter().map(|(.., sealed)| sealed.as_slice()));
+                sealed.into_iter().for_each(|(id, at, _)| self.expiry.add(id, at));
+            }
             Err(failure) => pgrx::warning!("otp_gateway: open verifications could not be read: {failure:?}"),
+        }
+    }
+
+    /// Under which keys it was sealed: an old one's is resealed; one that the file does not hold was lost, or added at
+    /// the server that this one was a standby of.
+    fn look_at_seals<'a>(&mut self, sealed: impl Iterator<Item = &'a [u8]>) {
+        let Ok(keys) = key_file::keys() else { return };
+        let (known, unknown): (Vec<&[u8]>, Vec<&[u8]>) = sealed.partition(|sealed| keys.know(sealed));
+        if known.iter().any(|sealed| !keys.sealed_now(sealed)) {
+            self.chores.reseal();
+        }
+        if !unknown.is_empty() {
+            pgrx::warning!(
+                "otp_gateway: {} open verifications are sealed under a key that otp_gateway.key_file does not hold: add it, from the server that sealed them",
+                unknown.len()
+            );
         }
     }
 

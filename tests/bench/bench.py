@@ -253,13 +253,13 @@ class Bench:
 # Two days of a busy provider.
 LONG_RECORD = """
 WITH v AS (
-    INSERT INTO otp_gateway.verification
+    INSERT INTO otp_gateway.verification_record
            (id, provider, vendor, status, recipient_key, created_by, created_at, send_count, check_count, max_checks, is_test)
     SELECT gen_random_uuid(), 'ideamart', 'ideamart', 'approved', sha256(n::text::bytea), 'postgres', now() - interval '2 days',
            1, 1, 3, false
     FROM generate_series(1, 500000) AS n
     RETURNING id, recipient_key)
-INSERT INTO otp_gateway.attempt (id, verification_id, operation, outcome, started_at, finished_at, provider, recipient_key)
+INSERT INTO otp_gateway.attempt_record (id, verification_id, operation, outcome, started_at, finished_at, provider, recipient_key)
 SELECT gen_random_uuid(), v.id, o.operation, o.outcome, now() - random() * interval '2 days', now(), 'ideamart', v.recipient_key
 FROM v, (VALUES ('send', 'sent'), ('verify', 'approved')) AS o (operation, outcome)
 """

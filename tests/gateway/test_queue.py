@@ -177,7 +177,7 @@ def test_one_that_waits_to_be_tried_again_can_be_canceled(gateway, simulator):
 
 def make_old(gateway, *ids, by="11 minutes"):
     gateway.execute(
-        "UPDATE otp_gateway.verification SET created_at = created_at - %s::interval WHERE id = ANY (%s)", (by, list(ids))
+        "UPDATE otp_gateway.verification_record SET created_at = created_at - %s::interval WHERE id = ANY (%s)", (by, list(ids))
     )
 
 
@@ -322,11 +322,11 @@ POISON = {
     "its role has no right any more": ("REVOKE USAGE ON FOREIGN SERVER doomed FROM {app}", "auth_failed", "permission denied", True),
     "its payload lacks what is required": ("ALTER SERVER doomed OPTIONS (DROP defaults)", "invalid_request", "template_id", True),
     "it was tampered with": (
-        "UPDATE otp_gateway.verification SET sealed = set_byte(sealed, length(sealed) - 1, get_byte(sealed, length(sealed) - 1) # 1)"
+        "UPDATE otp_gateway.verification_record SET sealed = set_byte(sealed, length(sealed) - 1, get_byte(sealed, length(sealed) - 1) # 1)"
         " WHERE created_by = '{app}'", "auth_failed", "key", True,
     ),
     "it is another one's letter": (
-        "UPDATE otp_gateway.verification SET sealed = (SELECT sealed FROM otp_gateway.verification WHERE status = 'queued'"
+        "UPDATE otp_gateway.verification_record SET sealed = (SELECT sealed FROM otp_gateway.verification_record WHERE status = 'queued'"
         " AND created_by <> '{app}' LIMIT 1) WHERE created_by = '{app}'", "auth_failed", "key", True,
     ),
 }  # fmt: skip

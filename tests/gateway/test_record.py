@@ -31,7 +31,7 @@ def one_database(shared_cluster, simulator_program):
 
 @pytest.fixture
 def gateway(cluster, one_database, simulator):
-    one_database.execute("TRUNCATE otp_gateway.verification, otp_gateway.attempt, otp_gateway.reference")
+    one_database.execute("TRUNCATE otp_gateway.verification_record, otp_gateway.attempt_record, otp_gateway.reference")
     return one_database
 
 

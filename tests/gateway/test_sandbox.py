@@ -69,9 +69,9 @@ def test_the_last_try_and_the_end_of_the_code(plain):
     id = play(plain)["verification_id"]
     assert [plain.verify(id, "1")["attempts_left"] for _ in range(5)] == [4, 3, 2, 1, 0]
     assert plain.verify(id, "000000")["outcome"] == "max_attempts_reached"
-    plain.execute("TRUNCATE otp_gateway.attempt")
+    plain.execute("TRUNCATE otp_gateway.attempt_record")
     late = play(plain)["verification_id"]
-    plain.execute("UPDATE otp_gateway.verification SET expires_at = now() WHERE id = %s", (late,))
+    plain.execute("UPDATE otp_gateway.verification_record SET expires_at = now() WHERE id = %s", (late,))
     assert plain.verify(late, "000000")["outcome"] == "expired"
 
 
@@ -288,7 +288,7 @@ def test_a_test_number(tested, simulator, vendor):
         assert cancel(tested, ids[1])["outcome"] == "canceled"
     # Marked, and nobody's limit has it.
     assert tested.execute("SELECT DISTINCT is_test, provider FROM otp_gateway.verification") == [(True, f"with_{vendor}")]
-    assert tested.execute("SELECT DISTINCT recipient_key, reason, provider FROM otp_gateway.attempt") == [
+    assert tested.execute("SELECT DISTINCT recipient_key, reason, provider FROM otp_gateway.attempt_record") == [
         (None, None, f"with_{vendor}")
     ]
     assert simulator.count() == 0

@@ -67,6 +67,18 @@ pub struct History {
     pub provider_sends: Vec<Micros>,
 }
 
+impl History {
+    /// The two together: what is known of one recipient under two names.
+    #[must_use]
+    pub fn and(mut self, other: Self) -> Self {
+        self.sends.extend(other.sends);
+        self.sends.sort_unstable_by_key(|at| std::cmp::Reverse(*at));
+        self.checks.extend(other.checks);
+        self.checks.sort_unstable_by_key(|(at, _)| std::cmp::Reverse(*at));
+        self
+    }
+}
+
 /// A refusal by policy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Blocked {

@@ -18,13 +18,14 @@ use super::{
     judge::{Judge, Verdict, words},
 };
 use crate::{
+    key_file,
     ledger::{Change, Durability, Failure, NewAttempt, QueuedLetter, Writer, clock, erase_at},
     letter::{Order, Queued},
     mailbox::Ticket,
     misuse::Misuse,
     order::Wanted,
     provider::{Account, Provider},
-    seal::Key,
+    seal::{Keys, Place},
     settings,
     worker::queue::Turn,
 };
@@ -132,7 +133,7 @@ impl Desk {
         let standing = self.standing.clone();
         let fates = self.ledger.write(Durability::Flushed, |writer| {
             let now = clock();
-            let mut office = Office { key: Key::load(), accounts: HashMap::new(), now };
+            let mut office = Office { keys: key_file::keys(), accounts: HashMap::new(), now };
             let mut fates: Vec<Fate> = writer.letters(&ids)?.into_iter().map(|letter| office.decide(letter)).collect();
             // Of the others, some were canceled, and some are locked by somebody.
             let found: HashSet<Uuid> = fates.iter().map(|fate| fate.id).collect();
@@ -305,7 +306,7 @@ impl Fate {
         self.asked.clone_from(&go.order.provider);
         self.moved_to = go.order.route.as_ref().map(|_| (go.order.provider.clone(), go.order.vendor.clone()));
         // A test number's counts for nobody.
-        self.recipient_key = go.order.recipient_key.clone().filter(|_| !go.order.is_test);
+        self.recipient_key = go.order.recipient_key().filter(|_| !go.order.is_test).map(<[u8]>::to_vec);
         match judge.judge(&go.order) {
             Verdict::Goes { noted, pass } => (go.noted, go.pass) = (noted, pass),
             Verdict::Blocked(blocked) => {
@@ -337,7 +338,7 @@ impl End {
 
 /// What it takes to decide about many.
 struct Office {
-    key: Result<Rc<Key>, Misuse>,
+    keys: Result<Rc<Keys>, Misuse>,
     accounts: HashMap<(String, String), Result<Rc<Account>, String>>,
     now: Micros,
 }
@@ -371,8 +372,8 @@ impl Office {
             });
         }
         let account = self.account(letter).map_err(|why| End::failed(Outcome::AuthFailed, why))?;
-        let key = self.key.as_ref().map_err(|misuse| End::failed(Outcome::AuthFailed, misuse.message()))?;
-        let payload = key.open_queued(letter.stored.id, &letter.sealed).map_err(|_| {
+        let keys = self.keys.as_ref().map_err(|misuse| End::failed(Outcome::AuthFailed, misuse.message()))?;
+        let payload = keys.open(&Place::Queued(letter.stored.id), &letter.sealed).map_err(|_| {
             let why = "the payload was sealed under another key, or for another database, of which this is a copy";
             End::failed(Outcome::AuthFailed, why)
         })?;
@@ -385,8 +386,9 @@ impl Office {
             code: None,
             payload: &payload,
         };
-        let order =
-            wanted.send(&account, key).map_err(|misuse| End::failed(Outcome::InvalidRequest, misuse.message()))?;
+        let mut order =
+            wanted.send(&account, keys).map_err(|misuse| End::failed(Outcome::InvalidRequest, misuse.message()))?;
+        order.recognise(keys);
         let places = account.members.first().map_or(1, |first| first.options.max_in_flight);
         Ok(Go { order: Box::new(order), places, noted: None, pass: None })
     }

@@ -13,7 +13,7 @@ use super::{
     own_answer,
 };
 use crate::{
-    idempotency,
+    idempotency, key_file,
     ledger::{Change, Durability, Failure, NewAttempt, NewVerification, Stored, Writer, clock, erase_at},
     letter::{Letter, Order, Outgoing, Reply, Target},
     mailbox::Ticket,
@@ -48,8 +48,8 @@ impl Desk {
         for (ticket, letter) in std::mem::take(&mut self.pending) {
             let subject = match &letter {
                 Letter::Settle(id) => Some(*id),
-                // It waits in a place of its own.
-                Letter::Follow(..) => None,
+                // They wait in a place of their own.
+                Letter::Follow(..) | Letter::Upkeep(_) => None,
                 Letter::Call(order) => match order.target {
                     Target::Known(id) => Some(id),
                     // What goes on to another provider is what the verification is busy with.
@@ -63,6 +63,7 @@ impl Desk {
             match letter {
                 Letter::Settle(_) => self.reply(ticket, &Reply::Settled),
                 Letter::Follow(id, which) => self.follow(ticket, id, which),
+                Letter::Upkeep(upkeep) => self.keep(ticket, upkeep),
                 Letter::Call(order) => {
                     if let Some(id) = subject {
                         self.busy.entry(id).or_default();
@@ -77,6 +78,10 @@ impl Desk {
     }
 
     fn record_intents(&mut self, mut orders: Vec<(Ticket, Box<Order>)>) {
+        match key_file::keys() {
+            Ok(keys) => orders.iter_mut().for_each(|(_, order)| order.recognise(&keys)),
+            Err(misuse) => return orders.into_iter().for_each(|(ticket, order)| self.refuse(ticket, &order, &misuse)),
+        }
         let standing = self.standing.clone();
         let turns = self.ledger.write(Durability::Flushed, |writer| {
             let now = clock();
@@ -108,20 +113,20 @@ impl Desk {
             }
             Err(Failure::Error(why)) => {
                 pgrx::log!("otp_gateway: an attempt could not be put on record: {why}");
-                for (ticket, order) in orders {
-                    if let Target::Known(id) | Target::Onward(id) = order.target {
-                        self.release(id);
-                    }
-                    self.reply(
-                        ticket,
-                        &Reply::Refused(Misuse::internal(
-                            "the attempt could not be put on record, so that nothing was sent",
-                            "The server's log has the reason.",
-                        )),
-                    );
-                }
+                let misuse = Misuse::internal(
+                    "the attempt could not be put on record, so that nothing was sent",
+                    "The server's log has the reason.",
+                );
+                orders.into_iter().for_each(|(ticket, order)| self.refuse(ticket, &order, &misuse));
             }
         }
+    }
+
+    fn refuse(&mut self, ticket: Ticket, order: &Order, misuse: &Misuse) {
+        if let Target::Known(id) | Target::Onward(id) = order.target {
+            self.release(id);
+        }
+        self.reply(ticket, &Reply::Refused(misuse.clone()));
     }
 
     fn put_back(&mut self, orders: Vec<(Ticket, Box<Order>)>) {
@@ -328,12 +333,8 @@ impl<'a, 'w, 'conn> Batch<'a, 'w, 'conn> {
                 None => Ok(Turn::Missing),
             },
             Target::Find(by, new) => {
-                let found = self.writer.latest(
-                    by,
-                    &order.provider,
-                    order.reference.as_deref(),
-                    order.recipient_key.as_deref(),
-                )?;
+                let found =
+                    self.writer.latest(by, &order.provider, order.reference.as_deref(), &order.recipient_keys)?;
                 if let Some(stored) = found.filter(|stored| self.is_the_same_flow(by, stored)) {
                     if self.busy.contains_key(&stored.id) || self.begun.values().any(|id| *id == stored.id) {
                         return Ok(Turn::Waits { verification: stored.id });
@@ -360,8 +361,8 @@ impl<'a, 'w, 'conn> Batch<'a, 'w, 'conn> {
     /// The session looked, but a call of another one, since cancelled, may have been on its way here.
     fn is_keyed_already(&mut self, order: &Order) -> Result<bool, Failure> {
         let Some(idempotency) = &order.idempotency else { return Ok(false) };
-        let is_new = self.keys.insert(idempotency.key.clone());
-        Ok(!is_new || self.writer.has_key(&idempotency.key, idempotency::since())?)
+        let is_new = self.keys.insert(idempotency.keys.first().cloned().unwrap_or_default());
+        Ok(!is_new || self.writer.has_key(&idempotency.keys, idempotency::since())?)
     }
 
     /// A reference names one flow for good. A recipient's latest flow is the one meant while it can be; one whose checks
@@ -432,9 +433,9 @@ impl<'a, 'w, 'conn> Batch<'a, 'w, 'conn> {
                 provider: order.provider.clone(),
                 // A test number's counts for nobody, nor does what the record answered.
                 recipient_key: order
-                    .recipient_key
-                    .clone()
-                    .filter(|_| !order.is_test && (refused.is_none() || reason.is_some())),
+                    .recipient_key()
+                    .filter(|_| !order.is_test && (refused.is_none() || reason.is_some()))
+                    .map(<[u8]>::to_vec),
                 reason,
                 started_at: self.now,
             });
@@ -450,7 +451,7 @@ impl<'a, 'w, 'conn> Batch<'a, 'w, 'conn> {
                         created_by: order.created_by.clone(),
                         created_at: self.now,
                         recipient_masked: order.recipient_masked.clone(),
-                        recipient_key: order.recipient_key.clone(),
+                        recipient_key: order.recipient_key().map(<[u8]>::to_vec),
                         sealed: order.sealed.clone().filter(|_| !state.status.is_terminal()),
                         state: state.clone(),
                         idempotency: order.idempotency.clone(),
@@ -502,6 +503,6 @@ fn name(by: FindBy, order: &Order) -> FlowName {
     let provider = order.provider.clone();
     match by {
         FindBy::Reference => (provider, order.reference.clone(), None),
-        FindBy::Recipient => (provider, None, order.recipient_key.clone()),
+        FindBy::Recipient => (provider, None, order.recipient_key().map(<[u8]>::to_vec)),
     }
 }

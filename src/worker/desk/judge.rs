@@ -31,6 +31,7 @@ pub enum Verdict {
 }
 
 pub struct Judge<'a> {
+    /// By provider and the key that the recipient is put down under.
     histories: HashMap<(String, Vec<u8>), History>,
     /// Sends of providers with a provider_limit that is nearly reached.
     bills: HashMap<String, Vec<Micros>>,
@@ -47,19 +48,21 @@ impl<'a> Judge<'a> {
         now: Micros,
     ) -> Result<Self, Failure> {
         let subjects = || {
-            let subject = |order: &'o Order| Some((order, order.rules.as_ref()?, order.recipient_key.as_deref()?));
+            let subject = |order: &'o Order| order.rules.as_ref().map(|rules| (order, rules));
             orders.clone().filter_map(subject).filter(|(order, ..)| order.operation != Operation::Cancel)
         };
         let questions: Vec<Question> = subjects()
-            .map(|(order, rules, recipient_key)| Question {
-                provider: &order.provider,
-                recipient_key,
-                is_check: order.operation == Operation::Verify,
-                since: now.saturating_sub(rules.reach(order.operation)),
-                most: most(rules, order.operation),
+            .flat_map(|(order, rules)| {
+                order.recipient_keys.iter().map(move |recipient_key| Question {
+                    provider: &order.provider,
+                    recipient_key,
+                    is_check: order.operation == Operation::Verify,
+                    since: now.saturating_sub(rules.reach(order.operation)),
+                    most: most(rules, order.operation),
+                })
             })
             .collect();
-        let mut histories: HashMap<(String, Vec<u8>), History> = HashMap::new();
+        let mut histories = HashMap::new();
         let mut bills = HashMap::new();
         if !questions.is_empty() {
             let mut answers: Vec<History> = questions.iter().map(|_| History::default()).collect();
@@ -74,9 +77,9 @@ impl<'a> Judge<'a> {
                     _ => answer.sends.push(event.started_at),
                 }
             }
+            let mut by_key: HashMap<(&str, &[u8]), History> = HashMap::new();
             for (question, answer) in questions.iter().zip(answers) {
-                let history =
-                    histories.entry((question.provider.to_owned(), question.recipient_key.to_vec())).or_default();
+                let history = by_key.entry((question.provider, question.recipient_key)).or_default();
                 // The same question twice has the same answer; of two that differ in reach the longer one counts.
                 if answer.sends.len() > history.sends.len() {
                     history.sends = answer.sends;
@@ -84,6 +87,13 @@ impl<'a> Judge<'a> {
                 if answer.checks.len() > history.checks.len() {
                     history.checks = answer.checks;
                 }
+            }
+            for (order, _) in subjects() {
+                let Some(first) = order.recipient_key() else { continue };
+                histories.entry((order.provider.clone(), first.to_vec())).or_insert_with(|| {
+                    let names = order.recipient_keys.iter().map(|key| (order.provider.as_str(), key.as_slice()));
+                    names.filter_map(|name| by_key.remove(&name)).reduce(History::and).unwrap_or_default()
+                });
             }
         }
         let mut sends: HashMap<&str, (&Limits, usize)> = HashMap::new();
@@ -116,7 +126,7 @@ impl<'a> Judge<'a> {
                 refused: Some(Outcome::Blocked),
                 why: Some(words(Reason::Breaker).to_owned()),
                 provider: order.provider.clone(),
-                recipient_key: order.recipient_key.clone(),
+                recipient_key: order.recipient_key().map(<[u8]>::to_vec),
                 reason: Some(Reason::Breaker),
                 started_at: self.now,
             });
@@ -136,7 +146,7 @@ impl<'a> Judge<'a> {
     pub fn judge(&mut self, order: &Order) -> Verdict {
         let Some(rules) = &order.rules else { return Verdict::Goes { noted: None, pass: None } };
         let operation = order.operation;
-        let key = (order.provider.clone(), order.recipient_key.clone().unwrap_or_default());
+        let key = (order.provider.clone(), order.recipient_key().unwrap_or_default().to_vec());
         let mut unknown = History::default();
         let history = self.histories.get_mut(&key).unwrap_or(&mut unknown);
         if let Some(bill) = self.bills.get(&order.provider) {

@@ -32,4 +32,4 @@ SELECT count(*) AS attempts FROM otp_gateway.attempt;
 -- Nobody listens there: nothing left this machine.
 SELECT status, outcome, retryable, attempts_left, vendor_message FROM otp_send('ideamart', '{"mobile": "0771234567"}');
 SELECT operation, outcome, http_status FROM otp_gateway.attempt;
-SELECT status, recipient_masked, send_count, check_count, max_checks, sealed IS NULL AS erased FROM otp_gateway.verification;
+SELECT status, recipient_masked, send_count, check_count, max_checks, sealed IS NULL AS erased FROM otp_gateway.verification_record;

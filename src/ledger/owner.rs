@@ -1,0 +1,46 @@
+//! What a session does with the record itself, it does with the rights of the record's owner: callers have none on the
+//! tables.
+
+use pgrx::pg_sys;
+
+use crate::misuse::Misuse;
+
+/// Acts with the rights of another role, until dropped.
+pub struct ActsAs {
+    role: pg_sys::Oid,
+    context: i32,
+}
+
+impl ActsAs {
+    fn act_as(role: pg_sys::Oid) -> Self {
+        let mut before = Self { role: pg_sys::InvalidOid, context: 0 };
+        // SAFETY: what is changed is put back on drop, and by an abort.
+        unsafe {
+            pg_sys::GetUserIdAndSecContext(&mut before.role, &mut before.context);
+            pg_sys::SetUserIdAndSecContext(role, before.context | pg_sys::SECURITY_LOCAL_USERID_CHANGE as i32);
+        }
+        before
+    }
+
+    pub fn owner_of_the_record() -> Result<Self, Misuse> {
+        // SAFETY: look-ups in the catalog; the table is closed again.
+        unsafe {
+            let schema = pg_sys::get_namespace_oid(c"otp_gateway".as_ptr(), true);
+            let table = pg_sys::get_relname_relid(c"verification_record".as_ptr(), schema);
+            if table == pg_sys::InvalidOid {
+                return Err(Misuse::not_installed());
+            }
+            let relation = pg_sys::table_open(table, pg_sys::RowExclusiveLock as pg_sys::LOCKMODE);
+            let owner = (*(*relation).rd_rel).relowner;
+            pg_sys::table_close(relation, pg_sys::NoLock as pg_sys::LOCKMODE);
+            Ok(Self::act_as(owner))
+        }
+    }
+}
+
+impl Drop for ActsAs {
+    fn drop(&mut self) {
+        // SAFETY: what was there before.
+        unsafe { pg_sys::SetUserIdAndSecContext(self.role, self.context) };
+    }
+}

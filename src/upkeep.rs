@@ -1,0 +1,98 @@
+//! The functions that keep the record in order: `otp_gateway.purge`, `forget` and `rotate_key`, and `find`, which reads it
+//! by number. The worker does what is to be done, in parts; the session asks for one after the other, says how far it
+//! is, and can be interrupted between them.
+
+use pgrx::{IntoDatum, pg_sys};
+use policy::Micros;
+use uuid::Uuid;
+
+use crate::{
+    api::{Arguments, current_role, may_write, send, sql_function, unexpected},
+    key_file,
+    ledger::{clock, visible_verifications},
+    letter::{Letter, Reply, Upkeep},
+    log,
+    misuse::Misuse,
+    provider, roster, shared_memory,
+};
+
+/// How often the caller hears how far it is.
+const PROGRESS: Micros = 5_000_000;
+
+sql_function!(purge, |fcinfo| answer(fcinfo, |arguments| {
+    let age = arguments.interval(0, "older_than")?;
+    may_write()?;
+    let providers = provider::owned(current_role().oid)?;
+    let memory = provider::longest_memory();
+    if age < memory {
+        return Err(Misuse::invalid(
+            format!(
+                "older_than is shorter than the {} s that limits and idempotency keys look back on",
+                memory / 1_000_000
+            ),
+            "Give that or more; a provider's send_limit, check_limit or provider_limit with a long window can be made shorter.",
+        ));
+    }
+    let before = clock().saturating_sub(age);
+    in_parts(|from| Upkeep::Purge { before, providers: providers.clone(), from })
+}));
+
+sql_function!(forget, |fcinfo| answer(fcinfo, |arguments| {
+    let name = arguments.text(0, "provider")?;
+    let recipients = provider::recipients(&name, &arguments.secret(1, "mobile")?)?;
+    may_write()?;
+    provider::must_own(&name, current_role().oid)?;
+    let keys = key_file::keys()?;
+    let recipient_keys: Vec<Vec<u8>> = recipients.iter().flat_map(|recipient| keys.recipients(recipient)).collect();
+    in_parts(|_| Upkeep::Forget { provider: name.clone(), recipient_keys: recipient_keys.clone() })
+}));
+
+sql_function!(rotate_key, |fcinfo| answer(fcinfo, |_| {
+    may_write()?;
+    key_file::lock();
+    key_file::add_key()?;
+    roster::tell_of_new_key();
+    in_parts(|from| Upkeep::Reseal { from })
+}));
+
+sql_function!(recipient_verifications, |fcinfo| answer(fcinfo, |arguments| {
+    let name = arguments.text(0, "provider")?;
+    let recipients = provider::recipients(&name, &arguments.secret(1, "mobile")?)?;
+    let keys = key_file::keys()?;
+    let recipient_keys: Vec<Vec<u8>> = recipients.iter().flat_map(|recipient| keys.recipients(recipient)).collect();
+    let found = visible_verifications(&name, &recipient_keys)?;
+    Ok(found.iter().map(|id| pgrx::datum::Uuid::from_bytes(*id.as_bytes())).collect::<Vec<_>>())
+}));
+
+fn answer<T: IntoDatum>(
+    fcinfo: pg_sys::FunctionCallInfo,
+    body: impl FnOnce(&Arguments) -> Result<T, Misuse>,
+) -> pg_sys::Datum {
+    log::one_of_ours_runs();
+    let value = shared_memory::check().and_then(|()| body(&Arguments::of(fcinfo)));
+    value.unwrap_or_else(|misuse| misuse.raise()).into_datum().unwrap_or(pg_sys::Datum::from(0))
+}
+
+/// Has the worker do one part after the other; returns how many verifications they changed.
+fn in_parts(part: impl Fn(Uuid) -> Upkeep) -> Result<i64, Misuse> {
+    let (mut count, mut from, mut said) = (0u64, Uuid::nil(), clock());
+    loop {
+        match send(&Letter::Upkeep(part(from)), Uuid::nil())? {
+            Reply::Kept(done) => {
+                count += done.count;
+                match done.next {
+                    Some(next) => from = next,
+                    None => return Ok(i64::try_from(count).unwrap_or(i64::MAX)),
+                }
+            }
+            // The worker was another one by then.
+            Reply::Again => {}
+            Reply::Refused(misuse) => return Err(misuse),
+            Reply::Done(_) | Reply::Settled => return Err(unexpected()),
+        }
+        if clock().saturating_sub(said) > PROGRESS {
+            pgrx::notice!("otp_gateway: {count} verifications so far");
+            said = clock();
+        }
+    }
+}

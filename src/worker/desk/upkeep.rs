@@ -1,0 +1,189 @@
+//! What keeps the record in order, a part at a time between calls: what is older than it is to be kept is deleted, a
+//! person who asks for it is forgotten, and what is sealed under an old key is sealed under the new one.
+
+use policy::Micros;
+use uuid::Uuid;
+
+use super::Desk;
+use crate::{
+    key_file,
+    ledger::{Durability, Failure, Writer, clock},
+    letter::{Letter, Part, Reply, Upkeep},
+    mailbox::Ticket,
+    misuse::Misuse,
+    provider,
+    seal::{Keys, Place},
+    settings,
+};
+
+/// How many verifications a part looks at: a few milliseconds' work.
+const PAGE: i64 = 500;
+/// Let them gather a little, and look again after a day at the latest: a restored dump brings old rows.
+const GATHER: Micros = 60_000_000;
+const DAY: Micros = 86_400_000_000;
+
+/// What the worker does of its own accord when there is nothing else to do.
+#[derive(Default)]
+pub struct Chores {
+    /// When something will be too old, and from which verification on to look.
+    purge_at: Micros,
+    purge_from: Uuid,
+    /// From which verification on there may be something under an old key.
+    reseal_from: Option<Uuid>,
+}
+
+impl Chores {
+    pub fn next_due(&self) -> Option<Micros> {
+        match self.reseal_from {
+            Some(_) => Some(0),
+            None => settings::retention().map(|_| self.purge_at),
+        }
+    }
+
+    /// The settings may have changed: retention may be shorter now.
+    pub fn look_again(&mut self) {
+        self.purge_at = 0;
+    }
+
+    /// There may be something under an old key.
+    pub fn reseal(&mut self) {
+        self.reseal_from = Some(Uuid::nil());
+    }
+}
+
+/// What became of a part.
+enum Done {
+    Part(Part),
+    /// This verification is in flight: afterwards.
+    Busy(Uuid),
+}
+
+impl Desk {
+    /// For a session, which asks for one part after the other.
+    pub(super) fn keep(&mut self, ticket: Ticket, upkeep: Upkeep) {
+        let is_free = |id: &Uuid| !self.busy.contains_key(id);
+        let done = match &upkeep {
+            Upkeep::Purge { before, providers, from } => self.ledger.write(Durability::Lazy, |writer| {
+                purge(writer, *from, *before, providers.as_deref(), is_free).map(Done::Part)
+            }),
+            Upkeep::Reseal { from } => match key_file::keys() {
+                Ok(keys) => self.ledger.write(Durability::Lazy, |writer| reseal(writer, *from, &keys).map(Done::Part)),
+                Err(misuse) => return self.reply(ticket, &Reply::Refused(misuse)),
+            },
+            // Flushed: who is told that they are forgotten is.
+            Upkeep::Forget { provider, recipient_keys } => self.ledger.write(Durability::Flushed, |writer| {
+                let ids = writer.of_recipient(provider, recipient_keys)?;
+                if let Some(busy) = ids.iter().find(|id| !is_free(id)) {
+                    return Ok(Done::Busy(*busy));
+                }
+                writer.forget(&ids)?;
+                Ok(Done::Part(Part { count: ids.len() as u64, next: None }))
+            }),
+        };
+        match done {
+            Ok(Done::Part(part)) => {
+                if let Upkeep::Forget { .. } = upkeep {
+                    // Whoever waits for one of them reads what has become of it.
+                    let following: Vec<Ticket> = self.followers.drain().flat_map(|(_, tickets)| tickets).collect();
+                    following.into_iter().for_each(|ticket| self.reply(ticket, &Reply::Again));
+                }
+                self.reply(ticket, &Reply::Kept(part));
+            }
+            Ok(Done::Busy(id)) => self.busy.entry(id).or_default().push_back((ticket, Letter::Upkeep(upkeep))),
+            Err(failure @ (Failure::Busy | Failure::Gone)) => {
+                self.pending.push((ticket, Letter::Upkeep(upkeep)));
+                self.after(failure);
+            }
+            Err(Failure::Error(why)) => {
+                pgrx::log!("otp_gateway: the record could not be kept in order: {why}");
+                let misuse = Misuse::internal("the record could not be changed", "The server's log has the reason.");
+                self.reply(ticket, &Reply::Refused(misuse));
+            }
+        }
+    }
+
+    /// A part of what is due, in an idle moment. False: nothing is.
+    pub(super) fn do_chore(&mut self) -> bool {
+        let now = clock();
+        if self.gone || self.chores.next_due().is_none_or(|due| due > now) {
+            return false;
+        }
+        match self.chores.reseal_from {
+            Some(from) => self.reseal_by_itself(from),
+            None => self.purge_by_itself(now),
+        }
+        true
+    }
+
+    fn reseal_by_itself(&mut self, from: Uuid) {
+        // Without keys nothing can be done; whoever calls is told.
+        let Ok(keys) = key_file::keys() else {
+            self.chores.reseal_from = None;
+            return;
+        };
+        match self.ledger.write(Durability::Lazy, |writer| reseal(writer, from, &keys)) {
+            Ok(part) => self.chores.reseal_from = part.next,
+            Err(Failure::Gone) => self.gone(),
+            // At the next start.
+            Err(_) => self.chores.reseal_from = None,
+        }
+    }
+
+    fn purge_by_itself(&mut self, now: Micros) {
+        let Some(retention) = settings::retention() else { return };
+        let from = self.chores.purge_from;
+        let is_free = |id: &Uuid| !self.busy.contains_key(id);
+        let purged = self.ledger.write(Durability::Lazy, |writer| {
+            let kept_for = retention.max(provider::longest_memory());
+            let part = purge(writer, from, now.saturating_sub(kept_for), None, is_free)?;
+            let due = if part.next.is_some() { now } else { due_after(writer.oldest()?, kept_for, now) };
+            Ok((part, due))
+        });
+        match purged {
+            Ok((part, due)) => {
+                self.chores.purge_at = due;
+                self.chores.purge_from = part.next.unwrap_or(Uuid::nil());
+            }
+            Err(Failure::Gone) => self.gone(),
+            Err(_) => self.chores.purge_at = now.saturating_add(GATHER),
+        }
+    }
+}
+
+/// When to look again.
+fn due_after(oldest: Option<Micros>, kept_for: Micros, now: Micros) -> Micros {
+    let due = oldest.map_or(Micros::MAX, |oldest| oldest.saturating_add(kept_for));
+    due.clamp(now.saturating_add(GATHER), now.saturating_add(DAY))
+}
+
+fn purge(
+    writer: &mut Writer,
+    from: Uuid,
+    before: Micros,
+    providers: Option<&[String]>,
+    is_free: impl Fn(&Uuid) -> bool,
+) -> Result<Part, Failure> {
+    let page = writer.old(from, before, providers, PAGE)?;
+    let next = page.last().filter(|_| page.len() as i64 == PAGE).map(|(id, _)| *id);
+    let old: Vec<Uuid> = page.into_iter().filter(|(id, may)| *may && is_free(id)).map(|(id, _)| id).collect();
+    if !old.is_empty() {
+        writer.delete(&old)?;
+    }
+    Ok(Part { count: old.len() as u64, next })
+}
+
+fn reseal(writer: &mut Writer, from: Uuid, keys: &Keys) -> Result<Part, Failure> {
+    let page = writer.seals(from, PAGE)?;
+    let next = page.last().filter(|_| page.len() as i64 == PAGE).map(|seal| seal.id);
+    let resealed: Vec<(Uuid, Vec<u8>)> = page
+        .into_iter()
+        .filter_map(|seal| {
+            let place = if seal.is_queued { Place::Queued(seal.id) } else { Place::Verification(seal.id) };
+            Some((seal.id, keys.reseal(&place, &seal.sealed?)?))
+        })
+        .collect();
+    if !resealed.is_empty() {
+        writer.reseal(&resealed)?;
+    }
+    Ok(Part { count: resealed.len() as u64, next })
+}

@@ -100,10 +100,14 @@ COMMENT ON FUNCTION otp_gateway.recipient_verifications(text, text) IS
 'for otp_gateway.find: the ids of the verifications of a number that the caller may see';
 
 CREATE FUNCTION otp_gateway.find(provider text, mobile text) RETURNS SETOF otp_gateway.verification
-LANGUAGE sql STABLE STRICT PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp AS $$
-    SELECT v.* FROM otp_gateway.verification AS v
-    WHERE v.id OPERATOR(pg_catalog.=) ANY (otp_gateway.recipient_verifications($1, $2))
-    ORDER BY v.id DESC
+LANGUAGE plpgsql STABLE STRICT PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    -- First, and not in the query: that would leave it out, and its errors with it, where there is nothing to compare.
+    ids uuid[] := otp_gateway.recipient_verifications(provider, mobile);
+BEGIN
+    RETURN QUERY
+    SELECT v.* FROM otp_gateway.verification AS v WHERE v.id OPERATOR(pg_catalog.=) ANY (ids) ORDER BY v.id DESC;
+END
 $$;
 COMMENT ON FUNCTION otp_gateway.find(text, text) IS
 'The verifications of a number (for REL-ID: of a user id) at a provider or route, the newest first, of those that the caller sees in otp_gateway.verification; in any spelling that otp_send takes. The number is not stored. Errors: 42704 no such provider; 22023 no number that it takes.';

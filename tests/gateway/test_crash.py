@@ -202,7 +202,7 @@ def test_call_under_way_becomes_unknown_and_its_code_still_works(crashable, simu
     simulator.release()
     crashable.cluster.start()
     session = await_none_in_flight(crashable)
-    row = crashable.row("SELECT * FROM otp_gateway.verification", None, session)
+    row = crashable.row("SELECT * FROM otp_gateway.verification_record", None, session)
     assert (row["status"], row["sealed"] is None) == ("unknown", False)
     assert crashable.execute("SELECT operation::text, outcome::text FROM otp_gateway.attempt_record", None, session) == [
         ("send", "unknown")

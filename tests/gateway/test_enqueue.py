@@ -605,16 +605,6 @@ def test_read_only_transaction(gateway):
     session.close()
 
 
-def test_key_file_missing(gateway):
-    path = gateway.cluster.data / "otp_gateway.key"
-    aside = path.with_name("otp_gateway.key.aside")
-    path.rename(aside)
-    try:
-        Refused(gateway, enqueue("ideamart", with_("ideamart"))).says("55000", "otp_gateway.key_file")
-    finally:
-        aside.rename(path)
-
-
 def test_not_preloaded():
     cluster = Cluster(preload=False).create()
     try:

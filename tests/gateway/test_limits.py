@@ -983,7 +983,7 @@ def test_an_index_serves_it(long_record, name, analyzed):
         settings = re.findall(r'\(c"(\w+)", c"([^"]*)"\)', source("src/worker/process.rs"))
         assert ("plan_cache_mode", "force_generic_plan") in settings
         if analyzed:
-            run("ANALYZE otp_gateway.attempt")
+            run("ANALYZE otp_gateway.attempt_record")
         for setting, value in settings:
             run(f"SET {setting} = '{value}'")
         run(f"PREPARE question ({types}) AS {statement(name)}")
@@ -991,7 +991,7 @@ def test_an_index_serves_it(long_record, name, analyzed):
         assert found
         [(plan,)] = run(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) EXECUTE question ({arguments})")
     nodes = list(flattened(plan[0]["Plan"]))
-    of_attempt = [node for node in nodes if node.get("Relation Name") == "attempt"]
+    of_attempt = [node for node in nodes if node.get("Relation Name") == "attempt_record"]
     assert [(node["Node Type"], node["Index Name"]) for node in of_attempt] == [("Index Scan", index)]
     assert not any(node["Node Type"] == "Sort" for node in nodes)
     pages = plan[0]["Plan"]["Shared Hit Blocks"] + plan[0]["Plan"]["Shared Read Blocks"]

@@ -484,44 +484,6 @@ def test_relid_without_token_url(gateway):
     Refused(gateway, send("relid", with_("relid"))).says("22023", "token_url", "ALTER SERVER relid")
 
 
-@pytest.mark.parametrize("what", ["missing", "world-readable", "damaged", "short", "of another key"])
-def test_key_file(gateway, simulator, what):
-    to = gateway.number("hyperverge")
-    open_flow = gateway.send("hyperverge", to)
-    path = gateway.cluster.data / "otp_gateway.key"
-    good = path.read_text()
-    assert (path.stat().st_mode & 0o777, len(good.strip())) == (0o600, 64)
-    aside = path.with_name("otp_gateway.key.aside")
-    try:
-        match what:
-            case "missing":
-                path.rename(aside)
-            case "world-readable":
-                path.chmod(0o644)
-            case "damaged":
-                path.write_text("x" * 64)
-            case "short":
-                path.write_text(good[:40])
-            case "of another key":
-                path.write_text("".join(f"{15 - int(digit, 16):x}" for digit in good.strip()))
-        if what == "of another key":
-            Refused(gateway, f"SELECT otp_verify('{open_flow['verification_id']}', '{CANARIES['code']}')", sent=1).says(
-                "55000", "another key", "otp_gateway.key_file"
-            )
-        else:
-            for statement in [
-                send("ideamart", with_("ideamart")),
-                f"SELECT otp_verify('{open_flow['verification_id']}', '{CANARIES['code']}')",
-            ]:
-                Refused(gateway, statement, sent=1, values=[good.strip()]).says("55000", "otp_gateway.key_file", "0600")
-    finally:
-        if aside.exists():
-            aside.rename(path)
-        path.write_text(good)
-        path.chmod(0o600)
-    assert gateway.verify(open_flow["verification_id"], simulator.code("hyperverge", to))["outcome"] == "approved"
-
-
 def test_settings_name_no_key(gateway, role):
     """Where the key is, is for superusers."""
     _, session = role

@@ -501,6 +501,8 @@ def test_another_key(own_cluster, simulator):
     own_cluster.stop()
     path = own_cluster.data / "otp_gateway.key"
     path.write_text("".join(f"{15 - int(digit, 16):x}" for digit in path.read_text().strip()))
+    # As in another cluster, that a dump was restored in: without it this would be the wrong file, and they would wait.
+    (own_cluster.data / "otp_gateway.key_id").unlink()
     simulator.release()
     own_cluster.start()
     with Gateway(own_cluster, "postgres", simulator) as gateway:

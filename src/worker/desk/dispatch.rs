@@ -128,12 +128,29 @@ impl Desk {
         true
     }
 
-    fn give_turns(&mut self, turns: Vec<Turn>) {
+    fn give_turns(&mut self, mut turns: Vec<Turn>) {
+        let keys = key_file::keys();
+        if let Err(misuse) = &keys {
+            // They wait for the file to be mended; what has waited too long needs no key to expire.
+            let now = clock();
+            let is_too_old = |turn: &Turn| turn.created_at.saturating_add(settings::queue_max_age()) <= now;
+            let (too_old, waiting): (Vec<Turn>, Vec<Turn>) = turns.into_iter().partition(is_too_old);
+            if !waiting.is_empty() {
+                misuse.clone().warn();
+            }
+            for turn in waiting {
+                self.queue.wait(&turn.provider, turn.id, turn.created_at, now.saturating_add(AFTER_FAULT));
+            }
+            if too_old.is_empty() {
+                return;
+            }
+            turns = too_old;
+        }
         let ids: Vec<Uuid> = turns.iter().map(|turn| turn.id).collect();
         let standing = self.standing.clone();
         let fates = self.ledger.write(Durability::Flushed, |writer| {
             let now = clock();
-            let mut office = Office { keys: key_file::keys(), accounts: HashMap::new(), now };
+            let mut office = Office { keys: keys.as_deref(), accounts: HashMap::new(), now };
             let mut fates: Vec<Fate> = writer.letters(&ids)?.into_iter().map(|letter| office.decide(letter)).collect();
             // Of the others, some were canceled, and some are locked by somebody.
             let found: HashSet<Uuid> = fates.iter().map(|fate| fate.id).collect();
@@ -337,13 +354,13 @@ impl End {
 }
 
 /// What it takes to decide about many.
-struct Office {
-    keys: Result<Rc<Keys>, Misuse>,
+struct Office<'k> {
+    keys: Result<&'k Keys, &'k Misuse>,
     accounts: HashMap<(String, String), Result<Rc<Account>, String>>,
     now: Micros,
 }
 
-impl Office {
+impl Office<'_> {
     fn decide(&mut self, letter: QueuedLetter) -> Fate {
         let attempt = Uuid::now_v7();
         let go = self.order(&letter, attempt);
@@ -372,7 +389,7 @@ impl Office {
             });
         }
         let account = self.account(letter).map_err(|why| End::failed(Outcome::AuthFailed, why))?;
-        let keys = self.keys.as_ref().map_err(|misuse| End::failed(Outcome::AuthFailed, misuse.message()))?;
+        let keys = self.keys.map_err(|misuse| End::failed(Outcome::AuthFailed, misuse.message()))?;
         let payload = keys.open(&Place::Queued(letter.stored.id), &letter.sealed).map_err(|_| {
             let why = "the payload was sealed under another key, or for another database, of which this is a copy";
             End::failed(Outcome::AuthFailed, why)

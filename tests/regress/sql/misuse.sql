@@ -25,7 +25,9 @@ ROLLBACK;
 CREATE ROLE otp_nobody;
 SET ROLE otp_nobody;
 SELECT outcome FROM otp_send('ideamart', '{"mobile": "0771234567"}');
+-- The views show everybody their own, and the tables behind them are for nobody.
 SELECT * FROM otp_gateway.attempt;
+SELECT * FROM otp_gateway.attempt_record;
 RESET ROLE;
 DROP ROLE otp_nobody;
 SELECT count(*) AS attempts FROM otp_gateway.attempt;

@@ -51,7 +51,9 @@ pub extern "C-unwind" fn otp_gateway_worker_main(argument: pg_sys::Datum) {
         if process::must_end() || roster::asked_to_leave(database) || desk.is_gone() {
             break;
         }
-        process::reload_settings();
+        if process::reload_settings() {
+            desk.settings_reloaded();
+        }
         if !desk.work() {
             process::sleep(desk.bell(), desk.next_due());
         }

@@ -82,14 +82,13 @@ def allow(gateway, hosts):
     )
 
 
-def called(gateway, simulator, host="127.0.0.1", provider="ideamart", scheme="http"):
+def called(gateway, simulator, host="127.0.0.1", scheme="http"):
     """How a send ends that is made to this host, at the simulator's port: the message of a refusal, or None."""
     url = simulator.url("ideamart", scheme).replace("127.0.0.1", host)
-    if not gateway.execute("SELECT FROM pg_foreign_server WHERE srvname = %s", (provider,)):
-        gateway.create_provider(provider, "ideamart", base_url=url, enforce="observe")
-    at(gateway, provider, base_url=url)
+    # Observed: so many refusals in a row would open the breaker.
+    at(gateway, "ideamart", base_url=url, enforce="observe")
     before = simulator.count()
-    row = gateway.send(provider, vendor="ideamart")
+    row = gateway.send()
     if row["outcome"] == "sent":
         assert simulator.count() == before + 1
         return None
@@ -276,7 +275,8 @@ def test_token_url_by_name(gateway, simulator, oauth, names):
         token_url=simulator.url("relid").replace("127.0.0.1", "tokens.example") + "/oauth/token",
     )
     row = gateway.send("relid_fresh", vendor="relid")
-    assert "no connection to token_url" in row["vendor_message"] and "tokens.example, which is listed by name" in row["vendor_message"]
+    assert "no connection to token_url" in row["vendor_message"]
+    assert "tokens.example, which is listed by name alone" in row["vendor_message"]
     assert simulator.count("relid", "token") == 1
 
 
@@ -341,7 +341,8 @@ def test_a_reload_of_something_else_keeps_connections(gateway, simulator):
     gateway.execute("ALTER SYSTEM SET otp_gateway.notify = on")
     try:
         gateway.execute("SELECT pg_reload_conf()")
-        until(lambda: called(gateway, simulator) is None and (gateway.session.poll(), gateway.session.notifies)[1], "it was reloaded")
+        # What the session has been told arrives with its next answer.
+        until(lambda: called(gateway, simulator) is None and gateway.session.notifies, "it was reloaded")
     finally:
         gateway.execute("ALTER SYSTEM RESET otp_gateway.notify")
         gateway.execute("SELECT pg_reload_conf()")
@@ -463,14 +464,11 @@ def test_only_a_superuser_sees_it(gateway, role):
 
 
 def test_a_value_from_before_the_library_was_loaded(simulator):
-    """Until then anybody may set what has no owner yet, for a database that is theirs."""
+    """What has no owner yet can be set for a database: up to Postgres 14 by the database's own owner."""
     cluster = Cluster(preload=False).create()
     try:
         cluster.start()
         with cluster.session() as session:
-            session.cursor().execute("CREATE ROLE owner LOGIN")
-            session.cursor().execute("ALTER DATABASE postgres OWNER TO owner")
-        with cluster.session(user="owner") as session:
             session.cursor().execute(f"ALTER DATABASE postgres SET {SETTING} = ''")
         cluster.configure({"shared_preload_libraries": "'otp_gateway'", SETTING: "'10.0.0.0/8'"})
         cluster.restart()

@@ -1,13 +1,14 @@
 //! The server settings that the extension has.
 
 use std::{
-    ffi::CString,
+    ffi::{CStr, CString, c_char, c_void},
     path::{Path, PathBuf},
 };
 
+use courier::AllowedHosts;
 use policy::Micros;
 
-use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting};
+use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting, PgLogLevel, PgSqlErrorCode, pg_sys};
 
 static KEY_FILE: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c"otp_gateway.key"));
 
@@ -16,6 +17,7 @@ static QUEUE_MAX_AGE: GucSetting<i32> = GucSetting::<i32>::new(600);
 static MAX_SENDS_PER_TRANSACTION: GucSetting<i32> = GucSetting::<i32>::new(1000);
 static RETENTION: GucSetting<i32> = GucSetting::<i32>::new(90 * 86_400);
 static NOTIFY: GucSetting<bool> = GucSetting::<bool>::new(false);
+static ALLOWED_HOSTS: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
 
 pub fn init() {
     GucRegistry::define_string_guc(
@@ -74,7 +76,48 @@ pub fn init() {
         GucContext::Sighup,
         GucFlags::empty(),
     );
+    // SAFETY: the hook is guarded.
+    unsafe {
+        GucRegistry::define_string_guc_with_hooks(
+            c"otp_gateway.allowed_hosts",
+            c"The hosts and networks that providers may point to; empty: all.",
+            c"Separated by commas: host.example, *.example, 192.0.2.1, 10.1.0.0/16. A name allows public addresses alone.",
+            &ALLOWED_HOSTS,
+            GucContext::Sighup,
+            GucFlags::SUPERUSER_ONLY,
+            Some(check_allowed_hosts),
+            None,
+            None,
+        );
+    }
     mark_prefix_reserved();
+}
+
+/// A list that cannot be read is refused when it is set.
+#[pgrx::pg_guard]
+unsafe extern "C-unwind" fn check_allowed_hosts(
+    value: *mut *mut c_char,
+    _extra: *mut *mut c_void,
+    _source: pg_sys::GucSource::Type,
+) -> bool {
+    // SAFETY: Postgres passes a C string; the default is one, so that it is never null.
+    let text = unsafe { CStr::from_ptr(*value) };
+    let Err(why) = AllowedHosts::parse(&text.to_string_lossy()) else { return true };
+    // SAFETY: read on the main thread.
+    if unsafe { pg_sys::process_shared_preload_libraries_in_progress } {
+        // Postgres would warn, and start with the default, which allows everything.
+        pgrx::ereport!(
+            PgLogLevel::FATAL,
+            PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
+            format!("invalid value for parameter \"otp_gateway.allowed_hosts\": {why}")
+        );
+    }
+    let why = CString::new(why).unwrap_or_default();
+    // SAFETY: where Postgres' own GUC_check_errdetail() puts it.
+    unsafe {
+        pg_sys::GUC_check_errdetail_string = pg_sys::MemoryContextStrdup(pg_sys::ErrorContext, why.as_ptr());
+    }
+    false
 }
 
 /// A misspelt setting of ours is refused, as far as this version of Postgres can.
@@ -82,7 +125,7 @@ fn mark_prefix_reserved() {
     #[cfg(any(feature = "pg15", feature = "pg16", feature = "pg17", feature = "pg18"))]
     // SAFETY: in _PG_init, after the last setting is defined.
     unsafe {
-        pgrx::pg_sys::MarkGUCPrefixReserved(c"otp_gateway".as_ptr());
+        pg_sys::MarkGUCPrefixReserved(c"otp_gateway".as_ptr());
     }
 }
 
@@ -111,6 +154,11 @@ pub fn retention() -> Option<Micros> {
     Some(Micros::from(RETENTION.get()) * 1_000_000).filter(|retention| *retention > 0)
 }
 
+/// `otp_gateway.allowed_hosts`
+pub fn allowed_hosts() -> Result<AllowedHosts, String> {
+    AllowedHosts::parse(&ALLOWED_HOSTS.get().unwrap_or_default().to_string_lossy())
+}
+
 /// `otp_gateway.key_file`, absolute.
 pub fn key_file() -> PathBuf {
     in_data_directory(&KEY_FILE.get().unwrap_or_default().to_string_lossy())
@@ -123,6 +171,6 @@ pub fn key_note() -> PathBuf {
 
 fn in_data_directory(name: &str) -> PathBuf {
     // SAFETY: DataDir is set once at server start and is a C string for the life of the process.
-    let data_directory = unsafe { std::ffi::CStr::from_ptr(pgrx::pg_sys::DataDir) };
+    let data_directory = unsafe { CStr::from_ptr(pg_sys::DataDir) };
     Path::new(&*data_directory.to_string_lossy()).join(name)
 }

@@ -52,7 +52,7 @@ pub extern "C-unwind" fn otp_gateway_worker_main(argument: pg_sys::Datum) {
             break;
         }
         if process::reload_settings() {
-            desk.chores.look_again();
+            desk.settings_reloaded();
         }
         if !desk.work() {
             process::sleep(desk.bell(), desk.next_due());

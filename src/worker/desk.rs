@@ -87,7 +87,7 @@ struct InFlight {
 
 impl Desk {
     pub fn open(database: pg_sys::Oid, ledger: Ledger) -> Self {
-        let courier = process::without_signals(Courier::start)
+        let courier = process::without_signals(|| Courier::start(settings::allowed_hosts()))
             .unwrap_or_else(|error| pgrx::error!("otp_gateway: the courier's thread cannot be started: {error}"));
         Self {
             ledger,
@@ -113,6 +113,11 @@ impl Desk {
     /// Readable when a call has ended.
     pub fn bell(&self) -> &UnixStream {
         self.courier.bell()
+    }
+
+    pub fn settings_reloaded(&mut self) {
+        self.courier.allow(settings::allowed_hosts());
+        self.chores.look_again();
     }
 
     /// When there is something to do though nobody calls.

@@ -95,16 +95,16 @@ pub fn must_end() -> bool {
     MUST_END.load(SeqCst)
 }
 
-/// True: there was something to reload.
+/// True: they were read again.
 pub fn reload_settings() -> bool {
     // SAFETY: on the main thread, outside a transaction.
     unsafe {
-        let pending = (&raw const pg_sys::ConfigReloadPending).read_volatile() != 0;
-        if pending {
+        let asked = (&raw const pg_sys::ConfigReloadPending).read_volatile() != 0;
+        if asked {
             (&raw mut pg_sys::ConfigReloadPending).write_volatile(0);
             pg_sys::ProcessConfigFile(pg_sys::GucContext::PGC_SIGHUP);
         }
-        pending
+        asked
     }
 }
 

@@ -10,10 +10,12 @@ import pathlib
 import shutil
 import socket
 import ssl
+import subprocess
 import threading
 import time
 import warnings
 
+import psycopg2
 import pytest
 
 from cluster import Cluster
@@ -71,30 +73,133 @@ def test_https_to_another_name(gateway, simulator, tls):
     assert simulator.count() == 0
 
 
-def test_old_tls_is_refused(gateway, simulator, tls):
-    with socket.create_server(("127.0.0.1", 0)) as listener, warnings.catch_warnings():
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        # Any certificate serves: the handshake ends before it is looked at.
-        context.load_cert_chain(tls / "client.pem", tls / "client.key")
-        with contextlib.suppress(Exception):
-            context.set_ciphers("ALL:@SECLEVEL=0")
+@contextlib.contextmanager
+def tls_server(certificate, oldest=ssl.TLSVersion.TLSv1_2, newest=ssl.TLSVersion.TLSv1_3):
+    """Speaks TLS of any version, with any certificate; notes what it hears once a handshake is done, and hangs up."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, certificate.with_suffix(".key"))
+    # Left to itself, Python speaks nothing old.
+    context.set_ciphers("ALL:@SECLEVEL=0")
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
-        context.minimum_version = ssl.TLSVersion.TLSv1
-        context.maximum_version = ssl.TLSVersion.TLSv1_1
-        got = []
+        context.minimum_version, context.maximum_version = oldest, newest
+    heard = []
 
-        def serve():
-            with contextlib.suppress(OSError, ssl.SSLError):
-                while True:
-                    with contextlib.suppress(ssl.SSLError):
-                        got.append(context.wrap_socket(listener.accept()[0], server_side=True))
+    def serve(listener):
+        with contextlib.suppress(OSError):
+            while True:
+                connection, _ = listener.accept()
+                with contextlib.suppress(OSError), connection, context.wrap_socket(connection, server_side=True) as inside:
+                    heard.append(inside.recv(4))
 
-        threading.Thread(target=serve, daemon=True).start()
-        url = f"https://127.0.0.1:{listener.getsockname()[1]}"
-        at(gateway, "ideamart", base_url=url, ca_file=tls / "ca.pem")
-        row = gateway.send()
-        assert (row["outcome"], got) == ("unreachable", [])
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=serve, args=(listener,), daemon=True)
+        thread.start()
+        yield f"https://127.0.0.1:{listener.getsockname()[1]}", heard
         listener.shutdown(socket.SHUT_RDWR)
+        thread.join(10)
+
+
+class Authority:
+    """A certificate authority of the test's own, and the certificates that it writes."""
+
+    def __init__(self, directory):
+        self.directory = directory
+        directory.mkdir()
+        directory.chmod(0o755)
+        (directory / "index").touch()
+        (directory / "ca.cnf").write_text(
+            f"[ca]\ndefault_ca = own\n[own]\ndatabase = {directory}/index\nnew_certs_dir = {directory}\n"
+            "unique_subject = no\nrand_serial = yes\ndefault_md = sha256\npolicy = any\n[any]\ncommonName = supplied\n"
+        )
+        self.ca = self.request("ca", "-x509", suffix="pem")
+
+    def self_signed(self, name):
+        extensions = ("-addext", "subjectAltName=IP:127.0.0.1", "-addext", "basicConstraints=critical,CA:FALSE")
+        return self.request(name, "-x509", *extensions, suffix="pem")
+
+    def certificate(self, name, subject_name="IP:127.0.0.1", days=(-1, 30)):
+        begins, ends = (time.strftime("%Y%m%d%H%M%SZ", time.gmtime(time.time() + 86400 * day)) for day in days)
+        request = self.request(name, suffix="csr")
+        extensions = request.with_suffix(".ext")
+        extensions.write_text(f"subjectAltName={subject_name}\n")
+        self.openssl(
+            "ca", "-batch", "-notext", "-config", self.directory / "ca.cnf", "-cert", self.ca,
+            "-keyfile", self.ca.with_suffix(".key"), "-in", request, "-out", request.with_suffix(".pem"), "-extfile", extensions, "-startdate", begins, "-enddate", ends,
+        )
+        return request.with_suffix(".pem")
+
+    def request(self, name, *arguments, suffix):
+        file = self.directory / f"{name}.{suffix}"
+        self.openssl(
+            "req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj", f"/CN={name}",
+            "-keyout", file.with_suffix(".key"), "-out", file, *arguments,
+        )
+        file.chmod(0o644)
+        return file
+
+    def openssl(self, *arguments):
+        subprocess.run(["openssl", *map(str, arguments)], check=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+
+@pytest.fixture(scope="module")
+def authority(simulator_program):
+    return Authority(pathlib.Path(simulator_program.directory.name) / "authority")
+
+
+def handshakes(gateway, url, heard, ca_file):
+    """Whether a send came through to TLS, and what was said of it."""
+    at(gateway, "ideamart", base_url=url, ca_file=ca_file)
+    row = gateway.send()
+    assert row["outcome"] == ("unknown" if heard else "unreachable"), (row, heard)
+    assert heard in ([], [b"POST"])
+    return bool(heard), row["vendor_message"]
+
+
+VERSIONS = [
+    (ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1, False), (ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_2, True),
+    (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_2, True), (ssl.TLSVersion.TLSv1_3, ssl.TLSVersion.TLSv1_3, True),
+]
+
+
+@pytest.mark.parametrize("oldest, newest, expected", VERSIONS, ids=[newest.name + oldest.name for oldest, newest, _ in VERSIONS])
+def test_tls_1_2_at_least(gateway, authority, oldest, newest, expected):
+    with tls_server(authority.certificate("vendor"), oldest, newest) as (url, heard):
+        came_through, why = handshakes(gateway, url, heard, authority.ca)
+    assert came_through == expected
+    assert expected or "ProtocolVersion" in why, why
+
+
+CERTIFICATES = [
+    ("good", lambda authority: authority.certificate("good"), None),
+    ("expired", lambda authority: authority.certificate("expired", days=(-30, -1)), "expired"),
+    ("not yet valid", lambda authority: authority.certificate("early", days=(1, 30)), "not valid yet"),
+    ("of another host", lambda authority: authority.certificate("other", "IP:127.0.0.2,DNS:localhost"), "not valid for name"),
+    ("of a name that looks like it", lambda authority: authority.certificate("alike", "DNS:127.0.0.1"), "not valid for name"),
+    ("self-signed", lambda authority: authority.self_signed("self"), "UnknownIssuer"),
+    ("of another authority", lambda authority: Authority(authority.directory / "other").certificate("foreign"), "BadSignature"),
+]
+
+
+@pytest.mark.parametrize("what, make, why", CERTIFICATES, ids=[what for what, _, _ in CERTIFICATES])
+def test_certificate_is_verified(gateway, authority, what, make, why):
+    with tls_server(make(authority)) as (url, heard):
+        came_through, said = handshakes(gateway, url, heard, authority.ca)
+    assert came_through == (why is None)
+    assert why is None or why in said, said
+
+
+def test_verification_cannot_be_turned_off(gateway):
+    options = [
+        "verify", "ssl_verify", "verify_peer", "verify_host", "insecure", "skip_verify", "sslmode", "tls_min_version",
+        "accept_invalid_certs", "danger_accept_invalid_certs",
+    ]
+    for option in options:
+        for value in ("false", "0", "off", "true", "disable"):
+            with pytest.raises(psycopg2.errors.FdwInvalidOptionName):
+                gateway.execute(f"ALTER SERVER ideamart OPTIONS (ADD {option} '{value}')")
+    settings = gateway.execute("SELECT name FROM pg_settings WHERE name LIKE 'otp\\_gateway.%'")
+    assert not any(word in name for (name,) in settings for word in ("tls", "ssl", "verify", "insecure", "certificate"))
 
 
 def test_mutual_tls(gateway, simulator, tls):

@@ -1,17 +1,39 @@
 use std::{
     collections::HashMap,
     fs,
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, SystemTime},
 };
 
-use reqwest::{Certificate, Client, Identity, redirect, retry, tls};
+use reqwest::{Certificate, Identity, RequestBuilder, Url, redirect, retry, tls};
 
-use crate::Route;
+use crate::{
+    AllowedHosts, Route,
+    allowed_hosts::{Refused, Resolver},
+};
 
-/// One client, and so one pool of warm connections, for each way to speak TLS.
-#[derive(Default)]
-pub struct Clients(Mutex<HashMap<Key, Client>>);
+/// One client, and so one pool of warm connections, for each way to speak TLS; all under one list of allowed hosts.
+pub struct Clients(Mutex<Pools>);
+
+struct Pools {
+    /// Of a list that cannot be read, why: nothing is allowed then.
+    allowed: Result<Arc<AllowedHosts>, String>,
+    clients: HashMap<Key, Client>,
+}
+
+/// Connects to allowed hosts alone.
+#[derive(Clone)]
+pub struct Client {
+    http: reqwest::Client,
+    allowed: Arc<AllowedHosts>,
+}
+
+impl Client {
+    pub fn post(&self, url: Url) -> Result<RequestBuilder, Refused> {
+        self.allowed.check(&url)?;
+        Ok(self.http.post(url))
+    }
+}
 
 #[derive(PartialEq, Eq, Hash)]
 struct Key {
@@ -20,6 +42,20 @@ struct Key {
 }
 
 impl Clients {
+    pub fn new(allowed: Result<AllowedHosts, String>) -> Self {
+        Self(Mutex::new(Pools { allowed: allowed.map(Arc::new), clients: HashMap::new() }))
+    }
+
+    /// Another list, for every call that begins from now on. Its connections are new ones: a warm one may lead to where
+    /// the new list does not.
+    pub fn allow(&self, allowed: Result<AllowedHosts, String>) {
+        let allowed = allowed.map(Arc::new);
+        let mut pools = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if pools.allowed != allowed {
+            *pools = Pools { allowed, clients: HashMap::new() };
+        }
+    }
+
     /// The client for a route; made anew when a certificate file has changed. The error is for the user.
     pub fn get(&self, route: &Route) -> Result<Client, String> {
         let file = |path: &Option<String>| {
@@ -31,11 +67,16 @@ impl Clients {
             connect_timeout: route.connect_timeout.min(route.timeout.mul_f32(0.45)),
             files: [file(&route.ca_file), file(&route.client_cert_file), file(&route.client_key_file)],
         };
-        let mut clients = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut pools = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let Pools { allowed, clients } = &mut *pools;
+        let allowed = allowed
+            .as_ref()
+            .map_err(|why| format!("otp_gateway.allowed_hosts cannot be read: {why}; nothing was sent"))?;
         if let Some(client) = clients.get(&key) {
             return Ok(client.clone());
         }
-        let client = build(route, key.connect_timeout)?;
+        let http = build(route, key.connect_timeout, Resolver(Arc::clone(allowed)))?;
+        let client = Client { http, allowed: Arc::clone(allowed) };
         clients.retain(|other, _| other.files.iter().zip(&key.files).all(|(a, b)| !replaces(a, b)));
         clients.insert(key, client.clone());
         Ok(client)
@@ -47,8 +88,9 @@ fn replaces(old: &Option<(String, Option<SystemTime>)>, new: &Option<(String, Op
     matches!((old, new), (Some(old), Some(new)) if old.0 == new.0 && old.1 != new.1)
 }
 
-fn build(route: &Route, connect_timeout: Duration) -> Result<Client, String> {
-    let mut builder = Client::builder()
+fn build(route: &Route, connect_timeout: Duration, resolver: Resolver) -> Result<reqwest::Client, String> {
+    let mut builder = reqwest::Client::builder()
+        .dns_resolver(resolver)
         .connect_timeout(connect_timeout)
         // "never repeat a request whose bytes may have left", nor take one elsewhere.
         .retry(retry::never())

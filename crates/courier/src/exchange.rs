@@ -1,7 +1,7 @@
 use std::time::{Duration, SystemTime};
 
 use reqwest::{
-    Client, Url,
+    Url,
     header::{HeaderMap, HeaderName, HeaderValue, RETRY_AFTER},
 };
 use tokio::{
@@ -11,7 +11,11 @@ use tokio::{
 use vendor::{Answer, MAX_ANSWER_BYTES, Operation, Outcome, Reading, Request, Secret, redact, redact_text};
 use zeroize::Zeroizing;
 
-use crate::{Delivery, Parcel, client::Clients, token::Tokens};
+use crate::{
+    Delivery, Parcel,
+    client::{Client, Clients},
+    token::Tokens,
+};
 
 /// Makes the call that a parcel asks for, from waiting for a place to the reading of the answer.
 pub async fn carry(parcel: Parcel, clients: &Clients, tokens: &Tokens, place: &Semaphore) -> Delivery {
@@ -91,7 +95,7 @@ async fn call(
             None => None,
         };
         loop {
-            let arrived = post(&client, &route.base_url, request, bearer.as_ref(), deadline).await?;
+            let arrived = post(&client, ("base_url", &route.base_url), request, bearer.as_ref(), deadline).await?;
             // A 401 means that the call was not processed: renew the token, and repeat once.
             if arrived.status == 401
                 && let (Some(oauth), Some(used)) = (&route.oauth, bearer.take_if(|token| !token.is_fresh()))
@@ -133,17 +137,17 @@ pub trait Bearer {
     fn token(&self) -> &Secret;
 }
 
-/// One POST, never repeated.
+/// One POST, never repeated, to the URL that an option holds.
 pub async fn post(
     client: &Client,
-    base_url: &str,
+    (option, base): (&str, &str),
     request: &Request,
     bearer: Option<&impl Bearer>,
     deadline: Instant,
 ) -> Result<Arrived, Reading> {
     let unsent = |why: &str| reading(Outcome::Unreachable, format!("{why}; nothing was sent"));
-    let mut url = Url::parse(&format!("{}{}", base_url.trim_end_matches('/'), request.path))
-        .map_err(|_| unsent("base_url is no URL"))?;
+    let mut url = Url::parse(&format!("{}{}", base.trim_end_matches('/'), request.path))
+        .map_err(|_| unsent(&format!("{option} is no URL")))?;
     if !request.query.is_empty() {
         url.query_pairs_mut().extend_pairs(request.query.iter().map(|(name, value)| (name, value.reveal())));
     }
@@ -161,8 +165,9 @@ pub async fn post(
     if left.is_zero() {
         return Err(unsent("timeout ran out before the call"));
     }
-    let sent = client.post(url).headers(headers).body(request.body.reveal().to_owned()).timeout(left).send().await;
-    let mut response = sent.map_err(|error| failure(&error))?;
+    let post = client.post(url).map_err(|refused| unsent(&format!("no connection to {option}: {refused}")))?;
+    let sent = post.headers(headers).body(request.body.reveal().to_owned()).timeout(left).send().await;
+    let mut response = sent.map_err(|error| failure(option, &error))?;
     let status = response.status().as_u16();
     let retry_after = response.headers().get(RETRY_AFTER).and_then(|value| wait_of(value.to_str().ok()?.trim()));
     let mut body = Zeroizing::new(Vec::new());
@@ -196,12 +201,12 @@ fn header(value: &Secret) -> Result<HeaderValue, ()> {
 }
 
 /// Whether anything can have left. The error's own text is not used: it holds the URL, and that the query.
-fn failure(error: &reqwest::Error) -> Reading {
+fn failure(option: &str, error: &reqwest::Error) -> Reading {
     if error.is_connect() {
         let why = if error.is_timeout() { "no connection within connect_timeout".to_owned() } else { cause(error) };
-        reading(Outcome::Unreachable, format!("no connection to base_url: {why}; nothing was sent"))
+        reading(Outcome::Unreachable, format!("no connection to {option}: {why}; nothing was sent"))
     } else if error.is_builder() {
-        reading(Outcome::Unreachable, "the request could not be built: check base_url; nothing was sent")
+        reading(Outcome::Unreachable, format!("the request could not be built: check {option}; nothing was sent"))
     } else if error.is_timeout() {
         reading(Outcome::Unknown, "no answer within timeout")
     } else {

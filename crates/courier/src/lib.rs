@@ -5,11 +5,13 @@
 //! leave is `unreachable`; what may have left and was not answered legibly is `unknown`.
 #![forbid(unsafe_code)]
 
+mod allowed_hosts;
 mod client;
 mod exchange;
 mod post_office;
 mod route;
 mod token;
 
+pub use allowed_hosts::AllowedHosts;
 pub use post_office::{Courier, Delivery, Parcel};
 pub use route::{OAuth, Route};

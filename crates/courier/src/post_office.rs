@@ -16,7 +16,7 @@ use tokio::{
 };
 use vendor::{Dialect, Operation, Outcome, Reading, Request, Secret};
 
-use crate::{Route, client::Clients, exchange, token::Tokens};
+use crate::{AllowedHosts, Route, client::Clients, exchange, token::Tokens};
 
 /// A call to make.
 pub struct Parcel {
@@ -48,6 +48,7 @@ pub struct Delivery {
 /// The thread that makes the calls, and the way to it.
 pub struct Courier {
     parcels: mpsc::UnboundedSender<Parcel>,
+    clients: Arc<Clients>,
     shelf: Arc<Shelf>,
     bell: UnixStream,
     stop: Option<oneshot::Sender<()>>,
@@ -74,22 +75,24 @@ impl Shelf {
 
 impl Courier {
     /// Starts the thread. It inherits the caller's signal mask, and so do the ones that it starts: block them first.
-    pub fn start() -> io::Result<Self> {
+    /// `allowed` as for [`allow`](Self::allow).
+    pub fn start(allowed: Result<AllowedHosts, String>) -> io::Result<Self> {
         // The process-wide choice; a second start finds the first one's, which is the same.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let (bell, ours) = UnixStream::pair()?;
         bell.set_nonblocking(true)?;
         ours.set_nonblocking(true)?;
         let shelf = Arc::new(Shelf { deliveries: Mutex::default(), rung: AtomicBool::new(false), bell: ours });
+        let clients = Arc::new(Clients::new(allowed));
         let (parcels, inbox) = mpsc::unbounded_channel();
         let (stop, stopped) = oneshot::channel();
         let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
         let thread = thread::Builder::new().name("courier".into()).spawn({
-            let shelf = Arc::clone(&shelf);
+            let (clients, shelf) = (Arc::clone(&clients), Arc::clone(&shelf));
             move || {
                 runtime.block_on(async {
                     tokio::select! {
-                        () = serve(inbox, shelf) => {}
+                        () = serve(inbox, clients, shelf) => {}
                         _ = stopped => {}
                     }
                 });
@@ -97,12 +100,17 @@ impl Courier {
                 runtime.shutdown_background();
             }
         })?;
-        Ok(Self { parcels, shelf, bell, stop: Some(stop), thread: Some(thread) })
+        Ok(Self { parcels, clients, shelf, bell, stop: Some(stop), thread: Some(thread) })
     }
 
     /// Readable when there is something to [`fetch`](Self::fetch).
     pub fn bell(&self) -> &UnixStream {
         &self.bell
+    }
+
+    /// Where calls may go that begin from now on; nowhere, if the list cannot be read: the error says why.
+    pub fn allow(&self, allowed: Result<AllowedHosts, String>) {
+        self.clients.allow(allowed);
     }
 
     pub fn dispatch(&self, parcel: Parcel) {
@@ -136,8 +144,7 @@ impl Drop for Courier {
     }
 }
 
-async fn serve(mut inbox: mpsc::UnboundedReceiver<Parcel>, shelf: Arc<Shelf>) {
-    let clients = Arc::new(Clients::default());
+async fn serve(mut inbox: mpsc::UnboundedReceiver<Parcel>, clients: Arc<Clients>, shelf: Arc<Shelf>) {
     let tokens = Arc::new(Tokens::default());
     let mut places: HashMap<(String, u32), Arc<Semaphore>> = HashMap::new();
     while let Some(parcel) = inbox.recv().await {

@@ -4,12 +4,12 @@ use std::{
     time::Duration,
 };
 
-use reqwest::Client;
 use tokio::{sync, time::Instant};
 use vendor::{Outcome, Reading, Secret, read_token, token_request};
 
 use crate::{
     OAuth,
+    client::Client,
     exchange::{Bearer, post, reading},
 };
 
@@ -80,10 +80,12 @@ impl Tokens {
         }
         let request = token_request(&oauth.client_id, &oauth.client_secret);
         // Whatever goes wrong here, no code was sent and none was checked.
-        let arrived = post(client, &oauth.token_url, &request, None::<&Handed>, deadline).await.map_err(|failed| {
-            let why = failed.vendor_message.unwrap_or_default();
-            reading(Outcome::Unreachable, format!("no access token from token_url ({why}); nothing else was sent"))
-        })?;
+        let arrived = post(client, ("token_url", &oauth.token_url), &request, None::<&Handed>, deadline)
+            .await
+            .map_err(|failed| {
+                let why = failed.vendor_message.unwrap_or_default();
+                reading(Outcome::Unreachable, format!("no access token from token_url ({why}); nothing else was sent"))
+            })?;
         let token = read_token(&arrived.answer()).map_err(|(outcome, why)| reading(outcome, why))?;
         let life = token.expires_in.unwrap_or(DEFAULT_LIFE);
         *held = Some(Held { token: token.access_token.clone(), ends: Instant::now() + life.saturating_sub(EARLY) });

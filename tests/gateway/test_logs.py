@@ -417,6 +417,7 @@ def test_waiting_for_a_lock(place, hidden, gateway):
             until(lambda: "still waiting for" in place.read()["log"], "the wait is logged")
             gateway.execute("SELECT pg_advisory_unlock(4711)", session=holder)
             running.wait()
+            gateway.execute("SELECT pg_advisory_unlock(4711)", session=waiter)
             gateway.execute("SELECT pg_advisory_lock(4711)", session=holder)
             with pytest.raises(psycopg2.errors.LockNotAvailable):
                 gateway.execute(hidden.into("SET lock_timeout = '50ms'; SELECT check_code('<id>', '<code>'), pg_advisory_lock(4711)"), session=waiter)

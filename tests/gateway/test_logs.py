@@ -3,7 +3,8 @@ whatever ends it and whatever form the log has, and the client has its whole err
 logged as ever. What your own settings log is as the README's section shows it, and what it says to set helps."""
 
 import ctypes
-import json
+import pathlib
+import re
 import secrets
 import subprocess
 
@@ -13,6 +14,8 @@ import pytest
 from cluster import PG_CONFIG, Cluster, kill
 from conftest import Gateway, Running, until
 
+README = (pathlib.Path(__file__).resolve().parents[2] / "README.md").read_text()
+SECTION = README.split("### What your own settings log\n")[1].split("\n## ")[0]
 MAJOR = int(subprocess.check_output([PG_CONFIG, "--version"], text=True).split()[1].split(".")[0])
 
 
@@ -139,9 +142,17 @@ CREATE FUNCTION check_again(id uuid, code text) RETURNS text LANGUAGE plpgsql AS
   EXCEPTION WHEN undefined_column THEN RAISE; END $$;
 CREATE PROCEDURE check_in_procedure(id uuid, code text) LANGUAGE plpgsql AS
   $$ BEGIN PERFORM otp_verify(id, code); COMMIT; PERFORM 1 / 0; END $$;
+CREATE PROCEDURE check_in_procedure_well(id uuid, code text) LANGUAGE plpgsql AS
+  $$ BEGIN PERFORM otp_verify(id, code); END $$;
+CREATE FUNCTION check_dynamic_too(id uuid, code text) RETURNS text LANGUAGE plpgsql AS
+  $$ DECLARE answer text; BEGIN
+  EXECUTE format('SELECT outcome FROM otp_verify(%L, %L)', id, code) INTO answer; RETURN answer; END $$;
 CREATE FUNCTION touch(which int) RETURNS int LANGUAGE sql AS 'UPDATE place SET n = n + 1 WHERE id = which RETURNING n';
+CREATE FUNCTION verify_customer(customer_id bigint, code text) RETURNS text LANGUAGE sql SECURITY DEFINER
+  SET search_path = pg_catalog, public AS
+  $$ SELECT outcome FROM customer AS c, otp_verify(c.verification_id, code) WHERE c.id = customer_id $$;
 CREATE ROLE nobody LOGIN;
-CREATE ROLE app LOGIN;
+CREATE ROLE registration_app LOGIN;
 """
 
 
@@ -461,3 +472,214 @@ def recovered(place):
     except psycopg2.OperationalError:
         return False
     return True
+
+
+# What the hook cannot hide: as the README shows it, and as it says to set it.
+
+
+def blocks():
+    """The README's lines of the log, by the setting that they are shown for."""
+    text = re.search(r"```\n(-- .*?)```", SECTION, re.DOTALL)[1]
+    return dict(re.findall(r"^-- (.*)\n((?:(?!-- ).*\n)+)", text, re.MULTILINE))
+
+
+def plain(text):
+    """Without what differs from run to run."""
+    for pattern, same in [
+        (r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", "<id>"), (r"duration: [0-9.]+ ms", "duration: <n> ms"),
+        (r"SESSION,\d+,\d+", "SESSION,<n>,<n>"), (r"^\w{5} (?=[A-Z]+:  )", ""), (r"^((LOG|ERROR):  )\d\w{4}: ", r"\1"),
+    ]:
+        text = re.sub(pattern, same, text, flags=re.MULTILINE)
+    return text
+
+
+README_CODE = "265098"
+LITERAL = f"SELECT outcome FROM otp_verify('<id>', '{README_CODE}')"
+BY_LITERAL = [
+    [LITERAL],
+    [f"SELECT verify_customer(1, '{README_CODE}')"],
+    [f"SELECT 1 / 0, verify_customer(1, '{README_CODE}')"],
+    [f"SELECT verify_customer(1, '{README_CODE}') FROM (SELECT n FROM many ORDER BY n DESC OFFSET 99999) AS last"],
+    [f"DO $$ BEGIN PERFORM otp_verify('<id>', '{README_CODE}'); END $$"],
+    [f"EXPLAIN ANALYZE SELECT verify_customer(1, '{README_CODE}')"],
+]
+BY_PARAMETER = [
+    ["SELECT outcome FROM otp_verify($1, $2)", "<id>", README_CODE],
+    ["SELECT verify_customer($1, $2)", "1", README_CODE],
+    ["SELECT 1 / ($1::int - 1), verify_customer($1::int, $2)", "1", README_CODE],
+]
+
+
+def play(hidden, session, statements):
+    for statement in statements:
+        session.execute(*map(hidden.into, statement))
+
+
+@pytest.mark.parametrize("setting", blocks())
+def test_readme_shows_real_lines(place, hidden, gateway, session, setting):
+    gateway.execute("SELECT pg_stat_statements_reset()")
+    statements = [[LITERAL], *BY_PARAMETER, BY_LITERAL[4]]
+    with place.written() as log:
+        if not setting.startswith("pg_stat"):
+            assert session.execute(f"SET {setting}")[0] is None
+        seen = []
+        for statement in statements:
+            play(hidden, session, [statement])
+            pid = session.library.PQbackendPID(session.connection)
+            seen += gateway.execute("SELECT query FROM pg_stat_activity WHERE pid = %s", (pid,))
+    if setting == "pg_stat_activity":
+        real = "\n".join(query for (query,) in seen)
+    elif setting == "pg_stat_statements":
+        # In no order of its own.
+        found = {query for (query,) in gateway.execute("SELECT query FROM pg_stat_statements")}
+        real = "\n".join(sorted(found, key=lambda query: query.startswith("DO")))
+    else:
+        real = log.text
+    lines = iter(plain(real).splitlines())
+    for line in plain(blocks()[setting]).splitlines():
+        # Each after the one before it.
+        assert line in lines, f"{line}\nis not in\n{plain(real)}"
+
+
+ALL_THAT_IS_LOGGED = [
+    "log_statement = 'all'", "log_min_duration_statement = 0", "log_min_duration_sample = 0", "log_statement_sample_rate = 1",
+    "log_transaction_sample_rate = 1", "log_parser_stats = on", "log_lock_waits = on", "log_temp_files = 0", "work_mem = '64kB'",
+    "auto_explain.log_min_duration = 0", "pgaudit.log = 'all'", "pg_stat_statements.track = 'all'",
+]
+# What shows parameters, too.
+ALL_THAT_IS_BOUND = [
+    "debug_print_parse = on", "debug_print_rewritten = on", "debug_print_plan = on", "pgaudit.log_parameter = on",
+    "auto_explain.log_verbose = on",
+]
+
+
+@pytest.fixture
+def curious(place, gateway):
+    """A server that logs all that it can, for everybody, and what else it is told to."""
+
+    def configure(more=()):
+        for setting in [*ALL_THAT_IS_LOGGED, *more]:
+            gateway.execute(f"ALTER SYSTEM SET {setting}")
+        place.cluster.reload()
+        shows(place, "log_statement", "all")
+        gateway.execute("INSERT INTO customer (phone) VALUES ('8144094480') ON CONFLICT DO NOTHING")
+
+    yield configure
+    gateway.execute("ALTER SYSTEM RESET ALL")
+    place.cluster.reload()
+    shows(place, "log_statement", "none")
+
+
+def shows(place, setting, value):
+    """A reload reaches sessions when they look."""
+    def is_so():
+        with place.cluster.session() as session, session.cursor() as cursor:
+            cursor.execute(f"SHOW {setting}")
+            return cursor.fetchone() == (value,)
+
+    until(is_so, f"{setting} is {value}")
+
+
+SET_FOR_THE_ROLE = dict(re.findall(r"^ALTER ROLE registration_app SET (\S+) = (.*);$", SECTION, re.MULTILINE))
+
+# As a plan that is printed has it.
+BYTES = " ".join(str(byte) for byte in README_CODE.encode())
+
+
+def everywhere(place, hidden, gateway, statements, user):
+    """What a server's log and statistics hold of these statements: pieces of text with the code in them."""
+    gateway.execute("SELECT pg_stat_statements_reset()")
+    session = Libpq(place.cluster, "postgres", user=user)
+    pid = session.library.PQbackendPID(session.connection)
+    found = []
+    try:
+        with place.written() as log:
+            for statement in statements:
+                play(hidden, session, [statement])
+                found += [query for (query,) in gateway.execute("SELECT query FROM pg_stat_activity WHERE pid = %s", (pid,))]
+    finally:
+        session.close()
+    found += [query for (query,) in gateway.execute("SELECT query FROM pg_stat_statements")]
+    found += [line for text in log.forms.values() for line in text.splitlines()]
+    assert any("otp_verify" in text for text in found), "nothing was seen at all"
+    return [text for text in found if README_CODE in text or BYTES in text]
+
+
+def test_what_the_readme_says_to_set(place, hidden, gateway, curious):
+    curious(ALL_THAT_IS_BOUND)
+    # A superuser's session is what it is: the search finds what is there.
+    assert len(everywhere(place, hidden, gateway, BY_LITERAL + BY_PARAMETER, "postgres")) > 50
+    for setting, value in SET_FOR_THE_ROLE.items():
+        gateway.execute(f"ALTER ROLE registration_app SET {setting} = {value}")
+    try:
+        assert everywhere(place, hidden, gateway, BY_LITERAL + BY_PARAMETER, "registration_app") == []
+        # The role cannot undo it.
+        with place.cluster.session(user="registration_app") as session:
+            for setting in SET_FOR_THE_ROLE:
+                if setting.startswith("debug_print") or setting == "log_parameter_max_length_on_error":
+                    continue
+                with pytest.raises(psycopg2.errors.InsufficientPrivilege):
+                    gateway.execute(f"SET {setting} TO DEFAULT", session=session)
+    finally:
+        gateway.execute("ALTER ROLE registration_app RESET ALL")
+
+
+def test_binding_everything(place, hidden, gateway, curious):
+    """Then one setting is enough, with the others at their defaults."""
+    curious(["log_parameter_max_length_on_error = 0"])
+    assert everywhere(place, hidden, gateway, BY_PARAMETER, "registration_app") != []
+    gateway.execute("ALTER ROLE registration_app SET log_parameter_max_length = 0")
+    try:
+        assert everywhere(place, hidden, gateway, BY_PARAMETER, "registration_app") == []
+    finally:
+        gateway.execute("ALTER ROLE registration_app RESET ALL")
+
+
+# Statements that are normalised; `<call>` is a call of each function of ours.
+NORMALISED = [
+    "SELECT <call>", "SELECT * FROM <call>", "SELECT (<call>).*", "WITH answer AS (SELECT * FROM <call>) SELECT * FROM answer",
+    "INSERT INTO kept SELECT a::text FROM <call> AS a", "UPDATE kept SET answer = a::text FROM <call> AS a WHERE answer = '<word>'",
+    "SELECT 1 WHERE EXISTS (SELECT FROM <call>)", "VALUES ((<call>)::text)",
+]
+
+
+def test_pg_stat_statements_hold_no_constants(place, gateway, hidden, session):
+    """Each function that takes a value, however it is called, also within functions."""
+    session.execute("SET pg_stat_statements.track = 'all'; CREATE TABLE IF NOT EXISTS kept (answer text)")
+    functions = gateway.execute(
+        "SELECT p.oid::regproc::text, proargtypes::regtype[]::text[] FROM pg_proc AS p JOIN pg_depend ON objid = p.oid AND deptype = 'e' "
+        "JOIN pg_extension AS e ON refobjid = e.oid AND extname = 'otp_gateway' WHERE pronargs > 0 AND proname !~ '_validator$'"
+    )
+    assert len(functions) > 7
+    literals = {
+        "text": "'<number>'", "jsonb": "'{\"mobile\": \"<number>\"}'", "uuid": "'<id>'::uuid", "interval": "'1 second'", "oid": "0"
+    }
+    gateway.execute("SELECT pg_stat_statements_reset()")
+    for name, types in functions:
+        arguments = [literals[type] for type in types]
+        if types[0] == "text":
+            arguments[0] = "'sandbox'"
+        for statement in NORMALISED:
+            session.execute(hidden.into(statement.replace("<call>", f"{name}({', '.join(arguments)})")))
+    session.execute(hidden.into("SELECT check_dynamic_too('<id>', '<code>'), check_code('<id>', '<code>')"))
+    texts = [query for (query,) in gateway.execute("SELECT query FROM pg_stat_statements")]
+    for name, _ in functions:
+        assert any(f"{name}($" in text for text in texts), name
+    assert hidden.shown({"pg_stat_statements": "\n".join(texts)}) == []
+
+
+def test_pg_stat_statements_of_utility_statements(gateway, hidden, session):
+    """They are kept as they are written, until track_utility is off."""
+    call = hidden.into(VERIFY)
+    statements = [
+        f"DO $$ BEGIN PERFORM {call}; END $$", f"EXPLAIN ANALYZE SELECT {call}", f"COPY (SELECT {call}) TO PROGRAM 'cat >/dev/null'",
+        f"DECLARE c CURSOR WITH HOLD FOR SELECT {call}", hidden.into("CALL check_in_procedure_well('<id>', '<code>')"),
+    ]
+    for track, found in [("on", True), ("off", False)]:
+        session.execute(f"CLOSE ALL; SET pg_stat_statements.track_utility = {track}")
+        for statement in statements:
+            gateway.execute("SELECT pg_stat_statements_reset()")
+            assert session.execute(statement)[0] is None
+            texts = "\n".join(query for (query,) in gateway.execute("SELECT query FROM pg_stat_statements"))
+            is_normalised = statement.startswith("CALL") and MAJOR >= 16
+            assert (hidden.code in texts) == (found and not is_normalised), statement

@@ -586,10 +586,10 @@ SET_FOR_THE_ROLE = dict(re.findall(r"^ALTER ROLE registration_app SET (\S+) = (.
 BYTES = " ".join(str(byte) for byte in README_CODE.encode())
 
 
-def everywhere(place, hidden, gateway, statements, user):
-    """What a server's log and statistics hold of these statements: pieces of text with the code in them."""
+def everywhere(place, hidden, gateway, statements):
+    """What the server's log and statistics hold of these statements of the role: pieces of text with the code in them."""
     gateway.execute("SELECT pg_stat_statements_reset()")
-    session = Libpq(place.cluster, "postgres", user=user)
+    session = Libpq(place.cluster, "postgres", user="registration_app")
     pid = session.library.PQbackendPID(session.connection)
     found = []
     try:
@@ -605,32 +605,43 @@ def everywhere(place, hidden, gateway, statements, user):
     return [text for text in found if README_CODE in text or BYTES in text]
 
 
-def test_what_the_readme_says_to_set(place, hidden, gateway, curious):
+@pytest.fixture
+def role(gateway):
+    """Sets for the role what the README says, but for what it is told."""
+
+    def configure(but=None):
+        gateway.execute("ALTER ROLE registration_app RESET ALL")
+        for setting, value in SET_FOR_THE_ROLE.items():
+            if setting != but:
+                gateway.execute(f"ALTER ROLE registration_app SET {setting} = {value}")
+
+    yield configure
+    gateway.execute("ALTER ROLE registration_app RESET ALL")
+
+
+def test_what_the_readme_says_to_set(place, hidden, gateway, curious, role):
     curious(ALL_THAT_IS_BOUND)
-    # A superuser's session is what it is: the search finds what is there.
-    assert len(everywhere(place, hidden, gateway, BY_LITERAL + BY_PARAMETER, "postgres")) > 50
-    for setting, value in SET_FOR_THE_ROLE.items():
-        gateway.execute(f"ALTER ROLE registration_app SET {setting} = {value}")
-    try:
-        assert everywhere(place, hidden, gateway, BY_LITERAL + BY_PARAMETER, "registration_app") == []
-        # The role cannot undo it.
-        with place.cluster.session(user="registration_app") as session:
-            for setting in SET_FOR_THE_ROLE:
-                if setting.startswith("debug_print") or setting == "log_parameter_max_length_on_error":
-                    continue
+    role()
+    assert everywhere(place, hidden, gateway, BY_LITERAL + BY_PARAMETER) == []
+    # Each of them is for something.
+    for setting in SET_FOR_THE_ROLE:
+        role(but=setting)
+        assert everywhere(place, hidden, gateway, BY_LITERAL + BY_PARAMETER) != [], setting
+    # And the role cannot undo it.
+    with place.cluster.session(user="registration_app") as session:
+        for setting in SET_FOR_THE_ROLE:
+            if not setting.startswith("debug_print") and setting != "log_parameter_max_length_on_error":
                 with pytest.raises(psycopg2.errors.InsufficientPrivilege):
                     gateway.execute(f"SET {setting} TO DEFAULT", session=session)
-    finally:
-        gateway.execute("ALTER ROLE registration_app RESET ALL")
 
 
 def test_binding_everything(place, hidden, gateway, curious):
     """Then one setting is enough, with the others at their defaults."""
     curious(["log_parameter_max_length_on_error = 0"])
-    assert everywhere(place, hidden, gateway, BY_PARAMETER, "registration_app") != []
+    assert everywhere(place, hidden, gateway, BY_PARAMETER) != []
     gateway.execute("ALTER ROLE registration_app SET log_parameter_max_length = 0")
     try:
-        assert everywhere(place, hidden, gateway, BY_PARAMETER, "registration_app") == []
+        assert everywhere(place, hidden, gateway, BY_PARAMETER) == []
     finally:
         gateway.execute("ALTER ROLE registration_app RESET ALL")
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs what building and testing need on a Debian machine: Postgres with its headers, a C compiler and libclang
-# (for the bindings), Python's pytest and psycopg2 and nss_wrapper, which makes up host names (for the gateway tests),
-# and Rust. Says what it does; does nothing where everything is there.
+# (for the bindings), Python's pytest and psycopg2, pgaudit and nss_wrapper, which makes up host names (for the gateway
+# tests), and Rust. Says what it does; does nothing where everything is there.
 set -euo pipefail
 
 sudo=""
@@ -32,6 +32,13 @@ if ! "${PG_CONFIG:-pg_config}" --includedir-server >/dev/null 2>&1 ||
     [ ! -e "$("${PG_CONFIG:-pg_config}" --includedir-server)/postgres.h" ]; then
     major=$(find /usr/lib/postgresql -mindepth 1 -maxdepth 1 -printf '%f\n' | sort -V | tail -n 1)
     need "postgresql-server-dev-$major"
+    install_missing
+fi
+
+# What pgaudit logs of our calls is tested. A Postgres that is not Debian's brings its own.
+libraries=$("${PG_CONFIG:-pg_config}" --pkglibdir)
+if [ ! -e "$libraries/pgaudit.so" ] && [[ $libraries =~ ^/usr/lib/postgresql/([0-9]+)/lib$ ]]; then
+    need "postgresql-${BASH_REMATCH[1]}-pgaudit"
     install_missing
 fi
 

@@ -25,6 +25,11 @@ mod worker;
 
 pgrx::pg_module_magic!(name, version);
 
+/// Wipes what is freed: types that wipe themselves do not reach the copies that hyper, rustls and serde_json make of a
+/// number or a code.
+#[global_allocator]
+static WIPING: zeroizing_alloc::ZeroAlloc<std::alloc::System> = zeroizing_alloc::ZeroAlloc(std::alloc::System);
+
 /// Runs when the server loads the library: in the postmaster if it is preloaded, else in the first session that calls
 /// one of our functions, which is then told what to do.
 #[pgrx::pg_guard]

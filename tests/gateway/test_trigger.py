@@ -25,6 +25,7 @@ NAMED = 'otp_gateway: trigger "send_code" on table public.customer: '
 @pytest.fixture
 def gateway(quick_gateway):
     gateway = quick_gateway
+    gateway.keeps_numbers = True
     drop_tables(gateway)
     yield gateway
     gateway.execute("RESET ALL")

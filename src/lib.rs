@@ -34,13 +34,14 @@ static WIPING: zeroizing_alloc::ZeroAlloc<std::alloc::System> = zeroizing_alloc:
 /// one of our functions, which is then told what to do.
 #[pgrx::pg_guard]
 pub extern "C-unwind" fn _PG_init() {
+    // Also where it is not preloaded: the statement that is told so is logged, too.
+    log::init();
     // SAFETY: read on the main thread; Postgres sets it before it loads preload libraries.
     if !unsafe { pgrx::pg_sys::process_shared_preload_libraries_in_progress } {
         return;
     }
     settings::init();
     shared_memory::init();
-    log::init();
     drop_watch::init();
     enqueue::init();
     trigger::init();

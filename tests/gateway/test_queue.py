@@ -17,8 +17,9 @@ import threading
 import psycopg2
 import pytest
 
+from canaries import control, digits, search
 from cluster import Cluster, free_port
-from conftest import CREDENTIALS, FLOWS, Gateway, listed, until
+from conftest import FLOWS, Gateway, credential_options, listed, until
 from test_at_most_once import at
 from test_at_rest import VISIBLE
 from test_at_rest import place as place
@@ -337,7 +338,7 @@ def test_one_that_cannot_be_sent_fails_alone(gateway, simulator, app, spoil, out
     name, session = app
     gateway.full(role="postgres")
     gateway.full("doomed", "hyperverge", role="postgres", defaults='{"template_id": "t"}')
-    gateway.execute(f"CREATE USER MAPPING FOR {name} SERVER doomed OPTIONS ({listed(CREDENTIALS['hyperverge'])})")
+    gateway.execute(f"CREATE USER MAPPING FOR {name} SERVER doomed OPTIONS ({listed(credential_options('hyperverge'))})")
     gateway.execute(f"GRANT USAGE ON FOREIGN SERVER doomed TO {name}")
     before, poisoned, after = gateway.number("hyperverge"), gateway.number("hyperverge"), gateway.number("hyperverge")
     beside = behind(gateway, 2)

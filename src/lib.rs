@@ -27,17 +27,23 @@ mod worker;
 
 pgrx::pg_module_magic!(name, version);
 
+/// Wipes what is freed: types that wipe themselves do not reach the copies that hyper, rustls and serde_json make of a
+/// number or a code.
+#[global_allocator]
+static WIPING: zeroizing_alloc::ZeroAlloc<std::alloc::System> = zeroizing_alloc::ZeroAlloc(std::alloc::System);
+
 /// Runs when the server loads the library: in the postmaster if it is preloaded, else in the first session that calls
 /// one of our functions, which is then told what to do.
 #[pgrx::pg_guard]
 pub extern "C-unwind" fn _PG_init() {
+    // Also where it is not preloaded: the statement that is told so is logged, too.
+    log::init();
     // SAFETY: read on the main thread; Postgres sets it before it loads preload libraries.
     if !unsafe { pgrx::pg_sys::process_shared_preload_libraries_in_progress } {
         return;
     }
     settings::init();
     shared_memory::init();
-    log::init();
     drop_watch::init();
     enqueue::init();
     trigger::init();

@@ -20,7 +20,7 @@ const NOT_LOGGED: &CStr = c"(not logged: the statement calls otp_gateway)";
 static mut PREVIOUS: pg_sys::emit_log_hook_type = None;
 
 pub fn init() {
-    // SAFETY: in _PG_init of the postmaster, single-threaded.
+    // SAFETY: in _PG_init, of which there is one in each process, on its main thread.
     unsafe {
         PREVIOUS = pg_sys::emit_log_hook;
         pg_sys::emit_log_hook = Some(emit);

@@ -8,7 +8,7 @@ use super::{
     options::{self, ServerOptions},
     user_mapping,
 };
-use crate::{api::sql_function, misuse::Misuse};
+use crate::{api::sql_function, log, misuse::Misuse};
 
 macro_rules! validators {
     ($($function:ident $vendor:literal),* $(,)?) => {$(
@@ -44,6 +44,8 @@ sql_function!(route_validator, |fcinfo| {
 
 /// What is to be validated, and of what.
 fn arguments(fcinfo: pg_sys::FunctionCallInfo) -> (Vec<(String, String)>, pg_sys::Oid) {
+    // A statement that is refused has credentials in it as often as one that is not.
+    log::one_of_ours_runs();
     // SAFETY: Postgres calls a validator with text[] and oid, neither null.
     unsafe {
         let list = pg_sys::untransformRelOptions(pgrx::fcinfo::pg_getarg_datum_raw(fcinfo, 0));

@@ -2,10 +2,17 @@
 
 The witness is a connection that stays open for the whole run: if the server restarted behind our back (a crash of one
 process takes all sessions down), it is dead, and the test that it died in fails.
+
+Every byte that a cluster leaves is searched before it goes (canaries.py): whatever a test sends, misuses or breaks, none of
+the numbers, tokens and credentials of its payloads may be at rest afterwards. Where one is, the run ends in an error that
+names the file and the test. A test that keeps a number in a table of its own says so: Gateway.keeps_numbers.
 """
 
+import functools
 import json
 import re
+import secrets
+import subprocess
 import threading
 import time
 
@@ -13,10 +20,71 @@ import psycopg2
 import psycopg2.extras
 import pytest
 
-from cluster import Cluster
+from canaries import RUN, search
+from cluster import BINDIR, Cluster
 from simulator import VENDORS, Simulator
 
 psycopg2.extras.register_uuid()
+
+
+# What must be found, or the search is none.
+CONTROL = "control" + secrets.token_hex(9)
+STARTED = "starting PostgreSQL"
+
+
+def last_look(cluster):
+    """Searches everything that a cluster leaves behind."""
+    if not cluster.logfile.exists():
+        return
+    # With those that a test made just before its cluster.
+    canaries = RUN.since((cluster.data / "PG_VERSION").stat().st_mtime - 60)
+    canaries.text(STARTED)
+    is_shared = hasattr(cluster, "witness")
+    if is_shared:
+        canaries.text(CONTROL)
+    hits = search(cluster.directory, canaries)
+    found = {hit for hit in hits if STARTED in hit or CONTROL in hit}
+    for where in ["/server.log", *(PLACES if is_shared else ())]:
+        assert any(hit.startswith(where) for hit in found), f"the search is blind: nothing found in {where}"
+    leaks = [hit for hit in hits if hit not in found]
+    assert not leaks, "\n".join([f"{len(leaks)} at rest", *leaks[:100]])
+
+
+def keep_tables(cluster, database):
+    """What a pg_dump of a database that goes would hold of ours, without a tenth of a second for each."""
+    with cluster.session(database) as session, session.cursor() as cursor:
+        cursor.execute("SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE datname = %s AND pid <> pg_backend_pid() AND backend_type = 'client backend'", (database,))
+        cursor.execute("SELECT oid::regclass::text, relname FROM pg_class WHERE relkind = 'r' AND relnamespace = to_regnamespace('otp_gateway')")
+        # Binary: as text, ids and seals have digits in them that are a number by chance.
+        for table, name in cursor.fetchall():
+            cursor.execute(f"COPY {table} TO '{cluster.dump()}/{database}.{name}' (FORMAT binary)")
+
+
+# Where the control is to be found, and with it every canary that is there.
+PLACES = ("/data/base/", "/data/pg_wal/", "/server.log", "/dump/test_", "/dump/control.sql", "/dump/backup/")
+
+
+def leave_control(cluster):
+    """The control, in each kind of place; a pg_dump and a pg_basebackup of what is there at the end."""
+    with cluster.database() as name, cluster.session(name) as session, session.cursor() as cursor:
+        cursor.execute(f"CREATE SERVER {CONTROL} FOREIGN DATA WRAPPER otp_sandbox; CREATE USER MAPPING FOR PUBLIC SERVER {CONTROL}")
+        cursor.execute("SELECT outcome FROM otp_send(%s, '{\"mobile\": \"+94770000001\"}')", (CONTROL,))
+        assert cursor.fetchone() == ("sent",)
+        cluster.witness.cursor().execute(f"CREATE TABLE control AS SELECT '{CONTROL}' AS a")
+        cursor.execute(f"DO $$ BEGIN RAISE LOG '{CONTROL}'; END $$; CHECKPOINT")
+        at = ["-h", cluster.directory, "-p", str(cluster.port), "-U", "postgres"]
+        subprocess.run([BINDIR / "pg_dump", *at, "-f", cluster.dump() / "control.sql", name], check=True)
+        subprocess.run([BINDIR / "pg_basebackup", *at, "-c", "fast", "-X", "none", "-D", cluster.dump() / "backup"], check=True)
+
+
+Cluster.before_removal = staticmethod(last_look)
+Cluster.before_drop = staticmethod(keep_tables)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def credential_files():
+    yield
+    RUN.remove_files()
 
 
 @pytest.fixture(scope="session")
@@ -35,11 +103,13 @@ def simulator(simulator_program):
 
 @pytest.fixture(scope="session")
 def shared_cluster():
-    cluster = Cluster().create()
+    # All WAL of the run is there at its end.
+    cluster = Cluster({"max_wal_size": "16GB", "checkpoint_timeout": "1d"}).create()
     try:
         cluster.start()
         cluster.witness = cluster.connect()
         yield cluster
+        leave_control(cluster)
     finally:
         cluster.remove()
 
@@ -94,18 +164,24 @@ def quick_gateway(cluster, module_database, simulator):
         yield gateway
 
 
+@functools.cache
+def own(what, to):
+    """What goes with a recipient, the same each time."""
+    return RUN.number(12) if what == "aadhaar" else RUN.secret("token") if what == "token" else f"ORDER{secrets.token_hex(6)}"
+
+
 # One send and one verify for each vendor: recipient (as the simulator's inbox knows it), the payloads.
 FLOWS = {
     "iserveu": {
         "send": lambda to: {
-            "mobile": to, "otp_type": "1", "username": "agent1", "ovd_type": "Aadhaar Card", "ovd_data": "765386439745"
+            "mobile": to, "otp_type": "1", "username": "agent1", "ovd_type": "Aadhaar Card", "ovd_data": own("aadhaar", to)
         },
         "verify": {"name": "Asha Rao", "lat_long": "20.29,85.82", "public_ip": "203.0.113.7"},
         "number": "98{:08d}",
     },
     "hyperverge": {"send": lambda to: {"mobile": to, "template_id": "tpl-1"}, "verify": {}, "number": "97{:08d}"},
     "paytm": {
-        "send": lambda to: {"mobile": to, "mid": "MID01", "order_id": f"ORDER{to}", "token": f"token-{to}"},
+        "send": lambda to: {"mobile": to, "mid": "MID01", "order_id": own("order", to), "token": own("token", to)},
         "verify": {},
         "number": "96{:08d}",
     },
@@ -122,21 +198,29 @@ FLOWS = {
 }
 
 CREDENTIALS = {
-    "iserveu": {"client_id": "iserveu-client", "client_secret": "iserveu-secret"},
-    "hyperverge": {"app_id": "hv-app", "app_key": "hv-key"},
-    "paytm": {"username": "paytm-user", "password": "paytm-password"},
-    "relid": {"username": "relid-user", "password": "relid-password"},
-    "ideamart": {"application_id": "APP_001100", "password": "ideamart-password"},
+    vendor: {name: RUN.secret(name) for name in names}
+    for vendor, names in {
+        "iserveu": ("client_id", "client_secret"), "hyperverge": ("app_id", "app_key"), "paytm": ("username", "password"),
+        "relid": ("username", "password"), "ideamart": ("application_id", "password"),
+    }.items()
 }
+
+
+@functools.cache
+def credential_options(vendor):
+    """In files: what stands in a user mapping itself is in the catalog, as Postgres does it."""
+    return {f"{name}_file": RUN.in_file(value) for name, value in CREDENTIALS[vendor].items()}
 
 
 class Gateway:
     """A database with the extension, its providers, and a session in it."""
 
+    # In a table of the test's own, where they stand for all to see.
+    keeps_numbers = False
+
     def __init__(self, cluster, database, simulator):
         self.cluster, self.database, self.simulator = cluster, database, simulator
         self.session = None
-        self.last_number = 0
 
     def __enter__(self):
         self.session = self.connect()
@@ -154,7 +238,7 @@ class Gateway:
         # Tests send to one number several times; those of the cooldown say so.
         options = {"base_url": self.simulator.url(vendor), "allow_plain_http": "true", "resend_after": "0s", **options}
         self.execute(f"CREATE SERVER {name} FOREIGN DATA WRAPPER otp_{vendor} OPTIONS ({listed(options)})")
-        credentials = CREDENTIALS[vendor] if credentials is None else credentials
+        credentials = credential_options(vendor) if credentials is None else credentials
         self.execute(f"CREATE USER MAPPING FOR {role} SERVER {name} OPTIONS ({listed(credentials)})")
 
     def create_providers(self, **options):
@@ -174,8 +258,7 @@ class Gateway:
 
     def number(self, vendor="ideamart"):
         """A recipient that nobody has used."""
-        self.last_number += 1
-        return FLOWS[vendor]["number"].format(self.last_number)
+        return RUN.recipient(FLOWS[vendor]["number"], self.keeps_numbers)
 
     def send(self, provider="ideamart", to=None, session=None, vendor=None, **payload):
         vendor = vendor or provider
@@ -221,12 +304,12 @@ class Gateway:
 
     def verify(self, verification_id, code, session=None, **payload):
         return self.row(
-            "SELECT * FROM otp_verify(%s::uuid, %s, %s::jsonb)", (verification_id, code, json.dumps(payload)), session
+            "SELECT * FROM otp_verify(%s::uuid, %s, %s::jsonb)", (verification_id, RUN.code(code), json.dumps(payload)), session
         )
 
     def verify_at(self, provider, code, session=None, **payload):
         return self.row(
-            "SELECT * FROM otp_verify(%s::text, %s, %s::jsonb)", (provider, code, json.dumps(payload)), session
+            "SELECT * FROM otp_verify(%s::text, %s, %s::jsonb)", (provider, RUN.code(code), json.dumps(payload)), session
         )
 
     def attempts(self, verification_id):

@@ -4,114 +4,18 @@ whether statements succeed, fail, are cancelled or are nonsense. What is kept se
 
 import base64
 import json
-import os
-import pathlib
-import pwd
 import secrets
-import shutil
 import struct
-import subprocess
-import tempfile
 import threading
 
 import psycopg2
 import pytest
 
+from canaries import NUMERIC_HEADER, Canaries, control, digits, search
 from cluster import Cluster, kill
 from conftest import FLOWS, Gateway
 
 VISIBLE = "control" + secrets.token_hex(8)
-
-
-def digits(n):
-    # No leading zero, and no repetition that another number may have by chance.
-    return "9" + "".join(secrets.choice("0123456789") for _ in range(n - 1))
-
-
-def word(prefix):
-    return prefix + secrets.token_hex(9)
-
-
-class Canaries:
-    """What must never be found, with every form of it."""
-
-    def __init__(self):
-        self.texts, self.numbers = [], []
-
-    def text(self, value):
-        self.texts.append(value)
-        return value
-
-    def secret(self, prefix):
-        return self.text(word(prefix))
-
-    def number(self, n=10):
-        """The digits that every spelling of a number has in it."""
-        value = digits(n)
-        self.numbers.append(value)
-        return value
-
-    def needles(self):
-        """As text, in lower and upper case."""
-        found = {}
-        for value in self.texts + self.numbers:
-            found[value] = value
-            found[value.encode().hex()] = value
-            found[value[::-1]] = value
-            # Base64 of anything that holds it: at each of the three places where it may begin.
-            for before in range(3):
-                coded = base64.b64encode(b"\0" * before + value.encode()).decode()
-                coded = coded[(before * 8 + 5) // 6:].rstrip("=")
-                coded = coded[: (len(value) * 8 - (6 - before * 8 % 6) % 6) // 6]
-                if len(coded) >= 10:
-                    found[coded] = value
-        for value in self.numbers:
-            for parts in [(value[:5], value[5:]), (value[:3], value[3:6], value[6:]), (value[:2], value[2:5], value[5:])]:
-                for sign in " -":
-                    found[sign.join(parts)] = value
-            if len(value) == 12:
-                found[" ".join((value[:4], value[4:8], value[8:]))] = value
-        return found | {needle.upper(): value for needle, value in found.items() if value in self.texts}
-
-    def binary(self):
-        """A number as Postgres' numeric holds it, in jsonb too: groups of four digits, two bytes each."""
-        found = {}
-        for value in self.numbers:
-            padded = value.rjust(-(-len(value) // 4) * 4, "0")
-            parts = [int(padded[at:at + 4]) for at in range(0, len(padded), 4)]
-            found[struct.pack(f"<{len(parts)}h", *parts)] = value
-        return found
-
-
-def search(directory, canaries):
-    """(file, what was found) for every canary in any file below."""
-    with tempfile.NamedTemporaryFile("w", suffix=".needles") as file:
-        needles = canaries.needles()
-        file.write("".join(f"{needle}\n" for needle in needles))
-        file.flush()
-        # As one pass over some hundred megabytes; -o shows the needle alone.
-        grep = subprocess.run(
-            ["grep", "-r", "-a", "-o", "-F", "-H", "-f", file.name, str(directory)],
-            stdout=subprocess.PIPE, env={"LC_ALL": "C", "PATH": os.environ["PATH"]},
-        )
-        assert grep.returncode in (0, 1)
-    hits = {line.decode(errors="replace").replace(str(directory), "") for line in grep.stdout.splitlines()}
-    binary = canaries.binary()
-    for path in directory.rglob("*"):
-        if path.is_file() and not path.is_symlink():
-            data = path.read_bytes()
-            hits |= {f"{path.relative_to(directory)}: number {value}" for needle, value in binary.items() if needle in data}
-    return sorted(hits)
-
-
-def control(value):
-    canaries = Canaries()
-    canaries.text(value)
-    return canaries
-
-
-def found(directory, value):
-    return any(value in hit for hit in search(directory, control(value)))
 
 
 class Place:
@@ -119,8 +23,6 @@ class Place:
 
     def __init__(self, simulator):
         self.cluster = Cluster(settings={"wal_compression": "off"}).create().start()
-        self.secrets = pathlib.Path(tempfile.mkdtemp(prefix="otp_secrets_", dir="/tmp"))
-        self.secrets.chmod(0o755)
         with self.cluster.session() as session:
             session.cursor().execute("CREATE EXTENSION otp_gateway")
             # A compressed value could hide what it holds from the search.
@@ -130,16 +32,11 @@ class Place:
 
     def remove(self):
         self.cluster.remove()
-        shutil.rmtree(self.secrets)
+        self.canaries.remove_files()
 
     def file(self, prefix):
         """A credential in a file: its path."""
-        path = self.secrets / secrets.token_hex(4)
-        path.write_text(self.canaries.secret(prefix) + "\n")
-        path.chmod(0o600)
-        if os.geteuid() == 0:
-            os.chown(path, *pwd.getpwnam("postgres")[2:4])
-        return path
+        return self.canaries.in_file(self.canaries.secret(prefix))
 
     def search(self):
         return search(self.cluster.directory, self.canaries)
@@ -179,7 +76,7 @@ def test_search_finds_what_is_there(tmp_path):
     ]
     for n, form in enumerate(forms):
         (tmp_path / str(n)).write_bytes(b"\0\xff" + form.encode() + b"\0")
-    (tmp_path / "numeric").write_bytes(b"\0" + struct.pack("<3h", int(number[:2]), int(number[2:6]), int(number[6:])))
+    (tmp_path / "numeric").write_bytes(b"\0" + NUMERIC_HEADER + struct.pack("<3h", int(number[:2]), int(number[2:6]), int(number[6:])))
     (tmp_path / "nothing").write_bytes(b"harmless")
     hits = search(tmp_path, canaries)
     files = {hit.lstrip("/").split(":")[0] for hit in hits}
@@ -202,7 +99,7 @@ def test_all_flows(place, simulator):
 
     def sri_lankan():
         national = "77" + digits(7)
-        canaries.numbers.append(national)
+        canaries.digits(national)
         return national
 
     def payload(vendor):
@@ -305,7 +202,7 @@ def test_all_flows(place, simulator):
     gateway.execute("RESET statement_timeout")
     # The worker shows nothing of the call that it makes.
     for (activity,) in gateway.execute("SELECT query FROM pg_stat_activity WHERE backend_type LIKE 'otp_gateway%'"):
-        assert not [value for value in canaries.texts + canaries.numbers if value in activity]
+        assert not [value for value in (*canaries.texts, *canaries.numbers) if value in activity]
     simulator.release()
     # Answers that cannot be read, and none.
     for kind in ("truncated_json", "not_utf8", "html", "close_after_read", "status"):
@@ -348,7 +245,7 @@ def test_reference_that_echoes(one_provider, simulator, vendor):
     """Not only a vendor's words: its reference is kept, too."""
     gateway, canaries = one_provider.gateway, one_provider.canaries
     national = "77" + digits(7)
-    canaries.numbers.append(national)
+    canaries.digits(national)
     body = {
         "hyperverge": {"status": "success", "statusCode": 200, "metaData": {"requestId": f"req-9{national}"}},
         "ideamart": {"statusCode": "S1000", "statusDetail": "ok", "referenceNo": f"94{national}"},

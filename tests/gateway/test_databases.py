@@ -79,7 +79,6 @@ def test_two_databases_at_once(cluster, gateway, simulator, name):
     with quiet(cluster):
         run(cluster, f"CREATE DATABASE {name} TEMPLATE template0")
         with opened(cluster, name, simulator, install=True) as other:
-            other.last_number = 500
             simulator.fault("hold", operation="send")
             mine, others = gateway.number(), other.number()
             first = Running(gateway.connect(), SEND, payload(mine))
@@ -349,7 +348,6 @@ def test_restart_with_several_databases(own_cluster, simulator):
         if name != "postgres":
             run(own_cluster, f"CREATE DATABASE {name} TEMPLATE template0")
         with opened(own_cluster, name, simulator, install=True) as gateway:
-            gateway.last_number = at * 100
             sent[name] = (gateway.send(to=f"07700000{at:02}")["verification_id"], f"07700000{at:02}")
     run(own_cluster, "CREATE DATABASE without TEMPLATE template0")
     own_cluster.restart()
@@ -368,7 +366,6 @@ def test_the_first_call_after_a_restart(own_cluster, simulator):
         gateway.send()
     own_cluster.restart()
     with Gateway(own_cluster, "postgres", simulator) as gateway:
-        gateway.last_number = 100
         began = time.monotonic()
         assert gateway.send()["outcome"] == "sent"
         assert time.monotonic() - began < AT_ONCE

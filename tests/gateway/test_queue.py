@@ -17,10 +17,11 @@ import threading
 import psycopg2
 import pytest
 
+from canaries import control, digits, search
 from cluster import Cluster, free_port
-from conftest import CREDENTIALS, FLOWS, Gateway, listed, until
+from conftest import FLOWS, Gateway, credential_options, listed, until
 from test_at_most_once import at
-from test_at_rest import VISIBLE, control, digits, search
+from test_at_rest import VISIBLE
 from test_at_rest import place as place
 from test_enqueue import arrived, gone, once
 from test_follow import setting
@@ -337,7 +338,7 @@ def test_one_that_cannot_be_sent_fails_alone(gateway, simulator, app, spoil, out
     name, session = app
     gateway.full(role="postgres")
     gateway.full("doomed", "hyperverge", role="postgres", defaults='{"template_id": "t"}')
-    gateway.execute(f"CREATE USER MAPPING FOR {name} SERVER doomed OPTIONS ({listed(CREDENTIALS['hyperverge'])})")
+    gateway.execute(f"CREATE USER MAPPING FOR {name} SERVER doomed OPTIONS ({listed(credential_options('hyperverge'))})")
     gateway.execute(f"GRANT USAGE ON FOREIGN SERVER doomed TO {name}")
     before, poisoned, after = gateway.number("hyperverge"), gateway.number("hyperverge"), gateway.number("hyperverge")
     beside = behind(gateway, 2)
@@ -440,7 +441,6 @@ def test_a_copy_of_a_database_sends_nothing_again(cluster, simulator):
                 # To copy it the worker let go: what was at the vendor is unknown, the others go out.
                 assert simulator.count("ideamart", "send", atleast=6, wait=30000) >= 6
                 with Gateway(cluster, copy, simulator) as copied:
-                    copied.last_number = 100
                     copied.wait(copied.enqueue("narrow", vendor="ideamart")["verification_id"])
                     copied.settle()
                 with Gateway(cluster, name, simulator) as gateway:
@@ -477,7 +477,6 @@ def test_a_restart_takes_the_queue_up(own_cluster, simulator):
     queued, held = [], []
     for number, name in enumerate(databases):
         with Gateway(own_cluster, name, simulator) as gateway:
-            gateway.last_number = 1000 * number
             gateway.execute("CREATE EXTENSION otp_gateway")
             held.append(gateway.full()["verification_id"])
             queued += behind(gateway, 20)
@@ -506,7 +505,6 @@ def test_another_key(own_cluster, simulator):
     simulator.release()
     own_cluster.start()
     with Gateway(own_cluster, "postgres", simulator) as gateway:
-        gateway.last_number = 100
         for id in ids:
             row = gateway.wait(id)
             assert (row["outcome"], row["status"]) == ("auth_failed", "failed")
@@ -542,7 +540,6 @@ def test_a_restored_backup_texts_nobody(cluster, gateway, simulator):
     with cluster.database(extension=False) as name:
         restore(cluster, name, text)
         with Gateway(cluster, name, simulator) as restored:
-            restored.last_number = 100
             new = restored.enqueue("narrow", vendor="ideamart")["verification_id"]
             assert restored.wait(new)["outcome"] == "sent"
             for id in ids:
@@ -565,7 +562,6 @@ def test_a_backup_restored_elsewhere_texts_nobody(own_cluster, gateway, simulato
     with own_cluster.database(extension=False) as name:
         restore(own_cluster, name, text)
         with Gateway(own_cluster, name, simulator) as restored:
-            restored.last_number = 100
             for id in ids:
                 row = restored.wait(id)
                 assert (row["outcome"], row["status"]) == ("auth_failed", "failed")
@@ -769,7 +765,7 @@ def test_at_rest(place, simulator):
     def payload(vendor):
         if vendor == "ideamart":
             national = "77" + digits(7)
-            canaries.numbers.append(national)
+            canaries.digits(national)
             return {"mobile": secrets.choice([f"0{national}", f"+94{national}", f"tel:94{national}"])}
         if vendor == "relid":
             return FLOWS["relid"]["send"](canaries.secret("user"))

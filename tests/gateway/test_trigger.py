@@ -25,6 +25,7 @@ NAMED = 'otp_gateway: trigger "send_code" on table public.customer: '
 @pytest.fixture
 def gateway(quick_gateway):
     gateway = quick_gateway
+    gateway.keeps_numbers = True
     drop_tables(gateway)
     yield gateway
     gateway.execute("RESET ALL")
@@ -387,6 +388,7 @@ def test_moved_after_on_conflict(gateway, simulator):
 @pytest.mark.parametrize("kind", ["after", "before, with the id"])
 def test_on_conflict_in_a_prepared_transaction(preparing, simulator, kind):
     gateway, (when, more) = preparing, KINDS[kind]
+    gateway.keeps_numbers = True
     customers(gateway)
     trigger(gateway, f"{when} INSERT OR UPDATE", *IDEAMART, *more)
     one, two = gateway.number(), gateway.number()
@@ -890,6 +892,7 @@ def test_logical_replication(own_cluster, simulator):
     with own_cluster.database() as origin, own_cluster.database() as copy:
         with Gateway(own_cluster, origin, simulator) as there, Gateway(own_cluster, copy, simulator) as here:
             for at in (there, here):
+                at.keeps_numbers = True
                 at.create_provider("ideamart")
                 at.execute("CREATE TABLE customer (phone text PRIMARY KEY, verification_id uuid)")
             trigger(here, "BEFORE INSERT OR UPDATE", *IDEAMART, "verification_id")

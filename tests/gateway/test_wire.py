@@ -13,7 +13,7 @@ from test_at_most_once import at
 # What any HTTP client adds.
 OF_HTTP = {"host", "content-length", "accept", "user-agent", "accept-encoding", "connection"}
 JSON = {"content-type": "application/json"}
-AADHAAR = "765386439745"
+AADHAAR = "999941057058"
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def basic(vendor):
 
 HEADERS = {
     "iserveu": {**JSON, **CREDENTIALS["iserveu"]},
-    "hyperverge": {**JSON, "appid": "hv-app", "appkey": "hv-key"},
+    "hyperverge": {**JSON, "appid": CREDENTIALS["hyperverge"]["app_id"], "appkey": CREDENTIALS["hyperverge"]["app_key"]},
     "paytm": {**JSON, "accept": "application/json", "authorization": basic("paytm")},
     "relid": {**JSON, "authorization": basic("relid")},
     "ideamart": {**JSON},
@@ -206,7 +206,7 @@ def test_ideamart(gateway, simulator, spelled):
     sent = send(gateway, "ideamart", {
         "mobile": spelled, "metadata": {"client": "MOBILEAPP", "device": "Pixel", "os": "android", "app_code": "https://a.example"},
     })
-    account = {"applicationId": "APP_001100", "password": "ideamart-password"}
+    account = {"applicationId": CREDENTIALS["ideamart"]["application_id"], "password": CREDENTIALS["ideamart"]["password"]}
     meta = {"client": "MOBILEAPP", "device": "Pixel", "os": "android", "appCode": "https://a.example"}
     last(simulator, "ideamart", "send", "/subscription/otp/request", {
         **account, "subscriberId": "tel:94771234567", "applicationHash": str(sent["verification_id"]), "applicationMetaData": meta,

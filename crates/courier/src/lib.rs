@@ -10,8 +10,10 @@ mod client;
 mod exchange;
 mod post_office;
 mod route;
+mod stack;
 mod token;
 
 pub use allowed_hosts::AllowedHosts;
 pub use post_office::{Courier, Delivery, Parcel};
 pub use route::{OAuth, Route};
+pub use stack::wipe_stack;

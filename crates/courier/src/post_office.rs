@@ -16,7 +16,7 @@ use tokio::{
 };
 use vendor::{Dialect, Operation, Outcome, Reading, Request, Secret};
 
-use crate::{AllowedHosts, Route, client::Clients, exchange, token::Tokens};
+use crate::{AllowedHosts, Route, client::Clients, exchange, stack::wipe_stack, token::Tokens};
 
 /// A call to make.
 pub struct Parcel {
@@ -86,7 +86,7 @@ impl Courier {
         let clients = Arc::new(Clients::new(allowed));
         let (parcels, inbox) = mpsc::unbounded_channel();
         let (stop, stopped) = oneshot::channel();
-        let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
+        let runtime = runtime::Builder::new_current_thread().enable_all().on_thread_park(wipe_stack).build()?;
         let thread = thread::Builder::new().name("courier".into()).spawn({
             let (clients, shelf) = (Arc::clone(&clients), Arc::clone(&shelf));
             move || {

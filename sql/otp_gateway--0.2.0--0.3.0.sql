@@ -14,11 +14,11 @@ ALTER TABLE otp_gateway.attempt_record ENABLE ROW LEVEL SECURITY;
 ALTER TABLE otp_gateway.reference ENABLE ROW LEVEL SECURITY;
 ALTER TABLE otp_gateway.breaker ENABLE ROW LEVEL SECURITY;
 -- pg_read_all_data reads catalogs and TOAST tables as well, where no row security reaches. So ANALYZE takes no samples of
--- the secret columns, and none that it took is kept; and what is sealed stays in its row while it fits on a page.
+-- the secret columns, and none that it took is kept; and a row stays whole while it fits on a page.
 ALTER TABLE otp_gateway.verification_record
     ALTER COLUMN recipient_key SET STATISTICS 0, ALTER COLUMN sealed SET STATISTICS 0,
     ALTER COLUMN idempotency_key SET STATISTICS 0, ALTER COLUMN payload_hash SET STATISTICS 0,
-    ALTER COLUMN sealed SET STORAGE MAIN;
+    SET (toast_tuple_target = 8160);
 ALTER TABLE otp_gateway.attempt_record ALTER COLUMN recipient_key SET STATISTICS 0;
 DELETE FROM pg_catalog.pg_statistic AS s USING pg_catalog.pg_attribute AS a
 WHERE s.starelid OPERATOR(pg_catalog.=) a.attrelid AND s.staattnum OPERATOR(pg_catalog.=) a.attnum

@@ -4,11 +4,12 @@ An object or column that they do not name fails the test. What of this Postgres 
 extension does, is here as well (see `test_what_postgres_gives_*`), so that nobody has to find out."""
 
 import json
+import os
 
 import psycopg2
 import pytest
 
-from conftest import Gateway
+from conftest import Gateway, Running, until
 
 NUMBER = "0771234567"
 # The flows on record: who began it, and through which provider. `bank` belongs to the role keeper, `shop` to a superuser.
@@ -456,3 +457,176 @@ def test_nobody_changes_what_it_is(rights, role):
         except psycopg2.errors.InsufficientPrivilege:
             pass
         assert rights.gateway.execute(RIGHTS) == before, statement
+
+
+# what holds others up
+
+
+@pytest.mark.parametrize("role", [role for role in ROLES if role not in WRITE])
+def test_locks(rights, role):
+    """Whoever cannot write takes no lock, of a table or of a row, that a writer waits for; what reading takes holds up nobody."""
+    session = rights.sessions[role]
+    modes = ("ROW SHARE", "ROW EXCLUSIVE", "SHARE UPDATE EXCLUSIVE", "SHARE", "EXCLUSIVE", "ACCESS EXCLUSIVE")
+    for table in [*TABLES, *VIEWS]:
+        for mode in modes:
+            assert rights.try_(role, f"LOCK TABLE otp_gateway.{table} IN {mode} MODE NOWAIT") == "42501", (table, mode)
+        for lock in ("FOR UPDATE", "FOR NO KEY UPDATE", "FOR SHARE", "FOR KEY SHARE"):
+            assert rights.try_(role, f"SELECT FROM otp_gateway.{table} {lock}") == "42501", (table, lock)
+    session.autocommit = False
+    try:
+        with session.cursor() as cursor:
+            for view in VIEWS:
+                cursor.execute(f"LOCK TABLE otp_gateway.{view} IN ACCESS SHARE MODE; SELECT FROM otp_gateway.{view}")
+        id = rights.send("superuser", number="0773333333")["verification_id"]
+        assert rights.gateway.verify(id, "000000")["outcome"] == "approved"
+    finally:
+        session.rollback()
+        session.autocommit = True
+
+
+def test_the_worker_cannot_be_signalled(rights):
+    """By pg_signal_backend: it is a superuser's process."""
+    (pid,), = rights.gateway.execute(
+        "SELECT pid FROM pg_stat_activity WHERE backend_type LIKE 'otp_gateway%%' AND datname = current_database()"
+    )
+    for role in sorted(EVERYBODY - SUPER):
+        for function in ("pg_terminate_backend", "pg_cancel_backend"):
+            assert rights.try_(role, f"SELECT {function}({pid})") == "42501", role
+
+
+# names that come again
+
+
+def test_a_provider_s_name_under_another_wrapper(rights):
+    """The record goes by names. One that is free again is not everybody's who may make a foreign server of any kind."""
+    gateway, thief = rights.gateway, rights.name("none")
+    gateway.execute("CREATE SERVER gone FOREIGN DATA WRAPPER otp_sandbox")
+    row = gateway.row("""SELECT * FROM otp_send('gone', '{"mobile": "0771231231"}')""")
+    rights.ids[row["verification_id"]] = ("superuser", "gone")
+    gateway.execute("DROP SERVER gone; CREATE FOREIGN DATA WRAPPER elsewhere")
+    gateway.execute(f"GRANT USAGE ON FOREIGN DATA WRAPPER elsewhere TO {thief}")
+    try:
+        rights.run("none", "CREATE SERVER gone FOREIGN DATA WRAPPER elsewhere")
+        assert rights.seen("none", "SELECT id FROM otp_gateway.verification") == set()
+        assert rights.seen("none", "SELECT verification_id FROM otp_gateway.attempt") == set()
+        for call in ("otp_gateway.purge('30 years')", "otp_gateway.forget('gone', '0771231231')"):
+            assert rights.try_("none", f"SELECT {call}") in ("42501", "42704")
+    finally:
+        gateway.execute("DROP FOREIGN DATA WRAPPER elsewhere CASCADE")
+        del rights.ids[row["verification_id"]]
+        for table, column in (("attempt_record", "verification_id"), ("verification_record", "id")):
+            gateway.execute(f"DELETE FROM otp_gateway.{table} WHERE {column} = %s", (row["verification_id"],))
+
+
+# what Postgres itself gives away
+
+
+def test_what_postgres_gives_to_readers_of_statistics(rights):
+    """ANALYZE puts samples into pg_statistic, which pg_read_all_data reads past row security: not of secret columns."""
+    rights.gateway.execute("ANALYZE otp_gateway.verification_record, otp_gateway.attempt_record")
+    sampled = """
+        SELECT a.attname FROM pg_statistic AS s JOIN pg_attribute AS a ON a.attrelid = s.starelid AND a.attnum = s.staattnum
+        WHERE s.starelid IN ('otp_gateway.verification_record'::regclass, 'otp_gateway.attempt_record'::regclass)
+    """
+    for role in ("read_all", "superuser"):
+        columns = {name for (name,) in rights.run(role, sampled)}
+        # The control: it is there that they would be.
+        assert "recipient_masked" in columns and not SECRET & columns - {"enqueued"}
+    # The view over it is bound by row security, for everybody whom that binds.
+    for role in sorted(EVERYBODY - UNBOUND):
+        assert rights.try_(role, "SELECT FROM pg_stats WHERE schemaname = 'otp_gateway'") == 0, role
+    assert rights.try_("superuser", "SELECT FROM pg_stats WHERE schemaname = 'otp_gateway'") > 0
+
+
+def test_what_an_upgrade_finds_in_the_statistics(cluster, simulator):
+    """Samples that 0.2.0 took of the secret columns are gone after the upgrade."""
+    secret = "SELECT count(*) FROM pg_statistic JOIN pg_attribute ON attrelid = starelid AND attnum = staattnum WHERE attname = ANY (%s) AND starelid::regclass::text LIKE 'otp_gateway.%%'"
+    with cluster.database(extension=False) as name, Gateway(cluster, name, simulator) as gateway:
+        gateway.execute("CREATE EXTENSION otp_gateway VERSION '0.2.0'")
+        gateway.execute("""
+            INSERT INTO otp_gateway.verification (id, provider, vendor, status, recipient_key, sealed, idempotency_key, payload_hash, created_by, created_at, send_count, check_count, max_checks)
+            SELECT gen_random_uuid(), 'p', 'sandbox', 'pending', '\\x01', '\\x02', '\\x03', '\\x04', 'postgres', now(), 1, 0, 3 FROM generate_series(1, 9);
+            ANALYZE
+        """)
+        assert gateway.execute(secret, (sorted(SECRET - {"enqueued"}),)) == [(4,)]
+        gateway.execute("ALTER EXTENSION otp_gateway UPDATE; ANALYZE")
+        assert gateway.execute(secret, (sorted(SECRET - {"enqueued"}),)) == [(0,)]
+
+
+@pytest.mark.parametrize("length, chunks", [(7000, 0), (20000, 11)])
+def test_what_postgres_gives_to_readers_of_toast(rights, length, chunks):
+    """A value that does not fit on a page lies in a TOAST table, where no row security reaches. What is sealed comes there
+    only if it is longer than that, and is sealed there, too."""
+    gateway = rights.gateway
+    (toast,), = gateway.execute(
+        "SELECT reltoastrelid::regclass::text FROM pg_class WHERE oid = 'otp_gateway.verification_record'::regclass"
+    )
+    (id, _), *_ = [(id, flow) for id, flow in rights.ids.items() if flow == ("sender", "shop")]
+    (before,), = gateway.execute("SELECT sealed FROM otp_gateway.verification_record WHERE id = %s", (id,))
+    try:
+        gateway.execute("UPDATE otp_gateway.verification_record SET sealed = %s WHERE id = %s", (os.urandom(length), id))
+        for role in sorted(EVERYBODY):
+            assert rights.try_(role, f"SELECT chunk_data FROM {toast}") == (chunks if role in READ else "42501"), role
+    finally:
+        gateway.execute("UPDATE otp_gateway.verification_record SET sealed = %s WHERE id = %s", (before, id))
+        gateway.execute("VACUUM otp_gateway.verification_record")
+
+
+def test_what_postgres_gives_to_readers_of_catalogs(rights):
+    """pg_read_all_data reads pg_user_mapping, and every credential that stands there in plain: hence <name>_file."""
+    rights.gateway.execute("CREATE USER MAPPING FOR PUBLIC SERVER shop OPTIONS (code '424242')")
+    try:
+        for role in sorted(EVERYBODY):
+            got = rights.try_(role, "SELECT FROM pg_user_mapping WHERE umoptions::text LIKE '%%424242%%'")
+            assert got == (1 if role in READ else "42501"), role
+            # The view that is for everybody hides it from all who do not own the server.
+            got = rights.try_(role, "SELECT FROM pg_user_mappings WHERE umoptions::text LIKE '%%424242%%'")
+            assert got == (1 if role in SUPER else 0), role
+            assert rights.try_(role, "SELECT FROM otp_gateway.provider WHERE value LIKE '%%424242%%'") == 0
+    finally:
+        rights.gateway.execute("DROP USER MAPPING FOR PUBLIC SERVER shop")
+
+
+def test_what_postgres_gives_to_writers_of_all_data(rights):
+    """pg_write_all_data may lock any table, and so hold up what is sent, though it writes no row; the worker waits without
+    being stuck, and goes on when it lets go."""
+    session = rights.sessions["write_all"]
+    session.autocommit = False
+    try:
+        with session.cursor() as cursor:
+            cursor.execute("LOCK TABLE otp_gateway.attempt_record IN ACCESS EXCLUSIVE MODE")
+        with rights.gateway.connect() as own:
+            sent = Running(own, "SELECT outcome FROM otp_send('bank', %s)", (json.dumps({"mobile": "0772222222"}),))
+            waits = "SELECT FROM pg_locks WHERE relation = 'otp_gateway.attempt_record'::regclass AND NOT granted"
+            until(lambda: rights.try_("superuser", waits) > 0, "the worker waits for the table")
+            assert sent.thread.is_alive()
+            session.rollback()
+            assert sent.row() == {"outcome": "sent"}
+        own.close()
+    finally:
+        session.rollback()
+        session.autocommit = True
+
+
+@pytest.mark.parametrize("schema", ["public", "otp"])
+def test_what_the_owner_of_the_database_may_drop(cluster, simulator, rights, schema):
+    """Postgres lets the owner of a schema drop it with an extension in it, and public belongs to the owner of the
+    database: with it goes the record, as it would with DROP DATABASE. In a schema of a superuser's the extension stays."""
+    with cluster.database(extension=False) as name, Gateway(cluster, name, simulator) as gateway:
+        if schema != "public":
+            gateway.execute(f"CREATE SCHEMA {schema}")
+        gateway.execute(f"CREATE EXTENSION otp_gateway SCHEMA {schema}; ALTER DATABASE {name} OWNER TO {rights.name('dba')}")
+        owner = gateway.connect(user=rights.name("dba"))
+        try:
+            gateway.execute("DROP SCHEMA public CASCADE", session=owner)
+            if schema == "public":
+                assert gateway.execute("SELECT oid FROM pg_extension WHERE extname = 'otp_gateway'") == []
+                return
+            for statement in (f"DROP SCHEMA {schema} CASCADE", "DROP EXTENSION otp_gateway", f"ALTER SCHEMA {schema} RENAME TO mine"):
+                with pytest.raises(psycopg2.errors.InsufficientPrivilege):
+                    gateway.execute(statement, session=owner)
+            gateway.execute("CREATE SERVER s FOREIGN DATA WRAPPER otp_sandbox")
+            assert gateway.row("""SELECT outcome FROM otp.otp_send('s', '{"mobile": "0771231231"}')""") == {"outcome": "sent"}
+        finally:
+            owner.close()
+            gateway.execute(f"ALTER DATABASE {name} OWNER TO postgres")

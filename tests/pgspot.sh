@@ -10,8 +10,8 @@ if [ ! -x "$pgspot" ]; then
     /usr/bin/python3 -m venv --clear "$place"
     "$place/bin/pip" install --quiet --disable-pip-version-check --no-deps pgspot==0.9.4 pglast==7.21
 fi
-# It ends with an error where it finds something, and its findings are what is looked at.
-findings() { "$pgspot" --append "$@" | grep -E '^P[SR][0-9]+|Errors: [^0]|Unknown: [^0]|Fatal' || true; }
+# All that it says but headings and sums: a script that it cannot read is a finding, too.
+findings() { { "$pgspot" --append "$@" || true; } | grep -vE '^$|^[^ ]+\.sql: $|^(TOTAL:)? ?Errors: '; }
 
 # A script that must be found fault with: without that, silence says nothing.
 bad=$(mktemp)

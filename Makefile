@@ -55,7 +55,8 @@ format: setup
 	@cargo fmt --all --check
 
 lint: build
-	$(STEP) "cargo clippy, and every version of Postgres"
+	$(STEP) "pgspot on the SQL scripts, cargo clippy, and every version of Postgres"
+	@tests/pgspot.sh
 	@$(CARGO) clippy --locked --all-targets $(PURE) -- -D warnings
 	@$(CARGO) clippy --locked --all-targets $(PG_FEATURES) -p otp_gateway -- -D warnings
 	@tests/versions.sh

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs what building and testing need on a Debian machine: Postgres with its headers, a C compiler and libclang
 # (for the bindings), Python's pytest and psycopg2, pgaudit and nss_wrapper, which makes up host names (for the gateway
-# tests), and Rust. Says what it does; does nothing where everything is there.
+# tests), Python's venv (for pgspot), and Rust. Says what it does; does nothing where everything is there.
 set -euo pipefail
 
 sudo=""
@@ -22,7 +22,7 @@ install_missing() {
     missing=()
 }
 
-for package in build-essential ca-certificates clang curl libclang-dev libnss-wrapper openssl pkg-config postgresql python3 python3-psycopg2 python3-pytest; do
+for package in build-essential ca-certificates clang curl libclang-dev libnss-wrapper openssl pkg-config postgresql python3 python3-psycopg2 python3-pytest python3-venv; do
     need "$package"
 done
 install_missing

@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::{Call, Field, Invalid, Operation, Prepared, Reading};
+use crate::{Call, Field, Invalid, Operation, Prepared, Reading, Secret};
 
 /// Where the page gives no wait: what the vendors that do give one ask for.
 pub(crate) const RESEND_AFTER: Duration = Duration::from_secs(30);
@@ -25,6 +25,9 @@ pub struct Dialect {
     pub server_options: &'static [&'static str],
     /// The fields that an operation takes, all variants together; none where the vendor has no such operation.
     pub fields: fn(Operation) -> Option<Vec<&'static Field>>,
+    /// What a person types for whom the code goes to, in the form that [`Prepared::recipient`] of a send has. None: this
+    /// vendor takes no such number or user id; [`Dialect::recipient_field`] says what it takes.
+    pub recipient: fn(&str) -> Option<Secret>,
     /// Writes the HTTP message, or says which field is wrong and what its rule is, without its value.
     pub prepare: fn(&Call) -> Result<Prepared, Invalid>,
     /// Reads a JSON answer by the vendor's own table: operation, HTTP status, body. None: not this vendor's shape, the
@@ -35,4 +38,13 @@ pub struct Dialect {
     /// Members of an answer that hold an opaque id, which the application must get unaltered. [`crate::redact`] leaves
     /// them alone unless a plain number stands in them.
     pub opaque: &'static [&'static str],
+}
+
+impl Dialect {
+    /// The field of a send that names whom the code goes to: `mobile`, or `user_id`.
+    pub fn recipient_field(&self) -> &'static Field {
+        let fields = (self.fields)(Operation::Send).unwrap_or_default();
+        let names_person = |field: &&Field| matches!(field.name, "mobile" | "user_id");
+        fields.into_iter().find(names_person).expect("every vendor sends to somebody")
+    }
 }

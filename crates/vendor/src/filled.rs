@@ -102,7 +102,7 @@ impl<'a> Filled<'a> {
     /// The number that the code goes to, from this call or from the verification's send.
     pub(crate) fn mobile(&self, country: Country) -> Option<Mobile> {
         let value = self.get("mobile").or_else(|| self.call.known.get("mobile"));
-        value.and_then(|value| country.parse(value))
+        value.and_then(|value| country.parse_value(value))
     }
 
     pub(crate) fn reference(&self, name: &str) -> Option<String> {

@@ -24,6 +24,7 @@ pub static DIALECT: Dialect = Dialect {
     credential_sets: &[&["app_id", "app_key"]],
     server_options: &[],
     fields,
+    recipient: |typed| Some(Country::India.parse(typed)?.recipient()),
     prepare,
     read,
     sensitive: &["mobileNumber", "mobile", "otp"],
@@ -114,7 +115,7 @@ fn journey(call: &Call, mut filled: Filled, path: &str, body: Map<String, Value>
     let mobile = filled.mobile(Country::India);
     let prepared = filled.prepared(post(call, &filled, path, body), FindBy::Recipient);
     Prepared {
-        recipient: mobile.as_ref().map(|mobile| Secret::new(mobile.recipient())),
+        recipient: mobile.as_ref().map(|mobile| mobile.recipient()),
         recipient_masked: mobile.as_ref().map(|mobile| mobile.masked()),
         ..prepared
     }

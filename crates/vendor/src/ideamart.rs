@@ -24,6 +24,7 @@ pub static DIALECT: Dialect = Dialect {
     credential_sets: &[&["application_id", "password"]],
     server_options: &[],
     fields,
+    recipient: |typed| Some(Country::SriLanka.parse(typed)?.recipient()),
     prepare,
     read,
     sensitive: &["password", "msisdn", "mobile", "mobileNumber"],
@@ -96,7 +97,7 @@ fn post(path: &str, body: Map<String, Value>) -> Request {
 fn addressed(prepared: Prepared, filled: &Filled) -> Prepared {
     let mobile = filled.mobile(Country::SriLanka);
     Prepared {
-        recipient: mobile.as_ref().map(|mobile| Secret::new(mobile.recipient())),
+        recipient: mobile.as_ref().map(|mobile| mobile.recipient()),
         recipient_masked: mobile.as_ref().map(|mobile| mobile.masked()),
         ..prepared
     }

@@ -23,6 +23,7 @@ pub static DIALECT: Dialect = Dialect {
     credential_sets: &[&["client_id", "client_secret"]],
     server_options: &[],
     fields,
+    recipient: |typed| Some(Country::India.parse(typed)?.recipient()),
     prepare,
     read,
     sensitive: &[
@@ -240,7 +241,7 @@ fn addressed(filled: &Filled, variant: Variant, request: Request) -> Prepared {
         Variant::Transaction => FindBy::Reference,
     };
     Prepared {
-        recipient: mobile.as_ref().map(|mobile| Secret::new(mobile.recipient())),
+        recipient: mobile.as_ref().map(|mobile| mobile.recipient()),
         recipient_masked: mobile.as_ref().map(|mobile| mobile.masked()),
         reference: filled.reference("reference"),
         ..filled.prepared(request, find_by)

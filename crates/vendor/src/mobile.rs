@@ -1,5 +1,7 @@
 use serde_json::Value;
 
+use crate::Secret;
+
 /// The numbering plans that the vendors send to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Country {
@@ -9,12 +11,12 @@ pub(crate) enum Country {
     Any,
 }
 
-/// One number, whatever way it was typed. No `Debug`: it would show it.
+/// One number, whatever way it was typed.
 pub(crate) struct Mobile {
     country: Country,
     /// Without the country: ten digits in India, nine in Sri Lanka. Of another country all digits: where its code ends
     /// is not looked up.
-    national: String,
+    national: Secret,
 }
 
 impl Country {
@@ -42,80 +44,88 @@ impl Country {
     }
 
     /// Every accepted spelling of one number gives the same [`Mobile`].
-    pub(crate) fn parse(self, value: &Value) -> Option<Mobile> {
-        let typed = match value {
-            Value::String(text) => text.clone(),
-            Value::Number(number) => number.as_u64()?.to_string(),
-            _ => return None,
-        };
+    pub(crate) fn parse(self, typed: &str) -> Option<Mobile> {
         let national = match self {
-            Self::India => indian(&typed),
-            Self::SriLanka => sri_lankan(&typed),
-            Self::Any => return any(&typed),
+            Self::India => indian(typed),
+            Self::SriLanka => sri_lankan(typed),
+            Self::Any => return any(typed),
         }?;
         Some(Mobile { country: self, national })
+    }
+
+    /// The same, of a member of a payload.
+    pub(crate) fn parse_value(self, value: &Value) -> Option<Mobile> {
+        match value {
+            Value::String(text) => self.parse(text),
+            Value::Number(number) => self.parse(Secret::new(number.as_u64()?.to_string()).reveal()),
+            _ => None,
+        }
     }
 }
 
 impl Mobile {
     /// As the vendors of its country document it.
-    pub(crate) fn wire(&self) -> String {
+    pub(crate) fn wire(&self) -> Secret {
         match self.country {
             Country::India => self.national.clone(),
-            Country::SriLanka => format!("tel:94{}", self.national),
+            Country::SriLanka => Secret::new(format!("tel:94{}", self.national.reveal())),
             Country::Any => self.recipient(),
         }
     }
 
     /// `+94771234567`: one recipient, however typed.
-    pub(crate) fn recipient(&self) -> String {
-        format!("+{}{}", self.country.code(), self.national)
+    pub(crate) fn recipient(&self) -> Secret {
+        Secret::new(format!("+{}{}", self.country.code(), self.national.reveal()))
     }
 
     /// `+94*****4567`.
     pub(crate) fn masked(&self) -> String {
-        let (hidden, shown) = self.national.split_at(self.national.len() - 4);
+        let national = self.national.reveal();
+        let (hidden, shown) = national.split_at(national.len() - 4);
         format!("+{}{}{shown}", self.country.code(), "*".repeat(hidden.len()))
     }
 
     /// The digits that a vendor may write the number with. Longer spellings come first.
-    pub(crate) fn spellings(&self) -> [String; 3] {
-        [format!("{}{}", self.country.code(), self.national), format!("0{}", self.national), self.national.clone()]
+    pub(crate) fn spellings(&self) -> [Secret; 3] {
+        let after = |prefix| Secret::new(format!("{prefix}{}", self.national.reveal()));
+        [after(self.country.code()), after("0"), self.national.clone()]
     }
 }
 
 /// The vendors' pages say "exactly 10 digits" and no more, so the first digit is not looked at.
-fn indian(typed: &str) -> Option<String> {
+fn indian(typed: &str) -> Option<Secret> {
     let (plus, digits) = digits_of(typed)?;
+    let digits = digits.reveal();
     let national = match (plus, digits.len()) {
         (true, 12) | (false, 12) => digits.strip_prefix("91"),
         (false, 14) => digits.strip_prefix("0091"),
         (false, 11) => digits.strip_prefix('0'),
-        (false, 10) => Some(digits.as_str()),
+        (false, 10) => Some(digits),
         _ => None,
     };
-    national.map(str::to_owned)
+    national.map(Secret::new)
 }
 
 /// The forms that shared/vendors/ideamart.md lists.
-fn sri_lankan(typed: &str) -> Option<String> {
+fn sri_lankan(typed: &str) -> Option<Secret> {
+    let (plus, digits);
     let national = match typed.strip_prefix("tel:") {
-        Some(digits) => digits.strip_prefix("94").filter(|_| digits.len() == 11)?.to_owned(),
+        Some(digits) => digits.strip_prefix("94").filter(|_| digits.len() == 11)?,
         None => {
-            let (plus, digits) = digits_of(typed)?;
+            (plus, digits) = digits_of(typed)?;
+            let digits = digits.reveal();
             match (plus, digits.len()) {
                 (true, 11) | (false, 11) => digits.strip_prefix("94"),
                 (false, 13) => digits.strip_prefix("0094"),
                 (false, 10) => digits.strip_prefix('0').filter(|rest| rest.starts_with('7')),
-                (false, 9) => Some(digits.as_str()).filter(|rest| rest.starts_with('7')),
+                (false, 9) => Some(digits).filter(|rest| rest.starts_with('7')),
                 _ => None,
             }?
-            .to_owned()
         }
     };
     // A trunk zero after the country is a slip that would reach nobody.
     let sound = national.bytes().all(|byte| byte.is_ascii_digit()) && !national.starts_with('0');
-    sound.then_some(national)
+    sound.then(|| Secret::new(national))
 }
 
 /// Ten digits that begin with 07 are a number of Sri Lanka: in India those of mobiles begin with 6 to 9.
@@ -127,16 +137,17 @@ fn any(typed: &str) -> Option<Mobile> {
         .or_else(|| international(typed).map(of(Country::Any)))
 }
 
-fn international(typed: &str) -> Option<String> {
-    let (plus, digits) = digits_of(typed)?;
+fn international(typed: &str) -> Option<Secret> {
+    let (plus, secret) = digits_of(typed)?;
+    let digits = secret.reveal();
     // No country's code begins with 0; a number of India or Sri Lanka that comes so far has too many digits or too few.
     let sound =
         plus && (8..=15).contains(&digits.len()) && !["0", "91", "94"].iter().any(|code| digits.starts_with(code));
-    sound.then_some(digits)
+    sound.then_some(secret)
 }
 
 /// A leading plus, and the digits, with single spaces and hyphens between them taken out.
-fn digits_of(typed: &str) -> Option<(bool, String)> {
+fn digits_of(typed: &str) -> Option<(bool, Secret)> {
     let (plus, rest) = match typed.strip_prefix('+') {
         Some(rest) => (true, rest),
         None => (false, typed),
@@ -144,7 +155,8 @@ fn digits_of(typed: &str) -> Option<(bool, String)> {
     if rest.len() > 32 {
         return None;
     }
-    let mut digits = String::new();
+    // As long as it gets: a text that grows leaves copies behind.
+    let mut digits = String::with_capacity(rest.len());
     let mut after_digit = false;
     for c in rest.chars() {
         match c {
@@ -154,6 +166,7 @@ fn digits_of(typed: &str) -> Option<(bool, String)> {
         }
         after_digit = c.is_ascii_digit();
     }
+    let digits = Secret::new(digits);
     after_digit.then_some((plus, digits))
 }
 
@@ -187,13 +200,13 @@ mod tests {
             json!(8144094480_u64),
             json!(918144094480_u64),
         ] {
-            let mobile = Country::India.parse(&typed).unwrap();
-            assert_eq!(mobile.wire(), "8144094480");
-            assert_eq!(mobile.recipient(), "+918144094480");
+            let mobile = Country::India.parse_value(&typed).unwrap();
+            assert_eq!(mobile.wire().reveal(), "8144094480");
+            assert_eq!(mobile.recipient().reveal(), "+918144094480");
             assert_eq!(mobile.masked(), "+91******4480");
         }
         // Ten digits that begin with the country's code are ten digits.
-        assert_eq!(Country::India.parse(&json!("9198765432")).unwrap().wire(), "9198765432");
+        assert_eq!(Country::India.parse_value(&json!("9198765432")).unwrap().wire().reveal(), "9198765432");
     }
 
     #[test]
@@ -215,7 +228,7 @@ mod tests {
             json!(["8144094480"]),
             json!("8".repeat(10_000)),
         ] {
-            assert!(Country::India.parse(&typed).is_none());
+            assert!(Country::India.parse_value(&typed).is_none());
         }
     }
 
@@ -233,9 +246,9 @@ mod tests {
             json!(771234567),
             json!(94771234567_u64),
         ] {
-            let mobile = Country::SriLanka.parse(&typed).unwrap();
-            assert_eq!(mobile.wire(), "tel:94771234567");
-            assert_eq!(mobile.recipient(), "+94771234567");
+            let mobile = Country::SriLanka.parse_value(&typed).unwrap();
+            assert_eq!(mobile.wire().reveal(), "tel:94771234567");
+            assert_eq!(mobile.recipient().reveal(), "+94771234567");
             assert_eq!(mobile.masked(), "+94*****4567");
         }
     }
@@ -258,7 +271,7 @@ mod tests {
             "tel:94 771234567",
             "tel:94077123456",
         ] {
-            assert!(Country::SriLanka.parse(&json!(typed)).is_none(), "{typed}");
+            assert!(Country::SriLanka.parse_value(&json!(typed)).is_none(), "{typed}");
         }
     }
 
@@ -277,8 +290,8 @@ mod tests {
             ("+91 81440-94480", "+918144094480", "+91******4480"),
         ] {
             for typed in [typed, recipient] {
-                let mobile = Country::Any.parse(&json!(typed)).unwrap();
-                assert_eq!((mobile.recipient(), mobile.masked()), (recipient.into(), masked.into()), "{typed}");
+                let mobile = Country::Any.parse_value(&json!(typed)).unwrap();
+                assert_eq!((mobile.recipient().reveal(), mobile.masked().as_str()), (recipient, masked), "{typed}");
             }
         }
         for typed in [
@@ -291,7 +304,7 @@ mod tests {
             "tel:all",
             "",
         ] {
-            assert!(Country::Any.parse(&json!(typed)).is_none(), "{typed}");
+            assert!(Country::Any.parse_value(&json!(typed)).is_none(), "{typed}");
         }
     }
 

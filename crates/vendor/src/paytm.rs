@@ -21,6 +21,7 @@ pub static DIALECT: Dialect = Dialect {
     credential_sets: &[&["username", "password"], &[]],
     server_options: &[],
     fields,
+    recipient: |typed| Some(Country::India.parse(typed)?.recipient()),
     prepare,
     read,
     sensitive: &["token", "txnToken", "ssoToken", "accessToken", "mobileNumber", "mobile", "otp"],
@@ -96,7 +97,7 @@ fn verify(call: &Call) -> Result<Prepared, Invalid> {
 fn ordered(call: &Call, filled: &Filled, path: &str, head: Map<String, Value>, body: Map<String, Value>) -> Prepared {
     let mobile = filled.mobile(Country::India);
     Prepared {
-        recipient: mobile.as_ref().map(|mobile| Secret::new(mobile.recipient())),
+        recipient: mobile.as_ref().map(|mobile| mobile.recipient()),
         recipient_masked: mobile.as_ref().map(|mobile| mobile.masked()),
         reference: filled.reference("order_id"),
         ..filled.prepared(post(call, filled, path, head, body), FindBy::Reference)

@@ -211,13 +211,13 @@ impl Secrets {
 
     /// The number as sent, as typed, and as a vendor may write it.
     pub(crate) fn add_mobile(&mut self, country: Country, value: Option<&Value>, typed: Option<&Value>) {
-        let Some(mobile) = value.and_then(|value| country.parse(value)) else {
+        let Some(mobile) = value.and_then(|value| country.parse_value(value)) else {
             return;
         };
-        self.add(&mobile.wire());
-        self.add(&mobile.recipient());
+        self.add(mobile.wire().reveal());
+        self.add(mobile.recipient().reveal());
         for spelling in mobile.spellings() {
-            self.add(&spelling);
+            self.add(spelling.reveal());
         }
         self.add_values([typed]);
     }

@@ -26,6 +26,7 @@ pub static DIALECT: Dialect = Dialect {
     credential_sets: &[&["username", "password"], &["access_token"], &["client_id", "client_secret"]],
     server_options: &["token_url"],
     fields,
+    recipient: |typed| Some(recipient(IDENTIFIER.normalise("user_id", &typed.into()).ok()?.as_str()?)),
     prepare,
     read,
     sensitive: &["user_id", "userId", "access_token", "mobile", "mobileNumber", "otp_value"],
@@ -37,6 +38,8 @@ const PLACE_OF_CODE: &str = "$$OTP$$";
 /// The vendor takes no shorter life (seconds).
 const SHORTEST_LIFE: u64 = 15;
 const LONGEST_LIFE: u64 = 604_800;
+/// Fewer digits are no number with its country.
+const MIN_NUMBER: usize = 8;
 
 static MSG: &[Field] = &[
     Field::optional("lng", "lng", Rule::Text { min: 1, max: 64 }),
@@ -135,7 +138,7 @@ fn generate(call: &Call, what: &str, msg_id: &str) -> Result<Prepared, Invalid> 
     Ok(Prepared {
         code_lifetime: filled.get("expires_in").and_then(Value::as_u64).map(Duration::from_secs),
         max_checks: attempts.and_then(|attempts| count(Some(attempts))),
-        ..addressed(prepared, filled.text("user_id"), filled.text("user_type"))
+        ..addressed(prepared, filled.text("user_id"))
     })
 }
 
@@ -159,25 +162,28 @@ fn cancel_request(call: &Call, reference: Value) -> Request {
 
 fn referred(call: &Call, filled: &Filled, request: Request) -> Prepared {
     let prepared = filled.prepared(request, FindBy::Reference);
-    let known = |name| call.known.get(name).and_then(Value::as_str);
-    Prepared { reference: filled.reference("reference"), ..addressed(prepared, known("user_id"), known("user_type")) }
+    let user_id = call.known.get("user_id").and_then(Value::as_str);
+    Prepared { reference: filled.reference("reference"), ..addressed(prepared, user_id) }
 }
 
-fn addressed(prepared: Prepared, user_id: Option<&str>, user_type: Option<&str>) -> Prepared {
-    Prepared {
-        recipient: user_id.map(|id| Secret::new(recipient(id, user_type))),
-        recipient_masked: user_id.map(mask_user),
-        ..prepared
-    }
+fn addressed(mut prepared: Prepared, user_id: Option<&str>) -> Prepared {
+    let recipient = user_id.map(recipient);
+    // A vendor may write a number in another spelling than it was given.
+    prepared.secrets.extend(recipient.clone());
+    Prepared { recipient, recipient_masked: user_id.map(mask_user), ..prepared }
 }
 
-/// A user id is what it is; a number is the same number however it is spelled. Which country's, nothing says.
-fn recipient(user_id: &str, user_type: Option<&str>) -> String {
-    if user_type != Some("mobile") {
-        return user_id.into();
+/// A user id is what it is; a number is the same number however it is spelled. Which country's, nothing says. It is told
+/// by its form and not by `user_type`: whoever looks a person up by it gives nothing else.
+fn recipient(user_id: &str) -> Secret {
+    let is_sign = |c| matches!(c, ' ' | '-' | '(' | ')' | '.' | '+');
+    let bare = Secret::new(user_id.replace(is_sign, ""));
+    let is_number = bare.reveal().len() >= MIN_NUMBER && bare.reveal().bytes().all(|byte| byte.is_ascii_digit());
+    match bare.reveal().strip_prefix("00") {
+        _ if !is_number => Secret::new(user_id),
+        Some(number) => Secret::new(number),
+        None => bare,
     }
-    let bare: String = user_id.chars().filter(|c| !matches!(c, ' ' | '-' | '(' | ')' | '.' | '+')).collect();
-    bare.strip_prefix("00").map(str::to_owned).unwrap_or(bare)
 }
 
 /// With `client_id` the courier adds the token that it got by [`token_request`].

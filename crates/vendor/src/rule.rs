@@ -95,9 +95,10 @@ impl Rule {
         match self {
             Self::IndianMobile => self.mobile(Country::India, path, value),
             Self::SriLankanMobile => self.mobile(Country::SriLanka, path, value),
-            Self::PhoneNumber => {
-                Country::Any.parse(value).map(|number| number.recipient().into()).ok_or_else(|| self.broken(path))
-            }
+            Self::PhoneNumber => Country::Any
+                .parse_value(value)
+                .map(|number| number.recipient().reveal().into())
+                .ok_or_else(|| self.broken(path)),
             Self::Object { members, open } => match value {
                 Value::Object(given) => object(path, given, members, *open),
                 _ => Err(self.broken(path)),
@@ -128,7 +129,7 @@ impl Rule {
                 "a code goes to one person: give one mobile number",
             ));
         }
-        country.parse(value).map(|mobile| mobile.wire().into()).ok_or_else(|| self.broken(path))
+        country.parse_value(value).map(|mobile| mobile.wire().reveal().into()).ok_or_else(|| self.broken(path))
     }
 
     fn scalar(&self, value: &Value) -> Option<Value> {

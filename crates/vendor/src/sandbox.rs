@@ -22,6 +22,7 @@ pub static DIALECT: Dialect = Dialect {
     credential_sets: &[&["code"], &[]],
     server_options: &[],
     fields,
+    recipient: |typed| Some(Country::Any.parse(typed)?.recipient()),
     prepare,
     read,
     sensitive: &[],
@@ -164,7 +165,7 @@ fn answered(filled: &Filled, find_by: FindBy, outcome: Outcome) -> Prepared {
     let mobile = filled.mobile(Country::Any);
     Prepared {
         local: Some(filled.text("outcome").and_then(Outcome::from_label).unwrap_or(outcome)),
-        recipient: mobile.as_ref().map(|mobile| Secret::new(mobile.recipient())),
+        recipient: mobile.as_ref().map(|mobile| mobile.recipient()),
         recipient_masked: mobile.as_ref().map(|mobile| mobile.masked()),
         reference: filled.reference("reference"),
         ..filled.prepared(nothing, find_by)

@@ -177,6 +177,82 @@ fn a_field_of_another_call_says_where_it_belongs() {
 }
 
 #[test]
+fn what_a_person_types_is_the_recipient_of_a_send() {
+    let numbers = [
+        "8144094480",
+        "+918144094480",
+        "+91 81440 94480",
+        "91-8144094480",
+        "918144094480",
+        "00918144094480",
+        "08144094480",
+        "81440-94480",
+        "9198765432",
+        "814409448",
+        "81440944801",
+        "8144094480 ",
+        " 8144094480",
+        "81440--94480",
+        "814409448O",
+        "८१४४०९४४८०",
+        "tel:94771234567",
+        "+94771234567",
+        "94771234567",
+        "0094771234567",
+        "0771234567",
+        "771234567",
+        "077 123 4567",
+        "+94-77-123-4567",
+        "tel:all",
+        "tel:0771234567",
+        "+940771234567",
+        "0112345678",
+        "+44 20 7946 0958",
+        "+44-2079460958",
+        "(020) 7946.0958",
+        "+12345678",
+        "+1234567",
+        "+1234567890123456",
+        "alice.doe",
+        "a-b.c",
+        "2024-17",
+        "+1-2",
+        "00",
+        "",
+        " ",
+        "a\nb",
+        "x\u{0}",
+    ];
+    for dialect in DIALECTS {
+        let variants: &[(&str, &str)] = match dialect.name {
+            "iserveu" => &[("otp_type", "1"), ("otp_type", "2")],
+            "relid" => &[("user_type", "mobile"), ("user_type", "userId"), ("user_type", "loginId")],
+            _ => &[("", "")],
+        };
+        let field = dialect.recipient_field().name;
+        let mut taken = 0;
+        for typed in numbers {
+            let typed_form = (dialect.recipient)(typed);
+            for (number, (name, value)) in (1..).zip(variants) {
+                let mut payload = with(good(dialect.name, Send, number), field, json!(typed));
+                if !name.is_empty() {
+                    payload[*name] = json!(value);
+                }
+                match call(dialect.name, Send, payload).prepare() {
+                    Ok(prepared) => assert_eq!(prepared.recipient, typed_form, "{} {typed:?}", dialect.name),
+                    Err(invalid) => {
+                        assert_eq!(invalid.field, field);
+                        assert_eq!(typed_form, None, "{} {typed:?}", dialect.name);
+                    }
+                }
+            }
+            taken += usize::from(typed_form.is_some());
+        }
+        assert!((8..numbers.len()).contains(&taken), "{} takes {taken}", dialect.name);
+    }
+}
+
+#[test]
 fn a_code_is_never_a_field() {
     for (vendor, operation, variant) in calls() {
         for key in ["otp", "otp_value", "OTP", "otpValue", "code"] {

@@ -160,9 +160,11 @@ pub(crate) fn reference(value: Option<&Value>) -> Option<String> {
     scalar(value).filter(|text| text.chars().count() <= MAX_REFERENCE_CHARS && !text.chars().any(char::is_control))
 }
 
-/// Vendor words in one line of bounded length.
+/// Vendor words in one line of bounded length. That they were cut is marked: the last of them may be half a secret.
 fn tidy(text: &str, max: usize) -> Option<String> {
-    let line: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(max).collect();
+    let is_long = text.chars().nth(max).is_some();
+    let shown = text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(max - usize::from(is_long));
+    let line: String = shown.chain(is_long.then_some('…')).collect();
     let line = line.trim();
     (!line.is_empty()).then(|| line.to_owned())
 }

@@ -1,3 +1,4 @@
+use memchr::memmem;
 use serde_json::Value;
 
 use crate::{Dialect, Secret, mobile::Country};
@@ -97,7 +98,7 @@ impl Needles {
         let is_cut = text.ends_with('…') || text.ends_with("...");
         let mut spans = Vec::new();
         for view in views(text) {
-            for (folded, needle, is_number) in self.sought(&view, MIN_SECRET) {
+            for (folded, needle, is_number) in self.sought(&view) {
                 folded.find(needle, is_cut, is_number, &mut spans);
             }
             view.find_aadhaar(&mut spans);
@@ -131,15 +132,15 @@ impl Needles {
     }
 
     /// What is looked for, and where.
-    fn sought<'a>(&'a self, view: &'a View, least: usize) -> impl Iterator<Item = (&'a Folded, &'a str, bool)> {
+    fn sought<'a>(&'a self, view: &'a View) -> impl Iterator<Item = (&'a Folded, &'a str, bool)> {
         let words = self.words.iter().map(|word| (&view.words, word.reveal(), false));
         let numbers = self.numbers.iter().map(|number| (&view.digits, number.reveal(), true));
-        words.chain(numbers).filter(move |(_, needle, _)| needle.len() >= least)
+        words.chain(numbers)
     }
 
     fn stand_in(&self, id: &str) -> bool {
-        let holds = |view: View| self.sought(&view, MIN_NUMBER).any(|(folded, needle, _)| folded.text.contains(needle));
-        views(id).any(holds)
+        let holds = |(folded, needle, _): (&Folded, &str, _)| needle.len() >= MIN_NUMBER && folded.holds(needle);
+        views(id).any(|view| self.sought(&view).any(holds))
     }
 
     /// A JSON number that is a secret, without the zeros that a number cannot begin with, or that holds a person's.
@@ -214,7 +215,7 @@ struct Folded {
 
 impl View {
     fn new(text: &str, decode: bool) -> Self {
-        let mut view = Self::default();
+        let mut view = Self { words: Folded::with_capacity(text.len()), ..Self::default() };
         let (mut at, mut gap, mut is_apart) = (0, 0, true);
         while let Some(first) = text[at..].chars().next() {
             let plain = (first, first.len_utf8());
@@ -225,8 +226,10 @@ impl View {
                 continue;
             }
             let c = ascii(c);
-            for lower in c.to_lowercase() {
-                view.words.push(lower, place);
+            if c.is_ascii() {
+                view.words.push(c.to_ascii_lowercase(), place);
+            } else {
+                c.to_lowercase().for_each(|lower| view.words.push(lower, place));
             }
             if !c.is_ascii_digit() {
                 gap += 1;
@@ -261,6 +264,10 @@ impl View {
 }
 
 impl Folded {
+    fn with_capacity(bytes: usize) -> Self {
+        Self { text: String::with_capacity(bytes), places: Vec::with_capacity(bytes) }
+    }
+
     fn push(&mut self, c: char, place: (usize, usize)) {
         self.text.push(c);
         self.places.resize(self.text.len(), place);
@@ -270,23 +277,26 @@ impl Folded {
         Span { from: self.places[at].0, to: self.places[at + length - 1].1, is_number }
     }
 
+    /// Not even begins to search where there is no room: that costs as much as the needle is long.
+    fn holds(&self, needle: &str) -> bool {
+        needle.len() <= self.text.len() && memmem::find(self.text.as_bytes(), needle.as_bytes()).is_some()
+    }
+
     /// The whole needle; the beginning of a long one, as far as it goes; and where the text was cut, what was left of it.
     fn find(&self, needle: &str, is_cut: bool, is_number: bool, spans: &mut Vec<Span>) {
-        let text = self.text.as_str();
-        spans.extend(text.match_indices(needle).map(|(at, _)| self.span(at, needle.len(), is_number)));
         let half = needle.ceil_char_boundary(needle.len().div_ceil(2).max(MIN_NUMBER));
-        if half < needle.len() {
+        if self.holds(&needle[..half]) {
+            let text = self.text.as_str();
+            spans.extend(text.match_indices(needle).map(|(at, _)| self.span(at, needle.len(), is_number)));
             for (at, _) in text.match_indices(&needle[..half]) {
-                let more = text[at..].bytes().zip(needle.bytes()).skip(half).take_while(|(a, b)| a == b).count();
-                spans.push(self.span(at, half + more, is_number));
+                let length = text[at..].bytes().zip(needle.bytes()).take_while(|(a, b)| a == b).count();
+                spans.push(self.span(at, length, is_number));
             }
         }
         if is_cut {
-            let text = text.trim_end_matches(['.', '…']);
-            let left = (MIN_SECRET..needle.len().min(text.len() + 1))
-                .rev()
-                .find(|length| text.as_bytes().ends_with(&needle.as_bytes()[..*length]));
-            if let Some(length) = left {
+            let text = self.text.trim_end_matches(['.', '…']).as_bytes();
+            let lengths = MIN_SECRET..needle.len().min(text.len() + 1);
+            if let Some(length) = lengths.rev().find(|length| text.ends_with(&needle.as_bytes()[..*length])) {
                 spans.push(self.span(text.len() - length, length, is_number));
             }
         }

@@ -32,7 +32,7 @@ pub use outcome::Outcome;
 pub use redact::{echoes, redact, redact_text};
 pub use relid::{Token, read_token, token_request};
 pub use rule::Rule;
-pub use secret::Secret;
+pub use secret::{Private, Secret, Wipe};
 
 /// Every vendor that the gateway speaks to. A vendor is added here, and nowhere else.
 pub static DIALECTS: &[&Dialect] =

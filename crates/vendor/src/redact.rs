@@ -11,8 +11,8 @@ const MAX_DEPTH: usize = crate::MAX_ANSWER_DEPTH;
 const MIN_SECRET: usize = 4;
 /// So many digits are looked for with other signs between them, too: `123-456`.
 const MIN_SPACED: usize = 6;
-/// So many signs may stand between two digits of one number: `(814) 409 - 4480`.
-const MAX_GAP: usize = 3;
+/// So many signs may stand between two digits of one number: `(81440) - 94480`.
+const MAX_GAP: usize = 4;
 /// A secret of this length does not stand in an id, or in a longer number, by chance.
 const MIN_NUMBER: usize = 9;
 
@@ -107,19 +107,20 @@ impl Needles {
             return None;
         }
         spans.sort_by_key(|span| span.from);
-        let digits = |text: &str| text.bytes().take_while(u8::is_ascii_digit).count();
-        let digits_before = |text: &str| text.bytes().rev().take_while(u8::is_ascii_digit).count();
+        let is_digit = |c: &char| is_invisible(*c) || ascii(*c).is_ascii_digit();
+        let bytes =
+            |digits: &mut dyn Iterator<Item = char>| digits.take_while(is_digit).map(char::len_utf8).sum::<usize>();
         let mut clean = String::with_capacity(text.len());
         let mut kept = 0;
         for Span { mut from, mut to, is_number } in spans {
-            if to <= kept {
+            if to < kept {
                 continue;
             }
             from = from.max(kept);
             if is_number {
-                // The country's code and the trunk's zero go with the number.
-                from -= digits_before(&text[kept..from]);
-                to += digits(&text[to..]);
+                // The country's code and the trunk's zero go with the number, and what is left is no run of its own.
+                from -= bytes(&mut text[kept..from].chars().rev());
+                to += bytes(&mut text[to..].chars());
             }
             clean.push_str(&text[kept..from]);
             if from > kept || kept == 0 {
@@ -133,7 +134,8 @@ impl Needles {
 
     /// What is looked for, and where.
     fn sought<'a>(&'a self, view: &'a View) -> impl Iterator<Item = (&'a Folded, &'a str, bool)> {
-        let words = self.words.iter().map(|word| (&view.words, word.reveal(), false));
+        let is_number = |word: &str| word.bytes().all(|byte| byte.is_ascii_digit());
+        let words = self.words.iter().map(move |word| (&view.words, word.reveal(), is_number(word.reveal())));
         let numbers = self.numbers.iter().map(|number| (&view.digits, number.reveal(), true));
         words.chain(numbers)
     }
@@ -284,7 +286,8 @@ impl Folded {
 
     /// The whole needle; the beginning of a long one, as far as it goes; and where the text was cut, what was left of it.
     fn find(&self, needle: &str, is_cut: bool, is_number: bool, spans: &mut Vec<Span>) {
-        let half = needle.ceil_char_boundary(needle.len().div_ceil(2).max(MIN_NUMBER));
+        let enough = needle.len().div_ceil(2).max(MIN_NUMBER);
+        let half = (enough..needle.len()).find(|at| needle.is_char_boundary(*at)).unwrap_or(needle.len());
         if self.holds(&needle[..half]) {
             let text = self.text.as_str();
             spans.extend(text.match_indices(needle).map(|(at, _)| self.span(at, needle.len(), is_number)));
@@ -456,6 +459,7 @@ mod tests {
         let secrets = secrets(&["918144094480", "8144094480", "123456"]);
         for (text, clean) in [
             ("at (814) 409 - 4480!", "at ([redacted]!"),
+            ("(81440) - 94480", "([redacted]"),
             ("814.409.4480", "[redacted]"),
             ("81440/94480", "[redacted]"),
             ("81440_94480", "[redacted]"),
@@ -517,6 +521,12 @@ mod tests {
     fn secrets_that_overlap_go_whole() {
         assert_eq!(redact_text(&secrets(&["12345", "34567"]), "x1234567x"), "x[redacted]x");
         assert_eq!(redact_text(&secrets(&["1234", "5678"]), "12345678"), "[redacted]");
+        // What stands beside a number goes with it, and does not become a run of its own.
+        for text in ["+8144094480234123412346", "234123412346８１４４０９４４８０", "x1234\u{200b}234123412346x"]
+        {
+            let clean = redact_text(&secrets(&["+8144094480", "8144094480", "1234"]), text);
+            assert!(!clean.contains("23412"), "{clean}");
+        }
     }
 
     /// What is not looked for: it is no run that equals a secret, and looking for it would cost more than it finds.
@@ -545,7 +555,7 @@ mod tests {
             assert_eq!(redact_text(&[], &format!("x {text}, y")), "x [redacted], y");
         }
         assert_eq!(redact_text(&[], "२३४१ २३४१ २३४६, 17"), "[redacted], 17");
-        for text in ["23412 3412346", "1234123412346", "2341a23412346", "2341 2341    2346", "2341 2341 2347"] {
+        for text in ["23412 3412346", "1234123412346", "2341a23412346", "2341 2341     2346", "2341 2341 2347"] {
             assert_eq!(redact_text(&[], text), text);
         }
         let mut answer = json!(234123412346.0);

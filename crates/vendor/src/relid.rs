@@ -13,7 +13,7 @@ use crate::{
     dialect::RESEND_AFTER,
     filled::{Filled, code},
     json_depth_exceeds,
-    mobile::mask_user,
+    mobile::{Country, mask_user},
     rule::{IDENTIFIER, TEXT},
 };
 
@@ -170,6 +170,9 @@ fn addressed(mut prepared: Prepared, user_id: Option<&str>) -> Prepared {
     let recipient = user_id.map(recipient);
     // A vendor may write a number in another spelling than it was given.
     prepared.secrets.extend(recipient.clone());
+    if let Some(mobile) = recipient.as_ref().and_then(|number| Country::Any.parse(number.reveal())) {
+        prepared.secrets.extend(mobile.spellings());
+    }
     Prepared { recipient, recipient_masked: user_id.map(mask_user), ..prepared }
 }
 

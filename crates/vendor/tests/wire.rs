@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use caller::{ATTEMPT, VERIFICATION, caller, keep, message};
 use serde_json::json;
-use vendor::{FindBy, Operation::*, Secret, token_request};
+use vendor::{FindBy, Operation::*, Secret, redact_text, token_request};
 
 #[test]
 fn iserveu_sends_for_a_registration() {
@@ -378,6 +378,10 @@ fn relid_knows_a_number_by_its_digits_and_a_user_by_the_id() {
         assert_eq!(recipient(spelling, "mobile"), "918144094480");
     }
     assert_eq!(recipient("a-b.c", "userId"), "a-b.c");
+    // Its answer may name the number without the country.
+    let known = json!({"user_id": "+91 81440-94480"});
+    let verify = caller("relid", Verify).known(known).payload(json!({"reference": UUID})).prepared();
+    assert_eq!(redact_text(&verify.secrets, "for 8144094480, 0091-81440 94480"), "for [redacted], [redacted]");
 }
 
 #[test]

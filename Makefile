@@ -4,6 +4,7 @@
 #   make test       everything: format, lints, pure tests, golden files, gateway tests
 #   make install    the extension, into the Postgres of PG_CONFIG
 #   make bench      what a call costs, as ratios
+#   make fuzz       RUNS generated vendor answers (ten million) through the readers
 #   make simulator  the vendor simulator, to develop against
 #
 # PG_CONFIG names the Postgres to build for; by default the one that Debian installs.
@@ -21,9 +22,13 @@ PYTHON := /usr/bin/python3
 CARGO = PGRX_PG_CONFIG_PATH="$(PG_CONFIG)" cargo
 PG_FEATURES = --no-default-features --features pg$(PG_MAJOR)
 PURE = -p courier -p policy -p vendor -p simulator
+# What cargo-fuzz sets, without it and without a nightly compiler.
+FUZZ_FLAGS = -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 -Cllvm-args=-sanitizer-coverage-inline-8bit-counters \
+	-Cllvm-args=-sanitizer-coverage-pc-table -Cllvm-args=-sanitizer-coverage-trace-compares -Cdebug-assertions -Coverflow-checks
+RUNS = 10000000
 STEP = @printf '\n\033[1m== %s\033[0m\n'
 
-.PHONY: all setup build install demo test format lint pure gateway bench simulator clean
+.PHONY: all setup build install demo test format lint pure gateway fuzz fuzz-briefly bench simulator clean
 
 all: build
 
@@ -47,7 +52,7 @@ install: build
 demo: install
 	@PYTHONDONTWRITEBYTECODE=1 $(PYTHON) demo/demo.py
 
-test: format lint pure gateway
+test: format lint pure fuzz-briefly gateway
 
 # First, because it takes a second.
 format: setup
@@ -64,6 +69,22 @@ lint: build
 pure: setup
 	$(STEP) "vendor, policy, courier and simulator: cargo test"
 	@$(CARGO) test --locked $(PURE)
+
+# For the build alone: --target keeps the flags away from build scripts.
+define FUZZ
+host=$$(rustc -vV | sed -n 's/^host: //p'); \
+RUSTFLAGS="$(FUZZ_FLAGS)" cargo build --release --locked -p fuzz --target $$host --target-dir "$${CARGO_TARGET_DIR:-target}/fuzz"; \
+cd "$${CARGO_TARGET_DIR:-target}/fuzz"; mkdir -p corpus; \
+"$$host/release/fuzz" -max_len=4096 -timeout=10 -print_final_stats=1
+endef
+
+fuzz: setup
+	$(STEP) "fuzz: $(RUNS) vendor answers, coverage-guided; a find is left in target/fuzz"
+	@$(FUZZ) -runs=$(RUNS) corpus
+
+fuzz-briefly: setup
+	$(STEP) "fuzz: the first of the vendor answers that make fuzz goes on with"
+	@$(FUZZ) -runs=100000 -seed=1 -verbosity=0
 
 gateway: install
 	$(STEP) "golden files and gateway tests: a cluster of their own"

@@ -6,7 +6,7 @@ use pgrx::{FromDatum, pg_sys};
 use policy::Micros;
 use serde_json::{Map, Value};
 use uuid::Uuid;
-use vendor::{Secret, json_depth_exceeds};
+use vendor::{Private, Secret, json_depth_exceeds};
 use zeroize::Zeroizing;
 
 use crate::misuse::Misuse;
@@ -25,7 +25,7 @@ pub struct Arguments {
 
 /// A payload: an object.
 #[derive(Default)]
-pub struct Payload(Map<String, Value>);
+pub struct Payload(Private<Map<String, Value>>);
 
 impl Payload {
     pub fn fields(&self) -> &Map<String, Value> {
@@ -165,7 +165,7 @@ impl Arguments {
             return Err(refuse("is nested too deep"));
         }
         match serde_json::from_slice(bytes) {
-            Ok(Value::Object(fields)) => Ok(Payload(fields)),
+            Ok(Value::Object(fields)) => Ok(Payload(fields.into())),
             Ok(_) => Err(refuse("is not an object")),
             Err(_) => Err(refuse("holds a number or a text that cannot be read")),
         }

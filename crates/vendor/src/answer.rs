@@ -1,6 +1,5 @@
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::{Dialect, Operation, Outcome};
@@ -24,7 +23,7 @@ pub struct Answer<'a> {
 }
 
 /// What an answer means.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq)]
 pub struct Reading {
     pub outcome: Outcome,
     pub vendor_code: Option<String>,
@@ -36,6 +35,17 @@ pub struct Reading {
     pub retry_after: Option<Duration>,
     /// The answer as JSON, as it came.
     pub response: Option<Value>,
+}
+
+/// Without the vendor's words and answer, which may repeat what the vendor was sent.
+impl std::fmt::Debug for Reading {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Reading")
+            .field("outcome", &self.outcome)
+            .field("attempts_left", &self.attempts_left)
+            .field("retry_after", &self.retry_after)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Reading {
@@ -160,9 +170,11 @@ pub(crate) fn reference(value: Option<&Value>) -> Option<String> {
     scalar(value).filter(|text| text.chars().count() <= MAX_REFERENCE_CHARS && !text.chars().any(char::is_control))
 }
 
-/// Vendor words in one line of bounded length.
+/// Vendor words in one line of bounded length. That they were cut is marked: the last of them may be half a secret.
 fn tidy(text: &str, max: usize) -> Option<String> {
-    let line: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(max).collect();
+    let is_long = text.chars().nth(max).is_some();
+    let shown = text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(max - usize::from(is_long));
+    let line: String = shown.chain(is_long.then_some('…')).collect();
     let line = line.trim();
     (!line.is_empty()).then(|| line.to_owned())
 }

@@ -3,7 +3,7 @@ use std::{collections::BTreeMap, time::Duration};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::{Operation, Outcome, Secret};
+use crate::{Operation, Outcome, Private, Secret};
 
 /// One operation as the caller asked for it: what a dialect turns into an HTTP message.
 pub struct Call<'a> {
@@ -61,7 +61,7 @@ pub struct Prepared {
     pub reference: Option<String>,
     pub find_by: FindBy,
     /// What a later verify, resend or cancel of this verification needs, under our names: sealed by the ledger.
-    pub keep: Map<String, Value>,
+    pub keep: Private<Map<String, Value>>,
     /// Values that must not survive in anything a vendor answers: code, number (every spelling sent), Aadhaar number,
     /// token, credentials.
     pub secrets: Vec<Secret>,
@@ -73,7 +73,7 @@ pub struct Prepared {
     pub local: Option<Outcome>,
 }
 
-/// Without `keep`, which holds the number and the token in the clear.
+/// Without the reference, which is the caller's as often as the vendor's.
 impl std::fmt::Debug for Prepared {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Prepared")
@@ -87,5 +87,6 @@ impl std::fmt::Debug for Prepared {
 
 /// A POST of a JSON object.
 pub(crate) fn json_request(path: &str, headers: Vec<(String, Secret)>, body: Map<String, Value>) -> Request {
-    Request { path: path.into(), query: Vec::new(), headers, body: Secret::new(Value::Object(body).to_string()) }
+    let body = Private::from(Value::Object(body));
+    Request { path: path.into(), query: Vec::new(), headers, body: Secret::new(body.to_string()) }
 }

@@ -1,7 +1,7 @@
 use serde_json::{Map, Value};
 
 use crate::{
-    Call, Dialect, Field, FindBy, Invalid, Operation, Prepared, Request, Rule, Secret,
+    Call, Dialect, Field, FindBy, Invalid, Operation, Prepared, Private, Request, Rule, Secret,
     mobile::{Country, Mobile},
     redact,
     rule::twice,
@@ -15,9 +15,9 @@ pub(crate) struct Filled<'a> {
     call: &'a Call<'a>,
     table: &'static [Field],
     /// Under our names, as they go on the wire.
-    values: Map<String, Value>,
+    values: Private<Map<String, Value>>,
     /// What the caller gave with this call.
-    given: Map<String, Value>,
+    given: Private<Map<String, Value>>,
 }
 
 impl<'a> Filled<'a> {
@@ -34,7 +34,7 @@ impl<'a> Filled<'a> {
                 return Err(stray(dialect, table, &what, key));
             }
         }
-        let mut filled = Self { call, table, values: Map::new(), given: Map::new() };
+        let mut filled = Self { call, table, values: Private::default(), given: Private::default() };
         for field in table {
             let given = match find(call.payload, field)? {
                 Some(value) => Some(field.rule.normalise(field.name, value)?),
@@ -129,8 +129,8 @@ impl<'a> Filled<'a> {
 
     /// What the next call of this verification needs. Defaults are not kept, they are the provider's and may change;
     /// but what is fixed stays as it was sent, wherever it came from.
-    fn keep(&self) -> Map<String, Value> {
-        let mut keep = self.call.known.clone();
+    fn keep(&self) -> Private<Map<String, Value>> {
+        let mut keep = Private::from(self.call.known.clone());
         if self.call.operation == Operation::Resend {
             // A resend gets a reference of its own.
             keep.shift_remove("reference");

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 
 use crate::{
-    Call, Dialect, Field, FindBy, Invalid, Operation, Outcome, Prepared, Reading, Request, Rule, Secret,
+    Call, Dialect, Field, FindBy, Invalid, Operation, Outcome, Prepared, Private, Reading, Request, Rule, Secret,
     answer::{DENIED, is_success, scalar, unlisted},
     call::json_request,
     filled::{Filled, ahead, code, no_operation},
@@ -191,7 +191,7 @@ fn resend(call: &Call) -> Result<Prepared, Invalid> {
     let Variant::Transaction = variant(call)? else {
         return send(call);
     };
-    let mut known = call.known.clone();
+    let mut known = Private::from(call.known.clone());
     let old = known.shift_remove("reference");
     let prepared = send(&Call { known: &known, ..*call }).map_err(|invalid| match invalid.field.as_str() {
         "reference" if !call.payload.contains_key("reference") && !call.payload.contains_key("externalRefNumber") => {

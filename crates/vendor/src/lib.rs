@@ -29,10 +29,10 @@ pub use field::{Field, Invalid, nearest};
 pub use filled::check_defaults;
 pub use operation::Operation;
 pub use outcome::Outcome;
-pub use redact::{redact, redact_text};
+pub use redact::{echoes, redact, redact_text};
 pub use relid::{Token, read_token, token_request};
 pub use rule::Rule;
-pub use secret::Secret;
+pub use secret::{Private, Secret, Wipe};
 
 /// Every vendor that the gateway speaks to. A vendor is added here, and nowhere else.
 pub static DIALECTS: &[&Dialect] =

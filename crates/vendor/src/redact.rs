@@ -1,3 +1,4 @@
+use memchr::memmem;
 use serde_json::Value;
 
 use crate::{Dialect, Secret, mobile::Country};
@@ -6,9 +7,13 @@ use crate::{Dialect, Secret, mobile::Country};
 const REDACTED: &str = "[redacted]";
 /// Deeper values are not kept at all; [`crate::read`] keeps answers below this.
 const MAX_DEPTH: usize = crate::MAX_ANSWER_DEPTH;
-/// Shorter values would blot out half of every answer.
+/// Shorter values would blot out half of every answer; no vendor makes a code that is shorter.
 const MIN_SECRET: usize = 4;
-/// A secret of so many digits is a number of a person, whatever signs stand between its digits.
+/// So many digits are looked for with other signs between them, too: `123-456`.
+const MIN_SPACED: usize = 6;
+/// So many signs may stand between two digits of one number: `(81440) - 94480`.
+const MAX_GAP: usize = 4;
+/// A secret of this length does not stand in an id, or in a longer number, by chance.
 const MIN_NUMBER: usize = 9;
 
 /// Takes out of an answer what must not be stored: the vendor's sensitive members, this call's secrets, and whatever
@@ -19,7 +24,12 @@ pub fn redact(dialect: &Dialect, secrets: &[Secret], value: &mut Value) {
 
 /// The same for a message.
 pub fn redact_text(secrets: &[Secret], text: &str) -> String {
-    Needles::new(secrets).clean(text)
+    Needles::new(secrets).clean(text).unwrap_or_else(|| text.into())
+}
+
+/// Whether an id, which is kept as it is or not at all, holds a number, a token or a credential of this call.
+pub fn echoes(secrets: &[Secret], id: &str) -> bool {
+    Needles::new(secrets).stand_in(id)
 }
 
 fn walk(dialect: &Dialect, needles: &Needles, value: &mut Value, depth: usize) {
@@ -36,18 +46,16 @@ fn walk(dialect: &Dialect, needles: &Needles, value: &mut Value, depth: usize) {
                 if !opaque {
                     walk(dialect, needles, &mut member, depth + 1);
                 }
-                members.insert(needles.clean(&key), member);
+                members.insert(needles.clean(&key).unwrap_or(key), member);
             }
         }
         Value::String(text) => {
-            let clean = needles.clean(text);
-            if clean != *text {
+            if let Some(clean) = needles.clean(text) {
                 *text = clean;
             }
         }
         Value::Number(number) => {
-            let digits = number.to_string();
-            if needles.is_number(&digits) || needles.clean_numbers(&digits) != digits {
+            if needles.is_number(&number.to_string()) {
                 *value = REDACTED.into();
             }
         }
@@ -55,107 +63,300 @@ fn walk(dialect: &Dialect, needles: &Needles, value: &mut Value, depth: usize) {
     }
 }
 
+/// `mobileNumber` is also `MobileNumber` and `mobile_number`.
 fn names(members: &[&str], key: &str) -> bool {
-    members.iter().any(|member| member.eq_ignore_ascii_case(key))
+    let plain = |name| str::bytes(name).filter(|byte| !matches!(byte, b'_' | b'-' | b' '));
+    members.iter().any(|member| {
+        plain(member).map(|byte| byte.to_ascii_lowercase()).eq(plain(key).map(|byte| byte.to_ascii_lowercase()))
+    })
 }
 
 /// One call's secrets, ready to be looked for.
 struct Needles {
-    /// In lower case, longest first, so that no tail of a longer spelling is left standing.
     words: Vec<Secret>,
-    /// Those that are nothing but digits and long enough to be a person's number.
+    /// The digits of those that have no letters.
     numbers: Vec<Secret>,
 }
 
 impl Needles {
     fn new(secrets: &[Secret]) -> Self {
-        let mut words: Vec<Secret> = secrets
-            .iter()
-            .filter(|secret| secret.reveal().len() >= MIN_SECRET)
-            .map(|secret| Secret::new(secret.reveal().to_ascii_lowercase()))
-            .collect();
-        words.sort_by_key(|word| std::cmp::Reverse(word.reveal().len()));
-        let numbers = words
-            .iter()
-            .filter(|word| word.reveal().len() >= MIN_NUMBER && word.reveal().bytes().all(|byte| byte.is_ascii_digit()))
-            .cloned()
-            .collect();
-        Self { words, numbers }
-    }
-
-    fn clean(&self, text: &str) -> String {
-        self.clean_words(&self.clean_numbers(text))
-    }
-
-    fn clean_words(&self, text: &str) -> String {
-        // ASCII case does not change lengths: a position in one is a position in the other.
-        let lower = text.to_ascii_lowercase();
-        let mut clean = String::with_capacity(text.len());
-        let (mut at, mut kept) = (0, 0);
-        while at < lower.len() {
-            match self.words.iter().find(|word| lower.as_bytes()[at..].starts_with(word.reveal().as_bytes())) {
-                // A needle is whole UTF-8, so it can only match where characters begin and end.
-                Some(word) => {
-                    clean.push_str(&text[kept..at]);
-                    clean.push_str(REDACTED);
-                    at += word.reveal().len();
-                    kept = at;
+        let mut needles = Self { words: Vec::new(), numbers: Vec::new() };
+        for secret in secrets {
+            let view = View::new(secret.reveal(), false);
+            if view.words.text.len() >= MIN_SECRET {
+                if view.digits.text.len() >= MIN_SPACED && !view.words.text.chars().any(char::is_alphabetic) {
+                    needles.numbers.push(Secret::new(view.digits.text));
                 }
-                None => at += 1,
+                needles.words.push(Secret::new(view.words.text));
             }
         }
-        clean.push_str(&text[kept..]);
-        clean
+        needles
     }
 
-    /// Runs of digits that hold a person's number, even with spaces or hyphens between the digits.
-    fn clean_numbers(&self, text: &str) -> String {
-        let mut clean = String::with_capacity(text.len());
-        let mut rest = text;
-        while let Some(start) = rest.find(|c: char| c.is_ascii_digit()) {
-            let run = &rest[start..start + run_length(&rest[start..])];
-            clean.push_str(&rest[..start]);
-            let digits: String = run.chars().filter(char::is_ascii_digit).collect();
-            let personal = self.numbers.iter().any(|number| digits.contains(number.reveal()));
-            let aadhaar = run.split([' ', '-']).any(is_aadhaar)
-                || (is_aadhaar(&digits) && run.split([' ', '-']).all(|group| group.len() == 4));
-            clean.push_str(if personal || aadhaar { REDACTED } else { run });
-            rest = &rest[start + run.len()..];
+    /// The text without what must not be stored; none if it may stay as it is.
+    fn clean(&self, text: &str) -> Option<String> {
+        let is_cut = text.ends_with('…') || text.ends_with("...");
+        let mut spans = Vec::new();
+        for view in views(text) {
+            for (folded, needle, is_number) in self.sought(&view) {
+                folded.find(needle, is_cut, is_number, &mut spans);
+            }
+            view.find_aadhaar(&mut spans);
         }
-        clean.push_str(rest);
-        clean
+        if spans.is_empty() {
+            return None;
+        }
+        spans.sort_by_key(|span| span.from);
+        let is_digit = |c: &char| is_invisible(*c) || ascii(*c).is_ascii_digit();
+        let bytes =
+            |digits: &mut dyn Iterator<Item = char>| digits.take_while(is_digit).map(char::len_utf8).sum::<usize>();
+        let mut clean = String::with_capacity(text.len());
+        let mut kept = 0;
+        for Span { mut from, mut to, is_number } in spans {
+            if to < kept {
+                continue;
+            }
+            from = from.max(kept);
+            if is_number {
+                // The country's code and the trunk's zero go with the number, and what is left is no run of its own.
+                from -= bytes(&mut text[kept..from].chars().rev());
+                to += bytes(&mut text[to..].chars());
+            }
+            clean.push_str(&text[kept..from]);
+            if from > kept || kept == 0 {
+                clean.push_str(REDACTED);
+            }
+            kept = to;
+        }
+        clean.push_str(&text[kept..]);
+        Some(clean)
     }
 
-    /// A JSON number that is a secret: without the zeros that a number cannot begin with.
-    fn is_number(&self, digits: &str) -> bool {
-        self.words.iter().any(|word| {
+    /// What is looked for, and where.
+    fn sought<'a>(&'a self, view: &'a View) -> impl Iterator<Item = (&'a Folded, &'a str, bool)> {
+        let is_number = |word: &str| word.bytes().all(|byte| byte.is_ascii_digit());
+        let words = self.words.iter().map(move |word| (&view.words, word.reveal(), is_number(word.reveal())));
+        let numbers = self.numbers.iter().map(|number| (&view.digits, number.reveal(), true));
+        words.chain(numbers)
+    }
+
+    fn stand_in(&self, id: &str) -> bool {
+        let holds = |(folded, needle, _): (&Folded, &str, _)| needle.len() >= MIN_NUMBER && folded.holds(needle);
+        views(id).any(|view| self.sought(&view).any(holds))
+    }
+
+    /// A JSON number that is a secret, without the zeros that a number cannot begin with, or that holds a person's.
+    fn is_number(&self, number: &str) -> bool {
+        let Some(digits) = whole(number) else { return self.stand_in(number) };
+        let is_secret = self.words.iter().any(|word| {
             let bare = word.reveal().trim_start_matches('0');
             bare.len() >= MIN_SECRET - 1 && digits == bare
-        })
+        });
+        is_secret || is_aadhaar(&digits) || self.stand_in(&digits)
     }
 
     /// An id that names nobody: not a number of a person's length, and no number or credential of this call in it.
     fn is_opaque(&self, id: &str) -> bool {
         let body = id.strip_prefix("tel:").unwrap_or(id);
-        let lower = id.to_ascii_lowercase();
-        (body.chars().any(|c| c.is_ascii_alphabetic()) || body.len() > 15)
-            && !self.words.iter().any(|word| word.reveal().len() >= MIN_NUMBER && lower.contains(word.reveal()))
+        (body.chars().any(|c| c.is_ascii_alphabetic()) || body.len() > 15) && !self.stand_in(id)
     }
 }
 
-/// Digits with at most one space or hyphen between two of them.
-fn run_length(text: &str) -> usize {
-    let bytes = text.as_bytes();
-    let mut end = 0;
-    while end < bytes.len() {
-        let digit = bytes[end].is_ascii_digit();
-        let bridge = matches!(bytes[end], b' ' | b'-') && bytes.get(end + 1).is_some_and(u8::is_ascii_digit);
-        if !digit && !bridge {
-            break;
-        }
-        end += 1;
+/// The digits of a number that is whole, however it is written: `8144094480.0` and `8.14409448e9` are 8144094480.
+fn whole(number: &str) -> Option<String> {
+    let number = number.trim().trim_start_matches(['-', '+']).to_ascii_lowercase();
+    let (mantissa, exponent) = number.split_once('e').unwrap_or((&number, "0"));
+    let (before, after) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+    let mut digits = format!("{before}{after}");
+    let point = exponent.parse::<isize>().ok().filter(|exponent| exponent.abs() < 32)?;
+    let point = before.len().checked_add_signed(point)?;
+    if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
     }
-    end
+    if point < digits.len() {
+        let fraction = digits.split_off(point);
+        if fraction.bytes().any(|digit| digit != b'0') {
+            return None;
+        }
+    } else {
+        digits.extend(std::iter::repeat_n('0', point - digits.len()));
+    }
+    Some(digits.trim_start_matches('0').to_owned())
+}
+
+/// What is to go, in bytes of the text.
+struct Span {
+    from: usize,
+    to: usize,
+    is_number: bool,
+}
+
+/// The views in which a text is searched: as it stands and, where it looks encoded, decoded. Both, since what looks
+/// encoded may be a secret that has a `%` before it.
+fn views(text: &str) -> impl Iterator<Item = View> {
+    let encoded = text.contains(['%', '\\']);
+    std::iter::once(View::new(text, false)).chain(encoded.then(|| View::new(text, true)))
+}
+
+/// A text as it is compared: in lower case, digits of all scripts as ASCII, without invisible characters.
+#[derive(Default)]
+struct View {
+    words: Folded,
+    /// Digits alone. Between those that are not of one number stands a space.
+    digits: Folded,
+    /// The digits that follow each other immediately: from where in `digits`, and how many.
+    groups: Vec<(usize, usize)>,
+}
+
+/// A folded text, and for each of its bytes what it stands for.
+#[derive(Default)]
+struct Folded {
+    text: String,
+    places: Vec<(usize, usize)>,
+}
+
+impl View {
+    fn new(text: &str, decode: bool) -> Self {
+        let mut view = Self { words: Folded::with_capacity(text.len()), ..Self::default() };
+        let (mut at, mut gap, mut is_apart) = (0, 0, true);
+        while let Some(first) = text[at..].chars().next() {
+            let plain = (first, first.len_utf8());
+            let (c, length) = if decode { decoded(&text[at..]).unwrap_or(plain) } else { plain };
+            let place = (at, at + length);
+            at += length;
+            if is_invisible(c) {
+                continue;
+            }
+            let c = ascii(c);
+            if c.is_ascii() {
+                view.words.push(c.to_ascii_lowercase(), place);
+            } else {
+                c.to_lowercase().for_each(|lower| view.words.push(lower, place));
+            }
+            if !c.is_ascii_digit() {
+                gap += 1;
+                is_apart |= c.is_alphanumeric() || gap > MAX_GAP;
+                continue;
+            }
+            if is_apart && !view.digits.text.is_empty() {
+                view.digits.push(' ', place);
+            }
+            match view.groups.last_mut() {
+                Some((_, length)) if gap == 0 => *length += 1,
+                _ => view.groups.push((view.digits.text.len(), 1)),
+            }
+            view.digits.push(c, place);
+            (gap, is_apart) = (0, false);
+        }
+        view
+    }
+
+    /// Twelve digits together, or in groups of one length, that have the right check digit.
+    fn find_aadhaar(&self, spans: &mut Vec<Span>) {
+        for size in [12, 6, 4, 3, 1] {
+            for groups in self.groups.windows(12 / size) {
+                let from = groups[0].0;
+                let together = groups.iter().zip(0..).all(|(group, number)| *group == (from + number * size, size));
+                if together && is_aadhaar(&self.digits.text[from..from + 12]) {
+                    spans.push(self.digits.span(from, 12, false));
+                }
+            }
+        }
+    }
+}
+
+impl Folded {
+    fn with_capacity(bytes: usize) -> Self {
+        Self { text: String::with_capacity(bytes), places: Vec::with_capacity(bytes) }
+    }
+
+    fn push(&mut self, c: char, place: (usize, usize)) {
+        self.text.push(c);
+        self.places.resize(self.text.len(), place);
+    }
+
+    fn span(&self, at: usize, length: usize, is_number: bool) -> Span {
+        Span { from: self.places[at].0, to: self.places[at + length - 1].1, is_number }
+    }
+
+    /// Not even begins to search where there is no room: that costs as much as the needle is long.
+    fn holds(&self, needle: &str) -> bool {
+        needle.len() <= self.text.len() && memmem::find(self.text.as_bytes(), needle.as_bytes()).is_some()
+    }
+
+    /// The whole needle; the beginning of a long one, as far as it goes; and where the text was cut, what was left of it.
+    fn find(&self, needle: &str, is_cut: bool, is_number: bool, spans: &mut Vec<Span>) {
+        let enough = needle.len().div_ceil(2).max(MIN_NUMBER);
+        let half = (enough..needle.len()).find(|at| needle.is_char_boundary(*at)).unwrap_or(needle.len());
+        if self.holds(&needle[..half]) {
+            let text = self.text.as_str();
+            spans.extend(text.match_indices(needle).map(|(at, _)| self.span(at, needle.len(), is_number)));
+            for (at, _) in text.match_indices(&needle[..half]) {
+                let length = text[at..].bytes().zip(needle.bytes()).take_while(|(a, b)| a == b).count();
+                spans.push(self.span(at, length, is_number));
+            }
+        }
+        if is_cut {
+            let text = self.text.trim_end_matches(['.', '…']).as_bytes();
+            let lengths = MIN_SECRET..needle.len().min(text.len() + 1);
+            if let Some(length) = lengths.rev().find(|length| text.ends_with(&needle.as_bytes()[..*length])) {
+                spans.push(self.span(text.len() - length, length, is_number));
+            }
+        }
+    }
+}
+
+/// One character that stands percent-encoded or escaped at the beginning of a text, and the bytes that it takes.
+fn decoded(text: &str) -> Option<(char, usize)> {
+    let bytes = text.as_bytes();
+    let hex = |range| u32::from_str_radix(text.get(range)?, 16).ok();
+    match (bytes[0], bytes.get(1)) {
+        (b'\\', Some(b'u')) => Some((char::from_u32(hex(2..6)?)?, 6)),
+        (b'\\', Some(b'b' | b'f' | b'n' | b'r' | b't')) => Some((' ', 2)),
+        (b'\\', Some(sign)) if sign.is_ascii_punctuation() => Some((char::from(*sign), 2)),
+        (b'%', _) => {
+            let mut encoded = Vec::new();
+            // UTF-8 has at most four bytes for one character.
+            for at in (0..12).step_by(3) {
+                if bytes.get(at) != Some(&b'%') {
+                    return None;
+                }
+                encoded.push(u8::try_from(hex(at + 1..at + 3)?).ok()?);
+                if let Some(c) = std::str::from_utf8(&encoded).ok().and_then(|text| text.chars().next()) {
+                    return Some((c, at + 3));
+                }
+            }
+            None
+        }
+        _ => None,
+    }
+}
+
+/// Characters that stand between others unseen: soft hyphens, joiners, marks of direction, variation selectors.
+fn is_invisible(c: char) -> bool {
+    matches!(
+        c,
+        '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{180b}'..='\u{180e}' | '\u{200b}'..='\u{200f}'
+            | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{fe00}'..='\u{fe0f}' | '\u{feff}'
+    )
+}
+
+/// A digit of whatever script, or a letter of full width, as ASCII; others stay.
+fn ascii(c: char) -> char {
+    /// Where the ten digits of a script begin (Unicode's Nd, below U+10000).
+    const ZEROS: [u32; 36] = [
+        0x660, 0x6f0, 0x7c0, 0x966, 0x9e6, 0xa66, 0xae6, 0xb66, 0xbe6, 0xc66, 0xce6, 0xd66, 0xde6, 0xe50, 0xed0, 0xf20,
+        0x1040, 0x1090, 0x17e0, 0x1810, 0x1946, 0x19d0, 0x1a80, 0x1a90, 0x1b50, 0x1bb0, 0x1c40, 0x1c50, 0xa620, 0xa8d0,
+        0xa900, 0xa9d0, 0xa9f0, 0xaa50, 0xabf0, 0xff10,
+    ];
+    let code = u32::from(c);
+    match code {
+        0..0x660 => c,
+        0xff01..=0xff5e => char::from_u32(code - 0xfee0).unwrap_or(c),
+        // Of mathematics, in five styles.
+        0x1d7ce..=0x1d7ff => char::from_digit((code - 0x1d7ce) % 10, 10).unwrap_or(c),
+        _ => ZEROS.iter().find_map(|zero| char::from_digit(code.checked_sub(*zero)?, 10)).unwrap_or(c),
+    }
 }
 
 /// Twelve digits with a right check digit (Verhoeff), as UIDAI gives them out. One in ten other numbers of twelve
@@ -254,6 +455,115 @@ mod tests {
     }
 
     #[test]
+    fn a_number_is_found_however_it_is_written() {
+        let secrets = secrets(&["918144094480", "8144094480", "123456"]);
+        for (text, clean) in [
+            ("at (814) 409 - 4480!", "at ([redacted]!"),
+            ("(81440) - 94480", "([redacted]"),
+            ("814.409.4480", "[redacted]"),
+            ("81440/94480", "[redacted]"),
+            ("81440_94480", "[redacted]"),
+            ("81440\u{a0}94480", "[redacted]"),
+            ("8 1 4 4 0 9 4 4 8 0", "[redacted]"),
+            ("81\u{200b}4409\u{200d}4480", "[redacted]"),
+            ("८१४४०९४४८०", "[redacted]"),
+            ("８１４４０９４４８０", "[redacted]"),
+            ("𝟖𝟏𝟒𝟒𝟎𝟗𝟒𝟒𝟖𝟎", "[redacted]"),
+            ("%2B91%2081440%2094480&x", "%2B[redacted]&x"),
+            (r#"{\"m\":\"81440\u002d94480\"}"#, r#"{\"m\":\"[redacted]\"}"#),
+            (r#"{\"m\":\"\u0038144094480\"}"#, r#"{\"m\":\"[redacted]\"}"#),
+            ("code 123-456", "code [redacted]"),
+            ("12 - 34 - 56", "[redacted]"),
+            ("8.14409448E9", "[redacted]E9"),
+            ("814409 then 4480", "814409 then 4480"),
+        ] {
+            assert_eq!(redact_text(&secrets, text), clean);
+        }
+    }
+
+    #[test]
+    fn a_word_is_found_however_it_is_written() {
+        let secrets = secrets(&["Tökén/Wort=17", "100%20free", "2012", "Ωmega%20"]);
+        for (text, clean) in [
+            ("TÖKÉN/WORT=17", "[redacted]"),
+            ("T%C3%B6k%C3%A9n%2FWort%3D17", "[redacted]"),
+            ("Tök\\u00e9n\\/Wort=17.", "[redacted]."),
+            ("tök\u{ad}én/wort=17", "[redacted]"),
+            ("Ｔökén/Ｗort=１７", "[redacted]"),
+            ("is 100%20free", "is [redacted]"),
+            ("is 100%2520free", "is [redacted]"),
+            // What looks encoded is also looked at as it stands.
+            ("x%2012", "x%[redacted]"),
+            ("ωMEGA%20", "[redacted]"),
+        ] {
+            assert_eq!(redact_text(&secrets, text), clean);
+        }
+    }
+
+    #[test]
+    fn what_was_cut_short_is_found_too() {
+        let secrets = secrets(&["0123456789abcdefghij", "8144094480"]);
+        for (text, clean) in [
+            ("0123456789abcdefgh-", "[redacted]-"),
+            ("0123456789...", "[redacted]..."),
+            ("is 01234567…", "is [redacted]…"),
+            ("to 8144 0944…", "to [redacted]…"),
+            ("814409448", "[redacted]"),
+            // Less than half of it, and nothing says that it was cut.
+            ("012345678-", "012345678-"),
+            ("81440944", "81440944"),
+        ] {
+            assert_eq!(redact_text(&secrets, text), clean);
+        }
+    }
+
+    #[test]
+    fn secrets_that_overlap_go_whole() {
+        assert_eq!(redact_text(&secrets(&["12345", "34567"]), "x1234567x"), "x[redacted]x");
+        assert_eq!(redact_text(&secrets(&["1234", "5678"]), "12345678"), "[redacted]");
+        // What stands beside a number goes with it, and does not become a run of its own.
+        for text in ["+8144094480234123412346", "234123412346８１４４０９４４８０", "x1234\u{200b}234123412346x"]
+        {
+            let clean = redact_text(&secrets(&["+8144094480", "8144094480", "1234"]), text);
+            assert!(!clean.contains("23412"), "{clean}");
+        }
+    }
+
+    /// What is not looked for: it is no run that equals a secret, and looking for it would cost more than it finds.
+    #[test]
+    fn what_is_no_run_stays() {
+        let secrets = secrets(&["8144094480", "123", "abcd"]);
+        for answer in [
+            json!(["81440", "94480"]),
+            json!({"area": "81440", "number": "94480"}),
+            json!("ODE0NDA5NDQ4MA=="),
+            json!("0844904418"),
+            // No vendor makes so short a code.
+            json!({"code": 123, "words": "123"}),
+            json!("a-b-c-d"),
+        ] {
+            let mut clean = answer.clone();
+            redact(&crate::iserveu::DIALECT, &secrets, &mut clean);
+            assert_eq!(clean, answer);
+        }
+    }
+
+    #[test]
+    fn an_aadhaar_number_may_stand_in_groups_of_one_length() {
+        for text in ["2341-2341-2346", "2341.2341.2346", "234123 412346", "234 123 412 346", "2 3 4 1 2 3 4 1 2 3 4 6"]
+        {
+            assert_eq!(redact_text(&[], &format!("x {text}, y")), "x [redacted], y");
+        }
+        assert_eq!(redact_text(&[], "२३४१ २३४१ २३४६, 17"), "[redacted], 17");
+        for text in ["23412 3412346", "1234123412346", "2341a23412346", "2341 2341     2346", "2341 2341 2347"] {
+            assert_eq!(redact_text(&[], text), text);
+        }
+        let mut answer = json!(234123412346.0);
+        redact(&crate::iserveu::DIALECT, &[], &mut answer);
+        assert_eq!(answer, json!("[redacted]"));
+    }
+
+    #[test]
     fn the_check_digit_tells_an_aadhaar_number_from_twelve_digits() {
         assert!(is_aadhaar("234123412346"));
         assert!(!is_aadhaar("234123412347"));
@@ -266,14 +576,18 @@ mod tests {
         let secrets = secrets(&["8144094480", "0123", "9876"]);
         let mut answer = json!({
             "a": 8144094480_u64, "b": [918144094480_u64, 9876, 98765], "8144094480": {"c": 123}, "d": 9876.5,
-            "e": 234123412346_u64
+            "e": 234123412346_u64, "f": 8144094480.0, "h": -9876.0
         });
+        answer["g"] = serde_json::from_str("81440.94480").unwrap();
+        answer["i"] = serde_json::from_str("8.14409448e9").unwrap();
+        answer["j"] = serde_json::from_str("814409448000E-02").unwrap();
         redact(&crate::iserveu::DIALECT, &secrets, &mut answer);
         assert_eq!(
             answer,
             json!({
                 "a": "[redacted]", "b": ["[redacted]", "[redacted]", 98765], "[redacted]": {"c": "[redacted]"},
-                "d": 9876.5, "e": "[redacted]"
+                "d": 9876.5, "e": "[redacted]", "f": "[redacted]", "g": "[redacted]", "h": "[redacted]",
+                "i": "[redacted]", "j": "[redacted]"
             })
         );
     }
@@ -293,7 +607,7 @@ mod tests {
 
     #[test]
     fn sensitive_members_are_gone_at_any_depth() {
-        let mut answer = json!({"data": [{"MobileNumber": "x", "name": "y", "ok": 1}]});
+        let mut answer = json!({"data": [{"MobileNumber": "x", "mobile_number": "x", "name": "y", "ok": 1}]});
         redact(&crate::iserveu::DIALECT, &[], &mut answer);
         assert_eq!(answer, json!({"data": [{"ok": 1}]}));
     }

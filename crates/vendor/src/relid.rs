@@ -6,14 +6,14 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 
 use crate::{
-    Answer, Call, Dialect, Field, FindBy, Invalid, MAX_ANSWER_BYTES, Operation, Outcome, Prepared, Reading, Request,
-    Rule, Secret,
+    Answer, Call, Dialect, Field, FindBy, Invalid, MAX_ANSWER_BYTES, Operation, Outcome, Prepared, Private, Reading,
+    Request, Rule, Secret,
     answer::{DENIED, count, is_success, reference, scalar, unlisted},
     call::json_request,
     dialect::RESEND_AFTER,
     filled::{Filled, code},
     json_depth_exceeds,
-    mobile::mask_user,
+    mobile::{Country, mask_user},
     rule::{IDENTIFIER, TEXT},
 };
 
@@ -170,6 +170,9 @@ fn addressed(mut prepared: Prepared, user_id: Option<&str>) -> Prepared {
     let recipient = user_id.map(recipient);
     // A vendor may write a number in another spelling than it was given.
     prepared.secrets.extend(recipient.clone());
+    if let Some(mobile) = recipient.as_ref().and_then(|number| Country::Any.parse(number.reveal())) {
+        prepared.secrets.extend(mobile.spellings());
+    }
     Prepared { recipient, recipient_masked: user_id.map(mask_user), ..prepared }
 }
 
@@ -286,7 +289,8 @@ pub fn token_request(client_id: &Secret, client_secret: &Secret) -> Request {
 /// hold a secret.
 pub fn read_token(answer: &Answer) -> Result<Token, (Outcome, String)> {
     let sound = answer.body.len() <= MAX_ANSWER_BYTES && !json_depth_exceeds(answer.body, crate::MAX_ANSWER_DEPTH);
-    let body: Value = sound.then(|| serde_json::from_slice(answer.body).ok()).flatten().unwrap_or_default();
+    let body = sound.then(|| serde_json::from_slice::<Value>(answer.body).ok()).flatten();
+    let body = Private::from(body.unwrap_or_default());
     let status = answer.status;
     let error = body.get("error").and_then(Value::as_str).unwrap_or_default();
     if matches!(status, 401 | 403) || matches!(error, "invalid_client" | "unauthorized_client" | "access_denied") {

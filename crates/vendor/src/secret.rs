@@ -1,8 +1,15 @@
+use std::{
+    fmt::{Debug, Display, Formatter, Result},
+    ops::{Deref, DerefMut},
+};
+
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
-/// A value that must not be seen: a code, a number, a token, a credential. Wiped on drop; `Debug` never shows it.
+/// A value that must not be seen: a code, a number, a token, a credential. Wiped on drop; neither
+/// `Debug` nor `Display` shows it.
 #[derive(Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
 #[serde(transparent)]
 pub struct Secret(String);
@@ -24,8 +31,79 @@ impl Secret {
     }
 }
 
-impl std::fmt::Debug for Secret {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("[secret]")
+impl Debug for Secret {
+    fn fmt(&self, f: &mut Formatter<'_>) -> Result {
+        f.write_str(HIDDEN)
+    }
+}
+
+impl Display for Secret {
+    fn fmt(&self, f: &mut Formatter<'_>) -> Result {
+        f.write_str(HIDDEN)
+    }
+}
+
+/// What is shown in the place of a value.
+const HIDDEN: &str = "[secret]";
+
+/// JSON that may hold secrets: a payload, what is kept of it, an answer as it came. Its texts are wiped on drop, and
+/// `Debug` does not show it; there is no `Display`, so that `to_string` is the JSON's own.
+#[derive(Clone, Default, PartialEq)]
+pub struct Private<T: Wipe>(T);
+
+impl<T: Wipe> From<T> for Private<T> {
+    fn from(value: T) -> Self {
+        Self(value)
+    }
+}
+
+impl<T: Wipe> Deref for Private<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.0
+    }
+}
+
+impl<T: Wipe> DerefMut for Private<T> {
+    fn deref_mut(&mut self) -> &mut T {
+        &mut self.0
+    }
+}
+
+impl<T: Wipe> Debug for Private<T> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> Result {
+        f.write_str(HIDDEN)
+    }
+}
+
+impl<T: Wipe> Drop for Private<T> {
+    fn drop(&mut self) {
+        self.0.wipe();
+    }
+}
+
+/// JSON whose texts can be wiped. Its numbers cannot, serde_json gives no way to them.
+pub trait Wipe {
+    fn wipe(&mut self);
+}
+
+impl Wipe for Value {
+    fn wipe(&mut self) {
+        match self {
+            Self::String(text) => text.zeroize(),
+            Self::Array(items) => items.iter_mut().for_each(Wipe::wipe),
+            Self::Object(members) => members.wipe(),
+            Self::Null | Self::Bool(_) | Self::Number(_) => {}
+        }
+    }
+}
+
+impl Wipe for Map<String, Value> {
+    fn wipe(&mut self) {
+        for (mut key, mut value) in std::mem::take(self) {
+            key.zeroize();
+            value.wipe();
+        }
     }
 }

@@ -343,7 +343,7 @@ fn what_belongs_to_the_verification_can_be_repeated_but_not_changed() {
         assert_eq!(invalid.message, format!("{} belongs to the verification and cannot change", invalid.field));
         assert_eq!(invalid.hint, "leave it out");
     }
-    let known = caller("iserveu", Send).payload(good("iserveu", Send, 2)).prepared().keep;
+    let known = keep(&caller("iserveu", Send).payload(good("iserveu", Send, 2)).prepared());
     for (name, other) in [("mobile", "8144094481"), ("reference", "1432453"), ("username", "v")] {
         let payload = with(good("iserveu", Verify, 2), name, json!(other));
         assert_eq!(call("iserveu", Verify, payload).known(known.clone()).refused().field, name);
@@ -357,7 +357,7 @@ fn what_belongs_to_the_verification_can_be_repeated_but_not_changed() {
 fn a_user_name_of_the_defaults_stays_with_the_verification_that_it_began() {
     let payload = without(good("iserveu", Send, 1), "username");
     let sent = call("iserveu", Send, payload).defaults(json!({"username": "then"})).prepared();
-    let again = caller("iserveu", Resend).known(sent.keep).defaults(json!({"username": "now"})).prepared();
+    let again = caller("iserveu", Resend).known(keep(&sent)).defaults(json!({"username": "now"})).prepared();
     assert!(again.request.body.reveal().contains(r#""username":"then""#));
 }
 
@@ -512,7 +512,7 @@ fn what_was_kept_is_taken_again_unchanged() {
     for (vendor, operation, variant) in calls() {
         let payload = good(vendor, operation, variant);
         let first = call(vendor, operation, payload.clone()).prepared();
-        for (name, value) in &first.keep {
+        for (name, value) in first.keep.iter() {
             let again = call(vendor, operation, with(payload.clone(), name, value.clone())).prepared();
             assert_eq!(keep(&again)[name], *value);
         }

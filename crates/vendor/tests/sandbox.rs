@@ -62,13 +62,13 @@ fn a_flow_is_known_by_its_reference_or_its_recipient() {
     let sent = caller("sandbox", Send).payload(json!({"mobile": "8144094480", "reference": 77})).prepared();
     assert_eq!(sent.reference.as_deref(), Some("77"));
     for operation in [Verify, Resend, Cancel] {
-        let next = caller("sandbox", operation).known(sent.keep.clone()).prepared();
+        let next = caller("sandbox", operation).known(keep(&sent)).prepared();
         assert_eq!(next.reference.as_deref(), Some("77"));
         assert_eq!(next.recipient, Some(Secret::new("+918144094480")));
         assert_eq!(next.find_by, FindBy::Reference);
         assert_eq!(next.keep, sent.keep);
         for change in [json!({"mobile": "8144094481"}), json!({"reference": "78"})] {
-            let refused = caller("sandbox", operation).known(sent.keep.clone()).payload(change).refused();
+            let refused = caller("sandbox", operation).known(keep(&sent)).payload(change).refused();
             assert!(refused.message.ends_with("belongs to the verification and cannot change"));
         }
     }

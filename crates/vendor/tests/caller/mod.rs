@@ -124,7 +124,7 @@ pub fn message(request: &Request) -> String {
 }
 
 pub fn keep(prepared: &Prepared) -> Value {
-    Value::Object(prepared.keep.clone())
+    Value::Object((*prepared.keep).clone())
 }
 
 pub fn read(vendor: &str, operation: Operation, status: u16, body: &str) -> Reading {

@@ -1,0 +1,116 @@
+//! Promise: whatever a vendor answers, reading and redacting it never panics and never hangs, lets no value of the call
+//! through, and reports no success that the vendor's page does not know. Coverage-guided (libFuzzer): `make fuzz`.
+//!
+//! An input is four bytes (vendor, operation, HTTP status, Retry-After) and a body. In the body stand marks, characters
+//! of Unicode's private use, each for one secret of the call in one spelling.
+#![no_main]
+
+#[path = "../../../crates/vendor/tests/caller/mod.rs"]
+mod caller;
+mod mutate;
+#[path = "../../../crates/vendor/tests/page/mod.rs"]
+mod page;
+mod watch;
+
+use std::{sync::LazyLock, time::Duration};
+
+use caller::caller;
+use libfuzzer_sys::{fuzz_mutator, fuzz_target};
+use serde_json::json;
+use vendor::{Answer, DIALECTS, Dialect, Operation, Secret, echoes, read_token, redact, redact_text};
+use watch::Canaries;
+
+/// Before the body.
+const HEAD: usize = 4;
+const STATUSES: [u16; 16] = [200, 200, 200, 200, 201, 204, 302, 400, 401, 403, 408, 429, 500, 502, 503, 999];
+
+/// One call whose answer is read.
+struct Asked {
+    dialect: &'static Dialect,
+    operation: Operation,
+    canaries: Canaries,
+    secrets: Vec<Secret>,
+}
+
+/// A call of each vendor and operation.
+static ASKED: LazyLock<Vec<Asked>> = LazyLock::new(|| {
+    let all = DIALECTS.iter().flat_map(|dialect| Operation::ALL.map(|operation| (*dialect, operation)));
+    all.map(|(dialect, operation)| asked(dialect, operation)).collect()
+});
+
+fn asked(dialect: &'static Dialect, operation: Operation) -> Asked {
+    let canaries = Canaries::of(dialect.name, operation);
+    let has_it = (dialect.fields)(operation).is_some();
+    let payload = match dialect.name {
+        "iserveu" => json!({
+            "mobile": canaries.number, "otp_type": "1", "username": "u", "ovd_type": "Aadhaar Card", "name": "A",
+            "ovd_data": canaries.aadhaar, "lat_long": "1.5,2.5", "public_ip": "192.168.1.1"
+        }),
+        "hyperverge" => json!({"mobile": canaries.number, "template_id": "T1"}),
+        "paytm" => json!({"mobile": canaries.number, "mid": "M", "order_id": "O", "token": canaries.token}),
+        "relid" => json!({
+            "user_id": canaries.number, "user_type": "mobile", "enterprise_id": "E",
+            "msg": [{"message": "$$OTP$$"}], "reference": "03f67f9e-ec4f-11e6-b006-92361f002671"
+        }),
+        "ideamart" => json!({"mobile": canaries.number, "reference": "3b84346f63899a32"}),
+        _ => json!({"mobile": canaries.number, "reference": "3b84346f63899a32"}),
+    };
+    // What this operation takes is given, the rest is what the verification knows.
+    let takes = |name: &str| {
+        let mut fields = (dialect.fields)(operation).unwrap_or_default().into_iter();
+        fields.any(|field| field.name == name)
+    };
+    let (mut given, mut known) = (payload.clone(), payload);
+    given.as_object_mut().expect("an object").retain(|name, _| takes(name));
+    known.as_object_mut().expect("an object").retain(|name, _| !takes(name));
+    if dialect.name == "iserveu" && operation != Operation::Verify {
+        given.as_object_mut().expect("an object").retain(|name, _| name != "name");
+    }
+    let credentials = match dialect.name {
+        "iserveu" => ("client_id", "client_secret"),
+        "hyperverge" => ("app_id", "app_key"),
+        "ideamart" => ("application_id", "password"),
+        _ => ("username", "password"),
+    };
+    let mut call = caller(dialect.name, operation)
+        .payload(given)
+        .known(known)
+        .credentials(&[(credentials.0, "an-account"), (credentials.1, &canaries.token)]);
+    if let Some(code) = &canaries.code {
+        call = call.code(code);
+    }
+    let secrets = if has_it { call.prepared().secrets } else { canaries.all().map(Secret::new).collect() };
+    Asked { dialect, operation, canaries, secrets }
+}
+
+fuzz_mutator!(|data: &mut [u8], size: usize, max_size: usize, seed: u32| {
+    mutate::mutate(data, size, max_size, seed)
+});
+
+fuzz_target!(|input: &[u8]| {
+    let Some((head, body)) = input.split_at_checked(HEAD) else { return };
+    let Asked { dialect, operation, canaries, secrets } = &ASKED[usize::from(head[0]) % ASKED.len()];
+    let status = STATUSES[usize::from(head[1]) % STATUSES.len()];
+    let body = canaries.weave(body);
+    let retry_after = (head[2] % 2 == 1).then(|| Duration::from_secs(u64::from(head[3])));
+    let answer = Answer { status, retry_after, body: &body };
+
+    let reading = vendor::read(dialect, *operation, &answer);
+    if page::is_good(reading.outcome) {
+        assert!(page::says_success(dialect.name, *operation, status, &body), "a success that the vendor did not say");
+    }
+    for words in [&reading.vendor_code, &reading.vendor_message].into_iter().flatten() {
+        canaries.assert_absent(&redact_text(secrets, words));
+    }
+    if let Some(reference) = reading.reference.filter(|reference| !echoes(secrets, reference)) {
+        canaries.assert_not_in_id(&reference);
+    }
+    if let Some(mut record) = reading.response {
+        redact(dialect, secrets, &mut record);
+        canaries.assert_absent_in(dialect, &record);
+    }
+    match read_token(&answer) {
+        Ok(token) => assert!(token.access_token.reveal().bytes().all(|byte| byte.is_ascii_graphic())),
+        Err((_, words)) => canaries.assert_absent(&words),
+    }
+});

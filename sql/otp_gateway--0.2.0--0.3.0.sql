@@ -133,7 +133,8 @@ COMMENT ON FUNCTION otp_gateway.recipient_verifications(text, text) IS
 CREATE FUNCTION otp_gateway.find(provider text, mobile text) RETURNS SETOF otp_gateway.verification
 LANGUAGE sql STABLE STRICT PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp AS $$
     SELECT v.* FROM otp_gateway.verification AS v
-    WHERE v.id OPERATOR(pg_catalog.=) ANY (otp_gateway.recipient_verifications($1, $2))
+    -- In a SELECT of its own it is called once, not for each row.
+    WHERE v.id OPERATOR(pg_catalog.=) ANY ((SELECT otp_gateway.recipient_verifications($1, $2))::pg_catalog.uuid[])
     ORDER BY v.id DESC
 $$;
 COMMENT ON FUNCTION otp_gateway.find(text, text) IS

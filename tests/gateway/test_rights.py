@@ -318,6 +318,20 @@ def test_what_each_role_sees(rights, role):
     assert {provider for provider, _, _ in shown} == {"bank", "shop"}
 
 
+def test_find_looks_once(rights):
+    """Not once for each row that there is, of whomever."""
+    session = rights.sessions["superuser"]
+    session.autocommit = False
+    try:
+        rights.run("superuser", "SET LOCAL track_functions = 'all'")
+        rights.run("superuser", "SELECT id FROM otp_gateway.find('bank', %s)", (NUMBER,))
+        calls = "SELECT pg_stat_get_xact_function_calls('otp_gateway.recipient_verifications(text, text)'::regprocedure)"
+        assert rights.run("superuser", calls) == [(1,)]
+    finally:
+        session.rollback()
+        session.autocommit = True
+
+
 @pytest.mark.parametrize("role", ROLES)
 def test_functions(rights, role):
     id = rights.send("sender", number="0775555555")["verification_id"]

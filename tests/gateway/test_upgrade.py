@@ -10,8 +10,10 @@ SURFACE = """
 SELECT pg_describe_object(classid, objid, objsubid) AS object,
        CASE classid WHEN 'pg_proc'::regclass THEN pg_get_functiondef(objid)
                     WHEN 'pg_class'::regclass THEN (
+                      SELECT concat_ws(E'\n', relrowsecurity, relforcerowsecurity, reloptions, pg_get_viewdef(objid))
+                      FROM pg_class WHERE oid = objid) || (
                       SELECT string_agg(concat_ws(' ', attnum, attname, format_type(atttypid, atttypmod), attnotnull,
-                             col_description(objid, attnum)), E'\n' ORDER BY attnum)
+                             attstattarget, attacl, col_description(objid, attnum)), E'\n' ORDER BY attnum)
                       FROM pg_attribute WHERE attrelid = objid AND attnum > 0 AND NOT attisdropped)
        END AS definition,
        obj_description(objid, classid::regclass::text) AS comment,
@@ -30,11 +32,12 @@ ORDER BY 1, 2
 """
 
 
-@pytest.fixture
-def outdated(cluster, simulator):
-    """A database that still has the first version's tables."""
+@pytest.fixture(params=["0.1.0", "0.2.0"])
+def outdated(cluster, simulator, request):
+    """A database that still has the tables of an earlier version."""
     with cluster.database(extension=False) as name, Gateway(cluster, name, simulator) as gateway:
-        gateway.execute("CREATE EXTENSION otp_gateway VERSION '0.1.0'")
+        gateway.execute(f"CREATE EXTENSION otp_gateway VERSION '{request.param}'")
+        gateway.version = request.param
         yield gateway
 
 
@@ -47,11 +50,26 @@ def test_upgraded_equals_fresh(outdated, gateway):
     assert outdated.send()["outcome"] == "sent"
 
 
+CALLS = [
+    """SELECT otp_send('ideamart', '{"mobile": "0771234567"}')""",
+    "SELECT otp_verify('01a200f7-5a48-7047-9b45-35f21e75f89a'::uuid, '123456')",
+    "SELECT otp_resend('01a200f7-5a48-7047-9b45-35f21e75f89a')",
+    "SELECT otp_cancel('01a200f7-5a48-7047-9b45-35f21e75f89a')",
+]
+LATER_CALLS = [
+    """SELECT otp_send('ideamart', '{"mobile": "0771234567"}', 'key')""",
+    """SELECT otp_enqueue('ideamart', '{"mobile": "0771234567"}')""",
+    "SELECT otp_gateway.wait('01a200f7-5a48-7047-9b45-35f21e75f89a', '1s')",
+]
+
+
 def test_a_call_before_the_upgrade_says_what_to_do(outdated, simulator):
-    outdated.create_provider("ideamart")
-    with pytest.raises(psycopg2.errors.ObjectNotInPrerequisiteState) as caught:
-        outdated.send()
-    assert "ALTER EXTENSION otp_gateway UPDATE" in caught.value.diag.message_hint
+    outdated.create_provider("ideamart", **({"resend_after": None} if outdated.version == "0.1.0" else {}))
+    for call in CALLS + (LATER_CALLS if outdated.version != "0.1.0" else []):
+        with pytest.raises(psycopg2.Error) as caught:
+            outdated.execute(call)
+        assert caught.value.pgcode in ("55000", "42704"), call
+        assert "ALTER EXTENSION otp_gateway UPDATE" in caught.value.diag.message_hint, call
     assert simulator.count() == 0
 
 
@@ -65,3 +83,23 @@ def test_the_record_survives_the_upgrade(outdated):
     outdated.create_provider("ideamart")
     row = outdated.verify("01a200f7-5a48-7047-9b45-35f21e75f89a", "123456")
     assert (row["status"], row["outcome"]) == ("approved", "already_used")
+
+
+def test_a_dump_of_an_earlier_version(cluster, outdated, simulator):
+    """As the CHANGELOG says: restored where that version was made, and upgraded there."""
+    outdated.execute(
+        "INSERT INTO otp_gateway.verification (id, provider, vendor, status, created_by, created_at, send_count, check_count, max_checks) "
+        "VALUES ('01a200f7-5a48-7047-9b45-35f21e75f89a', 'ideamart', 'ideamart', 'approved', 'postgres', now(), 1, 1, 3)"
+    )
+    dump = cluster.directory / f"{outdated.database}.sql"
+    cluster.run("pg_dump", "-h", cluster.directory, "-p", cluster.port, "-U", "postgres", "-f", dump, outdated.database)
+    text = dump.read_text()
+    dump.unlink()
+    with cluster.database(extension=False) as name, Gateway(cluster, name, simulator) as restored:
+        restored.execute(f"CREATE EXTENSION otp_gateway VERSION '{outdated.version}'")
+        output = cluster.psql(name, "-q", "-v", "ON_ERROR_STOP=1", script=text)
+        assert "ERROR" not in output, output
+        restored.execute("ALTER EXTENSION otp_gateway UPDATE")
+        restored.create_provider("ideamart")
+        row = restored.verify("01a200f7-5a48-7047-9b45-35f21e75f89a", "123456")
+        assert (row["status"], row["outcome"]) == ("approved", "already_used")

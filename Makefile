@@ -24,7 +24,7 @@ PG_FEATURES = --no-default-features --features pg$(PG_MAJOR)
 PURE = -p courier -p policy -p vendor -p simulator
 # What cargo-fuzz sets, without it and without a nightly compiler.
 FUZZ_FLAGS = -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 -Cllvm-args=-sanitizer-coverage-inline-8bit-counters \
-	-Cllvm-args=-sanitizer-coverage-pc-table -Cllvm-args=-sanitizer-coverage-trace-compares -Cdebug-assertions -Coverflow-checks
+	-Cllvm-args=-sanitizer-coverage-pc-table -Cdebug-assertions -Coverflow-checks
 RUNS = 10000000
 STEP = @printf '\n\033[1m== %s\033[0m\n'
 
@@ -75,7 +75,7 @@ define FUZZ
 host=$$(rustc -vV | sed -n 's/^host: //p'); \
 RUSTFLAGS="$(FUZZ_FLAGS)" cargo build --release --locked -p fuzz --target $$host --target-dir "$${CARGO_TARGET_DIR:-target}/fuzz"; \
 cd "$${CARGO_TARGET_DIR:-target}/fuzz"; mkdir -p corpus; \
-"$$host/release/fuzz" -max_len=4096 -timeout=10 -print_final_stats=1
+"$$host/release/fuzz" -max_len=1024 -timeout=10 -print_final_stats=1
 endef
 
 fuzz: setup

@@ -82,7 +82,7 @@ impl Needles {
     fn new(secrets: &[Secret]) -> Self {
         let mut needles = Self { words: Vec::new(), numbers: Vec::new() };
         for secret in secrets {
-            let view = View::new(secret.reveal(), false);
+            let view = View::new(secret.reveal(), |_| None);
             if view.words.text.len() >= MIN_SECRET {
                 if view.digits.text.len() >= MIN_SPACED && !view.words.text.chars().any(char::is_alphabetic) {
                     needles.numbers.push(Secret::new(view.digits.text));
@@ -191,12 +191,16 @@ struct Span {
     is_number: bool,
 }
 
-/// The views in which a text is searched: as it stands and, where it looks encoded, decoded. Both, since what looks
-/// encoded may be a secret that has a `%` before it.
+/// The views in which a text is searched: as it stands and, where it looks encoded, decoded. Each for itself, since what
+/// looks encoded may be a secret that has a `%` before it.
 fn views(text: &str) -> impl Iterator<Item = View> {
-    let encoded = text.contains(['%', '\\']);
-    std::iter::once(View::new(text, false)).chain(encoded.then(|| View::new(text, true)))
+    let decoders: [(_, Decoder); 2] = [('%', percent_encoded), ('\\', escaped)];
+    let needed = decoders.into_iter().filter(|(sign, _)| text.contains(*sign));
+    std::iter::once(View::new(text, |_| None)).chain(needed.map(|(_, decode)| View::new(text, decode)))
 }
+
+/// Reads one encoded character at the beginning of a text: the character, and the bytes that it takes.
+type Decoder = fn(&str) -> Option<(char, usize)>;
 
 /// A text as it is compared: in lower case, digits of all scripts as ASCII, without invisible characters.
 #[derive(Default)]
@@ -216,12 +220,11 @@ struct Folded {
 }
 
 impl View {
-    fn new(text: &str, decode: bool) -> Self {
+    fn new(text: &str, decode: Decoder) -> Self {
         let mut view = Self { words: Folded::with_capacity(text.len()), ..Self::default() };
         let (mut at, mut gap, mut is_apart) = (0, 0, true);
         while let Some(first) = text[at..].chars().next() {
-            let plain = (first, first.len_utf8());
-            let (c, length) = if decode { decoded(&text[at..]).unwrap_or(plain) } else { plain };
+            let (c, length) = decode(&text[at..]).unwrap_or((first, first.len_utf8()));
             let place = (at, at + length);
             at += length;
             if is_invisible(c) {
@@ -306,30 +309,29 @@ impl Folded {
     }
 }
 
-/// One character that stands percent-encoded or escaped at the beginning of a text, and the bytes that it takes.
-fn decoded(text: &str) -> Option<(char, usize)> {
-    let bytes = text.as_bytes();
-    let hex = |range| u32::from_str_radix(text.get(range)?, 16).ok();
-    match (bytes[0], bytes.get(1)) {
-        (b'\\', Some(b'u')) => Some((char::from_u32(hex(2..6)?)?, 6)),
-        (b'\\', Some(b'b' | b'f' | b'n' | b'r' | b't')) => Some((' ', 2)),
-        (b'\\', Some(sign)) if sign.is_ascii_punctuation() => Some((char::from(*sign), 2)),
-        (b'%', _) => {
-            let mut encoded = Vec::new();
-            // UTF-8 has at most four bytes for one character.
-            for at in (0..12).step_by(3) {
-                if bytes.get(at) != Some(&b'%') {
-                    return None;
-                }
-                encoded.push(u8::try_from(hex(at + 1..at + 3)?).ok()?);
-                if let Some(c) = std::str::from_utf8(&encoded).ok().and_then(|text| text.chars().next()) {
-                    return Some((c, at + 3));
-                }
-            }
-            None
-        }
-        _ => None,
+fn hex(digits: Option<&str>) -> Option<u32> {
+    u32::from_str_radix(digits?, 16).ok()
+}
+
+fn escaped(text: &str) -> Option<(char, usize)> {
+    match text.strip_prefix('\\')?.bytes().next()? {
+        b'u' => Some((char::from_u32(hex(text.get(2..6))?)?, 6)),
+        b'b' | b'f' | b'n' | b'r' | b't' => Some((' ', 2)),
+        sign => sign.is_ascii_punctuation().then_some((char::from(sign), 2)),
     }
+}
+
+fn percent_encoded(text: &str) -> Option<(char, usize)> {
+    let mut bytes = Vec::new();
+    // UTF-8 has at most four bytes for one character.
+    for at in (0..12).step_by(3) {
+        text.get(at..)?.strip_prefix('%')?;
+        bytes.push(u8::try_from(hex(text.get(at + 1..at + 3))?).ok()?);
+        if let Some(c) = std::str::from_utf8(&bytes).ok().and_then(|text| text.chars().next()) {
+            return Some((c, at + 3));
+        }
+    }
+    None
 }
 
 /// Characters that stand between others unseen: soft hyphens, joiners, marks of direction, variation selectors.
@@ -483,7 +485,7 @@ mod tests {
 
     #[test]
     fn a_word_is_found_however_it_is_written() {
-        let secrets = secrets(&["Tökén/Wort=17", "100%20free", "2012", "Ωmega%20"]);
+        let secrets = secrets(&["Tökén/Wort=17", "100%20free", "2012", "Ωmega%20", "8144094480"]);
         for (text, clean) in [
             ("TÖKÉN/WORT=17", "[redacted]"),
             ("T%C3%B6k%C3%A9n%2FWort%3D17", "[redacted]"),
@@ -494,6 +496,7 @@ mod tests {
             ("is 100%2520free", "is [redacted]"),
             // What looks encoded is also looked at as it stands.
             ("x%2012", "x%[redacted]"),
+            (r"%28144\u002d094480", "%[redacted]"),
             ("ωMEGA%20", "[redacted]"),
         ] {
             assert_eq!(redact_text(&secrets, text), clean);

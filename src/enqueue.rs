@@ -19,6 +19,7 @@ use crate::{
     key_file,
     ledger::{self, NewVerification},
     letter::{Done, Idempotency},
+    mailbox,
     misuse::Misuse,
     order::Wanted,
     provider::{Account, UNROUTED},
@@ -184,6 +185,7 @@ unsafe extern "C-unwind" fn at_end(event: pg_sys::XactEvent::Type, _argument: *m
         _ => return,
     };
     trigger::forget();
+    mailbox::note_caller(false);
     TRANSACTION.with(|transaction| {
         if let Ok(mut transaction) = transaction.try_borrow_mut() {
             if committed && transaction.tells {

@@ -9,6 +9,8 @@ use std::{
 
 use pgrx::{PgSqlErrorCode, pg_sys};
 
+use crate::{mailbox, shared_memory};
+
 thread_local! {
     /// When the statement began in which one of ours ran last.
     static OURS: Cell<i64> = const { Cell::new(0) };
@@ -30,6 +32,25 @@ pub fn init() {
 /// Called first by every function of ours.
 pub fn one_of_ours_runs() {
     OURS.set(statement_start());
+    if shared_memory::check().is_ok() {
+        mailbox::note_caller(true);
+    }
+}
+
+/// Whether a text, null or a C string, speaks of a process whose transaction has called us: the postmaster quotes what a
+/// crashed one was running, and who finds a deadlock what the others are.
+///
+/// # Safety
+/// As it says.
+unsafe fn is_about_a_caller(text: *const c_char) -> bool {
+    if text.is_null() || shared_memory::check().is_err() {
+        return false;
+    }
+    // SAFETY: as the caller promises.
+    let text = unsafe { CStr::from_ptr(text) }.to_bytes();
+    let is_number = |number: &&[u8]| number.first().is_some_and(u8::is_ascii_digit);
+    let numbers = || text.split(|byte| !byte.is_ascii_digit()).filter(is_number);
+    mailbox::callers().any(|pid| numbers().any(|number| number == pid.to_string().as_bytes()))
 }
 
 /// Whether a text, null or a C string, calls a function of ours, or one that is misspelt: each has `otp_` at the head of
@@ -128,16 +149,18 @@ unsafe extern "C-unwind" fn emit(error: *mut pg_sys::ErrorData) {
         let ran = OURS.get() != 0 && OURS.get() == statement_start();
         // What runs, at the top or within; or, where others say what a session runs (the postmaster of a crashed one,
         // a deadlock), the detail.
+        let quotes = !(*error).detail.is_null() || !(*error).detail_log.is_null();
         let named = || {
             let within = [(*error).internalquery, (*error).context, (*error).detail, (*error).detail_log];
             names_ours(pg_sys::debug_query_string)
                 || executes_ours(pg_sys::debug_query_string)
                 || within.into_iter().any(|text| names_ours(text))
+                || quotes && [(*error).message, (*error).detail_log].into_iter().any(|text| is_about_a_caller(text))
         };
         if (*error).output_to_server && (ran || named()) {
             (*error).hide_stmt = true;
             (*error).hide_ctx = true;
-            if !(*error).detail.is_null() || !(*error).detail_log.is_null() {
+            if quotes {
                 (*error).detail_log = pg_sys::pstrdup(NOT_LOGGED.as_ptr());
             }
             let message = without_values(&*error);

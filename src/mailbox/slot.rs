@@ -7,7 +7,10 @@ use std::{
 
 use zeroize::Zeroize;
 
-use crate::shared_memory::{self, SpinLock};
+use crate::{
+    process::ProcessNumber,
+    shared_memory::{self, SpinLock},
+};
 
 /// The bytes of a letter that a slot holds at once: most letters fit.
 pub const PART: usize = 8192 - 64;
@@ -39,6 +42,9 @@ pub struct Slot {
     /// Tells one call through this slot from the next.
     call: AtomicU64,
     database: AtomicU32,
+    /// The pid of the process whose transaction has called us, else 0: for the server's log, in which others say what
+    /// it was running.
+    caller: AtomicU32,
     /// How many bytes of `data` hold a part, and whether it is the first and the last.
     length: AtomicU32,
     first: AtomicU32,
@@ -64,6 +70,19 @@ pub fn size() -> usize {
 pub fn slots() -> &'static [Slot] {
     // SAFETY: the memory is ours for the life of the server, as long as size() said, and zeroed at first.
     unsafe { std::slice::from_raw_parts(shared_memory::mailbox().cast::<Slot>(), shared_memory::max_processes()) }
+}
+
+/// The transaction of this process has called us; or, with `false`, has ended. Cannot fail: a transaction callback
+/// calls it.
+pub fn note_caller(calls: bool) {
+    if let Some(slot) = slots().get(ProcessNumber::mine().0 as usize) {
+        slot.caller.store(if calls { std::process::id() } else { 0 }, SeqCst);
+    }
+}
+
+/// The pids of the processes whose transaction has called us.
+pub fn callers() -> impl Iterator<Item = u32> {
+    slots().iter().map(|slot| slot.caller.load(SeqCst)).filter(|pid| *pid != 0)
 }
 
 impl Slot {

@@ -400,12 +400,17 @@ def test_idle_in_a_transaction(place, hidden, gateway):
     assert "25P03" in log.text and hidden.shown(log.forms) == []
 
 
-def test_deadlock(place, hidden, gateway):
+# Also by a function of the user's, whose statement does not name ours: what it holds is known to who runs it alone.
+CALLS = pytest.mark.parametrize("call", [VERIFY, "check_code('<id>', '<code>')"], ids=["ours", "a function of the user's"])
+
+
+@CALLS
+def test_deadlock(place, hidden, gateway, call):
     """Postgres logs what both sessions run: also where the one that fails is not ours."""
     ours, other = gateway.connect(), gateway.connect()
     gateway.execute("SET deadlock_timeout = '10min'; BEGIN; UPDATE place SET n = 0 WHERE id = 1", session=ours)
     gateway.execute("SET deadlock_timeout = '10ms'; BEGIN; UPDATE place SET n = 0 WHERE id = 2", session=other)
-    running = Running(ours, hidden.into("SELECT " + VERIFY + ", touch(2)"))
+    running = Running(ours, hidden.into("SELECT " + call + ", touch(2)"))
     until(lambda: sleeps(gateway, ours, "transactionid"), "ours waits for the other")
     with place.written() as log:
         with pytest.raises(psycopg2.errors.DeadlockDetected):
@@ -452,10 +457,11 @@ def test_client_that_is_gone(place, hidden, gateway):
     assert "could not send data to client" in log.text and hidden.shown(log.forms) == []
 
 
-def test_crash(place, hidden, gateway):
+@CALLS
+def test_crash(place, hidden, gateway, call):
     """The postmaster logs what a session that died was running."""
     session = gateway.connect()
-    running = Running(session, hidden.into("SELECT " + VERIFY + ", pg_sleep(600)"))
+    running = Running(session, hidden.into("SELECT " + call + ", pg_sleep(600)"))
     until(lambda: sleeps(gateway, session), "the statement has called ours")
     before = place.settled()
     kill(session.info.backend_pid)

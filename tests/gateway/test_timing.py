@@ -1,5 +1,5 @@
 """Promise: neither an error, nor a row, nor the time it takes tells a role anything about a verification that is not its
-own: not that an id exists, that a number was ever used, that a key was taken. Two things are told because they must be:
+own: not that an id exists, that a number was ever used, that a key was taken. (Of time: not in a few hundred tries; see PAIRS.) Two things are told because they must be:
 limits and cooldowns protect a number whoever sends to it, so that `blocked` says that somebody did; and whoever shares a
 provider shares its flows at the vendor, so that otp_verify(provider, ...) by a number or reference finds one that another
 role began, as the vendor does. Roles that must not know that much of each other get providers of their own."""
@@ -16,6 +16,8 @@ import pytest
 
 from conftest import Gateway
 
+# What cannot be told in so many pairs counts as not told. There is something to be told in thousands: rows that are there
+# and are left out cost their reading, some 5 us for an id and 70 us for a number in otp_gateway.find.
 PAIRS = 400
 USED, UNUSED = "0771111111", "0772222222"
 TEST_USED, TEST_UNUSED = "0779000001", "0779000002"
@@ -131,7 +133,7 @@ def test_the_statistic_tells_apart(two):
 def test_an_id_of_another_s_and_one_that_is_not_there(two, call):
     same(two, call, (str(two.theirs[7]),), (str(uuid.uuid4()),))
     # The control: one's own is answered otherwise.
-    assert two.answer(call, (str(two.mine),)) != two.answer(call, (str(two.theirs[7]),)) or "cancel" in call
+    assert two.answer(call, (str(two.mine),)) != two.answer(call, (str(two.theirs[7]),))
 
 
 @pytest.mark.parametrize("call", [

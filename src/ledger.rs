@@ -214,9 +214,9 @@ impl Writer<'_, '_> {
         table.map(|row| row::uuid(&row, 1)).collect()
     }
 
-    /// Whether the key, by any of its names, stands for a verification that began after `since`.
-    pub fn has_key(&mut self, keys: &[Vec<u8>], since: Micros) -> Result<bool, Failure> {
-        let arguments = [column::byteas(keys), column::time(since)];
+    /// Whether the key of that role, by any of its names, stands for a verification that began after `since`.
+    pub fn has_key(&mut self, keys: &[Vec<u8>], since: Micros, role: &str) -> Result<bool, Failure> {
+        let arguments = [column::byteas(keys), column::time(since), text(role)];
         Ok(!self.client.update(&self.ledger.statements.find_by_idempotency_key, Some(1), &arguments)?.is_empty())
     }
 

@@ -78,22 +78,18 @@ pub fn verification(id: Uuid) -> Result<Recorded, Misuse> {
     })
 }
 
-/// The verification that an idempotency key, by any of its names, stands for: the latest since then.
+/// The verification that an idempotency key of the current role, by any of its names, stands for: the latest since then.
+/// Of others' keys a role learns nothing, and they take none away from it.
 pub fn find_by_key(names: &[Vec<u8>], since: Micros) -> Result<Option<Keyed>, Misuse> {
-    let mut latest: Option<(Keyed, String)> = None;
+    let role = current_role().name;
+    let mut latest = None;
     for (key, name) in names.iter().enumerate() {
-        find_by_name(key, name, since, &mut latest)?;
+        find_by_name(key, name, since, &role, &mut latest)?;
     }
-    match latest {
-        Some((_, created_by)) if !may_act_for(&created_by) => Err(Misuse::forbidden(
-            "idempotency_key is in use at this provider by another role",
-            "Choose keys that are unique to your application.",
-        )),
-        found => Ok(found.map(|(keyed, _)| keyed)),
-    }
+    Ok(latest)
 }
 
-fn find_by_name(key: usize, name: &[u8], since: Micros, latest: &mut Option<(Keyed, String)>) -> Result<(), Misuse> {
+fn find_by_name(key: usize, name: &[u8], since: Micros, role: &str, latest: &mut Option<Keyed>) -> Result<(), Misuse> {
     let wanted = [equal(column::IDEMPOTENCY_KEY, pg_sys::F_BYTEAEQ, name.into_datum())];
     scan(Some(c"verification_idempotency_key_idx"), wanted, |row| {
         // SAFETY: the columns are of these types.
@@ -106,8 +102,9 @@ fn find_by_name(key: usize, name: &[u8], since: Micros, latest: &mut Option<(Key
             )
         };
         let id = id.map_or(Uuid::nil(), |id| Uuid::from_bytes(*id.as_bytes()));
-        if created_at > since && latest.as_ref().is_none_or(|(other, _)| other.id < id) {
-            *latest = Some((Keyed { id, key, payload_hash }, created_by));
+        let is_later = created_at > since && latest.as_ref().is_none_or(|other| other.id < id);
+        if is_later && created_by == role {
+            *latest = Some(Keyed { id, key, payload_hash });
         }
     })
 }

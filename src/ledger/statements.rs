@@ -143,9 +143,10 @@ statements! {
          AND recipient_key IS NOT NULL AND operation IN ('send', 'resend') AND (outcome IS NULL OR outcome IN ('sent', 'unknown'))
        ORDER BY started_at DESC LIMIT $3"
 
-    find_by_idempotency_key(pg_sys::BYTEAARRAYOID, pg_sys::TIMESTAMPTZOID)
+    find_by_idempotency_key(pg_sys::BYTEAARRAYOID, pg_sys::TIMESTAMPTZOID, pg_sys::TEXTOID)
       "SELECT id FROM otp_gateway.verification_record
-       WHERE idempotency_key OPERATOR(pg_catalog.=) ANY ($1) AND created_at OPERATOR(pg_catalog.>) $2"
+       WHERE idempotency_key OPERATOR(pg_catalog.=) ANY ($1) AND created_at OPERATOR(pg_catalog.>) $2
+         AND created_by OPERATOR(pg_catalog.=) $3"
 
     select_sending(pg_sys::UUIDOID)
       "SELECT id FROM otp_gateway.verification_record

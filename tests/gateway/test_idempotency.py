@@ -191,20 +191,27 @@ def test_no_key_at_all(gateway, simulator, key, word):
 
 
 def test_another_role(gateway, simulator, role):
-    """Not even whether its payload is the same is told; a member of the role may do as the role does."""
+    """Keys are a role's own: of another's it learns nothing, not even that it is there, and it cannot take one away. Who
+    SETs ROLE does as the role does; a superuser, too."""
     name, session = role
     gateway.execute(f"GRANT USAGE ON FOREIGN SERVER ideamart TO {name}")
     to = gateway.number()
-    send(gateway, to)
-    for number in (to, gateway.number()):
-        for call in (send, enqueue):
-            with refused("42501", "idempotency_key"):
-                call(gateway, number, session=session)
-    own = send(gateway, to, "request-4712", session=session)
-    assert own["outcome"] == "sent"
-    # A superuser is a member of every role.
-    assert send(gateway, to, "request-4712")["attempt_id"] == own["attempt_id"]
-    assert simulator.count("ideamart", "send") == 2
+    first = send(gateway, to)
+    own = send(gateway, gateway.number(), session=session)
+    assert own["outcome"] == "sent" and own["attempt_id"] != first["attempt_id"]
+    assert send(gateway, to)["attempt_id"] == first["attempt_id"]
+    for call in (send, enqueue):
+        with refused("22023", "idempotency_key"):
+            call(gateway, to, session=session)
+    alone = enqueue(gateway, to, "request-4712", session=session)
+    gateway.wait(alone["verification_id"])
+    assert send(gateway, to, "request-4712")["verification_id"] != alone["verification_id"]
+    gateway.execute(f"SET ROLE {name}")
+    try:
+        assert send(gateway, to, "request-4712")["verification_id"] == alone["verification_id"]
+    finally:
+        gateway.execute("RESET ROLE")
+    assert simulator.count("ideamart", "send") == 4
 
 
 def test_without_usage_a_key_tells_nothing(gateway, simulator, role):

@@ -362,7 +362,7 @@ impl<'a, 'w, 'conn> Batch<'a, 'w, 'conn> {
     fn is_keyed_already(&mut self, order: &Order) -> Result<bool, Failure> {
         let Some(idempotency) = &order.idempotency else { return Ok(false) };
         let is_new = self.keys.insert(idempotency.keys.first().cloned().unwrap_or_default());
-        Ok(!is_new || self.writer.has_key(&idempotency.keys, idempotency::since())?)
+        Ok(!is_new || self.writer.has_key(&idempotency.keys, idempotency::since(), &order.created_by)?)
     }
 
     /// A reference names one flow for good. A recipient's latest flow is the one meant while it can be; one whose checks

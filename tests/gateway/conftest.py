@@ -53,8 +53,15 @@ def last_look(cluster):
 def keep_tables(cluster, database):
     """What a pg_dump of a database that goes would hold of ours, without a tenth of a second for each."""
     with cluster.session(database) as session, session.cursor() as cursor:
-        cursor.execute("SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE datname = %s AND pid <> pg_backend_pid() AND backend_type = 'client backend'", (database,))
-        cursor.execute("SELECT oid::regclass::text, relname FROM pg_class WHERE relkind = 'r' AND relnamespace = to_regnamespace('otp_gateway')")
+        # Whoever is left there may hold a lock.
+        cursor.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'"
+        )
+        cursor.execute(
+            "SELECT oid::regclass::text, relname FROM pg_class"
+            " WHERE relkind = 'r' AND relnamespace = to_regnamespace('otp_gateway')"
+        )
         # Binary: as text, ids and seals have digits in them that are a number by chance.
         for table, name in cursor.fetchall():
             cursor.execute(f"COPY {table} TO '{cluster.dump()}/{database}.{name}' (FORMAT binary)")
@@ -67,7 +74,8 @@ PLACES = ("/data/base/", "/data/pg_wal/", "/server.log", "/dump/test_", "/dump/c
 def leave_control(cluster):
     """The control, in each kind of place; a pg_dump and a pg_basebackup of what is there at the end."""
     with cluster.database() as name, cluster.session(name) as session, session.cursor() as cursor:
-        cursor.execute(f"CREATE SERVER {CONTROL} FOREIGN DATA WRAPPER otp_sandbox; CREATE USER MAPPING FOR PUBLIC SERVER {CONTROL}")
+        cursor.execute(f"CREATE SERVER {CONTROL} FOREIGN DATA WRAPPER otp_sandbox")
+        cursor.execute(f"CREATE USER MAPPING FOR PUBLIC SERVER {CONTROL}")
         cursor.execute("SELECT outcome FROM otp_send(%s, '{\"mobile\": \"+94770000001\"}')", (CONTROL,))
         assert cursor.fetchone() == ("sent",)
         cluster.witness.cursor().execute(f"CREATE TABLE control AS SELECT '{CONTROL}' AS a")
@@ -165,23 +173,35 @@ def quick_gateway(cluster, module_database, simulator):
 
 
 @functools.cache
-def own(what, to):
+def own(make, to):
     """What goes with a recipient, the same each time."""
-    return RUN.number(12) if what == "aadhaar" else RUN.secret("token") if what == "token" else f"ORDER{secrets.token_hex(6)}"
+    return make()
+
+
+def order():
+    return f"ORDER{secrets.token_hex(6)}"
+
+
+def aadhaar():
+    return RUN.number(12)
+
+
+def token():
+    return RUN.secret("token")
 
 
 # One send and one verify for each vendor: recipient (as the simulator's inbox knows it), the payloads.
 FLOWS = {
     "iserveu": {
         "send": lambda to: {
-            "mobile": to, "otp_type": "1", "username": "agent1", "ovd_type": "Aadhaar Card", "ovd_data": own("aadhaar", to)
+            "mobile": to, "otp_type": "1", "username": "agent1", "ovd_type": "Aadhaar Card", "ovd_data": own(aadhaar, to)
         },
         "verify": {"name": "Asha Rao", "lat_long": "20.29,85.82", "public_ip": "203.0.113.7"},
         "number": "98{:08d}",
     },
     "hyperverge": {"send": lambda to: {"mobile": to, "template_id": "tpl-1"}, "verify": {}, "number": "97{:08d}"},
     "paytm": {
-        "send": lambda to: {"mobile": to, "mid": "MID01", "order_id": own("order", to), "token": own("token", to)},
+        "send": lambda to: {"mobile": to, "mid": "MID01", "order_id": own(order, to), "token": own(token, to)},
         "verify": {},
         "number": "96{:08d}",
     },
@@ -215,7 +235,7 @@ def credential_options(vendor):
 class Gateway:
     """A database with the extension, its providers, and a session in it."""
 
-    # In a table of the test's own, where they stand for all to see.
+    # Its numbers go into a table of the test's own, where they stand for all to see.
     keeps_numbers = False
 
     def __init__(self, cluster, database, simulator):

@@ -628,6 +628,7 @@ def test_in_a_do_block(gateway, simulator):
 
 
 def test_in_a_trigger(gateway, simulator):
+    gateway.keeps_numbers = True
     gateway.execute("""
         CREATE TABLE registration (mobile text, verification uuid);
         CREATE FUNCTION send_code() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN

@@ -12,6 +12,7 @@ import re
 import psycopg2
 import pytest
 
+from canaries import RUN
 from conftest import FLOWS, Gateway, Running, until
 from test_enqueue import gone
 from test_enqueue import preparing as preparing
@@ -137,6 +138,8 @@ def test_copy_that_fails(gateway, simulator, kind):
     numbers = [gateway.number() for _ in range(3)]
     with gateway.session.cursor() as cursor, pytest.raises(psycopg2.Error):
         cursor.copy_expert("COPY customer (phone) FROM STDIN", io.StringIO("\n".join([*numbers, numbers[0]])))
+    if kind == "after":
+        RUN.visible(numbers[0])
     insert(gateway, last := gateway.number())
     check_sent(gateway, simulator, last)
 
@@ -1017,6 +1020,8 @@ def test_a_constraint_of_the_table_fails_and_nothing_is_sent(gateway, simulator,
     gateway.execute("ALTER TABLE customer ADD CHECK (name <> 'no')")
     with pytest.raises(psycopg2.errors.CheckViolation):
         gateway.execute(f"INSERT INTO customer (phone, name) VALUES ('{lost}', 'no')")
+    if kind == "after":
+        RUN.visible(lost)
     insert(gateway, to)
     check_sent(gateway, simulator, to)
 

@@ -35,12 +35,12 @@ struct Asked {
 /// A call of each vendor and operation.
 static ASKED: LazyLock<Vec<Asked>> = LazyLock::new(|| {
     let all = DIALECTS.iter().flat_map(|dialect| Operation::ALL.map(|operation| (*dialect, operation)));
-    all.map(|(dialect, operation)| asked(dialect, operation)).collect()
+    let there_are = all.filter(|(dialect, operation)| (dialect.fields)(*operation).is_some());
+    there_are.map(|(dialect, operation)| asked(dialect, operation)).collect()
 });
 
 fn asked(dialect: &'static Dialect, operation: Operation) -> Asked {
     let canaries = Canaries::of(dialect.name, operation);
-    let has_it = (dialect.fields)(operation).is_some();
     let payload = match dialect.name {
         "iserveu" => json!({
             "mobile": canaries.number, "otp_type": "1", "username": "u", "ovd_type": "Aadhaar Card", "name": "A",
@@ -52,7 +52,6 @@ fn asked(dialect: &'static Dialect, operation: Operation) -> Asked {
             "user_id": canaries.number, "user_type": "mobile", "enterprise_id": "E",
             "msg": [{"message": "$$OTP$$"}], "reference": "03f67f9e-ec4f-11e6-b006-92361f002671"
         }),
-        "ideamart" => json!({"mobile": canaries.number, "reference": "3b84346f63899a32"}),
         _ => json!({"mobile": canaries.number, "reference": "3b84346f63899a32"}),
     };
     // What this operation takes is given, the rest is what the verification knows.
@@ -63,9 +62,6 @@ fn asked(dialect: &'static Dialect, operation: Operation) -> Asked {
     let (mut given, mut known) = (payload.clone(), payload);
     given.as_object_mut().expect("an object").retain(|name, _| takes(name));
     known.as_object_mut().expect("an object").retain(|name, _| !takes(name));
-    if dialect.name == "iserveu" && operation != Operation::Verify {
-        given.as_object_mut().expect("an object").retain(|name, _| name != "name");
-    }
     let credentials = match dialect.name {
         "iserveu" => ("client_id", "client_secret"),
         "hyperverge" => ("app_id", "app_key"),
@@ -79,7 +75,7 @@ fn asked(dialect: &'static Dialect, operation: Operation) -> Asked {
     if let Some(code) = &canaries.code {
         call = call.code(code);
     }
-    let secrets = if has_it { call.prepared().secrets } else { canaries.all().map(Secret::new).collect() };
+    let secrets = call.prepared().secrets;
     Asked { dialect, operation, canaries, secrets }
 }
 

@@ -20,7 +20,7 @@ pub struct Canaries {
 
 /// The marks: U+E000 and those after it, in UTF-8.
 const MARK: [u8; 2] = [0xee, 0x80];
-/// Mark and number of the spellings that are JSON numbers, which need no quotes.
+/// So many spellings, the first, are JSON numbers, which need no quotes.
 const BARE: usize = 6;
 
 impl Canaries {
@@ -68,11 +68,6 @@ impl Canaries {
             format!("{} {} {}", &aadhaar[..4], &aadhaar[4..8], &aadhaar[8..]),
         ];
         Self { number: format!("+{country} {head} {tail}"), code, token, aadhaar, national, spellings }
-    }
-
-    /// The values that a call of this kind would have given the redactor.
-    pub fn all(&self) -> impl Iterator<Item = &str> {
-        [self.national, &self.token].into_iter().chain(self.code.as_deref())
     }
 
     /// How many marks there are.

@@ -273,7 +273,7 @@ CREATE FUNCTION {s}.explode(text) RETURNS boolean LANGUAGE plpgsql COST 0.000000
 BEGIN IF $1 LIKE '%2222' THEN PERFORM 1 / 0; END IF; RETURN true; END $$;
 """
 CONDITIONS = [
-    "public.leak(recipient_masked)", "public.leak(v)", "recipient_masked OPERATOR(public.<<<) 'x'", "public.leak(v::text)",
+    "public.leak(id) AND public.leak(recipient_masked)", "public.leak(recipient_masked)", "public.leak(v)", "recipient_masked OPERATOR(public.<<<) 'x'", "public.leak(v::text)",
     "public.leak(reference) AND id IS NOT NULL", "public.leak(created_by) OR id IS NOT NULL",
     "id IN (SELECT id FROM {view} AS w WHERE public.leak(w.recipient_masked))",
     "EXISTS (SELECT FROM (VALUES (1)) AS x WHERE public.leak(v.recipient_masked))",
@@ -312,6 +312,7 @@ def test_a_function_that_tells(field, attack):
         assert "2222" not in said and str(field.theirs) not in said and field.victim not in said, condition
     for statement in (
         "SELECT FROM otp_gateway.attempt AS a WHERE public.leak(a)",
+        "SELECT FROM otp_gateway.attempt AS a WHERE public.leak(a.verification_id)",
         "SELECT FROM otp_gateway.find('bank', '0772222222') AS f WHERE public.leak(f)",
         "SELECT FROM otp_gateway.verification AS v, LATERAL (SELECT public.leak(v.recipient_masked) OFFSET 0) AS x",
         "SELECT FROM otp_gateway.verification AS v JOIN (VALUES ('x')) AS x (y) ON v.recipient_masked OPERATOR(public.<<<) x.y",

@@ -113,7 +113,7 @@ def same(two, statement, one, other):
 
 
 def test_the_statistic_tells_apart(two):
-    """The control: a look-up that takes a fifth longer where there is something, and the same call twice."""
+    """The control: a call that takes half as long again, and the same call twice."""
     spin = "SELECT count(*) FROM generate_series(1, %s)"
     assert told_apart(*measured(lambda: two.answer(spin, (6000,)), lambda: two.answer(spin, (9000,))))
     assert any(

@@ -36,7 +36,7 @@ FROM otp_gateway.verification AS v WHERE v.id OPERATOR(pg_catalog.=) a.verificat
 CREATE INDEX attempt_recipient_idx ON otp_gateway.attempt (recipient_key, provider, started_at)
     WHERE reason IS NULL AND recipient_key IS NOT NULL;
 CREATE INDEX attempt_provider_idx ON otp_gateway.attempt (provider, started_at)
-    WHERE reason IS NULL AND operation IN ('send', 'resend');
+    WHERE reason IS NULL AND operation::pg_catalog.text OPERATOR(pg_catalog.=) ANY (ARRAY['send', 'resend']);
 
 CREATE TABLE otp_gateway.breaker (
     server oid PRIMARY KEY,

@@ -32,12 +32,6 @@ COMMENT ON TABLE otp_gateway.attempt_record IS
 COMMENT ON COLUMN otp_gateway.attempt_record.recipient_key IS
 'as in otp_gateway.verification_record: whose limits it counts against; null for a test number''s, which counts for nobody; empty where the recipient was forgotten, which still counts for provider_limit';
 
--- Made anew with its operator named: 0.2.0 took the one that it found first, and whoever may CREATE in the extension's
--- schema could have put one of theirs in its way.
-DROP INDEX otp_gateway.attempt_provider_idx;
-CREATE INDEX attempt_provider_idx ON otp_gateway.attempt_record (provider, started_at)
-    WHERE reason IS NULL AND operation::pg_catalog.text OPERATOR(pg_catalog.=) ANY (ARRAY['send', 'resend']);
-
 -- Ids are time-ordered: the index grows at its end, which costs a send next to nothing.
 CREATE INDEX reference_verification_id_idx ON otp_gateway.reference (verification_id);
 

@@ -52,8 +52,10 @@ pub fn keys() -> Result<Rc<Keys>, Misuse> {
     {
         return Ok(keys);
     }
+    // The note first: a key is in the file before it is noted.
+    let noted = fs::read_to_string(settings::key_note());
     let keys = Rc::new(parse(&read()?)?);
-    if let Ok(noted) = fs::read_to_string(settings::key_note())
+    if let Ok(noted) = noted
         && !keys.ids().any(|id| id == noted.trim())
     {
         return Err(refused("does not hold the key that sealed last in this cluster"));

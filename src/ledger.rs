@@ -183,13 +183,15 @@ impl Writer<'_, '_> {
         table.map(|row| Stored::read(&row)).collect()
     }
 
-    /// The latest verification of this provider that is known by a reference, or of a recipient.
+    /// The latest verification of this provider that is known by a reference, which who has it was given; or of a recipient,
+    /// whom anybody may know, of those that this role began. Guesses are counted by the recipient, whoever makes them.
     pub fn latest(
         &mut self,
         by: FindBy,
         provider: &str,
         reference: Option<&str>,
         recipient_keys: &[Vec<u8>],
+        role: &str,
     ) -> Result<Option<Stored>, Failure> {
         let found = match (by, reference) {
             (FindBy::Reference, Some(reference)) => self.client.update(
@@ -200,7 +202,7 @@ impl Writer<'_, '_> {
             (FindBy::Recipient, _) if !recipient_keys.is_empty() => self.client.update(
                 &self.ledger.statements.find_by_recipient,
                 Some(1),
-                &[text(provider), column::byteas(recipient_keys)],
+                &[text(provider), column::byteas(recipient_keys), text(role)],
             )?,
             _ => return Ok(None),
         };

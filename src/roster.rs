@@ -138,9 +138,9 @@ pub fn was_told_of_queued(database: pg_sys::Oid) -> bool {
     find(database).is_some_and(|entry| entry.queued.swap(0, SeqCst) != 0)
 }
 
-/// Tells every worker that a key was added; one that is yet to come looks at its start.
-pub fn tell_of_new_key() {
-    for database in at(Stage::Running) {
+/// Tells the workers of all other databases that a key was added; one that is yet to come looks at its start.
+pub fn tell_others_of_new_key(mine: pg_sys::Oid) {
+    for database in at(Stage::Running).into_iter().filter(|database| *database != mine) {
         if let Some(entry) = find(database) {
             entry.new_key.store(1, SeqCst);
         }

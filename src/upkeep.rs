@@ -51,7 +51,8 @@ sql_function!(rotate_key, |fcinfo| answer(fcinfo, |_| {
     may_write()?;
     key_file::lock();
     key_file::add_key()?;
-    roster::tell_of_new_key();
+    // SAFETY: a variable of this session.
+    roster::tell_others_of_new_key(unsafe { pg_sys::MyDatabaseId });
     in_parts(|from| Upkeep::Reseal { from })
 }));
 

@@ -63,9 +63,10 @@ statements! {
        WHERE provider OPERATOR(pg_catalog.=) $1 AND reference OPERATOR(pg_catalog.=) $2
        ORDER BY verification_id DESC"
 
-    find_by_recipient(pg_sys::TEXTOID, pg_sys::BYTEAARRAYOID)
+    find_by_recipient(pg_sys::TEXTOID, pg_sys::BYTEAARRAYOID, pg_sys::TEXTOID)
       "SELECT id FROM otp_gateway.verification_record
        WHERE provider OPERATOR(pg_catalog.=) $1 AND recipient_key OPERATOR(pg_catalog.=) ANY ($2)
+         AND created_by OPERATOR(pg_catalog.=) $3
        ORDER BY id DESC"
 
     select_in_flight(pg_sys::UUIDOID)

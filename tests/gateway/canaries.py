@@ -31,6 +31,10 @@ VISIBLE = {
 }
 
 
+# Tests with tables of their own, as an application has.
+KEEP_NUMBERS = {"test_trigger.py", "test_hostile.py"}
+
+
 def digits(n):
     # No leading zero, and no group of four zeros at the end, which a numeric leaves out.
     while True:
@@ -104,7 +108,7 @@ class Canaries:
             for value in re.findall(r"(?<![\d.])\d{9,14}(?!\d)", path.read_text()):
                 value = re.sub(r"^(94(?=\d{9}$)|91(?=\d{10}$))", "", value.lstrip("0"))
                 if len(value) >= 9 and value not in VISIBLE:
-                    self.digits(value, in_own_table=path.name == "test_trigger.py")
+                    self.digits(value, in_own_table=path.name in KEEP_NUMBERS)
                     self.numbers[value].test = path.name
                     self.numbers[value].made_at = 0.0
         return self

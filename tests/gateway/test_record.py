@@ -433,6 +433,28 @@ def test_verify_at_a_provider_by_recipient(gateway, simulator):
     ]
 
 
+def test_verify_at_a_provider_by_recipient_tells_nothing_of_another_role(gateway, simulator):
+    """A number is known to many: whoever guesses at it does so in a flow of their own, and all guesses count together."""
+    gateway.create_provider("shared", "hyperverge", max_checks="3")
+    to = gateway.number("hyperverge")
+    sent = gateway.send("shared", to, vendor="hyperverge")
+    role = f"{gateway.database}_guesser"
+    gateway.execute(f"CREATE ROLE {role} LOGIN; GRANT USAGE ON FOREIGN SERVER shared TO {role}")
+    session = gateway.connect(user=role)
+    wrong = simulator.wrong("hyperverge", to)
+    try:
+        rows = [gateway.verify_at("shared", wrong, session, mobile=to) for _ in range(4)]
+        assert sent["verification_id"] not in {row["verification_id"] for row in rows}
+        assert [row["outcome"] for row in rows[:2]] == ["invalid_code"] * 2
+        assert rows[3]["outcome"] in ("blocked", "max_attempts_reached")
+        assert gateway.verification(sent["verification_id"])["check_count"] == 0
+        assert gateway.verify(sent["verification_id"], wrong)["reason"] == "max_checks"
+        assert simulator.count("hyperverge", "verify") == 3
+    finally:
+        session.close()
+        gateway.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
+
+
 @pytest.mark.parametrize("vendor", ["ideamart", "hyperverge"])
 def test_verify_at_a_provider_counts_across_calls_and_sessions(gateway, simulator, vendor):
     gateway.create_provider(f"strict_{vendor}", vendor, max_checks="3")

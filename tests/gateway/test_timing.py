@@ -1,8 +1,8 @@
 """Promise: neither an error, nor a row, nor the time it takes tells a role anything about a verification that is not its
 own: not that an id exists, that a number was ever used, that a key was taken. (Of time: not in a few hundred tries; see PAIRS.) Two things are told because they must be:
-limits and cooldowns protect a number whoever sends to it, so that `blocked` says that somebody did; and whoever shares a
-provider shares its flows at the vendor, so that otp_verify(provider, ...) by a number or reference finds one that another
-role began, as the vendor does. Roles that must not know that much of each other get providers of their own."""
+limits and cooldowns protect a number whoever sends to it, so that `blocked` says that somebody did; and a reference names a
+flow to whoever was given it, so that otp_verify(provider, ...) finds by it one that another role began. Roles that must not
+know that much of each other get providers of their own."""
 
 import contextlib
 import json

@@ -254,8 +254,8 @@ impl Desk {
     }
 }
 
-/// By what an order names a flow begun elsewhere: provider, reference or recipient.
-type FlowName = (String, Option<String>, Option<Vec<u8>>);
+/// By what an order names a flow begun elsewhere: provider, reference or recipient and role.
+type FlowName = (String, Option<String>, Option<(Vec<u8>, String)>);
 
 /// One transaction's worth of orders.
 struct Batch<'a, 'w, 'conn> {
@@ -333,8 +333,13 @@ impl<'a, 'w, 'conn> Batch<'a, 'w, 'conn> {
                 None => Ok(Turn::Missing),
             },
             Target::Find(by, new) => {
-                let found =
-                    self.writer.latest(by, &order.provider, order.reference.as_deref(), &order.recipient_keys)?;
+                let found = self.writer.latest(
+                    by,
+                    &order.provider,
+                    order.reference.as_deref(),
+                    &order.recipient_keys,
+                    &order.created_by,
+                )?;
                 if let Some(stored) = found.filter(|stored| self.is_the_same_flow(by, stored)) {
                     if self.busy.contains_key(&stored.id) || self.begun.values().any(|id| *id == stored.id) {
                         return Ok(Turn::Waits { verification: stored.id });
@@ -503,6 +508,8 @@ fn name(by: FindBy, order: &Order) -> FlowName {
     let provider = order.provider.clone();
     match by {
         FindBy::Reference => (provider, order.reference.clone(), None),
-        FindBy::Recipient => (provider, None, order.recipient_key().map(<[u8]>::to_vec)),
+        FindBy::Recipient => {
+            (provider, None, order.recipient_key().map(|key| (key.to_vec(), order.created_by.clone())))
+        }
     }
 }

@@ -26,6 +26,8 @@ VISIBLE = {
     "765386439745",
     # A time.
     "1763776800",
+    # 127.0.0.1 as one number.
+    "2130706433",
     # allowed_prefixes, an option of a server, and what begins like it.
     "44207946095812", "442079460958",
 }

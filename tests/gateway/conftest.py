@@ -39,13 +39,13 @@ def last_look(cluster):
     # With those that a test made just before its cluster.
     canaries = RUN.since((cluster.data / "PG_VERSION").stat().st_mtime - 60)
     canaries.text(STARTED)
-    is_shared = hasattr(cluster, "witness")
-    if is_shared:
+    has_control = hasattr(cluster, "control_left")
+    if has_control:
         canaries.text(CONTROL)
     hits = search(cluster.directory, canaries)
     found = {hit for hit in hits if STARTED in hit or CONTROL in hit}
     # A cluster of a test's own may have its log in another folder.
-    for where in PLACES if is_shared else ("/server.log",):
+    for where in PLACES if has_control else ("/server.log",):
         assert any(where in hit for hit in found), f"the search is blind: nothing found in {where}"
     leaks = [hit for hit in hits if hit not in found]
     assert not leaks, "\n".join([f"{len(leaks)} at rest", *leaks[:100]])
@@ -85,6 +85,7 @@ def leave_control(cluster):
         cursor.execute(f"DO $$ BEGIN RAISE LOG '{CONTROL}'; END $$; CHECKPOINT")
         at = ["-h", cluster.directory, "-p", str(cluster.port), "-U", "postgres"]
         subprocess.run([BINDIR / "pg_dump", *at, "-f", cluster.dump() / "control.sql", name], check=True)
+        cluster.control_left = True
         subprocess.run([BINDIR / "pg_basebackup", *at, "-c", "fast", "-X", "none", "-D", cluster.dump() / "backup"], check=True)
 
 

@@ -169,3 +169,17 @@ SELECT a.provider, v.recipient_masked, a.operation, a.outcome, a.http_status, a.
 FROM otp_gateway.attempt AS a JOIN otp_gateway.verification AS v ON v.id = a.verification_id ORDER BY a.id;
 SELECT provider, status, send_count, check_count, sealed IS NULL AS nothing_sealed FROM otp_gateway.verification_record ORDER BY id;
 \set ECHO none
+
+\echo
+\echo '### 11. Who sees it: a role its own; the key changes under way; and a person who asks for it is forgotten'
+\set ECHO queries
+CREATE ROLE demo_nobody;
+SET ROLE demo_nobody;
+SELECT count(*) AS rows_that_others_see FROM otp_gateway.verification;
+RESET ROLE;
+DROP ROLE demo_nobody;
+SELECT otp_gateway.rotate_key() >= 0 AS resealed;
+SELECT provider, status, recipient_masked FROM otp_gateway.find('ideamart', '+94 77 123 4568');
+SELECT otp_gateway.forget('ideamart', '077-123-4568') AS forgotten;
+SELECT count(*) AS found FROM otp_gateway.find('ideamart', '0771234568');
+\set ECHO none

@@ -32,6 +32,10 @@ COMMENT ON TABLE otp_gateway.attempt_record IS
 COMMENT ON COLUMN otp_gateway.attempt_record.recipient_key IS
 'as in otp_gateway.verification_record: whose limits it counts against; null for a test number''s, which counts for nobody; empty where the recipient was forgotten, which still counts for provider_limit';
 
+-- By roles before providers: who looks up a number reads one's own rows alone, and no time tells of those of others.
+DROP INDEX otp_gateway.verification_recipient_key_idx;
+CREATE INDEX verification_recipient_key_idx ON otp_gateway.verification_record (recipient_key, created_by, provider);
+
 -- Ids are time-ordered: the index grows at its end, which costs a send next to nothing.
 CREATE INDEX reference_verification_id_idx ON otp_gateway.reference (verification_id);
 

@@ -141,7 +141,7 @@ CALLS = [
     ("SELECT true FROM otp_gateway.verification LIMIT 1", True),
     ("SELECT true FROM otp_gateway.attempt LIMIT 1", True),
     ("SELECT provider FROM otp_gateway.provider LIMIT 1", "bank"),
-    ("INSERT INTO public.customer (phone) VALUES ('0776666666') RETURNING phone", "0776666666"),
+    ("INSERT INTO public.customer (phone) VALUES ('0776868686') RETURNING phone", "0776868686"),
 ]
 OF_OWNERS = [
     ("SELECT otp_gateway.forget('bank', '0773333333')", 1),

@@ -62,6 +62,7 @@ class Place:
     FORMS = ["log", "csv", *(["json"] if MAJOR >= 15 else [])]
 
     def __init__(self):
+        # What such settings log is what these tests are about: they look for themselves.
         self.cluster = Cluster(
             settings={
                 "shared_preload_libraries": "'otp_gateway, auto_explain, pg_stat_statements, pgaudit'",
@@ -74,6 +75,7 @@ class Place:
                 "log_parameter_max_length_on_error": "-1",
             }
         ).create()
+        self.cluster.before_removal = lambda cluster: None
 
     def start(self):
         self.cluster.start()

@@ -170,7 +170,7 @@ class Rights:
         execute("ANALYZE")
 
     def send(self, role, provider="bank", number=NUMBER):
-        payload = json.dumps({"mobile": number, "reference": f"{role}-{provider}-{number}"})
+        payload = json.dumps({"mobile": number, "reference": f"{role}-{provider}-{number[-4:]}"})
         return self.gateway.row("SELECT * FROM otp_send(%s, %s)", (provider, payload), self.sessions[role])
 
     def remove(self):

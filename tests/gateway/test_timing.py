@@ -16,8 +16,8 @@ import pytest
 
 from conftest import Gateway
 
-# What cannot be told in so many pairs counts as not told. There is something to be told in thousands: rows that are there
-# and are left out cost their reading, some 5 us for an id and 70 us for a number in otp_gateway.find.
+# What cannot be told in so many pairs counts as not told. There is something to be told in thousands: a row that is there
+# and is left out costs its reading, some 5 us for an id.
 PAIRS = 400
 USED, UNUSED = "0771111111", "0772222222"
 TEST_USED, TEST_UNUSED = "0779000001", "0779000002"

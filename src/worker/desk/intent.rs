@@ -80,7 +80,17 @@ impl Desk {
     fn record_intents(&mut self, mut orders: Vec<(Ticket, Box<Order>)>) {
         match key_file::keys() {
             Ok(keys) => orders.iter_mut().for_each(|(_, order)| order.recognise(&keys)),
-            Err(misuse) => return orders.into_iter().for_each(|(ticket, order)| self.refuse(ticket, &order, &misuse)),
+            Err(misuse) => {
+                // One that goes on to the next provider of its route was recognised when it began.
+                let is_known =
+                    |(_, order): &(Ticket, Box<Order>)| order.recipient.is_none() || !order.recipient_keys.is_empty();
+                let (known, unknown): (Vec<_>, Vec<_>) = orders.into_iter().partition(is_known);
+                unknown.into_iter().for_each(|(ticket, order)| self.refuse(ticket, &order, &misuse));
+                if known.is_empty() {
+                    return;
+                }
+                orders = known;
+            }
         }
         let standing = self.standing.clone();
         let turns = self.ledger.write(Durability::Flushed, |writer| {

@@ -42,7 +42,8 @@ fn walk(dialect: &Dialect, needles: &Needles, value: &mut Value, depth: usize) {
                 if names(dialect.sensitive, &key) {
                     continue;
                 }
-                let opaque = names(dialect.opaque, &key) && member.as_str().is_some_and(|id| needles.is_opaque(id));
+                let is_named = dialect.opaque.iter().any(|name| name.eq_ignore_ascii_case(&key));
+                let opaque = is_named && member.as_str().is_some_and(|id| needles.is_opaque(id));
                 if !opaque {
                     walk(dialect, needles, &mut member, depth + 1);
                 }
@@ -63,7 +64,7 @@ fn walk(dialect: &Dialect, needles: &Needles, value: &mut Value, depth: usize) {
     }
 }
 
-/// `mobileNumber` is also `MobileNumber` and `mobile_number`.
+/// `mobileNumber` is also `MobileNumber` and `mobile_number`: what is to go is named broadly, what may stay exactly.
 fn names(members: &[&str], key: &str) -> bool {
     let plain = |name| str::bytes(name).filter(|byte| !matches!(byte, b'_' | b'-' | b' '));
     members.iter().any(|member| {
@@ -606,6 +607,13 @@ mod tests {
             redact(&crate::ideamart::DIALECT, &secrets, &mut answer);
             assert!(!answer.to_string().contains("771234567"), "{answer}");
         }
+    }
+
+    #[test]
+    fn only_the_documented_name_makes_an_id_opaque() {
+        let mut answer = json!({"RequestId": "234123412346r", "request_id": "234123412346r"});
+        redact(&crate::hyperverge::DIALECT, &[], &mut answer);
+        assert_eq!(answer, json!({"RequestId": "234123412346r", "request_id": "[redacted]r"}));
     }
 
     #[test]

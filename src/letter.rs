@@ -1,4 +1,5 @@
-//! What a session and the worker write to each other.
+//! What a session and the worker write to each other. None of it has a `Debug`: there are numbers, codes and vendors'
+//! answers in it.
 
 use courier::Route;
 use policy::{Micros, Reason, Rules, Status, Verification};
@@ -10,7 +11,7 @@ use zeroize::Zeroizing;
 use crate::{misuse::Misuse, seal::Keys};
 
 /// From a session.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Serialize, Deserialize)]
 pub enum Letter {
     Call(Box<Order>),
     /// Tell me when nothing is in flight for this verification.
@@ -22,7 +23,7 @@ pub enum Letter {
 }
 
 /// What keeps the record in order: done in parts, so that it holds up nobody. Each reply says where the next one begins.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Serialize, Deserialize)]
 pub enum Upkeep {
     /// Deletes what began before that, of these providers (None: of all), from this verification on.
     Purge { before: Micros, providers: Option<Vec<String>>, from: Uuid },
@@ -50,7 +51,7 @@ pub enum Which {
 }
 
 /// One operation, ready to go: everything that needs the caller's rights or the catalog is done.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Serialize, Deserialize)]
 pub struct Order {
     pub operation: Operation,
     pub attempt: Uuid,
@@ -91,7 +92,7 @@ pub struct Order {
 }
 
 /// What it takes to queue a send again.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Queued {
     /// By which the queue knows it: a provider or a route.
     pub line: String,
@@ -129,7 +130,7 @@ impl Order {
 
 /// An idempotency key and the payload that it goes with, as HMACs: either may hold a number. Under each key of the key
 /// file; they are put down under the first.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 pub struct Idempotency {
     pub keys: Vec<Vec<u8>>,
     pub payloads: Vec<Vec<u8>>,
@@ -147,7 +148,7 @@ pub enum Target {
     Find(FindBy, Uuid),
 }
 
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Serialize, Deserialize)]
 pub struct Outgoing {
     pub request: Request,
     pub first: Option<Request>,
@@ -156,7 +157,7 @@ pub struct Outgoing {
 }
 
 /// From the worker.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Serialize, Deserialize)]
 pub enum Reply {
     Done(Box<Done>),
     Settled,
@@ -167,7 +168,7 @@ pub enum Reply {
 }
 
 /// The row that an otp_ function returns.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 pub struct Done {
     pub verification: Uuid,
     /// None, as the outcome, while the send is queued.

@@ -1,3 +1,5 @@
+use std::ops::Range;
+
 use memchr::memmem;
 use serde_json::Value;
 
@@ -105,29 +107,29 @@ impl Needles {
         let is_cut = text.ends_with('…') || text.ends_with("...");
         let mut spans = Vec::new();
         for view in views(text) {
-            for (folded, needle, is_number) in self.sought(&view) {
-                folded.find(needle, is_cut, is_number, &mut spans);
+            for (folded, needle) in self.sought(&view) {
+                folded.find(needle, is_cut, &mut spans);
             }
             view.find_aadhaar(&mut spans);
         }
         if spans.is_empty() {
             return None;
         }
-        spans.sort_by_key(|span| span.from);
-        let is_digit = |c: &char| is_invisible(*c) || ascii(*c).is_ascii_digit();
-        let bytes =
-            |digits: &mut dyn Iterator<Item = char>| digits.take_while(is_digit).map(char::len_utf8).sum::<usize>();
+        spans.sort_by_key(|span| span.start);
+        let is_digit = |c: char| is_invisible(c) || ascii(c).is_ascii_digit();
         let mut clean = String::with_capacity(text.len());
         let mut kept = 0;
-        for Span { mut from, mut to, is_number } in spans {
+        for span in spans {
+            let (mut from, mut to) = (span.start.max(kept), span.end);
             if to < kept {
                 continue;
             }
-            from = from.max(kept);
-            if is_number {
-                // The country's code and the trunk's zero go with the number, and what is left is no run of its own.
-                from -= bytes(&mut text[kept..from].chars().rev());
-                to += bytes(&mut text[to..].chars());
+            // The country's code and the trunk's zero go with a number, and no rest becomes a run of its own.
+            if text[from..].starts_with(is_digit) {
+                from = kept + text[kept..from].trim_end_matches(is_digit).len();
+            }
+            if text[..to].ends_with(is_digit) {
+                to = text.len() - text[to..].trim_start_matches(is_digit).len();
             }
             clean.push_str(&text[kept..from]);
             if from > kept || kept == 0 {
@@ -140,15 +142,13 @@ impl Needles {
     }
 
     /// What is looked for, and where.
-    fn sought<'a>(&'a self, view: &'a View) -> impl Iterator<Item = (&'a Folded, &'a str, bool)> {
-        let is_number = |word: &str| word.bytes().all(|byte| byte.is_ascii_digit());
-        let words = self.words.iter().map(move |word| (&view.words, word.reveal(), is_number(word.reveal())));
-        let numbers = self.numbers.iter().map(|number| (&view.digits, number.reveal(), true));
-        words.chain(numbers)
+    fn sought<'a>(&'a self, view: &'a View) -> impl Iterator<Item = (&'a Folded, &'a str)> {
+        let words = self.words.iter().map(|word| (&view.words, word.reveal()));
+        words.chain(self.numbers.iter().map(|number| (&view.digits, number.reveal())))
     }
 
     fn stand_in(&self, id: &str) -> bool {
-        let holds = |(folded, needle, _): (&Folded, &str, _)| needle.len() >= MIN_NUMBER && folded.holds(needle);
+        let holds = |(folded, needle): (&Folded, &str)| needle.len() >= MIN_NUMBER && folded.holds(needle);
         views(id).any(|view| self.sought(&view).any(holds))
     }
 
@@ -189,13 +189,6 @@ fn whole(number: &str) -> Option<String> {
         digits.extend(std::iter::repeat_n('0', point - digits.len()));
     }
     Some(digits.trim_start_matches('0').to_owned())
-}
-
-/// What is to go, in bytes of the text.
-struct Span {
-    from: usize,
-    to: usize,
-    is_number: bool,
 }
 
 /// The views in which a text is searched: as it stands and, where it looks encoded, decoded. Each for itself, since what
@@ -262,13 +255,13 @@ impl View {
     }
 
     /// Twelve digits together, or in groups of one length, that have the right check digit.
-    fn find_aadhaar(&self, spans: &mut Vec<Span>) {
+    fn find_aadhaar(&self, spans: &mut Vec<Range<usize>>) {
         for size in [12, 6, 4, 3, 1] {
             for groups in self.groups.windows(12 / size) {
                 let from = groups[0].0;
                 let together = groups.iter().zip(0..).all(|(group, number)| *group == (from + number * size, size));
                 if together && is_aadhaar(&self.digits.text[from..from + 12]) {
-                    spans.push(self.digits.span(from, 12, false));
+                    spans.push(self.digits.span(from, 12));
                 }
             }
         }
@@ -285,8 +278,9 @@ impl Folded {
         self.places.resize(self.text.len(), place);
     }
 
-    fn span(&self, at: usize, length: usize, is_number: bool) -> Span {
-        Span { from: self.places[at].0, to: self.places[at + length - 1].1, is_number }
+    /// What is to go, in bytes of the text that was folded.
+    fn span(&self, at: usize, length: usize) -> Range<usize> {
+        self.places[at].0..self.places[at + length - 1].1
     }
 
     /// Not even begins to search where there is no room: that costs as much as the needle is long.
@@ -295,22 +289,22 @@ impl Folded {
     }
 
     /// The whole needle; the beginning of a long one, as far as it goes; and where the text was cut, what was left of it.
-    fn find(&self, needle: &str, is_cut: bool, is_number: bool, spans: &mut Vec<Span>) {
+    fn find(&self, needle: &str, is_cut: bool, spans: &mut Vec<Range<usize>>) {
         let enough = needle.len().div_ceil(2).max(MIN_NUMBER);
         let half = (enough..needle.len()).find(|at| needle.is_char_boundary(*at)).unwrap_or(needle.len());
         if self.holds(&needle[..half]) {
             let text = self.text.as_str();
-            spans.extend(text.match_indices(needle).map(|(at, _)| self.span(at, needle.len(), is_number)));
+            spans.extend(text.match_indices(needle).map(|(at, _)| self.span(at, needle.len())));
             for (at, _) in text.match_indices(&needle[..half]) {
                 let length = text[at..].bytes().zip(needle.bytes()).take_while(|(a, b)| a == b).count();
-                spans.push(self.span(at, length, is_number));
+                spans.push(self.span(at, length));
             }
         }
         if is_cut {
             let text = self.text.trim_end_matches(['.', '…']).as_bytes();
             let lengths = MIN_SECRET..needle.len().min(text.len() + 1);
             if let Some(length) = lengths.rev().find(|length| text.ends_with(&needle.as_bytes()[..*length])) {
-                spans.push(self.span(text.len() - length, length, is_number));
+                spans.push(self.span(text.len() - length, length));
             }
         }
     }
@@ -537,6 +531,7 @@ mod tests {
             let clean = redact_text(&secrets(&["+8144094480", "8144094480", "1234"]), text);
             assert!(!clean.contains("23412"), "{clean}");
         }
+        assert_eq!(redact_text(&secrets(&["canary/token=7f"]), "canary/token=7234123412346x"), "[redacted]x");
     }
 
     /// What is not looked for: it is no run that equals a secret, and looking for it would cost more than it finds.

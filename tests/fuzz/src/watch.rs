@@ -136,8 +136,9 @@ impl Canaries {
         assert!(!lower.contains(&self.token.to_lowercase()), "the token in {id:?}");
         for spelling in self.encoded.iter().filter(|spelling| spelling.len() <= id.len()) {
             for (at, _) in id.match_indices(spelling) {
-                // What follows \u is a part of another character, if it is escaped.
-                let is_torn = spelling.contains('\\') && id[..at].contains("\\u");
+                // What follows \u or % is a part of another character, if it is encoded.
+                let before: String = id[..at].chars().rev().take(5).collect();
+                let is_torn = before.contains(if spelling.contains('%') { "%" } else { "u\\" });
                 assert!(is_torn, "{spelling:?} in {id:?}");
             }
         }

@@ -170,6 +170,19 @@ class Canaries:
         return {struct.pack("<3h", *(int(group[at:at + 4]) for at in (0, 4, 8))): value for group, value in padded.items()}
 
 
+def is_within_ids(data, needle):
+    """Whether it stands only within random ids in hexadecimal: of thousands of numbers one is found there by chance."""
+    if not needle.isdigit():
+        return False
+    # As far as the id goes to both sides, and no further than a few hundred bytes.
+    for found in re.finditer(needle.encode(), data):
+        before = re.search(rb"[0-9a-f-]*$", data[max(0, found.start() - 200):found.start()])[0]
+        after = re.match(rb"[0-9a-f-]*", data[found.end():found.end() + 200])[0]
+        if len(before + after) + len(needle) < 24 or not re.search(rb"[a-f]", before + after):
+            return False
+    return True
+
+
 NUMERIC_HEADER = b"\x02\x80"
 
 
@@ -194,9 +207,9 @@ def search(directory, canaries):
             stdout=subprocess.PIPE, env={"LC_ALL": "C", "PATH": os.environ["PATH"]},
         )
         assert grep.returncode in (0, 1)
-    for line in grep.stdout.splitlines():
-        path, needle = line.decode().split("\0")
-        hit(path.removeprefix(str(directory)), needle, needles[needle])
+    for path, needle in {tuple(line.decode().split("\0")) for line in grep.stdout.splitlines()}:
+        if not is_within_ids(pathlib.Path(path).read_bytes(), needle):
+            hit(path.removeprefix(str(directory)), needle, needles[needle])
     numerics = canaries.numerics()
     for path in directory.rglob("*"):
         if path.is_file() and not path.is_symlink():

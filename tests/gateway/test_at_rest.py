@@ -293,3 +293,14 @@ def test_crash_of_a_session(one_provider, simulator):
     one_provider.cluster.stop()
     assert "was terminated by signal 9" in one_provider.cluster.log()
     assert one_provider.search() == []
+
+
+def test_a_number_within_a_random_id_is_none(tmp_path):
+    """Else one of thousands would be found by chance; where it also stands by itself, it is found."""
+    canaries = Canaries()
+    number = canaries.digits("729088156")
+    (tmp_path / "id").write_text(f"1491c1eeac998ff{number}457a6974392209b")
+    assert search(tmp_path, canaries) == []
+    for text in (f"tel:94{number}", f"0{number}", f"1491c1eeac998ff{number}457a6974392209b {number}", f"req-9{number}"):
+        (tmp_path / "number").write_text(text)
+        assert [hit for hit in search(tmp_path, canaries) if hit.startswith(f"/number:{number}")], text

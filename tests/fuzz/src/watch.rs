@@ -173,9 +173,15 @@ impl Canaries {
     }
 }
 
-/// Without what is not seen.
+/// Without what is not seen: what Unicode calls format characters and variation selectors, below U+10000.
 fn plain(text: &str) -> String {
-    text.chars().filter(|c| !matches!(c, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{2060}'..='\u{206f}')).collect()
+    let is_unseen = |c| match u32::from(c) {
+        0xad | 0x34f | 0x61c | 0xfeff => true,
+        code => [0x180b..0x180f, 0x200b..0x2010, 0x202a..0x202f, 0x2060..0x2070, 0xfe00..0xfe10]
+            .iter()
+            .any(|range| range.contains(&code)),
+    };
+    text.chars().filter(|c| !is_unseen(*c)).collect()
 }
 
 /// Whether the digits of a number stand in a text, with at most four signs between two of them.

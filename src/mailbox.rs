@@ -10,5 +10,5 @@ mod slot;
 mod worker;
 
 pub use session::send;
-pub use slot::{callers, note_caller, size};
-pub use worker::{Ticket, WorkerSide};
+pub use slot::{callers, note_caller, size, wake_waiting};
+pub use worker::{Lost, Ticket, WorkerSide};

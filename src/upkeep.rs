@@ -89,7 +89,7 @@ fn in_parts(part: impl Fn(Uuid) -> Upkeep) -> Result<i64, Misuse> {
             // The worker was another one by then.
             Reply::Again => {}
             Reply::Refused(misuse) => return Err(misuse),
-            Reply::Done(_) | Reply::Settled => return Err(unexpected()),
+            Reply::Done(_) | Reply::Settled | Reply::Unknown => return Err(unexpected()),
         }
         if clock().saturating_sub(said) > PROGRESS {
             pgrx::notice!("otp_gateway: {count} verifications so far");

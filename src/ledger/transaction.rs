@@ -40,9 +40,12 @@ impl From<SpiError> for Failure {
 
 /// A commit is under way: it may be waiting for a standby, which only an interrupt ends.
 static COMMITTING: AtomicBool = AtomicBool::new(false);
+/// This process is to end: no commit waits for a standby any more.
+static ENDING: AtomicBool = AtomicBool::new(false);
 
-/// For the handler of SIGTERM: lets a commit that waits for a standby go.
+/// For the handler of SIGTERM: lets a commit that waits for a standby go, and those after it not wait.
 pub fn interrupt_commit() {
+    ENDING.store(true, SeqCst);
     if COMMITTING.load(SeqCst) {
         // SAFETY: flags that signal handlers set.
         unsafe {
@@ -62,6 +65,8 @@ pub fn run<R>(durability: Durability, body: impl FnOnce(&mut SpiClient) -> Resul
     // SAFETY: on the worker's main thread, outside any transaction; every path out of here ends the one it begins.
     unsafe {
         pg_sys::SetCurrentStatementStartTimestamp();
+        // One that came while there was nothing to cancel.
+        (&raw mut pg_sys::QueryCancelPending).write_volatile(0);
         pg_sys::pgstat_report_activity(
             pg_sys::BackendState::STATE_RUNNING,
             c"otp_gateway: recording attempts".as_ptr(),
@@ -101,14 +106,19 @@ pub fn run<R>(durability: Durability, body: impl FnOnce(&mut SpiClient) -> Resul
 unsafe fn commit(durability: Durability) {
     // SAFETY: as the caller promises; synchronous_commit is this process' own copy of the setting.
     unsafe {
+        // Before the look at ENDING: who is told to end after it interrupts.
+        COMMITTING.store(true, SeqCst);
         pg_sys::synchronous_commit = match durability {
             Durability::Lazy => pg_sys::SyncCommitLevel::SYNCHRONOUS_COMMIT_OFF as i32,
+            // The server that ends sends all that is on disk to its standbys before it is gone.
+            Durability::Flushed if ENDING.load(SeqCst) => {
+                pg_sys::SyncCommitLevel::SYNCHRONOUS_COMMIT_LOCAL_FLUSH as i32
+            }
             // An intent is on disk before its first byte leaves, also where the server's default is off.
             Durability::Flushed => {
                 pg_sys::synchronous_commit.max(pg_sys::SyncCommitLevel::SYNCHRONOUS_COMMIT_LOCAL_FLUSH as i32)
             }
         };
-        COMMITTING.store(true, SeqCst);
         pg_sys::CommitTransactionCommand();
         COMMITTING.store(false, SeqCst);
         // The worker ends in its own time, having written down what it must.

@@ -324,7 +324,7 @@ unsafe extern "C-unwind" fn at_end(event: pg_sys::XactEvent::Type, _argument: *m
     if DROPS.replace(false) && committed {
         // SAFETY: a variable of this session.
         let database = unsafe { pg_sys::MyDatabaseId };
-        roster::ask_to_leave(database, Leave::Database);
+        roster::ask_to_leave(database, Leave::Dropped);
     }
     LET_GO.with(|let_go| {
         if let Ok(mut let_go) = let_go.try_borrow_mut() {

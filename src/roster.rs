@@ -39,9 +39,9 @@ pub enum Stage {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Leave {
-    /// Somebody renames, moves or copies the database, or has dropped the extension.
+    /// Somebody renames, moves or copies the database.
     Database = 1,
-    /// The database is dropped, and the record with it: nothing is worth waiting for.
+    /// The database or the extension is dropped, and the record with it: nothing is worth waiting for.
     Dropped = 2,
     /// If it is idle: another database needs its place.
     Idle = 3,

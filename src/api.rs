@@ -133,7 +133,7 @@ fn answer(
     body: impl FnOnce(&Arguments) -> Result<Done, Misuse>,
 ) -> pg_sys::Datum {
     log::one_of_ours_runs();
-    let outcome = shared_memory::check().and_then(|()| may_write()).and_then(|()| {
+    let outcome = shared_memory::check().and_then(|()| may_write()).and_then(|()| mailbox::await_launcher()).and_then(|()| {
         let arguments = Arguments::of(fcinfo);
         // The row's type is found before the call: nothing after it may fail for want of a catalog.
         let row = result::Row::of(fcinfo);

@@ -223,23 +223,15 @@ impl Launcher {
             existing.contains_key(database) && !roster::is_there(*database) && !wanted.contains(database)
         });
         let mut refused = None;
-        let mut waiting = 0;
+        let mut placeless = Vec::new();
         for database in wanted {
             if refused.is_none() {
                 refused = self.start_one(database);
             }
-            match refused {
-                None => _ = self.placeless.remove(&database),
-                Some(why) => {
-                    waiting += 1;
-                    roster::no_place(database, why);
-                    if self.placeless.insert(database) {
-                        pgrx::warning!(
-                            "otp_gateway: no background worker could be started in database \"{}\": {why}; what is queued there waits",
-                            existing[&database]
-                        );
-                    }
-                }
+            if refused.is_some() {
+                placeless.push(database);
+            } else {
+                self.placeless.remove(&database);
             }
         }
         while refused.is_none()
@@ -250,11 +242,18 @@ impl Launcher {
                 self.visits.push_front(database);
             }
         }
-        waiting += self.visits.len();
-        if waiting > 0 {
-            roster::ask_idle_to_leave(waiting);
+        let Some(why) = refused else { return false };
+        let free_soon = roster::ask_idle_to_leave(placeless.len() + self.visits.len());
+        for (number, database) in placeless.into_iter().enumerate() {
+            roster::no_place(database, why);
+            if number >= free_soon && self.placeless.insert(database) {
+                pgrx::warning!(
+                    "otp_gateway: no background worker could be started in database \"{}\": {why}; what is queued there waits",
+                    existing[&database]
+                );
+            }
         }
-        waiting > 0
+        true
     }
 
     /// Some: there is no place.

@@ -245,7 +245,8 @@ pub fn take_left() -> Vec<(pg_sys::Oid, Option<Micros>)> {
 }
 
 /// Asks the workers that have been idle for longest to leave, so many of them, less those that have been asked already.
-pub fn ask_idle_to_leave(most: usize) {
+/// How many leave.
+pub fn ask_idle_to_leave(most: usize) -> usize {
     let running = || roster().entries.iter().filter(|entry| entry.stage() == Stage::Running);
     let leaving = running().filter(|entry| entry.leave.load(SeqCst) != 0).count();
     let mut idle: Vec<(i64, &Entry)> = running()
@@ -254,11 +255,13 @@ pub fn ask_idle_to_leave(most: usize) {
         .filter(|(since, _)| *since != 0)
         .collect();
     idle.sort_by_key(|(since, _)| *since);
-    for (_, entry) in idle.into_iter().take(most.saturating_sub(leaving)) {
+    idle.truncate(most.saturating_sub(leaving));
+    for (_, entry) in &idle {
         // Not over the word of somebody who needs the database.
         let _ = entry.leave.compare_exchange(0, Leave::Idle as u32, SeqCst, SeqCst);
         wake(entry.oid());
     }
+    leaving + idle.len()
 }
 
 /// Whether every database is to be visited; asked once.
@@ -309,6 +312,7 @@ pub fn claim(database: pg_sys::Oid, start: u32) -> bool {
 pub fn runs(database: pg_sys::Oid) {
     let _held = roster().lock.hold();
     if let Some(entry) = find(database) {
+        entry.asked.store(0, SeqCst);
         entry.put(Stage::Running);
     }
 }
@@ -345,8 +349,8 @@ pub fn left(database: pg_sys::Oid, due: Option<Micros>, is_wanted: bool) {
         entry.leave.store(0, SeqCst);
         entry.due.store(due.unwrap_or(0), SeqCst);
         entry.put(if is_wanted { Stage::Wanted } else { Stage::Left });
-        // Who committed before this has told us, who does after it finds nobody there and asks for one.
-        if entry.queued.load(SeqCst) != 0 {
+        // Who committed or asked before this has told us, who does after it finds nobody there and asks for one.
+        if entry.queued.load(SeqCst) != 0 || entry.asked.load(SeqCst) != 0 {
             entry.put(Stage::Wanted);
         }
     }
@@ -424,13 +428,14 @@ pub fn tell_others_of_new_key(mine: pg_sys::Oid) {
     wake_launcher();
 }
 
-/// Asks for a worker and wakes the launcher. False: the roster is full. Cannot fail otherwise: a transaction callback may
-/// call it.
+/// Asks for a worker, also where one is about to leave, and wakes the launcher. False: the roster is full. Cannot fail
+/// otherwise: a transaction callback may call it.
 pub fn ask_for(database: pg_sys::Oid) -> bool {
     let asked = {
         let _held = roster().lock.hold();
         entry(database).map(|entry| {
             entry.asked.store(1, SeqCst);
+            entry.leave.store(0, SeqCst);
             if matches!(entry.stage(), Stage::Free | Stage::Left) {
                 entry.put(Stage::Wanted);
             }

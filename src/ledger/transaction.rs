@@ -43,6 +43,28 @@ static COMMITTING: AtomicBool = AtomicBool::new(false);
 /// This process is to end: no commit waits for a standby any more.
 static ENDING: AtomicBool = AtomicBool::new(false);
 
+/// A statement may run: only then there is something to cancel.
+static RUNNING: AtomicBool = AtomicBool::new(false);
+
+/// For the handler of SIGINT, by which also Postgres itself ends what waits for a lock for too long: cancels the
+/// statement, which is done again. Where none runs, an error would end the process.
+pub fn cancel_statement() {
+    if RUNNING.load(SeqCst) {
+        // SAFETY: flags that signal handlers set.
+        unsafe {
+            (&raw mut pg_sys::QueryCancelPending).write_volatile(1);
+            (&raw mut pg_sys::InterruptPending).write_volatile(1);
+        }
+    }
+}
+
+/// From here on nothing is canceled.
+fn no_statement() {
+    RUNNING.store(false, SeqCst);
+    // SAFETY: a flag, which the handler leaves alone now.
+    unsafe { (&raw mut pg_sys::QueryCancelPending).write_volatile(0) };
+}
+
 /// For the handler of SIGTERM: lets a commit that waits for a standby go, and those after it not wait.
 pub fn interrupt_commit() {
     ENDING.store(true, SeqCst);
@@ -65,14 +87,13 @@ pub fn run<R>(durability: Durability, body: impl FnOnce(&mut SpiClient) -> Resul
     // SAFETY: on the worker's main thread, outside any transaction; every path out of here ends the one it begins.
     unsafe {
         pg_sys::SetCurrentStatementStartTimestamp();
-        // One that came while there was nothing to cancel.
-        (&raw mut pg_sys::QueryCancelPending).write_volatile(0);
         pg_sys::pgstat_report_activity(
             pg_sys::BackendState::STATE_RUNNING,
             c"otp_gateway: recording attempts".as_ptr(),
         );
         let configured = pg_sys::synchronous_commit;
         let result = PgTryBuilder::new(AssertUnwindSafe(|| {
+            RUNNING.store(true, SeqCst);
             pg_sys::StartTransactionCommand();
             pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot());
             let result = tables_are_there().and_then(|()| Spi::connect_mut(body));
@@ -80,15 +101,18 @@ pub fn run<R>(durability: Durability, body: impl FnOnce(&mut SpiClient) -> Resul
                 Ok(value) => {
                     pg_sys::PopActiveSnapshot();
                     commit(durability);
+                    no_statement();
                     Ok(value)
                 }
                 Err(failure) => {
+                    no_statement();
                     pg_sys::AbortCurrentTransaction();
                     Err(failure)
                 }
             }
         }))
         .catch_others(|error| {
+            no_statement();
             COMMITTING.store(false, SeqCst);
             pg_sys::AbortCurrentTransaction();
             Err(sort(&error))

@@ -31,14 +31,6 @@ pub struct Unanswered {
 /// on with what it has taken. None: `until` (by `since_boot`) came first. One that is there is waited for however long it takes, but not
 /// one that cannot come.
 pub fn send(letter: &[u8], attempt: [u8; 16], until: Option<Micros>) -> Result<Option<Zeroizing<Vec<u8>>>, Unanswered> {
-    // SAFETY: a plain variable.
-    if !unsafe { pg_sys::IsUnderPostmaster } {
-        let misuse = Misuse::not_ready(
-            "in single-user mode there is no background worker; nothing was sent",
-            "Start the server as usual.",
-        );
-        return Err(Unanswered { misuse, was_taken: false });
-    }
     give_up_at_exit();
     let slot = my_slot();
     let open = Open { slot };
@@ -140,10 +132,6 @@ impl Absence {
             return None;
         }
         Some(match standing.stage {
-            _ if !roster::has_launcher() && !roster::had_launcher() => Misuse::not_ready(
-                "the background worker that starts the others was not started; nothing was sent",
-                "max_worker_processes was too small when the server started: raise it and restart the server.",
-            ),
             _ if !roster::has_launcher() => Misuse::not_ready(
                 "the background worker that starts the others is not there; nothing was sent",
                 "It comes back by itself; the server's log says why it ended.",
@@ -162,6 +150,28 @@ impl Absence {
             ),
         })
     }
+}
+
+/// Whether there can be workers at all in this server: the launcher comes a moment after the first session.
+pub fn await_launcher() -> Result<(), Misuse> {
+    // SAFETY: a plain variable.
+    if !unsafe { pg_sys::IsUnderPostmaster } {
+        return Err(Misuse::not_ready(
+            "in single-user mode there is no background worker; nothing was sent",
+            "Start the server as usual.",
+        ));
+    }
+    let until = since_boot() + PATIENCE;
+    while !roster::had_launcher() {
+        if since_boot() > until {
+            return Err(Misuse::not_ready(
+                "the background worker that starts the others was not started; nothing was sent",
+                "max_worker_processes was too small when the server started: raise it and restart the server.",
+            ));
+        }
+        process::wait(LOOK_FOR_WORKER);
+    }
+    Ok(())
 }
 
 fn dies(standing: &Standing) -> Misuse {

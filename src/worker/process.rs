@@ -15,7 +15,7 @@ use pgrx::{PgLogLevel, bgworkers::BackgroundWorker, pg_sys};
 use policy::Micros;
 
 use crate::{
-    ledger::{clock, interrupt_commit},
+    ledger::{cancel_statement, clock, interrupt_commit},
     process::since_boot,
     roster,
 };
@@ -131,6 +131,12 @@ unsafe extern "C-unwind" fn on_sigterm(_signal: std::ffi::c_int) {
     }
 }
 
+unsafe extern "C-unwind" fn on_sigint(_signal: std::ffi::c_int) {
+    cancel_statement();
+    // SAFETY: as above.
+    unsafe { pg_sys::SetLatch(pg_sys::MyLatch) };
+}
+
 unsafe extern "C-unwind" fn on_sighup(_signal: std::ffi::c_int) {
     // SAFETY: a flag that Postgres' own handler sets, and SetLatch.
     unsafe {
@@ -179,6 +185,7 @@ pub fn set_up(database: pg_sys::Oid, start: u32) -> bool {
     unsafe {
         pg_sys::before_shmem_exit(Some(at_exit), pg_sys::Datum::from(0));
         pqsignal(pg_sys::SIGTERM as i32, Some(on_sigterm));
+        pqsignal(pg_sys::SIGINT as i32, Some(on_sigint));
         pqsignal(pg_sys::SIGHUP as i32, Some(on_sighup));
         pg_sys::BackgroundWorkerUnblockSignals();
     }
@@ -261,11 +268,8 @@ pub fn reload_settings() -> bool {
 
 /// Before the loop looks at anything: whatever comes after it wakes the next sleep.
 pub fn reset_latch() {
-    // SAFETY: this process' own latch, and a flag: no statement runs that could be canceled.
-    unsafe {
-        pg_sys::ResetLatch(pg_sys::MyLatch);
-        (&raw mut pg_sys::QueryCancelPending).write_volatile(0);
-    }
+    // SAFETY: this process' own latch.
+    unsafe { pg_sys::ResetLatch(pg_sys::MyLatch) };
     pgrx::check_for_interrupts!();
 }
 

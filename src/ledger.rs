@@ -11,6 +11,7 @@ pub mod layout;
 mod owner;
 mod recipient;
 mod record;
+mod replica;
 mod row;
 mod statements;
 mod transaction;
@@ -19,6 +20,7 @@ pub use enqueued::{insert_queued, take_back};
 use pgrx::{pg_sys, spi::SpiClient};
 use policy::{Micros, Reason, Verification};
 pub use recipient::visible_verifications;
+pub use replica::{Presence, REPLICATED, must_be_original, presence};
 pub use row::{
     Change, Completion, Event, NewAttempt, NewVerification, Queued, QueuedLetter, Seal, Stored, StoredAttempt,
 };

@@ -13,7 +13,7 @@ use policy::Micros;
 pub use process::hear;
 
 use crate::{
-    ledger::{Failure, Ledger, clock},
+    ledger::{self, Failure, Ledger, Presence, REPLICATED, clock},
     process::{since_boot, wait},
     roster::{self, Leave},
     settings,
@@ -36,15 +36,23 @@ pub extern "C-unwind" fn otp_gateway_worker_main(argument: pg_sys::Datum) {
         return;
     }
     roster::runs(database);
+    let mut said = false;
     let ledger = loop {
         match Ledger::open() {
             Ok(Some(ledger)) => break ledger,
             Err(Failure::Gone) => {
-                desk::turn_away(
-                    database,
-                    "the extension is not committed in this database",
-                    "COMMIT the transaction with CREATE EXTENSION otp_gateway first.",
-                );
+                let (why, hint) = match ledger::presence() {
+                    Presence::Replicated => REPLICATED,
+                    Presence::Here => (
+                        "the extension's tables in this database have been renamed, or moved",
+                        "Give them the names that CREATE EXTENSION gave them.",
+                    ),
+                    Presence::Gone => (
+                        "the extension is not committed in this database",
+                        "COMMIT the transaction with CREATE EXTENSION otp_gateway first.",
+                    ),
+                };
+                desk::turn_away(database, why, hint);
                 return process::leave(None, false);
             }
             Ok(None) => {
@@ -56,6 +64,9 @@ pub extern "C-unwind" fn otp_gateway_worker_main(argument: pg_sys::Datum) {
                 return process::leave(None, false);
             }
             Err(Failure::Busy) if !process::must_end() && roster::asked_to_leave(database).is_none() => {
+                if !std::mem::replace(&mut said, true) {
+                    pgrx::log!("otp_gateway: the worker cannot read its tables yet: somebody has locked them");
+                }
                 wait(AFTER_LOCK);
             }
             Err(Failure::Busy) => return process::leave(None, !is_needed_gone(roster::asked_to_leave(database))),

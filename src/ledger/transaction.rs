@@ -12,6 +12,8 @@ use pgrx::{
 };
 use policy::Micros;
 
+use super::replica;
+
 /// Whether a commit waits for the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Durability {
@@ -151,7 +153,7 @@ unsafe fn commit(durability: Durability) {
 }
 
 /// Takes the lock that writing takes, so that the extension cannot be dropped in between: of the table that has had its
-/// name in every version.
+/// name in every version. A record that is replicated from another database is that one's.
 fn tables_are_there() -> Result<(), Failure> {
     // SAFETY: look-ups in a transaction; the lock goes with it.
     unsafe {
@@ -163,7 +165,7 @@ fn tables_are_there() -> Result<(), Failure> {
             None,
             std::ptr::null_mut(),
         );
-        if found == pg_sys::InvalidOid { Err(Failure::Gone) } else { Ok(()) }
+        if found == pg_sys::InvalidOid || replica::is_replicated() { Err(Failure::Gone) } else { Ok(()) }
     }
 }
 

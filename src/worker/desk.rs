@@ -60,6 +60,8 @@ pub struct Desk {
     /// By [`since_boot`].
     again_at: Option<Micros>,
     gone: bool,
+    /// What the worker does of its own accord and cannot do now, and why, as the log has it.
+    failing: HashMap<&'static str, String>,
 }
 
 /// A call under way.
@@ -91,7 +93,7 @@ struct InFlight {
 impl Desk {
     pub fn open(database: pg_sys::Oid, ledger: Ledger) -> Self {
         process::reserve_sockets();
-        let courier = process::without_signals(|| Courier::start(settings::allowed_hosts()))
+        let courier = process::without_signals(|| Courier::start(settings::allowed_hosts(), process::with_own_locale))
             .unwrap_or_else(|error| pgrx::error!("otp_gateway: the courier's thread cannot be started: {error}"));
         Self {
             ledger,
@@ -112,6 +114,7 @@ impl Desk {
             unrecorded: Vec::new(),
             again_at: None,
             gone: false,
+            failing: HashMap::new(),
         }
     }
 
@@ -217,6 +220,24 @@ impl Desk {
 
     pub fn reply(&mut self, ticket: Ticket, reply: &Reply) {
         self.mailbox.reply(ticket, letter::write(reply));
+    }
+
+    /// Says in the log when something that the worker does of its own accord begins to fail, and when it does not any more;
+    /// a lock that passes is no failure.
+    pub fn note(&mut self, chore: &'static str, failure: Option<&Failure>) {
+        match failure {
+            Some(Failure::Error(why)) => {
+                if self.failing.insert(chore, why.clone()).as_ref() != Some(why) {
+                    pgrx::warning!("otp_gateway: {chore} fails, and is tried again: {why}");
+                }
+            }
+            Some(Failure::Busy | Failure::Gone) => {}
+            None => {
+                if self.failing.remove(chore).is_some() {
+                    pgrx::log!("otp_gateway: {chore} works again");
+                }
+            }
+        }
     }
 
     /// What a transaction that failed makes us do; what it was for is still on the desk.

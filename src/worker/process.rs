@@ -318,3 +318,31 @@ pub fn without_signals<R>(start: impl FnOnce() -> R) -> R {
         started
     }
 }
+
+/// For a thread of the courier: each reload of the settings sets the process' locale, at least for a moment, beside those
+/// who read it. From here on this thread reads one of its own, which never changes.
+pub fn with_own_locale() {
+    // SAFETY: the C locale is there always; it is this thread's from now on, and never freed.
+    unsafe {
+        let locale = libc::newlocale(libc::LC_ALL_MASK, c"C".as_ptr(), std::ptr::null_mut());
+        if !locale.is_null() {
+            libc::uselocale(locale);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn a_thread_keeps_its_locale() {
+        // SAFETY: asks for the calling thread's locale.
+        let own = || unsafe { libc::uselocale(std::ptr::null_mut()) } != libc::LC_GLOBAL_LOCALE;
+        std::thread::spawn(move || {
+            assert!(!own(), "a new thread has the process' locale");
+            super::with_own_locale();
+            assert!(own());
+        })
+        .join()
+        .unwrap();
+    }
+}

@@ -108,8 +108,8 @@ impl Places {
 
 impl Courier {
     /// Starts the thread. It inherits the caller's signal mask, and so do the ones that it starts: block them first.
-    /// `allowed` as for [`allow`](Self::allow).
-    pub fn start(allowed: Result<AllowedHosts, String>) -> io::Result<Self> {
+    /// `allowed` as for [`allow`](Self::allow); `settle_in` runs first on each thread.
+    pub fn start(allowed: Result<AllowedHosts, String>, settle_in: fn()) -> io::Result<Self> {
         // The process-wide choice; a second start finds the first one's, which is the same.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let (bell, ours) = UnixStream::pair()?;
@@ -120,10 +120,15 @@ impl Courier {
         let places = Arc::new(Places(Mutex::new(Some(HashMap::new()))));
         let (parcels, inbox) = mpsc::unbounded_channel();
         let (stop, stopped) = oneshot::channel();
-        let runtime = runtime::Builder::new_current_thread().enable_all().on_thread_park(wipe_stack).build()?;
+        let runtime = runtime::Builder::new_current_thread()
+            .enable_all()
+            .on_thread_start(settle_in)
+            .on_thread_park(wipe_stack)
+            .build()?;
         let thread = thread::Builder::new().name("courier".into()).spawn({
             let (clients, shelf, places) = (Arc::clone(&clients), Arc::clone(&shelf), Arc::clone(&places));
             move || {
+                settle_in();
                 runtime.block_on(async {
                     tokio::select! {
                         () = serve(inbox, clients, shelf, places) => {}

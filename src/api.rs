@@ -133,19 +133,20 @@ fn answer(
     body: impl FnOnce(&Arguments) -> Result<Done, Misuse>,
 ) -> pg_sys::Datum {
     log::one_of_ours_runs();
-    let outcome = shared_memory::check().and_then(|()| may_write()).and_then(|()| mailbox::await_launcher()).and_then(|()| {
-        let arguments = Arguments::of(fcinfo);
-        // The row's type is found before the call: nothing after it may fail for want of a catalog.
-        let row = result::Row::of(fcinfo);
-        let call = statement::fingerprint(function, &arguments)?;
-        if let Some(done) = statement::recall(&call) {
-            return Ok(row.fill(&done));
-        }
-        let done = body(&arguments)?;
-        let datum = row.fill(&done);
-        statement::remember(call, done);
-        Ok(datum)
-    });
+    let outcome =
+        shared_memory::check().and_then(|()| may_write()).and_then(|()| mailbox::await_launcher()).and_then(|()| {
+            let arguments = Arguments::of(fcinfo);
+            // The row's type is found before the call: nothing after it may fail for want of a catalog.
+            let row = result::Row::of(fcinfo);
+            let call = statement::fingerprint(function, &arguments)?;
+            if let Some(done) = statement::recall(&call) {
+                return Ok(row.fill(&done));
+            }
+            let done = body(&arguments)?;
+            let datum = row.fill(&done);
+            statement::remember(call, done);
+            Ok(datum)
+        });
     outcome.unwrap_or_else(|misuse| misuse.raise())
 }
 

@@ -70,7 +70,8 @@ fn answer<T: IntoDatum>(
     body: impl FnOnce(&Arguments) -> Result<T, Misuse>,
 ) -> pg_sys::Datum {
     log::one_of_ours_runs();
-    let value = shared_memory::check().and_then(|()| mailbox::await_launcher()).and_then(|()| body(&Arguments::of(fcinfo)));
+    let value =
+        shared_memory::check().and_then(|()| mailbox::await_launcher()).and_then(|()| body(&Arguments::of(fcinfo)));
     value.unwrap_or_else(|misuse| misuse.raise()).into_datum().unwrap_or(pg_sys::Datum::from(0))
 }
 

@@ -37,7 +37,11 @@ pub fn is_replicated() -> bool {
 
 /// For a session that is about to write for this database's worker.
 pub fn must_be_original() -> Result<(), Misuse> {
-    if is_replicated() { Err(Misuse::not_ready(format!("{}; nothing is sent", REPLICATED.0), REPLICATED.1)) } else { Ok(()) }
+    if is_replicated() {
+        Err(Misuse::not_ready(format!("{}; nothing is sent", REPLICATED.0), REPLICATED.1))
+    } else {
+        Ok(())
+    }
 }
 
 /// The catalog pg_subscription_rel: the same OID in every version, and how its rows begin.

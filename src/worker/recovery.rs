@@ -7,11 +7,7 @@ use policy::{Micros, Status};
 use uuid::Uuid;
 use vendor::{Operation, Outcome};
 
-use super::{
-    Desk,
-    desk::done_from_record,
-    process::without_patience,
-};
+use super::{Desk, desk::done_from_record, process::without_patience};
 use crate::{
     ledger::{Change, Completion, Durability, Failure, Writer, clock},
     letter::Reply,

@@ -88,13 +88,16 @@ impl Shelf {
 }
 
 /// The places of each provider; None: closed.
-struct Places(Mutex<Option<HashMap<(String, u32), Arc<Semaphore>>>>);
+struct Places(Mutex<Option<PlacesOf>>);
+
+/// By the provider's name and its max_in_flight.
+type PlacesOf = HashMap<(String, u32), Arc<Semaphore>>;
 
 impl Places {
     fn of(&self, route: &Route) -> Option<Arc<Semaphore>> {
         let mut places = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let new = || Arc::new(Semaphore::new(route.max_in_flight as usize));
-        let of_route = |places: &mut HashMap<_, _>| {
+        let of_route = |places: &mut PlacesOf| {
             Arc::clone(places.entry((route.provider.clone(), route.max_in_flight)).or_insert_with(new))
         };
         places.as_mut().map(of_route)

@@ -150,13 +150,7 @@ impl Desk {
                 let asked = delivery.reading.retry_after.map(micros);
                 let dice = call.attempt.as_u64_pair().1;
                 let tries = state.send_count;
-                now.saturating_add(again_after(
-                    delivery.reading.outcome,
-                    tries,
-                    settings::max_tries(),
-                    asked,
-                    dice,
-                )?)
+                now.saturating_add(again_after(delivery.reading.outcome, tries, settings::max_tries(), asked, dice)?)
             };
             // Past its age it would not be sent any more.
             if again >= call.created_at.saturating_add(settings::queue_max_age()) {

@@ -330,19 +330,3 @@ pub fn with_own_locale() {
         }
     }
 }
-
-#[cfg(test)]
-mod tests {
-    #[test]
-    fn a_thread_keeps_its_locale() {
-        // SAFETY: asks for the calling thread's locale.
-        let own = || unsafe { libc::uselocale(std::ptr::null_mut()) } != libc::LC_GLOBAL_LOCALE;
-        std::thread::spawn(move || {
-            assert!(!own(), "a new thread has the process' locale");
-            super::with_own_locale();
-            assert!(own());
-        })
-        .join()
-        .unwrap();
-    }
-}

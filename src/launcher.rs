@@ -3,7 +3,7 @@
 //! key file made or looked at. It is connected to no database, so that it blocks the dropping of none.
 
 use std::{
-    collections::{HashMap, HashSet, VecDeque},
+    collections::{HashMap, VecDeque},
     ffi::CStr,
     time::{Duration, Instant},
 };
@@ -111,8 +111,8 @@ struct Launcher {
     orphans: HashMap<pg_sys::Oid, Instant>,
     /// When the worker of a database that has died since was tried last.
     tried: HashMap<pg_sys::Oid, Instant>,
-    /// The databases that wait for a place, as the log has it.
-    placeless: HashSet<pg_sys::Oid>,
+    /// The databases that wait for a place, since when, and whether the log has it.
+    placeless: HashMap<pg_sys::Oid, (Instant, bool)>,
 }
 
 impl Launcher {
@@ -144,6 +144,11 @@ impl Launcher {
         wanted.0.extend(roster::at(Stage::NoPlace));
         wanted.0.extend(roster::at(Stage::Wanted));
         let waits = self.start(wanted.0);
+        roster::await_place(waits);
+        if waits {
+            // Who became idle between the look and the flag has not told us.
+            roster::ask_idle_to_leave(self.visits.len() + roster::at(Stage::NoPlace).len());
+        }
         let next_due = self
             .due
             .values()
@@ -251,7 +256,9 @@ impl Launcher {
         let free_soon = roster::ask_idle_to_leave(placeless.len() + self.visits.len());
         for (number, database) in placeless.into_iter().enumerate() {
             roster::no_place(database, why);
-            if number >= free_soon && self.placeless.insert(database) {
+            let (since, is_said) = self.placeless.entry(database).or_insert_with(|| (Instant::now(), false));
+            // A place that comes free in a moment is none to speak of.
+            if number >= free_soon && since.elapsed() >= AGAIN && !std::mem::replace(is_said, true) {
                 pgrx::warning!(
                     "otp_gateway: no background worker could be started in database \"{}\": {why}; what is queued there waits",
                     existing[&database]

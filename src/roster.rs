@@ -84,6 +84,8 @@ struct Roster {
     launches: AtomicU32,
     /// Every database is to be visited once.
     visit: AtomicU32,
+    /// A database waits for a place.
+    awaited: AtomicU32,
     /// When (by [`since_boot`]) the launcher began; 0: none ever did.
     launched_at: AtomicI64,
     entries: [Entry; ENTRIES],
@@ -217,14 +219,13 @@ pub fn starting(database: pg_sys::Oid) -> Option<u32> {
     Some(entry.start.fetch_add(1, SeqCst).wrapping_add(1))
 }
 
-/// There is no place for a worker now. False: so it was before.
-pub fn no_place(database: pg_sys::Oid, reason: &str) -> bool {
+/// There is no place for a worker now.
+pub fn no_place(database: pg_sys::Oid, reason: &str) {
     let _held = roster().lock.hold();
-    let Some(entry) = entry(database) else { return false };
-    entry.set_reason(reason);
-    let is_new = entry.stage() != Stage::NoPlace;
-    entry.put(Stage::NoPlace);
-    is_new
+    if let Some(entry) = entry(database) {
+        entry.set_reason(reason);
+        entry.put(Stage::NoPlace);
+    }
 }
 
 /// How often in a row the worker of a database has died, and whether somebody has asked for it since the last start.
@@ -262,6 +263,11 @@ pub fn ask_idle_to_leave(most: usize) -> usize {
         wake(entry.oid());
     }
     leaving + idle.len()
+}
+
+/// Whether a database waits for a place, which one that becomes idle could give.
+pub fn await_place(awaited: bool) {
+    roster().awaited.store(u32::from(awaited), SeqCst);
 }
 
 /// Whether every database is to be visited; asked once.
@@ -317,10 +323,12 @@ pub fn runs(database: pg_sys::Oid) {
     }
 }
 
-/// It has nothing to do, since then; or, with None, it has.
+/// It has nothing to do, since then; or, with None, it has. The launcher hears of it where somebody waits for a place.
 pub fn idle_since(database: pg_sys::Oid, since: Option<Micros>) {
-    if let Some(entry) = find(database) {
-        entry.idle_since.store(since.unwrap_or(0), SeqCst);
+    let Some(entry) = find(database) else { return };
+    let before = entry.idle_since.swap(since.unwrap_or(0), SeqCst);
+    if before == 0 && since.is_some() && roster().awaited.load(SeqCst) != 0 {
+        wake_launcher();
     }
 }
 

@@ -175,23 +175,44 @@ def test_a_stuck_worker_is_only_waited_for(gateway, simulator):
     other.close()
 
 
-def test_a_worker_that_went_with_a_letter_and_none_comes(own_cluster, simulator):
+def make_fail(pid):
+    """The process can open no file any more: the worker ends by an error when it goes to sleep next."""
+    subprocess.run(as_server_user(["prlimit", "--pid", str(pid), "--nofile=3:3"]), check=True)
+
+
+def test_a_worker_that_dies_with_a_letter(own_cluster, simulator):
+    gateway = opened(own_cluster, simulator, timeout="60s")
+    simulator.fault("hold", operation="send", times=1)
+    call = Running(gateway.connect(), SEND, payload(gateway))
+    simulator.held(1)
+    pid = worker_of(gateway)
+    make_fail(pid)
+    other = Running(gateway.connect(), SEND, payload(gateway))
+    row = call.row(10)
+    assert (row["outcome"], row["status"]) == ("unknown", "unknown")
+    assert gateway.attempts(row["verification_id"]) == [("send", "unknown")]
+    # The other was on its way, or had not been read.
+    assert other.row(10)["outcome"] in ("sent", "unknown", "unreachable")
+    assert worker_of(gateway) != pid
+    simulator.release()
+
+
+def test_a_worker_that_dies_with_a_letter_and_none_comes(own_cluster, simulator):
     """Whether it was sent nobody knows: `unknown`, and not that nothing was."""
     gateway = opened(own_cluster, simulator, timeout="60s")
-    simulator.fault("hold", operation="send")
-    session = gateway.connect()
-    call = Running(session, SEND, payload(gateway))
+    simulator.fault("hold", operation="send", times=1)
+    call = Running(gateway.connect(), SEND, payload(gateway))
     simulator.held(1)
     gateway.execute("ALTER TABLE otp_gateway.attempt_record RENAME TO elsewhere")
-    run(own_cluster, f"SELECT pg_terminate_backend({worker_of(gateway)})")
+    make_fail(worker_of(gateway))
+    other = Running(gateway.connect(), SEND, payload(gateway))
     row = call.row(15)
-    assert (row["outcome"], row["status"]) == ("unknown", "unknown")
+    assert (row["outcome"], row["status"], row["retryable"]) == ("unknown", "unknown", False)
+    other.wait()
     gateway.execute("ALTER TABLE otp_gateway.elsewhere RENAME TO attempt_record")
     simulator.release()
-    simulator.clear_faults()
     assert Running(gateway.connect(), SEND, payload(gateway)).row(8)["outcome"] == "sent"
     assert gateway.settled(row["attempt_id"])["outcome"] == "unknown"
-    gateway.session.close(), session.close()
 
 
 # settings
@@ -219,7 +240,8 @@ def quoted(value):
 
 SAFE = "-c role=postgres -c search_path=public -c statement_timeout=0 -c lock_timeout=0 -c exit_on_error=off" \
     " -c session_authorization=postgres -c default_transaction_read_only=off" \
-    " -c datestyle=ISO -c timezone=UTC -c bytea_output=hex -c client_encoding=UTF8 -c session_preload_libraries= -c local_preload_libraries="
+    " -c datestyle=ISO -c timezone=UTC -c bytea_output=hex -c client_encoding=UTF8" \
+    " -c idle_session_timeout=0 -c idle_in_transaction_session_timeout=0 -c session_preload_libraries= -c local_preload_libraries="
 
 
 @pytest.mark.parametrize("where", [
@@ -608,29 +630,53 @@ def test_an_interrupted_statement_gives_the_worker_back(own_cluster, simulator):
     simulator.fault("never", operation="send", times=1)
     ids = gateway.enqueue_many(3)
     simulator.count("ideamart", "send", atleast=1, wait=10000)
+    pid = worker_of(gateway)
     gateway.session.close()
-    with own_cluster.session() as admin:
-        copying = Running(admin, "CREATE DATABASE copied TEMPLATE flows")
-        until(lambda: run(own_cluster, "SELECT wait_event FROM pg_stat_activity WHERE query LIKE 'CREATE DATABASE%' AND wait_event = 'Extension'"), "it waits")
-        admin.cancel()
-        copying.wait()
-        assert copying.error is not None
+    connected = "SELECT pid FROM pg_stat_activity WHERE datname = 'flows' AND backend_type = 'client backend'"
+    until(lambda: not run(own_cluster, connected), "nobody is connected")
+    kill(pid, signal.SIGSTOP)
+    try:
+        with own_cluster.session() as admin:
+            copying = Running(admin, "CREATE DATABASE copied TEMPLATE flows")
+            waits = "SELECT pid FROM pg_stat_activity WHERE query LIKE 'CREATE DATABASE%' AND wait_event = 'Extension'"
+            until(lambda: run(own_cluster, waits), "it waits")
+            admin.cancel()
+            assert copying.wait().error.pgcode == "57014"
+    finally:
+        kill(pid, signal.SIGCONT)
     with Gateway(own_cluster, "flows", simulator) as after:
-        until(lambda: after.execute("SELECT count(*)::int FROM otp_gateway.verification WHERE status = 'pending'") == [(2,)],
-              "the others are sent")
+        # The one that hangs holds the only place: its worker must not be gone for good, nor wait for a call to come.
+        time.sleep(1)
+        run(own_cluster, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'otp_gateway worker'")
+        sent = "SELECT count(*)::int FROM otp_gateway.verification WHERE status = 'pending'"
+        until(lambda: after.execute(sent) == [(2,)], "the others are sent")
 
 
-def test_many_databases_start_side_by_side(own_cluster, simulator):
-    """One whose worker is held up holds up no other."""
-    names = [f"d{n}" for n in range(3)]
-    for name in names:
+def test_one_that_is_held_up_holds_up_no_other(own_cluster, simulator):
+    """The worker of one database cannot connect, for somebody has it locked; all others come."""
+    for name in ("locked", "other"):
         opened(own_cluster, simulator, name).session.close()
-    own_cluster.stop()
-    own_cluster.start()
-    # A copy takes a lock that a worker's start waits for; it takes long enough with a checkpoint held back.
-    for name in names:
-        with Gateway(own_cluster, name, simulator) as gateway:
-            assert Running(gateway.connect(), SEND, payload(gateway)).row(5)["outcome"] == "sent"
+    with own_cluster.session(autocommit=False) as locker:
+        locker.cursor().execute("ALTER DATABASE locked RENAME TO unlocked")
+        run(own_cluster, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type LIKE 'otp_gateway %'")
+        # A new launcher, which looks everywhere.
+        until(lambda: workers(own_cluster) == ["other"], "the other's worker is there")
+        waits = "SELECT count(*)::int FROM pg_locks WHERE NOT granted AND classid = 'pg_database'::regclass"
+        until(lambda: run(own_cluster, waits) == [(1,)], "the one waits")
+        locker.rollback()
+    until(lambda: workers(own_cluster) == ["locked", "other"], "and comes when it can")
+
+
+def test_a_stop_while_a_worker_cannot_connect(own_cluster, simulator):
+    opened(own_cluster, simulator, "locked").session.close()
+    with own_cluster.session(autocommit=False) as locker:
+        locker.cursor().execute("ALTER DATABASE locked RENAME TO unlocked")
+        run(own_cluster, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'otp_gateway launcher'")
+        waits = "SELECT pid FROM pg_locks WHERE NOT granted AND classid = 'pg_database'::regclass"
+        [(pid,)] = until(lambda: run(own_cluster, waits), "it waits")
+        run(own_cluster, f"SELECT pg_terminate_backend({pid})")
+        until(lambda: not os.path.exists(f"/proc/{pid}"), "it ends", 3)
+        locker.rollback()
 
 
 # recovery
@@ -691,6 +737,8 @@ def test_a_long_reply_whose_worker_goes(gateway, simulator):
         pid = worker_of(gateway)
         gateway.execute("SELECT pg_terminate_backend(%s)", (pid,))
         until(lambda: worker_of(gateway) != pid, "the worker goes")
+        # The next one has looked for what was left when the session asks for the rest.
+        gateway.send()
     finally:
         kill(session.info.backend_pid, signal.SIGCONT)
     row = call.row(10)

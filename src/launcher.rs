@@ -43,6 +43,10 @@ const SOON: Micros = 10_000_000;
 const AT_ONCE: u32 = 3;
 
 pub fn init() {
+    // SAFETY: a variable that is set by now. Nothing of ours runs inside pg_upgrade.
+    if unsafe { pg_sys::IsBinaryUpgrade } {
+        return;
+    }
     BackgroundWorkerBuilder::new("otp_gateway launcher")
         .set_library(LIBRARY)
         .set_function("otp_gateway_launcher_main")

@@ -70,13 +70,13 @@ fn answer<T: IntoDatum>(
     body: impl FnOnce(&Arguments) -> Result<T, Misuse>,
 ) -> pg_sys::Datum {
     log::one_of_ours_runs();
-    let value =
-        shared_memory::check().and_then(|()| mailbox::await_launcher()).and_then(|()| body(&Arguments::of(fcinfo)));
+    let value = shared_memory::check().and_then(|()| body(&Arguments::of(fcinfo)));
     value.unwrap_or_else(|misuse| misuse.raise()).into_datum().unwrap_or(pg_sys::Datum::from(0))
 }
 
 /// Has the worker do one part after the other; returns how many verifications they changed.
 fn in_parts(part: impl Fn(Uuid) -> Upkeep) -> Result<i64, Misuse> {
+    mailbox::await_launcher()?;
     let (mut count, mut from, mut said) = (0u64, Uuid::nil(), clock());
     loop {
         match send(&Letter::Upkeep(part(from)), Uuid::nil())? {

@@ -167,8 +167,11 @@ pub unsafe fn hear(error: &pg_sys::ErrorData) {
     }
     // SAFETY: as the caller promises.
     let words = unsafe { CStr::from_ptr(error.message) }.to_string_lossy();
-    END.with_borrow_mut(|end| {
-        if let Some(end) = end {
+    // At the very end of a process it is gone.
+    let _ = END.try_with(|end| {
+        if let Ok(mut end) = end.try_borrow_mut()
+            && let Some(end) = &mut *end
+        {
             end.last_words = words.trim_start_matches("otp_gateway: ").to_owned();
         }
     });

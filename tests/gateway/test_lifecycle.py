@@ -585,6 +585,23 @@ def test_calls_beside_leaving(own_cluster, simulator):
         gateway.session.close()
 
 
+def test_idle_means_asleep(own_cluster, simulator):
+    """Launcher and worker, with something due later, wake up for nothing."""
+    gateway = opened(own_cluster, simulator, code_lifetime="1h")
+    gateway.send()
+    pids = [pid_of(own_cluster, LAUNCHER), worker_of(gateway)]
+
+    def switches():
+        lines = [line for pid in pids for line in open(f"/proc/{pid}/status") if line.startswith("voluntary_ctxt")]
+        return [int(line.split()[1]) for line in lines]
+
+    time.sleep(1)
+    before = switches()
+    time.sleep(3)
+    assert all(after - one <= 3 for one, after in zip(before, switches()))
+    gateway.session.close()
+
+
 # databases
 
 

@@ -16,7 +16,7 @@ CREATE TABLE otp_gateway.identity (
     name text NOT NULL,
     vendor text
 );
-CREATE INDEX identity_object_idx ON otp_gateway.identity (object, kind);
+CREATE INDEX identity_object_idx ON otp_gateway.identity (object);
 COMMENT ON TABLE otp_gateway.identity IS
 'the foreign servers and roles that the record speaks of, each under a number of its own; written by the worker';
 COMMENT ON COLUMN otp_gateway.identity.id IS 'drawn by lot, so that rows of two databases can be brought together';

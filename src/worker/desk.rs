@@ -3,6 +3,7 @@
 mod conclude;
 mod dispatch;
 mod follow;
+mod identity;
 mod intent;
 mod judge;
 mod upkeep;
@@ -20,12 +21,14 @@ use vendor::{Operation, Outcome};
 
 use super::{expiry::Expiry, process, queue::Queue};
 use crate::{
+    identity::Identity,
     ledger::{Failure, Ledger, Stored, StoredAttempt, clock},
     letter::{self, Done, Letter, Order, Queued, Reply},
     mailbox::{Ticket, WorkerSide},
     misuse::Misuse,
     roster, settings,
 };
+use identity::Identities;
 use judge::Standing;
 use upkeep::Chores;
 
@@ -42,6 +45,7 @@ pub struct Desk {
     /// Who waits for the end of a queued send.
     followers: HashMap<Uuid, Vec<Ticket>>,
     standing: Standing,
+    pub identities: Identities,
     /// Breakers that have opened (until when) or closed, and are not yet on record.
     turned: HashMap<u32, Option<Micros>>,
     courier: Courier,
@@ -66,6 +70,7 @@ struct InFlight {
     verification: Uuid,
     operation: Operation,
     provider: String,
+    provider_id: Identity,
     /// The verification's state before the attempt, and as its intent left it.
     before: Status,
     state: Verification,
@@ -98,6 +103,7 @@ impl Desk {
             queue: Queue::default(),
             followers: HashMap::new(),
             standing: Standing::default(),
+            identities: Identities::default(),
             turned: HashMap::new(),
             courier,
             pending: Vec::new(),
@@ -169,6 +175,10 @@ impl Desk {
         if !waiting && !self.pending.is_empty() && !self.gone {
             worked = true;
             self.intend();
+        }
+        if roster::was_told_of_identities(self.database) {
+            worked = true;
+            self.update_identities();
         }
         if roster::was_told_of_queued(self.database) {
             worked = true;

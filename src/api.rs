@@ -227,7 +227,8 @@ fn order(
                 // It went nowhere yet: the record answers.
                 return Ok(Order { provider_id: recorded.provider_id, ..wanted.unsent(id, &recorded.provider) });
             }
-            let provider = Account::of_verification(&recorded.provider, recorded.provider_id, recorded.route_id, role.oid)?;
+            let provider =
+                Account::of_verification(&recorded.provider, recorded.provider_id, recorded.route_id, role.oid)?;
             // A queued one is canceled without the vendor.
             if (provider.dialect.fields)(operation).is_none() && recorded.status != Status::Queued {
                 return Err(Misuse::invalid(

@@ -21,7 +21,8 @@ use pgrx::{pg_sys, spi::SpiClient};
 use policy::{Micros, Reason, Verification};
 pub use recipient::visible_verifications;
 pub use row::{
-    Change, Completion, Event, MovedTo, NewAttempt, NewReference, NewVerification, Queued, QueuedLetter, Seal, Stored, StoredAttempt,
+    Change, Completion, Event, MovedTo, NewAttempt, NewReference, NewVerification, Queued, QueuedLetter, Seal, Stored,
+    StoredAttempt,
 };
 use statements::{Statement, Statements};
 pub use transaction::{Durability, Failure, clock, interrupt_commit};
@@ -442,6 +443,12 @@ impl Writer<'_, '_> {
         })
     }
 
+    /// Triggers, foreign keys and rights on the tables that are not the extension's.
+    pub fn strangers(&mut self) -> Result<Vec<String>, Failure> {
+        let table = self.client.update(&self.ledger.statements.select_strangers, None, &[])?;
+        table.map(|row| Ok(row.get::<String>(1)?.unwrap_or_default())).collect()
+    }
+
     /// All that have an object here, in the order of their numbers.
     pub fn identities(&mut self) -> Result<Vec<(Identity, Kind, u32)>, Failure> {
         let arguments = [number(crate::identity::home())];
@@ -454,6 +461,12 @@ impl Writer<'_, '_> {
         rows.map(|row| row.map(|(id, kind, object)| Some((id?, kind?, object?))))
             .filter_map(Result::transpose)
             .collect()
+    }
+
+    /// Those of these whose server or role is not there: not yet, or no more.
+    pub fn missing_identities(&mut self, ids: &[Identity]) -> Result<Vec<Identity>, Failure> {
+        let table = self.client.update(&self.ledger.statements.select_missing_identities, None, &[numbers(ids)])?;
+        table.map(|row| Ok(row.get::<Identity>(1)?.unwrap_or(0))).collect()
     }
 
     /// Brings what is known of servers and roles up to date: found by name where another cluster wrote it, called what

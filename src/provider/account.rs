@@ -101,15 +101,18 @@ fn check_member(route: &Server, member: &Server) -> Result<(), Misuse> {
         ));
     }
     // SAFETY: look-ups in the catalog.
-    let is_known = unsafe {
-        pg_sys::superuser_arg(member.owner) || pg_sys::is_member_of_role_nosuper(route.owner, member.owner)
-    };
+    let is_known =
+        unsafe { pg_sys::superuser_arg(member.owner) || pg_sys::is_member_of_role_nosuper(route.owner, member.owner) };
     if is_known {
         return Ok(());
     }
     Err(Misuse::forbidden(
-        format!("foreign server {name}, a provider of route {of}, belongs to a role that the route's owner is no member of"),
-        format!("ALTER SERVER {name} OWNER TO the owner of {of} or a superuser; or take it out of the option providers of {of}."),
+        format!(
+            "foreign server {name}, a provider of route {of}, belongs to a role that the route's owner is no member of"
+        ),
+        format!(
+            "ALTER SERVER {name} OWNER TO the owner of {of} or a superuser; or take it out of the option providers of {of}."
+        ),
     ))
 }
 

@@ -6,6 +6,7 @@ mod follow;
 mod identity;
 mod intent;
 mod judge;
+mod privileges;
 mod upkeep;
 
 use std::{

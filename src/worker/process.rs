@@ -31,6 +31,8 @@ const SETTINGS: &[(&std::ffi::CStr, &std::ffi::CStr)] = &[
     (c"default_transaction_read_only", c"off"),
     (c"default_transaction_isolation", c"read committed"),
     (c"row_security", c"off"),
+    // No trigger of somebody else's runs with our rights.
+    (c"session_replication_role", c"replica"),
     // Plans are made once, when the tables may be empty; they must be right when the tables are large.
     (c"plan_cache_mode", c"force_generic_plan"),
     (c"enable_seqscan", c"off"),

@@ -29,6 +29,7 @@ impl Desk {
     /// Nothing is sent again on a guess: what is in flight becomes `unknown`.
     pub fn recover(&mut self) {
         self.update_identities();
+        self.look_for_strangers();
         if let Err(failure) = self.settle_in_flight("the server or its worker stopped before an answer came") {
             pgrx::warning!("otp_gateway: attempts left in flight could not be settled yet: {failure:?}");
         }

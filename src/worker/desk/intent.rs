@@ -16,9 +16,7 @@ use crate::{
     idempotency,
     identity::Identity,
     key_file,
-    ledger::{
-        Change, Durability, Failure, NewAttempt, NewReference, NewVerification, Stored, Writer, clock, erase_at,
-    },
+    ledger::{Change, Durability, Failure, NewAttempt, NewReference, NewVerification, Stored, Writer, clock, erase_at},
     letter::{Letter, Order, Outgoing, Reply, Target},
     mailbox::Ticket,
     misuse::Misuse,
@@ -533,8 +531,6 @@ fn name(by: FindBy, order: &Order) -> FlowName {
     let provider = order.provider_id;
     match by {
         FindBy::Reference => (provider, order.reference.clone(), None),
-        FindBy::Recipient => {
-            (provider, None, order.recipient_key().map(|key| (key.to_vec(), order.role_id)))
-        }
+        FindBy::Recipient => (provider, None, order.recipient_key().map(|key| (key.to_vec(), order.role_id))),
     }
 }

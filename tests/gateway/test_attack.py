@@ -5,8 +5,10 @@ test_documented_functions.py) is here in one line at most."""
 
 import contextlib
 import ctypes
+import datetime
 import json
 import os
+import pathlib
 import re
 import stat
 import struct
@@ -68,8 +70,12 @@ class Insiders:
         return self.simulator.count(vendor, "verify", recipient)
 
     def close(self):
-        for role, session in self.sessions.items():
+        for session in self.sessions.values():
             session.close()
+        # With their temporary tables.
+        there = "SELECT 1 FROM pg_stat_activity WHERE usename = ANY (%s)"
+        until(lambda: self.execute(there, ([self.name(role) for role in self.sessions],)) == [], "their sessions are gone")
+        for role in self.sessions:
             self.execute(f"REASSIGN OWNED BY {self.name(role)} TO postgres; DROP OWNED BY {self.name(role)} CASCADE")
         for role in self.sessions:
             self.execute(f"DROP ROLE {self.name(role)}")
@@ -234,12 +240,18 @@ def test_connect_listens_and_notifies(insiders, preparing):
 
 
 def test_connect_learns_how_much_there_is(insiders):
-    """R22: EXPLAIN ANALYZE and the statistics tell every role how many rows there are, and nothing of them."""
+    """R22: EXPLAIN ANALYZE and the statistics tell every role how many rows there are, of which time (ids begin with it),
+    and nothing of them."""
     nobody = insiders.role("nobody")
     to = insiders.gateway.number()
     insiders.gateway.send(to=to)
-    plan = "\n".join(line for (line,) in insiders.execute("EXPLAIN ANALYZE SELECT * FROM otp_gateway.attempt", session=nobody))
-    assert "Rows Removed by Filter: 1" in plan and to.lstrip("0") not in plan
+    for since, met in (("00000000-0000-7000-8000-000000000000", True), ("f0000000-0000-7000-8000-000000000000", False)):
+        plan = insiders.execute("EXPLAIN ANALYZE SELECT * FROM otp_gateway.attempt WHERE id >= %s::uuid", (since,), nobody)
+        text = "\n".join(line for (line,) in plan)
+        assert ("Rows Removed by Filter: 1" in text) == met and to.lstrip("0") not in text
+    written = "SELECT n_tup_ins > 0 FROM pg_stat_user_tables WHERE relname = 'attempt_record'"
+    # The worker reports now and then.
+    until(lambda: insiders.gateway.send() and insiders.execute(written, session=nobody) == [(True,)], "the statistics")
 
 
 # USAGE on one provider
@@ -351,6 +363,46 @@ def test_usage_approves_once(insiders):
     assert gateway.verify(row["verification_id"], code, role)["outcome"] == "already_used"
     assert outcome(gateway, "ideamart", code, session=role, reference=row["reference"]) != "approved"
     assert insiders.compared("ideamart") <= 2
+
+
+def test_usage_takes_what_is_everybody_s(insiders):
+    """R22: what a provider has for all together, one role can use up: its bill (provider_limit) and its places
+    (max_in_flight). Who must not meet so has a provider of their own."""
+    gateway = insiders.gateway
+    gateway.execute("ALTER SERVER ideamart OPTIONS (ADD provider_limit '3 per hour')")
+    gateway.execute("ALTER SERVER hyperverge OPTIONS (ADD max_in_flight '1', ADD timeout '1s')")
+    roles = [insiders.role(name, usage=["ideamart", "hyperverge"]) for name in ("a", "b")]
+    for _ in range(3):
+        assert gateway.send(session=roles[1])["outcome"] == "sent"
+    assert gateway.send(session=roles[0])["reason"] == "provider_limit"
+    insiders.simulator.fault("hold", "hyperverge", "send", times=1)
+    body = json.dumps(FLOWS["hyperverge"]["send"](gateway.number("hyperverge")))
+    slow = Running(roles[1], "SELECT * FROM otp_send('hyperverge', %s)", (body,))
+    insiders.simulator.held(1)
+    assert gateway.send("hyperverge", session=roles[0])["outcome"] == "unreachable"
+    insiders.simulator.release()
+    slow.wait()
+    # And what its vendor answers to one of those who share credentials is held against the account.
+    insiders.simulator.fault("status", "paytm", "send", status=500, times=5)
+    for role in roles:
+        gateway.execute(f"GRANT USAGE ON FOREIGN SERVER paytm TO {role.info.user}")
+    for _ in range(5):
+        assert gateway.send("paytm", session=roles[1])["outcome"] in ("provider_error", "unknown")
+    assert gateway.send("paytm", session=roles[0])["reason"] == "breaker"
+
+
+def test_usage_learns_when_somebody_sent(insiders):
+    """R22: retry_after tells, to the microsecond, when another role sent to the number, as far back as the window is."""
+    gateway = insiders.gateway
+    gateway.execute("ALTER SERVER ideamart OPTIONS (ADD send_limit '1 per 31 days')")
+    first, second = (insiders.role(name, usage=["ideamart"]) for name in ("a", "b"))
+    to = gateway.number()
+    gateway.send(to=to, session=first)
+    (began,), = gateway.execute("SELECT started_at FROM otp_gateway.attempt")
+    row = gateway.send(to=to, session=second)
+    (blocked,), = gateway.execute("SELECT started_at FROM otp_gateway.attempt WHERE outcome = 'blocked'")
+    told = blocked + row["retry_after"] - datetime.timedelta(days=31)
+    assert abs(told - began) < datetime.timedelta(seconds=1)
 
 
 # Guessing: what counts is what the vendor compared. By id, by reference, by number, in whosever name.
@@ -833,16 +885,80 @@ def test_pg_signal_backend(insiders):
             assert insiders.allowed(signaller, [f"SELECT {function}({pid})"]) == []
 
 
-def test_replication(own_cluster):
-    """R22: a base backup takes the key along, if it lies in the data directory, where it is by default."""
-    with own_cluster.session() as session, session.cursor() as cursor:
-        cursor.execute("CREATE ROLE copier LOGIN REPLICATION")
-    target = own_cluster.dump() / "copy"
-    subprocess.run(
-        [BINDIR / "pg_basebackup", "-h", own_cluster.directory, "-p", str(own_cluster.port), "-U", "copier", "-c", "fast",
-         "-X", "none", "-D", target], check=True, stderr=subprocess.DEVNULL,
-    )
-    assert (target / "otp_gateway.key").read_text() == (own_cluster.data / "otp_gateway.key").read_text()
+# What has the server's files, its key among them: (role, how it gets at the file).
+FILES = {
+    "pg_write_server_files": "COPY (SELECT 'x') TO '{path}.copy'",
+    "pg_execute_server_program": "COPY key FROM PROGRAM 'cat {path}'",
+}
+
+
+@pytest.mark.parametrize("role", FILES)
+def test_roles_with_the_server_s_files(insiders, role):
+    """R22: as good as the server's system user: overwrites the key file or reads it. Treat it like a superuser."""
+    session = insiders.role("r", member_of=[role])
+    (path,), = insiders.execute("SELECT current_setting('data_directory') || '/otp_gateway.key'")
+    insiders.execute("CREATE TEMP TABLE key (line text)", session=session)
+    insiders.execute(FILES[role].format(path=path), session=session)
+
+
+def test_pg_read_all_settings(insiders):
+    """R22: our settings, where the key file lies and whom providers may call; no row."""
+    reader = insiders.role("reader", member_of=["pg_read_all_settings"])
+    for setting in ("key_file", "allowed_hosts"):
+        assert len(insiders.execute(f"SHOW otp_gateway.{setting}", session=reader)) == 1
+    insiders.gateway.send()
+    assert insiders.execute("SELECT * FROM otp_gateway.verification", session=reader) == []
+
+
+@pytest.mark.parametrize("role", [
+    "pg_checkpoint", "pg_read_all_stats", "pg_stat_scan_tables", "pg_use_reserved_connections", "pg_create_subscription",
+    "pg_maintain", "pg_signal_autovacuum_worker",
+])
+def test_other_roles_of_postgres(insiders, role):
+    """Held: no row, and nothing to write. pg_maintain (17) may lock the record."""
+    if insiders.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", (role,)) == []:
+        pytest.skip(f"this Postgres has no {role}")
+    session = insiders.role("r", member_of=[role])
+    insiders.gateway.send()
+    assert insiders.execute("SELECT * FROM otp_gateway.verification", session=session) == []
+    assert insiders.allowed(session, [
+        "SELECT * FROM otp_gateway.verification_record", "DELETE FROM otp_gateway.attempt_record", "SELECT otp_gateway.rotate_key()",
+    ]) == []
+    lock = insiders.state("LOCK TABLE otp_gateway.attempt_record IN ACCESS EXCLUSIVE MODE NOWAIT", session)
+    assert lock == (-1 if role == "pg_maintain" else "42501")
+
+
+def test_bypassrls(insiders):
+    """Held: alone it has no right on the tables, and in the views its own."""
+    session = insiders.role("r", "BYPASSRLS")
+    insiders.gateway.send()
+    assert insiders.execute("SELECT * FROM otp_gateway.verification", session=session) == []
+    assert insiders.allowed(session, ["SELECT * FROM otp_gateway.verification_record"]) == []
+
+
+def test_replication():
+    """R22: a base backup takes the key along, if it lies in the data directory, where it is by default; and logical decoding
+    reads past row security."""
+    cluster = Cluster({"wal_level": "logical"}).create()
+    try:
+        cluster.start()
+        with cluster.session() as session, session.cursor() as cursor:
+            cursor.execute("CREATE ROLE copier LOGIN REPLICATION; CREATE EXTENSION otp_gateway")
+            cursor.execute("CREATE SERVER s FOREIGN DATA WRAPPER otp_sandbox")
+            with cluster.session(user="copier") as theirs, theirs.cursor() as copier:
+                copier.execute("SELECT pg_create_logical_replication_slot('copy', 'test_decoding')")
+                cursor.execute("SELECT outcome FROM otp_send('s', '{\"mobile\": \"0771231231\"}')")
+                copier.execute("SELECT data FROM pg_logical_slot_get_changes('copy', NULL, NULL)")
+                changes = "\n".join(data for (data,) in copier.fetchall())
+        assert "otp_gateway.verification_record: INSERT" in changes and "recipient_masked" in changes
+        target = cluster.dump() / "copy"
+        subprocess.run(
+            [BINDIR / "pg_basebackup", "-h", cluster.directory, "-p", str(cluster.port), "-U", "copier", "-c", "fast",
+             "-X", "none", "-D", target], check=True, stderr=subprocess.DEVNULL,
+        )
+        assert (target / "otp_gateway.key").read_text() == (cluster.data / "otp_gateway.key").read_text()
+    finally:
+        cluster.remove()
 
 
 # what an administrator does around us
@@ -927,3 +1043,24 @@ def test_files(insiders):
         if name.startswith("PostgreSQL"):
             with contextlib.suppress(FileNotFoundError):
                 assert stat.S_IMODE(os.stat(f"/dev/shm/{name}").st_mode) == 0o600
+
+
+# what is said of it
+
+
+def test_every_claim_has_a_test():
+    """SECURITY.md names no test that is not there, and in its tables a test for each claim about an attacker."""
+    root = pathlib.Path(__file__).resolve().parents[2]
+    text = (root / "SECURITY.md").read_text()
+    named = set(re.findall(r"\b(\w+\.py)\b", text))
+    assert named and [name for name in named if not (root / "tests/gateway" / name).exists()] == []
+    assert [path for path in re.findall(r"\]\(([^)]+)\)", text) if not (root / path).exists()] == []
+    cannot = [line for line in text.splitlines() if line.startswith("| cannot |")]
+    assert len(cannot) > 20 and [line for line in cannot if not line.split("|")[3].strip()] == []
+
+
+def test_every_role_of_postgres_is_in_it(insiders):
+    text = (pathlib.Path(__file__).resolve().parents[2] / "SECURITY.md").read_text()
+    roles = insiders.execute("SELECT rolname FROM pg_roles WHERE rolname LIKE 'pg\\_%%' AND rolname <> 'pg_database_owner'")
+    assert len(roles) > 8
+    assert [name for (name,) in roles if name not in text] == []

@@ -1,7 +1,7 @@
-"""Promise: an insider gets what SECURITY.md says, and no more. Each test is one line of a table of attempts on 0.3.0, made by
-a role of that kind: those that held then ("held"), and those that fell (R1 to R22), which are to hold now. It asserts what is
-right, not how it is done. What has a file of its own (test_rights.py, test_hostile.py, test_limits.py, test_allowed_hosts.py,
-test_documented_functions.py) is here in one line at most."""
+"""Promise: an insider gets what SECURITY.md says, and no more. Each test is one line of a table of attempts on 0.3.0, made
+by a role of that kind: those that held then ("held"), and those that fell (R1 to R22), which are to hold now. It asserts
+what is right, not how it is done. What has a file of its own (test_rights.py, test_hostile.py, test_limits.py,
+test_allowed_hosts.py, test_documented_functions.py) is here in one line at most."""
 
 import contextlib
 import ctypes

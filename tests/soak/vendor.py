@@ -1,6 +1,6 @@
-"""A vendor for the soak, in a process of its own: it answers as Ideamart does, lets one send in a hundred hang and refuses one
-in a hundred, and notes when each arrived, by the clock that all processes of the machine share. (tests/simulator knows the
-protocol better, and no times; it keeps whole requests, which would be what grows.)"""
+"""A vendor for the soak, in a process of its own: it answers as Ideamart does, lets one send in a hundred hang and refuses
+one in a hundred, and notes when each arrived, by the clock that all processes of the machine share. (tests/simulator knows
+the protocol better, and no such times; it keeps whole requests, which would be what grows.)"""
 
 import asyncio
 import json
@@ -45,7 +45,7 @@ class Vendor:
                 answer = await self.answer(body)
                 if answer is not None:
                     text = json.dumps({"version": "1.0", **answer}).encode()
-                    writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(text) + text)
+                    writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % len(text) + text)
                     await writer.drain()
         except (asyncio.IncompleteReadError, ConnectionError):
             writer.close()
@@ -54,7 +54,7 @@ class Vendor:
         if "otp" in body:
             await asyncio.sleep(LATENCY)
             if body["otp"] == "111111":
-                return {"statusCode": "S1000", "statusDetail": "Success", "subscriberId": "tel:hu1", "subscriptionStatus": "REGISTERED"}
+                return {"statusCode": "S1000", "statusDetail": "Success", "subscriberId": "tel:hu1"}
             return {"statusCode": "E1850", "statusDetail": "Invalid OTP"}
         self.file.write(f"{body['applicationHash']} {time.monotonic_ns()}\n")
         await asyncio.sleep(LATENCY)
@@ -63,7 +63,8 @@ class Vendor:
                 return None
             case "refuse":
                 return {"statusCode": "E1399", "statusDetail": "Not today"}
-        return {"statusCode": "S1000", "statusDetail": "Success", "referenceNo": body["applicationHash"].replace("-", "")}
+        reference = body["applicationHash"].replace("-", "")
+        return {"statusCode": "S1000", "statusDetail": "Success", "referenceNo": reference}
 
     def stop(self):
         self.process.terminate()

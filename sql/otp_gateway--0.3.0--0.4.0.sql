@@ -124,6 +124,14 @@ UPDATE otp_gateway.reference AS r SET provider_id = (
     WHERE i.kind OPERATOR(pg_catalog.=) 'server' AND i.name OPERATOR(pg_catalog.=) r.provider
 );
 
+-- A table that a publication takes along (FOR ALL TABLES) must tell its rows apart, or they cannot be deleted. A verification
+-- may come back to a reference that it had before, and one row of it is enough.
+DELETE FROM otp_gateway.reference AS r USING otp_gateway.reference AS same
+WHERE r.verification_id OPERATOR(pg_catalog.=) same.verification_id AND r.provider OPERATOR(pg_catalog.=) same.provider
+    AND r.reference OPERATOR(pg_catalog.=) same.reference AND r.ctid OPERATOR(pg_catalog.>) same.ctid;
+ALTER TABLE otp_gateway.reference ALTER COLUMN provider_id SET NOT NULL, ADD PRIMARY KEY (verification_id, reference, provider_id);
+DROP INDEX otp_gateway.reference_verification_id_idx;
+
 DROP INDEX otp_gateway.verification_recipient_key_idx;
 CREATE INDEX verification_recipient_key_idx ON otp_gateway.verification_record (recipient_key, role_id, provider_id);
 -- Of one recipient there are few: what is asked of them beside that is looked at row by row.

@@ -16,11 +16,12 @@ use vendor::{Operation, Secret};
 use crate::{
     enqueue,
     idempotency::{self, Hold},
-    key_file, ledger,
-    letter::{self, Done, Idempotency, Letter, Order, Reply, Which},
+    key_file,
+    letter::{self, Done, Idempotency, Letter, Order, Reply, Target, Which},
     log, mailbox,
     misuse::Misuse,
     order::{self, Wanted},
+    process::since_boot,
     provider::{Account, Provider, UNROUTED, is_route},
     shared_memory, statement,
 };
@@ -132,19 +133,20 @@ fn answer(
     body: impl FnOnce(&Arguments) -> Result<Done, Misuse>,
 ) -> pg_sys::Datum {
     log::one_of_ours_runs();
-    let outcome = shared_memory::check().and_then(|()| may_write()).and_then(|()| {
-        let arguments = Arguments::of(fcinfo);
-        // The row's type is found before the call: nothing after it may fail for want of a catalog.
-        let row = result::Row::of(fcinfo);
-        let call = statement::fingerprint(function, &arguments)?;
-        if let Some(done) = statement::recall(&call) {
-            return Ok(row.fill(&done));
-        }
-        let done = body(&arguments)?;
-        let datum = row.fill(&done);
-        statement::remember(call, done);
-        Ok(datum)
-    });
+    let outcome =
+        shared_memory::check().and_then(|()| may_write()).and_then(|()| mailbox::await_launcher()).and_then(|()| {
+            let arguments = Arguments::of(fcinfo);
+            // The row's type is found before the call: nothing after it may fail for want of a catalog.
+            let row = result::Row::of(fcinfo);
+            let call = statement::fingerprint(function, &arguments)?;
+            if let Some(done) = statement::recall(&call) {
+                return Ok(row.fill(&done));
+            }
+            let done = body(&arguments)?;
+            let datum = row.fill(&done);
+            statement::remember(call, done);
+            Ok(datum)
+        });
     outcome.unwrap_or_else(|misuse| misuse.raise())
 }
 
@@ -178,9 +180,13 @@ fn run(
         let attempt = Uuid::now_v7();
         let mut order = order(operation, subject, attempt, code, payload)?;
         order.idempotency.clone_from(&idempotency);
+        let verification = match order.target {
+            Target::New(id) | Target::Known(id) | Target::Onward(id) | Target::Find(_, id) => id,
+        };
         match send(&Letter::Call(Box::new(order)), attempt)? {
             Reply::Done(done) => return Ok(*done),
             Reply::Refused(misuse) => return Err(misuse),
+            Reply::Unknown => return Ok(Done::unknown(verification, attempt)),
             // The queue was quicker, or another call with the same key.
             Reply::Again => {
                 if let Some(idempotency) = &idempotency
@@ -263,33 +269,38 @@ fn settled(id: Uuid) -> Result<Recorded, Misuse> {
             Reply::Settled => return lookup::committed(id),
             Reply::Again => {}
             Reply::Refused(misuse) => return Err(misuse),
-            Reply::Done(_) | Reply::Kept(_) => return Err(unexpected()),
+            Reply::Done(_) | Reply::Kept(_) | Reply::Unknown => return Err(unexpected()),
         }
     }
 }
 
 /// The verification's row once its send has an outcome, or as it is when the time is over.
 fn follow(id: Uuid, which: Which, timeout: Micros) -> Result<Done, Misuse> {
-    let until = ledger::clock().saturating_add(timeout);
+    let until = since_boot().saturating_add(timeout);
     loop {
         // Each time: whether it is the caller's to see, and there at all.
         let recorded = lookup::committed(id)?;
         // One that has an outcome is answered at once, however short the timeout.
         let until = matches!(recorded.status, Status::Queued | Status::Sending).then_some(until);
-        let reply = mailbox::send(&letter::write(&Letter::Follow(id, which)), *Uuid::nil().as_bytes(), until)?;
+        let reply = mailbox::send(&letter::write(&Letter::Follow(id, which)), *Uuid::nil().as_bytes(), until)
+            .map_err(|unanswered| unanswered.misuse)?;
         match reply.map(|reply| letter::read(&reply)).transpose()? {
             None => return Ok(recorded.done(id)),
             Some(Reply::Done(done)) => return Ok(*done),
             Some(Reply::Again) => {}
             Some(Reply::Refused(misuse)) => return Err(misuse),
-            Some(Reply::Settled | Reply::Kept(_)) => return Err(unexpected()),
+            Some(Reply::Settled | Reply::Kept(_) | Reply::Unknown) => return Err(unexpected()),
         }
     }
 }
 
 pub fn send(letter: &Letter, attempt: Uuid) -> Result<Reply, Misuse> {
-    let reply = mailbox::send(&letter::write(letter), *attempt.as_bytes(), None)?;
-    letter::read(&reply.ok_or_else(unexpected)?)
+    match mailbox::send(&letter::write(letter), *attempt.as_bytes(), None) {
+        Ok(reply) => letter::read(&reply.ok_or_else(unexpected)?),
+        // A worker had it, and none comes to tell what became of it.
+        Err(unanswered) if unanswered.was_taken && !attempt.is_nil() => Ok(Reply::Unknown),
+        Err(unanswered) => Err(unanswered.misuse),
+    }
 }
 
 pub fn unexpected() -> Misuse {

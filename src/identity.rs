@@ -106,7 +106,7 @@ pub fn identity(subject: &Subject) -> Result<Identity, Misuse> {
         match send(&Letter::Identify(subject.clone()), Uuid::nil())? {
             Reply::Settled | Reply::Again => {}
             Reply::Refused(misuse) => return Err(misuse),
-            Reply::Done(_) | Reply::Kept(_) => return Err(unexpected()),
+            Reply::Done(_) | Reply::Kept(_) | Reply::Unknown => return Err(unexpected()),
         }
     };
     IDENTITIES.with_borrow_mut(|ids| ids.insert(known, id));

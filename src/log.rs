@@ -9,7 +9,7 @@ use std::{
 
 use pgrx::{PgSqlErrorCode, pg_sys};
 
-use crate::{mailbox, shared_memory};
+use crate::{mailbox, shared_memory, worker};
 
 thread_local! {
     /// When the statement began in which one of ours ran last.
@@ -146,6 +146,7 @@ unsafe fn without_values(error: &pg_sys::ErrorData) -> Option<*const c_char> {
 unsafe extern "C-unwind" fn emit(error: *mut pg_sys::ErrorData) {
     // SAFETY: Postgres passes its own error record, which this hook may change.
     unsafe {
+        worker::hear(&*error);
         let ran = OURS.get() != 0 && OURS.get() == statement_start();
         // What runs, at the top or within; or, where others say what a session runs (the postmaster of a crashed one,
         // a deadlock), the detail.

@@ -1,6 +1,7 @@
 //! Processes of this server: which one this is, and waking another.
 
 use pgrx::pg_sys;
+use policy::Micros;
 
 /// A process' place in the server's array of them: the same in every process and every version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,4 +38,17 @@ pub fn wait(milliseconds: i64) {
         pg_sys::ResetLatch(pg_sys::MyLatch);
     }
     pgrx::check_for_interrupts!();
+}
+
+/// A clock that nobody sets, the same for all processes: for durations. Never 0.
+pub fn since_boot() -> Micros {
+    // SAFETY: fills in the struct that it is given; the clock is there on every system that Postgres runs on.
+    let now = unsafe {
+        let mut now = std::mem::zeroed();
+        libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut now);
+        now
+    };
+    #[allow(clippy::unnecessary_cast)]
+    let micros = now.tv_sec as Micros * 1_000_000 + now.tv_nsec as Micros / 1000;
+    micros.max(1)
 }

@@ -32,6 +32,10 @@ sql_function!(send_after_commit, |fcinfo| {
 
 sql_function!(note_queued, |fcinfo| {
     let event = Event::of(fcinfo).unwrap_or_else(|misuse| misuse.raise());
+    // SAFETY: looks at what this process is. What is replicated from another database is that one's to send.
+    if unsafe { pg_sys::IsLogicalWorker() } {
+        return event.returned(event.new);
+    }
     // SAFETY: in a transaction that writes.
     let transaction = unsafe { pg_sys::GetTopFullTransactionId() }.value;
     if shared_memory::check().is_ok() {

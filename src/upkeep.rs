@@ -11,7 +11,7 @@ use crate::{
     key_file,
     ledger::{clock, visible_verifications},
     letter::{Letter, Reply, Upkeep},
-    log,
+    log, mailbox,
     misuse::Misuse,
     provider, roster, shared_memory,
 };
@@ -76,7 +76,8 @@ fn answer<T: IntoDatum>(
     body: impl FnOnce(&Arguments) -> Result<T, Misuse>,
 ) -> pg_sys::Datum {
     log::one_of_ours_runs();
-    let value = shared_memory::check().and_then(|()| body(&Arguments::of(fcinfo)));
+    let value =
+        shared_memory::check().and_then(|()| mailbox::await_launcher()).and_then(|()| body(&Arguments::of(fcinfo)));
     value.unwrap_or_else(|misuse| misuse.raise()).into_datum().unwrap_or(pg_sys::Datum::from(0))
 }
 
@@ -95,7 +96,7 @@ fn in_parts(part: impl Fn(Uuid) -> Upkeep) -> Result<i64, Misuse> {
             // The worker was another one by then.
             Reply::Again => {}
             Reply::Refused(misuse) => return Err(misuse),
-            Reply::Done(_) | Reply::Settled => return Err(unexpected()),
+            Reply::Done(_) | Reply::Settled | Reply::Unknown => return Err(unexpected()),
         }
         if clock().saturating_sub(said) > PROGRESS {
             pgrx::notice!("otp_gateway: {count} verifications so far");

@@ -52,7 +52,7 @@ statements! {
        WHERE a.id OPERATOR(pg_catalog.=) n.id AND a.outcome IS NULL"
 
     insert_references(record::rows_of(c"reference"))
-      "INSERT INTO otp_gateway.reference SELECT n.* FROM pg_catalog.unnest($1) AS n"
+      "INSERT INTO otp_gateway.reference SELECT n.* FROM pg_catalog.unnest($1) AS n ON CONFLICT DO NOTHING"
 
     select_verifications(pg_sys::UUIDARRAYOID)
       "SELECT id, status, reference, expires_at, approved_at, send_count, check_count, max_checks,

@@ -20,13 +20,14 @@ use policy::{Micros, Pass, Reason, Status, Verification, retryable};
 use uuid::Uuid;
 use vendor::{Operation, Outcome};
 
-use super::{expiry::Expiry, process, queue::Queue};
+use super::{expiry::Expiry, process, queue::Queue, recovery::Recovery};
 use crate::{
     identity::Identity,
     ledger::{Failure, Ledger, Stored, StoredAttempt, clock},
     letter::{self, Done, Letter, Order, Queued, Reply},
     mailbox::{Ticket, WorkerSide},
     misuse::Misuse,
+    process::since_boot,
     roster, settings,
 };
 use identity::Identities;
@@ -41,6 +42,7 @@ pub struct Desk {
     pub mailbox: WorkerSide,
     pub expiry: Expiry,
     pub chores: Chores,
+    pub recovery: Recovery,
     database: pg_sys::Oid,
     queue: Queue,
     /// Who waits for the end of a queued send.
@@ -60,8 +62,11 @@ pub struct Desk {
     busy: HashMap<Uuid, VecDeque<(Ticket, Letter)>>,
     /// Deliveries that could not be put on record yet.
     unrecorded: Vec<Delivery>,
+    /// By [`since_boot`].
     again_at: Option<Micros>,
     gone: bool,
+    /// What the worker does of its own accord and cannot do now, and why, as the log has it.
+    failing: HashMap<&'static str, String>,
 }
 
 /// A call under way.
@@ -93,13 +98,15 @@ struct InFlight {
 
 impl Desk {
     pub fn open(database: pg_sys::Oid, ledger: Ledger) -> Self {
-        let courier = process::without_signals(|| Courier::start(settings::allowed_hosts()))
+        process::reserve_sockets();
+        let courier = process::without_signals(|| Courier::start(settings::allowed_hosts(), process::with_own_locale))
             .unwrap_or_else(|error| pgrx::error!("otp_gateway: the courier's thread cannot be started: {error}"));
         Self {
             ledger,
             mailbox: WorkerSide::new(database.to_u32()),
             expiry: Expiry::default(),
             chores: Chores::default(),
+            recovery: Recovery::default(),
             database,
             queue: Queue::default(),
             followers: HashMap::new(),
@@ -114,6 +121,7 @@ impl Desk {
             unrecorded: Vec::new(),
             again_at: None,
             gone: false,
+            failing: HashMap::new(),
         }
     }
 
@@ -129,10 +137,33 @@ impl Desk {
 
     /// When there is something to do though nobody calls.
     pub fn next_due(&self) -> Option<Micros> {
-        [self.again_at, self.expiry.next_due(), self.chores.next_due(), self.queue.next_due(settings::queue_max_age())]
-            .into_iter()
-            .flatten()
-            .min()
+        let by_clock = |at: Micros| clock().saturating_add(at.saturating_sub(since_boot()));
+        [
+            self.again_at.map(by_clock),
+            self.recovery.next_due().map(by_clock),
+            self.expiry.next_due(),
+            self.chores.next_due(),
+            self.queue.next_due(settings::queue_max_age()),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+    }
+
+    /// Nothing is under way, and nobody waits for anything.
+    pub fn is_idle(&self) -> bool {
+        self.in_flight.is_empty()
+            && self.pending.is_empty()
+            && self.busy.is_empty()
+            && self.unrecorded.is_empty()
+            && self.followers.is_empty()
+            && self.queue.is_empty()
+            && self.recovery.next_due().is_none()
+    }
+
+    /// Its letters wait until it is not: what an attempt before this worker left of it is not on record yet.
+    pub fn keep_busy(&mut self, verification: Uuid) {
+        self.busy.entry(verification).or_default();
     }
 
     pub fn is_busy(&self, verification: Uuid) -> bool {
@@ -154,7 +185,10 @@ impl Desk {
             pgrx::error!("otp_gateway: the courier's thread has died");
         }
         let mut worked = false;
-        let waiting = self.again_at.is_some_and(|at| at > clock());
+        if !self.recover_more() {
+            return false;
+        }
+        let waiting = self.again_at.is_some_and(|at| at > since_boot());
         if !waiting {
             self.again_at = None;
         }
@@ -199,6 +233,24 @@ impl Desk {
         self.mailbox.reply(ticket, letter::write(reply));
     }
 
+    /// Says in the log when something that the worker does of its own accord begins to fail, and when it does not any more;
+    /// a lock that passes is no failure.
+    pub fn note(&mut self, chore: &'static str, failure: Option<&Failure>) {
+        match failure {
+            Some(Failure::Error(why)) => {
+                if self.failing.insert(chore, why.clone()).as_ref() != Some(why) {
+                    pgrx::warning!("otp_gateway: {chore} fails, and is tried again: {why}");
+                }
+            }
+            Some(Failure::Busy | Failure::Gone) => {}
+            None => {
+                if self.failing.remove(chore).is_some() {
+                    pgrx::log!("otp_gateway: {chore} works again");
+                }
+            }
+        }
+    }
+
     /// What a transaction that failed makes us do; what it was for is still on the desk.
     fn after(&mut self, failure: Failure) {
         match failure {
@@ -212,23 +264,40 @@ impl Desk {
     }
 
     fn try_again_later(&mut self) {
-        self.again_at = Some(clock() + AGAIN_AFTER);
+        self.again_at = Some(since_boot() + AGAIN_AFTER);
     }
 
     /// The verification is free: whoever waits for it has their turn.
-    fn release(&mut self, verification: Uuid) {
+    pub fn release(&mut self, verification: Uuid) {
         if let Some(waiting) = self.busy.remove(&verification) {
             self.pending.extend(waiting);
         }
     }
 
-    /// Puts down what can be put down, and tells everybody who waits. False: there is something for another worker to do.
-    pub fn close(mut self) -> bool {
+    /// Lets what is under way end for so long, puts down what can be put down, and tells everybody who waits. Letters that
+    /// nobody has read are the next worker's. False: there is something for it to do at once.
+    pub fn close(mut self, grace: Micros) -> bool {
         let why = if self.gone {
             "the extension was dropped during the call"
         } else {
             "the server or its worker stopped before an answer came"
         };
+        self.refuse_waiting();
+        self.courier.close();
+        let until = since_boot().saturating_add(grace);
+        while !self.gone && !self.in_flight.is_empty() && since_boot() < until {
+            process::reset_latch();
+            let waiting = self.again_at.is_some_and(|at| at > since_boot());
+            self.unrecorded.extend(self.courier.fetch());
+            if !waiting && !self.unrecorded.is_empty() {
+                self.again_at = None;
+                let deliveries = std::mem::take(&mut self.unrecorded);
+                self.conclude(deliveries);
+                continue;
+            }
+            let wake = self.again_at.filter(|_| waiting).map_or(until, |at| at.min(until));
+            process::sleep(self.courier.bell(), Some(clock().saturating_add(wake.saturating_sub(since_boot()))));
+        }
         let mut deliveries = std::mem::take(&mut self.unrecorded);
         deliveries.extend(self.courier.fetch());
         let ended: Vec<u64> = deliveries.iter().map(|delivery| delivery.ticket).collect();
@@ -252,20 +321,19 @@ impl Desk {
         for ticket in following {
             self.reply(ticket, &Reply::Again);
         }
-        let mut waiting: Vec<(Ticket, Letter)> =
-            self.pending.drain(..).chain(self.busy.drain().flat_map(|(_, waiting)| waiting)).collect();
-        for incoming in self.mailbox.collect() {
-            match letter::read(&incoming.letter) {
-                Ok(letter) => waiting.push((incoming.ticket, letter)),
-                Err(misuse) => self.reply(incoming.ticket, &Reply::Refused(misuse)),
-            }
-        }
+        self.refuse_waiting();
+        self.gone || recorded && self.queue.is_empty() && self.recovery.next_due().is_none()
+    }
+
+    /// Those whose letter was read and whose turn does not come any more.
+    fn refuse_waiting(&mut self) {
+        let mut waiting: Vec<(Ticket, Letter)> = std::mem::take(&mut self.pending);
+        waiting.extend(self.busy.values_mut().flat_map(std::mem::take));
         for (ticket, letter) in waiting {
             // What asks for nothing to be sent is asked of the next worker.
             let reply = if matches!(letter, Letter::Call(_)) { stopped() } else { Reply::Again };
             self.reply(ticket, &reply);
         }
-        self.gone || recorded && self.queue.is_empty()
     }
 }
 
@@ -289,10 +357,11 @@ fn own_answer(number: u64, outcome: Outcome, why: &str) -> Delivery {
         },
         record: None,
         voided: false,
+        unbegun: false,
     }
 }
 
-fn stopped() -> Reply {
+pub fn stopped() -> Reply {
     Reply::Refused(Misuse::not_ready(
         "the background worker stopped before the call was made; nothing was sent",
         "Call again.",
@@ -301,13 +370,8 @@ fn stopped() -> Reply {
 
 /// Answers those who wait for a worker in a database where none can serve.
 pub fn turn_away(database: pg_sys::Oid, why: &str, hint: &str) {
-    let mut mailbox = WorkerSide::new(database.to_u32());
     let refused = Reply::Refused(Misuse::not_ready(format!("{why}; nothing was sent"), hint));
-    let waiting: Vec<Ticket> = mailbox.take_over().into_iter().map(|lost| lost.ticket).collect();
-    let calling: Vec<Ticket> = mailbox.collect().into_iter().map(|incoming| incoming.ticket).collect();
-    for ticket in waiting.into_iter().chain(calling) {
-        mailbox.reply(ticket, letter::write(&refused));
-    }
+    WorkerSide::new(database.to_u32()).answer_all(&letter::write(&refused));
 }
 
 /// The row for a caller, as far as the verification's state says it.

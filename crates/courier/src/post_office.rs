@@ -42,6 +42,8 @@ pub struct Delivery {
     pub record: Option<serde_json::Value>,
     /// The `first` request went through.
     pub voided: bool,
+    /// It ended before it began, because the courier was closed: certainly nothing has left.
+    pub unbegun: bool,
 }
 
 /// Without the answer, redacted or not.
@@ -61,6 +63,7 @@ pub struct Courier {
     parcels: mpsc::UnboundedSender<Parcel>,
     clients: Arc<Clients>,
     shelf: Arc<Shelf>,
+    places: Arc<Places>,
     bell: UnixStream,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<thread::JoinHandle<()>>,
@@ -84,10 +87,29 @@ impl Shelf {
     }
 }
 
+/// The places of each provider; None: closed.
+struct Places(Mutex<Option<HashMap<(String, u32), Arc<Semaphore>>>>);
+
+impl Places {
+    fn of(&self, route: &Route) -> Option<Arc<Semaphore>> {
+        let mut places = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let new = || Arc::new(Semaphore::new(route.max_in_flight as usize));
+        let of_route = |places: &mut HashMap<_, _>| {
+            Arc::clone(places.entry((route.provider.clone(), route.max_in_flight)).or_insert_with(new))
+        };
+        places.as_mut().map(of_route)
+    }
+
+    fn close(&self) {
+        let places = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        places.into_iter().flatten().for_each(|(_, places)| places.close());
+    }
+}
+
 impl Courier {
     /// Starts the thread. It inherits the caller's signal mask, and so do the ones that it starts: block them first.
-    /// `allowed` as for [`allow`](Self::allow).
-    pub fn start(allowed: Result<AllowedHosts, String>) -> io::Result<Self> {
+    /// `allowed` as for [`allow`](Self::allow); `settle_in` runs first on each thread.
+    pub fn start(allowed: Result<AllowedHosts, String>, settle_in: fn()) -> io::Result<Self> {
         // The process-wide choice; a second start finds the first one's, which is the same.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let (bell, ours) = UnixStream::pair()?;
@@ -95,15 +117,21 @@ impl Courier {
         ours.set_nonblocking(true)?;
         let shelf = Arc::new(Shelf { deliveries: Mutex::default(), rung: AtomicBool::new(false), bell: ours });
         let clients = Arc::new(Clients::new(allowed));
+        let places = Arc::new(Places(Mutex::new(Some(HashMap::new()))));
         let (parcels, inbox) = mpsc::unbounded_channel();
         let (stop, stopped) = oneshot::channel();
-        let runtime = runtime::Builder::new_current_thread().enable_all().on_thread_park(wipe_stack).build()?;
+        let runtime = runtime::Builder::new_current_thread()
+            .enable_all()
+            .on_thread_start(settle_in)
+            .on_thread_park(wipe_stack)
+            .build()?;
         let thread = thread::Builder::new().name("courier".into()).spawn({
-            let (clients, shelf) = (Arc::clone(&clients), Arc::clone(&shelf));
+            let (clients, shelf, places) = (Arc::clone(&clients), Arc::clone(&shelf), Arc::clone(&places));
             move || {
+                settle_in();
                 runtime.block_on(async {
                     tokio::select! {
-                        () = serve(inbox, clients, shelf) => {}
+                        () = serve(inbox, clients, shelf, places) => {}
                         _ = stopped => {}
                     }
                 });
@@ -111,7 +139,7 @@ impl Courier {
                 runtime.shutdown_background();
             }
         })?;
-        Ok(Self { parcels, clients, shelf, bell, stop: Some(stop), thread: Some(thread) })
+        Ok(Self { parcels, clients, shelf, places, bell, stop: Some(stop), thread: Some(thread) })
     }
 
     /// Readable when there is something to [`fetch`](Self::fetch).
@@ -140,6 +168,12 @@ impl Courier {
         std::mem::take(&mut *self.shelf.deliveries.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// No call begins from now on: one that waits for a place, or comes later, is delivered as it is. Those that have begun
+    /// go on.
+    pub fn close(&self) {
+        self.places.close();
+    }
+
     /// Whether the thread still serves.
     pub fn is_alive(&self) -> bool {
         !self.parcels.is_closed()
@@ -155,16 +189,18 @@ impl Drop for Courier {
     }
 }
 
-async fn serve(mut inbox: mpsc::UnboundedReceiver<Parcel>, clients: Arc<Clients>, shelf: Arc<Shelf>) {
+async fn serve(
+    mut inbox: mpsc::UnboundedReceiver<Parcel>,
+    clients: Arc<Clients>,
+    shelf: Arc<Shelf>,
+    places: Arc<Places>,
+) {
     let tokens = Arc::new(Tokens::default());
-    let mut places: HashMap<(String, u32), Arc<Semaphore>> = HashMap::new();
     while let Some(parcel) = inbox.recv().await {
-        let route = &parcel.route;
-        let place = Arc::clone(
-            places
-                .entry((route.provider.clone(), route.max_in_flight))
-                .or_insert_with(|| Arc::new(Semaphore::new(route.max_in_flight as usize))),
-        );
+        let Some(place) = places.of(&parcel.route) else {
+            shelf.put(exchange::unbegun(parcel.ticket));
+            continue;
+        };
         let (clients, tokens, shelf) = (Arc::clone(&clients), Arc::clone(&tokens), Arc::clone(&shelf));
         task::spawn(async move {
             let ticket = parcel.ticket;
@@ -176,6 +212,7 @@ async fn serve(mut inbox: mpsc::UnboundedReceiver<Parcel>, clients: Arc<Clients>
                 reading: exchange::reading(Outcome::Unknown, "the call ended by a fault in the gateway"),
                 record: None,
                 voided: false,
+                unbegun: false,
             }));
         });
     }
@@ -198,6 +235,7 @@ mod tests {
             },
             record: answer(),
             voided: false,
+            unbegun: false,
         };
         let shown = format!("{delivery:?}");
         assert!(shown.contains("Sent") && !shown.contains("canary"), "{shown}");

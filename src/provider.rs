@@ -20,6 +20,7 @@ use policy::{Micros, Reason, Rules};
 use vendor::{Dialect, Secret};
 
 pub use account::{Account, is_route};
+pub use catalog::options;
 pub use memory::longest_memory;
 pub use option_value::micros;
 pub use ownership::{must_own, owned};

@@ -16,7 +16,7 @@ class FastPath:
         self.answer()
 
     def query(self, text):
-        """The SQLSTATE that a statement ends with; None: it did well."""
+        """The SQLSTATE that a statement ends with (an internal error's with its words); None: it did well."""
         body = text.encode() + b"\0"
         self.socket.sendall(b"Q" + struct.pack("!i", 4 + len(body)) + body)
         return self.answer()
@@ -35,7 +35,8 @@ class FastPath:
         while True:
             kind, body = self.message()
             if kind == b"E":
-                state = next(field[1:].decode() for field in body.split(b"\0") if field[:1] == b"C")
+                fields = {field[:1]: field[1:].decode() for field in body.split(b"\0")}
+                state = fields[b"C"] if fields[b"C"] != "XX000" else "XX000 " + fields[b"M"]
             elif kind == b"Z":
                 return state
 

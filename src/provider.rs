@@ -22,7 +22,7 @@ use vendor::{Dialect, Secret};
 use account::check_usage;
 pub use account::{Account, is_route};
 use catalog::Server;
-pub use catalog::{server, server_of};
+pub use catalog::{options, server, server_of};
 pub use memory::longest_memory;
 pub use option_value::micros;
 pub use ownership::{kept, owned};

@@ -314,3 +314,6 @@ BEGIN
     END IF;
 END
 $$;
+
+COMMENT ON FUNCTION otp_gateway.forget(text, text) IS
+'For the person who asks to be forgotten: removes the masked number, the key, the references and the vendor''s answers from the record of a number at a provider or route, keeps the fact of each attempt, and returns how many verifications there were. An open one is canceled; limits of this number begin anew at the providers that the caller owns, and go on counting at others that a route led to. The owner of the database may name a provider that was dropped. In a transaction of the worker: a rollback brings nothing back. Errors: 42501 not the provider''s owner; 42704 no such provider; 22023 no number that it takes.';

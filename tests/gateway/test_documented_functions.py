@@ -67,6 +67,57 @@ def test_every_function_pins_its_path(where):
             assert re.search(r"SET search_path (?:=|TO) pg_catalog, pg_temp\b(?!,)", function)
 
 
+def test_every_call_is_qualified():
+    """An unqualified name means what search_path says: the SQL that people copy has none of ours."""
+    for path in documents():
+        for section in sections(path):
+            assert re.findall(r"(?<![\w.])otp_(?:send|enqueue|verify|resend|cancel)\(", section) == [], path.name
+
+
+def test_what_is_granted_one_by_one(cluster, simulator):
+    """The README's list of functions is enough, for whom EXECUTE was taken away."""
+    readme = (ROOT / "README.md").read_text()
+    (listed,) = re.findall(r"grant what a role needs, one by one: (.*?); never", readme, re.S)
+    names = {name.removeprefix("otp_gateway.") for name in re.findall(r"`([\w.]+)`", listed)} - {"otp_gateway"}
+    with cluster.database(extension=False) as name, Gateway(cluster, name, simulator) as gateway:
+        app = f"{name}_app"
+        gateway.keeps_numbers = True
+        gateway.execute(f"""
+            CREATE SCHEMA otp; CREATE EXTENSION otp_gateway SCHEMA otp; CREATE ROLE {app} LOGIN;
+            REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA otp, otp_gateway FROM PUBLIC;
+            GRANT USAGE ON SCHEMA otp TO {app}; GRANT CREATE ON SCHEMA public TO {app};
+            CREATE SERVER s FOREIGN DATA WRAPPER otp_sandbox OPTIONS (resend_after '0s');
+            GRANT USAGE ON FOREIGN SERVER s TO {app}
+        """)
+        granted = gateway.execute("""
+            SELECT oid::regprocedure::text FROM pg_proc WHERE proname = ANY (%s)
+            AND pronamespace IN ('otp'::regnamespace, 'otp_gateway'::regnamespace)
+        """, (sorted(names),))
+        assert len(granted) == len(names) + 1
+        with contextlib.closing(gateway.connect(user=app)) as session:
+            with pytest.raises(psycopg2.errors.InsufficientPrivilege):
+                gateway.execute("SELECT otp.otp_send('s', '{\"mobile\": \"0771231231\"}')", session=session)
+            for (function,) in granted:
+                gateway.execute(f"GRANT EXECUTE ON FUNCTION {function} TO {app}")
+            gateway.execute("SET search_path = otp", session=session)
+            id = gateway.row("SELECT * FROM otp_send('s', '{\"mobile\": \"0771231231\"}')", session=session)["verification_id"]
+            assert gateway.row("SELECT * FROM otp_resend(%s)", (id,), session)["outcome"] == "sent"
+            assert gateway.verify(id, "1", session)["outcome"] == "invalid_code"
+            assert gateway.verify_at("s", "000000", session, mobile="0771231231")["outcome"] == "approved"
+            later = gateway.row("SELECT * FROM otp_enqueue('s', '{\"mobile\": \"0771231232\"}')", session=session)["verification_id"]
+            assert gateway.wait(later, session=session)["outcome"] == "sent"
+            assert gateway.row("SELECT * FROM otp_cancel(%s)", (later,), session)["outcome"] == "canceled"
+            assert len(gateway.execute("SELECT * FROM otp_gateway.find('s', '0771231231')", session=session)) > 0
+            assert gateway.execute("SELECT count(*)::int > 5 FROM otp_gateway.provider", session=session) == [(True,)]
+            gateway.execute("""
+                CREATE TABLE public.t (phone text);
+                CREATE TRIGGER t AFTER INSERT ON public.t FOR EACH ROW
+                    EXECUTE FUNCTION otp_gateway.send_after_commit('s', '{"mobile": "phone"}');
+                INSERT INTO public.t VALUES (%s); DROP TABLE public.t
+            """, (gateway.number(),), session)
+        gateway.execute(f"DROP OWNED BY {app}; DROP ROLE {app}")
+
+
 # As the README had it up to 0.3.0, and as people write it.
 CARELESS = """
     CREATE FUNCTION public.verify_customer(customer_id bigint, code text) RETURNS text LANGUAGE sql SECURITY DEFINER {} AS $$

@@ -51,7 +51,7 @@ impl Account {
 }
 
 /// USAGE on a server of that name; one that is there no more forbids nothing, and what comes after finds that out.
-fn may_use_named(name: &str, role: pg_sys::Oid) -> Result<(), Misuse> {
+pub fn may_use_named(name: &str, role: pg_sys::Oid) -> Result<(), Misuse> {
     match catalog::server(name) {
         Some(server) if !may_use(role, server.oid) => Err(super::no_usage(name)),
         Some(_) => Ok(()),

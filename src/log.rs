@@ -131,11 +131,13 @@ unsafe fn spells_ours(text: *const c_char) -> bool {
 /// # Safety
 /// On the main thread.
 unsafe fn statement_calls_ours() -> bool {
-    // SAFETY: a variable of this session: null, or a C string.
-    let text = unsafe { pg_sys::debug_query_string };
+    // SAFETY: variables of this process; the text is null, or a C string.
+    let (text, is_session) =
+        unsafe { (pg_sys::debug_query_string, pg_sys::MyBackendType == pg_sys::BackendType::B_BACKEND) };
+    // Every message of a client has a time of its own; a background worker may not.
     if let Some((read, at, calls)) = READ.get()
-        && read == text
-        && at == statement_start()
+        && (read, at) == (text, statement_start())
+        && is_session
     {
         return calls;
     }

@@ -7,7 +7,7 @@ mod call;
 mod presence;
 
 use std::{
-    cell::Cell,
+    cell::{Cell, RefCell},
     ffi::{CStr, CString, c_char},
 };
 
@@ -22,6 +22,35 @@ thread_local! {
     /// The statement that was read last, where it stands and when it began, and whether it calls ours: it may have many
     /// lines in the log, and many megabytes.
     static READ: Cell<Option<(*const c_char, i64, bool)>> = const { Cell::new(None) };
+}
+
+thread_local! {
+    /// A message of ours that says what the caller wrote, and what the log has in its place.
+    static INSTEAD: RefCell<Option<(CString, CString)>> = const { RefCell::new(None) };
+}
+
+/// The log has another message than the client, whoever catches it and throws it again.
+pub fn instead_of(message: &str, logged: &str) {
+    let texts = CString::new(message).ok().zip(CString::new(logged).ok());
+    INSTEAD.with_borrow_mut(|instead| *instead = texts);
+}
+
+/// What the log has in place of a message, null or a C string.
+///
+/// # Safety
+/// As it says.
+unsafe fn instead(message: *const c_char) -> Option<*const c_char> {
+    if message.is_null() {
+        return None;
+    }
+    // SAFETY: as the caller promises.
+    let message = unsafe { CStr::from_ptr(message) };
+    INSTEAD.with(|instead| {
+        let instead = instead.try_borrow().ok()?;
+        let (of, logged) = instead.as_ref()?;
+        // SAFETY: a C string, copied into the error's memory.
+        (of.as_c_str() == message).then(|| unsafe { pg_sys::pstrdup(logged.as_ptr()) }.cast_const())
+    })
 }
 
 /// In the place of what is left out.
@@ -102,11 +131,13 @@ unsafe fn spells_ours(text: *const c_char) -> bool {
 /// # Safety
 /// On the main thread.
 unsafe fn statement_calls_ours() -> bool {
-    // SAFETY: a variable of this session: null, or a C string.
-    let text = unsafe { pg_sys::debug_query_string };
+    // SAFETY: variables of this process; the text is null, or a C string.
+    let (text, is_session) =
+        unsafe { (pg_sys::debug_query_string, pg_sys::MyBackendType == pg_sys::BackendType::B_BACKEND) };
+    // Every message of a client has a time of its own; a background worker may not.
     if let Some((read, at, calls)) = READ.get()
-        && read == text
-        && at == statement_start()
+        && (read, at) == (text, statement_start())
+        && is_session
     {
         return calls;
     }
@@ -226,7 +257,7 @@ unsafe extern "C-unwind" fn emit(error: *mut pg_sys::ErrorData) {
         if shown && (ran() || is_of_ours(&*error)) {
             // Others say in the detail what a session runs, or what values it has.
             let quotes = !(*error).detail.is_null() || !(*error).detail_log.is_null();
-            let message = without_values(&*error);
+            let message = instead((*error).message).or_else(|| without_values(&*error));
             let in_own_words = message.is_some() || !(*error).internalquery.is_null();
             if quotes || in_own_words || shows_statement(&*error) || !(*error).context.is_null() && !(*error).hide_ctx {
                 (*error).detail_log = note();

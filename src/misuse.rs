@@ -4,11 +4,15 @@
 use pgrx::{PgLogLevel, PgSqlErrorCode, pg_sys::panic::ErrorReport};
 use serde::{Deserialize, Serialize};
 
+use crate::log;
+
 /// An error on its way to the user.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Misuse {
     kind: Kind,
     message: String,
+    /// What the server's log has in place of the message, where that says what the caller wrote.
+    logged: Option<String>,
     hint: String,
     /// The payload field that is to blame.
     field: Option<String>,
@@ -51,7 +55,7 @@ macro_rules! constructors {
     ($($(#[$doc:meta])* $name:ident => $kind:ident),* $(,)?) => {$(
         $(#[$doc])*
         pub fn $name(message: impl Into<String>, hint: impl Into<String>) -> Self {
-            Self { kind: Kind::$kind, message: message.into(), hint: hint.into(), field: None }
+            Self { kind: Kind::$kind, message: message.into(), logged: None, hint: hint.into(), field: None }
         }
     )*};
 }
@@ -90,6 +94,14 @@ impl Misuse {
         )
     }
 
+    /// A message with the caller's own words in it, which the log is not to have: a code or a number may have got into
+    /// the wrong place.
+    #[must_use]
+    pub fn logged_as(mut self, message: &str) -> Self {
+        self.logged = Some(message.to_owned());
+        self
+    }
+
     /// What happened, without the prefix and the hint.
     pub fn message(&self) -> &str {
         &self.message
@@ -104,21 +116,25 @@ impl Misuse {
     #[must_use]
     pub fn at(mut self, place: &str) -> Self {
         self.message = format!("{place}: {}", self.message);
+        self.logged = self.logged.map(|logged| format!("{place}: {logged}"));
         self
     }
 
     /// To the server's log, where nobody has called.
     pub fn warn(self) {
-        ErrorReport::new(PgSqlErrorCode::ERRCODE_WARNING, format!("otp_gateway: {}", self.message), "otp_gateway")
+        let message = self.logged.unwrap_or(self.message);
+        ErrorReport::new(PgSqlErrorCode::ERRCODE_WARNING, format!("otp_gateway: {message}"), "otp_gateway")
             .set_hint(self.hint)
             .report(PgLogLevel::WARNING);
     }
 
     /// Ends the statement.
     pub fn raise(self) -> ! {
-        ErrorReport::new(self.kind.sqlstate(), format!("otp_gateway: {}", self.message), "otp_gateway")
-            .set_hint(self.hint)
-            .report(PgLogLevel::ERROR);
+        let message = format!("otp_gateway: {}", self.message);
+        if let Some(logged) = self.logged {
+            log::instead_of(&message, &format!("otp_gateway: {logged}"));
+        }
+        ErrorReport::new(self.kind.sqlstate(), message, "otp_gateway").set_hint(self.hint).report(PgLogLevel::ERROR);
         unreachable!("an ERROR does not return")
     }
 }

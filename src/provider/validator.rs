@@ -5,6 +5,7 @@ use pgrx::pg_sys;
 use super::{
     account::RouteOptions,
     options::{self, ServerOptions},
+    ownership::may_read_files,
     user_mapping,
 };
 use crate::{
@@ -70,11 +71,8 @@ fn validate(vendor: &str, options: &[(String, String)], catalog: pg_sys::Oid) ->
 
 /// A file option makes the server read a file: that takes the right to.
 fn may_name_files(option: &str) -> Result<(), Misuse> {
-    // The predefined role pg_read_server_files; its OID is fixed, its name in the headers is not.
-    const PG_READ_SERVER_FILES: u32 = 4569;
-    // SAFETY: looks up memberships of the current role.
-    let may = unsafe { pg_sys::has_privs_of_role(pg_sys::GetUserId(), pg_sys::Oid::from(PG_READ_SERVER_FILES)) };
-    if may {
+    // SAFETY: a variable of this session.
+    if may_read_files(unsafe { pg_sys::GetUserId() }) {
         return Ok(());
     }
     Err(Misuse::forbidden(

@@ -459,6 +459,32 @@ def test_a_statement_of_megabytes(place, session):
     assert took[1] < 2 * took[0] + 1, took
 
 
+# A number or a code where something else belongs, in each place of each function that one can be in.
+SWAPPED = [
+    "SELECT otp_send('<code>', '{\"mobile\": \"sandbox\"}')", "SELECT otp_send('<number>', '{}', '<code>')", "SELECT otp_send('{\"mobile\": \"<number>\"}', '<code>')",
+    "SELECT otp_send('sandbox', '{\"<number>\": \"mobile\"}')", "SELECT otp_send('sandbox', '\"<number>\"')", "SELECT otp_send('sandbox', '<number>')",
+    "SELECT otp_enqueue('<code>', '{\"mobile\": \"<number>\"}')", "SELECT otp_enqueue('<word>', '{}', '<number>')",
+    "SELECT otp_verify('<code>', '<id>')", "SELECT otp_verify('<word>', '<id>')", "SELECT otp_verify('<code>'::text, '<number>', '{}')",
+    "SELECT otp_verify('<id>', '{}', '<code>')", "SELECT otp_verify('<id>', '<code>', '{\"otp\": \"<code>\"}')", "SELECT otp_verify('sandbox', '{\"<code>\": 1}', '{\"<number>\": 1}')",
+    "SELECT otp_resend('<code>')", "SELECT otp_resend('<id>', '{\"<number>\": 1}')", "SELECT otp_cancel('<code>')", "SELECT otp_gateway.wait('<code>', '1 s')",
+    "SELECT otp_gateway.wait('<id>', '<number> parsecs')", "SELECT otp_gateway.find('<number>', 'sandbox')", "SELECT otp_gateway.find('sandbox', '<word>')",
+    "SELECT otp_gateway.forget('<number>', 'sandbox')", "SELECT otp_gateway.forget('sandbox', '<word>')", "SELECT otp_gateway.recipient_verifications('<code>', '<number>')",
+    "SELECT otp_gateway.purge('-<number> s')", "DO $$ BEGIN PERFORM otp_send('<word>', '{}'); EXCEPTION WHEN undefined_object THEN RAISE; END $$",
+]
+
+
+@pytest.mark.parametrize("statement", SWAPPED)
+def test_swapped_arguments(place, hidden, session, statement):
+    with place.written() as log:
+        state, message = session.execute(hidden.into(statement))
+    assert state is not None, message
+    assert state in log.text and hidden.shown(log.forms) == []
+    if "does not exist" in message:
+        # The client has the name that it gave.
+        assert any(value in message for value in (hidden.number, hidden.code, hidden.word)), message
+        assert 'provider "%s" does not exist' in log.text
+
+
 def test_every_function_is_known_by_its_name(place, gateway, session):
     """One that is added tomorrow, too: each function of ours that takes arguments, called with too many."""
     functions = gateway.execute(

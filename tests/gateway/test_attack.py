@@ -380,7 +380,7 @@ def test_usage_takes_what_is_everybody_s(insiders):
     (max_in_flight). Who must not meet so has a provider of their own."""
     gateway = insiders.gateway
     gateway.execute("ALTER SERVER ideamart OPTIONS (ADD provider_limit '3 per hour')")
-    gateway.execute("ALTER SERVER hyperverge OPTIONS (ADD max_in_flight '1', ADD timeout '1s')")
+    gateway.execute("ALTER SERVER hyperverge OPTIONS (ADD max_in_flight '1', ADD timeout '4s')")
     roles = [insiders.role(name, usage=["ideamart", "hyperverge"]) for name in ("a", "b")]
     for _ in range(3):
         assert gateway.send(session=roles[1])["outcome"] == "sent"
@@ -523,7 +523,7 @@ def test_usage_holds_no_key_of_another_role(preparing):
         honest, saboteur = insiders.role("a", usage=["ideamart"]), insiders.role("b", usage=["ideamart"])
         nobody = insiders.role("n")
         for session in (honest, nobody):
-            insiders.execute("SET statement_timeout = '5s'", session=session)
+            insiders.execute("SET statement_timeout = '15s'", session=session)
         keyed = "SELECT * FROM {}('ideamart', %s, 'request-4711')"
 
         def call(function, session):

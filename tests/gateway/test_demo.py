@@ -76,7 +76,7 @@ def test_a_pager_would_come_up(cluster, pager):
 
 def test_it_plays_through(pager):
     note, environment = pager
-    code, shown = on_a_terminal([sys.executable, DEMO], 60, **environment)
+    code, shown = on_a_terminal([sys.executable, DEMO], 180, **environment)
     assert not note.exists(), shown[-2000:]
     assert code == 0, shown[-4000:]
     assert "All five vendors ended approved." in shown

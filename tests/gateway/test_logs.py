@@ -513,6 +513,20 @@ def test_debugging_the_server(place, hidden, session):
     assert hidden.shown(log.forms) == []
 
 
+def test_debugging_the_end_of_a_session(place, hidden, gateway):
+    """The last lines come when everything that the session had is gone."""
+    for statement in ("SELECT otp_send('nowhere', '{}')", "SELECT " + VERIFY, "SELECT otp_verify('<id>', nowhere)"):
+        session = Libpq(place.cluster, "postgres")
+        pid = session.library.PQbackendPID(session.connection)
+        with place.written() as log:
+            session.execute("SET log_min_messages = debug5")
+            session.execute(hidden.into(statement))
+            session.close()
+            until(lambda: not gateway.execute("SELECT 1 FROM pg_stat_activity WHERE pid = %s", (pid,)), "the session ends")
+        assert "shmem_exit" in log.text and hidden.shown(log.forms) == []
+    assert "terminated by signal" not in place.settled()["log"]
+
+
 def test_cancelled_and_terminated(place, hidden, gateway):
     for end, state in [("cancel", "57014"), ("terminate", "57P01")]:
         session = gateway.connect()

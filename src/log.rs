@@ -45,12 +45,14 @@ unsafe fn instead(message: *const c_char) -> Option<*const c_char> {
     }
     // SAFETY: as the caller promises.
     let message = unsafe { CStr::from_ptr(message) };
-    INSTEAD.with(|instead| {
+    // When the process ends, lines for debugging are logged after its thread's variables are gone.
+    let found = INSTEAD.try_with(|instead| {
         let instead = instead.try_borrow().ok()?;
         let (of, logged) = instead.as_ref()?;
         // SAFETY: a C string, copied into the error's memory.
         (of.as_c_str() == message).then(|| unsafe { pg_sys::pstrdup(logged.as_ptr()) }.cast_const())
-    })
+    });
+    found.ok().flatten()
 }
 
 /// In the place of what is left out.
@@ -247,39 +249,65 @@ unsafe fn is_of_ours(error: &pg_sys::ErrorData) -> bool {
     }
 }
 
+thread_local! {
+    /// The statement for which the hook is at work. Still there when it is called for the same one: it has failed.
+    static AT_WORK: Cell<Option<i64>> = const { Cell::new(None) };
+}
+
 #[pgrx::pg_guard]
 unsafe extern "C-unwind" fn emit(error: *mut pg_sys::ErrorData) {
     // SAFETY: Postgres passes its own error record, which this hook may change.
     unsafe {
         worker::hear(&*error);
-        let shown = (*error).output_to_server;
-        let ran = || OURS.get() != 0 && OURS.get() == statement_start();
-        if shown && (ran() || is_of_ours(&*error)) {
-            // Others say in the detail what a session runs, or what values it has.
-            let quotes = !(*error).detail.is_null() || !(*error).detail_log.is_null();
-            let message = instead((*error).message).or_else(|| without_values(&*error));
-            let in_own_words = message.is_some() || !(*error).internalquery.is_null();
-            if quotes || in_own_words || shows_statement(&*error) || !(*error).context.is_null() && !(*error).hide_ctx {
-                (*error).detail_log = note();
-            }
-            (*error).hide_stmt = true;
-            (*error).hide_ctx = true;
-            if in_own_words {
-                // Of these two the log has no text of its own: the client gets its error first.
-                if (*error).output_to_client {
-                    (*error).output_to_server = false;
-                    pg_sys::EmitErrorReport();
-                    (*error).output_to_server = true;
-                    (*error).output_to_client = false;
-                }
-                (*error).internalquery = std::ptr::null_mut();
-                if let Some(message) = message {
-                    (*error).message = pg_sys::pstrdup(message);
-                }
+        if (*error).output_to_server {
+            let now = Some(statement_start());
+            if AT_WORK.replace(now) == now {
+                // An error of the hook's own comes here again, and must not raise the next.
+                (*error).hide_stmt = true;
+                (*error).hide_ctx = true;
+            } else {
+                hide(&mut *error);
+                AT_WORK.set(None);
             }
         }
         if let Some(previous) = PREVIOUS {
             previous(error);
+        }
+    }
+}
+
+/// Hides what the log may not have of an error that goes there.
+///
+/// # Safety
+/// Of Postgres' own error record.
+unsafe fn hide(error: &mut pg_sys::ErrorData) {
+    // SAFETY: as the caller promises; what is put into the record is in its own memory context.
+    unsafe {
+        let ran = OURS.get() != 0 && OURS.get() == statement_start();
+        if !ran && !is_of_ours(error) {
+            return;
+        }
+        // Others say in the detail what a session runs, or what values it has.
+        let quotes = !error.detail.is_null() || !error.detail_log.is_null();
+        let message = instead(error.message).or_else(|| without_values(error));
+        let in_own_words = message.is_some() || !error.internalquery.is_null();
+        if quotes || in_own_words || shows_statement(error) || !error.context.is_null() && !error.hide_ctx {
+            error.detail_log = note();
+        }
+        error.hide_stmt = true;
+        error.hide_ctx = true;
+        if in_own_words {
+            // Of these two the log has no text of its own: the client gets its error first.
+            if error.output_to_client {
+                error.output_to_server = false;
+                pg_sys::EmitErrorReport();
+                error.output_to_server = true;
+                error.output_to_client = false;
+            }
+            error.internalquery = std::ptr::null_mut();
+            if let Some(message) = message {
+                error.message = pg_sys::pstrdup(message);
+            }
         }
     }
 }

@@ -447,6 +447,23 @@ def test_databases_without_the_extension(place):
         assert not any(word in text for text in log.forms.values()) and "not logged" in log.text
 
 
+def test_a_schema_of_the_name_hides_nothing(place):
+    """Whoever has CREATE on a database makes one; and the extension's own may come to belong to somebody else."""
+    word = "k" + secrets.token_hex(6)
+    with place.cluster.database(extension=False) as name:
+        with place.cluster.session(name) as admin, admin.cursor() as cursor:
+            for statement, is_hidden in [
+                ("CREATE SCHEMA otp_gateway AUTHORIZATION nobody", False),
+                ("DROP SCHEMA otp_gateway; CREATE EXTENSION otp_gateway; ALTER SCHEMA otp_gateway OWNER TO nobody", True),
+            ]:
+                cursor.execute(statement)
+                session = Libpq(place.cluster, name, user="nobody")
+                with place.written() as log:
+                    assert session.execute(f"SELECT otp_send('{word}', nowhere)")[0] == "42703"
+                session.close()
+                assert (word not in log.text) == is_hidden and ("not logged" in log.text) == is_hidden
+
+
 def test_a_statement_of_megabytes(place, session):
     """It is read once, and not for long, however many lines it has in the log."""
     session.execute("SET log_min_messages = debug5; SET log_min_error_statement = panic")
@@ -511,6 +528,20 @@ def test_debugging_the_server(place, hidden, session):
         assert session.execute(hidden.into("DO $$ DECLARE " + "<word>" * 9 + " int; BEGIN PERFORM " + VERIFY + "; END $$"))[0] is None
     assert "DEBUG:" in log.text and "parse %s: %s" in log.text and "identifier \"%s\" will be truncated" in log.text
     assert hidden.shown(log.forms) == []
+
+
+def test_debugging_the_end_of_a_session(place, hidden, gateway):
+    """The last lines come when everything that the session had is gone."""
+    for statement in ("SELECT otp_send('nowhere', '{}')", "SELECT " + VERIFY, "SELECT otp_verify('<id>', nowhere)"):
+        session = Libpq(place.cluster, "postgres")
+        pid = session.library.PQbackendPID(session.connection)
+        with place.written() as log:
+            session.execute("SET log_min_messages = debug5")
+            session.execute(hidden.into(statement))
+            session.close()
+            until(lambda: not gateway.execute("SELECT 1 FROM pg_stat_activity WHERE pid = %s", (pid,)), "the session ends")
+        assert "shmem_exit" in log.text and hidden.shown(log.forms) == []
+    assert "terminated by signal" not in place.settled()["log"]
 
 
 def test_cancelled_and_terminated(place, hidden, gateway):

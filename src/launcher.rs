@@ -119,10 +119,13 @@ impl Launcher {
     /// Starts what is to be started. How long nothing is to be done, unless somebody asks.
     fn look(&mut self) -> Option<Duration> {
         if BackgroundWorker::sighup_received() {
+            let kept_for = settings::retention();
             // SAFETY: on the main thread, outside a transaction.
             unsafe { pg_sys::ProcessConfigFile(pg_sys::GucContext::PGC_SIGHUP) };
-            // What is kept for how long may have changed.
-            self.visit_all();
+            // Of what is due the workers that have left spoke by the old one.
+            if settings::retention() != kept_for {
+                self.visit_all();
+            }
         }
         if roster::was_asked_to_visit() {
             self.visit_all();

@@ -89,6 +89,8 @@ pub fn send(letter: &[u8], attempt: [u8; 16], until: Option<Micros>) -> Result<O
 /// The time during which a session waits for a worker that is not there.
 struct Absence {
     since: Micros,
+    /// When it asked for one last.
+    asked_at: Option<Micros>,
     /// How often it has died in a row, and how often of these while we waited.
     crashes: u32,
     seen: u32,
@@ -98,17 +100,21 @@ struct Absence {
 impl Absence {
     fn begin(database: pg_sys::Oid) -> Self {
         let crashes = roster::standing(database).crashes;
-        Self { since: since_boot(), crashes, seen: 0, starting_since: None }
+        Self { since: since_boot(), asked_at: None, crashes, seen: 0, starting_since: None }
     }
 
     /// Asks for a worker; Some: none comes, and why.
     fn look(&mut self, database: pg_sys::Oid) -> Option<Misuse> {
         let now = since_boot();
-        if !roster::ask_for(database) {
-            return Some(Misuse::limit(
-                "too many databases use the extension at once; nothing was sent",
-                "Drop the extension in a database that does not need it.",
-            ));
+        // Hundreds may wait: not at each look.
+        if self.asked_at.is_none_or(|at| now.saturating_sub(at) >= LOOK_AFTER_WORKER * 1000) {
+            self.asked_at = Some(now);
+            if !roster::ask_for(database) {
+                return Some(Misuse::limit(
+                    "too many databases use the extension at once; nothing was sent",
+                    "Drop the extension in a database that does not need it.",
+                ));
+            }
         }
         let standing = roster::standing(database);
         if standing.crashes != self.crashes {
@@ -146,7 +152,7 @@ impl Absence {
             ),
             _ => Misuse::not_ready(
                 "no background worker comes for this database; nothing was sent",
-                "The server's log may say what holds the launcher up.",
+                "It may not take connections any more (pg_database.datallowconn); else the server's log may say more.",
             ),
         })
     }

@@ -24,7 +24,7 @@ use super::{expiry::Expiry, process, queue::Queue, recovery::Recovery};
 use crate::{
     identity::Identity,
     ledger::{Failure, Ledger, Stored, StoredAttempt, clock},
-    letter::{self, Done, Letter, Order, Queued, Reply},
+    letter::{self, Done, Letter, Order, Queued, Reply, Target},
     mailbox::{Ticket, WorkerSide},
     misuse::Misuse,
     process::since_boot,
@@ -282,7 +282,7 @@ impl Desk {
         } else {
             "the server or its worker stopped before an answer came"
         };
-        self.refuse_waiting();
+        let moved_on = self.refuse_waiting();
         self.courier.close();
         let until = since_boot().saturating_add(grace);
         while !self.gone && !self.in_flight.is_empty() && since_boot() < until {
@@ -321,19 +321,24 @@ impl Desk {
         for ticket in following {
             self.reply(ticket, &Reply::Again);
         }
-        self.refuse_waiting();
-        self.gone || recorded && self.queue.is_empty() && self.recovery.next_due().is_none()
+        let moves_on = self.refuse_waiting() || moved_on;
+        self.gone || recorded && !moves_on && self.queue.is_empty() && self.recovery.next_due().is_none()
     }
 
-    /// Those whose letter was read and whose turn does not come any more.
-    fn refuse_waiting(&mut self) {
+    /// Those whose letter was read and whose turn does not come any more. True: one was on its way from one provider of a
+    /// route to the next, which the next worker settles.
+    fn refuse_waiting(&mut self) -> bool {
         let mut waiting: Vec<(Ticket, Letter)> = std::mem::take(&mut self.pending);
         waiting.extend(self.busy.values_mut().flat_map(std::mem::take));
+        let is_onward =
+            |letter: &Letter| matches!(letter, Letter::Call(order) if matches!(order.target, Target::Onward(_)));
+        let moves_on = waiting.iter().any(|(_, letter)| is_onward(letter));
         for (ticket, letter) in waiting {
             // What asks for nothing to be sent is asked of the next worker.
             let reply = if matches!(letter, Letter::Call(_)) { stopped() } else { Reply::Again };
             self.reply(ticket, &reply);
         }
+        moves_on
     }
 }
 

@@ -666,6 +666,39 @@ def test_a_locked_row_at_the_start(gateway, simulator):
     assert simulator.count("hyperverge", "send") == 1
 
 
+def test_a_long_reply_whose_worker_goes(gateway, simulator):
+    """The session has its first part, and hears the rest from the record, by the next worker."""
+    to = gateway.number("paytm")
+    sent = gateway.send("paytm", to)
+    body = {
+        "head": {"responseTimestamp": "1"},
+        "body": {"resultInfo": {"resultStatus": "S", "resultCode": "0000", "resultMsg": "Success"}, "authenticated": True,
+                 "more": ["word"] * 8000},
+    }
+    simulator.fault("reply", "paytm", "verify", body=body)
+    session, locker = gateway.connect(), gateway.connect(autocommit=False)
+    # Held up on the way, so that the session can be stopped before the answer comes.
+    gateway.execute("LOCK TABLE otp_gateway.attempt_record IN EXCLUSIVE MODE", None, locker)
+    call = Running(session, "SELECT * FROM otp_verify(%s::uuid, '123456')", (sent["verification_id"],))
+    waits = "SELECT count(*)::int FROM pg_stat_activity WHERE pid = %s AND wait_event = 'Extension'"
+    until(lambda: gateway.execute(waits, (session.info.backend_pid,)) == [(1,)], "it waits")
+    time.sleep(0.3)
+    kill(session.info.backend_pid, signal.SIGSTOP)
+    try:
+        locker.rollback()
+        done = "SELECT count(*)::int FROM otp_gateway.attempt WHERE operation = 'verify' AND outcome IS NOT NULL"
+        until(lambda: gateway.execute(done) == [(1,)], "the answer is on record")
+        pid = worker_of(gateway)
+        gateway.execute("SELECT pg_terminate_backend(%s)", (pid,))
+        until(lambda: worker_of(gateway) != pid, "the worker goes")
+    finally:
+        kill(session.info.backend_pid, signal.SIGCONT)
+    row = call.row(10)
+    assert row["outcome"] == gateway.execute("SELECT outcome FROM otp_gateway.attempt WHERE operation = 'verify'")[0][0]
+    assert len(json.dumps(row["response"])) > 30000
+    session.close(), locker.close()
+
+
 # statements
 
 

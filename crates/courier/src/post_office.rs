@@ -88,13 +88,16 @@ impl Shelf {
 }
 
 /// The places of each provider; None: closed.
-struct Places(Mutex<Option<HashMap<(String, u32), Arc<Semaphore>>>>);
+struct Places(Mutex<Option<PlacesOf>>);
+
+/// By the provider's name and its max_in_flight.
+type PlacesOf = HashMap<(String, u32), Arc<Semaphore>>;
 
 impl Places {
     fn of(&self, route: &Route) -> Option<Arc<Semaphore>> {
         let mut places = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let new = || Arc::new(Semaphore::new(route.max_in_flight as usize));
-        let of_route = |places: &mut HashMap<_, _>| {
+        let of_route = |places: &mut PlacesOf| {
             Arc::clone(places.entry((route.provider.clone(), route.max_in_flight)).or_insert_with(new))
         };
         places.as_mut().map(of_route)
@@ -120,11 +123,7 @@ impl Courier {
         let places = Arc::new(Places(Mutex::new(Some(HashMap::new()))));
         let (parcels, inbox) = mpsc::unbounded_channel();
         let (stop, stopped) = oneshot::channel();
-        let runtime = runtime::Builder::new_current_thread()
-            .enable_all()
-            .on_thread_start(settle_in)
-            .on_thread_park(wipe_stack)
-            .build()?;
+        let runtime = settled_runtime(settle_in)?;
         let thread = thread::Builder::new().name("courier".into()).spawn({
             let (clients, shelf, places) = (Arc::clone(&clients), Arc::clone(&shelf), Arc::clone(&places));
             move || {
@@ -189,6 +188,10 @@ impl Drop for Courier {
     }
 }
 
+fn settled_runtime(settle_in: fn()) -> io::Result<runtime::Runtime> {
+    runtime::Builder::new_current_thread().enable_all().on_thread_start(settle_in).on_thread_park(wipe_stack).build()
+}
+
 async fn serve(
     mut inbox: mpsc::UnboundedReceiver<Parcel>,
     clients: Arc<Clients>,
@@ -221,6 +224,20 @@ async fn serve(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_thread_settles_in_first() {
+        static SETTLED: Mutex<Vec<thread::ThreadId>> = Mutex::new(Vec::new());
+        let settle_in = || SETTLED.lock().unwrap().push(thread::current().id());
+        let runtime = settled_runtime(settle_in).unwrap();
+        // As the system's resolver does.
+        let resolver = runtime.block_on(async { task::spawn_blocking(|| thread::current().id()).await }).unwrap();
+        assert!(SETTLED.lock().unwrap().contains(&resolver));
+        let courier = Courier::start(AllowedHosts::parse(""), settle_in).unwrap();
+        let thread = courier.thread.as_ref().unwrap().thread().id();
+        drop(courier);
+        assert!(SETTLED.lock().unwrap().contains(&thread));
+    }
 
     #[test]
     fn a_delivery_does_not_show_what_was_answered() {

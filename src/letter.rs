@@ -1,6 +1,8 @@
 //! What a session and the worker write to each other. None of it has a `Debug`: there are numbers, codes and vendors'
 //! answers in it.
 
+use std::rc::Rc;
+
 use courier::Route;
 use policy::{Micros, Reason, Rules, Status, Verification};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -94,8 +96,9 @@ pub struct Order {
 /// What it takes to queue a send again.
 #[derive(Clone)]
 pub struct Queued {
-    /// By which the queue knows it: a provider or a route.
-    pub line: String,
+    /// By which the queue knows it: a provider or a route, and the role that enqueued it.
+    pub line: Rc<str>,
+    pub role: Rc<str>,
     /// The sealed payload.
     pub payload: Vec<u8>,
 }

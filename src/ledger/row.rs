@@ -78,6 +78,7 @@ pub struct Queued {
     pub transaction: u64,
     pub id: Uuid,
     pub provider: String,
+    pub created_by: String,
     pub created_at: Micros,
 }
 
@@ -179,6 +180,7 @@ impl Queued {
             id: uuid(row, 2)?,
             provider: value(row, 3)?.unwrap_or_default(),
             created_at: micros(row, 4)?.unwrap_or(0),
+            created_by: value(row, 5)?.unwrap_or_default(),
         })
     }
 }

@@ -101,7 +101,7 @@ statements! {
       "SELECT pg_catalog.pg_snapshot_xmin(pg_catalog.pg_current_snapshot())"
 
     select_queued(pg_sys::XID8OID, pg_sys::UUIDOID)
-      "SELECT enqueued, id, provider, created_at FROM otp_gateway.verification_record
+      "SELECT enqueued, id, provider, created_at, created_by::text FROM otp_gateway.verification_record
        WHERE ROW(enqueued, id) OPERATOR(pg_catalog.>) ROW($1, $2) AND enqueued IS NOT NULL
          AND status OPERATOR(pg_catalog.=) 'queued'
        ORDER BY enqueued, id"

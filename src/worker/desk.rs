@@ -85,6 +85,13 @@ struct InFlight {
     onward: Option<Box<Order>>,
 }
 
+impl InFlight {
+    /// The line of the queue that it counts for.
+    fn line(&self) -> &str {
+        self.queued.as_ref().map_or(&self.provider, |queued| &queued.line)
+    }
+}
+
 impl Desk {
     pub fn open(database: pg_sys::Oid, ledger: Ledger) -> Self {
         let courier = process::without_signals(|| Courier::start(settings::allowed_hosts()))

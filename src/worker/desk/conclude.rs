@@ -1,5 +1,7 @@
 //! From deliveries to rows: the outcomes are put on record, many at once, and then the callers are told.
 
+use std::rc::Rc;
+
 use courier::Delivery;
 use policy::{BreakerState, Conclusion, Micros, Status, again_after, conclude, moves_on};
 use serde_json::Value;
@@ -11,6 +13,7 @@ use crate::{
     letter::{Letter, Reply},
     provider::micros,
     settings,
+    worker::queue::Turn,
 };
 
 /// What comes after an outcome.
@@ -106,8 +109,7 @@ impl Desk {
             BreakerState::HalfOpen => {}
             BreakerState::Closed => {
                 self.turned.insert(call.server, None);
-                let line = call.queued.as_ref().map_or(&call.provider, |queued| &queued.line);
-                self.queue.resume(line);
+                self.queue.resume(call.line());
             }
         }
     }
@@ -190,7 +192,9 @@ impl Desk {
         row.response = reading.response.map(|response| response.to_string());
         let is_over = match (&then, &call.queued) {
             (Then::Again(due), Some(queued)) => {
-                self.queue.wait(&queued.line, call.verification, call.created_at, *due);
+                let (provider, role) = (Rc::clone(&queued.line), Rc::clone(&queued.role));
+                let turn = Turn { provider, role, id: call.verification, created_at: call.created_at };
+                self.queue.wait(&turn, *due);
                 false
             }
             _ => {

@@ -15,6 +15,8 @@ mod row;
 mod statements;
 mod transaction;
 
+use std::collections::HashSet;
+
 pub use enqueued::{insert_queued, take_back};
 use pgrx::{pg_sys, spi::SpiClient};
 use policy::{Micros, Reason, Verification};
@@ -369,6 +371,23 @@ impl Writer<'_, '_> {
     pub fn letters(&mut self, ids: &[Uuid]) -> Result<Vec<QueuedLetter>, Failure> {
         let table = self.client.update(&self.ledger.statements.select_letters, None, &[uuids(ids)])?;
         table.map(|row| QueuedLetter::read(&row)).collect()
+    }
+
+    /// Those of these verifications and attempts that somebody else has locked just now. `Failure::Busy`: a whole table.
+    pub fn locked(&mut self, verifications: &[Uuid], attempts: &[Uuid]) -> Result<HashSet<Uuid>, Failure> {
+        let statements = &self.ledger.statements;
+        self.client.update(&statements.lock_tables, None, &[])?;
+        let mut locked = HashSet::new();
+        for (statement, ids) in
+            [(&statements.select_locked_verifications, verifications), (&statements.select_locked_attempts, attempts)]
+        {
+            if !ids.is_empty() {
+                for row in self.client.update(statement, None, &[uuids(ids)])? {
+                    locked.insert(row::uuid(&row, 1)?);
+                }
+            }
+        }
+        Ok(locked)
     }
 
     /// The latest attempt to send a verification's code.

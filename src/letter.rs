@@ -88,6 +88,9 @@ pub struct Order {
     pub route: Option<String>,
     /// The same send through the route's other providers, in the order in which they are tried.
     pub onward: Vec<Order>,
+    /// Known to the worker alone: when it took the order from a session.
+    #[serde(skip)]
+    pub taken_at: Micros,
     /// Known to the worker alone: which queued send it is.
     #[serde(skip)]
     pub queued: Option<Queued>,
@@ -111,6 +114,7 @@ impl Order {
         next.onward = onward.collect();
         next.idempotency.clone_from(&self.idempotency);
         next.queued.clone_from(&self.queued);
+        next.taken_at = self.taken_at;
         Some(next)
     }
 

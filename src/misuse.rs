@@ -25,6 +25,7 @@ enum Kind {
     ConfigurationLimitExceeded,
     ProgramLimitExceeded,
     TriggerProtocolViolated,
+    LockNotAvailable,
     Internal,
 }
 
@@ -40,6 +41,7 @@ impl Kind {
             Self::ConfigurationLimitExceeded => PgSqlErrorCode::ERRCODE_CONFIGURATION_LIMIT_EXCEEDED,
             Self::ProgramLimitExceeded => PgSqlErrorCode::ERRCODE_PROGRAM_LIMIT_EXCEEDED,
             Self::TriggerProtocolViolated => PgSqlErrorCode::ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED,
+            Self::LockNotAvailable => PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE,
             Self::Internal => PgSqlErrorCode::ERRCODE_INTERNAL_ERROR,
         }
     }
@@ -74,6 +76,8 @@ impl Misuse {
         too_many => ProgramLimitExceeded,
         /// 39P01: a trigger function called in a way that it is not made for.
         not_a_trigger => TriggerProtocolViolated,
+        /// 55P03: somebody holds the record.
+        locked => LockNotAvailable,
         /// XX000: something that should not happen; nothing was sent.
         internal => Internal,
     }

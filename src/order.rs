@@ -147,6 +147,7 @@ impl Wanted<'_> {
             idempotency: None,
             route: None,
             onward: Vec::new(),
+            taken_at: 0,
             queued: None,
         }
     }

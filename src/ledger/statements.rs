@@ -89,10 +89,13 @@ statements! {
       "SELECT id, coalesce(expires_at, created_at OPERATOR(pg_catalog.+) interval '1 day')
        FROM otp_gateway.verification_record WHERE id OPERATOR(pg_catalog.=) ANY ($1) AND sealed IS NOT NULL"
 
+    // One that somebody has locked is left for later, and holds up nobody.
     expire(pg_sys::UUIDARRAYOID, pg_sys::TIMESTAMPTZOID)
       "UPDATE otp_gateway.verification_record SET status = 'expired', sealed = NULL
-       WHERE id OPERATOR(pg_catalog.=) ANY ($1) AND sealed IS NOT NULL
-         AND status OPERATOR(pg_catalog.<>) 'queued'
+       WHERE id OPERATOR(pg_catalog.=) ANY (ARRAY(
+               SELECT v.id FROM otp_gateway.verification_record AS v WHERE v.id OPERATOR(pg_catalog.=) ANY ($1)
+               FOR NO KEY UPDATE SKIP LOCKED))
+         AND sealed IS NOT NULL AND status OPERATOR(pg_catalog.<>) 'queued'
          AND coalesce(expires_at, created_at OPERATOR(pg_catalog.+) interval '1 day') OPERATOR(pg_catalog.<=) $2
        RETURNING id"
 
@@ -113,6 +116,24 @@ statements! {
        FROM otp_gateway.verification_record
        WHERE id OPERATOR(pg_catalog.=) ANY ($1) AND status OPERATOR(pg_catalog.=) 'queued'
        FOR NO KEY UPDATE SKIP LOCKED"
+
+    // Without waiting for anybody. A row that is not there is not locked.
+    select_locked_verifications(pg_sys::UUIDARRAYOID)
+      "WITH free AS MATERIALIZED (
+           SELECT id FROM otp_gateway.verification_record WHERE id OPERATOR(pg_catalog.=) ANY ($1) FOR NO KEY UPDATE SKIP LOCKED)
+       SELECT id FROM otp_gateway.verification_record
+       WHERE id OPERATOR(pg_catalog.=) ANY ($1) AND id OPERATOR(pg_catalog.<>) ALL (ARRAY(SELECT free.id FROM free))"
+
+    select_locked_attempts(pg_sys::UUIDARRAYOID)
+      "WITH free AS MATERIALIZED (
+           SELECT id FROM otp_gateway.attempt_record WHERE id OPERATOR(pg_catalog.=) ANY ($1) FOR NO KEY UPDATE SKIP LOCKED)
+       SELECT id FROM otp_gateway.attempt_record
+       WHERE id OPERATOR(pg_catalog.=) ANY ($1) AND id OPERATOR(pg_catalog.<>) ALL (ARRAY(SELECT free.id FROM free))"
+
+    // Of a whole table that is locked as well.
+    lock_tables()
+      "LOCK TABLE otp_gateway.verification_record, otp_gateway.attempt_record, otp_gateway.reference
+       IN ROW EXCLUSIVE MODE NOWAIT"
 
     select_send(pg_sys::UUIDOID, pg_sys::BOOLOID)
       "SELECT id, verification_id, operation, outcome, vendor_code, vendor_message, response::text, reason

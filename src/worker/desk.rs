@@ -5,6 +5,7 @@ mod dispatch;
 mod follow;
 mod intent;
 mod judge;
+mod locked;
 mod upkeep;
 
 use std::{
@@ -27,6 +28,7 @@ use crate::{
     roster, settings,
 };
 use judge::Standing;
+use locked::Locked;
 use upkeep::Chores;
 
 /// How long to wait before trying again what a lock or a full disk held up.
@@ -55,6 +57,8 @@ pub struct Desk {
     busy: HashMap<Uuid, VecDeque<(Ticket, Letter)>>,
     /// Deliveries that could not be put on record yet.
     unrecorded: Vec<Delivery>,
+    /// What waits for a row that somebody has locked.
+    locked: Locked,
     again_at: Option<Micros>,
     gone: bool,
 }
@@ -112,6 +116,7 @@ impl Desk {
             next_number: 0,
             busy: HashMap::new(),
             unrecorded: Vec::new(),
+            locked: Locked::default(),
             again_at: None,
             gone: false,
         }
@@ -129,10 +134,16 @@ impl Desk {
 
     /// When there is something to do though nobody calls.
     pub fn next_due(&self) -> Option<Micros> {
-        [self.again_at, self.expiry.next_due(), self.chores.next_due(), self.queue.next_due(settings::queue_max_age())]
-            .into_iter()
-            .flatten()
-            .min()
+        [
+            self.again_at,
+            self.locked.next_due(),
+            self.expiry.next_due(),
+            self.chores.next_due(),
+            self.queue.next_due(settings::queue_max_age()),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 
     pub fn is_busy(&self, verification: Uuid) -> bool {
@@ -158,6 +169,9 @@ impl Desk {
         if !waiting {
             self.again_at = None;
         }
+        if !waiting && !self.gone {
+            worked |= self.retry_locked();
+        }
         let mut deliveries = std::mem::take(&mut self.unrecorded);
         deliveries.extend(self.courier.fetch());
         if waiting {
@@ -169,7 +183,12 @@ impl Desk {
         for incoming in self.mailbox.collect() {
             worked = true;
             match letter::read(&incoming.letter) {
-                Ok(letter) => self.pending.push((incoming.ticket, letter)),
+                Ok(mut letter) => {
+                    if let Letter::Call(order) = &mut letter {
+                        order.taken_at = clock();
+                    }
+                    self.pending.push((incoming.ticket, letter));
+                }
                 Err(misuse) => self.reply(incoming.ticket, &Reply::Refused(misuse)),
             }
         }
@@ -184,7 +203,7 @@ impl Desk {
         if !waiting && !self.gone {
             worked |= self.dispatch();
         }
-        self.expire_due();
+        worked |= self.expire_due();
         if roster::was_told_of_new_key(self.database) {
             self.chores.reseal();
         }
@@ -225,7 +244,8 @@ impl Desk {
         } else {
             "the server or its worker stopped before an answer came"
         };
-        let mut deliveries = std::mem::take(&mut self.unrecorded);
+        let mut deliveries = self.take_aside();
+        deliveries.append(&mut self.unrecorded);
         deliveries.extend(self.courier.fetch());
         let ended: Vec<u64> = deliveries.iter().map(|delivery| delivery.ticket).collect();
         deliveries

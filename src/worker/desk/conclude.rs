@@ -43,6 +43,7 @@ impl Desk {
         let (changes, then): (Vec<Change>, Vec<Then>) =
             deliveries.iter().map(|delivery| self.change(delivery, now)).unzip();
         let completions: Vec<Completion> = deliveries.iter().map(|delivery| self.completion(delivery, now)).collect();
+        self.record_breakers();
         let recorded = self.ledger.write(durability, |writer| {
             let calls = || {
                 deliveries.iter().zip(&changes).map(|(delivery, change)| (&self.in_flight[&delivery.ticket], change))
@@ -55,14 +56,12 @@ impl Desk {
                     change.id,
                 ))
             });
-            writer.set_breakers(&self.turned.iter().map(|(server, until)| (*server, *until)).collect::<Vec<_>>())?;
             writer.complete_attempts(&completions)?;
             writer.update_verifications(&changes)?;
             writer.insert_references(&references.collect::<Vec<_>>())
         });
         match recorded {
             Ok(()) => {
-                self.turned.clear();
                 deliveries
                     .into_iter()
                     .zip(changes)
@@ -73,10 +72,14 @@ impl Desk {
                 self.gone();
                 self.unrecorded = deliveries;
             }
-            Err(Failure::Busy) => {
-                self.unrecorded.append(&mut deliveries);
-                self.try_again_later();
-            }
+            Err(Failure::Busy) => match self.put_aside_deliveries(deliveries) {
+                Ok(others) if others.is_empty() => {}
+                Ok(others) => self.conclude(others),
+                Err(mut all) => {
+                    self.unrecorded.append(&mut all);
+                    self.try_again_later();
+                }
+            },
             // One that cannot be recorded must not take the others with it.
             Err(Failure::Error(_)) if deliveries.len() > 1 => {
                 deliveries.into_iter().for_each(|delivery| self.conclude(vec![delivery]));
@@ -92,6 +95,17 @@ impl Desk {
                 self.unrecorded.append(&mut deliveries);
                 self.try_again_later();
             }
+        }
+    }
+
+    /// In a transaction of their own: whoever looks at a breaker's row, or has locked it, holds up no outcome.
+    fn record_breakers(&mut self) {
+        if self.turned.is_empty() {
+            return;
+        }
+        let turned: Vec<_> = self.turned.iter().map(|(server, until)| (*server, *until)).collect();
+        if self.ledger.write(Durability::Lazy, |writer| writer.set_breakers(&turned)).is_ok() {
+            self.turned.clear();
         }
     }
 

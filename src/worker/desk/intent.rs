@@ -41,6 +41,18 @@ enum Turn {
     Outdated,
 }
 
+impl Turn {
+    /// The verification on record that it changes.
+    fn on_record(&self, order: &Order) -> Option<Uuid> {
+        match self {
+            Self::Goes { verification, .. } | Self::Ends { verification, .. } if !begins(order, *verification) => {
+                Some(*verification)
+            }
+            _ => None,
+        }
+    }
+}
+
 impl Desk {
     /// Takes every letter whose turn it is.
     pub(super) fn intend(&mut self) {
@@ -64,6 +76,7 @@ impl Desk {
                 Letter::Settle(_) => self.reply(ticket, &Reply::Settled),
                 Letter::Follow(id, which) => self.follow(ticket, id, which),
                 Letter::Upkeep(upkeep) => self.keep(ticket, upkeep),
+                Letter::Call(order) if !self.is_wanted(ticket, &order) => {}
                 Letter::Call(order) => {
                     if let Some(id) = subject {
                         self.busy.entry(id).or_default();
@@ -93,12 +106,14 @@ impl Desk {
             }
         }
         let standing = self.standing.clone();
+        let mut needed = Vec::new();
         let turns = self.ledger.write(Durability::Flushed, |writer| {
             let now = clock();
             let asked = orders.iter().flat_map(|(_, order)| order.with_onward());
             let judge = Judge::new(writer, asked, &mut self.standing, now)?;
             let mut batch = Batch::new(writer, &self.busy, now, &orders, judge)?;
             let turns = orders.iter_mut().map(|(_, order)| batch.take(order)).collect::<Result<Vec<_>, _>>()?;
+            needed = orders.iter().zip(&turns).map(|((_, order), turn)| turn.on_record(order)).collect();
             batch.write(&orders, &turns)?;
             Ok(turns)
         });
@@ -113,10 +128,14 @@ impl Desk {
                 self.gone();
                 self.put_back(orders);
             }
-            Err(Failure::Busy) => {
-                self.put_back(orders);
-                self.try_again_later();
-            }
+            Err(Failure::Busy) => match self.put_aside_orders(orders, &needed) {
+                Ok(others) if others.is_empty() => {}
+                Ok(others) => self.record_intents(others),
+                Err(all) => {
+                    self.put_back(all);
+                    self.try_again_later();
+                }
+            },
             // One that cannot be recorded must not take the others with it.
             Err(Failure::Error(_)) if orders.len() > 1 => {
                 orders.drain(..).for_each(|order| self.record_intents(vec![order]));
@@ -142,7 +161,9 @@ impl Desk {
     fn put_back(&mut self, orders: Vec<(Ticket, Box<Order>)>) {
         for (ticket, order) in orders {
             let known = if let Target::Known(id) = order.target { Some(id) } else { None };
-            self.pending.push((ticket, Letter::Call(order)));
+            if self.may_wait_on(ticket, &order) {
+                self.pending.push((ticket, Letter::Call(order)));
+            }
             if let Some(id) = known {
                 self.release(id);
             }

@@ -207,6 +207,7 @@ fn order(
         attempt,
         verification: Uuid::now_v7(),
         recorded: None,
+        role: role.oid.to_u32(),
         created_by: &role.name,
         code,
         payload: payload.fields(),
@@ -224,9 +225,10 @@ fn order(
             let recorded = settled(id)?;
             if recorded.vendor == UNROUTED {
                 // It went nowhere yet: the record answers.
-                return Ok(wanted.unsent(id, &recorded.provider));
+                return Ok(Order { provider_id: recorded.provider_id, ..wanted.unsent(id, &recorded.provider) });
             }
-            let provider = Account::of_verification(&recorded.provider, recorded.route.as_deref(), role.oid)?;
+            let provider =
+                Account::of_verification(&recorded.provider, recorded.provider_id, recorded.route_id, role.oid)?;
             // A queued one is canceled without the vendor.
             if (provider.dialect.fields)(operation).is_none() && recorded.status != Status::Queued {
                 return Err(Misuse::invalid(

@@ -12,6 +12,7 @@ mod owner;
 mod recipient;
 mod record;
 mod row;
+pub mod scan;
 mod statements;
 mod transaction;
 
@@ -22,16 +23,21 @@ use pgrx::{pg_sys, spi::SpiClient};
 use policy::{Micros, Reason, Verification};
 pub use recipient::visible_verifications;
 pub use row::{
-    Change, Completion, Event, NewAttempt, NewVerification, Queued, QueuedLetter, Seal, Stored, StoredAttempt,
+    Change, Completion, Event, MovedTo, NewAttempt, NewReference, NewVerification, Queued, QueuedLetter, Seal, Stored,
+    StoredAttempt,
 };
 use statements::{Statement, Statements};
 pub use transaction::{Durability, Failure, clock, interrupt_commit};
 use uuid::Uuid;
 use vendor::{FindBy, Outcome};
 
-use crate::{letter::Which, settings};
-use column::{argument, text, uuid, uuids};
-use layout::{attempt, reference, verification};
+use crate::{
+    identity::{Identity, Kind, Subject},
+    letter::Which,
+    settings,
+};
+use column::{argument, number, numbers, text, uuid, uuids};
+use layout::{attempt, identity, reference, verification};
 use record::{Columns, RowType};
 
 /// The worker's access to the tables.
@@ -40,6 +46,7 @@ pub struct Ledger {
     verification: RowType,
     attempt: RowType,
     reference: RowType,
+    identity: RowType,
 }
 
 /// One transaction of it.
@@ -67,6 +74,7 @@ impl Ledger {
                 verification: RowType::of(c"verification_record"),
                 attempt: RowType::of(c"attempt_record"),
                 reference: RowType::of(c"reference"),
+                identity: RowType::of(c"identity"),
             }))
         })
     }
@@ -114,7 +122,10 @@ impl Writer<'_, '_> {
                 row.idempotency.as_ref().and_then(|one| one.payloads.first()).map(Vec::as_slice),
             );
             columns.boolean(verification::IS_TEST, row.is_test);
-            columns.text(verification::ROUTE, row.route.as_deref());
+            columns.text(verification::ROUTE, row.route.as_ref().map(|(name, _)| name.as_str()));
+            columns.bigint(verification::PROVIDER_ID, Some(row.provider_id));
+            columns.bigint(verification::ROLE_ID, Some(row.role_id));
+            columns.bigint(verification::ROUTE_ID, row.route.as_ref().map(|(_, id)| *id));
             state(columns, &row.state);
         })?;
         self.announce(|| rows.iter().map(|row| row.id).collect())
@@ -124,8 +135,9 @@ impl Writer<'_, '_> {
     pub fn update_verifications(&mut self, rows: &[Change]) -> Result<(), Failure> {
         self.run(&self.ledger.statements.update_verifications, &self.ledger.verification, rows, |row, columns| {
             columns.uuid(verification::ID, row.id);
-            columns.text(verification::PROVIDER, row.moved_to.as_ref().map(|(provider, _)| provider.as_str()));
-            columns.text(verification::VENDOR, row.moved_to.as_ref().map(|(_, vendor)| vendor.as_str()));
+            columns.text(verification::PROVIDER, row.moved_to.as_ref().map(|to| to.provider.as_str()));
+            columns.bigint(verification::PROVIDER_ID, row.moved_to.as_ref().map(|to| to.provider_id));
+            columns.text(verification::VENDOR, row.moved_to.as_ref().map(|to| to.vendor.as_str()));
             columns.bytea(verification::SEALED, row.sealed.as_deref());
             state(columns, &row.state);
         })?;
@@ -148,6 +160,8 @@ impl Writer<'_, '_> {
             columns.text(attempt::OUTCOME, row.refused.map(Outcome::as_str));
             columns.text(attempt::VENDOR_MESSAGE, row.why.as_deref());
             columns.text(attempt::PROVIDER, Some(&row.provider));
+            columns.bigint(attempt::PROVIDER_ID, Some(row.provider_id));
+            columns.bigint(attempt::ROLE_ID, Some(row.role_id));
             columns.bytea(attempt::RECIPIENT_KEY, row.recipient_key.as_deref());
             columns.text(attempt::REASON, row.reason.map(Reason::as_str));
             columns.time(attempt::STARTED_AT, Some(row.started_at));
@@ -167,12 +181,13 @@ impl Writer<'_, '_> {
         })
     }
 
-    /// Notes by which references verifications are known: provider, reference, verification.
-    pub fn insert_references(&mut self, rows: &[(&str, &str, Uuid)]) -> Result<(), Failure> {
+    /// Notes by which references verifications are known.
+    pub fn insert_references(&mut self, rows: &[NewReference]) -> Result<(), Failure> {
         self.run(&self.ledger.statements.insert_references, &self.ledger.reference, rows, |row, columns| {
-            columns.text(reference::PROVIDER, Some(row.0));
-            columns.text(reference::REFERENCE, Some(row.1));
-            columns.uuid(reference::VERIFICATION_ID, row.2);
+            columns.text(reference::PROVIDER, Some(row.provider));
+            columns.text(reference::REFERENCE, Some(row.reference));
+            columns.uuid(reference::VERIFICATION_ID, row.verification);
+            columns.bigint(reference::PROVIDER_ID, Some(row.provider_id));
         })
     }
 
@@ -190,21 +205,21 @@ impl Writer<'_, '_> {
     pub fn latest(
         &mut self,
         by: FindBy,
-        provider: &str,
+        provider: Identity,
         reference: Option<&str>,
         recipient_keys: &[Vec<u8>],
-        role: &str,
+        role: Identity,
     ) -> Result<Option<Stored>, Failure> {
         let found = match (by, reference) {
             (FindBy::Reference, Some(reference)) => self.client.update(
                 &self.ledger.statements.find_by_reference,
                 Some(1),
-                &[text(provider), text(reference)],
+                &[number(provider), text(reference)],
             )?,
             (FindBy::Recipient, _) if !recipient_keys.is_empty() => self.client.update(
                 &self.ledger.statements.find_by_recipient,
                 Some(1),
-                &[text(provider), column::byteas(recipient_keys), text(role)],
+                &[number(provider), column::byteas(recipient_keys), number(role)],
             )?,
             _ => return Ok(None),
         };
@@ -219,8 +234,8 @@ impl Writer<'_, '_> {
     }
 
     /// Whether the key of that role, by any of its names, stands for a verification that began after `since`.
-    pub fn has_key(&mut self, keys: &[Vec<u8>], since: Micros, role: &str) -> Result<bool, Failure> {
-        let arguments = [column::byteas(keys), column::time(since), text(role)];
+    pub fn has_key(&mut self, keys: &[Vec<u8>], since: Micros, role: Identity) -> Result<bool, Failure> {
+        let arguments = [column::byteas(keys), column::time(since), number(role)];
         Ok(!self.client.update(&self.ledger.statements.find_by_idempotency_key, Some(1), &arguments)?.is_empty())
     }
 
@@ -234,7 +249,7 @@ impl Writer<'_, '_> {
     pub fn events(&mut self, questions: &[Question]) -> Result<Vec<Event>, Failure> {
         let each = |value: fn(&Question) -> i64| questions.iter().map(value).collect::<Vec<_>>();
         let arguments = [
-            argument(questions.iter().map(|question| question.provider).collect::<Vec<_>>(), pg_sys::TEXTARRAYOID),
+            argument(each(|question| question.provider), pg_sys::INT8ARRAYOID),
             argument(
                 questions.iter().map(|question| question.recipient_key).collect::<Vec<_>>(),
                 pg_sys::BYTEAARRAYOID,
@@ -251,23 +266,32 @@ impl Writer<'_, '_> {
     }
 
     /// The verifications of a recipient at a provider or route.
-    pub fn of_recipient(&mut self, provider: &str, recipient_keys: &[Vec<u8>]) -> Result<Vec<Uuid>, Failure> {
-        let arguments = [text(provider), column::byteas(recipient_keys)];
+    pub fn of_recipient(&mut self, provider: &[Identity], recipient_keys: &[Vec<u8>]) -> Result<Vec<Uuid>, Failure> {
+        let arguments = [numbers(provider), column::byteas(recipient_keys)];
         let table = self.client.update(&self.ledger.statements.select_of_recipient, None, &arguments)?;
         table.map(|row| row::uuid(&row, 1)).collect()
     }
 
-    /// Removes from these whatever leads to a person; an open one is canceled with it.
-    pub fn forget(&mut self, ids: &[Uuid]) -> Result<(), Failure> {
+    /// Removes from these whatever leads to a person; an open one is canceled with it. What went to providers other than
+    /// these goes on counting there.
+    pub fn forget(&mut self, ids: &[Uuid], owned: Option<&[Identity]>) -> Result<(), Failure> {
         let open = self.verifications(ids)?;
         let open = open.iter().filter(|stored| !stored.state.status.is_terminal()).map(|stored| stored.id);
         let open: Vec<Uuid> = open.collect();
         let statements = &self.ledger.statements;
-        for statement in [&statements.forget_verifications, &statements.forget_attempts, &statements.delete_references]
-        {
+        let owned = owned.map_or_else(|| column::null(pg_sys::INT8ARRAYOID), numbers);
+        self.client.update(&statements.forget_attempts, None, &[uuids(ids), owned])?;
+        for statement in [&statements.forget_verifications, &statements.delete_references] {
             self.client.update(statement, None, &[uuids(ids)])?;
         }
         self.announce(|| open)
+    }
+
+    /// Removes the keys of a recipient from what is on record of it at these providers.
+    pub fn forget_keys(&mut self, recipient_keys: &[Vec<u8>], providers: &[Identity]) -> Result<(), Failure> {
+        let arguments = [column::byteas(recipient_keys), numbers(providers)];
+        self.client.update(&self.ledger.statements.forget_keys, None, &arguments)?;
+        Ok(())
     }
 
     /// The next `most` verifications after `from` of those that began before a time, and whether each may be deleted: it
@@ -276,13 +300,10 @@ impl Writer<'_, '_> {
         &mut self,
         from: Uuid,
         before: Micros,
-        providers: Option<&[String]>,
+        providers: Option<&[Identity]>,
         most: i64,
     ) -> Result<Vec<(Uuid, bool)>, Failure> {
-        let providers = match providers {
-            Some(providers) => argument(providers.to_vec(), pg_sys::TEXTARRAYOID),
-            None => column::null(pg_sys::TEXTARRAYOID),
-        };
+        let providers = providers.map_or_else(|| column::null(pg_sys::INT8ARRAYOID), numbers);
         let arguments =
             [uuid(from), uuid(first_id_of(before)), column::time(before), providers, argument(most, pg_sys::INT8OID)];
         let table = self.client.update(&self.ledger.statements.select_old, None, &arguments)?;
@@ -321,8 +342,8 @@ impl Writer<'_, '_> {
     }
 
     /// When the newest sends through a provider began, those after `since`, `most` of them.
-    pub fn provider_sends(&mut self, provider: &str, since: Micros, most: i64) -> Result<Vec<Micros>, Failure> {
-        let arguments = [text(provider), column::time(since), argument(most, pg_sys::INT8OID)];
+    pub fn provider_sends(&mut self, provider: Identity, since: Micros, most: i64) -> Result<Vec<Micros>, Failure> {
+        let arguments = [number(provider), column::time(since), argument(most, pg_sys::INT8OID)];
         let table = self.client.update(&self.ledger.statements.select_provider_sends, None, &arguments)?;
         table.map(|row| Ok(row::micros(&row, 1)?.unwrap_or(0))).collect()
     }
@@ -428,6 +449,48 @@ impl Writer<'_, '_> {
     }
 }
 
+/// The numbers of servers and roles.
+impl Writer<'_, '_> {
+    pub fn insert_identities(&mut self, rows: &[(Identity, Subject)]) -> Result<(), Failure> {
+        self.run(&self.ledger.statements.insert_identities, &self.ledger.identity, rows, |(id, subject), columns| {
+            columns.bigint(identity::ID, Some(*id));
+            columns.text(identity::KIND, Some(subject.kind.as_str()));
+            columns.oid(identity::OBJECT, subject.object);
+            columns.bigint(identity::HOME, Some(crate::identity::home()));
+            columns.text(identity::NAME, Some(&subject.name));
+            columns.text(identity::VENDOR, subject.vendor.as_deref());
+        })
+    }
+
+    /// All that have an object here, in the order of their numbers.
+    pub fn identities(&mut self) -> Result<Vec<(Identity, Kind, u32)>, Failure> {
+        let arguments = [number(crate::identity::home())];
+        let table = self.client.update(&self.ledger.statements.select_identities, None, &arguments)?;
+        let rows = table.map(|row| {
+            let kind = row.get::<String>(2)?.and_then(|label| Kind::from_label(&label));
+            let object = row.get::<pg_sys::Oid>(3)?.map(|object| object.to_u32());
+            Ok::<_, Failure>((row.get::<Identity>(1)?, kind, object))
+        });
+        rows.map(|row| row.map(|(id, kind, object)| Some((id?, kind?, object?))))
+            .filter_map(Result::transpose)
+            .collect()
+    }
+
+    /// Brings what is known of servers and roles up to date: found by name where another cluster wrote it, called what
+    /// they are called now, and nobody's where they are no more; but for `new` ones, which an open transaction may be making.
+    pub fn update_identities(&mut self, new: &[Identity]) -> Result<(), Failure> {
+        let statements = &self.ledger.statements;
+        for find in [&statements.find_servers, &statements.find_roles] {
+            self.client.update(find, None, &[number(crate::identity::home())])?;
+        }
+        for name in [&statements.name_servers, &statements.name_roles] {
+            self.client.update(name, None, &[])?;
+        }
+        self.client.update(&statements.drop_identities, None, &[numbers(new)])?;
+        Ok(())
+    }
+}
+
 /// The smallest id of a time.
 fn first_id_of(time: Micros) -> Uuid {
     /// Postgres counts from 2000, ids from 1970.
@@ -438,7 +501,7 @@ fn first_id_of(time: Micros) -> Uuid {
 
 /// What is asked of the record about one recipient at one provider.
 pub struct Question<'a> {
-    pub provider: &'a str,
+    pub provider: Identity,
     pub recipient_key: &'a [u8],
     /// Checks, else sends.
     pub is_check: bool,

@@ -10,7 +10,12 @@ use uuid::Uuid;
 use vendor::{FindBy, Operation, Outcome, Request, Secret};
 use zeroize::Zeroizing;
 
-use crate::{misuse::Misuse, seal::Keys};
+use crate::{
+    identity::{Identity, Subject},
+    ledger::MovedTo,
+    misuse::Misuse,
+    seal::Keys,
+};
 
 /// From a session.
 #[derive(Serialize, Deserialize)]
@@ -22,15 +27,18 @@ pub enum Letter {
     Follow(Uuid, Which),
     /// A part of an upkeep of the record.
     Upkeep(Upkeep),
+    /// Have a number for this.
+    Identify(Subject),
 }
 
 /// What keeps the record in order: done in parts, so that it holds up nobody. Each reply says where the next one begins.
 #[derive(Serialize, Deserialize)]
 pub enum Upkeep {
     /// Deletes what began before that, of these providers (None: of all), from this verification on.
-    Purge { before: Micros, providers: Option<Vec<String>>, from: Uuid },
-    /// Removes what leads to a recipient, found by these keys, at a provider or route.
-    Forget { provider: String, recipient_keys: Vec<Vec<u8>> },
+    Purge { before: Micros, providers: Option<Vec<Identity>>, from: Uuid },
+    /// Removes what leads to a recipient, found by these keys, at a provider or route (under any of its numbers). What
+    /// counts at providers that are not `owned` (None: all are) goes on counting.
+    Forget { provider: Vec<Identity>, owned: Option<Vec<Identity>>, recipient_keys: Vec<Vec<u8>> },
     /// Seals under the first key what is sealed under another, from this verification on.
     Reseal { from: Uuid },
 }
@@ -59,8 +67,14 @@ pub struct Order {
     pub attempt: Uuid,
     pub target: Target,
     pub provider: String,
+    /// Which one that is; 0 until the worker has looked it up by `server`.
+    pub provider_id: Identity,
     pub vendor: String,
+    /// Who asks: the OID, and what the worker puts it down under.
+    pub role: u32,
     pub created_by: String,
+    #[serde(skip)]
+    pub role_id: Identity,
     /// None: the session found the verification terminal or queued; it answers from the record.
     pub outgoing: Option<Outgoing>,
     pub recipient_masked: Option<String>,
@@ -84,8 +98,10 @@ pub struct Order {
     /// To a test number: marked so on record, and never counted.
     pub is_test: bool,
     pub idempotency: Option<Idempotency>,
-    /// The route that it was asked of.
-    pub route: Option<String>,
+    /// The route that it was asked of: name and OID, and what the worker puts it down under.
+    pub route: Option<(String, u32)>,
+    #[serde(skip)]
+    pub route_id: Option<Identity>,
     /// The same send through the route's other providers, in the order in which they are tried.
     pub onward: Vec<Order>,
     /// Known to the worker alone: when it took the order from a session.
@@ -122,6 +138,11 @@ impl Order {
     pub fn recognise(&mut self, keys: &Keys) {
         self.recipient_keys = self.recipient.as_ref().map_or_else(Vec::new, |recipient| keys.recipients(recipient));
         self.onward.iter_mut().for_each(|order| order.recognise(keys));
+    }
+
+    /// The provider that a verification of a route goes to with it.
+    pub fn moved_to(&self) -> MovedTo {
+        MovedTo { provider: self.provider.clone(), provider_id: self.provider_id, vendor: self.vendor.clone() }
     }
 
     /// Under which its recipient is put down.

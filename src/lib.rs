@@ -6,6 +6,7 @@ mod api;
 mod drop_watch;
 mod enqueue;
 mod idempotency;
+mod identity;
 mod key_file;
 mod launcher;
 mod ledger;

@@ -23,6 +23,8 @@ pub struct Wanted<'a> {
     /// Of a verification on record, or for a new one.
     pub verification: Uuid,
     pub recorded: Option<Recorded<'a>>,
+    /// Who wants it.
+    pub role: u32,
     pub created_by: &'a str,
     pub code: Option<&'a Secret>,
     pub payload: &'a Map<String, Value>,
@@ -130,7 +132,10 @@ impl Wanted<'_> {
             attempt: self.attempt,
             target: Target::Known(verification),
             provider: route.to_owned(),
+            provider_id: 0,
             vendor: UNROUTED.to_owned(),
+            role: self.role,
+            role_id: 0,
             created_by: self.created_by.to_owned(),
             outgoing: None,
             recipient_masked: None,
@@ -146,6 +151,7 @@ impl Wanted<'_> {
             is_test: false,
             idempotency: None,
             route: None,
+            route_id: None,
             onward: Vec::new(),
             taken_at: 0,
             queued: None,
@@ -162,7 +168,7 @@ impl Wanted<'_> {
             let attempt = if orders.is_empty() { self.attempt } else { Uuid::now_v7() };
             match (Wanted { payload: &payload, attempt, ..*self }).order(member, keys) {
                 Ok(mut order) => {
-                    order.route.clone_from(&account.route);
+                    order.route = account.route.as_ref().map(|route| (route.name.clone(), route.server.to_u32()));
                     orders.push(order);
                 }
                 Err(misuse) => drop(refusal.get_or_insert(misuse)),

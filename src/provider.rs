@@ -19,11 +19,14 @@ use pgrx::{FromDatum, IntoDatum, pg_sys};
 use policy::{Micros, Reason, Rules};
 use vendor::{Dialect, Secret};
 
+use account::check_usage;
 pub use account::{Account, is_route};
+use catalog::Server;
+pub use catalog::{server, server_of};
 pub use memory::longest_memory;
 pub use option_value::micros;
-pub use ownership::{must_own, owned};
-pub use recipient::recipients;
+pub use ownership::{kept, owned};
+pub use recipient::{members, recipients};
 
 use crate::misuse::Misuse;
 
@@ -47,21 +50,23 @@ pub struct Provider {
 impl Provider {
     /// Finds a provider by name, checks that the role has USAGE, and reads its user mapping, else PUBLIC's.
     pub fn find(name: &str, role: pg_sys::Oid) -> Result<Self, Misuse> {
+        Self::of(catalog::server(name).ok_or_else(|| no_such_provider(name))?, role)
+    }
+
+    /// The same, of a server as it is now.
+    fn of(server: Server, role: pg_sys::Oid) -> Result<Self, Misuse> {
         // Before its options are looked at: they are not for everybody's errors.
-        if catalog::server(name).is_some_and(|server| !may_use(role, server.oid)) {
-            return Err(no_usage(name));
-        }
-        Self::find_member(name, role)
+        check_usage(&server, role)?;
+        Self::of_member(server, role)
     }
 
     /// The same, for a role that may use a route over it.
-    fn find_member(name: &str, role: pg_sys::Oid) -> Result<Self, Misuse> {
-        let Some(server) = catalog::server(name) else { return Err(no_such_provider(name)) };
+    fn of_member(server: Server, role: pg_sys::Oid) -> Result<Self, Misuse> {
         let wrapper = catalog::wrapper_name(server.wrapper);
-        let dialect = dialect_of(&wrapper).ok_or_else(|| not_a_provider(name, &wrapper))?;
+        let dialect = dialect_of(&wrapper).ok_or_else(|| not_a_provider(&server.name, &wrapper))?;
         let options = ServerOptions::parse(dialect, &server.options)?;
-        let credentials = credentials(dialect, name, &options, catalog::user_mapping(role, server.oid))?;
-        Ok(Self { server: server.oid, name: name.to_owned(), dialect, options, credentials })
+        let credentials = credentials(dialect, &server.name, &options, catalog::user_mapping(role, server.oid))?;
+        Ok(Self { server: server.oid, name: server.name, dialect, options, credentials })
     }
 
     /// What it allows a recipient, as far as it takes the record to tell.

@@ -39,12 +39,17 @@ sql_function!(purge, |fcinfo| answer(fcinfo, |arguments| {
 
 sql_function!(forget, |fcinfo| answer(fcinfo, |arguments| {
     let name = arguments.text(0, "provider")?;
-    let recipients = provider::recipients(&name, &arguments.secret(1, "mobile")?)?;
+    let mobile = arguments.secret(1, "mobile")?;
     may_write()?;
-    provider::must_own(&name, current_role().oid)?;
+    let kept = provider::kept(&name, current_role().oid)?;
+    let recipients = provider::recipients(&kept.members, &mobile)?;
     let keys = key_file::keys()?;
     let recipient_keys: Vec<Vec<u8>> = recipients.iter().flat_map(|recipient| keys.recipients(recipient)).collect();
-    in_parts(|_| Upkeep::Forget { provider: name.clone(), recipient_keys: recipient_keys.clone() })
+    in_parts(|_| Upkeep::Forget {
+        provider: kept.identities.clone(),
+        owned: kept.owned.clone(),
+        recipient_keys: recipient_keys.clone(),
+    })
 }));
 
 sql_function!(rotate_key, |fcinfo| answer(fcinfo, |_| {
@@ -58,10 +63,11 @@ sql_function!(rotate_key, |fcinfo| answer(fcinfo, |_| {
 
 sql_function!(recipient_verifications, |fcinfo| answer(fcinfo, |arguments| {
     let name = arguments.text(0, "provider")?;
-    let recipients = provider::recipients(&name, &arguments.secret(1, "mobile")?)?;
+    let recipients = provider::recipients(&provider::members(&name)?, &arguments.secret(1, "mobile")?)?;
     let keys = key_file::keys()?;
     let recipient_keys: Vec<Vec<u8>> = recipients.iter().flat_map(|recipient| keys.recipients(recipient)).collect();
-    let found = visible_verifications(&name, &recipient_keys)?;
+    let server = provider::server(&name).map_or(pg_sys::InvalidOid, |server| server.oid);
+    let found = visible_verifications(server, &recipient_keys)?;
     Ok(found.iter().map(|id| pgrx::datum::Uuid::from_bytes(*id.as_bytes())).collect::<Vec<_>>())
 }));
 

@@ -9,14 +9,16 @@ use super::{
     Failure,
     column::{Time, Transaction},
 };
-use crate::letter::Idempotency;
+use crate::{identity::Identity, letter::Idempotency};
 
 /// A verification that an attempt begins.
 pub struct NewVerification {
     pub id: Uuid,
     pub provider: String,
+    pub provider_id: Identity,
     pub vendor: String,
     pub created_by: String,
+    pub role_id: Identity,
     pub created_at: Micros,
     pub recipient_masked: Option<String>,
     pub recipient_key: Option<Vec<u8>>,
@@ -24,7 +26,7 @@ pub struct NewVerification {
     pub state: Verification,
     pub idempotency: Option<Idempotency>,
     pub is_test: bool,
-    pub route: Option<String>,
+    pub route: Option<(String, Identity)>,
 }
 
 /// What becomes of one; `sealed` replaces what is there, unless the verification has ended.
@@ -32,10 +34,26 @@ pub struct Change {
     pub id: Uuid,
     /// Its status until now.
     pub before: Status,
-    /// The provider of its route, and vendor, that it goes to from now on.
-    pub moved_to: Option<(String, String)>,
+    /// The provider of its route that it goes to from now on.
+    pub moved_to: Option<MovedTo>,
     pub state: Verification,
     pub sealed: Option<Vec<u8>>,
+}
+
+/// A provider and its vendor.
+#[derive(Clone)]
+pub struct MovedTo {
+    pub provider: String,
+    pub provider_id: Identity,
+    pub vendor: String,
+}
+
+/// A reference by which a verification is known.
+pub struct NewReference<'a> {
+    pub provider: &'a str,
+    pub provider_id: Identity,
+    pub reference: &'a str,
+    pub verification: Uuid,
 }
 
 pub struct NewAttempt {
@@ -47,6 +65,9 @@ pub struct NewAttempt {
     /// Why, where the outcome does not say it all.
     pub why: Option<String>,
     pub provider: String,
+    pub provider_id: Identity,
+    /// Who asked for it.
+    pub role_id: Identity,
     /// Whose limits it counts against; None: nobody's.
     pub recipient_key: Option<Vec<u8>>,
     /// The rule that refused, or would have.
@@ -70,6 +91,7 @@ pub struct Completion {
 pub struct Stored {
     pub id: Uuid,
     pub created_at: Micros,
+    pub provider_id: Identity,
     pub state: Verification,
 }
 
@@ -87,9 +109,10 @@ pub struct QueuedLetter {
     pub stored: Stored,
     pub provider: String,
     pub vendor: String,
+    pub role_id: Identity,
     pub created_by: String,
     pub sealed: Vec<u8>,
-    pub route: Option<String>,
+    pub route_id: Option<Identity>,
 }
 
 /// What is sealed of one.
@@ -169,6 +192,7 @@ impl Stored {
                 max_checks: count(row, 8)?,
             },
             created_at: micros(row, 9)?.unwrap_or(0),
+            provider_id: value(row, 10)?.unwrap_or(0),
         })
     }
 }
@@ -189,11 +213,12 @@ impl QueuedLetter {
     pub fn read(row: &SpiHeapTupleData) -> Result<Self, Failure> {
         Ok(Self {
             stored: Stored::read(row)?,
-            provider: value(row, 10)?.unwrap_or_default(),
-            vendor: value(row, 11)?.unwrap_or_default(),
-            created_by: value(row, 12)?.unwrap_or_default(),
-            sealed: value(row, 13)?.unwrap_or_default(),
-            route: value(row, 14)?,
+            provider: value(row, 11)?.unwrap_or_default(),
+            vendor: value(row, 12)?.unwrap_or_default(),
+            role_id: value(row, 13)?.unwrap_or(0),
+            created_by: value(row, 14)?.unwrap_or_default(),
+            sealed: value(row, 15)?.unwrap_or_default(),
+            route_id: value(row, 16)?,
         })
     }
 }

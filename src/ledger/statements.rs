@@ -37,7 +37,8 @@ statements! {
       "UPDATE otp_gateway.verification_record AS v
        SET status = n.status, reference = n.reference, expires_at = n.expires_at, approved_at = n.approved_at,
            send_count = n.send_count, check_count = n.check_count,
-           provider = coalesce(n.provider, v.provider), vendor = coalesce(n.vendor, v.vendor),
+           provider = coalesce(n.provider, v.provider), provider_id = coalesce(n.provider_id, v.provider_id),
+           vendor = coalesce(n.vendor, v.vendor),
            sealed = CASE WHEN n.status IN ('approved', 'canceled', 'expired', 'max_attempts_reached', 'failed', 'blocked')
                          THEN NULL ELSE coalesce(n.sealed, v.sealed) END
        FROM pg_catalog.unnest($1) AS n
@@ -55,18 +56,18 @@ statements! {
 
     select_verifications(pg_sys::UUIDARRAYOID)
       "SELECT id, status, reference, expires_at, approved_at, send_count, check_count, max_checks,
-              created_at
+              created_at, provider_id
        FROM otp_gateway.verification_record WHERE id OPERATOR(pg_catalog.=) ANY ($1)"
 
-    find_by_reference(pg_sys::TEXTOID, pg_sys::TEXTOID)
+    find_by_reference(pg_sys::INT8OID, pg_sys::TEXTOID)
       "SELECT verification_id FROM otp_gateway.reference
-       WHERE provider OPERATOR(pg_catalog.=) $1 AND reference OPERATOR(pg_catalog.=) $2
+       WHERE provider_id OPERATOR(pg_catalog.=) $1 AND reference OPERATOR(pg_catalog.=) $2
        ORDER BY verification_id DESC"
 
-    find_by_recipient(pg_sys::TEXTOID, pg_sys::BYTEAARRAYOID, pg_sys::TEXTOID)
+    find_by_recipient(pg_sys::INT8OID, pg_sys::BYTEAARRAYOID, pg_sys::INT8OID)
       "SELECT id FROM otp_gateway.verification_record
-       WHERE provider OPERATOR(pg_catalog.=) $1 AND recipient_key OPERATOR(pg_catalog.=) ANY ($2)
-         AND created_by OPERATOR(pg_catalog.=) $3
+       WHERE provider_id OPERATOR(pg_catalog.=) $1 AND recipient_key OPERATOR(pg_catalog.=) ANY ($2)
+         AND role_id OPERATOR(pg_catalog.=) $3
        ORDER BY id DESC"
 
     select_in_flight(pg_sys::UUIDOID)
@@ -112,7 +113,7 @@ statements! {
     // One that somebody has locked is left for later, and holds up nobody.
     select_letters(pg_sys::UUIDARRAYOID)
       "SELECT id, status, reference, expires_at, approved_at, send_count, check_count, max_checks,
-              created_at, provider, vendor, created_by::text, sealed, route
+              created_at, provider_id, provider, vendor, role_id, created_by::text, sealed, route_id
        FROM otp_gateway.verification_record
        WHERE id OPERATOR(pg_catalog.=) ANY ($1) AND status OPERATOR(pg_catalog.=) 'queued'
        FOR NO KEY UPDATE SKIP LOCKED"
@@ -142,14 +143,14 @@ statements! {
        ORDER BY id DESC"
 
     // What counts, by the index on it. A message that went out, or may have; a code that was compared, or may have been.
-    select_events(pg_sys::TEXTARRAYOID, pg_sys::BYTEAARRAYOID, pg_sys::BOOLARRAYOID, pg_sys::TIMESTAMPTZARRAYOID, pg_sys::INT8ARRAYOID)
+    select_events(pg_sys::INT8ARRAYOID, pg_sys::BYTEAARRAYOID, pg_sys::BOOLARRAYOID, pg_sys::TIMESTAMPTZARRAYOID, pg_sys::INT8ARRAYOID)
       "SELECT n.question, e.operation, e.outcome, e.started_at
        FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2), pg_catalog.unnest($3), pg_catalog.unnest($4),
                        pg_catalog.unnest($5))
-            WITH ORDINALITY AS n(provider, recipient_key, is_check, since, most, question)
+            WITH ORDINALITY AS n(provider_id, recipient_key, is_check, since, most, question)
        CROSS JOIN LATERAL (
            SELECT a.operation, a.outcome, a.started_at FROM otp_gateway.attempt_record AS a
-           WHERE a.recipient_key OPERATOR(pg_catalog.=) n.recipient_key AND a.provider OPERATOR(pg_catalog.=) n.provider
+           WHERE a.recipient_key OPERATOR(pg_catalog.=) n.recipient_key AND a.provider_id OPERATOR(pg_catalog.=) n.provider_id
              AND a.started_at OPERATOR(pg_catalog.>) n.since AND a.reason IS NULL
              AND CASE WHEN n.is_check
                       THEN a.operation OPERATOR(pg_catalog.=) 'verify'
@@ -159,25 +160,25 @@ statements! {
                            AND (a.outcome IS NULL OR a.outcome IN ('sent', 'unknown')) END
            ORDER BY a.started_at DESC LIMIT n.most) AS e"
 
-    select_provider_sends(pg_sys::TEXTOID, pg_sys::TIMESTAMPTZOID, pg_sys::INT8OID)
+    select_provider_sends(pg_sys::INT8OID, pg_sys::TIMESTAMPTZOID, pg_sys::INT8OID)
       "SELECT started_at FROM otp_gateway.attempt_record
-       WHERE provider OPERATOR(pg_catalog.=) $1 AND started_at OPERATOR(pg_catalog.>) $2 AND reason IS NULL
+       WHERE provider_id OPERATOR(pg_catalog.=) $1 AND started_at OPERATOR(pg_catalog.>) $2 AND reason IS NULL
          AND recipient_key IS NOT NULL AND operation IN ('send', 'resend') AND (outcome IS NULL OR outcome IN ('sent', 'unknown'))
        ORDER BY started_at DESC LIMIT $3"
 
-    find_by_idempotency_key(pg_sys::BYTEAARRAYOID, pg_sys::TIMESTAMPTZOID, pg_sys::TEXTOID)
+    find_by_idempotency_key(pg_sys::BYTEAARRAYOID, pg_sys::TIMESTAMPTZOID, pg_sys::INT8OID)
       "SELECT id FROM otp_gateway.verification_record
        WHERE idempotency_key OPERATOR(pg_catalog.=) ANY ($1) AND created_at OPERATOR(pg_catalog.>) $2
-         AND created_by OPERATOR(pg_catalog.=) $3"
+         AND role_id OPERATOR(pg_catalog.=) $3"
 
     select_sending(pg_sys::UUIDOID)
       "SELECT id FROM otp_gateway.verification_record
        WHERE id OPERATOR(pg_catalog.>=) $1 AND status OPERATOR(pg_catalog.=) 'sending'"
 
-    select_of_recipient(pg_sys::TEXTOID, pg_sys::BYTEAARRAYOID)
+    select_of_recipient(pg_sys::INT8ARRAYOID, pg_sys::BYTEAARRAYOID)
       "SELECT id FROM otp_gateway.verification_record
        WHERE recipient_key OPERATOR(pg_catalog.=) ANY ($2)
-         AND (provider OPERATOR(pg_catalog.=) $1 OR route OPERATOR(pg_catalog.=) $1)"
+         AND (provider_id OPERATOR(pg_catalog.=) ANY ($1) OR route_id OPERATOR(pg_catalog.=) ANY ($1))"
 
     forget_verifications(pg_sys::UUIDARRAYOID)
       "UPDATE otp_gateway.verification_record
@@ -188,17 +189,26 @@ statements! {
        WHERE id OPERATOR(pg_catalog.=) ANY ($1)"
 
     // An empty key is nobody's, and still counts for provider_limit: the bill was run up.
-    forget_attempts(pg_sys::UUIDARRAYOID)
+    // What went to a provider of somebody else's goes on counting there.
+    forget_attempts(pg_sys::UUIDARRAYOID, pg_sys::INT8ARRAYOID)
       "UPDATE otp_gateway.attempt_record
        SET recipient_key = CASE WHEN recipient_key IS NOT NULL THEN ''::pg_catalog.bytea END, vendor_message = NULL,
            response = NULL
-       WHERE verification_id OPERATOR(pg_catalog.=) ANY ($1)"
+       WHERE verification_id OPERATOR(pg_catalog.=) ANY ($1)
+         AND ($2 IS NULL OR provider_id OPERATOR(pg_catalog.=) ANY ($2))"
+
+    // What is left of verifications that the owner of a route had forgotten.
+    forget_keys(pg_sys::BYTEAARRAYOID, pg_sys::INT8ARRAYOID)
+      "UPDATE otp_gateway.attempt_record SET recipient_key = ''::pg_catalog.bytea, vendor_message = NULL, response = NULL
+       WHERE recipient_key OPERATOR(pg_catalog.=) ANY ($1) AND provider_id OPERATOR(pg_catalog.=) ANY ($2)
+         AND reason IS NULL"
 
     // So many are looked at, not found: a page takes the same time whoever asks.
-    select_old(pg_sys::UUIDOID, pg_sys::UUIDOID, pg_sys::TIMESTAMPTZOID, pg_sys::TEXTARRAYOID, pg_sys::INT8OID)
+    select_old(pg_sys::UUIDOID, pg_sys::UUIDOID, pg_sys::TIMESTAMPTZOID, pg_sys::INT8ARRAYOID, pg_sys::INT8OID)
       "SELECT v.id,
               v.created_at OPERATOR(pg_catalog.<) $3 AND v.status NOT IN ('queued', 'sending')
-              AND ($4 IS NULL OR v.provider OPERATOR(pg_catalog.=) ANY ($4) OR coalesce(v.route OPERATOR(pg_catalog.=) ANY ($4), false))
+              AND ($4 IS NULL OR coalesce(v.provider_id OPERATOR(pg_catalog.=) ANY ($4), false)
+                   OR coalesce(v.route_id OPERATOR(pg_catalog.=) ANY ($4), false))
               AND NOT EXISTS (SELECT FROM otp_gateway.attempt_record AS a
                               WHERE a.verification_id OPERATOR(pg_catalog.=) v.id AND a.started_at OPERATOR(pg_catalog.>=) $3)
        FROM (SELECT * FROM otp_gateway.verification_record
@@ -238,6 +248,50 @@ statements! {
 
     announce(pg_sys::UUIDARRAYOID)
       "SELECT pg_catalog.pg_notify('otp_gateway', pg_catalog.json_build_object(
-              'id', id, 'provider', provider, 'status', status)::text)
-       FROM otp_gateway.verification_record WHERE id OPERATOR(pg_catalog.=) ANY ($1)"
+              'id', v.id, 'provider', coalesce(i.name, v.provider), 'status', v.status)::text)
+       FROM otp_gateway.verification_record AS v
+       LEFT JOIN otp_gateway.identity AS i ON i.id OPERATOR(pg_catalog.=) v.provider_id
+       WHERE v.id OPERATOR(pg_catalog.=) ANY ($1)"
+
+    insert_identities(record::rows_of(c"identity"))
+      "INSERT INTO otp_gateway.identity SELECT n.* FROM pg_catalog.unnest($1) AS n"
+
+    select_identities(pg_sys::INT8OID)
+      "SELECT id, kind, object FROM otp_gateway.identity
+       WHERE home OPERATOR(pg_catalog.=) $1 AND object IS NOT NULL ORDER BY id"
+
+    // Brought here by something else than a restored dump: by pg_upgrade, or by logical replication.
+    find_servers(pg_sys::INT8OID)
+      "UPDATE otp_gateway.identity AS i
+       SET home = $1, object = CASE WHEN i.object IS NOT NULL THEN (
+               SELECT s.oid FROM pg_catalog.pg_foreign_server AS s
+               JOIN pg_catalog.pg_foreign_data_wrapper AS w ON w.oid OPERATOR(pg_catalog.=) s.srvfdw
+               WHERE s.srvname::pg_catalog.text OPERATOR(pg_catalog.=) i.name
+                 AND w.fdwname::pg_catalog.text OPERATOR(pg_catalog.=) ('otp_' OPERATOR(pg_catalog.||) i.vendor)
+           ) END
+       WHERE i.home OPERATOR(pg_catalog.<>) $1 AND i.kind OPERATOR(pg_catalog.=) 'server'"
+
+    find_roles(pg_sys::INT8OID)
+      "UPDATE otp_gateway.identity AS i
+       SET home = $1, object = CASE WHEN i.object IS NOT NULL THEN (
+               SELECT r.oid FROM pg_catalog.pg_roles AS r WHERE r.rolname::pg_catalog.text OPERATOR(pg_catalog.=) i.name
+           ) END
+       WHERE i.home OPERATOR(pg_catalog.<>) $1 AND i.kind OPERATOR(pg_catalog.=) 'role'"
+
+    name_servers()
+      "UPDATE otp_gateway.identity AS i SET name = s.srvname::pg_catalog.text FROM pg_catalog.pg_foreign_server AS s
+       WHERE i.kind OPERATOR(pg_catalog.=) 'server' AND s.oid OPERATOR(pg_catalog.=) i.object
+         AND i.name OPERATOR(pg_catalog.<>) s.srvname::pg_catalog.text"
+
+    name_roles()
+      "UPDATE otp_gateway.identity AS i SET name = r.rolname::pg_catalog.text FROM pg_catalog.pg_roles AS r
+       WHERE i.kind OPERATOR(pg_catalog.=) 'role' AND r.oid OPERATOR(pg_catalog.=) i.object
+         AND i.name OPERATOR(pg_catalog.<>) r.rolname::pg_catalog.text"
+
+    // The OID may come round again, and is somebody else's then.
+    drop_identities(pg_sys::INT8ARRAYOID)
+      "UPDATE otp_gateway.identity AS i SET object = NULL
+       WHERE i.object IS NOT NULL AND NOT i.id OPERATOR(pg_catalog.=) ANY ($1) AND CASE i.kind
+             WHEN 'server' THEN NOT EXISTS (SELECT FROM pg_catalog.pg_foreign_server AS s WHERE s.oid OPERATOR(pg_catalog.=) i.object)
+             ELSE NOT EXISTS (SELECT FROM pg_catalog.pg_roles AS r WHERE r.oid OPERATOR(pg_catalog.=) i.object) END"
 }

@@ -3,6 +3,7 @@
 mod conclude;
 mod dispatch;
 mod follow;
+mod identity;
 mod intent;
 mod judge;
 mod locked;
@@ -21,12 +22,14 @@ use vendor::{Operation, Outcome};
 
 use super::{expiry::Expiry, process, queue::Queue};
 use crate::{
+    identity::Identity,
     ledger::{Failure, Ledger, Stored, StoredAttempt, clock},
     letter::{self, Done, Letter, Order, Queued, Reply},
     mailbox::{Ticket, WorkerSide},
     misuse::Misuse,
     roster, settings,
 };
+use identity::Identities;
 use judge::Standing;
 use locked::Locked;
 use upkeep::Chores;
@@ -44,6 +47,7 @@ pub struct Desk {
     /// Who waits for the end of a queued send.
     followers: HashMap<Uuid, Vec<Ticket>>,
     standing: Standing,
+    pub identities: Identities,
     /// Breakers that have opened (until when) or closed, and are not yet on record.
     turned: HashMap<u32, Option<Micros>>,
     courier: Courier,
@@ -70,6 +74,7 @@ struct InFlight {
     verification: Uuid,
     operation: Operation,
     provider: String,
+    provider_id: Identity,
     /// The verification's state before the attempt, and as its intent left it.
     before: Status,
     state: Verification,
@@ -109,6 +114,7 @@ impl Desk {
             queue: Queue::default(),
             followers: HashMap::new(),
             standing: Standing::default(),
+            identities: Identities::default(),
             turned: HashMap::new(),
             courier,
             pending: Vec::new(),
@@ -195,6 +201,10 @@ impl Desk {
         if !waiting && !self.pending.is_empty() && !self.gone {
             worked = true;
             self.intend();
+        }
+        if roster::was_told_of_identities(self.database) {
+            worked = true;
+            self.update_identities();
         }
         if roster::was_told_of_queued(self.database) {
             worked = true;

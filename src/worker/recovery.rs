@@ -28,6 +28,7 @@ pub fn id_before(id: Uuid, reach: u64) -> Uuid {
 impl Desk {
     /// Nothing is sent again on a guess: what is in flight becomes `unknown`.
     pub fn recover(&mut self) {
+        self.update_identities();
         if let Err(failure) = self.settle_in_flight("the server or its worker stopped before an answer came") {
             pgrx::warning!("otp_gateway: attempts left in flight could not be settled yet: {failure:?}");
         }

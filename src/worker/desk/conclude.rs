@@ -9,7 +9,7 @@ use vendor::{Operation, Outcome};
 
 use super::{Desk, done};
 use crate::{
-    ledger::{Change, Completion, Durability, Failure, clock, erase_at},
+    ledger::{Change, Completion, Durability, Failure, NewReference, clock, erase_at},
     letter::{Letter, Reply},
     provider::micros,
     settings,
@@ -50,11 +50,12 @@ impl Desk {
             };
             let references = calls().filter_map(|(call, change)| {
                 let reference = change.state.reference.as_deref()?;
-                (call.state.reference.as_deref() != Some(reference)).then_some((
-                    call.provider.as_str(),
+                (call.state.reference.as_deref() != Some(reference)).then_some(NewReference {
+                    provider: &call.provider,
+                    provider_id: call.provider_id,
                     reference,
-                    change.id,
-                ))
+                    verification: change.id,
+                })
             });
             writer.complete_attempts(&completions)?;
             writer.update_verifications(&changes)?;

@@ -4,7 +4,6 @@
 
 use std::{
     collections::{HashMap, HashSet, hash_map::Entry},
-    ffi::CString,
     rc::Rc,
 };
 
@@ -15,16 +14,18 @@ use vendor::{Operation, Outcome};
 
 use super::{
     Desk, InFlight, done,
+    intent::new_reference,
     judge::{Judge, Verdict, words},
 };
 use crate::{
+    identity::{Identity, object_of},
     key_file,
-    ledger::{Change, Durability, Failure, NewAttempt, QueuedLetter, Writer, clock, erase_at},
+    ledger::{Change, Durability, Failure, MovedTo, NewAttempt, QueuedLetter, Writer, clock, erase_at},
     letter::{Order, Queued},
     mailbox::Ticket,
     misuse::Misuse,
     order::Wanted,
-    provider::{Account, Provider},
+    provider::{self, Account, Provider},
     seal::{Keys, Place},
     settings,
     worker::queue::{Turn, UnderWay},
@@ -45,8 +46,10 @@ struct Fate {
     places: Option<u32>,
     /// The provider that it goes to, or would.
     asked: String,
+    asked_id: Identity,
     /// The same with its vendor, if it is one of a route's.
-    moved_to: Option<(String, String)>,
+    moved_to: Option<MovedTo>,
+    role_id: Identity,
     attempt: Uuid,
     created_at: Micros,
     state: Verification,
@@ -153,6 +156,9 @@ impl Desk {
             let now = clock();
             let mut office = Office { keys: keys.as_deref(), accounts: HashMap::new(), now };
             let mut fates: Vec<Fate> = writer.letters(&ids)?.into_iter().map(|letter| office.decide(letter)).collect();
+            for go in fates.iter_mut().filter_map(|fate| fate.go.as_mut().ok()) {
+                self.identities.fill(writer, &mut go.order)?;
+            }
             // Of the others, some were canceled, and some are locked by somebody.
             let found: HashSet<Uuid> = fates.iter().map(|fate| fate.id).collect();
             let others: Vec<Uuid> = ids.iter().copied().filter(|id| !found.contains(id)).collect();
@@ -165,6 +171,7 @@ impl Desk {
             write(writer, &mut fates, now)?;
             Ok((waiting, fates, locked))
         });
+        self.identities.settle(fates.is_ok());
         if fates.is_err() {
             self.standing = standing;
         }
@@ -245,6 +252,7 @@ impl Desk {
                         verification: fate.id,
                         operation: Operation::Send,
                         provider: order.provider,
+                        provider_id: order.provider_id,
                         before: Status::Queued,
                         state: fate.state,
                         code_lifetime: order.code_lifetime,
@@ -280,6 +288,8 @@ fn write(writer: &mut Writer, fates: &mut [Fate], now: Micros) -> Result<(), Fai
             refused: fate.go.as_ref().err().map(|end| end.outcome),
             why: fate.go.as_ref().err().map(|end| end.why.clone()),
             provider: fate.asked.clone(),
+            provider_id: fate.asked_id,
+            role_id: fate.role_id,
             recipient_key: fate.recipient_key.clone(),
             reason: match &fate.go {
                 Ok(go) => go.noted,
@@ -287,8 +297,8 @@ fn write(writer: &mut Writer, fates: &mut [Fate], now: Micros) -> Result<(), Fai
             },
             started_at: now,
         });
-        if let (Ok(go), Some(reference)) = (&fate.go, &fate.state.reference) {
-            references.push((go.order.provider.as_str(), reference.as_str(), fate.id));
+        if let Ok(go) = &fate.go {
+            references.extend(new_reference(&go.order, &fate.state, fate.id));
         }
     }
     writer.update_verifications(&changes)?;
@@ -312,7 +322,9 @@ impl Fate {
             },
             places: None,
             asked: letter.provider,
+            asked_id: letter.stored.provider_id,
             moved_to: None,
+            role_id: letter.role_id,
             attempt: Uuid::now_v7(),
             created_at: letter.stored.created_at,
             state,
@@ -329,7 +341,8 @@ impl Fate {
         self.passed_over = judge.pass_over(&mut go.order, self.id);
         self.attempt = go.order.attempt;
         self.asked.clone_from(&go.order.provider);
-        self.moved_to = go.order.route.as_ref().map(|_| (go.order.provider.clone(), go.order.vendor.clone()));
+        self.asked_id = go.order.provider_id;
+        self.moved_to = go.order.route.as_ref().map(|_| go.order.moved_to());
         // A test number's counts for nobody.
         self.recipient_key = go.order.recipient_key().filter(|_| !go.order.is_test).map(<[u8]>::to_vec);
         match judge.judge(&go.order) {
@@ -364,7 +377,7 @@ impl End {
 /// What it takes to decide about many.
 struct Office<'k> {
     keys: Result<&'k Keys, &'k Misuse>,
-    accounts: HashMap<(String, String), Result<Rc<Account>, String>>,
+    accounts: HashMap<(Identity, Identity), Result<(Rc<Account>, pg_sys::Oid), String>>,
     now: Micros,
 }
 
@@ -397,7 +410,7 @@ impl Office<'_> {
                 blocked: None,
             });
         }
-        let account = self.account(letter).map_err(|why| End::failed(Outcome::AuthFailed, why))?;
+        let (account, role) = self.account(letter).map_err(|why| End::failed(Outcome::AuthFailed, why))?;
         *places = account.members.first().map(|first| first.options.max_in_flight);
         let keys = self.keys.map_err(|misuse| End::failed(Outcome::AuthFailed, misuse.message()))?;
         let payload = keys.open(&Place::Queued(letter.stored.id), &letter.sealed).map_err(|_| {
@@ -409,6 +422,7 @@ impl Office<'_> {
             attempt,
             verification: letter.stored.id,
             recorded: None,
+            role: role.to_u32(),
             created_by: &letter.created_by,
             code: None,
             payload: &payload,
@@ -420,26 +434,26 @@ impl Office<'_> {
     }
 
     /// The provider, or the route, as it is now for the role that enqueued.
-    fn account(&mut self, letter: &QueuedLetter) -> Result<Rc<Account>, String> {
-        let name = letter.route.as_ref().unwrap_or(&letter.provider);
-        let account = match self.accounts.entry((name.clone(), letter.created_by.clone())) {
+    fn account(&mut self, letter: &QueuedLetter) -> Result<(Rc<Account>, pg_sys::Oid), String> {
+        let server = letter.route_id.unwrap_or(letter.stored.provider_id);
+        let (account, role) = match self.accounts.entry((server, letter.role_id)) {
             Entry::Occupied(found) => found.get().clone(),
-            Entry::Vacant(place) => place.insert(find(name, &letter.created_by)).clone(),
+            Entry::Vacant(place) => place.insert(find(server, letter.role_id)).clone(),
         }?;
         let is_same_vendor = |member: &Provider| member.dialect.name == letter.vendor;
-        if letter.route.is_none() && !account.members.iter().all(is_same_vendor) {
-            return Err(format!("provider \"{name}\" now belongs to another vendor"));
+        if letter.route_id.is_none() && !account.members.iter().all(is_same_vendor) {
+            return Err(format!("provider \"{}\" now belongs to another vendor", letter.provider));
         }
-        Ok(account)
+        Ok((account, role))
     }
 }
 
-fn find(name: &str, role: &str) -> Result<Rc<Account>, String> {
-    let c_role = CString::new(role).map_err(|_| "the role's name is damaged".to_owned())?;
-    // SAFETY: a look-up in the catalog.
-    let oid = unsafe { pg_sys::get_role_oid(c_role.as_ptr(), true) };
-    if oid == pg_sys::InvalidOid {
-        return Err("the role that enqueued it does not exist any more".to_owned());
-    }
-    Account::find(name, oid).map(Rc::new).map_err(|misuse| misuse.message().to_owned())
+fn find(server: Identity, role: Identity) -> Result<(Rc<Account>, pg_sys::Oid), String> {
+    let object = |id| object_of(id).map_err(|misuse| misuse.message().to_owned());
+    // SAFETY: a look-up in the catalog, which gives a name or nothing.
+    let exists = |role: &pg_sys::Oid| unsafe { !pg_sys::GetUserNameFromId(*role, true).is_null() };
+    let role = object(role)?.filter(exists).ok_or("the role that enqueued it does not exist any more")?;
+    let server = object(server)?.and_then(provider::server_of).ok_or("the provider does not exist any more")?;
+    let account = Account::of(server, role).map_err(|misuse| misuse.message().to_owned())?;
+    Ok((Rc::new(account), role))
 }

@@ -13,8 +13,10 @@ use super::{
     own_answer,
 };
 use crate::{
-    idempotency, key_file,
-    ledger::{Change, Durability, Failure, NewAttempt, NewVerification, Stored, Writer, clock, erase_at},
+    idempotency,
+    identity::Identity,
+    key_file,
+    ledger::{Change, Durability, Failure, NewAttempt, NewReference, NewVerification, Stored, Writer, clock, erase_at},
     letter::{Letter, Order, Outgoing, Reply, Target},
     mailbox::Ticket,
     misuse::Misuse,
@@ -61,7 +63,7 @@ impl Desk {
             let subject = match &letter {
                 Letter::Settle(id) => Some(*id),
                 // They wait in a place of their own.
-                Letter::Follow(..) | Letter::Upkeep(_) => None,
+                Letter::Follow(..) | Letter::Upkeep(_) | Letter::Identify(_) => None,
                 Letter::Call(order) => match order.target {
                     Target::Known(id) => Some(id),
                     // What goes on to another provider is what the verification is busy with.
@@ -76,6 +78,7 @@ impl Desk {
                 Letter::Settle(_) => self.reply(ticket, &Reply::Settled),
                 Letter::Follow(id, which) => self.follow(ticket, id, which),
                 Letter::Upkeep(upkeep) => self.keep(ticket, upkeep),
+                Letter::Identify(subject) => self.identify(ticket, subject),
                 Letter::Call(order) if !self.is_wanted(ticket, &order) => {}
                 Letter::Call(order) => {
                     if let Some(id) = subject {
@@ -109,6 +112,7 @@ impl Desk {
         let mut needed = Vec::new();
         let turns = self.ledger.write(Durability::Flushed, |writer| {
             let now = clock();
+            orders.iter_mut().try_for_each(|(_, order)| self.identities.fill(writer, order))?;
             let asked = orders.iter().flat_map(|(_, order)| order.with_onward());
             let judge = Judge::new(writer, asked, &mut self.standing, now)?;
             let mut batch = Batch::new(writer, &self.busy, now, &orders, judge)?;
@@ -117,6 +121,7 @@ impl Desk {
             batch.write(&orders, &turns)?;
             Ok(turns)
         });
+        self.identities.settle(turns.is_ok());
         if turns.is_err() {
             self.standing = standing;
         }
@@ -188,6 +193,7 @@ impl Desk {
                         verification,
                         operation: order.operation,
                         provider: order.provider,
+                        provider_id: order.provider_id,
                         before,
                         state,
                         code_lifetime: order.code_lifetime,
@@ -286,7 +292,7 @@ impl Desk {
 }
 
 /// By what an order names a flow begun elsewhere: provider, reference or recipient and role.
-type FlowName = (String, Option<String>, Option<(Vec<u8>, String)>);
+type FlowName = (Identity, Option<String>, Option<(Vec<u8>, Identity)>);
 
 /// One transaction's worth of orders.
 struct Batch<'a, 'w, 'conn> {
@@ -366,10 +372,10 @@ impl<'a, 'w, 'conn> Batch<'a, 'w, 'conn> {
             Target::Find(by, new) => {
                 let found = self.writer.latest(
                     by,
-                    &order.provider,
+                    order.provider_id,
                     order.reference.as_deref(),
                     &order.recipient_keys,
-                    &order.created_by,
+                    order.role_id,
                 )?;
                 if let Some(stored) = found.filter(|stored| self.is_the_same_flow(by, stored)) {
                     if self.busy.contains_key(&stored.id) || self.begun.values().any(|id| *id == stored.id) {
@@ -398,7 +404,7 @@ impl<'a, 'w, 'conn> Batch<'a, 'w, 'conn> {
     fn is_keyed_already(&mut self, order: &Order) -> Result<bool, Failure> {
         let Some(idempotency) = &order.idempotency else { return Ok(false) };
         let is_new = self.keys.insert(idempotency.keys.first().cloned().unwrap_or_default());
-        Ok(!is_new || self.writer.has_key(&idempotency.keys, idempotency::since(), &order.created_by)?)
+        Ok(!is_new || self.writer.has_key(&idempotency.keys, idempotency::since(), order.role_id)?)
     }
 
     /// A reference names one flow for good. A recipient's latest flow is the one meant while it can be; one whose checks
@@ -467,6 +473,8 @@ impl<'a, 'w, 'conn> Batch<'a, 'w, 'conn> {
                 refused,
                 why: refused.and(reason).map(|reason| words(reason).to_owned()),
                 provider: order.provider.clone(),
+                provider_id: order.provider_id,
+                role_id: order.role_id,
                 // A test number's counts for nobody, nor does what the record answered.
                 recipient_key: order
                     .recipient_key()
@@ -477,14 +485,14 @@ impl<'a, 'w, 'conn> Batch<'a, 'w, 'conn> {
             });
             match turn {
                 Turn::Goes { state, .. } | Turn::Ends { state, .. } if begins(order, verification) => {
-                    references.extend(
-                        state.reference.as_deref().map(|reference| (order.provider.as_str(), reference, verification)),
-                    );
+                    references.extend(new_reference(order, state, verification));
                     verifications.push(NewVerification {
                         id: verification,
                         provider: order.provider.clone(),
+                        provider_id: order.provider_id,
                         vendor: order.vendor.clone(),
                         created_by: order.created_by.clone(),
+                        role_id: order.role_id,
                         created_at: self.now,
                         recipient_masked: order.recipient_masked.clone(),
                         recipient_key: order.recipient_key().map(<[u8]>::to_vec),
@@ -492,7 +500,7 @@ impl<'a, 'w, 'conn> Batch<'a, 'w, 'conn> {
                         state: state.clone(),
                         idempotency: order.idempotency.clone(),
                         is_test: order.is_test,
-                        route: order.route.clone(),
+                        route: order.route.as_ref().map(|(name, _)| name.clone()).zip(order.route_id),
                     });
                 }
                 Turn::Goes { before, state, .. } | Turn::Ends { before, state, .. } => {
@@ -504,14 +512,9 @@ impl<'a, 'w, 'conn> Batch<'a, 'w, 'conn> {
                         sealed: None,
                     };
                     if let Target::Onward(_) = order.target {
-                        change.moved_to = Some((order.provider.clone(), order.vendor.clone()));
+                        change.moved_to = Some(order.moved_to());
                         change.sealed.clone_from(&order.sealed);
-                        references.extend(
-                            state
-                                .reference
-                                .as_deref()
-                                .map(|reference| (order.provider.as_str(), reference, verification)),
-                        );
+                        references.extend(new_reference(order, state, verification));
                     }
                     changes.push(change);
                 }
@@ -526,6 +529,16 @@ impl<'a, 'w, 'conn> Batch<'a, 'w, 'conn> {
     }
 }
 
+/// The reference that a verification goes by at the order's provider, if it has one.
+pub(super) fn new_reference<'a>(
+    order: &'a Order,
+    state: &'a Verification,
+    verification: Uuid,
+) -> Option<NewReference<'a>> {
+    let reference = state.reference.as_deref()?;
+    Some(NewReference { provider: &order.provider, provider_id: order.provider_id, reference, verification })
+}
+
 /// Whether the order begins this verification, rather than belonging to one on record.
 fn begins(order: &Order, verification: Uuid) -> bool {
     match order.target {
@@ -536,11 +549,9 @@ fn begins(order: &Order, verification: Uuid) -> bool {
 }
 
 fn name(by: FindBy, order: &Order) -> FlowName {
-    let provider = order.provider.clone();
+    let provider = order.provider_id;
     match by {
         FindBy::Reference => (provider, order.reference.clone(), None),
-        FindBy::Recipient => {
-            (provider, None, order.recipient_key().map(|key| (key.to_vec(), order.created_by.clone())))
-        }
+        FindBy::Recipient => (provider, None, order.recipient_key().map(|key| (key.to_vec(), order.role_id))),
     }
 }

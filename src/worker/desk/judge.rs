@@ -8,6 +8,7 @@ use uuid::Uuid;
 use vendor::{Operation, Outcome};
 
 use crate::{
+    identity::Identity,
     ledger::{Failure, NewAttempt, Question, Writer},
     letter::Order,
 };
@@ -18,7 +19,7 @@ pub struct Standing {
     /// By the OID of the foreign server: one that is made anew starts closed.
     pub breakers: HashMap<u32, Breaker>,
     /// How many sends the provider_limit lets go before they must be counted again.
-    rooms: HashMap<String, (Limits, usize)>,
+    rooms: HashMap<Identity, (Limits, usize)>,
 }
 
 pub enum Verdict {
@@ -32,9 +33,9 @@ pub enum Verdict {
 
 pub struct Judge<'a> {
     /// By provider and the key that the recipient is put down under.
-    histories: HashMap<(String, Vec<u8>), History>,
+    histories: HashMap<(Identity, Vec<u8>), History>,
     /// Sends of providers with a provider_limit that is nearly reached.
-    bills: HashMap<String, Vec<Micros>>,
+    bills: HashMap<Identity, Vec<Micros>>,
     standing: &'a mut Standing,
     now: Micros,
 }
@@ -54,7 +55,7 @@ impl<'a> Judge<'a> {
         let questions: Vec<Question> = subjects()
             .flat_map(|(order, rules)| {
                 order.recipient_keys.iter().map(move |recipient_key| Question {
-                    provider: &order.provider,
+                    provider: order.provider_id,
                     recipient_key,
                     is_check: order.operation == Operation::Verify,
                     since: now.saturating_sub(rules.reach(order.operation)),
@@ -77,7 +78,7 @@ impl<'a> Judge<'a> {
                     _ => answer.sends.push(event.started_at),
                 }
             }
-            let mut by_key: HashMap<(&str, &[u8]), History> = HashMap::new();
+            let mut by_key: HashMap<(Identity, &[u8]), History> = HashMap::new();
             for (question, answer) in questions.iter().zip(answers) {
                 let history = by_key.entry((question.provider, question.recipient_key)).or_default();
                 // The same question twice has the same answer; of two that differ in reach the longer one counts.
@@ -90,25 +91,25 @@ impl<'a> Judge<'a> {
             }
             for (order, _) in subjects() {
                 let Some(first) = order.recipient_key() else { continue };
-                histories.entry((order.provider.clone(), first.to_vec())).or_insert_with(|| {
-                    let names = order.recipient_keys.iter().map(|key| (order.provider.as_str(), key.as_slice()));
+                histories.entry((order.provider_id, first.to_vec())).or_insert_with(|| {
+                    let names = order.recipient_keys.iter().map(|key| (order.provider_id, key.as_slice()));
                     names.filter_map(|name| by_key.remove(&name)).reduce(History::and).unwrap_or_default()
                 });
             }
         }
-        let mut sends: HashMap<&str, (&Limits, usize)> = HashMap::new();
+        let mut sends: HashMap<Identity, (&Limits, usize)> = HashMap::new();
         for order in orders.filter(|order| is_send(order.operation)) {
             if let Some(limits) = order.rules.as_ref().and_then(|rules| rules.provider_limit.as_ref()) {
-                sends.entry(&order.provider).or_insert((limits, 0)).1 += 1;
+                sends.entry(order.provider_id).or_insert((limits, 0)).1 += 1;
             }
         }
         for (provider, (limits, wanted)) in sends {
-            let room = standing.rooms.get(provider).filter(|(of, room)| of == limits && *room >= wanted);
+            let room = standing.rooms.get(&provider).filter(|(of, room)| of == limits && *room >= wanted);
             if room.is_none() {
                 let since = now.saturating_sub(limits.reach());
                 let bill = writer.provider_sends(provider, since, limits.most() as i64)?;
-                standing.rooms.insert(provider.to_owned(), (limits.clone(), limits.room(&bill, now)));
-                bills.insert(provider.to_owned(), bill);
+                standing.rooms.insert(provider, (limits.clone(), limits.room(&bill, now)));
+                bills.insert(provider, bill);
             }
         }
         Ok(Self { histories, bills, standing, now })
@@ -126,6 +127,8 @@ impl<'a> Judge<'a> {
                 refused: Some(Outcome::Blocked),
                 why: Some(words(Reason::Breaker).to_owned()),
                 provider: order.provider.clone(),
+                provider_id: order.provider_id,
+                role_id: order.role_id,
                 recipient_key: order.recipient_key().map(<[u8]>::to_vec),
                 reason: Some(Reason::Breaker),
                 started_at: self.now,
@@ -146,10 +149,10 @@ impl<'a> Judge<'a> {
     pub fn judge(&mut self, order: &Order) -> Verdict {
         let Some(rules) = &order.rules else { return Verdict::Goes { noted: None, pass: None } };
         let operation = order.operation;
-        let key = (order.provider.clone(), order.recipient_key().unwrap_or_default().to_vec());
+        let key = (order.provider_id, order.recipient_key().unwrap_or_default().to_vec());
         let mut unknown = History::default();
         let history = self.histories.get_mut(&key).unwrap_or(&mut unknown);
-        if let Some(bill) = self.bills.get(&order.provider) {
+        if let Some(bill) = self.bills.get(&order.provider_id) {
             history.provider_sends.clone_from(bill);
         }
         let refusal = rules.refuse(operation, history, self.now);
@@ -173,10 +176,10 @@ impl<'a> Judge<'a> {
         if noted.is_none() {
             history.add(operation, self.now);
             if is_send(operation) {
-                if let Some(bill) = self.bills.get_mut(&order.provider) {
+                if let Some(bill) = self.bills.get_mut(&order.provider_id) {
                     bill.insert(0, self.now);
                 }
-                if let Some((_, room)) = self.standing.rooms.get_mut(&order.provider) {
+                if let Some((_, room)) = self.standing.rooms.get_mut(&order.provider_id) {
                     *room = room.saturating_sub(1);
                 }
             }

@@ -6,6 +6,7 @@ use uuid::Uuid;
 
 use super::Desk;
 use crate::{
+    identity::Identity,
     key_file,
     ledger::{Durability, Failure, Writer, clock},
     letter::{Letter, Part, Reply, Upkeep},
@@ -71,7 +72,7 @@ impl Desk {
                 Err(misuse) => return self.reply(ticket, &Reply::Refused(misuse)),
             },
             // Flushed: who is told that they are forgotten is.
-            Upkeep::Forget { provider, recipient_keys } => self.ledger.write(Durability::Flushed, |writer| {
+            Upkeep::Forget { provider, owned, recipient_keys } => self.ledger.write(Durability::Flushed, |writer| {
                 let ids = writer.of_recipient(provider, recipient_keys)?;
                 if let Some(busy) = ids.iter().find(|id| !is_free(id)) {
                     return Ok(Done::Busy(*busy));
@@ -79,7 +80,8 @@ impl Desk {
                 if !writer.locked(&ids, &[])?.is_empty() {
                     return Err(Failure::Busy);
                 }
-                writer.forget(&ids)?;
+                writer.forget(&ids, owned.as_deref())?;
+                writer.forget_keys(recipient_keys, provider)?;
                 Ok(Done::Part(Part { count: ids.len() as u64, next: None }))
             }),
         };
@@ -177,7 +179,7 @@ fn purge(
     writer: &mut Writer,
     from: Uuid,
     before: Micros,
-    providers: Option<&[String]>,
+    providers: Option<&[Identity]>,
     is_free: impl Fn(&Uuid) -> bool,
 ) -> Result<Part, Failure> {
     let page = writer.old(from, before, providers, PAGE)?;

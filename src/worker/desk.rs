@@ -7,6 +7,7 @@ mod identity;
 mod intent;
 mod judge;
 mod locked;
+mod standing;
 mod upkeep;
 
 use std::{
@@ -30,8 +31,8 @@ use crate::{
     roster, settings,
 };
 use identity::Identities;
-use judge::Standing;
 use locked::Locked;
+use standing::{Account, Standing};
 use upkeep::Chores;
 
 /// How long to wait before trying again what a lock or a full disk held up.
@@ -49,7 +50,7 @@ pub struct Desk {
     standing: Standing,
     pub identities: Identities,
     /// Breakers that have opened (until when) or closed, and are not yet on record.
-    turned: HashMap<u32, Option<Micros>>,
+    turned: HashMap<Account, Option<Micros>>,
     courier: Courier,
     /// Letters whose turn it is.
     pending: Vec<(Ticket, Letter)>,
@@ -83,9 +84,11 @@ struct InFlight {
     /// For a resend: what to keep from now on, and the new reference.
     sealed: Option<Vec<u8>>,
     reference: Option<String>,
-    /// The foreign server, and what its breaker gave for this call.
-    server: u32,
+    /// Whose breaker it was, and what it gave for this call.
+    account: Account,
     pass: Option<Pass>,
+    /// How many wrong codes its recipient has left after this one.
+    checks_left: Option<u32>,
     /// The rule that would have refused it.
     noted: Option<Reason>,
     /// For a queued send: what it takes to queue it again.
@@ -315,6 +318,7 @@ fn own_answer(number: u64, outcome: Outcome, why: &str) -> Delivery {
         },
         record: None,
         voided: false,
+        is_callers_fault: false,
     }
 }
 

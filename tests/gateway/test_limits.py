@@ -949,10 +949,12 @@ def long_record(shared_cluster, simulator_program):
         assert gateway.send(to="0770000001")["outcome"] == "sent"
         gateway.execute(
             """INSERT INTO otp_gateway.attempt_record
-                 (id, verification_id, operation, outcome, started_at, finished_at, provider, recipient_key)
+                 (id, verification_id, operation, outcome, started_at, finished_at, provider, provider_id, recipient_key)
                SELECT gen_random_uuid(), gen_random_uuid(), CASE WHEN n %% 5 = 0 THEN 'verify' ELSE 'send' END,
                       CASE WHEN n %% 5 = 0 THEN 'invalid_code' ELSE 'sent' END, now() - n * interval '36 ms', now(),
-                      CASE WHEN n %% 10 = 0 THEN 'another' ELSE 'ideamart' END, sha256((n %% 20000)::text::bytea)
+                      CASE WHEN n %% 10 = 0 THEN 'another' ELSE 'ideamart' END,
+                      CASE WHEN n %% 10 <> 0 THEN (SELECT id FROM otp_gateway.identity WHERE kind = 'server') ELSE 1 END,
+                      sha256((n %% 20000)::text::bytea)
                FROM generate_series(1, %s) AS n""",
             (ATTEMPTS,),
         )
@@ -960,13 +962,20 @@ def long_record(shared_cluster, simulator_program):
 
 
 QUESTIONS = {
-    "select_events": (
-        "text[], bytea[], bool[], timestamptz[], int8[]",
-        """ARRAY['ideamart', 'ideamart'], ARRAY[sha256('7'), sha256('5')], ARRAY[false, true],
-           ARRAY[now() - interval '1 hour', now() - interval '1 day'], ARRAY[5, 10]::int8[]""",
+    "select_sends": (
+        "int8[], bytea[], timestamptz[], int8[]",
+        """ARRAY[{ideamart}, {ideamart}], ARRAY[sha256('7'), sha256('6')], ARRAY[now() - interval '1 hour', now() - interval '1 day'],
+           ARRAY[5, 10]::int8[]""",
         "attempt_recipient_idx",
     ),
-    "select_provider_sends": ("text, timestamptz, int8", "'ideamart', now() - interval '1 day', 20::int8", "attempt_provider_idx"),
+    "select_checks": (
+        "int8[], bytea[], bytea[], timestamptz[], timestamptz[], int8[]",
+        """ARRAY[{ideamart}, {ideamart}], ARRAY[sha256('account'), sha256('another')], ARRAY[sha256('5'), sha256('5')],
+           ARRAY[now() - interval '1 hour', now() - interval '1 day'], ARRAY[now() - interval '1 day', now() - interval '1 day'],
+           ARRAY[5, 10]::int8[]""",
+        "attempt_recipient_idx",
+    ),
+    "select_provider_sends": ("int8, timestamptz, int8", "{ideamart}, now() - interval '1 day', 20::int8", "attempt_provider_idx"),
 }
 
 
@@ -975,6 +984,8 @@ QUESTIONS = {
 def test_an_index_serves_it(long_record, name, analyzed):
     """The worker's own questions, with the worker's own settings: a few pages are read, not the table."""
     types, arguments, index = QUESTIONS[name]
+    [(ideamart,)] = long_record.execute("SELECT id FROM otp_gateway.identity WHERE kind = 'server'")
+    arguments = arguments.format(ideamart=ideamart)
     with long_record.cluster.session(long_record.database) as session:
 
         def run(text):
@@ -992,7 +1003,7 @@ def test_an_index_serves_it(long_record, name, analyzed):
         [(plan,)] = run(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) EXECUTE question ({arguments})")
     nodes = list(flattened(plan[0]["Plan"]))
     of_attempt = [node for node in nodes if node.get("Relation Name") == "attempt_record"]
-    assert [(node["Node Type"], node["Index Name"]) for node in of_attempt] == [("Index Scan", index)]
+    assert {(node["Node Type"], node["Index Name"]) for node in of_attempt} == {("Index Scan", index)}
     assert not any(node["Node Type"] == "Sort" for node in nodes)
     pages = plan[0]["Plan"]["Shared Hit Blocks"] + plan[0]["Plan"]["Shared Read Blocks"]
     assert pages <= 100, plan

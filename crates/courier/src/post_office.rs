@@ -42,6 +42,8 @@ pub struct Delivery {
     pub record: Option<serde_json::Value>,
     /// The `first` request went through.
     pub voided: bool,
+    /// It never left, by a fault of the caller's: a credential or an id that cannot stand in a header.
+    pub is_callers_fault: bool,
 }
 
 /// Without the answer, redacted or not.
@@ -176,6 +178,7 @@ async fn serve(mut inbox: mpsc::UnboundedReceiver<Parcel>, clients: Arc<Clients>
                 reading: exchange::reading(Outcome::Unknown, "the call ended by a fault in the gateway"),
                 record: None,
                 voided: false,
+                is_callers_fault: false,
             }));
         });
     }
@@ -198,6 +201,7 @@ mod tests {
             },
             record: answer(),
             voided: false,
+            is_callers_fault: false,
         };
         let shown = format!("{delivery:?}");
         assert!(shown.contains("Sent") && !shown.contains("canary"), "{shown}");

@@ -3,13 +3,13 @@
 use std::rc::Rc;
 
 use courier::Delivery;
-use policy::{BreakerState, Conclusion, Micros, Status, again_after, conclude, moves_on};
+use policy::{BreakerState, Conclusion, Micros, Status, again_after, conclude, moves_on, retryable};
 use serde_json::Value;
 use vendor::{Operation, Outcome};
 
 use super::{Desk, done};
 use crate::{
-    ledger::{Change, Completion, Durability, Failure, NewReference, clock, erase_at},
+    ledger::{Change, Completion, Durability, Failure, NewReference, Writer, clock, erase_at},
     letter::{Letter, Reply},
     provider::micros,
     settings,
@@ -104,8 +104,11 @@ impl Desk {
         if self.turned.is_empty() {
             return;
         }
-        let turned: Vec<_> = self.turned.iter().map(|(server, until)| (*server, *until)).collect();
-        if self.ledger.write(Durability::Lazy, |writer| writer.set_breakers(&turned)).is_ok() {
+        let turned = &self.turned;
+        let set = |writer: &mut Writer| {
+            turned.iter().try_for_each(|(of, until)| writer.set_breaker(of.server, of.mapping, *until))
+        };
+        if self.ledger.write(Durability::Lazy, set).is_ok() {
             self.turned.clear();
         }
     }
@@ -113,17 +116,21 @@ impl Desk {
     /// To the provider's breaker, once.
     fn report(&mut self, delivery: &Delivery, now: Micros) {
         let Some(call) = self.in_flight.get_mut(&delivery.ticket) else { return };
-        let (Some(pass), Some(breaker)) = (call.pass.take(), self.standing.breakers.get_mut(&call.server)) else {
+        let (Some(pass), Some(breaker)) = (call.pass.take(), self.standing.breakers.get_mut(call.account)) else {
             return;
         };
         let before = breaker.state(now);
-        breaker.report(pass, delivery.reading.outcome, now);
+        if delivery.is_callers_fault {
+            breaker.forgo(pass, now);
+        } else {
+            breaker.report(pass, delivery.reading.outcome, now);
+        }
         match breaker.state(now) {
             after if after == before => {}
-            BreakerState::Open { until } => drop(self.turned.insert(call.server, Some(until))),
+            BreakerState::Open { until } => drop(self.turned.insert(call.account, Some(until))),
             BreakerState::HalfOpen => {}
             BreakerState::Closed => {
-                self.turned.insert(call.server, None);
+                self.turned.insert(call.account, None);
                 self.queue.resume(call.line());
             }
         }
@@ -190,6 +197,9 @@ impl Desk {
 
     fn tell(&mut self, delivery: Delivery, change: Change, then: Then) {
         let Some(call) = self.in_flight.remove(&delivery.ticket) else { return };
+        if !matches!(delivery.reading.outcome, Outcome::Sent | Outcome::Unknown) {
+            self.standing.bills.remove(call.provider_id, call.attempt);
+        }
         if let (Then::Onward, Some(next)) = (&then, call.onward) {
             // The verification stays busy with it.
             self.pending.push((call.ticket, Letter::Call(next)));
@@ -200,6 +210,10 @@ impl Desk {
         if let (Some(left), false) = (reading.attempts_left, change.state.status.is_terminal()) {
             row.attempts_left = row.attempts_left.min(left);
         }
+        if let (Some(left), Outcome::InvalidCode) = (call.checks_left, reading.outcome) {
+            row.attempts_left = row.attempts_left.min(left);
+        }
+        row.retryable = retryable(call.operation, reading.outcome, row.attempts_left);
         row.retry_after = reading.retry_after.map(micros);
         row.reason = call.noted;
         row.vendor_code = reading.vendor_code;

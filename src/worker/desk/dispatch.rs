@@ -13,7 +13,7 @@ use uuid::Uuid;
 use vendor::{Operation, Outcome};
 
 use super::{
-    Desk, InFlight, done,
+    Account as BreakerOf, Desk, InFlight, done,
     intent::new_reference,
     judge::{Judge, Verdict, words},
 };
@@ -57,6 +57,7 @@ struct Fate {
     payload: Vec<u8>,
     /// Whose limits it counts against.
     recipient_key: Option<Vec<u8>>,
+    account: Vec<u8>,
     /// At providers of its route whose breaker is open.
     passed_over: Vec<NewAttempt>,
     /// It goes, or it ends without a call.
@@ -151,7 +152,6 @@ impl Desk {
             turns = too_old;
         }
         let ids: Vec<Uuid> = turns.iter().map(|turn| turn.id).collect();
-        let standing = self.standing.clone();
         let fates = self.ledger.write(Durability::Flushed, |writer| {
             let now = clock();
             let mut office = Office { keys: keys.as_deref(), accounts: HashMap::new(), now };
@@ -166,15 +166,13 @@ impl Desk {
             locked.retain(|stored| stored.state.status == Status::Queued);
             let orders = fates.iter().filter_map(|fate| fate.go.as_ref().ok()).flat_map(|go| go.order.with_onward());
             let mut judge = Judge::new(writer, orders, &mut self.standing, now)?;
-            fates.iter_mut().for_each(|fate| fate.rule(&mut judge));
+            fates.iter_mut().try_for_each(|fate| fate.rule(writer, &mut judge))?;
             let (waiting, mut fates): (Vec<Fate>, Vec<Fate>) = fates.into_iter().partition(Fate::waits);
             write(writer, &mut fates, now)?;
             Ok((waiting, fates, locked))
         });
         self.identities.settle(fates.is_ok());
-        if fates.is_err() {
-            self.standing = standing;
-        }
+        self.standing.settle(fates.is_ok());
         match fates {
             Ok((waiting, fates, locked)) => {
                 for turn in turns.iter().filter(|turn| locked.iter().any(|stored| stored.id == turn.id)) {
@@ -242,6 +240,7 @@ impl Desk {
                 order.queued = Some(Queued { line, role, payload: fate.payload });
                 self.busy.entry(fate.id).or_default();
                 self.expiry.add(fate.id, erase_at(fate.created_at, &fate.state));
+                let account = BreakerOf::of(&order);
                 let number = self.next_number();
                 let onward = order.next().map(Box::new);
                 self.in_flight.insert(
@@ -261,8 +260,9 @@ impl Desk {
                         reference: None,
                         queued: order.queued,
                         onward,
-                        server: order.server,
+                        account,
                         pass,
+                        checks_left: None,
                         noted,
                     },
                 );
@@ -290,6 +290,7 @@ fn write(writer: &mut Writer, fates: &mut [Fate], now: Micros) -> Result<(), Fai
             provider: fate.asked.clone(),
             provider_id: fate.asked_id,
             role_id: fate.role_id,
+            account: fate.account.clone(),
             recipient_key: fate.recipient_key.clone(),
             reason: match &fate.go {
                 Ok(go) => go.noted,
@@ -330,14 +331,15 @@ impl Fate {
             state,
             payload: letter.sealed,
             recipient_key: None,
+            account: Vec::new(),
             passed_over: Vec::new(),
             go,
         }
     }
 
     /// Asks the provider's rules; what they refuse ends, or waits for the breaker.
-    fn rule(&mut self, judge: &mut Judge) {
-        let Ok(go) = &mut self.go else { return };
+    fn rule(&mut self, writer: &mut Writer, judge: &mut Judge) -> Result<(), Failure> {
+        let Ok(go) = &mut self.go else { return Ok(()) };
         self.passed_over = judge.pass_over(&mut go.order, self.id);
         self.attempt = go.order.attempt;
         self.asked.clone_from(&go.order.provider);
@@ -345,8 +347,9 @@ impl Fate {
         self.moved_to = go.order.route.as_ref().map(|_| go.order.moved_to());
         // A test number's counts for nobody.
         self.recipient_key = go.order.recipient_key().filter(|_| !go.order.is_test).map(<[u8]>::to_vec);
-        match judge.judge(&go.order) {
-            Verdict::Goes { noted, pass } => (go.noted, go.pass) = (noted, pass),
+        self.account = go.order.account_key().to_vec();
+        match judge.judge(writer, &go.order)? {
+            Verdict::Goes { noted, pass, .. } => (go.noted, go.pass) = (noted, pass),
             Verdict::Blocked(blocked) => {
                 self.state = Verification {
                     send_count: self.state.send_count.saturating_sub(1),
@@ -361,6 +364,7 @@ impl Fate {
                 });
             }
         }
+        Ok(())
     }
 
     fn waits(&self) -> bool {

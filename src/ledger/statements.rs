@@ -149,7 +149,9 @@ statements! {
             WITH ORDINALITY AS n(provider_id, recipient_key, since, most, question)
        CROSS JOIN LATERAL (
            SELECT a.started_at FROM otp_gateway.attempt_record AS a
-           WHERE a.recipient_key OPERATOR(pg_catalog.=) n.recipient_key AND a.provider_id OPERATOR(pg_catalog.=) n.provider_id
+           WHERE a.recipient_key OPERATOR(pg_catalog.=) n.recipient_key
+             -- Not by the index on providers, of whose sends there are many.
+             AND a.provider_id OPERATOR(pg_catalog.+) 0 OPERATOR(pg_catalog.=) n.provider_id
              AND a.started_at OPERATOR(pg_catalog.>) n.since AND a.reason IS NULL
              AND a.operation IN ('send', 'resend') AND (a.outcome IS NULL OR a.outcome IN ('sent', 'unknown'))
            ORDER BY a.started_at DESC LIMIT n.most) AS e"

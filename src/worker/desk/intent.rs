@@ -217,6 +217,10 @@ impl Desk {
                 let mut row = done(order.attempt, order.operation, verification, &state, outcome);
                 if let Some(blocked) = blocked {
                     row.reason = Some(blocked.reason);
+                    if order.operation == Operation::Verify {
+                        // None before then, whatever the flow itself has left.
+                        row.attempts_left = 0;
+                    }
                     row.retry_after = blocked.retry_after;
                     row.retryable = blocked.retry_after.is_some();
                     row.vendor_message = Some(words(blocked.reason).to_owned());

@@ -17,6 +17,8 @@ pub mod scan;
 mod statements;
 mod transaction;
 
+use std::collections::HashSet;
+
 pub use enqueued::{insert_queued, take_back};
 use pgrx::{pg_sys, spi::SpiClient};
 use policy::{Micros, Reason, Verification};
@@ -162,6 +164,7 @@ impl Writer<'_, '_> {
             columns.text(attempt::PROVIDER, Some(&row.provider));
             columns.bigint(attempt::PROVIDER_ID, Some(row.provider_id));
             columns.bigint(attempt::ROLE_ID, Some(row.role_id));
+            columns.bytea(attempt::ACCOUNT, Some(row.account.as_slice()).filter(|account| !account.is_empty()));
             columns.bytea(attempt::RECIPIENT_KEY, row.recipient_key.as_deref());
             columns.text(attempt::REASON, row.reason.map(Reason::as_str));
             columns.time(attempt::STARTED_AT, Some(row.started_at));
@@ -245,23 +248,37 @@ impl Writer<'_, '_> {
         table.map(|row| StoredAttempt::read(&row)).collect()
     }
 
-    /// What counts of recipients at providers.
-    pub fn events(&mut self, questions: &[Question]) -> Result<Vec<Event>, Failure> {
+    /// When sends to recipients through providers began, with the number of the question, from 1.
+    pub fn sends(&mut self, questions: &[Question]) -> Result<Vec<(usize, Micros)>, Failure> {
         let each = |value: fn(&Question) -> i64| questions.iter().map(value).collect::<Vec<_>>();
+        let keys: Vec<&[u8]> = questions.iter().map(|question| question.recipient_key).collect();
+        let since: Vec<_> = questions.iter().map(|question| column::Time(question.since)).collect();
         let arguments = [
             argument(each(|question| question.provider), pg_sys::INT8ARRAYOID),
-            argument(
-                questions.iter().map(|question| question.recipient_key).collect::<Vec<_>>(),
-                pg_sys::BYTEAARRAYOID,
-            ),
-            argument(questions.iter().map(|question| question.is_check).collect::<Vec<_>>(), pg_sys::BOOLARRAYOID),
-            argument(
-                questions.iter().map(|question| column::Time(question.since)).collect::<Vec<_>>(),
-                pg_sys::TIMESTAMPTZARRAYOID,
-            ),
+            argument(keys, pg_sys::BYTEAARRAYOID),
+            argument(since, pg_sys::TIMESTAMPTZARRAYOID),
             argument(each(|question| question.most), pg_sys::INT8ARRAYOID),
         ];
-        let table = self.client.select(&self.ledger.statements.select_events, None, &arguments)?;
+        let table = self.client.select(&self.ledger.statements.select_sends, None, &arguments)?;
+        table.map(|row| Ok((row::question(&row)?, row::micros(&row, 2)?.unwrap_or(0)))).collect()
+    }
+
+    /// What counts when codes are checked.
+    pub fn checks(&mut self, questions: &[CheckQuestion]) -> Result<Vec<Event>, Failure> {
+        let each = |value: fn(&CheckQuestion) -> i64| questions.iter().map(value).collect::<Vec<_>>();
+        let accounts: Vec<&[u8]> = questions.iter().map(|question| question.account).collect();
+        let keys: Vec<&[u8]> = questions.iter().map(|question| question.recipient_key).collect();
+        let since: Vec<_> = questions.iter().map(|question| column::Time(question.since)).collect();
+        let sent_since: Vec<_> = questions.iter().map(|question| column::Time(question.sent_since)).collect();
+        let arguments = [
+            argument(each(|question| question.provider), pg_sys::INT8ARRAYOID),
+            argument(accounts, pg_sys::BYTEAARRAYOID),
+            argument(keys, pg_sys::BYTEAARRAYOID),
+            argument(since, pg_sys::TIMESTAMPTZARRAYOID),
+            argument(sent_since, pg_sys::TIMESTAMPTZARRAYOID),
+            argument(each(|question| question.most), pg_sys::INT8ARRAYOID),
+        ];
+        let table = self.client.select(&self.ledger.statements.select_checks, None, &arguments)?;
         table.map(|row| Event::read(&row)).collect()
     }
 
@@ -341,31 +358,35 @@ impl Writer<'_, '_> {
         Ok(())
     }
 
-    /// When the newest sends through a provider began, those after `since`, `most` of them.
-    pub fn provider_sends(&mut self, provider: Identity, since: Micros, most: i64) -> Result<Vec<Micros>, Failure> {
+    /// When the newest sends through a provider began, and which they are, those after `since`, `most` of them.
+    pub fn provider_sends(
+        &mut self,
+        provider: Identity,
+        since: Micros,
+        most: i64,
+    ) -> Result<Vec<(Micros, Uuid)>, Failure> {
         let arguments = [number(provider), column::time(since), argument(most, pg_sys::INT8OID)];
         let table = self.client.select(&self.ledger.statements.select_provider_sends, None, &arguments)?;
-        table.map(|row| Ok(row::micros(&row, 1)?.unwrap_or(0))).collect()
+        table.map(|row| Ok((row::micros(&row, 1)?.unwrap_or(0), row::uuid(&row, 2)?))).collect()
     }
 
-    /// Makes the state of breakers visible: open until then, or closed.
-    pub fn set_breakers(&mut self, changed: &[(u32, Option<Micros>)]) -> Result<(), Failure> {
-        let server = |oid: u32| pg_sys::Oid::from(oid);
-        for (oid, until) in changed {
-            if let Some(until) = until {
-                let arguments = [argument(server(*oid), pg_sys::OIDOID), column::time(*until)];
-                self.client.update(&self.ledger.statements.open_breaker, None, &arguments)?;
+    /// When an attempt began, as the record has it.
+    pub fn started_at(&mut self, attempt: Uuid) -> Result<Option<Micros>, Failure> {
+        let table = self.client.update(&self.ledger.statements.select_started_at, Some(1), &[uuid(attempt)])?;
+        Ok(table.map(|row| row::micros(&row, 1)).next().transpose()?.flatten())
+    }
+
+    /// Makes the state of a breaker visible: open until then, or closed.
+    pub fn set_breaker(&mut self, server: u32, mapping: u32, open_until: Option<Micros>) -> Result<(), Failure> {
+        let oid = |oid: u32| argument(pg_sys::Oid::from(oid), pg_sys::OIDOID);
+        let statements = &self.ledger.statements;
+        match open_until {
+            Some(until) => {
+                let arguments = [oid(server), oid(mapping), column::time(until)];
+                self.client.update(&statements.open_breaker, None, &arguments)?
             }
-        }
-        let closed: Vec<pg_sys::Oid> =
-            changed.iter().filter(|(_, until)| until.is_none()).map(|(oid, _)| server(*oid)).collect();
-        if !closed.is_empty() {
-            self.client.update(
-                &self.ledger.statements.close_breakers,
-                None,
-                &[argument(closed, pg_sys::OIDARRAYOID)],
-            )?;
-        }
+            None => self.client.update(&statements.close_breaker, None, &[oid(server), oid(mapping)])?,
+        };
         Ok(())
     }
 
@@ -392,6 +413,23 @@ impl Writer<'_, '_> {
     pub fn letters(&mut self, ids: &[Uuid]) -> Result<Vec<QueuedLetter>, Failure> {
         let table = self.client.select(&self.ledger.statements.select_letters, None, &[uuids(ids)])?;
         table.map(|row| QueuedLetter::read(&row)).collect()
+    }
+
+    /// Those of these verifications and attempts that somebody else has locked just now. `Failure::Busy`: a whole table.
+    pub fn locked(&mut self, verifications: &[Uuid], attempts: &[Uuid]) -> Result<HashSet<Uuid>, Failure> {
+        let statements = &self.ledger.statements;
+        self.client.update(&statements.lock_tables, None, &[])?;
+        let mut locked = HashSet::new();
+        for (statement, ids) in
+            [(&statements.select_locked_verifications, verifications), (&statements.select_locked_attempts, attempts)]
+        {
+            if !ids.is_empty() {
+                for row in self.client.update(statement, None, &[uuids(ids)])? {
+                    locked.insert(row::uuid(&row, 1)?);
+                }
+            }
+        }
+        Ok(locked)
     }
 
     /// The latest attempt to send a verification's code.
@@ -494,13 +532,22 @@ fn first_id_of(time: Micros) -> Uuid {
     Uuid::from_u128(u128::from(millis) << 80)
 }
 
-/// What is asked of the record about one recipient at one provider.
+/// What is asked of the record about sends to one recipient through one provider.
 pub struct Question<'a> {
     pub provider: Identity,
     pub recipient_key: &'a [u8],
-    /// Checks, else sends.
-    pub is_check: bool,
     pub since: Micros,
+    pub most: i64,
+}
+
+/// What is asked of the record about checks of one recipient's codes.
+pub struct CheckQuestion<'a> {
+    pub provider: Identity,
+    pub account: &'a [u8],
+    pub recipient_key: &'a [u8],
+    pub since: Micros,
+    /// Who has sent something since then is no stranger.
+    pub sent_since: Micros,
     pub most: i64,
 }
 

@@ -1,6 +1,8 @@
 //! What a session and the worker write to each other. None of it has a `Debug`: there are numbers, codes and vendors'
 //! answers in it.
 
+use std::rc::Rc;
+
 use courier::Route;
 use policy::{Micros, Reason, Rules, Status, Verification};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -87,8 +89,25 @@ pub struct Order {
     pub sealed: Option<Vec<u8>>,
     pub code_lifetime: Option<Micros>,
     pub max_checks: u32,
-    /// The OID of the foreign server: whose breaker counts.
+    /// The OIDs of the foreign server and of the user mapping: whose breaker counts.
     pub server: u32,
+    pub mapping: u32,
+    /// The account at the vendor; the worker knows it by keys alone.
+    pub account: Option<Secret>,
+    /// As `recipient_keys`.
+    #[serde(skip)]
+    pub account_keys: Vec<Vec<u8>>,
+    /// What the vendor knows a code by: a recipient that comes along with a reference is only claimed.
+    pub find_by: FindBy,
+    /// Known to the worker alone: the role of the flow on record, where the session saw to it that the caller may act for it.
+    #[serde(skip)]
+    pub sender: Option<Identity>,
+    /// Known to the worker alone: it was the worker that found the flow on record.
+    #[serde(skip)]
+    pub is_found: bool,
+    /// Known to the worker alone: nobody but the payload says whose the flow is. It counts for nobody.
+    #[serde(skip)]
+    pub is_claim: bool,
     /// None: exempt from all of them.
     pub rules: Option<Rules>,
     /// The gateway's own answer, with no call: a test number's, or the sandbox's.
@@ -102,6 +121,9 @@ pub struct Order {
     pub route_id: Option<Identity>,
     /// The same send through the route's other providers, in the order in which they are tried.
     pub onward: Vec<Order>,
+    /// Known to the worker alone: when it took the order from a session.
+    #[serde(skip)]
+    pub taken_at: Micros,
     /// Known to the worker alone: which queued send it is.
     #[serde(skip)]
     pub queued: Option<Queued>,
@@ -110,8 +132,9 @@ pub struct Order {
 /// What it takes to queue a send again.
 #[derive(Clone)]
 pub struct Queued {
-    /// By which the queue knows it: a provider or a route.
-    pub line: String,
+    /// By which the queue knows it: a provider or a route, and the role that enqueued it.
+    pub line: Rc<str>,
+    pub role: Rc<str>,
     /// The sealed payload.
     pub payload: Vec<u8>,
 }
@@ -124,12 +147,15 @@ impl Order {
         next.onward = onward.collect();
         next.idempotency.clone_from(&self.idempotency);
         next.queued.clone_from(&self.queued);
+        next.taken_at = self.taken_at;
         Some(next)
     }
 
     /// By which its recipient, and that of those that may follow, is found from now on.
     pub fn recognise(&mut self, keys: &Keys) {
         self.recipient_keys = self.recipient.as_ref().map_or_else(Vec::new, |recipient| keys.recipients(recipient));
+        self.account_keys =
+            self.account.as_ref().map_or_else(Vec::new, |account| keys.fingerprints("account", account.reveal()));
         self.onward.iter_mut().for_each(|order| order.recognise(keys));
     }
 
@@ -141,6 +167,21 @@ impl Order {
     /// Under which its recipient is put down.
     pub fn recipient_key(&self) -> Option<&[u8]> {
         self.recipient_keys.first().map(Vec::as_slice)
+    }
+
+    /// By which whoever it counts for is found.
+    pub fn counted_keys(&self) -> &[Vec<u8>] {
+        if self.is_claim { &[] } else { &self.recipient_keys }
+    }
+
+    /// Under which it is put down for whom it counts.
+    pub fn counted_key(&self) -> Option<&[u8]> {
+        self.counted_keys().first().map(Vec::as_slice)
+    }
+
+    /// Under which its account is put down; empty: none.
+    pub fn account_key(&self) -> &[u8] {
+        self.account_keys.first().map_or(&[], Vec::as_slice)
     }
 
     /// This one and those that may follow.

@@ -30,6 +30,7 @@ enum Kind {
     ProgramLimitExceeded,
     TriggerProtocolViolated,
     InvalidTransactionState,
+    LockNotAvailable,
     Internal,
 }
 
@@ -46,6 +47,7 @@ impl Kind {
             Self::ProgramLimitExceeded => PgSqlErrorCode::ERRCODE_PROGRAM_LIMIT_EXCEEDED,
             Self::TriggerProtocolViolated => PgSqlErrorCode::ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED,
             Self::InvalidTransactionState => PgSqlErrorCode::ERRCODE_INVALID_TRANSACTION_STATE,
+            Self::LockNotAvailable => PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE,
             Self::Internal => PgSqlErrorCode::ERRCODE_INTERNAL_ERROR,
         }
     }
@@ -82,6 +84,8 @@ impl Misuse {
         not_a_trigger => TriggerProtocolViolated,
         /// 25000: in a parallel worker, or beside some.
         in_parallel => InvalidTransactionState,
+        /// 55P03: somebody holds the record.
+        locked => LockNotAvailable,
         /// XX000: something that should not happen; nothing was sent.
         internal => Internal,
     }

@@ -67,6 +67,8 @@ impl Wanted<'_> {
             code_lifetime: provider.options.code_lifetime.map(micros),
             max_checks: provider.options.max_checks,
             server: provider.server.to_u32(),
+            mapping: provider.mapping.to_u32(),
+            account: Some(provider.account()),
             ..self.unsent(self.verification, &provider.name)
         };
         let mut known = Map::new();
@@ -93,6 +95,7 @@ impl Wanted<'_> {
         if self.recorded.is_none() || self.operation == Operation::Resend {
             order.sealed = Some(keys.seal(&Place::Verification(self.verification), &prepared.keep));
         }
+        order.find_by = prepared.find_by;
         order.recipient_masked = prepared.recipient_masked;
         order.reference = prepared.reference;
         order.code_lifetime = prepared.code_lifetime.map(micros).or(order.code_lifetime);
@@ -146,6 +149,13 @@ impl Wanted<'_> {
             code_lifetime: None,
             max_checks: 0,
             server: 0,
+            mapping: 0,
+            account: None,
+            account_keys: Vec::new(),
+            find_by: vendor::FindBy::Recipient,
+            sender: None,
+            is_found: false,
+            is_claim: false,
             rules: None,
             local: None,
             is_test: false,
@@ -153,6 +163,7 @@ impl Wanted<'_> {
             route: None,
             route_id: None,
             onward: Vec::new(),
+            taken_at: 0,
             queued: None,
         }
     }

@@ -44,6 +44,8 @@ pub struct Provider {
     pub name: String,
     pub dialect: &'static Dialect,
     pub options: ServerOptions,
+    /// The user mapping that the credentials come from; 0: none is needed.
+    pub mapping: pg_sys::Oid,
     pub credentials: BTreeMap<String, Secret>,
 }
 
@@ -67,8 +69,10 @@ impl Provider {
         let options = ServerOptions::parse(dialect, &server.options)?;
         let mut files = server.options.iter().filter(|(option, _)| options::FILE_OPTIONS.contains(&option.as_str()));
         files.try_for_each(|(option, _)| owner_must_read_files(&server, option))?;
-        let credentials = credentials(dialect, &server, &options, catalog::user_mapping(role, server.oid))?;
-        Ok(Self { server: server.oid, name: server.name, dialect, options, credentials })
+        let (mapping, given) = catalog::user_mapping(role, server.oid).unzip();
+        let credentials = credentials(dialect, &server, &options, given)?;
+        let mapping = mapping.unwrap_or(pg_sys::InvalidOid);
+        Ok(Self { server: server.oid, name: server.name, dialect, options, mapping, credentials })
     }
 
     /// What it allows a recipient, as far as it takes the record to tell.
@@ -87,6 +91,26 @@ impl Provider {
             max_checks,
             checks_reach: code_lifetime.unwrap_or(GUESSED_LIFETIME).min(LONGEST_PENANCE),
         }
+    }
+
+    /// Which account at the vendor this is, whatever the provider is called: two of one account share what counts there. By
+    /// the credential that names it, not by the secret one, which changes.
+    pub fn account(&self) -> Secret {
+        let host = self.options.base_url.split_once("://").map_or("", |(_, rest)| rest);
+        let host = host.split(['/', '?', '#']).next().unwrap_or_default().to_ascii_lowercase();
+        let host = host.trim_end_matches(":443").trim_end_matches(":80").trim_end_matches('.');
+        let named = self.dialect.credential_sets.iter().find_map(|set| {
+            let is_given = set.iter().all(|name| self.credentials.contains_key(*name));
+            set.first().filter(|_| is_given).and_then(|name| self.credentials.get(*name))
+        });
+        Secret::new(match named {
+            Some(name) => format!("{}\0{host}\0{}", self.dialect.name, name.reveal()),
+            // Nobody has an account here: the server is one.
+            None if self.dialect.base_url.is_none() && self.options.base_url.is_empty() => {
+                format!("{}\0{}", self.dialect.name, self.server.to_u32())
+            }
+            None => format!("{}\0{}", self.dialect.name, self.options.base_url),
+        })
     }
 
     /// Whether it goes to one of test_numbers.

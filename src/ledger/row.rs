@@ -68,6 +68,8 @@ pub struct NewAttempt {
     pub provider_id: Identity,
     /// Who asked for it.
     pub role_id: Identity,
+    /// The key of the account at the vendor; empty: none.
+    pub account: Vec<u8>,
     /// Whose limits it counts against; None: nobody's.
     pub recipient_key: Option<Vec<u8>>,
     /// The rule that refused, or would have.
@@ -93,6 +95,10 @@ pub struct Stored {
     pub created_at: Micros,
     pub provider_id: Identity,
     pub state: Verification,
+    /// Whom it goes to; None: nobody that is known, or they were forgotten.
+    pub recipient_key: Option<Vec<u8>>,
+    /// Who began it.
+    pub role_id: Identity,
 }
 
 /// One whose transaction has committed, and that nobody has taken yet.
@@ -100,6 +106,7 @@ pub struct Queued {
     pub transaction: u64,
     pub id: Uuid,
     pub provider: String,
+    pub created_by: String,
     pub created_at: Micros,
 }
 
@@ -125,9 +132,14 @@ pub struct Seal {
 pub struct Event {
     /// Of the question, from 1.
     pub question: usize,
+    pub attempt: Uuid,
     pub operation: Operation,
     pub outcome: Option<Outcome>,
     pub started_at: Micros,
+    pub role: Identity,
+    pub provider: Identity,
+    /// At the account that was asked about.
+    pub is_of_account: bool,
 }
 
 pub struct StoredAttempt {
@@ -162,6 +174,11 @@ pub fn micros(row: &SpiHeapTupleData, column: usize) -> Result<Option<Micros>, F
     Ok(value::<Time>(row, column)?.map(|time| time.0))
 }
 
+/// The number of a question, from 1.
+pub fn question(row: &SpiHeapTupleData) -> Result<usize, Failure> {
+    Ok(value::<i64>(row, 1)?.and_then(|number| usize::try_from(number).ok()).unwrap_or(0))
+}
+
 /// A transaction's full number.
 pub fn transaction(row: &SpiHeapTupleData, column: usize) -> Result<u64, Failure> {
     Ok(value::<Transaction>(row, column)?.map_or(0, |transaction| transaction.0))
@@ -192,6 +209,8 @@ impl Stored {
             },
             created_at: micros(row, 9)?.unwrap_or(0),
             provider_id: value(row, 10)?.unwrap_or(0),
+            recipient_key: value(row, 11)?,
+            role_id: value(row, 12)?.unwrap_or(0),
         })
     }
 }
@@ -203,6 +222,7 @@ impl Queued {
             id: uuid(row, 2)?,
             provider: value(row, 3)?.unwrap_or_default(),
             created_at: micros(row, 4)?.unwrap_or(0),
+            created_by: value(row, 5)?.unwrap_or_default(),
         })
     }
 }
@@ -211,12 +231,12 @@ impl QueuedLetter {
     pub fn read(row: &SpiHeapTupleData) -> Result<Self, Failure> {
         Ok(Self {
             stored: Stored::read(row)?,
-            provider: value(row, 11)?.unwrap_or_default(),
-            vendor: value(row, 12)?.unwrap_or_default(),
-            role_id: value(row, 13)?.unwrap_or(0),
-            created_by: value(row, 14)?.unwrap_or_default(),
-            sealed: value(row, 15)?.unwrap_or_default(),
-            route_id: value(row, 16)?,
+            role_id: value(row, 12)?.unwrap_or(0),
+            provider: value(row, 13)?.unwrap_or_default(),
+            vendor: value(row, 14)?.unwrap_or_default(),
+            created_by: value(row, 15)?.unwrap_or_default(),
+            sealed: value(row, 16)?.unwrap_or_default(),
+            route_id: value(row, 17)?,
         })
     }
 }
@@ -230,10 +250,14 @@ impl Seal {
 impl Event {
     pub fn read(row: &SpiHeapTupleData) -> Result<Self, Failure> {
         Ok(Self {
-            question: value::<i64>(row, 1)?.and_then(|number| usize::try_from(number).ok()).unwrap_or(0),
-            operation: label(row, 2, &Operation::ALL, Operation::as_str)?.unwrap_or(Operation::Send),
-            outcome: label(row, 3, &Outcome::ALL, Outcome::as_str)?,
-            started_at: micros(row, 4)?.unwrap_or(0),
+            question: question(row)?,
+            attempt: uuid(row, 2)?,
+            operation: label(row, 3, &Operation::ALL, Operation::as_str)?.unwrap_or(Operation::Send),
+            outcome: label(row, 4, &Outcome::ALL, Outcome::as_str)?,
+            started_at: micros(row, 5)?.unwrap_or(0),
+            role: value(row, 6)?.unwrap_or(0),
+            provider: value(row, 7)?.unwrap_or(0),
+            is_of_account: flag(row, 8)?,
         })
     }
 }

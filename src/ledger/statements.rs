@@ -56,7 +56,7 @@ statements! {
 
     select_verifications(pg_sys::UUIDARRAYOID)
       "SELECT id, status, reference, expires_at, approved_at, send_count, check_count, max_checks,
-              created_at, provider_id
+              created_at, provider_id, recipient_key, role_id
        FROM otp_gateway.verification_record WHERE id OPERATOR(pg_catalog.=) ANY ($1)"
 
     find_by_reference(pg_sys::INT8OID, pg_sys::TEXTOID)
@@ -90,10 +90,13 @@ statements! {
       "SELECT id, coalesce(expires_at, created_at OPERATOR(pg_catalog.+) interval '1 day')
        FROM otp_gateway.verification_record WHERE id OPERATOR(pg_catalog.=) ANY ($1) AND sealed IS NOT NULL"
 
+    // One that somebody has locked is left for later, and holds up nobody.
     expire(pg_sys::UUIDARRAYOID, pg_sys::TIMESTAMPTZOID)
       "UPDATE otp_gateway.verification_record SET status = 'expired', sealed = NULL
-       WHERE id OPERATOR(pg_catalog.=) ANY ($1) AND sealed IS NOT NULL
-         AND status OPERATOR(pg_catalog.<>) 'queued'
+       WHERE id OPERATOR(pg_catalog.=) ANY (ARRAY(
+               SELECT v.id FROM otp_gateway.verification_record AS v WHERE v.id OPERATOR(pg_catalog.=) ANY ($1)
+               FOR NO KEY UPDATE SKIP LOCKED))
+         AND sealed IS NOT NULL AND status OPERATOR(pg_catalog.<>) 'queued'
          AND coalesce(expires_at, created_at OPERATOR(pg_catalog.+) interval '1 day') OPERATOR(pg_catalog.<=) $2
        RETURNING id"
 
@@ -102,7 +105,7 @@ statements! {
       "SELECT pg_catalog.pg_snapshot_xmin(pg_catalog.pg_current_snapshot())"
 
     select_queued(pg_sys::XID8OID, pg_sys::UUIDOID)
-      "SELECT enqueued, id, provider, created_at FROM otp_gateway.verification_record
+      "SELECT enqueued, id, provider, created_at, created_by::text FROM otp_gateway.verification_record
        WHERE ROW(enqueued, id) OPERATOR(pg_catalog.>) ROW($1, $2) AND enqueued IS NOT NULL
          AND status OPERATOR(pg_catalog.=) 'queued'
        ORDER BY enqueued, id"
@@ -110,10 +113,28 @@ statements! {
     // One that somebody has locked is left for later, and holds up nobody.
     select_letters(pg_sys::UUIDARRAYOID)
       "SELECT id, status, reference, expires_at, approved_at, send_count, check_count, max_checks,
-              created_at, provider_id, provider, vendor, role_id, created_by::text, sealed, route_id
+              created_at, provider_id, recipient_key, role_id, provider, vendor, created_by::text, sealed, route_id
        FROM otp_gateway.verification_record
        WHERE id OPERATOR(pg_catalog.=) ANY ($1) AND status OPERATOR(pg_catalog.=) 'queued'
        FOR NO KEY UPDATE SKIP LOCKED"
+
+    // Without waiting for anybody. A row that is not there is not locked.
+    select_locked_verifications(pg_sys::UUIDARRAYOID)
+      "WITH free AS MATERIALIZED (
+           SELECT id FROM otp_gateway.verification_record WHERE id OPERATOR(pg_catalog.=) ANY ($1) FOR NO KEY UPDATE SKIP LOCKED)
+       SELECT id FROM otp_gateway.verification_record
+       WHERE id OPERATOR(pg_catalog.=) ANY ($1) AND id OPERATOR(pg_catalog.<>) ALL (ARRAY(SELECT free.id FROM free))"
+
+    select_locked_attempts(pg_sys::UUIDARRAYOID)
+      "WITH free AS MATERIALIZED (
+           SELECT id FROM otp_gateway.attempt_record WHERE id OPERATOR(pg_catalog.=) ANY ($1) FOR NO KEY UPDATE SKIP LOCKED)
+       SELECT id FROM otp_gateway.attempt_record
+       WHERE id OPERATOR(pg_catalog.=) ANY ($1) AND id OPERATOR(pg_catalog.<>) ALL (ARRAY(SELECT free.id FROM free))"
+
+    // Of a whole table that is locked as well.
+    lock_tables()
+      "LOCK TABLE otp_gateway.verification_record, otp_gateway.attempt_record, otp_gateway.reference
+       IN ROW EXCLUSIVE MODE NOWAIT"
 
     select_send(pg_sys::UUIDOID, pg_sys::BOOLOID)
       "SELECT id, verification_id, operation, outcome, vendor_code, vendor_message, response::text, reason
@@ -121,29 +142,53 @@ statements! {
        WHERE verification_id OPERATOR(pg_catalog.=) $1 AND (operation OPERATOR(pg_catalog.=) 'send' OR $2 AND operation OPERATOR(pg_catalog.=) 'resend')
        ORDER BY id DESC"
 
-    // What counts, by the index on it. A message that went out, or may have; a code that was compared, or may have been.
-    select_events(pg_sys::INT8ARRAYOID, pg_sys::BYTEAARRAYOID, pg_sys::BOOLARRAYOID, pg_sys::TIMESTAMPTZARRAYOID, pg_sys::INT8ARRAYOID)
-      "SELECT n.question, e.operation, e.outcome, e.started_at
-       FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2), pg_catalog.unnest($3), pg_catalog.unnest($4),
-                       pg_catalog.unnest($5))
-            WITH ORDINALITY AS n(provider_id, recipient_key, is_check, since, most, question)
+    // What counts, by the index on it: messages that went out, or may have.
+    select_sends(pg_sys::INT8ARRAYOID, pg_sys::BYTEAARRAYOID, pg_sys::TIMESTAMPTZARRAYOID, pg_sys::INT8ARRAYOID)
+      "SELECT n.question, e.started_at
+       FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2), pg_catalog.unnest($3), pg_catalog.unnest($4))
+            WITH ORDINALITY AS n(provider_id, recipient_key, since, most, question)
        CROSS JOIN LATERAL (
-           SELECT a.operation, a.outcome, a.started_at FROM otp_gateway.attempt_record AS a
-           WHERE a.recipient_key OPERATOR(pg_catalog.=) n.recipient_key AND a.provider_id OPERATOR(pg_catalog.=) n.provider_id
+           SELECT a.started_at FROM otp_gateway.attempt_record AS a
+           WHERE a.recipient_key OPERATOR(pg_catalog.=) n.recipient_key
+             -- Not by the index on providers, of whose sends there are many.
+             AND a.provider_id OPERATOR(pg_catalog.+) 0 OPERATOR(pg_catalog.=) n.provider_id
              AND a.started_at OPERATOR(pg_catalog.>) n.since AND a.reason IS NULL
-             AND CASE WHEN n.is_check
-                      THEN a.operation OPERATOR(pg_catalog.=) 'verify'
-                           AND (a.outcome IS NULL OR a.outcome NOT IN ('unreachable', 'rate_limited', 'invalid_request',
-                                                                       'auth_failed', 'provider_error', 'blocked'))
-                      ELSE a.operation IN ('send', 'resend')
-                           AND (a.outcome IS NULL OR a.outcome IN ('sent', 'unknown')) END
+             AND a.operation IN ('send', 'resend') AND (a.outcome IS NULL OR a.outcome IN ('sent', 'unknown'))
            ORDER BY a.started_at DESC LIMIT n.most) AS e"
 
+    // Codes that were compared, or may have been, at an account or a provider; and who has sent something there.
+    select_checks(pg_sys::INT8ARRAYOID, pg_sys::BYTEAARRAYOID, pg_sys::BYTEAARRAYOID, pg_sys::TIMESTAMPTZARRAYOID,
+                  pg_sys::TIMESTAMPTZARRAYOID, pg_sys::INT8ARRAYOID)
+      "SELECT n.question, e.id, e.operation, e.outcome, e.started_at, e.role_id, e.provider_id, e.is_of_account
+       FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2), pg_catalog.unnest($3), pg_catalog.unnest($4),
+                       pg_catalog.unnest($5), pg_catalog.unnest($6))
+            WITH ORDINALITY AS n(provider_id, account, recipient_key, since, sent_since, most, question)
+       CROSS JOIN LATERAL (
+           (SELECT a.id, a.operation, a.outcome, a.started_at, a.role_id, a.provider_id,
+                   coalesce(a.account OPERATOR(pg_catalog.=) n.account, a.provider_id OPERATOR(pg_catalog.=) n.provider_id) AS is_of_account
+            FROM otp_gateway.attempt_record AS a
+            WHERE a.recipient_key OPERATOR(pg_catalog.=) n.recipient_key AND a.started_at OPERATOR(pg_catalog.>) n.since
+              AND a.reason IS NULL AND a.operation OPERATOR(pg_catalog.=) 'verify'
+              AND (a.provider_id OPERATOR(pg_catalog.=) n.provider_id OR coalesce(a.account OPERATOR(pg_catalog.=) n.account, false))
+              AND (a.outcome IS NULL OR a.outcome NOT IN ('unreachable', 'rate_limited', 'invalid_request', 'auth_failed',
+                                                          'provider_error', 'blocked'))
+            ORDER BY a.started_at DESC LIMIT n.most)
+           UNION ALL
+           (SELECT a.id, a.operation, a.outcome, a.started_at, a.role_id, a.provider_id, true
+            FROM otp_gateway.attempt_record AS a
+            WHERE a.recipient_key OPERATOR(pg_catalog.=) n.recipient_key AND a.started_at OPERATOR(pg_catalog.>) n.sent_since
+              AND a.reason IS NULL AND a.operation IN ('send', 'resend') AND (a.outcome IS NULL OR a.outcome IN ('sent', 'unknown'))
+              AND coalesce(a.account OPERATOR(pg_catalog.=) n.account, a.provider_id OPERATOR(pg_catalog.=) n.provider_id)
+            ORDER BY a.started_at DESC LIMIT 1000)) AS e"
+
     select_provider_sends(pg_sys::INT8OID, pg_sys::TIMESTAMPTZOID, pg_sys::INT8OID)
-      "SELECT started_at FROM otp_gateway.attempt_record
+      "SELECT started_at, id FROM otp_gateway.attempt_record
        WHERE provider_id OPERATOR(pg_catalog.=) $1 AND started_at OPERATOR(pg_catalog.>) $2 AND reason IS NULL
          AND recipient_key IS NOT NULL AND operation IN ('send', 'resend') AND (outcome IS NULL OR outcome IN ('sent', 'unknown'))
        ORDER BY started_at DESC LIMIT $3"
+
+    select_started_at(pg_sys::UUIDOID)
+      "SELECT started_at FROM otp_gateway.attempt_record WHERE id OPERATOR(pg_catalog.=) $1"
 
     find_by_idempotency_key(pg_sys::BYTEAARRAYOID, pg_sys::TIMESTAMPTZOID, pg_sys::INT8OID)
       "SELECT id FROM otp_gateway.verification_record
@@ -215,12 +260,12 @@ statements! {
        FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2)) AS n (id, sealed)
        WHERE v.id OPERATOR(pg_catalog.=) n.id"
 
-    open_breaker(pg_sys::OIDOID, pg_sys::TIMESTAMPTZOID)
-      "INSERT INTO otp_gateway.breaker (server, open_until) VALUES ($1, $2)
-       ON CONFLICT (server) DO UPDATE SET open_until = excluded.open_until"
+    open_breaker(pg_sys::OIDOID, pg_sys::OIDOID, pg_sys::TIMESTAMPTZOID)
+      "INSERT INTO otp_gateway.breaker (server, mapping, open_until) VALUES ($1, $2, $3)
+       ON CONFLICT (server, mapping) DO UPDATE SET open_until = excluded.open_until"
 
-    close_breakers(pg_sys::OIDARRAYOID)
-      "DELETE FROM otp_gateway.breaker WHERE server OPERATOR(pg_catalog.=) ANY ($1)"
+    close_breaker(pg_sys::OIDOID, pg_sys::OIDOID)
+      "DELETE FROM otp_gateway.breaker WHERE server OPERATOR(pg_catalog.=) $1 AND mapping OPERATOR(pg_catalog.=) $2"
 
     close_all_breakers()
       "DELETE FROM otp_gateway.breaker"

@@ -48,7 +48,9 @@ fn of_provider(server: pg_sys::Oid) -> Vec<Setting> {
         }
     };
     // SAFETY: reads state of this session.
-    settings.push(credentials(catalog::user_mapping(unsafe { pg_sys::GetUserId() }, server.oid)));
+    settings.push(credentials(
+        catalog::user_mapping(unsafe { pg_sys::GetUserId() }, server.oid).map(|(_, options)| options),
+    ));
     settings
 }
 

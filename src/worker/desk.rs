@@ -6,7 +6,9 @@ mod follow;
 mod identity;
 mod intent;
 mod judge;
+mod locked;
 mod privileges;
+mod standing;
 mod upkeep;
 
 use std::{
@@ -31,7 +33,8 @@ use crate::{
     roster, settings,
 };
 use identity::Identities;
-use judge::Standing;
+use locked::Locked;
+use standing::{Account, Standing};
 use upkeep::Chores;
 
 /// How long to wait before trying again what a lock or a full disk held up.
@@ -50,7 +53,7 @@ pub struct Desk {
     standing: Standing,
     pub identities: Identities,
     /// Breakers that have opened (until when) or closed, and are not yet on record.
-    turned: HashMap<u32, Option<Micros>>,
+    turned: HashMap<Account, Option<Micros>>,
     courier: Courier,
     /// Letters whose turn it is.
     pending: Vec<(Ticket, Letter)>,
@@ -62,6 +65,8 @@ pub struct Desk {
     busy: HashMap<Uuid, VecDeque<(Ticket, Letter)>>,
     /// Deliveries that could not be put on record yet.
     unrecorded: Vec<Delivery>,
+    /// What waits for a row that somebody has locked.
+    locked: Locked,
     /// By [`since_boot`].
     again_at: Option<Micros>,
     gone: bool,
@@ -85,15 +90,24 @@ struct InFlight {
     /// For a resend: what to keep from now on, and the new reference.
     sealed: Option<Vec<u8>>,
     reference: Option<String>,
-    /// The foreign server, and what its breaker gave for this call.
-    server: u32,
+    /// Whose breaker it was, and what it gave for this call.
+    account: Account,
     pass: Option<Pass>,
+    /// How many wrong codes its recipient has left after this one.
+    checks_left: Option<u32>,
     /// The rule that would have refused it.
     noted: Option<Reason>,
     /// For a queued send: what it takes to queue it again.
     queued: Option<Queued>,
     /// The same send through the other providers of its route.
     onward: Option<Box<Order>>,
+}
+
+impl InFlight {
+    /// The line of the queue that it counts for.
+    fn line(&self) -> &str {
+        self.queued.as_ref().map_or(&self.provider, |queued| &queued.line)
+    }
 }
 
 impl Desk {
@@ -119,6 +133,7 @@ impl Desk {
             next_number: 0,
             busy: HashMap::new(),
             unrecorded: Vec::new(),
+            locked: Locked::default(),
             again_at: None,
             gone: false,
             failing: HashMap::new(),
@@ -141,6 +156,7 @@ impl Desk {
         [
             self.again_at.map(by_clock),
             self.recovery.next_due().map(by_clock),
+            self.locked.next_due().map(by_clock),
             self.expiry.next_due(),
             self.chores.next_due(),
             self.queue.next_due(settings::queue_max_age()),
@@ -156,6 +172,7 @@ impl Desk {
             && self.pending.is_empty()
             && self.busy.is_empty()
             && self.unrecorded.is_empty()
+            && self.locked.is_empty()
             && self.followers.is_empty()
             && self.queue.is_empty()
             && self.recovery.next_due().is_none()
@@ -192,6 +209,9 @@ impl Desk {
         if !waiting {
             self.again_at = None;
         }
+        if !waiting && !self.gone {
+            worked |= self.retry_locked();
+        }
         let mut deliveries = std::mem::take(&mut self.unrecorded);
         deliveries.extend(self.courier.fetch());
         if waiting {
@@ -203,7 +223,12 @@ impl Desk {
         for incoming in self.mailbox.collect() {
             worked = true;
             match letter::read(&incoming.letter) {
-                Ok(letter) => self.pending.push((incoming.ticket, letter)),
+                Ok(mut letter) => {
+                    if let Letter::Call(order) = &mut letter {
+                        order.taken_at = since_boot();
+                    }
+                    self.pending.push((incoming.ticket, letter));
+                }
                 Err(misuse) => self.reply(incoming.ticket, &Reply::Refused(misuse)),
             }
         }
@@ -222,7 +247,7 @@ impl Desk {
         if !waiting && !self.gone {
             worked |= self.dispatch();
         }
-        self.expire_due();
+        worked |= self.expire_due();
         if roster::was_told_of_new_key(self.database) {
             self.chores.reseal();
         }
@@ -282,6 +307,7 @@ impl Desk {
         } else {
             "the server or its worker stopped before an answer came"
         };
+        let mut deliveries = self.take_aside();
         let moved_on = self.refuse_waiting();
         self.courier.close();
         let until = since_boot().saturating_add(grace);
@@ -298,7 +324,8 @@ impl Desk {
             let wake = self.again_at.filter(|_| waiting).map_or(until, |at| at.min(until));
             process::sleep(self.courier.bell(), Some(clock().saturating_add(wake.saturating_sub(since_boot()))));
         }
-        let mut deliveries = std::mem::take(&mut self.unrecorded);
+        deliveries.extend(self.take_aside());
+        deliveries.append(&mut self.unrecorded);
         deliveries.extend(self.courier.fetch());
         let ended: Vec<u64> = deliveries.iter().map(|delivery| delivery.ticket).collect();
         deliveries
@@ -307,6 +334,7 @@ impl Desk {
             self.conclude(deliveries);
             // Dropped, or locked by somebody, just now: what is left in flight there becomes unknown at the next start.
             deliveries = std::mem::take(&mut self.unrecorded);
+            deliveries.extend(self.take_aside());
         }
         let recorded = deliveries.is_empty();
         for delivery in deliveries {
@@ -363,6 +391,7 @@ fn own_answer(number: u64, outcome: Outcome, why: &str) -> Delivery {
         record: None,
         voided: false,
         unbegun: false,
+        is_callers_fault: false,
     }
 }
 

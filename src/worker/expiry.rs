@@ -69,11 +69,12 @@ impl Desk {
         }
     }
 
-    /// Erases what is due; those in flight get their turn when they are not.
-    pub fn expire_due(&mut self) {
+    /// Erases what is due; those in flight get their turn when they are not. False: nothing was. A transaction may have
+    /// slept on the latch, and taken somebody's wake-up with it.
+    pub fn expire_due(&mut self) -> bool {
         let now = clock();
         if self.expiry.next_due().is_none_or(|due| due > now) {
-            return;
+            return false;
         }
         let (busy, due): (Vec<Uuid>, Vec<Uuid>) =
             self.expiry.take_due(now).into_iter().partition(|id| self.is_busy(*id));
@@ -81,10 +82,11 @@ impl Desk {
         let expired = self.ledger.write(Durability::Lazy, |writer| writer.expire(&due, now));
         self.note("the erasing of what was sealed", expired.as_ref().err());
         match expired {
-            // A resend has moved their time.
-            Ok(later) => later.into_iter().for_each(|(id, at)| self.expiry.add(id, at)),
+            // A resend has moved their time, or they are locked just now.
+            Ok(later) => later.into_iter().for_each(|(id, at)| self.expiry.add(id, at.max(now))),
             Err(Failure::Gone) => self.gone(),
             Err(_) => due.into_iter().for_each(|id| self.expiry.add(id, now)),
         }
+        true
     }
 }

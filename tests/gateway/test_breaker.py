@@ -151,6 +151,36 @@ def test_what_is_not_affected(gateway, simulator):
     assert is_open(gateway.send())
 
 
+@pytest.fixture
+def own_credentials(gateway, role):
+    """A role with USAGE on two providers, and with credentials of its own there."""
+    name, session = role
+    gateway.execute(f"GRANT USAGE ON FOREIGN SERVER ideamart, hyperverge TO {name}")
+    gateway.execute(f"CREATE USER MAPPING FOR {name} SERVER ideamart OPTIONS (application_id 'own', password 'own')")
+    gateway.execute(f"CREATE USER MAPPING FOR {name} SERVER hyperverge OPTIONS (app_id E'x\\ny', app_key 'own')")
+    yield session
+
+
+def test_credentials_of_one_s_own_open_one_s_own(gateway, simulator, own_credentials):
+    """It is the account's: that of others stays closed, at the same provider, and is seen so."""
+    simulator.fault("status", "ideamart", "send", status=401, times=FAULTS)
+    assert [gateway.send(session=own_credentials)["outcome"] for _ in range(FAULTS)] == ["auth_failed"] * FAULTS
+    assert is_open(gateway.send(session=own_credentials))
+    assert [gateway.send()["outcome"] for _ in range(3)] == ["sent"] * 3
+    assert seen(gateway, session=own_credentials).startswith("open")
+    assert seen(gateway) == "closed"
+    assert gateway.wait(gateway.enqueue()["verification_id"])["outcome"] == "sent"
+
+
+def test_what_could_not_leave_is_no_fault_of_the_provider_s(gateway, simulator, own_credentials):
+    """A credential that cannot stand in a header: nobody was asked."""
+    rows = [gateway.send("hyperverge", session=own_credentials) for _ in range(2 * FAULTS)]
+    assert {(row["outcome"], row["reason"]) for row in rows} == {("unreachable", None)}
+    assert {row["vendor_message"] for row in rows} == {"a credential or id cannot stand in an HTTP header; nothing was sent"}
+    assert gateway.send("hyperverge")["outcome"] == "sent"
+    assert recorded(gateway) == {} and simulator.count("hyperverge") == 1
+
+
 def test_a_send_that_is_blocked_by_it_does_not_count(gateway, simulator):
     """Nothing was sent: no cooldown and no limit begins."""
     gateway.create_provider("limited", "ideamart", resend_after="1h", send_limit="1 per day")

@@ -44,6 +44,8 @@ pub struct Delivery {
     pub voided: bool,
     /// It ended before it began, because the courier was closed: certainly nothing has left.
     pub unbegun: bool,
+    /// It never left, by a fault of the caller's: a credential or an id that cannot stand in a header.
+    pub is_callers_fault: bool,
 }
 
 /// Without the answer, redacted or not.
@@ -216,6 +218,7 @@ async fn serve(
                 record: None,
                 voided: false,
                 unbegun: false,
+                is_callers_fault: false,
             }));
         });
     }
@@ -253,6 +256,7 @@ mod tests {
             record: answer(),
             voided: false,
             unbegun: false,
+            is_callers_fault: false,
         };
         let shown = format!("{delivery:?}");
         assert!(shown.contains("Sent") && !shown.contains("canary"), "{shown}");

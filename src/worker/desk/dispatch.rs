@@ -13,7 +13,7 @@ use uuid::Uuid;
 use vendor::{Operation, Outcome};
 
 use super::{
-    Desk, InFlight, done,
+    Account as BreakerOf, Desk, InFlight, done,
     intent::new_reference,
     judge::{Judge, Verdict, words},
 };
@@ -28,7 +28,7 @@ use crate::{
     provider::{self, Account, Provider},
     seal::{Keys, Place},
     settings,
-    worker::queue::Turn,
+    worker::queue::{Turn, UnderWay},
 };
 
 /// How many queued ones are read at once.
@@ -41,8 +41,9 @@ const AFTER_FAULT: Micros = 10_000_000;
 /// What becomes of one that has its turn.
 struct Fate {
     id: Uuid,
-    /// By which the queue knows it: a provider or a route.
-    provider: String,
+    turn: Turn,
+    /// The provider's max_in_flight, as far as it was looked up.
+    places: Option<u32>,
     /// The provider that it goes to, or would.
     asked: String,
     asked_id: Identity,
@@ -56,6 +57,7 @@ struct Fate {
     payload: Vec<u8>,
     /// Whose limits it counts against.
     recipient_key: Option<Vec<u8>>,
+    account: Vec<u8>,
     /// At providers of its route whose breaker is open.
     passed_over: Vec<NewAttempt>,
     /// It goes, or it ends without a call.
@@ -64,7 +66,6 @@ struct Fate {
 
 struct Go {
     order: Box<Order>,
-    places: u32,
     noted: Option<Reason>,
     pass: Option<Pass>,
 }
@@ -87,7 +88,7 @@ impl Desk {
             let page = self.ledger.write(Durability::Lazy, |writer| {
                 let before = writer.horizon()?;
                 let page = writer.queued(after, PAGE)?;
-                let new = page.iter().filter(|queued| !queue.knows(&queued.provider, queued.id));
+                let new = page.iter().filter(|queued| !queue.knows(&queued.provider, &queued.created_by, queued.id));
                 writer.announce(|| new.map(|queued| queued.id).collect())?;
                 Ok((before, page))
             });
@@ -98,7 +99,7 @@ impl Desk {
                     let is_last = (page.len() as i64) < PAGE;
                     for queued in page {
                         after = (queued.transaction, queued.id);
-                        self.queue.add(&queued.provider, queued.id, queued.created_at);
+                        self.queue.add(&queued.provider, &queued.created_by, queued.id, queued.created_at);
                     }
                     if is_last {
                         self.queue.horizon = horizon;
@@ -115,15 +116,16 @@ impl Desk {
 
     /// Gives those their turn that are due. False: there are none.
     pub(super) fn dispatch(&mut self) -> bool {
-        let mut in_flight: HashMap<String, usize> = HashMap::new();
+        let mut under_way: HashMap<&str, UnderWay> = HashMap::new();
         for call in self.in_flight.values() {
-            let line = call.queued.as_ref().map_or(&call.provider, |queued| &queued.line);
-            match in_flight.get_mut(line) {
-                Some(count) => *count += 1,
-                None => drop(in_flight.insert(line.clone(), 1)),
+            let under_way = under_way.entry(call.line()).or_default();
+            match call.queued {
+                Some(_) => under_way.queued += 1,
+                None => under_way.immediate += 1,
             }
         }
-        let turns = self.queue.take(clock(), settings::queue_max_age(), &in_flight);
+        let of_line = |line: &str| under_way.get(line).copied().unwrap_or_default();
+        let turns = self.queue.take(clock(), settings::queue_max_age(), of_line);
         if turns.is_empty() {
             return false;
         }
@@ -142,7 +144,7 @@ impl Desk {
                 misuse.clone().warn();
             }
             for turn in waiting {
-                self.queue.wait(&turn.provider, turn.id, turn.created_at, now.saturating_add(AFTER_FAULT));
+                self.queue.wait(&turn, now.saturating_add(AFTER_FAULT));
             }
             if too_old.is_empty() {
                 return;
@@ -150,7 +152,6 @@ impl Desk {
             turns = too_old;
         }
         let ids: Vec<Uuid> = turns.iter().map(|turn| turn.id).collect();
-        let standing = self.standing.clone();
         let fates = self.ledger.write(Durability::Flushed, |writer| {
             let now = clock();
             let mut office = Office { keys: keys.as_deref(), accounts: HashMap::new(), now };
@@ -165,32 +166,28 @@ impl Desk {
             locked.retain(|stored| stored.state.status == Status::Queued);
             let orders = fates.iter().filter_map(|fate| fate.go.as_ref().ok()).flat_map(|go| go.order.with_onward());
             let mut judge = Judge::new(writer, orders, &mut self.standing, now)?;
-            fates.iter_mut().for_each(|fate| fate.rule(&mut judge));
+            fates.iter_mut().try_for_each(|fate| fate.rule(writer, &mut judge))?;
             let (waiting, mut fates): (Vec<Fate>, Vec<Fate>) = fates.into_iter().partition(Fate::waits);
             write(writer, &mut fates, now)?;
             Ok((waiting, fates, locked))
         });
         self.identities.settle(fates.is_ok());
-        if fates.is_err() {
-            self.standing = standing;
-        }
+        self.standing.settle(fates.is_ok());
         match fates {
             Ok((waiting, fates, locked)) => {
                 for turn in turns.iter().filter(|turn| locked.iter().any(|stored| stored.id == turn.id)) {
-                    self.queue.wait(&turn.provider, turn.id, turn.created_at, clock() + AFTER_LOCK);
+                    self.queue.wait(turn, clock() + AFTER_LOCK);
                 }
                 for fate in waiting {
-                    self.queue.add(&fate.provider, fate.id, fate.created_at);
+                    self.queue.put_back(&fate.turn);
                     if let Err(End { blocked: Some(Blocked { retry_after: Some(wait), .. }), .. }) = fate.go {
-                        self.queue.pause(&fate.provider, clock().saturating_add(wait));
+                        self.queue.pause(&fate.turn.provider, clock().saturating_add(wait));
                     }
                 }
                 fates.into_iter().for_each(|fate| self.send(fate));
             }
             Err(failure @ (Failure::Gone | Failure::Busy)) => {
-                for turn in turns {
-                    self.queue.add(&turn.provider, turn.id, turn.created_at);
-                }
+                turns.iter().for_each(|turn| self.queue.put_back(turn));
                 self.after(failure);
             }
             // One that cannot be decided must not take the others with it.
@@ -221,12 +218,15 @@ impl Desk {
             Err(Failure::Gone) => self.gone(),
             Err(_) => {
                 pgrx::log!("otp_gateway: a queued send could not be put on record: {why}");
-                self.queue.wait(&turn.provider, turn.id, turn.created_at, clock() + AFTER_FAULT);
+                self.queue.wait(&turn, clock() + AFTER_FAULT);
             }
         }
     }
 
     fn send(&mut self, fate: Fate) {
+        if let Some(places) = fate.places {
+            self.queue.set_places(&fate.turn.provider, places);
+        }
         match fate.go {
             Err(end) => {
                 let mut row = done(fate.attempt, Operation::Send, fate.id, &fate.state, end.outcome);
@@ -235,11 +235,12 @@ impl Desk {
                 row.retry_after = end.blocked.and_then(|blocked| blocked.retry_after);
                 self.tell_followers(fate.id, &row);
             }
-            Ok(Go { mut order, places, noted, pass }) => {
-                order.queued = Some(Queued { line: fate.provider.clone(), payload: fate.payload });
-                self.queue.set_places(&fate.provider, places);
+            Ok(Go { mut order, noted, pass }) => {
+                let Turn { provider: line, role, .. } = fate.turn;
+                order.queued = Some(Queued { line, role, payload: fate.payload });
                 self.busy.entry(fate.id).or_default();
                 self.expiry.add(fate.id, erase_at(fate.created_at, &fate.state));
+                let account = BreakerOf::of(&order);
                 let number = self.next_number();
                 let onward = order.next().map(Box::new);
                 self.in_flight.insert(
@@ -259,8 +260,9 @@ impl Desk {
                         reference: None,
                         queued: order.queued,
                         onward,
-                        server: order.server,
+                        account,
                         pass,
+                        checks_left: None,
                         noted,
                     },
                 );
@@ -288,6 +290,7 @@ fn write(writer: &mut Writer, fates: &mut [Fate], now: Micros) -> Result<(), Fai
             provider: fate.asked.clone(),
             provider_id: fate.asked_id,
             role_id: fate.role_id,
+            account: fate.account.clone(),
             recipient_key: fate.recipient_key.clone(),
             reason: match &fate.go {
                 Ok(go) => go.noted,
@@ -312,24 +315,31 @@ impl Fate {
         }
         Self {
             id: letter.stored.id,
-            asked: letter.provider.clone(),
+            turn: Turn {
+                provider: Rc::from(letter.provider.as_str()),
+                role: Rc::from(letter.created_by),
+                id: letter.stored.id,
+                created_at: letter.stored.created_at,
+            },
+            places: None,
+            asked: letter.provider,
             asked_id: letter.stored.provider_id,
             moved_to: None,
             role_id: letter.role_id,
-            provider: letter.provider,
             attempt: Uuid::now_v7(),
             created_at: letter.stored.created_at,
             state,
             payload: letter.sealed,
             recipient_key: None,
+            account: Vec::new(),
             passed_over: Vec::new(),
             go,
         }
     }
 
     /// Asks the provider's rules; what they refuse ends, or waits for the breaker.
-    fn rule(&mut self, judge: &mut Judge) {
-        let Ok(go) = &mut self.go else { return };
+    fn rule(&mut self, writer: &mut Writer, judge: &mut Judge) -> Result<(), Failure> {
+        let Ok(go) = &mut self.go else { return Ok(()) };
         self.passed_over = judge.pass_over(&mut go.order, self.id);
         self.attempt = go.order.attempt;
         self.asked.clone_from(&go.order.provider);
@@ -337,8 +347,9 @@ impl Fate {
         self.moved_to = go.order.route.as_ref().map(|_| go.order.moved_to());
         // A test number's counts for nobody.
         self.recipient_key = go.order.recipient_key().filter(|_| !go.order.is_test).map(<[u8]>::to_vec);
-        match judge.judge(&go.order) {
-            Verdict::Goes { noted, pass } => (go.noted, go.pass) = (noted, pass),
+        self.account = go.order.account_key().to_vec();
+        match judge.judge(writer, &go.order)? {
+            Verdict::Goes { noted, pass, .. } => (go.noted, go.pass) = (noted, pass),
             Verdict::Blocked(blocked) => {
                 self.state = Verification {
                     send_count: self.state.send_count.saturating_sub(1),
@@ -353,6 +364,7 @@ impl Fate {
                 });
             }
         }
+        Ok(())
     }
 
     fn waits(&self) -> bool {
@@ -376,8 +388,9 @@ struct Office<'k> {
 impl Office<'_> {
     fn decide(&mut self, letter: QueuedLetter) -> Fate {
         let attempt = Uuid::now_v7();
-        let go = self.order(&letter, attempt);
-        let mut fate = Fate { attempt, ..Fate::new(letter, go) };
+        let mut places = None;
+        let go = self.order(&letter, attempt, &mut places);
+        let mut fate = Fate { attempt, places, ..Fate::new(letter, go) };
         if let Ok(go) = &fate.go {
             // Nothing stands in the way of a queued one.
             if let Err(outcome) = admit(Operation::Send, &mut fate.state, self.now) {
@@ -391,7 +404,7 @@ impl Office<'_> {
         fate
     }
 
-    fn order(&mut self, letter: &QueuedLetter, attempt: Uuid) -> Result<Go, End> {
+    fn order(&mut self, letter: &QueuedLetter, attempt: Uuid, places: &mut Option<u32>) -> Result<Go, End> {
         let max_age = settings::queue_max_age();
         if letter.stored.created_at.saturating_add(max_age) <= self.now {
             return Err(End {
@@ -402,6 +415,7 @@ impl Office<'_> {
             });
         }
         let (account, role) = self.account(letter).map_err(|why| End::failed(Outcome::AuthFailed, why))?;
+        *places = account.members.first().map(|first| first.options.max_in_flight);
         let keys = self.keys.map_err(|misuse| End::failed(Outcome::AuthFailed, misuse.message()))?;
         let payload = keys.open(&Place::Queued(letter.stored.id), &letter.sealed).map_err(|_| {
             let why = "the payload was sealed under another key, or for another database, of which this is a copy";
@@ -420,8 +434,7 @@ impl Office<'_> {
         let mut order =
             wanted.send(&account, keys).map_err(|misuse| End::failed(Outcome::InvalidRequest, misuse.message()))?;
         order.recognise(keys);
-        let places = account.members.first().map_or(1, |first| first.options.max_in_flight);
-        Ok(Go { order: Box::new(order), places, noted: None, pass: None })
+        Ok(Go { order: Box::new(order), noted: None, pass: None })
     }
 
     /// The provider, or the route, as it is now for the role that enqueued.

@@ -8,7 +8,7 @@ use uuid::Uuid;
 use vendor::{FindBy, Operation, Outcome};
 
 use super::{
-    Desk, InFlight, done,
+    Account, Desk, InFlight, done,
     judge::{Judge, Verdict, words},
     own_answer,
 };
@@ -32,6 +32,7 @@ enum Turn {
         created_at: Micros,
         noted: Option<Reason>,
         pass: Option<Pass>,
+        checks_left: Option<u32>,
     },
     /// It ends without a call: from the record, or by a rule.
     Ends { verification: Uuid, before: Status, state: Verification, outcome: Outcome, blocked: Option<Blocked> },
@@ -41,6 +42,20 @@ enum Turn {
     Missing,
     /// The session read the record before it changed.
     Outdated,
+    /// It names somebody else than the flow on record does.
+    OfAnother,
+}
+
+impl Turn {
+    /// The verification on record that it changes.
+    fn on_record(&self, order: &Order) -> Option<Uuid> {
+        match self {
+            Self::Goes { verification, .. } | Self::Ends { verification, .. } if !begins(order, *verification) => {
+                Some(*verification)
+            }
+            _ => None,
+        }
+    }
 }
 
 impl Desk {
@@ -67,6 +82,7 @@ impl Desk {
                 Letter::Follow(id, which) => self.follow(ticket, id, which),
                 Letter::Upkeep(upkeep) => self.keep(ticket, upkeep),
                 Letter::Identify(subject) => self.identify(ticket, subject),
+                Letter::Call(order) if !self.is_wanted(ticket, &order) => {}
                 Letter::Call(order) => {
                     if let Some(id) = subject {
                         self.busy.entry(id).or_default();
@@ -95,21 +111,21 @@ impl Desk {
                 orders = known;
             }
         }
-        let standing = self.standing.clone();
+        let mut needed = Vec::new();
         let turns = self.ledger.write(Durability::Flushed, |writer| {
             let now = clock();
             orders.iter_mut().try_for_each(|(_, order)| self.identities.fill(writer, order))?;
+            let flows = Flows::read(writer, &mut orders, now)?;
             let asked = orders.iter().flat_map(|(_, order)| order.with_onward());
             let judge = Judge::new(writer, asked, &mut self.standing, now)?;
-            let mut batch = Batch::new(writer, &self.busy, now, &orders, judge)?;
+            let mut batch = Batch::new(writer, &self.busy, now, flows, judge);
             let turns = orders.iter_mut().map(|(_, order)| batch.take(order)).collect::<Result<Vec<_>, _>>()?;
+            needed = orders.iter().zip(&turns).map(|((_, order), turn)| turn.on_record(order)).collect();
             batch.write(&orders, &turns)?;
             Ok(turns)
         });
         self.identities.settle(turns.is_ok());
-        if turns.is_err() {
-            self.standing = standing;
-        }
+        self.standing.settle(turns.is_ok());
         match turns {
             Ok(turns) => {
                 orders.into_iter().zip(turns).for_each(|((ticket, order), turn)| self.act(ticket, *order, turn))
@@ -118,10 +134,14 @@ impl Desk {
                 self.gone();
                 self.put_back(orders);
             }
-            Err(Failure::Busy) => {
-                self.put_back(orders);
-                self.try_again_later();
-            }
+            Err(Failure::Busy) => match self.put_aside_orders(orders, &needed) {
+                Ok(others) if others.is_empty() => {}
+                Ok(others) => self.record_intents(others),
+                Err(all) => {
+                    self.put_back(all);
+                    self.try_again_later();
+                }
+            },
             // One that cannot be recorded must not take the others with it.
             Err(Failure::Error(_)) if orders.len() > 1 => {
                 orders.drain(..).for_each(|order| self.record_intents(vec![order]));
@@ -147,7 +167,9 @@ impl Desk {
     fn put_back(&mut self, orders: Vec<(Ticket, Box<Order>)>) {
         for (ticket, order) in orders {
             let known = if let Target::Known(id) = order.target { Some(id) } else { None };
-            self.pending.push((ticket, Letter::Call(order)));
+            if self.may_wait_on(ticket, &order) {
+                self.pending.push((ticket, Letter::Call(order)));
+            }
             if let Some(id) = known {
                 self.release(id);
             }
@@ -156,11 +178,12 @@ impl Desk {
 
     fn act(&mut self, ticket: Ticket, mut order: Order, turn: Turn) {
         match turn {
-            Turn::Goes { verification, before, state, created_at, noted, pass } => {
+            Turn::Goes { verification, before, state, created_at, noted, pass, checks_left } => {
                 self.busy.entry(verification).or_default();
                 if matches!(order.target, Target::New(_) | Target::Find(..)) {
                     self.expiry.add(verification, erase_at(created_at, &state));
                 }
+                let account = Account::of(&order);
                 let number = self.next_number();
                 let is_resend = order.operation == Operation::Resend;
                 let onward = order.next().map(Box::new);
@@ -181,8 +204,9 @@ impl Desk {
                         reference: order.reference.filter(|_| is_resend),
                         queued: order.queued,
                         onward,
-                        server: order.server,
+                        account,
                         pass,
+                        checks_left,
                         noted,
                     },
                 );
@@ -193,6 +217,10 @@ impl Desk {
                 let mut row = done(order.attempt, order.operation, verification, &state, outcome);
                 if let Some(blocked) = blocked {
                     row.reason = Some(blocked.reason);
+                    if order.operation == Operation::Verify {
+                        // None before then, whatever the flow itself has left.
+                        row.attempts_left = 0;
+                    }
                     row.retry_after = blocked.retry_after;
                     row.retryable = blocked.retry_after.is_some();
                     row.vendor_message = Some(words(blocked.reason).to_owned());
@@ -208,11 +236,23 @@ impl Desk {
             }
             Turn::Waits { verification } => {
                 order.target = Target::Known(verification);
+                order.is_found = true;
                 let letter = Letter::Call(Box::new(order));
                 match self.busy.get_mut(&verification) {
                     Some(waiting) => waiting.push_back((ticket, letter)),
                     None => self.pending.push((ticket, letter)),
                 }
+            }
+            Turn::OfAnother => {
+                if let Target::Known(id) = order.target {
+                    self.release(id);
+                }
+                let field = vendor::dialect(&order.vendor).map_or("mobile", |dialect| dialect.recipient_field().name);
+                let misuse = Misuse::invalid(
+                    format!("{field} belongs to the verification and cannot change"),
+                    "leave it out, or give the one that the code was sent to",
+                );
+                self.reply(ticket, &Reply::Refused(misuse));
             }
             Turn::Missing => {
                 if let Target::Known(id) | Target::Onward(id) = order.target {
@@ -277,12 +317,85 @@ impl Desk {
 /// By what an order names a flow begun elsewhere: provider, reference or recipient and role.
 type FlowName = (Identity, Option<String>, Option<(Vec<u8>, Identity)>);
 
+/// The flows on record that orders are about.
+#[derive(Default)]
+struct Flows {
+    known: HashMap<Uuid, Stored>,
+    /// By the order's attempt.
+    found: HashMap<Uuid, Stored>,
+    /// Orders that name another recipient than their flow's.
+    of_another: HashSet<Uuid>,
+}
+
+impl Flows {
+    /// Reads them, and has each order count for whom the record has, whatever its payload says.
+    fn read(writer: &mut Writer, orders: &mut [(Ticket, Box<Order>)], now: Micros) -> Result<Self, Failure> {
+        let known = |order: &Order| match order.target {
+            Target::Known(id) | Target::Onward(id) => Some(id),
+            Target::New(_) | Target::Find(..) => None,
+        };
+        let ids: Vec<Uuid> = orders.iter().filter_map(|(_, order)| known(order)).collect();
+        let stored = writer.verifications(&ids)?;
+        let mut flows =
+            Self { known: stored.into_iter().map(|stored| (stored.id, stored)).collect(), ..Self::default() };
+        for (_, order) in orders {
+            let found = match order.target {
+                Target::Find(by, _) => {
+                    let (reference, keys) = (order.reference.as_deref(), &order.recipient_keys);
+                    let found = writer.latest(by, order.provider_id, reference, keys, order.role_id)?;
+                    found.filter(|stored| is_the_same_flow(by, stored, now))
+                }
+                _ => None,
+            };
+            let is_new = matches!(order.target, Target::New(_) | Target::Onward(_));
+            let flow = found.as_ref().or_else(|| flows.known.get(&known(order)?)).filter(|_| !is_new);
+            if !is_new && !belongs(order, flow) {
+                flows.of_another.insert(order.attempt);
+            }
+            flows.found.extend(found.map(|stored| (order.attempt, stored)));
+        }
+        Ok(flows)
+    }
+}
+
+/// Has an order count for the recipient of the flow on record. False: it names another one.
+fn belongs(order: &mut Order, flow: Option<&Stored>) -> bool {
+    let was_sent = flow.is_some_and(|flow| flow.state.send_count > 0);
+    if order.find_by == FindBy::Reference && !was_sent {
+        order.is_claim = true;
+        return true;
+    }
+    let Some(flow) = flow else { return true };
+    // Where the session found it, the caller is a member of the role that began it.
+    let is_found = order.is_found || matches!(order.target, Target::Find(..));
+    order.sender = Some(flow.role_id).filter(|_| !is_found);
+    let Some(key) = &flow.recipient_key else {
+        order.recipient_keys.clear();
+        return true;
+    };
+    if order.recipient_keys.contains(key) {
+        return true;
+    }
+    let is_another = is_found && !order.recipient_keys.is_empty();
+    // What it knows of itself may be put down under a key that the file has lost.
+    order.recipient_keys.push(key.clone());
+    !is_another
+}
+
+/// A reference names one flow for good. A recipient's latest flow is the one meant while it can be; one whose checks are
+/// spent stays it until its code is too old, or a new flow would give new guesses.
+fn is_the_same_flow(by: FindBy, stored: &Stored, now: Micros) -> bool {
+    by == FindBy::Reference
+        || (stored.state.expires_at.is_none_or(|end| end > now)
+            && (!stored.state.status.is_terminal() || stored.state.status == Status::MaxAttemptsReached))
+}
+
 /// One transaction's worth of orders.
 struct Batch<'a, 'w, 'conn> {
     writer: &'a mut Writer<'w, 'conn>,
     busy: &'a HashMap<Uuid, std::collections::VecDeque<(Ticket, Letter)>>,
     now: Micros,
-    stored: HashMap<Uuid, Stored>,
+    flows: Flows,
     judge: Judge<'a>,
     /// Attempts at providers of routes whose breaker is open.
     passed_over: Vec<NewAttempt>,
@@ -297,28 +410,11 @@ impl<'a, 'w, 'conn> Batch<'a, 'w, 'conn> {
         writer: &'a mut Writer<'w, 'conn>,
         busy: &'a HashMap<Uuid, std::collections::VecDeque<(Ticket, Letter)>>,
         now: Micros,
-        orders: &[(Ticket, Box<Order>)],
+        flows: Flows,
         judge: Judge<'a>,
-    ) -> Result<Self, Failure> {
-        let known: Vec<Uuid> = orders
-            .iter()
-            .filter_map(|(_, order)| match order.target {
-                Target::Known(id) => Some(id),
-                Target::Onward(id) => Some(id),
-                Target::New(_) | Target::Find(..) => None,
-            })
-            .collect();
-        let stored = writer.verifications(&known)?.into_iter().map(|stored| (stored.id, stored)).collect();
-        Ok(Self {
-            writer,
-            busy,
-            now,
-            stored,
-            judge,
-            passed_over: Vec::new(),
-            keys: HashSet::new(),
-            begun: HashMap::new(),
-        })
+    ) -> Self {
+        let (passed_over, keys, begun) = (Vec::new(), HashSet::new(), HashMap::new());
+        Self { writer, busy, now, flows, judge, passed_over, keys, begun }
     }
 
     fn take(&mut self, order: &mut Order) -> Result<Turn, Failure> {
@@ -327,15 +423,18 @@ impl<'a, 'w, 'conn> Batch<'a, 'w, 'conn> {
             self.passed_over.extend(passed_over);
         }
         let order = &*order;
+        if self.flows.of_another.contains(&order.attempt) {
+            return Ok(Turn::OfAnother);
+        }
         match order.target {
-            Target::Onward(id) => match self.stored.remove(&id) {
+            Target::Onward(id) => match self.flows.known.remove(&id) {
                 Some(stored) => {
                     let mut state = stored.state;
                     let refused = Verification { status: Status::Blocked, ..state.clone() };
                     state.send_count += 1;
                     state.reference.clone_from(&order.reference);
                     state.expires_at = self.end_of(order);
-                    Ok(self.rule(order, id, Status::Sending, state, refused, stored.created_at))
+                    self.rule(order, id, Status::Sending, state, refused, stored.created_at)
                 }
                 None => Ok(Turn::Missing),
             },
@@ -346,27 +445,20 @@ impl<'a, 'w, 'conn> Batch<'a, 'w, 'conn> {
                 let mut state = Verification::sending(order.max_checks);
                 state.reference.clone_from(&order.reference);
                 state.expires_at = self.end_of(order);
-                Ok(self.rule(order, id, Status::Sending, state, Verification::refused(order.max_checks), self.now))
+                self.rule(order, id, Status::Sending, state, Verification::refused(order.max_checks), self.now)
             }
-            Target::Known(id) => match self.stored.remove(&id) {
-                Some(stored) => Ok(self.admit(order, stored)),
+            Target::Known(id) => match self.flows.known.remove(&id) {
+                Some(stored) => self.admit(order, stored),
                 None => Ok(Turn::Missing),
             },
             Target::Find(by, new) => {
-                let found = self.writer.latest(
-                    by,
-                    order.provider_id,
-                    order.reference.as_deref(),
-                    &order.recipient_keys,
-                    order.role_id,
-                )?;
-                if let Some(stored) = found.filter(|stored| self.is_the_same_flow(by, stored)) {
+                if let Some(stored) = self.flows.found.remove(&order.attempt) {
                     if self.busy.contains_key(&stored.id) || self.begun.values().any(|id| *id == stored.id) {
                         return Ok(Turn::Waits { verification: stored.id });
                     }
                     // Marks it for the rest of this batch.
                     self.begun.insert(name(by, order), stored.id);
-                    return Ok(self.admit(order, stored));
+                    return self.admit(order, stored);
                 }
                 if let Some(id) = self.begun.get(&name(by, order)) {
                     return Ok(Turn::Waits { verification: *id });
@@ -378,7 +470,7 @@ impl<'a, 'w, 'conn> Batch<'a, 'w, 'conn> {
                 state.expires_at = self.end_of(order);
                 let unchecked = state.clone();
                 state.check_count = 1;
-                Ok(self.rule(order, new, Status::Pending, state, unchecked, self.now))
+                self.rule(order, new, Status::Pending, state, unchecked, self.now)
             }
         }
     }
@@ -388,14 +480,6 @@ impl<'a, 'w, 'conn> Batch<'a, 'w, 'conn> {
         let Some(idempotency) = &order.idempotency else { return Ok(false) };
         let is_new = self.keys.insert(idempotency.keys.first().cloned().unwrap_or_default());
         Ok(!is_new || self.writer.has_key(&idempotency.keys, idempotency::since(), order.role_id)?)
-    }
-
-    /// A reference names one flow for good. A recipient's latest flow is the one meant while it can be; one whose checks
-    /// are spent stays it until its code is too old, or a new flow would give new guesses.
-    fn is_the_same_flow(&self, by: FindBy, stored: &Stored) -> bool {
-        by == FindBy::Reference
-            || (stored.state.expires_at.is_none_or(|end| end > self.now)
-                && (!stored.state.status.is_terminal() || stored.state.status == Status::MaxAttemptsReached))
     }
 
     fn end_of(&self, order: &Order) -> Option<Micros> {
@@ -411,22 +495,24 @@ impl<'a, 'w, 'conn> Batch<'a, 'w, 'conn> {
         state: Verification,
         refused: Verification,
         created_at: Micros,
-    ) -> Turn {
-        match self.judge.judge(order) {
-            Verdict::Goes { noted, pass } => Turn::Goes { verification, before, state, created_at, noted, pass },
+    ) -> Result<Turn, Failure> {
+        Ok(match self.judge.judge(self.writer, order)? {
+            Verdict::Goes { noted, pass, checks_left } => {
+                Turn::Goes { verification, before, state, created_at, noted, pass, checks_left }
+            }
             Verdict::Blocked(blocked) => {
                 Turn::Ends { verification, before, state: refused, outcome: Outcome::Blocked, blocked: Some(blocked) }
             }
-        }
+        })
     }
 
-    fn admit(&mut self, order: &Order, stored: Stored) -> Turn {
+    fn admit(&mut self, order: &Order, stored: Stored) -> Result<Turn, Failure> {
         let Stored { id, mut state, created_at, .. } = stored;
         let before = state.status;
         let unchanged = state.clone();
         match admit(order.operation, &mut state, self.now) {
-            Err(outcome) => Turn::Ends { verification: id, before, state, outcome, blocked: None },
-            Ok(()) if order.outgoing.is_none() && order.local.is_none() => Turn::Outdated,
+            Err(outcome) => Ok(Turn::Ends { verification: id, before, state, outcome, blocked: None }),
+            Ok(()) if order.outgoing.is_none() && order.local.is_none() => Ok(Turn::Outdated),
             Ok(()) => {
                 if order.operation == Operation::Resend {
                     state.status = Status::Sending;
@@ -447,7 +533,7 @@ impl<'a, 'w, 'conn> Batch<'a, 'w, 'conn> {
                 Turn::Ends { verification, outcome, blocked, .. } => {
                     (*verification, Some(*outcome), blocked.map(|blocked| blocked.reason))
                 }
-                Turn::Waits { .. } | Turn::Missing | Turn::Outdated => continue,
+                Turn::Waits { .. } | Turn::Missing | Turn::Outdated | Turn::OfAnother => continue,
             };
             attempts.push(NewAttempt {
                 id: order.attempt,
@@ -458,9 +544,10 @@ impl<'a, 'w, 'conn> Batch<'a, 'w, 'conn> {
                 provider: order.provider.clone(),
                 provider_id: order.provider_id,
                 role_id: order.role_id,
+                account: order.account_key().to_vec(),
                 // A test number's counts for nobody, nor does what the record answered.
                 recipient_key: order
-                    .recipient_key()
+                    .counted_key()
                     .filter(|_| !order.is_test && (refused.is_none() || reason.is_some()))
                     .map(<[u8]>::to_vec),
                 reason,
@@ -501,7 +588,7 @@ impl<'a, 'w, 'conn> Batch<'a, 'w, 'conn> {
                     }
                     changes.push(change);
                 }
-                Turn::Waits { .. } | Turn::Missing | Turn::Outdated => {}
+                Turn::Waits { .. } | Turn::Missing | Turn::Outdated | Turn::OfAnother => {}
             }
         }
         attempts.append(&mut self.passed_over);

@@ -1,5 +1,6 @@
 //! What is on the worker's desk: calls in flight, letters that wait for one of them, outcomes not yet on record.
 
+mod complaints;
 mod conclude;
 mod dispatch;
 mod follow;
@@ -30,6 +31,7 @@ use crate::{
     misuse::Misuse,
     roster, settings,
 };
+use complaints::Complaints;
 use identity::Identities;
 use locked::Locked;
 use standing::{Account, Standing};
@@ -47,6 +49,8 @@ pub struct Desk {
     queue: Queue,
     /// Who waits for the end of a queued send.
     followers: HashMap<Uuid, Vec<Ticket>>,
+    /// When there are so many, it is looked who still waits.
+    most_followed: usize,
     standing: Standing,
     pub identities: Identities,
     /// Breakers that have opened (until when) or closed, and are not yet on record.
@@ -62,6 +66,7 @@ pub struct Desk {
     busy: HashMap<Uuid, VecDeque<(Ticket, Letter)>>,
     /// Deliveries that could not be put on record yet.
     unrecorded: Vec<Delivery>,
+    complaints: Complaints,
     /// What waits for a row that somebody has locked.
     locked: Locked,
     again_at: Option<Micros>,
@@ -116,6 +121,7 @@ impl Desk {
             database,
             queue: Queue::default(),
             followers: HashMap::new(),
+            most_followed: follow::FOLLOWED,
             standing: Standing::default(),
             identities: Identities::default(),
             turned: HashMap::new(),
@@ -125,6 +131,7 @@ impl Desk {
             next_number: 0,
             busy: HashMap::new(),
             unrecorded: Vec::new(),
+            complaints: Complaints::default(),
             locked: Locked::default(),
             again_at: None,
             gone: false,
@@ -145,6 +152,7 @@ impl Desk {
     pub fn next_due(&self) -> Option<Micros> {
         [
             self.again_at,
+            self.complaints.next_due(),
             self.locked.next_due(),
             self.expiry.next_due(),
             self.chores.next_due(),
@@ -174,6 +182,7 @@ impl Desk {
             pgrx::error!("otp_gateway: the courier's thread has died");
         }
         let mut worked = false;
+        self.complaints.settle();
         let waiting = self.again_at.is_some_and(|at| at > clock());
         if !waiting {
             self.again_at = None;
@@ -209,6 +218,11 @@ impl Desk {
             worked = true;
             self.update_identities();
         }
+        if !waiting && !self.gone {
+            // Between calls.
+            worked |= self.read_earlier();
+            worked |= self.load_more_expiry();
+        }
         if roster::was_told_of_queued(self.database) {
             worked = true;
             self.look_for_queued();
@@ -228,12 +242,12 @@ impl Desk {
     }
 
     /// What a transaction that failed makes us do; what it was for is still on the desk.
-    fn after(&mut self, failure: Failure) {
+    pub fn after(&mut self, failure: Failure) {
         match failure {
             Failure::Gone => self.gone(),
             Failure::Busy => self.try_again_later(),
             Failure::Error(why) => {
-                pgrx::log!("otp_gateway: the record could not be read: {why}");
+                self.complaints.raise(complaints::READ, &why);
                 self.try_again_later();
             }
         }

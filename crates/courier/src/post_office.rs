@@ -1,5 +1,4 @@
 use std::{
-    collections::HashMap,
     io::{self, Read, Write},
     os::unix::net::UnixStream,
     sync::{
@@ -16,7 +15,7 @@ use tokio::{
 };
 use vendor::{Dialect, Operation, Outcome, Reading, Request, Secret};
 
-use crate::{AllowedHosts, Route, client::Clients, exchange, stack::wipe_stack, token::Tokens};
+use crate::{AllowedHosts, Route, client::Clients, exchange, recent::Recent, stack::wipe_stack, token::Tokens};
 
 /// A call to make.
 pub struct Parcel {
@@ -134,11 +133,12 @@ impl Courier {
 
     /// Everything that has come back since the last time.
     pub fn fetch(&self) -> Vec<Delivery> {
-        if self.shelf.rung.load(Ordering::SeqCst) {
-            let _ = (&self.bell).read(&mut [0; 16]);
-            // Lowered before the shelf is emptied, so that whatever is put on it from now on rings again.
-            self.shelf.rung.store(false, Ordering::SeqCst);
-        }
+        // Always: between the raising of the flag and the byte that follows it the owner may have come and gone, and a byte
+        // that is never read would wake it for ever.
+        let _ = (&self.bell).read(&mut [0; 16]);
+        // Lowered after the bell is quiet, so that nothing rings unheard; and before the shelf is emptied, so that whatever
+        // is put on it from now on rings again.
+        self.shelf.rung.store(false, Ordering::SeqCst);
         std::mem::take(&mut *self.shelf.deliveries.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
@@ -159,14 +159,13 @@ impl Drop for Courier {
 
 async fn serve(mut inbox: mpsc::UnboundedReceiver<Parcel>, clients: Arc<Clients>, shelf: Arc<Shelf>) {
     let tokens = Arc::new(Tokens::default());
-    let mut places: HashMap<(String, u32), Arc<Semaphore>> = HashMap::new();
+    let mut places: Recent<(String, u32), Arc<Semaphore>> = Recent::default();
     while let Some(parcel) = inbox.recv().await {
         let route = &parcel.route;
-        let place = Arc::clone(
-            places
-                .entry((route.provider.clone(), route.max_in_flight))
-                .or_insert_with(|| Arc::new(Semaphore::new(route.max_in_flight as usize))),
-        );
+        let new = || Arc::new(Semaphore::new(route.max_in_flight as usize));
+        // In use it has another owner.
+        let place =
+            places.get((route.provider.clone(), route.max_in_flight), new, |place| Arc::strong_count(place) == 1);
         let (clients, tokens, shelf) = (Arc::clone(&clients), Arc::clone(&tokens), Arc::clone(&shelf));
         task::spawn(async move {
             let ticket = parcel.ticket;

@@ -124,6 +124,14 @@ UPDATE otp_gateway.reference AS r SET provider_id = (
     WHERE i.kind OPERATOR(pg_catalog.=) 'server' AND i.name OPERATOR(pg_catalog.=) r.provider
 );
 
+-- A table that a publication takes along (FOR ALL TABLES) must tell its rows apart, or they cannot be deleted. A verification
+-- may come back to a reference that it had before, and one row of it is enough.
+DELETE FROM otp_gateway.reference AS r USING otp_gateway.reference AS same
+WHERE r.verification_id OPERATOR(pg_catalog.=) same.verification_id AND r.provider OPERATOR(pg_catalog.=) same.provider
+    AND r.reference OPERATOR(pg_catalog.=) same.reference AND r.ctid OPERATOR(pg_catalog.>) same.ctid;
+ALTER TABLE otp_gateway.reference ALTER COLUMN provider_id SET NOT NULL, ADD PRIMARY KEY (verification_id, reference, provider_id);
+DROP INDEX otp_gateway.reference_verification_id_idx;
+
 DROP INDEX otp_gateway.verification_recipient_key_idx;
 CREATE INDEX verification_recipient_key_idx ON otp_gateway.verification_record (recipient_key, role_id, provider_id);
 -- Of one recipient there are few: what is asked of them beside that is looked at row by row.
@@ -306,3 +314,6 @@ BEGIN
     END IF;
 END
 $$;
+
+COMMENT ON FUNCTION otp_gateway.forget(text, text) IS
+'For the person who asks to be forgotten: removes the masked number, the key, the references and the vendor''s answers from the record of a number at a provider or route, keeps the fact of each attempt, and returns how many verifications there were. An open one is canceled; limits of this number begin anew at the providers that the caller owns, and go on counting at others that a route led to. The owner of the database may name a provider that was dropped. In a transaction of the worker: a rollback brings nothing back. Errors: 42501 not the provider''s owner; 42704 no such provider; 22023 no number that it takes.';

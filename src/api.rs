@@ -1,11 +1,14 @@
 //! The SQL functions, thin: read the arguments, ask the provider and the dialect, hand the letter over, return the row.
 
 mod argument;
+mod call;
 mod lookup;
 mod result;
 
-pub use argument::Arguments;
-use argument::Payload;
+pub use argument::{Argument, Interval, Options};
+use argument::{Code, Payload};
+pub use call::{Call, frame};
+pub(crate) use call::{sql_function, symbol};
 use lookup::Recorded;
 pub use lookup::{Keyed, current_role, find_by_key};
 use pgrx::pg_sys;
@@ -16,84 +19,61 @@ use vendor::{Operation, Secret};
 use crate::{
     enqueue,
     idempotency::{self, Hold},
-    key_file, ledger,
-    letter::{self, Done, Idempotency, Letter, Order, Reply, Which},
-    log, mailbox,
+    key_file,
+    letter::{self, Done, Idempotency, Letter, Order, Reply, Target, Which},
+    mailbox,
     misuse::Misuse,
     order::{self, Wanted},
+    process::since_boot,
     provider::{Account, Provider, UNROUTED, is_route},
-    shared_memory, statement,
 };
 
-/// Exports a function in Postgres' calling convention, version 1, with its info record.
-macro_rules! sql_function {
-    ($name:ident, $body:expr) => {
-        #[pgrx::pg_guard]
-        #[unsafe(no_mangle)]
-        pub unsafe extern "C-unwind" fn $name(fcinfo: pgrx::pg_sys::FunctionCallInfo) -> pgrx::pg_sys::Datum {
-            let body: fn(pgrx::pg_sys::FunctionCallInfo) -> pgrx::pg_sys::Datum = $body;
-            body(fcinfo)
-        }
+sql_function!(
+    fn otp_send(provider: String, payload: Payload, idempotency_key: Option<String>) -> Done {
+        send_once(&provider, idempotency_key.as_deref(), &payload)
+    }
+);
 
-        const _: () = {
-            #[unsafe(export_name = concat!("pg_finfo_", stringify!($name)))]
-            extern "C" fn info() -> &'static pgrx::pg_sys::Pg_finfo_record {
-                static RECORD: pgrx::pg_sys::Pg_finfo_record = pgrx::pg_sys::Pg_finfo_record { api_version: 1 };
-                &RECORD
-            }
+sql_function!(
+    fn otp_enqueue(provider: String, payload: Payload, idempotency_key: Option<String>) -> Done {
+        enqueue_once(&provider, idempotency_key.as_deref(), &payload)
+    }
+);
+
+sql_function!(
+    fn otp_verify_by_id(verification_id: Uuid, otp: Code, payload: Payload) -> Done {
+        run(Operation::Verify, Subject::Verification(verification_id), Some(&otp.0), &payload, None)
+    }
+);
+
+sql_function!(
+    fn otp_verify_by_provider(provider: String, otp: Code, payload: Payload) -> Done {
+        // Two untyped literals resolve to this form: what reads as a uuid is a verification id.
+        let subject = match Uuid::try_parse(provider.trim()) {
+            Ok(id) => Subject::Verification(id),
+            Err(_) => Subject::Provider(&provider),
         };
-    };
-}
-pub(crate) use sql_function;
+        run(Operation::Verify, subject, Some(&otp.0), &payload, None)
+    }
+);
 
-sql_function!(otp_send, |fcinfo| answer(fcinfo, "otp_send", |arguments| {
-    let provider = arguments.text(0, "provider")?;
-    let payload = arguments.payload(1)?;
-    let key = arguments.optional_text(2, "idempotency_key")?;
-    send_once(&provider, key.as_deref(), &payload)
-}));
+sql_function!(
+    fn otp_resend(verification_id: Uuid, payload: Payload) -> Done {
+        run(Operation::Resend, Subject::Verification(verification_id), None, &payload, None)
+    }
+);
 
-sql_function!(otp_enqueue, |fcinfo| answer(fcinfo, "otp_enqueue", |arguments| {
-    let provider = arguments.text(0, "provider")?;
-    let payload = arguments.payload(1)?;
-    let key = arguments.optional_text(2, "idempotency_key")?;
-    enqueue_once(&provider, key.as_deref(), &payload)
-}));
+sql_function!(
+    fn otp_cancel(verification_id: Uuid) -> Done {
+        run(Operation::Cancel, Subject::Verification(verification_id), None, &Payload::default(), None)
+    }
+);
 
-sql_function!(otp_verify_by_id, |fcinfo| answer(fcinfo, "otp_verify", |arguments| {
-    let id = arguments.uuid(0, "verification_id")?;
-    let code = arguments.code(1)?;
-    let payload = arguments.payload(2)?;
-    run(Operation::Verify, Subject::Verification(id), Some(&code), &payload, None)
-}));
-
-sql_function!(otp_verify_by_provider, |fcinfo| answer(fcinfo, "otp_verify", |arguments| {
-    let provider = arguments.text(0, "provider")?;
-    let code = arguments.code(1)?;
-    let payload = arguments.payload(2)?;
-    // Two untyped literals resolve to this form: what reads as a uuid is a verification id.
-    let subject = match Uuid::try_parse(provider.trim()) {
-        Ok(id) => Subject::Verification(id),
-        Err(_) => Subject::Provider(&provider),
-    };
-    run(Operation::Verify, subject, Some(&code), &payload, None)
-}));
-
-sql_function!(otp_resend, |fcinfo| answer(fcinfo, "otp_resend", |arguments| {
-    let id = arguments.uuid(0, "verification_id")?;
-    let payload = arguments.payload(1)?;
-    run(Operation::Resend, Subject::Verification(id), None, &payload, None)
-}));
-
-sql_function!(otp_cancel, |fcinfo| answer(fcinfo, "otp_cancel", |arguments| {
-    let id = arguments.uuid(0, "verification_id")?;
-    run(Operation::Cancel, Subject::Verification(id), None, &Payload::default(), None)
-}));
-
-sql_function!(otp_wait, |fcinfo| answer(fcinfo, "otp_gateway.wait", |arguments| {
-    let id = arguments.uuid(0, "verification_id")?;
-    follow(id, Which::Latest, arguments.interval(1, "timeout")?)
-}));
+sql_function!(
+    fn otp_wait(verification_id: Uuid, timeout: Interval) -> Done {
+        follow(verification_id, Which::Latest, timeout.0)
+    }
+);
 
 /// Sends, unless the key stands for a send already: then its result is the answer, as soon as there is one.
 fn send_once(provider: &str, key: Option<&str>, payload: &Payload) -> Result<Done, Misuse> {
@@ -125,29 +105,6 @@ enum Subject<'a> {
     Verification(Uuid),
 }
 
-/// The frame of every function: what must hold before, once in a statement, the row after.
-fn answer(
-    fcinfo: pg_sys::FunctionCallInfo,
-    function: &str,
-    body: impl FnOnce(&Arguments) -> Result<Done, Misuse>,
-) -> pg_sys::Datum {
-    log::one_of_ours_runs();
-    let outcome = shared_memory::check().and_then(|()| may_write()).and_then(|()| {
-        let arguments = Arguments::of(fcinfo);
-        // The row's type is found before the call: nothing after it may fail for want of a catalog.
-        let row = result::Row::of(fcinfo);
-        let call = statement::fingerprint(function, &arguments)?;
-        if let Some(done) = statement::recall(&call) {
-            return Ok(row.fill(&done));
-        }
-        let done = body(&arguments)?;
-        let datum = row.fill(&done);
-        statement::remember(call, done);
-        Ok(datum)
-    });
-    outcome.unwrap_or_else(|misuse| misuse.raise())
-}
-
 pub fn may_write() -> Result<(), Misuse> {
     // SAFETY: reads state of this session and of the server.
     unsafe {
@@ -155,6 +112,12 @@ pub fn may_write() -> Result<(), Misuse> {
             return Err(Misuse::read_only(
                 "cannot run on a standby: every attempt is put on record",
                 "Connect to the primary.",
+            ));
+        }
+        if pg_sys::IsInParallelMode() {
+            return Err(Misuse::in_parallel(
+                "cannot run during a parallel operation: every attempt is put on record",
+                "Functions that call it are PARALLEL UNSAFE, which is the default.",
             ));
         }
         if pg_sys::XactReadOnly {
@@ -178,9 +141,13 @@ fn run(
         let attempt = Uuid::now_v7();
         let mut order = order(operation, subject, attempt, code, payload)?;
         order.idempotency.clone_from(&idempotency);
+        let verification = match order.target {
+            Target::New(id) | Target::Known(id) | Target::Onward(id) | Target::Find(_, id) => id,
+        };
         match send(&Letter::Call(Box::new(order)), attempt)? {
             Reply::Done(done) => return Ok(*done),
             Reply::Refused(misuse) => return Err(misuse),
+            Reply::Unknown => return Ok(Done::unknown(verification, attempt)),
             // The queue was quicker, or another call with the same key.
             Reply::Again => {
                 if let Some(idempotency) = &idempotency
@@ -264,33 +231,38 @@ fn settled(id: Uuid) -> Result<Recorded, Misuse> {
             Reply::Settled => return lookup::committed(id),
             Reply::Again => {}
             Reply::Refused(misuse) => return Err(misuse),
-            Reply::Done(_) | Reply::Kept(_) => return Err(unexpected()),
+            Reply::Done(_) | Reply::Kept(_) | Reply::Unknown => return Err(unexpected()),
         }
     }
 }
 
 /// The verification's row once its send has an outcome, or as it is when the time is over.
 fn follow(id: Uuid, which: Which, timeout: Micros) -> Result<Done, Misuse> {
-    let until = ledger::clock().saturating_add(timeout);
+    let until = since_boot().saturating_add(timeout);
     loop {
         // Each time: whether it is the caller's to see, and there at all.
         let recorded = lookup::committed(id)?;
         // One that has an outcome is answered at once, however short the timeout.
         let until = matches!(recorded.status, Status::Queued | Status::Sending).then_some(until);
-        let reply = mailbox::send(&letter::write(&Letter::Follow(id, which)), *Uuid::nil().as_bytes(), until)?;
+        let reply = mailbox::send(&letter::write(&Letter::Follow(id, which)), *Uuid::nil().as_bytes(), until)
+            .map_err(|unanswered| unanswered.misuse)?;
         match reply.map(|reply| letter::read(&reply)).transpose()? {
             None => return Ok(recorded.done(id)),
             Some(Reply::Done(done)) => return Ok(*done),
             Some(Reply::Again) => {}
             Some(Reply::Refused(misuse)) => return Err(misuse),
-            Some(Reply::Settled | Reply::Kept(_)) => return Err(unexpected()),
+            Some(Reply::Settled | Reply::Kept(_) | Reply::Unknown) => return Err(unexpected()),
         }
     }
 }
 
 pub fn send(letter: &Letter, attempt: Uuid) -> Result<Reply, Misuse> {
-    let reply = mailbox::send(&letter::write(letter), *attempt.as_bytes(), None)?;
-    letter::read(&reply.ok_or_else(unexpected)?)
+    match mailbox::send(&letter::write(letter), *attempt.as_bytes(), None) {
+        Ok(reply) => letter::read(&reply.ok_or_else(unexpected)?),
+        // A worker had it, and none comes to tell what became of it.
+        Err(unanswered) if unanswered.was_taken && !attempt.is_nil() => Ok(Reply::Unknown),
+        Err(unanswered) => Err(unanswered.misuse),
+    }
 }
 
 pub fn unexpected() -> Misuse {

@@ -11,12 +11,14 @@ use pgrx::pg_sys;
 
 use crate::{
     enqueue, process,
-    roster::{self, Stage},
-    shared_memory, statement,
+    roster::{self, Leave},
+    shared_memory, statement, worker,
 };
 
-/// How long a worker may take to put down what it has in hand.
+/// How long others who are connected may take to leave: as long as Postgres would wait, or a little less.
 const PATIENCE_IN_MILLISECONDS: u32 = 2000;
+/// How long a worker may take: what is under way has its time, and what comes of it is put on record.
+const PATIENCE_WITH_WORKER: u32 = (worker::GRACE / 1000) as u32 + 3000;
 const STEP: u32 = 10;
 
 static mut PREVIOUS_UTILITY: pg_sys::ProcessUtility_hook_type = None;
@@ -162,11 +164,13 @@ unsafe extern "C-unwind" fn free_databases_for(statement: *mut pg_sys::PlannedSt
             return;
         }
         let database = pg_sys::get_database_oid(need.database, true);
-        if database == pg_sys::InvalidOid || roster::stage(database) == Stage::Free || !may_disturb(database) {
+        if database == pg_sys::InvalidOid || !roster::is_there(database) || !may_disturb(database) {
             return;
         }
-        if (need.by_force || others_leave(database)) && let_go(database) {
+        if need.by_force || others_leave(database) {
+            // Before the wait: who interrupts it has the worker back, too.
             LET_GO.with_borrow_mut(|let_go| let_go.push((database, need.is_drop)));
+            let_go(database, if need.is_drop { Leave::Dropped } else { Leave::Database });
         }
     }
 }
@@ -271,19 +275,15 @@ fn may_create_databases() -> bool {
     }
 }
 
-/// Asks the worker to leave and waits until it has. False: there is none. One that takes too long is Postgres' to
-/// complain about.
-fn let_go(database: pg_sys::Oid) -> bool {
-    if !roster::ask_to_leave(database) {
-        return false;
-    }
-    for _ in 0..PATIENCE_IN_MILLISECONDS / STEP {
-        if roster::stage(database) == Stage::Free {
+/// Asks the worker to leave and waits until it has. One that takes too long is Postgres' to complain about.
+fn let_go(database: pg_sys::Oid, why: Leave) {
+    roster::ask_to_leave(database, why);
+    for _ in 0..PATIENCE_WITH_WORKER / STEP {
+        if !roster::is_there(database) {
             break;
         }
         process::wait(i64::from(STEP));
     }
-    true
 }
 
 unsafe extern "C-unwind" fn access(
@@ -341,7 +341,7 @@ unsafe extern "C-unwind" fn at_end(event: pg_sys::XactEvent::Type, _argument: *m
     if DROPS.replace(false) && committed {
         // SAFETY: a variable of this session.
         let database = unsafe { pg_sys::MyDatabaseId };
-        roster::ask_to_leave(database);
+        roster::ask_to_leave(database, Leave::Dropped);
     }
     LET_GO.with(|let_go| {
         if let Ok(mut let_go) = let_go.try_borrow_mut() {

@@ -75,6 +75,7 @@ unsafe extern "C-unwind" fn at_change(_argument: pg_sys::Datum, _cache: i32, _ha
 pub fn enqueue(provider: &str, payload: &Map<String, Value>, idempotency: Option<Idempotency>) -> Result<Done, Misuse> {
     let role = current_role();
     let account = account(provider, role.oid)?;
+    ledger::must_be_original()?;
     let id = Uuid::now_v7();
     let wanted = Wanted {
         operation: Operation::Send,

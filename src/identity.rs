@@ -16,6 +16,7 @@ use crate::{
     },
     letter::{Letter, Reply},
     misuse::Misuse,
+    provider,
 };
 
 /// A number in `otp_gateway.identity`; 0 is none.
@@ -105,7 +106,7 @@ pub fn identity(subject: &Subject) -> Result<Identity, Misuse> {
         match send(&Letter::Identify(subject.clone()), Uuid::nil())? {
             Reply::Settled | Reply::Again => {}
             Reply::Refused(misuse) => return Err(misuse),
-            Reply::Done(_) | Reply::Kept(_) => return Err(unexpected()),
+            Reply::Done(_) | Reply::Kept(_) | Reply::Unknown => return Err(unexpected()),
         }
     };
     IDENTITIES.with_borrow_mut(|ids| ids.insert(known, id));
@@ -126,8 +127,8 @@ pub fn dropped_servers(name: &str) -> Result<Vec<(Identity, String)>, Misuse> {
             )
         };
         let is_it = kind.as_deref() == Some(Kind::Server.as_str()) && last.as_deref() == Some(name);
-        // SAFETY: as above.
-        if is_it && unsafe { row.datum(column::OBJECT) }.is_none() {
+        // The worker may not have heard of it yet.
+        if is_it && object(row).and_then(provider::server_of).is_none() {
             found.extend(id.map(|id| (id, vendor.unwrap_or_default())));
         }
     })?;

@@ -1,21 +1,46 @@
-//! The launcher: starts a worker in every database that has the extension, at server start and when a session asks for
-//! one, and again after one has died; has the key file made or looked at. It is connected to no database, so that it blocks the dropping of none.
+//! The launcher: starts a worker in every database that has the extension, at server start, when a session or a commit
+//! asks for one, when one that left has something to do again, and after one has died; bounds how many there are; has the
+//! key file made or looked at. It is connected to no database, so that it blocks the dropping of none.
 
-use std::time::{Duration, Instant};
-
-use pgrx::{
-    bgworkers::{BackgroundWorker, BackgroundWorkerBuilder, BgWorkerStartTime, SignalWakeFlags},
-    pg_sys,
+use std::{
+    collections::{HashMap, HashSet, VecDeque},
+    ffi::CStr,
+    time::{Duration, Instant},
 };
 
+#[cfg(not(feature = "pg18"))]
+use pgrx::pg_sys::pqsignal;
+#[cfg(feature = "pg18")]
+use pgrx::pg_sys::pqsignal_be as pqsignal;
+use pgrx::{
+    bgworkers::{
+        BackgroundWorker, BackgroundWorkerBuilder, BackgroundWorkerStatus, BgWorkerStartTime, DynamicBackgroundWorker,
+        SignalWakeFlags,
+    },
+    pg_sys,
+};
+use policy::Micros;
+
 use crate::{
-    key_file, process,
+    key_file,
+    ledger::clock,
+    process,
     roster::{self, Stage},
+    settings,
 };
 
 const LIBRARY: &str = "otp_gateway";
-/// How long a worker that died by an error stays down.
+/// How long a worker that died stays down: the first time, at most, and at least where somebody asks for it.
 const AFTER_CRASH: Duration = Duration::from_secs(1);
+const AFTER_MANY: Duration = Duration::from_secs(300);
+const WHEN_ASKED: Duration = Duration::from_secs(2);
+/// How often a place is looked for that there was none of.
+const AGAIN: Duration = Duration::from_secs(1);
+/// How long a worker that another launcher registered may take to come up.
+const FOR_ORPHANS: Duration = Duration::from_secs(10);
+/// A launcher that lives no longer has begun in vain; so many are started at once, and then ever more slowly.
+const SOON: Micros = 10_000_000;
+const AT_ONCE: u32 = 3;
 
 pub fn init() {
     BackgroundWorkerBuilder::new("otp_gateway launcher")
@@ -24,85 +49,260 @@ pub fn init() {
         .enable_spi_access()
         // On a standby nothing is sent: it starts when the standby is promoted.
         .set_start_time(BgWorkerStartTime::RecoveryFinished)
-        .set_restart_time(Some(Duration::from_secs(1)))
+        // At once: it slows itself down.
+        .set_restart_time(Some(Duration::ZERO))
         .load();
+}
+
+#[pgrx::pg_guard]
+unsafe extern "C-unwind" fn at_exit(_code: std::ffi::c_int, _argument: pg_sys::Datum) {
+    roster::launcher_leaves();
 }
 
 #[pgrx::pg_guard]
 #[unsafe(no_mangle)]
 pub extern "C-unwind" fn otp_gateway_launcher_main(_argument: pg_sys::Datum) {
+    // SAFETY: at the start of a background worker. There is no statement that could be canceled.
+    unsafe {
+        pg_sys::before_shmem_exit(Some(at_exit), pg_sys::Datum::from(0));
+        pqsignal(pg_sys::SIGINT as i32, Some(ignore));
+    }
     BackgroundWorker::attach_signal_handlers(SignalWakeFlags::SIGHUP | SignalWakeFlags::SIGTERM);
+    let launches = roster::i_am_launcher(SOON);
+    if let Some(many) = launches.checked_sub(AT_ONCE) {
+        let until = Instant::now() + AFTER_CRASH.saturating_mul(1 << many.min(5));
+        while !ended() && Instant::now() < until {
+            process::wait(100);
+        }
+    }
     BackgroundWorker::connect_worker_to_spi_by_oid(None, None);
     if let Err(misuse) = key_file::check_at_start() {
         misuse.warn();
     }
-    roster::i_am_launcher();
-    // One after the other: in a database without the extension the worker leaves at once, and its place in
-    // max_worker_processes is free for the next.
-    for database in databases() {
-        if roster::stage(database) == Stage::Free && roster::set(database, Stage::Wanted) {
-            start(database);
-            while roster::stage(database) == Stage::Starting && !ended() {
-                process::wait(-1);
-            }
-        }
-    }
-    let mut crashed_at: Option<Instant> = None;
+    let mut launcher = Launcher::default();
+    launcher.visits.extend(databases().keys());
+    launcher.orphans.extend(roster::at(Stage::Starting).into_iter().map(|database| (database, Instant::now())));
     while !ended() {
-        let wanted = roster::at(Stage::Wanted);
-        if !wanted.is_empty() {
-            // One that was dropped in the meantime would end its worker with a FATAL.
-            let existing = databases();
-            for database in wanted {
-                if existing.contains(&database) {
-                    start(database);
-                } else {
-                    roster::set(database, Stage::Free);
-                }
-            }
-        }
-        if roster::at(Stage::Crashed).is_empty() {
-            crashed_at = None;
-            process::wait(-1);
-        } else if crashed_at.get_or_insert_with(Instant::now).elapsed() < AFTER_CRASH {
-            process::wait(AFTER_CRASH.as_millis() as i64);
-        } else {
-            crashed_at = None;
-            for database in roster::at(Stage::Crashed) {
-                roster::set(database, Stage::Wanted);
-            }
-        }
+        let wait = launcher.look();
+        process::wait(wait.map_or(-1, |wait| i64::try_from(wait.as_millis()).unwrap_or(i64::MAX).clamp(1, 86_400_000)));
     }
+    // 0 would be the end of it for good: whoever terminates all processes but their own means no such thing. When the
+    // server stops the postmaster starts none, whatever the code.
+    // SAFETY: the end of the process, with its callbacks.
+    unsafe { pg_sys::proc_exit(1) }
 }
+
+unsafe extern "C-unwind" fn ignore(_signal: i32) {}
 
 fn ended() -> bool {
     // SAFETY: a flag that the signal handler sets; unlike sigterm_received() it stays set.
     unsafe { (&raw const pg_sys::ShutdownRequestPending).read_volatile() != 0 }
 }
 
-fn start(database: pg_sys::Oid) {
-    roster::set(database, Stage::Starting);
-    // SAFETY: a variable of this process.
-    let my_pid = unsafe { pg_sys::MyProcPid };
-    let started = BackgroundWorkerBuilder::new("otp_gateway worker")
-        .set_library(LIBRARY)
-        .set_function("otp_gateway_worker_main")
-        .enable_spi_access()
-        .set_start_time(BgWorkerStartTime::RecoveryFinished)
-        // Never by the postmaster, which does not know whether the database is still there: by the launcher.
-        .set_restart_time(None)
-        .set_argument(Some(pg_sys::Datum::from(database)))
-        // Wakes the launcher when the worker has started and when it has ended.
-        .set_notify_pid(my_pid)
-        .load_dynamic();
-    if started.is_err() {
-        roster::set(database, Stage::NoPlace);
+/// What only the launcher knows; a new one begins by a visit everywhere.
+#[derive(Default)]
+struct Launcher {
+    /// Databases whose record is to be looked at, without anybody having asked.
+    visits: VecDeque<pg_sys::Oid>,
+    /// When the worker of a database, which left, has something to do again.
+    due: HashMap<pg_sys::Oid, Micros>,
+    /// Those registered that have not come up.
+    starting: HashMap<pg_sys::Oid, DynamicBackgroundWorker>,
+    orphans: HashMap<pg_sys::Oid, Instant>,
+    /// When the worker of a database that has died since was tried last.
+    tried: HashMap<pg_sys::Oid, Instant>,
+    /// The databases that wait for a place, as the log has it.
+    placeless: HashSet<pg_sys::Oid>,
+}
+
+impl Launcher {
+    /// Starts what is to be started. How long nothing is to be done, unless somebody asks.
+    fn look(&mut self) -> Option<Duration> {
+        if BackgroundWorker::sighup_received() {
+            let kept_for = settings::retention();
+            // SAFETY: on the main thread, outside a transaction.
+            unsafe { pg_sys::ProcessConfigFile(pg_sys::GucContext::PGC_SIGHUP) };
+            // Of what is due the workers that have left spoke by the old one.
+            if settings::retention() != kept_for {
+                self.visit_all();
+            }
+        }
+        if roster::was_asked_to_visit() {
+            self.visit_all();
+        }
+        for (database, due) in roster::take_left() {
+            self.tried.remove(&database);
+            match due {
+                Some(due) => drop(self.due.insert(database, due)),
+                None => drop(self.due.remove(&database)),
+            }
+        }
+        self.bury();
+        self.wake_due();
+        let mut wanted = self.crashed_ones();
+        let next_try = wanted.1;
+        wanted.0.extend(roster::at(Stage::NoPlace));
+        wanted.0.extend(roster::at(Stage::Wanted));
+        let waits = self.start(wanted.0);
+        let next_due = self
+            .due
+            .values()
+            .min()
+            .map(|due| Duration::from_micros(u64::try_from(due.saturating_sub(clock())).unwrap_or(0)));
+        let orphans = (!self.orphans.is_empty()).then_some(AGAIN);
+        [waits.then_some(AGAIN), next_try, next_due, orphans].into_iter().flatten().min()
+    }
+
+    fn visit_all(&mut self) {
+        let new: Vec<pg_sys::Oid> =
+            databases().into_keys().filter(|database| !self.visits.contains(database)).collect();
+        self.visits.extend(new);
+    }
+
+    /// Of those that were to come up, who never did.
+    fn bury(&mut self) {
+        const WHY: &str = "it ended before it had begun";
+        self.starting.retain(|database, worker| {
+            let has_ended = matches!(worker.pid(), Err(BackgroundWorkerStatus::Stopped));
+            let is_awaited = roster::stage(*database) == Stage::Starting;
+            if has_ended && is_awaited {
+                roster::crashed(*database, WHY, true);
+            }
+            is_awaited && !has_ended
+        });
+        self.orphans.retain(|database, since| {
+            let is_awaited = roster::stage(*database) == Stage::Starting && !self.starting.contains_key(database);
+            let is_late = since.elapsed() > FOR_ORPHANS;
+            if is_awaited && is_late {
+                roster::crashed(*database, WHY, true);
+            }
+            is_awaited && !is_late
+        });
+    }
+
+    fn wake_due(&mut self) {
+        let now = clock();
+        let due: Vec<pg_sys::Oid> =
+            self.due.iter().filter(|(_, due)| **due <= now).map(|(database, _)| *database).collect();
+        for database in due {
+            self.due.remove(&database);
+            self.visits.push_back(database);
+        }
+    }
+
+    /// Those that have died whose time has come, and how long until the next one's has.
+    fn crashed_ones(&mut self) -> (Vec<pg_sys::Oid>, Option<Duration>) {
+        let (mut ready, mut next) = (Vec::new(), None::<Duration>);
+        for database in roster::at(Stage::Crashed) {
+            let (crashes, is_asked) = roster::crashes(database);
+            let mut pause = AFTER_CRASH.saturating_mul(1 << crashes.saturating_sub(1).min(16)).min(AFTER_MANY);
+            if is_asked {
+                pause = pause.min(WHEN_ASKED);
+            }
+            let left = pause.saturating_sub(self.tried.entry(database).or_insert_with(Instant::now).elapsed());
+            if left.is_zero() {
+                ready.push(database);
+            } else {
+                next = Some(next.map_or(left, |next| next.min(left)));
+            }
+        }
+        (ready, next)
+    }
+
+    /// Starts a worker in each of these, and in those to be visited, while there are places. True: some wait for one.
+    fn start(&mut self, mut wanted: Vec<pg_sys::Oid>) -> bool {
+        if wanted.is_empty() && self.visits.is_empty() {
+            return false;
+        }
+        // One that was dropped in the meantime, or cannot be connected to, would end its worker with a FATAL.
+        let existing = databases();
+        wanted.retain(|database| {
+            let exists = existing.contains_key(database);
+            if !exists {
+                roster::set(*database, Stage::Free);
+                self.placeless.remove(database);
+            }
+            exists
+        });
+        self.visits.retain(|database| {
+            existing.contains_key(database) && !roster::is_there(*database) && !wanted.contains(database)
+        });
+        let mut refused = None;
+        let mut placeless = Vec::new();
+        for database in wanted {
+            if refused.is_none() {
+                refused = self.start_one(database);
+            }
+            if refused.is_some() {
+                placeless.push(database);
+            } else {
+                self.placeless.remove(&database);
+            }
+        }
+        while refused.is_none()
+            && let Some(database) = self.visits.pop_front()
+        {
+            refused = self.start_one(database);
+            if refused.is_some() {
+                self.visits.push_front(database);
+            }
+        }
+        let Some(why) = refused else { return false };
+        let free_soon = roster::ask_idle_to_leave(placeless.len() + self.visits.len());
+        for (number, database) in placeless.into_iter().enumerate() {
+            roster::no_place(database, why);
+            if number >= free_soon && self.placeless.insert(database) {
+                pgrx::warning!(
+                    "otp_gateway: no background worker could be started in database \"{}\": {why}; what is queued there waits",
+                    existing[&database]
+                );
+            }
+        }
+        true
+    }
+
+    /// Some: there is no place.
+    fn start_one(&mut self, database: pg_sys::Oid) -> Option<&'static str> {
+        let there = roster::at(Stage::Starting).len() + roster::at(Stage::Running).len();
+        if there >= settings::max_workers() {
+            return Some("otp_gateway.max_workers are at work in other databases");
+        }
+        let Some(start) = roster::starting(database) else {
+            return Some("too many databases use the extension at once");
+        };
+        self.tried.insert(database, Instant::now());
+        self.due.remove(&database);
+        // SAFETY: a variable of this process.
+        let my_pid = unsafe { pg_sys::MyProcPid };
+        let started = BackgroundWorkerBuilder::new("otp_gateway worker")
+            .set_library(LIBRARY)
+            .set_function("otp_gateway_worker_main")
+            .enable_spi_access()
+            .set_start_time(BgWorkerStartTime::RecoveryFinished)
+            // Never by the postmaster, which does not know whether the database is still there: by the launcher.
+            .set_restart_time(None)
+            .set_argument(Some(pg_sys::Datum::from(u64::from(start) << 32 | u64::from(database.to_u32()))))
+            // Wakes the launcher when the worker has started and when it has ended.
+            .set_notify_pid(my_pid)
+            .load_dynamic();
+        match started {
+            Ok(worker) => {
+                self.starting.insert(database, worker);
+                None
+            }
+            Err(_) => {
+                roster::set(database, Stage::Free);
+                Some("max_worker_processes are in use")
+            }
+        }
     }
 }
 
-/// Every database that takes connections.
-fn databases() -> Vec<pg_sys::Oid> {
-    let mut found = Vec::new();
+/// Every database that takes connections, and its name.
+fn databases() -> HashMap<pg_sys::Oid, String> {
+    /// Left by a DROP DATABASE that was interrupted.
+    const INVALID: i32 = -2;
+    let mut found = HashMap::new();
     // SAFETY: a transaction of its own, in which a shared catalog is scanned, as the autovacuum launcher does.
     unsafe {
         pg_sys::StartTransactionCommand();
@@ -123,8 +323,9 @@ fn databases() -> Vec<pg_sys::Oid> {
                 break;
             }
             let row = pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_database>();
-            if (*row).datallowconn {
-                found.push((*row).oid);
+            if (*row).datallowconn && (*row).datconnlimit != INVALID {
+                let name = CStr::from_ptr((&raw const (*row).datname.data).cast());
+                found.insert((*row).oid, name.to_string_lossy().into_owned());
             }
         }
         pg_sys::systable_endscan(scan);

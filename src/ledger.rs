@@ -11,6 +11,7 @@ pub mod layout;
 mod owner;
 mod recipient;
 mod record;
+mod replica;
 mod row;
 pub mod scan;
 mod statements;
@@ -22,12 +23,13 @@ pub use enqueued::{insert_queued, take_back};
 use pgrx::{pg_sys, spi::SpiClient};
 use policy::{Micros, Reason, Verification};
 pub use recipient::visible_verifications;
+pub use replica::{Presence, REPLICATED, must_be_original, presence};
 pub use row::{
     Change, Completion, Event, MovedTo, NewAttempt, NewReference, NewVerification, Queued, QueuedLetter, Seal, Stored,
     StoredAttempt,
 };
 use statements::{Statement, Statements};
-pub use transaction::{Durability, Failure, clock, interrupt_commit};
+pub use transaction::{Durability, Failure, cancel_statement, clock, interrupt_commit};
 use uuid::Uuid;
 use vendor::{FindBy, Outcome};
 
@@ -68,7 +70,7 @@ impl Ledger {
     /// tables are of another version than this library.
     pub fn open() -> Result<Option<Self>, Failure> {
         transaction::run(Durability::Lazy, |client| {
-            let version = client.update(
+            let version = client.select(
                 "SELECT extversion FROM pg_catalog.pg_extension WHERE extname OPERATOR(pg_catalog.=) 'otp_gateway'",
                 Some(1),
                 &[],
@@ -205,7 +207,7 @@ impl Writer<'_, '_> {
         if ids.is_empty() {
             return Ok(Vec::new());
         }
-        let table = self.client.update(&self.ledger.statements.select_verifications, None, &[uuids(ids)])?;
+        let table = self.client.select(&self.ledger.statements.select_verifications, None, &[uuids(ids)])?;
         table.map(|row| Stored::read(&row)).collect()
     }
 
@@ -220,12 +222,12 @@ impl Writer<'_, '_> {
         role: Identity,
     ) -> Result<Option<Stored>, Failure> {
         let found = match (by, reference) {
-            (FindBy::Reference, Some(reference)) => self.client.update(
+            (FindBy::Reference, Some(reference)) => self.client.select(
                 &self.ledger.statements.find_by_reference,
                 Some(1),
                 &[number(provider), text(reference)],
             )?,
-            (FindBy::Recipient, _) if !recipient_keys.is_empty() => self.client.update(
+            (FindBy::Recipient, _) if !recipient_keys.is_empty() => self.client.select(
                 &self.ledger.statements.find_by_recipient,
                 Some(1),
                 &[number(provider), column::byteas(recipient_keys), number(role)],
@@ -238,19 +240,19 @@ impl Writer<'_, '_> {
 
     /// Verifications that are being sent, of those that began at or after `since`.
     pub fn sending(&mut self, since: Uuid) -> Result<Vec<Uuid>, Failure> {
-        let table = self.client.update(&self.ledger.statements.select_sending, None, &[uuid(since)])?;
+        let table = self.client.select(&self.ledger.statements.select_sending, None, &[uuid(since)])?;
         table.map(|row| row::uuid(&row, 1)).collect()
     }
 
     /// Whether the key of that role, by any of its names, stands for a verification that began after `since`.
     pub fn has_key(&mut self, keys: &[Vec<u8>], since: Micros, role: Identity) -> Result<bool, Failure> {
         let arguments = [column::byteas(keys), column::time(since), number(role)];
-        Ok(!self.client.update(&self.ledger.statements.find_by_idempotency_key, Some(1), &arguments)?.is_empty())
+        Ok(!self.client.select(&self.ledger.statements.find_by_idempotency_key, Some(1), &arguments)?.is_empty())
     }
 
     /// Attempts in flight that began at or after `since`, an id.
     pub fn in_flight(&mut self, since: Uuid) -> Result<Vec<StoredAttempt>, Failure> {
-        let table = self.client.update(&self.ledger.statements.select_in_flight, None, &[uuid(since)])?;
+        let table = self.client.select(&self.ledger.statements.select_in_flight, None, &[uuid(since)])?;
         table.map(|row| StoredAttempt::read(&row)).collect()
     }
 
@@ -265,7 +267,7 @@ impl Writer<'_, '_> {
             argument(since, pg_sys::TIMESTAMPTZARRAYOID),
             argument(each(|question| question.most), pg_sys::INT8ARRAYOID),
         ];
-        let table = self.client.update(&self.ledger.statements.select_sends, None, &arguments)?;
+        let table = self.client.select(&self.ledger.statements.select_sends, None, &arguments)?;
         table.map(|row| Ok((row::question(&row)?, row::micros(&row, 2)?.unwrap_or(0)))).collect()
     }
 
@@ -284,14 +286,14 @@ impl Writer<'_, '_> {
             argument(sent_since, pg_sys::TIMESTAMPTZARRAYOID),
             argument(each(|question| question.most), pg_sys::INT8ARRAYOID),
         ];
-        let table = self.client.update(&self.ledger.statements.select_checks, None, &arguments)?;
+        let table = self.client.select(&self.ledger.statements.select_checks, None, &arguments)?;
         table.map(|row| Event::read(&row)).collect()
     }
 
     /// The verifications of a recipient at a provider or route.
     pub fn of_recipient(&mut self, provider: &[Identity], recipient_keys: &[Vec<u8>]) -> Result<Vec<Uuid>, Failure> {
         let arguments = [numbers(provider), column::byteas(recipient_keys)];
-        let table = self.client.update(&self.ledger.statements.select_of_recipient, None, &arguments)?;
+        let table = self.client.select(&self.ledger.statements.select_of_recipient, None, &arguments)?;
         table.map(|row| row::uuid(&row, 1)).collect()
     }
 
@@ -329,7 +331,7 @@ impl Writer<'_, '_> {
         let providers = providers.map_or_else(|| column::null(pg_sys::INT8ARRAYOID), numbers);
         let arguments =
             [uuid(from), uuid(first_id_of(before)), column::time(before), providers, argument(most, pg_sys::INT8OID)];
-        let table = self.client.update(&self.ledger.statements.select_old, None, &arguments)?;
+        let table = self.client.select(&self.ledger.statements.select_old, None, &arguments)?;
         table.map(|row| Ok((row::uuid(&row, 1)?, row::flag(&row, 2)?))).collect()
     }
 
@@ -345,14 +347,14 @@ impl Writer<'_, '_> {
 
     /// When the oldest verification began.
     pub fn oldest(&mut self) -> Result<Option<Micros>, Failure> {
-        let table = self.client.update(&self.ledger.statements.select_oldest, Some(1), &[])?;
+        let table = self.client.select(&self.ledger.statements.select_oldest, Some(1), &[])?;
         Ok(table.map(|row| row::micros(&row, 1)).next().transpose()?.flatten())
     }
 
     /// The next `most` verifications after `from`, with what is sealed of each.
     pub fn seals(&mut self, from: Uuid, most: i64) -> Result<Vec<Seal>, Failure> {
         let arguments = [uuid(from), argument(most, pg_sys::INT8OID)];
-        let table = self.client.update(&self.ledger.statements.select_seals, None, &arguments)?;
+        let table = self.client.select(&self.ledger.statements.select_seals, None, &arguments)?;
         table.map(|row| Seal::read(&row)).collect()
     }
 
@@ -372,13 +374,13 @@ impl Writer<'_, '_> {
         most: i64,
     ) -> Result<Vec<(Micros, Uuid)>, Failure> {
         let arguments = [number(provider), column::time(since), argument(most, pg_sys::INT8OID)];
-        let table = self.client.update(&self.ledger.statements.select_provider_sends, None, &arguments)?;
+        let table = self.client.select(&self.ledger.statements.select_provider_sends, None, &arguments)?;
         table.map(|row| Ok((row::micros(&row, 1)?.unwrap_or(0), row::uuid(&row, 2)?))).collect()
     }
 
     /// When an attempt began, as the record has it.
     pub fn started_at(&mut self, attempt: Uuid) -> Result<Option<Micros>, Failure> {
-        let table = self.client.update(&self.ledger.statements.select_started_at, Some(1), &[uuid(attempt)])?;
+        let table = self.client.select(&self.ledger.statements.select_started_at, Some(1), &[uuid(attempt)])?;
         Ok(table.map(|row| row::micros(&row, 1)).next().transpose()?.flatten())
     }
 
@@ -404,7 +406,7 @@ impl Writer<'_, '_> {
 
     /// What can be seen now.
     pub fn snapshot(&mut self) -> Result<Snapshot, Failure> {
-        let table = self.client.update(&self.ledger.statements.select_snapshot, Some(1), &[])?;
+        let table = self.client.select(&self.ledger.statements.select_snapshot, Some(1), &[])?;
         let read = |row: pgrx::spi::SpiHeapTupleData| {
             let running: Vec<String> = row.get(2)?.unwrap_or_default();
             let running = running.iter().filter_map(|number| number.parse().ok()).collect();
@@ -420,27 +422,27 @@ impl Writer<'_, '_> {
         }
         let numbers: Vec<String> = transactions.iter().map(u64::to_string).collect();
         let arguments = [argument(numbers, pg_sys::TEXTARRAYOID)];
-        let table = self.client.update(&self.ledger.statements.select_enqueuers, None, &arguments)?;
+        let table = self.client.select(&self.ledger.statements.select_enqueuers, None, &arguments)?;
         table.map(|row| row::transaction(&row, 1)).collect()
     }
 
     /// The next `most` queued ones after the one of that transaction and id, in this order, of transactions before `end`.
     pub fn queued(&mut self, after: (u64, Uuid), end: u64, most: i64) -> Result<Vec<Queued>, Failure> {
         let arguments = [column::transaction(after.0), uuid(after.1), column::transaction(end)];
-        let table = self.client.update(&self.ledger.statements.select_queued, Some(most), &arguments)?;
+        let table = self.client.select(&self.ledger.statements.select_queued, Some(most), &arguments)?;
         table.map(|row| Queued::read(&row)).collect()
     }
 
     /// The `most` before that one, the latest first, of all that was ever queued.
     pub fn once_queued(&mut self, before: (u64, Uuid), most: i64) -> Result<Vec<Queued>, Failure> {
         let arguments = [column::transaction(before.0), uuid(before.1), argument(most, pg_sys::INT8OID)];
-        let table = self.client.update(&self.ledger.statements.select_once_queued, None, &arguments)?;
+        let table = self.client.select(&self.ledger.statements.select_once_queued, None, &arguments)?;
         table.map(|row| Queued::read(&row)).collect()
     }
 
     /// Those of these that are still queued, but for what somebody else has locked just now.
     pub fn letters(&mut self, ids: &[Uuid]) -> Result<Vec<QueuedLetter>, Failure> {
-        let table = self.client.update(&self.ledger.statements.select_letters, None, &[uuids(ids)])?;
+        let table = self.client.select(&self.ledger.statements.select_letters, None, &[uuids(ids)])?;
         table.map(|row| QueuedLetter::read(&row)).collect()
     }
 
@@ -464,18 +466,18 @@ impl Writer<'_, '_> {
     /// The latest attempt to send a verification's code.
     pub fn send_of(&mut self, verification: Uuid, which: Which) -> Result<Option<StoredAttempt>, Failure> {
         let arguments = [uuid(verification), argument(which == Which::Latest, pg_sys::BOOLOID)];
-        let table = self.client.update(&self.ledger.statements.select_send, Some(1), &arguments)?;
+        let table = self.client.select(&self.ledger.statements.select_send, Some(1), &arguments)?;
         table.map(|row| StoredAttempt::read(&row)).next().transpose()
     }
 
     pub fn attempt(&mut self, id: Uuid) -> Result<Option<StoredAttempt>, Failure> {
-        let table = self.client.update(&self.ledger.statements.select_attempt, Some(1), &[uuid(id)])?;
+        let table = self.client.select(&self.ledger.statements.select_attempt, Some(1), &[uuid(id)])?;
         table.map(|row| StoredAttempt::read(&row)).next().transpose()
     }
 
     /// The id of the latest attempt.
     pub fn last_attempt(&mut self) -> Result<Option<Uuid>, Failure> {
-        let table = self.client.update(&self.ledger.statements.select_last_attempt, Some(1), &[])?;
+        let table = self.client.select(&self.ledger.statements.select_last_attempt, Some(1), &[])?;
         table.map(|row| row::uuid(&row, 1)).next().transpose()
     }
 
@@ -488,7 +490,7 @@ impl Writer<'_, '_> {
         most: i64,
     ) -> Result<Vec<(Uuid, Micros, Option<Vec<u8>>)>, Failure> {
         let arguments = [uuid(before), uuid(since), argument(most, pg_sys::INT8OID)];
-        let table = self.client.update(&self.ledger.statements.select_sealed, None, &arguments)?;
+        let table = self.client.select(&self.ledger.statements.select_sealed, None, &arguments)?;
         let read = |row| Ok((row::uuid(&row, 1)?, row::micros(&row, 2)?.unwrap_or(0), row.get(3)?));
         table.map(read).collect()
     }
@@ -500,7 +502,7 @@ impl Writer<'_, '_> {
         let expired = self.client.update(&self.ledger.statements.expire, None, &arguments)?;
         let expired = expired.map(|row| row::uuid(&row, 1)).collect::<Result<Vec<_>, _>>()?;
         self.announce(|| expired)?;
-        let table = self.client.update(&self.ledger.statements.select_sealed_of, None, &[uuids(ids)])?;
+        let table = self.client.select(&self.ledger.statements.select_sealed_of, None, &[uuids(ids)])?;
         table.map(|row| Ok((row::uuid(&row, 1)?, row::micros(&row, 2)?.unwrap_or(0)))).collect()
     }
 }
@@ -518,6 +520,12 @@ impl Writer<'_, '_> {
         })
     }
 
+    /// Triggers, foreign keys and rights on the tables that are not the extension's.
+    pub fn strangers(&mut self) -> Result<Vec<String>, Failure> {
+        let table = self.client.update(&self.ledger.statements.select_strangers, None, &[])?;
+        table.map(|row| Ok(row.get::<String>(1)?.unwrap_or_default())).collect()
+    }
+
     /// All that have an object here, in the order of their numbers.
     pub fn identities(&mut self) -> Result<Vec<(Identity, Kind, u32)>, Failure> {
         let arguments = [number(crate::identity::home())];
@@ -530,6 +538,12 @@ impl Writer<'_, '_> {
         rows.map(|row| row.map(|(id, kind, object)| Some((id?, kind?, object?))))
             .filter_map(Result::transpose)
             .collect()
+    }
+
+    /// Those of these whose server or role is not there: not yet, or no more.
+    pub fn missing_identities(&mut self, ids: &[Identity]) -> Result<Vec<Identity>, Failure> {
+        let table = self.client.update(&self.ledger.statements.select_missing_identities, None, &[numbers(ids)])?;
+        table.map(|row| Ok(row.get::<Identity>(1)?.unwrap_or(0))).collect()
     }
 
     /// Brings what is known of servers and roles up to date: found by name where another cluster wrote it, called what

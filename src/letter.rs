@@ -228,6 +228,8 @@ pub enum Reply {
     Kept(Part),
     /// The record has changed since you read it, or the worker that you asked is no more: read and ask again.
     Again,
+    /// A worker had your call, and what became of it cannot be found out.
+    Unknown,
     Refused(Misuse),
 }
 
@@ -269,6 +271,18 @@ impl Done {
             vendor_message: None,
             response: None,
             reason: None,
+        }
+    }
+
+    /// A call of which nobody can tell what became of it, not even from the record.
+    pub fn unknown(verification: Uuid, attempt: Uuid) -> Self {
+        Self {
+            attempt: Some(attempt),
+            status: Status::Unknown,
+            outcome: Some(Outcome::Unknown),
+            attempts_left: 0,
+            vendor_message: Some("the background worker ended during the call".to_owned()),
+            ..Self::without_attempt(verification, &Verification::sending(0))
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Processes of this server: which one this is, and waking another.
 
 use pgrx::pg_sys;
+use policy::Micros;
 
 /// A process' place in the server's array of them: the same in every process and every version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,6 +26,23 @@ impl ProcessNumber {
     }
 }
 
+/// Rust captures no backtraces in this process, whatever the server's environment wants: pgrx sends one along with every
+/// error, also of a cancel, as a detail for the client, and it takes a tenth of a second to write.
+pub fn capture_no_backtraces() {
+    const SETTING: &str = "RUST_LIB_BACKTRACE";
+    let before = std::env::var_os(SETTING);
+    // SAFETY: in _PG_init, where this process has no other thread. What is asked for first is kept for good, by this
+    // library alone; the environment is put back for others.
+    unsafe {
+        std::env::set_var(SETTING, "0");
+        drop(std::backtrace::Backtrace::capture());
+        match before {
+            Some(value) => std::env::set_var(SETTING, value),
+            None => std::env::remove_var(SETTING),
+        }
+    }
+}
+
 /// Sleeps until the latch is set, for `milliseconds` at most (below 0: without end), then acts on interrupts.
 pub fn wait(milliseconds: i64) {
     let mut events = pg_sys::WL_LATCH_SET | pg_sys::WL_EXIT_ON_PM_DEATH;
@@ -37,4 +55,17 @@ pub fn wait(milliseconds: i64) {
         pg_sys::ResetLatch(pg_sys::MyLatch);
     }
     pgrx::check_for_interrupts!();
+}
+
+/// A clock that nobody sets, the same for all processes: for durations. Never 0.
+pub fn since_boot() -> Micros {
+    // SAFETY: fills in the struct that it is given; the clock is there on every system that Postgres runs on.
+    let now = unsafe {
+        let mut now = std::mem::zeroed();
+        libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut now);
+        now
+    };
+    #[allow(clippy::unnecessary_cast)]
+    let micros = now.tv_sec as Micros * 1_000_000 + now.tv_nsec as Micros / 1000;
+    micros.max(1)
 }

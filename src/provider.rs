@@ -15,14 +15,14 @@ use std::{collections::BTreeMap, fs};
 
 use courier::{OAuth, Route};
 use options::{Enforce, ServerOptions};
+use ownership::owner_must_read_files;
 use pgrx::{FromDatum, IntoDatum, pg_sys};
 use policy::{Micros, Reason, Rules};
 use vendor::{Dialect, Secret};
 
-use account::check_usage;
-pub use account::{Account, is_route};
+pub use account::{Account, check_usage, is_route};
 use catalog::Server;
-pub use catalog::{server, server_of};
+pub use catalog::{options, server, server_of, vendor_of};
 pub use memory::longest_memory;
 pub use option_value::micros;
 pub use ownership::{kept, owned};
@@ -52,7 +52,7 @@ pub struct Provider {
 impl Provider {
     /// Finds a provider by name, checks that the role has USAGE, and reads its user mapping, else PUBLIC's.
     pub fn find(name: &str, role: pg_sys::Oid) -> Result<Self, Misuse> {
-        Self::of(catalog::server(name).ok_or_else(|| no_such_provider(name))?, role)
+        Self::of(named(name)?, role)
     }
 
     /// The same, of a server as it is now.
@@ -67,8 +67,10 @@ impl Provider {
         let wrapper = catalog::wrapper_name(server.wrapper);
         let dialect = dialect_of(&wrapper).ok_or_else(|| not_a_provider(&server.name, &wrapper))?;
         let options = ServerOptions::parse(dialect, &server.options)?;
+        let mut files = server.options.iter().filter(|(option, _)| options::FILE_OPTIONS.contains(&option.as_str()));
+        files.try_for_each(|(option, _)| owner_must_read_files(&server, option))?;
         let (mapping, given) = catalog::user_mapping(role, server.oid).unzip();
-        let credentials = credentials(dialect, &server.name, &options, given)?;
+        let credentials = credentials(dialect, &server, &options, given)?;
         let mapping = mapping.unwrap_or(pg_sys::InvalidOid);
         Ok(Self { server: server.oid, name: server.name, dialect, options, mapping, credentials })
     }
@@ -144,11 +146,17 @@ impl Provider {
     }
 }
 
+/// The foreign server of that name.
+pub fn named(name: &str) -> Result<Server, Misuse> {
+    catalog::server(name).ok_or_else(|| no_such_provider(name))
+}
+
 fn no_such_provider(name: &str) -> Misuse {
     Misuse::undefined(
         format!("provider \"{}\" does not exist", shown(name)),
         "A provider is a foreign server: CREATE SERVER ... FOREIGN DATA WRAPPER otp_ideamart OPTIONS (...); \\des in psql lists them.",
     )
+    .logged_as("provider \"%s\" does not exist")
 }
 
 fn not_a_provider(name: &str, wrapper: &str) -> Misuse {
@@ -192,22 +200,31 @@ fn may_use(role: pg_sys::Oid, server: pg_sys::Oid) -> bool {
 /// The credentials, with each `<name>_file` read now.
 fn credentials(
     dialect: &Dialect,
-    server: &str,
+    server: &catalog::Server,
     options: &ServerOptions,
     mapping: Option<Vec<(String, String)>>,
 ) -> Result<BTreeMap<String, Secret>, Misuse> {
     let mut credentials = BTreeMap::new();
     for (option, value) in mapping.unwrap_or_default() {
-        match option.strip_suffix("_file") {
-            None => credentials.insert(option, Secret::new(value)),
-            Some(name) => credentials.insert(name.to_owned(), read_credential(&option, &value)?),
+        let (name, value, what) = match option.strip_suffix("_file") {
+            None => (option.as_str(), Secret::new(value), format!("user mapping option {option}")),
+            Some(name) => {
+                owner_must_read_files(server, &option)?;
+                (name, read_credential(&option, &value)?, format!("the file of user mapping option {option}"))
+            }
         };
+        // Written past the validator, by an older version, or into a file.
+        if !dialect.can_send(name, value.reveal()) {
+            return Err(user_mapping::unsendable(&what, Misuse::not_ready));
+        }
+        credentials.insert(name.to_owned(), value);
     }
+    let server = shown(&server.name);
     let given: Vec<&str> = credentials.keys().map(String::as_str).collect();
     user_mapping::credential_set(dialect, &given).map_err(|wanted| {
         Misuse::undefined(
-            format!("no user mapping with credentials for server {} and this role", shown(server)),
-            format!("CREATE USER MAPPING FOR CURRENT_USER (or PUBLIC) SERVER {} OPTIONS ({wanted}).", shown(server)),
+            format!("no user mapping with credentials for server {server} and this role"),
+            format!("CREATE USER MAPPING FOR CURRENT_USER (or PUBLIC) SERVER {server} OPTIONS ({wanted})."),
         )
     })?;
     if credentials.contains_key("client_id")
@@ -216,7 +233,7 @@ fn credentials(
     {
         return Err(Misuse::invalid(
             "the user mapping has client_id and client_secret, and the server has no option token_url",
-            format!("ALTER SERVER {} OPTIONS (ADD token_url 'https://...').", shown(server)),
+            format!("ALTER SERVER {server} OPTIONS (ADD token_url 'https://...')."),
         ));
     }
     Ok(credentials)

@@ -34,12 +34,24 @@ pub struct Keys(Vec<Key>);
 pub enum Place {
     /// What a later operation on this verification needs.
     Verification(Uuid),
-    /// The payload of a queued send, in this database alone: a copy of it must not send again.
+    /// The payload of a queued send, in this database of this cluster alone: a copy of it must not send again.
     Queued(Uuid),
 }
 
 impl Place {
     fn bytes(&self) -> Vec<u8> {
+        match self {
+            Self::Verification(id) => id.as_bytes().to_vec(),
+            Self::Queued(_) => {
+                // SAFETY: reads a number in shared memory that stands still; initdb makes it, and pg_upgrade.
+                let cluster = unsafe { pgrx::pg_sys::GetSystemIdentifier() };
+                [self.bytes_before(), cluster.to_le_bytes().to_vec()].concat()
+            }
+        }
+    }
+
+    /// As it was before 0.4.0: what was queued then still opens, for as long as it may be queued.
+    fn bytes_before(&self) -> Vec<u8> {
         match self {
             Self::Verification(id) => id.as_bytes().to_vec(),
             Self::Queued(id) => {
@@ -156,11 +168,14 @@ impl Keys {
         let (id, rest) = sealed.split_at_checked(KEY_ID_LENGTH)?;
         let (nonce, text) = rest.split_at_checked(NONCE_LEN)?;
         let key = self.0.iter().find(|key| key.id == id)?;
-        let nonce = Nonce::try_assume_unique_for_key(nonce).ok()?;
-        let mut text = Zeroizing::new(text.to_vec());
-        let length = key.aead.open_in_place(nonce, Aad::from(place.bytes()), &mut text).ok()?.len();
-        text.truncate(length);
-        Some(text)
+        let open = |place: Vec<u8>| {
+            let nonce = Nonce::try_assume_unique_for_key(nonce).ok()?;
+            let mut text = Zeroizing::new(text.to_vec());
+            let length = key.aead.open_in_place(nonce, Aad::from(place), &mut text).ok()?.len();
+            text.truncate(length);
+            Some(text)
+        };
+        open(place.bytes()).or_else(|| open(place.bytes_before()))
     }
 
     /// Recognises a text without keeping it; the same text for another purpose is another. Under each key, in their order.

@@ -16,6 +16,8 @@ static MAX_TRIES: GucSetting<i32> = GucSetting::<i32>::new(5);
 static QUEUE_MAX_AGE: GucSetting<i32> = GucSetting::<i32>::new(600);
 static MAX_SENDS_PER_TRANSACTION: GucSetting<i32> = GucSetting::<i32>::new(1000);
 static RETENTION: GucSetting<i32> = GucSetting::<i32>::new(90 * 86_400);
+static MAX_WORKERS: GucSetting<i32> = GucSetting::<i32>::new(-1);
+static WORKER_IDLE_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(300);
 static NOTIFY: GucSetting<bool> = GucSetting::<bool>::new(false);
 static ALLOWED_HOSTS: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
 
@@ -63,6 +65,26 @@ pub fn init() {
         c"How long verifications and their attempts are kept; 0 keeps all.",
         c"Never shorter than what limits and idempotency keys look back on.",
         &RETENTION,
+        0,
+        i32::MAX,
+        GucContext::Sighup,
+        GucFlags::UNIT_S,
+    );
+    GucRegistry::define_int_guc(
+        c"otp_gateway.max_workers",
+        c"How many databases have a background worker at once; -1: half of max_worker_processes.",
+        c"Where more want one, the one that has been idle for longest gives way. The others of max_worker_processes are left to parallel queries, replication and other extensions.",
+        &MAX_WORKERS,
+        -1,
+        256,
+        GucContext::Sighup,
+        GucFlags::empty(),
+    );
+    GucRegistry::define_int_guc(
+        c"otp_gateway.worker_idle_timeout",
+        c"After how long without anything to do a database's background worker leaves; 0: it stays.",
+        c"It comes back when somebody calls, enqueues, or something is due.",
+        &WORKER_IDLE_TIMEOUT,
         0,
         i32::MAX,
         GucContext::Sighup,
@@ -142,6 +164,20 @@ pub fn queue_max_age() -> Micros {
 /// `otp_gateway.max_sends_per_transaction`
 pub fn max_sends_per_transaction() -> u32 {
     MAX_SENDS_PER_TRANSACTION.get().unsigned_abs()
+}
+
+/// `otp_gateway.max_workers`
+pub fn max_workers() -> usize {
+    match usize::try_from(MAX_WORKERS.get()) {
+        Ok(most) => most.max(1),
+        // SAFETY: a variable that is set at server start.
+        Err(_) => (unsafe { pg_sys::max_worker_processes }.unsigned_abs() as usize / 2).max(1),
+    }
+}
+
+/// `otp_gateway.worker_idle_timeout`; None: it stays.
+pub fn worker_idle_timeout() -> Option<Micros> {
+    Some(Micros::from(WORKER_IDLE_TIMEOUT.get()) * 1_000_000).filter(|timeout| *timeout > 0)
 }
 
 /// `otp_gateway.notify`

@@ -9,58 +9,116 @@ mod recovery;
 
 use desk::Desk;
 use pgrx::pg_sys;
+use policy::Micros;
+pub use process::hear;
 
 use crate::{
-    ledger::{Failure, Ledger},
-    roster::{self, Stage},
+    ledger::{self, Failure, Ledger, Presence, REPLICATED, clock},
+    process::{since_boot, wait},
+    roster::{self, Leave},
+    settings,
 };
 
-/// The main function of a worker; its argument is the OID of the database.
+/// How long those may take at its end that are under way, and whoever waits for a worker to leave has to allow for.
+pub const GRACE: Micros = 2_000_000;
+/// It does not leave for less.
+const SOON: Micros = 60_000_000;
+/// How long to wait where the tables are locked, in milliseconds.
+const AFTER_LOCK: i64 = 100;
+
+/// The main function of a worker; its argument is the OID of the database, and by which start it is meant.
 #[pgrx::pg_guard]
 #[unsafe(no_mangle)]
 pub extern "C-unwind" fn otp_gateway_worker_main(argument: pg_sys::Datum) {
-    let database = pg_sys::Oid::from(argument.value() as u32);
-    process::set_up(database);
-    let ledger = match Ledger::open() {
-        Ok(Some(ledger)) => ledger,
-        Err(Failure::Gone) => {
-            desk::turn_away(
-                database,
-                "the extension is not committed in this database",
-                "COMMIT the transaction with CREATE EXTENSION otp_gateway first.",
-            );
-            return process::leave();
+    let argument = argument.value() as u64;
+    let database = pg_sys::Oid::from(argument as u32);
+    if !process::set_up(database, (argument >> 32) as u32) {
+        return;
+    }
+    roster::runs(database);
+    let mut said = false;
+    let ledger = loop {
+        match Ledger::open() {
+            Ok(Some(ledger)) => break ledger,
+            Err(Failure::Gone) => {
+                let (why, hint) = match ledger::presence() {
+                    Presence::Replicated => REPLICATED,
+                    Presence::Here => (
+                        "the extension's tables in this database have been renamed, or moved",
+                        "Give them the names that CREATE EXTENSION gave them.",
+                    ),
+                    Presence::Gone => (
+                        "the extension is not committed in this database",
+                        "COMMIT the transaction with CREATE EXTENSION otp_gateway first.",
+                    ),
+                };
+                desk::turn_away(database, why, hint);
+                return process::leave(None, false);
+            }
+            Ok(None) => {
+                desk::turn_away(
+                    database,
+                    "the extension's tables in this database are of another version than the library",
+                    "ALTER EXTENSION otp_gateway UPDATE; and restart the server if a new library was installed.",
+                );
+                return process::leave(None, false);
+            }
+            Err(Failure::Busy) if !process::must_end() && roster::asked_to_leave(database).is_none() => {
+                if !std::mem::replace(&mut said, true) {
+                    pgrx::log!("otp_gateway: the worker cannot read its tables yet: somebody has locked them");
+                }
+                wait(AFTER_LOCK);
+            }
+            Err(Failure::Busy) => return process::leave(None, !is_needed_gone(roster::asked_to_leave(database))),
+            Err(Failure::Error(why)) => pgrx::error!("otp_gateway: the worker cannot read its tables: {why}"),
         }
-        Ok(None) => {
-            desk::turn_away(
-                database,
-                "the extension's tables in this database are of another version than the library",
-                "ALTER EXTENSION otp_gateway UPDATE; and restart the server if a new library was installed.",
-            );
-            return process::leave();
-        }
-        Err(failure) => pgrx::error!("otp_gateway: the worker cannot read its tables: {failure:?}"),
     };
     let mut desk = Desk::open(database, ledger);
-    roster::set(database, Stage::Running);
-    // It waits for this before it starts the next.
-    roster::wake_launcher();
     desk.recover();
+    let mut idle_since = None;
     loop {
         process::reset_latch();
-        if process::must_end() || roster::asked_to_leave(database) || desk.is_gone() {
+        if process::must_end() || desk.is_gone() {
             break;
+        }
+        match roster::asked_to_leave(database) {
+            Some(Leave::Idle) if !desk.is_idle() => roster::stays(database),
+            Some(_) => break,
+            None => {}
         }
         if process::reload_settings() {
             desk.settings_reloaded();
         }
-        if !desk.work() {
-            process::sleep(desk.bell(), desk.next_due());
+        if desk.work() {
+            idle_since = None;
+            roster::idle_since(database, None);
+            continue;
         }
+        let mut due = desk.next_due();
+        if desk.is_idle() {
+            let idle_for = since_boot().saturating_sub(*idle_since.get_or_insert_with(since_boot));
+            let left = settings::worker_idle_timeout().map(|timeout| timeout.saturating_sub(idle_for));
+            if left.is_some_and(|left| left <= 0) && due.is_none_or(|due| due > clock().saturating_add(SOON)) {
+                break;
+            }
+            let leaves = left.filter(|left| *left > 0).map(|left| clock().saturating_add(left));
+            due = [due, leaves].into_iter().flatten().min();
+            roster::idle_since(database, idle_since);
+        } else {
+            idle_since = None;
+            roster::idle_since(database, None);
+        }
+        process::sleep(desk.bell(), due);
     }
+    let asked = roster::asked_to_leave(database);
+    let due = desk.next_due().filter(|_| !desk.is_gone() && !is_needed_gone(asked));
+    let grace = if desk.is_gone() || asked == Some(Leave::Dropped) { 0 } else { GRACE };
     // What could not be put down, and the queue, are for another worker, which the launcher starts; unless somebody wants
     // the database to themselves, and asks for a worker afterwards.
-    if desk.close() || roster::asked_to_leave(database) {
-        process::leave();
-    }
+    let is_done = desk.close(grace);
+    process::leave(due, !is_done && !is_needed_gone(asked));
+}
+
+fn is_needed_gone(asked: Option<Leave>) -> bool {
+    matches!(asked, Some(Leave::Database | Leave::Dropped))
 }

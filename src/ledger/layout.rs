@@ -1,5 +1,8 @@
 //! The columns of the tables by their numbers, as the install script and the upgrades after it give them.
 
+/// What the latest change of the tables brought: without it they are of an older version.
+pub const NEWEST_TABLE: &std::ffi::CStr = c"identity";
+
 pub mod verification {
     pub const ID: usize = 1;
     pub const PROVIDER: usize = 2;

@@ -5,6 +5,7 @@ use std::ffi::CStr;
 
 use pgrx::{FromDatum, pg_sys};
 
+use super::layout;
 use crate::misuse::Misuse;
 
 pub fn equal(column: usize, function: u32, value: Option<pg_sys::Datum>) -> pg_sys::ScanKeyData {
@@ -36,7 +37,10 @@ pub fn scan<const N: usize>(
     unsafe {
         let schema = pg_sys::get_namespace_oid(c"otp_gateway".as_ptr(), true);
         let table = pg_sys::get_relname_relid(table.as_ptr(), schema);
-        if table == pg_sys::InvalidOid {
+        // Tables of an older version lack columns that are asked for.
+        if table == pg_sys::InvalidOid
+            || pg_sys::get_relname_relid(layout::NEWEST_TABLE.as_ptr(), schema) == pg_sys::InvalidOid
+        {
             return Err(Misuse::not_installed());
         }
         let lock = pg_sys::AccessShareLock as pg_sys::LOCKMODE;

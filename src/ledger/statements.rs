@@ -52,7 +52,7 @@ statements! {
        WHERE a.id OPERATOR(pg_catalog.=) n.id AND a.outcome IS NULL"
 
     insert_references(record::rows_of(c"reference"))
-      "INSERT INTO otp_gateway.reference SELECT n.* FROM pg_catalog.unnest($1) AS n"
+      "INSERT INTO otp_gateway.reference SELECT n.* FROM pg_catalog.unnest($1) AS n ON CONFLICT DO NOTHING"
 
     select_verifications(pg_sys::UUIDARRAYOID)
       "SELECT id, status, reference, expires_at, approved_at, send_count, check_count, max_checks,
@@ -294,6 +294,27 @@ statements! {
        LEFT JOIN otp_gateway.identity AS i ON i.id OPERATOR(pg_catalog.=) v.provider_id
        WHERE v.id OPERATOR(pg_catalog.=) ANY ($1)"
 
+    select_strangers()
+      "WITH ours AS (
+           SELECT c.oid, c.relname, c.relowner, c.relacl FROM pg_catalog.pg_class AS c
+           JOIN pg_catalog.pg_namespace AS n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace
+           WHERE n.nspname OPERATOR(pg_catalog.=) 'otp_gateway' AND c.relkind OPERATOR(pg_catalog.=) 'r'
+       )
+       SELECT pg_catalog.format('trigger %I on %I', t.tgname, o.relname) FROM pg_catalog.pg_trigger AS t
+       JOIN ours AS o ON o.oid OPERATOR(pg_catalog.=) t.tgrelid
+       JOIN pg_catalog.pg_proc AS p ON p.oid OPERATOR(pg_catalog.=) t.tgfoid
+       JOIN pg_catalog.pg_namespace AS n ON n.oid OPERATOR(pg_catalog.=) p.pronamespace
+       WHERE NOT t.tgisinternal AND n.nspname OPERATOR(pg_catalog.<>) 'otp_gateway'
+       UNION ALL
+       SELECT pg_catalog.format('foreign key %I of %s on %I', k.conname, k.conrelid::pg_catalog.regclass, o.relname)
+       FROM pg_catalog.pg_constraint AS k JOIN ours AS o ON o.oid OPERATOR(pg_catalog.=) k.confrelid
+       UNION ALL
+       SELECT pg_catalog.format('%s on %I to %s', pg_catalog.string_agg(a.privilege_type, ', '), o.relname,
+                                CASE WHEN a.grantee OPERATOR(pg_catalog.=) 0 THEN 'PUBLIC'
+                                     ELSE pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(a.grantee)) END)
+       FROM ours AS o CROSS JOIN LATERAL pg_catalog.aclexplode(o.relacl) AS a
+       WHERE a.grantee OPERATOR(pg_catalog.<>) o.relowner GROUP BY o.relname, a.grantee"
+
     insert_identities(record::rows_of(c"identity"))
       "INSERT INTO otp_gateway.identity SELECT n.* FROM pg_catalog.unnest($1) AS n"
 
@@ -328,6 +349,11 @@ statements! {
       "UPDATE otp_gateway.identity AS i SET name = r.rolname::pg_catalog.text FROM pg_catalog.pg_roles AS r
        WHERE i.kind OPERATOR(pg_catalog.=) 'role' AND r.oid OPERATOR(pg_catalog.=) i.object
          AND i.name OPERATOR(pg_catalog.<>) r.rolname::pg_catalog.text"
+
+    select_missing_identities(pg_sys::INT8ARRAYOID)
+      "SELECT i.id FROM otp_gateway.identity AS i WHERE i.id OPERATOR(pg_catalog.=) ANY ($1) AND CASE i.kind
+             WHEN 'server' THEN NOT EXISTS (SELECT FROM pg_catalog.pg_foreign_server AS s WHERE s.oid OPERATOR(pg_catalog.=) i.object)
+             ELSE NOT EXISTS (SELECT FROM pg_catalog.pg_roles AS r WHERE r.oid OPERATOR(pg_catalog.=) i.object) END"
 
     // The OID may come round again, and is somebody else's then.
     drop_identities(pg_sys::INT8ARRAYOID)

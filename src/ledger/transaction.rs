@@ -12,6 +12,8 @@ use pgrx::{
 };
 use policy::Micros;
 
+use super::replica;
+
 /// Whether a commit waits for the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Durability {
@@ -40,9 +42,34 @@ impl From<SpiError> for Failure {
 
 /// A commit is under way: it may be waiting for a standby, which only an interrupt ends.
 static COMMITTING: AtomicBool = AtomicBool::new(false);
+/// This process is to end: no commit waits for a standby any more.
+static ENDING: AtomicBool = AtomicBool::new(false);
 
-/// For the handler of SIGTERM: lets a commit that waits for a standby go.
+/// A statement may run: only then there is something to cancel.
+static RUNNING: AtomicBool = AtomicBool::new(false);
+
+/// For the handler of SIGINT, by which also Postgres itself ends what waits for a lock for too long: cancels the
+/// statement, which is done again. Where none runs, an error would end the process.
+pub fn cancel_statement() {
+    if RUNNING.load(SeqCst) {
+        // SAFETY: flags that signal handlers set.
+        unsafe {
+            (&raw mut pg_sys::QueryCancelPending).write_volatile(1);
+            (&raw mut pg_sys::InterruptPending).write_volatile(1);
+        }
+    }
+}
+
+/// From here on nothing is canceled.
+fn no_statement() {
+    RUNNING.store(false, SeqCst);
+    // SAFETY: a flag, which the handler leaves alone now.
+    unsafe { (&raw mut pg_sys::QueryCancelPending).write_volatile(0) };
+}
+
+/// For the handler of SIGTERM: lets a commit that waits for a standby go, and those after it not wait.
 pub fn interrupt_commit() {
+    ENDING.store(true, SeqCst);
     if COMMITTING.load(SeqCst) {
         // SAFETY: flags that signal handlers set.
         unsafe {
@@ -68,6 +95,7 @@ pub fn run<R>(durability: Durability, body: impl FnOnce(&mut SpiClient) -> Resul
         );
         let configured = pg_sys::synchronous_commit;
         let result = PgTryBuilder::new(AssertUnwindSafe(|| {
+            RUNNING.store(true, SeqCst);
             pg_sys::StartTransactionCommand();
             pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot());
             let result = tables_are_there().and_then(|()| Spi::connect_mut(body));
@@ -75,15 +103,18 @@ pub fn run<R>(durability: Durability, body: impl FnOnce(&mut SpiClient) -> Resul
                 Ok(value) => {
                     pg_sys::PopActiveSnapshot();
                     commit(durability);
+                    no_statement();
                     Ok(value)
                 }
                 Err(failure) => {
+                    no_statement();
                     pg_sys::AbortCurrentTransaction();
                     Err(failure)
                 }
             }
         }))
         .catch_others(|error| {
+            no_statement();
             COMMITTING.store(false, SeqCst);
             pg_sys::AbortCurrentTransaction();
             Err(sort(&error))
@@ -101,14 +132,19 @@ pub fn run<R>(durability: Durability, body: impl FnOnce(&mut SpiClient) -> Resul
 unsafe fn commit(durability: Durability) {
     // SAFETY: as the caller promises; synchronous_commit is this process' own copy of the setting.
     unsafe {
+        // Before the look at ENDING: who is told to end after it interrupts.
+        COMMITTING.store(true, SeqCst);
         pg_sys::synchronous_commit = match durability {
             Durability::Lazy => pg_sys::SyncCommitLevel::SYNCHRONOUS_COMMIT_OFF as i32,
+            // The server that ends sends all that is on disk to its standbys before it is gone.
+            Durability::Flushed if ENDING.load(SeqCst) => {
+                pg_sys::SyncCommitLevel::SYNCHRONOUS_COMMIT_LOCAL_FLUSH as i32
+            }
             // An intent is on disk before its first byte leaves, also where the server's default is off.
             Durability::Flushed => {
                 pg_sys::synchronous_commit.max(pg_sys::SyncCommitLevel::SYNCHRONOUS_COMMIT_LOCAL_FLUSH as i32)
             }
         };
-        COMMITTING.store(true, SeqCst);
         pg_sys::CommitTransactionCommand();
         COMMITTING.store(false, SeqCst);
         // The worker ends in its own time, having written down what it must.
@@ -117,7 +153,7 @@ unsafe fn commit(durability: Durability) {
 }
 
 /// Takes the lock that writing takes, so that the extension cannot be dropped in between: of the table that has had its
-/// name in every version.
+/// name in every version. A record that is replicated from another database is that one's.
 fn tables_are_there() -> Result<(), Failure> {
     // SAFETY: look-ups in a transaction; the lock goes with it.
     unsafe {
@@ -129,7 +165,7 @@ fn tables_are_there() -> Result<(), Failure> {
             None,
             std::ptr::null_mut(),
         );
-        if found == pg_sys::InvalidOid { Err(Failure::Gone) } else { Ok(()) }
+        if found == pg_sys::InvalidOid || replica::is_replicated() { Err(Failure::Gone) } else { Ok(()) }
     }
 }
 

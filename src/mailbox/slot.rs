@@ -85,6 +85,15 @@ pub fn callers() -> impl Iterator<Item = u32> {
     slots().iter().map(|slot| slot.caller.load(SeqCst)).filter(|pid| *pid != 0)
 }
 
+/// Wakes every session that waits for the worker of a database. Cannot fail: an exit callback calls it.
+pub fn wake_waiting(database: u32) {
+    for (number, slot) in slots().iter().enumerate() {
+        if slot.database() == database && slot.turn() != Turn::Idle {
+            ProcessNumber(number as u32).wake();
+        }
+    }
+}
+
 impl Slot {
     /// A look without the lock: to be confirmed under it.
     pub fn turn(&self) -> Turn {

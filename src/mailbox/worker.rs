@@ -25,6 +25,7 @@ pub struct Incoming {
 }
 
 /// A call whose letter a worker took that is no more.
+#[derive(Clone, Copy)]
 pub struct Lost {
     pub ticket: Ticket,
     pub attempt: [u8; 16],
@@ -35,31 +36,59 @@ pub struct WorkerSide {
     database: u32,
     letters: HashMap<u32, (u64, Zeroizing<Vec<u8>>)>,
     replies: HashMap<u32, (u64, Zeroizing<Vec<u8>>, usize)>,
+    /// Who has the first part of a reply of a worker that is no more.
+    lost: Vec<Lost>,
 }
 
 impl WorkerSide {
     pub fn new(database: u32) -> Self {
-        Self { database, letters: HashMap::new(), replies: HashMap::new() }
+        Self { database, letters: HashMap::new(), replies: HashMap::new(), lost: Vec::new() }
     }
 
     /// What a worker before this one took and never answered; letters that it had in part are asked for again.
-    pub fn take_over(&self) -> Vec<Lost> {
-        let mut lost = Vec::new();
+    pub fn take_over(&mut self) {
         for (number, slot) in slots().iter().enumerate().filter(|(_, slot)| slot.database() == self.database) {
             let locked = slot.lock();
+            if slot.database() != self.database {
+                continue;
+            }
             match locked.turn() {
                 Turn::NextOfLetter => {
                     locked.give(Turn::Again);
                     wake(locked, number as u32);
                 }
-                Turn::Taken | Turn::NextOfReply => lost.push(Lost {
+                Turn::Taken | Turn::NextOfReply => self.lost.push(Lost {
                     ticket: Ticket { slot: number as u32, call: locked.call() },
                     attempt: locked.attempt(),
                 }),
                 _ => {}
             }
         }
-        lost
+    }
+
+    /// Who waits for the answer to a letter that a worker took which is no more: those that were found, and those that
+    /// ask for the rest of their reply. Until each is answered or gone.
+    pub fn lost(&mut self) -> Vec<Lost> {
+        self.lost.retain(|lost| {
+            slots().get(lost.ticket.slot as usize).is_some_and(|slot| {
+                let locked = slot.lock();
+                locked.call() == lost.ticket.call && matches!(locked.turn(), Turn::Taken | Turn::NextOfReply)
+            })
+        });
+        self.lost.clone()
+    }
+
+    /// Answers everybody who waits in this database, wherever their letter is.
+    pub fn answer_all(&self, reply: &[u8]) {
+        for (number, slot) in slots().iter().enumerate().filter(|(_, slot)| slot.database() == self.database) {
+            let locked = slot.lock();
+            if slot.database() == self.database && !matches!(locked.turn(), Turn::Idle | Turn::Reply) {
+                locked.wipe();
+                locked.put(reply, 0);
+                locked.give(Turn::Reply);
+                wake(locked, number as u32);
+            }
+        }
     }
 
     /// Every letter that has come whole since the last time.
@@ -71,6 +100,10 @@ impl WorkerSide {
             }
             let number = number as u32;
             let locked = slot.lock();
+            // Meanwhile the process may be another, in another database.
+            if slot.database() != self.database {
+                continue;
+            }
             let call = locked.call();
             match locked.turn() {
                 Turn::Letter => {
@@ -97,6 +130,11 @@ impl WorkerSide {
                 }
                 Turn::NextOfReply => {
                     let Some((_, reply, from)) = self.replies.get_mut(&number).filter(|(of, ..)| *of == call) else {
+                        // Until it is answered the turn stays as it is.
+                        let ticket = Ticket { slot: number, call };
+                        if !self.lost.iter().any(|lost| lost.ticket == ticket) {
+                            self.lost.push(Lost { ticket, attempt: locked.attempt() });
+                        }
                         continue;
                     };
                     *from = locked.put(reply, *from);

@@ -40,7 +40,7 @@ pub struct RouteOptions {
 impl Account {
     /// Finds a provider or a route by name. Of a route the role needs USAGE on the route alone.
     pub fn find(name: &str, role: pg_sys::Oid) -> Result<Self, Misuse> {
-        Self::of(catalog::server(name).ok_or_else(|| super::no_such_provider(name))?, role)
+        Self::of(super::named(name)?, role)
     }
 
     /// The same, of a server as it is now.
@@ -54,7 +54,7 @@ impl Account {
         let dice = DICE.fetch_add(1, Relaxed) ^ uuid::Uuid::now_v7().as_u64_pair().1;
         let drawn = order(options.strategy, &options.weights, dice);
         let member = |name: &String| {
-            let member = catalog::server(name).ok_or_else(|| super::no_such_provider(name))?;
+            let member = super::named(name)?;
             check_member(&server, &member)?;
             Provider::of_member(member, role)
         };

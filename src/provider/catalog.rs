@@ -59,6 +59,11 @@ pub fn wrapper_name(wrapper: pg_sys::Oid) -> String {
     unsafe { text((*pg_sys::GetForeignDataWrapper(wrapper)).fdwname) }
 }
 
+/// The dialect of a provider, or `route`: what its foreign data wrapper is called after.
+pub fn vendor_of(server: &Server) -> String {
+    wrapper_name(server.wrapper).trim_start_matches("otp_").to_owned()
+}
+
 /// The role's user mapping and its options, else PUBLIC's; none if there is neither.
 pub fn user_mapping(role: pg_sys::Oid, server: pg_sys::Oid) -> Option<(pg_sys::Oid, Vec<(String, String)>)> {
     // GetUserMapping raises an error of its own where there is none; we have a better one.

@@ -42,7 +42,6 @@ pub struct Kept {
 /// What the name stands for: a server of the role's own; or, for the owner of the database, those of that name that were
 /// dropped.
 pub fn kept(name: &str, role: pg_sys::Oid) -> Result<Kept, Misuse> {
-    let vendor_of = |server: &Server| catalog::wrapper_name(server.wrapper).trim_start_matches("otp_").to_owned();
     if let Some(server) = catalog::server(name) {
         if !owns(role, &server) {
             return Err(Misuse::forbidden(
@@ -59,7 +58,7 @@ pub fn kept(name: &str, role: pg_sys::Oid) -> Result<Kept, Misuse> {
         return Ok(Kept {
             identities,
             owned: owned(role)?,
-            members: members.into_iter().map(|member| (member.name.clone(), vendor_of(&member))).collect(),
+            members: members.into_iter().map(|member| (member.name.clone(), catalog::vendor_of(&member))).collect(),
         });
     }
     let dropped = if owns_the_database(role) { dropped_servers(name)? } else { Vec::new() };
@@ -96,4 +95,29 @@ fn is_ours(server: &Server) -> bool {
 fn owns(role: pg_sys::Oid, server: &Server) -> bool {
     // SAFETY: a look-up in the catalog; a superuser has the privileges of all.
     unsafe { pg_sys::has_privs_of_role(role, server.owner) }
+}
+
+/// Whether a role may have the server read a file.
+pub fn may_read_files(role: pg_sys::Oid) -> bool {
+    // The predefined role pg_read_server_files; its OID is fixed, its name in the headers is not.
+    const PG_READ_SERVER_FILES: u32 = 4569;
+    // SAFETY: a look-up in the catalog; a superuser has the privileges of all.
+    unsafe { pg_sys::has_privs_of_role(role, pg_sys::Oid::from(PG_READ_SERVER_FILES)) }
+}
+
+/// That an option which names a file holds. Who owns the provider says where it points, and so is sent what the file
+/// holds: it is read for them, whoever set it.
+pub fn owner_must_read_files(server: &catalog::Server, option: &str) -> Result<(), Misuse> {
+    if may_read_files(server.owner) {
+        return Ok(());
+    }
+    let name = shown(&server.name);
+    Err(Misuse::forbidden(
+        format!(
+            "option {option} does not hold: the owner of foreign server {name} may not have the server read a file"
+        ),
+        format!(
+            "GRANT pg_read_server_files to the owner, or ALTER SERVER {name} OWNER TO a role that has it; or leave {option} out."
+        ),
+    ))
 }

@@ -2,16 +2,16 @@
 
 use vendor::Secret;
 
-use super::{account::route_of, catalog, dialect_of, no_such_provider, not_a_provider};
+use super::{account::route_of, catalog, dialect_of, named, not_a_provider};
 use crate::misuse::Misuse;
 
 /// The providers that a name stands for, itself or each of a route: name and dialect.
 pub fn members(name: &str) -> Result<Vec<(String, String)>, Misuse> {
-    let server = catalog::server(name).ok_or_else(|| no_such_provider(name))?;
+    let server = named(name)?;
     let names = route_of(&server)?.map_or_else(|| vec![name.to_owned()], |route| route.providers);
     let member = |name: String| {
-        let server = catalog::server(&name).ok_or_else(|| no_such_provider(&name))?;
-        Ok((name, catalog::wrapper_name(server.wrapper).trim_start_matches("otp_").to_owned()))
+        let vendor = catalog::vendor_of(&named(&name)?);
+        Ok((name, vendor))
     };
     names.into_iter().map(member).collect()
 }

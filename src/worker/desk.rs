@@ -8,6 +8,7 @@ mod identity;
 mod intent;
 mod judge;
 mod locked;
+mod privileges;
 mod standing;
 mod upkeep;
 
@@ -22,13 +23,14 @@ use policy::{Micros, Pass, Reason, Status, Verification, retryable};
 use uuid::Uuid;
 use vendor::{Operation, Outcome};
 
-use super::{expiry::Expiry, process, queue::Queue};
+use super::{expiry::Expiry, process, queue::Queue, recovery::Recovery};
 use crate::{
     identity::Identity,
     ledger::{Failure, Ledger, Stored, StoredAttempt, clock},
-    letter::{self, Done, Letter, Order, Queued, Reply},
+    letter::{self, Done, Letter, Order, Queued, Reply, Target},
     mailbox::{Ticket, WorkerSide},
     misuse::Misuse,
+    process::since_boot,
     roster, settings,
 };
 use complaints::Complaints;
@@ -45,6 +47,7 @@ pub struct Desk {
     pub mailbox: WorkerSide,
     pub expiry: Expiry,
     pub chores: Chores,
+    pub recovery: Recovery,
     database: pg_sys::Oid,
     queue: Queue,
     /// Who waits for the end of a queued send.
@@ -69,8 +72,11 @@ pub struct Desk {
     complaints: Complaints,
     /// What waits for a row that somebody has locked.
     locked: Locked,
+    /// By [`since_boot`].
     again_at: Option<Micros>,
     gone: bool,
+    /// What the worker does of its own accord and cannot do now, and why, as the log has it.
+    failing: HashMap<&'static str, String>,
 }
 
 /// A call under way.
@@ -111,13 +117,15 @@ impl InFlight {
 
 impl Desk {
     pub fn open(database: pg_sys::Oid, ledger: Ledger) -> Self {
-        let courier = process::without_signals(|| Courier::start(settings::allowed_hosts()))
+        process::reserve_sockets();
+        let courier = process::without_signals(|| Courier::start(settings::allowed_hosts(), process::with_own_locale))
             .unwrap_or_else(|error| pgrx::error!("otp_gateway: the courier's thread cannot be started: {error}"));
         Self {
             ledger,
             mailbox: WorkerSide::new(database.to_u32()),
             expiry: Expiry::default(),
             chores: Chores::default(),
+            recovery: Recovery::default(),
             database,
             queue: Queue::default(),
             followers: HashMap::new(),
@@ -135,6 +143,7 @@ impl Desk {
             locked: Locked::default(),
             again_at: None,
             gone: false,
+            failing: HashMap::new(),
         }
     }
 
@@ -150,10 +159,12 @@ impl Desk {
 
     /// When there is something to do though nobody calls.
     pub fn next_due(&self) -> Option<Micros> {
+        let by_clock = |at: Micros| clock().saturating_add(at.saturating_sub(since_boot()));
         [
-            self.again_at,
+            self.again_at.map(by_clock),
+            self.recovery.next_due().map(by_clock),
+            self.locked.next_due().map(by_clock),
             self.complaints.next_due(),
-            self.locked.next_due(),
             self.expiry.next_due(),
             self.chores.next_due(),
             self.queue.next_due(settings::queue_max_age()),
@@ -161,6 +172,23 @@ impl Desk {
         .into_iter()
         .flatten()
         .min()
+    }
+
+    /// Nothing is under way, and nobody waits for anything.
+    pub fn is_idle(&self) -> bool {
+        self.in_flight.is_empty()
+            && self.pending.is_empty()
+            && self.busy.is_empty()
+            && self.unrecorded.is_empty()
+            && self.locked.is_empty()
+            && self.followers.is_empty()
+            && self.queue.is_empty()
+            && self.recovery.next_due().is_none()
+    }
+
+    /// Its letters wait until it is not: what an attempt before this worker left of it is not on record yet.
+    pub fn keep_busy(&mut self, verification: Uuid) {
+        self.busy.entry(verification).or_default();
     }
 
     pub fn is_busy(&self, verification: Uuid) -> bool {
@@ -183,7 +211,10 @@ impl Desk {
         }
         let mut worked = false;
         self.complaints.settle();
-        let waiting = self.again_at.is_some_and(|at| at > clock());
+        if !self.recover_more() {
+            return false;
+        }
+        let waiting = self.again_at.is_some_and(|at| at > since_boot());
         if !waiting {
             self.again_at = None;
         }
@@ -203,7 +234,7 @@ impl Desk {
             match letter::read(&incoming.letter) {
                 Ok(mut letter) => {
                     if let Letter::Call(order) = &mut letter {
-                        order.taken_at = clock();
+                        order.taken_at = since_boot();
                     }
                     self.pending.push((incoming.ticket, letter));
                 }
@@ -241,6 +272,24 @@ impl Desk {
         self.mailbox.reply(ticket, letter::write(reply));
     }
 
+    /// Says in the log when something that the worker does of its own accord begins to fail, and when it does not any more;
+    /// a lock that passes is no failure.
+    pub fn note(&mut self, chore: &'static str, failure: Option<&Failure>) {
+        match failure {
+            Some(Failure::Error(why)) => {
+                if self.failing.insert(chore, why.clone()).as_ref() != Some(why) {
+                    pgrx::warning!("otp_gateway: {chore} fails, and is tried again: {why}");
+                }
+            }
+            Some(Failure::Busy | Failure::Gone) => {}
+            None => {
+                if self.failing.remove(chore).is_some() {
+                    pgrx::log!("otp_gateway: {chore} works again");
+                }
+            }
+        }
+    }
+
     /// What a transaction that failed makes us do; what it was for is still on the desk.
     pub fn after(&mut self, failure: Failure) {
         match failure {
@@ -254,24 +303,42 @@ impl Desk {
     }
 
     fn try_again_later(&mut self) {
-        self.again_at = Some(clock() + AGAIN_AFTER);
+        self.again_at = Some(since_boot() + AGAIN_AFTER);
     }
 
     /// The verification is free: whoever waits for it has their turn.
-    fn release(&mut self, verification: Uuid) {
+    pub fn release(&mut self, verification: Uuid) {
         if let Some(waiting) = self.busy.remove(&verification) {
             self.pending.extend(waiting);
         }
     }
 
-    /// Puts down what can be put down, and tells everybody who waits. False: there is something for another worker to do.
-    pub fn close(mut self) -> bool {
+    /// Lets what is under way end for so long, puts down what can be put down, and tells everybody who waits. Letters that
+    /// nobody has read are the next worker's. False: there is something for it to do at once.
+    pub fn close(mut self, grace: Micros) -> bool {
         let why = if self.gone {
             "the extension was dropped during the call"
         } else {
             "the server or its worker stopped before an answer came"
         };
         let mut deliveries = self.take_aside();
+        let moved_on = self.refuse_waiting();
+        self.courier.close();
+        let until = since_boot().saturating_add(grace);
+        while !self.gone && !self.in_flight.is_empty() && since_boot() < until {
+            process::reset_latch();
+            let waiting = self.again_at.is_some_and(|at| at > since_boot());
+            self.unrecorded.extend(self.courier.fetch());
+            if !waiting && !self.unrecorded.is_empty() {
+                self.again_at = None;
+                let deliveries = std::mem::take(&mut self.unrecorded);
+                self.conclude(deliveries);
+                continue;
+            }
+            let wake = self.again_at.filter(|_| waiting).map_or(until, |at| at.min(until));
+            process::sleep(self.courier.bell(), Some(clock().saturating_add(wake.saturating_sub(since_boot()))));
+        }
+        deliveries.extend(self.take_aside());
         deliveries.append(&mut self.unrecorded);
         deliveries.extend(self.courier.fetch());
         let ended: Vec<u64> = deliveries.iter().map(|delivery| delivery.ticket).collect();
@@ -281,6 +348,7 @@ impl Desk {
             self.conclude(deliveries);
             // Dropped, or locked by somebody, just now: what is left in flight there becomes unknown at the next start.
             deliveries = std::mem::take(&mut self.unrecorded);
+            deliveries.extend(self.take_aside());
         }
         let recorded = deliveries.is_empty();
         for delivery in deliveries {
@@ -295,20 +363,24 @@ impl Desk {
         for ticket in following {
             self.reply(ticket, &Reply::Again);
         }
-        let mut waiting: Vec<(Ticket, Letter)> =
-            self.pending.drain(..).chain(self.busy.drain().flat_map(|(_, waiting)| waiting)).collect();
-        for incoming in self.mailbox.collect() {
-            match letter::read(&incoming.letter) {
-                Ok(letter) => waiting.push((incoming.ticket, letter)),
-                Err(misuse) => self.reply(incoming.ticket, &Reply::Refused(misuse)),
-            }
-        }
+        let moves_on = self.refuse_waiting() || moved_on;
+        self.gone || recorded && !moves_on && self.queue.is_empty() && self.recovery.next_due().is_none()
+    }
+
+    /// Those whose letter was read and whose turn does not come any more. True: one was on its way from one provider of a
+    /// route to the next, which the next worker settles.
+    fn refuse_waiting(&mut self) -> bool {
+        let mut waiting: Vec<(Ticket, Letter)> = std::mem::take(&mut self.pending);
+        waiting.extend(self.busy.values_mut().flat_map(std::mem::take));
+        let is_onward =
+            |letter: &Letter| matches!(letter, Letter::Call(order) if matches!(order.target, Target::Onward(_)));
+        let moves_on = waiting.iter().any(|(_, letter)| is_onward(letter));
         for (ticket, letter) in waiting {
             // What asks for nothing to be sent is asked of the next worker.
             let reply = if matches!(letter, Letter::Call(_)) { stopped() } else { Reply::Again };
             self.reply(ticket, &reply);
         }
-        self.gone || recorded && self.queue.is_empty()
+        moves_on
     }
 }
 
@@ -332,11 +404,12 @@ fn own_answer(number: u64, outcome: Outcome, why: &str) -> Delivery {
         },
         record: None,
         voided: false,
+        unbegun: false,
         is_callers_fault: false,
     }
 }
 
-fn stopped() -> Reply {
+pub fn stopped() -> Reply {
     Reply::Refused(Misuse::not_ready(
         "the background worker stopped before the call was made; nothing was sent",
         "Call again.",
@@ -345,13 +418,8 @@ fn stopped() -> Reply {
 
 /// Answers those who wait for a worker in a database where none can serve.
 pub fn turn_away(database: pg_sys::Oid, why: &str, hint: &str) {
-    let mut mailbox = WorkerSide::new(database.to_u32());
     let refused = Reply::Refused(Misuse::not_ready(format!("{why}; nothing was sent"), hint));
-    let waiting: Vec<Ticket> = mailbox.take_over().into_iter().map(|lost| lost.ticket).collect();
-    let calling: Vec<Ticket> = mailbox.collect().into_iter().map(|incoming| incoming.ticket).collect();
-    for ticket in waiting.into_iter().chain(calling) {
-        mailbox.reply(ticket, letter::write(&refused));
-    }
+    WorkerSide::new(database.to_u32()).answer_all(&letter::write(&refused));
 }
 
 /// The row for a caller, as far as the verification's state says it.

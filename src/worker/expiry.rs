@@ -99,7 +99,9 @@ impl Desk {
         let (busy, due): (Vec<Uuid>, Vec<Uuid>) =
             self.expiry.take_due(now).into_iter().partition(|id| self.is_busy(*id));
         busy.into_iter().for_each(|id| self.expiry.add(id, now));
-        match self.ledger.write(Durability::Lazy, |writer| writer.expire(&due, now)) {
+        let expired = self.ledger.write(Durability::Lazy, |writer| writer.expire(&due, now));
+        self.note("the erasing of what was sealed", expired.as_ref().err());
+        match expired {
             // A resend has moved their time, or they are locked just now.
             Ok(later) => later.into_iter().for_each(|(id, at)| self.expiry.add(id, at.max(now))),
             Err(Failure::Gone) => self.gone(),

@@ -305,7 +305,7 @@ def test_new_worker_that_finds_the_table_locked(gateway, simulator):
         second, answer = sending(gateway, gateway.number("hyperverge"))
         # A worker came for that call and met the lock.
         end = time.monotonic() + 15
-        mark = "otp_gateway: the worker cannot read its tables"
+        mark = "otp_gateway: the worker cannot read its tables yet"
         while mark not in gateway.cluster.log() and "could not be settled yet" not in gateway.cluster.log():
             assert time.monotonic() < end, "no new worker came"
             time.sleep(0.02)

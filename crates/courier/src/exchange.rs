@@ -40,7 +40,22 @@ pub async fn carry(parcel: Parcel, clients: &Clients, tokens: &Tokens, place: &S
         reading: Reading { vendor_code, vendor_message, reference, ..reading },
         record,
         voided: end.voided,
+        unbegun: end.unbegun,
         is_callers_fault: end.is_callers_fault,
+    }
+}
+
+/// What the courier was closed before.
+pub fn unbegun(ticket: u64) -> Delivery {
+    let why = "the background worker stopped before the call began; nothing was sent";
+    Delivery {
+        ticket,
+        http_status: None,
+        reading: reading(Outcome::Unreachable, why),
+        record: None,
+        voided: false,
+        unbegun: true,
+        is_callers_fault: false,
     }
 }
 
@@ -52,6 +67,7 @@ const ECHO: usize = 9;
 struct End {
     http_status: Option<u16>,
     voided: bool,
+    unbegun: bool,
     is_callers_fault: bool,
 }
 
@@ -81,14 +97,21 @@ async fn call(
     let deadline = began + route.timeout;
     // Half of the time at most: so that what is left is enough to tell a connection that failed from an answer that
     // did not come.
-    let Ok(Ok(_place)) = timeout_at(began + route.timeout / 2, place.acquire()).await else {
-        return Err(reading(
-            Outcome::Unreachable,
-            format!(
-                "no place among max_in_flight ({}) came free within half of timeout; nothing was sent",
-                route.max_in_flight
-            ),
-        ));
+    let _place = match timeout_at(began + route.timeout / 2, place.acquire()).await {
+        Ok(Ok(place)) => place,
+        Ok(Err(_closed)) => {
+            end.unbegun = true;
+            return Err(unbegun(parcel.ticket).reading);
+        }
+        Err(_elapsed) => {
+            return Err(reading(
+                Outcome::Unreachable,
+                format!(
+                    "no place among max_in_flight ({}) came free within half of timeout; nothing was sent",
+                    route.max_in_flight
+                ),
+            ));
+        }
     };
     if !can_be_sent(parcel) {
         end.is_callers_fault = true;

@@ -41,6 +41,8 @@ pub struct Delivery {
     pub record: Option<serde_json::Value>,
     /// The `first` request went through.
     pub voided: bool,
+    /// It ended before it began, because the courier was closed: certainly nothing has left.
+    pub unbegun: bool,
     /// It never left, by a fault of the caller's: a credential or an id that cannot stand in a header.
     pub is_callers_fault: bool,
 }
@@ -62,6 +64,7 @@ pub struct Courier {
     parcels: mpsc::UnboundedSender<Parcel>,
     clients: Arc<Clients>,
     shelf: Arc<Shelf>,
+    places: Arc<Places>,
     bell: UnixStream,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<thread::JoinHandle<()>>,
@@ -85,10 +88,32 @@ impl Shelf {
     }
 }
 
+/// The places of each provider; None: closed.
+struct Places(Mutex<Option<PlacesOf>>);
+
+/// By the provider's name and its max_in_flight.
+type PlacesOf = Recent<(String, u32), Arc<Semaphore>>;
+
+impl Places {
+    fn of(&self, route: &Route) -> Option<Arc<Semaphore>> {
+        let mut places = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let new = || Arc::new(Semaphore::new(route.max_in_flight as usize));
+        // In use it has another owner.
+        let is_idle = |place: &Arc<Semaphore>| Arc::strong_count(place) == 1;
+        let of_route = |places: &mut PlacesOf| places.get((route.provider.clone(), route.max_in_flight), new, is_idle);
+        places.as_mut().map(of_route)
+    }
+
+    fn close(&self) {
+        let places = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        places.iter().flat_map(Recent::values).for_each(|places| places.close());
+    }
+}
+
 impl Courier {
     /// Starts the thread. It inherits the caller's signal mask, and so do the ones that it starts: block them first.
-    /// `allowed` as for [`allow`](Self::allow).
-    pub fn start(allowed: Result<AllowedHosts, String>) -> io::Result<Self> {
+    /// `allowed` as for [`allow`](Self::allow); `settle_in` runs first on each thread.
+    pub fn start(allowed: Result<AllowedHosts, String>, settle_in: fn()) -> io::Result<Self> {
         // The process-wide choice; a second start finds the first one's, which is the same.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let (bell, ours) = UnixStream::pair()?;
@@ -96,15 +121,17 @@ impl Courier {
         ours.set_nonblocking(true)?;
         let shelf = Arc::new(Shelf { deliveries: Mutex::default(), rung: AtomicBool::new(false), bell: ours });
         let clients = Arc::new(Clients::new(allowed));
+        let places = Arc::new(Places(Mutex::new(Some(Recent::default()))));
         let (parcels, inbox) = mpsc::unbounded_channel();
         let (stop, stopped) = oneshot::channel();
-        let runtime = runtime::Builder::new_current_thread().enable_all().on_thread_park(wipe_stack).build()?;
+        let runtime = settled_runtime(settle_in)?;
         let thread = thread::Builder::new().name("courier".into()).spawn({
-            let (clients, shelf) = (Arc::clone(&clients), Arc::clone(&shelf));
+            let (clients, shelf, places) = (Arc::clone(&clients), Arc::clone(&shelf), Arc::clone(&places));
             move || {
+                settle_in();
                 runtime.block_on(async {
                     tokio::select! {
-                        () = serve(inbox, clients, shelf) => {}
+                        () = serve(inbox, clients, shelf, places) => {}
                         _ = stopped => {}
                     }
                 });
@@ -112,7 +139,7 @@ impl Courier {
                 runtime.shutdown_background();
             }
         })?;
-        Ok(Self { parcels, clients, shelf, bell, stop: Some(stop), thread: Some(thread) })
+        Ok(Self { parcels, clients, shelf, places, bell, stop: Some(stop), thread: Some(thread) })
     }
 
     /// Readable when there is something to [`fetch`](Self::fetch).
@@ -142,6 +169,12 @@ impl Courier {
         std::mem::take(&mut *self.shelf.deliveries.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// No call begins from now on: one that waits for a place, or comes later, is delivered as it is. Those that have begun
+    /// go on.
+    pub fn close(&self) {
+        self.places.close();
+    }
+
     /// Whether the thread still serves.
     pub fn is_alive(&self) -> bool {
         !self.parcels.is_closed()
@@ -157,15 +190,22 @@ impl Drop for Courier {
     }
 }
 
-async fn serve(mut inbox: mpsc::UnboundedReceiver<Parcel>, clients: Arc<Clients>, shelf: Arc<Shelf>) {
+fn settled_runtime(settle_in: fn()) -> io::Result<runtime::Runtime> {
+    runtime::Builder::new_current_thread().enable_all().on_thread_start(settle_in).on_thread_park(wipe_stack).build()
+}
+
+async fn serve(
+    mut inbox: mpsc::UnboundedReceiver<Parcel>,
+    clients: Arc<Clients>,
+    shelf: Arc<Shelf>,
+    places: Arc<Places>,
+) {
     let tokens = Arc::new(Tokens::default());
-    let mut places: Recent<(String, u32), Arc<Semaphore>> = Recent::default();
     while let Some(parcel) = inbox.recv().await {
-        let route = &parcel.route;
-        let new = || Arc::new(Semaphore::new(route.max_in_flight as usize));
-        // In use it has another owner.
-        let place =
-            places.get((route.provider.clone(), route.max_in_flight), new, |place| Arc::strong_count(place) == 1);
+        let Some(place) = places.of(&parcel.route) else {
+            shelf.put(exchange::unbegun(parcel.ticket));
+            continue;
+        };
         let (clients, tokens, shelf) = (Arc::clone(&clients), Arc::clone(&tokens), Arc::clone(&shelf));
         task::spawn(async move {
             let ticket = parcel.ticket;
@@ -177,6 +217,7 @@ async fn serve(mut inbox: mpsc::UnboundedReceiver<Parcel>, clients: Arc<Clients>
                 reading: exchange::reading(Outcome::Unknown, "the call ended by a fault in the gateway"),
                 record: None,
                 voided: false,
+                unbegun: false,
                 is_callers_fault: false,
             }));
         });
@@ -186,6 +227,20 @@ async fn serve(mut inbox: mpsc::UnboundedReceiver<Parcel>, clients: Arc<Clients>
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_thread_settles_in_first() {
+        static SETTLED: Mutex<Vec<thread::ThreadId>> = Mutex::new(Vec::new());
+        let settle_in = || SETTLED.lock().unwrap().push(thread::current().id());
+        let runtime = settled_runtime(settle_in).unwrap();
+        // As the system's resolver does.
+        let resolver = runtime.block_on(async { task::spawn_blocking(|| thread::current().id()).await }).unwrap();
+        assert!(SETTLED.lock().unwrap().contains(&resolver));
+        let courier = Courier::start(AllowedHosts::parse(""), settle_in).unwrap();
+        let thread = courier.thread.as_ref().unwrap().thread().id();
+        drop(courier);
+        assert!(SETTLED.lock().unwrap().contains(&thread));
+    }
 
     #[test]
     fn a_delivery_does_not_show_what_was_answered() {
@@ -200,6 +255,7 @@ mod tests {
             },
             record: answer(),
             voided: false,
+            unbegun: false,
             is_callers_fault: false,
         };
         let shown = format!("{delivery:?}");

@@ -45,6 +45,10 @@ impl<K: Eq + Hash + Clone, V: Clone> Recent<K, V> {
         Ok(value)
     }
 
+    pub fn values(&self) -> impl Iterator<Item = &V> {
+        self.entries.values().map(|(value, _)| value)
+    }
+
     pub fn retain(&mut self, keep: impl Fn(&K) -> bool) {
         self.entries.retain(|key, _| keep(key));
     }

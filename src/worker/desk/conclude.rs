@@ -160,16 +160,22 @@ impl Desk {
                 state.reference.clone_from(&call.reference);
             }
         }
-        if call.onward.is_some() && moves_on(delivery.reading.outcome) {
+        if call.onward.is_some() && moves_on(delivery.reading.outcome) && !delivery.unbegun {
             state.status = Status::Sending;
             let change = Change { id: call.verification, before: call.state.status, moved_to: None, state, sealed };
             return (change, Then::Onward);
         }
         let again = call.queued.as_ref().and_then(|queued| {
-            let asked = delivery.reading.retry_after.map(micros);
-            let dice = call.attempt.as_u64_pair().1;
-            let wait = again_after(delivery.reading.outcome, state.send_count, settings::max_tries(), asked, dice)?;
-            let again = now.saturating_add(wait);
+            let again = if delivery.unbegun {
+                // It is as if it had not had its turn.
+                state.send_count = state.send_count.saturating_sub(1);
+                now
+            } else {
+                let asked = delivery.reading.retry_after.map(micros);
+                let dice = call.attempt.as_u64_pair().1;
+                let tries = state.send_count;
+                now.saturating_add(again_after(delivery.reading.outcome, tries, settings::max_tries(), asked, dice)?)
+            };
             // Past its age it would not be sent any more.
             if again >= call.created_at.saturating_add(settings::queue_max_age()) {
                 return None;

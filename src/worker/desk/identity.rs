@@ -84,11 +84,12 @@ impl Desk {
         let new = &self.identities.new;
         let found = self.ledger.write(Durability::Lazy, |writer| {
             writer.update_identities(new)?;
-            writer.identities()
+            Ok((writer.identities()?, writer.missing_identities(new)?))
         });
         match found {
             // The lowest of several counts: they come in order.
-            Ok(found) => {
+            Ok((found, missing)) => {
+                self.identities.new = missing;
                 self.identities.known.clear();
                 for (id, kind, object) in found {
                     self.identities.known.entry((kind, object)).or_insert(id);

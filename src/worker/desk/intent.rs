@@ -294,7 +294,11 @@ impl Desk {
             return;
         }
         // Both were checked when the order was made.
-        let (Some(dialect), Some(outgoing)) = (vendor::dialect(vendor), outgoing) else { return };
+        let (Some(dialect), Some(outgoing)) = (vendor::dialect(vendor), outgoing) else {
+            // Whoever waits for it must not do so for ever.
+            let why = "the order held no call to make; nothing was sent";
+            return self.unrecorded.push(own_answer(number, Outcome::ProviderError, why));
+        };
         self.courier.dispatch(Parcel {
             ticket: number,
             dialect,

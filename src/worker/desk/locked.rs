@@ -9,10 +9,11 @@ use uuid::Uuid;
 
 use super::{AGAIN_AFTER, Desk};
 use crate::{
-    ledger::{Durability, Failure, clock},
+    ledger::{Durability, Failure},
     letter::{Letter, Order, Reply, Target},
     mailbox::Ticket,
     misuse::Misuse,
+    process::since_boot,
     provider::micros,
 };
 
@@ -30,6 +31,11 @@ pub struct Locked {
 }
 
 impl Locked {
+    pub fn is_empty(&self) -> bool {
+        self.orders.is_empty() && self.deliveries.is_empty()
+    }
+
+    /// By [`since_boot`].
     pub fn next_due(&self) -> Option<Micros> {
         self.again_at
     }
@@ -45,13 +51,13 @@ impl Desk {
     /// Whether an order is still to be put on record: not what is older than its own timeout, and whose caller has left.
     /// On its way from one provider of its route to the next, it is on record.
     pub(super) fn is_wanted(&self, ticket: Ticket, order: &Order) -> bool {
-        matches!(order.target, Target::Onward(_)) || overdue_since(order) > clock() || self.mailbox.waits(ticket)
+        matches!(order.target, Target::Onward(_)) || overdue_since(order) > since_boot() || self.mailbox.waits(ticket)
     }
 
     /// A lock has held up an order: whether its caller is to wait on.
     pub(super) fn may_wait_on(&mut self, ticket: Ticket, order: &Order) -> bool {
         let waits =
-            matches!(order.target, Target::Onward(_)) || overdue_since(order).saturating_add(PATIENCE) > clock();
+            matches!(order.target, Target::Onward(_)) || overdue_since(order).saturating_add(PATIENCE) > since_boot();
         if !waits {
             self.reply(
                 ticket,
@@ -79,7 +85,7 @@ impl Desk {
                 None => others.push((ticket, order)),
             }
         }
-        self.locked.again_at = Some(clock() + AGAIN_AFTER);
+        self.locked.again_at = Some(since_boot() + AGAIN_AFTER);
         Ok(others)
     }
 
@@ -99,7 +105,7 @@ impl Desk {
             return Err(others);
         }
         self.locked.deliveries.append(&mut aside);
-        self.locked.again_at = Some(clock() + AGAIN_AFTER);
+        self.locked.again_at = Some(since_boot() + AGAIN_AFTER);
         Ok(others)
     }
 
@@ -109,7 +115,7 @@ impl Desk {
 
     /// Those that are no longer locked have their turn. False: it is not yet time to look.
     pub(super) fn retry_locked(&mut self) -> bool {
-        if self.locked.again_at.is_none_or(|at| at > clock()) {
+        if self.locked.again_at.is_none_or(|at| at > since_boot()) {
             return false;
         }
         self.locked.again_at = None;

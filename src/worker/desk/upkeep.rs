@@ -31,12 +31,14 @@ pub struct Chores {
     purge_from: Uuid,
     /// From which verification on there may be something under an old key.
     reseal_from: Option<Uuid>,
+    /// Not before.
+    reseal_at: Micros,
 }
 
 impl Chores {
     pub fn next_due(&self) -> Option<Micros> {
         match self.reseal_from {
-            Some(_) => Some(0),
+            Some(_) => Some(self.reseal_at),
             None => settings::retention().map(|_| self.purge_at),
         }
     }
@@ -49,6 +51,7 @@ impl Chores {
     /// There may be something under an old key.
     pub fn reseal(&mut self) {
         self.reseal_from = Some(Uuid::nil());
+        self.reseal_at = 0;
     }
 }
 
@@ -134,11 +137,12 @@ impl Desk {
             self.chores.reseal_from = None;
             return;
         };
-        match self.ledger.write(Durability::Lazy, |writer| reseal(writer, from, &keys)) {
+        let resealed = self.ledger.write(Durability::Lazy, |writer| reseal(writer, from, &keys));
+        self.note("sealing under the new key", resealed.as_ref().err());
+        match resealed {
             Ok(part) => self.chores.reseal_from = part.next,
             Err(Failure::Gone) => self.gone(),
-            // At the next start.
-            Err(_) => self.chores.reseal_from = None,
+            Err(_) => self.chores.reseal_at = clock().saturating_add(GATHER),
         }
     }
 
@@ -158,6 +162,7 @@ impl Desk {
             };
             Ok((part, due))
         });
+        self.note("otp_gateway.retention", purged.as_ref().err());
         match purged {
             Ok((part, due)) => {
                 self.chores.purge_at = due;

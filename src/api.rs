@@ -213,6 +213,7 @@ fn order(
                 status: recorded.status,
                 reference: recorded.reference.as_deref(),
                 sealed: recorded.sealed.as_deref(),
+                send_count: recorded.send_count,
             };
             Wanted { verification: id, recorded: Some(on_record), ..wanted }.order(&provider, &*key_file::keys()?)
         }

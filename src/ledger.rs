@@ -42,6 +42,14 @@ use column::{argument, number, numbers, text, uuid, uuids};
 use layout::{attempt, identity, reference, verification};
 use record::{Columns, RowType};
 
+/// Which transactions can be seen.
+pub struct Snapshot {
+    /// None from this number on.
+    pub next: u64,
+    /// None of these.
+    pub running: Vec<u64>,
+}
+
 /// The worker's access to the tables.
 pub struct Ledger {
     statements: Statements,
@@ -372,7 +380,7 @@ impl Writer<'_, '_> {
 
     /// When an attempt began, as the record has it.
     pub fn started_at(&mut self, attempt: Uuid) -> Result<Option<Micros>, Failure> {
-        let table = self.client.update(&self.ledger.statements.select_started_at, Some(1), &[uuid(attempt)])?;
+        let table = self.client.select(&self.ledger.statements.select_started_at, Some(1), &[uuid(attempt)])?;
         Ok(table.map(|row| row::micros(&row, 1)).next().transpose()?.flatten())
     }
 
@@ -396,16 +404,39 @@ impl Writer<'_, '_> {
         Ok(())
     }
 
-    /// No transaction below this number can commit any more.
-    pub fn horizon(&mut self) -> Result<u64, Failure> {
-        let table = self.client.select(&self.ledger.statements.select_horizon, Some(1), &[])?;
-        Ok(table.map(|row| row::transaction(&row, 1)).next().transpose()?.unwrap_or(0))
+    /// What can be seen now.
+    pub fn snapshot(&mut self) -> Result<Snapshot, Failure> {
+        let table = self.client.select(&self.ledger.statements.select_snapshot, Some(1), &[])?;
+        let read = |row: pgrx::spi::SpiHeapTupleData| {
+            let running: Vec<String> = row.get(2)?.unwrap_or_default();
+            let running = running.iter().filter_map(|number| number.parse().ok()).collect();
+            Ok::<_, Failure>(Snapshot { next: row::transaction(&row, 1)?, running })
+        };
+        table.map(read).next().unwrap_or_else(|| Err(Failure::Error("no snapshot".to_owned())))
     }
 
-    /// The next `most` queued ones after the one of that transaction and id, in this order.
-    pub fn queued(&mut self, after: (u64, Uuid), most: i64) -> Result<Vec<Queued>, Failure> {
-        let arguments = [column::transaction(after.0), uuid(after.1)];
+    /// Those of these transactions that enqueued something.
+    pub fn enqueuers(&mut self, transactions: &[u64]) -> Result<Vec<u64>, Failure> {
+        if transactions.is_empty() {
+            return Ok(Vec::new());
+        }
+        let numbers: Vec<String> = transactions.iter().map(u64::to_string).collect();
+        let arguments = [argument(numbers, pg_sys::TEXTARRAYOID)];
+        let table = self.client.select(&self.ledger.statements.select_enqueuers, None, &arguments)?;
+        table.map(|row| row::transaction(&row, 1)).collect()
+    }
+
+    /// The next `most` queued ones after the one of that transaction and id, in this order, of transactions before `end`.
+    pub fn queued(&mut self, after: (u64, Uuid), end: u64, most: i64) -> Result<Vec<Queued>, Failure> {
+        let arguments = [column::transaction(after.0), uuid(after.1), column::transaction(end)];
         let table = self.client.select(&self.ledger.statements.select_queued, Some(most), &arguments)?;
+        table.map(|row| Queued::read(&row)).collect()
+    }
+
+    /// The `most` before that one, the latest first, of all that was ever queued.
+    pub fn once_queued(&mut self, before: (u64, Uuid), most: i64) -> Result<Vec<Queued>, Failure> {
+        let arguments = [column::transaction(before.0), uuid(before.1), argument(most, pg_sys::INT8OID)];
+        let table = self.client.select(&self.ledger.statements.select_once_queued, None, &arguments)?;
         table.map(|row| Queued::read(&row)).collect()
     }
 
@@ -450,11 +481,17 @@ impl Writer<'_, '_> {
         table.map(|row| row::uuid(&row, 1)).next().transpose()
     }
 
-    /// Open verifications with something sealed, that began at or after `since`: id, when it may be erased, and how the
-    /// seal begins, which tells its key.
-    pub fn sealed(&mut self, since: Uuid) -> Result<Vec<(Uuid, Micros, Vec<u8>)>, Failure> {
-        let table = self.client.select(&self.ledger.statements.select_sealed, None, &[uuid(since)])?;
-        let read = |row| Ok((row::uuid(&row, 1)?, row::micros(&row, 2)?.unwrap_or(0), row.get(3)?.unwrap_or_default()));
+    /// The `most` verifications before that one, the latest first, that began at or after `since`: id, when what is sealed of
+    /// it may be erased, and how the seal begins, which tells its key; nothing, where nothing is sealed.
+    pub fn sealed(
+        &mut self,
+        before: Uuid,
+        since: Uuid,
+        most: i64,
+    ) -> Result<Vec<(Uuid, Micros, Option<Vec<u8>>)>, Failure> {
+        let arguments = [uuid(before), uuid(since), argument(most, pg_sys::INT8OID)];
+        let table = self.client.select(&self.ledger.statements.select_sealed, None, &arguments)?;
+        let read = |row| Ok((row::uuid(&row, 1)?, row::micros(&row, 2)?.unwrap_or(0), row.get(3)?));
         table.map(read).collect()
     }
 

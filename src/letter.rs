@@ -102,6 +102,8 @@ pub struct Order {
     /// Known to the worker alone: the role of the flow on record, where the session saw to it that the caller may act for it.
     #[serde(skip)]
     pub sender: Option<Identity>,
+    /// What it was prepared with, of a verification on record: the reference, and how many codes had been sent by then.
+    pub prepared_with: Option<(Option<String>, u32)>,
     /// Known to the worker alone: it was the worker that found the flow on record.
     #[serde(skip)]
     pub is_found: bool,

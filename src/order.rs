@@ -58,6 +58,7 @@ pub struct Recorded<'a> {
     pub status: Status,
     pub reference: Option<&'a str>,
     pub sealed: Option<&'a [u8]>,
+    pub send_count: u32,
 }
 
 impl Wanted<'_> {
@@ -80,6 +81,7 @@ impl Wanted<'_> {
             if let Some(sealed) = recorded.sealed {
                 known = keys.open(&Place::Verification(self.verification), sealed)?;
             }
+            order.prepared_with = Some((recorded.reference.map(str::to_owned), recorded.send_count));
             if let Some(reference) = recorded.reference {
                 known.insert("reference".to_owned(), Value::String(reference.to_owned()));
             }
@@ -154,6 +156,7 @@ impl Wanted<'_> {
             account_keys: Vec::new(),
             find_by: vendor::FindBy::Recipient,
             sender: None,
+            prepared_with: None,
             is_found: false,
             is_claim: false,
             rules: None,

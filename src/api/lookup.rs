@@ -27,6 +27,7 @@ pub struct Recorded {
     pub reference: Option<String>,
     pub sealed: Option<Vec<u8>>,
     pub route_id: Option<Identity>,
+    pub send_count: u32,
     max_checks: u32,
     /// Written by the caller's own transaction, which has not ended.
     is_of_this_transaction: bool,
@@ -144,6 +145,7 @@ fn by_id(id: Uuid) -> Result<Option<(Recorded, Identity)>, Misuse> {
                 reference: row.value(column::REFERENCE),
                 sealed: row.value(column::SEALED),
                 route_id: row.value(column::ROUTE_ID),
+                send_count: row.value::<i32>(column::SEND_COUNT).unwrap_or(0).unsigned_abs(),
                 max_checks: row.value::<i32>(column::MAX_CHECKS).unwrap_or(0).unsigned_abs(),
                 is_of_this_transaction: is_of_this_transaction(row.tuple),
             };

@@ -108,6 +108,8 @@ pub struct Queued {
     pub provider: String,
     pub created_by: String,
     pub created_at: Micros,
+    /// Or it was once.
+    pub is_queued: bool,
 }
 
 /// A queued one with all that its send takes.
@@ -223,6 +225,7 @@ impl Queued {
             provider: value(row, 3)?.unwrap_or_default(),
             created_at: micros(row, 4)?.unwrap_or(0),
             created_by: value(row, 5)?.unwrap_or_default(),
+            is_queued: flag(row, 6)?,
         })
     }
 }

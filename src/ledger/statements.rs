@@ -81,10 +81,13 @@ statements! {
     select_last_attempt()
       "SELECT id FROM otp_gateway.attempt_record ORDER BY id DESC"
 
-    select_sealed(pg_sys::UUIDOID)
-      "SELECT id, coalesce(expires_at, created_at OPERATOR(pg_catalog.+) interval '1 day'), pg_catalog.substr(sealed, 1, 4)
-       FROM otp_gateway.verification_record
-       WHERE id OPERATOR(pg_catalog.>=) $1 AND sealed IS NOT NULL AND status OPERATOR(pg_catalog.<>) 'queued'"
+    // So many are looked at, as above.
+    select_sealed(pg_sys::UUIDOID, pg_sys::UUIDOID, pg_sys::INT8OID)
+      "SELECT v.id, coalesce(v.expires_at, v.created_at OPERATOR(pg_catalog.+) interval '1 day'),
+              CASE WHEN v.status OPERATOR(pg_catalog.<>) 'queued' THEN pg_catalog.substr(v.sealed, 1, 4) END
+       FROM (SELECT * FROM otp_gateway.verification_record
+             WHERE id OPERATOR(pg_catalog.<) $1 AND id OPERATOR(pg_catalog.>=) $2 ORDER BY id DESC LIMIT $3) AS v
+       ORDER BY v.id DESC"
 
     select_sealed_of(pg_sys::UUIDARRAYOID)
       "SELECT id, coalesce(expires_at, created_at OPERATOR(pg_catalog.+) interval '1 day')
@@ -100,15 +103,29 @@ statements! {
          AND coalesce(expires_at, created_at OPERATOR(pg_catalog.+) interval '1 day') OPERATOR(pg_catalog.<=) $2
        RETURNING id"
 
-    // Whatever commits after this snapshot has a transaction number of at least this.
-    select_horizon()
-      "SELECT pg_catalog.pg_snapshot_xmin(pg_catalog.pg_current_snapshot())"
+    // Whatever commits after this snapshot has a transaction number of at least the first, or is one of the others.
+    select_snapshot()
+      "SELECT pg_catalog.pg_snapshot_xmax(s.now), ARRAY(SELECT x::pg_catalog.text FROM pg_catalog.pg_snapshot_xip(s.now) AS x)
+       FROM (SELECT pg_catalog.pg_current_snapshot() AS now) AS s"
 
-    select_queued(pg_sys::XID8OID, pg_sys::UUIDOID)
-      "SELECT enqueued, id, provider, created_at, created_by::text FROM otp_gateway.verification_record
-       WHERE ROW(enqueued, id) OPERATOR(pg_catalog.>) ROW($1, $2) AND enqueued IS NOT NULL
+    // Those of these transactions that enqueued something that can be seen.
+    select_enqueuers(pg_sys::TEXTARRAYOID)
+      "SELECT x FROM pg_catalog.unnest($1::pg_catalog.xid8[]) AS x
+       WHERE EXISTS (SELECT FROM otp_gateway.verification_record AS v WHERE v.enqueued OPERATOR(pg_catalog.=) x)"
+
+    select_queued(pg_sys::XID8OID, pg_sys::UUIDOID, pg_sys::XID8OID)
+      "SELECT enqueued, id, provider, created_at, created_by::text, true FROM otp_gateway.verification_record
+       WHERE ROW(enqueued, id) OPERATOR(pg_catalog.>) ROW($1, $2) AND enqueued OPERATOR(pg_catalog.<) $3
          AND status OPERATOR(pg_catalog.=) 'queued'
        ORDER BY enqueued, id"
+
+    // So many are looked at, not found: a page takes the same time however few are still queued.
+    select_once_queued(pg_sys::XID8OID, pg_sys::UUIDOID, pg_sys::INT8OID)
+      "SELECT v.enqueued, v.id, v.provider, v.created_at, v.created_by::text, v.status OPERATOR(pg_catalog.=) 'queued'
+       FROM (SELECT * FROM otp_gateway.verification_record
+             WHERE ROW(enqueued, id) OPERATOR(pg_catalog.<) ROW($1, $2) AND enqueued IS NOT NULL
+             ORDER BY enqueued DESC, id DESC LIMIT $3) AS v
+       ORDER BY v.enqueued DESC, v.id DESC"
 
     // One that somebody has locked is left for later, and holds up nobody.
     select_letters(pg_sys::UUIDARRAYOID)

@@ -1,5 +1,6 @@
 //! What is on the worker's desk: calls in flight, letters that wait for one of them, outcomes not yet on record.
 
+mod complaints;
 mod conclude;
 mod dispatch;
 mod follow;
@@ -32,6 +33,7 @@ use crate::{
     process::since_boot,
     roster, settings,
 };
+use complaints::Complaints;
 use identity::Identities;
 use locked::Locked;
 use standing::{Account, Standing};
@@ -50,6 +52,8 @@ pub struct Desk {
     queue: Queue,
     /// Who waits for the end of a queued send.
     followers: HashMap<Uuid, Vec<Ticket>>,
+    /// When there are so many, it is looked who still waits.
+    most_followed: usize,
     standing: Standing,
     pub identities: Identities,
     /// Breakers that have opened (until when) or closed, and are not yet on record.
@@ -65,6 +69,7 @@ pub struct Desk {
     busy: HashMap<Uuid, VecDeque<(Ticket, Letter)>>,
     /// Deliveries that could not be put on record yet.
     unrecorded: Vec<Delivery>,
+    complaints: Complaints,
     /// What waits for a row that somebody has locked.
     locked: Locked,
     /// By [`since_boot`].
@@ -124,6 +129,7 @@ impl Desk {
             database,
             queue: Queue::default(),
             followers: HashMap::new(),
+            most_followed: follow::FOLLOWED,
             standing: Standing::default(),
             identities: Identities::default(),
             turned: HashMap::new(),
@@ -133,6 +139,7 @@ impl Desk {
             next_number: 0,
             busy: HashMap::new(),
             unrecorded: Vec::new(),
+            complaints: Complaints::default(),
             locked: Locked::default(),
             again_at: None,
             gone: false,
@@ -157,6 +164,7 @@ impl Desk {
             self.again_at.map(by_clock),
             self.recovery.next_due().map(by_clock),
             self.locked.next_due().map(by_clock),
+            self.complaints.next_due(),
             self.expiry.next_due(),
             self.chores.next_due(),
             self.queue.next_due(settings::queue_max_age()),
@@ -202,6 +210,7 @@ impl Desk {
             pgrx::error!("otp_gateway: the courier's thread has died");
         }
         let mut worked = false;
+        self.complaints.settle();
         if !self.recover_more() {
             return false;
         }
@@ -240,6 +249,11 @@ impl Desk {
             worked = true;
             self.update_identities();
         }
+        if !waiting && !self.gone {
+            // Between calls.
+            worked |= self.read_earlier();
+            worked |= self.load_more_expiry();
+        }
         if roster::was_told_of_queued(self.database) {
             worked = true;
             self.look_for_queued();
@@ -277,12 +291,12 @@ impl Desk {
     }
 
     /// What a transaction that failed makes us do; what it was for is still on the desk.
-    fn after(&mut self, failure: Failure) {
+    pub fn after(&mut self, failure: Failure) {
         match failure {
             Failure::Gone => self.gone(),
             Failure::Busy => self.try_again_later(),
             Failure::Error(why) => {
-                pgrx::log!("otp_gateway: the record could not be read: {why}");
+                self.complaints.raise(complaints::READ, &why);
                 self.try_again_later();
             }
         }

@@ -11,6 +11,8 @@ use std::{
 use policy::Micros;
 use uuid::Uuid;
 
+use crate::ledger::Snapshot;
+
 /// How many of one line have their turn in one transaction at most.
 const BATCH: usize = 128;
 /// Lines that are kept, though nobody stands in them, for what is known of their provider.
@@ -19,8 +21,10 @@ const EMPTY_LINES: usize = 256;
 #[derive(Default)]
 pub struct Queue {
     lines: HashMap<Rc<str>, Line>,
-    /// Where the next look at the table begins: no transaction below this number can commit any more.
-    pub horizon: u64,
+    /// What the last look could see: the next one asks for what it could not.
+    pub seen: Option<Snapshot>,
+    /// What was queued before the first look is read in pages, the latest first: before this transaction and id.
+    pub unread: Option<(u64, Uuid)>,
 }
 
 #[derive(Default)]
@@ -69,7 +73,7 @@ impl Queue {
     }
 
     pub fn is_empty(&self) -> bool {
-        self.lines.values().all(|line| line.roles.is_empty())
+        self.unread.is_none() && self.lines.values().all(|line| line.roles.is_empty())
     }
 
     /// In line; one that is there already stays where it is.

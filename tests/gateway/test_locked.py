@@ -7,7 +7,7 @@ import time
 import psycopg2
 import pytest
 
-from conftest import Running
+from conftest import Running, until
 from test_at_most_once import at
 
 
@@ -155,3 +155,29 @@ def test_forget_of_a_locked_row(gateway, simulator, locker):
     locker.rollback()
     assert gateway.execute("SELECT otp_gateway.forget('ideamart', %s)", (to,)) == [(1,)]
 
+
+
+# what the log says
+
+
+def test_one_line_for_each_change(gateway, simulator):
+    """What cannot be put on record is tried again and again, and said once; and once more when it is over."""
+    at(gateway, "ideamart", timeout="30s")
+    before = len(gateway.cluster.log())
+    simulator.fault("hold", "ideamart", "send")
+    body = "SELECT * FROM otp_send('ideamart', jsonb_build_object('mobile', %s))"
+    calls = [Running(gateway.connect(), body, (gateway.number(),)) for _ in range(20)]
+    simulator.held(20)
+    gateway.execute("ALTER TABLE otp_gateway.attempt_record ADD CONSTRAINT disk_full CHECK (outcome <> 'sent') NOT VALID")
+    simulator.clear_faults()
+    simulator.release()
+    said = "an outcome could not be put on record yet"
+    until(lambda: said in gateway.cluster.log()[before:], "it is said")
+    # Several rounds of it.
+    time.sleep(1)
+    assert gateway.cluster.log()[before:].count(said) == 1
+    assert not any(call.ended_at for call in calls)
+    gateway.execute("ALTER TABLE otp_gateway.attempt_record DROP CONSTRAINT disk_full")
+    assert {call.row()["outcome"] for call in calls} == {"sent"}
+    until(lambda: f"times: {said}" in gateway.cluster.log()[before:], "it is said that it is over")
+    assert gateway.cluster.log()[before:].count(said) == 2

@@ -7,7 +7,7 @@ use policy::{BreakerState, Conclusion, Micros, Status, again_after, conclude, mo
 use serde_json::Value;
 use vendor::{Operation, Outcome};
 
-use super::{Desk, done};
+use super::{Desk, complaints::OUTCOME, done};
 use crate::{
     ledger::{Change, Completion, Durability, Failure, NewReference, Writer, clock, erase_at},
     letter::{Letter, Reply},
@@ -87,7 +87,7 @@ impl Desk {
             }
             Err(Failure::Error(why)) => {
                 // The answer was heard: its caller waits until it is on record, without the vendor's words if need be.
-                pgrx::log!("otp_gateway: an outcome could not be put on record yet: {why}");
+                self.complaints.raise(OUTCOME, &why);
                 for delivery in &mut deliveries {
                     delivery.record = None;
                     delivery.reading.vendor_message = None;

@@ -13,14 +13,18 @@ use uuid::Uuid;
 use vendor::{Operation, Outcome};
 
 use super::{
-    Account as BreakerOf, Desk, InFlight, done,
+    Account as BreakerOf, Desk, InFlight,
+    complaints::QUEUED,
+    done,
     intent::new_reference,
     judge::{Judge, Verdict, words},
 };
 use crate::{
     identity::{Identity, object_of},
     key_file,
-    ledger::{Change, Durability, Failure, MovedTo, NewAttempt, QueuedLetter, Writer, clock, erase_at},
+    ledger::{
+        Change, Durability, Failure, MovedTo, NewAttempt, Queued as Found, QueuedLetter, Writer, clock, erase_at,
+    },
     letter::{Order, Queued},
     mailbox::Ticket,
     misuse::Misuse,
@@ -28,11 +32,11 @@ use crate::{
     provider::{self, Account, Provider},
     seal::{Keys, Place},
     settings,
-    worker::queue::{Turn, UnderWay},
+    worker::queue::{Queue, Turn, UnderWay},
 };
 
 /// How many queued ones are read at once.
-const PAGE: i64 = 5000;
+const PAGE: i64 = 2000;
 /// How long one is left alone that somebody has locked.
 const AFTER_LOCK: Micros = 200_000;
 /// How long one is left alone that cannot even be failed.
@@ -79,37 +83,97 @@ struct End {
 }
 
 impl Desk {
-    /// Reads what has been queued since the last look.
+    /// Reads what has been queued since the last look: what is new, whoever has had a transaction open meanwhile, and for
+    /// however long.
     pub fn look_for_queued(&mut self) {
-        let mut after = (self.queue.horizon, Uuid::nil());
-        let mut horizon = None;
+        let seen = self.queue.seen.take();
+        let queue = &self.queue;
+        let looked = self.ledger.write(Durability::Lazy, |writer| {
+            let now = writer.snapshot()?;
+            let Some(seen) = &seen else { return Ok((now, Vec::new(), Vec::new())) };
+            let ended: Vec<u64> = seen.running.iter().copied().filter(|one| !now.running.contains(one)).collect();
+            let mut ranges: Vec<((u64, Uuid), u64)> =
+                writer.enqueuers(&ended)?.into_iter().map(|one| ((one, Uuid::nil()), one + 1)).collect();
+            ranges.push(((seen.next, Uuid::nil()), now.next));
+            let mut found = Vec::new();
+            let mut left = Vec::new();
+            for (mut after, end) in ranges {
+                let page = writer.queued(after, end, PAGE)?;
+                if page.len() as i64 == PAGE {
+                    after = page.last().map_or(after, |last| (last.transaction, last.id));
+                    left.push((after, end));
+                }
+                found.extend(page);
+            }
+            announce_new(writer, queue, &found)?;
+            Ok((now, found, left))
+        });
+        match looked {
+            Ok((now, found, left)) => {
+                if seen.is_none() {
+                    self.queue.unread = Some((u64::MAX, Uuid::max()));
+                }
+                self.queue.seen = Some(now);
+                self.enlist(found);
+                left.into_iter().for_each(|(after, end)| self.read_queued(after, end));
+            }
+            Err(failure) => {
+                self.queue.seen = seen;
+                crate::roster::tell_of_queued(self.database);
+                self.after(failure);
+            }
+        }
+    }
+
+    /// The rest of what one look found.
+    fn read_queued(&mut self, mut after: (u64, Uuid), end: u64) {
         loop {
             let queue = &self.queue;
             let page = self.ledger.write(Durability::Lazy, |writer| {
-                let before = writer.horizon()?;
-                let page = writer.queued(after, PAGE)?;
-                let new = page.iter().filter(|queued| !queue.knows(&queued.provider, &queued.created_by, queued.id));
-                writer.announce(|| new.map(|queued| queued.id).collect())?;
-                Ok((before, page))
+                let page = writer.queued(after, end, PAGE)?;
+                announce_new(writer, queue, &page)?;
+                Ok(page)
             });
             match page {
-                Ok((before, page)) => {
-                    // What commits while we turn pages is found at the next look, which its commit asks for.
-                    let horizon = *horizon.get_or_insert(before);
-                    let is_last = (page.len() as i64) < PAGE;
-                    for queued in page {
-                        after = (queued.transaction, queued.id);
-                        self.queue.add(&queued.provider, &queued.created_by, queued.id, queued.created_at);
-                    }
-                    if is_last {
-                        self.queue.horizon = horizon;
-                        return;
-                    }
+                Ok(page) => {
+                    let Some(last) = page.last() else { return };
+                    after = (last.transaction, last.id);
+                    self.enlist(page);
                 }
                 Err(failure) => {
-                    crate::roster::tell_of_queued(self.database);
+                    // All of it is read again, in its own time.
+                    self.queue.unread = Some((u64::MAX, Uuid::max()));
                     return self.after(failure);
                 }
+            }
+        }
+    }
+
+    /// One page of what was queued before the first look. False: it is all read.
+    pub(super) fn read_earlier(&mut self) -> bool {
+        let Some(before) = self.queue.unread else { return false };
+        let queue = &self.queue;
+        let page = self.ledger.write(Durability::Lazy, |writer| {
+            let page = writer.once_queued(before, PAGE)?;
+            announce_new(writer, queue, &page)?;
+            Ok(page)
+        });
+        match page {
+            Ok(page) => {
+                self.queue.unread =
+                    page.last().filter(|_| page.len() as i64 == PAGE).map(|last| (last.transaction, last.id));
+                self.enlist(page);
+            }
+            Err(failure) => self.after(failure),
+        }
+        true
+    }
+
+    fn enlist(&mut self, found: Vec<Found>) {
+        for queued in found.into_iter().filter(|queued| queued.is_queued) {
+            // Those whose turn it is just now are busy.
+            if !self.is_busy(queued.id) {
+                self.queue.add(&queued.provider, &queued.created_by, queued.id, queued.created_at);
             }
         }
     }
@@ -217,7 +281,7 @@ impl Desk {
             Ok(fates) => fates.into_iter().for_each(|fate| self.send(fate)),
             Err(Failure::Gone) => self.gone(),
             Err(_) => {
-                pgrx::log!("otp_gateway: a queued send could not be put on record: {why}");
+                self.complaints.raise(QUEUED, why);
                 self.queue.wait(&turn, clock() + AFTER_FAULT);
             }
         }
@@ -370,6 +434,12 @@ impl Fate {
     fn waits(&self) -> bool {
         matches!(&self.go, Err(End { blocked: Some(Blocked { reason: Reason::Breaker, .. }), .. }))
     }
+}
+
+/// With otp_gateway.notify: of those that nobody knew yet.
+fn announce_new(writer: &mut Writer, queue: &Queue, found: &[Found]) -> Result<(), Failure> {
+    let new = found.iter().filter(|one| one.is_queued && !queue.knows(&one.provider, &one.created_by, one.id));
+    writer.announce(|| new.map(|queued| queued.id).collect())
 }
 
 impl End {

@@ -8,7 +8,9 @@ use uuid::Uuid;
 use vendor::{FindBy, Operation, Outcome};
 
 use super::{
-    Account, Desk, InFlight, done,
+    Account, Desk, InFlight,
+    complaints::ATTEMPT,
+    done,
     judge::{Judge, Verdict, words},
     own_answer,
 };
@@ -147,7 +149,7 @@ impl Desk {
                 orders.drain(..).for_each(|order| self.record_intents(vec![order]));
             }
             Err(Failure::Error(why)) => {
-                pgrx::log!("otp_gateway: an attempt could not be put on record: {why}");
+                self.complaints.raise(ATTEMPT, &why);
                 let misuse = Misuse::internal(
                     "the attempt could not be put on record, so that nothing was sent",
                     "The server's log has the reason.",
@@ -507,6 +509,13 @@ impl<'a, 'w, 'conn> Batch<'a, 'w, 'conn> {
     }
 
     fn admit(&mut self, order: &Order, stored: Stored) -> Result<Turn, Failure> {
+        // Another code has been sent since: the old one's message would be about that, or end it.
+        let is_other = |(reference, sends): &(Option<String>, u32)| {
+            *reference != stored.state.reference || *sends != stored.state.send_count
+        };
+        if order.prepared_with.as_ref().is_some_and(is_other) {
+            return Ok(Turn::Outdated);
+        }
         let Stored { id, mut state, created_at, .. } = stored;
         let before = state.status;
         let unchanged = state.clone();

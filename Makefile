@@ -4,6 +4,7 @@
 #   make test       everything: format, lints, pure tests, golden files, gateway tests
 #   make install    the extension, into the Postgres of PG_CONFIG
 #   make bench      what a call costs, as ratios
+#   make soak       MINUTES (10) of load and trouble: nothing sent twice, nothing lost, nothing that grows
 #   make fuzz       RUNS generated vendor answers (ten million) through the readers
 #   make simulator  the vendor simulator, to develop against
 #
@@ -26,9 +27,10 @@ PURE = -p courier -p policy -p vendor -p simulator
 FUZZ_FLAGS = -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 -Cllvm-args=-sanitizer-coverage-inline-8bit-counters \
 	-Cllvm-args=-sanitizer-coverage-pc-table -Cdebug-assertions -Coverflow-checks
 RUNS = 10000000
+MINUTES = 10
 STEP = @printf '\n\033[1m== %s\033[0m\n'
 
-.PHONY: all setup build install demo test format lint pure gateway fuzz fuzz-briefly bench simulator clean
+.PHONY: all setup build install demo test format lint pure gateway fuzz fuzz-briefly bench soak simulator clean
 
 all: build
 
@@ -95,6 +97,10 @@ gateway: install
 bench: install
 	$(STEP) "bench: ratios measured side by side"
 	@PYTHONDONTWRITEBYTECODE=1 $(PYTHON) tests/bench/bench.py
+
+soak: install
+	$(STEP) "soak: $(MINUTES) minutes of load and trouble"
+	@PYTHONDONTWRITEBYTECODE=1 MINUTES=$(MINUTES) $(PYTHON) tests/soak/soak.py
 
 simulator: setup
 	@cargo build --release --locked -p simulator

@@ -1,21 +1,24 @@
 \set QUIET on
 \pset footer off
 \pset null '-'
+-- Nobody is to press keys at a demonstration.
+\pset pager off
 -- \gset keeps what a statement returned in variables; the backticks ask the simulator's inbox for the code that the
 -- person would have got on the phone.
 
 \echo
 \echo '### 1. Install, and a first flow at the sandbox: no account, no network, a fixed code'
 \set ECHO queries
-CREATE EXTENSION otp_gateway;
+CREATE SCHEMA otp;
+CREATE EXTENSION otp_gateway SCHEMA otp;
 CREATE SERVER sandbox FOREIGN DATA WRAPPER otp_sandbox;
-SELECT verification_id, status, outcome, attempts_left FROM otp_send('sandbox', '{"mobile": "0771234500"}');
+SELECT verification_id, status, outcome, attempts_left FROM otp.otp_send('sandbox', '{"mobile": "0771234500"}');
 \set ECHO none
 SELECT id AS verification_id FROM otp_gateway.verification ORDER BY id DESC LIMIT 1 \gset
 \set ECHO queries
-SELECT status, outcome, attempts_left FROM otp_verify(:'verification_id'::uuid, '123456');
-SELECT status, outcome, attempts_left FROM otp_verify(:'verification_id'::uuid, '000000');
-SELECT outcome, retryable FROM otp_send('sandbox', '{"mobile": "0771234500", "outcome": "rate_limited"}');
+SELECT status, outcome, attempts_left FROM otp.otp_verify(:'verification_id'::uuid, '123456');
+SELECT status, outcome, attempts_left FROM otp.otp_verify(:'verification_id'::uuid, '000000');
+SELECT outcome, retryable FROM otp.otp_send('sandbox', '{"mobile": "0771234500", "outcome": "rate_limited"}');
 \set ECHO none
 
 \echo
@@ -40,63 +43,63 @@ CREATE USER MAPPING FOR PUBLIC SERVER ideamart OPTIONS (application_id 'APP_0011
 \echo
 \echo '### 3. iServeU: registration of a customer (otp_type 1)'
 \set ECHO queries
-SELECT verification_id, status, outcome, attempts_left FROM otp_send('iserveu', '{"otp_type": "1", "mobile": "9876500001", "ovd_type": "Aadhaar Card", "ovd_data": "765386439745"}');
+SELECT verification_id, status, outcome, attempts_left FROM otp.otp_send('iserveu', '{"otp_type": "1", "mobile": "9876500001", "ovd_type": "Aadhaar Card", "ovd_data": "765386439745"}');
 \set ECHO none
 SELECT id AS verification_id FROM otp_gateway.verification ORDER BY id DESC LIMIT 1 \gset
 \set code `demo/inbox iserveu 9876500001`
 \set wrong `demo/inbox iserveu 9876500001 wrong`
 \echo 'the phone shows' :code
 \set ECHO queries
-SELECT status, outcome, attempts_left FROM otp_verify(:'verification_id'::uuid, :'wrong', '{"name": "Asha Rao", "lat_long": "20.29,85.82", "public_ip": "203.0.113.7"}');
-SELECT status, outcome, attempts_left FROM otp_verify(:'verification_id'::uuid, :'code', '{"name": "Asha Rao", "lat_long": "20.29,85.82", "public_ip": "203.0.113.7"}');
+SELECT status, outcome, attempts_left FROM otp.otp_verify(:'verification_id'::uuid, :'wrong', '{"name": "Asha Rao", "lat_long": "20.29,85.82", "public_ip": "203.0.113.7"}');
+SELECT status, outcome, attempts_left FROM otp.otp_verify(:'verification_id'::uuid, :'code', '{"name": "Asha Rao", "lat_long": "20.29,85.82", "public_ip": "203.0.113.7"}');
 \set ECHO none
 
 \echo
 \echo '### 4. HyperVerge'
 \set ECHO queries
-SELECT verification_id, status, outcome, attempts_left FROM otp_send('hyperverge', '{"mobile": "9876500002"}');
+SELECT verification_id, status, outcome, attempts_left FROM otp.otp_send('hyperverge', '{"mobile": "9876500002"}');
 \set ECHO none
 SELECT id AS verification_id FROM otp_gateway.verification ORDER BY id DESC LIMIT 1 \gset
 \set code `demo/inbox hyperverge 9876500002`
 \set wrong `demo/inbox hyperverge 9876500002 wrong`
 \echo 'the phone shows' :code
 \set ECHO queries
-SELECT status, outcome, attempts_left FROM otp_verify(:'verification_id'::uuid, :'wrong');
-SELECT status, outcome, attempts_left FROM otp_verify(:'verification_id'::uuid, :'code');
+SELECT status, outcome, attempts_left FROM otp.otp_verify(:'verification_id'::uuid, :'wrong');
+SELECT status, outcome, attempts_left FROM otp.otp_verify(:'verification_id'::uuid, :'code');
 \set ECHO none
 
 \echo
 \echo '### 5. Paytm: the token of the journey is kept sealed between send and verify'
 \set ECHO queries
-SELECT verification_id, status, outcome, attempts_left FROM otp_send('paytm', '{"mobile": "9876500003", "mid": "MID01", "order_id": "ORDER-1", "token": "7f0e9307bcfd443e"}');
+SELECT verification_id, status, outcome, attempts_left FROM otp.otp_send('paytm', '{"mobile": "9876500003", "mid": "MID01", "order_id": "ORDER-1", "token": "7f0e9307bcfd443e"}');
 \set ECHO none
 SELECT id AS verification_id FROM otp_gateway.verification ORDER BY id DESC LIMIT 1 \gset
 \set code `demo/inbox paytm 9876500003`
 \set wrong `demo/inbox paytm 9876500003 wrong`
 \echo 'the phone shows' :code
 \set ECHO queries
-SELECT status, outcome, attempts_left FROM otp_verify(:'verification_id'::uuid, :'wrong');
-SELECT status, outcome, attempts_left FROM otp_verify(:'verification_id'::uuid, :'code');
+SELECT status, outcome, attempts_left FROM otp.otp_verify(:'verification_id'::uuid, :'wrong');
+SELECT status, outcome, attempts_left FROM otp.otp_verify(:'verification_id'::uuid, :'code');
 \set ECHO none
 
 \echo
 \echo '### 6. Uniken REL-ID'
 \set ECHO queries
-SELECT verification_id, status, outcome, attempts_left FROM otp_send('relid', '{"user_id": "asha.rao", "msg": [{"lng": "English", "subject": "Log-in", "message": "Your code is $$OTP$$", "label": {}}]}');
+SELECT verification_id, status, outcome, attempts_left FROM otp.otp_send('relid', '{"user_id": "asha.rao", "msg": [{"lng": "English", "subject": "Log-in", "message": "Your code is $$OTP$$", "label": {}}]}');
 \set ECHO none
 SELECT id AS verification_id FROM otp_gateway.verification ORDER BY id DESC LIMIT 1 \gset
 \set code `demo/inbox relid asha.rao`
 \set wrong `demo/inbox relid asha.rao wrong`
 \echo 'the app shows' :code
 \set ECHO queries
-SELECT status, outcome, attempts_left FROM otp_verify(:'verification_id'::uuid, :'wrong');
-SELECT status, outcome, attempts_left FROM otp_verify(:'verification_id'::uuid, :'code');
+SELECT status, outcome, attempts_left FROM otp.otp_verify(:'verification_id'::uuid, :'wrong');
+SELECT status, outcome, attempts_left FROM otp.otp_verify(:'verification_id'::uuid, :'code');
 \set ECHO none
 
 \echo
 \echo '### 7. Ideamart, and a rollback: the wrong code is tried in a transaction that is rolled back, and counts all the same'
 \set ECHO queries
-SELECT verification_id, status, outcome, attempts_left FROM otp_send('ideamart', '{"mobile": "0771234567"}');
+SELECT verification_id, status, outcome, attempts_left FROM otp.otp_send('ideamart', '{"mobile": "0771234567"}');
 \set ECHO none
 SELECT id AS verification_id FROM otp_gateway.verification ORDER BY id DESC LIMIT 1 \gset
 \set code `demo/inbox ideamart 0771234567`
@@ -104,15 +107,15 @@ SELECT id AS verification_id FROM otp_gateway.verification ORDER BY id DESC LIMI
 \echo 'the phone shows' :code
 \set ECHO queries
 BEGIN;
-SELECT status, outcome, attempts_left FROM otp_verify(:'verification_id'::uuid, :'wrong');
+SELECT status, outcome, attempts_left FROM otp.otp_verify(:'verification_id'::uuid, :'wrong');
 ROLLBACK;
-SELECT status, outcome, attempts_left FROM otp_verify(:'verification_id'::uuid, :'code');
+SELECT status, outcome, attempts_left FROM otp.otp_verify(:'verification_id'::uuid, :'code');
 \set ECHO none
 
 \echo
 \echo '### 8. After COMMIT: a registration table whose trigger sends the code, if the row is really there'
 \set ECHO queries
-CREATE TABLE customer (
+CREATE TABLE public.customer (
   id              bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
   phone           text NOT NULL,
   verification_id uuid,
@@ -120,14 +123,14 @@ CREATE TABLE customer (
   active          boolean NOT NULL DEFAULT false,
   CONSTRAINT active_only_if_verified CHECK (NOT active OR verified_phone IS NOT DISTINCT FROM phone)
 );
-CREATE TRIGGER send_code BEFORE INSERT OR UPDATE ON customer
+CREATE TRIGGER send_code BEFORE INSERT OR UPDATE ON public.customer
   FOR EACH ROW EXECUTE FUNCTION otp_gateway.send_after_commit('ideamart', '{"mobile": "phone"}', 'verification_id');
-CREATE FUNCTION verify_customer(customer_id bigint, code text) RETURNS text
-LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, public AS $$
+CREATE FUNCTION public.verify_customer(customer_id bigint, code text) RETURNS text
+LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
   WITH checked AS (
-    SELECT v.outcome FROM customer AS c, otp_verify(c.verification_id, code) AS v WHERE c.id = customer_id
+    SELECT v.outcome FROM public.customer AS c, otp.otp_verify(c.verification_id, code) AS v WHERE c.id = customer_id
   ), updated AS (
-    UPDATE customer SET verified_phone = phone, active = true
+    UPDATE public.customer SET verified_phone = phone, active = true
     WHERE id = customer_id AND EXISTS (SELECT FROM checked WHERE outcome = 'approved')
   )
   SELECT outcome FROM checked
@@ -158,15 +161,16 @@ SELECT id, verified_phone = phone AS verified, active FROM customer;
 CREATE SERVER down FOREIGN DATA WRAPPER otp_ideamart OPTIONS (base_url 'http://127.0.0.1:9', allow_plain_http 'true');
 CREATE USER MAPPING FOR PUBLIC SERVER down OPTIONS (application_id 'APP_001100', password 'demo-password');
 CREATE SERVER either FOREIGN DATA WRAPPER otp_route OPTIONS (providers 'down, ideamart');
-SELECT status, outcome FROM otp_send('either', '{"mobile": "0771234569"}');
-SELECT status, outcome, reason, retry_after > '20s' AS wait FROM otp_send('either', '{"mobile": "+94 77 123 4569"}');
+SELECT status, outcome FROM otp.otp_send('either', '{"mobile": "0771234569"}');
+SELECT status, outcome, reason, retry_after > '20s' AS wait FROM otp.otp_send('either', '{"mobile": "+94 77 123 4569"}');
 \set ECHO none
 
 \echo
 \echo '### 10. The record: every attempt, what was rolled back included; no number, no code'
 \set ECHO queries
-SELECT a.provider, v.recipient_masked, a.operation, a.outcome, a.http_status, a.vendor_code, a.reason, a.vendor_message
+SELECT a.provider, v.recipient_masked AS recipient, a.operation, a.outcome, coalesce(a.reason, a.vendor_code) AS code_or_reason
 FROM otp_gateway.attempt AS a JOIN otp_gateway.verification AS v ON v.id = a.verification_id ORDER BY a.id;
+SELECT provider, vendor_message FROM otp_gateway.attempt WHERE outcome = 'invalid_code' AND provider <> 'sandbox' ORDER BY id;
 SELECT provider, status, send_count, check_count, sealed IS NULL AS nothing_sealed FROM otp_gateway.verification_record ORDER BY id;
 \set ECHO none
 

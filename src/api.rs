@@ -1,11 +1,14 @@
 //! The SQL functions, thin: read the arguments, ask the provider and the dialect, hand the letter over, return the row.
 
 mod argument;
+mod call;
 mod lookup;
 mod result;
 
-pub use argument::Arguments;
-use argument::Payload;
+pub use argument::{Argument, Interval, Options};
+use argument::{Code, Payload};
+pub use call::{Call, frame};
+pub(crate) use call::{sql_function, symbol};
 use lookup::Recorded;
 pub use lookup::{Keyed, current_role, find_by_key};
 use pgrx::pg_sys;
@@ -18,83 +21,59 @@ use crate::{
     idempotency::{self, Hold},
     key_file,
     letter::{self, Done, Idempotency, Letter, Order, Reply, Target, Which},
-    log, mailbox,
+    mailbox,
     misuse::Misuse,
     order::{self, Wanted},
     process::since_boot,
     provider::{Account, Provider, UNROUTED, is_route},
-    shared_memory, statement,
 };
 
-/// Exports a function in Postgres' calling convention, version 1, with its info record.
-macro_rules! sql_function {
-    ($name:ident, $body:expr) => {
-        #[pgrx::pg_guard]
-        #[unsafe(no_mangle)]
-        pub unsafe extern "C-unwind" fn $name(fcinfo: pgrx::pg_sys::FunctionCallInfo) -> pgrx::pg_sys::Datum {
-            let body: fn(pgrx::pg_sys::FunctionCallInfo) -> pgrx::pg_sys::Datum = $body;
-            body(fcinfo)
-        }
+sql_function!(
+    fn otp_send(provider: String, payload: Payload, idempotency_key: Option<String>) -> Done {
+        send_once(&provider, idempotency_key.as_deref(), &payload)
+    }
+);
 
-        const _: () = {
-            #[unsafe(export_name = concat!("pg_finfo_", stringify!($name)))]
-            extern "C" fn info() -> &'static pgrx::pg_sys::Pg_finfo_record {
-                static RECORD: pgrx::pg_sys::Pg_finfo_record = pgrx::pg_sys::Pg_finfo_record { api_version: 1 };
-                &RECORD
-            }
+sql_function!(
+    fn otp_enqueue(provider: String, payload: Payload, idempotency_key: Option<String>) -> Done {
+        enqueue_once(&provider, idempotency_key.as_deref(), &payload)
+    }
+);
+
+sql_function!(
+    fn otp_verify_by_id(verification_id: Uuid, otp: Code, payload: Payload) -> Done {
+        run(Operation::Verify, Subject::Verification(verification_id), Some(&otp.0), &payload, None)
+    }
+);
+
+sql_function!(
+    fn otp_verify_by_provider(provider: String, otp: Code, payload: Payload) -> Done {
+        // Two untyped literals resolve to this form: what reads as a uuid is a verification id.
+        let subject = match Uuid::try_parse(provider.trim()) {
+            Ok(id) => Subject::Verification(id),
+            Err(_) => Subject::Provider(&provider),
         };
-    };
-}
-pub(crate) use sql_function;
+        run(Operation::Verify, subject, Some(&otp.0), &payload, None)
+    }
+);
 
-sql_function!(otp_send, |fcinfo| answer(fcinfo, "otp_send", |arguments| {
-    let provider = arguments.text(0, "provider")?;
-    let payload = arguments.payload(1)?;
-    let key = arguments.optional_text(2, "idempotency_key")?;
-    send_once(&provider, key.as_deref(), &payload)
-}));
+sql_function!(
+    fn otp_resend(verification_id: Uuid, payload: Payload) -> Done {
+        run(Operation::Resend, Subject::Verification(verification_id), None, &payload, None)
+    }
+);
 
-sql_function!(otp_enqueue, |fcinfo| answer(fcinfo, "otp_enqueue", |arguments| {
-    let provider = arguments.text(0, "provider")?;
-    let payload = arguments.payload(1)?;
-    let key = arguments.optional_text(2, "idempotency_key")?;
-    enqueue_once(&provider, key.as_deref(), &payload)
-}));
+sql_function!(
+    fn otp_cancel(verification_id: Uuid) -> Done {
+        run(Operation::Cancel, Subject::Verification(verification_id), None, &Payload::default(), None)
+    }
+);
 
-sql_function!(otp_verify_by_id, |fcinfo| answer(fcinfo, "otp_verify", |arguments| {
-    let id = arguments.uuid(0, "verification_id")?;
-    let code = arguments.code(1)?;
-    let payload = arguments.payload(2)?;
-    run(Operation::Verify, Subject::Verification(id), Some(&code), &payload, None)
-}));
-
-sql_function!(otp_verify_by_provider, |fcinfo| answer(fcinfo, "otp_verify", |arguments| {
-    let provider = arguments.text(0, "provider")?;
-    let code = arguments.code(1)?;
-    let payload = arguments.payload(2)?;
-    // Two untyped literals resolve to this form: what reads as a uuid is a verification id.
-    let subject = match Uuid::try_parse(provider.trim()) {
-        Ok(id) => Subject::Verification(id),
-        Err(_) => Subject::Provider(&provider),
-    };
-    run(Operation::Verify, subject, Some(&code), &payload, None)
-}));
-
-sql_function!(otp_resend, |fcinfo| answer(fcinfo, "otp_resend", |arguments| {
-    let id = arguments.uuid(0, "verification_id")?;
-    let payload = arguments.payload(1)?;
-    run(Operation::Resend, Subject::Verification(id), None, &payload, None)
-}));
-
-sql_function!(otp_cancel, |fcinfo| answer(fcinfo, "otp_cancel", |arguments| {
-    let id = arguments.uuid(0, "verification_id")?;
-    run(Operation::Cancel, Subject::Verification(id), None, &Payload::default(), None)
-}));
-
-sql_function!(otp_wait, |fcinfo| answer(fcinfo, "otp_gateway.wait", |arguments| {
-    let id = arguments.uuid(0, "verification_id")?;
-    follow(id, Which::Latest, arguments.interval(1, "timeout")?)
-}));
+sql_function!(
+    fn otp_wait(verification_id: Uuid, timeout: Interval) -> Done {
+        follow(verification_id, Which::Latest, timeout.0)
+    }
+);
 
 /// Sends, unless the key stands for a send already: then its result is the answer, as soon as there is one.
 fn send_once(provider: &str, key: Option<&str>, payload: &Payload) -> Result<Done, Misuse> {
@@ -126,30 +105,6 @@ enum Subject<'a> {
     Verification(Uuid),
 }
 
-/// The frame of every function: what must hold before, once in a statement, the row after.
-fn answer(
-    fcinfo: pg_sys::FunctionCallInfo,
-    function: &str,
-    body: impl FnOnce(&Arguments) -> Result<Done, Misuse>,
-) -> pg_sys::Datum {
-    log::one_of_ours_runs();
-    let outcome =
-        shared_memory::check().and_then(|()| may_write()).and_then(|()| mailbox::await_launcher()).and_then(|()| {
-            let arguments = Arguments::of(fcinfo);
-            // The row's type is found before the call: nothing after it may fail for want of a catalog.
-            let row = result::Row::of(fcinfo);
-            let call = statement::fingerprint(function, &arguments)?;
-            if let Some(done) = statement::recall(&call) {
-                return Ok(row.fill(&done));
-            }
-            let done = body(&arguments)?;
-            let datum = row.fill(&done);
-            statement::remember(call, done);
-            Ok(datum)
-        });
-    outcome.unwrap_or_else(|misuse| misuse.raise())
-}
-
 pub fn may_write() -> Result<(), Misuse> {
     // SAFETY: reads state of this session and of the server.
     unsafe {
@@ -157,6 +112,12 @@ pub fn may_write() -> Result<(), Misuse> {
             return Err(Misuse::read_only(
                 "cannot run on a standby: every attempt is put on record",
                 "Connect to the primary.",
+            ));
+        }
+        if pg_sys::IsInParallelMode() {
+            return Err(Misuse::in_parallel(
+                "cannot run during a parallel operation: every attempt is put on record",
+                "Functions that call it are PARALLEL UNSAFE, which is the default.",
             ));
         }
         if pg_sys::XactReadOnly {
@@ -213,6 +174,7 @@ fn order(
         attempt,
         verification: Uuid::now_v7(),
         recorded: None,
+        role: role.oid.to_u32(),
         created_by: &role.name,
         code,
         payload: payload.fields(),
@@ -230,9 +192,10 @@ fn order(
             let recorded = settled(id)?;
             if recorded.vendor == UNROUTED {
                 // It went nowhere yet: the record answers.
-                return Ok(wanted.unsent(id, &recorded.provider));
+                return Ok(Order { provider_id: recorded.provider_id, ..wanted.unsent(id, &recorded.provider) });
             }
-            let provider = Account::of_verification(&recorded.provider, recorded.route.as_deref(), role.oid)?;
+            let provider =
+                Account::of_verification(&recorded.provider, recorded.provider_id, recorded.route_id, role.oid)?;
             // A queued one is canceled without the vendor.
             if (provider.dialect.fields)(operation).is_none() && recorded.status != Status::Queued {
                 return Err(Misuse::invalid(
@@ -250,6 +213,7 @@ fn order(
                 status: recorded.status,
                 reference: recorded.reference.as_deref(),
                 sealed: recorded.sealed.as_deref(),
+                send_count: recorded.send_count,
             };
             Wanted { verification: id, recorded: Some(on_record), ..wanted }.order(&provider, &*key_file::keys()?)
         }

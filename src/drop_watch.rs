@@ -25,6 +25,9 @@ static mut PREVIOUS_UTILITY: pg_sys::ProcessUtility_hook_type = None;
 static mut PREVIOUS_ACCESS: pg_sys::object_access_hook_type = None;
 
 thread_local! {
+    /// This transaction renames or drops a server, or a role.
+    static SERVERS: Cell<bool> = const { Cell::new(false) };
+    static ROLES: Cell<bool> = const { Cell::new(false) };
     /// This transaction drops the extension.
     static DROPS: Cell<bool> = const { Cell::new(false) };
     /// The databases that this transaction had let go of, and whether it drops them.
@@ -295,6 +298,13 @@ unsafe extern "C-unwind" fn access(
         if kind == pg_sys::ObjectAccessType::OAT_DROP && class == pg_sys::ExtensionRelationId {
             note_drop(object);
         }
+        if matches!(kind, pg_sys::ObjectAccessType::OAT_DROP | pg_sys::ObjectAccessType::OAT_POST_ALTER) {
+            match class {
+                pg_sys::ForeignServerRelationId => SERVERS.set(true),
+                pg_sys::AuthIdRelationId => ROLES.set(true),
+                _ => {}
+            }
+        }
         if let Some(previous) = PREVIOUS_ACCESS {
             previous(kind, class, object, sub_object, argument);
         }
@@ -321,6 +331,13 @@ unsafe extern "C-unwind" fn at_end(event: pg_sys::XactEvent::Type, _argument: *m
         _ => return,
     };
     statement::forget();
+    let (servers, roles) = (SERVERS.replace(false), ROLES.replace(false));
+    if roles && committed {
+        roster::tell_all_of_identities();
+    } else if servers && committed {
+        // SAFETY: a variable of this session.
+        roster::tell_of_identities(unsafe { pg_sys::MyDatabaseId });
+    }
     if DROPS.replace(false) && committed {
         // SAFETY: a variable of this session.
         let database = unsafe { pg_sys::MyDatabaseId };

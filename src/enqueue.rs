@@ -16,6 +16,7 @@ use vendor::Operation;
 
 use crate::{
     api::current_role,
+    identity::{Kind, Subject, identity},
     key_file,
     ledger::{self, NewVerification},
     letter::{Done, Idempotency},
@@ -81,6 +82,7 @@ pub fn enqueue(provider: &str, payload: &Map<String, Value>, idempotency: Option
         attempt: id,
         verification: id,
         recorded: None,
+        role: role.oid.to_u32(),
         created_by: &role.name,
         code: None,
         payload,
@@ -92,13 +94,27 @@ pub fn enqueue(provider: &str, payload: &Map<String, Value>, idempotency: Option
     let is_test = first.is_test_number(&prepared);
     state.reference = prepared.reference;
     let row = Done::without_attempt(id, &state);
+    // Of a route it is seen when its turn has come.
+    let (server, vendor) = match &account.route {
+        Some(route) => (route.server, UNROUTED),
+        None => (first.server, first.dialect.name),
+    };
+    let provider_id = identity(&Subject {
+        kind: Kind::Server,
+        object: server.to_u32(),
+        name: provider.to_owned(),
+        vendor: Some(vendor.to_owned()),
+    })?;
+    let role_id =
+        identity(&Subject { kind: Kind::Role, object: role.oid.to_u32(), name: role.name.clone(), vendor: None })?;
     ledger::insert_queued(NewVerification {
         id,
         provider: provider.to_owned(),
-        // Of a route it is seen when its turn has come.
-        vendor: account.route.as_ref().map_or(first.dialect.name, |_| UNROUTED).to_owned(),
-        route: account.route.clone(),
+        provider_id,
+        vendor: vendor.to_owned(),
+        route: account.route.as_ref().map(|route| (route.name.clone(), provider_id)),
         created_by: role.name,
+        role_id,
         created_at: ledger::clock(),
         recipient_masked: prepared.recipient_masked,
         recipient_key: prepared.recipient.as_ref().and_then(|recipient| keys.recipients(recipient).into_iter().next()),

@@ -7,11 +7,13 @@ use serde_json::{Map, Value};
 use zeroize::Zeroizing;
 
 use crate::{
-    api::{Keyed, find_by_key},
+    api::{Keyed, current_role, find_by_key},
+    identity::{Kind, Subject, identity},
     key_file,
     ledger::clock,
     letter::Idempotency,
     misuse::Misuse,
+    provider,
 };
 
 /// How long a key stands for its verification.
@@ -60,6 +62,17 @@ pub fn claim(
     if key.len() > MAX_KEY_BYTES {
         return refuse("is longer than 256 bytes");
     }
+    // Before the wait: who may not send does not learn from it that a key is in use.
+    let role = current_role().oid;
+    let server = provider::named(provider)?;
+    provider::check_usage(&server, role)?;
+    // Whatever it is called: who takes its name when that is free takes no key with it.
+    let provider = identity(&Subject {
+        kind: Kind::Server,
+        object: server.oid.to_u32(),
+        vendor: Some(provider::vendor_of(&server)),
+        name: server.name,
+    })?;
     let text = Zeroizing::new(serde_json::to_string(payload).unwrap_or_default());
     let recognise = || -> Result<Idempotency, Misuse> {
         let secrets = key_file::keys()?;
@@ -68,8 +81,10 @@ pub fn claim(
             payloads: secrets.fingerprints("payload", &text),
         })
     };
-    // By the oldest key of the file: a new one, which comes before it, changes nothing for those who wait.
-    let lock = lock(recognise()?.keys.last().map_or(&[], Vec::as_slice), hold);
+    // Each role has keys of its own: nobody waits for another's. By the oldest key of the file: a new one, which comes
+    // before it, changes nothing for those who wait.
+    let names = key_file::keys()?.fingerprints("idempotency lock", &format!("{}\0{provider}\0{key}", role.to_u32()));
+    let lock = lock(names.last().map_or(&[], Vec::as_slice), hold);
     // After the wait: whoever had it may have put it down under a key that is new since.
     let claim = Claim { idempotency: recognise()?, lock };
     let found = find_by_key(&claim.idempotency.keys, since())?;

@@ -13,8 +13,11 @@ mod recipient;
 mod record;
 mod replica;
 mod row;
+pub mod scan;
 mod statements;
 mod transaction;
+
+use std::collections::HashSet;
 
 pub use enqueued::{insert_queued, take_back};
 use pgrx::{pg_sys, spi::SpiClient};
@@ -22,17 +25,30 @@ use policy::{Micros, Reason, Verification};
 pub use recipient::visible_verifications;
 pub use replica::{Presence, REPLICATED, must_be_original, presence};
 pub use row::{
-    Change, Completion, Event, NewAttempt, NewVerification, Queued, QueuedLetter, Seal, Stored, StoredAttempt,
+    Change, Completion, Event, MovedTo, NewAttempt, NewReference, NewVerification, Queued, QueuedLetter, Seal, Stored,
+    StoredAttempt,
 };
 use statements::{Statement, Statements};
 pub use transaction::{Durability, Failure, cancel_statement, clock, interrupt_commit};
 use uuid::Uuid;
 use vendor::{FindBy, Outcome};
 
-use crate::{letter::Which, settings};
-use column::{argument, text, uuid, uuids};
-use layout::{attempt, reference, verification};
+use crate::{
+    identity::{Identity, Kind, Subject},
+    letter::Which,
+    settings,
+};
+use column::{argument, number, numbers, text, uuid, uuids};
+use layout::{attempt, identity, reference, verification};
 use record::{Columns, RowType};
+
+/// Which transactions can be seen.
+pub struct Snapshot {
+    /// None from this number on.
+    pub next: u64,
+    /// None of these.
+    pub running: Vec<u64>,
+}
 
 /// The worker's access to the tables.
 pub struct Ledger {
@@ -40,6 +56,7 @@ pub struct Ledger {
     verification: RowType,
     attempt: RowType,
     reference: RowType,
+    identity: RowType,
 }
 
 /// One transaction of it.
@@ -67,6 +84,7 @@ impl Ledger {
                 verification: RowType::of(c"verification_record"),
                 attempt: RowType::of(c"attempt_record"),
                 reference: RowType::of(c"reference"),
+                identity: RowType::of(c"identity"),
             }))
         })
     }
@@ -114,7 +132,10 @@ impl Writer<'_, '_> {
                 row.idempotency.as_ref().and_then(|one| one.payloads.first()).map(Vec::as_slice),
             );
             columns.boolean(verification::IS_TEST, row.is_test);
-            columns.text(verification::ROUTE, row.route.as_deref());
+            columns.text(verification::ROUTE, row.route.as_ref().map(|(name, _)| name.as_str()));
+            columns.bigint(verification::PROVIDER_ID, Some(row.provider_id));
+            columns.bigint(verification::ROLE_ID, Some(row.role_id));
+            columns.bigint(verification::ROUTE_ID, row.route.as_ref().map(|(_, id)| *id));
             state(columns, &row.state);
         })?;
         self.announce(|| rows.iter().map(|row| row.id).collect())
@@ -124,8 +145,9 @@ impl Writer<'_, '_> {
     pub fn update_verifications(&mut self, rows: &[Change]) -> Result<(), Failure> {
         self.run(&self.ledger.statements.update_verifications, &self.ledger.verification, rows, |row, columns| {
             columns.uuid(verification::ID, row.id);
-            columns.text(verification::PROVIDER, row.moved_to.as_ref().map(|(provider, _)| provider.as_str()));
-            columns.text(verification::VENDOR, row.moved_to.as_ref().map(|(_, vendor)| vendor.as_str()));
+            columns.text(verification::PROVIDER, row.moved_to.as_ref().map(|to| to.provider.as_str()));
+            columns.bigint(verification::PROVIDER_ID, row.moved_to.as_ref().map(|to| to.provider_id));
+            columns.text(verification::VENDOR, row.moved_to.as_ref().map(|to| to.vendor.as_str()));
             columns.bytea(verification::SEALED, row.sealed.as_deref());
             state(columns, &row.state);
         })?;
@@ -148,6 +170,9 @@ impl Writer<'_, '_> {
             columns.text(attempt::OUTCOME, row.refused.map(Outcome::as_str));
             columns.text(attempt::VENDOR_MESSAGE, row.why.as_deref());
             columns.text(attempt::PROVIDER, Some(&row.provider));
+            columns.bigint(attempt::PROVIDER_ID, Some(row.provider_id));
+            columns.bigint(attempt::ROLE_ID, Some(row.role_id));
+            columns.bytea(attempt::ACCOUNT, Some(row.account.as_slice()).filter(|account| !account.is_empty()));
             columns.bytea(attempt::RECIPIENT_KEY, row.recipient_key.as_deref());
             columns.text(attempt::REASON, row.reason.map(Reason::as_str));
             columns.time(attempt::STARTED_AT, Some(row.started_at));
@@ -167,12 +192,13 @@ impl Writer<'_, '_> {
         })
     }
 
-    /// Notes by which references verifications are known: provider, reference, verification.
-    pub fn insert_references(&mut self, rows: &[(&str, &str, Uuid)]) -> Result<(), Failure> {
+    /// Notes by which references verifications are known.
+    pub fn insert_references(&mut self, rows: &[NewReference]) -> Result<(), Failure> {
         self.run(&self.ledger.statements.insert_references, &self.ledger.reference, rows, |row, columns| {
-            columns.text(reference::PROVIDER, Some(row.0));
-            columns.text(reference::REFERENCE, Some(row.1));
-            columns.uuid(reference::VERIFICATION_ID, row.2);
+            columns.text(reference::PROVIDER, Some(row.provider));
+            columns.text(reference::REFERENCE, Some(row.reference));
+            columns.uuid(reference::VERIFICATION_ID, row.verification);
+            columns.bigint(reference::PROVIDER_ID, Some(row.provider_id));
         })
     }
 
@@ -190,21 +216,21 @@ impl Writer<'_, '_> {
     pub fn latest(
         &mut self,
         by: FindBy,
-        provider: &str,
+        provider: Identity,
         reference: Option<&str>,
         recipient_keys: &[Vec<u8>],
-        role: &str,
+        role: Identity,
     ) -> Result<Option<Stored>, Failure> {
         let found = match (by, reference) {
             (FindBy::Reference, Some(reference)) => self.client.select(
                 &self.ledger.statements.find_by_reference,
                 Some(1),
-                &[text(provider), text(reference)],
+                &[number(provider), text(reference)],
             )?,
             (FindBy::Recipient, _) if !recipient_keys.is_empty() => self.client.select(
                 &self.ledger.statements.find_by_recipient,
                 Some(1),
-                &[text(provider), column::byteas(recipient_keys), text(role)],
+                &[number(provider), column::byteas(recipient_keys), number(role)],
             )?,
             _ => return Ok(None),
         };
@@ -219,8 +245,8 @@ impl Writer<'_, '_> {
     }
 
     /// Whether the key of that role, by any of its names, stands for a verification that began after `since`.
-    pub fn has_key(&mut self, keys: &[Vec<u8>], since: Micros, role: &str) -> Result<bool, Failure> {
-        let arguments = [column::byteas(keys), column::time(since), text(role)];
+    pub fn has_key(&mut self, keys: &[Vec<u8>], since: Micros, role: Identity) -> Result<bool, Failure> {
+        let arguments = [column::byteas(keys), column::time(since), number(role)];
         Ok(!self.client.select(&self.ledger.statements.find_by_idempotency_key, Some(1), &arguments)?.is_empty())
     }
 
@@ -230,44 +256,67 @@ impl Writer<'_, '_> {
         table.map(|row| StoredAttempt::read(&row)).collect()
     }
 
-    /// What counts of recipients at providers.
-    pub fn events(&mut self, questions: &[Question]) -> Result<Vec<Event>, Failure> {
+    /// When sends to recipients through providers began, with the number of the question, from 1.
+    pub fn sends(&mut self, questions: &[Question]) -> Result<Vec<(usize, Micros)>, Failure> {
         let each = |value: fn(&Question) -> i64| questions.iter().map(value).collect::<Vec<_>>();
+        let keys: Vec<&[u8]> = questions.iter().map(|question| question.recipient_key).collect();
+        let since: Vec<_> = questions.iter().map(|question| column::Time(question.since)).collect();
         let arguments = [
-            argument(questions.iter().map(|question| question.provider).collect::<Vec<_>>(), pg_sys::TEXTARRAYOID),
-            argument(
-                questions.iter().map(|question| question.recipient_key).collect::<Vec<_>>(),
-                pg_sys::BYTEAARRAYOID,
-            ),
-            argument(questions.iter().map(|question| question.is_check).collect::<Vec<_>>(), pg_sys::BOOLARRAYOID),
-            argument(
-                questions.iter().map(|question| column::Time(question.since)).collect::<Vec<_>>(),
-                pg_sys::TIMESTAMPTZARRAYOID,
-            ),
+            argument(each(|question| question.provider), pg_sys::INT8ARRAYOID),
+            argument(keys, pg_sys::BYTEAARRAYOID),
+            argument(since, pg_sys::TIMESTAMPTZARRAYOID),
             argument(each(|question| question.most), pg_sys::INT8ARRAYOID),
         ];
-        let table = self.client.select(&self.ledger.statements.select_events, None, &arguments)?;
+        let table = self.client.select(&self.ledger.statements.select_sends, None, &arguments)?;
+        table.map(|row| Ok((row::question(&row)?, row::micros(&row, 2)?.unwrap_or(0)))).collect()
+    }
+
+    /// What counts when codes are checked.
+    pub fn checks(&mut self, questions: &[CheckQuestion]) -> Result<Vec<Event>, Failure> {
+        let each = |value: fn(&CheckQuestion) -> i64| questions.iter().map(value).collect::<Vec<_>>();
+        let accounts: Vec<&[u8]> = questions.iter().map(|question| question.account).collect();
+        let keys: Vec<&[u8]> = questions.iter().map(|question| question.recipient_key).collect();
+        let since: Vec<_> = questions.iter().map(|question| column::Time(question.since)).collect();
+        let sent_since: Vec<_> = questions.iter().map(|question| column::Time(question.sent_since)).collect();
+        let arguments = [
+            argument(each(|question| question.provider), pg_sys::INT8ARRAYOID),
+            argument(accounts, pg_sys::BYTEAARRAYOID),
+            argument(keys, pg_sys::BYTEAARRAYOID),
+            argument(since, pg_sys::TIMESTAMPTZARRAYOID),
+            argument(sent_since, pg_sys::TIMESTAMPTZARRAYOID),
+            argument(each(|question| question.most), pg_sys::INT8ARRAYOID),
+        ];
+        let table = self.client.select(&self.ledger.statements.select_checks, None, &arguments)?;
         table.map(|row| Event::read(&row)).collect()
     }
 
     /// The verifications of a recipient at a provider or route.
-    pub fn of_recipient(&mut self, provider: &str, recipient_keys: &[Vec<u8>]) -> Result<Vec<Uuid>, Failure> {
-        let arguments = [text(provider), column::byteas(recipient_keys)];
+    pub fn of_recipient(&mut self, provider: &[Identity], recipient_keys: &[Vec<u8>]) -> Result<Vec<Uuid>, Failure> {
+        let arguments = [numbers(provider), column::byteas(recipient_keys)];
         let table = self.client.select(&self.ledger.statements.select_of_recipient, None, &arguments)?;
         table.map(|row| row::uuid(&row, 1)).collect()
     }
 
-    /// Removes from these whatever leads to a person; an open one is canceled with it.
-    pub fn forget(&mut self, ids: &[Uuid]) -> Result<(), Failure> {
+    /// Removes from these whatever leads to a person; an open one is canceled with it. What went to providers other than
+    /// these goes on counting there.
+    pub fn forget(&mut self, ids: &[Uuid], owned: Option<&[Identity]>) -> Result<(), Failure> {
         let open = self.verifications(ids)?;
         let open = open.iter().filter(|stored| !stored.state.status.is_terminal()).map(|stored| stored.id);
         let open: Vec<Uuid> = open.collect();
         let statements = &self.ledger.statements;
-        for statement in [&statements.forget_verifications, &statements.forget_attempts, &statements.delete_references]
-        {
+        let owned = owned.map_or_else(|| column::null(pg_sys::INT8ARRAYOID), numbers);
+        self.client.update(&statements.forget_attempts, None, &[uuids(ids), owned])?;
+        for statement in [&statements.forget_verifications, &statements.delete_references] {
             self.client.update(statement, None, &[uuids(ids)])?;
         }
         self.announce(|| open)
+    }
+
+    /// Removes the keys of a recipient from what is on record of it at these providers.
+    pub fn forget_keys(&mut self, recipient_keys: &[Vec<u8>], providers: &[Identity]) -> Result<(), Failure> {
+        let arguments = [column::byteas(recipient_keys), numbers(providers)];
+        self.client.update(&self.ledger.statements.forget_keys, None, &arguments)?;
+        Ok(())
     }
 
     /// The next `most` verifications after `from` of those that began before a time, and whether each may be deleted: it
@@ -276,13 +325,10 @@ impl Writer<'_, '_> {
         &mut self,
         from: Uuid,
         before: Micros,
-        providers: Option<&[String]>,
+        providers: Option<&[Identity]>,
         most: i64,
     ) -> Result<Vec<(Uuid, bool)>, Failure> {
-        let providers = match providers {
-            Some(providers) => argument(providers.to_vec(), pg_sys::TEXTARRAYOID),
-            None => column::null(pg_sys::TEXTARRAYOID),
-        };
+        let providers = providers.map_or_else(|| column::null(pg_sys::INT8ARRAYOID), numbers);
         let arguments =
             [uuid(from), uuid(first_id_of(before)), column::time(before), providers, argument(most, pg_sys::INT8OID)];
         let table = self.client.select(&self.ledger.statements.select_old, None, &arguments)?;
@@ -320,31 +366,35 @@ impl Writer<'_, '_> {
         Ok(())
     }
 
-    /// When the newest sends through a provider began, those after `since`, `most` of them.
-    pub fn provider_sends(&mut self, provider: &str, since: Micros, most: i64) -> Result<Vec<Micros>, Failure> {
-        let arguments = [text(provider), column::time(since), argument(most, pg_sys::INT8OID)];
+    /// When the newest sends through a provider began, and which they are, those after `since`, `most` of them.
+    pub fn provider_sends(
+        &mut self,
+        provider: Identity,
+        since: Micros,
+        most: i64,
+    ) -> Result<Vec<(Micros, Uuid)>, Failure> {
+        let arguments = [number(provider), column::time(since), argument(most, pg_sys::INT8OID)];
         let table = self.client.select(&self.ledger.statements.select_provider_sends, None, &arguments)?;
-        table.map(|row| Ok(row::micros(&row, 1)?.unwrap_or(0))).collect()
+        table.map(|row| Ok((row::micros(&row, 1)?.unwrap_or(0), row::uuid(&row, 2)?))).collect()
     }
 
-    /// Makes the state of breakers visible: open until then, or closed.
-    pub fn set_breakers(&mut self, changed: &[(u32, Option<Micros>)]) -> Result<(), Failure> {
-        let server = |oid: u32| pg_sys::Oid::from(oid);
-        for (oid, until) in changed {
-            if let Some(until) = until {
-                let arguments = [argument(server(*oid), pg_sys::OIDOID), column::time(*until)];
-                self.client.update(&self.ledger.statements.open_breaker, None, &arguments)?;
+    /// When an attempt began, as the record has it.
+    pub fn started_at(&mut self, attempt: Uuid) -> Result<Option<Micros>, Failure> {
+        let table = self.client.select(&self.ledger.statements.select_started_at, Some(1), &[uuid(attempt)])?;
+        Ok(table.map(|row| row::micros(&row, 1)).next().transpose()?.flatten())
+    }
+
+    /// Makes the state of a breaker visible: open until then, or closed.
+    pub fn set_breaker(&mut self, server: u32, mapping: u32, open_until: Option<Micros>) -> Result<(), Failure> {
+        let oid = |oid: u32| argument(pg_sys::Oid::from(oid), pg_sys::OIDOID);
+        let statements = &self.ledger.statements;
+        match open_until {
+            Some(until) => {
+                let arguments = [oid(server), oid(mapping), column::time(until)];
+                self.client.update(&statements.open_breaker, None, &arguments)?
             }
-        }
-        let closed: Vec<pg_sys::Oid> =
-            changed.iter().filter(|(_, until)| until.is_none()).map(|(oid, _)| server(*oid)).collect();
-        if !closed.is_empty() {
-            self.client.update(
-                &self.ledger.statements.close_breakers,
-                None,
-                &[argument(closed, pg_sys::OIDARRAYOID)],
-            )?;
-        }
+            None => self.client.update(&statements.close_breaker, None, &[oid(server), oid(mapping)])?,
+        };
         Ok(())
     }
 
@@ -354,16 +404,39 @@ impl Writer<'_, '_> {
         Ok(())
     }
 
-    /// No transaction below this number can commit any more.
-    pub fn horizon(&mut self) -> Result<u64, Failure> {
-        let table = self.client.select(&self.ledger.statements.select_horizon, Some(1), &[])?;
-        Ok(table.map(|row| row::transaction(&row, 1)).next().transpose()?.unwrap_or(0))
+    /// What can be seen now.
+    pub fn snapshot(&mut self) -> Result<Snapshot, Failure> {
+        let table = self.client.select(&self.ledger.statements.select_snapshot, Some(1), &[])?;
+        let read = |row: pgrx::spi::SpiHeapTupleData| {
+            let running: Vec<String> = row.get(2)?.unwrap_or_default();
+            let running = running.iter().filter_map(|number| number.parse().ok()).collect();
+            Ok::<_, Failure>(Snapshot { next: row::transaction(&row, 1)?, running })
+        };
+        table.map(read).next().unwrap_or_else(|| Err(Failure::Error("no snapshot".to_owned())))
     }
 
-    /// The next `most` queued ones after the one of that transaction and id, in this order.
-    pub fn queued(&mut self, after: (u64, Uuid), most: i64) -> Result<Vec<Queued>, Failure> {
-        let arguments = [column::transaction(after.0), uuid(after.1)];
+    /// Those of these transactions that enqueued something.
+    pub fn enqueuers(&mut self, transactions: &[u64]) -> Result<Vec<u64>, Failure> {
+        if transactions.is_empty() {
+            return Ok(Vec::new());
+        }
+        let numbers: Vec<String> = transactions.iter().map(u64::to_string).collect();
+        let arguments = [argument(numbers, pg_sys::TEXTARRAYOID)];
+        let table = self.client.select(&self.ledger.statements.select_enqueuers, None, &arguments)?;
+        table.map(|row| row::transaction(&row, 1)).collect()
+    }
+
+    /// The next `most` queued ones after the one of that transaction and id, in this order, of transactions before `end`.
+    pub fn queued(&mut self, after: (u64, Uuid), end: u64, most: i64) -> Result<Vec<Queued>, Failure> {
+        let arguments = [column::transaction(after.0), uuid(after.1), column::transaction(end)];
         let table = self.client.select(&self.ledger.statements.select_queued, Some(most), &arguments)?;
+        table.map(|row| Queued::read(&row)).collect()
+    }
+
+    /// The `most` before that one, the latest first, of all that was ever queued.
+    pub fn once_queued(&mut self, before: (u64, Uuid), most: i64) -> Result<Vec<Queued>, Failure> {
+        let arguments = [column::transaction(before.0), uuid(before.1), argument(most, pg_sys::INT8OID)];
+        let table = self.client.select(&self.ledger.statements.select_once_queued, None, &arguments)?;
         table.map(|row| Queued::read(&row)).collect()
     }
 
@@ -371,6 +444,23 @@ impl Writer<'_, '_> {
     pub fn letters(&mut self, ids: &[Uuid]) -> Result<Vec<QueuedLetter>, Failure> {
         let table = self.client.select(&self.ledger.statements.select_letters, None, &[uuids(ids)])?;
         table.map(|row| QueuedLetter::read(&row)).collect()
+    }
+
+    /// Those of these verifications and attempts that somebody else has locked just now. `Failure::Busy`: a whole table.
+    pub fn locked(&mut self, verifications: &[Uuid], attempts: &[Uuid]) -> Result<HashSet<Uuid>, Failure> {
+        let statements = &self.ledger.statements;
+        self.client.update(&statements.lock_tables, None, &[])?;
+        let mut locked = HashSet::new();
+        for (statement, ids) in
+            [(&statements.select_locked_verifications, verifications), (&statements.select_locked_attempts, attempts)]
+        {
+            if !ids.is_empty() {
+                for row in self.client.update(statement, None, &[uuids(ids)])? {
+                    locked.insert(row::uuid(&row, 1)?);
+                }
+            }
+        }
+        Ok(locked)
     }
 
     /// The latest attempt to send a verification's code.
@@ -391,11 +481,17 @@ impl Writer<'_, '_> {
         table.map(|row| row::uuid(&row, 1)).next().transpose()
     }
 
-    /// Open verifications with something sealed, that began at or after `since`: id, when it may be erased, and how the
-    /// seal begins, which tells its key.
-    pub fn sealed(&mut self, since: Uuid) -> Result<Vec<(Uuid, Micros, Vec<u8>)>, Failure> {
-        let table = self.client.select(&self.ledger.statements.select_sealed, None, &[uuid(since)])?;
-        let read = |row| Ok((row::uuid(&row, 1)?, row::micros(&row, 2)?.unwrap_or(0), row.get(3)?.unwrap_or_default()));
+    /// The `most` verifications before that one, the latest first, that began at or after `since`: id, when what is sealed of
+    /// it may be erased, and how the seal begins, which tells its key; nothing, where nothing is sealed.
+    pub fn sealed(
+        &mut self,
+        before: Uuid,
+        since: Uuid,
+        most: i64,
+    ) -> Result<Vec<(Uuid, Micros, Option<Vec<u8>>)>, Failure> {
+        let arguments = [uuid(before), uuid(since), argument(most, pg_sys::INT8OID)];
+        let table = self.client.select(&self.ledger.statements.select_sealed, None, &arguments)?;
+        let read = |row| Ok((row::uuid(&row, 1)?, row::micros(&row, 2)?.unwrap_or(0), row.get(3)?));
         table.map(read).collect()
     }
 
@@ -411,6 +507,60 @@ impl Writer<'_, '_> {
     }
 }
 
+/// The numbers of servers and roles.
+impl Writer<'_, '_> {
+    pub fn insert_identities(&mut self, rows: &[(Identity, Subject)]) -> Result<(), Failure> {
+        self.run(&self.ledger.statements.insert_identities, &self.ledger.identity, rows, |(id, subject), columns| {
+            columns.bigint(identity::ID, Some(*id));
+            columns.text(identity::KIND, Some(subject.kind.as_str()));
+            columns.oid(identity::OBJECT, subject.object);
+            columns.bigint(identity::HOME, Some(crate::identity::home()));
+            columns.text(identity::NAME, Some(&subject.name));
+            columns.text(identity::VENDOR, subject.vendor.as_deref());
+        })
+    }
+
+    /// Triggers, foreign keys and rights on the tables that are not the extension's.
+    pub fn strangers(&mut self) -> Result<Vec<String>, Failure> {
+        let table = self.client.update(&self.ledger.statements.select_strangers, None, &[])?;
+        table.map(|row| Ok(row.get::<String>(1)?.unwrap_or_default())).collect()
+    }
+
+    /// All that have an object here, in the order of their numbers.
+    pub fn identities(&mut self) -> Result<Vec<(Identity, Kind, u32)>, Failure> {
+        let arguments = [number(crate::identity::home())];
+        let table = self.client.update(&self.ledger.statements.select_identities, None, &arguments)?;
+        let rows = table.map(|row| {
+            let kind = row.get::<String>(2)?.and_then(|label| Kind::from_label(&label));
+            let object = row.get::<pg_sys::Oid>(3)?.map(|object| object.to_u32());
+            Ok::<_, Failure>((row.get::<Identity>(1)?, kind, object))
+        });
+        rows.map(|row| row.map(|(id, kind, object)| Some((id?, kind?, object?))))
+            .filter_map(Result::transpose)
+            .collect()
+    }
+
+    /// Those of these whose server or role is not there: not yet, or no more.
+    pub fn missing_identities(&mut self, ids: &[Identity]) -> Result<Vec<Identity>, Failure> {
+        let table = self.client.update(&self.ledger.statements.select_missing_identities, None, &[numbers(ids)])?;
+        table.map(|row| Ok(row.get::<Identity>(1)?.unwrap_or(0))).collect()
+    }
+
+    /// Brings what is known of servers and roles up to date: found by name where another cluster wrote it, called what
+    /// they are called now, and nobody's where they are no more; but for `new` ones, which an open transaction may be making.
+    pub fn update_identities(&mut self, new: &[Identity]) -> Result<(), Failure> {
+        let statements = &self.ledger.statements;
+        for find in [&statements.find_servers, &statements.find_roles] {
+            self.client.update(find, None, &[number(crate::identity::home())])?;
+        }
+        for name in [&statements.name_servers, &statements.name_roles] {
+            self.client.update(name, None, &[])?;
+        }
+        self.client.update(&statements.drop_identities, None, &[numbers(new)])?;
+        Ok(())
+    }
+}
+
 /// The smallest id of a time.
 fn first_id_of(time: Micros) -> Uuid {
     /// Postgres counts from 2000, ids from 1970.
@@ -419,13 +569,22 @@ fn first_id_of(time: Micros) -> Uuid {
     Uuid::from_u128(u128::from(millis) << 80)
 }
 
-/// What is asked of the record about one recipient at one provider.
+/// What is asked of the record about sends to one recipient through one provider.
 pub struct Question<'a> {
-    pub provider: &'a str,
+    pub provider: Identity,
     pub recipient_key: &'a [u8],
-    /// Checks, else sends.
-    pub is_check: bool,
     pub since: Micros,
+    pub most: i64,
+}
+
+/// What is asked of the record about checks of one recipient's codes.
+pub struct CheckQuestion<'a> {
+    pub provider: Identity,
+    pub account: &'a [u8],
+    pub recipient_key: &'a [u8],
+    pub since: Micros,
+    /// Who has sent something since then is no stranger.
+    pub sent_since: Micros,
     pub most: i64,
 }
 

@@ -1,6 +1,8 @@
 //! What a session and the worker write to each other. None of it has a `Debug`: there are numbers, codes and vendors'
 //! answers in it.
 
+use std::rc::Rc;
+
 use courier::Route;
 use policy::{Micros, Reason, Rules, Status, Verification};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -8,7 +10,12 @@ use uuid::Uuid;
 use vendor::{FindBy, Operation, Outcome, Request, Secret};
 use zeroize::Zeroizing;
 
-use crate::{misuse::Misuse, seal::Keys};
+use crate::{
+    identity::{Identity, Subject},
+    ledger::MovedTo,
+    misuse::Misuse,
+    seal::Keys,
+};
 
 /// From a session.
 #[derive(Serialize, Deserialize)]
@@ -20,15 +27,18 @@ pub enum Letter {
     Follow(Uuid, Which),
     /// A part of an upkeep of the record.
     Upkeep(Upkeep),
+    /// Have a number for this.
+    Identify(Subject),
 }
 
 /// What keeps the record in order: done in parts, so that it holds up nobody. Each reply says where the next one begins.
 #[derive(Serialize, Deserialize)]
 pub enum Upkeep {
     /// Deletes what began before that, of these providers (None: of all), from this verification on.
-    Purge { before: Micros, providers: Option<Vec<String>>, from: Uuid },
-    /// Removes what leads to a recipient, found by these keys, at a provider or route.
-    Forget { provider: String, recipient_keys: Vec<Vec<u8>> },
+    Purge { before: Micros, providers: Option<Vec<Identity>>, from: Uuid },
+    /// Removes what leads to a recipient, found by these keys, at a provider or route (under any of its numbers). What
+    /// counts at providers that are not `owned` (None: all are) goes on counting.
+    Forget { provider: Vec<Identity>, owned: Option<Vec<Identity>>, recipient_keys: Vec<Vec<u8>> },
     /// Seals under the first key what is sealed under another, from this verification on.
     Reseal { from: Uuid },
 }
@@ -57,8 +67,14 @@ pub struct Order {
     pub attempt: Uuid,
     pub target: Target,
     pub provider: String,
+    /// Which one that is; 0 until the worker has looked it up by `server`.
+    pub provider_id: Identity,
     pub vendor: String,
+    /// Who asks: the OID, and what the worker puts it down under.
+    pub role: u32,
     pub created_by: String,
+    #[serde(skip)]
+    pub role_id: Identity,
     /// None: the session found the verification terminal or queued; it answers from the record.
     pub outgoing: Option<Outgoing>,
     pub recipient_masked: Option<String>,
@@ -73,8 +89,27 @@ pub struct Order {
     pub sealed: Option<Vec<u8>>,
     pub code_lifetime: Option<Micros>,
     pub max_checks: u32,
-    /// The OID of the foreign server: whose breaker counts.
+    /// The OIDs of the foreign server and of the user mapping: whose breaker counts.
     pub server: u32,
+    pub mapping: u32,
+    /// The account at the vendor; the worker knows it by keys alone.
+    pub account: Option<Secret>,
+    /// As `recipient_keys`.
+    #[serde(skip)]
+    pub account_keys: Vec<Vec<u8>>,
+    /// What the vendor knows a code by: a recipient that comes along with a reference is only claimed.
+    pub find_by: FindBy,
+    /// Known to the worker alone: the role of the flow on record, where the session saw to it that the caller may act for it.
+    #[serde(skip)]
+    pub sender: Option<Identity>,
+    /// What it was prepared with, of a verification on record: the reference, and how many codes had been sent by then.
+    pub prepared_with: Option<(Option<String>, u32)>,
+    /// Known to the worker alone: it was the worker that found the flow on record.
+    #[serde(skip)]
+    pub is_found: bool,
+    /// Known to the worker alone: nobody but the payload says whose the flow is. It counts for nobody.
+    #[serde(skip)]
+    pub is_claim: bool,
     /// None: exempt from all of them.
     pub rules: Option<Rules>,
     /// The gateway's own answer, with no call: a test number's, or the sandbox's.
@@ -82,10 +117,15 @@ pub struct Order {
     /// To a test number: marked so on record, and never counted.
     pub is_test: bool,
     pub idempotency: Option<Idempotency>,
-    /// The route that it was asked of.
-    pub route: Option<String>,
+    /// The route that it was asked of: name and OID, and what the worker puts it down under.
+    pub route: Option<(String, u32)>,
+    #[serde(skip)]
+    pub route_id: Option<Identity>,
     /// The same send through the route's other providers, in the order in which they are tried.
     pub onward: Vec<Order>,
+    /// Known to the worker alone: when it took the order from a session.
+    #[serde(skip)]
+    pub taken_at: Micros,
     /// Known to the worker alone: which queued send it is.
     #[serde(skip)]
     pub queued: Option<Queued>,
@@ -94,8 +134,9 @@ pub struct Order {
 /// What it takes to queue a send again.
 #[derive(Clone)]
 pub struct Queued {
-    /// By which the queue knows it: a provider or a route.
-    pub line: String,
+    /// By which the queue knows it: a provider or a route, and the role that enqueued it.
+    pub line: Rc<str>,
+    pub role: Rc<str>,
     /// The sealed payload.
     pub payload: Vec<u8>,
 }
@@ -108,18 +149,41 @@ impl Order {
         next.onward = onward.collect();
         next.idempotency.clone_from(&self.idempotency);
         next.queued.clone_from(&self.queued);
+        next.taken_at = self.taken_at;
         Some(next)
     }
 
     /// By which its recipient, and that of those that may follow, is found from now on.
     pub fn recognise(&mut self, keys: &Keys) {
         self.recipient_keys = self.recipient.as_ref().map_or_else(Vec::new, |recipient| keys.recipients(recipient));
+        self.account_keys =
+            self.account.as_ref().map_or_else(Vec::new, |account| keys.fingerprints("account", account.reveal()));
         self.onward.iter_mut().for_each(|order| order.recognise(keys));
+    }
+
+    /// The provider that a verification of a route goes to with it.
+    pub fn moved_to(&self) -> MovedTo {
+        MovedTo { provider: self.provider.clone(), provider_id: self.provider_id, vendor: self.vendor.clone() }
     }
 
     /// Under which its recipient is put down.
     pub fn recipient_key(&self) -> Option<&[u8]> {
         self.recipient_keys.first().map(Vec::as_slice)
+    }
+
+    /// By which whoever it counts for is found.
+    pub fn counted_keys(&self) -> &[Vec<u8>] {
+        if self.is_claim { &[] } else { &self.recipient_keys }
+    }
+
+    /// Under which it is put down for whom it counts.
+    pub fn counted_key(&self) -> Option<&[u8]> {
+        self.counted_keys().first().map(Vec::as_slice)
+    }
+
+    /// Under which its account is put down; empty: none.
+    pub fn account_key(&self) -> &[u8] {
+        self.account_keys.first().map_or(&[], Vec::as_slice)
     }
 
     /// This one and those that may follow.

@@ -6,6 +6,7 @@ mod api;
 mod drop_watch;
 mod enqueue;
 mod idempotency;
+mod identity;
 mod key_file;
 mod launcher;
 mod ledger;
@@ -36,6 +37,7 @@ static WIPING: zeroizing_alloc::ZeroAlloc<std::alloc::System> = zeroizing_alloc:
 /// one of our functions, which is then told what to do.
 #[pgrx::pg_guard]
 pub extern "C-unwind" fn _PG_init() {
+    process::capture_no_backtraces();
     // Also where it is not preloaded: the statement that is told so is logged, too.
     log::init();
     // SAFETY: read on the main thread; Postgres sets it before it loads preload libraries.

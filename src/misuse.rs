@@ -4,11 +4,15 @@
 use pgrx::{PgLogLevel, PgSqlErrorCode, pg_sys::panic::ErrorReport};
 use serde::{Deserialize, Serialize};
 
+use crate::log;
+
 /// An error on its way to the user.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Misuse {
     kind: Kind,
     message: String,
+    /// What the server's log has in place of the message, where that says what the caller wrote.
+    logged: Option<String>,
     hint: String,
     /// The payload field that is to blame.
     field: Option<String>,
@@ -25,6 +29,8 @@ enum Kind {
     ConfigurationLimitExceeded,
     ProgramLimitExceeded,
     TriggerProtocolViolated,
+    InvalidTransactionState,
+    LockNotAvailable,
     Internal,
 }
 
@@ -40,6 +46,8 @@ impl Kind {
             Self::ConfigurationLimitExceeded => PgSqlErrorCode::ERRCODE_CONFIGURATION_LIMIT_EXCEEDED,
             Self::ProgramLimitExceeded => PgSqlErrorCode::ERRCODE_PROGRAM_LIMIT_EXCEEDED,
             Self::TriggerProtocolViolated => PgSqlErrorCode::ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED,
+            Self::InvalidTransactionState => PgSqlErrorCode::ERRCODE_INVALID_TRANSACTION_STATE,
+            Self::LockNotAvailable => PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE,
             Self::Internal => PgSqlErrorCode::ERRCODE_INTERNAL_ERROR,
         }
     }
@@ -49,7 +57,7 @@ macro_rules! constructors {
     ($($(#[$doc:meta])* $name:ident => $kind:ident),* $(,)?) => {$(
         $(#[$doc])*
         pub fn $name(message: impl Into<String>, hint: impl Into<String>) -> Self {
-            Self { kind: Kind::$kind, message: message.into(), hint: hint.into(), field: None }
+            Self { kind: Kind::$kind, message: message.into(), logged: None, hint: hint.into(), field: None }
         }
     )*};
 }
@@ -74,6 +82,10 @@ impl Misuse {
         too_many => ProgramLimitExceeded,
         /// 39P01: a trigger function called in a way that it is not made for.
         not_a_trigger => TriggerProtocolViolated,
+        /// 25000: in a parallel worker, or beside some.
+        in_parallel => InvalidTransactionState,
+        /// 55P03: somebody holds the record.
+        locked => LockNotAvailable,
         /// XX000: something that should not happen; nothing was sent.
         internal => Internal,
     }
@@ -84,6 +96,14 @@ impl Misuse {
             "the extension is not installed in this database, or its tables are of an older version than the library",
             "CREATE EXTENSION otp_gateway; or, after installing a new version, ALTER EXTENSION otp_gateway UPDATE.",
         )
+    }
+
+    /// A message with the caller's own words in it, which the log is not to have: a code or a number may have got into
+    /// the wrong place.
+    #[must_use]
+    pub fn logged_as(mut self, message: &str) -> Self {
+        self.logged = Some(message.to_owned());
+        self
     }
 
     /// What happened, without the prefix and the hint.
@@ -100,21 +120,25 @@ impl Misuse {
     #[must_use]
     pub fn at(mut self, place: &str) -> Self {
         self.message = format!("{place}: {}", self.message);
+        self.logged = self.logged.map(|logged| format!("{place}: {logged}"));
         self
     }
 
     /// To the server's log, where nobody has called.
     pub fn warn(self) {
-        ErrorReport::new(PgSqlErrorCode::ERRCODE_WARNING, format!("otp_gateway: {}", self.message), "otp_gateway")
+        let message = self.logged.unwrap_or(self.message);
+        ErrorReport::new(PgSqlErrorCode::ERRCODE_WARNING, format!("otp_gateway: {message}"), "otp_gateway")
             .set_hint(self.hint)
             .report(PgLogLevel::WARNING);
     }
 
     /// Ends the statement.
     pub fn raise(self) -> ! {
-        ErrorReport::new(self.kind.sqlstate(), format!("otp_gateway: {}", self.message), "otp_gateway")
-            .set_hint(self.hint)
-            .report(PgLogLevel::ERROR);
+        let message = format!("otp_gateway: {}", self.message);
+        if let Some(logged) = self.logged {
+            log::instead_of(&message, &format!("otp_gateway: {logged}"));
+        }
+        ErrorReport::new(self.kind.sqlstate(), message, "otp_gateway").set_hint(self.hint).report(PgLogLevel::ERROR);
         unreachable!("an ERROR does not return")
     }
 }

@@ -23,6 +23,8 @@ pub struct Wanted<'a> {
     /// Of a verification on record, or for a new one.
     pub verification: Uuid,
     pub recorded: Option<Recorded<'a>>,
+    /// Who wants it.
+    pub role: u32,
     pub created_by: &'a str,
     pub code: Option<&'a Secret>,
     pub payload: &'a Map<String, Value>,
@@ -56,6 +58,7 @@ pub struct Recorded<'a> {
     pub status: Status,
     pub reference: Option<&'a str>,
     pub sealed: Option<&'a [u8]>,
+    pub send_count: u32,
 }
 
 impl Wanted<'_> {
@@ -65,6 +68,8 @@ impl Wanted<'_> {
             code_lifetime: provider.options.code_lifetime.map(micros),
             max_checks: provider.options.max_checks,
             server: provider.server.to_u32(),
+            mapping: provider.mapping.to_u32(),
+            account: Some(provider.account()),
             ..self.unsent(self.verification, &provider.name)
         };
         let mut known = Map::new();
@@ -76,6 +81,7 @@ impl Wanted<'_> {
             if let Some(sealed) = recorded.sealed {
                 known = keys.open(&Place::Verification(self.verification), sealed)?;
             }
+            order.prepared_with = Some((recorded.reference.map(str::to_owned), recorded.send_count));
             if let Some(reference) = recorded.reference {
                 known.insert("reference".to_owned(), Value::String(reference.to_owned()));
             }
@@ -91,6 +97,7 @@ impl Wanted<'_> {
         if self.recorded.is_none() || self.operation == Operation::Resend {
             order.sealed = Some(keys.seal(&Place::Verification(self.verification), &prepared.keep));
         }
+        order.find_by = prepared.find_by;
         order.recipient_masked = prepared.recipient_masked;
         order.reference = prepared.reference;
         order.code_lifetime = prepared.code_lifetime.map(micros).or(order.code_lifetime);
@@ -130,7 +137,10 @@ impl Wanted<'_> {
             attempt: self.attempt,
             target: Target::Known(verification),
             provider: route.to_owned(),
+            provider_id: 0,
             vendor: UNROUTED.to_owned(),
+            role: self.role,
+            role_id: 0,
             created_by: self.created_by.to_owned(),
             outgoing: None,
             recipient_masked: None,
@@ -141,12 +151,22 @@ impl Wanted<'_> {
             code_lifetime: None,
             max_checks: 0,
             server: 0,
+            mapping: 0,
+            account: None,
+            account_keys: Vec::new(),
+            find_by: vendor::FindBy::Recipient,
+            sender: None,
+            prepared_with: None,
+            is_found: false,
+            is_claim: false,
             rules: None,
             local: None,
             is_test: false,
             idempotency: None,
             route: None,
+            route_id: None,
             onward: Vec::new(),
+            taken_at: 0,
             queued: None,
         }
     }
@@ -161,7 +181,7 @@ impl Wanted<'_> {
             let attempt = if orders.is_empty() { self.attempt } else { Uuid::now_v7() };
             match (Wanted { payload: &payload, attempt, ..*self }).order(member, keys) {
                 Ok(mut order) => {
-                    order.route.clone_from(&account.route);
+                    order.route = account.route.as_ref().map(|route| (route.name.clone(), route.server.to_u32()));
                     orders.push(order);
                 }
                 Err(misuse) => drop(refusal.get_or_insert(misuse)),

@@ -26,6 +26,23 @@ impl ProcessNumber {
     }
 }
 
+/// Rust captures no backtraces in this process, whatever the server's environment wants: pgrx sends one along with every
+/// error, also of a cancel, as a detail for the client, and it takes a tenth of a second to write.
+pub fn capture_no_backtraces() {
+    const SETTING: &str = "RUST_LIB_BACKTRACE";
+    let before = std::env::var_os(SETTING);
+    // SAFETY: in _PG_init, where this process has no other thread. What is asked for first is kept for good, by this
+    // library alone; the environment is put back for others.
+    unsafe {
+        std::env::set_var(SETTING, "0");
+        drop(std::backtrace::Backtrace::capture());
+        match before {
+            Some(value) => std::env::set_var(SETTING, value),
+            None => std::env::remove_var(SETTING),
+        }
+    }
+}
+
 /// Sleeps until the latch is set, for `milliseconds` at most (below 0: without end), then acts on interrupts.
 pub fn wait(milliseconds: i64) {
     let mut events = pg_sys::WL_LATCH_SET | pg_sys::WL_EXIT_ON_PM_DEATH;

@@ -15,15 +15,18 @@ use std::{collections::BTreeMap, fs};
 
 use courier::{OAuth, Route};
 use options::{Enforce, ServerOptions};
+use ownership::owner_must_read_files;
 use pgrx::{FromDatum, IntoDatum, pg_sys};
 use policy::{Micros, Reason, Rules};
 use vendor::{Dialect, Secret};
 
-pub use account::{Account, is_route};
+pub use account::{Account, check_usage, is_route};
+use catalog::Server;
+pub use catalog::{options, server, server_of, vendor_of};
 pub use memory::longest_memory;
 pub use option_value::micros;
-pub use ownership::{must_own, owned};
-pub use recipient::recipients;
+pub use ownership::{kept, owned};
+pub use recipient::{members, recipients};
 
 use crate::misuse::Misuse;
 
@@ -41,27 +44,35 @@ pub struct Provider {
     pub name: String,
     pub dialect: &'static Dialect,
     pub options: ServerOptions,
+    /// The user mapping that the credentials come from; 0: none is needed.
+    pub mapping: pg_sys::Oid,
     pub credentials: BTreeMap<String, Secret>,
 }
 
 impl Provider {
     /// Finds a provider by name, checks that the role has USAGE, and reads its user mapping, else PUBLIC's.
     pub fn find(name: &str, role: pg_sys::Oid) -> Result<Self, Misuse> {
+        Self::of(named(name)?, role)
+    }
+
+    /// The same, of a server as it is now.
+    fn of(server: Server, role: pg_sys::Oid) -> Result<Self, Misuse> {
         // Before its options are looked at: they are not for everybody's errors.
-        if catalog::server(name).is_some_and(|server| !may_use(role, server.oid)) {
-            return Err(no_usage(name));
-        }
-        Self::find_member(name, role)
+        check_usage(&server, role)?;
+        Self::of_member(server, role)
     }
 
     /// The same, for a role that may use a route over it.
-    fn find_member(name: &str, role: pg_sys::Oid) -> Result<Self, Misuse> {
-        let Some(server) = catalog::server(name) else { return Err(no_such_provider(name)) };
+    fn of_member(server: Server, role: pg_sys::Oid) -> Result<Self, Misuse> {
         let wrapper = catalog::wrapper_name(server.wrapper);
-        let dialect = dialect_of(&wrapper).ok_or_else(|| not_a_provider(name, &wrapper))?;
+        let dialect = dialect_of(&wrapper).ok_or_else(|| not_a_provider(&server.name, &wrapper))?;
         let options = ServerOptions::parse(dialect, &server.options)?;
-        let credentials = credentials(dialect, name, &options, catalog::user_mapping(role, server.oid))?;
-        Ok(Self { server: server.oid, name: name.to_owned(), dialect, options, credentials })
+        let mut files = server.options.iter().filter(|(option, _)| options::FILE_OPTIONS.contains(&option.as_str()));
+        files.try_for_each(|(option, _)| owner_must_read_files(&server, option))?;
+        let (mapping, given) = catalog::user_mapping(role, server.oid).unzip();
+        let credentials = credentials(dialect, &server, &options, given)?;
+        let mapping = mapping.unwrap_or(pg_sys::InvalidOid);
+        Ok(Self { server: server.oid, name: server.name, dialect, options, mapping, credentials })
     }
 
     /// What it allows a recipient, as far as it takes the record to tell.
@@ -80,6 +91,26 @@ impl Provider {
             max_checks,
             checks_reach: code_lifetime.unwrap_or(GUESSED_LIFETIME).min(LONGEST_PENANCE),
         }
+    }
+
+    /// Which account at the vendor this is, whatever the provider is called: two of one account share what counts there. By
+    /// the credential that names it, not by the secret one, which changes.
+    pub fn account(&self) -> Secret {
+        let host = self.options.base_url.split_once("://").map_or("", |(_, rest)| rest);
+        let host = host.split(['/', '?', '#']).next().unwrap_or_default().to_ascii_lowercase();
+        let host = host.trim_end_matches(":443").trim_end_matches(":80").trim_end_matches('.');
+        let named = self.dialect.credential_sets.iter().find_map(|set| {
+            let is_given = set.iter().all(|name| self.credentials.contains_key(*name));
+            set.first().filter(|_| is_given).and_then(|name| self.credentials.get(*name))
+        });
+        Secret::new(match named {
+            Some(name) => format!("{}\0{host}\0{}", self.dialect.name, name.reveal()),
+            // Nobody has an account here: the server is one.
+            None if self.dialect.base_url.is_none() && self.options.base_url.is_empty() => {
+                format!("{}\0{}", self.dialect.name, self.server.to_u32())
+            }
+            None => format!("{}\0{}", self.dialect.name, self.options.base_url),
+        })
     }
 
     /// Whether it goes to one of test_numbers.
@@ -115,11 +146,17 @@ impl Provider {
     }
 }
 
+/// The foreign server of that name.
+pub fn named(name: &str) -> Result<Server, Misuse> {
+    catalog::server(name).ok_or_else(|| no_such_provider(name))
+}
+
 fn no_such_provider(name: &str) -> Misuse {
     Misuse::undefined(
         format!("provider \"{}\" does not exist", shown(name)),
         "A provider is a foreign server: CREATE SERVER ... FOREIGN DATA WRAPPER otp_ideamart OPTIONS (...); \\des in psql lists them.",
     )
+    .logged_as("provider \"%s\" does not exist")
 }
 
 fn not_a_provider(name: &str, wrapper: &str) -> Misuse {
@@ -163,22 +200,31 @@ fn may_use(role: pg_sys::Oid, server: pg_sys::Oid) -> bool {
 /// The credentials, with each `<name>_file` read now.
 fn credentials(
     dialect: &Dialect,
-    server: &str,
+    server: &catalog::Server,
     options: &ServerOptions,
     mapping: Option<Vec<(String, String)>>,
 ) -> Result<BTreeMap<String, Secret>, Misuse> {
     let mut credentials = BTreeMap::new();
     for (option, value) in mapping.unwrap_or_default() {
-        match option.strip_suffix("_file") {
-            None => credentials.insert(option, Secret::new(value)),
-            Some(name) => credentials.insert(name.to_owned(), read_credential(&option, &value)?),
+        let (name, value, what) = match option.strip_suffix("_file") {
+            None => (option.as_str(), Secret::new(value), format!("user mapping option {option}")),
+            Some(name) => {
+                owner_must_read_files(server, &option)?;
+                (name, read_credential(&option, &value)?, format!("the file of user mapping option {option}"))
+            }
         };
+        // Written past the validator, by an older version, or into a file.
+        if !dialect.can_send(name, value.reveal()) {
+            return Err(user_mapping::unsendable(&what, Misuse::not_ready));
+        }
+        credentials.insert(name.to_owned(), value);
     }
+    let server = shown(&server.name);
     let given: Vec<&str> = credentials.keys().map(String::as_str).collect();
     user_mapping::credential_set(dialect, &given).map_err(|wanted| {
         Misuse::undefined(
-            format!("no user mapping with credentials for server {} and this role", shown(server)),
-            format!("CREATE USER MAPPING FOR CURRENT_USER (or PUBLIC) SERVER {} OPTIONS ({wanted}).", shown(server)),
+            format!("no user mapping with credentials for server {server} and this role"),
+            format!("CREATE USER MAPPING FOR CURRENT_USER (or PUBLIC) SERVER {server} OPTIONS ({wanted})."),
         )
     })?;
     if credentials.contains_key("client_id")
@@ -187,7 +233,7 @@ fn credentials(
     {
         return Err(Misuse::invalid(
             "the user mapping has client_id and client_secret, and the server has no option token_url",
-            format!("ALTER SERVER {} OPTIONS (ADD token_url 'https://...').", shown(server)),
+            format!("ALTER SERVER {server} OPTIONS (ADD token_url 'https://...')."),
         ));
     }
     Ok(credentials)

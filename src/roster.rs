@@ -63,6 +63,8 @@ struct Entry {
     queued: AtomicU32,
     /// A key was added since the worker looked last.
     new_key: AtomicU32,
+    /// A server or role was renamed or dropped since the worker looked last.
+    identities: AtomicU32,
     /// How often in a row the worker has died.
     crashes: AtomicU32,
     /// Somebody has asked since the launcher last tried.
@@ -434,6 +436,27 @@ pub fn tell_others_of_new_key(mine: pg_sys::Oid) {
     }
     roster().visit.store(1, SeqCst);
     wake_launcher();
+}
+
+/// Tells the worker of a database that a server or role was renamed or dropped. Cannot fail: a transaction callback calls it.
+pub fn tell_of_identities(database: pg_sys::Oid) {
+    if let Some(entry) = find(database) {
+        entry.identities.store(1, SeqCst);
+    }
+    // One that is yet to come looks at its start.
+    wake(database);
+}
+
+/// The workers of all databases: roles are the cluster's. Cannot fail: a transaction callback calls it.
+pub fn tell_all_of_identities() {
+    for entry in roster().entries.iter().filter(|entry| entry.stage() == Stage::Running) {
+        tell_of_identities(pg_sys::Oid::from(entry.database.load(SeqCst)));
+    }
+}
+
+/// Whether a server or role was renamed or dropped; asked once.
+pub fn was_told_of_identities(database: pg_sys::Oid) -> bool {
+    find(database).is_some_and(|entry| entry.identities.swap(0, SeqCst) != 0)
 }
 
 /// Asks for a worker, also where one is about to leave, and wakes the launcher. False: the roster is full. Cannot fail

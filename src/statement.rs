@@ -9,7 +9,7 @@ use std::{cell::RefCell, collections::HashMap};
 use pgrx::pg_sys;
 use ring::digest;
 
-use crate::{api::Arguments, letter::Done, misuse::Misuse};
+use crate::letter::Done;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Statement {
@@ -25,22 +25,33 @@ thread_local! {
     static CALLS: RefCell<Option<(Statement, HashMap<Fingerprint, Done>)>> = const { RefCell::new(None) };
 }
 
-pub fn fingerprint(function: &str, arguments: &Arguments) -> Result<Fingerprint, Misuse> {
-    let mut hash = digest::Context::new(&digest::SHA256);
-    hash.update(function.as_bytes());
-    for number in 0..arguments.count() {
-        match arguments.bytes(number)? {
-            None => hash.update(&[0]),
+/// A fingerprint in the making.
+pub struct Print(digest::Context);
+
+impl Print {
+    pub fn of(function: &str) -> Self {
+        let mut print = Self(digest::Context::new(&digest::SHA256));
+        print.add(Some(function.as_bytes()));
+        print
+    }
+
+    /// One more value; None: null.
+    pub fn add(&mut self, value: Option<&[u8]>) {
+        match value {
+            None => self.0.update(&[0]),
             Some(bytes) => {
-                hash.update(&[1]);
-                hash.update(&bytes.len().to_le_bytes());
-                hash.update(&bytes);
+                self.0.update(&[1]);
+                self.0.update(&bytes.len().to_le_bytes());
+                self.0.update(bytes);
             }
         }
     }
-    let mut print = [0; 32];
-    print.copy_from_slice(hash.finish().as_ref());
-    Ok(Fingerprint(print))
+
+    pub fn finish(self) -> Fingerprint {
+        let mut print = [0; 32];
+        print.copy_from_slice(self.0.finish().as_ref());
+        Fingerprint(print)
+    }
 }
 
 /// What the same call in this statement returned, if there was one.
@@ -71,13 +82,11 @@ pub fn forget() {
 }
 
 fn current() -> Statement {
-    // SAFETY: within a statement, where a snapshot is active. The functions are PARALLEL UNSAFE, so that this is never
-    // a parallel worker, which must not use a command number.
+    // SAFETY: within a statement. The functions run in no parallel worker, which must not use a command number.
     unsafe {
-        let snapshot = pg_sys::GetActiveSnapshot();
         let now = pg_sys::GetCurrentCommandId(true);
-        // Without one (an argument of EXECUTE, say) the command itself is the statement.
-        let command = if snapshot.is_null() { now } else { (*snapshot).curcid };
+        // Without a snapshot (an argument of EXECUTE, say) the command itself is the statement.
+        let command = if pg_sys::ActiveSnapshotSet() { (*pg_sys::GetActiveSnapshot()).curcid } else { now };
         Statement { transaction_start: pg_sys::GetCurrentTransactionStartTimestamp(), command }
     }
 }

@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 use vendor::Operation;
 
 use crate::{
-    api::{current_role, sql_function},
+    api::{Call, current_role, symbol},
     enqueue,
     ledger::layout::verification::ENQUEUED,
     log,
@@ -24,25 +24,51 @@ use crate::{
 pub use conflict::{forget, init};
 pub use presence::missing;
 
-sql_function!(send_after_commit, |fcinfo| {
+symbol!(send_after_commit, |fcinfo| {
     log::one_of_ours_runs();
-    let row = Event::of(fcinfo).and_then(|event| send(&event).map_err(|misuse| misuse.at(&event.place())));
+    // SAFETY: Postgres calls it, with its own record of the call.
+    let row = unsafe { event(fcinfo) }.and_then(|event| send(&event).map_err(|misuse| misuse.at(&event.place())));
     row.unwrap_or_else(|misuse| misuse.raise())
 });
 
-sql_function!(note_queued, |fcinfo| {
-    let event = Event::of(fcinfo).unwrap_or_else(|misuse| misuse.raise());
+symbol!(note_queued, |fcinfo| {
+    // SAFETY: as above.
+    let row = unsafe { event(fcinfo) }.and_then(|event| note(&event));
+    row.unwrap_or_else(|misuse| misuse.raise())
+});
+
+/// What a function that is declared to return trigger was called for.
+///
+/// # Safety
+/// Postgres' own record of a call that is under way.
+unsafe fn event(fcinfo: pg_sys::FunctionCallInfo) -> Result<Event, Misuse> {
+    // SAFETY: as the caller promises.
+    unsafe { Call::of(fcinfo, &[], pg_sys::TRIGGEROID) }?;
+    Event::of(fcinfo)
+}
+
+/// Notes the transaction of a verification that is queued. Its column is found by its number: in another table that is
+/// something else.
+fn note(event: &Event) -> Result<pg_sys::Datum, Misuse> {
+    let column = ENQUEUED as i32;
+    if !event.is_of_the_record() || event.timing != Timing::Before || event.type_of(column) != pg_sys::XID8OID {
+        return Err(Misuse::not_a_trigger(
+            "it is for the record of the extension alone",
+            "For a table of your own: EXECUTE FUNCTION otp_gateway.send_after_commit(...).",
+        )
+        .at(&event.place()));
+    }
     // SAFETY: looks at what this process is. What is replicated from another database is that one's to send.
     if unsafe { pg_sys::IsLogicalWorker() } {
-        return event.returned(event.new);
+        return Ok(event.returned(event.new));
     }
     // SAFETY: in a transaction that writes.
     let transaction = unsafe { pg_sys::GetTopFullTransactionId() }.value;
     if shared_memory::check().is_ok() {
         enqueue::tell_at_commit();
     }
-    event.returned(event.with(ENQUEUED as i32, pg_sys::Datum::from(transaction)))
-});
+    Ok(event.returned(event.with(column, pg_sys::Datum::from(transaction))))
+}
 
 /// Enqueues for the row, if it is one to enqueue for, and returns what the trigger returns.
 fn send(event: &Event) -> Result<pg_sys::Datum, Misuse> {

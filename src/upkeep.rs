@@ -2,80 +2,85 @@
 //! by number. The worker does what is to be done, in parts; the session asks for one after the other, says how far it
 //! is, and can be interrupted between them.
 
-use pgrx::{IntoDatum, pg_sys};
+use pgrx::pg_sys;
 use policy::Micros;
 use uuid::Uuid;
+use vendor::Secret;
 
 use crate::{
-    api::{Arguments, current_role, may_write, send, sql_function, unexpected},
+    api::{Interval, current_role, may_write, send, sql_function, unexpected},
     key_file,
     ledger::{clock, visible_verifications},
     letter::{Letter, Reply, Upkeep},
-    log, mailbox,
+    mailbox,
     misuse::Misuse,
-    provider, roster, shared_memory,
+    provider, roster,
 };
 
 /// How often the caller hears how far it is.
 const PROGRESS: Micros = 5_000_000;
 
-sql_function!(purge, |fcinfo| answer(fcinfo, |arguments| {
-    let age = arguments.interval(0, "older_than")?;
-    may_write()?;
-    let providers = provider::owned(current_role().oid)?;
-    let memory = provider::longest_memory();
-    if age < memory {
-        return Err(Misuse::invalid(
-            format!(
-                "older_than is shorter than the {} s that limits and idempotency keys look back on",
-                memory / 1_000_000
-            ),
-            "Give that or more; a provider's send_limit, check_limit or provider_limit with a long window can be made shorter.",
-        ));
+sql_function!(
+    fn purge(older_than: Interval) -> i64 {
+        may_write()?;
+        let providers = provider::owned(current_role().oid)?;
+        let memory = provider::longest_memory();
+        if older_than.0 < memory {
+            return Err(Misuse::invalid(
+                format!(
+                    "older_than is shorter than the {} s that limits and idempotency keys look back on",
+                    memory / 1_000_000
+                ),
+                "Give that or more; a provider's send_limit, check_limit or provider_limit with a long window can be made shorter.",
+            ));
+        }
+        let before = clock().saturating_sub(older_than.0);
+        in_parts(|from| Upkeep::Purge { before, providers: providers.clone(), from })
     }
-    let before = clock().saturating_sub(age);
-    in_parts(|from| Upkeep::Purge { before, providers: providers.clone(), from })
-}));
+);
 
-sql_function!(forget, |fcinfo| answer(fcinfo, |arguments| {
-    let name = arguments.text(0, "provider")?;
-    let recipients = provider::recipients(&name, &arguments.secret(1, "mobile")?)?;
-    may_write()?;
-    provider::must_own(&name, current_role().oid)?;
+sql_function!(
+    fn forget(provider: String, mobile: Secret) -> i64 {
+        may_write()?;
+        let kept = provider::kept(&provider, current_role().oid)?;
+        let recipient_keys = keys_of(&provider::recipients(&kept.members, &mobile)?)?;
+        in_parts(|_| Upkeep::Forget {
+            provider: kept.identities.clone(),
+            owned: kept.owned.clone(),
+            recipient_keys: recipient_keys.clone(),
+        })
+    }
+);
+
+sql_function!(
+    fn rotate_key() -> i64 {
+        may_write()?;
+        key_file::lock();
+        key_file::add_key()?;
+        // SAFETY: a variable of this session.
+        roster::tell_others_of_new_key(unsafe { pg_sys::MyDatabaseId });
+        in_parts(|from| Upkeep::Reseal { from })
+    }
+);
+
+sql_function!(
+    fn recipient_verifications(provider: String, mobile: Secret) -> Vec<pgrx::datum::Uuid> {
+        let recipients = provider::recipients(&provider::members(&provider)?, &mobile)?;
+        let server = provider::server(&provider).map_or(pg_sys::InvalidOid, |server| server.oid);
+        let found = visible_verifications(server, &keys_of(&recipients)?)?;
+        Ok(found.iter().map(|id| pgrx::datum::Uuid::from_bytes(*id.as_bytes())).collect())
+    }
+);
+
+/// By which the record knows them.
+fn keys_of(recipients: &[Secret]) -> Result<Vec<Vec<u8>>, Misuse> {
     let keys = key_file::keys()?;
-    let recipient_keys: Vec<Vec<u8>> = recipients.iter().flat_map(|recipient| keys.recipients(recipient)).collect();
-    in_parts(|_| Upkeep::Forget { provider: name.clone(), recipient_keys: recipient_keys.clone() })
-}));
-
-sql_function!(rotate_key, |fcinfo| answer(fcinfo, |_| {
-    may_write()?;
-    key_file::lock();
-    key_file::add_key()?;
-    // SAFETY: a variable of this session.
-    roster::tell_others_of_new_key(unsafe { pg_sys::MyDatabaseId });
-    in_parts(|from| Upkeep::Reseal { from })
-}));
-
-sql_function!(recipient_verifications, |fcinfo| answer(fcinfo, |arguments| {
-    let name = arguments.text(0, "provider")?;
-    let recipients = provider::recipients(&name, &arguments.secret(1, "mobile")?)?;
-    let keys = key_file::keys()?;
-    let recipient_keys: Vec<Vec<u8>> = recipients.iter().flat_map(|recipient| keys.recipients(recipient)).collect();
-    let found = visible_verifications(&name, &recipient_keys)?;
-    Ok(found.iter().map(|id| pgrx::datum::Uuid::from_bytes(*id.as_bytes())).collect::<Vec<_>>())
-}));
-
-fn answer<T: IntoDatum>(
-    fcinfo: pg_sys::FunctionCallInfo,
-    body: impl FnOnce(&Arguments) -> Result<T, Misuse>,
-) -> pg_sys::Datum {
-    log::one_of_ours_runs();
-    let value = shared_memory::check().and_then(|()| body(&Arguments::of(fcinfo)));
-    value.unwrap_or_else(|misuse| misuse.raise()).into_datum().unwrap_or(pg_sys::Datum::from(0))
+    Ok(recipients.iter().flat_map(|recipient| keys.recipients(recipient)).collect())
 }
 
 /// Has the worker do one part after the other; returns how many verifications they changed.
 fn in_parts(part: impl Fn(Uuid) -> Upkeep) -> Result<i64, Misuse> {
+    // Not for all functions: find works on a standby, where there is none.
     mailbox::await_launcher()?;
     let (mut count, mut from, mut said) = (0u64, Uuid::nil(), clock());
     loop {

@@ -9,7 +9,7 @@ use uuid::Uuid;
 use vendor::{Private, Secret, json_depth_exceeds};
 use zeroize::Zeroizing;
 
-use crate::misuse::Misuse;
+use crate::{misuse::Misuse, provider::options, statement::Print};
 
 /// A longer payload is refused: no vendor takes one.
 const MAX_PAYLOAD_BYTES: usize = 64 * 1024;
@@ -18,10 +18,24 @@ const MAX_PAYLOAD_DEPTH: usize = 32;
 /// A longer code is refused: the longest that any vendor makes has 9 characters.
 const MAX_CODE_BYTES: usize = 64;
 
-/// The arguments of one call.
-pub struct Arguments {
-    fcinfo: pg_sys::FunctionCallInfo,
+/// A value that a function takes.
+pub trait Argument: Sized {
+    /// As what it is declared.
+    const TYPE: pg_sys::Oid;
+
+    /// # Safety
+    /// The datum is of this type; none: null.
+    unsafe fn read(datum: Option<pg_sys::Datum>, name: &str) -> Result<Self, Misuse>;
+
+    /// Into the fingerprint of the call.
+    fn note(&self, print: &mut Print);
 }
+
+/// The code as the user typed it.
+pub struct Code(pub Secret);
+
+/// A time span in microseconds, months taken for 30 days; not negative.
+pub struct Interval(pub Micros);
 
 /// A payload: an object.
 #[derive(Default)]
@@ -33,46 +47,16 @@ impl Payload {
     }
 }
 
-impl Arguments {
-    pub fn of(fcinfo: pg_sys::FunctionCallInfo) -> Self {
-        Self { fcinfo }
-    }
+/// Options of a server or a user mapping, as a validator is given them.
+pub struct Options(pub Vec<(String, String)>);
 
-    /// How many the function was given.
-    pub fn count(&self) -> usize {
-        // SAFETY: fcinfo is Postgres' own for this call.
-        unsafe { (*self.fcinfo).nargs as usize }
-    }
+impl Argument for String {
+    const TYPE: pg_sys::Oid = pg_sys::TEXTOID;
 
-    fn datum(&self, number: usize) -> Option<pg_sys::Datum> {
-        // SAFETY: the numbers are those of the function's declaration.
-        unsafe {
-            let argument = (*self.fcinfo).args.as_ptr().add(number);
-            (!(*argument).isnull).then_some((*argument).value)
-        }
-    }
-
-    /// The argument as text, whatever its type: for a fingerprint.
-    pub fn bytes(&self, number: usize) -> Result<Option<Zeroizing<Vec<u8>>>, Misuse> {
-        let Some(datum) = self.datum(number) else { return Ok(None) };
-        // SAFETY: fn_expr's type of the argument fits its datum.
-        unsafe {
-            let of = pg_sys::get_fn_expr_argtype((*self.fcinfo).flinfo, number as i32);
-            // Both are sixteen bytes by reference.
-            if of == pg_sys::UUIDOID || of == pg_sys::INTERVALOID {
-                let bytes = std::slice::from_raw_parts(datum.cast_mut_ptr::<u8>(), 16);
-                return Ok(Some(Zeroizing::new(bytes.to_vec())));
-            }
-            // text and jsonb are both varlena: equal values have equal bytes once detoasted.
-            let varlena = pg_sys::pg_detoast_datum_packed(datum.cast_mut_ptr());
-            Ok(Some(Zeroizing::new(pgrx::varlena_to_byte_slice(varlena).to_vec())))
-        }
-    }
-
-    pub fn text(&self, number: usize, name: &str) -> Result<String, Misuse> {
+    unsafe fn read(datum: Option<pg_sys::Datum>, name: &str) -> Result<Self, Misuse> {
         let null = || Misuse::invalid(format!("{name} is null"), format!("Give {name} a value."));
-        let datum = self.datum(number).ok_or_else(null)?;
-        // SAFETY: the argument is declared text and is not null.
+        let datum = datum.ok_or_else(null)?;
+        // SAFETY: as the caller promises, text.
         let bytes = unsafe {
             let varlena = pg_sys::pg_detoast_datum_packed(datum.cast_mut_ptr());
             pgrx::varlena_to_byte_slice(varlena)
@@ -85,72 +69,115 @@ impl Arguments {
         })
     }
 
-    /// Text that nobody may see.
-    pub fn secret(&self, number: usize, name: &str) -> Result<Secret, Misuse> {
-        self.text(number, name).map(Secret::new)
+    fn note(&self, print: &mut Print) {
+        print.add(Some(self.as_bytes()));
+    }
+}
+
+impl Argument for Option<String> {
+    const TYPE: pg_sys::Oid = pg_sys::TEXTOID;
+
+    unsafe fn read(datum: Option<pg_sys::Datum>, name: &str) -> Result<Self, Misuse> {
+        // SAFETY: as the caller promises.
+        datum.map(|datum| unsafe { String::read(Some(datum), name) }).transpose()
     }
 
-    /// None: null, or a function of an older version without this argument.
-    pub fn optional_text(&self, number: usize, name: &str) -> Result<Option<String>, Misuse> {
-        if number >= self.count() || self.datum(number).is_none() {
-            return Ok(None);
+    fn note(&self, print: &mut Print) {
+        print.add(self.as_ref().map(String::as_bytes));
+    }
+}
+
+impl Argument for Secret {
+    const TYPE: pg_sys::Oid = pg_sys::TEXTOID;
+
+    unsafe fn read(datum: Option<pg_sys::Datum>, name: &str) -> Result<Self, Misuse> {
+        // SAFETY: as the caller promises.
+        unsafe { String::read(datum, name) }.map(Secret::new)
+    }
+
+    fn note(&self, print: &mut Print) {
+        print.add(Some(self.reveal().as_bytes()));
+    }
+}
+
+impl Argument for Code {
+    const TYPE: pg_sys::Oid = pg_sys::TEXTOID;
+
+    unsafe fn read(datum: Option<pg_sys::Datum>, name: &str) -> Result<Self, Misuse> {
+        // SAFETY: as the caller promises.
+        let code = unsafe { Secret::read(datum, name) }?;
+        let refuse =
+            |what: &str| Misuse::invalid(format!("otp {what}"), "otp is the code as the user typed it, as text.");
+        if code.reveal().is_empty() {
+            return Err(refuse("is empty"));
         }
-        self.text(number, name).map(Some)
+        if code.reveal().len() > MAX_CODE_BYTES {
+            return Err(refuse("is longer than any code"));
+        }
+        if code.reveal().chars().any(char::is_control) {
+            return Err(refuse("holds a control character"));
+        }
+        Ok(Self(code))
     }
 
-    pub fn uuid(&self, number: usize, name: &str) -> Result<Uuid, Misuse> {
-        let datum = self.datum(number).ok_or_else(|| {
+    fn note(&self, print: &mut Print) {
+        self.0.note(print);
+    }
+}
+
+impl Argument for Uuid {
+    const TYPE: pg_sys::Oid = pg_sys::UUIDOID;
+
+    unsafe fn read(datum: Option<pg_sys::Datum>, name: &str) -> Result<Self, Misuse> {
+        let datum = datum.ok_or_else(|| {
             Misuse::invalid(format!("{name} is null"), "Give the verification_id that otp_send returned.")
         })?;
-        // SAFETY: the argument is declared uuid, sixteen bytes by reference, and is not null.
-        let uuid = unsafe { pgrx::datum::Uuid::from_datum(datum, false) };
-        uuid.map(|uuid| Uuid::from_bytes(*uuid.as_bytes()))
-            .ok_or_else(|| Misuse::internal("an argument could not be read", "Report it."))
+        // SAFETY: as the caller promises, a uuid: sixteen bytes by reference.
+        Ok(Self::from_bytes(unsafe { datum.cast_mut_ptr::<[u8; 16]>().read() }))
     }
 
-    /// An interval in microseconds, months taken for 30 days; not null and not negative.
-    pub fn interval(&self, number: usize, name: &str) -> Result<Micros, Misuse> {
+    fn note(&self, print: &mut Print) {
+        print.add(Some(self.as_bytes()));
+    }
+}
+
+impl Argument for Interval {
+    const TYPE: pg_sys::Oid = pg_sys::INTERVALOID;
+
+    unsafe fn read(datum: Option<pg_sys::Datum>, name: &str) -> Result<Self, Misuse> {
         let refuse = |what: &str| Misuse::invalid(format!("{name} {what}"), format!("For example: {name} => '5s'."));
-        let datum = self.datum(number).ok_or_else(|| refuse("is null"))?;
-        // SAFETY: the argument is declared interval, by reference, and is not null.
+        let datum = datum.ok_or_else(|| refuse("is null"))?;
+        // SAFETY: as the caller promises, an interval, by reference.
         let interval = unsafe { &*datum.cast_mut_ptr::<pg_sys::Interval>() };
         const DAY: i64 = 86_400_000_000;
         let days = i64::from(interval.month) * 30 + i64::from(interval.day);
         let micros = days.saturating_mul(DAY).saturating_add(interval.time);
-        if micros < 0 { Err(refuse("is negative")) } else { Ok(micros) }
+        if micros < 0 { Err(refuse("is negative")) } else { Ok(Self(micros)) }
     }
 
-    pub fn code(&self, number: usize) -> Result<Secret, Misuse> {
-        let code = Zeroizing::new(self.text(number, "otp")?);
-        let refuse =
-            |what: &str| Misuse::invalid(format!("otp {what}"), "otp is the code as the user typed it, as text.");
-        if code.is_empty() {
-            return Err(refuse("is empty"));
-        }
-        if code.len() > MAX_CODE_BYTES {
-            return Err(refuse("is longer than any code"));
-        }
-        if code.chars().any(char::is_control) {
-            return Err(refuse("holds a control character"));
-        }
-        Ok(Secret::new(code.as_str()))
+    fn note(&self, print: &mut Print) {
+        print.add(Some(&self.0.to_le_bytes()));
     }
+}
 
-    pub fn payload(&self, number: usize) -> Result<Payload, Misuse> {
+impl Argument for Payload {
+    const TYPE: pg_sys::Oid = pg_sys::JSONBOID;
+
+    unsafe fn read(datum: Option<pg_sys::Datum>, name: &str) -> Result<Self, Misuse> {
         let refuse = |what: &str| {
             Misuse::invalid(
-                format!("payload {what}"),
+                format!("{name} {what}"),
                 r#"payload is a JSON object of the vendor's fields, such as {"mobile": "..."}."#,
             )
         };
-        let datum = self.datum(number).ok_or_else(|| refuse("is null"))?;
+        let datum = datum.ok_or_else(|| refuse("is null"))?;
         let too_long = || {
             Misuse::invalid(
-                format!("payload is longer than {MAX_PAYLOAD_BYTES} bytes"),
+                format!("{name} is longer than {MAX_PAYLOAD_BYTES} bytes"),
                 "No vendor takes a payload of that size: give the documented fields alone.",
             )
         };
-        // SAFETY: the argument is declared jsonb and is not null; its length is looked at before it is unpacked.
+        // SAFETY: as the caller promises, jsonb; its length is looked at before it is unpacked.
         let text = unsafe {
             if pg_sys::toast_raw_datum_size(datum) > 2 * MAX_PAYLOAD_BYTES {
                 return Err(too_long());
@@ -165,9 +192,48 @@ impl Arguments {
             return Err(refuse("is nested too deep"));
         }
         match serde_json::from_slice(bytes) {
-            Ok(Value::Object(fields)) => Ok(Payload(fields.into())),
+            Ok(Value::Object(fields)) => Ok(Self(fields.into())),
             Ok(_) => Err(refuse("is not an object")),
             Err(_) => Err(refuse("holds a number or a text that cannot be read")),
         }
+    }
+
+    fn note(&self, print: &mut Print) {
+        // jsonb keeps its members in an order of its own: equal values have equal texts.
+        let text = Zeroizing::new(serde_json::to_vec(self.fields()).unwrap_or_default());
+        print.add(Some(&text));
+    }
+}
+
+impl Argument for Options {
+    const TYPE: pg_sys::Oid = pg_sys::TEXTARRAYOID;
+
+    unsafe fn read(datum: Option<pg_sys::Datum>, name: &str) -> Result<Self, Misuse> {
+        let datum =
+            datum.ok_or_else(|| Misuse::invalid(format!("{name} is null"), "Give an array of 'name=value'."))?;
+        // SAFETY: as the caller promises, text[]; an element that is null or has no value is an error of Postgres'.
+        Ok(Self(unsafe { options(pg_sys::untransformRelOptions(datum)) }))
+    }
+
+    fn note(&self, print: &mut Print) {
+        for (name, value) in &self.0 {
+            print.add(Some(name.as_bytes()));
+            print.add(Some(value.as_bytes()));
+        }
+    }
+}
+
+impl Argument for pg_sys::Oid {
+    const TYPE: pg_sys::Oid = pg_sys::OIDOID;
+
+    unsafe fn read(datum: Option<pg_sys::Datum>, name: &str) -> Result<Self, Misuse> {
+        let datum = datum.ok_or_else(|| Misuse::invalid(format!("{name} is null"), format!("Give {name} a value.")))?;
+        // SAFETY: as the caller promises, an oid: a number by value.
+        let oid = unsafe { pg_sys::Oid::from_datum(datum, false) };
+        Ok(oid.unwrap_or(pg_sys::InvalidOid))
+    }
+
+    fn note(&self, print: &mut Print) {
+        print.add(Some(&self.to_u32().to_le_bytes()));
     }
 }

@@ -3,20 +3,31 @@
 
 use std::ffi::CStr;
 
-use pgrx::{FromDatum, IntoDatum, pg_sys};
+use pgrx::{IntoDatum, pg_sys};
 use policy::{Micros, Status, Verification};
 use uuid::Uuid;
 
-use crate::{ledger::layout::verification as column, letter::Done, misuse::Misuse};
+use crate::{
+    identity::{Identity, Kind, identities_of, object_of},
+    ledger::{
+        layout::verification as column,
+        scan::{equal, scan},
+    },
+    letter::Done,
+    misuse::Misuse,
+};
 
 /// What a session needs of a verification's row.
 pub struct Recorded {
+    /// What it was called then.
     pub provider: String,
+    pub provider_id: Identity,
     pub vendor: String,
     pub status: Status,
     pub reference: Option<String>,
     pub sealed: Option<Vec<u8>>,
-    pub route: Option<String>,
+    pub route_id: Option<Identity>,
+    pub send_count: u32,
     max_checks: u32,
     /// Written by the caller's own transaction, which has not ended.
     is_of_this_transaction: bool,
@@ -69,54 +80,63 @@ pub fn committed(id: Uuid) -> Result<Recorded, Misuse> {
 
 /// The verification of that id. One of a role that the caller is no member of is not found, like one that is not there.
 pub fn verification(id: Uuid) -> Result<Recorded, Misuse> {
-    let found = by_id(id)?.filter(|(_, created_by)| may_act_for(created_by));
-    found.map(|(recorded, _)| recorded).ok_or_else(|| {
-        Misuse::undefined(
-            "there is no verification of that id",
-            "Give the verification_id that otp_send returned to your role; for a flow begun elsewhere, otp_verify takes a provider.",
-        )
-    })
+    if let Some((recorded, role)) = by_id(id)?
+        && may_act_for(role)?
+    {
+        return Ok(recorded);
+    }
+    Err(Misuse::undefined(
+        "there is no verification of that id",
+        "Give the verification_id that otp_send returned to your role; for a flow begun elsewhere, otp_verify takes a provider.",
+    ))
 }
 
 /// The verification that an idempotency key of the current role, by any of its names, stands for: the latest since then.
 /// Of others' keys a role learns nothing, and they take none away from it.
 pub fn find_by_key(names: &[Vec<u8>], since: Micros) -> Result<Option<Keyed>, Misuse> {
-    let role = current_role().name;
+    let roles = identities_of(Kind::Role, current_role().oid)?;
     let mut latest = None;
     for (key, name) in names.iter().enumerate() {
-        find_by_name(key, name, since, &role, &mut latest)?;
+        find_by_name(key, name, since, &roles, &mut latest)?;
     }
     Ok(latest)
 }
 
-fn find_by_name(key: usize, name: &[u8], since: Micros, role: &str, latest: &mut Option<Keyed>) -> Result<(), Misuse> {
+fn find_by_name(
+    key: usize,
+    name: &[u8],
+    since: Micros,
+    roles: &[Identity],
+    latest: &mut Option<Keyed>,
+) -> Result<(), Misuse> {
     let wanted = [equal(column::IDEMPOTENCY_KEY, pg_sys::F_BYTEAEQ, name.into_datum())];
-    scan(Some(c"verification_idempotency_key_idx"), wanted, |row| {
+    scan(c"verification_record", Some(c"verification_idempotency_key_idx"), wanted, |row| {
         // SAFETY: the columns are of these types.
-        let (id, created_at, payload_hash, created_by) = unsafe {
+        let (id, created_at, payload_hash, role) = unsafe {
             (
                 row.value::<pgrx::datum::Uuid>(column::ID),
                 row.datum(column::CREATED_AT).map_or(0, |time| time.value() as Micros),
                 row.value::<Vec<u8>>(column::PAYLOAD_HASH).unwrap_or_default(),
-                row.name(column::CREATED_BY),
+                row.value::<Identity>(column::ROLE_ID),
             )
         };
         let id = id.map_or(Uuid::nil(), |id| Uuid::from_bytes(*id.as_bytes()));
         let is_later = created_at > since && latest.as_ref().is_none_or(|other| other.id < id);
-        if is_later && created_by == role {
+        if is_later && role.is_some_and(|role| roles.contains(&role)) {
             *latest = Some(Keyed { id, key, payload_hash });
         }
     })
 }
 
-fn by_id(id: Uuid) -> Result<Option<(Recorded, String)>, Misuse> {
+fn by_id(id: Uuid) -> Result<Option<(Recorded, Identity)>, Misuse> {
     let id = pgrx::datum::Uuid::from_bytes(*id.as_bytes()).into_datum();
     let mut found = None;
-    scan(None, [equal(column::ID, pg_sys::F_UUID_EQ, id)], |row| {
+    scan(c"verification_record", None, [equal(column::ID, pg_sys::F_UUID_EQ, id)], |row| {
         // SAFETY: the columns are of these types.
         found = Some(unsafe {
             let recorded = Recorded {
                 provider: row.value(column::PROVIDER).unwrap_or_default(),
+                provider_id: row.value(column::PROVIDER_ID).unwrap_or_default(),
                 vendor: row.value(column::VENDOR).unwrap_or_default(),
                 status: row
                     .value::<String>(column::STATUS)
@@ -124,11 +144,12 @@ fn by_id(id: Uuid) -> Result<Option<(Recorded, String)>, Misuse> {
                     .unwrap_or(Status::Unknown),
                 reference: row.value(column::REFERENCE),
                 sealed: row.value(column::SEALED),
-                route: row.value(column::ROUTE),
+                route_id: row.value(column::ROUTE_ID),
+                send_count: row.value::<i32>(column::SEND_COUNT).unwrap_or(0).unsigned_abs(),
                 max_checks: row.value::<i32>(column::MAX_CHECKS).unwrap_or(0).unsigned_abs(),
                 is_of_this_transaction: is_of_this_transaction(row.tuple),
             };
-            (recorded, row.name(column::CREATED_BY))
+            (recorded, row.value(column::ROLE_ID).unwrap_or_default())
         });
     })?;
     Ok(found)
@@ -148,106 +169,15 @@ unsafe fn is_of_this_transaction(tuple: pg_sys::HeapTuple) -> bool {
     }
 }
 
-fn equal(column: usize, function: u32, value: Option<pg_sys::Datum>) -> pg_sys::ScanKeyData {
-    let mut key = pg_sys::ScanKeyData::default();
-    // SAFETY: the function is the equality of the column's type.
-    unsafe {
-        pg_sys::ScanKeyInit(
-            &mut key,
-            column as i16,
-            pg_sys::BTEqualStrategyNumber as pg_sys::StrategyNumber,
-            pg_sys::Oid::from(function),
-            value.unwrap_or(pg_sys::Datum::from(0)),
-        );
-    }
-    key
-}
-
-/// Scans an index (none: the primary key) with the latest snapshot: a REPEATABLE READ transaction must see what the
-/// worker has recorded for it since it began.
-fn scan<const N: usize>(
-    index: Option<&CStr>,
-    mut keys: [pg_sys::ScanKeyData; N],
-    mut each: impl FnMut(&TupleValues),
-) -> Result<(), Misuse> {
-    // SAFETY: relation, scan and snapshot are opened and closed in order; an error in between aborts the statement,
-    // which releases them. Values are copied out before the scan ends. The lock is released at once, so that a
-    // transaction that stays open does not hold up DROP EXTENSION.
-    unsafe {
-        let schema = pg_sys::get_namespace_oid(c"otp_gateway".as_ptr(), true);
-        let table = pg_sys::get_relname_relid(c"verification_record".as_ptr(), schema);
-        if table == pg_sys::InvalidOid {
-            return Err(Misuse::not_installed());
+/// Whether the current role is, or is a member of, the one that began a verification. For one that was dropped, only
+/// superusers may.
+fn may_act_for(role: Identity) -> Result<bool, Misuse> {
+    let role = object_of(role)?;
+    // SAFETY: look-ups in the catalog.
+    Ok(unsafe {
+        match role {
+            Some(role) => pg_sys::is_member_of_role(pg_sys::GetUserId(), role),
+            None => pg_sys::superuser(),
         }
-        let lock = pg_sys::AccessShareLock as pg_sys::LOCKMODE;
-        let relation = pg_sys::table_open(table, lock);
-        let index = match index {
-            Some(name) => pg_sys::get_relname_relid(name.as_ptr(), schema),
-            #[cfg(not(feature = "pg18"))]
-            None => pg_sys::RelationGetPrimaryKeyIndex(relation),
-            #[cfg(feature = "pg18")]
-            None => pg_sys::RelationGetPrimaryKeyIndex(relation, false),
-        };
-        let snapshot = pg_sys::RegisterSnapshot(pg_sys::GetLatestSnapshot());
-        let uses_index = index != pg_sys::InvalidOid;
-        let scan = pg_sys::systable_beginscan(relation, index, uses_index, snapshot, N as i32, keys.as_mut_ptr());
-        loop {
-            let tuple = pg_sys::systable_getnext(scan);
-            if tuple.is_null() {
-                break;
-            }
-            each(&TupleValues { tuple, descriptor: (*relation).rd_att });
-        }
-        pg_sys::systable_endscan(scan);
-        pg_sys::UnregisterSnapshot(snapshot);
-        pg_sys::table_close(relation, lock);
-        Ok(())
-    }
-}
-
-struct TupleValues {
-    tuple: pg_sys::HeapTuple,
-    descriptor: pg_sys::TupleDesc,
-}
-
-impl TupleValues {
-    /// # Safety
-    /// The tuple is the scan's current one.
-    unsafe fn datum(&self, column: usize) -> Option<pg_sys::Datum> {
-        let mut is_null = false;
-        // SAFETY: as the caller promises.
-        let datum = unsafe { pg_sys::heap_getattr(self.tuple, column as i32, self.descriptor, &mut is_null) };
-        (!is_null).then_some(datum)
-    }
-
-    /// # Safety
-    /// The tuple is the scan's current one, and the column is of type name.
-    unsafe fn name(&self, column: usize) -> String {
-        // SAFETY: as the caller promises; a name is a C string.
-        let name = unsafe { self.datum(column) };
-        // SAFETY: as above.
-        name.map(|name| unsafe { CStr::from_ptr(name.cast_mut_ptr()) }.to_string_lossy().into_owned())
-            .unwrap_or_default()
-    }
-
-    /// # Safety
-    /// The tuple is the scan's current one, and the column is of a type that T reads and copies.
-    unsafe fn value<T: FromDatum>(&self, column: usize) -> Option<T> {
-        // SAFETY: as the caller promises.
-        unsafe { T::from_datum(self.datum(column)?, false) }
-    }
-}
-
-/// Whether the current role is, or is a member of, the one that began a verification.
-fn may_act_for(created_by: &str) -> bool {
-    let Ok(name) = std::ffi::CString::new(created_by) else { return false };
-    // SAFETY: look-ups in the catalog; a role that was dropped has no OID, and then only superusers may.
-    unsafe {
-        let role = pg_sys::get_role_oid(name.as_ptr(), true);
-        if role == pg_sys::InvalidOid {
-            pg_sys::superuser()
-        } else {
-            pg_sys::is_member_of_role(pg_sys::GetUserId(), role)
-        }
-    }
+    })
 }

@@ -6,28 +6,83 @@ use pgrx::{IntoDatum, pg_sys};
 use policy::Reason;
 use vendor::Outcome;
 
-use crate::letter::Done;
+use super::{
+    call::{Call, Returned, declared_otherwise},
+    may_write,
+};
+use crate::{
+    letter::Done,
+    mailbox,
+    misuse::Misuse,
+    shared_memory,
+    statement::{self, Fingerprint},
+};
+
+/// The frame of every function that returns a row: what must hold before, once in a statement.
+impl Returned for Done {
+    const TYPE: pg_sys::Oid = pg_sys::RECORDOID;
+
+    fn answer(
+        call: &Call,
+        print: Fingerprint,
+        body: impl FnOnce() -> Result<Self, Misuse>,
+    ) -> Result<pg_sys::Datum, Misuse> {
+        shared_memory::check()?;
+        may_write()?;
+        mailbox::await_launcher()?;
+        // The row's type is found before the call: nothing after it may fail for want of a catalog.
+        let row = Row::of(call)?;
+        if let Some(done) = statement::recall(&print) {
+            return Ok(row.fill(&done));
+        }
+        let done = body()?;
+        let datum = row.fill(&done);
+        statement::remember(print, done);
+        Ok(datum)
+    }
+}
 
 /// The type of the row, found through the function itself, not through search_path; nothing of it is looked up again.
-pub struct Row {
+struct Row {
     descriptor: pg_sys::TupleDesc,
 }
 
-const COLUMNS: usize = 13;
+const COLUMNS: [pg_sys::Oid; 13] = [
+    pg_sys::UUIDOID,
+    pg_sys::UUIDOID,
+    pg_sys::TEXTOID,
+    pg_sys::TEXTOID,
+    pg_sys::BOOLOID,
+    pg_sys::INT4OID,
+    pg_sys::INTERVALOID,
+    pg_sys::TIMESTAMPTZOID,
+    pg_sys::TEXTOID,
+    pg_sys::TEXTOID,
+    pg_sys::TEXTOID,
+    pg_sys::JSONBOID,
+    pg_sys::TEXTOID,
+];
 
 impl Row {
-    pub fn of(fcinfo: pg_sys::FunctionCallInfo) -> Self {
+    fn of(call: &Call) -> Result<Self, Misuse> {
         let mut descriptor: pg_sys::TupleDesc = std::ptr::null_mut();
-        // SAFETY: fcinfo is Postgres' own for this call; our functions are declared with OUT parameters.
+        // SAFETY: a call that is under way. Without OUT parameters the columns are those that the caller listed.
         unsafe {
-            pg_sys::get_call_result_type(fcinfo, std::ptr::null_mut(), &mut descriptor);
-            Self { descriptor: pg_sys::BlessTupleDesc(descriptor) }
+            let class = pg_sys::get_call_result_type(call.fcinfo(), std::ptr::null_mut(), &mut descriptor);
+            let fits = class == pg_sys::TypeFuncClass::TYPEFUNC_COMPOSITE
+                && !descriptor.is_null()
+                && usize::try_from((*descriptor).natts) == Ok(COLUMNS.len())
+                && (1..).zip(COLUMNS).all(|(number, of)| pg_sys::SPI_gettypeid(descriptor, number) == of);
+            if !fits {
+                return Err(declared_otherwise());
+            }
+            Ok(Self { descriptor: pg_sys::BlessTupleDesc(descriptor) })
         }
     }
 
-    pub fn fill(&self, done: &Done) -> pg_sys::Datum {
-        // SAFETY: every datum is of its column's type, as the install script declares them.
-        let values: [Option<pg_sys::Datum>; COLUMNS] = unsafe {
+    fn fill(&self, done: &Done) -> pg_sys::Datum {
+        // SAFETY: every datum is of its column's type, as COLUMNS has them.
+        let values: [Option<pg_sys::Datum>; COLUMNS.len()] = unsafe {
             [
                 pgrx::datum::Uuid::from_bytes(*done.verification.as_bytes()).into_datum(),
                 done.attempt.map(|id| pgrx::datum::Uuid::from_bytes(*id.as_bytes())).into_datum(),

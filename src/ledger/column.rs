@@ -29,6 +29,14 @@ pub fn text(value: &str) -> DatumWithOid<'static> {
     argument(value.to_owned(), pg_sys::TEXTOID)
 }
 
+pub fn number(value: i64) -> DatumWithOid<'static> {
+    argument(value, pg_sys::INT8OID)
+}
+
+pub fn numbers(values: &[i64]) -> DatumWithOid<'static> {
+    argument(values.to_vec(), pg_sys::INT8ARRAYOID)
+}
+
 pub fn byteas(values: &[Vec<u8>]) -> DatumWithOid<'static> {
     argument(values.to_vec(), pg_sys::BYTEAARRAYOID)
 }

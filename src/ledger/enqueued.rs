@@ -20,10 +20,10 @@ use crate::misuse::Misuse;
 const INSERT: &str = "
     INSERT INTO otp_gateway.verification_record
         (id, provider, vendor, status, recipient_masked, recipient_key, reference, created_by, created_at, send_count,
-         check_count, max_checks, sealed, idempotency_key, payload_hash, is_test, route)
-    VALUES ($1, $2, $3, 'queued', $4, $5, $6, pg_catalog.name($7), $8, 0, 0, $9, $10, $11, $12, $13, $14)";
+         check_count, max_checks, sealed, idempotency_key, payload_hash, is_test, route, provider_id, role_id, route_id)
+    VALUES ($1, $2, $3, 'queued', $4, $5, $6, pg_catalog.name($7), $8, 0, 0, $9, $10, $11, $12, $13, $14, $15, $16, $17)";
 
-const TYPES: [pg_sys::Oid; 14] = [
+const TYPES: [pg_sys::Oid; 17] = [
     pg_sys::UUIDOID,
     pg_sys::TEXTOID,
     pg_sys::TEXTOID,
@@ -38,6 +38,9 @@ const TYPES: [pg_sys::Oid; 14] = [
     pg_sys::BYTEAOID,
     pg_sys::BOOLOID,
     pg_sys::TEXTOID,
+    pg_sys::INT8OID,
+    pg_sys::INT8OID,
+    pg_sys::INT8OID,
 ];
 
 thread_local! {
@@ -62,7 +65,10 @@ pub fn insert_queued(row: NewVerification) -> Result<(), Misuse> {
         optional(row.idempotency.as_ref().and_then(|one| one.keys.first().cloned()), TYPES[10]),
         optional(row.idempotency.and_then(|one| one.payloads.into_iter().next()), TYPES[11]),
         argument(row.is_test, TYPES[12]),
-        optional(row.route, TYPES[13]),
+        optional(row.route.as_ref().map(|(name, _)| name.clone()), TYPES[13]),
+        argument(row.provider_id, TYPES[14]),
+        argument(row.role_id, TYPES[15]),
+        optional(row.route.map(|(_, id)| id), TYPES[16]),
     ];
     let written: Result<(), SpiError> = Spi::connect_mut(|client| {
         PREPARED.with_borrow_mut(|prepared| {

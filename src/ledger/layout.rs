@@ -1,5 +1,8 @@
 //! The columns of the tables by their numbers, as the install script and the upgrades after it give them.
 
+/// What the latest change of the tables brought: without it they are of an older version.
+pub const NEWEST_TABLE: &std::ffi::CStr = c"identity";
+
 pub mod verification {
     pub const ID: usize = 1;
     pub const PROVIDER: usize = 2;
@@ -21,6 +24,9 @@ pub mod verification {
     pub const PAYLOAD_HASH: usize = 18;
     pub const IS_TEST: usize = 19;
     pub const ROUTE: usize = 20;
+    pub const PROVIDER_ID: usize = 21;
+    pub const ROLE_ID: usize = 22;
+    pub const ROUTE_ID: usize = 23;
 }
 
 pub mod attempt {
@@ -37,10 +43,23 @@ pub mod attempt {
     pub const PROVIDER: usize = 11;
     pub const RECIPIENT_KEY: usize = 12;
     pub const REASON: usize = 13;
+    pub const PROVIDER_ID: usize = 14;
+    pub const ROLE_ID: usize = 15;
+    pub const ACCOUNT: usize = 16;
 }
 
 pub mod reference {
     pub const PROVIDER: usize = 1;
     pub const REFERENCE: usize = 2;
     pub const VERIFICATION_ID: usize = 3;
+    pub const PROVIDER_ID: usize = 4;
+}
+
+pub mod identity {
+    pub const ID: usize = 1;
+    pub const KIND: usize = 2;
+    pub const OBJECT: usize = 3;
+    pub const HOME: usize = 4;
+    pub const NAME: usize = 5;
+    pub const VENDOR: usize = 6;
 }

@@ -5,17 +5,24 @@ use pgrx::pg_sys;
 
 use crate::misuse::Misuse;
 
-/// Acts with the rights of another role, until dropped.
+/// Acts with the rights of another role, until dropped; and fires no trigger of somebody else's with them, only ours, which
+/// is ENABLE ALWAYS.
 pub struct ActsAs {
     role: pg_sys::Oid,
     context: i32,
+    triggers: i32,
 }
 
 impl ActsAs {
     fn act_as(role: pg_sys::Oid) -> Self {
-        let mut before = Self { role: pg_sys::InvalidOid, context: 0 };
-        // SAFETY: what is changed is put back on drop, and by an abort.
+        // SAFETY: what is changed is put back on drop, which an error passes, too. The setting itself, which would throw
+        // away every plan of the session, stays as it is: rules are only the owner's to make, and triggers are looked at when
+        // they fire.
+        let mut before =
+            Self { role: pg_sys::InvalidOid, context: 0, triggers: unsafe { pg_sys::SessionReplicationRole } };
+        // SAFETY: as above.
         unsafe {
+            pg_sys::SessionReplicationRole = pg_sys::SESSION_REPLICATION_ROLE_REPLICA as i32;
             pg_sys::GetUserIdAndSecContext(&mut before.role, &mut before.context);
             pg_sys::SetUserIdAndSecContext(role, before.context | pg_sys::SECURITY_LOCAL_USERID_CHANGE as i32);
         }
@@ -41,6 +48,9 @@ impl ActsAs {
 impl Drop for ActsAs {
     fn drop(&mut self) {
         // SAFETY: what was there before.
-        unsafe { pg_sys::SetUserIdAndSecContext(self.role, self.context) };
+        unsafe {
+            pg_sys::SetUserIdAndSecContext(self.role, self.context);
+            pg_sys::SessionReplicationRole = self.triggers;
+        }
     }
 }

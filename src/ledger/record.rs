@@ -133,6 +133,14 @@ impl Columns {
         self.set(column, value.into_datum());
     }
 
+    pub fn bigint(&mut self, column: usize, value: Option<i64>) {
+        self.set(column, value.into_datum());
+    }
+
+    pub fn oid(&mut self, column: usize, value: u32) {
+        self.set(column, pg_sys::Oid::from(value).into_datum());
+    }
+
     /// JSON text, as jsonb.
     pub fn json(&mut self, column: usize, json: Option<&str>) {
         let Some(json) = json.and_then(|json| CString::new(json).ok()) else { return };

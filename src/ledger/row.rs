@@ -9,14 +9,16 @@ use super::{
     Failure,
     column::{Time, Transaction},
 };
-use crate::letter::Idempotency;
+use crate::{identity::Identity, letter::Idempotency};
 
 /// A verification that an attempt begins.
 pub struct NewVerification {
     pub id: Uuid,
     pub provider: String,
+    pub provider_id: Identity,
     pub vendor: String,
     pub created_by: String,
+    pub role_id: Identity,
     pub created_at: Micros,
     pub recipient_masked: Option<String>,
     pub recipient_key: Option<Vec<u8>>,
@@ -24,7 +26,7 @@ pub struct NewVerification {
     pub state: Verification,
     pub idempotency: Option<Idempotency>,
     pub is_test: bool,
-    pub route: Option<String>,
+    pub route: Option<(String, Identity)>,
 }
 
 /// What becomes of one; `sealed` replaces what is there, unless the verification has ended.
@@ -32,10 +34,26 @@ pub struct Change {
     pub id: Uuid,
     /// Its status until now.
     pub before: Status,
-    /// The provider of its route, and vendor, that it goes to from now on.
-    pub moved_to: Option<(String, String)>,
+    /// The provider of its route that it goes to from now on.
+    pub moved_to: Option<MovedTo>,
     pub state: Verification,
     pub sealed: Option<Vec<u8>>,
+}
+
+/// A provider and its vendor.
+#[derive(Clone)]
+pub struct MovedTo {
+    pub provider: String,
+    pub provider_id: Identity,
+    pub vendor: String,
+}
+
+/// A reference by which a verification is known.
+pub struct NewReference<'a> {
+    pub provider: &'a str,
+    pub provider_id: Identity,
+    pub reference: &'a str,
+    pub verification: Uuid,
 }
 
 pub struct NewAttempt {
@@ -47,6 +65,11 @@ pub struct NewAttempt {
     /// Why, where the outcome does not say it all.
     pub why: Option<String>,
     pub provider: String,
+    pub provider_id: Identity,
+    /// Who asked for it.
+    pub role_id: Identity,
+    /// The key of the account at the vendor; empty: none.
+    pub account: Vec<u8>,
     /// Whose limits it counts against; None: nobody's.
     pub recipient_key: Option<Vec<u8>>,
     /// The rule that refused, or would have.
@@ -70,7 +93,12 @@ pub struct Completion {
 pub struct Stored {
     pub id: Uuid,
     pub created_at: Micros,
+    pub provider_id: Identity,
     pub state: Verification,
+    /// Whom it goes to; None: nobody that is known, or they were forgotten.
+    pub recipient_key: Option<Vec<u8>>,
+    /// Who began it.
+    pub role_id: Identity,
 }
 
 /// One whose transaction has committed, and that nobody has taken yet.
@@ -78,7 +106,10 @@ pub struct Queued {
     pub transaction: u64,
     pub id: Uuid,
     pub provider: String,
+    pub created_by: String,
     pub created_at: Micros,
+    /// Or it was once.
+    pub is_queued: bool,
 }
 
 /// A queued one with all that its send takes.
@@ -86,9 +117,10 @@ pub struct QueuedLetter {
     pub stored: Stored,
     pub provider: String,
     pub vendor: String,
+    pub role_id: Identity,
     pub created_by: String,
     pub sealed: Vec<u8>,
-    pub route: Option<String>,
+    pub route_id: Option<Identity>,
 }
 
 /// What is sealed of one.
@@ -102,9 +134,14 @@ pub struct Seal {
 pub struct Event {
     /// Of the question, from 1.
     pub question: usize,
+    pub attempt: Uuid,
     pub operation: Operation,
     pub outcome: Option<Outcome>,
     pub started_at: Micros,
+    pub role: Identity,
+    pub provider: Identity,
+    /// At the account that was asked about.
+    pub is_of_account: bool,
 }
 
 pub struct StoredAttempt {
@@ -139,6 +176,11 @@ pub fn micros(row: &SpiHeapTupleData, column: usize) -> Result<Option<Micros>, F
     Ok(value::<Time>(row, column)?.map(|time| time.0))
 }
 
+/// The number of a question, from 1.
+pub fn question(row: &SpiHeapTupleData) -> Result<usize, Failure> {
+    Ok(value::<i64>(row, 1)?.and_then(|number| usize::try_from(number).ok()).unwrap_or(0))
+}
+
 /// A transaction's full number.
 pub fn transaction(row: &SpiHeapTupleData, column: usize) -> Result<u64, Failure> {
     Ok(value::<Transaction>(row, column)?.map_or(0, |transaction| transaction.0))
@@ -168,6 +210,9 @@ impl Stored {
                 max_checks: count(row, 8)?,
             },
             created_at: micros(row, 9)?.unwrap_or(0),
+            provider_id: value(row, 10)?.unwrap_or(0),
+            recipient_key: value(row, 11)?,
+            role_id: value(row, 12)?.unwrap_or(0),
         })
     }
 }
@@ -179,6 +224,8 @@ impl Queued {
             id: uuid(row, 2)?,
             provider: value(row, 3)?.unwrap_or_default(),
             created_at: micros(row, 4)?.unwrap_or(0),
+            created_by: value(row, 5)?.unwrap_or_default(),
+            is_queued: flag(row, 6)?,
         })
     }
 }
@@ -187,11 +234,12 @@ impl QueuedLetter {
     pub fn read(row: &SpiHeapTupleData) -> Result<Self, Failure> {
         Ok(Self {
             stored: Stored::read(row)?,
-            provider: value(row, 10)?.unwrap_or_default(),
-            vendor: value(row, 11)?.unwrap_or_default(),
-            created_by: value(row, 12)?.unwrap_or_default(),
-            sealed: value(row, 13)?.unwrap_or_default(),
-            route: value(row, 14)?,
+            role_id: value(row, 12)?.unwrap_or(0),
+            provider: value(row, 13)?.unwrap_or_default(),
+            vendor: value(row, 14)?.unwrap_or_default(),
+            created_by: value(row, 15)?.unwrap_or_default(),
+            sealed: value(row, 16)?.unwrap_or_default(),
+            route_id: value(row, 17)?,
         })
     }
 }
@@ -205,10 +253,14 @@ impl Seal {
 impl Event {
     pub fn read(row: &SpiHeapTupleData) -> Result<Self, Failure> {
         Ok(Self {
-            question: value::<i64>(row, 1)?.and_then(|number| usize::try_from(number).ok()).unwrap_or(0),
-            operation: label(row, 2, &Operation::ALL, Operation::as_str)?.unwrap_or(Operation::Send),
-            outcome: label(row, 3, &Outcome::ALL, Outcome::as_str)?,
-            started_at: micros(row, 4)?.unwrap_or(0),
+            question: question(row)?,
+            attempt: uuid(row, 2)?,
+            operation: label(row, 3, &Operation::ALL, Operation::as_str)?.unwrap_or(Operation::Send),
+            outcome: label(row, 4, &Outcome::ALL, Outcome::as_str)?,
+            started_at: micros(row, 5)?.unwrap_or(0),
+            role: value(row, 6)?.unwrap_or(0),
+            provider: value(row, 7)?.unwrap_or(0),
+            is_of_account: flag(row, 8)?,
         })
     }
 }

@@ -150,6 +150,14 @@ impl WorkerSide {
         incoming
     }
 
+    /// Whether the session of a call that was taken still waits for its end.
+    pub fn waits(&self, ticket: Ticket) -> bool {
+        slots().get(ticket.slot as usize).is_some_and(|slot| {
+            let locked = slot.lock();
+            locked.call() == ticket.call && matches!(locked.turn(), Turn::Taken | Turn::NextOfReply)
+        })
+    }
+
     /// Puts the reply down, or drops it if the session has gone.
     pub fn reply(&mut self, ticket: Ticket, reply: Zeroizing<Vec<u8>>) {
         let Some(slot) = slots().get(ticket.slot as usize) else { return };

@@ -6,8 +6,11 @@ use pgrx::pg_sys;
 use policy::{Strategy, order};
 use vendor::nearest;
 
-use super::{Provider, catalog, may_use, option_value::number, shown};
-use crate::misuse::Misuse;
+use super::{Provider, catalog, catalog::Server, may_use, option_value::number, shown};
+use crate::{
+    identity::{Identity, object_of},
+    misuse::Misuse,
+};
 
 /// The foreign data wrapper of routes.
 pub const ROUTE: &str = "otp_route";
@@ -16,9 +19,15 @@ const MOST_MEMBERS: usize = 16;
 
 /// The providers that a call may go to, in the order in which they are tried.
 pub struct Account {
-    /// The route's name, if it is one.
-    pub route: Option<String>,
+    /// If it is one.
+    pub route: Option<Route>,
     pub members: Vec<Provider>,
+}
+
+/// A route as the catalog has it.
+pub struct Route {
+    pub server: pg_sys::Oid,
+    pub name: String,
 }
 
 /// A route's options.
@@ -31,46 +40,94 @@ pub struct RouteOptions {
 impl Account {
     /// Finds a provider or a route by name. Of a route the role needs USAGE on the route alone.
     pub fn find(name: &str, role: pg_sys::Oid) -> Result<Self, Misuse> {
-        let Some(options) = route_of(name)? else {
-            return Ok(Self { route: None, members: vec![Provider::find(name, role)?] });
-        };
-        may_use_named(name, role)?;
+        Self::of(super::named(name)?, role)
+    }
+
+    /// The same, of a server as it is now.
+    pub fn of(server: Server, role: pg_sys::Oid) -> Result<Self, Misuse> {
+        if !is_route_server(&server) {
+            return Ok(Self { route: None, members: vec![Provider::of(server, role)?] });
+        }
+        let options = RouteOptions::parse(&server.options)?;
+        check_usage(&server, role)?;
         static DICE: AtomicU64 = AtomicU64::new(0);
         let dice = DICE.fetch_add(1, Relaxed) ^ uuid::Uuid::now_v7().as_u64_pair().1;
         let drawn = order(options.strategy, &options.weights, dice);
-        let members = drawn.into_iter().map(|place| Provider::find_member(&options.providers[place], role));
-        Ok(Self { route: Some(name.to_owned()), members: members.collect::<Result<_, _>>()? })
+        let member = |name: &String| {
+            let member = super::named(name)?;
+            check_member(&server, &member)?;
+            Provider::of_member(member, role)
+        };
+        let members = drawn.into_iter().map(|place| member(&options.providers[place])).collect::<Result<_, _>>()?;
+        Ok(Self { route: Some(Route { server: server.oid, name: server.name }), members })
     }
 
-    /// The provider that a verification went to, for what comes after its send.
-    pub fn of_verification(provider: &str, route: Option<&str>, role: pg_sys::Oid) -> Result<Provider, Misuse> {
-        let Some(route) = route else { return Provider::find(provider, role) };
-        may_use_named(route, role)?;
-        Provider::find_member(provider, role)
+    /// The provider that a verification went to, for what comes after its send. `name`: what it was called then.
+    pub fn of_verification(
+        name: &str,
+        provider: Identity,
+        route: Option<Identity>,
+        role: pg_sys::Oid,
+    ) -> Result<Provider, Misuse> {
+        let server = |id| Ok::<_, Misuse>(object_of(id)?.and_then(catalog::server_of));
+        let gone = |what: &str| {
+            Misuse::undefined(
+                format!("the {what} that this verification went through does not exist any more"),
+                "Begin anew with otp_send.",
+            )
+        };
+        let provider = server(provider)?.ok_or_else(|| gone(&format!("provider \"{}\"", shown(name))))?;
+        let Some(route) = route else { return Provider::of(provider, role) };
+        let route = server(route)?.ok_or_else(|| gone("route"))?;
+        check_usage(&route, role)?;
+        check_member(&route, &provider)?;
+        Provider::of_member(provider, role)
     }
 }
 
-/// USAGE on a server of that name; one that is there no more forbids nothing, and what comes after finds that out.
-fn may_use_named(name: &str, role: pg_sys::Oid) -> Result<(), Misuse> {
-    match catalog::server(name) {
-        Some(server) if !may_use(role, server.oid) => Err(super::no_usage(name)),
-        Some(_) => Ok(()),
-        None => Err(super::no_such_provider(name)),
-    }
+/// USAGE on a server.
+pub fn check_usage(server: &Server, role: pg_sys::Oid) -> Result<(), Misuse> {
+    if may_use(role, server.oid) { Ok(()) } else { Err(super::no_usage(&server.name)) }
 }
 
-/// The options of the route of that name; none if it is not a route.
-pub fn route_of(name: &str) -> Result<Option<RouteOptions>, Misuse> {
-    let Some(server) = catalog::server(name) else { return Ok(None) };
-    if catalog::wrapper_name(server.wrapper) != ROUTE {
-        return Ok(None);
+/// A route does for its callers what its owner may do, as a view does. And a name in its list is no invitation: whoever
+/// makes a server of a name that is free is somebody whom the route's owner does not act for.
+fn check_member(route: &Server, member: &Server) -> Result<(), Misuse> {
+    let (of, name) = (shown(&route.name), shown(&member.name));
+    if !may_use(route.owner, member.oid) {
+        return Err(Misuse::forbidden(
+            format!("permission denied for foreign server {name}, a provider of route {of}: its owner may not use it"),
+            format!("GRANT USAGE ON FOREIGN SERVER {name} TO the owner of foreign server {of}."),
+        ));
     }
-    RouteOptions::parse(&server.options).map(Some)
+    // SAFETY: look-ups in the catalog.
+    let is_known =
+        unsafe { pg_sys::superuser_arg(member.owner) || pg_sys::is_member_of_role_nosuper(route.owner, member.owner) };
+    if is_known {
+        return Ok(());
+    }
+    Err(Misuse::forbidden(
+        format!(
+            "foreign server {name}, a provider of route {of}, belongs to a role that the route's owner is no member of"
+        ),
+        format!(
+            "ALTER SERVER {name} OWNER TO the owner of {of} or a superuser; or take it out of the option providers of {of}."
+        ),
+    ))
+}
+
+fn is_route_server(server: &Server) -> bool {
+    catalog::wrapper_name(server.wrapper) == ROUTE
+}
+
+/// The options of a server that is a route; none if it is not.
+pub fn route_of(server: &Server) -> Result<Option<RouteOptions>, Misuse> {
+    if is_route_server(server) { RouteOptions::parse(&server.options).map(Some) } else { Ok(None) }
 }
 
 /// Whether a server of that name is a route.
 pub fn is_route(name: &str) -> bool {
-    catalog::server(name).is_some_and(|server| catalog::wrapper_name(server.wrapper) == ROUTE)
+    catalog::server(name).is_some_and(|server| is_route_server(&server))
 }
 
 impl RouteOptions {

@@ -59,13 +59,18 @@ pub fn wrapper_name(wrapper: pg_sys::Oid) -> String {
     unsafe { text((*pg_sys::GetForeignDataWrapper(wrapper)).fdwname) }
 }
 
-/// The options of the role's user mapping, else of PUBLIC's; none if there is neither.
-pub fn user_mapping(role: pg_sys::Oid, server: pg_sys::Oid) -> Option<Vec<(String, String)>> {
+/// The dialect of a provider, or `route`: what its foreign data wrapper is called after.
+pub fn vendor_of(server: &Server) -> String {
+    wrapper_name(server.wrapper).trim_start_matches("otp_").to_owned()
+}
+
+/// The role's user mapping and its options, else PUBLIC's; none if there is neither.
+pub fn user_mapping(role: pg_sys::Oid, server: pg_sys::Oid) -> Option<(pg_sys::Oid, Vec<(String, String)>)> {
     // GetUserMapping raises an error of its own where there is none; we have a better one.
     [role, pg_sys::InvalidOid].into_iter().find_map(|role| user_mapping_of(role, server))
 }
 
-fn user_mapping_of(role: pg_sys::Oid, server: pg_sys::Oid) -> Option<Vec<(String, String)>> {
+fn user_mapping_of(role: pg_sys::Oid, server: pg_sys::Oid) -> Option<(pg_sys::Oid, Vec<(String, String)>)> {
     const CACHE: i32 = pg_sys::SysCacheIdentifier::USERMAPPINGUSERSERVER as i32;
     // SAFETY: a look-up by the two keys of this cache; the tuple is released after its options are copied.
     unsafe {
@@ -76,8 +81,9 @@ fn user_mapping_of(role: pg_sys::Oid, server: pg_sys::Oid) -> Option<Vec<(String
         let mut is_null = false;
         let datum = pg_sys::SysCacheGetAttr(CACHE, tuple, pg_sys::Anum_pg_user_mapping_umoptions as _, &mut is_null);
         let found = if is_null { Vec::new() } else { options(pg_sys::untransformRelOptions(datum)) };
+        let mapping = (*pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_user_mapping>()).oid;
         pg_sys::ReleaseSysCache(tuple);
-        Some(found)
+        Some((mapping, found))
     }
 }
 

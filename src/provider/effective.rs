@@ -1,7 +1,7 @@
 //! What is in force at a provider, and where it comes from: the rows of the view `otp_gateway.provider`. Everybody may
 //! read it, so that no secret may get here.
 
-use pgrx::{IntoDatum, pg_sys};
+use pgrx::pg_sys;
 use policy::Strategy;
 use serde_json::{Value, json};
 use vendor::Dialect;
@@ -14,12 +14,12 @@ use super::{
 };
 use crate::api::sql_function;
 
-sql_function!(effective_settings, |fcinfo| {
-    // SAFETY: the function is declared STRICT with one argument, an oid.
-    let server = unsafe { pgrx::fcinfo::pg_getarg::<pg_sys::Oid>(fcinfo, 0) }.unwrap_or(pg_sys::InvalidOid);
-    let settings = of_provider(server).iter().map(Setting::json).collect();
-    pgrx::JsonB(Value::Array(settings)).into_datum().unwrap_or(pg_sys::Datum::from(0))
-});
+sql_function!(
+    fn effective_settings(server: pg_sys::Oid) -> pgrx::JsonB {
+        let settings = of_provider(server).iter().map(Setting::json).collect();
+        Ok(pgrx::JsonB(Value::Array(settings)))
+    }
+);
 
 struct Setting {
     setting: &'static str,
@@ -48,7 +48,9 @@ fn of_provider(server: pg_sys::Oid) -> Vec<Setting> {
         }
     };
     // SAFETY: reads state of this session.
-    settings.push(credentials(catalog::user_mapping(unsafe { pg_sys::GetUserId() }, server.oid)));
+    settings.push(credentials(
+        catalog::user_mapping(unsafe { pg_sys::GetUserId() }, server.oid).map(|(_, options)| options),
+    ));
     settings
 }
 

@@ -2,40 +2,122 @@
 
 use pgrx::pg_sys;
 
-use super::{account::ROUTE, catalog, dialect_of, no_such_provider, shown};
-use crate::misuse::Misuse;
+use super::{account::ROUTE, catalog, catalog::Server, dialect_of, no_such_provider, shown};
+use crate::{
+    identity::{Identity, Kind, dropped_servers, identities_of},
+    misuse::Misuse,
+};
 
 /// The providers that a role acts for as an owner; None: it is a superuser, whose everything is.
-pub fn owned(role: pg_sys::Oid) -> Result<Option<Vec<String>>, Misuse> {
+pub fn owned(role: pg_sys::Oid) -> Result<Option<Vec<Identity>>, Misuse> {
     // SAFETY: a look-up in the catalog.
     if unsafe { pg_sys::superuser_arg(role) } {
         return Ok(None);
     }
-    let is_ours = |server: &catalog::Server| {
-        let wrapper = catalog::wrapper_name(server.wrapper);
-        wrapper == ROUTE || dialect_of(&wrapper).is_some()
-    };
-    let servers = catalog::servers().into_iter().filter(|server| owns(role, server) && is_ours(server));
-    let names: Vec<String> = servers.map(|server| server.name).collect();
-    if names.is_empty() {
-        return Err(Misuse::forbidden(
-            "permission denied: the record is kept by the owners of its providers, and you own none",
-            "Ask the owner of the foreign server, or a superuser.",
-        ));
+    let mut owns_one = false;
+    let mut owned = Vec::new();
+    for server in catalog::servers().into_iter().filter(|server| owns(role, server) && is_ours(server)) {
+        owns_one = true;
+        owned.extend(identities_of(Kind::Server, server.oid)?);
     }
-    Ok(Some(names))
+    if owns_one {
+        return Ok(Some(owned));
+    }
+    Err(Misuse::forbidden(
+        "permission denied: the record is kept by the owners of its providers, and you own none",
+        "Ask the owner of the foreign server, or a superuser.",
+    ))
 }
 
-/// That a role acts for the owner of a provider or route.
-pub fn must_own(name: &str, role: pg_sys::Oid) -> Result<(), Misuse> {
-    let server = catalog::server(name).ok_or_else(|| no_such_provider(name))?;
-    if owns(role, &server) {
-        return Ok(());
-    }
-    Err(Misuse::forbidden(format!("must be owner of foreign server {}", shown(name)), "Ask its owner, or a superuser."))
+/// A provider or route whose record a role keeps.
+pub struct Kept {
+    /// Under which it is on record.
+    pub identities: Vec<Identity>,
+    /// All that the role keeps the record of; None: everything.
+    pub owned: Option<Vec<Identity>>,
+    /// The providers that it stands for, or stood for: name and dialect.
+    pub members: Vec<(String, String)>,
 }
 
-fn owns(role: pg_sys::Oid, server: &catalog::Server) -> bool {
+/// What the name stands for: a server of the role's own; or, for the owner of the database, those of that name that were
+/// dropped.
+pub fn kept(name: &str, role: pg_sys::Oid) -> Result<Kept, Misuse> {
+    if let Some(server) = catalog::server(name) {
+        if !owns(role, &server) {
+            return Err(Misuse::forbidden(
+                format!("must be owner of foreign server {}", shown(name)),
+                "Ask its owner, or a superuser.",
+            ));
+        }
+        let names = super::account::route_of(&server)?.map(|route| route.providers);
+        let identities = identities_of(Kind::Server, server.oid)?;
+        let members = match names {
+            Some(names) => names.iter().filter_map(|name| catalog::server(name)).collect(),
+            None => vec![server],
+        };
+        return Ok(Kept {
+            identities,
+            owned: owned(role)?,
+            members: members.into_iter().map(|member| (member.name.clone(), catalog::vendor_of(&member))).collect(),
+        });
+    }
+    let dropped = if owns_the_database(role) { dropped_servers(name)? } else { Vec::new() };
+    if dropped.is_empty() {
+        return Err(no_such_provider(name));
+    }
+    let identities: Vec<Identity> = dropped.iter().map(|(id, _)| *id).collect();
+    Ok(Kept {
+        owned: Some(identities.clone()),
+        identities,
+        members: dropped.into_iter().map(|(_, vendor)| (name.to_owned(), vendor)).collect(),
+    })
+}
+
+fn owns_the_database(role: pg_sys::Oid) -> bool {
+    const CACHE: i32 = pg_sys::SysCacheIdentifier::DATABASEOID as i32;
+    // SAFETY: a look-up by the cache's key, released after the owner is read; a superuser has the privileges of all.
+    unsafe {
+        let tuple = pg_sys::SearchSysCache1(CACHE, pg_sys::Datum::from(pg_sys::MyDatabaseId));
+        if tuple.is_null() {
+            return false;
+        }
+        let owner = (*pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_database>()).datdba;
+        pg_sys::ReleaseSysCache(tuple);
+        pg_sys::has_privs_of_role(role, owner)
+    }
+}
+
+fn is_ours(server: &Server) -> bool {
+    let wrapper = catalog::wrapper_name(server.wrapper);
+    wrapper == ROUTE || dialect_of(&wrapper).is_some()
+}
+
+fn owns(role: pg_sys::Oid, server: &Server) -> bool {
     // SAFETY: a look-up in the catalog; a superuser has the privileges of all.
     unsafe { pg_sys::has_privs_of_role(role, server.owner) }
+}
+
+/// Whether a role may have the server read a file.
+pub fn may_read_files(role: pg_sys::Oid) -> bool {
+    // The predefined role pg_read_server_files; its OID is fixed, its name in the headers is not.
+    const PG_READ_SERVER_FILES: u32 = 4569;
+    // SAFETY: a look-up in the catalog; a superuser has the privileges of all.
+    unsafe { pg_sys::has_privs_of_role(role, pg_sys::Oid::from(PG_READ_SERVER_FILES)) }
+}
+
+/// That an option which names a file holds. Who owns the provider says where it points, and so is sent what the file
+/// holds: it is read for them, whoever set it.
+pub fn owner_must_read_files(server: &catalog::Server, option: &str) -> Result<(), Misuse> {
+    if may_read_files(server.owner) {
+        return Ok(());
+    }
+    let name = shown(&server.name);
+    Err(Misuse::forbidden(
+        format!(
+            "option {option} does not hold: the owner of foreign server {name} may not have the server read a file"
+        ),
+        format!(
+            "GRANT pg_read_server_files to the owner, or ALTER SERVER {name} OWNER TO a role that has it; or leave {option} out."
+        ),
+    ))
 }

@@ -24,6 +24,9 @@ pub fn check_user_mapping(dialect: &Dialect, options: &[(String, String)]) -> Re
         if value.is_empty() {
             return Err(Misuse::invalid(format!("option {option} is empty"), "Give its value."));
         }
+        if name == option && !dialect.can_send(name, value) {
+            return Err(unsendable(&format!("option {option}"), Misuse::invalid));
+        }
         if given.contains(&name) {
             return Err(Misuse::invalid(
                 format!("{name} is given twice, as {name} and as {name}_file"),
@@ -38,6 +41,14 @@ pub fn check_user_mapping(dialect: &Dialect, options: &[(String, String)]) -> Re
             format!("Exactly one of these sets is needed, each name also as <name>_file: {wanted}."),
         )
     })
+}
+
+/// An error about a credential that no HTTP header can hold.
+pub fn unsendable(what: &str, kind: fn(String, String) -> Misuse) -> Misuse {
+    kind(
+        format!("{what} holds what cannot stand in an HTTP header, where this vendor takes it"),
+        "Visible ASCII characters alone: no line break, no tab, no space at either end.".to_owned(),
+    )
 }
 
 /// Whether exactly one of the vendor's sets of credentials is given, whole; the error is the list of the sets.

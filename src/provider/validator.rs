@@ -4,18 +4,22 @@ use pgrx::pg_sys;
 
 use super::{
     account::RouteOptions,
-    catalog,
     options::{self, ServerOptions},
+    ownership::may_read_files,
     user_mapping,
 };
-use crate::{api::sql_function, log, misuse::Misuse};
+use crate::{
+    api::{Options, sql_function},
+    misuse::Misuse,
+};
 
 macro_rules! validators {
     ($($function:ident $vendor:literal),* $(,)?) => {$(
-        sql_function!($function, |fcinfo| {
-            validate($vendor, fcinfo).unwrap_or_else(|misuse| misuse.raise());
-            pg_sys::Datum::from(0)
-        });
+        sql_function!(
+            fn $function(options: Options, catalog: pg_sys::Oid) -> () {
+                validate($vendor, &options.0, catalog)
+            }
+        );
     )*};
 }
 
@@ -28,45 +32,32 @@ validators! {
     sandbox_validator "sandbox",
 }
 
-sql_function!(route_validator, |fcinfo| {
-    let (options, catalog) = arguments(fcinfo);
-    let checked = match (catalog, options.first()) {
-        (pg_sys::ForeignServerRelationId, _) => RouteOptions::parse(&options).map(|_| ()),
-        (_, None) => Ok(()),
-        (_, Some((name, _))) => Err(Misuse::invalid_option(
-            format!("option \"{name}\" does not belong here: a route has options on its server alone"),
-            "Credentials belong on the user mappings of its providers.",
-        )),
-    };
-    checked.unwrap_or_else(|misuse| misuse.raise());
-    pg_sys::Datum::from(0)
-});
-
-/// What is to be validated, and of what.
-fn arguments(fcinfo: pg_sys::FunctionCallInfo) -> (Vec<(String, String)>, pg_sys::Oid) {
-    // A statement that is refused has credentials in it as often as one that is not.
-    log::one_of_ours_runs();
-    // SAFETY: Postgres calls a validator with text[] and oid, neither null.
-    unsafe {
-        let list = pg_sys::untransformRelOptions(pgrx::fcinfo::pg_getarg_datum_raw(fcinfo, 0));
-        let catalog = pgrx::fcinfo::pg_getarg::<pg_sys::Oid>(fcinfo, 1).unwrap_or(pg_sys::InvalidOid);
-        (catalog::options(list), catalog)
+sql_function!(
+    fn route_validator(options: Options, catalog: pg_sys::Oid) -> () {
+        match (catalog, options.0.first()) {
+            (pg_sys::ForeignServerRelationId, _) => RouteOptions::parse(&options.0).map(|_| ()),
+            (_, None) => Ok(()),
+            (_, Some((name, _))) => Err(Misuse::invalid_option(
+                format!("option \"{name}\" does not belong here: a route has options on its server alone"),
+                "Credentials belong on the user mappings of its providers.",
+            )),
+        }
     }
-}
+);
 
-fn validate(vendor: &str, fcinfo: pg_sys::FunctionCallInfo) -> Result<(), Misuse> {
+/// A statement that is refused has credentials in it as often as one that is not: both are hidden from the log.
+fn validate(vendor: &str, options: &[(String, String)], catalog: pg_sys::Oid) -> Result<(), Misuse> {
     let dialect = vendor::dialect(vendor).expect("each validator names a dialect");
-    let (options, catalog) = arguments(fcinfo);
     match catalog {
         pg_sys::ForeignServerRelationId => {
             let files = options.iter().filter(|(name, _)| options::FILE_OPTIONS.contains(&name.as_str()));
             files.into_iter().try_for_each(|(name, _)| may_name_files(name))?;
-            ServerOptions::parse(dialect, &options).map(|_| ())
+            ServerOptions::parse(dialect, options).map(|_| ())
         }
         pg_sys::UserMappingRelationId => {
             let files = options.iter().filter(|(name, _)| name.ends_with("_file"));
             files.into_iter().try_for_each(|(name, _)| may_name_files(name))?;
-            user_mapping::check_user_mapping(dialect, &options)
+            user_mapping::check_user_mapping(dialect, options)
         }
         _ => match options.first() {
             None => Ok(()),
@@ -80,11 +71,8 @@ fn validate(vendor: &str, fcinfo: pg_sys::FunctionCallInfo) -> Result<(), Misuse
 
 /// A file option makes the server read a file: that takes the right to.
 fn may_name_files(option: &str) -> Result<(), Misuse> {
-    // The predefined role pg_read_server_files; its OID is fixed, its name in the headers is not.
-    const PG_READ_SERVER_FILES: u32 = 4569;
-    // SAFETY: looks up memberships of the current role.
-    let may = unsafe { pg_sys::has_privs_of_role(pg_sys::GetUserId(), pg_sys::Oid::from(PG_READ_SERVER_FILES)) };
-    if may {
+    // SAFETY: a variable of this session.
+    if may_read_files(unsafe { pg_sys::GetUserId() }) {
         return Ok(());
     }
     Err(Misuse::forbidden(

@@ -80,6 +80,17 @@ impl Event {
         unsafe { (*(*self.data).tg_relation).rd_id }
     }
 
+    /// Whether the table is the record of verifications, under the name that it has, or had before 0.3.0.
+    pub fn is_of_the_record(&self) -> bool {
+        // SAFETY: look-ups in the catalog.
+        unsafe {
+            let schema = pg_sys::get_namespace_oid(c"otp_gateway".as_ptr(), true);
+            [c"verification_record", c"verification"]
+                .into_iter()
+                .any(|name| pg_sys::get_relname_relid(name.as_ptr(), schema) == self.relation_oid())
+        }
+    }
+
     fn descriptor(&self) -> pg_sys::TupleDesc {
         // SAFETY: as above.
         unsafe { (*(*self.data).tg_relation).rd_att }

@@ -1,10 +1,15 @@
 //! What is on the worker's desk: calls in flight, letters that wait for one of them, outcomes not yet on record.
 
+mod complaints;
 mod conclude;
 mod dispatch;
 mod follow;
+mod identity;
 mod intent;
 mod judge;
+mod locked;
+mod privileges;
+mod standing;
 mod upkeep;
 
 use std::{
@@ -20,6 +25,7 @@ use vendor::{Operation, Outcome};
 
 use super::{expiry::Expiry, process, queue::Queue, recovery::Recovery};
 use crate::{
+    identity::Identity,
     ledger::{Failure, Ledger, Stored, StoredAttempt, clock},
     letter::{self, Done, Letter, Order, Queued, Reply, Target},
     mailbox::{Ticket, WorkerSide},
@@ -27,7 +33,10 @@ use crate::{
     process::since_boot,
     roster, settings,
 };
-use judge::Standing;
+use complaints::Complaints;
+use identity::Identities;
+use locked::Locked;
+use standing::{Account, Standing};
 use upkeep::Chores;
 
 /// How long to wait before trying again what a lock or a full disk held up.
@@ -43,9 +52,12 @@ pub struct Desk {
     queue: Queue,
     /// Who waits for the end of a queued send.
     followers: HashMap<Uuid, Vec<Ticket>>,
+    /// When there are so many, it is looked who still waits.
+    most_followed: usize,
     standing: Standing,
+    pub identities: Identities,
     /// Breakers that have opened (until when) or closed, and are not yet on record.
-    turned: HashMap<u32, Option<Micros>>,
+    turned: HashMap<Account, Option<Micros>>,
     courier: Courier,
     /// Letters whose turn it is.
     pending: Vec<(Ticket, Letter)>,
@@ -57,6 +69,9 @@ pub struct Desk {
     busy: HashMap<Uuid, VecDeque<(Ticket, Letter)>>,
     /// Deliveries that could not be put on record yet.
     unrecorded: Vec<Delivery>,
+    complaints: Complaints,
+    /// What waits for a row that somebody has locked.
+    locked: Locked,
     /// By [`since_boot`].
     again_at: Option<Micros>,
     gone: bool,
@@ -71,6 +86,7 @@ struct InFlight {
     verification: Uuid,
     operation: Operation,
     provider: String,
+    provider_id: Identity,
     /// The verification's state before the attempt, and as its intent left it.
     before: Status,
     state: Verification,
@@ -79,15 +95,24 @@ struct InFlight {
     /// For a resend: what to keep from now on, and the new reference.
     sealed: Option<Vec<u8>>,
     reference: Option<String>,
-    /// The foreign server, and what its breaker gave for this call.
-    server: u32,
+    /// Whose breaker it was, and what it gave for this call.
+    account: Account,
     pass: Option<Pass>,
+    /// How many wrong codes its recipient has left after this one.
+    checks_left: Option<u32>,
     /// The rule that would have refused it.
     noted: Option<Reason>,
     /// For a queued send: what it takes to queue it again.
     queued: Option<Queued>,
     /// The same send through the other providers of its route.
     onward: Option<Box<Order>>,
+}
+
+impl InFlight {
+    /// The line of the queue that it counts for.
+    fn line(&self) -> &str {
+        self.queued.as_ref().map_or(&self.provider, |queued| &queued.line)
+    }
 }
 
 impl Desk {
@@ -104,7 +129,9 @@ impl Desk {
             database,
             queue: Queue::default(),
             followers: HashMap::new(),
+            most_followed: follow::FOLLOWED,
             standing: Standing::default(),
+            identities: Identities::default(),
             turned: HashMap::new(),
             courier,
             pending: Vec::new(),
@@ -112,6 +139,8 @@ impl Desk {
             next_number: 0,
             busy: HashMap::new(),
             unrecorded: Vec::new(),
+            complaints: Complaints::default(),
+            locked: Locked::default(),
             again_at: None,
             gone: false,
             failing: HashMap::new(),
@@ -134,6 +163,8 @@ impl Desk {
         [
             self.again_at.map(by_clock),
             self.recovery.next_due().map(by_clock),
+            self.locked.next_due().map(by_clock),
+            self.complaints.next_due(),
             self.expiry.next_due(),
             self.chores.next_due(),
             self.queue.next_due(settings::queue_max_age()),
@@ -149,6 +180,7 @@ impl Desk {
             && self.pending.is_empty()
             && self.busy.is_empty()
             && self.unrecorded.is_empty()
+            && self.locked.is_empty()
             && self.followers.is_empty()
             && self.queue.is_empty()
             && self.recovery.next_due().is_none()
@@ -178,12 +210,16 @@ impl Desk {
             pgrx::error!("otp_gateway: the courier's thread has died");
         }
         let mut worked = false;
+        self.complaints.settle();
         if !self.recover_more() {
             return false;
         }
         let waiting = self.again_at.is_some_and(|at| at > since_boot());
         if !waiting {
             self.again_at = None;
+        }
+        if !waiting && !self.gone {
+            worked |= self.retry_locked();
         }
         let mut deliveries = std::mem::take(&mut self.unrecorded);
         deliveries.extend(self.courier.fetch());
@@ -196,13 +232,27 @@ impl Desk {
         for incoming in self.mailbox.collect() {
             worked = true;
             match letter::read(&incoming.letter) {
-                Ok(letter) => self.pending.push((incoming.ticket, letter)),
+                Ok(mut letter) => {
+                    if let Letter::Call(order) = &mut letter {
+                        order.taken_at = since_boot();
+                    }
+                    self.pending.push((incoming.ticket, letter));
+                }
                 Err(misuse) => self.reply(incoming.ticket, &Reply::Refused(misuse)),
             }
         }
         if !waiting && !self.pending.is_empty() && !self.gone {
             worked = true;
             self.intend();
+        }
+        if roster::was_told_of_identities(self.database) {
+            worked = true;
+            self.update_identities();
+        }
+        if !waiting && !self.gone {
+            // Between calls.
+            worked |= self.read_earlier();
+            worked |= self.load_more_expiry();
         }
         if roster::was_told_of_queued(self.database) {
             worked = true;
@@ -211,7 +261,7 @@ impl Desk {
         if !waiting && !self.gone {
             worked |= self.dispatch();
         }
-        self.expire_due();
+        worked |= self.expire_due();
         if roster::was_told_of_new_key(self.database) {
             self.chores.reseal();
         }
@@ -241,12 +291,12 @@ impl Desk {
     }
 
     /// What a transaction that failed makes us do; what it was for is still on the desk.
-    fn after(&mut self, failure: Failure) {
+    pub fn after(&mut self, failure: Failure) {
         match failure {
             Failure::Gone => self.gone(),
             Failure::Busy => self.try_again_later(),
             Failure::Error(why) => {
-                pgrx::log!("otp_gateway: the record could not be read: {why}");
+                self.complaints.raise(complaints::READ, &why);
                 self.try_again_later();
             }
         }
@@ -271,6 +321,7 @@ impl Desk {
         } else {
             "the server or its worker stopped before an answer came"
         };
+        let mut deliveries = self.take_aside();
         let moved_on = self.refuse_waiting();
         self.courier.close();
         let until = since_boot().saturating_add(grace);
@@ -287,7 +338,8 @@ impl Desk {
             let wake = self.again_at.filter(|_| waiting).map_or(until, |at| at.min(until));
             process::sleep(self.courier.bell(), Some(clock().saturating_add(wake.saturating_sub(since_boot()))));
         }
-        let mut deliveries = std::mem::take(&mut self.unrecorded);
+        deliveries.extend(self.take_aside());
+        deliveries.append(&mut self.unrecorded);
         deliveries.extend(self.courier.fetch());
         let ended: Vec<u64> = deliveries.iter().map(|delivery| delivery.ticket).collect();
         deliveries
@@ -296,6 +348,7 @@ impl Desk {
             self.conclude(deliveries);
             // Dropped, or locked by somebody, just now: what is left in flight there becomes unknown at the next start.
             deliveries = std::mem::take(&mut self.unrecorded);
+            deliveries.extend(self.take_aside());
         }
         let recorded = deliveries.is_empty();
         for delivery in deliveries {
@@ -352,6 +405,7 @@ fn own_answer(number: u64, outcome: Outcome, why: &str) -> Delivery {
         record: None,
         voided: false,
         unbegun: false,
+        is_callers_fault: false,
     }
 }
 

@@ -19,23 +19,32 @@ const BATCH: usize = 1000;
 /// The longest code_lifetime and a day, in milliseconds.
 const REACH: u64 = 8 * 86_400_000;
 
+/// How many verifications are looked at at once.
+const PAGE: i64 = 2000;
+
 #[derive(Default)]
-pub struct Expiry(BinaryHeap<Reverse<(Micros, Uuid)>>);
+pub struct Expiry {
+    times: BinaryHeap<Reverse<(Micros, Uuid)>>,
+    /// What began before this verification is not read yet.
+    unread: Option<Uuid>,
+    /// Under keys that the file does not hold.
+    unknown_seals: usize,
+}
 
 impl Expiry {
     pub fn add(&mut self, id: Uuid, at: Micros) {
-        self.0.push(Reverse((at, id)));
+        self.times.push(Reverse((at, id)));
     }
 
     /// When the next ones are to be erased.
     pub fn next_due(&self) -> Option<Micros> {
-        self.0.peek().map(|Reverse((at, _))| at.saturating_add(GATHER))
+        self.times.peek().map(|Reverse((at, _))| at.saturating_add(GATHER))
     }
 
     fn take_due(&mut self, now: Micros) -> Vec<Uuid> {
         let mut due = Vec::new();
-        while due.len() < BATCH && self.0.peek().is_some_and(|Reverse((at, _))| *at <= now) {
-            due.extend(self.0.pop().map(|Reverse((_, id))| id));
+        while due.len() < BATCH && self.times.peek().is_some_and(|Reverse((at, _))| *at <= now) {
+            due.extend(self.times.pop().map(|Reverse((_, id))| id));
         }
         due
     }
@@ -43,14 +52,30 @@ impl Expiry {
 
 impl Desk {
     pub fn load_expiry(&mut self) {
+        self.expiry.unread = Some(Uuid::max());
+    }
+
+    /// One page of what is open, the latest first. False: it is all read.
+    pub fn load_more_expiry(&mut self) -> bool {
+        let Some(before) = self.expiry.unread else { return false };
         let since = id_before(Uuid::now_v7(), REACH);
-        match self.ledger.write(Durability::Lazy, |writer| writer.sealed(since)) {
-            Ok(sealed) => {
-                self.look_at_seals(sealed.iter().map(|(.., sealed)| sealed.as_slice()));
-                sealed.into_iter().for_each(|(id, at, _)| self.expiry.add(id, at));
+        match self.ledger.write(Durability::Lazy, |writer| writer.sealed(before, since, PAGE)) {
+            Ok(page) => {
+                self.expiry.unread = page.last().filter(|_| page.len() as i64 == PAGE).map(|(id, ..)| *id);
+                self.look_at_seals(page.iter().filter_map(|(.., sealed)| sealed.as_deref()));
+                for (id, at, _) in page.into_iter().filter(|(.., sealed)| sealed.is_some()) {
+                    self.expiry.add(id, at);
+                }
             }
-            Err(failure) => pgrx::warning!("otp_gateway: open verifications could not be read: {failure:?}"),
+            Err(failure) => self.after(failure),
         }
+        let unknown = self.expiry.unknown_seals;
+        if self.expiry.unread.is_none() && unknown > 0 {
+            pgrx::warning!(
+                "otp_gateway: {unknown} open verifications are sealed under a key that otp_gateway.key_file does not hold: add it, from the server that sealed them"
+            );
+        }
+        true
     }
 
     /// Under which keys it was sealed: an old one's is resealed; one that the file does not hold was lost, or added at
@@ -61,19 +86,15 @@ impl Desk {
         if known.iter().any(|sealed| !keys.sealed_now(sealed)) {
             self.chores.reseal();
         }
-        if !unknown.is_empty() {
-            pgrx::warning!(
-                "otp_gateway: {} open verifications are sealed under a key that otp_gateway.key_file does not hold: add it, from the server that sealed them",
-                unknown.len()
-            );
-        }
+        self.expiry.unknown_seals += unknown.len();
     }
 
-    /// Erases what is due; those in flight get their turn when they are not.
-    pub fn expire_due(&mut self) {
+    /// Erases what is due; those in flight get their turn when they are not. False: nothing was. A transaction may have
+    /// slept on the latch, and taken somebody's wake-up with it.
+    pub fn expire_due(&mut self) -> bool {
         let now = clock();
         if self.expiry.next_due().is_none_or(|due| due > now) {
-            return;
+            return false;
         }
         let (busy, due): (Vec<Uuid>, Vec<Uuid>) =
             self.expiry.take_due(now).into_iter().partition(|id| self.is_busy(*id));
@@ -81,10 +102,11 @@ impl Desk {
         let expired = self.ledger.write(Durability::Lazy, |writer| writer.expire(&due, now));
         self.note("the erasing of what was sealed", expired.as_ref().err());
         match expired {
-            // A resend has moved their time.
-            Ok(later) => later.into_iter().for_each(|(id, at)| self.expiry.add(id, at)),
+            // A resend has moved their time, or they are locked just now.
+            Ok(later) => later.into_iter().for_each(|(id, at)| self.expiry.add(id, at.max(now))),
             Err(Failure::Gone) => self.gone(),
             Err(_) => due.into_iter().for_each(|id| self.expiry.add(id, now)),
         }
+        true
     }
 }

@@ -167,7 +167,7 @@ pub unsafe fn hear(error: &pg_sys::ErrorData) {
     }
     // SAFETY: as the caller promises.
     let words = unsafe { CStr::from_ptr(error.message) }.to_string_lossy();
-    // At the very end of a process it is gone.
+    // Also where the process is on its way out, and its variables are gone.
     let _ = END.try_with(|end| {
         if let Ok(mut end) = end.try_borrow_mut()
             && let Some(end) = &mut *end

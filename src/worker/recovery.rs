@@ -61,6 +61,8 @@ const WHY: &str = "the server or its worker stopped before an answer came";
 impl Desk {
     /// Nothing is sent again on a guess: what is in flight becomes `unknown`.
     pub fn recover(&mut self) {
+        self.update_identities();
+        self.look_for_strangers();
         self.recovery.is_blind = true;
         self.recovery.again_at = Some(0);
         self.recover_more();

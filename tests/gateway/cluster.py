@@ -35,13 +35,14 @@ class Cluster:
     before_removal = staticmethod(lambda cluster: None)
     before_drop = staticmethod(lambda cluster, database: None)
 
-    def __init__(self, settings=None, preload=True):
+    def __init__(self, settings=None, preload=True, environment=None):
         self.directory = pathlib.Path(tempfile.mkdtemp(prefix="otp_gateway_", dir="/tmp"))
         self.data = self.directory / "data"
         self.logfile = self.directory / "server.log"
         self.port = free_port()
         self.preload = preload
         self.settings = settings or {}
+        self.environment = environment or {}
 
     # making and removing
 
@@ -96,7 +97,7 @@ class Cluster:
             as_server_user([str(BINDIR / program), *map(str, arguments)]),
             cwd="/",
             # As a service manager starts it: not with the developer's wish for backtraces, which slow every error down.
-            env={name: value for name, value in os.environ.items() if not name.startswith("RUST_")},
+            env={name: value for name, value in os.environ.items() if not name.startswith("RUST_")} | self.environment,
             text=True,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,

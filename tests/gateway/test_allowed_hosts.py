@@ -453,14 +453,30 @@ def test_only_a_superuser_sets_it(gateway, role):
         gateway.execute(f"ALTER DATABASE {database} OWNER TO postgres")
 
 
-def test_only_a_superuser_sees_it(gateway, role):
-    _, session = role
+def test_what_a_refusal_tells(gateway, simulator, names):
+    """A name is resolved before the list is asked: who makes providers learns which names there are."""
+    names.say(inside="127.0.0.1")
+    allow(gateway, "10.0.0.0/8")
+    told = []
+    for host in ("inside.example", "outside.example"):
+        at(gateway, "ideamart", base_url=f"http://{host}:9", enforce="observe")
+        row = gateway.send()
+        assert row["outcome"] == "unreachable" and simulator.count() == 0
+        told.append(SETTING in row["vendor_message"])
+    assert told == [True, False]
+
+
+def test_who_sees_it(gateway, role):
+    """A superuser, and pg_read_all_settings, which is in pg_monitor."""
+    name, session = role
     for statement in (f"SHOW {SETTING}", f"SELECT current_setting('{SETTING}')"):
         with pytest.raises(psycopg2.errors.InsufficientPrivilege):
             gateway.execute(statement, None, session)
     shown = f"SELECT count(*)::int FROM pg_settings WHERE name = '{SETTING}'"
     assert (gateway.execute(shown, None, session), gateway.execute(shown)) == ([(0,)], [(1,)])
     assert SETTING not in dict((row[0], row[1]) for row in gateway.execute("SHOW ALL", None, session))
+    gateway.execute(f"GRANT pg_monitor TO {name}")
+    assert len(gateway.execute(f"SHOW {SETTING}", None, session)) == 1
 
 
 def test_a_value_from_before_the_library_was_loaded(simulator):

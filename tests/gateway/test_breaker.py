@@ -6,6 +6,7 @@ else is affected: no other provider, no check of a code that has been sent, no t
 import datetime
 import json
 
+import psycopg2
 import pytest
 
 from cluster import free_port
@@ -149,6 +150,37 @@ def test_what_is_not_affected(gateway, simulator):
     assert gateway.verify(id, simulator.code("ideamart", to))["outcome"] == "approved"
     assert gateway.send(to="0770009999")["outcome"] == "sent"
     assert is_open(gateway.send())
+
+
+@pytest.fixture
+def own_credentials(gateway, role):
+    """A role with USAGE on two providers, and with credentials of its own there."""
+    name, session = role
+    gateway.execute(f"GRANT USAGE ON FOREIGN SERVER ideamart, hyperverge TO {name}")
+    gateway.execute(f"CREATE USER MAPPING FOR {name} SERVER ideamart OPTIONS (application_id 'own', password 'own')")
+    gateway.execute(f"CREATE USER MAPPING FOR {name} SERVER hyperverge OPTIONS (app_id 'x', app_key 'own')")
+    yield session
+
+
+def test_credentials_of_one_s_own_open_one_s_own(gateway, simulator, own_credentials):
+    """It is the account's: that of others stays closed, at the same provider, and is seen so."""
+    simulator.fault("status", "ideamart", "send", status=401, times=FAULTS)
+    assert [gateway.send(session=own_credentials)["outcome"] for _ in range(FAULTS)] == ["auth_failed"] * FAULTS
+    assert is_open(gateway.send(session=own_credentials))
+    assert [gateway.send()["outcome"] for _ in range(3)] == ["sent"] * 3
+    assert seen(gateway, session=own_credentials).startswith("open")
+    assert seen(gateway) == "closed"
+    assert gateway.wait(gateway.enqueue()["verification_id"])["outcome"] == "sent"
+
+
+def test_what_could_not_leave_is_no_fault_of_the_provider_s(gateway, simulator, own_credentials):
+    """A credential that cannot stand in a header, written past the validator: nobody was asked."""
+    gateway.execute("UPDATE pg_user_mapping SET umoptions = ARRAY[E'app_id=x\\ny', 'app_key=own'] WHERE umoptions @> ARRAY['app_id=x']")
+    for _ in range(2 * FAULTS):
+        with pytest.raises(psycopg2.errors.ObjectNotInPrerequisiteState, match="app_id"):
+            gateway.send("hyperverge", session=own_credentials)
+    assert gateway.send("hyperverge")["outcome"] == "sent"
+    assert recorded(gateway) == {} and simulator.count("hyperverge") == 1
 
 
 def test_a_send_that_is_blocked_by_it_does_not_count(gateway, simulator):

@@ -9,6 +9,7 @@ import json
 import psycopg2
 import pytest
 
+from cluster import Cluster
 from conftest import Gateway, Running, until
 from test_limits import AtOnce, play, sandbox
 from test_misuse import role as role
@@ -221,6 +222,64 @@ def test_without_usage_a_key_tells_nothing(gateway, simulator, role):
     for key in (KEY, "never used"):
         with refused("42501"):
             send(gateway, to, key, session=session)
+
+
+def test_another_roles_open_transaction_holds_up_nobody(gateway, simulator, role):
+    """The key is in use by a transaction that stays open: by its own role one waits for it, by another never."""
+    name, session = role
+    gateway.execute(f"GRANT USAGE ON FOREIGN SERVER ideamart TO {name}")
+    gateway.execute("SET lock_timeout = '200ms'")
+    try:
+        with gateway.cluster.session(gateway.database, user=name, autocommit=False) as holder:
+            held = enqueue(gateway, gateway.number(), session=holder)["verification_id"]
+            for call in (send, enqueue):
+                assert call(gateway, gateway.number(), KEY + call.__name__)["verification_id"] != held
+            assert send(gateway, gateway.number())["outcome"] == "sent"
+            gateway.execute("SET lock_timeout = '200ms'", session=session)
+            with refused("55P03"):
+                send(gateway, gateway.number(), session=session)
+            holder.rollback()
+    finally:
+        gateway.execute("RESET lock_timeout")
+
+
+def test_a_key_in_use_does_not_show_without_usage(gateway, role):
+    """42501 at once, whether or not somebody holds the key, and of a route as of a provider."""
+    _, session = role
+    gateway.execute("CREATE SERVER either FOREIGN DATA WRAPPER otp_route OPTIONS (providers 'ideamart, hyperverge')")
+    gateway.execute("SET lock_timeout = '200ms'", session=session)
+    with gateway.cluster.session(gateway.database, autocommit=False) as holder:
+        for provider in ("ideamart", "either"):
+            enqueue(gateway, gateway.number(), provider=provider, session=holder)
+            for call, key in [(call, key) for call in (send, enqueue) for key in (KEY, "never used")]:
+                with refused("42501", "permission denied for foreign server"):
+                    call(gateway, gateway.number(), key, provider, session)
+        with refused("42704"):
+            send(gateway, gateway.number(), provider="nowhere", session=session)
+        holder.rollback()
+
+
+def test_a_prepared_transaction_holds_its_own_roles_key_alone(simulator):
+    cluster = Cluster(settings={"max_prepared_transactions": 4}).create()
+    try:
+        with cluster.start().database() as name, Gateway(cluster, name, simulator) as gateway:
+            gateway.create_provider("ideamart")
+            gateway.execute("CREATE ROLE b LOGIN; GRANT USAGE ON FOREIGN SERVER ideamart TO b")
+            to = gateway.number()
+            with cluster.session(name, user="b", autocommit=False) as session:
+                id = enqueue(gateway, to, session=session)["verification_id"]
+                gateway.execute("PREPARE TRANSACTION 'held'", session=session)
+            gateway.execute("SET lock_timeout = '200ms'")
+            assert send(gateway, gateway.number())["outcome"] == "sent"
+            with cluster.session(name, user="b") as session:
+                gateway.execute("SET lock_timeout = '200ms'", session=session)
+                with refused("55P03"):
+                    send(gateway, to, session=session)
+                gateway.execute("COMMIT PREPARED 'held'", session=session)
+                assert send(gateway, to, session=session)["verification_id"] == id
+            assert simulator.count("ideamart", "send", to) == 1
+    finally:
+        cluster.remove()
 
 
 def test_a_day_later(gateway, simulator):

@@ -9,6 +9,7 @@ import time
 import psycopg2
 import pytest
 
+from cluster import Cluster
 from conftest import Gateway, Running, complaints, until
 
 # From the request to the error, at the client.
@@ -68,6 +69,35 @@ def test_cancel_and_terminate_are_at_once(gateway, simulator, interrupt, sqlstat
         running.session.close()
     assert statistics.median(took) < AT_ONCE, took
     assert gateway.cluster.log()[before:].count(says) == 7
+
+
+def test_with_a_developers_wish_for_backtraces(simulator):
+    """In the server's environment: no error has frames of ours for a detail, and none is late for them."""
+    cluster = Cluster(environment={"RUST_BACKTRACE": "full", "RUST_LIB_BACKTRACE": "1"}).create()
+    try:
+        with cluster.start().database() as name, Gateway(cluster, name, simulator) as gateway:
+            simulator.fault("never", operation="send")
+            gateway.create_provider("patient", "ideamart", timeout="60s")
+            took, errors = [], []
+            for _ in range(5):
+                running = hanging(gateway, simulator, "patient")
+                began = time.monotonic()
+                by_cancel(gateway, running.session.info.backend_pid)
+                running.wait()
+                took.append(running.ended_at - began)
+                errors.append(running.error)
+                running.session.close()
+            # Ours, and one of Postgres' that passes through us.
+            for statement in ("SELECT otp_send('nowhere', '{}')", "SELECT otp_gateway.iserveu_validator(ARRAY[NULL], 0)"):
+                with pytest.raises(psycopg2.Error) as caught:
+                    gateway.execute(statement)
+                errors.append(caught.value)
+            assert statistics.median(took) < AT_ONCE, took
+        for error in errors:
+            assert ".rs" not in (error.diag.message_detail or ""), error.diag.message_detail
+        assert ".rs:" not in cluster.log()
+    finally:
+        cluster.remove()
 
 
 def test_statement_timeout_is_at_once(gateway, simulator):

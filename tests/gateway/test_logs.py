@@ -4,9 +4,11 @@ logged as ever. What your own settings log is as the README's section shows it, 
 
 import ctypes
 import pathlib
+import random
 import re
 import secrets
 import subprocess
+import time
 
 import psycopg2
 import pytest
@@ -319,7 +321,7 @@ def test_what_the_log_still_says(place, hidden, session):
         ("SELECT otp_verify('<id>', '<word>'::int::text)", '22P02 ERROR:  22P02: invalid input syntax for type %s: "%s"'),
         ("SELECT otp_verify('<id>', \"<word>\")", '42703 ERROR:  42703: column "%s" does not exist'),
         ("INSERT INTO customer (phone) VALUES ('<number>'), ('<number>')", 'duplicate key value violates unique constraint "customer_phone_key"'),
-        ("INSERT INTO customer (phone) VALUES ('<number>'), ('<number>')", "DETAIL:  (not logged: the statement calls otp_gateway)"),
+        ("INSERT INTO customer (phone) VALUES ('<number>'), ('<number>')", 'DETAIL:  (not logged: the statement calls otp_gateway; role "postgres"; query id '),
         ("SELECT otp_send('sandbox', '{\"moblie\": \"<number>\"}')", "otp_gateway: "),
         ("DO $$ BEGIN PERFORM check_code('<id>', '<code>'); RAISE EXCEPTION 'my own words'; END $$", "my own words"),
     ]:
@@ -348,6 +350,196 @@ def test_statements_of_others_are_logged_as_ever(place, hidden, session):
     assert hidden.word in log.text and "$2 = " in log.text
 
 
+# What names none of ours: it stands in a comment or in a literal.
+NO_CALLS = [
+    "SELECT * FROM pg_authid /*otp_(*/", "SELECT * FROM pg_authid -- otp_send('x')", "SELECT rolpassword /* /* */ otp_verify( */ FROM pg_authid",
+    "SELECT * FROM pg_authid WHERE rolname = 'otp_('", "SELECT * FROM pg_authid WHERE rolname = $$otp_send('x')$$",
+    "SELECT * FROM pg_authid WHERE rolname = $a$ $$otp_($$ $a$", "SELECT * FROM pg_authid WHERE rolname = E'\\'otp_('",
+    "SELECT * FROM pg_authid WHERE rolname = 'it''s otp_('", "SELECT * FROM pg_authid WHERE rolname = E'it''s \\'otp_('", "SELECT * FROM pg_authid WHERE rolname = U&'otp_('",
+    "SELECT nosuch /*otp_(*/ FROM pg_class", "SELECT otp_ FROM pg_authid AS t (otp_)", "SELECT 1 / 0 AS \"otp_ \" -- (",
+    "SELECT 1 / 0 -- execute v", "SELECT 1 / 0, 'execute v'", "DO $$ BEGIN PERFORM 1 / 0 /* otp_send( */; -- otp_(\nEND $$",
+    "SELECT 1 / 0 WHERE 'otp_gateway.find(' <> ''",
+]
+
+
+@pytest.mark.parametrize("statement", NO_CALLS)
+def test_comments_and_literals_hide_nothing(place, gateway, statement):
+    gateway.execute("DROP ROLE IF EXISTS intruder; CREATE ROLE intruder LOGIN")
+    intruder = Libpq(place.cluster, "postgres", user="intruder")
+    word = "k" + secrets.token_hex(6)
+    statement = f"/* {word} */ {statement}"
+    try:
+        intruder.execute("PREPARE v AS SELECT otp_verify('sandbox', $1)")
+        with place.written() as log:
+            assert intruder.execute(statement)[0] is not None
+    finally:
+        intruder.close()
+    for form, text in log.forms.items():
+        assert word in text, form
+    assert "not logged" not in log.text and "%s" not in log.text
+
+
+# Calls that are hard to see.
+HARD_TO_SEE = [
+    "SELECT otp_verify/* ( */('<id>', '<word>'::int::text)", "SELECT otp_verify -- (\n ('<id>', '<word>'::int::text)",
+    "SELECT /* it's */ OTP_VERIFY('<id>', '<word>'::int::text)", "SELECT $a$'$a$, otp_verify('<id>', '<word>'::int::text)",
+    "SELECT E'\\'', otp_verify('<id>', '<word>'::int::text)", "SELECT 'a\\', otp_verify('<id>', '<word>'::int::text), '\\'",
+    "SELECT E'it''s \\'', otp_verify('<id>', '<word>'::int::text), E'it''s \\''",
+    "SELECT E'a' -- b\n  'it\\'s', otp_verify('<id>', '<word>'::int::text), E'a'\n'it\\'s'",
+    "SET standard_conforming_strings = off; SELECT '\\'', otp_verify('<id>', '<word>'::int::text), '\\''",
+    "SELECT public . \"otp_verify\"('<id>', '<word>'::int::text)", "SELECT \"otp_gateway\" /* . */ . find('sandbox', '<word>'::int::text)",
+    "SELECT a$1, otp_verify('<id>', '<word>'::int::text) FROM (SELECT 1) AS t (a$1)",
+    # A quote too few or too many: literals are what stands between the others.
+    "SELECT 'a, otp_verify('<id>', '<word>')", "SELECT 'a, otp_verify('<id>','<word>)", "SELECT a', otp_verify('<id>', '<word>')",
+    "SELECT /* otp_verify('<id>', '<word>')", "SELECT $$, otp_verify('<id>', '<word>')", "SELECT \"otp_verify('<id>', '<word>')",
+    # A body is code, and what it executes.
+    "DO 'BEGIN PERFORM 1 / 0; PERFORM otp_verify(''<id>'', ''<word>''); END'",
+    "DO LANGUAGE plpgsql $a$ BEGIN PERFORM 1 / 0; EXECUTE $b$SELECT otp_verify('<id>', '<word>')$b$; END $a$",
+    "SELECT 1; DO $$ BEGIN EXECUTE format('SELECT otp_verify(%L, %L)', '<id>', '<word>' || 1 / 0); END $$",
+    "CREATE OR REPLACE FUNCTION pg_temp.f() RETURNS text LANGUAGE sql AS $$ SELECT outcome, nowhere FROM otp_verify('<id>', '<word>') $$",
+    "PREPARE \"V\" AS SELECT otp_verify($1::uuid, $2); EXECUTE /* v */ \"V\"('<word>', '1')",
+    "PREPARE v2 AS SELECT otp_verify($1::uuid, $2); EXPLAIN ANALYZE EXECUTE V2 ('<word>', '1')",
+]
+
+
+@pytest.mark.parametrize("statement", HARD_TO_SEE)
+def test_calls_that_are_hard_to_see(place, hidden, session, statement):
+    with place.written() as log:
+        for part in hidden.into(statement).split("; ") if "DO" not in statement else [hidden.into(statement)]:
+            state, _ = session.execute(part)
+    assert state is not None
+    assert hidden.shown(log.forms) == []
+    assert state in log.text and 'DETAIL:  (not logged: the statement calls otp_gateway; role "postgres"' in log.text
+
+
+# What an item of a list may look like; `~` is any text.
+ITEMS = [
+    "'~'", "'it''s ~'", "'~' -- ~ '\n '~'", "E'~'", "E'\\'~'", "E'it''s \\'~'", "e'~\\\\'", "e'~'\n'\\'~'", "$$~$$", "$$'~$$", "$a$ $$ '~ $a$", "$a_1$ $a$ ~ $a_1$",
+    "1 AS \"'\"", "1 AS \"a\"\"'\"", "2 /* ~ ' */", "/* /* ~ \" */ ' */ 3", "4 -- ~ '\n", "U&'\\0061~'", "N'~'", "1e5", ".5", "5 AS a$b$c", "6 AS E", "ARRAY['~', E'\\'~']",
+    "'\\\\'", "('~')", "'~' || E'\\'' || '~'", "- /* ~ */ 7",
+]
+
+
+def test_lists_of_all_that_there_is(place, hidden, session):
+    """Postgres itself says what is a call: it is the cast behind it that fails."""
+    shuffle = random.Random(4711)
+    for conforming in ("on", "off"):
+        session.execute(f"SET standard_conforming_strings = {conforming}; SET escape_string_warning = off")
+        statements = {True: {}, False: {}}
+        with place.written() as log:
+            for number in range(600):
+                is_call = number % 2 == 1
+                items = [item for item in shuffle.choices(ITEMS, k=shuffle.randint(1, 5)) if conforming == "on" or "U&" not in item]
+                word = f"k{number}x{secrets.token_hex(4)}"
+                fails = f"otp_verify('{hidden.id}', '{word}'::int::text)" if is_call else f"'{word}'::int"
+                items.insert(shuffle.randint(0, len(items)), fails)
+                statement = "SELECT " + ", ".join(items).replace("~", "" if is_call else "otp_(")
+                state, message = session.execute(statement)
+                # With backslashes that escape, some are no SQL.
+                assert state == "22P02" and word in message or conforming == "off" and state == "42601", (statement, message)
+                if state == "22P02":
+                    statements[is_call][word] = statement
+        for word, statement in statements[True].items():
+            assert word not in log.text, statement
+        for word, statement in statements[False].items():
+            assert word in log.text, statement
+        assert min(map(len, statements.values())) > 100
+        assert log.text.count("not logged") >= len(statements[True])
+
+
+def test_who_it_was(place, hidden, gateway):
+    """Where a statement is withheld its role and its query are on record, as pg_stat_statements knows it."""
+    session = Libpq(place.cluster, "postgres", user="nobody")
+    try:
+        with place.written() as log:
+            assert session.execute(hidden.into(f"SELECT {SEND}, 1 / 0"))[0] == "22012"
+            assert session.execute(hidden.into("SELECT otp_verify('<id>', \"<word>\")"))[0] == "42703"
+        assert session.execute(hidden.into(f"SELECT {SEND}, 1 / 1"))[0] is None
+    finally:
+        session.close()
+    notes = re.findall(r"\(not logged: .*\)", log.text)
+    assert len(notes) == 2 and 'role "nobody"' in notes[0] and 'role "nobody")' in notes[1]
+    (id,) = re.findall(r"query id (-?\d+)\)", notes[0])
+    assert gateway.execute("SELECT query LIKE '%%otp_send%%' FROM pg_stat_statements WHERE queryid = %s", (id,)) == [(True,)]
+
+
+def test_databases_without_the_extension(place):
+    """They are logged as ever, also template1; from CREATE EXTENSION on a session that was there before is hidden, too."""
+    word = "k" + secrets.token_hex(6)
+    with place.cluster.database(extension=False) as name:
+        for database in (name, "template1"):
+            session = Libpq(place.cluster, database, user="nobody")
+            with place.written() as log:
+                for statement in (f"SELECT otp_send('{word}', '{{}}')", f"SELECT otp_verify('{word}'", f"SELECT 1 / 0, otp_x('{word}')"):
+                    assert session.execute(statement)[0] is not None
+            session.close()
+            assert all(text.count(word) >= 3 for text in log.forms.values()) and "not logged" not in log.text
+        session = Libpq(place.cluster, name, user="nobody")
+        assert session.execute("SELECT 1")[0] is None
+        with place.cluster.session(name) as admin:
+            admin.cursor().execute("CREATE EXTENSION otp_gateway")
+        with place.written() as log:
+            assert session.execute(f"SELECT otp_send('{word}', '{{}}', '{word}'::int)")[0] == "22P02"
+            assert session.execute(f"SELECT otp_verify('{word}', nowhere)")[0] == "42703"
+        session.close()
+        assert not any(word in text for text in log.forms.values()) and "not logged" in log.text
+
+
+def test_a_schema_of_the_name_hides_nothing(place):
+    """Whoever has CREATE on a database makes one; and the extension's own may come to belong to somebody else."""
+    word = "k" + secrets.token_hex(6)
+    with place.cluster.database(extension=False) as name:
+        with place.cluster.session(name) as admin, admin.cursor() as cursor:
+            for statement, is_hidden in [
+                ("CREATE SCHEMA otp_gateway AUTHORIZATION nobody", False),
+                ("DROP SCHEMA otp_gateway; CREATE EXTENSION otp_gateway; ALTER SCHEMA otp_gateway OWNER TO nobody", True),
+            ]:
+                cursor.execute(statement)
+                session = Libpq(place.cluster, name, user="nobody")
+                with place.written() as log:
+                    assert session.execute(f"SELECT otp_send('{word}', nowhere)")[0] == "42703"
+                session.close()
+                assert (word not in log.text) == is_hidden and ("not logged" in log.text) == is_hidden
+
+
+def test_a_statement_of_megabytes(place, session):
+    """It is read once, and not for long, however many lines it has in the log."""
+    session.execute("SET log_min_messages = debug5; SET log_min_error_statement = panic")
+    took = []
+    for call in ("length", "otp_length"):
+        statement = "SELECT " + ", ".join(f"'{'ab_x ' * 200_000}'" for _ in range(10)) + f", {call}(1, 2, 3, 4, 5)"
+        began = time.monotonic()
+        assert session.execute(statement)[0] == "42883"
+        took.append(time.monotonic() - began)
+    assert took[1] < 2 * took[0] + 1, took
+
+
+# A number or a code where something else belongs, in each place of each function that one can be in.
+SWAPPED = [
+    "SELECT otp_send('<code>', '{\"mobile\": \"sandbox\"}')", "SELECT otp_send('<number>', '{}', '<code>')", "SELECT otp_send('{\"mobile\": \"<number>\"}', '<code>')",
+    "SELECT otp_send('sandbox', '{\"<number>\": \"mobile\"}')", "SELECT otp_send('sandbox', '\"<number>\"')", "SELECT otp_send('sandbox', '<number>')",
+    "SELECT otp_enqueue('<code>', '{\"mobile\": \"<number>\"}')", "SELECT otp_enqueue('<word>', '{}', '<number>')",
+    "SELECT otp_verify('<code>', '<id>')", "SELECT otp_verify('<word>', '<id>')", "SELECT otp_verify('<code>'::text, '<number>', '{}')",
+    "SELECT otp_verify('<id>', '{}', '<code>')", "SELECT otp_verify('<id>', '<code>', '{\"otp\": \"<code>\"}')", "SELECT otp_verify('sandbox', '{\"<code>\": 1}', '{\"<number>\": 1}')",
+    "SELECT otp_resend('<code>')", "SELECT otp_resend('<id>', '{\"<number>\": 1}')", "SELECT otp_cancel('<code>')", "SELECT otp_gateway.wait('<code>', '1 s')",
+    "SELECT otp_gateway.wait('<id>', '<number> parsecs')", "SELECT otp_gateway.find('<number>', 'sandbox')", "SELECT otp_gateway.find('sandbox', '<word>')",
+    "SELECT otp_gateway.forget('<number>', 'sandbox')", "SELECT otp_gateway.forget('sandbox', '<word>')", "SELECT otp_gateway.recipient_verifications('<code>', '<number>')",
+    "SELECT otp_gateway.purge('-<number> s')", "DO $$ BEGIN PERFORM otp_send('<word>', '{}'); EXCEPTION WHEN undefined_object THEN RAISE; END $$",
+]
+
+
+@pytest.mark.parametrize("statement", SWAPPED)
+def test_swapped_arguments(place, hidden, session, statement):
+    with place.written() as log:
+        state, message = session.execute(hidden.into(statement))
+    assert state is not None, message
+    assert state in log.text and hidden.shown(log.forms) == []
+    if "does not exist" in message:
+        # The client has the name that it gave.
+        assert any(value in message for value in (hidden.number, hidden.code, hidden.word)), message
+        assert 'provider "%s" does not exist' in log.text
+
+
 def test_every_function_is_known_by_its_name(place, gateway, session):
     """One that is added tomorrow, too: each function of ours that takes arguments, called with too many."""
     functions = gateway.execute(
@@ -374,6 +566,20 @@ def test_debugging_the_server(place, hidden, session):
         assert session.execute(hidden.into("DO $$ DECLARE " + "<word>" * 9 + " int; BEGIN PERFORM " + VERIFY + "; END $$"))[0] is None
     assert "DEBUG:" in log.text and "parse %s: %s" in log.text and "identifier \"%s\" will be truncated" in log.text
     assert hidden.shown(log.forms) == []
+
+
+def test_debugging_the_end_of_a_session(place, hidden, gateway):
+    """The last lines come when everything that the session had is gone."""
+    for statement in ("SELECT otp_send('nowhere', '{}')", "SELECT " + VERIFY, "SELECT otp_verify('<id>', nowhere)"):
+        session = Libpq(place.cluster, "postgres")
+        pid = session.library.PQbackendPID(session.connection)
+        with place.written() as log:
+            session.execute("SET log_min_messages = debug5")
+            session.execute(hidden.into(statement))
+            session.close()
+            until(lambda: not gateway.execute("SELECT 1 FROM pg_stat_activity WHERE pid = %s", (pid,)), "the session ends")
+        assert "shmem_exit" in log.text and hidden.shown(log.forms) == []
+    assert "terminated by signal" not in place.settled()["log"]
 
 
 def test_cancelled_and_terminated(place, hidden, gateway):
@@ -496,7 +702,7 @@ def plain(text):
     """Without what differs from run to run."""
     for pattern, same in [
         (r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", "<id>"), (r"duration: [0-9.]+ ms", "duration: <n> ms"),
-        (r"SESSION,\d+,\d+", "SESSION,<n>,<n>"), (r"^\w{5} (?=[A-Z]+:  )", ""), (r"^((LOG|ERROR):  )\d\w{4}: ", r"\1"),
+        (r"SESSION,\d+,\d+", "SESSION,<n>,<n>"), (r"query id -?\d+", "query id <n>"), (r"^\w{5} (?=[A-Z]+:  )", ""), (r"^((LOG|ERROR):  )\d\w{4}: ", r"\1"),
     ]:
         text = re.sub(pattern, same, text, flags=re.MULTILINE)
     return text

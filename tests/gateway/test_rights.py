@@ -56,11 +56,13 @@ RESULT = (
 # Every table and view with every column of it.
 TABLES = {
     "verification_record": "id provider vendor status recipient_masked recipient_key reference created_by created_at "
-    "expires_at approved_at send_count check_count max_checks sealed enqueued idempotency_key payload_hash is_test route",
+    "expires_at approved_at send_count check_count max_checks sealed enqueued idempotency_key payload_hash is_test route "
+    "provider_id role_id route_id",
     "attempt_record": "id verification_id operation outcome http_status vendor_code vendor_message response started_at "
-    "finished_at provider recipient_key reason",
-    "reference": "provider reference verification_id",
-    "breaker": "server open_until",
+    "finished_at provider recipient_key reason provider_id role_id account",
+    "reference": "provider reference verification_id provider_id",
+    "breaker": "server open_until mapping",
+    "identity": "id kind object home name vendor",
 }
 VIEWS = {
     "verification": "id provider vendor status recipient_masked reference created_by created_at expires_at approved_at "
@@ -70,7 +72,7 @@ VIEWS = {
     "provider": "provider vendor setting value source",
 }
 SYSTEM_COLUMNS = "ctid xmin cmin xmax cmax tableoid"
-SECRET = {"sealed", "recipient_key", "idempotency_key", "payload_hash", "enqueued"}
+SECRET = {"sealed", "recipient_key", "idempotency_key", "payload_hash", "enqueued", "account"}
 
 # Who may what by ACL; of a table's rows, row security then has its say.
 ON_TABLES = {
@@ -111,6 +113,7 @@ FUNCTIONS = {
     ),
     # Triggers, which are not called; to make a trigger of one takes EXECUTE.
     "otp_gateway.note_queued()": (SUPER, "CREATE TRIGGER t BEFORE INSERT ON own EXECUTE FUNCTION otp_gateway.note_queued()", SUPER),
+    "otp_gateway.recognise()": (SUPER, "CREATE TRIGGER t BEFORE INSERT ON own EXECUTE FUNCTION otp_gateway.recognise()", SUPER),
     "otp_gateway.send_after_commit()": (
         EVERYBODY, "CREATE TRIGGER t AFTER INSERT ON own EXECUTE FUNCTION otp_gateway.send_after_commit()", EVERYBODY
     ),
@@ -166,7 +169,7 @@ class Rights:
             row = self.send(role, provider)
             self.ids[row["verification_id"]] = (role, provider)
         # A table that is empty hides nothing.
-        execute("INSERT INTO otp_gateway.breaker SELECT oid, 'infinity' FROM pg_foreign_server WHERE srvname = 'shop'")
+        execute("INSERT INTO otp_gateway.breaker SELECT oid, 'infinity', 0 FROM pg_foreign_server WHERE srvname = 'shop'")
         execute("ANALYZE")
 
     def send(self, role, provider="bank", number=NUMBER):

@@ -6,8 +6,6 @@ no value of a row gets into an error or the log."""
 import io
 import json
 import os
-import pathlib
-import re
 
 import psycopg2
 import pytest
@@ -1107,42 +1105,6 @@ def test_a_session_that_ends_before_its_commit(gateway, simulator, kind):
 
 
 # all of it together
-
-
-README = pathlib.Path(__file__).resolve().parents[2] / "README.md"
-
-
-def test_the_readme_s_registration(gateway, simulator, app):
-    """As it stands there: table, trigger, verify, and the constraint."""
-    name, session = app
-    section = README.read_text().split("### A registration table", 1)[1]
-    made = re.search(r"```sql\n(.*?)```", section, re.S)[1]
-    try:
-        gateway.execute(made)
-        gateway.execute(f"GRANT USAGE ON FOREIGN SERVER ideamart TO {name}")
-        gateway.execute(f"GRANT SELECT, INSERT (phone), UPDATE (phone) ON customer TO {name}")
-        to = gateway.number()
-        [(customer, id)] = gateway.execute(
-            "INSERT INTO customer (phone) VALUES (%s) RETURNING id, verification_id", (to,), session
-        )
-        assert gateway.wait(id, session=session)["outcome"] == "sent"
-
-        def active():
-            return gateway.execute("SELECT active FROM customer WHERE id = %s", (customer,)) == [(True,)]
-
-        # The application may not, and who may is kept from it by the constraint.
-        with pytest.raises(psycopg2.errors.InsufficientPrivilege):
-            gateway.execute("UPDATE customer SET active = true", session=session)
-        with pytest.raises(psycopg2.errors.CheckViolation):
-            gateway.execute("UPDATE customer SET active = true")
-        verify = "SELECT verify_customer(%s, %s)"
-        assert gateway.execute(verify, (customer, simulator.wrong("ideamart", to)), session) == [("invalid_code",)]
-        assert not active()
-        assert gateway.execute(verify, (customer, simulator.code("ideamart", to)), session) == [("approved",)]
-        assert active()
-        assert simulator.count("ideamart", "send", to) == 1
-    finally:
-        gateway.execute("DROP FUNCTION IF EXISTS verify_customer(bigint, text)")
 
 
 def test_registration(gateway, simulator, app):

@@ -32,12 +32,13 @@ ORDER BY 1, 2
 """
 
 
-@pytest.fixture(params=["0.1.0", "0.2.0"])
+@pytest.fixture(params=["0.1.0", "0.2.0", "0.3.0"])
 def outdated(cluster, simulator, request):
     """A database that still has the tables of an earlier version."""
     with cluster.database(extension=False) as name, Gateway(cluster, name, simulator) as gateway:
         gateway.execute(f"CREATE EXTENSION otp_gateway VERSION '{request.param}'")
         gateway.version = request.param
+        gateway.table = "verification" if request.param < "0.3.0" else "verification_record"
         yield gateway
 
 
@@ -75,20 +76,21 @@ def test_a_call_before_the_upgrade_says_what_to_do(outdated, simulator):
 
 def test_the_record_survives_the_upgrade(outdated):
     """Rows of the first version stay as they are; what is open goes on."""
+    outdated.create_provider("ideamart")
     outdated.execute(
-        "INSERT INTO otp_gateway.verification (id, provider, vendor, status, created_by, created_at, send_count, check_count, max_checks) "
+        f"INSERT INTO otp_gateway.{outdated.table} (id, provider, vendor, status, created_by, created_at, send_count, check_count, max_checks) "
         "VALUES ('01a200f7-5a48-7047-9b45-35f21e75f89a', 'ideamart', 'ideamart', 'approved', 'postgres', now(), 1, 1, 3)"
     )
     outdated.execute("ALTER EXTENSION otp_gateway UPDATE")
-    outdated.create_provider("ideamart")
     row = outdated.verify("01a200f7-5a48-7047-9b45-35f21e75f89a", "123456")
     assert (row["status"], row["outcome"]) == ("approved", "already_used")
 
 
 def test_a_dump_of_an_earlier_version(cluster, outdated, simulator):
     """As the CHANGELOG says: restored where that version was made, and upgraded there."""
+    outdated.create_provider("ideamart")
     outdated.execute(
-        "INSERT INTO otp_gateway.verification (id, provider, vendor, status, created_by, created_at, send_count, check_count, max_checks) "
+        f"INSERT INTO otp_gateway.{outdated.table} (id, provider, vendor, status, created_by, created_at, send_count, check_count, max_checks) "
         "VALUES ('01a200f7-5a48-7047-9b45-35f21e75f89a', 'ideamart', 'ideamart', 'approved', 'postgres', now(), 1, 1, 3)"
     )
     dump = cluster.directory / f"{outdated.database}.sql"
@@ -100,6 +102,5 @@ def test_a_dump_of_an_earlier_version(cluster, outdated, simulator):
         output = cluster.psql(name, "-q", "-v", "ON_ERROR_STOP=1", script=text)
         assert "ERROR" not in output, output
         restored.execute("ALTER EXTENSION otp_gateway UPDATE")
-        restored.create_provider("ideamart")
         row = restored.verify("01a200f7-5a48-7047-9b45-35f21e75f89a", "123456")
         assert (row["status"], row["outcome"]) == ("approved", "already_used")

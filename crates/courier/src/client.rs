@@ -1,5 +1,4 @@
 use std::{
-    collections::HashMap,
     fs,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, SystemTime},
@@ -10,6 +9,7 @@ use reqwest::{Certificate, Identity, RequestBuilder, Url, redirect, retry, tls};
 use crate::{
     AllowedHosts, Route,
     allowed_hosts::{Refused, Resolver},
+    recent::Recent,
 };
 
 /// One client, and so one pool of warm connections, for each way to speak TLS; all under one list of allowed hosts.
@@ -18,7 +18,7 @@ pub struct Clients(Mutex<Pools>);
 struct Pools {
     /// Of a list that cannot be read, why: nothing is allowed then.
     allowed: Result<Arc<AllowedHosts>, String>,
-    clients: HashMap<Key, Client>,
+    clients: Recent<Key, Client>,
 }
 
 /// Connects to allowed hosts alone.
@@ -35,7 +35,7 @@ impl Client {
     }
 }
 
-#[derive(PartialEq, Eq, Hash)]
+#[derive(Clone, PartialEq, Eq, Hash)]
 struct Key {
     connect_timeout: Duration,
     files: [Option<(String, Option<SystemTime>)>; 3],
@@ -43,7 +43,7 @@ struct Key {
 
 impl Clients {
     pub fn new(allowed: Result<AllowedHosts, String>) -> Self {
-        Self(Mutex::new(Pools { allowed: allowed.map(Arc::new), clients: HashMap::new() }))
+        Self(Mutex::new(Pools { allowed: allowed.map(Arc::new), clients: Recent::default() }))
     }
 
     /// Another list, for every call that begins from now on. Its connections are new ones: a warm one may lead to where
@@ -52,7 +52,7 @@ impl Clients {
         let allowed = allowed.map(Arc::new);
         let mut pools = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if pools.allowed != allowed {
-            *pools = Pools { allowed, clients: HashMap::new() };
+            *pools = Pools { allowed, clients: Recent::default() };
         }
     }
 
@@ -72,14 +72,14 @@ impl Clients {
         let allowed = allowed
             .as_ref()
             .map_err(|why| format!("otp_gateway.allowed_hosts cannot be read: {why}; nothing was sent"))?;
-        if let Some(client) = clients.get(&key) {
-            return Ok(client.clone());
-        }
-        let http = build(route, key.connect_timeout, Resolver(Arc::clone(allowed)))?;
-        let client = Client { http, allowed: Arc::clone(allowed) };
-        clients.retain(|other, _| other.files.iter().zip(&key.files).all(|(a, b)| !replaces(a, b)));
-        clients.insert(key, client.clone());
-        Ok(client)
+        clients.retain(|other| other.files.iter().zip(&key.files).all(|(a, b)| !replaces(a, b)));
+        let connect_timeout = key.connect_timeout;
+        let make = || {
+            let http = build(route, connect_timeout, Resolver(Arc::clone(allowed)))?;
+            Ok(Client { http, allowed: Arc::clone(allowed) })
+        };
+        // A call under way has its own hold of its pool.
+        clients.try_get(key, make, |_| true)
     }
 }
 

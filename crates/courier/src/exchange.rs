@@ -41,6 +41,7 @@ pub async fn carry(parcel: Parcel, clients: &Clients, tokens: &Tokens, place: &S
         record,
         voided: end.voided,
         unbegun: end.unbegun,
+        is_callers_fault: end.is_callers_fault,
     }
 }
 
@@ -54,6 +55,7 @@ pub fn unbegun(ticket: u64) -> Delivery {
         record: None,
         voided: false,
         unbegun: true,
+        is_callers_fault: false,
     }
 }
 
@@ -66,6 +68,7 @@ struct End {
     http_status: Option<u16>,
     voided: bool,
     unbegun: bool,
+    is_callers_fault: bool,
 }
 
 /// A reading that the gateway makes itself.
@@ -110,6 +113,13 @@ async fn call(
             ));
         }
     };
+    if !can_be_sent(parcel) {
+        end.is_callers_fault = true;
+        return Err(reading(
+            Outcome::Unreachable,
+            "a credential or id cannot stand in an HTTP header; nothing was sent",
+        ));
+    }
     let client = clients.get(route).map_err(|why| reading(Outcome::Unreachable, why))?;
     let post = async |request: &Request, operation: Operation| -> Result<(Reading, u16), Reading> {
         let mut bearer = match &route.oauth {
@@ -139,6 +149,12 @@ async fn call(
     let (reading, status) = post(&parcel.request, parcel.operation).await?;
     end.http_status = Some(status);
     Ok(reading)
+}
+
+/// Whether every header can be written.
+fn can_be_sent(parcel: &Parcel) -> bool {
+    let requests = [Some(&parcel.request), parcel.first.as_ref()];
+    requests.into_iter().flatten().flat_map(|request| &request.headers).all(|(_, value)| header(value).is_ok())
 }
 
 /// An answer in memory.

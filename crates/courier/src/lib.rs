@@ -9,6 +9,7 @@ mod allowed_hosts;
 mod client;
 mod exchange;
 mod post_office;
+mod recent;
 mod route;
 mod stack;
 mod token;

@@ -1,5 +1,4 @@
 use std::{
-    collections::HashMap,
     io::{self, Read, Write},
     os::unix::net::UnixStream,
     sync::{
@@ -16,7 +15,7 @@ use tokio::{
 };
 use vendor::{Dialect, Operation, Outcome, Reading, Request, Secret};
 
-use crate::{AllowedHosts, Route, client::Clients, exchange, stack::wipe_stack, token::Tokens};
+use crate::{AllowedHosts, Route, client::Clients, exchange, recent::Recent, stack::wipe_stack, token::Tokens};
 
 /// A call to make.
 pub struct Parcel {
@@ -44,6 +43,8 @@ pub struct Delivery {
     pub voided: bool,
     /// It ended before it began, because the courier was closed: certainly nothing has left.
     pub unbegun: bool,
+    /// It never left, by a fault of the caller's: a credential or an id that cannot stand in a header.
+    pub is_callers_fault: bool,
 }
 
 /// Without the answer, redacted or not.
@@ -91,21 +92,21 @@ impl Shelf {
 struct Places(Mutex<Option<PlacesOf>>);
 
 /// By the provider's name and its max_in_flight.
-type PlacesOf = HashMap<(String, u32), Arc<Semaphore>>;
+type PlacesOf = Recent<(String, u32), Arc<Semaphore>>;
 
 impl Places {
     fn of(&self, route: &Route) -> Option<Arc<Semaphore>> {
         let mut places = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let new = || Arc::new(Semaphore::new(route.max_in_flight as usize));
-        let of_route = |places: &mut PlacesOf| {
-            Arc::clone(places.entry((route.provider.clone(), route.max_in_flight)).or_insert_with(new))
-        };
+        // In use it has another owner.
+        let is_idle = |place: &Arc<Semaphore>| Arc::strong_count(place) == 1;
+        let of_route = |places: &mut PlacesOf| places.get((route.provider.clone(), route.max_in_flight), new, is_idle);
         places.as_mut().map(of_route)
     }
 
     fn close(&self) {
         let places = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
-        places.into_iter().flatten().for_each(|(_, places)| places.close());
+        places.iter().flat_map(Recent::values).for_each(|places| places.close());
     }
 }
 
@@ -120,7 +121,7 @@ impl Courier {
         ours.set_nonblocking(true)?;
         let shelf = Arc::new(Shelf { deliveries: Mutex::default(), rung: AtomicBool::new(false), bell: ours });
         let clients = Arc::new(Clients::new(allowed));
-        let places = Arc::new(Places(Mutex::new(Some(HashMap::new()))));
+        let places = Arc::new(Places(Mutex::new(Some(Recent::default()))));
         let (parcels, inbox) = mpsc::unbounded_channel();
         let (stop, stopped) = oneshot::channel();
         let runtime = settled_runtime(settle_in)?;
@@ -159,11 +160,12 @@ impl Courier {
 
     /// Everything that has come back since the last time.
     pub fn fetch(&self) -> Vec<Delivery> {
-        if self.shelf.rung.load(Ordering::SeqCst) {
-            let _ = (&self.bell).read(&mut [0; 16]);
-            // Lowered before the shelf is emptied, so that whatever is put on it from now on rings again.
-            self.shelf.rung.store(false, Ordering::SeqCst);
-        }
+        // Always: between the raising of the flag and the byte that follows it the owner may have come and gone, and a byte
+        // that is never read would wake it for ever.
+        let _ = (&self.bell).read(&mut [0; 16]);
+        // Lowered after the bell is quiet, so that nothing rings unheard; and before the shelf is emptied, so that whatever
+        // is put on it from now on rings again.
+        self.shelf.rung.store(false, Ordering::SeqCst);
         std::mem::take(&mut *self.shelf.deliveries.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
@@ -216,6 +218,7 @@ async fn serve(
                 record: None,
                 voided: false,
                 unbegun: false,
+                is_callers_fault: false,
             }));
         });
     }
@@ -253,6 +256,7 @@ mod tests {
             record: answer(),
             voided: false,
             unbegun: false,
+            is_callers_fault: false,
         };
         let shown = format!("{delivery:?}");
         assert!(shown.contains("Sent") && !shown.contains("canary"), "{shown}");

@@ -1,5 +1,4 @@
 use std::{
-    collections::HashMap,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -11,6 +10,7 @@ use crate::{
     OAuth,
     client::Client,
     exchange::{Bearer, post, reading},
+    recent::Recent,
 };
 
 /// Tokens end a little early for us, so that none ends on the way.
@@ -20,7 +20,7 @@ const DEFAULT_LIFE: Duration = Duration::from_secs(300);
 
 /// The access tokens in use, one for each account.
 #[derive(Default)]
-pub struct Tokens(Mutex<HashMap<OAuth, Arc<sync::Mutex<Option<Held>>>>>);
+pub struct Tokens(Mutex<Recent<OAuth, Arc<sync::Mutex<Option<Held>>>>>);
 
 #[derive(Clone)]
 struct Held {
@@ -72,8 +72,12 @@ impl Tokens {
         deadline: Instant,
         serves: impl Fn(&Held) -> bool,
     ) -> Result<Handed, Reading> {
-        let account =
-            Arc::clone(self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(oauth.clone()).or_default());
+        let account = self.0.lock().unwrap_or_else(PoisonError::into_inner).get(
+            oauth.clone(),
+            Arc::default,
+            // Whoever waits for it waits for the one fetch.
+            |account| Arc::strong_count(account) == 1,
+        );
         let mut held = account.lock().await;
         if let Some(held) = held.as_ref().filter(|held| serves(held)) {
             return Ok(Handed { token: held.token.clone(), fresh: false });

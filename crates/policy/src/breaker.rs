@@ -87,11 +87,20 @@ impl Breaker {
 
     /// How a call ended. A call that was let go in an earlier phase is ignored.
     pub fn report(&mut self, pass: Pass, outcome: Outcome, now: Micros) {
+        self.weigh(pass, evidence(outcome), now);
+    }
+
+    /// A call that never left, by a fault of its caller's: it tells nothing of the provider.
+    pub fn forgo(&mut self, pass: Pass, now: Micros) {
+        self.weigh(pass, Evidence::None, now);
+    }
+
+    fn weigh(&mut self, pass: Pass, evidence: Evidence, now: Micros) {
         let (Pass::Normal { epoch } | Pass::Probe { epoch }) = pass;
         if epoch != self.epoch {
             return;
         }
-        match (self.phase, evidence(outcome)) {
+        match (self.phase, evidence) {
             (Phase::Closed { faults }, Evidence::Fault) if faults + 1 >= Self::THRESHOLD => {
                 self.open(now, Self::FIRST_WAIT);
             }

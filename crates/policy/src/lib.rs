@@ -29,7 +29,7 @@ pub use limit::{Limit, Limits, Refusal};
 pub use malformed::Malformed;
 pub use prefixes::Prefixes;
 pub use retry::again_after;
-pub use rules::{Blocked, History, Reason, Rules};
+pub use rules::{Blocked, Check, History, Reason, Rules};
 pub use status::Status;
 pub use strategy::{Strategy, moves_on, order};
 pub use test_numbers::TestNumbers;

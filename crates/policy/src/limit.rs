@@ -34,6 +34,12 @@ pub struct Refusal {
     pub retry_after: Micros,
 }
 
+impl Limit {
+    pub fn count(&self) -> usize {
+        self.count
+    }
+}
+
 impl Limits {
     pub const MOST_RULES: usize = 8;
     pub const MOST_COUNT: usize = 1_000_000;
@@ -44,9 +50,14 @@ impl Limits {
     /// [`Limits::most`] of those within [`Limits::reach`]. A time in the future (the clock was set back) counts as now.
     pub fn judge(&self, newest_first: &[Micros], now: Micros) -> Option<Refusal> {
         debug_assert!(newest_first.is_sorted_by(|newer, older| newer >= older));
+        self.judge_by(|nth| newest_first.get(nth).copied(), now)
+    }
+
+    /// The same, of events that are not in one piece: `newest` gives the n-th newest, from 0. Asked once for each limit.
+    pub fn judge_by(&self, newest: impl Fn(usize) -> Option<Micros>, now: Micros) -> Option<Refusal> {
         let refusals = self.0.iter().filter_map(|&limit| {
             // While the n-th newest is inside the window, n events are.
-            let nth = *newest_first.get(limit.count - 1)?;
+            let nth = newest(limit.count - 1)?;
             let age = now.saturating_sub(nth).max(0);
             (age < limit.window).then(|| Refusal { limit, retry_after: limit.window - age })
         });
@@ -61,6 +72,12 @@ impl Limits {
             limit.count.saturating_sub(inside)
         };
         self.0.iter().map(room).min().unwrap_or(usize::MAX)
+    }
+
+    /// Half of each, rounded up.
+    #[must_use]
+    pub fn halved(&self) -> Self {
+        Self(self.0.iter().map(|limit| Limit { count: limit.count.div_ceil(2), ..*limit }).collect())
     }
 
     /// As many events, the newest, decide.

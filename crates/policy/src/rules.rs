@@ -56,15 +56,29 @@ impl Reason {
     }
 }
 
-/// What the record knows of one recipient at one provider; times of what counts, newest first.
+/// What the record knows of one recipient; times of what counts, newest first.
 #[derive(Clone, Debug, Default)]
 pub struct History {
-    /// Sends that reached the vendor, or may have.
+    /// Sends through this provider that reached the vendor, or may have.
     pub sends: Vec<Micros>,
-    /// Checks, and whether the code was right.
-    pub checks: Vec<(Micros, bool)>,
-    /// Sends through this provider to anybody; read where it has a provider_limit.
-    pub provider_sends: Vec<Micros>,
+    /// Checks of this account or this provider.
+    pub checks: Vec<Check>,
+    /// Who asks has sent nothing to the recipient.
+    pub is_stranger: bool,
+    /// How long this provider's provider_limit has yet to wait.
+    pub provider_wait: Option<Micros>,
+}
+
+/// A code that was compared, or may have been.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Check {
+    pub at: Micros,
+    pub is_right: bool,
+    /// At the same account of the vendor, through whichever provider.
+    pub of_account: bool,
+    pub of_provider: bool,
+    /// By a role that has sent nothing to the recipient.
+    pub by_stranger: bool,
 }
 
 impl History {
@@ -73,8 +87,6 @@ impl History {
     pub fn and(mut self, other: Self) -> Self {
         self.sends.extend(other.sends);
         self.sends.sort_unstable_by_key(|at| std::cmp::Reverse(*at));
-        self.checks.extend(other.checks);
-        self.checks.sort_unstable_by_key(|(at, _)| std::cmp::Reverse(*at));
         self
     }
 }
@@ -120,36 +132,81 @@ impl Rules {
                 cooldown(self.resend_after, history.sends.first().copied(), now)
                     .map(|left| wait(Reason::ResendAfter, left)),
                 judge(Reason::SendLimit, &self.send_limit, &history.sends),
-                judge(Reason::ProviderLimit, &self.provider_limit, &history.provider_sends),
+                history.provider_wait.map(|left| wait(Reason::ProviderLimit, left)),
             ],
             Operation::Verify => {
-                // A right code is the owner's: the wrong ones before it are forgiven, and it spends none itself.
-                let wrong: Vec<Micros> =
-                    history.checks.iter().take_while(|(_, right)| !right).map(|(time, _)| *time).collect();
-                let spent: Vec<Micros> =
-                    history.checks.iter().filter(|(_, right)| !right).map(|(time, _)| *time).collect();
-                let oldest = self.max_checks.checked_sub(1).and_then(|index| wrong.get(index as usize)).copied();
-                vec![
-                    cooldown(self.checks_reach, oldest, now).map(|left| wait(Reason::MaxChecks, left)),
-                    judge(Reason::CheckLimit, &self.check_limit, &spent),
-                ]
+                let wrong = Wrong::of(history);
+                let full = |times: &[Micros], most: usize| {
+                    let oldest = most.checked_sub(1).and_then(|index| times.get(index)).copied();
+                    cooldown(self.checks_reach, oldest, now).map(|left| wait(Reason::MaxChecks, left))
+                };
+                let mut refusals = vec![
+                    full(&wrong.of_account, self.max_checks as usize),
+                    judge(Reason::CheckLimit, &self.check_limit, &wrong.of_provider),
+                ];
+                if history.is_stranger {
+                    let halved = self.check_limit.as_ref().map(Limits::halved);
+                    refusals.push(full(&wrong.of_account_by_strangers, self.strangers_checks()));
+                    refusals.push(judge(Reason::CheckLimit, &halved, &wrong.of_provider_by_strangers));
+                }
+                refusals
             }
             Operation::Cancel => Vec::new(),
         };
         refusals.into_iter().flatten().max_by_key(|blocked| blocked.retry_after)
     }
+
+    /// As many wrong codes may those spend together who have sent nothing to a recipient, so that they cannot lock out who
+    /// has: half of them, rounded up.
+    fn strangers_checks(&self) -> usize {
+        (self.max_checks as usize).div_ceil(2)
+    }
+
+    /// How many wrong codes who asks may still spend now.
+    pub fn checks_left(&self, history: &History, now: Micros) -> u32 {
+        let wrong = Wrong::of(history);
+        let left = |times: &[Micros], most: usize| {
+            let counts = |time: &&Micros| now.saturating_sub(**time) < self.checks_reach;
+            most.saturating_sub(times.iter().take_while(counts).count())
+        };
+        let room = |limits: &Option<Limits>, times: &[Micros]| {
+            limits.as_ref().map_or(usize::MAX, |limits| limits.room(times, now))
+        };
+        let mut least =
+            left(&wrong.of_account, self.max_checks as usize).min(room(&self.check_limit, &wrong.of_provider));
+        if history.is_stranger {
+            let halved = self.check_limit.as_ref().map(Limits::halved);
+            least = least
+                .min(left(&wrong.of_account_by_strangers, self.strangers_checks()))
+                .min(room(&halved, &wrong.of_provider_by_strangers));
+        }
+        u32::try_from(least).unwrap_or(u32::MAX)
+    }
 }
 
-impl History {
-    /// An operation that goes now counts for those after it.
-    pub fn add(&mut self, operation: Operation, now: Micros) {
-        match operation {
-            Operation::Send | Operation::Resend => {
-                self.sends.insert(0, now);
-                self.provider_sends.insert(0, now);
-            }
-            Operation::Verify => self.checks.insert(0, (now, false)),
-            Operation::Cancel => {}
+/// When wrong codes were spent, by what they count for, newest first.
+struct Wrong {
+    /// A right code is the owner's: the wrong ones before it are forgiven.
+    of_account: Vec<Micros>,
+    of_account_by_strangers: Vec<Micros>,
+    of_provider: Vec<Micros>,
+    of_provider_by_strangers: Vec<Micros>,
+}
+
+impl Wrong {
+    fn of(history: &History) -> Self {
+        let times = |checks: &[Check]| checks.iter().map(|check| check.at).collect::<Vec<_>>();
+        let by_strangers =
+            |checks: &[Check]| checks.iter().filter(|check| check.by_stranger).map(|check| check.at).collect();
+        let of_account = history.checks.iter().filter(|check| check.of_account);
+        let of_account: Vec<Check> = of_account.take_while(|check| !check.is_right).copied().collect();
+        let of_provider: Vec<Check> =
+            history.checks.iter().filter(|check| check.of_provider && !check.is_right).copied().collect();
+        Self {
+            of_account_by_strangers: by_strangers(&of_account),
+            of_account: times(&of_account),
+            of_provider_by_strangers: by_strangers(&of_provider),
+            of_provider: times(&of_provider),
         }
     }
 }

@@ -21,6 +21,8 @@ pub struct Dialect {
     pub resend_after: Duration,
     /// The sets of user mapping options of which exactly one must be given, whole. An empty set: none are needed.
     pub credential_sets: &'static [&'static [&'static str]],
+    /// Those credentials that go into a header of HTTP as they are.
+    pub header_credentials: &'static [&'static str],
     /// Server options that only this vendor has.
     pub server_options: &'static [&'static str],
     /// The fields that an operation takes, all variants together; none where the vendor has no such operation.
@@ -41,6 +43,12 @@ pub struct Dialect {
 }
 
 impl Dialect {
+    /// Whether a credential can be sent: in a header only visible ASCII can stand, and spaces between.
+    pub fn can_send(&self, credential: &str, value: &str) -> bool {
+        let is_visible = || value.bytes().all(|byte| (b' '..=b'~').contains(&byte)) && value.trim() == value;
+        !self.header_credentials.contains(&credential) || is_visible()
+    }
+
     /// The field of a send that names whom the code goes to: `mobile`, or `user_id`.
     pub fn recipient_field(&self) -> &'static Field {
         let fields = (self.fields)(Operation::Send).unwrap_or_default();

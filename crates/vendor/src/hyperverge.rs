@@ -22,6 +22,7 @@ pub static DIALECT: Dialect = Dialect {
     max_checks: 5,
     resend_after: RESEND_AFTER,
     credential_sets: &[&["app_id", "app_key"]],
+    header_credentials: &["app_id", "app_key"],
     server_options: &[],
     fields,
     recipient: |typed| Some(Country::India.parse(typed)?.recipient()),

@@ -22,6 +22,7 @@ pub static DIALECT: Dialect = Dialect {
     max_checks: 3,
     resend_after: RESEND_AFTER,
     credential_sets: &[&["application_id", "password"]],
+    header_credentials: &[],
     server_options: &[],
     fields,
     recipient: |typed| Some(Country::SriLanka.parse(typed)?.recipient()),

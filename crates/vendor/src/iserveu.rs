@@ -21,6 +21,7 @@ pub static DIALECT: Dialect = Dialect {
     max_checks: 5,
     resend_after: Duration::from_secs(30),
     credential_sets: &[&["client_id", "client_secret"]],
+    header_credentials: &["client_id", "client_secret"],
     server_options: &[],
     fields,
     recipient: |typed| Some(Country::India.parse(typed)?.recipient()),

@@ -19,6 +19,7 @@ pub static DIALECT: Dialect = Dialect {
     max_checks: 5,
     resend_after: RESEND_AFTER,
     credential_sets: &[&["username", "password"], &[]],
+    header_credentials: &[],
     server_options: &[],
     fields,
     recipient: |typed| Some(Country::India.parse(typed)?.recipient()),

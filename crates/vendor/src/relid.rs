@@ -24,6 +24,7 @@ pub static DIALECT: Dialect = Dialect {
     max_checks: 3,
     resend_after: RESEND_AFTER,
     credential_sets: &[&["username", "password"], &["access_token"], &["client_id", "client_secret"]],
+    header_credentials: &["access_token"],
     server_options: &["token_url"],
     fields,
     recipient: |typed| Some(recipient(IDENTIFIER.normalise("user_id", &typed.into()).ok()?.as_str()?)),

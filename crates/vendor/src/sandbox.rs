@@ -20,6 +20,7 @@ pub static DIALECT: Dialect = Dialect {
     max_checks: 5,
     resend_after: Duration::ZERO,
     credential_sets: &[&["code"], &[]],
+    header_credentials: &[],
     server_options: &[],
     fields,
     recipient: |typed| Some(Country::Any.parse(typed)?.recipient()),

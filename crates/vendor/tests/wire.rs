@@ -489,3 +489,39 @@ fn a_code_goes_out_as_it_was_typed() {
         assert_eq!(body["otp_value"], code);
     }
 }
+
+/// What a dialect declares of its credentials is what its messages do.
+#[test]
+fn credentials_in_headers_are_declared() {
+    let payload = |vendor: &str| match vendor {
+        "iserveu" => {
+            json!({"mobile": "9876543210", "otp_type": "1", "username": "u", "ovd_type": "Aadhaar Card", "ovd_data": "234123412346"})
+        }
+        "hyperverge" => json!({"mobile": "9876543210", "template_id": "t"}),
+        "paytm" => json!({"mid": "M", "order_id": "o", "token": "t", "mobile": "9876543210"}),
+        "relid" => {
+            json!({"user_id": "u", "enterprise_id": "E", "expires_in": 60, "notification_msg": {"subject": "s", "message": "m"},
+            "msg": [{"lng": "English", "subject": "s", "message": "Your code is $$OTP$$", "label": {}}]})
+        }
+        _ => json!({"mobile": "+94771234567"}),
+    };
+    for dialect in vendor::DIALECTS {
+        for set in dialect.credential_sets {
+            let canaries: Vec<String> = set.iter().map(|name| format!("canary-{name}")).collect();
+            let credentials: Vec<(&str, &str)> =
+                set.iter().zip(&canaries).map(|(name, canary)| (*name, canary.as_str())).collect();
+            let fields: Vec<&str> = (dialect.fields)(Send).unwrap_or_default().iter().map(|field| field.name).collect();
+            let mut payload = caller::members(payload(dialect.name));
+            payload.retain(|name, _| fields.contains(&name.as_str()));
+            let prepared = caller(dialect.name, Send).payload(payload.into()).credentials(&credentials).prepared();
+            let headers: String =
+                prepared.request.headers.iter().map(|(_, value)| format!("{}\n", value.reveal())).collect();
+            for (name, canary) in credentials {
+                let is_declared = dialect.header_credentials.contains(&name);
+                assert_eq!(headers.contains(canary), is_declared, "{}: {name}", dialect.name);
+                assert_eq!(dialect.can_send(name, "two\nlines"), !is_declared, "{}: {name}", dialect.name);
+                assert!(dialect.can_send(name, "with a space"), "{}: {name}", dialect.name);
+            }
+        }
+    }
+}

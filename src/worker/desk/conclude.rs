@@ -1,16 +1,19 @@
 //! From deliveries to rows: the outcomes are put on record, many at once, and then the callers are told.
 
+use std::rc::Rc;
+
 use courier::Delivery;
-use policy::{BreakerState, Conclusion, Micros, Status, again_after, conclude, moves_on};
+use policy::{BreakerState, Conclusion, Micros, Status, again_after, conclude, moves_on, retryable};
 use serde_json::Value;
 use vendor::{Operation, Outcome};
 
-use super::{Desk, done};
+use super::{Desk, complaints::OUTCOME, done};
 use crate::{
-    ledger::{Change, Completion, Durability, Failure, clock, erase_at},
+    ledger::{Change, Completion, Durability, Failure, NewReference, Writer, clock, erase_at},
     letter::{Letter, Reply},
     provider::micros,
     settings,
+    worker::queue::Turn,
 };
 
 /// What comes after an outcome.
@@ -40,26 +43,26 @@ impl Desk {
         let (changes, then): (Vec<Change>, Vec<Then>) =
             deliveries.iter().map(|delivery| self.change(delivery, now)).unzip();
         let completions: Vec<Completion> = deliveries.iter().map(|delivery| self.completion(delivery, now)).collect();
+        self.record_breakers();
         let recorded = self.ledger.write(durability, |writer| {
             let calls = || {
                 deliveries.iter().zip(&changes).map(|(delivery, change)| (&self.in_flight[&delivery.ticket], change))
             };
             let references = calls().filter_map(|(call, change)| {
                 let reference = change.state.reference.as_deref()?;
-                (call.state.reference.as_deref() != Some(reference)).then_some((
-                    call.provider.as_str(),
+                (call.state.reference.as_deref() != Some(reference)).then_some(NewReference {
+                    provider: &call.provider,
+                    provider_id: call.provider_id,
                     reference,
-                    change.id,
-                ))
+                    verification: change.id,
+                })
             });
-            writer.set_breakers(&self.turned.iter().map(|(server, until)| (*server, *until)).collect::<Vec<_>>())?;
             writer.complete_attempts(&completions)?;
             writer.update_verifications(&changes)?;
             writer.insert_references(&references.collect::<Vec<_>>())
         });
         match recorded {
             Ok(()) => {
-                self.turned.clear();
                 deliveries
                     .into_iter()
                     .zip(changes)
@@ -70,17 +73,21 @@ impl Desk {
                 self.gone();
                 self.unrecorded = deliveries;
             }
-            Err(Failure::Busy) => {
-                self.unrecorded.append(&mut deliveries);
-                self.try_again_later();
-            }
+            Err(Failure::Busy) => match self.put_aside_deliveries(deliveries) {
+                Ok(others) if others.is_empty() => {}
+                Ok(others) => self.conclude(others),
+                Err(mut all) => {
+                    self.unrecorded.append(&mut all);
+                    self.try_again_later();
+                }
+            },
             // One that cannot be recorded must not take the others with it.
             Err(Failure::Error(_)) if deliveries.len() > 1 => {
                 deliveries.into_iter().for_each(|delivery| self.conclude(vec![delivery]));
             }
             Err(Failure::Error(why)) => {
                 // The answer was heard: its caller waits until it is on record, without the vendor's words if need be.
-                pgrx::log!("otp_gateway: an outcome could not be put on record yet: {why}");
+                self.complaints.raise(OUTCOME, &why);
                 for delivery in &mut deliveries {
                     delivery.record = None;
                     delivery.reading.vendor_message = None;
@@ -92,22 +99,39 @@ impl Desk {
         }
     }
 
+    /// In a transaction of their own: whoever looks at a breaker's row, or has locked it, holds up no outcome.
+    fn record_breakers(&mut self) {
+        if self.turned.is_empty() {
+            return;
+        }
+        let turned = &self.turned;
+        let set = |writer: &mut Writer| {
+            turned.iter().try_for_each(|(of, until)| writer.set_breaker(of.server, of.mapping, *until))
+        };
+        if self.ledger.write(Durability::Lazy, set).is_ok() {
+            self.turned.clear();
+        }
+    }
+
     /// To the provider's breaker, once.
     fn report(&mut self, delivery: &Delivery, now: Micros) {
         let Some(call) = self.in_flight.get_mut(&delivery.ticket) else { return };
-        let (Some(pass), Some(breaker)) = (call.pass.take(), self.standing.breakers.get_mut(&call.server)) else {
+        let (Some(pass), Some(breaker)) = (call.pass.take(), self.standing.breakers.get_mut(call.account)) else {
             return;
         };
         let before = breaker.state(now);
-        breaker.report(pass, delivery.reading.outcome, now);
+        if delivery.is_callers_fault {
+            breaker.forgo(pass, now);
+        } else {
+            breaker.report(pass, delivery.reading.outcome, now);
+        }
         match breaker.state(now) {
             after if after == before => {}
-            BreakerState::Open { until } => drop(self.turned.insert(call.server, Some(until))),
+            BreakerState::Open { until } => drop(self.turned.insert(call.account, Some(until))),
             BreakerState::HalfOpen => {}
             BreakerState::Closed => {
-                self.turned.insert(call.server, None);
-                let line = call.queued.as_ref().map_or(&call.provider, |queued| &queued.line);
-                self.queue.resume(line);
+                self.turned.insert(call.account, None);
+                self.queue.resume(call.line());
             }
         }
     }
@@ -179,6 +203,9 @@ impl Desk {
 
     fn tell(&mut self, delivery: Delivery, change: Change, then: Then) {
         let Some(call) = self.in_flight.remove(&delivery.ticket) else { return };
+        if !matches!(delivery.reading.outcome, Outcome::Sent | Outcome::Unknown) {
+            self.standing.bills.remove(call.provider_id, call.attempt);
+        }
         if let (Then::Onward, Some(next)) = (&then, call.onward) {
             // The verification stays busy with it.
             self.pending.push((call.ticket, Letter::Call(next)));
@@ -189,6 +216,10 @@ impl Desk {
         if let (Some(left), false) = (reading.attempts_left, change.state.status.is_terminal()) {
             row.attempts_left = row.attempts_left.min(left);
         }
+        if let (Some(left), Outcome::InvalidCode) = (call.checks_left, reading.outcome) {
+            row.attempts_left = row.attempts_left.min(left);
+        }
+        row.retryable = retryable(call.operation, reading.outcome, row.attempts_left);
         row.retry_after = reading.retry_after.map(micros);
         row.reason = call.noted;
         row.vendor_code = reading.vendor_code;
@@ -196,7 +227,9 @@ impl Desk {
         row.response = reading.response.map(|response| response.to_string());
         let is_over = match (&then, &call.queued) {
             (Then::Again(due), Some(queued)) => {
-                self.queue.wait(&queued.line, call.verification, call.created_at, *due);
+                let (provider, role) = (Rc::clone(&queued.line), Rc::clone(&queued.role));
+                let turn = Turn { provider, role, id: call.verification, created_at: call.created_at };
+                self.queue.wait(&turn, *due);
                 false
             }
             _ => {

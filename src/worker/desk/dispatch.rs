@@ -4,7 +4,6 @@
 
 use std::{
     collections::{HashMap, HashSet, hash_map::Entry},
-    ffi::CString,
     rc::Rc,
 };
 
@@ -14,24 +13,30 @@ use uuid::Uuid;
 use vendor::{Operation, Outcome};
 
 use super::{
-    Desk, InFlight, done,
+    Account as BreakerOf, Desk, InFlight,
+    complaints::QUEUED,
+    done,
+    intent::new_reference,
     judge::{Judge, Verdict, words},
 };
 use crate::{
+    identity::{Identity, object_of},
     key_file,
-    ledger::{Change, Durability, Failure, NewAttempt, QueuedLetter, Writer, clock, erase_at},
+    ledger::{
+        Change, Durability, Failure, MovedTo, NewAttempt, Queued as Found, QueuedLetter, Writer, clock, erase_at,
+    },
     letter::{Order, Queued},
     mailbox::Ticket,
     misuse::Misuse,
     order::Wanted,
-    provider::{Account, Provider},
+    provider::{self, Account, Provider},
     seal::{Keys, Place},
     settings,
-    worker::queue::Turn,
+    worker::queue::{Queue, Turn, UnderWay},
 };
 
 /// How many queued ones are read at once.
-const PAGE: i64 = 5000;
+const PAGE: i64 = 2000;
 /// How long one is left alone that somebody has locked.
 const AFTER_LOCK: Micros = 200_000;
 /// How long one is left alone that cannot even be failed.
@@ -40,12 +45,15 @@ const AFTER_FAULT: Micros = 10_000_000;
 /// What becomes of one that has its turn.
 struct Fate {
     id: Uuid,
-    /// By which the queue knows it: a provider or a route.
-    provider: String,
+    turn: Turn,
+    /// The provider's max_in_flight, as far as it was looked up.
+    places: Option<u32>,
     /// The provider that it goes to, or would.
     asked: String,
+    asked_id: Identity,
     /// The same with its vendor, if it is one of a route's.
-    moved_to: Option<(String, String)>,
+    moved_to: Option<MovedTo>,
+    role_id: Identity,
     attempt: Uuid,
     created_at: Micros,
     state: Verification,
@@ -53,6 +61,7 @@ struct Fate {
     payload: Vec<u8>,
     /// Whose limits it counts against.
     recipient_key: Option<Vec<u8>>,
+    account: Vec<u8>,
     /// At providers of its route whose breaker is open.
     passed_over: Vec<NewAttempt>,
     /// It goes, or it ends without a call.
@@ -61,7 +70,6 @@ struct Fate {
 
 struct Go {
     order: Box<Order>,
-    places: u32,
     noted: Option<Reason>,
     pass: Option<Pass>,
 }
@@ -75,52 +83,113 @@ struct End {
 }
 
 impl Desk {
-    /// Reads what has been queued since the last look.
+    /// Reads what has been queued since the last look: what is new, whoever has had a transaction open meanwhile, and for
+    /// however long.
     pub fn look_for_queued(&mut self) {
-        let mut after = (self.queue.horizon, Uuid::nil());
-        let mut horizon = None;
+        let seen = self.queue.seen.take();
+        let queue = &self.queue;
+        let looked = self.ledger.write(Durability::Lazy, |writer| {
+            let now = writer.snapshot()?;
+            let Some(seen) = &seen else { return Ok((now, Vec::new(), Vec::new())) };
+            let ended: Vec<u64> = seen.running.iter().copied().filter(|one| !now.running.contains(one)).collect();
+            let mut ranges: Vec<((u64, Uuid), u64)> =
+                writer.enqueuers(&ended)?.into_iter().map(|one| ((one, Uuid::nil()), one + 1)).collect();
+            ranges.push(((seen.next, Uuid::nil()), now.next));
+            let mut found = Vec::new();
+            let mut left = Vec::new();
+            for (mut after, end) in ranges {
+                let page = writer.queued(after, end, PAGE)?;
+                if page.len() as i64 == PAGE {
+                    after = page.last().map_or(after, |last| (last.transaction, last.id));
+                    left.push((after, end));
+                }
+                found.extend(page);
+            }
+            announce_new(writer, queue, &found)?;
+            Ok((now, found, left))
+        });
+        match looked {
+            Ok((now, found, left)) => {
+                if seen.is_none() {
+                    self.queue.unread = Some((u64::MAX, Uuid::max()));
+                }
+                self.queue.seen = Some(now);
+                self.enlist(found);
+                left.into_iter().for_each(|(after, end)| self.read_queued(after, end));
+            }
+            Err(failure) => {
+                self.queue.seen = seen;
+                crate::roster::tell_of_queued(self.database);
+                self.after(failure);
+            }
+        }
+    }
+
+    /// The rest of what one look found.
+    fn read_queued(&mut self, mut after: (u64, Uuid), end: u64) {
         loop {
             let queue = &self.queue;
             let page = self.ledger.write(Durability::Lazy, |writer| {
-                let before = writer.horizon()?;
-                let page = writer.queued(after, PAGE)?;
-                let new = page.iter().filter(|queued| !queue.knows(&queued.provider, queued.id));
-                writer.announce(|| new.map(|queued| queued.id).collect())?;
-                Ok((before, page))
+                let page = writer.queued(after, end, PAGE)?;
+                announce_new(writer, queue, &page)?;
+                Ok(page)
             });
             match page {
-                Ok((before, page)) => {
-                    // What commits while we turn pages is found at the next look, which its commit asks for.
-                    let horizon = *horizon.get_or_insert(before);
-                    let is_last = (page.len() as i64) < PAGE;
-                    for queued in page {
-                        after = (queued.transaction, queued.id);
-                        self.queue.add(&queued.provider, queued.id, queued.created_at);
-                    }
-                    if is_last {
-                        self.queue.horizon = horizon;
-                        return;
-                    }
+                Ok(page) => {
+                    let Some(last) = page.last() else { return };
+                    after = (last.transaction, last.id);
+                    self.enlist(page);
                 }
                 Err(failure) => {
-                    crate::roster::tell_of_queued(self.database);
+                    // All of it is read again, in its own time.
+                    self.queue.unread = Some((u64::MAX, Uuid::max()));
                     return self.after(failure);
                 }
             }
         }
     }
 
-    /// Gives those their turn that are due. False: there are none.
-    pub(super) fn dispatch(&mut self) -> bool {
-        let mut in_flight: HashMap<String, usize> = HashMap::new();
-        for call in self.in_flight.values() {
-            let line = call.queued.as_ref().map_or(&call.provider, |queued| &queued.line);
-            match in_flight.get_mut(line) {
-                Some(count) => *count += 1,
-                None => drop(in_flight.insert(line.clone(), 1)),
+    /// One page of what was queued before the first look. False: it is all read.
+    pub(super) fn read_earlier(&mut self) -> bool {
+        let Some(before) = self.queue.unread else { return false };
+        let queue = &self.queue;
+        let page = self.ledger.write(Durability::Lazy, |writer| {
+            let page = writer.once_queued(before, PAGE)?;
+            announce_new(writer, queue, &page)?;
+            Ok(page)
+        });
+        match page {
+            Ok(page) => {
+                self.queue.unread =
+                    page.last().filter(|_| page.len() as i64 == PAGE).map(|last| (last.transaction, last.id));
+                self.enlist(page);
+            }
+            Err(failure) => self.after(failure),
+        }
+        true
+    }
+
+    fn enlist(&mut self, found: Vec<Found>) {
+        for queued in found.into_iter().filter(|queued| queued.is_queued) {
+            // Those whose turn it is just now are busy.
+            if !self.is_busy(queued.id) {
+                self.queue.add(&queued.provider, &queued.created_by, queued.id, queued.created_at);
             }
         }
-        let turns = self.queue.take(clock(), settings::queue_max_age(), &in_flight);
+    }
+
+    /// Gives those their turn that are due. False: there are none.
+    pub(super) fn dispatch(&mut self) -> bool {
+        let mut under_way: HashMap<&str, UnderWay> = HashMap::new();
+        for call in self.in_flight.values() {
+            let under_way = under_way.entry(call.line()).or_default();
+            match call.queued {
+                Some(_) => under_way.queued += 1,
+                None => under_way.immediate += 1,
+            }
+        }
+        let of_line = |line: &str| under_way.get(line).copied().unwrap_or_default();
+        let turns = self.queue.take(clock(), settings::queue_max_age(), of_line);
         if turns.is_empty() {
             return false;
         }
@@ -139,7 +208,7 @@ impl Desk {
                 misuse.clone().warn();
             }
             for turn in waiting {
-                self.queue.wait(&turn.provider, turn.id, turn.created_at, now.saturating_add(AFTER_FAULT));
+                self.queue.wait(&turn, now.saturating_add(AFTER_FAULT));
             }
             if too_old.is_empty() {
                 return;
@@ -147,11 +216,13 @@ impl Desk {
             turns = too_old;
         }
         let ids: Vec<Uuid> = turns.iter().map(|turn| turn.id).collect();
-        let standing = self.standing.clone();
         let fates = self.ledger.write(Durability::Flushed, |writer| {
             let now = clock();
             let mut office = Office { keys: keys.as_deref(), accounts: HashMap::new(), now };
             let mut fates: Vec<Fate> = writer.letters(&ids)?.into_iter().map(|letter| office.decide(letter)).collect();
+            for go in fates.iter_mut().filter_map(|fate| fate.go.as_mut().ok()) {
+                self.identities.fill(writer, &mut go.order)?;
+            }
             // Of the others, some were canceled, and some are locked by somebody.
             let found: HashSet<Uuid> = fates.iter().map(|fate| fate.id).collect();
             let others: Vec<Uuid> = ids.iter().copied().filter(|id| !found.contains(id)).collect();
@@ -159,31 +230,28 @@ impl Desk {
             locked.retain(|stored| stored.state.status == Status::Queued);
             let orders = fates.iter().filter_map(|fate| fate.go.as_ref().ok()).flat_map(|go| go.order.with_onward());
             let mut judge = Judge::new(writer, orders, &mut self.standing, now)?;
-            fates.iter_mut().for_each(|fate| fate.rule(&mut judge));
+            fates.iter_mut().try_for_each(|fate| fate.rule(writer, &mut judge))?;
             let (waiting, mut fates): (Vec<Fate>, Vec<Fate>) = fates.into_iter().partition(Fate::waits);
             write(writer, &mut fates, now)?;
             Ok((waiting, fates, locked))
         });
-        if fates.is_err() {
-            self.standing = standing;
-        }
+        self.identities.settle(fates.is_ok());
+        self.standing.settle(fates.is_ok());
         match fates {
             Ok((waiting, fates, locked)) => {
                 for turn in turns.iter().filter(|turn| locked.iter().any(|stored| stored.id == turn.id)) {
-                    self.queue.wait(&turn.provider, turn.id, turn.created_at, clock() + AFTER_LOCK);
+                    self.queue.wait(turn, clock() + AFTER_LOCK);
                 }
                 for fate in waiting {
-                    self.queue.add(&fate.provider, fate.id, fate.created_at);
+                    self.queue.put_back(&fate.turn);
                     if let Err(End { blocked: Some(Blocked { retry_after: Some(wait), .. }), .. }) = fate.go {
-                        self.queue.pause(&fate.provider, clock().saturating_add(wait));
+                        self.queue.pause(&fate.turn.provider, clock().saturating_add(wait));
                     }
                 }
                 fates.into_iter().for_each(|fate| self.send(fate));
             }
             Err(failure @ (Failure::Gone | Failure::Busy)) => {
-                for turn in turns {
-                    self.queue.add(&turn.provider, turn.id, turn.created_at);
-                }
+                turns.iter().for_each(|turn| self.queue.put_back(turn));
                 self.after(failure);
             }
             // One that cannot be decided must not take the others with it.
@@ -213,13 +281,16 @@ impl Desk {
             Ok(fates) => fates.into_iter().for_each(|fate| self.send(fate)),
             Err(Failure::Gone) => self.gone(),
             Err(_) => {
-                pgrx::log!("otp_gateway: a queued send could not be put on record: {why}");
-                self.queue.wait(&turn.provider, turn.id, turn.created_at, clock() + AFTER_FAULT);
+                self.complaints.raise(QUEUED, why);
+                self.queue.wait(&turn, clock() + AFTER_FAULT);
             }
         }
     }
 
     fn send(&mut self, fate: Fate) {
+        if let Some(places) = fate.places {
+            self.queue.set_places(&fate.turn.provider, places);
+        }
         match fate.go {
             Err(end) => {
                 let mut row = done(fate.attempt, Operation::Send, fate.id, &fate.state, end.outcome);
@@ -228,11 +299,12 @@ impl Desk {
                 row.retry_after = end.blocked.and_then(|blocked| blocked.retry_after);
                 self.tell_followers(fate.id, &row);
             }
-            Ok(Go { mut order, places, noted, pass }) => {
-                order.queued = Some(Queued { line: fate.provider.clone(), payload: fate.payload });
-                self.queue.set_places(&fate.provider, places);
+            Ok(Go { mut order, noted, pass }) => {
+                let Turn { provider: line, role, .. } = fate.turn;
+                order.queued = Some(Queued { line, role, payload: fate.payload });
                 self.busy.entry(fate.id).or_default();
                 self.expiry.add(fate.id, erase_at(fate.created_at, &fate.state));
+                let account = BreakerOf::of(&order);
                 let number = self.next_number();
                 let onward = order.next().map(Box::new);
                 self.in_flight.insert(
@@ -243,6 +315,7 @@ impl Desk {
                         verification: fate.id,
                         operation: Operation::Send,
                         provider: order.provider,
+                        provider_id: order.provider_id,
                         before: Status::Queued,
                         state: fate.state,
                         code_lifetime: order.code_lifetime,
@@ -251,8 +324,9 @@ impl Desk {
                         reference: None,
                         queued: order.queued,
                         onward,
-                        server: order.server,
+                        account,
                         pass,
+                        checks_left: None,
                         noted,
                     },
                 );
@@ -278,6 +352,9 @@ fn write(writer: &mut Writer, fates: &mut [Fate], now: Micros) -> Result<(), Fai
             refused: fate.go.as_ref().err().map(|end| end.outcome),
             why: fate.go.as_ref().err().map(|end| end.why.clone()),
             provider: fate.asked.clone(),
+            provider_id: fate.asked_id,
+            role_id: fate.role_id,
+            account: fate.account.clone(),
             recipient_key: fate.recipient_key.clone(),
             reason: match &fate.go {
                 Ok(go) => go.noted,
@@ -285,8 +362,8 @@ fn write(writer: &mut Writer, fates: &mut [Fate], now: Micros) -> Result<(), Fai
             },
             started_at: now,
         });
-        if let (Ok(go), Some(reference)) = (&fate.go, &fate.state.reference) {
-            references.push((go.order.provider.as_str(), reference.as_str(), fate.id));
+        if let Ok(go) = &fate.go {
+            references.extend(new_reference(&go.order, &fate.state, fate.id));
         }
     }
     writer.update_verifications(&changes)?;
@@ -302,30 +379,41 @@ impl Fate {
         }
         Self {
             id: letter.stored.id,
-            asked: letter.provider.clone(),
+            turn: Turn {
+                provider: Rc::from(letter.provider.as_str()),
+                role: Rc::from(letter.created_by),
+                id: letter.stored.id,
+                created_at: letter.stored.created_at,
+            },
+            places: None,
+            asked: letter.provider,
+            asked_id: letter.stored.provider_id,
             moved_to: None,
-            provider: letter.provider,
+            role_id: letter.role_id,
             attempt: Uuid::now_v7(),
             created_at: letter.stored.created_at,
             state,
             payload: letter.sealed,
             recipient_key: None,
+            account: Vec::new(),
             passed_over: Vec::new(),
             go,
         }
     }
 
     /// Asks the provider's rules; what they refuse ends, or waits for the breaker.
-    fn rule(&mut self, judge: &mut Judge) {
-        let Ok(go) = &mut self.go else { return };
+    fn rule(&mut self, writer: &mut Writer, judge: &mut Judge) -> Result<(), Failure> {
+        let Ok(go) = &mut self.go else { return Ok(()) };
         self.passed_over = judge.pass_over(&mut go.order, self.id);
         self.attempt = go.order.attempt;
         self.asked.clone_from(&go.order.provider);
-        self.moved_to = go.order.route.as_ref().map(|_| (go.order.provider.clone(), go.order.vendor.clone()));
+        self.asked_id = go.order.provider_id;
+        self.moved_to = go.order.route.as_ref().map(|_| go.order.moved_to());
         // A test number's counts for nobody.
         self.recipient_key = go.order.recipient_key().filter(|_| !go.order.is_test).map(<[u8]>::to_vec);
-        match judge.judge(&go.order) {
-            Verdict::Goes { noted, pass } => (go.noted, go.pass) = (noted, pass),
+        self.account = go.order.account_key().to_vec();
+        match judge.judge(writer, &go.order)? {
+            Verdict::Goes { noted, pass, .. } => (go.noted, go.pass) = (noted, pass),
             Verdict::Blocked(blocked) => {
                 self.state = Verification {
                     send_count: self.state.send_count.saturating_sub(1),
@@ -340,11 +428,18 @@ impl Fate {
                 });
             }
         }
+        Ok(())
     }
 
     fn waits(&self) -> bool {
         matches!(&self.go, Err(End { blocked: Some(Blocked { reason: Reason::Breaker, .. }), .. }))
     }
+}
+
+/// With otp_gateway.notify: of those that nobody knew yet.
+fn announce_new(writer: &mut Writer, queue: &Queue, found: &[Found]) -> Result<(), Failure> {
+    let new = found.iter().filter(|one| one.is_queued && !queue.knows(&one.provider, &one.created_by, one.id));
+    writer.announce(|| new.map(|queued| queued.id).collect())
 }
 
 impl End {
@@ -356,15 +451,16 @@ impl End {
 /// What it takes to decide about many.
 struct Office<'k> {
     keys: Result<&'k Keys, &'k Misuse>,
-    accounts: HashMap<(String, String), Result<Rc<Account>, String>>,
+    accounts: HashMap<(Identity, Identity), Result<(Rc<Account>, pg_sys::Oid), String>>,
     now: Micros,
 }
 
 impl Office<'_> {
     fn decide(&mut self, letter: QueuedLetter) -> Fate {
         let attempt = Uuid::now_v7();
-        let go = self.order(&letter, attempt);
-        let mut fate = Fate { attempt, ..Fate::new(letter, go) };
+        let mut places = None;
+        let go = self.order(&letter, attempt, &mut places);
+        let mut fate = Fate { attempt, places, ..Fate::new(letter, go) };
         if let Ok(go) = &fate.go {
             // Nothing stands in the way of a queued one.
             if let Err(outcome) = admit(Operation::Send, &mut fate.state, self.now) {
@@ -378,7 +474,7 @@ impl Office<'_> {
         fate
     }
 
-    fn order(&mut self, letter: &QueuedLetter, attempt: Uuid) -> Result<Go, End> {
+    fn order(&mut self, letter: &QueuedLetter, attempt: Uuid, places: &mut Option<u32>) -> Result<Go, End> {
         let max_age = settings::queue_max_age();
         if letter.stored.created_at.saturating_add(max_age) <= self.now {
             return Err(End {
@@ -388,7 +484,8 @@ impl Office<'_> {
                 blocked: None,
             });
         }
-        let account = self.account(letter).map_err(|why| End::failed(Outcome::AuthFailed, why))?;
+        let (account, role) = self.account(letter).map_err(|why| End::failed(Outcome::AuthFailed, why))?;
+        *places = account.members.first().map(|first| first.options.max_in_flight);
         let keys = self.keys.map_err(|misuse| End::failed(Outcome::AuthFailed, misuse.message()))?;
         let payload = keys.open(&Place::Queued(letter.stored.id), &letter.sealed).map_err(|_| {
             let why = "the payload was sealed under another key, or for another database, of which this is a copy";
@@ -399,6 +496,7 @@ impl Office<'_> {
             attempt,
             verification: letter.stored.id,
             recorded: None,
+            role: role.to_u32(),
             created_by: &letter.created_by,
             code: None,
             payload: &payload,
@@ -406,31 +504,30 @@ impl Office<'_> {
         let mut order =
             wanted.send(&account, keys).map_err(|misuse| End::failed(Outcome::InvalidRequest, misuse.message()))?;
         order.recognise(keys);
-        let places = account.members.first().map_or(1, |first| first.options.max_in_flight);
-        Ok(Go { order: Box::new(order), places, noted: None, pass: None })
+        Ok(Go { order: Box::new(order), noted: None, pass: None })
     }
 
     /// The provider, or the route, as it is now for the role that enqueued.
-    fn account(&mut self, letter: &QueuedLetter) -> Result<Rc<Account>, String> {
-        let name = letter.route.as_ref().unwrap_or(&letter.provider);
-        let account = match self.accounts.entry((name.clone(), letter.created_by.clone())) {
+    fn account(&mut self, letter: &QueuedLetter) -> Result<(Rc<Account>, pg_sys::Oid), String> {
+        let server = letter.route_id.unwrap_or(letter.stored.provider_id);
+        let (account, role) = match self.accounts.entry((server, letter.role_id)) {
             Entry::Occupied(found) => found.get().clone(),
-            Entry::Vacant(place) => place.insert(find(name, &letter.created_by)).clone(),
+            Entry::Vacant(place) => place.insert(find(server, letter.role_id)).clone(),
         }?;
         let is_same_vendor = |member: &Provider| member.dialect.name == letter.vendor;
-        if letter.route.is_none() && !account.members.iter().all(is_same_vendor) {
-            return Err(format!("provider \"{name}\" now belongs to another vendor"));
+        if letter.route_id.is_none() && !account.members.iter().all(is_same_vendor) {
+            return Err(format!("provider \"{}\" now belongs to another vendor", letter.provider));
         }
-        Ok(account)
+        Ok((account, role))
     }
 }
 
-fn find(name: &str, role: &str) -> Result<Rc<Account>, String> {
-    let c_role = CString::new(role).map_err(|_| "the role's name is damaged".to_owned())?;
-    // SAFETY: a look-up in the catalog.
-    let oid = unsafe { pg_sys::get_role_oid(c_role.as_ptr(), true) };
-    if oid == pg_sys::InvalidOid {
-        return Err("the role that enqueued it does not exist any more".to_owned());
-    }
-    Account::find(name, oid).map(Rc::new).map_err(|misuse| misuse.message().to_owned())
+fn find(server: Identity, role: Identity) -> Result<(Rc<Account>, pg_sys::Oid), String> {
+    let object = |id| object_of(id).map_err(|misuse| misuse.message().to_owned());
+    // SAFETY: a look-up in the catalog, which gives a name or nothing.
+    let exists = |role: &pg_sys::Oid| unsafe { !pg_sys::GetUserNameFromId(*role, true).is_null() };
+    let role = object(role)?.filter(exists).ok_or("the role that enqueued it does not exist any more")?;
+    let server = object(server)?.and_then(provider::server_of).ok_or("the provider does not exist any more")?;
+    let account = Account::of(server, role).map_err(|misuse| misuse.message().to_owned())?;
+    Ok((Rc::new(account), role))
 }

@@ -10,6 +10,9 @@ use crate::{
     mailbox::Ticket,
 };
 
+/// So many are kept before it is looked who still waits.
+pub const FOLLOWED: usize = 64;
+
 impl Desk {
     pub(super) fn follow(&mut self, ticket: Ticket, id: Uuid, which: Which) {
         let found = self.ledger.write(Durability::Lazy, |writer| {
@@ -18,13 +21,13 @@ impl Desk {
         });
         match found {
             Ok(Some((_, stored))) if matches!(stored.state.status, Status::Queued | Status::Sending) => {
-                self.followers.entry(id).or_default().push(ticket);
+                self.add_follower(id, ticket);
             }
             Ok(Some((Some(attempt), stored))) => match attempt.outcome {
                 Some(outcome) => {
                     self.reply(ticket, &Reply::Done(Box::new(done_from_record(attempt, &stored, outcome))))
                 }
-                None => self.followers.entry(id).or_default().push(ticket),
+                None => self.add_follower(id, ticket),
             },
             // A flow begun elsewhere, or one canceled before it was sent: there is no send to tell of.
             Ok(Some((None, stored))) => {
@@ -37,6 +40,24 @@ impl Desk {
                 self.after(failure);
             }
         }
+    }
+
+    /// Those who have stopped waiting are forgotten, before they are many.
+    fn add_follower(&mut self, id: Uuid, ticket: Ticket) {
+        if self.followers.len() >= self.most_followed {
+            let mailbox = &self.mailbox;
+            self.followers.retain(|_, tickets| {
+                tickets.retain(|ticket| mailbox.waits(*ticket));
+                !tickets.is_empty()
+            });
+            self.most_followed = (2 * self.followers.len()).max(FOLLOWED);
+        }
+        let tickets = self.followers.entry(id).or_default();
+        // One session after the other may wait for the same send.
+        if tickets.len() % FOLLOWED == FOLLOWED - 1 {
+            tickets.retain(|ticket| self.mailbox.waits(*ticket));
+        }
+        tickets.push(ticket);
     }
 
     pub(super) fn tell_followers(&mut self, id: Uuid, row: &Done) {

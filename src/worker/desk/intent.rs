@@ -8,13 +8,17 @@ use uuid::Uuid;
 use vendor::{FindBy, Operation, Outcome};
 
 use super::{
-    Desk, InFlight, done,
+    Account, Desk, InFlight,
+    complaints::ATTEMPT,
+    done,
     judge::{Judge, Verdict, words},
     own_answer,
 };
 use crate::{
-    idempotency, key_file,
-    ledger::{Change, Durability, Failure, NewAttempt, NewVerification, Stored, Writer, clock, erase_at},
+    idempotency,
+    identity::Identity,
+    key_file,
+    ledger::{Change, Durability, Failure, NewAttempt, NewReference, NewVerification, Stored, Writer, clock, erase_at},
     letter::{Letter, Order, Outgoing, Reply, Target},
     mailbox::Ticket,
     misuse::Misuse,
@@ -30,6 +34,7 @@ enum Turn {
         created_at: Micros,
         noted: Option<Reason>,
         pass: Option<Pass>,
+        checks_left: Option<u32>,
     },
     /// It ends without a call: from the record, or by a rule.
     Ends { verification: Uuid, before: Status, state: Verification, outcome: Outcome, blocked: Option<Blocked> },
@@ -39,6 +44,20 @@ enum Turn {
     Missing,
     /// The session read the record before it changed.
     Outdated,
+    /// It names somebody else than the flow on record does.
+    OfAnother,
+}
+
+impl Turn {
+    /// The verification on record that it changes.
+    fn on_record(&self, order: &Order) -> Option<Uuid> {
+        match self {
+            Self::Goes { verification, .. } | Self::Ends { verification, .. } if !begins(order, *verification) => {
+                Some(*verification)
+            }
+            _ => None,
+        }
+    }
 }
 
 impl Desk {
@@ -49,7 +68,7 @@ impl Desk {
             let subject = match &letter {
                 Letter::Settle(id) => Some(*id),
                 // They wait in a place of their own.
-                Letter::Follow(..) | Letter::Upkeep(_) => None,
+                Letter::Follow(..) | Letter::Upkeep(_) | Letter::Identify(_) => None,
                 Letter::Call(order) => match order.target {
                     Target::Known(id) => Some(id),
                     // What goes on to another provider is what the verification is busy with.
@@ -64,6 +83,8 @@ impl Desk {
                 Letter::Settle(_) => self.reply(ticket, &Reply::Settled),
                 Letter::Follow(id, which) => self.follow(ticket, id, which),
                 Letter::Upkeep(upkeep) => self.keep(ticket, upkeep),
+                Letter::Identify(subject) => self.identify(ticket, subject),
+                Letter::Call(order) if !self.is_wanted(ticket, &order) => {}
                 Letter::Call(order) => {
                     if let Some(id) = subject {
                         self.busy.entry(id).or_default();
@@ -92,19 +113,21 @@ impl Desk {
                 orders = known;
             }
         }
-        let standing = self.standing.clone();
+        let mut needed = Vec::new();
         let turns = self.ledger.write(Durability::Flushed, |writer| {
             let now = clock();
+            orders.iter_mut().try_for_each(|(_, order)| self.identities.fill(writer, order))?;
+            let flows = Flows::read(writer, &mut orders, now)?;
             let asked = orders.iter().flat_map(|(_, order)| order.with_onward());
             let judge = Judge::new(writer, asked, &mut self.standing, now)?;
-            let mut batch = Batch::new(writer, &self.busy, now, &orders, judge)?;
+            let mut batch = Batch::new(writer, &self.busy, now, flows, judge);
             let turns = orders.iter_mut().map(|(_, order)| batch.take(order)).collect::<Result<Vec<_>, _>>()?;
+            needed = orders.iter().zip(&turns).map(|((_, order), turn)| turn.on_record(order)).collect();
             batch.write(&orders, &turns)?;
             Ok(turns)
         });
-        if turns.is_err() {
-            self.standing = standing;
-        }
+        self.identities.settle(turns.is_ok());
+        self.standing.settle(turns.is_ok());
         match turns {
             Ok(turns) => {
                 orders.into_iter().zip(turns).for_each(|((ticket, order), turn)| self.act(ticket, *order, turn))
@@ -113,16 +136,20 @@ impl Desk {
                 self.gone();
                 self.put_back(orders);
             }
-            Err(Failure::Busy) => {
-                self.put_back(orders);
-                self.try_again_later();
-            }
+            Err(Failure::Busy) => match self.put_aside_orders(orders, &needed) {
+                Ok(others) if others.is_empty() => {}
+                Ok(others) => self.record_intents(others),
+                Err(all) => {
+                    self.put_back(all);
+                    self.try_again_later();
+                }
+            },
             // One that cannot be recorded must not take the others with it.
             Err(Failure::Error(_)) if orders.len() > 1 => {
                 orders.drain(..).for_each(|order| self.record_intents(vec![order]));
             }
             Err(Failure::Error(why)) => {
-                pgrx::log!("otp_gateway: an attempt could not be put on record: {why}");
+                self.complaints.raise(ATTEMPT, &why);
                 let misuse = Misuse::internal(
                     "the attempt could not be put on record, so that nothing was sent",
                     "The server's log has the reason.",
@@ -142,7 +169,9 @@ impl Desk {
     fn put_back(&mut self, orders: Vec<(Ticket, Box<Order>)>) {
         for (ticket, order) in orders {
             let known = if let Target::Known(id) = order.target { Some(id) } else { None };
-            self.pending.push((ticket, Letter::Call(order)));
+            if self.may_wait_on(ticket, &order) {
+                self.pending.push((ticket, Letter::Call(order)));
+            }
             if let Some(id) = known {
                 self.release(id);
             }
@@ -151,11 +180,12 @@ impl Desk {
 
     fn act(&mut self, ticket: Ticket, mut order: Order, turn: Turn) {
         match turn {
-            Turn::Goes { verification, before, state, created_at, noted, pass } => {
+            Turn::Goes { verification, before, state, created_at, noted, pass, checks_left } => {
                 self.busy.entry(verification).or_default();
                 if matches!(order.target, Target::New(_) | Target::Find(..)) {
                     self.expiry.add(verification, erase_at(created_at, &state));
                 }
+                let account = Account::of(&order);
                 let number = self.next_number();
                 let is_resend = order.operation == Operation::Resend;
                 let onward = order.next().map(Box::new);
@@ -167,6 +197,7 @@ impl Desk {
                         verification,
                         operation: order.operation,
                         provider: order.provider,
+                        provider_id: order.provider_id,
                         before,
                         state,
                         code_lifetime: order.code_lifetime,
@@ -175,8 +206,9 @@ impl Desk {
                         reference: order.reference.filter(|_| is_resend),
                         queued: order.queued,
                         onward,
-                        server: order.server,
+                        account,
                         pass,
+                        checks_left,
                         noted,
                     },
                 );
@@ -187,6 +219,10 @@ impl Desk {
                 let mut row = done(order.attempt, order.operation, verification, &state, outcome);
                 if let Some(blocked) = blocked {
                     row.reason = Some(blocked.reason);
+                    if order.operation == Operation::Verify {
+                        // None before then, whatever the flow itself has left.
+                        row.attempts_left = 0;
+                    }
                     row.retry_after = blocked.retry_after;
                     row.retryable = blocked.retry_after.is_some();
                     row.vendor_message = Some(words(blocked.reason).to_owned());
@@ -202,11 +238,23 @@ impl Desk {
             }
             Turn::Waits { verification } => {
                 order.target = Target::Known(verification);
+                order.is_found = true;
                 let letter = Letter::Call(Box::new(order));
                 match self.busy.get_mut(&verification) {
                     Some(waiting) => waiting.push_back((ticket, letter)),
                     None => self.pending.push((ticket, letter)),
                 }
+            }
+            Turn::OfAnother => {
+                if let Target::Known(id) = order.target {
+                    self.release(id);
+                }
+                let field = vendor::dialect(&order.vendor).map_or("mobile", |dialect| dialect.recipient_field().name);
+                let misuse = Misuse::invalid(
+                    format!("{field} belongs to the verification and cannot change"),
+                    "leave it out, or give the one that the code was sent to",
+                );
+                self.reply(ticket, &Reply::Refused(misuse));
             }
             Turn::Missing => {
                 if let Target::Known(id) | Target::Onward(id) = order.target {
@@ -269,14 +317,87 @@ impl Desk {
 }
 
 /// By what an order names a flow begun elsewhere: provider, reference or recipient and role.
-type FlowName = (String, Option<String>, Option<(Vec<u8>, String)>);
+type FlowName = (Identity, Option<String>, Option<(Vec<u8>, Identity)>);
+
+/// The flows on record that orders are about.
+#[derive(Default)]
+struct Flows {
+    known: HashMap<Uuid, Stored>,
+    /// By the order's attempt.
+    found: HashMap<Uuid, Stored>,
+    /// Orders that name another recipient than their flow's.
+    of_another: HashSet<Uuid>,
+}
+
+impl Flows {
+    /// Reads them, and has each order count for whom the record has, whatever its payload says.
+    fn read(writer: &mut Writer, orders: &mut [(Ticket, Box<Order>)], now: Micros) -> Result<Self, Failure> {
+        let known = |order: &Order| match order.target {
+            Target::Known(id) | Target::Onward(id) => Some(id),
+            Target::New(_) | Target::Find(..) => None,
+        };
+        let ids: Vec<Uuid> = orders.iter().filter_map(|(_, order)| known(order)).collect();
+        let stored = writer.verifications(&ids)?;
+        let mut flows =
+            Self { known: stored.into_iter().map(|stored| (stored.id, stored)).collect(), ..Self::default() };
+        for (_, order) in orders {
+            let found = match order.target {
+                Target::Find(by, _) => {
+                    let (reference, keys) = (order.reference.as_deref(), &order.recipient_keys);
+                    let found = writer.latest(by, order.provider_id, reference, keys, order.role_id)?;
+                    found.filter(|stored| is_the_same_flow(by, stored, now))
+                }
+                _ => None,
+            };
+            let is_new = matches!(order.target, Target::New(_) | Target::Onward(_));
+            let flow = found.as_ref().or_else(|| flows.known.get(&known(order)?)).filter(|_| !is_new);
+            if !is_new && !belongs(order, flow) {
+                flows.of_another.insert(order.attempt);
+            }
+            flows.found.extend(found.map(|stored| (order.attempt, stored)));
+        }
+        Ok(flows)
+    }
+}
+
+/// Has an order count for the recipient of the flow on record. False: it names another one.
+fn belongs(order: &mut Order, flow: Option<&Stored>) -> bool {
+    let was_sent = flow.is_some_and(|flow| flow.state.send_count > 0);
+    if order.find_by == FindBy::Reference && !was_sent {
+        order.is_claim = true;
+        return true;
+    }
+    let Some(flow) = flow else { return true };
+    // Where the session found it, the caller is a member of the role that began it.
+    let is_found = order.is_found || matches!(order.target, Target::Find(..));
+    order.sender = Some(flow.role_id).filter(|_| !is_found);
+    let Some(key) = &flow.recipient_key else {
+        order.recipient_keys.clear();
+        return true;
+    };
+    if order.recipient_keys.contains(key) {
+        return true;
+    }
+    let is_another = is_found && !order.recipient_keys.is_empty();
+    // What it knows of itself may be put down under a key that the file has lost.
+    order.recipient_keys.push(key.clone());
+    !is_another
+}
+
+/// A reference names one flow for good. A recipient's latest flow is the one meant while it can be; one whose checks are
+/// spent stays it until its code is too old, or a new flow would give new guesses.
+fn is_the_same_flow(by: FindBy, stored: &Stored, now: Micros) -> bool {
+    by == FindBy::Reference
+        || (stored.state.expires_at.is_none_or(|end| end > now)
+            && (!stored.state.status.is_terminal() || stored.state.status == Status::MaxAttemptsReached))
+}
 
 /// One transaction's worth of orders.
 struct Batch<'a, 'w, 'conn> {
     writer: &'a mut Writer<'w, 'conn>,
     busy: &'a HashMap<Uuid, std::collections::VecDeque<(Ticket, Letter)>>,
     now: Micros,
-    stored: HashMap<Uuid, Stored>,
+    flows: Flows,
     judge: Judge<'a>,
     /// Attempts at providers of routes whose breaker is open.
     passed_over: Vec<NewAttempt>,
@@ -291,28 +412,11 @@ impl<'a, 'w, 'conn> Batch<'a, 'w, 'conn> {
         writer: &'a mut Writer<'w, 'conn>,
         busy: &'a HashMap<Uuid, std::collections::VecDeque<(Ticket, Letter)>>,
         now: Micros,
-        orders: &[(Ticket, Box<Order>)],
+        flows: Flows,
         judge: Judge<'a>,
-    ) -> Result<Self, Failure> {
-        let known: Vec<Uuid> = orders
-            .iter()
-            .filter_map(|(_, order)| match order.target {
-                Target::Known(id) => Some(id),
-                Target::Onward(id) => Some(id),
-                Target::New(_) | Target::Find(..) => None,
-            })
-            .collect();
-        let stored = writer.verifications(&known)?.into_iter().map(|stored| (stored.id, stored)).collect();
-        Ok(Self {
-            writer,
-            busy,
-            now,
-            stored,
-            judge,
-            passed_over: Vec::new(),
-            keys: HashSet::new(),
-            begun: HashMap::new(),
-        })
+    ) -> Self {
+        let (passed_over, keys, begun) = (Vec::new(), HashSet::new(), HashMap::new());
+        Self { writer, busy, now, flows, judge, passed_over, keys, begun }
     }
 
     fn take(&mut self, order: &mut Order) -> Result<Turn, Failure> {
@@ -321,15 +425,18 @@ impl<'a, 'w, 'conn> Batch<'a, 'w, 'conn> {
             self.passed_over.extend(passed_over);
         }
         let order = &*order;
+        if self.flows.of_another.contains(&order.attempt) {
+            return Ok(Turn::OfAnother);
+        }
         match order.target {
-            Target::Onward(id) => match self.stored.remove(&id) {
+            Target::Onward(id) => match self.flows.known.remove(&id) {
                 Some(stored) => {
                     let mut state = stored.state;
                     let refused = Verification { status: Status::Blocked, ..state.clone() };
                     state.send_count += 1;
                     state.reference.clone_from(&order.reference);
                     state.expires_at = self.end_of(order);
-                    Ok(self.rule(order, id, Status::Sending, state, refused, stored.created_at))
+                    self.rule(order, id, Status::Sending, state, refused, stored.created_at)
                 }
                 None => Ok(Turn::Missing),
             },
@@ -340,27 +447,20 @@ impl<'a, 'w, 'conn> Batch<'a, 'w, 'conn> {
                 let mut state = Verification::sending(order.max_checks);
                 state.reference.clone_from(&order.reference);
                 state.expires_at = self.end_of(order);
-                Ok(self.rule(order, id, Status::Sending, state, Verification::refused(order.max_checks), self.now))
+                self.rule(order, id, Status::Sending, state, Verification::refused(order.max_checks), self.now)
             }
-            Target::Known(id) => match self.stored.remove(&id) {
-                Some(stored) => Ok(self.admit(order, stored)),
+            Target::Known(id) => match self.flows.known.remove(&id) {
+                Some(stored) => self.admit(order, stored),
                 None => Ok(Turn::Missing),
             },
             Target::Find(by, new) => {
-                let found = self.writer.latest(
-                    by,
-                    &order.provider,
-                    order.reference.as_deref(),
-                    &order.recipient_keys,
-                    &order.created_by,
-                )?;
-                if let Some(stored) = found.filter(|stored| self.is_the_same_flow(by, stored)) {
+                if let Some(stored) = self.flows.found.remove(&order.attempt) {
                     if self.busy.contains_key(&stored.id) || self.begun.values().any(|id| *id == stored.id) {
                         return Ok(Turn::Waits { verification: stored.id });
                     }
                     // Marks it for the rest of this batch.
                     self.begun.insert(name(by, order), stored.id);
-                    return Ok(self.admit(order, stored));
+                    return self.admit(order, stored);
                 }
                 if let Some(id) = self.begun.get(&name(by, order)) {
                     return Ok(Turn::Waits { verification: *id });
@@ -372,7 +472,7 @@ impl<'a, 'w, 'conn> Batch<'a, 'w, 'conn> {
                 state.expires_at = self.end_of(order);
                 let unchecked = state.clone();
                 state.check_count = 1;
-                Ok(self.rule(order, new, Status::Pending, state, unchecked, self.now))
+                self.rule(order, new, Status::Pending, state, unchecked, self.now)
             }
         }
     }
@@ -381,15 +481,7 @@ impl<'a, 'w, 'conn> Batch<'a, 'w, 'conn> {
     fn is_keyed_already(&mut self, order: &Order) -> Result<bool, Failure> {
         let Some(idempotency) = &order.idempotency else { return Ok(false) };
         let is_new = self.keys.insert(idempotency.keys.first().cloned().unwrap_or_default());
-        Ok(!is_new || self.writer.has_key(&idempotency.keys, idempotency::since(), &order.created_by)?)
-    }
-
-    /// A reference names one flow for good. A recipient's latest flow is the one meant while it can be; one whose checks
-    /// are spent stays it until its code is too old, or a new flow would give new guesses.
-    fn is_the_same_flow(&self, by: FindBy, stored: &Stored) -> bool {
-        by == FindBy::Reference
-            || (stored.state.expires_at.is_none_or(|end| end > self.now)
-                && (!stored.state.status.is_terminal() || stored.state.status == Status::MaxAttemptsReached))
+        Ok(!is_new || self.writer.has_key(&idempotency.keys, idempotency::since(), order.role_id)?)
     }
 
     fn end_of(&self, order: &Order) -> Option<Micros> {
@@ -405,22 +497,31 @@ impl<'a, 'w, 'conn> Batch<'a, 'w, 'conn> {
         state: Verification,
         refused: Verification,
         created_at: Micros,
-    ) -> Turn {
-        match self.judge.judge(order) {
-            Verdict::Goes { noted, pass } => Turn::Goes { verification, before, state, created_at, noted, pass },
+    ) -> Result<Turn, Failure> {
+        Ok(match self.judge.judge(self.writer, order)? {
+            Verdict::Goes { noted, pass, checks_left } => {
+                Turn::Goes { verification, before, state, created_at, noted, pass, checks_left }
+            }
             Verdict::Blocked(blocked) => {
                 Turn::Ends { verification, before, state: refused, outcome: Outcome::Blocked, blocked: Some(blocked) }
             }
-        }
+        })
     }
 
-    fn admit(&mut self, order: &Order, stored: Stored) -> Turn {
+    fn admit(&mut self, order: &Order, stored: Stored) -> Result<Turn, Failure> {
+        // Another code has been sent since: the old one's message would be about that, or end it.
+        let is_other = |(reference, sends): &(Option<String>, u32)| {
+            *reference != stored.state.reference || *sends != stored.state.send_count
+        };
+        if order.prepared_with.as_ref().is_some_and(is_other) {
+            return Ok(Turn::Outdated);
+        }
         let Stored { id, mut state, created_at, .. } = stored;
         let before = state.status;
         let unchanged = state.clone();
         match admit(order.operation, &mut state, self.now) {
-            Err(outcome) => Turn::Ends { verification: id, before, state, outcome, blocked: None },
-            Ok(()) if order.outgoing.is_none() && order.local.is_none() => Turn::Outdated,
+            Err(outcome) => Ok(Turn::Ends { verification: id, before, state, outcome, blocked: None }),
+            Ok(()) if order.outgoing.is_none() && order.local.is_none() => Ok(Turn::Outdated),
             Ok(()) => {
                 if order.operation == Operation::Resend {
                     state.status = Status::Sending;
@@ -441,7 +542,7 @@ impl<'a, 'w, 'conn> Batch<'a, 'w, 'conn> {
                 Turn::Ends { verification, outcome, blocked, .. } => {
                     (*verification, Some(*outcome), blocked.map(|blocked| blocked.reason))
                 }
-                Turn::Waits { .. } | Turn::Missing | Turn::Outdated => continue,
+                Turn::Waits { .. } | Turn::Missing | Turn::Outdated | Turn::OfAnother => continue,
             };
             attempts.push(NewAttempt {
                 id: order.attempt,
@@ -450,9 +551,12 @@ impl<'a, 'w, 'conn> Batch<'a, 'w, 'conn> {
                 refused,
                 why: refused.and(reason).map(|reason| words(reason).to_owned()),
                 provider: order.provider.clone(),
+                provider_id: order.provider_id,
+                role_id: order.role_id,
+                account: order.account_key().to_vec(),
                 // A test number's counts for nobody, nor does what the record answered.
                 recipient_key: order
-                    .recipient_key()
+                    .counted_key()
                     .filter(|_| !order.is_test && (refused.is_none() || reason.is_some()))
                     .map(<[u8]>::to_vec),
                 reason,
@@ -460,14 +564,14 @@ impl<'a, 'w, 'conn> Batch<'a, 'w, 'conn> {
             });
             match turn {
                 Turn::Goes { state, .. } | Turn::Ends { state, .. } if begins(order, verification) => {
-                    references.extend(
-                        state.reference.as_deref().map(|reference| (order.provider.as_str(), reference, verification)),
-                    );
+                    references.extend(new_reference(order, state, verification));
                     verifications.push(NewVerification {
                         id: verification,
                         provider: order.provider.clone(),
+                        provider_id: order.provider_id,
                         vendor: order.vendor.clone(),
                         created_by: order.created_by.clone(),
+                        role_id: order.role_id,
                         created_at: self.now,
                         recipient_masked: order.recipient_masked.clone(),
                         recipient_key: order.recipient_key().map(<[u8]>::to_vec),
@@ -475,7 +579,7 @@ impl<'a, 'w, 'conn> Batch<'a, 'w, 'conn> {
                         state: state.clone(),
                         idempotency: order.idempotency.clone(),
                         is_test: order.is_test,
-                        route: order.route.clone(),
+                        route: order.route.as_ref().map(|(name, _)| name.clone()).zip(order.route_id),
                     });
                 }
                 Turn::Goes { before, state, .. } | Turn::Ends { before, state, .. } => {
@@ -487,18 +591,13 @@ impl<'a, 'w, 'conn> Batch<'a, 'w, 'conn> {
                         sealed: None,
                     };
                     if let Target::Onward(_) = order.target {
-                        change.moved_to = Some((order.provider.clone(), order.vendor.clone()));
+                        change.moved_to = Some(order.moved_to());
                         change.sealed.clone_from(&order.sealed);
-                        references.extend(
-                            state
-                                .reference
-                                .as_deref()
-                                .map(|reference| (order.provider.as_str(), reference, verification)),
-                        );
+                        references.extend(new_reference(order, state, verification));
                     }
                     changes.push(change);
                 }
-                Turn::Waits { .. } | Turn::Missing | Turn::Outdated => {}
+                Turn::Waits { .. } | Turn::Missing | Turn::Outdated | Turn::OfAnother => {}
             }
         }
         attempts.append(&mut self.passed_over);
@@ -507,6 +606,16 @@ impl<'a, 'w, 'conn> Batch<'a, 'w, 'conn> {
         self.writer.insert_references(&references)?;
         self.writer.insert_attempts(&attempts)
     }
+}
+
+/// The reference that a verification goes by at the order's provider, if it has one.
+pub(super) fn new_reference<'a>(
+    order: &'a Order,
+    state: &'a Verification,
+    verification: Uuid,
+) -> Option<NewReference<'a>> {
+    let reference = state.reference.as_deref()?;
+    Some(NewReference { provider: &order.provider, provider_id: order.provider_id, reference, verification })
 }
 
 /// Whether the order begins this verification, rather than belonging to one on record.
@@ -519,11 +628,9 @@ fn begins(order: &Order, verification: Uuid) -> bool {
 }
 
 fn name(by: FindBy, order: &Order) -> FlowName {
-    let provider = order.provider.clone();
+    let provider = order.provider_id;
     match by {
         FindBy::Reference => (provider, order.reference.clone(), None),
-        FindBy::Recipient => {
-            (provider, None, order.recipient_key().map(|key| (key.to_vec(), order.created_by.clone())))
-        }
+        FindBy::Recipient => (provider, None, order.recipient_key().map(|key| (key.to_vec(), order.role_id))),
     }
 }

@@ -1,40 +1,57 @@
 //! What the providers' rules say of orders, by the record as it is now: asked in the very transaction that records the
 //! intents, and what has just been let go counts for the next.
 
-use std::collections::HashMap;
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, HashMap, HashSet},
+};
 
-use policy::{Blocked, Breaker, History, Limits, Micros, Pass, Reason, Rules};
+use policy::{Blocked, Check, History, Micros, Pass, Reason, Rules};
 use uuid::Uuid;
 use vendor::{Operation, Outcome};
 
+use super::standing::{Account, Standing};
 use crate::{
-    ledger::{Failure, NewAttempt, Question, Writer},
+    identity::Identity,
+    ledger::{CheckQuestion, Failure, NewAttempt, Question, Writer},
     letter::Order,
 };
 
-/// What is known of this database's providers without asking the record.
-#[derive(Clone, Default)]
-pub struct Standing {
-    /// By the OID of the foreign server: one that is made anew starts closed.
-    pub breakers: HashMap<u32, Breaker>,
-    /// How many sends the provider_limit lets go before they must be counted again.
-    rooms: HashMap<String, (Limits, usize)>,
-}
-
 pub enum Verdict {
-    /// `noted`: the rule that would have refused it.
     Goes {
+        /// The rule that would have refused it.
         noted: Option<Reason>,
         pass: Option<Pass>,
+        /// How many wrong codes the recipient has left after this one, if it is one; None: that is not counted.
+        checks_left: Option<u32>,
     },
     Blocked(Blocked),
 }
 
+/// The key that a recipient is put down under.
+type RecipientKey = Vec<u8>;
+/// The key that an account at a vendor is put down under; empty: on record from before there were such keys.
+type AccountKey = Vec<u8>;
+
+/// What is known of one recipient, wherever it counts.
+#[derive(Default)]
+struct Known {
+    /// The newest first.
+    checks: BTreeMap<Reverse<(Micros, Uuid)>, Guess>,
+    /// Roles that have sent something to the recipient, and at which accounts.
+    senders: HashSet<(Identity, AccountKey)>,
+}
+
+struct Guess {
+    is_right: bool,
+    role: Identity,
+    provider: Identity,
+    account: AccountKey,
+}
+
 pub struct Judge<'a> {
-    /// By provider and the key that the recipient is put down under.
-    histories: HashMap<(String, Vec<u8>), History>,
-    /// Sends of providers with a provider_limit that is nearly reached.
-    bills: HashMap<String, Vec<Micros>>,
+    sends: HashMap<(Identity, RecipientKey), History>,
+    known: HashMap<RecipientKey, Known>,
     standing: &'a mut Standing,
     now: Micros,
 }
@@ -47,71 +64,104 @@ impl<'a> Judge<'a> {
         standing: &'a mut Standing,
         now: Micros,
     ) -> Result<Self, Failure> {
-        let subjects = || {
-            let subject = |order: &'o Order| order.rules.as_ref().map(|rules| (order, rules));
-            orders.clone().filter_map(subject).filter(|(order, ..)| order.operation != Operation::Cancel)
+        let subjects = |of: fn(Operation) -> bool| {
+            let subject = move |order: &'o Order| order.rules.as_ref().map(|rules| (order, rules));
+            orders.clone().filter_map(subject).filter(move |(order, _)| of(order.operation))
         };
-        let questions: Vec<Question> = subjects()
-            .flat_map(|(order, rules)| {
-                order.recipient_keys.iter().map(move |recipient_key| Question {
-                    provider: &order.provider,
+        let mut judge = Self { sends: HashMap::new(), known: HashMap::new(), standing, now };
+        judge.read_sends(writer, subjects(is_send))?;
+        judge.read_checks(writer, subjects(|operation| operation == Operation::Verify))?;
+        for (order, rules) in subjects(is_send) {
+            if let Some(limits) = &rules.provider_limit {
+                judge.standing.bills.load(writer, order.provider_id, limits, now)?;
+            }
+        }
+        Ok(judge)
+    }
+
+    fn read_sends<'o>(
+        &mut self,
+        writer: &mut Writer,
+        subjects: impl Iterator<Item = (&'o Order, &'o Rules)> + Clone,
+    ) -> Result<(), Failure> {
+        let question = |(order, rules): (&'o Order, &'o Rules)| {
+            let (provider, since) = (order.provider_id, self.now.saturating_sub(rules.reach(order.operation)));
+            let most = rules.most(order.operation) as i64;
+            order.counted_keys().iter().map(move |recipient_key| Question { provider, recipient_key, since, most })
+        };
+        let questions: Vec<Question> = subjects.clone().flat_map(question).collect();
+        if questions.is_empty() {
+            return Ok(());
+        }
+        let mut answers: Vec<History> = questions.iter().map(|_| History::default()).collect();
+        for (question, started_at) in writer.sends(&questions)? {
+            if let Some(answer) = question.checked_sub(1).and_then(|index| answers.get_mut(index)) {
+                answer.sends.push(started_at);
+            }
+        }
+        let mut by_key: HashMap<(Identity, &[u8]), History> = HashMap::new();
+        for (question, answer) in questions.iter().zip(answers) {
+            let history = by_key.entry((question.provider, question.recipient_key)).or_default();
+            // The same question twice has the same answer; of two that differ in reach the longer one counts.
+            if answer.sends.len() > history.sends.len() {
+                history.sends = answer.sends;
+            }
+        }
+        for (order, _) in subjects {
+            let Some(first) = order.counted_key() else { continue };
+            self.sends.entry((order.provider_id, first.to_vec())).or_insert_with(|| {
+                let names = order.counted_keys().iter().map(|key| (order.provider_id, key.as_slice()));
+                names.filter_map(|name| by_key.remove(&name)).reduce(History::and).unwrap_or_default()
+            });
+        }
+        Ok(())
+    }
+
+    fn read_checks<'o>(
+        &mut self,
+        writer: &mut Writer,
+        subjects: impl Iterator<Item = (&'o Order, &'o Rules)>,
+    ) -> Result<(), Failure> {
+        let mut questions = Vec::new();
+        let mut of = Vec::new();
+        for (order, rules) in subjects {
+            let Some(first) = order.counted_key() else { continue };
+            // Under the keys of one time: what is put down of a call is put down under the same.
+            for (place, recipient_key) in order.counted_keys().iter().enumerate() {
+                questions.push(CheckQuestion {
+                    provider: order.provider_id,
+                    account: order.account_keys.get(place).or(order.account_keys.first()).map_or(&[], Vec::as_slice),
                     recipient_key,
-                    is_check: order.operation == Operation::Verify,
-                    since: now.saturating_sub(rules.reach(order.operation)),
-                    most: most(rules, order.operation),
-                })
-            })
-            .collect();
-        let mut histories = HashMap::new();
-        let mut bills = HashMap::new();
-        if !questions.is_empty() {
-            let mut answers: Vec<History> = questions.iter().map(|_| History::default()).collect();
-            for event in writer.events(&questions)? {
-                let Some(answer) = event.question.checked_sub(1).and_then(|index| answers.get_mut(index)) else {
-                    continue;
-                };
-                match event.operation {
-                    Operation::Verify => {
-                        answer.checks.push((event.started_at, event.outcome == Some(Outcome::Approved)));
-                    }
-                    _ => answer.sends.push(event.started_at),
-                }
-            }
-            let mut by_key: HashMap<(&str, &[u8]), History> = HashMap::new();
-            for (question, answer) in questions.iter().zip(answers) {
-                let history = by_key.entry((question.provider, question.recipient_key)).or_default();
-                // The same question twice has the same answer; of two that differ in reach the longer one counts.
-                if answer.sends.len() > history.sends.len() {
-                    history.sends = answer.sends;
-                }
-                if answer.checks.len() > history.checks.len() {
-                    history.checks = answer.checks;
-                }
-            }
-            for (order, _) in subjects() {
-                let Some(first) = order.recipient_key() else { continue };
-                histories.entry((order.provider.clone(), first.to_vec())).or_insert_with(|| {
-                    let names = order.recipient_keys.iter().map(|key| (order.provider.as_str(), key.as_slice()));
-                    names.filter_map(|name| by_key.remove(&name)).reduce(History::and).unwrap_or_default()
+                    since: self.now.saturating_sub(rules.reach(Operation::Verify)),
+                    // Whoever sent the code that is checked has sent it within its life.
+                    sent_since: self.now.saturating_sub(order.code_lifetime.unwrap_or(A_DAY).max(rules.checks_reach)),
+                    most: most(rules),
                 });
+                // Whatever it was put down under, it is the account's.
+                of.push((first, order.account_key()));
             }
         }
-        let mut sends: HashMap<&str, (&Limits, usize)> = HashMap::new();
-        for order in orders.filter(|order| is_send(order.operation)) {
-            if let Some(limits) = order.rules.as_ref().and_then(|rules| rules.provider_limit.as_ref()) {
-                sends.entry(&order.provider).or_insert((limits, 0)).1 += 1;
+        if questions.is_empty() {
+            return Ok(());
+        }
+        for event in writer.checks(&questions)? {
+            let Some((recipient, account)) = event.question.checked_sub(1).and_then(|index| of.get(index)) else {
+                continue;
+            };
+            let known = self.known.entry(recipient.to_vec()).or_default();
+            let at = if event.is_of_account { account.to_vec() } else { Vec::new() };
+            if event.operation == Operation::Verify {
+                let is_right = event.outcome == Some(Outcome::Approved);
+                let guess = Guess { is_right, role: event.role, provider: event.provider, account: at };
+                let place = known.checks.entry(Reverse((event.started_at, event.attempt))).or_insert(guess);
+                if event.is_of_account {
+                    place.account = account.to_vec();
+                }
+            } else {
+                known.senders.insert((event.role, at));
             }
         }
-        for (provider, (limits, wanted)) in sends {
-            let room = standing.rooms.get(provider).filter(|(of, room)| of == limits && *room >= wanted);
-            if room.is_none() {
-                let since = now.saturating_sub(limits.reach());
-                let bill = writer.provider_sends(provider, since, limits.most() as i64)?;
-                standing.rooms.insert(provider.to_owned(), (limits.clone(), limits.room(&bill, now)));
-                bills.insert(provider.to_owned(), bill);
-            }
-        }
-        Ok(Self { histories, bills, standing, now })
+        Ok(())
     }
 
     /// Where the breaker of a route's provider is open, the send goes on to the next one: the order becomes that one's,
@@ -126,7 +176,10 @@ impl<'a> Judge<'a> {
                 refused: Some(Outcome::Blocked),
                 why: Some(words(Reason::Breaker).to_owned()),
                 provider: order.provider.clone(),
-                recipient_key: order.recipient_key().map(<[u8]>::to_vec),
+                provider_id: order.provider_id,
+                role_id: order.role_id,
+                account: order.account_key().to_vec(),
+                recipient_key: order.counted_key().map(<[u8]>::to_vec),
                 reason: Some(Reason::Breaker),
                 started_at: self.now,
             });
@@ -139,60 +192,96 @@ impl<'a> Judge<'a> {
 
     fn is_open(&self, order: &Order) -> bool {
         let obeys = order.local.is_none() && order.rules.as_ref().is_some_and(|rules| rules.enforce);
-        obeys && self.standing.breakers.get(&order.server).is_some_and(|breaker| breaker.clone().ask(self.now).is_err())
+        obeys && self.standing.breakers.is_open(Account::of(order), self.now)
+    }
+
+    /// What the record knows that counts for an order.
+    fn history(&self, order: &Order) -> History {
+        let key = order.counted_key().unwrap_or_default().to_vec();
+        if order.operation != Operation::Verify {
+            return self.sends.get(&(order.provider_id, key)).cloned().unwrap_or_default();
+        }
+        let Some(known) = self.known.get(&key) else { return History { is_stranger: true, ..History::default() } };
+        let account = order.account_key();
+        let is_stranger = |role: Identity| !known.senders.iter().any(|(sender, at)| *sender == role && at == account);
+        let check = |(Reverse((at, _)), guess): (&Reverse<(Micros, Uuid)>, &Guess)| Check {
+            at: *at,
+            is_right: guess.is_right,
+            of_account: guess.account == account,
+            of_provider: guess.provider == order.provider_id,
+            by_stranger: is_stranger(guess.role),
+        };
+        History {
+            checks: known.checks.iter().map(check).collect(),
+            is_stranger: is_stranger(order.sender.unwrap_or(order.role_id)),
+            ..History::default()
+        }
     }
 
     /// Whether the order may go; if so, it counts from now on.
-    pub fn judge(&mut self, order: &Order) -> Verdict {
-        let Some(rules) = &order.rules else { return Verdict::Goes { noted: None, pass: None } };
+    pub fn judge(&mut self, writer: &mut Writer, order: &Order) -> Result<Verdict, Failure> {
+        let goes = |noted, pass, checks_left| Ok(Verdict::Goes { noted, pass, checks_left });
+        let Some(rules) = &order.rules else { return goes(None, None, None) };
         let operation = order.operation;
-        let key = (order.provider.clone(), order.recipient_key().unwrap_or_default().to_vec());
-        let mut unknown = History::default();
-        let history = self.histories.get_mut(&key).unwrap_or(&mut unknown);
-        if let Some(bill) = self.bills.get(&order.provider) {
-            history.provider_sends.clone_from(bill);
+        let mut history = self.history(order);
+        if let (true, Some(limits)) = (is_send(operation), &rules.provider_limit) {
+            history.provider_wait = self.standing.wait(writer, order.provider_id, limits, self.now)?;
         }
-        let refusal = rules.refuse(operation, history, self.now);
-        let noted = match refusal {
-            Some(blocked) if rules.enforce => return Verdict::Blocked(blocked),
+        let mut noted = match rules.refuse(operation, &history, self.now) {
+            Some(blocked) if rules.enforce => return Ok(Verdict::Blocked(blocked)),
             refusal => refusal.map(|blocked| blocked.reason),
         };
-        let mut noted = noted;
         let mut pass = None;
         // What `on` would not have sent tells the breaker nothing, or the two would part.
         if noted.is_none() && is_send(operation) && order.local.is_none() {
-            match self.standing.breakers.entry(order.server).or_default().ask(self.now) {
+            match self.standing.ask(Account::of(order), self.now) {
                 Ok(let_go) => pass = Some(let_go),
                 Err(retry_after) if rules.enforce => {
-                    return Verdict::Blocked(Blocked { reason: Reason::Breaker, retry_after: Some(retry_after) });
+                    return Ok(Verdict::Blocked(Blocked { reason: Reason::Breaker, retry_after: Some(retry_after) }));
                 }
                 Err(_) => noted = Some(Reason::Breaker),
             }
         }
         // What would have been refused does not count, so that the next decision is the one that `on` would make.
         if noted.is_none() {
-            history.add(operation, self.now);
-            if is_send(operation) {
-                if let Some(bill) = self.bills.get_mut(&order.provider) {
-                    bill.insert(0, self.now);
-                }
-                if let Some((_, room)) = self.standing.rooms.get_mut(&order.provider) {
-                    *room = room.saturating_sub(1);
-                }
-            }
+            self.add(order);
         }
-        Verdict::Goes { noted, pass }
+        let counts = operation == Operation::Verify && rules.enforce && order.counted_key().is_some();
+        let checks_left = counts.then(|| rules.checks_left(&self.history(order), self.now));
+        goes(noted, pass, checks_left)
+    }
+
+    /// It counts for those after it.
+    fn add(&mut self, order: &Order) {
+        let account = order.account_key().to_vec();
+        if is_send(order.operation) {
+            self.standing.add(order, self.now);
+        }
+        let Some(key) = order.counted_key().map(<[u8]>::to_vec) else { return };
+        match order.operation {
+            Operation::Send | Operation::Resend => {
+                self.sends.entry((order.provider_id, key.clone())).or_default().sends.insert(0, self.now);
+                self.known.entry(key).or_default().senders.insert((order.role_id, account));
+            }
+            Operation::Verify => {
+                let guess = Guess { is_right: false, role: order.role_id, provider: order.provider_id, account };
+                self.known.entry(key).or_default().checks.insert(Reverse((self.now, order.attempt)), guess);
+            }
+            Operation::Cancel => {}
+        }
     }
 }
+
+/// The longest life of a code of which nobody says how long it lives.
+const A_DAY: Micros = 86_400_000_000;
 
 fn is_send(operation: Operation) -> bool {
     matches!(operation, Operation::Send | Operation::Resend)
 }
 
-/// How many events to read: right codes among the checks do not count, but are read along.
-fn most(rules: &Rules, operation: Operation) -> i64 {
-    let most = rules.most(operation) as i64;
-    if operation == Operation::Verify { most.saturating_mul(2).saturating_add(100) } else { most }
+/// How many checks to read: right codes do not count, but are read along, as are those that count for something else.
+fn most(rules: &Rules) -> i64 {
+    (rules.most(Operation::Verify) as i64).saturating_mul(4).saturating_add(200)
 }
 
 /// What the record and the caller are told of a refusal.

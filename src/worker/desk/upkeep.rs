@@ -6,6 +6,7 @@ use uuid::Uuid;
 
 use super::Desk;
 use crate::{
+    identity::Identity,
     key_file,
     ledger::{Durability, Failure, Writer, clock},
     letter::{Letter, Part, Reply, Upkeep},
@@ -16,8 +17,8 @@ use crate::{
     settings,
 };
 
-/// How many verifications a part looks at: a few milliseconds' work.
-const PAGE: i64 = 500;
+/// How many verifications a part looks at: a few milliseconds' work, for which a call may have to wait.
+const PAGE: i64 = 200;
 /// Let them gather a little, and look again after a day at the latest: a restored dump brings old rows.
 const GATHER: Micros = 60_000_000;
 const DAY: Micros = 86_400_000_000;
@@ -74,12 +75,16 @@ impl Desk {
                 Err(misuse) => return self.reply(ticket, &Reply::Refused(misuse)),
             },
             // Flushed: who is told that they are forgotten is.
-            Upkeep::Forget { provider, recipient_keys } => self.ledger.write(Durability::Flushed, |writer| {
+            Upkeep::Forget { provider, owned, recipient_keys } => self.ledger.write(Durability::Flushed, |writer| {
                 let ids = writer.of_recipient(provider, recipient_keys)?;
                 if let Some(busy) = ids.iter().find(|id| !is_free(id)) {
                     return Ok(Done::Busy(*busy));
                 }
-                writer.forget(&ids)?;
+                if !writer.locked(&ids, &[])?.is_empty() {
+                    return Err(Failure::Busy);
+                }
+                writer.forget(&ids, owned.as_deref())?;
+                writer.forget_keys(recipient_keys, provider)?;
                 Ok(Done::Part(Part { count: ids.len() as u64, next: None }))
             }),
         };
@@ -93,9 +98,17 @@ impl Desk {
                 self.reply(ticket, &Reply::Kept(part));
             }
             Ok(Done::Busy(id)) => self.busy.entry(id).or_default().push_back((ticket, Letter::Upkeep(upkeep))),
-            Err(failure @ (Failure::Busy | Failure::Gone)) => {
+            Err(Failure::Gone) => {
                 self.pending.push((ticket, Letter::Upkeep(upkeep)));
-                self.after(failure);
+                self.gone();
+            }
+            // To try again would hold up everybody else, for as long as the lock is held.
+            Err(Failure::Busy) => {
+                let misuse = Misuse::locked(
+                    "the record is locked by another transaction; what was done before stays done",
+                    "pg_locks tells by whom. Call again after its end.",
+                );
+                self.reply(ticket, &Reply::Refused(misuse));
             }
             Err(Failure::Error(why)) => {
                 pgrx::log!("otp_gateway: the record could not be kept in order: {why}");
@@ -140,7 +153,13 @@ impl Desk {
         let purged = self.ledger.write(Durability::Lazy, |writer| {
             let kept_for = retention.max(provider::longest_memory());
             let part = purge(writer, from, now.saturating_sub(kept_for), None, is_free)?;
-            let due = if part.next.is_some() { now } else { due_after(writer.oldest()?, kept_for, now) };
+            let due = if part.next.is_some() {
+                // As much time for everybody else.
+                let end = clock();
+                end.saturating_add(end.saturating_sub(now))
+            } else {
+                due_after(writer.oldest()?, kept_for, now)
+            };
             Ok((part, due))
         });
         self.note("otp_gateway.retention", purged.as_ref().err());
@@ -165,13 +184,15 @@ fn purge(
     writer: &mut Writer,
     from: Uuid,
     before: Micros,
-    providers: Option<&[String]>,
+    providers: Option<&[Identity]>,
     is_free: impl Fn(&Uuid) -> bool,
 ) -> Result<Part, Failure> {
     let page = writer.old(from, before, providers, PAGE)?;
     let next = page.last().filter(|_| page.len() as i64 == PAGE).map(|(id, _)| *id);
-    let old: Vec<Uuid> = page.into_iter().filter(|(id, may)| *may && is_free(id)).map(|(id, _)| id).collect();
+    let mut old: Vec<Uuid> = page.into_iter().filter(|(id, may)| *may && is_free(id)).map(|(id, _)| id).collect();
     if !old.is_empty() {
+        let locked = writer.locked(&old, &[])?;
+        old.retain(|id| !locked.contains(id));
         writer.delete(&old)?;
     }
     Ok(Part { count: old.len() as u64, next })
@@ -180,7 +201,7 @@ fn purge(
 fn reseal(writer: &mut Writer, from: Uuid, keys: &Keys) -> Result<Part, Failure> {
     let page = writer.seals(from, PAGE)?;
     let next = page.last().filter(|_| page.len() as i64 == PAGE).map(|seal| seal.id);
-    let resealed: Vec<(Uuid, Vec<u8>)> = page
+    let mut resealed: Vec<(Uuid, Vec<u8>)> = page
         .into_iter()
         .filter_map(|seal| {
             let place = if seal.is_queued { Place::Queued(seal.id) } else { Place::Verification(seal.id) };
@@ -188,6 +209,9 @@ fn reseal(writer: &mut Writer, from: Uuid, keys: &Keys) -> Result<Part, Failure>
         })
         .collect();
     if !resealed.is_empty() {
+        // The old key stays in the file: what is locked just now is resealed after the next start.
+        let locked = writer.locked(&resealed.iter().map(|(id, _)| *id).collect::<Vec<_>>(), &[])?;
+        resealed.retain(|(id, _)| !locked.contains(id));
         writer.reseal(&resealed)?;
     }
     Ok(Part { count: resealed.len() as u64, next })

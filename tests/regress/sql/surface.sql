@@ -10,6 +10,7 @@
 \d otp_gateway.attempt_record
 \d otp_gateway.reference
 \d otp_gateway.breaker
+\d otp_gateway.identity
 \dD otp_gateway.*
 \dew
 -- Every object has its comment.

@@ -1,0 +1,489 @@
+"""Promise: rows belong to the foreign server and the role that made them, whatever these are called. A rename changes
+nothing: what is open goes on, limits count on, the queue is sent. A name that is free again carries nothing: who takes it sees,
+verifies, forgets and sends nothing of another's. A route does for its callers what its owner may do, and its list of names is
+no invitation. A dump is restored to those who bear the names then, once."""
+
+import contextlib
+import uuid
+
+import psycopg2
+import pytest
+
+from conftest import CREDENTIALS, Gateway, Running, until
+
+
+class Session(psycopg2.extensions.connection):
+    """Of a role, whose name it knows."""
+
+    name = None
+
+
+@contextlib.contextmanager
+def role(gateway, *grants, options="LOGIN"):
+    """A role with these grants, and a session of it; `{role}` stands for its name."""
+    name = f"role_{uuid.uuid4().hex[:8]}"
+    gateway.execute(f"CREATE ROLE {name} {options}")
+    for grant in grants:
+        gateway.execute(grant.format(role=name))
+    session = gateway.connect(user=name, connection_factory=Session)
+    session.name = name
+    try:
+        yield session
+    finally:
+        session.close()
+        current = session.name
+        gateway.execute(f"REASSIGN OWNED BY {current} TO postgres; DROP OWNED BY {current} CASCADE; DROP ROLE {current}")
+
+
+USAGE = "GRANT USAGE ON FOREIGN SERVER ideamart TO {role}"
+WRAPPERS = "GRANT USAGE ON FOREIGN DATA WRAPPER otp_ideamart, otp_route, otp_sandbox TO {role}"
+
+
+def squat(gateway, session, name):
+    """A server of that name, made by somebody who may; its vendor says yes to everything."""
+    gateway.execute(f"CREATE SERVER {name} FOREIGN DATA WRAPPER otp_sandbox", session=session)
+    gateway.execute(f"GRANT USAGE ON FOREIGN SERVER {name} TO PUBLIC", session=session)
+
+
+def error(gateway, statement, arguments=None, session=None):
+    with pytest.raises(psycopg2.Error) as caught:
+        gateway.execute(statement, arguments, session)
+    return caught.value
+
+
+def synced(gateway, name, kind="server"):
+    """The worker has heard of it."""
+    until(
+        lambda: gateway.execute("SELECT 1 FROM otp_gateway.identity WHERE kind = %s AND name = %s", (kind, name)),
+        f"{name} is known by that name",
+    )
+
+
+# renames
+
+
+def test_a_provider_is_renamed(gateway):
+    gateway.create_provider("narrow", "ideamart", send_limit="2 per day", max_checks="5")
+    to = gateway.number()
+    row = gateway.send("narrow", to=to, vendor="ideamart")
+    code = gateway.simulator.code("ideamart", to)
+    gateway.execute("ALTER SERVER narrow RENAME TO wide")
+    wrong = gateway.verify(row["verification_id"], "000000")
+    assert wrong["outcome"] == "invalid_code" and wrong["attempts_left"] == 4
+    assert gateway.send("wide", to=to, vendor="ideamart")["outcome"] == "sent"
+    blocked = gateway.send("wide", to=to, vendor="ideamart")
+    assert (blocked["outcome"], blocked["reason"]) == ("blocked", "send_limit")
+    assert gateway.verify(row["verification_id"], code)["outcome"] in ("approved", "expired", "invalid_code", "not_found")
+    synced(gateway, "wide")
+    assert {p for (p,) in gateway.execute("SELECT provider FROM otp_gateway.verification")} == {"wide"}
+    assert {p for (p,) in gateway.execute("SELECT provider FROM otp_gateway.attempt")} == {"wide"}
+    assert gateway.execute("SELECT count(*)::int FROM otp_gateway.find('wide', %s)", (to,)) == [(3,)]
+    assert gateway.execute("SELECT otp_gateway.forget('wide', %s)", (to,)) == [(3,)]
+
+
+def test_a_provider_is_renamed_while_its_queue_waits(gateway):
+    gateway.full("narrow")
+    queued = gateway.enqueue("narrow", vendor="ideamart")
+    gateway.execute("ALTER SERVER narrow RENAME TO wide")
+    gateway.simulator.release()
+    assert gateway.wait(queued["verification_id"])["outcome"] == "sent"
+
+
+def test_resend_and_cancel_after_a_rename(gateway):
+    for name in ("relid", "hyperverge"):
+        row = gateway.send(name)
+        gateway.execute(f"ALTER SERVER {name} RENAME TO {name}_2")
+        again = gateway.row("SELECT * FROM otp_resend(%s)", (row["verification_id"],))
+        assert again["outcome"] == "sent", again
+    assert gateway.row("SELECT * FROM otp_cancel(%s)", (gateway.send("relid_2", vendor="relid")["verification_id"],))["outcome"] == "canceled"
+
+
+def test_a_role_is_renamed(gateway):
+    gateway.full("narrow")
+    gateway.execute("GRANT USAGE ON FOREIGN SERVER narrow TO PUBLIC")
+    with role(gateway, USAGE) as session:
+        to = gateway.number()
+        row = gateway.send(to=to, session=session)
+        queued = gateway.enqueue("narrow", vendor="ideamart", session=session)
+        gateway.execute(f"ALTER ROLE {session.name} RENAME TO {session.name}_2")
+        session.name += "_2"
+        synced(gateway, session.name, "role")
+        seen = gateway.execute("SELECT id, created_by FROM otp_gateway.verification", session=session)
+        assert {id for id, _ in seen} == {row["verification_id"], queued["verification_id"]}
+        assert {name for _, name in seen} == {session.name}
+        assert gateway.verify(row["verification_id"], "000000", session=session)["outcome"] == "invalid_code"
+        gateway.simulator.release()
+        assert gateway.wait(queued["verification_id"], session=session)["outcome"] == "sent"
+
+
+# names that are free again
+
+
+def test_who_takes_a_providers_name_takes_nothing_else(gateway):
+    to = gateway.number()
+    with role(gateway, USAGE) as victim, role(gateway, WRAPPERS) as thief:
+        row = gateway.send(to=to, session=victim)
+        calls = gateway.simulator.count()
+        gateway.execute("ALTER SERVER ideamart RENAME TO moved")
+        squat(gateway, thief, "ideamart")
+        assert gateway.execute("SELECT * FROM otp_gateway.verification", session=thief) == []
+        assert gateway.execute("SELECT * FROM otp_gateway.attempt", session=thief) == []
+        assert gateway.execute("SELECT * FROM otp_gateway.find('ideamart', %s)", (to,), thief) == []
+        assert gateway.execute("SELECT otp_gateway.forget('ideamart', %s)", (to,), thief) == [(0,)]
+        assert gateway.execute("SELECT otp_gateway.purge('40 years')", session=thief) == [(0,)]
+        # The flow goes on where it was begun.
+        assert gateway.verify(row["verification_id"], "000000", session=victim)["outcome"] == "invalid_code"
+        assert gateway.simulator.count() == calls + 1
+
+
+def test_a_dropped_provider_leaves_nothing_to_a_new_one(gateway):
+    to = gateway.number()
+    with role(gateway, USAGE) as victim, role(gateway, WRAPPERS) as thief:
+        row = gateway.send(to=to, session=victim)
+        gateway.execute("DROP SERVER ideamart CASCADE")
+        squat(gateway, thief, "ideamart")
+        assert gateway.execute("SELECT * FROM otp_gateway.verification", session=thief) == []
+        gone = error(gateway, "SELECT outcome FROM otp_verify(%s::uuid, '000000')", (row["verification_id"],), victim)
+        assert gone.pgcode == "42704" and "does not exist any more" in str(gone), gone
+        # Its own rows are still the role's to see.
+        assert gateway.execute("SELECT provider FROM otp_gateway.verification", session=victim) == [("ideamart",)]
+
+
+def test_a_dropped_role_leaves_nothing_to_a_new_one(gateway):
+    name = f"role_{uuid.uuid4().hex[:8]}"
+    for _ in range(2):
+        gateway.execute(f"CREATE ROLE {name} LOGIN; GRANT USAGE ON FOREIGN SERVER ideamart TO {name}")
+        with contextlib.closing(gateway.connect(user=name)) as session:
+            assert gateway.execute("SELECT * FROM otp_gateway.verification", session=session) == []
+            row = gateway.send(session=session)
+            assert gateway.execute("SELECT id FROM otp_gateway.verification", session=session) == [(row["verification_id"],)]
+        gateway.execute(f"DROP OWNED BY {name}; DROP ROLE {name}")
+
+
+def test_the_queue_of_a_dropped_provider_is_not_a_new_ones(gateway):
+    gateway.full("narrow")
+    queued = gateway.enqueue("narrow", vendor="ideamart")
+    gateway.execute("DROP SERVER narrow CASCADE")
+    gateway.execute("CREATE SERVER narrow FOREIGN DATA WRAPPER otp_sandbox")
+    gateway.simulator.release()
+    row = gateway.wait(queued["verification_id"])
+    assert (row["status"], row["outcome"]) == ("failed", "auth_failed"), row
+
+
+def test_limits_of_a_dropped_provider_do_not_bind_a_new_one(gateway):
+    to = gateway.number()
+    for _ in range(2):
+        gateway.create_provider("narrow", "ideamart", send_limit="1 per day")
+        assert gateway.send("narrow", to=to, vendor="ideamart")["outcome"] == "sent"
+        assert gateway.send("narrow", to=to, vendor="ideamart")["outcome"] == "blocked"
+        gateway.execute("DROP SERVER narrow CASCADE")
+
+
+def test_what_a_dropped_provider_left_is_forgotten(gateway):
+    to = gateway.number()
+    gateway.send(to=to)
+    gateway.execute("DROP SERVER ideamart CASCADE")
+    with role(gateway) as session:
+        assert error(gateway, "SELECT otp_gateway.forget('ideamart', %s)", (to,), session).pgcode == "42704"
+    assert gateway.execute("SELECT otp_gateway.forget('ideamart', %s)", (to,)) == [(1,)]
+    assert gateway.execute(
+        "SELECT count(*)::int FROM otp_gateway.verification_record WHERE recipient_key IS NOT NULL OR recipient_masked IS NOT NULL"
+    ) == [(0,)]
+
+
+def test_an_oid_that_comes_round_again_is_nobodys(gateway):
+    """Once the worker has seen a server and then missed it, its OID is no key to what is on record of it."""
+    gateway.send()
+    gateway.execute("CREATE SERVER box FOREIGN DATA WRAPPER otp_sandbox; ALTER SERVER box RENAME TO boxes")
+    until(lambda: not gateway.execute("SELECT 1 FROM otp_gateway.identity WHERE object IS NULL"), "all are there")
+    gateway.execute("ALTER SERVER ideamart RENAME TO dialog")
+    synced(gateway, "dialog")
+    gateway.execute("DROP SERVER dialog CASCADE")
+    until(
+        lambda: gateway.execute("SELECT 1 FROM otp_gateway.identity WHERE name = 'dialog' AND object IS NULL"),
+        "the OID is forgotten",
+    )
+
+
+def test_an_identity_of_a_rolled_back_server(gateway):
+    """A server and its first queued send in one transaction: committed, it is sent; rolled back, nothing is left to harm."""
+    for end in ("ROLLBACK", "COMMIT"):
+        gateway.execute("BEGIN")
+        gateway.execute("CREATE SERVER box FOREIGN DATA WRAPPER otp_sandbox")
+        queued = gateway.execute("SELECT verification_id FROM otp_enqueue('box', '{\"mobile\": \"+94770000001\"}')")[0][0]
+        # The worker looks at all that it knows meanwhile.
+        with gateway.cluster.session(gateway.database) as other:
+            gateway.execute("CREATE SERVER other FOREIGN DATA WRAPPER otp_sandbox; ALTER SERVER other RENAME TO others; DROP SERVER others", session=other)
+            gateway.send(session=other)
+        gateway.execute(end)
+    assert gateway.wait(queued)["outcome"] == "sent"
+    assert gateway.execute("SELECT provider FROM otp_gateway.verification WHERE id = %s", (queued,)) == [("box",)]
+
+
+# routes
+
+
+def test_a_route_does_what_its_owner_may(gateway):
+    with role(gateway, WRAPPERS) as mallory:
+        gateway.execute("CREATE SERVER mine FOREIGN DATA WRAPPER otp_route OPTIONS (providers 'ideamart')", session=mallory)
+        statement = "SELECT outcome FROM otp_send('mine', %s::jsonb)"
+        payload = f'{{"mobile": "{gateway.number()}"}}'
+        refused = error(gateway, statement, (payload,), mallory)
+        assert refused.pgcode == "42501" and "ideamart" in str(refused), refused
+        queued = error(gateway, statement.replace("otp_send", "otp_enqueue"), (payload,), mallory)
+        assert queued.pgcode == "42501"
+        assert gateway.simulator.count() == 0
+        # Given it, taken again: looked at in use.
+        gateway.execute(f"GRANT USAGE ON FOREIGN SERVER ideamart TO {mallory.name}")
+        sent = gateway.row("SELECT * FROM otp_send('mine', %s::jsonb)", (payload,), mallory)
+        assert sent["outcome"] == "sent"
+        gateway.execute(f"REVOKE USAGE ON FOREIGN SERVER ideamart FROM {mallory.name}")
+        later = error(gateway, "SELECT outcome FROM otp_verify(%s::uuid, '000000')", (sent["verification_id"],), mallory)
+        assert later.pgcode == "42501" and "ideamart" in str(later), later
+
+
+def test_callers_need_the_route_alone(gateway):
+    gateway.execute("CREATE SERVER codes FOREIGN DATA WRAPPER otp_route OPTIONS (providers 'ideamart')")
+    with role(gateway, "GRANT USAGE ON FOREIGN SERVER codes TO {role}") as session:
+        row = gateway.send("codes", vendor="ideamart", session=session)
+        assert row["outcome"] == "sent"
+        assert gateway.verify(row["verification_id"], "000000", session=session)["outcome"] == "invalid_code"
+
+
+def test_a_missing_member_is_no_invitation(gateway):
+    gateway.execute("CREATE SERVER codes FOREIGN DATA WRAPPER otp_route OPTIONS (providers 'spare, ideamart')")
+    with role(gateway, WRAPPERS) as thief:
+        squat(gateway, thief, "spare")
+        refused = error(gateway, "SELECT outcome FROM otp_send('codes', '{\"mobile\": \"0770000001\"}')")
+        assert refused.pgcode == "42501" and "spare" in str(refused), refused
+        assert gateway.simulator.count() == 0
+        # Its owner, a superuser, says that it is meant.
+        gateway.execute("ALTER SERVER spare OWNER TO postgres")
+        assert gateway.row("SELECT * FROM otp_send('codes', '{\"mobile\": \"0770000001\"}')")["outcome"] == "sent"
+
+
+def test_a_queued_send_of_a_route_meets_it_as_well(gateway):
+    gateway.full("narrow")
+    gateway.execute("CREATE SERVER codes FOREIGN DATA WRAPPER otp_route OPTIONS (providers 'narrow')")
+    queued = gateway.enqueue("codes", vendor="ideamart")
+    with role(gateway) as other:
+        gateway.execute(f"ALTER SERVER narrow OWNER TO {other.name}")
+        gateway.simulator.release()
+        row = gateway.wait(queued["verification_id"])
+        assert (row["status"], row["outcome"]) in (("failed", "auth_failed"), ("pending", "sent")), row
+
+
+def test_forgetting_through_a_route_resets_no_limit_of_others(gateway):
+    gateway.create_provider("narrow", "ideamart", send_limit="2 per day", max_checks="3")
+    to = gateway.number()
+    with role(gateway, WRAPPERS, "GRANT USAGE ON FOREIGN SERVER narrow TO {role}") as mallory:
+        gateway.execute("CREATE SERVER mine FOREIGN DATA WRAPPER otp_route OPTIONS (providers 'narrow')", session=mallory)
+        outcomes = []
+        for _ in range(6):
+            outcomes.append(gateway.send("mine", to=to, vendor="ideamart", session=mallory)["outcome"])
+            gateway.execute("SELECT otp_gateway.forget('mine', %s)", (to,), mallory)
+        assert outcomes == ["sent"] * 2 + ["blocked"] * 4
+        # Its own record of the person is gone all the same.
+        assert gateway.execute("SELECT count(*)::int FROM otp_gateway.find('mine', %s)", (to,), mallory) == [(0,)]
+    # Who owns the provider forgets the rest, and there limits begin anew.
+    gateway.execute("SELECT otp_gateway.forget('narrow', %s)", (to,))
+    assert gateway.send("narrow", to=to, vendor="ideamart")["outcome"] == "sent"
+    assert gateway.execute(
+        "SELECT count(*)::int FROM otp_gateway.attempt_record WHERE octet_length(recipient_key) > 0 AND reason IS NULL"
+    ) == [(1,)]
+
+
+# dumps
+
+
+def test_a_dump_is_restored_by_name_once(cluster, gateway, simulator):
+    with role(gateway, USAGE) as app, role(gateway, USAGE) as gone:
+        to = gateway.number()
+        row = gateway.send(to=to, session=app)
+        gateway.send(session=gone)
+        gateway.execute("ALTER SERVER ideamart RENAME TO dialog")
+        gateway.execute("CREATE SERVER ideamart FOREIGN DATA WRAPPER otp_ideamart")
+        synced(gateway, "dialog")
+        at = ["-h", cluster.directory, "-p", cluster.port, "-U", "postgres"]
+        dump = cluster.directory / f"{gateway.database}.sql"
+        cluster.run("pg_dump", *at, "-f", dump, gateway.database)
+        text = dump.read_text()
+        dump.unlink()
+        with cluster.database(extension=False) as name, Gateway(cluster, name, simulator) as restored:
+            output = cluster.psql(name, "-q", "-v", "ON_ERROR_STOP=1", script=text)
+            assert "ERROR" not in output, output
+            servers = dict(restored.execute("SELECT srvname, oid::int8 FROM pg_foreign_server"))
+            known = dict(restored.execute("SELECT name, object::int8 FROM otp_gateway.identity WHERE kind = 'server'"))
+            assert known["dialog"] == servers["dialog"]
+            assert {p for (p,) in restored.execute("SELECT provider FROM otp_gateway.verification")} == {"dialog"}
+            with contextlib.closing(restored.connect(user=app.name)) as session:
+                seen = restored.execute("SELECT id FROM otp_gateway.verification", session=session)
+                assert seen == [(row["verification_id"],)]
+                # Sealed under the cluster's key: it goes on.
+                assert restored.verify(row["verification_id"], "000000", session=session)["outcome"] == "invalid_code"
+
+
+def test_rows_of_another_cluster_wait_to_be_found_by_name(gateway):
+    """As pg_upgrade leaves them: the OIDs are another cluster's, and nobody's until the worker has looked the names up."""
+    with role(gateway, USAGE) as app:
+        row = gateway.send(session=app)
+        gateway.execute("UPDATE otp_gateway.identity SET home = 1, object = 10 WHERE name = %s", (app.name,))
+        with contextlib.closing(gateway.connect(user=app.name)) as fresh:
+            assert gateway.execute("SELECT * FROM otp_gateway.verification", session=fresh) == []
+            assert error(gateway, "SELECT otp_verify(%s::uuid, '0')", (row["verification_id"],), fresh).pgcode == "42704"
+        gateway.execute("ALTER SERVER ideamart RENAME TO moved")
+        until(
+            lambda: gateway.execute("SELECT 1 FROM otp_gateway.identity WHERE name = %s AND home <> 1", (app.name,)),
+            "found by name",
+        )
+        with contextlib.closing(gateway.connect(user=app.name)) as fresh:
+            assert gateway.execute("SELECT id FROM otp_gateway.verification", session=fresh) == [(row["verification_id"],)]
+
+
+# rights that nobody meant to give
+
+
+def test_default_privileges_give_nothing(cluster, simulator):
+    name = f"app_{uuid.uuid4().hex[:8]}"
+    with cluster.database(extension=False) as database, Gateway(cluster, database, simulator) as gateway:
+        gateway.execute(f"CREATE ROLE {name}")
+        for what in ("TABLES", "FUNCTIONS", "SCHEMAS", "TYPES", "SEQUENCES"):
+            gateway.execute(f"ALTER DEFAULT PRIVILEGES GRANT ALL ON {what} TO {name} WITH GRANT OPTION")
+        gateway.execute("CREATE EXTENSION otp_gateway")
+        rights = gateway.execute(
+            "SELECT c.relname, a.privilege_type FROM pg_class AS c, aclexplode(c.relacl) AS a"
+            f" WHERE c.relnamespace = 'otp_gateway'::regnamespace AND a.grantee = '{name}'::regrole"
+        )
+        assert rights == []
+        for function in ("rotate_key()", "note_queued()", "recognise()"):
+            assert gateway.execute(f"SELECT has_function_privilege('{name}', 'otp_gateway.{function}', 'EXECUTE')") == [(False,)]
+        assert gateway.execute(f"SELECT has_schema_privilege('{name}', 'otp_gateway', 'CREATE')") == [(False,)]
+        assert gateway.execute(f"SELECT has_schema_privilege('{name}', 'otp_gateway', 'USAGE')") == [(True,)]
+        gateway.execute(f"ALTER DEFAULT PRIVILEGES REVOKE ALL ON TABLES FROM {name}")
+        gateway.execute(f"DROP OWNED BY {name}")
+    cluster.witness.cursor().execute(f"DROP ROLE {name}")
+
+
+def test_an_upgrade_takes_back_what_was_given(cluster, simulator):
+    name = f"app_{uuid.uuid4().hex[:8]}"
+    with cluster.database(extension=False) as database, Gateway(cluster, database, simulator) as gateway:
+        gateway.execute(f"CREATE ROLE {name}; CREATE EXTENSION otp_gateway VERSION '0.2.0'")
+        gateway.execute(f"GRANT ALL ON otp_gateway.verification, otp_gateway.attempt TO {name} WITH GRANT OPTION")
+        gateway.execute(f"GRANT UPDATE (status) ON otp_gateway.verification TO {name}")
+        gateway.execute("ALTER EXTENSION otp_gateway UPDATE")
+        for table in ("verification_record", "attempt_record"):
+            for right in ("SELECT", "UPDATE", "TRIGGER", "TRUNCATE"):
+                assert gateway.execute(f"SELECT has_table_privilege('{name}', 'otp_gateway.{table}', '{right}')") == [(False,)]
+        assert gateway.execute(
+            f"SELECT has_any_column_privilege('{name}', 'otp_gateway.verification_record', 'UPDATE')"
+        ) == [(False,)]
+        gateway.execute(f"DROP OWNED BY {name}")
+    cluster.witness.cursor().execute(f"DROP ROLE {name}")
+
+
+TRAP = """
+CREATE SCHEMA trap;
+CREATE TABLE trap.fired (by text, at text);
+CREATE FUNCTION trap.fire() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+  INSERT INTO trap.fired VALUES (current_user, TG_TABLE_NAME);
+  RETURN coalesce(NEW, OLD);
+END $$;
+GRANT USAGE ON SCHEMA trap TO PUBLIC;
+GRANT ALL ON trap.fired TO PUBLIC;
+"""
+
+
+def test_no_trigger_of_others_is_fired(gateway):
+    """Whoever was given TRIGGER on the record, the worker's rights, and those of the owner, are not theirs."""
+    gateway.execute(TRAP)
+    with role(gateway, USAGE) as mallory:
+        for table in ("verification_record", "attempt_record", "reference", "identity", "breaker"):
+            gateway.execute(f"GRANT TRIGGER ON otp_gateway.{table} TO {mallory.name}")
+            for timing in ("BEFORE", "AFTER"):
+                gateway.execute(
+                    f"CREATE TRIGGER {timing} {timing} INSERT OR UPDATE OR DELETE ON otp_gateway.{table}"
+                    " FOR EACH ROW EXECUTE FUNCTION trap.fire()",
+                    session=mallory,
+                )
+        row = gateway.send()
+        gateway.verify(row["verification_id"], "000000")
+        queued = gateway.enqueue()
+        gateway.wait(queued["verification_id"])
+        gateway.keeps_numbers = True
+        with gateway.connect(autocommit=False) as session:
+            # Taken back before the COMMIT, with the owner's rights.
+            gateway.execute("CREATE TABLE t (phone text, v uuid, PRIMARY KEY (phone))", session=session)
+            gateway.execute(
+                "CREATE TRIGGER t BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION"
+                " otp_gateway.send_after_commit('ideamart', '{\"mobile\": \"phone\"}', 'v')",
+                session=session,
+            )
+            number = gateway.number()
+            for _ in range(2):
+                gateway.execute(f"INSERT INTO t VALUES ('{number}') ON CONFLICT DO NOTHING", session=session)
+            session.commit()
+            gateway.execute("DROP TABLE t", session=session)
+            session.commit()
+        gateway.execute("SELECT otp_gateway.forget('ideamart', %s)", (number,))
+        assert gateway.execute("SELECT * FROM trap.fired") == []
+        # The trap works: by hand, as anybody's own statement, it is fired.
+        gateway.execute("UPDATE otp_gateway.verification_record SET send_count = send_count")
+        assert gateway.execute("SELECT count(*) > 0 FROM trap.fired") == [(True,)]
+        # And a worker that finds it says so.
+        gateway.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'otp_gateway worker' AND datname = current_database()")
+        gateway.send()
+        line = until(
+            lambda: [line for line in gateway.cluster.log().splitlines() if "which the extension did not put" in line
+                     or "did not put there" in line],
+            "the log names the triggers",
+        )[-1]
+        assert "trigger before on verification_record" in line and f"TRIGGER on attempt_record to {mallory.name}" in line, line
+
+
+def test_an_upgrade_fires_no_trigger_of_others(cluster, simulator):
+    with cluster.database(extension=False) as database, Gateway(cluster, database, simulator) as gateway:
+        gateway.execute("CREATE EXTENSION otp_gateway VERSION '0.3.0'")
+        gateway.execute(TRAP)
+        gateway.execute(
+            "INSERT INTO otp_gateway.verification_record (id, provider, vendor, status, created_by, created_at, send_count,"
+            " check_count, max_checks) VALUES (gen_random_uuid(), 'x', 'ideamart', 'approved', 'postgres', now(), 1, 1, 3)"
+        )
+        gateway.execute(
+            "CREATE TRIGGER t BEFORE UPDATE ON otp_gateway.verification_record FOR EACH ROW EXECUTE FUNCTION trap.fire()"
+        )
+        gateway.execute("ALTER EXTENSION otp_gateway UPDATE")
+        assert gateway.execute("SELECT * FROM trap.fired") == []
+        assert gateway.execute("SELECT provider_id IS NOT NULL FROM otp_gateway.verification_record") == [(True,)]
+
+
+# where the functions are
+
+
+def notices(gateway, statement):
+    del gateway.session.notices[:]
+    gateway.execute(statement)
+    return "".join(gateway.session.notices)
+
+
+def test_a_schema_that_others_write_to(cluster, simulator):
+    name = f"app_{uuid.uuid4().hex[:8]}"
+    with cluster.database(extension=False) as database, Gateway(cluster, database, simulator) as gateway:
+        gateway.execute(f"CREATE ROLE {name}; CREATE SCHEMA otp; CREATE SCHEMA shared; GRANT CREATE ON SCHEMA shared TO {name}")
+        assert notices(gateway, "CREATE EXTENSION otp_gateway SCHEMA otp") == ""
+        gateway.execute("DROP EXTENSION otp_gateway")
+        said = notices(gateway, "CREATE EXTENSION otp_gateway SCHEMA shared")
+        assert "WARNING" in said and name in said and "CREATE SCHEMA otp" in said, said
+        gateway.execute("DROP EXTENSION otp_gateway; GRANT CREATE ON SCHEMA otp TO PUBLIC")
+        assert "PUBLIC" in notices(gateway, "CREATE EXTENSION otp_gateway SCHEMA otp")
+        gateway.execute(f"DROP OWNED BY {name}")
+    cluster.witness.cursor().execute(f"DROP ROLE {name}")
+
+
+def test_a_schema_of_the_databases_owner(cluster, simulator):
+    name = f"app_{uuid.uuid4().hex[:8]}"
+    with cluster.database(extension=False) as database, Gateway(cluster, database, simulator) as gateway:
+        gateway.execute(f"CREATE ROLE {name}; ALTER DATABASE {database} OWNER TO {name}")
+        assert name in notices(gateway, "CREATE EXTENSION otp_gateway")
+        gateway.execute(f"ALTER DATABASE {database} OWNER TO postgres")
+    cluster.witness.cursor().execute(f"DROP ROLE {name}")

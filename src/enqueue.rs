@@ -127,11 +127,16 @@ pub fn enqueue(provider: &str, payload: &Map<String, Value>, idempotency: Option
     Ok(row)
 }
 
+/// Whether somebody has changed a server, a user mapping or a role; asked once.
+pub fn catalog_has_changed() -> bool {
+    STALE.swap(false, Relaxed)
+}
+
 /// What the name stands for, as this role may use it.
 pub fn account(name: &str, role: pg_sys::Oid) -> Result<Rc<Account>, Misuse> {
     let known = (name.to_owned(), role);
     let found = TRANSACTION.with_borrow_mut(|transaction| {
-        if STALE.swap(false, Relaxed) {
+        if catalog_has_changed() {
             transaction.accounts.clear();
         }
         transaction.accounts.get(&known).cloned()

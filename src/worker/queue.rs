@@ -99,6 +99,11 @@ impl Queue {
         self.line(provider).places = Some(places as usize);
     }
 
+    /// Somebody has changed an option of some provider: how many calls each bears is seen at the next turn.
+    pub fn forget_places(&mut self) {
+        self.lines.values_mut().for_each(|line| line.places = None);
+    }
+
     /// Leaves the provider alone until then.
     pub fn pause(&mut self, provider: &str, until: Micros) {
         self.line(provider).paused_until = Some(until);

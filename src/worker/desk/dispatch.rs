@@ -20,6 +20,7 @@ use super::{
     judge::{Judge, Verdict, words},
 };
 use crate::{
+    enqueue,
     identity::{Identity, object_of},
     key_file,
     ledger::{
@@ -189,6 +190,9 @@ impl Desk {
             }
         }
         let of_line = |line: &str| under_way.get(line).copied().unwrap_or_default();
+        if enqueue::catalog_has_changed() {
+            self.queue.forget_places();
+        }
         let turns = self.queue.take(clock(), settings::queue_max_age(), of_line);
         if turns.is_empty() {
             return false;

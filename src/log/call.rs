@@ -59,7 +59,7 @@ fn occurrences<'a>(
 
 /// `is_body`: literals are code.
 fn is_call(text: &[u8], how: Reading, is_body: bool, depth: usize, executes: &mut dyn FnMut(&[u8]) -> bool) -> bool {
-    let mut tokens = Tokens { rest: text, how, is_cut: false };
+    let mut tokens = Tokens { rest: text, how, goes_on: false, is_cut: false };
     let mut statement = Statement::default();
     // Of the name that is being read: whether a part of it is ours, and whether it goes on.
     let (mut is_ours, mut goes_on) = (false, false);
@@ -141,6 +141,8 @@ enum Token<'a> {
 struct Tokens<'a> {
     rest: &'a [u8],
     how: Reading,
+    /// The literal before had escapes, and goes on in the next.
+    goes_on: bool,
     /// It ended within a literal, a quoted name or a comment.
     is_cut: bool,
 }
@@ -158,7 +160,10 @@ impl<'a> Iterator for Tokens<'a> {
                     self.rest = skip(self.rest, |byte| byte != b'\n' && byte != b'\r')
                 }
                 b'/' if after.first() == Some(&b'*') => self.leave_comment(),
-                b'\'' => return Some(Token::Literal(self.literal(after, self.how.has_escapes))),
+                b'\'' => {
+                    let has_escapes = std::mem::take(&mut self.goes_on) || self.how.has_escapes;
+                    return Some(Token::Literal(self.literal(after, has_escapes)));
+                }
                 b'"' => {
                     let (text, rest) = self.until(after, memchr::memchr(b'"', after), 1);
                     self.rest = rest;
@@ -212,7 +217,8 @@ impl<'a> Tokens<'a> {
         }
     }
 
-    /// The literal that begins here. A doubled quote ends it and begins the next: it is no other text for that.
+    /// The literal that begins here. A doubled quote ends it and begins the next: it is no other text for that. So does
+    /// one on another line.
     fn literal(&mut self, text: &'a [u8], has_escapes: bool) -> &'a [u8] {
         let mut end = memchr::memchr(b'\'', text);
         if has_escapes {
@@ -226,6 +232,7 @@ impl<'a> Tokens<'a> {
         }
         let (literal, rest) = self.until(text, end, 1);
         self.rest = rest;
+        self.goes_on = has_escapes && (rest.first() == Some(&b'\'') || is_continued(rest));
         literal
     }
 
@@ -243,6 +250,19 @@ impl<'a> Tokens<'a> {
             }
         }
         (self.rest, self.is_cut) = (&[], true);
+    }
+}
+
+/// Whether a quote comes after a line break, with nothing but white space and comments of one line before it.
+fn is_continued(mut text: &[u8]) -> bool {
+    let mut has_line_break = false;
+    loop {
+        let rest = skip(text, |byte| byte.is_ascii_whitespace());
+        has_line_break |= text[..text.len() - rest.len()].iter().any(|byte| matches!(byte, b'\n' | b'\r'));
+        match rest.strip_prefix(b"--") {
+            Some(comment) => text = skip(comment, |byte| byte != b'\n' && byte != b'\r'),
+            None => return has_line_break && rest.first() == Some(&b'\''),
+        }
     }
 }
 

@@ -4,6 +4,7 @@ logged as ever. What your own settings log is as the README's section shows it, 
 
 import ctypes
 import pathlib
+import random
 import re
 import secrets
 import subprocess
@@ -354,7 +355,7 @@ NO_CALLS = [
     "SELECT * FROM pg_authid /*otp_(*/", "SELECT * FROM pg_authid -- otp_send('x')", "SELECT rolpassword /* /* */ otp_verify( */ FROM pg_authid",
     "SELECT * FROM pg_authid WHERE rolname = 'otp_('", "SELECT * FROM pg_authid WHERE rolname = $$otp_send('x')$$",
     "SELECT * FROM pg_authid WHERE rolname = $a$ $$otp_($$ $a$", "SELECT * FROM pg_authid WHERE rolname = E'\\'otp_('",
-    "SELECT * FROM pg_authid WHERE rolname = 'it''s otp_('", "SELECT * FROM pg_authid WHERE rolname = U&'otp_('",
+    "SELECT * FROM pg_authid WHERE rolname = 'it''s otp_('", "SELECT * FROM pg_authid WHERE rolname = E'it''s \\'otp_('", "SELECT * FROM pg_authid WHERE rolname = U&'otp_('",
     "SELECT nosuch /*otp_(*/ FROM pg_class", "SELECT otp_ FROM pg_authid AS t (otp_)", "SELECT 1 / 0 AS \"otp_ \" -- (",
     "SELECT 1 / 0 -- execute v", "SELECT 1 / 0, 'execute v'", "DO $$ BEGIN PERFORM 1 / 0 /* otp_send( */; -- otp_(\nEND $$",
     "SELECT 1 / 0 WHERE 'otp_gateway.find(' <> ''",
@@ -383,6 +384,8 @@ HARD_TO_SEE = [
     "SELECT otp_verify/* ( */('<id>', '<word>'::int::text)", "SELECT otp_verify -- (\n ('<id>', '<word>'::int::text)",
     "SELECT /* it's */ OTP_VERIFY('<id>', '<word>'::int::text)", "SELECT $a$'$a$, otp_verify('<id>', '<word>'::int::text)",
     "SELECT E'\\'', otp_verify('<id>', '<word>'::int::text)", "SELECT 'a\\', otp_verify('<id>', '<word>'::int::text), '\\'",
+    "SELECT E'it''s \\'', otp_verify('<id>', '<word>'::int::text), E'it''s \\''",
+    "SELECT E'a' -- b\n  'it\\'s', otp_verify('<id>', '<word>'::int::text), E'a'\n'it\\'s'",
     "SET standard_conforming_strings = off; SELECT '\\'', otp_verify('<id>', '<word>'::int::text), '\\''",
     "SELECT public . \"otp_verify\"('<id>', '<word>'::int::text)", "SELECT \"otp_gateway\" /* . */ . find('sandbox', '<word>'::int::text)",
     "SELECT a$1, otp_verify('<id>', '<word>'::int::text) FROM (SELECT 1) AS t (a$1)",
@@ -407,6 +410,41 @@ def test_calls_that_are_hard_to_see(place, hidden, session, statement):
     assert state is not None
     assert hidden.shown(log.forms) == []
     assert state in log.text and 'DETAIL:  (not logged: the statement calls otp_gateway; role "postgres"' in log.text
+
+
+# What an item of a list may look like; `~` is any text.
+ITEMS = [
+    "'~'", "'it''s ~'", "'~' -- ~ '\n '~'", "E'~'", "E'\\'~'", "E'it''s \\'~'", "e'~\\\\'", "e'~'\n'\\'~'", "$$~$$", "$$'~$$", "$a$ $$ '~ $a$", "$a_1$ $a$ ~ $a_1$",
+    "1 AS \"'\"", "1 AS \"a\"\"'\"", "2 /* ~ ' */", "/* /* ~ \" */ ' */ 3", "4 -- ~ '\n", "U&'\\0061~'", "N'~'", "1e5", ".5", "5 AS a$b$c", "6 AS E", "ARRAY['~', E'\\'~']",
+    "'\\\\'", "('~')", "'~' || E'\\'' || '~'", "- /* ~ */ 7",
+]
+
+
+def test_lists_of_all_that_there_is(place, hidden, session):
+    """Postgres itself says what is a call: it is the cast behind it that fails."""
+    shuffle = random.Random(4711)
+    for conforming in ("on", "off"):
+        session.execute(f"SET standard_conforming_strings = {conforming}; SET escape_string_warning = off")
+        statements = {True: {}, False: {}}
+        with place.written() as log:
+            for number in range(600):
+                is_call = number % 2 == 1
+                items = [item for item in shuffle.choices(ITEMS, k=shuffle.randint(1, 5)) if conforming == "on" or "U&" not in item]
+                word = f"k{number}x{secrets.token_hex(4)}"
+                fails = f"otp_verify('{hidden.id}', '{word}'::int::text)" if is_call else f"'{word}'::int"
+                items.insert(shuffle.randint(0, len(items)), fails)
+                statement = "SELECT " + ", ".join(items).replace("~", "" if is_call else "otp_(")
+                state, message = session.execute(statement)
+                # With backslashes that escape, some are no SQL.
+                assert state == "22P02" and word in message or conforming == "off" and state == "42601", (statement, message)
+                if state == "22P02":
+                    statements[is_call][word] = statement
+        for word, statement in statements[True].items():
+            assert word not in log.text, statement
+        for word, statement in statements[False].items():
+            assert word in log.text, statement
+        assert min(map(len, statements.values())) > 100
+        assert log.text.count("not logged") >= len(statements[True])
 
 
 def test_who_it_was(place, hidden, gateway):

@@ -25,8 +25,8 @@ use policy::{Micros, Reason, Verification};
 pub use recipient::visible_verifications;
 pub use replica::{Presence, REPLICATED, must_be_original, presence};
 pub use row::{
-    Change, Completion, Event, MovedTo, NewAttempt, NewReference, NewVerification, Queued, QueuedLetter, Seal, Stored,
-    StoredAttempt,
+    Change, Completion, Event, MovedTo, NewAttempt, NewReference, NewVerification, Queued, QueuedLetter, Seal, Sealed,
+    Stored, StoredAttempt,
 };
 use statements::{Statement, Statements};
 pub use transaction::{Durability, Failure, cancel_statement, clock, interrupt_commit};
@@ -481,18 +481,11 @@ impl Writer<'_, '_> {
         table.map(|row| row::uuid(&row, 1)).next().transpose()
     }
 
-    /// The `most` verifications before that one, the latest first, that began at or after `since`: id, when what is sealed of
-    /// it may be erased, and how the seal begins, which tells its key; nothing, where nothing is sealed.
-    pub fn sealed(
-        &mut self,
-        before: Uuid,
-        since: Uuid,
-        most: i64,
-    ) -> Result<Vec<(Uuid, Micros, Option<Vec<u8>>)>, Failure> {
+    /// The `most` verifications before that one, the latest first, that began at or after `since`.
+    pub fn sealed(&mut self, before: Uuid, since: Uuid, most: i64) -> Result<Vec<Sealed>, Failure> {
         let arguments = [uuid(before), uuid(since), argument(most, pg_sys::INT8OID)];
         let table = self.client.select(&self.ledger.statements.select_sealed, None, &arguments)?;
-        let read = |row| Ok((row::uuid(&row, 1)?, row::micros(&row, 2)?.unwrap_or(0), row.get(3)?));
-        table.map(read).collect()
+        table.map(|row| Sealed::read(&row)).collect()
     }
 
     /// Ends those that are past their time and still open, and erases what was sealed for them. Returns the others of

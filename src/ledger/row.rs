@@ -123,6 +123,14 @@ pub struct QueuedLetter {
     pub route_id: Option<Identity>,
 }
 
+/// What is to be erased of one, and when.
+pub struct Sealed {
+    pub id: Uuid,
+    pub erase_at: Micros,
+    /// How the seal begins, which tells its key; None: nothing is sealed.
+    pub begins: Option<Vec<u8>>,
+}
+
 /// What is sealed of one.
 pub struct Seal {
     pub id: Uuid,
@@ -247,6 +255,12 @@ impl QueuedLetter {
 impl Seal {
     pub fn read(row: &SpiHeapTupleData) -> Result<Self, Failure> {
         Ok(Self { id: uuid(row, 1)?, is_queued: flag(row, 2)?, sealed: value(row, 3)? })
+    }
+}
+
+impl Sealed {
+    pub fn read(row: &SpiHeapTupleData) -> Result<Self, Failure> {
+        Ok(Self { id: uuid(row, 1)?, erase_at: micros(row, 2)?.unwrap_or(0), begins: value(row, 3)? })
     }
 }
 

@@ -111,7 +111,8 @@ statements! {
     // Those of these transactions that enqueued something that can be seen.
     select_enqueuers(pg_sys::TEXTARRAYOID)
       "SELECT x FROM pg_catalog.unnest($1::pg_catalog.xid8[]) AS x
-       WHERE EXISTS (SELECT FROM otp_gateway.verification_record AS v WHERE v.enqueued OPERATOR(pg_catalog.=) x)"
+       CROSS JOIN LATERAL (
+           SELECT FROM otp_gateway.verification_record AS v WHERE v.enqueued OPERATOR(pg_catalog.=) x LIMIT 1) AS one"
 
     select_queued(pg_sys::XID8OID, pg_sys::UUIDOID, pg_sys::XID8OID)
       "SELECT enqueued, id, provider, created_at, created_by::text, true FROM otp_gateway.verification_record

@@ -61,10 +61,10 @@ impl Desk {
         let since = id_before(Uuid::now_v7(), REACH);
         match self.ledger.write(Durability::Lazy, |writer| writer.sealed(before, since, PAGE)) {
             Ok(page) => {
-                self.expiry.unread = page.last().filter(|_| page.len() as i64 == PAGE).map(|(id, ..)| *id);
-                self.look_at_seals(page.iter().filter_map(|(.., sealed)| sealed.as_deref()));
-                for (id, at, _) in page.into_iter().filter(|(.., sealed)| sealed.is_some()) {
-                    self.expiry.add(id, at);
+                self.expiry.unread = page.last().filter(|_| page.len() as i64 == PAGE).map(|last| last.id);
+                self.look_at_seals(page.iter().filter_map(|one| one.begins.as_deref()));
+                for one in page.iter().filter(|one| one.begins.is_some()) {
+                    self.expiry.add(one.id, one.erase_at);
                 }
             }
             Err(failure) => self.after(failure),

@@ -998,7 +998,9 @@ def test_an_index_serves_it(long_record, name, analyzed):
         if analyzed:
             run("ANALYZE otp_gateway.attempt_record")
         for setting, value in settings:
-            run(f"SET {setting} = '{value}'")
+            # Some are those of later versions.
+            if run(f"SELECT current_setting('{setting}', true)") != [(None,)]:
+                run(f"SET {setting} = '{value}'")
         run(f"PREPARE question ({types}) AS {statement(name)}")
         found = run(f"EXECUTE question ({arguments})")
         assert found

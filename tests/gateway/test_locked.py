@@ -181,3 +181,28 @@ def test_one_line_for_each_change(gateway, simulator):
     assert {call.row()["outcome"] for call in calls} == {"sent"}
     until(lambda: f"times: {said}" in gateway.cluster.log()[before:], "it is said that it is over")
     assert gateway.cluster.log()[before:].count(said) == 2
+
+
+def waits(gateway, running):
+    """The session has handed its call over."""
+    pid = running.session.info.backend_pid
+    until(
+        lambda: gateway.execute("SELECT wait_event FROM pg_stat_activity WHERE pid = %s", (pid,)) == [("Extension",)],
+        "it waits for the worker",
+    )
+
+
+def test_a_check_that_was_prepared_before_a_resend(gateway, simulator, locker):
+    """It is prepared again: with the old reference it would be about the old code, and end the new one."""
+    to = gateway.number("relid")
+    id = gateway.send("relid", to)["verification_id"]
+    old = simulator.code("relid", to)
+    gateway.execute("LOCK TABLE otp_gateway.attempt_record IN SHARE MODE", session=locker)
+    resend = Running(gateway.connect(), "SELECT * FROM otp_resend(%s)", (id,))
+    waits(gateway, resend)
+    check = verify(gateway, id, old)
+    waits(gateway, check)
+    locker.rollback()
+    assert resend.row()["outcome"] == "sent"
+    assert check.row()["outcome"] == "invalid_code"
+    assert gateway.verify(id, simulator.code("relid", to, atleast=2))["outcome"] == "approved"

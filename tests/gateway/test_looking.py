@@ -2,6 +2,7 @@
 anywhere in the cluster, for however long; and nothing is overlooked, in whatever order transactions begin and end."""
 
 import random
+import time
 
 import pytest
 
@@ -31,8 +32,6 @@ def settled(gateway):
     seen = [None, read(gateway)]
 
     def same():
-        import time
-
         time.sleep(1.1)
         seen.append(read(gateway))
         return seen[-1] == seen[-2]
@@ -43,7 +42,7 @@ def settled(gateway):
 
 def test_an_open_transaction_elsewhere(gateway, simulator):
     """It is older than everything that is enqueued from now on, which is long since sent."""
-    with gateway.cluster.session("postgres", autocommit=False) as other, gateway.connect() as session:
+    with gateway.cluster.session("postgres", autocommit=False) as other, gateway.cluster.session(gateway.database) as session:
         other.cursor().execute("SELECT pg_current_xact_id()")
         gateway.execute(f"SET otp_gateway.max_sends_per_transaction = {MANY}", session=session)
         ids = gateway.enqueue_many(MANY, session=session)

@@ -245,3 +245,19 @@ fn whatever_happens_single_probes_go_and_every_wait_ends() {
         }
     }
 }
+
+#[test]
+fn what_never_left_tells_nothing() {
+    let mut breaker = Breaker::new();
+    for _ in 0..2 * Breaker::THRESHOLD {
+        let pass = go(&mut breaker, NOW);
+        breaker.forgo(pass, NOW);
+    }
+    assert_eq!(breaker.state(NOW), BreakerState::Closed);
+    // A probe that never left is none: the next one goes at once.
+    let mut breaker = open();
+    let later = NOW + Breaker::FIRST_WAIT;
+    let probe = go(&mut breaker, later);
+    breaker.forgo(probe, later);
+    assert!(is_probe(go(&mut breaker, later)));
+}

@@ -452,10 +452,13 @@ impl End {
     }
 }
 
+/// An account, and the role for which it was looked up.
+type Entitled = (Rc<Account>, pg_sys::Oid);
+
 /// What it takes to decide about many.
 struct Office<'k> {
     keys: Result<&'k Keys, &'k Misuse>,
-    accounts: HashMap<(Identity, Identity), Result<(Rc<Account>, pg_sys::Oid), String>>,
+    accounts: HashMap<(Identity, Identity), Result<Entitled, String>>,
     now: Micros,
 }
 

@@ -1,7 +1,7 @@
 use std::{collections::HashMap, hash::Hash};
 
 /// So many are kept: more than any server has providers, and few enough for what each costs in memory and descriptors.
-const MOST: usize = 256;
+const MOST: usize = 64;
 
 /// What was used of late, by its key: of what anybody may ask for under ever new names, the oldest goes.
 pub struct Recent<K, V> {

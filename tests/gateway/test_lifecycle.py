@@ -459,17 +459,17 @@ def test_a_queue_without_a_place_is_remembered(simulator):
     cluster = configured(max_worker_processes=3)
     try:
         # The launcher of logical replication, ours, and one.
-        first = opened(cluster, simulator, "first")
+        first, second = opened(cluster, simulator, "first"), opened(cluster, simulator, "second")
+        assert second.send()["outcome"] == "sent"
         simulator.fault("hold", operation="send", times=1)
         call = Running(first.connect(), SEND, payload(first))
         simulator.held(1)
-        second = opened(cluster, simulator, "second")
         ids = second.enqueue_many(3)
         until(lambda: 'could be started in database "second"' in cluster.log(), "the log says so")
         took = fails(second, "53400", "max_worker")
         assert took > 3
         assert cluster.log().count("could be started in database") == 1
-        assert simulator.count("ideamart", "send") == 1
+        assert simulator.count("ideamart", "send") == 2
         simulator.release()
         assert call.row()["outcome"] == "sent"
         # First is idle now, and gives its place back.

@@ -238,21 +238,24 @@ impl Writer<'_, '_> {
         Ok(self.verifications(&[id])?.pop())
     }
 
-    /// Verifications that are being sent, of those that began at or after `since`.
-    pub fn sending(&mut self, since: Uuid) -> Result<Vec<Uuid>, Failure> {
-        let table = self.client.select(&self.ledger.statements.select_sending, None, &[uuid(since)])?;
-        table.map(|row| row::uuid(&row, 1)).collect()
-    }
-
     /// Whether the key of that role, by any of its names, stands for a verification that began after `since`.
     pub fn has_key(&mut self, keys: &[Vec<u8>], since: Micros, role: Identity) -> Result<bool, Failure> {
         let arguments = [column::byteas(keys), column::time(since), number(role)];
         Ok(!self.client.select(&self.ledger.statements.find_by_idempotency_key, Some(1), &arguments)?.is_empty())
     }
 
-    /// Attempts in flight that began at or after `since`, an id.
-    pub fn in_flight(&mut self, since: Uuid) -> Result<Vec<StoredAttempt>, Failure> {
-        let table = self.client.select(&self.ledger.statements.select_in_flight, None, &[uuid(since)])?;
+    /// The `most` attempts before that one, the latest first, that began at or after `since`; with the verification of each
+    /// that is in flight.
+    pub fn attempts(&mut self, before: Uuid, since: Uuid, most: i64) -> Result<Vec<(Uuid, Option<Uuid>)>, Failure> {
+        let arguments = [uuid(before), uuid(since), argument(most, pg_sys::INT8OID)];
+        let table = self.client.select(&self.ledger.statements.select_attempts, None, &arguments)?;
+        table.map(|row| Ok((row::uuid(&row, 1)?, Some(row::uuid(&row, 2)?).filter(|id| !id.is_nil())))).collect()
+    }
+
+    /// Attempts of these verifications that are in flight.
+    pub fn in_flight(&mut self, verifications: &[Uuid]) -> Result<Vec<StoredAttempt>, Failure> {
+        let arguments = [uuids(verifications)];
+        let table = self.client.select(&self.ledger.statements.select_in_flight, None, &arguments)?;
         table.map(|row| StoredAttempt::read(&row)).collect()
     }
 
@@ -481,7 +484,7 @@ impl Writer<'_, '_> {
         table.map(|row| row::uuid(&row, 1)).next().transpose()
     }
 
-    /// The `most` verifications before that one, the latest first, that began at or after `since`.
+    /// The `most` verifications before that one, the latest first, that began at or after `since`: what is sealed of them.
     pub fn sealed(&mut self, before: Uuid, since: Uuid, most: i64) -> Result<Vec<Sealed>, Failure> {
         let arguments = [uuid(before), uuid(since), argument(most, pg_sys::INT8OID)];
         let table = self.client.select(&self.ledger.statements.select_sealed, None, &arguments)?;

@@ -129,6 +129,7 @@ pub struct Sealed {
     pub erase_at: Micros,
     /// How the seal begins, which tells its key; None: nothing is sealed.
     pub begins: Option<Vec<u8>>,
+    pub is_sending: bool,
 }
 
 /// What is sealed of one.
@@ -260,7 +261,12 @@ impl Seal {
 
 impl Sealed {
     pub fn read(row: &SpiHeapTupleData) -> Result<Self, Failure> {
-        Ok(Self { id: uuid(row, 1)?, erase_at: micros(row, 2)?.unwrap_or(0), begins: value(row, 3)? })
+        Ok(Self {
+            id: uuid(row, 1)?,
+            erase_at: micros(row, 2)?.unwrap_or(0),
+            begins: value(row, 3)?,
+            is_sending: flag(row, 4)?,
+        })
     }
 }
 

@@ -70,9 +70,16 @@ statements! {
          AND role_id OPERATOR(pg_catalog.=) $3
        ORDER BY id DESC"
 
-    select_in_flight(pg_sys::UUIDOID)
+    // So many are looked at, not found: a page takes the same time however few are in flight.
+    select_attempts(pg_sys::UUIDOID, pg_sys::UUIDOID, pg_sys::INT8OID)
+      "SELECT a.id, CASE WHEN a.outcome IS NULL THEN a.verification_id END
+       FROM (SELECT * FROM otp_gateway.attempt_record
+             WHERE id OPERATOR(pg_catalog.<) $1 AND id OPERATOR(pg_catalog.>=) $2 ORDER BY id DESC LIMIT $3) AS a
+       ORDER BY a.id DESC"
+
+    select_in_flight(pg_sys::UUIDARRAYOID)
       "SELECT id, verification_id, operation, outcome, vendor_code, vendor_message, response::text, reason
-       FROM otp_gateway.attempt_record WHERE id OPERATOR(pg_catalog.>=) $1 AND outcome IS NULL"
+       FROM otp_gateway.attempt_record WHERE verification_id OPERATOR(pg_catalog.=) ANY ($1) AND outcome IS NULL"
 
     select_attempt(pg_sys::UUIDOID)
       "SELECT id, verification_id, operation, outcome, vendor_code, vendor_message, response::text, reason
@@ -84,7 +91,8 @@ statements! {
     // So many are looked at, as above.
     select_sealed(pg_sys::UUIDOID, pg_sys::UUIDOID, pg_sys::INT8OID)
       "SELECT v.id, coalesce(v.expires_at, v.created_at OPERATOR(pg_catalog.+) interval '1 day'),
-              CASE WHEN v.status OPERATOR(pg_catalog.<>) 'queued' THEN pg_catalog.substr(v.sealed, 1, 4) END
+              CASE WHEN v.status OPERATOR(pg_catalog.<>) 'queued' THEN pg_catalog.substr(v.sealed, 1, 4) END,
+              v.status OPERATOR(pg_catalog.=) 'sending'
        FROM (SELECT * FROM otp_gateway.verification_record
              WHERE id OPERATOR(pg_catalog.<) $1 AND id OPERATOR(pg_catalog.>=) $2 ORDER BY id DESC LIMIT $3) AS v
        ORDER BY v.id DESC"
@@ -212,10 +220,6 @@ statements! {
       "SELECT id FROM otp_gateway.verification_record
        WHERE idempotency_key OPERATOR(pg_catalog.=) ANY ($1) AND created_at OPERATOR(pg_catalog.>) $2
          AND role_id OPERATOR(pg_catalog.=) $3"
-
-    select_sending(pg_sys::UUIDOID)
-      "SELECT id FROM otp_gateway.verification_record
-       WHERE id OPERATOR(pg_catalog.>=) $1 AND status OPERATOR(pg_catalog.=) 'sending'"
 
     select_of_recipient(pg_sys::INT8ARRAYOID, pg_sys::BYTEAARRAYOID)
       "SELECT id FROM otp_gateway.verification_record

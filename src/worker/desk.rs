@@ -69,14 +69,12 @@ pub struct Desk {
     busy: HashMap<Uuid, VecDeque<(Ticket, Letter)>>,
     /// Deliveries that could not be put on record yet.
     unrecorded: Vec<Delivery>,
-    complaints: Complaints,
+    pub complaints: Complaints,
     /// What waits for a row that somebody has locked.
     locked: Locked,
     /// By [`since_boot`].
     again_at: Option<Micros>,
     gone: bool,
-    /// What the worker does of its own accord and cannot do now, and why, as the log has it.
-    failing: HashMap<&'static str, String>,
 }
 
 /// A call under way.
@@ -143,7 +141,6 @@ impl Desk {
             locked: Locked::default(),
             again_at: None,
             gone: false,
-            failing: HashMap::new(),
         }
     }
 
@@ -183,7 +180,7 @@ impl Desk {
             && self.locked.is_empty()
             && self.followers.is_empty()
             && self.queue.is_empty()
-            && self.recovery.next_due().is_none()
+            && self.recovery.is_over()
     }
 
     /// Its letters wait until it is not: what an attempt before this worker left of it is not on record yet.
@@ -251,6 +248,7 @@ impl Desk {
         }
         if !waiting && !self.gone {
             // Between calls.
+            worked |= self.read_left();
             worked |= self.read_earlier();
             worked |= self.load_more_expiry();
         }
@@ -270,24 +268,6 @@ impl Desk {
 
     pub fn reply(&mut self, ticket: Ticket, reply: &Reply) {
         self.mailbox.reply(ticket, letter::write(reply));
-    }
-
-    /// Says in the log when something that the worker does of its own accord begins to fail, and when it does not any more;
-    /// a lock that passes is no failure.
-    pub fn note(&mut self, chore: &'static str, failure: Option<&Failure>) {
-        match failure {
-            Some(Failure::Error(why)) => {
-                if self.failing.insert(chore, why.clone()).as_ref() != Some(why) {
-                    pgrx::warning!("otp_gateway: {chore} fails, and is tried again: {why}");
-                }
-            }
-            Some(Failure::Busy | Failure::Gone) => {}
-            None => {
-                if self.failing.remove(chore).is_some() {
-                    pgrx::log!("otp_gateway: {chore} works again");
-                }
-            }
-        }
     }
 
     /// What a transaction that failed makes us do; what it was for is still on the desk.
@@ -364,7 +344,7 @@ impl Desk {
             self.reply(ticket, &Reply::Again);
         }
         let moves_on = self.refuse_waiting() || moved_on;
-        self.gone || recorded && !moves_on && self.queue.is_empty() && self.recovery.next_due().is_none()
+        self.gone || recorded && !moves_on && self.queue.is_empty() && self.recovery.is_over()
     }
 
     /// Those whose letter was read and whose turn does not come any more. True: one was on its way from one provider of a

@@ -1,30 +1,29 @@
-//! What was sealed for a verification is erased when its time is over, also if nobody ever calls again. The times are
-//! kept here, in memory, so that the worker need not search for what is due.
+//! What was sealed for a verification is erased when its time is over, also if nobody ever calls again. What is kept here,
+//! in memory, is for each minute when those began whose time is over then; which they are is read from the record.
 
-use std::{cmp::Reverse, collections::BinaryHeap};
-
-use policy::Micros;
+use policy::{Expiries, Micros};
 use uuid::Uuid;
 
 use super::{Desk, recovery::id_before};
 use crate::{
     key_file,
-    ledger::{Durability, Failure, clock},
+    ledger::{Durability, Failure, Sealed, clock},
 };
 
-/// Let them gather a little: one transaction for many.
-const GATHER: Micros = 60_000_000;
-/// At most so many in one transaction.
-const BATCH: usize = 1000;
 /// The longest code_lifetime and a day, in milliseconds.
 const REACH: u64 = 8 * 86_400_000;
-
 /// How many verifications are looked at at once.
-const PAGE: i64 = 2000;
+const PAGE: i64 = 1000;
+/// How long to wait where a page could not be read or written.
+const AGAIN_AFTER: Micros = 60_000_000;
 
 #[derive(Default)]
 pub struct Expiry {
-    times: BinaryHeap<Reverse<(Micros, Uuid)>>,
+    expiries: Expiries,
+    /// Verifications before the first of these, from the second on, are looked at for what is due among them.
+    due: Option<(Uuid, Uuid)>,
+    /// Not before, after it has failed.
+    again_at: Micros,
     /// What began before this verification is not read yet.
     unread: Option<Uuid>,
     /// Under keys that the file does not hold.
@@ -33,21 +32,27 @@ pub struct Expiry {
 
 impl Expiry {
     pub fn add(&mut self, id: Uuid, at: Micros) {
-        self.times.push(Reverse((at, id)));
+        self.expiries.add(began(id), at, clock());
     }
 
     /// When the next ones are to be erased.
     pub fn next_due(&self) -> Option<Micros> {
-        self.times.peek().map(|Reverse((at, _))| at.saturating_add(GATHER))
+        if self.due.is_some() { Some(self.again_at) } else { self.expiries.next_due() }
     }
 
-    fn take_due(&mut self, now: Micros) -> Vec<Uuid> {
-        let mut due = Vec::new();
-        while due.len() < BATCH && self.times.peek().is_some_and(|Reverse((at, _))| *at <= now) {
-            due.extend(self.times.pop().map(|Reverse((_, id))| id));
-        }
-        due
+    pub fn is_loading(&self) -> bool {
+        self.unread.is_some()
     }
+}
+
+/// When a verification began, by its id.
+fn began(id: Uuid) -> Micros {
+    (id.as_u128() >> 80) as Micros * 1000
+}
+
+/// The smallest id of a time.
+fn first_id(began: Micros) -> Uuid {
+    Uuid::from_u128((began.max(0) as u128 / 1000) << 80)
 }
 
 impl Desk {
@@ -66,6 +71,8 @@ impl Desk {
                 for one in page.iter().filter(|one| one.begins.is_some()) {
                     self.expiry.add(one.id, one.erase_at);
                 }
+                // Those between two providers of a route have nothing in flight to be found by.
+                self.settle(page.iter().filter(|one| one.is_sending).map(|one| one.id));
             }
             Err(failure) => self.after(failure),
         }
@@ -89,23 +96,38 @@ impl Desk {
         self.expiry.unknown_seals += unknown.len();
     }
 
-    /// Erases what is due; those in flight get their turn when they are not. False: nothing was. A transaction may have
-    /// slept on the latch, and taken somebody's wake-up with it.
+    /// Erases what is due of one page; those in flight get their turn when they are not. False: nothing was. A transaction
+    /// may have slept on the latch, and taken somebody's wake-up with it.
     pub fn expire_due(&mut self) -> bool {
         let now = clock();
         if self.expiry.next_due().is_none_or(|due| due > now) {
             return false;
         }
-        let (busy, due): (Vec<Uuid>, Vec<Uuid>) =
-            self.expiry.take_due(now).into_iter().partition(|id| self.is_busy(*id));
-        busy.into_iter().for_each(|id| self.expiry.add(id, now));
-        let expired = self.ledger.write(Durability::Lazy, |writer| writer.expire(&due, now));
-        self.note("the erasing of what was sealed", expired.as_ref().err());
+        if self.expiry.due.is_none() {
+            let Some(span) = self.expiry.expiries.take(now) else { return false };
+            self.expiry.due = Some((first_id(span.until), first_id(span.from)));
+        }
+        let Some((before, since)) = self.expiry.due else { return false };
+        let expired = self.ledger.write(Durability::Lazy, |writer| {
+            let page = writer.sealed(before, since, PAGE)?;
+            let next = page.last().filter(|_| page.len() as i64 == PAGE).map(|last| (last.id, since));
+            let is_due = |one: &Sealed| one.begins.is_some() && one.erase_at <= now;
+            let due = page.into_iter().filter(is_due).map(|one| one.id);
+            let (busy, due): (Vec<Uuid>, Vec<Uuid>) = due.partition(|id| self.is_busy(*id));
+            let later = if due.is_empty() { Vec::new() } else { writer.expire(&due, now)? };
+            Ok((next, busy, later))
+        });
+        self.complaints.note("the erasing of what was sealed", expired.as_ref().err());
         match expired {
-            // A resend has moved their time, or they are locked just now.
-            Ok(later) => later.into_iter().for_each(|(id, at)| self.expiry.add(id, at.max(now))),
+            Ok((next, busy, later)) => {
+                self.expiry.due = next;
+                self.expiry.again_at = 0;
+                busy.into_iter().for_each(|id| self.expiry.add(id, now));
+                // A resend has moved their time, or they are locked just now.
+                later.into_iter().for_each(|(id, at)| self.expiry.add(id, at.max(now)));
+            }
             Err(Failure::Gone) => self.gone(),
-            Err(_) => due.into_iter().for_each(|id| self.expiry.add(id, now)),
+            Err(_) => self.expiry.again_at = now.saturating_add(AGAIN_AFTER),
         }
         true
     }

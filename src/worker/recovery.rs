@@ -1,5 +1,6 @@
 //! At its start a worker finds what the one before it left: attempts in flight, of which nobody can tell what became of
-//! them, and sessions that still wait.
+//! them, and sessions that still wait. It looks at the latest attempts, and then serves; what began before is read in pages
+//! between calls, and of what a call is about, what was left is settled before it.
 
 use std::collections::HashSet;
 
@@ -9,16 +10,17 @@ use vendor::{Operation, Outcome};
 
 use super::{Desk, desk::done_from_record, process::without_patience};
 use crate::{
-    ledger::{Change, Completion, Durability, Failure, Writer, clock},
+    ledger::{Change, Completion, Durability, Failure, StoredAttempt, Writer, clock},
     letter::Reply,
     mailbox::Lost,
     process::since_boot,
 };
 
 /// How far before the latest attempt one can have begun and still be in flight, in milliseconds: far more than the
-/// longest timeout. Looking no further keeps a start quick however long the record is, without an index that would
-/// cost every update.
+/// longest timeout. An index that told which are in flight would cost every update.
 const REACH: u64 = 86_400_000;
+/// How many attempts are looked at at once.
+const PAGE: i64 = 2000;
 
 /// The smallest id of a time before that of `id`, by `reach` milliseconds.
 pub fn id_before(id: Uuid, reach: u64) -> Uuid {
@@ -31,6 +33,8 @@ pub fn id_before(id: Uuid, reach: u64) -> Uuid {
 pub struct Recovery {
     /// Nobody knows yet what was left in flight: nothing else is done before.
     is_blind: bool,
+    /// Attempts before the first of these, from the second on, are not looked at yet.
+    unread: Option<(Uuid, Uuid)>,
     /// Verifications with something in flight that could not be settled: their letters wait.
     unsettled: Vec<Uuid>,
     /// Sessions that have no answer yet, and since when.
@@ -47,6 +51,11 @@ const PATIENCE: Micros = 5_000_000;
 impl Recovery {
     pub fn next_due(&self) -> Option<Micros> {
         self.again_at
+    }
+
+    /// All is read and settled, and everybody has an answer.
+    pub fn is_over(&self) -> bool {
+        self.again_at.is_none() && self.unread.is_none()
     }
 
     fn complain(&mut self, failure: &Failure) {
@@ -86,7 +95,7 @@ impl Desk {
         self.recovery.again_at = None;
         let was_blind = self.recovery.is_blind;
         if was_blind {
-            self.settle_all();
+            self.begin_to_settle();
         } else if !self.recovery.unsettled.is_empty() {
             self.settle_each();
         }
@@ -98,32 +107,81 @@ impl Desk {
         }
         if was_blind && !self.recovery.is_blind {
             self.mailbox.take_over();
-            self.load_expiry();
             self.look_for_queued();
         }
         !self.recovery.is_blind
     }
 
-    fn settle_all(&mut self) {
-        let settled = self.ledger.write(Durability::Flushed, |writer| {
+    fn begin_to_settle(&mut self) {
+        let last = self.ledger.write(Durability::Flushed, |writer| {
             writer.close_all_breakers()?;
-            let left = left_in_flight(writer)?;
-            settle(writer, &left)
+            writer.last_attempt()
+        });
+        let settled = last.and_then(|last| {
+            self.recovery.unread = last.map(|last| (Uuid::max(), id_before(last, REACH)));
+            self.settle_page()
         });
         match settled {
-            Ok(()) => self.recovery.is_blind = false,
+            Ok(()) => {
+                self.recovery.is_blind = false;
+                self.load_expiry();
+            }
+            Err(Failure::Gone) => self.gone(),
+            // Somebody has locked the table.
+            Err(failure) => self.recovery.complain(&failure),
+        }
+    }
+
+    /// One more page of attempts. False: all of it is read.
+    pub fn read_left(&mut self) -> bool {
+        if self.recovery.unread.is_none() {
+            return false;
+        }
+        if let Err(failure) = self.settle_page() {
+            self.after(failure);
+        }
+        true
+    }
+
+    fn settle_page(&mut self) -> Result<(), Failure> {
+        let Some((before, since)) = self.recovery.unread else { return Ok(()) };
+        let page = self.ledger.write(Durability::Lazy, |writer| writer.attempts(before, since, PAGE))?;
+        self.recovery.unread =
+            page.last().filter(|_| page.len() as i64 == PAGE).map(|(earliest, _)| (*earliest, since));
+        self.settle(page.into_iter().filter_map(|(_, verification)| verification));
+        Ok(())
+    }
+
+    /// While there may still be something left of these in flight, it is settled before anybody has to do with them.
+    pub fn settle_first(&mut self, ids: impl Iterator<Item = Uuid>) {
+        if self.may_be_left() {
+            self.settle(ids);
+        }
+    }
+
+    /// Not all is read yet.
+    pub fn may_be_left(&self) -> bool {
+        self.recovery.unread.is_some() || self.expiry.is_loading()
+    }
+
+    /// What is busy is this worker's own, or is waited for already.
+    pub fn settle(&mut self, ids: impl Iterator<Item = Uuid>) {
+        let ids: HashSet<Uuid> = ids.filter(|id| !self.is_busy(*id)).collect();
+        let ids: Vec<Uuid> = ids.into_iter().collect();
+        if ids.is_empty() {
+            return;
+        }
+        match self.ledger.write(Durability::Flushed, |writer| settle(writer, &ids)) {
+            Ok(()) => ids.into_iter().for_each(|id| self.is_settled(id)),
             Err(Failure::Gone) => self.gone(),
             // Somebody has locked one of them, or all.
             Err(failure) => {
                 self.recovery.complain(&failure);
-                let left = self.ledger.write(Durability::Lazy, left_in_flight);
-                if let Ok(left) = left {
-                    self.recovery.is_blind = false;
-                    let each: HashSet<Uuid> =
-                        left.attempts.iter().map(|(_, verification, _)| *verification).chain(left.sending).collect();
-                    self.recovery.unsettled = each.into_iter().collect();
-                    self.recovery.unsettled.clone().into_iter().for_each(|id| self.keep_busy(id));
-                    self.settle_each();
+                ids.iter().for_each(|id| self.keep_busy(*id));
+                self.recovery.unsettled.extend(ids);
+                self.settle_each();
+                if !self.recovery.unsettled.is_empty() {
+                    self.recovery.again_at.get_or_insert(since_boot() + AGAIN_AFTER);
                 }
             }
         }
@@ -134,20 +192,18 @@ impl Desk {
         let unsettled = std::mem::take(&mut self.recovery.unsettled);
         for id in unsettled {
             let ledger = &self.ledger;
-            let settled = without_patience(|| {
-                ledger.write(Durability::Flushed, |writer| {
-                    let mut left = left_in_flight(writer)?;
-                    left.attempts.retain(|(_, verification, _)| *verification == id);
-                    left.sending.retain(|verification| *verification == id);
-                    settle(writer, &left)
-                })
-            });
-            match settled {
-                Ok(()) => self.release(id),
+            match without_patience(|| ledger.write(Durability::Flushed, |writer| settle(writer, &[id]))) {
+                Ok(()) => self.is_settled(id),
                 Err(Failure::Gone) => return self.gone(),
                 Err(_) => self.recovery.unsettled.push(id),
             }
         }
+    }
+
+    /// Those who wait for it have their turn.
+    fn is_settled(&mut self, id: Uuid) {
+        self.release(id);
+        self.ask_followers_again(id);
     }
 
     /// Those who wait for a worker that is no more, as far as the record can tell.
@@ -168,6 +224,12 @@ impl Desk {
 
     /// For a session whose letter a worker took that is no more. None: it cannot be read, or not be told yet.
     fn reply_from_record(&mut self, attempt: Uuid) -> Option<Reply> {
+        let found = self.ledger.write(Durability::Lazy, |writer| writer.attempt(attempt));
+        if let Ok(Some(found)) = &found
+            && found.outcome.is_none()
+        {
+            self.settle_first(std::iter::once(found.verification));
+        }
         let found = self.ledger.write(Durability::Lazy, |writer| {
             let Some(attempt) = writer.attempt(attempt)? else { return Ok(None) };
             let stored = writer.verifications(&[attempt.verification])?.pop();
@@ -189,51 +251,35 @@ impl Desk {
     }
 }
 
-/// What a worker before this one left: attempts, with their verification and operation, and verifications that were on
-/// their way from one provider of a route to the next.
-struct Left {
-    attempts: Vec<(Uuid, Uuid, Operation)>,
-    sending: Vec<Uuid>,
-}
-
-fn left_in_flight(writer: &mut Writer) -> Result<Left, Failure> {
-    let Some(last) = writer.last_attempt()? else { return Ok(Left { attempts: Vec::new(), sending: Vec::new() }) };
-    let in_flight = writer.in_flight(id_before(last, REACH))?;
-    let attempts: Vec<(Uuid, Uuid, Operation)> =
-        in_flight.iter().map(|attempt| (attempt.id, attempt.verification, attempt.operation)).collect();
-    let unknown: HashSet<Uuid> = attempts.iter().map(|(_, verification, _)| *verification).collect();
-    let sending = writer.sending(id_before(last, REACH))?.into_iter().filter(|id| !unknown.contains(id)).collect();
-    Ok(Left { attempts, sending })
-}
-
-fn settle(writer: &mut Writer, left: &Left) -> Result<(), Failure> {
+/// What a worker before this one left of these: attempts, and verifications that were on their way from one provider of a
+/// route to the next.
+fn settle(writer: &mut Writer, ids: &[Uuid]) -> Result<(), Failure> {
     let now = clock();
-    let unknown: HashSet<Uuid> = left.attempts.iter().map(|(_, verification, _)| *verification).collect();
-    let mut ids: Vec<Uuid> = unknown.iter().copied().collect();
-    // The provider before certainly sent nothing.
-    ids.extend(&left.sending);
-    let stored = writer.verifications(&ids)?;
-    let is_cancel = |id: Uuid| {
-        unknown.contains(&id)
-            && left
-                .attempts
-                .iter()
-                .all(|(_, verification, operation)| *verification != id || *operation == Operation::Cancel)
-    };
-    let changes: Vec<Change> = stored
+    let left = writer.in_flight(ids)?;
+    let all: HashSet<Uuid> = left.iter().map(|attempt| attempt.verification).collect();
+    let is_cancel = |attempt: &&StoredAttempt| attempt.operation == Operation::Cancel;
+    let but_cancels: HashSet<Uuid> = left.iter().filter(|one| !is_cancel(one)).map(|one| one.verification).collect();
+    let changes: Vec<Change> = writer
+        .verifications(ids)?
         .into_iter()
-        .filter(|stored| !stored.state.status.is_terminal() && !is_cancel(stored.id))
-        .map(|mut stored| {
-            let status = if unknown.contains(&stored.id) { Status::Unknown } else { Status::Failed };
+        .filter(|stored| !stored.state.status.is_terminal())
+        .filter_map(|mut stored| {
+            let status = if but_cancels.contains(&stored.id) {
+                Status::Unknown
+            } else if stored.state.status == Status::Sending && !all.contains(&stored.id) {
+                // The provider before certainly sent nothing.
+                Status::Failed
+            } else {
+                return None;
+            };
             let before = std::mem::replace(&mut stored.state.status, status);
-            Change { id: stored.id, before, moved_to: None, state: stored.state, sealed: None }
+            Some(Change { id: stored.id, before, moved_to: None, state: stored.state, sealed: None })
         })
         .collect();
     let completions: Vec<Completion> = left
-        .attempts
         .iter()
-        .map(|(id, ..)| Completion {
-            id: *id,
+        .map(|attempt| Completion {
+            id: attempt.id,
             outcome: Outcome::Unknown,
             http_status: None,
             vendor_code: None,

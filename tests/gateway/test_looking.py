@@ -1,12 +1,13 @@
 """Promise: to look at the queue costs what is new in it, whatever else is on record, and whoever has a transaction open
-anywhere in the cluster, for however long; and nothing is overlooked, in whatever order transactions begin and end."""
+anywhere in the cluster, for however long; and nothing is overlooked, in whatever order transactions begin and end. A worker
+that starts serves at once, however long the record is, and settles all that was left in flight."""
 
 import random
 import time
 
 import pytest
 
-from conftest import until
+from conftest import Running, until
 from test_enqueue import arrived, once
 
 MANY = 5000
@@ -85,3 +86,88 @@ def test_in_whatever_order_they_end(gateway, simulator, seed):
     for id in wanted:
         assert gateway.wait(id)["outcome"] == "sent"
     assert arrived(simulator) == once(wanted)
+
+
+# at the start of a worker
+
+RECORD = """
+WITH identity AS MATERIALIZED (
+    SELECT (SELECT id FROM otp_gateway.identity WHERE object = (SELECT oid FROM pg_foreign_server WHERE srvname = 'ideamart'))
+               AS provider_id,
+           (SELECT id FROM otp_gateway.identity WHERE kind = 'role' AND object = current_user::regrole) AS role_id
+), one AS MATERIALIZED (
+    SELECT n, at, (lpad(to_hex(at_ms), 12, '0') || '7' || substr(md5(n::text), 1, 19))::uuid AS id
+    FROM generate_series(1, %(count)s) AS n,
+         LATERAL (SELECT now() - n * %(span)s::interval / %(count)s AS at) AS a,
+         LATERAL (SELECT (extract(epoch FROM at) * 1000)::bigint AS at_ms) AS b
+), verifications AS (
+    INSERT INTO otp_gateway.verification_record (id, provider, vendor, status, recipient_key, created_by, created_at,
+        send_count, check_count, max_checks, is_test, provider_id, role_id)
+    SELECT one.id, 'ideamart', 'ideamart', 'approved', sha256(n::text::bytea), current_user, at, 1, 1, 3, false,
+        provider_id, role_id
+    FROM one, identity
+)
+INSERT INTO otp_gateway.attempt_record (id, verification_id, operation, outcome, started_at, finished_at, provider,
+    recipient_key, provider_id, role_id)
+SELECT one.id, one.id, 'send', 'sent', at, at, 'ideamart', sha256(n::text::bytea), provider_id, role_id
+FROM one, identity
+"""
+
+
+def stop_worker(gateway):
+    gateway.execute(
+        "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity"
+        " WHERE backend_type = 'otp_gateway worker' AND datname = current_database()"
+    )
+
+
+def first_call(gateway):
+    """Seconds that the first call takes after an end of the worker."""
+    stop_worker(gateway)
+    began = time.monotonic()
+    assert gateway.send()["outcome"] == "sent"
+    return time.monotonic() - began
+
+
+def test_a_start_on_a_long_record(gateway, simulator):
+    """What was in flight is settled, and then calls are served; the rest of the record is read beside them."""
+    gateway.send()
+    gateway.execute(RECORD, {"count": 300, "span": "3 hours"})
+    short = min(first_call(gateway) for _ in range(5))
+    gateway.execute(RECORD, {"count": 300_000, "span": "3 hours"})
+    long = min(first_call(gateway) for _ in range(3))
+    print(f"first call after a start: {long * 1000:.0f} ms with 300,000 attempts on record, {short * 1000:.0f} ms with 300")
+    assert long < 2 * short + 0.05
+
+
+def test_what_was_left_is_settled_wherever_it_is(gateway, simulator):
+    """However much has begun since: whoever asks for it does not wait until all is read, and all of it is settled."""
+    recipients = [gateway.number() for _ in range(3)]
+    asked, followed, named = sent = [gateway.send(to=to)["verification_id"] for to in recipients]
+    others = [gateway.send()["verification_id"] for _ in range(20)]
+    [(reference,)] = gateway.execute("SELECT reference FROM otp_gateway.verification WHERE id = %s", (named,))
+    codes = [simulator.code("ideamart", to) for to in recipients]
+    time.sleep(0.05)
+    gateway.execute(RECORD, {"count": 300_000, "span": "20 milliseconds"})
+    # As a worker leaves it that is killed.
+    left = [*sent, *others]
+    gateway.execute("UPDATE otp_gateway.attempt_record SET outcome = NULL, finished_at = NULL WHERE verification_id = ANY (%s)", (left,))
+    gateway.execute("UPDATE otp_gateway.verification_record SET status = 'sending' WHERE id = ANY (%s)", (left,))
+    # Between two providers of its route.
+    gateway.execute("UPDATE otp_gateway.attempt_record SET outcome = 'unreachable' WHERE verification_id = %s", (others[-1],))
+    stop_worker(gateway)
+    asks = [
+        Running(gateway.connect(), "SELECT * FROM otp_verify(%s::uuid, %s)", (asked, codes[0])),
+        Running(gateway.connect(), "SELECT * FROM otp_gateway.wait(%s, '20s')", (followed,)),
+        Running(
+            gateway.connect(), "SELECT * FROM otp_verify('ideamart', %s, jsonb_build_object('reference', %s))", (codes[2], reference)
+        ),
+    ]
+    assert [call.row()["outcome"] for call in asks] == ["approved", "unknown", "approved"]
+    in_flight = "SELECT count(*)::int FROM otp_gateway.attempt WHERE outcome IS NULL"
+    until(lambda: gateway.execute(in_flight) == [(0,)], "all is settled", 30)
+    status = "SELECT status::text, count(*)::int FROM otp_gateway.verification WHERE id = ANY (%s) GROUP BY status ORDER BY status"
+    until(
+        lambda: gateway.execute(status, (left,)) == [("approved", 2), ("failed", 1), ("unknown", 20)], "all verifications, too"
+    )
+    assert gateway.attempts(asked) == [("send", "unknown"), ("verify", "approved")]

@@ -65,4 +65,11 @@ impl Desk {
             self.reply(ticket, &Reply::Done(Box::new(row.clone())));
         }
     }
+
+    /// What they wait for has changed on record.
+    pub fn ask_followers_again(&mut self, id: Uuid) {
+        for ticket in self.followers.remove(&id).unwrap_or_default() {
+            self.reply(ticket, &Reply::Again);
+        }
+    }
 }

@@ -64,7 +64,19 @@ impl Desk {
     /// Takes every letter whose turn it is.
     pub(super) fn intend(&mut self) {
         let mut orders = Vec::new();
-        for (ticket, letter) in std::mem::take(&mut self.pending) {
+        let letters = std::mem::take(&mut self.pending);
+        self.settle_first(letters.iter().filter_map(|(_, letter)| match letter {
+            Letter::Settle(id) | Letter::Follow(id, _) => Some(*id),
+            Letter::Call(order) => {
+                if let Target::Known(id) = order.target {
+                    Some(id)
+                } else {
+                    None
+                }
+            }
+            Letter::Upkeep(_) | Letter::Identify(_) => None,
+        }));
+        for (ticket, letter) in letters {
             let subject = match &letter {
                 Letter::Settle(id) => Some(*id),
                 // They wait in a place of their own.
@@ -114,13 +126,14 @@ impl Desk {
             }
         }
         let mut needed = Vec::new();
+        let may_be_left = self.may_be_left();
         let turns = self.ledger.write(Durability::Flushed, |writer| {
             let now = clock();
             orders.iter_mut().try_for_each(|(_, order)| self.identities.fill(writer, order))?;
             let flows = Flows::read(writer, &mut orders, now)?;
             let asked = orders.iter().flat_map(|(_, order)| order.with_onward());
             let judge = Judge::new(writer, asked, &mut self.standing, now)?;
-            let mut batch = Batch::new(writer, &self.busy, now, flows, judge);
+            let mut batch = Batch::new(writer, &self.busy, may_be_left, now, flows, judge);
             let turns = orders.iter_mut().map(|(_, order)| batch.take(order)).collect::<Result<Vec<_>, _>>()?;
             needed = orders.iter().zip(&turns).map(|((_, order), turn)| turn.on_record(order)).collect();
             batch.write(&orders, &turns)?;
@@ -396,6 +409,8 @@ fn is_the_same_flow(by: FindBy, stored: &Stored, now: Micros) -> bool {
 struct Batch<'a, 'w, 'conn> {
     writer: &'a mut Writer<'w, 'conn>,
     busy: &'a HashMap<Uuid, std::collections::VecDeque<(Ticket, Letter)>>,
+    /// What is found may have something in flight that a worker before this one left: that is settled first.
+    may_be_left: bool,
     now: Micros,
     flows: Flows,
     judge: Judge<'a>,
@@ -411,12 +426,13 @@ impl<'a, 'w, 'conn> Batch<'a, 'w, 'conn> {
     fn new(
         writer: &'a mut Writer<'w, 'conn>,
         busy: &'a HashMap<Uuid, std::collections::VecDeque<(Ticket, Letter)>>,
+        may_be_left: bool,
         now: Micros,
         flows: Flows,
         judge: Judge<'a>,
     ) -> Self {
         let (passed_over, keys, begun) = (Vec::new(), HashSet::new(), HashMap::new());
-        Self { writer, busy, now, flows, judge, passed_over, keys, begun }
+        Self { writer, busy, may_be_left, now, flows, judge, passed_over, keys, begun }
     }
 
     fn take(&mut self, order: &mut Order) -> Result<Turn, Failure> {
@@ -455,7 +471,10 @@ impl<'a, 'w, 'conn> Batch<'a, 'w, 'conn> {
             },
             Target::Find(by, new) => {
                 if let Some(stored) = self.flows.found.remove(&order.attempt) {
-                    if self.busy.contains_key(&stored.id) || self.begun.values().any(|id| *id == stored.id) {
+                    if self.may_be_left
+                        || self.busy.contains_key(&stored.id)
+                        || self.begun.values().any(|id| *id == stored.id)
+                    {
                         return Ok(Turn::Waits { verification: stored.id });
                     }
                     // Marks it for the rest of this batch.

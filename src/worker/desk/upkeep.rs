@@ -138,7 +138,7 @@ impl Desk {
             return;
         };
         let resealed = self.ledger.write(Durability::Lazy, |writer| reseal(writer, from, &keys));
-        self.note("sealing under the new key", resealed.as_ref().err());
+        self.complaints.note("sealing under the new key", resealed.as_ref().err());
         match resealed {
             Ok(part) => self.chores.reseal_from = part.next,
             Err(Failure::Gone) => self.gone(),
@@ -162,7 +162,7 @@ impl Desk {
             };
             Ok((part, due))
         });
-        self.note("otp_gateway.retention", purged.as_ref().err());
+        self.complaints.note("otp_gateway.retention", purged.as_ref().err());
         match purged {
             Ok((part, due)) => {
                 self.chores.purge_at = due;

@@ -1,5 +1,5 @@
 """`make bench`: what a call costs, as ratios measured side by side, in alternation, in one run. Absolute figures are
-printed beside them and say more of the machine than of the product.
+printed beside them and say more of the machine than of the product. `bench.py start queue` measures these rows alone.
 
   send / floor      otp_send against the same record written by the session itself, in two commits and without HTTP
   slow vendor       a vendor that takes 50 ms, 200 sessions, against pg_sleep(0.05) in as many sessions
@@ -8,9 +8,13 @@ printed beside them and say more of the machine than of the product.
   trigger           an INSERT of 10,000 rows with our trigger, against one with a PL/pgSQL trigger that writes an equal row
   commit            from COMMIT to the request's arrival at the vendor, against the COMMIT itself, idle
   long record       otp_send with 1,000,000 attempts on record, against the same with few
+  start             the first call after an end of the worker, with 1,000,000 attempts on record, against the same with 1,000
+  open transaction  from COMMIT to a queued send's outcome beside a transaction that is older than 300,000 that were
+                    enqueued since, against the same without one
   idle worker       context switches and queries of the worker in 60 s in which nobody calls
 """
 
+import contextlib
 import pathlib
 import re
 import socket
@@ -192,6 +196,72 @@ class Bench:
             ratio = statistics.median(a / b for a, b in zip(rates[long][1:], rates[short][1:]))
         self.note("send, 1,000,000 attempts / few", ratio, 0.9, "16 sessions")
 
+    def first_call(self, session):
+        """Seconds that the first call takes after an end of the worker."""
+        with session.cursor() as cursor:
+            cursor.execute(
+                "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity "
+                "WHERE backend_type = 'otp_gateway worker' AND datname = current_database()"
+            )
+            began = time.monotonic()
+            cursor.execute("SELECT outcome FROM otp_send('ideamart', '{\"mobile\": \"0771234567\"}')")
+            assert cursor.fetchone() == ("sent",)
+            return time.monotonic() - began
+
+    def start(self):
+        """In one database, in which the record grows."""
+        took = {}
+        with self.gateway() as session, session.cursor() as cursor:
+            self.first_call(session)
+            for before, attempts in ((0, 1000), (1000, 1_000_000)):
+                say(f"   start: {attempts:,} attempts on record")
+                cursor.execute(RECENT_RECORD, (attempts - before, 4 * 3_600_000))
+                cursor.execute("CHECKPOINT")
+                took[attempts] = statistics.median(self.first_call(session) for _ in range(2 * ROUNDS + 1))
+        long, short = took[1_000_000], took[1000]
+        self.note("start, 1,000,000 attempts / 1,000", long / short, 2, f"{long * 1000:.0f} ms : {short * 1000:.0f} ms", at_least=False)
+
+    def queued_sends(self, session, sends=200):
+        """The median of the seconds that queued sends take, one after the other."""
+        times = []
+        with session.cursor() as cursor:
+            for number in range(sends):
+                cursor.execute("SELECT verification_id FROM otp_enqueue('ideamart', '{\"mobile\": \"076%07d\"}')" % number)
+                (verification,) = cursor.fetchone()
+                began = time.monotonic()
+                cursor.execute("SELECT outcome FROM otp_gateway.wait(%s, '60s')", (verification,))
+                assert cursor.fetchone() == ("sent",)
+                times.append(time.monotonic() - began)
+        return statistics.median(times)
+
+    def open_transaction(self):
+        with self.gateway() as session, session.cursor() as cursor:
+            self.queued_sends(session, 20)
+            without = self.queued_sends(session)
+            with self.cluster.session(autocommit=False) as other:
+                other.cursor().execute("SELECT pg_current_xact_id()")
+                # As they stand there long since sent: that they were would take minutes.
+                say("   open transaction: 300,000 enqueued since")
+                cursor.execute(RECENT_RECORD, (300_000, 60_000))
+                beside = self.queued_sends(session)
+        self.note(
+            "queued send beside an open transaction", beside / without, 1.5, f"{beside * 1000:.1f} ms : {without * 1000:.1f} ms",
+            at_least=False,
+        )
+
+    @contextlib.contextmanager
+    def gateway(self):
+        """A session in a database of its own, with a provider that has been used."""
+        with self.cluster.database() as name, self.cluster.session(name) as session, session.cursor() as cursor:
+            cursor.execute(
+                f"CREATE SERVER ideamart FOREIGN DATA WRAPPER otp_ideamart OPTIONS (base_url '{self.simulator.url('ideamart')}', "
+                "allow_plain_http 'true', resend_after '0s')"
+            )
+            cursor.execute("CREATE USER MAPPING FOR PUBLIC SERVER ideamart OPTIONS (application_id 'A', password 'secret')")
+            cursor.execute("SELECT outcome FROM otp_send('ideamart', '{\"mobile\": \"0771234567\"}')")
+            assert cursor.fetchone() == ("sent",)
+            yield session
+
     def private_kib(self, pid):
         """What nobody else could use: written pages of private mappings. (Pages of the library's code, and of the
         server's shared memory, count as private, too, while nobody else happens to have touched them.)"""
@@ -231,18 +301,18 @@ class Bench:
         status = (task / "status" for task in pathlib.Path(f"/proc/{pid}/task").iterdir())
         return sum(int(count) for file in status for count in re.findall(r"ctxt_switches:\s+(\d+)", file.read_text()))
 
-    def run(self):
-        self.session_memory()
-        self.ratio("send / floor, 16 sessions", "send", "floor", 16, 1.0)
-        self.ratio("send / floor, 64 sessions", "send", "floor", 64, 1.6)
-        self.queue()
-        self.trigger()
-        self.commit_to_arrival()
-        self.long_record()
+    def slow_vendor(self):
         self.simulator.fault("latency", vendor="ideamart", ms=50)
         self.ratio("slow vendor / pg_sleep, 200 sessions", "send", "sleep", 200, 0.75)
         self.simulator.clear_faults()
-        self.idle_worker()
+
+    def floor(self):
+        self.ratio("send / floor, 16 sessions", "send", "floor", 16, 1.0)
+        self.ratio("send / floor, 64 sessions", "send", "floor", 64, 1.6)
+
+    def run(self, rows):
+        for row in rows:
+            getattr(self, row)()
         widths = [max(len(row[column]) for row in [*self.rows, HEAD]) for column in range(len(HEAD))]
         say("")
         for row in (HEAD, tuple("-" * width for width in widths), *self.rows):
@@ -262,6 +332,29 @@ WITH v AS (
 INSERT INTO otp_gateway.attempt_record (id, verification_id, operation, outcome, started_at, finished_at, provider, recipient_key)
 SELECT gen_random_uuid(), v.id, o.operation, o.outcome, now() - random() * interval '2 days', now(), 'ideamart', v.recipient_key
 FROM v, (VALUES ('send', 'sent'), ('verify', 'approved')) AS o (operation, outcome)
+"""
+
+
+# So many queued sends that are over, of so many milliseconds until now; each in the record as the worker leaves it.
+RECENT_RECORD = """
+WITH one AS MATERIALIZED (
+    SELECT n, at, (lpad(to_hex((extract(epoch FROM at) * 1000)::bigint), 12, '0') || '7' || substr(md5(n::text), 1, 19))::uuid AS id
+    FROM (SELECT n, now() - n * all_of_it / total AS at
+          FROM (SELECT %s AS total, %s * interval '1 millisecond' AS all_of_it) AS t, generate_series(1, total) AS n) AS s
+), who AS MATERIALIZED (
+    SELECT (SELECT i.id FROM otp_gateway.identity AS i JOIN pg_foreign_server AS s ON s.oid = i.object WHERE s.srvname = 'ideamart')
+               AS provider_id,
+           (SELECT i.id FROM otp_gateway.identity AS i WHERE i.kind = 'role' AND i.object = current_user::regrole) AS role_id
+), v AS (
+    INSERT INTO otp_gateway.verification_record (id, provider, vendor, status, recipient_key, created_by, created_at, send_count,
+        check_count, max_checks, is_test, provider_id, role_id, enqueued)
+    SELECT id, 'ideamart', 'ideamart', 'approved', sha256(n::text::bytea), current_user, at, 1, 1, 3, false, provider_id, role_id,
+        pg_current_xact_id()
+    FROM one, who
+)
+INSERT INTO otp_gateway.attempt_record (id, verification_id, operation, outcome, started_at, finished_at, provider, recipient_key,
+    provider_id, role_id)
+SELECT id, id, 'send', 'sent', at, at, 'ideamart', sha256(n::text::bytea), provider_id, role_id FROM one, who
 """
 
 
@@ -321,10 +414,20 @@ TRIGGERS = [
 HEAD = ("what", "figure", "wanted", "met", "in this run")
 
 
+# In this order.
+ROWS = (
+    "session_memory", "floor", "queue", "trigger", "commit_to_arrival", "long_record", "start", "open_transaction", "slow_vendor",
+    "idle_worker",
+)
+
+
 def main():
+    rows = sys.argv[1:] or ROWS
+    if unknown := [row for row in rows if row not in ROWS]:
+        sys.exit(f"no row {unknown[0]}: {', '.join(ROWS)}")
     bench = Bench()
     try:
-        return bench.run()
+        return bench.run(rows)
     finally:
         bench.close()
 

@@ -173,6 +173,43 @@ def test_after_a_restart(own_cluster, simulator):
         assert on_record(gateway)[0] == set(new)
 
 
+# what is sealed
+
+
+COPIES = """
+INSERT INTO otp_gateway.verification_record (id, provider, vendor, status, recipient_key, created_by, created_at, expires_at,
+    send_count, check_count, max_checks, sealed, is_test, provider_id, role_id)
+SELECT (substr(v.id::text, 1, 18) || '-' || substr(md5(n::text), 1, 4) || '-' || substr(md5(n::text), 5, 12))::uuid, v.provider,
+    v.vendor, 'pending', v.recipient_key, v.created_by, v.created_at, now() + %s::interval, 1, 0, 3, v.sealed, false,
+    v.provider_id, v.role_id
+FROM otp_gateway.verification_record AS v, generate_series(1, 5000) AS n WHERE v.id = %s
+"""
+
+
+def test_what_is_sealed_is_erased_within_a_minute(gateway, simulator):
+    """However many end at the same time, those that a worker found at its start and those that began since; no others."""
+    gateway.create_provider("brief", "ideamart", code_lifetime="1s")
+    id = gateway.send()["verification_id"]
+    gateway.execute(COPIES, ("1 second", id))
+    gateway.execute(
+        "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity"
+        " WHERE backend_type = 'otp_gateway worker' AND datname = current_database()"
+    )
+    for _ in range(20):
+        gateway.send("brief", vendor="ideamart")
+    with gateway.cluster.session(gateway.database, autocommit=False) as locker:
+        locked = gateway.send("brief", vendor="ideamart")["verification_id"]
+        locker.cursor().execute("SELECT FROM otp_gateway.verification_record WHERE id = %s FOR UPDATE", (locked,))
+        moved = gateway.send("brief", vendor="ideamart")["verification_id"]
+        gateway.execute("ALTER SERVER brief OPTIONS (SET code_lifetime '1h')")
+        assert gateway.row("SELECT * FROM otp_resend(%s)", (moved,))["outcome"] == "sent"
+        left = "SELECT id, status::text FROM otp_gateway.verification_record WHERE sealed IS NOT NULL"
+        open_ones = {(id, "pending"), (moved, "pending"), (locked, "pending")}
+        until(lambda: set(gateway.execute(left)) == open_ones, "all others are erased", 75)
+    until(lambda: set(gateway.execute(left)) == open_ones - {(locked, "pending")}, "what was locked is, too", 75)
+    assert gateway.execute("SELECT count(*)::int FROM otp_gateway.verification WHERE status = 'expired'") == [(5021,)]
+
+
 # purge
 
 

@@ -67,13 +67,10 @@ impl Desk {
         let letters = std::mem::take(&mut self.pending);
         self.settle_first(letters.iter().filter_map(|(_, letter)| match letter {
             Letter::Settle(id) | Letter::Follow(id, _) => Some(*id),
-            Letter::Call(order) => {
-                if let Target::Known(id) = order.target {
-                    Some(id)
-                } else {
-                    None
-                }
-            }
+            Letter::Call(order) => match order.target {
+                Target::Known(id) => Some(id),
+                Target::New(_) | Target::Find(..) | Target::Onward(_) => None,
+            },
             Letter::Upkeep(_) | Letter::Identify(_) => None,
         }));
         for (ticket, letter) in letters {

@@ -559,11 +559,11 @@ def test_what_is_due_happens_though_nobody_calls(own_cluster, simulator):
     """What was sealed for a code is erased when the code is too old, by a worker that comes for it."""
     own_cluster.configure({"otp_gateway.worker_idle_timeout": "1s"})
     own_cluster.reload()
-    gateway = opened(own_cluster, simulator, code_lifetime="8s")
+    gateway = opened(own_cluster, simulator, code_lifetime="62s")
     sent = gateway.send()["verification_id"]
     until(lambda: worker_of(gateway) is None, "it leaves", 10)
     assert gateway.verification(sent)["sealed"] is not None
-    until(lambda: gateway.verification(sent)["status"] == "expired", "it is erased", 90)
+    until(lambda: gateway.verification(sent)["status"] == "expired", "it is erased", 130)
     assert gateway.verification(sent)["sealed"] is None
     gateway.session.close()
 

@@ -180,7 +180,7 @@ impl Desk {
             && self.locked.is_empty()
             && self.followers.is_empty()
             && self.queue.is_empty()
-            && self.recovery.is_over()
+            && self.is_recovered()
     }
 
     /// Its letters wait until it is not: what an attempt before this worker left of it is not on record yet.
@@ -344,7 +344,7 @@ impl Desk {
             self.reply(ticket, &Reply::Again);
         }
         let moves_on = self.refuse_waiting() || moved_on;
-        self.gone || recorded && !moves_on && self.queue.is_empty() && self.recovery.is_over()
+        self.gone || recorded && !moves_on && self.queue.is_empty() && self.is_recovered()
     }
 
     /// Those whose letter was read and whose turn does not come any more. True: one was on its way from one provider of a

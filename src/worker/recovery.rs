@@ -53,11 +53,6 @@ impl Recovery {
         self.again_at
     }
 
-    /// All is read and settled, and everybody has an answer.
-    pub fn is_over(&self) -> bool {
-        self.again_at.is_none() && self.unread.is_none()
-    }
-
     fn complain(&mut self, failure: &Failure) {
         if !std::mem::replace(&mut self.said, true) {
             pgrx::warning!("otp_gateway: attempts left in flight could not be settled yet: {failure:?}");
@@ -162,6 +157,11 @@ impl Desk {
     /// Not all is read yet.
     pub fn may_be_left(&self) -> bool {
         self.recovery.unread.is_some() || self.expiry.is_loading()
+    }
+
+    /// All is read and settled, and everybody has an answer.
+    pub fn is_recovered(&self) -> bool {
+        self.recovery.again_at.is_none() && !self.may_be_left()
     }
 
     /// What is busy is this worker's own, or is waited for already.

@@ -196,7 +196,7 @@ def test_purge_of_many(gateway):
         "INSERT INTO otp_gateway.verification_record (id, provider, provider_id, vendor, status, created_by, created_at,"
         " send_count, check_count, max_checks) SELECT ('00000000-0000-7000-8000-' || lpad(to_hex(n), 12, '0'))::uuid,"
         " i.name, i.id, 'ideamart', 'approved', 'postgres', now() - interval '20 days', 1, 1, 3"
-        " FROM generate_series(1, 3000) AS n JOIN otp_gateway.identity AS i ON i.object IS NOT NULL"
+        " FROM generate_series(1, 3000) AS n JOIN otp_gateway.identity AS i ON i.object IN (SELECT oid FROM pg_foreign_server)"
         " AND i.name = CASE WHEN n %% 100 = 0 THEN 'mine' ELSE 'ideamart' END", ()
     )
     with acting_as(gateway, "keeper", "ALTER SERVER mine OWNER TO keeper") as session:

@@ -11,7 +11,7 @@ use uuid::Uuid;
 use crate::{
     api::{send, unexpected},
     ledger::{
-        layout::identity as column,
+        layout::{NEWEST_TABLE, identity as column},
         scan::{TupleValues, equal, scan},
     },
     letter::{Letter, Reply},
@@ -54,8 +54,29 @@ pub struct Subject {
 thread_local! {
     /// What this session has looked up. A number never changes its object while the server runs: that may be dropped, and
     /// is then found by nobody.
-    static OBJECTS: RefCell<HashMap<Identity, pg_sys::Oid>> = RefCell::default();
-    static IDENTITIES: RefCell<HashMap<(Kind, u32), Identity>> = RefCell::default();
+    static KNOWN: RefCell<Known> = RefCell::default();
+}
+
+#[derive(Default)]
+struct Known {
+    /// The table that they are from: the extension may be dropped and made anew in one session.
+    table: pg_sys::Oid,
+    objects: HashMap<Identity, pg_sys::Oid>,
+    identities: HashMap<(Kind, u32), Identity>,
+}
+
+fn known<R>(use_it: impl FnOnce(&mut Known) -> R) -> R {
+    // SAFETY: look-ups in the catalog.
+    let table = unsafe {
+        let schema = pg_sys::get_namespace_oid(c"otp_gateway".as_ptr(), true);
+        pg_sys::get_relname_relid(NEWEST_TABLE.as_ptr(), schema)
+    };
+    KNOWN.with_borrow_mut(|known| {
+        if known.table != table {
+            *known = Known { table, ..Known::default() };
+        }
+        use_it(known)
+    })
 }
 
 /// This cluster's own number.
@@ -66,13 +87,13 @@ pub fn home() -> i64 {
 
 /// The OID of a server or role here; None: it was dropped.
 pub fn object_of(id: Identity) -> Result<Option<pg_sys::Oid>, Misuse> {
-    if let Some(known) = OBJECTS.with_borrow(|known| known.get(&id).copied()) {
-        return Ok(Some(known));
+    if let Some(object) = known(|known| known.objects.get(&id).copied()) {
+        return Ok(Some(object));
     }
     let mut found = None;
     scan(c"identity", None, [equal(column::ID, pg_sys::F_INT8EQ, id.into_datum())], |row| found = object(row))?;
     if let Some(found) = found {
-        OBJECTS.with_borrow_mut(|known| known.insert(id, found));
+        known(|known| known.objects.insert(id, found));
     }
     Ok(found)
 }
@@ -94,8 +115,8 @@ pub fn identities_of(kind: Kind, oid: pg_sys::Oid) -> Result<Vec<Identity>, Misu
 
 /// The number under which something is put down; the worker is asked for one that there is not yet.
 pub fn identity(subject: &Subject) -> Result<Identity, Misuse> {
-    let known = (subject.kind, subject.object);
-    if let Some(id) = IDENTITIES.with_borrow(|ids| ids.get(&known).copied()) {
+    let key = (subject.kind, subject.object);
+    if let Some(id) = known(|known| known.identities.get(&key).copied()) {
         return Ok(id);
     }
     let found = || Ok::<_, Misuse>(identities_of(subject.kind, pg_sys::Oid::from(subject.object))?.first().copied());
@@ -109,7 +130,7 @@ pub fn identity(subject: &Subject) -> Result<Identity, Misuse> {
             Reply::Done(_) | Reply::Kept(_) | Reply::Unknown => return Err(unexpected()),
         }
     };
-    IDENTITIES.with_borrow_mut(|ids| ids.insert(known, id));
+    known(|known| known.identities.insert(key, id));
     Ok(id)
 }
 

@@ -15,18 +15,16 @@ pub struct ActsAs {
 
 impl ActsAs {
     fn act_as(role: pg_sys::Oid) -> Self {
-        // SAFETY: what is changed is put back on drop, which an error passes, too. The setting itself, which would throw
-        // away every plan of the session, stays as it is: rules are only the owner's to make, and triggers are looked at when
-        // they fire.
-        let mut before =
-            Self { role: pg_sys::InvalidOid, context: 0, triggers: unsafe { pg_sys::SessionReplicationRole } };
-        // SAFETY: as above.
+        // The setting itself, which would throw away every plan of the session, stays as it is: rules are only the owner's to
+        // make, and triggers are looked at when they fire.
+        // SAFETY: variables of this session; what is changed is put back on drop, which an error passes, too.
         unsafe {
+            let mut before = Self { role: pg_sys::InvalidOid, context: 0, triggers: pg_sys::SessionReplicationRole };
             pg_sys::SessionReplicationRole = pg_sys::SESSION_REPLICATION_ROLE_REPLICA as i32;
             pg_sys::GetUserIdAndSecContext(&mut before.role, &mut before.context);
             pg_sys::SetUserIdAndSecContext(role, before.context | pg_sys::SECURITY_LOCAL_USERID_CHANGE as i32);
+            before
         }
-        before
     }
 
     pub fn owner_of_the_record() -> Result<Self, Misuse> {

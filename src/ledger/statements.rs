@@ -169,6 +169,7 @@ statements! {
        ORDER BY id DESC"
 
     // What counts, by the index on it: messages that went out, or may have.
+    // What is dated ahead was written while the clock was wrong: it would block its recipient until then.
     select_sends(pg_sys::INT8ARRAYOID, pg_sys::BYTEAARRAYOID, pg_sys::TIMESTAMPTZARRAYOID, pg_sys::INT8ARRAYOID)
       "SELECT n.question, e.started_at
        FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2), pg_catalog.unnest($3), pg_catalog.unnest($4))
@@ -179,6 +180,7 @@ statements! {
              -- Not by the index on providers, of whose sends there are many.
              AND a.provider_id OPERATOR(pg_catalog.+) 0 OPERATOR(pg_catalog.=) n.provider_id
              AND a.started_at OPERATOR(pg_catalog.>) n.since AND a.reason IS NULL
+             AND a.started_at OPERATOR(pg_catalog.<) (pg_catalog.clock_timestamp() OPERATOR(pg_catalog.+) interval '1 minute')
              AND a.operation IN ('send', 'resend') AND (a.outcome IS NULL OR a.outcome IN ('sent', 'unknown'))
            ORDER BY a.started_at DESC LIMIT n.most) AS e"
 
@@ -194,6 +196,7 @@ statements! {
                    coalesce(a.account OPERATOR(pg_catalog.=) n.account, a.provider_id OPERATOR(pg_catalog.=) n.provider_id) AS is_of_account
             FROM otp_gateway.attempt_record AS a
             WHERE a.recipient_key OPERATOR(pg_catalog.=) n.recipient_key AND a.started_at OPERATOR(pg_catalog.>) n.since
+              AND a.started_at OPERATOR(pg_catalog.<) (pg_catalog.clock_timestamp() OPERATOR(pg_catalog.+) interval '1 minute')
               AND a.reason IS NULL AND a.operation OPERATOR(pg_catalog.=) 'verify'
               AND (a.provider_id OPERATOR(pg_catalog.=) n.provider_id OR coalesce(a.account OPERATOR(pg_catalog.=) n.account, false))
               AND (a.outcome IS NULL OR a.outcome NOT IN ('unreachable', 'rate_limited', 'invalid_request', 'auth_failed',
@@ -210,6 +213,7 @@ statements! {
     select_provider_sends(pg_sys::INT8OID, pg_sys::TIMESTAMPTZOID, pg_sys::INT8OID)
       "SELECT started_at, id FROM otp_gateway.attempt_record
        WHERE provider_id OPERATOR(pg_catalog.=) $1 AND started_at OPERATOR(pg_catalog.>) $2 AND reason IS NULL
+         AND started_at OPERATOR(pg_catalog.<) (pg_catalog.clock_timestamp() OPERATOR(pg_catalog.+) interval '1 minute')
          AND recipient_key IS NOT NULL AND operation IN ('send', 'resend') AND (outcome IS NULL OR outcome IN ('sent', 'unknown'))
        ORDER BY started_at DESC LIMIT $3"
 

@@ -48,10 +48,22 @@ static ENDING: AtomicBool = AtomicBool::new(false);
 /// A statement may run: only then there is something to cancel.
 static RUNNING: AtomicBool = AtomicBool::new(false);
 
+/// The last transaction was canceled: the one that does it again is not, or whoever cancels often enough would keep
+/// everything from being done.
+static AGAIN: AtomicBool = AtomicBool::new(false);
+
+// Exported by every version, but not among pgrx's bindings; LOCK_TIMEOUT has the same number in all of them.
+unsafe extern "C" {
+    fn get_timeout_indicator(id: std::ffi::c_int, reset: bool) -> bool;
+}
+const LOCK_TIMEOUT: std::ffi::c_int = 2;
+
 /// For the handler of SIGINT, by which also Postgres itself ends what waits for a lock for too long: cancels the
 /// statement, which is done again. Where none runs, an error would end the process.
 pub fn cancel_statement() {
-    if RUNNING.load(SeqCst) {
+    // SAFETY: reads a flag, which Postgres sets before the signal that its own clock sends.
+    let is_lock_timeout = || unsafe { get_timeout_indicator(LOCK_TIMEOUT, false) };
+    if RUNNING.load(SeqCst) && (!AGAIN.load(SeqCst) || is_lock_timeout()) {
         // SAFETY: flags that signal handlers set.
         unsafe {
             (&raw mut pg_sys::QueryCancelPending).write_volatile(1);
@@ -104,6 +116,7 @@ pub fn run<R>(durability: Durability, body: impl FnOnce(&mut SpiClient) -> Resul
                     pg_sys::PopActiveSnapshot();
                     commit(durability);
                     no_statement();
+                    AGAIN.store(false, SeqCst);
                     Ok(value)
                 }
                 Err(failure) => {
@@ -173,6 +186,7 @@ fn sort(error: &CaughtError) -> Failure {
     let (CaughtError::PostgresError(report)
     | CaughtError::ErrorReport(report)
     | CaughtError::RustPanic { ereport: report, .. }) = error;
+    AGAIN.store(report.sql_error_code() == PgSqlErrorCode::ERRCODE_QUERY_CANCELED, SeqCst);
     match report.sql_error_code() {
         PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE
         | PgSqlErrorCode::ERRCODE_T_R_DEADLOCK_DETECTED

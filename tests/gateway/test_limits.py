@@ -624,12 +624,14 @@ def test_the_window_slides(gateway):
 
 
 def test_the_clock_set_back(gateway):
-    """Nobody waits longer than a whole window, though the last send seems to come only tomorrow."""
-    sandbox(gateway, resend_after="1min", send_limit="2 per hour")
+    """What is dated ahead was written while the clock was wrong, and blocks nobody until then; a little ahead counts as now."""
+    sandbox(gateway, resend_after="1min", send_limit="2 per hour", check_limit="1 per hour")
     assert play(gateway)["outcome"] == "sent"
-    pass_time(gateway, "-1 day")
+    pass_time(gateway, "-30 seconds")
     row = play(gateway)
     assert (row["reason"], row["retry_after"]) == ("resend_after", seconds(minutes=1))
+    pass_time(gateway, "-1 day")
+    assert [play(gateway)["outcome"] for _ in range(2)] == ["sent", "blocked"]
 
 
 # several rules

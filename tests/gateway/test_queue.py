@@ -282,7 +282,7 @@ def test_a_row_that_somebody_has_locked(gateway, simulator, lock):
     first = gateway.full()["verification_id"]
     locked, *others = behind(gateway, 4)
     with gateway.cluster.session(gateway.database, autocommit=False) as session:
-        gateway.execute(f"SELECT FROM otp_gateway.verification WHERE id = %s FOR {lock}", (locked,), session)
+        gateway.execute(f"SELECT FROM otp_gateway.verification_record WHERE id = %s FOR {lock}", (locked,), session)
         simulator.release()
         for id in (first, *gateway.enqueue_many(5, "hyperverge"), *others):
             assert gateway.wait(id)["outcome"] == "sent"

@@ -519,7 +519,7 @@ impl Office<'_> {
         let server = letter.route_id.unwrap_or(letter.stored.provider_id);
         let (account, role) = match self.accounts.entry((server, letter.role_id)) {
             Entry::Occupied(found) => found.get().clone(),
-            Entry::Vacant(place) => place.insert(find(server, letter.role_id)).clone(),
+            Entry::Vacant(place) => place.insert(find(server, &letter.provider, letter.role_id)).clone(),
         }?;
         let is_same_vendor = |member: &Provider| member.dialect.name == letter.vendor;
         if letter.route_id.is_none() && !account.members.iter().all(is_same_vendor) {
@@ -529,12 +529,14 @@ impl Office<'_> {
     }
 }
 
-fn find(server: Identity, role: Identity) -> Result<(Rc<Account>, pg_sys::Oid), String> {
+fn find(server: Identity, name: &str, role: Identity) -> Result<(Rc<Account>, pg_sys::Oid), String> {
     let object = |id| object_of(id).map_err(|misuse| misuse.message().to_owned());
     // SAFETY: a look-up in the catalog, which gives a name or nothing.
     let exists = |role: &pg_sys::Oid| unsafe { !pg_sys::GetUserNameFromId(*role, true).is_null() };
     let role = object(role)?.filter(exists).ok_or("the role that enqueued it does not exist any more")?;
-    let server = object(server)?.and_then(provider::server_of).ok_or("the provider does not exist any more")?;
+    let server = object(server)?
+        .and_then(provider::server_of)
+        .ok_or_else(|| format!("provider \"{name}\" does not exist any more"))?;
     let account = Account::of(server, role).map_err(|misuse| misuse.message().to_owned())?;
     Ok((Rc::new(account), role))
 }

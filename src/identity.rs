@@ -2,7 +2,11 @@
 //! again after a rename or a drop, and who takes it takes nothing else; an OID holds in one cluster. The worker gives the
 //! numbers out.
 
-use std::{cell::RefCell, collections::HashMap};
+use std::{
+    cell::RefCell,
+    collections::HashMap,
+    sync::atomic::{AtomicBool, Ordering::Relaxed},
+};
 
 use pgrx::{FromDatum, IntoDatum, pg_sys};
 use serde::{Deserialize, Serialize};
@@ -52,10 +56,25 @@ pub struct Subject {
 }
 
 thread_local! {
-    /// What this session has looked up. A number never changes its object while the server runs: that may be dropped, and
-    /// is then found by nobody.
+    /// What this session has looked up. A number never changes its object while the extension is there: that may be dropped,
+    /// and is then found by nobody.
     static OBJECTS: RefCell<HashMap<Identity, pg_sys::Oid>> = RefCell::default();
     static IDENTITIES: RefCell<HashMap<(Kind, u32), Identity>> = RefCell::default();
+}
+
+/// The extension may be another one, or was dropped and made anew: what was looked up is looked up again.
+static STALE: AtomicBool = AtomicBool::new(false);
+
+pub fn init() {
+    // SAFETY: in _PG_init of the postmaster, single-threaded; sessions inherit it. The extension's wrappers go with it.
+    unsafe {
+        let cache = pg_sys::SysCacheIdentifier::FOREIGNDATAWRAPPEROID as i32;
+        pg_sys::CacheRegisterSyscacheCallback(cache, Some(at_change), pg_sys::Datum::from(0));
+    }
+}
+
+unsafe extern "C-unwind" fn at_change(_argument: pg_sys::Datum, _cache: i32, _hash: u32) {
+    STALE.store(true, Relaxed);
 }
 
 /// This cluster's own number.
@@ -95,6 +114,9 @@ pub fn identities_of(kind: Kind, oid: pg_sys::Oid) -> Result<Vec<Identity>, Misu
 /// The number under which something is put down; the worker is asked for one that there is not yet.
 pub fn identity(subject: &Subject) -> Result<Identity, Misuse> {
     let known = (subject.kind, subject.object);
+    if STALE.swap(false, Relaxed) {
+        IDENTITIES.with_borrow_mut(HashMap::clear);
+    }
     if let Some(id) = IDENTITIES.with_borrow(|ids| ids.get(&known).copied()) {
         return Ok(id);
     }

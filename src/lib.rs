@@ -48,6 +48,7 @@ pub extern "C-unwind" fn _PG_init() {
     shared_memory::init();
     drop_watch::init();
     enqueue::init();
+    identity::init();
     trigger::init();
     launcher::init();
 }

@@ -130,7 +130,7 @@ fn send(event: &Event) -> Result<pg_sys::Datum, Misuse> {
     })?;
     let Some(column) = id_column else { return Ok(unchanged) };
     let id = pgrx::datum::Uuid::from_bytes(*queued.verification.as_bytes()).into_datum();
-    if is_doubtful {
+    if is_doubtful || event.may_stay_in_its_partition() {
         enqueue::doubt(event.relation_oid(), column, queued.verification);
     }
     Ok(event.returned(event.with(column, id.unwrap_or(pg_sys::Datum::from(0)))))

@@ -163,6 +163,9 @@ pub unsafe fn frame<R: Returned, B: FnOnce() -> Result<R, Misuse>>(
     // SAFETY: as the caller promises.
     let answer = unsafe { Call::of(fcinfo, takes, R::TYPE) }.and_then(|mut call| {
         let mut print = Print::of(name);
+        // A function that acts as its owner calls for the owner: what that returned is not its caller's.
+        // SAFETY: a variable of this session.
+        print.add(Some(&unsafe { pg_sys::GetUserId() }.to_u32().to_le_bytes()));
         let body = read(&mut call, &mut print)?;
         R::answer(&call, print.finish(), body)
     });

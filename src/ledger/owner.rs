@@ -5,12 +5,13 @@ use pgrx::pg_sys;
 
 use crate::misuse::Misuse;
 
-/// Acts with the rights of another role, until dropped; and fires no trigger of somebody else's with them, only ours, which
-/// is ENABLE ALWAYS.
+/// Acts with the rights of another role, until dropped; fires no trigger of somebody else's with them, only ours, which
+/// is ENABLE ALWAYS; and prints no plan for the caller, who may ask for it, with the keys and seals that stand in it.
 pub struct ActsAs {
     role: pg_sys::Oid,
     context: i32,
     triggers: i32,
+    prints: [bool; 3],
 }
 
 impl ActsAs {
@@ -19,7 +20,13 @@ impl ActsAs {
         // make, and triggers are looked at when they fire.
         // SAFETY: variables of this session; what is changed is put back on drop, which an error passes, too.
         unsafe {
-            let mut before = Self { role: pg_sys::InvalidOid, context: 0, triggers: pg_sys::SessionReplicationRole };
+            let mut before = Self {
+                role: pg_sys::InvalidOid,
+                context: 0,
+                triggers: pg_sys::SessionReplicationRole,
+                prints: [pg_sys::Debug_print_parse, pg_sys::Debug_print_rewritten, pg_sys::Debug_print_plan],
+            };
+            print([false; 3]);
             pg_sys::SessionReplicationRole = pg_sys::SESSION_REPLICATION_ROLE_REPLICA as i32;
             pg_sys::GetUserIdAndSecContext(&mut before.role, &mut before.context);
             pg_sys::SetUserIdAndSecContext(role, before.context | pg_sys::SECURITY_LOCAL_USERID_CHANGE as i32);
@@ -49,6 +56,20 @@ impl Drop for ActsAs {
         unsafe {
             pg_sys::SetUserIdAndSecContext(self.role, self.context);
             pg_sys::SessionReplicationRole = self.triggers;
+            print(self.prints);
         }
+    }
+}
+
+/// debug_print_parse, _rewritten and _plan.
+///
+/// # Safety
+/// On the main thread.
+unsafe fn print([parse, rewritten, plan]: [bool; 3]) {
+    // SAFETY: settings of this session, which Postgres reads where it prints.
+    unsafe {
+        pg_sys::Debug_print_parse = parse;
+        pg_sys::Debug_print_rewritten = rewritten;
+        pg_sys::Debug_print_plan = plan;
     }
 }

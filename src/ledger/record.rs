@@ -103,7 +103,12 @@ impl Columns {
     }
 
     pub fn name(&mut self, column: usize, value: &str) {
-        let mut name = value.as_bytes().to_vec();
+        // One of bytes that are no UTF-8 here has grown; the last byte is a zero.
+        let mut end = value.len().min(pg_sys::NAMEDATALEN as usize - 1);
+        while !value.is_char_boundary(end) {
+            end -= 1;
+        }
+        let mut name = value.as_bytes()[..end].to_vec();
         // SAFETY: a name is a block of fixed length, filled up with zeros.
         unsafe {
             name.resize(pg_sys::NAMEDATALEN as usize, 0);

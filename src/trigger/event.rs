@@ -180,6 +180,20 @@ impl Event {
                     && conflict::may_leave_out_rows((*relation).rd_id, (*(*relation).rd_rel).relispartition)
         }
     }
+
+    /// Whether an UPDATE may come to nothing though all its triggers let it: a row that moves to another partition is
+    /// deleted in this one, and a trigger may refuse that.
+    pub fn may_stay_in_its_partition(&self) -> bool {
+        // SAFETY: as above.
+        unsafe {
+            let relation = (*self.data).tg_relation;
+            let triggers = (*relation).trigdesc;
+            self.old.is_some()
+                && (*(*relation).rd_rel).relispartition
+                && !triggers.is_null()
+                && (*triggers).trig_delete_before_row
+        }
+    }
 }
 
 /// # Safety

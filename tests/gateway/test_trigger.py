@@ -776,6 +776,23 @@ def test_partitions(gateway, simulator, partitioned):
     check_ids(gateway, simulator, partitioned)
 
 
+@pytest.mark.parametrize("partitioned", ["before, with the id"], indirect=True)
+def test_a_move_to_another_partition_that_is_refused(gateway, simulator, partitioned):
+    """By a trigger on the DELETE that it is in the partition that the row is to leave."""
+    here, elsewhere, refused, moved = [gateway.number() for _ in range(4)]
+    gateway.execute(f"INSERT INTO customer (region, phone) VALUES ('south', '{here}'), ('north', '{elsewhere}')")
+    gateway.execute("""
+        CREATE OR REPLACE FUNCTION stays() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
+        CREATE TRIGGER stays BEFORE DELETE ON south FOR EACH ROW EXECUTE FUNCTION stays();
+    """)
+    gateway.execute(f"UPDATE customer SET region = 'north', phone = '{refused}' WHERE phone = '{here}'")
+    assert gateway.execute("SELECT region, phone FROM customer WHERE region = 'south'") == [("south", here)]
+    gateway.execute(f"UPDATE customer SET region = 'south', phone = '{moved}' WHERE phone = '{elsewhere}'")
+    check_sent(gateway, simulator, here, elsewhere, moved)
+    gateway.execute(f"UPDATE customer SET phone = '{refused}' WHERE phone = '{here}'")
+    check_sent(gateway, simulator, here, elsewhere, moved, refused)
+
+
 def test_an_error_names_the_partition_s_trigger_and_table(gateway, simulator, partitioned):
     with pytest.raises(psycopg2.Error) as error:
         gateway.execute("INSERT INTO customer (region, phone) VALUES ('north', '12')")

@@ -19,7 +19,7 @@ mod transaction;
 
 use std::collections::HashSet;
 
-pub use enqueued::{insert_queued, take_back};
+pub use enqueued::{insert_queued, is_queued_here, take_back};
 use pgrx::{pg_sys, spi::SpiClient};
 use policy::{Micros, Reason, Verification};
 pub use recipient::visible_verifications;

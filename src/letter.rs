@@ -67,7 +67,7 @@ pub struct Order {
     pub attempt: Uuid,
     pub target: Target,
     pub provider: String,
-    /// Which one that is; 0 until the worker has looked it up by `server`.
+    /// Which one that is; looked up by `server` in the transaction that puts it down, unless that is 0.
     pub provider_id: Identity,
     pub vendor: String,
     /// Who asks: the OID, and what the worker puts it down under.

@@ -14,7 +14,7 @@ use vendor::Operation;
 use crate::{
     api::{Call, current_role, symbol},
     enqueue,
-    ledger::layout::verification::ENQUEUED,
+    ledger::{is_queued_here, layout::verification::ENQUEUED},
     log,
     misuse::Misuse,
     provider::Provider,
@@ -58,8 +58,9 @@ fn note(event: &Event) -> Result<pg_sys::Datum, Misuse> {
         )
         .at(&event.place()));
     }
-    // SAFETY: looks at what this process is. What is replicated from another database is that one's to send.
-    if unsafe { pg_sys::IsLogicalWorker() } {
+    // What is replicated from another database is that one's to send; but not what a trigger of the user's queues here.
+    // SAFETY: looks at what this process is.
+    if unsafe { pg_sys::IsLogicalWorker() } && !is_queued_here() {
         return Ok(event.returned(event.new));
     }
     // SAFETY: in a transaction that writes.

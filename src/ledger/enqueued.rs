@@ -1,6 +1,6 @@
 //! The one row that a session writes itself, in its caller's transaction: a queued verification.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 
 use pgrx::{
     IntoDatum, Spi,
@@ -45,6 +45,13 @@ const TYPES: [pg_sys::Oid; 17] = [
 
 thread_local! {
     static PREPARED: RefCell<Option<OwnedPreparedStatement>> = const { RefCell::new(None) };
+    /// A row is being written here, not one that comes from somewhere else.
+    static WRITES: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether the row of the record that is being written is one that this process has queued.
+pub fn is_queued_here() -> bool {
+    WRITES.get()
 }
 
 /// Writes a queued verification with the rights of the table's owner: callers have none on the table.
@@ -70,6 +77,8 @@ pub fn insert_queued(row: NewVerification) -> Result<(), Misuse> {
         argument(row.role_id, TYPES[15]),
         optional(row.route.map(|(_, id)| id), TYPES[16]),
     ];
+    WRITES.set(true);
+    let _written = Written;
     let written: Result<(), SpiError> = Spi::connect_mut(|client| {
         PREPARED.with_borrow_mut(|prepared| {
             let statement = match prepared.take() {
@@ -80,6 +89,15 @@ pub fn insert_queued(row: NewVerification) -> Result<(), Misuse> {
         })
     });
     written.map_err(|error| Misuse::internal(format!("the verification could not be queued: {error}"), "Report it."))
+}
+
+/// Also after an error.
+struct Written;
+
+impl Drop for Written {
+    fn drop(&mut self) {
+        WRITES.set(false);
+    }
 }
 
 /// Takes back queued verifications, before the transaction that queued them commits.

@@ -4,12 +4,15 @@ verifies, forgets and sends nothing of another's. A route does for its callers w
 no invitation. A dump is restored to those who bear the names then, once."""
 
 import contextlib
+import os
+import signal
 import uuid
 
 import psycopg2
 import pytest
 
-from conftest import CREDENTIALS, Gateway, Running, until
+from conftest import Gateway, Running, until
+from test_crash import worker_pid
 
 
 class Session(psycopg2.extensions.connection):
@@ -218,6 +221,28 @@ def test_an_identity_of_a_rolled_back_server(gateway):
         gateway.execute(end)
     assert gateway.wait(queued)["outcome"] == "sent"
     assert gateway.execute("SELECT provider FROM otp_gateway.verification WHERE id = %s", (queued,)) == [("box",)]
+
+
+def test_an_identity_of_a_batch_that_failed(gateway, simulator):
+    """The first send at a provider is put on record with a check of a row that somebody has locked: the batch fails, and is done
+    again in parts."""
+    gateway.create_provider("fresh", "ideamart")
+    held = gateway.send("hyperverge")["verification_id"]
+    with gateway.cluster.session(gateway.database, autocommit=False) as locker:
+        gateway.execute("UPDATE otp_gateway.verification_record SET id = id WHERE id = %s", (held,), locker)
+        pid = worker_pid(gateway, None)
+        os.kill(pid, signal.SIGSTOP)
+        checked = Running(gateway.connect(), "SELECT * FROM otp_verify(%s::uuid, '000000')", (held,))
+        body = "SELECT * FROM otp_send('fresh', jsonb_build_object('mobile', %s))"
+        sent = Running(gateway.connect(), body, (gateway.number(),))
+        waiting = "SELECT count(*)::int FROM pg_stat_activity WHERE query ~ '^SELECT . FROM otp_' AND wait_event = 'Extension' AND datname = current_database()"
+        until(lambda: gateway.execute(waiting) == [(2,)], "both wait for the worker")
+        os.kill(pid, signal.SIGCONT)
+        id = sent.row()["verification_id"]
+        assert gateway.verify(id, "000000")["outcome"] == "invalid_code"
+        locker.rollback()
+    assert checked.row()["outcome"] == "invalid_code"
+    assert gateway.execute("SELECT 1 FROM otp_gateway.verification_record WHERE provider_id NOT IN (SELECT id FROM otp_gateway.identity)") == []
 
 
 # routes

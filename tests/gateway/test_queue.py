@@ -317,7 +317,7 @@ def drop_and_make_for_another_vendor(gateway, app):
 POISON = {
     # how it is spoilt, outcome, a word of the reason, whether others can still send through the provider
     "its provider is dropped": ("DROP SERVER doomed CASCADE", "auth_failed", "doomed", False),
-    "its provider is another vendor's": (drop_and_make_for_another_vendor, "auth_failed", "vendor", False),
+    "its name is another vendor's": (drop_and_make_for_another_vendor, "auth_failed", "does not exist any more", False),
     "its user mapping is gone": ("DROP USER MAPPING FOR {app} SERVER doomed", "auth_failed", "user mapping", True),
     "its role is dropped": ("DROP OWNED BY {app}; DROP ROLE {app}", "auth_failed", "role", True),
     "its role has no right any more": ("REVOKE USAGE ON FOREIGN SERVER doomed FROM {app}", "auth_failed", "permission denied", True),

@@ -39,7 +39,8 @@ impl Identities {
 
     /// What an order and those after it are put down under.
     pub fn fill(&mut self, writer: &mut Writer, order: &mut Order) -> Result<(), Failure> {
-        if order.provider_id == 0 {
+        // Also if it was filled before: in a transaction that failed, with a number that is not on record.
+        if order.server != 0 {
             order.provider_id = self.of(
                 writer,
                 Subject {

@@ -211,12 +211,14 @@ impl Writer<'_, '_> {
         table.map(|row| Stored::read(&row)).collect()
     }
 
-    /// The latest verification of this provider that is known by a reference, which who has it was given; or of a recipient,
+    /// The latest verification of this provider, or account, that is known by a reference, which who has it was given; or
+    /// of a recipient,
     /// whom anybody may know, of those that this role began. Guesses are counted by the recipient, whoever makes them.
     pub fn latest(
         &mut self,
         by: FindBy,
         provider: Identity,
+        account_keys: &[Vec<u8>],
         reference: Option<&str>,
         recipient_keys: &[Vec<u8>],
         role: Identity,
@@ -225,7 +227,7 @@ impl Writer<'_, '_> {
             (FindBy::Reference, Some(reference)) => self.client.select(
                 &self.ledger.statements.find_by_reference,
                 Some(1),
-                &[number(provider), text(reference)],
+                &[number(provider), text(reference), column::byteas(account_keys)],
             )?,
             (FindBy::Recipient, _) if !recipient_keys.is_empty() => self.client.select(
                 &self.ledger.statements.find_by_recipient,

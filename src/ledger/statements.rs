@@ -59,10 +59,15 @@ statements! {
               created_at, provider_id, recipient_key, role_id
        FROM otp_gateway.verification_record WHERE id OPERATOR(pg_catalog.=) ANY ($1)"
 
-    find_by_reference(pg_sys::INT8OID, pg_sys::TEXTOID)
-      "SELECT verification_id FROM otp_gateway.reference
-       WHERE provider_id OPERATOR(pg_catalog.=) $1 AND reference OPERATOR(pg_catalog.=) $2
-       ORDER BY verification_id DESC"
+    // At this provider, else at another one of the account: the vendor knows it at all of them.
+    find_by_reference(pg_sys::INT8OID, pg_sys::TEXTOID, pg_sys::BYTEAARRAYOID)
+      "SELECT r.verification_id FROM otp_gateway.reference AS r
+       WHERE r.reference OPERATOR(pg_catalog.=) $2
+         AND (r.provider_id OPERATOR(pg_catalog.=) $1
+              OR EXISTS (SELECT FROM otp_gateway.attempt_record AS a
+                         WHERE a.verification_id OPERATOR(pg_catalog.=) r.verification_id
+                           AND a.account OPERATOR(pg_catalog.=) ANY ($3)))
+       ORDER BY r.provider_id OPERATOR(pg_catalog.=) $1 DESC, r.verification_id DESC"
 
     find_by_recipient(pg_sys::INT8OID, pg_sys::BYTEAARRAYOID, pg_sys::INT8OID)
       "SELECT id FROM otp_gateway.verification_record

@@ -129,6 +129,23 @@ def test_two_providers_of_one_account(gateway, simulator, how):
     assert guesses.reached() == most
 
 
+def test_a_reference_at_the_other_providers_of_its_account(gateway, simulator):
+    """The vendor knows it at all of them: it is the flow that was begun at the first, sent or begun elsewhere."""
+    for name in ("second", "third"):
+        gateway.create_provider(name, "ideamart")
+    most, to = max_checks(gateway, "ideamart"), gateway.number()
+    row = gateway.send("ideamart", to)
+    guesses = Guesses(gateway, simulator, "ideamart", to)
+    rows = [guesses.guess(row, "reference", provider) for _ in range(most) for provider in ("second", "ideamart", "third")]
+    assert guesses.reached() == most
+    assert {one["verification_id"] for one in rows} == {row["verification_id"]}
+    with gateway.cluster.session(gateway.database) as session:
+        gateway.execute("DELETE FROM otp_gateway.reference; DELETE FROM otp_gateway.attempt_record; DELETE FROM otp_gateway.verification_record", session=session)
+    elsewhere = [guesses.guess(row, "reference", provider) for _ in range(most) for provider in ("third", "second", "ideamart")]
+    assert len({one["verification_id"] for one in elsewhere}) == 1
+    assert guesses.reached() == 2 * most
+
+
 def test_another_account_counts_for_itself(gateway, simulator):
     credentials = {"application_id": RUN.secret("application_id"), "password": RUN.secret("password")}
     files = {f"{name}_file": RUN.in_file(value) for name, value in credentials.items()}

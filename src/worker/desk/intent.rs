@@ -354,7 +354,7 @@ impl Flows {
             let found = match order.target {
                 Target::Find(by, _) => {
                     let (reference, keys) = (order.reference.as_deref(), &order.recipient_keys);
-                    let found = writer.latest(by, order.provider_id, reference, keys, order.role_id)?;
+                    let found = writer.latest(by, order.provider_id, &order.account_keys, reference, keys, order.role_id)?;
                     found.filter(|stored| is_the_same_flow(by, stored, now))
                 }
                 _ => None,
@@ -646,7 +646,8 @@ fn begins(order: &Order, verification: Uuid) -> bool {
 fn name(by: FindBy, order: &Order) -> FlowName {
     let provider = order.provider_id;
     match by {
-        FindBy::Reference => (provider, order.reference.clone(), None),
+        // The account's, whichever of its providers.
+        FindBy::Reference => (0, order.reference.clone(), Some((order.account_key().to_vec(), 0))),
         FindBy::Recipient => (provider, None, order.recipient_key().map(|key| (key.to_vec(), order.role_id))),
     }
 }

@@ -354,7 +354,8 @@ impl Flows {
             let found = match order.target {
                 Target::Find(by, _) => {
                     let (reference, keys) = (order.reference.as_deref(), &order.recipient_keys);
-                    let found = writer.latest(by, order.provider_id, &order.account_keys, reference, keys, order.role_id)?;
+                    let found =
+                        writer.latest(by, order.provider_id, &order.account_keys, reference, keys, order.role_id)?;
                     found.filter(|stored| is_the_same_flow(by, stored, now))
                 }
                 _ => None,

@@ -29,11 +29,13 @@ def read(gateway):
 
 
 def settled(gateway):
-    """The same, once the worker has nothing more to report: it does so once a second."""
+    """The same, once the worker has nothing more to report: it does so at the end of a transaction, once a second at most,
+    and one that sleeps keeps what it has. So it is given one that reads nothing of the queue."""
     seen = [None, read(gateway)]
 
     def same():
         time.sleep(1.1)
+        assert gateway.send()["outcome"] == "sent"
         seen.append(read(gateway))
         return seen[-1] == seen[-2]
 

@@ -27,7 +27,7 @@ import time
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "gateway"))
 
-from cluster import BINDIR, Cluster  # noqa: E402
+from cluster import BINDIR, Cluster, private_kib  # noqa: E402
 from simulator import Simulator  # noqa: E402
 
 ROUNDS = 3
@@ -263,17 +263,6 @@ class Bench:
             assert cursor.fetchone() == ("sent",)
             yield session
 
-    def private_kib(self, pid):
-        """What nobody else could use: written pages of private mappings. (Pages of the library's code, and of the
-        server's shared memory, count as private, too, while nobody else happens to have touched them.)"""
-        kib, is_private = 0, False
-        for line in pathlib.Path(f"/proc/{pid}/smaps").read_text().splitlines():
-            if mapping := re.match(r"[0-9a-f]+-[0-9a-f]+ (\S{4}) ", line):
-                is_private = mapping[1].endswith("p")
-            elif is_private and (dirty := re.match(r"Private_Dirty:\s+(\d+) kB", line)):
-                kib += int(dirty[1])
-        return kib
-
     def session_memory(self):
         grown = []
         for number in range(5):
@@ -282,9 +271,9 @@ class Bench:
                 cursor.execute("SELECT count(*) FROM pg_class WHERE relname LIKE 'pg\\_%'")
                 cursor.execute("SELECT ('{\"mobile\": \"0771234567\"}'::jsonb)->>'mobile'")
                 pid = session.info.backend_pid
-                before = self.private_kib(pid)
+                before = private_kib(pid)
                 cursor.execute("SELECT outcome FROM otp_send('ideamart', '{\"mobile\": \"0771234567\"}')")
-                grown.append(self.private_kib(pid) - before)
+                grown.append(private_kib(pid) - before)
         self.note("session memory, KiB", statistics.median(grown), 256, f"of 5 sessions: {sorted(grown)}", at_least=False)
 
     def idle_worker(self):

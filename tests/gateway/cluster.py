@@ -4,6 +4,7 @@ import contextlib
 import os
 import pathlib
 import pwd
+import re
 import secrets
 import shutil
 import signal
@@ -175,3 +176,15 @@ class Cluster:
 
 def kill(pid, how=signal.SIGKILL):
     os.kill(pid, how)
+
+
+def private_kib(pid):
+    """What nobody else could use: written pages of private mappings. (Pages of the library's code, and of the
+    server's shared memory, count as private, too, while nobody else happens to have touched them.)"""
+    kib, is_private = 0, False
+    for line in pathlib.Path(f"/proc/{pid}/smaps").read_text().splitlines():
+        if mapping := re.match(r"[0-9a-f]+-[0-9a-f]+ (\S{4}) ", line):
+            is_private = mapping[1].endswith("p")
+        elif is_private and (dirty := re.match(r"Private_Dirty:\s+(\d+) kB", line)):
+            kib += int(dirty[1])
+    return kib

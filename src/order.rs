@@ -115,7 +115,7 @@ impl Wanted<'_> {
         order.outgoing = Some(Outgoing {
             request: prepared.request,
             first: prepared.first,
-            route: provider.route(),
+            route: provider.route(prepared.timeout),
             secrets: prepared.secrets,
         });
         Ok(order)

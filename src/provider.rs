@@ -11,14 +11,14 @@ mod recipient;
 mod user_mapping;
 mod validator;
 
-use std::{collections::BTreeMap, fs};
+use std::{collections::BTreeMap, fs, time::Duration};
 
 use courier::{OAuth, Route};
 use options::{Enforce, ServerOptions};
 use ownership::owner_must_read_files;
 use pgrx::{FromDatum, IntoDatum, pg_sys};
 use policy::{Micros, Reason, Rules};
-use vendor::{Dialect, Secret};
+use vendor::{Dialect, Secret, TIMEOUT};
 
 pub use account::{Account, check_usage, is_route};
 use catalog::Server;
@@ -120,8 +120,8 @@ impl Provider {
         code.is_some()
     }
 
-    /// How the courier reaches it.
-    pub fn route(&self) -> Route {
+    /// How the courier reaches it. `timeout`: what the call's dialect says, if it says something.
+    pub fn route(&self, timeout: Option<Duration>) -> Route {
         let options = &self.options;
         let oauth = match (&options.token_url, self.credentials.get("client_id"), self.credentials.get("client_secret"))
         {
@@ -135,7 +135,7 @@ impl Provider {
         Route {
             provider: self.name.clone(),
             base_url: options.base_url.clone(),
-            timeout: options.timeout,
+            timeout: options.timeout.or(timeout).unwrap_or(TIMEOUT),
             connect_timeout: options.connect_timeout,
             ca_file: options.ca_file.clone(),
             client_cert_file: options.client_cert_file.clone(),

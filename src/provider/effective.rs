@@ -4,7 +4,7 @@
 use pgrx::pg_sys;
 use policy::Strategy;
 use serde_json::{Value, json};
-use vendor::Dialect;
+use vendor::{Dialect, TIMEOUT};
 
 use super::{
     account::{ROUTE, ROUTE_OPTIONS, RouteOptions, listed},
@@ -97,7 +97,7 @@ fn is_of_the_vendor(setting: &str) -> bool {
 fn value(setting: &str, options: &ServerOptions) -> Option<String> {
     match setting {
         "base_url" => Some(options.base_url.clone()),
-        "timeout" => Some(shown(options.timeout)),
+        "timeout" => Some(shown(options.timeout.unwrap_or(TIMEOUT))),
         "connect_timeout" => Some(shown(options.connect_timeout)),
         "ca_file" => options.ca_file.clone(),
         "client_cert_file" => options.client_cert_file.clone(),

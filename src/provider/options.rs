@@ -49,7 +49,8 @@ pub enum Enforce {
 /// A server's options with their defaults filled in.
 pub struct ServerOptions {
     pub base_url: String,
-    pub timeout: Duration,
+    /// None: as long as the call's dialect says.
+    pub timeout: Option<Duration>,
     pub connect_timeout: Duration,
     pub ca_file: Option<String>,
     pub client_cert_file: Option<String>,
@@ -74,7 +75,7 @@ impl ServerOptions {
     pub fn parse(dialect: &Dialect, options: &[(String, String)]) -> Result<Self, Misuse> {
         let mut parsed = Self {
             base_url: dialect.base_url.unwrap_or_default().to_owned(),
-            timeout: Duration::from_secs(10),
+            timeout: None,
             connect_timeout: Duration::from_secs(3),
             ca_file: None,
             client_cert_file: None,
@@ -98,7 +99,7 @@ impl ServerOptions {
                 "base_url" => parsed.base_url.clone_from(value),
                 "token_url" if dialect.server_options.contains(&"token_url") => parsed.token_url = Some(value.clone()),
                 "timeout" => {
-                    parsed.timeout = duration(name, value, Duration::from_millis(10), Duration::from_secs(600))?
+                    parsed.timeout = Some(duration(name, value, Duration::from_millis(10), Duration::from_secs(600))?);
                 }
                 "connect_timeout" => {
                     parsed.connect_timeout =

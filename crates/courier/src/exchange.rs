@@ -8,7 +8,7 @@ use tokio::{
     sync::Semaphore,
     time::{Instant, timeout_at},
 };
-use vendor::{Answer, MAX_ANSWER_BYTES, Operation, Outcome, Reading, Request, Secret, redact, redact_text};
+use vendor::{Answer, MAX_ANSWER_BYTES, Operation, Outcome, Reading, Request, Secret};
 use zeroize::Zeroizing;
 
 use crate::{
@@ -21,23 +21,11 @@ use crate::{
 pub async fn carry(parcel: Parcel, clients: &Clients, tokens: &Tokens, place: &Semaphore) -> Delivery {
     let mut end = End::default();
     let reading = call(&parcel, clients, tokens, place, &mut end).await.unwrap_or_else(|reading| reading);
-    let record = reading.response.clone().map(|mut response| {
-        redact(parcel.dialect, &parcel.secrets, &mut response);
-        response
-    });
-    // A vendor that echoes what it was sent must not get it on record.
-    let clean = |text: &Option<String>| text.as_deref().map(|text| redact_text(&parcel.secrets, text));
-    let (vendor_code, vendor_message) = (clean(&reading.vendor_code), clean(&reading.vendor_message));
-    // A reference is random: only what is too long to stand in it by chance counts, and no guess at what digits mean.
-    let echoes = |text: &str| {
-        let secrets = parcel.secrets.iter().map(Secret::reveal).filter(|secret| secret.len() >= ECHO);
-        secrets.into_iter().any(|secret| text.contains(secret))
-    };
-    let reference = reading.reference.filter(|reference| !echoes(reference));
+    let (reading, record) = reading.redacted(parcel.dialect, &parcel.secrets);
     Delivery {
         ticket: parcel.ticket,
         http_status: end.http_status,
-        reading: Reading { vendor_code, vendor_message, reference, ..reading },
+        reading,
         record,
         voided: end.voided,
         unbegun: end.unbegun,
@@ -59,9 +47,6 @@ pub fn unbegun(ticket: u64) -> Delivery {
     }
 }
 
-/// A number, Aadhaar number, token or credential of this length does not stand in a reference by chance.
-const ECHO: usize = 9;
-
 /// What is known of a call besides its reading.
 #[derive(Default)]
 struct End {
@@ -73,15 +58,7 @@ struct End {
 
 /// A reading that the gateway makes itself.
 pub fn reading(outcome: Outcome, why: impl Into<String>) -> Reading {
-    Reading {
-        outcome,
-        vendor_code: None,
-        vendor_message: Some(why.into()),
-        reference: None,
-        attempts_left: None,
-        retry_after: None,
-        response: None,
-    }
+    Reading::new(outcome, None, Some(why.into()))
 }
 
 /// `Err` is a reading, too: one that ends the call early.

@@ -38,22 +38,19 @@ pub fn conclude(verification: &mut Verification, conclusion: &Conclusion) {
             if !spends_a_check(reading.outcome) {
                 verification.check_count = verification.check_count.saturating_sub(1);
             }
+            let are_spent = verification.check_count >= verification.max_checks;
             verification.status = match reading.outcome {
                 Outcome::Approved => {
                     verification.approved_at = Some(now);
                     Status::Approved
                 }
-                Outcome::InvalidCode
-                    if verification.check_count >= verification.max_checks || reading.attempts_left == Some(0) =>
-                {
-                    Status::MaxAttemptsReached
-                }
-                Outcome::InvalidCode => before,
-                Outcome::Expired => Status::Expired,
-                Outcome::MaxAttemptsReached => Status::MaxAttemptsReached,
-                // The vendor will not take a code for this flow any more.
-                Outcome::AlreadyUsed | Outcome::NotFound | Outcome::Refused => Status::Failed,
                 Outcome::Unknown => Status::Unknown,
+                outcome if !spends_a_check(outcome) => before,
+                // What the vendor's page names as the end. Anything else is one code that was tried, whatever it is called.
+                Outcome::Expired if !reading.is_guess => Status::Expired,
+                Outcome::MaxAttemptsReached if !reading.is_guess => Status::MaxAttemptsReached,
+                Outcome::AlreadyUsed | Outcome::NotFound if !reading.is_guess => Status::Failed,
+                _ if are_spent || reading.attempts_left == Some(0) => Status::MaxAttemptsReached,
                 _ => before,
             };
         }
@@ -67,8 +64,9 @@ pub fn conclude(verification: &mut Verification, conclusion: &Conclusion) {
     }
 }
 
-/// Whether the vendor may have compared the code. Where it certainly did not, the reserved check is given back.
-fn spends_a_check(outcome: Outcome) -> bool {
+/// Whether the vendor may have compared the code, and it was not right. Where it certainly did not, the reserved check is
+/// given back.
+pub fn spends_a_check(outcome: Outcome) -> bool {
     !matches!(
         outcome,
         Outcome::Unreachable

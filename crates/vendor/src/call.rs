@@ -39,6 +39,9 @@ pub struct Request {
     pub body: Secret,
 }
 
+/// How long a call may take, from waiting for a place to the whole of the answer.
+pub const TIMEOUT: Duration = Duration::from_secs(10);
+
 /// How `otp_verify(provider, ...)` finds the verification that a call belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum FindBy {
@@ -67,6 +70,8 @@ pub struct Prepared {
     pub secrets: Vec<Secret>,
     /// How long the code is valid, where this payload says so (else the provider's `code_lifetime`).
     pub code_lifetime: Option<Duration>,
+    /// How long the call may take, where that is not [`TIMEOUT`] (the option `timeout` weighs more).
+    pub timeout: Option<Duration>,
     /// How many checks the vendor allows, where this payload says so (else the provider's `max_checks`).
     pub max_checks: Option<u32>,
     /// The gateway's own answer, with no call: set by the sandbox alone.

@@ -13,6 +13,7 @@ use crate::{
     filled::{Filled, code, no_operation},
     mobile::Country,
     rule::IDENTIFIER,
+    words::Verdict,
 };
 
 pub static DIALECT: Dialect = Dialect {
@@ -154,9 +155,12 @@ fn read(operation: Operation, status: u16, answer: &Value) -> Option<Reading> {
             Some(Reading { reference, ..Reading::new(outcome, shown, words) })
         }
         Some("success") => Some(Reading::unknown("status success with a failure's statusCode or error", shown, words)),
-        // Neither success nor failure: only a statusCode that is itself a failure says anything.
-        other if other != Some("failure") && code < 400 => None,
-        _ => Some(Reading::new(failure(code, words.as_deref().unwrap_or_default()), shown, words)),
+        // Each failure of the vendor's says so; a statusCode alone is anybody's.
+        Some("failure") => {
+            let (outcome, is_guess) = failure(status, code, words.as_deref().unwrap_or_default());
+            Some(Reading { is_guess, ..Reading::new(outcome, shown, words) })
+        }
+        _ => None,
     }
 }
 
@@ -168,35 +172,43 @@ fn words(answer: &Value) -> Option<String> {
         .or_else(|| scalar(answer.get("message")))
 }
 
-fn failure(code: u16, words: &str) -> Outcome {
-    match code {
+/// With whether that is a guess. A gateway before the vendor says 502 or 504, in whichever place: what is behind it may
+/// have done its work.
+fn failure(status: u16, code: u16, words: &str) -> (Outcome, bool) {
+    let outcome = match code {
         400 => Outcome::InvalidRequest,
         401 | 403 => Outcome::AuthFailed,
         429 => Outcome::RateLimited,
-        500..=599 => Outcome::ProviderError,
-        _ => by_words(words),
-    }
+        500 | 501 | 503 if !matches!(status, 502 | 504) => Outcome::ProviderError,
+        500..=599 => Outcome::Unknown,
+        _ => return by_words(words),
+    };
+    (outcome, false)
 }
 
-/// The vendor's sentences without case, spaces and underscores. "Max limit" and "retry count" come before "expired":
-/// they are whole sentences, that is a guess.
-fn by_words(words: &str) -> Outcome {
+/// The vendor's sentences without case, spaces and underscores.
+const SENTENCES: &[(&str, Outcome)] = &[
+    ("otpnotmatch", Outcome::InvalidCode),
+    ("mobileno.alreadyverified", Outcome::AlreadyUsed),
+    ("lastotprequestonthisnumberisinvalid", Outcome::NotFound),
+    ("nootprequestfoundtoretryotp", Outcome::NotFound),
+    ("maxlimitreachedforthisotpverification", Outcome::MaxAttemptsReached),
+    ("otpretrycountmaxedout", Outcome::RateLimited),
+];
+
+/// What is no sentence of the vendor's is guessed at.
+fn by_words(words: &str) -> (Outcome, bool) {
     let plain: String = words.chars().filter(|c| !c.is_whitespace() && *c != '_').collect();
     let plain = plain.to_lowercase();
     let says = |words: &str| plain.contains(words);
-    if says("otp") && says("notmatch") {
-        Outcome::InvalidCode
-    } else if says("alreadyverified") {
-        Outcome::AlreadyUsed
-    } else if says("lastotprequestonthisnumberisinvalid") || says("nootprequestfound") {
-        Outcome::NotFound
-    } else if says("maxlimitreached") {
-        Outcome::MaxAttemptsReached
-    } else if says("retrycountmaxedout") {
-        Outcome::RateLimited
-    } else if says("otp") && says("expired") {
-        Outcome::Expired
-    } else {
-        Outcome::Refused
+    if let Some((_, outcome)) = SENTENCES.iter().find(|(sentence, _)| says(sentence)) {
+        return (*outcome, false);
     }
+    let outcome = match Verdict::read(words) {
+        Some(Verdict::Expired) => Outcome::Expired,
+        Some(Verdict::Wrong) => Outcome::InvalidCode,
+        None if says("alreadyverified") => Outcome::AlreadyUsed,
+        None => Outcome::Refused,
+    };
+    (outcome, true)
 }

@@ -112,8 +112,15 @@ fn read(operation: Operation, status: u16, answer: &Value) -> Option<Reading> {
         return Some(success(operation, status, answer, code, words));
     }
     let number = code.strip_prefix('E').filter(|digits| digits.bytes().all(|byte| byte.is_ascii_digit()))?;
-    let outcome = failure(operation, number.parse().ok()?);
-    Some(Reading::new(outcome, Some(code), words))
+    let number = number.parse().ok()?;
+    let outcome = failure(operation, number);
+    Some(Reading {
+        // Of what it means to a verify the pages say different things.
+        is_guess: number == 1853 && operation == Operation::Verify,
+        // The delivery failed: at which end, nobody says.
+        is_personal: matches!(number, 1332 | 1341 | 1602),
+        ..Reading::new(outcome, Some(code), words)
+    })
 }
 
 fn success(operation: Operation, status: u16, answer: &Value, code: String, words: Option<String>) -> Reading {
@@ -145,8 +152,14 @@ fn failure(operation: Operation, number: u32) -> Outcome {
         1853 => Outcome::RateLimited,
         1854 | 1855 => Outcome::NotFound,
         1856 | 1312 | 1317 | 1325 | 1340 | 1362 => Outcome::InvalidRequest,
-        1301..=1307 | 1309..=1311 | 1313 | 1315 | 1322..=1324 | 1327 | 1357 | 1381 => Outcome::AuthFailed,
-        1316 | 1318 | 1319 | 1332 | 1341 | 1360 | 1363 | 1364 | 1600..=1603 | 1857 => Outcome::ProviderError,
+        1301..=1307 | 1309..=1311 | 1313 | 1315 | 1322 | 1324 | 1327 | 1381 => Outcome::AuthFailed,
+        // About this recipient.
+        1323 | 1357 => Outcome::Refused,
+        1316 | 1318 | 1319 | 1364 | 1600 | 1603 | 1857 => Outcome::ProviderError,
+        // No or a late answer from behind the gateway, a delivery that failed somewhere: the work may be done.
+        1332 | 1341 | 1360 | 1363 | 1601 | 1602 => Outcome::Unknown,
+        // A right code is charged for.
+        1376 | 1405 if verify => Outcome::Unknown,
         1367 => Outcome::RateLimited,
         _ => Outcome::Refused,
     }

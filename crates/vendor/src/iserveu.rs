@@ -9,17 +9,21 @@ use crate::{
     Call, Dialect, Field, FindBy, Invalid, Operation, Outcome, Prepared, Private, Reading, Request, Rule, Secret,
     answer::{DENIED, is_success, scalar, unlisted},
     call::json_request,
+    dialect::RESEND_AFTER,
     filled::{Filled, ahead, code, no_operation},
     mobile::Country,
     rule::{IDENTIFIER, TEXT},
+    words::{Verdict, spoken},
 };
 
 pub static DIALECT: Dialect = Dialect {
     name: "iserveu",
     base_url: Some("https://apidev.iserveu.online/common/dmt-lite/unified"),
-    code_lifetime: Some(Duration::from_secs(10 * 60)),
+    // Of type 2 the page says nothing: see LIFETIME.
+    code_lifetime: None,
+    // The page says so of type 1, and the gateway of whom no page speaks.
     max_checks: 5,
-    resend_after: Duration::from_secs(30),
+    resend_after: RESEND_AFTER,
     credential_sets: &[&["client_id", "client_secret"]],
     header_credentials: &["client_id", "client_secret"],
     server_options: &[],
@@ -39,6 +43,11 @@ pub static DIALECT: Dialect = Dialect {
     ],
     opaque: &["parentTxnId"],
 };
+
+/// Of a type 1 code.
+const LIFETIME: Duration = Duration::from_secs(10 * 60);
+/// verify-bene moves money over IMPS, from bank to bank: cut off, it would move and nobody know.
+const VERIFY_BENE_TIMEOUT: Duration = Duration::from_secs(60);
 
 const REFERENCE: Rule = Rule::Alphanumeric { min: 6, max: 22 };
 const AADHAAR: Rule = Rule::Digits { min: 12, max: 12 };
@@ -184,7 +193,7 @@ fn send(call: &Call) -> Result<Prepared, Invalid> {
             "param_c",
         ],
     );
-    Ok(addressed(&filled, variant, post(call, "/otp/send", body)))
+    Ok(addressed(call, &filled, variant, post(call, "/otp/send", body)))
 }
 
 /// A transaction gets a new code only under a new reference (source, note 2).
@@ -232,19 +241,24 @@ fn verify(call: &Call) -> Result<Prepared, Invalid> {
             (filled, "/transaction/verify-bene")
         }
     };
-    Ok(addressed(&filled, variant, post(call, path, body)))
+    let timeout = match variant {
+        Variant::Registration => None,
+        Variant::Transaction => Some(VERIFY_BENE_TIMEOUT),
+    };
+    Ok(Prepared { timeout, ..addressed(call, &filled, variant, post(call, path, body)) })
 }
 
-fn addressed(filled: &Filled, variant: Variant, request: Request) -> Prepared {
+fn addressed(call: &Call, filled: &Filled, variant: Variant, request: Request) -> Prepared {
     let mobile = filled.mobile(Country::India);
-    let find_by = match variant {
-        Variant::Registration => FindBy::Recipient,
-        Variant::Transaction => FindBy::Reference,
+    let (find_by, lifetime) = match variant {
+        Variant::Registration => (FindBy::Recipient, Some(LIFETIME)),
+        Variant::Transaction => (FindBy::Reference, None),
     };
     Prepared {
         recipient: mobile.as_ref().map(|mobile| mobile.recipient()),
         recipient_masked: mobile.as_ref().map(|mobile| mobile.masked()),
         reference: filled.reference("reference"),
+        code_lifetime: call.code_lifetime.or(lifetime),
         ..filled.prepared(request, find_by)
     }
 }
@@ -269,136 +283,31 @@ fn read(operation: Operation, status: u16, answer: &Value) -> Option<Reading> {
         "SUCCESS" if operation == Operation::Verify => Some(Reading::new(Outcome::Approved, code, words)),
         "SUCCESS" => Some(Reading::new(Outcome::Sent, code, words)),
         "FAILED" => {
-            let outcome = match operation {
+            let (outcome, is_guess) = match operation {
                 Operation::Verify => by_words(status, words.as_deref().unwrap_or_default()),
-                _ => by_code(status, code.as_deref()),
+                _ => (by_code(operation, status, code.as_deref()), false),
             };
-            Some(Reading::new(outcome, code, words))
+            Some(Reading { is_guess, ..Reading::new(outcome, code, words) })
         }
         _ => None,
     }
 }
 
-fn by_code(status: u16, code: Option<&str>) -> Outcome {
+fn by_code(operation: Operation, status: u16, code: Option<&str>) -> Outcome {
     match code {
         Some("-1") => Outcome::InvalidRequest,
         Some("1" | "4") => Outcome::ProviderError,
-        _ => unlisted(status),
+        _ => unlisted(operation, status),
     }
 }
 
-/// No code for a wrong OTP is published, so the text decides. It must be the OTP that is called wrong: "invalid
-/// pincode" is no wrong code.
-fn by_words(status: u16, words: &str) -> Outcome {
-    let words = words.to_lowercase();
-    let words: Vec<&str> = words.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty()).collect();
-    let begins = |word: &str, stems: &[&str]| stems.iter().any(|stem| word.starts_with(stem));
-    if of_otp(&words, |word| begins(word, &["expir"])) {
-        Outcome::Expired
-    } else if of_otp(&words, |word| begins(word, &["wrong", "invalid", "incorrect", "mismatch", "unmatch"]))
-        || of_otp_negated(&words, |word| begins(word, &["match", "valid", "correct"]))
-        || asks_again(&words)
-    {
-        Outcome::InvalidCode
-    } else if words.iter().any(|word| begins(word, &["attempt", "limit"])) {
-        Outcome::MaxAttemptsReached
-    } else {
-        unlisted(status)
+/// No code for a wrong OTP is published, so the text decides, as well as it can: with whether that is a guess.
+fn by_words(status: u16, words: &str) -> (Outcome, bool) {
+    let has = |stem: &str| spoken(words).any(|word| word.starts_with(stem));
+    match Verdict::read(words) {
+        Some(Verdict::Expired) => (Outcome::Expired, true),
+        Some(Verdict::Wrong) => (Outcome::InvalidCode, true),
+        None if has("attempt") || has("limit") => (Outcome::MaxAttemptsReached, true),
+        None => (unlisted(Operation::Verify, status), false),
     }
-}
-
-/// Words that may stand between an adjective and the OTP: "invalid or expired OTP".
-const BEFORE_OTP: &[&str] = &[
-    "the",
-    "entered",
-    "provided",
-    "given",
-    "submitted",
-    "supplied",
-    "or",
-    "and",
-    "expired",
-    "invalid",
-    "incorrect",
-    "wrong",
-];
-
-/// Words that may stand between the OTP and what is said of it: "the OTP entered by you has already expired".
-const AFTER_OTP: &[&str] = &[
-    "is",
-    "was",
-    "has",
-    "have",
-    "had",
-    "are",
-    "been",
-    "being",
-    "be",
-    "you",
-    "your",
-    "user",
-    "customer",
-    "by",
-    "the",
-    "it",
-    "entered",
-    "provided",
-    "given",
-    "submitted",
-    "supplied",
-    "code",
-    "pin",
-    "value",
-    "number",
-    "password",
-    "request",
-    "session",
-    "validity",
-    "time",
-    "already",
-    "seems",
-    "to",
-    "or",
-    "and",
-    "does",
-    "do",
-    "did",
-    "doesn",
-    "didn",
-    "isn",
-    "didnt",
-    "doesnt",
-    "not",
-    "t",
-    "expired",
-    "invalid",
-    "incorrect",
-    "wrong",
-];
-
-/// Whether one of the words of this kind is said of the OTP.
-fn of_otp(words: &[&str], kind: impl Fn(&str) -> bool) -> bool {
-    said(words, |at| kind(words[at]))
-}
-
-/// The same for a word that "not" turns around.
-fn of_otp_negated(words: &[&str], kind: impl Fn(&str) -> bool) -> bool {
-    said(words, |at| kind(words[at]) && at > 0 && matches!(words[at - 1], "not" | "t" | "didnt" | "doesnt"))
-}
-
-/// "Please enter a valid OTP": the vendor's way to say that this one was not.
-fn asks_again(words: &[&str]) -> bool {
-    let sound = |word: &str| matches!(word, "valid" | "correct");
-    words.windows(2).any(|pair| sound(pair[0]) && pair[1] == "otp") && words.contains(&"enter")
-}
-
-fn said(words: &[&str], kind: impl Fn(usize) -> bool) -> bool {
-    let otps =
-        (0..words.len()).filter(|at| words[*at] == "otp" || words[*at..].starts_with(&["one", "time", "password"]));
-    otps.into_iter().any(|otp| {
-        (0..words.len()).filter(|at| kind(*at)).any(|at| match at < otp {
-            true => words[at + 1..otp].iter().all(|word| BEFORE_OTP.contains(word)),
-            false => words[otp + 1..at].iter().all(|word| AFTER_OTP.contains(word)),
-        })
-    })
 }

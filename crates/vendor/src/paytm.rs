@@ -128,7 +128,7 @@ fn read(operation: Operation, status: u16, answer: &Value) -> Option<Reading> {
     let verdict = scalar(info.get("resultStatus")).map(|verdict| verdict.to_ascii_uppercase());
     let code = match info.get("resultCode") {
         // 0000 written as a number.
-        Some(Value::Number(number)) if number.as_u64() == Some(0) => Some("0000".into()),
+        Some(Value::Number(_)) if scalar(info.get("resultCode")).as_deref() == Some("0") => Some("0000".into()),
         other => scalar(other),
     };
     let words = scalar(info.get("resultMsg"));
@@ -144,7 +144,7 @@ fn read(operation: Operation, status: u16, answer: &Value) -> Option<Reading> {
                 return Some(Reading::unknown("0000 without authenticated: true", code, words));
             }
         },
-        (Some("F"), Some(failed)) if failed != "0000" => failure(verify, status, failed),
+        (Some("F"), Some(failed)) if failed != "0000" => failure(operation, status, failed),
         (Some("U"), _) => {
             return Some(Reading::unknown("the vendor does not know the result (U)", code, words));
         }
@@ -152,7 +152,9 @@ fn read(operation: Operation, status: u16, answer: &Value) -> Option<Reading> {
             return Some(Reading::unknown("resultStatus and resultCode do not agree", code, words));
         }
     };
-    Some(Reading::new(outcome, code, words))
+    // "Authorization Failed" may be the journey's token, which comes with the payload.
+    let is_personal = outcome == Outcome::AuthFailed;
+    Some(Reading { is_personal, ..Reading::new(outcome, code, words) })
 }
 
 /// The page's `authenticated` may be left out, but not be anything else than true.
@@ -164,10 +166,11 @@ fn authenticated(body: &Value) -> bool {
     }
 }
 
-fn failure(verify: bool, status: u16, code: &str) -> Outcome {
+fn failure(operation: Operation, status: u16, code: &str) -> Outcome {
+    let verify = operation == Operation::Verify;
     match code {
-        "403" if verify => Outcome::InvalidCode,
-        "442" if verify => Outcome::AlreadyUsed,
+        // 442 is "Invalid OTP, already used OTP entered": a wrong one, and the right one may still come.
+        "403" | "442" if verify => Outcome::InvalidCode,
         "531" if verify => Outcome::MaxAttemptsReached,
         "531" => Outcome::RateLimited,
         "1006" => Outcome::Expired,
@@ -175,6 +178,6 @@ fn failure(verify: bool, status: u16, code: &str) -> Outcome {
         "401" => Outcome::AuthFailed,
         "403" | "442" | "432" | "433" | "435" | "827" => Outcome::Refused,
         "434" | "1001" | "1007" | "1011" | "1012" | "2013" | "2014" | "2222" | "431" => Outcome::InvalidRequest,
-        _ => unlisted(status),
+        _ => unlisted(operation, status),
     }
 }

@@ -3,7 +3,7 @@ use std::ops::Range;
 use memchr::memmem;
 use serde_json::Value;
 
-use crate::{Dialect, Secret, mobile::Country};
+use crate::{Dialect, Reading, Secret, mobile::Country};
 
 /// What stands where a secret stood.
 const REDACTED: &str = "[redacted]";
@@ -18,6 +18,25 @@ const MAX_GAP: usize = 4;
 /// A secret of this length does not stand in an id, or in a longer number, by chance.
 const MIN_NUMBER: usize = 9;
 
+impl Reading {
+    /// The reading as it may be told, and its answer as it may be put on record. What a vendor echoes of what it was sent
+    /// stands in neither but in `response`, which goes to who sent it; a reference that holds some of it is none.
+    pub fn redacted(mut self, dialect: &Dialect, secrets: &[Secret]) -> (Self, Option<Value>) {
+        let needles = Needles::new(secrets);
+        for text in [&mut self.vendor_code, &mut self.vendor_message].into_iter().flatten() {
+            if let Some(clean) = needles.clean(text) {
+                *text = clean;
+            }
+        }
+        self.reference = self.reference.filter(|reference| !needles.stand_in(reference));
+        let mut record = self.response.clone();
+        if let Some(record) = &mut record {
+            walk(dialect, &needles, record, 0);
+        }
+        (self, record)
+    }
+}
+
 /// Takes out of an answer what must not be stored: the vendor's sensitive members, this call's secrets, and whatever
 /// looks like an Aadhaar number. Opaque ids, which the application needs unaltered, stay.
 pub fn redact(dialect: &Dialect, secrets: &[Secret], value: &mut Value) {
@@ -27,11 +46,6 @@ pub fn redact(dialect: &Dialect, secrets: &[Secret], value: &mut Value) {
 /// The same for a message.
 pub fn redact_text(secrets: &[Secret], text: &str) -> String {
     Needles::new(secrets).clean(text).unwrap_or_else(|| text.into())
-}
-
-/// Whether an id, which is kept as it is or not at all, holds a number, a token or a credential of this call.
-pub fn echoes(secrets: &[Secret], id: &str) -> bool {
-    Needles::new(secrets).stand_in(id)
 }
 
 fn walk(dialect: &Dialect, needles: &Needles, value: &mut Value, depth: usize) {
@@ -163,8 +177,9 @@ impl Needles {
     }
 }
 
-/// The digits of a number that is whole, however it is written: `8144094480.0` and `8.14409448e9` are 8144094480.
-fn whole(number: &str) -> Option<String> {
+/// The digits of a number that is whole, however it is written: `8144094480.0` and `8.14409448e9` are 8144094480. Without
+/// sign and leading zeros: none of zero.
+pub(crate) fn whole(number: &str) -> Option<String> {
     let number = number.trim().trim_start_matches(['-', '+']).to_ascii_lowercase();
     let (mantissa, exponent) = number.split_once('e').unwrap_or((&number, "0"));
     let (before, after) = mantissa.split_once('.').unwrap_or((mantissa, ""));

@@ -6,13 +6,12 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 
 use crate::{
-    Answer, Call, Dialect, Field, FindBy, Invalid, MAX_ANSWER_BYTES, Operation, Outcome, Prepared, Private, Reading,
-    Request, Rule, Secret,
-    answer::{DENIED, count, is_success, reference, scalar, unlisted},
+    Answer, Call, Dialect, Field, FindBy, Invalid, Operation, Outcome, Prepared, Private, Reading, Request, Rule,
+    Secret,
+    answer::{DENIED, count, is_success, json, reference, scalar, unlisted},
     call::json_request,
     dialect::RESEND_AFTER,
     filled::{Filled, code},
-    json_depth_exceeds,
     mobile::{Country, mask_user},
     rule::{IDENTIFIER, TEXT},
 };
@@ -43,10 +42,10 @@ const LONGEST_LIFE: u64 = 604_800;
 const MIN_NUMBER: usize = 8;
 
 static MSG: &[Field] = &[
-    Field::optional("lng", "lng", Rule::Text { min: 1, max: 64 }),
-    Field::optional("subject", "subject", TEXT),
+    Field::required("lng", "lng", Rule::Text { min: 1, max: 64 }),
+    Field::required("subject", "subject", TEXT),
     Field::required("message", "message", Rule::Message { max: 4096 }),
-    Field::optional("label", "label", Rule::Any),
+    Field::required("label", "label", Rule::Any),
 ];
 
 static NOTIFICATION_MSG: &[Field] =
@@ -66,14 +65,18 @@ static OTP_CONTROLS: &[Field] = &[
 
 static CONTROLS: &[Field] = &[Field::optional("otp", "otp", Rule::Object { members: OTP_CONTROLS, open: true })];
 
+/// The vendor requires it, and the option code_lifetime may give it.
+const EXPIRES_IN: Field =
+    Field::optional("expires_in", "expires_in", Rule::Integer { min: SHORTEST_LIFE, max: LONGEST_LIFE });
+
 static GENERATE: &[Field] = &[
     Field::optional("msg_id", "msg_id", Rule::Identifier { max: 128 }).once(),
     Field::required("enterprise_id", "enterprise_id", IDENTIFIER),
     Field::required("user_id", "user_id", IDENTIFIER).fixed().secret(),
     Field::optional("user_type", "user_type", Rule::OneOf(&["userId", "mobile", "loginId"])).fixed(),
-    Field::optional("expires_in", "expires_in", Rule::Integer { min: SHORTEST_LIFE, max: LONGEST_LIFE }),
+    EXPIRES_IN,
     Field::required("msg", "msg", Rule::List { members: MSG, max: 64 }),
-    Field::optional("notification_msg", "notification_msg", Rule::Object { members: NOTIFICATION_MSG, open: false }),
+    Field::required("notification_msg", "notification_msg", Rule::Object { members: NOTIFICATION_MSG, open: false }),
     Field::optional("actions", "actions", Rule::List { members: ACTION, max: 16 }),
     Field::optional("ds_required", "ds_required", Rule::Boolean),
     Field::optional("controls", "controls", Rule::Object { members: CONTROLS, open: true }),
@@ -117,6 +120,13 @@ fn generate(call: &Call, what: &str, msg_id: &str) -> Result<Prepared, Invalid> 
     filled.or_default("actions", json!([]));
     if let Some(lifetime) = call.code_lifetime {
         filled.or_default("expires_in", lifetime.as_secs().clamp(SHORTEST_LIFE, LONGEST_LIFE));
+    }
+    if filled.get("expires_in").is_none() {
+        return Err(Invalid::new(
+            "expires_in",
+            format!("expires_in is missing: {what} through relid needs it"),
+            format!("expires_in: {}; or give the server the option code_lifetime", EXPIRES_IN.rule.describe()),
+        ));
     }
     let mut body = Map::from_iter([("msg_type".into(), json!("OTP"))]);
     filled.write(
@@ -208,7 +218,9 @@ fn post(call: &Call, path: &str, body: Map<String, Value>) -> Request {
 fn read(operation: Operation, status: u16, answer: &Value) -> Option<Reading> {
     let error = match answer.get("error_code") {
         None | Some(Value::Null) => None,
-        given => Some(scalar(given)?),
+        Some(Value::String(text)) if text.trim().is_empty() => None,
+        // 0 is no error.
+        given => Some(scalar(given)?).filter(|code| code != "0"),
     };
     let words = scalar(answer.get("error_message")).or_else(|| scalar(answer.get("error_msg")));
     let response_code = match answer.get("response_code") {
@@ -258,9 +270,8 @@ fn failure(operation: Operation, status: u16, error: &str) -> Outcome {
         "3560" => Outcome::Refused,
         // Of a cancel: the notification is gone, or was answered already.
         "3558" | "3620" if operation == Operation::Cancel => Outcome::NotFound,
-        "3558" if operation == Operation::Verify => Outcome::NotFound,
         "2699" => Outcome::ProviderError,
-        _ => unlisted(status),
+        _ => unlisted(operation, status),
     }
 }
 
@@ -289,9 +300,7 @@ pub fn token_request(client_id: &Secret, client_secret: &Secret) -> Request {
 /// Reads the answer to [`token_request`]. The words of a failure are the gateway's own: an authorization server's may
 /// hold a secret.
 pub fn read_token(answer: &Answer) -> Result<Token, (Outcome, String)> {
-    let sound = answer.body.len() <= MAX_ANSWER_BYTES && !json_depth_exceeds(answer.body, crate::MAX_ANSWER_DEPTH);
-    let body = sound.then(|| serde_json::from_slice::<Value>(answer.body).ok()).flatten();
-    let body = Private::from(body.unwrap_or_default());
+    let body = Private::from(json(answer.body).unwrap_or_default());
     let status = answer.status;
     let error = body.get("error").and_then(Value::as_str).unwrap_or_default();
     if matches!(status, 401 | 403) || matches!(error, "invalid_client" | "unauthorized_client" | "access_denied") {

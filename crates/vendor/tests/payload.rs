@@ -35,7 +35,10 @@ fn good(vendor: &str, operation: Operation, variant: u8) -> Value {
         }
         ("paytm", ..) => json!({"mid": "M", "order_id": "O", "token": "tok-1"}),
         ("relid", Send | Resend, _) => {
-            json!({"user_id": "alice.doe", "enterprise_id": "E", "msg": [{"message": "$$OTP$$"}]})
+            json!({
+                "user_id": "alice.doe", "enterprise_id": "E", "expires_in": 60, "msg": [relid_msg("$$OTP$$")],
+                "notification_msg": {"subject": "s", "message": "m"}
+            })
         }
         ("relid", ..) => json!({"reference": "03f67f9e-ec4f-11e6-b006-92361f002671"}),
         (_, Send | Resend, _) => json!({"mobile": "0771234567"}),
@@ -68,6 +71,10 @@ fn without(payload: Value, key: &str) -> Value {
     let mut members = members(payload);
     members.shift_remove(key);
     Value::Object(members)
+}
+
+fn relid_msg(message: impl Into<Value>) -> Value {
+    json!({"lng": "English", "subject": "s", "message": message.into(), "label": {}})
 }
 
 fn call(vendor: &str, operation: Operation, payload: Value) -> Caller {
@@ -409,7 +416,20 @@ fn values_that_break_their_rule_are_refused() {
             Send,
             1,
             "msg",
-            json!(["x", {}, [1], [{}], [{"message": 1}], [], [{"message": "no place"}], [{"message": "$$OTP$$", "extra": 1}]]),
+            json!([
+                "x",
+                {},
+                [1],
+                [{}],
+                [relid_msg(1)],
+                [],
+                [relid_msg("no place")],
+                [with(relid_msg("$$OTP$$"), "more", json!(1))],
+                [without(relid_msg("$$OTP$$"), "lng")],
+                [without(relid_msg("$$OTP$$"), "subject")],
+                [without(relid_msg("$$OTP$$"), "label")],
+                [without(relid_msg("$$OTP$$"), "message")]
+            ]),
         ),
         (
             "relid",
@@ -500,10 +520,20 @@ fn hyperverge_takes_time_and_its_format_together() {
 }
 
 #[test]
+fn relid_takes_the_life_of_a_code_from_the_server_where_the_payload_gives_none() {
+    let payload = || without(good("relid", Send, 1), "expires_in");
+    let invalid = call("relid", Send, payload()).refused();
+    assert!(invalid.message.contains("expires_in is missing") && invalid.hint.contains("code_lifetime"), "{invalid:?}");
+    let given = |caller: Caller| caller.prepared().request.body.reveal().contains(r#""expires_in":300,"#);
+    assert!(given(call("relid", Send, payload()).code_lifetime(300)));
+    assert!(given(call("relid", Send, payload()).defaults(json!({"expires_in": 300})).code_lifetime(20)));
+}
+
+#[test]
 fn relid_needs_a_place_for_the_code() {
-    let payload = with(good("relid", Send, 1), "msg", json!([{"message": "a"}, {"message": "b $$OTP$$"}]));
+    let payload = with(good("relid", Send, 1), "msg", json!([relid_msg("a"), relid_msg("b $$OTP$$")]));
     call("relid", Send, payload).prepared();
-    let invalid = call("relid", Send, with(good("relid", Send, 1), "msg", json!([{"message": "$$otp$$"}]))).refused();
+    let invalid = call("relid", Send, with(good("relid", Send, 1), "msg", json!([relid_msg("$$otp$$")]))).refused();
     assert!(invalid.message.contains("$$OTP$$"));
 }
 
@@ -629,7 +659,7 @@ fn defaults_take_what_is_constant_for_an_account() {
         ("paytm", json!({"mid": "M", "channel_id": "APP", "token_type": "TXN_TOKEN"})),
         (
             "relid",
-            json!({"enterprise_id": "E", "msg": [{"message": "$$OTP$$"}], "controls": {"otp": {"otp_spec": "N-6"}}}),
+            json!({"enterprise_id": "E", "msg": [relid_msg("$$OTP$$")], "controls": {"otp": {"otp_spec": "N-6"}}}),
         ),
         ("ideamart", json!({"metadata": {"client": "WebSite", "appCode": "https://a.example"}})),
         ("ideamart", json!({})),

@@ -340,7 +340,10 @@ fn relid_verifies_and_cancels_by_its_reference() {
 #[test]
 fn relid_cancels_before_it_sends_again() {
     let sent = caller("relid", Send)
-        .payload(json!({"user_id": "alice.doe", "enterprise_id": "E", "msg": [{"message": "$$OTP$$"}], "msg_id": "m1"}))
+        .payload(json!({
+            "user_id": "alice.doe", "enterprise_id": "E", "msg_id": "m1", "expires_in": 60, "notification_msg": {"subject": "n"},
+            "msg": [{"lng": "en", "subject": "s", "message": "$$OTP$$", "label": {}}]
+        }))
         .prepared();
     let mut known = keep(&sent);
     known["reference"] = json!(UUID);
@@ -354,7 +357,8 @@ fn relid_cancels_before_it_sends_again() {
         format!(
             concat!(
                 r#"{{"msg_type":"OTP","msg_id":"{}","enterprise_id":"E","user_id":"alice.doe","#,
-                r#""msg":[{{"message":"$$OTP$$"}}],"actions":[]}}"#
+                r#""expires_in":60,"msg":[{{"lng":"en","subject":"s","message":"$$OTP$$","label":{{}}}}],"#,
+                r#""notification_msg":{{"subject":"n"}},"actions":[]}}"#
             ),
             ATTEMPT
         )
@@ -368,7 +372,8 @@ fn relid_cancels_before_it_sends_again() {
 fn relid_knows_a_number_by_its_digits_and_a_user_by_the_id() {
     let recipient = |user_id: &str, user_type: &str| {
         let payload = json!({
-            "user_id": user_id, "user_type": user_type, "enterprise_id": "E", "msg": [{"message": "$$OTP$$"}]
+            "user_id": user_id, "user_type": user_type, "enterprise_id": "E", "expires_in": 60,
+            "msg": [{"lng": "en", "subject": "s", "message": "$$OTP$$", "label": {}}], "notification_msg": {"message": "m"}
         });
         let prepared = caller("relid", Send).payload(payload).prepared();
         assert!(prepared.request.body.reveal().contains(&format!(r#""user_id":"{user_id}""#)));

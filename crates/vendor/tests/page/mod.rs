@@ -40,12 +40,14 @@ pub fn is_good(outcome: Outcome) -> bool {
 
 /// Whether the page takes such an answer for a success.
 pub fn says_success(vendor: &str, operation: Operation, status: u16, body: &[u8]) -> bool {
-    let Ok(answer) = serde_json::from_slice::<Value>(body) else {
+    // A byte order mark says nothing.
+    let Ok(answer) = serde_json::from_slice::<Value>(body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body)) else {
         return false;
     };
     let text = |value: &Value| match value {
         Value::String(text) => text.trim().to_uppercase(),
-        Value::Number(number) => number.to_string(),
+        // 200.0 and 2e2 are 200.
+        Value::Number(number) => number.as_f64().map_or(String::new(), |number| (number + 0.0).to_string()),
         _ => String::new(),
     };
     let fine = (200..300).contains(&status);
@@ -63,10 +65,17 @@ pub fn says_success(vendor: &str, operation: Operation, status: u16, body: &[u8]
             let code = text(&info["resultCode"]);
             let sure = operation != Verify
                 || answer["body"].get("authenticated").is_none_or(|sure| sure == &json!(true) || text(sure) == "TRUE");
-            fine && text(&info["resultStatus"]) == "S" && (code == "0000" || info["resultCode"] == json!(0)) && sure
+            fine && text(&info["resultStatus"]) == "S"
+                && (code == "0000" || info["resultCode"].is_number() && code == "0")
+                && sure
         }
         "relid" => {
-            let zero = text(&answer["response_code"]) == "0" && answer["error_code"].is_null();
+            let error = &answer["error_code"];
+            let is_none = error.is_null()
+                || error == &json!("")
+                || text(error) == "0"
+                || error.as_str().is_some_and(|text| text.trim().is_empty());
+            let zero = text(&answer["response_code"]) == "0" && is_none;
             let more = match operation {
                 Verify => text(&answer["otp_validation_status"]) == "SUCCESS",
                 Cancel => true,

@@ -109,7 +109,7 @@ RESENDS = {**dict.fromkeys([*SENDS, "not_found"], "pending"), "unknown": "unknow
 VERIFIES = {
     "approved": "approved", "invalid_code": "pending", "expired": "expired", "already_used": "failed",
     "max_attempts_reached": "max_attempts_reached", "not_found": "failed", "rate_limited": "pending",
-    "invalid_request": "pending", "auth_failed": "pending", "refused": "failed", "provider_error": "pending",
+    "invalid_request": "pending", "auth_failed": "pending", "refused": "pending", "provider_error": "pending",
     "unreachable": "pending", "unknown": "unknown",
 }
 RETRYABLE = {"send": {"rate_limited", "provider_error", "unreachable"}, "verify": {"invalid_code", "rate_limited", "unreachable"}}

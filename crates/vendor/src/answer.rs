@@ -89,14 +89,14 @@ pub fn read(dialect: &Dialect, operation: Operation, answer: &Answer) -> Reading
         // Only a verify carries a code.
         reading.outcome = Outcome::Refused;
     }
-    if reading.outcome == Outcome::Unknown && reading.vendor_message.is_none() {
-        reading.vendor_message = Some("the vendor does not say what became of the request".into());
-    }
     if matches!(reading.outcome, Outcome::RateLimited | Outcome::ProviderError) {
         reading.retry_after = answer.retry_after;
     }
     reading.vendor_code = reading.vendor_code.and_then(|code| tidy(&code, MAX_CODE_CHARS));
     reading.vendor_message = reading.vendor_message.and_then(|words| tidy(&words, MAX_MESSAGE_CHARS));
+    if reading.outcome == Outcome::Unknown && reading.vendor_message.is_none() {
+        reading.vendor_message = Some("the vendor does not say what became of the request".into());
+    }
     reading.response = value.ok();
     reading
 }
@@ -115,7 +115,7 @@ pub(crate) fn json(body: &[u8]) -> Result<Value, &'static str> {
     let text = without_mark(text);
     serde_json::from_str(text).map_err(|_| match text.trim_start().chars().next() {
         None => "the answer is empty",
-        Some('<') => "the answer is HTML or XML, as of a proxy or another host, and not the vendor's JSON",
+        Some('<') => "the answer is not JSON but HTML or XML, as of a proxy or another host",
         Some(_) => "the answer is not JSON, or not all of it came",
     })
 }
@@ -142,9 +142,11 @@ fn why(value: &Result<Value, &'static str>, body: &[u8]) -> String {
 fn by_status(answer: &Answer, why: String) -> Reading {
     let status = answer.status;
     let redirects = "the host redirects, which is never followed; the option base_url may name an old host";
+    let is_bare = answer.body.trim_ascii().is_empty();
     // Whoever says 503 and nothing else, or when to come again, has not let the request in. A proxy says it with words of
     // its own, too, when what is behind it hung up on a request that it had read.
-    let is_turned_away = answer.body.trim_ascii().is_empty() || answer.retry_after.is_some();
+    let is_turned_away = is_bare || answer.retry_after.is_some();
+    let elsewhere = "the option base_url may name a wrong host or path";
     let (outcome, message) = match status {
         401 | 403 => (Outcome::AuthFailed, format!("HTTP {status}, and {why}")),
         429 => (Outcome::RateLimited, format!("HTTP 429, and {why}")),
@@ -155,10 +157,10 @@ fn by_status(answer: &Answer, why: String) -> Reading {
         300..=399 => (Outcome::Unknown, format!("HTTP {status}: {redirects}; {why}")),
         // The other side gave up on reading the request, or hung up.
         408 | 499 => (Outcome::Unknown, format!("HTTP {status}, and {why}")),
-        // Who answers is not the vendor, or does not speak as its page says: what became of the request, nobody can tell.
-        400..=499 => {
-            (Outcome::Unknown, format!("HTTP {status}; the option base_url may name a wrong host or path; {why}"))
-        }
+        // HTTP's own word for a request that was not carried out, and no other.
+        400..=499 if is_bare => (Outcome::Refused, format!("HTTP {status}, and {why}; {elsewhere}")),
+        // Who answers is not the vendor, or does not speak as its page says: what the vendor did, nobody can tell.
+        400..=499 => (Outcome::Unknown, format!("HTTP {status}; {elsewhere}; {why}")),
         _ => (Outcome::Unknown, format!("HTTP {status}, and {why}")),
     };
     Reading::new(outcome, None, Some(message))

@@ -524,7 +524,7 @@ fn without_a_vendor_body_the_http_status_speaks() {
         for operation in [Send, Verify, Resend] {
             for body in ["", "<html>proxy</html>", "{}", "[]", "null", "\"\"", "7", r#"{"error":"x"}"#, "{\"a\":"] {
                 // Bare is what has no words: a proxy that has may have lost the answer of a vendor that did its work.
-                let of_503 = if body.is_empty() { ProviderError } else { Unknown };
+                let (of_503, of_4xx) = if body.is_empty() { (ProviderError, Refused) } else { (Unknown, Unknown) };
                 for (status, outcome) in [
                     (200, Unknown),
                     (201, Unknown),
@@ -539,11 +539,11 @@ fn without_a_vendor_body_the_http_status_speaks() {
                     (307, ProviderError),
                     (308, ProviderError),
                     // A proxy, a wrong path, a framework: not the vendor's words. Was `refused`, which ended a verify.
-                    (400, Unknown),
+                    (400, of_4xx),
                     (401, AuthFailed),
                     (403, AuthFailed),
-                    (404, Unknown),
-                    (405, Unknown),
+                    (404, of_4xx),
+                    (405, of_4xx),
                     (408, Unknown),
                     (429, RateLimited),
                     (499, Unknown),

@@ -2,7 +2,10 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::{Dialect, Operation, Outcome, redact::whole};
+use crate::{
+    Dialect, Operation, Outcome,
+    redact::{names_a_person, whole},
+};
 
 /// A longer answer is not read: the outcome is `unknown`.
 pub const MAX_ANSWER_BYTES: usize = 1 << 20;
@@ -84,7 +87,7 @@ impl Reading {
 pub fn read(dialect: &Dialect, operation: Operation, answer: &Answer) -> Reading {
     let value = json(answer.body);
     let own = value.as_ref().ok().and_then(|value| (dialect.read)(operation, answer.status, value));
-    let mut reading = own.unwrap_or_else(|| by_status(answer, why(&value, answer.body)));
+    let mut reading = own.unwrap_or_else(|| by_status(answer, why(dialect, &value, answer.body)));
     if reading.outcome == Outcome::InvalidCode && operation != Operation::Verify {
         // Only a verify carries a code.
         reading.outcome = Outcome::Refused;
@@ -124,15 +127,17 @@ fn without_mark(text: &str) -> &str {
     text.strip_prefix('\u{feff}').unwrap_or(text)
 }
 
-/// Why the vendor's table says nothing: with the beginning of what came, where it is no JSON that is kept as it is.
-fn why(value: &Result<Value, &'static str>, body: &[u8]) -> String {
+/// Why the vendor's table says nothing: with the beginning of what came, where it is no JSON that is kept as it is. Of half a
+/// JSON only where no member is in it that names a person: nobody can take that out.
+fn why(dialect: &Dialect, value: &Result<Value, &'static str>, body: &[u8]) -> String {
     let why = match value {
         Ok(_) => return "the answer is not in the vendor's documented form".into(),
         Err(why) => *why,
     };
     // A character has four bytes at most.
     let beginning = String::from_utf8_lossy(&body[..body.len().min(MAX_PLAIN_CHARS * 4 + 4)]);
-    match tidy(without_mark(&beginning).trim_start(), MAX_PLAIN_CHARS) {
+    let words = tidy(without_mark(&beginning).trim_start(), MAX_PLAIN_CHARS);
+    match words.filter(|words| !words.starts_with(['{', '[']) || !names_a_person(dialect, words)) {
         Some(words) => format!("{why}: {words}"),
         None => why.into(),
     }

@@ -88,6 +88,13 @@ fn names(members: &[&str], key: &str) -> bool {
     })
 }
 
+/// Whether a text has the name of a member in it that is not kept.
+pub(crate) fn names_a_person(dialect: &Dialect, text: &str) -> bool {
+    let plain = |text: &str| text.replace(['_', '-', ' '], "").to_lowercase();
+    let text = plain(text);
+    dialect.sensitive.iter().any(|name| text.contains(&plain(name)))
+}
+
 /// One call's secrets, ready to be looked for.
 struct Needles {
     words: Vec<Secret>,
@@ -310,12 +317,23 @@ impl Folded {
             }
         }
         if is_cut {
-            let text = self.text.trim_end_matches(['.', '…']).as_bytes();
-            let lengths = MIN_SECRET..needle.len().min(text.len() + 1);
-            if let Some(length) = lengths.rev().find(|length| text.ends_with(&needle.as_bytes()[..*length])) {
-                spans.push(self.span(text.len() - length, length));
+            let text = self.text.trim_end_matches(['.', '…']);
+            for text in [text, without_half(text)].map(str::as_bytes) {
+                let lengths = MIN_SECRET..needle.len().min(text.len() + 1);
+                if let Some(length) = lengths.rev().find(|length| text.ends_with(&needle.as_bytes()[..*length])) {
+                    spans.push(self.span(text.len() - length, length));
+                }
             }
         }
+    }
+}
+
+/// Without the half of an encoded character that a cut has left: `%3`, `\u00`.
+fn without_half(text: &str) -> &str {
+    let tail = text.trim_end_matches(|c: char| c.is_ascii_hexdigit() || c == 'u');
+    match tail.strip_suffix(['%', '\\']) {
+        Some(whole) if text.len() - whole.len() < 6 => whole,
+        _ => text,
     }
 }
 
@@ -521,6 +539,11 @@ mod tests {
             ("0123456789...", "[redacted]..."),
             ("is 01234567…", "is [redacted]…"),
             ("to 8144 0944…", "to [redacted]…"),
+            // In the middle of a character that is encoded.
+            ("to %381440%3…", "to [redacted]%3…"),
+            ("to \\u00381440\\u00…", "to [redacted]\\u00…"),
+            ("100% of 8144…", "100% of [redacted]…"),
+            ("100%3…", "100%3…"),
             ("814409448", "[redacted]"),
             // Less than half of it, and nothing says that it was cut.
             ("012345678-", "012345678-"),

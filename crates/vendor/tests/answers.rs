@@ -612,6 +612,11 @@ fn words_that_are_not_json_are_kept_as_far_as_they_go() {
     assert!(told(b"\xff\xfe<\x00h").contains(": \u{fffd}\u{fffd}<"));
     assert!(told(&[b"y".repeat(MAX_ANSWER_BYTES + 1)].concat()).contains("MiB: yyy"));
     assert!(told(b"").ends_with("empty"));
+    // Half a JSON has no members that could be left out.
+    assert!(told(br#"{"statusCode":"E1850","statusDetail":"#).ends_with(r#": {"statusCode":"E1850","statusDetail":"#));
+    for half in [r#"{"a":1,"mobile_number":"77"#, r#"[{"MSISDN":"77"#] {
+        assert!(told(half.as_bytes()).ends_with("not all of it came"));
+    }
     // JSON is kept as it came.
     assert!(!told(br#"{"words":1}"#).contains("words"));
 }

@@ -65,7 +65,6 @@ impl Wanted<'_> {
     pub fn order(&self, provider: &Provider, keys: &Keys) -> Result<Order, Misuse> {
         let mut order = Order {
             vendor: provider.dialect.name.to_owned(),
-            code_lifetime: provider.options.code_lifetime.map(micros),
             max_checks: provider.options.max_checks,
             server: provider.server.to_u32(),
             mapping: provider.mapping.to_u32(),
@@ -100,7 +99,9 @@ impl Wanted<'_> {
         order.find_by = prepared.find_by;
         order.recipient_masked = prepared.recipient_masked;
         order.reference = prepared.reference;
-        order.code_lifetime = prepared.code_lifetime.map(micros).or(order.code_lifetime);
+        let documented = provider.dialect.code_lifetime.filter(|_| !prepared.has_no_life);
+        let lifetime = prepared.code_lifetime.or(provider.options.code_lifetime).or(documented);
+        order.code_lifetime = lifetime.map(micros);
         order.max_checks = prepared.max_checks.unwrap_or(order.max_checks);
         order.recipient = prepared.recipient;
         let recipient = order.recipient.as_ref().map(Secret::reveal);

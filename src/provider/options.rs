@@ -58,6 +58,7 @@ pub struct ServerOptions {
     pub max_in_flight: u32,
     pub defaults: Map<String, Value>,
     pub allow_plain_http: bool,
+    /// None: as long as the call's dialect says.
     pub code_lifetime: Option<Duration>,
     pub max_checks: u32,
     pub resend_after: Duration,
@@ -83,7 +84,7 @@ impl ServerOptions {
             max_in_flight: 256,
             defaults: Map::new(),
             allow_plain_http: false,
-            code_lifetime: dialect.code_lifetime,
+            code_lifetime: None,
             max_checks: dialect.max_checks,
             resend_after: dialect.resend_after,
             send_limit: None,

@@ -70,6 +70,8 @@ pub struct Prepared {
     pub secrets: Vec<Secret>,
     /// How long the code is valid, where this payload says so (else the provider's `code_lifetime`).
     pub code_lifetime: Option<Duration>,
+    /// Of how long such a code lives the page says nothing, whatever [`crate::Dialect::code_lifetime`] says of others.
+    pub has_no_life: bool,
     /// How long the call may take, where that is not [`TIMEOUT`] (the option `timeout` weighs more).
     pub timeout: Option<Duration>,
     /// How many checks the vendor allows, where this payload says so (else the provider's `max_checks`).

@@ -122,6 +122,7 @@ impl<'a> Filled<'a> {
             keep: self.keep(),
             secrets: self.secrets(),
             code_lifetime: None,
+            has_no_life: false,
             timeout: None,
             max_checks: None,
             local: None,

@@ -19,8 +19,8 @@ use crate::{
 pub static DIALECT: Dialect = Dialect {
     name: "iserveu",
     base_url: Some("https://apidev.iserveu.online/common/dmt-lite/unified"),
-    // Of type 2 the page says nothing: see LIFETIME.
-    code_lifetime: None,
+    // Of type 1 alone: see `addressed`.
+    code_lifetime: Some(Duration::from_secs(10 * 60)),
     // The page says so of type 1, and the gateway of whom no page speaks.
     max_checks: 5,
     resend_after: RESEND_AFTER,
@@ -44,8 +44,6 @@ pub static DIALECT: Dialect = Dialect {
     opaque: &["parentTxnId"],
 };
 
-/// Of a type 1 code.
-const LIFETIME: Duration = Duration::from_secs(10 * 60);
 /// verify-bene moves money over IMPS, from bank to bank: cut off, it would move and nobody know.
 const VERIFY_BENE_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -193,7 +191,7 @@ fn send(call: &Call) -> Result<Prepared, Invalid> {
             "param_c",
         ],
     );
-    Ok(addressed(call, &filled, variant, post(call, "/otp/send", body)))
+    Ok(addressed(&filled, variant, post(call, "/otp/send", body)))
 }
 
 /// A transaction gets a new code only under a new reference (source, note 2).
@@ -245,20 +243,20 @@ fn verify(call: &Call) -> Result<Prepared, Invalid> {
         Variant::Registration => None,
         Variant::Transaction => Some(VERIFY_BENE_TIMEOUT),
     };
-    Ok(Prepared { timeout, ..addressed(call, &filled, variant, post(call, path, body)) })
+    Ok(Prepared { timeout, ..addressed(&filled, variant, post(call, path, body)) })
 }
 
-fn addressed(call: &Call, filled: &Filled, variant: Variant, request: Request) -> Prepared {
+fn addressed(filled: &Filled, variant: Variant, request: Request) -> Prepared {
     let mobile = filled.mobile(Country::India);
-    let (find_by, lifetime) = match variant {
-        Variant::Registration => (FindBy::Recipient, Some(LIFETIME)),
-        Variant::Transaction => (FindBy::Reference, None),
+    let (find_by, has_no_life) = match variant {
+        Variant::Registration => (FindBy::Recipient, false),
+        Variant::Transaction => (FindBy::Reference, true),
     };
     Prepared {
         recipient: mobile.as_ref().map(|mobile| mobile.recipient()),
         recipient_masked: mobile.as_ref().map(|mobile| mobile.masked()),
         reference: filled.reference("reference"),
-        code_lifetime: call.code_lifetime.or(lifetime),
+        has_no_life,
         ..filled.prepared(request, find_by)
     }
 }

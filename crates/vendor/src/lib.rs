@@ -6,7 +6,9 @@
 
 mod answer;
 mod call;
+mod code;
 mod dialect;
+mod extra;
 mod field;
 mod filled;
 mod hyperverge;
@@ -24,6 +26,7 @@ mod secret;
 
 pub use answer::{Answer, MAX_ANSWER_BYTES, MAX_ANSWER_DEPTH, Reading, json_depth_exceeds, read};
 pub use call::{Call, FindBy, Prepared, Request};
+pub use code::CodeForm;
 pub use dialect::Dialect;
 pub use field::{Field, Invalid, nearest};
 pub use filled::check_defaults;

@@ -6,7 +6,7 @@ use std::borrow::Cow;
 use policy::{Status, from_record};
 use serde_json::{Map, Value};
 use uuid::Uuid;
-use vendor::{Call, Operation, Outcome, Prepared, Secret};
+use vendor::{Call, CodeForm, Operation, Outcome, Prepared, Secret};
 
 use crate::{
     letter::{Order, Outgoing, Target},
@@ -119,10 +119,11 @@ impl Wanted<'_> {
         let recipient = order.recipient.as_ref().map(Secret::reveal);
         let numbers = provider.options.test_numbers.as_ref();
         if let Some(right) = recipient.and_then(|recipient| numbers?.code_of(recipient)) {
-            // It may be another one than the vendor could have made.
-            let is_typed = self.code.is_some_and(|typed| typed.reveal() == right);
-            let is_right = is_typed || code.is_some() && code == provider.dialect.code.read(right);
-            order.is_no_code &= !is_right;
+            // Its code need be none that the vendor could have made.
+            let read = |typed: &str| CodeForm::Numeric.read(typed);
+            let given = self.code.and_then(|typed| read(typed.reveal()));
+            order.is_no_code = self.code.is_some() && given.is_none();
+            let is_right = given.is_some() && given == read(right);
             order.is_test = true;
             order.local = Some(answer_of_test_number(self.operation, is_right));
             return Ok(order);

@@ -25,8 +25,15 @@ fn pending(max_checks: u32) -> Verification {
 }
 
 fn end(verification: &mut Verification, operation: Operation, before: Status, reading: &Reading) {
-    let conclusion =
-        Conclusion { operation, reading, before, voided: false, keeps_code: false, code_lifetime: Some(60_000_000), now: NOW };
+    let conclusion = Conclusion {
+        operation,
+        reading,
+        before,
+        voided: false,
+        keeps_code: false,
+        code_lifetime: Some(60_000_000),
+        now: NOW,
+    };
     conclude(verification, &conclusion);
 }
 

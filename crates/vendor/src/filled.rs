@@ -187,7 +187,9 @@ impl<'a> Filled<'a> {
         for credential in self.call.credentials.values() {
             secrets.add(credential.reveal());
         }
-        for (name, secret) in [("username", "password"), ("client_id", "client_secret")] {
+        for (name, secret) in
+            [("username", "password"), ("client_id", "client_secret"), ("proxy_user", "proxy_password")]
+        {
             if let (Some(name), Some(secret)) = (self.call.credentials.get(name), self.call.credentials.get(secret)) {
                 secrets.add(Secret::basic(name, secret).reveal());
             }

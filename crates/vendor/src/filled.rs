@@ -2,6 +2,7 @@ use serde_json::{Map, Value};
 
 use crate::{
     Call, Dialect, Field, FindBy, Invalid, Operation, Prepared, Private, Request, Rule, Secret, extra,
+    field::nearest,
     mobile::{Country, Mobile},
     redact,
     rule::twice,
@@ -50,12 +51,19 @@ impl<'a> Filled<'a> {
         what: &str,
     ) -> (Self, Vec<Invalid>) {
         let what = format!("{what} through {}", dialect.name);
-        let strays = call.payload.keys().filter(|key| !table.iter().any(|field| field.is_called(key)));
-        let mut faults: Vec<Invalid> = strays.map(|key| stray(dialect, table, &what, key)).collect();
+        let strays: Vec<&String> =
+            call.payload.keys().filter(|key| !table.iter().any(|field| field.is_called(key))).collect();
+        let mut faults: Vec<Invalid> = strays.iter().map(|key| stray(dialect, table, &what, key)).collect();
+        let spellings = || table.iter().flat_map(|field| [field.name, field.wire]);
+        // A slip of the pen is not also the lack of what was meant.
+        let is_meant = |field: &Field| {
+            strays.iter().filter_map(|key| nearest(key, spellings())).any(|spelling| field.is_called(spelling))
+        };
         let mut filled = Self { call, table, values: Private::default(), given: Private::default() };
         for field in table {
             match filled.value_of(dialect, field) {
                 Ok(Some(value)) => drop(filled.values.insert(field.name.into(), value)),
+                Ok(None) if field.required && is_meant(field) => {}
                 Ok(None) if field.required => faults.push(Invalid::new(
                     field.name,
                     format!("{} is missing: {what} needs it", field.name),

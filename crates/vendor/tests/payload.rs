@@ -212,6 +212,9 @@ fn one_error_names_all_that_is_missing_or_wrong() {
         }
         assert_eq!(invalid.message.split("; ").count(), 1 + invalid.others.len());
     }
+    // A slip of the pen is one fault.
+    let slip = call("ideamart", Send, json!({"moblie": "0771234567"})).refused();
+    assert_eq!((slip.field.as_str(), slip.others.len()), ("moblie", 0));
     // What cannot be known without the variant is not said of both.
     assert!(!call("iserveu", Send, json!({})).refused().message.contains("ovd_data"));
     let many: Map<String, Value> = (0..1000).map(|number| (format!("f{number}"), json!(1))).collect();

@@ -8,7 +8,8 @@ import threading
 
 
 class Proxy:
-    def __init__(self, user=None, password=None):
+    def __init__(self, user=None, password=None, tls=None):
+        self.tls = tls
         self.wanted = user and "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
         # What to do instead of the work: bytes to answer, or "hang", "hang up".
         self.instead = None
@@ -18,7 +19,7 @@ class Proxy:
         self.names = {}
         self.open = []
         self.listener = socket.create_server(("127.0.0.1", 0))
-        self.url = f"http://127.0.0.1:{self.listener.getsockname()[1]}"
+        self.url = f"{'https' if tls else 'http'}://127.0.0.1:{self.listener.getsockname()[1]}"
         threading.Thread(target=self.serve, daemon=True).start()
 
     def __enter__(self):
@@ -41,7 +42,11 @@ class Proxy:
                 threading.Thread(target=self.one, args=(connection,), daemon=True).start()
 
     def one(self, connection):
-        with contextlib.suppress(OSError, ValueError), connection, connection.makefile("rb") as reader:
+        with contextlib.suppress(OSError, ValueError), contextlib.ExitStack() as held:
+            connection = held.enter_context(connection)
+            if self.tls:
+                connection = held.enter_context(self.tls.wrap_socket(connection, server_side=True))
+            reader = held.enter_context(connection.makefile("rb", 0))
             while self.request(connection, reader):
                 pass
 
@@ -78,7 +83,11 @@ class Proxy:
                 pump(connection, vendor)
                 back.join()
                 return False
-            body = reader.read(int(headers.get("content-length", 0)))
+            body = b""
+            while len(body) < int(headers.get("content-length", 0)):
+                if not (more := reader.read(65536)):
+                    return False
+                body += more
             lines = [f"{method} /{target.split('/', 3)[3]} HTTP/1.1", "connection: close"]
             lines += [f"{name}: {value}" for name, value in headers.items() if not name.startswith(("proxy-", "connection"))]
             vendor.sendall("\r\n".join(lines).encode() + b"\r\n\r\n" + body)

@@ -4,6 +4,7 @@ proxy refuses never reached the vendor, and the outcome says so and names it. ot
 address and for the vendor's host. Each call says which version of the gateway makes it."""
 
 import pathlib
+import ssl
 import tomllib
 
 import psycopg2
@@ -16,7 +17,7 @@ from proxy import Proxy
 from test_allowed_hosts import SETTING, allow
 from test_allowed_hosts import shared_cluster as shared_cluster
 from test_at_most_once import at
-from test_network import flow, tls as tls
+from test_network import authority as authority, flow, tls as tls
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 VERSION = tomllib.loads((ROOT / "Cargo.toml").read_text())["workspace"]["package"]["version"]
@@ -105,6 +106,22 @@ def test_oauth_goes_the_same_way(gateway, simulator, tls, proxy):
     assert gateway.send("relid_oauth", vendor="relid")["outcome"] == "sent"
     assert (simulator.count("relid", "token"), simulator.count("relid", "send")) == (1, 1)
     assert len(proxy.asked("CONNECT")) == 1 and {entry["listener"] for entry in simulator.log()} == {"https"}
+
+
+def test_a_proxy_that_is_spoken_to_in_tls(gateway, simulator, tls, authority):
+    """Its certificate is verified like the vendor's."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    certificate = authority.certificate("proxy")
+    context.load_cert_chain(certificate, certificate.with_suffix(".key"))
+    both = tls / "both.pem"
+    both.write_text((tls / "ca.pem").read_text() + authority.ca.read_text())
+    both.chmod(0o644)
+    with Proxy(tls=context) as proxy:
+        through(gateway, simulator, proxy, "https", tls)
+        refused(gateway, simulator, proxy, "unreachable", "no connection to proxy", "certificate")
+        at(gateway, "ideamart", ca_file=both)
+        assert gateway.send()["outcome"] == "sent"
+        assert len(proxy.asked("CONNECT")) == 1
 
 
 # What the proxy does not do

@@ -248,7 +248,10 @@ impl Desk {
                     row.retry_after = blocked.retry_after;
                     row.retryable = blocked.retry_after.is_some();
                 }
-                self.tell_followers(verification, &row);
+                // Whoever waits for a queued send does not wait for what somebody was told of a verify.
+                if state.status != Status::Queued {
+                    self.tell_followers(verification, &row);
+                }
                 self.reply(ticket, &Reply::Done(Box::new(row)));
             }
             Turn::Outdated => {

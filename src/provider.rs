@@ -13,7 +13,7 @@ mod validator;
 
 use std::{collections::BTreeMap, fs, time::Duration};
 
-use courier::{OAuth, Route};
+use courier::{OAuth, Proxy, Route};
 use options::{Enforce, ServerOptions};
 use ownership::owner_must_read_files;
 use pgrx::{FromDatum, IntoDatum, pg_sys};
@@ -141,6 +141,14 @@ impl Provider {
             client_cert_file: options.client_cert_file.clone(),
             client_key_file: options.client_key_file.clone(),
             max_in_flight: options.max_in_flight,
+            proxy: options.proxy.as_ref().map(|url| Proxy {
+                url: url.clone(),
+                credentials: self
+                    .credentials
+                    .get(user_mapping::PROXY_CREDENTIALS[0])
+                    .cloned()
+                    .zip(self.credentials.get(user_mapping::PROXY_CREDENTIALS[1]).cloned()),
+            }),
             oauth,
         }
     }
@@ -214,9 +222,7 @@ fn credentials(
             }
         };
         // Written past the validator, by an older version, or into a file.
-        if !dialect.can_send(name, value.reveal()) {
-            return Err(user_mapping::unsendable(&what, Misuse::not_ready));
-        }
+        user_mapping::check_sendable(dialect, name, value.reveal(), &what, Misuse::not_ready)?;
         credentials.insert(name.to_owned(), value);
     }
     let server = shown(&server.name);
@@ -227,6 +233,13 @@ fn credentials(
             format!("CREATE USER MAPPING FOR CURRENT_USER (or PUBLIC) SERVER {server} OPTIONS ({wanted})."),
         )
     })?;
+    user_mapping::proxy_credentials(&given)?;
+    if options.proxy.is_none() && given.contains(&user_mapping::PROXY_CREDENTIALS[0]) {
+        return Err(Misuse::invalid(
+            "the user mapping has proxy_user and proxy_password, and the server has no option proxy",
+            format!("ALTER SERVER {server} OPTIONS (ADD proxy 'http://host:port')."),
+        ));
+    }
     if credentials.contains_key("client_id")
         && dialect.server_options.contains(&"token_url")
         && options.token_url.is_none()

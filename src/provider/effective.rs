@@ -99,6 +99,7 @@ fn value(setting: &str, dialect: &Dialect, options: &ServerOptions) -> Option<St
         "base_url" => Some(options.base_url.clone()),
         "timeout" => Some(shown(options.timeout.unwrap_or(TIMEOUT))),
         "connect_timeout" => Some(shown(options.connect_timeout)),
+        "proxy" => options.proxy.clone(),
         "ca_file" => options.ca_file.clone(),
         "client_cert_file" => options.client_cert_file.clone(),
         "client_key_file" => options.client_key_file.clone(),

@@ -7,7 +7,10 @@ use policy::{Limits, Prefixes, TestNumbers};
 use serde_json::{Map, Value};
 use vendor::{Dialect, nearest};
 
-use super::option_value::{boolean, check_url, duration, number, path, policy};
+use super::{
+    option_value::{boolean, check_url, duration, number, path, policy, proxy_url},
+    user_mapping::PROXY_CREDENTIALS,
+};
 use crate::misuse::Misuse;
 
 /// What every server takes; a vendor may have more.
@@ -15,6 +18,7 @@ const SERVER_OPTIONS: &[&str] = &[
     "base_url",
     "timeout",
     "connect_timeout",
+    "proxy",
     "ca_file",
     "client_cert_file",
     "client_key_file",
@@ -52,6 +56,7 @@ pub struct ServerOptions {
     /// None: as long as the call's dialect says.
     pub timeout: Option<Duration>,
     pub connect_timeout: Duration,
+    pub proxy: Option<String>,
     pub ca_file: Option<String>,
     pub client_cert_file: Option<String>,
     pub client_key_file: Option<String>,
@@ -78,6 +83,7 @@ impl ServerOptions {
             base_url: dialect.base_url.unwrap_or_default().to_owned(),
             timeout: None,
             connect_timeout: Duration::from_secs(3),
+            proxy: None,
             ca_file: None,
             client_cert_file: None,
             client_key_file: None,
@@ -106,6 +112,7 @@ impl ServerOptions {
                     parsed.connect_timeout =
                         duration(name, value, Duration::from_millis(10), Duration::from_secs(600))?;
                 }
+                "proxy" => parsed.proxy = Some(proxy_url(name, value)?),
                 "ca_file" => parsed.ca_file = Some(path(name, value)?),
                 "client_cert_file" => parsed.client_cert_file = Some(path(name, value)?),
                 "client_key_file" => parsed.client_key_file = Some(path(name, value)?),
@@ -148,7 +155,8 @@ impl ServerOptions {
 
 fn unknown_server_option(dialect: &Dialect, name: &str) -> Misuse {
     let credential = name.strip_suffix("_file").unwrap_or(name);
-    if dialect.credential_sets.iter().any(|set| set.contains(&credential)) {
+    let is_credential = dialect.credential_sets.iter().any(|set| set.contains(&credential));
+    if is_credential || PROXY_CREDENTIALS.contains(&credential) {
         return Misuse::invalid_option(
             format!("option \"{name}\" is a credential and does not belong on the server"),
             format!("Give it on the user mapping: CREATE USER MAPPING FOR PUBLIC SERVER ... OPTIONS ({name} '...')."),

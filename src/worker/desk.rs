@@ -89,6 +89,8 @@ struct InFlight {
     before: Status,
     state: Verification,
     code_lifetime: Option<Micros>,
+    /// It sends the code that was sent before.
+    keeps_code: bool,
     created_at: Micros,
     /// For a resend: what to keep from now on, and the new reference.
     sealed: Option<Vec<u8>>,

@@ -237,8 +237,9 @@ def test_vendors_own_names(gateway, simulator):
     assert [entry["complaint"] for entry in simulator.log()] == [None] * 4
 
 
-@pytest.mark.parametrize("code", ["0012", "000000", "12ab", " 1234 ", "１２３４", "O'Neil\"\\"])
+@pytest.mark.parametrize("code", ["0012", "000000", "12ab", "12 34", "O'Neil\"\\"])
 def test_code_goes_as_it_was_typed(gateway, simulator, code):
+    """But for what test_typed_codes.py names."""
     sent = gateway.send("relid")
     gateway.verify(sent["verification_id"], code)
     assert simulator.log("relid", "verify")[-1]["body"]["otp_value"] == code

@@ -10,6 +10,8 @@ pub struct Conclusion<'a> {
     pub before: Status,
     /// The old code was voided on the way to a new one (REL-ID's resend), whatever became of the new one.
     pub voided: bool,
+    /// It was the code that had been sent before, whose life has begun.
+    pub keeps_code: bool,
     /// How long a code lives from the moment it was sent.
     pub code_lifetime: Option<Micros>,
     pub now: Micros,
@@ -17,7 +19,7 @@ pub struct Conclusion<'a> {
 
 /// Brings the verification, as [`crate::admit`] left it, to where the answer puts it.
 pub fn conclude(verification: &mut Verification, conclusion: &Conclusion) {
-    let Conclusion { operation, reading, before, voided, code_lifetime, now } = *conclusion;
+    let Conclusion { operation, reading, before, voided, keeps_code, code_lifetime, now } = *conclusion;
     match operation {
         Operation::Send | Operation::Resend => {
             verification.status = match reading.outcome {
@@ -28,7 +30,9 @@ pub fn conclude(verification: &mut Verification, conclusion: &Conclusion) {
                 _ => Status::Failed,
             };
             if matches!(reading.outcome, Outcome::Sent | Outcome::Unknown) {
-                verification.expires_at = code_lifetime.map(|lifetime| now.saturating_add(lifetime));
+                if !keeps_code {
+                    verification.expires_at = code_lifetime.map(|lifetime| now.saturating_add(lifetime));
+                }
                 if let Some(reference) = &reading.reference {
                     verification.reference = Some(reference.clone());
                 }

@@ -17,8 +17,15 @@ fn pending(max_checks: u32) -> Verification {
 }
 
 fn end(verification: &mut Verification, operation: Operation, before: Status, reading: &Reading) {
-    let conclusion =
-        Conclusion { operation, reading, before, voided: false, code_lifetime: Some(60_000_000), now: NOW };
+    let conclusion = Conclusion {
+        operation,
+        reading,
+        before,
+        voided: false,
+        keeps_code: false,
+        code_lifetime: Some(60_000_000),
+        now: NOW,
+    };
     conclude(verification, &conclusion);
 }
 
@@ -154,13 +161,38 @@ fn terminal_ones_never_reopen() {
 }
 
 #[test]
-fn an_old_code_is_expired_without_a_call_but_may_be_sent_anew() {
-    let mut verification = pending(3);
+fn an_old_code_is_expired_without_a_call() {
     let late = NOW + 60_000_000;
-    assert_eq!(admit(Operation::Resend, &mut verification.clone(), late), Ok(()));
-    assert_eq!(admit(Operation::Verify, &mut verification.clone(), late - 1), Ok(()));
-    assert_eq!(admit(Operation::Verify, &mut verification, late), Err(Outcome::Expired));
-    assert_eq!(verification.status, Status::Expired);
+    for operation in [Operation::Verify, Operation::Resend] {
+        let mut verification = pending(3);
+        assert_eq!(admit(operation, &mut verification.clone(), late - 1), Ok(()));
+        assert_eq!(admit(operation, &mut verification, late), Err(Outcome::Expired));
+        assert_eq!(verification.status, Status::Expired);
+    }
+    assert_eq!(admit(Operation::Cancel, &mut pending(3), late), Ok(()));
+}
+
+#[test]
+fn a_code_that_is_sent_again_lives_no_longer_for_it() {
+    for outcome in Outcome::ALL {
+        for keeps_code in [true, false] {
+            let mut verification = pending(3);
+            let end = verification.expires_at;
+            admit(Operation::Resend, &mut verification, NOW).unwrap();
+            let conclusion = Conclusion {
+                operation: Operation::Resend,
+                reading: &reading(outcome),
+                before: Status::Pending,
+                voided: false,
+                keeps_code,
+                code_lifetime: Some(60_000_000),
+                now: NOW + 30_000_000,
+            };
+            conclude(&mut verification, &conclusion);
+            let is_new = !keeps_code && matches!(outcome, Outcome::Sent | Outcome::Unknown);
+            assert_eq!(verification.expires_at != end, is_new, "{outcome:?}");
+        }
+    }
 }
 
 #[test]
@@ -190,6 +222,7 @@ fn a_resend_that_failed_leaves_the_old_code_unless_it_was_voided() {
             reading: &reading,
             before: Status::Pending,
             voided,
+            keeps_code: false,
             code_lifetime: None,
             now: NOW,
         };

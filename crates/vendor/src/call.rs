@@ -18,7 +18,7 @@ pub struct Call<'a> {
     /// The user mapping's options, `_file` ones already read. Complete: the provider checked them against
     /// [`crate::Dialect::credential_sets`].
     pub credentials: &'a BTreeMap<String, Secret>,
-    /// The user's code; a verify has one, nothing else has.
+    /// The user's code, as [`crate::CodeForm::read`] gives it; a verify has one, nothing else has.
     pub code: Option<&'a Secret>,
     pub verification_id: &'a str,
     /// Unique to this attempt: the trace id of a resend, where the verification's own was used by the send.
@@ -74,6 +74,8 @@ pub struct Prepared {
     pub has_no_life: bool,
     /// How long the call may take, where that is not [`TIMEOUT`] (the option `timeout` weighs more).
     pub timeout: Option<Duration>,
+    /// The vendor sends the code that it has sent before, which lives no longer for it: HyperVerge's resend.
+    pub keeps_code: bool,
     /// How many checks the vendor allows, where this payload says so (else the provider's `max_checks`).
     pub max_checks: Option<u32>,
     /// The gateway's own answer, with no call: set by the sandbox alone.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 
 use crate::{
-    Call, Dialect, Field, FindBy, Invalid, Operation, Outcome, Prepared, Reading, Request, Rule, Secret,
+    Call, CodeForm, Dialect, Field, FindBy, Invalid, Operation, Outcome, Prepared, Reading, Request, Rule, Secret,
     answer::{reference, scalar},
     call::json_request,
     dialect::RESEND_AFTER,
@@ -20,6 +20,7 @@ pub static DIALECT: Dialect = Dialect {
     name: "hyperverge",
     base_url: Some("https://ind-engine.thomas.hyperverge.co"),
     code_lifetime: Some(Duration::from_secs(24 * 60 * 60)),
+    code: CodeForm::Digits { min: 4, max: 9 },
     max_checks: 5,
     resend_after: RESEND_AFTER,
     credential_sets: &[&["app_id", "app_key"]],
@@ -27,6 +28,7 @@ pub static DIALECT: Dialect = Dialect {
     server_options: &[],
     fields,
     recipient: |typed| Some(Country::India.parse(typed)?.recipient()),
+    set_members: &[],
     prepare,
     read,
     sensitive: &["mobileNumber", "mobile", "otp"],
@@ -47,12 +49,17 @@ static SEND: &[Field] = &[
     Field::optional("time_format", "timeFormat", Rule::Text { min: 1, max: 32 }),
     Field::optional("show_last_four_digits", "showLastFourDigits", Rule::YesNo),
     TRANSACTION_ID,
+    Field::extra(false),
 ];
 
-static RESEND: &[Field] =
-    &[MOBILE, Field::optional("channel", "retryType", Rule::OneOf(&["text", "voice"])).once(), TRANSACTION_ID];
+static RESEND: &[Field] = &[
+    MOBILE,
+    Field::optional("channel", "retryType", Rule::OneOf(&["text", "voice"])).once(),
+    TRANSACTION_ID,
+    Field::extra(true),
+];
 
-static VERIFY: &[Field] = &[MOBILE, TRANSACTION_ID];
+static VERIFY: &[Field] = &[MOBILE, TRANSACTION_ID, Field::extra(true)];
 
 fn fields(operation: Operation) -> Option<Vec<&'static Field>> {
     match operation {
@@ -73,16 +80,18 @@ fn prepare(call: &Call) -> Result<Prepared, Invalid> {
 }
 
 fn send(call: &Call) -> Result<Prepared, Invalid> {
-    let filled = Filled::new(&DIALECT, call, SEND, "a send")?;
-    for (one, other) in [("time", "time_format"), ("time_format", "time")] {
-        if filled.get(one).is_some() && filled.get(other).is_none() {
-            return Err(Invalid::new(
-                other,
-                format!("{other} is missing: {one} is given, and they go together"),
-                "give both time and time_format, or neither",
-            ));
+    let filled = Filled::checked(&DIALECT, call, SEND, "a send", |filled, faults| {
+        for (one, other) in [("time", "time_format"), ("time_format", "time")] {
+            let is_named = faults.iter().any(|fault| fault.field == other);
+            if filled.get(one).is_some() && filled.get(other).is_none() && !is_named {
+                faults.push(Invalid::new(
+                    other,
+                    format!("{other} is missing: {one} is given, and they go together"),
+                    "give both time and time_format, or neither",
+                ));
+            }
         }
-    }
+    })?;
     let mut body = Map::new();
     filled.write(
         &mut body,
@@ -90,7 +99,7 @@ fn send(call: &Call) -> Result<Prepared, Invalid> {
     );
     let minutes = filled.text("otp_expiry").and_then(|minutes| minutes.parse::<u64>().ok());
     let code_lifetime = minutes.map(|minutes| Duration::from_secs(minutes * 60));
-    Ok(Prepared { code_lifetime, ..journey(call, filled, "/v1/verifyMobileSendOtp", body) })
+    Ok(Prepared { code_lifetime, ..journey(call, filled, "/v1/verifyMobileSendOtp", body)? })
 }
 
 fn resend(call: &Call) -> Result<Prepared, Invalid> {
@@ -99,28 +108,30 @@ fn resend(call: &Call) -> Result<Prepared, Invalid> {
     filled.or_default("channel", "text");
     let mut body = Map::new();
     filled.write(&mut body, &["mobile", "channel"]);
-    Ok(journey(call, filled, "/v1/resendOtp", body))
+    // The vendor sends the code that it has sent before.
+    Ok(Prepared { keeps_code: true, ..journey(call, filled, "/v1/resendOtp", body)? })
 }
 
 fn verify(call: &Call) -> Result<Prepared, Invalid> {
     let filled = Filled::new(&DIALECT, call, VERIFY, "a verify")?;
     let mut body = Map::new();
     filled.write(&mut body, &["mobile"]);
-    body.insert("otp".into(), code(call)?);
+    body.insert("otp".into(), code(call));
     let reference = filled.reference("reference");
-    Ok(Prepared { reference, ..journey(call, filled, "/v1/verifyMobileOtp", body) })
+    Ok(Prepared { reference, ..journey(call, filled, "/v1/verifyMobileOtp", body)? })
 }
 
 /// One step of the journey: the same id goes with every step, so it is kept even where it is the verification's own.
-fn journey(call: &Call, mut filled: Filled, path: &str, body: Map<String, Value>) -> Prepared {
+fn journey(call: &Call, mut filled: Filled, path: &str, mut body: Map<String, Value>) -> Result<Prepared, Invalid> {
+    filled.lay_extra(&mut body)?;
     filled.or_default("transaction_id", call.verification_id);
     let mobile = filled.mobile(Country::India);
     let prepared = filled.prepared(post(call, &filled, path, body), FindBy::Recipient);
-    Prepared {
+    Ok(Prepared {
         recipient: mobile.as_ref().map(|mobile| mobile.recipient()),
         recipient_masked: mobile.as_ref().map(|mobile| mobile.masked()),
         ..prepared
-    }
+    })
 }
 
 fn post(call: &Call, filled: &Filled, path: &str, body: Map<String, Value>) -> Request {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 
 use crate::{
-    Call, Dialect, Field, FindBy, Invalid, Operation, Outcome, Prepared, Reading, Request, Rule, Secret,
+    Call, CodeForm, Dialect, Field, FindBy, Invalid, Operation, Outcome, Prepared, Reading, Request, Rule, Secret,
     answer::{DENIED, is_success, reference, scalar},
     call::json_request,
     dialect::RESEND_AFTER,
@@ -19,6 +19,7 @@ pub static DIALECT: Dialect = Dialect {
     name: "ideamart",
     base_url: Some("https://api.ideamart.io"),
     code_lifetime: Some(Duration::from_secs(60 * 60)),
+    code: CodeForm::Numeric,
     max_checks: 3,
     resend_after: RESEND_AFTER,
     credential_sets: &[&["application_id", "password"]],
@@ -26,6 +27,7 @@ pub static DIALECT: Dialect = Dialect {
     server_options: &[],
     fields,
     recipient: |typed| Some(Country::SriLanka.parse(typed)?.recipient()),
+    set_members: &["applicationId", "password"],
     prepare,
     read,
     sensitive: &["password", "msisdn", "mobile", "mobileNumber"],
@@ -43,9 +45,11 @@ static REQUEST: &[Field] = &[
     Field::required("mobile", "subscriberId", Rule::SriLankanMobile).fixed().personal(),
     Field::optional("application_hash", "applicationHash", Rule::Identifier { max: 128 }).once(),
     Field::optional("metadata", "applicationMetaData", Rule::Object { members: METADATA, open: false }),
+    Field::extra(false),
 ];
 
-static VERIFY: &[Field] = &[Field::required("reference", "referenceNo", IDENTIFIER).fixed().personal()];
+static VERIFY: &[Field] =
+    &[Field::required("reference", "referenceNo", IDENTIFIER).fixed().personal(), Field::extra(true)];
 
 fn fields(operation: Operation) -> Option<Vec<&'static Field>> {
     match operation {
@@ -69,6 +73,7 @@ fn request(call: &Call, what: &str, hash: &str) -> Result<Prepared, Invalid> {
     filled.or_default("application_hash", hash);
     let mut body = account(call);
     filled.write(&mut body, &["mobile", "application_hash", "metadata"]);
+    filled.lay_extra(&mut body)?;
     let request = post("/subscription/otp/request", body);
     Ok(addressed(filled.prepared(request, FindBy::Reference), &filled))
 }
@@ -77,7 +82,8 @@ fn verify(call: &Call) -> Result<Prepared, Invalid> {
     let filled = Filled::new(&DIALECT, call, VERIFY, "a verify")?;
     let mut body = account(call);
     filled.write(&mut body, &["reference"]);
-    body.insert("otp".into(), code(call)?);
+    body.insert("otp".into(), code(call));
+    filled.lay_extra(&mut body)?;
     let request = post("/subscription/otp/verify", body);
     let reference = filled.reference("reference");
     Ok(Prepared { reference, ..addressed(filled.prepared(request, FindBy::Reference), &filled) })

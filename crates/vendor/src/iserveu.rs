@@ -6,7 +6,8 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 
 use crate::{
-    Call, Dialect, Field, FindBy, Invalid, Operation, Outcome, Prepared, Private, Reading, Request, Rule, Secret,
+    Call, CodeForm, Dialect, Field, FindBy, Invalid, Operation, Outcome, Prepared, Private, Reading, Request, Rule,
+    Secret,
     answer::{DENIED, is_success, scalar, unlisted},
     call::json_request,
     dialect::RESEND_AFTER,
@@ -21,6 +22,7 @@ pub static DIALECT: Dialect = Dialect {
     base_url: Some("https://apidev.iserveu.online/common/dmt-lite/unified"),
     // Of type 1 alone: see `addressed`.
     code_lifetime: Some(Duration::from_secs(10 * 60)),
+    code: CodeForm::Numeric,
     // The page says so of type 1, and the gateway of whom no page speaks.
     max_checks: 5,
     resend_after: RESEND_AFTER,
@@ -29,6 +31,7 @@ pub static DIALECT: Dialect = Dialect {
     server_options: &[],
     fields,
     recipient: |typed| Some(Country::India.parse(typed)?.recipient()),
+    set_members: &[],
     prepare,
     read,
     sensitive: &[
@@ -74,6 +77,7 @@ static SEND_1: &[Field] = &[
     PARAM_A,
     PARAM_B,
     PARAM_C,
+    Field::extra(false),
 ];
 
 static SEND_2: &[Field] = &[
@@ -89,6 +93,7 @@ static SEND_2: &[Field] = &[
     PARAM_A,
     PARAM_B,
     PARAM_C,
+    Field::extra(false),
 ];
 
 /// The customer's registration, which carries the code.
@@ -107,6 +112,7 @@ static VERIFY_1: &[Field] = &[
     PARAM_A,
     PARAM_B,
     PARAM_C,
+    Field::extra(true),
 ];
 
 /// The transaction's beneficiary check, which carries the code.
@@ -128,6 +134,7 @@ static VERIFY_2: &[Field] = &[
     USERNAME,
     Field::required("lat_long", "latLong", Rule::LatLong),
     Field::required("customer_ip", "customerIP", Rule::IpAddress),
+    Field::extra(true),
 ];
 
 fn fields(operation: Operation) -> Option<Vec<&'static Field>> {
@@ -145,34 +152,43 @@ enum Variant {
 }
 
 fn variant(call: &Call) -> Result<Variant, Invalid> {
-    match ahead(&DIALECT, call, &OTP_TYPE)?.as_ref().and_then(Value::as_str) {
+    match ahead(&DIALECT, call, &OTP_TYPE).ok().flatten().as_ref().and_then(Value::as_str) {
         Some("1") => Ok(Variant::Registration),
         Some(_) => Ok(Variant::Transaction),
-        None => Err(Invalid::new(
-            "otp_type",
-            format!("otp_type is missing: a {} through iserveu needs it", call.operation.as_str()),
-            "otp_type: 1 for a customer registration, 2 for a transaction",
-        )),
+        None => Err(of_either(call)),
     }
+}
+
+/// Where nobody can tell which variant is meant: what is wrong in both.
+fn of_either(call: &Call) -> Invalid {
+    let tables = if call.operation == Operation::Verify { [VERIFY_1, VERIFY_2] } else { [SEND_1, SEND_2] };
+    let what = format!("a {}", call.operation.as_str());
+    let [mut faults, others] = tables.map(|table| Filled::gather(&DIALECT, call, table, &what).1);
+    faults.retain(|fault| others.iter().any(|other| other.field == fault.field));
+    let is_missing = |fault: &&mut Invalid| fault.field == OTP_TYPE.name && fault.message.contains(" is missing");
+    if let Some(fault) = faults.iter_mut().find(is_missing) {
+        fault.hint = "otp_type: 1 for a customer registration, 2 for a transaction".into();
+    }
+    Invalid::all(faults).expect_err("otp_type is required of both")
 }
 
 fn prepare(call: &Call) -> Result<Prepared, Invalid> {
     match call.operation {
-        Operation::Send => send(call),
+        Operation::Send => send(call, |_, _| {}),
         Operation::Resend => resend(call),
         Operation::Verify => verify(call),
         Operation::Cancel => Err(no_operation(&DIALECT, call.operation)),
     }
 }
 
-fn send(call: &Call) -> Result<Prepared, Invalid> {
+fn send(call: &Call, together: impl FnOnce(&Filled, &mut Vec<Invalid>)) -> Result<Prepared, Invalid> {
     let variant = variant(call)?;
     let (table, number) = match variant {
         Variant::Registration => (SEND_1, 1),
         Variant::Transaction => (SEND_2, 2),
     };
     let what = format!("a {} of otp_type {number}", call.operation.as_str());
-    let filled = Filled::new(&DIALECT, call, table, &what)?;
+    let filled = Filled::checked(&DIALECT, call, table, &what, together)?;
     let mut body = Map::new();
     filled.write(
         &mut body,
@@ -191,29 +207,30 @@ fn send(call: &Call) -> Result<Prepared, Invalid> {
             "param_c",
         ],
     );
+    filled.lay_extra(&mut body)?;
     Ok(addressed(&filled, variant, post(call, "/otp/send", body)))
 }
 
 /// A transaction gets a new code only under a new reference (source, note 2).
 fn resend(call: &Call) -> Result<Prepared, Invalid> {
     let Variant::Transaction = variant(call)? else {
-        return send(call);
+        return send(call, |_, _| {});
     };
     let mut known = Private::from(call.known.clone());
     let old = known.shift_remove("reference");
-    let prepared = send(&Call { known: &known, ..*call }).map_err(|invalid| match invalid.field.as_str() {
-        "reference" if !call.payload.contains_key("reference") && !call.payload.contains_key("externalRefNumber") => {
-            new_reference("reference is missing: a new code of otp_type 2 needs a new one")
+    send(&Call { known: &known, ..*call }, |filled, faults| {
+        let new = filled.get("reference");
+        if new.is_some() && new == old.as_ref() {
+            faults.push(new_reference("is that of the code before"));
+        } else if !call.payload.contains_key("reference") && !call.payload.contains_key("externalRefNumber") {
+            faults.retain(|fault| fault.field != "reference");
+            faults.push(new_reference("is missing"));
         }
-        _ => invalid,
-    })?;
-    if old.as_ref().and_then(Value::as_str) == prepared.reference.as_deref() {
-        return Err(new_reference("reference is that of the code before: a new code of otp_type 2 needs a new one"));
-    }
-    Ok(prepared)
+    })
 }
 
-fn new_reference(message: &str) -> Invalid {
+fn new_reference(what: &str) -> Invalid {
+    let message = format!("reference {what}: a new code of otp_type 2 needs a new one");
     Invalid::new("reference", message, format!("give a reference not used before: {}", REFERENCE.describe()))
 }
 
@@ -224,7 +241,7 @@ fn verify(call: &Call) -> Result<Prepared, Invalid> {
         Variant::Registration => {
             let filled = Filled::new(&DIALECT, call, VERIFY_1, "a verify of otp_type 1")?;
             filled.write(&mut body, &["mobile", "name"]);
-            body.insert("otp".into(), code(call)?);
+            body.insert("otp".into(), code(call));
             filled.write(&mut body, &["username", "lat_long", "public_ip", "address", "pincode", "ovd_type"]);
             filled.write(&mut body, &["ovd_data", "param_a", "param_b", "param_c"]);
             (filled, "/customer/process-customer-registration")
@@ -235,10 +252,11 @@ fn verify(call: &Call) -> Result<Prepared, Invalid> {
             filled.write(&mut body, &["bank_code", "bene_ifsc_code", "transaction_mode", "customer_name", "mobile"]);
             filled.write(&mut body, &["pincode", "address", "is_hold_transaction", "username", "lat_long"]);
             filled.write(&mut body, &["customer_ip"]);
-            body.insert("otp".into(), code(call)?);
+            body.insert("otp".into(), code(call));
             (filled, "/transaction/verify-bene")
         }
     };
+    filled.lay_extra(&mut body)?;
     let timeout = match variant {
         Variant::Registration => None,
         Variant::Transaction => Some(VERIFY_BENE_TIMEOUT),

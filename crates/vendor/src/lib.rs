@@ -6,7 +6,9 @@
 
 mod answer;
 mod call;
+mod code;
 mod dialect;
+mod extra;
 mod field;
 mod filled;
 mod hyperverge;
@@ -25,6 +27,7 @@ mod words;
 
 pub use answer::{Answer, MAX_ANSWER_BYTES, MAX_ANSWER_DEPTH, Reading, json_depth_exceeds, read};
 pub use call::{Call, FindBy, Prepared, Request, TIMEOUT};
+pub use code::CodeForm;
 pub use dialect::Dialect;
 pub use field::{Field, Invalid, nearest};
 pub use filled::check_defaults;

@@ -4,7 +4,7 @@
 use serde_json::{Map, Value, json};
 
 use crate::{
-    Call, Dialect, Field, FindBy, Invalid, Operation, Outcome, Prepared, Reading, Request, Rule, Secret,
+    Call, CodeForm, Dialect, Field, FindBy, Invalid, Operation, Outcome, Prepared, Reading, Request, Rule, Secret,
     answer::{DENIED, is_success, scalar, unlisted},
     call::json_request,
     dialect::RESEND_AFTER,
@@ -16,6 +16,7 @@ pub static DIALECT: Dialect = Dialect {
     name: "paytm",
     base_url: Some("https://stage-router.paytm.in"),
     code_lifetime: None,
+    code: CodeForm::Numeric,
     max_checks: 5,
     resend_after: RESEND_AFTER,
     credential_sets: &[&["username", "password"], &[]],
@@ -23,6 +24,7 @@ pub static DIALECT: Dialect = Dialect {
     server_options: &[],
     fields,
     recipient: |typed| Some(Country::India.parse(typed)?.recipient()),
+    set_members: &["head", "body"],
     prepare,
     read,
     sensitive: &["token", "txnToken", "ssoToken", "accessToken", "mobileNumber", "mobile", "otp"],
@@ -45,6 +47,7 @@ static SEND: &[Field] = &[
     TOKEN,
     Field::required("mobile", "mobileNumber", Rule::IndianMobile).fixed().personal(),
     Field::optional("auto_read_hash", "autoReadHash", Rule::Text { min: 1, max: 128 }),
+    Field::extra(false),
 ];
 
 static VERIFY: &[Field] = &[
@@ -55,6 +58,7 @@ static VERIFY: &[Field] = &[
     TOKEN,
     TOKEN_TYPE,
     Field::optional("remember_me", "rememberMe", Rule::Boolean),
+    Field::extra(true),
 ];
 
 fn fields(operation: Operation) -> Option<Vec<&'static Field>> {
@@ -81,7 +85,7 @@ fn send(call: &Call, what: &str) -> Result<Prepared, Invalid> {
     filled.write(&mut head, &["request_timestamp", "token_type", "token"]);
     let mut body = Map::new();
     filled.write(&mut body, &["mobile", "auto_read_hash"]);
-    Ok(ordered(call, &filled, "/aoa-pay-option-service/v2/otp/generate", head, body))
+    ordered(call, &filled, "/aoa-pay-option-service/v2/otp/generate", head, body)
 }
 
 fn verify(call: &Call) -> Result<Prepared, Invalid> {
@@ -90,22 +94,30 @@ fn verify(call: &Call) -> Result<Prepared, Invalid> {
     // In the page's sample, though not in its table.
     let mut head = Map::from_iter([("version".into(), json!("v1"))]);
     filled.write(&mut head, &["request_timestamp", "channel_id", "token", "token_type"]);
-    let mut body = Map::from_iter([("otp".into(), code(call)?)]);
+    let mut body = Map::from_iter([("otp".into(), code(call))]);
     filled.write(&mut body, &["remember_me"]);
-    Ok(ordered(call, &filled, "/aoa-pay-option-service/v2/otp/verify", head, body))
+    ordered(call, &filled, "/aoa-pay-option-service/v2/otp/verify", head, body)
 }
 
-fn ordered(call: &Call, filled: &Filled, path: &str, head: Map<String, Value>, body: Map<String, Value>) -> Prepared {
+fn ordered(
+    call: &Call,
+    filled: &Filled,
+    path: &str,
+    head: Map<String, Value>,
+    body: Map<String, Value>,
+) -> Result<Prepared, Invalid> {
+    let mut whole = Map::from_iter([("head".into(), Value::Object(head)), ("body".into(), Value::Object(body))]);
+    filled.lay_extra(&mut whole)?;
     let mobile = filled.mobile(Country::India);
-    Prepared {
+    Ok(Prepared {
         recipient: mobile.as_ref().map(|mobile| mobile.recipient()),
         recipient_masked: mobile.as_ref().map(|mobile| mobile.masked()),
         reference: filled.reference("order_id"),
-        ..filled.prepared(post(call, filled, path, head, body), FindBy::Reference)
-    }
+        ..filled.prepared(post(call, filled, path, whole), FindBy::Reference)
+    })
 }
 
-fn post(call: &Call, filled: &Filled, path: &str, head: Map<String, Value>, body: Map<String, Value>) -> Request {
+fn post(call: &Call, filled: &Filled, path: &str, body: Map<String, Value>) -> Request {
     let mut headers = vec![
         ("Content-Type".into(), Secret::new("application/json")),
         ("Accept".into(), Secret::new("application/json")),
@@ -115,10 +127,9 @@ fn post(call: &Call, filled: &Filled, path: &str, head: Map<String, Value>, body
         headers.push(("Authorization".into(), basic));
     }
     let parameter = |name| Secret::new(filled.text(name).unwrap_or_default());
-    let whole = Map::from_iter([("head".into(), Value::Object(head)), ("body".into(), Value::Object(body))]);
     Request {
         query: vec![("mid".into(), parameter("mid")), ("orderId".into(), parameter("order_id"))],
-        ..json_request(path, headers, whole)
+        ..json_request(path, headers, body)
     }
 }
 

@@ -363,7 +363,7 @@ fn percent_encoded(text: &str) -> Option<(char, usize)> {
 }
 
 /// Characters that stand between others unseen: soft hyphens, joiners, marks of direction, variation selectors.
-fn is_invisible(c: char) -> bool {
+pub(crate) fn is_invisible(c: char) -> bool {
     matches!(
         c,
         '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{180b}'..='\u{180e}' | '\u{200b}'..='\u{200f}'
@@ -372,12 +372,12 @@ fn is_invisible(c: char) -> bool {
 }
 
 /// A digit of whatever script, or a letter of full width, as ASCII; others stay.
-fn ascii(c: char) -> char {
-    /// Where the ten digits of a script begin (Unicode's Nd, below U+10000).
-    const ZEROS: [u32; 36] = [
+pub(crate) fn ascii(c: char) -> char {
+    /// Where the ten digits of a script begin (Unicode's Nd; beyond U+FFFF those of the region: Chakma, Takri, Modi, Warang Citi).
+    const ZEROS: [u32; 40] = [
         0x660, 0x6f0, 0x7c0, 0x966, 0x9e6, 0xa66, 0xae6, 0xb66, 0xbe6, 0xc66, 0xce6, 0xd66, 0xde6, 0xe50, 0xed0, 0xf20,
         0x1040, 0x1090, 0x17e0, 0x1810, 0x1946, 0x19d0, 0x1a80, 0x1a90, 0x1b50, 0x1bb0, 0x1c40, 0x1c50, 0xa620, 0xa8d0,
-        0xa900, 0xa9d0, 0xa9f0, 0xaa50, 0xabf0, 0xff10,
+        0xa900, 0xa9d0, 0xa9f0, 0xaa50, 0xabf0, 0xff10, 0x11136, 0x116c0, 0x11650, 0x118e0,
     ];
     let code = u32::from(c);
     match code {
@@ -435,7 +435,9 @@ impl Secrets {
             match value {
                 Value::String(text) => self.add(text),
                 Value::Number(number) => self.add(&number.to_string()),
-                _ => {}
+                Value::Array(items) => items.iter().for_each(|item| self.add_values([Some(item)])),
+                Value::Object(members) => members.values().for_each(|member| self.add_values([Some(member)])),
+                Value::Null | Value::Bool(_) => {}
             }
         }
     }

@@ -6,8 +6,8 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 
 use crate::{
-    Answer, Call, Dialect, Field, FindBy, Invalid, Operation, Outcome, Prepared, Private, Reading, Request, Rule,
-    Secret,
+    Answer, Call, CodeForm, Dialect, Field, FindBy, Invalid, Operation, Outcome, Prepared, Private, Reading, Request,
+    Rule, Secret,
     answer::{DENIED, count, is_success, json, reference, scalar, unlisted},
     call::json_request,
     dialect::RESEND_AFTER,
@@ -20,6 +20,7 @@ pub static DIALECT: Dialect = Dialect {
     name: "relid",
     base_url: None,
     code_lifetime: None,
+    code: CodeForm::Text,
     max_checks: 3,
     resend_after: RESEND_AFTER,
     credential_sets: &[&["username", "password"], &["access_token"], &["client_id", "client_secret"]],
@@ -27,6 +28,7 @@ pub static DIALECT: Dialect = Dialect {
     server_options: &["token_url"],
     fields,
     recipient: |typed| Some(recipient(IDENTIFIER.normalise("user_id", &typed.into()).ok()?.as_str()?)),
+    set_members: &["msg_type"],
     prepare,
     read,
     sensitive: &["user_id", "userId", "access_token", "mobile", "mobileNumber", "otp_value"],
@@ -80,14 +82,20 @@ static GENERATE: &[Field] = &[
     Field::optional("actions", "actions", Rule::List { members: ACTION, max: 16 }),
     Field::optional("ds_required", "ds_required", Rule::Boolean),
     Field::optional("controls", "controls", Rule::Object { members: CONTROLS, open: true }),
+    Field::extra(false),
 ];
 
-static REFERENCE: &[Field] = &[Field::required("reference", "notification_uuid", Rule::Uuid).fixed().personal()];
+const REFERENCE: Field = Field::required("reference", "notification_uuid", Rule::Uuid).fixed().personal();
+
+static VALIDATE: &[Field] = &[REFERENCE, Field::extra(true)];
+
+static CANCEL: &[Field] = &[REFERENCE];
 
 fn fields(operation: Operation) -> Option<Vec<&'static Field>> {
     match operation {
         Operation::Send | Operation::Resend => Some(GENERATE.iter().collect()),
-        Operation::Verify | Operation::Cancel => Some(REFERENCE.iter().collect()),
+        Operation::Verify => Some(VALIDATE.iter().collect()),
+        Operation::Cancel => Some(CANCEL.iter().collect()),
     }
 }
 
@@ -106,27 +114,31 @@ fn prepare(call: &Call) -> Result<Prepared, Invalid> {
 }
 
 fn generate(call: &Call, what: &str, msg_id: &str) -> Result<Prepared, Invalid> {
-    let mut filled = Filled::new(&DIALECT, call, GENERATE, what)?;
-    let messages = filled.get("msg").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
     let holds_code = |msg: &Value| msg["message"].as_str().is_some_and(|text| text.contains(PLACE_OF_CODE));
-    if !messages.iter().any(holds_code) {
-        return Err(Invalid::new(
-            "msg",
-            format!("msg has no message with {PLACE_OF_CODE} in it"),
-            format!("the vendor writes the code in the place of {PLACE_OF_CODE}: without it nobody would see a code"),
-        ));
-    }
+    let mut filled = Filled::checked(&DIALECT, call, GENERATE, what, |filled, faults| {
+        let messages = filled.get("msg").and_then(Value::as_array);
+        if messages.is_some_and(|messages| !messages.iter().any(holds_code)) {
+            faults.push(Invalid::new(
+                "msg",
+                format!("msg has no message with {PLACE_OF_CODE} in it"),
+                format!(
+                    "the vendor writes the code in the place of {PLACE_OF_CODE}: without it nobody would see a code"
+                ),
+            ));
+        }
+        let is_wrong = faults.iter().any(|fault| fault.field == EXPIRES_IN.name);
+        if filled.get(EXPIRES_IN.name).is_none() && call.code_lifetime.is_none() && !is_wrong {
+            faults.push(Invalid::new(
+                EXPIRES_IN.name,
+                format!("expires_in is missing: {what} through relid needs it"),
+                format!("expires_in: {}; or give the server the option code_lifetime", EXPIRES_IN.rule.describe()),
+            ));
+        }
+    })?;
     filled.or_default("msg_id", msg_id);
     filled.or_default("actions", json!([]));
     if let Some(lifetime) = call.code_lifetime {
         filled.or_default("expires_in", lifetime.as_secs().clamp(SHORTEST_LIFE, LONGEST_LIFE));
-    }
-    if filled.get("expires_in").is_none() {
-        return Err(Invalid::new(
-            "expires_in",
-            format!("expires_in is missing: {what} through relid needs it"),
-            format!("expires_in: {}; or give the server the option code_lifetime", EXPIRES_IN.rule.describe()),
-        ));
     }
     let mut body = Map::from_iter([("msg_type".into(), json!("OTP"))]);
     filled.write(
@@ -144,6 +156,7 @@ fn generate(call: &Call, what: &str, msg_id: &str) -> Result<Prepared, Invalid> 
             "controls",
         ],
     );
+    filled.lay_extra(&mut body)?;
     let attempts = filled.get("controls").map(|controls| &controls["otp"]["attempts"]);
     let prepared = filled.prepared(post(call, "/generateRVN.htm", body), FindBy::Reference);
     Ok(Prepared {
@@ -154,15 +167,16 @@ fn generate(call: &Call, what: &str, msg_id: &str) -> Result<Prepared, Invalid> 
 }
 
 fn verify(call: &Call) -> Result<Prepared, Invalid> {
-    let filled = Filled::new(&DIALECT, call, REFERENCE, "a verify")?;
+    let filled = Filled::new(&DIALECT, call, VALIDATE, "a verify")?;
     let mut body = Map::new();
     filled.write(&mut body, &["reference"]);
-    body.insert("otp_value".into(), code(call)?);
+    body.insert("otp_value".into(), code(call));
+    filled.lay_extra(&mut body)?;
     Ok(referred(call, &filled, post(call, "/validateOTP.htm", body)))
 }
 
 fn cancel(call: &Call) -> Result<Prepared, Invalid> {
-    let filled = Filled::new(&DIALECT, call, REFERENCE, "a cancel")?;
+    let filled = Filled::new(&DIALECT, call, CANCEL, "a cancel")?;
     let reference = filled.get("reference").cloned().unwrap_or_default();
     Ok(referred(call, &filled, cancel_request(call, reference)))
 }

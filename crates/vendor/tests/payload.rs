@@ -624,6 +624,11 @@ fn relid_takes_the_life_of_a_code_from_the_server_where_the_payload_gives_none()
     let payload = || without(good("relid", Send, 1), "expires_in");
     let invalid = call("relid", Send, payload()).refused();
     assert!(invalid.message.contains("expires_in is missing") && invalid.hint.contains("code_lifetime"), "{invalid:?}");
+    // With all else that is missing.
+    let invalid = call("relid", Send, json!({"user_id": "alice.doe"})).refused();
+    for field in ["enterprise_id", "msg", "notification_msg", "expires_in"] {
+        assert!(invalid.message.contains(&format!("{field} is missing")), "{invalid:?}");
+    }
     let given = |caller: Caller| caller.prepared().request.body.reveal().contains(r#""expires_in":300,"#);
     assert!(given(call("relid", Send, payload()).code_lifetime(300)));
     assert!(given(call("relid", Send, payload()).defaults(json!({"expires_in": 300})).code_lifetime(20)));

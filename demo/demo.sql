@@ -34,7 +34,8 @@ CREATE USER MAPPING FOR PUBLIC SERVER hyperverge OPTIONS (app_id 'demo', app_key
 CREATE SERVER paytm FOREIGN DATA WRAPPER otp_paytm OPTIONS (base_url :'paytm_url', allow_plain_http 'true');
 CREATE USER MAPPING FOR PUBLIC SERVER paytm OPTIONS (username 'demo', password 'demo-password');
 CREATE SERVER relid FOREIGN DATA WRAPPER otp_relid
-  OPTIONS (base_url :'relid_url', allow_plain_http 'true', defaults '{"enterprise_id": "bank"}');
+  OPTIONS (base_url :'relid_url', allow_plain_http 'true', code_lifetime '2min',
+  defaults '{"enterprise_id": "bank", "notification_msg": {"subject": "Log-in", "message": "A code for you"}}');
 CREATE USER MAPPING FOR PUBLIC SERVER relid OPTIONS (username 'demo', password 'demo-password');
 CREATE SERVER ideamart FOREIGN DATA WRAPPER otp_ideamart OPTIONS (base_url :'ideamart_url', allow_plain_http 'true');
 CREATE USER MAPPING FOR PUBLIC SERVER ideamart OPTIONS (application_id 'APP_001100', password 'demo-password');

@@ -114,6 +114,10 @@ pub struct Order {
     pub rules: Option<Rules>,
     /// The gateway's own answer, with no call: a test number's, or the sandbox's.
     pub local: Option<Outcome>,
+    /// What the user typed can be no code: it is on record, and nobody is asked.
+    pub is_no_code: bool,
+    /// It sends the code that was sent before.
+    pub keeps_code: bool,
     /// To a test number: marked so on record, and never counted.
     pub is_test: bool,
     pub idempotency: Option<Idempotency>,

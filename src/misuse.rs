@@ -14,8 +14,8 @@ pub struct Misuse {
     /// What the server's log has in place of the message, where that says what the caller wrote.
     logged: Option<String>,
     hint: String,
-    /// The payload field that is to blame.
-    field: Option<String>,
+    /// The payload fields that are to blame.
+    fields: Vec<String>,
 }
 
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
@@ -57,7 +57,7 @@ macro_rules! constructors {
     ($($(#[$doc:meta])* $name:ident => $kind:ident),* $(,)?) => {$(
         $(#[$doc])*
         pub fn $name(message: impl Into<String>, hint: impl Into<String>) -> Self {
-            Self { kind: Kind::$kind, message: message.into(), logged: None, hint: hint.into(), field: None }
+            Self { kind: Kind::$kind, message: message.into(), logged: None, hint: hint.into(), fields: Vec::new() }
         }
     )*};
 }
@@ -111,9 +111,9 @@ impl Misuse {
         &self.message
     }
 
-    /// The payload field that is to blame, if one is.
-    pub fn field(&self) -> Option<&str> {
-        self.field.as_deref()
+    /// The payload fields that are to blame, if any are.
+    pub fn fields(&self) -> &[String] {
+        &self.fields
     }
 
     /// The same, with where it happened before it.
@@ -145,6 +145,7 @@ impl Misuse {
 
 impl From<vendor::Invalid> for Misuse {
     fn from(invalid: vendor::Invalid) -> Self {
-        Self { field: Some(invalid.field), ..Self::invalid(invalid.message, invalid.hint) }
+        let fields = std::iter::once(invalid.field).chain(invalid.others).collect();
+        Self { fields, ..Self::invalid(invalid.message, invalid.hint) }
     }
 }

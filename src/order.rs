@@ -6,7 +6,7 @@ use std::borrow::Cow;
 use policy::{Status, from_record};
 use serde_json::{Map, Value};
 use uuid::Uuid;
-use vendor::{Call, Operation, Outcome, Prepared, Secret};
+use vendor::{Call, CodeForm, Operation, Outcome, Prepared, Secret};
 
 use crate::{
     letter::{Order, Outgoing, Target},
@@ -48,6 +48,15 @@ fn payload_for<'p>(
     Cow::Owned(fields.map(|(name, value)| (name.clone(), value.clone())).collect())
 }
 
+fn answer_of_test_number(operation: Operation, is_right: bool) -> Outcome {
+    match operation {
+        Operation::Send | Operation::Resend => Outcome::Sent,
+        Operation::Verify if is_right => Outcome::Approved,
+        Operation::Verify => Outcome::InvalidCode,
+        Operation::Cancel => Outcome::Canceled,
+    }
+}
+
 fn no_members() -> Misuse {
     Misuse::undefined("the route has no providers", "ALTER SERVER ... OPTIONS (SET providers '...').")
 }
@@ -65,7 +74,6 @@ impl Wanted<'_> {
     pub fn order(&self, provider: &Provider, keys: &Keys) -> Result<Order, Misuse> {
         let mut order = Order {
             vendor: provider.dialect.name.to_owned(),
-            code_lifetime: provider.options.code_lifetime.map(micros),
             max_checks: provider.options.max_checks,
             server: provider.server.to_u32(),
             mapping: provider.mapping.to_u32(),
@@ -86,7 +94,10 @@ impl Wanted<'_> {
                 known.insert("reference".to_owned(), Value::String(reference.to_owned()));
             }
         }
-        let prepared = self.prepare(provider, &known)?;
+        let code = self.code.map(|typed| provider.dialect.code.read(typed.reveal()));
+        order.is_no_code = matches!(code, Some(None));
+        let code = code.flatten();
+        let prepared = Wanted { code: code.as_ref(), ..*self }.prepare(provider, &known)?;
         if self.recorded.is_none() {
             order.target = match self.operation {
                 Operation::Send => Target::New(self.verification),
@@ -100,14 +111,22 @@ impl Wanted<'_> {
         order.find_by = prepared.find_by;
         order.recipient_masked = prepared.recipient_masked;
         order.reference = prepared.reference;
-        order.code_lifetime = prepared.code_lifetime.map(micros).or(order.code_lifetime);
+        let documented = provider.dialect.code_lifetime.filter(|_| !prepared.has_no_life);
+        let lifetime = prepared.code_lifetime.or(provider.options.code_lifetime).or(documented);
+        order.code_lifetime = lifetime.map(micros);
         order.max_checks = prepared.max_checks.unwrap_or(order.max_checks);
+        order.keeps_code = prepared.keeps_code;
         order.recipient = prepared.recipient;
         let recipient = order.recipient.as_ref().map(Secret::reveal);
         let numbers = provider.options.test_numbers.as_ref();
-        if let Some(code) = recipient.and_then(|recipient| numbers?.code_of(recipient)) {
+        if let Some(right) = recipient.and_then(|recipient| numbers?.code_of(recipient)) {
+            // Its code need be none that the vendor could have made.
+            let read = |typed: &str| CodeForm::Numeric.read(typed);
+            let given = self.code.and_then(|typed| read(typed.reveal()));
+            order.is_no_code = self.code.is_some() && given.is_none();
+            let is_right = given.is_some() && given == read(right);
             order.is_test = true;
-            order.local = Some(self.answer_of_test_number(code));
+            order.local = Some(answer_of_test_number(self.operation, is_right));
             return Ok(order);
         }
         order.rules = Some(provider.rules(recipient, order.max_checks, order.code_lifetime));
@@ -115,19 +134,10 @@ impl Wanted<'_> {
         order.outgoing = Some(Outgoing {
             request: prepared.request,
             first: prepared.first,
-            route: provider.route(),
+            route: provider.route(prepared.timeout),
             secrets: prepared.secrets,
         });
         Ok(order)
-    }
-
-    fn answer_of_test_number(&self, code: &str) -> Outcome {
-        match self.operation {
-            Operation::Send | Operation::Resend => Outcome::Sent,
-            Operation::Verify if self.code.is_some_and(|given| given.reveal() == code) => Outcome::Approved,
-            Operation::Verify => Outcome::InvalidCode,
-            Operation::Cancel => Outcome::Canceled,
-        }
     }
 
     /// An operation on a send that waits for its route: it answers from the record.
@@ -161,6 +171,8 @@ impl Wanted<'_> {
             is_claim: false,
             rules: None,
             local: None,
+            is_no_code: false,
+            keeps_code: false,
             is_test: false,
             idempotency: None,
             route: None,

@@ -11,14 +11,14 @@ mod recipient;
 mod user_mapping;
 mod validator;
 
-use std::{collections::BTreeMap, fs};
+use std::{collections::BTreeMap, fs, time::Duration};
 
-use courier::{OAuth, Route};
+use courier::{OAuth, Proxy, Route};
 use options::{Enforce, ServerOptions};
 use ownership::owner_must_read_files;
 use pgrx::{FromDatum, IntoDatum, pg_sys};
 use policy::{Micros, Reason, Rules};
-use vendor::{Dialect, Secret};
+use vendor::{Dialect, Secret, TIMEOUT};
 
 pub use account::{Account, check_usage, is_route};
 use catalog::Server;
@@ -120,8 +120,8 @@ impl Provider {
         code.is_some()
     }
 
-    /// How the courier reaches it.
-    pub fn route(&self) -> Route {
+    /// How the courier reaches it. `timeout`: what the call's dialect says, if it says something.
+    pub fn route(&self, timeout: Option<Duration>) -> Route {
         let options = &self.options;
         let oauth = match (&options.token_url, self.credentials.get("client_id"), self.credentials.get("client_secret"))
         {
@@ -135,12 +135,20 @@ impl Provider {
         Route {
             provider: self.name.clone(),
             base_url: options.base_url.clone(),
-            timeout: options.timeout,
+            timeout: options.timeout.or(timeout).unwrap_or(TIMEOUT),
             connect_timeout: options.connect_timeout,
             ca_file: options.ca_file.clone(),
             client_cert_file: options.client_cert_file.clone(),
             client_key_file: options.client_key_file.clone(),
             max_in_flight: options.max_in_flight,
+            proxy: options.proxy.as_ref().map(|url| Proxy {
+                url: url.clone(),
+                credentials: self
+                    .credentials
+                    .get(user_mapping::PROXY_CREDENTIALS[0])
+                    .cloned()
+                    .zip(self.credentials.get(user_mapping::PROXY_CREDENTIALS[1]).cloned()),
+            }),
             oauth,
         }
     }
@@ -214,9 +222,7 @@ fn credentials(
             }
         };
         // Written past the validator, by an older version, or into a file.
-        if !dialect.can_send(name, value.reveal()) {
-            return Err(user_mapping::unsendable(&what, Misuse::not_ready));
-        }
+        user_mapping::check_sendable(dialect, name, value.reveal(), &what, Misuse::not_ready)?;
         credentials.insert(name.to_owned(), value);
     }
     let server = shown(&server.name);
@@ -227,6 +233,13 @@ fn credentials(
             format!("CREATE USER MAPPING FOR CURRENT_USER (or PUBLIC) SERVER {server} OPTIONS ({wanted})."),
         )
     })?;
+    user_mapping::proxy_credentials(&given)?;
+    if options.proxy.is_none() && given.contains(&user_mapping::PROXY_CREDENTIALS[0]) {
+        return Err(Misuse::invalid(
+            "the user mapping has proxy_user and proxy_password, and the server has no option proxy",
+            format!("ALTER SERVER {server} OPTIONS (ADD proxy 'http://host:port')."),
+        ));
+    }
     if credentials.contains_key("client_id")
         && dialect.server_options.contains(&"token_url")
         && options.token_url.is_none()

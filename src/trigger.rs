@@ -122,12 +122,14 @@ fn send(event: &Event) -> Result<pg_sys::Datum, Misuse> {
             None => {}
         }
     }
-    let queued = enqueue::enqueue(provider, &payload, None).map_err(|misuse| match misuse.field() {
-        Some(field) => match mapping.column_of(field) {
-            Some(column) => misuse.at(&format!("column {column}")),
-            None => misuse,
-        },
-        None => misuse,
+    let queued = enqueue::enqueue(provider, &payload, None).map_err(|misuse| {
+        let mut columns: Vec<&str> = misuse.fields().iter().filter_map(|field| mapping.column_of(field)).collect();
+        columns.dedup();
+        match columns.len() {
+            0 => misuse,
+            1 => misuse.at(&format!("column {}", columns[0])),
+            _ => misuse.at(&format!("columns {}", columns.join(", "))),
+        }
     })?;
     let Some(column) = id_column else { return Ok(unchanged) };
     let id = pgrx::datum::Uuid::from_bytes(*queued.verification.as_bytes()).into_datum();

@@ -4,7 +4,7 @@
 use pgrx::pg_sys;
 use policy::Strategy;
 use serde_json::{Value, json};
-use vendor::Dialect;
+use vendor::{Dialect, TIMEOUT};
 
 use super::{
     account::{ROUTE, ROUTE_OPTIONS, RouteOptions, listed},
@@ -75,7 +75,7 @@ fn of_route(given: &[(String, String)]) -> Vec<Setting> {
 
 fn of_server(dialect: &Dialect, given: &[(String, String)], options: &ServerOptions) -> Vec<Setting> {
     let setting = |setting| {
-        let value = value(setting, options);
+        let value = value(setting, dialect, options);
         let source = if given.iter().any(|(name, _)| name == setting) {
             "server"
         } else if value.is_some() && is_of_the_vendor(setting) {
@@ -94,18 +94,19 @@ fn is_of_the_vendor(setting: &str) -> bool {
 }
 
 /// In the form that the option takes; none where it is not set and has no default.
-fn value(setting: &str, options: &ServerOptions) -> Option<String> {
+fn value(setting: &str, dialect: &Dialect, options: &ServerOptions) -> Option<String> {
     match setting {
         "base_url" => Some(options.base_url.clone()),
-        "timeout" => Some(shown(options.timeout)),
+        "timeout" => Some(shown(options.timeout.unwrap_or(TIMEOUT))),
         "connect_timeout" => Some(shown(options.connect_timeout)),
+        "proxy" => options.proxy.clone(),
         "ca_file" => options.ca_file.clone(),
         "client_cert_file" => options.client_cert_file.clone(),
         "client_key_file" => options.client_key_file.clone(),
         "max_in_flight" => Some(options.max_in_flight.to_string()),
         "defaults" => Some(Value::Object(options.defaults.clone()).to_string()),
         "allow_plain_http" => Some(options.allow_plain_http.to_string()),
-        "code_lifetime" => options.code_lifetime.map(shown),
+        "code_lifetime" => options.code_lifetime.or(dialect.code_lifetime).map(shown),
         "max_checks" => Some(options.max_checks.to_string()),
         "resend_after" => Some(shown(options.resend_after)),
         "send_limit" => options.send_limit.as_ref().map(ToString::to_string),

@@ -46,6 +46,21 @@ pub fn check_url(name: &str, value: &str, plain_http: bool) -> Result<(), Misuse
     Ok(())
 }
 
+/// A proxy is scheme, host and port. Plain HTTP to it is usual: what goes to an https host goes through a tunnel.
+pub fn proxy_url(name: &str, value: &str) -> Result<String, Misuse> {
+    let example = "For example: http://proxy.example:3128; a user name and a password belong on the user mapping.";
+    let scheme = value.split("://").next().unwrap_or_default().to_ascii_lowercase();
+    if value.contains("://") && !matches!(scheme.as_str(), "http" | "https") {
+        return Err(Misuse::invalid(format!("option {name} is neither an http:// nor an https:// proxy"), example));
+    }
+    check_url(name, value, true)?;
+    let rest = value.split_once("://").map_or("", |(_, rest)| rest);
+    if rest.split_once('/').is_some_and(|(_, path)| !path.is_empty()) {
+        return Err(Misuse::invalid(format!("option {name} must be scheme, host and port alone"), example));
+    }
+    Ok(value.to_owned())
+}
+
 pub fn duration(name: &str, value: &str, least: Duration, most: Duration) -> Result<Duration, Misuse> {
     let text = value.trim();
     let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());

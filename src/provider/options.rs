@@ -7,7 +7,10 @@ use policy::{Limits, Prefixes, TestNumbers};
 use serde_json::{Map, Value};
 use vendor::{Dialect, nearest};
 
-use super::option_value::{boolean, check_url, duration, number, path, policy};
+use super::{
+    option_value::{boolean, check_url, duration, number, path, policy, proxy_url},
+    user_mapping::PROXY_CREDENTIALS,
+};
 use crate::misuse::Misuse;
 
 /// What every server takes; a vendor may have more.
@@ -15,6 +18,7 @@ const SERVER_OPTIONS: &[&str] = &[
     "base_url",
     "timeout",
     "connect_timeout",
+    "proxy",
     "ca_file",
     "client_cert_file",
     "client_key_file",
@@ -49,14 +53,17 @@ pub enum Enforce {
 /// A server's options with their defaults filled in.
 pub struct ServerOptions {
     pub base_url: String,
-    pub timeout: Duration,
+    /// None: as long as the call's dialect says.
+    pub timeout: Option<Duration>,
     pub connect_timeout: Duration,
+    pub proxy: Option<String>,
     pub ca_file: Option<String>,
     pub client_cert_file: Option<String>,
     pub client_key_file: Option<String>,
     pub max_in_flight: u32,
     pub defaults: Map<String, Value>,
     pub allow_plain_http: bool,
+    /// None: as long as the call's dialect says.
     pub code_lifetime: Option<Duration>,
     pub max_checks: u32,
     pub resend_after: Duration,
@@ -74,15 +81,16 @@ impl ServerOptions {
     pub fn parse(dialect: &Dialect, options: &[(String, String)]) -> Result<Self, Misuse> {
         let mut parsed = Self {
             base_url: dialect.base_url.unwrap_or_default().to_owned(),
-            timeout: Duration::from_secs(10),
+            timeout: None,
             connect_timeout: Duration::from_secs(3),
+            proxy: None,
             ca_file: None,
             client_cert_file: None,
             client_key_file: None,
             max_in_flight: 256,
             defaults: Map::new(),
             allow_plain_http: false,
-            code_lifetime: dialect.code_lifetime,
+            code_lifetime: None,
             max_checks: dialect.max_checks,
             resend_after: dialect.resend_after,
             send_limit: None,
@@ -98,12 +106,13 @@ impl ServerOptions {
                 "base_url" => parsed.base_url.clone_from(value),
                 "token_url" if dialect.server_options.contains(&"token_url") => parsed.token_url = Some(value.clone()),
                 "timeout" => {
-                    parsed.timeout = duration(name, value, Duration::from_millis(10), Duration::from_secs(600))?
+                    parsed.timeout = Some(duration(name, value, Duration::from_millis(10), Duration::from_secs(600))?);
                 }
                 "connect_timeout" => {
                     parsed.connect_timeout =
                         duration(name, value, Duration::from_millis(10), Duration::from_secs(600))?;
                 }
+                "proxy" => parsed.proxy = Some(proxy_url(name, value)?),
                 "ca_file" => parsed.ca_file = Some(path(name, value)?),
                 "client_cert_file" => parsed.client_cert_file = Some(path(name, value)?),
                 "client_key_file" => parsed.client_key_file = Some(path(name, value)?),
@@ -146,7 +155,8 @@ impl ServerOptions {
 
 fn unknown_server_option(dialect: &Dialect, name: &str) -> Misuse {
     let credential = name.strip_suffix("_file").unwrap_or(name);
-    if dialect.credential_sets.iter().any(|set| set.contains(&credential)) {
+    let is_credential = dialect.credential_sets.iter().any(|set| set.contains(&credential));
+    if is_credential || PROXY_CREDENTIALS.contains(&credential) {
         return Misuse::invalid_option(
             format!("option \"{name}\" is a credential and does not belong on the server"),
             format!("Give it on the user mapping: CREATE USER MAPPING FOR PUBLIC SERVER ... OPTIONS ({name} '...')."),

@@ -21,7 +21,7 @@ use courier::{Courier, Delivery};
 use pgrx::pg_sys;
 use policy::{Micros, Pass, Reason, Status, Verification, retryable};
 use uuid::Uuid;
-use vendor::{Operation, Outcome};
+use vendor::{Operation, Outcome, Reading};
 
 use super::{expiry::Expiry, process, queue::Queue, recovery::Recovery};
 use crate::{
@@ -89,6 +89,8 @@ struct InFlight {
     before: Status,
     state: Verification,
     code_lifetime: Option<Micros>,
+    /// It sends the code that was sent before.
+    keeps_code: bool,
     created_at: Micros,
     /// For a resend: what to keep from now on, and the new reference.
     sealed: Option<Vec<u8>>,
@@ -373,15 +375,7 @@ fn own_answer(number: u64, outcome: Outcome, why: &str) -> Delivery {
     Delivery {
         ticket: number,
         http_status: None,
-        reading: vendor::Reading {
-            outcome,
-            vendor_code: None,
-            vendor_message: Some(why.to_owned()),
-            reference: None,
-            attempts_left: None,
-            retry_after: None,
-            response: None,
-        },
+        reading: Reading::new(outcome, None, Some(why.to_owned())),
         record: None,
         voided: false,
         unbegun: false,

@@ -213,7 +213,9 @@ FLOWS = {
         "send": lambda to: {
             "user_id": to,
             "enterprise_id": "bank",
+            "expires_in": 120,
             "msg": [{"lng": "English", "subject": "Log-in", "message": "Your code is $$OTP$$", "label": {}}],
+            "notification_msg": {"subject": "Log-in", "message": "A code for you"},
         },
         "verify": {},
         "number": "user{:08d}",

@@ -574,3 +574,20 @@ def test_with_a_dead_provider_every_try_is_announced(gateway, announced):
         gateway.create_provider("dead", "ideamart", base_url=f"http://127.0.0.1:{free_port()}/ideamart")
         id = gateway.enqueue("dead", vendor="ideamart")["verification_id"]
         assert announced.statuses(id, 5) == ["queued", "sending", "queued", "sending", "failed"]
+
+
+def test_what_another_session_asks_meanwhile_is_not_what_is_waited_for(gateway, simulator):
+    """A verify or a resend of what is still queued is `not_found`, for whoever asked; the send goes on, and so does the wait."""
+    gateway.full()
+    id = gateway.enqueue("narrow", vendor="ideamart")["verification_id"]
+    waiting = Running(gateway.connect(), WAIT, (id, "30s"))
+    pid = waiting.session.get_backend_pid()
+    asleep = "SELECT 1 FROM pg_stat_activity WHERE pid = %s AND wait_event_type = 'Extension'"
+    until(lambda: gateway.execute(asleep, (pid,)), "it waits")
+    assert gateway.verify(id, "123456")["outcome"] == "not_found"
+    assert gateway.verify(id, "")["outcome"] == "not_found"
+    assert gateway.row("SELECT * FROM otp_resend(%s)", (id,))["outcome"] == "not_found"
+    gateway.drain()
+    row = waiting.row()
+    waiting.session.close()
+    assert (row["outcome"], row["status"]) == ("sent", "pending")

@@ -11,7 +11,7 @@ import secrets
 import psycopg2
 import pytest
 
-from conftest import FLOWS, RUN
+from conftest import FLOWS, RUN, Running, until
 from test_limits import pass_time
 
 # How each vendor names the flow whose code is checked; `number`: the recipient himself, and any number of flows.
@@ -269,3 +269,76 @@ def test_check_limit_is_halved_as_well(gateway, simulator, roles):
     assert [row["reason"] for row in strangers] == [None, None, "check_limit", "check_limit"]
     own = [guesses.guess(row, "number", session=sender) for _ in range(2)]
     assert [row["reason"] for row in own] == [None, "check_limit"]
+
+
+# What is left, said
+
+
+@pytest.mark.parametrize("vendor", list(FLOWS))
+def test_what_is_left_knows_the_recipients_lock(gateway, simulator, vendor):
+    """A new code gives no new guesses, and the row that begins it says so: of a send, a queued send, a resend and a verify."""
+    to = gateway.number(vendor)
+    first = gateway.send(vendor, to)
+    most = first["attempts_left"]
+    guesses = Guesses(gateway, simulator, vendor, to)
+    for spent in range(1, most + 1):
+        row = guesses.guess(first, "id")
+        assert (row["outcome"], row["attempts_left"]) == ("invalid_code", most - spent)
+        if spent == most - 1:
+            # By the flow's own count all would be left.
+            again = gateway.send(vendor, to)
+            assert again["attempts_left"] == 1
+            assert gateway.verification(again["verification_id"])["check_count"] == 0
+    new = gateway.send(vendor, to)
+    assert (new["outcome"], new["attempts_left"]) == ("sent", 0)
+    assert gateway.wait(gateway.enqueue(vendor, to)["verification_id"])["status"] == "pending"
+    code = simulator.code(vendor, to)
+    row = gateway.verify(new["verification_id"], code, **FLOWS[vendor]["verify"])
+    assert (row["outcome"], row["reason"], row["attempts_left"]) == ("blocked", "max_checks", 0)
+    # Somebody else is not concerned.
+    assert gateway.send(vendor)["attempts_left"] == most
+
+
+def test_what_is_left_of_a_queued_send_and_of_a_resend(gateway, simulator):
+    to = gateway.number()
+    first = gateway.send(to=to)
+    guesses = Guesses(gateway, simulator, "ideamart", to)
+    assert guesses.guess(first, "id")["attempts_left"] == 2
+    other = gateway.send(to=to)
+    assert other["attempts_left"] == 2
+    assert gateway.row("SELECT * FROM otp_resend(%s)", (other["verification_id"],))["attempts_left"] == 2
+    simulator.fault("hold", "ideamart", "send", times=1)
+    queued = gateway.enqueue(to=to)["verification_id"]
+    simulator.held(1)
+    waiting = Running(gateway.connect(), "SELECT * FROM otp_gateway.wait(%s, '30s')", (queued,))
+    until(lambda: gateway.execute("SELECT 1 FROM pg_stat_activity WHERE wait_event = 'Extension' AND query LIKE '%wait(%' AND pid <> pg_backend_pid()"), "it waits")
+    simulator.release()
+    row = waiting.row()
+    waiting.session.close()
+    assert (row["outcome"], row["attempts_left"]) == ("sent", 2)
+
+
+def test_a_call_that_was_not_made_leaves_what_there_was(gateway, simulator):
+    to = gateway.number()
+    first = gateway.send(to=to)
+    guesses = Guesses(gateway, simulator, "ideamart", to)
+    assert guesses.guess(first, "id")["attempts_left"] == 2
+    other = gateway.send(to=to)
+    simulator.fault("status", "ideamart", "verify", times=1, status=429)
+    row = gateway.verify(other["verification_id"], "123456")
+    assert (row["outcome"], row["attempts_left"]) == ("rate_limited", 2)
+    assert gateway.verify(other["verification_id"], simulator.code("ideamart", to, atleast=2))["outcome"] == "approved"
+
+
+def test_an_operator_lifts_a_lock(gateway, simulator):
+    """Whoever can begin a flow can lock its number out; `forget` lets its person in again."""
+    to = gateway.number()
+    first = gateway.send(to=to)
+    guesses = Guesses(gateway, simulator, "ideamart", to)
+    for _ in range(3):
+        guesses.guess(first, "id")
+    assert gateway.send(to=to)["attempts_left"] == 0
+    gateway.execute("SELECT otp_gateway.forget('ideamart', %s)", (to,))
+    new = gateway.send(to=to)
+    assert new["attempts_left"] == 3
+    assert gateway.verify(new["verification_id"], simulator.code("ideamart", to, atleast=3))["outcome"] == "approved"

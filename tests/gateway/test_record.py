@@ -537,14 +537,55 @@ def test_a_code_that_is_too_old_is_not_tried(gateway, simulator):
     assert (stored["status"], stored["sealed"]) == ("expired", None)
 
 
-def test_a_resend_begins_a_new_life(gateway, simulator):
-    sent = brief(gateway, to := gateway.number())
-    until(
-        lambda: gateway.execute("SELECT clock_timestamp() >= %s", (sent["expires_at"],)) == [(True,)], "the end of its time"
-    )
-    again = gateway.row("SELECT * FROM otp_resend(%s)", (sent["verification_id"],))
-    assert again["outcome"] == "sent"
-    assert again["expires_at"] > sent["expires_at"]
+def resend(gateway, sent, **payload):
+    return gateway.row("SELECT * FROM otp_resend(%s, %s::jsonb)", (sent["verification_id"], json.dumps(payload)))
+
+
+@pytest.mark.parametrize("vendor", VENDORS)
+def test_a_new_code_begins_a_new_life_and_the_same_one_does_not(gateway, simulator, vendor):
+    """HyperVerge sends again what it sent before, whose life `otp_expiry` of the send says."""
+    payload = {"otp_expiry": 10} if vendor == "hyperverge" else {}
+    gateway.create_provider(f"lasting_{vendor}", vendor, code_lifetime="20min")
+    sent = gateway.send(f"lasting_{vendor}", vendor=vendor, **payload)
+    for outcome in ("sent", "unknown", "refused"):
+        if outcome != "sent":
+            simulator.fault("status", vendor, "*", times=1, status=500 if outcome == "unknown" else 404)
+        again = resend(gateway, sent)
+        is_new = vendor != "hyperverge" and outcome == "sent"
+        if outcome == "sent":
+            assert again["outcome"] == "sent"
+            assert (again["expires_at"] > sent["expires_at"]) == is_new, again
+            assert again["expires_at"] == gateway.verification(sent["verification_id"])["expires_at"]
+        elif vendor == "hyperverge":
+            assert (again["outcome"], again["expires_at"]) == (outcome, sent["expires_at"])
+
+
+@pytest.mark.parametrize("vendor", VENDORS)
+def test_after_its_end_a_code_is_sent_anew_and_not_again(gateway, simulator, vendor):
+    """The same whenever one asks, and not only once the worker has erased what it takes to send again."""
+    gateway.create_provider(f"brief_{vendor}", vendor, code_lifetime="1s")
+    sent = gateway.send(f"brief_{vendor}", vendor=vendor, **({"expires_in": 15} if vendor == "relid" else {}))
+    if vendor == "relid":
+        gateway.execute("UPDATE otp_gateway.verification_record SET expires_at = now() WHERE id = %s", (sent["verification_id"],))
+    else:
+        ends = (sent["expires_at"],)
+        until(lambda: gateway.execute("SELECT clock_timestamp() >= %s", ends) == [(True,)], "the end of its time")
+    before = simulator.count(vendor)
+    for _ in range(2):
+        row = resend(gateway, sent)
+        assert (row["outcome"], row["status"], row["retryable"], row["attempts_left"]) == ("expired", "expired", False, 0)
+        assert "sent anew" in row["vendor_message"] and "otp_send" in row["vendor_message"]
+        recorded = gateway.row("SELECT vendor_message FROM otp_gateway.attempt WHERE id = %s", (row["attempt_id"],))
+        assert recorded["vendor_message"] == row["vendor_message"]
+    assert simulator.count(vendor) == before
+    assert gateway.send(f"brief_{vendor}", vendor=vendor)["outcome"] == "sent"
+
+
+@pytest.mark.parametrize("how", ["approved", "canceled", "max_attempts_reached"])
+def test_what_is_over_says_what_to_do(gateway, simulator, how):
+    verification, code = ended(gateway, simulator, how)
+    for row in (resend(gateway, {"verification_id": verification}), gateway.verify(verification, code)):
+        assert how in row["vendor_message"] and "sent anew" in row["vendor_message"], row
 
 
 # resend and cancel

@@ -109,7 +109,7 @@ RESENDS = {**dict.fromkeys([*SENDS, "not_found"], "pending"), "unknown": "unknow
 VERIFIES = {
     "approved": "approved", "invalid_code": "pending", "expired": "expired", "already_used": "failed",
     "max_attempts_reached": "max_attempts_reached", "not_found": "failed", "rate_limited": "pending",
-    "invalid_request": "pending", "auth_failed": "pending", "refused": "failed", "provider_error": "pending",
+    "invalid_request": "pending", "auth_failed": "pending", "refused": "pending", "provider_error": "pending",
     "unreachable": "pending", "unknown": "unknown",
 }
 RETRYABLE = {"send": {"rate_limited", "provider_error", "unreachable"}, "verify": {"invalid_code", "rate_limited", "unreachable"}}
@@ -368,7 +368,7 @@ def settings(gateway, provider, session=None):
 
 DEFAULTS = {
     # as the README's table of server options has them
-    "timeout": "10s", "connect_timeout": "3s", "ca_file": None, "client_cert_file": None, "client_key_file": None,
+    "timeout": "10s", "connect_timeout": "3s", "proxy": None, "ca_file": None, "client_cert_file": None, "client_key_file": None,
     "max_in_flight": "256", "defaults": "{}", "send_limit": None, "check_limit": None, "provider_limit": None,
     "allowed_prefixes": None, "enforce": "on", "test_numbers": None, "allow_plain_http": "false",
 }
@@ -403,6 +403,7 @@ def test_the_defaults_can_be_seen(gateway, vendor):
 GIVEN = {
     # an option as it is written, and as it is shown
     "base_url": ("https://vendor.example:8443/path", None), "timeout": ("8000 ms", "8s"), "connect_timeout": ("2s", None),
+    "proxy": ("http://proxy.example:3128", None),
     "ca_file": ("/etc/ssl/ca.pem", None), "client_cert_file": ("/etc/ssl/client.pem", None),
     "client_key_file": ("/etc/ssl/client.key", None), "max_in_flight": (" 7", "7"),
     "defaults": ('{"metadata": {"client": "x"}}', '{"metadata":{"client":"x"}}'), "allow_plain_http": ("off", "false"),

@@ -639,6 +639,7 @@ def test_types_of_the_number(gateway, simulator, of):
 def test_types_of_other_fields(gateway, simulator):
     customers(gateway, "person text, msg jsonb, signed boolean, life smallint, bank uuid")
     mapping = {"user_id": "person", "msg": "msg", "ds_required": "signed", "expires_in": "life", "enterprise_id": "bank"}
+    mapping["notification_msg"] = {"message": "A code for you"}
     trigger(gateway, "AFTER INSERT", "relid", json.dumps(mapping))
     to, bank = gateway.number("relid"), "01980000-0000-7000-8000-000000000000"
     msg = FLOWS["relid"]["send"](to)["msg"]

@@ -54,6 +54,16 @@ impl AllowedHosts {
         Err(Refused(format!("{address}: list the address or its network")))
     }
 
+    /// A URL that a proxy takes the call to: the proxy alone looks its host up, so that a name has to be listed as such.
+    pub(crate) fn check_behind_proxy(&self, url: &Url) -> Result<(), Refused> {
+        match url.host() {
+            Some(Host::Domain(host)) if !self.is_empty() && !self.names(host) => Err(Refused(format!(
+                "{host}: list the host by its name, for behind a proxy nobody here sees its address"
+            ))),
+            _ => self.check(url),
+        }
+    }
+
     /// The addresses of a host, as a URL writes it, that may be connected to.
     fn keep(&self, host: &str, addresses: impl Iterator<Item = SocketAddr>) -> Result<Vec<SocketAddr>, Refused> {
         let is_named = self.names(host);
@@ -379,6 +389,22 @@ mod tests {
         assert!(may_call("::1", "http://[::1]/") && !may_call("::2", "http://[0:0:0:0:0:0:0:1]/"));
         // A name is the resolver's to judge.
         assert!(may_call("y.example", "https://x.example/"));
+    }
+
+    #[test]
+    fn behind_a_proxy_a_name_has_to_be_listed() {
+        let may = |text: &str, url: &str| list(text).check_behind_proxy(&Url::parse(url).unwrap()).is_ok();
+        assert!(may("", "https://x.example/") && may("", "https://10.0.0.1/"));
+        assert!(may("*.example", "https://x.example:8443/path") && may("10.0.0.0/8", "https://10.0.0.1/"));
+        for (text, url) in [
+            ("10.0.0.0/8", "https://x.example/"),
+            ("0.0.0.0/0", "https://localhost/"),
+            ("y.example", "https://x.example/"),
+            ("x.example", "https://10.0.0.1/"),
+            ("x.example", "https://8.8.8.8/"),
+        ] {
+            assert!(!may(text, url), "{text} {url}");
+        }
     }
 
     #[test]

@@ -4,13 +4,9 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use reqwest::{Certificate, Identity, RequestBuilder, Url, redirect, retry, tls};
+use reqwest::{Certificate, Identity, Proxy, RequestBuilder, Url, redirect, retry, tls};
 
-use crate::{
-    AllowedHosts, Route,
-    allowed_hosts::{Refused, Resolver},
-    recent::Recent,
-};
+use crate::{AllowedHosts, Route, allowed_hosts::Resolver, recent::Recent};
 
 /// One client, and so one pool of warm connections, for each way to speak TLS; all under one list of allowed hosts.
 pub struct Clients(Mutex<Pools>);
@@ -26,12 +22,26 @@ struct Pools {
 pub struct Client {
     http: reqwest::Client,
     allowed: Arc<AllowedHosts>,
+    proxy: Option<Url>,
 }
 
 impl Client {
-    pub fn post(&self, url: Url) -> Result<RequestBuilder, Refused> {
-        self.allowed.check(&url)?;
+    /// A call to the URL that an option holds; or why there can be none.
+    pub fn post(&self, option: &str, url: Url) -> Result<RequestBuilder, String> {
+        let no_way = |option: &str, why: &dyn std::fmt::Display| format!("no connection to {option}: {why}");
+        match &self.proxy {
+            None => self.allowed.check(&url).map_err(|refused| no_way(option, &refused))?,
+            Some(proxy) => {
+                self.allowed.check(proxy).map_err(|refused| no_way("proxy", &refused))?;
+                self.allowed.check_behind_proxy(&url).map_err(|refused| no_way(option, &refused))?;
+            }
+        }
         Ok(self.http.post(url))
+    }
+
+    /// Without its credentials.
+    pub fn proxy(&self) -> Option<&Url> {
+        self.proxy.as_ref()
     }
 }
 
@@ -39,6 +49,8 @@ impl Client {
 struct Key {
     connect_timeout: Duration,
     files: [Option<(String, Option<SystemTime>)>; 3],
+    /// With its credentials: a tunnel that was made for one account is not another one's way out.
+    proxy: Option<crate::Proxy>,
 }
 
 impl Clients {
@@ -66,6 +78,7 @@ impl Clients {
             // and `unreachable` can be told.
             connect_timeout: route.connect_timeout.min(route.timeout.mul_f32(0.45)),
             files: [file(&route.ca_file), file(&route.client_cert_file), file(&route.client_key_file)],
+            proxy: route.proxy.clone(),
         };
         let mut pools = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let Pools { allowed, clients } = &mut *pools;
@@ -76,7 +89,9 @@ impl Clients {
         let connect_timeout = key.connect_timeout;
         let make = || {
             let http = build(route, connect_timeout, Resolver(Arc::clone(allowed)))?;
-            Ok(Client { http, allowed: Arc::clone(allowed) })
+            let proxy = route.proxy.as_ref().map(|proxy| Url::parse(&proxy.url));
+            let proxy = proxy.transpose().map_err(|_| "proxy is no URL; nothing was sent")?;
+            Ok(Client { http, allowed: Arc::clone(allowed), proxy })
         };
         // A call under way has its own hold of its pool.
         clients.try_get(key, make, |_| true)
@@ -95,11 +110,20 @@ fn build(route: &Route, connect_timeout: Duration, resolver: Resolver) -> Result
         // "never repeat a request whose bytes may have left", nor take one elsewhere.
         .retry(retry::never())
         .redirect(redirect::Policy::none())
+        // None of the environment's, which would take numbers and credentials wherever it points.
         .no_proxy()
+        .user_agent(concat!("otp_gateway/", env!("CARGO_PKG_VERSION")))
         .http1_only()
         .tcp_nodelay(true)
         .pool_idle_timeout(Duration::from_secs(90))
         .tls_version_min(tls::Version::TLS_1_2);
+    if let Some(proxy) = &route.proxy {
+        let mut way = Proxy::all(&proxy.url).map_err(|_| "proxy is no URL; nothing was sent".to_owned())?;
+        if let Some((user, password)) = &proxy.credentials {
+            way = way.basic_auth(user.reveal(), password.reveal());
+        }
+        builder = builder.proxy(way);
+    }
     if let Some(path) = &route.ca_file {
         let pem = read("ca_file", path)?;
         let certificates = Certificate::from_pem_bundle(&pem)

@@ -8,7 +8,7 @@ use tokio::{
     sync::Semaphore,
     time::{Instant, timeout_at},
 };
-use vendor::{Answer, MAX_ANSWER_BYTES, Operation, Outcome, Reading, Request, Secret, redact, redact_text};
+use vendor::{Answer, MAX_ANSWER_BYTES, Operation, Outcome, Reading, Request, Secret};
 use zeroize::Zeroizing;
 
 use crate::{
@@ -21,23 +21,11 @@ use crate::{
 pub async fn carry(parcel: Parcel, clients: &Clients, tokens: &Tokens, place: &Semaphore) -> Delivery {
     let mut end = End::default();
     let reading = call(&parcel, clients, tokens, place, &mut end).await.unwrap_or_else(|reading| reading);
-    let record = reading.response.clone().map(|mut response| {
-        redact(parcel.dialect, &parcel.secrets, &mut response);
-        response
-    });
-    // A vendor that echoes what it was sent must not get it on record.
-    let clean = |text: &Option<String>| text.as_deref().map(|text| redact_text(&parcel.secrets, text));
-    let (vendor_code, vendor_message) = (clean(&reading.vendor_code), clean(&reading.vendor_message));
-    // A reference is random: only what is too long to stand in it by chance counts, and no guess at what digits mean.
-    let echoes = |text: &str| {
-        let secrets = parcel.secrets.iter().map(Secret::reveal).filter(|secret| secret.len() >= ECHO);
-        secrets.into_iter().any(|secret| text.contains(secret))
-    };
-    let reference = reading.reference.filter(|reference| !echoes(reference));
+    let (reading, record) = reading.redacted(parcel.dialect, &parcel.secrets);
     Delivery {
         ticket: parcel.ticket,
         http_status: end.http_status,
-        reading: Reading { vendor_code, vendor_message, reference, ..reading },
+        reading,
         record,
         voided: end.voided,
         unbegun: end.unbegun,
@@ -59,9 +47,6 @@ pub fn unbegun(ticket: u64) -> Delivery {
     }
 }
 
-/// A number, Aadhaar number, token or credential of this length does not stand in a reference by chance.
-const ECHO: usize = 9;
-
 /// What is known of a call besides its reading.
 #[derive(Default)]
 struct End {
@@ -73,15 +58,7 @@ struct End {
 
 /// A reading that the gateway makes itself.
 pub fn reading(outcome: Outcome, why: impl Into<String>) -> Reading {
-    Reading {
-        outcome,
-        vendor_code: None,
-        vendor_message: Some(why.into()),
-        reference: None,
-        attempts_left: None,
-        retry_after: None,
-        response: None,
-    }
+    Reading::new(outcome, None, Some(why.into()))
 }
 
 /// `Err` is a reading, too: one that ends the call early.
@@ -203,10 +180,15 @@ pub async fn post(
     if left.is_zero() {
         return Err(unsent("timeout ran out before the call"));
     }
-    let post = client.post(url).map_err(|refused| unsent(&format!("no connection to {option}: {refused}")))?;
+    // A plain URL goes to the proxy itself, whose answer it may be then.
+    let is_handed_on = client.proxy().is_some() && url.scheme() == "http";
+    let post = client.post(option, url).map_err(|why| unsent(&why))?;
     let sent = post.headers(headers).body(request.body.reveal().to_owned()).timeout(left).send().await;
-    let mut response = sent.map_err(|error| failure(option, &error))?;
+    let mut response = sent.map_err(|error| failure(option, client.proxy(), is_handed_on, &error))?;
     let status = response.status().as_u16();
+    if let (407, true, Some(proxy)) = (status, is_handed_on, client.proxy()) {
+        return Err(unpaid(option, proxy));
+    }
     let retry_after = response.headers().get(RETRY_AFTER).and_then(|value| wait_of(value.to_str().ok()?.trim()));
     let mut body = Zeroizing::new(Vec::new());
     // One byte over the limit is enough to know; what else comes is not read.
@@ -239,10 +221,29 @@ fn header(value: &Secret) -> Result<HeaderValue, ()> {
 }
 
 /// Whether anything can have left. The error's own text is not used: it holds the URL, and that the query.
-fn failure(option: &str, error: &reqwest::Error) -> Reading {
+fn failure(option: &str, proxy: Option<&Url>, is_handed_on: bool, error: &reqwest::Error) -> Reading {
     if error.is_connect() {
         let why = if error.is_timeout() { "no connection within connect_timeout".to_owned() } else { cause(error) };
-        reading(Outcome::Unreachable, format!("no connection to {option}: {why}; nothing was sent"))
+        let Some(proxy) = proxy else {
+            return reading(Outcome::Unreachable, format!("no connection to {option}: {why}; nothing was sent"));
+        };
+        let of_tunnel = |what: &str| causes(error).any(|cause| cause.to_string() == format!("tunnel error: {what}"));
+        if of_tunnel("proxy authorization required") {
+            return unpaid(option, proxy);
+        }
+        let shown = proxy.as_str().trim_end_matches('/');
+        let to = if is_handed_on || of_tunnel("failed to create underlying connection") {
+            format!("proxy {shown}")
+        } else {
+            format!("{option} through proxy {shown}")
+        };
+        let why = match why.strip_prefix("tunnel error: ") {
+            Some("unsuccessful") => "the proxy made none",
+            Some("unexpected end of file") => "the proxy hung up",
+            Some(why) => why,
+            None => &why,
+        };
+        reading(Outcome::Unreachable, format!("no connection to {to}: {why}; nothing was sent"))
     } else if error.is_builder() {
         reading(Outcome::Unreachable, format!("the request could not be built: check {option}; nothing was sent"))
     } else if error.is_timeout() {
@@ -252,11 +253,23 @@ fn failure(option: &str, error: &reqwest::Error) -> Reading {
     }
 }
 
+/// The proxy wants other credentials. Asking again would ask with the same ones.
+fn unpaid(option: &str, proxy: &Url) -> Reading {
+    let shown = proxy.as_str().trim_end_matches('/');
+    reading(
+        Outcome::AuthFailed,
+        format!(
+            "no connection to {option}: proxy {shown} refused the user mapping's proxy_user and proxy_password, or wants \
+             some; the vendor was not reached"
+        ),
+    )
+}
+
 /// The innermost cause: what the system or TLS said.
 fn cause(error: &reqwest::Error) -> String {
-    let mut cause: &dyn std::error::Error = error;
-    while let Some(source) = cause.source() {
-        cause = source;
-    }
-    cause.to_string()
+    causes(error).last().map_or_else(String::new, ToString::to_string)
+}
+
+fn causes(error: &reqwest::Error) -> impl Iterator<Item = &dyn std::error::Error> {
+    std::iter::successors(Some(error as &dyn std::error::Error), |error| error.source())
 }

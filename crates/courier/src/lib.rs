@@ -16,5 +16,5 @@ mod token;
 
 pub use allowed_hosts::AllowedHosts;
 pub use post_office::{Courier, Delivery, Parcel};
-pub use route::{OAuth, Route};
+pub use route::{OAuth, Proxy, Route};
 pub use stack::wipe_stack;

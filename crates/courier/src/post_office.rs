@@ -35,7 +35,7 @@ pub struct Parcel {
 pub struct Delivery {
     pub ticket: u64,
     pub http_status: Option<u16>,
-    /// As the vendor said it, but for `vendor_message`, which is redacted.
+    /// As [`Reading::redacted`] leaves it.
     pub reading: Reading,
     /// The answer as it may be put on record.
     pub record: Option<serde_json::Value>,

@@ -17,7 +17,18 @@ pub struct Route {
     pub client_cert_file: Option<String>,
     pub client_key_file: Option<String>,
     pub max_in_flight: u32,
+    pub proxy: Option<Proxy>,
     pub oauth: Option<OAuth>,
+}
+
+/// The only way out of some networks. An https host is spoken to through a tunnel, so that the proxy sees no more than its
+/// name; a plain one by way of the proxy, which sees all.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Proxy {
+    /// Scheme, host and port.
+    pub url: String,
+    /// User and password.
+    pub credentials: Option<(Secret, Secret)>,
 }
 
 /// OAuth2 client credentials: the access token is fetched, kept until shortly before it ends, and put on each call.

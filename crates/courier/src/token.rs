@@ -88,7 +88,12 @@ impl Tokens {
             .await
             .map_err(|failed| {
                 let why = failed.vendor_message.unwrap_or_default();
-                reading(Outcome::Unreachable, format!("no access token from token_url ({why}); nothing else was sent"))
+                // The proxy's refusal stays one.
+                let outcome = match failed.outcome {
+                    Outcome::AuthFailed => Outcome::AuthFailed,
+                    _ => Outcome::Unreachable,
+                };
+                reading(outcome, format!("no access token from token_url ({why}); nothing else was sent"))
             })?;
         let token = read_token(&arrived.answer()).map_err(|(outcome, why)| reading(outcome, why))?;
         let life = token.expires_in.unwrap_or(DEFAULT_LIFE);

@@ -12,8 +12,9 @@ pub fn admit(operation: Operation, verification: &mut Verification, now: Micros)
         verification.status = Status::Canceled;
         return Err(Outcome::Canceled);
     }
-    // A resend makes a new code, so the age of the old one does not matter to it, nor to a cancel.
-    if operation == Operation::Verify && verification.expires_at.is_some_and(|end| end <= now) {
+    // With the code ends what a resend needs of its send; that a cancel comes late does not matter.
+    let needs_code = matches!(operation, Operation::Verify | Operation::Resend);
+    if needs_code && verification.expires_at.is_some_and(|end| end <= now) {
         verification.status = Status::Expired;
         return Err(Outcome::Expired);
     }

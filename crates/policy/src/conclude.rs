@@ -10,6 +10,8 @@ pub struct Conclusion<'a> {
     pub before: Status,
     /// The old code was voided on the way to a new one (REL-ID's resend), whatever became of the new one.
     pub voided: bool,
+    /// It was the code that had been sent before, whose life has begun.
+    pub keeps_code: bool,
     /// How long a code lives from the moment it was sent.
     pub code_lifetime: Option<Micros>,
     pub now: Micros,
@@ -17,7 +19,7 @@ pub struct Conclusion<'a> {
 
 /// Brings the verification, as [`crate::admit`] left it, to where the answer puts it.
 pub fn conclude(verification: &mut Verification, conclusion: &Conclusion) {
-    let Conclusion { operation, reading, before, voided, code_lifetime, now } = *conclusion;
+    let Conclusion { operation, reading, before, voided, keeps_code, code_lifetime, now } = *conclusion;
     match operation {
         Operation::Send | Operation::Resend => {
             verification.status = match reading.outcome {
@@ -28,7 +30,9 @@ pub fn conclude(verification: &mut Verification, conclusion: &Conclusion) {
                 _ => Status::Failed,
             };
             if matches!(reading.outcome, Outcome::Sent | Outcome::Unknown) {
-                verification.expires_at = code_lifetime.map(|lifetime| now.saturating_add(lifetime));
+                if !keeps_code {
+                    verification.expires_at = code_lifetime.map(|lifetime| now.saturating_add(lifetime));
+                }
                 if let Some(reference) = &reading.reference {
                     verification.reference = Some(reference.clone());
                 }
@@ -38,22 +42,19 @@ pub fn conclude(verification: &mut Verification, conclusion: &Conclusion) {
             if !spends_a_check(reading.outcome) {
                 verification.check_count = verification.check_count.saturating_sub(1);
             }
+            let are_spent = verification.check_count >= verification.max_checks;
             verification.status = match reading.outcome {
                 Outcome::Approved => {
                     verification.approved_at = Some(now);
                     Status::Approved
                 }
-                Outcome::InvalidCode
-                    if verification.check_count >= verification.max_checks || reading.attempts_left == Some(0) =>
-                {
-                    Status::MaxAttemptsReached
-                }
-                Outcome::InvalidCode => before,
-                Outcome::Expired => Status::Expired,
-                Outcome::MaxAttemptsReached => Status::MaxAttemptsReached,
-                // The vendor will not take a code for this flow any more.
-                Outcome::AlreadyUsed | Outcome::NotFound | Outcome::Refused => Status::Failed,
                 Outcome::Unknown => Status::Unknown,
+                outcome if !spends_a_check(outcome) => before,
+                // What the vendor's page names as the end. Anything else is one code that was tried, whatever it is called.
+                Outcome::Expired if !reading.is_guess => Status::Expired,
+                Outcome::MaxAttemptsReached if !reading.is_guess => Status::MaxAttemptsReached,
+                Outcome::AlreadyUsed | Outcome::NotFound if !reading.is_guess => Status::Failed,
+                _ if are_spent || reading.attempts_left == Some(0) => Status::MaxAttemptsReached,
                 _ => before,
             };
         }
@@ -67,8 +68,9 @@ pub fn conclude(verification: &mut Verification, conclusion: &Conclusion) {
     }
 }
 
-/// Whether the vendor may have compared the code. Where it certainly did not, the reserved check is given back.
-fn spends_a_check(outcome: Outcome) -> bool {
+/// Whether the vendor may have compared the code, and it was not right. Where it certainly did not, the reserved check is
+/// given back.
+pub fn spends_a_check(outcome: Outcome) -> bool {
     !matches!(
         outcome,
         Outcome::Unreachable

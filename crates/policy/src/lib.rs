@@ -24,7 +24,7 @@ mod verification;
 pub use admit::{admit, from_record};
 pub use backoff::backoff;
 pub use breaker::{Breaker, BreakerState, Pass};
-pub use conclude::{Conclusion, conclude, retryable};
+pub use conclude::{Conclusion, conclude, retryable, spends_a_check};
 pub use cooldown::cooldown;
 pub use expiries::{Expiries, Span};
 pub use limit::{Limit, Limits, Refusal};

@@ -7,15 +7,7 @@ use vendor::{Operation, Outcome, Reading};
 const NOW: Micros = 1_000_000;
 
 fn reading(outcome: Outcome) -> Reading {
-    Reading {
-        outcome,
-        vendor_code: None,
-        vendor_message: None,
-        reference: None,
-        attempts_left: None,
-        retry_after: None,
-        response: None,
-    }
+    Reading::new(outcome, None, None)
 }
 
 fn pending(max_checks: u32) -> Verification {
@@ -25,8 +17,15 @@ fn pending(max_checks: u32) -> Verification {
 }
 
 fn end(verification: &mut Verification, operation: Operation, before: Status, reading: &Reading) {
-    let conclusion =
-        Conclusion { operation, reading, before, voided: false, code_lifetime: Some(60_000_000), now: NOW };
+    let conclusion = Conclusion {
+        operation,
+        reading,
+        before,
+        voided: false,
+        keeps_code: false,
+        code_lifetime: Some(60_000_000),
+        now: NOW,
+    };
     conclude(verification, &conclusion);
 }
 
@@ -85,6 +84,54 @@ fn a_check_is_given_back_only_where_nothing_was_compared() {
     }
 }
 
+/// Where a verification is after a code whose answer was read so; `is_guess`: by words that no page lists.
+fn status_after(outcome: Outcome, is_guess: bool, max_checks: u32) -> (Status, u32) {
+    let mut verification = pending(max_checks);
+    admit(Operation::Verify, &mut verification, NOW).unwrap();
+    let reading = Reading { is_guess, ..reading(outcome) };
+    end(&mut verification, Operation::Verify, Status::Pending, &reading);
+    (verification.status, verification.attempts_left())
+}
+
+#[test]
+fn only_what_the_page_names_as_an_end_ends_a_verification() {
+    for outcome in Outcome::ALL {
+        let (as_named, as_guessed) = match outcome {
+            Outcome::Approved => (Status::Approved, Status::Approved),
+            Outcome::Unknown => (Status::Unknown, Status::Unknown),
+            Outcome::Expired => (Status::Expired, Status::Pending),
+            Outcome::MaxAttemptsReached => (Status::MaxAttemptsReached, Status::Pending),
+            Outcome::AlreadyUsed | Outcome::NotFound => (Status::Failed, Status::Pending),
+            // Refused above all: a wrong code in words that nobody foresaw.
+            _ => (Status::Pending, Status::Pending),
+        };
+        assert_eq!(status_after(outcome, false, 3).0, as_named, "{outcome:?}");
+        assert_eq!(status_after(outcome, true, 3).0, as_guessed, "{outcome:?}");
+    }
+}
+
+#[test]
+fn whatever_may_have_been_a_guess_at_the_code_is_one_and_the_last_one_ends() {
+    for outcome in
+        [Outcome::Refused, Outcome::Expired, Outcome::AlreadyUsed, Outcome::NotFound, Outcome::MaxAttemptsReached]
+    {
+        assert_eq!(status_after(outcome, true, 3), (Status::Pending, 2), "{outcome:?}");
+        assert_eq!(status_after(outcome, true, 1), (Status::MaxAttemptsReached, 0), "{outcome:?}");
+        // Before they are spent, the right code is still good.
+        let mut verification = pending(3);
+        for _ in 0..2 {
+            admit(Operation::Verify, &mut verification, NOW).unwrap();
+            let reading = Reading { is_guess: true, ..reading(outcome) };
+            end(&mut verification, Operation::Verify, Status::Pending, &reading);
+        }
+        assert_eq!(verify(&mut verification, Outcome::Approved), Outcome::Approved);
+        assert_eq!(verification.status, Status::Approved);
+    }
+    assert_eq!(status_after(Outcome::Refused, false, 1), (Status::MaxAttemptsReached, 0));
+    // Of the last one nobody knows whether it was right: no more are let through, and what it was stays open.
+    assert_eq!(status_after(Outcome::Unknown, false, 1), (Status::Unknown, 0));
+}
+
 #[test]
 fn a_check_under_way_is_spent() {
     let mut verification = pending(1);
@@ -114,13 +161,38 @@ fn terminal_ones_never_reopen() {
 }
 
 #[test]
-fn an_old_code_is_expired_without_a_call_but_may_be_sent_anew() {
-    let mut verification = pending(3);
+fn an_old_code_is_expired_without_a_call() {
     let late = NOW + 60_000_000;
-    assert_eq!(admit(Operation::Resend, &mut verification.clone(), late), Ok(()));
-    assert_eq!(admit(Operation::Verify, &mut verification.clone(), late - 1), Ok(()));
-    assert_eq!(admit(Operation::Verify, &mut verification, late), Err(Outcome::Expired));
-    assert_eq!(verification.status, Status::Expired);
+    for operation in [Operation::Verify, Operation::Resend] {
+        let mut verification = pending(3);
+        assert_eq!(admit(operation, &mut verification.clone(), late - 1), Ok(()));
+        assert_eq!(admit(operation, &mut verification, late), Err(Outcome::Expired));
+        assert_eq!(verification.status, Status::Expired);
+    }
+    assert_eq!(admit(Operation::Cancel, &mut pending(3), late), Ok(()));
+}
+
+#[test]
+fn a_code_that_is_sent_again_lives_no_longer_for_it() {
+    for outcome in Outcome::ALL {
+        for keeps_code in [true, false] {
+            let mut verification = pending(3);
+            let end = verification.expires_at;
+            admit(Operation::Resend, &mut verification, NOW).unwrap();
+            let conclusion = Conclusion {
+                operation: Operation::Resend,
+                reading: &reading(outcome),
+                before: Status::Pending,
+                voided: false,
+                keeps_code,
+                code_lifetime: Some(60_000_000),
+                now: NOW + 30_000_000,
+            };
+            conclude(&mut verification, &conclusion);
+            let is_new = !keeps_code && matches!(outcome, Outcome::Sent | Outcome::Unknown);
+            assert_eq!(verification.expires_at != end, is_new, "{outcome:?}");
+        }
+    }
 }
 
 #[test]
@@ -150,6 +222,7 @@ fn a_resend_that_failed_leaves_the_old_code_unless_it_was_voided() {
             reading: &reading,
             before: Status::Pending,
             voided,
+            keeps_code: false,
             code_lifetime: None,
             now: NOW,
         };

@@ -18,7 +18,7 @@ pub struct Call<'a> {
     /// The user mapping's options, `_file` ones already read. Complete: the provider checked them against
     /// [`crate::Dialect::credential_sets`].
     pub credentials: &'a BTreeMap<String, Secret>,
-    /// The user's code; a verify has one, nothing else has.
+    /// The user's code, as [`crate::CodeForm::read`] gives it; a verify has one, nothing else has.
     pub code: Option<&'a Secret>,
     pub verification_id: &'a str,
     /// Unique to this attempt: the trace id of a resend, where the verification's own was used by the send.
@@ -38,6 +38,9 @@ pub struct Request {
     pub headers: Vec<(String, Secret)>,
     pub body: Secret,
 }
+
+/// How long a call may take, from waiting for a place to the whole of the answer.
+pub const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How `otp_verify(provider, ...)` finds the verification that a call belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -67,6 +70,12 @@ pub struct Prepared {
     pub secrets: Vec<Secret>,
     /// How long the code is valid, where this payload says so (else the provider's `code_lifetime`).
     pub code_lifetime: Option<Duration>,
+    /// Of how long such a code lives the page says nothing, whatever [`crate::Dialect::code_lifetime`] says of others.
+    pub has_no_life: bool,
+    /// How long the call may take, where that is not [`TIMEOUT`] (the option `timeout` weighs more).
+    pub timeout: Option<Duration>,
+    /// The vendor sends the code that it has sent before, which lives no longer for it: HyperVerge's resend.
+    pub keeps_code: bool,
     /// How many checks the vendor allows, where this payload says so (else the provider's `max_checks`).
     pub max_checks: Option<u32>,
     /// The gateway's own answer, with no call: set by the sandbox alone.

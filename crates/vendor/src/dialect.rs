@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::{Call, Field, Invalid, Operation, Prepared, Reading, Secret};
+use crate::{Call, CodeForm, Field, Invalid, Operation, Prepared, Reading, Secret};
 
 /// Where the page gives no wait: what the vendors that do give one ask for.
 pub(crate) const RESEND_AFTER: Duration = Duration::from_secs(30);
@@ -15,6 +15,8 @@ pub struct Dialect {
     pub base_url: Option<&'static str>,
     /// How long the vendor says that a code lives (shared/vendors); none where it does not say.
     pub code_lifetime: Option<Duration>,
+    /// What its codes are made of.
+    pub code: CodeForm,
     /// How many wrong codes the vendor allows; 5 where it does not say.
     pub max_checks: u32,
     /// How long the vendor's page asks to wait between two sends to one recipient; [`RESEND_AFTER`] where it does not say.
@@ -30,6 +32,8 @@ pub struct Dialect {
     /// What a person types for whom the code goes to, in the form that [`Prepared::recipient`] of a send has. None: this
     /// vendor takes no such number or user id; [`Dialect::recipient_field`] says what it takes.
     pub recipient: fn(&str) -> Option<Secret>,
+    /// Members of a body that are no fields of a payload: the dialect sets them itself.
+    pub set_members: &'static [&'static str],
     /// Writes the HTTP message, or says which field is wrong and what its rule is, without its value.
     pub prepare: fn(&Call) -> Result<Prepared, Invalid>,
     /// Reads a JSON answer by the vendor's own table: operation, HTTP status, body. None: not this vendor's shape, the

@@ -53,6 +53,14 @@ impl Field {
         self
     }
 
+    /// What the vendor takes and no table here knows. As a `once`, where the call is another one than the send.
+    pub(crate) const fn extra(once: bool) -> Self {
+        let mut field = Self::optional("extra", "extra", Rule::Extra);
+        field.secret = true;
+        field.once = once;
+        field
+    }
+
     /// Whether a payload may name it so.
     pub fn is_called(&self, key: &str) -> bool {
         self.name == key || self.wire == key
@@ -68,11 +76,39 @@ pub struct Invalid {
     pub message: String,
     /// The rule, or what to do.
     pub hint: String,
+    /// The other fields that message and hint are about, if there are any.
+    pub others: Vec<String>,
 }
+
+/// So many faults are named in one error.
+const MOST_NAMED: usize = 16;
 
 impl Invalid {
     pub(crate) fn new(field: impl Into<String>, message: impl Into<String>, hint: impl Into<String>) -> Self {
-        Self { field: field.into(), message: message.into(), hint: hint.into() }
+        Self { field: field.into(), message: message.into(), hint: hint.into(), others: Vec::new() }
+    }
+
+    /// All faults as one, so that nobody mends the first only to meet the next.
+    pub(crate) fn all(faults: Vec<Self>) -> Result<(), Self> {
+        let mut faults = faults.into_iter();
+        let Some(mut all) = faults.next() else { return Ok(()) };
+        let mut unnamed = 0;
+        for fault in faults {
+            if all.others.len() + fault.others.len() + 2 > MOST_NAMED {
+                unnamed += 1 + fault.others.len();
+                continue;
+            }
+            all.message = format!("{}; {}", all.message, fault.message);
+            if !all.hint.contains(&fault.hint) {
+                all.hint = format!("{}; {}", all.hint, fault.hint);
+            }
+            all.others.push(fault.field);
+            all.others.extend(fault.others);
+        }
+        if unnamed > 0 {
+            all.message = format!("{}; and {unnamed} more", all.message);
+        }
+        Err(all)
     }
 
     /// A key that nobody knows, shown only where it cannot be a value that slipped into the wrong place.
@@ -106,7 +142,7 @@ impl std::fmt::Display for Invalid {
 impl std::error::Error for Invalid {}
 
 /// `[A-Za-z_][A-Za-z0-9_]{0,62}`: short and plain enough to be shown.
-fn is_identifier(key: &str) -> bool {
+pub(crate) fn is_identifier(key: &str) -> bool {
     key.len() <= 63
         && key.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
         && key.bytes().next().is_some_and(|byte| !byte.is_ascii_digit())

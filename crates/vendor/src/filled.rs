@@ -1,14 +1,12 @@
 use serde_json::{Map, Value};
 
 use crate::{
-    Call, Dialect, Field, FindBy, Invalid, Operation, Prepared, Private, Request, Rule, Secret,
+    Call, Dialect, Field, FindBy, Invalid, Operation, Prepared, Private, Request, Rule, Secret, extra,
+    field::nearest,
     mobile::{Country, Mobile},
     redact,
     rule::twice,
 };
-
-/// Longest code that is passed on; what kind of characters it may have is the vendor's to say.
-const MAX_CODE_CHARS: usize = 64;
 
 /// One call's table, filled from payload, verification and defaults, in this order of weight.
 pub(crate) struct Filled<'a> {
@@ -28,50 +26,84 @@ impl<'a> Filled<'a> {
         table: &'static [Field],
         what: &str,
     ) -> Result<Self, Invalid> {
+        Self::checked(dialect, call, table, what, |_, _| {})
+    }
+
+    /// The same, where fields have something to do with each other: `together` adds what is wrong with that.
+    pub(crate) fn checked(
+        dialect: &Dialect,
+        call: &'a Call<'a>,
+        table: &'static [Field],
+        what: &str,
+        together: impl FnOnce(&Self, &mut Vec<Invalid>),
+    ) -> Result<Self, Invalid> {
+        let (filled, mut faults) = Self::gather(dialect, call, table, what);
+        together(&filled, &mut faults);
+        Invalid::all(faults)?;
+        Ok(filled)
+    }
+
+    /// As far as it goes, and all that is wrong.
+    pub(crate) fn gather(
+        dialect: &Dialect,
+        call: &'a Call<'a>,
+        table: &'static [Field],
+        what: &str,
+    ) -> (Self, Vec<Invalid>) {
         let what = format!("{what} through {}", dialect.name);
-        for key in call.payload.keys() {
-            if !table.iter().any(|field| field.is_called(key)) {
-                return Err(stray(dialect, table, &what, key));
-            }
-        }
+        let strays: Vec<&String> =
+            call.payload.keys().filter(|key| !table.iter().any(|field| field.is_called(key))).collect();
+        let mut faults: Vec<Invalid> = strays.iter().map(|key| stray(dialect, table, &what, key)).collect();
+        let spellings = || table.iter().flat_map(|field| [field.name, field.wire]);
+        // A slip of the pen is not also the lack of what was meant.
+        let is_meant = |field: &Field| {
+            strays.iter().filter_map(|key| nearest(key, spellings())).any(|spelling| field.is_called(spelling))
+        };
         let mut filled = Self { call, table, values: Private::default(), given: Private::default() };
         for field in table {
-            let given = match find(call.payload, field)? {
-                Some(value) => Some(field.rule.normalise(field.name, value)?),
-                None => None,
-            };
-            // A reference that the vendor gave is passed on as it is, whatever the page says of its form.
-            let known = call.known.get(field.name).filter(|value| !value.is_null());
-            let known = known.map(|value| field.rule.normalise(field.name, value).unwrap_or_else(|_| value.clone()));
-            if field.fixed && known.is_some() && given.is_some() && given != known {
-                return Err(Invalid::new(
+            match filled.value_of(dialect, field) {
+                Ok(Some(value)) => drop(filled.values.insert(field.name.into(), value)),
+                Ok(None) if field.required && is_meant(field) => {}
+                Ok(None) if field.required => faults.push(Invalid::new(
                     field.name,
-                    format!("{} belongs to the verification and cannot change", field.name),
-                    "leave it out",
-                ));
-            }
-            if let Some(value) = &given {
-                filled.given.insert(field.name.into(), value.clone());
-            }
-            let value = match given.or(known) {
-                Some(value) => Some(value),
-                None => default_of(dialect, call.defaults, field)?,
-            };
-            match value {
-                Some(value) => {
-                    filled.values.insert(field.name.into(), value);
-                }
-                None if field.required => {
-                    return Err(Invalid::new(
-                        field.name,
-                        format!("{} is missing: {what} needs it", field.name),
-                        format!("{}: {}", field.name, field.rule.describe()),
-                    ));
-                }
-                None => {}
+                    format!("{} is missing: {what} needs it", field.name),
+                    format!("{}: {}", field.name, field.rule.describe()),
+                )),
+                Ok(None) => {}
+                Err(fault) => faults.push(fault),
             }
         }
-        Ok(filled)
+        let fields: Vec<&Field> = table.iter().collect();
+        faults.extend(extra::faults(dialect, &fields, filled.get("extra")));
+        (filled, faults)
+    }
+
+    /// From the payload, the verification or the defaults.
+    fn value_of(&mut self, dialect: &Dialect, field: &Field) -> Result<Option<Value>, Invalid> {
+        let call = self.call;
+        let given = find(call.payload, field)?.map(|value| field.rule.normalise(field.name, value)).transpose()?;
+        // A reference that the vendor gave is passed on as it is, whatever the page says of its form.
+        let known = call.known.get(field.name).filter(|value| !value.is_null() && !field.once);
+        let known = known.map(|value| field.rule.normalise(field.name, value).unwrap_or_else(|_| value.clone()));
+        if field.fixed && known.is_some() && given.is_some() && given != known {
+            return Err(Invalid::new(
+                field.name,
+                format!("{} belongs to the verification and cannot change", field.name),
+                "leave it out",
+            ));
+        }
+        let is_extra = matches!(field.rule, Rule::Extra);
+        let given = if is_extra { over(known.as_ref(), given) } else { given };
+        if let Some(value) = &given {
+            self.given.insert(field.name.into(), value.clone());
+        }
+        match given.or(known) {
+            Some(value) if !is_extra => Ok(Some(value)),
+            value => {
+                let default = default_of(dialect, call.defaults, field)?;
+                Ok(over(default.as_ref(), value))
+            }
+        }
     }
 
     pub(crate) fn get(&self, name: &str) -> Option<&Value> {
@@ -99,6 +131,11 @@ impl<'a> Filled<'a> {
         }
     }
 
+    /// Lays what the caller gave as `extra` beside what is set, in a body that is complete.
+    pub(crate) fn lay_extra(&self, body: &mut Map<String, Value>) -> Result<(), Invalid> {
+        self.get("extra").and_then(Value::as_object).map_or(Ok(()), |members| extra::lay(body, members))
+    }
+
     /// The number that the code goes to, from this call or from the verification's send.
     pub(crate) fn mobile(&self, country: Country) -> Option<Mobile> {
         let value = self.get("mobile").or_else(|| self.call.known.get("mobile"));
@@ -122,6 +159,9 @@ impl<'a> Filled<'a> {
             keep: self.keep(),
             secrets: self.secrets(),
             code_lifetime: None,
+            has_no_life: false,
+            timeout: None,
+            keeps_code: false,
             max_checks: None,
             local: None,
         }
@@ -157,7 +197,9 @@ impl<'a> Filled<'a> {
         for credential in self.call.credentials.values() {
             secrets.add(credential.reveal());
         }
-        for (name, secret) in [("username", "password"), ("client_id", "client_secret")] {
+        for (name, secret) in
+            [("username", "password"), ("client_id", "client_secret"), ("proxy_user", "proxy_password")]
+        {
             if let (Some(name), Some(secret)) = (self.call.credentials.get(name), self.call.credentials.get(secret)) {
                 secrets.add(Secret::basic(name, secret).reveal());
             }
@@ -181,7 +223,7 @@ impl<'a> Filled<'a> {
                         secrets.add_mobile(country, Some(value), None);
                     }
                 }
-                "token" | "ovd_data" | "user_id" => secrets.add_values([Some(value), None]),
+                "token" | "ovd_data" | "user_id" | "extra" => secrets.add_values([Some(value), None]),
                 _ => {}
             }
         }
@@ -189,19 +231,21 @@ impl<'a> Filled<'a> {
     }
 }
 
-/// The user's code, as it was typed: whether it is right, and of the right form, is the vendor's to say, because an
-/// error would put the statement, code included, into the server's log.
-pub(crate) fn code(call: &Call) -> Result<Value, Invalid> {
-    let code = call.code.map(Secret::reveal).unwrap_or_default();
-    let chars = code.chars().take(MAX_CODE_CHARS + 1).count();
-    if code.trim().is_empty() || chars > MAX_CODE_CHARS || code.chars().any(char::is_control) {
-        return Err(Invalid::new(
-            "otp",
-            "the code is empty or no code",
-            format!("pass what the user typed, 1 to {MAX_CODE_CHARS} characters in one line"),
-        ));
+/// The user's code, as [`Dialect::code`] reads it.
+pub(crate) fn code(call: &Call) -> Value {
+    call.code.map(Secret::reveal).unwrap_or_default().into()
+}
+
+/// The members of one object over those of another; of anything else, that which lies above.
+fn over(below: Option<&Value>, above: Option<Value>) -> Option<Value> {
+    match (below, above) {
+        (Some(Value::Object(below)), Some(Value::Object(above))) => {
+            let mut members = below.clone();
+            members.extend(above);
+            Some(Value::Object(members))
+        }
+        (below, above) => above.or_else(|| below.cloned()),
     }
-    Ok(code.into())
 }
 
 /// A word about an operation that the vendor does not have.
@@ -220,31 +264,44 @@ pub(crate) fn no_operation(dialect: &Dialect, operation: Operation) -> Invalid {
 pub fn check_defaults(dialect: &Dialect, defaults: &Map<String, Value>) -> Result<(), Invalid> {
     let fields = all_fields(dialect);
     let place = format!("the option defaults of {}", dialect.name);
+    let mut faults = Vec::new();
     for (key, value) in defaults {
-        let called: Vec<&Field> = fields.iter().copied().filter(|field| field.is_called(key)).collect();
-        let Some(first) = called.first() else {
-            return Err(match is_code(key) {
-                true => code_in(key, &place),
-                false => Invalid::unknown_key(&place, "", key, lasting(&fields).into_iter()),
-            });
-        };
-        if first.personal {
-            return Err(Invalid::new(
-                first.name,
-                format!("{} does not belong in {place}", first.name),
-                "it is of one person or one journey, and options are stored in the clear: give it in the payload",
-            ));
-        }
-        // The vendor has several names for one thing (latLong, latlong), and rules of one call and another.
-        for field in fields.iter().filter(|field| field.name == first.name) {
-            let other = [field.name, field.wire].into_iter().find(|name| name != key && defaults.contains_key(*name));
-            if let Some(other) = other {
-                return Err(twice(first.name, key, other));
-            }
-            field.rule.normalise(field.name, value)?;
-        }
+        let fault = default_fault(&fields, &place, defaults, key, value);
+        // A field under two names is met twice.
+        faults.extend(fault.filter(|fault| faults.iter().all(|other: &Invalid| other.field != fault.field)));
     }
-    Ok(())
+    faults.extend(extra::faults(dialect, &fields, defaults.get("extra")));
+    Invalid::all(faults)
+}
+
+fn default_fault(
+    fields: &[&'static Field],
+    place: &str,
+    defaults: &Map<String, Value>,
+    key: &str,
+    value: &Value,
+) -> Option<Invalid> {
+    let Some(first) = fields.iter().find(|field| field.is_called(key)) else {
+        return Some(match is_code(key) {
+            true => code_in(key, place),
+            false => Invalid::unknown_key(place, "", key, lasting(fields).into_iter()),
+        });
+    };
+    if first.personal {
+        return Some(Invalid::new(
+            first.name,
+            format!("{} does not belong in {place}", first.name),
+            "it is of one person or one journey, and options are stored in the clear: give it in the payload",
+        ));
+    }
+    // The vendor has several names for one thing (latLong, latlong), and rules of one call and another.
+    fields.iter().filter(|field| field.name == first.name).find_map(|field| {
+        let other = [field.name, field.wire].into_iter().find(|name| *name != key && defaults.contains_key(*name));
+        match other {
+            Some(other) => Some(twice(first.name, key, other)),
+            None => field.rule.normalise(field.name, value).err(),
+        }
+    })
 }
 
 /// Reads one field ahead of the table that it selects (iServeU's `otp_type`).
@@ -302,12 +359,12 @@ fn stray(dialect: &Dialect, table: &'static [Field], what: &str, key: &str) -> I
 }
 
 /// Under whatever name, a code in a payload would be kept and logged like a field.
-fn is_code(key: &str) -> bool {
+pub(crate) fn is_code(key: &str) -> bool {
     let plain: String = key.chars().take(64).filter(|c| *c != '_').collect();
     key.len() <= 63 && ["otp", "otpvalue", "otpcode", "code", "pin"].contains(&plain.to_ascii_lowercase().as_str())
 }
 
-fn code_in(key: &str, place: &str) -> Invalid {
+pub(crate) fn code_in(key: &str, place: &str) -> Invalid {
     Invalid::new(
         key,
         format!("{key} does not belong in {place}: the code is never a field"),

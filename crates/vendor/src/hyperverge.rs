@@ -6,19 +6,21 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 
 use crate::{
-    Call, Dialect, Field, FindBy, Invalid, Operation, Outcome, Prepared, Reading, Request, Rule, Secret,
+    Call, CodeForm, Dialect, Field, FindBy, Invalid, Operation, Outcome, Prepared, Reading, Request, Rule, Secret,
     answer::{reference, scalar},
     call::json_request,
     dialect::RESEND_AFTER,
     filled::{Filled, code, no_operation},
     mobile::Country,
     rule::IDENTIFIER,
+    words::Verdict,
 };
 
 pub static DIALECT: Dialect = Dialect {
     name: "hyperverge",
     base_url: Some("https://ind-engine.thomas.hyperverge.co"),
     code_lifetime: Some(Duration::from_secs(24 * 60 * 60)),
+    code: CodeForm::Digits { min: 4, max: 9 },
     max_checks: 5,
     resend_after: RESEND_AFTER,
     credential_sets: &[&["app_id", "app_key"]],
@@ -26,6 +28,7 @@ pub static DIALECT: Dialect = Dialect {
     server_options: &[],
     fields,
     recipient: |typed| Some(Country::India.parse(typed)?.recipient()),
+    set_members: &[],
     prepare,
     read,
     sensitive: &["mobileNumber", "mobile", "otp"],
@@ -46,12 +49,17 @@ static SEND: &[Field] = &[
     Field::optional("time_format", "timeFormat", Rule::Text { min: 1, max: 32 }),
     Field::optional("show_last_four_digits", "showLastFourDigits", Rule::YesNo),
     TRANSACTION_ID,
+    Field::extra(false),
 ];
 
-static RESEND: &[Field] =
-    &[MOBILE, Field::optional("channel", "retryType", Rule::OneOf(&["text", "voice"])).once(), TRANSACTION_ID];
+static RESEND: &[Field] = &[
+    MOBILE,
+    Field::optional("channel", "retryType", Rule::OneOf(&["text", "voice"])).once(),
+    TRANSACTION_ID,
+    Field::extra(true),
+];
 
-static VERIFY: &[Field] = &[MOBILE, TRANSACTION_ID];
+static VERIFY: &[Field] = &[MOBILE, TRANSACTION_ID, Field::extra(true)];
 
 fn fields(operation: Operation) -> Option<Vec<&'static Field>> {
     match operation {
@@ -72,16 +80,18 @@ fn prepare(call: &Call) -> Result<Prepared, Invalid> {
 }
 
 fn send(call: &Call) -> Result<Prepared, Invalid> {
-    let filled = Filled::new(&DIALECT, call, SEND, "a send")?;
-    for (one, other) in [("time", "time_format"), ("time_format", "time")] {
-        if filled.get(one).is_some() && filled.get(other).is_none() {
-            return Err(Invalid::new(
-                other,
-                format!("{other} is missing: {one} is given, and they go together"),
-                "give both time and time_format, or neither",
-            ));
+    let filled = Filled::checked(&DIALECT, call, SEND, "a send", |filled, faults| {
+        for (one, other) in [("time", "time_format"), ("time_format", "time")] {
+            let is_named = faults.iter().any(|fault| fault.field == other);
+            if filled.get(one).is_some() && filled.get(other).is_none() && !is_named {
+                faults.push(Invalid::new(
+                    other,
+                    format!("{other} is missing: {one} is given, and they go together"),
+                    "give both time and time_format, or neither",
+                ));
+            }
         }
-    }
+    })?;
     let mut body = Map::new();
     filled.write(
         &mut body,
@@ -89,7 +99,7 @@ fn send(call: &Call) -> Result<Prepared, Invalid> {
     );
     let minutes = filled.text("otp_expiry").and_then(|minutes| minutes.parse::<u64>().ok());
     let code_lifetime = minutes.map(|minutes| Duration::from_secs(minutes * 60));
-    Ok(Prepared { code_lifetime, ..journey(call, filled, "/v1/verifyMobileSendOtp", body) })
+    Ok(Prepared { code_lifetime, ..journey(call, filled, "/v1/verifyMobileSendOtp", body)? })
 }
 
 fn resend(call: &Call) -> Result<Prepared, Invalid> {
@@ -98,28 +108,30 @@ fn resend(call: &Call) -> Result<Prepared, Invalid> {
     filled.or_default("channel", "text");
     let mut body = Map::new();
     filled.write(&mut body, &["mobile", "channel"]);
-    Ok(journey(call, filled, "/v1/resendOtp", body))
+    // The vendor sends the code that it has sent before.
+    Ok(Prepared { keeps_code: true, ..journey(call, filled, "/v1/resendOtp", body)? })
 }
 
 fn verify(call: &Call) -> Result<Prepared, Invalid> {
     let filled = Filled::new(&DIALECT, call, VERIFY, "a verify")?;
     let mut body = Map::new();
     filled.write(&mut body, &["mobile"]);
-    body.insert("otp".into(), code(call)?);
+    body.insert("otp".into(), code(call));
     let reference = filled.reference("reference");
-    Ok(Prepared { reference, ..journey(call, filled, "/v1/verifyMobileOtp", body) })
+    Ok(Prepared { reference, ..journey(call, filled, "/v1/verifyMobileOtp", body)? })
 }
 
 /// One step of the journey: the same id goes with every step, so it is kept even where it is the verification's own.
-fn journey(call: &Call, mut filled: Filled, path: &str, body: Map<String, Value>) -> Prepared {
+fn journey(call: &Call, mut filled: Filled, path: &str, mut body: Map<String, Value>) -> Result<Prepared, Invalid> {
+    filled.lay_extra(&mut body)?;
     filled.or_default("transaction_id", call.verification_id);
     let mobile = filled.mobile(Country::India);
     let prepared = filled.prepared(post(call, &filled, path, body), FindBy::Recipient);
-    Prepared {
+    Ok(Prepared {
         recipient: mobile.as_ref().map(|mobile| mobile.recipient()),
         recipient_masked: mobile.as_ref().map(|mobile| mobile.masked()),
         ..prepared
-    }
+    })
 }
 
 fn post(call: &Call, filled: &Filled, path: &str, body: Map<String, Value>) -> Request {
@@ -154,9 +166,12 @@ fn read(operation: Operation, status: u16, answer: &Value) -> Option<Reading> {
             Some(Reading { reference, ..Reading::new(outcome, shown, words) })
         }
         Some("success") => Some(Reading::unknown("status success with a failure's statusCode or error", shown, words)),
-        // Neither success nor failure: only a statusCode that is itself a failure says anything.
-        other if other != Some("failure") && code < 400 => None,
-        _ => Some(Reading::new(failure(code, words.as_deref().unwrap_or_default()), shown, words)),
+        // Each failure of the vendor's says so; a statusCode alone is anybody's.
+        Some("failure") => {
+            let (outcome, is_guess) = failure(status, code, words.as_deref().unwrap_or_default());
+            Some(Reading { is_guess, ..Reading::new(outcome, shown, words) })
+        }
+        _ => None,
     }
 }
 
@@ -168,35 +183,43 @@ fn words(answer: &Value) -> Option<String> {
         .or_else(|| scalar(answer.get("message")))
 }
 
-fn failure(code: u16, words: &str) -> Outcome {
-    match code {
+/// With whether that is a guess. A gateway before the vendor says 502 or 504, in whichever place: what is behind it may
+/// have done its work.
+fn failure(status: u16, code: u16, words: &str) -> (Outcome, bool) {
+    let outcome = match code {
         400 => Outcome::InvalidRequest,
         401 | 403 => Outcome::AuthFailed,
         429 => Outcome::RateLimited,
-        500..=599 => Outcome::ProviderError,
-        _ => by_words(words),
-    }
+        500 | 501 | 503 if !matches!(status, 502 | 504) => Outcome::ProviderError,
+        500..=599 => Outcome::Unknown,
+        _ => return by_words(words),
+    };
+    (outcome, false)
 }
 
-/// The vendor's sentences without case, spaces and underscores. "Max limit" and "retry count" come before "expired":
-/// they are whole sentences, that is a guess.
-fn by_words(words: &str) -> Outcome {
+/// The vendor's sentences without case, spaces and underscores.
+const SENTENCES: &[(&str, Outcome)] = &[
+    ("otpnotmatch", Outcome::InvalidCode),
+    ("mobileno.alreadyverified", Outcome::AlreadyUsed),
+    ("lastotprequestonthisnumberisinvalid", Outcome::NotFound),
+    ("nootprequestfoundtoretryotp", Outcome::NotFound),
+    ("maxlimitreachedforthisotpverification", Outcome::MaxAttemptsReached),
+    ("otpretrycountmaxedout", Outcome::RateLimited),
+];
+
+/// What is no sentence of the vendor's is guessed at.
+fn by_words(words: &str) -> (Outcome, bool) {
     let plain: String = words.chars().filter(|c| !c.is_whitespace() && *c != '_').collect();
     let plain = plain.to_lowercase();
     let says = |words: &str| plain.contains(words);
-    if says("otp") && says("notmatch") {
-        Outcome::InvalidCode
-    } else if says("alreadyverified") {
-        Outcome::AlreadyUsed
-    } else if says("lastotprequestonthisnumberisinvalid") || says("nootprequestfound") {
-        Outcome::NotFound
-    } else if says("maxlimitreached") {
-        Outcome::MaxAttemptsReached
-    } else if says("retrycountmaxedout") {
-        Outcome::RateLimited
-    } else if says("otp") && says("expired") {
-        Outcome::Expired
-    } else {
-        Outcome::Refused
+    if let Some((_, outcome)) = SENTENCES.iter().find(|(sentence, _)| says(sentence)) {
+        return (*outcome, false);
     }
+    let outcome = match Verdict::read(words) {
+        Some(Verdict::Expired) => Outcome::Expired,
+        Some(Verdict::Wrong) => Outcome::InvalidCode,
+        None if says("alreadyverified") => Outcome::AlreadyUsed,
+        None => Outcome::Refused,
+    };
+    (outcome, true)
 }

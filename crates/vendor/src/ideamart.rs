@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 
 use crate::{
-    Call, Dialect, Field, FindBy, Invalid, Operation, Outcome, Prepared, Reading, Request, Rule, Secret,
+    Call, CodeForm, Dialect, Field, FindBy, Invalid, Operation, Outcome, Prepared, Reading, Request, Rule, Secret,
     answer::{DENIED, is_success, reference, scalar},
     call::json_request,
     dialect::RESEND_AFTER,
@@ -19,6 +19,7 @@ pub static DIALECT: Dialect = Dialect {
     name: "ideamart",
     base_url: Some("https://api.ideamart.io"),
     code_lifetime: Some(Duration::from_secs(60 * 60)),
+    code: CodeForm::Numeric,
     max_checks: 3,
     resend_after: RESEND_AFTER,
     credential_sets: &[&["application_id", "password"]],
@@ -26,6 +27,7 @@ pub static DIALECT: Dialect = Dialect {
     server_options: &[],
     fields,
     recipient: |typed| Some(Country::SriLanka.parse(typed)?.recipient()),
+    set_members: &["applicationId", "password"],
     prepare,
     read,
     sensitive: &["password", "msisdn", "mobile", "mobileNumber"],
@@ -43,9 +45,11 @@ static REQUEST: &[Field] = &[
     Field::required("mobile", "subscriberId", Rule::SriLankanMobile).fixed().personal(),
     Field::optional("application_hash", "applicationHash", Rule::Identifier { max: 128 }).once(),
     Field::optional("metadata", "applicationMetaData", Rule::Object { members: METADATA, open: false }),
+    Field::extra(false),
 ];
 
-static VERIFY: &[Field] = &[Field::required("reference", "referenceNo", IDENTIFIER).fixed().personal()];
+static VERIFY: &[Field] =
+    &[Field::required("reference", "referenceNo", IDENTIFIER).fixed().personal(), Field::extra(true)];
 
 fn fields(operation: Operation) -> Option<Vec<&'static Field>> {
     match operation {
@@ -69,6 +73,7 @@ fn request(call: &Call, what: &str, hash: &str) -> Result<Prepared, Invalid> {
     filled.or_default("application_hash", hash);
     let mut body = account(call);
     filled.write(&mut body, &["mobile", "application_hash", "metadata"]);
+    filled.lay_extra(&mut body)?;
     let request = post("/subscription/otp/request", body);
     Ok(addressed(filled.prepared(request, FindBy::Reference), &filled))
 }
@@ -77,7 +82,8 @@ fn verify(call: &Call) -> Result<Prepared, Invalid> {
     let filled = Filled::new(&DIALECT, call, VERIFY, "a verify")?;
     let mut body = account(call);
     filled.write(&mut body, &["reference"]);
-    body.insert("otp".into(), code(call)?);
+    body.insert("otp".into(), code(call));
+    filled.lay_extra(&mut body)?;
     let request = post("/subscription/otp/verify", body);
     let reference = filled.reference("reference");
     Ok(Prepared { reference, ..addressed(filled.prepared(request, FindBy::Reference), &filled) })
@@ -112,8 +118,15 @@ fn read(operation: Operation, status: u16, answer: &Value) -> Option<Reading> {
         return Some(success(operation, status, answer, code, words));
     }
     let number = code.strip_prefix('E').filter(|digits| digits.bytes().all(|byte| byte.is_ascii_digit()))?;
-    let outcome = failure(operation, number.parse().ok()?);
-    Some(Reading::new(outcome, Some(code), words))
+    let number = number.parse().ok()?;
+    let outcome = failure(operation, number);
+    Some(Reading {
+        // Of what it means to a verify the pages say different things.
+        is_guess: number == 1853 && operation == Operation::Verify,
+        // The delivery failed: at which end, nobody says.
+        is_personal: matches!(number, 1332 | 1341 | 1602),
+        ..Reading::new(outcome, Some(code), words)
+    })
 }
 
 fn success(operation: Operation, status: u16, answer: &Value, code: String, words: Option<String>) -> Reading {
@@ -145,8 +158,14 @@ fn failure(operation: Operation, number: u32) -> Outcome {
         1853 => Outcome::RateLimited,
         1854 | 1855 => Outcome::NotFound,
         1856 | 1312 | 1317 | 1325 | 1340 | 1362 => Outcome::InvalidRequest,
-        1301..=1307 | 1309..=1311 | 1313 | 1315 | 1322..=1324 | 1327 | 1357 | 1381 => Outcome::AuthFailed,
-        1316 | 1318 | 1319 | 1332 | 1341 | 1360 | 1363 | 1364 | 1600..=1603 | 1857 => Outcome::ProviderError,
+        1301..=1307 | 1309..=1311 | 1313 | 1315 | 1322 | 1324 | 1327 | 1381 => Outcome::AuthFailed,
+        // About this recipient.
+        1323 | 1357 => Outcome::Refused,
+        1316 | 1318 | 1319 | 1364 | 1600 | 1603 | 1857 => Outcome::ProviderError,
+        // No or a late answer from behind the gateway, a delivery that failed somewhere: the work may be done.
+        1332 | 1341 | 1360 | 1363 | 1601 | 1602 => Outcome::Unknown,
+        // A right code is charged for.
+        1376 | 1405 if verify => Outcome::Unknown,
         1367 => Outcome::RateLimited,
         _ => Outcome::Refused,
     }

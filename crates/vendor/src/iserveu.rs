@@ -6,25 +6,32 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 
 use crate::{
-    Call, Dialect, Field, FindBy, Invalid, Operation, Outcome, Prepared, Private, Reading, Request, Rule, Secret,
+    Call, CodeForm, Dialect, Field, FindBy, Invalid, Operation, Outcome, Prepared, Private, Reading, Request, Rule,
+    Secret,
     answer::{DENIED, is_success, scalar, unlisted},
     call::json_request,
+    dialect::RESEND_AFTER,
     filled::{Filled, ahead, code, no_operation},
     mobile::Country,
     rule::{IDENTIFIER, TEXT},
+    words::{Verdict, spoken},
 };
 
 pub static DIALECT: Dialect = Dialect {
     name: "iserveu",
     base_url: Some("https://apidev.iserveu.online/common/dmt-lite/unified"),
+    // Of type 1 alone: see `addressed`.
     code_lifetime: Some(Duration::from_secs(10 * 60)),
+    code: CodeForm::Numeric,
+    // The page says so of type 1, and the gateway of whom no page speaks.
     max_checks: 5,
-    resend_after: Duration::from_secs(30),
+    resend_after: RESEND_AFTER,
     credential_sets: &[&["client_id", "client_secret"]],
     header_credentials: &["client_id", "client_secret"],
     server_options: &[],
     fields,
     recipient: |typed| Some(Country::India.parse(typed)?.recipient()),
+    set_members: &[],
     prepare,
     read,
     sensitive: &[
@@ -39,6 +46,9 @@ pub static DIALECT: Dialect = Dialect {
     ],
     opaque: &["parentTxnId"],
 };
+
+/// verify-bene moves money over IMPS, from bank to bank: cut off, it would move and nobody know.
+const VERIFY_BENE_TIMEOUT: Duration = Duration::from_secs(60);
 
 const REFERENCE: Rule = Rule::Alphanumeric { min: 6, max: 22 };
 const AADHAAR: Rule = Rule::Digits { min: 12, max: 12 };
@@ -67,6 +77,7 @@ static SEND_1: &[Field] = &[
     PARAM_A,
     PARAM_B,
     PARAM_C,
+    Field::extra(false),
 ];
 
 static SEND_2: &[Field] = &[
@@ -82,6 +93,7 @@ static SEND_2: &[Field] = &[
     PARAM_A,
     PARAM_B,
     PARAM_C,
+    Field::extra(false),
 ];
 
 /// The customer's registration, which carries the code.
@@ -100,6 +112,7 @@ static VERIFY_1: &[Field] = &[
     PARAM_A,
     PARAM_B,
     PARAM_C,
+    Field::extra(true),
 ];
 
 /// The transaction's beneficiary check, which carries the code.
@@ -121,6 +134,7 @@ static VERIFY_2: &[Field] = &[
     USERNAME,
     Field::required("lat_long", "latLong", Rule::LatLong),
     Field::required("customer_ip", "customerIP", Rule::IpAddress),
+    Field::extra(true),
 ];
 
 fn fields(operation: Operation) -> Option<Vec<&'static Field>> {
@@ -138,34 +152,43 @@ enum Variant {
 }
 
 fn variant(call: &Call) -> Result<Variant, Invalid> {
-    match ahead(&DIALECT, call, &OTP_TYPE)?.as_ref().and_then(Value::as_str) {
+    match ahead(&DIALECT, call, &OTP_TYPE).ok().flatten().as_ref().and_then(Value::as_str) {
         Some("1") => Ok(Variant::Registration),
         Some(_) => Ok(Variant::Transaction),
-        None => Err(Invalid::new(
-            "otp_type",
-            format!("otp_type is missing: a {} through iserveu needs it", call.operation.as_str()),
-            "otp_type: 1 for a customer registration, 2 for a transaction",
-        )),
+        None => Err(of_either(call)),
     }
+}
+
+/// Where nobody can tell which variant is meant: what is wrong in both.
+fn of_either(call: &Call) -> Invalid {
+    let tables = if call.operation == Operation::Verify { [VERIFY_1, VERIFY_2] } else { [SEND_1, SEND_2] };
+    let what = format!("a {}", call.operation.as_str());
+    let [mut faults, others] = tables.map(|table| Filled::gather(&DIALECT, call, table, &what).1);
+    faults.retain(|fault| others.iter().any(|other| other.field == fault.field));
+    let is_missing = |fault: &&mut Invalid| fault.field == OTP_TYPE.name && fault.message.contains(" is missing");
+    if let Some(fault) = faults.iter_mut().find(is_missing) {
+        fault.hint = "otp_type: 1 for a customer registration, 2 for a transaction".into();
+    }
+    Invalid::all(faults).expect_err("otp_type is required of both")
 }
 
 fn prepare(call: &Call) -> Result<Prepared, Invalid> {
     match call.operation {
-        Operation::Send => send(call),
+        Operation::Send => send(call, |_, _| {}),
         Operation::Resend => resend(call),
         Operation::Verify => verify(call),
         Operation::Cancel => Err(no_operation(&DIALECT, call.operation)),
     }
 }
 
-fn send(call: &Call) -> Result<Prepared, Invalid> {
+fn send(call: &Call, together: impl FnOnce(&Filled, &mut Vec<Invalid>)) -> Result<Prepared, Invalid> {
     let variant = variant(call)?;
     let (table, number) = match variant {
         Variant::Registration => (SEND_1, 1),
         Variant::Transaction => (SEND_2, 2),
     };
     let what = format!("a {} of otp_type {number}", call.operation.as_str());
-    let filled = Filled::new(&DIALECT, call, table, &what)?;
+    let filled = Filled::checked(&DIALECT, call, table, &what, together)?;
     let mut body = Map::new();
     filled.write(
         &mut body,
@@ -184,29 +207,30 @@ fn send(call: &Call) -> Result<Prepared, Invalid> {
             "param_c",
         ],
     );
+    filled.lay_extra(&mut body)?;
     Ok(addressed(&filled, variant, post(call, "/otp/send", body)))
 }
 
 /// A transaction gets a new code only under a new reference (source, note 2).
 fn resend(call: &Call) -> Result<Prepared, Invalid> {
     let Variant::Transaction = variant(call)? else {
-        return send(call);
+        return send(call, |_, _| {});
     };
     let mut known = Private::from(call.known.clone());
     let old = known.shift_remove("reference");
-    let prepared = send(&Call { known: &known, ..*call }).map_err(|invalid| match invalid.field.as_str() {
-        "reference" if !call.payload.contains_key("reference") && !call.payload.contains_key("externalRefNumber") => {
-            new_reference("reference is missing: a new code of otp_type 2 needs a new one")
+    send(&Call { known: &known, ..*call }, |filled, faults| {
+        let new = filled.get("reference");
+        if new.is_some() && new == old.as_ref() {
+            faults.push(new_reference("is that of the code before"));
+        } else if !call.payload.contains_key("reference") && !call.payload.contains_key("externalRefNumber") {
+            faults.retain(|fault| fault.field != "reference");
+            faults.push(new_reference("is missing"));
         }
-        _ => invalid,
-    })?;
-    if old.as_ref().and_then(Value::as_str) == prepared.reference.as_deref() {
-        return Err(new_reference("reference is that of the code before: a new code of otp_type 2 needs a new one"));
-    }
-    Ok(prepared)
+    })
 }
 
-fn new_reference(message: &str) -> Invalid {
+fn new_reference(what: &str) -> Invalid {
+    let message = format!("reference {what}: a new code of otp_type 2 needs a new one");
     Invalid::new("reference", message, format!("give a reference not used before: {}", REFERENCE.describe()))
 }
 
@@ -217,7 +241,7 @@ fn verify(call: &Call) -> Result<Prepared, Invalid> {
         Variant::Registration => {
             let filled = Filled::new(&DIALECT, call, VERIFY_1, "a verify of otp_type 1")?;
             filled.write(&mut body, &["mobile", "name"]);
-            body.insert("otp".into(), code(call)?);
+            body.insert("otp".into(), code(call));
             filled.write(&mut body, &["username", "lat_long", "public_ip", "address", "pincode", "ovd_type"]);
             filled.write(&mut body, &["ovd_data", "param_a", "param_b", "param_c"]);
             (filled, "/customer/process-customer-registration")
@@ -228,23 +252,29 @@ fn verify(call: &Call) -> Result<Prepared, Invalid> {
             filled.write(&mut body, &["bank_code", "bene_ifsc_code", "transaction_mode", "customer_name", "mobile"]);
             filled.write(&mut body, &["pincode", "address", "is_hold_transaction", "username", "lat_long"]);
             filled.write(&mut body, &["customer_ip"]);
-            body.insert("otp".into(), code(call)?);
+            body.insert("otp".into(), code(call));
             (filled, "/transaction/verify-bene")
         }
     };
-    Ok(addressed(&filled, variant, post(call, path, body)))
+    filled.lay_extra(&mut body)?;
+    let timeout = match variant {
+        Variant::Registration => None,
+        Variant::Transaction => Some(VERIFY_BENE_TIMEOUT),
+    };
+    Ok(Prepared { timeout, ..addressed(&filled, variant, post(call, path, body)) })
 }
 
 fn addressed(filled: &Filled, variant: Variant, request: Request) -> Prepared {
     let mobile = filled.mobile(Country::India);
-    let find_by = match variant {
-        Variant::Registration => FindBy::Recipient,
-        Variant::Transaction => FindBy::Reference,
+    let (find_by, has_no_life) = match variant {
+        Variant::Registration => (FindBy::Recipient, false),
+        Variant::Transaction => (FindBy::Reference, true),
     };
     Prepared {
         recipient: mobile.as_ref().map(|mobile| mobile.recipient()),
         recipient_masked: mobile.as_ref().map(|mobile| mobile.masked()),
         reference: filled.reference("reference"),
+        has_no_life,
         ..filled.prepared(request, find_by)
     }
 }
@@ -269,136 +299,31 @@ fn read(operation: Operation, status: u16, answer: &Value) -> Option<Reading> {
         "SUCCESS" if operation == Operation::Verify => Some(Reading::new(Outcome::Approved, code, words)),
         "SUCCESS" => Some(Reading::new(Outcome::Sent, code, words)),
         "FAILED" => {
-            let outcome = match operation {
+            let (outcome, is_guess) = match operation {
                 Operation::Verify => by_words(status, words.as_deref().unwrap_or_default()),
-                _ => by_code(status, code.as_deref()),
+                _ => (by_code(operation, status, code.as_deref()), false),
             };
-            Some(Reading::new(outcome, code, words))
+            Some(Reading { is_guess, ..Reading::new(outcome, code, words) })
         }
         _ => None,
     }
 }
 
-fn by_code(status: u16, code: Option<&str>) -> Outcome {
+fn by_code(operation: Operation, status: u16, code: Option<&str>) -> Outcome {
     match code {
         Some("-1") => Outcome::InvalidRequest,
         Some("1" | "4") => Outcome::ProviderError,
-        _ => unlisted(status),
+        _ => unlisted(operation, status),
     }
 }
 
-/// No code for a wrong OTP is published, so the text decides. It must be the OTP that is called wrong: "invalid
-/// pincode" is no wrong code.
-fn by_words(status: u16, words: &str) -> Outcome {
-    let words = words.to_lowercase();
-    let words: Vec<&str> = words.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty()).collect();
-    let begins = |word: &str, stems: &[&str]| stems.iter().any(|stem| word.starts_with(stem));
-    if of_otp(&words, |word| begins(word, &["expir"])) {
-        Outcome::Expired
-    } else if of_otp(&words, |word| begins(word, &["wrong", "invalid", "incorrect", "mismatch", "unmatch"]))
-        || of_otp_negated(&words, |word| begins(word, &["match", "valid", "correct"]))
-        || asks_again(&words)
-    {
-        Outcome::InvalidCode
-    } else if words.iter().any(|word| begins(word, &["attempt", "limit"])) {
-        Outcome::MaxAttemptsReached
-    } else {
-        unlisted(status)
+/// No code for a wrong OTP is published, so the text decides, as well as it can: with whether that is a guess.
+fn by_words(status: u16, words: &str) -> (Outcome, bool) {
+    let has = |stem: &str| spoken(words).any(|word| word.starts_with(stem));
+    match Verdict::read(words) {
+        Some(Verdict::Expired) => (Outcome::Expired, true),
+        Some(Verdict::Wrong) => (Outcome::InvalidCode, true),
+        None if has("attempt") || has("limit") => (Outcome::MaxAttemptsReached, true),
+        None => (unlisted(Operation::Verify, status), false),
     }
-}
-
-/// Words that may stand between an adjective and the OTP: "invalid or expired OTP".
-const BEFORE_OTP: &[&str] = &[
-    "the",
-    "entered",
-    "provided",
-    "given",
-    "submitted",
-    "supplied",
-    "or",
-    "and",
-    "expired",
-    "invalid",
-    "incorrect",
-    "wrong",
-];
-
-/// Words that may stand between the OTP and what is said of it: "the OTP entered by you has already expired".
-const AFTER_OTP: &[&str] = &[
-    "is",
-    "was",
-    "has",
-    "have",
-    "had",
-    "are",
-    "been",
-    "being",
-    "be",
-    "you",
-    "your",
-    "user",
-    "customer",
-    "by",
-    "the",
-    "it",
-    "entered",
-    "provided",
-    "given",
-    "submitted",
-    "supplied",
-    "code",
-    "pin",
-    "value",
-    "number",
-    "password",
-    "request",
-    "session",
-    "validity",
-    "time",
-    "already",
-    "seems",
-    "to",
-    "or",
-    "and",
-    "does",
-    "do",
-    "did",
-    "doesn",
-    "didn",
-    "isn",
-    "didnt",
-    "doesnt",
-    "not",
-    "t",
-    "expired",
-    "invalid",
-    "incorrect",
-    "wrong",
-];
-
-/// Whether one of the words of this kind is said of the OTP.
-fn of_otp(words: &[&str], kind: impl Fn(&str) -> bool) -> bool {
-    said(words, |at| kind(words[at]))
-}
-
-/// The same for a word that "not" turns around.
-fn of_otp_negated(words: &[&str], kind: impl Fn(&str) -> bool) -> bool {
-    said(words, |at| kind(words[at]) && at > 0 && matches!(words[at - 1], "not" | "t" | "didnt" | "doesnt"))
-}
-
-/// "Please enter a valid OTP": the vendor's way to say that this one was not.
-fn asks_again(words: &[&str]) -> bool {
-    let sound = |word: &str| matches!(word, "valid" | "correct");
-    words.windows(2).any(|pair| sound(pair[0]) && pair[1] == "otp") && words.contains(&"enter")
-}
-
-fn said(words: &[&str], kind: impl Fn(usize) -> bool) -> bool {
-    let otps =
-        (0..words.len()).filter(|at| words[*at] == "otp" || words[*at..].starts_with(&["one", "time", "password"]));
-    otps.into_iter().any(|otp| {
-        (0..words.len()).filter(|at| kind(*at)).any(|at| match at < otp {
-            true => words[at + 1..otp].iter().all(|word| BEFORE_OTP.contains(word)),
-            false => words[otp + 1..at].iter().all(|word| AFTER_OTP.contains(word)),
-        })
-    })
 }

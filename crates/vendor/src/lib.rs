@@ -6,7 +6,9 @@
 
 mod answer;
 mod call;
+mod code;
 mod dialect;
+mod extra;
 mod field;
 mod filled;
 mod hyperverge;
@@ -21,15 +23,17 @@ mod relid;
 mod rule;
 mod sandbox;
 mod secret;
+mod words;
 
 pub use answer::{Answer, MAX_ANSWER_BYTES, MAX_ANSWER_DEPTH, Reading, json_depth_exceeds, read};
-pub use call::{Call, FindBy, Prepared, Request};
+pub use call::{Call, FindBy, Prepared, Request, TIMEOUT};
+pub use code::CodeForm;
 pub use dialect::Dialect;
 pub use field::{Field, Invalid, nearest};
 pub use filled::check_defaults;
 pub use operation::Operation;
 pub use outcome::Outcome;
-pub use redact::{echoes, redact, redact_text};
+pub use redact::{redact, redact_text};
 pub use relid::{Token, read_token, token_request};
 pub use rule::Rule;
 pub use secret::{Private, Secret, Wipe};

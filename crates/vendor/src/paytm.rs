@@ -4,7 +4,7 @@
 use serde_json::{Map, Value, json};
 
 use crate::{
-    Call, Dialect, Field, FindBy, Invalid, Operation, Outcome, Prepared, Reading, Request, Rule, Secret,
+    Call, CodeForm, Dialect, Field, FindBy, Invalid, Operation, Outcome, Prepared, Reading, Request, Rule, Secret,
     answer::{DENIED, is_success, scalar, unlisted},
     call::json_request,
     dialect::RESEND_AFTER,
@@ -16,6 +16,7 @@ pub static DIALECT: Dialect = Dialect {
     name: "paytm",
     base_url: Some("https://stage-router.paytm.in"),
     code_lifetime: None,
+    code: CodeForm::Numeric,
     max_checks: 5,
     resend_after: RESEND_AFTER,
     credential_sets: &[&["username", "password"], &[]],
@@ -23,6 +24,7 @@ pub static DIALECT: Dialect = Dialect {
     server_options: &[],
     fields,
     recipient: |typed| Some(Country::India.parse(typed)?.recipient()),
+    set_members: &["head", "body"],
     prepare,
     read,
     sensitive: &["token", "txnToken", "ssoToken", "accessToken", "mobileNumber", "mobile", "otp"],
@@ -45,6 +47,7 @@ static SEND: &[Field] = &[
     TOKEN,
     Field::required("mobile", "mobileNumber", Rule::IndianMobile).fixed().personal(),
     Field::optional("auto_read_hash", "autoReadHash", Rule::Text { min: 1, max: 128 }),
+    Field::extra(false),
 ];
 
 static VERIFY: &[Field] = &[
@@ -55,6 +58,7 @@ static VERIFY: &[Field] = &[
     TOKEN,
     TOKEN_TYPE,
     Field::optional("remember_me", "rememberMe", Rule::Boolean),
+    Field::extra(true),
 ];
 
 fn fields(operation: Operation) -> Option<Vec<&'static Field>> {
@@ -81,7 +85,7 @@ fn send(call: &Call, what: &str) -> Result<Prepared, Invalid> {
     filled.write(&mut head, &["request_timestamp", "token_type", "token"]);
     let mut body = Map::new();
     filled.write(&mut body, &["mobile", "auto_read_hash"]);
-    Ok(ordered(call, &filled, "/aoa-pay-option-service/v2/otp/generate", head, body))
+    ordered(call, &filled, "/aoa-pay-option-service/v2/otp/generate", head, body)
 }
 
 fn verify(call: &Call) -> Result<Prepared, Invalid> {
@@ -90,22 +94,30 @@ fn verify(call: &Call) -> Result<Prepared, Invalid> {
     // In the page's sample, though not in its table.
     let mut head = Map::from_iter([("version".into(), json!("v1"))]);
     filled.write(&mut head, &["request_timestamp", "channel_id", "token", "token_type"]);
-    let mut body = Map::from_iter([("otp".into(), code(call)?)]);
+    let mut body = Map::from_iter([("otp".into(), code(call))]);
     filled.write(&mut body, &["remember_me"]);
-    Ok(ordered(call, &filled, "/aoa-pay-option-service/v2/otp/verify", head, body))
+    ordered(call, &filled, "/aoa-pay-option-service/v2/otp/verify", head, body)
 }
 
-fn ordered(call: &Call, filled: &Filled, path: &str, head: Map<String, Value>, body: Map<String, Value>) -> Prepared {
+fn ordered(
+    call: &Call,
+    filled: &Filled,
+    path: &str,
+    head: Map<String, Value>,
+    body: Map<String, Value>,
+) -> Result<Prepared, Invalid> {
+    let mut whole = Map::from_iter([("head".into(), Value::Object(head)), ("body".into(), Value::Object(body))]);
+    filled.lay_extra(&mut whole)?;
     let mobile = filled.mobile(Country::India);
-    Prepared {
+    Ok(Prepared {
         recipient: mobile.as_ref().map(|mobile| mobile.recipient()),
         recipient_masked: mobile.as_ref().map(|mobile| mobile.masked()),
         reference: filled.reference("order_id"),
-        ..filled.prepared(post(call, filled, path, head, body), FindBy::Reference)
-    }
+        ..filled.prepared(post(call, filled, path, whole), FindBy::Reference)
+    })
 }
 
-fn post(call: &Call, filled: &Filled, path: &str, head: Map<String, Value>, body: Map<String, Value>) -> Request {
+fn post(call: &Call, filled: &Filled, path: &str, body: Map<String, Value>) -> Request {
     let mut headers = vec![
         ("Content-Type".into(), Secret::new("application/json")),
         ("Accept".into(), Secret::new("application/json")),
@@ -115,10 +127,9 @@ fn post(call: &Call, filled: &Filled, path: &str, head: Map<String, Value>, body
         headers.push(("Authorization".into(), basic));
     }
     let parameter = |name| Secret::new(filled.text(name).unwrap_or_default());
-    let whole = Map::from_iter([("head".into(), Value::Object(head)), ("body".into(), Value::Object(body))]);
     Request {
         query: vec![("mid".into(), parameter("mid")), ("orderId".into(), parameter("order_id"))],
-        ..json_request(path, headers, whole)
+        ..json_request(path, headers, body)
     }
 }
 
@@ -128,7 +139,7 @@ fn read(operation: Operation, status: u16, answer: &Value) -> Option<Reading> {
     let verdict = scalar(info.get("resultStatus")).map(|verdict| verdict.to_ascii_uppercase());
     let code = match info.get("resultCode") {
         // 0000 written as a number.
-        Some(Value::Number(number)) if number.as_u64() == Some(0) => Some("0000".into()),
+        Some(Value::Number(_)) if scalar(info.get("resultCode")).as_deref() == Some("0") => Some("0000".into()),
         other => scalar(other),
     };
     let words = scalar(info.get("resultMsg"));
@@ -144,7 +155,7 @@ fn read(operation: Operation, status: u16, answer: &Value) -> Option<Reading> {
                 return Some(Reading::unknown("0000 without authenticated: true", code, words));
             }
         },
-        (Some("F"), Some(failed)) if failed != "0000" => failure(verify, status, failed),
+        (Some("F"), Some(failed)) if failed != "0000" => failure(operation, status, failed),
         (Some("U"), _) => {
             return Some(Reading::unknown("the vendor does not know the result (U)", code, words));
         }
@@ -152,7 +163,9 @@ fn read(operation: Operation, status: u16, answer: &Value) -> Option<Reading> {
             return Some(Reading::unknown("resultStatus and resultCode do not agree", code, words));
         }
     };
-    Some(Reading::new(outcome, code, words))
+    // "Authorization Failed" may be the journey's token, which comes with the payload.
+    let is_personal = outcome == Outcome::AuthFailed;
+    Some(Reading { is_personal, ..Reading::new(outcome, code, words) })
 }
 
 /// The page's `authenticated` may be left out, but not be anything else than true.
@@ -164,10 +177,11 @@ fn authenticated(body: &Value) -> bool {
     }
 }
 
-fn failure(verify: bool, status: u16, code: &str) -> Outcome {
+fn failure(operation: Operation, status: u16, code: &str) -> Outcome {
+    let verify = operation == Operation::Verify;
     match code {
-        "403" if verify => Outcome::InvalidCode,
-        "442" if verify => Outcome::AlreadyUsed,
+        // 442 is "Invalid OTP, already used OTP entered": a wrong one, and the right one may still come.
+        "403" | "442" if verify => Outcome::InvalidCode,
         "531" if verify => Outcome::MaxAttemptsReached,
         "531" => Outcome::RateLimited,
         "1006" => Outcome::Expired,
@@ -175,6 +189,6 @@ fn failure(verify: bool, status: u16, code: &str) -> Outcome {
         "401" => Outcome::AuthFailed,
         "403" | "442" | "432" | "433" | "435" | "827" => Outcome::Refused,
         "434" | "1001" | "1007" | "1011" | "1012" | "2013" | "2014" | "2222" | "431" => Outcome::InvalidRequest,
-        _ => unlisted(status),
+        _ => unlisted(operation, status),
     }
 }

@@ -3,7 +3,7 @@ use std::ops::Range;
 use memchr::memmem;
 use serde_json::Value;
 
-use crate::{Dialect, Secret, mobile::Country};
+use crate::{Dialect, Reading, Secret, mobile::Country};
 
 /// What stands where a secret stood.
 const REDACTED: &str = "[redacted]";
@@ -18,6 +18,25 @@ const MAX_GAP: usize = 4;
 /// A secret of this length does not stand in an id, or in a longer number, by chance.
 const MIN_NUMBER: usize = 9;
 
+impl Reading {
+    /// The reading as it may be told, and its answer as it may be put on record. What a vendor echoes of what it was sent
+    /// stands in neither but in `response`, which goes to who sent it; a reference that holds some of it is none.
+    pub fn redacted(mut self, dialect: &Dialect, secrets: &[Secret]) -> (Self, Option<Value>) {
+        let needles = Needles::new(secrets);
+        for text in [&mut self.vendor_code, &mut self.vendor_message].into_iter().flatten() {
+            if let Some(clean) = needles.clean(text) {
+                *text = clean;
+            }
+        }
+        self.reference = self.reference.filter(|reference| !needles.stand_in(reference));
+        let mut record = self.response.clone();
+        if let Some(record) = &mut record {
+            walk(dialect, &needles, record, 0);
+        }
+        (self, record)
+    }
+}
+
 /// Takes out of an answer what must not be stored: the vendor's sensitive members, this call's secrets, and whatever
 /// looks like an Aadhaar number. Opaque ids, which the application needs unaltered, stay.
 pub fn redact(dialect: &Dialect, secrets: &[Secret], value: &mut Value) {
@@ -27,11 +46,6 @@ pub fn redact(dialect: &Dialect, secrets: &[Secret], value: &mut Value) {
 /// The same for a message.
 pub fn redact_text(secrets: &[Secret], text: &str) -> String {
     Needles::new(secrets).clean(text).unwrap_or_else(|| text.into())
-}
-
-/// Whether an id, which is kept as it is or not at all, holds a number, a token or a credential of this call.
-pub fn echoes(secrets: &[Secret], id: &str) -> bool {
-    Needles::new(secrets).stand_in(id)
 }
 
 fn walk(dialect: &Dialect, needles: &Needles, value: &mut Value, depth: usize) {
@@ -72,6 +86,13 @@ fn names(members: &[&str], key: &str) -> bool {
     members.iter().any(|member| {
         plain(member).map(|byte| byte.to_ascii_lowercase()).eq(plain(key).map(|byte| byte.to_ascii_lowercase()))
     })
+}
+
+/// Whether a text has the name of a member in it that is not kept.
+pub(crate) fn names_a_person(dialect: &Dialect, text: &str) -> bool {
+    let plain = |text: &str| text.replace(['_', '-', ' '], "").to_lowercase();
+    let text = plain(text);
+    dialect.sensitive.iter().any(|name| text.contains(&plain(name)))
 }
 
 /// One call's secrets, ready to be looked for.
@@ -163,8 +184,9 @@ impl Needles {
     }
 }
 
-/// The digits of a number that is whole, however it is written: `8144094480.0` and `8.14409448e9` are 8144094480.
-fn whole(number: &str) -> Option<String> {
+/// The digits of a number that is whole, however it is written: `8144094480.0` and `8.14409448e9` are 8144094480. Without
+/// sign and leading zeros: none of zero.
+pub(crate) fn whole(number: &str) -> Option<String> {
     let number = number.trim().trim_start_matches(['-', '+']).to_ascii_lowercase();
     let (mantissa, exponent) = number.split_once('e').unwrap_or((&number, "0"));
     let (before, after) = mantissa.split_once('.').unwrap_or((mantissa, ""));
@@ -295,12 +317,23 @@ impl Folded {
             }
         }
         if is_cut {
-            let text = self.text.trim_end_matches(['.', '…']).as_bytes();
-            let lengths = MIN_SECRET..needle.len().min(text.len() + 1);
-            if let Some(length) = lengths.rev().find(|length| text.ends_with(&needle.as_bytes()[..*length])) {
-                spans.push(self.span(text.len() - length, length));
+            let text = self.text.trim_end_matches(['.', '…']);
+            for text in [text, without_half(text)].map(str::as_bytes) {
+                let lengths = MIN_SECRET..needle.len().min(text.len() + 1);
+                if let Some(length) = lengths.rev().find(|length| text.ends_with(&needle.as_bytes()[..*length])) {
+                    spans.push(self.span(text.len() - length, length));
+                }
             }
         }
+    }
+}
+
+/// Without the half of an encoded character that a cut has left: `%3`, `\u00`.
+fn without_half(text: &str) -> &str {
+    let tail = text.trim_end_matches(|c: char| c.is_ascii_hexdigit() || c == 'u');
+    match tail.strip_suffix(['%', '\\']) {
+        Some(whole) if text.len() - whole.len() < 6 => whole,
+        _ => text,
     }
 }
 
@@ -330,7 +363,7 @@ fn percent_encoded(text: &str) -> Option<(char, usize)> {
 }
 
 /// Characters that stand between others unseen: soft hyphens, joiners, marks of direction, variation selectors.
-fn is_invisible(c: char) -> bool {
+pub(crate) fn is_invisible(c: char) -> bool {
     matches!(
         c,
         '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{180b}'..='\u{180e}' | '\u{200b}'..='\u{200f}'
@@ -339,12 +372,12 @@ fn is_invisible(c: char) -> bool {
 }
 
 /// A digit of whatever script, or a letter of full width, as ASCII; others stay.
-fn ascii(c: char) -> char {
-    /// Where the ten digits of a script begin (Unicode's Nd, below U+10000).
-    const ZEROS: [u32; 36] = [
+pub(crate) fn ascii(c: char) -> char {
+    /// Where the ten digits of a script begin (Unicode's Nd; beyond U+FFFF those of the region: Chakma, Takri, Modi, Warang Citi).
+    const ZEROS: [u32; 40] = [
         0x660, 0x6f0, 0x7c0, 0x966, 0x9e6, 0xa66, 0xae6, 0xb66, 0xbe6, 0xc66, 0xce6, 0xd66, 0xde6, 0xe50, 0xed0, 0xf20,
         0x1040, 0x1090, 0x17e0, 0x1810, 0x1946, 0x19d0, 0x1a80, 0x1a90, 0x1b50, 0x1bb0, 0x1c40, 0x1c50, 0xa620, 0xa8d0,
-        0xa900, 0xa9d0, 0xa9f0, 0xaa50, 0xabf0, 0xff10,
+        0xa900, 0xa9d0, 0xa9f0, 0xaa50, 0xabf0, 0xff10, 0x11136, 0x116c0, 0x11650, 0x118e0,
     ];
     let code = u32::from(c);
     match code {
@@ -402,7 +435,9 @@ impl Secrets {
             match value {
                 Value::String(text) => self.add(text),
                 Value::Number(number) => self.add(&number.to_string()),
-                _ => {}
+                Value::Array(items) => items.iter().for_each(|item| self.add_values([Some(item)])),
+                Value::Object(members) => members.values().for_each(|member| self.add_values([Some(member)])),
+                Value::Null | Value::Bool(_) => {}
             }
         }
     }
@@ -506,6 +541,11 @@ mod tests {
             ("0123456789...", "[redacted]..."),
             ("is 01234567…", "is [redacted]…"),
             ("to 8144 0944…", "to [redacted]…"),
+            // In the middle of a character that is encoded.
+            ("to %381440%3…", "to [redacted]%3…"),
+            ("to \\u00381440\\u00…", "to [redacted]\\u00…"),
+            ("100% of 8144…", "100% of [redacted]…"),
+            ("100%3…", "100%3…"),
             ("814409448", "[redacted]"),
             // Less than half of it, and nothing says that it was cut.
             ("012345678-", "012345678-"),

@@ -6,13 +6,12 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 
 use crate::{
-    Answer, Call, Dialect, Field, FindBy, Invalid, MAX_ANSWER_BYTES, Operation, Outcome, Prepared, Private, Reading,
-    Request, Rule, Secret,
-    answer::{DENIED, count, is_success, reference, scalar, unlisted},
+    Answer, Call, CodeForm, Dialect, Field, FindBy, Invalid, Operation, Outcome, Prepared, Private, Reading, Request,
+    Rule, Secret,
+    answer::{DENIED, count, is_success, json, reference, scalar, unlisted},
     call::json_request,
     dialect::RESEND_AFTER,
     filled::{Filled, code},
-    json_depth_exceeds,
     mobile::{Country, mask_user},
     rule::{IDENTIFIER, TEXT},
 };
@@ -21,6 +20,7 @@ pub static DIALECT: Dialect = Dialect {
     name: "relid",
     base_url: None,
     code_lifetime: None,
+    code: CodeForm::Text,
     max_checks: 3,
     resend_after: RESEND_AFTER,
     credential_sets: &[&["username", "password"], &["access_token"], &["client_id", "client_secret"]],
@@ -28,6 +28,7 @@ pub static DIALECT: Dialect = Dialect {
     server_options: &["token_url"],
     fields,
     recipient: |typed| Some(recipient(IDENTIFIER.normalise("user_id", &typed.into()).ok()?.as_str()?)),
+    set_members: &["msg_type"],
     prepare,
     read,
     sensitive: &["user_id", "userId", "access_token", "mobile", "mobileNumber", "otp_value"],
@@ -43,10 +44,10 @@ const LONGEST_LIFE: u64 = 604_800;
 const MIN_NUMBER: usize = 8;
 
 static MSG: &[Field] = &[
-    Field::optional("lng", "lng", Rule::Text { min: 1, max: 64 }),
-    Field::optional("subject", "subject", TEXT),
+    Field::required("lng", "lng", Rule::Text { min: 1, max: 64 }),
+    Field::required("subject", "subject", TEXT),
     Field::required("message", "message", Rule::Message { max: 4096 }),
-    Field::optional("label", "label", Rule::Any),
+    Field::required("label", "label", Rule::Any),
 ];
 
 static NOTIFICATION_MSG: &[Field] =
@@ -66,25 +67,35 @@ static OTP_CONTROLS: &[Field] = &[
 
 static CONTROLS: &[Field] = &[Field::optional("otp", "otp", Rule::Object { members: OTP_CONTROLS, open: true })];
 
+/// The vendor requires it, and the option code_lifetime may give it.
+const EXPIRES_IN: Field =
+    Field::optional("expires_in", "expires_in", Rule::Integer { min: SHORTEST_LIFE, max: LONGEST_LIFE });
+
 static GENERATE: &[Field] = &[
     Field::optional("msg_id", "msg_id", Rule::Identifier { max: 128 }).once(),
     Field::required("enterprise_id", "enterprise_id", IDENTIFIER),
     Field::required("user_id", "user_id", IDENTIFIER).fixed().secret(),
     Field::optional("user_type", "user_type", Rule::OneOf(&["userId", "mobile", "loginId"])).fixed(),
-    Field::optional("expires_in", "expires_in", Rule::Integer { min: SHORTEST_LIFE, max: LONGEST_LIFE }),
+    EXPIRES_IN,
     Field::required("msg", "msg", Rule::List { members: MSG, max: 64 }),
-    Field::optional("notification_msg", "notification_msg", Rule::Object { members: NOTIFICATION_MSG, open: false }),
+    Field::required("notification_msg", "notification_msg", Rule::Object { members: NOTIFICATION_MSG, open: false }),
     Field::optional("actions", "actions", Rule::List { members: ACTION, max: 16 }),
     Field::optional("ds_required", "ds_required", Rule::Boolean),
     Field::optional("controls", "controls", Rule::Object { members: CONTROLS, open: true }),
+    Field::extra(false),
 ];
 
-static REFERENCE: &[Field] = &[Field::required("reference", "notification_uuid", Rule::Uuid).fixed().personal()];
+const REFERENCE: Field = Field::required("reference", "notification_uuid", Rule::Uuid).fixed().personal();
+
+static VALIDATE: &[Field] = &[REFERENCE, Field::extra(true)];
+
+static CANCEL: &[Field] = &[REFERENCE];
 
 fn fields(operation: Operation) -> Option<Vec<&'static Field>> {
     match operation {
         Operation::Send | Operation::Resend => Some(GENERATE.iter().collect()),
-        Operation::Verify | Operation::Cancel => Some(REFERENCE.iter().collect()),
+        Operation::Verify => Some(VALIDATE.iter().collect()),
+        Operation::Cancel => Some(CANCEL.iter().collect()),
     }
 }
 
@@ -103,16 +114,27 @@ fn prepare(call: &Call) -> Result<Prepared, Invalid> {
 }
 
 fn generate(call: &Call, what: &str, msg_id: &str) -> Result<Prepared, Invalid> {
-    let mut filled = Filled::new(&DIALECT, call, GENERATE, what)?;
-    let messages = filled.get("msg").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
     let holds_code = |msg: &Value| msg["message"].as_str().is_some_and(|text| text.contains(PLACE_OF_CODE));
-    if !messages.iter().any(holds_code) {
-        return Err(Invalid::new(
-            "msg",
-            format!("msg has no message with {PLACE_OF_CODE} in it"),
-            format!("the vendor writes the code in the place of {PLACE_OF_CODE}: without it nobody would see a code"),
-        ));
-    }
+    let mut filled = Filled::checked(&DIALECT, call, GENERATE, what, |filled, faults| {
+        let messages = filled.get("msg").and_then(Value::as_array);
+        if messages.is_some_and(|messages| !messages.iter().any(holds_code)) {
+            faults.push(Invalid::new(
+                "msg",
+                format!("msg has no message with {PLACE_OF_CODE} in it"),
+                format!(
+                    "the vendor writes the code in the place of {PLACE_OF_CODE}: without it nobody would see a code"
+                ),
+            ));
+        }
+        let is_wrong = faults.iter().any(|fault| fault.field == EXPIRES_IN.name);
+        if filled.get(EXPIRES_IN.name).is_none() && call.code_lifetime.is_none() && !is_wrong {
+            faults.push(Invalid::new(
+                EXPIRES_IN.name,
+                format!("expires_in is missing: {what} through relid needs it"),
+                format!("expires_in: {}; or give the server the option code_lifetime", EXPIRES_IN.rule.describe()),
+            ));
+        }
+    })?;
     filled.or_default("msg_id", msg_id);
     filled.or_default("actions", json!([]));
     if let Some(lifetime) = call.code_lifetime {
@@ -134,6 +156,7 @@ fn generate(call: &Call, what: &str, msg_id: &str) -> Result<Prepared, Invalid> 
             "controls",
         ],
     );
+    filled.lay_extra(&mut body)?;
     let attempts = filled.get("controls").map(|controls| &controls["otp"]["attempts"]);
     let prepared = filled.prepared(post(call, "/generateRVN.htm", body), FindBy::Reference);
     Ok(Prepared {
@@ -144,15 +167,16 @@ fn generate(call: &Call, what: &str, msg_id: &str) -> Result<Prepared, Invalid> 
 }
 
 fn verify(call: &Call) -> Result<Prepared, Invalid> {
-    let filled = Filled::new(&DIALECT, call, REFERENCE, "a verify")?;
+    let filled = Filled::new(&DIALECT, call, VALIDATE, "a verify")?;
     let mut body = Map::new();
     filled.write(&mut body, &["reference"]);
-    body.insert("otp_value".into(), code(call)?);
+    body.insert("otp_value".into(), code(call));
+    filled.lay_extra(&mut body)?;
     Ok(referred(call, &filled, post(call, "/validateOTP.htm", body)))
 }
 
 fn cancel(call: &Call) -> Result<Prepared, Invalid> {
-    let filled = Filled::new(&DIALECT, call, REFERENCE, "a cancel")?;
+    let filled = Filled::new(&DIALECT, call, CANCEL, "a cancel")?;
     let reference = filled.get("reference").cloned().unwrap_or_default();
     Ok(referred(call, &filled, cancel_request(call, reference)))
 }
@@ -208,7 +232,9 @@ fn post(call: &Call, path: &str, body: Map<String, Value>) -> Request {
 fn read(operation: Operation, status: u16, answer: &Value) -> Option<Reading> {
     let error = match answer.get("error_code") {
         None | Some(Value::Null) => None,
-        given => Some(scalar(given)?),
+        Some(Value::String(text)) if text.trim().is_empty() => None,
+        // 0 is no error.
+        given => Some(scalar(given)?).filter(|code| code != "0"),
     };
     let words = scalar(answer.get("error_message")).or_else(|| scalar(answer.get("error_msg")));
     let response_code = match answer.get("response_code") {
@@ -258,9 +284,8 @@ fn failure(operation: Operation, status: u16, error: &str) -> Outcome {
         "3560" => Outcome::Refused,
         // Of a cancel: the notification is gone, or was answered already.
         "3558" | "3620" if operation == Operation::Cancel => Outcome::NotFound,
-        "3558" if operation == Operation::Verify => Outcome::NotFound,
         "2699" => Outcome::ProviderError,
-        _ => unlisted(status),
+        _ => unlisted(operation, status),
     }
 }
 
@@ -289,9 +314,7 @@ pub fn token_request(client_id: &Secret, client_secret: &Secret) -> Request {
 /// Reads the answer to [`token_request`]. The words of a failure are the gateway's own: an authorization server's may
 /// hold a secret.
 pub fn read_token(answer: &Answer) -> Result<Token, (Outcome, String)> {
-    let sound = answer.body.len() <= MAX_ANSWER_BYTES && !json_depth_exceeds(answer.body, crate::MAX_ANSWER_DEPTH);
-    let body = sound.then(|| serde_json::from_slice::<Value>(answer.body).ok()).flatten();
-    let body = Private::from(body.unwrap_or_default());
+    let body = Private::from(json(answer.body).unwrap_or_default());
     let status = answer.status;
     let error = body.get("error").and_then(Value::as_str).unwrap_or_default();
     if matches!(status, 401 | 403) || matches!(error, "invalid_client" | "unauthorized_client" | "access_denied") {

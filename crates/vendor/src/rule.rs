@@ -7,6 +7,9 @@ use crate::{Field, Invalid, mobile::Country};
 /// Longest JSON text of an [`Rule::Any`].
 const MAX_ANY_BYTES: usize = 4096;
 const MAX_ANY_DEPTH: usize = 8;
+/// The same of [`Rule::Extra`], and how many texts and numbers it may hold: each is looked for in the answer.
+const MAX_EXTRA_BYTES: usize = 16 * 1024;
+const MAX_EXTRA_VALUES: usize = 64;
 
 /// What may stand in a field. A value is accepted in every form that people and vendors write it in, and sent in the
 /// documented one.
@@ -79,6 +82,8 @@ pub enum Rule {
     },
     /// Any JSON of moderate size.
     Any,
+    /// An object whose members go into the body as they are.
+    Extra,
 }
 
 /// A line of text of the usual length.
@@ -104,17 +109,19 @@ impl Rule {
                 _ => Err(self.broken(path)),
             },
             Self::List { members, max } => match value {
-                Value::Array(items) if items.len() <= *max => items
-                    .iter()
-                    .enumerate()
-                    .map(|(index, item)| match item {
+                Value::Array(items) if items.len() <= *max => {
+                    let item = |(index, item): (usize, &Value)| match item {
                         Value::Object(given) => object(&format!("{path}[{index}]"), given, members, false),
                         _ => Err(self.broken(&format!("{path}[{index}]"))),
-                    })
-                    .collect::<Result<_, _>>()
-                    .map(Value::Array),
+                    };
+                    let (good, faults): (Vec<_>, Vec<_>) = items.iter().enumerate().map(item).partition(Result::is_ok);
+                    Invalid::all(faults.into_iter().filter_map(Result::err).collect())?;
+                    Ok(good.into_iter().filter_map(Result::ok).collect())
+                }
                 _ => Err(self.broken(path)),
             },
+            Self::Extra if !value.is_object() || !is_extra(value) => Err(self.broken(path)),
+            Self::Extra => Ok(value.clone()),
             _ => self.scalar(value).ok_or_else(|| self.broken(path)),
         }
     }
@@ -180,7 +187,8 @@ impl Rule {
             | Self::SriLankanMobile
             | Self::PhoneNumber
             | Self::Object { .. }
-            | Self::List { .. } => None,
+            | Self::List { .. }
+            | Self::Extra => None,
         }
     }
 
@@ -231,6 +239,10 @@ impl Rule {
             Self::Any => {
                 format!("JSON of at most {MAX_ANY_BYTES} bytes and {MAX_ANY_DEPTH} levels")
             }
+            Self::Extra => format!(
+                "an object, whose members go into the vendor's body as they are; of at most {MAX_EXTRA_VALUES} values, \
+                 {MAX_EXTRA_BYTES} bytes and {MAX_ANY_DEPTH} levels"
+            ),
         }
     }
 }
@@ -238,25 +250,24 @@ impl Rule {
 /// An object's members under either name, written in the order of the table.
 fn object(path: &str, given: &Map<String, Value>, members: &[Field], open: bool) -> Result<Value, Invalid> {
     let mut written = Map::new();
+    let mut faults = Vec::new();
     for field in members {
         let path = format!("{path}.{}", field.name);
         let value = match (given.get(field.name), given.get(field.wire)) {
             (Some(_), Some(_)) if field.name != field.wire => {
-                return Err(twice(&path, field.name, field.wire));
+                faults.push(twice(&path, field.name, field.wire));
+                continue;
             }
             (ours, theirs) => ours.or(theirs),
         };
-        match value {
-            Some(value) => {
-                written.insert(field.wire.into(), field.rule.normalise(&path, value)?);
-            }
-            None if field.required => {
-                return Err(Invalid::new(
-                    &path,
-                    format!("{path} is missing"),
-                    format!("{path}: {}", field.rule.describe()),
-                ));
-            }
+        match value.map(|value| field.rule.normalise(&path, value)) {
+            Some(Ok(value)) => drop(written.insert(field.wire.into(), value)),
+            Some(Err(fault)) => faults.push(fault),
+            None if field.required => faults.push(Invalid::new(
+                &path,
+                format!("{path} is missing"),
+                format!("{path}: {}", field.rule.describe()),
+            )),
             None => {}
         }
     }
@@ -265,13 +276,14 @@ fn object(path: &str, given: &Map<String, Value>, members: &[Field], open: bool)
             continue;
         }
         if !open {
-            return Err(Invalid::unknown_key(path, &format!("{path}."), key, members.iter()));
+            faults.push(Invalid::unknown_key(path, &format!("{path}."), key, members.iter()));
+        } else if key.chars().any(char::is_control) || key.len() > 256 || !is_moderate(value, MAX_ANY_DEPTH) {
+            faults.push(Rule::Any.broken(path));
+        } else {
+            written.insert(key.clone(), value.clone());
         }
-        if key.chars().any(char::is_control) || key.len() > 256 || !is_moderate(value, MAX_ANY_DEPTH) {
-            return Err(Rule::Any.broken(path));
-        }
-        written.insert(key.clone(), value.clone());
     }
+    Invalid::all(faults)?;
     Ok(Value::Object(written))
 }
 
@@ -325,6 +337,26 @@ fn otp_spec_length(text: &str) -> Option<u8> {
     let plain = (1..=8).contains(&kinds.len()) && kinds.bytes().all(|byte| byte.is_ascii_uppercase());
     let length = (length.len() == 1).then(|| length.parse().ok()).flatten()?;
     (plain && (4..=9).contains(&length)).then_some(length)
+}
+
+/// Of bounded size, depth and number of values, under names that can be shown in one line.
+fn is_extra(value: &Value) -> bool {
+    fn values(value: &Value, depth: usize) -> Option<usize> {
+        match value {
+            Value::Array(_) | Value::Object(_) if depth == 0 => None,
+            Value::Array(items) => items.iter().map(|item| values(item, depth - 1)).sum(),
+            Value::Object(members) => members
+                .iter()
+                .map(|(key, item)| {
+                    let is_name = (1..=256).contains(&key.len()) && !key.chars().any(char::is_control);
+                    values(item, depth - 1).filter(|_| is_name)
+                })
+                .sum(),
+            _ => Some(1),
+        }
+    }
+    values(value, MAX_ANY_DEPTH).is_some_and(|count| count <= MAX_EXTRA_VALUES)
+        && serde_json::to_string(value).is_ok_and(|text| text.len() <= MAX_EXTRA_BYTES)
 }
 
 /// Of bounded size and depth, and without control characters.

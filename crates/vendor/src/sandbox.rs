@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::{
-    Call, Dialect, Field, FindBy, Invalid, Operation, Outcome, Prepared, Reading, Request, Rule, Secret,
+    Call, CodeForm, Dialect, Field, FindBy, Invalid, Operation, Outcome, Prepared, Reading, Request, Rule, Secret,
     filled::{Filled, code},
     mobile::Country,
     rule::IDENTIFIER,
@@ -17,6 +17,7 @@ pub static DIALECT: Dialect = Dialect {
     // Reserved for names that must not resolve (RFC 2606): should a call ever leave, it reaches nobody.
     base_url: Some("https://sandbox.invalid"),
     code_lifetime: Some(Duration::from_secs(10 * 60)),
+    code: CodeForm::Numeric,
     max_checks: 5,
     resend_after: Duration::ZERO,
     credential_sets: &[&["code"], &[]],
@@ -24,6 +25,7 @@ pub static DIALECT: Dialect = Dialect {
     server_options: &[],
     fields,
     recipient: |typed| Some(Country::Any.parse(typed)?.recipient()),
+    set_members: &[],
     prepare,
     read,
     sensitive: &[],
@@ -56,6 +58,7 @@ static SEND: &[Field] = &[
         Outcome::Unreachable.as_str(),
         Outcome::Unknown.as_str(),
     ]),
+    Field::extra(false),
 ];
 
 static RESEND: &[Field] = &[
@@ -73,6 +76,7 @@ static RESEND: &[Field] = &[
         Outcome::Unreachable.as_str(),
         Outcome::Unknown.as_str(),
     ]),
+    Field::extra(false),
 ];
 
 static VERIFY: &[Field] = &[
@@ -93,6 +97,7 @@ static VERIFY: &[Field] = &[
         Outcome::Unreachable.as_str(),
         Outcome::Unknown.as_str(),
     ]),
+    Field::extra(true),
 ];
 
 static CANCEL: &[Field] = &[
@@ -131,7 +136,7 @@ fn prepare(call: &Call) -> Result<Prepared, Invalid> {
         Operation::Send => send(call, Filled::new(&DIALECT, call, table, "a send")?),
         Operation::Resend => send(call, Filled::new(&DIALECT, call, table, "a resend")?),
         Operation::Verify => {
-            let right = is_right(call, &code(call)?);
+            let right = is_right(call, &code(call));
             let outcome = if right { Outcome::Approved } else { Outcome::InvalidCode };
             follow(&Filled::new(&DIALECT, call, table, "a verify")?, outcome)
         }
@@ -174,7 +179,8 @@ fn answered(filled: &Filled, find_by: FindBy, outcome: Outcome) -> Prepared {
 }
 
 fn is_right(call: &Call, given: &Value) -> bool {
-    given.as_str() == Some(call.credentials.get("code").map_or(CODE, Secret::reveal))
+    let code = DIALECT.code.read(call.credentials.get("code").map_or(CODE, Secret::reveal));
+    code.is_some_and(|code| given.as_str() == Some(code.reveal()))
 }
 
 /// Nothing is asked, so nothing answers.

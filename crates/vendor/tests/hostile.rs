@@ -1,11 +1,12 @@
 //! Promise: whatever a server answers (cut off, twisted, huge, deep, random), reading it and redacting it never panics
-//! and never reports a code as sent or approved that the vendor did not say so of in its documented form.
+//! and never reports a code as sent or approved, a verification as over, or a call as one to be made again that the vendor
+//! did not say so of in its documented form.
 
 mod caller;
 mod page;
 
 use caller::read_bytes;
-use page::{documented, is_good, says_success};
+use page::{documented, is_end, is_good, names_an_end, says_nothing_was_done, says_success};
 use serde_json::{Value, json};
 use vendor::{Operation, Operation::Verify, Outcome, Secret, dialect, redact, redact_text};
 
@@ -16,6 +17,16 @@ fn check(vendor: &str, operation: Operation, status: u16, body: &[u8]) {
     if is_good(reading.outcome) {
         let shown = String::from_utf8_lossy(body);
         assert!(says_success(vendor, operation, status, body), "{vendor} {operation:?} {status} {shown}");
+    }
+    if is_end(reading.outcome) && !reading.is_guess && operation == Verify {
+        assert!(names_an_end(vendor, body), "{vendor} {status} {}", String::from_utf8_lossy(body));
+    }
+    if reading.outcome == Outcome::ProviderError {
+        let shown = String::from_utf8_lossy(body);
+        assert!(
+            says_nothing_was_done(vendor, operation, status, false, body),
+            "{vendor} {operation:?} {status} {shown}"
+        );
     }
     if reading.outcome == Outcome::Unknown {
         assert!(reading.vendor_message.is_some());

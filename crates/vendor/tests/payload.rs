@@ -35,7 +35,10 @@ fn good(vendor: &str, operation: Operation, variant: u8) -> Value {
         }
         ("paytm", ..) => json!({"mid": "M", "order_id": "O", "token": "tok-1"}),
         ("relid", Send | Resend, _) => {
-            json!({"user_id": "alice.doe", "enterprise_id": "E", "msg": [{"message": "$$OTP$$"}]})
+            json!({
+                "user_id": "alice.doe", "enterprise_id": "E", "expires_in": 60, "msg": [relid_msg("$$OTP$$")],
+                "notification_msg": {"subject": "s", "message": "m"}
+            })
         }
         ("relid", ..) => json!({"reference": "03f67f9e-ec4f-11e6-b006-92361f002671"}),
         (_, Send | Resend, _) => json!({"mobile": "0771234567"}),
@@ -68,6 +71,10 @@ fn without(payload: Value, key: &str) -> Value {
     let mut members = members(payload);
     members.shift_remove(key);
     Value::Object(members)
+}
+
+fn relid_msg(message: impl Into<Value>) -> Value {
+    json!({"lng": "English", "subject": "s", "message": message.into(), "label": {}})
 }
 
 fn call(vendor: &str, operation: Operation, payload: Value) -> Caller {
@@ -139,6 +146,96 @@ fn what_a_call_needs_is_asked_for_by_name() {
 }
 
 #[test]
+fn one_error_names_all_that_is_missing_or_wrong() {
+    for (vendor, operation, variant) in calls() {
+        let mut payload = members(good(vendor, operation, variant));
+        let names: Vec<String> = payload.keys().filter(|name| *name != "otp_type").cloned().collect();
+        for (number, (name, value)) in (0..).zip(payload.iter_mut()) {
+            match (name.as_str(), number % 2) {
+                ("otp_type", _) => {}
+                (_, 0) => *value = json!({CANARY: CANARY}),
+                _ => *value = Value::Null,
+            }
+        }
+        payload.insert("colour".into(), json!(CANARY));
+        let broken = call(vendor, operation, Value::Object(payload.clone())).refused();
+        assert_clean(&broken, CANARY);
+        payload.retain(|name, _| ["otp_type", "colour"].contains(&name.as_str()));
+        let missing = call(vendor, operation, Value::Object(payload)).refused();
+        for invalid in [&broken, &missing] {
+            let named: Vec<&String> = std::iter::once(&invalid.field).chain(&invalid.others).collect();
+            assert!(invalid.message.contains("colour") && named[0] == "colour", "{invalid:?}");
+            for name in names.iter().take(12) {
+                let is_needed =
+                    (vendor, operation) != ("sandbox", Verify) && (vendor, operation) != ("sandbox", Cancel);
+                let said = invalid.message.contains(&format!("; {name} ")) && named.contains(&name);
+                assert!(said || !is_needed && invalid == &missing, "{vendor} {name}: {invalid:?}");
+            }
+        }
+    }
+    // Within one field, too, and where fields have something to do with each other.
+    for (vendor, operation, payload, wanted) in [
+        (
+            "relid",
+            Send,
+            json!({"msg": [{"subjekt": "x"}, {"message": 1, "lng": ""}], "notification_msg": {"x": 1}, "user_type": "x"}),
+            &[
+                "enterprise_id",
+                "user_id",
+                "msg[0].message",
+                "msg[0].subjekt",
+                "msg[1].message",
+                "msg[1].lng",
+                "user_type",
+            ][..],
+        ),
+        ("relid", Send, json!({"msg": [], "user_type": "x"}), &["msg has no message", "user_type", "user_id"]),
+        ("hyperverge", Send, json!({"time": "10"}), &["template_id", "mobile", "time_format is missing"]),
+        ("hyperverge", Send, json!({"time": "10", "time_format": 1}), &["template_id", "time_format does not"]),
+        ("ideamart", Send, json!({"metadata": {"os": 1, "colour": 1}}), &["mobile", "metadata.os", "metadata.colour"]),
+        ("iserveu", Send, json!({}), &["mobile", "username", "otp_type"]),
+        (
+            "iserveu",
+            Verify,
+            json!({"name": 1, "lat_long": "x", "otp_type": "3"}),
+            &["mobile", "username", "otp_type", "lat_long"],
+        ),
+        (
+            "iserveu",
+            Resend,
+            json!({"otp_type": 2}),
+            &["mobile", "username", "amount", "reference is missing: a new code"],
+        ),
+        (
+            "ideamart",
+            Send,
+            json!({"extra": {"password": "x", "otp": "1", "subscriberId": "x"}}),
+            &["mobile", "extra.password", "otp does not belong in extra", "extra.subscriberId"],
+        ),
+    ] {
+        let invalid = call(vendor, operation, payload).refused();
+        for words in wanted {
+            assert!(invalid.message.contains(words), "{words}: {invalid:?}");
+        }
+        assert_eq!(invalid.message.split("; ").count(), 1 + invalid.others.len());
+    }
+    // A slip of the pen is one fault.
+    let slip = call("ideamart", Send, json!({"moblie": "0771234567"})).refused();
+    assert_eq!((slip.field.as_str(), slip.others.len()), ("moblie", 0));
+    // What cannot be known without the variant is not said of both.
+    assert!(!call("iserveu", Send, json!({})).refused().message.contains("ovd_data"));
+    let many: Map<String, Value> = (0..1000).map(|number| (format!("f{number}"), json!(1))).collect();
+    let invalid = call("ideamart", Send, Value::Object(many)).refused();
+    assert!(invalid.message.ends_with("; and 985 more") && invalid.message.len() < 1000, "{invalid:?}");
+    let wrong = json!({"otp_length": 3, "otp_expiry": 0, "mobile": "x", "colour": 1, "extra": {"otp": 1}});
+    let invalid = check_defaults(dialect("hyperverge").unwrap(), &members(wrong)).unwrap_err();
+    assert_eq!(
+        (invalid.field.as_str(), invalid.others),
+        ("otp_length", ["otp_expiry", "mobile", "colour", "otp"].map(String::from).to_vec())
+    );
+}
+
+#[test]
 fn an_unknown_field_names_the_nearest() {
     for (key, near) in [("moblie", "mobile"), ("templateID", "template_id"), ("otp_lenght", "otp_length")] {
         let payload = with(good("hyperverge", Send, 1), key, json!("canary-7"));
@@ -151,7 +248,7 @@ fn an_unknown_field_names_the_nearest() {
         );
     }
     let invalid = call("ideamart", Send, with(good("ideamart", Send, 1), "colour", json!(1))).refused();
-    assert_eq!(invalid.hint, "it takes: mobile, application_hash, metadata");
+    assert_eq!(invalid.hint, "it takes: mobile, application_hash, metadata, extra");
 }
 
 #[test]
@@ -262,9 +359,19 @@ fn a_code_is_never_a_field() {
             assert_clean(&invalid, "918273");
         }
     }
-    for code in ["", "   ", "1\n2", "\0", &"1".repeat(65)] {
-        let invalid = call("hyperverge", Verify, good("hyperverge", Verify, 1)).code(code).refused();
-        assert_eq!(invalid.field, "otp");
+}
+
+#[test]
+fn each_vendors_codes_are_what_its_page_shows() {
+    for dialect in DIALECTS {
+        let read = |typed: &str| dialect.code.read(typed).map(|code| code.reveal().to_owned());
+        for typed in ["", "   ", "\u{200b}", "\0", &"1".repeat(65)] {
+            assert_eq!(read(typed), None, "{} {typed:?}", dialect.name);
+        }
+        let is_number = dialect.name != "relid";
+        assert_eq!(read(" १२३-४५६\n").unwrap(), if is_number { "123456" } else { "123-456" }, "{}", dialect.name);
+        let is_only_number = dialect.name == "hyperverge";
+        assert_eq!(read("12b456").is_none(), is_only_number, "{}", dialect.name);
     }
 }
 
@@ -409,7 +516,20 @@ fn values_that_break_their_rule_are_refused() {
             Send,
             1,
             "msg",
-            json!(["x", {}, [1], [{}], [{"message": 1}], [], [{"message": "no place"}], [{"message": "$$OTP$$", "extra": 1}]]),
+            json!([
+                "x",
+                {},
+                [1],
+                [{}],
+                [relid_msg(1)],
+                [],
+                [relid_msg("no place")],
+                [with(relid_msg("$$OTP$$"), "more", json!(1))],
+                [without(relid_msg("$$OTP$$"), "lng")],
+                [without(relid_msg("$$OTP$$"), "subject")],
+                [without(relid_msg("$$OTP$$"), "label")],
+                [without(relid_msg("$$OTP$$"), "message")]
+            ]),
         ),
         (
             "relid",
@@ -500,10 +620,25 @@ fn hyperverge_takes_time_and_its_format_together() {
 }
 
 #[test]
+fn relid_takes_the_life_of_a_code_from_the_server_where_the_payload_gives_none() {
+    let payload = || without(good("relid", Send, 1), "expires_in");
+    let invalid = call("relid", Send, payload()).refused();
+    assert!(invalid.message.contains("expires_in is missing") && invalid.hint.contains("code_lifetime"), "{invalid:?}");
+    // With all else that is missing.
+    let invalid = call("relid", Send, json!({"user_id": "alice.doe"})).refused();
+    for field in ["enterprise_id", "msg", "notification_msg", "expires_in"] {
+        assert!(invalid.message.contains(&format!("{field} is missing")), "{invalid:?}");
+    }
+    let given = |caller: Caller| caller.prepared().request.body.reveal().contains(r#""expires_in":300,"#);
+    assert!(given(call("relid", Send, payload()).code_lifetime(300)));
+    assert!(given(call("relid", Send, payload()).defaults(json!({"expires_in": 300})).code_lifetime(20)));
+}
+
+#[test]
 fn relid_needs_a_place_for_the_code() {
-    let payload = with(good("relid", Send, 1), "msg", json!([{"message": "a"}, {"message": "b $$OTP$$"}]));
+    let payload = with(good("relid", Send, 1), "msg", json!([relid_msg("a"), relid_msg("b $$OTP$$")]));
     call("relid", Send, payload).prepared();
-    let invalid = call("relid", Send, with(good("relid", Send, 1), "msg", json!([{"message": "$$otp$$"}]))).refused();
+    let invalid = call("relid", Send, with(good("relid", Send, 1), "msg", json!([relid_msg("$$otp$$")]))).refused();
     assert!(invalid.message.contains("$$OTP$$"));
 }
 
@@ -619,6 +754,135 @@ fn every_secret_of_a_call_is_named_for_redaction() {
     );
 }
 
+// What no table knows
+
+#[test]
+fn extra_goes_into_the_body_as_it_is() {
+    let extra =
+        json!({"pid": "p-7", "dlt": {"entity": 1101.5, "ids": [1, null, "two\nlines"]}, "flag": false, "none": null});
+    for (vendor, operation, variant) in calls() {
+        if operation == Cancel || vendor == "sandbox" {
+            continue;
+        }
+        let payload = good(vendor, operation, variant);
+        let plain: Value =
+            serde_json::from_str(call(vendor, operation, payload.clone()).prepared().request.body.reveal()).unwrap();
+        let prepared = call(vendor, operation, with(payload, "extra", extra.clone())).prepared();
+        let mut expected = members(plain);
+        expected.extend(members(extra.clone()));
+        let body: Value = serde_json::from_str(prepared.request.body.reveal()).unwrap();
+        assert_eq!(body, Value::Object(expected), "{vendor} {operation:?}");
+        // Redacted like the rest.
+        for value in ["p-7", "1101.5", "two\nlines"] {
+            assert!(prepared.secrets.iter().any(|secret| secret.reveal() == value), "{vendor}: {value} is not named");
+        }
+    }
+}
+
+#[test]
+fn extra_lies_over_that_of_the_defaults() {
+    let defaults = json!({"extra": {"a": "d", "b": "d"}});
+    let body = |caller: Caller| {
+        let body: Value = serde_json::from_str(caller.prepared().request.body.reveal()).unwrap();
+        (body["a"].clone(), body["b"].clone(), body["c"].clone())
+    };
+    let send = || call("ideamart", Send, good("ideamart", Send, 1)).defaults(defaults.clone());
+    assert_eq!(body(send()), (json!("d"), json!("d"), Value::Null));
+    let payload = with(good("ideamart", Send, 1), "extra", json!({"b": "p", "c": "p"}));
+    assert_eq!(body(send().payload(payload.clone())), (json!("d"), json!("p"), json!("p")));
+    // A resend is the same again; what it gives itself lies over that.
+    let sent = keep(&send().payload(payload).prepared());
+    assert_eq!(sent["extra"], json!({"b": "p", "c": "p"}));
+    let resend = || caller("ideamart", Resend).known(sent.clone()).defaults(defaults.clone());
+    assert_eq!(body(resend()), (json!("d"), json!("p"), json!("p")));
+    let resend = resend().payload(json!({"extra": {"c": "r"}}));
+    assert_eq!(keep(&resend.prepared())["extra"], json!({"b": "p", "c": "r"}));
+    assert_eq!(body(resend), (json!("d"), json!("p"), json!("r")));
+    // A verify is another call: the send's is not for it, and yet must not survive in its answer.
+    let verify = caller("ideamart", Verify).known(with(sent, "reference", json!("r"))).defaults(defaults);
+    assert_eq!(body(verify), (json!("d"), json!("d"), Value::Null));
+    let verify = caller("ideamart", Verify).known(json!({"reference": "r", "extra": {"pid": "canary-9"}})).prepared();
+    assert!(verify.secrets.iter().any(|secret| secret.reveal() == "canary-9"));
+    assert!(!verify.request.body.reveal().contains("canary-9"));
+    let sent = keep(&call("hyperverge", Send, with(good("hyperverge", Send, 1), "extra", json!({"a": 1}))).prepared());
+    assert_eq!(body(caller("hyperverge", Resend).known(sent)), (Value::Null, Value::Null, Value::Null));
+}
+
+#[test]
+fn extra_goes_over_nothing_that_the_gateway_sets() {
+    for (vendor, operation, variant) in calls() {
+        if operation == Cancel || vendor == "sandbox" {
+            continue;
+        }
+        let payload = good(vendor, operation, variant);
+        let body: Value =
+            serde_json::from_str(call(vendor, operation, payload.clone()).prepared().request.body.reveal()).unwrap();
+        let mut names: Vec<String> = members(body.clone()).keys().cloned().collect();
+        let fields = (dialect(vendor).unwrap().fields)(operation).unwrap();
+        // A field that is left out is not set under another name either.
+        names.extend(
+            (1..)
+                .zip(fields)
+                .filter(|(_, field)| vendor != "iserveu" && field.name != "extra")
+                .map(|(_, field)| field.wire.into()),
+        );
+        names.extend(["otp", "otp_value", "code", "OTP"].map(String::from));
+        for name in names {
+            let invalid =
+                call(vendor, operation, with(payload.clone(), "extra", json!({name.clone(): CANARY}))).refused();
+            assert!(
+                invalid.message.contains(&name) && invalid.message.contains("extra"),
+                "{vendor} {name}: {invalid:?}"
+            );
+            assert!(!invalid.hint.is_empty());
+            assert_clean(&invalid, CANARY);
+        }
+    }
+    // Objects of the gateway's own take members beside theirs.
+    let payload = |extra: Value| call("paytm", Verify, with(good("paytm", Verify, 1), "extra", extra));
+    let beside = payload(json!({"head": {"clientId": "c"}, "body": {"x": {"y": 1}}})).prepared();
+    let body: Value = serde_json::from_str(beside.request.body.reveal()).unwrap();
+    assert_eq!(
+        (&body["head"]["clientId"], &body["head"]["token"], &body["body"]["x"]["y"]),
+        (&json!("c"), &json!("tok-1"), &json!(1))
+    );
+    for (extra, field) in [
+        (json!({"head": {"token": CANARY}}), "extra.head.token"),
+        (json!({"head": {"version": CANARY}}), "extra.head.version"),
+        (json!({"body": {"otp": CANARY}}), "extra.body.otp"),
+        (json!({"head": CANARY}), "extra.head"),
+        (json!({"body": null}), "extra.body"),
+        (json!({"mid": CANARY}), "extra.mid"),
+    ] {
+        let invalid = payload(extra).refused();
+        assert_eq!(invalid.field, field);
+        assert_clean(&invalid, CANARY);
+    }
+    let fill = |value: Value, count: usize| Value::Array(vec![value; count]);
+    for extra in [
+        json!(CANARY),
+        json!([CANARY]),
+        json!(1),
+        json!({"": 1}),
+        json!({"a\nb": 1}),
+        json!({"k".repeat(257): 1}),
+        json!({"x": fill(json!(CANARY), 65)}),
+        json!({"x": CANARY.repeat(2000)}),
+        json!({"x": [[[[[[[[[1]]]]]]]]]}),
+    ] {
+        let invalid = call("ideamart", Send, with(good("ideamart", Send, 1), "extra", extra)).refused();
+        assert_eq!(invalid.field, "extra");
+        assert_clean(&invalid, CANARY);
+    }
+    for (vendor, extra) in
+        [("ideamart", "password"), ("iserveu", "customerMobileNumber"), ("relid", "msg_type"), ("relid", "otp_value")]
+    {
+        let invalid = check_defaults(dialect(vendor).unwrap(), &members(json!({"extra": {extra: "x"}}))).unwrap_err();
+        assert!(invalid.message.contains(extra), "{invalid:?}");
+    }
+    check_defaults(dialect("paytm").unwrap(), &members(json!({"extra": {"head": {"clientId": "c"}}}))).unwrap();
+}
+
 // The server option defaults
 
 #[test]
@@ -629,7 +893,7 @@ fn defaults_take_what_is_constant_for_an_account() {
         ("paytm", json!({"mid": "M", "channel_id": "APP", "token_type": "TXN_TOKEN"})),
         (
             "relid",
-            json!({"enterprise_id": "E", "msg": [{"message": "$$OTP$$"}], "controls": {"otp": {"otp_spec": "N-6"}}}),
+            json!({"enterprise_id": "E", "msg": [relid_msg("$$OTP$$")], "controls": {"otp": {"otp_spec": "N-6"}}}),
         ),
         ("ideamart", json!({"metadata": {"client": "WebSite", "appCode": "https://a.example"}})),
         ("ideamart", json!({})),

@@ -29,7 +29,10 @@ fn prepared(vendor: &str, operation: Operation) -> Option<Prepared> {
         }
         ("paytm", _) => json!({"mid": "M", "order_id": "canary-order", "token": "canary-token"}),
         ("relid", Send | Resend) => {
-            json!({"user_id": "canary-user", "enterprise_id": "E", "msg": [{"message": "canary-text $$OTP$$"}]})
+            json!({
+                "user_id": "canary-user", "enterprise_id": "E", "expires_in": 60, "notification_msg": {"message": "m"},
+                "msg": [{"lng": "en", "subject": "s", "message": "canary-text $$OTP$$", "label": {}}]
+            })
         }
         (_, Send | Resend) => json!({"mobile": mobile}),
         _ => json!({"reference": "03f67f9e-ec4f-11e6-b006-92361f002671"}),

@@ -340,7 +340,10 @@ fn relid_verifies_and_cancels_by_its_reference() {
 #[test]
 fn relid_cancels_before_it_sends_again() {
     let sent = caller("relid", Send)
-        .payload(json!({"user_id": "alice.doe", "enterprise_id": "E", "msg": [{"message": "$$OTP$$"}], "msg_id": "m1"}))
+        .payload(json!({
+            "user_id": "alice.doe", "enterprise_id": "E", "msg_id": "m1", "expires_in": 60, "notification_msg": {"subject": "n"},
+            "msg": [{"lng": "en", "subject": "s", "message": "$$OTP$$", "label": {}}]
+        }))
         .prepared();
     let mut known = keep(&sent);
     known["reference"] = json!(UUID);
@@ -354,7 +357,8 @@ fn relid_cancels_before_it_sends_again() {
         format!(
             concat!(
                 r#"{{"msg_type":"OTP","msg_id":"{}","enterprise_id":"E","user_id":"alice.doe","#,
-                r#""msg":[{{"message":"$$OTP$$"}}],"actions":[]}}"#
+                r#""expires_in":60,"msg":[{{"lng":"en","subject":"s","message":"$$OTP$$","label":{{}}}}],"#,
+                r#""notification_msg":{{"subject":"n"}},"actions":[]}}"#
             ),
             ATTEMPT
         )
@@ -368,7 +372,8 @@ fn relid_cancels_before_it_sends_again() {
 fn relid_knows_a_number_by_its_digits_and_a_user_by_the_id() {
     let recipient = |user_id: &str, user_type: &str| {
         let payload = json!({
-            "user_id": user_id, "user_type": user_type, "enterprise_id": "E", "msg": [{"message": "$$OTP$$"}]
+            "user_id": user_id, "user_type": user_type, "enterprise_id": "E", "expires_in": 60,
+            "msg": [{"lng": "en", "subject": "s", "message": "$$OTP$$", "label": {}}], "notification_msg": {"message": "m"}
         });
         let prepared = caller("relid", Send).payload(payload).prepared();
         assert!(prepared.request.body.reveal().contains(&format!(r#""user_id":"{user_id}""#)));
@@ -482,8 +487,8 @@ fn only_relid_can_cancel() {
 }
 
 #[test]
-fn a_code_goes_out_as_it_was_typed() {
-    for code in ["000000", "0123", "aB9x", " 12 ", "\"\\", "12345678901234567890"] {
+fn a_code_goes_out_as_it_was_read() {
+    for code in ["000000", "0123", "aB9x", "1 2", "\"\\", "12345678901234567890"] {
         let prepared = caller("relid", Verify).code(code).payload(json!({"reference": UUID})).prepared();
         let body: serde_json::Value = serde_json::from_str(prepared.request.body.reveal()).unwrap();
         assert_eq!(body["otp_value"], code);

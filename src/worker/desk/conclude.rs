@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use courier::Delivery;
-use policy::{BreakerState, Conclusion, Micros, Status, again_after, conclude, moves_on, retryable};
+use policy::{BreakerState, Conclusion, Micros, Status, again_after, conclude, moves_on, retryable, spends_a_check};
 use serde_json::Value;
 use vendor::{Operation, Outcome};
 
@@ -120,7 +120,7 @@ impl Desk {
             return;
         };
         let before = breaker.state(now);
-        if delivery.is_callers_fault {
+        if delivery.is_callers_fault || delivery.reading.is_personal {
             breaker.forgo(pass, now);
         } else {
             breaker.report(pass, delivery.reading.outcome, now);
@@ -147,6 +147,7 @@ impl Desk {
                 reading: &delivery.reading,
                 before: call.before,
                 voided: delivery.voided,
+                keeps_code: call.keeps_code,
                 code_lifetime: call.code_lifetime,
                 now,
             },
@@ -216,8 +217,10 @@ impl Desk {
         if let (Some(left), false) = (reading.attempts_left, change.state.status.is_terminal()) {
             row.attempts_left = row.attempts_left.min(left);
         }
-        if let (Some(left), Outcome::InvalidCode) = (call.checks_left, reading.outcome) {
-            row.attempts_left = row.attempts_left.min(left);
+        if let Some(left) = call.checks_left {
+            // One that was checked was counted as a wrong one before.
+            let is_unspent = call.operation == Operation::Verify && !spends_a_check(reading.outcome);
+            row.attempts_left = row.attempts_left.min(left.saturating_add(u32::from(is_unspent)));
         }
         row.retryable = retryable(call.operation, reading.outcome, row.attempts_left);
         row.retry_after = reading.retry_after.map(micros);

@@ -73,6 +73,7 @@ struct Go {
     order: Box<Order>,
     noted: Option<Reason>,
     pass: Option<Pass>,
+    checks_left: Option<u32>,
 }
 
 /// How one ends, and why.
@@ -303,7 +304,7 @@ impl Desk {
                 row.retry_after = end.blocked.and_then(|blocked| blocked.retry_after);
                 self.tell_followers(fate.id, &row);
             }
-            Ok(Go { mut order, noted, pass }) => {
+            Ok(Go { mut order, noted, pass, checks_left }) => {
                 let Turn { provider: line, role, .. } = fate.turn;
                 order.queued = Some(Queued { line, role, payload: fate.payload });
                 self.busy.entry(fate.id).or_default();
@@ -323,6 +324,7 @@ impl Desk {
                         before: Status::Queued,
                         state: fate.state,
                         code_lifetime: order.code_lifetime,
+                        keeps_code: false,
                         created_at: fate.created_at,
                         sealed: None,
                         reference: None,
@@ -330,7 +332,7 @@ impl Desk {
                         onward,
                         account,
                         pass,
-                        checks_left: None,
+                        checks_left,
                         noted,
                     },
                 );
@@ -417,8 +419,10 @@ impl Fate {
         self.recipient_key = go.order.recipient_key().filter(|_| !go.order.is_test).map(<[u8]>::to_vec);
         self.account = go.order.account_key().to_vec();
         match judge.judge(writer, &go.order)? {
-            Verdict::Goes { noted, pass, .. } => (go.noted, go.pass) = (noted, pass),
-            Verdict::Blocked(blocked) => {
+            Verdict::Goes { noted, pass, checks_left } => {
+                (go.noted, go.pass, go.checks_left) = (noted, pass, checks_left);
+            }
+            Verdict::Blocked { blocked, .. } => {
                 self.state = Verification {
                     send_count: self.state.send_count.saturating_sub(1),
                     status: Status::Blocked,
@@ -511,7 +515,7 @@ impl Office<'_> {
         let mut order =
             wanted.send(&account, keys).map_err(|misuse| End::failed(Outcome::InvalidRequest, misuse.message()))?;
         order.recognise(keys);
-        Ok(Go { order: Box::new(order), noted: None, pass: None })
+        Ok(Go { order: Box::new(order), noted: None, pass: None, checks_left: None })
     }
 
     /// The provider, or the route, as it is now for the role that enqueued.

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use courier::Parcel;
-use policy::{Blocked, Micros, Pass, Reason, Status, Verification, admit};
+use policy::{Blocked, Micros, Pass, Reason, Status, Verification, admit, retryable};
 use uuid::Uuid;
 use vendor::{FindBy, Operation, Outcome};
 
@@ -11,7 +11,7 @@ use super::{
     Account, Desk, InFlight,
     complaints::ATTEMPT,
     done,
-    judge::{Judge, Verdict, words},
+    judge::{Judge, NO_CODE, Verdict, over, words},
     own_answer,
 };
 use crate::{
@@ -36,8 +36,16 @@ enum Turn {
         pass: Option<Pass>,
         checks_left: Option<u32>,
     },
-    /// It ends without a call: from the record, or by a rule.
-    Ends { verification: Uuid, before: Status, state: Verification, outcome: Outcome, blocked: Option<Blocked> },
+    /// It ends without a call: from the record, by a rule, or because there is no code to check.
+    Ends {
+        verification: Uuid,
+        before: Status,
+        state: Verification,
+        outcome: Outcome,
+        blocked: Option<Blocked>,
+        why: Option<String>,
+        checks_left: Option<u32>,
+    },
     /// It waits for the call that is under way for this verification.
     Waits { verification: Uuid },
     /// There is no such verification.
@@ -211,6 +219,7 @@ impl Desk {
                         before,
                         state,
                         code_lifetime: order.code_lifetime,
+                        keeps_code: order.keeps_code,
                         created_at,
                         sealed: order.sealed.filter(|_| is_resend),
                         reference: order.reference.filter(|_| is_resend),
@@ -224,9 +233,12 @@ impl Desk {
                 );
                 self.hand_over(number, order.operation, &order.vendor, order.local, order.outgoing);
             }
-            Turn::Ends { verification, state, outcome, blocked, .. } => {
+            Turn::Ends { verification, state, outcome, blocked, why, checks_left, .. } => {
                 self.release(verification);
                 let mut row = done(order.attempt, order.operation, verification, &state, outcome);
+                row.attempts_left = row.attempts_left.min(checks_left.unwrap_or(u32::MAX));
+                row.retryable = retryable(order.operation, outcome, row.attempts_left);
+                row.vendor_message = why;
                 if let Some(blocked) = blocked {
                     row.reason = Some(blocked.reason);
                     if order.operation == Operation::Verify {
@@ -235,9 +247,11 @@ impl Desk {
                     }
                     row.retry_after = blocked.retry_after;
                     row.retryable = blocked.retry_after.is_some();
-                    row.vendor_message = Some(words(blocked.reason).to_owned());
                 }
-                self.tell_followers(verification, &row);
+                // Whoever waits for a queued send does not wait for what somebody was told of a verify.
+                if state.status != Status::Queued {
+                    self.tell_followers(verification, &row);
+                }
                 self.reply(ticket, &Reply::Done(Box::new(row)));
             }
             Turn::Outdated => {
@@ -487,6 +501,9 @@ impl<'a, 'w, 'conn> Batch<'a, 'w, 'conn> {
                 state.reference.clone_from(&order.reference);
                 // Its code was sent before now, so that it cannot live longer than this.
                 state.expires_at = self.end_of(order);
+                if order.is_no_code {
+                    return Ok(self.no_code(order, new, Status::Pending, state));
+                }
                 let unchecked = state.clone();
                 state.check_count = 1;
                 self.rule(order, new, Status::Pending, state, unchecked, self.now)
@@ -519,10 +536,29 @@ impl<'a, 'w, 'conn> Batch<'a, 'w, 'conn> {
             Verdict::Goes { noted, pass, checks_left } => {
                 Turn::Goes { verification, before, state, created_at, noted, pass, checks_left }
             }
-            Verdict::Blocked(blocked) => {
-                Turn::Ends { verification, before, state: refused, outcome: Outcome::Blocked, blocked: Some(blocked) }
-            }
+            Verdict::Blocked { blocked, checks_left } => Turn::Ends {
+                verification,
+                before,
+                state: refused,
+                outcome: Outcome::Blocked,
+                blocked: Some(blocked),
+                why: Some(words(blocked.reason).to_owned()),
+                checks_left,
+            },
         })
+    }
+
+    /// An empty code says nothing, to nobody: it is on record, and counts for nothing.
+    fn no_code(&self, order: &Order, verification: Uuid, before: Status, state: Verification) -> Turn {
+        Turn::Ends {
+            verification,
+            before,
+            state,
+            outcome: Outcome::InvalidCode,
+            blocked: None,
+            why: Some(NO_CODE.to_owned()),
+            checks_left: self.judge.checks_left(order),
+        }
     }
 
     fn admit(&mut self, order: &Order, stored: Stored) -> Result<Turn, Failure> {
@@ -537,7 +573,12 @@ impl<'a, 'w, 'conn> Batch<'a, 'w, 'conn> {
         let before = state.status;
         let unchanged = state.clone();
         match admit(order.operation, &mut state, self.now) {
-            Err(outcome) => Ok(Turn::Ends { verification: id, before, state, outcome, blocked: None }),
+            Err(outcome) => {
+                let needs_code = matches!(order.operation, Operation::Verify | Operation::Resend);
+                let why = (needs_code && state.status.is_terminal()).then(|| over(state.status));
+                Ok(Turn::Ends { verification: id, before, state, outcome, blocked: None, why, checks_left: None })
+            }
+            Ok(()) if order.is_no_code => Ok(self.no_code(order, id, before, unchanged)),
             Ok(()) if order.outgoing.is_none() && order.local.is_none() => Ok(Turn::Outdated),
             Ok(()) => {
                 if order.operation == Operation::Resend {
@@ -554,10 +595,10 @@ impl<'a, 'w, 'conn> Batch<'a, 'w, 'conn> {
         let mut attempts = Vec::new();
         let mut references = Vec::new();
         for ((_, order), turn) in orders.iter().zip(turns) {
-            let (verification, refused, reason) = match turn {
-                Turn::Goes { verification, noted, .. } => (*verification, None, *noted),
-                Turn::Ends { verification, outcome, blocked, .. } => {
-                    (*verification, Some(*outcome), blocked.map(|blocked| blocked.reason))
+            let (verification, refused, reason, why) = match turn {
+                Turn::Goes { verification, noted, .. } => (*verification, None, *noted, &None),
+                Turn::Ends { verification, outcome, blocked, why, .. } => {
+                    (*verification, Some(*outcome), blocked.map(|blocked| blocked.reason), why)
                 }
                 Turn::Waits { .. } | Turn::Missing | Turn::Outdated | Turn::OfAnother => continue,
             };
@@ -566,7 +607,7 @@ impl<'a, 'w, 'conn> Batch<'a, 'w, 'conn> {
                 verification,
                 operation: order.operation,
                 refused,
-                why: refused.and(reason).map(|reason| words(reason).to_owned()),
+                why: why.clone(),
                 provider: order.provider.clone(),
                 provider_id: order.provider_id,
                 role_id: order.role_id,

@@ -6,7 +6,7 @@ use std::{
     collections::{BTreeMap, HashMap, HashSet},
 };
 
-use policy::{Blocked, Check, History, Micros, Pass, Reason, Rules};
+use policy::{Blocked, Check, History, Micros, Pass, Reason, Rules, Status};
 use uuid::Uuid;
 use vendor::{Operation, Outcome};
 
@@ -22,10 +22,13 @@ pub enum Verdict {
         /// The rule that would have refused it.
         noted: Option<Reason>,
         pass: Option<Pass>,
-        /// How many wrong codes the recipient has left after this one, if it is one; None: that is not counted.
+        /// How many wrong codes the recipient has left, after this one, if it may be one; None: that is not counted.
         checks_left: Option<u32>,
     },
-    Blocked(Blocked),
+    Blocked {
+        blocked: Blocked,
+        checks_left: Option<u32>,
+    },
 }
 
 /// The key that a recipient is put down under.
@@ -70,7 +73,7 @@ impl<'a> Judge<'a> {
         };
         let mut judge = Self { sends: HashMap::new(), known: HashMap::new(), standing, now };
         judge.read_sends(writer, subjects(is_send))?;
-        judge.read_checks(writer, subjects(|operation| operation == Operation::Verify))?;
+        judge.read_checks(writer, subjects(|operation| operation != Operation::Cancel))?;
         for (order, rules) in subjects(is_send) {
             if let Some(limits) = &rules.provider_limit {
                 judge.standing.bills.load(writer, order.provider_id, limits, now)?;
@@ -197,10 +200,22 @@ impl<'a> Judge<'a> {
 
     /// What the record knows that counts for an order.
     fn history(&self, order: &Order) -> History {
-        let key = order.counted_key().unwrap_or_default().to_vec();
-        if order.operation != Operation::Verify {
-            return self.sends.get(&(order.provider_id, key)).cloned().unwrap_or_default();
+        if order.operation == Operation::Verify {
+            return self.checks(order);
         }
+        let key = order.counted_key().unwrap_or_default().to_vec();
+        self.sends.get(&(order.provider_id, key)).cloned().unwrap_or_default()
+    }
+
+    /// How many wrong codes its recipient has left; None: that is not counted.
+    pub fn checks_left(&self, order: &Order) -> Option<u32> {
+        let rules = order.rules.as_ref().filter(|rules| rules.enforce && order.operation != Operation::Cancel)?;
+        order.counted_key().map(|_| rules.checks_left(&self.checks(order), self.now))
+    }
+
+    /// What the record knows of codes that were checked for its recipient.
+    fn checks(&self, order: &Order) -> History {
+        let key = order.counted_key().unwrap_or_default().to_vec();
         let Some(known) = self.known.get(&key) else { return History { is_stranger: true, ..History::default() } };
         let account = order.account_key();
         let is_stranger = |role: Identity| !known.senders.iter().any(|(sender, at)| *sender == role && at == account);
@@ -220,15 +235,15 @@ impl<'a> Judge<'a> {
 
     /// Whether the order may go; if so, it counts from now on.
     pub fn judge(&mut self, writer: &mut Writer, order: &Order) -> Result<Verdict, Failure> {
-        let goes = |noted, pass, checks_left| Ok(Verdict::Goes { noted, pass, checks_left });
-        let Some(rules) = &order.rules else { return goes(None, None, None) };
+        let Some(rules) = &order.rules else { return Ok(Verdict::Goes { noted: None, pass: None, checks_left: None }) };
+        let blocked = |blocked, checks_left| Ok(Verdict::Blocked { blocked, checks_left });
         let operation = order.operation;
         let mut history = self.history(order);
         if let (true, Some(limits)) = (is_send(operation), &rules.provider_limit) {
             history.provider_wait = self.standing.wait(writer, order.provider_id, limits, self.now)?;
         }
         let mut noted = match rules.refuse(operation, &history, self.now) {
-            Some(blocked) if rules.enforce => return Ok(Verdict::Blocked(blocked)),
+            Some(refusal) if rules.enforce => return blocked(refusal, self.checks_left(order)),
             refusal => refusal.map(|blocked| blocked.reason),
         };
         let mut pass = None;
@@ -237,7 +252,8 @@ impl<'a> Judge<'a> {
             match self.standing.ask(Account::of(order), self.now) {
                 Ok(let_go) => pass = Some(let_go),
                 Err(retry_after) if rules.enforce => {
-                    return Ok(Verdict::Blocked(Blocked { reason: Reason::Breaker, retry_after: Some(retry_after) }));
+                    let refusal = Blocked { reason: Reason::Breaker, retry_after: Some(retry_after) };
+                    return blocked(refusal, self.checks_left(order));
                 }
                 Err(_) => noted = Some(Reason::Breaker),
             }
@@ -246,9 +262,7 @@ impl<'a> Judge<'a> {
         if noted.is_none() {
             self.add(order);
         }
-        let counts = operation == Operation::Verify && rules.enforce && order.counted_key().is_some();
-        let checks_left = counts.then(|| rules.checks_left(&self.history(order), self.now));
-        goes(noted, pass, checks_left)
+        Ok(Verdict::Goes { noted, pass, checks_left: self.checks_left(order) })
     }
 
     /// It counts for those after it.
@@ -284,7 +298,15 @@ fn most(rules: &Rules) -> i64 {
     (rules.most(Operation::Verify) as i64).saturating_mul(4).saturating_add(200)
 }
 
-/// What the record and the caller are told of a refusal.
+/// What the record and the caller are told of a code that can be none.
+pub const NO_CODE: &str = "what was typed can be no code of this vendor; nothing was checked, and no check is spent";
+
+/// What they are told of a verification that is over.
+pub fn over(status: Status) -> String {
+    format!("the verification is over ({}); have a code sent anew, with otp_send", status.as_str())
+}
+
+/// What they are told of a refusal.
 pub fn words(reason: Reason) -> &'static str {
     match reason {
         Reason::AllowedPrefixes => "the recipient's prefix is not among allowed_prefixes; nothing was sent",

@@ -15,7 +15,7 @@ SELECT outcome FROM otp_send('ideamart', '{"mobile": "0771234567", "subscriberId
 SELECT outcome FROM otp_send('ideamart', '{"mobile": "123"}');
 SELECT outcome FROM otp_send('ideamart', '{"mobile": "tel:all"}');
 SELECT outcome FROM otp_send('ideamart', '{"mobile": "0771234567", "otp": "1234"}');
-SELECT outcome FROM otp_verify('ideamart', '', '{"reference": "r"}');
+SELECT outcome FROM otp_verify('ideamart', NULL, '{"reference": "r"}');
 SELECT outcome FROM otp_verify('00000000-0000-0000-0000-000000000000', '1234');
 SELECT outcome FROM otp_verify('00000000-0000-0000-0000-000000000000'::uuid, '1234');
 SELECT outcome FROM otp_cancel(NULL);

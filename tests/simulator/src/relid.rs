@@ -10,7 +10,6 @@ use crate::dialect::{About, Call, Dialect, Operation, Reply, basic_credentials, 
 use crate::http::query_pairs;
 use crate::strict::{self, Field, any_text, array, boolean, object, one_of, optional, required, text};
 
-const DEFAULT_LIFETIME_S: u64 = 120;
 const DEFAULT_TRIES: u32 = 3;
 const DEFAULT_LENGTH: usize = 6;
 const TOKEN_LIFETIME_S: u64 = 300;
@@ -23,11 +22,11 @@ const GENERATE: [Field; 11] = [
     required("user_id", text),
     optional("user_type", |value| one_of(value, &["userId", "mobile", "loginId"], "one of userId, mobile, loginId")),
     required("msg_type", |value| one_of(value, &["OTP"], "\"OTP\"")),
-    optional("expires_in", |value| {
+    required("expires_in", |value| {
         value.as_u64().is_some_and(|seconds| seconds >= 15).then_some(()).ok_or("a number of seconds, 15 or more")
     }),
     required("msg", array),
-    optional("notification_msg", object),
+    required("notification_msg", object),
     optional("actions", array),
     optional("ds_required", boolean),
     optional("controls", object),
@@ -36,7 +35,7 @@ const MSG: [Field; 4] = [
     required("lng", text),
     required("subject", any_text),
     required("message", text),
-    optional("label", |value| (value.is_string() || value.is_object()).then_some(()).ok_or("a string or an object")),
+    required("label", |value| (value.is_string() || value.is_object()).then_some(()).ok_or("a string or an object")),
 ];
 const NOTIFICATION_MSG: [Field; 2] = [optional("message", any_text), optional("subject", any_text)];
 const ACTION: [Field; 3] = [
@@ -201,7 +200,7 @@ impl Relid {
         }
         let otp = &call.json["controls"]["otp"];
         let (alphabet, length) = otp["otp_spec"].as_str().and_then(otp_spec).unwrap_or((b"0123456789", DEFAULT_LENGTH));
-        let lifetime_s = call.json["expires_in"].as_u64().unwrap_or(DEFAULT_LIFETIME_S);
+        let lifetime_s = call.json["expires_in"].as_u64().unwrap_or_default();
         let text = dice.pick(alphabet, length);
         let uuid = dice.uuid();
         let body =
@@ -322,8 +321,9 @@ mod tests {
 
     fn send(vendor: &mut Relid, extra: &str) -> (String, String) {
         let body = format!(
-            r#"{{"msg_id":"m","enterprise_id":"e","user_id":"u","msg_type":"OTP","msg":[
-                {{"lng":"English","subject":"s","message":"Code $$OTP$$","label":{{}}}}]{extra}}}"#
+            r#"{{"msg_id":"m","enterprise_id":"e","user_id":"u","msg_type":"OTP","expires_in":15,"msg":[
+                {{"lng":"English","subject":"s","message":"Code $$OTP$$","label":{{}}}}],
+                "notification_msg":{{"subject":"n"}}{extra}}}"#
         );
         let reply = ask(vendor, "/generateRVN.htm", &HEADERS, &body, 0);
         assert_eq!(reply.complaint, None);
@@ -355,7 +355,7 @@ mod tests {
     #[test]
     fn expired_and_exhausted() {
         let mut vendor = Relid::default();
-        let extra = r#","expires_in":15,"controls":{"otp":{"attempts":1}}"#;
+        let extra = r#","controls":{"otp":{"attempts":1}}"#;
         let (uuid, code) = send(&mut vendor, extra);
         assert_eq!(validate(&mut vendor, &uuid, &code, 15_000)["error_code"], 3565);
         let wrong = validate(&mut vendor, &uuid, &other_than(&code), 1);

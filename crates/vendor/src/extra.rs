@@ -1,5 +1,5 @@
-//! The field `extra`: what the vendor takes and no table here knows goes into its body as it is, beside what the gateway
-//! sets, and never over it.
+//! The field `extra`: what the vendor takes and no table here knows goes into its body as it is, beside what the
+//! gateway sets, and never over it.
 
 use serde_json::{Map, Value};
 

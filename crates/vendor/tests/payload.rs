@@ -171,7 +171,9 @@ fn one_error_names_all_that_is_missing_or_wrong() {
         (
             "relid",
             Send,
-            json!({"msg": [{"subjekt": "x"}, {"message": 1, "lng": ""}], "notification_msg": {"x": 1}, "user_type": "x"}),
+            json!({
+                "msg": [{"subjekt": "x"}, {"message": 1, "lng": ""}], "notification_msg": {"x": 1}, "user_type": "x"
+            }),
             &[
                 "enterprise_id",
                 "user_id",

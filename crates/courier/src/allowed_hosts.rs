@@ -54,7 +54,7 @@ impl AllowedHosts {
         Err(Refused(format!("{address}: list the address or its network")))
     }
 
-    /// A URL that a proxy takes the call to: the proxy alone looks its host up, so that a name has to be listed as such.
+    /// A URL that a proxy takes the call to: the proxy alone looks its host up, so a name has to be listed itself.
     pub(crate) fn check_behind_proxy(&self, url: &Url) -> Result<(), Refused> {
         match url.host() {
             Some(Host::Domain(host)) if !self.is_empty() && !self.names(host) => Err(Refused(format!(

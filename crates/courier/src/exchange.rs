@@ -259,8 +259,8 @@ fn unpaid(option: &str, proxy: &Url) -> Reading {
     reading(
         Outcome::AuthFailed,
         format!(
-            "no connection to {option}: proxy {shown} refused the user mapping's proxy_user and proxy_password, or wants \
-             some; the vendor was not reached"
+            "no connection to {option}: proxy {shown} refused the user mapping's proxy_user and proxy_password, or \
+             wants some; the vendor was not reached"
         ),
     )
 }

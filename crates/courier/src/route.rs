@@ -21,8 +21,8 @@ pub struct Route {
     pub oauth: Option<OAuth>,
 }
 
-/// The only way out of some networks. An https host is spoken to through a tunnel, so that the proxy sees no more than its
-/// name; a plain one by way of the proxy, which sees all.
+/// The only way out of some networks. An https host is spoken to through a tunnel, so that the proxy sees no more than
+/// its name; a plain one by way of the proxy, which sees all.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Proxy {
     /// Scheme, host and port.

@@ -20,8 +20,8 @@ pub enum CodeForm {
 }
 
 impl CodeForm {
-    /// The code that was meant: in a number neither white space nor hyphens mean anything, and a digit is one in whatever
-    /// script. None: this can be no code of the vendor's.
+    /// The code that was meant: in a number neither white space nor hyphens mean anything, and a digit is one in
+    /// whatever script. None: this can be no code of the vendor's.
     pub fn read(self, typed: &str) -> Option<Secret> {
         let number = match self {
             Self::Digits { .. } | Self::Numeric => number(typed),

@@ -1,10 +1,10 @@
-//! The field `extra`: what the vendor takes and no table here knows goes into its body as it is, beside what the gateway
-//! sets, and never over it.
+//! The field `extra`: what the vendor takes and no table here knows goes into its body as it is, beside what the
+//! gateway sets, and never over it.
 
 use serde_json::{Map, Value};
 
 use crate::{
-    Dialect, Field, Invalid,
+    Dialect, Field, Invalid, Rule,
     field::is_identifier,
     filled::{code_in, is_code},
 };
@@ -12,20 +12,27 @@ use crate::{
 /// What is wrong with the names of `extra`, by those that a call sets.
 pub(crate) fn faults(dialect: &Dialect, fields: &[&Field], extra: Option<&Value>) -> Vec<Invalid> {
     let members = extra.and_then(Value::as_object).into_iter().flatten();
-    members.filter_map(|(key, value)| fault(dialect, fields, key, value)).collect()
+    members.flat_map(|(key, value)| faults_of(dialect, fields, key, value)).collect()
 }
 
-fn fault(dialect: &Dialect, fields: &[&Field], key: &str, value: &Value) -> Option<Invalid> {
+fn faults_of(dialect: &Dialect, fields: &[&Field], key: &str, value: &Value) -> Vec<Invalid> {
     if is_code(key) {
-        return Some(code_in(key, "extra"));
+        return vec![code_in(key, "extra")];
     }
-    if let Some(field) = fields.iter().find(|field| field.is_called(key)) {
-        let message = format!("extra.{key} would go over {}, which is a field of its own", field.name);
-        return Some(Invalid::new(format!("extra.{key}"), message, format!("give {} beside extra", field.name)));
-    }
+    let over = |path: &str, name: &str| {
+        let message = format!("extra.{path} would go over {name}, which is a field of its own");
+        Invalid::new(format!("extra.{path}"), message, format!("give {name} beside extra"))
+    };
     // In an object of the gateway's own the members count, each for itself.
-    let is_set = dialect.set_members.contains(&key) && !value.is_object();
-    is_set.then(|| set(key))
+    match (fields.iter().find(|field| field.is_called(key)), value) {
+        (Some(Field { name, wire, rule: Rule::Object { members, .. }, .. }), Value::Object(given)) if *wire == key => {
+            let known = given.keys().filter_map(|inner| members.iter().find(|member| member.is_called(inner)));
+            known.map(|member| over(&format!("{key}.{}", member.wire), &format!("{name}.{}", member.name))).collect()
+        }
+        (Some(field), _) => vec![over(key, field.name)],
+        (None, Value::Object(_)) => Vec::new(),
+        (None, _) => dialect.set_members.contains(&key).then(|| set(key)).into_iter().collect(),
+    }
 }
 
 fn set(path: &str) -> Invalid {

@@ -373,7 +373,8 @@ pub(crate) fn is_invisible(c: char) -> bool {
 
 /// A digit of whatever script, or a letter of full width, as ASCII; others stay.
 pub(crate) fn ascii(c: char) -> char {
-    /// Where the ten digits of a script begin (Unicode's Nd; beyond U+FFFF those of the region: Chakma, Takri, Modi, Warang Citi).
+    /// Where the ten digits of a script begin (Unicode's Nd; beyond U+FFFF those of the region alone: Chakma, Takri,
+    /// Modi, Warang Citi).
     const ZEROS: [u32; 40] = [
         0x660, 0x6f0, 0x7c0, 0x966, 0x9e6, 0xa66, 0xae6, 0xb66, 0xbe6, 0xc66, 0xce6, 0xd66, 0xde6, 0xe50, 0xed0, 0xf20,
         0x1040, 0x1090, 0x17e0, 0x1810, 0x1946, 0x19d0, 0x1a80, 0x1a90, 0x1b50, 0x1bb0, 0x1c40, 0x1c50, 0xa620, 0xa8d0,

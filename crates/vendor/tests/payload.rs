@@ -178,7 +178,9 @@ fn one_error_names_all_that_is_missing_or_wrong() {
         (
             "relid",
             Send,
-            json!({"msg": [{"subjekt": "x"}, {"message": 1, "lng": ""}], "notification_msg": {"x": 1}, "user_type": "x"}),
+            json!({
+                "msg": [{"subjekt": "x"}, {"message": 1, "lng": ""}], "notification_msg": {"x": 1}, "user_type": "x"
+            }),
             &[
                 "enterprise_id",
                 "user_id",
@@ -858,6 +860,28 @@ fn extra_goes_over_nothing_that_the_gateway_sets() {
         assert_eq!(invalid.field, field);
         assert_clean(&invalid, CANARY);
     }
+    let metadata = |extra: Value| {
+        let payload = with(good("ideamart", Send, 1), "metadata", json!({"os": "x"}));
+        call("ideamart", Send, with(payload, "extra", json!({"applicationMetaData": extra})))
+    };
+    let body: Value = serde_json::from_str(metadata(json!({"carrier": "c"})).prepared().request.body.reveal()).unwrap();
+    assert_eq!(body["applicationMetaData"], json!({"os": "x", "carrier": "c"}));
+    for (extra, field) in [
+        (json!({"os": CANARY}), "extra.applicationMetaData.os"),
+        (json!({"app_code": CANARY}), "extra.applicationMetaData.appCode"),
+        (json!({"appCode": CANARY, "x": 1}), "extra.applicationMetaData.appCode"),
+        (json!({"x": 1, "pin": CANARY}), "pin"),
+        (json!(CANARY), "extra.applicationMetaData"),
+    ] {
+        let invalid = metadata(extra).refused();
+        assert_eq!(invalid.field, field);
+        assert_clean(&invalid, CANARY);
+    }
+    let controls = json!({"controls": {"otp": {"attempts": 99}}});
+    assert_eq!(
+        call("relid", Send, with(good("relid", Send, 1), "extra", controls)).refused().field,
+        "extra.controls.otp"
+    );
     let fill = |value: Value, count: usize| Value::Array(vec![value; count]);
     for extra in [
         json!(CANARY),

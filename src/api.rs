@@ -1,5 +1,6 @@
 //! The SQL functions, thin: read the arguments, ask the provider and the dialect, hand the letter over, return the row.
 
+mod approval;
 mod argument;
 mod call;
 mod lookup;

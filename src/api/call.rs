@@ -125,6 +125,7 @@ macro_rules! plain {
 }
 
 plain! {
+    bool: BOOLOID,
     i64: INT8OID,
     Vec<pgrx::datum::Uuid>: UUIDARRAYOID,
 }

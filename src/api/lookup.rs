@@ -28,6 +28,9 @@ pub struct Recorded {
     pub sealed: Option<Vec<u8>>,
     pub route_id: Option<Identity>,
     pub send_count: u32,
+    /// Whom the code goes to; None: nobody that is known, or they were forgotten.
+    pub recipient_key: Option<Vec<u8>>,
+    pub approved_at: Option<Micros>,
     max_checks: u32,
     /// Written by the caller's own transaction, which has not ended.
     is_of_this_transaction: bool,
@@ -80,15 +83,18 @@ pub fn committed(id: Uuid) -> Result<Recorded, Misuse> {
 
 /// The verification of that id. One of a role that the caller is no member of is not found, like one that is not there.
 pub fn verification(id: Uuid) -> Result<Recorded, Misuse> {
-    if let Some((recorded, role)) = by_id(id)?
-        && may_act_for(role)?
-    {
-        return Ok(recorded);
-    }
-    Err(Misuse::undefined(
-        "there is no verification of that id",
-        "Give the verification_id that otp_send returned to your role; for a flow begun elsewhere, otp_verify takes a provider.",
-    ))
+    own(id)?.ok_or_else(|| {
+        Misuse::undefined(
+            "there is no verification of that id",
+            "Give the verification_id that otp_send returned to your role; for a flow begun elsewhere, otp_verify takes a provider.",
+        )
+    })
+}
+
+/// The same, where none is no error.
+pub fn own(id: Uuid) -> Result<Option<Recorded>, Misuse> {
+    let Some((recorded, role)) = by_id(id)? else { return Ok(None) };
+    Ok(may_act_for(role)?.then_some(recorded))
 }
 
 /// The verification that an idempotency key of the current role, by any of its names, stands for: the latest since then.
@@ -146,6 +152,8 @@ fn by_id(id: Uuid) -> Result<Option<(Recorded, Identity)>, Misuse> {
                 sealed: row.value(column::SEALED),
                 route_id: row.value(column::ROUTE_ID),
                 send_count: row.value::<i32>(column::SEND_COUNT).unwrap_or(0).unsigned_abs(),
+                recipient_key: row.value(column::RECIPIENT_KEY),
+                approved_at: row.datum(column::APPROVED_AT).map(|time| time.value() as Micros),
                 max_checks: row.value::<i32>(column::MAX_CHECKS).unwrap_or(0).unsigned_abs(),
                 is_of_this_transaction: is_of_this_transaction(row.tuple),
             };

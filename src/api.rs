@@ -11,7 +11,7 @@ use argument::{Code, Payload};
 pub use call::{Call, frame};
 pub(crate) use call::{sql_function, symbol};
 use lookup::Recorded;
-pub use lookup::{Keyed, current_role, find_by_key};
+pub use lookup::{Keyed, Role, current_role, find_by_key};
 use pgrx::pg_sys;
 use policy::{Micros, Status};
 use uuid::Uuid;

@@ -11,7 +11,7 @@ use crate::{
     identity::{Identity, Kind, identities_of, object_of},
     ledger::{
         layout::verification as column,
-        scan::{equal, scan},
+        scan::{equal, is_of_this_transaction, scan},
     },
     letter::Done,
     misuse::Misuse,
@@ -55,6 +55,7 @@ pub struct Keyed {
 }
 
 /// The role that is in force (in a SECURITY DEFINER function, its owner).
+#[derive(Clone)]
 pub struct Role {
     pub oid: pg_sys::Oid,
     pub name: String,
@@ -161,20 +162,6 @@ fn by_id(id: Uuid) -> Result<Option<(Recorded, Identity)>, Misuse> {
         });
     })?;
     Ok(found)
-}
-
-/// Whether this very transaction, or a subtransaction of it, wrote the row.
-///
-/// # Safety
-/// The tuple is a scan's current one.
-unsafe fn is_of_this_transaction(tuple: pg_sys::HeapTuple) -> bool {
-    // SAFETY: as the caller promises. The number of a frozen row may have come round again.
-    unsafe {
-        let header = &*(*tuple).t_data;
-        let frozen = pg_sys::HEAP_XMIN_FROZEN as u16;
-        header.t_infomask & frozen != frozen
-            && pg_sys::TransactionIdIsCurrentTransactionId(header.t_choice.t_heap.t_xmin)
-    }
 }
 
 /// Whether the current role is, or is a member of, the one that began a verification. For one that was dropped, only

@@ -15,7 +15,7 @@ use uuid::Uuid;
 use vendor::Operation;
 
 use crate::{
-    api::{Role, current_role},
+    api::Role,
     identity::{Kind, Subject, identity},
     key_file,
     ledger::{self, NewVerification},
@@ -73,8 +73,13 @@ unsafe extern "C-unwind" fn at_change(_argument: pg_sys::Datum, _cache: i32, _ha
 }
 
 /// Checks payload and rights now, writes the verification as queued, and returns its row.
-pub fn enqueue(provider: &str, payload: &Map<String, Value>, idempotency: Option<Idempotency>) -> Result<Done, Misuse> {
-    let (verification, row) = prepare(Uuid::now_v7(), current_role(), provider, payload, idempotency)?;
+pub fn enqueue(
+    role: Role,
+    provider: &str,
+    payload: &Map<String, Value>,
+    idempotency: Option<Idempotency>,
+) -> Result<Done, Misuse> {
+    let (verification, row) = prepare(Uuid::now_v7(), role, provider, payload, idempotency)?;
     count()?;
     ledger::insert_queued(verification)?;
     Ok(row)

@@ -12,7 +12,7 @@ use mapping::Mapping;
 use pgrx::{IntoDatum, pg_sys};
 
 use crate::{
-    api::{Call, current_role, symbol},
+    api::{Call, SEND_AGAIN, current_role, role_of, symbol},
     enqueue,
     ledger::{is_queued_here, layout::verification::ENQUEUED},
     log,
@@ -95,8 +95,9 @@ fn send(event: &Event) -> Result<pg_sys::Datum, Misuse> {
         enqueue::doubt_rows_of(event.relation_oid());
     }
     let given = id_column.and_then(|column| event.id(event.new, column));
+    let is_asked_for = given == Some(SEND_AGAIN);
     // It brings its verification along: a row that is restored, replicated or moved to another partition.
-    if event.old.is_none() && given.is_some() {
+    if event.old.is_none() && given.is_some() && !is_asked_for {
         return Ok(event.returned(event.new));
     }
     for column in mapping.columns() {
@@ -105,12 +106,18 @@ fn send(event: &Event) -> Result<pg_sys::Datum, Misuse> {
     let values =
         |tuple| mapping.values(event.row(tuple)).ok_or_else(|| Misuse::internal("a column is gone", "Report it."));
     let now = values(event.new)?;
-    let unchanged = || event.returned(event.new);
+    let link = |tuple| event.row(tuple).datum(id_column?);
+    // Nobody else is to see what asks for a send.
+    let unchanged = || match id_column {
+        Some(column) if is_asked_for => event.returned(event.with(column, event.old.and_then(link))),
+        _ => event.returned(event.new),
+    };
     if let Some(old) = event.old
+        && !is_asked_for
         && values(old)? == now
     {
         let Some(column) = id_column else { return Ok(unchanged()) };
-        let link = event.row(old).datum(column).filter(|_| given != event.id(old, column));
+        let link = link(old).filter(|_| given != event.id(old, column));
         // Whoever writes all columns does not mean this one: it is NULL to them, or what an INSERT proposed to them that ON
         // CONFLICT made an UPDATE.
         let link = link.filter(|_| given.is_none_or(enqueue::is_of_a_row));
@@ -121,9 +128,11 @@ fn send(event: &Event) -> Result<pg_sys::Datum, Misuse> {
         return Err(cannot_tell());
     }
     is_doubtful |= is_at_risk || event.is_late();
-    let role = current_role();
+    // What is sent again is whose it was.
+    let before = event.old.filter(|_| is_asked_for).and_then(|old| event.id(old, id_column?));
+    let role = before.map(role_of).transpose()?.flatten().unwrap_or_else(current_role);
     let account = enqueue::account(provider, role.oid)?;
-    let queued = match enqueue::enqueue(provider, &now.payload(), None) {
+    let queued = match enqueue::enqueue(role.clone(), provider, &now.payload(), None) {
         Ok(queued) => queued.verification,
         Err(misuse) if now.lack(&misuse, &account) => return Ok(unchanged()),
         Err(misuse) => return Err(mapping.blame(misuse, &account)),

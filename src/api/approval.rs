@@ -13,23 +13,47 @@ use super::{
 };
 use crate::{key_file, ledger::clock, misuse::Misuse};
 
+/// In the column of a row: the trigger is to send for it as it is.
+pub const SEND_AGAIN: Uuid = Uuid::nil();
+
 /// What is dated so far ahead was not approved just now: the clock was set back.
 const AHEAD: Micros = 60_000_000;
 
 sql_function!(
     fn is_approved(verification_id: Option<Uuid>, mobile: Option<Secret>, within: Interval) -> bool {
-        // SAFETY: reads state of this session.
-        if unsafe { pg_sys::IsInParallelMode() } {
-            return Err(Misuse::in_parallel(
-                "cannot run during a parallel operation: it reads what is on record now",
-                "Functions that call it are PARALLEL UNSAFE, which is the default.",
-            ));
-        }
+        not_in_parallel()?;
         let (Some(id), Some(mobile)) = (verification_id, mobile) else { return Ok(false) };
         let Some(recorded) = lookup::own(id)? else { return Ok(false) };
         Ok(is_fresh(&recorded, within.0) && went_to(&recorded, &mobile)?)
     }
 );
+
+sql_function!(
+    fn send_again(verification_id: Option<Uuid>) -> pgrx::datum::Uuid {
+        not_in_parallel()?;
+        // What is not there, or not the caller's, is no code that anybody could still type.
+        let recorded = verification_id.map(lookup::own).transpose()?.flatten();
+        let is_open = |recorded: &Recorded| {
+            let is_too_old = recorded.expires_at.is_some_and(|end| end <= clock());
+            let is_there = matches!(recorded.status, Status::Pending | Status::Unknown);
+            !recorded.status.is_terminal() && !(is_there && is_too_old)
+        };
+        let open = verification_id.filter(|_| recorded.as_ref().is_some_and(is_open));
+        Ok(pgrx::datum::Uuid::from_bytes(*open.unwrap_or(SEND_AGAIN).as_bytes()))
+    }
+);
+
+/// There the record as it is now cannot be read.
+fn not_in_parallel() -> Result<(), Misuse> {
+    // SAFETY: reads state of this session.
+    if unsafe { pg_sys::IsInParallelMode() } {
+        return Err(Misuse::in_parallel(
+            "cannot run during a parallel operation: it reads what is on record now",
+            "Functions that call it are PARALLEL UNSAFE, which is the default.",
+        ));
+    }
+    Ok(())
+}
 
 fn is_fresh(recorded: &Recorded, within: Micros) -> bool {
     recorded.status == Status::Approved

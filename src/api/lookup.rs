@@ -31,6 +31,7 @@ pub struct Recorded {
     /// Whom the code goes to; None: nobody that is known, or they were forgotten.
     pub recipient_key: Option<Vec<u8>>,
     pub approved_at: Option<Micros>,
+    pub expires_at: Option<Micros>,
     max_checks: u32,
     /// Written by the caller's own transaction, which has not ended.
     is_of_this_transaction: bool,
@@ -68,6 +69,20 @@ pub fn current_role() -> Role {
         let name = CStr::from_ptr(pg_sys::GetUserNameFromId(oid, false)).to_string_lossy().into_owned();
         Role { oid, name }
     }
+}
+
+/// The role that began a verification, if the current one may act for it.
+pub fn role_of(id: Uuid) -> Result<Option<Role>, Misuse> {
+    let Some((_, role)) = by_id(id)? else { return Ok(None) };
+    let Some(oid) = object_of(role)? else { return Ok(None) };
+    if !may_act_for(role)? {
+        return Ok(None);
+    }
+    // SAFETY: a look-up in the catalog; the role may have been dropped.
+    let name = unsafe { pg_sys::GetUserNameFromId(oid, true) };
+    // SAFETY: a C string, if it is there.
+    let name = (!name.is_null()).then(|| unsafe { CStr::from_ptr(name) }.to_string_lossy().into_owned());
+    Ok(name.map(|name| Role { oid, name }))
 }
 
 /// The same, of what others can see.
@@ -155,6 +170,7 @@ fn by_id(id: Uuid) -> Result<Option<(Recorded, Identity)>, Misuse> {
                 send_count: row.value::<i32>(column::SEND_COUNT).unwrap_or(0).unsigned_abs(),
                 recipient_key: row.value(column::RECIPIENT_KEY),
                 approved_at: row.datum(column::APPROVED_AT).map(|time| time.value() as Micros),
+                expires_at: row.datum(column::EXPIRES_AT).map(|time| time.value() as Micros),
                 max_checks: row.value::<i32>(column::MAX_CHECKS).unwrap_or(0).unsigned_abs(),
                 is_of_this_transaction: is_of_this_transaction(row.tuple),
             };

@@ -19,7 +19,7 @@ use crate::{
     identity::Identity,
     key_file,
     ledger::{Change, Durability, Failure, NewAttempt, NewReference, NewVerification, Stored, Writer, clock, erase_at},
-    letter::{Letter, Order, Outgoing, Reply, Target},
+    letter::{Letter, Order, Outgoing, Reply, Target, Which},
     mailbox::Ticket,
     misuse::Misuse,
 };
@@ -37,7 +37,15 @@ enum Turn {
         checks_left: Option<u32>,
     },
     /// It ends without a call: from the record, or by a rule.
-    Ends { verification: Uuid, before: Status, state: Verification, outcome: Outcome, blocked: Option<Blocked> },
+    Ends {
+        verification: Uuid,
+        before: Status,
+        state: Verification,
+        outcome: Outcome,
+        blocked: Option<Blocked>,
+        /// From the record: what refused its send, then.
+        earlier: Option<Blocked>,
+    },
     /// It waits for the call that is under way for this verification.
     Waits { verification: Uuid },
     /// There is no such verification.
@@ -224,9 +232,12 @@ impl Desk {
                 );
                 self.hand_over(number, order.operation, &order.vendor, order.local, order.outgoing);
             }
-            Turn::Ends { verification, state, outcome, blocked, .. } => {
+            Turn::Ends { verification, before, state, outcome, blocked, earlier } => {
                 self.release(verification);
                 let mut row = done(order.attempt, order.operation, verification, &state, outcome);
+                row.vendor_message = what_to_do(order.operation, before).map(str::to_owned);
+                row.reason = earlier.map(|earlier| earlier.reason);
+                row.retry_after = earlier.and_then(|earlier| earlier.retry_after);
                 if let Some(blocked) = blocked {
                     row.reason = Some(blocked.reason);
                     if order.operation == Operation::Verify {
@@ -520,7 +531,8 @@ impl<'a, 'w, 'conn> Batch<'a, 'w, 'conn> {
                 Turn::Goes { verification, before, state, created_at, noted, pass, checks_left }
             }
             Verdict::Blocked(blocked) => {
-                Turn::Ends { verification, before, state: refused, outcome: Outcome::Blocked, blocked: Some(blocked) }
+                let (state, outcome) = (refused, Outcome::Blocked);
+                Turn::Ends { verification, before, state, outcome, blocked: Some(blocked), earlier: None }
             }
         })
     }
@@ -537,7 +549,14 @@ impl<'a, 'w, 'conn> Batch<'a, 'w, 'conn> {
         let before = state.status;
         let unchanged = state.clone();
         match admit(order.operation, &mut state, self.now) {
-            Err(outcome) => Ok(Turn::Ends { verification: id, before, state, outcome, blocked: None }),
+            Err(outcome) => {
+                let send = if before == Status::Blocked { self.writer.send_of(id, Which::Latest)? } else { None };
+                let earlier = send.and_then(|send| {
+                    let retry_after = send.retry_at.map(|at| at.saturating_sub(self.now).max(0));
+                    Some(Blocked { reason: send.reason?, retry_after })
+                });
+                Ok(Turn::Ends { verification: id, before, state, outcome, blocked: None, earlier })
+            }
             Ok(()) if order.outgoing.is_none() && order.local.is_none() => Ok(Turn::Outdated),
             Ok(()) => {
                 if order.operation == Operation::Resend {
@@ -554,10 +573,13 @@ impl<'a, 'w, 'conn> Batch<'a, 'w, 'conn> {
         let mut attempts = Vec::new();
         let mut references = Vec::new();
         for ((_, order), turn) in orders.iter().zip(turns) {
-            let (verification, refused, reason) = match turn {
-                Turn::Goes { verification, noted, .. } => (*verification, None, *noted),
-                Turn::Ends { verification, outcome, blocked, .. } => {
-                    (*verification, Some(*outcome), blocked.map(|blocked| blocked.reason))
+            let (verification, refused, reason, told, retry_at) = match turn {
+                Turn::Goes { verification, noted, .. } => (*verification, None, *noted, None, None),
+                Turn::Ends { verification, before, outcome, blocked, earlier, .. } => {
+                    let told = blocked.map(|blocked| words(blocked.reason)).or(what_to_do(order.operation, *before));
+                    let by = blocked.or(*earlier);
+                    let retry_at = by.and_then(|by| by.retry_at(self.now));
+                    (*verification, Some(*outcome), by.map(|by| by.reason), told, retry_at)
                 }
                 Turn::Waits { .. } | Turn::Missing | Turn::Outdated | Turn::OfAnother => continue,
             };
@@ -566,7 +588,7 @@ impl<'a, 'w, 'conn> Batch<'a, 'w, 'conn> {
                 verification,
                 operation: order.operation,
                 refused,
-                why: refused.and(reason).map(|reason| words(reason).to_owned()),
+                why: told.map(str::to_owned),
                 provider: order.provider.clone(),
                 provider_id: order.provider_id,
                 role_id: order.role_id,
@@ -574,9 +596,10 @@ impl<'a, 'w, 'conn> Batch<'a, 'w, 'conn> {
                 // A test number's counts for nobody, nor does what the record answered.
                 recipient_key: order
                     .counted_key()
-                    .filter(|_| !order.is_test && (refused.is_none() || reason.is_some()))
+                    .filter(|_| !order.is_test && !matches!(turn, Turn::Ends { blocked: None, .. }))
                     .map(<[u8]>::to_vec),
                 reason,
+                retry_at,
                 started_at: self.now,
             });
             match turn {
@@ -650,5 +673,23 @@ fn name(by: FindBy, order: &Order) -> FlowName {
         // The account's, whichever of its providers.
         FindBy::Reference => (0, order.reference.clone(), Some((order.account_key().to_vec(), 0))),
         FindBy::Recipient => (provider, None, order.recipient_key().map(|key| (key.to_vec(), order.role_id))),
+    }
+}
+
+/// What the caller and the record are told of an operation that ends because of what the verification is.
+fn what_to_do(operation: Operation, status: Status) -> Option<&'static str> {
+    match (operation, status) {
+        (Operation::Resend, Status::Queued) => {
+            Some("the code is still to be sent: otp_gateway.wait tells what comes of it; nothing was sent")
+        }
+        (Operation::Resend, status) if status.is_terminal() => Some(
+            "the verification is over, and a new code takes a new one: otp_send, or otp_gateway.send_again for the row of \
+             a table with the trigger; nothing was sent",
+        ),
+        (Operation::Verify, Status::Blocked) => Some(
+            "its code was never sent, and a new code takes a new verification: otp_send, or otp_gateway.send_again for the \
+             row of a table with the trigger; nothing was checked",
+        ),
+        _ => None,
     }
 }

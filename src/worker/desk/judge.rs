@@ -181,6 +181,7 @@ impl<'a> Judge<'a> {
                 account: order.account_key().to_vec(),
                 recipient_key: order.counted_key().map(<[u8]>::to_vec),
                 reason: Some(Reason::Breaker),
+                retry_at: None,
                 started_at: self.now,
             });
             let target = order.target;

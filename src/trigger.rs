@@ -151,6 +151,7 @@ fn send(event: &Event) -> Result<pg_sys::Datum, Misuse> {
             at: event.place(),
             is_doubtful,
             is_emptied: false,
+            is_foreign: false,
         });
     }
     let Some(column) = id_column else { return Ok(unchanged()) };

@@ -33,10 +33,9 @@ sql_function!(
         not_in_parallel()?;
         // What is not there, or not the caller's, is no code that anybody could still type.
         let recorded = verification_id.map(lookup::own).transpose()?.flatten();
-        let is_open = |recorded: &Recorded| {
-            let is_too_old = recorded.expires_at.is_some_and(|end| end <= clock());
-            let is_there = matches!(recorded.status, Status::Pending | Status::Unknown);
-            !recorded.status.is_terminal() && !(is_there && is_too_old)
+        let is_open = |recorded: &Recorded| match recorded.status {
+            Status::Pending | Status::Unknown => recorded.expires_at.is_none_or(|end| end > clock()),
+            status => !status.is_terminal(),
         };
         let open = verification_id.filter(|_| recorded.as_ref().is_some_and(is_open));
         Ok(pgrx::datum::Uuid::from_bytes(*open.unwrap_or(SEND_AGAIN).as_bytes()))

@@ -38,6 +38,8 @@ pub struct Enqueued {
     /// It may have become another row, or none: it is looked for.
     pub is_doubtful: bool,
     pub is_emptied: bool,
+    /// Somebody may have changed it who cannot act for the role: what they wrote is not sent in its name.
+    pub is_foreign: bool,
 }
 
 /// How it is found again.
@@ -63,7 +65,11 @@ impl Enqueued {
     /// A statement changes rows of this table.
     pub fn doubt(&mut self, table: pg_sys::Oid) {
         // The row may be in another partition by then.
-        self.is_doubtful |= self.table == table || self.is_partition;
+        if self.table == table || self.is_partition {
+            self.is_doubtful = true;
+            // SAFETY: look-ups in the catalog, within a statement.
+            self.is_foreign |= unsafe { !pg_sys::has_privs_of_role(pg_sys::GetUserId(), self.role.oid) };
+        }
     }
 
     /// This table was emptied, or dropped.
@@ -103,8 +109,10 @@ pub fn settle(all: Vec<Enqueued>) -> Result<(), Misuse> {
         match now {
             Now::Gone => gone.push(row.id),
             Now::As(_, Some(place)) if !is_left(row, place) => gone.push(row.id),
-            Now::As(values, _) if !row.is_as(&values) => changed.push((row, values)),
-            Now::As(..) | Now::Left => {}
+            Now::As(values, _) if row.is_as(&values) => {}
+            Now::As(..) if row.is_foreign => gone.push(row.id),
+            Now::As(values, _) => changed.push((row, values)),
+            Now::Left => {}
         }
     }
     if !gone.is_empty() {

@@ -4,13 +4,14 @@ back; and the documented function that is built on it makes a row active only wh
 that were checked, whoever changes it meanwhile, and locks nobody out whose transaction failed."""
 
 import contextlib
+import json
 
 import psycopg2
 import psycopg2.extensions
 import pytest
 
 from canaries import RUN
-from conftest import Running, until
+from conftest import FLOWS, Running, until
 from test_documented_functions import DOCUMENTED, bank
 
 LEVELS = {
@@ -135,6 +136,23 @@ def test_a_flow_begun_elsewhere_proves_no_number(quick_gateway, simulator):
     gateway.execute("TRUNCATE otp_gateway.attempt_record, otp_gateway.verification_record, otp_gateway.reference")
     found = gateway.verify_at("hyperverge", code, mobile=to)
     assert (found["outcome"], approved(gateway, found["verification_id"], to)) == ("approved", False)
+
+
+def test_by_a_route(quick_gateway, simulator):
+    """Whichever of its providers sent the code."""
+    gateway = quick_gateway
+    gateway.create_provider("down", "hyperverge", base_url="http://127.0.0.1:9", defaults='{"template_id": "t"}')
+    gateway.create_provider("up", "iserveu", defaults='{"username": "agent1", "otp_type": "1"}')
+    gateway.execute("CREATE SERVER either FOREIGN DATA WRAPPER otp_route OPTIONS (providers 'down, up')")
+    to = gateway.number("iserveu")
+    payload = json.dumps({name: value for name, value in FLOWS["iserveu"]["send"](to).items() if name not in ("username", "otp_type")})
+    for statement in ("SELECT * FROM otp_send('either', %s)", "SELECT * FROM otp_enqueue('either', %s)"):
+        id = gateway.row(statement, (payload,))["verification_id"]
+        assert gateway.wait(id)["outcome"] == "sent"
+        code = simulator.code("iserveu", to)
+        assert gateway.verify(id, code, **FLOWS["iserveu"]["verify"])["outcome"] == "approved"
+        assert (approved(gateway, id, f"+91 {to}"), approved(gateway, id, gateway.number("iserveu"))) == (True, False)
+        simulator.reset()
 
 
 @levels

@@ -180,6 +180,63 @@ def test_as_the_role_that_enqueued(gateway, simulator, app):
     assert gateway.execute("SELECT created_by::text FROM otp_gateway.verification") == [(name,)]
 
 
+@pytest.mark.parametrize("by", ["the role that enqueued", "somebody else"])
+@pytest.mark.parametrize("when, more", [KINDS["after"], KINDS["before, with the id"]], ids=["after", "before"])
+def test_nobody_sends_in_the_name_of_another(gateway, simulator, app, when, more, by):
+    """Who may call a function that registers, and change the row, but not send: their number gets no code."""
+    name, session = app
+    owner = f"{name}_owner"
+    customers(gateway)
+    trigger(gateway, f"{when} INSERT", *IDEAMART, *more)
+    gateway.execute(f"""
+        CREATE ROLE {owner}; GRANT USAGE ON FOREIGN SERVER ideamart TO {owner}; GRANT ALL ON customer TO {owner}, {name};
+        CREATE OR REPLACE FUNCTION register(phone text) RETURNS void LANGUAGE sql SECURITY DEFINER AS
+            $$ INSERT INTO public.customer (phone) VALUES (phone) $$;
+        GRANT CREATE ON SCHEMA public TO {owner}; ALTER FUNCTION register(text) OWNER TO {owner}
+    """)
+    try:
+        one, two = gateway.number(), gateway.number()
+        if by == "somebody else":
+            gateway.execute(f"BEGIN; SELECT register('{one}'); UPDATE customer SET phone = '{two}'; COMMIT", session=session)
+        else:
+            gateway.execute(f"""BEGIN; SET LOCAL ROLE {owner};
+                INSERT INTO customer (phone) VALUES ('{one}'); UPDATE customer SET phone = '{two}'; COMMIT""")
+        assert gateway.execute("SELECT phone FROM customer") == [(two,)]
+        check_sent(gateway, simulator, *([two] if by != "somebody else" else []))
+    finally:
+        gateway.execute(f"DROP FUNCTION register(text); DROP OWNED BY {owner}; DROP ROLE {owner}")
+
+
+def test_in_a_procedure_that_commits(gateway, simulator):
+    """Each of its transactions by itself."""
+    customers(gateway)
+    trigger(gateway, "BEFORE INSERT OR UPDATE", *IDEAMART, "verification_id")
+    one, two, three = (gateway.number() for _ in range(3))
+    gateway.execute(f"""DO $$ BEGIN
+        INSERT INTO customer (phone) VALUES ('{one}'); UPDATE customer SET phone = '{two}'; COMMIT;
+        INSERT INTO customer (phone) VALUES ('{three}'); DELETE FROM customer WHERE phone = '{three}'; COMMIT;
+        INSERT INTO customer (phone) VALUES ('{three}'); ROLLBACK;
+        INSERT INTO customer (phone) VALUES ('{one}'); UPDATE customer SET name = 'x'; COMMIT;
+    END $$""")
+    check_sent(gateway, simulator, two, one)
+    check_ids(gateway, simulator, "before, with the id")
+
+
+def test_a_large_value_is_compared_whole(gateway, simulator):
+    """It is stored elsewhere than the row."""
+    customers(gateway, "person text, msg jsonb, name text")
+    gateway.execute("ALTER TABLE customer ALTER msg SET STORAGE EXTERNAL")
+    trigger(gateway, "AFTER INSERT OR UPDATE", "relid", '{"user_id": "person", "enterprise_id": "=bank", "msg": "msg"}')
+    to = gateway.number("relid")
+    msg = [{"lng": "English", "subject": "Log-in", "message": f"Your code is $$OTP$$ {number} {'x' * 200}", "label": {}} for number in range(20)]
+    gateway.execute("BEGIN")
+    gateway.execute("INSERT INTO customer (person, msg) VALUES (%s, %s); UPDATE customer SET name = 'x'", (to, json.dumps(msg)))
+    msg[-1]["message"] += "!"
+    gateway.execute("UPDATE customer SET msg = %s; COMMIT", (json.dumps(msg),))
+    check_sent(gateway, simulator, to, vendor="relid")
+    assert simulator.log("relid", "send")[0]["body"]["msg"][-1]["message"].endswith("!")
+
+
 def test_deferred(gateway, simulator):
     """A deferred constraint trigger sees each version of the row, all of them in the COMMIT."""
     customers(gateway)

@@ -11,7 +11,7 @@ use crate::{
     identity::{Identity, Kind, identities_of, object_of},
     ledger::{
         layout::verification as column,
-        scan::{equal, is_of_this_transaction, scan},
+        scan::{TupleValues, equal, is_of_this_transaction, scan},
     },
     letter::Done,
     misuse::Misuse,
@@ -32,6 +32,7 @@ pub struct Recorded {
     pub recipient_key: Option<Vec<u8>>,
     pub approved_at: Option<Micros>,
     pub expires_at: Option<Micros>,
+    role_id: Identity,
     max_checks: u32,
     /// Written by the caller's own transaction, which has not ended.
     is_of_this_transaction: bool,
@@ -73,11 +74,8 @@ pub fn current_role() -> Role {
 
 /// The role that began a verification, if the current one may act for it.
 pub fn role_of(id: Uuid) -> Result<Option<Role>, Misuse> {
-    let Some((_, role)) = by_id(id)? else { return Ok(None) };
-    let Some(oid) = object_of(role)? else { return Ok(None) };
-    if !may_act_for(role)? {
-        return Ok(None);
-    }
+    let Some(recorded) = own(id)? else { return Ok(None) };
+    let Some(oid) = object_of(recorded.role_id)? else { return Ok(None) };
     // SAFETY: a look-up in the catalog; the role may have been dropped.
     let name = unsafe { pg_sys::GetUserNameFromId(oid, true) };
     // SAFETY: a C string, if it is there.
@@ -109,8 +107,16 @@ pub fn verification(id: Uuid) -> Result<Recorded, Misuse> {
 
 /// The same, where none is no error.
 pub fn own(id: Uuid) -> Result<Option<Recorded>, Misuse> {
-    let Some((recorded, role)) = by_id(id)? else { return Ok(None) };
-    Ok(may_act_for(role)?.then_some(recorded))
+    let id = pgrx::datum::Uuid::from_bytes(*id.as_bytes()).into_datum();
+    let mut found = Ok(None);
+    scan(c"verification_record", None, [equal(column::ID, pg_sys::F_UUID_EQ, id)], |row| {
+        // First: the time is not to tell of rows that are not the caller's.
+        // SAFETY: the column is of this type.
+        let role = unsafe { row.value(column::ROLE_ID) }.unwrap_or_default();
+        // SAFETY: the columns are of the types that they are read as.
+        found = may_act_for(role).map(|may| may.then(|| unsafe { recorded(row, role) }));
+    })?;
+    found
 }
 
 /// The verification that an idempotency key of the current role, by any of its names, stands for: the latest since then.
@@ -150,34 +156,31 @@ fn find_by_name(
     })
 }
 
-fn by_id(id: Uuid) -> Result<Option<(Recorded, Identity)>, Misuse> {
-    let id = pgrx::datum::Uuid::from_bytes(*id.as_bytes()).into_datum();
-    let mut found = None;
-    scan(c"verification_record", None, [equal(column::ID, pg_sys::F_UUID_EQ, id)], |row| {
-        // SAFETY: the columns are of these types.
-        found = Some(unsafe {
-            let recorded = Recorded {
-                provider: row.value(column::PROVIDER).unwrap_or_default(),
-                provider_id: row.value(column::PROVIDER_ID).unwrap_or_default(),
-                vendor: row.value(column::VENDOR).unwrap_or_default(),
-                status: row
-                    .value::<String>(column::STATUS)
-                    .and_then(|label| Status::from_label(&label))
-                    .unwrap_or(Status::Unknown),
-                reference: row.value(column::REFERENCE),
-                sealed: row.value(column::SEALED),
-                route_id: row.value(column::ROUTE_ID),
-                send_count: row.value::<i32>(column::SEND_COUNT).unwrap_or(0).unsigned_abs(),
-                recipient_key: row.value(column::RECIPIENT_KEY),
-                approved_at: row.datum(column::APPROVED_AT).map(|time| time.value() as Micros),
-                expires_at: row.datum(column::EXPIRES_AT).map(|time| time.value() as Micros),
-                max_checks: row.value::<i32>(column::MAX_CHECKS).unwrap_or(0).unsigned_abs(),
-                is_of_this_transaction: is_of_this_transaction(row.tuple),
-            };
-            (recorded, row.value(column::ROLE_ID).unwrap_or_default())
-        });
-    })?;
-    Ok(found)
+/// # Safety
+/// A row of the table of verifications, the current one of a scan.
+unsafe fn recorded(row: &TupleValues, role_id: Identity) -> Recorded {
+    // SAFETY: as the caller promises.
+    unsafe {
+        Recorded {
+            provider: row.value(column::PROVIDER).unwrap_or_default(),
+            provider_id: row.value(column::PROVIDER_ID).unwrap_or_default(),
+            vendor: row.value(column::VENDOR).unwrap_or_default(),
+            status: row
+                .value::<String>(column::STATUS)
+                .and_then(|label| Status::from_label(&label))
+                .unwrap_or(Status::Unknown),
+            reference: row.value(column::REFERENCE),
+            sealed: row.value(column::SEALED),
+            route_id: row.value(column::ROUTE_ID),
+            send_count: row.value::<i32>(column::SEND_COUNT).unwrap_or(0).unsigned_abs(),
+            recipient_key: row.value(column::RECIPIENT_KEY),
+            approved_at: row.datum(column::APPROVED_AT).map(|time| time.value() as Micros),
+            expires_at: row.datum(column::EXPIRES_AT).map(|time| time.value() as Micros),
+            role_id,
+            max_checks: row.value::<i32>(column::MAX_CHECKS).unwrap_or(0).unsigned_abs(),
+            is_of_this_transaction: is_of_this_transaction(row.tuple),
+        }
+    }
 }
 
 /// Whether the current role is, or is a member of, the one that began a verification. For one that was dropped, only

@@ -169,13 +169,10 @@ unsafe fn find_by_id(table: pg_sys::Oid, column: i32, rows: &[Enqueued], those: 
                     for id in wanted.keys().copied().collect::<Vec<_>>() {
                         let key = pgrx::datum::Uuid::from_bytes(*id.as_bytes()).into_datum();
                         let key = equal(column as usize, pg_sys::F_UUID_EQ, key);
-                        each(relation, Some((index, key)), |row| {
-                            see(row, &mut wanted);
-                            true
-                        });
+                        each_by(relation, index, key, |row| see(row, &mut wanted));
                     }
                 }
-                None => each(relation, None, |row| {
+                None => each_written(relation, |row| {
                     see(row, &mut wanted);
                     !wanted.is_empty()
                 }),
@@ -198,7 +195,7 @@ unsafe fn find_by_values(table: pg_sys::Oid, rows: &[Enqueued], those: &[usize],
     unsafe {
         for table in related(table, LOCK) {
             let relation = pg_sys::relation_open(table, LOCK);
-            each(relation, None, |row| {
+            each_written(relation, |row| {
                 if is_of_this_transaction(row.tuple) {
                     for (trigger, index) in &triggers {
                         match rows[*index].mapping.values(row) {
@@ -221,37 +218,75 @@ unsafe fn find_by_values(table: pg_sys::Oid, rows: &[Enqueued], those: &[usize],
     }
 }
 
-/// Rows of a table, by an index or all of them, until there are enough.
+/// The rows that an index has of a key.
 ///
 /// # Safety
 /// The relation is open; the index is one of its.
-unsafe fn each(
+unsafe fn each_by(
     relation: pg_sys::Relation,
-    by: Option<(pg_sys::Oid, pg_sys::ScanKeyData)>,
-    mut wants_more: impl FnMut(Row) -> bool,
+    index: pg_sys::Oid,
+    mut key: pg_sys::ScanKeyData,
+    mut see: impl FnMut(Row),
 ) {
-    let (index, mut keys) = match by {
-        Some((index, key)) => (Some(index), vec![key]),
-        None => (None, Vec::new()),
-    };
     // SAFETY: as the caller promises; snapshot and scan are closed in order.
     unsafe {
         let snapshot = pg_sys::RegisterSnapshot(pg_sys::GetLatestSnapshot());
-        let scan = pg_sys::systable_beginscan(
-            relation,
-            index.unwrap_or(pg_sys::InvalidOid),
-            index.is_some(),
-            snapshot,
-            keys.len() as i32,
-            keys.as_mut_ptr(),
-        );
+        let scan = pg_sys::systable_beginscan(relation, index, true, snapshot, 1, &mut key);
         loop {
             let tuple = pg_sys::systable_getnext(scan);
-            if tuple.is_null() || !wants_more(Row { tuple, descriptor: (*relation).rd_att }) {
+            if tuple.is_null() {
                 break;
             }
+            see(Row { tuple, descriptor: (*relation).rd_att });
         }
         pg_sys::systable_endscan(scan);
+        pg_sys::UnregisterSnapshot(snapshot);
+    }
+}
+
+/// The rows that this transaction wrote, among others, until there are enough: they stand on no block that is visible to
+/// all, which spares the most of a table that is large.
+///
+/// # Safety
+/// The relation is open.
+unsafe fn each_written(relation: pg_sys::Relation, mut wants_more: impl FnMut(Row) -> bool) {
+    // SAFETY: as the caller promises; snapshot, scans and the buffer of the map are given back.
+    unsafe {
+        let has_map = (*(*relation).rd_rel).relam == pg_sys::HEAP_TABLE_AM_OID;
+        let blocks = pg_sys::RelationGetNumberOfBlocksInFork(relation, pg_sys::ForkNumber::MAIN_FORKNUM);
+        let mut map = pg_sys::InvalidBuffer as pg_sys::Buffer;
+        let mut is_for_all = |block| {
+            let status = pg_sys::visibilitymap_get_status(relation, block, &mut map);
+            u32::from(status) & pg_sys::VISIBILITYMAP_ALL_VISIBLE != 0
+        };
+        let snapshot = pg_sys::RegisterSnapshot(pg_sys::GetLatestSnapshot());
+        let mut block = 0;
+        let mut wants = true;
+        while wants && block < blocks {
+            let first = block;
+            while block < blocks && !(has_map && is_for_all(block)) {
+                block += 1;
+            }
+            if first == block {
+                block += 1;
+                continue;
+            }
+            let scan = pg_sys::table_beginscan_strat(relation, snapshot, 0, std::ptr::null_mut(), true, false);
+            if has_map {
+                pg_sys::heap_setscanlimits(scan, first, block - first);
+            }
+            let slot = pg_sys::table_slot_create(relation, std::ptr::null_mut());
+            while wants && pg_sys::table_scan_getnextslot(scan, pg_sys::ScanDirection::ForwardScanDirection, slot) {
+                let mut is_copy = false;
+                let tuple = pg_sys::ExecFetchSlotHeapTuple(slot, false, &mut is_copy);
+                wants = wants_more(Row { tuple, descriptor: (*relation).rd_att });
+            }
+            pg_sys::ExecDropSingleTupleTableSlot(slot);
+            pg_sys::table_endscan(scan);
+        }
+        if map != pg_sys::InvalidBuffer as pg_sys::Buffer {
+            pg_sys::ReleaseBuffer(map);
+        }
         pg_sys::UnregisterSnapshot(snapshot);
     }
 }

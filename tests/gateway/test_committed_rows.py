@@ -304,6 +304,31 @@ def test_a_commit_that_changes_nothing_looks_at_nothing(gateway, simulator):
     check_sent(gateway, simulator, *numbers)
 
 
+@every_kind
+def test_a_large_table_is_not_read_whole(gateway, simulator, kind):
+    """Where there is no index, only the blocks that somebody has written since the last VACUUM."""
+    gateway.execute("ALTER TABLE customer ADD PRIMARY KEY (id), DISABLE TRIGGER ALL")
+    gateway.execute("INSERT INTO customer (name) SELECT repeat('x', 500) FROM generate_series(1, 20000)")
+    gateway.execute("ALTER TABLE customer ENABLE TRIGGER ALL")
+    gateway.execute("VACUUM customer")
+    one, two = gateway.number(), gateway.number()
+
+    def fetched():
+        with gateway.cluster.session(gateway.database) as session:
+            return gateway.execute(
+                "SELECT (heap_blks_read + heap_blks_hit)::int, pg_relation_size(relid)::int / 8192 FROM pg_statio_user_tables"
+                " WHERE relname = 'customer'", session=session
+            )[0]
+
+    gateway.execute("SELECT pg_stat_force_next_flush()")
+    before, blocks = fetched()
+    with gateway.cluster.session(gateway.database) as session:
+        gateway.execute(f"""BEGIN; INSERT INTO customer (phone) VALUES ('{one}');
+            UPDATE customer SET phone = '{two}' WHERE id = 20001; COMMIT; SELECT pg_stat_force_next_flush()""", session=session)
+    assert blocks > 1000 and fetched()[0] - before < 100
+    check_sent(gateway, simulator, two)
+
+
 # generated columns
 
 

@@ -119,7 +119,7 @@ SELECT status, outcome, attempts_left FROM otp.otp_verify(:'verification_id'::uu
 CREATE TABLE public.customer (
   id              bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
   phone           text NOT NULL,
-  verification_id uuid,
+  verification_id uuid UNIQUE,
   verified_phone  text,
   active          boolean NOT NULL DEFAULT false,
   CONSTRAINT active_only_if_verified CHECK (NOT active OR verified_phone IS NOT DISTINCT FROM phone)
@@ -127,15 +127,21 @@ CREATE TABLE public.customer (
 CREATE TRIGGER send_code BEFORE INSERT OR UPDATE ON public.customer
   FOR EACH ROW EXECUTE FUNCTION otp_gateway.send_after_commit('ideamart', '{"mobile": "phone"}', 'verification_id');
 CREATE FUNCTION public.verify_customer(customer_id bigint, code text) RETURNS text
-LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-  WITH checked AS (
-    SELECT v.outcome FROM public.customer AS c, otp.otp_verify(c.verification_id, code) AS v WHERE c.id = customer_id
-  ), updated AS (
-    UPDATE public.customer SET verified_phone = phone, active = true
-    WHERE id = customer_id AND EXISTS (SELECT FROM checked WHERE outcome = 'approved')
-  )
-  SELECT outcome FROM checked
-$$;
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  asked record;
+  outcome text;
+BEGIN
+  SELECT c.phone, c.verification_id INTO asked FROM public.customer AS c WHERE c.id = customer_id;
+  IF asked.verification_id IS NULL THEN RETURN 'not_found'; END IF;
+  SELECT v.outcome INTO outcome FROM otp.otp_verify(asked.verification_id, code) AS v;
+  -- Meanwhile the row may have become another: only the one that has this verification and this number becomes active.
+  UPDATE public.customer AS c SET verified_phone = asked.phone, active = true
+  WHERE c.id = customer_id AND c.verification_id = asked.verification_id AND c.phone = asked.phone
+    AND otp_gateway.is_approved(asked.verification_id, asked.phone);
+  IF FOUND THEN RETURN 'approved'; END IF;
+  RETURN CASE WHEN outcome IN ('approved', 'already_used') THEN 'superseded' ELSE outcome END;
+END $$;
 BEGIN;
 INSERT INTO customer (phone) VALUES ('0771234599');
 ROLLBACK;

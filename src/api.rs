@@ -1,16 +1,18 @@
 //! The SQL functions, thin: read the arguments, ask the provider and the dialect, hand the letter over, return the row.
 
+mod approval;
 mod argument;
 mod call;
 mod lookup;
 mod result;
 
+pub use approval::SEND_AGAIN;
 pub use argument::{Argument, Interval, Options};
 use argument::{Code, Payload};
 pub use call::{Call, frame};
 pub(crate) use call::{sql_function, symbol};
 use lookup::Recorded;
-pub use lookup::{Keyed, current_role, find_by_key};
+pub use lookup::{Keyed, Role, current_role, find_by_key, role_of};
 use pgrx::pg_sys;
 use policy::{Micros, Status};
 use uuid::Uuid;
@@ -90,11 +92,17 @@ fn send_once(provider: &str, key: Option<&str>, payload: &Payload) -> Result<Don
 
 /// Enqueues, unless the key stands for a send already: then its row is the answer, as it is.
 fn enqueue_once(provider: &str, key: Option<&str>, payload: &Payload) -> Result<Done, Misuse> {
-    let Some(key) = key else { return enqueue::enqueue(provider, payload.fields(), None) };
+    let Some(key) = key else { return enqueue::enqueue(current_role(), provider, payload.fields(), None) };
     let (claim, found) = idempotency::claim(provider, key, payload.fields(), Hold::Transaction)?;
     match found {
-        Some(found) => Ok(lookup::verification(found.id)?.done(found.id)),
-        None => enqueue::enqueue(provider, payload.fields(), Some(claim.idempotency.clone())),
+        Some(found) => {
+            let recorded = lookup::verification(found.id)?;
+            match recorded.status {
+                Status::Queued | Status::Sending => Ok(recorded.done(found.id)),
+                _ => follow(found.id, Which::Original, 0),
+            }
+        }
+        None => enqueue::enqueue(current_role(), provider, payload.fields(), Some(claim.idempotency.clone())),
     }
 }
 

@@ -298,6 +298,9 @@ unsafe extern "C-unwind" fn access(
         if kind == pg_sys::ObjectAccessType::OAT_DROP && class == pg_sys::ExtensionRelationId {
             note_drop(object);
         }
+        if class == pg_sys::RelationRelationId && is_emptied(kind) && enqueue::has_rows() {
+            enqueue::empty(object);
+        }
         if matches!(kind, pg_sys::ObjectAccessType::OAT_DROP | pg_sys::ObjectAccessType::OAT_POST_ALTER) {
             match class {
                 pg_sys::ForeignServerRelationId => SERVERS.set(true),
@@ -309,6 +312,15 @@ unsafe extern "C-unwind" fn access(
             previous(kind, class, object, sub_object, argument);
         }
     }
+}
+
+/// A table is dropped, or TRUNCATE empties it.
+fn is_emptied(kind: pg_sys::ObjectAccessType::Type) -> bool {
+    #[cfg(not(feature = "pg13"))]
+    if kind == pg_sys::ObjectAccessType::OAT_TRUNCATE {
+        return true;
+    }
+    kind == pg_sys::ObjectAccessType::OAT_DROP
 }
 
 #[pgrx::pg_guard]

@@ -15,7 +15,7 @@ use uuid::Uuid;
 use vendor::Operation;
 
 use crate::{
-    api::current_role,
+    api::Role,
     identity::{Kind, Subject, identity},
     key_file,
     ledger::{self, NewVerification},
@@ -26,19 +26,20 @@ use crate::{
     provider::{Account, UNROUTED},
     roster,
     seal::Place,
-    settings, trigger,
+    settings,
+    trigger::{self, Enqueued},
 };
 
 /// What this transaction has enqueued.
 #[derive(Default)]
 struct Transaction {
     sends: u32,
-    /// How many there were when each open subtransaction began.
-    before: Vec<(pg_sys::SubTransactionId, u32)>,
+    /// How many sends and rows there were when each open subtransaction began.
+    before: Vec<(pg_sys::SubTransactionId, u32, usize)>,
     /// A row was queued, by us or by somebody who restores a dump.
     tells: bool,
-    /// Of rows that may not be there at the end: table, column of the verification id, id.
-    doubtful: Vec<(pg_sys::Oid, i32, Uuid)>,
+    /// For rows, which may be others at the end, or not be there.
+    rows: Vec<Enqueued>,
     /// Looked up once for many rows.
     accounts: HashMap<(String, pg_sys::Oid), Rc<Account>>,
 }
@@ -72,11 +73,34 @@ unsafe extern "C-unwind" fn at_change(_argument: pg_sys::Datum, _cache: i32, _ha
 }
 
 /// Checks payload and rights now, writes the verification as queued, and returns its row.
-pub fn enqueue(provider: &str, payload: &Map<String, Value>, idempotency: Option<Idempotency>) -> Result<Done, Misuse> {
-    let role = current_role();
+pub fn enqueue(
+    role: Role,
+    provider: &str,
+    payload: &Map<String, Value>,
+    idempotency: Option<Idempotency>,
+) -> Result<Done, Misuse> {
+    let (verification, row) = prepare(Uuid::now_v7(), role, provider, payload, idempotency)?;
+    count()?;
+    ledger::insert_queued(verification)?;
+    Ok(row)
+}
+
+/// The same in the place of what this transaction has enqueued under that id, for that role.
+pub fn replace(id: Uuid, role: Role, provider: &str, payload: &Map<String, Value>) -> Result<(), Misuse> {
+    let (verification, _) = prepare(id, role, provider, payload, None)?;
+    ledger::take_back(&[id])?;
+    ledger::insert_queued(verification)
+}
+
+fn prepare(
+    id: Uuid,
+    role: Role,
+    provider: &str,
+    payload: &Map<String, Value>,
+    idempotency: Option<Idempotency>,
+) -> Result<(NewVerification, Done), Misuse> {
     let account = account(provider, role.oid)?;
     ledger::must_be_original()?;
-    let id = Uuid::now_v7();
     let wanted = Wanted {
         operation: Operation::Send,
         attempt: id,
@@ -88,7 +112,6 @@ pub fn enqueue(provider: &str, payload: &Map<String, Value>, idempotency: Option
         payload,
     };
     let (first, prepared) = wanted.check(&account)?;
-    count()?;
     let keys = key_file::keys()?;
     let mut state = Verification::queued(prepared.max_checks.unwrap_or(first.options.max_checks));
     let is_test = first.is_test_number(&prepared);
@@ -107,7 +130,7 @@ pub fn enqueue(provider: &str, payload: &Map<String, Value>, idempotency: Option
     })?;
     let role_id =
         identity(&Subject { kind: Kind::Role, object: role.oid.to_u32(), name: role.name.clone(), vendor: None })?;
-    ledger::insert_queued(NewVerification {
+    let verification = NewVerification {
         id,
         provider: provider.to_owned(),
         provider_id,
@@ -123,8 +146,8 @@ pub fn enqueue(provider: &str, payload: &Map<String, Value>, idempotency: Option
         is_test,
         idempotency,
         state,
-    })?;
-    Ok(row)
+    };
+    Ok((verification, row))
 }
 
 /// Whether somebody has changed a server, a user mapping or a role; asked once.
@@ -169,32 +192,48 @@ pub fn tell_at_commit() {
     TRANSACTION.with_borrow_mut(|transaction| transaction.tells = true);
 }
 
-/// The row with this verification id in this column may not come to be: it is looked for before the COMMIT.
-pub fn doubt(table: pg_sys::Oid, column: i32, id: Uuid) {
-    TRANSACTION.with_borrow_mut(|transaction| transaction.doubtful.push((table, column, id)));
+/// A send was enqueued for this row.
+pub fn add_row(row: Enqueued) {
+    TRANSACTION.with_borrow_mut(|transaction| transaction.rows.push(row));
 }
 
-/// Before the COMMIT, where an error still undoes the transaction: of a row that is not there nothing is sent.
+pub fn has_rows() -> bool {
+    TRANSACTION.with(|transaction| transaction.try_borrow().is_ok_and(|transaction| !transaction.rows.is_empty()))
+}
+
+/// Whether a trigger has enqueued the verification, in this transaction.
+pub fn is_of_a_row(id: Uuid) -> bool {
+    TRANSACTION.with_borrow(|transaction| transaction.rows.iter().any(|row| row.id == id))
+}
+
+/// A statement begins that changes rows of this table.
+pub fn doubt_rows_of(table: pg_sys::Oid) {
+    TRANSACTION.with_borrow_mut(|transaction| transaction.rows.iter_mut().for_each(|row| row.doubt(table)));
+}
+
+/// This table is emptied or dropped.
+pub fn empty(table: pg_sys::Oid) {
+    TRANSACTION.with_borrow_mut(|transaction| transaction.rows.iter_mut().for_each(|row| row.empty(table)));
+}
+
+/// Before the COMMIT, where an error still undoes the transaction.
 #[pgrx::pg_guard]
 unsafe extern "C-unwind" fn before_end() {
-    let doubtful = TRANSACTION.with_borrow_mut(|transaction| std::mem::take(&mut transaction.doubtful));
-    let mut tables: HashMap<(pg_sys::Oid, i32), Vec<Uuid>> = HashMap::new();
-    for (table, column, id) in doubtful {
-        tables.entry((table, column)).or_default().push(id);
-    }
-    let missing: Vec<Uuid> =
-        tables.into_iter().flat_map(|((table, column), ids)| trigger::missing(table, column, &ids)).collect();
-    if !missing.is_empty() {
-        ledger::take_back(&missing).unwrap_or_else(|misuse| misuse.raise());
-    }
+    let rows = TRANSACTION.with_borrow_mut(|transaction| std::mem::take(&mut transaction.rows));
+    // SAFETY: before the COMMIT no statement runs that would have one; popped below, or by the abort.
+    unsafe { pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot()) };
+    trigger::settle(rows).unwrap_or_else(|misuse| misuse.raise());
+    // SAFETY: pushed above.
+    unsafe { pg_sys::PopActiveSnapshot() };
 }
 
 /// Around the end of a transaction; after it nothing can fail: only atomics, SetLatch and the freeing of memory.
 unsafe extern "C-unwind" fn at_end(event: pg_sys::XactEvent::Type, _argument: *mut std::ffi::c_void) {
     let committed = match event {
         pg_sys::XactEvent::XACT_EVENT_PRE_COMMIT | pg_sys::XactEvent::XACT_EVENT_PRE_PREPARE => {
-            let has_doubts = TRANSACTION
-                .with(|transaction| transaction.try_borrow().is_ok_and(|transaction| !transaction.doubtful.is_empty()));
+            let has_doubts = TRANSACTION.with(|transaction| {
+                transaction.try_borrow().is_ok_and(|transaction| transaction.rows.iter().any(|row| row.is_doubtful))
+            });
             if has_doubts {
                 // SAFETY: on the main thread, in a transaction that is about to commit.
                 unsafe { before_end() };
@@ -238,13 +277,14 @@ unsafe extern "C-unwind" fn at_subtransaction(
         let Ok(mut transaction) = transaction.try_borrow_mut() else { return };
         match event {
             pg_sys::SubXactEvent::SUBXACT_EVENT_START_SUB => {
-                let sends = transaction.sends;
-                transaction.before.push((this, sends));
+                let (sends, rows) = (transaction.sends, transaction.rows.len());
+                transaction.before.push((this, sends, rows));
             }
             pg_sys::SubXactEvent::SUBXACT_EVENT_COMMIT_SUB | pg_sys::SubXactEvent::SUBXACT_EVENT_ABORT_SUB => {
-                while let Some((id, sends)) = transaction.before.pop_if(|(id, _)| *id >= this) {
+                while let Some((id, sends, rows)) = transaction.before.pop_if(|(id, ..)| *id >= this) {
                     if id == this && event == pg_sys::SubXactEvent::SUBXACT_EVENT_ABORT_SUB {
                         transaction.sends = sends;
+                        transaction.rows.truncate(rows);
                     }
                 }
             }

@@ -175,6 +175,7 @@ impl Writer<'_, '_> {
             columns.bytea(attempt::ACCOUNT, Some(row.account.as_slice()).filter(|account| !account.is_empty()));
             columns.bytea(attempt::RECIPIENT_KEY, row.recipient_key.as_deref());
             columns.text(attempt::REASON, row.reason.map(Reason::as_str));
+            columns.time(attempt::RETRY_AT, row.retry_at);
             columns.time(attempt::STARTED_AT, Some(row.started_at));
             columns.time(attempt::FINISHED_AT, row.refused.map(|_| row.started_at));
         })
@@ -188,6 +189,7 @@ impl Writer<'_, '_> {
             columns.text(attempt::VENDOR_CODE, row.vendor_code.as_deref());
             columns.text(attempt::VENDOR_MESSAGE, row.vendor_message.as_deref());
             columns.json(attempt::RESPONSE, row.response.as_deref());
+            columns.time(attempt::RETRY_AT, row.retry_at);
             columns.time(attempt::FINISHED_AT, Some(row.finished_at));
         })
     }

@@ -18,7 +18,7 @@ struct Statement {
 }
 
 /// A function and its arguments; not reversible, for a code is among them.
-#[derive(PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Fingerprint([u8; 32]);
 
 thread_local! {

@@ -1,28 +1,27 @@
 //! The trigger functions: `send_after_commit`, for tables of the user's, and `note_queued`, for our own.
 
-mod conflict;
+mod committed;
 mod event;
 mod mapping;
 mod presence;
+mod row;
+mod writes;
 
 use event::{Event, Timing};
 use mapping::Mapping;
 use pgrx::{IntoDatum, pg_sys};
-use serde_json::{Map, Value};
-use vendor::Operation;
 
 use crate::{
-    api::{Call, current_role, symbol},
+    api::{Call, SEND_AGAIN, current_role, role_of, symbol},
     enqueue,
     ledger::{is_queued_here, layout::verification::ENQUEUED},
     log,
     misuse::Misuse,
-    provider::Provider,
     shared_memory,
 };
 
-pub use conflict::{forget, init};
-pub use presence::missing;
+pub use committed::{Enqueued, settle};
+pub use writes::{forget, init};
 
 symbol!(send_after_commit, |fcinfo| {
     log::one_of_ours_runs();
@@ -68,7 +67,7 @@ fn note(event: &Event) -> Result<pg_sys::Datum, Misuse> {
     if shared_memory::check().is_ok() {
         enqueue::tell_at_commit();
     }
-    Ok(event.returned(event.with(column, pg_sys::Datum::from(transaction))))
+    Ok(event.returned(event.with(column, Some(pg_sys::Datum::from(transaction)))))
 }
 
 /// Enqueues for the row, if it is one to enqueue for, and returns what the trigger returns.
@@ -87,56 +86,84 @@ fn send(event: &Event) -> Result<pg_sys::Datum, Misuse> {
     };
     let mapping = Mapping::parse(mapping)?;
     let id_column = id_column.map(|name| id_column_of(event, name)).transpose()?;
-    let is_doubtful = event.timing == Timing::Before && event.may_not_become_a_row();
+    let mut is_doubtful = event.timing == Timing::Before && event.may_not_become_a_row();
     if is_doubtful && id_column.is_none() {
-        return Err(Misuse::invalid(
-            "before the row is written nobody can tell whether ON CONFLICT, or a trigger that comes after this one, leaves it out",
-            "Make it an AFTER trigger, or name a uuid column that takes the verification id as the third argument.",
-        ));
+        return Err(cannot_tell());
     }
-    let unchanged = event.returned(event.new);
+    // SAFETY: looks at what this process is; what it applies is no statement, so that none was seen to begin.
+    if event.old.is_some() && unsafe { pg_sys::IsLogicalWorker() } {
+        enqueue::doubt_rows_of(event.relation_oid());
+    }
+    let given = id_column.and_then(|column| event.id(event.new, column));
+    let is_asked_for = given == Some(SEND_AGAIN);
     // It brings its verification along: a row that is restored, replicated or moved to another partition.
-    if event.old.is_none() && id_column.is_some_and(|column| !event.is_null(event.new, column)) {
-        return Ok(unchanged);
+    if event.old.is_none() && given.is_some() && !is_asked_for {
+        return Ok(event.returned(event.new));
     }
-    let values = mapping.values(event, event.new)?;
-    if let Some(old) = event.old
-        && mapping.values(event, old)? == values
-    {
-        return Ok(unchanged);
+    for column in mapping.columns() {
+        event.column(column)?;
     }
-    let account = enqueue::account(provider, current_role().oid)?;
-    // Required by whatever provider the name may lead to.
-    let is_required = |name: &str| {
-        let needs = |provider: &Provider| {
-            let fields = (provider.dialect.fields)(Operation::Send).unwrap_or_default();
-            fields.iter().any(|field| field.required && field.is_called(name))
-        };
-        account.members.iter().all(needs)
+    let values =
+        |tuple| mapping.values(event.row(tuple)).ok_or_else(|| Misuse::internal("a column is gone", "Report it."));
+    let now = values(event.new)?;
+    let link = |tuple| event.row(tuple).datum(id_column?);
+    // Nobody else is to see what asks for a send.
+    let unchanged = || match id_column {
+        Some(column) if is_asked_for => event.returned(event.with(column, event.old.and_then(link))),
+        _ => event.returned(event.new),
     };
-    let mut payload = Map::new();
-    for (name, value) in values {
-        match value {
-            Some(value) => drop(payload.insert(name.to_owned(), value)),
-            None if is_required(name) => return Ok(unchanged),
-            None => {}
-        }
+    if let Some(old) = event.old
+        && !is_asked_for
+        && values(old)? == now
+    {
+        let Some(column) = id_column else { return Ok(unchanged()) };
+        let link = link(old).filter(|_| given != event.id(old, column));
+        // Whoever writes all columns does not mean this one: it is NULL to them, or what an INSERT proposed to them that ON
+        // CONFLICT made an UPDATE.
+        let link = link.filter(|_| given.is_none_or(enqueue::is_of_a_row));
+        return Ok(link.map_or_else(unchanged, |id| event.returned(event.with(column, Some(id)))));
     }
-    let queued = enqueue::enqueue(provider, &payload, None).map_err(|misuse| {
-        let mut columns: Vec<&str> = misuse.fields().iter().filter_map(|field| mapping.column_of(field)).collect();
-        columns.dedup();
-        match columns.len() {
-            0 => misuse,
-            1 => misuse.at(&format!("column {}", columns[0])),
-            _ => misuse.at(&format!("columns {}", columns.join(", "))),
-        }
-    })?;
-    let Some(column) = id_column else { return Ok(unchanged) };
-    let id = pgrx::datum::Uuid::from_bytes(*queued.verification.as_bytes()).into_datum();
-    if is_doubtful || event.may_stay_in_its_partition() {
-        enqueue::doubt(event.relation_oid(), column, queued.verification);
+    let is_at_risk = event.may_be_lost_on_the_way();
+    if is_at_risk && id_column.is_none() {
+        return Err(cannot_tell());
     }
-    Ok(event.returned(event.with(column, id.unwrap_or(pg_sys::Datum::from(0)))))
+    is_doubtful |= is_at_risk || event.is_late();
+    // What is sent again is whose it was.
+    let before = event.old.filter(|_| is_asked_for).and_then(|old| event.id(old, id_column?));
+    let role = before.map(role_of).transpose()?.flatten().unwrap_or_else(current_role);
+    let account = enqueue::account(provider, role.oid)?;
+    let queued = match enqueue::enqueue(role.clone(), provider, &now.payload(), None) {
+        Ok(queued) => queued.verification,
+        Err(misuse) if now.lack(&misuse, &account) => return Ok(unchanged()),
+        Err(misuse) => return Err(mapping.blame(misuse, &account)),
+    };
+    if let Some(found_by) = event.found_by(id_column) {
+        enqueue::add_row(Enqueued {
+            id: queued,
+            trigger: event.trigger(),
+            table: event.relation_oid(),
+            is_partition: event.is_of_a_partition(),
+            found_by,
+            print: now.print(),
+            mapping: mapping.clone(),
+            provider: provider.clone(),
+            role,
+            at: event.place(),
+            is_doubtful,
+            is_emptied: false,
+            is_foreign: false,
+        });
+    }
+    let Some(column) = id_column else { return Ok(unchanged()) };
+    let id = pgrx::datum::Uuid::from_bytes(*queued.as_bytes()).into_datum();
+    Ok(event.returned(event.with(column, id)))
+}
+
+fn cannot_tell() -> Misuse {
+    Misuse::invalid(
+        "before the row is written nobody can tell whether ON CONFLICT, another trigger or another partition leaves it out",
+        "Make it an AFTER trigger, or name a uuid column that takes the verification id as the third argument.",
+    )
 }
 
 /// The number of the column that takes the verification id.
@@ -156,6 +183,3 @@ fn id_column_of(event: &Event, name: &str) -> Result<i32, Misuse> {
     }
     Ok(column)
 }
-
-/// The payload's values for a row; None: NULL.
-type Values<'a> = Vec<(&'a str, Option<Value>)>;

@@ -74,16 +74,20 @@ impl Argument for String {
     }
 }
 
-impl Argument for Option<String> {
-    const TYPE: pg_sys::Oid = pg_sys::TEXTOID;
+/// One that may be null.
+impl<T: Argument> Argument for Option<T> {
+    const TYPE: pg_sys::Oid = T::TYPE;
 
     unsafe fn read(datum: Option<pg_sys::Datum>, name: &str) -> Result<Self, Misuse> {
         // SAFETY: as the caller promises.
-        datum.map(|datum| unsafe { String::read(Some(datum), name) }).transpose()
+        datum.map(|datum| unsafe { T::read(Some(datum), name) }).transpose()
     }
 
     fn note(&self, print: &mut Print) {
-        print.add(self.as_ref().map(String::as_bytes));
+        match self {
+            Some(value) => value.note(print),
+            None => print.add(None),
+        }
     }
 }
 

@@ -125,6 +125,8 @@ macro_rules! plain {
 }
 
 plain! {
+    bool: BOOLOID,
+    pgrx::datum::Uuid: UUIDOID,
     i64: INT8OID,
     Vec<pgrx::datum::Uuid>: UUIDARRAYOID,
 }

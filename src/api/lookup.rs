@@ -11,7 +11,7 @@ use crate::{
     identity::{Identity, Kind, identities_of, object_of},
     ledger::{
         layout::verification as column,
-        scan::{equal, scan},
+        scan::{TupleValues, equal, is_of_this_transaction, scan},
     },
     letter::Done,
     misuse::Misuse,
@@ -28,6 +28,11 @@ pub struct Recorded {
     pub sealed: Option<Vec<u8>>,
     pub route_id: Option<Identity>,
     pub send_count: u32,
+    /// Whom the code goes to; None: nobody that is known, or they were forgotten.
+    pub recipient_key: Option<Vec<u8>>,
+    pub approved_at: Option<Micros>,
+    pub expires_at: Option<Micros>,
+    role_id: Identity,
     max_checks: u32,
     /// Written by the caller's own transaction, which has not ended.
     is_of_this_transaction: bool,
@@ -52,6 +57,7 @@ pub struct Keyed {
 }
 
 /// The role that is in force (in a SECURITY DEFINER function, its owner).
+#[derive(Clone)]
 pub struct Role {
     pub oid: pg_sys::Oid,
     pub name: String,
@@ -64,6 +70,17 @@ pub fn current_role() -> Role {
         let name = CStr::from_ptr(pg_sys::GetUserNameFromId(oid, false)).to_string_lossy().into_owned();
         Role { oid, name }
     }
+}
+
+/// The role that began a verification, if the current one may act for it.
+pub fn role_of(id: Uuid) -> Result<Option<Role>, Misuse> {
+    let Some(recorded) = own(id)? else { return Ok(None) };
+    let Some(oid) = object_of(recorded.role_id)? else { return Ok(None) };
+    // SAFETY: a look-up in the catalog; the role may have been dropped.
+    let name = unsafe { pg_sys::GetUserNameFromId(oid, true) };
+    // SAFETY: a C string, if it is there.
+    let name = (!name.is_null()).then(|| unsafe { CStr::from_ptr(name) }.to_string_lossy().into_owned());
+    Ok(name.map(|name| Role { oid, name }))
 }
 
 /// The same, of what others can see.
@@ -80,15 +97,26 @@ pub fn committed(id: Uuid) -> Result<Recorded, Misuse> {
 
 /// The verification of that id. One of a role that the caller is no member of is not found, like one that is not there.
 pub fn verification(id: Uuid) -> Result<Recorded, Misuse> {
-    if let Some((recorded, role)) = by_id(id)?
-        && may_act_for(role)?
-    {
-        return Ok(recorded);
-    }
-    Err(Misuse::undefined(
-        "there is no verification of that id",
-        "Give the verification_id that otp_send returned to your role; for a flow begun elsewhere, otp_verify takes a provider.",
-    ))
+    own(id)?.ok_or_else(|| {
+        Misuse::undefined(
+            "there is no verification of that id",
+            "Give the verification_id that otp_send returned to your role; for a flow begun elsewhere, otp_verify takes a provider.",
+        )
+    })
+}
+
+/// The same, where none is no error.
+pub fn own(id: Uuid) -> Result<Option<Recorded>, Misuse> {
+    let id = pgrx::datum::Uuid::from_bytes(*id.as_bytes()).into_datum();
+    let mut found = Ok(None);
+    scan(c"verification_record", None, [equal(column::ID, pg_sys::F_UUID_EQ, id)], |row| {
+        // First: the time is not to tell of rows that are not the caller's.
+        // SAFETY: the column is of this type.
+        let role = unsafe { row.value(column::ROLE_ID) }.unwrap_or_default();
+        // SAFETY: the columns are of the types that they are read as.
+        found = may_act_for(role).map(|may| may.then(|| unsafe { recorded(row, role) }));
+    })?;
+    found
 }
 
 /// The verification that an idempotency key of the current role, by any of its names, stands for: the latest since then.
@@ -128,44 +156,30 @@ fn find_by_name(
     })
 }
 
-fn by_id(id: Uuid) -> Result<Option<(Recorded, Identity)>, Misuse> {
-    let id = pgrx::datum::Uuid::from_bytes(*id.as_bytes()).into_datum();
-    let mut found = None;
-    scan(c"verification_record", None, [equal(column::ID, pg_sys::F_UUID_EQ, id)], |row| {
-        // SAFETY: the columns are of these types.
-        found = Some(unsafe {
-            let recorded = Recorded {
-                provider: row.value(column::PROVIDER).unwrap_or_default(),
-                provider_id: row.value(column::PROVIDER_ID).unwrap_or_default(),
-                vendor: row.value(column::VENDOR).unwrap_or_default(),
-                status: row
-                    .value::<String>(column::STATUS)
-                    .and_then(|label| Status::from_label(&label))
-                    .unwrap_or(Status::Unknown),
-                reference: row.value(column::REFERENCE),
-                sealed: row.value(column::SEALED),
-                route_id: row.value(column::ROUTE_ID),
-                send_count: row.value::<i32>(column::SEND_COUNT).unwrap_or(0).unsigned_abs(),
-                max_checks: row.value::<i32>(column::MAX_CHECKS).unwrap_or(0).unsigned_abs(),
-                is_of_this_transaction: is_of_this_transaction(row.tuple),
-            };
-            (recorded, row.value(column::ROLE_ID).unwrap_or_default())
-        });
-    })?;
-    Ok(found)
-}
-
-/// Whether this very transaction, or a subtransaction of it, wrote the row.
-///
 /// # Safety
-/// The tuple is a scan's current one.
-unsafe fn is_of_this_transaction(tuple: pg_sys::HeapTuple) -> bool {
-    // SAFETY: as the caller promises. The number of a frozen row may have come round again.
+/// A row of the table of verifications, the current one of a scan.
+unsafe fn recorded(row: &TupleValues, role_id: Identity) -> Recorded {
+    // SAFETY: as the caller promises.
     unsafe {
-        let header = &*(*tuple).t_data;
-        let frozen = pg_sys::HEAP_XMIN_FROZEN as u16;
-        header.t_infomask & frozen != frozen
-            && pg_sys::TransactionIdIsCurrentTransactionId(header.t_choice.t_heap.t_xmin)
+        Recorded {
+            provider: row.value(column::PROVIDER).unwrap_or_default(),
+            provider_id: row.value(column::PROVIDER_ID).unwrap_or_default(),
+            vendor: row.value(column::VENDOR).unwrap_or_default(),
+            status: row
+                .value::<String>(column::STATUS)
+                .and_then(|label| Status::from_label(&label))
+                .unwrap_or(Status::Unknown),
+            reference: row.value(column::REFERENCE),
+            sealed: row.value(column::SEALED),
+            route_id: row.value(column::ROUTE_ID),
+            send_count: row.value::<i32>(column::SEND_COUNT).unwrap_or(0).unsigned_abs(),
+            recipient_key: row.value(column::RECIPIENT_KEY),
+            approved_at: row.datum(column::APPROVED_AT).map(|time| time.value() as Micros),
+            expires_at: row.datum(column::EXPIRES_AT).map(|time| time.value() as Micros),
+            role_id,
+            max_checks: row.value::<i32>(column::MAX_CHECKS).unwrap_or(0).unsigned_abs(),
+            is_of_this_transaction: is_of_this_transaction(row.tuple),
+        }
     }
 }
 

@@ -103,14 +103,10 @@ impl Drop for Written {
 /// Takes back queued verifications, before the transaction that queued them commits.
 pub fn take_back(ids: &[Uuid]) -> Result<(), Misuse> {
     let _role = ActsAs::owner_of_the_record()?;
-    // SAFETY: before the COMMIT no statement runs that would have one; popped below, or by the abort.
-    unsafe { pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot()) };
     let taken: Result<(), SpiError> = Spi::connect_mut(|client| {
         let delete = "DELETE FROM otp_gateway.verification_record WHERE id OPERATOR(pg_catalog.=) ANY ($1)";
         client.update(delete, None, &[uuids(ids)]).map(|_| ())
     });
-    // SAFETY: pushed above.
-    unsafe { pg_sys::PopActiveSnapshot() };
     taken.map_err(|error| Misuse::internal(format!("queued sends could not be taken back: {error}"), "Report it."))
 }
 

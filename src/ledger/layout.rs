@@ -46,6 +46,7 @@ pub mod attempt {
     pub const PROVIDER_ID: usize = 14;
     pub const ROLE_ID: usize = 15;
     pub const ACCOUNT: usize = 16;
+    pub const RETRY_AT: usize = 17;
 }
 
 pub mod reference {

@@ -74,6 +74,8 @@ pub struct NewAttempt {
     pub recipient_key: Option<Vec<u8>>,
     /// The rule that refused, or would have.
     pub reason: Option<Reason>,
+    /// When waiting helps, and until when.
+    pub retry_at: Option<Micros>,
     pub started_at: Micros,
 }
 
@@ -86,6 +88,7 @@ pub struct Completion {
     pub vendor_message: Option<String>,
     /// JSON text, redacted.
     pub response: Option<String>,
+    pub retry_at: Option<Micros>,
     pub finished_at: Micros,
 }
 
@@ -162,6 +165,7 @@ pub struct StoredAttempt {
     pub vendor_message: Option<String>,
     pub response: Option<String>,
     pub reason: Option<Reason>,
+    pub retry_at: Option<Micros>,
 }
 
 fn value<T: FromDatum + IntoDatum>(row: &SpiHeapTupleData, column: usize) -> Result<Option<T>, Failure> {
@@ -296,6 +300,7 @@ impl StoredAttempt {
             vendor_message: value(row, 6)?,
             response: value(row, 7)?,
             reason: label(row, 8, &Reason::ALL, Reason::as_str)?,
+            retry_at: micros(row, 9)?,
         })
     }
 }

@@ -92,3 +92,17 @@ impl TupleValues {
         unsafe { T::from_datum(self.datum(column)?, false) }
     }
 }
+
+/// Whether this very transaction, or a subtransaction of it, wrote the row.
+///
+/// # Safety
+/// The tuple is a scan's current one.
+pub unsafe fn is_of_this_transaction(tuple: pg_sys::HeapTuple) -> bool {
+    // SAFETY: as the caller promises. The number of a frozen row may have come round again.
+    unsafe {
+        let header = &*(*tuple).t_data;
+        let frozen = pg_sys::HEAP_XMIN_FROZEN as u16;
+        header.t_infomask & frozen != frozen
+            && pg_sys::TransactionIdIsCurrentTransactionId(header.t_choice.t_heap.t_xmin)
+    }
+}

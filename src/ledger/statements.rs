@@ -47,7 +47,8 @@ statements! {
     complete_attempts(record::rows_of(c"attempt_record"))
       "UPDATE otp_gateway.attempt_record AS a
        SET outcome = n.outcome, http_status = n.http_status, vendor_code = n.vendor_code,
-           vendor_message = n.vendor_message, response = n.response, finished_at = n.finished_at
+           vendor_message = n.vendor_message, response = n.response, retry_at = n.retry_at,
+           finished_at = n.finished_at
        FROM pg_catalog.unnest($1) AS n
        WHERE a.id OPERATOR(pg_catalog.=) n.id AND a.outcome IS NULL"
 
@@ -83,11 +84,11 @@ statements! {
        ORDER BY a.id DESC"
 
     select_in_flight(pg_sys::UUIDARRAYOID)
-      "SELECT id, verification_id, operation, outcome, vendor_code, vendor_message, response::text, reason
+      "SELECT id, verification_id, operation, outcome, vendor_code, vendor_message, response::text, reason, retry_at
        FROM otp_gateway.attempt_record WHERE verification_id OPERATOR(pg_catalog.=) ANY ($1) AND outcome IS NULL"
 
     select_attempt(pg_sys::UUIDOID)
-      "SELECT id, verification_id, operation, outcome, vendor_code, vendor_message, response::text, reason
+      "SELECT id, verification_id, operation, outcome, vendor_code, vendor_message, response::text, reason, retry_at
        FROM otp_gateway.attempt_record WHERE id OPERATOR(pg_catalog.=) $1"
 
     select_last_attempt()
@@ -168,7 +169,7 @@ statements! {
        IN ROW EXCLUSIVE MODE NOWAIT"
 
     select_send(pg_sys::UUIDOID, pg_sys::BOOLOID)
-      "SELECT id, verification_id, operation, outcome, vendor_code, vendor_message, response::text, reason
+      "SELECT id, verification_id, operation, outcome, vendor_code, vendor_message, response::text, reason, retry_at
        FROM otp_gateway.attempt_record
        WHERE verification_id OPERATOR(pg_catalog.=) $1 AND (operation OPERATOR(pg_catalog.=) 'send' OR $2 AND operation OPERATOR(pg_catalog.=) 'resend')
        ORDER BY id DESC"

@@ -1,11 +1,16 @@
 //! What Postgres tells a trigger function: relation, rows, timing.
 
-use std::ffi::{CStr, CString};
+use std::ffi::CStr;
 
-use pgrx::pg_sys;
-use serde_json::Value;
+use pgrx::{FromDatum, pg_sys};
+use uuid::Uuid;
 
-use super::conflict;
+use super::{
+    committed::FoundBy,
+    presence::{Place, related},
+    row::Row,
+    writes,
+};
 use crate::misuse::Misuse;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -96,53 +101,59 @@ impl Event {
         unsafe { (*(*self.data).tg_relation).rd_att }
     }
 
-    /// The number of a column.
+    pub fn row(&self, tuple: pg_sys::HeapTuple) -> Row {
+        Row { tuple, descriptor: self.descriptor() }
+    }
+
+    pub fn trigger(&self) -> pg_sys::Oid {
+        // SAFETY: as above.
+        unsafe { (*(*self.data).tg_trigger).tgoid }
+    }
+
+    pub fn is_of_a_partition(&self) -> bool {
+        // SAFETY: as above.
+        unsafe { (*(*(*self.data).tg_relation).rd_rel).relispartition }
+    }
+
+    /// The number of a column that a trigger of this kind can see.
     pub fn column(&self, name: &str) -> Result<i32, Misuse> {
-        let missing = || {
+        let number = self.row(self.new).column(name).ok_or_else(|| {
             Misuse::invalid(
                 format!("the table has no column {name}"),
                 "The second argument maps payload fields to columns; a constant begins with =.",
             )
-        };
-        let c_name = CString::new(name).map_err(|_| missing())?;
-        // SAFETY: as above.
-        let number = unsafe { pg_sys::SPI_fnumber(self.descriptor(), c_name.as_ptr()) };
-        if number <= 0 { Err(missing()) } else { Ok(number) }
+        })?;
+        // SAFETY: a look-up in the catalog.
+        let generated = unsafe { pg_sys::get_attgenerated(self.relation_oid(), number as i16) } as u8;
+        match (generated, self.timing) {
+            (0, _) | (b's', Timing::After) => Ok(number),
+            (b's', Timing::Before) => Err(Misuse::invalid(
+                format!("column {name} is generated, and has no value before the row is written"),
+                "Make it an AFTER trigger, or name the column that it is generated from.",
+            )),
+            _ => Err(Misuse::invalid(
+                format!("column {name} is generated when it is read, and has no value in a trigger"),
+                "Name the column that it is generated from, or have it STORED under an AFTER trigger.",
+            )),
+        }
     }
 
     pub fn type_of(&self, column: i32) -> pg_sys::Oid {
-        // SAFETY: as above.
-        unsafe { pg_sys::SPI_gettypeid(self.descriptor(), column) }
+        self.row(self.new).type_of(column)
     }
 
-    pub fn is_null(&self, row: pg_sys::HeapTuple, column: i32) -> bool {
-        let mut is_null = false;
-        // SAFETY: the row is one of this event's.
-        unsafe { pg_sys::SPI_getbinval(row, self.descriptor(), column, &mut is_null) };
-        is_null
-    }
-
-    /// A column's value as a payload takes it; None: NULL.
-    pub fn value(&self, row: pg_sys::HeapTuple, column: i32) -> Option<Value> {
-        // SAFETY: the row is one of this event's; the text is a C string that is freed with the trigger's memory.
-        let text = unsafe {
-            let text = pg_sys::SPI_getvalue(row, self.descriptor(), column);
-            if text.is_null() {
-                return None;
-            }
-            CStr::from_ptr(text).to_string_lossy()
-        };
-        Some(match self.type_of(column) {
-            pg_sys::BOOLOID => Value::Bool(text == "t"),
-            pg_sys::JSONOID | pg_sys::JSONBOID => serde_json::from_str(&text).unwrap_or(Value::Null),
-            pg_sys::BPCHAROID => Value::String(text.trim_end_matches(' ').to_owned()),
-            _ => Value::String(text.into_owned()),
-        })
+    /// The verification id in a column of a row.
+    pub fn id(&self, tuple: pg_sys::HeapTuple, column: i32) -> Option<Uuid> {
+        let datum = self.row(tuple).datum(column)?;
+        // SAFETY: the column is of type uuid, which was looked at when it was named.
+        let id = unsafe { pgrx::datum::Uuid::from_datum(datum, false) };
+        id.map(|id| Uuid::from_bytes(*id.as_bytes()))
     }
 
     /// The new row with another value in one column.
-    pub fn with(&self, column: i32, value: pg_sys::Datum) -> pg_sys::HeapTuple {
-        let (mut column, mut value, mut is_null) = (column, value, false);
+    pub fn with(&self, column: i32, value: Option<pg_sys::Datum>) -> pg_sys::HeapTuple {
+        let (mut column, mut is_null) = (column, value.is_none());
+        let mut value = value.unwrap_or(pg_sys::Datum::from(0));
         // SAFETY: the value is of the column's type, which the caller answers for.
         unsafe {
             pg_sys::heap_modify_tuple_by_cols(self.new, self.descriptor(), 1, &mut column, &mut value, &mut is_null)
@@ -177,21 +188,66 @@ impl Event {
             let relation = (*self.data).tg_relation;
             later
                 || self.old.is_none()
-                    && conflict::may_leave_out_rows((*relation).rd_id, (*(*relation).rd_rel).relispartition)
+                    && writes::may_leave_out_rows((*relation).rd_id, (*(*relation).rd_rel).relispartition)
         }
     }
 
-    /// Whether an UPDATE may come to nothing though all its triggers let it: a row that moves to another partition is
-    /// deleted in this one, and a trigger may refuse that.
-    pub fn may_stay_in_its_partition(&self) -> bool {
-        // SAFETY: as above.
+    /// Whether a BEFORE UPDATE may come to nothing though all its triggers let it: a row that moves to another partition is
+    /// deleted here and inserted there, and a trigger may refuse either.
+    pub fn may_be_lost_on_the_way(&self) -> bool {
+        // SAFETY: as above; relations are closed again.
         unsafe {
             let relation = (*self.data).tg_relation;
-            let triggers = (*relation).trigdesc;
-            self.old.is_some()
-                && (*(*relation).rd_rel).relispartition
-                && !triggers.is_null()
-                && (*triggers).trig_delete_before_row
+            if self.old.is_none() || self.timing != Timing::Before || !self.is_of_a_partition() {
+                return false;
+            }
+            let own = (*(*self.data).tg_trigger).tgfoid;
+            let refuses = |relation: pg_sys::Relation, operation: u32| {
+                let all = (*relation).trigdesc;
+                let same = (pg_sys::TRIGGER_TYPE_ROW | pg_sys::TRIGGER_TYPE_BEFORE | operation) as i16;
+                !all.is_null()
+                    && (0..(*all).numtriggers as usize)
+                        .map(|number| &*(*all).triggers.add(number))
+                        .any(|trigger| trigger.tgtype & same == same && trigger.tgfoid != own)
+            };
+            refuses(relation, pg_sys::TRIGGER_TYPE_DELETE)
+                || related((*relation).rd_id, pg_sys::NoLock as pg_sys::LOCKMODE).into_iter().any(|table| {
+                    let lock = pg_sys::AccessShareLock as pg_sys::LOCKMODE;
+                    // It may be gone by now.
+                    let other = pg_sys::try_relation_open(table, lock);
+                    if other.is_null() {
+                        return false;
+                    }
+                    let refuses = refuses(other, pg_sys::TRIGGER_TYPE_INSERT);
+                    pg_sys::relation_close(other, lock);
+                    refuses
+                })
+        }
+    }
+
+    /// How the row that this is about is found again; None: it is of a table that is not here.
+    pub fn found_by(&self, id_column: Option<i32>) -> Option<FoundBy> {
+        // SAFETY: as above; an AFTER trigger's row stands in its table.
+        unsafe {
+            let relation = (*self.data).tg_relation;
+            Some(match (id_column, self.timing) {
+                (Some(column), _) => FoundBy::Id(column),
+                (None, Timing::Before) => FoundBy::Values,
+                (None, Timing::After) => {
+                    let is_here = (*(*relation).rd_rel).relkind as u8 == pg_sys::RELKIND_RELATION;
+                    is_here.then(|| FoundBy::Place(Place::of(relation, (*self.new).t_self)))?
+                }
+            })
+        }
+    }
+
+    /// Whether an AFTER trigger's row may be another one by now: somebody has written it since, or the trigger is deferred.
+    pub fn is_late(&self) -> bool {
+        // SAFETY: as above.
+        unsafe {
+            self.timing == Timing::After
+                && ((*(*self.data).tg_trigger).tgdeferrable
+                    || u32::from((*(*self.new).t_data).t_infomask) & pg_sys::HEAP_XMAX_INVALID == 0)
         }
     }
 }

@@ -2,11 +2,15 @@
 
 use std::{cell::RefCell, rc::Rc};
 
-use pgrx::pg_sys;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
-use super::{Event, Values};
-use crate::misuse::Misuse;
+use super::row::Row;
+use crate::{
+    misuse::Misuse,
+    provider::Account,
+    statement::{Fingerprint, Print},
+};
+use vendor::Operation;
 
 pub struct Mapping(Vec<(String, Source)>);
 
@@ -14,6 +18,10 @@ enum Source {
     Column(String),
     Constant(Value),
 }
+
+/// What the fields are for a row; None: NULL.
+#[derive(PartialEq)]
+pub struct Values(Vec<(String, Option<Value>)>);
 
 thread_local! {
     /// The last one: many rows of one statement have the same.
@@ -45,21 +53,73 @@ impl Mapping {
         Ok(mapping)
     }
 
-    /// What the fields are for this row.
-    pub fn values(&self, event: &Event, row: pg_sys::HeapTuple) -> Result<Values<'_>, Misuse> {
-        let value = |source: &Source| match source {
-            Source::Constant(value) => Ok::<_, Misuse>(Some(value.clone())),
-            Source::Column(name) => Ok(event.value(row, event.column(name)?)),
-        };
-        self.0.iter().map(|(field, source)| Ok((field.as_str(), value(source)?))).collect()
-    }
-
-    /// The column that a payload field comes from; `field` may go on into an object (`msg[0].message`).
-    pub fn column_of(&self, field: &str) -> Option<&str> {
-        let end = field.find(['.', '[']).unwrap_or(field.len());
-        self.0.iter().find_map(|(name, source)| match source {
-            Source::Column(column) if name == &field[..end] => Some(column.as_str()),
-            _ => None,
+    /// The columns that it names.
+    pub fn columns(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().filter_map(|(_, source)| match source {
+            Source::Column(column) => Some(column.as_str()),
+            Source::Constant(_) => None,
         })
     }
+
+    /// What the fields are for this row. None: a column is not there.
+    pub fn values(&self, row: Row) -> Option<Values> {
+        let value = |source: &Source| match source {
+            Source::Constant(value) => Some(Some(value.clone())),
+            Source::Column(name) => Some(row.value(row.column(name)?)),
+        };
+        self.0.iter().map(|(field, source)| Some((field.clone(), value(source)?))).collect::<Option<_>>().map(Values)
+    }
+
+    /// An error with the columns that are to blame for it, if some are.
+    pub fn blame(&self, misuse: Misuse, account: &Account) -> Misuse {
+        let of_field = |field: &String| {
+            let (_, source) = self.0.iter().find(|(name, _)| is_field(name, field, account))?;
+            match source {
+                Source::Column(column) => Some(column.as_str()),
+                Source::Constant(_) => None,
+            }
+        };
+        let mut columns: Vec<&str> = misuse.fields().iter().filter_map(of_field).collect();
+        columns.dedup();
+        match columns[..] {
+            [] => misuse,
+            [column] => misuse.at(&format!("column {column}")),
+            _ => misuse.at(&format!("columns {}", columns.join(", "))),
+        }
+    }
+}
+
+impl Values {
+    /// What is NULL is left out.
+    pub fn payload(&self) -> Map<String, Value> {
+        self.0.iter().filter_map(|(name, value)| Some((name.clone(), value.clone()?))).collect()
+    }
+
+    /// Whether something was refused for want of a field that is NULL here: then there is nothing to send.
+    pub fn lack(&self, misuse: &Misuse, account: &Account) -> bool {
+        let is_null =
+            |field: &String| self.0.iter().any(|(name, value)| value.is_none() && is_field(name, field, account));
+        misuse.fields().iter().any(is_null)
+    }
+
+    /// By which they are compared later: no number is kept.
+    pub fn print(&self) -> Fingerprint {
+        let mut print = Print::of("values");
+        for (name, value) in &self.0 {
+            print.add(Some(name.as_bytes()));
+            print.add(value.as_ref().map(|value| value.to_string()).as_ref().map(String::as_bytes));
+        }
+        print.finish()
+    }
+}
+
+/// Whether a field that an error names, which may go on into an object (`msg[0].message`), is the one of that name: ours,
+/// or the vendor's.
+fn is_field(name: &str, field: &str, account: &Account) -> bool {
+    let field = &field[..field.find(['.', '[']).unwrap_or(field.len())];
+    name == field
+        || account.members.iter().any(|member| {
+            let fields = (member.dialect.fields)(Operation::Send).unwrap_or_default();
+            fields.iter().any(|one| one.is_called(field) && one.is_called(name))
+        })
 }

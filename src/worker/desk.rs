@@ -413,5 +413,8 @@ pub fn done_from_record(attempt: StoredAttempt, stored: &Stored, outcome: Outcom
     row.vendor_message = attempt.vendor_message;
     row.response = attempt.response;
     row.reason = attempt.reason;
+    // What is left of the wait.
+    row.retry_after = attempt.retry_at.map(|at| at.saturating_sub(clock()).max(0));
+    row.retryable |= outcome == Outcome::Blocked && row.retry_after.is_some();
     row
 }

@@ -285,6 +285,7 @@ fn settle(writer: &mut Writer, ids: &[Uuid]) -> Result<(), Failure> {
             vendor_code: None,
             vendor_message: Some(WHY.to_owned()),
             response: None,
+            retry_at: None,
             finished_at: now,
         })
         .collect();

@@ -1,10 +1,11 @@
 """Promise: whoever copies a SECURITY DEFINER function out of the documents, the demo or an example, with the table
 that goes with it, has copied no hole: an application's role, with the rights that the text gives it, makes no customer active
-without the code that was sent to that customer. Each attack is shown to work on a careless function first."""
+without the code that was sent to that customer, at the number that the customer has then. Each attack is shown to work on a careless function first."""
 
 import contextlib
 import pathlib
 import re
+import threading
 
 import psycopg2
 import pytest
@@ -132,6 +133,10 @@ CARELESS = """
 """
 PINNED_WITHOUT_PG_TEMP = CARELESS.format("SET search_path = pg_catalog, public, otp")
 NOT_PINNED = CARELESS.format("")
+# As the README had it up to 0.4.0: what it checks is not what it changes.
+RACED = PINNED_WITHOUT_PG_TEMP.replace("public, otp", "pg_temp").replace("otp_verify", "otp.otp_verify").replace(
+    "customer AS c", "public.customer AS c"
+).replace("UPDATE customer", "UPDATE public.customer")
 
 
 class Bank:
@@ -295,9 +300,25 @@ def by_overload(bank):
     bank.call(bank.victim, "0")
 
 
+def by_changing_the_number(bank):
+    """One's own number, one's own code, and the victim's number by the time that the vendor has answered."""
+    phone, simulator = bank.gateway.number(), bank.gateway.simulator
+    own = bank.register(phone)
+    simulator.fault("hold", "ideamart", "verify", times=1)
+    calling = threading.Thread(target=bank.call, args=(own, simulator.code("ideamart", phone)))
+    calling.start()
+    simulator.held(1)
+    with contextlib.closing(bank.gateway.connect(user=bank.app)) as second:
+        bank.execute("UPDATE public.customer SET phone = %s WHERE id = %s", (bank.gateway.number(), own), second)
+    simulator.release()
+    calling.join()
+    bank.victim = own
+
+
 ATTACKS = {
     by_policy: PINNED_WITHOUT_PG_TEMP, by_trigger: PINNED_WITHOUT_PG_TEMP, by_own_approval: NOT_PINNED,
     by_operator: NOT_PINNED, by_function: NOT_PINNED, by_overload: PINNED_WITHOUT_PG_TEMP,
+    by_changing_the_number: RACED,
 }
 attacks = pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.__name__)
 

@@ -135,6 +135,8 @@ CALLS = [
     ("SELECT outcome FROM public.otp_resend(%(id)s::pg_catalog.uuid)", "sent"),
     ("SELECT status FROM otp_gateway.wait(%(id)s::pg_catalog.uuid, '10s'::pg_catalog.interval)", "pending"),
     ("""SELECT outcome FROM public.otp_verify('bank'::pg_catalog.text, '000000', '{"mobile": "0775555555"}')""", "approved"),
+    ("SELECT otp_gateway.is_approved(%(id)s::pg_catalog.uuid, '0773333333')", False),
+    ("SELECT otp_gateway.send_again(%(id)s::pg_catalog.uuid) IS NOT NULL", True),
     ("SELECT pg_catalog.count(*) FROM otp_gateway.find('bank', '0773333333')", 1),
     ("SELECT pg_catalog.cardinality(otp_gateway.recipient_verifications('bank', '0773333333'))", 1),
     ("SELECT outcome FROM public.otp_cancel(%(id)s::pg_catalog.uuid)", "canceled"),

@@ -59,7 +59,7 @@ TABLES = {
     "expires_at approved_at send_count check_count max_checks sealed enqueued idempotency_key payload_hash is_test route "
     "provider_id role_id route_id",
     "attempt_record": "id verification_id operation outcome http_status vendor_code vendor_message response started_at "
-    "finished_at provider recipient_key reason provider_id role_id account",
+    "finished_at provider recipient_key reason provider_id role_id account retry_at",
     "reference": "provider reference verification_id provider_id",
     "breaker": "server open_until mapping",
     "identity": "id kind object home name vendor",
@@ -100,6 +100,11 @@ FUNCTIONS = {
     "public.otp_verify(text,text,jsonb)": (
         EVERYBODY, "SELECT outcome FROM otp_verify('bank'::text, '1', '{\"mobile\": \"0779999999\"}')", SENDERS
     ),
+    # Of what is not theirs everybody is told the same as of what is not there: false, and that a new code can be had.
+    "otp_gateway.is_approved(uuid,text,interval)": (
+        EVERYBODY, "SELECT otp_gateway.is_approved(%(id)s::uuid, %(number)s)", EVERYBODY
+    ),
+    "otp_gateway.send_again(uuid)": (EVERYBODY, "SELECT otp_gateway.send_again(%(id)s::uuid)", EVERYBODY),
     # Whoever asks gets what they may see: see test_what_each_role_sees.
     "otp_gateway.find(text,text)": (EVERYBODY, "SELECT FROM otp_gateway.find('bank', %(number)s)", EVERYBODY),
     "otp_gateway.recipient_verifications(text,text)": (

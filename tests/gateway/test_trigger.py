@@ -311,7 +311,8 @@ THEN = {
     "its table is dropped": ("DROP TABLE customer", 0),
     "its table is emptied": ("TRUNCATE customer", 0),
     "it is deleted": ("DELETE FROM customer", 0),
-    "it gets another id": ("UPDATE customer SET verification_id = NULL", 0),
+    "it gets another id": ("UPDATE customer SET verification_id = gen_random_uuid()", 0),
+    "its id is set to NULL": ("UPDATE customer SET verification_id = NULL", 1),
 }
 
 

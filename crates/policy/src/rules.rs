@@ -99,6 +99,13 @@ pub struct Blocked {
     pub retry_after: Option<Micros>,
 }
 
+impl Blocked {
+    /// Until when.
+    pub fn retry_at(&self, now: Micros) -> Option<Micros> {
+        self.retry_after.map(|wait| now.saturating_add(wait))
+    }
+}
+
 impl Rules {
     /// Older events do not matter.
     pub fn reach(&self, operation: Operation) -> Micros {

@@ -198,6 +198,7 @@ impl Desk {
             vendor_code: delivery.reading.vendor_code.clone(),
             vendor_message: delivery.reading.vendor_message.clone(),
             response: delivery.record.as_ref().map(Value::to_string),
+            retry_at: delivery.reading.retry_after.map(|wait| now.saturating_add(micros(wait))),
             finished_at: now,
         }
     }

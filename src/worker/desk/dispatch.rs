@@ -302,6 +302,7 @@ impl Desk {
                 row.vendor_message = Some(end.why);
                 row.reason = end.blocked.map(|blocked| blocked.reason);
                 row.retry_after = end.blocked.and_then(|blocked| blocked.retry_after);
+                row.retryable = row.retry_after.is_some();
                 self.tell_followers(fate.id, &row);
             }
             Ok(Go { mut order, noted, pass, checks_left }) => {
@@ -366,6 +367,7 @@ fn write(writer: &mut Writer, fates: &mut [Fate], now: Micros) -> Result<(), Fai
                 Ok(go) => go.noted,
                 Err(end) => end.blocked.map(|blocked| blocked.reason),
             },
+            retry_at: fate.go.as_ref().err().and_then(|end| end.blocked?.retry_at(now)),
             started_at: now,
         });
         if let Ok(go) = &fate.go {

@@ -11,7 +11,7 @@ use super::{
     Account, Desk, InFlight,
     complaints::ATTEMPT,
     done,
-    judge::{Judge, NO_CODE, Verdict, over, words},
+    judge::{Judge, NO_CODE, Verdict, words},
     own_answer,
 };
 use crate::{
@@ -19,7 +19,7 @@ use crate::{
     identity::Identity,
     key_file,
     ledger::{Change, Durability, Failure, NewAttempt, NewReference, NewVerification, Stored, Writer, clock, erase_at},
-    letter::{Letter, Order, Outgoing, Reply, Target},
+    letter::{Letter, Order, Outgoing, Reply, Target, Which},
     mailbox::Ticket,
     misuse::Misuse,
 };
@@ -43,6 +43,8 @@ enum Turn {
         state: Verification,
         outcome: Outcome,
         blocked: Option<Blocked>,
+        /// From the record: what refused its send, then.
+        earlier: Option<Blocked>,
         why: Option<String>,
         checks_left: Option<u32>,
     },
@@ -233,12 +235,14 @@ impl Desk {
                 );
                 self.hand_over(number, order.operation, &order.vendor, order.local, order.outgoing);
             }
-            Turn::Ends { verification, state, outcome, blocked, why, checks_left, .. } => {
+            Turn::Ends { verification, state, outcome, blocked, earlier, why, checks_left, .. } => {
                 self.release(verification);
                 let mut row = done(order.attempt, order.operation, verification, &state, outcome);
                 row.attempts_left = row.attempts_left.min(checks_left.unwrap_or(u32::MAX));
                 row.retryable = retryable(order.operation, outcome, row.attempts_left);
                 row.vendor_message = why;
+                row.reason = earlier.map(|earlier| earlier.reason);
+                row.retry_after = earlier.and_then(|earlier| earlier.retry_after);
                 if let Some(blocked) = blocked {
                     row.reason = Some(blocked.reason);
                     if order.operation == Operation::Verify {
@@ -542,6 +546,7 @@ impl<'a, 'w, 'conn> Batch<'a, 'w, 'conn> {
                 state: refused,
                 outcome: Outcome::Blocked,
                 blocked: Some(blocked),
+                earlier: None,
                 why: Some(words(blocked.reason).to_owned()),
                 checks_left,
             },
@@ -556,6 +561,7 @@ impl<'a, 'w, 'conn> Batch<'a, 'w, 'conn> {
             state,
             outcome: Outcome::InvalidCode,
             blocked: None,
+            earlier: None,
             why: Some(NO_CODE.to_owned()),
             checks_left: self.judge.checks_left(order),
         }
@@ -574,9 +580,14 @@ impl<'a, 'w, 'conn> Batch<'a, 'w, 'conn> {
         let unchanged = state.clone();
         match admit(order.operation, &mut state, self.now) {
             Err(outcome) => {
-                let needs_code = matches!(order.operation, Operation::Verify | Operation::Resend);
-                let why = (needs_code && state.status.is_terminal()).then(|| over(state.status));
-                Ok(Turn::Ends { verification: id, before, state, outcome, blocked: None, why, checks_left: None })
+                let why = what_to_do(order.operation, before, state.status);
+                let send = if before == Status::Blocked { self.writer.send_of(id, Which::Latest)? } else { None };
+                let earlier = send.and_then(|send| {
+                    let retry_after = send.retry_at.map(|at| at.saturating_sub(self.now).max(0));
+                    Some(Blocked { reason: send.reason?, retry_after })
+                });
+                let (blocked, checks_left) = (None, None);
+                Ok(Turn::Ends { verification: id, before, state, outcome, blocked, earlier, why, checks_left })
             }
             Ok(()) if order.is_no_code => Ok(self.no_code(order, id, before, unchanged)),
             Ok(()) if order.outgoing.is_none() && order.local.is_none() => Ok(Turn::Outdated),
@@ -595,10 +606,12 @@ impl<'a, 'w, 'conn> Batch<'a, 'w, 'conn> {
         let mut attempts = Vec::new();
         let mut references = Vec::new();
         for ((_, order), turn) in orders.iter().zip(turns) {
-            let (verification, refused, reason, why) = match turn {
-                Turn::Goes { verification, noted, .. } => (*verification, None, *noted, &None),
-                Turn::Ends { verification, outcome, blocked, why, .. } => {
-                    (*verification, Some(*outcome), blocked.map(|blocked| blocked.reason), why)
+            let (verification, refused, reason, why, retry_at) = match turn {
+                Turn::Goes { verification, noted, .. } => (*verification, None, *noted, &None, None),
+                Turn::Ends { verification, outcome, blocked, earlier, why, .. } => {
+                    let by = blocked.or(*earlier);
+                    let retry_at = by.and_then(|by| by.retry_at(self.now));
+                    (*verification, Some(*outcome), by.map(|by| by.reason), why, retry_at)
                 }
                 Turn::Waits { .. } | Turn::Missing | Turn::Outdated | Turn::OfAnother => continue,
             };
@@ -615,9 +628,10 @@ impl<'a, 'w, 'conn> Batch<'a, 'w, 'conn> {
                 // A test number's counts for nobody, nor does what the record answered.
                 recipient_key: order
                     .counted_key()
-                    .filter(|_| !order.is_test && (refused.is_none() || reason.is_some()))
+                    .filter(|_| !order.is_test && !matches!(turn, Turn::Ends { blocked: None, .. }))
                     .map(<[u8]>::to_vec),
                 reason,
+                retry_at,
                 started_at: self.now,
             });
             match turn {
@@ -692,4 +706,26 @@ fn name(by: FindBy, order: &Order) -> FlowName {
         FindBy::Reference => (0, order.reference.clone(), Some((order.account_key().to_vec(), 0))),
         FindBy::Recipient => (provider, None, order.recipient_key().map(|key| (key.to_vec(), order.role_id))),
     }
+}
+
+/// What the caller and the record are told of an operation that ends because of what the verification is.
+fn what_to_do(operation: Operation, before: Status, status: Status) -> Option<String> {
+    let nothing = match operation {
+        Operation::Resend => "nothing was sent",
+        Operation::Verify => "nothing was checked",
+        Operation::Send | Operation::Cancel => return None,
+    };
+    let over = match before {
+        Status::Queued if operation == Operation::Resend => {
+            return Some(
+                "the code is still to be sent: otp_gateway.wait tells what comes of it; nothing was sent".to_owned(),
+            );
+        }
+        Status::Blocked => "its code was never sent".to_owned(),
+        _ if status.is_terminal() => format!("the verification is over ({})", status.as_str()),
+        _ => return None,
+    };
+    let anew =
+        "have a code sent anew, with otp_send, or otp_gateway.send_again for the row of a table with the trigger";
+    Some(format!("{over}; {anew}; {nothing}"))
 }

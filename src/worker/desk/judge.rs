@@ -6,7 +6,7 @@ use std::{
     collections::{BTreeMap, HashMap, HashSet},
 };
 
-use policy::{Blocked, Check, History, Micros, Pass, Reason, Rules, Status};
+use policy::{Blocked, Check, History, Micros, Pass, Reason, Rules};
 use uuid::Uuid;
 use vendor::{Operation, Outcome};
 
@@ -184,6 +184,7 @@ impl<'a> Judge<'a> {
                 account: order.account_key().to_vec(),
                 recipient_key: order.counted_key().map(<[u8]>::to_vec),
                 reason: Some(Reason::Breaker),
+                retry_at: None,
                 started_at: self.now,
             });
             let target = order.target;
@@ -300,11 +301,6 @@ fn most(rules: &Rules) -> i64 {
 
 /// What the record and the caller are told of a code that can be none.
 pub const NO_CODE: &str = "what was typed can be no code of this vendor; nothing was checked, and no check is spent";
-
-/// What they are told of a verification that is over.
-pub fn over(status: Status) -> String {
-    format!("the verification is over ({}); have a code sent anew, with otp_send", status.as_str())
-}
 
 /// What they are told of a refusal.
 pub fn words(reason: Reason) -> &'static str {

@@ -1,13 +1,17 @@
-//! INSERT ... ON CONFLICT fires BEFORE triggers also for rows that it then does not insert. Which tables this transaction
-//! has so treated is seen where the executor starts the statement.
+//! What the statements of this transaction do to tables beside what a row trigger sees. INSERT ... ON CONFLICT fires BEFORE
+//! triggers also for rows that it then does not insert; and a row that a send was enqueued for may be changed or deleted
+//! afterwards. Both is seen where the executor starts the statement.
 
 use std::cell::RefCell;
 
 use pgrx::{PgList, pg_sys};
 
+use crate::enqueue;
+
 static mut PREVIOUS: pg_sys::ExecutorStart_hook_type = None;
 
 thread_local! {
+    /// Those with ON CONFLICT.
     static TABLES: RefCell<Vec<pg_sys::Oid>> = const { RefCell::new(Vec::new()) };
 }
 
@@ -29,8 +33,12 @@ unsafe extern "C-unwind" fn start(query: *mut pg_sys::QueryDesc, flags: std::ffi
     // SAFETY: the arguments are Postgres' own and are passed on as they came.
     unsafe {
         let plan = (*query).plannedstmt;
-        if !plan.is_null() && ((*plan).commandType == pg_sys::CmdType::CMD_INSERT || (*plan).hasModifyingCTE) {
-            note(plan);
+        if !plan.is_null() {
+            let command = (*plan).commandType;
+            let changes = command != pg_sys::CmdType::CMD_SELECT && command != pg_sys::CmdType::CMD_INSERT;
+            if command == pg_sys::CmdType::CMD_INSERT || (*plan).hasModifyingCTE || (changes && enqueue::has_rows()) {
+                note(plan);
+            }
         }
         match PREVIOUS {
             Some(next) => next(query, flags),
@@ -53,12 +61,18 @@ unsafe extern "C-unwind" fn note(plan: *mut pg_sys::PlannedStmt) {
                 continue;
             }
             let part = part.cast::<pg_sys::ModifyTable>();
-            if (*part).onConflictAction == pg_sys::OnConflictAction::ONCONFLICT_NONE {
+            let inserts = (*part).operation == pg_sys::CmdType::CMD_INSERT;
+            let leaves_out = (*part).onConflictAction != pg_sys::OnConflictAction::ONCONFLICT_NONE;
+            if inserts && !leaves_out {
                 continue;
             }
             for number in PgList::<i32>::from_pg((*part).resultRelations).iter_int() {
                 let Some(entry) = tables.get_ptr((number - 1) as usize) else { continue };
                 let table = (*entry).relid;
+                enqueue::doubt_rows_of(table);
+                if !leaves_out {
+                    continue;
+                }
                 TABLES.with_borrow_mut(|seen| {
                     if !seen.contains(&table) {
                         seen.push(table);

@@ -1,0 +1,69 @@
+//! Whether a number is proven, and whether it takes another code: what a table of the user's asks of the verification
+//! that its row names.
+
+use pgrx::pg_sys;
+use policy::{Micros, Status};
+use uuid::Uuid;
+use vendor::Secret;
+
+use super::{
+    argument::Interval,
+    call::sql_function,
+    lookup::{self, Recorded},
+};
+use crate::{key_file, ledger::clock, misuse::Misuse};
+
+/// In the column of a row: the trigger is to send for it as it is.
+pub const SEND_AGAIN: Uuid = Uuid::nil();
+
+/// What is dated so far ahead was not approved just now: the clock was set back.
+const AHEAD: Micros = 60_000_000;
+
+sql_function!(
+    fn is_approved(verification_id: Option<Uuid>, mobile: Option<Secret>, within: Interval) -> bool {
+        not_in_parallel()?;
+        let (Some(id), Some(mobile)) = (verification_id, mobile) else { return Ok(false) };
+        let Some(recorded) = lookup::own(id)? else { return Ok(false) };
+        Ok(is_fresh(&recorded, within.0) && went_to(&recorded, &mobile)?)
+    }
+);
+
+sql_function!(
+    fn send_again(verification_id: Option<Uuid>) -> pgrx::datum::Uuid {
+        not_in_parallel()?;
+        // What is not there, or not the caller's, is no code that anybody could still type.
+        let recorded = verification_id.map(lookup::own).transpose()?.flatten();
+        let is_open = |recorded: &Recorded| match recorded.status {
+            Status::Pending | Status::Unknown => recorded.expires_at.is_none_or(|end| end > clock()),
+            status => !status.is_terminal(),
+        };
+        let open = verification_id.filter(|_| recorded.as_ref().is_some_and(is_open));
+        Ok(pgrx::datum::Uuid::from_bytes(*open.unwrap_or(SEND_AGAIN).as_bytes()))
+    }
+);
+
+/// There the record as it is now cannot be read.
+fn not_in_parallel() -> Result<(), Misuse> {
+    // SAFETY: reads state of this session.
+    if unsafe { pg_sys::IsInParallelMode() } {
+        return Err(Misuse::in_parallel(
+            "cannot run during a parallel operation: it reads what is on record now",
+            "Functions that call it are PARALLEL UNSAFE, which is the default.",
+        ));
+    }
+    Ok(())
+}
+
+fn is_fresh(recorded: &Recorded, within: Micros) -> bool {
+    recorded.status == Status::Approved
+        && recorded.approved_at.is_some_and(|at| (-AHEAD..=within).contains(&clock().saturating_sub(at)))
+}
+
+/// Whether the code went to this very number, in whatever spelling. A flow begun elsewhere names a number, too, and nobody
+/// here knows who got its code.
+fn went_to(recorded: &Recorded, mobile: &Secret) -> Result<bool, Misuse> {
+    let (Some(key), 1..) = (&recorded.recipient_key, recorded.send_count) else { return Ok(false) };
+    let recipient = vendor::dialect(&recorded.vendor).and_then(|dialect| (dialect.recipient)(mobile.reveal()));
+    let Some(recipient) = recipient else { return Ok(false) };
+    Ok(key_file::keys()?.recipients(&recipient).contains(key))
+}

@@ -1,0 +1,442 @@
+"""Promise: a number is proven by the code that went to it, and by no other. `otp_gateway.is_approved` says so of one
+verification and one number, as the record is at that moment, whatever the caller's isolation level and whatever was rolled
+back; and the documented function that is built on it makes a row active only while it has the verification and the number
+that were checked, whoever changes it meanwhile, and locks nobody out whose transaction failed."""
+
+import contextlib
+import json
+
+import psycopg2
+import psycopg2.extensions
+import pytest
+
+from canaries import RUN
+from conftest import FLOWS, Running, until
+from test_documented_functions import DOCUMENTED, bank
+
+LEVELS = {
+    "read committed": psycopg2.extensions.ISOLATION_LEVEL_READ_COMMITTED,
+    "repeatable read": psycopg2.extensions.ISOLATION_LEVEL_REPEATABLE_READ,
+    "serializable": psycopg2.extensions.ISOLATION_LEVEL_SERIALIZABLE,
+}
+levels = pytest.mark.parametrize("level", LEVELS.values(), ids=list(LEVELS))
+
+
+def approved(gateway, id, mobile, within=None, session=None):
+    arguments = (id, mobile) if within is None else (id, mobile, within)
+    statement = f"SELECT otp_gateway.is_approved(%s, %s{', %s::interval' if within else ''})"
+    return gateway.execute(statement, arguments, session)[0][0]
+
+
+def approve(gateway, to=None, vendor="ideamart", session=None, **payload):
+    """A verification whose code was right."""
+    to = to or gateway.number(vendor)
+    id = gateway.send(vendor, to, session=session)["verification_id"]
+    assert gateway.verify(id, gateway.simulator.code(vendor, to), session, **payload)["outcome"] == "approved"
+    return id, to
+
+
+# the function
+
+
+@pytest.mark.parametrize("vendor, spellings", [
+    ("ideamart", ["07{}", "+94 7{}", "0094-7{}", "tel:947{}"]), ("hyperverge", ["97{}", "+91 97{}", "097{}"]),
+    ("paytm", ["96{}", "+91-96{}"]), ("relid", ["user{}"]),
+])
+def test_this_number_in_any_spelling(quick_gateway, vendor, spellings):
+    gateway = quick_gateway
+    id, to = approve(gateway, vendor=vendor)
+    digits = to.removeprefix("user")[0 if vendor == "relid" else 2:]
+    assert [approved(gateway, id, spelling.format(digits)) for spelling in spellings] == [True] * len(spellings)
+    other = gateway.number(vendor)
+    # Another number, no number at all, and somebody else's.
+    for mobile in (other, "", "x", "\u0660", None, f"{to}0", to[:-1]):
+        assert approved(gateway, id, mobile) is False
+    assert approved(gateway, approve(gateway, other, vendor)[0], to) is False
+
+
+def test_only_what_was_approved(quick_gateway, simulator):
+    gateway = quick_gateway
+    to = gateway.number()
+    id = gateway.send(to=to)["verification_id"]
+    assert approved(gateway, id, to) is False
+    gateway.verify(id, simulator.wrong("ideamart", to))
+    assert approved(gateway, id, to) is False
+    queued = gateway.enqueue("ideamart", gateway.number())["verification_id"]
+    assert approved(gateway, queued, to) is False
+    for id in (None, "00000000-0000-0000-0000-000000000000", "01980000-0000-7000-8000-000000000000"):
+        assert approved(gateway, id, to) is False
+        assert approved(gateway, id, None) is False
+
+
+def test_not_longer_ago_than_that(quick_gateway):
+    gateway = quick_gateway
+    id, to = approve(gateway)
+    moved = "UPDATE otp_gateway.verification_record SET approved_at = clock_timestamp() - %s::interval WHERE id = %s"
+    gateway.execute(moved, ("9 minutes 50 seconds", id))
+    assert (approved(gateway, id, to), approved(gateway, id, to, "1 minute")) == (True, False)
+    gateway.execute(moved, ("10 minutes 1 second", id))
+    assert (approved(gateway, id, to), approved(gateway, id, to, "11 minutes"), approved(gateway, id, to, "1 year")) == (False, True, True)
+    # The clock was set back: by a little, and by a lot.
+    gateway.execute(moved, ("-30 seconds", id))
+    assert approved(gateway, id, to) is True
+    gateway.execute(moved, ("-1 hour", id))
+    assert approved(gateway, id, to, "1 year") is False
+    for within in ("-1 second", None):
+        with pytest.raises(psycopg2.errors.InvalidParameterValue) as error:
+            gateway.execute("SELECT otp_gateway.is_approved(%s, %s, %s)", (id, to, within))
+        assert "within" in error.value.diag.message_primary and to not in str(error.value)
+
+
+def test_it_is_the_caller_s_own(quick_gateway, simulator):
+    """Who may not have a code checked for a verification learns nothing of it."""
+    gateway = quick_gateway
+    names = [f"{gateway.database}_{who}" for who in ("one", "two", "owner")]
+    one, two, owner = names
+    gateway.execute(f"CREATE ROLE {one} LOGIN; CREATE ROLE {two} LOGIN; CREATE ROLE {owner} LOGIN IN ROLE {one}")
+    gateway.execute(f"GRANT USAGE ON FOREIGN SERVER ideamart TO {one}")
+    try:
+        with contextlib.ExitStack() as stack:
+            sessions = {name: stack.enter_context(gateway.cluster.session(gateway.database, user=name)) for name in names}
+            id, to = approve(gateway, session=sessions[one])
+            assert [approved(gateway, id, to, session=sessions[name]) for name in names] == [True, False, True]
+            # The provider need not be the caller's, nor be there any more.
+            gateway.execute("DROP SERVER ideamart CASCADE")
+            assert approved(gateway, id, to, session=sessions[one]) is True
+    finally:
+        gateway.execute(f"DROP OWNED BY {', '.join(names)}; DROP ROLE {', '.join(names)}")
+
+
+def test_after_a_new_key_and_after_forget(gateway):
+    id, to = approve(gateway)
+    gateway.execute("SELECT otp_gateway.rotate_key()")
+    assert approved(gateway, id, to) is True
+    gateway.execute("SELECT otp_gateway.forget('ideamart', %s)", (to,))
+    assert approved(gateway, id, to) is False
+
+
+def test_a_flow_begun_elsewhere_proves_no_number(quick_gateway, simulator):
+    """Its payload may name any number: nobody here knows to whom the reference's code went."""
+    gateway = quick_gateway
+    own, victim = gateway.number(), gateway.number()
+    reference = gateway.send(to=own)["reference"]
+    code = simulator.code("ideamart", own)
+    gateway.execute("TRUNCATE otp_gateway.attempt_record, otp_gateway.verification_record, otp_gateway.reference")
+    # As the simulator's page has it, or refused: then there is nothing to claim.
+    with contextlib.suppress(psycopg2.errors.InvalidParameterValue):
+        gateway.verify_at("ideamart", code, reference=reference, mobile=victim)
+    if gateway.execute("SELECT count(*)::int FROM otp_gateway.verification") == [(0,)]:
+        assert gateway.verify_at("ideamart", code, reference=reference)["outcome"] == "approved"
+    for (id,) in gateway.execute("SELECT id FROM otp_gateway.verification"):
+        assert (approved(gateway, id, victim), approved(gateway, id, own)) == (False, False)
+    # Where the vendor knows it by the number, the verification is no proof that a code went there from here, either.
+    to = gateway.number("hyperverge")
+    gateway.send("hyperverge", to)
+    code = simulator.code("hyperverge", to)
+    gateway.execute("TRUNCATE otp_gateway.attempt_record, otp_gateway.verification_record, otp_gateway.reference")
+    found = gateway.verify_at("hyperverge", code, mobile=to)
+    assert (found["outcome"], approved(gateway, found["verification_id"], to)) == ("approved", False)
+
+
+def test_by_a_route(quick_gateway, simulator):
+    """Whichever of its providers sent the code."""
+    gateway = quick_gateway
+    gateway.create_provider("down", "hyperverge", base_url="http://127.0.0.1:9", defaults='{"template_id": "t"}')
+    gateway.create_provider("up", "iserveu", defaults='{"username": "agent1", "otp_type": "1"}')
+    gateway.execute("CREATE SERVER either FOREIGN DATA WRAPPER otp_route OPTIONS (providers 'down, up')")
+    to = gateway.number("iserveu")
+    payload = json.dumps({name: value for name, value in FLOWS["iserveu"]["send"](to).items() if name not in ("username", "otp_type")})
+    for statement in ("SELECT * FROM otp_send('either', %s)", "SELECT * FROM otp_enqueue('either', %s)"):
+        id = gateway.row(statement, (payload,))["verification_id"]
+        assert gateway.wait(id)["outcome"] == "sent"
+        code = simulator.code("iserveu", to)
+        assert gateway.verify(id, code, **FLOWS["iserveu"]["verify"])["outcome"] == "approved"
+        assert (approved(gateway, id, f"+91 {to}"), approved(gateway, id, gateway.number("iserveu"))) == (True, False)
+        simulator.reset()
+
+
+@levels
+def test_it_sees_what_the_worker_has_recorded(quick_gateway, simulator, level):
+    """Since the snapshot was taken, by this session and by another one; in a read-only transaction, too."""
+    gateway = quick_gateway
+    to, other = gateway.number(), gateway.number()
+    id, second = gateway.send(to=to)["verification_id"], gateway.send(to=other)["verification_id"]
+    with gateway.cluster.session(gateway.database, autocommit=False) as session:
+        session.set_session(isolation_level=level)
+        assert approved(gateway, id, to, session=session) is False
+        assert gateway.verify(id, simulator.code("ideamart", to), session)["outcome"] == "approved"
+        assert approved(gateway, id, to, session=session) is True
+        assert gateway.verify(second, simulator.code("ideamart", other))["outcome"] == "approved"
+        assert approved(gateway, second, other, session=session) is True
+        session.rollback()
+        assert approved(gateway, id, to, session=session) is True
+        session.rollback()
+        session.set_session(readonly=True)
+        assert approved(gateway, id, to, session=session) is True
+
+
+def test_it_is_asked_anew_for_each_row(quick_gateway, simulator):
+    """What is approved while a statement runs counts from then on: nothing is folded or remembered."""
+    gateway = quick_gateway
+    to = gateway.number()
+    id = gateway.send(to=to)["verification_id"]
+    assert gateway.execute("""
+        SELECT otp_gateway.is_approved(%s, %s), (SELECT outcome FROM otp_verify(%s::uuid, %s)), otp_gateway.is_approved(%s, %s)
+    """, (id, to, id, simulator.code("ideamart", to), id, to)) == [(False, "approved", True)]
+
+
+def test_in_a_parallel_query(quick_gateway):
+    """It is not for workers, and a function that says otherwise is told so."""
+    gateway = quick_gateway
+    gateway.execute("""
+        CREATE OR REPLACE FUNCTION says_it_is_safe(a uuid) RETURNS boolean LANGUAGE plpgsql PARALLEL SAFE AS
+            $$ BEGIN RETURN otp_gateway.is_approved(a, '1'); END $$;
+        CREATE TABLE many AS SELECT gen_random_uuid() AS a FROM generate_series(1, 20000); ANALYZE many
+    """)
+    try:
+        with gateway.cluster.session(gateway.database) as session:
+            gateway.execute(
+                "SET parallel_setup_cost = 0; SET parallel_tuple_cost = 0; SET min_parallel_table_scan_size = 0", session=session
+            )
+            assert "Gather" in str(gateway.execute("EXPLAIN SELECT * FROM many WHERE says_it_is_safe(a)", session=session))
+            assert "Gather" not in str(
+                gateway.execute("EXPLAIN SELECT * FROM many WHERE otp_gateway.is_approved(a, '1')", session=session)
+            )
+            with pytest.raises(psycopg2.errors.InvalidTransactionState):
+                gateway.execute("SELECT * FROM many WHERE says_it_is_safe(a)", session=session)
+    finally:
+        gateway.execute("DROP TABLE many; DROP FUNCTION says_it_is_safe")
+
+
+# the documented function
+
+
+WHERE = [where for where in DOCUMENTED if where.endswith(" public.verify_customer")]
+
+
+@pytest.fixture(params=WHERE)
+def registry(request, cluster, simulator):
+    """The table and the function as the documents have them; one customer, whose code has arrived."""
+    with bank(cluster, simulator, DOCUMENTED[request.param]) as bank_:
+        bank_.phone, bank_.id = bank_.execute(
+            "SELECT phone, verification_id FROM public.customer WHERE id = %s", (bank_.victim,)
+        )[0]
+        bank_.code = simulator.code("ideamart", bank_.phone)
+        bank_.other = bank_.gateway.number()
+        yield bank_
+
+
+VERIFY = "SELECT public.verify_customer(%s, %s) AS outcome"
+CHANGE = "UPDATE public.customer SET phone = %s WHERE id = %s"
+
+
+@contextlib.contextmanager
+def app(registry, level):
+    """Another session of the application."""
+    with registry.gateway.cluster.session(registry.gateway.database, user=registry.app, autocommit=False) as session:
+        session.set_session(isolation_level=level)
+        yield session
+
+
+def row(registry):
+    return registry.execute(
+        "SELECT phone, verified_phone, active FROM public.customer WHERE id = %s", (registry.victim,)
+    )[0]
+
+
+def waits(registry, session):
+    pid = session.info.backend_pid
+    until(
+        lambda: registry.execute("SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND pid = %s", (pid,)),
+        "it waits for the row",
+    )
+
+
+def never_with_another_number(registry):
+    """Whatever came of it: active only with the number whose code was checked."""
+    phone, verified, active = row(registry)
+    assert verified in (None, registry.phone)
+    assert not active or phone == registry.phone
+
+
+@levels
+def test_the_number_changes_while_the_vendor_answers(registry, simulator, level):
+    """One's own number, one's own code, and "change my number to the victim's" while the vendor is slow."""
+    simulator.fault("hold", "ideamart", "verify", times=1)
+    with app(registry, level) as session:
+        running = Running(session, VERIFY, (registry.victim, registry.code))
+        simulator.held(1)
+        registry.as_app(CHANGE, (registry.other, registry.victim))
+        simulator.release()
+        if level == LEVELS["read committed"]:
+            assert running.row()["outcome"] == "superseded"
+            session.commit()
+        else:
+            assert isinstance(running.wait().error, psycopg2.errors.SerializationFailure)
+            session.rollback()
+    assert row(registry) == (registry.other, None, False)
+    # The row's own code makes it active.
+    assert registry.as_app(VERIFY, (registry.victim, simulator.code("ideamart", registry.other))) == [("approved",)]
+    assert row(registry) == (registry.other, registry.other, True)
+
+
+@pytest.mark.parametrize("end", ["commit", "rollback"])
+@levels
+def test_the_number_is_being_changed_in_another_session(registry, simulator, level, end):
+    """The verify waits for the row's lock, and goes by what the row is then."""
+    with app(registry, LEVELS["read committed"]) as changing, app(registry, level) as session:
+        registry.execute(CHANGE, (registry.other, registry.victim), changing)
+        running = Running(session, VERIFY, (registry.victim, registry.code))
+        waits(registry, session)
+        getattr(changing, end)()
+        running.wait()
+        if end == "rollback":
+            assert running.row()["outcome"] == "approved"
+            session.commit()
+            return
+        if level == LEVELS["read committed"]:
+            assert running.row()["outcome"] == "superseded"
+        else:
+            assert isinstance(running.error, psycopg2.errors.SerializationFailure)
+        session.rollback()
+    assert row(registry) == (registry.other, None, False)
+
+
+@levels
+def test_the_number_changes_after_the_row_is_active(registry, level):
+    """The change waits for the verify, and finds an active customer: the constraint says no."""
+    # It may fail before the trigger's turn: then its text is logged like any other's.
+    RUN.visible(registry.other)
+    with app(registry, level) as session, app(registry, level) as changing:
+        assert registry.execute(VERIFY, (registry.victim, registry.code), session) == [("approved",)]
+        running = Running(changing, CHANGE, (registry.other, registry.victim))
+        waits(registry, changing)
+        session.commit()
+        error = psycopg2.errors.CheckViolation if level == LEVELS["read committed"] else psycopg2.errors.SerializationFailure
+        assert isinstance(running.wait().error, error)
+        changing.rollback()
+    assert row(registry) == (registry.phone, registry.phone, True)
+
+
+@levels
+def test_the_number_changes_and_changes_back(registry, simulator, level):
+    """The same number, but not the verification that was checked: its code is another one."""
+    simulator.fault("hold", "ideamart", "verify", times=1)
+    with app(registry, level) as session:
+        running = Running(session, VERIFY, (registry.victim, registry.code))
+        simulator.held(1)
+        registry.as_app(CHANGE, (registry.other, registry.victim))
+        registry.as_app(CHANGE, (registry.phone, registry.victim))
+        simulator.release()
+        running.wait()
+        if level == LEVELS["read committed"]:
+            assert running.row()["outcome"] == "superseded"
+        session.rollback()
+    never_with_another_number(registry)
+    assert row(registry)[2] is False
+
+
+@levels
+def test_the_customer_is_deleted_meanwhile(registry, simulator, level):
+    simulator.fault("hold", "ideamart", "verify", times=1)
+    with app(registry, level) as session:
+        running = Running(session, VERIFY, (registry.victim, registry.code))
+        simulator.held(1)
+        registry.execute("DELETE FROM public.customer WHERE id = %s", (registry.victim,))
+        simulator.release()
+        running.wait()
+        if level == LEVELS["read committed"]:
+            assert running.row()["outcome"] == "superseded"
+        else:
+            assert isinstance(running.error, psycopg2.errors.SerializationFailure)
+        session.rollback()
+    assert registry.as_app(VERIFY, (registry.victim, registry.code)) == [("not_found",)]
+
+
+@levels
+def test_two_clicks_at_once(registry, simulator, level):
+    """Both have the right code: one of them may have to try again, and neither is told that it is used."""
+    simulator.fault("hold", "ideamart", "verify", times=1)
+    with app(registry, level) as one, app(registry, level) as two:
+        first = Running(one, VERIFY, (registry.victim, registry.code))
+        simulator.held(1)
+        second = Running(two, VERIFY, (registry.victim, registry.code))
+        simulator.release()
+        assert first.row()["outcome"] == "approved"
+        waits(registry, two)
+        one.commit()
+        second.wait()
+        if level == LEVELS["read committed"]:
+            assert second.row()["outcome"] == "approved"
+        else:
+            assert isinstance(second.error, psycopg2.errors.SerializationFailure)
+            two.rollback()
+            assert registry.execute(VERIFY, (registry.victim, registry.code), two) == [("approved",)]
+        two.commit()
+    assert row(registry) == (registry.phone, registry.phone, True)
+    assert simulator.count("ideamart", "verify") == 1
+
+
+UNDO = {
+    "rolled back": lambda session: session.rollback(),
+    "the connection is lost": lambda session: session.close(),
+}
+
+
+@pytest.mark.parametrize("undo", UNDO.values(), ids=list(UNDO))
+@levels
+def test_a_retry_after_a_rollback(registry, simulator, level, undo):
+    """Approved, and then the transaction fails: the same request again makes the customer active."""
+    with app(registry, level) as session:
+        assert registry.execute(VERIFY, (registry.victim, registry.code), session) == [("approved",)]
+        undo(session)
+    assert row(registry) == (registry.phone, None, False)
+    with app(registry, level) as session:
+        assert registry.execute(VERIFY, (registry.victim, registry.code), session) == [("approved",)]
+        session.commit()
+    assert row(registry) == (registry.phone, registry.phone, True)
+    assert simulator.count("ideamart", "verify") == 1
+
+
+def test_a_retry_by_savepoint(registry):
+    """In one transaction, as frameworks nest them."""
+    with app(registry, LEVELS["repeatable read"]) as session:
+        registry.execute("SAVEPOINT s", session=session)
+        assert registry.execute(VERIFY, (registry.victim, registry.code), session) == [("approved",)]
+        registry.execute("ROLLBACK TO s", session=session)
+        assert registry.execute(VERIFY, (registry.victim, registry.code), session) == [("approved",)]
+        session.commit()
+    assert row(registry) == (registry.phone, registry.phone, True)
+
+
+def test_a_retry_that_comes_too_late(registry):
+    """An approval is good for ten minutes; then the code is one that was used."""
+    with app(registry, LEVELS["read committed"]) as session:
+        assert registry.execute(VERIFY, (registry.victim, registry.code), session) == [("approved",)]
+        session.rollback()
+    registry.execute("UPDATE otp_gateway.verification_record SET approved_at = approved_at - interval '11 minutes'")
+    assert registry.as_app(VERIFY, (registry.victim, registry.code)) == [("superseded",)]
+    assert row(registry)[2] is False
+
+
+def test_a_verification_of_another_number_does_not_count(registry, simulator):
+    """However it got into the row: approved, by its own code, and the row stays as it is."""
+    registry.as_app("SET search_path = public, otp")
+    id, _ = approve(registry.gateway, session=registry.session)
+    registry.execute("UPDATE public.customer SET verification_id = %s WHERE id = %s", (id, registry.victim))
+    assert registry.as_app(VERIFY, (registry.victim, registry.code))[0][0] != "approved"
+    assert row(registry)[2] is False
+
+
+def test_whoever_wins_nobody_is_active_with_another_number(registry, simulator):
+    """Many verifies and changes at once, in every order that comes about."""
+    with contextlib.ExitStack() as stack:
+        sessions = [stack.enter_context(app(registry, level)) for level in [*LEVELS.values()] * 2]
+        running = []
+        for number, session in enumerate(sessions):
+            session.autocommit = True
+            statement = (VERIFY, (registry.victim, registry.code)) if number % 2 == 0 else (CHANGE, (registry.other, registry.victim))
+            running.append(Running(session, *statement))
+        for one in running:
+            one.wait()
+    never_with_another_number(registry)

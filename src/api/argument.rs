@@ -4,6 +4,7 @@ use std::ffi::CStr;
 
 use pgrx::{FromDatum, pg_sys};
 use policy::Micros;
+use serde::de::IgnoredAny;
 use serde_json::{Map, Value};
 use uuid::Uuid;
 use vendor::{Private, Secret, json_depth_exceeds};
@@ -193,6 +194,9 @@ impl Argument for Payload {
         }
         match serde_json::from_slice(bytes) {
             Ok(Value::Object(fields)) => Ok(Self(fields.into())),
+            Ok(Value::String(text)) if is_an_object(&text) => {
+                Err(refuse("is a JSON string that holds an object: encode it once"))
+            }
             Ok(_) => Err(refuse("is not an object")),
             Err(_) => Err(refuse("holds a number or a text that cannot be read")),
         }
@@ -203,6 +207,11 @@ impl Argument for Payload {
         let text = Zeroizing::new(serde_json::to_vec(self.fields()).unwrap_or_default());
         print.add(Some(&text));
     }
+}
+
+/// Whether a text is a JSON object; nothing of it is kept.
+fn is_an_object(text: &str) -> bool {
+    text.trim_start().starts_with('{') && serde_json::from_str::<IgnoredAny>(text).is_ok()
 }
 
 impl Argument for Options {

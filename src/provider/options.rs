@@ -169,6 +169,7 @@ pub fn unknown_option(place: &str, name: &str, valid: &[&str]) -> Misuse {
         format!("a {place} of this kind has no option \"{name}\""),
         format!("{meant}Valid options: {}.", valid.join(", ")),
     )
+    .logged_as(&format!("a {place} of this kind has no option \"%s\""))
 }
 
 fn defaults(dialect: &Dialect, value: &str) -> Result<Map<String, Value>, Misuse> {

@@ -40,7 +40,8 @@ sql_function!(
             (_, Some((name, _))) => Err(Misuse::invalid_option(
                 format!("option \"{name}\" does not belong here: a route has options on its server alone"),
                 "Credentials belong on the user mappings of its providers.",
-            )),
+            )
+            .logged_as("option \"%s\" does not belong here: a route has options on its server alone")),
         }
     }
 );
@@ -64,7 +65,8 @@ fn validate(vendor: &str, options: &[(String, String)], catalog: pg_sys::Oid) ->
             Some((name, _)) => Err(Misuse::invalid_option(
                 format!("option \"{name}\" does not belong here: a foreign data wrapper of otp_gateway has none"),
                 "Options belong on the server, credentials on the user mapping.",
-            )),
+            )
+            .logged_as("option \"%s\" does not belong here: a foreign data wrapper of otp_gateway has none")),
         },
     }
 }
@@ -78,5 +80,6 @@ fn may_name_files(option: &str) -> Result<(), Misuse> {
     Err(Misuse::forbidden(
         format!("permission denied to set option {option}"),
         "Only members of pg_read_server_files may have the server read a file.",
-    ))
+    )
+    .logged_as("permission denied to set option %s"))
 }

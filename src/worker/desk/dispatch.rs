@@ -508,8 +508,9 @@ impl Office<'_> {
             code: None,
             payload: &payload,
         };
-        let mut order =
-            wanted.send(&account, keys).map_err(|misuse| End::failed(Outcome::InvalidRequest, misuse.message()))?;
+        let mut order = wanted
+            .send(&account, keys)
+            .map_err(|misuse| End::failed(Outcome::InvalidRequest, misuse.message_for_the_record()))?;
         order.recognise(keys);
         Ok(Go { order: Box::new(order), noted: None, pass: None })
     }

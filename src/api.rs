@@ -116,7 +116,7 @@ impl<'a> Subject<'a> {
             return Ok(Self::Verification(id));
         }
         let digits = text.chars().filter(char::is_ascii_hexdigit).count();
-        let is_like_one = digits > 24 && text.chars().all(|c| c.is_ascii_hexdigit() || " -{}".contains(c));
+        let is_like_one = digits > 24 && text.chars().all(|c| c.is_ascii_alphanumeric() || " -{}".contains(c));
         if is_like_one && provider::server(text).is_none() {
             return Err(Misuse::invalid(
                 format!("verification_id is not a uuid: it has {digits} hexadecimal digits, and should have 32"),

@@ -179,8 +179,7 @@ fn defaults(dialect: &Dialect, value: &str) -> Result<Map<String, Value>, Misuse
             r#"For example: defaults '{"template_id": "..."}'; its members are laid under every payload."#,
         ));
     };
-    vendor::check_defaults(dialect, &defaults)
-        .map_err(|invalid| Misuse::invalid(format!("option defaults: {}", invalid.message), invalid.hint))?;
+    vendor::check_defaults(dialect, &defaults).map_err(|invalid| Misuse::from(invalid).at("option defaults"))?;
     Ok(defaults)
 }
 

@@ -56,9 +56,9 @@ fn validate(vendor: &str, options: &[(String, String)], catalog: pg_sys::Oid) ->
             ServerOptions::parse(dialect, options).map(|_| ())
         }
         pg_sys::UserMappingRelationId => {
+            user_mapping::check_user_mapping(dialect, options)?;
             let files = options.iter().filter(|(name, _)| name.ends_with("_file"));
-            files.into_iter().try_for_each(|(name, _)| may_name_files(name))?;
-            user_mapping::check_user_mapping(dialect, options)
+            files.into_iter().try_for_each(|(name, _)| may_name_files(name))
         }
         _ => match options.first() {
             None => Ok(()),
@@ -80,6 +80,5 @@ fn may_name_files(option: &str) -> Result<(), Misuse> {
     Err(Misuse::forbidden(
         format!("permission denied to set option {option}"),
         "Only members of pg_read_server_files may have the server read a file.",
-    )
-    .logged_as("permission denied to set option %s"))
+    ))
 }

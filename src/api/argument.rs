@@ -2,7 +2,7 @@
 
 use std::ffi::CStr;
 
-use pgrx::{FromDatum, pg_sys};
+use pgrx::{FromDatum, PgList, pg_sys};
 use policy::Micros;
 use serde::de::IgnoredAny;
 use serde_json::{Map, Value};
@@ -220,8 +220,15 @@ impl Argument for Options {
     unsafe fn read(datum: Option<pg_sys::Datum>, name: &str) -> Result<Self, Misuse> {
         let datum =
             datum.ok_or_else(|| Misuse::invalid(format!("{name} is null"), "Give an array of 'name=value'."))?;
-        // SAFETY: as the caller promises, text[]; an element that is null or has no value is an error of Postgres'.
-        Ok(Self(unsafe { options(pg_sys::untransformRelOptions(datum)) }))
+        // SAFETY: as the caller promises, text[]; an element that is null is an error of Postgres'.
+        let list = unsafe { pg_sys::untransformRelOptions(datum) };
+        // SAFETY: a list of DefElem. For one without a value Postgres' own error has its name, in words of its own.
+        let has_values = unsafe { PgList::<pg_sys::DefElem>::from_pg(list).iter_ptr().all(|one| !(*one).arg.is_null()) };
+        if !has_values {
+            return Err(Misuse::invalid(format!("{name} has an element without a value"), "Each is 'name=value'."));
+        }
+        // SAFETY: a list of DefElem with text values.
+        Ok(Self(unsafe { options(list) }))
     }
 
     fn note(&self, print: &mut Print) {

@@ -318,6 +318,104 @@ def test_forgetting_through_a_route_resets_no_limit_of_others(gateway):
     ) == [(1,)]
 
 
+# members
+
+
+def is_before(gateway, major):
+    return gateway.session.server_version < major * 10000
+
+
+# How a role comes to be a member of another without having its rights; from Postgres 16 on each grant says so for itself.
+WITHOUT_RIGHTS = {
+    "NOINHERIT": (13, "LOGIN NOINHERIT", "GRANT {app} TO {role}"),
+    "INHERIT FALSE": (16, "LOGIN", "GRANT {app} TO {role} WITH INHERIT FALSE"),
+    "INHERIT FALSE, SET FALSE": (16, "LOGIN", "GRANT {app} TO {role} WITH INHERIT FALSE, SET FALSE"),
+    "ADMIN alone": (16, "LOGIN", "GRANT {app} TO {role} WITH ADMIN TRUE, INHERIT FALSE, SET FALSE"),
+    "through another": (16, "LOGIN", "GRANT {app} TO pg_monitor WITH INHERIT FALSE; GRANT pg_monitor TO {role}"),
+}
+
+
+def acts_for_nobody(gateway, app, member, to, row):
+    """Sees and does nothing of what the role `app` began, or owns."""
+    for look in ("otp_gateway.verification", "otp_gateway.attempt", f"otp_gateway.find('ideamart', '{to}')"):
+        assert gateway.execute(f"SELECT * FROM {look}", session=member) == [], look
+    assert gateway.execute("SELECT otp_gateway.recipient_verifications('ideamart', %s)", (to,), member) == [([],)]
+    for call in ("otp_verify(%s, '000000')", "otp_resend(%s)", "otp_cancel(%s)", "otp_gateway.wait(%s)"):
+        refused = error(gateway, f"SELECT * FROM {call}", (str(row["verification_id"]),), member)
+        assert refused.pgcode == "42704", (call, refused)
+    assert gateway.verification(row["verification_id"])["check_count"] == 0
+    # What the role owns.
+    for look in ("otp_gateway.verification", "otp_gateway.find('owned', '0771112233')"):
+        assert gateway.execute(f"SELECT * FROM {look}", session=member) == [], look
+    for call in ("otp_gateway.forget('owned', '0771112233')", "otp_gateway.purge('30 years')"):
+        assert error(gateway, f"SELECT {call}", session=member).pgcode == "42501", call
+    gateway.execute(f"GRANT USAGE ON FOREIGN DATA WRAPPER otp_route TO {member.name}")
+    gateway.execute(f"GRANT USAGE ON FOREIGN SERVER owned TO {member.name}", session=app)
+    gateway.execute("CREATE SERVER mine FOREIGN DATA WRAPPER otp_route OPTIONS (providers 'owned')", session=member)
+    refused = error(gateway, "SELECT otp_send('mine', '{\"mobile\": \"0771112233\"}')", session=member)
+    assert refused.pgcode == "42501" and "whose rights" in str(refused), refused
+    gateway.execute("DROP SERVER mine", session=member)
+
+
+@contextlib.contextmanager
+def application(gateway):
+    """A role with a verification of its own, and a provider; what it sent to, and the verification."""
+    with role(gateway, USAGE, WRAPPERS) as app:
+        gateway.execute("CREATE SERVER owned FOREIGN DATA WRAPPER otp_sandbox", session=app)
+        assert gateway.send("owned", vendor="ideamart")["outcome"] == "sent"
+        to = gateway.number()
+        yield app, to, gateway.send(to=to, session=app)
+
+
+@pytest.mark.parametrize("since, options, grant", WITHOUT_RIGHTS.values(), ids=WITHOUT_RIGHTS)
+def test_a_member_without_its_rights_does_not_act_for_a_role(gateway, since, options, grant):
+    if is_before(gateway, since):
+        pytest.skip(f"from Postgres {since} on")
+    with application(gateway) as (app, to, row), role(gateway, USAGE, options=options) as member:
+        gateway.execute(grant.format(app=app.name, role=member.name))
+        acts_for_nobody(gateway, app, member, to, row)
+        if "SET FALSE" not in grant and "pg_monitor" not in grant:
+            # Who may become the role is it from then on.
+            gateway.execute(f"SET ROLE {app.name}", session=member)
+            assert gateway.execute("SELECT id FROM otp_gateway.verification WHERE created_by = current_user", session=member) == [
+                (row["verification_id"],)
+            ]
+            assert gateway.verify(row["verification_id"], "000000", session=member)["outcome"] == "invalid_code"
+            gateway.execute("RESET ROLE", session=member)
+        gateway.execute(f"REVOKE {app.name} FROM pg_monitor")
+
+
+def test_who_makes_a_role_does_not_act_for_it(gateway):
+    """From Postgres 16 on CREATEROLE comes with ADMIN on what it makes."""
+    if is_before(gateway, 16):
+        pytest.skip("from Postgres 16 on")
+    with role(gateway, USAGE, options="LOGIN CREATEROLE") as maker:
+        name = f"role_{uuid.uuid4().hex[:8]}"
+        gateway.execute(f"CREATE ROLE {name} LOGIN", session=maker)
+        try:
+            assert gateway.execute(f"SELECT pg_has_role('{name}', 'MEMBER'), pg_has_role('{name}', 'USAGE')", session=maker) == [(True, False)]
+            gateway.execute(USAGE.format(role=name))
+            gateway.execute(WRAPPERS.format(role=name))
+            with contextlib.closing(gateway.connect(user=name)) as app:
+                gateway.execute("CREATE SERVER owned FOREIGN DATA WRAPPER otp_sandbox", session=app)
+                to = gateway.number()
+                acts_for_nobody(gateway, app, maker, to, gateway.send(to=to, session=app))
+        finally:
+            gateway.execute(f"DROP OWNED BY {name} CASCADE; DROP ROLE {name}")
+
+
+def test_a_member_acts_for_a_role(gateway):
+    with application(gateway) as (app, to, row), role(gateway, USAGE, WRAPPERS) as member:
+        gateway.execute(f"GRANT {app.name} TO {member.name}")
+        seen = gateway.execute("SELECT id FROM otp_gateway.verification WHERE created_by = %s", (app.name,), member)
+        assert seen == [(row["verification_id"],)]
+        assert gateway.execute("SELECT id FROM otp_gateway.find('ideamart', %s)", (to,), member) == seen
+        assert gateway.verify(row["verification_id"], "000000", session=member)["outcome"] == "invalid_code"
+        assert gateway.execute("SELECT otp_gateway.forget('owned', '0771112233')", session=member) == [(0,)]
+        gateway.execute("CREATE SERVER mine FOREIGN DATA WRAPPER otp_route OPTIONS (providers 'owned')", session=member)
+        assert gateway.send("mine", vendor="ideamart", session=member)["outcome"] == "sent"
+
+
 # dumps
 
 

@@ -154,6 +154,7 @@ impl Misuse {
 
 impl From<vendor::Invalid> for Misuse {
     fn from(invalid: vendor::Invalid) -> Self {
-        Self { field: Some(invalid.field), logged: invalid.logged, ..Self::invalid(invalid.message, invalid.hint) }
+        let logged = Some(invalid.logged).filter(|logged| *logged != invalid.message);
+        Self { field: Some(invalid.field), logged, ..Self::invalid(invalid.message, invalid.hint) }
     }
 }

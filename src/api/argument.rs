@@ -223,7 +223,8 @@ impl Argument for Options {
         // SAFETY: as the caller promises, text[]; an element that is null is an error of Postgres'.
         let list = unsafe { pg_sys::untransformRelOptions(datum) };
         // SAFETY: a list of DefElem. For one without a value Postgres' own error has its name, in words of its own.
-        let has_values = unsafe { PgList::<pg_sys::DefElem>::from_pg(list).iter_ptr().all(|one| !(*one).arg.is_null()) };
+        let has_values =
+            unsafe { PgList::<pg_sys::DefElem>::from_pg(list).iter_ptr().all(|one| !(*one).arg.is_null()) };
         if !has_values {
             return Err(Misuse::invalid(format!("{name} has an element without a value"), "Each is 'name=value'."));
         }

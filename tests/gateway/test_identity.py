@@ -11,7 +11,7 @@ import uuid
 import psycopg2
 import pytest
 
-from conftest import Gateway, Running, until
+from conftest import FLOWS, Gateway, Running, order, until
 from test_crash import worker_pid
 
 
@@ -192,6 +192,118 @@ def test_what_a_dropped_provider_left_is_forgotten(gateway):
     assert gateway.execute(
         "SELECT count(*)::int FROM otp_gateway.verification_record WHERE recipient_key IS NOT NULL OR recipient_masked IS NOT NULL"
     ) == [(0,)]
+
+
+PERSONS = "SELECT count(*)::int FROM otp_gateway.verification_record WHERE recipient_key IS NOT NULL OR recipient_masked IS NOT NULL"
+
+
+def test_what_a_dropped_provider_left_is_forgotten_though_there_is_a_new_one(gateway):
+    """By the owner of the database; who only owns the new one keeps its record alone."""
+    to = gateway.number()
+    gateway.send(to=to)
+    gateway.execute("DROP SERVER ideamart CASCADE")
+    with role(gateway, WRAPPERS) as keeper, role(gateway, WRAPPERS) as owner:
+        gateway.execute("CREATE SERVER ideamart FOREIGN DATA WRAPPER otp_sandbox", session=keeper)
+        to = f"+94{to[1:]}"
+        gateway.send(to=to, session=keeper)
+        assert gateway.execute("SELECT otp_gateway.forget('ideamart', %s)", (to,), keeper) == [(1,)]
+        assert gateway.execute(PERSONS) == [(1,)]
+        gateway.execute(f"ALTER DATABASE {gateway.database} OWNER TO {owner.name}")
+        try:
+            # The new one is not its own.
+            assert error(gateway, "SELECT otp_gateway.forget('ideamart', %s)", (to,), owner).pgcode == "42501"
+            gateway.execute("DROP SERVER ideamart CASCADE")
+            assert gateway.execute("SELECT otp_gateway.forget('ideamart', %s)", (to,), owner) == [(1,)]
+        finally:
+            gateway.execute(f"ALTER DATABASE {gateway.database} OWNER TO postgres")
+    assert gateway.execute(PERSONS) == [(0,)]
+
+
+def test_a_superuser_forgets_at_the_new_and_the_dropped_provider_at_once(gateway):
+    to = gateway.number()
+    gateway.send(to=to)
+    for _ in range(2):
+        gateway.execute("DROP SERVER ideamart CASCADE; CREATE SERVER ideamart FOREIGN DATA WRAPPER otp_sandbox")
+        gateway.send(to=f"+94{to[1:]}")
+    assert gateway.execute("SELECT otp_gateway.forget('ideamart', %s)", (f"+94{to[1:]}",)) == [(3,)]
+    assert gateway.execute(PERSONS) == [(0,)]
+
+
+def test_what_a_dropped_route_left_is_forgotten(gateway):
+    """Also what was queued for it and went to none of its providers."""
+    gateway.full("narrow")
+    gateway.execute("CREATE SERVER codes FOREIGN DATA WRAPPER otp_route OPTIONS (providers 'narrow')")
+    to = gateway.number()
+    # Whose places the route's queue minds is not known before its first turn: it has one.
+    first = gateway.enqueue("codes", vendor="ideamart")
+    queued = gateway.enqueue("codes", to=to, vendor="ideamart")
+    assert gateway.row("SELECT * FROM otp_cancel(%s)", (queued["verification_id"],))["outcome"] == "canceled"
+    gateway.execute("DROP SERVER codes CASCADE")
+    assert gateway.execute("SELECT otp_gateway.forget('codes', %s)", (f"+94{to[1:]}",)) == [(1,)]
+    assert gateway.verification(queued["verification_id"])["recipient_masked"] is None
+    assert gateway.verification(first["verification_id"])["recipient_masked"] is not None
+    gateway.drain()
+
+
+def test_reassign_owned_is_harmless(gateway):
+    """To a provider, to a route, and to what its owner began."""
+    with role(gateway, USAGE, WRAPPERS) as old, role(gateway, USAGE, WRAPPERS) as new, role(gateway) as app:
+        gateway.execute("CREATE SERVER box FOREIGN DATA WRAPPER otp_sandbox OPTIONS (send_limit '2 per day')", session=old)
+        gateway.execute("CREATE SERVER codes FOREIGN DATA WRAPPER otp_route OPTIONS (providers 'box')", session=old)
+        gateway.execute(f"GRANT USAGE ON FOREIGN SERVER codes, box TO {app.name}", session=old)
+        to = f"+94{gateway.number()[1:]}"
+        rows = [gateway.send(server, to=to, vendor="ideamart", session=app) for server in ("codes", "box")]
+        mine = gateway.send(session=old)
+        gateway.execute(f"REASSIGN OWNED BY {old.name} TO {new.name}")
+        assert gateway.verify(rows[0]["verification_id"], "000000", session=app)["outcome"] == "approved"
+        assert gateway.verify(rows[1]["verification_id"], "000001", session=app)["outcome"] == "invalid_code"
+        blocked = gateway.send("codes", to=to, vendor="ideamart", session=app)
+        assert (blocked["outcome"], blocked["reason"]) == ("blocked", "send_limit")
+        # Whose the provider is keeps its record, and nothing else of the one before.
+        seen = {id for (id,) in gateway.execute("SELECT id FROM otp_gateway.verification", session=new)}
+        assert seen == {row["verification_id"] for row in [*rows, blocked]}
+        assert gateway.execute("SELECT id FROM otp_gateway.verification", session=old) == [(mine["verification_id"],)]
+        assert gateway.verify(mine["verification_id"], "000000", session=old)["outcome"] == "invalid_code"
+        assert gateway.execute("SELECT otp_gateway.forget('box', %s)", (to,), new) == [(3,)]
+
+
+def test_ones_own_of_two_with_one_reference(gateway):
+    """Applications at one provider that make their references themselves."""
+    grant = "GRANT USAGE ON FOREIGN SERVER paytm TO {role}"
+    with role(gateway, grant) as app, role(gateway, grant) as other, role(gateway, grant) as third:
+        reference = order()
+        rows = [gateway.send("paytm", session=session, order_id=reference) for session in (app, other)]
+        assert [row["outcome"] for row in rows] == ["sent", "sent"]
+        assert {row["reference"] for row in rows} == {reference}
+        fields = {name: value for name, value in FLOWS["paytm"]["send"](gateway.number("paytm")).items() if name != "mobile"}
+        found = [
+            gateway.verify_at("paytm", "000000", session, **{**fields, "order_id": reference})["verification_id"]
+            for session in (app, other, third)
+        ]
+        # Who has none of its own was given the reference of the latest.
+        assert found == [rows[0]["verification_id"], rows[1]["verification_id"], rows[1]["verification_id"]]
+
+
+def test_max_in_flight_holds_over_a_rename(gateway, simulator):
+    """Of what is queued, and of what is called at once."""
+    held = gateway.full("narrow")
+    gateway.execute("ALTER SERVER narrow RENAME TO wide")
+    queued = gateway.enqueue("wide", vendor="ideamart")
+    with gateway.connect() as session:
+        to = gateway.number()
+        running = Running(session, "SELECT * FROM otp_send('wide', %s)", (f'{{"mobile": "{to}"}}',))
+        in_flight = "SELECT count(*)::int FROM otp_gateway.attempt WHERE outcome IS NULL"
+        until(lambda: gateway.execute(in_flight) == [(2,)], "the call waits for a place")
+        # Another provider's have their turn meanwhile, each way.
+        other = gateway.enqueue("hyperverge")
+        assert gateway.wait(other["verification_id"])["outcome"] == "sent"
+        assert gateway.send("hyperverge")["outcome"] == "sent"
+        assert gateway.verification(queued["verification_id"])["status"] == "queued"
+        assert simulator.count("ideamart", "send") == 1
+        simulator.release()
+        assert running.row()["outcome"] == "sent"
+    for row in (held, queued):
+        assert gateway.wait(row["verification_id"])["outcome"] == "sent"
 
 
 def test_an_oid_that_comes_round_again_is_nobodys(gateway):

@@ -66,15 +66,16 @@ pub struct Invalid {
     pub field: String,
     /// Which field, and what is wrong with it.
     pub message: String,
-    /// The same without the caller's own words, where it has some: a code may be the name of a field that nobody knows.
-    pub logged: Option<String>,
+    /// The same without the caller's own words: a code may stand where a field's name is expected.
+    pub logged: String,
     /// The rule, or what to do.
     pub hint: String,
 }
 
 impl Invalid {
     pub(crate) fn new(field: impl Into<String>, message: impl Into<String>, hint: impl Into<String>) -> Self {
-        Self { field: field.into(), message: message.into(), logged: None, hint: hint.into() }
+        let message = message.into();
+        Self { field: field.into(), logged: message.clone(), message, hint: hint.into() }
     }
 
     /// A key that nobody knows, shown only where it cannot be a value that slipped into the wrong place.
@@ -95,7 +96,7 @@ impl Invalid {
             Some(near) => format!("did you mean {near}? {listed}"),
             None => listed,
         };
-        let logged = Some(format!("{place} has no field {prefix}%s"));
+        let logged = format!("{place} has no field {prefix}%s");
         Self { logged, ..Self::new(format!("{prefix}{key}"), format!("{place} has no field {prefix}{key}"), hint) }
     }
 }

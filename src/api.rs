@@ -284,7 +284,7 @@ pub fn send(letter: &Letter, attempt: Uuid) -> Result<Reply, Misuse> {
         // A worker had it, and none comes to tell what became of it.
         Err(Unanswered::Nobody { was_taken: true, .. }) if !attempt.is_nil() => Ok(Reply::Unknown),
         Err(Unanswered::Interrupted { error, was_taken }) => match letter {
-            Letter::Call(order) => interrupted(error, order, was_taken),
+            Letter::Call(order) => interrupted(&error, order, was_taken),
             _ => error.rethrow(),
         },
         Err(unanswered) => Err(unanswered.misuse()),
@@ -292,10 +292,10 @@ pub fn send(letter: &Letter, attempt: Uuid) -> Result<Reply, Misuse> {
 }
 
 /// Postgres' own error, with what has become of the call that nobody waits for any more.
-fn interrupted(error: CaughtError, order: &Order, was_taken: bool) -> ! {
+fn interrupted(error: &CaughtError, order: &Order, was_taken: bool) -> ! {
     let (CaughtError::PostgresError(report)
     | CaughtError::ErrorReport(report)
-    | CaughtError::RustPanic { ereport: report, .. }) = &error;
+    | CaughtError::RustPanic { ereport: report, .. }) = error;
     let again = ErrorReport::new(report.sql_error_code(), report.message().to_owned(), "otp_gateway");
     let operation = order.operation.as_str();
     if !was_taken {

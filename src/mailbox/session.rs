@@ -25,7 +25,7 @@ pub enum Unanswered {
     /// There is no worker, and none comes.
     Nobody { misuse: Misuse, was_taken: bool },
     /// The statement was canceled, or took too long.
-    Interrupted { error: CaughtError, was_taken: bool },
+    Interrupted { error: Box<CaughtError>, was_taken: bool },
 }
 
 impl Unanswered {
@@ -97,7 +97,7 @@ pub fn send(letter: &[u8], attempt: [u8; 16], until: Option<Micros>) -> Result<O
             process::wait(left.min(longest));
             Ok(())
         })
-        .catch_when(PgSqlErrorCode::ERRCODE_QUERY_CANCELED, Err)
+        .catch_when(PgSqlErrorCode::ERRCODE_QUERY_CANCELED, |error| Err(Box::new(error)))
         .execute();
         if let Err(error) = waited {
             return Err(Unanswered::Interrupted { error, was_taken: is_of_a_taken_letter(take_back(slot)) });

@@ -119,6 +119,26 @@ def test_a_role_is_renamed(gateway):
         assert gateway.wait(queued["verification_id"], session=session)["outcome"] == "sent"
 
 
+def test_idempotency_keys_survive_renames(gateway):
+    """Of the provider and of the role; who takes either name has keys of its own."""
+    gateway.create_provider("narrow", "ideamart")
+    grant = "GRANT USAGE ON FOREIGN SERVER narrow TO {role}"
+    call = "SELECT verification_id FROM otp_send(%s, %s, 'key')"
+    with role(gateway, grant) as session, role(gateway) as other:
+        body = f'{{"mobile": "{gateway.number()}"}}'
+        (first,) = gateway.execute(call, ("narrow", body), session)
+        gateway.execute("ALTER SERVER narrow RENAME TO wide")
+        gateway.execute(f"ALTER ROLE {session.name} RENAME TO {session.name}_2")
+        old_name, session.name = session.name, f"{session.name}_2"
+        assert gateway.execute(call, ("wide", body), session) == [first]
+        gateway.create_provider("narrow", "ideamart")
+        gateway.execute(f"ALTER ROLE {other.name} RENAME TO {old_name}")
+        other.name = old_name
+        gateway.execute(f"GRANT USAGE ON FOREIGN SERVER narrow, wide TO {old_name}, {session.name}")
+        found = {first, *(gateway.execute(call, (name, body), who)[0] for name in ("narrow", "wide") for who in (session, other))}
+        assert len(found) == 4, "one for each role at each provider"
+
+
 # names that are free again
 
 

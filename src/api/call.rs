@@ -59,12 +59,14 @@ impl Call {
     }
 }
 
-/// That the texts of this database are in UTF-8.
+/// That the texts of this database are in UTF-8. pg_upgrade carries over what is there, and sends nothing.
 fn utf8() -> Result<(), Misuse> {
     // SAFETY: variables of this session; the name is a C string.
-    let (encoding, name) =
-        unsafe { (pg_sys::GetDatabaseEncoding(), CStr::from_ptr(pg_sys::GetDatabaseEncodingName())) };
-    if encoding == pg_sys::pg_enc::PG_UTF8 as i32 {
+    let (encoding, name, is_upgrade) = unsafe {
+        let name = CStr::from_ptr(pg_sys::GetDatabaseEncodingName());
+        (pg_sys::GetDatabaseEncoding(), name, pg_sys::IsBinaryUpgrade)
+    };
+    if encoding == pg_sys::pg_enc::PG_UTF8 as i32 || is_upgrade {
         return Ok(());
     }
     Err(Misuse::not_supported(

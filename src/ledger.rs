@@ -213,9 +213,9 @@ impl Writer<'_, '_> {
         table.map(|row| Stored::read(&row)).collect()
     }
 
-    /// The latest verification of this provider, or account, that is known by a reference, which who has it was given; or
-    /// of a recipient,
-    /// whom anybody may know, of those that this role began. Guesses are counted by the recipient, whoever makes them.
+    /// The latest verification of this provider, or account, that is known by a reference, which who has it was given, one
+    /// that this role began before others'; or of a recipient, whom anybody may know, of those that this role began. Guesses
+    /// are counted by the recipient, whoever makes them.
     pub fn latest(
         &mut self,
         by: FindBy,
@@ -229,7 +229,7 @@ impl Writer<'_, '_> {
             (FindBy::Reference, Some(reference)) => self.client.select(
                 &self.ledger.statements.find_by_reference,
                 Some(1),
-                &[number(provider), text(reference), column::byteas(account_keys)],
+                &[number(provider), text(reference), column::byteas(account_keys), number(role)],
             )?,
             (FindBy::Recipient, _) if !recipient_keys.is_empty() => self.client.select(
                 &self.ledger.statements.find_by_recipient,

@@ -1,8 +1,6 @@
 //! What a session and the worker write to each other. None of it has a `Debug`: there are numbers, codes and vendors'
 //! answers in it.
 
-use std::rc::Rc;
-
 use courier::Route;
 use policy::{Micros, Reason, Rules, Status, Verification};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -139,8 +137,8 @@ pub struct Order {
 #[derive(Clone)]
 pub struct Queued {
     /// By which the queue knows it: a provider or a route, and the role that enqueued it.
-    pub line: Rc<str>,
-    pub role: Rc<str>,
+    pub line: Identity,
+    pub role: Identity,
     /// The sealed payload.
     pub payload: Vec<u8>,
 }

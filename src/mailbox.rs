@@ -9,6 +9,6 @@ mod session;
 mod slot;
 mod worker;
 
-pub use session::{await_launcher, send};
+pub use session::{Unanswered, await_launcher, send};
 pub use slot::{callers, note_caller, size, wake_waiting};
 pub use worker::{Lost, Ticket, WorkerSide};

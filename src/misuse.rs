@@ -31,6 +31,7 @@ enum Kind {
     TriggerProtocolViolated,
     InvalidTransactionState,
     LockNotAvailable,
+    FeatureNotSupported,
     Internal,
 }
 
@@ -48,6 +49,7 @@ impl Kind {
             Self::TriggerProtocolViolated => PgSqlErrorCode::ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED,
             Self::InvalidTransactionState => PgSqlErrorCode::ERRCODE_INVALID_TRANSACTION_STATE,
             Self::LockNotAvailable => PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE,
+            Self::FeatureNotSupported => PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
             Self::Internal => PgSqlErrorCode::ERRCODE_INTERNAL_ERROR,
         }
     }
@@ -86,6 +88,8 @@ impl Misuse {
         in_parallel => InvalidTransactionState,
         /// 55P03: somebody holds the record.
         locked => LockNotAvailable,
+        /// 0A000: a database that it cannot be in.
+        not_supported => FeatureNotSupported,
         /// XX000: something that should not happen; nothing was sent.
         internal => Internal,
     }
@@ -109,6 +113,11 @@ impl Misuse {
     /// What happened, without the prefix and the hint.
     pub fn message(&self) -> &str {
         &self.message
+    }
+
+    /// The same, without the caller's own words.
+    pub fn message_for_the_record(&self) -> &str {
+        self.logged.as_ref().unwrap_or(&self.message)
     }
 
     /// The payload fields that are to blame, if any are.
@@ -145,7 +154,8 @@ impl Misuse {
 
 impl From<vendor::Invalid> for Misuse {
     fn from(invalid: vendor::Invalid) -> Self {
+        let logged = Some(invalid.logged).filter(|logged| *logged != invalid.message);
         let fields = std::iter::once(invalid.field).chain(invalid.others).collect();
-        Self { fields, ..Self::invalid(invalid.message, invalid.hint) }
+        Self { fields, logged, ..Self::invalid(invalid.message, invalid.hint) }
     }
 }

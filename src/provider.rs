@@ -133,7 +133,7 @@ impl Provider {
             _ => None,
         };
         Route {
-            provider: self.name.clone(),
+            provider: self.server.to_u32(),
             base_url: options.base_url.clone(),
             timeout: options.timeout.or(timeout).unwrap_or(TIMEOUT),
             connect_timeout: options.connect_timeout,

@@ -2,8 +2,9 @@
 
 use std::ffi::CStr;
 
-use pgrx::{FromDatum, pg_sys};
+use pgrx::{FromDatum, PgList, pg_sys};
 use policy::Micros;
+use serde::de::IgnoredAny;
 use serde_json::{Map, Value};
 use uuid::Uuid;
 use vendor::{Private, Secret, json_depth_exceeds};
@@ -190,6 +191,9 @@ impl Argument for Payload {
         }
         match serde_json::from_slice(bytes) {
             Ok(Value::Object(fields)) => Ok(Self(fields.into())),
+            Ok(Value::String(text)) if is_an_object(&text) => {
+                Err(refuse("is a JSON string that holds an object: encode it once"))
+            }
             Ok(_) => Err(refuse("is not an object")),
             Err(_) => Err(refuse("holds a number or a text that cannot be read")),
         }
@@ -202,14 +206,27 @@ impl Argument for Payload {
     }
 }
 
+/// Whether a text is a JSON object; nothing of it is kept.
+fn is_an_object(text: &str) -> bool {
+    text.trim_start().starts_with('{') && serde_json::from_str::<IgnoredAny>(text).is_ok()
+}
+
 impl Argument for Options {
     const TYPE: pg_sys::Oid = pg_sys::TEXTARRAYOID;
 
     unsafe fn read(datum: Option<pg_sys::Datum>, name: &str) -> Result<Self, Misuse> {
         let datum =
             datum.ok_or_else(|| Misuse::invalid(format!("{name} is null"), "Give an array of 'name=value'."))?;
-        // SAFETY: as the caller promises, text[]; an element that is null or has no value is an error of Postgres'.
-        Ok(Self(unsafe { options(pg_sys::untransformRelOptions(datum)) }))
+        // SAFETY: as the caller promises, text[]; an element that is null is an error of Postgres'.
+        let list = unsafe { pg_sys::untransformRelOptions(datum) };
+        // SAFETY: a list of DefElem. For one without a value Postgres' own error has its name, in words of its own.
+        let has_values =
+            unsafe { PgList::<pg_sys::DefElem>::from_pg(list).iter_ptr().all(|one| !(*one).arg.is_null()) };
+        if !has_values {
+            return Err(Misuse::invalid(format!("{name} has an element without a value"), "Each is 'name=value'."));
+        }
+        // SAFETY: a list of DefElem with text values.
+        Ok(Self(unsafe { options(list) }))
     }
 
     fn note(&self, print: &mut Print) {

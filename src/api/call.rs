@@ -3,7 +3,7 @@
 //! trigger, a cast or an operator, or be declared anew with other types by a superuser, and each argument is a pointer to
 //! whoever believes it.
 
-use std::ffi::c_char;
+use std::ffi::{CStr, c_char};
 
 use pgrx::{IntoDatum, pg_sys};
 
@@ -31,6 +31,8 @@ impl Call {
         takes: &'static [pg_sys::Oid],
         returns: pg_sys::Oid,
     ) -> Result<Self, Misuse> {
+        // Nor does it matter what is asked, where texts are not in the encoding in which they are read.
+        utf8()?;
         // SAFETY: as the caller promises; C code that calls a function directly gives no flinfo.
         let fits = unsafe {
             let (count, flinfo) = ((*fcinfo).nargs, (*fcinfo).flinfo);
@@ -55,6 +57,23 @@ impl Call {
     pub(super) fn fcinfo(&self) -> pg_sys::FunctionCallInfo {
         self.fcinfo
     }
+}
+
+/// That the texts of this database are in UTF-8. pg_upgrade carries over what is there, and sends nothing.
+fn utf8() -> Result<(), Misuse> {
+    // SAFETY: variables of this session; the name is a C string.
+    let (encoding, name, is_upgrade) = unsafe {
+        let name = CStr::from_ptr(pg_sys::GetDatabaseEncodingName());
+        (pg_sys::GetDatabaseEncoding(), name, pg_sys::IsBinaryUpgrade)
+    };
+    if encoding == pg_sys::pg_enc::PG_UTF8 as i32 || is_upgrade {
+        return Ok(());
+    }
+    Err(Misuse::not_supported(
+        format!("the encoding of this database is {}, and must be UTF8", name.to_string_lossy()),
+        "Use a database of that encoding: CREATE DATABASE ... TEMPLATE template0 ENCODING 'UTF8'; pg_dump and psql \
+         convert what is moved there.",
+    ))
 }
 
 /// Whether a function has exactly this declaration, and is a plain function: one that is declared a window function is

@@ -95,7 +95,7 @@ pub fn committed(id: Uuid) -> Result<Recorded, Misuse> {
     Ok(recorded)
 }
 
-/// The verification of that id. One of a role that the caller is no member of is not found, like one that is not there.
+/// The verification of that id. One of a role whose rights the caller does not have is not found, like one that is not there.
 pub fn verification(id: Uuid) -> Result<Recorded, Misuse> {
     own(id)?.ok_or_else(|| {
         Misuse::undefined(
@@ -183,14 +183,15 @@ unsafe fn recorded(row: &TupleValues, role_id: Identity) -> Recorded {
     }
 }
 
-/// Whether the current role is, or is a member of, the one that began a verification. For one that was dropped, only
+/// Whether the current role has the rights of the one that began a verification, as it has those of a table's owner: a
+/// membership that inherits nothing, or lets one administer the role, gives none. For one that was dropped, only
 /// superusers may.
 fn may_act_for(role: Identity) -> Result<bool, Misuse> {
     let role = object_of(role)?;
     // SAFETY: look-ups in the catalog.
     Ok(unsafe {
         match role {
-            Some(role) => pg_sys::is_member_of_role(pg_sys::GetUserId(), role),
+            Some(role) => pg_sys::has_privs_of_role(pg_sys::GetUserId(), role),
             None => pg_sys::superuser(),
         }
     })

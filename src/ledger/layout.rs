@@ -1,6 +1,6 @@
 //! The columns of the tables by their numbers, as the install script and the upgrades after it give them.
 
-/// What the latest change of the tables brought: without it they are of an older version.
+/// The one that was added last: another OID is another installation of the extension.
 pub const NEWEST_TABLE: &std::ffi::CStr = c"identity";
 
 pub mod verification {

@@ -11,16 +11,16 @@ use super::{
 use crate::{identity::home, misuse::Misuse};
 
 /// Whom the caller acts for, as the view otp_gateway.verification has it: whether all of this provider is shown to them,
-/// and the roles that they are members of.
+/// and the roles whose rights they have.
 const READER: &str = "
     SELECT EXISTS (
                SELECT FROM pg_catalog.pg_roles AS r
                WHERE r.rolname OPERATOR(pg_catalog.=) 'pg_read_all_data' AND pg_catalog.pg_has_role(r.oid, 'USAGE')
            ) OR EXISTS (
                SELECT FROM pg_catalog.pg_foreign_server AS s
-               WHERE s.oid OPERATOR(pg_catalog.=) $1 AND pg_catalog.pg_has_role(s.srvowner, 'MEMBER')
+               WHERE s.oid OPERATOR(pg_catalog.=) $1 AND pg_catalog.pg_has_role(s.srvowner, 'USAGE')
            ),
-           ARRAY(SELECT r.oid FROM pg_catalog.pg_roles AS r WHERE pg_catalog.pg_has_role(r.oid, 'MEMBER'))";
+           ARRAY(SELECT r.oid FROM pg_catalog.pg_roles AS r WHERE pg_catalog.pg_has_role(r.oid, 'USAGE'))";
 
 /// The numbers of the provider or route, and of these roles.
 const IDENTITIES: &str = "

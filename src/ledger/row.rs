@@ -108,8 +108,9 @@ pub struct Stored {
 pub struct Queued {
     pub transaction: u64,
     pub id: Uuid,
-    pub provider: String,
-    pub created_by: String,
+    /// The route that it is queued for, else the provider.
+    pub line: Identity,
+    pub role_id: Identity,
     pub created_at: Micros,
     /// Or it was once.
     pub is_queued: bool,
@@ -235,9 +236,9 @@ impl Queued {
         Ok(Self {
             transaction: transaction(row, 1)?,
             id: uuid(row, 2)?,
-            provider: value(row, 3)?.unwrap_or_default(),
+            line: value(row, 3)?.unwrap_or(0),
             created_at: micros(row, 4)?.unwrap_or(0),
-            created_by: value(row, 5)?.unwrap_or_default(),
+            role_id: value(row, 5)?.unwrap_or(0),
             is_queued: flag(row, 6)?,
         })
     }

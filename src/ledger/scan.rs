@@ -3,9 +3,8 @@
 
 use std::ffi::CStr;
 
-use pgrx::{FromDatum, pg_sys};
+use pgrx::{FromDatum, IntoDatum, pg_sys};
 
-use super::layout;
 use crate::misuse::Misuse;
 
 pub fn equal(column: usize, function: u32, value: Option<pg_sys::Datum>) -> pg_sys::ScanKeyData {
@@ -38,9 +37,7 @@ pub fn scan<const N: usize>(
         let schema = pg_sys::get_namespace_oid(c"otp_gateway".as_ptr(), true);
         let table = pg_sys::get_relname_relid(table.as_ptr(), schema);
         // Tables of an older version lack columns that are asked for.
-        if table == pg_sys::InvalidOid
-            || pg_sys::get_relname_relid(layout::NEWEST_TABLE.as_ptr(), schema) == pg_sys::InvalidOid
-        {
+        if table == pg_sys::InvalidOid || !is_of_this_version() {
             return Err(Misuse::not_installed());
         }
         let lock = pg_sys::AccessShareLock as pg_sys::LOCKMODE;
@@ -67,6 +64,30 @@ pub fn scan<const N: usize>(
         pg_sys::table_close(relation, lock);
         Ok(())
     }
+}
+
+/// Whether the extension is of the library's version in this database.
+fn is_of_this_version() -> bool {
+    let mut is_null = true;
+    let mut version = None;
+    // SAFETY: a scan of a catalog in a transaction, by its index on the name; what it yields is copied before it ends.
+    unsafe {
+        let name = c"otp_gateway".into_datum();
+        let mut keys = [equal(pg_sys::Anum_pg_extension_extname as usize, pg_sys::F_NAMEEQ, name)];
+        let lock = pg_sys::AccessShareLock as pg_sys::LOCKMODE;
+        let relation = pg_sys::table_open(pg_sys::ExtensionRelationId, lock);
+        let index = pg_sys::Oid::from(pg_sys::ExtensionNameIndexId);
+        let scan = pg_sys::systable_beginscan(relation, index, true, std::ptr::null_mut(), 1, keys.as_mut_ptr());
+        let tuple = pg_sys::systable_getnext(scan);
+        if !tuple.is_null() {
+            let number = pg_sys::Anum_pg_extension_extversion as i32;
+            let datum = pg_sys::heap_getattr(tuple, number, (*relation).rd_att, &mut is_null);
+            version = String::from_datum(datum, is_null);
+        }
+        pg_sys::systable_endscan(scan);
+        pg_sys::table_close(relation, lock);
+    }
+    version.as_deref() == Some(env!("CARGO_PKG_VERSION"))
 }
 
 /// A row of a scan.

@@ -60,15 +60,17 @@ statements! {
               created_at, provider_id, recipient_key, role_id
        FROM otp_gateway.verification_record WHERE id OPERATOR(pg_catalog.=) ANY ($1)"
 
-    // At this provider, else at another one of the account: the vendor knows it at all of them.
-    find_by_reference(pg_sys::INT8OID, pg_sys::TEXTOID, pg_sys::BYTEAARRAYOID)
+    // One's own before another role's; at this provider, else at another one of the account: the vendor knows it at all of them.
+    find_by_reference(pg_sys::INT8OID, pg_sys::TEXTOID, pg_sys::BYTEAARRAYOID, pg_sys::INT8OID)
       "SELECT r.verification_id FROM otp_gateway.reference AS r
+       LEFT JOIN otp_gateway.verification_record AS v ON v.id OPERATOR(pg_catalog.=) r.verification_id
        WHERE r.reference OPERATOR(pg_catalog.=) $2
          AND (r.provider_id OPERATOR(pg_catalog.=) $1
               OR EXISTS (SELECT FROM otp_gateway.attempt_record AS a
                          WHERE a.verification_id OPERATOR(pg_catalog.=) r.verification_id
                            AND a.account OPERATOR(pg_catalog.=) ANY ($3)))
-       ORDER BY r.provider_id OPERATOR(pg_catalog.=) $1 DESC, r.verification_id DESC"
+       ORDER BY (v.role_id OPERATOR(pg_catalog.=) $4) IS TRUE DESC, r.provider_id OPERATOR(pg_catalog.=) $1 DESC,
+                r.verification_id DESC"
 
     find_by_recipient(pg_sys::INT8OID, pg_sys::BYTEAARRAYOID, pg_sys::INT8OID)
       "SELECT id FROM otp_gateway.verification_record
@@ -129,14 +131,14 @@ statements! {
            SELECT FROM otp_gateway.verification_record AS v WHERE v.enqueued OPERATOR(pg_catalog.=) x LIMIT 1) AS one"
 
     select_queued(pg_sys::XID8OID, pg_sys::UUIDOID, pg_sys::XID8OID)
-      "SELECT enqueued, id, provider, created_at, created_by::text, true FROM otp_gateway.verification_record
+      "SELECT enqueued, id, coalesce(route_id, provider_id), created_at, role_id, true FROM otp_gateway.verification_record
        WHERE ROW(enqueued, id) OPERATOR(pg_catalog.>) ROW($1, $2) AND enqueued OPERATOR(pg_catalog.<) $3
          AND status OPERATOR(pg_catalog.=) 'queued'
        ORDER BY enqueued, id"
 
     // So many are looked at, not found: a page takes the same time however few are still queued.
     select_once_queued(pg_sys::XID8OID, pg_sys::UUIDOID, pg_sys::INT8OID)
-      "SELECT v.enqueued, v.id, v.provider, v.created_at, v.created_by::text, v.status OPERATOR(pg_catalog.=) 'queued'
+      "SELECT v.enqueued, v.id, coalesce(v.route_id, v.provider_id), v.created_at, v.role_id, v.status OPERATOR(pg_catalog.=) 'queued'
        FROM (SELECT * FROM otp_gateway.verification_record
              WHERE ROW(enqueued, id) OPERATOR(pg_catalog.<) ROW($1, $2) AND enqueued IS NOT NULL
              ORDER BY enqueued DESC, id DESC LIMIT $3) AS v

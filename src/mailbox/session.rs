@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use pgrx::pg_sys;
+use pgrx::{PgSqlErrorCode, PgTryBuilder, pg_sys, pg_sys::panic::CaughtError};
 use policy::Micros;
 use zeroize::Zeroizing;
 
@@ -20,11 +20,22 @@ const LOOK_FOR_WORKER: i64 = 100;
 const PATIENCE: Micros = 5_000_000;
 const PATIENCE_WITH_START: Micros = 10_000_000;
 
-/// Why there is no reply.
-pub struct Unanswered {
-    pub misuse: Misuse,
-    /// A worker had the whole letter.
-    pub was_taken: bool,
+/// Why there is no reply. `was_taken`: a worker had the whole letter.
+pub enum Unanswered {
+    /// There is no worker, and none comes.
+    Nobody { misuse: Misuse, was_taken: bool },
+    /// The statement was canceled, or took too long.
+    Interrupted { error: Box<CaughtError>, was_taken: bool },
+}
+
+impl Unanswered {
+    /// Where there is nothing to say of the letter.
+    pub fn misuse(self) -> Misuse {
+        match self {
+            Self::Nobody { misuse, .. } => misuse,
+            Self::Interrupted { error, .. } => error.rethrow(),
+        }
+    }
 }
 
 /// Hands the letter to this database's worker and waits for the reply. Interrupts end the wait at once: the worker goes
@@ -74,16 +85,28 @@ pub fn send(letter: &[u8], attempt: [u8; 16], until: Option<Micros>) -> Result<O
         if is_there {
             absence = None;
         } else if let Some(misuse) = absence.get_or_insert_with(|| Absence::begin(database)).look(database) {
-            let was_taken = matches!(slot.turn(), Turn::Taken | Turn::Reply | Turn::NextOfReply);
-            return Err(Unanswered { misuse, was_taken });
+            let was_taken = is_of_a_taken_letter(slot.turn());
+            return Err(Unanswered::Nobody { misuse, was_taken });
         }
         let longest = if is_there { LOOK_AFTER_WORKER } else { LOOK_FOR_WORKER };
         let left = until.map_or(longest, |until| until.saturating_sub(since_boot()).div_euclid(1000).saturating_add(1));
         if left <= 0 {
             return Ok(None);
         }
-        process::wait(left.min(longest));
+        let waited = PgTryBuilder::new(|| {
+            process::wait(left.min(longest));
+            Ok(())
+        })
+        .catch_when(PgSqlErrorCode::ERRCODE_QUERY_CANCELED, |error| Err(Box::new(error)))
+        .execute();
+        if let Err(error) = waited {
+            return Err(Unanswered::Interrupted { error, was_taken: is_of_a_taken_letter(take_back(slot)) });
+        }
     }
+}
+
+fn is_of_a_taken_letter(turn: Turn) -> bool {
+    matches!(turn, Turn::Taken | Turn::Reply | Turn::NextOfReply)
 }
 
 /// The time during which a session waits for a worker that is not there.
@@ -203,10 +226,13 @@ impl Drop for Open {
     }
 }
 
-fn take_back(slot: &Slot) {
+/// Whose turn it was.
+fn take_back(slot: &Slot) -> Turn {
     let locked = slot.lock();
+    let turn = locked.turn();
     locked.begin(0, [0; 16]);
     locked.give(Turn::Idle);
+    turn
 }
 
 /// A FATAL error (terminate, shutdown) leaves by proc_exit without unwinding: the slot is taken back there.

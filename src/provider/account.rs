@@ -100,15 +100,19 @@ fn check_member(route: &Server, member: &Server) -> Result<(), Misuse> {
             format!("GRANT USAGE ON FOREIGN SERVER {name} TO the owner of foreign server {of}."),
         ));
     }
+    // A superuser has everybody's rights, and is known for none but those of its own roles.
     // SAFETY: look-ups in the catalog.
-    let is_known =
-        unsafe { pg_sys::superuser_arg(member.owner) || pg_sys::is_member_of_role_nosuper(route.owner, member.owner) };
+    let is_known = unsafe {
+        pg_sys::superuser_arg(member.owner)
+            || pg_sys::is_member_of_role_nosuper(route.owner, member.owner)
+                && pg_sys::has_privs_of_role(route.owner, member.owner)
+    };
     if is_known {
         return Ok(());
     }
     Err(Misuse::forbidden(
         format!(
-            "foreign server {name}, a provider of route {of}, belongs to a role that the route's owner is no member of"
+            "foreign server {name}, a provider of route {of}, belongs to a role whose rights the route's owner does not have"
         ),
         format!(
             "ALTER SERVER {name} OWNER TO the owner of {of} or a superuser; or take it out of the option providers of {of}."
@@ -160,7 +164,8 @@ impl RouteOptions {
                     return Err(Misuse::invalid_option(
                         format!("a route has no option \"{name}\""),
                         format!("{meant}Valid options: {}.", ROUTE_OPTIONS.join(", ")),
-                    ));
+                    )
+                    .logged_as("a route has no option \"%s\""));
                 }
             }
         }

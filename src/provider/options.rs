@@ -179,6 +179,7 @@ pub fn unknown_option(place: &str, name: &str, valid: &[&str]) -> Misuse {
         format!("a {place} of this kind has no option \"{name}\""),
         format!("{meant}Valid options: {}.", valid.join(", ")),
     )
+    .logged_as(&format!("a {place} of this kind has no option \"%s\""))
 }
 
 fn defaults(dialect: &Dialect, value: &str) -> Result<Map<String, Value>, Misuse> {
@@ -188,8 +189,7 @@ fn defaults(dialect: &Dialect, value: &str) -> Result<Map<String, Value>, Misuse
             r#"For example: defaults '{"template_id": "..."}'; its members are laid under every payload."#,
         ));
     };
-    vendor::check_defaults(dialect, &defaults)
-        .map_err(|invalid| Misuse::invalid(format!("option defaults: {}", invalid.message), invalid.hint))?;
+    vendor::check_defaults(dialect, &defaults).map_err(|invalid| Misuse::from(invalid).at("option defaults"))?;
     Ok(defaults)
 }
 

@@ -39,13 +39,30 @@ pub struct Kept {
     pub members: Vec<(String, String)>,
 }
 
-/// What the name stands for: a server of the role's own; or, for the owner of the database, those of that name that were
+/// What the name stands for: a server of the role's own; and, for the owner of the database, those of that name that were
 /// dropped.
 pub fn kept(name: &str, role: pg_sys::Oid) -> Result<Kept, Misuse> {
-    if let Some(server) = catalog::server(name) {
+    let dropped = if owns_the_database(role) { dropped_servers(name)? } else { Vec::new() };
+    let mut kept = match catalog::server(name) {
+        Some(server) => Kept::of(server, role)?,
+        None if dropped.is_empty() => return Err(no_such_provider(name)),
+        None => Kept { identities: Vec::new(), owned: Some(Vec::new()), members: Vec::new() },
+    };
+    for (id, vendor) in dropped {
+        kept.identities.push(id);
+        kept.owned.iter_mut().for_each(|owned| owned.push(id));
+        // What was queued for a route, and went nowhere, may have been for any vendor's.
+        let dialects = vendor::dialect(&vendor).map_or_else(|| vendor::DIALECTS.to_vec(), |dialect| vec![dialect]);
+        kept.members.extend(dialects.iter().map(|dialect| (name.to_owned(), dialect.name.to_owned())));
+    }
+    Ok(kept)
+}
+
+impl Kept {
+    fn of(server: Server, role: pg_sys::Oid) -> Result<Self, Misuse> {
         if !owns(role, &server) {
             return Err(Misuse::forbidden(
-                format!("must be owner of foreign server {}", shown(name)),
+                format!("must be owner of foreign server {}", shown(&server.name)),
                 "Ask its owner, or a superuser.",
             ));
         }
@@ -55,22 +72,12 @@ pub fn kept(name: &str, role: pg_sys::Oid) -> Result<Kept, Misuse> {
             Some(names) => names.iter().filter_map(|name| catalog::server(name)).collect(),
             None => vec![server],
         };
-        return Ok(Kept {
+        Ok(Self {
             identities,
             owned: owned(role)?,
             members: members.into_iter().map(|member| (member.name.clone(), catalog::vendor_of(&member))).collect(),
-        });
+        })
     }
-    let dropped = if owns_the_database(role) { dropped_servers(name)? } else { Vec::new() };
-    if dropped.is_empty() {
-        return Err(no_such_provider(name));
-    }
-    let identities: Vec<Identity> = dropped.iter().map(|(id, _)| *id).collect();
-    Ok(Kept {
-        owned: Some(identities.clone()),
-        identities,
-        members: dropped.into_iter().map(|(_, vendor)| (name.to_owned(), vendor)).collect(),
-    })
 }
 
 fn owns_the_database(role: pg_sys::Oid) -> bool {

@@ -40,7 +40,8 @@ sql_function!(
             (_, Some((name, _))) => Err(Misuse::invalid_option(
                 format!("option \"{name}\" does not belong here: a route has options on its server alone"),
                 "Credentials belong on the user mappings of its providers.",
-            )),
+            )
+            .logged_as("option \"%s\" does not belong here: a route has options on its server alone")),
         }
     }
 );
@@ -55,16 +56,17 @@ fn validate(vendor: &str, options: &[(String, String)], catalog: pg_sys::Oid) ->
             ServerOptions::parse(dialect, options).map(|_| ())
         }
         pg_sys::UserMappingRelationId => {
+            user_mapping::check_user_mapping(dialect, options)?;
             let files = options.iter().filter(|(name, _)| name.ends_with("_file"));
-            files.into_iter().try_for_each(|(name, _)| may_name_files(name))?;
-            user_mapping::check_user_mapping(dialect, options)
+            files.into_iter().try_for_each(|(name, _)| may_name_files(name))
         }
         _ => match options.first() {
             None => Ok(()),
             Some((name, _)) => Err(Misuse::invalid_option(
                 format!("option \"{name}\" does not belong here: a foreign data wrapper of otp_gateway has none"),
                 "Options belong on the server, credentials on the user mapping.",
-            )),
+            )
+            .logged_as("option \"%s\" does not belong here: a foreign data wrapper of otp_gateway has none")),
         },
     }
 }

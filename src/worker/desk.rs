@@ -110,8 +110,8 @@ struct InFlight {
 
 impl InFlight {
     /// The line of the queue that it counts for.
-    fn line(&self) -> &str {
-        self.queued.as_ref().map_or(&self.provider, |queued| &queued.line)
+    fn line(&self) -> Identity {
+        self.queued.as_ref().map_or(self.provider_id, |queued| queued.line)
     }
 }
 

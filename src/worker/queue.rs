@@ -5,13 +5,12 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     ops::Bound,
-    rc::Rc,
 };
 
 use policy::Micros;
 use uuid::Uuid;
 
-use crate::ledger::Snapshot;
+use crate::{identity::Identity, ledger::Snapshot};
 
 /// How many of one line have their turn in one transaction at most.
 const BATCH: usize = 128;
@@ -20,7 +19,7 @@ const EMPTY_LINES: usize = 256;
 
 #[derive(Default)]
 pub struct Queue {
-    lines: HashMap<Rc<str>, Line>,
+    lines: HashMap<Identity, Line>,
     /// What the last look could see: the next one asks for what it could not.
     pub seen: Option<Snapshot>,
     /// What was queued before the first look is read in pages, the latest first: before this transaction and id.
@@ -30,9 +29,9 @@ pub struct Queue {
 #[derive(Default)]
 struct Line {
     /// What each role has in this line.
-    roles: BTreeMap<Rc<str>, Share>,
+    roles: BTreeMap<Identity, Share>,
     /// The role that had the last turn.
-    last: Option<Rc<str>>,
+    last: Option<Identity>,
     /// Nobody has a turn before: the provider's breaker is open.
     paused_until: Option<Micros>,
     /// The provider's max_in_flight, as it was at the last turn; until then one is tried.
@@ -58,17 +57,18 @@ pub struct UnderWay {
 }
 
 /// One in line: whose, and since when.
-#[derive(Clone)]
+#[derive(Clone, Copy)]
 pub struct Turn {
-    pub provider: Rc<str>,
-    pub role: Rc<str>,
+    /// A provider, or a route, and the role that enqueued, whatever they are called now.
+    pub provider: Identity,
+    pub role: Identity,
     pub id: Uuid,
     pub created_at: Micros,
 }
 
 impl Queue {
-    pub fn knows(&self, provider: &str, role: &str, id: Uuid) -> bool {
-        let share = self.lines.get(provider).and_then(|line| line.roles.get(role));
+    pub fn knows(&self, provider: Identity, role: Identity, id: Uuid) -> bool {
+        let share = self.lines.get(&provider).and_then(|line| line.roles.get(&role));
         share.is_some_and(|share| share.ready.contains_key(&id) || share.waiting.contains_key(&id))
     }
 
@@ -77,25 +77,25 @@ impl Queue {
     }
 
     /// In line; one that is there already stays where it is.
-    pub fn add(&mut self, provider: &str, role: &str, id: Uuid, created_at: Micros) {
+    pub fn add(&mut self, provider: Identity, role: Identity, id: Uuid, created_at: Micros) {
         if !self.knows(provider, role, id) {
             self.share(provider, role).ready.insert(id, created_at);
         }
     }
 
     pub fn put_back(&mut self, turn: &Turn) {
-        self.add(&turn.provider, &turn.role, turn.id, turn.created_at);
+        self.add(turn.provider, turn.role, turn.id, turn.created_at);
     }
 
     /// To be tried again, but not before `due`.
     pub fn wait(&mut self, turn: &Turn, due: Micros) {
-        let share = self.share(&turn.provider, &turn.role);
+        let share = self.share(turn.provider, turn.role);
         share.waiting.insert(turn.id, (due, turn.created_at));
         share.due.insert((due, turn.id));
     }
 
     /// How many calls the provider bears at once.
-    pub fn set_places(&mut self, provider: &str, places: u32) {
+    pub fn set_places(&mut self, provider: Identity, places: u32) {
         self.line(provider).places = Some(places as usize);
     }
 
@@ -105,27 +105,27 @@ impl Queue {
     }
 
     /// Leaves the provider alone until then.
-    pub fn pause(&mut self, provider: &str, until: Micros) {
+    pub fn pause(&mut self, provider: Identity, until: Micros) {
         self.line(provider).paused_until = Some(until);
     }
 
-    pub fn resume(&mut self, provider: &str) {
-        if let Some(line) = self.lines.get_mut(provider) {
+    pub fn resume(&mut self, provider: Identity) {
+        if let Some(line) = self.lines.get_mut(&provider) {
             line.paused_until = None;
         }
     }
 
     /// Takes those that have their turn now: too old ones, and of each line as many as it has room for.
-    pub fn take(&mut self, now: Micros, max_age: Micros, under_way: impl Fn(&str) -> UnderWay) -> Vec<Turn> {
+    pub fn take(&mut self, now: Micros, max_age: Micros, under_way: impl Fn(Identity) -> UnderWay) -> Vec<Turn> {
         let mut turns = Vec::new();
-        for (provider, line) in &mut self.lines {
+        for (&provider, line) in &mut self.lines {
             line.roles.values_mut().for_each(|share| share.wake(now));
             line.paused_until.take_if(|until| *until <= now);
             let mut room = if line.paused_until.is_some() { 0 } else { line.room(under_way(provider)) };
             for _ in 0..BATCH {
                 let Some((role, id, created_at)) = line.next(room > 0, now.saturating_sub(max_age)) else { break };
                 room = room.saturating_sub(1);
-                turns.push(Turn { provider: Rc::clone(provider), role, id, created_at });
+                turns.push(Turn { provider, role, id, created_at });
             }
         }
         let mut empty = 0;
@@ -150,19 +150,12 @@ impl Queue {
         self.lines.values().filter_map(next_of).min()
     }
 
-    fn line(&mut self, provider: &str) -> &mut Line {
-        if !self.lines.contains_key(provider) {
-            self.lines.insert(Rc::from(provider), Line::default());
-        }
-        self.lines.get_mut(provider).expect("it was just put there")
+    fn line(&mut self, provider: Identity) -> &mut Line {
+        self.lines.entry(provider).or_default()
     }
 
-    fn share(&mut self, provider: &str, role: &str) -> &mut Share {
-        let roles = &mut self.line(provider).roles;
-        if !roles.contains_key(role) {
-            roles.insert(Rc::from(role), Share::default());
-        }
-        roles.get_mut(role).expect("it was just put there")
+    fn share(&mut self, provider: Identity, role: Identity) -> &mut Share {
+        self.line(provider).roles.entry(role).or_default()
     }
 }
 
@@ -176,20 +169,20 @@ impl Line {
     }
 
     /// The next one of the role whose turn it is, if there is room, else one from before `too_old`.
-    fn next(&mut self, has_room: bool, too_old: Micros) -> Option<(Rc<str>, Uuid, Micros)> {
+    fn next(&mut self, has_room: bool, too_old: Micros) -> Option<(Identity, Uuid, Micros)> {
         let may = |share: &Share| {
             share.ready.first_key_value().is_some_and(|(_, created_at)| has_room || *created_at <= too_old)
         };
-        let after = self.last.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
-        let mut round = self.roles.range::<str, _>((after, Bound::Unbounded)).chain(&self.roles);
-        let role = round.find(|(_, share)| may(share)).map(|(role, _)| Rc::clone(role))?;
+        let after = self.last.map_or(Bound::Unbounded, Bound::Excluded);
+        let mut round = self.roles.range((after, Bound::Unbounded)).chain(&self.roles);
+        let role = round.find(|(_, share)| may(share)).map(|(role, _)| *role)?;
         let share = self.roles.get_mut(&role)?;
         let (id, created_at) = share.ready.pop_first()?;
         if share.ready.is_empty() && share.waiting.is_empty() {
             self.roles.remove(&role);
         }
         if has_room {
-            self.last = Some(Rc::clone(&role));
+            self.last = Some(role);
         }
         Some((role, id, created_at))
     }

@@ -222,6 +222,20 @@ def test_when_the_time_is_over(gateway, simulator):
     assert [row["outcome"] for row in gateway.settle()] == ["sent"] * 2
 
 
+def test_without_a_timeout(gateway, simulator):
+    """As the function's declaration says: 30 seconds at most."""
+    held = gateway.full()
+    with gateway.connect() as session:
+        running = Running(session, "SELECT * FROM otp_gateway.wait(%s)", (held["verification_id"],))
+        until(lambda: gateway.execute(
+            "SELECT 1 FROM pg_stat_activity WHERE pid = %s AND wait_event_type = 'Extension'", (session.info.backend_pid,)
+        ), "it waits")
+        simulator.release()
+        assert running.row()["outcome"] == "sent"
+    ((default,),) = gateway.execute("SELECT pg_get_expr(proargdefaults, 0)::text FROM pg_proc WHERE oid = 'otp_gateway.wait(uuid, interval)'::regprocedure")
+    assert default == "'00:00:30'::interval"
+
+
 def test_waiting_through_the_retries(gateway, simulator):
     """A try that failed is no outcome yet."""
     simulator.fault("status", "ideamart", "send", status=503, times=1)

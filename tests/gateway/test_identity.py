@@ -11,7 +11,7 @@ import uuid
 import psycopg2
 import pytest
 
-from conftest import Gateway, Running, until
+from conftest import FLOWS, Gateway, Running, order, until
 from test_crash import worker_pid
 
 
@@ -119,6 +119,26 @@ def test_a_role_is_renamed(gateway):
         assert gateway.wait(queued["verification_id"], session=session)["outcome"] == "sent"
 
 
+def test_idempotency_keys_survive_renames(gateway):
+    """Of the provider and of the role; who takes either name has keys of its own."""
+    gateway.create_provider("narrow", "ideamart")
+    grant = "GRANT USAGE ON FOREIGN SERVER narrow TO {role}"
+    call = "SELECT verification_id FROM otp_send(%s, %s, 'key')"
+    with role(gateway, grant) as session, role(gateway) as other:
+        body = f'{{"mobile": "{gateway.number()}"}}'
+        (first,) = gateway.execute(call, ("narrow", body), session)
+        gateway.execute("ALTER SERVER narrow RENAME TO wide")
+        gateway.execute(f"ALTER ROLE {session.name} RENAME TO {session.name}_2")
+        old_name, session.name = session.name, f"{session.name}_2"
+        assert gateway.execute(call, ("wide", body), session) == [first]
+        gateway.create_provider("narrow", "ideamart")
+        gateway.execute(f"ALTER ROLE {other.name} RENAME TO {old_name}")
+        other.name = old_name
+        gateway.execute(f"GRANT USAGE ON FOREIGN SERVER narrow, wide TO {old_name}, {session.name}")
+        found = {first, *(gateway.execute(call, (name, body), who)[0] for name in ("narrow", "wide") for who in (session, other))}
+        assert len(found) == 4, "one for each role at each provider"
+
+
 # names that are free again
 
 
@@ -192,6 +212,118 @@ def test_what_a_dropped_provider_left_is_forgotten(gateway):
     assert gateway.execute(
         "SELECT count(*)::int FROM otp_gateway.verification_record WHERE recipient_key IS NOT NULL OR recipient_masked IS NOT NULL"
     ) == [(0,)]
+
+
+PERSONS = "SELECT count(*)::int FROM otp_gateway.verification_record WHERE recipient_key IS NOT NULL OR recipient_masked IS NOT NULL"
+
+
+def test_what_a_dropped_provider_left_is_forgotten_though_there_is_a_new_one(gateway):
+    """By the owner of the database; who only owns the new one keeps its record alone."""
+    to = gateway.number()
+    gateway.send(to=to)
+    gateway.execute("DROP SERVER ideamart CASCADE")
+    with role(gateway, WRAPPERS) as keeper, role(gateway, WRAPPERS) as owner:
+        gateway.execute("CREATE SERVER ideamart FOREIGN DATA WRAPPER otp_sandbox", session=keeper)
+        to = f"+94{to[1:]}"
+        gateway.send(to=to, session=keeper)
+        assert gateway.execute("SELECT otp_gateway.forget('ideamart', %s)", (to,), keeper) == [(1,)]
+        assert gateway.execute(PERSONS) == [(1,)]
+        gateway.execute(f"ALTER DATABASE {gateway.database} OWNER TO {owner.name}")
+        try:
+            # The new one is not its own.
+            assert error(gateway, "SELECT otp_gateway.forget('ideamart', %s)", (to,), owner).pgcode == "42501"
+            gateway.execute("DROP SERVER ideamart CASCADE")
+            assert gateway.execute("SELECT otp_gateway.forget('ideamart', %s)", (to,), owner) == [(1,)]
+        finally:
+            gateway.execute(f"ALTER DATABASE {gateway.database} OWNER TO postgres")
+    assert gateway.execute(PERSONS) == [(0,)]
+
+
+def test_a_superuser_forgets_at_the_new_and_the_dropped_provider_at_once(gateway):
+    to = gateway.number()
+    gateway.send(to=to)
+    for _ in range(2):
+        gateway.execute("DROP SERVER ideamart CASCADE; CREATE SERVER ideamart FOREIGN DATA WRAPPER otp_sandbox")
+        gateway.send(to=f"+94{to[1:]}")
+    assert gateway.execute("SELECT otp_gateway.forget('ideamart', %s)", (f"+94{to[1:]}",)) == [(3,)]
+    assert gateway.execute(PERSONS) == [(0,)]
+
+
+def test_what_a_dropped_route_left_is_forgotten(gateway):
+    """Also what was queued for it and went to none of its providers."""
+    gateway.full("narrow")
+    gateway.execute("CREATE SERVER codes FOREIGN DATA WRAPPER otp_route OPTIONS (providers 'narrow')")
+    to = gateway.number()
+    # Whose places the route's queue minds is not known before its first turn: it has one.
+    first = gateway.enqueue("codes", vendor="ideamart")
+    queued = gateway.enqueue("codes", to=to, vendor="ideamart")
+    assert gateway.row("SELECT * FROM otp_cancel(%s)", (queued["verification_id"],))["outcome"] == "canceled"
+    gateway.execute("DROP SERVER codes CASCADE")
+    assert gateway.execute("SELECT otp_gateway.forget('codes', %s)", (f"+94{to[1:]}",)) == [(1,)]
+    assert gateway.verification(queued["verification_id"])["recipient_masked"] is None
+    assert gateway.verification(first["verification_id"])["recipient_masked"] is not None
+    gateway.drain()
+
+
+def test_reassign_owned_is_harmless(gateway):
+    """To a provider, to a route, and to what its owner began."""
+    with role(gateway, USAGE, WRAPPERS) as old, role(gateway, USAGE, WRAPPERS) as new, role(gateway) as app:
+        gateway.execute("CREATE SERVER box FOREIGN DATA WRAPPER otp_sandbox OPTIONS (send_limit '2 per day')", session=old)
+        gateway.execute("CREATE SERVER codes FOREIGN DATA WRAPPER otp_route OPTIONS (providers 'box')", session=old)
+        gateway.execute(f"GRANT USAGE ON FOREIGN SERVER codes, box TO {app.name}", session=old)
+        to = f"+94{gateway.number()[1:]}"
+        rows = [gateway.send(server, to=to, vendor="ideamart", session=app) for server in ("codes", "box")]
+        mine = gateway.send(session=old)
+        gateway.execute(f"REASSIGN OWNED BY {old.name} TO {new.name}")
+        assert gateway.verify(rows[0]["verification_id"], "000000", session=app)["outcome"] == "approved"
+        assert gateway.verify(rows[1]["verification_id"], "000001", session=app)["outcome"] == "invalid_code"
+        blocked = gateway.send("codes", to=to, vendor="ideamart", session=app)
+        assert (blocked["outcome"], blocked["reason"]) == ("blocked", "send_limit")
+        # Whose the provider is keeps its record, and nothing else of the one before.
+        seen = {id for (id,) in gateway.execute("SELECT id FROM otp_gateway.verification", session=new)}
+        assert seen == {row["verification_id"] for row in [*rows, blocked]}
+        assert gateway.execute("SELECT id FROM otp_gateway.verification", session=old) == [(mine["verification_id"],)]
+        assert gateway.verify(mine["verification_id"], "000000", session=old)["outcome"] == "invalid_code"
+        assert gateway.execute("SELECT otp_gateway.forget('box', %s)", (to,), new) == [(3,)]
+
+
+def test_ones_own_of_two_with_one_reference(gateway):
+    """Applications at one provider that make their references themselves."""
+    grant = "GRANT USAGE ON FOREIGN SERVER paytm TO {role}"
+    with role(gateway, grant) as app, role(gateway, grant) as other, role(gateway, grant) as third:
+        reference = order()
+        rows = [gateway.send("paytm", session=session, order_id=reference) for session in (app, other)]
+        assert [row["outcome"] for row in rows] == ["sent", "sent"]
+        assert {row["reference"] for row in rows} == {reference}
+        fields = {name: value for name, value in FLOWS["paytm"]["send"](gateway.number("paytm")).items() if name != "mobile"}
+        found = [
+            gateway.verify_at("paytm", "000000", session, **{**fields, "order_id": reference})["verification_id"]
+            for session in (app, other, third)
+        ]
+        # Who has none of its own was given the reference of the latest.
+        assert found == [rows[0]["verification_id"], rows[1]["verification_id"], rows[1]["verification_id"]]
+
+
+def test_max_in_flight_holds_over_a_rename(gateway, simulator):
+    """Of what is queued, and of what is called at once."""
+    held = gateway.full("narrow")
+    gateway.execute("ALTER SERVER narrow RENAME TO wide")
+    queued = gateway.enqueue("wide", vendor="ideamart")
+    with gateway.connect() as session:
+        to = gateway.number()
+        running = Running(session, "SELECT * FROM otp_send('wide', %s)", (f'{{"mobile": "{to}"}}',))
+        in_flight = "SELECT count(*)::int FROM otp_gateway.attempt WHERE outcome IS NULL"
+        until(lambda: gateway.execute(in_flight) == [(2,)], "the call waits for a place")
+        # Another provider's have their turn meanwhile, each way.
+        other = gateway.enqueue("hyperverge")
+        assert gateway.wait(other["verification_id"])["outcome"] == "sent"
+        assert gateway.send("hyperverge")["outcome"] == "sent"
+        assert gateway.verification(queued["verification_id"])["status"] == "queued"
+        assert simulator.count("ideamart", "send") == 1
+        simulator.release()
+        assert running.row()["outcome"] == "sent"
+    for row in (held, queued):
+        assert gateway.wait(row["verification_id"])["outcome"] == "sent"
 
 
 def test_an_oid_that_comes_round_again_is_nobodys(gateway):
@@ -316,6 +448,104 @@ def test_forgetting_through_a_route_resets_no_limit_of_others(gateway):
     assert gateway.execute(
         "SELECT count(*)::int FROM otp_gateway.attempt_record WHERE octet_length(recipient_key) > 0 AND reason IS NULL"
     ) == [(1,)]
+
+
+# members
+
+
+def is_before(gateway, major):
+    return gateway.session.server_version < major * 10000
+
+
+# How a role comes to be a member of another without having its rights; from Postgres 16 on each grant says so for itself.
+WITHOUT_RIGHTS = {
+    "NOINHERIT": (13, "LOGIN NOINHERIT", "GRANT {app} TO {role}"),
+    "INHERIT FALSE": (16, "LOGIN", "GRANT {app} TO {role} WITH INHERIT FALSE"),
+    "INHERIT FALSE, SET FALSE": (16, "LOGIN", "GRANT {app} TO {role} WITH INHERIT FALSE, SET FALSE"),
+    "ADMIN alone": (16, "LOGIN", "GRANT {app} TO {role} WITH ADMIN TRUE, INHERIT FALSE, SET FALSE"),
+    "through another": (16, "LOGIN", "GRANT {app} TO pg_monitor WITH INHERIT FALSE; GRANT pg_monitor TO {role}"),
+}
+
+
+def acts_for_nobody(gateway, app, member, to, row):
+    """Sees and does nothing of what the role `app` began, or owns."""
+    for look in ("otp_gateway.verification", "otp_gateway.attempt", f"otp_gateway.find('ideamart', '{to}')"):
+        assert gateway.execute(f"SELECT * FROM {look}", session=member) == [], look
+    assert gateway.execute("SELECT otp_gateway.recipient_verifications('ideamart', %s)", (to,), member) == [([],)]
+    for call in ("otp_verify(%s, '000000')", "otp_resend(%s)", "otp_cancel(%s)", "otp_gateway.wait(%s)"):
+        refused = error(gateway, f"SELECT * FROM {call}", (str(row["verification_id"]),), member)
+        assert refused.pgcode == "42704", (call, refused)
+    assert gateway.verification(row["verification_id"])["check_count"] == 0
+    # What the role owns.
+    for look in ("otp_gateway.verification", "otp_gateway.find('owned', '0771112233')"):
+        assert gateway.execute(f"SELECT * FROM {look}", session=member) == [], look
+    for call in ("otp_gateway.forget('owned', '0771112233')", "otp_gateway.purge('30 years')"):
+        assert error(gateway, f"SELECT {call}", session=member).pgcode == "42501", call
+    gateway.execute(f"GRANT USAGE ON FOREIGN DATA WRAPPER otp_route TO {member.name}")
+    gateway.execute(f"GRANT USAGE ON FOREIGN SERVER owned TO {member.name}", session=app)
+    gateway.execute("CREATE SERVER mine FOREIGN DATA WRAPPER otp_route OPTIONS (providers 'owned')", session=member)
+    refused = error(gateway, "SELECT otp_send('mine', '{\"mobile\": \"0771112233\"}')", session=member)
+    assert refused.pgcode == "42501" and "whose rights" in str(refused), refused
+    gateway.execute("DROP SERVER mine", session=member)
+
+
+@contextlib.contextmanager
+def application(gateway):
+    """A role with a verification of its own, and a provider; what it sent to, and the verification."""
+    with role(gateway, USAGE, WRAPPERS) as app:
+        gateway.execute("CREATE SERVER owned FOREIGN DATA WRAPPER otp_sandbox", session=app)
+        assert gateway.send("owned", vendor="ideamart")["outcome"] == "sent"
+        to = gateway.number()
+        yield app, to, gateway.send(to=to, session=app)
+
+
+@pytest.mark.parametrize("since, options, grant", WITHOUT_RIGHTS.values(), ids=WITHOUT_RIGHTS)
+def test_a_member_without_its_rights_does_not_act_for_a_role(gateway, since, options, grant):
+    if is_before(gateway, since):
+        pytest.skip(f"from Postgres {since} on")
+    with application(gateway) as (app, to, row), role(gateway, USAGE, options=options) as member:
+        gateway.execute(grant.format(app=app.name, role=member.name))
+        acts_for_nobody(gateway, app, member, to, row)
+        if "SET FALSE" not in grant and "pg_monitor" not in grant:
+            # Who may become the role is it from then on.
+            gateway.execute(f"SET ROLE {app.name}", session=member)
+            assert gateway.execute("SELECT id FROM otp_gateway.verification WHERE created_by = current_user", session=member) == [
+                (row["verification_id"],)
+            ]
+            assert gateway.verify(row["verification_id"], "000000", session=member)["outcome"] == "invalid_code"
+            gateway.execute("RESET ROLE", session=member)
+        gateway.execute(f"REVOKE {app.name} FROM pg_monitor")
+
+
+def test_who_makes_a_role_does_not_act_for_it(gateway):
+    """From Postgres 16 on CREATEROLE comes with ADMIN on what it makes."""
+    if is_before(gateway, 16):
+        pytest.skip("from Postgres 16 on")
+    with role(gateway, USAGE, options="LOGIN CREATEROLE") as maker:
+        name = f"role_{uuid.uuid4().hex[:8]}"
+        gateway.execute(f"CREATE ROLE {name} LOGIN", session=maker)
+        try:
+            assert gateway.execute(f"SELECT pg_has_role('{name}', 'MEMBER'), pg_has_role('{name}', 'USAGE')", session=maker) == [(True, False)]
+            gateway.execute(USAGE.format(role=name))
+            gateway.execute(WRAPPERS.format(role=name))
+            with contextlib.closing(gateway.connect(user=name)) as app:
+                gateway.execute("CREATE SERVER owned FOREIGN DATA WRAPPER otp_sandbox", session=app)
+                to = gateway.number()
+                acts_for_nobody(gateway, app, maker, to, gateway.send(to=to, session=app))
+        finally:
+            gateway.execute(f"DROP OWNED BY {name} CASCADE; DROP ROLE {name}")
+
+
+def test_a_member_acts_for_a_role(gateway):
+    with application(gateway) as (app, to, row), role(gateway, USAGE, WRAPPERS) as member:
+        gateway.execute(f"GRANT {app.name} TO {member.name}")
+        seen = gateway.execute("SELECT id FROM otp_gateway.verification WHERE created_by = %s", (app.name,), member)
+        assert seen == [(row["verification_id"],)]
+        assert gateway.execute("SELECT id FROM otp_gateway.find('ideamart', %s)", (to,), member) == seen
+        assert gateway.verify(row["verification_id"], "000000", session=member)["outcome"] == "invalid_code"
+        assert gateway.execute("SELECT otp_gateway.forget('owned', '0771112233')", session=member) == [(0,)]
+        gateway.execute("CREATE SERVER mine FOREIGN DATA WRAPPER otp_route OPTIONS (providers 'owned')", session=member)
+        assert gateway.send("mine", vendor="ideamart", session=member)["outcome"] == "sent"
 
 
 # dumps

@@ -3,14 +3,19 @@ its outcome stay on record; the server stops, and gives calls that hang two seco
 and an answer reaches its caller whole, however large it is."""
 
 import json
+import os
+import re
+import signal
 import statistics
 import time
+import uuid
 
 import psycopg2
 import pytest
 
 from cluster import Cluster
-from conftest import Gateway, Running, complaints, until
+from conftest import FLOWS, Gateway, Running, complaints, until
+from test_crash import worker_pid
 
 # From the request to the error, at the client.
 AT_ONCE = 0.05
@@ -337,3 +342,99 @@ def test_a_fast_stop_waits_two_seconds_at_most(own_cluster, simulator):
         ) == [("unknown", 20)]
     lines = [line for line in complaints(own_cluster.log()) if "terminating connection due to administrator" not in line]
     assert lines == []
+
+
+# What goes on without its caller.
+
+ID = "[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
+GOES_ON = {
+    # The call, of a verification at its vendor; the operation; what the hint speaks of.
+    "send": (None, "SELECT otp_send('relid', %(payload)s)", "send", "one idempotency_key"),
+    "send with a key": (None, "SELECT otp_send('relid', %(payload)s, 'key')", "send", "same idempotency_key"),
+    "resend": ("hyperverge", "SELECT otp_resend(%(id)s)", "resend", "otp_gateway.wait"),
+    "verify": ("relid", "SELECT otp_verify(%(id)s, '000000')", "verify", "otp_gateway.attempt"),
+    "verify by reference": (
+        "relid", "SELECT otp_verify('relid', '000000', jsonb_build_object('reference', %(reference)s))", "verify", "otp_gateway.attempt"
+    ),
+    "cancel": ("relid", "SELECT otp_cancel(%(id)s)", "cancel", "otp_gateway.attempt"),
+    "in PL/pgSQL": (None, "DO $body$ BEGIN PERFORM otp_send('relid', %(payload)s); END $body$", "send", "otp_gateway.wait"),
+}
+
+
+@pytest.mark.parametrize("vendor, call, operation, says", GOES_ON.values(), ids=GOES_ON)
+def test_what_goes_on_is_named(gateway, simulator, vendor, call, operation, says):
+    sent = gateway.send(vendor, vendor=vendor) if vendor else {}
+    body = json.dumps(FLOWS["relid"]["send"](gateway.number("relid")))
+    values = {"id": sent.get("verification_id"), "reference": sent.get("reference"), "payload": body}
+    before = simulator.ask("GET", "/held")["held"]
+    simulator.fault("hold", vendor or "relid", operation, times=1)
+    with gateway.connect() as session:
+        if "DO" in call:
+            gateway.execute("SET statement_timeout = '500ms'", session=session)
+        running = Running(session, call, values)
+        simulator.held(before + 1)
+        if "DO" not in call:
+            gateway.execute("SELECT pg_cancel_backend(%s)", (session.info.backend_pid,))
+        diag = running.wait().error.diag
+    assert diag.sqlstate == "57014"
+    assert diag.message_primary.startswith("canceling statement due to ")
+    found = re.fullmatch(rf"The {operation} was handed over and goes on: (?:verification ({ID}), )?attempt ({ID})\.", diag.message_detail)
+    assert found, diag.message_detail
+    verification, attempt = found.groups()
+    assert says in diag.message_hint, diag.message_hint
+    assert (verification is None) == ("reference" in call)
+    simulator.release()
+    row = gateway.settled(attempt)
+    assert row["operation"] == operation and verification in (None, str(row["verification_id"]))
+    # As the hint says.
+    (told,) = re.findall(r"(SELECT .*?(?:\)|'))(?: has| *:|:)", diag.message_hint) or [None]
+    assert told, diag.message_hint
+    assert gateway.row(told)["outcome"] == row["outcome"]
+    if "key" in call:
+        assert gateway.row("SELECT * FROM otp_send('relid', %(payload)s, 'key')", values)["attempt_id"] == row["id"]
+
+
+def test_what_was_not_handed_over_is_not_sent(gateway, simulator):
+    gateway.send()
+    pid = worker_pid(gateway, gateway.session)
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        gateway.execute("SET statement_timeout = '200ms'")
+        with pytest.raises(psycopg2.errors.QueryCanceled) as caught:
+            gateway.send()
+        assert caught.value.diag.message_detail == "The send was not handed over; nothing was sent."
+    finally:
+        os.kill(pid, signal.SIGCONT)
+        gateway.execute("RESET statement_timeout")
+    assert gateway.send()["outcome"] == "sent"
+    assert simulator.count("ideamart", "send") == 2
+    assert gateway.execute("SELECT count(*)::int FROM otp_gateway.attempt") == [(2,)]
+
+
+def test_who_catches_the_cancel_can_go_on(gateway, simulator):
+    """In PL/pgSQL the id is there for the asking, and the session as free as before."""
+    gateway.execute(
+        """
+        CREATE FUNCTION pg_temp.patient(first jsonb, second jsonb, OUT told text, OUT outcome text) LANGUAGE plpgsql AS $body$
+        BEGIN
+          BEGIN
+            PERFORM otp_send('hyperverge', first);
+          EXCEPTION WHEN query_canceled THEN
+            GET STACKED DIAGNOSTICS told = PG_EXCEPTION_DETAIL;
+          END;
+          SELECT s.outcome INTO outcome FROM otp_send('hyperverge', second) AS s;
+        END $body$
+        """
+    )
+    before = simulator.ask("GET", "/held")["held"]
+    simulator.fault("hold", "hyperverge", "send", times=1)
+    bodies = [json.dumps(FLOWS["hyperverge"]["send"](gateway.number("hyperverge"))) for _ in range(2)]
+    running = Running(gateway.session, "SELECT * FROM pg_temp.patient(%s, %s)", bodies)
+    simulator.held(before + 1)
+    with gateway.connect() as other:
+        gateway.execute("SELECT pg_cancel_backend(%s)", (gateway.session.info.backend_pid,), other)
+        row = running.row()
+        assert row["outcome"] == "sent"
+        (verification, attempt) = re.findall(ID, row["told"])
+        simulator.release()
+        assert gateway.settled(attempt)["verification_id"] == uuid.UUID(verification)

@@ -53,7 +53,8 @@ class Refused:
             assert value not in self.texts, "the error shows a value"
             assert value not in log, "the server's log shows a value"
         # A name that is nobody's may be a value in the wrong place.
-        logged = re.sub(r'provider ".*" does not exist', 'provider "%s" does not exist', self.message)
+        logged = re.sub(r'(provider|has no option|option) "[^"]*"(?! is a credential| belongs)', r'\1 "%s"', self.message)
+        logged = re.sub(r"(has no field (?:.*\.)?)\w+$", r"\1%s", logged)
         assert logged in log, "the error itself is not in the log"
         assert gateway.simulator.count() == sent
         if gateway.session is not None and sent == 0:
@@ -96,6 +97,9 @@ PAYLOADS = [
     ("JSON null", "ideamart", "null", ["payload is not an object"]),
     ("array", "ideamart", json.dumps([CANARIES["lk"]]), ["payload is not an object"]),
     ("string", "ideamart", json.dumps(CANARIES["lk"]), ["payload is not an object"]),
+    ("encoded twice", "ideamart", json.dumps(json.dumps({"mobile": CANARIES["lk"]})),
+     ["payload is a JSON string that holds an object: encode it once"]),
+    ("text in braces", "ideamart", json.dumps("{" + CANARIES["text"]), ["payload is not an object"]),
     ("number", "ideamart", CANARIES["mobile"], ["payload is not an object"]),
     ("empty", "ideamart", {}, ["mobile is missing", "tel:94"]),
     ("missing mobile", "hyperverge", with_("hyperverge", mobile=...), ["mobile is missing", "10 digits"]),
@@ -181,10 +185,17 @@ def test_payload_of_verify_and_resend(gateway, simulator):
         (f"SELECT otp_verify('{id}'::uuid, NULL)", ["otp is null"]),
         (f"SELECT otp_cancel('{id}'::uuid)", ["hyperverge has no cancel"]),
         ("SELECT otp_verify(NULL::uuid, '1')", ["verification_id is null"]),
+        ("SELECT otp_verify(NULL, '1')", ["verification_id (or provider) is null"]),
+        ("SELECT otp_resend(NULL)", ["verification_id is null"]),
+        ("SELECT otp_cancel(NULL)", ["verification_id is null"]),
+        ("SELECT otp_gateway.wait(NULL)", ["verification_id is null"]),
+        (f"SELECT otp_verify('{str(id)[:-1]}', '1')", ["verification_id is not a uuid", "31 hexadecimal digits"]),
+        (f"SELECT otp_verify('{id}0', '1')", ["verification_id is not a uuid", "33 hexadecimal digits"]),
+        (f"SELECT otp_verify('{str(id)[:-1]}o', '1')", ["verification_id is not a uuid", "31 hexadecimal digits"]),
         ("SELECT otp_send(NULL, '{}')", ["provider is null"]),
         ("SELECT otp_verify('ideamart', '1234', '{}')", ["reference is missing"]),
     ]:
-        Refused(gateway, statement, values=["9876500000"], sent=1).says("22023", *words)
+        Refused(gateway, statement, values=["9876500000", str(id)[:-1]], sent=1).says("22023", *words)
     assert gateway.attempts(id) == [("send", "sent")]
     assert gateway.verification(id)["check_count"] == 0
 
@@ -195,6 +206,11 @@ def test_unknown_things(gateway):
     Refused(gateway, f"SELECT otp_verify('{other}'::uuid, '{CANARIES['code']}')").says("42704", "no verification")
     Refused(gateway, f"SELECT otp_verify('{other}', '{CANARIES['code']}')").says("42704", "no verification")
     Refused(gateway, f"SELECT otp_verify('nowhere', '{CANARIES['code']}')").says("42704", "nowhere")
+    # No id that is spoilt: too short, or a server's name.
+    Refused(gateway, f"SELECT otp_verify('deadbeef-cafe', '{CANARIES['code']}')").says("42704", "deadbeef-cafe")
+    name = "0123456789abcdef-0123456789abcdef0"
+    gateway.execute(f'CREATE SERVER "{name}" FOREIGN DATA WRAPPER otp_ideamart')
+    Refused(gateway, f"SELECT otp_verify('{name}', '{CANARIES['code']}', '{{\"reference\": \"r\"}}')").says("42704", name, "user mapping")
     Refused(gateway, f"SELECT otp_resend('{other}')").says("42704", "no verification")
     Refused(gateway, f"SELECT otp_cancel('{other}')").says("42704", "no verification")
     gateway.execute("CREATE FOREIGN DATA WRAPPER plain")

@@ -23,8 +23,8 @@ ROLES = {
     "group": ("", [], {"group"}),
     "sender": ("", ["group"], {"sender", "group"}),
     "other": ("", [], {"other"}),
-    # Members who have to SET ROLE, and might: they see what they could see then.
-    "noinherit": ("NOINHERIT", ["sender"], {"sender", "group"}),
+    # Has to SET ROLE first: until then it has none of its rights.
+    "noinherit": ("NOINHERIT", ["sender"], set()),
     "keeper": ("", [], "bank"),
     "dba": ("CREATEDB CREATEROLE REPLICATION", [], set()),  # the owner of the database
     "monitor": ("", ["pg_monitor", "pg_read_all_settings", "pg_read_all_stats", "pg_stat_scan_tables"], set()),
@@ -86,16 +86,16 @@ FUNCTIONS = {
     "public.otp_enqueue(text,jsonb,text)": (EVERYBODY, "SELECT status FROM otp_enqueue('bank', %(payload)s)", SENDERS),
     # Of a verification that the role sender began: nobody else learns that it is there.
     "public.otp_verify(uuid,text,jsonb)": (
-        EVERYBODY, "SELECT outcome FROM otp_verify(%(id)s::uuid, '1')", {"sender", "superuser"}, {"noinherit": "42501"}, "42704"
+        EVERYBODY, "SELECT outcome FROM otp_verify(%(id)s::uuid, '1')", {"sender", "superuser"}, {}, "42704"
     ),
     "public.otp_resend(uuid,jsonb)": (
-        EVERYBODY, "SELECT outcome FROM otp_resend(%(id)s::uuid)", {"sender", "superuser"}, {"noinherit": "42501"}, "42704"
+        EVERYBODY, "SELECT outcome FROM otp_resend(%(id)s::uuid)", {"sender", "superuser"}, {}, "42704"
     ),
     "public.otp_cancel(uuid)": (
-        EVERYBODY, "SELECT outcome FROM otp_cancel(%(id)s::uuid)", {"sender", "superuser"}, {"noinherit": "42501"}, "42704"
+        EVERYBODY, "SELECT outcome FROM otp_cancel(%(id)s::uuid)", {"sender", "superuser"}, {}, "42704"
     ),
     "otp_gateway.wait(uuid,interval)": (
-        EVERYBODY, "SELECT status FROM otp_gateway.wait(%(id)s::uuid, '1s')", {"sender", "noinherit", "superuser"}, {}, "42704"
+        EVERYBODY, "SELECT status FROM otp_gateway.wait(%(id)s::uuid, '1s')", {"sender", "superuser"}, {}, "42704"
     ),
     "public.otp_verify(text,text,jsonb)": (
         EVERYBODY, "SELECT outcome FROM otp_verify('bank'::text, '1', '{\"mobile\": \"0779999999\"}')", SENDERS

@@ -1,5 +1,7 @@
 """Promise: an upgraded database is the same as a fresh one, and until it is upgraded every call says what to do."""
 
+import uuid
+
 import psycopg2
 import pytest
 
@@ -74,13 +76,26 @@ def test_a_call_before_the_upgrade_says_what_to_do(outdated, simulator):
     assert simulator.count() == 0
 
 
+def put_one_on_record(outdated):
+    """An approved verification, as a worker of that version left it."""
+    columns, values = "", ""
+    if outdated.version >= "0.4.0":
+        columns, values = ", provider_id, role_id", ", 4711, 4712"
+        outdated.execute(
+            "INSERT INTO otp_gateway.identity (id, kind, object, home, name, vendor) "
+            "VALUES (4711, 'server', 1, 1, 'ideamart', 'ideamart'), (4712, 'role', 1, 1, 'postgres', NULL)"
+        )
+    outdated.execute(
+        f"INSERT INTO otp_gateway.{outdated.table} (id, provider, vendor, status, created_by, created_at, send_count, check_count, "
+        f"max_checks{columns}) VALUES ('01a200f7-5a48-7047-9b45-35f21e75f89a', 'ideamart', 'ideamart', 'approved', 'postgres', now(), "
+        f"1, 1, 3{values})"
+    )
+
+
 def test_the_record_survives_the_upgrade(outdated):
     """Rows of the first version stay as they are; what is open goes on."""
     outdated.create_provider("ideamart")
-    outdated.execute(
-        f"INSERT INTO otp_gateway.{outdated.table} (id, provider, vendor, status, created_by, created_at, send_count, check_count, max_checks) "
-        "VALUES ('01a200f7-5a48-7047-9b45-35f21e75f89a', 'ideamart', 'ideamart', 'approved', 'postgres', now(), 1, 1, 3)"
-    )
+    put_one_on_record(outdated)
     outdated.execute("ALTER EXTENSION otp_gateway UPDATE")
     row = outdated.verify("01a200f7-5a48-7047-9b45-35f21e75f89a", "123456")
     assert (row["status"], row["outcome"]) == ("approved", "already_used")
@@ -89,10 +104,7 @@ def test_the_record_survives_the_upgrade(outdated):
 def test_a_dump_of_an_earlier_version(cluster, outdated, simulator):
     """As the CHANGELOG says: restored where that version was made, and upgraded there."""
     outdated.create_provider("ideamart")
-    outdated.execute(
-        f"INSERT INTO otp_gateway.{outdated.table} (id, provider, vendor, status, created_by, created_at, send_count, check_count, max_checks) "
-        "VALUES ('01a200f7-5a48-7047-9b45-35f21e75f89a', 'ideamart', 'ideamart', 'approved', 'postgres', now(), 1, 1, 3)"
-    )
+    put_one_on_record(outdated)
     dump = cluster.directory / f"{outdated.database}.sql"
     cluster.run("pg_dump", "-h", cluster.directory, "-p", cluster.port, "-U", "postgres", "-f", dump, outdated.database)
     text = dump.read_text()
@@ -104,3 +116,52 @@ def test_a_dump_of_an_earlier_version(cluster, outdated, simulator):
         restored.execute("ALTER EXTENSION otp_gateway UPDATE")
         row = restored.verify("01a200f7-5a48-7047-9b45-35f21e75f89a", "123456")
         assert (row["status"], row["outcome"]) == ("approved", "already_used")
+
+
+# What 0.5.0 makes anew.
+
+
+def test_rights_on_the_views_stay_as_they_are(cluster, simulator):
+    """Given, or taken from PUBLIC; and default privileges give nothing."""
+    name = f"app_{uuid.uuid4().hex[:8]}"
+    rights = """
+        SELECT c.relname::text, pg_get_userbyid(a.grantee)::text, a.privilege_type, a.is_grantable
+        FROM pg_class AS c, aclexplode(c.relacl) AS a WHERE relnamespace = 'otp_gateway'::regnamespace AND relkind = 'v'
+        UNION ALL SELECT p.proname, pg_get_userbyid(a.grantee), a.privilege_type, a.is_grantable
+        FROM pg_proc AS p, aclexplode(p.proacl) AS a WHERE p.oid = 'otp_gateway.find(text,text)'::regprocedure ORDER BY 1, 2, 3
+    """
+    with cluster.database(extension=False) as database, Gateway(cluster, database, simulator) as gateway:
+        gateway.execute(f"CREATE ROLE {name}; CREATE ROLE {name}_2; CREATE EXTENSION otp_gateway VERSION '0.4.0'")
+        gateway.execute(
+            f"REVOKE ALL ON otp_gateway.attempt FROM PUBLIC; GRANT SELECT ON otp_gateway.attempt TO {name} WITH GRANT OPTION;"
+            f"REVOKE EXECUTE ON FUNCTION otp_gateway.find FROM PUBLIC; GRANT EXECUTE ON FUNCTION otp_gateway.find TO {name};"
+            f"ALTER DEFAULT PRIVILEGES GRANT ALL ON TABLES TO {name}_2; ALTER DEFAULT PRIVILEGES GRANT ALL ON FUNCTIONS TO {name}_2"
+        )
+        before = gateway.execute(rights)
+        gateway.execute("ALTER EXTENSION otp_gateway UPDATE")
+        assert gateway.execute(rights) == before
+        assert ("attempt", name, "SELECT", True) in before
+        gateway.execute(f"DROP OWNED BY {name}, {name}_2")
+    cluster.witness.cursor().execute(f"DROP ROLE {name}, {name}_2")
+
+
+@pytest.mark.parametrize(
+    "mine",
+    [
+        "VIEW public.mine AS SELECT id FROM otp_gateway.verification",
+        "MATERIALIZED VIEW public.mine AS SELECT id FROM otp_gateway.attempt",
+        "FUNCTION public.mine() RETURNS SETOF otp_gateway.attempt LANGUAGE sql AS 'SELECT * FROM otp_gateway.attempt'",
+        "VIEW public.mine AS SELECT id FROM otp_gateway.find('ideamart', '0771234567')",
+        "TABLE public.mine (row otp_gateway.verification)",
+    ],
+)
+def test_what_stands_on_the_views_is_named(cluster, simulator, mine):
+    with cluster.database(extension=False) as database, Gateway(cluster, database, simulator) as gateway:
+        gateway.execute("CREATE EXTENSION otp_gateway VERSION '0.4.0'")
+        gateway.execute(f"CREATE {mine}")
+        with pytest.raises(psycopg2.errors.DependentObjectsStillExist) as caught:
+            gateway.execute("ALTER EXTENSION otp_gateway UPDATE")
+        assert "mine" in caught.value.diag.message_primary and "make it anew" in caught.value.diag.message_hint
+        gateway.execute(f"DROP {mine.split(' public.')[0]} public.mine")
+        gateway.execute("ALTER EXTENSION otp_gateway UPDATE")
+        gateway.execute(f"CREATE {mine}")

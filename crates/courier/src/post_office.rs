@@ -91,8 +91,8 @@ impl Shelf {
 /// The places of each provider; None: closed.
 struct Places(Mutex<Option<PlacesOf>>);
 
-/// By the provider's name and its max_in_flight.
-type PlacesOf = Recent<(String, u32), Arc<Semaphore>>;
+/// By the provider and its max_in_flight.
+type PlacesOf = Recent<(u32, u32), Arc<Semaphore>>;
 
 impl Places {
     fn of(&self, route: &Route) -> Option<Arc<Semaphore>> {
@@ -100,7 +100,7 @@ impl Places {
         let new = || Arc::new(Semaphore::new(route.max_in_flight as usize));
         // In use it has another owner.
         let is_idle = |place: &Arc<Semaphore>| Arc::strong_count(place) == 1;
-        let of_route = |places: &mut PlacesOf| places.get((route.provider.clone(), route.max_in_flight), new, is_idle);
+        let of_route = |places: &mut PlacesOf| places.get((route.provider, route.max_in_flight), new, is_idle);
         places.as_mut().map(of_route)
     }
 

@@ -6,8 +6,8 @@ use vendor::Secret;
 /// How to reach a provider: its server options.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Route {
-    /// Whose `max_in_flight` this call counts against.
-    pub provider: String,
+    /// Whose `max_in_flight` this call counts against: a number that stays the provider's when it is renamed.
+    pub provider: u32,
     pub base_url: String,
     /// The whole call; at most half of it goes to waiting for a place among `max_in_flight`.
     pub timeout: Duration,

@@ -74,6 +74,8 @@ pub struct Invalid {
     pub field: String,
     /// Which field, and what is wrong with it.
     pub message: String,
+    /// The same without the caller's own words: a code may stand where a field's name is expected.
+    pub logged: String,
     /// The rule, or what to do.
     pub hint: String,
     /// The other fields that message and hint are about, if there are any.
@@ -85,7 +87,8 @@ const MOST_NAMED: usize = 16;
 
 impl Invalid {
     pub(crate) fn new(field: impl Into<String>, message: impl Into<String>, hint: impl Into<String>) -> Self {
-        Self { field: field.into(), message: message.into(), hint: hint.into(), others: Vec::new() }
+        let message = message.into();
+        Self { field: field.into(), logged: message.clone(), message, hint: hint.into(), others: Vec::new() }
     }
 
     /// All faults as one, so that nobody mends the first only to meet the next.
@@ -99,6 +102,7 @@ impl Invalid {
                 continue;
             }
             all.message = format!("{}; {}", all.message, fault.message);
+            all.logged = format!("{}; {}", all.logged, fault.logged);
             if !all.hint.contains(&fault.hint) {
                 all.hint = format!("{}; {}", all.hint, fault.hint);
             }
@@ -107,6 +111,7 @@ impl Invalid {
         }
         if unnamed > 0 {
             all.message = format!("{}; and {unnamed} more", all.message);
+            all.logged = format!("{}; and {unnamed} more", all.logged);
         }
         Err(all)
     }
@@ -129,7 +134,8 @@ impl Invalid {
             Some(near) => format!("did you mean {near}? {listed}"),
             None => listed,
         };
-        Self::new(format!("{prefix}{key}"), format!("{place} has no field {prefix}{key}"), hint)
+        let logged = format!("{place} has no field {prefix}%s");
+        Self { logged, ..Self::new(format!("{prefix}{key}"), format!("{place} has no field {prefix}{key}"), hint) }
     }
 }
 

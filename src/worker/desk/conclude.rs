@@ -1,7 +1,5 @@
 //! From deliveries to rows: the outcomes are put on record, many at once, and then the callers are told.
 
-use std::rc::Rc;
-
 use courier::Delivery;
 use policy::{BreakerState, Conclusion, Micros, Status, again_after, conclude, moves_on, retryable, spends_a_check};
 use serde_json::Value;
@@ -231,8 +229,12 @@ impl Desk {
         row.response = reading.response.map(|response| response.to_string());
         let is_over = match (&then, &call.queued) {
             (Then::Again(due), Some(queued)) => {
-                let (provider, role) = (Rc::clone(&queued.line), Rc::clone(&queued.role));
-                let turn = Turn { provider, role, id: call.verification, created_at: call.created_at };
+                let turn = Turn {
+                    provider: queued.line,
+                    role: queued.role,
+                    id: call.verification,
+                    created_at: call.created_at,
+                };
                 self.queue.wait(&turn, *due);
                 false
             }

@@ -175,14 +175,14 @@ impl Desk {
         for queued in found.into_iter().filter(|queued| queued.is_queued) {
             // Those whose turn it is just now are busy.
             if !self.is_busy(queued.id) {
-                self.queue.add(&queued.provider, &queued.created_by, queued.id, queued.created_at);
+                self.queue.add(queued.line, queued.role_id, queued.id, queued.created_at);
             }
         }
     }
 
     /// Gives those their turn that are due. False: there are none.
     pub(super) fn dispatch(&mut self) -> bool {
-        let mut under_way: HashMap<&str, UnderWay> = HashMap::new();
+        let mut under_way: HashMap<Identity, UnderWay> = HashMap::new();
         for call in self.in_flight.values() {
             let under_way = under_way.entry(call.line()).or_default();
             match call.queued {
@@ -190,7 +190,7 @@ impl Desk {
                 None => under_way.immediate += 1,
             }
         }
-        let of_line = |line: &str| under_way.get(line).copied().unwrap_or_default();
+        let of_line = |line: Identity| under_way.get(&line).copied().unwrap_or_default();
         if enqueue::catalog_has_changed() {
             self.queue.forget_places();
         }
@@ -250,7 +250,7 @@ impl Desk {
                 for fate in waiting {
                     self.queue.put_back(&fate.turn);
                     if let Err(End { blocked: Some(Blocked { retry_after: Some(wait), .. }), .. }) = fate.go {
-                        self.queue.pause(&fate.turn.provider, clock().saturating_add(wait));
+                        self.queue.pause(fate.turn.provider, clock().saturating_add(wait));
                     }
                 }
                 fates.into_iter().for_each(|fate| self.send(fate));
@@ -294,7 +294,7 @@ impl Desk {
 
     fn send(&mut self, fate: Fate) {
         if let Some(places) = fate.places {
-            self.queue.set_places(&fate.turn.provider, places);
+            self.queue.set_places(fate.turn.provider, places);
         }
         match fate.go {
             Err(end) => {
@@ -388,8 +388,8 @@ impl Fate {
         Self {
             id: letter.stored.id,
             turn: Turn {
-                provider: Rc::from(letter.provider.as_str()),
-                role: Rc::from(letter.created_by),
+                provider: letter.route_id.unwrap_or(letter.stored.provider_id),
+                role: letter.role_id,
                 id: letter.stored.id,
                 created_at: letter.stored.created_at,
             },
@@ -448,7 +448,7 @@ impl Fate {
 
 /// With otp_gateway.notify: of those that nobody knew yet.
 fn announce_new(writer: &mut Writer, queue: &Queue, found: &[Found]) -> Result<(), Failure> {
-    let new = found.iter().filter(|one| one.is_queued && !queue.knows(&one.provider, &one.created_by, one.id));
+    let new = found.iter().filter(|one| one.is_queued && !queue.knows(one.line, one.role_id, one.id));
     writer.announce(|| new.map(|queued| queued.id).collect())
 }
 
@@ -514,8 +514,9 @@ impl Office<'_> {
             code: None,
             payload: &payload,
         };
-        let mut order =
-            wanted.send(&account, keys).map_err(|misuse| End::failed(Outcome::InvalidRequest, misuse.message()))?;
+        let mut order = wanted
+            .send(&account, keys)
+            .map_err(|misuse| End::failed(Outcome::InvalidRequest, misuse.message_for_the_record()))?;
         order.recognise(keys);
         Ok(Go { order: Box::new(order), noted: None, pass: None, checks_left: None })
     }

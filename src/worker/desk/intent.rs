@@ -397,7 +397,7 @@ fn belongs(order: &mut Order, flow: Option<&Stored>) -> bool {
         return true;
     }
     let Some(flow) = flow else { return true };
-    // Where the session found it, the caller is a member of the role that began it.
+    // Where the session found it, the caller has the rights of the role that began it.
     let is_found = order.is_found || matches!(order.target, Target::Find(..));
     order.sender = Some(flow.role_id).filter(|_| !is_found);
     let Some(key) = &flow.recipient_key else {

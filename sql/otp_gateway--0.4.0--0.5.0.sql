@@ -6,6 +6,18 @@
 -- With the superuser's rights that this script has, no trigger of somebody else's is to run.
 SET LOCAL session_replication_role = replica;
 
+-- What is text in another encoding is another text, or none, by the time that a vendor or a dump has it.
+DO $$
+BEGIN
+    IF pg_catalog.getdatabaseencoding() OPERATOR(pg_catalog.<>) 'UTF8' THEN
+        RAISE feature_not_supported USING
+            MESSAGE = pg_catalog.format(
+                'otp_gateway: the encoding of this database is %s, and must be UTF8', pg_catalog.getdatabaseencoding()),
+            HINT = 'Use a database of that encoding: CREATE DATABASE ... TEMPLATE template0 ENCODING ''UTF8''; pg_dump and psql convert what is moved there.';
+    END IF;
+END
+$$;
+
 CREATE FUNCTION otp_gateway.is_approved(verification_id uuid, mobile text, within interval DEFAULT '10 minutes') RETURNS boolean
 LANGUAGE c VOLATILE PARALLEL UNSAFE COST 100 AS 'MODULE_PATHNAME', 'is_approved';
 COMMENT ON FUNCTION otp_gateway.is_approved(uuid, text, interval) IS
@@ -19,18 +31,6 @@ COMMENT ON FUNCTION otp_gateway.send_again(uuid) IS
 -- When waiting helps is said whenever one asks, not only to whoever waits for the decision.
 ALTER TABLE otp_gateway.attempt_record ADD COLUMN retry_at timestamptz;
 COMMENT ON COLUMN otp_gateway.attempt_record.retry_at IS 'from then on another try may succeed, as the rule that refused or the vendor says';
-
--- What is text in another encoding is another text, or none, by the time that a vendor or a dump has it.
-DO $$
-BEGIN
-    IF pg_catalog.getdatabaseencoding() OPERATOR(pg_catalog.<>) 'UTF8' THEN
-        RAISE feature_not_supported USING
-            MESSAGE = pg_catalog.format(
-                'otp_gateway: the encoding of this database is %s, and must be UTF8', pg_catalog.getdatabaseencoding()),
-            HINT = 'Use a database of that encoding: CREATE DATABASE ... TEMPLATE template0 ENCODING ''UTF8''; pg_dump and psql convert what is moved there.';
-    END IF;
-END
-$$;
 
 -- Columns of the views are text, not domains of ours, which whoever imports or reflects them would have to have as well. A
 -- column's type cannot be replaced: the views are made anew, and so is what returns their rows.

@@ -70,14 +70,22 @@ impl Mapping {
         self.0.iter().map(|(field, source)| Some((field.clone(), value(source)?))).collect::<Option<_>>().map(Values)
     }
 
-    /// An error with the column that is to blame for it, if one is.
+    /// An error with the columns that are to blame for it, if any are.
     pub fn blame(&self, misuse: Misuse, account: &Account) -> Misuse {
-        let field = misuse.field().map(str::to_owned);
-        let source =
-            self.0.iter().find(|(name, _)| field.as_deref().is_some_and(|field| is_field(name, field, account)));
-        match source {
-            Some((_, Source::Column(column))) => misuse.at(&format!("column {column}")),
-            _ => misuse,
+        let is_to_blame = |name: &str| misuse.field().into_iter().any(|field| is_field(name, field, account));
+        let mut columns: Vec<&str> = Vec::new();
+        for (name, source) in &self.0 {
+            if let Source::Column(column) = source
+                && is_to_blame(name)
+                && !columns.contains(&column.as_str())
+            {
+                columns.push(column);
+            }
+        }
+        match columns.len() {
+            0 => misuse,
+            1 => misuse.at(&format!("column {}", columns[0])),
+            _ => misuse.at(&format!("columns {}", columns.join(", "))),
         }
     }
 }
@@ -92,7 +100,8 @@ impl Values {
     pub fn lack(&self, misuse: &Misuse, account: &Account) -> bool {
         misuse
             .field()
-            .is_some_and(|field| self.0.iter().any(|(name, value)| value.is_none() && is_field(name, field, account)))
+            .into_iter()
+            .any(|field| self.0.iter().any(|(name, value)| value.is_none() && is_field(name, field, account)))
     }
 
     /// By which they are compared later: no number is kept.

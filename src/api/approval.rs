@@ -24,7 +24,7 @@ sql_function!(
         not_in_parallel()?;
         let (Some(id), Some(mobile)) = (verification_id, mobile) else { return Ok(false) };
         let Some(recorded) = lookup::own(id)? else { return Ok(false) };
-        Ok(is_fresh(&recorded, within.0) && went_to(&recorded, &mobile)?)
+        Ok(is_fresh(&recorded, within.0) && went_to(id, &recorded, &mobile)?)
     }
 );
 
@@ -59,11 +59,10 @@ fn is_fresh(recorded: &Recorded, within: Micros) -> bool {
         && recorded.approved_at.is_some_and(|at| (-AHEAD..=within).contains(&clock().saturating_sub(at)))
 }
 
-/// Whether the code went to this very number, in whatever spelling. A flow begun elsewhere names a number, too, and nobody
-/// here knows who got its code.
-fn went_to(recorded: &Recorded, mobile: &Secret) -> Result<bool, Misuse> {
-    let (Some(key), 1..) = (&recorded.recipient_key, recorded.send_count) else { return Ok(false) };
+/// Whether the code went to this very number, in whatever spelling.
+fn went_to(id: Uuid, recorded: &Recorded, mobile: &Secret) -> Result<bool, Misuse> {
+    let Some(key) = &recorded.recipient_key else { return Ok(false) };
     let recipient = vendor::dialect(&recorded.vendor).and_then(|dialect| (dialect.recipient)(mobile.reveal()));
     let Some(recipient) = recipient else { return Ok(false) };
-    Ok(key_file::keys()?.recipients(&recipient).contains(key))
+    Ok(key_file::keys()?.recipients(&recipient).contains(key) && lookup::was_sent_here(id)?)
 }

@@ -6,11 +6,12 @@ use std::ffi::CStr;
 use pgrx::{IntoDatum, pg_sys};
 use policy::{Micros, Status, Verification};
 use uuid::Uuid;
+use vendor::Operation;
 
 use crate::{
     identity::{Identity, Kind, identities_of, object_of},
     ledger::{
-        layout::verification as column,
+        layout::{attempt, verification as column},
         scan::{TupleValues, equal, is_of_this_transaction, scan},
     },
     letter::Done,
@@ -154,6 +155,20 @@ fn find_by_name(
             *latest = Some(Keyed { id, key, payload_hash });
         }
     })
+}
+
+/// Whether a send of ours began a verification. A flow begun elsewhere names a number, too, and nobody here knows who got its
+/// code.
+pub fn was_sent_here(id: Uuid) -> Result<bool, Misuse> {
+    let id = pgrx::datum::Uuid::from_bytes(*id.as_bytes()).into_datum();
+    let mut was_sent = false;
+    let wanted = [equal(attempt::VERIFICATION_ID, pg_sys::F_UUID_EQ, id)];
+    scan(c"attempt_record", Some(c"attempt_verification_id_idx"), wanted, |row| {
+        // SAFETY: the column is of this type.
+        let operation = unsafe { row.value::<String>(attempt::OPERATION) };
+        was_sent |= operation.as_deref() == Some(Operation::Send.as_str());
+    })?;
+    Ok(was_sent)
 }
 
 /// # Safety

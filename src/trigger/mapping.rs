@@ -70,20 +70,21 @@ impl Mapping {
         self.0.iter().map(|(field, source)| Some((field.clone(), value(source)?))).collect::<Option<_>>().map(Values)
     }
 
-    /// An error with the columns that are to blame for it, if some are.
+    /// An error with the columns that are to blame for it, if any are.
     pub fn blame(&self, misuse: Misuse, account: &Account) -> Misuse {
-        let of_field = |field: &String| {
-            let (_, source) = self.0.iter().find(|(name, _)| is_field(name, field, account))?;
-            match source {
-                Source::Column(column) => Some(column.as_str()),
-                Source::Constant(_) => None,
+        let is_to_blame = |name: &str| misuse.fields().iter().any(|field| is_field(name, field, account));
+        let mut columns: Vec<&str> = Vec::new();
+        for (name, source) in &self.0 {
+            if let Source::Column(column) = source
+                && is_to_blame(name)
+                && !columns.contains(&column.as_str())
+            {
+                columns.push(column);
             }
-        };
-        let mut columns: Vec<&str> = misuse.fields().iter().filter_map(of_field).collect();
-        columns.dedup();
-        match columns[..] {
-            [] => misuse,
-            [column] => misuse.at(&format!("column {column}")),
+        }
+        match columns.len() {
+            0 => misuse,
+            1 => misuse.at(&format!("column {}", columns[0])),
             _ => misuse.at(&format!("columns {}", columns.join(", "))),
         }
     }

@@ -134,8 +134,13 @@ def test_a_flow_begun_elsewhere_proves_no_number(quick_gateway, simulator):
     gateway.send("hyperverge", to)
     code = simulator.code("hyperverge", to)
     gateway.execute("TRUNCATE otp_gateway.attempt_record, otp_gateway.verification_record, otp_gateway.reference")
-    found = gateway.verify_at("hyperverge", code, mobile=to)
-    assert (found["outcome"], approved(gateway, found["verification_id"], to)) == ("approved", False)
+    found = gateway.verify_at("hyperverge", simulator.wrong("hyperverge", to), mobile=to)
+    id = found["verification_id"]
+    # Not even once a code was to be sent again from here, and could not be: the one that is checked is still another's.
+    simulator.fault("status", "hyperverge", "resend", status=500, times=1)
+    gateway.row("SELECT * FROM otp_resend(%s)", (id,))
+    assert gateway.verification(id)["send_count"] > 0
+    assert (gateway.verify(id, code)["outcome"], approved(gateway, id, to)) == ("approved", False)
 
 
 def test_by_a_route(quick_gateway, simulator):

@@ -1,36 +1,48 @@
 //! The SQL functions, thin: read the arguments, ask the provider and the dialect, hand the letter over, return the row.
 
-mod approval;
-mod argument;
-mod call;
-mod lookup;
-mod result;
+pub mod approval;
+pub mod fdw_validators;
+pub mod function;
+pub mod idempotency;
+pub mod maintenance;
+pub mod payload;
+pub mod provider_view;
+pub mod repeated_call;
+pub mod result_row;
 
-pub use approval::SEND_AGAIN;
-pub use argument::{Argument, Interval, Options};
-use argument::{Code, Payload};
-pub use call::{Call, frame};
-pub(crate) use call::{sql_function, symbol};
-use lookup::Recorded;
-pub use lookup::{Keyed, Role, current_role, find_by_key, role_of};
-use pgrx::{
-    PgLogLevel, pg_sys,
-    pg_sys::panic::{CaughtError, ErrorReport},
-};
 use policy::{Micros, Status};
 use uuid::Uuid;
 use vendor::{Operation, Secret};
 
 use crate::{
+    api::{
+        function::sql_function,
+        idempotency::Hold,
+        payload::{Code, Payload},
+    },
+    crypto::key_file,
     enqueue,
-    idempotency::{self, Hold},
-    key_file,
-    letter::{self, Done, Idempotency, Letter, Order, Reply, Target, Which},
-    mailbox::{self, Unanswered},
-    misuse::Misuse,
-    order::{self, Wanted},
-    process::since_boot,
-    provider::{self, Account, Provider, UNROUTED, is_route},
+    error::Misuse,
+    ipc::{
+        call::send,
+        message::{self, Done, Letter, Reply, unexpected},
+        session::{self, Unanswered},
+    },
+    job::{
+        Order, Target,
+        prepare::{self, Wanted},
+    },
+    pg::{
+        arguments::Interval,
+        clock::since_boot,
+        foreign_servers,
+        roles::{self, current_role},
+    },
+    provider::{Provider, candidates::Account, lookup::UNROUTED, route::is_route},
+    store::{
+        rows::{Idempotency, Which},
+        session_reads::{self, Recorded, find_by_key},
+    },
 };
 
 sql_function!(
@@ -94,7 +106,7 @@ fn enqueue_once(provider: &str, key: Option<&str>, payload: &Payload) -> Result<
     let (claim, found) = idempotency::claim(provider, key, payload.fields(), Hold::Transaction)?;
     match found {
         Some(found) => {
-            let recorded = lookup::verification(found.id)?;
+            let recorded = session_reads::verification(found.id)?;
             match recorded.status {
                 Status::Queued | Status::Sending => Ok(recorded.done(found.id)),
                 _ => follow(found.id, Which::Original, 0),
@@ -125,7 +137,7 @@ impl<'a> Subject<'a> {
         }
         let digits = text.chars().filter(char::is_ascii_hexdigit).count();
         let is_like_one = digits > 24 && text.chars().all(|c| c.is_ascii_alphanumeric() || " -{}".contains(c));
-        if is_like_one && provider::server(text).is_none() {
+        if is_like_one && foreign_servers::server(text).is_none() {
             return Err(Misuse::invalid(
                 format!("verification_id is not a uuid: it has {digits} hexadecimal digits, and should have 32"),
                 HINT,
@@ -133,31 +145,6 @@ impl<'a> Subject<'a> {
         }
         Ok(Self::Provider(text))
     }
-}
-
-pub fn may_write() -> Result<(), Misuse> {
-    // SAFETY: reads state of this session and of the server.
-    unsafe {
-        if pg_sys::RecoveryInProgress() {
-            return Err(Misuse::read_only(
-                "cannot run on a standby: every attempt is put on record",
-                "Connect to the primary.",
-            ));
-        }
-        if pg_sys::IsInParallelMode() {
-            return Err(Misuse::in_parallel(
-                "cannot run during a parallel operation: every attempt is put on record",
-                "Functions that call it are PARALLEL UNSAFE, which is the default.",
-            ));
-        }
-        if pg_sys::XactReadOnly {
-            return Err(Misuse::read_only(
-                "cannot run in a read-only transaction: every attempt is put on record",
-                "SET TRANSACTION READ WRITE, or call it outside.",
-            ));
-        }
-    }
-    Ok(())
 }
 
 fn run(
@@ -198,7 +185,7 @@ fn order(
     code: Option<&Secret>,
     payload: &Payload,
 ) -> Result<Order, Misuse> {
-    let role = lookup::current_role();
+    let role = roles::current_role();
     let wanted = Wanted {
         operation,
         attempt,
@@ -239,7 +226,7 @@ fn order(
                     "Begin anew with otp_send.",
                 ));
             }
-            let on_record = order::Recorded {
+            let on_record = prepare::Recorded {
                 status: recorded.status,
                 reference: recorded.reference.as_deref(),
                 sealed: recorded.sealed.as_deref(),
@@ -253,12 +240,12 @@ fn order(
 /// The verification as it is on record, once no send of it is in flight: only then is its reference known.
 fn settled(id: Uuid) -> Result<Recorded, Misuse> {
     loop {
-        let recorded = lookup::committed(id)?;
+        let recorded = session_reads::committed(id)?;
         if recorded.status != Status::Sending {
             return Ok(recorded);
         }
         match send(&Letter::Settle(id), Uuid::nil())? {
-            Reply::Settled => return lookup::committed(id),
+            Reply::Settled => return session_reads::committed(id),
             Reply::Again => {}
             Reply::Refused(misuse) => return Err(misuse),
             Reply::Done(_) | Reply::Kept(_) | Reply::Unknown => return Err(unexpected()),
@@ -271,12 +258,12 @@ fn follow(id: Uuid, which: Which, timeout: Micros) -> Result<Done, Misuse> {
     let until = since_boot().saturating_add(timeout);
     loop {
         // Each time: whether it is the caller's to see, and there at all.
-        let recorded = lookup::committed(id)?;
+        let recorded = session_reads::committed(id)?;
         // One that has an outcome is answered at once, however short the timeout.
         let until = matches!(recorded.status, Status::Queued | Status::Sending).then_some(until);
-        let reply = mailbox::send(&letter::write(&Letter::Follow(id, which)), *Uuid::nil().as_bytes(), until)
+        let reply = session::send(&message::write(&Letter::Follow(id, which)), *Uuid::nil().as_bytes(), until)
             .map_err(Unanswered::misuse)?;
-        match reply.map(|reply| letter::read(&reply)).transpose()? {
+        match reply.map(|reply| message::read(&reply)).transpose()? {
             None => return Ok(recorded.done(id)),
             Some(Reply::Done(done)) => return Ok(*done),
             Some(Reply::Again) => {}
@@ -284,57 +271,4 @@ fn follow(id: Uuid, which: Which, timeout: Micros) -> Result<Done, Misuse> {
             Some(Reply::Settled | Reply::Kept(_) | Reply::Unknown) => return Err(unexpected()),
         }
     }
-}
-
-pub fn send(letter: &Letter, attempt: Uuid) -> Result<Reply, Misuse> {
-    match mailbox::send(&letter::write(letter), *attempt.as_bytes(), None) {
-        Ok(reply) => letter::read(&reply.ok_or_else(unexpected)?),
-        // A worker had it, and none comes to tell what became of it.
-        Err(Unanswered::Nobody { was_taken: true, .. }) if !attempt.is_nil() => Ok(Reply::Unknown),
-        Err(Unanswered::Interrupted { error, was_taken }) => match letter {
-            Letter::Call(order) => interrupted(&error, order, was_taken),
-            _ => error.rethrow(),
-        },
-        Err(unanswered) => Err(unanswered.misuse()),
-    }
-}
-
-/// Postgres' own error, with what has become of the call that nobody waits for any more.
-fn interrupted(error: &CaughtError, order: &Order, was_taken: bool) -> ! {
-    let (CaughtError::PostgresError(report)
-    | CaughtError::ErrorReport(report)
-    | CaughtError::RustPanic { ereport: report, .. }) = error;
-    let again = ErrorReport::new(report.sql_error_code(), report.message().to_owned(), "otp_gateway");
-    let operation = order.operation.as_str();
-    if !was_taken {
-        again.set_detail(format!("The {operation} was not handed over; nothing was sent.")).report(PgLogLevel::ERROR);
-        unreachable!("an ERROR does not return");
-    }
-    let attempt = order.attempt;
-    let (verification, on_record) = match order.target {
-        Target::New(id) | Target::Known(id) | Target::Onward(id) => (format!("verification {id}, "), id),
-        // Which one it is, is for the worker to find.
-        Target::Find(..) => (String::new(), Uuid::nil()),
-    };
-    let hint = match order.operation {
-        Operation::Send if order.idempotency.is_some() => format!(
-            "Call again with the same idempotency_key, or SELECT * FROM otp_gateway.wait('{on_record}'): either has its outcome."
-        ),
-        Operation::Send => format!(
-            "SELECT * FROM otp_gateway.wait('{on_record}') has its outcome. Another otp_send is another message, unless both have one idempotency_key."
-        ),
-        Operation::Resend => format!("SELECT * FROM otp_gateway.wait('{on_record}') has its outcome."),
-        Operation::Verify | Operation::Cancel => {
-            format!("SELECT outcome FROM otp_gateway.attempt WHERE id = '{attempt}': null until it has one.")
-        }
-    };
-    again
-        .set_detail(format!("The {operation} was handed over and goes on: {verification}attempt {attempt}."))
-        .set_hint(hint)
-        .report(PgLogLevel::ERROR);
-    unreachable!("an ERROR does not return")
-}
-
-pub fn unexpected() -> Misuse {
-    Misuse::internal("the worker's reply does not fit the letter", "Restart the server after installing a new build.")
 }

@@ -1,6 +1,8 @@
 //! Sending after COMMIT, the session's part: a queued verification is written in the caller's own transaction, and the
 //! commit tells the worker. Rolled back, it never was.
 
+pub mod row_exists;
+
 use std::{
     cell::RefCell,
     collections::HashMap,
@@ -15,19 +17,21 @@ use uuid::Uuid;
 use vendor::Operation;
 
 use crate::{
-    api::Role,
-    identity::{Kind, Subject, identity},
-    key_file,
-    ledger::{self, NewVerification},
-    letter::{Done, Idempotency},
-    mailbox,
-    misuse::Misuse,
-    order::Wanted,
-    provider::{Account, UNROUTED},
-    roster,
-    seal::Place,
-    settings,
-    trigger::{self, Enqueued},
+    crypto::{key_file, seal::Place},
+    error::Misuse,
+    gucs,
+    hooks::executor_start,
+    ipc::{identify::identity, message::Done, slot, worker_registry},
+    job::prepare::Wanted,
+    pg::{clock, roles::Role},
+    provider::{candidates::Account, lookup::UNROUTED},
+    store::{
+        identity::{Kind, Subject},
+        replica,
+        rows::{Idempotency, NewVerification},
+        session_writes,
+    },
+    trigger::committed::{self, Enqueued},
 };
 
 /// What this transaction has enqueued.
@@ -81,15 +85,15 @@ pub fn enqueue(
 ) -> Result<Done, Misuse> {
     let (verification, row) = prepare(Uuid::now_v7(), role, provider, payload, idempotency)?;
     count()?;
-    ledger::insert_queued(verification)?;
+    session_writes::insert_queued(verification)?;
     Ok(row)
 }
 
 /// The same in the place of what this transaction has enqueued under that id, for that role.
 pub fn replace(id: Uuid, role: Role, provider: &str, payload: &Map<String, Value>) -> Result<(), Misuse> {
     let (verification, _) = prepare(id, role, provider, payload, None)?;
-    ledger::take_back(&[id])?;
-    ledger::insert_queued(verification)
+    session_writes::take_back(&[id])?;
+    session_writes::insert_queued(verification)
 }
 
 fn prepare(
@@ -100,7 +104,7 @@ fn prepare(
     idempotency: Option<Idempotency>,
 ) -> Result<(NewVerification, Done), Misuse> {
     let account = account(provider, role.oid)?;
-    ledger::must_be_original()?;
+    replica::must_be_original()?;
     let wanted = Wanted {
         operation: Operation::Send,
         attempt: id,
@@ -138,7 +142,7 @@ fn prepare(
         route: account.route.as_ref().map(|route| (route.name.clone(), provider_id)),
         created_by: role.name,
         role_id,
-        created_at: ledger::clock(),
+        created_at: clock::clock(),
         recipient_masked: prepared.recipient_masked,
         recipient_key: prepared.recipient.as_ref().and_then(|recipient| keys.recipients(recipient).into_iter().next()),
         // The payload, not what a verify needs of it: the message is written when its turn has come.
@@ -174,7 +178,7 @@ pub fn account(name: &str, role: pg_sys::Oid) -> Result<Rc<Account>, Misuse> {
 
 /// One more in this transaction.
 fn count() -> Result<(), Misuse> {
-    let most = settings::max_sends_per_transaction();
+    let most = gucs::max_sends_per_transaction();
     TRANSACTION.with_borrow_mut(|transaction| {
         if transaction.sends >= most {
             return Err(Misuse::too_many(
@@ -222,7 +226,7 @@ unsafe extern "C-unwind" fn before_end() {
     let rows = TRANSACTION.with_borrow_mut(|transaction| std::mem::take(&mut transaction.rows));
     // SAFETY: before the COMMIT no statement runs that would have one; popped below, or by the abort.
     unsafe { pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot()) };
-    trigger::settle(rows).unwrap_or_else(|misuse| misuse.raise());
+    committed::settle(rows).unwrap_or_else(|misuse| misuse.raise());
     // SAFETY: pushed above.
     unsafe { pg_sys::PopActiveSnapshot() };
 }
@@ -248,8 +252,8 @@ unsafe extern "C-unwind" fn at_end(event: pg_sys::XactEvent::Type, _argument: *m
         | pg_sys::XactEvent::XACT_EVENT_PARALLEL_ABORT => false,
         _ => return,
     };
-    trigger::forget();
-    mailbox::note_caller(false);
+    executor_start::forget();
+    slot::note_caller(false);
     TRANSACTION.with(|transaction| {
         if let Ok(mut transaction) = transaction.try_borrow_mut() {
             if committed && transaction.tells {
@@ -263,7 +267,7 @@ unsafe extern "C-unwind" fn at_end(event: pg_sys::XactEvent::Type, _argument: *m
 /// Of this session's database.
 pub fn tell_worker() {
     // SAFETY: a variable of this session.
-    roster::tell_of_queued(unsafe { pg_sys::MyDatabaseId });
+    worker_registry::tell_of_queued(unsafe { pg_sys::MyDatabaseId });
 }
 
 /// What a savepoint takes back does not count.

@@ -22,11 +22,10 @@ use pgrx::{
 use policy::Micros;
 
 use crate::{
-    key_file,
-    ledger::clock,
-    process,
-    roster::{self, Stage},
-    settings,
+    crypto::key_file,
+    gucs,
+    ipc::worker_registry::{self, Stage},
+    pg::{clock::clock, process},
 };
 
 const LIBRARY: &str = "otp_gateway";
@@ -60,7 +59,7 @@ pub fn init() {
 
 #[pgrx::pg_guard]
 unsafe extern "C-unwind" fn at_exit(_code: std::ffi::c_int, _argument: pg_sys::Datum) {
-    roster::launcher_leaves();
+    worker_registry::launcher_leaves();
 }
 
 #[pgrx::pg_guard]
@@ -72,7 +71,7 @@ pub extern "C-unwind" fn otp_gateway_launcher_main(_argument: pg_sys::Datum) {
         pqsignal(pg_sys::SIGINT as i32, Some(ignore));
     }
     BackgroundWorker::attach_signal_handlers(SignalWakeFlags::SIGHUP | SignalWakeFlags::SIGTERM);
-    let launches = roster::i_am_launcher(SOON);
+    let launches = worker_registry::i_am_launcher(SOON);
     if let Some(many) = launches.checked_sub(AT_ONCE) {
         let until = Instant::now() + AFTER_CRASH.saturating_mul(1 << many.min(5));
         while !ended() && Instant::now() < until {
@@ -85,7 +84,9 @@ pub extern "C-unwind" fn otp_gateway_launcher_main(_argument: pg_sys::Datum) {
     }
     let mut launcher = Launcher::default();
     launcher.visits.extend(databases().keys());
-    launcher.orphans.extend(roster::at(Stage::Starting).into_iter().map(|database| (database, Instant::now())));
+    launcher
+        .orphans
+        .extend(worker_registry::at(Stage::Starting).into_iter().map(|database| (database, Instant::now())));
     while !ended() {
         let wait = launcher.look();
         process::wait(wait.map_or(-1, |wait| i64::try_from(wait.as_millis()).unwrap_or(i64::MAX).clamp(1, 86_400_000)));
@@ -123,18 +124,18 @@ impl Launcher {
     /// Starts what is to be started. How long nothing is to be done, unless somebody asks.
     fn look(&mut self) -> Option<Duration> {
         if BackgroundWorker::sighup_received() {
-            let kept_for = settings::retention();
+            let kept_for = gucs::retention();
             // SAFETY: on the main thread, outside a transaction.
             unsafe { pg_sys::ProcessConfigFile(pg_sys::GucContext::PGC_SIGHUP) };
             // Of what is due the workers that have left spoke by the old one.
-            if settings::retention() != kept_for {
+            if gucs::retention() != kept_for {
                 self.visit_all();
             }
         }
-        if roster::was_asked_to_visit() {
+        if worker_registry::was_asked_to_visit() {
             self.visit_all();
         }
-        for (database, due) in roster::take_left() {
+        for (database, due) in worker_registry::take_left() {
             self.tried.remove(&database);
             match due {
                 Some(due) => drop(self.due.insert(database, due)),
@@ -145,13 +146,13 @@ impl Launcher {
         self.wake_due();
         let mut wanted = self.crashed_ones();
         let next_try = wanted.1;
-        wanted.0.extend(roster::at(Stage::NoPlace));
-        wanted.0.extend(roster::at(Stage::Wanted));
+        wanted.0.extend(worker_registry::at(Stage::NoPlace));
+        wanted.0.extend(worker_registry::at(Stage::Wanted));
         let waits = self.start(wanted.0);
-        roster::await_place(waits);
+        worker_registry::await_place(waits);
         if waits {
             // Who became idle between the look and the flag has not told us.
-            roster::ask_idle_to_leave(self.visits.len() + roster::at(Stage::NoPlace).len());
+            worker_registry::ask_idle_to_leave(self.visits.len() + worker_registry::at(Stage::NoPlace).len());
         }
         let next_due = self
             .due
@@ -173,17 +174,18 @@ impl Launcher {
         const WHY: &str = "it ended before it had begun";
         self.starting.retain(|database, worker| {
             let has_ended = matches!(worker.pid(), Err(BackgroundWorkerStatus::Stopped));
-            let is_awaited = roster::stage(*database) == Stage::Starting;
+            let is_awaited = worker_registry::stage(*database) == Stage::Starting;
             if has_ended && is_awaited {
-                roster::crashed(*database, WHY, true);
+                worker_registry::crashed(*database, WHY, true);
             }
             is_awaited && !has_ended
         });
         self.orphans.retain(|database, since| {
-            let is_awaited = roster::stage(*database) == Stage::Starting && !self.starting.contains_key(database);
+            let is_awaited =
+                worker_registry::stage(*database) == Stage::Starting && !self.starting.contains_key(database);
             let is_late = since.elapsed() > FOR_ORPHANS;
             if is_awaited && is_late {
-                roster::crashed(*database, WHY, true);
+                worker_registry::crashed(*database, WHY, true);
             }
             is_awaited && !is_late
         });
@@ -202,8 +204,8 @@ impl Launcher {
     /// Those that have died whose time has come, and how long until the next one's has.
     fn crashed_ones(&mut self) -> (Vec<pg_sys::Oid>, Option<Duration>) {
         let (mut ready, mut next) = (Vec::new(), None::<Duration>);
-        for database in roster::at(Stage::Crashed) {
-            let (crashes, is_asked) = roster::crashes(database);
+        for database in worker_registry::at(Stage::Crashed) {
+            let (crashes, is_asked) = worker_registry::crashes(database);
             let mut pause = AFTER_CRASH.saturating_mul(1 << crashes.saturating_sub(1).min(16)).min(AFTER_MANY);
             if is_asked {
                 pause = pause.min(WHEN_ASKED);
@@ -228,13 +230,13 @@ impl Launcher {
         wanted.retain(|database| {
             let exists = existing.contains_key(database);
             if !exists {
-                roster::set(*database, Stage::Free);
+                worker_registry::set(*database, Stage::Free);
                 self.placeless.remove(database);
             }
             exists
         });
         self.visits.retain(|database| {
-            existing.contains_key(database) && !roster::is_there(*database) && !wanted.contains(database)
+            existing.contains_key(database) && !worker_registry::is_there(*database) && !wanted.contains(database)
         });
         let mut refused = None;
         let mut placeless = Vec::new();
@@ -257,9 +259,9 @@ impl Launcher {
             }
         }
         let Some(why) = refused else { return false };
-        let free_soon = roster::ask_idle_to_leave(placeless.len() + self.visits.len());
+        let free_soon = worker_registry::ask_idle_to_leave(placeless.len() + self.visits.len());
         for (number, database) in placeless.into_iter().enumerate() {
-            roster::no_place(database, why);
+            worker_registry::no_place(database, why);
             let (since, is_said) = self.placeless.entry(database).or_insert_with(|| (Instant::now(), false));
             // A place that comes free in a moment is none to speak of.
             if number >= free_soon && since.elapsed() >= AGAIN && !std::mem::replace(is_said, true) {
@@ -274,11 +276,11 @@ impl Launcher {
 
     /// Some: there is no place.
     fn start_one(&mut self, database: pg_sys::Oid) -> Option<&'static str> {
-        let there = roster::at(Stage::Starting).len() + roster::at(Stage::Running).len();
-        if there >= settings::max_workers() {
+        let there = worker_registry::at(Stage::Starting).len() + worker_registry::at(Stage::Running).len();
+        if there >= gucs::max_workers() {
             return Some("otp_gateway.max_workers are at work in other databases");
         }
-        let Some(start) = roster::starting(database) else {
+        let Some(start) = worker_registry::starting(database) else {
             return Some("too many databases use the extension at once");
         };
         self.tried.insert(database, Instant::now());
@@ -302,7 +304,7 @@ impl Launcher {
                 None
             }
             Err(_) => {
-                roster::set(database, Stage::Free);
+                worker_registry::set(database, Stage::Free);
                 Some("max_worker_processes are in use")
             }
         }

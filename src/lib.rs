@@ -3,28 +3,25 @@
 //! [`worker`] → [`ledger`] (the record) → the crate `courier` (the call) → and back.
 
 mod api;
-mod drop_watch;
+mod crypto;
 mod enqueue;
-mod idempotency;
-mod identity;
-mod key_file;
+mod error;
+mod gucs;
+mod hooks;
+mod ipc;
+mod job;
 mod launcher;
-mod ledger;
-mod letter;
-mod log;
-mod mailbox;
-mod misuse;
-mod order;
-mod process;
+mod pg;
 mod provider;
-mod roster;
-mod seal;
-mod settings;
-mod shared_memory;
-mod statement;
+mod store;
 mod trigger;
-mod upkeep;
 mod worker;
+
+use crate::{
+    hooks::{emit_log, executor_start, process_utility},
+    ipc::segment,
+    pg::process,
+};
 
 pgrx::pg_module_magic!(name, version);
 
@@ -39,15 +36,15 @@ static WIPING: zeroizing_alloc::ZeroAlloc<std::alloc::System> = zeroizing_alloc:
 pub extern "C-unwind" fn _PG_init() {
     process::capture_no_backtraces();
     // Also where it is not preloaded: the statement that is told so is logged, too.
-    log::init();
+    emit_log::init();
     // SAFETY: read on the main thread; Postgres sets it before it loads preload libraries.
     if !unsafe { pgrx::pg_sys::process_shared_preload_libraries_in_progress } {
         return;
     }
-    settings::init();
-    shared_memory::init();
-    drop_watch::init();
+    gucs::init();
+    segment::init();
+    process_utility::init();
     enqueue::init();
-    trigger::init();
+    executor_start::init();
     launcher::init();
 }

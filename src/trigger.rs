@@ -1,30 +1,32 @@
 //! The trigger functions: `send_after_commit`, for tables of the user's, and `note_queued`, for our own.
 
-mod committed;
-mod event;
-mod mapping;
-mod presence;
-mod row;
-mod writes;
+pub mod committed;
+pub mod mapping;
+pub mod row;
+pub mod row_event;
 
-use event::{Event, Timing};
-use mapping::Mapping;
 use pgrx::{IntoDatum, pg_sys};
 
 use crate::{
-    api::{Call, SEND_AGAIN, current_role, role_of, symbol},
+    api::{
+        approval::SEND_AGAIN,
+        function::{Call, symbol},
+    },
     enqueue,
-    ledger::{is_queued_here, layout::verification::ENQUEUED},
-    log,
-    misuse::Misuse,
-    shared_memory,
+    error::Misuse,
+    hooks::emit_log,
+    ipc::segment,
+    pg::roles::current_role,
+    store::{columns::verification::ENQUEUED, session_reads::role_of, session_writes::is_queued_here},
+    trigger::{
+        committed::Enqueued,
+        mapping::Mapping,
+        row_event::{Event, Timing},
+    },
 };
 
-pub use committed::{Enqueued, settle};
-pub use writes::{forget, init};
-
 symbol!(send_after_commit, |fcinfo| {
-    log::one_of_ours_runs();
+    emit_log::one_of_ours_runs();
     // SAFETY: Postgres calls it, with its own record of the call.
     let row = unsafe { event(fcinfo) }.and_then(|event| send(&event).map_err(|misuse| misuse.at(&event.place())));
     row.unwrap_or_else(|misuse| misuse.raise())
@@ -64,7 +66,7 @@ fn note(event: &Event) -> Result<pg_sys::Datum, Misuse> {
     }
     // SAFETY: in a transaction that writes.
     let transaction = unsafe { pg_sys::GetTopFullTransactionId() }.value;
-    if shared_memory::check().is_ok() {
+    if segment::check().is_ok() {
         enqueue::tell_at_commit();
     }
     Ok(event.returned(event.with(column, Some(pg_sys::Datum::from(transaction)))))
@@ -72,7 +74,7 @@ fn note(event: &Event) -> Result<pg_sys::Datum, Misuse> {
 
 /// Enqueues for the row, if it is one to enqueue for, and returns what the trigger returns.
 fn send(event: &Event) -> Result<pg_sys::Datum, Misuse> {
-    shared_memory::check()?;
+    segment::check()?;
     let arguments = event.arguments();
     let (provider, mapping, id_column) = match &arguments[..] {
         [provider, mapping] => (provider, mapping, None),

@@ -1,26 +1,38 @@
 //! The worker of one database: the loop on the main thread that joins mailbox, ledger and courier. It sleeps on its
 //! latch and on the courier's bell, and on nothing else: idle means asleep.
 
-mod desk;
-mod expiry;
-mod process;
-mod queue;
-mod recovery;
+pub mod completion;
+pub mod expiry;
+pub mod identities;
+pub mod intake;
+pub mod lifecycle;
+pub mod limit_check;
+pub mod locked_rows;
+pub mod maintenance;
+pub mod privilege_check;
+pub mod queued_sends;
+pub mod recovery;
+pub mod state;
+pub mod waiters;
 
-use desk::Desk;
 use pgrx::pg_sys;
 use policy::Micros;
-pub use process::hear;
 
 use crate::{
-    ledger::{self, Failure, Ledger, Presence, REPLICATED, clock},
-    process::{since_boot, wait},
-    roster::{self, Leave},
-    settings,
+    gucs,
+    ipc::worker_registry::{self, GRACE, Leave},
+    pg::{
+        clock::{clock, since_boot},
+        process::wait,
+    },
+    store::{
+        Ledger,
+        replica::{self, Presence, REPLICATED},
+        transaction::Failure,
+    },
+    worker::state::Desk,
 };
 
-/// How long those may take at its end that are under way, and whoever waits for a worker to leave has to allow for.
-pub const GRACE: Micros = 2_000_000;
 /// It does not leave for less.
 const SOON: Micros = 60_000_000;
 /// How long to wait where the tables are locked, in milliseconds.
@@ -32,16 +44,16 @@ const AFTER_LOCK: i64 = 100;
 pub extern "C-unwind" fn otp_gateway_worker_main(argument: pg_sys::Datum) {
     let argument = argument.value() as u64;
     let database = pg_sys::Oid::from(argument as u32);
-    if !process::set_up(database, (argument >> 32) as u32) {
+    if !lifecycle::set_up(database, (argument >> 32) as u32) {
         return;
     }
-    roster::runs(database);
+    worker_registry::runs(database);
     let mut said = false;
     let ledger = loop {
         match Ledger::open() {
             Ok(Some(ledger)) => break ledger,
             Err(Failure::Gone) => {
-                let (why, hint) = match ledger::presence() {
+                let (why, hint) = match replica::presence() {
                     Presence::Replicated => REPLICATED,
                     Presence::Here => (
                         "the extension's tables in this database have been renamed, or moved",
@@ -52,24 +64,26 @@ pub extern "C-unwind" fn otp_gateway_worker_main(argument: pg_sys::Datum) {
                         "COMMIT the transaction with CREATE EXTENSION otp_gateway first.",
                     ),
                 };
-                desk::turn_away(database, why, hint);
-                return process::leave(None, false);
+                state::turn_away(database, why, hint);
+                return lifecycle::leave(None, false);
             }
             Ok(None) => {
-                desk::turn_away(
+                state::turn_away(
                     database,
                     "the extension's tables in this database are of another version than the library",
                     "ALTER EXTENSION otp_gateway UPDATE; and restart the server if a new library was installed.",
                 );
-                return process::leave(None, false);
+                return lifecycle::leave(None, false);
             }
-            Err(Failure::Busy) if !process::must_end() && roster::asked_to_leave(database).is_none() => {
+            Err(Failure::Busy) if !lifecycle::must_end() && worker_registry::asked_to_leave(database).is_none() => {
                 if !std::mem::replace(&mut said, true) {
                     pgrx::log!("otp_gateway: the worker cannot read its tables yet: somebody has locked them");
                 }
                 wait(AFTER_LOCK);
             }
-            Err(Failure::Busy) => return process::leave(None, !is_needed_gone(roster::asked_to_leave(database))),
+            Err(Failure::Busy) => {
+                return lifecycle::leave(None, !is_needed_gone(worker_registry::asked_to_leave(database)));
+            }
             Err(Failure::Error(why)) => pgrx::error!("otp_gateway: the worker cannot read its tables: {why}"),
         }
     };
@@ -77,46 +91,46 @@ pub extern "C-unwind" fn otp_gateway_worker_main(argument: pg_sys::Datum) {
     desk.recover();
     let mut idle_since = None;
     loop {
-        process::reset_latch();
-        if process::must_end() || desk.is_gone() {
+        lifecycle::reset_latch();
+        if lifecycle::must_end() || desk.is_gone() {
             break;
         }
-        match roster::asked_to_leave(database) {
-            Some(Leave::Idle) if !desk.is_idle() => roster::stays(database),
+        match worker_registry::asked_to_leave(database) {
+            Some(Leave::Idle) if !desk.is_idle() => worker_registry::stays(database),
             Some(_) => break,
             None => {}
         }
-        if process::reload_settings() {
+        if lifecycle::reload_settings() {
             desk.settings_reloaded();
         }
         if desk.work() {
             idle_since = None;
-            roster::idle_since(database, None);
+            worker_registry::idle_since(database, None);
             continue;
         }
         let mut due = desk.next_due();
         if desk.is_idle() {
             let idle_for = since_boot().saturating_sub(*idle_since.get_or_insert_with(since_boot));
-            let left = settings::worker_idle_timeout().map(|timeout| timeout.saturating_sub(idle_for));
+            let left = gucs::worker_idle_timeout().map(|timeout| timeout.saturating_sub(idle_for));
             if left.is_some_and(|left| left <= 0) && due.is_none_or(|due| due > clock().saturating_add(SOON)) {
                 break;
             }
             let leaves = left.filter(|left| *left > 0).map(|left| clock().saturating_add(left));
             due = [due, leaves].into_iter().flatten().min();
-            roster::idle_since(database, idle_since);
+            worker_registry::idle_since(database, idle_since);
         } else {
             idle_since = None;
-            roster::idle_since(database, None);
+            worker_registry::idle_since(database, None);
         }
-        process::sleep(desk.bell(), due);
+        lifecycle::sleep(desk.bell(), due);
     }
-    let asked = roster::asked_to_leave(database);
+    let asked = worker_registry::asked_to_leave(database);
     let due = desk.next_due().filter(|_| !desk.is_gone() && !is_needed_gone(asked));
     let grace = if desk.is_gone() || asked == Some(Leave::Dropped) { 0 } else { GRACE };
     // What could not be put down, and the queue, are for another worker, which the launcher starts; unless somebody wants
     // the database to themselves, and asks for a worker afterwards.
     let is_done = desk.close(grace);
-    process::leave(due, !is_done && !is_needed_gone(asked));
+    lifecycle::leave(due, !is_done && !is_needed_gone(asked));
 }
 
 fn is_needed_gone(asked: Option<Leave>) -> bool {

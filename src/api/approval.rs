@@ -6,12 +6,13 @@ use policy::{Micros, Status};
 use uuid::Uuid;
 use vendor::Secret;
 
-use super::{
-    argument::Interval,
-    call::sql_function,
-    lookup::{self, Recorded},
+use crate::{
+    api::function::sql_function,
+    crypto::key_file,
+    error::Misuse,
+    pg::{arguments::Interval, clock::clock},
+    store::session_reads::{self, Recorded},
 };
-use crate::{key_file, ledger::clock, misuse::Misuse};
 
 /// In the column of a row: the trigger is to send for it as it is.
 pub const SEND_AGAIN: Uuid = Uuid::nil();
@@ -23,7 +24,7 @@ sql_function!(
     fn is_approved(verification_id: Option<Uuid>, mobile: Option<Secret>, within: Interval) -> bool {
         not_in_parallel()?;
         let (Some(id), Some(mobile)) = (verification_id, mobile) else { return Ok(false) };
-        let Some(recorded) = lookup::own(id)? else { return Ok(false) };
+        let Some(recorded) = session_reads::own(id)? else { return Ok(false) };
         Ok(is_fresh(&recorded, within.0) && went_to(id, &recorded, &mobile)?)
     }
 );
@@ -32,7 +33,7 @@ sql_function!(
     fn send_again(verification_id: Option<Uuid>) -> pgrx::datum::Uuid {
         not_in_parallel()?;
         // What is not there, or not the caller's, is no code that anybody could still type.
-        let recorded = verification_id.map(lookup::own).transpose()?.flatten();
+        let recorded = verification_id.map(session_reads::own).transpose()?.flatten();
         let is_open = |recorded: &Recorded| match recorded.status {
             Status::Pending | Status::Unknown => recorded.expires_at.is_none_or(|end| end > clock()),
             status => !status.is_terminal(),
@@ -64,5 +65,5 @@ fn went_to(id: Uuid, recorded: &Recorded, mobile: &Secret) -> Result<bool, Misus
     let Some(key) = &recorded.recipient_key else { return Ok(false) };
     let recipient = vendor::dialect(&recorded.vendor).and_then(|dialect| (dialect.recipient)(mobile.reveal()));
     let Some(recipient) = recipient else { return Ok(false) };
-    Ok(key_file::keys()?.recipients(&recipient).contains(key) && lookup::was_sent_here(id)?)
+    Ok(key_file::keys()?.recipients(&recipient).contains(key) && session_reads::was_sent_here(id)?)
 }

@@ -4,7 +4,7 @@ use std::{str::FromStr, time::Duration};
 
 use policy::{Malformed, Micros};
 
-use crate::misuse::Misuse;
+use crate::error::Misuse;
 
 /// https, unless plain HTTP is allowed; nothing that would send a credential along or elsewhere.
 pub fn check_url(name: &str, value: &str, plain_http: bool) -> Result<(), Misuse> {

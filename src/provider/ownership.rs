@@ -2,10 +2,14 @@
 
 use pgrx::pg_sys;
 
-use super::{account::ROUTE, catalog, catalog::Server, dialect_of, no_such_provider, shown};
 use crate::{
-    identity::{Identity, Kind, dropped_servers, identities_of},
-    misuse::Misuse,
+    error::Misuse,
+    pg::foreign_servers::{self, Server},
+    provider::{
+        lookup::{dialect_of, no_such_provider, shown},
+        route::ROUTE,
+    },
+    store::identity::{Identity, Kind, dropped_servers, identities_of},
 };
 
 /// The providers that a role acts for as an owner; None: it is a superuser, whose everything is.
@@ -16,7 +20,7 @@ pub fn owned(role: pg_sys::Oid) -> Result<Option<Vec<Identity>>, Misuse> {
     }
     let mut owns_one = false;
     let mut owned = Vec::new();
-    for server in catalog::servers().into_iter().filter(|server| owns(role, server) && is_ours(server)) {
+    for server in foreign_servers::servers().into_iter().filter(|server| owns(role, server) && is_ours(server)) {
         owns_one = true;
         owned.extend(identities_of(Kind::Server, server.oid)?);
     }
@@ -43,7 +47,7 @@ pub struct Kept {
 /// dropped.
 pub fn kept(name: &str, role: pg_sys::Oid) -> Result<Kept, Misuse> {
     let dropped = if owns_the_database(role) { dropped_servers(name)? } else { Vec::new() };
-    let mut kept = match catalog::server(name) {
+    let mut kept = match foreign_servers::server(name) {
         Some(server) => Kept::of(server, role)?,
         None if dropped.is_empty() => return Err(no_such_provider(name)),
         None => Kept { identities: Vec::new(), owned: Some(Vec::new()), members: Vec::new() },
@@ -66,16 +70,19 @@ impl Kept {
                 "Ask its owner, or a superuser.",
             ));
         }
-        let names = super::account::route_of(&server)?.map(|route| route.providers);
+        let names = crate::provider::route::route_of(&server)?.map(|route| route.providers);
         let identities = identities_of(Kind::Server, server.oid)?;
         let members = match names {
-            Some(names) => names.iter().filter_map(|name| catalog::server(name)).collect(),
+            Some(names) => names.iter().filter_map(|name| foreign_servers::server(name)).collect(),
             None => vec![server],
         };
         Ok(Self {
             identities,
             owned: owned(role)?,
-            members: members.into_iter().map(|member| (member.name.clone(), catalog::vendor_of(&member))).collect(),
+            members: members
+                .into_iter()
+                .map(|member| (member.name.clone(), foreign_servers::vendor_of(&member)))
+                .collect(),
         })
     }
 }
@@ -95,7 +102,7 @@ fn owns_the_database(role: pg_sys::Oid) -> bool {
 }
 
 fn is_ours(server: &Server) -> bool {
-    let wrapper = catalog::wrapper_name(server.wrapper);
+    let wrapper = foreign_servers::wrapper_name(server.wrapper);
     wrapper == ROUTE || dialect_of(&wrapper).is_some()
 }
 
@@ -114,7 +121,7 @@ pub fn may_read_files(role: pg_sys::Oid) -> bool {
 
 /// That an option which names a file holds. Who owns the provider says where it points, and so is sent what the file
 /// holds: it is read for them, whoever set it.
-pub fn owner_must_read_files(server: &catalog::Server, option: &str) -> Result<(), Misuse> {
+pub fn owner_must_read_files(server: &foreign_servers::Server, option: &str) -> Result<(), Misuse> {
     if may_read_files(server.owner) {
         return Ok(());
     }

@@ -2,15 +2,21 @@
 
 use vendor::Secret;
 
-use super::{account::route_of, catalog, dialect_of, named, not_a_provider};
-use crate::misuse::Misuse;
+use crate::{
+    error::Misuse,
+    pg::foreign_servers,
+    provider::{
+        lookup::{dialect_of, named, not_a_provider},
+        route::route_of,
+    },
+};
 
 /// The providers that a name stands for, itself or each of a route: name and dialect.
 pub fn members(name: &str) -> Result<Vec<(String, String)>, Misuse> {
     let server = named(name)?;
     let names = route_of(&server)?.map_or_else(|| vec![name.to_owned()], |route| route.providers);
     let member = |name: String| {
-        let vendor = catalog::vendor_of(&named(&name)?);
+        let vendor = foreign_servers::vendor_of(&named(&name)?);
         Ok((name, vendor))
     };
     names.into_iter().map(member).collect()
@@ -29,7 +35,7 @@ pub fn recipients(members: &[(String, String)], typed: &Secret) -> Result<Vec<Se
     if recipients.is_empty() {
         let name = members.first().map_or("", |(name, _)| name);
         return Err(Misuse::invalid(
-            format!("mobile is nothing that provider \"{}\" sends to", super::shown(name)),
+            format!("mobile is nothing that provider \"{}\" sends to", crate::provider::lookup::shown(name)),
             format!("It takes {}.", wanted.unwrap_or_default()),
         ));
     }

@@ -9,16 +9,15 @@ use std::{
 use pgrx::pg_sys;
 use uuid::Uuid;
 
-use super::{
-    mapping::{Mapping, Values},
-    presence::{self, Place},
-};
 use crate::{
-    api::Role,
-    enqueue::{account, replace},
-    ledger,
-    misuse::Misuse,
-    statement::Fingerprint,
+    enqueue::{
+        account, replace,
+        row_exists::{self, Place},
+    },
+    error::Misuse,
+    pg::{fingerprint::Fingerprint, roles::Role},
+    store::session_writes,
+    trigger::mapping::{Mapping, Values},
 };
 
 /// A row that a send was enqueued for.
@@ -90,7 +89,7 @@ pub fn settle(all: Vec<Enqueued>) -> Result<(), Misuse> {
     let is_due =
         |row: &Enqueued| row.is_doubtful || (!matches!(row.found_by, FoundBy::Id(_)) && doubtful.contains(&row.table));
     let due: Vec<Enqueued> = all.into_iter().filter(is_due).collect();
-    let found: Vec<(&Enqueued, Now)> = due.iter().zip(presence::look(&due)).collect();
+    let found: Vec<(&Enqueued, Now)> = due.iter().zip(row_exists::look(&due)).collect();
     // Of several sends for one row one is left: the last of those that are right, else the last.
     let mut left: HashMap<(pg_sys::Oid, Place), (Uuid, bool)> = HashMap::new();
     for (row, now) in &found {
@@ -116,7 +115,7 @@ pub fn settle(all: Vec<Enqueued>) -> Result<(), Misuse> {
         }
     }
     if !gone.is_empty() {
-        ledger::take_back(&gone)?;
+        session_writes::take_back(&gone)?;
     }
     changed.iter().try_for_each(|(row, values)| row.enqueue_as(values).map_err(|misuse| misuse.at(&row.at)))
 }
@@ -126,7 +125,7 @@ impl Enqueued {
     fn enqueue_as(&self, values: &Values) -> Result<(), Misuse> {
         let account = account(&self.provider, self.role.oid)?;
         match replace(self.id, self.role.clone(), &self.provider, &values.payload()) {
-            Err(misuse) if values.lack(&misuse, &account) => ledger::take_back(&[self.id]),
+            Err(misuse) if values.lack(&misuse, &account) => session_writes::take_back(&[self.id]),
             replaced => replaced.map_err(|misuse| self.mapping.blame(misuse, &account)),
         }
     }

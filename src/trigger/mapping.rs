@@ -3,18 +3,18 @@
 use std::{cell::RefCell, rc::Rc};
 
 use serde_json::{Map, Value};
-
-use super::row::Row;
-use crate::{
-    misuse::Misuse,
-    provider::Account,
-    statement::{Fingerprint, Print},
-};
 use vendor::Operation;
+
+use crate::{
+    error::Misuse,
+    pg::fingerprint::{Fingerprint, Print},
+    provider::candidates::Account,
+    trigger::row::Row,
+};
 
 pub struct Mapping(Vec<(String, Source)>);
 
-enum Source {
+pub enum Source {
     Column(String),
     Constant(Value),
 }
@@ -116,7 +116,7 @@ impl Values {
 
 /// Whether a field that an error names, which may go on into an object (`msg[0].message`), is the one of that name: ours,
 /// or the vendor's.
-fn is_field(name: &str, field: &str, account: &Account) -> bool {
+pub fn is_field(name: &str, field: &str, account: &Account) -> bool {
     let field = &field[..field.find(['.', '[']).unwrap_or(field.len())];
     name == field
         || account.members.iter().any(|member| {

@@ -1,13 +1,17 @@
 //! What was sealed for a verification is erased when its time is over, also if nobody ever calls again. What is kept here,
 //! in memory, is for each minute when those began whose time is over then; which they are is read from the record.
 
-use policy::{Expiries, Micros};
+use policy::Micros;
 use uuid::Uuid;
 
-use super::{Desk, recovery::id_before};
 use crate::{
-    key_file,
-    ledger::{Durability, Failure, Sealed, clock},
+    crypto::key_file,
+    pg::{clock::clock, uuid_time::id_before},
+    store::{
+        rows::Sealed,
+        transaction::{Durability, Failure},
+    },
+    worker::state::Desk,
 };
 
 /// The longest code_lifetime and a day, in milliseconds.
@@ -16,39 +20,6 @@ const REACH: u64 = 8 * 86_400_000;
 const PAGE: i64 = 1000;
 /// How long to wait where a page could not be read or written.
 const AGAIN_AFTER: Micros = 60_000_000;
-
-#[derive(Default)]
-pub struct Expiry {
-    expiries: Expiries,
-    /// Verifications before the first of these, from the second on, are looked at for what is due among them.
-    due: Option<(Uuid, Uuid)>,
-    /// Not before, after it has failed.
-    again_at: Micros,
-    /// What began before this verification is not read yet.
-    unread: Option<Uuid>,
-    /// Under keys that the file does not hold.
-    unknown_seals: usize,
-}
-
-impl Expiry {
-    pub fn add(&mut self, id: Uuid, at: Micros) {
-        self.expiries.add(began(id), at, clock());
-    }
-
-    /// When the next ones are to be erased.
-    pub fn next_due(&self) -> Option<Micros> {
-        if self.due.is_some() { Some(self.again_at) } else { self.expiries.next_due() }
-    }
-
-    pub fn is_loading(&self) -> bool {
-        self.unread.is_some()
-    }
-}
-
-/// When a verification began, by its id.
-fn began(id: Uuid) -> Micros {
-    (id.as_u128() >> 80) as Micros * 1000
-}
 
 /// The smallest id of a time.
 fn first_id(began: Micros) -> Uuid {

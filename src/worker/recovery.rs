@@ -8,12 +8,21 @@ use policy::{Micros, Status};
 use uuid::Uuid;
 use vendor::{Operation, Outcome};
 
-use super::{Desk, desk::done_from_record, process::without_patience};
 use crate::{
-    ledger::{Change, Completion, Durability, Failure, StoredAttempt, Writer, clock},
-    letter::Reply,
-    mailbox::Lost,
-    process::since_boot,
+    ipc::message::Reply,
+    pg::{
+        clock::{clock, since_boot},
+        uuid_time::id_before,
+    },
+    store::{
+        Writer,
+        rows::{Change, Completion, StoredAttempt},
+        transaction::{Durability, Failure},
+    },
+    worker::{
+        lifecycle::without_patience,
+        state::{Desk, done_from_record},
+    },
 };
 
 /// How far before the latest attempt one can have begun and still be in flight, in milliseconds: far more than the
@@ -22,43 +31,9 @@ const REACH: u64 = 86_400_000;
 /// How many attempts are looked at at once.
 const PAGE: i64 = 2000;
 
-/// The smallest id of a time before that of `id`, by `reach` milliseconds.
-pub fn id_before(id: Uuid, reach: u64) -> Uuid {
-    let millis = (id.as_u128() >> 80) as u64;
-    Uuid::from_u128(u128::from(millis.saturating_sub(reach)) << 80)
-}
-
-/// What could not be settled at the start yet.
-#[derive(Default)]
-pub struct Recovery {
-    /// Nobody knows yet what was left in flight: nothing else is done before.
-    is_blind: bool,
-    /// Attempts before the first of these, from the second on, are not looked at yet.
-    unread: Option<(Uuid, Uuid)>,
-    /// Verifications with something in flight that could not be settled: their letters wait.
-    unsettled: Vec<Uuid>,
-    /// Sessions that have no answer yet, and since when.
-    lost: Vec<(Lost, Micros)>,
-    /// By `since_boot`.
-    again_at: Option<Micros>,
-    said: bool,
-}
-
 /// How long to wait before the next try; and how long a session is left without an answer that has one on record.
 const AGAIN_AFTER: Micros = 200_000;
 const PATIENCE: Micros = 5_000_000;
-
-impl Recovery {
-    pub fn next_due(&self) -> Option<Micros> {
-        self.again_at
-    }
-
-    fn complain(&mut self, failure: &Failure) {
-        if !std::mem::replace(&mut self.said, true) {
-            pgrx::warning!("otp_gateway: attempts left in flight could not be settled yet: {failure:?}");
-        }
-    }
-}
 
 const WHY: &str = "the server or its worker stopped before an answer came";
 
@@ -241,7 +216,7 @@ impl Desk {
                 Some(Reply::Done(Box::new(done_from_record(attempt, &stored, outcome))))
             }
             // An attempt is on record before anything leaves.
-            Ok(None) => Some(super::desk::stopped()),
+            Ok(None) => Some(crate::worker::state::stopped()),
             Err(Failure::Gone) => {
                 self.gone();
                 None

@@ -36,3 +36,6 @@ pub use status::Status;
 pub use strategy::{Strategy, moves_on, order};
 pub use test_numbers::TestNumbers;
 pub use verification::{Micros, Verification};
+
+/// How long an idempotency key stands for its verification.
+pub const IDEMPOTENCY_WINDOW: Micros = 86_400_000_000;

@@ -1,0 +1,238 @@
+//! The boundary to Postgres: a call is one of ours only if the function is *declared* with what its body reads and
+//! returns. Whoever calls says nothing of types here: a function can be called by the protocol's own message, as a
+//! trigger, a cast or an operator, or be declared anew with other types by a superuser, and each argument is a pointer to
+//! whoever believes it.
+
+use std::ffi::{CStr, c_char};
+
+use pgrx::{IntoDatum, pg_sys};
+
+/// A call of a function that is declared as its body reads it.
+pub struct Call {
+    fcinfo: pg_sys::FunctionCallInfo,
+    takes: &'static [pg_sys::Oid],
+    /// How many arguments were read.
+    read: usize,
+}
+
+impl Call {
+    /// # Safety
+    /// Postgres' own record of a call that is under way.
+    pub unsafe fn of(
+        fcinfo: pg_sys::FunctionCallInfo,
+        takes: &'static [pg_sys::Oid],
+        returns: pg_sys::Oid,
+    ) -> Result<Self, Misuse> {
+        // Nor does it matter what is asked, where texts are not in the encoding in which they are read.
+        utf8()?;
+        // SAFETY: as the caller promises; C code that calls a function directly gives no flinfo.
+        let fits = unsafe {
+            let (count, flinfo) = ((*fcinfo).nargs, (*fcinfo).flinfo);
+            usize::try_from(count) == Ok(takes.len())
+                && !flinfo.is_null()
+                && is_declared((*flinfo).fn_oid, takes, returns)
+        };
+        if fits { Ok(Self { fcinfo, takes, read: 0 }) } else { Err(declared_otherwise()) }
+    }
+
+    /// The next argument.
+    pub fn argument<T: Argument>(&mut self, name: &str) -> Result<T, Misuse> {
+        assert!(self.takes.get(self.read) == Some(&T::TYPE), "arguments are read as they are declared");
+        // SAFETY: there are as many arguments as `takes` has types, and this one is declared of T's.
+        unsafe {
+            let argument = &*(*self.fcinfo).args.as_ptr().add(self.read);
+            self.read += 1;
+            T::read((!argument.isnull).then_some(argument.value), name)
+        }
+    }
+
+    pub(super) fn fcinfo(&self) -> pg_sys::FunctionCallInfo {
+        self.fcinfo
+    }
+}
+
+/// That the texts of this database are in UTF-8. pg_upgrade carries over what is there, and sends nothing.
+fn utf8() -> Result<(), Misuse> {
+    // SAFETY: variables of this session; the name is a C string.
+    let (encoding, name, is_upgrade) = unsafe {
+        let name = CStr::from_ptr(pg_sys::GetDatabaseEncodingName());
+        (pg_sys::GetDatabaseEncoding(), name, pg_sys::IsBinaryUpgrade)
+    };
+    if encoding == pg_sys::pg_enc::PG_UTF8 as i32 || is_upgrade {
+        return Ok(());
+    }
+    Err(Misuse::not_supported(
+        format!("the encoding of this database is {}, and must be UTF8", name.to_string_lossy()),
+        "Use a database of that encoding: CREATE DATABASE ... TEMPLATE template0 ENCODING 'UTF8'; pg_dump and psql \
+         convert what is moved there.",
+    ))
+}
+
+/// Whether a function has exactly this declaration, and is a plain function: one that is declared a window function is
+/// given its arguments elsewhere.
+fn is_declared(function: pg_sys::Oid, takes: &[pg_sys::Oid], returns: pg_sys::Oid) -> bool {
+    const CACHE: i32 = pg_sys::SysCacheIdentifier::PROCOID as i32;
+    // SAFETY: a look-up by the cache's key, released after the row is read; proargtypes has pronargs elements.
+    unsafe {
+        let tuple = pg_sys::SearchSysCache1(CACHE, pg_sys::Datum::from(function));
+        if tuple.is_null() {
+            return false;
+        }
+        let row = &*pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_proc>();
+        let fits = row.prokind == pg_sys::PROKIND_FUNCTION as c_char
+            && !row.proretset
+            && row.provariadic == pg_sys::InvalidOid
+            && row.prorettype == returns
+            && usize::try_from(row.pronargs) == Ok(takes.len())
+            && row.proargtypes.values.as_slice(takes.len()) == takes;
+        pg_sys::ReleaseSysCache(tuple);
+        fits
+    }
+}
+
+pub(super) fn declared_otherwise() -> Misuse {
+    Misuse::not_ready(
+        "the function is not declared as this version of the library has it",
+        "After installing a new version: ALTER EXTENSION otp_gateway UPDATE. A declaration of your own calls nothing here.",
+    )
+}
+
+/// What a function returns, and the frame that goes with it.
+pub trait Returned: Sized {
+    const TYPE: pg_sys::Oid;
+
+    /// Before anything else.
+    fn begin() {
+        emit_log::one_of_ours_runs();
+    }
+
+    /// Runs the body; `print` is the call's fingerprint.
+    fn answer(
+        call: &Call,
+        print: Fingerprint,
+        body: impl FnOnce() -> Result<Self, Misuse>,
+    ) -> Result<pg_sys::Datum, Misuse>;
+}
+
+fn datum<T: IntoDatum>(value: T) -> pg_sys::Datum {
+    value.into_datum().unwrap_or(pg_sys::Datum::from(0))
+}
+
+macro_rules! plain {
+    ($($of:ty: $type:ident),* $(,)?) => {$(
+        impl Returned for $of {
+            const TYPE: pg_sys::Oid = pg_sys::$type;
+
+            fn answer(
+                _call: &Call,
+                _print: Fingerprint,
+                body: impl FnOnce() -> Result<Self, Misuse>,
+            ) -> Result<pg_sys::Datum, Misuse> {
+                segment::check()?;
+                body().map(datum)
+            }
+        }
+    )*};
+}
+
+plain! {
+    bool: BOOLOID,
+    pgrx::datum::Uuid: UUIDOID,
+    i64: INT8OID,
+    Vec<pgrx::datum::Uuid>: UUIDARRAYOID,
+}
+
+/// A validator's: options are checked also where the library is not preloaded.
+impl Returned for () {
+    const TYPE: pg_sys::Oid = pg_sys::VOIDOID;
+
+    fn answer(_: &Call, _: Fingerprint, body: impl FnOnce() -> Result<Self, Misuse>) -> Result<pg_sys::Datum, Misuse> {
+        body().map(|()| pg_sys::Datum::from(0))
+    }
+}
+
+/// A view's, which takes no secret: statements with it are logged as ever.
+impl Returned for pgrx::JsonB {
+    const TYPE: pg_sys::Oid = pg_sys::JSONBOID;
+
+    fn begin() {}
+
+    fn answer(_: &Call, _: Fingerprint, body: impl FnOnce() -> Result<Self, Misuse>) -> Result<pg_sys::Datum, Misuse> {
+        body().map(datum)
+    }
+}
+
+/// The frame of every function that [`sql_function`] makes.
+///
+/// # Safety
+/// Postgres' own record of a call that is under way.
+pub unsafe fn frame<R: Returned, B: FnOnce() -> Result<R, Misuse>>(
+    fcinfo: pg_sys::FunctionCallInfo,
+    takes: &'static [pg_sys::Oid],
+    name: &str,
+    read: impl FnOnce(&mut Call, &mut Print) -> Result<B, Misuse>,
+) -> pg_sys::Datum {
+    R::begin();
+    // SAFETY: as the caller promises.
+    let answer = unsafe { Call::of(fcinfo, takes, R::TYPE) }.and_then(|mut call| {
+        let mut print = Print::of(name);
+        // A function that acts as its owner calls for the owner: what that returned is not its caller's.
+        // SAFETY: a variable of this session.
+        print.add(Some(&unsafe { pg_sys::GetUserId() }.to_u32().to_le_bytes()));
+        let body = read(&mut call, &mut print)?;
+        R::answer(&call, print.finish(), body)
+    });
+    answer.unwrap_or_else(|misuse| misuse.raise())
+}
+
+/// Exports a symbol in Postgres' calling convention, version 1, with its info record.
+macro_rules! symbol {
+    ($name:ident, $body:expr) => {
+        #[pgrx::pg_guard]
+        #[unsafe(no_mangle)]
+        pub unsafe extern "C-unwind" fn $name(fcinfo: pgrx::pg_sys::FunctionCallInfo) -> pgrx::pg_sys::Datum {
+            let body: fn(pgrx::pg_sys::FunctionCallInfo) -> pgrx::pg_sys::Datum = $body;
+            body(fcinfo)
+        }
+
+        const _: () = {
+            #[unsafe(export_name = concat!("pg_finfo_", stringify!($name)))]
+            extern "C" fn info() -> &'static pgrx::pg_sys::Pg_finfo_record {
+                static RECORD: pgrx::pg_sys::Pg_finfo_record = pgrx::pg_sys::Pg_finfo_record { api_version: 1 };
+                &RECORD
+            }
+        };
+    };
+}
+pub(crate) use symbol;
+
+/// A SQL function: its symbol, and the types that it takes and returns, from which the declaration follows that it must
+/// have. `fn otp_cancel(verification_id: Uuid) -> Done { ... }` is `otp_cancel(uuid) RETURNS record`; the body is of a
+/// `Result`.
+macro_rules! sql_function {
+    (fn $name:ident($($argument:ident: $of:ty),* $(,)?) -> $returned:ty $body:block) => {
+        $crate::api::function::symbol!($name, |fcinfo| {
+            let read = |_call: &mut $crate::api::function::Call, _print: &mut $crate::pg::fingerprint::Print| {
+                $(
+                    let $argument: $of = _call.argument(stringify!($argument))?;
+                    $crate::pg::arguments::Argument::note(&$argument, _print);
+                )*
+                Ok(move || -> Result<$returned, $crate::error::Misuse> { $body })
+            };
+            let takes = &[$(<$of as $crate::pg::arguments::Argument>::TYPE),*];
+            // SAFETY: Postgres calls it, with its own record of the call.
+            unsafe { $crate::api::function::frame::<$returned, _>(fcinfo, takes, stringify!($name), read) }
+        });
+    };
+}
+pub(crate) use sql_function;
+
+use crate::{
+    error::Misuse,
+    hooks::emit_log,
+    ipc::segment,
+    pg::{
+        arguments::Argument,
+        fingerprint::{Fingerprint, Print},
+    },
+};

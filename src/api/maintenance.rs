@@ -1,0 +1,109 @@
+//! The functions that keep the record in order: `otp_gateway.purge`, `forget` and `rotate_key`, and `find`, which reads it
+//! by number. The worker does what is to be done, in parts; the session asks for one after the other, says how far it
+//! is, and can be interrupted between them.
+
+use pgrx::pg_sys;
+use policy::Micros;
+use uuid::Uuid;
+use vendor::Secret;
+
+use crate::{
+    api::function::sql_function,
+    crypto::key_file,
+    error::Misuse,
+    ipc::{
+        call::send,
+        message::{Letter, Reply, Upkeep, unexpected},
+        session, worker_registry,
+    },
+    pg::{arguments::Interval, clock::clock, foreign_servers, roles::current_role, writable::may_write},
+    provider::{lookback, ownership, recipient},
+    store::recipient_lookup::visible_verifications,
+};
+
+/// How often the caller hears how far it is.
+const PROGRESS: Micros = 5_000_000;
+
+sql_function!(
+    fn purge(older_than: Interval) -> i64 {
+        may_write()?;
+        let providers = ownership::owned(current_role().oid)?;
+        let memory = lookback::longest_memory();
+        if older_than.0 < memory {
+            return Err(Misuse::invalid(
+                format!(
+                    "older_than is shorter than the {} s that limits and idempotency keys look back on",
+                    memory / 1_000_000
+                ),
+                "Give that or more; a provider's send_limit, check_limit or provider_limit with a long window can be made shorter.",
+            ));
+        }
+        let before = clock().saturating_sub(older_than.0);
+        in_parts(|from| Upkeep::Purge { before, providers: providers.clone(), from })
+    }
+);
+
+sql_function!(
+    fn forget(provider: String, mobile: Secret) -> i64 {
+        may_write()?;
+        let kept = ownership::kept(&provider, current_role().oid)?;
+        let recipient_keys = keys_of(&recipient::recipients(&kept.members, &mobile)?)?;
+        in_parts(|_| Upkeep::Forget {
+            provider: kept.identities.clone(),
+            owned: kept.owned.clone(),
+            recipient_keys: recipient_keys.clone(),
+        })
+    }
+);
+
+sql_function!(
+    fn rotate_key() -> i64 {
+        may_write()?;
+        key_file::lock();
+        key_file::add_key()?;
+        // SAFETY: a variable of this session.
+        worker_registry::tell_others_of_new_key(unsafe { pg_sys::MyDatabaseId });
+        in_parts(|from| Upkeep::Reseal { from })
+    }
+);
+
+sql_function!(
+    fn recipient_verifications(provider: String, mobile: Secret) -> Vec<pgrx::datum::Uuid> {
+        let recipients = recipient::recipients(&recipient::members(&provider)?, &mobile)?;
+        let server = foreign_servers::server(&provider).map_or(pg_sys::InvalidOid, |server| server.oid);
+        let found = visible_verifications(server, &keys_of(&recipients)?)?;
+        Ok(found.iter().map(|id| pgrx::datum::Uuid::from_bytes(*id.as_bytes())).collect())
+    }
+);
+
+/// By which the record knows them.
+fn keys_of(recipients: &[Secret]) -> Result<Vec<Vec<u8>>, Misuse> {
+    let keys = key_file::keys()?;
+    Ok(recipients.iter().flat_map(|recipient| keys.recipients(recipient)).collect())
+}
+
+/// Has the worker do one part after the other; returns how many verifications they changed.
+fn in_parts(part: impl Fn(Uuid) -> Upkeep) -> Result<i64, Misuse> {
+    // Not for all functions: find works on a standby, where there is none.
+    session::await_launcher()?;
+    let (mut count, mut from, mut said) = (0u64, Uuid::nil(), clock());
+    loop {
+        match send(&Letter::Upkeep(part(from)), Uuid::nil())? {
+            Reply::Kept(done) => {
+                count += done.count;
+                match done.next {
+                    Some(next) => from = next,
+                    None => return Ok(i64::try_from(count).unwrap_or(i64::MAX)),
+                }
+            }
+            // The worker was another one by then.
+            Reply::Again => {}
+            Reply::Refused(misuse) => return Err(misuse),
+            Reply::Done(_) | Reply::Settled | Reply::Unknown => return Err(unexpected()),
+        }
+        if clock().saturating_sub(said) > PROGRESS {
+            pgrx::notice!("otp_gateway: {count} verifications so far");
+            said = clock();
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! The arguments `otp` and `payload`, and their limits.
+
+use std::ffi::CStr;
+
+use pgrx::pg_sys;
+use serde::de::IgnoredAny;
+use serde_json::{Map, Value};
+use vendor::{Private, Secret, json_depth_exceeds};
+use zeroize::Zeroizing;
+
+use crate::{
+    error::Misuse,
+    pg::{arguments::Argument, fingerprint::Print},
+};
+
+/// A longer payload is refused: no vendor takes one.
+pub const MAX_PAYLOAD_BYTES: usize = 64 * 1024;
+
+/// A deeper payload is refused.
+pub const MAX_PAYLOAD_DEPTH: usize = 32;
+
+/// What is longer is no code, and is not looked at: the longest that any vendor makes has 9 characters.
+pub const MAX_CODE_BYTES: usize = 256;
+
+/// The code as the user typed it.
+pub struct Code(pub Secret);
+
+impl Argument for Code {
+    const TYPE: pg_sys::Oid = pg_sys::TEXTOID;
+
+    unsafe fn read(datum: Option<pg_sys::Datum>, name: &str) -> Result<Self, Misuse> {
+        // SAFETY: as the caller promises, text; its length is looked at before it is unpacked.
+        unsafe {
+            if datum.is_some_and(|datum| pg_sys::toast_raw_datum_size(datum) > MAX_CODE_BYTES) {
+                return Ok(Self(Secret::default()));
+            }
+            Secret::read(datum, name).map(Self)
+        }
+    }
+
+    fn note(&self, print: &mut Print) {
+        self.0.note(print);
+    }
+}
+
+/// A payload: an object.
+#[derive(Default)]
+pub struct Payload(Private<Map<String, Value>>);
+
+impl Payload {
+    pub fn fields(&self) -> &Map<String, Value> {
+        &self.0
+    }
+}
+
+impl Argument for Payload {
+    const TYPE: pg_sys::Oid = pg_sys::JSONBOID;
+
+    unsafe fn read(datum: Option<pg_sys::Datum>, name: &str) -> Result<Self, Misuse> {
+        let refuse = |what: &str| {
+            Misuse::invalid(
+                format!("{name} {what}"),
+                r#"payload is a JSON object of the vendor's fields, such as {"mobile": "..."}."#,
+            )
+        };
+        let datum = datum.ok_or_else(|| refuse("is null"))?;
+        let too_long = || {
+            Misuse::invalid(
+                format!("{name} is longer than {MAX_PAYLOAD_BYTES} bytes"),
+                "No vendor takes a payload of that size: give the documented fields alone.",
+            )
+        };
+        // SAFETY: as the caller promises, jsonb; its length is looked at before it is unpacked.
+        let text = unsafe {
+            if pg_sys::toast_raw_datum_size(datum) > 2 * MAX_PAYLOAD_BYTES {
+                return Err(too_long());
+            }
+            pgrx::direct_function_call::<&CStr>(pg_sys::jsonb_out, &[Some(datum)])
+        };
+        let bytes = text.map(CStr::to_bytes).unwrap_or_default();
+        if bytes.len() > MAX_PAYLOAD_BYTES {
+            return Err(too_long());
+        }
+        if json_depth_exceeds(bytes, MAX_PAYLOAD_DEPTH) {
+            return Err(refuse("is nested too deep"));
+        }
+        match serde_json::from_slice(bytes) {
+            Ok(Value::Object(fields)) => Ok(Self(fields.into())),
+            Ok(Value::String(text)) if is_an_object(&text) => {
+                Err(refuse("is a JSON string that holds an object: encode it once"))
+            }
+            Ok(_) => Err(refuse("is not an object")),
+            Err(_) => Err(refuse("holds a number or a text that cannot be read")),
+        }
+    }
+
+    fn note(&self, print: &mut Print) {
+        // jsonb keeps its members in an order of its own: equal values have equal texts.
+        let text = Zeroizing::new(serde_json::to_vec(self.fields()).unwrap_or_default());
+        print.add(Some(&text));
+    }
+}
+
+/// Whether a text is a JSON object; nothing of it is kept.
+pub fn is_an_object(text: &str) -> bool {
+    text.trim_start().starts_with('{') && serde_json::from_str::<IgnoredAny>(text).is_ok()
+}

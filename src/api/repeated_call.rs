@@ -1,0 +1,58 @@
+//! Two identical calls in one statement are one call: `(otp_send(...)).*` is expanded by Postgres to one call for each
+//! column, and must reach the vendor once.
+//!
+//! A statement is known by its transaction and by the command number of its snapshot. Each call marks the command
+//! number as used, so that the next statement, also the next expression in PL/pgSQL, has another one.
+
+use std::{cell::RefCell, collections::HashMap};
+
+use pgrx::pg_sys;
+
+use crate::{ipc::message::Done, pg::fingerprint::Fingerprint};
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Statement {
+    transaction_start: i64,
+    command: u32,
+}
+
+thread_local! {
+    static CALLS: RefCell<Option<(Statement, HashMap<Fingerprint, Done>)>> = const { RefCell::new(None) };
+}
+
+/// What the same call in this statement returned, if there was one.
+pub fn recall(call: &Fingerprint) -> Option<Done> {
+    let now = current();
+    CALLS.with_borrow_mut(|calls| {
+        // Whatever an earlier statement left is of no more use.
+        calls.take_if(|(statement, _)| *statement != now);
+        calls.as_ref().and_then(|(_, calls)| calls.get(call).cloned())
+    })
+}
+
+pub fn remember(call: Fingerprint, done: Done) {
+    let now = current();
+    CALLS.with_borrow_mut(|calls| {
+        calls.take_if(|(statement, _)| *statement != now);
+        calls.get_or_insert_with(|| (now, HashMap::new())).1.insert(call, done);
+    });
+}
+
+/// At the end of a transaction: two in one message begin at the same time, and their command numbers begin anew.
+pub fn forget() {
+    CALLS.with(|calls| {
+        if let Ok(mut calls) = calls.try_borrow_mut() {
+            *calls = None;
+        }
+    });
+}
+
+fn current() -> Statement {
+    // SAFETY: within a statement. The functions run in no parallel worker, which must not use a command number.
+    unsafe {
+        let now = pg_sys::GetCurrentCommandId(true);
+        // Without a snapshot (an argument of EXECUTE, say) the command itself is the statement.
+        let command = if pg_sys::ActiveSnapshotSet() { (*pg_sys::GetActiveSnapshot()).curcid } else { now };
+        Statement { transaction_start: pg_sys::GetCurrentTransactionStartTimestamp(), command }
+    }
+}

@@ -1,0 +1,125 @@
+//! The row that every function returns: its OUT parameters.
+
+use std::ffi::CString;
+
+use pgrx::{IntoDatum, pg_sys};
+use policy::Reason;
+use vendor::Outcome;
+
+use crate::{
+    api::{
+        function::{Call, Returned, declared_otherwise},
+        repeated_call,
+    },
+    error::Misuse,
+    ipc::{message::Done, segment, session},
+    pg::{fingerprint::Fingerprint, writable::may_write},
+};
+
+/// The frame of every function that returns a row: what must hold before, once in a statement.
+impl Returned for Done {
+    const TYPE: pg_sys::Oid = pg_sys::RECORDOID;
+
+    fn answer(
+        call: &Call,
+        print: Fingerprint,
+        body: impl FnOnce() -> Result<Self, Misuse>,
+    ) -> Result<pg_sys::Datum, Misuse> {
+        segment::check()?;
+        may_write()?;
+        session::await_launcher()?;
+        // The row's type is found before the call: nothing after it may fail for want of a catalog.
+        let row = Row::of(call)?;
+        if let Some(done) = repeated_call::recall(&print) {
+            return Ok(row.fill(&done));
+        }
+        let done = body()?;
+        let datum = row.fill(&done);
+        repeated_call::remember(print, done);
+        Ok(datum)
+    }
+}
+
+/// The type of the row, found through the function itself, not through search_path; nothing of it is looked up again.
+struct Row {
+    descriptor: pg_sys::TupleDesc,
+}
+
+const COLUMNS: [pg_sys::Oid; 13] = [
+    pg_sys::UUIDOID,
+    pg_sys::UUIDOID,
+    pg_sys::TEXTOID,
+    pg_sys::TEXTOID,
+    pg_sys::BOOLOID,
+    pg_sys::INT4OID,
+    pg_sys::INTERVALOID,
+    pg_sys::TIMESTAMPTZOID,
+    pg_sys::TEXTOID,
+    pg_sys::TEXTOID,
+    pg_sys::TEXTOID,
+    pg_sys::JSONBOID,
+    pg_sys::TEXTOID,
+];
+
+impl Row {
+    fn of(call: &Call) -> Result<Self, Misuse> {
+        let mut descriptor: pg_sys::TupleDesc = std::ptr::null_mut();
+        // SAFETY: a call that is under way. Without OUT parameters the columns are those that the caller listed.
+        unsafe {
+            let class = pg_sys::get_call_result_type(call.fcinfo(), std::ptr::null_mut(), &mut descriptor);
+            let fits = class == pg_sys::TypeFuncClass::TYPEFUNC_COMPOSITE
+                && !descriptor.is_null()
+                && usize::try_from((*descriptor).natts) == Ok(COLUMNS.len())
+                && (1..).zip(COLUMNS).all(|(number, of)| pg_sys::SPI_gettypeid(descriptor, number) == of);
+            if !fits {
+                return Err(declared_otherwise());
+            }
+            Ok(Self { descriptor: pg_sys::BlessTupleDesc(descriptor) })
+        }
+    }
+
+    fn fill(&self, done: &Done) -> pg_sys::Datum {
+        // SAFETY: every datum is of its column's type, as COLUMNS has them.
+        let values: [Option<pg_sys::Datum>; COLUMNS.len()] = unsafe {
+            [
+                pgrx::datum::Uuid::from_bytes(*done.verification.as_bytes()).into_datum(),
+                done.attempt.map(|id| pgrx::datum::Uuid::from_bytes(*id.as_bytes())).into_datum(),
+                done.status.as_str().into_datum(),
+                done.outcome.map(Outcome::as_str).into_datum(),
+                done.retryable.into_datum(),
+                i32::try_from(done.attempts_left).unwrap_or(i32::MAX).into_datum(),
+                done.retry_after.map(interval),
+                done.expires_at.map(pg_sys::Datum::from),
+                done.reference.as_deref().into_datum(),
+                done.vendor_code.as_deref().into_datum(),
+                done.vendor_message.as_deref().into_datum(),
+                done.response.as_deref().and_then(|json| jsonb(json)),
+                done.reason.map(Reason::as_str).into_datum(),
+            ]
+        };
+        let mut nulls = values.map(|value| value.is_none());
+        let mut values = values.map(|value| value.unwrap_or(pg_sys::Datum::from(0)));
+        // SAFETY: the arrays have as many elements as the descriptor has attributes.
+        unsafe {
+            let tuple = pg_sys::heap_form_tuple(self.descriptor, values.as_mut_ptr(), nulls.as_mut_ptr());
+            pg_sys::HeapTupleHeaderGetDatum((*tuple).t_data)
+        }
+    }
+}
+
+fn interval(micros: i64) -> pg_sys::Datum {
+    // SAFETY: allocated in the caller's memory context, where the row is formed.
+    unsafe {
+        let interval = pg_sys::palloc0(size_of::<pg_sys::Interval>()).cast::<pg_sys::Interval>();
+        (*interval).time = micros;
+        pg_sys::Datum::from(interval)
+    }
+}
+
+/// # Safety
+/// On the main thread; the text is JSON that jsonb can hold, which the worker made sure of.
+unsafe fn jsonb(json: &str) -> Option<pg_sys::Datum> {
+    let text = CString::new(json).ok()?;
+    // SAFETY: jsonb_in reads a C string.
+    unsafe { pgrx::direct_function_call_as_datum(pg_sys::jsonb_in, &[text.as_c_str().into_datum()]) }
+}

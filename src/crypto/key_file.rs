@@ -1,0 +1,189 @@
+//! `otp_gateway.key_file`: a key in each line, 64 hexadecimal digits; the first seals, all open. Beside the data lies a
+//! note of the key that sealed last (not the key: its id), so that a file which is lost, or is another cluster's, is an
+//! error, and never silently a new key.
+
+use std::{
+    cell::RefCell,
+    fmt::Write as _,
+    fs::{self, OpenOptions},
+    io::{self, Write},
+    os::unix::fs::{MetadataExt, OpenOptionsExt},
+    path::Path,
+    rc::Rc,
+};
+
+use pgrx::pg_sys;
+use ring::rand::{SecureRandom, SystemRandom};
+use zeroize::Zeroizing;
+
+use crate::{
+    crypto::seal::{KEY_LENGTH, Key, Keys},
+    error::Misuse,
+    gucs,
+};
+
+/// By which a file is known to be the one that was read: device, inode, size and time of change.
+type FileState = [u64; 5];
+
+thread_local! {
+    /// The keys of this process, and the file that they were read from.
+    static LOADED: RefCell<Option<(FileState, Rc<Keys>)>> = const { RefCell::new(None) };
+}
+
+/// The keys of the file, which is looked at on each use and read again when it has changed.
+pub fn keys() -> Result<Rc<Keys>, Misuse> {
+    let path = gucs::key_file();
+    let metadata = fs::metadata(&path).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => missing(),
+        kind => refused(&format!("cannot be read: {kind}")),
+    })?;
+    if metadata.mode() & 0o077 != 0 {
+        return Err(refused("may be read or written by others than the server's system user"));
+    }
+    let state = [
+        metadata.dev(),
+        metadata.ino(),
+        metadata.size(),
+        metadata.ctime().unsigned_abs(),
+        metadata.ctime_nsec().unsigned_abs(),
+    ];
+    if let Some(keys) =
+        LOADED.with_borrow(|loaded| loaded.as_ref().filter(|(of, _)| *of == state).map(|(_, keys)| Rc::clone(keys)))
+    {
+        return Ok(keys);
+    }
+    // The note first: a key is in the file before it is noted.
+    let noted = fs::read_to_string(gucs::key_note());
+    let keys = Rc::new(parse(&read()?)?);
+    if let Ok(noted) = noted
+        && !keys.ids().any(|id| id == noted.trim())
+    {
+        return Err(refused("does not hold the key that sealed last in this cluster"));
+    }
+    LOADED.set(Some((state, Rc::clone(&keys))));
+    Ok(keys)
+}
+
+/// The server starts: makes the file, if this is a cluster that never had a key; and says what is wrong with it, which
+/// is said again to everybody who calls.
+pub fn check_at_start() -> Result<(), Misuse> {
+    if !gucs::key_file().exists() && !gucs::key_note().exists() {
+        let made = new_line().and_then(|line| put(&gucs::key_file(), &line));
+        made.map_err(|error| refused(&format!("cannot be made: {}", error.kind())))?;
+    }
+    let keys = keys()?;
+    if !gucs::key_note().exists() {
+        note(&keys)?;
+    }
+    Ok(())
+}
+
+/// Puts a new key before those that are there. The caller sees to it that nobody else does so at the same time.
+pub fn add_key() -> Result<(), Misuse> {
+    // Before anything is written: what is there must be whole.
+    keys()?;
+    let mut text = new_line().map_err(|error| refused(&format!("cannot be added to: {}", error.kind())))?;
+    text.push_str(&read()?);
+    put(&gucs::key_file(), &text).map_err(|error| refused(&format!("cannot be written: {}", error.kind())))?;
+    // A crash before this leaves the note of the key before, which the file holds, too.
+    note(&*keys()?)
+}
+
+fn read() -> Result<Zeroizing<String>, Misuse> {
+    let text = fs::read_to_string(gucs::key_file()).map(Zeroizing::new);
+    text.map_err(|error| refused(&format!("cannot be read: {}", error.kind())))
+}
+
+fn parse(text: &str) -> Result<Keys, Misuse> {
+    let mut keys = Vec::new();
+    for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
+        let master = from_hex(line.trim());
+        let master = master.ok_or_else(|| refused(&format!("is damaged in line {}", number + 1)))?;
+        keys.push(Key::derive(&master));
+    }
+    Keys::of(keys).ok_or_else(|| refused("is empty"))
+}
+
+fn missing() -> Misuse {
+    Misuse::not_ready(
+        format!("otp_gateway.key_file {} is missing, and no new key is made in its place", gucs::key_file().display()),
+        format!(
+            "Restore it from your copy: without it, what is sealed stays sealed, and limits forget. If it is lost for good, remove {} and restart: a new key is made.",
+            gucs::key_note().display()
+        ),
+    )
+}
+
+fn refused(what: &str) -> Misuse {
+    Misuse::not_ready(
+        format!("otp_gateway.key_file {} {what}", gucs::key_file().display()),
+        "The file holds a key of 64 hexadecimal digits in each line, belongs to the server's system user and has mode 0600. Restore it from your copy: without it, what is sealed stays sealed.",
+    )
+}
+
+fn new_line() -> io::Result<Zeroizing<String>> {
+    let mut master = Zeroizing::new([0u8; KEY_LENGTH]);
+    SystemRandom::new().fill(&mut *master).map_err(|_| io::Error::other("no randomness"))?;
+    let mut line = Zeroizing::new(String::with_capacity(2 * KEY_LENGTH + 1));
+    for byte in master.iter() {
+        let _ = write!(line, "{byte:02x}");
+    }
+    line.push('\n');
+    Ok(line)
+}
+
+/// Notes which key seals from now on.
+fn note(keys: &Keys) -> Result<(), Misuse> {
+    let id = keys.ids().next().unwrap_or_default();
+    put(&gucs::key_note(), &format!("{id}\n")).map_err(|error| {
+        Misuse::not_ready(
+            format!("{} cannot be written: {}", gucs::key_note().display(), error.kind()),
+            "It belongs to the server's system user; the data directory must have room.",
+        )
+    })
+}
+
+/// Written aside, synced and moved into place: nobody ever reads half a file, and a crash leaves the old one or the new.
+fn put(path: &Path, text: &str) -> io::Result<()> {
+    // A link stays one.
+    let path = &fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    let aside = path.with_extension(format!("new.{}", std::process::id()));
+    let _ = fs::remove_file(&aside);
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&aside)?;
+    let written = file.write_all(text.as_bytes()).and_then(|()| file.sync_all());
+    if let Err(error) = written.and_then(|()| fs::rename(&aside, path)) {
+        let _ = fs::remove_file(&aside);
+        return Err(error);
+    }
+    fs::File::open(path.parent().unwrap_or_else(|| Path::new("/")))?.sync_all()
+}
+
+fn from_hex(text: &str) -> Option<Zeroizing<[u8; KEY_LENGTH]>> {
+    let mut key = Zeroizing::new([0u8; KEY_LENGTH]);
+    if text.len() != 2 * KEY_LENGTH || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return None;
+    }
+    for (byte, digits) in key.iter_mut().zip(text.as_bytes().chunks(2)) {
+        *byte = u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?;
+    }
+    Some(key)
+}
+
+/// Nobody else in the cluster changes the file until the end of this transaction; ends by an interrupt, like any wait for
+/// a lock.
+pub fn lock() {
+    /// Of an advisory lock of no database: applications' own are their database's.
+    const CLASS: u16 = 8;
+    // SAFETY: a lock tag of plain numbers; the lock is released with the transaction.
+    unsafe {
+        let tag = pg_sys::LOCKTAG {
+            locktag_field1: 0,
+            locktag_field2: 0,
+            locktag_field3: 0,
+            locktag_field4: CLASS,
+            locktag_type: pg_sys::LockTagType::LOCKTAG_ADVISORY as u8,
+            locktag_lockmethodid: pg_sys::USER_LOCKMETHOD as u8,
+        };
+        pg_sys::LockAcquire(&tag, pg_sys::ExclusiveLock as pg_sys::LOCKMODE, false, false);
+    }
+}

@@ -1,0 +1,161 @@
+//! Errors: what the caller did wrong, and what to do next. Business outcomes are rows and never come here; no text
+//! here ever holds a value of a payload.
+
+use pgrx::{PgLogLevel, PgSqlErrorCode, pg_sys::panic::ErrorReport};
+use serde::{Deserialize, Serialize};
+
+use crate::hooks::emit_log;
+
+/// An error on its way to the user.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Misuse {
+    kind: Kind,
+    message: String,
+    /// What the server's log has in place of the message, where that says what the caller wrote.
+    logged: Option<String>,
+    hint: String,
+    /// The payload fields that are to blame.
+    fields: Vec<String>,
+}
+
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+enum Kind {
+    InvalidParameterValue,
+    InvalidOptionName,
+    UndefinedObject,
+    InsufficientPrivilege,
+    NotInPrerequisiteState,
+    ReadOnlyTransaction,
+    ConfigurationLimitExceeded,
+    ProgramLimitExceeded,
+    TriggerProtocolViolated,
+    InvalidTransactionState,
+    LockNotAvailable,
+    FeatureNotSupported,
+    Internal,
+}
+
+impl Kind {
+    fn sqlstate(self) -> PgSqlErrorCode {
+        match self {
+            Self::InvalidParameterValue => PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
+            Self::InvalidOptionName => PgSqlErrorCode::ERRCODE_FDW_INVALID_OPTION_NAME,
+            Self::UndefinedObject => PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
+            Self::InsufficientPrivilege => PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
+            Self::NotInPrerequisiteState => PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+            Self::ReadOnlyTransaction => PgSqlErrorCode::ERRCODE_READ_ONLY_SQL_TRANSACTION,
+            Self::ConfigurationLimitExceeded => PgSqlErrorCode::ERRCODE_CONFIGURATION_LIMIT_EXCEEDED,
+            Self::ProgramLimitExceeded => PgSqlErrorCode::ERRCODE_PROGRAM_LIMIT_EXCEEDED,
+            Self::TriggerProtocolViolated => PgSqlErrorCode::ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED,
+            Self::InvalidTransactionState => PgSqlErrorCode::ERRCODE_INVALID_TRANSACTION_STATE,
+            Self::LockNotAvailable => PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE,
+            Self::FeatureNotSupported => PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
+            Self::Internal => PgSqlErrorCode::ERRCODE_INTERNAL_ERROR,
+        }
+    }
+}
+
+macro_rules! constructors {
+    ($($(#[$doc:meta])* $name:ident => $kind:ident),* $(,)?) => {$(
+        $(#[$doc])*
+        pub fn $name(message: impl Into<String>, hint: impl Into<String>) -> Self {
+            Self { kind: Kind::$kind, message: message.into(), logged: None, hint: hint.into(), fields: Vec::new() }
+        }
+    )*};
+}
+
+impl Misuse {
+    constructors! {
+        /// 22023: a payload or an option of the wrong shape.
+        invalid => InvalidParameterValue,
+        /// HV00D: an option that does not exist or does not belong there.
+        invalid_option => InvalidOptionName,
+        /// 42704: no such provider or verification.
+        undefined => UndefinedObject,
+        /// 42501
+        forbidden => InsufficientPrivilege,
+        /// 55000: not preloaded, no key.
+        not_ready => NotInPrerequisiteState,
+        /// 25006
+        read_only => ReadOnlyTransaction,
+        /// 53400
+        limit => ConfigurationLimitExceeded,
+        /// 54000: more sends than one transaction may enqueue.
+        too_many => ProgramLimitExceeded,
+        /// 39P01: a trigger function called in a way that it is not made for.
+        not_a_trigger => TriggerProtocolViolated,
+        /// 25000: in a parallel worker, or beside some.
+        in_parallel => InvalidTransactionState,
+        /// 55P03: somebody holds the record.
+        locked => LockNotAvailable,
+        /// 0A000: a database that it cannot be in.
+        not_supported => FeatureNotSupported,
+        /// XX000: something that should not happen; nothing was sent.
+        internal => Internal,
+    }
+
+    /// The tables are not there.
+    pub fn not_installed() -> Self {
+        Self::undefined(
+            "the extension is not installed in this database, or its tables are of an older version than the library",
+            "CREATE EXTENSION otp_gateway; or, after installing a new version, ALTER EXTENSION otp_gateway UPDATE.",
+        )
+    }
+
+    /// A message with the caller's own words in it, which the log is not to have: a code or a number may have got into
+    /// the wrong place.
+    #[must_use]
+    pub fn logged_as(mut self, message: &str) -> Self {
+        self.logged = Some(message.to_owned());
+        self
+    }
+
+    /// What happened, without the prefix and the hint.
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// The same, without the caller's own words.
+    pub fn message_for_the_record(&self) -> &str {
+        self.logged.as_ref().unwrap_or(&self.message)
+    }
+
+    /// The payload fields that are to blame, if any are.
+    pub fn fields(&self) -> &[String] {
+        &self.fields
+    }
+
+    /// The same, with where it happened before it.
+    #[must_use]
+    pub fn at(mut self, place: &str) -> Self {
+        self.message = format!("{place}: {}", self.message);
+        self.logged = self.logged.map(|logged| format!("{place}: {logged}"));
+        self
+    }
+
+    /// To the server's log, where nobody has called.
+    pub fn warn(self) {
+        let message = self.logged.unwrap_or(self.message);
+        ErrorReport::new(PgSqlErrorCode::ERRCODE_WARNING, format!("otp_gateway: {message}"), "otp_gateway")
+            .set_hint(self.hint)
+            .report(PgLogLevel::WARNING);
+    }
+
+    /// Ends the statement.
+    pub fn raise(self) -> ! {
+        let message = format!("otp_gateway: {}", self.message);
+        if let Some(logged) = self.logged {
+            emit_log::instead_of(&message, &format!("otp_gateway: {logged}"));
+        }
+        ErrorReport::new(self.kind.sqlstate(), message, "otp_gateway").set_hint(self.hint).report(PgLogLevel::ERROR);
+        unreachable!("an ERROR does not return")
+    }
+}
+
+impl From<vendor::Invalid> for Misuse {
+    fn from(invalid: vendor::Invalid) -> Self {
+        let logged = Some(invalid.logged).filter(|logged| *logged != invalid.message);
+        let fields = std::iter::once(invalid.field).chain(invalid.others).collect();
+        Self { fields, logged, ..Self::invalid(invalid.message, invalid.hint) }
+    }
+}

@@ -1,0 +1,7 @@
+//! Every hook that we put into the server.
+
+pub mod emit_log;
+pub mod executor_start;
+pub mod extension_presence;
+pub mod process_utility;
+pub mod statement_text;

@@ -1,0 +1,316 @@
+//! By default Postgres logs the whole text of a statement that fails, literals and all. One that calls a function of
+//! ours holds numbers and codes: it is logged without its text, context and detail, and without what the message quotes
+//! of it, whatever error ends it, and also where it fails before it gets to us. In their place stands who it was, and
+//! which query. The client has its whole error.
+
+use std::{
+    cell::{Cell, RefCell},
+    ffi::{CStr, CString, c_char},
+};
+
+use pgrx::{PgSqlErrorCode, pg_sys};
+
+use crate::{
+    hooks::{
+        extension_presence,
+        statement_text::{self, Reading},
+    },
+    ipc::{segment, slot},
+    worker::lifecycle,
+};
+
+thread_local! {
+    /// When the statement began in which one of ours ran last.
+    static OURS: Cell<i64> = const { Cell::new(0) };
+    /// The statement that was read last, where it stands and when it began, and whether it calls ours: it may have many
+    /// lines in the log, and many megabytes.
+    static READ: Cell<Option<(*const c_char, i64, bool)>> = const { Cell::new(None) };
+}
+
+thread_local! {
+    /// A message of ours that says what the caller wrote, and what the log has in its place.
+    static INSTEAD: RefCell<Option<(CString, CString)>> = const { RefCell::new(None) };
+}
+
+/// The log has another message than the client, whoever catches it and throws it again.
+pub fn instead_of(message: &str, logged: &str) {
+    let texts = CString::new(message).ok().zip(CString::new(logged).ok());
+    INSTEAD.with_borrow_mut(|instead| *instead = texts);
+}
+
+/// What the log has in place of a message, null or a C string.
+///
+/// # Safety
+/// As it says.
+unsafe fn instead(message: *const c_char) -> Option<*const c_char> {
+    if message.is_null() {
+        return None;
+    }
+    // SAFETY: as the caller promises.
+    let message = unsafe { CStr::from_ptr(message) };
+    // When the process ends, lines for debugging are logged after its thread's variables are gone.
+    let found = INSTEAD.try_with(|instead| {
+        let instead = instead.try_borrow().ok()?;
+        let (of, logged) = instead.as_ref()?;
+        // SAFETY: a C string, copied into the error's memory.
+        (of.as_c_str() == message).then(|| unsafe { pg_sys::pstrdup(logged.as_ptr()) }.cast_const())
+    });
+    found.ok().flatten()
+}
+
+/// In the place of what is left out.
+const NOT_LOGGED: &CStr = c"(not logged: the statement calls otp_gateway)";
+
+static mut PREVIOUS: pg_sys::emit_log_hook_type = None;
+
+pub fn init() {
+    // SAFETY: in _PG_init, of which there is one in each process, on its main thread.
+    unsafe {
+        PREVIOUS = pg_sys::emit_log_hook;
+        pg_sys::emit_log_hook = Some(emit);
+    }
+    extension_presence::init();
+}
+
+/// Called first by every function of ours.
+pub fn one_of_ours_runs() {
+    OURS.set(statement_start());
+    extension_presence::is_here();
+    if segment::check().is_ok() {
+        slot::note_caller(true);
+    }
+}
+
+/// Whether a text, null or a C string, speaks of a process whose transaction has called us: the postmaster quotes what a
+/// crashed one was running, and who finds a deadlock what the others are.
+///
+/// # Safety
+/// As it says.
+unsafe fn is_about_a_caller(text: *const c_char) -> bool {
+    if text.is_null() || segment::check().is_err() {
+        return false;
+    }
+    // SAFETY: as the caller promises.
+    let text = unsafe { CStr::from_ptr(text) }.to_bytes();
+    let is_number = |number: &&[u8]| number.first().is_some_and(u8::is_ascii_digit);
+    let numbers = || text.split(|byte| !byte.is_ascii_digit()).filter(is_number);
+    slot::callers().any(|pid| numbers().any(|number| number == pid.to_string().as_bytes()))
+}
+
+/// Whether a text, null or a C string, calls a function of ours.
+///
+/// # Safety
+/// As it says, and in a process that has no prepared statements or may look into them.
+unsafe fn calls_ours(text: *const c_char, quotes: bool) -> bool {
+    if text.is_null() {
+        return false;
+    }
+    // SAFETY: as the caller promises; a variable of this session.
+    let (text, conforms) = unsafe { (CStr::from_ptr(text).to_bytes(), pg_sys::standard_conforming_strings) };
+    let how = Reading { has_escapes: !conforms, quotes };
+    statement_text::calls_ours(text, how, &mut |name| {
+        let Ok(name) = CString::new(name) else { return false };
+        // SAFETY: looks into a table of this session; what it finds lives on while we look.
+        let prepared = unsafe {
+            let prepared = pg_sys::FetchPreparedStatement(name.as_ptr(), false);
+            if prepared.is_null() {
+                return false;
+            }
+            CStr::from_ptr((*(*prepared).plansource).query_string).to_bytes()
+        };
+        statement_text::calls_ours(prepared, how, &mut |_| false)
+    })
+}
+
+/// The same by the letters alone.
+///
+/// # Safety
+/// Null, or a C string.
+unsafe fn spells_ours(text: *const c_char) -> bool {
+    // SAFETY: as the caller promises.
+    !text.is_null() && statement_text::spells_ours(unsafe { CStr::from_ptr(text) }.to_bytes())
+}
+
+/// Whether the statement that this session runs calls a function of ours.
+///
+/// # Safety
+/// On the main thread.
+unsafe fn statement_calls_ours() -> bool {
+    // SAFETY: variables of this process; the text is null, or a C string.
+    let (text, is_session) =
+        unsafe { (pg_sys::debug_query_string, pg_sys::MyBackendType == pg_sys::BackendType::B_BACKEND) };
+    // Every message of a client has a time of its own; a background worker may not.
+    if let Some((read, at, calls)) = READ.get()
+        && (read, at) == (text, statement_start())
+        && is_session
+    {
+        return calls;
+    }
+    // SAFETY: as above.
+    let calls = unsafe { calls_ours(text, false) };
+    READ.set(Some((text, statement_start(), calls)));
+    calls
+}
+
+/// What stands in the log in the place of what is left out.
+///
+/// # Safety
+/// On the main thread, in the memory context of an error.
+unsafe fn note() -> *mut c_char {
+    let mut note = NOT_LOGGED.to_string_lossy().trim_end_matches(')').to_owned();
+    // SAFETY: a setting of Postgres': whose session it is; null or empty in a process that is no client's.
+    unsafe {
+        let role = pg_sys::GetConfigOption(c"session_authorization".as_ptr(), true, false);
+        if !role.is_null() && *role != 0 {
+            note += &format!("; role \"{}\"", CStr::from_ptr(role).to_string_lossy());
+        }
+    }
+    #[cfg(not(feature = "pg13"))]
+    // SAFETY: a variable of this session, 0 where queries have no ids or this one is not yet analysed.
+    match unsafe { pg_sys::pgstat_get_my_query_id() } as i64 {
+        0 => {}
+        id => note += &format!("; query id {id}"),
+    }
+    let note = CString::new(note + ")").unwrap_or_else(|_| NOT_LOGGED.to_owned());
+    // SAFETY: a C string.
+    unsafe { pg_sys::pstrdup(note.as_ptr()) }
+}
+
+/// Whether the log would have the statement beside the error: Postgres' own is_log_level_output.
+fn shows_statement(error: &pg_sys::ErrorData) -> bool {
+    // SAFETY: variables of this session.
+    let (text, least) = unsafe { (pg_sys::debug_query_string, pg_sys::log_min_error_statement) };
+    let (log, server) = (pg_sys::LOG as i32, pg_sys::LOG_SERVER_ONLY as i32);
+    let level = error.elevel;
+    let is_shown = if level == log || level == server {
+        least == log || least <= pg_sys::PGERROR as i32
+    } else if least == log {
+        level >= pg_sys::FATAL as i32
+    } else {
+        level >= least
+    };
+    is_shown && !error.hide_stmt && !text.is_null()
+}
+
+fn statement_start() -> i64 {
+    // SAFETY: a variable of this session.
+    unsafe { pg_sys::GetCurrentStatementStartTimestamp() }
+}
+
+/// What the log says instead of the message, if that may quote the statement or a value: the format that it was made
+/// from. `%s` as a whole is somebody's own words (RAISE, another extension, ours).
+///
+/// # Safety
+/// Of Postgres' own error record.
+unsafe fn without_values(error: &pg_sys::ErrorData) -> Option<*const c_char> {
+    let is_of = |class: PgSqlErrorCode| error.sqlerrcode & 0xfff == class as i32;
+    // Data and the words of a statement are quoted by Postgres; but not where it is about rights, which are to objects.
+    let quotes = is_of(PgSqlErrorCode::ERRCODE_DATA_EXCEPTION)
+        || is_of(PgSqlErrorCode::ERRCODE_SYNTAX_ERROR_OR_ACCESS_RULE_VIOLATION)
+            && error.sqlerrcode != PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE as i32;
+    // Lines for debugging hold whole statements.
+    if !quotes && error.elevel >= pg_sys::LOG as i32 {
+        return None;
+    }
+    if error.message_id.is_null() {
+        return Some(NOT_LOGGED.as_ptr());
+    }
+    // SAFETY: a constant of whoever raised it.
+    let format = unsafe { CStr::from_ptr(error.message_id) }.to_bytes();
+    (format.contains(&b'%') && format != b"%s").then_some(error.message_id)
+}
+
+/// Whether the error is of a statement that calls ours, or quotes one.
+///
+/// # Safety
+/// Of Postgres' own error record, whose texts are null or C strings.
+unsafe fn is_of_ours(error: &pg_sys::ErrorData) -> bool {
+    // SAFETY: as the caller promises.
+    unsafe {
+        // What other sessions run, maybe of other databases: quoted by who finds a deadlock, and by the postmaster of a
+        // crashed one. Cut to a length, it is not read by its tokens.
+        let is_postmaster = !pg_sys::IsUnderPostmaster;
+        let quotes_others = !error.detail_log.is_null() || is_postmaster && !error.detail.is_null();
+        if quotes_others
+            && (spells_ours(error.detail_log)
+                || is_postmaster && spells_ours(error.detail)
+                || [error.message, error.detail_log].into_iter().any(|text| is_about_a_caller(text)))
+        {
+            return true;
+        }
+        if !extension_presence::may_be_here() {
+            return false;
+        }
+        // What the parser cannot read is not read by its tokens here either: a quote that was forgotten makes literals of
+        // what stands between them. Nothing of it was carried out.
+        let is_unread = !error.funcname.is_null() && CStr::from_ptr(error.funcname) == c"scanner_yyerror";
+        statement_calls_ours()
+            || is_unread && spells_ours(pg_sys::debug_query_string)
+            || calls_ours(error.internalquery, false)
+            || is_unread && spells_ours(error.internalquery)
+            || calls_ours(error.context, true)
+    }
+}
+
+thread_local! {
+    /// The statement for which the hook is at work. Still there when it is called for the same one: it has failed.
+    static AT_WORK: Cell<Option<i64>> = const { Cell::new(None) };
+}
+
+#[pgrx::pg_guard]
+unsafe extern "C-unwind" fn emit(error: *mut pg_sys::ErrorData) {
+    // SAFETY: Postgres passes its own error record, which this hook may change.
+    unsafe {
+        lifecycle::hear(&*error);
+        if (*error).output_to_server {
+            let now = Some(statement_start());
+            if AT_WORK.replace(now) == now {
+                // An error of the hook's own comes here again, and must not raise the next.
+                (*error).hide_stmt = true;
+                (*error).hide_ctx = true;
+            } else {
+                hide(&mut *error);
+                AT_WORK.set(None);
+            }
+        }
+        if let Some(previous) = PREVIOUS {
+            previous(error);
+        }
+    }
+}
+
+/// Hides what the log may not have of an error that goes there.
+///
+/// # Safety
+/// Of Postgres' own error record.
+unsafe fn hide(error: &mut pg_sys::ErrorData) {
+    // SAFETY: as the caller promises; what is put into the record is in its own memory context.
+    unsafe {
+        let ran = OURS.get() != 0 && OURS.get() == statement_start();
+        if !ran && !is_of_ours(error) {
+            return;
+        }
+        // Others say in the detail what a session runs, or what values it has.
+        let quotes = !error.detail.is_null() || !error.detail_log.is_null();
+        let message = instead(error.message).or_else(|| without_values(error));
+        let in_own_words = message.is_some() || !error.internalquery.is_null();
+        if quotes || in_own_words || shows_statement(error) || !error.context.is_null() && !error.hide_ctx {
+            error.detail_log = note();
+        }
+        error.hide_stmt = true;
+        error.hide_ctx = true;
+        if in_own_words {
+            // Of these two the log has no text of its own: the client gets its error first.
+            if error.output_to_client {
+                error.output_to_server = false;
+                pg_sys::EmitErrorReport();
+                error.output_to_server = true;
+                error.output_to_client = false;
+            }
+            error.internalquery = std::ptr::null_mut();
+            if let Some(message) = message {
+                error.message = pg_sys::pstrdup(message);
+            }
+        }
+    }
+}

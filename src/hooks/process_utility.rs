@@ -1,0 +1,371 @@
+//! A worker is connected to its database, and its database must be free to be dropped, renamed, moved and copied all
+//! the same; and with the extension the worker goes. Sessions that do such a thing ask the worker to leave, and those
+//! that are still there afterwards have their worker back.
+
+use std::{
+    cell::{Cell, RefCell},
+    ffi::{CStr, c_char},
+};
+
+use pgrx::pg_sys;
+
+use crate::{
+    api::repeated_call,
+    enqueue,
+    ipc::{
+        segment,
+        worker_registry::{self, Leave},
+    },
+    pg::process,
+};
+
+/// How long others who are connected may take to leave: as long as Postgres would wait, or a little less.
+const PATIENCE_IN_MILLISECONDS: u32 = 2000;
+/// How long a worker may take: what is under way has its time, and what comes of it is put on record.
+const PATIENCE_WITH_WORKER: u32 = (worker_registry::GRACE / 1000) as u32 + 3000;
+const STEP: u32 = 10;
+
+static mut PREVIOUS_UTILITY: pg_sys::ProcessUtility_hook_type = None;
+static mut PREVIOUS_ACCESS: pg_sys::object_access_hook_type = None;
+
+thread_local! {
+    /// This transaction renames or drops a server, or a role.
+    static SERVERS: Cell<bool> = const { Cell::new(false) };
+    static ROLES: Cell<bool> = const { Cell::new(false) };
+    /// This transaction drops the extension.
+    static DROPS: Cell<bool> = const { Cell::new(false) };
+    /// The databases that this transaction had let go of, and whether it drops them.
+    static LET_GO: RefCell<Vec<(pg_sys::Oid, bool)>> = const { RefCell::new(Vec::new()) };
+}
+
+pub fn init() {
+    // SAFETY: in _PG_init of the postmaster, single-threaded.
+    unsafe {
+        PREVIOUS_UTILITY = pg_sys::ProcessUtility_hook;
+        pg_sys::ProcessUtility_hook = Some(utility);
+        PREVIOUS_ACCESS = pg_sys::object_access_hook;
+        pg_sys::object_access_hook = Some(access);
+        pg_sys::RegisterXactCallback(Some(at_end), std::ptr::null_mut());
+    }
+}
+
+// Postgres' own, without pgrx's guard: an error that passes through a guard is made anew from its message, detail and
+// hint, and would lose its position, table and constraint. The hooks below are plain for the same reason: every utility
+// statement of the cluster comes through them. They hold nothing that a longjmp would leave behind.
+#[cfg(feature = "pg13")]
+unsafe extern "C-unwind" {
+    #[link_name = "standard_ProcessUtility"]
+    fn standard_utility(
+        statement: *mut pg_sys::PlannedStmt,
+        query: *const c_char,
+        context: pg_sys::ProcessUtilityContext::Type,
+        parameters: pg_sys::ParamListInfo,
+        environment: *mut pg_sys::QueryEnvironment,
+        destination: *mut pg_sys::DestReceiver,
+        completion: *mut pg_sys::QueryCompletion,
+    );
+}
+
+#[cfg(not(feature = "pg13"))]
+unsafe extern "C-unwind" {
+    #[link_name = "standard_ProcessUtility"]
+    fn standard_utility(
+        statement: *mut pg_sys::PlannedStmt,
+        query: *const c_char,
+        read_only: bool,
+        context: pg_sys::ProcessUtilityContext::Type,
+        parameters: pg_sys::ParamListInfo,
+        environment: *mut pg_sys::QueryEnvironment,
+        destination: *mut pg_sys::DestReceiver,
+        completion: *mut pg_sys::QueryCompletion,
+    );
+}
+
+#[cfg(feature = "pg13")]
+unsafe extern "C-unwind" fn utility(
+    statement: *mut pg_sys::PlannedStmt,
+    query: *const c_char,
+    context: pg_sys::ProcessUtilityContext::Type,
+    parameters: pg_sys::ParamListInfo,
+    environment: *mut pg_sys::QueryEnvironment,
+    destination: *mut pg_sys::DestReceiver,
+    completion: *mut pg_sys::QueryCompletion,
+) {
+    // SAFETY: the arguments are Postgres' own and are passed on as they came.
+    unsafe {
+        free_databases_for(statement);
+        // Asked before: the statement may be gone afterwards.
+        let commits_prepared = is_commit_prepared(statement);
+        match PREVIOUS_UTILITY {
+            Some(next) => next(statement, query, context, parameters, environment, destination, completion),
+            None => standard_utility(statement, query, context, parameters, environment, destination, completion),
+        }
+        if commits_prepared {
+            enqueue::tell_worker();
+        }
+    }
+}
+
+#[cfg(not(feature = "pg13"))]
+#[allow(clippy::too_many_arguments)]
+unsafe extern "C-unwind" fn utility(
+    statement: *mut pg_sys::PlannedStmt,
+    query: *const c_char,
+    read_only: bool,
+    context: pg_sys::ProcessUtilityContext::Type,
+    parameters: pg_sys::ParamListInfo,
+    environment: *mut pg_sys::QueryEnvironment,
+    destination: *mut pg_sys::DestReceiver,
+    completion: *mut pg_sys::QueryCompletion,
+) {
+    // SAFETY: the arguments are Postgres' own and are passed on as they came.
+    unsafe {
+        free_databases_for(statement);
+        // Asked before: the statement may be gone afterwards.
+        let commits_prepared = is_commit_prepared(statement);
+        match PREVIOUS_UTILITY {
+            Some(next) => next(statement, query, read_only, context, parameters, environment, destination, completion),
+            None => {
+                standard_utility(
+                    statement,
+                    query,
+                    read_only,
+                    context,
+                    parameters,
+                    environment,
+                    destination,
+                    completion,
+                );
+            }
+        }
+        if commits_prepared {
+            enqueue::tell_worker();
+        }
+    }
+}
+
+/// Nobody knows any more what a prepared transaction has enqueued: the worker is to look.
+///
+/// # Safety
+/// `statement` is a parsed utility statement.
+unsafe fn is_commit_prepared(statement: *mut pg_sys::PlannedStmt) -> bool {
+    // SAFETY: the node's tag says which struct it is.
+    unsafe {
+        let node = (*statement).utilityStmt;
+        (*node).type_ == pg_sys::NodeTag::T_TransactionStmt
+            && (*node.cast::<pg_sys::TransactionStmt>()).kind == pg_sys::TransactionStmtKind::TRANS_STMT_COMMIT_PREPARED
+            && segment::check().is_ok()
+    }
+}
+
+/// Has the workers leave that a statement needs gone.
+#[pgrx::pg_guard]
+unsafe extern "C-unwind" fn free_databases_for(statement: *mut pg_sys::PlannedStmt) {
+    // SAFETY: a parsed utility statement.
+    unsafe {
+        let Some(need) = needs((*statement).utilityStmt) else { return };
+        if need.database.is_null() || !pg_sys::IsTransactionState() || segment::check().is_err() {
+            return;
+        }
+        let database = pg_sys::get_database_oid(need.database, true);
+        if database == pg_sys::InvalidOid || !worker_registry::is_there(database) || !may_disturb(database) {
+            return;
+        }
+        if need.by_force || others_leave(database) {
+            // Before the wait: who interrupts it has the worker back, too.
+            LET_GO.with_borrow_mut(|let_go| let_go.push((database, need.is_drop)));
+            let_go(database, if need.is_drop { Leave::Dropped } else { Leave::Database });
+        }
+    }
+}
+
+/// With others connected the statement fails anyhow, and calls in flight need not suffer for it; but who has just
+/// disconnected may take a moment, for which Postgres itself waits, too.
+fn others_leave(database: pg_sys::Oid) -> bool {
+    for _ in 0..PATIENCE_IN_MILLISECONDS / STEP {
+        // SAFETY: counts processes in shared memory.
+        if unsafe { pg_sys::CountDBConnections(database) } == 0 {
+            return true;
+        }
+        process::wait(i64::from(STEP));
+    }
+    false
+}
+
+/// A database that a statement needs for itself.
+struct Need {
+    database: *const c_char,
+    is_drop: bool,
+    by_force: bool,
+}
+
+/// # Safety
+/// `statement` is a parsed utility statement.
+unsafe fn needs(statement: *mut pg_sys::Node) -> Option<Need> {
+    let need = |database: *const c_char| Some(Need { database, is_drop: false, by_force: false });
+    // SAFETY: the node's tag says which struct it is.
+    unsafe {
+        match (*statement).type_ {
+            pg_sys::NodeTag::T_DropdbStmt => {
+                let drop = statement.cast::<pg_sys::DropdbStmt>();
+                let by_force = option(c"force", (*drop).options).is_some();
+                Some(Need { database: (*drop).dbname, is_drop: true, by_force })
+            }
+            pg_sys::NodeTag::T_RenameStmt => {
+                let rename = statement.cast::<pg_sys::RenameStmt>();
+                if (*rename).renameType == pg_sys::ObjectType::OBJECT_DATABASE { need((*rename).subname) } else { None }
+            }
+            pg_sys::NodeTag::T_AlterDatabaseStmt => {
+                let alter = statement.cast::<pg_sys::AlterDatabaseStmt>();
+                option(c"tablespace", (*alter).options).and_then(|_| need((*alter).dbname))
+            }
+            pg_sys::NodeTag::T_CreatedbStmt => {
+                let template = option(c"template", (*statement.cast::<pg_sys::CreatedbStmt>()).options);
+                match template.filter(|element| !(**element).arg.is_null()) {
+                    Some(element) => need(pg_sys::defGetString(element)),
+                    None => need(c"template1".as_ptr()),
+                }
+            }
+            _ => None,
+        }
+    }
+}
+
+/// The option of that name.
+///
+/// # Safety
+/// `options` is a list of DefElem.
+unsafe fn option(name: &CStr, options: *mut pg_sys::List) -> Option<*mut pg_sys::DefElem> {
+    // SAFETY: as the caller promises.
+    unsafe {
+        pgrx::PgList::<pg_sys::DefElem>::from_pg(options)
+            .iter_ptr()
+            .find(|element| CStr::from_ptr((**element).defname) == name)
+    }
+}
+
+/// Whether the current role may do such things to the database at all: else a failing statement would be a way to stop
+/// the workers of others.
+fn may_disturb(database: pg_sys::Oid) -> bool {
+    const CACHE: i32 = pg_sys::SysCacheIdentifier::DATABASEOID as i32;
+    // SAFETY: a look-up by the cache's key, released after the owner is read.
+    unsafe {
+        let tuple = pg_sys::SearchSysCache1(CACHE, pg_sys::Datum::from(database));
+        if tuple.is_null() {
+            return false;
+        }
+        let row = pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_database>();
+        let (owner, is_template) = ((*row).datdba, (*row).datistemplate);
+        pg_sys::ReleaseSysCache(tuple);
+        // Who may create databases may copy a template.
+        pg_sys::superuser()
+            || pg_sys::has_privs_of_role(pg_sys::GetUserId(), owner)
+            || (is_template && may_create_databases())
+    }
+}
+
+/// Whether the current role has CREATEDB.
+fn may_create_databases() -> bool {
+    const CACHE: i32 = pg_sys::SysCacheIdentifier::AUTHOID as i32;
+    // SAFETY: a look-up by the cache's key, released after the flag is read.
+    unsafe {
+        let tuple = pg_sys::SearchSysCache1(CACHE, pg_sys::Datum::from(pg_sys::GetUserId()));
+        if tuple.is_null() {
+            return false;
+        }
+        let may = (*pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_authid>()).rolcreatedb;
+        pg_sys::ReleaseSysCache(tuple);
+        may
+    }
+}
+
+/// Asks the worker to leave and waits until it has. One that takes too long is Postgres' to complain about.
+fn let_go(database: pg_sys::Oid, why: Leave) {
+    worker_registry::ask_to_leave(database, why);
+    for _ in 0..PATIENCE_WITH_WORKER / STEP {
+        if !worker_registry::is_there(database) {
+            break;
+        }
+        process::wait(i64::from(STEP));
+    }
+}
+
+unsafe extern "C-unwind" fn access(
+    kind: pg_sys::ObjectAccessType::Type,
+    class: pg_sys::Oid,
+    object: pg_sys::Oid,
+    sub_object: std::ffi::c_int,
+    argument: *mut std::ffi::c_void,
+) {
+    // SAFETY: the arguments are Postgres' own and are passed on as they came.
+    unsafe {
+        if kind == pg_sys::ObjectAccessType::OAT_DROP && class == pg_sys::ExtensionRelationId {
+            note_drop(object);
+        }
+        if class == pg_sys::RelationRelationId && is_emptied(kind) && enqueue::has_rows() {
+            enqueue::empty(object);
+        }
+        if matches!(kind, pg_sys::ObjectAccessType::OAT_DROP | pg_sys::ObjectAccessType::OAT_POST_ALTER) {
+            match class {
+                pg_sys::ForeignServerRelationId => SERVERS.set(true),
+                pg_sys::AuthIdRelationId => ROLES.set(true),
+                _ => {}
+            }
+        }
+        if let Some(previous) = PREVIOUS_ACCESS {
+            previous(kind, class, object, sub_object, argument);
+        }
+    }
+}
+
+/// A table is dropped, or TRUNCATE empties it.
+fn is_emptied(kind: pg_sys::ObjectAccessType::Type) -> bool {
+    #[cfg(not(feature = "pg13"))]
+    if kind == pg_sys::ObjectAccessType::OAT_TRUNCATE {
+        return true;
+    }
+    kind == pg_sys::ObjectAccessType::OAT_DROP
+}
+
+#[pgrx::pg_guard]
+unsafe extern "C-unwind" fn note_drop(extension: pg_sys::Oid) {
+    // SAFETY: the extension is still in the catalog when its drop is announced; the name is a copy.
+    unsafe {
+        let name = pg_sys::get_extension_name(extension);
+        if !name.is_null() && CStr::from_ptr(name) == c"otp_gateway" {
+            DROPS.set(true);
+        }
+    }
+}
+
+/// After the transaction: where it dropped the extension the worker leaves, and databases that had to be let go of have
+/// theirs back. Nothing here can fail, only atomics and SetLatch: an error would take the server down.
+unsafe extern "C-unwind" fn at_end(event: pg_sys::XactEvent::Type, _argument: *mut std::ffi::c_void) {
+    let committed = match event {
+        pg_sys::XactEvent::XACT_EVENT_COMMIT => true,
+        pg_sys::XactEvent::XACT_EVENT_ABORT | pg_sys::XactEvent::XACT_EVENT_PREPARE => false,
+        _ => return,
+    };
+    repeated_call::forget();
+    let (servers, roles) = (SERVERS.replace(false), ROLES.replace(false));
+    if roles && committed {
+        worker_registry::tell_all_of_identities();
+    } else if servers && committed {
+        // SAFETY: a variable of this session.
+        worker_registry::tell_of_identities(unsafe { pg_sys::MyDatabaseId });
+    }
+    if DROPS.replace(false) && committed {
+        // SAFETY: a variable of this session.
+        let database = unsafe { pg_sys::MyDatabaseId };
+        worker_registry::ask_to_leave(database, Leave::Dropped);
+    }
+    LET_GO.with(|let_go| {
+        if let Ok(mut let_go) = let_go.try_borrow_mut() {
+            for (database, is_drop) in let_go.drain(..) {
+                if !(committed && is_drop) {
+                    worker_registry::ask_for(database);
+                }
+            }
+        }
+    });
+}

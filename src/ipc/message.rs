@@ -1,0 +1,136 @@
+//! What a session and the worker write to each other. None of it has a `Debug`: there are numbers, codes and vendors'
+//! answers in it.
+
+use policy::{Micros, Reason, Status, Verification};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use uuid::Uuid;
+use vendor::Outcome;
+use zeroize::Zeroizing;
+
+use crate::{
+    error::Misuse,
+    job::Order,
+    store::{
+        identity::{Identity, Subject},
+        rows::Which,
+    },
+};
+
+/// From a session.
+#[derive(Serialize, Deserialize)]
+pub enum Letter {
+    Call(Box<Order>),
+    /// Tell me when nothing is in flight for this verification.
+    Settle(Uuid),
+    /// Give me the row of its send once that has an outcome.
+    Follow(Uuid, Which),
+    /// A part of an upkeep of the record.
+    Upkeep(Upkeep),
+    /// Have a number for this.
+    Identify(Subject),
+}
+
+/// What keeps the record in order: done in parts, so that it holds up nobody. Each reply says where the next one begins.
+#[derive(Serialize, Deserialize)]
+pub enum Upkeep {
+    /// Deletes what began before that, of these providers (None: of all), from this verification on.
+    Purge { before: Micros, providers: Option<Vec<Identity>>, from: Uuid },
+    /// Removes what leads to a recipient, found by these keys, at a provider or route (under any of its numbers). What
+    /// counts at providers that are not `owned` (None: all are) goes on counting.
+    Forget { provider: Vec<Identity>, owned: Option<Vec<Identity>>, recipient_keys: Vec<Vec<u8>> },
+    /// Seals under the first key what is sealed under another, from this verification on.
+    Reseal { from: Uuid },
+}
+
+/// What came of a part.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct Part {
+    /// Verifications.
+    pub count: u64,
+    /// None: it was the last.
+    pub next: Option<Uuid>,
+}
+
+/// From the worker.
+#[derive(Serialize, Deserialize)]
+pub enum Reply {
+    Done(Box<Done>),
+    Settled,
+    Kept(Part),
+    /// The record has changed since you read it, or the worker that you asked is no more: read and ask again.
+    Again,
+    /// A worker had your call, and what became of it cannot be found out.
+    Unknown,
+    Refused(Misuse),
+}
+
+/// The row that an otp_ function returns.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct Done {
+    pub verification: Uuid,
+    /// None, as the outcome, while the send is queued.
+    pub attempt: Option<Uuid>,
+    pub status: Status,
+    pub outcome: Option<Outcome>,
+    pub retryable: bool,
+    pub attempts_left: u32,
+    pub retry_after: Option<Micros>,
+    pub expires_at: Option<Micros>,
+    pub reference: Option<String>,
+    pub vendor_code: Option<String>,
+    pub vendor_message: Option<String>,
+    /// JSON text.
+    pub response: Option<String>,
+    /// Which rule refused, or would have.
+    pub reason: Option<Reason>,
+}
+
+impl Done {
+    /// A verification of which no attempt is to be told (yet).
+    pub fn without_attempt(verification: Uuid, state: &Verification) -> Self {
+        Self {
+            verification,
+            attempt: None,
+            status: state.status,
+            outcome: None,
+            retryable: false,
+            attempts_left: state.attempts_left(),
+            retry_after: None,
+            expires_at: state.expires_at,
+            reference: state.reference.clone(),
+            vendor_code: None,
+            vendor_message: None,
+            response: None,
+            reason: None,
+        }
+    }
+
+    /// A call of which nobody can tell what became of it, not even from the record.
+    pub fn unknown(verification: Uuid, attempt: Uuid) -> Self {
+        Self {
+            attempt: Some(attempt),
+            status: Status::Unknown,
+            outcome: Some(Outcome::Unknown),
+            attempts_left: 0,
+            vendor_message: Some("the background worker ended during the call".to_owned()),
+            ..Self::without_attempt(verification, &Verification::sending(0))
+        }
+    }
+}
+
+pub fn write<T: Serialize>(letter: &T) -> Zeroizing<Vec<u8>> {
+    Zeroizing::new(postcard::to_allocvec(letter).expect("a letter has no type that postcard cannot write"))
+}
+
+pub fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Misuse> {
+    postcard::from_bytes(bytes).map_err(|_| {
+        Misuse::internal(
+            "session and worker run different builds of the library",
+            "Restart the server after installing a new build.",
+        )
+    })
+}
+
+pub fn unexpected() -> Misuse {
+    Misuse::internal("the worker's reply does not fit the letter", "Restart the server after installing a new build.")
+}

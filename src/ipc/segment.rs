@@ -1,0 +1,133 @@
+//! The piece of shared memory that sessions, workers and the launcher have in common: asked for when the postmaster
+//! loads the library, laid out once, and the same address in every process.
+
+use std::{
+    ffi::CStr,
+    ptr,
+    sync::atomic::{AtomicPtr, AtomicUsize, Ordering},
+};
+
+use pgrx::pg_sys;
+
+use crate::{
+    error::Misuse,
+    ipc::{slot, worker_registry},
+};
+
+static BASE: AtomicPtr<u8> = AtomicPtr::new(ptr::null_mut());
+
+/// Rounds up so that what follows begins on a cache line.
+const fn aligned(size: usize) -> usize {
+    size.next_multiple_of(128)
+}
+
+fn size() -> usize {
+    aligned(worker_registry::size()) + aligned(slot::size())
+}
+
+/// How many slots the mailbox has, settled when the memory is asked for; a fork has it from the postmaster.
+static PROCESSES: AtomicUsize = AtomicUsize::new(0);
+
+/// The most processes that can have a place in allProcs and run SQL.
+pub fn max_processes() -> usize {
+    PROCESSES.load(Ordering::Relaxed)
+}
+
+fn ask() {
+    let setting = |name: &CStr| -> i32 {
+        // SAFETY: on the main thread of the postmaster; every version has the settings asked for below.
+        let value = unsafe { CStr::from_ptr(pg_sys::GetConfigOption(name.as_ptr(), false, false)) };
+        value.to_str().ok().and_then(|text| text.parse().ok()).unwrap_or(0)
+    };
+    // Before Postgres 15 MaxBackends is not yet known at this time; the sum is the one that Postgres makes itself, with
+    // room for what other versions add.
+    let sum = setting(c"max_connections")
+        + setting(c"autovacuum_max_workers")
+        + setting(c"max_worker_processes")
+        + setting(c"max_wal_senders")
+        + 64;
+    // SAFETY: as above.
+    unsafe {
+        PROCESSES.store(sum.max(pg_sys::MaxBackends) as usize, Ordering::Relaxed);
+        pg_sys::RequestAddinShmemSpace(size());
+    }
+}
+
+#[cfg(any(feature = "pg13", feature = "pg14"))]
+pub fn init() {
+    // SAFETY: in _PG_init of the postmaster, where these versions ask for shared memory.
+    unsafe {
+        ask();
+        PREVIOUS_STARTUP = pg_sys::shmem_startup_hook;
+        pg_sys::shmem_startup_hook = Some(startup);
+    }
+}
+
+#[cfg(not(any(feature = "pg13", feature = "pg14")))]
+pub fn init() {
+    static mut PREVIOUS_REQUEST: pg_sys::shmem_request_hook_type = None;
+
+    #[pgrx::pg_guard]
+    unsafe extern "C-unwind" fn request() {
+        // SAFETY: the hook runs in the postmaster, once, and calls on whoever was there before.
+        unsafe {
+            if let Some(previous) = PREVIOUS_REQUEST {
+                previous();
+            }
+            ask();
+        }
+    }
+
+    // SAFETY: in _PG_init of the postmaster, single-threaded.
+    unsafe {
+        PREVIOUS_REQUEST = pg_sys::shmem_request_hook;
+        pg_sys::shmem_request_hook = Some(request);
+        PREVIOUS_STARTUP = pg_sys::shmem_startup_hook;
+        pg_sys::shmem_startup_hook = Some(startup);
+    }
+}
+
+static mut PREVIOUS_STARTUP: pg_sys::shmem_startup_hook_type = None;
+
+#[pgrx::pg_guard]
+unsafe extern "C-unwind" fn startup() {
+    // SAFETY: the hook runs at server start and after a crash, before any session; the memory is zeroed when new, and
+    // all-zero is the empty state of everything in it.
+    unsafe {
+        if let Some(previous) = PREVIOUS_STARTUP {
+            previous();
+        }
+        let mut found = false;
+        let base = pg_sys::ShmemInitStruct(c"otp_gateway".as_ptr(), size(), &mut found).cast::<u8>();
+        if !found {
+            ptr::write_bytes(base, 0, size());
+        }
+        BASE.store(base, Ordering::Release);
+    }
+}
+
+fn base() -> *mut u8 {
+    BASE.load(Ordering::Acquire)
+}
+
+/// Whether the server preloaded the library; if not, the line to add.
+pub fn check() -> Result<(), Misuse> {
+    if base().is_null() {
+        return Err(Misuse::not_ready(
+            "the library is not preloaded",
+            "Add shared_preload_libraries = 'otp_gateway' to postgresql.conf (after what is there, separated by a comma) and restart the server.",
+        ));
+    }
+    Ok(())
+}
+
+/// Where the roster of workers begins.
+pub fn roster() -> *mut u8 {
+    base()
+}
+
+/// Where the mailbox begins.
+pub fn mailbox() -> *mut u8 {
+    // SAFETY: within the piece that size() asked for.
+    unsafe { base().add(aligned(worker_registry::size())) }
+}

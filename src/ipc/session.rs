@@ -1,0 +1,256 @@
+//! The session's side: put a letter down, sleep on the latch, take the reply.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use pgrx::{PgSqlErrorCode, PgTryBuilder, pg_sys, pg_sys::panic::CaughtError};
+use policy::Micros;
+use zeroize::Zeroizing;
+
+use crate::{
+    error::Misuse,
+    ipc::{
+        slot::{Slot, Turn, slots},
+        worker_registry::{self, Stage, Standing},
+    },
+    pg::{
+        clock::since_boot,
+        process::{self, ProcessNumber},
+    },
+};
+
+/// How often a waiting session looks whether its worker is there at all, in milliseconds; and while it is not.
+const LOOK_AFTER_WORKER: i64 = 1000;
+const LOOK_FOR_WORKER: i64 = 100;
+/// How long it waits for one that is not there, and for one that is starting.
+const PATIENCE: Micros = 5_000_000;
+const PATIENCE_WITH_START: Micros = 10_000_000;
+
+/// Why there is no reply. `was_taken`: a worker had the whole letter.
+pub enum Unanswered {
+    /// There is no worker, and none comes.
+    Nobody { misuse: Misuse, was_taken: bool },
+    /// The statement was canceled, or took too long.
+    Interrupted { error: Box<CaughtError>, was_taken: bool },
+}
+
+impl Unanswered {
+    /// Where there is nothing to say of the letter.
+    pub fn misuse(self) -> Misuse {
+        match self {
+            Self::Nobody { misuse, .. } => misuse,
+            Self::Interrupted { error, .. } => error.rethrow(),
+        }
+    }
+}
+
+/// Hands the letter to this database's worker and waits for the reply. Interrupts end the wait at once: the worker goes
+/// on with what it has taken. None: `until` (by `since_boot`) came first. One that is there is waited for however long it takes, but not
+/// one that cannot come.
+pub fn send(letter: &[u8], attempt: [u8; 16], until: Option<Micros>) -> Result<Option<Zeroizing<Vec<u8>>>, Unanswered> {
+    give_up_at_exit();
+    let slot = my_slot();
+    let open = Open { slot };
+    // SAFETY: a plain variable, set when the session connected.
+    let database = unsafe { pg_sys::MyDatabaseId };
+
+    let mut sent;
+    {
+        let locked = slot.lock();
+        locked.begin(database.to_u32(), attempt);
+        sent = locked.put(letter, 0);
+        locked.give(Turn::Letter);
+    }
+    let mut reply = Zeroizing::new(Vec::new());
+    let mut absence: Option<Absence> = None;
+    loop {
+        {
+            let locked = slot.lock();
+            match locked.turn() {
+                Turn::NextOfLetter | Turn::Again => {
+                    let from = if locked.turn() == Turn::Again { 0 } else { sent };
+                    sent = locked.put(letter, from);
+                    locked.give(Turn::Letter);
+                }
+                Turn::Reply => {
+                    if locked.take(&mut reply) {
+                        drop(locked);
+                        drop(open);
+                        return Ok(Some(reply));
+                    }
+                    locked.give(Turn::NextOfReply);
+                }
+                Turn::Idle | Turn::Letter | Turn::Taken | Turn::NextOfReply => {}
+            }
+        }
+        // A letter that was taken needs no waking, but it does need a worker.
+        let is_there = match slot.turn() {
+            Turn::Taken | Turn::Reply => worker_registry::stage(database) == Stage::Running,
+            _ => worker_registry::wake(database),
+        };
+        if is_there {
+            absence = None;
+        } else if let Some(misuse) = absence.get_or_insert_with(|| Absence::begin(database)).look(database) {
+            let was_taken = is_of_a_taken_letter(slot.turn());
+            return Err(Unanswered::Nobody { misuse, was_taken });
+        }
+        let longest = if is_there { LOOK_AFTER_WORKER } else { LOOK_FOR_WORKER };
+        let left = until.map_or(longest, |until| until.saturating_sub(since_boot()).div_euclid(1000).saturating_add(1));
+        if left <= 0 {
+            return Ok(None);
+        }
+        let waited = PgTryBuilder::new(|| {
+            process::wait(left.min(longest));
+            Ok(())
+        })
+        .catch_when(PgSqlErrorCode::ERRCODE_QUERY_CANCELED, |error| Err(Box::new(error)))
+        .execute();
+        if let Err(error) = waited {
+            return Err(Unanswered::Interrupted { error, was_taken: is_of_a_taken_letter(take_back(slot)) });
+        }
+    }
+}
+
+fn is_of_a_taken_letter(turn: Turn) -> bool {
+    matches!(turn, Turn::Taken | Turn::Reply | Turn::NextOfReply)
+}
+
+/// The time during which a session waits for a worker that is not there.
+struct Absence {
+    since: Micros,
+    /// When it asked for one last.
+    asked_at: Option<Micros>,
+    /// How often it has died in a row, and how often of these while we waited.
+    crashes: u32,
+    seen: u32,
+    starting_since: Option<Micros>,
+}
+
+impl Absence {
+    fn begin(database: pg_sys::Oid) -> Self {
+        let crashes = worker_registry::standing(database).crashes;
+        Self { since: since_boot(), asked_at: None, crashes, seen: 0, starting_since: None }
+    }
+
+    /// Asks for a worker; Some: none comes, and why.
+    fn look(&mut self, database: pg_sys::Oid) -> Option<Misuse> {
+        let now = since_boot();
+        // Hundreds may wait: not at each look.
+        if self.asked_at.is_none_or(|at| now.saturating_sub(at) >= LOOK_AFTER_WORKER * 1000) {
+            self.asked_at = Some(now);
+            if !worker_registry::ask_for(database) {
+                return Some(Misuse::limit(
+                    "too many databases use the extension at once; nothing was sent",
+                    "Drop the extension in a database that does not need it.",
+                ));
+            }
+        }
+        let standing = worker_registry::standing(database);
+        if standing.crashes != self.crashes {
+            self.crashes = standing.crashes;
+            self.seen += 1;
+        }
+        // One death may be an accident, which the next start mends.
+        if standing.stage == Stage::Crashed && self.seen > 0 && standing.crashes > 1 {
+            return Some(dies(&standing));
+        }
+        if standing.stage == Stage::Starting {
+            let is_late = now.saturating_sub(*self.starting_since.get_or_insert(now)) > PATIENCE_WITH_START;
+            return is_late.then(|| {
+                Misuse::not_ready(
+                    "the background worker of this database does not come up; nothing was sent",
+                    "Something keeps it from connecting to the database: pg_locks shows what it waits for.",
+                )
+            });
+        }
+        if now.saturating_sub(self.since) <= PATIENCE {
+            return None;
+        }
+        Some(match standing.stage {
+            _ if !worker_registry::has_launcher() => Misuse::not_ready(
+                "the background worker that starts the others is not there; nothing was sent",
+                "It comes back by itself; the server's log says why it ended.",
+            ),
+            Stage::Crashed => dies(&standing),
+            Stage::NoPlace => Misuse::limit(
+                format!(
+                    "no background worker could be started for this database: {}; nothing was sent",
+                    standing.reason
+                ),
+                "Raise max_worker_processes (and restart the server), or otp_gateway.max_workers, which is half of it by default.",
+            ),
+            _ => Misuse::not_ready(
+                "no background worker comes for this database; nothing was sent",
+                "It may not take connections any more (pg_database.datallowconn); else the server's log may say more.",
+            ),
+        })
+    }
+}
+
+/// Whether there can be workers at all in this server: the launcher comes a moment after the first session.
+pub fn await_launcher() -> Result<(), Misuse> {
+    // SAFETY: a plain variable.
+    if !unsafe { pg_sys::IsUnderPostmaster } {
+        return Err(Misuse::not_ready(
+            "in single-user mode there is no background worker; nothing was sent",
+            "Start the server as usual.",
+        ));
+    }
+    let until = since_boot() + PATIENCE;
+    while !worker_registry::had_launcher() {
+        if since_boot() > until {
+            return Err(Misuse::not_ready(
+                "the background worker that starts the others was not started; nothing was sent",
+                "max_worker_processes was too small when the server started: raise it and restart the server.",
+            ));
+        }
+        process::wait(LOOK_FOR_WORKER);
+    }
+    Ok(())
+}
+
+fn dies(standing: &Standing) -> Misuse {
+    let reason = if standing.reason.is_empty() { "it ended before it had begun" } else { &standing.reason };
+    Misuse::not_ready(
+        format!("the background worker of this database ends at each start: {reason}; nothing was sent"),
+        "Mend that, and call again: it is tried anew. The server's log has more.",
+    )
+}
+
+fn my_slot() -> &'static Slot {
+    &slots()[ProcessNumber::mine().0 as usize]
+}
+
+/// A call under way; dropped, by return or by error, it takes the slot back.
+struct Open {
+    slot: &'static Slot,
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        take_back(self.slot);
+    }
+}
+
+/// Whose turn it was.
+fn take_back(slot: &Slot) -> Turn {
+    let locked = slot.lock();
+    let turn = locked.turn();
+    locked.begin(0, [0; 16]);
+    locked.give(Turn::Idle);
+    turn
+}
+
+/// A FATAL error (terminate, shutdown) leaves by proc_exit without unwinding: the slot is taken back there.
+fn give_up_at_exit() {
+    static REGISTERED: AtomicBool = AtomicBool::new(false);
+
+    #[pgrx::pg_guard]
+    unsafe extern "C-unwind" fn at_exit(_code: std::ffi::c_int, _arg: pg_sys::Datum) {
+        take_back(my_slot());
+    }
+
+    if !REGISTERED.swap(true, Ordering::Relaxed) {
+        // SAFETY: on the main thread; the callback runs while shared memory is still attached.
+        unsafe { pg_sys::before_shmem_exit(Some(at_exit), pg_sys::Datum::from(0)) };
+    }
+}

@@ -1,0 +1,184 @@
+//! One slot, and the turns that session and worker take at it.
+
+use std::{
+    cell::UnsafeCell,
+    sync::atomic::{AtomicU32, AtomicU64, Ordering::SeqCst},
+};
+
+use zeroize::Zeroize;
+
+use crate::{
+    ipc::{
+        segment,
+        spin_lock::{self, SpinLock},
+    },
+    pg::process::ProcessNumber,
+};
+
+/// The bytes of a letter that a slot holds at once: most letters fit.
+pub const PART: usize = 8192 - 64;
+
+/// Whose turn it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Turn {
+    /// Nobody waits here.
+    Idle = 0,
+    /// Worker: take this part of a letter.
+    Letter = 1,
+    /// Session: write the next part.
+    NextOfLetter = 2,
+    /// Session: a new worker has nothing of your letter, write it from the start.
+    Again = 3,
+    /// The worker has the whole letter.
+    Taken = 4,
+    /// Session: take this part of the reply.
+    Reply = 5,
+    /// Worker: write the next part.
+    NextOfReply = 6,
+}
+
+#[repr(C)]
+pub struct Slot {
+    lock: SpinLock,
+    turn: AtomicU32,
+    /// Tells one call through this slot from the next.
+    call: AtomicU64,
+    database: AtomicU32,
+    /// The pid of the process whose transaction has called us, else 0: for the server's log, in which others say what
+    /// it was running.
+    caller: AtomicU32,
+    /// How many bytes of `data` hold a part, and whether it is the first and the last.
+    length: AtomicU32,
+    first: AtomicU32,
+    last: AtomicU32,
+    attempt: UnsafeCell<[u8; 16]>,
+    data: UnsafeCell<[u8; PART]>,
+}
+
+// SAFETY: the cells are read and written under `lock` alone, the rest is atomic.
+unsafe impl Sync for Slot {}
+
+/// A slot whose lock this process holds.
+pub struct Locked<'a> {
+    slot: &'a Slot,
+    _held: spin_lock::Held<'a>,
+}
+
+pub fn size() -> usize {
+    segment::max_processes() * size_of::<Slot>()
+}
+
+/// All slots, by process number.
+pub fn slots() -> &'static [Slot] {
+    // SAFETY: the memory is ours for the life of the server, as long as size() said, and zeroed at first.
+    unsafe { std::slice::from_raw_parts(segment::mailbox().cast::<Slot>(), segment::max_processes()) }
+}
+
+/// The transaction of this process has called us; or, with `false`, has ended. Cannot fail: a transaction callback
+/// calls it.
+pub fn note_caller(calls: bool) {
+    if let Some(slot) = slots().get(ProcessNumber::mine().0 as usize) {
+        slot.caller.store(if calls { std::process::id() } else { 0 }, SeqCst);
+    }
+}
+
+/// The pids of the processes whose transaction has called us.
+pub fn callers() -> impl Iterator<Item = u32> {
+    slots().iter().map(|slot| slot.caller.load(SeqCst)).filter(|pid| *pid != 0)
+}
+
+/// Wakes every session that waits for the worker of a database. Cannot fail: an exit callback calls it.
+pub fn wake_waiting(database: u32) {
+    for (number, slot) in slots().iter().enumerate() {
+        if slot.database() == database && slot.turn() != Turn::Idle {
+            ProcessNumber(number as u32).wake();
+        }
+    }
+}
+
+impl Slot {
+    /// A look without the lock: to be confirmed under it.
+    pub fn turn(&self) -> Turn {
+        match self.turn.load(SeqCst) {
+            1 => Turn::Letter,
+            2 => Turn::NextOfLetter,
+            3 => Turn::Again,
+            4 => Turn::Taken,
+            5 => Turn::Reply,
+            6 => Turn::NextOfReply,
+            _ => Turn::Idle,
+        }
+    }
+
+    pub fn database(&self) -> u32 {
+        self.database.load(SeqCst)
+    }
+
+    pub fn lock(&self) -> Locked<'_> {
+        Locked { _held: self.lock.hold(), slot: self }
+    }
+}
+
+impl Locked<'_> {
+    pub fn turn(&self) -> Turn {
+        self.slot.turn()
+    }
+
+    pub fn call(&self) -> u64 {
+        self.slot.call.load(SeqCst)
+    }
+
+    pub fn attempt(&self) -> [u8; 16] {
+        // SAFETY: under the lock.
+        unsafe { *self.slot.attempt.get() }
+    }
+
+    pub fn give(&self, turn: Turn) {
+        self.slot.turn.store(turn as u32, SeqCst);
+    }
+
+    /// Begins a new call, whatever the slot was at.
+    pub fn begin(&self, database: u32, attempt: [u8; 16]) -> u64 {
+        self.wipe();
+        self.slot.database.store(database, SeqCst);
+        // SAFETY: under the lock.
+        unsafe { *self.slot.attempt.get() = attempt };
+        self.slot.call.fetch_add(1, SeqCst) + 1
+    }
+
+    /// Puts down the part of `whole` that begins at `from`, and returns where the next one begins.
+    pub fn put(&self, whole: &[u8], from: usize) -> usize {
+        let part = &whole[from..whole.len().min(from + PART)];
+        // SAFETY: under the lock.
+        unsafe { (&mut *self.slot.data.get())[..part.len()].copy_from_slice(part) };
+        self.slot.length.store(part.len() as u32, SeqCst);
+        self.slot.first.store(u32::from(from == 0), SeqCst);
+        self.slot.last.store(u32::from(from + part.len() == whole.len()), SeqCst);
+        from + part.len()
+    }
+
+    /// Whether the part is the first of its letter or reply.
+    pub fn is_first(&self) -> bool {
+        self.slot.first.load(SeqCst) == 1
+    }
+
+    /// Appends the part to `whole` (or begins it anew), wipes it, and says whether it was the last.
+    pub fn take(&self, whole: &mut Vec<u8>) -> bool {
+        if self.is_first() {
+            whole.zeroize();
+        }
+        let length = (self.slot.length.load(SeqCst) as usize).min(PART);
+        // SAFETY: under the lock.
+        whole.extend_from_slice(unsafe { &(&*self.slot.data.get())[..length] });
+        self.wipe();
+        self.slot.last.load(SeqCst) == 1
+    }
+
+    /// Overwrites the part that lies here.
+    pub fn wipe(&self) {
+        let length = (self.slot.length.swap(0, SeqCst) as usize).min(PART);
+        // SAFETY: under the lock. Shared memory: nobody can leave these writes out.
+        unsafe { (&mut *self.slot.data.get())[..length].fill(0) };
+    }
+}

@@ -1,0 +1,498 @@
+//! Which databases have a worker, or want one. A session that finds none asks the launcher for one; a worker that leaves
+//! says when it is next needed, and one that dies says why, so that whoever waits for it hears of that.
+
+use std::{
+    cell::UnsafeCell,
+    sync::atomic::{AtomicI64, AtomicU32, Ordering::SeqCst},
+};
+
+use pgrx::pg_sys;
+use policy::Micros;
+
+use crate::{
+    ipc::{segment, slot, spin_lock::SpinLock},
+    pg::{clock::since_boot, process::ProcessNumber},
+};
+
+/// Where a database's entry stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Stage {
+    /// No worker, and none asked for.
+    Free = 0,
+    /// A session, or a commit, asks the launcher for a worker.
+    Wanted = 1,
+    /// The launcher has registered one.
+    Starting = 2,
+    /// It is connected to its database.
+    Running = 3,
+    /// Wanted, and there is no place for one: the launcher tries again.
+    NoPlace = 4,
+    /// The worker ended by an error; the launcher starts another after a pause.
+    Crashed = 5,
+    /// The worker left for want of work; the launcher takes note of when there will be some.
+    Left = 6,
+}
+
+/// Why a worker is to go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Leave {
+    /// Somebody renames, moves or copies the database.
+    Database = 1,
+    /// The database or the extension is dropped, and the record with it: nothing is worth waiting for.
+    Dropped = 2,
+    /// If it is idle: another database needs its place.
+    Idle = 3,
+}
+
+/// A short text on why there is no worker.
+pub const REASON: usize = 240;
+
+#[repr(C)]
+pub struct Entry {
+    database: AtomicU32,
+    stage: AtomicU32,
+    process: AtomicU32,
+    /// Tells one start from the next: a worker that comes up late finds that it is not the one that is meant.
+    start: AtomicU32,
+    /// Why the worker is to let go of the database; 0: it is not.
+    leave: AtomicU32,
+    /// A transaction that enqueued has committed since the worker looked last.
+    queued: AtomicU32,
+    /// A key was added since the worker looked last.
+    new_key: AtomicU32,
+    /// A server or role was renamed or dropped since the worker looked last.
+    identities: AtomicU32,
+    /// How often in a row the worker has died.
+    crashes: AtomicU32,
+    /// Somebody has asked since the launcher last tried.
+    asked: AtomicU32,
+    reason_length: AtomicU32,
+    /// Since when (by [`since_boot`]) the worker has had nothing to do; 0: it has.
+    idle_since: AtomicI64,
+    /// When (by Postgres' clock) the worker that left has something to do again; 0: never.
+    due: AtomicI64,
+    reason: UnsafeCell<[u8; REASON]>,
+}
+
+#[repr(C)]
+pub struct Roster {
+    lock: SpinLock,
+    /// 1 + the launcher's process number; 0: there is none.
+    launcher: AtomicU32,
+    /// How often in a row a launcher has begun soon after the one before.
+    launches: AtomicU32,
+    /// Every database is to be visited once.
+    visit: AtomicU32,
+    /// A database waits for a place.
+    awaited: AtomicU32,
+    /// When (by [`since_boot`]) the launcher began; 0: none ever did.
+    launched_at: AtomicI64,
+    entries: [Entry; ENTRIES],
+}
+
+// SAFETY: the cells are read and written under the roster's lock alone, the rest is atomic.
+unsafe impl Sync for Roster {}
+
+/// More databases with a worker at once than this make no sense with any sensible max_worker_processes.
+pub const ENTRIES: usize = 256;
+
+pub const fn size() -> usize {
+    size_of::<Roster>()
+}
+
+pub fn roster() -> &'static Roster {
+    // SAFETY: the memory is ours for the life of the server, zeroed at first, which is the empty state of all of it.
+    unsafe { &*segment::roster().cast::<Roster>() }
+}
+
+impl Entry {
+    fn stage(&self) -> Stage {
+        match self.stage.load(SeqCst) {
+            1 => Stage::Wanted,
+            2 => Stage::Starting,
+            3 => Stage::Running,
+            4 => Stage::NoPlace,
+            5 => Stage::Crashed,
+            6 => Stage::Left,
+            _ => Stage::Free,
+        }
+    }
+
+    fn put(&self, stage: Stage) {
+        self.stage.store(stage as u32, SeqCst);
+    }
+
+    fn oid(&self) -> pg_sys::Oid {
+        pg_sys::Oid::from(self.database.load(SeqCst))
+    }
+
+    /// Under the roster's lock.
+    fn set_reason(&self, reason: &str) {
+        let mut end = reason.len().min(REASON);
+        while !reason.is_char_boundary(end) {
+            end -= 1;
+        }
+        // SAFETY: the caller holds the lock.
+        unsafe { (&mut *self.reason.get())[..end].copy_from_slice(&reason.as_bytes()[..end]) };
+        self.reason_length.store(end as u32, SeqCst);
+    }
+}
+
+pub fn find(database: pg_sys::Oid) -> Option<&'static Entry> {
+    roster().entries.iter().find(|entry| entry.stage() != Stage::Free && entry.oid() == database)
+}
+
+/// The entry of a database, a new one if it has none. None: the roster is full. Under the roster's lock.
+pub fn entry(database: pg_sys::Oid) -> Option<&'static Entry> {
+    if let Some(found) = find(database) {
+        return Some(found);
+    }
+    let new = roster().entries.iter().find(|entry| entry.stage() == Stage::Free)?;
+    new.database.store(database.to_u32(), SeqCst);
+    for field in [&new.leave, &new.queued, &new.new_key, &new.crashes, &new.asked, &new.reason_length] {
+        field.store(0, SeqCst);
+    }
+    new.idle_since.store(0, SeqCst);
+    new.due.store(0, SeqCst);
+    Some(new)
+}
+
+/// The stage of a database's worker.
+pub fn stage(database: pg_sys::Oid) -> Stage {
+    find(database).map_or(Stage::Free, Entry::stage)
+}
+
+/// Whether a worker is connected to the database, or may be about to be.
+pub fn is_there(database: pg_sys::Oid) -> bool {
+    matches!(stage(database), Stage::Starting | Stage::Running)
+}
+
+/// Puts a database at a stage, in a new entry if it has none. False: the roster is full.
+pub fn set(database: pg_sys::Oid, stage: Stage) -> bool {
+    let _held = roster().lock.hold();
+    let Some(entry) = entry(database) else { return false };
+    entry.leave.store(0, SeqCst);
+    entry.put(stage);
+    true
+}
+
+/// Every database at that stage.
+pub fn at(stage: Stage) -> Vec<pg_sys::Oid> {
+    roster().entries.iter().filter(|entry| entry.stage() == stage).map(Entry::oid).collect()
+}
+
+/// How a database stands that has no worker.
+pub struct Standing {
+    pub stage: Stage,
+    /// How often in a row its worker has died.
+    pub crashes: u32,
+    /// Why there is none, as far as somebody said so.
+    pub reason: String,
+}
+
+pub fn standing(database: pg_sys::Oid) -> Standing {
+    let _held = roster().lock.hold();
+    let Some(entry) = find(database) else {
+        return Standing { stage: Stage::Free, crashes: 0, reason: String::new() };
+    };
+    let length = (entry.reason_length.load(SeqCst) as usize).min(REASON);
+    // SAFETY: under the lock.
+    let reason = unsafe { &(&*entry.reason.get())[..length] };
+    Standing {
+        stage: entry.stage(),
+        crashes: entry.crashes.load(SeqCst),
+        reason: String::from_utf8_lossy(reason).into_owned(),
+    }
+}
+
+// The launcher's part.
+
+/// The launcher has registered a worker: what it is to be told, to know that it is meant. None: the roster is full.
+pub fn starting(database: pg_sys::Oid) -> Option<u32> {
+    let _held = roster().lock.hold();
+    let entry = entry(database)?;
+    entry.leave.store(0, SeqCst);
+    entry.asked.store(0, SeqCst);
+    entry.idle_since.store(0, SeqCst);
+    entry.put(Stage::Starting);
+    Some(entry.start.fetch_add(1, SeqCst).wrapping_add(1))
+}
+
+/// There is no place for a worker now.
+pub fn no_place(database: pg_sys::Oid, reason: &str) {
+    let _held = roster().lock.hold();
+    if let Some(entry) = entry(database) {
+        entry.set_reason(reason);
+        entry.put(Stage::NoPlace);
+    }
+}
+
+/// How often in a row the worker of a database has died, and whether somebody has asked for it since the last start.
+pub fn crashes(database: pg_sys::Oid) -> (u32, bool) {
+    find(database).map_or((0, false), |entry| (entry.crashes.load(SeqCst), entry.asked.load(SeqCst) != 0))
+}
+
+/// The databases whose worker has left, and when each is due; their entries are free afterwards.
+pub fn take_left() -> Vec<(pg_sys::Oid, Option<Micros>)> {
+    let _held = roster().lock.hold();
+    let left = roster().entries.iter().filter(|entry| entry.stage() == Stage::Left);
+    left.map(|entry| {
+        let due = entry.due.load(SeqCst);
+        entry.put(Stage::Free);
+        (entry.oid(), Some(due).filter(|due| *due != 0))
+    })
+    .collect()
+}
+
+/// Asks the workers that have been idle for longest to leave, so many of them, less those that have been asked already.
+/// How many leave.
+pub fn ask_idle_to_leave(most: usize) -> usize {
+    let running = || roster().entries.iter().filter(|entry| entry.stage() == Stage::Running);
+    let leaving = running().filter(|entry| entry.leave.load(SeqCst) != 0).count();
+    let mut idle: Vec<(i64, &Entry)> = running()
+        .filter(|entry| entry.leave.load(SeqCst) == 0)
+        .map(|entry| (entry.idle_since.load(SeqCst), entry))
+        .filter(|(since, _)| *since != 0)
+        .collect();
+    idle.sort_by_key(|(since, _)| *since);
+    idle.truncate(most.saturating_sub(leaving));
+    for (_, entry) in &idle {
+        // Not over the word of somebody who needs the database.
+        let _ = entry.leave.compare_exchange(0, Leave::Idle as u32, SeqCst, SeqCst);
+        wake(entry.oid());
+    }
+    leaving + idle.len()
+}
+
+/// Whether a database waits for a place, which one that becomes idle could give.
+pub fn await_place(awaited: bool) {
+    roster().awaited.store(u32::from(awaited), SeqCst);
+}
+
+/// Whether every database is to be visited; asked once.
+pub fn was_asked_to_visit() -> bool {
+    roster().visit.swap(0, SeqCst) != 0
+}
+
+/// This process is the launcher. How many before it, in a row, lived no longer than `soon`.
+pub fn i_am_launcher(soon: Micros) -> u32 {
+    let now = since_boot();
+    let before = roster().launched_at.swap(now, SeqCst);
+    let is_soon = before != 0 && now.saturating_sub(before) < soon;
+    let launches = if is_soon { roster().launches.load(SeqCst).saturating_add(1) } else { 0 };
+    roster().launches.store(launches, SeqCst);
+    roster().launcher.store(ProcessNumber::mine().0 + 1, SeqCst);
+    launches
+}
+
+/// At its end.
+pub fn launcher_leaves() {
+    roster().launcher.store(0, SeqCst);
+}
+
+/// Whether the launcher is there.
+pub fn has_launcher() -> bool {
+    roster().launcher.load(SeqCst) != 0
+}
+
+/// Whether one ever was, since the server started.
+pub fn had_launcher() -> bool {
+    roster().launched_at.load(SeqCst) != 0
+}
+
+// The worker's part.
+
+/// The worker that the launcher started by this number is up. False: it is not the one that is meant.
+pub fn claim(database: pg_sys::Oid, start: u32) -> bool {
+    let _held = roster().lock.hold();
+    let Some(entry) = find(database) else { return false };
+    let is_meant = entry.stage() == Stage::Starting && entry.start.load(SeqCst) == start;
+    if is_meant {
+        entry.process.store(ProcessNumber::mine().0, SeqCst);
+    }
+    is_meant
+}
+
+/// It is connected, and takes letters.
+pub fn runs(database: pg_sys::Oid) {
+    let _held = roster().lock.hold();
+    if let Some(entry) = find(database) {
+        entry.asked.store(0, SeqCst);
+        entry.put(Stage::Running);
+    }
+}
+
+/// It has nothing to do, since then; or, with None, it has. The launcher hears of it where somebody waits for a place.
+pub fn idle_since(database: pg_sys::Oid, since: Option<Micros>) {
+    let Some(entry) = find(database) else { return };
+    let before = entry.idle_since.swap(since.unwrap_or(0), SeqCst);
+    if before == 0 && since.is_some() && roster().awaited.load(SeqCst) != 0 {
+        wake_launcher();
+    }
+}
+
+/// It has died. Cannot fail: an exit callback calls it.
+pub fn crashed(database: pg_sys::Oid, reason: &str, again: bool) {
+    {
+        let _held = roster().lock.hold();
+        let Some(entry) = find(database) else { return };
+        entry.set_reason(reason);
+        entry.leave.store(0, SeqCst);
+        let crashes = if again { entry.crashes.load(SeqCst).saturating_add(1) } else { 1 };
+        entry.crashes.store(crashes, SeqCst);
+        entry.put(Stage::Crashed);
+    }
+    tell(database);
+}
+
+/// It has left in order, and has something to do at `due`; `is_wanted`: another is to come at once. Cannot fail: an exit
+/// callback calls it.
+pub fn left(database: pg_sys::Oid, due: Option<Micros>, is_wanted: bool) {
+    {
+        let _held = roster().lock.hold();
+        let Some(entry) = find(database) else { return };
+        entry.crashes.store(0, SeqCst);
+        entry.reason_length.store(0, SeqCst);
+        entry.leave.store(0, SeqCst);
+        entry.due.store(due.unwrap_or(0), SeqCst);
+        entry.put(if is_wanted { Stage::Wanted } else { Stage::Left });
+        // Who committed or asked before this has told us, who does after it finds nobody there and asks for one.
+        if entry.queued.load(SeqCst) != 0 || entry.asked.load(SeqCst) != 0 {
+            entry.put(Stage::Wanted);
+        }
+    }
+    tell(database);
+}
+
+/// Those who wait for the worker ask for another; the launcher looks.
+pub fn tell(database: pg_sys::Oid) {
+    slot::wake_waiting(database.to_u32());
+    wake_launcher();
+}
+
+/// Why somebody wants the worker of this database gone.
+pub fn asked_to_leave(database: pg_sys::Oid) -> Option<Leave> {
+    match find(database)?.leave.load(SeqCst) {
+        1 => Some(Leave::Database),
+        2 => Some(Leave::Dropped),
+        3 => Some(Leave::Idle),
+        _ => None,
+    }
+}
+
+/// It was asked to leave if it was idle, and is not.
+pub fn stays(database: pg_sys::Oid) {
+    if let Some(entry) = find(database) {
+        let _ = entry.leave.compare_exchange(Leave::Idle as u32, 0, SeqCst, SeqCst);
+    }
+}
+
+/// Whether there may be something new in the queue of this database; asked once.
+pub fn was_told_of_queued(database: pg_sys::Oid) -> bool {
+    find(database).is_some_and(|entry| entry.queued.swap(0, SeqCst) != 0)
+}
+
+/// Whether a key was added; asked once.
+pub fn was_told_of_new_key(database: pg_sys::Oid) -> bool {
+    find(database).is_some_and(|entry| entry.new_key.swap(0, SeqCst) != 0)
+}
+
+// Everybody's.
+
+/// Wakes the worker of a database, if it has one. Cannot fail: a transaction callback may call it.
+pub fn wake(database: pg_sys::Oid) -> bool {
+    match find(database) {
+        Some(entry) if entry.stage() == Stage::Running => {
+            ProcessNumber(entry.process.load(SeqCst)).wake();
+            true
+        }
+        _ => false,
+    }
+}
+
+/// Tells the worker of a database that a transaction which enqueued has committed. Cannot fail: a transaction callback
+/// calls it.
+pub fn tell_of_queued(database: pg_sys::Oid) {
+    if let Some(entry) = find(database) {
+        entry.queued.store(1, SeqCst);
+    }
+    // One that is yet to come looks at its start.
+    if !wake(database) {
+        ask_for(database);
+    }
+}
+
+/// Tells the workers of all other databases that a key was added; one that is yet to come looks at its start, and where
+/// there is none the launcher sends one.
+pub fn tell_others_of_new_key(mine: pg_sys::Oid) {
+    for database in at(Stage::Running).into_iter().filter(|database| *database != mine) {
+        if let Some(entry) = find(database) {
+            entry.new_key.store(1, SeqCst);
+        }
+        wake(database);
+    }
+    roster().visit.store(1, SeqCst);
+    wake_launcher();
+}
+
+/// Tells the worker of a database that a server or role was renamed or dropped. Cannot fail: a transaction callback calls it.
+pub fn tell_of_identities(database: pg_sys::Oid) {
+    if let Some(entry) = find(database) {
+        entry.identities.store(1, SeqCst);
+    }
+    // One that is yet to come looks at its start.
+    wake(database);
+}
+
+/// The workers of all databases: roles are the cluster's. Cannot fail: a transaction callback calls it.
+pub fn tell_all_of_identities() {
+    for entry in roster().entries.iter().filter(|entry| entry.stage() == Stage::Running) {
+        tell_of_identities(pg_sys::Oid::from(entry.database.load(SeqCst)));
+    }
+}
+
+/// Whether a server or role was renamed or dropped; asked once.
+pub fn was_told_of_identities(database: pg_sys::Oid) -> bool {
+    find(database).is_some_and(|entry| entry.identities.swap(0, SeqCst) != 0)
+}
+
+/// Asks for a worker, also where one is about to leave, and wakes the launcher. False: the roster is full. Cannot fail
+/// otherwise: a transaction callback may call it.
+pub fn ask_for(database: pg_sys::Oid) -> bool {
+    let asked = {
+        let _held = roster().lock.hold();
+        entry(database).map(|entry| {
+            entry.asked.store(1, SeqCst);
+            entry.leave.store(0, SeqCst);
+            if matches!(entry.stage(), Stage::Free | Stage::Left) {
+                entry.put(Stage::Wanted);
+            }
+        })
+    };
+    wake_launcher();
+    asked.is_some()
+}
+
+/// Asks the worker of a database to let go of it. False: there is none.
+pub fn ask_to_leave(database: pg_sys::Oid, why: Leave) -> bool {
+    match find(database) {
+        Some(entry) if matches!(entry.stage(), Stage::Starting | Stage::Running) => {
+            entry.leave.store(why as u32, SeqCst);
+            wake(database);
+            true
+        }
+        _ => false,
+    }
+}
+
+pub fn wake_launcher() {
+    match roster().launcher.load(SeqCst) {
+        0 => {}
+        number => ProcessNumber(number - 1).wake(),
+    }
+}
+
+/// How long those may take at its end that are under way, and whoever waits for a worker to leave has to allow for.
+pub const GRACE: Micros = 2_000_000;

@@ -1,0 +1,36 @@
+//! A function and its arguments as one digest: how two calls are told to be the same.
+
+use ring::digest;
+
+/// A function and its arguments; not reversible, for a code is among them.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Fingerprint([u8; 32]);
+
+/// A fingerprint in the making.
+pub struct Print(digest::Context);
+
+impl Print {
+    pub fn of(function: &str) -> Self {
+        let mut print = Self(digest::Context::new(&digest::SHA256));
+        print.add(Some(function.as_bytes()));
+        print
+    }
+
+    /// One more value; None: null.
+    pub fn add(&mut self, value: Option<&[u8]>) {
+        match value {
+            None => self.0.update(&[0]),
+            Some(bytes) => {
+                self.0.update(&[1]);
+                self.0.update(&bytes.len().to_le_bytes());
+                self.0.update(bytes);
+            }
+        }
+    }
+
+    pub fn finish(self) -> Fingerprint {
+        let mut print = [0; 32];
+        print.copy_from_slice(self.0.finish().as_ref());
+        Fingerprint(print)
+    }
+}

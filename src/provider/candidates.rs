@@ -1,0 +1,102 @@
+//! What a name given to otp_send stands for: a provider, or a route over several.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use pgrx::pg_sys;
+use policy::order;
+
+use crate::{
+    error::Misuse,
+    pg::foreign_servers::{self, Server},
+    provider::{
+        Provider,
+        lookup::{check_usage, may_use, shown},
+        route::{Route, RouteOptions, is_route_server},
+    },
+    store::identity::{Identity, object_of},
+};
+
+/// The providers that a call may go to, in the order in which they are tried.
+pub struct Account {
+    /// If it is one.
+    pub route: Option<Route>,
+    pub members: Vec<Provider>,
+}
+
+impl Account {
+    /// Finds a provider or a route by name. Of a route the role needs USAGE on the route alone.
+    pub fn find(name: &str, role: pg_sys::Oid) -> Result<Self, Misuse> {
+        Self::of(crate::provider::lookup::named(name)?, role)
+    }
+
+    /// The same, of a server as it is now.
+    pub fn of(server: Server, role: pg_sys::Oid) -> Result<Self, Misuse> {
+        if !is_route_server(&server) {
+            return Ok(Self { route: None, members: vec![Provider::of(server, role)?] });
+        }
+        let options = RouteOptions::parse(&server.options)?;
+        check_usage(&server, role)?;
+        static DICE: AtomicU64 = AtomicU64::new(0);
+        let dice = DICE.fetch_add(1, Relaxed) ^ uuid::Uuid::now_v7().as_u64_pair().1;
+        let drawn = order(options.strategy, &options.weights, dice);
+        let member = |name: &String| {
+            let member = crate::provider::lookup::named(name)?;
+            check_member(&server, &member)?;
+            Provider::of_member(member, role)
+        };
+        let members = drawn.into_iter().map(|place| member(&options.providers[place])).collect::<Result<_, _>>()?;
+        Ok(Self { route: Some(Route { server: server.oid, name: server.name }), members })
+    }
+
+    /// The provider that a verification went to, for what comes after its send. `name`: what it was called then.
+    pub fn of_verification(
+        name: &str,
+        provider: Identity,
+        route: Option<Identity>,
+        role: pg_sys::Oid,
+    ) -> Result<Provider, Misuse> {
+        let server = |id| Ok::<_, Misuse>(object_of(id)?.and_then(foreign_servers::server_of));
+        let gone = |what: &str| {
+            Misuse::undefined(
+                format!("the {what} that this verification went through does not exist any more"),
+                "Begin anew with otp_send.",
+            )
+        };
+        let provider = server(provider)?.ok_or_else(|| gone(&format!("provider \"{}\"", shown(name))))?;
+        let Some(route) = route else { return Provider::of(provider, role) };
+        let route = server(route)?.ok_or_else(|| gone("route"))?;
+        check_usage(&route, role)?;
+        check_member(&route, &provider)?;
+        Provider::of_member(provider, role)
+    }
+}
+
+/// A route does for its callers what its owner may do, as a view does. And a name in its list is no invitation: whoever
+/// makes a server of a name that is free is somebody whom the route's owner does not act for.
+fn check_member(route: &Server, member: &Server) -> Result<(), Misuse> {
+    let (of, name) = (shown(&route.name), shown(&member.name));
+    if !may_use(route.owner, member.oid) {
+        return Err(Misuse::forbidden(
+            format!("permission denied for foreign server {name}, a provider of route {of}: its owner may not use it"),
+            format!("GRANT USAGE ON FOREIGN SERVER {name} TO the owner of foreign server {of}."),
+        ));
+    }
+    // A superuser has everybody's rights, and is known for none but those of its own roles.
+    // SAFETY: look-ups in the catalog.
+    let is_known = unsafe {
+        pg_sys::superuser_arg(member.owner)
+            || pg_sys::is_member_of_role_nosuper(route.owner, member.owner)
+                && pg_sys::has_privs_of_role(route.owner, member.owner)
+    };
+    if is_known {
+        return Ok(());
+    }
+    Err(Misuse::forbidden(
+        format!(
+            "foreign server {name}, a provider of route {of}, belongs to a role whose rights the route's owner does not have"
+        ),
+        format!(
+            "ALTER SERVER {name} OWNER TO the owner of {of} or a superuser; or take it out of the option providers of {of}."
+        ),
+    ))
+}

@@ -1,0 +1,174 @@
+//! The options of a user mapping: credentials, and nothing but credentials.
+
+use std::{collections::BTreeMap, fs};
+
+use vendor::{Dialect, Secret};
+
+use crate::{
+    error::Misuse,
+    pg::foreign_servers::{self},
+    provider::{
+        lookup::shown,
+        ownership::owner_must_read_files,
+        server_options::{self, ServerOptions, unknown_option},
+    },
+};
+
+/// What a proxy wants, whatever the vendor: both or neither.
+pub const PROXY_CREDENTIALS: [&str; 2] = ["proxy_user", "proxy_password"];
+
+/// Checks the options of a user mapping.
+pub fn check_user_mapping(dialect: &Dialect, options: &[(String, String)]) -> Result<(), Misuse> {
+    let mut given: Vec<&str> = Vec::new();
+    for (option, value) in options {
+        let name = option.strip_suffix("_file").unwrap_or(option);
+        if server_options::of_server(dialect).any(|name| name == option) {
+            return Err(Misuse::invalid_option(
+                format!("option \"{option}\" belongs on the server, not on the user mapping"),
+                "ALTER SERVER ... OPTIONS (ADD ...).",
+            ));
+        }
+        if !dialect.credential_sets.iter().any(|set| set.contains(&name)) && !PROXY_CREDENTIALS.contains(&name) {
+            let mut valid: Vec<&str> = dialect.credential_sets.concat();
+            valid.dedup();
+            valid.extend(PROXY_CREDENTIALS);
+            return Err(unknown_option("user mapping", option, &valid));
+        }
+        if value.is_empty() {
+            return Err(Misuse::invalid(format!("option {option} is empty"), "Give its value."));
+        }
+        if name == option {
+            check_sendable(dialect, name, value, &format!("option {option}"), Misuse::invalid)?;
+        }
+        if given.contains(&name) {
+            return Err(Misuse::invalid(
+                format!("{name} is given twice, as {name} and as {name}_file"),
+                "Give one of them.",
+            ));
+        }
+        given.push(name);
+    }
+    proxy_credentials(&given)?;
+    credential_set(dialect, &given).map_err(|wanted| {
+        Misuse::invalid(
+            "the credentials are not complete, or of more than one kind",
+            format!("Exactly one of these sets is needed, each name also as <name>_file: {wanted}."),
+        )
+    })
+}
+
+/// Whether a credential can stand where it is sent.
+pub fn check_sendable(
+    dialect: &Dialect,
+    name: &str,
+    value: &str,
+    what: &str,
+    kind: fn(String, String) -> Misuse,
+) -> Result<(), Misuse> {
+    if !dialect.can_send(name, value) {
+        return Err(kind(
+            format!("{what} holds what cannot stand in an HTTP header, where this vendor takes it"),
+            "Visible ASCII characters alone: no line break, no tab, no space at either end.".to_owned(),
+        ));
+    }
+    // A colon ends the user in `Basic` (RFC 7617).
+    let is_proxys = PROXY_CREDENTIALS.contains(&name);
+    if is_proxys && (value.chars().any(char::is_control) || name == PROXY_CREDENTIALS[0] && value.contains(':')) {
+        return Err(kind(
+            format!("{what} holds what cannot be sent to a proxy"),
+            "No control characters, and no colon in proxy_user.".to_owned(),
+        ));
+    }
+    Ok(())
+}
+
+/// A proxy's credentials go together.
+pub fn proxy_credentials(given: &[&str]) -> Result<(), Misuse> {
+    let [user, password] = PROXY_CREDENTIALS.map(|name| given.contains(&name));
+    if user == password {
+        return Ok(());
+    }
+    Err(Misuse::invalid(
+        "proxy_user and proxy_password go together, and one of them is missing",
+        "Give both on the user mapping, each also as <name>_file, or neither.",
+    ))
+}
+
+/// Whether exactly one of the vendor's sets of credentials is given, whole; the error is the list of the sets.
+pub fn credential_set(dialect: &Dialect, given: &[&str]) -> Result<(), String> {
+    let given: Vec<&&str> = given.iter().filter(|name| !PROXY_CREDENTIALS.contains(name)).collect();
+    let is_one = |set: &&&[&str]| set.len() == given.len() && set.iter().all(|name| given.contains(&name));
+    match dialect.credential_sets.iter().find(is_one) {
+        Some(_) => Ok(()),
+        None => Err(dialect
+            .credential_sets
+            .iter()
+            .map(|set| if set.is_empty() { "none".to_owned() } else { set.join(" and ") })
+            .collect::<Vec<_>>()
+            .join("; or ")),
+    }
+}
+
+/// The credentials, with each `<name>_file` read now.
+pub fn credentials(
+    dialect: &Dialect,
+    server: &foreign_servers::Server,
+    options: &ServerOptions,
+    mapping: Option<Vec<(String, String)>>,
+) -> Result<BTreeMap<String, Secret>, Misuse> {
+    let mut credentials = BTreeMap::new();
+    for (option, value) in mapping.unwrap_or_default() {
+        let (name, value, what) = match option.strip_suffix("_file") {
+            None => (option.as_str(), Secret::new(value), format!("user mapping option {option}")),
+            Some(name) => {
+                owner_must_read_files(server, &option)?;
+                (name, read_credential(&option, &value)?, format!("the file of user mapping option {option}"))
+            }
+        };
+        // Written past the validator, by an older version, or into a file.
+        check_sendable(dialect, name, value.reveal(), &what, Misuse::not_ready)?;
+        credentials.insert(name.to_owned(), value);
+    }
+    let server = shown(&server.name);
+    let given: Vec<&str> = credentials.keys().map(String::as_str).collect();
+    credential_set(dialect, &given).map_err(|wanted| {
+        Misuse::undefined(
+            format!("no user mapping with credentials for server {server} and this role"),
+            format!("CREATE USER MAPPING FOR CURRENT_USER (or PUBLIC) SERVER {server} OPTIONS ({wanted})."),
+        )
+    })?;
+    proxy_credentials(&given)?;
+    if options.proxy.is_none() && given.contains(&PROXY_CREDENTIALS[0]) {
+        return Err(Misuse::invalid(
+            "the user mapping has proxy_user and proxy_password, and the server has no option proxy",
+            format!("ALTER SERVER {server} OPTIONS (ADD proxy 'http://host:port')."),
+        ));
+    }
+    if credentials.contains_key("client_id")
+        && dialect.server_options.contains(&"token_url")
+        && options.token_url.is_none()
+    {
+        return Err(Misuse::invalid(
+            "the user mapping has client_id and client_secret, and the server has no option token_url",
+            format!("ALTER SERVER {server} OPTIONS (ADD token_url 'https://...')."),
+        ));
+    }
+    Ok(credentials)
+}
+
+pub fn read_credential(option: &str, path: &str) -> Result<Secret, Misuse> {
+    let text = fs::read_to_string(path).map_err(|error| {
+        Misuse::not_ready(
+            format!("the file of user mapping option {option} cannot be read: {}", error.kind()),
+            "It must exist on the server and be readable by the server's system user.",
+        )
+    })?;
+    let text = text.trim_end_matches(['\r', '\n']);
+    if text.is_empty() {
+        return Err(Misuse::not_ready(
+            format!("the file of user mapping option {option} is empty"),
+            "It holds the credential, in one line.",
+        ));
+    }
+    Ok(Secret::new(text))
+}

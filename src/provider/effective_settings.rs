@@ -1,0 +1,129 @@
+//! What is in force at a provider, and where it comes from: the rows of the view `otp_gateway.provider`. Everybody may
+//! read it, so that no secret may get here.
+
+use pgrx::pg_sys;
+use policy::Strategy;
+use serde_json::{Value, json};
+use vendor::{Dialect, TIMEOUT};
+
+use crate::{
+    pg::foreign_servers,
+    provider::{
+        lookup::dialect_of,
+        option_value::shown,
+        route::{ROUTE, ROUTE_OPTIONS, RouteOptions, listed},
+        server_options::{self, Enforce, ServerOptions},
+    },
+};
+
+pub struct Setting {
+    setting: &'static str,
+    value: Option<String>,
+    source: &'static str,
+}
+
+impl Setting {
+    pub fn json(&self) -> Value {
+        json!({"setting": self.setting, "value": self.value, "source": self.source})
+    }
+}
+
+/// None for a server that is not ours, or no more.
+pub fn of_provider(server: pg_sys::Oid) -> Vec<Setting> {
+    let Some(server) = foreign_servers::server_of(server) else { return Vec::new() };
+    if foreign_servers::wrapper_name(server.wrapper) == ROUTE {
+        return of_route(&server.options);
+    }
+    let Some(dialect) = dialect_of(&foreign_servers::wrapper_name(server.wrapper)) else { return Vec::new() };
+    let mut settings = match ServerOptions::parse(dialect, &server.options) {
+        Ok(options) => of_server(dialect, &server.options, &options),
+        // Written past the validator, or by an older version: a view that failed would hide all the others.
+        Err(misuse) => {
+            vec![Setting { setting: "error", value: Some(misuse.message().to_owned()), source: "server" }]
+        }
+    };
+    // SAFETY: reads state of this session.
+    settings.push(credentials(
+        foreign_servers::user_mapping(unsafe { pg_sys::GetUserId() }, server.oid).map(|(_, options)| options),
+    ));
+    settings
+}
+
+fn of_route(given: &[(String, String)]) -> Vec<Setting> {
+    let options = match RouteOptions::parse(given) {
+        Ok(options) => options,
+        Err(misuse) => {
+            return vec![Setting { setting: "error", value: Some(misuse.message().to_owned()), source: "server" }];
+        }
+    };
+    let weights: Vec<String> = options.weights.iter().map(u32::to_string).collect();
+    let strategy = if options.strategy == Strategy::Ordered { "ordered" } else { "weighted" };
+    let values = [listed(&options.providers), strategy.to_owned(), weights.join(", ")];
+    let is_given = |setting| given.iter().any(|(name, _)| name == setting);
+    let setting = |(setting, value)| Setting {
+        setting,
+        value: Some(value),
+        source: if is_given(setting) { "server" } else { "default" },
+    };
+    ROUTE_OPTIONS.into_iter().zip(values).map(setting).collect()
+}
+
+fn of_server(dialect: &Dialect, given: &[(String, String)], options: &ServerOptions) -> Vec<Setting> {
+    let setting = |setting| {
+        let value = value(setting, dialect, options);
+        let source = if given.iter().any(|(name, _)| name == setting) {
+            "server"
+        } else if value.is_some() && is_of_the_vendor(setting) {
+            "vendor default"
+        } else {
+            "default"
+        };
+        Setting { setting, value, source }
+    };
+    server_options::of_server(dialect).map(setting).collect()
+}
+
+/// Whether its default is the dialect's.
+fn is_of_the_vendor(setting: &str) -> bool {
+    matches!(setting, "base_url" | "code_lifetime" | "max_checks" | "resend_after")
+}
+
+/// In the form that the option takes; none where it is not set and has no default.
+fn value(setting: &str, dialect: &Dialect, options: &ServerOptions) -> Option<String> {
+    match setting {
+        "base_url" => Some(options.base_url.clone()),
+        "timeout" => Some(shown(options.timeout.unwrap_or(TIMEOUT))),
+        "connect_timeout" => Some(shown(options.connect_timeout)),
+        "proxy" => options.proxy.clone(),
+        "ca_file" => options.ca_file.clone(),
+        "client_cert_file" => options.client_cert_file.clone(),
+        "client_key_file" => options.client_key_file.clone(),
+        "max_in_flight" => Some(options.max_in_flight.to_string()),
+        "defaults" => Some(Value::Object(options.defaults.clone()).to_string()),
+        "allow_plain_http" => Some(options.allow_plain_http.to_string()),
+        "code_lifetime" => options.code_lifetime.or(dialect.code_lifetime).map(shown),
+        "max_checks" => Some(options.max_checks.to_string()),
+        "resend_after" => Some(shown(options.resend_after)),
+        "send_limit" => options.send_limit.as_ref().map(ToString::to_string),
+        "check_limit" => options.check_limit.as_ref().map(ToString::to_string),
+        "provider_limit" => options.provider_limit.as_ref().map(ToString::to_string),
+        "allowed_prefixes" => options.allowed_prefixes.as_ref().map(ToString::to_string),
+        "enforce" => Some(
+            match options.enforce {
+                Enforce::On => "on",
+                Enforce::Observe => "observe",
+            }
+            .to_owned(),
+        ),
+        "test_numbers" => options.test_numbers.as_ref().map(policy::TestNumbers::masked),
+        "token_url" => options.token_url.clone(),
+        _ => None,
+    }
+}
+
+/// By their names alone: the values are what must not be seen.
+fn credentials(mapping: Option<Vec<(String, String)>>) -> Setting {
+    let names: Vec<String> = mapping.unwrap_or_default().into_iter().map(|(name, _)| name).collect();
+    let value = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+    Setting { setting: "credentials", value: Some(value), source: "user mapping" }
+}

@@ -1,0 +1,27 @@
+//! How far back somebody looks into the record: no less of it may be kept.
+
+use policy::{IDEMPOTENCY_WINDOW, Limits, Micros};
+
+use crate::{
+    pg::foreign_servers,
+    provider::{
+        lookup::{LONGEST_PENANCE, dialect_of},
+        option_value::micros,
+        server_options::ServerOptions,
+    },
+};
+
+/// The longest that any provider's limits, or idempotency keys, look back.
+pub fn longest_memory() -> Micros {
+    let of_server = |server: foreign_servers::Server| {
+        let dialect = dialect_of(&foreign_servers::wrapper_name(server.wrapper))?;
+        let options = ServerOptions::parse(dialect, &server.options).ok()?;
+        let limits = [&options.send_limit, &options.check_limit, &options.provider_limit];
+        let longest = limits.into_iter().flatten().map(Limits::reach).max().unwrap_or(0);
+        Some(longest.max(micros(options.resend_after)))
+    };
+    foreign_servers::servers()
+        .into_iter()
+        .filter_map(of_server)
+        .fold(IDEMPOTENCY_WINDOW.max(LONGEST_PENANCE), Micros::max)
+}

@@ -1,0 +1,71 @@
+//! The foreign server that a name stands for, and what is said where it stands for none.
+
+use pgrx::{FromDatum, IntoDatum, pg_sys};
+use policy::Micros;
+use vendor::Dialect;
+
+use crate::{
+    error::Misuse,
+    pg::foreign_servers::{self, Server},
+};
+
+/// USAGE on a server.
+pub fn check_usage(server: &Server, role: pg_sys::Oid) -> Result<(), Misuse> {
+    if may_use(role, server.oid) { Ok(()) } else { Err(no_usage(&server.name)) }
+}
+
+/// The foreign server of that name.
+pub fn named(name: &str) -> Result<Server, Misuse> {
+    foreign_servers::server(name).ok_or_else(|| no_such_provider(name))
+}
+
+pub fn no_such_provider(name: &str) -> Misuse {
+    Misuse::undefined(
+        format!("provider \"{}\" does not exist", shown(name)),
+        "A provider is a foreign server: CREATE SERVER ... FOREIGN DATA WRAPPER otp_ideamart OPTIONS (...); \\des in psql lists them.",
+    )
+    .logged_as("provider \"%s\" does not exist")
+}
+
+pub fn not_a_provider(name: &str, wrapper: &str) -> Misuse {
+    Misuse::undefined(
+        format!("foreign server \"{}\" is not a provider: its foreign data wrapper is {wrapper}", shown(name)),
+        format!("Use a server of one of {}.", wrappers()),
+    )
+}
+
+pub fn no_usage(name: &str) -> Misuse {
+    Misuse::forbidden(
+        format!("permission denied for foreign server {}", shown(name)),
+        format!("Ask its owner for GRANT USAGE ON FOREIGN SERVER {} TO your role.", shown(name)),
+    )
+}
+
+/// The vendor that a foreign data wrapper of ours stands for.
+pub fn dialect_of(wrapper: &str) -> Option<&'static Dialect> {
+    wrapper.strip_prefix("otp_").and_then(vendor::dialect)
+}
+
+/// A name as an error may show it.
+pub fn shown(name: &str) -> String {
+    name.chars().filter(|c| !c.is_control()).take(63).collect()
+}
+
+/// Every foreign data wrapper of ours, for a hint.
+pub fn wrappers() -> String {
+    vendor::DIALECTS.iter().map(|dialect| format!("otp_{}", dialect.name)).collect::<Vec<_>>().join(", ")
+}
+
+pub fn may_use(role: pg_sys::Oid, server: pg_sys::Oid) -> bool {
+    // SAFETY: a function of Postgres with three arguments that are not null; it returns a boolean.
+    unsafe {
+        let arguments = [role.into_datum(), server.into_datum(), "USAGE".into_datum()];
+        let may = pgrx::direct_function_call_as_datum(pg_sys::has_server_privilege_id_id, &arguments);
+        may.and_then(|may| bool::from_datum(may, false)).unwrap_or(false)
+    }
+}
+
+/// The vendor of a verification that is queued for a route.
+pub const UNROUTED: &str = "route";
+
+pub const LONGEST_PENANCE: Micros = 3_600_000_000;

@@ -1,0 +1,207 @@
+//! The options of a server: their names, their rules, their defaults. Read alike when they are written (the validator)
+//! and when they are used.
+
+use std::time::Duration;
+
+use policy::{Limits, Prefixes, TestNumbers};
+use serde_json::{Map, Value};
+use vendor::{Dialect, nearest};
+
+use crate::{
+    error::Misuse,
+    provider::{
+        credentials::PROXY_CREDENTIALS,
+        option_value::{boolean, check_url, duration, number, path, policy, proxy_url},
+    },
+};
+
+/// What every server takes; a vendor may have more.
+const SERVER_OPTIONS: &[&str] = &[
+    "base_url",
+    "timeout",
+    "connect_timeout",
+    "proxy",
+    "ca_file",
+    "client_cert_file",
+    "client_key_file",
+    "max_in_flight",
+    "defaults",
+    "allow_plain_http",
+    "code_lifetime",
+    "max_checks",
+    "resend_after",
+    "send_limit",
+    "check_limit",
+    "provider_limit",
+    "allowed_prefixes",
+    "enforce",
+    "test_numbers",
+];
+
+/// Server options that name a file which the server reads.
+pub const FILE_OPTIONS: &[&str] = &["ca_file", "client_cert_file", "client_key_file"];
+
+/// The longest that a code may be taken to live, and that two sends may be kept apart.
+const WEEK: Duration = Duration::from_secs(7 * 86_400);
+
+/// What becomes of a call that the limits refuse.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Enforce {
+    On,
+    /// It is made, and recorded as one that would have been blocked.
+    Observe,
+}
+
+/// A server's options with their defaults filled in.
+pub struct ServerOptions {
+    pub base_url: String,
+    /// None: as long as the call's dialect says.
+    pub timeout: Option<Duration>,
+    pub connect_timeout: Duration,
+    pub proxy: Option<String>,
+    pub ca_file: Option<String>,
+    pub client_cert_file: Option<String>,
+    pub client_key_file: Option<String>,
+    pub max_in_flight: u32,
+    pub defaults: Map<String, Value>,
+    pub allow_plain_http: bool,
+    /// None: as long as the call's dialect says.
+    pub code_lifetime: Option<Duration>,
+    pub max_checks: u32,
+    pub resend_after: Duration,
+    pub send_limit: Option<Limits>,
+    pub check_limit: Option<Limits>,
+    pub provider_limit: Option<Limits>,
+    /// None: all are allowed.
+    pub allowed_prefixes: Option<Prefixes>,
+    pub enforce: Enforce,
+    pub test_numbers: Option<TestNumbers>,
+    pub token_url: Option<String>,
+}
+
+impl ServerOptions {
+    pub fn parse(dialect: &Dialect, options: &[(String, String)]) -> Result<Self, Misuse> {
+        let mut parsed = Self {
+            base_url: dialect.base_url.unwrap_or_default().to_owned(),
+            timeout: None,
+            connect_timeout: Duration::from_secs(3),
+            proxy: None,
+            ca_file: None,
+            client_cert_file: None,
+            client_key_file: None,
+            max_in_flight: 256,
+            defaults: Map::new(),
+            allow_plain_http: false,
+            code_lifetime: None,
+            max_checks: dialect.max_checks,
+            resend_after: dialect.resend_after,
+            send_limit: None,
+            check_limit: None,
+            provider_limit: None,
+            allowed_prefixes: None,
+            enforce: Enforce::On,
+            test_numbers: None,
+            token_url: None,
+        };
+        for (name, value) in options {
+            match name.as_str() {
+                "base_url" => parsed.base_url.clone_from(value),
+                "token_url" if dialect.server_options.contains(&"token_url") => parsed.token_url = Some(value.clone()),
+                "timeout" => {
+                    parsed.timeout = Some(duration(name, value, Duration::from_millis(10), Duration::from_secs(600))?);
+                }
+                "connect_timeout" => {
+                    parsed.connect_timeout =
+                        duration(name, value, Duration::from_millis(10), Duration::from_secs(600))?;
+                }
+                "proxy" => parsed.proxy = Some(proxy_url(name, value)?),
+                "ca_file" => parsed.ca_file = Some(path(name, value)?),
+                "client_cert_file" => parsed.client_cert_file = Some(path(name, value)?),
+                "client_key_file" => parsed.client_key_file = Some(path(name, value)?),
+                "max_in_flight" => parsed.max_in_flight = number(name, value, 1, 10_000)?,
+                "defaults" => parsed.defaults = defaults(dialect, value)?,
+                "allow_plain_http" => parsed.allow_plain_http = boolean(name, value)?,
+                "code_lifetime" => {
+                    parsed.code_lifetime = Some(duration(name, value, Duration::from_secs(1), WEEK)?);
+                }
+                "max_checks" => parsed.max_checks = number(name, value, 1, 1000)?,
+                "resend_after" => parsed.resend_after = duration(name, value, Duration::ZERO, WEEK)?,
+                "send_limit" => parsed.send_limit = Some(policy(name, value)?),
+                "check_limit" => parsed.check_limit = Some(policy(name, value)?),
+                "provider_limit" => parsed.provider_limit = Some(policy(name, value)?),
+                "allowed_prefixes" => parsed.allowed_prefixes = Some(policy(name, value)?),
+                "enforce" => parsed.enforce = enforce(value)?,
+                "test_numbers" => parsed.test_numbers = Some(policy(name, value)?),
+                _ => return Err(unknown_server_option(dialect, name)),
+            }
+        }
+        if parsed.base_url.is_empty() {
+            return Err(Misuse::invalid(
+                format!("option base_url is required: {} runs on your own premises", dialect.name),
+                "OPTIONS (base_url 'https://host:port').",
+            ));
+        }
+        check_url("base_url", &parsed.base_url, parsed.allow_plain_http)?;
+        if let Some(token_url) = &parsed.token_url {
+            check_url("token_url", token_url, parsed.allow_plain_http)?;
+        }
+        if parsed.client_cert_file.is_some() != parsed.client_key_file.is_some() {
+            return Err(Misuse::invalid(
+                "options client_cert_file and client_key_file go together, and one of them is missing",
+                "Give both, or neither.",
+            ));
+        }
+        Ok(parsed)
+    }
+}
+
+fn unknown_server_option(dialect: &Dialect, name: &str) -> Misuse {
+    let credential = name.strip_suffix("_file").unwrap_or(name);
+    let is_credential = dialect.credential_sets.iter().any(|set| set.contains(&credential));
+    if is_credential || PROXY_CREDENTIALS.contains(&credential) {
+        return Misuse::invalid_option(
+            format!("option \"{name}\" is a credential and does not belong on the server"),
+            format!("Give it on the user mapping: CREATE USER MAPPING FOR PUBLIC SERVER ... OPTIONS ({name} '...')."),
+        );
+    }
+    let valid: Vec<&str> = of_server(dialect).collect();
+    unknown_option("server", name, &valid)
+}
+
+/// Every option that a server of this vendor takes, in the order that they are shown in.
+pub fn of_server(dialect: &Dialect) -> impl Iterator<Item = &'static str> + use<> {
+    SERVER_OPTIONS.iter().chain(dialect.server_options).copied()
+}
+
+/// An option that is not there, with the one that was probably meant and the list.
+pub fn unknown_option(place: &str, name: &str, valid: &[&str]) -> Misuse {
+    let meant = nearest(name, valid.iter().copied())
+        .map_or_else(String::new, |nearest| format!("Perhaps you meant \"{nearest}\". "));
+    Misuse::invalid_option(
+        format!("a {place} of this kind has no option \"{name}\""),
+        format!("{meant}Valid options: {}.", valid.join(", ")),
+    )
+    .logged_as(&format!("a {place} of this kind has no option \"%s\""))
+}
+
+fn defaults(dialect: &Dialect, value: &str) -> Result<Map<String, Value>, Misuse> {
+    let Ok(Value::Object(defaults)) = serde_json::from_str(value) else {
+        return Err(Misuse::invalid(
+            "option defaults is not a JSON object",
+            r#"For example: defaults '{"template_id": "..."}'; its members are laid under every payload."#,
+        ));
+    };
+    vendor::check_defaults(dialect, &defaults).map_err(|invalid| Misuse::from(invalid).at("option defaults"))?;
+    Ok(defaults)
+}
+
+fn enforce(value: &str) -> Result<Enforce, Misuse> {
+    match value.to_ascii_lowercase().as_str() {
+        "on" => Ok(Enforce::On),
+        "observe" => Ok(Enforce::Observe),
+        _ => Err(Misuse::invalid(
+            "option enforce is neither on nor observe",
+            "on: what the limits refuse is blocked; observe: it is sent, and recorded as what would have been blocked.",
+        )),
+    }
+}

@@ -1,0 +1,143 @@
+//! Whose a row is: foreign servers and roles, each under a number of its own in `otp_gateway.identity`. A name is free
+//! again after a rename or a drop, and who takes it takes nothing else; an OID holds in one cluster. The worker gives the
+//! numbers out.
+
+use std::{cell::RefCell, collections::HashMap};
+
+use pgrx::{FromDatum, IntoDatum, pg_sys};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    error::Misuse,
+    pg::foreign_servers,
+    store::{
+        columns::{NEWEST_TABLE, identity as column},
+        scan::{TupleValues, equal, scan},
+    },
+};
+
+/// A number in `otp_gateway.identity`; 0 is none.
+pub type Identity = i64;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Kind {
+    Server,
+    Role,
+}
+
+impl Kind {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Server => "server",
+            Self::Role => "role",
+        }
+    }
+
+    pub fn from_label(label: &str) -> Option<Self> {
+        [Self::Server, Self::Role].into_iter().find(|kind| kind.as_str() == label)
+    }
+}
+
+/// What is to have a number.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Subject {
+    pub kind: Kind,
+    pub object: u32,
+    pub name: String,
+    /// Of a server: the dialect, or [`crate::provider::lookup::UNROUTED`].
+    pub vendor: Option<String>,
+}
+
+thread_local! {
+    /// What this session has looked up. A number never changes its object while the server runs: that may be dropped, and
+    /// is then found by nobody.
+    static KNOWN: RefCell<Known> = RefCell::default();
+}
+
+#[derive(Default)]
+pub struct Known {
+    /// The table that they are from: the extension may be dropped and made anew in one session.
+    table: pg_sys::Oid,
+    objects: HashMap<Identity, pg_sys::Oid>,
+    pub identities: HashMap<(Kind, u32), Identity>,
+}
+
+pub fn known<R>(use_it: impl FnOnce(&mut Known) -> R) -> R {
+    // SAFETY: look-ups in the catalog.
+    let table = unsafe {
+        let schema = pg_sys::get_namespace_oid(c"otp_gateway".as_ptr(), true);
+        pg_sys::get_relname_relid(NEWEST_TABLE.as_ptr(), schema)
+    };
+    KNOWN.with_borrow_mut(|known| {
+        if known.table != table {
+            *known = Known { table, ..Known::default() };
+        }
+        use_it(known)
+    })
+}
+
+/// This cluster's own number.
+pub fn home() -> i64 {
+    // SAFETY: reads shared memory that is set before any session starts.
+    unsafe { pg_sys::GetSystemIdentifier() }.cast_signed()
+}
+
+/// The OID of a server or role here; None: it was dropped.
+pub fn object_of(id: Identity) -> Result<Option<pg_sys::Oid>, Misuse> {
+    if let Some(object) = known(|known| known.objects.get(&id).copied()) {
+        return Ok(Some(object));
+    }
+    let mut found = None;
+    scan(c"identity", None, [equal(column::ID, pg_sys::F_INT8EQ, id.into_datum())], |row| found = object(row))?;
+    if let Some(found) = found {
+        known(|known| known.objects.insert(id, found));
+    }
+    Ok(found)
+}
+
+/// Every number of a server or role: more than one where rows of two databases were brought together.
+pub fn identities_of(kind: Kind, oid: pg_sys::Oid) -> Result<Vec<Identity>, Misuse> {
+    let mut found = Vec::new();
+    let wanted = [equal(column::OBJECT, pg_sys::F_OIDEQ, oid.into_datum())];
+    scan(c"identity", Some(c"identity_object_idx"), wanted, |row| {
+        // SAFETY: the columns are of these types.
+        let (id, of) = unsafe { (row.value::<Identity>(column::ID), row.value::<String>(column::KIND)) };
+        if object(row).is_some() && of.as_deref() == Some(kind.as_str()) {
+            found.extend(id);
+        }
+    })?;
+    found.sort_unstable();
+    Ok(found)
+}
+
+/// The numbers, with their vendors, of servers that were called so when they were dropped.
+pub fn dropped_servers(name: &str) -> Result<Vec<(Identity, String)>, Misuse> {
+    let mut found = Vec::new();
+    scan(c"identity", None, [], |row| {
+        // SAFETY: the columns are of these types.
+        let (id, kind, last, vendor) = unsafe {
+            (
+                row.value::<Identity>(column::ID),
+                row.value::<String>(column::KIND),
+                row.value::<String>(column::NAME),
+                row.value::<String>(column::VENDOR),
+            )
+        };
+        let is_it = kind.as_deref() == Some(Kind::Server.as_str()) && last.as_deref() == Some(name);
+        // The worker may not have heard of it yet.
+        if is_it && object(row).and_then(foreign_servers::server_of).is_none() {
+            found.extend(id.map(|id| (id, vendor.unwrap_or_default())));
+        }
+    })?;
+    Ok(found)
+}
+
+pub fn object(row: &TupleValues) -> Option<pg_sys::Oid> {
+    // SAFETY: the columns are of these types.
+    unsafe {
+        let home_of_it = row.value::<i64>(column::HOME);
+        row.datum(column::OBJECT)
+            .filter(|_| home_of_it == Some(home()))
+            .and_then(|datum| pg_sys::Oid::from_datum(datum, false))
+    }
+}

@@ -1,0 +1,323 @@
+//! Rows as the worker writes and reads them.
+
+use pgrx::{FromDatum, IntoDatum, spi::SpiHeapTupleData};
+use policy::{Micros, Reason, Status, Verification};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+use vendor::{Operation, Outcome};
+
+use crate::{
+    pg::values::{Time, Transaction},
+    store::{identity::Identity, transaction::Failure},
+};
+
+/// A verification that an attempt begins.
+pub struct NewVerification {
+    pub id: Uuid,
+    pub provider: String,
+    pub provider_id: Identity,
+    pub vendor: String,
+    pub created_by: String,
+    pub role_id: Identity,
+    pub created_at: Micros,
+    pub recipient_masked: Option<String>,
+    pub recipient_key: Option<Vec<u8>>,
+    pub sealed: Option<Vec<u8>>,
+    pub state: Verification,
+    pub idempotency: Option<Idempotency>,
+    pub is_test: bool,
+    pub route: Option<(String, Identity)>,
+}
+
+/// What becomes of one; `sealed` replaces what is there, unless the verification has ended.
+pub struct Change {
+    pub id: Uuid,
+    /// Its status until now.
+    pub before: Status,
+    /// The provider of its route that it goes to from now on.
+    pub moved_to: Option<MovedTo>,
+    pub state: Verification,
+    pub sealed: Option<Vec<u8>>,
+}
+
+/// A provider and its vendor.
+#[derive(Clone)]
+pub struct MovedTo {
+    pub provider: String,
+    pub provider_id: Identity,
+    pub vendor: String,
+}
+
+/// A reference by which a verification is known.
+pub struct NewReference<'a> {
+    pub provider: &'a str,
+    pub provider_id: Identity,
+    pub reference: &'a str,
+    pub verification: Uuid,
+}
+
+pub struct NewAttempt {
+    pub id: Uuid,
+    pub verification: Uuid,
+    pub operation: Operation,
+    /// Ended without a call, from the record or by a rule.
+    pub refused: Option<Outcome>,
+    /// Why, where the outcome does not say it all.
+    pub why: Option<String>,
+    pub provider: String,
+    pub provider_id: Identity,
+    /// Who asked for it.
+    pub role_id: Identity,
+    /// The key of the account at the vendor; empty: none.
+    pub account: Vec<u8>,
+    /// Whose limits it counts against; None: nobody's.
+    pub recipient_key: Option<Vec<u8>>,
+    /// The rule that refused, or would have.
+    pub reason: Option<Reason>,
+    /// When waiting helps, and until when.
+    pub retry_at: Option<Micros>,
+    pub started_at: Micros,
+}
+
+/// How an attempt ended.
+pub struct Completion {
+    pub id: Uuid,
+    pub outcome: Outcome,
+    pub http_status: Option<u16>,
+    pub vendor_code: Option<String>,
+    pub vendor_message: Option<String>,
+    /// JSON text, redacted.
+    pub response: Option<String>,
+    pub retry_at: Option<Micros>,
+    pub finished_at: Micros,
+}
+
+/// A verification as it is on record.
+pub struct Stored {
+    pub id: Uuid,
+    pub created_at: Micros,
+    pub provider_id: Identity,
+    pub state: Verification,
+    /// Whom it goes to; None: nobody that is known, or they were forgotten.
+    pub recipient_key: Option<Vec<u8>>,
+    /// Who began it.
+    pub role_id: Identity,
+}
+
+/// One whose transaction has committed, and that nobody has taken yet.
+pub struct Queued {
+    pub transaction: u64,
+    pub id: Uuid,
+    /// The route that it is queued for, else the provider.
+    pub line: Identity,
+    pub role_id: Identity,
+    pub created_at: Micros,
+    /// Or it was once.
+    pub is_queued: bool,
+}
+
+/// A queued one with all that its send takes.
+pub struct QueuedLetter {
+    pub stored: Stored,
+    pub provider: String,
+    pub vendor: String,
+    pub role_id: Identity,
+    pub created_by: String,
+    pub sealed: Vec<u8>,
+    pub route_id: Option<Identity>,
+}
+
+/// What is to be erased of one, and when.
+pub struct Sealed {
+    pub id: Uuid,
+    pub erase_at: Micros,
+    /// How the seal begins, which tells its key; None: nothing is sealed.
+    pub begins: Option<Vec<u8>>,
+    pub is_sending: bool,
+}
+
+/// What is sealed of one.
+pub struct Seal {
+    pub id: Uuid,
+    pub is_queued: bool,
+    pub sealed: Option<Vec<u8>>,
+}
+
+/// What counts of one recipient at one provider.
+pub struct Event {
+    /// Of the question, from 1.
+    pub question: usize,
+    pub attempt: Uuid,
+    pub operation: Operation,
+    pub outcome: Option<Outcome>,
+    pub started_at: Micros,
+    pub role: Identity,
+    pub provider: Identity,
+    /// At the account that was asked about.
+    pub is_of_account: bool,
+}
+
+pub struct StoredAttempt {
+    pub id: Uuid,
+    pub verification: Uuid,
+    pub operation: Operation,
+    pub outcome: Option<Outcome>,
+    pub vendor_code: Option<String>,
+    pub vendor_message: Option<String>,
+    pub response: Option<String>,
+    pub reason: Option<Reason>,
+    pub retry_at: Option<Micros>,
+}
+
+pub fn value<T: FromDatum + IntoDatum>(row: &SpiHeapTupleData, column: usize) -> Result<Option<T>, Failure> {
+    Ok(row.get(column)?)
+}
+
+pub fn count(row: &SpiHeapTupleData, column: usize) -> Result<u32, Failure> {
+    Ok(value::<i32>(row, column)?.and_then(|count| u32::try_from(count).ok()).unwrap_or(0))
+}
+
+pub fn uuid(row: &SpiHeapTupleData, column: usize) -> Result<Uuid, Failure> {
+    let uuid: Option<pgrx::datum::Uuid> = value(row, column)?;
+    Ok(uuid.map_or(Uuid::nil(), |uuid| Uuid::from_bytes(*uuid.as_bytes())))
+}
+
+pub fn flag(row: &SpiHeapTupleData, column: usize) -> Result<bool, Failure> {
+    Ok(value(row, column)?.unwrap_or(false))
+}
+
+pub fn micros(row: &SpiHeapTupleData, column: usize) -> Result<Option<Micros>, Failure> {
+    Ok(value::<Time>(row, column)?.map(|time| time.0))
+}
+
+/// The number of a question, from 1.
+pub fn question(row: &SpiHeapTupleData) -> Result<usize, Failure> {
+    Ok(value::<i64>(row, 1)?.and_then(|number| usize::try_from(number).ok()).unwrap_or(0))
+}
+
+/// A transaction's full number.
+pub fn transaction(row: &SpiHeapTupleData, column: usize) -> Result<u64, Failure> {
+    Ok(value::<Transaction>(row, column)?.map_or(0, |transaction| transaction.0))
+}
+
+pub fn label<T: Copy>(
+    row: &SpiHeapTupleData,
+    column: usize,
+    all: &[T],
+    name: impl Fn(T) -> &'static str,
+) -> Result<Option<T>, Failure> {
+    let label: Option<String> = value(row, column)?;
+    Ok(label.and_then(|label| all.iter().copied().find(|one| name(*one) == label)))
+}
+
+impl Stored {
+    pub fn read(row: &SpiHeapTupleData) -> Result<Self, Failure> {
+        Ok(Self {
+            id: uuid(row, 1)?,
+            state: Verification {
+                status: label(row, 2, &Status::ALL, Status::as_str)?.unwrap_or(Status::Unknown),
+                reference: value(row, 3)?,
+                expires_at: micros(row, 4)?,
+                approved_at: micros(row, 5)?,
+                send_count: count(row, 6)?,
+                check_count: count(row, 7)?,
+                max_checks: count(row, 8)?,
+            },
+            created_at: micros(row, 9)?.unwrap_or(0),
+            provider_id: value(row, 10)?.unwrap_or(0),
+            recipient_key: value(row, 11)?,
+            role_id: value(row, 12)?.unwrap_or(0),
+        })
+    }
+}
+
+impl Queued {
+    pub fn read(row: &SpiHeapTupleData) -> Result<Self, Failure> {
+        Ok(Self {
+            transaction: transaction(row, 1)?,
+            id: uuid(row, 2)?,
+            line: value(row, 3)?.unwrap_or(0),
+            created_at: micros(row, 4)?.unwrap_or(0),
+            role_id: value(row, 5)?.unwrap_or(0),
+            is_queued: flag(row, 6)?,
+        })
+    }
+}
+
+impl QueuedLetter {
+    pub fn read(row: &SpiHeapTupleData) -> Result<Self, Failure> {
+        Ok(Self {
+            stored: Stored::read(row)?,
+            role_id: value(row, 12)?.unwrap_or(0),
+            provider: value(row, 13)?.unwrap_or_default(),
+            vendor: value(row, 14)?.unwrap_or_default(),
+            created_by: value(row, 15)?.unwrap_or_default(),
+            sealed: value(row, 16)?.unwrap_or_default(),
+            route_id: value(row, 17)?,
+        })
+    }
+}
+
+impl Seal {
+    pub fn read(row: &SpiHeapTupleData) -> Result<Self, Failure> {
+        Ok(Self { id: uuid(row, 1)?, is_queued: flag(row, 2)?, sealed: value(row, 3)? })
+    }
+}
+
+impl Sealed {
+    pub fn read(row: &SpiHeapTupleData) -> Result<Self, Failure> {
+        Ok(Self {
+            id: uuid(row, 1)?,
+            erase_at: micros(row, 2)?.unwrap_or(0),
+            begins: value(row, 3)?,
+            is_sending: flag(row, 4)?,
+        })
+    }
+}
+
+impl Event {
+    pub fn read(row: &SpiHeapTupleData) -> Result<Self, Failure> {
+        Ok(Self {
+            question: question(row)?,
+            attempt: uuid(row, 2)?,
+            operation: label(row, 3, &Operation::ALL, Operation::as_str)?.unwrap_or(Operation::Send),
+            outcome: label(row, 4, &Outcome::ALL, Outcome::as_str)?,
+            started_at: micros(row, 5)?.unwrap_or(0),
+            role: value(row, 6)?.unwrap_or(0),
+            provider: value(row, 7)?.unwrap_or(0),
+            is_of_account: flag(row, 8)?,
+        })
+    }
+}
+
+impl StoredAttempt {
+    pub fn read(row: &SpiHeapTupleData) -> Result<Self, Failure> {
+        Ok(Self {
+            id: uuid(row, 1)?,
+            verification: uuid(row, 2)?,
+            operation: label(row, 3, &Operation::ALL, Operation::as_str)?.unwrap_or(Operation::Send),
+            outcome: label(row, 4, &Outcome::ALL, Outcome::as_str)?,
+            vendor_code: value(row, 5)?,
+            vendor_message: value(row, 6)?,
+            response: value(row, 7)?,
+            reason: label(row, 8, &Reason::ALL, Reason::as_str)?,
+            retry_at: micros(row, 9)?,
+        })
+    }
+}
+
+/// Of several sends of one verification.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Which {
+    /// As it was asked for, not a resend.
+    Original,
+    Latest,
+}
+
+/// An idempotency key and the payload that it goes with, as HMACs: either may hold a number. Under each key of the key
+/// file; they are put down under the first.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct Idempotency {
+    pub keys: Vec<Vec<u8>>,
+    pub payloads: Vec<Vec<u8>>,
+}

@@ -1,0 +1,194 @@
+//! What keeps the record in order, a part at a time between calls: what is older than it is to be kept is deleted, a
+//! person who asks for it is forgotten, and what is sealed under an old key is sealed under the new one.
+
+use policy::Micros;
+use uuid::Uuid;
+
+use crate::{
+    crypto::{
+        key_file,
+        seal::{Keys, Place},
+    },
+    error::Misuse,
+    gucs,
+    ipc::{
+        message::{Letter, Part, Reply, Upkeep},
+        worker::Ticket,
+    },
+    pg::clock::clock,
+    provider::lookback,
+    store::{
+        Writer,
+        identity::Identity,
+        transaction::{Durability, Failure},
+    },
+    worker::state::Desk,
+};
+
+/// How many verifications a part looks at: a few milliseconds' work, for which a call may have to wait.
+pub const PAGE: i64 = 200;
+/// Let them gather a little, and look again after a day at the latest: a restored dump brings old rows.
+pub const GATHER: Micros = 60_000_000;
+pub const DAY: Micros = 86_400_000_000;
+
+/// What became of a part.
+pub enum Done {
+    Part(Part),
+    /// This verification is in flight: afterwards.
+    Busy(Uuid),
+}
+
+impl Desk {
+    /// For a session, which asks for one part after the other.
+    pub fn keep(&mut self, ticket: Ticket, upkeep: Upkeep) {
+        let is_free = |id: &Uuid| !self.busy.contains_key(id);
+        let done = match &upkeep {
+            Upkeep::Purge { before, providers, from } => self.ledger.write(Durability::Lazy, |writer| {
+                purge(writer, *from, *before, providers.as_deref(), is_free).map(Done::Part)
+            }),
+            Upkeep::Reseal { from } => match key_file::keys() {
+                Ok(keys) => self.ledger.write(Durability::Lazy, |writer| reseal(writer, *from, &keys).map(Done::Part)),
+                Err(misuse) => return self.reply(ticket, &Reply::Refused(misuse)),
+            },
+            // Flushed: who is told that they are forgotten is.
+            Upkeep::Forget { provider, owned, recipient_keys } => self.ledger.write(Durability::Flushed, |writer| {
+                let ids = writer.of_recipient(provider, recipient_keys)?;
+                if let Some(busy) = ids.iter().find(|id| !is_free(id)) {
+                    return Ok(Done::Busy(*busy));
+                }
+                if !writer.locked(&ids, &[])?.is_empty() {
+                    return Err(Failure::Busy);
+                }
+                writer.forget(&ids, owned.as_deref())?;
+                writer.forget_keys(recipient_keys, provider)?;
+                Ok(Done::Part(Part { count: ids.len() as u64, next: None }))
+            }),
+        };
+        match done {
+            Ok(Done::Part(part)) => {
+                if let Upkeep::Forget { .. } = upkeep {
+                    // Whoever waits for one of them reads what has become of it.
+                    let following: Vec<Ticket> = self.followers.drain().flat_map(|(_, tickets)| tickets).collect();
+                    following.into_iter().for_each(|ticket| self.reply(ticket, &Reply::Again));
+                }
+                self.reply(ticket, &Reply::Kept(part));
+            }
+            Ok(Done::Busy(id)) => self.busy.entry(id).or_default().push_back((ticket, Letter::Upkeep(upkeep))),
+            Err(Failure::Gone) => {
+                self.pending.push((ticket, Letter::Upkeep(upkeep)));
+                self.gone();
+            }
+            // To try again would hold up everybody else, for as long as the lock is held.
+            Err(Failure::Busy) => {
+                let misuse = Misuse::locked(
+                    "the record is locked by another transaction; what was done before stays done",
+                    "pg_locks tells by whom. Call again after its end.",
+                );
+                self.reply(ticket, &Reply::Refused(misuse));
+            }
+            Err(Failure::Error(why)) => {
+                pgrx::log!("otp_gateway: the record could not be kept in order: {why}");
+                let misuse = Misuse::internal("the record could not be changed", "The server's log has the reason.");
+                self.reply(ticket, &Reply::Refused(misuse));
+            }
+        }
+    }
+
+    /// A part of what is due, in an idle moment. False: nothing is.
+    pub fn do_chore(&mut self) -> bool {
+        let now = clock();
+        if self.gone || self.chores.next_due().is_none_or(|due| due > now) {
+            return false;
+        }
+        match self.chores.reseal_from {
+            Some(from) => self.reseal_by_itself(from),
+            None => self.purge_by_itself(now),
+        }
+        true
+    }
+
+    pub fn reseal_by_itself(&mut self, from: Uuid) {
+        // Without keys nothing can be done; whoever calls is told.
+        let Ok(keys) = key_file::keys() else {
+            self.chores.reseal_from = None;
+            return;
+        };
+        let resealed = self.ledger.write(Durability::Lazy, |writer| reseal(writer, from, &keys));
+        self.complaints.note("sealing under the new key", resealed.as_ref().err());
+        match resealed {
+            Ok(part) => self.chores.reseal_from = part.next,
+            Err(Failure::Gone) => self.gone(),
+            Err(_) => self.chores.reseal_at = clock().saturating_add(GATHER),
+        }
+    }
+
+    pub fn purge_by_itself(&mut self, now: Micros) {
+        let Some(retention) = gucs::retention() else { return };
+        let from = self.chores.purge_from;
+        let is_free = |id: &Uuid| !self.busy.contains_key(id);
+        let purged = self.ledger.write(Durability::Lazy, |writer| {
+            let kept_for = retention.max(lookback::longest_memory());
+            let part = purge(writer, from, now.saturating_sub(kept_for), None, is_free)?;
+            let due = if part.next.is_some() {
+                // As much time for everybody else.
+                let end = clock();
+                end.saturating_add(end.saturating_sub(now))
+            } else {
+                due_after(writer.oldest()?, kept_for, now)
+            };
+            Ok((part, due))
+        });
+        self.complaints.note("otp_gateway.retention", purged.as_ref().err());
+        match purged {
+            Ok((part, due)) => {
+                self.chores.purge_at = due;
+                self.chores.purge_from = part.next.unwrap_or(Uuid::nil());
+            }
+            Err(Failure::Gone) => self.gone(),
+            Err(_) => self.chores.purge_at = now.saturating_add(GATHER),
+        }
+    }
+}
+
+/// When to look again.
+pub fn due_after(oldest: Option<Micros>, kept_for: Micros, now: Micros) -> Micros {
+    let due = oldest.map_or(Micros::MAX, |oldest| oldest.saturating_add(kept_for));
+    due.clamp(now.saturating_add(GATHER), now.saturating_add(DAY))
+}
+
+pub fn purge(
+    writer: &mut Writer,
+    from: Uuid,
+    before: Micros,
+    providers: Option<&[Identity]>,
+    is_free: impl Fn(&Uuid) -> bool,
+) -> Result<Part, Failure> {
+    let page = writer.old(from, before, providers, PAGE)?;
+    let next = page.last().filter(|_| page.len() as i64 == PAGE).map(|(id, _)| *id);
+    let mut old: Vec<Uuid> = page.into_iter().filter(|(id, may)| *may && is_free(id)).map(|(id, _)| id).collect();
+    if !old.is_empty() {
+        let locked = writer.locked(&old, &[])?;
+        old.retain(|id| !locked.contains(id));
+        writer.delete(&old)?;
+    }
+    Ok(Part { count: old.len() as u64, next })
+}
+
+pub fn reseal(writer: &mut Writer, from: Uuid, keys: &Keys) -> Result<Part, Failure> {
+    let page = writer.seals(from, PAGE)?;
+    let next = page.last().filter(|_| page.len() as i64 == PAGE).map(|seal| seal.id);
+    let mut resealed: Vec<(Uuid, Vec<u8>)> = page
+        .into_iter()
+        .filter_map(|seal| {
+            let place = if seal.is_queued { Place::Queued(seal.id) } else { Place::Verification(seal.id) };
+            Some((seal.id, keys.reseal(&place, &seal.sealed?)?))
+        })
+        .collect();
+    if !resealed.is_empty() {
+        // The old key stays in the file: what is locked just now is resealed after the next start.
+        let locked = writer.locked(&resealed.iter().map(|(id, _)| *id).collect::<Vec<_>>(), &[])?;
+        resealed.retain(|(id, _)| !locked.contains(id));
+        writer.reseal(&resealed)?;
+    }
+    Ok(Part { count: resealed.len() as u64, next })
+}

@@ -1,0 +1,78 @@
+//! What goes wrong goes into the server's log when it begins and when it ends, however many calls meet it: a full disk must
+//! not be filled by what is said of it.
+
+use std::collections::BTreeMap;
+
+use policy::Micros;
+
+use crate::{pg::clock::clock, store::transaction::Failure};
+
+/// What calls meet is over when none has met it for so long: in between, others may succeed.
+pub const QUIET: Micros = 2_000_000;
+
+#[derive(Default)]
+pub struct Complaints(BTreeMap<&'static str, Met>);
+
+pub struct Met {
+    why: String,
+    times: u64,
+    /// When it is over by itself; None: when what failed works again.
+    over_at: Option<Micros>,
+}
+
+/// What could not be done for a call.
+pub const OUTCOME: &str = "an outcome could not be put on record yet";
+pub const ATTEMPT: &str = "an attempt could not be put on record";
+pub const QUEUED: &str = "a queued send could not be put on record";
+pub const READ: &str = "the record could not be read";
+
+impl Complaints {
+    pub fn raise(&mut self, what: &'static str, why: &str) {
+        if !self.0.contains_key(what) {
+            pgrx::log!("otp_gateway: {what}: {why}");
+        }
+        self.meet(what, why, Some(clock().saturating_add(QUIET)));
+    }
+
+    /// How a chore went, which the worker does of its own accord; a lock that passes is no failure.
+    pub fn note(&mut self, chore: &'static str, failure: Option<&Failure>) {
+        match failure {
+            Some(Failure::Error(why)) => {
+                if self.0.get(chore).is_none_or(|met| met.why != *why) {
+                    pgrx::warning!("otp_gateway: {chore} fails, and is tried again: {why}");
+                }
+                self.meet(chore, why, None);
+            }
+            Some(Failure::Busy | Failure::Gone) => {}
+            None => {
+                if let Some(met) = self.0.remove(chore) {
+                    pgrx::log!("otp_gateway: {chore} works again, after {} failures", met.times);
+                }
+            }
+        }
+    }
+
+    pub fn meet(&mut self, what: &'static str, why: &str, over_at: Option<Micros>) {
+        let times = self.0.get(what).map_or(0, |met| met.times) + 1;
+        self.0.insert(what, Met { why: why.to_owned(), times, over_at });
+    }
+
+    pub fn next_due(&self) -> Option<Micros> {
+        self.0.values().filter_map(|met| met.over_at).min()
+    }
+
+    /// Says what is over.
+    pub fn settle(&mut self) {
+        if self.0.is_empty() {
+            return;
+        }
+        let now = clock();
+        self.0.retain(|what, met| {
+            let goes_on = met.over_at.is_none_or(|at| at > now);
+            if !goes_on {
+                pgrx::log!("otp_gateway: over since then, after {} times: {what}", met.times);
+            }
+            goes_on
+        });
+    }
+}

@@ -1,0 +1,80 @@
+//! The numbers of servers and roles that the worker has given out.
+
+use std::collections::HashMap;
+
+use ring::rand::{SecureRandom, SystemRandom};
+
+use crate::{
+    job::Order,
+    provider::lookup::UNROUTED,
+    store::{
+        Writer,
+        identity::{Identity, Kind, Subject},
+        transaction::Failure,
+    },
+};
+
+#[derive(Default)]
+pub struct Identities {
+    pub known: HashMap<(Kind, u32), Identity>,
+    /// Given out in a transaction that has not ended.
+    pub fresh: Vec<((Kind, u32), Identity)>,
+    /// Given out by this worker: what they are for may not be committed yet.
+    pub new: Vec<Identity>,
+}
+
+impl Identities {
+    /// The number of each of these, put down if there was none.
+    pub fn of(&mut self, writer: &mut Writer, subject: Subject) -> Result<Identity, Failure> {
+        let key = (subject.kind, subject.object);
+        let fresh = || self.fresh.iter().find(|(of, _)| *of == key).map(|(_, id)| *id);
+        if let Some(id) = self.known.get(&key).copied().or_else(fresh) {
+            return Ok(id);
+        }
+        let id = draw();
+        writer.insert_identities(&[(id, subject)])?;
+        self.fresh.push((key, id));
+        Ok(id)
+    }
+
+    /// What an order and those after it are put down under.
+    pub fn fill(&mut self, writer: &mut Writer, order: &mut Order) -> Result<(), Failure> {
+        // Also if it was filled before: in a transaction that failed, with a number that is not on record.
+        if order.server != 0 {
+            order.provider_id = self.of(
+                writer,
+                Subject {
+                    kind: Kind::Server,
+                    object: order.server,
+                    name: order.provider.clone(),
+                    vendor: Some(order.vendor.clone()),
+                },
+            )?;
+        }
+        order.role_id = self.of(
+            writer,
+            Subject { kind: Kind::Role, object: order.role, name: order.created_by.clone(), vendor: None },
+        )?;
+        if let Some((name, object)) = order.route.clone() {
+            let vendor = Some(UNROUTED.to_owned());
+            order.route_id = Some(self.of(writer, Subject { kind: Kind::Server, object, name, vendor })?);
+        }
+        order.onward.iter_mut().try_for_each(|order| self.fill(writer, order))
+    }
+
+    /// The transaction has ended: what it gave out is so, or never was.
+    pub fn settle(&mut self, committed: bool) {
+        let fresh = std::mem::take(&mut self.fresh);
+        if committed {
+            self.new.extend(fresh.iter().map(|(_, id)| *id));
+            self.known.extend(fresh);
+        }
+    }
+}
+
+/// By lot: rows of two databases can be brought together.
+pub fn draw() -> Identity {
+    let mut bytes = [0; 8];
+    SystemRandom::new().fill(&mut bytes).expect("the system has randomness");
+    (Identity::from_le_bytes(bytes) & Identity::MAX).max(1)
+}

@@ -1,0 +1,169 @@
+//! What the worker knows of this database's providers without asking the record: their breakers, and what their
+//! provider_limit has counted. What a transaction that fails has changed here is taken back.
+
+use std::collections::{HashMap, VecDeque};
+
+use policy::{Breaker, BreakerState, Limits, Micros, Pass};
+use uuid::Uuid;
+
+use crate::{
+    job::Order,
+    store::{Writer, identity::Identity, transaction::Failure},
+};
+
+/// So many providers are remembered; of one that is forgotten the next call begins anew.
+pub const MOST_BREAKERS: usize = 1024;
+pub const MOST_BILLS: usize = 256;
+
+/// Whose breaker it is: the foreign server's and the user mapping's, by their OIDs. One that is made anew starts closed, and
+/// who has credentials of their own opens their own alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Account {
+    pub server: u32,
+    pub mapping: u32,
+}
+
+impl Account {
+    pub fn of(order: &Order) -> Self {
+        Self { server: order.server, mapping: order.mapping }
+    }
+}
+
+#[derive(Default)]
+pub struct Breakers(HashMap<Account, Breaker>);
+
+impl Breakers {
+    pub fn is_open(&self, account: Account, now: Micros) -> bool {
+        self.0.get(&account).is_some_and(|breaker| breaker.clone().ask(now).is_err())
+    }
+
+    pub fn get_mut(&mut self, account: Account) -> Option<&mut Breaker> {
+        self.0.get_mut(&account)
+    }
+}
+
+/// What counts of the sends through one provider: all of those within the window, in the order of their times.
+pub struct Bill {
+    limits: Limits,
+    sends: VecDeque<(Micros, Uuid)>,
+}
+
+#[derive(Default)]
+pub struct Bills(HashMap<Identity, Bill>);
+
+impl Bills {
+    /// From the record, where it is not known yet. The worker is the only one who adds to it.
+    pub fn load(
+        &mut self,
+        writer: &mut Writer,
+        provider: Identity,
+        limits: &Limits,
+        now: Micros,
+    ) -> Result<(), Failure> {
+        if self.0.get(&provider).is_some_and(|bill| bill.limits == *limits) {
+            return Ok(());
+        }
+        let since = now.saturating_sub(limits.reach());
+        let mut sends: VecDeque<(Micros, Uuid)> = writer.provider_sends(provider, since, limits.most() as i64)?.into();
+        sends.make_contiguous().sort_unstable();
+        if self.0.len() >= MOST_BILLS {
+            self.0.clear();
+        }
+        self.0.insert(provider, Bill { limits: limits.clone(), sends });
+        Ok(())
+    }
+
+    pub fn refusal(&mut self, provider: Identity, now: Micros) -> Option<(Micros, (Micros, Uuid))> {
+        self.0.get_mut(&provider)?.refusal(now)
+    }
+
+    pub fn add(&mut self, provider: Identity, at: Micros, attempt: Uuid) {
+        if let Some(bill) = self.0.get_mut(&provider) {
+            let place = bill.sends.partition_point(|send| *send < (at, attempt));
+            bill.sends.insert(place, (at, attempt));
+        }
+    }
+
+    /// It turned out not to count.
+    pub fn remove(&mut self, provider: Identity, attempt: Uuid) {
+        let Some(bill) = self.0.get_mut(&provider) else { return };
+        // It is one of the newest.
+        if let Some(place) = bill.sends.iter().rposition(|(_, id)| *id == attempt) {
+            bill.sends.remove(place);
+        }
+    }
+}
+
+impl Bill {
+    /// The wait, and the send that decides.
+    pub fn refusal(&mut self, now: Micros) -> Option<(Micros, (Micros, Uuid))> {
+        let since = now.saturating_sub(self.limits.reach());
+        while self.sends.pop_front_if(|(at, _)| *at <= since).is_some() {}
+        let newest = |nth: usize| self.sends.len().checked_sub(nth + 1).and_then(|index| self.sends.get(index));
+        let refusal = self.limits.judge_by(|nth| newest(nth).map(|(at, _)| *at), now)?;
+        newest(refusal.limit.count() - 1).map(|send| (refusal.retry_after, *send))
+    }
+}
+
+#[derive(Default)]
+pub struct Standing {
+    pub breakers: Breakers,
+    pub bills: Bills,
+    /// What the transaction under way has changed: breakers as they were before, sends that count.
+    asked: Vec<(Account, Option<Breaker>)>,
+    added: Vec<(Identity, Uuid)>,
+}
+
+impl Standing {
+    pub fn ask(&mut self, account: Account, now: Micros) -> Result<Pass, Micros> {
+        let breakers = &mut self.breakers.0;
+        if breakers.len() >= MOST_BREAKERS && !breakers.contains_key(&account) {
+            breakers.retain(|_, breaker| breaker.state(now) != BreakerState::Closed);
+        }
+        self.asked.push((account, breakers.get(&account).cloned()));
+        breakers.entry(account).or_default().ask(now)
+    }
+
+    /// How long the provider's limit has yet to wait. Where it has to, one look at the record tells whether what decides is
+    /// still there: somebody may have changed the record by hand.
+    pub fn wait(
+        &mut self,
+        writer: &mut Writer,
+        provider: Identity,
+        limits: &Limits,
+        now: Micros,
+    ) -> Result<Option<Micros>, Failure> {
+        self.bills.load(writer, provider, limits, now)?;
+        let Some((wait, (at, attempt))) = self.bills.refusal(provider, now) else { return Ok(None) };
+        let is_new = |id: Uuid| self.added.iter().any(|(_, added)| *added == id);
+        if is_new(attempt) || writer.started_at(attempt)? == Some(at) {
+            return Ok(Some(wait));
+        }
+        self.bills.0.remove(&provider);
+        self.bills.load(writer, provider, limits, now)?;
+        for (_, attempt) in self.added.iter().filter(|(of, _)| *of == provider) {
+            self.bills.add(provider, now, *attempt);
+        }
+        Ok(self.bills.refusal(provider, now).map(|(wait, _)| wait))
+    }
+
+    pub fn add(&mut self, order: &Order, now: Micros) {
+        self.bills.add(order.provider_id, now, order.attempt);
+        self.added.push((order.provider_id, order.attempt));
+    }
+
+    /// The transaction has ended: what it let go is so, or never was.
+    pub fn settle(&mut self, committed: bool) {
+        let (asked, added) = (std::mem::take(&mut self.asked), std::mem::take(&mut self.added));
+        if committed {
+            return;
+        }
+        for (account, before) in asked.into_iter().rev() {
+            match before {
+                Some(breaker) => self.breakers.0.insert(account, breaker),
+                None => self.breakers.0.remove(&account),
+            };
+        }
+        added.into_iter().for_each(|(provider, attempt)| self.bills.remove(provider, attempt));
+    }
+}

@@ -1,0 +1,38 @@
+//! What the worker does of its own accord when there is nothing else to do.
+
+use policy::Micros;
+use uuid::Uuid;
+
+use crate::gucs;
+
+/// What the worker does of its own accord when there is nothing else to do.
+#[derive(Default)]
+pub struct Chores {
+    /// When something will be too old, and from which verification on to look.
+    pub purge_at: Micros,
+    pub purge_from: Uuid,
+    /// From which verification on there may be something under an old key.
+    pub reseal_from: Option<Uuid>,
+    /// Not before.
+    pub reseal_at: Micros,
+}
+
+impl Chores {
+    pub fn next_due(&self) -> Option<Micros> {
+        match self.reseal_from {
+            Some(_) => Some(self.reseal_at),
+            None => gucs::retention().map(|_| self.purge_at),
+        }
+    }
+
+    /// The settings may have changed: retention may be shorter now.
+    pub fn look_again(&mut self) {
+        self.purge_at = 0;
+    }
+
+    /// There may be something under an old key.
+    pub fn reseal(&mut self) {
+        self.reseal_from = Some(Uuid::nil());
+        self.reseal_at = 0;
+    }
+}

@@ -1,0 +1,34 @@
+//! What could not be settled at the start yet.
+
+use policy::Micros;
+use uuid::Uuid;
+
+use crate::{ipc::worker::Lost, store::transaction::Failure};
+
+/// What could not be settled at the start yet.
+#[derive(Default)]
+pub struct Recovery {
+    /// Nobody knows yet what was left in flight: nothing else is done before.
+    pub is_blind: bool,
+    /// Attempts before the first of these, from the second on, are not looked at yet.
+    pub unread: Option<(Uuid, Uuid)>,
+    /// Verifications with something in flight that could not be settled: their letters wait.
+    pub unsettled: Vec<Uuid>,
+    /// Sessions that have no answer yet, and since when.
+    pub lost: Vec<(Lost, Micros)>,
+    /// By `since_boot`.
+    pub again_at: Option<Micros>,
+    pub said: bool,
+}
+
+impl Recovery {
+    pub fn next_due(&self) -> Option<Micros> {
+        self.again_at
+    }
+
+    pub fn complain(&mut self, failure: &Failure) {
+        if !std::mem::replace(&mut self.said, true) {
+            pgrx::warning!("otp_gateway: attempts left in flight could not be settled yet: {failure:?}");
+        }
+    }
+}

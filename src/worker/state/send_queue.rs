@@ -1,0 +1,200 @@
+//! What is queued in this database, by provider: the ids alone, so that a long queue takes little memory; the letters
+//! stay in the table until their turn. One line for each provider, so that a slow one holds up nobody else; and in a line
+//! the roles take turns, so that one with a long list does not hold up the others.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    ops::Bound,
+};
+
+use policy::Micros;
+use uuid::Uuid;
+
+use crate::store::{Snapshot, identity::Identity};
+
+/// How many of one line have their turn in one transaction at most.
+const BATCH: usize = 128;
+/// Lines that are kept, though nobody stands in them, for what is known of their provider.
+const EMPTY_LINES: usize = 256;
+
+#[derive(Default)]
+pub struct Queue {
+    lines: HashMap<Identity, Line>,
+    /// What the last look could see: the next one asks for what it could not.
+    pub seen: Option<Snapshot>,
+    /// What was queued before the first look is read in pages, the latest first: before this transaction and id.
+    pub unread: Option<(u64, Uuid)>,
+}
+
+#[derive(Default)]
+struct Line {
+    /// What each role has in this line.
+    roles: BTreeMap<Identity, Share>,
+    /// The role that had the last turn.
+    last: Option<Identity>,
+    /// Nobody has a turn before: the provider's breaker is open.
+    paused_until: Option<Micros>,
+    /// The provider's max_in_flight, as it was at the last turn; until then one is tried.
+    places: Option<usize>,
+}
+
+#[derive(Default)]
+struct Share {
+    /// Those whose turn it is as soon as there is room, the oldest first (ids are time-ordered), and when they were
+    /// enqueued.
+    ready: BTreeMap<Uuid, Micros>,
+    /// Those that wait to be tried again: when, and when they were enqueued.
+    waiting: BTreeMap<Uuid, (Micros, Micros)>,
+    due: BTreeSet<(Micros, Uuid)>,
+}
+
+/// Calls under way that count for a line.
+#[derive(Clone, Copy, Default)]
+pub struct UnderWay {
+    pub queued: usize,
+    /// Of sessions, those that wait for one of the provider's places included.
+    pub immediate: usize,
+}
+
+/// One in line: whose, and since when.
+#[derive(Clone, Copy)]
+pub struct Turn {
+    /// A provider, or a route, and the role that enqueued, whatever they are called now.
+    pub provider: Identity,
+    pub role: Identity,
+    pub id: Uuid,
+    pub created_at: Micros,
+}
+
+impl Queue {
+    pub fn knows(&self, provider: Identity, role: Identity, id: Uuid) -> bool {
+        let share = self.lines.get(&provider).and_then(|line| line.roles.get(&role));
+        share.is_some_and(|share| share.ready.contains_key(&id) || share.waiting.contains_key(&id))
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.unread.is_none() && self.lines.values().all(|line| line.roles.is_empty())
+    }
+
+    /// In line; one that is there already stays where it is.
+    pub fn add(&mut self, provider: Identity, role: Identity, id: Uuid, created_at: Micros) {
+        if !self.knows(provider, role, id) {
+            self.share(provider, role).ready.insert(id, created_at);
+        }
+    }
+
+    pub fn put_back(&mut self, turn: &Turn) {
+        self.add(turn.provider, turn.role, turn.id, turn.created_at);
+    }
+
+    /// To be tried again, but not before `due`.
+    pub fn wait(&mut self, turn: &Turn, due: Micros) {
+        let share = self.share(turn.provider, turn.role);
+        share.waiting.insert(turn.id, (due, turn.created_at));
+        share.due.insert((due, turn.id));
+    }
+
+    /// How many calls the provider bears at once.
+    pub fn set_places(&mut self, provider: Identity, places: u32) {
+        self.line(provider).places = Some(places as usize);
+    }
+
+    /// Somebody has changed an option of some provider: how many calls each bears is seen at the next turn.
+    pub fn forget_places(&mut self) {
+        self.lines.values_mut().for_each(|line| line.places = None);
+    }
+
+    /// Leaves the provider alone until then.
+    pub fn pause(&mut self, provider: Identity, until: Micros) {
+        self.line(provider).paused_until = Some(until);
+    }
+
+    pub fn resume(&mut self, provider: Identity) {
+        if let Some(line) = self.lines.get_mut(&provider) {
+            line.paused_until = None;
+        }
+    }
+
+    /// Takes those that have their turn now: too old ones, and of each line as many as it has room for.
+    pub fn take(&mut self, now: Micros, max_age: Micros, under_way: impl Fn(Identity) -> UnderWay) -> Vec<Turn> {
+        let mut turns = Vec::new();
+        for (&provider, line) in &mut self.lines {
+            line.roles.values_mut().for_each(|share| share.wake(now));
+            line.paused_until.take_if(|until| *until <= now);
+            let mut room = if line.paused_until.is_some() { 0 } else { line.room(under_way(provider)) };
+            for _ in 0..BATCH {
+                let Some((role, id, created_at)) = line.next(room > 0, now.saturating_sub(max_age)) else { break };
+                room = room.saturating_sub(1);
+                turns.push(Turn { provider, role, id, created_at });
+            }
+        }
+        let mut empty = 0;
+        self.lines.retain(|_, line| {
+            empty += usize::from(line.roles.is_empty());
+            !line.roles.is_empty() || empty <= EMPTY_LINES
+        });
+        turns
+    }
+
+    /// When there is something to do though no call ends: the next retry, or the next one that grows too old.
+    pub fn next_due(&self, max_age: Micros) -> Option<Micros> {
+        let next_of = |line: &Line| {
+            let of_share = |share: &Share| {
+                let retry = share.due.first().map(|(due, _)| *due);
+                let too_old = share.ready.first_key_value().map(|(_, created_at)| created_at.saturating_add(max_age));
+                let resumed = line.paused_until.filter(|_| !share.ready.is_empty());
+                [retry, too_old, resumed].into_iter().flatten().min()
+            };
+            line.roles.values().filter_map(of_share).min()
+        };
+        self.lines.values().filter_map(next_of).min()
+    }
+
+    fn line(&mut self, provider: Identity) -> &mut Line {
+        self.lines.entry(provider).or_default()
+    }
+
+    fn share(&mut self, provider: Identity, role: Identity) -> &mut Share {
+        self.line(provider).roles.entry(role).or_default()
+    }
+}
+
+impl Line {
+    /// All that is free; and, however many sessions wait for a place, half of the places (at least one): the courier
+    /// gives places in the order in which they were asked for, so that neither starves the other.
+    fn room(&self, under_way: UnderWay) -> usize {
+        let Some(places) = self.places else { return usize::from(under_way.queued == 0) };
+        let free = places.saturating_sub(under_way.queued + under_way.immediate);
+        free.max(places.div_ceil(2).saturating_sub(under_way.queued))
+    }
+
+    /// The next one of the role whose turn it is, if there is room, else one from before `too_old`.
+    fn next(&mut self, has_room: bool, too_old: Micros) -> Option<(Identity, Uuid, Micros)> {
+        let may = |share: &Share| {
+            share.ready.first_key_value().is_some_and(|(_, created_at)| has_room || *created_at <= too_old)
+        };
+        let after = self.last.map_or(Bound::Unbounded, Bound::Excluded);
+        let mut round = self.roles.range((after, Bound::Unbounded)).chain(&self.roles);
+        let role = round.find(|(_, share)| may(share)).map(|(role, _)| *role)?;
+        let share = self.roles.get_mut(&role)?;
+        let (id, created_at) = share.ready.pop_first()?;
+        if share.ready.is_empty() && share.waiting.is_empty() {
+            self.roles.remove(&role);
+        }
+        if has_room {
+            self.last = Some(role);
+        }
+        Some((role, id, created_at))
+    }
+}
+
+impl Share {
+    fn wake(&mut self, now: Micros) {
+        while let Some((_, id)) = self.due.first().copied().filter(|(due, _)| *due <= now) {
+            self.due.pop_first();
+            if let Some((_, created_at)) = self.waiting.remove(&id) {
+                self.ready.insert(id, created_at);
+            }
+        }
+    }
+}

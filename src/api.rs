@@ -108,7 +108,7 @@ fn enqueue_once(provider: &str, key: Option<&str>, payload: &Payload) -> Result<
         Some(found) => {
             let recorded = session_reads::verification(found.id)?;
             match recorded.status {
-                Status::Queued | Status::Sending => Ok(recorded.done(found.id)),
+                Status::Queued | Status::Sending => Ok(Done::without_outcome(found.id, recorded)),
                 _ => follow(found.id, Which::Original, 0),
             }
         }
@@ -264,7 +264,7 @@ fn follow(id: Uuid, which: Which, timeout: Micros) -> Result<Done, Misuse> {
         let reply = session::send(&message::write(&Letter::Follow(id, which)), *Uuid::nil().as_bytes(), until)
             .map_err(Unanswered::misuse)?;
         match reply.map(|reply| message::read(&reply)).transpose()? {
-            None => return Ok(recorded.done(id)),
+            None => return Ok(Done::without_outcome(id, recorded)),
             Some(Reply::Done(done)) => return Ok(*done),
             Some(Reply::Again) => {}
             Some(Reply::Refused(misuse)) => return Err(misuse),

@@ -20,8 +20,7 @@ use crate::{
     crypto::{key_file, seal::Place},
     error::Misuse,
     gucs,
-    hooks::executor_start,
-    ipc::{identify::identity, message::Done, slot, worker_registry},
+    ipc::{identify::identity, message::Done, worker_registry},
     job::prepare::Wanted,
     pg::{clock, roles::Role},
     provider::{candidates::Account, lookup::UNROUTED},
@@ -58,7 +57,6 @@ static STALE: AtomicBool = AtomicBool::new(false);
 pub fn init() {
     // SAFETY: in _PG_init of the postmaster, single-threaded; sessions inherit it.
     unsafe {
-        pg_sys::RegisterXactCallback(Some(at_end), std::ptr::null_mut());
         pg_sys::RegisterSubXactCallback(Some(at_subtransaction), std::ptr::null_mut());
         for cache in [
             pg_sys::SysCacheIdentifier::FOREIGNSERVEROID,
@@ -220,9 +218,19 @@ pub fn empty(table: pg_sys::Oid) {
     TRANSACTION.with_borrow_mut(|transaction| transaction.rows.iter_mut().for_each(|row| row.empty(table)));
 }
 
-/// Before the COMMIT, where an error still undoes the transaction.
+/// Before the COMMIT: what was enqueued for rows is compared with the rows that stay.
+pub fn before_commit() {
+    let has_doubts = TRANSACTION.with(|transaction| {
+        transaction.try_borrow().is_ok_and(|transaction| transaction.rows.iter().any(|row| row.is_doubtful))
+    });
+    if has_doubts {
+        // SAFETY: on the main thread, in a transaction that is about to commit.
+        unsafe { settle_rows() };
+    }
+}
+
 #[pgrx::pg_guard]
-unsafe extern "C-unwind" fn before_end() {
+unsafe extern "C-unwind" fn settle_rows() {
     let rows = TRANSACTION.with_borrow_mut(|transaction| std::mem::take(&mut transaction.rows));
     // SAFETY: before the COMMIT no statement runs that would have one; popped below, or by the abort.
     unsafe { pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot()) };
@@ -231,43 +239,16 @@ unsafe extern "C-unwind" fn before_end() {
     unsafe { pg_sys::PopActiveSnapshot() };
 }
 
-/// Around the end of a transaction; after it nothing can fail: only atomics, SetLatch and the freeing of memory.
-unsafe extern "C-unwind" fn at_end(event: pg_sys::XactEvent::Type, _argument: *mut std::ffi::c_void) {
-    let committed = match event {
-        pg_sys::XactEvent::XACT_EVENT_PRE_COMMIT | pg_sys::XactEvent::XACT_EVENT_PRE_PREPARE => {
-            let has_doubts = TRANSACTION.with(|transaction| {
-                transaction.try_borrow().is_ok_and(|transaction| transaction.rows.iter().any(|row| row.is_doubtful))
-            });
-            if has_doubts {
-                // SAFETY: on the main thread, in a transaction that is about to commit.
-                unsafe { before_end() };
-            }
-            return;
-        }
-        pg_sys::XactEvent::XACT_EVENT_COMMIT => true,
-        // A prepared one tells at its COMMIT PREPARED.
-        pg_sys::XactEvent::XACT_EVENT_ABORT
-        | pg_sys::XactEvent::XACT_EVENT_PREPARE
-        | pg_sys::XactEvent::XACT_EVENT_PARALLEL_COMMIT
-        | pg_sys::XactEvent::XACT_EVENT_PARALLEL_ABORT => false,
-        _ => return,
-    };
-    executor_start::forget();
-    slot::note_caller(false);
+/// After the transaction. Cannot fail.
+pub fn after_transaction(is_committed: bool) {
     TRANSACTION.with(|transaction| {
         if let Ok(mut transaction) = transaction.try_borrow_mut() {
-            if committed && transaction.tells {
-                tell_worker();
+            if is_committed && transaction.tells {
+                worker_registry::tell_of_queued_here();
             }
             *transaction = Transaction::default();
         }
     });
-}
-
-/// Of this session's database.
-pub fn tell_worker() {
-    // SAFETY: a variable of this session.
-    worker_registry::tell_of_queued(unsafe { pg_sys::MyDatabaseId });
 }
 
 /// What a savepoint takes back does not count.

@@ -1,10 +1,10 @@
 //! Errors: what the caller did wrong, and what to do next. Business outcomes are rows and never come here; no text
 //! here ever holds a value of a payload.
 
+pub mod logged_message;
+
 use pgrx::{PgLogLevel, PgSqlErrorCode, pg_sys::panic::ErrorReport};
 use serde::{Deserialize, Serialize};
-
-use crate::hooks::emit_log;
 
 /// An error on its way to the user.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -145,7 +145,7 @@ impl Misuse {
     pub fn raise(self) -> ! {
         let message = format!("otp_gateway: {}", self.message);
         if let Some(logged) = self.logged {
-            emit_log::instead_of(&message, &format!("otp_gateway: {logged}"));
+            logged_message::instead_of(&message, &format!("otp_gateway: {logged}"));
         }
         ErrorReport::new(self.kind.sqlstate(), message, "otp_gateway").set_hint(self.hint).report(PgLogLevel::ERROR);
         unreachable!("an ERROR does not return")

@@ -14,3 +14,13 @@ pub mod slot;
 pub mod spin_lock;
 pub mod worker;
 pub mod worker_registry;
+
+use segment::Part;
+
+/// What lies in shared memory.
+static PARTS: [&Part; 2] = [&worker_registry::REGISTRY, &slot::SLOTS];
+
+/// In `_PG_init` of the postmaster: asks for the shared memory.
+pub fn init() {
+    segment::init(&PARTS);
+}

@@ -17,11 +17,15 @@ mod store;
 mod trigger;
 mod worker;
 
-use crate::{
-    hooks::{emit_log, executor_start, process_utility},
-    ipc::segment,
-    pg::process,
+use api::repeated_call;
+use hooks::{
+    emit_log, executor_start, extension_presence, process_utility,
+    row_watch::{self, RowWatch},
+    transaction_end,
 };
+use ipc::slot;
+use pg::process;
+use transaction_end::Step;
 
 pgrx::pg_module_magic!(name, version);
 
@@ -29,6 +33,16 @@ pgrx::pg_module_magic!(name, version);
 /// number or a code.
 #[global_allocator]
 static WIPING: zeroizing_alloc::ZeroAlloc<std::alloc::System> = zeroizing_alloc::ZeroAlloc(std::alloc::System);
+
+/// Around the end of each transaction, in this order. The first one also where the library is not preloaded.
+static AT_TRANSACTION_END: [Step; 6] = [
+    Step { before: Some(extension_presence::before_commit), after: None },
+    Step { before: Some(enqueue::before_commit), after: Some(enqueue::after_transaction) },
+    Step { before: None, after: Some(|_| repeated_call::forget()) },
+    Step { before: None, after: Some(|_| executor_start::forget()) },
+    Step { before: None, after: Some(process_utility::after_transaction) },
+    Step { before: None, after: Some(|_| slot::note_caller(false)) },
+];
 
 /// Runs when the server loads the library: in the postmaster if it is preloaded, else in the first session that calls
 /// one of our functions, which is then told what to do.
@@ -39,12 +53,15 @@ pub extern "C-unwind" fn _PG_init() {
     emit_log::init();
     // SAFETY: read on the main thread; Postgres sets it before it loads preload libraries.
     if !unsafe { pgrx::pg_sys::process_shared_preload_libraries_in_progress } {
+        transaction_end::init(&AT_TRANSACTION_END[..1]);
         return;
     }
+    transaction_end::init(&AT_TRANSACTION_END);
     gucs::init();
-    segment::init();
+    ipc::init();
     process_utility::init();
     enqueue::init();
+    row_watch::init(RowWatch { is_on: enqueue::has_rows, writes: enqueue::doubt_rows_of, empties: enqueue::empty });
     executor_start::init();
     launcher::init();
 }

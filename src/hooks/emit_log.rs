@@ -4,19 +4,19 @@
 //! which query. The client has its whole error.
 
 use std::{
-    cell::{Cell, RefCell},
+    cell::Cell,
     ffi::{CStr, CString, c_char},
 };
 
 use pgrx::{PgSqlErrorCode, pg_sys};
 
 use crate::{
+    error::logged_message::in_the_log,
     hooks::{
         extension_presence,
         statement_text::{self, Reading},
     },
     ipc::{segment, slot},
-    worker::lifecycle,
 };
 
 thread_local! {
@@ -27,41 +27,20 @@ thread_local! {
     static READ: Cell<Option<(*const c_char, i64, bool)>> = const { Cell::new(None) };
 }
 
-thread_local! {
-    /// A message of ours that says what the caller wrote, and what the log has in its place.
-    static INSTEAD: RefCell<Option<(CString, CString)>> = const { RefCell::new(None) };
-}
-
-/// The log has another message than the client, whoever catches it and throws it again.
-pub fn instead_of(message: &str, logged: &str) {
-    let texts = CString::new(message).ok().zip(CString::new(logged).ok());
-    INSTEAD.with_borrow_mut(|instead| *instead = texts);
-}
-
-/// What the log has in place of a message, null or a C string.
-///
-/// # Safety
-/// As it says.
-unsafe fn instead(message: *const c_char) -> Option<*const c_char> {
-    if message.is_null() {
-        return None;
-    }
-    // SAFETY: as the caller promises.
-    let message = unsafe { CStr::from_ptr(message) };
-    // When the process ends, lines for debugging are logged after its thread's variables are gone.
-    let found = INSTEAD.try_with(|instead| {
-        let instead = instead.try_borrow().ok()?;
-        let (of, logged) = instead.as_ref()?;
-        // SAFETY: a C string, copied into the error's memory.
-        (of.as_c_str() == message).then(|| unsafe { pg_sys::pstrdup(logged.as_ptr()) }.cast_const())
-    });
-    found.ok().flatten()
-}
-
 /// In the place of what is left out.
 const NOT_LOGGED: &CStr = c"(not logged: the statement calls otp_gateway)";
 
 static mut PREVIOUS: pg_sys::emit_log_hook_type = None;
+
+thread_local! {
+    /// Who hears of every error of this process, before it goes to the log.
+    static LISTENER: Cell<Option<unsafe fn(&pg_sys::ErrorData)>> = const { Cell::new(None) };
+}
+
+/// From here on this process' own code hears of its errors: what it is given is Postgres' own record.
+pub fn listen(listener: unsafe fn(&pg_sys::ErrorData)) {
+    LISTENER.set(Some(listener));
+}
 
 pub fn init() {
     // SAFETY: in _PG_init, of which there is one in each process, on its main thread.
@@ -261,7 +240,9 @@ thread_local! {
 unsafe extern "C-unwind" fn emit(error: *mut pg_sys::ErrorData) {
     // SAFETY: Postgres passes its own error record, which this hook may change.
     unsafe {
-        lifecycle::hear(&*error);
+        if let Some(listener) = LISTENER.get() {
+            listener(&*error);
+        }
         if (*error).output_to_server {
             let now = Some(statement_start());
             if AT_WORK.replace(now) == now {
@@ -292,7 +273,7 @@ unsafe fn hide(error: &mut pg_sys::ErrorData) {
         }
         // Others say in the detail what a session runs, or what values it has.
         let quotes = !error.detail.is_null() || !error.detail_log.is_null();
-        let message = instead(error.message).or_else(|| without_values(error));
+        let message = in_the_log(error.message).or_else(|| without_values(error));
         let in_own_words = message.is_some() || !error.internalquery.is_null();
         if quotes || in_own_words || shows_statement(error) || !error.context.is_null() && !error.hide_ctx {
             error.detail_log = note();

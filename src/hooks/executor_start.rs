@@ -6,7 +6,7 @@ use std::cell::RefCell;
 
 use pgrx::{PgList, pg_sys};
 
-use crate::enqueue;
+use crate::hooks::row_watch;
 
 static mut PREVIOUS: pg_sys::ExecutorStart_hook_type = None;
 
@@ -36,7 +36,7 @@ unsafe extern "C-unwind" fn start(query: *mut pg_sys::QueryDesc, flags: std::ffi
         if !plan.is_null() {
             let command = (*plan).commandType;
             let changes = command != pg_sys::CmdType::CMD_SELECT && command != pg_sys::CmdType::CMD_INSERT;
-            if command == pg_sys::CmdType::CMD_INSERT || (*plan).hasModifyingCTE || (changes && enqueue::has_rows()) {
+            if command == pg_sys::CmdType::CMD_INSERT || (*plan).hasModifyingCTE || (changes && row_watch::is_on()) {
                 note(plan);
             }
         }
@@ -69,7 +69,7 @@ unsafe extern "C-unwind" fn note(plan: *mut pg_sys::PlannedStmt) {
             for number in PgList::<i32>::from_pg((*part).resultRelations).iter_int() {
                 let Some(entry) = tables.get_ptr((number - 1) as usize) else { continue };
                 let table = (*entry).relid;
-                enqueue::doubt_rows_of(table);
+                row_watch::writes(table);
                 if !leaves_out {
                     continue;
                 }

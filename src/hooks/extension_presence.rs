@@ -21,7 +21,6 @@ thread_local! {
 pub fn init() {
     // SAFETY: in _PG_init, on the main thread; sessions inherit it from the postmaster.
     unsafe {
-        pg_sys::RegisterXactCallback(Some(at_commit), std::ptr::null_mut());
         let cache = pg_sys::SysCacheIdentifier::FOREIGNDATAWRAPPEROID as i32;
         pg_sys::CacheRegisterSyscacheCallback(cache, Some(at_change), pg_sys::Datum::from(0));
     }
@@ -41,10 +40,9 @@ unsafe extern "C-unwind" fn at_change(_argument: pg_sys::Datum, _cache: i32, _ha
 }
 
 /// Before a COMMIT, where the catalog can be read, and an error still undoes the transaction.
-unsafe extern "C-unwind" fn at_commit(event: pg_sys::XactEvent::Type, _argument: *mut std::ffi::c_void) {
+pub fn before_commit() {
     // SAFETY: variables of this process. Others than sessions of clients have no statements of theirs to log.
-    let looks = event == pg_sys::XactEvent::XACT_EVENT_PRE_COMMIT
-        && PRESENCE.get() == Presence::Unknown
+    let looks = PRESENCE.get() == Presence::Unknown
         && unsafe {
             pg_sys::MyBackendType == pg_sys::BackendType::B_BACKEND
                 && pg_sys::MyDatabaseId != pg_sys::InvalidOid

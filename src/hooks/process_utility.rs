@@ -10,8 +10,7 @@ use std::{
 use pgrx::pg_sys;
 
 use crate::{
-    api::repeated_call,
-    enqueue,
+    hooks::row_watch,
     ipc::{
         segment,
         worker_registry::{self, Leave},
@@ -45,7 +44,6 @@ pub fn init() {
         pg_sys::ProcessUtility_hook = Some(utility);
         PREVIOUS_ACCESS = pg_sys::object_access_hook;
         pg_sys::object_access_hook = Some(access);
-        pg_sys::RegisterXactCallback(Some(at_end), std::ptr::null_mut());
     }
 }
 
@@ -101,7 +99,7 @@ unsafe extern "C-unwind" fn utility(
             None => standard_utility(statement, query, context, parameters, environment, destination, completion),
         }
         if commits_prepared {
-            enqueue::tell_worker();
+            worker_registry::tell_of_queued_here();
         }
     }
 }
@@ -139,7 +137,7 @@ unsafe extern "C-unwind" fn utility(
             }
         }
         if commits_prepared {
-            enqueue::tell_worker();
+            worker_registry::tell_of_queued_here();
         }
     }
 }
@@ -302,8 +300,8 @@ unsafe extern "C-unwind" fn access(
         if kind == pg_sys::ObjectAccessType::OAT_DROP && class == pg_sys::ExtensionRelationId {
             note_drop(object);
         }
-        if class == pg_sys::RelationRelationId && is_emptied(kind) && enqueue::has_rows() {
-            enqueue::empty(object);
+        if class == pg_sys::RelationRelationId && is_emptied(kind) && row_watch::is_on() {
+            row_watch::empties(object);
         }
         if matches!(kind, pg_sys::ObjectAccessType::OAT_DROP | pg_sys::ObjectAccessType::OAT_POST_ALTER) {
             match class {
@@ -339,22 +337,16 @@ unsafe extern "C-unwind" fn note_drop(extension: pg_sys::Oid) {
 }
 
 /// After the transaction: where it dropped the extension the worker leaves, and databases that had to be let go of have
-/// theirs back. Nothing here can fail, only atomics and SetLatch: an error would take the server down.
-unsafe extern "C-unwind" fn at_end(event: pg_sys::XactEvent::Type, _argument: *mut std::ffi::c_void) {
-    let committed = match event {
-        pg_sys::XactEvent::XACT_EVENT_COMMIT => true,
-        pg_sys::XactEvent::XACT_EVENT_ABORT | pg_sys::XactEvent::XACT_EVENT_PREPARE => false,
-        _ => return,
-    };
-    repeated_call::forget();
+/// theirs back. Cannot fail.
+pub fn after_transaction(is_committed: bool) {
     let (servers, roles) = (SERVERS.replace(false), ROLES.replace(false));
-    if roles && committed {
+    if roles && is_committed {
         worker_registry::tell_all_of_identities();
-    } else if servers && committed {
+    } else if servers && is_committed {
         // SAFETY: a variable of this session.
         worker_registry::tell_of_identities(unsafe { pg_sys::MyDatabaseId });
     }
-    if DROPS.replace(false) && committed {
+    if DROPS.replace(false) && is_committed {
         // SAFETY: a variable of this session.
         let database = unsafe { pg_sys::MyDatabaseId };
         worker_registry::ask_to_leave(database, Leave::Dropped);
@@ -362,7 +354,7 @@ unsafe extern "C-unwind" fn at_end(event: pg_sys::XactEvent::Type, _argument: *m
     LET_GO.with(|let_go| {
         if let Ok(mut let_go) = let_go.try_borrow_mut() {
             for (database, is_drop) in let_go.drain(..) {
-                if !(committed && is_drop) {
+                if !(is_committed && is_drop) {
                     worker_registry::ask_for(database);
                 }
             }

@@ -13,6 +13,7 @@ use crate::{
     store::{
         identity::{Identity, Subject},
         rows::Which,
+        session_reads::Recorded,
     },
 };
 
@@ -103,6 +104,13 @@ impl Done {
             response: None,
             reason: None,
         }
+    }
+
+    /// A verification as it is on record while its send has no outcome.
+    pub fn without_outcome(verification: Uuid, recorded: Recorded) -> Self {
+        let state = Verification::queued(recorded.max_checks);
+        let state = Verification { status: recorded.status, reference: recorded.reference, ..state };
+        Self::without_attempt(verification, &state)
     }
 
     /// A call of which nobody can tell what became of it, not even from the record.

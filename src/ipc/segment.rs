@@ -4,17 +4,40 @@
 use std::{
     ffi::CStr,
     ptr,
-    sync::atomic::{AtomicPtr, AtomicUsize, Ordering},
+    sync::{
+        OnceLock,
+        atomic::{AtomicPtr, AtomicUsize, Ordering},
+    },
 };
 
 use pgrx::pg_sys;
 
-use crate::{
-    error::Misuse,
-    ipc::{slot, worker_registry},
-};
+use crate::error::Misuse;
 
-static BASE: AtomicPtr<u8> = AtomicPtr::new(ptr::null_mut());
+/// What one module has in the segment.
+pub struct Part {
+    size: fn() -> usize,
+    base: AtomicPtr<u8>,
+}
+
+impl Part {
+    /// `size` is asked when the server starts, once the settings are known.
+    pub const fn new(size: fn() -> usize) -> Self {
+        Self { size, base: AtomicPtr::new(ptr::null_mut()) }
+    }
+
+    /// Where it begins: as long as it said, zeroed at first. Null: the library is not preloaded.
+    pub fn base(&self) -> *mut u8 {
+        self.base.load(Ordering::Acquire)
+    }
+}
+
+/// One after the other in the segment; set in the postmaster, and inherited by every process.
+static PARTS: OnceLock<&'static [&'static Part]> = OnceLock::new();
+
+fn parts() -> &'static [&'static Part] {
+    PARTS.get().copied().unwrap_or_default()
+}
 
 /// Rounds up so that what follows begins on a cache line.
 const fn aligned(size: usize) -> usize {
@@ -22,7 +45,7 @@ const fn aligned(size: usize) -> usize {
 }
 
 fn size() -> usize {
-    aligned(worker_registry::size()) + aligned(slot::size())
+    parts().iter().map(|part| aligned((part.size)())).sum()
 }
 
 /// How many slots the mailbox has, settled when the memory is asked for; a fork has it from the postmaster.
@@ -54,7 +77,8 @@ fn ask() {
 }
 
 #[cfg(any(feature = "pg13", feature = "pg14"))]
-pub fn init() {
+pub fn init(parts: &'static [&'static Part]) {
+    PARTS.get_or_init(|| parts);
     // SAFETY: in _PG_init of the postmaster, where these versions ask for shared memory.
     unsafe {
         ask();
@@ -64,7 +88,7 @@ pub fn init() {
 }
 
 #[cfg(not(any(feature = "pg13", feature = "pg14")))]
-pub fn init() {
+pub fn init(parts: &'static [&'static Part]) {
     static mut PREVIOUS_REQUEST: pg_sys::shmem_request_hook_type = None;
 
     #[pgrx::pg_guard]
@@ -78,6 +102,7 @@ pub fn init() {
         }
     }
 
+    PARTS.get_or_init(|| parts);
     // SAFETY: in _PG_init of the postmaster, single-threaded.
     unsafe {
         PREVIOUS_REQUEST = pg_sys::shmem_request_hook;
@@ -102,32 +127,21 @@ unsafe extern "C-unwind" fn startup() {
         if !found {
             ptr::write_bytes(base, 0, size());
         }
-        BASE.store(base, Ordering::Release);
+        let mut from = 0;
+        for part in parts() {
+            part.base.store(base.add(from), Ordering::Release);
+            from += aligned((part.size)());
+        }
     }
-}
-
-fn base() -> *mut u8 {
-    BASE.load(Ordering::Acquire)
 }
 
 /// Whether the server preloaded the library; if not, the line to add.
 pub fn check() -> Result<(), Misuse> {
-    if base().is_null() {
+    if parts().iter().any(|part| part.base().is_null()) || parts().is_empty() {
         return Err(Misuse::not_ready(
             "the library is not preloaded",
             "Add shared_preload_libraries = 'otp_gateway' to postgresql.conf (after what is there, separated by a comma) and restart the server.",
         ));
     }
     Ok(())
-}
-
-/// Where the roster of workers begins.
-pub fn roster() -> *mut u8 {
-    base()
-}
-
-/// Where the mailbox begins.
-pub fn mailbox() -> *mut u8 {
-    // SAFETY: within the piece that size() asked for.
-    unsafe { base().add(aligned(worker_registry::size())) }
 }

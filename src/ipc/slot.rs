@@ -9,14 +9,14 @@ use zeroize::Zeroize;
 
 use crate::{
     ipc::{
-        segment,
+        segment::{self, Part},
         spin_lock::{self, SpinLock},
     },
     pg::process::ProcessNumber,
 };
 
 /// The bytes of a letter that a slot holds at once: most letters fit.
-pub const PART: usize = 8192 - 64;
+pub const CHUNK: usize = 8192 - 64;
 
 /// Whose turn it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,7 +53,7 @@ pub struct Slot {
     first: AtomicU32,
     last: AtomicU32,
     attempt: UnsafeCell<[u8; 16]>,
-    data: UnsafeCell<[u8; PART]>,
+    data: UnsafeCell<[u8; CHUNK]>,
 }
 
 // SAFETY: the cells are read and written under `lock` alone, the rest is atomic.
@@ -65,14 +65,13 @@ pub struct Locked<'a> {
     _held: spin_lock::Held<'a>,
 }
 
-pub fn size() -> usize {
-    segment::max_processes() * size_of::<Slot>()
-}
+/// Where the slots are in shared memory.
+pub static SLOTS: Part = Part::new(|| segment::max_processes() * size_of::<Slot>());
 
 /// All slots, by process number.
 pub fn slots() -> &'static [Slot] {
     // SAFETY: the memory is ours for the life of the server, as long as size() said, and zeroed at first.
-    unsafe { std::slice::from_raw_parts(segment::mailbox().cast::<Slot>(), segment::max_processes()) }
+    unsafe { std::slice::from_raw_parts(SLOTS.base().cast::<Slot>(), segment::max_processes()) }
 }
 
 /// The transaction of this process has called us; or, with `false`, has ended. Cannot fail: a transaction callback
@@ -149,7 +148,7 @@ impl Locked<'_> {
 
     /// Puts down the part of `whole` that begins at `from`, and returns where the next one begins.
     pub fn put(&self, whole: &[u8], from: usize) -> usize {
-        let part = &whole[from..whole.len().min(from + PART)];
+        let part = &whole[from..whole.len().min(from + CHUNK)];
         // SAFETY: under the lock.
         unsafe { (&mut *self.slot.data.get())[..part.len()].copy_from_slice(part) };
         self.slot.length.store(part.len() as u32, SeqCst);
@@ -168,7 +167,7 @@ impl Locked<'_> {
         if self.is_first() {
             whole.zeroize();
         }
-        let length = (self.slot.length.load(SeqCst) as usize).min(PART);
+        let length = (self.slot.length.load(SeqCst) as usize).min(CHUNK);
         // SAFETY: under the lock.
         whole.extend_from_slice(unsafe { &(&*self.slot.data.get())[..length] });
         self.wipe();
@@ -177,7 +176,7 @@ impl Locked<'_> {
 
     /// Overwrites the part that lies here.
     pub fn wipe(&self) {
-        let length = (self.slot.length.swap(0, SeqCst) as usize).min(PART);
+        let length = (self.slot.length.swap(0, SeqCst) as usize).min(CHUNK);
         // SAFETY: under the lock. Shared memory: nobody can leave these writes out.
         unsafe { (&mut *self.slot.data.get())[..length].fill(0) };
     }

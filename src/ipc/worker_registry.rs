@@ -10,7 +10,7 @@ use pgrx::pg_sys;
 use policy::Micros;
 
 use crate::{
-    ipc::{segment, slot, spin_lock::SpinLock},
+    ipc::{segment::Part, slot, spin_lock::SpinLock},
     pg::{clock::since_boot, process::ProcessNumber},
 };
 
@@ -98,13 +98,12 @@ unsafe impl Sync for Roster {}
 /// More databases with a worker at once than this make no sense with any sensible max_worker_processes.
 pub const ENTRIES: usize = 256;
 
-pub const fn size() -> usize {
-    size_of::<Roster>()
-}
+/// Where the registry is in shared memory.
+pub static REGISTRY: Part = Part::new(size_of::<Roster>);
 
 pub fn roster() -> &'static Roster {
     // SAFETY: the memory is ours for the life of the server, zeroed at first, which is the empty state of all of it.
-    unsafe { &*segment::roster().cast::<Roster>() }
+    unsafe { &*REGISTRY.base().cast::<Roster>() }
 }
 
 impl Entry {
@@ -410,6 +409,12 @@ pub fn wake(database: pg_sys::Oid) -> bool {
         }
         _ => false,
     }
+}
+
+/// A transaction that enqueued has committed in this session's database.
+pub fn tell_of_queued_here() {
+    // SAFETY: a variable of this session.
+    tell_of_queued(unsafe { pg_sys::MyDatabaseId });
 }
 
 /// Tells the worker of a database that a transaction which enqueued has committed. Cannot fail: a transaction callback

@@ -4,13 +4,12 @@
 use std::ffi::CStr;
 
 use pgrx::{IntoDatum, pg_sys};
-use policy::{Micros, Status, Verification};
+use policy::{Micros, Status};
 use uuid::Uuid;
 use vendor::Operation;
 
 use crate::{
     error::Misuse,
-    ipc::message::Done,
     pg::roles::{Role, current_role},
     store::{
         columns::{attempt, verification as column},
@@ -35,19 +34,9 @@ pub struct Recorded {
     pub approved_at: Option<Micros>,
     pub expires_at: Option<Micros>,
     role_id: Identity,
-    max_checks: u32,
+    pub max_checks: u32,
     /// Written by the caller's own transaction, which has not ended.
     is_of_this_transaction: bool,
-}
-
-impl Recorded {
-    /// The row as it is while the send has no outcome.
-    pub fn done(self, id: Uuid) -> Done {
-        Done::without_attempt(
-            id,
-            &Verification { status: self.status, reference: self.reference, ..Verification::queued(self.max_checks) },
-        )
-    }
 }
 
 /// What an idempotency key stands for.

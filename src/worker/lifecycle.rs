@@ -15,6 +15,7 @@ use pgrx::{PgLogLevel, bgworkers::BackgroundWorker, pg_sys};
 use policy::Micros;
 
 use crate::{
+    hooks::emit_log,
     ipc::worker_registry,
     pg::clock::{clock, since_boot},
     store::transaction::{cancel_statement, interrupt_commit},
@@ -161,7 +162,7 @@ unsafe extern "C-unwind" fn at_exit(_code: std::ffi::c_int, _argument: pg_sys::D
 ///
 /// # Safety
 /// Of Postgres' own error record.
-pub unsafe fn hear(error: &pg_sys::ErrorData) {
+unsafe fn hear(error: &pg_sys::ErrorData) {
     if error.elevel < PgLogLevel::ERROR as i32 || error.message.is_null() {
         return;
     }
@@ -183,6 +184,7 @@ pub fn set_up(database: pg_sys::Oid, start: u32) -> bool {
         return false;
     }
     END.set(Some(End { database, began: since_boot(), ..End::default() }));
+    emit_log::listen(hear);
     CONNECTING.store(true, SeqCst);
     // SAFETY: at the start of a background worker, before signals are let through.
     unsafe {

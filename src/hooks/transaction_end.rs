@@ -1,0 +1,41 @@
+//! The end of a transaction: one callback, and who has something to do in it.
+
+use std::sync::OnceLock;
+
+use pgrx::pg_sys;
+
+/// What one module does around the end of each transaction.
+pub struct Step {
+    /// Before a COMMIT or PREPARE TRANSACTION, where an error still undoes the transaction.
+    pub before: Option<fn()>,
+    /// After it, and whether it is committed now. Cannot fail: only atomics, SetLatch and the freeing of memory, or the
+    /// server goes down.
+    pub after: Option<fn(bool)>,
+}
+
+static STEPS: OnceLock<&'static [Step]> = OnceLock::new();
+
+/// In `_PG_init`: takes these steps, in their order.
+pub fn init(steps: &'static [Step]) {
+    STEPS.get_or_init(|| steps);
+    // SAFETY: on the main thread; sessions inherit it from the postmaster.
+    unsafe { pg_sys::RegisterXactCallback(Some(at_end), std::ptr::null_mut()) };
+}
+
+unsafe extern "C-unwind" fn at_end(event: pg_sys::XactEvent::Type, _argument: *mut std::ffi::c_void) {
+    let steps = STEPS.get().copied().unwrap_or_default().iter();
+    match event {
+        pg_sys::XactEvent::XACT_EVENT_PRE_COMMIT | pg_sys::XactEvent::XACT_EVENT_PRE_PREPARE => {
+            steps.filter_map(|step| step.before).for_each(|before| before());
+        }
+        pg_sys::XactEvent::XACT_EVENT_COMMIT => steps.filter_map(|step| step.after).for_each(|after| after(true)),
+        // A prepared one is committed by a COMMIT PREPARED, of which the hook of utility statements hears.
+        pg_sys::XactEvent::XACT_EVENT_ABORT
+        | pg_sys::XactEvent::XACT_EVENT_PREPARE
+        | pg_sys::XactEvent::XACT_EVENT_PARALLEL_COMMIT
+        | pg_sys::XactEvent::XACT_EVENT_PARALLEL_ABORT => {
+            steps.filter_map(|step| step.after).for_each(|after| after(false));
+        }
+        _ => {}
+    }
+}

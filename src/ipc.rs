@@ -15,7 +15,7 @@ pub mod spin_lock;
 pub mod worker;
 pub mod worker_registry;
 
-use segment::Part;
+use crate::ipc::segment::Part;
 
 /// What lies in shared memory.
 static PARTS: [&Part; 2] = [&worker_registry::REGISTRY, &slot::SLOTS];

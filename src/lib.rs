@@ -17,15 +17,19 @@ mod store;
 mod trigger;
 mod worker;
 
-use api::repeated_call;
-use hooks::{
-    emit_log, executor_start, extension_presence, process_utility,
-    row_watch::{self, RowWatch},
-    transaction_end,
-};
-use ipc::slot;
-use pg::process;
 use transaction_end::Step;
+
+use crate::{
+    api::repeated_call,
+    enqueue::{committed_rows, transaction},
+    hooks::{
+        emit_log, executor_start, extension_presence, process_utility,
+        row_watch::{self, RowWatch},
+        transaction_end,
+    },
+    ipc::slot,
+    pg::process,
+};
 
 pgrx::pg_module_magic!(name, version);
 
@@ -37,7 +41,7 @@ static WIPING: zeroizing_alloc::ZeroAlloc<std::alloc::System> = zeroizing_alloc:
 /// Around the end of each transaction, in this order. The first one also where the library is not preloaded.
 static AT_TRANSACTION_END: [Step; 6] = [
     Step { before: Some(extension_presence::before_commit), after: None },
-    Step { before: Some(enqueue::before_commit), after: Some(enqueue::after_transaction) },
+    Step { before: Some(committed_rows::before_commit), after: Some(transaction::after_transaction) },
     Step { before: None, after: Some(|_| repeated_call::forget()) },
     Step { before: None, after: Some(|_| executor_start::forget()) },
     Step { before: None, after: Some(process_utility::after_transaction) },
@@ -60,8 +64,12 @@ pub extern "C-unwind" fn _PG_init() {
     gucs::init();
     ipc::init();
     process_utility::init();
-    enqueue::init();
-    row_watch::init(RowWatch { is_on: enqueue::has_rows, writes: enqueue::doubt_rows_of, empties: enqueue::empty });
+    transaction::init();
+    row_watch::init(RowWatch {
+        is_on: transaction::has_rows,
+        writes: transaction::doubt_rows_of,
+        empties: transaction::empty,
+    });
     executor_start::init();
     launcher::init();
 }

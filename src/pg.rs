@@ -6,6 +6,7 @@ pub mod fingerprint;
 pub mod foreign_servers;
 pub mod process;
 pub mod roles;
+pub mod row;
 pub mod uuid_time;
 pub mod values;
 pub mod writable;

@@ -142,9 +142,9 @@ impl Provider {
                 url: url.clone(),
                 credentials: self
                     .credentials
-                    .get(credentials::PROXY_CREDENTIALS[0])
+                    .get(server_options::PROXY_CREDENTIALS[0])
                     .cloned()
-                    .zip(self.credentials.get(credentials::PROXY_CREDENTIALS[1]).cloned()),
+                    .zip(self.credentials.get(server_options::PROXY_CREDENTIALS[1]).cloned()),
             }),
             oauth,
         }

@@ -1,8 +1,5 @@
 //! The trigger functions: `send_after_commit`, for tables of the user's, and `note_queued`, for our own.
 
-pub mod committed;
-pub mod mapping;
-pub mod row;
 pub mod row_event;
 
 use pgrx::{IntoDatum, pg_sys};
@@ -12,17 +9,13 @@ use crate::{
         approval::SEND_AGAIN,
         function::{Call, symbol},
     },
-    enqueue,
+    enqueue::{self, enqueued_row::Enqueued, mapping::Mapping, transaction},
     error::Misuse,
     hooks::emit_log,
     ipc::segment,
     pg::roles::current_role,
     store::{columns::verification::ENQUEUED, session_reads::role_of, session_writes::is_queued_here},
-    trigger::{
-        committed::Enqueued,
-        mapping::Mapping,
-        row_event::{Event, Timing},
-    },
+    trigger::row_event::{Event, Timing},
 };
 
 symbol!(send_after_commit, |fcinfo| {
@@ -67,7 +60,7 @@ fn note(event: &Event) -> Result<pg_sys::Datum, Misuse> {
     // SAFETY: in a transaction that writes.
     let transaction = unsafe { pg_sys::GetTopFullTransactionId() }.value;
     if segment::check().is_ok() {
-        enqueue::tell_at_commit();
+        transaction::tell_at_commit();
     }
     Ok(event.returned(event.with(column, Some(pg_sys::Datum::from(transaction)))))
 }
@@ -94,7 +87,7 @@ fn send(event: &Event) -> Result<pg_sys::Datum, Misuse> {
     }
     // SAFETY: looks at what this process is; what it applies is no statement, so that none was seen to begin.
     if event.old.is_some() && unsafe { pg_sys::IsLogicalWorker() } {
-        enqueue::doubt_rows_of(event.relation_oid());
+        transaction::doubt_rows_of(event.relation_oid());
     }
     let given = id_column.and_then(|column| event.id(event.new, column));
     let is_asked_for = given == Some(SEND_AGAIN);
@@ -122,7 +115,7 @@ fn send(event: &Event) -> Result<pg_sys::Datum, Misuse> {
         let link = link(old).filter(|_| given != event.id(old, column));
         // Whoever writes all columns does not mean this one: it is NULL to them, or what an INSERT proposed to them that ON
         // CONFLICT made an UPDATE.
-        let link = link.filter(|_| given.is_none_or(enqueue::is_of_a_row));
+        let link = link.filter(|_| given.is_none_or(transaction::is_of_a_row));
         return Ok(link.map_or_else(unchanged, |id| event.returned(event.with(column, Some(id)))));
     }
     let is_at_risk = event.may_be_lost_on_the_way();
@@ -133,14 +126,14 @@ fn send(event: &Event) -> Result<pg_sys::Datum, Misuse> {
     // What is sent again is whose it was.
     let before = event.old.filter(|_| is_asked_for).and_then(|old| event.id(old, id_column?));
     let role = before.map(role_of).transpose()?.flatten().unwrap_or_else(current_role);
-    let account = enqueue::account(provider, role.oid)?;
+    let account = transaction::account(provider, role.oid)?;
     let queued = match enqueue::enqueue(role.clone(), provider, &now.payload(), None) {
         Ok(queued) => queued.verification,
         Err(misuse) if now.lack(&misuse, &account) => return Ok(unchanged()),
         Err(misuse) => return Err(mapping.blame(misuse, &account)),
     };
     if let Some(found_by) = event.found_by(id_column) {
-        enqueue::add_row(Enqueued {
+        transaction::add_row(Enqueued {
             id: queued,
             trigger: event.trigger(),
             table: event.relation_oid(),

@@ -6,16 +6,13 @@ use vendor::{Dialect, Secret};
 
 use crate::{
     error::Misuse,
-    pg::foreign_servers::{self},
+    pg::foreign_servers,
     provider::{
         lookup::shown,
         ownership::owner_must_read_files,
-        server_options::{self, ServerOptions, unknown_option},
+        server_options::{self, PROXY_CREDENTIALS, ServerOptions, unknown_option},
     },
 };
-
-/// What a proxy wants, whatever the vendor: both or neither.
-pub const PROXY_CREDENTIALS: [&str; 2] = ["proxy_user", "proxy_password"];
 
 /// Checks the options of a user mapping.
 pub fn check_user_mapping(dialect: &Dialect, options: &[(String, String)]) -> Result<(), Misuse> {

@@ -9,10 +9,7 @@ use vendor::{Dialect, nearest};
 
 use crate::{
     error::Misuse,
-    provider::{
-        credentials::PROXY_CREDENTIALS,
-        option_value::{boolean, check_url, duration, number, path, policy, proxy_url},
-    },
+    provider::option_value::{boolean, check_url, duration, number, path, policy, proxy_url},
 };
 
 /// What every server takes; a vendor may have more.
@@ -37,6 +34,9 @@ const SERVER_OPTIONS: &[&str] = &[
     "enforce",
     "test_numbers",
 ];
+
+/// What a proxy wants, whatever the vendor: both or neither.
+pub const PROXY_CREDENTIALS: [&str; 2] = ["proxy_user", "proxy_password"];
 
 /// Server options that name a file which the server reads.
 pub const FILE_OPTIONS: &[&str] = &["ca_file", "client_cert_file", "client_key_file"];

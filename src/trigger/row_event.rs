@@ -6,10 +6,13 @@ use pgrx::{FromDatum, pg_sys};
 use uuid::Uuid;
 
 use crate::{
-    enqueue::row_exists::{Place, related},
+    enqueue::{
+        enqueued_row::{FoundBy, Place},
+        row_lookup::related,
+    },
     error::Misuse,
     hooks::executor_start,
-    trigger::{committed::FoundBy, row::Row},
+    pg::row::Row,
 };
 
 #[derive(Clone, Copy, PartialEq, Eq)]

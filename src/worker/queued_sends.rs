@@ -17,7 +17,7 @@ use crate::{
         key_file,
         seal::{Keys, Place},
     },
-    enqueue,
+    enqueue::transaction,
     error::Misuse,
     gucs,
     ipc::worker::Ticket,
@@ -197,7 +197,7 @@ impl Desk {
             }
         }
         let of_line = |line: Identity| under_way.get(&line).copied().unwrap_or_default();
-        if enqueue::catalog_has_changed() {
+        if transaction::catalog_has_changed() {
             self.queue.forget_places();
         }
         let turns = self.queue.take(clock(), gucs::queue_max_age(), of_line);

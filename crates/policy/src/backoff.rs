@@ -1,5 +1,4 @@
-use crate::Micros;
-use crate::dice::Dice;
+use crate::{Micros, dice::Dice};
 
 const FIRST: Micros = 500_000;
 const LONGEST: Micros = 60_000_000;

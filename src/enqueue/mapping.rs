@@ -7,9 +7,11 @@ use vendor::Operation;
 
 use crate::{
     error::Misuse,
-    pg::fingerprint::{Fingerprint, Print},
+    pg::{
+        fingerprint::{Fingerprint, Print},
+        row::Row,
+    },
     provider::candidates::Account,
-    trigger::row::Row,
 };
 
 pub struct Mapping(Vec<(String, Source)>);

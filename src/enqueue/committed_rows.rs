@@ -1,86 +1,22 @@
 //! Just before the COMMIT: what was enqueued for rows is compared with the rows as they are by now. The row as committed
 //! gets the code, or nobody.
 
-use std::{
-    collections::{HashMap, HashSet, hash_map::Entry},
-    rc::Rc,
-};
+use std::collections::{HashMap, HashSet, hash_map::Entry};
 
 use pgrx::pg_sys;
 use uuid::Uuid;
 
 use crate::{
+    enqueue::transaction,
     enqueue::{
-        account, replace,
-        row_exists::{self, Place},
+        enqueued_row::{Enqueued, FoundBy, Now, Place},
+        mapping::Values,
+        replace, row_lookup,
+        transaction::account,
     },
     error::Misuse,
-    pg::{fingerprint::Fingerprint, roles::Role},
     store::session_writes,
-    trigger::mapping::{Mapping, Values},
 };
-
-/// A row that a send was enqueued for.
-pub struct Enqueued {
-    pub id: Uuid,
-    pub trigger: pg_sys::Oid,
-    pub table: pg_sys::Oid,
-    pub is_partition: bool,
-    pub found_by: FoundBy,
-    /// What its mapped columns were.
-    pub print: Fingerprint,
-    pub mapping: Rc<Mapping>,
-    pub provider: String,
-    pub role: Role,
-    /// The trigger and its table, for errors.
-    pub at: String,
-    /// It may have become another row, or none: it is looked for.
-    pub is_doubtful: bool,
-    pub is_emptied: bool,
-    /// Somebody may have changed it who cannot act for the role: what they wrote is not sent in its name.
-    pub is_foreign: bool,
-}
-
-/// How it is found again.
-#[derive(Clone, Copy)]
-pub enum FoundBy {
-    /// By the column that has the verification's id.
-    Id(i32),
-    /// By where it stood.
-    Place(Place),
-    /// By its values alone: a BEFORE trigger does not know where the row will stand.
-    Values,
-}
-
-/// What a row is by now.
-pub enum Now {
-    Gone,
-    /// It is there as it was, or nobody can tell: its columns are others now. Nothing is taken back.
-    Left,
-    As(Values, Option<Place>),
-}
-
-impl Enqueued {
-    /// A statement changes rows of this table.
-    pub fn doubt(&mut self, table: pg_sys::Oid) {
-        // The row may be in another partition by then.
-        if self.table == table || self.is_partition {
-            self.is_doubtful = true;
-            // SAFETY: look-ups in the catalog, within a statement.
-            self.is_foreign |= unsafe { !pg_sys::has_privs_of_role(pg_sys::GetUserId(), self.role.oid) };
-        }
-    }
-
-    /// This table was emptied, or dropped.
-    pub fn empty(&mut self, table: pg_sys::Oid) {
-        self.doubt(table);
-        self.is_emptied |= self.table == table;
-    }
-
-    fn is_as(&self, values: &Values) -> bool {
-        values.print() == self.print
-    }
-}
 
 /// Takes back what is of no row, and enqueues anew what is of a row that has changed.
 pub fn settle(all: Vec<Enqueued>) -> Result<(), Misuse> {
@@ -89,7 +25,7 @@ pub fn settle(all: Vec<Enqueued>) -> Result<(), Misuse> {
     let is_due =
         |row: &Enqueued| row.is_doubtful || (!matches!(row.found_by, FoundBy::Id(_)) && doubtful.contains(&row.table));
     let due: Vec<Enqueued> = all.into_iter().filter(is_due).collect();
-    let found: Vec<(&Enqueued, Now)> = due.iter().zip(row_exists::look(&due)).collect();
+    let found: Vec<(&Enqueued, Now)> = due.iter().zip(row_lookup::look(&due)).collect();
     // Of several sends for one row one is left: the last of those that are right, else the last.
     let mut left: HashMap<(pg_sys::Oid, Place), (Uuid, bool)> = HashMap::new();
     for (row, now) in &found {
@@ -129,4 +65,22 @@ impl Enqueued {
             replaced => replaced.map_err(|misuse| self.mapping.blame(misuse, &account)),
         }
     }
+}
+
+/// Before the COMMIT: what was enqueued for rows is compared with the rows that stay.
+pub fn before_commit() {
+    if transaction::has_doubtful_rows() {
+        // SAFETY: on the main thread, in a transaction that is about to commit.
+        unsafe { settle_rows() };
+    }
+}
+
+#[pgrx::pg_guard]
+unsafe extern "C-unwind" fn settle_rows() {
+    let rows = transaction::take_rows();
+    // SAFETY: before the COMMIT no statement runs that would have one; popped below, or by the abort.
+    unsafe { pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot()) };
+    settle(rows).unwrap_or_else(|misuse| misuse.raise());
+    // SAFETY: pushed above.
+    unsafe { pg_sys::PopActiveSnapshot() };
 }

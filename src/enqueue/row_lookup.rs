@@ -7,12 +7,9 @@ use pgrx::{FromDatum, IntoDatum, PgList, pg_sys};
 use uuid::Uuid;
 
 use crate::{
-    pg::fingerprint::Fingerprint,
+    enqueue::enqueued_row::{Enqueued, FoundBy, Now, Place},
+    pg::{fingerprint::Fingerprint, row::Row},
     store::scan::{equal, is_of_this_transaction},
-    trigger::{
-        committed::{Enqueued, FoundBy, Now},
-        row::Row,
-    },
 };
 
 // Exported by every version, but not among pgrx's bindings; called with its guard.
@@ -25,30 +22,6 @@ unsafe extern "C-unwind" {
 }
 
 const LOCK: pg_sys::LOCKMODE = pg_sys::AccessShareLock as pg_sys::LOCKMODE;
-
-/// Where a version of a row stands.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Place {
-    /// A table that was emptied or rewritten has another.
-    file: pg_sys::Oid,
-    block: (u16, u16),
-    offset: u16,
-}
-
-impl Place {
-    /// # Safety
-    /// The relation is open.
-    pub unsafe fn of(relation: pg_sys::Relation, tid: pg_sys::ItemPointerData) -> Self {
-        // SAFETY: as the caller promises.
-        let file = unsafe { (*(*relation).rd_rel).relfilenode };
-        Self { file, block: (tid.ip_blkid.bi_hi, tid.ip_blkid.bi_lo), offset: tid.ip_posid }
-    }
-
-    fn tid(&self) -> pg_sys::ItemPointerData {
-        let (bi_hi, bi_lo) = self.block;
-        pg_sys::ItemPointerData { ip_blkid: pg_sys::BlockIdData { bi_hi, bi_lo }, ip_posid: self.offset }
-    }
-}
 
 /// What each of them is.
 pub fn look(rows: &[Enqueued]) -> Vec<Now> {

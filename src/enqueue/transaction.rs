@@ -1,0 +1,171 @@
+//! What this transaction has enqueued, and for which rows.
+
+use std::{
+    cell::RefCell,
+    collections::HashMap,
+    rc::Rc,
+    sync::atomic::{AtomicBool, Ordering::Relaxed},
+};
+
+use pgrx::pg_sys;
+use uuid::Uuid;
+
+use crate::{
+    enqueue::enqueued_row::Enqueued, error::Misuse, gucs, ipc::worker_registry, provider::candidates::Account,
+};
+
+/// What this transaction has enqueued.
+#[derive(Default)]
+pub struct Transaction {
+    pub sends: u32,
+    /// How many sends and rows there were when each open subtransaction began.
+    pub before: Vec<(pg_sys::SubTransactionId, u32, usize)>,
+    /// A row was queued, by us or by somebody who restores a dump.
+    pub tells: bool,
+    /// For rows, which may be others at the end, or not be there.
+    pub rows: Vec<Enqueued>,
+    /// Looked up once for many rows.
+    pub accounts: HashMap<(String, pg_sys::Oid), Rc<Account>>,
+}
+
+thread_local! {
+    pub static TRANSACTION: RefCell<Transaction> = RefCell::default();
+}
+
+/// Somebody has changed a server, a user mapping or a role: look it up again.
+pub static STALE: AtomicBool = AtomicBool::new(false);
+
+pub fn init() {
+    // SAFETY: in _PG_init of the postmaster, single-threaded; sessions inherit it.
+    unsafe {
+        pg_sys::RegisterSubXactCallback(Some(at_subtransaction), std::ptr::null_mut());
+        for cache in [
+            pg_sys::SysCacheIdentifier::FOREIGNSERVEROID,
+            pg_sys::SysCacheIdentifier::FOREIGNDATAWRAPPEROID,
+            pg_sys::SysCacheIdentifier::USERMAPPINGUSERSERVER,
+            pg_sys::SysCacheIdentifier::AUTHOID,
+            pg_sys::SysCacheIdentifier::AUTHMEMMEMROLE,
+        ] {
+            pg_sys::CacheRegisterSyscacheCallback(cache as i32, Some(at_change), pg_sys::Datum::from(0));
+        }
+    }
+}
+
+unsafe extern "C-unwind" fn at_change(_argument: pg_sys::Datum, _cache: i32, _hash: u32) {
+    STALE.store(true, Relaxed);
+}
+
+/// Whether somebody has changed a server, a user mapping or a role; asked once.
+pub fn catalog_has_changed() -> bool {
+    STALE.swap(false, Relaxed)
+}
+
+/// What the name stands for, as this role may use it.
+pub fn account(name: &str, role: pg_sys::Oid) -> Result<Rc<Account>, Misuse> {
+    let known = (name.to_owned(), role);
+    let found = TRANSACTION.with_borrow_mut(|transaction| {
+        if catalog_has_changed() {
+            transaction.accounts.clear();
+        }
+        transaction.accounts.get(&known).cloned()
+    });
+    if let Some(account) = found {
+        return Ok(account);
+    }
+    let account = Rc::new(Account::find(name, role)?);
+    TRANSACTION.with_borrow_mut(|transaction| transaction.accounts.insert(known, Rc::clone(&account)));
+    Ok(account)
+}
+
+/// One more in this transaction.
+pub fn count() -> Result<(), Misuse> {
+    let most = gucs::max_sends_per_transaction();
+    TRANSACTION.with_borrow_mut(|transaction| {
+        if transaction.sends >= most {
+            return Err(Misuse::too_many(
+                format!("one transaction may enqueue {most} sends at most, and this one wants more; nothing is sent"),
+                "If so many are meant, enqueue them in several transactions, or raise otp_gateway.max_sends_per_transaction.",
+            ));
+        }
+        transaction.sends += 1;
+        Ok(())
+    })
+}
+
+/// This transaction has queued a row: its commit is to tell the worker.
+pub fn tell_at_commit() {
+    TRANSACTION.with_borrow_mut(|transaction| transaction.tells = true);
+}
+
+/// A send was enqueued for this row.
+pub fn add_row(row: Enqueued) {
+    TRANSACTION.with_borrow_mut(|transaction| transaction.rows.push(row));
+}
+
+pub fn has_rows() -> bool {
+    TRANSACTION.with(|transaction| transaction.try_borrow().is_ok_and(|transaction| !transaction.rows.is_empty()))
+}
+
+/// One of the rows may have become another, or none.
+pub fn has_doubtful_rows() -> bool {
+    let has_doubts = |transaction: &Transaction| transaction.rows.iter().any(|row| row.is_doubtful);
+    TRANSACTION.with(|transaction| transaction.try_borrow().is_ok_and(|transaction| has_doubts(&transaction)))
+}
+
+pub fn take_rows() -> Vec<Enqueued> {
+    TRANSACTION.with_borrow_mut(|transaction| std::mem::take(&mut transaction.rows))
+}
+
+/// Whether a trigger has enqueued the verification, in this transaction.
+pub fn is_of_a_row(id: Uuid) -> bool {
+    TRANSACTION.with_borrow(|transaction| transaction.rows.iter().any(|row| row.id == id))
+}
+
+/// A statement begins that changes rows of this table.
+pub fn doubt_rows_of(table: pg_sys::Oid) {
+    TRANSACTION.with_borrow_mut(|transaction| transaction.rows.iter_mut().for_each(|row| row.doubt(table)));
+}
+
+/// This table is emptied or dropped.
+pub fn empty(table: pg_sys::Oid) {
+    TRANSACTION.with_borrow_mut(|transaction| transaction.rows.iter_mut().for_each(|row| row.empty(table)));
+}
+
+/// After the transaction. Cannot fail.
+pub fn after_transaction(is_committed: bool) {
+    TRANSACTION.with(|transaction| {
+        if let Ok(mut transaction) = transaction.try_borrow_mut() {
+            if is_committed && transaction.tells {
+                worker_registry::tell_of_queued_here();
+            }
+            *transaction = Transaction::default();
+        }
+    });
+}
+
+/// What a savepoint takes back does not count.
+unsafe extern "C-unwind" fn at_subtransaction(
+    event: pg_sys::SubXactEvent::Type,
+    this: pg_sys::SubTransactionId,
+    _parent: pg_sys::SubTransactionId,
+    _argument: *mut std::ffi::c_void,
+) {
+    TRANSACTION.with(|transaction| {
+        let Ok(mut transaction) = transaction.try_borrow_mut() else { return };
+        match event {
+            pg_sys::SubXactEvent::SUBXACT_EVENT_START_SUB => {
+                let (sends, rows) = (transaction.sends, transaction.rows.len());
+                transaction.before.push((this, sends, rows));
+            }
+            pg_sys::SubXactEvent::SUBXACT_EVENT_COMMIT_SUB | pg_sys::SubXactEvent::SUBXACT_EVENT_ABORT_SUB => {
+                while let Some((id, sends, rows)) = transaction.before.pop_if(|(id, ..)| *id >= this) {
+                    if id == this && event == pg_sys::SubXactEvent::SUBXACT_EVENT_ABORT_SUB {
+                        transaction.sends = sends;
+                        transaction.rows.truncate(rows);
+                    }
+                }
+            }
+            _ => {}
+        }
+    });
+}

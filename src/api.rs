@@ -10,9 +10,9 @@ pub mod provider_view;
 pub mod repeated_call;
 pub mod result_row;
 
+use dialect::{Operation, Secret};
 use policy::{Micros, Status};
 use uuid::Uuid;
-use vendor::{Operation, Secret};
 
 use crate::{
     api::{

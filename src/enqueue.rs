@@ -7,10 +7,10 @@ pub mod mapping;
 pub mod row_lookup;
 pub mod transaction;
 
+use dialect::Operation;
 use policy::Verification;
 use serde_json::{Map, Value};
 use uuid::Uuid;
-use vendor::Operation;
 
 use crate::{
     crypto::{key_file, seal::Place},

@@ -152,8 +152,8 @@ impl Misuse {
     }
 }
 
-impl From<vendor::Invalid> for Misuse {
-    fn from(invalid: vendor::Invalid) -> Self {
+impl From<dialect::Invalid> for Misuse {
+    fn from(invalid: dialect::Invalid) -> Self {
         let logged = Some(invalid.logged).filter(|logged| *logged != invalid.message);
         let fields = std::iter::once(invalid.field).chain(invalid.others).collect();
         Self { fields, logged, ..Self::invalid(invalid.message, invalid.hint) }

@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use courier::AllowedHosts;
+use http_client::AllowedHosts;
 use policy::Micros;
 
 use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting, PgLogLevel, PgSqlErrorCode, pg_sys};

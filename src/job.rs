@@ -2,11 +2,11 @@
 
 pub mod prepare;
 
-use courier::Route;
+use dialect::{FindBy, Operation, Outcome, Request, Secret};
+use http_client::Route;
 use policy::{Micros, Rules};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
-use vendor::{FindBy, Operation, Outcome, Request, Secret};
 
 use crate::{
     crypto::seal::Keys,

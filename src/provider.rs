@@ -13,10 +13,10 @@ pub mod server_options;
 
 use std::{collections::BTreeMap, time::Duration};
 
-use courier::{OAuth, Proxy, Route};
+use dialect::{Dialect, Secret, TIMEOUT};
+use http_client::{OAuth, Proxy, Route};
 use pgrx::pg_sys;
 use policy::{Micros, Reason, Rules};
-use vendor::{Dialect, Secret, TIMEOUT};
 
 use crate::{
     error::Misuse,
@@ -111,7 +111,7 @@ impl Provider {
     }
 
     /// Whether it goes to one of test_numbers.
-    pub fn is_test_number(&self, prepared: &vendor::Prepared) -> bool {
+    pub fn is_test_number(&self, prepared: &dialect::Prepared) -> bool {
         let recipient = prepared.recipient.as_ref().map(Secret::reveal);
         let code = self.options.test_numbers.as_ref().zip(recipient).and_then(|(numbers, to)| numbers.code_of(to));
         code.is_some()

@@ -19,10 +19,10 @@ pub mod transaction;
 
 use std::collections::HashSet;
 
+use dialect::{FindBy, Outcome};
 use pgrx::{pg_sys, spi::SpiClient};
 use policy::{Micros, Reason, Verification};
 use uuid::Uuid;
-use vendor::{FindBy, Outcome};
 
 use crate::{
     gucs,

@@ -1,10 +1,10 @@
 //! Whether a number is proven, and whether it takes another code: what a table of the user's asks of the verification
 //! that its row names.
 
+use dialect::Secret;
 use pgrx::pg_sys;
 use policy::{Micros, Status};
 use uuid::Uuid;
-use vendor::Secret;
 
 use crate::{
     api::function::sql_function,
@@ -63,7 +63,7 @@ fn is_fresh(recorded: &Recorded, within: Micros) -> bool {
 /// Whether the code went to this very number, in whatever spelling.
 fn went_to(id: Uuid, recorded: &Recorded, mobile: &Secret) -> Result<bool, Misuse> {
     let Some(key) = &recorded.recipient_key else { return Ok(false) };
-    let recipient = vendor::dialect(&recorded.vendor).and_then(|dialect| (dialect.recipient)(mobile.reveal()));
+    let recipient = dialect::dialect(&recorded.vendor).and_then(|dialect| (dialect.recipient)(mobile.reveal()));
     let Some(recipient) = recipient else { return Ok(false) };
     Ok(key_file::keys()?.recipients(&recipient).contains(key) && session_reads::was_sent_here(id)?)
 }

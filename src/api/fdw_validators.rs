@@ -49,7 +49,7 @@ sql_function!(
 
 /// A statement that is refused has credentials in it as often as one that is not: both are hidden from the log.
 pub fn validate(vendor: &str, options: &[(String, String)], catalog: pg_sys::Oid) -> Result<(), Misuse> {
-    let dialect = vendor::dialect(vendor).expect("each validator names a dialect");
+    let dialect = dialect::dialect(vendor).expect("each validator names a dialect");
     match catalog {
         pg_sys::ForeignServerRelationId => {
             let files = options.iter().filter(|(name, _)| server_options::FILE_OPTIONS.contains(&name.as_str()));

@@ -2,10 +2,10 @@
 //! by number. The worker does what is to be done, in parts; the session asks for one after the other, says how far it
 //! is, and can be interrupted between them.
 
+use dialect::Secret;
 use pgrx::pg_sys;
 use policy::Micros;
 use uuid::Uuid;
-use vendor::Secret;
 
 use crate::{
     api::function::sql_function,

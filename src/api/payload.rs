@@ -2,10 +2,10 @@
 
 use std::ffi::CStr;
 
+use dialect::{Private, Secret, json_depth_exceeds};
 use pgrx::pg_sys;
 use serde::de::IgnoredAny;
 use serde_json::{Map, Value};
-use vendor::{Private, Secret, json_depth_exceeds};
 use zeroize::Zeroizing;
 
 use crate::{

@@ -2,9 +2,9 @@
 
 use std::ffi::CString;
 
+use dialect::Outcome;
 use pgrx::{IntoDatum, pg_sys};
 use policy::Reason;
-use vendor::Outcome;
 
 use crate::{
     api::{

@@ -4,6 +4,7 @@
 
 use std::fmt::Write;
 
+use dialect::Secret;
 use ring::{
     aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey},
     digest, hkdf, hmac,
@@ -11,7 +12,6 @@ use ring::{
 };
 use serde_json::{Map, Value};
 use uuid::Uuid;
-use vendor::Secret;
 use zeroize::Zeroizing;
 
 use crate::error::Misuse;

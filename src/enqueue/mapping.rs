@@ -2,8 +2,8 @@
 
 use std::{cell::RefCell, rc::Rc};
 
+use dialect::Operation;
 use serde_json::{Map, Value};
-use vendor::Operation;
 
 use crate::{
     error::Misuse,

@@ -1,11 +1,11 @@
 //! A session's call to the worker, and what it answers.
 
+use dialect::Operation;
 use pgrx::{
     PgLogLevel,
     pg_sys::panic::{CaughtError, ErrorReport},
 };
 use uuid::Uuid;
-use vendor::Operation;
 
 use crate::{
     error::Misuse,

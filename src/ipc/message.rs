@@ -1,10 +1,10 @@
 //! What a session and the worker write to each other. None of it has a `Debug`: there are numbers, codes and vendors'
 //! answers in it.
 
+use dialect::Outcome;
 use policy::{Micros, Reason, Status, Verification};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use uuid::Uuid;
-use vendor::Outcome;
 use zeroize::Zeroizing;
 
 use crate::{

@@ -3,10 +3,10 @@
 
 use std::borrow::Cow;
 
+use dialect::{Call, CodeForm, Operation, Outcome, Prepared, Secret};
 use policy::{Status, from_record};
 use serde_json::{Map, Value};
 use uuid::Uuid;
-use vendor::{Call, CodeForm, Operation, Outcome, Prepared, Secret};
 
 use crate::{
     crypto::seal::{Keys, Place},
@@ -164,7 +164,7 @@ impl Wanted<'_> {
             mapping: 0,
             account: None,
             account_keys: Vec::new(),
-            find_by: vendor::FindBy::Recipient,
+            find_by: dialect::FindBy::Recipient,
             sender: None,
             prepared_with: None,
             is_found: false,
@@ -219,7 +219,7 @@ impl Wanted<'_> {
     }
 
     /// The vendor's message; an error where the payload cannot be sent.
-    pub fn prepare(&self, provider: &Provider, known: &Map<String, Value>) -> Result<Prepared, vendor::Invalid> {
+    pub fn prepare(&self, provider: &Provider, known: &Map<String, Value>) -> Result<Prepared, dialect::Invalid> {
         (provider.dialect.prepare)(&Call {
             operation: self.operation,
             payload: self.payload,

@@ -1,9 +1,9 @@
 //! The arguments of a SQL function, read with errors that name the argument and never its value.
 
+use dialect::Secret;
 use pgrx::{FromDatum, pg_sys};
 use policy::Micros;
 use uuid::Uuid;
-use vendor::Secret;
 
 use crate::{error::Misuse, pg::fingerprint::Print};
 

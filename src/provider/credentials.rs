@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fs};
 
-use vendor::{Dialect, Secret};
+use dialect::{Dialect, Secret};
 
 use crate::{
     error::Misuse,

@@ -1,10 +1,10 @@
 //! What is in force at a provider, and where it comes from: the rows of the view `otp_gateway.provider`. Everybody may
 //! read it, so that no secret may get here.
 
+use dialect::{Dialect, TIMEOUT};
 use pgrx::pg_sys;
 use policy::Strategy;
 use serde_json::{Value, json};
-use vendor::{Dialect, TIMEOUT};
 
 use crate::{
     pg::foreign_servers,

@@ -1,8 +1,8 @@
 //! The foreign server that a name stands for, and what is said where it stands for none.
 
+use dialect::Dialect;
 use pgrx::{FromDatum, IntoDatum, pg_sys};
 use policy::Micros;
-use vendor::Dialect;
 
 use crate::{
     error::Misuse,
@@ -43,7 +43,7 @@ pub fn no_usage(name: &str) -> Misuse {
 
 /// The vendor that a foreign data wrapper of ours stands for.
 pub fn dialect_of(wrapper: &str) -> Option<&'static Dialect> {
-    wrapper.strip_prefix("otp_").and_then(vendor::dialect)
+    wrapper.strip_prefix("otp_").and_then(dialect::dialect)
 }
 
 /// A name as an error may show it.
@@ -53,7 +53,7 @@ pub fn shown(name: &str) -> String {
 
 /// Every foreign data wrapper of ours, for a hint.
 pub fn wrappers() -> String {
-    vendor::DIALECTS.iter().map(|dialect| format!("otp_{}", dialect.name)).collect::<Vec<_>>().join(", ")
+    dialect::DIALECTS.iter().map(|dialect| format!("otp_{}", dialect.name)).collect::<Vec<_>>().join(", ")
 }
 
 pub fn may_use(role: pg_sys::Oid, server: pg_sys::Oid) -> bool {

@@ -56,7 +56,7 @@ pub fn kept(name: &str, role: pg_sys::Oid) -> Result<Kept, Misuse> {
         kept.identities.push(id);
         kept.owned.iter_mut().for_each(|owned| owned.push(id));
         // What was queued for a route, and went nowhere, may have been for any vendor's.
-        let dialects = vendor::dialect(&vendor).map_or_else(|| vendor::DIALECTS.to_vec(), |dialect| vec![dialect]);
+        let dialects = dialect::dialect(&vendor).map_or_else(|| dialect::DIALECTS.to_vec(), |dialect| vec![dialect]);
         kept.members.extend(dialects.iter().map(|dialect| (name.to_owned(), dialect.name.to_owned())));
     }
     Ok(kept)

@@ -1,6 +1,6 @@
 //! Whom a code went to, by what a person types.
 
-use vendor::Secret;
+use dialect::Secret;
 
 use crate::{
     error::Misuse,

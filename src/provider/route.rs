@@ -1,8 +1,8 @@
 //! A route: several providers under one name.
 
+use dialect::nearest;
 use pgrx::pg_sys;
 use policy::Strategy;
-use vendor::nearest;
 
 use crate::{
     error::Misuse,

@@ -3,9 +3,9 @@
 
 use std::time::Duration;
 
+use dialect::{Dialect, nearest};
 use policy::{Limits, Prefixes, TestNumbers};
 use serde_json::{Map, Value};
-use vendor::{Dialect, nearest};
 
 use crate::{
     error::Misuse,
@@ -191,7 +191,7 @@ fn defaults(dialect: &Dialect, value: &str) -> Result<Map<String, Value>, Misuse
             r#"For example: defaults '{"template_id": "..."}'; its members are laid under every payload."#,
         ));
     };
-    vendor::check_defaults(dialect, &defaults).map_err(|invalid| Misuse::from(invalid).at("option defaults"))?;
+    dialect::check_defaults(dialect, &defaults).map_err(|invalid| Misuse::from(invalid).at("option defaults"))?;
     Ok(defaults)
 }
 

@@ -1,10 +1,10 @@
 //! Rows as the worker writes and reads them.
 
+use dialect::{Operation, Outcome};
 use pgrx::{FromDatum, IntoDatum, spi::SpiHeapTupleData};
 use policy::{Micros, Reason, Status, Verification};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
-use vendor::{Operation, Outcome};
 
 use crate::{
     pg::values::{Time, Transaction},

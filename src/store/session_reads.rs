@@ -3,10 +3,10 @@
 
 use std::ffi::CStr;
 
+use dialect::Operation;
 use pgrx::{IntoDatum, pg_sys};
 use policy::{Micros, Status};
 use uuid::Uuid;
-use vendor::Operation;
 
 use crate::{
     error::Misuse,

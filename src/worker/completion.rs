@@ -1,9 +1,9 @@
 //! From deliveries to rows: the outcomes are put on record, many at once, and then the callers are told.
 
-use courier::Delivery;
+use dialect::{Operation, Outcome};
+use http_client::Delivery;
 use policy::{BreakerState, Conclusion, Micros, Status, again_after, conclude, moves_on, retryable, spends_a_check};
 use serde_json::Value;
-use vendor::{Operation, Outcome};
 
 use crate::{
     gucs,

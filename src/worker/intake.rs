@@ -2,10 +2,10 @@
 
 use std::collections::{HashMap, HashSet};
 
-use courier::Parcel;
+use dialect::{FindBy, Operation, Outcome};
+use http_client::Parcel;
 use policy::{Blocked, Micros, Pass, Reason, Status, Verification, admit, retryable};
 use uuid::Uuid;
-use vendor::{FindBy, Operation, Outcome};
 
 use crate::{
     api::idempotency,
@@ -282,7 +282,7 @@ impl Desk {
                 if let Target::Known(id) = order.target {
                     self.release(id);
                 }
-                let field = vendor::dialect(&order.vendor).map_or("mobile", |dialect| dialect.recipient_field().name);
+                let field = dialect::dialect(&order.vendor).map_or("mobile", |dialect| dialect.recipient_field().name);
                 let misuse = Misuse::invalid(
                     format!("{field} belongs to the verification and cannot change"),
                     "leave it out, or give the one that the code was sent to",
@@ -327,7 +327,7 @@ impl Desk {
             return;
         }
         // Both were checked when the order was made.
-        let (Some(dialect), Some(outgoing)) = (vendor::dialect(vendor), outgoing) else {
+        let (Some(dialect), Some(outgoing)) = (dialect::dialect(vendor), outgoing) else {
             // Whoever waits for it must not do so for ever.
             let why = "the order held no call to make; nothing was sent";
             return self.unrecorded.push(own_answer(number, Outcome::ProviderError, why));

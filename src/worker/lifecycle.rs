@@ -280,7 +280,7 @@ pub fn reset_latch() {
 
 /// Until the latch is set, the bell rings or `due` has come.
 pub fn sleep(bell: &UnixStream, due: Option<Micros>) {
-    courier::wipe_stack();
+    http_client::wipe_stack();
     let mut events = pg_sys::WL_LATCH_SET | pg_sys::WL_EXIT_ON_PM_DEATH | pg_sys::WL_SOCKET_READABLE;
     let mut milliseconds = -1;
     if let Some(due) = due {

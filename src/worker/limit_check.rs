@@ -6,9 +6,9 @@ use std::{
     collections::{BTreeMap, HashMap, HashSet},
 };
 
+use dialect::{Operation, Outcome};
 use policy::{Blocked, Check, History, Micros, Pass, Reason, Rules};
 use uuid::Uuid;
-use vendor::{Operation, Outcome};
 
 use crate::{
     job::Order,

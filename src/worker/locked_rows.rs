@@ -3,7 +3,7 @@
 
 use std::collections::HashSet;
 
-use courier::Delivery;
+use http_client::Delivery;
 use policy::Micros;
 use uuid::Uuid;
 

@@ -7,10 +7,10 @@ use std::{
     rc::Rc,
 };
 
+use dialect::{Operation, Outcome};
 use pgrx::pg_sys;
 use policy::{Blocked, Micros, Pass, Reason, Status, Verification, admit};
 use uuid::Uuid;
-use vendor::{Operation, Outcome};
 
 use crate::{
     crypto::{

@@ -4,9 +4,9 @@
 
 use std::collections::HashSet;
 
+use dialect::{Operation, Outcome};
 use policy::{Micros, Status};
 use uuid::Uuid;
-use vendor::{Operation, Outcome};
 
 use crate::{
     ipc::message::Reply,

@@ -14,11 +14,11 @@ use std::{
     os::unix::net::UnixStream,
 };
 
-use courier::{Courier, Delivery};
+use dialect::{Operation, Outcome, Reading};
+use http_client::{Courier, Delivery};
 use pgrx::pg_sys;
 use policy::{Micros, Pass, Reason, Status, Verification, retryable};
 use uuid::Uuid;
-use vendor::{Operation, Outcome, Reading};
 
 use crate::{
     error::Misuse,

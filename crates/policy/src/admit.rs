@@ -1,6 +1,9 @@
-use vendor::{Operation, Outcome};
+use dialect::{Operation, Outcome};
 
-use crate::{Micros, Status, Verification};
+use crate::{
+    status::Status,
+    verification::{Micros, Verification},
+};
 
 /// Lets an operation on a verification go, having booked what it costs, or says how it ends without a call.
 pub fn admit(operation: Operation, verification: &mut Verification, now: Micros) -> Result<(), Outcome> {

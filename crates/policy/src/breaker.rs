@@ -1,6 +1,6 @@
-use vendor::Outcome;
+use dialect::Outcome;
 
-use crate::Micros;
+use crate::verification::Micros;
 
 const SECOND: Micros = 1_000_000;
 

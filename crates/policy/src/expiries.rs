@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::Micros;
+use crate::verification::Micros;
 
 const MINUTE: Micros = 60_000_000;
 /// What ends later is looked at then, and again.

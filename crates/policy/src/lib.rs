@@ -5,35 +5,34 @@
 #![forbid(unsafe_code)]
 
 mod admit;
-mod backoff;
+mod allowed_prefixes;
+mod apply_result;
 mod breaker;
-mod conclude;
-mod cooldown;
 mod dice;
 mod expiries;
 mod limit;
-mod malformed;
-mod prefixes;
+mod parse_error;
 mod retry;
+mod route;
 mod rules;
 mod status;
-mod strategy;
 mod test_numbers;
 mod verification;
 
 pub use admit::{admit, from_record};
-pub use backoff::backoff;
+pub use allowed_prefixes::Prefixes;
+pub use apply_result::{Conclusion, conclude, spends_a_check};
 pub use breaker::{Breaker, BreakerState, Pass};
-pub use conclude::{Conclusion, conclude, retryable, spends_a_check};
-pub use cooldown::cooldown;
 pub use expiries::{Expiries, Span};
+pub use limit::cooldown;
 pub use limit::{Limit, Limits, Refusal};
-pub use malformed::Malformed;
-pub use prefixes::Prefixes;
+pub use parse_error::Malformed;
 pub use retry::again_after;
+pub use retry::backoff;
+pub use retry::retryable;
+pub use route::{Strategy, moves_on, order};
 pub use rules::{Blocked, Check, History, Reason, Rules};
 pub use status::Status;
-pub use strategy::{Strategy, moves_on, order};
 pub use test_numbers::TestNumbers;
 pub use verification::{Micros, Verification};
 

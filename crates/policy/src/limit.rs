@@ -1,16 +1,15 @@
-use std::fmt;
-use std::str::FromStr;
+use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Malformed, Micros};
+use crate::{parse_error::Malformed, verification::Micros};
 
-const SECOND: Micros = 1_000_000;
-const DAY: Micros = 24 * 60 * 60 * SECOND;
-const HINT: &str = "For example: '5 per hour, 10 per day'.";
+pub const SECOND: Micros = 1_000_000;
+pub const DAY: Micros = 24 * 60 * 60 * SECOND;
+pub const HINT: &str = "For example: '5 per hour, 10 per day'.";
 
 /// The largest first, so that a window is written in the largest unit that divides it.
-const UNITS: [(Micros, &str); 5] =
+pub const UNITS: [(Micros, &str); 5] =
     [(7 * DAY, "week"), (DAY, "day"), (60 * 60 * SECOND, "hour"), (60 * SECOND, "minute"), (SECOND, "second")];
 
 /// How many events are let through in a window that slides: `5 per hour`.
@@ -126,7 +125,7 @@ impl FromStr for Limits {
 }
 
 /// `5 per 10 minutes` as ("5", "10", "minutes"); the second may be empty.
-fn split(entry: &str) -> Option<(&str, &str, &str)> {
+pub fn split(entry: &str) -> Option<(&str, &str, &str)> {
     let (count, rest) = digits(entry.trim());
     let (per, rest) = rest.trim_start().split_at_checked(3)?;
     let (times, unit) = digits(rest.trim_start());
@@ -134,11 +133,11 @@ fn split(entry: &str) -> Option<(&str, &str, &str)> {
     sound.then_some((count, times, unit.trim_start()))
 }
 
-fn digits(text: &str) -> (&str, &str) {
+pub fn digits(text: &str) -> (&str, &str) {
     text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()))
 }
 
-fn unit_of(name: &str) -> Option<Micros> {
+pub fn unit_of(name: &str) -> Option<Micros> {
     let name = name.to_ascii_lowercase();
     let singular = match name.as_str() {
         "s" | "sec" => "second",
@@ -171,4 +170,11 @@ impl fmt::Display for Limits {
         }
         Ok(())
     }
+}
+
+/// How long a recipient has yet to wait for another send; None: free. A last send in the future (the clock was set
+/// back) counts as now, so that the wait is never longer than `resend_after`.
+pub fn cooldown(resend_after: Micros, last_send: Option<Micros>, now: Micros) -> Option<Micros> {
+    let age = now.saturating_sub(last_send?).max(0);
+    (age < resend_after).then(|| resend_after - age)
 }

@@ -1,6 +1,6 @@
-use vendor::{Operation, Outcome};
+use dialect::{Operation, Outcome};
 
-use crate::{Micros, backoff, retryable};
+use crate::{dice::Dice, verification::Micros};
 
 /// When a queued send that ended so may be tried again, in microseconds from now. None: not at all; either the outcome
 /// does not say that nothing was sent, or `tries`, of which at most `max_tries` are made, are used up.
@@ -16,4 +16,30 @@ pub fn again_after(
     }
     let wait = backoff(tries, dice);
     Some(retry_after.map_or(wait, |asked| asked.max(wait)))
+}
+
+/// Whether the same call may be made again: the last column of the table of outcomes, and for a wrong code, whether
+/// another one may be tried.
+pub fn retryable(operation: Operation, outcome: Outcome, attempts_left: u32) -> bool {
+    match outcome {
+        Outcome::Unreachable | Outcome::RateLimited => true,
+        Outcome::InvalidCode => attempts_left > 0,
+        // A verify has side effects; the vendor failing says nothing of them.
+        Outcome::ProviderError => operation != Operation::Verify,
+        _ => false,
+    }
+}
+
+pub const FIRST: Micros = 500_000;
+
+pub const LONGEST: Micros = 60_000_000;
+
+/// The wait before a retry (1 is the first): half a second, doubled each time, at most a minute; then from 3/4 to 5/4
+/// of that, by `dice` (any random number), so that what failed together does not come back together.
+pub fn backoff(retry: u32, dice: u64) -> Micros {
+    // Seven doublings pass the minute.
+    let doublings = retry.saturating_sub(1).min(7);
+    let wait = (FIRST << doublings).min(LONGEST);
+    let spread = Dice::new(dice).below(wait as u64 / 2 + 1);
+    wait * 3 / 4 + spread as Micros
 }

@@ -1,7 +1,7 @@
+use dialect::Operation;
 use serde::{Deserialize, Serialize};
-use vendor::Operation;
 
-use crate::{Limits, Micros, cooldown};
+use crate::{cooldown, limit::Limits, verification::Micros};
 
 /// What a provider allows, as far as it takes the record to tell.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]

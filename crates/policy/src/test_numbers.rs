@@ -1,9 +1,9 @@
 use std::collections::BTreeMap;
 use std::str::FromStr;
 
-use vendor::Secret;
+use dialect::Secret;
 
-use crate::Malformed;
+use crate::parse_error::Malformed;
 
 const HINT: &str = "For example: '+919999900001=123456, +94770000001=0000'.";
 

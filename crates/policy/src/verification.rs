@@ -1,4 +1,4 @@
-use crate::Status;
+use crate::status::Status;
 
 /// Microseconds of Postgres' clock (`timestamptz` as it is stored).
 pub type Micros = i64;

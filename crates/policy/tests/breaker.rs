@@ -1,8 +1,8 @@
 //! Promise to the user: a provider that is down costs one call in a while, not one wait for each send, and it is used
 //! again as soon as one call succeeds; a user's mistakes never shut a provider off.
 
+use dialect::Outcome;
 use policy::{Breaker, BreakerState, Micros, Pass};
-use vendor::Outcome;
 
 const SECOND: Micros = 1_000_000;
 const NOW: Micros = 838_000_000 * SECOND;

@@ -2,8 +2,8 @@
 //! nothing get half of them, rounded up, between them; a right code forgives the wrong ones before it. To wait as long as a
 //! refusal says is enough, and what is left is as many as go through.
 
+use dialect::Operation;
 use policy::{Blocked, Check, History, Micros, Reason, Rules};
-use vendor::Operation;
 
 const SECOND: Micros = 1_000_000;
 const NOW: Micros = 838_000_000 * SECOND;

@@ -1,8 +1,8 @@
 //! Promise to the user: a route tries its members in the order, or by the lot, that it was given, and goes to the next
 //! one only where the person got no message.
 
+use dialect::Outcome;
 use policy::{Strategy, moves_on, order};
-use vendor::Outcome;
 
 #[test]
 fn ordered_is_as_listed() {

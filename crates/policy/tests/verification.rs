@@ -1,8 +1,8 @@
 //! Promise to the user: checks are counted whatever happens, a terminal verification never reopens, and what nobody can
 //! know stays open as `unknown`.
 
+use dialect::{Operation, Outcome, Reading};
 use policy::{Conclusion, Micros, Status, Verification, admit, conclude, from_record, retryable};
-use vendor::{Operation, Outcome, Reading};
 
 const NOW: Micros = 1_000_000;
 

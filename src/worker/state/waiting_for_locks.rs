@@ -1,6 +1,6 @@
 //! What waits for a row that somebody has locked.
 
-use courier::Delivery;
+use http_client::Delivery;
 use policy::Micros;
 use uuid::Uuid;
 

@@ -5,19 +5,19 @@
 //! of Unicode's private use, each for one secret of the call in one spelling.
 #![no_main]
 
-#[path = "../../../crates/vendor/tests/caller/mod.rs"]
+#[path = "../../../crates/dialect/tests/caller/mod.rs"]
 mod caller;
 mod mutate;
-#[path = "../../../crates/vendor/tests/page/mod.rs"]
+#[path = "../../../crates/dialect/tests/page/mod.rs"]
 mod page;
 mod watch;
 
 use std::{sync::LazyLock, time::Duration};
 
 use caller::caller;
+use dialect::{Answer, DIALECTS, Dialect, Operation, Outcome, Secret, read_token};
 use libfuzzer_sys::{fuzz_mutator, fuzz_target};
 use serde_json::json;
-use vendor::{Answer, DIALECTS, Dialect, Operation, Outcome, Secret, read_token};
 use watch::Canaries;
 
 /// Before the body.
@@ -92,7 +92,7 @@ fuzz_target!(|input: &[u8]| {
     let retry_after = (head[2] % 2 == 1).then(|| Duration::from_secs(u64::from(head[3])));
     let answer = Answer { status, retry_after, body: &body };
 
-    let reading = vendor::read(dialect, *operation, &answer);
+    let reading = dialect::read(dialect, *operation, &answer);
     if page::is_good(reading.outcome) {
         assert!(page::says_success(dialect.name, *operation, status, &body), "a success that the vendor did not say");
     }

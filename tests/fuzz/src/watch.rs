@@ -1,8 +1,8 @@
 //! The secrets of a call, their spellings, and the search for them in what is left of an answer. It shares no code with
 //! the redactor that it watches.
 
+use dialect::{Dialect, Operation};
 use serde_json::Value;
-use vendor::{Dialect, Operation};
 
 pub struct Canaries {
     /// As the user typed it, with the country.

@@ -1,0 +1,71 @@
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::{
+    call::{Call, Prepared},
+    operation::Operation,
+    payload::{
+        code::CodeForm,
+        field::{Field, Invalid},
+    },
+    response::Reading,
+    secret::Secret,
+};
+
+/// Where the page gives no wait: what the vendors that do give one ask for.
+pub(crate) const RESEND_AFTER: Duration = Duration::from_secs(30);
+
+/// One vendor: what it takes, how a call is written, how an answer is read.
+pub struct Dialect {
+    /// `ideamart`; the foreign data wrapper is `otp_ideamart`.
+    pub name: &'static str,
+    /// The documented host; none where the vendor runs on the customer's premises.
+    pub base_url: Option<&'static str>,
+    /// How long the vendor says that a code lives (shared/vendors); none where it does not say.
+    pub code_lifetime: Option<Duration>,
+    /// What its codes are made of.
+    pub code: CodeForm,
+    /// How many wrong codes the vendor allows; 5 where it does not say.
+    pub max_checks: u32,
+    /// How long the vendor's page asks to wait between two sends to one recipient; [`RESEND_AFTER`] where it does not say.
+    pub resend_after: Duration,
+    /// The sets of user mapping options of which exactly one must be given, whole. An empty set: none are needed.
+    pub credential_sets: &'static [&'static [&'static str]],
+    /// Those credentials that go into a header of HTTP as they are.
+    pub header_credentials: &'static [&'static str],
+    /// Server options that only this vendor has.
+    pub server_options: &'static [&'static str],
+    /// The fields that an operation takes, all variants together; none where the vendor has no such operation.
+    pub fields: fn(Operation) -> Option<Vec<&'static Field>>,
+    /// What a person types for whom the code goes to, in the form that [`Prepared::recipient`] of a send has. None: this
+    /// vendor takes no such number or user id; [`Dialect::recipient_field`] says what it takes.
+    pub recipient: fn(&str) -> Option<Secret>,
+    /// Members of a body that are no fields of a payload: the dialect sets them itself.
+    pub set_members: &'static [&'static str],
+    /// Writes the HTTP message, or says which field is wrong and what its rule is, without its value.
+    pub prepare: fn(&Call) -> Result<Prepared, Invalid>,
+    /// Reads a JSON answer by the vendor's own table: operation, HTTP status, body. None: not this vendor's shape, the
+    /// common rules of [`crate::response::read`] decide.
+    pub read: fn(Operation, u16, &Value) -> Option<Reading>,
+    /// Members of an answer that may name a person or a session, at any depth: removed before it is stored.
+    pub sensitive: &'static [&'static str],
+    /// Members of an answer that hold an opaque id, which the application must get unaltered. [`crate::redact`] leaves
+    /// them alone unless a plain number stands in them.
+    pub opaque: &'static [&'static str],
+}
+
+impl Dialect {
+    /// Whether a credential can be sent: in a header only visible ASCII can stand, and spaces between.
+    pub fn can_send(&self, credential: &str, value: &str) -> bool {
+        let is_visible = || value.bytes().all(|byte| (b' '..=b'~').contains(&byte)) && value.trim() == value;
+        !self.header_credentials.contains(&credential) || is_visible()
+    }
+
+    /// The field of a send that names whom the code goes to: `mobile`, or `user_id`.
+    pub fn recipient_field(&self) -> &'static Field {
+        let fields = (self.fields)(Operation::Send).unwrap_or_default();
+        let names_person = |field: &&Field| matches!(field.name, "mobile" | "user_id");
+        fields.into_iter().find(names_person).expect("every vendor sends to somebody")
+    }
+}

@@ -1,0 +1,231 @@
+//! HyperVerge mobile OTP (shared/vendors/hyperverge.md): Indian numbers, one journey id over send, resend and verify.
+//! The answer's `statusCode` decides over the HTTP status; within it, the words.
+
+use std::time::Duration;
+
+use serde_json::{Map, Value};
+
+use crate::{
+    call::{Call, FindBy, Prepared, Request, json_request},
+    dialect::{Dialect, RESEND_AFTER},
+    operation::Operation,
+    outcome::Outcome,
+    payload::{
+        code::CodeForm,
+        field::{Field, Invalid},
+        fill::{Filled, code, no_operation},
+        phone_number::Country,
+        rule::{IDENTIFIER, Rule},
+    },
+    response::{Reading, reference, scalar},
+    secret::Secret,
+    wording::Verdict,
+};
+
+pub static DIALECT: Dialect = Dialect {
+    name: "hyperverge",
+    base_url: Some("https://ind-engine.thomas.hyperverge.co"),
+    code_lifetime: Some(Duration::from_secs(24 * 60 * 60)),
+    code: CodeForm::Digits { min: 4, max: 9 },
+    max_checks: 5,
+    resend_after: RESEND_AFTER,
+    credential_sets: &[&["app_id", "app_key"]],
+    header_credentials: &["app_id", "app_key"],
+    server_options: &[],
+    fields,
+    recipient: |typed| Some(Country::India.parse(typed)?.recipient()),
+    set_members: &[],
+    prepare,
+    read,
+    sensitive: &["mobileNumber", "mobile", "otp"],
+    opaque: &["requestId"],
+};
+
+const MOBILE: Field = Field::required("mobile", "mobileNumber", Rule::IndianMobile).fixed().personal();
+/// A header, not a member of the body.
+const TRANSACTION_ID: Field =
+    Field::optional("transaction_id", "transactionId", Rule::HeaderText { max: 128 }).fixed().personal();
+
+static SEND: &[Field] = &[
+    Field::required("template_id", "templateId", IDENTIFIER),
+    MOBILE,
+    Field::optional("otp_length", "otpLength", Rule::IntegerText { min: 4, max: 9 }),
+    Field::optional("otp_expiry", "otpExpiry", Rule::IntegerText { min: 1, max: 10080 }),
+    Field::optional("time", "time", Rule::Identifier { max: 32 }),
+    Field::optional("time_format", "timeFormat", Rule::Text { min: 1, max: 32 }),
+    Field::optional("show_last_four_digits", "showLastFourDigits", Rule::YesNo),
+    TRANSACTION_ID,
+    Field::extra(false),
+];
+
+static RESEND: &[Field] = &[
+    MOBILE,
+    Field::optional("channel", "retryType", Rule::OneOf(&["text", "voice"])).once(),
+    TRANSACTION_ID,
+    Field::extra(true),
+];
+
+static VERIFY: &[Field] = &[MOBILE, TRANSACTION_ID, Field::extra(true)];
+
+fn fields(operation: Operation) -> Option<Vec<&'static Field>> {
+    match operation {
+        Operation::Send => Some(SEND.iter().collect()),
+        Operation::Resend => Some(RESEND.iter().collect()),
+        Operation::Verify => Some(VERIFY.iter().collect()),
+        Operation::Cancel => None,
+    }
+}
+
+fn prepare(call: &Call) -> Result<Prepared, Invalid> {
+    match call.operation {
+        Operation::Send => send(call),
+        Operation::Resend => resend(call),
+        Operation::Verify => verify(call),
+        Operation::Cancel => Err(no_operation(&DIALECT, call.operation)),
+    }
+}
+
+fn send(call: &Call) -> Result<Prepared, Invalid> {
+    let filled = Filled::checked(&DIALECT, call, SEND, "a send", |filled, faults| {
+        for (one, other) in [("time", "time_format"), ("time_format", "time")] {
+            let is_named = faults.iter().any(|fault| fault.field == other);
+            if filled.get(one).is_some() && filled.get(other).is_none() && !is_named {
+                faults.push(Invalid::new(
+                    other,
+                    format!("{other} is missing: {one} is given, and they go together"),
+                    "give both time and time_format, or neither",
+                ));
+            }
+        }
+    })?;
+    let mut body = Map::new();
+    filled.write(
+        &mut body,
+        &["template_id", "mobile", "otp_length", "otp_expiry", "time", "time_format", "show_last_four_digits"],
+    );
+    let minutes = filled.text("otp_expiry").and_then(|minutes| minutes.parse::<u64>().ok());
+    let code_lifetime = minutes.map(|minutes| Duration::from_secs(minutes * 60));
+    Ok(Prepared { code_lifetime, ..journey(call, filled, "/v1/verifyMobileSendOtp", body)? })
+}
+
+fn resend(call: &Call) -> Result<Prepared, Invalid> {
+    let mut filled = Filled::new(&DIALECT, call, RESEND, "a resend")?;
+    // Left out, the vendor would ring the user up.
+    filled.or_default("channel", "text");
+    let mut body = Map::new();
+    filled.write(&mut body, &["mobile", "channel"]);
+    // The vendor sends the code that it has sent before.
+    Ok(Prepared { keeps_code: true, ..journey(call, filled, "/v1/resendOtp", body)? })
+}
+
+fn verify(call: &Call) -> Result<Prepared, Invalid> {
+    let filled = Filled::new(&DIALECT, call, VERIFY, "a verify")?;
+    let mut body = Map::new();
+    filled.write(&mut body, &["mobile"]);
+    body.insert("otp".into(), code(call));
+    let reference = filled.reference("reference");
+    Ok(Prepared { reference, ..journey(call, filled, "/v1/verifyMobileOtp", body)? })
+}
+
+/// One step of the journey: the same id goes with every step, so it is kept even where it is the verification's own.
+fn journey(call: &Call, mut filled: Filled, path: &str, mut body: Map<String, Value>) -> Result<Prepared, Invalid> {
+    filled.lay_extra(&mut body)?;
+    filled.or_default("transaction_id", call.verification_id);
+    let mobile = filled.mobile(Country::India);
+    let prepared = filled.prepared(post(call, &filled, path, body), FindBy::Recipient);
+    Ok(Prepared {
+        recipient: mobile.as_ref().map(|mobile| mobile.recipient()),
+        recipient_masked: mobile.as_ref().map(|mobile| mobile.masked()),
+        ..prepared
+    })
+}
+
+fn post(call: &Call, filled: &Filled, path: &str, body: Map<String, Value>) -> Request {
+    let credential = |name| call.credentials.get(name).cloned().unwrap_or_default();
+    let headers = vec![
+        ("content-type".into(), Secret::new("application/json")),
+        ("appId".into(), credential("app_id")),
+        ("appKey".into(), credential("app_key")),
+        ("transactionId".into(), Secret::new(filled.text("transaction_id").unwrap_or_default())),
+    ];
+    json_request(path, headers, body)
+}
+
+fn read(operation: Operation, status: u16, answer: &Value) -> Option<Reading> {
+    let word = scalar(answer.get("status")).map(|word| word.to_ascii_lowercase());
+    let given = match answer.get("statusCode") {
+        None | Some(Value::Null) => None,
+        given => Some(scalar(given)?.parse::<u16>().ok()?),
+    };
+    if word.is_none() && given.is_none() {
+        return None;
+    }
+    let code = given.unwrap_or(status);
+    let shown = Some(code.to_string());
+    let words = words(answer);
+    match word.as_deref() {
+        Some("success") if code == 200 && answer.get("error").is_none_or(Value::is_null) => {
+            let outcome = if operation == Operation::Verify { Outcome::Approved } else { Outcome::Sent };
+            // The requestId of a verify names that call, not the flow.
+            let id = answer.get("metaData").and_then(|data| reference(data.get("requestId")));
+            let reference = id.filter(|_| operation != Operation::Verify);
+            Some(Reading { reference, ..Reading::new(outcome, shown, words) })
+        }
+        Some("success") => Some(Reading::unknown("status success with a failure's statusCode or error", shown, words)),
+        // Each failure of the vendor's says so; a statusCode alone is anybody's.
+        Some("failure") => {
+            let (outcome, is_guess) = failure(status, code, words.as_deref().unwrap_or_default());
+            Some(Reading { is_guess, ..Reading::new(outcome, shown, words) })
+        }
+        _ => None,
+    }
+}
+
+/// `error` is an object, a string or absent; then `message` speaks.
+fn words(answer: &Value) -> Option<String> {
+    let error = answer.get("error");
+    scalar(error.and_then(|error| error.get("message")))
+        .or_else(|| scalar(error))
+        .or_else(|| scalar(answer.get("message")))
+}
+
+/// With whether that is a guess. A gateway before the vendor says 502 or 504, in whichever place: what is behind it may
+/// have done its work.
+fn failure(status: u16, code: u16, words: &str) -> (Outcome, bool) {
+    let outcome = match code {
+        400 => Outcome::InvalidRequest,
+        401 | 403 => Outcome::AuthFailed,
+        429 => Outcome::RateLimited,
+        500 | 501 | 503 if !matches!(status, 502 | 504) => Outcome::ProviderError,
+        500..=599 => Outcome::Unknown,
+        _ => return by_words(words),
+    };
+    (outcome, false)
+}
+
+/// The vendor's sentences without case, spaces and underscores.
+const SENTENCES: &[(&str, Outcome)] = &[
+    ("otpnotmatch", Outcome::InvalidCode),
+    ("mobileno.alreadyverified", Outcome::AlreadyUsed),
+    ("lastotprequestonthisnumberisinvalid", Outcome::NotFound),
+    ("nootprequestfoundtoretryotp", Outcome::NotFound),
+    ("maxlimitreachedforthisotpverification", Outcome::MaxAttemptsReached),
+    ("otpretrycountmaxedout", Outcome::RateLimited),
+];
+
+/// What is no sentence of the vendor's is guessed at.
+fn by_words(words: &str) -> (Outcome, bool) {
+    let plain: String = words.chars().filter(|c| !c.is_whitespace() && *c != '_').collect();
+    let plain = plain.to_lowercase();
+    let says = |words: &str| plain.contains(words);
+    if let Some((_, outcome)) = SENTENCES.iter().find(|(sentence, _)| says(sentence)) {
+        return (*outcome, false);
+    }
+    let outcome = match Verdict::read(words) {
+        Some(Verdict::Expired) => Outcome::Expired,
+        Some(Verdict::Wrong) => Outcome::InvalidCode,
+        None if says("alreadyverified") => Outcome::AlreadyUsed,
+        None => Outcome::Refused,
+    };
+    (outcome, true)
+}

@@ -1,0 +1,295 @@
+//! Uniken REL-ID Verify (shared/vendors/relid.md): pushes a code to the user's app. A resend voids the first
+//! notification before it makes a new one, so that one code is good at a time.
+
+use std::time::Duration;
+
+use serde_json::{Map, Value, json};
+
+use crate::{
+    call::{Call, FindBy, Prepared, Request, json_request},
+    dialect::{Dialect, RESEND_AFTER},
+    operation::Operation,
+    outcome::Outcome,
+    payload::{
+        code::CodeForm,
+        field::{Field, Invalid},
+        fill::{Filled, code},
+        phone_number::{Country, mask_user},
+        rule::{IDENTIFIER, Rule, TEXT},
+    },
+    response::{DENIED, Reading, count, is_success, reference, scalar, unlisted},
+    secret::Secret,
+};
+
+pub static DIALECT: Dialect = Dialect {
+    name: "relid",
+    base_url: None,
+    code_lifetime: None,
+    code: CodeForm::Text,
+    max_checks: 3,
+    resend_after: RESEND_AFTER,
+    credential_sets: &[&["username", "password"], &["access_token"], &["client_id", "client_secret"]],
+    header_credentials: &["access_token"],
+    server_options: &["token_url"],
+    fields,
+    recipient: |typed| Some(recipient(IDENTIFIER.normalise("user_id", &typed.into()).ok()?.as_str()?)),
+    set_members: &["msg_type"],
+    prepare,
+    read,
+    sensitive: &["user_id", "userId", "access_token", "mobile", "mobileNumber", "otp_value"],
+    opaque: &["notification_uuid", "msg_id"],
+};
+
+/// The vendor puts the code in its place.
+const PLACE_OF_CODE: &str = "$$OTP$$";
+/// The vendor takes no shorter life (seconds).
+const SHORTEST_LIFE: u64 = 15;
+const LONGEST_LIFE: u64 = 604_800;
+/// Fewer digits are no number with its country.
+const MIN_NUMBER: usize = 8;
+
+static MSG: &[Field] = &[
+    Field::required("lng", "lng", Rule::Text { min: 1, max: 64 }),
+    Field::required("subject", "subject", TEXT),
+    Field::required("message", "message", Rule::Message { max: 4096 }),
+    Field::required("label", "label", Rule::Any),
+];
+
+static NOTIFICATION_MSG: &[Field] =
+    &[Field::optional("message", "message", Rule::Message { max: 1024 }), Field::optional("subject", "subject", TEXT)];
+
+static ACTION: &[Field] = &[
+    Field::optional("label", "label", TEXT),
+    Field::optional("action", "action", TEXT),
+    Field::optional("authlevel", "authlevel", Rule::Any),
+];
+
+static OTP_CONTROLS: &[Field] = &[
+    Field::optional("attempts", "attempts", Rule::Integer { min: 1, max: 100 }),
+    Field::optional("hash_spec", "hash_spec", TEXT),
+    Field::optional("otp_spec", "otp_spec", Rule::OtpSpec),
+];
+
+static CONTROLS: &[Field] = &[Field::optional("otp", "otp", Rule::Object { members: OTP_CONTROLS, open: true })];
+
+/// The vendor requires it, and the option code_lifetime may give it.
+const EXPIRES_IN: Field =
+    Field::optional("expires_in", "expires_in", Rule::Integer { min: SHORTEST_LIFE, max: LONGEST_LIFE });
+
+static GENERATE: &[Field] = &[
+    Field::optional("msg_id", "msg_id", Rule::Identifier { max: 128 }).once(),
+    Field::required("enterprise_id", "enterprise_id", IDENTIFIER),
+    Field::required("user_id", "user_id", IDENTIFIER).fixed().secret(),
+    Field::optional("user_type", "user_type", Rule::OneOf(&["userId", "mobile", "loginId"])).fixed(),
+    EXPIRES_IN,
+    Field::required("msg", "msg", Rule::List { members: MSG, max: 64 }),
+    Field::required("notification_msg", "notification_msg", Rule::Object { members: NOTIFICATION_MSG, open: false }),
+    Field::optional("actions", "actions", Rule::List { members: ACTION, max: 16 }),
+    Field::optional("ds_required", "ds_required", Rule::Boolean),
+    Field::optional("controls", "controls", Rule::Object { members: CONTROLS, open: true }),
+    Field::extra(false),
+];
+
+const REFERENCE: Field = Field::required("reference", "notification_uuid", Rule::Uuid).fixed().personal();
+
+static VALIDATE: &[Field] = &[REFERENCE, Field::extra(true)];
+
+static CANCEL: &[Field] = &[REFERENCE];
+
+fn fields(operation: Operation) -> Option<Vec<&'static Field>> {
+    match operation {
+        Operation::Send | Operation::Resend => Some(GENERATE.iter().collect()),
+        Operation::Verify => Some(VALIDATE.iter().collect()),
+        Operation::Cancel => Some(CANCEL.iter().collect()),
+    }
+}
+
+fn prepare(call: &Call) -> Result<Prepared, Invalid> {
+    match call.operation {
+        Operation::Send => generate(call, "a send", call.verification_id),
+        Operation::Resend => {
+            // A send that got no reference left nothing that could be cancelled.
+            let old = call.known.get("reference").filter(|reference| reference.is_string()).cloned();
+            let first = old.map(|reference| cancel_request(call, reference));
+            Ok(Prepared { first, ..generate(call, "a resend", call.attempt_id)? })
+        }
+        Operation::Verify => verify(call),
+        Operation::Cancel => cancel(call),
+    }
+}
+
+fn generate(call: &Call, what: &str, msg_id: &str) -> Result<Prepared, Invalid> {
+    let holds_code = |msg: &Value| msg["message"].as_str().is_some_and(|text| text.contains(PLACE_OF_CODE));
+    let mut filled = Filled::checked(&DIALECT, call, GENERATE, what, |filled, faults| {
+        let messages = filled.get("msg").and_then(Value::as_array);
+        if messages.is_some_and(|messages| !messages.iter().any(holds_code)) {
+            faults.push(Invalid::new(
+                "msg",
+                format!("msg has no message with {PLACE_OF_CODE} in it"),
+                format!(
+                    "the vendor writes the code in the place of {PLACE_OF_CODE}: without it nobody would see a code"
+                ),
+            ));
+        }
+        let is_wrong = faults.iter().any(|fault| fault.field == EXPIRES_IN.name);
+        if filled.get(EXPIRES_IN.name).is_none() && call.code_lifetime.is_none() && !is_wrong {
+            faults.push(Invalid::new(
+                EXPIRES_IN.name,
+                format!("expires_in is missing: {what} through relid needs it"),
+                format!("expires_in: {}; or give the server the option code_lifetime", EXPIRES_IN.rule.describe()),
+            ));
+        }
+    })?;
+    filled.or_default("msg_id", msg_id);
+    filled.or_default("actions", json!([]));
+    if let Some(lifetime) = call.code_lifetime {
+        filled.or_default("expires_in", lifetime.as_secs().clamp(SHORTEST_LIFE, LONGEST_LIFE));
+    }
+    let mut body = Map::from_iter([("msg_type".into(), json!("OTP"))]);
+    filled.write(
+        &mut body,
+        &[
+            "msg_id",
+            "enterprise_id",
+            "user_id",
+            "user_type",
+            "expires_in",
+            "msg",
+            "notification_msg",
+            "actions",
+            "ds_required",
+            "controls",
+        ],
+    );
+    filled.lay_extra(&mut body)?;
+    let attempts = filled.get("controls").map(|controls| &controls["otp"]["attempts"]);
+    let prepared = filled.prepared(post(call, "/generateRVN.htm", body), FindBy::Reference);
+    Ok(Prepared {
+        code_lifetime: filled.get("expires_in").and_then(Value::as_u64).map(Duration::from_secs),
+        max_checks: attempts.and_then(|attempts| count(Some(attempts))),
+        ..addressed(prepared, filled.text("user_id"))
+    })
+}
+
+fn verify(call: &Call) -> Result<Prepared, Invalid> {
+    let filled = Filled::new(&DIALECT, call, VALIDATE, "a verify")?;
+    let mut body = Map::new();
+    filled.write(&mut body, &["reference"]);
+    body.insert("otp_value".into(), code(call));
+    filled.lay_extra(&mut body)?;
+    Ok(referred(call, &filled, post(call, "/validateOTP.htm", body)))
+}
+
+fn cancel(call: &Call) -> Result<Prepared, Invalid> {
+    let filled = Filled::new(&DIALECT, call, CANCEL, "a cancel")?;
+    let reference = filled.get("reference").cloned().unwrap_or_default();
+    Ok(referred(call, &filled, cancel_request(call, reference)))
+}
+
+fn cancel_request(call: &Call, reference: Value) -> Request {
+    post(call, "/cancelRVN.htm", Map::from_iter([("notification_uuid".into(), reference)]))
+}
+
+fn referred(call: &Call, filled: &Filled, request: Request) -> Prepared {
+    let prepared = filled.prepared(request, FindBy::Reference);
+    let user_id = call.known.get("user_id").and_then(Value::as_str);
+    Prepared { reference: filled.reference("reference"), ..addressed(prepared, user_id) }
+}
+
+fn addressed(mut prepared: Prepared, user_id: Option<&str>) -> Prepared {
+    let recipient = user_id.map(recipient);
+    // A vendor may write a number in another spelling than it was given.
+    prepared.secrets.extend(recipient.clone());
+    if let Some(mobile) = recipient.as_ref().and_then(|number| Country::Any.parse(number.reveal())) {
+        prepared.secrets.extend(mobile.spellings());
+    }
+    Prepared { recipient, recipient_masked: user_id.map(mask_user), ..prepared }
+}
+
+/// A user id is what it is; a number is the same number however it is spelled. Which country's, nothing says. It is told
+/// by its form and not by `user_type`: whoever looks a person up by it gives nothing else.
+fn recipient(user_id: &str) -> Secret {
+    let is_sign = |c| matches!(c, ' ' | '-' | '(' | ')' | '.' | '+');
+    let bare = Secret::new(user_id.replace(is_sign, ""));
+    let is_number = bare.reveal().len() >= MIN_NUMBER && bare.reveal().bytes().all(|byte| byte.is_ascii_digit());
+    match bare.reveal().strip_prefix("00") {
+        _ if !is_number => Secret::new(user_id),
+        Some(number) => Secret::new(number),
+        None => bare,
+    }
+}
+
+/// With `client_id` the courier adds the token that it got by [`token_request`].
+fn post(call: &Call, path: &str, body: Map<String, Value>) -> Request {
+    let mut headers = vec![("Content-Type".into(), Secret::new("application/json"))];
+    let credential = |name| call.credentials.get(name);
+    let authorization = match (credential("username"), credential("password"), credential("access_token")) {
+        (Some(name), Some(password), _) => Some(format!("Basic {}", Secret::basic(name, password).reveal())),
+        (_, _, Some(token)) => Some(format!("Bearer {}", token.reveal())),
+        _ => None,
+    };
+    if let Some(authorization) = authorization {
+        headers.insert(0, ("Authorization".into(), Secret::new(authorization)));
+    }
+    json_request(path, headers, body)
+}
+
+fn read(operation: Operation, status: u16, answer: &Value) -> Option<Reading> {
+    let error = match answer.get("error_code") {
+        None | Some(Value::Null) => None,
+        Some(Value::String(text)) if text.trim().is_empty() => None,
+        // 0 is no error.
+        given => Some(scalar(given)?).filter(|code| code != "0"),
+    };
+    let words = scalar(answer.get("error_message")).or_else(|| scalar(answer.get("error_msg")));
+    let response_code = match answer.get("response_code") {
+        None | Some(Value::Null) => None,
+        given => Some(scalar(given)?),
+    };
+    match (response_code.as_deref(), error) {
+        (Some("0"), Some(error)) => Some(Reading::unknown("response_code 0 with an error_code", Some(error), words)),
+        (Some("0"), None) if !is_success(status) => Some(Reading::unknown(DENIED, Some("0".into()), words)),
+        (Some("0"), None) => success(operation, answer),
+        (_, Some(error)) => {
+            let outcome = failure(operation, status, &error);
+            Some(Reading::new(outcome, Some(error), words))
+        }
+        (_, None) => None,
+    }
+}
+
+fn success(operation: Operation, answer: &Value) -> Option<Reading> {
+    let reading = |outcome| Reading::new(outcome, Some("0".into()), None);
+    match operation {
+        Operation::Send | Operation::Resend => Some(match reference(answer.get("notification_uuid")) {
+            Some(reference) => Reading { reference: Some(reference), ..reading(Outcome::Sent) },
+            None => Reading::unknown("response_code 0 without a notification_uuid", Some("0".into()), None),
+        }),
+        Operation::Verify => {
+            let verdict = scalar(answer.get("otp_validation_status"))?.to_ascii_uppercase();
+            let attempts_left = count(answer.get("attempts_left"));
+            match verdict.as_str() {
+                "SUCCESS" => Some(Reading { vendor_message: Some(verdict), ..reading(Outcome::Approved) }),
+                "FAILED" => {
+                    Some(Reading { vendor_message: Some(verdict), attempts_left, ..reading(Outcome::InvalidCode) })
+                }
+                _ => None,
+            }
+        }
+        Operation::Cancel => Some(reading(Outcome::Canceled)),
+    }
+}
+
+fn failure(operation: Operation, status: u16, error: &str) -> Outcome {
+    match error {
+        "3565" => Outcome::Expired,
+        "3575" => Outcome::MaxAttemptsReached,
+        "3502" | "3564" | "3572" | "3593" | "7014" | "2607" | "2600" => Outcome::InvalidRequest,
+        "3527" | "7019" => Outcome::AuthFailed,
+        "3560" => Outcome::Refused,
+        // Of a cancel: the notification is gone, or was answered already.
+        "3558" | "3620" if operation == Operation::Cancel => Outcome::NotFound,
+        "2699" => Outcome::ProviderError,
+        _ => unlisted(operation, status),
+    }
+}

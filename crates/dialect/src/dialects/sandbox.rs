@@ -1,0 +1,198 @@
+//! No vendor: a provider for development without any account. It sends nothing, takes a code that is known beforehand,
+//! and ends each call as the payload says, so that an application can be tried against every outcome.
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::{
+    call::{Call, FindBy, Prepared, Request},
+    dialect::Dialect,
+    operation::Operation,
+    outcome::Outcome,
+    payload::{
+        code::CodeForm,
+        field::{Field, Invalid},
+        fill::{Filled, code},
+        phone_number::Country,
+        rule::{IDENTIFIER, Rule},
+    },
+    response::Reading,
+    secret::Secret,
+};
+
+pub static DIALECT: Dialect = Dialect {
+    name: "sandbox",
+    // Reserved for names that must not resolve (RFC 2606): should a call ever leave, it reaches nobody.
+    base_url: Some("https://sandbox.invalid"),
+    code_lifetime: Some(Duration::from_secs(10 * 60)),
+    code: CodeForm::Numeric,
+    max_checks: 5,
+    resend_after: Duration::ZERO,
+    credential_sets: &[&["code"], &[]],
+    header_credentials: &[],
+    server_options: &[],
+    fields,
+    recipient: |typed| Some(Country::Any.parse(typed)?.recipient()),
+    set_members: &[],
+    prepare,
+    read,
+    sensitive: &[],
+    opaque: &[],
+};
+
+/// The code where the user mapping gives none.
+const CODE: &str = "000000";
+
+const REFERENCE: Field = Field::optional("reference", "reference", IDENTIFIER).fixed().personal();
+const TO: Field = Field::required("mobile", "mobile", Rule::PhoneNumber).fixed().personal();
+/// A verify may find its flow by the reference alone.
+const OF: Field = Field::optional("mobile", "mobile", Rule::PhoneNumber).fixed().personal();
+
+const fn ends(outcomes: &'static [&'static str]) -> Field {
+    Field::optional("outcome", "outcome", Rule::OneOf(outcomes)).once()
+}
+
+static SEND: &[Field] = &[
+    TO,
+    REFERENCE,
+    ends(&[
+        Outcome::Sent.as_str(),
+        Outcome::AlreadyRegistered.as_str(),
+        Outcome::RateLimited.as_str(),
+        Outcome::InvalidRequest.as_str(),
+        Outcome::AuthFailed.as_str(),
+        Outcome::Refused.as_str(),
+        Outcome::ProviderError.as_str(),
+        Outcome::Unreachable.as_str(),
+        Outcome::Unknown.as_str(),
+    ]),
+    Field::extra(false),
+];
+
+static RESEND: &[Field] = &[
+    TO,
+    REFERENCE,
+    ends(&[
+        Outcome::Sent.as_str(),
+        Outcome::AlreadyRegistered.as_str(),
+        Outcome::NotFound.as_str(),
+        Outcome::RateLimited.as_str(),
+        Outcome::InvalidRequest.as_str(),
+        Outcome::AuthFailed.as_str(),
+        Outcome::Refused.as_str(),
+        Outcome::ProviderError.as_str(),
+        Outcome::Unreachable.as_str(),
+        Outcome::Unknown.as_str(),
+    ]),
+    Field::extra(false),
+];
+
+static VERIFY: &[Field] = &[
+    OF,
+    REFERENCE,
+    ends(&[
+        Outcome::Approved.as_str(),
+        Outcome::InvalidCode.as_str(),
+        Outcome::Expired.as_str(),
+        Outcome::AlreadyUsed.as_str(),
+        Outcome::MaxAttemptsReached.as_str(),
+        Outcome::NotFound.as_str(),
+        Outcome::RateLimited.as_str(),
+        Outcome::InvalidRequest.as_str(),
+        Outcome::AuthFailed.as_str(),
+        Outcome::Refused.as_str(),
+        Outcome::ProviderError.as_str(),
+        Outcome::Unreachable.as_str(),
+        Outcome::Unknown.as_str(),
+    ]),
+    Field::extra(true),
+];
+
+static CANCEL: &[Field] = &[
+    OF,
+    REFERENCE,
+    ends(&[
+        Outcome::Canceled.as_str(),
+        Outcome::Expired.as_str(),
+        Outcome::NotFound.as_str(),
+        Outcome::RateLimited.as_str(),
+        Outcome::InvalidRequest.as_str(),
+        Outcome::AuthFailed.as_str(),
+        Outcome::Refused.as_str(),
+        Outcome::ProviderError.as_str(),
+        Outcome::Unreachable.as_str(),
+        Outcome::Unknown.as_str(),
+    ]),
+];
+
+fn table(operation: Operation) -> &'static [Field] {
+    match operation {
+        Operation::Send => SEND,
+        Operation::Resend => RESEND,
+        Operation::Verify => VERIFY,
+        Operation::Cancel => CANCEL,
+    }
+}
+
+fn fields(operation: Operation) -> Option<Vec<&'static Field>> {
+    Some(table(operation).iter().collect())
+}
+
+fn prepare(call: &Call) -> Result<Prepared, Invalid> {
+    let table = table(call.operation);
+    match call.operation {
+        Operation::Send => send(call, Filled::new(&DIALECT, call, table, "a send")?),
+        Operation::Resend => send(call, Filled::new(&DIALECT, call, table, "a resend")?),
+        Operation::Verify => {
+            let right = is_right(call, &code(call));
+            let outcome = if right { Outcome::Approved } else { Outcome::InvalidCode };
+            follow(&Filled::new(&DIALECT, call, table, "a verify")?, outcome)
+        }
+        Operation::Cancel => follow(&Filled::new(&DIALECT, call, table, "a cancel")?, Outcome::Canceled),
+    }
+}
+
+fn send(call: &Call, mut filled: Filled) -> Result<Prepared, Invalid> {
+    // Vendors give a flow a name; an application that shows or stores one must find one here too.
+    filled.or_default("reference", call.verification_id);
+    Ok(answered(&filled, FindBy::Reference, Outcome::Sent))
+}
+
+/// A call about a flow that was begun before, here or elsewhere.
+fn follow(filled: &Filled, outcome: Outcome) -> Result<Prepared, Invalid> {
+    let find_by = match (filled.reference("reference"), filled.mobile(Country::Any)) {
+        (Some(_), _) => FindBy::Reference,
+        (None, Some(_)) => FindBy::Recipient,
+        (None, None) => {
+            return Err(Invalid::new(
+                "reference",
+                "reference is missing, and mobile too: one of them says which flow is meant",
+                "give the reference or the mobile of the send",
+            ));
+        }
+    };
+    Ok(answered(filled, find_by, outcome))
+}
+
+fn answered(filled: &Filled, find_by: FindBy, outcome: Outcome) -> Prepared {
+    let nothing = Request { path: "/".into(), query: Vec::new(), headers: Vec::new(), body: Secret::default() };
+    let mobile = filled.mobile(Country::Any);
+    Prepared {
+        local: Some(filled.text("outcome").and_then(Outcome::from_label).unwrap_or(outcome)),
+        recipient: mobile.as_ref().map(|mobile| mobile.recipient()),
+        recipient_masked: mobile.as_ref().map(|mobile| mobile.masked()),
+        reference: filled.reference("reference"),
+        ..filled.prepared(nothing, find_by)
+    }
+}
+
+fn is_right(call: &Call, given: &Value) -> bool {
+    let code = DIALECT.code.read(call.credentials.get("code").map_or(CODE, Secret::reveal));
+    code.is_some_and(|code| given.as_str() == Some(code.reveal()))
+}
+
+/// Nothing is asked, so nothing answers.
+fn read(_: Operation, _: u16, _: &Value) -> Option<Reading> {
+    None
+}

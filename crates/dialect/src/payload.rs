@@ -1,0 +1,9 @@
+//! A vendor's payload: its fields, what may stand in them, and filling it.
+
+pub mod code;
+pub mod extra;
+pub mod field;
+pub mod fill;
+pub mod phone_number;
+pub mod rule;
+pub mod suggest;

@@ -1,0 +1,177 @@
+use crate::payload::{rule::Rule, suggest::nearest};
+
+/// One field of a payload: our name, the vendor's, and what may stand in it.
+#[derive(Debug)]
+pub struct Field {
+    /// Ours, snake_case, the same for every vendor where the thing is the same.
+    pub name: &'static str,
+    /// The vendor's own name, accepted beside ours and used on the wire.
+    pub wire: &'static str,
+    pub rule: Rule,
+    /// The call cannot be made without it.
+    pub required: bool,
+    /// Belongs to the verification: a later call may repeat it, never change it.
+    pub fixed: bool,
+    /// Belongs to one person or one journey: never in the server option `defaults`, which is stored in the clear.
+    pub personal: bool,
+    /// Must not survive in anything that a vendor answers.
+    pub secret: bool,
+    /// Good for one call only (a trace id, the channel of one resend): not kept for the next.
+    pub once: bool,
+}
+
+impl Field {
+    pub(crate) const fn optional(name: &'static str, wire: &'static str, rule: Rule) -> Self {
+        Self { name, wire, rule, required: false, fixed: false, personal: false, secret: false, once: false }
+    }
+
+    pub(crate) const fn required(name: &'static str, wire: &'static str, rule: Rule) -> Self {
+        let mut field = Self::optional(name, wire, rule);
+        field.required = true;
+        field
+    }
+
+    pub(crate) const fn fixed(mut self) -> Self {
+        self.fixed = true;
+        self
+    }
+
+    pub(crate) const fn personal(mut self) -> Self {
+        self.personal = true;
+        self
+    }
+
+    pub(crate) const fn secret(mut self) -> Self {
+        self.personal = true;
+        self.secret = true;
+        self
+    }
+
+    pub(crate) const fn once(mut self) -> Self {
+        self.personal = true;
+        self.once = true;
+        self
+    }
+
+    /// What the vendor takes and no table here knows. As a `once`, where the call is another one than the send.
+    pub(crate) const fn extra(once: bool) -> Self {
+        let mut field = Self::optional("extra", "extra", Rule::Extra);
+        field.secret = true;
+        field.once = once;
+        field
+    }
+
+    /// Whether a payload may name it so.
+    pub fn is_called(&self, key: &str) -> bool {
+        self.name == key || self.wire == key
+    }
+}
+
+/// A payload that cannot be sent. No value of the payload is ever in it: it ends in a server log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Invalid {
+    /// The field under our name, with its path in an object or array (`msg[0].message`).
+    pub field: String,
+    /// Which field, and what is wrong with it.
+    pub message: String,
+    /// The same without the caller's own words: a code may stand where a field's name is expected.
+    pub logged: String,
+    /// The rule, or what to do.
+    pub hint: String,
+    /// The other fields that message and hint are about, if there are any.
+    pub others: Vec<String>,
+}
+
+/// So many faults are named in one error.
+const MOST_NAMED: usize = 16;
+
+impl Invalid {
+    pub(crate) fn new(field: impl Into<String>, message: impl Into<String>, hint: impl Into<String>) -> Self {
+        let message = message.into();
+        Self { field: field.into(), logged: message.clone(), message, hint: hint.into(), others: Vec::new() }
+    }
+
+    /// All faults as one, so that nobody mends the first only to meet the next.
+    pub(crate) fn all(faults: Vec<Self>) -> Result<(), Self> {
+        let mut faults = faults.into_iter();
+        let Some(mut all) = faults.next() else { return Ok(()) };
+        let mut unnamed = 0;
+        for fault in faults {
+            if all.others.len() + fault.others.len() + 2 > MOST_NAMED {
+                unnamed += 1 + fault.others.len();
+                continue;
+            }
+            all.message = format!("{}; {}", all.message, fault.message);
+            all.logged = format!("{}; {}", all.logged, fault.logged);
+            if !all.hint.contains(&fault.hint) {
+                all.hint = format!("{}; {}", all.hint, fault.hint);
+            }
+            all.others.push(fault.field);
+            all.others.extend(fault.others);
+        }
+        if unnamed > 0 {
+            all.message = format!("{}; and {unnamed} more", all.message);
+            all.logged = format!("{}; and {unnamed} more", all.logged);
+        }
+        Err(all)
+    }
+
+    /// A key that nobody knows, shown only where it cannot be a value that slipped into the wrong place.
+    pub(crate) fn unknown_key<'a>(
+        place: &str,
+        prefix: &str,
+        key: &str,
+        valid: impl Iterator<Item = &'a Field> + Clone,
+    ) -> Self {
+        let names: Vec<&str> = valid.clone().map(|field| field.name).collect();
+        let listed = if names.is_empty() { "it takes none".into() } else { format!("it takes: {}", names.join(", ")) };
+        if !is_identifier(key) {
+            let field = if prefix.is_empty() { "payload" } else { prefix.trim_end_matches('.') };
+            return Self::new(field, format!("{place} has a field whose name is not an identifier"), listed);
+        }
+        let spellings = valid.flat_map(|field| [field.name, field.wire]);
+        let hint = match nearest(key, spellings) {
+            Some(near) => format!("did you mean {near}? {listed}"),
+            None => listed,
+        };
+        let logged = format!("{place} has no field {prefix}%s");
+        Self { logged, ..Self::new(format!("{prefix}{key}"), format!("{place} has no field {prefix}{key}"), hint) }
+    }
+}
+
+impl std::fmt::Display for Invalid {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Invalid {}
+
+/// `[A-Za-z_][A-Za-z0-9_]{0,62}`: short and plain enough to be shown.
+pub(crate) fn is_identifier(key: &str) -> bool {
+    key.len() <= 63
+        && key.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+        && key.bytes().next().is_some_and(|byte| !byte.is_ascii_digit())
+}
+
+/// `templateID`, `template-id` and `template_id` are the same slip of the same name.
+pub fn plain(name: &str) -> Vec<char> {
+    name.chars().filter(|c| !matches!(c, '_' | '-' | ' ')).map(|c| c.to_ascii_lowercase()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slip_of_the_pen_finds_the_name() {
+        let names = ["mobile", "template_id", "otp_length", "password_file"];
+        assert_eq!(nearest("moblie", names), Some("mobile"));
+        assert_eq!(nearest("templateID", names), Some("template_id"));
+        assert_eq!(nearest("otp_lenght", names), Some("otp_length"));
+        assert_eq!(nearest("pasword_file", names), Some("password_file"));
+        assert_eq!(nearest("colour", names), None);
+        assert_eq!(nearest("", names), None);
+        assert_eq!(nearest(&"m".repeat(100_000), names), None);
+    }
+}

@@ -1,0 +1,395 @@
+use serde_json::{Map, Value};
+
+use crate::{
+    call::{Call, FindBy, Prepared, Request},
+    dialect::Dialect,
+    operation::Operation,
+    payload::{
+        extra,
+        field::{Field, Invalid},
+        phone_number::{Country, Mobile},
+        rule::{Rule, twice},
+        suggest::nearest,
+    },
+    redact,
+    secret::{Private, Secret},
+};
+
+/// One call's table, filled from payload, verification and defaults, in this order of weight.
+pub(crate) struct Filled<'a> {
+    call: &'a Call<'a>,
+    table: &'static [Field],
+    /// Under our names, as they go on the wire.
+    values: Private<Map<String, Value>>,
+    /// What the caller gave with this call.
+    given: Private<Map<String, Value>>,
+}
+
+impl<'a> Filled<'a> {
+    /// `what` names the call in messages: `a verify of otp_type 1`.
+    pub(crate) fn new(
+        dialect: &Dialect,
+        call: &'a Call<'a>,
+        table: &'static [Field],
+        what: &str,
+    ) -> Result<Self, Invalid> {
+        Self::checked(dialect, call, table, what, |_, _| {})
+    }
+
+    /// The same, where fields have something to do with each other: `together` adds what is wrong with that.
+    pub(crate) fn checked(
+        dialect: &Dialect,
+        call: &'a Call<'a>,
+        table: &'static [Field],
+        what: &str,
+        together: impl FnOnce(&Self, &mut Vec<Invalid>),
+    ) -> Result<Self, Invalid> {
+        let (filled, mut faults) = Self::gather(dialect, call, table, what);
+        together(&filled, &mut faults);
+        Invalid::all(faults)?;
+        Ok(filled)
+    }
+
+    /// As far as it goes, and all that is wrong.
+    pub(crate) fn gather(
+        dialect: &Dialect,
+        call: &'a Call<'a>,
+        table: &'static [Field],
+        what: &str,
+    ) -> (Self, Vec<Invalid>) {
+        let what = format!("{what} through {}", dialect.name);
+        let strays: Vec<&String> =
+            call.payload.keys().filter(|key| !table.iter().any(|field| field.is_called(key))).collect();
+        let mut faults: Vec<Invalid> = strays.iter().map(|key| stray(dialect, table, &what, key)).collect();
+        let spellings = || table.iter().flat_map(|field| [field.name, field.wire]);
+        // A slip of the pen is not also the lack of what was meant.
+        let is_meant = |field: &Field| {
+            strays.iter().filter_map(|key| nearest(key, spellings())).any(|spelling| field.is_called(spelling))
+        };
+        let mut filled = Self { call, table, values: Private::default(), given: Private::default() };
+        for field in table {
+            match filled.value_of(dialect, field) {
+                Ok(Some(value)) => drop(filled.values.insert(field.name.into(), value)),
+                Ok(None) if field.required && is_meant(field) => {}
+                Ok(None) if field.required => faults.push(Invalid::new(
+                    field.name,
+                    format!("{} is missing: {what} needs it", field.name),
+                    format!("{}: {}", field.name, field.rule.describe()),
+                )),
+                Ok(None) => {}
+                Err(fault) => faults.push(fault),
+            }
+        }
+        let fields: Vec<&Field> = table.iter().collect();
+        faults.extend(extra::faults(dialect, &fields, filled.get("extra")));
+        (filled, faults)
+    }
+
+    /// From the payload, the verification or the defaults.
+    fn value_of(&mut self, dialect: &Dialect, field: &Field) -> Result<Option<Value>, Invalid> {
+        let call = self.call;
+        let given = find(call.payload, field)?.map(|value| field.rule.normalise(field.name, value)).transpose()?;
+        // A reference that the vendor gave is passed on as it is, whatever the page says of its form.
+        let known = call.known.get(field.name).filter(|value| !value.is_null() && !field.once);
+        let known = known.map(|value| field.rule.normalise(field.name, value).unwrap_or_else(|_| value.clone()));
+        if field.fixed && known.is_some() && given.is_some() && given != known {
+            return Err(Invalid::new(
+                field.name,
+                format!("{} belongs to the verification and cannot change", field.name),
+                "leave it out",
+            ));
+        }
+        let is_extra = matches!(field.rule, Rule::Extra);
+        let given = if is_extra { over(known.as_ref(), given) } else { given };
+        if let Some(value) = &given {
+            self.given.insert(field.name.into(), value.clone());
+        }
+        match given.or(known) {
+            Some(value) if !is_extra => Ok(Some(value)),
+            value => {
+                let default = default_of(dialect, call.defaults, field)?;
+                Ok(over(default.as_ref(), value))
+            }
+        }
+    }
+
+    pub(crate) fn get(&self, name: &str) -> Option<&Value> {
+        self.values.get(name)
+    }
+
+    pub(crate) fn text(&self, name: &str) -> Option<&str> {
+        self.get(name).and_then(Value::as_str)
+    }
+
+    /// Gives a field that nobody gave its documented default.
+    pub(crate) fn or_default(&mut self, name: &'static str, value: impl Into<Value>) {
+        if !self.values.contains_key(name) {
+            self.values.insert(name.into(), value.into());
+        }
+    }
+
+    /// Writes the named fields, those that have a value, under the vendor's names and in this order.
+    pub(crate) fn write(&self, body: &mut Map<String, Value>, names: &[&str]) {
+        for name in names {
+            let field = self.table.iter().find(|field| field.name == *name);
+            if let (Some(field), Some(value)) = (field, self.values.get(*name)) {
+                body.insert(field.wire.into(), value.clone());
+            }
+        }
+    }
+
+    /// Lays what the caller gave as `extra` beside what is set, in a body that is complete.
+    pub(crate) fn lay_extra(&self, body: &mut Map<String, Value>) -> Result<(), Invalid> {
+        self.get("extra").and_then(Value::as_object).map_or(Ok(()), |members| extra::lay(body, members))
+    }
+
+    /// The number that the code goes to, from this call or from the verification's send.
+    pub(crate) fn mobile(&self, country: Country) -> Option<Mobile> {
+        let value = self.get("mobile").or_else(|| self.call.known.get("mobile"));
+        value.and_then(|value| country.parse_value(value))
+    }
+
+    pub(crate) fn reference(&self, name: &str) -> Option<String> {
+        let value = self.get(name).or_else(|| self.call.known.get(name));
+        value.and_then(Value::as_str).map(str::to_owned)
+    }
+
+    /// What all vendors' calls have in common; the dialect fills in what is its own.
+    pub(crate) fn prepared(&self, request: Request, find_by: FindBy) -> Prepared {
+        Prepared {
+            request,
+            first: None,
+            recipient: None,
+            recipient_masked: None,
+            reference: None,
+            find_by,
+            keep: self.keep(),
+            secrets: self.secrets(),
+            code_lifetime: None,
+            has_no_life: false,
+            timeout: None,
+            keeps_code: false,
+            max_checks: None,
+            local: None,
+        }
+    }
+
+    /// What the next call of this verification needs. Defaults are not kept, they are the provider's and may change;
+    /// but what is fixed stays as it was sent, wherever it came from.
+    fn keep(&self) -> Private<Map<String, Value>> {
+        let mut keep = Private::from(self.call.known.clone());
+        if self.call.operation == Operation::Resend {
+            // A resend gets a reference of its own.
+            keep.shift_remove("reference");
+        }
+        let begins = matches!(self.call.operation, Operation::Send | Operation::Resend);
+        for field in self.table.iter().filter(|field| !field.once) {
+            let value = match field.fixed {
+                true => self.values.get(field.name),
+                false if begins => self.given.get(field.name),
+                false => None,
+            };
+            if let Some(value) = value {
+                keep.insert(field.name.into(), value.clone());
+            }
+        }
+        keep
+    }
+
+    fn secrets(&self) -> Vec<Secret> {
+        let mut secrets = redact::Secrets::default();
+        if let Some(code) = self.call.code {
+            secrets.add(code.reveal());
+        }
+        for credential in self.call.credentials.values() {
+            secrets.add(credential.reveal());
+        }
+        for (name, secret) in
+            [("username", "password"), ("client_id", "client_secret"), ("proxy_user", "proxy_password")]
+        {
+            if let (Some(name), Some(secret)) = (self.call.credentials.get(name), self.call.credentials.get(secret)) {
+                secrets.add(Secret::basic(name, secret).reveal());
+            }
+        }
+        for field in self.table {
+            let value = self.values.get(field.name);
+            let typed = find(self.call.payload, field).ok().flatten();
+            match field.rule {
+                Rule::IndianMobile => secrets.add_mobile(Country::India, value, typed),
+                Rule::SriLankanMobile => secrets.add_mobile(Country::SriLanka, value, typed),
+                Rule::PhoneNumber => secrets.add_mobile(Country::Any, value, typed),
+                _ if field.secret => secrets.add_values([value, typed]),
+                _ => {}
+            }
+        }
+        // A verify may not take the number, and its answer may still echo it.
+        for (name, value) in self.call.known {
+            match name.as_str() {
+                "mobile" => {
+                    for country in [Country::India, Country::SriLanka, Country::Any] {
+                        secrets.add_mobile(country, Some(value), None);
+                    }
+                }
+                "token" | "ovd_data" | "user_id" | "extra" => secrets.add_values([Some(value), None]),
+                _ => {}
+            }
+        }
+        secrets.into_vec()
+    }
+}
+
+/// The user's code, as [`Dialect::code`] reads it.
+pub(crate) fn code(call: &Call) -> Value {
+    call.code.map(Secret::reveal).unwrap_or_default().into()
+}
+
+/// The members of one object over those of another; of anything else, that which lies above.
+fn over(below: Option<&Value>, above: Option<Value>) -> Option<Value> {
+    match (below, above) {
+        (Some(Value::Object(below)), Some(Value::Object(above))) => {
+            let mut members = below.clone();
+            members.extend(above);
+            Some(Value::Object(members))
+        }
+        (below, above) => above.or_else(|| below.cloned()),
+    }
+}
+
+/// A word about an operation that the vendor does not have.
+pub(crate) fn no_operation(dialect: &Dialect, operation: Operation) -> Invalid {
+    let others: Vec<&str> =
+        Operation::ALL.iter().filter(|other| (dialect.fields)(**other).is_some()).map(|other| other.as_str()).collect();
+    Invalid::new(
+        "operation",
+        format!("{} has no {}", dialect.name, operation.as_str()),
+        format!("{} has: {}", dialect.name, others.join(", ")),
+    )
+}
+
+/// Checks the server option `defaults`: fields of any operation of this vendor, each by its rule, and nothing that
+/// belongs to one person or one journey, since options are stored in the clear.
+pub fn check_defaults(dialect: &Dialect, defaults: &Map<String, Value>) -> Result<(), Invalid> {
+    let fields = all_fields(dialect);
+    let place = format!("the option defaults of {}", dialect.name);
+    let mut faults = Vec::new();
+    for (key, value) in defaults {
+        let fault = default_fault(&fields, &place, defaults, key, value);
+        // A field under two names is met twice.
+        faults.extend(fault.filter(|fault| faults.iter().all(|other: &Invalid| other.field != fault.field)));
+    }
+    faults.extend(extra::faults(dialect, &fields, defaults.get("extra")));
+    Invalid::all(faults)
+}
+
+fn default_fault(
+    fields: &[&'static Field],
+    place: &str,
+    defaults: &Map<String, Value>,
+    key: &str,
+    value: &Value,
+) -> Option<Invalid> {
+    let Some(first) = fields.iter().find(|field| field.is_called(key)) else {
+        return Some(match is_code(key) {
+            true => code_in(key, place),
+            false => Invalid::unknown_key(place, "", key, lasting(fields).into_iter()),
+        });
+    };
+    if first.personal {
+        return Some(Invalid::new(
+            first.name,
+            format!("{} does not belong in {place}", first.name),
+            "it is of one person or one journey, and options are stored in the clear: give it in the payload",
+        ));
+    }
+    // The vendor has several names for one thing (latLong, latlong), and rules of one call and another.
+    fields.iter().filter(|field| field.name == first.name).find_map(|field| {
+        let other = [field.name, field.wire].into_iter().find(|name| *name != key && defaults.contains_key(*name));
+        match other {
+            Some(other) => Some(twice(first.name, key, other)),
+            None => field.rule.normalise(field.name, value).err(),
+        }
+    })
+}
+
+/// Reads one field ahead of the table that it selects (iServeU's `otp_type`).
+pub(crate) fn ahead(dialect: &Dialect, call: &Call, field: &Field) -> Result<Option<Value>, Invalid> {
+    if let Some(value) = find(call.payload, field)? {
+        return field.rule.normalise(field.name, value).map(Some);
+    }
+    match call.known.get(field.name).filter(|value| !value.is_null()) {
+        Some(value) => field.rule.normalise(field.name, value).map(Some),
+        None => default_of(dialect, call.defaults, field),
+    }
+}
+
+fn find<'m>(map: &'m Map<String, Value>, field: &Field) -> Result<Option<&'m Value>, Invalid> {
+    match (map.get(field.name), map.get(field.wire)) {
+        (Some(_), Some(_)) if field.name != field.wire => Err(twice(field.name, field.name, field.wire)),
+        (ours, theirs) => Ok(ours.or(theirs)),
+    }
+}
+
+/// A default goes by any of the vendor's names for the field, since it serves all operations.
+fn default_of(dialect: &Dialect, defaults: &Map<String, Value>, field: &Field) -> Result<Option<Value>, Invalid> {
+    if field.personal || defaults.is_empty() {
+        return Ok(None);
+    }
+    let mut found = find(defaults, field)?;
+    if found.is_none() {
+        let others = all_fields(dialect).into_iter().filter(|other| other.name == field.name);
+        found = others.filter_map(|other| defaults.get(other.wire)).next();
+    }
+    found.map(|value| field.rule.normalise(field.name, value)).transpose()
+}
+
+/// Why a key of the payload has no place in this call.
+fn stray(dialect: &Dialect, table: &'static [Field], what: &str, key: &str) -> Invalid {
+    if is_code(key) {
+        return code_in(key, "the payload");
+    }
+    let takers: Vec<&str> = Operation::ALL
+        .iter()
+        .filter(|operation| {
+            (dialect.fields)(**operation).is_some_and(|fields| fields.iter().any(|field| field.is_called(key)))
+        })
+        .map(|operation| operation.as_str())
+        .collect();
+    if takers.is_empty() {
+        return Invalid::unknown_key(what, "", key, table.iter());
+    }
+    let names: Vec<&str> = table.iter().map(|field| field.name).collect();
+    Invalid::new(
+        key,
+        format!("{key} does not belong to {what}"),
+        format!("{key} is a field of: {}; this call takes: {}", takers.join(", "), names.join(", ")),
+    )
+}
+
+/// Under whatever name, a code in a payload would be kept and logged like a field.
+pub(crate) fn is_code(key: &str) -> bool {
+    let plain: String = key.chars().take(64).filter(|c| *c != '_').collect();
+    key.len() <= 63 && ["otp", "otpvalue", "otpcode", "code", "pin"].contains(&plain.to_ascii_lowercase().as_str())
+}
+
+pub(crate) fn code_in(key: &str, place: &str) -> Invalid {
+    Invalid::new(
+        key,
+        format!("{key} does not belong in {place}: the code is never a field"),
+        "the user's code is the argument otp of otp_verify",
+    )
+}
+
+fn all_fields(dialect: &Dialect) -> Vec<&'static Field> {
+    Operation::ALL.iter().filter_map(|operation| (dialect.fields)(*operation)).flatten().collect()
+}
+
+/// Those that may be constant for an account, each name once.
+fn lasting(fields: &[&'static Field]) -> Vec<&'static Field> {
+    let mut lasting: Vec<&'static Field> = Vec::new();
+    for field in fields {
+        if !field.personal && !lasting.iter().any(|other| other.name == field.name) {
+            lasting.push(field);
+        }
+    }
+    lasting
+}

@@ -1,0 +1,318 @@
+use serde_json::Value;
+
+use crate::secret::Secret;
+
+/// The numbering plans that the vendors send to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Country {
+    India,
+    SriLanka,
+    /// Whichever country the number names.
+    Any,
+}
+
+/// One number, whatever way it was typed.
+pub(crate) struct Mobile {
+    country: Country,
+    /// Without the country: ten digits in India, nine in Sri Lanka. Of another country all digits: where its code ends
+    /// is not looked up.
+    national: Secret,
+}
+
+impl Country {
+    const fn code(self) -> &'static str {
+        match self {
+            Self::India => "91",
+            Self::SriLanka => "94",
+            Self::Any => "",
+        }
+    }
+
+    /// What is accepted, for a hint.
+    pub(crate) const fn rule(self) -> &'static str {
+        match self {
+            Self::India => "an Indian mobile number: exactly 10 digits, alone or after +91, 91, 0091 or 0",
+            Self::SriLanka => {
+                "one Sri Lankan mobile number: tel:94XXXXXXXXX, +94XXXXXXXXX, 94XXXXXXXXX, 0094XXXXXXXXX, 07XXXXXXXX \
+                 or 7XXXXXXXX"
+            }
+            Self::Any => {
+                "a phone number: + and 8 to 15 digits, country first; one of India or Sri Lanka also as their vendors \
+                 take it"
+            }
+        }
+    }
+
+    /// Every accepted spelling of one number gives the same [`Mobile`].
+    pub(crate) fn parse(self, typed: &str) -> Option<Mobile> {
+        let national = match self {
+            Self::India => indian(typed),
+            Self::SriLanka => sri_lankan(typed),
+            Self::Any => return any(typed),
+        }?;
+        Some(Mobile { country: self, national })
+    }
+
+    /// The same, of a member of a payload.
+    pub(crate) fn parse_value(self, value: &Value) -> Option<Mobile> {
+        match value {
+            Value::String(text) => self.parse(text),
+            Value::Number(number) => self.parse(Secret::new(number.as_u64()?.to_string()).reveal()),
+            _ => None,
+        }
+    }
+}
+
+impl Mobile {
+    /// As the vendors of its country document it.
+    pub(crate) fn wire(&self) -> Secret {
+        match self.country {
+            Country::India => self.national.clone(),
+            Country::SriLanka => Secret::new(format!("tel:94{}", self.national.reveal())),
+            Country::Any => self.recipient(),
+        }
+    }
+
+    /// `+94771234567`: one recipient, however typed.
+    pub(crate) fn recipient(&self) -> Secret {
+        Secret::new(format!("+{}{}", self.country.code(), self.national.reveal()))
+    }
+
+    /// `+94*****4567`.
+    pub(crate) fn masked(&self) -> String {
+        let national = self.national.reveal();
+        let (hidden, shown) = national.split_at(national.len() - 4);
+        format!("+{}{}{shown}", self.country.code(), "*".repeat(hidden.len()))
+    }
+
+    /// The digits that a vendor may write the number with. Longer spellings come first.
+    pub(crate) fn spellings(&self) -> [Secret; 3] {
+        let after = |prefix| Secret::new(format!("{prefix}{}", self.national.reveal()));
+        [after(self.country.code()), after("0"), self.national.clone()]
+    }
+}
+
+/// The vendors' pages say "exactly 10 digits" and no more, so the first digit is not looked at.
+fn indian(typed: &str) -> Option<Secret> {
+    let (plus, digits) = digits_of(typed)?;
+    let digits = digits.reveal();
+    let national = match (plus, digits.len()) {
+        (true, 12) | (false, 12) => digits.strip_prefix("91"),
+        (false, 14) => digits.strip_prefix("0091"),
+        (false, 11) => digits.strip_prefix('0'),
+        (false, 10) => Some(digits),
+        _ => None,
+    };
+    national.map(Secret::new)
+}
+
+/// The forms that shared/vendors/ideamart.md lists.
+fn sri_lankan(typed: &str) -> Option<Secret> {
+    let (plus, digits);
+    let national = match typed.strip_prefix("tel:") {
+        Some(digits) => digits.strip_prefix("94").filter(|_| digits.len() == 11)?,
+        None => {
+            (plus, digits) = digits_of(typed)?;
+            let digits = digits.reveal();
+            match (plus, digits.len()) {
+                (true, 11) | (false, 11) => digits.strip_prefix("94"),
+                (false, 13) => digits.strip_prefix("0094"),
+                (false, 10) => digits.strip_prefix('0').filter(|rest| rest.starts_with('7')),
+                (false, 9) => Some(digits).filter(|rest| rest.starts_with('7')),
+                _ => None,
+            }?
+        }
+    };
+    // A trunk zero after the country is a slip that would reach nobody.
+    let sound = national.bytes().all(|byte| byte.is_ascii_digit()) && !national.starts_with('0');
+    sound.then(|| Secret::new(national))
+}
+
+/// Ten digits that begin with 07 are a number of Sri Lanka: in India those of mobiles begin with 6 to 9.
+fn any(typed: &str) -> Option<Mobile> {
+    let of = |country| move |national| Mobile { country, national };
+    sri_lankan(typed)
+        .map(of(Country::SriLanka))
+        .or_else(|| indian(typed).map(of(Country::India)))
+        .or_else(|| international(typed).map(of(Country::Any)))
+}
+
+fn international(typed: &str) -> Option<Secret> {
+    let (plus, secret) = digits_of(typed)?;
+    let digits = secret.reveal();
+    // No country's code begins with 0; a number of India or Sri Lanka that comes so far has too many digits or too few.
+    let sound =
+        plus && (8..=15).contains(&digits.len()) && !["0", "91", "94"].iter().any(|code| digits.starts_with(code));
+    sound.then_some(secret)
+}
+
+/// A leading plus, and the digits, with single spaces and hyphens between them taken out.
+fn digits_of(typed: &str) -> Option<(bool, Secret)> {
+    let (plus, rest) = match typed.strip_prefix('+') {
+        Some(rest) => (true, rest),
+        None => (false, typed),
+    };
+    if rest.len() > 32 {
+        return None;
+    }
+    // As long as it gets: a text that grows leaves copies behind.
+    let mut digits = String::with_capacity(rest.len());
+    let mut after_digit = false;
+    for c in rest.chars() {
+        match c {
+            '0'..='9' => digits.push(c),
+            ' ' | '-' if after_digit => {}
+            _ => return None,
+        }
+        after_digit = c.is_ascii_digit();
+    }
+    let digits = Secret::new(digits);
+    after_digit.then_some((plus, digits))
+}
+
+/// A user id as it may be shown: its ends if it is long enough to hide behind them.
+pub(crate) fn mask_user(id: &str) -> String {
+    let chars: Vec<char> = id.chars().collect();
+    if chars.len() < 8 {
+        return "*****".into();
+    }
+    let (head, tail) = (&chars[..2], &chars[chars.len() - 2..]);
+    head.iter().copied().chain("*****".chars()).chain(tail.iter().copied()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn every_spelling_of_an_indian_number_is_one_recipient() {
+        for typed in [
+            json!("8144094480"),
+            json!("+918144094480"),
+            json!("+91 81440 94480"),
+            json!("91-8144094480"),
+            json!("918144094480"),
+            json!("00918144094480"),
+            json!("08144094480"),
+            json!("81440-94480"),
+            json!(8144094480_u64),
+            json!(918144094480_u64),
+        ] {
+            let mobile = Country::India.parse_value(&typed).unwrap();
+            assert_eq!(mobile.wire().reveal(), "8144094480");
+            assert_eq!(mobile.recipient().reveal(), "+918144094480");
+            assert_eq!(mobile.masked(), "+91******4480");
+        }
+        // Ten digits that begin with the country's code are ten digits.
+        assert_eq!(Country::India.parse_value(&json!("9198765432")).unwrap().wire().reveal(), "9198765432");
+    }
+
+    #[test]
+    fn what_is_no_indian_number_is_refused() {
+        for typed in [
+            json!(""),
+            json!("814409448"),
+            json!("81440944801"),
+            json!("+8144094480"),
+            json!("+94771234567"),
+            json!("8144094480 "),
+            json!(" 8144094480"),
+            json!("81440--94480"),
+            json!("814409448O"),
+            json!("८१४४०९४४८०"),
+            json!(-8144094480_i64),
+            json!(8144094480.5),
+            json!(true),
+            json!(["8144094480"]),
+            json!("8".repeat(10_000)),
+        ] {
+            assert!(Country::India.parse_value(&typed).is_none());
+        }
+    }
+
+    #[test]
+    fn every_listed_spelling_of_a_sri_lankan_number_is_one_recipient() {
+        for typed in [
+            json!("tel:94771234567"),
+            json!("+94771234567"),
+            json!("94771234567"),
+            json!("0094771234567"),
+            json!("0771234567"),
+            json!("771234567"),
+            json!("077 123 4567"),
+            json!("+94-77-123-4567"),
+            json!(771234567),
+            json!(94771234567_u64),
+        ] {
+            let mobile = Country::SriLanka.parse_value(&typed).unwrap();
+            assert_eq!(mobile.wire().reveal(), "tel:94771234567");
+            assert_eq!(mobile.recipient().reveal(), "+94771234567");
+            assert_eq!(mobile.masked(), "+94*****4567");
+        }
+    }
+
+    #[test]
+    fn what_is_no_sri_lankan_number_is_refused() {
+        for typed in [
+            "tel:all",
+            "all",
+            "tel:",
+            "tel:0771234567",
+            "tel:+94771234567",
+            "tel:9477123456",
+            "tel:hu3b84346f63899a32",
+            "+940771234567",
+            "0112345678x",
+            "0112345678",
+            "112345678",
+            "+918144094480",
+            "tel:94 771234567",
+            "tel:94077123456",
+        ] {
+            assert!(Country::SriLanka.parse_value(&json!(typed)).is_none(), "{typed}");
+        }
+    }
+
+    #[test]
+    fn every_spelling_of_a_number_of_any_country_is_one_recipient() {
+        for (typed, recipient, masked) in [
+            ("+44 20 7946 0958", "+442079460958", "+********0958"),
+            ("+44-2079460958", "+442079460958", "+********0958"),
+            ("+12345678", "+12345678", "+****5678"),
+            ("+123456789012345", "+123456789012345", "+***********2345"),
+            ("tel:94771234567", "+94771234567", "+94*****4567"),
+            ("0771234567", "+94771234567", "+94*****4567"),
+            ("771234567", "+94771234567", "+94*****4567"),
+            ("8144094480", "+918144094480", "+91******4480"),
+            ("08144094480", "+918144094480", "+91******4480"),
+            ("+91 81440-94480", "+918144094480", "+91******4480"),
+        ] {
+            for typed in [typed, recipient] {
+                let mobile = Country::Any.parse_value(&json!(typed)).unwrap();
+                assert_eq!((mobile.recipient().reveal(), mobile.masked().as_str()), (recipient, masked), "{typed}");
+            }
+        }
+        for typed in [
+            "+1234567",
+            "+1234567890123456",
+            "442079460958",
+            "+0442079460958",
+            "+91814409448",
+            "+940771234567",
+            "tel:all",
+            "",
+        ] {
+            assert!(Country::Any.parse_value(&json!(typed)).is_none(), "{typed}");
+        }
+    }
+
+    #[test]
+    fn a_user_id_shows_its_ends_only_when_it_is_long() {
+        assert_eq!(mask_user("alice"), "*****");
+        assert_eq!(mask_user("alice.b"), "*****");
+        assert_eq!(mask_user("alice.bo"), "al*****bo");
+        assert_eq!(mask_user("ålice.bø"), "ål*****bø");
+    }
+}

@@ -1,0 +1,268 @@
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::{
+    dialect::Dialect,
+    operation::Operation,
+    outcome::Outcome,
+    redact::{names_a_person, whole},
+};
+
+/// A longer answer is not read: the outcome is `unknown`.
+pub const MAX_ANSWER_BYTES: usize = 1 << 20;
+/// A deeper answer is not read: the outcome is `unknown`.
+pub const MAX_ANSWER_DEPTH: usize = 64;
+/// Longest vendor words that are kept.
+const MAX_MESSAGE_CHARS: usize = 500;
+/// So much is kept of an answer that is not JSON.
+const MAX_PLAIN_CHARS: usize = 200;
+const MAX_CODE_CHARS: usize = 64;
+const MAX_REFERENCE_CHARS: usize = 256;
+
+/// What came back over HTTP.
+pub struct Answer<'a> {
+    pub status: u16,
+    /// The `Retry-After` header, if it is a number of seconds.
+    pub retry_after: Option<Duration>,
+    /// The body, cut after [`MAX_ANSWER_BYTES`] + 1 bytes.
+    pub body: &'a [u8],
+}
+
+/// What an answer means.
+#[derive(Clone, PartialEq)]
+pub struct Reading {
+    pub outcome: Outcome,
+    pub vendor_code: Option<String>,
+    /// The vendor's words, or the gateway's own where it must say why (`unknown`). Not yet redacted.
+    pub vendor_message: Option<String>,
+    /// The reference that the vendor gave this flow.
+    pub reference: Option<String>,
+    pub attempts_left: Option<u32>,
+    pub retry_after: Option<Duration>,
+    /// The outcome is what the words seem to say, and no page lists them, or pages differ: it ends no verification.
+    pub is_guess: bool,
+    /// The failure may be of this one recipient or journey: it says nothing of the provider's health.
+    pub is_personal: bool,
+    /// The answer as JSON, as it came.
+    pub response: Option<Value>,
+}
+
+/// Without the vendor's words and answer, which may repeat what the vendor was sent.
+impl std::fmt::Debug for Reading {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Reading")
+            .field("outcome", &self.outcome)
+            .field("attempts_left", &self.attempts_left)
+            .field("retry_after", &self.retry_after)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Reading {
+    pub fn new(outcome: Outcome, vendor_code: Option<String>, vendor_message: Option<String>) -> Self {
+        Self {
+            outcome,
+            vendor_code,
+            vendor_message,
+            reference: None,
+            attempts_left: None,
+            retry_after: None,
+            is_guess: false,
+            is_personal: false,
+            response: None,
+        }
+    }
+
+    /// An answer that nobody can act on, and why.
+    pub(crate) fn unknown(why: &str, vendor_code: Option<String>, vendor_message: Option<String>) -> Self {
+        let message = match vendor_message {
+            Some(words) => format!("{why}: {words}"),
+            None => why.into(),
+        };
+        Self::new(Outcome::Unknown, vendor_code, Some(message))
+    }
+}
+
+/// Reads an answer: the body first, by the vendor's own table; where that says nothing, the HTTP status, by the rules
+/// that all vendors share (shared/vendors/README.md).
+pub fn read(dialect: &Dialect, operation: Operation, answer: &Answer) -> Reading {
+    let value = json(answer.body);
+    let own = value.as_ref().ok().and_then(|value| (dialect.read)(operation, answer.status, value));
+    let mut reading = own.unwrap_or_else(|| by_status(answer, why(dialect, &value, answer.body)));
+    if reading.outcome == Outcome::InvalidCode && operation != Operation::Verify {
+        // Only a verify carries a code.
+        reading.outcome = Outcome::Refused;
+    }
+    if matches!(reading.outcome, Outcome::RateLimited | Outcome::ProviderError) {
+        reading.retry_after = answer.retry_after;
+    }
+    reading.vendor_code = reading.vendor_code.and_then(|code| tidy(&code, MAX_CODE_CHARS));
+    reading.vendor_message = reading.vendor_message.and_then(|words| tidy(&words, MAX_MESSAGE_CHARS));
+    if reading.outcome == Outcome::Unknown && reading.vendor_message.is_none() {
+        reading.vendor_message = Some("the vendor does not say what became of the request".into());
+    }
+    reading.response = value.ok();
+    reading
+}
+
+/// A byte order mark before the JSON says nothing.
+pub(crate) fn json(body: &[u8]) -> Result<Value, &'static str> {
+    if body.len() > MAX_ANSWER_BYTES {
+        return Err("the answer is longer than 1 MiB");
+    }
+    let Ok(text) = std::str::from_utf8(body) else {
+        return Err("the answer is not UTF-8");
+    };
+    if json_depth_exceeds(body, MAX_ANSWER_DEPTH) {
+        return Err("the answer is nested deeper than 64 levels");
+    }
+    let text = without_mark(text);
+    serde_json::from_str(text).map_err(|_| match text.trim_start().chars().next() {
+        None => "the answer is empty",
+        Some('<') => "the answer is not JSON but HTML or XML, as of a proxy or another host",
+        Some(_) => "the answer is not JSON, or not all of it came",
+    })
+}
+
+fn without_mark(text: &str) -> &str {
+    text.strip_prefix('\u{feff}').unwrap_or(text)
+}
+
+/// Why the vendor's table says nothing: with the beginning of what came, where it is no JSON that is kept as it is. Of half a
+/// JSON only where no member is in it that names a person: nobody can take that out.
+fn why(dialect: &Dialect, value: &Result<Value, &'static str>, body: &[u8]) -> String {
+    let why = match value {
+        Ok(_) => return "the answer is not in the vendor's documented form".into(),
+        Err(why) => *why,
+    };
+    // A character has four bytes at most.
+    let beginning = String::from_utf8_lossy(&body[..body.len().min(MAX_PLAIN_CHARS * 4 + 4)]);
+    let words = tidy(without_mark(&beginning).trim_start(), MAX_PLAIN_CHARS);
+    match words.filter(|words| !words.starts_with(['{', '[']) || !names_a_person(dialect, words)) {
+        Some(words) => format!("{why}: {words}"),
+        None => why.into(),
+    }
+}
+
+/// What is left to say when the body is not the vendor's.
+fn by_status(answer: &Answer, why: String) -> Reading {
+    let status = answer.status;
+    let redirects = "the host redirects, which is never followed; the option base_url may name an old host";
+    let is_bare = answer.body.trim_ascii().is_empty();
+    // Whoever says 503 and nothing else, or when to come again, has not let the request in. A proxy says it with words of
+    // its own, too, when what is behind it hung up on a request that it had read.
+    let is_turned_away = is_bare || answer.retry_after.is_some();
+    let elsewhere = "the option base_url may name a wrong host or path";
+    let (outcome, message) = match status {
+        401 | 403 => (Outcome::AuthFailed, format!("HTTP {status}, and {why}")),
+        429 => (Outcome::RateLimited, format!("HTTP 429, and {why}")),
+        503 if is_turned_away => (Outcome::ProviderError, format!("HTTP 503, and {why}")),
+        // The same request is to go elsewhere: here nothing was done.
+        307 | 308 => (Outcome::ProviderError, format!("HTTP {status}: {redirects}; {why}")),
+        // What was asked for may be done, and this the way to its result.
+        300..=399 => (Outcome::Unknown, format!("HTTP {status}: {redirects}; {why}")),
+        // The other side gave up on reading the request, or hung up.
+        408 | 499 => (Outcome::Unknown, format!("HTTP {status}, and {why}")),
+        // HTTP's own word for a request that was not carried out, and no other.
+        400..=499 if is_bare => (Outcome::Refused, format!("HTTP {status}, and {why}; {elsewhere}")),
+        // Who answers is not the vendor, or does not speak as its page says: what the vendor did, nobody can tell.
+        400..=499 => (Outcome::Unknown, format!("HTTP {status}; {elsewhere}; {why}")),
+        _ => (Outcome::Unknown, format!("HTTP {status}, and {why}")),
+    };
+    Reading::new(outcome, None, Some(message))
+}
+
+/// A failure in the vendor's form with a code that its page does not list: the HTTP status is the only other witness. Of
+/// a verify that got as far as an error of the server's nobody knows whether the code was compared.
+pub(crate) fn unlisted(operation: Operation, status: u16) -> Outcome {
+    match status {
+        401 | 403 => Outcome::AuthFailed,
+        429 => Outcome::RateLimited,
+        500 | 501 | 503 if operation != Operation::Verify => Outcome::ProviderError,
+        500..=599 => Outcome::Unknown,
+        _ => Outcome::Refused,
+    }
+}
+
+/// The gateway's words for a success that the HTTP status denies.
+pub(crate) const DENIED: &str = "the body says success and the HTTP status does not";
+
+pub(crate) fn is_success(status: u16) -> bool {
+    (200..=299).contains(&status)
+}
+
+/// Text or a whole number, as text: vendors write the same member both ways, and a number as `200.0`, too.
+pub(crate) fn scalar(value: Option<&Value>) -> Option<String> {
+    match value? {
+        Value::String(text) => Some(text.trim().to_owned()).filter(|text| !text.is_empty()),
+        Value::Number(number) => integer(&number.to_string()),
+        _ => None,
+    }
+}
+
+fn integer(number: &str) -> Option<String> {
+    let digits = whole(number)?;
+    Some(match (digits.as_str(), number.starts_with('-')) {
+        ("", _) => "0".into(),
+        (digits, true) => format!("-{digits}"),
+        (digits, false) => digits.into(),
+    })
+}
+
+/// A count that may come as text.
+pub(crate) fn count(value: Option<&Value>) -> Option<u32> {
+    scalar(value).and_then(|text| text.parse().ok())
+}
+
+/// A reference that can be kept and sent back.
+pub(crate) fn reference(value: Option<&Value>) -> Option<String> {
+    scalar(value).filter(|text| text.chars().count() <= MAX_REFERENCE_CHARS && !text.chars().any(char::is_control))
+}
+
+/// Vendor words in one line of bounded length. That they were cut is marked: the last of them may be half a secret.
+fn tidy(text: &str, max: usize) -> Option<String> {
+    let is_long = text.chars().nth(max).is_some();
+    let shown = text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(max - usize::from(is_long));
+    let line: String = shown.chain(is_long.then_some('…')).collect();
+    let line = line.trim();
+    (!line.is_empty()).then(|| line.to_owned())
+}
+
+/// Whether arrays and objects nest deeper than `depth`, told without building or recursing into anything.
+pub fn json_depth_exceeds(body: &[u8], depth: usize) -> bool {
+    let mut open = 0_usize;
+    let mut in_text = false;
+    let mut escaped = false;
+    for byte in body {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if in_text => escaped = true,
+            b'"' => in_text = !in_text,
+            b'[' | b'{' if !in_text => {
+                open += 1;
+                if open > depth {
+                    return true;
+                }
+            }
+            b']' | b'}' if !in_text => open = open.saturating_sub(1),
+            _ => {}
+        }
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn depth_counts_brackets_but_not_those_in_text() {
+        assert!(!json_depth_exceeds(br#"[[1],[2]]"#, 2));
+        assert!(json_depth_exceeds(br#"[[[1]]]"#, 2));
+        assert!(!json_depth_exceeds(br#"["[[[[\"[[["]"#, 1));
+        assert!(!json_depth_exceeds(br#"["\\",[1]]"#, 2));
+        assert!(json_depth_exceeds(br#"["\\",[[1]]]"#, 2));
+        assert!(json_depth_exceeds(&b"[".repeat(1_000_000), 64));
+    }
+}

@@ -1,0 +1,137 @@
+//! A caller: makes calls as the extension does, with an account at each vendor.
+#![allow(dead_code)] // Each test file uses what it needs.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use dialect::{Answer, Call, Dialect, Invalid, Operation, Prepared, Reading, Request, Secret, dialect};
+use serde_json::{Map, Value};
+
+pub const VERIFICATION: &str = "0198c0de-0000-7000-8000-000000000001";
+pub const ATTEMPT: &str = "0198c0de-0000-7000-8000-00000000000a";
+
+pub struct Caller {
+    pub vendor: &'static Dialect,
+    operation: Operation,
+    payload: Map<String, Value>,
+    defaults: Map<String, Value>,
+    known: Map<String, Value>,
+    credentials: BTreeMap<String, Secret>,
+    code: Option<Secret>,
+    code_lifetime: Option<Duration>,
+}
+
+pub fn caller(vendor: &str, operation: Operation) -> Caller {
+    let credentials: &[(&str, &str)] = match vendor {
+        "iserveu" => &[("client_id", "isu-client"), ("client_secret", "isu-secret")],
+        "hyperverge" => &[("app_id", "hv-app"), ("app_key", "hv-key")],
+        "relid" => &[("username", "relid-user"), ("password", "relid-pass")],
+        "ideamart" => &[("application_id", "APP_001100"), ("password", "idea-pass")],
+        _ => &[],
+    };
+    let code = (operation == Operation::Verify).then(|| Secret::new("012345"));
+    Caller {
+        vendor: dialect(vendor).expect("a vendor"),
+        operation,
+        payload: Map::new(),
+        defaults: Map::new(),
+        known: Map::new(),
+        credentials: secrets(credentials),
+        code,
+        code_lifetime: None,
+    }
+}
+
+impl Caller {
+    pub fn payload(mut self, payload: Value) -> Self {
+        self.payload = members(payload);
+        self
+    }
+
+    pub fn defaults(mut self, defaults: Value) -> Self {
+        self.defaults = members(defaults);
+        self
+    }
+
+    pub fn known(mut self, known: impl Into<Value>) -> Self {
+        self.known = members(known.into());
+        self
+    }
+
+    pub fn credentials(mut self, credentials: &[(&str, &str)]) -> Self {
+        self.credentials = secrets(credentials);
+        self
+    }
+
+    pub fn code(mut self, code: &str) -> Self {
+        self.code = Some(Secret::new(code));
+        self
+    }
+
+    pub fn code_lifetime(mut self, seconds: u64) -> Self {
+        self.code_lifetime = Some(Duration::from_secs(seconds));
+        self
+    }
+
+    pub fn prepare(&self) -> Result<Prepared, Invalid> {
+        (self.vendor.prepare)(&Call {
+            operation: self.operation,
+            payload: &self.payload,
+            defaults: &self.defaults,
+            known: &self.known,
+            credentials: &self.credentials,
+            code: self.code.as_ref(),
+            verification_id: VERIFICATION,
+            attempt_id: ATTEMPT,
+            code_lifetime: self.code_lifetime,
+        })
+    }
+
+    #[track_caller]
+    pub fn prepared(&self) -> Prepared {
+        self.prepare().unwrap_or_else(|invalid| panic!("{invalid:?}"))
+    }
+
+    #[track_caller]
+    pub fn refused(&self) -> Invalid {
+        match self.prepare() {
+            Ok(prepared) => panic!("accepted: {}", prepared.request.body.reveal()),
+            Err(invalid) => invalid,
+        }
+    }
+}
+
+pub fn members(value: Value) -> Map<String, Value> {
+    match value {
+        Value::Object(members) => members,
+        _ => panic!("not an object"),
+    }
+}
+
+fn secrets(pairs: &[(&str, &str)]) -> BTreeMap<String, Secret> {
+    pairs.iter().map(|(name, value)| ((*name).to_owned(), Secret::new(*value))).collect()
+}
+
+/// The message as one text: path and query, headers, body.
+pub fn message(request: &Request) -> String {
+    let pairs = |pairs: &[(String, Secret)], is: &str| {
+        pairs.iter().map(|(name, value)| format!("{name}{is}{}", value.reveal())).collect::<Vec<_>>()
+    };
+    let mut lines = vec![request.path.clone()];
+    lines.extend(pairs(&request.query, "=").into_iter().map(|pair| format!("? {pair}")));
+    lines.extend(pairs(&request.headers, ": "));
+    lines.push(request.body.reveal().to_owned());
+    lines.join("\n")
+}
+
+pub fn keep(prepared: &Prepared) -> Value {
+    Value::Object((*prepared.keep).clone())
+}
+
+pub fn read(vendor: &str, operation: Operation, status: u16, body: &str) -> Reading {
+    read_bytes(vendor, operation, status, body.as_bytes())
+}
+
+pub fn read_bytes(vendor: &str, operation: Operation, status: u16, body: &[u8]) -> Reading {
+    let answer = Answer { status, retry_after: None, body };
+    dialect::read(dialect(vendor).expect("a vendor"), operation, &answer)
+}

@@ -1,0 +1,141 @@
+//! Promise: no value of a call or of its answer is shown by `{:?}` or `{}`, whatever is formatted; and a secret is wiped
+//! when it is dropped.
+
+mod caller;
+
+use std::fmt::Debug;
+
+use caller::{caller, keep, read};
+use dialect::{Answer, Call, DIALECTS, Operation, Operation::*, Prepared, Private, Secret, read_token, token_request};
+use serde_json::{Value, json};
+use zeroize::ZeroizeOnDrop;
+
+/// A call with a canary in every field that takes one, and in code, credentials and what is known.
+fn prepared(vendor: &str, operation: Operation) -> Option<Prepared> {
+    let mobile = if vendor == "ideamart" { "+94775550123" } else { "+91 77555 50123" };
+    let payload = match (vendor, operation) {
+        ("iserveu", Send | Resend) => json!({
+            "mobile": mobile, "otp_type": "1", "username": "canary-name", "ovd_type": "Aadhaar Card",
+            "ovd_data": "234123412346"
+        }),
+        ("iserveu", _) => json!({
+            "mobile": mobile, "otp_type": "1", "username": "canary-name", "name": "canary-person", "lat_long": "1.5,2.5",
+            "public_ip": "192.168.1.1", "ovd_data": "234123412346"
+        }),
+        ("hyperverge", Send) => json!({"mobile": mobile, "template_id": "canary-template"}),
+        ("hyperverge", _) => json!({"mobile": mobile, "transaction_id": "canary-transaction"}),
+        ("paytm", Send | Resend) => {
+            json!({"mid": "M", "order_id": "canary-order", "token": "canary-token", "mobile": mobile})
+        }
+        ("paytm", _) => json!({"mid": "M", "order_id": "canary-order", "token": "canary-token"}),
+        ("relid", Send | Resend) => {
+            json!({
+                "user_id": "canary-user", "enterprise_id": "E", "expires_in": 60, "notification_msg": {"message": "m"},
+                "msg": [{"lng": "en", "subject": "s", "message": "canary-text $$OTP$$", "label": {}}]
+            })
+        }
+        (_, Send | Resend) => json!({"mobile": mobile}),
+        _ => json!({"reference": "03f67f9e-ec4f-11e6-b006-92361f002671"}),
+    };
+    let known = if operation == Send { json!({}) } else { json!({"mobile": mobile, "user_id": "canary-user"}) };
+    let credentials: Vec<(&str, &str)> = match vendor {
+        "iserveu" => vec![("client_id", "canary-id"), ("client_secret", "canary-secret")],
+        "hyperverge" => vec![("app_id", "canary-id"), ("app_key", "canary-secret")],
+        "ideamart" => vec![("application_id", "canary-id"), ("password", "canary-secret")],
+        _ => vec![("username", "canary-id"), ("password", "canary-secret")],
+    };
+    let mut call = caller(vendor, operation).payload(payload).known(known).credentials(&credentials);
+    if operation == Verify {
+        call = call.code("canary-code");
+    }
+    (call.vendor.fields)(operation).map(|_| call.prepared())
+}
+
+/// What must not be seen: the canaries, and parts of the numbers.
+#[track_caller]
+fn assert_hidden(shown: &str) {
+    for sign in ["canary", "77555", "50123", "55501", "23412"] {
+        assert!(!shown.contains(sign), "{sign} in {shown}");
+    }
+}
+
+#[test]
+fn no_call_shows_its_values() {
+    for dialect in DIALECTS {
+        for operation in Operation::ALL {
+            let Some(prepared) = prepared(dialect.name, operation) else { continue };
+            let holds = format!("{} {}", prepared.request.body.reveal(), keep(&prepared));
+            assert!(dialect.name == "sandbox" || holds.contains("canary"), "nothing to hide in {holds}");
+            assert_hidden(&format!("{prepared:?}"));
+            assert_hidden(&format!("{:?} {:?}", prepared.request, prepared.first));
+            assert_hidden(&format!("{:?} {:?} {:?}", prepared.recipient, prepared.keep, prepared.secrets));
+        }
+    }
+}
+
+#[test]
+fn no_refusal_shows_a_value() {
+    for dialect in DIALECTS {
+        let call = caller(dialect.name, Send).payload(json!({"mobile": "+91 77555 50123 canary", "user_id": ""}));
+        let invalid = call.refused();
+        assert_hidden(&format!("{invalid} {invalid:?}"));
+    }
+}
+
+#[test]
+fn no_answer_shows_its_values() {
+    for (vendor, body) in [
+        ("iserveu", json!({"status": "FAILED", "statusCode": "canary", "statusDesc": "canary 7755550123"})),
+        ("hyperverge", json!({"status": "success", "statusCode": 200, "metaData": {"requestId": "canary"}})),
+        ("relid", json!({"response_code": 0, "notification_uuid": "canary", "x": 7755550123_u64})),
+        ("ideamart", json!({"statusCode": "S1000", "referenceNo": "canary", "canary": ["canary"]})),
+    ] {
+        let reading = read(vendor, Send, 200, &body.to_string());
+        assert!(reading.response.as_ref().is_some_and(|response| response.to_string().contains("canary")));
+        assert_hidden(&format!("{reading:?}"));
+    }
+    let body = br#"{"access_token":"canary-token"}"#;
+    let token = read_token(&Answer { status: 200, retry_after: None, body });
+    assert_hidden(&format!("{token:?}"));
+    assert_hidden(&format!("{:?}", token_request(&Secret::new("canary-id"), &Secret::new("canary-secret"))));
+    let failed = read_token(&Answer { status: 401, retry_after: None, body });
+    assert_hidden(&format!("{failed:?}"));
+}
+
+#[test]
+fn a_secret_shows_nothing_in_any_form() {
+    let secret = Secret::new("canary");
+    assert_eq!(format!("{secret} {secret:?} {secret:>9} {secret:#?}"), "[secret] [secret] [secret] [secret]");
+    let private = Private::from(json!({"canary": "canary"}));
+    assert_eq!(format!("{private:?} {:?}", Some(&private)), "[secret] Some([secret])");
+}
+
+#[test]
+fn a_secret_is_wiped_when_it_is_dropped() {
+    fn is_wiped<T: ZeroizeOnDrop>() {}
+    is_wiped::<Secret>();
+    let mut value = json!({"a": ["canary", {"b": "canary"}], "c": "canary"});
+    dialect::Wipe::wipe(&mut value["a"]);
+    assert_eq!(value, json!({"a": ["", {}], "c": "canary"}));
+    dialect::Wipe::wipe(&mut value);
+    assert_eq!(value, json!({}));
+}
+
+/// Whether a type has a `Debug`: where it has, the associated constant of its own hides the trait's.
+struct Shown<T>(std::marker::PhantomData<T>);
+
+trait Otherwise {
+    const IS: bool = false;
+}
+
+impl<T> Otherwise for Shown<T> {}
+
+impl<T: Debug> Shown<T> {
+    const IS: bool = true;
+}
+
+#[test]
+fn what_holds_values_in_the_clear_has_no_debug() {
+    const { assert!(Shown::<Secret>::IS && Shown::<Value>::IS) };
+    const { assert!(!Shown::<Call>::IS && !Shown::<Answer>::IS) };
+}

@@ -1,0 +1,154 @@
+//! A pool of warm connections for each way to speak TLS.
+
+use std::{
+    fs,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, SystemTime},
+};
+
+use reqwest::{Certificate, Identity, Proxy, RequestBuilder, Url, redirect, retry, tls};
+
+use crate::{
+    allowed_hosts::{AllowedHosts, Resolver},
+    endpoint::Route,
+    recent::Recent,
+};
+
+/// One client, and so one pool of warm connections, for each way to speak TLS; all under one list of allowed hosts.
+pub struct Clients(Mutex<Pools>);
+
+struct Pools {
+    /// Of a list that cannot be read, why: nothing is allowed then.
+    allowed: Result<Arc<AllowedHosts>, String>,
+    clients: Recent<Key, Client>,
+}
+
+/// Connects to allowed hosts alone.
+#[derive(Clone)]
+pub struct Client {
+    http: reqwest::Client,
+    allowed: Arc<AllowedHosts>,
+    proxy: Option<Url>,
+}
+
+impl Client {
+    /// A call to the URL that an option holds; or why there can be none.
+    pub fn post(&self, option: &str, url: Url) -> Result<RequestBuilder, String> {
+        let no_way = |option: &str, why: &dyn std::fmt::Display| format!("no connection to {option}: {why}");
+        match &self.proxy {
+            None => self.allowed.check(&url).map_err(|refused| no_way(option, &refused))?,
+            Some(proxy) => {
+                self.allowed.check(proxy).map_err(|refused| no_way("proxy", &refused))?;
+                self.allowed.check_behind_proxy(&url).map_err(|refused| no_way(option, &refused))?;
+            }
+        }
+        Ok(self.http.post(url))
+    }
+
+    /// Without its credentials.
+    pub fn proxy(&self) -> Option<&Url> {
+        self.proxy.as_ref()
+    }
+}
+
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct Key {
+    connect_timeout: Duration,
+    files: [Option<(String, Option<SystemTime>)>; 3],
+    /// With its credentials: a tunnel that was made for one account is not another one's way out.
+    proxy: Option<crate::endpoint::Proxy>,
+}
+
+impl Clients {
+    pub fn new(allowed: Result<AllowedHosts, String>) -> Self {
+        Self(Mutex::new(Pools { allowed: allowed.map(Arc::new), clients: Recent::default() }))
+    }
+
+    /// Another list, for every call that begins from now on. Its connections are new ones: a warm one may lead to where
+    /// the new list does not.
+    pub fn allow(&self, allowed: Result<AllowedHosts, String>) {
+        let allowed = allowed.map(Arc::new);
+        let mut pools = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if pools.allowed != allowed {
+            *pools = Pools { allowed, clients: Recent::default() };
+        }
+    }
+
+    /// The client for a route; made anew when a certificate file has changed. The error is for the user.
+    pub fn get(&self, route: &Route) -> Result<Client, String> {
+        let file = |path: &Option<String>| {
+            path.as_ref().map(|path| (path.clone(), fs::metadata(path).and_then(|meta| meta.modified()).ok()))
+        };
+        let key = Key {
+            // Ends before the whole does, also after the longest wait for a place: it is the connect that times out then,
+            // and `unreachable` can be told.
+            connect_timeout: route.connect_timeout.min(route.timeout.mul_f32(0.45)),
+            files: [file(&route.ca_file), file(&route.client_cert_file), file(&route.client_key_file)],
+            proxy: route.proxy.clone(),
+        };
+        let mut pools = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let Pools { allowed, clients } = &mut *pools;
+        let allowed = allowed
+            .as_ref()
+            .map_err(|why| format!("otp_gateway.allowed_hosts cannot be read: {why}; nothing was sent"))?;
+        clients.retain(|other| other.files.iter().zip(&key.files).all(|(a, b)| !replaces(a, b)));
+        let connect_timeout = key.connect_timeout;
+        let make = || {
+            let http = build(route, connect_timeout, Resolver(Arc::clone(allowed)))?;
+            let proxy = route.proxy.as_ref().map(|proxy| Url::parse(&proxy.url));
+            let proxy = proxy.transpose().map_err(|_| "proxy is no URL; nothing was sent")?;
+            Ok(Client { http, allowed: Arc::clone(allowed), proxy })
+        };
+        // A call under way has its own hold of its pool.
+        clients.try_get(key, make, |_| true)
+    }
+}
+
+/// The same file, of another time.
+fn replaces(old: &Option<(String, Option<SystemTime>)>, new: &Option<(String, Option<SystemTime>)>) -> bool {
+    matches!((old, new), (Some(old), Some(new)) if old.0 == new.0 && old.1 != new.1)
+}
+
+fn build(route: &Route, connect_timeout: Duration, resolver: Resolver) -> Result<reqwest::Client, String> {
+    let mut builder = reqwest::Client::builder()
+        .dns_resolver(resolver)
+        .connect_timeout(connect_timeout)
+        // "never repeat a request whose bytes may have left", nor take one elsewhere.
+        .retry(retry::never())
+        .redirect(redirect::Policy::none())
+        // None of the environment's, which would take numbers and credentials wherever it points.
+        .no_proxy()
+        .user_agent(concat!("otp_gateway/", env!("CARGO_PKG_VERSION")))
+        .http1_only()
+        .tcp_nodelay(true)
+        .pool_idle_timeout(Duration::from_secs(90))
+        .tls_version_min(tls::Version::TLS_1_2);
+    if let Some(proxy) = &route.proxy {
+        let mut way = Proxy::all(&proxy.url).map_err(|_| "proxy is no URL; nothing was sent".to_owned())?;
+        if let Some((user, password)) = &proxy.credentials {
+            way = way.basic_auth(user.reveal(), password.reveal());
+        }
+        builder = builder.proxy(way);
+    }
+    if let Some(path) = &route.ca_file {
+        let pem = read("ca_file", path)?;
+        let certificates = Certificate::from_pem_bundle(&pem)
+            .ok()
+            .filter(|certificates| !certificates.is_empty())
+            .ok_or_else(|| format!("ca_file {path} holds no certificate in PEM form"))?;
+        builder = builder.tls_certs_only(certificates);
+    }
+    if let (Some(certificate), Some(key)) = (&route.client_cert_file, &route.client_key_file) {
+        let mut pem = read("client_cert_file", certificate)?;
+        pem.push(b'\n');
+        pem.extend(read("client_key_file", key)?);
+        let identity = Identity::from_pem(&pem)
+            .map_err(|_| format!("{certificate} and {key} are no certificate and key in PEM form"))?;
+        builder = builder.identity(identity);
+    }
+    builder.build().map_err(|_| "the TLS settings of the server do not fit together".to_owned())
+}
+
+fn read(option: &str, path: &str) -> Result<Vec<u8>, String> {
+    fs::read(path).map_err(|error| format!("{option} {path} cannot be read: {}", error.kind()))
+}

@@ -1,0 +1,42 @@
+//! How to reach a provider.
+
+use std::time::Duration;
+
+use dialect::Secret;
+use serde::{Deserialize, Serialize};
+
+/// How to reach a provider: its server options.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Route {
+    /// Whose `max_in_flight` this call counts against: a number that stays the provider's when it is renamed.
+    pub provider: u32,
+    pub base_url: String,
+    /// The whole call; at most half of it goes to waiting for a place among `max_in_flight`.
+    pub timeout: Duration,
+    /// DNS, TCP and TLS; never more than 45 % of `timeout`.
+    pub connect_timeout: Duration,
+    pub ca_file: Option<String>,
+    pub client_cert_file: Option<String>,
+    pub client_key_file: Option<String>,
+    pub max_in_flight: u32,
+    pub proxy: Option<Proxy>,
+    pub oauth: Option<OAuth>,
+}
+
+/// The only way out of some networks. An https host is spoken to through a tunnel, so that the proxy sees no more than
+/// its name; a plain one by way of the proxy, which sees all.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Proxy {
+    /// Scheme, host and port.
+    pub url: String,
+    /// User and password.
+    pub credentials: Option<(Secret, Secret)>,
+}
+
+/// OAuth2 client credentials: the access token is fetched, kept until shortly before it ends, and put on each call.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct OAuth {
+    pub token_url: String,
+    pub client_id: Secret,
+    pub client_secret: Secret,
+}

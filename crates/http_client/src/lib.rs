@@ -1,0 +1,22 @@
+//! Makes the HTTP calls: tokio and reqwest on a thread of their own. Knows no Postgres: parcels come over a channel,
+//! deliveries are fetched by the owner, whom a byte on a socket wakes.
+//!
+//! What it promises: a request whose bytes may have left this machine is never sent again. What certainly did not
+//! leave is `unreachable`; what may have left and was not answered legibly is `unknown`.
+#![forbid(unsafe_code)]
+
+mod allowed_hosts;
+mod client;
+mod completion_queue;
+mod connection_pools;
+mod endpoint;
+mod exchange;
+mod oauth;
+mod post;
+mod recent;
+mod wipe_stack;
+
+pub use allowed_hosts::AllowedHosts;
+pub use client::{Courier, Delivery, Parcel};
+pub use endpoint::{OAuth, Proxy, Route};
+pub use wipe_stack::wipe_stack;

@@ -1,0 +1,105 @@
+//! OAuth access tokens, fetched when they are needed and kept until shortly before they end.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use dialect::{Outcome, Reading, Secret, read_token, token_request};
+use tokio::{sync, time::Instant};
+
+use crate::{
+    connection_pools::Client,
+    endpoint::OAuth,
+    post::{Bearer, post, reading},
+    recent::Recent,
+};
+
+/// Tokens end a little early for us, so that none ends on the way.
+const EARLY: Duration = Duration::from_secs(30);
+/// REL-ID says that its tokens live about five minutes; used where an answer does not say.
+const DEFAULT_LIFE: Duration = Duration::from_secs(300);
+
+/// The access tokens in use, one for each account.
+#[derive(Default)]
+pub struct Tokens(Mutex<Recent<OAuth, Arc<sync::Mutex<Option<Held>>>>>);
+
+#[derive(Clone)]
+struct Held {
+    token: Secret,
+    ends: Instant,
+}
+
+/// A token handed out for one call.
+pub struct Handed {
+    token: Secret,
+    fresh: bool,
+}
+
+impl Handed {
+    /// Fetched for this very call: if the vendor refuses it, another one will not help.
+    pub fn is_fresh(&self) -> bool {
+        self.fresh
+    }
+}
+
+impl Bearer for Handed {
+    fn token(&self) -> &Secret {
+        &self.token
+    }
+}
+
+impl Tokens {
+    /// The token in use, or a new one. Many calls that find none wait for one fetch.
+    pub async fn get(&self, oauth: &OAuth, client: &Client, deadline: Instant) -> Result<Handed, Reading> {
+        self.fetch_unless(oauth, client, deadline, |held| held.ends > Instant::now()).await
+    }
+
+    /// A token other than the one that was refused.
+    pub async fn renew(
+        &self,
+        oauth: &OAuth,
+        refused: &Handed,
+        client: &Client,
+        deadline: Instant,
+    ) -> Result<Handed, Reading> {
+        let renewed = self.fetch_unless(oauth, client, deadline, |held| held.token != refused.token).await?;
+        Ok(Handed { fresh: true, ..renewed })
+    }
+
+    async fn fetch_unless(
+        &self,
+        oauth: &OAuth,
+        client: &Client,
+        deadline: Instant,
+        serves: impl Fn(&Held) -> bool,
+    ) -> Result<Handed, Reading> {
+        let account = self.0.lock().unwrap_or_else(PoisonError::into_inner).get(
+            oauth.clone(),
+            Arc::default,
+            // Whoever waits for it waits for the one fetch.
+            |account| Arc::strong_count(account) == 1,
+        );
+        let mut held = account.lock().await;
+        if let Some(held) = held.as_ref().filter(|held| serves(held)) {
+            return Ok(Handed { token: held.token.clone(), fresh: false });
+        }
+        let request = token_request(&oauth.client_id, &oauth.client_secret);
+        // Whatever goes wrong here, no code was sent and none was checked.
+        let arrived = post(client, ("token_url", &oauth.token_url), &request, None::<&Handed>, deadline)
+            .await
+            .map_err(|failed| {
+                let why = failed.vendor_message.unwrap_or_default();
+                // The proxy's refusal stays one.
+                let outcome = match failed.outcome {
+                    Outcome::AuthFailed => Outcome::AuthFailed,
+                    _ => Outcome::Unreachable,
+                };
+                reading(outcome, format!("no access token from token_url ({why}); nothing else was sent"))
+            })?;
+        let token = read_token(&arrived.answer()).map_err(|(outcome, why)| reading(outcome, why))?;
+        let life = token.expires_in.unwrap_or(DEFAULT_LIFE);
+        *held = Some(Held { token: token.access_token.clone(), ends: Instant::now() + life.saturating_sub(EARLY) });
+        Ok(Handed { token: token.access_token, fresh: true })
+    }
+}

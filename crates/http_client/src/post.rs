@@ -1,0 +1,158 @@
+//! One POST, never repeated, and what is known where it fails.
+
+use std::time::{Duration, SystemTime};
+
+use dialect::{Answer, MAX_ANSWER_BYTES, Outcome, Reading, Request, Secret};
+use reqwest::{
+    Url,
+    header::{HeaderMap, HeaderName, HeaderValue, RETRY_AFTER},
+};
+use tokio::time::Instant;
+use zeroize::Zeroizing;
+
+use crate::connection_pools::Client;
+
+/// An answer in memory.
+pub struct Arrived {
+    pub status: u16,
+    retry_after: Option<Duration>,
+    body: Zeroizing<Vec<u8>>,
+}
+
+impl Arrived {
+    pub fn answer(&self) -> Answer<'_> {
+        Answer { status: self.status, retry_after: self.retry_after, body: &self.body }
+    }
+}
+
+/// A bearer token for one call.
+pub trait Bearer {
+    fn token(&self) -> &Secret;
+}
+
+/// One POST, never repeated, to the URL that an option holds.
+pub async fn post(
+    client: &Client,
+    (option, base): (&str, &str),
+    request: &Request,
+    bearer: Option<&impl Bearer>,
+    deadline: Instant,
+) -> Result<Arrived, Reading> {
+    let unsent = |why: &str| reading(Outcome::Unreachable, format!("{why}; nothing was sent"));
+    let mut url = Url::parse(&format!("{}{}", base.trim_end_matches('/'), request.path))
+        .map_err(|_| unsent(&format!("{option} is no URL")))?;
+    if !request.query.is_empty() {
+        url.query_pairs_mut().extend_pairs(request.query.iter().map(|(name, value)| (name, value.reveal())));
+    }
+    let mut headers = HeaderMap::new();
+    for (name, value) in &request.headers {
+        let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| unsent("a header's name is malformed"))?;
+        headers.insert(name, header(value).map_err(|()| unsent("a credential or id cannot stand in an HTTP header"))?);
+    }
+    if let Some(bearer) = bearer {
+        let value = Secret::new(format!("Bearer {}", bearer.token().reveal()));
+        headers
+            .insert("authorization", header(&value).map_err(|()| unsent("the access token cannot stand in a header"))?);
+    }
+    let left = deadline.saturating_duration_since(Instant::now());
+    if left.is_zero() {
+        return Err(unsent("timeout ran out before the call"));
+    }
+    // A plain URL goes to the proxy itself, whose answer it may be then.
+    let is_handed_on = client.proxy().is_some() && url.scheme() == "http";
+    let post = client.post(option, url).map_err(|why| unsent(&why))?;
+    let sent = post.headers(headers).body(request.body.reveal().to_owned()).timeout(left).send().await;
+    let mut response = sent.map_err(|error| failure(option, client.proxy(), is_handed_on, &error))?;
+    let status = response.status().as_u16();
+    if let (407, true, Some(proxy)) = (status, is_handed_on, client.proxy()) {
+        return Err(unpaid(option, proxy));
+    }
+    let retry_after = response.headers().get(RETRY_AFTER).and_then(|value| wait_of(value.to_str().ok()?.trim()));
+    let mut body = Zeroizing::new(Vec::new());
+    // One byte over the limit is enough to know; what else comes is not read.
+    while body.len() <= MAX_ANSWER_BYTES {
+        match response.chunk().await {
+            Ok(Some(chunk)) => body.extend_from_slice(&chunk),
+            Ok(None) => break,
+            Err(error) if error.is_timeout() => {
+                return Err(reading(Outcome::Unknown, "the answer was not complete within timeout"));
+            }
+            Err(_) => return Err(reading(Outcome::Unknown, "the connection broke in the middle of the answer")),
+        }
+    }
+    body.truncate(MAX_ANSWER_BYTES + 1);
+    Ok(Arrived { status, retry_after, body })
+}
+
+/// `Retry-After`: seconds, or a date.
+fn wait_of(text: &str) -> Option<Duration> {
+    match text.parse() {
+        Ok(seconds) => Some(Duration::from_secs(seconds)),
+        Err(_) => httpdate::parse_http_date(text).ok()?.duration_since(SystemTime::now()).ok(),
+    }
+}
+
+pub fn header(value: &Secret) -> Result<HeaderValue, ()> {
+    let mut value = HeaderValue::from_str(value.reveal()).map_err(|_| ())?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
+/// Whether anything can have left. The error's own text is not used: it holds the URL, and that the query.
+fn failure(option: &str, proxy: Option<&Url>, is_handed_on: bool, error: &reqwest::Error) -> Reading {
+    if error.is_connect() {
+        let why = if error.is_timeout() { "no connection within connect_timeout".to_owned() } else { cause(error) };
+        let Some(proxy) = proxy else {
+            return reading(Outcome::Unreachable, format!("no connection to {option}: {why}; nothing was sent"));
+        };
+        let of_tunnel = |what: &str| causes(error).any(|cause| cause.to_string() == format!("tunnel error: {what}"));
+        if of_tunnel("proxy authorization required") {
+            return unpaid(option, proxy);
+        }
+        let shown = proxy.as_str().trim_end_matches('/');
+        let to = if is_handed_on || of_tunnel("failed to create underlying connection") {
+            format!("proxy {shown}")
+        } else {
+            format!("{option} through proxy {shown}")
+        };
+        let why = match why.strip_prefix("tunnel error: ") {
+            Some("unsuccessful") => "the proxy made none",
+            Some("unexpected end of file") => "the proxy hung up",
+            Some(why) => why,
+            None => &why,
+        };
+        reading(Outcome::Unreachable, format!("no connection to {to}: {why}; nothing was sent"))
+    } else if error.is_builder() {
+        reading(Outcome::Unreachable, format!("the request could not be built: check {option}; nothing was sent"))
+    } else if error.is_timeout() {
+        reading(Outcome::Unknown, "no answer within timeout")
+    } else {
+        reading(Outcome::Unknown, "the connection closed before an answer that can be read")
+    }
+}
+
+/// The innermost cause: what the system or TLS said.
+fn cause(error: &reqwest::Error) -> String {
+    causes(error).last().map_or_else(String::new, ToString::to_string)
+}
+
+fn causes(error: &reqwest::Error) -> impl Iterator<Item = &dyn std::error::Error> {
+    std::iter::successors(Some(error as &dyn std::error::Error), |error| error.source())
+}
+
+/// The proxy wants other credentials. Asking again would ask with the same ones.
+pub fn unpaid(option: &str, proxy: &Url) -> Reading {
+    let shown = proxy.as_str().trim_end_matches('/');
+    reading(
+        Outcome::AuthFailed,
+        format!(
+            "no connection to {option}: proxy {shown} refused the user mapping's proxy_user and proxy_password, or \
+             wants some; the vendor was not reached"
+        ),
+    )
+}
+
+/// A reading that the gateway makes itself.
+pub fn reading(outcome: Outcome, why: impl Into<String>) -> Reading {
+    Reading::new(outcome, None, Some(why.into()))
+}

@@ -1,0 +1,88 @@
+use dialect::{Operation, Outcome, Reading};
+
+use crate::{
+    status::Status,
+    verification::{Micros, Verification},
+};
+
+/// What an answer makes of the verification.
+pub struct Conclusion<'a> {
+    pub operation: Operation,
+    pub reading: &'a Reading,
+    /// The status before this attempt.
+    pub before: Status,
+    /// The old code was voided on the way to a new one (REL-ID's resend), whatever became of the new one.
+    pub voided: bool,
+    /// It was the code that had been sent before, whose life has begun.
+    pub keeps_code: bool,
+    /// How long a code lives from the moment it was sent.
+    pub code_lifetime: Option<Micros>,
+    pub now: Micros,
+}
+
+/// Brings the verification, as [`crate::admit`] left it, to where the answer puts it.
+pub fn conclude(verification: &mut Verification, conclusion: &Conclusion) {
+    let Conclusion { operation, reading, before, voided, keeps_code, code_lifetime, now } = *conclusion;
+    match operation {
+        Operation::Send | Operation::Resend => {
+            verification.status = match reading.outcome {
+                Outcome::Sent => Status::Pending,
+                // The code may have reached the person: a verify stays possible.
+                Outcome::Unknown => Status::Unknown,
+                _ if operation == Operation::Resend && !voided => before,
+                _ => Status::Failed,
+            };
+            if matches!(reading.outcome, Outcome::Sent | Outcome::Unknown) {
+                if !keeps_code {
+                    verification.expires_at = code_lifetime.map(|lifetime| now.saturating_add(lifetime));
+                }
+                if let Some(reference) = &reading.reference {
+                    verification.reference = Some(reference.clone());
+                }
+            }
+        }
+        Operation::Verify => {
+            if !spends_a_check(reading.outcome) {
+                verification.check_count = verification.check_count.saturating_sub(1);
+            }
+            let are_spent = verification.check_count >= verification.max_checks;
+            verification.status = match reading.outcome {
+                Outcome::Approved => {
+                    verification.approved_at = Some(now);
+                    Status::Approved
+                }
+                Outcome::Unknown => Status::Unknown,
+                outcome if !spends_a_check(outcome) => before,
+                // What the vendor's page names as the end. Anything else is one code that was tried, whatever it is called.
+                Outcome::Expired if !reading.is_guess => Status::Expired,
+                Outcome::MaxAttemptsReached if !reading.is_guess => Status::MaxAttemptsReached,
+                Outcome::AlreadyUsed | Outcome::NotFound if !reading.is_guess => Status::Failed,
+                _ if are_spent || reading.attempts_left == Some(0) => Status::MaxAttemptsReached,
+                _ => before,
+            };
+        }
+        Operation::Cancel => {
+            verification.status = match reading.outcome {
+                Outcome::Canceled => Status::Canceled,
+                Outcome::Expired => Status::Expired,
+                _ => before,
+            };
+        }
+    }
+}
+
+/// Whether the vendor may have compared the code, and it was not right. Where it certainly did not, the reserved check is
+/// given back.
+pub fn spends_a_check(outcome: Outcome) -> bool {
+    !matches!(
+        outcome,
+        Outcome::Unreachable
+            | Outcome::RateLimited
+            | Outcome::InvalidRequest
+            | Outcome::AuthFailed
+            | Outcome::ProviderError
+            | Outcome::Blocked
+            // "a right code never spends one"
+            | Outcome::Approved
+    )
+}

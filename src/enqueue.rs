@@ -15,15 +15,15 @@ use uuid::Uuid;
 use crate::{
     crypto::{key_file, seal::Place},
     enqueue::transaction::{account, count},
-    error::Misuse,
-    ipc::{identify::identity, message::Done},
-    job::prepare::Wanted,
+    error::Error,
+    ipc::{identify::identity, message::ResultRow},
+    job::prepare::JobSpec,
     pg::{clock, roles::Role},
-    provider::lookup::UNROUTED,
+    provider::lookup::VENDOR_NOT_CHOSEN,
     store::{
         identity::{Kind, Subject},
         replica,
-        rows::{Idempotency, NewVerification},
+        rows::{IdempotencyHashes, NewVerification},
         session_writes,
     },
 };
@@ -33,8 +33,8 @@ pub fn enqueue(
     role: Role,
     provider: &str,
     payload: &Map<String, Value>,
-    idempotency: Option<Idempotency>,
-) -> Result<Done, Misuse> {
+    idempotency: Option<IdempotencyHashes>,
+) -> Result<ResultRow, Error> {
     let (verification, row) = prepare(Uuid::now_v7(), role, provider, payload, idempotency)?;
     count()?;
     session_writes::insert_queued(verification)?;
@@ -42,9 +42,9 @@ pub fn enqueue(
 }
 
 /// The same in the place of what this transaction has enqueued under that id, for that role.
-pub fn replace(id: Uuid, role: Role, provider: &str, payload: &Map<String, Value>) -> Result<(), Misuse> {
+pub fn replace(id: Uuid, role: Role, provider: &str, payload: &Map<String, Value>) -> Result<(), Error> {
     let (verification, _) = prepare(id, role, provider, payload, None)?;
-    session_writes::take_back(&[id])?;
+    session_writes::withdraw(&[id])?;
     session_writes::insert_queued(verification)
 }
 
@@ -53,11 +53,11 @@ fn prepare(
     role: Role,
     provider: &str,
     payload: &Map<String, Value>,
-    idempotency: Option<Idempotency>,
-) -> Result<(NewVerification, Done), Misuse> {
+    idempotency: Option<IdempotencyHashes>,
+) -> Result<(NewVerification, ResultRow), Error> {
     let account = account(provider, role.oid)?;
     replica::must_be_original()?;
-    let wanted = Wanted {
+    let wanted = JobSpec {
         operation: Operation::Send,
         attempt: id,
         verification: id,
@@ -72,10 +72,10 @@ fn prepare(
     let mut state = Verification::queued(prepared.max_checks.unwrap_or(first.options.max_checks));
     let is_test = first.is_test_number(&prepared);
     state.reference = prepared.reference;
-    let row = Done::without_attempt(id, &state);
+    let row = ResultRow::without_attempt(id, &state);
     // Of a route it is seen when its turn has come.
     let (server, vendor) = match &account.route {
-        Some(route) => (route.server, UNROUTED),
+        Some(route) => (route.server, VENDOR_NOT_CHOSEN),
         None => (first.server, first.dialect.name),
     };
     let provider_id = identity(&Subject {

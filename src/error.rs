@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 /// An error on its way to the user.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Misuse {
+pub struct Error {
     kind: Kind,
     message: String,
     /// What the server's log has in place of the message, where that says what the caller wrote.
@@ -64,30 +64,30 @@ macro_rules! constructors {
     )*};
 }
 
-impl Misuse {
+impl Error {
     constructors! {
         /// 22023: a payload or an option of the wrong shape.
-        invalid => InvalidParameterValue,
+        invalid_parameter => InvalidParameterValue,
         /// HV00D: an option that does not exist or does not belong there.
-        invalid_option => InvalidOptionName,
+        invalid_option_name => InvalidOptionName,
         /// 42704: no such provider or verification.
-        undefined => UndefinedObject,
+        undefined_object => UndefinedObject,
         /// 42501
-        forbidden => InsufficientPrivilege,
+        insufficient_privilege => InsufficientPrivilege,
         /// 55000: not preloaded, no key.
-        not_ready => NotInPrerequisiteState,
+        not_in_prerequisite_state => NotInPrerequisiteState,
         /// 25006
-        read_only => ReadOnlyTransaction,
+        read_only_transaction => ReadOnlyTransaction,
         /// 53400
-        limit => ConfigurationLimitExceeded,
+        configuration_limit => ConfigurationLimitExceeded,
         /// 54000: more sends than one transaction may enqueue.
-        too_many => ProgramLimitExceeded,
+        program_limit => ProgramLimitExceeded,
         /// 39P01: a trigger function called in a way that it is not made for.
-        not_a_trigger => TriggerProtocolViolated,
+        trigger_protocol_violated => TriggerProtocolViolated,
         /// 25000: in a parallel worker, or beside some.
-        in_parallel => InvalidTransactionState,
+        invalid_transaction_state => InvalidTransactionState,
         /// 55P03: somebody holds the record.
-        locked => LockNotAvailable,
+        lock_not_available => LockNotAvailable,
         /// 0A000: a database that it cannot be in.
         not_supported => FeatureNotSupported,
         /// XX000: something that should not happen; nothing was sent.
@@ -96,7 +96,7 @@ impl Misuse {
 
     /// The tables are not there.
     pub fn not_installed() -> Self {
-        Self::undefined(
+        Self::undefined_object(
             "the extension is not installed in this database, or its tables are of an older version than the library",
             "CREATE EXTENSION otp_gateway; or, after installing a new version, ALTER EXTENSION otp_gateway UPDATE.",
         )
@@ -152,10 +152,10 @@ impl Misuse {
     }
 }
 
-impl From<dialect::Invalid> for Misuse {
+impl From<dialect::Invalid> for Error {
     fn from(invalid: dialect::Invalid) -> Self {
         let logged = Some(invalid.logged).filter(|logged| *logged != invalid.message);
         let fields = std::iter::once(invalid.field).chain(invalid.others).collect();
-        Self { fields, logged, ..Self::invalid(invalid.message, invalid.hint) }
+        Self { fields, logged, ..Self::invalid_parameter(invalid.message, invalid.hint) }
     }
 }

@@ -25,7 +25,8 @@ pub fn init() {
     GucRegistry::define_string_guc(
         c"otp_gateway.key_file",
         c"The file with the keys, one in a line: the first seals what is kept of open verifications, all open it.",
-        c"Relative to the data directory. Made on first start, mode 0600. Keep a copy apart from your backups of the database.",
+        c"Relative to the data directory. Made on first start, mode 0600. Keep a copy apart from your backups of the \
+        database.",
         &KEY_FILE,
         GucContext::Postmaster,
         GucFlags::SUPERUSER_ONLY,
@@ -73,7 +74,8 @@ pub fn init() {
     GucRegistry::define_int_guc(
         c"otp_gateway.max_workers",
         c"How many databases have a background worker at once; -1: half of max_worker_processes.",
-        c"Where more want one, the one that has been idle for longest gives way. The others of max_worker_processes are left to parallel queries, replication and other extensions.",
+        c"Where more want one, the one that has been idle for longest gives way. The others of max_worker_processes \
+        are left to parallel queries, replication and other extensions.",
         &MAX_WORKERS,
         -1,
         256,
@@ -103,7 +105,8 @@ pub fn init() {
         GucRegistry::define_string_guc_with_hooks(
             c"otp_gateway.allowed_hosts",
             c"The hosts and networks that providers may point to; empty: all.",
-            c"Separated by commas: host.example, *.example, 192.0.2.1, 10.1.0.0/16. A name allows public addresses alone.",
+            c"Separated by commas: host.example, *.example, 192.0.2.1, 10.1.0.0/16. A name allows public addresses \
+            alone.",
             &ALLOWED_HOSTS,
             GucContext::Sighup,
             GucFlags::SUPERUSER_ONLY,

@@ -1,4 +1,5 @@
-//! Every hook that we put into the server.
+//! The hooks that see statements, errors and dropped objects, and the end of a transaction. (Shared memory has its own in
+//! `ipc::segment`.)
 
 pub mod emit_log;
 pub mod executor_start;

@@ -1,9 +1,9 @@
-//! Slots in shared memory through which a session hands a letter to the worker of its database and gets the reply.
+//! Slots in shared memory through which a session hands a request to the worker of its database and gets the response.
 //!
 //! Every process has the slot of its own process number, so there is nothing to allocate and nothing to run out of. A
-//! letter longer than a slot goes in parts. A session that gives up (cancel, timeout, terminate) takes its slot back
-//! under the slot's lock and a new call number; the worker, which has its own copy of the letter, finishes the call
-//! and finds nobody to tell. What lay in a slot is wiped when it is read: letters hold codes and credentials.
+//! request longer than a slot goes in parts. A session that gives up (cancel, timeout, terminate) takes its slot back
+//! under the slot's lock and a new call number; the worker, which has its own copy of the request, finishes the call
+//! and finds nobody to tell. What lay in a slot is wiped when it is read: requests hold codes and credentials.
 
 pub mod call;
 pub mod identify;

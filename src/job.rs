@@ -2,9 +2,9 @@
 
 pub mod prepare;
 
-use dialect::{FindBy, Operation, Outcome, Request, Secret};
-use http_client::Route;
-use policy::{Micros, Rules};
+use dialect::{FindBy, HttpRequest, Operation, Outcome, Secret};
+use http_client::Endpoint;
+use policy::{LimitRules, Micros};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -12,13 +12,13 @@ use crate::{
     crypto::seal::Keys,
     store::{
         identity::Identity,
-        rows::{Idempotency, MovedTo},
+        rows::{IdempotencyHashes, MovedTo},
     },
 };
 
 /// One operation, ready to go: everything that needs the caller's rights or the catalog is done.
 #[derive(Serialize, Deserialize)]
-pub struct Order {
+pub struct Job {
     pub operation: Operation,
     pub attempt: Uuid,
     pub target: Target,
@@ -32,12 +32,12 @@ pub struct Order {
     #[serde(skip)]
     pub role_id: Identity,
     /// None: the session found the verification terminal or queued; it answers from the record.
-    pub outgoing: Option<Outgoing>,
+    pub vendor_call: Option<VendorCall>,
     pub recipient_masked: Option<String>,
     /// Normalised; the worker knows it by keys alone.
     pub recipient: Option<Secret>,
-    /// By which it is found: under each key of the key file, as it is when the intent is recorded; it is put down under the
-    /// first. Empty, where there is no recipient. Filled by the worker, in whose order all intents are.
+    /// By which it is found: under each key of the key file, as it is when the intent is recorded; it is put down under
+    /// the first. Empty, where there is no recipient. Filled by the worker, in whose order all intents are.
     #[serde(skip)]
     pub recipient_keys: Vec<Vec<u8>>,
     pub reference: Option<String>,
@@ -55,7 +55,8 @@ pub struct Order {
     pub account_keys: Vec<Vec<u8>>,
     /// What the vendor knows a code by: a recipient that comes along with a reference is only claimed.
     pub find_by: FindBy,
-    /// Known to the worker alone: the role of the flow on record, where the session saw to it that the caller may act for it.
+    /// Known to the worker alone: the role of the flow on record, where the session saw to it that the caller may act
+    /// for it.
     #[serde(skip)]
     pub sender: Option<Identity>,
     /// What it was prepared with, of a verification on record: the reference, and how many codes had been sent by then.
@@ -67,33 +68,33 @@ pub struct Order {
     #[serde(skip)]
     pub is_claim: bool,
     /// None: exempt from all of them.
-    pub rules: Option<Rules>,
+    pub rules: Option<LimitRules>,
     /// The gateway's own answer, with no call: a test number's, or the sandbox's.
-    pub local: Option<Outcome>,
+    pub local_outcome: Option<Outcome>,
     /// What the user typed can be no code: it is on record, and nobody is asked.
     pub is_no_code: bool,
     /// It sends the code that was sent before.
     pub keeps_code: bool,
     /// To a test number: marked so on record, and never counted.
     pub is_test: bool,
-    pub idempotency: Option<Idempotency>,
+    pub idempotency: Option<IdempotencyHashes>,
     /// The route that it was asked of: name and OID, and what the worker puts it down under.
     pub route: Option<(String, u32)>,
     #[serde(skip)]
     pub route_id: Option<Identity>,
     /// The same send through the route's other providers, in the order in which they are tried.
-    pub onward: Vec<Order>,
-    /// Known to the worker alone: when it took the order from a session.
+    pub fallbacks: Vec<Job>,
+    /// Known to the worker alone: when it took the job from a session.
     #[serde(skip)]
     pub taken_at: Micros,
     /// Known to the worker alone: which queued send it is.
     #[serde(skip)]
-    pub queued: Option<Queued>,
+    pub queued: Option<Requeue>,
 }
 
 /// What it takes to queue a send again.
 #[derive(Clone)]
-pub struct Queued {
+pub struct Requeue {
     /// By which the queue knows it: a provider or a route, and the role that enqueued it.
     pub line: Identity,
     pub role: Identity,
@@ -101,12 +102,12 @@ pub struct Queued {
     pub payload: Vec<u8>,
 }
 
-impl Order {
+impl Job {
     /// The same through the next provider of the route, where this one certainly sends nothing.
-    pub fn next(&mut self) -> Option<Self> {
-        let mut onward = std::mem::take(&mut self.onward).into_iter();
-        let mut next = onward.next()?;
-        next.onward = onward.collect();
+    pub fn next_fallback(&mut self) -> Option<Self> {
+        let mut fallbacks = std::mem::take(&mut self.fallbacks).into_iter();
+        let mut next = fallbacks.next()?;
+        next.fallbacks = fallbacks.collect();
         next.idempotency.clone_from(&self.idempotency);
         next.queued.clone_from(&self.queued);
         next.taken_at = self.taken_at;
@@ -114,11 +115,11 @@ impl Order {
     }
 
     /// By which its recipient, and that of those that may follow, is found from now on.
-    pub fn recognise(&mut self, keys: &Keys) {
+    pub fn derive_keys(&mut self, keys: &Keys) {
         self.recipient_keys = self.recipient.as_ref().map_or_else(Vec::new, |recipient| keys.recipients(recipient));
         self.account_keys =
             self.account.as_ref().map_or_else(Vec::new, |account| keys.fingerprints("account", account.reveal()));
-        self.onward.iter_mut().for_each(|order| order.recognise(keys));
+        self.fallbacks.iter_mut().for_each(|job| job.derive_keys(keys));
     }
 
     /// The provider that a verification of a route goes to with it.
@@ -147,27 +148,27 @@ impl Order {
     }
 
     /// This one and those that may follow.
-    pub fn with_onward(&self) -> impl Iterator<Item = &Self> + Clone {
-        std::iter::once(self).chain(&self.onward)
+    pub fn with_fallbacks(&self) -> impl Iterator<Item = &Self> + Clone {
+        std::iter::once(self).chain(&self.fallbacks)
     }
 }
 
-/// Which verification an order is about.
+/// Which verification a job is about.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub enum Target {
     /// A send begins this one.
     New(Uuid),
-    Known(Uuid),
+    Existing(Uuid),
     /// This one, whose send goes on to the next provider of its route.
-    Onward(Uuid),
+    Failover(Uuid),
     /// The open one of this provider and reference or recipient, else a new one of this id.
-    Find(FindBy, Uuid),
+    Lookup(FindBy, Uuid),
 }
 
 #[derive(Serialize, Deserialize)]
-pub struct Outgoing {
-    pub request: Request,
-    pub first: Option<Request>,
-    pub route: Route,
+pub struct VendorCall {
+    pub request: HttpRequest,
+    pub cancel_first: Option<HttpRequest>,
+    pub endpoint: Endpoint,
     pub secrets: Vec<Secret>,
 }

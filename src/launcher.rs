@@ -1,6 +1,6 @@
 //! The launcher: starts a worker in every database that has the extension, at server start, when a session or a commit
-//! asks for one, when one that left has something to do again, and after one has died; bounds how many there are; has the
-//! key file made or looked at. It is connected to no database, so that it blocks the dropping of none.
+//! asks for one, when one that left has something to do again, and after one has died; bounds how many there are; has
+//! the key file made or looked at. It is connected to no database, so that it blocks the dropping of none.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -24,7 +24,7 @@ use policy::Micros;
 use crate::{
     crypto::key_file,
     gucs,
-    ipc::worker_registry::{self, Stage},
+    ipc::worker_registry::{self, WorkerState},
     pg::{clock::clock, process},
 };
 
@@ -71,7 +71,7 @@ pub extern "C-unwind" fn otp_gateway_launcher_main(_argument: pg_sys::Datum) {
         pqsignal(pg_sys::SIGINT as i32, Some(ignore));
     }
     BackgroundWorker::attach_signal_handlers(SignalWakeFlags::SIGHUP | SignalWakeFlags::SIGTERM);
-    let launches = worker_registry::i_am_launcher(SOON);
+    let launches = worker_registry::launcher_starts(SOON);
     if let Some(many) = launches.checked_sub(AT_ONCE) {
         let until = Instant::now() + AFTER_CRASH.saturating_mul(1 << many.min(5));
         while !ended() && Instant::now() < until {
@@ -79,14 +79,14 @@ pub extern "C-unwind" fn otp_gateway_launcher_main(_argument: pg_sys::Datum) {
         }
     }
     BackgroundWorker::connect_worker_to_spi_by_oid(None, None);
-    if let Err(misuse) = key_file::check_at_start() {
-        misuse.warn();
+    if let Err(error) = key_file::check_at_start() {
+        error.warn();
     }
     let mut launcher = Launcher::default();
     launcher.visits.extend(databases().keys());
     launcher
         .orphans
-        .extend(worker_registry::at(Stage::Starting).into_iter().map(|database| (database, Instant::now())));
+        .extend(worker_registry::at(WorkerState::Starting).into_iter().map(|database| (database, Instant::now())));
     while !ended() {
         let wait = launcher.look();
         process::wait(wait.map_or(-1, |wait| i64::try_from(wait.as_millis()).unwrap_or(i64::MAX).clamp(1, 86_400_000)));
@@ -132,7 +132,7 @@ impl Launcher {
                 self.visit_all();
             }
         }
-        if worker_registry::was_asked_to_visit() {
+        if worker_registry::take_visit_notice() {
             self.visit_all();
         }
         for (database, due) in worker_registry::take_left() {
@@ -146,13 +146,13 @@ impl Launcher {
         self.wake_due();
         let mut wanted = self.crashed_ones();
         let next_try = wanted.1;
-        wanted.0.extend(worker_registry::at(Stage::NoPlace));
-        wanted.0.extend(worker_registry::at(Stage::Wanted));
+        wanted.0.extend(worker_registry::at(WorkerState::NoPlace));
+        wanted.0.extend(worker_registry::at(WorkerState::Wanted));
         let waits = self.start(wanted.0);
         worker_registry::await_place(waits);
         if waits {
             // Who became idle between the look and the flag has not told us.
-            worker_registry::ask_idle_to_leave(self.visits.len() + worker_registry::at(Stage::NoPlace).len());
+            worker_registry::request_idle_exit(self.visits.len() + worker_registry::at(WorkerState::NoPlace).len());
         }
         let next_due = self
             .due
@@ -174,7 +174,7 @@ impl Launcher {
         const WHY: &str = "it ended before it had begun";
         self.starting.retain(|database, worker| {
             let has_ended = matches!(worker.pid(), Err(BackgroundWorkerStatus::Stopped));
-            let is_awaited = worker_registry::stage(*database) == Stage::Starting;
+            let is_awaited = worker_registry::state_of(*database) == WorkerState::Starting;
             if has_ended && is_awaited {
                 worker_registry::crashed(*database, WHY, true);
             }
@@ -182,7 +182,7 @@ impl Launcher {
         });
         self.orphans.retain(|database, since| {
             let is_awaited =
-                worker_registry::stage(*database) == Stage::Starting && !self.starting.contains_key(database);
+                worker_registry::state_of(*database) == WorkerState::Starting && !self.starting.contains_key(database);
             let is_late = since.elapsed() > FOR_ORPHANS;
             if is_awaited && is_late {
                 worker_registry::crashed(*database, WHY, true);
@@ -204,7 +204,7 @@ impl Launcher {
     /// Those that have died whose time has come, and how long until the next one's has.
     fn crashed_ones(&mut self) -> (Vec<pg_sys::Oid>, Option<Duration>) {
         let (mut ready, mut next) = (Vec::new(), None::<Duration>);
-        for database in worker_registry::at(Stage::Crashed) {
+        for database in worker_registry::at(WorkerState::Crashed) {
             let (crashes, is_asked) = worker_registry::crashes(database);
             let mut pause = AFTER_CRASH.saturating_mul(1 << crashes.saturating_sub(1).min(16)).min(AFTER_MANY);
             if is_asked {
@@ -230,7 +230,7 @@ impl Launcher {
         wanted.retain(|database| {
             let exists = existing.contains_key(database);
             if !exists {
-                worker_registry::set(*database, Stage::Free);
+                worker_registry::set(*database, WorkerState::Free);
                 self.placeless.remove(database);
             }
             exists
@@ -259,14 +259,15 @@ impl Launcher {
             }
         }
         let Some(why) = refused else { return false };
-        let free_soon = worker_registry::ask_idle_to_leave(placeless.len() + self.visits.len());
+        let free_soon = worker_registry::request_idle_exit(placeless.len() + self.visits.len());
         for (number, database) in placeless.into_iter().enumerate() {
             worker_registry::no_place(database, why);
             let (since, is_said) = self.placeless.entry(database).or_insert_with(|| (Instant::now(), false));
             // A place that comes free in a moment is none to speak of.
             if number >= free_soon && since.elapsed() >= AGAIN && !std::mem::replace(is_said, true) {
                 pgrx::warning!(
-                    "otp_gateway: no background worker could be started in database \"{}\": {why}; what is queued there waits",
+                    "otp_gateway: no background worker could be started in database \"{}\": {why}; what is queued \
+                    there waits",
                     existing[&database]
                 );
             }
@@ -276,7 +277,7 @@ impl Launcher {
 
     /// Some: there is no place.
     fn start_one(&mut self, database: pg_sys::Oid) -> Option<&'static str> {
-        let there = worker_registry::at(Stage::Starting).len() + worker_registry::at(Stage::Running).len();
+        let there = worker_registry::at(WorkerState::Starting).len() + worker_registry::at(WorkerState::Running).len();
         if there >= gucs::max_workers() {
             return Some("otp_gateway.max_workers are at work in other databases");
         }
@@ -304,7 +305,7 @@ impl Launcher {
                 None
             }
             Err(_) => {
-                worker_registry::set(database, Stage::Free);
+                worker_registry::set(database, WorkerState::Free);
                 Some("max_worker_processes are in use")
             }
         }

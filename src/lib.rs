@@ -1,6 +1,5 @@
-//! `otp_gateway`: one-time-password flows from SQL. See README.md for the user's view and this order for the reader's:
-//! [`api`] (the SQL functions) → [`provider`] (whose account) → the crate `vendor` (the message) → [`mailbox`] →
-//! [`worker`] → [`ledger`] (the record) → the crate `courier` (the call) → and back.
+//! `otp_gateway`: one-time-password flows from SQL. See README.md for the user's view; ARCHITECTURE.md has the
+//! processes, the life of a call, and which of these modules may use which (tests/layers.py sees to it).
 
 mod api;
 mod crypto;
@@ -45,7 +44,7 @@ static AT_TRANSACTION_END: [Step; 6] = [
     Step { before: None, after: Some(|_| repeated_call::forget()) },
     Step { before: None, after: Some(|_| executor_start::forget()) },
     Step { before: None, after: Some(process_utility::after_transaction) },
-    Step { before: None, after: Some(|_| slot::note_caller(false)) },
+    Step { before: None, after: Some(|_| slot::mark_caller(false)) },
 ];
 
 /// Runs when the server loads the library: in the postmaster if it is preloaded, else in the first session that calls

@@ -14,16 +14,16 @@ pub mod server_options;
 use std::{collections::BTreeMap, time::Duration};
 
 use dialect::{Dialect, Secret, TIMEOUT};
-use http_client::{OAuth, Proxy, Route};
+use http_client::{Endpoint, OAuthClient, Proxy};
 use pgrx::pg_sys;
-use policy::{Micros, Reason, Rules};
+use policy::{BlockReason, LimitRules, Micros};
 
 use crate::{
-    error::Misuse,
+    error::Error,
     pg::foreign_servers::{self, Server},
     provider::{
         credentials::credentials,
-        lookup::{LONGEST_PENANCE, check_usage, dialect_of, named, not_a_provider},
+        lookup::{MAX_CHECK_WINDOW, check_usage, dialect_of, named, not_a_provider},
         option_value::micros,
         ownership::owner_must_read_files,
         server_options::{Enforce, ServerOptions},
@@ -31,7 +31,7 @@ use crate::{
 };
 
 /// For how long wrong codes count against a recipient where nobody says how long a code lives, and at most.
-const GUESSED_LIFETIME: Micros = 600_000_000;
+const DEFAULT_CHECK_WINDOW: Micros = 600_000_000;
 
 /// A configured account at a vendor, as the caller may use it.
 pub struct Provider {
@@ -47,19 +47,19 @@ pub struct Provider {
 
 impl Provider {
     /// Finds a provider by name, checks that the role has USAGE, and reads its user mapping, else PUBLIC's.
-    pub fn find(name: &str, role: pg_sys::Oid) -> Result<Self, Misuse> {
+    pub fn find(name: &str, role: pg_sys::Oid) -> Result<Self, Error> {
         Self::of(named(name)?, role)
     }
 
     /// The same, of a server as it is now.
-    fn of(server: Server, role: pg_sys::Oid) -> Result<Self, Misuse> {
+    fn of(server: Server, role: pg_sys::Oid) -> Result<Self, Error> {
         // Before its options are looked at: they are not for everybody's errors.
         check_usage(&server, role)?;
         Self::of_member(server, role)
     }
 
     /// The same, for a role that may use a route over it.
-    fn of_member(server: Server, role: pg_sys::Oid) -> Result<Self, Misuse> {
+    fn of_member(server: Server, role: pg_sys::Oid) -> Result<Self, Error> {
         let wrapper = foreign_servers::wrapper_name(server.wrapper);
         let dialect = dialect_of(&wrapper).ok_or_else(|| not_a_provider(&server.name, &wrapper))?;
         let options = ServerOptions::parse(dialect, &server.options)?;
@@ -73,25 +73,25 @@ impl Provider {
     }
 
     /// What it allows a recipient, as far as it takes the record to tell.
-    pub fn rules(&self, recipient: Option<&str>, max_checks: u32, code_lifetime: Option<Micros>) -> Rules {
+    pub fn rules(&self, recipient: Option<&str>, max_checks: u32, code_lifetime: Option<Micros>) -> LimitRules {
         let options = &self.options;
         let prefixes = options.allowed_prefixes.as_ref();
         let is_foreign =
             recipient.is_some_and(|recipient| prefixes.is_some_and(|prefixes| !prefixes.allows(recipient)));
-        Rules {
+        LimitRules {
             enforce: options.enforce == Enforce::On,
-            refused: is_foreign.then_some(Reason::AllowedPrefixes),
+            refused: is_foreign.then_some(BlockReason::AllowedPrefixes),
             resend_after: micros(options.resend_after),
             send_limit: options.send_limit.clone(),
             provider_limit: options.provider_limit.clone(),
             check_limit: options.check_limit.clone(),
             max_checks,
-            checks_reach: code_lifetime.unwrap_or(GUESSED_LIFETIME).min(LONGEST_PENANCE),
+            check_window: code_lifetime.unwrap_or(DEFAULT_CHECK_WINDOW).min(MAX_CHECK_WINDOW),
         }
     }
 
-    /// Which account at the vendor this is, whatever the provider is called: two of one account share what counts there. By
-    /// the credential that names it, not by the secret one, which changes.
+    /// Which account at the vendor this is, whatever the provider is called: two of one account share what counts
+    /// there. By the credential that names it, not by the secret one, which changes.
     pub fn account(&self) -> Secret {
         let host = self.options.base_url.split_once("://").map_or("", |(_, rest)| rest);
         let host = host.split(['/', '?', '#']).next().unwrap_or_default().to_ascii_lowercase();
@@ -117,19 +117,19 @@ impl Provider {
         code.is_some()
     }
 
-    /// How the courier reaches it. `timeout`: what the call's dialect says, if it says something.
-    pub fn route(&self, timeout: Option<Duration>) -> Route {
+    /// How the HTTP client reaches it. `timeout`: what the call's dialect says, if it says something.
+    pub fn endpoint(&self, timeout: Option<Duration>) -> Endpoint {
         let options = &self.options;
         let oauth = match (&options.token_url, self.credentials.get("client_id"), self.credentials.get("client_secret"))
         {
-            (Some(token_url), Some(client_id), Some(client_secret)) => Some(OAuth {
+            (Some(token_url), Some(client_id), Some(client_secret)) => Some(OAuthClient {
                 token_url: token_url.clone(),
                 client_id: client_id.clone(),
                 client_secret: client_secret.clone(),
             }),
             _ => None,
         };
-        Route {
+        Endpoint {
             provider: self.server.to_u32(),
             base_url: options.base_url.clone(),
             timeout: options.timeout.or(timeout).unwrap_or(TIMEOUT),

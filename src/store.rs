@@ -21,7 +21,7 @@ use std::collections::HashSet;
 
 use dialect::{FindBy, Outcome};
 use pgrx::{pg_sys, spi::SpiClient};
-use policy::{Micros, Reason, Verification};
+use policy::{BlockReason, Micros, Verification};
 use uuid::Uuid;
 
 use crate::{
@@ -35,8 +35,8 @@ use crate::{
         identity::{Identity, Kind, Subject},
         row_array::{Columns, RowType},
         rows::{
-            Change, Completion, Event, NewAttempt, NewReference, NewVerification, Queued, QueuedLetter, Seal, Sealed,
-            Stored, StoredAttempt, Which,
+            AttemptEnd, NewAttempt, NewReference, NewVerification, OpenVerification, QueuedPayload, QueuedVerification,
+            RecipientEvent, SealedRow, StoredAttempt, StoredVerification, VerificationUpdate, WhichSend,
         },
         statements::{Statement, Statements},
         transaction::{Durability, Failure},
@@ -52,7 +52,7 @@ pub struct Snapshot {
 }
 
 /// The worker's access to the tables.
-pub struct Ledger {
+pub struct Store {
     statements: Statements,
     verification: RowType,
     attempt: RowType,
@@ -61,16 +61,16 @@ pub struct Ledger {
 }
 
 /// One transaction of it.
-pub struct Writer<'a, 'conn> {
+pub struct StoreTransaction<'a, 'conn> {
     client: &'a mut SpiClient<'conn>,
-    ledger: &'a Ledger,
+    ledger: &'a Store,
 }
 
-impl Ledger {
-    /// Prepares the statements. `Failure::Gone`: the extension is not installed here. None: its
+impl Store {
+    /// Prepares the statements. `Failure::NotInstalled`: the extension is not installed here. None: its
     /// tables are of another version than this library.
     pub fn open() -> Result<Option<Self>, Failure> {
-        transaction::run(Durability::Lazy, |client| {
+        transaction::run(Durability::Deferred, |client| {
             let version = client.select(
                 "SELECT extversion FROM pg_catalog.pg_extension WHERE extname OPERATOR(pg_catalog.=) 'otp_gateway'",
                 Some(1),
@@ -94,13 +94,13 @@ impl Ledger {
     pub fn write<R>(
         &self,
         durability: Durability,
-        body: impl FnOnce(&mut Writer) -> Result<R, Failure>,
+        body: impl FnOnce(&mut StoreTransaction) -> Result<R, Failure>,
     ) -> Result<R, Failure> {
-        transaction::run(durability, |client| body(&mut Writer { client, ledger: self }))
+        transaction::run(durability, |client| body(&mut StoreTransaction { client, ledger: self }))
     }
 }
 
-impl Writer<'_, '_> {
+impl StoreTransaction<'_, '_> {
     fn run<T>(
         &mut self,
         statement: &Statement,
@@ -143,7 +143,7 @@ impl Writer<'_, '_> {
     }
 
     /// `sealed` replaces what is there; the end of a verification erases it, whatever else happens.
-    pub fn update_verifications(&mut self, rows: &[Change]) -> Result<(), Failure> {
+    pub fn update_verifications(&mut self, rows: &[VerificationUpdate]) -> Result<(), Failure> {
         self.run(&self.ledger.statements.update_verifications, &self.ledger.verification, rows, |row, columns| {
             columns.uuid(verification::ID, row.id);
             columns.text(verification::PROVIDER, row.moved_to.as_ref().map(|to| to.provider.as_str()));
@@ -175,14 +175,14 @@ impl Writer<'_, '_> {
             columns.bigint(attempt::ROLE_ID, Some(row.role_id));
             columns.bytea(attempt::ACCOUNT, Some(row.account.as_slice()).filter(|account| !account.is_empty()));
             columns.bytea(attempt::RECIPIENT_KEY, row.recipient_key.as_deref());
-            columns.text(attempt::REASON, row.reason.map(Reason::as_str));
+            columns.text(attempt::REASON, row.reason.map(BlockReason::as_str));
             columns.time(attempt::RETRY_AT, row.retry_at);
             columns.time(attempt::STARTED_AT, Some(row.started_at));
             columns.time(attempt::FINISHED_AT, row.refused.map(|_| row.started_at));
         })
     }
 
-    pub fn complete_attempts(&mut self, rows: &[Completion]) -> Result<(), Failure> {
+    pub fn complete_attempts(&mut self, rows: &[AttemptEnd]) -> Result<(), Failure> {
         self.run(&self.ledger.statements.complete_attempts, &self.ledger.attempt, rows, |row, columns| {
             columns.uuid(attempt::ID, row.id);
             columns.text(attempt::OUTCOME, Some(row.outcome.as_str()));
@@ -206,17 +206,17 @@ impl Writer<'_, '_> {
     }
 
     /// The verifications of these ids, as far as they exist.
-    pub fn verifications(&mut self, ids: &[Uuid]) -> Result<Vec<Stored>, Failure> {
+    pub fn verifications(&mut self, ids: &[Uuid]) -> Result<Vec<StoredVerification>, Failure> {
         if ids.is_empty() {
             return Ok(Vec::new());
         }
         let table = self.client.select(&self.ledger.statements.select_verifications, None, &[uuids(ids)])?;
-        table.map(|row| Stored::read(&row)).collect()
+        table.map(|row| StoredVerification::read(&row)).collect()
     }
 
-    /// The latest verification of this provider, or account, that is known by a reference, which who has it was given, one
-    /// that this role began before others'; or of a recipient, whom anybody may know, of those that this role began. Guesses
-    /// are counted by the recipient, whoever makes them.
+    /// The latest verification of this provider, or account, that is known by a reference, which who has it was given,
+    /// one that this role began before others'; or of a recipient, whom anybody may know, of those that this role
+    /// began. Guesses are counted by the recipient, whoever makes them.
     pub fn latest(
         &mut self,
         by: FindBy,
@@ -225,7 +225,7 @@ impl Writer<'_, '_> {
         reference: Option<&str>,
         recipient_keys: &[Vec<u8>],
         role: Identity,
-    ) -> Result<Option<Stored>, Failure> {
+    ) -> Result<Option<StoredVerification>, Failure> {
         let found = match (by, reference) {
             (FindBy::Reference, Some(reference)) => self.client.select(
                 &self.ledger.statements.find_by_reference,
@@ -249,8 +249,8 @@ impl Writer<'_, '_> {
         Ok(!self.client.select(&self.ledger.statements.find_by_idempotency_key, Some(1), &arguments)?.is_empty())
     }
 
-    /// The `most` attempts before that one, the latest first, that began at or after `since`; with the verification of each
-    /// that is in flight.
+    /// The `most` attempts before that one, the latest first, that began at or after `since`; with the verification of
+    /// each that is in flight.
     pub fn attempts(&mut self, before: Uuid, since: Uuid, most: i64) -> Result<Vec<(Uuid, Option<Uuid>)>, Failure> {
         let arguments = [uuid(before), uuid(since), argument(most, pg_sys::INT8OID)];
         let table = self.client.select(&self.ledger.statements.select_attempts, None, &arguments)?;
@@ -265,8 +265,8 @@ impl Writer<'_, '_> {
     }
 
     /// When sends to recipients through providers began, with the number of the question, from 1.
-    pub fn sends(&mut self, questions: &[Question]) -> Result<Vec<(usize, Micros)>, Failure> {
-        let each = |value: fn(&Question) -> i64| questions.iter().map(value).collect::<Vec<_>>();
+    pub fn sends(&mut self, questions: &[SendQuery]) -> Result<Vec<(usize, Micros)>, Failure> {
+        let each = |value: fn(&SendQuery) -> i64| questions.iter().map(value).collect::<Vec<_>>();
         let keys: Vec<&[u8]> = questions.iter().map(|question| question.recipient_key).collect();
         let since: Vec<_> = questions.iter().map(|question| values::Time(question.since)).collect();
         let arguments = [
@@ -280,8 +280,8 @@ impl Writer<'_, '_> {
     }
 
     /// What counts when codes are checked.
-    pub fn checks(&mut self, questions: &[CheckQuestion]) -> Result<Vec<Event>, Failure> {
-        let each = |value: fn(&CheckQuestion) -> i64| questions.iter().map(value).collect::<Vec<_>>();
+    pub fn checks(&mut self, questions: &[CheckQuery]) -> Result<Vec<RecipientEvent>, Failure> {
+        let each = |value: fn(&CheckQuery) -> i64| questions.iter().map(value).collect::<Vec<_>>();
         let accounts: Vec<&[u8]> = questions.iter().map(|question| question.account).collect();
         let keys: Vec<&[u8]> = questions.iter().map(|question| question.recipient_key).collect();
         let since: Vec<_> = questions.iter().map(|question| values::Time(question.since)).collect();
@@ -295,7 +295,7 @@ impl Writer<'_, '_> {
             argument(each(|question| question.most), pg_sys::INT8ARRAYOID),
         ];
         let table = self.client.select(&self.ledger.statements.select_checks, None, &arguments)?;
-        table.map(|row| Event::read(&row)).collect()
+        table.map(|row| RecipientEvent::read(&row)).collect()
     }
 
     /// The verifications of a recipient at a provider or route.
@@ -305,8 +305,8 @@ impl Writer<'_, '_> {
         table.map(|row| rows::uuid(&row, 1)).collect()
     }
 
-    /// Removes from these whatever leads to a person; an open one is canceled with it. What went to providers other than
-    /// these goes on counting there.
+    /// Removes from these whatever leads to a person; an open one is canceled with it. What went to providers other
+    /// than these goes on counting there.
     pub fn forget(&mut self, ids: &[Uuid], owned: Option<&[Identity]>) -> Result<(), Failure> {
         let open = self.verifications(ids)?;
         let open = open.iter().filter(|stored| !stored.state.status.is_terminal()).map(|stored| stored.id);
@@ -327,8 +327,8 @@ impl Writer<'_, '_> {
         Ok(())
     }
 
-    /// The next `most` verifications after `from` of those that began before a time, and whether each may be deleted: it
-    /// is of these providers, not on its way, and nothing has happened with it since.
+    /// The next `most` verifications after `from` of those that began before a time, and whether each may be deleted:
+    /// it is of these providers, not on its way, and nothing has happened with it since.
     pub fn old(
         &mut self,
         from: Uuid,
@@ -360,10 +360,10 @@ impl Writer<'_, '_> {
     }
 
     /// The next `most` verifications after `from`, with what is sealed of each.
-    pub fn seals(&mut self, from: Uuid, most: i64) -> Result<Vec<Seal>, Failure> {
+    pub fn sealed_rows(&mut self, from: Uuid, most: i64) -> Result<Vec<SealedRow>, Failure> {
         let arguments = [uuid(from), argument(most, pg_sys::INT8OID)];
         let table = self.client.select(&self.ledger.statements.select_seals, None, &arguments)?;
-        table.map(|row| Seal::read(&row)).collect()
+        table.map(|row| SealedRow::read(&row)).collect()
     }
 
     /// Puts other seals in the place of those that are there.
@@ -434,27 +434,29 @@ impl Writer<'_, '_> {
         table.map(|row| rows::transaction(&row, 1)).collect()
     }
 
-    /// The next `most` queued ones after the one of that transaction and id, in this order, of transactions before `end`.
-    pub fn queued(&mut self, after: (u64, Uuid), end: u64, most: i64) -> Result<Vec<Queued>, Failure> {
+    /// The next `most` queued ones after the one of that transaction and id, in this order, of transactions before
+    /// `end`.
+    pub fn queued(&mut self, after: (u64, Uuid), end: u64, most: i64) -> Result<Vec<QueuedVerification>, Failure> {
         let arguments = [values::transaction(after.0), uuid(after.1), values::transaction(end)];
         let table = self.client.select(&self.ledger.statements.select_queued, Some(most), &arguments)?;
-        table.map(|row| Queued::read(&row)).collect()
+        table.map(|row| QueuedVerification::read(&row)).collect()
     }
 
     /// The `most` before that one, the latest first, of all that was ever queued.
-    pub fn once_queued(&mut self, before: (u64, Uuid), most: i64) -> Result<Vec<Queued>, Failure> {
+    pub fn once_queued(&mut self, before: (u64, Uuid), most: i64) -> Result<Vec<QueuedVerification>, Failure> {
         let arguments = [values::transaction(before.0), uuid(before.1), argument(most, pg_sys::INT8OID)];
         let table = self.client.select(&self.ledger.statements.select_once_queued, None, &arguments)?;
-        table.map(|row| Queued::read(&row)).collect()
+        table.map(|row| QueuedVerification::read(&row)).collect()
     }
 
     /// Those of these that are still queued, but for what somebody else has locked just now.
-    pub fn letters(&mut self, ids: &[Uuid]) -> Result<Vec<QueuedLetter>, Failure> {
+    pub fn queued_payloads(&mut self, ids: &[Uuid]) -> Result<Vec<QueuedPayload>, Failure> {
         let table = self.client.select(&self.ledger.statements.select_letters, None, &[uuids(ids)])?;
-        table.map(|row| QueuedLetter::read(&row)).collect()
+        table.map(|row| QueuedPayload::read(&row)).collect()
     }
 
-    /// Those of these verifications and attempts that somebody else has locked just now. `Failure::Busy`: a whole table.
+    /// Those of these verifications and attempts that somebody else has locked just now. `Failure::Busy`: a whole
+    /// table.
     pub fn locked(&mut self, verifications: &[Uuid], attempts: &[Uuid]) -> Result<HashSet<Uuid>, Failure> {
         let statements = &self.ledger.statements;
         self.client.update(&statements.lock_tables, None, &[])?;
@@ -472,8 +474,8 @@ impl Writer<'_, '_> {
     }
 
     /// The latest attempt to send a verification's code.
-    pub fn send_of(&mut self, verification: Uuid, which: Which) -> Result<Option<StoredAttempt>, Failure> {
-        let arguments = [uuid(verification), argument(which == Which::Latest, pg_sys::BOOLOID)];
+    pub fn send_of(&mut self, verification: Uuid, which: WhichSend) -> Result<Option<StoredAttempt>, Failure> {
+        let arguments = [uuid(verification), argument(which == WhichSend::Latest, pg_sys::BOOLOID)];
         let table = self.client.select(&self.ledger.statements.select_send, Some(1), &arguments)?;
         table.map(|row| StoredAttempt::read(&row)).next().transpose()
     }
@@ -489,11 +491,12 @@ impl Writer<'_, '_> {
         table.map(|row| rows::uuid(&row, 1)).next().transpose()
     }
 
-    /// The `most` verifications before that one, the latest first, that began at or after `since`: what is sealed of them.
-    pub fn sealed(&mut self, before: Uuid, since: Uuid, most: i64) -> Result<Vec<Sealed>, Failure> {
+    /// The `most` verifications before that one, the latest first, that began at or after `since`: what is sealed of
+    /// them.
+    pub fn sealed(&mut self, before: Uuid, since: Uuid, most: i64) -> Result<Vec<OpenVerification>, Failure> {
         let arguments = [uuid(before), uuid(since), argument(most, pg_sys::INT8OID)];
         let table = self.client.select(&self.ledger.statements.select_sealed, None, &arguments)?;
-        table.map(|row| Sealed::read(&row)).collect()
+        table.map(|row| OpenVerification::read(&row)).collect()
     }
 
     /// Ends those that are past their time and still open, and erases what was sealed for them. Returns the others of
@@ -509,7 +512,7 @@ impl Writer<'_, '_> {
 }
 
 /// The numbers of servers and roles.
-impl Writer<'_, '_> {
+impl StoreTransaction<'_, '_> {
     pub fn insert_identities(&mut self, rows: &[(Identity, Subject)]) -> Result<(), Failure> {
         self.run(&self.ledger.statements.insert_identities, &self.ledger.identity, rows, |(id, subject), columns| {
             columns.bigint(subject_columns::ID, Some(*id));
@@ -522,7 +525,7 @@ impl Writer<'_, '_> {
     }
 
     /// Triggers, foreign keys and rights on the tables that are not the extension's.
-    pub fn strangers(&mut self) -> Result<Vec<String>, Failure> {
+    pub fn foreign_triggers_and_grants(&mut self) -> Result<Vec<String>, Failure> {
         let table = self.client.update(&self.ledger.statements.select_strangers, None, &[])?;
         table.map(|row| Ok(row.get::<String>(1)?.unwrap_or_default())).collect()
     }
@@ -548,7 +551,8 @@ impl Writer<'_, '_> {
     }
 
     /// Brings what is known of servers and roles up to date: found by name where another cluster wrote it, called what
-    /// they are called now, and nobody's where they are no more; but for `new` ones, which an open transaction may be making.
+    /// they are called now, and nobody's where they are no more; but for `new` ones, which an open transaction may be
+    /// making.
     pub fn update_identities(&mut self, new: &[Identity]) -> Result<(), Failure> {
         let statements = &self.ledger.statements;
         for find in [&statements.find_servers, &statements.find_roles] {
@@ -563,7 +567,7 @@ impl Writer<'_, '_> {
 }
 
 /// What is asked of the record about sends to one recipient through one provider.
-pub struct Question<'a> {
+pub struct SendQuery<'a> {
     pub provider: Identity,
     pub recipient_key: &'a [u8],
     pub since: Micros,
@@ -571,7 +575,7 @@ pub struct Question<'a> {
 }
 
 /// What is asked of the record about checks of one recipient's codes.
-pub struct CheckQuestion<'a> {
+pub struct CheckQuery<'a> {
     pub provider: Identity,
     pub account: &'a [u8],
     pub recipient_key: &'a [u8],

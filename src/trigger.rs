@@ -10,7 +10,7 @@ use crate::{
         function::{Call, symbol},
     },
     enqueue::{self, enqueued_row::Enqueued, mapping::Mapping, transaction},
-    error::Misuse,
+    error::Error,
     hooks::emit_log,
     ipc::segment,
     pg::roles::current_role,
@@ -19,23 +19,23 @@ use crate::{
 };
 
 symbol!(send_after_commit, |fcinfo| {
-    emit_log::one_of_ours_runs();
+    emit_log::mark_statement();
     // SAFETY: Postgres calls it, with its own record of the call.
-    let row = unsafe { event(fcinfo) }.and_then(|event| send(&event).map_err(|misuse| misuse.at(&event.place())));
-    row.unwrap_or_else(|misuse| misuse.raise())
+    let row = unsafe { event(fcinfo) }.and_then(|event| send(&event).map_err(|error| error.at(&event.place())));
+    row.unwrap_or_else(|error| error.raise())
 });
 
 symbol!(note_queued, |fcinfo| {
     // SAFETY: as above.
     let row = unsafe { event(fcinfo) }.and_then(|event| note(&event));
-    row.unwrap_or_else(|misuse| misuse.raise())
+    row.unwrap_or_else(|error| error.raise())
 });
 
 /// What a function that is declared to return trigger was called for.
 ///
 /// # Safety
 /// Postgres' own record of a call that is under way.
-unsafe fn event(fcinfo: pg_sys::FunctionCallInfo) -> Result<Event, Misuse> {
+unsafe fn event(fcinfo: pg_sys::FunctionCallInfo) -> Result<Event, Error> {
     // SAFETY: as the caller promises.
     unsafe { Call::of(fcinfo, &[], pg_sys::TRIGGEROID) }?;
     Event::of(fcinfo)
@@ -43,10 +43,10 @@ unsafe fn event(fcinfo: pg_sys::FunctionCallInfo) -> Result<Event, Misuse> {
 
 /// Notes the transaction of a verification that is queued. Its column is found by its number: in another table that is
 /// something else.
-fn note(event: &Event) -> Result<pg_sys::Datum, Misuse> {
+fn note(event: &Event) -> Result<pg_sys::Datum, Error> {
     let column = ENQUEUED as i32;
     if !event.is_of_the_record() || event.timing != Timing::Before || event.type_of(column) != pg_sys::XID8OID {
-        return Err(Misuse::not_a_trigger(
+        return Err(Error::trigger_protocol_violated(
             "it is for the record of the extension alone",
             "For a table of your own: EXECUTE FUNCTION otp_gateway.send_after_commit(...).",
         )
@@ -66,16 +66,17 @@ fn note(event: &Event) -> Result<pg_sys::Datum, Misuse> {
 }
 
 /// Enqueues for the row, if it is one to enqueue for, and returns what the trigger returns.
-fn send(event: &Event) -> Result<pg_sys::Datum, Misuse> {
+fn send(event: &Event) -> Result<pg_sys::Datum, Error> {
     segment::check()?;
     let arguments = event.arguments();
     let (provider, mapping, id_column) = match &arguments[..] {
         [provider, mapping] => (provider, mapping, None),
         [provider, mapping, column] => (provider, mapping, Some(column)),
         _ => {
-            return Err(Misuse::invalid(
+            return Err(Error::invalid_parameter(
                 "it takes two or three arguments",
-                "EXECUTE FUNCTION otp_gateway.send_after_commit('provider', '{\"mobile\": \"column\"}' [, 'column for the verification id']).",
+                "EXECUTE FUNCTION otp_gateway.send_after_commit('provider', '{\"mobile\": \"column\"}' [, 'column for \
+                the verification id']).",
             ));
         }
     };
@@ -99,7 +100,7 @@ fn send(event: &Event) -> Result<pg_sys::Datum, Misuse> {
         event.column(column)?;
     }
     let values =
-        |tuple| mapping.values(event.row(tuple)).ok_or_else(|| Misuse::internal("a column is gone", "Report it."));
+        |tuple| mapping.values(event.row(tuple)).ok_or_else(|| Error::internal("a column is gone", "Report it."));
     let now = values(event.new)?;
     let link = |tuple| event.row(tuple).datum(id_column?);
     // Nobody else is to see what asks for a send.
@@ -113,8 +114,8 @@ fn send(event: &Event) -> Result<pg_sys::Datum, Misuse> {
     {
         let Some(column) = id_column else { return Ok(unchanged()) };
         let link = link(old).filter(|_| given != event.id(old, column));
-        // Whoever writes all columns does not mean this one: it is NULL to them, or what an INSERT proposed to them that ON
-        // CONFLICT made an UPDATE.
+        // Whoever writes all columns does not mean this one: it is NULL to them, or what an INSERT proposed to them
+        // that ON CONFLICT made an UPDATE.
         let link = link.filter(|_| given.is_none_or(transaction::is_of_a_row));
         return Ok(link.map_or_else(unchanged, |id| event.returned(event.with(column, Some(id)))));
     }
@@ -129,8 +130,8 @@ fn send(event: &Event) -> Result<pg_sys::Datum, Misuse> {
     let account = transaction::account(provider, role.oid)?;
     let queued = match enqueue::enqueue(role.clone(), provider, &now.payload(), None) {
         Ok(queued) => queued.verification,
-        Err(misuse) if now.lack(&misuse, &account) => return Ok(unchanged()),
-        Err(misuse) => return Err(mapping.blame(misuse, &account)),
+        Err(error) if now.lack(&error, &account) => return Ok(unchanged()),
+        Err(error) => return Err(mapping.blame(error, &account)),
     };
     if let Some(found_by) = event.found_by(id_column) {
         transaction::add_row(Enqueued {
@@ -154,24 +155,25 @@ fn send(event: &Event) -> Result<pg_sys::Datum, Misuse> {
     Ok(event.returned(event.with(column, id)))
 }
 
-fn cannot_tell() -> Misuse {
-    Misuse::invalid(
-        "before the row is written nobody can tell whether ON CONFLICT, another trigger or another partition leaves it out",
+fn cannot_tell() -> Error {
+    Error::invalid_parameter(
+        "before the row is written nobody can tell whether ON CONFLICT, another trigger or another partition leaves \
+        it out",
         "Make it an AFTER trigger, or name a uuid column that takes the verification id as the third argument.",
     )
 }
 
 /// The number of the column that takes the verification id.
-fn id_column_of(event: &Event, name: &str) -> Result<i32, Misuse> {
+fn id_column_of(event: &Event, name: &str) -> Result<i32, Error> {
     if event.timing != Timing::Before {
-        return Err(Misuse::invalid(
+        return Err(Error::invalid_parameter(
             "a column for the verification id takes a BEFORE trigger",
             "CREATE TRIGGER ... BEFORE INSERT OR UPDATE, or leave the third argument out.",
         ));
     }
     let column = event.column(name)?;
     if event.type_of(column) != pg_sys::UUIDOID {
-        return Err(Misuse::invalid(
+        return Err(Error::invalid_parameter(
             format!("column {name}, for the verification id, is not of type uuid"),
             "ALTER TABLE ... ALTER COLUMN ... TYPE uuid, or name another column.",
         ));

@@ -1,5 +1,6 @@
-//! The worker of one database: the loop on the main thread that joins mailbox, ledger and courier. It sleeps on its
-//! latch and on the courier's bell, and on nothing else: idle means asleep.
+//! The worker of one database: the loop on the main thread that takes the sessions' requests, keeps the record and has
+//! the HTTP client make the calls. It sleeps on its latch and on the HTTP client's socket, and on nothing else: idle
+//! means asleep.
 
 pub mod completion;
 pub mod expiry;
@@ -20,17 +21,17 @@ use policy::Micros;
 
 use crate::{
     gucs,
-    ipc::worker_registry::{self, GRACE, Leave},
+    ipc::worker_registry::{self, ExitReason, GRACE},
     pg::{
         clock::{clock, since_boot},
         process::wait,
     },
     store::{
-        Ledger,
+        Store,
         replica::{self, Presence, REPLICATED},
         transaction::Failure,
     },
-    worker::state::Desk,
+    worker::state::Worker,
 };
 
 /// It does not leave for less.
@@ -49,10 +50,10 @@ pub extern "C-unwind" fn otp_gateway_worker_main(argument: pg_sys::Datum) {
     }
     worker_registry::runs(database);
     let mut said = false;
-    let ledger = loop {
-        match Ledger::open() {
-            Ok(Some(ledger)) => break ledger,
-            Err(Failure::Gone) => {
+    let store = loop {
+        match Store::open() {
+            Ok(Some(store)) => break store,
+            Err(Failure::NotInstalled) => {
                 let (why, hint) = match replica::presence() {
                     Presence::Replicated => REPLICATED,
                     Presence::Here => (
@@ -75,41 +76,41 @@ pub extern "C-unwind" fn otp_gateway_worker_main(argument: pg_sys::Datum) {
                 );
                 return lifecycle::leave(None, false);
             }
-            Err(Failure::Busy) if !lifecycle::must_end() && worker_registry::asked_to_leave(database).is_none() => {
+            Err(Failure::Busy) if !lifecycle::must_end() && worker_registry::exit_requested(database).is_none() => {
                 if !std::mem::replace(&mut said, true) {
                     pgrx::log!("otp_gateway: the worker cannot read its tables yet: somebody has locked them");
                 }
                 wait(AFTER_LOCK);
             }
             Err(Failure::Busy) => {
-                return lifecycle::leave(None, !is_needed_gone(worker_registry::asked_to_leave(database)));
+                return lifecycle::leave(None, !is_needed_gone(worker_registry::exit_requested(database)));
             }
             Err(Failure::Error(why)) => pgrx::error!("otp_gateway: the worker cannot read its tables: {why}"),
         }
     };
-    let mut desk = Desk::open(database, ledger);
-    desk.recover();
+    let mut worker = Worker::open(database, store);
+    worker.recover();
     let mut idle_since = None;
     loop {
         lifecycle::reset_latch();
-        if lifecycle::must_end() || desk.is_gone() {
+        if lifecycle::must_end() || worker.extension_is_dropped() {
             break;
         }
-        match worker_registry::asked_to_leave(database) {
-            Some(Leave::Idle) if !desk.is_idle() => worker_registry::stays(database),
+        match worker_registry::exit_requested(database) {
+            Some(ExitReason::Idle) if !worker.is_idle() => worker_registry::stays(database),
             Some(_) => break,
             None => {}
         }
         if lifecycle::reload_settings() {
-            desk.settings_reloaded();
+            worker.settings_reloaded();
         }
-        if desk.work() {
+        if worker.work() {
             idle_since = None;
             worker_registry::idle_since(database, None);
             continue;
         }
-        let mut due = desk.next_due();
-        if desk.is_idle() {
+        let mut due = worker.next_due();
+        if worker.is_idle() {
             let idle_for = since_boot().saturating_sub(*idle_since.get_or_insert_with(since_boot));
             let left = gucs::worker_idle_timeout().map(|timeout| timeout.saturating_sub(idle_for));
             if left.is_some_and(|left| left <= 0) && due.is_none_or(|due| due > clock().saturating_add(SOON)) {
@@ -122,17 +123,17 @@ pub extern "C-unwind" fn otp_gateway_worker_main(argument: pg_sys::Datum) {
             idle_since = None;
             worker_registry::idle_since(database, None);
         }
-        lifecycle::sleep(desk.bell(), due);
+        lifecycle::sleep(worker.wakeup(), due);
     }
-    let asked = worker_registry::asked_to_leave(database);
-    let due = desk.next_due().filter(|_| !desk.is_gone() && !is_needed_gone(asked));
-    let grace = if desk.is_gone() || asked == Some(Leave::Dropped) { 0 } else { GRACE };
-    // What could not be put down, and the queue, are for another worker, which the launcher starts; unless somebody wants
-    // the database to themselves, and asks for a worker afterwards.
-    let is_done = desk.close(grace);
+    let asked = worker_registry::exit_requested(database);
+    let due = worker.next_due().filter(|_| !worker.extension_is_dropped() && !is_needed_gone(asked));
+    let grace = if worker.extension_is_dropped() || asked == Some(ExitReason::Dropped) { 0 } else { GRACE };
+    // What could not be put down, and the queue, are for another worker, which the launcher starts; unless somebody
+    // wants the database to themselves, and asks for a worker afterwards.
+    let is_done = worker.shut_down(grace);
     lifecycle::leave(due, !is_done && !is_needed_gone(asked));
 }
 
-fn is_needed_gone(asked: Option<Leave>) -> bool {
-    matches!(asked, Some(Leave::Database | Leave::Dropped))
+fn is_needed_gone(asked: Option<ExitReason>) -> bool {
+    matches!(asked, Some(ExitReason::Database | ExitReason::Dropped))
 }

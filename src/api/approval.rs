@@ -9,9 +9,9 @@ use uuid::Uuid;
 use crate::{
     api::function::sql_function,
     crypto::key_file,
-    error::Misuse,
+    error::Error,
     pg::{arguments::Interval, clock::clock},
-    store::session_reads::{self, Recorded},
+    store::session_reads::{self, VerificationSnapshot},
 };
 
 /// In the column of a row: the trigger is to send for it as it is.
@@ -34,7 +34,7 @@ sql_function!(
         not_in_parallel()?;
         // What is not there, or not the caller's, is no code that anybody could still type.
         let recorded = verification_id.map(session_reads::own).transpose()?.flatten();
-        let is_open = |recorded: &Recorded| match recorded.status {
+        let is_open = |recorded: &VerificationSnapshot| match recorded.status {
             Status::Pending | Status::Unknown => recorded.expires_at.is_none_or(|end| end > clock()),
             status => !status.is_terminal(),
         };
@@ -44,10 +44,10 @@ sql_function!(
 );
 
 /// There the record as it is now cannot be read.
-fn not_in_parallel() -> Result<(), Misuse> {
+fn not_in_parallel() -> Result<(), Error> {
     // SAFETY: reads state of this session.
     if unsafe { pg_sys::IsInParallelMode() } {
-        return Err(Misuse::in_parallel(
+        return Err(Error::invalid_transaction_state(
             "cannot run during a parallel operation: it reads what is on record now",
             "Functions that call it are PARALLEL UNSAFE, which is the default.",
         ));
@@ -55,15 +55,15 @@ fn not_in_parallel() -> Result<(), Misuse> {
     Ok(())
 }
 
-fn is_fresh(recorded: &Recorded, within: Micros) -> bool {
+fn is_fresh(recorded: &VerificationSnapshot, within: Micros) -> bool {
     recorded.status == Status::Approved
         && recorded.approved_at.is_some_and(|at| (-AHEAD..=within).contains(&clock().saturating_sub(at)))
 }
 
 /// Whether the code went to this very number, in whatever spelling.
-fn went_to(id: Uuid, recorded: &Recorded, mobile: &Secret) -> Result<bool, Misuse> {
+fn went_to(id: Uuid, recorded: &VerificationSnapshot, mobile: &Secret) -> Result<bool, Error> {
     let Some(key) = &recorded.recipient_key else { return Ok(false) };
-    let recipient = dialect::dialect(&recorded.vendor).and_then(|dialect| (dialect.recipient)(mobile.reveal()));
+    let recipient = dialect::by_name(&recorded.vendor).and_then(|dialect| (dialect.recipient)(mobile.reveal()));
     let Some(recipient) = recipient else { return Ok(false) };
     Ok(key_file::keys()?.recipients(&recipient).contains(key) && session_reads::was_sent_here(id)?)
 }

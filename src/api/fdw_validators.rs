@@ -4,8 +4,8 @@ use pgrx::{PgList, pg_sys};
 
 use crate::{
     api::function::sql_function,
-    error::Misuse,
-    pg::{arguments::Argument, fingerprint::Print},
+    error::Error,
+    pg::{arguments::Argument, fingerprint::FingerprintBuilder},
     provider::{
         credentials,
         ownership::may_read_files,
@@ -38,7 +38,7 @@ sql_function!(
         match (catalog, options.0.first()) {
             (pg_sys::ForeignServerRelationId, _) => RouteOptions::parse(&options.0).map(|_| ()),
             (_, None) => Ok(()),
-            (_, Some((name, _))) => Err(Misuse::invalid_option(
+            (_, Some((name, _))) => Err(Error::invalid_option_name(
                 format!("option \"{name}\" does not belong here: a route has options on its server alone"),
                 "Credentials belong on the user mappings of its providers.",
             )
@@ -48,8 +48,8 @@ sql_function!(
 );
 
 /// A statement that is refused has credentials in it as often as one that is not: both are hidden from the log.
-pub fn validate(vendor: &str, options: &[(String, String)], catalog: pg_sys::Oid) -> Result<(), Misuse> {
-    let dialect = dialect::dialect(vendor).expect("each validator names a dialect");
+pub fn validate(vendor: &str, options: &[(String, String)], catalog: pg_sys::Oid) -> Result<(), Error> {
+    let dialect = dialect::by_name(vendor).expect("each validator names a dialect");
     match catalog {
         pg_sys::ForeignServerRelationId => {
             let files = options.iter().filter(|(name, _)| server_options::FILE_OPTIONS.contains(&name.as_str()));
@@ -63,7 +63,7 @@ pub fn validate(vendor: &str, options: &[(String, String)], catalog: pg_sys::Oid
         }
         _ => match options.first() {
             None => Ok(()),
-            Some((name, _)) => Err(Misuse::invalid_option(
+            Some((name, _)) => Err(Error::invalid_option_name(
                 format!("option \"{name}\" does not belong here: a foreign data wrapper of otp_gateway has none"),
                 "Options belong on the server, credentials on the user mapping.",
             )
@@ -73,12 +73,12 @@ pub fn validate(vendor: &str, options: &[(String, String)], catalog: pg_sys::Oid
 }
 
 /// A file option makes the server read a file: that takes the right to.
-pub fn may_name_files(option: &str) -> Result<(), Misuse> {
+pub fn may_name_files(option: &str) -> Result<(), Error> {
     // SAFETY: a variable of this session.
     if may_read_files(unsafe { pg_sys::GetUserId() }) {
         return Ok(());
     }
-    Err(Misuse::forbidden(
+    Err(Error::insufficient_privilege(
         format!("permission denied to set option {option}"),
         "Only members of pg_read_server_files may have the server read a file.",
     ))
@@ -90,22 +90,26 @@ pub struct Options(pub Vec<(String, String)>);
 impl Argument for Options {
     const TYPE: pg_sys::Oid = pg_sys::TEXTARRAYOID;
 
-    unsafe fn read(datum: Option<pg_sys::Datum>, name: &str) -> Result<Self, Misuse> {
-        let datum =
-            datum.ok_or_else(|| Misuse::invalid(format!("{name} is null"), "Give an array of 'name=value'."))?;
+    unsafe fn read(datum: Option<pg_sys::Datum>, name: &str) -> Result<Self, Error> {
+        let datum = datum
+            .ok_or_else(|| Error::invalid_parameter(format!("{name} is null"), "Give an array of 'name=value'."))?;
         // SAFETY: as the caller promises, text[]; an element that is null is an error of Postgres'.
         let list = unsafe { pg_sys::untransformRelOptions(datum) };
         // SAFETY: a list of DefElem. For one without a value Postgres' own error has its name, in words of its own.
         let has_values =
             unsafe { PgList::<pg_sys::DefElem>::from_pg(list).iter_ptr().all(|one| !(*one).arg.is_null()) };
         if !has_values {
-            return Err(Misuse::invalid(format!("{name} has an element without a value"), "Each is 'name=value'."));
+            return Err(Error::invalid_parameter(
+                format!("{name} has an element without a value"),
+                "Each is \
+            'name=value'.",
+            ));
         }
         // SAFETY: a list of DefElem with text values.
         Ok(Self(unsafe { crate::pg::foreign_servers::options(list) }))
     }
 
-    fn note(&self, print: &mut Print) {
+    fn note(&self, print: &mut FingerprintBuilder) {
         for (name, value) in &self.0 {
             print.add(Some(name.as_bytes()));
             print.add(Some(value.as_bytes()));

@@ -1,7 +1,7 @@
 //! The boundary to Postgres: a call is one of ours only if the function is *declared* with what its body reads and
 //! returns. Whoever calls says nothing of types here: a function can be called by the protocol's own message, as a
-//! trigger, a cast or an operator, or be declared anew with other types by a superuser, and each argument is a pointer to
-//! whoever believes it.
+//! trigger, a cast or an operator, or be declared anew with other types by a superuser, and each argument is a pointer
+//! to whoever believes it.
 
 use std::ffi::{CStr, c_char};
 
@@ -22,7 +22,7 @@ impl Call {
         fcinfo: pg_sys::FunctionCallInfo,
         takes: &'static [pg_sys::Oid],
         returns: pg_sys::Oid,
-    ) -> Result<Self, Misuse> {
+    ) -> Result<Self, Error> {
         // Nor does it matter what is asked, where texts are not in the encoding in which they are read.
         utf8()?;
         // SAFETY: as the caller promises; C code that calls a function directly gives no flinfo.
@@ -36,7 +36,7 @@ impl Call {
     }
 
     /// The next argument.
-    pub fn argument<T: Argument>(&mut self, name: &str) -> Result<T, Misuse> {
+    pub fn argument<T: Argument>(&mut self, name: &str) -> Result<T, Error> {
         assert!(self.takes.get(self.read) == Some(&T::TYPE), "arguments are read as they are declared");
         // SAFETY: there are as many arguments as `takes` has types, and this one is declared of T's.
         unsafe {
@@ -52,7 +52,7 @@ impl Call {
 }
 
 /// That the texts of this database are in UTF-8. pg_upgrade carries over what is there, and sends nothing.
-fn utf8() -> Result<(), Misuse> {
+fn utf8() -> Result<(), Error> {
     // SAFETY: variables of this session; the name is a C string.
     let (encoding, name, is_upgrade) = unsafe {
         let name = CStr::from_ptr(pg_sys::GetDatabaseEncodingName());
@@ -61,7 +61,7 @@ fn utf8() -> Result<(), Misuse> {
     if encoding == pg_sys::pg_enc::PG_UTF8 as i32 || is_upgrade {
         return Ok(());
     }
-    Err(Misuse::not_supported(
+    Err(Error::not_supported(
         format!("the encoding of this database is {}, and must be UTF8", name.to_string_lossy()),
         "Use a database of that encoding: CREATE DATABASE ... TEMPLATE template0 ENCODING 'UTF8'; pg_dump and psql \
          convert what is moved there.",
@@ -90,10 +90,11 @@ fn is_declared(function: pg_sys::Oid, takes: &[pg_sys::Oid], returns: pg_sys::Oi
     }
 }
 
-pub(super) fn declared_otherwise() -> Misuse {
-    Misuse::not_ready(
+pub(super) fn declared_otherwise() -> Error {
+    Error::not_in_prerequisite_state(
         "the function is not declared as this version of the library has it",
-        "After installing a new version: ALTER EXTENSION otp_gateway UPDATE. A declaration of your own calls nothing here.",
+        "After installing a new version: ALTER EXTENSION otp_gateway UPDATE. A declaration of your own calls nothing \
+        here.",
     )
 }
 
@@ -103,15 +104,15 @@ pub trait Returned: Sized {
 
     /// Before anything else.
     fn begin() {
-        emit_log::one_of_ours_runs();
+        emit_log::mark_statement();
     }
 
     /// Runs the body; `print` is the call's fingerprint.
     fn answer(
         call: &Call,
         print: Fingerprint,
-        body: impl FnOnce() -> Result<Self, Misuse>,
-    ) -> Result<pg_sys::Datum, Misuse>;
+        body: impl FnOnce() -> Result<Self, Error>,
+    ) -> Result<pg_sys::Datum, Error>;
 }
 
 fn datum<T: IntoDatum>(value: T) -> pg_sys::Datum {
@@ -126,8 +127,8 @@ macro_rules! plain {
             fn answer(
                 _call: &Call,
                 _print: Fingerprint,
-                body: impl FnOnce() -> Result<Self, Misuse>,
-            ) -> Result<pg_sys::Datum, Misuse> {
+                body: impl FnOnce() -> Result<Self, Error>,
+            ) -> Result<pg_sys::Datum, Error> {
                 segment::check()?;
                 body().map(datum)
             }
@@ -146,7 +147,7 @@ plain! {
 impl Returned for () {
     const TYPE: pg_sys::Oid = pg_sys::VOIDOID;
 
-    fn answer(_: &Call, _: Fingerprint, body: impl FnOnce() -> Result<Self, Misuse>) -> Result<pg_sys::Datum, Misuse> {
+    fn answer(_: &Call, _: Fingerprint, body: impl FnOnce() -> Result<Self, Error>) -> Result<pg_sys::Datum, Error> {
         body().map(|()| pg_sys::Datum::from(0))
     }
 }
@@ -157,7 +158,7 @@ impl Returned for pgrx::JsonB {
 
     fn begin() {}
 
-    fn answer(_: &Call, _: Fingerprint, body: impl FnOnce() -> Result<Self, Misuse>) -> Result<pg_sys::Datum, Misuse> {
+    fn answer(_: &Call, _: Fingerprint, body: impl FnOnce() -> Result<Self, Error>) -> Result<pg_sys::Datum, Error> {
         body().map(datum)
     }
 }
@@ -166,23 +167,23 @@ impl Returned for pgrx::JsonB {
 ///
 /// # Safety
 /// Postgres' own record of a call that is under way.
-pub unsafe fn frame<R: Returned, B: FnOnce() -> Result<R, Misuse>>(
+pub unsafe fn frame<R: Returned, B: FnOnce() -> Result<R, Error>>(
     fcinfo: pg_sys::FunctionCallInfo,
     takes: &'static [pg_sys::Oid],
     name: &str,
-    read: impl FnOnce(&mut Call, &mut Print) -> Result<B, Misuse>,
+    read: impl FnOnce(&mut Call, &mut FingerprintBuilder) -> Result<B, Error>,
 ) -> pg_sys::Datum {
     R::begin();
     // SAFETY: as the caller promises.
     let answer = unsafe { Call::of(fcinfo, takes, R::TYPE) }.and_then(|mut call| {
-        let mut print = Print::of(name);
+        let mut print = FingerprintBuilder::of(name);
         // A function that acts as its owner calls for the owner: what that returned is not its caller's.
         // SAFETY: a variable of this session.
         print.add(Some(&unsafe { pg_sys::GetUserId() }.to_u32().to_le_bytes()));
         let body = read(&mut call, &mut print)?;
         R::answer(&call, print.finish(), body)
     });
-    answer.unwrap_or_else(|misuse| misuse.raise())
+    answer.unwrap_or_else(|error| error.raise())
 }
 
 /// Exports a symbol in Postgres' calling convention, version 1, with its info record.
@@ -212,12 +213,12 @@ pub(crate) use symbol;
 macro_rules! sql_function {
     (fn $name:ident($($argument:ident: $of:ty),* $(,)?) -> $returned:ty $body:block) => {
         $crate::api::function::symbol!($name, |fcinfo| {
-            let read = |_call: &mut $crate::api::function::Call, _print: &mut $crate::pg::fingerprint::Print| {
+            let read = |_call: &mut $crate::api::function::Call, _print: &mut $crate::pg::fingerprint::FingerprintBuilder| {
                 $(
                     let $argument: $of = _call.argument(stringify!($argument))?;
                     $crate::pg::arguments::Argument::note(&$argument, _print);
                 )*
-                Ok(move || -> Result<$returned, $crate::error::Misuse> { $body })
+                Ok(move || -> Result<$returned, $crate::error::Error> { $body })
             };
             let takes = &[$(<$of as $crate::pg::arguments::Argument>::TYPE),*];
             // SAFETY: Postgres calls it, with its own record of the call.
@@ -228,11 +229,11 @@ macro_rules! sql_function {
 pub(crate) use sql_function;
 
 use crate::{
-    error::Misuse,
+    error::Error,
     hooks::emit_log,
     ipc::segment,
     pg::{
         arguments::Argument,
-        fingerprint::{Fingerprint, Print},
+        fingerprint::{Fingerprint, FingerprintBuilder},
     },
 };

@@ -8,14 +8,14 @@ use zeroize::Zeroizing;
 
 use crate::{
     crypto::key_file,
-    error::Misuse,
+    error::Error,
     ipc::identify::identity,
     pg::{clock::clock, foreign_servers, roles::current_role},
     provider::lookup,
     store::{
         identity::{Kind, Subject},
-        rows::Idempotency,
-        session_reads::{Keyed, find_by_key},
+        rows::IdempotencyHashes,
+        session_reads::{KeyedVerification, find_by_key},
     },
 };
 
@@ -26,7 +26,7 @@ const LOCK_CLASS: u16 = 7;
 
 /// A key in use; dropped, it is free for others.
 pub struct Claim {
-    pub idempotency: Idempotency,
+    pub idempotency: IdempotencyHashes,
     lock: Option<pg_sys::LOCKTAG>,
 }
 
@@ -50,9 +50,9 @@ pub fn claim(
     key: &str,
     payload: &Map<String, Value>,
     hold: Hold,
-) -> Result<(Claim, Option<Keyed>), Misuse> {
+) -> Result<(Claim, Option<KeyedVerification>), Error> {
     let refuse = |what: &str| {
-        Err(Misuse::invalid(
+        Err(Error::invalid_parameter(
             format!("idempotency_key {what}"),
             "Give a text of your own choice, unique to this send: a request id.",
         ))
@@ -75,9 +75,9 @@ pub fn claim(
         name: server.name,
     })?;
     let text = Zeroizing::new(serde_json::to_string(payload).unwrap_or_default());
-    let recognise = || -> Result<Idempotency, Misuse> {
+    let recognise = || -> Result<IdempotencyHashes, Error> {
         let secrets = key_file::keys()?;
-        Ok(Idempotency {
+        Ok(IdempotencyHashes {
             keys: secrets.fingerprints("idempotency key", &format!("{provider}\0{key}")),
             payloads: secrets.fingerprints("payload", &text),
         })
@@ -90,7 +90,7 @@ pub fn claim(
     let claim = Claim { idempotency: recognise()?, lock };
     let found = find_by_key(&claim.idempotency.keys, since())?;
     if found.as_ref().is_some_and(|found| claim.idempotency.payloads.get(found.key) != Some(&found.payload_hash)) {
-        return Err(Misuse::invalid(
+        return Err(Error::invalid_parameter(
             "idempotency_key was used for another payload at this provider within 24 hours",
             "Use a new key for a new send.",
         ));

@@ -1,6 +1,6 @@
-//! The functions that keep the record in order: `otp_gateway.purge`, `forget` and `rotate_key`, and `find`, which reads it
-//! by number. The worker does what is to be done, in parts; the session asks for one after the other, says how far it
-//! is, and can be interrupted between them.
+//! The functions that keep the record in order: `otp_gateway.purge`, `forget` and `rotate_key`, and `find`, which reads
+//! it by number. The worker does what is to be done, in parts; the session asks for one after the other, says how far
+//! it is, and can be interrupted between them.
 
 use dialect::Secret;
 use pgrx::pg_sys;
@@ -10,10 +10,10 @@ use uuid::Uuid;
 use crate::{
     api::function::sql_function,
     crypto::key_file,
-    error::Misuse,
+    error::Error,
     ipc::{
-        call::send,
-        message::{Letter, Reply, Upkeep, unexpected},
+        call::call,
+        message::{Maintenance, Request, Response, unexpected},
         session, worker_registry,
     },
     pg::{arguments::Interval, clock::clock, foreign_servers, roles::current_role, writable::may_write},
@@ -30,16 +30,17 @@ sql_function!(
         let providers = ownership::owned(current_role().oid)?;
         let memory = lookback::longest_memory();
         if older_than.0 < memory {
-            return Err(Misuse::invalid(
+            return Err(Error::invalid_parameter(
                 format!(
                     "older_than is shorter than the {} s that limits and idempotency keys look back on",
                     memory / 1_000_000
                 ),
-                "Give that or more; a provider's send_limit, check_limit or provider_limit with a long window can be made shorter.",
+                "Give that or more; a provider's send_limit, check_limit or provider_limit with a long window can be \
+                made shorter.",
             ));
         }
         let before = clock().saturating_sub(older_than.0);
-        in_parts(|from| Upkeep::Purge { before, providers: providers.clone(), from })
+        in_parts(|from| Maintenance::Purge { before, providers: providers.clone(), from })
     }
 );
 
@@ -48,7 +49,7 @@ sql_function!(
         may_write()?;
         let kept = ownership::kept(&provider, current_role().oid)?;
         let recipient_keys = keys_of(&recipient::recipients(&kept.members, &mobile)?)?;
-        in_parts(|_| Upkeep::Forget {
+        in_parts(|_| Maintenance::Forget {
             provider: kept.identities.clone(),
             owned: kept.owned.clone(),
             recipient_keys: recipient_keys.clone(),
@@ -62,8 +63,8 @@ sql_function!(
         key_file::lock();
         key_file::add_key()?;
         // SAFETY: a variable of this session.
-        worker_registry::tell_others_of_new_key(unsafe { pg_sys::MyDatabaseId });
-        in_parts(|from| Upkeep::Reseal { from })
+        worker_registry::notify_new_key_elsewhere(unsafe { pg_sys::MyDatabaseId });
+        in_parts(|from| Maintenance::Reseal { from })
     }
 );
 
@@ -77,19 +78,19 @@ sql_function!(
 );
 
 /// By which the record knows them.
-fn keys_of(recipients: &[Secret]) -> Result<Vec<Vec<u8>>, Misuse> {
+fn keys_of(recipients: &[Secret]) -> Result<Vec<Vec<u8>>, Error> {
     let keys = key_file::keys()?;
     Ok(recipients.iter().flat_map(|recipient| keys.recipients(recipient)).collect())
 }
 
 /// Has the worker do one part after the other; returns how many verifications they changed.
-fn in_parts(part: impl Fn(Uuid) -> Upkeep) -> Result<i64, Misuse> {
+fn in_parts(part: impl Fn(Uuid) -> Maintenance) -> Result<i64, Error> {
     // Not for all functions: find works on a standby, where there is none.
     session::await_launcher()?;
     let (mut count, mut from, mut said) = (0u64, Uuid::nil(), clock());
     loop {
-        match send(&Letter::Upkeep(part(from)), Uuid::nil())? {
-            Reply::Kept(done) => {
+        match call(&Request::Maintain(part(from)), Uuid::nil())? {
+            Response::Progress(done) => {
                 count += done.count;
                 match done.next {
                     Some(next) => from = next,
@@ -97,9 +98,9 @@ fn in_parts(part: impl Fn(Uuid) -> Upkeep) -> Result<i64, Misuse> {
                 }
             }
             // The worker was another one by then.
-            Reply::Again => {}
-            Reply::Refused(misuse) => return Err(misuse),
-            Reply::Done(_) | Reply::Settled | Reply::Unknown => return Err(unexpected()),
+            Response::Retry => {}
+            Response::Error(error) => return Err(error),
+            Response::Row(_) | Response::Idle | Response::Unknown => return Err(unexpected()),
         }
         if clock().saturating_sub(said) > PROGRESS {
             pgrx::notice!("otp_gateway: {count} verifications so far");

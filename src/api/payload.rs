@@ -9,8 +9,8 @@ use serde_json::{Map, Value};
 use zeroize::Zeroizing;
 
 use crate::{
-    error::Misuse,
-    pg::{arguments::Argument, fingerprint::Print},
+    error::Error,
+    pg::{arguments::Argument, fingerprint::FingerprintBuilder},
 };
 
 /// A longer payload is refused: no vendor takes one.
@@ -28,7 +28,7 @@ pub struct Code(pub Secret);
 impl Argument for Code {
     const TYPE: pg_sys::Oid = pg_sys::TEXTOID;
 
-    unsafe fn read(datum: Option<pg_sys::Datum>, name: &str) -> Result<Self, Misuse> {
+    unsafe fn read(datum: Option<pg_sys::Datum>, name: &str) -> Result<Self, Error> {
         // SAFETY: as the caller promises, text; its length is looked at before it is unpacked.
         unsafe {
             if datum.is_some_and(|datum| pg_sys::toast_raw_datum_size(datum) > MAX_CODE_BYTES) {
@@ -38,7 +38,7 @@ impl Argument for Code {
         }
     }
 
-    fn note(&self, print: &mut Print) {
+    fn note(&self, print: &mut FingerprintBuilder) {
         self.0.note(print);
     }
 }
@@ -56,16 +56,16 @@ impl Payload {
 impl Argument for Payload {
     const TYPE: pg_sys::Oid = pg_sys::JSONBOID;
 
-    unsafe fn read(datum: Option<pg_sys::Datum>, name: &str) -> Result<Self, Misuse> {
+    unsafe fn read(datum: Option<pg_sys::Datum>, name: &str) -> Result<Self, Error> {
         let refuse = |what: &str| {
-            Misuse::invalid(
+            Error::invalid_parameter(
                 format!("{name} {what}"),
                 r#"payload is a JSON object of the vendor's fields, such as {"mobile": "..."}."#,
             )
         };
         let datum = datum.ok_or_else(|| refuse("is null"))?;
         let too_long = || {
-            Misuse::invalid(
+            Error::invalid_parameter(
                 format!("{name} is longer than {MAX_PAYLOAD_BYTES} bytes"),
                 "No vendor takes a payload of that size: give the documented fields alone.",
             )
@@ -94,7 +94,7 @@ impl Argument for Payload {
         }
     }
 
-    fn note(&self, print: &mut Print) {
+    fn note(&self, print: &mut FingerprintBuilder) {
         // jsonb keeps its members in an order of its own: equal values have equal texts.
         let text = Zeroizing::new(serde_json::to_vec(self.fields()).unwrap_or_default());
         print.add(Some(&text));

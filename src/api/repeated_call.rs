@@ -8,7 +8,7 @@ use std::{cell::RefCell, collections::HashMap};
 
 use pgrx::pg_sys;
 
-use crate::{ipc::message::Done, pg::fingerprint::Fingerprint};
+use crate::{ipc::message::ResultRow, pg::fingerprint::Fingerprint};
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Statement {
@@ -17,11 +17,11 @@ struct Statement {
 }
 
 thread_local! {
-    static CALLS: RefCell<Option<(Statement, HashMap<Fingerprint, Done>)>> = const { RefCell::new(None) };
+    static CALLS: RefCell<Option<(Statement, HashMap<Fingerprint, ResultRow>)>> = const { RefCell::new(None) };
 }
 
 /// What the same call in this statement returned, if there was one.
-pub fn recall(call: &Fingerprint) -> Option<Done> {
+pub fn recall(call: &Fingerprint) -> Option<ResultRow> {
     let now = current();
     CALLS.with_borrow_mut(|calls| {
         // Whatever an earlier statement left is of no more use.
@@ -30,7 +30,7 @@ pub fn recall(call: &Fingerprint) -> Option<Done> {
     })
 }
 
-pub fn remember(call: Fingerprint, done: Done) {
+pub fn remember(call: Fingerprint, done: ResultRow) {
     let now = current();
     CALLS.with_borrow_mut(|calls| {
         calls.take_if(|(statement, _)| *statement != now);

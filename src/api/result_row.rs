@@ -4,27 +4,27 @@ use std::ffi::CString;
 
 use dialect::Outcome;
 use pgrx::{IntoDatum, pg_sys};
-use policy::Reason;
+use policy::BlockReason;
 
 use crate::{
     api::{
         function::{Call, Returned, declared_otherwise},
         repeated_call,
     },
-    error::Misuse,
-    ipc::{message::Done, segment, session},
+    error::Error,
+    ipc::{message::ResultRow, segment, session},
     pg::{fingerprint::Fingerprint, writable::may_write},
 };
 
 /// The frame of every function that returns a row: what must hold before, once in a statement.
-impl Returned for Done {
+impl Returned for ResultRow {
     const TYPE: pg_sys::Oid = pg_sys::RECORDOID;
 
     fn answer(
         call: &Call,
         print: Fingerprint,
-        body: impl FnOnce() -> Result<Self, Misuse>,
-    ) -> Result<pg_sys::Datum, Misuse> {
+        body: impl FnOnce() -> Result<Self, Error>,
+    ) -> Result<pg_sys::Datum, Error> {
         segment::check()?;
         may_write()?;
         session::await_launcher()?;
@@ -62,7 +62,7 @@ const COLUMNS: [pg_sys::Oid; 13] = [
 ];
 
 impl Row {
-    fn of(call: &Call) -> Result<Self, Misuse> {
+    fn of(call: &Call) -> Result<Self, Error> {
         let mut descriptor: pg_sys::TupleDesc = std::ptr::null_mut();
         // SAFETY: a call that is under way. Without OUT parameters the columns are those that the caller listed.
         unsafe {
@@ -78,7 +78,7 @@ impl Row {
         }
     }
 
-    fn fill(&self, done: &Done) -> pg_sys::Datum {
+    fn fill(&self, done: &ResultRow) -> pg_sys::Datum {
         // SAFETY: every datum is of its column's type, as COLUMNS has them.
         let values: [Option<pg_sys::Datum>; COLUMNS.len()] = unsafe {
             [
@@ -94,7 +94,7 @@ impl Row {
                 done.vendor_code.as_deref().into_datum(),
                 done.vendor_message.as_deref().into_datum(),
                 done.response.as_deref().and_then(|json| jsonb(json)),
-                done.reason.map(Reason::as_str).into_datum(),
+                done.reason.map(BlockReason::as_str).into_datum(),
             ]
         };
         let mut nulls = values.map(|value| value.is_none());

@@ -18,7 +18,7 @@ use zeroize::Zeroizing;
 
 use crate::{
     crypto::seal::{KEY_LENGTH, Key, Keys},
-    error::Misuse,
+    error::Error,
     gucs,
 };
 
@@ -31,7 +31,7 @@ thread_local! {
 }
 
 /// The keys of the file, which is looked at on each use and read again when it has changed.
-pub fn keys() -> Result<Rc<Keys>, Misuse> {
+pub fn keys() -> Result<Rc<Keys>, Error> {
     let path = gucs::key_file();
     let metadata = fs::metadata(&path).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => missing(),
@@ -66,7 +66,7 @@ pub fn keys() -> Result<Rc<Keys>, Misuse> {
 
 /// The server starts: makes the file, if this is a cluster that never had a key; and says what is wrong with it, which
 /// is said again to everybody who calls.
-pub fn check_at_start() -> Result<(), Misuse> {
+pub fn check_at_start() -> Result<(), Error> {
     if !gucs::key_file().exists() && !gucs::key_note().exists() {
         let made = new_line().and_then(|line| put(&gucs::key_file(), &line));
         made.map_err(|error| refused(&format!("cannot be made: {}", error.kind())))?;
@@ -79,7 +79,7 @@ pub fn check_at_start() -> Result<(), Misuse> {
 }
 
 /// Puts a new key before those that are there. The caller sees to it that nobody else does so at the same time.
-pub fn add_key() -> Result<(), Misuse> {
+pub fn add_key() -> Result<(), Error> {
     // Before anything is written: what is there must be whole.
     keys()?;
     let mut text = new_line().map_err(|error| refused(&format!("cannot be added to: {}", error.kind())))?;
@@ -89,12 +89,12 @@ pub fn add_key() -> Result<(), Misuse> {
     note(&*keys()?)
 }
 
-fn read() -> Result<Zeroizing<String>, Misuse> {
+fn read() -> Result<Zeroizing<String>, Error> {
     let text = fs::read_to_string(gucs::key_file()).map(Zeroizing::new);
     text.map_err(|error| refused(&format!("cannot be read: {}", error.kind())))
 }
 
-fn parse(text: &str) -> Result<Keys, Misuse> {
+fn parse(text: &str) -> Result<Keys, Error> {
     let mut keys = Vec::new();
     for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
         let master = from_hex(line.trim());
@@ -104,20 +104,22 @@ fn parse(text: &str) -> Result<Keys, Misuse> {
     Keys::of(keys).ok_or_else(|| refused("is empty"))
 }
 
-fn missing() -> Misuse {
-    Misuse::not_ready(
+fn missing() -> Error {
+    Error::not_in_prerequisite_state(
         format!("otp_gateway.key_file {} is missing, and no new key is made in its place", gucs::key_file().display()),
         format!(
-            "Restore it from your copy: without it, what is sealed stays sealed, and limits forget. If it is lost for good, remove {} and restart: a new key is made.",
+            "Restore it from your copy: without it, what is sealed stays sealed, and limits forget. If it is lost for \
+            good, remove {} and restart: a new key is made.",
             gucs::key_note().display()
         ),
     )
 }
 
-fn refused(what: &str) -> Misuse {
-    Misuse::not_ready(
+fn refused(what: &str) -> Error {
+    Error::not_in_prerequisite_state(
         format!("otp_gateway.key_file {} {what}", gucs::key_file().display()),
-        "The file holds a key of 64 hexadecimal digits in each line, belongs to the server's system user and has mode 0600. Restore it from your copy: without it, what is sealed stays sealed.",
+        "The file holds a key of 64 hexadecimal digits in each line, belongs to the server's system user and has mode \
+        0600. Restore it from your copy: without it, what is sealed stays sealed.",
     )
 }
 
@@ -133,17 +135,18 @@ fn new_line() -> io::Result<Zeroizing<String>> {
 }
 
 /// Notes which key seals from now on.
-fn note(keys: &Keys) -> Result<(), Misuse> {
+fn note(keys: &Keys) -> Result<(), Error> {
     let id = keys.ids().next().unwrap_or_default();
     put(&gucs::key_note(), &format!("{id}\n")).map_err(|error| {
-        Misuse::not_ready(
+        Error::not_in_prerequisite_state(
             format!("{} cannot be written: {}", gucs::key_note().display(), error.kind()),
             "It belongs to the server's system user; the data directory must have room.",
         )
     })
 }
 
-/// Written aside, synced and moved into place: nobody ever reads half a file, and a crash leaves the old one or the new.
+/// Written aside, synced and moved into place: nobody ever reads half a file, and a crash leaves the old one or the
+/// new.
 fn put(path: &Path, text: &str) -> io::Result<()> {
     // A link stays one.
     let path = &fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
@@ -169,8 +172,8 @@ fn from_hex(text: &str) -> Option<Zeroizing<[u8; KEY_LENGTH]>> {
     Some(key)
 }
 
-/// Nobody else in the cluster changes the file until the end of this transaction; ends by an interrupt, like any wait for
-/// a lock.
+/// Nobody else in the cluster changes the file until the end of this transaction; ends by an interrupt, like any wait
+/// for a lock.
 pub fn lock() {
     /// Of an advisory lock of no database: applications' own are their database's.
     const CLASS: u16 = 8;

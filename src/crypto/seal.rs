@@ -14,7 +14,7 @@ use serde_json::{Map, Value};
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
-use crate::error::Misuse;
+use crate::error::Error;
 
 pub const KEY_LENGTH: usize = 32;
 /// Tells which key sealed a value.
@@ -135,10 +135,10 @@ impl Keys {
         self.0[0].seal(place, serde_json::to_vec(keep).expect("a JSON object can be written"))
     }
 
-    pub fn open(&self, place: &Place, sealed: &[u8]) -> Result<Map<String, Value>, Misuse> {
+    pub fn open(&self, place: &Place, sealed: &[u8]) -> Result<Map<String, Value>, Error> {
         let text = self.open_text(place, sealed);
         text.and_then(|text| serde_json::from_slice(&text).ok()).ok_or_else(|| {
-            Misuse::not_ready(
+            Error::not_in_prerequisite_state(
                 "what was kept of this verification was sealed under another key",
                 "Restore the file otp_gateway.key_file that belongs to this database, or begin anew with otp_send.",
             )
@@ -178,7 +178,8 @@ impl Keys {
         open(place.bytes()).or_else(|| open(place.bytes_before()))
     }
 
-    /// Recognises a text without keeping it; the same text for another purpose is another. Under each key, in their order.
+    /// Recognises a text without keeping it; the same text for another purpose is another. Under each key, in their
+    /// order.
     pub fn fingerprints(&self, purpose: &str, text: &str) -> Vec<Vec<u8>> {
         self.0.iter().map(|key| key.fingerprint(purpose, text)).collect()
     }

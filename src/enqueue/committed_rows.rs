@@ -1,5 +1,5 @@
-//! Just before the COMMIT: what was enqueued for rows is compared with the rows as they are by now. The row as committed
-//! gets the code, or nobody.
+//! Just before the COMMIT: what was enqueued for rows is compared with the rows as they are by now. The row as
+//! committed gets the code, or nobody.
 
 use std::collections::{HashMap, HashSet, hash_map::Entry};
 
@@ -14,12 +14,12 @@ use crate::{
         replace, row_lookup,
         transaction::account,
     },
-    error::Misuse,
+    error::Error,
     store::session_writes,
 };
 
 /// Takes back what is of no row, and enqueues anew what is of a row that has changed.
-pub fn settle(all: Vec<Enqueued>) -> Result<(), Misuse> {
+pub fn settle(all: Vec<Enqueued>) -> Result<(), Error> {
     let doubtful: HashSet<pg_sys::Oid> = all.iter().filter(|row| row.is_doubtful).map(|row| row.table).collect();
     // A row that was written twice is one row, whichever of the two is in doubt.
     let is_due =
@@ -51,18 +51,18 @@ pub fn settle(all: Vec<Enqueued>) -> Result<(), Misuse> {
         }
     }
     if !gone.is_empty() {
-        session_writes::take_back(&gone)?;
+        session_writes::withdraw(&gone)?;
     }
-    changed.iter().try_for_each(|(row, values)| row.enqueue_as(values).map_err(|misuse| misuse.at(&row.at)))
+    changed.iter().try_for_each(|(row, values)| row.enqueue_as(values).map_err(|error| error.at(&row.at)))
 }
 
 impl Enqueued {
     /// For the same role, under the same id, which the row has.
-    fn enqueue_as(&self, values: &Values) -> Result<(), Misuse> {
+    fn enqueue_as(&self, values: &Values) -> Result<(), Error> {
         let account = account(&self.provider, self.role.oid)?;
         match replace(self.id, self.role.clone(), &self.provider, &values.payload()) {
-            Err(misuse) if values.lack(&misuse, &account) => session_writes::take_back(&[self.id]),
-            replaced => replaced.map_err(|misuse| self.mapping.blame(misuse, &account)),
+            Err(error) if values.lack(&error, &account) => session_writes::withdraw(&[self.id]),
+            replaced => replaced.map_err(|error| self.mapping.blame(error, &account)),
         }
     }
 }
@@ -80,7 +80,7 @@ unsafe extern "C-unwind" fn settle_rows() {
     let rows = transaction::take_rows();
     // SAFETY: before the COMMIT no statement runs that would have one; popped below, or by the abort.
     unsafe { pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot()) };
-    settle(rows).unwrap_or_else(|misuse| misuse.raise());
+    settle(rows).unwrap_or_else(|error| error.raise());
     // SAFETY: pushed above.
     unsafe { pg_sys::PopActiveSnapshot() };
 }

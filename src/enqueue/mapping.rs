@@ -6,12 +6,12 @@ use dialect::Operation;
 use serde_json::{Map, Value};
 
 use crate::{
-    error::Misuse,
+    error::Error,
     pg::{
-        fingerprint::{Fingerprint, Print},
+        fingerprint::{Fingerprint, FingerprintBuilder},
         row::Row,
     },
-    provider::candidates::Account,
+    provider::candidates::Candidates,
 };
 
 pub struct Mapping(Vec<(String, Source)>);
@@ -31,14 +31,14 @@ thread_local! {
 }
 
 impl Mapping {
-    pub fn parse(text: &str) -> Result<Rc<Self>, Misuse> {
+    pub fn parse(text: &str) -> Result<Rc<Self>, Error> {
         if let Some(known) =
             LAST.with_borrow(|last| last.as_ref().filter(|(of, _)| of == text).map(|(_, mapping)| Rc::clone(mapping)))
         {
             return Ok(known);
         }
         let Ok(Value::Object(fields)) = serde_json::from_str(text) else {
-            return Err(Misuse::invalid(
+            return Err(Error::invalid_parameter(
                 "its second argument is not a JSON object",
                 r#"It maps payload fields to columns: '{"mobile": "phone", "template_id": "=login"}'."#,
             ));
@@ -73,8 +73,8 @@ impl Mapping {
     }
 
     /// An error with the columns that are to blame for it, if any are.
-    pub fn blame(&self, misuse: Misuse, account: &Account) -> Misuse {
-        let is_to_blame = |name: &str| misuse.fields().iter().any(|field| is_field(name, field, account));
+    pub fn blame(&self, error: Error, account: &Candidates) -> Error {
+        let is_to_blame = |name: &str| error.fields().iter().any(|field| is_field(name, field, account));
         let mut columns: Vec<&str> = Vec::new();
         for (name, source) in &self.0 {
             if let Source::Column(column) = source
@@ -85,9 +85,9 @@ impl Mapping {
             }
         }
         match columns.len() {
-            0 => misuse,
-            1 => misuse.at(&format!("column {}", columns[0])),
-            _ => misuse.at(&format!("columns {}", columns.join(", "))),
+            0 => error,
+            1 => error.at(&format!("column {}", columns[0])),
+            _ => error.at(&format!("columns {}", columns.join(", "))),
         }
     }
 }
@@ -99,15 +99,15 @@ impl Values {
     }
 
     /// Whether something was refused for want of a field that is NULL here: then there is nothing to send.
-    pub fn lack(&self, misuse: &Misuse, account: &Account) -> bool {
+    pub fn lack(&self, error: &Error, account: &Candidates) -> bool {
         let is_null =
             |field: &String| self.0.iter().any(|(name, value)| value.is_none() && is_field(name, field, account));
-        misuse.fields().iter().any(is_null)
+        error.fields().iter().any(is_null)
     }
 
     /// By which they are compared later: no number is kept.
     pub fn print(&self) -> Fingerprint {
-        let mut print = Print::of("values");
+        let mut print = FingerprintBuilder::of("values");
         for (name, value) in &self.0 {
             print.add(Some(name.as_bytes()));
             print.add(value.as_ref().map(|value| value.to_string()).as_ref().map(String::as_bytes));
@@ -116,9 +116,9 @@ impl Values {
     }
 }
 
-/// Whether a field that an error names, which may go on into an object (`msg[0].message`), is the one of that name: ours,
-/// or the vendor's.
-pub fn is_field(name: &str, field: &str, account: &Account) -> bool {
+/// Whether a field that an error names, which may go on into an object (`msg[0].message`), is the one of that name:
+/// ours, or the vendor's.
+pub fn is_field(name: &str, field: &str, account: &Candidates) -> bool {
     let field = &field[..field.find(['.', '[']).unwrap_or(field.len())];
     name == field
         || account.members.iter().any(|member| {

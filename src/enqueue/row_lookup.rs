@@ -217,8 +217,8 @@ unsafe fn each_by(
     }
 }
 
-/// The rows that this transaction wrote, among others, until there are enough: they stand on no block that is visible to
-/// all, which spares the most of a table that is large.
+/// The rows that this transaction wrote, among others, until there are enough: they stand on no block that is visible
+/// to all, which spares the most of a table that is large.
 ///
 /// # Safety
 /// The relation is open.

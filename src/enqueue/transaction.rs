@@ -11,7 +11,7 @@ use pgrx::pg_sys;
 use uuid::Uuid;
 
 use crate::{
-    enqueue::enqueued_row::Enqueued, error::Misuse, gucs, ipc::worker_registry, provider::candidates::Account,
+    enqueue::enqueued_row::Enqueued, error::Error, gucs, ipc::worker_registry, provider::candidates::Candidates,
 };
 
 /// What this transaction has enqueued.
@@ -25,7 +25,7 @@ pub struct Transaction {
     /// For rows, which may be others at the end, or not be there.
     pub rows: Vec<Enqueued>,
     /// Looked up once for many rows.
-    pub accounts: HashMap<(String, pg_sys::Oid), Rc<Account>>,
+    pub accounts: HashMap<(String, pg_sys::Oid), Rc<Candidates>>,
 }
 
 thread_local! {
@@ -61,7 +61,7 @@ pub fn catalog_has_changed() -> bool {
 }
 
 /// What the name stands for, as this role may use it.
-pub fn account(name: &str, role: pg_sys::Oid) -> Result<Rc<Account>, Misuse> {
+pub fn account(name: &str, role: pg_sys::Oid) -> Result<Rc<Candidates>, Error> {
     let known = (name.to_owned(), role);
     let found = TRANSACTION.with_borrow_mut(|transaction| {
         if catalog_has_changed() {
@@ -72,19 +72,20 @@ pub fn account(name: &str, role: pg_sys::Oid) -> Result<Rc<Account>, Misuse> {
     if let Some(account) = found {
         return Ok(account);
     }
-    let account = Rc::new(Account::find(name, role)?);
+    let account = Rc::new(Candidates::find(name, role)?);
     TRANSACTION.with_borrow_mut(|transaction| transaction.accounts.insert(known, Rc::clone(&account)));
     Ok(account)
 }
 
 /// One more in this transaction.
-pub fn count() -> Result<(), Misuse> {
+pub fn count() -> Result<(), Error> {
     let most = gucs::max_sends_per_transaction();
     TRANSACTION.with_borrow_mut(|transaction| {
         if transaction.sends >= most {
-            return Err(Misuse::too_many(
+            return Err(Error::program_limit(
                 format!("one transaction may enqueue {most} sends at most, and this one wants more; nothing is sent"),
-                "If so many are meant, enqueue them in several transactions, or raise otp_gateway.max_sends_per_transaction.",
+                "If so many are meant, enqueue them in several transactions, or raise \
+                otp_gateway.max_sends_per_transaction.",
             ));
         }
         transaction.sends += 1;
@@ -136,7 +137,7 @@ pub fn after_transaction(is_committed: bool) {
     TRANSACTION.with(|transaction| {
         if let Ok(mut transaction) = transaction.try_borrow_mut() {
             if is_committed && transaction.tells {
-                worker_registry::tell_of_queued_here();
+                worker_registry::notify_queued_here();
             }
             *transaction = Transaction::default();
         }

@@ -52,16 +52,16 @@ pub fn init() {
 }
 
 /// Called first by every function of ours.
-pub fn one_of_ours_runs() {
+pub fn mark_statement() {
     OURS.set(statement_start());
     extension_presence::is_here();
     if segment::check().is_ok() {
-        slot::note_caller(true);
+        slot::mark_caller(true);
     }
 }
 
-/// Whether a text, null or a C string, speaks of a process whose transaction has called us: the postmaster quotes what a
-/// crashed one was running, and who finds a deadlock what the others are.
+/// Whether a text, null or a C string, speaks of a process whose transaction has called us: the postmaster quotes what
+/// a crashed one was running, and who finds a deadlock what the others are.
 ///
 /// # Safety
 /// As it says.
@@ -73,7 +73,7 @@ unsafe fn is_about_a_caller(text: *const c_char) -> bool {
     let text = unsafe { CStr::from_ptr(text) }.to_bytes();
     let is_number = |number: &&[u8]| number.first().is_some_and(u8::is_ascii_digit);
     let numbers = || text.split(|byte| !byte.is_ascii_digit()).filter(is_number);
-    slot::callers().any(|pid| numbers().any(|number| number == pid.to_string().as_bytes()))
+    slot::caller_pids().any(|pid| numbers().any(|number| number == pid.to_string().as_bytes()))
 }
 
 /// Whether a text, null or a C string, calls a function of ours.
@@ -220,8 +220,8 @@ unsafe fn is_of_ours(error: &pg_sys::ErrorData) -> bool {
         if !extension_presence::may_be_here() {
             return false;
         }
-        // What the parser cannot read is not read by its tokens here either: a quote that was forgotten makes literals of
-        // what stands between them. Nothing of it was carried out.
+        // What the parser cannot read is not read by its tokens here either: a quote that was forgotten makes literals
+        // of what stands between them. Nothing of it was carried out.
         let is_unread = !error.funcname.is_null() && CStr::from_ptr(error.funcname) == c"scanner_yyerror";
         statement_calls_ours()
             || is_unread && spells_ours(pg_sys::debug_query_string)

@@ -1,6 +1,6 @@
-//! What the statements of this transaction do to tables beside what a row trigger sees. INSERT ... ON CONFLICT fires BEFORE
-//! triggers also for rows that it then does not insert; and a row that a send was enqueued for may be changed or deleted
-//! afterwards. Both is seen where the executor starts the statement.
+//! What the statements of this transaction do to tables beside what a row trigger sees. INSERT ... ON CONFLICT fires
+//! BEFORE triggers also for rows that it then does not insert; and a row that a send was enqueued for may be changed or
+//! deleted afterwards. Both is seen where the executor starts the statement.
 
 use std::cell::RefCell;
 

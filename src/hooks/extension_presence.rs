@@ -1,7 +1,7 @@
 //! Whether the extension is in this session's database: in others every statement is logged as ever, whatever it names.
-//! The log cannot ask the catalog, least of all where a transaction has failed. So a session looks when its transactions
-//! commit, of which the first is its log-in, and again after somebody has made or dropped a foreign data wrapper, as
-//! CREATE EXTENSION does. Until it has looked, the extension may be here.
+//! The log cannot ask the catalog, least of all where a transaction has failed. So a session looks when its
+//! transactions commit, of which the first is its log-in, and again after somebody has made or dropped a foreign data
+//! wrapper, as CREATE EXTENSION does. Until it has looked, the extension may be here.
 
 use std::cell::Cell;
 
@@ -57,9 +57,9 @@ pub fn before_commit() {
 #[pgrx::pg_guard]
 unsafe extern "C-unwind" fn look() {
     const CACHE: i32 = pg_sys::SysCacheIdentifier::NAMESPACENAME as i32;
-    // SAFETY: look-ups in the catalog; the row is released after its owner is read. The schema is asked for first, from a
-    // cache that every session fills. One that a superuser owns is ours; of another one, which anybody may make who has
-    // CREATE on the database, the extension itself tells: to look for that costs a log-in a tenth more.
+    // SAFETY: look-ups in the catalog; the row is released after its owner is read. The schema is asked for first, from
+    // a cache that every session fills. One that a superuser owns is ours; of another one, which anybody may make who
+    // has CREATE on the database, the extension itself tells: to look for that costs a log-in a tenth more.
     let is_here = unsafe {
         let schema = pg_sys::SearchSysCache1(CACHE, c"otp_gateway".into_datum().unwrap_or(pg_sys::Datum::from(0)));
         if schema.is_null() {

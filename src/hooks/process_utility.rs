@@ -13,7 +13,7 @@ use crate::{
     hooks::row_watch,
     ipc::{
         segment,
-        worker_registry::{self, Leave},
+        worker_registry::{self, ExitReason},
     },
     pg::process,
 };
@@ -99,7 +99,7 @@ unsafe extern "C-unwind" fn utility(
             None => standard_utility(statement, query, context, parameters, environment, destination, completion),
         }
         if commits_prepared {
-            worker_registry::tell_of_queued_here();
+            worker_registry::notify_queued_here();
         }
     }
 }
@@ -137,7 +137,7 @@ unsafe extern "C-unwind" fn utility(
             }
         }
         if commits_prepared {
-            worker_registry::tell_of_queued_here();
+            worker_registry::notify_queued_here();
         }
     }
 }
@@ -172,7 +172,7 @@ unsafe extern "C-unwind" fn free_databases_for(statement: *mut pg_sys::PlannedSt
         if need.by_force || others_leave(database) {
             // Before the wait: who interrupts it has the worker back, too.
             LET_GO.with_borrow_mut(|let_go| let_go.push((database, need.is_drop)));
-            let_go(database, if need.is_drop { Leave::Dropped } else { Leave::Database });
+            let_go(database, if need.is_drop { ExitReason::Dropped } else { ExitReason::Database });
         }
     }
 }
@@ -278,8 +278,8 @@ fn may_create_databases() -> bool {
 }
 
 /// Asks the worker to leave and waits until it has. One that takes too long is Postgres' to complain about.
-fn let_go(database: pg_sys::Oid, why: Leave) {
-    worker_registry::ask_to_leave(database, why);
+fn let_go(database: pg_sys::Oid, why: ExitReason) {
+    worker_registry::request_exit(database, why);
     for _ in 0..PATIENCE_WITH_WORKER / STEP {
         if !worker_registry::is_there(database) {
             break;
@@ -341,21 +341,21 @@ unsafe extern "C-unwind" fn note_drop(extension: pg_sys::Oid) {
 pub fn after_transaction(is_committed: bool) {
     let (servers, roles) = (SERVERS.replace(false), ROLES.replace(false));
     if roles && is_committed {
-        worker_registry::tell_all_of_identities();
+        worker_registry::notify_identities_everywhere();
     } else if servers && is_committed {
         // SAFETY: a variable of this session.
-        worker_registry::tell_of_identities(unsafe { pg_sys::MyDatabaseId });
+        worker_registry::notify_identities(unsafe { pg_sys::MyDatabaseId });
     }
     if DROPS.replace(false) && is_committed {
         // SAFETY: a variable of this session.
         let database = unsafe { pg_sys::MyDatabaseId };
-        worker_registry::ask_to_leave(database, Leave::Dropped);
+        worker_registry::request_exit(database, ExitReason::Dropped);
     }
     LET_GO.with(|let_go| {
         if let Ok(mut let_go) = let_go.try_borrow_mut() {
             for (database, is_drop) in let_go.drain(..) {
                 if !(is_committed && is_drop) {
-                    worker_registry::ask_for(database);
+                    worker_registry::request_worker(database);
                 }
             }
         }

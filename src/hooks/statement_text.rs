@@ -1,5 +1,5 @@
-//! Whether a text calls a function of ours, or one that is misspelt: its name, or its schema's, begins with `otp_`, and a
-//! parenthesis follows. In a comment or in a literal it calls nothing; but a text that is no SQL any more is judged by
+//! Whether a text calls a function of ours, or one that is misspelt: its name, or its schema's, begins with `otp_`, and
+//! a parenthesis follows. In a comment or in a literal it calls nothing; but a text that is no SQL any more is told by
 //! its letters alone.
 
 use memchr::{memchr_iter, memchr2_iter, memmem};

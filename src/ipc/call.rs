@@ -8,50 +8,52 @@ use pgrx::{
 use uuid::Uuid;
 
 use crate::{
-    error::Misuse,
+    error::Error,
     ipc::{
-        message::{self, Letter, Reply, unexpected},
+        message::{self, Request, Response, unexpected},
         session::{self, Unanswered},
     },
-    job::{Order, Target},
+    job::{Job, Target},
 };
 
-pub fn send(letter: &Letter, attempt: Uuid) -> Result<Reply, Misuse> {
-    match session::send(&message::write(letter), *attempt.as_bytes(), None) {
-        Ok(reply) => message::read(&reply.ok_or_else(unexpected)?),
+pub fn call(request: &Request, attempt: Uuid) -> Result<Response, Error> {
+    match session::send(&message::write(request), *attempt.as_bytes(), None) {
+        Ok(response) => message::read(&response.ok_or_else(unexpected)?),
         // A worker had it, and none comes to tell what became of it.
-        Err(Unanswered::Nobody { was_taken: true, .. }) if !attempt.is_nil() => Ok(Reply::Unknown),
-        Err(Unanswered::Interrupted { error, was_taken }) => match letter {
-            Letter::Call(order) => interrupted(&error, order, was_taken),
+        Err(Unanswered::Nobody { was_taken: true, .. }) if !attempt.is_nil() => Ok(Response::Unknown),
+        Err(Unanswered::Interrupted { error, was_taken }) => match request {
+            Request::Run(job) => interrupted(&error, job, was_taken),
             _ => error.rethrow(),
         },
-        Err(unanswered) => Err(unanswered.misuse()),
+        Err(unanswered) => Err(unanswered.error()),
     }
 }
 
 /// Postgres' own error, with what has become of the call that nobody waits for any more.
-pub fn interrupted(error: &CaughtError, order: &Order, was_taken: bool) -> ! {
+pub fn interrupted(error: &CaughtError, job: &Job, was_taken: bool) -> ! {
     let (CaughtError::PostgresError(report)
     | CaughtError::ErrorReport(report)
     | CaughtError::RustPanic { ereport: report, .. }) = error;
     let again = ErrorReport::new(report.sql_error_code(), report.message().to_owned(), "otp_gateway");
-    let operation = order.operation.as_str();
+    let operation = job.operation.as_str();
     if !was_taken {
         again.set_detail(format!("The {operation} was not handed over; nothing was sent.")).report(PgLogLevel::ERROR);
         unreachable!("an ERROR does not return");
     }
-    let attempt = order.attempt;
-    let (verification, on_record) = match order.target {
-        Target::New(id) | Target::Known(id) | Target::Onward(id) => (format!("verification {id}, "), id),
+    let attempt = job.attempt;
+    let (verification, on_record) = match job.target {
+        Target::New(id) | Target::Existing(id) | Target::Failover(id) => (format!("verification {id}, "), id),
         // Which one it is, is for the worker to find.
-        Target::Find(..) => (String::new(), Uuid::nil()),
+        Target::Lookup(..) => (String::new(), Uuid::nil()),
     };
-    let hint = match order.operation {
-        Operation::Send if order.idempotency.is_some() => format!(
-            "Call again with the same idempotency_key, or SELECT * FROM otp_gateway.wait('{on_record}'): either has its outcome."
+    let hint = match job.operation {
+        Operation::Send if job.idempotency.is_some() => format!(
+            "Call again with the same idempotency_key, or SELECT * FROM otp_gateway.wait('{on_record}'): either has \
+            its outcome."
         ),
         Operation::Send => format!(
-            "SELECT * FROM otp_gateway.wait('{on_record}') has its outcome. Another otp_send is another message, unless both have one idempotency_key."
+            "SELECT * FROM otp_gateway.wait('{on_record}') has its outcome. Another otp_send is another message, \
+            unless both have one idempotency_key."
         ),
         Operation::Resend => format!("SELECT * FROM otp_gateway.wait('{on_record}') has its outcome."),
         Operation::Verify | Operation::Cancel => {

@@ -4,29 +4,29 @@ use pgrx::pg_sys;
 use uuid::Uuid;
 
 use crate::{
-    error::Misuse,
+    error::Error,
     ipc::{
-        call::send,
-        message::{Letter, Reply, unexpected},
+        call::call,
+        message::{Request, Response, unexpected},
     },
     store::identity::{Identity, Subject, identities_of, known},
 };
 
 /// The number under which something is put down; the worker is asked for one that there is not yet.
-pub fn identity(subject: &Subject) -> Result<Identity, Misuse> {
+pub fn identity(subject: &Subject) -> Result<Identity, Error> {
     let key = (subject.kind, subject.object);
     if let Some(id) = known(|known| known.identities.get(&key).copied()) {
         return Ok(id);
     }
-    let found = || Ok::<_, Misuse>(identities_of(subject.kind, pg_sys::Oid::from(subject.object))?.first().copied());
+    let found = || Ok::<_, Error>(identities_of(subject.kind, pg_sys::Oid::from(subject.object))?.first().copied());
     let id = loop {
         if let Some(id) = found()? {
             break id;
         }
-        match send(&Letter::Identify(subject.clone()), Uuid::nil())? {
-            Reply::Settled | Reply::Again => {}
-            Reply::Refused(misuse) => return Err(misuse),
-            Reply::Done(_) | Reply::Kept(_) | Reply::Unknown => return Err(unexpected()),
+        match call(&Request::Identify(subject.clone()), Uuid::nil())? {
+            Response::Idle | Response::Retry => {}
+            Response::Error(error) => return Err(error),
+            Response::Row(_) | Response::Progress(_) | Response::Unknown => return Err(unexpected()),
         }
     };
     known(|known| known.identities.insert(key, id));

@@ -2,38 +2,39 @@
 //! answers in it.
 
 use dialect::Outcome;
-use policy::{Micros, Reason, Status, Verification};
+use policy::{BlockReason, Micros, Status, Verification};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
 use crate::{
-    error::Misuse,
-    job::Order,
+    error::Error,
+    job::Job,
     store::{
         identity::{Identity, Subject},
-        rows::Which,
-        session_reads::Recorded,
+        rows::WhichSend,
+        session_reads::VerificationSnapshot,
     },
 };
 
 /// From a session.
 #[derive(Serialize, Deserialize)]
-pub enum Letter {
-    Call(Box<Order>),
+pub enum Request {
+    Run(Box<Job>),
     /// Tell me when nothing is in flight for this verification.
-    Settle(Uuid),
+    AwaitIdle(Uuid),
     /// Give me the row of its send once that has an outcome.
-    Follow(Uuid, Which),
+    AwaitSend(Uuid, WhichSend),
     /// A part of an upkeep of the record.
-    Upkeep(Upkeep),
+    Maintain(Maintenance),
     /// Have a number for this.
     Identify(Subject),
 }
 
-/// What keeps the record in order: done in parts, so that it holds up nobody. Each reply says where the next one begins.
+/// What keeps the record in order: done in parts, so that it holds up nobody. Each reply says where the next one
+/// begins.
 #[derive(Serialize, Deserialize)]
-pub enum Upkeep {
+pub enum Maintenance {
     /// Deletes what began before that, of these providers (None: of all), from this verification on.
     Purge { before: Micros, providers: Option<Vec<Identity>>, from: Uuid },
     /// Removes what leads to a recipient, found by these keys, at a provider or route (under any of its numbers). What
@@ -45,7 +46,7 @@ pub enum Upkeep {
 
 /// What came of a part.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-pub struct Part {
+pub struct Progress {
     /// Verifications.
     pub count: u64,
     /// None: it was the last.
@@ -54,20 +55,20 @@ pub struct Part {
 
 /// From the worker.
 #[derive(Serialize, Deserialize)]
-pub enum Reply {
-    Done(Box<Done>),
-    Settled,
-    Kept(Part),
+pub enum Response {
+    Row(Box<ResultRow>),
+    Idle,
+    Progress(Progress),
     /// The record has changed since you read it, or the worker that you asked is no more: read and ask again.
-    Again,
+    Retry,
     /// A worker had your call, and what became of it cannot be found out.
     Unknown,
-    Refused(Misuse),
+    Error(Error),
 }
 
 /// The row that an otp_ function returns.
 #[derive(Clone, Serialize, Deserialize)]
-pub struct Done {
+pub struct ResultRow {
     pub verification: Uuid,
     /// None, as the outcome, while the send is queued.
     pub attempt: Option<Uuid>,
@@ -83,10 +84,10 @@ pub struct Done {
     /// JSON text.
     pub response: Option<String>,
     /// Which rule refused, or would have.
-    pub reason: Option<Reason>,
+    pub reason: Option<BlockReason>,
 }
 
-impl Done {
+impl ResultRow {
     /// A verification of which no attempt is to be told (yet).
     pub fn without_attempt(verification: Uuid, state: &Verification) -> Self {
         Self {
@@ -107,7 +108,7 @@ impl Done {
     }
 
     /// A verification as it is on record while its send has no outcome.
-    pub fn without_outcome(verification: Uuid, recorded: Recorded) -> Self {
+    pub fn without_outcome(verification: Uuid, recorded: VerificationSnapshot) -> Self {
         let state = Verification::queued(recorded.max_checks);
         let state = Verification { status: recorded.status, reference: recorded.reference, ..state };
         Self::without_attempt(verification, &state)
@@ -126,19 +127,23 @@ impl Done {
     }
 }
 
-pub fn write<T: Serialize>(letter: &T) -> Zeroizing<Vec<u8>> {
-    Zeroizing::new(postcard::to_allocvec(letter).expect("a letter has no type that postcard cannot write"))
+pub fn write<T: Serialize>(request: &T) -> Zeroizing<Vec<u8>> {
+    Zeroizing::new(postcard::to_allocvec(request).expect("a message has no type that postcard cannot write"))
 }
 
-pub fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Misuse> {
+pub fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Error> {
     postcard::from_bytes(bytes).map_err(|_| {
-        Misuse::internal(
+        Error::internal(
             "session and worker run different builds of the library",
             "Restart the server after installing a new build.",
         )
     })
 }
 
-pub fn unexpected() -> Misuse {
-    Misuse::internal("the worker's reply does not fit the letter", "Restart the server after installing a new build.")
+pub fn unexpected() -> Error {
+    Error::internal(
+        "the worker's response does not fit the request",
+        "Restart the server after installing a new \
+    build.",
+    )
 }

@@ -12,7 +12,7 @@ use std::{
 
 use pgrx::pg_sys;
 
-use crate::error::Misuse;
+use crate::error::Error;
 
 /// What one module has in the segment.
 pub struct Part {
@@ -48,7 +48,7 @@ fn size() -> usize {
     parts().iter().map(|part| aligned((part.size)())).sum()
 }
 
-/// How many slots the mailbox has, settled when the memory is asked for; a fork has it from the postmaster.
+/// How many slots shared memory has, settled when the memory is asked for; a fork has it from the postmaster.
 static PROCESSES: AtomicUsize = AtomicUsize::new(0);
 
 /// The most processes that can have a place in allProcs and run SQL.
@@ -136,11 +136,12 @@ unsafe extern "C-unwind" fn startup() {
 }
 
 /// Whether the server preloaded the library; if not, the line to add.
-pub fn check() -> Result<(), Misuse> {
+pub fn check() -> Result<(), Error> {
     if parts().iter().any(|part| part.base().is_null()) || parts().is_empty() {
-        return Err(Misuse::not_ready(
+        return Err(Error::not_in_prerequisite_state(
             "the library is not preloaded",
-            "Add shared_preload_libraries = 'otp_gateway' to postgresql.conf (after what is there, separated by a comma) and restart the server.",
+            "Add shared_preload_libraries = 'otp_gateway' to postgresql.conf (after what is there, separated by a \
+            comma) and restart the server.",
         ));
     }
     Ok(())

@@ -1,4 +1,4 @@
-//! The session's side: put a letter down, sleep on the latch, take the reply.
+//! The session's side: put a request down, sleep on the latch, take the response.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -7,10 +7,10 @@ use policy::Micros;
 use zeroize::Zeroizing;
 
 use crate::{
-    error::Misuse,
+    error::Error,
     ipc::{
-        slot::{Slot, Turn, slots},
-        worker_registry::{self, Stage, Standing},
+        slot::{Slot, SlotState, slots},
+        worker_registry::{self, WorkerState, WorkerStatus},
     },
     pg::{
         clock::since_boot,
@@ -25,28 +25,32 @@ const LOOK_FOR_WORKER: i64 = 100;
 const PATIENCE: Micros = 5_000_000;
 const PATIENCE_WITH_START: Micros = 10_000_000;
 
-/// Why there is no reply. `was_taken`: a worker had the whole letter.
+/// Why there is no reply. `was_taken`: a worker had the whole request.
 pub enum Unanswered {
     /// There is no worker, and none comes.
-    Nobody { misuse: Misuse, was_taken: bool },
+    Nobody { error: Error, was_taken: bool },
     /// The statement was canceled, or took too long.
     Interrupted { error: Box<CaughtError>, was_taken: bool },
 }
 
 impl Unanswered {
-    /// Where there is nothing to say of the letter.
-    pub fn misuse(self) -> Misuse {
+    /// Where there is nothing to say of the request.
+    pub fn error(self) -> Error {
         match self {
-            Self::Nobody { misuse, .. } => misuse,
+            Self::Nobody { error, .. } => error,
             Self::Interrupted { error, .. } => error.rethrow(),
         }
     }
 }
 
-/// Hands the letter to this database's worker and waits for the reply. Interrupts end the wait at once: the worker goes
-/// on with what it has taken. None: `until` (by `since_boot`) came first. One that is there is waited for however long it takes, but not
-/// one that cannot come.
-pub fn send(letter: &[u8], attempt: [u8; 16], until: Option<Micros>) -> Result<Option<Zeroizing<Vec<u8>>>, Unanswered> {
+/// Hands the request to this database's worker and waits for the response. Interrupts end the wait at once: the worker
+/// goes on with what it has taken. None: `until` (by `since_boot`) came first. One that is there is waited for however
+/// long it takes, but not one that cannot come.
+pub fn send(
+    request: &[u8],
+    attempt: [u8; 16],
+    until: Option<Micros>,
+) -> Result<Option<Zeroizing<Vec<u8>>>, Unanswered> {
     give_up_at_exit();
     let slot = my_slot();
     let open = Open { slot };
@@ -56,42 +60,42 @@ pub fn send(letter: &[u8], attempt: [u8; 16], until: Option<Micros>) -> Result<O
     let mut sent;
     {
         let locked = slot.lock();
-        locked.begin(database.to_u32(), attempt);
-        sent = locked.put(letter, 0);
-        locked.give(Turn::Letter);
+        locked.reset(database.to_u32(), attempt);
+        sent = locked.write_chunk(request, 0);
+        locked.set_state(SlotState::Request);
     }
-    let mut reply = Zeroizing::new(Vec::new());
+    let mut response = Zeroizing::new(Vec::new());
     let mut absence: Option<Absence> = None;
     loop {
         {
             let locked = slot.lock();
-            match locked.turn() {
-                Turn::NextOfLetter | Turn::Again => {
-                    let from = if locked.turn() == Turn::Again { 0 } else { sent };
-                    sent = locked.put(letter, from);
-                    locked.give(Turn::Letter);
+            match locked.state() {
+                SlotState::RequestMore | SlotState::Restart => {
+                    let from = if locked.state() == SlotState::Restart { 0 } else { sent };
+                    sent = locked.write_chunk(request, from);
+                    locked.set_state(SlotState::Request);
                 }
-                Turn::Reply => {
-                    if locked.take(&mut reply) {
+                SlotState::Response => {
+                    if locked.read_chunk(&mut response) {
                         drop(locked);
                         drop(open);
-                        return Ok(Some(reply));
+                        return Ok(Some(response));
                     }
-                    locked.give(Turn::NextOfReply);
+                    locked.set_state(SlotState::ResponseMore);
                 }
-                Turn::Idle | Turn::Letter | Turn::Taken | Turn::NextOfReply => {}
+                SlotState::Idle | SlotState::Request | SlotState::Accepted | SlotState::ResponseMore => {}
             }
         }
-        // A letter that was taken needs no waking, but it does need a worker.
-        let is_there = match slot.turn() {
-            Turn::Taken | Turn::Reply => worker_registry::stage(database) == Stage::Running,
+        // A request that was taken needs no waking, but it does need a worker.
+        let is_there = match slot.state() {
+            SlotState::Accepted | SlotState::Response => worker_registry::state_of(database) == WorkerState::Running,
             _ => worker_registry::wake(database),
         };
         if is_there {
             absence = None;
-        } else if let Some(misuse) = absence.get_or_insert_with(|| Absence::begin(database)).look(database) {
-            let was_taken = is_of_a_taken_letter(slot.turn());
-            return Err(Unanswered::Nobody { misuse, was_taken });
+        } else if let Some(error) = absence.get_or_insert_with(|| Absence::begin(database)).look(database) {
+            let was_taken = is_of_a_taken_letter(slot.state());
+            return Err(Unanswered::Nobody { error, was_taken });
         }
         let longest = if is_there { LOOK_AFTER_WORKER } else { LOOK_FOR_WORKER };
         let left = until.map_or(longest, |until| until.saturating_sub(since_boot()).div_euclid(1000).saturating_add(1));
@@ -110,8 +114,8 @@ pub fn send(letter: &[u8], attempt: [u8; 16], until: Option<Micros>) -> Result<O
     }
 }
 
-fn is_of_a_taken_letter(turn: Turn) -> bool {
-    matches!(turn, Turn::Taken | Turn::Reply | Turn::NextOfReply)
+fn is_of_a_taken_letter(turn: SlotState) -> bool {
+    matches!(turn, SlotState::Accepted | SlotState::Response | SlotState::ResponseMore)
 }
 
 /// The time during which a session waits for a worker that is not there.
@@ -127,36 +131,36 @@ struct Absence {
 
 impl Absence {
     fn begin(database: pg_sys::Oid) -> Self {
-        let crashes = worker_registry::standing(database).crashes;
+        let crashes = worker_registry::status_of(database).crashes;
         Self { since: since_boot(), asked_at: None, crashes, seen: 0, starting_since: None }
     }
 
     /// Asks for a worker; Some: none comes, and why.
-    fn look(&mut self, database: pg_sys::Oid) -> Option<Misuse> {
+    fn look(&mut self, database: pg_sys::Oid) -> Option<Error> {
         let now = since_boot();
         // Hundreds may wait: not at each look.
         if self.asked_at.is_none_or(|at| now.saturating_sub(at) >= LOOK_AFTER_WORKER * 1000) {
             self.asked_at = Some(now);
-            if !worker_registry::ask_for(database) {
-                return Some(Misuse::limit(
+            if !worker_registry::request_worker(database) {
+                return Some(Error::configuration_limit(
                     "too many databases use the extension at once; nothing was sent",
                     "Drop the extension in a database that does not need it.",
                 ));
             }
         }
-        let standing = worker_registry::standing(database);
+        let standing = worker_registry::status_of(database);
         if standing.crashes != self.crashes {
             self.crashes = standing.crashes;
             self.seen += 1;
         }
         // One death may be an accident, which the next start mends.
-        if standing.stage == Stage::Crashed && self.seen > 0 && standing.crashes > 1 {
+        if standing.stage == WorkerState::Crashed && self.seen > 0 && standing.crashes > 1 {
             return Some(dies(&standing));
         }
-        if standing.stage == Stage::Starting {
+        if standing.stage == WorkerState::Starting {
             let is_late = now.saturating_sub(*self.starting_since.get_or_insert(now)) > PATIENCE_WITH_START;
             return is_late.then(|| {
-                Misuse::not_ready(
+                Error::not_in_prerequisite_state(
                     "the background worker of this database does not come up; nothing was sent",
                     "Something keeps it from connecting to the database: pg_locks shows what it waits for.",
                 )
@@ -166,19 +170,20 @@ impl Absence {
             return None;
         }
         Some(match standing.stage {
-            _ if !worker_registry::has_launcher() => Misuse::not_ready(
+            _ if !worker_registry::has_launcher() => Error::not_in_prerequisite_state(
                 "the background worker that starts the others is not there; nothing was sent",
                 "It comes back by itself; the server's log says why it ended.",
             ),
-            Stage::Crashed => dies(&standing),
-            Stage::NoPlace => Misuse::limit(
+            WorkerState::Crashed => dies(&standing),
+            WorkerState::NoPlace => Error::configuration_limit(
                 format!(
                     "no background worker could be started for this database: {}; nothing was sent",
                     standing.reason
                 ),
-                "Raise max_worker_processes (and restart the server), or otp_gateway.max_workers, which is half of it by default.",
+                "Raise max_worker_processes (and restart the server), or otp_gateway.max_workers, which is half of it \
+                by default.",
             ),
-            _ => Misuse::not_ready(
+            _ => Error::not_in_prerequisite_state(
                 "no background worker comes for this database; nothing was sent",
                 "It may not take connections any more (pg_database.datallowconn); else the server's log may say more.",
             ),
@@ -187,10 +192,10 @@ impl Absence {
 }
 
 /// Whether there can be workers at all in this server: the launcher comes a moment after the first session.
-pub fn await_launcher() -> Result<(), Misuse> {
+pub fn await_launcher() -> Result<(), Error> {
     // SAFETY: a plain variable.
     if !unsafe { pg_sys::IsUnderPostmaster } {
-        return Err(Misuse::not_ready(
+        return Err(Error::not_in_prerequisite_state(
             "in single-user mode there is no background worker; nothing was sent",
             "Start the server as usual.",
         ));
@@ -198,7 +203,7 @@ pub fn await_launcher() -> Result<(), Misuse> {
     let until = since_boot() + PATIENCE;
     while !worker_registry::had_launcher() {
         if since_boot() > until {
-            return Err(Misuse::not_ready(
+            return Err(Error::not_in_prerequisite_state(
                 "the background worker that starts the others was not started; nothing was sent",
                 "max_worker_processes was too small when the server started: raise it and restart the server.",
             ));
@@ -208,9 +213,9 @@ pub fn await_launcher() -> Result<(), Misuse> {
     Ok(())
 }
 
-fn dies(standing: &Standing) -> Misuse {
+fn dies(standing: &WorkerStatus) -> Error {
     let reason = if standing.reason.is_empty() { "it ended before it had begun" } else { &standing.reason };
-    Misuse::not_ready(
+    Error::not_in_prerequisite_state(
         format!("the background worker of this database ends at each start: {reason}; nothing was sent"),
         "Mend that, and call again: it is tried anew. The server's log has more.",
     )
@@ -232,11 +237,11 @@ impl Drop for Open {
 }
 
 /// Whose turn it was.
-fn take_back(slot: &Slot) -> Turn {
+fn take_back(slot: &Slot) -> SlotState {
     let locked = slot.lock();
-    let turn = locked.turn();
-    locked.begin(0, [0; 16]);
-    locked.give(Turn::Idle);
+    let turn = locked.state();
+    locked.reset(0, [0; 16]);
+    locked.set_state(SlotState::Idle);
     turn
 }
 

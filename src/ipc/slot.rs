@@ -15,33 +15,33 @@ use crate::{
     pg::process::ProcessNumber,
 };
 
-/// The bytes of a letter that a slot holds at once: most letters fit.
+/// The bytes of a request that a slot holds at once: most requests fit.
 pub const CHUNK: usize = 8192 - 64;
 
 /// Whose turn it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
-pub enum Turn {
+pub enum SlotState {
     /// Nobody waits here.
     Idle = 0,
-    /// Worker: take this part of a letter.
-    Letter = 1,
+    /// Worker: take this part of a request.
+    Request = 1,
     /// Session: write the next part.
-    NextOfLetter = 2,
-    /// Session: a new worker has nothing of your letter, write it from the start.
-    Again = 3,
-    /// The worker has the whole letter.
-    Taken = 4,
-    /// Session: take this part of the reply.
-    Reply = 5,
+    RequestMore = 2,
+    /// Session: a new worker has nothing of your request, write it from the start.
+    Restart = 3,
+    /// The worker has the whole request.
+    Accepted = 4,
+    /// Session: take this part of the response.
+    Response = 5,
     /// Worker: write the next part.
-    NextOfReply = 6,
+    ResponseMore = 6,
 }
 
 #[repr(C)]
 pub struct Slot {
     lock: SpinLock,
-    turn: AtomicU32,
+    state: AtomicU32,
     /// Tells one call through this slot from the next.
     call: AtomicU64,
     database: AtomicU32,
@@ -76,21 +76,21 @@ pub fn slots() -> &'static [Slot] {
 
 /// The transaction of this process has called us; or, with `false`, has ended. Cannot fail: a transaction callback
 /// calls it.
-pub fn note_caller(calls: bool) {
+pub fn mark_caller(calls: bool) {
     if let Some(slot) = slots().get(ProcessNumber::mine().0 as usize) {
         slot.caller.store(if calls { std::process::id() } else { 0 }, SeqCst);
     }
 }
 
 /// The pids of the processes whose transaction has called us.
-pub fn callers() -> impl Iterator<Item = u32> {
+pub fn caller_pids() -> impl Iterator<Item = u32> {
     slots().iter().map(|slot| slot.caller.load(SeqCst)).filter(|pid| *pid != 0)
 }
 
 /// Wakes every session that waits for the worker of a database. Cannot fail: an exit callback calls it.
 pub fn wake_waiting(database: u32) {
     for (number, slot) in slots().iter().enumerate() {
-        if slot.database() == database && slot.turn() != Turn::Idle {
+        if slot.database() == database && slot.state() != SlotState::Idle {
             ProcessNumber(number as u32).wake();
         }
     }
@@ -98,15 +98,15 @@ pub fn wake_waiting(database: u32) {
 
 impl Slot {
     /// A look without the lock: to be confirmed under it.
-    pub fn turn(&self) -> Turn {
-        match self.turn.load(SeqCst) {
-            1 => Turn::Letter,
-            2 => Turn::NextOfLetter,
-            3 => Turn::Again,
-            4 => Turn::Taken,
-            5 => Turn::Reply,
-            6 => Turn::NextOfReply,
-            _ => Turn::Idle,
+    pub fn state(&self) -> SlotState {
+        match self.state.load(SeqCst) {
+            1 => SlotState::Request,
+            2 => SlotState::RequestMore,
+            3 => SlotState::Restart,
+            4 => SlotState::Accepted,
+            5 => SlotState::Response,
+            6 => SlotState::ResponseMore,
+            _ => SlotState::Idle,
         }
     }
 
@@ -120,8 +120,8 @@ impl Slot {
 }
 
 impl Locked<'_> {
-    pub fn turn(&self) -> Turn {
-        self.slot.turn()
+    pub fn state(&self) -> SlotState {
+        self.slot.state()
     }
 
     pub fn call(&self) -> u64 {
@@ -133,12 +133,12 @@ impl Locked<'_> {
         unsafe { *self.slot.attempt.get() }
     }
 
-    pub fn give(&self, turn: Turn) {
-        self.slot.turn.store(turn as u32, SeqCst);
+    pub fn set_state(&self, turn: SlotState) {
+        self.slot.state.store(turn as u32, SeqCst);
     }
 
     /// Begins a new call, whatever the slot was at.
-    pub fn begin(&self, database: u32, attempt: [u8; 16]) -> u64 {
+    pub fn reset(&self, database: u32, attempt: [u8; 16]) -> u64 {
         self.wipe();
         self.slot.database.store(database, SeqCst);
         // SAFETY: under the lock.
@@ -147,7 +147,7 @@ impl Locked<'_> {
     }
 
     /// Puts down the part of `whole` that begins at `from`, and returns where the next one begins.
-    pub fn put(&self, whole: &[u8], from: usize) -> usize {
+    pub fn write_chunk(&self, whole: &[u8], from: usize) -> usize {
         let part = &whole[from..whole.len().min(from + CHUNK)];
         // SAFETY: under the lock.
         unsafe { (&mut *self.slot.data.get())[..part.len()].copy_from_slice(part) };
@@ -157,13 +157,13 @@ impl Locked<'_> {
         from + part.len()
     }
 
-    /// Whether the part is the first of its letter or reply.
+    /// Whether the part is the first of its request or reply.
     pub fn is_first(&self) -> bool {
         self.slot.first.load(SeqCst) == 1
     }
 
     /// Appends the part to `whole` (or begins it anew), wipes it, and says whether it was the last.
-    pub fn take(&self, whole: &mut Vec<u8>) -> bool {
+    pub fn read_chunk(&self, whole: &mut Vec<u8>) -> bool {
         if self.is_first() {
             whole.zeroize();
         }

@@ -1,66 +1,66 @@
-//! The worker's side: collect letters, put replies down.
+//! The worker's side: collect requests, give responses.
 
 use std::collections::HashMap;
 
 use zeroize::Zeroizing;
 
 use crate::{
-    ipc::slot::{Locked, Turn, slots},
+    ipc::slot::{Locked, SlotState, slots},
     pg::process::ProcessNumber,
 };
 
-/// Names the call that a reply is for.
+/// Names the call that a response is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Ticket {
+pub struct CallId {
     slot: u32,
     call: u64,
 }
 
-impl Ticket {
-    /// Of a call that no session waits for: a reply to it goes nowhere.
-    pub const NOBODY: Self = Self { slot: u32::MAX, call: 0 };
+impl CallId {
+    /// Of a call that no session waits for: a response to it goes nowhere.
+    pub const NONE: Self = Self { slot: u32::MAX, call: 0 };
 }
 
-pub struct Incoming {
-    pub ticket: Ticket,
-    pub letter: Zeroizing<Vec<u8>>,
+pub struct Received {
+    pub call_id: CallId,
+    pub request: Zeroizing<Vec<u8>>,
 }
 
-/// A call whose letter a worker took that is no more.
+/// A call whose request a worker took that is no more.
 #[derive(Clone, Copy)]
-pub struct Lost {
-    pub ticket: Ticket,
+pub struct Orphaned {
+    pub call_id: CallId,
     pub attempt: [u8; 16],
 }
 
-/// The letters that have come in part, and the replies that have gone in part.
-pub struct WorkerSide {
+/// The requests that have come in part, and the responses that have gone in part.
+pub struct WorkerEnd {
     database: u32,
-    letters: HashMap<u32, (u64, Zeroizing<Vec<u8>>)>,
-    replies: HashMap<u32, (u64, Zeroizing<Vec<u8>>, usize)>,
-    /// Who has the first part of a reply of a worker that is no more.
-    lost: Vec<Lost>,
+    requests: HashMap<u32, (u64, Zeroizing<Vec<u8>>)>,
+    responses: HashMap<u32, (u64, Zeroizing<Vec<u8>>, usize)>,
+    /// Who has the first part of a response of a worker that is no more.
+    orphaned: Vec<Orphaned>,
 }
 
-impl WorkerSide {
+impl WorkerEnd {
     pub fn new(database: u32) -> Self {
-        Self { database, letters: HashMap::new(), replies: HashMap::new(), lost: Vec::new() }
+        Self { database, requests: HashMap::new(), responses: HashMap::new(), orphaned: Vec::new() }
     }
 
-    /// What a worker before this one took and never answered; letters that it had in part are asked for again.
-    pub fn take_over(&mut self) {
+    /// What a worker before this one took and never answered; requests that it had in part are asked for again.
+    pub fn adopt_orphans(&mut self) {
         for (number, slot) in slots().iter().enumerate().filter(|(_, slot)| slot.database() == self.database) {
             let locked = slot.lock();
             if slot.database() != self.database {
                 continue;
             }
-            match locked.turn() {
-                Turn::NextOfLetter => {
-                    locked.give(Turn::Again);
+            match locked.state() {
+                SlotState::RequestMore => {
+                    locked.set_state(SlotState::Restart);
                     wake(locked, number as u32);
                 }
-                Turn::Taken | Turn::NextOfReply => self.lost.push(Lost {
-                    ticket: Ticket { slot: number as u32, call: locked.call() },
+                SlotState::Accepted | SlotState::ResponseMore => self.orphaned.push(Orphaned {
+                    call_id: CallId { slot: number as u32, call: locked.call() },
                     attempt: locked.attempt(),
                 }),
                 _ => {}
@@ -68,36 +68,38 @@ impl WorkerSide {
         }
     }
 
-    /// Who waits for the answer to a letter that a worker took which is no more: those that were found, and those that
-    /// ask for the rest of their reply. Until each is answered or gone.
-    pub fn lost(&mut self) -> Vec<Lost> {
-        self.lost.retain(|lost| {
-            slots().get(lost.ticket.slot as usize).is_some_and(|slot| {
+    /// Who waits for the answer to a request that a worker took which is no more: those that were found, and those that
+    /// ask for the rest of their response. Until each is answered or gone.
+    pub fn orphaned(&mut self) -> Vec<Orphaned> {
+        self.orphaned.retain(|lost| {
+            slots().get(lost.call_id.slot as usize).is_some_and(|slot| {
                 let locked = slot.lock();
-                locked.call() == lost.ticket.call && matches!(locked.turn(), Turn::Taken | Turn::NextOfReply)
+                locked.call() == lost.call_id.call
+                    && matches!(locked.state(), SlotState::Accepted | SlotState::ResponseMore)
             })
         });
-        self.lost.clone()
+        self.orphaned.clone()
     }
 
-    /// Answers everybody who waits in this database, wherever their letter is.
-    pub fn answer_all(&self, reply: &[u8]) {
+    /// Answers everybody who waits in this database, wherever their request is.
+    pub fn answer_all(&self, response: &[u8]) {
         for (number, slot) in slots().iter().enumerate().filter(|(_, slot)| slot.database() == self.database) {
             let locked = slot.lock();
-            if slot.database() == self.database && !matches!(locked.turn(), Turn::Idle | Turn::Reply) {
+            if slot.database() == self.database && !matches!(locked.state(), SlotState::Idle | SlotState::Response) {
                 locked.wipe();
-                locked.put(reply, 0);
-                locked.give(Turn::Reply);
+                locked.write_chunk(response, 0);
+                locked.set_state(SlotState::Response);
                 wake(locked, number as u32);
             }
         }
     }
 
-    /// Every letter that has come whole since the last time.
-    pub fn collect(&mut self) -> Vec<Incoming> {
+    /// Every request that has come whole since the last time.
+    pub fn collect(&mut self) -> Vec<Received> {
         let mut incoming = Vec::new();
         for (number, slot) in slots().iter().enumerate() {
-            if !matches!(slot.turn(), Turn::Letter | Turn::NextOfReply) || slot.database() != self.database {
+            if !matches!(slot.state(), SlotState::Request | SlotState::ResponseMore) || slot.database() != self.database
+            {
                 continue;
             }
             let number = number as u32;
@@ -107,43 +109,44 @@ impl WorkerSide {
                 continue;
             }
             let call = locked.call();
-            match locked.turn() {
-                Turn::Letter => {
-                    let (of, letter) = self.letters.entry(number).or_default();
+            match locked.state() {
+                SlotState::Request => {
+                    let (of, request) = self.requests.entry(number).or_default();
                     if *of != call {
-                        (*of, *letter) = (call, Zeroizing::default());
+                        (*of, *request) = (call, Zeroizing::default());
                         // The worker before this one had the parts before this.
                         if !locked.is_first() {
                             locked.wipe();
-                            locked.give(Turn::Again);
+                            locked.set_state(SlotState::Restart);
                             wake(locked, number);
                             continue;
                         }
                     }
-                    if locked.take(letter) {
-                        locked.give(Turn::Taken);
-                        if let Some((_, letter)) = self.letters.remove(&number) {
-                            incoming.push(Incoming { ticket: Ticket { slot: number, call }, letter });
+                    if locked.read_chunk(request) {
+                        locked.set_state(SlotState::Accepted);
+                        if let Some((_, request)) = self.requests.remove(&number) {
+                            incoming.push(Received { call_id: CallId { slot: number, call }, request });
                         }
                     } else {
-                        locked.give(Turn::NextOfLetter);
+                        locked.set_state(SlotState::RequestMore);
                         wake(locked, number);
                     }
                 }
-                Turn::NextOfReply => {
-                    let Some((_, reply, from)) = self.replies.get_mut(&number).filter(|(of, ..)| *of == call) else {
+                SlotState::ResponseMore => {
+                    let Some((_, response, from)) = self.responses.get_mut(&number).filter(|(of, ..)| *of == call)
+                    else {
                         // Until it is answered the turn stays as it is.
-                        let ticket = Ticket { slot: number, call };
-                        if !self.lost.iter().any(|lost| lost.ticket == ticket) {
-                            self.lost.push(Lost { ticket, attempt: locked.attempt() });
+                        let call_id = CallId { slot: number, call };
+                        if !self.orphaned.iter().any(|lost| lost.call_id == call_id) {
+                            self.orphaned.push(Orphaned { call_id, attempt: locked.attempt() });
                         }
                         continue;
                     };
-                    *from = locked.put(reply, *from);
-                    if *from == reply.len() {
-                        self.replies.remove(&number);
+                    *from = locked.write_chunk(response, *from);
+                    if *from == response.len() {
+                        self.responses.remove(&number);
                     }
-                    locked.give(Turn::Reply);
+                    locked.set_state(SlotState::Response);
                     wake(locked, number);
                 }
                 _ => {}
@@ -153,27 +156,27 @@ impl WorkerSide {
     }
 
     /// Whether the session of a call that was taken still waits for its end.
-    pub fn waits(&self, ticket: Ticket) -> bool {
-        slots().get(ticket.slot as usize).is_some_and(|slot| {
+    pub fn waits(&self, call_id: CallId) -> bool {
+        slots().get(call_id.slot as usize).is_some_and(|slot| {
             let locked = slot.lock();
-            locked.call() == ticket.call && matches!(locked.turn(), Turn::Taken | Turn::NextOfReply)
+            locked.call() == call_id.call && matches!(locked.state(), SlotState::Accepted | SlotState::ResponseMore)
         })
     }
 
-    /// Puts the reply down, or drops it if the session has gone.
-    pub fn reply(&mut self, ticket: Ticket, reply: Zeroizing<Vec<u8>>) {
-        let Some(slot) = slots().get(ticket.slot as usize) else { return };
+    /// Puts the response down, or drops it if the session has gone.
+    pub fn respond(&mut self, call_id: CallId, response: Zeroizing<Vec<u8>>) {
+        let Some(slot) = slots().get(call_id.slot as usize) else { return };
         let locked = slot.lock();
         // A lost call is answered at whatever turn its old worker left it.
-        if locked.call() != ticket.call || !matches!(locked.turn(), Turn::Taken | Turn::NextOfReply) {
+        if locked.call() != call_id.call || !matches!(locked.state(), SlotState::Accepted | SlotState::ResponseMore) {
             return;
         }
-        let next = locked.put(&reply, 0);
-        locked.give(Turn::Reply);
-        if next < reply.len() {
-            self.replies.insert(ticket.slot, (ticket.call, reply, next));
+        let next = locked.write_chunk(&response, 0);
+        locked.set_state(SlotState::Response);
+        if next < response.len() {
+            self.responses.insert(call_id.slot, (call_id.call, response, next));
         }
-        wake(locked, ticket.slot);
+        wake(locked, call_id.slot);
     }
 }
 

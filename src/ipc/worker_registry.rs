@@ -1,5 +1,5 @@
-//! Which databases have a worker, or want one. A session that finds none asks the launcher for one; a worker that leaves
-//! says when it is next needed, and one that dies says why, so that whoever waits for it hears of that.
+//! Which databases have a worker, or want one. A session that finds none asks the launcher for one; a worker that
+//! leaves says when it is next needed, and one that dies says why, so that whoever waits for it hears of that.
 
 use std::{
     cell::UnsafeCell,
@@ -17,7 +17,7 @@ use crate::{
 /// Where a database's entry stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
-pub enum Stage {
+pub enum WorkerState {
     /// No worker, and none asked for.
     Free = 0,
     /// A session, or a commit, asks the launcher for a worker.
@@ -37,7 +37,7 @@ pub enum Stage {
 /// Why a worker is to go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
-pub enum Leave {
+pub enum ExitReason {
     /// Somebody renames, moves or copies the database.
     Database = 1,
     /// The database or the extension is dropped, and the record with it: nothing is worth waiting for.
@@ -77,7 +77,7 @@ pub struct Entry {
 }
 
 #[repr(C)]
-pub struct Roster {
+pub struct Registry {
     lock: SpinLock,
     /// 1 + the launcher's process number; 0: there is none.
     launcher: AtomicU32,
@@ -92,34 +92,34 @@ pub struct Roster {
     entries: [Entry; ENTRIES],
 }
 
-// SAFETY: the cells are read and written under the roster's lock alone, the rest is atomic.
-unsafe impl Sync for Roster {}
+// SAFETY: the cells are read and written under the registry's lock alone, the rest is atomic.
+unsafe impl Sync for Registry {}
 
 /// More databases with a worker at once than this make no sense with any sensible max_worker_processes.
 pub const ENTRIES: usize = 256;
 
 /// Where the registry is in shared memory.
-pub static REGISTRY: Part = Part::new(size_of::<Roster>);
+pub static REGISTRY: Part = Part::new(size_of::<Registry>);
 
-pub fn roster() -> &'static Roster {
+pub fn registry() -> &'static Registry {
     // SAFETY: the memory is ours for the life of the server, zeroed at first, which is the empty state of all of it.
-    unsafe { &*REGISTRY.base().cast::<Roster>() }
+    unsafe { &*REGISTRY.base().cast::<Registry>() }
 }
 
 impl Entry {
-    fn stage(&self) -> Stage {
+    fn stage(&self) -> WorkerState {
         match self.stage.load(SeqCst) {
-            1 => Stage::Wanted,
-            2 => Stage::Starting,
-            3 => Stage::Running,
-            4 => Stage::NoPlace,
-            5 => Stage::Crashed,
-            6 => Stage::Left,
-            _ => Stage::Free,
+            1 => WorkerState::Wanted,
+            2 => WorkerState::Starting,
+            3 => WorkerState::Running,
+            4 => WorkerState::NoPlace,
+            5 => WorkerState::Crashed,
+            6 => WorkerState::Left,
+            _ => WorkerState::Free,
         }
     }
 
-    fn put(&self, stage: Stage) {
+    fn put(&self, stage: WorkerState) {
         self.stage.store(stage as u32, SeqCst);
     }
 
@@ -127,7 +127,7 @@ impl Entry {
         pg_sys::Oid::from(self.database.load(SeqCst))
     }
 
-    /// Under the roster's lock.
+    /// Under the registry's lock.
     fn set_reason(&self, reason: &str) {
         let mut end = reason.len().min(REASON);
         while !reason.is_char_boundary(end) {
@@ -140,15 +140,15 @@ impl Entry {
 }
 
 pub fn find(database: pg_sys::Oid) -> Option<&'static Entry> {
-    roster().entries.iter().find(|entry| entry.stage() != Stage::Free && entry.oid() == database)
+    registry().entries.iter().find(|entry| entry.stage() != WorkerState::Free && entry.oid() == database)
 }
 
-/// The entry of a database, a new one if it has none. None: the roster is full. Under the roster's lock.
+/// The entry of a database, a new one if it has none. None: the registry is full. Under the registry's lock.
 pub fn entry(database: pg_sys::Oid) -> Option<&'static Entry> {
     if let Some(found) = find(database) {
         return Some(found);
     }
-    let new = roster().entries.iter().find(|entry| entry.stage() == Stage::Free)?;
+    let new = registry().entries.iter().find(|entry| entry.stage() == WorkerState::Free)?;
     new.database.store(database.to_u32(), SeqCst);
     for field in [&new.leave, &new.queued, &new.new_key, &new.crashes, &new.asked, &new.reason_length] {
         field.store(0, SeqCst);
@@ -159,18 +159,18 @@ pub fn entry(database: pg_sys::Oid) -> Option<&'static Entry> {
 }
 
 /// The stage of a database's worker.
-pub fn stage(database: pg_sys::Oid) -> Stage {
-    find(database).map_or(Stage::Free, Entry::stage)
+pub fn state_of(database: pg_sys::Oid) -> WorkerState {
+    find(database).map_or(WorkerState::Free, Entry::stage)
 }
 
 /// Whether a worker is connected to the database, or may be about to be.
 pub fn is_there(database: pg_sys::Oid) -> bool {
-    matches!(stage(database), Stage::Starting | Stage::Running)
+    matches!(state_of(database), WorkerState::Starting | WorkerState::Running)
 }
 
-/// Puts a database at a stage, in a new entry if it has none. False: the roster is full.
-pub fn set(database: pg_sys::Oid, stage: Stage) -> bool {
-    let _held = roster().lock.hold();
+/// Puts a database into a state, in a new entry if it has none. False: the registry is full.
+pub fn set(database: pg_sys::Oid, stage: WorkerState) -> bool {
+    let _held = registry().lock.hold();
     let Some(entry) = entry(database) else { return false };
     entry.leave.store(0, SeqCst);
     entry.put(stage);
@@ -178,28 +178,28 @@ pub fn set(database: pg_sys::Oid, stage: Stage) -> bool {
 }
 
 /// Every database at that stage.
-pub fn at(stage: Stage) -> Vec<pg_sys::Oid> {
-    roster().entries.iter().filter(|entry| entry.stage() == stage).map(Entry::oid).collect()
+pub fn at(stage: WorkerState) -> Vec<pg_sys::Oid> {
+    registry().entries.iter().filter(|entry| entry.stage() == stage).map(Entry::oid).collect()
 }
 
 /// How a database stands that has no worker.
-pub struct Standing {
-    pub stage: Stage,
+pub struct WorkerStatus {
+    pub stage: WorkerState,
     /// How often in a row its worker has died.
     pub crashes: u32,
     /// Why there is none, as far as somebody said so.
     pub reason: String,
 }
 
-pub fn standing(database: pg_sys::Oid) -> Standing {
-    let _held = roster().lock.hold();
+pub fn status_of(database: pg_sys::Oid) -> WorkerStatus {
+    let _held = registry().lock.hold();
     let Some(entry) = find(database) else {
-        return Standing { stage: Stage::Free, crashes: 0, reason: String::new() };
+        return WorkerStatus { stage: WorkerState::Free, crashes: 0, reason: String::new() };
     };
     let length = (entry.reason_length.load(SeqCst) as usize).min(REASON);
     // SAFETY: under the lock.
     let reason = unsafe { &(&*entry.reason.get())[..length] };
-    Standing {
+    WorkerStatus {
         stage: entry.stage(),
         crashes: entry.crashes.load(SeqCst),
         reason: String::from_utf8_lossy(reason).into_owned(),
@@ -208,23 +208,23 @@ pub fn standing(database: pg_sys::Oid) -> Standing {
 
 // The launcher's part.
 
-/// The launcher has registered a worker: what it is to be told, to know that it is meant. None: the roster is full.
+/// The launcher has registered a worker: what it is to be told, to know that it is meant. None: the registry is full.
 pub fn starting(database: pg_sys::Oid) -> Option<u32> {
-    let _held = roster().lock.hold();
+    let _held = registry().lock.hold();
     let entry = entry(database)?;
     entry.leave.store(0, SeqCst);
     entry.asked.store(0, SeqCst);
     entry.idle_since.store(0, SeqCst);
-    entry.put(Stage::Starting);
+    entry.put(WorkerState::Starting);
     Some(entry.start.fetch_add(1, SeqCst).wrapping_add(1))
 }
 
 /// There is no place for a worker now.
 pub fn no_place(database: pg_sys::Oid, reason: &str) {
-    let _held = roster().lock.hold();
+    let _held = registry().lock.hold();
     if let Some(entry) = entry(database) {
         entry.set_reason(reason);
-        entry.put(Stage::NoPlace);
+        entry.put(WorkerState::NoPlace);
     }
 }
 
@@ -235,11 +235,11 @@ pub fn crashes(database: pg_sys::Oid) -> (u32, bool) {
 
 /// The databases whose worker has left, and when each is due; their entries are free afterwards.
 pub fn take_left() -> Vec<(pg_sys::Oid, Option<Micros>)> {
-    let _held = roster().lock.hold();
-    let left = roster().entries.iter().filter(|entry| entry.stage() == Stage::Left);
+    let _held = registry().lock.hold();
+    let left = registry().entries.iter().filter(|entry| entry.stage() == WorkerState::Left);
     left.map(|entry| {
         let due = entry.due.load(SeqCst);
-        entry.put(Stage::Free);
+        entry.put(WorkerState::Free);
         (entry.oid(), Some(due).filter(|due| *due != 0))
     })
     .collect()
@@ -247,8 +247,8 @@ pub fn take_left() -> Vec<(pg_sys::Oid, Option<Micros>)> {
 
 /// Asks the workers that have been idle for longest to leave, so many of them, less those that have been asked already.
 /// How many leave.
-pub fn ask_idle_to_leave(most: usize) -> usize {
-    let running = || roster().entries.iter().filter(|entry| entry.stage() == Stage::Running);
+pub fn request_idle_exit(most: usize) -> usize {
+    let running = || registry().entries.iter().filter(|entry| entry.stage() == WorkerState::Running);
     let leaving = running().filter(|entry| entry.leave.load(SeqCst) != 0).count();
     let mut idle: Vec<(i64, &Entry)> = running()
         .filter(|entry| entry.leave.load(SeqCst) == 0)
@@ -259,7 +259,7 @@ pub fn ask_idle_to_leave(most: usize) -> usize {
     idle.truncate(most.saturating_sub(leaving));
     for (_, entry) in &idle {
         // Not over the word of somebody who needs the database.
-        let _ = entry.leave.compare_exchange(0, Leave::Idle as u32, SeqCst, SeqCst);
+        let _ = entry.leave.compare_exchange(0, ExitReason::Idle as u32, SeqCst, SeqCst);
         wake(entry.oid());
     }
     leaving + idle.len()
@@ -267,59 +267,59 @@ pub fn ask_idle_to_leave(most: usize) -> usize {
 
 /// Whether a database waits for a place, which one that becomes idle could give.
 pub fn await_place(awaited: bool) {
-    roster().awaited.store(u32::from(awaited), SeqCst);
+    registry().awaited.store(u32::from(awaited), SeqCst);
 }
 
 /// Whether every database is to be visited; asked once.
-pub fn was_asked_to_visit() -> bool {
-    roster().visit.swap(0, SeqCst) != 0
+pub fn take_visit_notice() -> bool {
+    registry().visit.swap(0, SeqCst) != 0
 }
 
 /// This process is the launcher. How many before it, in a row, lived no longer than `soon`.
-pub fn i_am_launcher(soon: Micros) -> u32 {
+pub fn launcher_starts(soon: Micros) -> u32 {
     let now = since_boot();
-    let before = roster().launched_at.swap(now, SeqCst);
+    let before = registry().launched_at.swap(now, SeqCst);
     let is_soon = before != 0 && now.saturating_sub(before) < soon;
-    let launches = if is_soon { roster().launches.load(SeqCst).saturating_add(1) } else { 0 };
-    roster().launches.store(launches, SeqCst);
-    roster().launcher.store(ProcessNumber::mine().0 + 1, SeqCst);
+    let launches = if is_soon { registry().launches.load(SeqCst).saturating_add(1) } else { 0 };
+    registry().launches.store(launches, SeqCst);
+    registry().launcher.store(ProcessNumber::mine().0 + 1, SeqCst);
     launches
 }
 
 /// At its end.
 pub fn launcher_leaves() {
-    roster().launcher.store(0, SeqCst);
+    registry().launcher.store(0, SeqCst);
 }
 
 /// Whether the launcher is there.
 pub fn has_launcher() -> bool {
-    roster().launcher.load(SeqCst) != 0
+    registry().launcher.load(SeqCst) != 0
 }
 
 /// Whether one ever was, since the server started.
 pub fn had_launcher() -> bool {
-    roster().launched_at.load(SeqCst) != 0
+    registry().launched_at.load(SeqCst) != 0
 }
 
 // The worker's part.
 
 /// The worker that the launcher started by this number is up. False: it is not the one that is meant.
 pub fn claim(database: pg_sys::Oid, start: u32) -> bool {
-    let _held = roster().lock.hold();
+    let _held = registry().lock.hold();
     let Some(entry) = find(database) else { return false };
-    let is_meant = entry.stage() == Stage::Starting && entry.start.load(SeqCst) == start;
+    let is_meant = entry.stage() == WorkerState::Starting && entry.start.load(SeqCst) == start;
     if is_meant {
         entry.process.store(ProcessNumber::mine().0, SeqCst);
     }
     is_meant
 }
 
-/// It is connected, and takes letters.
+/// It is connected, and takes requests.
 pub fn runs(database: pg_sys::Oid) {
-    let _held = roster().lock.hold();
+    let _held = registry().lock.hold();
     if let Some(entry) = find(database) {
         entry.asked.store(0, SeqCst);
-        entry.put(Stage::Running);
+        entry.put(WorkerState::Running);
     }
 }
 
@@ -327,7 +327,7 @@ pub fn runs(database: pg_sys::Oid) {
 pub fn idle_since(database: pg_sys::Oid, since: Option<Micros>) {
     let Some(entry) = find(database) else { return };
     let before = entry.idle_since.swap(since.unwrap_or(0), SeqCst);
-    if before == 0 && since.is_some() && roster().awaited.load(SeqCst) != 0 {
+    if before == 0 && since.is_some() && registry().awaited.load(SeqCst) != 0 {
         wake_launcher();
     }
 }
@@ -335,31 +335,31 @@ pub fn idle_since(database: pg_sys::Oid, since: Option<Micros>) {
 /// It has died. Cannot fail: an exit callback calls it.
 pub fn crashed(database: pg_sys::Oid, reason: &str, again: bool) {
     {
-        let _held = roster().lock.hold();
+        let _held = registry().lock.hold();
         let Some(entry) = find(database) else { return };
         entry.set_reason(reason);
         entry.leave.store(0, SeqCst);
         let crashes = if again { entry.crashes.load(SeqCst).saturating_add(1) } else { 1 };
         entry.crashes.store(crashes, SeqCst);
-        entry.put(Stage::Crashed);
+        entry.put(WorkerState::Crashed);
     }
     tell(database);
 }
 
-/// It has left in order, and has something to do at `due`; `is_wanted`: another is to come at once. Cannot fail: an exit
-/// callback calls it.
+/// It has left in order, and has something to do at `due`; `is_wanted`: another is to come at once. Cannot fail: an
+/// exit callback calls it.
 pub fn left(database: pg_sys::Oid, due: Option<Micros>, is_wanted: bool) {
     {
-        let _held = roster().lock.hold();
+        let _held = registry().lock.hold();
         let Some(entry) = find(database) else { return };
         entry.crashes.store(0, SeqCst);
         entry.reason_length.store(0, SeqCst);
         entry.leave.store(0, SeqCst);
         entry.due.store(due.unwrap_or(0), SeqCst);
-        entry.put(if is_wanted { Stage::Wanted } else { Stage::Left });
+        entry.put(if is_wanted { WorkerState::Wanted } else { WorkerState::Left });
         // Who committed or asked before this has told us, who does after it finds nobody there and asks for one.
         if entry.queued.load(SeqCst) != 0 || entry.asked.load(SeqCst) != 0 {
-            entry.put(Stage::Wanted);
+            entry.put(WorkerState::Wanted);
         }
     }
     tell(database);
@@ -372,11 +372,11 @@ pub fn tell(database: pg_sys::Oid) {
 }
 
 /// Why somebody wants the worker of this database gone.
-pub fn asked_to_leave(database: pg_sys::Oid) -> Option<Leave> {
+pub fn exit_requested(database: pg_sys::Oid) -> Option<ExitReason> {
     match find(database)?.leave.load(SeqCst) {
-        1 => Some(Leave::Database),
-        2 => Some(Leave::Dropped),
-        3 => Some(Leave::Idle),
+        1 => Some(ExitReason::Database),
+        2 => Some(ExitReason::Dropped),
+        3 => Some(ExitReason::Idle),
         _ => None,
     }
 }
@@ -384,17 +384,17 @@ pub fn asked_to_leave(database: pg_sys::Oid) -> Option<Leave> {
 /// It was asked to leave if it was idle, and is not.
 pub fn stays(database: pg_sys::Oid) {
     if let Some(entry) = find(database) {
-        let _ = entry.leave.compare_exchange(Leave::Idle as u32, 0, SeqCst, SeqCst);
+        let _ = entry.leave.compare_exchange(ExitReason::Idle as u32, 0, SeqCst, SeqCst);
     }
 }
 
 /// Whether there may be something new in the queue of this database; asked once.
-pub fn was_told_of_queued(database: pg_sys::Oid) -> bool {
+pub fn take_queued_notice(database: pg_sys::Oid) -> bool {
     find(database).is_some_and(|entry| entry.queued.swap(0, SeqCst) != 0)
 }
 
 /// Whether a key was added; asked once.
-pub fn was_told_of_new_key(database: pg_sys::Oid) -> bool {
+pub fn take_new_key_notice(database: pg_sys::Oid) -> bool {
     find(database).is_some_and(|entry| entry.new_key.swap(0, SeqCst) != 0)
 }
 
@@ -403,7 +403,7 @@ pub fn was_told_of_new_key(database: pg_sys::Oid) -> bool {
 /// Wakes the worker of a database, if it has one. Cannot fail: a transaction callback may call it.
 pub fn wake(database: pg_sys::Oid) -> bool {
     match find(database) {
-        Some(entry) if entry.stage() == Stage::Running => {
+        Some(entry) if entry.stage() == WorkerState::Running => {
             ProcessNumber(entry.process.load(SeqCst)).wake();
             true
         }
@@ -412,38 +412,39 @@ pub fn wake(database: pg_sys::Oid) -> bool {
 }
 
 /// A transaction that enqueued has committed in this session's database.
-pub fn tell_of_queued_here() {
+pub fn notify_queued_here() {
     // SAFETY: a variable of this session.
-    tell_of_queued(unsafe { pg_sys::MyDatabaseId });
+    notify_queued(unsafe { pg_sys::MyDatabaseId });
 }
 
 /// Tells the worker of a database that a transaction which enqueued has committed. Cannot fail: a transaction callback
 /// calls it.
-pub fn tell_of_queued(database: pg_sys::Oid) {
+pub fn notify_queued(database: pg_sys::Oid) {
     if let Some(entry) = find(database) {
         entry.queued.store(1, SeqCst);
     }
     // One that is yet to come looks at its start.
     if !wake(database) {
-        ask_for(database);
+        request_worker(database);
     }
 }
 
 /// Tells the workers of all other databases that a key was added; one that is yet to come looks at its start, and where
 /// there is none the launcher sends one.
-pub fn tell_others_of_new_key(mine: pg_sys::Oid) {
-    for database in at(Stage::Running).into_iter().filter(|database| *database != mine) {
+pub fn notify_new_key_elsewhere(mine: pg_sys::Oid) {
+    for database in at(WorkerState::Running).into_iter().filter(|database| *database != mine) {
         if let Some(entry) = find(database) {
             entry.new_key.store(1, SeqCst);
         }
         wake(database);
     }
-    roster().visit.store(1, SeqCst);
+    registry().visit.store(1, SeqCst);
     wake_launcher();
 }
 
-/// Tells the worker of a database that a server or role was renamed or dropped. Cannot fail: a transaction callback calls it.
-pub fn tell_of_identities(database: pg_sys::Oid) {
+/// Tells the worker of a database that a server or role was renamed or dropped. Cannot fail: a transaction callback
+/// calls it.
+pub fn notify_identities(database: pg_sys::Oid) {
     if let Some(entry) = find(database) {
         entry.identities.store(1, SeqCst);
     }
@@ -452,27 +453,27 @@ pub fn tell_of_identities(database: pg_sys::Oid) {
 }
 
 /// The workers of all databases: roles are the cluster's. Cannot fail: a transaction callback calls it.
-pub fn tell_all_of_identities() {
-    for entry in roster().entries.iter().filter(|entry| entry.stage() == Stage::Running) {
-        tell_of_identities(pg_sys::Oid::from(entry.database.load(SeqCst)));
+pub fn notify_identities_everywhere() {
+    for entry in registry().entries.iter().filter(|entry| entry.stage() == WorkerState::Running) {
+        notify_identities(pg_sys::Oid::from(entry.database.load(SeqCst)));
     }
 }
 
 /// Whether a server or role was renamed or dropped; asked once.
-pub fn was_told_of_identities(database: pg_sys::Oid) -> bool {
+pub fn take_identities_notice(database: pg_sys::Oid) -> bool {
     find(database).is_some_and(|entry| entry.identities.swap(0, SeqCst) != 0)
 }
 
-/// Asks for a worker, also where one is about to leave, and wakes the launcher. False: the roster is full. Cannot fail
-/// otherwise: a transaction callback may call it.
-pub fn ask_for(database: pg_sys::Oid) -> bool {
+/// Asks for a worker, also where one is about to leave, and wakes the launcher. False: the registry is full. Cannot
+/// fail otherwise: a transaction callback may call it.
+pub fn request_worker(database: pg_sys::Oid) -> bool {
     let asked = {
-        let _held = roster().lock.hold();
+        let _held = registry().lock.hold();
         entry(database).map(|entry| {
             entry.asked.store(1, SeqCst);
             entry.leave.store(0, SeqCst);
-            if matches!(entry.stage(), Stage::Free | Stage::Left) {
-                entry.put(Stage::Wanted);
+            if matches!(entry.stage(), WorkerState::Free | WorkerState::Left) {
+                entry.put(WorkerState::Wanted);
             }
         })
     };
@@ -481,9 +482,9 @@ pub fn ask_for(database: pg_sys::Oid) -> bool {
 }
 
 /// Asks the worker of a database to let go of it. False: there is none.
-pub fn ask_to_leave(database: pg_sys::Oid, why: Leave) -> bool {
+pub fn request_exit(database: pg_sys::Oid, why: ExitReason) -> bool {
     match find(database) {
-        Some(entry) if matches!(entry.stage(), Stage::Starting | Stage::Running) => {
+        Some(entry) if matches!(entry.stage(), WorkerState::Starting | WorkerState::Running) => {
             entry.leave.store(why as u32, SeqCst);
             wake(database);
             true
@@ -493,7 +494,7 @@ pub fn ask_to_leave(database: pg_sys::Oid, why: Leave) -> bool {
 }
 
 pub fn wake_launcher() {
-    match roster().launcher.load(SeqCst) {
+    match registry().launcher.load(SeqCst) {
         0 => {}
         number => ProcessNumber(number - 1).wake(),
     }

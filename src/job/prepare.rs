@@ -1,28 +1,28 @@
-//! From what is wanted to a letter that is ready to go. A session does it for a call of its own, the worker for a queued
+//! From what is wanted to a job that is ready to go. A session does it for a call of its own, the worker for a queued
 //! send whose turn has come.
 
 use std::borrow::Cow;
 
 use dialect::{Call, CodeForm, Operation, Outcome, Prepared, Secret};
-use policy::{Status, from_record};
+use policy::{Status, outcome_if_closed};
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use crate::{
     crypto::seal::{Keys, Place},
-    error::Misuse,
-    job::{Order, Outgoing, Target},
-    provider::{Provider, candidates::Account, lookup::UNROUTED, option_value::micros},
+    error::Error,
+    job::{Job, Target, VendorCall},
+    provider::{Provider, candidates::Candidates, lookup::VENDOR_NOT_CHOSEN, option_value::micros},
 };
 
 /// One operation as its caller means it.
 #[derive(Clone, Copy)]
-pub struct Wanted<'a> {
+pub struct JobSpec<'a> {
     pub operation: Operation,
     pub attempt: Uuid,
     /// Of a verification on record, or for a new one.
     pub verification: Uuid,
-    pub recorded: Option<Recorded<'a>>,
+    pub recorded: Option<PriorState<'a>>,
     /// Who wants it.
     pub role: u32,
     pub created_by: &'a str,
@@ -33,7 +33,7 @@ pub struct Wanted<'a> {
 /// Without the fields that only other members of the route know.
 fn payload_for<'p>(
     member: &Provider,
-    account: &Account,
+    account: &Candidates,
     payload: &'p Map<String, Value>,
 ) -> Cow<'p, Map<String, Value>> {
     if account.route.is_none() {
@@ -57,102 +57,102 @@ fn answer_of_test_number(operation: Operation, is_right: bool) -> Outcome {
     }
 }
 
-fn no_members() -> Misuse {
-    Misuse::undefined("the route has no providers", "ALTER SERVER ... OPTIONS (SET providers '...').")
+fn no_members() -> Error {
+    Error::undefined_object("the route has no providers", "ALTER SERVER ... OPTIONS (SET providers '...').")
 }
 
 /// What is on record of the verification that an operation is about.
 #[derive(Clone, Copy)]
-pub struct Recorded<'a> {
+pub struct PriorState<'a> {
     pub status: Status,
     pub reference: Option<&'a str>,
     pub sealed: Option<&'a [u8]>,
     pub send_count: u32,
 }
 
-impl Wanted<'_> {
-    pub fn order(&self, provider: &Provider, keys: &Keys) -> Result<Order, Misuse> {
-        let mut order = Order {
+impl JobSpec<'_> {
+    pub fn job(&self, provider: &Provider, keys: &Keys) -> Result<Job, Error> {
+        let mut job = Job {
             vendor: provider.dialect.name.to_owned(),
             max_checks: provider.options.max_checks,
             server: provider.server.to_u32(),
             mapping: provider.mapping.to_u32(),
             account: Some(provider.account()),
-            ..self.unsent(self.verification, &provider.name)
+            ..self.answered_from_record(self.verification, &provider.name)
         };
         let mut known = Map::new();
         if let Some(recorded) = self.recorded {
             // What was sealed is erased at the end, and of a queued one it is the send's: the record answers.
-            if recorded.status == Status::Queued || from_record(self.operation, recorded.status).is_some() {
-                return Ok(order);
+            if recorded.status == Status::Queued || outcome_if_closed(self.operation, recorded.status).is_some() {
+                return Ok(job);
             }
             if let Some(sealed) = recorded.sealed {
                 known = keys.open(&Place::Verification(self.verification), sealed)?;
             }
-            order.prepared_with = Some((recorded.reference.map(str::to_owned), recorded.send_count));
+            job.prepared_with = Some((recorded.reference.map(str::to_owned), recorded.send_count));
             if let Some(reference) = recorded.reference {
                 known.insert("reference".to_owned(), Value::String(reference.to_owned()));
             }
         }
         let code = self.code.map(|typed| provider.dialect.code.read(typed.reveal()));
-        order.is_no_code = matches!(code, Some(None));
+        job.is_no_code = matches!(code, Some(None));
         let code = code.flatten();
-        let prepared = Wanted { code: code.as_ref(), ..*self }.prepare(provider, &known)?;
+        let prepared = JobSpec { code: code.as_ref(), ..*self }.prepare(provider, &known)?;
         if self.recorded.is_none() {
-            order.target = match self.operation {
+            job.target = match self.operation {
                 Operation::Send => Target::New(self.verification),
-                _ => Target::Find(prepared.find_by, self.verification),
+                _ => Target::Lookup(prepared.find_by, self.verification),
             };
         }
         // A cancel or a verify of what is already sealed changes nothing about it.
         if self.recorded.is_none() || self.operation == Operation::Resend {
-            order.sealed = Some(keys.seal(&Place::Verification(self.verification), &prepared.keep));
+            job.sealed = Some(keys.seal(&Place::Verification(self.verification), &prepared.retained));
         }
-        order.find_by = prepared.find_by;
-        order.recipient_masked = prepared.recipient_masked;
-        order.reference = prepared.reference;
+        job.find_by = prepared.find_by;
+        job.recipient_masked = prepared.recipient_masked;
+        job.reference = prepared.reference;
         let documented = provider.dialect.code_lifetime.filter(|_| !prepared.has_no_life);
         let lifetime = prepared.code_lifetime.or(provider.options.code_lifetime).or(documented);
-        order.code_lifetime = lifetime.map(micros);
-        order.max_checks = prepared.max_checks.unwrap_or(order.max_checks);
-        order.keeps_code = prepared.keeps_code;
-        order.recipient = prepared.recipient;
-        let recipient = order.recipient.as_ref().map(Secret::reveal);
+        job.code_lifetime = lifetime.map(micros);
+        job.max_checks = prepared.max_checks.unwrap_or(job.max_checks);
+        job.keeps_code = prepared.keeps_code;
+        job.recipient = prepared.recipient;
+        let recipient = job.recipient.as_ref().map(Secret::reveal);
         let numbers = provider.options.test_numbers.as_ref();
         if let Some(right) = recipient.and_then(|recipient| numbers?.code_of(recipient)) {
             // Its code need be none that the vendor could have made.
             let read = |typed: &str| CodeForm::Numeric.read(typed);
             let given = self.code.and_then(|typed| read(typed.reveal()));
-            order.is_no_code = self.code.is_some() && given.is_none();
+            job.is_no_code = self.code.is_some() && given.is_none();
             let is_right = given.is_some() && given == read(right);
-            order.is_test = true;
-            order.local = Some(answer_of_test_number(self.operation, is_right));
-            return Ok(order);
+            job.is_test = true;
+            job.local_outcome = Some(answer_of_test_number(self.operation, is_right));
+            return Ok(job);
         }
-        order.rules = Some(provider.rules(recipient, order.max_checks, order.code_lifetime));
-        order.local = prepared.local;
-        order.outgoing = Some(Outgoing {
+        job.rules = Some(provider.rules(recipient, job.max_checks, job.code_lifetime));
+        job.local_outcome = prepared.local_outcome;
+        job.vendor_call = Some(VendorCall {
             request: prepared.request,
-            first: prepared.first,
-            route: provider.route(prepared.timeout),
+            cancel_first: prepared.cancel_first,
+            endpoint: provider.endpoint(prepared.timeout),
             secrets: prepared.secrets,
         });
-        Ok(order)
+        Ok(job)
     }
 
     /// An operation on a send that waits for its route: it answers from the record.
-    pub fn unsent(&self, verification: Uuid, route: &str) -> Order {
-        Order {
+    pub fn answered_from_record(&self, verification: Uuid, route: &str) -> Job {
+        Job {
             operation: self.operation,
             attempt: self.attempt,
-            target: Target::Known(verification),
+            target: Target::Existing(verification),
             provider: route.to_owned(),
             provider_id: 0,
-            vendor: UNROUTED.to_owned(),
+            vendor: VENDOR_NOT_CHOSEN.to_owned(),
             role: self.role,
             role_id: 0,
             created_by: self.created_by.to_owned(),
-            outgoing: None,
+            vendor_call: None,
             recipient_masked: None,
             recipient: None,
             recipient_keys: Vec::new(),
@@ -170,14 +170,14 @@ impl Wanted<'_> {
             is_found: false,
             is_claim: false,
             rules: None,
-            local: None,
+            local_outcome: None,
             is_no_code: false,
             keeps_code: false,
             is_test: false,
             idempotency: None,
             route: None,
             route_id: None,
-            onward: Vec::new(),
+            fallbacks: Vec::new(),
             taken_at: 0,
             queued: None,
         }
@@ -185,32 +185,32 @@ impl Wanted<'_> {
 
     /// The send through whatever a name stands for: of a route through each of its providers that can take the
     /// payload. A field that one of them does not know is for the others.
-    pub fn send(&self, account: &Account, keys: &Keys) -> Result<Order, Misuse> {
-        let mut orders = Vec::new();
+    pub fn send(&self, account: &Candidates, keys: &Keys) -> Result<Job, Error> {
+        let mut jobs = Vec::new();
         let mut refusal = None;
         for member in &account.members {
             let payload = payload_for(member, account, self.payload);
-            let attempt = if orders.is_empty() { self.attempt } else { Uuid::now_v7() };
-            match (Wanted { payload: &payload, attempt, ..*self }).order(member, keys) {
-                Ok(mut order) => {
-                    order.route = account.route.as_ref().map(|route| (route.name.clone(), route.server.to_u32()));
-                    orders.push(order);
+            let attempt = if jobs.is_empty() { self.attempt } else { Uuid::now_v7() };
+            match (JobSpec { payload: &payload, attempt, ..*self }).job(member, keys) {
+                Ok(mut job) => {
+                    job.route = account.route.as_ref().map(|route| (route.name.clone(), route.server.to_u32()));
+                    jobs.push(job);
                 }
-                Err(misuse) => drop(refusal.get_or_insert(misuse)),
+                Err(error) => drop(refusal.get_or_insert(error)),
             }
         }
-        let mut orders = orders.into_iter();
-        let Some(mut first) = orders.next() else { return Err(refusal.unwrap_or_else(no_members)) };
-        first.onward = orders.map(|order| Order { target: Target::Onward(self.verification), ..order }).collect();
+        let mut jobs = jobs.into_iter();
+        let Some(mut first) = jobs.next() else { return Err(refusal.unwrap_or_else(no_members)) };
+        first.fallbacks = jobs.map(|job| Job { target: Target::Failover(self.verification), ..job }).collect();
         Ok(first)
     }
 
     /// The same, no further than to see whether it can be sent, and through which provider first.
-    pub fn check<'p>(&self, account: &'p Account) -> Result<(&'p Provider, Prepared), Misuse> {
+    pub fn check<'p>(&self, account: &'p Candidates) -> Result<(&'p Provider, Prepared), Error> {
         let mut refusal = None;
         for member in &account.members {
             let payload = payload_for(member, account, self.payload);
-            match (Wanted { payload: &payload, ..*self }).prepare(member, &Map::new()) {
+            match (JobSpec { payload: &payload, ..*self }).prepare(member, &Map::new()) {
                 Ok(prepared) => return Ok((member, prepared)),
                 Err(invalid) => drop(refusal.get_or_insert_with(|| invalid.into())),
             }
@@ -224,7 +224,7 @@ impl Wanted<'_> {
             operation: self.operation,
             payload: self.payload,
             defaults: &provider.options.defaults,
-            known,
+            retained_before: known,
             credentials: &provider.credentials,
             code: self.code,
             verification_id: &self.verification.to_string(),

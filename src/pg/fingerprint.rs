@@ -7,9 +7,9 @@ use ring::digest;
 pub struct Fingerprint([u8; 32]);
 
 /// A fingerprint in the making.
-pub struct Print(digest::Context);
+pub struct FingerprintBuilder(digest::Context);
 
-impl Print {
+impl FingerprintBuilder {
     pub fn of(function: &str) -> Self {
         let mut print = Self(digest::Context::new(&digest::SHA256));
         print.add(Some(function.as_bytes()));

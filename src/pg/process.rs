@@ -25,8 +25,8 @@ impl ProcessNumber {
     }
 }
 
-/// Rust captures no backtraces in this process, whatever the server's environment wants: pgrx sends one along with every
-/// error, also of a cancel, as a detail for the client, and it takes a tenth of a second to write.
+/// Rust captures no backtraces in this process, whatever the server's environment wants: pgrx sends one along with
+/// every error, also of a cancel, as a detail for the client, and it takes a tenth of a second to write.
 pub fn capture_no_backtraces() {
     const SETTING: &str = "RUST_LIB_BACKTRACE";
     let before = std::env::var_os(SETTING);

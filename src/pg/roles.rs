@@ -5,7 +5,7 @@ use std::ffi::CStr;
 
 use pgrx::pg_sys;
 
-use crate::error::Misuse;
+use crate::error::Error;
 
 /// Acts with the rights of another role, until dropped; fires no trigger of somebody else's with them, only ours, which
 /// is ENABLE ALWAYS; and prints no plan for the caller, who may ask for it, with the keys and seals that stand in it.
@@ -18,9 +18,9 @@ pub struct ActsAs {
 
 impl ActsAs {
     fn act_as(role: pg_sys::Oid) -> Self {
-        // The setting itself, which would throw away every plan of the session, stays as it is: rules are only the owner's to
-        // make, and triggers are looked at when they fire.
-        // SAFETY: variables of this session; what is changed is put back on drop, which an error passes, too.
+        // The setting itself, which would throw away every plan of the session, stays as it is: rules are only the
+        // owner's to make, and triggers are looked at when they fire. SAFETY: variables of this session; what is
+        // changed is put back on drop, which an error passes, too.
         unsafe {
             let mut before = Self {
                 role: pg_sys::InvalidOid,
@@ -36,13 +36,13 @@ impl ActsAs {
         }
     }
 
-    pub fn owner_of_the_record() -> Result<Self, Misuse> {
+    pub fn owner_of_the_record() -> Result<Self, Error> {
         // SAFETY: look-ups in the catalog; the table is closed again.
         unsafe {
             let schema = pg_sys::get_namespace_oid(c"otp_gateway".as_ptr(), true);
             let table = pg_sys::get_relname_relid(c"verification_record".as_ptr(), schema);
             if table == pg_sys::InvalidOid {
-                return Err(Misuse::not_installed());
+                return Err(Error::not_installed());
             }
             let relation = pg_sys::table_open(table, pg_sys::RowExclusiveLock as pg_sys::LOCKMODE);
             let owner = (*(*relation).rd_rel).relowner;

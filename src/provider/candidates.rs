@@ -3,10 +3,10 @@
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use pgrx::pg_sys;
-use policy::order;
+use policy::member_order;
 
 use crate::{
-    error::Misuse,
+    error::Error,
     pg::foreign_servers::{self, Server},
     provider::{
         Provider,
@@ -17,20 +17,20 @@ use crate::{
 };
 
 /// The providers that a call may go to, in the order in which they are tried.
-pub struct Account {
+pub struct Candidates {
     /// If it is one.
     pub route: Option<Route>,
     pub members: Vec<Provider>,
 }
 
-impl Account {
+impl Candidates {
     /// Finds a provider or a route by name. Of a route the role needs USAGE on the route alone.
-    pub fn find(name: &str, role: pg_sys::Oid) -> Result<Self, Misuse> {
+    pub fn find(name: &str, role: pg_sys::Oid) -> Result<Self, Error> {
         Self::of(crate::provider::lookup::named(name)?, role)
     }
 
     /// The same, of a server as it is now.
-    pub fn of(server: Server, role: pg_sys::Oid) -> Result<Self, Misuse> {
+    pub fn of(server: Server, role: pg_sys::Oid) -> Result<Self, Error> {
         if !is_route_server(&server) {
             return Ok(Self { route: None, members: vec![Provider::of(server, role)?] });
         }
@@ -38,7 +38,7 @@ impl Account {
         check_usage(&server, role)?;
         static DICE: AtomicU64 = AtomicU64::new(0);
         let dice = DICE.fetch_add(1, Relaxed) ^ uuid::Uuid::now_v7().as_u64_pair().1;
-        let drawn = order(options.strategy, &options.weights, dice);
+        let drawn = member_order(options.strategy, &options.weights, dice);
         let member = |name: &String| {
             let member = crate::provider::lookup::named(name)?;
             check_member(&server, &member)?;
@@ -54,10 +54,10 @@ impl Account {
         provider: Identity,
         route: Option<Identity>,
         role: pg_sys::Oid,
-    ) -> Result<Provider, Misuse> {
-        let server = |id| Ok::<_, Misuse>(object_of(id)?.and_then(foreign_servers::server_of));
+    ) -> Result<Provider, Error> {
+        let server = |id| Ok::<_, Error>(object_of(id)?.and_then(foreign_servers::server_of));
         let gone = |what: &str| {
-            Misuse::undefined(
+            Error::undefined_object(
                 format!("the {what} that this verification went through does not exist any more"),
                 "Begin anew with otp_send.",
             )
@@ -73,10 +73,10 @@ impl Account {
 
 /// A route does for its callers what its owner may do, as a view does. And a name in its list is no invitation: whoever
 /// makes a server of a name that is free is somebody whom the route's owner does not act for.
-fn check_member(route: &Server, member: &Server) -> Result<(), Misuse> {
+fn check_member(route: &Server, member: &Server) -> Result<(), Error> {
     let (of, name) = (shown(&route.name), shown(&member.name));
     if !may_use(route.owner, member.oid) {
-        return Err(Misuse::forbidden(
+        return Err(Error::insufficient_privilege(
             format!("permission denied for foreign server {name}, a provider of route {of}: its owner may not use it"),
             format!("GRANT USAGE ON FOREIGN SERVER {name} TO the owner of foreign server {of}."),
         ));
@@ -91,12 +91,14 @@ fn check_member(route: &Server, member: &Server) -> Result<(), Misuse> {
     if is_known {
         return Ok(());
     }
-    Err(Misuse::forbidden(
+    Err(Error::insufficient_privilege(
         format!(
-            "foreign server {name}, a provider of route {of}, belongs to a role whose rights the route's owner does not have"
+            "foreign server {name}, a provider of route {of}, belongs to a role whose rights the route's owner does \
+            not have"
         ),
         format!(
-            "ALTER SERVER {name} OWNER TO the owner of {of} or a superuser; or take it out of the option providers of {of}."
+            "ALTER SERVER {name} OWNER TO the owner of {of} or a superuser; or take it out of the option providers of \
+            {of}."
         ),
     ))
 }

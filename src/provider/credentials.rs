@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fs};
 use dialect::{Dialect, Secret};
 
 use crate::{
-    error::Misuse,
+    error::Error,
     pg::foreign_servers,
     provider::{
         lookup::shown,
@@ -15,12 +15,12 @@ use crate::{
 };
 
 /// Checks the options of a user mapping.
-pub fn check_user_mapping(dialect: &Dialect, options: &[(String, String)]) -> Result<(), Misuse> {
+pub fn check_user_mapping(dialect: &Dialect, options: &[(String, String)]) -> Result<(), Error> {
     let mut given: Vec<&str> = Vec::new();
     for (option, value) in options {
         let name = option.strip_suffix("_file").unwrap_or(option);
         if server_options::of_server(dialect).any(|name| name == option) {
-            return Err(Misuse::invalid_option(
+            return Err(Error::invalid_option_name(
                 format!("option \"{option}\" belongs on the server, not on the user mapping"),
                 "ALTER SERVER ... OPTIONS (ADD ...).",
             ));
@@ -32,13 +32,13 @@ pub fn check_user_mapping(dialect: &Dialect, options: &[(String, String)]) -> Re
             return Err(unknown_option("user mapping", option, &valid));
         }
         if value.is_empty() {
-            return Err(Misuse::invalid(format!("option {option} is empty"), "Give its value."));
+            return Err(Error::invalid_parameter(format!("option {option} is empty"), "Give its value."));
         }
         if name == option {
-            check_sendable(dialect, name, value, &format!("option {option}"), Misuse::invalid)?;
+            check_sendable(dialect, name, value, &format!("option {option}"), Error::invalid_parameter)?;
         }
         if given.contains(&name) {
-            return Err(Misuse::invalid(
+            return Err(Error::invalid_parameter(
                 format!("{name} is given twice, as {name} and as {name}_file"),
                 "Give one of them.",
             ));
@@ -47,7 +47,7 @@ pub fn check_user_mapping(dialect: &Dialect, options: &[(String, String)]) -> Re
     }
     proxy_credentials(&given)?;
     credential_set(dialect, &given).map_err(|wanted| {
-        Misuse::invalid(
+        Error::invalid_parameter(
             "the credentials are not complete, or of more than one kind",
             format!("Exactly one of these sets is needed, each name also as <name>_file: {wanted}."),
         )
@@ -60,8 +60,8 @@ pub fn check_sendable(
     name: &str,
     value: &str,
     what: &str,
-    kind: fn(String, String) -> Misuse,
-) -> Result<(), Misuse> {
+    kind: fn(String, String) -> Error,
+) -> Result<(), Error> {
     if !dialect.can_send(name, value) {
         return Err(kind(
             format!("{what} holds what cannot stand in an HTTP header, where this vendor takes it"),
@@ -80,12 +80,12 @@ pub fn check_sendable(
 }
 
 /// A proxy's credentials go together.
-pub fn proxy_credentials(given: &[&str]) -> Result<(), Misuse> {
+pub fn proxy_credentials(given: &[&str]) -> Result<(), Error> {
     let [user, password] = PROXY_CREDENTIALS.map(|name| given.contains(&name));
     if user == password {
         return Ok(());
     }
-    Err(Misuse::invalid(
+    Err(Error::invalid_parameter(
         "proxy_user and proxy_password go together, and one of them is missing",
         "Give both on the user mapping, each also as <name>_file, or neither.",
     ))
@@ -112,7 +112,7 @@ pub fn credentials(
     server: &foreign_servers::Server,
     options: &ServerOptions,
     mapping: Option<Vec<(String, String)>>,
-) -> Result<BTreeMap<String, Secret>, Misuse> {
+) -> Result<BTreeMap<String, Secret>, Error> {
     let mut credentials = BTreeMap::new();
     for (option, value) in mapping.unwrap_or_default() {
         let (name, value, what) = match option.strip_suffix("_file") {
@@ -123,20 +123,20 @@ pub fn credentials(
             }
         };
         // Written past the validator, by an older version, or into a file.
-        check_sendable(dialect, name, value.reveal(), &what, Misuse::not_ready)?;
+        check_sendable(dialect, name, value.reveal(), &what, Error::not_in_prerequisite_state)?;
         credentials.insert(name.to_owned(), value);
     }
     let server = shown(&server.name);
     let given: Vec<&str> = credentials.keys().map(String::as_str).collect();
     credential_set(dialect, &given).map_err(|wanted| {
-        Misuse::undefined(
+        Error::undefined_object(
             format!("no user mapping with credentials for server {server} and this role"),
             format!("CREATE USER MAPPING FOR CURRENT_USER (or PUBLIC) SERVER {server} OPTIONS ({wanted})."),
         )
     })?;
     proxy_credentials(&given)?;
     if options.proxy.is_none() && given.contains(&PROXY_CREDENTIALS[0]) {
-        return Err(Misuse::invalid(
+        return Err(Error::invalid_parameter(
             "the user mapping has proxy_user and proxy_password, and the server has no option proxy",
             format!("ALTER SERVER {server} OPTIONS (ADD proxy 'http://host:port')."),
         ));
@@ -145,7 +145,7 @@ pub fn credentials(
         && dialect.server_options.contains(&"token_url")
         && options.token_url.is_none()
     {
-        return Err(Misuse::invalid(
+        return Err(Error::invalid_parameter(
             "the user mapping has client_id and client_secret, and the server has no option token_url",
             format!("ALTER SERVER {server} OPTIONS (ADD token_url 'https://...')."),
         ));
@@ -153,16 +153,16 @@ pub fn credentials(
     Ok(credentials)
 }
 
-pub fn read_credential(option: &str, path: &str) -> Result<Secret, Misuse> {
+pub fn read_credential(option: &str, path: &str) -> Result<Secret, Error> {
     let text = fs::read_to_string(path).map_err(|error| {
-        Misuse::not_ready(
+        Error::not_in_prerequisite_state(
             format!("the file of user mapping option {option} cannot be read: {}", error.kind()),
             "It must exist on the server and be readable by the server's system user.",
         )
     })?;
     let text = text.trim_end_matches(['\r', '\n']);
     if text.is_empty() {
-        return Err(Misuse::not_ready(
+        return Err(Error::not_in_prerequisite_state(
             format!("the file of user mapping option {option} is empty"),
             "It holds the credential, in one line.",
         ));

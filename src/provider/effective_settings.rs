@@ -38,8 +38,8 @@ pub fn of_provider(server: pg_sys::Oid) -> Vec<Setting> {
     let mut settings = match ServerOptions::parse(dialect, &server.options) {
         Ok(options) => of_server(dialect, &server.options, &options),
         // Written past the validator, or by an older version: a view that failed would hide all the others.
-        Err(misuse) => {
-            vec![Setting { setting: "error", value: Some(misuse.message().to_owned()), source: "server" }]
+        Err(error) => {
+            vec![Setting { setting: "error", value: Some(error.message().to_owned()), source: "server" }]
         }
     };
     // SAFETY: reads state of this session.
@@ -52,8 +52,8 @@ pub fn of_provider(server: pg_sys::Oid) -> Vec<Setting> {
 fn of_route(given: &[(String, String)]) -> Vec<Setting> {
     let options = match RouteOptions::parse(given) {
         Ok(options) => options,
-        Err(misuse) => {
-            return vec![Setting { setting: "error", value: Some(misuse.message().to_owned()), source: "server" }];
+        Err(error) => {
+            return vec![Setting { setting: "error", value: Some(error.message().to_owned()), source: "server" }];
         }
     };
     let weights: Vec<String> = options.weights.iter().map(u32::to_string).collect();

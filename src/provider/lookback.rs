@@ -5,7 +5,7 @@ use policy::{IDEMPOTENCY_WINDOW, Limits, Micros};
 use crate::{
     pg::foreign_servers,
     provider::{
-        lookup::{LONGEST_PENANCE, dialect_of},
+        lookup::{MAX_CHECK_WINDOW, dialect_of},
         option_value::micros,
         server_options::ServerOptions,
     },
@@ -23,5 +23,5 @@ pub fn longest_memory() -> Micros {
     foreign_servers::servers()
         .into_iter()
         .filter_map(of_server)
-        .fold(IDEMPOTENCY_WINDOW.max(LONGEST_PENANCE), Micros::max)
+        .fold(IDEMPOTENCY_WINDOW.max(MAX_CHECK_WINDOW), Micros::max)
 }

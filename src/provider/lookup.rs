@@ -5,37 +5,38 @@ use pgrx::{FromDatum, IntoDatum, pg_sys};
 use policy::Micros;
 
 use crate::{
-    error::Misuse,
+    error::Error,
     pg::foreign_servers::{self, Server},
 };
 
 /// USAGE on a server.
-pub fn check_usage(server: &Server, role: pg_sys::Oid) -> Result<(), Misuse> {
+pub fn check_usage(server: &Server, role: pg_sys::Oid) -> Result<(), Error> {
     if may_use(role, server.oid) { Ok(()) } else { Err(no_usage(&server.name)) }
 }
 
 /// The foreign server of that name.
-pub fn named(name: &str) -> Result<Server, Misuse> {
+pub fn named(name: &str) -> Result<Server, Error> {
     foreign_servers::server(name).ok_or_else(|| no_such_provider(name))
 }
 
-pub fn no_such_provider(name: &str) -> Misuse {
-    Misuse::undefined(
+pub fn no_such_provider(name: &str) -> Error {
+    Error::undefined_object(
         format!("provider \"{}\" does not exist", shown(name)),
-        "A provider is a foreign server: CREATE SERVER ... FOREIGN DATA WRAPPER otp_ideamart OPTIONS (...); \\des in psql lists them.",
+        "A provider is a foreign server: CREATE SERVER ... FOREIGN DATA WRAPPER otp_ideamart OPTIONS (...); \\des in \
+        psql lists them.",
     )
     .logged_as("provider \"%s\" does not exist")
 }
 
-pub fn not_a_provider(name: &str, wrapper: &str) -> Misuse {
-    Misuse::undefined(
+pub fn not_a_provider(name: &str, wrapper: &str) -> Error {
+    Error::undefined_object(
         format!("foreign server \"{}\" is not a provider: its foreign data wrapper is {wrapper}", shown(name)),
         format!("Use a server of one of {}.", wrappers()),
     )
 }
 
-pub fn no_usage(name: &str) -> Misuse {
-    Misuse::forbidden(
+pub fn no_usage(name: &str) -> Error {
+    Error::insufficient_privilege(
         format!("permission denied for foreign server {}", shown(name)),
         format!("Ask its owner for GRANT USAGE ON FOREIGN SERVER {} TO your role.", shown(name)),
     )
@@ -43,7 +44,7 @@ pub fn no_usage(name: &str) -> Misuse {
 
 /// The vendor that a foreign data wrapper of ours stands for.
 pub fn dialect_of(wrapper: &str) -> Option<&'static Dialect> {
-    wrapper.strip_prefix("otp_").and_then(dialect::dialect)
+    wrapper.strip_prefix("otp_").and_then(dialect::by_name)
 }
 
 /// A name as an error may show it.
@@ -66,6 +67,6 @@ pub fn may_use(role: pg_sys::Oid, server: pg_sys::Oid) -> bool {
 }
 
 /// The vendor of a verification that is queued for a route.
-pub const UNROUTED: &str = "route";
+pub const VENDOR_NOT_CHOSEN: &str = "route";
 
-pub const LONGEST_PENANCE: Micros = 3_600_000_000;
+pub const MAX_CHECK_WINDOW: Micros = 3_600_000_000;

@@ -2,13 +2,14 @@
 
 use std::{str::FromStr, time::Duration};
 
-use policy::{Malformed, Micros};
+use policy::{Micros, ParseError};
 
-use crate::error::Misuse;
+use crate::error::Error;
 
 /// https, unless plain HTTP is allowed; nothing that would send a credential along or elsewhere.
-pub fn check_url(name: &str, value: &str, plain_http: bool) -> Result<(), Misuse> {
-    let refuse = |what: &str, hint: &str| Err(Misuse::invalid(format!("option {name} {what}"), hint.to_owned()));
+pub fn check_url(name: &str, value: &str, plain_http: bool) -> Result<(), Error> {
+    let refuse =
+        |what: &str, hint: &str| Err(Error::invalid_parameter(format!("option {name} {what}"), hint.to_owned()));
     let Some((scheme, rest)) = value.split_once("://") else {
         return refuse("is no URL", "For example: https://host.example:8443/path.");
     };
@@ -47,21 +48,24 @@ pub fn check_url(name: &str, value: &str, plain_http: bool) -> Result<(), Misuse
 }
 
 /// A proxy is scheme, host and port. Plain HTTP to it is usual: what goes to an https host goes through a tunnel.
-pub fn proxy_url(name: &str, value: &str) -> Result<String, Misuse> {
+pub fn proxy_url(name: &str, value: &str) -> Result<String, Error> {
     let example = "For example: http://proxy.example:3128; a user name and a password belong on the user mapping.";
     let scheme = value.split("://").next().unwrap_or_default().to_ascii_lowercase();
     if value.contains("://") && !matches!(scheme.as_str(), "http" | "https") {
-        return Err(Misuse::invalid(format!("option {name} is neither an http:// nor an https:// proxy"), example));
+        return Err(Error::invalid_parameter(
+            format!("option {name} is neither an http:// nor an https:// proxy"),
+            example,
+        ));
     }
     check_url(name, value, true)?;
     let rest = value.split_once("://").map_or("", |(_, rest)| rest);
     if rest.split_once('/').is_some_and(|(_, path)| !path.is_empty()) {
-        return Err(Misuse::invalid(format!("option {name} must be scheme, host and port alone"), example));
+        return Err(Error::invalid_parameter(format!("option {name} must be scheme, host and port alone"), example));
     }
     Ok(value.to_owned())
 }
 
-pub fn duration(name: &str, value: &str, least: Duration, most: Duration) -> Result<Duration, Misuse> {
+pub fn duration(name: &str, value: &str, least: Duration, most: Duration) -> Result<Duration, Error> {
     let text = value.trim();
     let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let unit = match text[split..].trim() {
@@ -77,7 +81,7 @@ pub fn duration(name: &str, value: &str, least: Duration, most: Duration) -> Res
         .map(Duration::from_millis)
         .filter(|duration| (least..=most).contains(duration));
     parsed.ok_or_else(|| {
-        Misuse::invalid(
+        Error::invalid_parameter(
             format!("option {name} is not a duration within its bounds"),
             format!(
                 "A whole number and one of ms, s, min, h, d: at least {} and at most {}.",
@@ -100,26 +104,26 @@ pub fn shown(duration: Duration) -> String {
     }
 }
 
-pub fn number(name: &str, value: &str, least: u32, most: u32) -> Result<u32, Misuse> {
+pub fn number(name: &str, value: &str, least: u32, most: u32) -> Result<u32, Error> {
     value.trim().parse().ok().filter(|number| (least..=most).contains(number)).ok_or_else(|| {
-        Misuse::invalid(
+        Error::invalid_parameter(
             format!("option {name} is not a number within its bounds"),
             format!("A whole number from {least} to {most}."),
         )
     })
 }
 
-pub fn boolean(name: &str, value: &str) -> Result<bool, Misuse> {
+pub fn boolean(name: &str, value: &str) -> Result<bool, Error> {
     match value.to_ascii_lowercase().as_str() {
         "true" | "on" | "yes" | "1" => Ok(true),
         "false" | "off" | "no" | "0" => Ok(false),
-        _ => Err(Misuse::invalid(format!("option {name} is not a boolean"), "true or false.")),
+        _ => Err(Error::invalid_parameter(format!("option {name} is not a boolean"), "true or false.")),
     }
 }
 
-pub fn path(name: &str, value: &str) -> Result<String, Misuse> {
+pub fn path(name: &str, value: &str) -> Result<String, Error> {
     if !value.starts_with('/') {
-        return Err(Misuse::invalid(
+        return Err(Error::invalid_parameter(
             format!("option {name} is not an absolute path"),
             "The file is read by the server, on the server's machine.",
         ));
@@ -128,9 +132,9 @@ pub fn path(name: &str, value: &str) -> Result<String, Misuse> {
 }
 
 /// The options whose form the crate policy knows.
-pub fn policy<T: FromStr<Err = Malformed>>(name: &str, value: &str) -> Result<T, Misuse> {
-    value.parse().map_err(|malformed: Malformed| {
-        Misuse::invalid(format!("option {name}: {}", malformed.message), malformed.hint)
+pub fn policy<T: FromStr<Err = ParseError>>(name: &str, value: &str) -> Result<T, Error> {
+    value.parse().map_err(|malformed: ParseError| {
+        Error::invalid_parameter(format!("option {name}: {}", malformed.message), malformed.hint)
     })
 }
 

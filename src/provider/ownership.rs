@@ -3,7 +3,7 @@
 use pgrx::pg_sys;
 
 use crate::{
-    error::Misuse,
+    error::Error,
     pg::foreign_servers::{self, Server},
     provider::{
         lookup::{dialect_of, no_such_provider, shown},
@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// The providers that a role acts for as an owner; None: it is a superuser, whose everything is.
-pub fn owned(role: pg_sys::Oid) -> Result<Option<Vec<Identity>>, Misuse> {
+pub fn owned(role: pg_sys::Oid) -> Result<Option<Vec<Identity>>, Error> {
     // SAFETY: a look-up in the catalog.
     if unsafe { pg_sys::superuser_arg(role) } {
         return Ok(None);
@@ -27,7 +27,7 @@ pub fn owned(role: pg_sys::Oid) -> Result<Option<Vec<Identity>>, Misuse> {
     if owns_one {
         return Ok(Some(owned));
     }
-    Err(Misuse::forbidden(
+    Err(Error::insufficient_privilege(
         "permission denied: the record is kept by the owners of its providers, and you own none",
         "Ask the owner of the foreign server, or a superuser.",
     ))
@@ -43,9 +43,9 @@ pub struct Kept {
     pub members: Vec<(String, String)>,
 }
 
-/// What the name stands for: a server of the role's own; and, for the owner of the database, those of that name that were
-/// dropped.
-pub fn kept(name: &str, role: pg_sys::Oid) -> Result<Kept, Misuse> {
+/// What the name stands for: a server of the role's own; and, for the owner of the database, those of that name that
+/// were dropped.
+pub fn kept(name: &str, role: pg_sys::Oid) -> Result<Kept, Error> {
     let dropped = if owns_the_database(role) { dropped_servers(name)? } else { Vec::new() };
     let mut kept = match foreign_servers::server(name) {
         Some(server) => Kept::of(server, role)?,
@@ -56,16 +56,16 @@ pub fn kept(name: &str, role: pg_sys::Oid) -> Result<Kept, Misuse> {
         kept.identities.push(id);
         kept.owned.iter_mut().for_each(|owned| owned.push(id));
         // What was queued for a route, and went nowhere, may have been for any vendor's.
-        let dialects = dialect::dialect(&vendor).map_or_else(|| dialect::DIALECTS.to_vec(), |dialect| vec![dialect]);
+        let dialects = dialect::by_name(&vendor).map_or_else(|| dialect::DIALECTS.to_vec(), |dialect| vec![dialect]);
         kept.members.extend(dialects.iter().map(|dialect| (name.to_owned(), dialect.name.to_owned())));
     }
     Ok(kept)
 }
 
 impl Kept {
-    fn of(server: Server, role: pg_sys::Oid) -> Result<Self, Misuse> {
+    fn of(server: Server, role: pg_sys::Oid) -> Result<Self, Error> {
         if !owns(role, &server) {
-            return Err(Misuse::forbidden(
+            return Err(Error::insufficient_privilege(
                 format!("must be owner of foreign server {}", shown(&server.name)),
                 "Ask its owner, or a superuser.",
             ));
@@ -121,17 +121,18 @@ pub fn may_read_files(role: pg_sys::Oid) -> bool {
 
 /// That an option which names a file holds. Who owns the provider says where it points, and so is sent what the file
 /// holds: it is read for them, whoever set it.
-pub fn owner_must_read_files(server: &foreign_servers::Server, option: &str) -> Result<(), Misuse> {
+pub fn owner_must_read_files(server: &foreign_servers::Server, option: &str) -> Result<(), Error> {
     if may_read_files(server.owner) {
         return Ok(());
     }
     let name = shown(&server.name);
-    Err(Misuse::forbidden(
+    Err(Error::insufficient_privilege(
         format!(
             "option {option} does not hold: the owner of foreign server {name} may not have the server read a file"
         ),
         format!(
-            "GRANT pg_read_server_files to the owner, or ALTER SERVER {name} OWNER TO a role that has it; or leave {option} out."
+            "GRANT pg_read_server_files to the owner, or ALTER SERVER {name} OWNER TO a role that has it; or leave \
+            {option} out."
         ),
     ))
 }

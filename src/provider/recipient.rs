@@ -3,7 +3,7 @@
 use dialect::Secret;
 
 use crate::{
-    error::Misuse,
+    error::Error,
     pg::foreign_servers,
     provider::{
         lookup::{dialect_of, named, not_a_provider},
@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// The providers that a name stands for, itself or each of a route: name and dialect.
-pub fn members(name: &str) -> Result<Vec<(String, String)>, Misuse> {
+pub fn members(name: &str) -> Result<Vec<(String, String)>, Error> {
     let server = named(name)?;
     let names = route_of(&server)?.map_or_else(|| vec![name.to_owned()], |route| route.providers);
     let member = |name: String| {
@@ -23,7 +23,7 @@ pub fn members(name: &str) -> Result<Vec<(String, String)>, Misuse> {
 }
 
 /// What a number (for REL-ID a user id) is at these providers, in normal form.
-pub fn recipients(members: &[(String, String)], typed: &Secret) -> Result<Vec<Secret>, Misuse> {
+pub fn recipients(members: &[(String, String)], typed: &Secret) -> Result<Vec<Secret>, Error> {
     let mut recipients: Vec<Secret> = Vec::new();
     let mut wanted = None;
     for (name, vendor) in members {
@@ -34,7 +34,7 @@ pub fn recipients(members: &[(String, String)], typed: &Secret) -> Result<Vec<Se
     }
     if recipients.is_empty() {
         let name = members.first().map_or("", |(name, _)| name);
-        return Err(Misuse::invalid(
+        return Err(Error::invalid_parameter(
             format!("mobile is nothing that provider \"{}\" sends to", crate::provider::lookup::shown(name)),
             format!("It takes {}.", wanted.unwrap_or_default()),
         ));

@@ -5,7 +5,7 @@ use pgrx::pg_sys;
 use policy::Strategy;
 
 use crate::{
-    error::Misuse,
+    error::Error,
     pg::foreign_servers::{self, Server},
     provider::{lookup::shown, option_value::number},
 };
@@ -35,7 +35,7 @@ pub fn is_route_server(server: &Server) -> bool {
 }
 
 /// The options of a server that is a route; none if it is not.
-pub fn route_of(server: &Server) -> Result<Option<RouteOptions>, Misuse> {
+pub fn route_of(server: &Server) -> Result<Option<RouteOptions>, Error> {
     if is_route_server(server) { RouteOptions::parse(&server.options).map(Some) } else { Ok(None) }
 }
 
@@ -45,7 +45,7 @@ pub fn is_route(name: &str) -> bool {
 }
 
 impl RouteOptions {
-    pub fn parse(options: &[(String, String)]) -> Result<Self, Misuse> {
+    pub fn parse(options: &[(String, String)]) -> Result<Self, Error> {
         let mut parsed = Self { providers: Vec::new(), strategy: Strategy::Ordered, weights: Vec::new() };
         let list = |value: &str| value.split(',').map(|entry| entry.trim().to_owned()).collect::<Vec<_>>();
         for (name, value) in options {
@@ -56,7 +56,7 @@ impl RouteOptions {
                         "ordered" => Strategy::Ordered,
                         "weighted" => Strategy::Weighted,
                         _ => {
-                            return Err(Misuse::invalid(
+                            return Err(Error::invalid_parameter(
                                 "option strategy is no strategy",
                                 "'ordered': as listed; 'weighted': by lot, by the option weights.",
                             ));
@@ -71,7 +71,7 @@ impl RouteOptions {
                 _ => {
                     let meant = nearest(name, ROUTE_OPTIONS)
                         .map_or_else(String::new, |nearest| format!("Perhaps you meant \"{nearest}\". "));
-                    return Err(Misuse::invalid_option(
+                    return Err(Error::invalid_option_name(
                         format!("a route has no option \"{name}\""),
                         format!("{meant}Valid options: {}.", ROUTE_OPTIONS.join(", ")),
                     )
@@ -82,9 +82,9 @@ impl RouteOptions {
         parsed.check()
     }
 
-    fn check(mut self) -> Result<Self, Misuse> {
+    fn check(mut self) -> Result<Self, Error> {
         let refuse = |what: &str| {
-            Err(Misuse::invalid(
+            Err(Error::invalid_parameter(
                 format!("option providers {what}"),
                 "For example: providers 'ideamart, hyperverge'; each is a foreign server that is no route itself.",
             ))
@@ -106,7 +106,7 @@ impl RouteOptions {
         if self.weights.is_empty() {
             self.weights = vec![1; self.providers.len()];
         } else if self.weights.len() != self.providers.len() {
-            return Err(Misuse::invalid(
+            return Err(Error::invalid_parameter(
                 "option weights has not as many numbers as providers has names",
                 "One for each, in the same order: providers 'ideamart, hyperverge', weights '3, 1'.",
             ));

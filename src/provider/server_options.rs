@@ -4,11 +4,11 @@
 use std::time::Duration;
 
 use dialect::{Dialect, nearest};
-use policy::{Limits, Prefixes, TestNumbers};
+use policy::{AllowedPrefixes, Limits, TestNumbers};
 use serde_json::{Map, Value};
 
 use crate::{
-    error::Misuse,
+    error::Error,
     provider::option_value::{boolean, check_url, duration, number, path, policy, proxy_url},
 };
 
@@ -73,14 +73,14 @@ pub struct ServerOptions {
     pub check_limit: Option<Limits>,
     pub provider_limit: Option<Limits>,
     /// None: all are allowed.
-    pub allowed_prefixes: Option<Prefixes>,
+    pub allowed_prefixes: Option<AllowedPrefixes>,
     pub enforce: Enforce,
     pub test_numbers: Option<TestNumbers>,
     pub token_url: Option<String>,
 }
 
 impl ServerOptions {
-    pub fn parse(dialect: &Dialect, options: &[(String, String)]) -> Result<Self, Misuse> {
+    pub fn parse(dialect: &Dialect, options: &[(String, String)]) -> Result<Self, Error> {
         let mut parsed = Self {
             base_url: dialect.base_url.unwrap_or_default().to_owned(),
             timeout: None,
@@ -136,7 +136,7 @@ impl ServerOptions {
             }
         }
         if parsed.base_url.is_empty() {
-            return Err(Misuse::invalid(
+            return Err(Error::invalid_parameter(
                 format!("option base_url is required: {} runs on your own premises", dialect.name),
                 "OPTIONS (base_url 'https://host:port').",
             ));
@@ -146,7 +146,7 @@ impl ServerOptions {
             check_url("token_url", token_url, parsed.allow_plain_http)?;
         }
         if parsed.client_cert_file.is_some() != parsed.client_key_file.is_some() {
-            return Err(Misuse::invalid(
+            return Err(Error::invalid_parameter(
                 "options client_cert_file and client_key_file go together, and one of them is missing",
                 "Give both, or neither.",
             ));
@@ -155,11 +155,11 @@ impl ServerOptions {
     }
 }
 
-fn unknown_server_option(dialect: &Dialect, name: &str) -> Misuse {
+fn unknown_server_option(dialect: &Dialect, name: &str) -> Error {
     let credential = name.strip_suffix("_file").unwrap_or(name);
     let is_credential = dialect.credential_sets.iter().any(|set| set.contains(&credential));
     if is_credential || PROXY_CREDENTIALS.contains(&credential) {
-        return Misuse::invalid_option(
+        return Error::invalid_option_name(
             format!("option \"{name}\" is a credential and does not belong on the server"),
             format!("Give it on the user mapping: CREATE USER MAPPING FOR PUBLIC SERVER ... OPTIONS ({name} '...')."),
         );
@@ -174,32 +174,32 @@ pub fn of_server(dialect: &Dialect) -> impl Iterator<Item = &'static str> + use<
 }
 
 /// An option that is not there, with the one that was probably meant and the list.
-pub fn unknown_option(place: &str, name: &str, valid: &[&str]) -> Misuse {
+pub fn unknown_option(place: &str, name: &str, valid: &[&str]) -> Error {
     let meant = nearest(name, valid.iter().copied())
         .map_or_else(String::new, |nearest| format!("Perhaps you meant \"{nearest}\". "));
-    Misuse::invalid_option(
+    Error::invalid_option_name(
         format!("a {place} of this kind has no option \"{name}\""),
         format!("{meant}Valid options: {}.", valid.join(", ")),
     )
     .logged_as(&format!("a {place} of this kind has no option \"%s\""))
 }
 
-fn defaults(dialect: &Dialect, value: &str) -> Result<Map<String, Value>, Misuse> {
+fn defaults(dialect: &Dialect, value: &str) -> Result<Map<String, Value>, Error> {
     let Ok(Value::Object(defaults)) = serde_json::from_str(value) else {
-        return Err(Misuse::invalid(
+        return Err(Error::invalid_parameter(
             "option defaults is not a JSON object",
             r#"For example: defaults '{"template_id": "..."}'; its members are laid under every payload."#,
         ));
     };
-    dialect::check_defaults(dialect, &defaults).map_err(|invalid| Misuse::from(invalid).at("option defaults"))?;
+    dialect::check_defaults(dialect, &defaults).map_err(|invalid| Error::from(invalid).at("option defaults"))?;
     Ok(defaults)
 }
 
-fn enforce(value: &str) -> Result<Enforce, Misuse> {
+fn enforce(value: &str) -> Result<Enforce, Error> {
     match value.to_ascii_lowercase().as_str() {
         "on" => Ok(Enforce::On),
         "observe" => Ok(Enforce::Observe),
-        _ => Err(Misuse::invalid(
+        _ => Err(Error::invalid_parameter(
             "option enforce is neither on nor observe",
             "on: what the limits refuse is blocked; observe: it is sent, and recorded as what would have been blocked.",
         )),

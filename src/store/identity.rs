@@ -1,6 +1,6 @@
 //! Whose a row is: foreign servers and roles, each under a number of its own in `otp_gateway.identity`. A name is free
-//! again after a rename or a drop, and who takes it takes nothing else; an OID holds in one cluster. The worker gives the
-//! numbers out.
+//! again after a rename or a drop, and who takes it takes nothing else; an OID holds in one cluster. The worker gives
+//! the numbers out.
 
 use std::{cell::RefCell, collections::HashMap};
 
@@ -8,7 +8,7 @@ use pgrx::{FromDatum, IntoDatum, pg_sys};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    error::Misuse,
+    error::Error,
     pg::foreign_servers,
     store::{
         columns::{NEWEST_TABLE, identity as column},
@@ -49,8 +49,8 @@ pub struct Subject {
 }
 
 thread_local! {
-    /// What this session has looked up. A number never changes its object while the server runs: that may be dropped, and
-    /// is then found by nobody.
+    /// What this session has looked up. A number never changes its object while the server runs: that may be dropped,
+    /// and is then found by nobody.
     static KNOWN: RefCell<Known> = RefCell::default();
 }
 
@@ -83,7 +83,7 @@ pub fn home() -> i64 {
 }
 
 /// The OID of a server or role here; None: it was dropped.
-pub fn object_of(id: Identity) -> Result<Option<pg_sys::Oid>, Misuse> {
+pub fn object_of(id: Identity) -> Result<Option<pg_sys::Oid>, Error> {
     if let Some(object) = known(|known| known.objects.get(&id).copied()) {
         return Ok(Some(object));
     }
@@ -96,7 +96,7 @@ pub fn object_of(id: Identity) -> Result<Option<pg_sys::Oid>, Misuse> {
 }
 
 /// Every number of a server or role: more than one where rows of two databases were brought together.
-pub fn identities_of(kind: Kind, oid: pg_sys::Oid) -> Result<Vec<Identity>, Misuse> {
+pub fn identities_of(kind: Kind, oid: pg_sys::Oid) -> Result<Vec<Identity>, Error> {
     let mut found = Vec::new();
     let wanted = [equal(column::OBJECT, pg_sys::F_OIDEQ, oid.into_datum())];
     scan(c"identity", Some(c"identity_object_idx"), wanted, |row| {
@@ -111,7 +111,7 @@ pub fn identities_of(kind: Kind, oid: pg_sys::Oid) -> Result<Vec<Identity>, Misu
 }
 
 /// The numbers, with their vendors, of servers that were called so when they were dropped.
-pub fn dropped_servers(name: &str) -> Result<Vec<(Identity, String)>, Misuse> {
+pub fn dropped_servers(name: &str) -> Result<Vec<(Identity, String)>, Error> {
     let mut found = Vec::new();
     scan(c"identity", None, [], |row| {
         // SAFETY: the columns are of these types.

@@ -5,7 +5,7 @@ use pgrx::{Spi, pg_sys, spi::SpiError};
 use uuid::Uuid;
 
 use crate::{
-    error::Misuse,
+    error::Error,
     pg::{
         roles::ActsAs,
         values::{argument, byteas, number, numbers},
@@ -13,8 +13,8 @@ use crate::{
     store::identity::home,
 };
 
-/// Whom the caller acts for, as the view otp_gateway.verification has it: whether all of this provider is shown to them,
-/// and the roles whose rights they have.
+/// Whom the caller acts for, as the view otp_gateway.verification has it: whether all of this provider is shown to
+/// them, and the roles whose rights they have.
 const READER: &str = "
     SELECT EXISTS (
                SELECT FROM pg_catalog.pg_roles AS r
@@ -47,7 +47,7 @@ const OF_ALL: &str = "
       AND (provider_id OPERATOR(pg_catalog.=) ANY ($1) OR route_id OPERATOR(pg_catalog.=) ANY ($1))";
 
 /// The verifications of a recipient at a provider or route, of those that the caller may see.
-pub fn visible_verifications(provider: pg_sys::Oid, recipient_keys: &[Vec<u8>]) -> Result<Vec<Uuid>, Misuse> {
+pub fn visible_verifications(provider: pg_sys::Oid, recipient_keys: &[Vec<u8>]) -> Result<Vec<Uuid>, Error> {
     let reader: Result<(bool, Vec<pg_sys::Oid>), SpiError> = Spi::connect(|client| {
         let row = client.select(READER, Some(1), &[argument(provider, pg_sys::OIDOID)])?.first();
         Ok((row.get(1)?.unwrap_or(false), row.get(2)?.unwrap_or_default()))
@@ -68,5 +68,5 @@ pub fn visible_verifications(provider: pg_sys::Oid, recipient_keys: &[Vec<u8>]) 
             table.map(|row| Ok(id(row.get(1)?))).collect()
         })
     });
-    found.map_err(|error| Misuse::internal(format!("the record could not be read: {error}"), "Report it."))
+    found.map_err(|error| Error::internal(format!("the record could not be read: {error}"), "Report it."))
 }

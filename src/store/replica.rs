@@ -1,11 +1,11 @@
-//! Whether the record of this database is a subscription's target, so that another database writes it: nothing is sent from
-//! here then, and nothing written about what was sent there.
+//! Whether the record of this database is a subscription's target, so that another database writes it: nothing is sent
+//! from here then, and nothing written about what was sent there.
 
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
 use pgrx::{PgTryBuilder, pg_sys};
 
-use crate::error::Misuse;
+use crate::error::Error;
 
 /// Why nothing is done, and what to do about it.
 pub const REPLICATED: (&str, &str) = (
@@ -36,9 +36,9 @@ pub fn is_replicated() -> bool {
 }
 
 /// For a session that is about to write for this database's worker.
-pub fn must_be_original() -> Result<(), Misuse> {
+pub fn must_be_original() -> Result<(), Error> {
     if is_replicated() {
-        Err(Misuse::not_ready(format!("{}; nothing is sent", REPLICATED.0), REPLICATED.1))
+        Err(Error::not_in_prerequisite_state(format!("{}; nothing is sent", REPLICATED.0), REPLICATED.1))
     } else {
         Ok(())
     }

@@ -43,7 +43,8 @@ impl RowType {
 
     /// The rows, each with its columns filled by their order in the install script; a column that is left out is null.
     pub fn array<T>(&self, rows: &[T], fill: impl Fn(&T, &mut Columns)) -> DatumWithOid<'static> {
-        // SAFETY: each datum is of its column's type, which `fill` answers for; the arrays have the descriptor's length.
+        // SAFETY: each datum is of its column's type, which `fill` answers for; the arrays have the descriptor's
+        // length.
         unsafe {
             let width = (*self.descriptor).natts as usize;
             let mut columns = Columns { values: vec![pg_sys::Datum::from(0); width], nulls: vec![true; width] };
@@ -62,15 +63,15 @@ impl RowType {
                 .collect();
             let array =
                 pg_sys::construct_array(records.as_mut_ptr(), records.len() as i32, self.row, -1, false, b'd' as _);
-            DatumWithOid::new(Record(pg_sys::Datum::from(array)), self.rows)
+            DatumWithOid::new(RowArray(pg_sys::Datum::from(array)), self.rows)
         }
     }
 }
 
 /// An array of rows, as it is.
-struct Record(pg_sys::Datum);
+struct RowArray(pg_sys::Datum);
 
-impl IntoDatum for Record {
+impl IntoDatum for RowArray {
     fn into_datum(self) -> Option<pg_sys::Datum> {
         Some(self.0)
     }

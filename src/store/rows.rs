@@ -2,7 +2,7 @@
 
 use dialect::{Operation, Outcome};
 use pgrx::{FromDatum, IntoDatum, spi::SpiHeapTupleData};
-use policy::{Micros, Reason, Status, Verification};
+use policy::{BlockReason, Micros, Status, Verification};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -24,13 +24,13 @@ pub struct NewVerification {
     pub recipient_key: Option<Vec<u8>>,
     pub sealed: Option<Vec<u8>>,
     pub state: Verification,
-    pub idempotency: Option<Idempotency>,
+    pub idempotency: Option<IdempotencyHashes>,
     pub is_test: bool,
     pub route: Option<(String, Identity)>,
 }
 
 /// What becomes of one; `sealed` replaces what is there, unless the verification has ended.
-pub struct Change {
+pub struct VerificationUpdate {
     pub id: Uuid,
     /// Its status until now.
     pub before: Status,
@@ -73,14 +73,14 @@ pub struct NewAttempt {
     /// Whose limits it counts against; None: nobody's.
     pub recipient_key: Option<Vec<u8>>,
     /// The rule that refused, or would have.
-    pub reason: Option<Reason>,
+    pub reason: Option<BlockReason>,
     /// When waiting helps, and until when.
     pub retry_at: Option<Micros>,
     pub started_at: Micros,
 }
 
 /// How an attempt ended.
-pub struct Completion {
+pub struct AttemptEnd {
     pub id: Uuid,
     pub outcome: Outcome,
     pub http_status: Option<u16>,
@@ -93,7 +93,7 @@ pub struct Completion {
 }
 
 /// A verification as it is on record.
-pub struct Stored {
+pub struct StoredVerification {
     pub id: Uuid,
     pub created_at: Micros,
     pub provider_id: Identity,
@@ -105,7 +105,7 @@ pub struct Stored {
 }
 
 /// One whose transaction has committed, and that nobody has taken yet.
-pub struct Queued {
+pub struct QueuedVerification {
     pub transaction: u64,
     pub id: Uuid,
     /// The route that it is queued for, else the provider.
@@ -117,8 +117,8 @@ pub struct Queued {
 }
 
 /// A queued one with all that its send takes.
-pub struct QueuedLetter {
-    pub stored: Stored,
+pub struct QueuedPayload {
+    pub stored: StoredVerification,
     pub provider: String,
     pub vendor: String,
     pub role_id: Identity,
@@ -128,7 +128,7 @@ pub struct QueuedLetter {
 }
 
 /// What is to be erased of one, and when.
-pub struct Sealed {
+pub struct OpenVerification {
     pub id: Uuid,
     pub erase_at: Micros,
     /// How the seal begins, which tells its key; None: nothing is sealed.
@@ -137,14 +137,14 @@ pub struct Sealed {
 }
 
 /// What is sealed of one.
-pub struct Seal {
+pub struct SealedRow {
     pub id: Uuid,
     pub is_queued: bool,
     pub sealed: Option<Vec<u8>>,
 }
 
 /// What counts of one recipient at one provider.
-pub struct Event {
+pub struct RecipientEvent {
     /// Of the question, from 1.
     pub question: usize,
     pub attempt: Uuid,
@@ -165,7 +165,7 @@ pub struct StoredAttempt {
     pub vendor_code: Option<String>,
     pub vendor_message: Option<String>,
     pub response: Option<String>,
-    pub reason: Option<Reason>,
+    pub reason: Option<BlockReason>,
     pub retry_at: Option<Micros>,
 }
 
@@ -210,7 +210,7 @@ pub fn label<T: Copy>(
     Ok(label.and_then(|label| all.iter().copied().find(|one| name(*one) == label)))
 }
 
-impl Stored {
+impl StoredVerification {
     pub fn read(row: &SpiHeapTupleData) -> Result<Self, Failure> {
         Ok(Self {
             id: uuid(row, 1)?,
@@ -231,7 +231,7 @@ impl Stored {
     }
 }
 
-impl Queued {
+impl QueuedVerification {
     pub fn read(row: &SpiHeapTupleData) -> Result<Self, Failure> {
         Ok(Self {
             transaction: transaction(row, 1)?,
@@ -244,10 +244,10 @@ impl Queued {
     }
 }
 
-impl QueuedLetter {
+impl QueuedPayload {
     pub fn read(row: &SpiHeapTupleData) -> Result<Self, Failure> {
         Ok(Self {
-            stored: Stored::read(row)?,
+            stored: StoredVerification::read(row)?,
             role_id: value(row, 12)?.unwrap_or(0),
             provider: value(row, 13)?.unwrap_or_default(),
             vendor: value(row, 14)?.unwrap_or_default(),
@@ -258,13 +258,13 @@ impl QueuedLetter {
     }
 }
 
-impl Seal {
+impl SealedRow {
     pub fn read(row: &SpiHeapTupleData) -> Result<Self, Failure> {
         Ok(Self { id: uuid(row, 1)?, is_queued: flag(row, 2)?, sealed: value(row, 3)? })
     }
 }
 
-impl Sealed {
+impl OpenVerification {
     pub fn read(row: &SpiHeapTupleData) -> Result<Self, Failure> {
         Ok(Self {
             id: uuid(row, 1)?,
@@ -275,7 +275,7 @@ impl Sealed {
     }
 }
 
-impl Event {
+impl RecipientEvent {
     pub fn read(row: &SpiHeapTupleData) -> Result<Self, Failure> {
         Ok(Self {
             question: question(row)?,
@@ -300,7 +300,7 @@ impl StoredAttempt {
             vendor_code: value(row, 5)?,
             vendor_message: value(row, 6)?,
             response: value(row, 7)?,
-            reason: label(row, 8, &Reason::ALL, Reason::as_str)?,
+            reason: label(row, 8, &BlockReason::ALL, BlockReason::as_str)?,
             retry_at: micros(row, 9)?,
         })
     }
@@ -308,7 +308,7 @@ impl StoredAttempt {
 
 /// Of several sends of one verification.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Which {
+pub enum WhichSend {
     /// As it was asked for, not a resend.
     Original,
     Latest,
@@ -317,7 +317,7 @@ pub enum Which {
 /// An idempotency key and the payload that it goes with, as HMACs: either may hold a number. Under each key of the key
 /// file; they are put down under the first.
 #[derive(Clone, Serialize, Deserialize)]
-pub struct Idempotency {
+pub struct IdempotencyHashes {
     pub keys: Vec<Vec<u8>>,
     pub payloads: Vec<Vec<u8>>,
 }

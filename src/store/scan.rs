@@ -1,11 +1,11 @@
-//! Reading the record as it is now, whatever the caller's snapshot and rights: what the caller may do with what is found
-//! is for whoever asks to check.
+//! Reading the record as it is now, whatever the caller's snapshot and rights: what the caller may do with what is
+//! found is for whoever asks to check.
 
 use std::ffi::CStr;
 
 use pgrx::{FromDatum, IntoDatum, pg_sys};
 
-use crate::error::Misuse;
+use crate::error::Error;
 
 pub fn equal(column: usize, function: u32, value: Option<pg_sys::Datum>) -> pg_sys::ScanKeyData {
     let mut key = pg_sys::ScanKeyData::default();
@@ -22,14 +22,14 @@ pub fn equal(column: usize, function: u32, value: Option<pg_sys::Datum>) -> pg_s
     key
 }
 
-/// Scans an index (none: the primary key) of a table of ours with the latest snapshot: a REPEATABLE READ transaction must
-/// see what the worker has recorded for it since it began.
+/// Scans an index (none: the primary key) of a table of ours with the latest snapshot: a REPEATABLE READ transaction
+/// must see what the worker has recorded for it since it began.
 pub fn scan<const N: usize>(
     table: &CStr,
     index: Option<&CStr>,
     mut keys: [pg_sys::ScanKeyData; N],
     mut each: impl FnMut(&TupleValues),
-) -> Result<(), Misuse> {
+) -> Result<(), Error> {
     // SAFETY: relation, scan and snapshot are opened and closed in order; an error in between aborts the statement,
     // which releases them. Values are copied out before the scan ends. The lock is released at once, so that a
     // transaction that stays open does not hold up DROP EXTENSION.
@@ -38,7 +38,7 @@ pub fn scan<const N: usize>(
         let table = pg_sys::get_relname_relid(table.as_ptr(), schema);
         // Tables of an older version lack columns that are asked for.
         if table == pg_sys::InvalidOid || !is_of_this_version() {
-            return Err(Misuse::not_installed());
+            return Err(Error::not_installed());
         }
         let lock = pg_sys::AccessShareLock as pg_sys::LOCKMODE;
         let relation = pg_sys::table_open(table, lock);

@@ -9,7 +9,7 @@ use policy::{Micros, Status};
 use uuid::Uuid;
 
 use crate::{
-    error::Misuse,
+    error::Error,
     pg::roles::{Role, current_role},
     store::{
         columns::{attempt, verification as column},
@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// What a session needs of a verification's row.
-pub struct Recorded {
+pub struct VerificationSnapshot {
     /// What it was called then.
     pub provider: String,
     pub provider_id: Identity,
@@ -40,7 +40,7 @@ pub struct Recorded {
 }
 
 /// What an idempotency key stands for.
-pub struct Keyed {
+pub struct KeyedVerification {
     pub id: Uuid,
     /// Under which of the key's names it was found.
     pub key: usize,
@@ -48,7 +48,7 @@ pub struct Keyed {
 }
 
 /// The role that began a verification, if the current one may act for it.
-pub fn role_of(id: Uuid) -> Result<Option<Role>, Misuse> {
+pub fn role_of(id: Uuid) -> Result<Option<Role>, Error> {
     let Some(recorded) = own(id)? else { return Ok(None) };
     let Some(oid) = object_of(recorded.role_id)? else { return Ok(None) };
     // SAFETY: a look-up in the catalog; the role may have been dropped.
@@ -59,10 +59,10 @@ pub fn role_of(id: Uuid) -> Result<Option<Role>, Misuse> {
 }
 
 /// The same, of what others can see.
-pub fn committed(id: Uuid) -> Result<Recorded, Misuse> {
+pub fn committed(id: Uuid) -> Result<VerificationSnapshot, Error> {
     let recorded = verification(id)?;
     if recorded.is_of_this_transaction {
-        return Err(Misuse::not_ready(
+        return Err(Error::not_in_prerequisite_state(
             "this transaction enqueued the verification, and nothing is sent before its COMMIT",
             "COMMIT first.",
         ));
@@ -70,18 +70,20 @@ pub fn committed(id: Uuid) -> Result<Recorded, Misuse> {
     Ok(recorded)
 }
 
-/// The verification of that id. One of a role whose rights the caller does not have is not found, like one that is not there.
-pub fn verification(id: Uuid) -> Result<Recorded, Misuse> {
+/// The verification of that id. One of a role whose rights the caller does not have is not found, like one that is not
+/// there.
+pub fn verification(id: Uuid) -> Result<VerificationSnapshot, Error> {
     own(id)?.ok_or_else(|| {
-        Misuse::undefined(
+        Error::undefined_object(
             "there is no verification of that id",
-            "Give the verification_id that otp_send returned to your role; for a flow begun elsewhere, otp_verify takes a provider.",
+            "Give the verification_id that otp_send returned to your role; for a flow begun elsewhere, otp_verify \
+            takes a provider.",
         )
     })
 }
 
 /// The same, where none is no error.
-pub fn own(id: Uuid) -> Result<Option<Recorded>, Misuse> {
+pub fn own(id: Uuid) -> Result<Option<VerificationSnapshot>, Error> {
     let id = pgrx::datum::Uuid::from_bytes(*id.as_bytes()).into_datum();
     let mut found = Ok(None);
     scan(c"verification_record", None, [equal(column::ID, pg_sys::F_UUID_EQ, id)], |row| {
@@ -94,9 +96,9 @@ pub fn own(id: Uuid) -> Result<Option<Recorded>, Misuse> {
     found
 }
 
-/// The verification that an idempotency key of the current role, by any of its names, stands for: the latest since then.
-/// Of others' keys a role learns nothing, and they take none away from it.
-pub fn find_by_key(names: &[Vec<u8>], since: Micros) -> Result<Option<Keyed>, Misuse> {
+/// The verification that an idempotency key of the current role, by any of its names, stands for: the latest since
+/// then. Of others' keys a role learns nothing, and they take none away from it.
+pub fn find_by_key(names: &[Vec<u8>], since: Micros) -> Result<Option<KeyedVerification>, Error> {
     let roles = identities_of(Kind::Role, current_role().oid)?;
     let mut latest = None;
     for (key, name) in names.iter().enumerate() {
@@ -110,8 +112,8 @@ fn find_by_name(
     name: &[u8],
     since: Micros,
     roles: &[Identity],
-    latest: &mut Option<Keyed>,
-) -> Result<(), Misuse> {
+    latest: &mut Option<KeyedVerification>,
+) -> Result<(), Error> {
     let wanted = [equal(column::IDEMPOTENCY_KEY, pg_sys::F_BYTEAEQ, name.into_datum())];
     scan(c"verification_record", Some(c"verification_idempotency_key_idx"), wanted, |row| {
         // SAFETY: the columns are of these types.
@@ -126,14 +128,14 @@ fn find_by_name(
         let id = id.map_or(Uuid::nil(), |id| Uuid::from_bytes(*id.as_bytes()));
         let is_later = created_at > since && latest.as_ref().is_none_or(|other| other.id < id);
         if is_later && role.is_some_and(|role| roles.contains(&role)) {
-            *latest = Some(Keyed { id, key, payload_hash });
+            *latest = Some(KeyedVerification { id, key, payload_hash });
         }
     })
 }
 
-/// Whether a send of ours began a verification. A flow begun elsewhere names a number, too, and nobody here knows who got its
-/// code.
-pub fn was_sent_here(id: Uuid) -> Result<bool, Misuse> {
+/// Whether a send of ours began a verification. A flow begun elsewhere names a number, too, and nobody here knows who
+/// got its code.
+pub fn was_sent_here(id: Uuid) -> Result<bool, Error> {
     let id = pgrx::datum::Uuid::from_bytes(*id.as_bytes()).into_datum();
     let mut was_sent = false;
     let wanted = [equal(attempt::VERIFICATION_ID, pg_sys::F_UUID_EQ, id)];
@@ -147,10 +149,10 @@ pub fn was_sent_here(id: Uuid) -> Result<bool, Misuse> {
 
 /// # Safety
 /// A row of the table of verifications, the current one of a scan.
-unsafe fn recorded(row: &TupleValues, role_id: Identity) -> Recorded {
+unsafe fn recorded(row: &TupleValues, role_id: Identity) -> VerificationSnapshot {
     // SAFETY: as the caller promises.
     unsafe {
-        Recorded {
+        VerificationSnapshot {
             provider: row.value(column::PROVIDER).unwrap_or_default(),
             provider_id: row.value(column::PROVIDER_ID).unwrap_or_default(),
             vendor: row.value(column::VENDOR).unwrap_or_default(),
@@ -175,7 +177,7 @@ unsafe fn recorded(row: &TupleValues, role_id: Identity) -> Recorded {
 /// Whether the current role has the rights of the one that began a verification, as it has those of a table's owner: a
 /// membership that inherits nothing, or lets one administer the role, gives none. For one that was dropped, only
 /// superusers may.
-fn may_act_for(role: Identity) -> Result<bool, Misuse> {
+fn may_act_for(role: Identity) -> Result<bool, Error> {
     let role = object_of(role)?;
     // SAFETY: look-ups in the catalog.
     Ok(unsafe {

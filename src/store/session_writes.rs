@@ -11,7 +11,7 @@ use pgrx::{
 use uuid::Uuid;
 
 use crate::{
-    error::Misuse,
+    error::Error,
     pg::{
         roles::ActsAs,
         values::{argument, pg_uuid, text, time, uuids},
@@ -23,7 +23,8 @@ const INSERT: &str = "
     INSERT INTO otp_gateway.verification_record
         (id, provider, vendor, status, recipient_masked, recipient_key, reference, created_by, created_at, send_count,
          check_count, max_checks, sealed, idempotency_key, payload_hash, is_test, route, provider_id, role_id, route_id)
-    VALUES ($1, $2, $3, 'queued', $4, $5, $6, pg_catalog.name($7), $8, 0, 0, $9, $10, $11, $12, $13, $14, $15, $16, $17)";
+    VALUES ($1, $2, $3, 'queued', $4, $5, $6, pg_catalog.name($7), $8, 0, 0, $9, $10, $11, $12, $13, $14, $15, $16, \
+    $17)";
 
 const TYPES: [pg_sys::Oid; 17] = [
     pg_sys::UUIDOID,
@@ -57,7 +58,7 @@ pub fn is_queued_here() -> bool {
 }
 
 /// Writes a queued verification with the rights of the table's owner: callers have none on the table.
-pub fn insert_queued(row: NewVerification) -> Result<(), Misuse> {
+pub fn insert_queued(row: NewVerification) -> Result<(), Error> {
     let _role = ActsAs::owner_of_the_record()?;
     let max_checks = i32::try_from(row.state.max_checks).unwrap_or(i32::MAX);
     let arguments = [
@@ -90,7 +91,7 @@ pub fn insert_queued(row: NewVerification) -> Result<(), Misuse> {
             client.update(prepared.insert(statement) as &_, None, &arguments).map(|_| ())
         })
     });
-    written.map_err(|error| Misuse::internal(format!("the verification could not be queued: {error}"), "Report it."))
+    written.map_err(|error| Error::internal(format!("the verification could not be queued: {error}"), "Report it."))
 }
 
 /// Also after an error.
@@ -103,13 +104,13 @@ impl Drop for Written {
 }
 
 /// Takes back queued verifications, before the transaction that queued them commits.
-pub fn take_back(ids: &[Uuid]) -> Result<(), Misuse> {
+pub fn withdraw(ids: &[Uuid]) -> Result<(), Error> {
     let _role = ActsAs::owner_of_the_record()?;
     let taken: Result<(), SpiError> = Spi::connect_mut(|client| {
         let delete = "DELETE FROM otp_gateway.verification_record WHERE id OPERATOR(pg_catalog.=) ANY ($1)";
         client.update(delete, None, &[uuids(ids)]).map(|_| ())
     });
-    taken.map_err(|error| Misuse::internal(format!("queued sends could not be taken back: {error}"), "Report it."))
+    taken.map_err(|error| Error::internal(format!("queued sends could not be taken back: {error}"), "Report it."))
 }
 
 fn optional<T: IntoDatum>(value: Option<T>, of: pg_sys::Oid) -> DatumWithOid<'static> {

@@ -60,7 +60,8 @@ statements! {
               created_at, provider_id, recipient_key, role_id
        FROM otp_gateway.verification_record WHERE id OPERATOR(pg_catalog.=) ANY ($1)"
 
-    // One's own before another role's; at this provider, else at another one of the account: the vendor knows it at all of them.
+    // One's own before another role's; at this provider, else at another one of the account: the vendor knows it at all
+    // of them.
     find_by_reference(pg_sys::INT8OID, pg_sys::TEXTOID, pg_sys::BYTEAARRAYOID, pg_sys::INT8OID)
       "SELECT r.verification_id FROM otp_gateway.reference AS r
        LEFT JOIN otp_gateway.verification_record AS v ON v.id OPERATOR(pg_catalog.=) r.verification_id

@@ -19,14 +19,14 @@ pub enum Durability {
     /// Flushed, and as far as synchronous_commit says sent to standbys, before it returns.
     Flushed,
     /// Flushed a moment later, or with the next flush.
-    Lazy,
+    Deferred,
 }
 
 /// Why a transaction is undone.
 #[derive(Debug)]
 pub enum Failure {
     /// The extension is no longer installed here.
-    Gone,
+    NotInstalled,
     /// Somebody holds a lock on our tables: try again shortly.
     Busy,
     /// Anything else: SQLSTATE and primary message.
@@ -123,7 +123,7 @@ pub fn run<R>(durability: Durability, body: impl FnOnce(&mut SpiClient) -> Resul
             no_statement();
             COMMITTING.store(false, SeqCst);
             pg_sys::AbortCurrentTransaction();
-            Err(sort(&error))
+            Err(classify(&error))
         })
         .execute();
         pg_sys::synchronous_commit = configured;
@@ -141,7 +141,7 @@ unsafe fn commit(durability: Durability) {
         // Before the look at ENDING: who is told to end after it interrupts.
         COMMITTING.store(true, SeqCst);
         pg_sys::synchronous_commit = match durability {
-            Durability::Lazy => pg_sys::SyncCommitLevel::SYNCHRONOUS_COMMIT_OFF as i32,
+            Durability::Deferred => pg_sys::SyncCommitLevel::SYNCHRONOUS_COMMIT_OFF as i32,
             // The server that ends sends all that is on disk to its standbys before it is gone.
             Durability::Flushed if ENDING.load(SeqCst) => {
                 pg_sys::SyncCommitLevel::SYNCHRONOUS_COMMIT_LOCAL_FLUSH as i32
@@ -171,11 +171,11 @@ fn tables_are_there() -> Result<(), Failure> {
             None,
             std::ptr::null_mut(),
         );
-        if found == pg_sys::InvalidOid || replica::is_replicated() { Err(Failure::Gone) } else { Ok(()) }
+        if found == pg_sys::InvalidOid || replica::is_replicated() { Err(Failure::NotInstalled) } else { Ok(()) }
     }
 }
 
-fn sort(error: &CaughtError) -> Failure {
+fn classify(error: &CaughtError) -> Failure {
     let (CaughtError::PostgresError(report)
     | CaughtError::ErrorReport(report)
     | CaughtError::RustPanic { ereport: report, .. }) = error;

@@ -10,7 +10,7 @@ use crate::{
         enqueued_row::{FoundBy, Place},
         row_lookup::related,
     },
-    error::Misuse,
+    error::Error,
     hooks::executor_start,
     pg::row::Row,
 };
@@ -30,12 +30,12 @@ pub struct Event {
 }
 
 impl Event {
-    pub fn of(fcinfo: pg_sys::FunctionCallInfo) -> Result<Self, Misuse> {
+    pub fn of(fcinfo: pg_sys::FunctionCallInfo) -> Result<Self, Error> {
         // SAFETY: fcinfo is Postgres' own; its context is a TriggerData if its tag says so.
         unsafe {
             let data = (*fcinfo).context.cast::<pg_sys::TriggerData>();
             if data.is_null() || (*data).type_ != pg_sys::NodeTag::T_TriggerData {
-                return Err(Misuse::not_a_trigger(
+                return Err(Error::trigger_protocol_violated(
                     "this is a trigger function",
                     "CREATE TRIGGER ... EXECUTE FUNCTION otp_gateway.send_after_commit(...).",
                 ));
@@ -57,7 +57,7 @@ impl Event {
                     let (new, old) = if is_update { (new, Some(row)) } else { (row, None) };
                     Ok(Self { data, timing, new, old })
                 }
-                _ => Err(Misuse::not_a_trigger(
+                _ => Err(Error::trigger_protocol_violated(
                     "it is for row triggers, BEFORE or AFTER INSERT OR UPDATE",
                     "CREATE TRIGGER ... BEFORE INSERT OR UPDATE ON ... FOR EACH ROW.",
                 )
@@ -118,9 +118,9 @@ impl Event {
     }
 
     /// The number of a column that a trigger of this kind can see.
-    pub fn column(&self, name: &str) -> Result<i32, Misuse> {
+    pub fn column(&self, name: &str) -> Result<i32, Error> {
         let number = self.row(self.new).column(name).ok_or_else(|| {
-            Misuse::invalid(
+            Error::invalid_parameter(
                 format!("the table has no column {name}"),
                 "The second argument maps payload fields to columns; a constant begins with =.",
             )
@@ -129,11 +129,11 @@ impl Event {
         let generated = unsafe { pg_sys::get_attgenerated(self.relation_oid(), number as i16) } as u8;
         match (generated, self.timing) {
             (0, _) | (b's', Timing::After) => Ok(number),
-            (b's', Timing::Before) => Err(Misuse::invalid(
+            (b's', Timing::Before) => Err(Error::invalid_parameter(
                 format!("column {name} is generated, and has no value before the row is written"),
                 "Make it an AFTER trigger, or name the column that it is generated from.",
             )),
-            _ => Err(Misuse::invalid(
+            _ => Err(Error::invalid_parameter(
                 format!("column {name} is generated when it is read, and has no value in a trigger"),
                 "Name the column that it is generated from, or have it STORED under an AFTER trigger.",
             )),
@@ -194,8 +194,8 @@ impl Event {
         }
     }
 
-    /// Whether a BEFORE UPDATE may come to nothing though all its triggers let it: a row that moves to another partition is
-    /// deleted here and inserted there, and a trigger may refuse either.
+    /// Whether a BEFORE UPDATE may come to nothing though all its triggers let it: a row that moves to another
+    /// partition is deleted here and inserted there, and a trigger may refuse either.
     pub fn may_be_lost_on_the_way(&self) -> bool {
         // SAFETY: as above; relations are closed again.
         unsafe {
@@ -243,7 +243,8 @@ impl Event {
         }
     }
 
-    /// Whether an AFTER trigger's row may be another one by now: somebody has written it since, or the trigger is deferred.
+    /// Whether an AFTER trigger's row may be another one by now: somebody has written it since, or the trigger is
+    /// deferred.
     pub fn is_late(&self) -> bool {
         // SAFETY: as above.
         unsafe {

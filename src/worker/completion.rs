@@ -1,21 +1,23 @@
-//! From deliveries to rows: the outcomes are put on record, many at once, and then the callers are told.
+//! From completed calls to rows: the outcomes are put on record, many at once, and then the callers are told.
 
 use dialect::{Operation, Outcome};
-use http_client::Delivery;
-use policy::{BreakerState, Conclusion, Micros, Status, again_after, conclude, moves_on, retryable, spends_a_check};
+use http_client::CompletedCall;
+use policy::{
+    BreakerState, Micros, ResultContext, Status, apply_result, fails_over, retry_delay, retryable, spends_a_check,
+};
 use serde_json::Value;
 
 use crate::{
     gucs,
-    ipc::message::{Letter, Reply},
+    ipc::message::{Request, Response},
     pg::clock::clock,
     provider::option_value::micros,
     store::{
-        Writer, erase_at,
-        rows::{Change, Completion, NewReference},
+        StoreTransaction, erase_at,
+        rows::{AttemptEnd, NewReference, VerificationUpdate},
         transaction::{Durability, Failure},
     },
-    worker::state::{Desk, done, failure_log::OUTCOME, send_queue::Turn},
+    worker::state::{Worker, done, failure_log::OUTCOME, send_queue::DueSend},
 };
 
 /// What comes after an outcome.
@@ -24,7 +26,7 @@ pub enum Then {
     /// A queued send is tried again, not before this.
     Again(Micros),
     /// The next provider of the route is tried.
-    Onward,
+    Fallback,
 }
 
 /// A vendor's text or reference that is longer is none: it would not fit an index.
@@ -33,22 +35,26 @@ pub const MAX_TEXT: usize = 1000;
 /// Postgres' numeric goes to 131072 digits before and 16383 after the point.
 pub const MAX_EXPONENT: u64 = 10_000;
 
-impl Desk {
-    pub fn conclude(&mut self, mut deliveries: Vec<Delivery>) {
-        deliveries.retain(|delivery| self.in_flight.contains_key(&delivery.ticket));
-        deliveries.iter_mut().for_each(make_storable);
+impl Worker {
+    pub fn complete_calls(&mut self, mut completed_calls: Vec<CompletedCall>) {
+        completed_calls.retain(|completed| self.in_flight.contains_key(&completed.call_id));
+        completed_calls.iter_mut().for_each(make_storable);
         let now = clock();
-        deliveries.iter().for_each(|delivery| self.report(delivery, now));
+        completed_calls.iter().for_each(|completed| self.report_to_breaker(completed, now));
         // An application that heard `approved` finds it on record, always.
-        let approved = deliveries.iter().any(|delivery| delivery.reading.outcome == Outcome::Approved);
-        let durability = if approved { Durability::Flushed } else { Durability::Lazy };
-        let (changes, then): (Vec<Change>, Vec<Then>) =
-            deliveries.iter().map(|delivery| self.change(delivery, now)).unzip();
-        let completions: Vec<Completion> = deliveries.iter().map(|delivery| self.completion(delivery, now)).collect();
+        let approved = completed_calls.iter().any(|completed| completed.result.outcome == Outcome::Approved);
+        let durability = if approved { Durability::Flushed } else { Durability::Deferred };
+        let (changes, then): (Vec<VerificationUpdate>, Vec<Then>) =
+            completed_calls.iter().map(|completed| self.change(completed, now)).unzip();
+        let completions: Vec<AttemptEnd> =
+            completed_calls.iter().map(|completed| self.completion(completed, now)).collect();
         self.record_breakers();
-        let recorded = self.ledger.write(durability, |writer| {
+        let recorded = self.store.write(durability, |writer| {
             let calls = || {
-                deliveries.iter().zip(&changes).map(|(delivery, change)| (&self.in_flight[&delivery.ticket], change))
+                completed_calls
+                    .iter()
+                    .zip(&changes)
+                    .map(|(completed, change)| (&self.in_flight[&completed.call_id], change))
             };
             let references = calls().filter_map(|(call, change)| {
                 let reference = change.state.reference.as_deref()?;
@@ -65,37 +71,37 @@ impl Desk {
         });
         match recorded {
             Ok(()) => {
-                deliveries
+                completed_calls
                     .into_iter()
                     .zip(changes)
                     .zip(then)
-                    .for_each(|((delivery, change), then)| self.tell(delivery, change, then));
+                    .for_each(|((completed, change), then)| self.deliver(completed, change, then));
             }
-            Err(Failure::Gone) => {
-                self.gone();
-                self.unrecorded = deliveries;
+            Err(Failure::NotInstalled) => {
+                self.extension_dropped();
+                self.unrecorded = completed_calls;
             }
-            Err(Failure::Busy) => match self.put_aside_deliveries(deliveries) {
+            Err(Failure::Busy) => match self.put_aside_deliveries(completed_calls) {
                 Ok(others) if others.is_empty() => {}
-                Ok(others) => self.conclude(others),
+                Ok(others) => self.complete_calls(others),
                 Err(mut all) => {
                     self.unrecorded.append(&mut all);
                     self.try_again_later();
                 }
             },
             // One that cannot be recorded must not take the others with it.
-            Err(Failure::Error(_)) if deliveries.len() > 1 => {
-                deliveries.into_iter().for_each(|delivery| self.conclude(vec![delivery]));
+            Err(Failure::Error(_)) if completed_calls.len() > 1 => {
+                completed_calls.into_iter().for_each(|completed| self.complete_calls(vec![completed]));
             }
             Err(Failure::Error(why)) => {
                 // The answer was heard: its caller waits until it is on record, without the vendor's words if need be.
-                self.complaints.raise(OUTCOME, &why);
-                for delivery in &mut deliveries {
-                    delivery.record = None;
-                    delivery.reading.vendor_message = None;
-                    delivery.reading.vendor_code = None;
+                self.failures.raise(OUTCOME, &why);
+                for completed in &mut completed_calls {
+                    completed.record = None;
+                    completed.result.vendor_message = None;
+                    completed.result.vendor_code = None;
                 }
-                self.unrecorded.append(&mut deliveries);
+                self.unrecorded.append(&mut completed_calls);
                 self.try_again_later();
             }
         }
@@ -103,81 +109,83 @@ impl Desk {
 
     /// In a transaction of their own: whoever looks at a breaker's row, or has locked it, holds up no outcome.
     pub fn record_breakers(&mut self) {
-        if self.turned.is_empty() {
+        if self.breaker_changes.is_empty() {
             return;
         }
-        let turned = &self.turned;
-        let set = |writer: &mut Writer| {
+        let turned = &self.breaker_changes;
+        let set = |writer: &mut StoreTransaction| {
             turned.iter().try_for_each(|(of, until)| writer.set_breaker(of.server, of.mapping, *until))
         };
-        if self.ledger.write(Durability::Lazy, set).is_ok() {
-            self.turned.clear();
+        if self.store.write(Durability::Deferred, set).is_ok() {
+            self.breaker_changes.clear();
         }
     }
 
     /// To the provider's breaker, once.
-    pub fn report(&mut self, delivery: &Delivery, now: Micros) {
-        let Some(call) = self.in_flight.get_mut(&delivery.ticket) else { return };
-        let (Some(pass), Some(breaker)) = (call.pass.take(), self.standing.breakers.get_mut(call.account)) else {
+    pub fn report_to_breaker(&mut self, completed: &CompletedCall, now: Micros) {
+        let Some(call) = self.in_flight.get_mut(&completed.call_id) else { return };
+        let (Some(pass), Some(breaker)) = (call.breaker_permit.take(), self.limits.breakers.get_mut(call.account))
+        else {
             return;
         };
         let before = breaker.state(now);
-        if delivery.is_callers_fault || delivery.reading.is_personal {
+        if completed.is_callers_fault || completed.result.is_personal {
             breaker.forgo(pass, now);
         } else {
-            breaker.report(pass, delivery.reading.outcome, now);
+            breaker.record(pass, completed.result.outcome, now);
         }
         match breaker.state(now) {
             after if after == before => {}
-            BreakerState::Open { until } => drop(self.turned.insert(call.account, Some(until))),
+            BreakerState::Open { until } => drop(self.breaker_changes.insert(call.account, Some(until))),
             BreakerState::HalfOpen => {}
             BreakerState::Closed => {
-                self.turned.insert(call.account, None);
+                self.breaker_changes.insert(call.account, None);
                 self.queue.resume(call.line());
             }
         }
     }
 
     /// What becomes of the verification, and what comes after.
-    pub fn change(&self, delivery: &Delivery, now: Micros) -> (Change, Then) {
-        let call = &self.in_flight[&delivery.ticket];
+    pub fn change(&self, completed: &CompletedCall, now: Micros) -> (VerificationUpdate, Then) {
+        let call = &self.in_flight[&completed.call_id];
         let mut state = call.state.clone();
-        conclude(
+        apply_result(
             &mut state,
-            &Conclusion {
+            &ResultContext {
                 operation: call.operation,
-                reading: &delivery.reading,
+                reading: &completed.result,
                 before: call.before,
-                voided: delivery.voided,
+                voided: completed.voided,
                 keeps_code: call.keeps_code,
                 code_lifetime: call.code_lifetime,
                 now,
             },
         );
-        let went = matches!(delivery.reading.outcome, Outcome::Sent | Outcome::Unknown);
+        let went = matches!(completed.result.outcome, Outcome::Sent | Outcome::Unknown);
         let mut sealed = None;
         if call.operation == Operation::Resend && went {
             sealed.clone_from(&call.sealed);
             // The vendor's own word, if it gave one, else what the caller chose for the new code.
-            if delivery.reading.reference.is_none() && call.reference.is_some() {
+            if completed.result.reference.is_none() && call.reference.is_some() {
                 state.reference.clone_from(&call.reference);
             }
         }
-        if call.onward.is_some() && moves_on(delivery.reading.outcome) && !delivery.unbegun {
+        if call.fallback.is_some() && fails_over(completed.result.outcome) && !completed.not_begun {
             state.status = Status::Sending;
-            let change = Change { id: call.verification, before: call.state.status, moved_to: None, state, sealed };
-            return (change, Then::Onward);
+            let change =
+                VerificationUpdate { id: call.verification, before: call.state.status, moved_to: None, state, sealed };
+            return (change, Then::Fallback);
         }
-        let again = call.queued.as_ref().and_then(|queued| {
-            let again = if delivery.unbegun {
+        let again = call.requeue.as_ref().and_then(|queued| {
+            let again = if completed.not_begun {
                 // It is as if it had not had its turn.
                 state.send_count = state.send_count.saturating_sub(1);
                 now
             } else {
-                let asked = delivery.reading.retry_after.map(micros);
+                let asked = completed.result.retry_after.map(micros);
                 let dice = call.attempt.as_u64_pair().1;
                 let tries = state.send_count;
-                now.saturating_add(again_after(delivery.reading.outcome, tries, gucs::max_tries(), asked, dice)?)
+                now.saturating_add(retry_delay(completed.result.outcome, tries, gucs::max_tries(), asked, dice)?)
             };
             // Past its age it would not be sent any more.
             if again >= call.created_at.saturating_add(gucs::queue_max_age()) {
@@ -187,35 +195,36 @@ impl Desk {
             sealed = Some(queued.payload.clone());
             Some(again)
         });
-        let change = Change { id: call.verification, before: call.state.status, moved_to: None, state, sealed };
+        let change =
+            VerificationUpdate { id: call.verification, before: call.state.status, moved_to: None, state, sealed };
         (change, again.map_or(Then::Done, Then::Again))
     }
 
-    pub fn completion(&self, delivery: &Delivery, now: Micros) -> Completion {
-        let call = &self.in_flight[&delivery.ticket];
-        Completion {
+    pub fn completion(&self, completed: &CompletedCall, now: Micros) -> AttemptEnd {
+        let call = &self.in_flight[&completed.call_id];
+        AttemptEnd {
             id: call.attempt,
-            outcome: delivery.reading.outcome,
-            http_status: delivery.http_status,
-            vendor_code: delivery.reading.vendor_code.clone(),
-            vendor_message: delivery.reading.vendor_message.clone(),
-            response: delivery.record.as_ref().map(Value::to_string),
-            retry_at: delivery.reading.retry_after.map(|wait| now.saturating_add(micros(wait))),
+            outcome: completed.result.outcome,
+            http_status: completed.http_status,
+            vendor_code: completed.result.vendor_code.clone(),
+            vendor_message: completed.result.vendor_message.clone(),
+            response: completed.record.as_ref().map(Value::to_string),
+            retry_at: completed.result.retry_after.map(|wait| now.saturating_add(micros(wait))),
             finished_at: now,
         }
     }
 
-    pub fn tell(&mut self, delivery: Delivery, change: Change, then: Then) {
-        let Some(call) = self.in_flight.remove(&delivery.ticket) else { return };
-        if !matches!(delivery.reading.outcome, Outcome::Sent | Outcome::Unknown) {
-            self.standing.bills.remove(call.provider_id, call.attempt);
+    pub fn deliver(&mut self, completed: CompletedCall, change: VerificationUpdate, then: Then) {
+        let Some(call) = self.in_flight.remove(&completed.call_id) else { return };
+        if !matches!(completed.result.outcome, Outcome::Sent | Outcome::Unknown) {
+            self.limits.provider_sends.remove(call.provider_id, call.attempt);
         }
-        if let (Then::Onward, Some(next)) = (&then, call.onward) {
+        if let (Then::Fallback, Some(next)) = (&then, call.fallback) {
             // The verification stays busy with it.
-            self.pending.push((call.ticket, Letter::Call(next)));
+            self.pending.push((call.call_id, Request::Run(next)));
             return;
         }
-        let reading = delivery.reading;
+        let reading = completed.result;
         let mut row = done(call.attempt, call.operation, call.verification, &change.state, reading.outcome);
         if let (Some(left), false) = (reading.attempts_left, change.state.status.is_terminal()) {
             row.attempts_left = row.attempts_left.min(left);
@@ -227,13 +236,13 @@ impl Desk {
         }
         row.retryable = retryable(call.operation, reading.outcome, row.attempts_left);
         row.retry_after = reading.retry_after.map(micros);
-        row.reason = call.noted;
+        row.reason = call.observed;
         row.vendor_code = reading.vendor_code;
         row.vendor_message = reading.vendor_message;
         row.response = reading.response.map(|response| response.to_string());
-        let is_over = match (&then, &call.queued) {
+        let is_over = match (&then, &call.requeue) {
             (Then::Again(due), Some(queued)) => {
-                let turn = Turn {
+                let turn = DueSend {
                     provider: queued.line,
                     role: queued.role,
                     id: call.verification,
@@ -243,8 +252,8 @@ impl Desk {
                 false
             }
             _ => {
-                self.tell_followers(call.verification, &row);
-                self.reply(call.ticket, &Reply::Done(Box::new(row)));
+                self.answer_waiters(call.verification, &row);
+                self.respond(call.call_id, &Response::Row(Box::new(row)));
                 true
             }
         };
@@ -254,13 +263,13 @@ impl Desk {
         {
             self.expiry.add(call.verification, erase_at(call.created_at, &change.state));
         }
-        self.release(call.verification);
+        self.unblock(call.verification);
     }
 }
 
 /// Postgres holds no NUL in text or jsonb, and no huge key in an index: a vendor's answer must not fail to be recorded.
-pub fn make_storable(delivery: &mut Delivery) {
-    let reading = &mut delivery.reading;
+pub fn make_storable(completed: &mut CompletedCall) {
+    let reading = &mut completed.result;
     for text in [&mut reading.vendor_code, &mut reading.vendor_message].into_iter().flatten() {
         without_nul(text);
         if let Some((end, _)) = text.char_indices().nth(MAX_TEXT) {
@@ -270,12 +279,12 @@ pub fn make_storable(delivery: &mut Delivery) {
     if reading.reference.as_ref().is_some_and(|reference| reference.len() > MAX_REFERENCE || reference.contains('\0')) {
         reading.reference = None;
     }
-    for value in [&mut reading.response, &mut delivery.record].into_iter().flatten() {
+    for value in [&mut reading.response, &mut completed.record].into_iter().flatten() {
         make_value_storable(value);
     }
 }
 
-/// No deeper than the courier let through.
+/// No deeper than the HTTP client let through.
 pub fn make_value_storable(value: &mut Value) {
     match value {
         Value::String(text) => without_nul(text),

@@ -1,5 +1,6 @@
-//! What was sealed for a verification is erased when its time is over, also if nobody ever calls again. What is kept here,
-//! in memory, is for each minute when those began whose time is over then; which they are is read from the record.
+//! What was sealed for a verification is erased when its time is over, also if nobody ever calls again. What is kept
+//! here, in memory, is for each minute when those began whose time is over then; which they are is read from the
+//! record.
 
 use policy::Micros;
 use uuid::Uuid;
@@ -8,10 +9,10 @@ use crate::{
     crypto::key_file,
     pg::{clock::clock, uuid_time::id_before},
     store::{
-        rows::Sealed,
+        rows::OpenVerification,
         transaction::{Durability, Failure},
     },
-    worker::state::Desk,
+    worker::state::Worker,
 };
 
 /// The longest code_lifetime and a day, in milliseconds.
@@ -26,7 +27,7 @@ fn first_id(began: Micros) -> Uuid {
     Uuid::from_u128((began.max(0) as u128 / 1000) << 80)
 }
 
-impl Desk {
+impl Worker {
     pub fn load_expiry(&mut self) {
         self.expiry.unread = Some(Uuid::max());
     }
@@ -35,7 +36,7 @@ impl Desk {
     pub fn load_more_expiry(&mut self) -> bool {
         let Some(before) = self.expiry.unread else { return false };
         let since = id_before(Uuid::now_v7(), REACH);
-        match self.ledger.write(Durability::Lazy, |writer| writer.sealed(before, since, PAGE)) {
+        match self.store.write(Durability::Deferred, |writer| writer.sealed(before, since, PAGE)) {
             Ok(page) => {
                 self.expiry.unread = page.last().filter(|_| page.len() as i64 == PAGE).map(|last| last.id);
                 self.look_at_seals(page.iter().filter_map(|one| one.begins.as_deref()));
@@ -45,12 +46,13 @@ impl Desk {
                 // Those between two providers of a route have nothing in flight to be found by.
                 self.settle(page.iter().filter(|one| one.is_sending).map(|one| one.id));
             }
-            Err(failure) => self.after(failure),
+            Err(failure) => self.on_failure(failure),
         }
         let unknown = self.expiry.unknown_seals;
         if self.expiry.unread.is_none() && unknown > 0 {
             pgrx::warning!(
-                "otp_gateway: {unknown} open verifications are sealed under a key that otp_gateway.key_file does not hold: add it, from the server that sealed them"
+                "otp_gateway: {unknown} open verifications are sealed under a key that otp_gateway.key_file does not \
+                hold: add it, from the server that sealed them"
             );
         }
         true
@@ -62,13 +64,13 @@ impl Desk {
         let Ok(keys) = key_file::keys() else { return };
         let (known, unknown): (Vec<&[u8]>, Vec<&[u8]>) = sealed.partition(|sealed| keys.know(sealed));
         if known.iter().any(|sealed| !keys.sealed_now(sealed)) {
-            self.chores.reseal();
+            self.maintenance.reseal();
         }
         self.expiry.unknown_seals += unknown.len();
     }
 
-    /// Erases what is due of one page; those in flight get their turn when they are not. False: nothing was. A transaction
-    /// may have slept on the latch, and taken somebody's wake-up with it.
+    /// Erases what is due of one page; those in flight get their turn when they are not. False: nothing was. A
+    /// transaction may have slept on the latch, and taken somebody's wake-up with it.
     pub fn expire_due(&mut self) -> bool {
         let now = clock();
         if self.expiry.next_due().is_none_or(|due| due > now) {
@@ -79,16 +81,16 @@ impl Desk {
             self.expiry.due = Some((first_id(span.until), first_id(span.from)));
         }
         let Some((before, since)) = self.expiry.due else { return false };
-        let expired = self.ledger.write(Durability::Lazy, |writer| {
+        let expired = self.store.write(Durability::Deferred, |writer| {
             let page = writer.sealed(before, since, PAGE)?;
             let next = page.last().filter(|_| page.len() as i64 == PAGE).map(|last| (last.id, since));
-            let is_due = |one: &Sealed| one.begins.is_some() && one.erase_at <= now;
+            let is_due = |one: &OpenVerification| one.begins.is_some() && one.erase_at <= now;
             let due = page.into_iter().filter(is_due).map(|one| one.id);
             let (busy, due): (Vec<Uuid>, Vec<Uuid>) = due.partition(|id| self.is_busy(*id));
             let later = if due.is_empty() { Vec::new() } else { writer.expire(&due, now)? };
             Ok((next, busy, later))
         });
-        self.complaints.note("the erasing of what was sealed", expired.as_ref().err());
+        self.failures.note("the erasing of what was sealed", expired.as_ref().err());
         match expired {
             Ok((next, busy, later)) => {
                 self.expiry.due = next;
@@ -97,7 +99,7 @@ impl Desk {
                 // A resend has moved their time, or they are locked just now.
                 later.into_iter().for_each(|(id, at)| self.expiry.add(id, at.max(now)));
             }
-            Err(Failure::Gone) => self.gone(),
+            Err(Failure::NotInstalled) => self.extension_dropped(),
             Err(_) => self.expiry.again_at = now.saturating_add(AGAIN_AFTER),
         }
         true

@@ -1,23 +1,23 @@
 //! The numbers of servers and roles, as the worker gives them out: in the transaction that needs them first.
 
 use crate::{
-    error::Misuse,
+    error::Error,
     ipc::{
-        message::{Letter, Reply},
-        worker::Ticket,
+        message::{Request, Response},
+        worker::CallId,
     },
     store::{
         identity::Subject,
         transaction::{Durability, Failure},
     },
-    worker::state::Desk,
+    worker::state::Worker,
 };
 
-impl Desk {
+impl Worker {
     /// At the start, and after somebody has renamed or dropped one.
     pub fn update_identities(&mut self) {
         let new = &self.identities.new;
-        let found = self.ledger.write(Durability::Lazy, |writer| {
+        let found = self.store.write(Durability::Deferred, |writer| {
             writer.update_identities(new)?;
             Ok((writer.identities()?, writer.missing_identities(new)?))
         });
@@ -31,26 +31,26 @@ impl Desk {
                 }
             }
             Err(failure) => {
-                crate::ipc::worker_registry::tell_of_identities(self.database);
-                self.after(failure);
+                crate::ipc::worker_registry::notify_identities(self.database);
+                self.on_failure(failure);
             }
         }
     }
 
     /// For a session that is about to enqueue.
-    pub fn identify(&mut self, ticket: Ticket, subject: Subject) {
-        let given = self.ledger.write(Durability::Lazy, |writer| self.identities.of(writer, subject.clone()));
+    pub fn identify(&mut self, call_id: CallId, subject: Subject) {
+        let given = self.store.write(Durability::Deferred, |writer| self.identities.of(writer, subject.clone()));
         self.identities.settle(given.is_ok());
         match given {
-            Ok(_) => self.reply(ticket, &Reply::Settled),
+            Ok(_) => self.respond(call_id, &Response::Idle),
             Err(Failure::Error(why)) => {
                 pgrx::log!("otp_gateway: a server or role could not be put on record: {why}");
-                let misuse = Misuse::internal("the send could not be queued", "The server's log has the reason.");
-                self.reply(ticket, &Reply::Refused(misuse));
+                let error = Error::internal("the send could not be queued", "The server's log has the reason.");
+                self.respond(call_id, &Response::Error(error));
             }
             Err(failure) => {
-                self.pending.push((ticket, Letter::Identify(subject)));
-                self.after(failure);
+                self.pending.push((call_id, Request::Identify(subject)));
+                self.on_failure(failure);
             }
         }
     }

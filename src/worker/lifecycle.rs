@@ -238,8 +238,8 @@ pub fn without_patience<R>(body: impl FnOnce() -> R) -> R {
     result
 }
 
-/// Postgres closes files of its own where these would go beyond what the process may have open: a third of them may be the
-/// courier's sockets, which it does not count. A few are left for what asks for one and fails without.
+/// Postgres closes files of its own where these would go beyond what the process may have open: a third of them may be
+/// the HTTP client's sockets, which it does not count. A few are left for what asks for one and fails without.
 pub fn reserve_sockets() {
     const LEFT: usize = 8;
     // SAFETY: counts, on the main thread.
@@ -278,8 +278,8 @@ pub fn reset_latch() {
     pgrx::check_for_interrupts!();
 }
 
-/// Until the latch is set, the bell rings or `due` has come.
-pub fn sleep(bell: &UnixStream, due: Option<Micros>) {
+/// Until the latch is set, the socket can be read or `due` has come.
+pub fn sleep(wakeup: &UnixStream, due: Option<Micros>) {
     http_client::wipe_stack();
     let mut events = pg_sys::WL_LATCH_SET | pg_sys::WL_EXIT_ON_PM_DEATH | pg_sys::WL_SOCKET_READABLE;
     let mut milliseconds = -1;
@@ -293,7 +293,7 @@ pub fn sleep(bell: &UnixStream, due: Option<Micros>) {
         pg_sys::WaitLatchOrSocket(
             pg_sys::MyLatch,
             events as i32,
-            bell.as_raw_fd(),
+            wakeup.as_raw_fd(),
             milliseconds as _,
             pg_sys::PG_WAIT_EXTENSION,
         );
@@ -324,8 +324,8 @@ pub fn without_signals<R>(start: impl FnOnce() -> R) -> R {
     }
 }
 
-/// For a thread of the courier: each reload of the settings sets the process' locale, at least for a moment, beside those
-/// who read it. From here on this thread reads one of its own, which never changes.
+/// For a thread of the HTTP client: each reload of the settings sets the process' locale, at least for a moment, beside
+/// those who read it. From here on this thread reads one of its own, which never changes.
 pub fn with_own_locale() {
     // SAFETY: the C locale is there always; it is this thread's from now on, and never freed.
     unsafe {

@@ -3,21 +3,21 @@
 
 use std::collections::HashSet;
 
-use http_client::Delivery;
+use http_client::CompletedCall;
 use policy::Micros;
 use uuid::Uuid;
 
 use crate::{
-    error::Misuse,
+    error::Error,
     ipc::{
-        message::{Letter, Reply},
-        worker::Ticket,
+        message::{Request, Response},
+        worker::CallId,
     },
-    job::{Order, Target},
+    job::{Job, Target},
     pg::clock::since_boot,
     provider::option_value::micros,
     store::transaction::{Durability, Failure},
-    worker::state::{AGAIN_AFTER, Desk},
+    worker::state::{AGAIN_AFTER, Worker},
 };
 
 /// For so long after its own timeout a call waits for a lock, before its caller hears of it.
@@ -26,75 +26,80 @@ pub const PATIENCE: Micros = 3_000_000;
 pub const TIMEOUT: Micros = 10_000_000;
 
 /// Since when a call that has not been put on record is older than its own timeout.
-pub fn overdue_since(order: &Order) -> Micros {
-    let timeout = order.outgoing.as_ref().map_or(TIMEOUT, |outgoing| micros(outgoing.route.timeout));
-    order.taken_at.saturating_add(timeout)
+pub fn overdue_since(job: &Job) -> Micros {
+    let timeout = job.vendor_call.as_ref().map_or(TIMEOUT, |vendor_call| micros(vendor_call.endpoint.timeout));
+    job.taken_at.saturating_add(timeout)
 }
 
-impl Desk {
-    /// Whether an order is still to be put on record: not what is older than its own timeout, and whose caller has left.
+impl Worker {
+    /// Whether a job is still to be put on record: not what is older than its own timeout, and whose caller has left.
     /// On its way from one provider of its route to the next, it is on record.
-    pub fn is_wanted(&self, ticket: Ticket, order: &Order) -> bool {
-        matches!(order.target, Target::Onward(_)) || overdue_since(order) > since_boot() || self.mailbox.waits(ticket)
+    pub fn is_wanted(&self, call_id: CallId, job: &Job) -> bool {
+        matches!(job.target, Target::Failover(_)) || overdue_since(job) > since_boot() || self.ipc.waits(call_id)
     }
 
-    /// A lock has held up an order: whether its caller is to wait on.
-    pub fn may_wait_on(&mut self, ticket: Ticket, order: &Order) -> bool {
+    /// A lock has held up a job: whether its caller is to wait on.
+    pub fn may_wait_on(&mut self, call_id: CallId, job: &Job) -> bool {
         let waits =
-            matches!(order.target, Target::Onward(_)) || overdue_since(order).saturating_add(PATIENCE) > since_boot();
+            matches!(job.target, Target::Failover(_)) || overdue_since(job).saturating_add(PATIENCE) > since_boot();
         if !waits {
-            self.reply(
-                ticket,
-                &Reply::Refused(Misuse::locked(
+            self.respond(
+                call_id,
+                &Response::Error(Error::lock_not_available(
                     "the record is locked by another transaction, or by your own; nothing was sent",
-                    "pg_locks tells by whom. Who locks rows or tables of otp_gateway calls its functions after the COMMIT.",
+                    "pg_locks tells by whom. Who locks rows or tables of otp_gateway calls its functions after the \
+                    COMMIT.",
                 )),
             );
         }
         waits
     }
 
-    /// Puts those of these orders aside that need what somebody has locked, and returns the others; `needed` is the
+    /// Puts those of these jobs aside that need what somebody has locked, and returns the others; `needed` is the
     /// verification on record that each is about. `Err`: it is not a matter of single rows.
-    pub fn put_aside_orders(&mut self, orders: Orders, needed: &[Option<Uuid>]) -> Result<Orders, Orders> {
+    pub fn put_aside_orders(&mut self, jobs: Jobs, needed: &[Option<Uuid>]) -> Result<Jobs, Jobs> {
         let ids: Vec<Uuid> = needed.iter().copied().flatten().collect();
-        let Some(locked) = self.locked(&ids, &[]).ok().filter(|locked| !locked.is_empty()) else { return Err(orders) };
+        let Some(locked) = self.locked(&ids, &[]).ok().filter(|locked| !locked.is_empty()) else { return Err(jobs) };
         let mut others = Vec::new();
-        for ((ticket, order), id) in orders.into_iter().zip(needed) {
+        for ((call_id, job), id) in jobs.into_iter().zip(needed) {
             match id.filter(|id| locked.contains(id)) {
                 Some(id) => {
                     self.busy.entry(id).or_default();
-                    self.locked.orders.push((id, ticket, order));
+                    self.locked.jobs.push((id, call_id, job));
                 }
-                None => others.push((ticket, order)),
+                None => others.push((call_id, job)),
             }
         }
         self.locked.again_at = Some(since_boot() + AGAIN_AFTER);
         Ok(others)
     }
 
-    /// The same of deliveries.
-    pub fn put_aside_deliveries(&mut self, deliveries: Vec<Delivery>) -> Result<Vec<Delivery>, Vec<Delivery>> {
-        let rows = |delivery: &Delivery| {
-            let call = self.in_flight.get(&delivery.ticket);
+    /// The same of completed calls.
+    pub fn put_aside_deliveries(
+        &mut self,
+        completed_calls: Vec<CompletedCall>,
+    ) -> Result<Vec<CompletedCall>, Vec<CompletedCall>> {
+        let rows = |completed: &CompletedCall| {
+            let call = self.in_flight.get(&completed.call_id);
             call.map_or((Uuid::nil(), Uuid::nil()), |call| (call.verification, call.attempt))
         };
-        let (verifications, attempts): (Vec<Uuid>, Vec<Uuid>) = deliveries.iter().map(rows).unzip();
-        let Ok(locked) = self.locked(&verifications, &attempts) else { return Err(deliveries) };
-        let (mut aside, others): (Vec<Delivery>, Vec<Delivery>) = deliveries.into_iter().partition(|delivery| {
-            let (verification, attempt) = rows(delivery);
-            locked.contains(&verification) || locked.contains(&attempt)
-        });
+        let (verifications, attempts): (Vec<Uuid>, Vec<Uuid>) = completed_calls.iter().map(rows).unzip();
+        let Ok(locked) = self.locked(&verifications, &attempts) else { return Err(completed_calls) };
+        let (mut aside, others): (Vec<CompletedCall>, Vec<CompletedCall>) =
+            completed_calls.into_iter().partition(|completed| {
+                let (verification, attempt) = rows(completed);
+                locked.contains(&verification) || locked.contains(&attempt)
+            });
         if aside.is_empty() {
             return Err(others);
         }
-        self.locked.deliveries.append(&mut aside);
+        self.locked.completed.append(&mut aside);
         self.locked.again_at = Some(since_boot() + AGAIN_AFTER);
         Ok(others)
     }
 
     pub fn locked(&self, verifications: &[Uuid], attempts: &[Uuid]) -> Result<HashSet<Uuid>, Failure> {
-        self.ledger.write(Durability::Lazy, |writer| writer.locked(verifications, attempts))
+        self.store.write(Durability::Deferred, |writer| writer.locked(verifications, attempts))
     }
 
     /// Those that are no longer locked have their turn. False: it is not yet time to look.
@@ -103,36 +108,36 @@ impl Desk {
             return false;
         }
         self.locked.again_at = None;
-        let orders = std::mem::take(&mut self.locked.orders);
-        let needed: Vec<Option<Uuid>> = orders.iter().map(|(id, ..)| Some(*id)).collect();
+        let jobs = std::mem::take(&mut self.locked.jobs);
+        let needed: Vec<Option<Uuid>> = jobs.iter().map(|(id, ..)| Some(*id)).collect();
         let mut ids: HashSet<Uuid> = needed.iter().copied().flatten().collect();
-        let orders = orders.into_iter().map(|(_, ticket, order)| (ticket, order)).collect();
-        let free = self.put_aside_orders(orders, &needed).unwrap_or_else(|all| all);
-        let (waiting, overdue): (Vec<_>, Vec<_>) = std::mem::take(&mut self.locked.orders)
+        let jobs = jobs.into_iter().map(|(_, call_id, job)| (call_id, job)).collect();
+        let free = self.put_aside_orders(jobs, &needed).unwrap_or_else(|all| all);
+        let (waiting, overdue): (Vec<_>, Vec<_>) = std::mem::take(&mut self.locked.jobs)
             .into_iter()
-            .partition(|(_, ticket, order)| self.may_wait_on(*ticket, order));
-        self.locked.orders = waiting;
-        self.pending.extend(free.into_iter().map(|(ticket, order)| (ticket, Letter::Call(order))));
+            .partition(|(_, call_id, job)| self.may_wait_on(*call_id, job));
+        self.locked.jobs = waiting;
+        self.pending.extend(free.into_iter().map(|(call_id, job)| (call_id, Request::Run(job))));
         drop(overdue);
         // What waits behind those has its turn after them.
-        self.locked.orders.iter().for_each(|(id, ..)| {
+        self.locked.jobs.iter().for_each(|(id, ..)| {
             ids.remove(id);
         });
-        ids.into_iter().for_each(|id| self.release(id));
-        let deliveries = std::mem::take(&mut self.locked.deliveries);
-        if !deliveries.is_empty() {
-            let free = self.put_aside_deliveries(deliveries).unwrap_or_else(|all| all);
+        ids.into_iter().for_each(|id| self.unblock(id));
+        let completed_calls = std::mem::take(&mut self.locked.completed);
+        if !completed_calls.is_empty() {
+            let free = self.put_aside_deliveries(completed_calls).unwrap_or_else(|all| all);
             self.unrecorded.extend(free);
         }
         true
     }
 
     /// For the last try.
-    pub fn take_aside(&mut self) -> Vec<Delivery> {
-        let orders = std::mem::take(&mut self.locked.orders);
-        self.pending.extend(orders.into_iter().map(|(_, ticket, order)| (ticket, Letter::Call(order))));
-        std::mem::take(&mut self.locked.deliveries)
+    pub fn take_aside(&mut self) -> Vec<CompletedCall> {
+        let jobs = std::mem::take(&mut self.locked.jobs);
+        self.pending.extend(jobs.into_iter().map(|(_, call_id, job)| (call_id, Request::Run(job))));
+        std::mem::take(&mut self.locked.completed)
     }
 }
 
-pub type Orders = Vec<(Ticket, Box<Order>)>;
+pub type Jobs = Vec<(CallId, Box<Job>)>;

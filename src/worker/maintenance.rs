@@ -9,20 +9,20 @@ use crate::{
         key_file,
         seal::{Keys, Place},
     },
-    error::Misuse,
+    error::Error,
     gucs,
     ipc::{
-        message::{Letter, Part, Reply, Upkeep},
-        worker::Ticket,
+        message::{Maintenance, Progress, Request, Response},
+        worker::CallId,
     },
     pg::clock::clock,
     provider::lookback,
     store::{
-        Writer,
+        StoreTransaction,
         identity::Identity,
         transaction::{Durability, Failure},
     },
-    worker::state::Desk,
+    worker::state::Worker,
 };
 
 /// How many verifications a part looks at: a few milliseconds' work, for which a call may have to wait.
@@ -32,75 +32,81 @@ pub const GATHER: Micros = 60_000_000;
 pub const DAY: Micros = 86_400_000_000;
 
 /// What became of a part.
-pub enum Done {
-    Part(Part),
+pub enum PageOutcome {
+    Part(Progress),
     /// This verification is in flight: afterwards.
     Busy(Uuid),
 }
 
-impl Desk {
+impl Worker {
     /// For a session, which asks for one part after the other.
-    pub fn keep(&mut self, ticket: Ticket, upkeep: Upkeep) {
+    pub fn maintain(&mut self, call_id: CallId, upkeep: Maintenance) {
         let is_free = |id: &Uuid| !self.busy.contains_key(id);
         let done = match &upkeep {
-            Upkeep::Purge { before, providers, from } => self.ledger.write(Durability::Lazy, |writer| {
-                purge(writer, *from, *before, providers.as_deref(), is_free).map(Done::Part)
+            Maintenance::Purge { before, providers, from } => self.store.write(Durability::Deferred, |writer| {
+                purge(writer, *from, *before, providers.as_deref(), is_free).map(PageOutcome::Part)
             }),
-            Upkeep::Reseal { from } => match key_file::keys() {
-                Ok(keys) => self.ledger.write(Durability::Lazy, |writer| reseal(writer, *from, &keys).map(Done::Part)),
-                Err(misuse) => return self.reply(ticket, &Reply::Refused(misuse)),
+            Maintenance::Reseal { from } => match key_file::keys() {
+                Ok(keys) => {
+                    self.store.write(Durability::Deferred, |writer| reseal(writer, *from, &keys).map(PageOutcome::Part))
+                }
+                Err(error) => return self.respond(call_id, &Response::Error(error)),
             },
             // Flushed: who is told that they are forgotten is.
-            Upkeep::Forget { provider, owned, recipient_keys } => self.ledger.write(Durability::Flushed, |writer| {
-                let ids = writer.of_recipient(provider, recipient_keys)?;
-                if let Some(busy) = ids.iter().find(|id| !is_free(id)) {
-                    return Ok(Done::Busy(*busy));
-                }
-                if !writer.locked(&ids, &[])?.is_empty() {
-                    return Err(Failure::Busy);
-                }
-                writer.forget(&ids, owned.as_deref())?;
-                writer.forget_keys(recipient_keys, provider)?;
-                Ok(Done::Part(Part { count: ids.len() as u64, next: None }))
-            }),
+            Maintenance::Forget { provider, owned, recipient_keys } => {
+                self.store.write(Durability::Flushed, |writer| {
+                    let ids = writer.of_recipient(provider, recipient_keys)?;
+                    if let Some(busy) = ids.iter().find(|id| !is_free(id)) {
+                        return Ok(PageOutcome::Busy(*busy));
+                    }
+                    if !writer.locked(&ids, &[])?.is_empty() {
+                        return Err(Failure::Busy);
+                    }
+                    writer.forget(&ids, owned.as_deref())?;
+                    writer.forget_keys(recipient_keys, provider)?;
+                    Ok(PageOutcome::Part(Progress { count: ids.len() as u64, next: None }))
+                })
+            }
         };
         match done {
-            Ok(Done::Part(part)) => {
-                if let Upkeep::Forget { .. } = upkeep {
+            Ok(PageOutcome::Part(part)) => {
+                if let Maintenance::Forget { .. } = upkeep {
                     // Whoever waits for one of them reads what has become of it.
-                    let following: Vec<Ticket> = self.followers.drain().flat_map(|(_, tickets)| tickets).collect();
-                    following.into_iter().for_each(|ticket| self.reply(ticket, &Reply::Again));
+                    let following: Vec<CallId> = self.waiters.drain().flat_map(|(_, call_ids)| call_ids).collect();
+                    following.into_iter().for_each(|call_id| self.respond(call_id, &Response::Retry));
                 }
-                self.reply(ticket, &Reply::Kept(part));
+                self.respond(call_id, &Response::Progress(part));
             }
-            Ok(Done::Busy(id)) => self.busy.entry(id).or_default().push_back((ticket, Letter::Upkeep(upkeep))),
-            Err(Failure::Gone) => {
-                self.pending.push((ticket, Letter::Upkeep(upkeep)));
-                self.gone();
+            Ok(PageOutcome::Busy(id)) => {
+                self.busy.entry(id).or_default().push_back((call_id, Request::Maintain(upkeep)))
+            }
+            Err(Failure::NotInstalled) => {
+                self.pending.push((call_id, Request::Maintain(upkeep)));
+                self.extension_dropped();
             }
             // To try again would hold up everybody else, for as long as the lock is held.
             Err(Failure::Busy) => {
-                let misuse = Misuse::locked(
+                let error = Error::lock_not_available(
                     "the record is locked by another transaction; what was done before stays done",
                     "pg_locks tells by whom. Call again after its end.",
                 );
-                self.reply(ticket, &Reply::Refused(misuse));
+                self.respond(call_id, &Response::Error(error));
             }
             Err(Failure::Error(why)) => {
                 pgrx::log!("otp_gateway: the record could not be kept in order: {why}");
-                let misuse = Misuse::internal("the record could not be changed", "The server's log has the reason.");
-                self.reply(ticket, &Reply::Refused(misuse));
+                let error = Error::internal("the record could not be changed", "The server's log has the reason.");
+                self.respond(call_id, &Response::Error(error));
             }
         }
     }
 
     /// A part of what is due, in an idle moment. False: nothing is.
-    pub fn do_chore(&mut self) -> bool {
+    pub fn maintain_when_idle(&mut self) -> bool {
         let now = clock();
-        if self.gone || self.chores.next_due().is_none_or(|due| due > now) {
+        if self.is_extension_dropped || self.maintenance.next_due().is_none_or(|due| due > now) {
             return false;
         }
-        match self.chores.reseal_from {
+        match self.maintenance.reseal_from {
             Some(from) => self.reseal_by_itself(from),
             None => self.purge_by_itself(now),
         }
@@ -110,23 +116,23 @@ impl Desk {
     pub fn reseal_by_itself(&mut self, from: Uuid) {
         // Without keys nothing can be done; whoever calls is told.
         let Ok(keys) = key_file::keys() else {
-            self.chores.reseal_from = None;
+            self.maintenance.reseal_from = None;
             return;
         };
-        let resealed = self.ledger.write(Durability::Lazy, |writer| reseal(writer, from, &keys));
-        self.complaints.note("sealing under the new key", resealed.as_ref().err());
+        let resealed = self.store.write(Durability::Deferred, |writer| reseal(writer, from, &keys));
+        self.failures.note("sealing under the new key", resealed.as_ref().err());
         match resealed {
-            Ok(part) => self.chores.reseal_from = part.next,
-            Err(Failure::Gone) => self.gone(),
-            Err(_) => self.chores.reseal_at = clock().saturating_add(GATHER),
+            Ok(part) => self.maintenance.reseal_from = part.next,
+            Err(Failure::NotInstalled) => self.extension_dropped(),
+            Err(_) => self.maintenance.reseal_at = clock().saturating_add(GATHER),
         }
     }
 
     pub fn purge_by_itself(&mut self, now: Micros) {
         let Some(retention) = gucs::retention() else { return };
-        let from = self.chores.purge_from;
+        let from = self.maintenance.purge_from;
         let is_free = |id: &Uuid| !self.busy.contains_key(id);
-        let purged = self.ledger.write(Durability::Lazy, |writer| {
+        let purged = self.store.write(Durability::Deferred, |writer| {
             let kept_for = retention.max(lookback::longest_memory());
             let part = purge(writer, from, now.saturating_sub(kept_for), None, is_free)?;
             let due = if part.next.is_some() {
@@ -138,14 +144,14 @@ impl Desk {
             };
             Ok((part, due))
         });
-        self.complaints.note("otp_gateway.retention", purged.as_ref().err());
+        self.failures.note("otp_gateway.retention", purged.as_ref().err());
         match purged {
             Ok((part, due)) => {
-                self.chores.purge_at = due;
-                self.chores.purge_from = part.next.unwrap_or(Uuid::nil());
+                self.maintenance.purge_at = due;
+                self.maintenance.purge_from = part.next.unwrap_or(Uuid::nil());
             }
-            Err(Failure::Gone) => self.gone(),
-            Err(_) => self.chores.purge_at = now.saturating_add(GATHER),
+            Err(Failure::NotInstalled) => self.extension_dropped(),
+            Err(_) => self.maintenance.purge_at = now.saturating_add(GATHER),
         }
     }
 }
@@ -157,12 +163,12 @@ pub fn due_after(oldest: Option<Micros>, kept_for: Micros, now: Micros) -> Micro
 }
 
 pub fn purge(
-    writer: &mut Writer,
+    writer: &mut StoreTransaction,
     from: Uuid,
     before: Micros,
     providers: Option<&[Identity]>,
     is_free: impl Fn(&Uuid) -> bool,
-) -> Result<Part, Failure> {
+) -> Result<Progress, Failure> {
     let page = writer.old(from, before, providers, PAGE)?;
     let next = page.last().filter(|_| page.len() as i64 == PAGE).map(|(id, _)| *id);
     let mut old: Vec<Uuid> = page.into_iter().filter(|(id, may)| *may && is_free(id)).map(|(id, _)| id).collect();
@@ -171,11 +177,11 @@ pub fn purge(
         old.retain(|id| !locked.contains(id));
         writer.delete(&old)?;
     }
-    Ok(Part { count: old.len() as u64, next })
+    Ok(Progress { count: old.len() as u64, next })
 }
 
-pub fn reseal(writer: &mut Writer, from: Uuid, keys: &Keys) -> Result<Part, Failure> {
-    let page = writer.seals(from, PAGE)?;
+pub fn reseal(writer: &mut StoreTransaction, from: Uuid, keys: &Keys) -> Result<Progress, Failure> {
+    let page = writer.sealed_rows(from, PAGE)?;
     let next = page.last().filter(|_| page.len() as i64 == PAGE).map(|seal| seal.id);
     let mut resealed: Vec<(Uuid, Vec<u8>)> = page
         .into_iter()
@@ -190,5 +196,5 @@ pub fn reseal(writer: &mut Writer, from: Uuid, keys: &Keys) -> Result<Part, Fail
         resealed.retain(|(id, _)| !locked.contains(id));
         writer.reseal(&resealed)?;
     }
-    Ok(Part { count: resealed.len() as u64, next })
+    Ok(Progress { count: resealed.len() as u64, next })
 }

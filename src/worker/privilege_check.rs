@@ -1,12 +1,15 @@
 //! What others were given on the tables of the record, or made there: the worker writes with a superuser's rights, and
 //! says so when it starts.
 
-use crate::{store::transaction::Durability, worker::state::Desk};
+use crate::{store::transaction::Durability, worker::state::Worker};
 
-impl Desk {
-    pub fn look_for_strangers(&mut self) {
+impl Worker {
+    pub fn warn_of_foreign_objects(&mut self) {
         // One that cannot be asked for now is asked for at the next start.
-        let Ok(strangers) = self.ledger.write(Durability::Lazy, |writer| writer.strangers()) else { return };
+        let Ok(strangers) = self.store.write(Durability::Deferred, |writer| writer.foreign_triggers_and_grants())
+        else {
+            return;
+        };
         if strangers.is_empty() {
             return;
         }
@@ -15,7 +18,8 @@ impl Desk {
             pgrx::PgLogLevel::WARNING,
             pgrx::PgSqlErrorCode::ERRCODE_WARNING,
             format!("otp_gateway: the tables of the record have what the extension did not put there: {list}"),
-            "Triggers of others are not fired by its worker. REVOKE what nobody should have: whoever may write here decides what counts."
+            "Triggers of others are not fired by its worker. REVOKE what nobody should have: whoever may write here \
+            decides what counts."
         );
     }
 }

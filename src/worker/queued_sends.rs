@@ -1,6 +1,6 @@
-//! Queued sends that have their turn: the letter is written from the sealed payload, with the provider as it is now and
-//! the rights of the role that enqueued it; what may go is put on record and handed to the courier like any other call.
-//! One that cannot go fails alone.
+//! Queued sends that have their turn: the job is made from the sealed payload, with the provider as it is now and
+//! the rights of the role that enqueued it; what may go is put on record and given to the HTTP client like any other
+//! call. One that cannot go fails alone.
 
 use std::{
     collections::{HashMap, HashSet, hash_map::Entry},
@@ -9,7 +9,7 @@ use std::{
 
 use dialect::{Operation, Outcome};
 use pgrx::pg_sys;
-use policy::{Blocked, Micros, Pass, Reason, Status, Verification, admit};
+use policy::{BlockReason, Blocked, BreakerPermit, Micros, Status, Verification, admit};
 use uuid::Uuid;
 
 use crate::{
@@ -18,26 +18,26 @@ use crate::{
         seal::{Keys, Place},
     },
     enqueue::transaction,
-    error::Misuse,
+    error::Error,
     gucs,
-    ipc::worker::Ticket,
-    job::{Order, Queued, prepare::Wanted},
+    ipc::worker::CallId,
+    job::{Job, Requeue, prepare::JobSpec},
     pg::{clock::clock, foreign_servers},
-    provider::{Provider, candidates::Account},
+    provider::{Provider, candidates::Candidates},
     store::{
-        Writer, erase_at,
+        StoreTransaction, erase_at,
         identity::{Identity, object_of},
-        rows::{Change, MovedTo, NewAttempt, Queued as Found, QueuedLetter},
+        rows::{MovedTo, NewAttempt, QueuedPayload, QueuedVerification as Found, VerificationUpdate},
         transaction::{Durability, Failure},
     },
     worker::{
         intake::new_reference,
-        limit_check::{Judge, Verdict, words},
+        limit_check::{LimitCheck, Verdict, explain},
         state::{
-            Desk, InFlight, done,
+            InFlight, Worker, done,
             failure_log::QUEUED,
-            limit_state::Account as BreakerOf,
-            send_queue::{Queue, Turn, UnderWay},
+            limit_state::BreakerKey as BreakerOf,
+            send_queue::{DueSend, SendQueue, UnderWay},
         },
     },
 };
@@ -50,9 +50,9 @@ pub const AFTER_LOCK: Micros = 200_000;
 pub const AFTER_FAULT: Micros = 10_000_000;
 
 /// What becomes of one that has its turn.
-pub struct Fate {
+pub struct QueuedDecision {
     id: Uuid,
-    turn: Turn,
+    turn: DueSend,
     /// The provider's max_in_flight, as far as it was looked up.
     places: Option<u32>,
     /// The provider that it goes to, or would.
@@ -72,31 +72,31 @@ pub struct Fate {
     /// At providers of its route whose breaker is open.
     passed_over: Vec<NewAttempt>,
     /// It goes, or it ends without a call.
-    go: Result<Go, End>,
+    go: Result<Proceed, Stop>,
 }
 
-pub struct Go {
-    order: Box<Order>,
-    noted: Option<Reason>,
-    pass: Option<Pass>,
+pub struct Proceed {
+    job: Box<Job>,
+    noted: Option<BlockReason>,
+    pass: Option<BreakerPermit>,
     checks_left: Option<u32>,
 }
 
 /// How one ends, and why.
-pub struct End {
+pub struct Stop {
     outcome: Outcome,
     status: Status,
     why: String,
     blocked: Option<Blocked>,
 }
 
-impl Desk {
-    /// Reads what has been queued since the last look: what is new, whoever has had a transaction open meanwhile, and for
-    /// however long.
+impl Worker {
+    /// Reads what has been queued since the last look: what is new, whoever has had a transaction open meanwhile, and
+    /// for however long.
     pub fn look_for_queued(&mut self) {
         let seen = self.queue.seen.take();
         let queue = &self.queue;
-        let looked = self.ledger.write(Durability::Lazy, |writer| {
+        let looked = self.store.write(Durability::Deferred, |writer| {
             let now = writer.snapshot()?;
             let Some(seen) = &seen else { return Ok((now, Vec::new(), Vec::new())) };
             let ended: Vec<u64> = seen.running.iter().copied().filter(|one| !now.running.contains(one)).collect();
@@ -127,8 +127,8 @@ impl Desk {
             }
             Err(failure) => {
                 self.queue.seen = seen;
-                crate::ipc::worker_registry::tell_of_queued(self.database);
-                self.after(failure);
+                crate::ipc::worker_registry::notify_queued(self.database);
+                self.on_failure(failure);
             }
         }
     }
@@ -137,7 +137,7 @@ impl Desk {
     pub fn read_queued(&mut self, mut after: (u64, Uuid), end: u64) {
         loop {
             let queue = &self.queue;
-            let page = self.ledger.write(Durability::Lazy, |writer| {
+            let page = self.store.write(Durability::Deferred, |writer| {
                 let page = writer.queued(after, end, PAGE)?;
                 announce_new(writer, queue, &page)?;
                 Ok(page)
@@ -151,7 +151,7 @@ impl Desk {
                 Err(failure) => {
                     // All of it is read again, in its own time.
                     self.queue.unread = Some((u64::MAX, Uuid::max()));
-                    return self.after(failure);
+                    return self.on_failure(failure);
                 }
             }
         }
@@ -161,7 +161,7 @@ impl Desk {
     pub fn read_earlier(&mut self) -> bool {
         let Some(before) = self.queue.unread else { return false };
         let queue = &self.queue;
-        let page = self.ledger.write(Durability::Lazy, |writer| {
+        let page = self.store.write(Durability::Deferred, |writer| {
             let page = writer.once_queued(before, PAGE)?;
             announce_new(writer, queue, &page)?;
             Ok(page)
@@ -172,7 +172,7 @@ impl Desk {
                     page.last().filter(|_| page.len() as i64 == PAGE).map(|last| (last.transaction, last.id));
                 self.enlist(page);
             }
-            Err(failure) => self.after(failure),
+            Err(failure) => self.on_failure(failure),
         }
         true
     }
@@ -187,11 +187,11 @@ impl Desk {
     }
 
     /// Gives those their turn that are due. False: there are none.
-    pub fn dispatch(&mut self) -> bool {
+    pub fn send_due(&mut self) -> bool {
         let mut under_way: HashMap<Identity, UnderWay> = HashMap::new();
         for call in self.in_flight.values() {
             let under_way = under_way.entry(call.line()).or_default();
-            match call.queued {
+            match call.requeue {
                 Some(_) => under_way.queued += 1,
                 None => under_way.immediate += 1,
             }
@@ -204,19 +204,19 @@ impl Desk {
         if turns.is_empty() {
             return false;
         }
-        self.give_turns(turns);
+        self.decide_due(turns);
         true
     }
 
-    pub fn give_turns(&mut self, mut turns: Vec<Turn>) {
+    pub fn decide_due(&mut self, mut turns: Vec<DueSend>) {
         let keys = key_file::keys();
-        if let Err(misuse) = &keys {
+        if let Err(error) = &keys {
             // They wait for the file to be mended; what has waited too long needs no key to expire.
             let now = clock();
-            let is_too_old = |turn: &Turn| turn.created_at.saturating_add(gucs::queue_max_age()) <= now;
-            let (too_old, waiting): (Vec<Turn>, Vec<Turn>) = turns.into_iter().partition(is_too_old);
+            let is_too_old = |turn: &DueSend| turn.created_at.saturating_add(gucs::queue_max_age()) <= now;
+            let (too_old, waiting): (Vec<DueSend>, Vec<DueSend>) = turns.into_iter().partition(is_too_old);
             if !waiting.is_empty() {
-                misuse.clone().warn();
+                error.clone().warn();
             }
             for turn in waiting {
                 self.queue.wait(&turn, now.saturating_add(AFTER_FAULT));
@@ -227,157 +227,168 @@ impl Desk {
             turns = too_old;
         }
         let ids: Vec<Uuid> = turns.iter().map(|turn| turn.id).collect();
-        let fates = self.ledger.write(Durability::Flushed, |writer| {
+        let decisions = self.store.write(Durability::Flushed, |writer| {
             let now = clock();
-            let mut office = Office { keys: keys.as_deref(), accounts: HashMap::new(), now };
-            let mut fates: Vec<Fate> = writer.letters(&ids)?.into_iter().map(|letter| office.decide(letter)).collect();
-            for go in fates.iter_mut().filter_map(|fate| fate.go.as_mut().ok()) {
-                self.identities.fill(writer, &mut go.order)?;
+            let mut queued_jobs = QueuedJobs { keys: keys.as_deref(), accounts: HashMap::new(), now };
+            let mut decisions: Vec<QueuedDecision> =
+                writer.queued_payloads(&ids)?.into_iter().map(|request| queued_jobs.decide(request)).collect();
+            for go in decisions.iter_mut().filter_map(|decision| decision.go.as_mut().ok()) {
+                self.identities.fill(writer, &mut go.job)?;
             }
             // Of the others, some were canceled, and some are locked by somebody.
-            let found: HashSet<Uuid> = fates.iter().map(|fate| fate.id).collect();
+            let found: HashSet<Uuid> = decisions.iter().map(|decision| decision.id).collect();
             let others: Vec<Uuid> = ids.iter().copied().filter(|id| !found.contains(id)).collect();
             let mut locked = writer.verifications(&others)?;
             locked.retain(|stored| stored.state.status == Status::Queued);
-            let orders = fates.iter().filter_map(|fate| fate.go.as_ref().ok()).flat_map(|go| go.order.with_onward());
-            let mut judge = Judge::new(writer, orders, &mut self.standing, now)?;
-            fates.iter_mut().try_for_each(|fate| fate.rule(writer, &mut judge))?;
-            let (waiting, mut fates): (Vec<Fate>, Vec<Fate>) = fates.into_iter().partition(Fate::waits);
-            write(writer, &mut fates, now)?;
-            Ok((waiting, fates, locked))
+            let jobs = decisions
+                .iter()
+                .filter_map(|decision| decision.go.as_ref().ok())
+                .flat_map(|go| go.job.with_fallbacks());
+            let mut limit_check = LimitCheck::new(writer, jobs, &mut self.limits, now)?;
+            decisions.iter_mut().try_for_each(|decision| decision.rule(writer, &mut limit_check))?;
+            let (waiting, mut decisions): (Vec<QueuedDecision>, Vec<QueuedDecision>) =
+                decisions.into_iter().partition(QueuedDecision::waits);
+            write(writer, &mut decisions, now)?;
+            Ok((waiting, decisions, locked))
         });
-        self.identities.settle(fates.is_ok());
-        self.standing.settle(fates.is_ok());
-        match fates {
-            Ok((waiting, fates, locked)) => {
+        self.identities.settle(decisions.is_ok());
+        self.limits.settle(decisions.is_ok());
+        match decisions {
+            Ok((waiting, decisions, locked)) => {
                 for turn in turns.iter().filter(|turn| locked.iter().any(|stored| stored.id == turn.id)) {
                     self.queue.wait(turn, clock() + AFTER_LOCK);
                 }
-                for fate in waiting {
-                    self.queue.put_back(&fate.turn);
-                    if let Err(End { blocked: Some(Blocked { retry_after: Some(wait), .. }), .. }) = fate.go {
-                        self.queue.pause(fate.turn.provider, clock().saturating_add(wait));
+                for decision in waiting {
+                    self.queue.put_back(&decision.turn);
+                    if let Err(Stop { blocked: Some(Blocked { retry_after: Some(wait), .. }), .. }) = decision.go {
+                        self.queue.pause(decision.turn.provider, clock().saturating_add(wait));
                     }
                 }
-                fates.into_iter().for_each(|fate| self.send(fate));
+                decisions.into_iter().for_each(|decision| self.send(decision));
             }
-            Err(failure @ (Failure::Gone | Failure::Busy)) => {
+            Err(failure @ (Failure::NotInstalled | Failure::Busy)) => {
                 turns.iter().for_each(|turn| self.queue.put_back(turn));
-                self.after(failure);
+                self.on_failure(failure);
             }
             // One that cannot be decided must not take the others with it.
             Err(Failure::Error(_)) if turns.len() > 1 => {
-                turns.into_iter().for_each(|turn| self.give_turns(vec![turn]));
+                turns.into_iter().for_each(|turn| self.decide_due(vec![turn]));
             }
             Err(Failure::Error(why)) => turns.into_iter().for_each(|turn| self.fail(turn, &why)),
         }
     }
 
     /// One whose decision ends in an error of the server's.
-    pub fn fail(&mut self, turn: Turn, why: &str) {
-        let failed = self.ledger.write(Durability::Flushed, |writer| {
+    pub fn fail(&mut self, turn: DueSend, why: &str) {
+        let failed = self.store.write(Durability::Flushed, |writer| {
             let now = clock();
-            let mut fates: Vec<Fate> = writer
-                .letters(&[turn.id])?
+            let mut decisions: Vec<QueuedDecision> = writer
+                .queued_payloads(&[turn.id])?
                 .into_iter()
-                .map(|letter| {
-                    let end = End::failed(Outcome::InvalidRequest, format!("the send could not be prepared: {why}"));
-                    Fate::new(letter, Err(end))
+                .map(|request| {
+                    let end = Stop::failed(Outcome::InvalidRequest, format!("the send could not be prepared: {why}"));
+                    QueuedDecision::new(request, Err(end))
                 })
                 .collect();
-            write(writer, &mut fates, now)?;
-            Ok(fates)
+            write(writer, &mut decisions, now)?;
+            Ok(decisions)
         });
         match failed {
-            Ok(fates) => fates.into_iter().for_each(|fate| self.send(fate)),
-            Err(Failure::Gone) => self.gone(),
+            Ok(decisions) => decisions.into_iter().for_each(|decision| self.send(decision)),
+            Err(Failure::NotInstalled) => self.extension_dropped(),
             Err(_) => {
-                self.complaints.raise(QUEUED, why);
+                self.failures.raise(QUEUED, why);
                 self.queue.wait(&turn, clock() + AFTER_FAULT);
             }
         }
     }
 
-    pub fn send(&mut self, fate: Fate) {
-        if let Some(places) = fate.places {
-            self.queue.set_places(fate.turn.provider, places);
+    pub fn send(&mut self, decision: QueuedDecision) {
+        if let Some(places) = decision.places {
+            self.queue.set_places(decision.turn.provider, places);
         }
-        match fate.go {
+        match decision.go {
             Err(end) => {
-                let mut row = done(fate.attempt, Operation::Send, fate.id, &fate.state, end.outcome);
+                let mut row = done(decision.attempt, Operation::Send, decision.id, &decision.state, end.outcome);
                 row.vendor_message = Some(end.why);
                 row.reason = end.blocked.map(|blocked| blocked.reason);
                 row.retry_after = end.blocked.and_then(|blocked| blocked.retry_after);
                 row.retryable = row.retry_after.is_some();
-                self.tell_followers(fate.id, &row);
+                self.answer_waiters(decision.id, &row);
             }
-            Ok(Go { mut order, noted, pass, checks_left }) => {
-                let Turn { provider: line, role, .. } = fate.turn;
-                order.queued = Some(Queued { line, role, payload: fate.payload });
-                self.busy.entry(fate.id).or_default();
-                self.expiry.add(fate.id, erase_at(fate.created_at, &fate.state));
-                let account = BreakerOf::of(&order);
+            Ok(Proceed { mut job, noted, pass, checks_left }) => {
+                let DueSend { provider: line, role, .. } = decision.turn;
+                job.queued = Some(Requeue { line, role, payload: decision.payload });
+                self.busy.entry(decision.id).or_default();
+                self.expiry.add(decision.id, erase_at(decision.created_at, &decision.state));
+                let account = BreakerOf::of(&job);
                 let number = self.next_number();
-                let onward = order.next().map(Box::new);
+                let fallbacks = job.next_fallback().map(Box::new);
                 self.in_flight.insert(
                     number,
                     InFlight {
-                        ticket: Ticket::NOBODY,
-                        attempt: fate.attempt,
-                        verification: fate.id,
+                        call_id: CallId::NONE,
+                        attempt: decision.attempt,
+                        verification: decision.id,
                         operation: Operation::Send,
-                        provider: order.provider,
-                        provider_id: order.provider_id,
+                        provider: job.provider,
+                        provider_id: job.provider_id,
                         before: Status::Queued,
-                        state: fate.state,
-                        code_lifetime: order.code_lifetime,
+                        state: decision.state,
+                        code_lifetime: job.code_lifetime,
                         keeps_code: false,
-                        created_at: fate.created_at,
+                        created_at: decision.created_at,
                         sealed: None,
                         reference: None,
-                        queued: order.queued,
-                        onward,
+                        requeue: job.queued,
+                        fallback: fallbacks,
                         account,
-                        pass,
+                        breaker_permit: pass,
                         checks_left,
-                        noted,
+                        observed: noted,
                     },
                 );
-                self.hand_over(number, Operation::Send, &order.vendor, order.local, order.outgoing);
+                self.start_call(number, Operation::Send, &job.vendor, job.local_outcome, job.vendor_call);
             }
         }
     }
 }
 
-pub fn write(writer: &mut Writer, fates: &mut [Fate], now: Micros) -> Result<(), Failure> {
+pub fn write(writer: &mut StoreTransaction, decisions: &mut [QueuedDecision], now: Micros) -> Result<(), Failure> {
     let mut changes = Vec::new();
     let mut attempts = Vec::new();
     let mut references = Vec::new();
-    for fate in fates {
-        let sealed = fate.go.as_ref().ok().and_then(|go| go.order.sealed.clone());
-        let moved_to = fate.moved_to.clone();
-        attempts.append(&mut fate.passed_over);
-        changes.push(Change { id: fate.id, before: Status::Queued, moved_to, state: fate.state.clone(), sealed });
+    for decision in decisions {
+        let sealed = decision.go.as_ref().ok().and_then(|go| go.job.sealed.clone());
+        let moved_to = decision.moved_to.clone();
+        attempts.append(&mut decision.passed_over);
+        changes.push(VerificationUpdate {
+            id: decision.id,
+            before: Status::Queued,
+            moved_to,
+            state: decision.state.clone(),
+            sealed,
+        });
         attempts.push(NewAttempt {
-            id: fate.attempt,
-            verification: fate.id,
+            id: decision.attempt,
+            verification: decision.id,
             operation: Operation::Send,
-            refused: fate.go.as_ref().err().map(|end| end.outcome),
-            why: fate.go.as_ref().err().map(|end| end.why.clone()),
-            provider: fate.asked.clone(),
-            provider_id: fate.asked_id,
-            role_id: fate.role_id,
-            account: fate.account.clone(),
-            recipient_key: fate.recipient_key.clone(),
-            reason: match &fate.go {
+            refused: decision.go.as_ref().err().map(|end| end.outcome),
+            why: decision.go.as_ref().err().map(|end| end.why.clone()),
+            provider: decision.asked.clone(),
+            provider_id: decision.asked_id,
+            role_id: decision.role_id,
+            account: decision.account.clone(),
+            recipient_key: decision.recipient_key.clone(),
+            reason: match &decision.go {
                 Ok(go) => go.noted,
                 Err(end) => end.blocked.map(|blocked| blocked.reason),
             },
-            retry_at: fate.go.as_ref().err().and_then(|end| end.blocked?.retry_at(now)),
+            retry_at: decision.go.as_ref().err().and_then(|end| end.blocked?.retry_at(now)),
             started_at: now,
         });
-        if let Ok(go) = &fate.go {
-            references.extend(new_reference(&go.order, &fate.state, fate.id));
+        if let Ok(go) = &decision.go {
+            references.extend(new_reference(&go.job, &decision.state, decision.id));
         }
     }
     writer.update_verifications(&changes)?;
@@ -385,29 +396,29 @@ pub fn write(writer: &mut Writer, fates: &mut [Fate], now: Micros) -> Result<(),
     writer.insert_attempts(&attempts)
 }
 
-impl Fate {
-    pub fn new(letter: QueuedLetter, go: Result<Go, End>) -> Self {
-        let mut state = letter.stored.state;
+impl QueuedDecision {
+    pub fn new(request: QueuedPayload, go: Result<Proceed, Stop>) -> Self {
+        let mut state = request.stored.state;
         if let Err(end) = &go {
             state.status = end.status;
         }
         Self {
-            id: letter.stored.id,
-            turn: Turn {
-                provider: letter.route_id.unwrap_or(letter.stored.provider_id),
-                role: letter.role_id,
-                id: letter.stored.id,
-                created_at: letter.stored.created_at,
+            id: request.stored.id,
+            turn: DueSend {
+                provider: request.route_id.unwrap_or(request.stored.provider_id),
+                role: request.role_id,
+                id: request.stored.id,
+                created_at: request.stored.created_at,
             },
             places: None,
-            asked: letter.provider,
-            asked_id: letter.stored.provider_id,
+            asked: request.provider,
+            asked_id: request.stored.provider_id,
             moved_to: None,
-            role_id: letter.role_id,
+            role_id: request.role_id,
             attempt: Uuid::now_v7(),
-            created_at: letter.stored.created_at,
+            created_at: request.stored.created_at,
             state,
-            payload: letter.sealed,
+            payload: request.sealed,
             recipient_key: None,
             account: Vec::new(),
             passed_over: Vec::new(),
@@ -416,18 +427,18 @@ impl Fate {
     }
 
     /// Asks the provider's rules; what they refuse ends, or waits for the breaker.
-    pub fn rule(&mut self, writer: &mut Writer, judge: &mut Judge) -> Result<(), Failure> {
+    pub fn rule(&mut self, writer: &mut StoreTransaction, limit_check: &mut LimitCheck) -> Result<(), Failure> {
         let Ok(go) = &mut self.go else { return Ok(()) };
-        self.passed_over = judge.pass_over(&mut go.order, self.id);
-        self.attempt = go.order.attempt;
-        self.asked.clone_from(&go.order.provider);
-        self.asked_id = go.order.provider_id;
-        self.moved_to = go.order.route.as_ref().map(|_| go.order.moved_to());
+        self.passed_over = limit_check.skip_open_breakers(&mut go.job, self.id);
+        self.attempt = go.job.attempt;
+        self.asked.clone_from(&go.job.provider);
+        self.asked_id = go.job.provider_id;
+        self.moved_to = go.job.route.as_ref().map(|_| go.job.moved_to());
         // A test number's counts for nobody.
-        self.recipient_key = go.order.recipient_key().filter(|_| !go.order.is_test).map(<[u8]>::to_vec);
-        self.account = go.order.account_key().to_vec();
-        match judge.judge(writer, &go.order)? {
-            Verdict::Goes { noted, pass, checks_left } => {
+        self.recipient_key = go.job.recipient_key().filter(|_| !go.job.is_test).map(<[u8]>::to_vec);
+        self.account = go.job.account_key().to_vec();
+        match limit_check.check(writer, &go.job)? {
+            Verdict::Goes { observed: noted, breaker_permit: pass, checks_left } => {
                 (go.noted, go.pass, go.checks_left) = (noted, pass, checks_left);
             }
             Verdict::Blocked { blocked, .. } => {
@@ -436,10 +447,10 @@ impl Fate {
                     status: Status::Blocked,
                     ..self.state.clone()
                 };
-                self.go = Err(End {
+                self.go = Err(Stop {
                     outcome: Outcome::Blocked,
                     status: Status::Blocked,
-                    why: words(blocked.reason).to_owned(),
+                    why: explain(blocked.reason).to_owned(),
                     blocked: Some(blocked),
                 });
             }
@@ -448,108 +459,108 @@ impl Fate {
     }
 
     pub fn waits(&self) -> bool {
-        matches!(&self.go, Err(End { blocked: Some(Blocked { reason: Reason::Breaker, .. }), .. }))
+        matches!(&self.go, Err(Stop { blocked: Some(Blocked { reason: BlockReason::Breaker, .. }), .. }))
     }
 }
 
 /// With otp_gateway.notify: of those that nobody knew yet.
-pub fn announce_new(writer: &mut Writer, queue: &Queue, found: &[Found]) -> Result<(), Failure> {
+pub fn announce_new(writer: &mut StoreTransaction, queue: &SendQueue, found: &[Found]) -> Result<(), Failure> {
     let new = found.iter().filter(|one| one.is_queued && !queue.knows(one.line, one.role_id, one.id));
     writer.announce(|| new.map(|queued| queued.id).collect())
 }
 
-impl End {
+impl Stop {
     pub fn failed(outcome: Outcome, why: impl Into<String>) -> Self {
         Self { outcome, status: Status::Failed, why: format!("{}; nothing was sent", why.into()), blocked: None }
     }
 }
 
 /// An account, and the role for which it was looked up.
-pub type Entitled = (Rc<Account>, pg_sys::Oid);
+pub type Entitled = (Rc<Candidates>, pg_sys::Oid);
 
 /// What it takes to decide about many.
-pub struct Office<'k> {
-    keys: Result<&'k Keys, &'k Misuse>,
+pub struct QueuedJobs<'k> {
+    keys: Result<&'k Keys, &'k Error>,
     accounts: HashMap<(Identity, Identity), Result<Entitled, String>>,
     now: Micros,
 }
 
-impl Office<'_> {
-    pub fn decide(&mut self, letter: QueuedLetter) -> Fate {
+impl QueuedJobs<'_> {
+    pub fn decide(&mut self, request: QueuedPayload) -> QueuedDecision {
         let attempt = Uuid::now_v7();
         let mut places = None;
-        let go = self.order(&letter, attempt, &mut places);
-        let mut fate = Fate { attempt, places, ..Fate::new(letter, go) };
-        if let Ok(go) = &fate.go {
+        let go = self.job(&request, attempt, &mut places);
+        let mut decision = QueuedDecision { attempt, places, ..QueuedDecision::new(request, go) };
+        if let Ok(go) = &decision.go {
             // Nothing stands in the way of a queued one.
-            if let Err(outcome) = admit(Operation::Send, &mut fate.state, self.now) {
-                fate.go = Err(End::failed(outcome, "it was no longer queued"));
-                return fate;
+            if let Err(outcome) = admit(Operation::Send, &mut decision.state, self.now) {
+                decision.go = Err(Stop::failed(outcome, "it was no longer queued"));
+                return decision;
             }
-            fate.state.status = Status::Sending;
-            fate.state.reference.clone_from(&go.order.reference);
-            fate.state.expires_at = go.order.code_lifetime.map(|lifetime| self.now.saturating_add(lifetime));
+            decision.state.status = Status::Sending;
+            decision.state.reference.clone_from(&go.job.reference);
+            decision.state.expires_at = go.job.code_lifetime.map(|lifetime| self.now.saturating_add(lifetime));
         }
-        fate
+        decision
     }
 
-    pub fn order(&mut self, letter: &QueuedLetter, attempt: Uuid, places: &mut Option<u32>) -> Result<Go, End> {
+    pub fn job(&mut self, request: &QueuedPayload, attempt: Uuid, places: &mut Option<u32>) -> Result<Proceed, Stop> {
         let max_age = gucs::queue_max_age();
-        if letter.stored.created_at.saturating_add(max_age) <= self.now {
-            return Err(End {
+        if request.stored.created_at.saturating_add(max_age) <= self.now {
+            return Err(Stop {
                 outcome: Outcome::Expired,
                 status: Status::Expired,
                 why: "it was queued for longer than otp_gateway.queue_max_age; nothing was sent".to_owned(),
                 blocked: None,
             });
         }
-        let (account, role) = self.account(letter).map_err(|why| End::failed(Outcome::AuthFailed, why))?;
+        let (account, role) = self.account(request).map_err(|why| Stop::failed(Outcome::AuthFailed, why))?;
         *places = account.members.first().map(|first| first.options.max_in_flight);
-        let keys = self.keys.map_err(|misuse| End::failed(Outcome::AuthFailed, misuse.message()))?;
-        let payload = keys.open(&Place::Queued(letter.stored.id), &letter.sealed).map_err(|_| {
+        let keys = self.keys.map_err(|error| Stop::failed(Outcome::AuthFailed, error.message()))?;
+        let payload = keys.open(&Place::Queued(request.stored.id), &request.sealed).map_err(|_| {
             let why = "the payload was sealed under another key, or for another database, of which this is a copy";
-            End::failed(Outcome::AuthFailed, why)
+            Stop::failed(Outcome::AuthFailed, why)
         })?;
-        let wanted = Wanted {
+        let wanted = JobSpec {
             operation: Operation::Send,
             attempt,
-            verification: letter.stored.id,
+            verification: request.stored.id,
             recorded: None,
             role: role.to_u32(),
-            created_by: &letter.created_by,
+            created_by: &request.created_by,
             code: None,
             payload: &payload,
         };
-        let mut order = wanted
+        let mut job = wanted
             .send(&account, keys)
-            .map_err(|misuse| End::failed(Outcome::InvalidRequest, misuse.message_for_the_record()))?;
-        order.recognise(keys);
-        Ok(Go { order: Box::new(order), noted: None, pass: None, checks_left: None })
+            .map_err(|error| Stop::failed(Outcome::InvalidRequest, error.message_for_the_record()))?;
+        job.derive_keys(keys);
+        Ok(Proceed { job: Box::new(job), noted: None, pass: None, checks_left: None })
     }
 
     /// The provider, or the route, as it is now for the role that enqueued.
-    pub fn account(&mut self, letter: &QueuedLetter) -> Result<(Rc<Account>, pg_sys::Oid), String> {
-        let server = letter.route_id.unwrap_or(letter.stored.provider_id);
-        let (account, role) = match self.accounts.entry((server, letter.role_id)) {
+    pub fn account(&mut self, request: &QueuedPayload) -> Result<(Rc<Candidates>, pg_sys::Oid), String> {
+        let server = request.route_id.unwrap_or(request.stored.provider_id);
+        let (account, role) = match self.accounts.entry((server, request.role_id)) {
             Entry::Occupied(found) => found.get().clone(),
-            Entry::Vacant(place) => place.insert(find(server, &letter.provider, letter.role_id)).clone(),
+            Entry::Vacant(place) => place.insert(find(server, &request.provider, request.role_id)).clone(),
         }?;
-        let is_same_vendor = |member: &Provider| member.dialect.name == letter.vendor;
-        if letter.route_id.is_none() && !account.members.iter().all(is_same_vendor) {
-            return Err(format!("provider \"{}\" now belongs to another vendor", letter.provider));
+        let is_same_vendor = |member: &Provider| member.dialect.name == request.vendor;
+        if request.route_id.is_none() && !account.members.iter().all(is_same_vendor) {
+            return Err(format!("provider \"{}\" now belongs to another vendor", request.provider));
         }
         Ok((account, role))
     }
 }
 
-pub fn find(server: Identity, name: &str, role: Identity) -> Result<(Rc<Account>, pg_sys::Oid), String> {
-    let object = |id| object_of(id).map_err(|misuse| misuse.message().to_owned());
+pub fn find(server: Identity, name: &str, role: Identity) -> Result<(Rc<Candidates>, pg_sys::Oid), String> {
+    let object = |id| object_of(id).map_err(|error| error.message().to_owned());
     // SAFETY: a look-up in the catalog, which gives a name or nothing.
     let exists = |role: &pg_sys::Oid| unsafe { !pg_sys::GetUserNameFromId(*role, true).is_null() };
     let role = object(role)?.filter(exists).ok_or("the role that enqueued it does not exist any more")?;
     let server = object(server)?
         .and_then(foreign_servers::server_of)
         .ok_or_else(|| format!("provider \"{name}\" does not exist any more"))?;
-    let account = Account::of(server, role).map_err(|misuse| misuse.message().to_owned())?;
+    let account = Candidates::of(server, role).map_err(|error| error.message().to_owned())?;
     Ok((Rc::new(account), role))
 }

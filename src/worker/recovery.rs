@@ -1,6 +1,6 @@
 //! At its start a worker finds what the one before it left: attempts in flight, of which nobody can tell what became of
-//! them, and sessions that still wait. It looks at the latest attempts, and then serves; what began before is read in pages
-//! between calls, and of what a call is about, what was left is settled before it.
+//! them, and sessions that still wait. It looks at the latest attempts, and then serves; what began before is read in
+//! pages between calls, and of what a call is about, what was left is settled before it.
 
 use std::collections::HashSet;
 
@@ -9,19 +9,19 @@ use policy::{Micros, Status};
 use uuid::Uuid;
 
 use crate::{
-    ipc::message::Reply,
+    ipc::message::Response,
     pg::{
         clock::{clock, since_boot},
         uuid_time::id_before,
     },
     store::{
-        Writer,
-        rows::{Change, Completion, StoredAttempt},
+        StoreTransaction,
+        rows::{AttemptEnd, StoredAttempt, VerificationUpdate},
         transaction::{Durability, Failure},
     },
     worker::{
         lifecycle::without_patience,
-        state::{Desk, done_from_record},
+        state::{Worker, done_from_record},
     },
 };
 
@@ -37,11 +37,11 @@ const PATIENCE: Micros = 5_000_000;
 
 const WHY: &str = "the server or its worker stopped before an answer came";
 
-impl Desk {
+impl Worker {
     /// Nothing is sent again on a guess: what is in flight becomes `unknown`.
     pub fn recover(&mut self) {
         self.update_identities();
-        self.look_for_strangers();
+        self.warn_of_foreign_objects();
         self.recovery.is_blind = true;
         self.recovery.again_at = Some(0);
         self.recover_more();
@@ -49,13 +49,13 @@ impl Desk {
 
     /// Goes on with what could not be settled before, where it is time to. False: nothing else can be done yet.
     pub fn recover_more(&mut self) -> bool {
-        // A session may ask for the rest of a reply that a worker before this one had.
-        let lost = self.mailbox.lost();
+        // A session may ask for the rest of a response that a worker before this one had.
+        let lost = self.ipc.orphaned();
         let now = since_boot();
-        self.recovery.lost.retain(|(one, _)| lost.iter().any(|other| other.ticket == one.ticket));
+        self.recovery.orphaned.retain(|(one, _)| lost.iter().any(|other| other.call_id == one.call_id));
         for one in lost {
-            if !self.recovery.lost.iter().any(|(other, _)| other.ticket == one.ticket) {
-                self.recovery.lost.push((one, now));
+            if !self.recovery.orphaned.iter().any(|(other, _)| other.call_id == one.call_id) {
+                self.recovery.orphaned.push((one, now));
                 self.recovery.again_at = Some(0);
             }
         }
@@ -70,20 +70,20 @@ impl Desk {
             self.settle_each();
         }
         self.answer_lost(now);
-        if self.recovery.is_blind || !self.recovery.unsettled.is_empty() || !self.recovery.lost.is_empty() {
+        if self.recovery.is_blind || !self.recovery.unsettled.is_empty() || !self.recovery.orphaned.is_empty() {
             self.recovery.again_at = Some(since_boot() + AGAIN_AFTER);
         } else if std::mem::take(&mut self.recovery.said) {
             pgrx::log!("otp_gateway: attempts left in flight are settled");
         }
         if was_blind && !self.recovery.is_blind {
-            self.mailbox.take_over();
+            self.ipc.adopt_orphans();
             self.look_for_queued();
         }
         !self.recovery.is_blind
     }
 
     fn begin_to_settle(&mut self) {
-        let last = self.ledger.write(Durability::Flushed, |writer| {
+        let last = self.store.write(Durability::Flushed, |writer| {
             writer.close_all_breakers()?;
             writer.last_attempt()
         });
@@ -96,7 +96,7 @@ impl Desk {
                 self.recovery.is_blind = false;
                 self.load_expiry();
             }
-            Err(Failure::Gone) => self.gone(),
+            Err(Failure::NotInstalled) => self.extension_dropped(),
             // Somebody has locked the table.
             Err(failure) => self.recovery.complain(&failure),
         }
@@ -108,14 +108,14 @@ impl Desk {
             return false;
         }
         if let Err(failure) = self.settle_page() {
-            self.after(failure);
+            self.on_failure(failure);
         }
         true
     }
 
     fn settle_page(&mut self) -> Result<(), Failure> {
         let Some((before, since)) = self.recovery.unread else { return Ok(()) };
-        let page = self.ledger.write(Durability::Lazy, |writer| writer.attempts(before, since, PAGE))?;
+        let page = self.store.write(Durability::Deferred, |writer| writer.attempts(before, since, PAGE))?;
         self.recovery.unread =
             page.last().filter(|_| page.len() as i64 == PAGE).map(|(earliest, _)| (*earliest, since));
         self.settle(page.into_iter().filter_map(|(_, verification)| verification));
@@ -146,9 +146,9 @@ impl Desk {
         if ids.is_empty() {
             return;
         }
-        match self.ledger.write(Durability::Flushed, |writer| settle(writer, &ids)) {
+        match self.store.write(Durability::Flushed, |writer| settle(writer, &ids)) {
             Ok(()) => ids.into_iter().for_each(|id| self.is_settled(id)),
-            Err(Failure::Gone) => self.gone(),
+            Err(Failure::NotInstalled) => self.extension_dropped(),
             // Somebody has locked one of them, or all.
             Err(failure) => {
                 self.recovery.complain(&failure);
@@ -162,14 +162,14 @@ impl Desk {
         }
     }
 
-    /// Those that can be; the others' letters wait.
+    /// Those that can be; the others' requests wait.
     fn settle_each(&mut self) {
         let unsettled = std::mem::take(&mut self.recovery.unsettled);
         for id in unsettled {
-            let ledger = &self.ledger;
-            match without_patience(|| ledger.write(Durability::Flushed, |writer| settle(writer, &[id]))) {
+            let store = &self.store;
+            match without_patience(|| store.write(Durability::Flushed, |writer| settle(writer, &[id]))) {
                 Ok(()) => self.is_settled(id),
-                Err(Failure::Gone) => return self.gone(),
+                Err(Failure::NotInstalled) => return self.extension_dropped(),
                 Err(_) => self.recovery.unsettled.push(id),
             }
         }
@@ -177,8 +177,8 @@ impl Desk {
 
     /// Those who wait for it have their turn.
     fn is_settled(&mut self, id: Uuid) {
-        self.release(id);
-        self.ask_followers_again(id);
+        self.unblock(id);
+        self.send_waiters_back(id);
     }
 
     /// Those who wait for a worker that is no more, as far as the record can tell.
@@ -186,26 +186,26 @@ impl Desk {
         if self.recovery.is_blind {
             return;
         }
-        for (lost, since) in std::mem::take(&mut self.recovery.lost) {
+        for (lost, since) in std::mem::take(&mut self.recovery.orphaned) {
             let attempt = Uuid::from_bytes(lost.attempt);
             // A question that began no attempt is asked again.
-            let reply = if attempt.is_nil() { Some(Reply::Again) } else { self.reply_from_record(attempt) };
-            match reply.or_else(|| (now.saturating_sub(since) > PATIENCE).then_some(Reply::Unknown)) {
-                Some(reply) => self.reply(lost.ticket, &reply),
-                None => self.recovery.lost.push((lost, since)),
+            let response = if attempt.is_nil() { Some(Response::Retry) } else { self.reply_from_record(attempt) };
+            match response.or_else(|| (now.saturating_sub(since) > PATIENCE).then_some(Response::Unknown)) {
+                Some(response) => self.respond(lost.call_id, &response),
+                None => self.recovery.orphaned.push((lost, since)),
             }
         }
     }
 
-    /// For a session whose letter a worker took that is no more. None: it cannot be read, or not be told yet.
-    fn reply_from_record(&mut self, attempt: Uuid) -> Option<Reply> {
-        let found = self.ledger.write(Durability::Lazy, |writer| writer.attempt(attempt));
+    /// For a session whose request a worker took that is no more. None: it cannot be read, or not be told yet.
+    fn reply_from_record(&mut self, attempt: Uuid) -> Option<Response> {
+        let found = self.store.write(Durability::Deferred, |writer| writer.attempt(attempt));
         if let Ok(Some(found)) = &found
             && found.outcome.is_none()
         {
             self.settle_first(std::iter::once(found.verification));
         }
-        let found = self.ledger.write(Durability::Lazy, |writer| {
+        let found = self.store.write(Durability::Deferred, |writer| {
             let Some(attempt) = writer.attempt(attempt)? else { return Ok(None) };
             let stored = writer.verifications(&[attempt.verification])?.pop();
             Ok(stored.map(|stored| (attempt, stored)))
@@ -213,12 +213,12 @@ impl Desk {
         match found {
             Ok(Some((attempt, stored))) => {
                 let outcome = attempt.outcome?;
-                Some(Reply::Done(Box::new(done_from_record(attempt, &stored, outcome))))
+                Some(Response::Row(Box::new(done_from_record(attempt, &stored, outcome))))
             }
             // An attempt is on record before anything leaves.
             Ok(None) => Some(crate::worker::state::stopped()),
-            Err(Failure::Gone) => {
-                self.gone();
+            Err(Failure::NotInstalled) => {
+                self.extension_dropped();
                 None
             }
             Err(_) => None,
@@ -226,15 +226,15 @@ impl Desk {
     }
 }
 
-/// What a worker before this one left of these: attempts, and verifications that were on their way from one provider of a
-/// route to the next.
-fn settle(writer: &mut Writer, ids: &[Uuid]) -> Result<(), Failure> {
+/// What a worker before this one left of these: attempts, and verifications that were on their way from one provider of
+/// a route to the next.
+fn settle(writer: &mut StoreTransaction, ids: &[Uuid]) -> Result<(), Failure> {
     let now = clock();
     let left = writer.in_flight(ids)?;
     let all: HashSet<Uuid> = left.iter().map(|attempt| attempt.verification).collect();
     let is_cancel = |attempt: &&StoredAttempt| attempt.operation == Operation::Cancel;
     let but_cancels: HashSet<Uuid> = left.iter().filter(|one| !is_cancel(one)).map(|one| one.verification).collect();
-    let changes: Vec<Change> = writer
+    let changes: Vec<VerificationUpdate> = writer
         .verifications(ids)?
         .into_iter()
         .filter(|stored| !stored.state.status.is_terminal())
@@ -248,12 +248,12 @@ fn settle(writer: &mut Writer, ids: &[Uuid]) -> Result<(), Failure> {
                 return None;
             };
             let before = std::mem::replace(&mut stored.state.status, status);
-            Some(Change { id: stored.id, before, moved_to: None, state: stored.state, sealed: None })
+            Some(VerificationUpdate { id: stored.id, before, moved_to: None, state: stored.state, sealed: None })
         })
         .collect();
-    let completions: Vec<Completion> = left
+    let completions: Vec<AttemptEnd> = left
         .iter()
-        .map(|attempt| Completion {
+        .map(|attempt| AttemptEnd {
             id: attempt.id,
             outcome: Outcome::Unknown,
             http_status: None,

@@ -1,4 +1,4 @@
-//! What is on the worker's desk: calls in flight, letters that wait for one of them, outcomes not yet on record.
+//! The worker's state: calls in flight, requests that wait for one of them, results that are not yet recorded.
 
 pub mod expiry_heap;
 pub mod failure_log;
@@ -14,39 +14,39 @@ use std::{
     os::unix::net::UnixStream,
 };
 
-use dialect::{Operation, Outcome, Reading};
-use http_client::{Courier, Delivery};
+use dialect::{CallResult, Operation, Outcome};
+use http_client::{CompletedCall, HttpClient};
 use pgrx::pg_sys;
-use policy::{Micros, Pass, Reason, Status, Verification, retryable};
+use policy::{BlockReason, BreakerPermit, Micros, Status, Verification, retryable};
 use uuid::Uuid;
 
 use crate::{
-    error::Misuse,
+    error::Error,
     gucs,
     ipc::{
-        message::{self, Done, Letter, Reply},
-        worker::{Ticket, WorkerSide},
+        message::{self, Request, Response, ResultRow},
+        worker::{CallId, WorkerEnd},
         worker_registry,
     },
-    job::{Order, Queued, Target},
+    job::{Job, Requeue, Target},
     pg::clock::{clock, since_boot},
     store::{
-        Ledger,
+        Store,
         identity::Identity,
-        rows::{Stored, StoredAttempt},
+        rows::{StoredAttempt, StoredVerification},
         transaction::Failure,
     },
     worker::{
         lifecycle,
         state::{
-            expiry_heap::Expiry,
-            failure_log::Complaints,
-            known_identities::Identities,
-            limit_state::{Account, Standing},
-            maintenance_schedule::Chores,
-            recovery_progress::Recovery,
-            send_queue::Queue,
-            waiting_for_locks::Locked,
+            expiry_heap::ExpiryHeap,
+            failure_log::FailureLog,
+            known_identities::KnownIdentities,
+            limit_state::{BreakerKey, LimitState},
+            maintenance_schedule::MaintenanceSchedule,
+            recovery_progress::RecoveryProgress,
+            send_queue::SendQueue,
+            waiting_for_locks::WaitingForLocks,
         },
     },
 };
@@ -54,44 +54,44 @@ use crate::{
 /// How long to wait before trying again what a lock or a full disk held up.
 pub const AGAIN_AFTER: Micros = 100_000;
 
-pub struct Desk {
-    pub ledger: Ledger,
-    pub mailbox: WorkerSide,
-    pub expiry: Expiry,
-    pub chores: Chores,
-    pub recovery: Recovery,
+pub struct Worker {
+    pub store: Store,
+    pub ipc: WorkerEnd,
+    pub expiry: ExpiryHeap,
+    pub maintenance: MaintenanceSchedule,
+    pub recovery: RecoveryProgress,
     pub database: pg_sys::Oid,
-    pub queue: Queue,
+    pub queue: SendQueue,
     /// Who waits for the end of a queued send.
-    pub followers: HashMap<Uuid, Vec<Ticket>>,
+    pub waiters: HashMap<Uuid, Vec<CallId>>,
     /// When there are so many, it is looked who still waits.
     pub most_followed: usize,
-    pub standing: Standing,
-    pub identities: Identities,
+    pub limits: LimitState,
+    pub identities: KnownIdentities,
     /// Breakers that have opened (until when) or closed, and are not yet on record.
-    pub turned: HashMap<Account, Option<Micros>>,
-    pub courier: Courier,
-    /// Letters whose turn it is.
-    pub pending: Vec<(Ticket, Letter)>,
-    /// Calls under way, by the number that the courier knows them by.
+    pub breaker_changes: HashMap<BreakerKey, Option<Micros>>,
+    pub http: HttpClient,
+    /// Requests whose turn it is.
+    pub pending: Vec<(CallId, Request)>,
+    /// Calls under way, by the number that the HTTP client knows them by.
     pub in_flight: HashMap<u64, InFlight>,
     pub next_number: u64,
-    /// Every verification with something under way, and the letters that wait for its end: one call at a time for each
+    /// Every verification with something under way, and the requests that wait for its end: one call at a time for each
     /// verification, or a code could be approved twice.
-    pub busy: HashMap<Uuid, VecDeque<(Ticket, Letter)>>,
-    /// Deliveries that could not be put on record yet.
-    pub unrecorded: Vec<Delivery>,
-    pub complaints: Complaints,
+    pub busy: HashMap<Uuid, VecDeque<(CallId, Request)>>,
+    /// Completed calls that could not be put on record yet.
+    pub unrecorded: Vec<CompletedCall>,
+    pub failures: FailureLog,
     /// What waits for a row that somebody has locked.
-    pub locked: Locked,
+    pub locked: WaitingForLocks,
     /// By [`since_boot`].
-    pub again_at: Option<Micros>,
-    pub gone: bool,
+    pub retry_at: Option<Micros>,
+    pub is_extension_dropped: bool,
 }
 
 /// A call under way.
 pub struct InFlight {
-    pub ticket: Ticket,
+    pub call_id: CallId,
     pub attempt: Uuid,
     pub verification: Uuid,
     pub operation: Operation,
@@ -108,76 +108,76 @@ pub struct InFlight {
     pub sealed: Option<Vec<u8>>,
     pub reference: Option<String>,
     /// Whose breaker it was, and what it gave for this call.
-    pub account: Account,
-    pub pass: Option<Pass>,
+    pub account: BreakerKey,
+    pub breaker_permit: Option<BreakerPermit>,
     /// How many wrong codes its recipient has left after this one.
     pub checks_left: Option<u32>,
     /// The rule that would have refused it.
-    pub noted: Option<Reason>,
+    pub observed: Option<BlockReason>,
     /// For a queued send: what it takes to queue it again.
-    pub queued: Option<Queued>,
+    pub requeue: Option<Requeue>,
     /// The same send through the other providers of its route.
-    pub onward: Option<Box<Order>>,
+    pub fallback: Option<Box<Job>>,
 }
 
 impl InFlight {
     /// The line of the queue that it counts for.
     pub fn line(&self) -> Identity {
-        self.queued.as_ref().map_or(self.provider_id, |queued| queued.line)
+        self.requeue.as_ref().map_or(self.provider_id, |queued| queued.line)
     }
 }
 
-impl Desk {
-    pub fn open(database: pg_sys::Oid, ledger: Ledger) -> Self {
+impl Worker {
+    pub fn open(database: pg_sys::Oid, store: Store) -> Self {
         lifecycle::reserve_sockets();
-        let courier = lifecycle::without_signals(|| Courier::start(gucs::allowed_hosts(), lifecycle::with_own_locale))
-            .unwrap_or_else(|error| pgrx::error!("otp_gateway: the courier's thread cannot be started: {error}"));
+        let http = lifecycle::without_signals(|| HttpClient::start(gucs::allowed_hosts(), lifecycle::with_own_locale))
+            .unwrap_or_else(|error| pgrx::error!("otp_gateway: the HTTP client's thread cannot be started: {error}"));
         Self {
-            ledger,
-            mailbox: WorkerSide::new(database.to_u32()),
-            expiry: Expiry::default(),
-            chores: Chores::default(),
-            recovery: Recovery::default(),
+            store: store,
+            ipc: WorkerEnd::new(database.to_u32()),
+            expiry: ExpiryHeap::default(),
+            maintenance: MaintenanceSchedule::default(),
+            recovery: RecoveryProgress::default(),
             database,
-            queue: Queue::default(),
-            followers: HashMap::new(),
-            most_followed: FOLLOWED,
-            standing: Standing::default(),
-            identities: Identities::default(),
-            turned: HashMap::new(),
-            courier,
+            queue: SendQueue::default(),
+            waiters: HashMap::new(),
+            most_followed: WAITERS_BEFORE_PRUNING,
+            limits: LimitState::default(),
+            identities: KnownIdentities::default(),
+            breaker_changes: HashMap::new(),
+            http,
             pending: Vec::new(),
             in_flight: HashMap::new(),
             next_number: 0,
             busy: HashMap::new(),
             unrecorded: Vec::new(),
-            complaints: Complaints::default(),
-            locked: Locked::default(),
-            again_at: None,
-            gone: false,
+            failures: FailureLog::default(),
+            locked: WaitingForLocks::default(),
+            retry_at: None,
+            is_extension_dropped: false,
         }
     }
 
     /// Readable when a call has ended.
-    pub fn bell(&self) -> &UnixStream {
-        self.courier.bell()
+    pub fn wakeup(&self) -> &UnixStream {
+        self.http.wakeup()
     }
 
     pub fn settings_reloaded(&mut self) {
-        self.courier.allow(gucs::allowed_hosts());
-        self.chores.look_again();
+        self.http.set_allowed_hosts(gucs::allowed_hosts());
+        self.maintenance.look_again();
     }
 
     /// When there is something to do though nobody calls.
     pub fn next_due(&self) -> Option<Micros> {
         let by_clock = |at: Micros| clock().saturating_add(at.saturating_sub(since_boot()));
         [
-            self.again_at.map(by_clock),
+            self.retry_at.map(by_clock),
             self.recovery.next_due().map(by_clock),
             self.locked.next_due().map(by_clock),
-            self.complaints.next_due(),
+            self.failures.next_due(),
             self.expiry.next_due(),
-            self.chores.next_due(),
+            self.maintenance.next_due(),
             self.queue.next_due(gucs::queue_max_age()),
         ]
         .into_iter()
@@ -192,12 +192,12 @@ impl Desk {
             && self.busy.is_empty()
             && self.unrecorded.is_empty()
             && self.locked.is_empty()
-            && self.followers.is_empty()
+            && self.waiters.is_empty()
             && self.queue.is_empty()
             && self.is_recovered()
     }
 
-    /// Its letters wait until it is not: what an attempt before this worker left of it is not on record yet.
+    /// Its requests wait until it is not: what an attempt before this worker left of it is not on record yet.
     pub fn keep_busy(&mut self, verification: Uuid) {
         self.busy.entry(verification).or_default();
     }
@@ -207,196 +207,196 @@ impl Desk {
     }
 
     /// The extension was dropped.
-    pub fn is_gone(&self) -> bool {
-        self.gone
+    pub fn extension_is_dropped(&self) -> bool {
+        self.is_extension_dropped
     }
 
-    pub fn gone(&mut self) {
-        self.gone = true;
+    pub fn extension_dropped(&mut self) {
+        self.is_extension_dropped = true;
     }
 
     /// One round. False: there was nothing to do.
     pub fn work(&mut self) -> bool {
-        if !self.courier.is_alive() {
-            pgrx::error!("otp_gateway: the courier's thread has died");
+        if !self.http.is_alive() {
+            pgrx::error!("otp_gateway: the HTTP client's thread has died");
         }
         let mut worked = false;
-        self.complaints.settle();
+        self.failures.settle();
         if !self.recover_more() {
             return false;
         }
-        let waiting = self.again_at.is_some_and(|at| at > since_boot());
+        let waiting = self.retry_at.is_some_and(|at| at > since_boot());
         if !waiting {
-            self.again_at = None;
+            self.retry_at = None;
         }
-        if !waiting && !self.gone {
+        if !waiting && !self.is_extension_dropped {
             worked |= self.retry_locked();
         }
-        let mut deliveries = std::mem::take(&mut self.unrecorded);
-        deliveries.extend(self.courier.fetch());
+        let mut completed_calls = std::mem::take(&mut self.unrecorded);
+        completed_calls.extend(self.http.take_completed());
         if waiting {
-            self.unrecorded = deliveries;
-        } else if !deliveries.is_empty() {
+            self.unrecorded = completed_calls;
+        } else if !completed_calls.is_empty() {
             worked = true;
-            self.conclude(deliveries);
+            self.complete_calls(completed_calls);
         }
-        for incoming in self.mailbox.collect() {
+        for incoming in self.ipc.collect() {
             worked = true;
-            match message::read(&incoming.letter) {
-                Ok(mut letter) => {
-                    if let Letter::Call(order) = &mut letter {
-                        order.taken_at = since_boot();
+            match message::read(&incoming.request) {
+                Ok(mut request) => {
+                    if let Request::Run(job) = &mut request {
+                        job.taken_at = since_boot();
                     }
-                    self.pending.push((incoming.ticket, letter));
+                    self.pending.push((incoming.call_id, request));
                 }
-                Err(misuse) => self.reply(incoming.ticket, &Reply::Refused(misuse)),
+                Err(error) => self.respond(incoming.call_id, &Response::Error(error)),
             }
         }
-        if !waiting && !self.pending.is_empty() && !self.gone {
+        if !waiting && !self.pending.is_empty() && !self.is_extension_dropped {
             worked = true;
-            self.intend();
+            self.accept_requests();
         }
-        if worker_registry::was_told_of_identities(self.database) {
+        if worker_registry::take_identities_notice(self.database) {
             worked = true;
             self.update_identities();
         }
-        if !waiting && !self.gone {
+        if !waiting && !self.is_extension_dropped {
             // Between calls.
             worked |= self.read_left();
             worked |= self.read_earlier();
             worked |= self.load_more_expiry();
         }
-        if worker_registry::was_told_of_queued(self.database) {
+        if worker_registry::take_queued_notice(self.database) {
             worked = true;
             self.look_for_queued();
         }
-        if !waiting && !self.gone {
-            worked |= self.dispatch();
+        if !waiting && !self.is_extension_dropped {
+            worked |= self.send_due();
         }
         worked |= self.expire_due();
-        if worker_registry::was_told_of_new_key(self.database) {
-            self.chores.reseal();
+        if worker_registry::take_new_key_notice(self.database) {
+            self.maintenance.reseal();
         }
-        worked || self.do_chore()
+        worked || self.maintain_when_idle()
     }
 
-    pub fn reply(&mut self, ticket: Ticket, reply: &Reply) {
-        self.mailbox.reply(ticket, message::write(reply));
+    pub fn respond(&mut self, call_id: CallId, response: &Response) {
+        self.ipc.respond(call_id, message::write(response));
     }
 
-    /// What a transaction that failed makes us do; what it was for is still on the desk.
-    pub fn after(&mut self, failure: Failure) {
+    /// What a transaction that failed makes us do; what it was for is still under way.
+    pub fn on_failure(&mut self, failure: Failure) {
         match failure {
-            Failure::Gone => self.gone(),
+            Failure::NotInstalled => self.extension_dropped(),
             Failure::Busy => self.try_again_later(),
             Failure::Error(why) => {
-                self.complaints.raise(failure_log::READ, &why);
+                self.failures.raise(failure_log::READ, &why);
                 self.try_again_later();
             }
         }
     }
 
     pub fn try_again_later(&mut self) {
-        self.again_at = Some(since_boot() + AGAIN_AFTER);
+        self.retry_at = Some(since_boot() + AGAIN_AFTER);
     }
 
     /// The verification is free: whoever waits for it has their turn.
-    pub fn release(&mut self, verification: Uuid) {
+    pub fn unblock(&mut self, verification: Uuid) {
         if let Some(waiting) = self.busy.remove(&verification) {
             self.pending.extend(waiting);
         }
     }
 
-    /// Lets what is under way end for so long, puts down what can be put down, and tells everybody who waits. Letters that
-    /// nobody has read are the next worker's. False: there is something for it to do at once.
-    pub fn close(mut self, grace: Micros) -> bool {
-        let why = if self.gone {
+    /// Lets what is under way end for so long, puts down what can be put down, and tells everybody who waits. Requests
+    /// that nobody has read are the next worker's. False: there is something for it to do at once.
+    pub fn shut_down(mut self, grace: Micros) -> bool {
+        let why = if self.is_extension_dropped {
             "the extension was dropped during the call"
         } else {
             "the server or its worker stopped before an answer came"
         };
-        let mut deliveries = self.take_aside();
+        let mut completed_calls = self.take_aside();
         let moved_on = self.refuse_waiting();
-        self.courier.close();
+        self.http.close();
         let until = since_boot().saturating_add(grace);
-        while !self.gone && !self.in_flight.is_empty() && since_boot() < until {
+        while !self.is_extension_dropped && !self.in_flight.is_empty() && since_boot() < until {
             lifecycle::reset_latch();
-            let waiting = self.again_at.is_some_and(|at| at > since_boot());
-            self.unrecorded.extend(self.courier.fetch());
+            let waiting = self.retry_at.is_some_and(|at| at > since_boot());
+            self.unrecorded.extend(self.http.take_completed());
             if !waiting && !self.unrecorded.is_empty() {
-                self.again_at = None;
-                let deliveries = std::mem::take(&mut self.unrecorded);
-                self.conclude(deliveries);
+                self.retry_at = None;
+                let completed_calls = std::mem::take(&mut self.unrecorded);
+                self.complete_calls(completed_calls);
                 continue;
             }
-            let wake = self.again_at.filter(|_| waiting).map_or(until, |at| at.min(until));
-            lifecycle::sleep(self.courier.bell(), Some(clock().saturating_add(wake.saturating_sub(since_boot()))));
+            let wake = self.retry_at.filter(|_| waiting).map_or(until, |at| at.min(until));
+            lifecycle::sleep(self.http.wakeup(), Some(clock().saturating_add(wake.saturating_sub(since_boot()))));
         }
-        deliveries.extend(self.take_aside());
-        deliveries.append(&mut self.unrecorded);
-        deliveries.extend(self.courier.fetch());
-        let ended: Vec<u64> = deliveries.iter().map(|delivery| delivery.ticket).collect();
-        deliveries
+        completed_calls.extend(self.take_aside());
+        completed_calls.append(&mut self.unrecorded);
+        completed_calls.extend(self.http.take_completed());
+        let ended: Vec<u64> = completed_calls.iter().map(|completed| completed.call_id).collect();
+        completed_calls
             .extend(self.in_flight.keys().filter(|number| !ended.contains(number)).map(|number| unknown(*number, why)));
-        if !self.gone && !deliveries.is_empty() {
-            self.conclude(deliveries);
+        if !self.is_extension_dropped && !completed_calls.is_empty() {
+            self.complete_calls(completed_calls);
             // Dropped, or locked by somebody, just now: what is left in flight there becomes unknown at the next start.
-            deliveries = std::mem::take(&mut self.unrecorded);
-            deliveries.extend(self.take_aside());
+            completed_calls = std::mem::take(&mut self.unrecorded);
+            completed_calls.extend(self.take_aside());
         }
-        let recorded = deliveries.is_empty();
-        for delivery in deliveries {
-            if let Some(call) = self.in_flight.remove(&delivery.ticket) {
+        let recorded = completed_calls.is_empty();
+        for completed in completed_calls {
+            if let Some(call) = self.in_flight.remove(&completed.call_id) {
                 let mut row = done(call.attempt, call.operation, call.verification, &call.state, Outcome::Unknown);
                 row.status = Status::Unknown;
                 row.vendor_message = Some(why.to_owned());
-                self.reply(call.ticket, &Reply::Done(Box::new(row)));
+                self.respond(call.call_id, &Response::Row(Box::new(row)));
             }
         }
-        let following: Vec<Ticket> = self.followers.drain().flat_map(|(_, tickets)| tickets).collect();
-        for ticket in following {
-            self.reply(ticket, &Reply::Again);
+        let following: Vec<CallId> = self.waiters.drain().flat_map(|(_, call_ids)| call_ids).collect();
+        for call_id in following {
+            self.respond(call_id, &Response::Retry);
         }
         let moves_on = self.refuse_waiting() || moved_on;
-        self.gone || recorded && !moves_on && self.queue.is_empty() && self.is_recovered()
+        self.is_extension_dropped || recorded && !moves_on && self.queue.is_empty() && self.is_recovered()
     }
 
-    /// Those whose letter was read and whose turn does not come any more. True: one was on its way from one provider of a
-    /// route to the next, which the next worker settles.
+    /// Those whose request was read and whose turn does not come any more. True: one was on its way from one provider
+    /// of a route to the next, which the next worker settles.
     pub fn refuse_waiting(&mut self) -> bool {
-        let mut waiting: Vec<(Ticket, Letter)> = std::mem::take(&mut self.pending);
+        let mut waiting: Vec<(CallId, Request)> = std::mem::take(&mut self.pending);
         waiting.extend(self.busy.values_mut().flat_map(std::mem::take));
         let is_onward =
-            |letter: &Letter| matches!(letter, Letter::Call(order) if matches!(order.target, Target::Onward(_)));
-        let moves_on = waiting.iter().any(|(_, letter)| is_onward(letter));
-        for (ticket, letter) in waiting {
+            |request: &Request| matches!(request, Request::Run(job) if matches!(job.target, Target::Failover(_)));
+        let moves_on = waiting.iter().any(|(_, request)| is_onward(request));
+        for (call_id, request) in waiting {
             // What asks for nothing to be sent is asked of the next worker.
-            let reply = if matches!(letter, Letter::Call(_)) { stopped() } else { Reply::Again };
-            self.reply(ticket, &reply);
+            let response = if matches!(request, Request::Run(_)) { stopped() } else { Response::Retry };
+            self.respond(call_id, &response);
         }
         moves_on
     }
 }
 
-pub fn unknown(number: u64, why: &str) -> Delivery {
+pub fn unknown(number: u64, why: &str) -> CompletedCall {
     own_answer(number, Outcome::Unknown, why)
 }
 
 /// The end of a call that nobody else tells of.
-pub fn own_answer(number: u64, outcome: Outcome, why: &str) -> Delivery {
-    Delivery {
-        ticket: number,
+pub fn own_answer(number: u64, outcome: Outcome, why: &str) -> CompletedCall {
+    CompletedCall {
+        call_id: number,
         http_status: None,
-        reading: Reading::new(outcome, None, Some(why.to_owned())),
+        result: CallResult::new(outcome, None, Some(why.to_owned())),
         record: None,
         voided: false,
-        unbegun: false,
+        not_begun: false,
         is_callers_fault: false,
     }
 }
 
-pub fn stopped() -> Reply {
-    Reply::Refused(Misuse::not_ready(
+pub fn stopped() -> Response {
+    Response::Error(Error::not_in_prerequisite_state(
         "the background worker stopped before the call was made; nothing was sent",
         "Call again.",
     ))
@@ -404,22 +404,28 @@ pub fn stopped() -> Reply {
 
 /// Answers those who wait for a worker in a database where none can serve.
 pub fn turn_away(database: pg_sys::Oid, why: &str, hint: &str) {
-    let refused = Reply::Refused(Misuse::not_ready(format!("{why}; nothing was sent"), hint));
-    WorkerSide::new(database.to_u32()).answer_all(&message::write(&refused));
+    let refused = Response::Error(Error::not_in_prerequisite_state(format!("{why}; nothing was sent"), hint));
+    WorkerEnd::new(database.to_u32()).answer_all(&message::write(&refused));
 }
 
 /// The row for a caller, as far as the verification's state says it.
-pub fn done(attempt: Uuid, operation: Operation, verification: Uuid, state: &Verification, outcome: Outcome) -> Done {
-    Done {
+pub fn done(
+    attempt: Uuid,
+    operation: Operation,
+    verification: Uuid,
+    state: &Verification,
+    outcome: Outcome,
+) -> ResultRow {
+    ResultRow {
         attempt: Some(attempt),
         outcome: Some(outcome),
         retryable: retryable(operation, outcome, state.attempts_left()),
-        ..Done::without_attempt(verification, state)
+        ..ResultRow::without_attempt(verification, state)
     }
 }
 
 /// The row for a caller, from an attempt that has ended.
-pub fn done_from_record(attempt: StoredAttempt, stored: &Stored, outcome: Outcome) -> Done {
+pub fn done_from_record(attempt: StoredAttempt, stored: &StoredVerification, outcome: Outcome) -> ResultRow {
     let mut row = done(attempt.id, attempt.operation, stored.id, &stored.state, outcome);
     row.vendor_code = attempt.vendor_code;
     row.vendor_message = attempt.vendor_message;
@@ -432,4 +438,4 @@ pub fn done_from_record(attempt: StoredAttempt, stored: &Stored, outcome: Outcom
 }
 
 /// So many are kept before it is looked who still waits.
-pub const FOLLOWED: usize = 64;
+pub const WAITERS_BEFORE_PRUNING: usize = 64;

@@ -5,70 +5,70 @@ use uuid::Uuid;
 
 use crate::{
     ipc::{
-        message::{Done, Reply},
-        worker::Ticket,
+        message::{Response, ResultRow},
+        worker::CallId,
     },
-    store::{rows::Which, transaction::Durability},
-    worker::state::{Desk, FOLLOWED, done_from_record},
+    store::{rows::WhichSend, transaction::Durability},
+    worker::state::{WAITERS_BEFORE_PRUNING, Worker, done_from_record},
 };
 
-impl Desk {
-    pub fn follow(&mut self, ticket: Ticket, id: Uuid, which: Which) {
-        let found = self.ledger.write(Durability::Lazy, |writer| {
+impl Worker {
+    pub fn follow(&mut self, call_id: CallId, id: Uuid, which: WhichSend) {
+        let found = self.store.write(Durability::Deferred, |writer| {
             let Some(stored) = writer.verifications(&[id])?.pop() else { return Ok(None) };
             Ok(Some((writer.send_of(id, which)?, stored)))
         });
         match found {
             Ok(Some((_, stored))) if matches!(stored.state.status, Status::Queued | Status::Sending) => {
-                self.add_follower(id, ticket);
+                self.add_waiter(id, call_id);
             }
             Ok(Some((Some(attempt), stored))) => match attempt.outcome {
                 Some(outcome) => {
-                    self.reply(ticket, &Reply::Done(Box::new(done_from_record(attempt, &stored, outcome))))
+                    self.respond(call_id, &Response::Row(Box::new(done_from_record(attempt, &stored, outcome))))
                 }
-                None => self.add_follower(id, ticket),
+                None => self.add_waiter(id, call_id),
             },
             // A flow begun elsewhere, or one canceled before it was sent: there is no send to tell of.
             Ok(Some((None, stored))) => {
-                self.reply(ticket, &Reply::Done(Box::new(Done::without_attempt(id, &stored.state))))
+                self.respond(call_id, &Response::Row(Box::new(ResultRow::without_attempt(id, &stored.state))))
             }
             // Not there, or locked just now: the session reads and asks again.
-            Ok(None) => self.reply(ticket, &Reply::Again),
+            Ok(None) => self.respond(call_id, &Response::Retry),
             Err(failure) => {
-                self.pending.push((ticket, crate::ipc::message::Letter::Follow(id, which)));
-                self.after(failure);
+                self.pending.push((call_id, crate::ipc::message::Request::AwaitSend(id, which)));
+                self.on_failure(failure);
             }
         }
     }
 
     /// Those who have stopped waiting are forgotten, before they are many.
-    pub fn add_follower(&mut self, id: Uuid, ticket: Ticket) {
-        if self.followers.len() >= self.most_followed {
-            let mailbox = &self.mailbox;
-            self.followers.retain(|_, tickets| {
-                tickets.retain(|ticket| mailbox.waits(*ticket));
-                !tickets.is_empty()
+    pub fn add_waiter(&mut self, id: Uuid, call_id: CallId) {
+        if self.waiters.len() >= self.most_followed {
+            let ipc = &self.ipc;
+            self.waiters.retain(|_, call_ids| {
+                call_ids.retain(|call_id| ipc.waits(*call_id));
+                !call_ids.is_empty()
             });
-            self.most_followed = (2 * self.followers.len()).max(FOLLOWED);
+            self.most_followed = (2 * self.waiters.len()).max(WAITERS_BEFORE_PRUNING);
         }
-        let tickets = self.followers.entry(id).or_default();
+        let call_ids = self.waiters.entry(id).or_default();
         // One session after the other may wait for the same send.
-        if tickets.len() % FOLLOWED == FOLLOWED - 1 {
-            tickets.retain(|ticket| self.mailbox.waits(*ticket));
+        if call_ids.len() % WAITERS_BEFORE_PRUNING == WAITERS_BEFORE_PRUNING - 1 {
+            call_ids.retain(|call_id| self.ipc.waits(*call_id));
         }
-        tickets.push(ticket);
+        call_ids.push(call_id);
     }
 
-    pub fn tell_followers(&mut self, id: Uuid, row: &Done) {
-        for ticket in self.followers.remove(&id).unwrap_or_default() {
-            self.reply(ticket, &Reply::Done(Box::new(row.clone())));
+    pub fn answer_waiters(&mut self, id: Uuid, row: &ResultRow) {
+        for call_id in self.waiters.remove(&id).unwrap_or_default() {
+            self.respond(call_id, &Response::Row(Box::new(row.clone())));
         }
     }
 
     /// What they wait for has changed on record.
-    pub fn ask_followers_again(&mut self, id: Uuid) {
-        for ticket in self.followers.remove(&id).unwrap_or_default() {
-            self.reply(ticket, &Reply::Again);
+    pub fn send_waiters_back(&mut self, id: Uuid) {
+        for call_id in self.waiters.remove(&id).unwrap_or_default() {
+            self.respond(call_id, &Response::Retry);
         }
     }
 }

@@ -9,7 +9,7 @@ use crate::{
         code::CodeForm,
         field::{Field, Invalid},
     },
-    response::Reading,
+    response::CallResult,
     secret::Secret,
 };
 
@@ -28,7 +28,8 @@ pub struct Dialect {
     pub code: CodeForm,
     /// How many wrong codes the vendor allows; 5 where it does not say.
     pub max_checks: u32,
-    /// How long the vendor's page asks to wait between two sends to one recipient; [`RESEND_AFTER`] where it does not say.
+    /// How long the vendor's page asks to wait between two sends to one recipient; [`RESEND_AFTER`] where it does not
+    /// say.
     pub resend_after: Duration,
     /// The sets of user mapping options of which exactly one must be given, whole. An empty set: none are needed.
     pub credential_sets: &'static [&'static [&'static str]],
@@ -38,16 +39,16 @@ pub struct Dialect {
     pub server_options: &'static [&'static str],
     /// The fields that an operation takes, all variants together; none where the vendor has no such operation.
     pub fields: fn(Operation) -> Option<Vec<&'static Field>>,
-    /// What a person types for whom the code goes to, in the form that [`Prepared::recipient`] of a send has. None: this
-    /// vendor takes no such number or user id; [`Dialect::recipient_field`] says what it takes.
+    /// What a person types for whom the code goes to, in the form that [`Prepared::recipient`] of a send has. None:
+    /// this vendor takes no such number or user id; [`Dialect::recipient_field`] says what it takes.
     pub recipient: fn(&str) -> Option<Secret>,
     /// Members of a body that are no fields of a payload: the dialect sets them itself.
     pub set_members: &'static [&'static str],
     /// Writes the HTTP message, or says which field is wrong and what its rule is, without its value.
     pub prepare: fn(&Call) -> Result<Prepared, Invalid>,
     /// Reads a JSON answer by the vendor's own table: operation, HTTP status, body. None: not this vendor's shape, the
-    /// common rules of [`crate::response::read`] decide.
-    pub read: fn(Operation, u16, &Value) -> Option<Reading>,
+    /// common rules of `interpret` decide.
+    pub read: fn(Operation, u16, &Value) -> Option<CallResult>,
     /// Members of an answer that may name a person or a session, at any depth: removed before it is stored.
     pub sensitive: &'static [&'static str],
     /// Members of an answer that hold an opaque id, which the application must get unaltered. [`crate::redact`] leaves

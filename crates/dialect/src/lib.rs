@@ -4,6 +4,8 @@
 //! dependencies keep it so. Each vendor is one file of one shape (`ideamart.rs` is the shortest). To add one, copy a
 //! file and list its `DIALECT` in [`DIALECTS`].
 
+#![forbid(unsafe_code)]
+
 mod call;
 mod dialect;
 mod dialects;
@@ -16,7 +18,7 @@ mod response;
 mod secret;
 mod wording;
 
-pub use call::{Call, FindBy, Prepared, Request, TIMEOUT};
+pub use call::{Call, FindBy, HttpRequest, Prepared, TIMEOUT};
 pub use dialect::Dialect;
 pub use oauth::{Token, read_token, token_request};
 pub use operation::Operation;
@@ -29,7 +31,7 @@ pub use payload::{
     suggest::nearest,
 };
 pub use redact::{redact, redact_text};
-pub use response::{Answer, MAX_ANSWER_BYTES, MAX_ANSWER_DEPTH, Reading, json_depth_exceeds, read};
+pub use response::{CallResult, HttpResponse, MAX_RESPONSE_BYTES, MAX_RESPONSE_DEPTH, interpret, json_depth_exceeds};
 pub use secret::{Private, Secret, Wipe};
 
 use crate::dialects::{hyperverge, ideamart, iserveu, paytm, relid, sandbox};
@@ -39,6 +41,6 @@ pub static DIALECTS: &[&Dialect] =
     &[&iserveu::DIALECT, &hyperverge::DIALECT, &paytm::DIALECT, &relid::DIALECT, &ideamart::DIALECT, &sandbox::DIALECT];
 
 /// The dialect of that name (`ideamart`), or none.
-pub fn dialect(name: &str) -> Option<&'static Dialect> {
+pub fn by_name(name: &str) -> Option<&'static Dialect> {
     DIALECTS.iter().copied().find(|dialect| dialect.name == name)
 }

@@ -5,9 +5,9 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::{
-    call::Request,
+    call::HttpRequest,
     outcome::Outcome,
-    response::{Answer, is_success, json, scalar},
+    response::{HttpResponse, is_success, json, scalar},
     secret::{Private, Secret},
 };
 
@@ -20,9 +20,9 @@ pub struct Token {
 }
 
 /// Asks the server option `token_url` for a token (client credentials, RFC 6749 4.4).
-pub fn token_request(client_id: &Secret, client_secret: &Secret) -> Request {
+pub fn token_request(client_id: &Secret, client_secret: &Secret) -> HttpRequest {
     let basic = format!("Basic {}", Secret::basic(client_id, client_secret).reveal());
-    Request {
+    HttpRequest {
         path: String::new(),
         query: Vec::new(),
         headers: vec![
@@ -35,7 +35,7 @@ pub fn token_request(client_id: &Secret, client_secret: &Secret) -> Request {
 
 /// Reads the answer to [`token_request`]. The words of a failure are the gateway's own: an authorization server's may
 /// hold a secret.
-pub fn read_token(answer: &Answer) -> Result<Token, (Outcome, String)> {
+pub fn read_token(answer: &HttpResponse) -> Result<Token, (Outcome, String)> {
     let body = Private::from(json(answer.body).unwrap_or_default());
     let status = answer.status;
     let error = body.get("error").and_then(Value::as_str).unwrap_or_default();

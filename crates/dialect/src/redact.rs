@@ -3,12 +3,12 @@ use std::ops::Range;
 use memchr::memmem;
 use serde_json::Value;
 
-use crate::{dialect::Dialect, payload::phone_number::Country, response::Reading, secret::Secret};
+use crate::{dialect::Dialect, payload::phone_number::NumberingPlan, response::CallResult, secret::Secret};
 
 /// What stands where a secret stood.
 const REDACTED: &str = "[redacted]";
 /// Deeper values are not kept at all; [`crate::response::read`] keeps answers below this.
-const MAX_DEPTH: usize = crate::response::MAX_ANSWER_DEPTH;
+const MAX_DEPTH: usize = crate::response::MAX_RESPONSE_DEPTH;
 /// Shorter values would blot out half of every answer; no vendor makes a code that is shorter.
 const MIN_SECRET: usize = 4;
 /// So many digits are looked for with other signs between them, too: `123-456`.
@@ -18,9 +18,9 @@ const MAX_GAP: usize = 4;
 /// A secret of this length does not stand in an id, or in a longer number, by chance.
 const MIN_NUMBER: usize = 9;
 
-impl Reading {
-    /// The reading as it may be told, and its answer as it may be put on record. What a vendor echoes of what it was sent
-    /// stands in neither but in `response`, which goes to who sent it; a reference that holds some of it is none.
+impl CallResult {
+    /// The reading as it may be told, and its answer as it may be put on record. What a vendor echoes of what it was
+    /// sent stands in neither but in `response`, which goes to who sent it; a reference that holds some of it is none.
     pub fn redacted(mut self, dialect: &Dialect, secrets: &[Secret]) -> (Self, Option<Value>) {
         let needles = Needles::new(secrets);
         for text in [&mut self.vendor_code, &mut self.vendor_message].into_iter().flatten() {
@@ -184,8 +184,8 @@ impl Needles {
     }
 }
 
-/// The digits of a number that is whole, however it is written: `8144094480.0` and `8.14409448e9` are 8144094480. Without
-/// sign and leading zeros: none of zero.
+/// The digits of a number that is whole, however it is written: `8144094480.0` and `8.14409448e9` are 8144094480.
+/// Without sign and leading zeros: none of zero.
 pub(crate) fn whole(number: &str) -> Option<String> {
     let number = number.trim().trim_start_matches(['-', '+']).to_ascii_lowercase();
     let (mantissa, exponent) = number.split_once('e').unwrap_or((&number, "0"));
@@ -207,8 +207,8 @@ pub(crate) fn whole(number: &str) -> Option<String> {
     Some(digits.trim_start_matches('0').to_owned())
 }
 
-/// The views in which a text is searched: as it stands and, where it looks encoded, decoded. Each for itself, since what
-/// looks encoded may be a secret that has a `%` before it.
+/// The views in which a text is searched: as it stands and, where it looks encoded, decoded. Each for itself, since
+/// what looks encoded may be a secret that has a `%` before it.
 fn views(text: &str) -> impl Iterator<Item = View> {
     let decoders: [(_, Decoder); 2] = [('%', percent_encoded), ('\\', escaped)];
     let needed = decoders.into_iter().filter(|(sign, _)| text.contains(*sign));
@@ -304,7 +304,8 @@ impl Folded {
         needle.len() <= self.text.len() && memmem::find(self.text.as_bytes(), needle.as_bytes()).is_some()
     }
 
-    /// The whole needle; the beginning of a long one, as far as it goes; and where the text was cut, what was left of it.
+    /// The whole needle; the beginning of a long one, as far as it goes; and where the text was cut, what was left of
+    /// it.
     fn find(&self, needle: &str, is_cut: bool, spans: &mut Vec<Range<usize>>) {
         let enough = needle.len().div_ceil(2).max(MIN_NUMBER);
         let half = (enough..needle.len()).find(|at| needle.is_char_boundary(*at)).unwrap_or(needle.len());
@@ -444,7 +445,7 @@ impl Secrets {
     }
 
     /// The number as sent, as typed, and as a vendor may write it.
-    pub(crate) fn add_mobile(&mut self, country: Country, value: Option<&Value>, typed: Option<&Value>) {
+    pub(crate) fn add_mobile(&mut self, country: NumberingPlan, value: Option<&Value>, typed: Option<&Value>) {
         let Some(mobile) = value.and_then(|value| country.parse_value(value)) else {
             return;
         };

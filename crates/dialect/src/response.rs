@@ -10,9 +10,9 @@ use crate::{
 };
 
 /// A longer answer is not read: the outcome is `unknown`.
-pub const MAX_ANSWER_BYTES: usize = 1 << 20;
+pub const MAX_RESPONSE_BYTES: usize = 1 << 20;
 /// A deeper answer is not read: the outcome is `unknown`.
-pub const MAX_ANSWER_DEPTH: usize = 64;
+pub const MAX_RESPONSE_DEPTH: usize = 64;
 /// Longest vendor words that are kept.
 const MAX_MESSAGE_CHARS: usize = 500;
 /// So much is kept of an answer that is not JSON.
@@ -21,7 +21,7 @@ const MAX_CODE_CHARS: usize = 64;
 const MAX_REFERENCE_CHARS: usize = 256;
 
 /// What came back over HTTP.
-pub struct Answer<'a> {
+pub struct HttpResponse<'a> {
     pub status: u16,
     /// The `Retry-After` header, if it is a number of seconds.
     pub retry_after: Option<Duration>,
@@ -31,7 +31,7 @@ pub struct Answer<'a> {
 
 /// What an answer means.
 #[derive(Clone, PartialEq)]
-pub struct Reading {
+pub struct CallResult {
     pub outcome: Outcome,
     pub vendor_code: Option<String>,
     /// The vendor's words, or the gateway's own where it must say why (`unknown`). Not yet redacted.
@@ -49,7 +49,7 @@ pub struct Reading {
 }
 
 /// Without the vendor's words and answer, which may repeat what the vendor was sent.
-impl std::fmt::Debug for Reading {
+impl std::fmt::Debug for CallResult {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Reading")
             .field("outcome", &self.outcome)
@@ -59,7 +59,7 @@ impl std::fmt::Debug for Reading {
     }
 }
 
-impl Reading {
+impl CallResult {
     pub fn new(outcome: Outcome, vendor_code: Option<String>, vendor_message: Option<String>) -> Self {
         Self {
             outcome,
@@ -86,10 +86,10 @@ impl Reading {
 
 /// Reads an answer: the body first, by the vendor's own table; where that says nothing, the HTTP status, by the rules
 /// that all vendors share (shared/vendors/README.md).
-pub fn read(dialect: &Dialect, operation: Operation, answer: &Answer) -> Reading {
+pub fn interpret(dialect: &Dialect, operation: Operation, answer: &HttpResponse) -> CallResult {
     let value = json(answer.body);
     let own = value.as_ref().ok().and_then(|value| (dialect.read)(operation, answer.status, value));
-    let mut reading = own.unwrap_or_else(|| by_status(answer, why(dialect, &value, answer.body)));
+    let mut reading = own.unwrap_or_else(|| outcome_of_status(answer, why(dialect, &value, answer.body)));
     if reading.outcome == Outcome::InvalidCode && operation != Operation::Verify {
         // Only a verify carries a code.
         reading.outcome = Outcome::Refused;
@@ -106,15 +106,15 @@ pub fn read(dialect: &Dialect, operation: Operation, answer: &Answer) -> Reading
     reading
 }
 
-/// A byte order mark before the JSON says nothing.
+/// A byte job mark before the JSON says nothing.
 pub(crate) fn json(body: &[u8]) -> Result<Value, &'static str> {
-    if body.len() > MAX_ANSWER_BYTES {
+    if body.len() > MAX_RESPONSE_BYTES {
         return Err("the answer is longer than 1 MiB");
     }
     let Ok(text) = std::str::from_utf8(body) else {
         return Err("the answer is not UTF-8");
     };
-    if json_depth_exceeds(body, MAX_ANSWER_DEPTH) {
+    if json_depth_exceeds(body, MAX_RESPONSE_DEPTH) {
         return Err("the answer is nested deeper than 64 levels");
     }
     let text = without_mark(text);
@@ -129,8 +129,8 @@ fn without_mark(text: &str) -> &str {
     text.strip_prefix('\u{feff}').unwrap_or(text)
 }
 
-/// Why the vendor's table says nothing: with the beginning of what came, where it is no JSON that is kept as it is. Of half a
-/// JSON only where no member is in it that names a person: nobody can take that out.
+/// Why the vendor's table says nothing: with the beginning of what came, where it is no JSON that is kept as it is. Of
+/// half a JSON only where no member is in it that names a person: nobody can take that out.
 fn why(dialect: &Dialect, value: &Result<Value, &'static str>, body: &[u8]) -> String {
     let why = match value {
         Ok(_) => return "the answer is not in the vendor's documented form".into(),
@@ -146,12 +146,12 @@ fn why(dialect: &Dialect, value: &Result<Value, &'static str>, body: &[u8]) -> S
 }
 
 /// What is left to say when the body is not the vendor's.
-fn by_status(answer: &Answer, why: String) -> Reading {
+fn outcome_of_status(answer: &HttpResponse, why: String) -> CallResult {
     let status = answer.status;
     let redirects = "the host redirects, which is never followed; the option base_url may name an old host";
     let is_bare = answer.body.trim_ascii().is_empty();
-    // Whoever says 503 and nothing else, or when to come again, has not let the request in. A proxy says it with words of
-    // its own, too, when what is behind it hung up on a request that it had read.
+    // Whoever says 503 and nothing else, or when to come again, has not let the request in. A proxy says it with words
+    // of its own, too, when what is behind it hung up on a request that it had read.
     let is_turned_away = is_bare || answer.retry_after.is_some();
     let elsewhere = "the option base_url may name a wrong host or path";
     let (outcome, message) = match status {
@@ -170,11 +170,11 @@ fn by_status(answer: &Answer, why: String) -> Reading {
         400..=499 => (Outcome::Unknown, format!("HTTP {status}; {elsewhere}; {why}")),
         _ => (Outcome::Unknown, format!("HTTP {status}, and {why}")),
     };
-    Reading::new(outcome, None, Some(message))
+    CallResult::new(outcome, None, Some(message))
 }
 
-/// A failure in the vendor's form with a code that its page does not list: the HTTP status is the only other witness. Of
-/// a verify that got as far as an error of the server's nobody knows whether the code was compared.
+/// A failure in the vendor's form with a code that its page does not list: the HTTP status is the only other witness.
+/// Of a verify that got as far as an error of the server's nobody knows whether the code was compared.
 pub(crate) fn unlisted(operation: Operation, status: u16) -> Outcome {
     match status {
         401 | 403 => Outcome::AuthFailed,

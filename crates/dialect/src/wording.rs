@@ -1,5 +1,5 @@
-//! What a vendor's free text says of a code. It must be the OTP that is called wrong or too old: "invalid pincode" is no
-//! wrong code.
+//! What a vendor's free text says of a code. It must be the OTP that is called wrong or too old: "invalid pincode" is
+//! no wrong code.
 
 /// What is said of the code that was given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -6,7 +6,7 @@ mod caller;
 use std::time::Duration;
 
 use caller::{read, read_bytes};
-use dialect::{Answer, MAX_ANSWER_BYTES, Operation, Operation::*, Outcome, Outcome::*, dialect, read_token};
+use dialect::{HttpResponse, MAX_RESPONSE_BYTES, Operation, Operation::*, Outcome, Outcome::*, by_name, read_token};
 use serde_json::{Value, json};
 
 /// Reads one answer with HTTP 200.
@@ -417,7 +417,7 @@ fn relid_error_codes_have_their_outcomes() {
 
 #[test]
 fn relid_token_is_read_or_its_lack_explained() {
-    let token = |status, body: &str| read_token(&Answer { status, retry_after: None, body: body.as_bytes() });
+    let token = |status, body: &str| read_token(&HttpResponse { status, retry_after: None, body: body.as_bytes() });
     let good =
         token(200, r#"{"access_token":"abc.def","token_type":"bearer","expires_in":"299","scope":"all"}"#).unwrap();
     assert_eq!((good.access_token.reveal(), good.expires_in), ("abc.def", Some(Duration::from_secs(299))));
@@ -495,8 +495,8 @@ fn ideamart_codes_have_their_outcomes() {
     // About the recipient: as `auth_failed` they opened the breaker for everybody.
     table.extend(of(&[1323, 1357], Refused));
     table.extend(of(&[1316, 1318, 1319, 1364, 1600, 1603, 1857], ProviderError));
-    // 1363: no or a late answer from behind the gateway; 1332, 1341, 1602: the delivery failed, at which end nobody says;
-    // 1360, 1601: not certain either. As `provider_error` they were sent again.
+    // 1363: no or a late answer from behind the gateway; 1332, 1341, 1602: the delivery failed, at which end nobody
+    // says; 1360, 1601: not certain either. As `provider_error` they were sent again.
     table.extend(of(&[1332, 1341, 1360, 1363, 1601, 1602], Unknown));
     // Charging: at a verify money may have moved.
     table.extend([(1376, Refused, Unknown), (1405, Refused, Unknown)]);
@@ -572,8 +572,8 @@ fn without_a_vendor_body_the_http_status_speaks() {
 fn a_503_that_says_when_to_come_again_did_nothing() {
     let wait = Some(Duration::from_secs(30));
     for (retry_after, outcome) in [(wait, ProviderError), (None, Unknown)] {
-        let answer = Answer { status: 503, retry_after, body: b"<html>busy</html>" };
-        assert_eq!(dialect::read(dialect("paytm").unwrap(), Send, &answer).outcome, outcome);
+        let answer = HttpResponse { status: 503, retry_after, body: b"<html>busy</html>" };
+        assert_eq!(dialect::interpret(by_name("paytm").unwrap(), Send, &answer).outcome, outcome);
     }
 }
 
@@ -610,7 +610,7 @@ fn words_that_are_not_json_are_kept_as_far_as_they_go() {
     }
     // What cannot be read for another reason has words, too.
     assert!(told(b"\xff\xfe<\x00h").contains(": \u{fffd}\u{fffd}<"));
-    assert!(told(&[b"y".repeat(MAX_ANSWER_BYTES + 1)].concat()).contains("MiB: yyy"));
+    assert!(told(&[b"y".repeat(MAX_RESPONSE_BYTES + 1)].concat()).contains("MiB: yyy"));
     assert!(told(b"").ends_with("empty"));
     // Half a JSON has no members that could be left out.
     assert!(told(br#"{"statusCode":"E1850","statusDetail":"#).ends_with(r#": {"statusCode":"E1850","statusDetail":"#));
@@ -623,10 +623,10 @@ fn words_that_are_not_json_are_kept_as_far_as_they_go() {
 
 #[test]
 fn retry_after_is_honoured_where_waiting_helps() {
-    let iserveu = dialect("iserveu").unwrap();
+    let iserveu = by_name("iserveu").unwrap();
     let wait = Some(Duration::from_secs(30));
     for (status, kept) in [(429, wait), (503, wait), (200, None), (401, None)] {
-        let reading = dialect::read(iserveu, Send, &Answer { status, retry_after: wait, body: b"" });
+        let reading = dialect::interpret(iserveu, Send, &HttpResponse { status, retry_after: wait, body: b"" });
         assert_eq!(reading.retry_after, kept);
     }
 }
@@ -634,7 +634,7 @@ fn retry_after_is_honoured_where_waiting_helps() {
 #[test]
 fn an_answer_that_cannot_be_read_says_why() {
     let success = r#"{"status":"SUCCESS","statusCode":"0","paramA":""#;
-    let long = format!("{success}{}\"}}", "x".repeat(MAX_ANSWER_BYTES));
+    let long = format!("{success}{}\"}}", "x".repeat(MAX_RESPONSE_BYTES));
     let deep = format!(r#"{{"status":"SUCCESS","x":{}{}}}"#, "[".repeat(64), "]".repeat(64));
     for (body, why) in [
         (long.as_bytes(), "longer than 1 MiB"),

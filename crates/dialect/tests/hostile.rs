@@ -1,12 +1,12 @@
 //! Promise: whatever a server answers (cut off, twisted, huge, deep, random), reading it and redacting it never panics
-//! and never reports a code as sent or approved, a verification as over, or a call as one to be made again that the vendor
-//! did not say so of in its documented form.
+//! and never reports a code as sent or approved, a verification as over, or a call as one to be made again that the
+//! vendor did not say so of in its documented form.
 
 mod caller;
 mod page;
 
 use caller::read_bytes;
-use dialect::{Operation, Operation::Verify, Outcome, Secret, dialect, redact, redact_text};
+use dialect::{Operation, Operation::Verify, Outcome, Secret, by_name, redact, redact_text};
 use page::{documented, is_end, is_good, names_an_end, says_nothing_was_done, says_success};
 use serde_json::{Value, json};
 
@@ -32,7 +32,7 @@ fn check(vendor: &str, operation: Operation, status: u16, body: &[u8]) {
         assert!(reading.vendor_message.is_some());
     }
     if let Some(mut response) = reading.response {
-        redact(dialect(vendor).unwrap(), &[Secret::new("8144094480"), Secret::new("1234")], &mut response);
+        redact(by_name(vendor).unwrap(), &[Secret::new("8144094480"), Secret::new("1234")], &mut response);
         assert!(!response.to_string().contains("8144094480"));
     }
 }

@@ -4,7 +4,7 @@
 mod caller;
 
 use caller::{Caller, caller, keep, members, message};
-use dialect::{DIALECTS, Field, Invalid, Operation, Operation::*, Rule, check_defaults, dialect};
+use dialect::{DIALECTS, Field, Invalid, Operation, Operation::*, Rule, by_name, check_defaults};
 use serde_json::{Map, Value, json};
 
 /// A good call for each table of each vendor.
@@ -83,7 +83,7 @@ fn call(vendor: &str, operation: Operation, payload: Value) -> Caller {
 
 /// The wire name of a payload member, in the table of the variant whose call takes it.
 fn field_of(vendor: &str, operation: Operation, name: &str, variant: u8) -> &'static Field {
-    let fields = (dialect(vendor).unwrap().fields)(operation).unwrap();
+    let fields = (by_name(vendor).unwrap().fields)(operation).unwrap();
     let mut called = fields.into_iter().filter(|field| field.name == name);
     let first = called.next().expect("a field");
     if variant == 2 { called.next_back().unwrap_or(first) } else { first }
@@ -230,7 +230,7 @@ fn one_error_names_all_that_is_missing_or_wrong() {
     let invalid = call("ideamart", Send, Value::Object(many)).refused();
     assert!(invalid.message.ends_with("; and 985 more") && invalid.message.len() < 1000, "{invalid:?}");
     let wrong = json!({"otp_length": 3, "otp_expiry": 0, "mobile": "x", "colour": 1, "extra": {"otp": 1}});
-    let invalid = check_defaults(dialect("hyperverge").unwrap(), &members(wrong)).unwrap_err();
+    let invalid = check_defaults(by_name("hyperverge").unwrap(), &members(wrong)).unwrap_err();
     assert_eq!(
         (invalid.field.as_str(), invalid.others),
         ("otp_length", ["otp_expiry", "mobile", "colour", "otp"].map(String::from).to_vec())
@@ -649,7 +649,7 @@ fn what_was_kept_is_taken_again_unchanged() {
     for (vendor, operation, variant) in calls() {
         let payload = good(vendor, operation, variant);
         let first = call(vendor, operation, payload.clone()).prepared();
-        for (name, value) in first.keep.iter() {
+        for (name, value) in first.retained.iter() {
             let again = call(vendor, operation, with(payload.clone(), name, value.clone())).prepared();
             assert_eq!(keep(&again)[name], *value);
         }
@@ -685,7 +685,7 @@ fn canaries() -> Vec<Value> {
 fn no_refusal_shows_a_value() {
     let mut refusals = 0;
     for (vendor, operation, variant) in calls() {
-        let fields = (dialect(vendor).unwrap().fields)(operation).unwrap();
+        let fields = (by_name(vendor).unwrap().fields)(operation).unwrap();
         let keys = fields.iter().flat_map(|field| [field.name, field.wire]);
         for key in keys.chain(["unknown", "otp", CANARY, "two words", "", "é", "{}", "a\nb"]) {
             for canary in canaries() {
@@ -704,7 +704,7 @@ fn no_refusal_shows_a_value() {
                     }
                 }
                 let defaults = json!({key: canary});
-                if let Err(invalid) = check_defaults(dialect(vendor).unwrap(), &members(defaults)) {
+                if let Err(invalid) = check_defaults(by_name(vendor).unwrap(), &members(defaults)) {
                     assert_clean(&invalid, CANARY);
                     refusals += 1;
                 }
@@ -820,7 +820,7 @@ fn extra_goes_over_nothing_that_the_gateway_sets() {
         let body: Value =
             serde_json::from_str(call(vendor, operation, payload.clone()).prepared().request.body.reveal()).unwrap();
         let mut names: Vec<String> = members(body.clone()).keys().cloned().collect();
-        let fields = (dialect(vendor).unwrap().fields)(operation).unwrap();
+        let fields = (by_name(vendor).unwrap().fields)(operation).unwrap();
         // A field that is left out is not set under another name either.
         names.extend(
             (1..)
@@ -901,10 +901,10 @@ fn extra_goes_over_nothing_that_the_gateway_sets() {
     for (vendor, extra) in
         [("ideamart", "password"), ("iserveu", "customerMobileNumber"), ("relid", "msg_type"), ("relid", "otp_value")]
     {
-        let invalid = check_defaults(dialect(vendor).unwrap(), &members(json!({"extra": {extra: "x"}}))).unwrap_err();
+        let invalid = check_defaults(by_name(vendor).unwrap(), &members(json!({"extra": {extra: "x"}}))).unwrap_err();
         assert!(invalid.message.contains(extra), "{invalid:?}");
     }
-    check_defaults(dialect("paytm").unwrap(), &members(json!({"extra": {"head": {"clientId": "c"}}}))).unwrap();
+    check_defaults(by_name("paytm").unwrap(), &members(json!({"extra": {"head": {"clientId": "c"}}}))).unwrap();
 }
 
 // The server option defaults
@@ -926,10 +926,10 @@ fn defaults_take_what_is_constant_for_an_account() {
         if defaults.shift_remove("channel_id_").is_some() {
             let mut wrong = defaults.clone();
             wrong.insert("templateid".into(), json!("T"));
-            let invalid = check_defaults(dialect(vendor).unwrap(), &wrong).unwrap_err();
+            let invalid = check_defaults(by_name(vendor).unwrap(), &wrong).unwrap_err();
             assert!(invalid.hint.starts_with("did you mean template_id?"), "{invalid:?}");
         }
-        check_defaults(dialect(vendor).unwrap(), &defaults).unwrap();
+        check_defaults(by_name(vendor).unwrap(), &defaults).unwrap();
     }
 }
 
@@ -958,7 +958,7 @@ fn defaults_refuse_what_is_wrong_twice_or_of_one_person() {
         ("ideamart", json!({"applicationHash": "x"}), "application_hash"),
         ("ideamart", json!({"base_url": "x"}), "base_url"),
     ] {
-        let invalid = check_defaults(dialect(vendor).unwrap(), &members(defaults)).unwrap_err();
+        let invalid = check_defaults(by_name(vendor).unwrap(), &members(defaults)).unwrap_err();
         assert_eq!(invalid.field, field, "{invalid:?}");
     }
 }

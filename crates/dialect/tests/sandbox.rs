@@ -6,15 +6,15 @@ mod caller;
 use std::time::Duration;
 
 use caller::{VERIFICATION, caller, keep, members, message};
-use dialect::{FindBy, Operation, Operation::*, Outcome, Secret, check_defaults, dialect};
+use dialect::{FindBy, Operation, Operation::*, Outcome, Secret, by_name, check_defaults};
 use serde_json::json;
 
 #[test]
 fn a_send_is_answered_without_a_call() {
     let sent = caller("sandbox", Send).payload(json!({"mobile": "077-123 4567"})).prepared();
-    assert_eq!(sent.local, Some(Outcome::Sent));
+    assert_eq!(sent.local_outcome, Some(Outcome::Sent));
     assert_eq!(message(&sent.request), "/\n");
-    assert!(sent.first.is_none());
+    assert!(sent.cancel_first.is_none());
     assert_eq!(sent.recipient, Some(Secret::new("+94771234567")));
     assert_eq!(sent.recipient_masked.as_deref(), Some("+94*****4567"));
     assert_eq!(sent.reference.as_deref(), Some(VERIFICATION));
@@ -37,7 +37,7 @@ fn every_spelling_is_one_recipient() {
     ] {
         let sent = caller("sandbox", Send).payload(json!({"mobile": typed})).prepared();
         assert_eq!(sent.recipient, Some(Secret::new(recipient)));
-        assert_eq!(sent.keep["mobile"], recipient);
+        assert_eq!(sent.retained["mobile"], recipient);
     }
     for typed in ["", "+1234567", "2079460958x", "442079460958", "+940771234567", "tel:all"] {
         let refused = caller("sandbox", Send).payload(json!({"mobile": typed})).refused();
@@ -48,12 +48,12 @@ fn every_spelling_is_one_recipient() {
 #[test]
 fn the_code_is_the_mappings_or_six_noughts() {
     let verify = |code: &str| caller("sandbox", Verify).payload(json!({"reference": "r"})).code(code);
-    assert_eq!(verify("000000").prepared().local, Some(Outcome::Approved));
-    assert_eq!(verify("123456").prepared().local, Some(Outcome::InvalidCode));
-    assert_eq!(verify("0000000").prepared().local, Some(Outcome::InvalidCode));
+    assert_eq!(verify("000000").prepared().local_outcome, Some(Outcome::Approved));
+    assert_eq!(verify("123456").prepared().local_outcome, Some(Outcome::InvalidCode));
+    assert_eq!(verify("0000000").prepared().local_outcome, Some(Outcome::InvalidCode));
     let mapped = |code| verify(code).credentials(&[("code", "4711")]);
-    assert_eq!(mapped("4711").prepared().local, Some(Outcome::Approved));
-    assert_eq!(mapped("000000").prepared().local, Some(Outcome::InvalidCode));
+    assert_eq!(mapped("4711").prepared().local_outcome, Some(Outcome::Approved));
+    assert_eq!(mapped("000000").prepared().local_outcome, Some(Outcome::InvalidCode));
     assert!(mapped("000000").prepared().secrets.contains(&Secret::new("4711")));
 }
 
@@ -66,7 +66,7 @@ fn a_flow_is_known_by_its_reference_or_its_recipient() {
         assert_eq!(next.reference.as_deref(), Some("77"));
         assert_eq!(next.recipient, Some(Secret::new("+918144094480")));
         assert_eq!(next.find_by, FindBy::Reference);
-        assert_eq!(next.keep, sent.keep);
+        assert_eq!(next.retained, sent.retained);
         for change in [json!({"mobile": "8144094481"}), json!({"reference": "78"})] {
             let refused = caller("sandbox", operation).known(keep(&sent)).payload(change).refused();
             assert!(refused.message.ends_with("belongs to the verification and cannot change"));
@@ -87,8 +87,8 @@ fn a_call_ends_as_it_was_told_to() {
                 .payload(json!({"outcome": outcome.as_str()}));
             match call.prepare() {
                 Ok(prepared) => {
-                    assert_eq!(prepared.local, Some(outcome));
-                    assert!(!prepared.keep.contains_key("outcome"), "it is for this call alone");
+                    assert_eq!(prepared.local_outcome, Some(outcome));
+                    assert!(!prepared.retained.contains_key("outcome"), "it is for this call alone");
                     told.push(outcome);
                 }
                 Err(refused) => assert_eq!(refused.field, "outcome"),
@@ -110,12 +110,12 @@ fn an_outcome_that_cannot_be_is_refused_with_those_that_can() {
         assert!(refused.hint.starts_with("outcome: one of ") && !refused.hint.contains(&format!(" {outcome},")));
     }
     let defaults = members(json!({"outcome": "sent"}));
-    assert_eq!(check_defaults(dialect("sandbox").unwrap(), &defaults).unwrap_err().field, "outcome");
+    assert_eq!(check_defaults(by_name("sandbox").unwrap(), &defaults).unwrap_err().field, "outcome");
 }
 
 #[test]
 fn it_needs_no_account_and_no_wait() {
-    let sandbox = dialect("sandbox").unwrap();
+    let sandbox = by_name("sandbox").unwrap();
     assert_eq!(sandbox.credential_sets, [&["code"][..], &[]]);
     assert_eq!(sandbox.resend_after, Duration::ZERO);
     assert_eq!(sandbox.code_lifetime, Some(Duration::from_secs(600)));
@@ -125,5 +125,5 @@ fn it_needs_no_account_and_no_wait() {
         assert_eq!(vendor.resend_after, Duration::from_secs(30), "{}", vendor.name);
     }
     let real = caller("ideamart", Send).payload(json!({"mobile": "0771234567"})).prepared();
-    assert_eq!(real.local, None);
+    assert_eq!(real.local_outcome, None);
 }

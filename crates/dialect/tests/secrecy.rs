@@ -1,12 +1,14 @@
-//! Promise: no value of a call or of its answer is shown by `{:?}` or `{}`, whatever is formatted; and a secret is wiped
-//! when it is dropped.
+//! Promise: no value of a call or of its answer is shown by `{:?}` or `{}`, whatever is formatted; and a secret is
+//! wiped when it is dropped.
 
 mod caller;
 
 use std::fmt::Debug;
 
 use caller::{caller, keep, read};
-use dialect::{Answer, Call, DIALECTS, Operation, Operation::*, Prepared, Private, Secret, read_token, token_request};
+use dialect::{
+    Call, DIALECTS, HttpResponse, Operation, Operation::*, Prepared, Private, Secret, read_token, token_request,
+};
 use serde_json::{Value, json};
 use zeroize::ZeroizeOnDrop;
 
@@ -67,8 +69,8 @@ fn no_call_shows_its_values() {
             let holds = format!("{} {}", prepared.request.body.reveal(), keep(&prepared));
             assert!(dialect.name == "sandbox" || holds.contains("canary"), "nothing to hide in {holds}");
             assert_hidden(&format!("{prepared:?}"));
-            assert_hidden(&format!("{:?} {:?}", prepared.request, prepared.first));
-            assert_hidden(&format!("{:?} {:?} {:?}", prepared.recipient, prepared.keep, prepared.secrets));
+            assert_hidden(&format!("{:?} {:?}", prepared.request, prepared.cancel_first));
+            assert_hidden(&format!("{:?} {:?} {:?}", prepared.recipient, prepared.retained, prepared.secrets));
         }
     }
 }
@@ -95,10 +97,10 @@ fn no_answer_shows_its_values() {
         assert_hidden(&format!("{reading:?}"));
     }
     let body = br#"{"access_token":"canary-token"}"#;
-    let token = read_token(&Answer { status: 200, retry_after: None, body });
+    let token = read_token(&HttpResponse { status: 200, retry_after: None, body });
     assert_hidden(&format!("{token:?}"));
     assert_hidden(&format!("{:?}", token_request(&Secret::new("canary-id"), &Secret::new("canary-secret"))));
-    let failed = read_token(&Answer { status: 401, retry_after: None, body });
+    let failed = read_token(&HttpResponse { status: 401, retry_after: None, body });
     assert_hidden(&format!("{failed:?}"));
 }
 
@@ -137,5 +139,5 @@ impl<T: Debug> Shown<T> {
 #[test]
 fn what_holds_values_in_the_clear_has_no_debug() {
     const { assert!(Shown::<Secret>::IS && Shown::<Value>::IS) };
-    const { assert!(!Shown::<Call>::IS && !Shown::<Answer>::IS) };
+    const { assert!(!Shown::<Call>::IS && !Shown::<HttpResponse>::IS) };
 }

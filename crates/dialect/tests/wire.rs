@@ -27,7 +27,7 @@ fn iserveu_sends_for_a_registration() {
             r#""publicIP":"192.168.1.1","ovdType":"Aadhaar Card","ovdData":"765386439745","paramA":"a"}"#
         )
     );
-    assert!(prepared.first.is_none());
+    assert!(prepared.cancel_first.is_none());
     assert_eq!(prepared.recipient, Some(Secret::new("+918144094480")));
     assert_eq!(prepared.recipient_masked.as_deref(), Some("+91******4480"));
     assert_eq!(prepared.reference, None);
@@ -121,7 +121,7 @@ fn iserveu_resends_a_registration_as_it_was_and_a_transaction_under_a_new_refere
         .prepared();
     let again = caller("iserveu", Resend).known(keep(&sent)).prepared();
     assert_eq!(message(&again.request), message(&sent.request));
-    assert_eq!(again.keep, sent.keep);
+    assert_eq!(again.retained, sent.retained);
 
     let known = json!({
         "mobile": "8144094480", "username": "isutestapi1", "otp_type": "2", "reference": "1432452", "amount": "1001"
@@ -193,7 +193,7 @@ fn hyperverge_keeps_one_journey_id_over_send_resend_and_verify() {
     );
     let rung = caller("hyperverge", Resend).known(known.clone()).payload(json!({"channel": "voice"})).prepared();
     assert_eq!(rung.request.body.reveal(), r#"{"mobileNumber":"8144094480","retryType":"voice"}"#);
-    assert!(!rung.keep.contains_key("channel"));
+    assert!(!rung.retained.contains_key("channel"));
 
     let verify = caller("hyperverge", Verify).known(known).prepared();
     assert_eq!(
@@ -348,7 +348,7 @@ fn relid_cancels_before_it_sends_again() {
     let mut known = keep(&sent);
     known["reference"] = json!(UUID);
     let again = caller("relid", Resend).known(known).prepared();
-    let first = again.first.as_ref().expect("a cancel");
+    let first = again.cancel_first.as_ref().expect("a cancel");
     assert_eq!(first.path, "/cancelRVN.htm");
     assert_eq!(first.body.reveal(), format!(r#"{{"notification_uuid":"{UUID}"}}"#));
     // The trace id of the send was used up by it.
@@ -363,9 +363,9 @@ fn relid_cancels_before_it_sends_again() {
             ATTEMPT
         )
     );
-    assert!(!again.keep.contains_key("reference"));
+    assert!(!again.retained.contains_key("reference"));
     // A send that never got a reference left nothing to cancel.
-    assert!(caller("relid", Resend).known(keep(&sent)).prepared().first.is_none());
+    assert!(caller("relid", Resend).known(keep(&sent)).prepared().cancel_first.is_none());
 }
 
 #[test]

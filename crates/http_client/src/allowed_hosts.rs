@@ -22,7 +22,8 @@ pub struct AllowedHosts {
 }
 
 impl AllowedHosts {
-    /// Reads a list, separated by commas, of host names, addresses and networks. The error names the entry and the rule.
+    /// Reads a list, separated by commas, of host names, addresses and networks. The error names the entry and the
+    /// rule.
     pub fn parse(text: &str) -> Result<Self, String> {
         let mut allowed = Self::default();
         if text.trim().is_empty() {

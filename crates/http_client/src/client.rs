@@ -10,7 +10,7 @@ use std::{
     thread,
 };
 
-use dialect::{Dialect, Operation, Outcome, Reading, Request, Secret};
+use dialect::{CallResult, Dialect, HttpRequest, Operation, Outcome, Secret};
 use tokio::{
     runtime,
     sync::{Semaphore, mpsc, oneshot},
@@ -18,107 +18,108 @@ use tokio::{
 };
 
 use crate::{
-    allowed_hosts::AllowedHosts, completion_queue::Shelf, connection_pools::Clients, endpoint::Route, exchange,
-    oauth::Tokens, post, recent::Recent, wipe_stack::wipe_stack,
+    allowed_hosts::AllowedHosts, completion_queue::CompletionQueue, connection_pools::ConnectionPools,
+    endpoint::Endpoint, exchange, oauth::TokenCache, post, recent::Recent, wipe_stack::wipe_stack,
 };
 
 /// A call to make.
-pub struct Parcel {
+pub struct OutboundCall {
     /// The owner's name for it.
-    pub ticket: u64,
+    pub call_id: u64,
     pub dialect: &'static Dialect,
     pub operation: Operation,
-    pub request: Request,
-    /// A cancel that goes first: see [`dialect::Prepared::first`].
-    pub first: Option<Request>,
-    pub route: Route,
+    pub request: HttpRequest,
+    /// A cancel that goes first: see [`dialect::Prepared::cancel_first`].
+    pub first: Option<HttpRequest>,
+    pub endpoint: Endpoint,
     /// Removed from what is put on record of the answer.
     pub secrets: Vec<Secret>,
 }
 
 /// How a call ended.
-pub struct Delivery {
-    pub ticket: u64,
+pub struct CompletedCall {
+    pub call_id: u64,
     pub http_status: Option<u16>,
     /// As [`Reading::redacted`] leaves it.
-    pub reading: Reading,
+    pub result: CallResult,
     /// The answer as it may be put on record.
     pub record: Option<serde_json::Value>,
     /// The `first` request went through.
     pub voided: bool,
-    /// It ended before it began, because the courier was closed: certainly nothing has left.
-    pub unbegun: bool,
+    /// It ended before it began, because the HTTP client was closed: certainly nothing has left.
+    pub not_begun: bool,
     /// It never left, by a fault of the caller's: a credential or an id that cannot stand in a header.
     pub is_callers_fault: bool,
 }
 
 /// Without the answer, redacted or not.
-impl std::fmt::Debug for Delivery {
+impl std::fmt::Debug for CompletedCall {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Delivery")
-            .field("ticket", &self.ticket)
+        f.debug_struct("CompletedCall")
+            .field("call_id", &self.call_id)
             .field("http_status", &self.http_status)
-            .field("reading", &self.reading)
+            .field("result", &self.result)
             .field("voided", &self.voided)
             .finish_non_exhaustive()
     }
 }
 
 /// The thread that makes the calls, and the way to it.
-pub struct Courier {
-    parcels: mpsc::UnboundedSender<Parcel>,
-    clients: Arc<Clients>,
-    shelf: Arc<Shelf>,
-    places: Arc<Places>,
-    bell: UnixStream,
+pub struct HttpClient {
+    calls: mpsc::UnboundedSender<OutboundCall>,
+    pools: Arc<ConnectionPools>,
+    completed: Arc<CompletionQueue>,
+    permits: Arc<Permits>,
+    wakeup: UnixStream,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<thread::JoinHandle<()>>,
 }
 
 /// The places of each provider; None: closed.
-struct Places(Mutex<Option<PlacesOf>>);
+struct Permits(Mutex<Option<PermitsOf>>);
 
 /// By the provider and its max_in_flight.
-type PlacesOf = Recent<(u32, u32), Arc<Semaphore>>;
+type PermitsOf = Recent<(u32, u32), Arc<Semaphore>>;
 
-impl Places {
-    fn of(&self, route: &Route) -> Option<Arc<Semaphore>> {
-        let mut places = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+impl Permits {
+    fn of(&self, route: &Endpoint) -> Option<Arc<Semaphore>> {
+        let mut permits = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let new = || Arc::new(Semaphore::new(route.max_in_flight as usize));
         // In use it has another owner.
         let is_idle = |place: &Arc<Semaphore>| Arc::strong_count(place) == 1;
-        let of_route = |places: &mut PlacesOf| places.get((route.provider, route.max_in_flight), new, is_idle);
-        places.as_mut().map(of_route)
+        let of_route = |permits: &mut PermitsOf| permits.get((route.provider, route.max_in_flight), new, is_idle);
+        permits.as_mut().map(of_route)
     }
 
     fn close(&self) {
-        let places = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
-        places.iter().flat_map(Recent::values).for_each(|places| places.close());
+        let permits = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        permits.iter().flat_map(Recent::values).for_each(|permits| permits.close());
     }
 }
 
-impl Courier {
+impl HttpClient {
     /// Starts the thread. It inherits the caller's signal mask, and so do the ones that it starts: block them first.
-    /// `allowed` as for [`allow`](Self::allow); `settle_in` runs first on each thread.
+    /// `allowed` as for [`set_allowed_hosts`](Self::set_allowed_hosts); `settle_in` runs first on each thread.
     pub fn start(allowed: Result<AllowedHosts, String>, settle_in: fn()) -> io::Result<Self> {
         // The process-wide choice; a second start finds the first one's, which is the same.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let (bell, ours) = UnixStream::pair()?;
-        bell.set_nonblocking(true)?;
+        let (wakeup, ours) = UnixStream::pair()?;
+        wakeup.set_nonblocking(true)?;
         ours.set_nonblocking(true)?;
-        let shelf = Arc::new(Shelf { deliveries: Mutex::default(), rung: AtomicBool::new(false), bell: ours });
-        let clients = Arc::new(Clients::new(allowed));
-        let places = Arc::new(Places(Mutex::new(Some(Recent::default()))));
-        let (parcels, inbox) = mpsc::unbounded_channel();
+        let completed =
+            Arc::new(CompletionQueue { completed: Mutex::default(), notified: AtomicBool::new(false), wakeup: ours });
+        let pools = Arc::new(ConnectionPools::new(allowed));
+        let permits = Arc::new(Permits(Mutex::new(Some(Recent::default()))));
+        let (calls, inbox) = mpsc::unbounded_channel();
         let (stop, stopped) = oneshot::channel();
         let runtime = settled_runtime(settle_in)?;
-        let thread = thread::Builder::new().name("courier".into()).spawn({
-            let (clients, shelf, places) = (Arc::clone(&clients), Arc::clone(&shelf), Arc::clone(&places));
+        let thread = thread::Builder::new().name("http client".into()).spawn({
+            let (pools, completed, permits) = (Arc::clone(&pools), Arc::clone(&completed), Arc::clone(&permits));
             move || {
                 settle_in();
                 runtime.block_on(async {
                     tokio::select! {
-                        () = serve(inbox, clients, shelf, places) => {}
+                        () = serve(inbox, pools, completed, permits) => {}
                         _ = stopped => {}
                     }
                 });
@@ -126,49 +127,49 @@ impl Courier {
                 runtime.shutdown_background();
             }
         })?;
-        Ok(Self { parcels, clients, shelf, places, bell, stop: Some(stop), thread: Some(thread) })
+        Ok(Self { calls, pools, completed, permits, wakeup, stop: Some(stop), thread: Some(thread) })
     }
 
-    /// Readable when there is something to [`fetch`](Self::fetch).
-    pub fn bell(&self) -> &UnixStream {
-        &self.bell
+    /// Readable when there is something to [`take_completed`](Self::take_completed).
+    pub fn wakeup(&self) -> &UnixStream {
+        &self.wakeup
     }
 
     /// Where calls may go that begin from now on; nowhere, if the list cannot be read: the error says why.
-    pub fn allow(&self, allowed: Result<AllowedHosts, String>) {
-        self.clients.allow(allowed);
+    pub fn set_allowed_hosts(&self, allowed: Result<AllowedHosts, String>) {
+        self.pools.set_allowed_hosts(allowed);
     }
 
-    pub fn dispatch(&self, parcel: Parcel) {
+    pub fn start_call(&self, outbound: OutboundCall) {
         // Fails only if the thread has died, which drops `serve` and everything in it: the owner's attempts stay in
         // flight and become unknown, which is what they are.
-        let _ = self.parcels.send(parcel);
+        let _ = self.calls.send(outbound);
     }
 
     /// Everything that has come back since the last time.
-    pub fn fetch(&self) -> Vec<Delivery> {
-        // Always: between the raising of the flag and the byte that follows it the owner may have come and gone, and a byte
-        // that is never read would wake it for ever.
-        let _ = (&self.bell).read(&mut [0; 16]);
-        // Lowered after the bell is quiet, so that nothing rings unheard; and before the shelf is emptied, so that whatever
-        // is put on it from now on rings again.
-        self.shelf.rung.store(false, Ordering::SeqCst);
-        std::mem::take(&mut *self.shelf.deliveries.lock().unwrap_or_else(PoisonError::into_inner))
+    pub fn take_completed(&self) -> Vec<CompletedCall> {
+        // Always: between the raising of the flag and the byte that follows it the owner may have come and gone, and a
+        // byte that is never read would wake it for ever.
+        let _ = (&self.wakeup).read(&mut [0; 16]);
+        // Lowered after the socket is empty, so that nothing rings unheard; and before the queue is emptied, so that
+        // whatever is put on it from now on rings again.
+        self.completed.notified.store(false, Ordering::SeqCst);
+        std::mem::take(&mut *self.completed.completed.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// No call begins from now on: one that waits for a place, or comes later, is delivered as it is. Those that have begun
-    /// go on.
+    /// No call begins from now on: one that waits for a place, or comes later, is delivered as it is. Those that have
+    /// begun go on.
     pub fn close(&self) {
-        self.places.close();
+        self.permits.close();
     }
 
     /// Whether the thread still serves.
     pub fn is_alive(&self) -> bool {
-        !self.parcels.is_closed()
+        !self.calls.is_closed()
     }
 }
 
-impl Drop for Courier {
+impl Drop for HttpClient {
     fn drop(&mut self) {
         self.stop.take();
         if let Some(thread) = self.thread.take() {
@@ -182,29 +183,29 @@ fn settled_runtime(settle_in: fn()) -> io::Result<runtime::Runtime> {
 }
 
 async fn serve(
-    mut inbox: mpsc::UnboundedReceiver<Parcel>,
-    clients: Arc<Clients>,
-    shelf: Arc<Shelf>,
-    places: Arc<Places>,
+    mut inbox: mpsc::UnboundedReceiver<OutboundCall>,
+    pools: Arc<ConnectionPools>,
+    completed: Arc<CompletionQueue>,
+    permits: Arc<Permits>,
 ) {
-    let tokens = Arc::new(Tokens::default());
-    while let Some(parcel) = inbox.recv().await {
-        let Some(place) = places.of(&parcel.route) else {
-            shelf.put(exchange::unbegun(parcel.ticket));
+    let tokens = Arc::new(TokenCache::default());
+    while let Some(outbound) = inbox.recv().await {
+        let Some(place) = permits.of(&outbound.endpoint) else {
+            completed.put(exchange::not_begun(outbound.call_id));
             continue;
         };
-        let (clients, tokens, shelf) = (Arc::clone(&clients), Arc::clone(&tokens), Arc::clone(&shelf));
+        let (pools, tokens, completed) = (Arc::clone(&pools), Arc::clone(&tokens), Arc::clone(&completed));
         task::spawn(async move {
-            let ticket = parcel.ticket;
+            let call_id = outbound.call_id;
             // A task of its own, so that a panic in reading an answer is an outcome and not a caller left waiting.
-            let call = task::spawn(async move { exchange::carry(parcel, &clients, &tokens, &place).await });
-            shelf.put(call.await.unwrap_or_else(|_| Delivery {
-                ticket,
+            let call = task::spawn(async move { exchange::run_call(outbound, &pools, &tokens, &place).await });
+            completed.put(call.await.unwrap_or_else(|_| CompletedCall {
+                call_id,
                 http_status: None,
-                reading: post::reading(Outcome::Unknown, "the call ended by a fault in the gateway"),
+                result: post::own_result(Outcome::Unknown, "the call ended by a fault in the gateway"),
                 record: None,
                 voided: false,
-                unbegun: false,
+                not_begun: false,
                 is_callers_fault: false,
             }));
         });
@@ -223,29 +224,29 @@ mod tests {
         // As the system's resolver does.
         let resolver = runtime.block_on(async { task::spawn_blocking(|| thread::current().id()).await }).unwrap();
         assert!(SETTLED.lock().unwrap().contains(&resolver));
-        let courier = Courier::start(AllowedHosts::parse(""), settle_in).unwrap();
-        let thread = courier.thread.as_ref().unwrap().thread().id();
-        drop(courier);
+        let http = HttpClient::start(AllowedHosts::parse(""), settle_in).unwrap();
+        let thread = http.thread.as_ref().unwrap().thread().id();
+        drop(http);
         assert!(SETTLED.lock().unwrap().contains(&thread));
     }
 
     #[test]
     fn a_delivery_does_not_show_what_was_answered() {
         let answer = || Some(serde_json::Value::from("canary"));
-        let delivery = Delivery {
-            ticket: 7,
+        let completed = CompletedCall {
+            call_id: 7,
             http_status: Some(200),
-            reading: Reading {
+            result: CallResult {
                 reference: Some("canary".into()),
                 response: answer(),
-                ..post::reading(Outcome::Sent, "canary")
+                ..post::own_result(Outcome::Sent, "canary")
             },
             record: answer(),
             voided: false,
-            unbegun: false,
+            not_begun: false,
             is_callers_fault: false,
         };
-        let shown = format!("{delivery:?}");
+        let shown = format!("{completed:?}");
         assert!(shown.contains("Sent") && !shown.contains("canary"), "{shown}");
     }
 }

@@ -9,22 +9,22 @@ use std::{
     },
 };
 
-use crate::client::Delivery;
+use crate::client::CompletedCall;
 
-/// Where deliveries wait to be fetched.
-pub struct Shelf {
-    pub deliveries: Mutex<Vec<Delivery>>,
+/// Where completed calls wait to be fetched.
+pub struct CompletionQueue {
+    pub completed: Mutex<Vec<CompletedCall>>,
     /// The owner was woken and has not come yet.
-    pub rung: AtomicBool,
-    pub bell: UnixStream,
+    pub notified: AtomicBool,
+    pub wakeup: UnixStream,
 }
 
-impl Shelf {
-    pub fn put(&self, delivery: Delivery) {
-        self.deliveries.lock().unwrap_or_else(PoisonError::into_inner).push(delivery);
-        if !self.rung.swap(true, Ordering::SeqCst) {
+impl CompletionQueue {
+    pub fn put(&self, completed: CompletedCall) {
+        self.completed.lock().unwrap_or_else(PoisonError::into_inner).push(completed);
+        if !self.notified.swap(true, Ordering::SeqCst) {
             // A full socket has rung already; a closed one has no owner.
-            let _ = (&self.bell).write(&[1]);
+            let _ = (&self.wakeup).write(&[1]);
         }
     }
 }

@@ -10,28 +10,28 @@ use reqwest::{Certificate, Identity, Proxy, RequestBuilder, Url, redirect, retry
 
 use crate::{
     allowed_hosts::{AllowedHosts, Resolver},
-    endpoint::Route,
+    endpoint::Endpoint,
     recent::Recent,
 };
 
 /// One client, and so one pool of warm connections, for each way to speak TLS; all under one list of allowed hosts.
-pub struct Clients(Mutex<Pools>);
+pub struct ConnectionPools(Mutex<Pools>);
 
 struct Pools {
     /// Of a list that cannot be read, why: nothing is allowed then.
     allowed: Result<Arc<AllowedHosts>, String>,
-    clients: Recent<Key, Client>,
+    pools: Recent<Key, PooledClient>,
 }
 
 /// Connects to allowed hosts alone.
 #[derive(Clone)]
-pub struct Client {
+pub struct PooledClient {
     http: reqwest::Client,
     allowed: Arc<AllowedHosts>,
     proxy: Option<Url>,
 }
 
-impl Client {
+impl PooledClient {
     /// A call to the URL that an option holds; or why there can be none.
     pub fn post(&self, option: &str, url: Url) -> Result<RequestBuilder, String> {
         let no_way = |option: &str, why: &dyn std::fmt::Display| format!("no connection to {option}: {why}");
@@ -59,48 +59,48 @@ struct Key {
     proxy: Option<crate::endpoint::Proxy>,
 }
 
-impl Clients {
+impl ConnectionPools {
     pub fn new(allowed: Result<AllowedHosts, String>) -> Self {
-        Self(Mutex::new(Pools { allowed: allowed.map(Arc::new), clients: Recent::default() }))
+        Self(Mutex::new(Pools { allowed: allowed.map(Arc::new), pools: Recent::default() }))
     }
 
     /// Another list, for every call that begins from now on. Its connections are new ones: a warm one may lead to where
     /// the new list does not.
-    pub fn allow(&self, allowed: Result<AllowedHosts, String>) {
+    pub fn set_allowed_hosts(&self, allowed: Result<AllowedHosts, String>) {
         let allowed = allowed.map(Arc::new);
         let mut pools = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if pools.allowed != allowed {
-            *pools = Pools { allowed, clients: Recent::default() };
+            *pools = Pools { allowed, pools: Recent::default() };
         }
     }
 
     /// The client for a route; made anew when a certificate file has changed. The error is for the user.
-    pub fn get(&self, route: &Route) -> Result<Client, String> {
+    pub fn get(&self, route: &Endpoint) -> Result<PooledClient, String> {
         let file = |path: &Option<String>| {
             path.as_ref().map(|path| (path.clone(), fs::metadata(path).and_then(|meta| meta.modified()).ok()))
         };
         let key = Key {
-            // Ends before the whole does, also after the longest wait for a place: it is the connect that times out then,
-            // and `unreachable` can be told.
+            // Ends before the whole does, also after the longest wait for a place: it is the connect that times out
+            // then, and `unreachable` can be told.
             connect_timeout: route.connect_timeout.min(route.timeout.mul_f32(0.45)),
             files: [file(&route.ca_file), file(&route.client_cert_file), file(&route.client_key_file)],
             proxy: route.proxy.clone(),
         };
         let mut pools = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let Pools { allowed, clients } = &mut *pools;
+        let Pools { allowed, pools } = &mut *pools;
         let allowed = allowed
             .as_ref()
             .map_err(|why| format!("otp_gateway.allowed_hosts cannot be read: {why}; nothing was sent"))?;
-        clients.retain(|other| other.files.iter().zip(&key.files).all(|(a, b)| !replaces(a, b)));
+        pools.retain(|other| other.files.iter().zip(&key.files).all(|(a, b)| !replaces(a, b)));
         let connect_timeout = key.connect_timeout;
         let make = || {
             let http = build(route, connect_timeout, Resolver(Arc::clone(allowed)))?;
             let proxy = route.proxy.as_ref().map(|proxy| Url::parse(&proxy.url));
             let proxy = proxy.transpose().map_err(|_| "proxy is no URL; nothing was sent")?;
-            Ok(Client { http, allowed: Arc::clone(allowed), proxy })
+            Ok(PooledClient { http, allowed: Arc::clone(allowed), proxy })
         };
         // A call under way has its own hold of its pool.
-        clients.try_get(key, make, |_| true)
+        pools.try_get(key, make, |_| true)
     }
 }
 
@@ -109,7 +109,7 @@ fn replaces(old: &Option<(String, Option<SystemTime>)>, new: &Option<(String, Op
     matches!((old, new), (Some(old), Some(new)) if old.0 == new.0 && old.1 != new.1)
 }
 
-fn build(route: &Route, connect_timeout: Duration, resolver: Resolver) -> Result<reqwest::Client, String> {
+fn build(route: &Endpoint, connect_timeout: Duration, resolver: Resolver) -> Result<reqwest::Client, String> {
     let mut builder = reqwest::Client::builder()
         .dns_resolver(resolver)
         .connect_timeout(connect_timeout)

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 /// How to reach a provider: its server options.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Route {
+pub struct Endpoint {
     /// Whose `max_in_flight` this call counts against: a number that stays the provider's when it is renamed.
     pub provider: u32,
     pub base_url: String,
@@ -20,7 +20,7 @@ pub struct Route {
     pub client_key_file: Option<String>,
     pub max_in_flight: u32,
     pub proxy: Option<Proxy>,
-    pub oauth: Option<OAuth>,
+    pub oauth: Option<OAuthClient>,
 }
 
 /// The only way out of some networks. An https host is spoken to through a tunnel, so that the proxy sees no more than
@@ -35,7 +35,7 @@ pub struct Proxy {
 
 /// OAuth2 client credentials: the access token is fetched, kept until shortly before it ends, and put on each call.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct OAuth {
+pub struct OAuthClient {
     pub token_url: String,
     pub client_id: Secret,
     pub client_secret: Secret,

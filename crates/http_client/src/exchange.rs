@@ -1,44 +1,49 @@
 //! One call, from waiting for a place to the reading of the answer.
 
-use dialect::{Operation, Outcome, Reading, Request};
+use dialect::{CallResult, HttpRequest, Operation, Outcome};
 use tokio::{
     sync::Semaphore,
     time::{Instant, timeout_at},
 };
 
 use crate::{
-    client::{Delivery, Parcel},
-    connection_pools::Clients,
-    oauth::Tokens,
-    post::{header, post, reading},
+    client::{CompletedCall, OutboundCall},
+    connection_pools::ConnectionPools,
+    oauth::TokenCache,
+    post::{header, own_result, post},
 };
 
-/// Makes the call that a parcel asks for, from waiting for a place to the reading of the answer.
-pub async fn carry(parcel: Parcel, clients: &Clients, tokens: &Tokens, place: &Semaphore) -> Delivery {
+/// Makes the call that is asked for, from waiting for a place to the reading of the answer.
+pub async fn run_call(
+    outbound: OutboundCall,
+    pools: &ConnectionPools,
+    tokens: &TokenCache,
+    place: &Semaphore,
+) -> CompletedCall {
     let mut end = End::default();
-    let reading = call(&parcel, clients, tokens, place, &mut end).await.unwrap_or_else(|reading| reading);
-    let (reading, record) = reading.redacted(parcel.dialect, &parcel.secrets);
-    Delivery {
-        ticket: parcel.ticket,
+    let reading = call(&outbound, pools, tokens, place, &mut end).await.unwrap_or_else(|reading| reading);
+    let (reading, record) = reading.redacted(outbound.dialect, &outbound.secrets);
+    CompletedCall {
+        call_id: outbound.call_id,
         http_status: end.http_status,
-        reading,
+        result: reading,
         record,
         voided: end.voided,
-        unbegun: end.unbegun,
+        not_begun: end.unbegun,
         is_callers_fault: end.is_callers_fault,
     }
 }
 
-/// What the courier was closed before.
-pub fn unbegun(ticket: u64) -> Delivery {
+/// What the HTTP client was closed before.
+pub fn not_begun(call_id: u64) -> CompletedCall {
     let why = "the background worker stopped before the call began; nothing was sent";
-    Delivery {
-        ticket,
+    CompletedCall {
+        call_id,
         http_status: None,
-        reading: reading(Outcome::Unreachable, why),
+        result: own_result(Outcome::Unreachable, why),
         record: None,
         voided: false,
-        unbegun: true,
+        not_begun: true,
         is_callers_fault: false,
     }
 }
@@ -54,13 +59,13 @@ struct End {
 
 /// `Err` is a reading, too: one that ends the call early.
 async fn call(
-    parcel: &Parcel,
-    clients: &Clients,
-    tokens: &Tokens,
+    outbound: &OutboundCall,
+    pools: &ConnectionPools,
+    tokens: &TokenCache,
     place: &Semaphore,
     end: &mut End,
-) -> Result<Reading, Reading> {
-    let route = &parcel.route;
+) -> Result<CallResult, CallResult> {
+    let route = &outbound.endpoint;
     let began = Instant::now();
     let deadline = began + route.timeout;
     // Half of the time at most: so that what is left is enough to tell a connection that failed from an answer that
@@ -69,10 +74,10 @@ async fn call(
         Ok(Ok(place)) => place,
         Ok(Err(_closed)) => {
             end.unbegun = true;
-            return Err(unbegun(parcel.ticket).reading);
+            return Err(not_begun(outbound.call_id).result);
         }
         Err(_elapsed) => {
-            return Err(reading(
+            return Err(own_result(
                 Outcome::Unreachable,
                 format!(
                     "no place among max_in_flight ({}) came free within half of timeout; nothing was sent",
@@ -81,15 +86,15 @@ async fn call(
             ));
         }
     };
-    if !can_be_sent(parcel) {
+    if !can_be_sent(outbound) {
         end.is_callers_fault = true;
-        return Err(reading(
+        return Err(own_result(
             Outcome::Unreachable,
             "a credential or id cannot stand in an HTTP header; nothing was sent",
         ));
     }
-    let client = clients.get(route).map_err(|why| reading(Outcome::Unreachable, why))?;
-    let post = async |request: &Request, operation: Operation| -> Result<(Reading, u16), Reading> {
+    let client = pools.get(route).map_err(|why| own_result(Outcome::Unreachable, why))?;
+    let post = async |request: &HttpRequest, operation: Operation| -> Result<(CallResult, u16), CallResult> {
         let mut bearer = match &route.oauth {
             Some(oauth) => Some(tokens.get(oauth, &client, deadline).await?),
             None => None,
@@ -103,10 +108,10 @@ async fn call(
                 bearer = Some(tokens.renew(oauth, &used, &client, deadline).await?);
                 continue;
             }
-            return Ok((dialect::read(parcel.dialect, operation, &arrived.answer()), arrived.status));
+            return Ok((dialect::interpret(outbound.dialect, operation, &arrived.as_response()), arrived.status));
         }
     };
-    if let Some(first) = &parcel.first {
+    if let Some(first) = &outbound.first {
         let (voiding, status) = post(first, Operation::Cancel).await?;
         if !matches!(voiding.outcome, Outcome::Canceled | Outcome::NotFound | Outcome::Expired) {
             end.http_status = Some(status);
@@ -114,13 +119,13 @@ async fn call(
         }
         end.voided = true;
     }
-    let (reading, status) = post(&parcel.request, parcel.operation).await?;
+    let (reading, status) = post(&outbound.request, outbound.operation).await?;
     end.http_status = Some(status);
     Ok(reading)
 }
 
 /// Whether every header can be written.
-fn can_be_sent(parcel: &Parcel) -> bool {
-    let requests = [Some(&parcel.request), parcel.first.as_ref()];
+fn can_be_sent(outbound: &OutboundCall) -> bool {
+    let requests = [Some(&outbound.request), outbound.first.as_ref()];
     requests.into_iter().flatten().flat_map(|request| &request.headers).all(|(_, value)| header(value).is_ok())
 }

@@ -1,5 +1,5 @@
-//! Makes the HTTP calls: tokio and reqwest on a thread of their own. Knows no Postgres: parcels come over a channel,
-//! deliveries are fetched by the owner, whom a byte on a socket wakes.
+//! Makes the HTTP calls: tokio and reqwest on a thread of their own. Knows no Postgres: calls come over a channel,
+//! completed calls are fetched by the owner, whom a byte on a socket wakes.
 //!
 //! What it promises: a request whose bytes may have left this machine is never sent again. What certainly did not
 //! leave is `unreachable`; what may have left and was not answered legibly is `unknown`.
@@ -17,6 +17,6 @@ mod recent;
 mod wipe_stack;
 
 pub use allowed_hosts::AllowedHosts;
-pub use client::{Courier, Delivery, Parcel};
-pub use endpoint::{OAuth, Proxy, Route};
+pub use client::{CompletedCall, HttpClient, OutboundCall};
+pub use endpoint::{Endpoint, OAuthClient, Proxy};
 pub use wipe_stack::wipe_stack;

@@ -5,13 +5,13 @@ use std::{
     time::Duration,
 };
 
-use dialect::{Outcome, Reading, Secret, read_token, token_request};
+use dialect::{CallResult, Outcome, Secret, read_token, token_request};
 use tokio::{sync, time::Instant};
 
 use crate::{
-    connection_pools::Client,
-    endpoint::OAuth,
-    post::{Bearer, post, reading},
+    connection_pools::PooledClient,
+    endpoint::OAuthClient,
+    post::{Bearer, own_result, post},
     recent::Recent,
 };
 
@@ -22,58 +22,63 @@ const DEFAULT_LIFE: Duration = Duration::from_secs(300);
 
 /// The access tokens in use, one for each account.
 #[derive(Default)]
-pub struct Tokens(Mutex<Recent<OAuth, Arc<sync::Mutex<Option<Held>>>>>);
+pub struct TokenCache(Mutex<Recent<OAuthClient, Arc<sync::Mutex<Option<CachedToken>>>>>);
 
 #[derive(Clone)]
-struct Held {
+struct CachedToken {
     token: Secret,
     ends: Instant,
 }
 
 /// A token handed out for one call.
-pub struct Handed {
+pub struct AccessToken {
     token: Secret,
     fresh: bool,
 }
 
-impl Handed {
+impl AccessToken {
     /// Fetched for this very call: if the vendor refuses it, another one will not help.
     pub fn is_fresh(&self) -> bool {
         self.fresh
     }
 }
 
-impl Bearer for Handed {
+impl Bearer for AccessToken {
     fn token(&self) -> &Secret {
         &self.token
     }
 }
 
-impl Tokens {
+impl TokenCache {
     /// The token in use, or a new one. Many calls that find none wait for one fetch.
-    pub async fn get(&self, oauth: &OAuth, client: &Client, deadline: Instant) -> Result<Handed, Reading> {
+    pub async fn get(
+        &self,
+        oauth: &OAuthClient,
+        client: &PooledClient,
+        deadline: Instant,
+    ) -> Result<AccessToken, CallResult> {
         self.fetch_unless(oauth, client, deadline, |held| held.ends > Instant::now()).await
     }
 
     /// A token other than the one that was refused.
     pub async fn renew(
         &self,
-        oauth: &OAuth,
-        refused: &Handed,
-        client: &Client,
+        oauth: &OAuthClient,
+        refused: &AccessToken,
+        client: &PooledClient,
         deadline: Instant,
-    ) -> Result<Handed, Reading> {
+    ) -> Result<AccessToken, CallResult> {
         let renewed = self.fetch_unless(oauth, client, deadline, |held| held.token != refused.token).await?;
-        Ok(Handed { fresh: true, ..renewed })
+        Ok(AccessToken { fresh: true, ..renewed })
     }
 
     async fn fetch_unless(
         &self,
-        oauth: &OAuth,
-        client: &Client,
+        oauth: &OAuthClient,
+        client: &PooledClient,
         deadline: Instant,
-        serves: impl Fn(&Held) -> bool,
-    ) -> Result<Handed, Reading> {
+        serves: impl Fn(&CachedToken) -> bool,
+    ) -> Result<AccessToken, CallResult> {
         let account = self.0.lock().unwrap_or_else(PoisonError::into_inner).get(
             oauth.clone(),
             Arc::default,
@@ -82,11 +87,11 @@ impl Tokens {
         );
         let mut held = account.lock().await;
         if let Some(held) = held.as_ref().filter(|held| serves(held)) {
-            return Ok(Handed { token: held.token.clone(), fresh: false });
+            return Ok(AccessToken { token: held.token.clone(), fresh: false });
         }
         let request = token_request(&oauth.client_id, &oauth.client_secret);
         // Whatever goes wrong here, no code was sent and none was checked.
-        let arrived = post(client, ("token_url", &oauth.token_url), &request, None::<&Handed>, deadline)
+        let arrived = post(client, ("token_url", &oauth.token_url), &request, None::<&AccessToken>, deadline)
             .await
             .map_err(|failed| {
                 let why = failed.vendor_message.unwrap_or_default();
@@ -95,11 +100,12 @@ impl Tokens {
                     Outcome::AuthFailed => Outcome::AuthFailed,
                     _ => Outcome::Unreachable,
                 };
-                reading(outcome, format!("no access token from token_url ({why}); nothing else was sent"))
+                own_result(outcome, format!("no access token from token_url ({why}); nothing else was sent"))
             })?;
-        let token = read_token(&arrived.answer()).map_err(|(outcome, why)| reading(outcome, why))?;
+        let token = read_token(&arrived.as_response()).map_err(|(outcome, why)| own_result(outcome, why))?;
         let life = token.expires_in.unwrap_or(DEFAULT_LIFE);
-        *held = Some(Held { token: token.access_token.clone(), ends: Instant::now() + life.saturating_sub(EARLY) });
-        Ok(Handed { token: token.access_token, fresh: true })
+        *held =
+            Some(CachedToken { token: token.access_token.clone(), ends: Instant::now() + life.saturating_sub(EARLY) });
+        Ok(AccessToken { token: token.access_token, fresh: true })
     }
 }

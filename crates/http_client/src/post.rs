@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use dialect::{Answer, MAX_ANSWER_BYTES, Outcome, Reading, Request, Secret};
+use dialect::{CallResult, HttpRequest, HttpResponse, MAX_RESPONSE_BYTES, Outcome, Secret};
 use reqwest::{
     Url,
     header::{HeaderMap, HeaderName, HeaderValue, RETRY_AFTER},
@@ -10,18 +10,18 @@ use reqwest::{
 use tokio::time::Instant;
 use zeroize::Zeroizing;
 
-use crate::connection_pools::Client;
+use crate::connection_pools::PooledClient;
 
 /// An answer in memory.
-pub struct Arrived {
+pub struct ReceivedResponse {
     pub status: u16,
     retry_after: Option<Duration>,
     body: Zeroizing<Vec<u8>>,
 }
 
-impl Arrived {
-    pub fn answer(&self) -> Answer<'_> {
-        Answer { status: self.status, retry_after: self.retry_after, body: &self.body }
+impl ReceivedResponse {
+    pub fn as_response(&self) -> HttpResponse<'_> {
+        HttpResponse { status: self.status, retry_after: self.retry_after, body: &self.body }
     }
 }
 
@@ -32,13 +32,13 @@ pub trait Bearer {
 
 /// One POST, never repeated, to the URL that an option holds.
 pub async fn post(
-    client: &Client,
+    client: &PooledClient,
     (option, base): (&str, &str),
-    request: &Request,
+    request: &HttpRequest,
     bearer: Option<&impl Bearer>,
     deadline: Instant,
-) -> Result<Arrived, Reading> {
-    let unsent = |why: &str| reading(Outcome::Unreachable, format!("{why}; nothing was sent"));
+) -> Result<ReceivedResponse, CallResult> {
+    let unsent = |why: &str| own_result(Outcome::Unreachable, format!("{why}; nothing was sent"));
     let mut url = Url::parse(&format!("{}{}", base.trim_end_matches('/'), request.path))
         .map_err(|_| unsent(&format!("{option} is no URL")))?;
     if !request.query.is_empty() {
@@ -70,18 +70,18 @@ pub async fn post(
     let retry_after = response.headers().get(RETRY_AFTER).and_then(|value| wait_of(value.to_str().ok()?.trim()));
     let mut body = Zeroizing::new(Vec::new());
     // One byte over the limit is enough to know; what else comes is not read.
-    while body.len() <= MAX_ANSWER_BYTES {
+    while body.len() <= MAX_RESPONSE_BYTES {
         match response.chunk().await {
             Ok(Some(chunk)) => body.extend_from_slice(&chunk),
             Ok(None) => break,
             Err(error) if error.is_timeout() => {
-                return Err(reading(Outcome::Unknown, "the answer was not complete within timeout"));
+                return Err(own_result(Outcome::Unknown, "the answer was not complete within timeout"));
             }
-            Err(_) => return Err(reading(Outcome::Unknown, "the connection broke in the middle of the answer")),
+            Err(_) => return Err(own_result(Outcome::Unknown, "the connection broke in the middle of the answer")),
         }
     }
-    body.truncate(MAX_ANSWER_BYTES + 1);
-    Ok(Arrived { status, retry_after, body })
+    body.truncate(MAX_RESPONSE_BYTES + 1);
+    Ok(ReceivedResponse { status, retry_after, body })
 }
 
 /// `Retry-After`: seconds, or a date.
@@ -99,11 +99,11 @@ pub fn header(value: &Secret) -> Result<HeaderValue, ()> {
 }
 
 /// Whether anything can have left. The error's own text is not used: it holds the URL, and that the query.
-fn failure(option: &str, proxy: Option<&Url>, is_handed_on: bool, error: &reqwest::Error) -> Reading {
+fn failure(option: &str, proxy: Option<&Url>, is_handed_on: bool, error: &reqwest::Error) -> CallResult {
     if error.is_connect() {
         let why = if error.is_timeout() { "no connection within connect_timeout".to_owned() } else { cause(error) };
         let Some(proxy) = proxy else {
-            return reading(Outcome::Unreachable, format!("no connection to {option}: {why}; nothing was sent"));
+            return own_result(Outcome::Unreachable, format!("no connection to {option}: {why}; nothing was sent"));
         };
         let of_tunnel = |what: &str| causes(error).any(|cause| cause.to_string() == format!("tunnel error: {what}"));
         if of_tunnel("proxy authorization required") {
@@ -121,13 +121,13 @@ fn failure(option: &str, proxy: Option<&Url>, is_handed_on: bool, error: &reqwes
             Some(why) => why,
             None => &why,
         };
-        reading(Outcome::Unreachable, format!("no connection to {to}: {why}; nothing was sent"))
+        own_result(Outcome::Unreachable, format!("no connection to {to}: {why}; nothing was sent"))
     } else if error.is_builder() {
-        reading(Outcome::Unreachable, format!("the request could not be built: check {option}; nothing was sent"))
+        own_result(Outcome::Unreachable, format!("the request could not be built: check {option}; nothing was sent"))
     } else if error.is_timeout() {
-        reading(Outcome::Unknown, "no answer within timeout")
+        own_result(Outcome::Unknown, "no answer within timeout")
     } else {
-        reading(Outcome::Unknown, "the connection closed before an answer that can be read")
+        own_result(Outcome::Unknown, "the connection closed before an answer that can be read")
     }
 }
 
@@ -141,9 +141,9 @@ fn causes(error: &reqwest::Error) -> impl Iterator<Item = &dyn std::error::Error
 }
 
 /// The proxy wants other credentials. Asking again would ask with the same ones.
-pub fn unpaid(option: &str, proxy: &Url) -> Reading {
+pub fn unpaid(option: &str, proxy: &Url) -> CallResult {
     let shown = proxy.as_str().trim_end_matches('/');
-    reading(
+    own_result(
         Outcome::AuthFailed,
         format!(
             "no connection to {option}: proxy {shown} refused the user mapping's proxy_user and proxy_password, or \
@@ -153,6 +153,6 @@ pub fn unpaid(option: &str, proxy: &Url) -> Reading {
 }
 
 /// A reading that the gateway makes itself.
-pub fn reading(outcome: Outcome, why: impl Into<String>) -> Reading {
-    Reading::new(outcome, None, Some(why.into()))
+pub fn own_result(outcome: Outcome, why: impl Into<String>) -> CallResult {
+    CallResult::new(outcome, None, Some(why.into()))
 }

@@ -7,7 +7,7 @@ use crate::{
 
 /// Lets an operation on a verification go, having booked what it costs, or says how it ends without a call.
 pub fn admit(operation: Operation, verification: &mut Verification, now: Micros) -> Result<(), Outcome> {
-    if let Some(outcome) = from_record(operation, verification.status) {
+    if let Some(outcome) = outcome_if_closed(operation, verification.status) {
         return Err(outcome);
     }
     // Nobody but us knows of it yet, so that it can be canceled whatever the vendor can do.
@@ -37,7 +37,7 @@ pub fn admit(operation: Operation, verification: &mut Verification, now: Micros)
 
 /// How an operation ends for which the verification is no longer, or not yet, open: from the record alone. None: it is
 /// open.
-pub fn from_record(operation: Operation, status: Status) -> Option<Outcome> {
+pub fn outcome_if_closed(operation: Operation, status: Status) -> Option<Outcome> {
     Some(match status {
         // A code approved once is never approved twice.
         Status::Approved => Outcome::AlreadyUsed,

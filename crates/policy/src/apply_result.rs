@@ -1,4 +1,4 @@
-use dialect::{Operation, Outcome, Reading};
+use dialect::{CallResult, Operation, Outcome};
 
 use crate::{
     status::Status,
@@ -6,9 +6,9 @@ use crate::{
 };
 
 /// What an answer makes of the verification.
-pub struct Conclusion<'a> {
+pub struct ResultContext<'a> {
     pub operation: Operation,
-    pub reading: &'a Reading,
+    pub reading: &'a CallResult,
     /// The status before this attempt.
     pub before: Status,
     /// The old code was voided on the way to a new one (REL-ID's resend), whatever became of the new one.
@@ -21,8 +21,8 @@ pub struct Conclusion<'a> {
 }
 
 /// Brings the verification, as [`crate::admit`] left it, to where the answer puts it.
-pub fn conclude(verification: &mut Verification, conclusion: &Conclusion) {
-    let Conclusion { operation, reading, before, voided, keeps_code, code_lifetime, now } = *conclusion;
+pub fn apply_result(verification: &mut Verification, conclusion: &ResultContext) {
+    let ResultContext { operation, reading, before, voided, keeps_code, code_lifetime, now } = *conclusion;
     match operation {
         Operation::Send | Operation::Resend => {
             verification.status = match reading.outcome {
@@ -53,7 +53,8 @@ pub fn conclude(verification: &mut Verification, conclusion: &Conclusion) {
                 }
                 Outcome::Unknown => Status::Unknown,
                 outcome if !spends_a_check(outcome) => before,
-                // What the vendor's page names as the end. Anything else is one code that was tried, whatever it is called.
+                // What the vendor's page names as the end. Anything else is one code that was tried, whatever it is
+                // called.
                 Outcome::Expired if !reading.is_guess => Status::Expired,
                 Outcome::MaxAttemptsReached if !reading.is_guess => Status::MaxAttemptsReached,
                 Outcome::AlreadyUsed | Outcome::NotFound if !reading.is_guess => Status::Failed,
@@ -71,8 +72,8 @@ pub fn conclude(verification: &mut Verification, conclusion: &Conclusion) {
     }
 }
 
-/// Whether the vendor may have compared the code, and it was not right. Where it certainly did not, the reserved check is
-/// given back.
+/// Whether the vendor may have compared the code, and it was not right. Where it certainly did not, the reserved check
+/// is given back.
 pub fn spends_a_check(outcome: Outcome) -> bool {
     !matches!(
         outcome,

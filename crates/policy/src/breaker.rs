@@ -30,7 +30,7 @@ enum Phase {
 
 /// Leave for one call, to be handed back with its report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Pass {
+pub enum BreakerPermit {
     Normal { epoch: u64 },
     Probe { epoch: u64 },
 }
@@ -70,9 +70,9 @@ impl Breaker {
 
     /// Lets a call go, or says how long to wait: while a probe is under way, the longest that it can take; the
     /// breaker may close before.
-    pub fn ask(&mut self, now: Micros) -> Result<Pass, Micros> {
+    pub fn acquire(&mut self, now: Micros) -> Result<BreakerPermit, Micros> {
         let (until, longest, wait) = match &mut self.phase {
-            Phase::Closed { .. } => return Ok(Pass::Normal { epoch: self.epoch }),
+            Phase::Closed { .. } => return Ok(BreakerPermit::Normal { epoch: self.epoch }),
             Phase::Open { until, wait } => (until, *wait, *wait),
             Phase::Probing { until, wait } => (until, Self::PROBE_PATIENCE, *wait),
         };
@@ -82,21 +82,21 @@ impl Breaker {
             return Err(*until - now);
         }
         self.enter(Phase::Probing { until: now + Self::PROBE_PATIENCE, wait });
-        Ok(Pass::Probe { epoch: self.epoch })
+        Ok(BreakerPermit::Probe { epoch: self.epoch })
     }
 
     /// How a call ended. A call that was let go in an earlier phase is ignored.
-    pub fn report(&mut self, pass: Pass, outcome: Outcome, now: Micros) {
+    pub fn record(&mut self, pass: BreakerPermit, outcome: Outcome, now: Micros) {
         self.weigh(pass, evidence(outcome), now);
     }
 
     /// A call that never left, by a fault of its caller's: it tells nothing of the provider.
-    pub fn forgo(&mut self, pass: Pass, now: Micros) {
+    pub fn forgo(&mut self, pass: BreakerPermit, now: Micros) {
         self.weigh(pass, Evidence::None, now);
     }
 
-    fn weigh(&mut self, pass: Pass, evidence: Evidence, now: Micros) {
-        let (Pass::Normal { epoch } | Pass::Probe { epoch }) = pass;
+    fn weigh(&mut self, pass: BreakerPermit, evidence: Evidence, now: Micros) {
+        let (BreakerPermit::Normal { epoch } | BreakerPermit::Probe { epoch }) = pass;
         if epoch != self.epoch {
             return;
         }

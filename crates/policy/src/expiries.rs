@@ -1,4 +1,5 @@
-//! When what is open ends. Kept by the minute, with when what ends then began: so it takes no more room however much is open.
+//! When what is open ends. Kept by the minute, with when what ends then began: so it takes no more room however much is
+//! open.
 
 use std::collections::BTreeMap;
 

@@ -1,6 +1,6 @@
 //! What may be asked of a verification, and what an answer makes of it; what a provider's options allow. Pure: values
 //! in, values out, the clock and the dice are arguments. The worker asks [`admit`] before it records an intent and
-//! [`conclude`] when it records an outcome; both see the record as it is on disk, so that no race and no rollback gets
+//! [`apply_result`] when it records an outcome; both see the record as it is on disk, so that no race and no rollback gets
 //! round them.
 #![forbid(unsafe_code)]
 
@@ -19,19 +19,19 @@ mod status;
 mod test_numbers;
 mod verification;
 
-pub use admit::{admit, from_record};
-pub use allowed_prefixes::Prefixes;
-pub use apply_result::{Conclusion, conclude, spends_a_check};
-pub use breaker::{Breaker, BreakerState, Pass};
+pub use admit::{admit, outcome_if_closed};
+pub use allowed_prefixes::AllowedPrefixes;
+pub use apply_result::{ResultContext, apply_result, spends_a_check};
+pub use breaker::{Breaker, BreakerPermit, BreakerState};
 pub use expiries::{Expiries, Span};
 pub use limit::cooldown;
 pub use limit::{Limit, Limits, Refusal};
-pub use parse_error::Malformed;
-pub use retry::again_after;
+pub use parse_error::ParseError;
 pub use retry::backoff;
+pub use retry::retry_delay;
 pub use retry::retryable;
-pub use route::{Strategy, moves_on, order};
-pub use rules::{Blocked, Check, History, Reason, Rules};
+pub use route::{Strategy, fails_over, member_order};
+pub use rules::{BlockReason, Blocked, History, LimitRules, PastCheck};
 pub use status::Status;
 pub use test_numbers::TestNumbers;
 pub use verification::{Micros, Verification};

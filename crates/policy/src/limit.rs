@@ -2,7 +2,7 @@ use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{parse_error::Malformed, verification::Micros};
+use crate::{parse_error::ParseError, verification::Micros};
 
 pub const SECOND: Micros = 1_000_000;
 pub const DAY: Micros = 24 * 60 * 60 * SECOND;
@@ -47,13 +47,14 @@ impl Limits {
 
     /// Whether one more event is refused now. `newest_first`: when the counted ones happened, at least the newest
     /// [`Limits::most`] of those within [`Limits::reach`]. A time in the future (the clock was set back) counts as now.
-    pub fn judge(&self, newest_first: &[Micros], now: Micros) -> Option<Refusal> {
+    pub fn refusal(&self, newest_first: &[Micros], now: Micros) -> Option<Refusal> {
         debug_assert!(newest_first.is_sorted_by(|newer, older| newer >= older));
-        self.judge_by(|nth| newest_first.get(nth).copied(), now)
+        self.refusal_by(|nth| newest_first.get(nth).copied(), now)
     }
 
-    /// The same, of events that are not in one piece: `newest` gives the n-th newest, from 0. Asked once for each limit.
-    pub fn judge_by(&self, newest: impl Fn(usize) -> Option<Micros>, now: Micros) -> Option<Refusal> {
+    /// The same, of events that are not in one piece: `newest` gives the n-th newest, from 0. Asked once for each
+    /// limit.
+    pub fn refusal_by(&self, newest: impl Fn(usize) -> Option<Micros>, now: Micros) -> Option<Refusal> {
         let refusals = self.0.iter().filter_map(|&limit| {
             // While the n-th newest is inside the window, n events are.
             let nth = newest(limit.count - 1)?;
@@ -91,12 +92,12 @@ impl Limits {
 }
 
 impl FromStr for Limits {
-    type Err = Malformed;
+    type Err = ParseError;
 
-    fn from_str(text: &str) -> Result<Self, Malformed> {
+    fn from_str(text: &str) -> Result<Self, ParseError> {
         let mut limits: Vec<Limit> = Vec::new();
         for (index, entry) in text.split(',').enumerate() {
-            let refuse = |what: &str| Err(Malformed::new(format!("limit {} {what}", index + 1), HINT));
+            let refuse = |what: &str| Err(ParseError::new(format!("limit {} {what}", index + 1), HINT));
             if index == Self::MOST_RULES {
                 return refuse("is one too many: at most 8 are taken");
             }

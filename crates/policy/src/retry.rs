@@ -4,7 +4,7 @@ use crate::{dice::Dice, verification::Micros};
 
 /// When a queued send that ended so may be tried again, in microseconds from now. None: not at all; either the outcome
 /// does not say that nothing was sent, or `tries`, of which at most `max_tries` are made, are used up.
-pub fn again_after(
+pub fn retry_delay(
     outcome: Outcome,
     tries: u32,
     max_tries: u32,

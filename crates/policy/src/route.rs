@@ -13,7 +13,7 @@ pub enum Strategy {
 
 /// The order in which a route's members are tried, by their places in the list. `weights`: one for each member; only
 /// `Weighted` looks at them. `dice`: any random number; the same one gives the same order.
-pub fn order(strategy: Strategy, weights: &[u32], dice: u64) -> Vec<usize> {
+pub fn member_order(strategy: Strategy, weights: &[u32], dice: u64) -> Vec<usize> {
     let mut left: Vec<usize> = (0..weights.len()).collect();
     if strategy == Strategy::Ordered {
         return left;
@@ -41,6 +41,6 @@ pub fn order(strategy: Strategy, weights: &[u32], dice: u64) -> Vec<usize> {
 
 /// Whether a route tries its next member: only where this one certainly sent nothing, and for a reason of its own that
 /// says nothing of the recipient.
-pub fn moves_on(outcome: Outcome) -> bool {
+pub fn fails_over(outcome: Outcome) -> bool {
     matches!(outcome, Outcome::Unreachable | Outcome::RateLimited | Outcome::AuthFailed | Outcome::ProviderError)
 }

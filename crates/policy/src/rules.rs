@@ -5,23 +5,23 @@ use crate::{cooldown, limit::Limits, verification::Micros};
 
 /// What a provider allows, as far as it takes the record to tell.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub struct Rules {
+pub struct LimitRules {
     /// False: what would be refused is noted, and goes.
     pub enforce: bool,
     /// Refused already by what the call itself says: `allowed_prefixes`.
-    pub refused: Option<Reason>,
+    pub refused: Option<BlockReason>,
     pub resend_after: Micros,
     pub send_limit: Option<Limits>,
     pub provider_limit: Option<Limits>,
     pub check_limit: Option<Limits>,
     pub max_checks: u32,
     /// Wrong codes count against the recipient for so long.
-    pub checks_reach: Micros,
+    pub check_window: Micros,
 }
 
 /// The rule that refuses: `otp_gateway.attempt.reason`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Reason {
+pub enum BlockReason {
     AllowedPrefixes,
     ResendAfter,
     SendLimit,
@@ -31,7 +31,7 @@ pub enum Reason {
     Breaker,
 }
 
-impl Reason {
+impl BlockReason {
     pub const ALL: [Self; 7] = [
         Self::AllowedPrefixes,
         Self::ResendAfter,
@@ -62,7 +62,7 @@ pub struct History {
     /// Sends through this provider that reached the vendor, or may have.
     pub sends: Vec<Micros>,
     /// Checks of this account or this provider.
-    pub checks: Vec<Check>,
+    pub checks: Vec<PastCheck>,
     /// Who asks has sent nothing to the recipient.
     pub is_stranger: bool,
     /// How long this provider's provider_limit has yet to wait.
@@ -71,7 +71,7 @@ pub struct History {
 
 /// A code that was compared, or may have been.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Check {
+pub struct PastCheck {
     pub at: Micros,
     pub is_right: bool,
     /// At the same account of the vendor, through whichever provider.
@@ -94,7 +94,7 @@ impl History {
 /// A refusal by policy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Blocked {
-    pub reason: Reason,
+    pub reason: BlockReason,
     /// None: waiting does not help.
     pub retry_after: Option<Micros>,
 }
@@ -106,18 +106,18 @@ impl Blocked {
     }
 }
 
-impl Rules {
+impl LimitRules {
     /// Older events do not matter.
-    pub fn reach(&self, operation: Operation) -> Micros {
+    pub fn lookback(&self, operation: Operation) -> Micros {
         let of = |limits: &Option<Limits>| limits.as_ref().map_or(0, Limits::reach);
         match operation {
-            Operation::Verify => self.checks_reach.max(of(&self.check_limit)),
+            Operation::Verify => self.check_window.max(of(&self.check_limit)),
             _ => self.resend_after.max(of(&self.send_limit)),
         }
     }
 
     /// As many of the newest events decide.
-    pub fn most(&self, operation: Operation) -> usize {
+    pub fn max_events(&self, operation: Operation) -> usize {
         let of = |limits: &Option<Limits>| limits.as_ref().map_or(0, Limits::most);
         match operation {
             Operation::Verify => of(&self.check_limit).max(self.max_checks as usize),
@@ -126,10 +126,10 @@ impl Rules {
     }
 
     /// Whether the operation is refused now: by the rule with the longest wait, so that obeying it succeeds.
-    pub fn refuse(&self, operation: Operation, history: &History, now: Micros) -> Option<Blocked> {
+    pub fn check(&self, operation: Operation, history: &History, now: Micros) -> Option<Blocked> {
         let wait = |reason, retry_after| Blocked { reason, retry_after: Some(retry_after) };
-        let judge = |reason, limits: &Option<Limits>, times: &[Micros]| {
-            Some(wait(reason, limits.as_ref()?.judge(times, now)?.retry_after))
+        let refusal = |reason, limits: &Option<Limits>, times: &[Micros]| {
+            Some(wait(reason, limits.as_ref()?.refusal(times, now)?.retry_after))
         };
         if let (Some(reason), Operation::Send | Operation::Resend) = (self.refused, operation) {
             return Some(Blocked { reason, retry_after: None });
@@ -137,24 +137,24 @@ impl Rules {
         let refusals = match operation {
             Operation::Send | Operation::Resend => vec![
                 cooldown(self.resend_after, history.sends.first().copied(), now)
-                    .map(|left| wait(Reason::ResendAfter, left)),
-                judge(Reason::SendLimit, &self.send_limit, &history.sends),
-                history.provider_wait.map(|left| wait(Reason::ProviderLimit, left)),
+                    .map(|left| wait(BlockReason::ResendAfter, left)),
+                refusal(BlockReason::SendLimit, &self.send_limit, &history.sends),
+                history.provider_wait.map(|left| wait(BlockReason::ProviderLimit, left)),
             ],
             Operation::Verify => {
                 let wrong = Wrong::of(history);
                 let full = |times: &[Micros], most: usize| {
                     let oldest = most.checked_sub(1).and_then(|index| times.get(index)).copied();
-                    cooldown(self.checks_reach, oldest, now).map(|left| wait(Reason::MaxChecks, left))
+                    cooldown(self.check_window, oldest, now).map(|left| wait(BlockReason::MaxChecks, left))
                 };
                 let mut refusals = vec![
                     full(&wrong.of_account, self.max_checks as usize),
-                    judge(Reason::CheckLimit, &self.check_limit, &wrong.of_provider),
+                    refusal(BlockReason::CheckLimit, &self.check_limit, &wrong.of_provider),
                 ];
                 if history.is_stranger {
                     let halved = self.check_limit.as_ref().map(Limits::halved);
                     refusals.push(full(&wrong.of_account_by_strangers, self.strangers_checks()));
-                    refusals.push(judge(Reason::CheckLimit, &halved, &wrong.of_provider_by_strangers));
+                    refusals.push(refusal(BlockReason::CheckLimit, &halved, &wrong.of_provider_by_strangers));
                 }
                 refusals
             }
@@ -163,8 +163,8 @@ impl Rules {
         refusals.into_iter().flatten().max_by_key(|blocked| blocked.retry_after)
     }
 
-    /// As many wrong codes may those spend together who have sent nothing to a recipient, so that they cannot lock out who
-    /// has: half of them, rounded up.
+    /// As many wrong codes may those spend together who have sent nothing to a recipient, so that they cannot lock out
+    /// who has: half of them, rounded up.
     fn strangers_checks(&self) -> usize {
         (self.max_checks as usize).div_ceil(2)
     }
@@ -173,7 +173,7 @@ impl Rules {
     pub fn checks_left(&self, history: &History, now: Micros) -> u32 {
         let wrong = Wrong::of(history);
         let left = |times: &[Micros], most: usize| {
-            let counts = |time: &&Micros| now.saturating_sub(**time) < self.checks_reach;
+            let counts = |time: &&Micros| now.saturating_sub(**time) < self.check_window;
             most.saturating_sub(times.iter().take_while(counts).count())
         };
         let room = |limits: &Option<Limits>, times: &[Micros]| {
@@ -202,12 +202,12 @@ struct Wrong {
 
 impl Wrong {
     fn of(history: &History) -> Self {
-        let times = |checks: &[Check]| checks.iter().map(|check| check.at).collect::<Vec<_>>();
+        let times = |checks: &[PastCheck]| checks.iter().map(|check| check.at).collect::<Vec<_>>();
         let by_strangers =
-            |checks: &[Check]| checks.iter().filter(|check| check.by_stranger).map(|check| check.at).collect();
+            |checks: &[PastCheck]| checks.iter().filter(|check| check.by_stranger).map(|check| check.at).collect();
         let of_account = history.checks.iter().filter(|check| check.of_account);
-        let of_account: Vec<Check> = of_account.take_while(|check| !check.is_right).copied().collect();
-        let of_provider: Vec<Check> =
+        let of_account: Vec<PastCheck> = of_account.take_while(|check| !check.is_right).copied().collect();
+        let of_provider: Vec<PastCheck> =
             history.checks.iter().filter(|check| check.of_provider && !check.is_right).copied().collect();
         Self {
             of_account_by_strangers: by_strangers(&of_account),

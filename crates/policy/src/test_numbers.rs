@@ -3,7 +3,7 @@ use std::str::FromStr;
 
 use dialect::Secret;
 
-use crate::parse_error::Malformed;
+use crate::parse_error::ParseError;
 
 const HINT: &str = "For example: '+919999900001=123456, +94770000001=0000'.";
 
@@ -27,13 +27,13 @@ impl TestNumbers {
 }
 
 impl FromStr for TestNumbers {
-    type Err = Malformed;
+    type Err = ParseError;
 
-    fn from_str(text: &str) -> Result<Self, Malformed> {
+    fn from_str(text: &str) -> Result<Self, ParseError> {
         let mut codes = BTreeMap::new();
         for (index, entry) in text.split(',').enumerate() {
             // By its place alone: a code may have slipped into any part of it.
-            let refuse = |what: &str| Err(Malformed::new(format!("test number {} {what}", index + 1), HINT));
+            let refuse = |what: &str| Err(ParseError::new(format!("test number {} {what}", index + 1), HINT));
             if index == Self::MOST {
                 return refuse("is one too many: at most 100 are taken");
             }

@@ -2,24 +2,24 @@
 //! again as soon as one call succeeds; a user's mistakes never shut a provider off.
 
 use dialect::Outcome;
-use policy::{Breaker, BreakerState, Micros, Pass};
+use policy::{Breaker, BreakerPermit, BreakerState, Micros};
 
 const SECOND: Micros = 1_000_000;
 const NOW: Micros = 838_000_000 * SECOND;
 const FAULTS: [Outcome; 4] = [Outcome::Unreachable, Outcome::Unknown, Outcome::ProviderError, Outcome::AuthFailed];
 
-fn is_probe(pass: Pass) -> bool {
-    matches!(pass, Pass::Probe { .. })
+fn is_probe(pass: BreakerPermit) -> bool {
+    matches!(pass, BreakerPermit::Probe { .. })
 }
 
 /// Asks, and is let go.
-fn go(breaker: &mut Breaker, now: Micros) -> Pass {
-    breaker.ask(now).unwrap_or_else(|wait| panic!("refused for {wait}: {breaker:?}"))
+fn go(breaker: &mut Breaker, now: Micros) -> BreakerPermit {
+    breaker.acquire(now).unwrap_or_else(|wait| panic!("refused for {wait}: {breaker:?}"))
 }
 
 fn call(breaker: &mut Breaker, outcome: Outcome, now: Micros) {
     let pass = go(breaker, now);
-    breaker.report(pass, outcome, now);
+    breaker.record(pass, outcome, now);
 }
 
 /// One that opened at NOW.
@@ -41,9 +41,9 @@ fn a_run_of_the_providers_faults_opens() {
         }
         call(&mut breaker, fault, NOW);
         assert_eq!(breaker.state(NOW), BreakerState::Open { until: NOW + 5 * SECOND }, "{fault:?}");
-        assert_eq!(breaker.ask(NOW), Err(5 * SECOND));
-        assert_eq!(breaker.ask(NOW + 2 * SECOND), Err(3 * SECOND));
-        assert_eq!(breaker.ask(NOW + 5 * SECOND - 1), Err(1));
+        assert_eq!(breaker.acquire(NOW), Err(5 * SECOND));
+        assert_eq!(breaker.acquire(NOW + 2 * SECOND), Err(3 * SECOND));
+        assert_eq!(breaker.acquire(NOW + 5 * SECOND - 1), Err(1));
     }
 }
 
@@ -77,11 +77,11 @@ fn one_probe_goes_at_a_time() {
     assert_eq!(breaker.state(then), BreakerState::HalfOpen);
     assert!(is_probe(go(&mut breaker, then)));
     assert_eq!(breaker.state(then), BreakerState::HalfOpen);
-    assert_eq!(breaker.ask(then), Err(60 * SECOND));
-    assert_eq!(breaker.ask(then + 60 * SECOND - 1), Err(1));
+    assert_eq!(breaker.acquire(then), Err(60 * SECOND));
+    assert_eq!(breaker.acquire(then + 60 * SECOND - 1), Err(1));
     // Nothing was heard of it.
     assert!(is_probe(go(&mut breaker, then + 60 * SECOND)));
-    assert_eq!(breaker.ask(then + 60 * SECOND), Err(60 * SECOND));
+    assert_eq!(breaker.acquire(then + 60 * SECOND), Err(60 * SECOND));
 }
 
 #[test]
@@ -91,7 +91,7 @@ fn a_probes_outcome_decides() {
         let then = NOW + 5 * SECOND;
         let probe = go(&mut breaker, then);
         let heard = then + SECOND;
-        breaker.report(probe, outcome, heard);
+        breaker.record(probe, outcome, heard);
         let expected = match outcome {
             _ if FAULTS.contains(&outcome) => BreakerState::Open { until: heard + 10 * SECOND },
             Outcome::RateLimited => BreakerState::Open { until: heard + 5 * SECOND },
@@ -103,7 +103,7 @@ fn a_probes_outcome_decides() {
         match expected {
             BreakerState::Closed => assert!(!is_probe(go(&mut breaker, heard))),
             BreakerState::HalfOpen => assert!(is_probe(go(&mut breaker, heard))),
-            BreakerState::Open { until } => assert_eq!(breaker.ask(heard), Err(until - heard)),
+            BreakerState::Open { until } => assert_eq!(breaker.acquire(heard), Err(until - heard)),
         }
     }
 }
@@ -113,7 +113,7 @@ fn the_wait_doubles_up_to_five_minutes_and_begins_anew_once_closed() {
     let mut breaker = open();
     let mut now = NOW;
     for wait in [5, 10, 20, 40, 80, 160, 300, 300, 300] {
-        assert_eq!(breaker.ask(now), Err(wait * SECOND));
+        assert_eq!(breaker.acquire(now), Err(wait * SECOND));
         now += wait * SECOND;
         call(&mut breaker, Outcome::ProviderError, now);
     }
@@ -126,20 +126,20 @@ fn the_wait_doubles_up_to_five_minutes_and_begins_anew_once_closed() {
     }
     assert_eq!(breaker.state(now), BreakerState::Closed);
     call(&mut breaker, Outcome::Unreachable, now);
-    assert_eq!(breaker.ask(now), Err(5 * SECOND));
+    assert_eq!(breaker.acquire(now), Err(5 * SECOND));
 }
 
 #[test]
 fn calls_from_before_the_opening_say_nothing_afterwards() {
     for late in Outcome::ALL {
         let mut breaker = Breaker::new();
-        let under_way: Vec<Pass> = (0..50).map(|_| go(&mut breaker, NOW)).collect();
+        let under_way: Vec<BreakerPermit> = (0..50).map(|_| go(&mut breaker, NOW)).collect();
         for pass in &under_way[..5] {
-            breaker.report(*pass, Outcome::Unknown, NOW);
+            breaker.record(*pass, Outcome::Unknown, NOW);
         }
         let late_ones = |breaker: &mut Breaker, now| {
             for pass in &under_way[5..] {
-                breaker.report(*pass, late, now);
+                breaker.record(*pass, late, now);
             }
         };
         // While open: neither longer nor shorter.
@@ -149,8 +149,8 @@ fn calls_from_before_the_opening_say_nothing_afterwards() {
         let then = NOW + 5 * SECOND;
         let probe = go(&mut breaker, then);
         late_ones(&mut breaker, then);
-        assert_eq!(breaker.ask(then), Err(60 * SECOND), "{late:?}");
-        breaker.report(probe, Outcome::Sent, then);
+        assert_eq!(breaker.acquire(then), Err(60 * SECOND), "{late:?}");
+        breaker.record(probe, Outcome::Sent, then);
         // After it closed.
         late_ones(&mut breaker, then);
         assert_eq!(breaker.state(then), BreakerState::Closed, "{late:?}");
@@ -164,10 +164,10 @@ fn a_probe_that_was_given_up_says_nothing_of_the_next() {
         let first = go(&mut breaker, NOW + 5 * SECOND);
         let then = NOW + 65 * SECOND;
         let second = go(&mut breaker, then);
-        breaker.report(first, late, then);
-        assert_eq!(breaker.ask(then), Err(60 * SECOND), "{late:?}");
-        breaker.report(second, Outcome::Unreachable, then);
-        assert_eq!(breaker.ask(then), Err(10 * SECOND), "{late:?}");
+        breaker.record(first, late, then);
+        assert_eq!(breaker.acquire(then), Err(60 * SECOND), "{late:?}");
+        breaker.record(second, Outcome::Unreachable, then);
+        assert_eq!(breaker.acquire(then), Err(10 * SECOND), "{late:?}");
     }
 }
 
@@ -175,19 +175,19 @@ fn a_probe_that_was_given_up_says_nothing_of_the_next() {
 fn a_report_counts_once() {
     let mut breaker = open();
     let probe = go(&mut breaker, NOW + 5 * SECOND);
-    breaker.report(probe, Outcome::Unreachable, NOW + 5 * SECOND);
-    breaker.report(probe, Outcome::Sent, NOW + 5 * SECOND);
-    assert_eq!(breaker.ask(NOW + 5 * SECOND), Err(10 * SECOND));
+    breaker.record(probe, Outcome::Unreachable, NOW + 5 * SECOND);
+    breaker.record(probe, Outcome::Sent, NOW + 5 * SECOND);
+    assert_eq!(breaker.acquire(NOW + 5 * SECOND), Err(10 * SECOND));
 }
 
 #[test]
 fn a_clock_set_back_does_not_lengthen_a_wait() {
     let mut breaker = open();
     let now = NOW - 3_600 * SECOND;
-    assert_eq!(breaker.ask(now), Err(5 * SECOND));
+    assert_eq!(breaker.acquire(now), Err(5 * SECOND));
     let probe = go(&mut breaker, now + 5 * SECOND);
-    assert_eq!(breaker.ask(now - 3_600 * SECOND), Err(60 * SECOND));
-    breaker.report(probe, Outcome::Sent, now);
+    assert_eq!(breaker.acquire(now - 3_600 * SECOND), Err(60 * SECOND));
+    breaker.record(probe, Outcome::Sent, now);
     assert_eq!(breaker.state(now), BreakerState::Closed);
 }
 
@@ -202,14 +202,14 @@ fn whatever_happens_single_probes_go_and_every_wait_ends() {
         };
         let (mut breaker, mut twin) = (Breaker::new(), Breaker::new());
         let mut now = NOW;
-        let mut under_way: Vec<Pass> = Vec::new();
-        let mut last_probe: Option<(Pass, Micros)> = None;
+        let mut under_way: Vec<BreakerPermit> = Vec::new();
+        let mut last_probe: Option<(BreakerPermit, Micros)> = None;
         for _ in 0..2_000 {
             now += draw(4_000_000) as Micros;
             if draw(2) == 0 {
                 let before = breaker.state(now);
-                let answer = breaker.ask(now);
-                assert_eq!(twin.ask(now), answer, "the same traffic has the same end");
+                let answer = breaker.acquire(now);
+                assert_eq!(twin.acquire(now), answer, "the same traffic has the same end");
                 match answer {
                     Ok(pass) if is_probe(pass) => {
                         assert_eq!(before, BreakerState::HalfOpen);
@@ -226,8 +226,8 @@ fn whatever_happens_single_probes_go_and_every_wait_ends() {
                     Err(wait) => {
                         assert_ne!(before, BreakerState::Closed);
                         assert!(wait > 0 && wait <= Breaker::LONGEST_WAIT);
-                        assert!(breaker.clone().ask(now + wait).is_ok(), "who obeys is let go");
-                        assert_eq!(breaker.clone().ask(now + wait - 1), Err(1));
+                        assert!(breaker.clone().acquire(now + wait).is_ok(), "who obeys is let go");
+                        assert_eq!(breaker.clone().acquire(now + wait - 1), Err(1));
                     }
                 }
             } else if !under_way.is_empty() {
@@ -235,8 +235,8 @@ fn whatever_happens_single_probes_go_and_every_wait_ends() {
                 let any = Outcome::ALL[draw(17) as usize];
                 // Mostly faults, so that it opens often.
                 let outcome = if draw(4) == 0 { any } else { Outcome::Unreachable };
-                breaker.report(pass, outcome, now);
-                twin.report(pass, outcome, now);
+                breaker.record(pass, outcome, now);
+                twin.record(pass, outcome, now);
                 assert_eq!(twin.state(now), breaker.state(now));
                 if last_probe.is_some_and(|(probe, _)| probe == pass) {
                     last_probe = None;

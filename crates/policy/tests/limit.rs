@@ -134,7 +134,7 @@ fn the_window_ends_on_the_microsecond() {
         (&[-DAY * 365_000, -1], Some(MINUTE)),
     ] {
         let times: Vec<Micros> = ages.iter().map(|age| NOW - age).collect();
-        assert_eq!(limits.judge(&times, NOW).map(|refusal| refusal.retry_after), wait, "{ages:?}");
+        assert_eq!(limits.refusal(&times, NOW).map(|refusal| refusal.retry_after), wait, "{ages:?}");
     }
 }
 
@@ -150,7 +150,7 @@ fn the_longest_wait_is_told_with_its_limit() {
         (&[2 * MINUTE, 3 * HOUR, 3 * HOUR, 4 * HOUR], Some(("4 per day", 20 * HOUR))),
     ] {
         let times: Vec<Micros> = ages.iter().map(|age| NOW - age).collect();
-        let refusal = limits.judge(&times, NOW);
+        let refusal = limits.refusal(&times, NOW);
         let refusal = refusal.map(|refusal| (refusal.limit.to_string(), refusal.retry_after));
         assert_eq!(refusal, told.map(|(limit, wait)| (limit.to_owned(), wait)), "{ages:?}");
     }
@@ -172,7 +172,7 @@ fn whoever_asks_before_each_event_keeps_every_limit() {
         let mut newest_first: Vec<Micros> = Vec::new();
         let mut now = NOW;
         for _ in 0..200 {
-            match limits.judge(&newest_first, now) {
+            match limits.refusal(&newest_first, now) {
                 None => newest_first.insert(0, now),
                 // Half the time obediently, else impatiently.
                 Some(refusal) if lot.below(2) == 0 => now += refusal.retry_after,
@@ -199,22 +199,22 @@ fn retry_after_is_the_first_moment_that_is_admitted() {
         let full = read(&limits)
             .into_iter()
             .any(|(count, window)| times.iter().filter(|&&time| time > NOW - window).count() >= count);
-        let refusal = limits.judge(&times, NOW);
+        let refusal = limits.refusal(&times, NOW);
         assert_eq!(refusal.is_some(), full, "{limits}: {times:?}");
         // What the query leaves out changes nothing.
         let mut needed: Vec<Micros> = times.iter().copied().filter(|time| *time > NOW - limits.reach()).collect();
         needed.truncate(limits.most());
-        assert_eq!(limits.judge(&needed, NOW), refusal, "{limits}: {times:?}");
+        assert_eq!(limits.refusal(&needed, NOW), refusal, "{limits}: {times:?}");
 
         let Some(refusal) = refusal else { continue };
         refused += 1;
         let wait = refusal.retry_after;
         assert!(wait > 0 && wait <= limits.reach());
-        assert_eq!(limits.judge(&times, NOW + wait), None, "obeyed: {limits}: {times:?}");
+        assert_eq!(limits.refusal(&times, NOW + wait), None, "obeyed: {limits}: {times:?}");
         let whole_seconds = (wait + SECOND - 1) / SECOND * SECOND;
-        assert_eq!(limits.judge(&times, NOW + whole_seconds), None, "obeyed in seconds: {limits}: {times:?}");
+        assert_eq!(limits.refusal(&times, NOW + whole_seconds), None, "obeyed in seconds: {limits}: {times:?}");
         for early in [1, SECOND] {
-            let again = limits.judge(&times, NOW + wait - early);
+            let again = limits.refusal(&times, NOW + wait - early);
             // Time may stand still, but it does not go back.
             if early <= wait {
                 let again = again.expect("one that comes early is refused");
@@ -281,11 +281,11 @@ fn as_many_as_there_is_room_for_are_admitted() {
     // Four in the hour, and of the day's seven three are taken.
     assert_eq!(limits.room(&events, NOW), 4);
     for _ in 0..4 {
-        assert_eq!(limits.judge(&events, NOW), None);
+        assert_eq!(limits.refusal(&events, NOW), None);
         events.insert(0, NOW);
     }
     assert_eq!(limits.room(&events, NOW), 0);
-    assert!(limits.judge(&events, NOW).is_some());
+    assert!(limits.refusal(&events, NOW).is_some());
     // The clock was set back: what lies ahead counts as now.
     assert_eq!(limits.room(&[NOW + HOUR], NOW), 4);
 }

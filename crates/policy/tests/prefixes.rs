@@ -1,6 +1,6 @@
 //! Promise to the user: nothing is sent to a number outside the allowed prefixes.
 
-use policy::Prefixes;
+use policy::AllowedPrefixes;
 
 #[test]
 fn only_listed_prefixes_are_allowed() {
@@ -20,7 +20,7 @@ fn only_listed_prefixes_are_allowed() {
         ("+91", "94771234567", true),
         ("+91", "", true),
     ] {
-        assert_eq!(prefixes.parse::<Prefixes>().unwrap().allows(recipient), allowed, "{prefixes}: {recipient}");
+        assert_eq!(prefixes.parse::<AllowedPrefixes>().unwrap().allows(recipient), allowed, "{prefixes}: {recipient}");
     }
 }
 
@@ -36,7 +36,7 @@ fn every_form_has_one_canonical_text() {
         ("+1", "+1"),
         ("+123456789012345", "+123456789012345"),
     ] {
-        let parsed: Prefixes = typed.parse().unwrap();
+        let parsed: AllowedPrefixes = typed.parse().unwrap();
         assert_eq!(parsed.to_string(), canonical, "{typed}");
         assert_eq!(canonical.parse(), Ok(parsed), "{typed}");
     }
@@ -63,7 +63,7 @@ fn what_is_no_prefix_is_refused_with_the_form() {
         ("+91, 94", 2),
         ("+91, +94, *", 3),
     ] {
-        let refused = typed.parse::<Prefixes>().expect_err(typed);
+        let refused = typed.parse::<AllowedPrefixes>().expect_err(typed);
         assert_eq!(refused.message, format!("prefix {place} is not '+' and 1 to 15 digits"), "{typed}");
         assert_eq!(refused.hint, "For example: '+91, +94'.");
     }

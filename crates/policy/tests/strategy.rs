@@ -2,22 +2,22 @@
 //! one only where the person got no message.
 
 use dialect::Outcome;
-use policy::{Strategy, moves_on, order};
+use policy::{Strategy, fails_over, member_order};
 
 #[test]
 fn ordered_is_as_listed() {
     for dice in 0..100 {
-        assert_eq!(order(Strategy::Ordered, &[0, 5, 1], dice), [0, 1, 2]);
+        assert_eq!(member_order(Strategy::Ordered, &[0, 5, 1], dice), [0, 1, 2]);
     }
-    assert!(order(Strategy::Ordered, &[], 1).is_empty());
+    assert!(member_order(Strategy::Ordered, &[], 1).is_empty());
 }
 
 #[test]
 fn weighted_names_each_member_once_and_the_same_for_the_same_dice() {
     for weights in [&[][..], &[1], &[0], &[3, 2, 1], &[0, 0, 0], &[u32::MAX; 5], &[1, u32::MAX, 0, 7]] {
         for dice in (0..2_000).chain(u64::MAX - 2_000..=u64::MAX) {
-            let drawn = order(Strategy::Weighted, weights, dice);
-            assert_eq!(order(Strategy::Weighted, weights, dice), drawn);
+            let drawn = member_order(Strategy::Weighted, weights, dice);
+            assert_eq!(member_order(Strategy::Weighted, weights, dice), drawn);
             let mut sorted = drawn;
             sorted.sort();
             assert_eq!(sorted, (0..weights.len()).collect::<Vec<_>>(), "{weights:?}");
@@ -29,12 +29,12 @@ fn weighted_names_each_member_once_and_the_same_for_the_same_dice() {
 fn weight_0_is_tried_last_and_as_listed() {
     let mut firsts = [0; 5];
     for dice in 0..1_000 {
-        let drawn = order(Strategy::Weighted, &[0, 2, 0, 1, 0], dice);
+        let drawn = member_order(Strategy::Weighted, &[0, 2, 0, 1, 0], dice);
         assert_eq!(drawn[2..], [0, 2, 4]);
         firsts[drawn[0]] += 1;
     }
     assert!(firsts[1] > firsts[3] && firsts[3] > 0, "{firsts:?}");
-    assert_eq!(order(Strategy::Weighted, &[0, 0, 0], 9), [0, 1, 2]);
+    assert_eq!(member_order(Strategy::Weighted, &[0, 0, 0], 9), [0, 1, 2]);
 }
 
 #[test]
@@ -43,7 +43,7 @@ fn the_lot_falls_by_weight() {
     let weights = [6, 3, 1];
     let mut seen = std::collections::BTreeMap::<Vec<usize>, u64>::new();
     for dice in 0..DRAWS {
-        *seen.entry(order(Strategy::Weighted, &weights, dice)).or_default() += 1;
+        *seen.entry(member_order(Strategy::Weighted, &weights, dice)).or_default() += 1;
     }
     // The first by its weight of all, the second by its weight of the two that are left.
     for (drawn, share) in [
@@ -65,6 +65,6 @@ fn the_lot_falls_by_weight() {
 fn a_route_moves_on_only_where_nothing_was_sent() {
     for outcome in Outcome::ALL {
         let moves = ["unreachable", "rate_limited", "auth_failed", "provider_error"].contains(&outcome.as_str());
-        assert_eq!(moves_on(outcome), moves, "{outcome:?}");
+        assert_eq!(fails_over(outcome), moves, "{outcome:?}");
     }
 }

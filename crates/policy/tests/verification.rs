@@ -1,13 +1,13 @@
 //! Promise to the user: checks are counted whatever happens, a terminal verification never reopens, and what nobody can
 //! know stays open as `unknown`.
 
-use dialect::{Operation, Outcome, Reading};
-use policy::{Conclusion, Micros, Status, Verification, admit, conclude, from_record, retryable};
+use dialect::{CallResult, Operation, Outcome};
+use policy::{Micros, ResultContext, Status, Verification, admit, apply_result, outcome_if_closed, retryable};
 
 const NOW: Micros = 1_000_000;
 
-fn reading(outcome: Outcome) -> Reading {
-    Reading::new(outcome, None, None)
+fn reading(outcome: Outcome) -> CallResult {
+    CallResult::new(outcome, None, None)
 }
 
 fn pending(max_checks: u32) -> Verification {
@@ -16,8 +16,8 @@ fn pending(max_checks: u32) -> Verification {
     verification
 }
 
-fn end(verification: &mut Verification, operation: Operation, before: Status, reading: &Reading) {
-    let conclusion = Conclusion {
+fn end(verification: &mut Verification, operation: Operation, before: Status, reading: &CallResult) {
+    let conclusion = ResultContext {
         operation,
         reading,
         before,
@@ -26,7 +26,7 @@ fn end(verification: &mut Verification, operation: Operation, before: Status, re
         code_lifetime: Some(60_000_000),
         now: NOW,
     };
-    conclude(verification, &conclusion);
+    apply_result(verification, &conclusion);
 }
 
 /// One verify from its intent to its end; how it ended.
@@ -88,7 +88,7 @@ fn a_check_is_given_back_only_where_nothing_was_compared() {
 fn status_after(outcome: Outcome, is_guess: bool, max_checks: u32) -> (Status, u32) {
     let mut verification = pending(max_checks);
     admit(Operation::Verify, &mut verification, NOW).unwrap();
-    let reading = Reading { is_guess, ..reading(outcome) };
+    let reading = CallResult { is_guess, ..reading(outcome) };
     end(&mut verification, Operation::Verify, Status::Pending, &reading);
     (verification.status, verification.attempts_left())
 }
@@ -121,7 +121,7 @@ fn whatever_may_have_been_a_guess_at_the_code_is_one_and_the_last_one_ends() {
         let mut verification = pending(3);
         for _ in 0..2 {
             admit(Operation::Verify, &mut verification, NOW).unwrap();
-            let reading = Reading { is_guess: true, ..reading(outcome) };
+            let reading = CallResult { is_guess: true, ..reading(outcome) };
             end(&mut verification, Operation::Verify, Status::Pending, &reading);
         }
         assert_eq!(verify(&mut verification, Outcome::Approved), Outcome::Approved);
@@ -147,14 +147,14 @@ fn terminal_ones_never_reopen() {
             // Of a queued one there is no code yet, to check or to send again.
             let has_no_code = status == Status::Queued && matches!(operation, Operation::Verify | Operation::Resend);
             let answers = status.is_terminal() || has_no_code;
-            assert_eq!(from_record(operation, status).is_some(), answers, "{operation:?} {status:?}");
+            assert_eq!(outcome_if_closed(operation, status).is_some(), answers, "{operation:?} {status:?}");
             let mut verification = Verification { status, ..pending(3) };
             if status.is_terminal() {
                 let before = verification.clone();
                 assert!(admit(operation, &mut verification, NOW).is_err());
                 assert_eq!(verification, before);
-                assert_ne!(from_record(operation, status), Some(Outcome::Approved));
-                assert_ne!(from_record(operation, status), Some(Outcome::Sent));
+                assert_ne!(outcome_if_closed(operation, status), Some(Outcome::Approved));
+                assert_ne!(outcome_if_closed(operation, status), Some(Outcome::Sent));
             }
         }
     }
@@ -179,7 +179,7 @@ fn a_code_that_is_sent_again_lives_no_longer_for_it() {
             let mut verification = pending(3);
             let end = verification.expires_at;
             admit(Operation::Resend, &mut verification, NOW).unwrap();
-            let conclusion = Conclusion {
+            let conclusion = ResultContext {
                 operation: Operation::Resend,
                 reading: &reading(outcome),
                 before: Status::Pending,
@@ -188,7 +188,7 @@ fn a_code_that_is_sent_again_lives_no_longer_for_it() {
                 code_lifetime: Some(60_000_000),
                 now: NOW + 30_000_000,
             };
-            conclude(&mut verification, &conclusion);
+            apply_result(&mut verification, &conclusion);
             let is_new = !keeps_code && matches!(outcome, Outcome::Sent | Outcome::Unknown);
             assert_eq!(verification.expires_at != end, is_new, "{outcome:?}");
         }
@@ -217,7 +217,7 @@ fn a_resend_that_failed_leaves_the_old_code_unless_it_was_voided() {
         admit(Operation::Resend, &mut verification, NOW).unwrap();
         verification.status = Status::Sending;
         let reading = reading(Outcome::Refused);
-        let conclusion = Conclusion {
+        let conclusion = ResultContext {
             operation: Operation::Resend,
             reading: &reading,
             before: Status::Pending,
@@ -226,7 +226,7 @@ fn a_resend_that_failed_leaves_the_old_code_unless_it_was_voided() {
             code_lifetime: None,
             now: NOW,
         };
-        conclude(&mut verification, &conclusion);
+        apply_result(&mut verification, &conclusion);
         assert_eq!((verification.status, verification.send_count), (expected, 2));
     }
 }
@@ -235,7 +235,7 @@ fn a_resend_that_failed_leaves_the_old_code_unless_it_was_voided() {
 fn the_vendor_may_allow_fewer_checks_than_we_do() {
     let mut verification = pending(5);
     admit(Operation::Verify, &mut verification, NOW).unwrap();
-    let none_left = Reading { attempts_left: Some(0), ..reading(Outcome::InvalidCode) };
+    let none_left = CallResult { attempts_left: Some(0), ..reading(Outcome::InvalidCode) };
     end(&mut verification, Operation::Verify, Status::Pending, &none_left);
     assert_eq!(verification.status, Status::MaxAttemptsReached);
 }

@@ -6,7 +6,7 @@ use uuid::Uuid;
 use crate::pg::clock::clock;
 
 #[derive(Default)]
-pub struct Expiry {
+pub struct ExpiryHeap {
     pub expiries: Expiries,
     /// Verifications before the first of these, from the second on, are looked at for what is due among them.
     pub due: Option<(Uuid, Uuid)>,
@@ -18,7 +18,7 @@ pub struct Expiry {
     pub unknown_seals: usize,
 }
 
-impl Expiry {
+impl ExpiryHeap {
     pub fn add(&mut self, id: Uuid, at: Micros) {
         self.expiries.add(began(id), at, clock());
     }

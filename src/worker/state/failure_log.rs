@@ -1,5 +1,5 @@
-//! What goes wrong goes into the server's log when it begins and when it ends, however many calls meet it: a full disk must
-//! not be filled by what is said of it.
+//! What goes wrong goes into the server's log when it begins and when it ends, however many calls meet it: a full disk
+//! must not be filled by what is said of it.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use crate::{pg::clock::clock, store::transaction::Failure};
 pub const QUIET: Micros = 2_000_000;
 
 #[derive(Default)]
-pub struct Complaints(BTreeMap<&'static str, Met>);
+pub struct FailureLog(BTreeMap<&'static str, Met>);
 
 pub struct Met {
     why: String,
@@ -26,7 +26,7 @@ pub const ATTEMPT: &str = "an attempt could not be put on record";
 pub const QUEUED: &str = "a queued send could not be put on record";
 pub const READ: &str = "the record could not be read";
 
-impl Complaints {
+impl FailureLog {
     pub fn raise(&mut self, what: &'static str, why: &str) {
         if !self.0.contains_key(what) {
             pgrx::log!("otp_gateway: {what}: {why}");
@@ -34,19 +34,19 @@ impl Complaints {
         self.meet(what, why, Some(clock().saturating_add(QUIET)));
     }
 
-    /// How a chore went, which the worker does of its own accord; a lock that passes is no failure.
-    pub fn note(&mut self, chore: &'static str, failure: Option<&Failure>) {
+    /// How a piece of maintenance went, which the worker does of its own accord; a lock that passes is no failure.
+    pub fn note(&mut self, task: &'static str, failure: Option<&Failure>) {
         match failure {
             Some(Failure::Error(why)) => {
-                if self.0.get(chore).is_none_or(|met| met.why != *why) {
-                    pgrx::warning!("otp_gateway: {chore} fails, and is tried again: {why}");
+                if self.0.get(task).is_none_or(|met| met.why != *why) {
+                    pgrx::warning!("otp_gateway: {task} fails, and is tried again: {why}");
                 }
-                self.meet(chore, why, None);
+                self.meet(task, why, None);
             }
-            Some(Failure::Busy | Failure::Gone) => {}
+            Some(Failure::Busy | Failure::NotInstalled) => {}
             None => {
-                if let Some(met) = self.0.remove(chore) {
-                    pgrx::log!("otp_gateway: {chore} works again, after {} failures", met.times);
+                if let Some(met) = self.0.remove(task) {
+                    pgrx::log!("otp_gateway: {task} works again, after {} failures", met.times);
                 }
             }
         }

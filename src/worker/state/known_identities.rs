@@ -5,17 +5,17 @@ use std::collections::HashMap;
 use ring::rand::{SecureRandom, SystemRandom};
 
 use crate::{
-    job::Order,
-    provider::lookup::UNROUTED,
+    job::Job,
+    provider::lookup::VENDOR_NOT_CHOSEN,
     store::{
-        Writer,
+        StoreTransaction,
         identity::{Identity, Kind, Subject},
         transaction::Failure,
     },
 };
 
 #[derive(Default)]
-pub struct Identities {
+pub struct KnownIdentities {
     pub known: HashMap<(Kind, u32), Identity>,
     /// Given out in a transaction that has not ended.
     pub fresh: Vec<((Kind, u32), Identity)>,
@@ -23,9 +23,9 @@ pub struct Identities {
     pub new: Vec<Identity>,
 }
 
-impl Identities {
+impl KnownIdentities {
     /// The number of each of these, put down if there was none.
-    pub fn of(&mut self, writer: &mut Writer, subject: Subject) -> Result<Identity, Failure> {
+    pub fn of(&mut self, writer: &mut StoreTransaction, subject: Subject) -> Result<Identity, Failure> {
         let key = (subject.kind, subject.object);
         let fresh = || self.fresh.iter().find(|(of, _)| *of == key).map(|(_, id)| *id);
         if let Some(id) = self.known.get(&key).copied().or_else(fresh) {
@@ -37,29 +37,27 @@ impl Identities {
         Ok(id)
     }
 
-    /// What an order and those after it are put down under.
-    pub fn fill(&mut self, writer: &mut Writer, order: &mut Order) -> Result<(), Failure> {
+    /// What a job and those after it are put down under.
+    pub fn fill(&mut self, writer: &mut StoreTransaction, job: &mut Job) -> Result<(), Failure> {
         // Also if it was filled before: in a transaction that failed, with a number that is not on record.
-        if order.server != 0 {
-            order.provider_id = self.of(
+        if job.server != 0 {
+            job.provider_id = self.of(
                 writer,
                 Subject {
                     kind: Kind::Server,
-                    object: order.server,
-                    name: order.provider.clone(),
-                    vendor: Some(order.vendor.clone()),
+                    object: job.server,
+                    name: job.provider.clone(),
+                    vendor: Some(job.vendor.clone()),
                 },
             )?;
         }
-        order.role_id = self.of(
-            writer,
-            Subject { kind: Kind::Role, object: order.role, name: order.created_by.clone(), vendor: None },
-        )?;
-        if let Some((name, object)) = order.route.clone() {
-            let vendor = Some(UNROUTED.to_owned());
-            order.route_id = Some(self.of(writer, Subject { kind: Kind::Server, object, name, vendor })?);
+        job.role_id = self
+            .of(writer, Subject { kind: Kind::Role, object: job.role, name: job.created_by.clone(), vendor: None })?;
+        if let Some((name, object)) = job.route.clone() {
+            let vendor = Some(VENDOR_NOT_CHOSEN.to_owned());
+            job.route_id = Some(self.of(writer, Subject { kind: Kind::Server, object, name, vendor })?);
         }
-        order.onward.iter_mut().try_for_each(|order| self.fill(writer, order))
+        job.fallbacks.iter_mut().try_for_each(|job| self.fill(writer, job))
     }
 
     /// The transaction has ended: what it gave out is so, or never was.

@@ -3,59 +3,59 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use policy::{Breaker, BreakerState, Limits, Micros, Pass};
+use policy::{Breaker, BreakerPermit, BreakerState, Limits, Micros};
 use uuid::Uuid;
 
 use crate::{
-    job::Order,
-    store::{Writer, identity::Identity, transaction::Failure},
+    job::Job,
+    store::{StoreTransaction, identity::Identity, transaction::Failure},
 };
 
 /// So many providers are remembered; of one that is forgotten the next call begins anew.
 pub const MOST_BREAKERS: usize = 1024;
 pub const MOST_BILLS: usize = 256;
 
-/// Whose breaker it is: the foreign server's and the user mapping's, by their OIDs. One that is made anew starts closed, and
-/// who has credentials of their own opens their own alone.
+/// Whose breaker it is: the foreign server's and the user mapping's, by their OIDs. One that is made anew starts
+/// closed, and who has credentials of their own opens their own alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Account {
+pub struct BreakerKey {
     pub server: u32,
     pub mapping: u32,
 }
 
-impl Account {
-    pub fn of(order: &Order) -> Self {
-        Self { server: order.server, mapping: order.mapping }
+impl BreakerKey {
+    pub fn of(job: &Job) -> Self {
+        Self { server: job.server, mapping: job.mapping }
     }
 }
 
 #[derive(Default)]
-pub struct Breakers(HashMap<Account, Breaker>);
+pub struct Breakers(HashMap<BreakerKey, Breaker>);
 
 impl Breakers {
-    pub fn is_open(&self, account: Account, now: Micros) -> bool {
-        self.0.get(&account).is_some_and(|breaker| breaker.clone().ask(now).is_err())
+    pub fn is_open(&self, account: BreakerKey, now: Micros) -> bool {
+        self.0.get(&account).is_some_and(|breaker| breaker.clone().acquire(now).is_err())
     }
 
-    pub fn get_mut(&mut self, account: Account) -> Option<&mut Breaker> {
+    pub fn get_mut(&mut self, account: BreakerKey) -> Option<&mut Breaker> {
         self.0.get_mut(&account)
     }
 }
 
 /// What counts of the sends through one provider: all of those within the window, in the order of their times.
-pub struct Bill {
+pub struct SendsOfProvider {
     limits: Limits,
     sends: VecDeque<(Micros, Uuid)>,
 }
 
 #[derive(Default)]
-pub struct Bills(HashMap<Identity, Bill>);
+pub struct ProviderSends(HashMap<Identity, SendsOfProvider>);
 
-impl Bills {
+impl ProviderSends {
     /// From the record, where it is not known yet. The worker is the only one who adds to it.
     pub fn load(
         &mut self,
-        writer: &mut Writer,
+        writer: &mut StoreTransaction,
         provider: Identity,
         limits: &Limits,
         now: Micros,
@@ -69,7 +69,7 @@ impl Bills {
         if self.0.len() >= MOST_BILLS {
             self.0.clear();
         }
-        self.0.insert(provider, Bill { limits: limits.clone(), sends });
+        self.0.insert(provider, SendsOfProvider { limits: limits.clone(), sends });
         Ok(())
     }
 
@@ -94,62 +94,62 @@ impl Bills {
     }
 }
 
-impl Bill {
+impl SendsOfProvider {
     /// The wait, and the send that decides.
     pub fn refusal(&mut self, now: Micros) -> Option<(Micros, (Micros, Uuid))> {
         let since = now.saturating_sub(self.limits.reach());
         while self.sends.pop_front_if(|(at, _)| *at <= since).is_some() {}
         let newest = |nth: usize| self.sends.len().checked_sub(nth + 1).and_then(|index| self.sends.get(index));
-        let refusal = self.limits.judge_by(|nth| newest(nth).map(|(at, _)| *at), now)?;
+        let refusal = self.limits.refusal_by(|nth| newest(nth).map(|(at, _)| *at), now)?;
         newest(refusal.limit.count() - 1).map(|send| (refusal.retry_after, *send))
     }
 }
 
 #[derive(Default)]
-pub struct Standing {
+pub struct LimitState {
     pub breakers: Breakers,
-    pub bills: Bills,
+    pub provider_sends: ProviderSends,
     /// What the transaction under way has changed: breakers as they were before, sends that count.
-    asked: Vec<(Account, Option<Breaker>)>,
+    asked: Vec<(BreakerKey, Option<Breaker>)>,
     added: Vec<(Identity, Uuid)>,
 }
 
-impl Standing {
-    pub fn ask(&mut self, account: Account, now: Micros) -> Result<Pass, Micros> {
+impl LimitState {
+    pub fn acquire(&mut self, account: BreakerKey, now: Micros) -> Result<BreakerPermit, Micros> {
         let breakers = &mut self.breakers.0;
         if breakers.len() >= MOST_BREAKERS && !breakers.contains_key(&account) {
             breakers.retain(|_, breaker| breaker.state(now) != BreakerState::Closed);
         }
         self.asked.push((account, breakers.get(&account).cloned()));
-        breakers.entry(account).or_default().ask(now)
+        breakers.entry(account).or_default().acquire(now)
     }
 
-    /// How long the provider's limit has yet to wait. Where it has to, one look at the record tells whether what decides is
-    /// still there: somebody may have changed the record by hand.
+    /// How long the provider's limit has yet to wait. Where it has to, one look at the record tells whether what
+    /// decides is still there: somebody may have changed the record by hand.
     pub fn wait(
         &mut self,
-        writer: &mut Writer,
+        writer: &mut StoreTransaction,
         provider: Identity,
         limits: &Limits,
         now: Micros,
     ) -> Result<Option<Micros>, Failure> {
-        self.bills.load(writer, provider, limits, now)?;
-        let Some((wait, (at, attempt))) = self.bills.refusal(provider, now) else { return Ok(None) };
+        self.provider_sends.load(writer, provider, limits, now)?;
+        let Some((wait, (at, attempt))) = self.provider_sends.refusal(provider, now) else { return Ok(None) };
         let is_new = |id: Uuid| self.added.iter().any(|(_, added)| *added == id);
         if is_new(attempt) || writer.started_at(attempt)? == Some(at) {
             return Ok(Some(wait));
         }
-        self.bills.0.remove(&provider);
-        self.bills.load(writer, provider, limits, now)?;
+        self.provider_sends.0.remove(&provider);
+        self.provider_sends.load(writer, provider, limits, now)?;
         for (_, attempt) in self.added.iter().filter(|(of, _)| *of == provider) {
-            self.bills.add(provider, now, *attempt);
+            self.provider_sends.add(provider, now, *attempt);
         }
-        Ok(self.bills.refusal(provider, now).map(|(wait, _)| wait))
+        Ok(self.provider_sends.refusal(provider, now).map(|(wait, _)| wait))
     }
 
-    pub fn add(&mut self, order: &Order, now: Micros) {
-        self.bills.add(order.provider_id, now, order.attempt);
-        self.added.push((order.provider_id, order.attempt));
+    pub fn add(&mut self, job: &Job, now: Micros) {
+        self.provider_sends.add(job.provider_id, now, job.attempt);
+        self.added.push((job.provider_id, job.attempt));
     }
 
     /// The transaction has ended: what it let go is so, or never was.
@@ -164,6 +164,6 @@ impl Standing {
                 None => self.breakers.0.remove(&account),
             };
         }
-        added.into_iter().for_each(|(provider, attempt)| self.bills.remove(provider, attempt));
+        added.into_iter().for_each(|(provider, attempt)| self.provider_sends.remove(provider, attempt));
     }
 }

@@ -7,7 +7,7 @@ use crate::gucs;
 
 /// What the worker does of its own accord when there is nothing else to do.
 #[derive(Default)]
-pub struct Chores {
+pub struct MaintenanceSchedule {
     /// When something will be too old, and from which verification on to look.
     pub purge_at: Micros,
     pub purge_from: Uuid,
@@ -17,7 +17,7 @@ pub struct Chores {
     pub reseal_at: Micros,
 }
 
-impl Chores {
+impl MaintenanceSchedule {
     pub fn next_due(&self) -> Option<Micros> {
         match self.reseal_from {
             Some(_) => Some(self.reseal_at),

@@ -3,25 +3,25 @@
 use policy::Micros;
 use uuid::Uuid;
 
-use crate::{ipc::worker::Lost, store::transaction::Failure};
+use crate::{ipc::worker::Orphaned, store::transaction::Failure};
 
 /// What could not be settled at the start yet.
 #[derive(Default)]
-pub struct Recovery {
+pub struct RecoveryProgress {
     /// Nobody knows yet what was left in flight: nothing else is done before.
     pub is_blind: bool,
     /// Attempts before the first of these, from the second on, are not looked at yet.
     pub unread: Option<(Uuid, Uuid)>,
-    /// Verifications with something in flight that could not be settled: their letters wait.
+    /// Verifications with something in flight that could not be settled: their requests wait.
     pub unsettled: Vec<Uuid>,
     /// Sessions that have no answer yet, and since when.
-    pub lost: Vec<(Lost, Micros)>,
+    pub orphaned: Vec<(Orphaned, Micros)>,
     /// By `since_boot`.
     pub again_at: Option<Micros>,
     pub said: bool,
 }
 
-impl Recovery {
+impl RecoveryProgress {
     pub fn next_due(&self) -> Option<Micros> {
         self.again_at
     }

@@ -1,6 +1,6 @@
-//! What is queued in this database, by provider: the ids alone, so that a long queue takes little memory; the letters
-//! stay in the table until their turn. One line for each provider, so that a slow one holds up nobody else; and in a line
-//! the roles take turns, so that one with a long list does not hold up the others.
+//! What is queued in this database, by provider: the ids alone, so that a long queue takes little memory; the requests
+//! stay in the table until their turn. One line for each provider, so that a slow one holds up nobody else; and in a
+//! line the roles take turns, so that one with a long list does not hold up the others.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -18,7 +18,7 @@ const BATCH: usize = 128;
 const EMPTY_LINES: usize = 256;
 
 #[derive(Default)]
-pub struct Queue {
+pub struct SendQueue {
     lines: HashMap<Identity, Line>,
     /// What the last look could see: the next one asks for what it could not.
     pub seen: Option<Snapshot>,
@@ -58,7 +58,7 @@ pub struct UnderWay {
 
 /// One in line: whose, and since when.
 #[derive(Clone, Copy)]
-pub struct Turn {
+pub struct DueSend {
     /// A provider, or a route, and the role that enqueued, whatever they are called now.
     pub provider: Identity,
     pub role: Identity,
@@ -66,7 +66,7 @@ pub struct Turn {
     pub created_at: Micros,
 }
 
-impl Queue {
+impl SendQueue {
     pub fn knows(&self, provider: Identity, role: Identity, id: Uuid) -> bool {
         let share = self.lines.get(&provider).and_then(|line| line.roles.get(&role));
         share.is_some_and(|share| share.ready.contains_key(&id) || share.waiting.contains_key(&id))
@@ -83,12 +83,12 @@ impl Queue {
         }
     }
 
-    pub fn put_back(&mut self, turn: &Turn) {
+    pub fn put_back(&mut self, turn: &DueSend) {
         self.add(turn.provider, turn.role, turn.id, turn.created_at);
     }
 
     /// To be tried again, but not before `due`.
-    pub fn wait(&mut self, turn: &Turn, due: Micros) {
+    pub fn wait(&mut self, turn: &DueSend, due: Micros) {
         let share = self.share(turn.provider, turn.role);
         share.waiting.insert(turn.id, (due, turn.created_at));
         share.due.insert((due, turn.id));
@@ -116,7 +116,7 @@ impl Queue {
     }
 
     /// Takes those that have their turn now: too old ones, and of each line as many as it has room for.
-    pub fn take(&mut self, now: Micros, max_age: Micros, under_way: impl Fn(Identity) -> UnderWay) -> Vec<Turn> {
+    pub fn take(&mut self, now: Micros, max_age: Micros, under_way: impl Fn(Identity) -> UnderWay) -> Vec<DueSend> {
         let mut turns = Vec::new();
         for (&provider, line) in &mut self.lines {
             line.roles.values_mut().for_each(|share| share.wake(now));
@@ -125,7 +125,7 @@ impl Queue {
             for _ in 0..BATCH {
                 let Some((role, id, created_at)) = line.next(room > 0, now.saturating_sub(max_age)) else { break };
                 room = room.saturating_sub(1);
-                turns.push(Turn { provider, role, id, created_at });
+                turns.push(DueSend { provider, role, id, created_at });
             }
         }
         let mut empty = 0;
@@ -160,8 +160,8 @@ impl Queue {
 }
 
 impl Line {
-    /// All that is free; and, however many sessions wait for a place, half of the places (at least one): the courier
-    /// gives places in the order in which they were asked for, so that neither starves the other.
+    /// All that is free; and, however many sessions wait for a place, half of the places (at least one): the HTTP
+    /// client gives places in the order in which they were asked for, so that neither starves the other.
     fn room(&self, under_way: UnderWay) -> usize {
         let Some(places) = self.places else { return usize::from(under_way.queued == 0) };
         let free = places.saturating_sub(under_way.queued + under_way.immediate);

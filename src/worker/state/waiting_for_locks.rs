@@ -1,22 +1,22 @@
 //! What waits for a row that somebody has locked.
 
-use http_client::Delivery;
+use http_client::CompletedCall;
 use policy::Micros;
 use uuid::Uuid;
 
-use crate::{ipc::worker::Ticket, job::Order};
+use crate::{ipc::worker::CallId, job::Job};
 
 #[derive(Default)]
-pub struct Locked {
+pub struct WaitingForLocks {
     /// With the verification on record that each needs, which stays busy with it.
-    pub orders: Vec<(Uuid, Ticket, Box<Order>)>,
-    pub deliveries: Vec<Delivery>,
+    pub jobs: Vec<(Uuid, CallId, Box<Job>)>,
+    pub completed: Vec<CompletedCall>,
     pub again_at: Option<Micros>,
 }
 
-impl Locked {
+impl WaitingForLocks {
     pub fn is_empty(&self) -> bool {
-        self.orders.is_empty() && self.deliveries.is_empty()
+        self.jobs.is_empty() && self.completed.is_empty()
     }
 
     /// By [`since_boot`].

@@ -1,5 +1,6 @@
 //! Promise: whatever a vendor answers, reading and redacting it never panics and never hangs, lets no value of the call
-//! through, and reports no success, no end and no leave to try again that the vendor's page does not know. Coverage-guided (libFuzzer): `make fuzz`.
+//! through, and reports no success, no end and no leave to try again that the vendor's page does not know.
+//! Coverage-guided (libFuzzer): `make fuzz`.
 //!
 //! An input is four bytes (vendor, operation, HTTP status, Retry-After) and a body. In the body stand marks, characters
 //! of Unicode's private use, each for one secret of the call in one spelling.
@@ -15,7 +16,7 @@ mod watch;
 use std::{sync::LazyLock, time::Duration};
 
 use caller::caller;
-use dialect::{Answer, DIALECTS, Dialect, Operation, Outcome, Secret, read_token};
+use dialect::{DIALECTS, Dialect, HttpResponse, Operation, Outcome, Secret, read_token};
 use libfuzzer_sys::{fuzz_mutator, fuzz_target};
 use serde_json::json;
 use watch::Canaries;
@@ -90,9 +91,9 @@ fuzz_target!(|input: &[u8]| {
     let status = STATUSES[usize::from(head[1]) % STATUSES.len()];
     let body = canaries.weave(body);
     let retry_after = (head[2] % 2 == 1).then(|| Duration::from_secs(u64::from(head[3])));
-    let answer = Answer { status, retry_after, body: &body };
+    let answer = HttpResponse { status, retry_after, body: &body };
 
-    let reading = dialect::read(dialect, *operation, &answer);
+    let reading = dialect::interpret(dialect, *operation, &answer);
     if page::is_good(reading.outcome) {
         assert!(page::says_success(dialect.name, *operation, status, &body), "a success that the vendor did not say");
     }

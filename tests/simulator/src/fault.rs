@@ -164,7 +164,8 @@ impl Fault {
                 }
                 _ => {
                     return Err(format!(
-                        "{name} is none of kind, vendor, operation, recipient, times, ms, status, body, headers, location, process"
+                        "{name} is none of kind, vendor, operation, recipient, times, ms, status, body, headers, \
+                        location, process"
                     ));
                 }
             }
@@ -219,7 +220,10 @@ impl Fault {
                 content_type: "text/html; charset=utf-8",
                 ..Response::json(
                     self.status.unwrap_or(200),
-                    self.body_or("<!DOCTYPE html>\n<html><head><title>Maintenance</title></head><body><h1>We will be back soon</h1></body></html>\n"),
+                    self.body_or(
+                        "<!DOCTYPE html>\n<html><head><title>Maintenance</title></head><body><h1>We will be \
+                    back soon</h1></body></html>\n",
+                    ),
                 )
             },
             Kind::Redirect => {

@@ -326,8 +326,8 @@ pub async fn serve<W: Wire, S: Service>(mut wire: W, line: Line, service: &S) ->
     }
 }
 
-/// Closing with a linger of zero sends RST in place of FIN. It is also what the kernel does when a socket is closed with
-/// bytes unread, so that it stands for a server that died before it read them, over TLS too.
+/// Closing with a linger of zero sends RST in place of FIN. It is also what the kernel does when a socket is closed
+/// with bytes unread, so that it stands for a server that died before it read them, over TLS too.
 fn reset<W: Wire>(wire: &W) -> io::Result<()> {
     wire.tcp().set_zero_linger()
 }

@@ -1,4 +1,5 @@
-//! Ideamart, of Dialog Axiata: credentials in the body, failures in HTTP 200, and a verified code that subscribes a number.
+//! Ideamart, of Dialog Axiata: credentials in the body, failures in HTTP 200, and a verified code that subscribes a
+//! number.
 
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};

@@ -1,4 +1,5 @@
-//! What arrived: counts and keys, which are cheap and always on, and a log of whole requests, which a benchmark turns off.
+//! What arrived: counts and keys, which are cheap and always on, and a log of whole requests, which a benchmark turns
+//! off.
 
 use std::collections::HashMap;
 

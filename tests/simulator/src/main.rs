@@ -1,5 +1,5 @@
-//! A simulator of the five OTP vendors, for tests, demos and development. It is written from the vendors' pages alone and
-//! shares no code with the extension: where the two disagree, one of them has misread a page.
+//! A simulator of the five OTP vendors, for tests, demos and development. It is written from the vendors' pages alone
+//! and shares no code with the extension: where the two disagree, one of them has misread a page.
 
 mod clock;
 mod code;
@@ -197,11 +197,13 @@ async fn run(options: Options) -> Result<(), Failure> {
             .map_err(|error| format!("cannot write {}: {error}", path.display()))?;
     }
     println!(
-        "http     http://{http}/{{iserveu,hyperverge,paytm,relid,ideamart}} is a base_url (with allow_plain_http 'true')"
+        "http     http://{http}/{{iserveu,hyperverge,paytm,relid,ideamart}} is a base_url (with allow_plain_http \
+        'true')"
     );
     println!("https    https://{https}/... the same, with ca_file '{dir}/ca.pem'");
     println!(
-        "mtls     https://{mtls}/... the same, with client_cert_file '{dir}/client.pem' and client_key_file '{dir}/client.key'"
+        "mtls     https://{mtls}/... the same, with client_cert_file '{dir}/client.pem' and client_key_file \
+        '{dir}/client.key'"
     );
     println!("control  curl http://{control}/ says how to read the codes that were sent, and how to make vendors fail");
     tokio::select! {

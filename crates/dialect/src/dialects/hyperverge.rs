@@ -6,18 +6,18 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 
 use crate::{
-    call::{Call, FindBy, Prepared, Request, json_request},
+    call::{Call, FindBy, HttpRequest, Prepared, json_request},
     dialect::{Dialect, RESEND_AFTER},
     operation::Operation,
     outcome::Outcome,
     payload::{
         code::CodeForm,
         field::{Field, Invalid},
-        fill::{Filled, code, no_operation},
-        phone_number::Country,
+        fill::{FilledPayload, code, no_operation},
+        phone_number::NumberingPlan,
         rule::{IDENTIFIER, Rule},
     },
-    response::{Reading, reference, scalar},
+    response::{CallResult, reference, scalar},
     secret::Secret,
     wording::Verdict,
 };
@@ -33,7 +33,7 @@ pub static DIALECT: Dialect = Dialect {
     header_credentials: &["app_id", "app_key"],
     server_options: &[],
     fields,
-    recipient: |typed| Some(Country::India.parse(typed)?.recipient()),
+    recipient: |typed| Some(NumberingPlan::India.parse(typed)?.recipient()),
     set_members: &[],
     prepare,
     read,
@@ -86,7 +86,7 @@ fn prepare(call: &Call) -> Result<Prepared, Invalid> {
 }
 
 fn send(call: &Call) -> Result<Prepared, Invalid> {
-    let filled = Filled::checked(&DIALECT, call, SEND, "a send", |filled, faults| {
+    let filled = FilledPayload::checked(&DIALECT, call, SEND, "a send", |filled, faults| {
         for (one, other) in [("time", "time_format"), ("time_format", "time")] {
             let is_named = faults.iter().any(|fault| fault.field == other);
             if filled.get(one).is_some() && filled.get(other).is_none() && !is_named {
@@ -109,7 +109,7 @@ fn send(call: &Call) -> Result<Prepared, Invalid> {
 }
 
 fn resend(call: &Call) -> Result<Prepared, Invalid> {
-    let mut filled = Filled::new(&DIALECT, call, RESEND, "a resend")?;
+    let mut filled = FilledPayload::new(&DIALECT, call, RESEND, "a resend")?;
     // Left out, the vendor would ring the user up.
     filled.or_default("channel", "text");
     let mut body = Map::new();
@@ -119,7 +119,7 @@ fn resend(call: &Call) -> Result<Prepared, Invalid> {
 }
 
 fn verify(call: &Call) -> Result<Prepared, Invalid> {
-    let filled = Filled::new(&DIALECT, call, VERIFY, "a verify")?;
+    let filled = FilledPayload::new(&DIALECT, call, VERIFY, "a verify")?;
     let mut body = Map::new();
     filled.write(&mut body, &["mobile"]);
     body.insert("otp".into(), code(call));
@@ -128,10 +128,15 @@ fn verify(call: &Call) -> Result<Prepared, Invalid> {
 }
 
 /// One step of the journey: the same id goes with every step, so it is kept even where it is the verification's own.
-fn journey(call: &Call, mut filled: Filled, path: &str, mut body: Map<String, Value>) -> Result<Prepared, Invalid> {
+fn journey(
+    call: &Call,
+    mut filled: FilledPayload,
+    path: &str,
+    mut body: Map<String, Value>,
+) -> Result<Prepared, Invalid> {
     filled.lay_extra(&mut body)?;
     filled.or_default("transaction_id", call.verification_id);
-    let mobile = filled.mobile(Country::India);
+    let mobile = filled.mobile(NumberingPlan::India);
     let prepared = filled.prepared(post(call, &filled, path, body), FindBy::Recipient);
     Ok(Prepared {
         recipient: mobile.as_ref().map(|mobile| mobile.recipient()),
@@ -140,7 +145,7 @@ fn journey(call: &Call, mut filled: Filled, path: &str, mut body: Map<String, Va
     })
 }
 
-fn post(call: &Call, filled: &Filled, path: &str, body: Map<String, Value>) -> Request {
+fn post(call: &Call, filled: &FilledPayload, path: &str, body: Map<String, Value>) -> HttpRequest {
     let credential = |name| call.credentials.get(name).cloned().unwrap_or_default();
     let headers = vec![
         ("content-type".into(), Secret::new("application/json")),
@@ -151,7 +156,7 @@ fn post(call: &Call, filled: &Filled, path: &str, body: Map<String, Value>) -> R
     json_request(path, headers, body)
 }
 
-fn read(operation: Operation, status: u16, answer: &Value) -> Option<Reading> {
+fn read(operation: Operation, status: u16, answer: &Value) -> Option<CallResult> {
     let word = scalar(answer.get("status")).map(|word| word.to_ascii_lowercase());
     let given = match answer.get("statusCode") {
         None | Some(Value::Null) => None,
@@ -169,13 +174,15 @@ fn read(operation: Operation, status: u16, answer: &Value) -> Option<Reading> {
             // The requestId of a verify names that call, not the flow.
             let id = answer.get("metaData").and_then(|data| reference(data.get("requestId")));
             let reference = id.filter(|_| operation != Operation::Verify);
-            Some(Reading { reference, ..Reading::new(outcome, shown, words) })
+            Some(CallResult { reference, ..CallResult::new(outcome, shown, words) })
         }
-        Some("success") => Some(Reading::unknown("status success with a failure's statusCode or error", shown, words)),
+        Some("success") => {
+            Some(CallResult::unknown("status success with a failure's statusCode or error", shown, words))
+        }
         // Each failure of the vendor's says so; a statusCode alone is anybody's.
         Some("failure") => {
             let (outcome, is_guess) = failure(status, code, words.as_deref().unwrap_or_default());
-            Some(Reading { is_guess, ..Reading::new(outcome, shown, words) })
+            Some(CallResult { is_guess, ..CallResult::new(outcome, shown, words) })
         }
         _ => None,
     }

@@ -6,18 +6,18 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 
 use crate::{
-    call::{Call, FindBy, Prepared, Request, json_request},
+    call::{Call, FindBy, HttpRequest, Prepared, json_request},
     dialect::{Dialect, RESEND_AFTER},
     operation::Operation,
     outcome::Outcome,
     payload::{
         code::CodeForm,
         field::{Field, Invalid},
-        fill::{Filled, code, no_operation},
-        phone_number::Country,
+        fill::{FilledPayload, code, no_operation},
+        phone_number::NumberingPlan,
         rule::{IDENTIFIER, Rule, TEXT},
     },
-    response::{DENIED, Reading, is_success, reference, scalar},
+    response::{CallResult, DENIED, is_success, reference, scalar},
     secret::Secret,
 };
 
@@ -32,7 +32,7 @@ pub static DIALECT: Dialect = Dialect {
     header_credentials: &[],
     server_options: &[],
     fields,
-    recipient: |typed| Some(Country::SriLanka.parse(typed)?.recipient()),
+    recipient: |typed| Some(NumberingPlan::SriLanka.parse(typed)?.recipient()),
     set_members: &["applicationId", "password"],
     prepare,
     read,
@@ -75,7 +75,7 @@ fn prepare(call: &Call) -> Result<Prepared, Invalid> {
 }
 
 fn request(call: &Call, what: &str, hash: &str) -> Result<Prepared, Invalid> {
-    let mut filled = Filled::new(&DIALECT, call, REQUEST, what)?;
+    let mut filled = FilledPayload::new(&DIALECT, call, REQUEST, what)?;
     filled.or_default("application_hash", hash);
     let mut body = account(call);
     filled.write(&mut body, &["mobile", "application_hash", "metadata"]);
@@ -85,7 +85,7 @@ fn request(call: &Call, what: &str, hash: &str) -> Result<Prepared, Invalid> {
 }
 
 fn verify(call: &Call) -> Result<Prepared, Invalid> {
-    let filled = Filled::new(&DIALECT, call, VERIFY, "a verify")?;
+    let filled = FilledPayload::new(&DIALECT, call, VERIFY, "a verify")?;
     let mut body = account(call);
     filled.write(&mut body, &["reference"]);
     body.insert("otp".into(), code(call));
@@ -103,12 +103,12 @@ fn account(call: &Call) -> Map<String, Value> {
     body
 }
 
-fn post(path: &str, body: Map<String, Value>) -> Request {
+fn post(path: &str, body: Map<String, Value>) -> HttpRequest {
     json_request(path, vec![("Content-Type".into(), Secret::new("application/json"))], body)
 }
 
-fn addressed(prepared: Prepared, filled: &Filled) -> Prepared {
-    let mobile = filled.mobile(Country::SriLanka);
+fn addressed(prepared: Prepared, filled: &FilledPayload) -> Prepared {
+    let mobile = filled.mobile(NumberingPlan::SriLanka);
     Prepared {
         recipient: mobile.as_ref().map(|mobile| mobile.recipient()),
         recipient_masked: mobile.as_ref().map(|mobile| mobile.masked()),
@@ -117,7 +117,7 @@ fn addressed(prepared: Prepared, filled: &Filled) -> Prepared {
 }
 
 /// The body decides, whatever the HTTP status of a failure.
-fn read(operation: Operation, status: u16, answer: &Value) -> Option<Reading> {
+fn read(operation: Operation, status: u16, answer: &Value) -> Option<CallResult> {
     let code = scalar(answer.get("statusCode"))?.to_ascii_uppercase();
     let words = scalar(answer.get("statusDetail"));
     if code == "S1000" {
@@ -126,28 +126,30 @@ fn read(operation: Operation, status: u16, answer: &Value) -> Option<Reading> {
     let number = code.strip_prefix('E').filter(|digits| digits.bytes().all(|byte| byte.is_ascii_digit()))?;
     let number = number.parse().ok()?;
     let outcome = failure(operation, number);
-    Some(Reading {
+    Some(CallResult {
         // Of what it means to a verify the pages say different things.
         is_guess: number == 1853 && operation == Operation::Verify,
-        // The delivery failed: at which end, nobody says.
+        // The completed call failed: at which end, nobody says.
         is_personal: matches!(number, 1332 | 1341 | 1602),
-        ..Reading::new(outcome, Some(code), words)
+        ..CallResult::new(outcome, Some(code), words)
     })
 }
 
-fn success(operation: Operation, status: u16, answer: &Value, code: String, words: Option<String>) -> Reading {
+fn success(operation: Operation, status: u16, answer: &Value, code: String, words: Option<String>) -> CallResult {
     if !is_success(status) {
-        return Reading::unknown(DENIED, Some(code), words);
+        return CallResult::unknown(DENIED, Some(code), words);
     }
     match operation {
         // INITIAL CHARGING PENDING and others: the code is right whatever becomes of the subscription.
         Operation::Verify if ["subscriptionStatus", "subscriberId"].iter().any(|name| answer[name].is_string()) => {
-            Reading::new(Outcome::Approved, Some(code), words)
+            CallResult::new(Outcome::Approved, Some(code), words)
         }
-        Operation::Verify => Reading::unknown("S1000 without a subscriber", Some(code), words),
+        Operation::Verify => CallResult::unknown("S1000 without a subscriber", Some(code), words),
         _ => match reference(answer.get("referenceNo")) {
-            Some(reference) => Reading { reference: Some(reference), ..Reading::new(Outcome::Sent, Some(code), words) },
-            None => Reading::unknown("S1000 without a referenceNo", Some(code), words),
+            Some(reference) => {
+                CallResult { reference: Some(reference), ..CallResult::new(Outcome::Sent, Some(code), words) }
+            }
+            None => CallResult::unknown("S1000 without a referenceNo", Some(code), words),
         },
     }
 }
@@ -168,7 +170,7 @@ fn failure(operation: Operation, number: u32) -> Outcome {
         // About this recipient.
         1323 | 1357 => Outcome::Refused,
         1316 | 1318 | 1319 | 1364 | 1600 | 1603 | 1857 => Outcome::ProviderError,
-        // No or a late answer from behind the gateway, a delivery that failed somewhere: the work may be done.
+        // No or a late answer from behind the gateway, a completed call that failed somewhere: the work may be done.
         1332 | 1341 | 1360 | 1363 | 1601 | 1602 => Outcome::Unknown,
         // A right code is charged for.
         1376 | 1405 if verify => Outcome::Unknown,

@@ -6,18 +6,18 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 
 use crate::{
-    call::{Call, FindBy, Prepared, Request, json_request},
+    call::{Call, FindBy, HttpRequest, Prepared, json_request},
     dialect::{Dialect, RESEND_AFTER},
     operation::Operation,
     outcome::Outcome,
     payload::{
         code::CodeForm,
         field::{Field, Invalid},
-        fill::{Filled, ahead, code, no_operation},
-        phone_number::Country,
+        fill::{FilledPayload, code, no_operation, peek},
+        phone_number::NumberingPlan,
         rule::{IDENTIFIER, Rule, TEXT},
     },
-    response::{DENIED, Reading, is_success, scalar, unlisted},
+    response::{CallResult, DENIED, is_success, scalar, unlisted},
     secret::{Private, Secret},
     wording::{Verdict, spoken},
 };
@@ -35,7 +35,7 @@ pub static DIALECT: Dialect = Dialect {
     header_credentials: &["client_id", "client_secret"],
     server_options: &[],
     fields,
-    recipient: |typed| Some(Country::India.parse(typed)?.recipient()),
+    recipient: |typed| Some(NumberingPlan::India.parse(typed)?.recipient()),
     set_members: &[],
     prepare,
     read,
@@ -157,7 +157,7 @@ enum Variant {
 }
 
 fn variant(call: &Call) -> Result<Variant, Invalid> {
-    match ahead(&DIALECT, call, &OTP_TYPE).ok().flatten().as_ref().and_then(Value::as_str) {
+    match peek(&DIALECT, call, &OTP_TYPE).ok().flatten().as_ref().and_then(Value::as_str) {
         Some("1") => Ok(Variant::Registration),
         Some(_) => Ok(Variant::Transaction),
         None => Err(of_either(call)),
@@ -168,7 +168,7 @@ fn variant(call: &Call) -> Result<Variant, Invalid> {
 fn of_either(call: &Call) -> Invalid {
     let tables = if call.operation == Operation::Verify { [VERIFY_1, VERIFY_2] } else { [SEND_1, SEND_2] };
     let what = format!("a {}", call.operation.as_str());
-    let [mut faults, others] = tables.map(|table| Filled::gather(&DIALECT, call, table, &what).1);
+    let [mut faults, others] = tables.map(|table| FilledPayload::gather(&DIALECT, call, table, &what).1);
     faults.retain(|fault| others.iter().any(|other| other.field == fault.field));
     let is_missing = |fault: &&mut Invalid| fault.field == OTP_TYPE.name && fault.message.contains(" is missing");
     if let Some(fault) = faults.iter_mut().find(is_missing) {
@@ -186,14 +186,14 @@ fn prepare(call: &Call) -> Result<Prepared, Invalid> {
     }
 }
 
-fn send(call: &Call, together: impl FnOnce(&Filled, &mut Vec<Invalid>)) -> Result<Prepared, Invalid> {
+fn send(call: &Call, together: impl FnOnce(&FilledPayload, &mut Vec<Invalid>)) -> Result<Prepared, Invalid> {
     let variant = variant(call)?;
     let (table, number) = match variant {
         Variant::Registration => (SEND_1, 1),
         Variant::Transaction => (SEND_2, 2),
     };
     let what = format!("a {} of otp_type {number}", call.operation.as_str());
-    let filled = Filled::checked(&DIALECT, call, table, &what, together)?;
+    let filled = FilledPayload::checked(&DIALECT, call, table, &what, together)?;
     let mut body = Map::new();
     filled.write(
         &mut body,
@@ -221,9 +221,9 @@ fn resend(call: &Call) -> Result<Prepared, Invalid> {
     let Variant::Transaction = variant(call)? else {
         return send(call, |_, _| {});
     };
-    let mut known = Private::from(call.known.clone());
+    let mut known = Private::from(call.retained_before.clone());
     let old = known.shift_remove("reference");
-    send(&Call { known: &known, ..*call }, |filled, faults| {
+    send(&Call { retained_before: &known, ..*call }, |filled, faults| {
         let new = filled.get("reference");
         if new.is_some() && new == old.as_ref() {
             faults.push(new_reference("is that of the code before"));
@@ -244,7 +244,7 @@ fn verify(call: &Call) -> Result<Prepared, Invalid> {
     let mut body = Map::new();
     let (filled, path) = match variant {
         Variant::Registration => {
-            let filled = Filled::new(&DIALECT, call, VERIFY_1, "a verify of otp_type 1")?;
+            let filled = FilledPayload::new(&DIALECT, call, VERIFY_1, "a verify of otp_type 1")?;
             filled.write(&mut body, &["mobile", "name"]);
             body.insert("otp".into(), code(call));
             filled.write(&mut body, &["username", "lat_long", "public_ip", "address", "pincode", "ovd_type"]);
@@ -252,7 +252,7 @@ fn verify(call: &Call) -> Result<Prepared, Invalid> {
             (filled, "/customer/process-customer-registration")
         }
         Variant::Transaction => {
-            let filled = Filled::new(&DIALECT, call, VERIFY_2, "a verify of otp_type 2")?;
+            let filled = FilledPayload::new(&DIALECT, call, VERIFY_2, "a verify of otp_type 2")?;
             filled.write(&mut body, &["reference", "account_number", "bene_bank_name", "bene_mobile", "bene_name"]);
             filled.write(&mut body, &["bank_code", "bene_ifsc_code", "transaction_mode", "customer_name", "mobile"]);
             filled.write(&mut body, &["pincode", "address", "is_hold_transaction", "username", "lat_long"]);
@@ -269,8 +269,8 @@ fn verify(call: &Call) -> Result<Prepared, Invalid> {
     Ok(Prepared { timeout, ..addressed(&filled, variant, post(call, path, body)) })
 }
 
-fn addressed(filled: &Filled, variant: Variant, request: Request) -> Prepared {
-    let mobile = filled.mobile(Country::India);
+fn addressed(filled: &FilledPayload, variant: Variant, request: HttpRequest) -> Prepared {
+    let mobile = filled.mobile(NumberingPlan::India);
     let (find_by, has_no_life) = match variant {
         Variant::Registration => (FindBy::Recipient, false),
         Variant::Transaction => (FindBy::Reference, true),
@@ -284,7 +284,7 @@ fn addressed(filled: &Filled, variant: Variant, request: Request) -> Prepared {
     }
 }
 
-fn post(call: &Call, path: &str, body: Map<String, Value>) -> Request {
+fn post(call: &Call, path: &str, body: Map<String, Value>) -> HttpRequest {
     let credential = |name| call.credentials.get(name).cloned().unwrap_or_default();
     let headers = vec![
         ("Content-Type".into(), Secret::new("application/json")),
@@ -295,20 +295,20 @@ fn post(call: &Call, path: &str, body: Map<String, Value>) -> Request {
 }
 
 /// `status` decides: sibling calls answer SUCCESS with the codes 0, 1 and 2.
-fn read(operation: Operation, status: u16, answer: &Value) -> Option<Reading> {
+fn read(operation: Operation, status: u16, answer: &Value) -> Option<CallResult> {
     let verdict = scalar(answer.get("status"))?.to_ascii_uppercase();
     let code = scalar(answer.get("statusCode"));
     let words = ["statusDesc", "status-desc"].iter().find_map(|name| scalar(answer.get(*name)));
     match verdict.as_str() {
-        "SUCCESS" if !is_success(status) => Some(Reading::unknown(DENIED, code, words)),
-        "SUCCESS" if operation == Operation::Verify => Some(Reading::new(Outcome::Approved, code, words)),
-        "SUCCESS" => Some(Reading::new(Outcome::Sent, code, words)),
+        "SUCCESS" if !is_success(status) => Some(CallResult::unknown(DENIED, code, words)),
+        "SUCCESS" if operation == Operation::Verify => Some(CallResult::new(Outcome::Approved, code, words)),
+        "SUCCESS" => Some(CallResult::new(Outcome::Sent, code, words)),
         "FAILED" => {
             let (outcome, is_guess) = match operation {
                 Operation::Verify => by_words(status, words.as_deref().unwrap_or_default()),
                 _ => (by_code(operation, status, code.as_deref()), false),
             };
-            Some(Reading { is_guess, ..Reading::new(outcome, code, words) })
+            Some(CallResult { is_guess, ..CallResult::new(outcome, code, words) })
         }
         _ => None,
     }

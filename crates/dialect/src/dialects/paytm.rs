@@ -4,18 +4,18 @@
 use serde_json::{Map, Value, json};
 
 use crate::{
-    call::{Call, FindBy, Prepared, Request, json_request},
+    call::{Call, FindBy, HttpRequest, Prepared, json_request},
     dialect::{Dialect, RESEND_AFTER},
     operation::Operation,
     outcome::Outcome,
     payload::{
         code::CodeForm,
         field::{Field, Invalid},
-        fill::{Filled, code, no_operation},
-        phone_number::Country,
+        fill::{FilledPayload, code, no_operation},
+        phone_number::NumberingPlan,
         rule::Rule,
     },
-    response::{DENIED, Reading, is_success, scalar, unlisted},
+    response::{CallResult, DENIED, is_success, scalar, unlisted},
     secret::Secret,
 };
 
@@ -30,7 +30,7 @@ pub static DIALECT: Dialect = Dialect {
     header_credentials: &[],
     server_options: &[],
     fields,
-    recipient: |typed| Some(Country::India.parse(typed)?.recipient()),
+    recipient: |typed| Some(NumberingPlan::India.parse(typed)?.recipient()),
     set_members: &["head", "body"],
     prepare,
     read,
@@ -86,7 +86,7 @@ fn prepare(call: &Call) -> Result<Prepared, Invalid> {
 }
 
 fn send(call: &Call, what: &str) -> Result<Prepared, Invalid> {
-    let mut filled = Filled::new(&DIALECT, call, SEND, what)?;
+    let mut filled = FilledPayload::new(&DIALECT, call, SEND, what)?;
     filled.or_default("token_type", "TXN_TOKEN");
     let mut head = Map::new();
     filled.write(&mut head, &["request_timestamp", "token_type", "token"]);
@@ -96,7 +96,7 @@ fn send(call: &Call, what: &str) -> Result<Prepared, Invalid> {
 }
 
 fn verify(call: &Call) -> Result<Prepared, Invalid> {
-    let mut filled = Filled::new(&DIALECT, call, VERIFY, "a verify")?;
+    let mut filled = FilledPayload::new(&DIALECT, call, VERIFY, "a verify")?;
     filled.or_default("token_type", "TXN_TOKEN");
     // In the page's sample, though not in its table.
     let mut head = Map::from_iter([("version".into(), json!("v1"))]);
@@ -108,14 +108,14 @@ fn verify(call: &Call) -> Result<Prepared, Invalid> {
 
 fn ordered(
     call: &Call,
-    filled: &Filled,
+    filled: &FilledPayload,
     path: &str,
     head: Map<String, Value>,
     body: Map<String, Value>,
 ) -> Result<Prepared, Invalid> {
     let mut whole = Map::from_iter([("head".into(), Value::Object(head)), ("body".into(), Value::Object(body))]);
     filled.lay_extra(&mut whole)?;
-    let mobile = filled.mobile(Country::India);
+    let mobile = filled.mobile(NumberingPlan::India);
     Ok(Prepared {
         recipient: mobile.as_ref().map(|mobile| mobile.recipient()),
         recipient_masked: mobile.as_ref().map(|mobile| mobile.masked()),
@@ -124,7 +124,7 @@ fn ordered(
     })
 }
 
-fn post(call: &Call, filled: &Filled, path: &str, body: Map<String, Value>) -> Request {
+fn post(call: &Call, filled: &FilledPayload, path: &str, body: Map<String, Value>) -> HttpRequest {
     let mut headers = vec![
         ("Content-Type".into(), Secret::new("application/json")),
         ("Accept".into(), Secret::new("application/json")),
@@ -134,13 +134,13 @@ fn post(call: &Call, filled: &Filled, path: &str, body: Map<String, Value>) -> R
         headers.push(("Authorization".into(), basic));
     }
     let parameter = |name| Secret::new(filled.text(name).unwrap_or_default());
-    Request {
+    HttpRequest {
         query: vec![("mid".into(), parameter("mid")), ("orderId".into(), parameter("order_id"))],
         ..json_request(path, headers, body)
     }
 }
 
-fn read(operation: Operation, status: u16, answer: &Value) -> Option<Reading> {
+fn read(operation: Operation, status: u16, answer: &Value) -> Option<CallResult> {
     let body = answer.get("body")?;
     let info = body.get("resultInfo")?.as_object()?;
     let verdict = scalar(info.get("resultStatus")).map(|verdict| verdict.to_ascii_uppercase());
@@ -153,26 +153,26 @@ fn read(operation: Operation, status: u16, answer: &Value) -> Option<Reading> {
     let verify = operation == Operation::Verify;
     let outcome = match (verdict.as_deref(), code.as_deref()) {
         (Some("S"), Some("0000")) if !is_success(status) => {
-            return Some(Reading::unknown(DENIED, code, words));
+            return Some(CallResult::unknown(DENIED, code, words));
         }
         (Some("S"), Some("0000")) if !verify => Outcome::Sent,
         (Some("S"), Some("0000")) => match authenticated(body) {
             true => Outcome::Approved,
             false => {
-                return Some(Reading::unknown("0000 without authenticated: true", code, words));
+                return Some(CallResult::unknown("0000 without authenticated: true", code, words));
             }
         },
         (Some("F"), Some(failed)) if failed != "0000" => failure(operation, status, failed),
         (Some("U"), _) => {
-            return Some(Reading::unknown("the vendor does not know the result (U)", code, words));
+            return Some(CallResult::unknown("the vendor does not know the result (U)", code, words));
         }
         _ => {
-            return Some(Reading::unknown("resultStatus and resultCode do not agree", code, words));
+            return Some(CallResult::unknown("resultStatus and resultCode do not agree", code, words));
         }
     };
     // "Authorization Failed" may be the journey's token, which comes with the payload.
     let is_personal = outcome == Outcome::AuthFailed;
-    Some(Reading { is_personal, ..Reading::new(outcome, code, words) })
+    Some(CallResult { is_personal, ..CallResult::new(outcome, code, words) })
 }
 
 /// The page's `authenticated` may be left out, but not be anything else than true.

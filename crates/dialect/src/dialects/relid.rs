@@ -6,18 +6,18 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 
 use crate::{
-    call::{Call, FindBy, Prepared, Request, json_request},
+    call::{Call, FindBy, HttpRequest, Prepared, json_request},
     dialect::{Dialect, RESEND_AFTER},
     operation::Operation,
     outcome::Outcome,
     payload::{
         code::CodeForm,
         field::{Field, Invalid},
-        fill::{Filled, code},
-        phone_number::{Country, mask_user},
+        fill::{FilledPayload, code},
+        phone_number::{NumberingPlan, mask_user},
         rule::{IDENTIFIER, Rule, TEXT},
     },
-    response::{DENIED, Reading, count, is_success, reference, scalar, unlisted},
+    response::{CallResult, DENIED, count, is_success, reference, scalar, unlisted},
     secret::Secret,
 };
 
@@ -109,9 +109,9 @@ fn prepare(call: &Call) -> Result<Prepared, Invalid> {
         Operation::Send => generate(call, "a send", call.verification_id),
         Operation::Resend => {
             // A send that got no reference left nothing that could be cancelled.
-            let old = call.known.get("reference").filter(|reference| reference.is_string()).cloned();
+            let old = call.retained_before.get("reference").filter(|reference| reference.is_string()).cloned();
             let first = old.map(|reference| cancel_request(call, reference));
-            Ok(Prepared { first, ..generate(call, "a resend", call.attempt_id)? })
+            Ok(Prepared { cancel_first: first, ..generate(call, "a resend", call.attempt_id)? })
         }
         Operation::Verify => verify(call),
         Operation::Cancel => cancel(call),
@@ -120,7 +120,7 @@ fn prepare(call: &Call) -> Result<Prepared, Invalid> {
 
 fn generate(call: &Call, what: &str, msg_id: &str) -> Result<Prepared, Invalid> {
     let holds_code = |msg: &Value| msg["message"].as_str().is_some_and(|text| text.contains(PLACE_OF_CODE));
-    let mut filled = Filled::checked(&DIALECT, call, GENERATE, what, |filled, faults| {
+    let mut filled = FilledPayload::checked(&DIALECT, call, GENERATE, what, |filled, faults| {
         let messages = filled.get("msg").and_then(Value::as_array);
         if messages.is_some_and(|messages| !messages.iter().any(holds_code)) {
             faults.push(Invalid::new(
@@ -172,7 +172,7 @@ fn generate(call: &Call, what: &str, msg_id: &str) -> Result<Prepared, Invalid> 
 }
 
 fn verify(call: &Call) -> Result<Prepared, Invalid> {
-    let filled = Filled::new(&DIALECT, call, VALIDATE, "a verify")?;
+    let filled = FilledPayload::new(&DIALECT, call, VALIDATE, "a verify")?;
     let mut body = Map::new();
     filled.write(&mut body, &["reference"]);
     body.insert("otp_value".into(), code(call));
@@ -181,18 +181,18 @@ fn verify(call: &Call) -> Result<Prepared, Invalid> {
 }
 
 fn cancel(call: &Call) -> Result<Prepared, Invalid> {
-    let filled = Filled::new(&DIALECT, call, CANCEL, "a cancel")?;
+    let filled = FilledPayload::new(&DIALECT, call, CANCEL, "a cancel")?;
     let reference = filled.get("reference").cloned().unwrap_or_default();
     Ok(referred(call, &filled, cancel_request(call, reference)))
 }
 
-fn cancel_request(call: &Call, reference: Value) -> Request {
+fn cancel_request(call: &Call, reference: Value) -> HttpRequest {
     post(call, "/cancelRVN.htm", Map::from_iter([("notification_uuid".into(), reference)]))
 }
 
-fn referred(call: &Call, filled: &Filled, request: Request) -> Prepared {
+fn referred(call: &Call, filled: &FilledPayload, request: HttpRequest) -> Prepared {
     let prepared = filled.prepared(request, FindBy::Reference);
-    let user_id = call.known.get("user_id").and_then(Value::as_str);
+    let user_id = call.retained_before.get("user_id").and_then(Value::as_str);
     Prepared { reference: filled.reference("reference"), ..addressed(prepared, user_id) }
 }
 
@@ -200,14 +200,14 @@ fn addressed(mut prepared: Prepared, user_id: Option<&str>) -> Prepared {
     let recipient = user_id.map(recipient);
     // A vendor may write a number in another spelling than it was given.
     prepared.secrets.extend(recipient.clone());
-    if let Some(mobile) = recipient.as_ref().and_then(|number| Country::Any.parse(number.reveal())) {
+    if let Some(mobile) = recipient.as_ref().and_then(|number| NumberingPlan::Any.parse(number.reveal())) {
         prepared.secrets.extend(mobile.spellings());
     }
     Prepared { recipient, recipient_masked: user_id.map(mask_user), ..prepared }
 }
 
-/// A user id is what it is; a number is the same number however it is spelled. Which country's, nothing says. It is told
-/// by its form and not by `user_type`: whoever looks a person up by it gives nothing else.
+/// A user id is what it is; a number is the same number however it is spelled. Which country's, nothing says. It is
+/// told by its form and not by `user_type`: whoever looks a person up by it gives nothing else.
 fn recipient(user_id: &str) -> Secret {
     let is_sign = |c| matches!(c, ' ' | '-' | '(' | ')' | '.' | '+');
     let bare = Secret::new(user_id.replace(is_sign, ""));
@@ -219,8 +219,8 @@ fn recipient(user_id: &str) -> Secret {
     }
 }
 
-/// With `client_id` the courier adds the token that it got by [`token_request`].
-fn post(call: &Call, path: &str, body: Map<String, Value>) -> Request {
+/// With `client_id` the HTTP client adds the token that it got by [`token_request`].
+fn post(call: &Call, path: &str, body: Map<String, Value>) -> HttpRequest {
     let mut headers = vec![("Content-Type".into(), Secret::new("application/json"))];
     let credential = |name| call.credentials.get(name);
     let authorization = match (credential("username"), credential("password"), credential("access_token")) {
@@ -234,7 +234,7 @@ fn post(call: &Call, path: &str, body: Map<String, Value>) -> Request {
     json_request(path, headers, body)
 }
 
-fn read(operation: Operation, status: u16, answer: &Value) -> Option<Reading> {
+fn read(operation: Operation, status: u16, answer: &Value) -> Option<CallResult> {
     let error = match answer.get("error_code") {
         None | Some(Value::Null) => None,
         Some(Value::String(text)) if text.trim().is_empty() => None,
@@ -247,31 +247,31 @@ fn read(operation: Operation, status: u16, answer: &Value) -> Option<Reading> {
         given => Some(scalar(given)?),
     };
     match (response_code.as_deref(), error) {
-        (Some("0"), Some(error)) => Some(Reading::unknown("response_code 0 with an error_code", Some(error), words)),
-        (Some("0"), None) if !is_success(status) => Some(Reading::unknown(DENIED, Some("0".into()), words)),
+        (Some("0"), Some(error)) => Some(CallResult::unknown("response_code 0 with an error_code", Some(error), words)),
+        (Some("0"), None) if !is_success(status) => Some(CallResult::unknown(DENIED, Some("0".into()), words)),
         (Some("0"), None) => success(operation, answer),
         (_, Some(error)) => {
             let outcome = failure(operation, status, &error);
-            Some(Reading::new(outcome, Some(error), words))
+            Some(CallResult::new(outcome, Some(error), words))
         }
         (_, None) => None,
     }
 }
 
-fn success(operation: Operation, answer: &Value) -> Option<Reading> {
-    let reading = |outcome| Reading::new(outcome, Some("0".into()), None);
+fn success(operation: Operation, answer: &Value) -> Option<CallResult> {
+    let reading = |outcome| CallResult::new(outcome, Some("0".into()), None);
     match operation {
         Operation::Send | Operation::Resend => Some(match reference(answer.get("notification_uuid")) {
-            Some(reference) => Reading { reference: Some(reference), ..reading(Outcome::Sent) },
-            None => Reading::unknown("response_code 0 without a notification_uuid", Some("0".into()), None),
+            Some(reference) => CallResult { reference: Some(reference), ..reading(Outcome::Sent) },
+            None => CallResult::unknown("response_code 0 without a notification_uuid", Some("0".into()), None),
         }),
         Operation::Verify => {
             let verdict = scalar(answer.get("otp_validation_status"))?.to_ascii_uppercase();
             let attempts_left = count(answer.get("attempts_left"));
             match verdict.as_str() {
-                "SUCCESS" => Some(Reading { vendor_message: Some(verdict), ..reading(Outcome::Approved) }),
+                "SUCCESS" => Some(CallResult { vendor_message: Some(verdict), ..reading(Outcome::Approved) }),
                 "FAILED" => {
-                    Some(Reading { vendor_message: Some(verdict), attempts_left, ..reading(Outcome::InvalidCode) })
+                    Some(CallResult { vendor_message: Some(verdict), attempts_left, ..reading(Outcome::InvalidCode) })
                 }
                 _ => None,
             }

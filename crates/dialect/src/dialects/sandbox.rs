@@ -6,18 +6,18 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::{
-    call::{Call, FindBy, Prepared, Request},
+    call::{Call, FindBy, HttpRequest, Prepared},
     dialect::Dialect,
     operation::Operation,
     outcome::Outcome,
     payload::{
         code::CodeForm,
         field::{Field, Invalid},
-        fill::{Filled, code},
-        phone_number::Country,
+        fill::{FilledPayload, code},
+        phone_number::NumberingPlan,
         rule::{IDENTIFIER, Rule},
     },
-    response::Reading,
+    response::CallResult,
     secret::Secret,
 };
 
@@ -33,7 +33,7 @@ pub static DIALECT: Dialect = Dialect {
     header_credentials: &[],
     server_options: &[],
     fields,
-    recipient: |typed| Some(Country::Any.parse(typed)?.recipient()),
+    recipient: |typed| Some(NumberingPlan::Any.parse(typed)?.recipient()),
     set_members: &[],
     prepare,
     read,
@@ -142,26 +142,26 @@ fn fields(operation: Operation) -> Option<Vec<&'static Field>> {
 fn prepare(call: &Call) -> Result<Prepared, Invalid> {
     let table = table(call.operation);
     match call.operation {
-        Operation::Send => send(call, Filled::new(&DIALECT, call, table, "a send")?),
-        Operation::Resend => send(call, Filled::new(&DIALECT, call, table, "a resend")?),
+        Operation::Send => send(call, FilledPayload::new(&DIALECT, call, table, "a send")?),
+        Operation::Resend => send(call, FilledPayload::new(&DIALECT, call, table, "a resend")?),
         Operation::Verify => {
             let right = is_right(call, &code(call));
             let outcome = if right { Outcome::Approved } else { Outcome::InvalidCode };
-            follow(&Filled::new(&DIALECT, call, table, "a verify")?, outcome)
+            follow(&FilledPayload::new(&DIALECT, call, table, "a verify")?, outcome)
         }
-        Operation::Cancel => follow(&Filled::new(&DIALECT, call, table, "a cancel")?, Outcome::Canceled),
+        Operation::Cancel => follow(&FilledPayload::new(&DIALECT, call, table, "a cancel")?, Outcome::Canceled),
     }
 }
 
-fn send(call: &Call, mut filled: Filled) -> Result<Prepared, Invalid> {
+fn send(call: &Call, mut filled: FilledPayload) -> Result<Prepared, Invalid> {
     // Vendors give a flow a name; an application that shows or stores one must find one here too.
     filled.or_default("reference", call.verification_id);
     Ok(answered(&filled, FindBy::Reference, Outcome::Sent))
 }
 
 /// A call about a flow that was begun before, here or elsewhere.
-fn follow(filled: &Filled, outcome: Outcome) -> Result<Prepared, Invalid> {
-    let find_by = match (filled.reference("reference"), filled.mobile(Country::Any)) {
+fn follow(filled: &FilledPayload, outcome: Outcome) -> Result<Prepared, Invalid> {
+    let find_by = match (filled.reference("reference"), filled.mobile(NumberingPlan::Any)) {
         (Some(_), _) => FindBy::Reference,
         (None, Some(_)) => FindBy::Recipient,
         (None, None) => {
@@ -175,11 +175,11 @@ fn follow(filled: &Filled, outcome: Outcome) -> Result<Prepared, Invalid> {
     Ok(answered(filled, find_by, outcome))
 }
 
-fn answered(filled: &Filled, find_by: FindBy, outcome: Outcome) -> Prepared {
-    let nothing = Request { path: "/".into(), query: Vec::new(), headers: Vec::new(), body: Secret::default() };
-    let mobile = filled.mobile(Country::Any);
+fn answered(filled: &FilledPayload, find_by: FindBy, outcome: Outcome) -> Prepared {
+    let nothing = HttpRequest { path: "/".into(), query: Vec::new(), headers: Vec::new(), body: Secret::default() };
+    let mobile = filled.mobile(NumberingPlan::Any);
     Prepared {
-        local: Some(filled.text("outcome").and_then(Outcome::from_label).unwrap_or(outcome)),
+        local_outcome: Some(filled.text("outcome").and_then(Outcome::from_label).unwrap_or(outcome)),
         recipient: mobile.as_ref().map(|mobile| mobile.recipient()),
         recipient_masked: mobile.as_ref().map(|mobile| mobile.masked()),
         reference: filled.reference("reference"),
@@ -193,6 +193,6 @@ fn is_right(call: &Call, given: &Value) -> bool {
 }
 
 /// Nothing is asked, so nothing answers.
-fn read(_: Operation, _: u16, _: &Value) -> Option<Reading> {
+fn read(_: Operation, _: u16, _: &Value) -> Option<CallResult> {
     None
 }

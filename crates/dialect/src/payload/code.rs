@@ -15,7 +15,7 @@ pub enum CodeForm {
     Digits { min: usize, max: usize },
     /// Digits wherever a code is seen, though no page promises it: what is no number is the vendor's to judge.
     Numeric,
-    /// Letters and signs, too.
+    /// Requests and signs, too.
     Text,
 }
 

@@ -1,13 +1,13 @@
 use serde_json::{Map, Value};
 
 use crate::{
-    call::{Call, FindBy, Prepared, Request},
+    call::{Call, FindBy, HttpRequest, Prepared},
     dialect::Dialect,
     operation::Operation,
     payload::{
         extra,
         field::{Field, Invalid},
-        phone_number::{Country, Mobile},
+        phone_number::{NumberingPlan, PhoneNumber},
         rule::{Rule, twice},
         suggest::nearest,
     },
@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// One call's table, filled from payload, verification and defaults, in this order of weight.
-pub(crate) struct Filled<'a> {
+pub(crate) struct FilledPayload<'a> {
     call: &'a Call<'a>,
     table: &'static [Field],
     /// Under our names, as they go on the wire.
@@ -25,7 +25,7 @@ pub(crate) struct Filled<'a> {
     given: Private<Map<String, Value>>,
 }
 
-impl<'a> Filled<'a> {
+impl<'a> FilledPayload<'a> {
     /// `what` names the call in messages: `a verify of otp_type 1`.
     pub(crate) fn new(
         dialect: &Dialect,
@@ -60,7 +60,7 @@ impl<'a> Filled<'a> {
         let what = format!("{what} through {}", dialect.name);
         let strays: Vec<&String> =
             call.payload.keys().filter(|key| !table.iter().any(|field| field.is_called(key))).collect();
-        let mut faults: Vec<Invalid> = strays.iter().map(|key| stray(dialect, table, &what, key)).collect();
+        let mut faults: Vec<Invalid> = strays.iter().map(|key| unknown_field(dialect, table, &what, key)).collect();
         let spellings = || table.iter().flat_map(|field| [field.name, field.wire]);
         // A slip of the pen is not also the lack of what was meant.
         let is_meant = |field: &Field| {
@@ -90,7 +90,7 @@ impl<'a> Filled<'a> {
         let call = self.call;
         let given = find(call.payload, field)?.map(|value| field.rule.normalise(field.name, value)).transpose()?;
         // A reference that the vendor gave is passed on as it is, whatever the page says of its form.
-        let known = call.known.get(field.name).filter(|value| !value.is_null() && !field.once);
+        let known = call.retained_before.get(field.name).filter(|value| !value.is_null() && !field.once);
         let known = known.map(|value| field.rule.normalise(field.name, value).unwrap_or_else(|_| value.clone()));
         if field.fixed && known.is_some() && given.is_some() && given != known {
             return Err(Invalid::new(
@@ -144,40 +144,40 @@ impl<'a> Filled<'a> {
     }
 
     /// The number that the code goes to, from this call or from the verification's send.
-    pub(crate) fn mobile(&self, country: Country) -> Option<Mobile> {
-        let value = self.get("mobile").or_else(|| self.call.known.get("mobile"));
+    pub(crate) fn mobile(&self, country: NumberingPlan) -> Option<PhoneNumber> {
+        let value = self.get("mobile").or_else(|| self.call.retained_before.get("mobile"));
         value.and_then(|value| country.parse_value(value))
     }
 
     pub(crate) fn reference(&self, name: &str) -> Option<String> {
-        let value = self.get(name).or_else(|| self.call.known.get(name));
+        let value = self.get(name).or_else(|| self.call.retained_before.get(name));
         value.and_then(Value::as_str).map(str::to_owned)
     }
 
     /// What all vendors' calls have in common; the dialect fills in what is its own.
-    pub(crate) fn prepared(&self, request: Request, find_by: FindBy) -> Prepared {
+    pub(crate) fn prepared(&self, request: HttpRequest, find_by: FindBy) -> Prepared {
         Prepared {
             request,
-            first: None,
+            cancel_first: None,
             recipient: None,
             recipient_masked: None,
             reference: None,
             find_by,
-            keep: self.keep(),
+            retained: self.retained(),
             secrets: self.secrets(),
             code_lifetime: None,
             has_no_life: false,
             timeout: None,
             keeps_code: false,
             max_checks: None,
-            local: None,
+            local_outcome: None,
         }
     }
 
     /// What the next call of this verification needs. Defaults are not kept, they are the provider's and may change;
     /// but what is fixed stays as it was sent, wherever it came from.
-    fn keep(&self) -> Private<Map<String, Value>> {
-        let mut keep = Private::from(self.call.known.clone());
+    fn retained(&self) -> Private<Map<String, Value>> {
+        let mut keep = Private::from(self.call.retained_before.clone());
         if self.call.operation == Operation::Resend {
             // A resend gets a reference of its own.
             keep.shift_remove("reference");
@@ -215,18 +215,18 @@ impl<'a> Filled<'a> {
             let value = self.values.get(field.name);
             let typed = find(self.call.payload, field).ok().flatten();
             match field.rule {
-                Rule::IndianMobile => secrets.add_mobile(Country::India, value, typed),
-                Rule::SriLankanMobile => secrets.add_mobile(Country::SriLanka, value, typed),
-                Rule::PhoneNumber => secrets.add_mobile(Country::Any, value, typed),
+                Rule::IndianMobile => secrets.add_mobile(NumberingPlan::India, value, typed),
+                Rule::SriLankanMobile => secrets.add_mobile(NumberingPlan::SriLanka, value, typed),
+                Rule::PhoneNumber => secrets.add_mobile(NumberingPlan::Any, value, typed),
                 _ if field.secret => secrets.add_values([value, typed]),
                 _ => {}
             }
         }
         // A verify may not take the number, and its answer may still echo it.
-        for (name, value) in self.call.known {
+        for (name, value) in self.call.retained_before {
             match name.as_str() {
                 "mobile" => {
-                    for country in [Country::India, Country::SriLanka, Country::Any] {
+                    for country in [NumberingPlan::India, NumberingPlan::SriLanka, NumberingPlan::Any] {
                         secrets.add_mobile(country, Some(value), None);
                     }
                 }
@@ -312,11 +312,11 @@ fn default_fault(
 }
 
 /// Reads one field ahead of the table that it selects (iServeU's `otp_type`).
-pub(crate) fn ahead(dialect: &Dialect, call: &Call, field: &Field) -> Result<Option<Value>, Invalid> {
+pub(crate) fn peek(dialect: &Dialect, call: &Call, field: &Field) -> Result<Option<Value>, Invalid> {
     if let Some(value) = find(call.payload, field)? {
         return field.rule.normalise(field.name, value).map(Some);
     }
-    match call.known.get(field.name).filter(|value| !value.is_null()) {
+    match call.retained_before.get(field.name).filter(|value| !value.is_null()) {
         Some(value) => field.rule.normalise(field.name, value).map(Some),
         None => default_of(dialect, call.defaults, field),
     }
@@ -343,7 +343,7 @@ fn default_of(dialect: &Dialect, defaults: &Map<String, Value>, field: &Field) -
 }
 
 /// Why a key of the payload has no place in this call.
-fn stray(dialect: &Dialect, table: &'static [Field], what: &str, key: &str) -> Invalid {
+fn unknown_field(dialect: &Dialect, table: &'static [Field], what: &str, key: &str) -> Invalid {
     if is_code(key) {
         return code_in(key, "the payload");
     }

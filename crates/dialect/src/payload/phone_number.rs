@@ -4,7 +4,7 @@ use crate::secret::Secret;
 
 /// The numbering plans that the vendors send to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Country {
+pub(crate) enum NumberingPlan {
     India,
     SriLanka,
     /// Whichever country the number names.
@@ -12,14 +12,14 @@ pub(crate) enum Country {
 }
 
 /// One number, whatever way it was typed.
-pub(crate) struct Mobile {
-    country: Country,
+pub(crate) struct PhoneNumber {
+    country: NumberingPlan,
     /// Without the country: ten digits in India, nine in Sri Lanka. Of another country all digits: where its code ends
     /// is not looked up.
     national: Secret,
 }
 
-impl Country {
+impl NumberingPlan {
     const fn code(self) -> &'static str {
         match self {
             Self::India => "91",
@@ -44,17 +44,17 @@ impl Country {
     }
 
     /// Every accepted spelling of one number gives the same [`Mobile`].
-    pub(crate) fn parse(self, typed: &str) -> Option<Mobile> {
+    pub(crate) fn parse(self, typed: &str) -> Option<PhoneNumber> {
         let national = match self {
             Self::India => indian(typed),
             Self::SriLanka => sri_lankan(typed),
             Self::Any => return any(typed),
         }?;
-        Some(Mobile { country: self, national })
+        Some(PhoneNumber { country: self, national })
     }
 
     /// The same, of a member of a payload.
-    pub(crate) fn parse_value(self, value: &Value) -> Option<Mobile> {
+    pub(crate) fn parse_value(self, value: &Value) -> Option<PhoneNumber> {
         match value {
             Value::String(text) => self.parse(text),
             Value::Number(number) => self.parse(Secret::new(number.as_u64()?.to_string()).reveal()),
@@ -63,13 +63,13 @@ impl Country {
     }
 }
 
-impl Mobile {
+impl PhoneNumber {
     /// As the vendors of its country document it.
     pub(crate) fn wire(&self) -> Secret {
         match self.country {
-            Country::India => self.national.clone(),
-            Country::SriLanka => Secret::new(format!("tel:94{}", self.national.reveal())),
-            Country::Any => self.recipient(),
+            NumberingPlan::India => self.national.clone(),
+            NumberingPlan::SriLanka => Secret::new(format!("tel:94{}", self.national.reveal())),
+            NumberingPlan::Any => self.recipient(),
         }
     }
 
@@ -129,12 +129,12 @@ fn sri_lankan(typed: &str) -> Option<Secret> {
 }
 
 /// Ten digits that begin with 07 are a number of Sri Lanka: in India those of mobiles begin with 6 to 9.
-fn any(typed: &str) -> Option<Mobile> {
-    let of = |country| move |national| Mobile { country, national };
+fn any(typed: &str) -> Option<PhoneNumber> {
+    let of = |country| move |national| PhoneNumber { country, national };
     sri_lankan(typed)
-        .map(of(Country::SriLanka))
-        .or_else(|| indian(typed).map(of(Country::India)))
-        .or_else(|| international(typed).map(of(Country::Any)))
+        .map(of(NumberingPlan::SriLanka))
+        .or_else(|| indian(typed).map(of(NumberingPlan::India)))
+        .or_else(|| international(typed).map(of(NumberingPlan::Any)))
 }
 
 fn international(typed: &str) -> Option<Secret> {
@@ -200,13 +200,13 @@ mod tests {
             json!(8144094480_u64),
             json!(918144094480_u64),
         ] {
-            let mobile = Country::India.parse_value(&typed).unwrap();
+            let mobile = NumberingPlan::India.parse_value(&typed).unwrap();
             assert_eq!(mobile.wire().reveal(), "8144094480");
             assert_eq!(mobile.recipient().reveal(), "+918144094480");
             assert_eq!(mobile.masked(), "+91******4480");
         }
         // Ten digits that begin with the country's code are ten digits.
-        assert_eq!(Country::India.parse_value(&json!("9198765432")).unwrap().wire().reveal(), "9198765432");
+        assert_eq!(NumberingPlan::India.parse_value(&json!("9198765432")).unwrap().wire().reveal(), "9198765432");
     }
 
     #[test]
@@ -228,7 +228,7 @@ mod tests {
             json!(["8144094480"]),
             json!("8".repeat(10_000)),
         ] {
-            assert!(Country::India.parse_value(&typed).is_none());
+            assert!(NumberingPlan::India.parse_value(&typed).is_none());
         }
     }
 
@@ -246,7 +246,7 @@ mod tests {
             json!(771234567),
             json!(94771234567_u64),
         ] {
-            let mobile = Country::SriLanka.parse_value(&typed).unwrap();
+            let mobile = NumberingPlan::SriLanka.parse_value(&typed).unwrap();
             assert_eq!(mobile.wire().reveal(), "tel:94771234567");
             assert_eq!(mobile.recipient().reveal(), "+94771234567");
             assert_eq!(mobile.masked(), "+94*****4567");
@@ -271,7 +271,7 @@ mod tests {
             "tel:94 771234567",
             "tel:94077123456",
         ] {
-            assert!(Country::SriLanka.parse_value(&json!(typed)).is_none(), "{typed}");
+            assert!(NumberingPlan::SriLanka.parse_value(&json!(typed)).is_none(), "{typed}");
         }
     }
 
@@ -290,7 +290,7 @@ mod tests {
             ("+91 81440-94480", "+918144094480", "+91******4480"),
         ] {
             for typed in [typed, recipient] {
-                let mobile = Country::Any.parse_value(&json!(typed)).unwrap();
+                let mobile = NumberingPlan::Any.parse_value(&json!(typed)).unwrap();
                 assert_eq!((mobile.recipient().reveal(), mobile.masked().as_str()), (recipient, masked), "{typed}");
             }
         }
@@ -304,7 +304,7 @@ mod tests {
             "tel:all",
             "",
         ] {
-            assert!(Country::Any.parse_value(&json!(typed)).is_none(), "{typed}");
+            assert!(NumberingPlan::Any.parse_value(&json!(typed)).is_none(), "{typed}");
         }
     }
 

@@ -4,7 +4,7 @@ use serde_json::{Map, Number, Value};
 
 use crate::payload::{
     field::{Field, Invalid},
-    phone_number::Country,
+    phone_number::NumberingPlan,
 };
 
 /// Longest JSON text of an [`Rule::Any`].
@@ -101,9 +101,9 @@ impl Rule {
             return Err(Invalid::new(path, format!("{path} is null"), "leave it out instead"));
         }
         match self {
-            Self::IndianMobile => self.mobile(Country::India, path, value),
-            Self::SriLankanMobile => self.mobile(Country::SriLanka, path, value),
-            Self::PhoneNumber => Country::Any
+            Self::IndianMobile => self.mobile(NumberingPlan::India, path, value),
+            Self::SriLankanMobile => self.mobile(NumberingPlan::SriLanka, path, value),
+            Self::PhoneNumber => NumberingPlan::Any
                 .parse_value(value)
                 .map(|number| number.recipient().reveal().into())
                 .ok_or_else(|| self.broken(path)),
@@ -129,8 +129,8 @@ impl Rule {
         }
     }
 
-    fn mobile(&self, country: Country, path: &str, value: &Value) -> Result<Value, Invalid> {
-        if country == Country::SriLanka
+    fn mobile(&self, country: NumberingPlan, path: &str, value: &Value) -> Result<Value, Invalid> {
+        if country == NumberingPlan::SriLanka
             && value.as_str().is_some_and(|text| text.trim().eq_ignore_ascii_case("tel:all"))
         {
             return Err(Invalid::new(
@@ -209,9 +209,9 @@ impl Rule {
                 .join(", ")
         };
         match self {
-            Self::IndianMobile => Country::India.rule().into(),
-            Self::SriLankanMobile => Country::SriLanka.rule().into(),
-            Self::PhoneNumber => Country::Any.rule().into(),
+            Self::IndianMobile => NumberingPlan::India.rule().into(),
+            Self::SriLankanMobile => NumberingPlan::SriLanka.rule().into(),
+            Self::PhoneNumber => NumberingPlan::Any.rule().into(),
             Self::Text { min, max } => format!("a text of {min} to {max} characters, in one line"),
             Self::Message { max } => format!("a text of 1 to {max} characters"),
             Self::Identifier { max } => {

@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use dialect::{Answer, Call, Dialect, Invalid, Operation, Prepared, Reading, Request, Secret, dialect};
+use dialect::{Call, CallResult, Dialect, HttpRequest, HttpResponse, Invalid, Operation, Prepared, Secret, by_name};
 use serde_json::{Map, Value};
 
 pub const VERIFICATION: &str = "0198c0de-0000-7000-8000-000000000001";
@@ -30,7 +30,7 @@ pub fn caller(vendor: &str, operation: Operation) -> Caller {
     };
     let code = (operation == Operation::Verify).then(|| Secret::new("012345"));
     Caller {
-        vendor: dialect(vendor).expect("a vendor"),
+        vendor: by_name(vendor).expect("a vendor"),
         operation,
         payload: Map::new(),
         defaults: Map::new(),
@@ -77,7 +77,7 @@ impl Caller {
             operation: self.operation,
             payload: &self.payload,
             defaults: &self.defaults,
-            known: &self.known,
+            retained_before: &self.known,
             credentials: &self.credentials,
             code: self.code.as_ref(),
             verification_id: VERIFICATION,
@@ -112,7 +112,7 @@ fn secrets(pairs: &[(&str, &str)]) -> BTreeMap<String, Secret> {
 }
 
 /// The message as one text: path and query, headers, body.
-pub fn message(request: &Request) -> String {
+pub fn message(request: &HttpRequest) -> String {
     let pairs = |pairs: &[(String, Secret)], is: &str| {
         pairs.iter().map(|(name, value)| format!("{name}{is}{}", value.reveal())).collect::<Vec<_>>()
     };
@@ -124,14 +124,14 @@ pub fn message(request: &Request) -> String {
 }
 
 pub fn keep(prepared: &Prepared) -> Value {
-    Value::Object((*prepared.keep).clone())
+    Value::Object((*prepared.retained).clone())
 }
 
-pub fn read(vendor: &str, operation: Operation, status: u16, body: &str) -> Reading {
+pub fn read(vendor: &str, operation: Operation, status: u16, body: &str) -> CallResult {
     read_bytes(vendor, operation, status, body.as_bytes())
 }
 
-pub fn read_bytes(vendor: &str, operation: Operation, status: u16, body: &[u8]) -> Reading {
-    let answer = Answer { status, retry_after: None, body };
-    dialect::read(dialect(vendor).expect("a vendor"), operation, &answer)
+pub fn read_bytes(vendor: &str, operation: Operation, status: u16, body: &[u8]) -> CallResult {
+    let answer = HttpResponse { status, retry_after: None, body };
+    dialect::interpret(by_name(vendor).expect("a vendor"), operation, &answer)
 }

@@ -17,7 +17,7 @@ from proxy import Proxy
 from test_allowed_hosts import SETTING, allow
 from test_allowed_hosts import shared_cluster as shared_cluster
 from test_at_most_once import at
-from test_network import authority as authority, flow, tls as tls
+from test_network import Authority, flow, tls as tls
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 VERSION = tomllib.loads((ROOT / "Cargo.toml").read_text())["workspace"]["package"]["version"]
@@ -29,6 +29,11 @@ def gateway(quick_gateway):
     yield quick_gateway
     quick_gateway.drain()
     allow(quick_gateway, "")
+
+
+@pytest.fixture(scope="module")
+def authority(simulator_program):
+    return Authority(pathlib.Path(simulator_program.directory.name) / "authority_of_proxy")
 
 
 @pytest.fixture

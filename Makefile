@@ -4,6 +4,7 @@
 #   make test       everything: format, lints, pure tests, golden files, gateway tests
 #   make install    the extension, into the Postgres of PG_CONFIG
 #   make bench      what a call costs, as ratios
+#   make gateway T=test_limits K=resend   one file of the gateway tests, and of it what is called so
 #   make soak       MINUTES (10) of load and trouble: nothing sent twice, nothing lost, nothing that grows
 #   make fuzz       RUNS generated vendor answers (ten million) through the readers
 #   make simulator  the vendor simulator, to develop against
@@ -62,7 +63,8 @@ format: setup
 	@cargo fmt --all --check
 
 lint: build
-	$(STEP) "pgspot on the SQL scripts, cargo clippy, and every version of Postgres"
+	$(STEP) "layers, pgspot on the SQL scripts, cargo clippy, and every version of Postgres"
+	@tests/layers.py
 	@tests/pgspot.sh
 	@$(CARGO) clippy --locked --all-targets $(PURE) -- -D warnings
 	@# Nothing is linked, so libFuzzer's C++ need not be compiled.
@@ -92,7 +94,7 @@ fuzz-briefly: setup
 
 gateway: install
 	$(STEP) "golden files and gateway tests: a cluster of their own"
-	@cd tests/gateway && PYTHONDONTWRITEBYTECODE=1 $(PYTHON) -m pytest -p no:cacheprovider -ra --durations=10
+	@cd tests/gateway && PYTHONDONTWRITEBYTECODE=1 $(PYTHON) -m pytest -p no:cacheprovider -ra --durations=10 $(if $(T),$(addsuffix .py,$(T))) $(if $(K),-k "$(K)")
 
 bench: install
 	$(STEP) "bench: ratios measured side by side"

@@ -4,7 +4,6 @@
 
 use std::{
     cell::RefCell,
-    fmt::Write as _,
     fs::{self, OpenOptions},
     io::{self, Write},
     os::unix::fs::{MetadataExt, OpenOptionsExt},
@@ -126,12 +125,9 @@ fn refused(what: &str) -> Error {
 fn new_line() -> io::Result<Zeroizing<String>> {
     let mut master = Zeroizing::new([0u8; KEY_LENGTH]);
     SystemRandom::new().fill(&mut *master).map_err(|_| io::Error::other("no randomness"))?;
-    let mut line = Zeroizing::new(String::with_capacity(2 * KEY_LENGTH + 1));
-    for byte in master.iter() {
-        let _ = write!(line, "{byte:02x}");
-    }
-    line.push('\n');
-    Ok(line)
+    let mut digits = Zeroizing::new([0u8; 2 * KEY_LENGTH]);
+    let digits = base16ct::lower::encode_str(&*master, &mut *digits).map_err(io::Error::other)?;
+    Ok(Zeroizing::new(format!("{digits}\n")))
 }
 
 /// Notes which key seals from now on.
@@ -161,15 +157,11 @@ fn put(path: &Path, text: &str) -> io::Result<()> {
     fs::File::open(path.parent().unwrap_or_else(|| Path::new("/")))?.sync_all()
 }
 
+/// In constant time: no clock tells which digits a key has.
 fn from_hex(text: &str) -> Option<Zeroizing<[u8; KEY_LENGTH]>> {
     let mut key = Zeroizing::new([0u8; KEY_LENGTH]);
-    if text.len() != 2 * KEY_LENGTH || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-        return None;
-    }
-    for (byte, digits) in key.iter_mut().zip(text.as_bytes().chunks(2)) {
-        *byte = u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?;
-    }
-    Some(key)
+    let decoded = base16ct::mixed::decode(text, &mut *key).ok()?.len();
+    (decoded == KEY_LENGTH).then_some(key)
 }
 
 /// Nobody else in the cluster changes the file until the end of this transaction; ends by an interrupt, like any wait

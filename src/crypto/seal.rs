@@ -2,8 +2,6 @@
 //! to the verification's id, so that a row's seal does not open in another row. Recipients are found by an HMAC under
 //! a key derived from the same one; a plain hash of ten digits reverses in seconds.
 
-use std::fmt::Write;
-
 use dialect::Secret;
 use ring::{
     aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey},
@@ -123,12 +121,7 @@ impl Keys {
 
     /// The keys' names for themselves, in their order.
     pub fn ids(&self) -> impl Iterator<Item = String> {
-        self.0.iter().map(|key| {
-            key.id.iter().fold(String::new(), |mut text, byte| {
-                let _ = write!(text, "{byte:02x}");
-                text
-            })
-        })
+        self.0.iter().map(|key| base16ct::lower::encode_string(&key.id))
     }
 
     pub fn seal(&self, place: &Place, keep: &Map<String, Value>) -> Vec<u8> {

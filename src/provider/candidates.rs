@@ -37,8 +37,8 @@ impl Candidates {
         let options = RouteOptions::parse(&server.options)?;
         check_usage(&server, role)?;
         static DICE: AtomicU64 = AtomicU64::new(0);
-        let dice = DICE.fetch_add(1, Relaxed) ^ uuid::Uuid::now_v7().as_u64_pair().1;
-        let drawn = member_order(options.strategy, &options.weights, dice);
+        let seed = DICE.fetch_add(1, Relaxed) ^ uuid::Uuid::now_v7().as_u64_pair().1;
+        let drawn = member_order(options.strategy, &options.weights, seed);
         let member = |name: &String| {
             let member = crate::provider::lookup::named(name)?;
             check_member(&server, &member)?;

@@ -1,7 +1,8 @@
 //! From the text of one option to its value, or to what is wrong with it and what to write instead.
 
-use std::{str::FromStr, time::Duration};
+use std::{ffi::CString, str::FromStr, time::Duration};
 
+use pgrx::pg_sys;
 use policy::{Micros, ParseError};
 
 use crate::error::Error;
@@ -65,26 +66,23 @@ pub fn proxy_url(name: &str, value: &str) -> Result<String, Error> {
     Ok(value.to_owned())
 }
 
+/// As Postgres reads its own settings; but a unit has to be there: a number alone is milliseconds to Postgres, and seconds
+/// to most people.
 pub fn duration(name: &str, value: &str, least: Duration, most: Duration) -> Result<Duration, Error> {
-    let text = value.trim();
-    let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let unit = match text[split..].trim() {
-        "ms" => Some(1u64),
-        "s" | "sec" | "second" | "seconds" => Some(1_000),
-        "min" | "minute" | "minutes" => Some(60_000),
-        "h" | "hour" | "hours" => Some(3_600_000),
-        "d" | "day" | "days" => Some(86_400_000),
-        _ => None,
-    };
-    let parsed = unit
-        .and_then(|unit| u64::from_str(&text[..split]).ok()?.checked_mul(unit))
-        .map(Duration::from_millis)
-        .filter(|duration| (least..=most).contains(duration));
-    parsed.ok_or_else(|| {
+    let parsed = CString::new(value.trim()).ok().filter(|_| value.trim().ends_with(|c: char| c.is_ascii_alphabetic()));
+    let millis = parsed.and_then(|text| {
+        let mut millis = 0;
+        // SAFETY: on the main thread; a C string, a place for the number, and none for a hint.
+        let is_one =
+            unsafe { pg_sys::parse_int(text.as_ptr(), &mut millis, pg_sys::GUC_UNIT_MS as i32, std::ptr::null_mut()) };
+        is_one.then_some(millis)
+    });
+    let parsed = millis.and_then(|millis| u64::try_from(millis).ok()).map(Duration::from_millis);
+    parsed.filter(|duration| (least..=most).contains(duration)).ok_or_else(|| {
         Error::invalid_parameter(
             format!("option {name} is not a duration within its bounds"),
             format!(
-                "A whole number and one of ms, s, min, h, d: at least {} and at most {}.",
+                "A number and one of ms, s, min, h, d, as in 10s: at least {} and at most {}.",
                 shown(least),
                 shown(most)
             ),
@@ -113,12 +111,14 @@ pub fn number(name: &str, value: &str, least: u32, most: u32) -> Result<u32, Err
     })
 }
 
+/// As Postgres reads its own settings.
 pub fn boolean(name: &str, value: &str) -> Result<bool, Error> {
-    match value.to_ascii_lowercase().as_str() {
-        "true" | "on" | "yes" | "1" => Ok(true),
-        "false" | "off" | "no" | "0" => Ok(false),
-        _ => Err(Error::invalid_parameter(format!("option {name} is not a boolean"), "true or false.")),
-    }
+    let mut read = false;
+    // SAFETY: on the main thread; a C string, and a place for the value.
+    let is_one = CString::new(value).is_ok_and(|text| unsafe { pg_sys::parse_bool(text.as_ptr(), &mut read) });
+    is_one
+        .then_some(read)
+        .ok_or_else(|| Error::invalid_parameter(format!("option {name} is not a boolean"), "true or false."))
 }
 
 pub fn path(name: &str, value: &str) -> Result<String, Error> {

@@ -183,9 +183,9 @@ impl Worker {
                 now
             } else {
                 let asked = completed.result.retry_after.map(micros);
-                let dice = call.attempt.as_u64_pair().1;
+                let seed = call.attempt.as_u64_pair().1;
                 let tries = state.send_count;
-                now.saturating_add(retry_delay(completed.result.outcome, tries, gucs::max_tries(), asked, dice)?)
+                now.saturating_add(retry_delay(completed.result.outcome, tries, gucs::max_tries(), asked, seed)?)
             };
             // Past its age it would not be sent any more.
             if again >= call.created_at.saturating_add(gucs::queue_max_age()) {

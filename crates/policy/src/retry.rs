@@ -1,6 +1,8 @@
 use dialect::{Operation, Outcome};
 
-use crate::{dice::Dice, verification::Micros};
+use fastrand::Rng;
+
+use crate::verification::Micros;
 
 /// When a queued send that ended so may be tried again, in microseconds from now. None: not at all; either the outcome
 /// does not say that nothing was sent, or `tries`, of which at most `max_tries` are made, are used up.
@@ -9,12 +11,12 @@ pub fn retry_delay(
     tries: u32,
     max_tries: u32,
     retry_after: Option<Micros>,
-    dice: u64,
+    seed: u64,
 ) -> Option<Micros> {
     if tries >= max_tries || !retryable(Operation::Send, outcome, 0) {
         return None;
     }
-    let wait = backoff(tries, dice);
+    let wait = backoff(tries, seed);
     Some(retry_after.map_or(wait, |asked| asked.max(wait)))
 }
 
@@ -35,11 +37,11 @@ pub const FIRST: Micros = 500_000;
 pub const LONGEST: Micros = 60_000_000;
 
 /// The wait before a retry (1 is the first): half a second, doubled each time, at most a minute; then from 3/4 to 5/4
-/// of that, by `dice` (any random number), so that what failed together does not come back together.
-pub fn backoff(retry: u32, dice: u64) -> Micros {
+/// of that, by `seed` (any random number), so that what failed together does not come back together.
+pub fn backoff(retry: u32, seed: u64) -> Micros {
     // Seven doublings pass the minute.
     let doublings = retry.saturating_sub(1).min(7);
     let wait = (FIRST << doublings).min(LONGEST);
-    let spread = Dice::new(dice).below(wait as u64 / 2 + 1);
+    let spread = Rng::with_seed(seed).u64(..=wait as u64 / 2);
     wait * 3 / 4 + spread as Micros
 }

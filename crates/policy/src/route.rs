@@ -1,6 +1,5 @@
 use dialect::Outcome;
-
-use crate::dice::Dice;
+use fastrand::Rng;
 
 /// How a route chooses among its members.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -12,13 +11,14 @@ pub enum Strategy {
 }
 
 /// The order in which a route's members are tried, by their places in the list. `weights`: one for each member; only
-/// `Weighted` looks at them. `dice`: any random number; the same one gives the same order.
-pub fn member_order(strategy: Strategy, weights: &[u32], dice: u64) -> Vec<usize> {
+/// `Weighted` looks at them. `seed`: any random number; the same one gives the same
+/// order.
+pub fn member_order(strategy: Strategy, weights: &[u32], seed: u64) -> Vec<usize> {
     let mut left: Vec<usize> = (0..weights.len()).collect();
     if strategy == Strategy::Ordered {
         return left;
     }
-    let mut dice = Dice::new(dice);
+    let mut rng = Rng::with_seed(seed);
     let mut drawn = Vec::with_capacity(left.len());
     loop {
         let total: u64 = left.iter().map(|&member| u64::from(weights[member])).sum();
@@ -27,7 +27,7 @@ pub fn member_order(strategy: Strategy, weights: &[u32], dice: u64) -> Vec<usize
             drawn.append(&mut left);
             return drawn;
         }
-        let mut point = dice.below(total);
+        let mut point = rng.u64(..total);
         let place = left.iter().position(|&member| {
             let weight = u64::from(weights[member]);
             let hit = point < weight;

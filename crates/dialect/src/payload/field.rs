@@ -155,7 +155,7 @@ pub(crate) fn is_identifier(key: &str) -> bool {
 }
 
 /// `templateID`, `template-id` and `template_id` are the same slip of the same name.
-pub fn plain(name: &str) -> Vec<char> {
+pub fn plain(name: &str) -> String {
     name.chars().filter(|c| !matches!(c, '_' | '-' | ' ')).map(|c| c.to_ascii_lowercase()).collect()
 }
 

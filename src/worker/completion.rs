@@ -13,7 +13,8 @@ use crate::{
     pg::clock::clock,
     provider::option_value::micros,
     store::{
-        StoreTransaction, erase_at,
+        StoreTransaction,
+        retention::erase_at,
         rows::{AttemptEnd, NewReference, VerificationUpdate},
         transaction::{Durability, Failure},
     },

@@ -18,8 +18,9 @@ use crate::{
     job::{Job, Target, VendorCall},
     pg::clock::clock,
     store::{
-        StoreTransaction, erase_at,
+        StoreTransaction,
         identity::Identity,
+        retention::erase_at,
         rows::{NewAttempt, NewReference, NewVerification, StoredVerification, VerificationUpdate, WhichSend},
         transaction::{Durability, Failure},
     },

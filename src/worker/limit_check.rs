@@ -12,7 +12,10 @@ use uuid::Uuid;
 
 use crate::{
     job::Job,
-    store::{CheckQuery, SendQuery, StoreTransaction, identity::Identity, rows::NewAttempt, transaction::Failure},
+    store::{
+        StoreTransaction, identity::Identity, limits::CheckQuery, limits::SendQuery, rows::NewAttempt,
+        transaction::Failure,
+    },
     worker::state::limit_state::{BreakerKey, LimitState},
 };
 

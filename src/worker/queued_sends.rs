@@ -25,8 +25,9 @@ use crate::{
     pg::{clock::clock, foreign_servers},
     provider::{Provider, candidates::Candidates},
     store::{
-        StoreTransaction, erase_at,
+        StoreTransaction,
         identity::{Identity, object_of},
+        retention::erase_at,
         rows::{MovedTo, NewAttempt, QueuedPayload, QueuedVerification as Found, VerificationUpdate},
         transaction::{Durability, Failure},
     },

@@ -10,7 +10,7 @@ use std::{
 use policy::Micros;
 use uuid::Uuid;
 
-use crate::store::{Snapshot, identity::Identity};
+use crate::store::{identity::Identity, queue::Snapshot};
 
 /// How many of one line have their turn in one transaction at most.
 const BATCH: usize = 128;

@@ -1,0 +1,229 @@
+//! Verifications as they are put down, changed, found and locked.
+
+use std::collections::HashSet;
+
+use dialect::FindBy;
+use pgrx::pg_sys;
+use policy::{Micros, Verification};
+use uuid::Uuid;
+
+use crate::{
+    gucs,
+    pg::values::{self, number, text, uuids},
+    store::{
+        StoreTransaction,
+        columns::{reference, verification},
+        identity::Identity,
+        prepared::statements,
+        row_array::{self, Columns},
+        rows::{self, NewReference, NewVerification, StoredVerification, VerificationUpdate},
+        transaction::Failure,
+    },
+};
+
+statements! {
+    insert_verifications(row_array::rows_of(c"verification_record"))
+      "INSERT INTO otp_gateway.verification_record SELECT n.* FROM pg_catalog.unnest($1) AS n"
+
+    update_verifications(row_array::rows_of(c"verification_record"))
+      "UPDATE otp_gateway.verification_record AS v
+       SET status = n.status, reference = n.reference, expires_at = n.expires_at, approved_at = n.approved_at,
+           send_count = n.send_count, check_count = n.check_count,
+           provider = coalesce(n.provider, v.provider), provider_id = coalesce(n.provider_id, v.provider_id),
+           vendor = coalesce(n.vendor, v.vendor),
+           sealed = CASE WHEN n.status IN ('approved', 'canceled', 'expired', 'max_attempts_reached', 'failed', 'blocked')
+                         THEN NULL ELSE coalesce(n.sealed, v.sealed) END
+       FROM pg_catalog.unnest($1) AS n
+       WHERE v.id OPERATOR(pg_catalog.=) n.id"
+
+    announce(pg_sys::UUIDARRAYOID)
+      "SELECT pg_catalog.pg_notify('otp_gateway', pg_catalog.json_build_object(
+              'id', v.id, 'provider', coalesce(i.name, v.provider), 'status', v.status)::text)
+       FROM otp_gateway.verification_record AS v
+       LEFT JOIN otp_gateway.identity AS i ON i.id OPERATOR(pg_catalog.=) v.provider_id
+       WHERE v.id OPERATOR(pg_catalog.=) ANY ($1)"
+
+    insert_references(row_array::rows_of(c"reference"))
+      "INSERT INTO otp_gateway.reference SELECT n.* FROM pg_catalog.unnest($1) AS n ON CONFLICT DO NOTHING"
+
+    select_verifications(pg_sys::UUIDARRAYOID)
+      "SELECT id, status, reference, expires_at, approved_at, send_count, check_count, max_checks,
+              created_at, provider_id, recipient_key, role_id
+       FROM otp_gateway.verification_record WHERE id OPERATOR(pg_catalog.=) ANY ($1)"
+
+    // One's own before another role's; at this provider, else at another one of the account: the vendor knows it at all
+    // of them.
+    find_by_reference(pg_sys::INT8OID, pg_sys::TEXTOID, pg_sys::BYTEAARRAYOID, pg_sys::INT8OID)
+      "SELECT r.verification_id FROM otp_gateway.reference AS r
+       LEFT JOIN otp_gateway.verification_record AS v ON v.id OPERATOR(pg_catalog.=) r.verification_id
+       WHERE r.reference OPERATOR(pg_catalog.=) $2
+         AND (r.provider_id OPERATOR(pg_catalog.=) $1
+              OR EXISTS (SELECT FROM otp_gateway.attempt_record AS a
+                         WHERE a.verification_id OPERATOR(pg_catalog.=) r.verification_id
+                           AND a.account OPERATOR(pg_catalog.=) ANY ($3)))
+       ORDER BY (v.role_id OPERATOR(pg_catalog.=) $4) IS TRUE DESC, r.provider_id OPERATOR(pg_catalog.=) $1 DESC,
+                r.verification_id DESC"
+
+    find_by_recipient(pg_sys::INT8OID, pg_sys::BYTEAARRAYOID, pg_sys::INT8OID)
+      "SELECT id FROM otp_gateway.verification_record
+       WHERE provider_id OPERATOR(pg_catalog.=) $1 AND recipient_key OPERATOR(pg_catalog.=) ANY ($2)
+         AND role_id OPERATOR(pg_catalog.=) $3
+       ORDER BY id DESC"
+
+    find_by_idempotency_key(pg_sys::BYTEAARRAYOID, pg_sys::TIMESTAMPTZOID, pg_sys::INT8OID)
+      "SELECT id FROM otp_gateway.verification_record
+       WHERE idempotency_key OPERATOR(pg_catalog.=) ANY ($1) AND created_at OPERATOR(pg_catalog.>) $2
+         AND role_id OPERATOR(pg_catalog.=) $3"
+
+    // Of a whole table that is locked as well.
+    lock_tables()
+      "LOCK TABLE otp_gateway.verification_record, otp_gateway.attempt_record, otp_gateway.reference
+       IN ROW EXCLUSIVE MODE NOWAIT"
+
+    // Without waiting for anybody. A row that is not there is not locked.
+    select_locked_verifications(pg_sys::UUIDARRAYOID)
+      "WITH free AS MATERIALIZED (
+           SELECT id FROM otp_gateway.verification_record WHERE id OPERATOR(pg_catalog.=) ANY ($1) FOR NO KEY UPDATE SKIP LOCKED)
+       SELECT id FROM otp_gateway.verification_record
+       WHERE id OPERATOR(pg_catalog.=) ANY ($1) AND id OPERATOR(pg_catalog.<>) ALL (ARRAY(SELECT free.id FROM free))"
+
+    select_locked_attempts(pg_sys::UUIDARRAYOID)
+      "WITH free AS MATERIALIZED (
+           SELECT id FROM otp_gateway.attempt_record WHERE id OPERATOR(pg_catalog.=) ANY ($1) FOR NO KEY UPDATE SKIP LOCKED)
+       SELECT id FROM otp_gateway.attempt_record
+       WHERE id OPERATOR(pg_catalog.=) ANY ($1) AND id OPERATOR(pg_catalog.<>) ALL (ARRAY(SELECT free.id FROM free))"
+}
+
+impl StoreTransaction<'_, '_> {
+    pub fn insert_verifications(&mut self, rows: &[NewVerification]) -> Result<(), Failure> {
+        self.run(&self.store.verifications.insert_verifications, &self.store.verification, rows, |row, columns| {
+            columns.uuid(verification::ID, row.id);
+            columns.text(verification::PROVIDER, Some(&row.provider));
+            columns.text(verification::VENDOR, Some(&row.vendor));
+            columns.text(verification::RECIPIENT_MASKED, row.recipient_masked.as_deref());
+            columns.bytea(verification::RECIPIENT_KEY, row.recipient_key.as_deref());
+            columns.name(verification::CREATED_BY, &row.created_by);
+            columns.time(verification::CREATED_AT, Some(row.created_at));
+            columns.bytea(verification::SEALED, row.sealed.as_deref());
+            columns.bytea(
+                verification::IDEMPOTENCY_KEY,
+                row.idempotency.as_ref().and_then(|one| one.keys.first()).map(Vec::as_slice),
+            );
+            columns.bytea(
+                verification::PAYLOAD_HASH,
+                row.idempotency.as_ref().and_then(|one| one.payloads.first()).map(Vec::as_slice),
+            );
+            columns.boolean(verification::IS_TEST, row.is_test);
+            columns.text(verification::ROUTE, row.route.as_ref().map(|(name, _)| name.as_str()));
+            columns.bigint(verification::PROVIDER_ID, Some(row.provider_id));
+            columns.bigint(verification::ROLE_ID, Some(row.role_id));
+            columns.bigint(verification::ROUTE_ID, row.route.as_ref().map(|(_, id)| *id));
+            state(columns, &row.state);
+        })?;
+        self.announce(|| rows.iter().map(|row| row.id).collect())
+    }
+
+    /// `sealed` replaces what is there; the end of a verification erases it, whatever else happens.
+    pub fn update_verifications(&mut self, rows: &[VerificationUpdate]) -> Result<(), Failure> {
+        self.run(&self.store.verifications.update_verifications, &self.store.verification, rows, |row, columns| {
+            columns.uuid(verification::ID, row.id);
+            columns.text(verification::PROVIDER, row.moved_to.as_ref().map(|to| to.provider.as_str()));
+            columns.bigint(verification::PROVIDER_ID, row.moved_to.as_ref().map(|to| to.provider_id));
+            columns.text(verification::VENDOR, row.moved_to.as_ref().map(|to| to.vendor.as_str()));
+            columns.bytea(verification::SEALED, row.sealed.as_deref());
+            state(columns, &row.state);
+        })?;
+        self.announce(|| rows.iter().filter(|row| row.before != row.state.status).map(|row| row.id).collect())
+    }
+
+    /// With otp_gateway.notify: NOTIFY of the status of these, at commit.
+    pub fn announce(&mut self, changed: impl FnOnce() -> Vec<Uuid>) -> Result<(), Failure> {
+        if gucs::notify() {
+            self.client.update(&self.store.verifications.announce, None, &[uuids(&changed())])?;
+        }
+        Ok(())
+    }
+
+    /// Notes by which references verifications are known.
+    pub fn insert_references(&mut self, rows: &[NewReference]) -> Result<(), Failure> {
+        self.run(&self.store.verifications.insert_references, &self.store.reference, rows, |row, columns| {
+            columns.text(reference::PROVIDER, Some(row.provider));
+            columns.text(reference::REFERENCE, Some(row.reference));
+            columns.uuid(reference::VERIFICATION_ID, row.verification);
+            columns.bigint(reference::PROVIDER_ID, Some(row.provider_id));
+        })
+    }
+
+    /// The verifications of these ids, as far as they exist.
+    pub fn verifications(&mut self, ids: &[Uuid]) -> Result<Vec<StoredVerification>, Failure> {
+        if ids.is_empty() {
+            return Ok(Vec::new());
+        }
+        let table = self.client.select(&self.store.verifications.select_verifications, None, &[uuids(ids)])?;
+        table.map(|row| StoredVerification::read(&row)).collect()
+    }
+
+    /// The latest verification of this provider, or account, that is known by a reference, which who has it was given,
+    /// one that this role began before others'; or of a recipient, whom anybody may know, of those that this role
+    /// began. Guesses are counted by the recipient, whoever makes them.
+    pub fn latest(
+        &mut self,
+        by: FindBy,
+        provider: Identity,
+        account_keys: &[Vec<u8>],
+        reference: Option<&str>,
+        recipient_keys: &[Vec<u8>],
+        role: Identity,
+    ) -> Result<Option<StoredVerification>, Failure> {
+        let found = match (by, reference) {
+            (FindBy::Reference, Some(reference)) => self.client.select(
+                &self.store.verifications.find_by_reference,
+                Some(1),
+                &[number(provider), text(reference), values::byteas(account_keys), number(role)],
+            )?,
+            (FindBy::Recipient, _) if !recipient_keys.is_empty() => self.client.select(
+                &self.store.verifications.find_by_recipient,
+                Some(1),
+                &[number(provider), values::byteas(recipient_keys), number(role)],
+            )?,
+            _ => return Ok(None),
+        };
+        let Some(id) = found.map(|row| rows::uuid(&row, 1)).next().transpose()? else { return Ok(None) };
+        Ok(self.verifications(&[id])?.pop())
+    }
+
+    /// Whether the key of that role, by any of its names, stands for a verification that began after `since`.
+    pub fn has_key(&mut self, keys: &[Vec<u8>], since: Micros, role: Identity) -> Result<bool, Failure> {
+        let arguments = [values::byteas(keys), values::time(since), number(role)];
+        Ok(!self.client.select(&self.store.verifications.find_by_idempotency_key, Some(1), &arguments)?.is_empty())
+    }
+
+    /// Those of these verifications and attempts that somebody else has locked just now. `Failure::Busy`: a whole
+    /// table.
+    pub fn locked(&mut self, verifications: &[Uuid], attempts: &[Uuid]) -> Result<HashSet<Uuid>, Failure> {
+        let statements = &self.store.verifications;
+        self.client.update(&statements.lock_tables, None, &[])?;
+        let mut locked = HashSet::new();
+        for (statement, ids) in
+            [(&statements.select_locked_verifications, verifications), (&statements.select_locked_attempts, attempts)]
+        {
+            if !ids.is_empty() {
+                for row in self.client.update(statement, None, &[uuids(ids)])? {
+                    locked.insert(rows::uuid(&row, 1)?);
+                }
+            }
+        }
+        Ok(locked)
+    }
+}
+
+/// The columns that a verification's state fills.
+pub fn state(columns: &mut Columns, state: &Verification) {
+    columns.text(verification::STATUS, Some(state.status.as_str()));
+    columns.text(verification::REFERENCE, state.reference.as_deref());
+    columns.time(verification::EXPIRES_AT, state.expires_at);
+    columns.time(verification::APPROVED_AT, state.approved_at);
+    columns.count(verification::SEND_COUNT, state.send_count);
+    columns.count(verification::CHECK_COUNT, state.check_count);
+    columns.count(verification::MAX_CHECKS, state.max_checks);
+}

@@ -25,7 +25,7 @@ use crate::{
     crypto::key_file,
     gucs,
     ipc::worker_registry::{self, WorkerState},
-    pg::{clock::clock, process},
+    pg::{clock::clock, process, scan::scan_catalog},
 };
 
 const LIBRARY: &str = "otp_gateway";
@@ -321,30 +321,14 @@ fn databases() -> HashMap<pg_sys::Oid, String> {
     unsafe {
         pg_sys::StartTransactionCommand();
         pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot());
-        let lock = pg_sys::AccessShareLock as pg_sys::LOCKMODE;
-        let relation = pg_sys::table_open(pg_sys::DatabaseRelationId, lock);
-        let scan = pg_sys::systable_beginscan(
-            relation,
-            pg_sys::InvalidOid,
-            false,
-            std::ptr::null_mut(),
-            0,
-            std::ptr::null_mut(),
-        );
-        loop {
-            let tuple = pg_sys::systable_getnext(scan);
-            if tuple.is_null() {
-                break;
+        scan_catalog(pg_sys::DatabaseRelationId, |row| {
+            let row = row.form::<pg_sys::FormData_pg_database>();
+            let is_utf8 = row.encoding == pg_sys::pg_enc::PG_UTF8 as i32;
+            if row.datallowconn && row.datconnlimit != INVALID && is_utf8 {
+                let name = CStr::from_ptr((&raw const row.datname.data).cast());
+                found.insert(row.oid, name.to_string_lossy().into_owned());
             }
-            let row = pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_database>();
-            let is_utf8 = (*row).encoding == pg_sys::pg_enc::PG_UTF8 as i32;
-            if (*row).datallowconn && (*row).datconnlimit != INVALID && is_utf8 {
-                let name = CStr::from_ptr((&raw const (*row).datname.data).cast());
-                found.insert((*row).oid, name.to_string_lossy().into_owned());
-            }
-        }
-        pg_sys::systable_endscan(scan);
-        pg_sys::table_close(relation, lock);
+        });
         pg_sys::PopActiveSnapshot();
         pg_sys::CommitTransactionCommand();
     }

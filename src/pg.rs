@@ -1,12 +1,16 @@
 //! Postgres, made safe: whatever of it the rest of the extension uses, with nothing of one-time passwords in it.
 
+pub mod advisory_lock;
 pub mod arguments;
 pub mod clock;
+pub mod database;
 pub mod fingerprint;
 pub mod foreign_servers;
 pub mod process;
+pub mod relation;
 pub mod roles;
 pub mod row;
+pub mod scan;
 pub mod uuid_time;
 pub mod values;
 pub mod writable;

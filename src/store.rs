@@ -32,6 +32,10 @@ use crate::store::{
     transaction::{Durability, Failure},
 };
 
+/// The version of the schema that this library works with: that of the newest SQL script, and `default_version` of the control
+/// file. A release without a script of its own has the one before.
+pub const SCHEMA_VERSION: &str = "0.5.0";
+
 /// The worker's access to the tables.
 pub struct Store {
     verifications: verifications::Statements,
@@ -64,7 +68,7 @@ impl Store {
                 &[],
             )?;
             let version = version.map(|row| row.get::<String>(1)).next().transpose()?.flatten();
-            if version.as_deref() != Some(env!("CARGO_PKG_VERSION")) {
+            if version.as_deref() != Some(SCHEMA_VERSION) {
                 return Ok(None);
             }
             Ok(Some(Self {

@@ -5,7 +5,7 @@ use pgrx::{PgList, pg_sys};
 use crate::{
     api::function::sql_function,
     error::Error,
-    pg::{arguments::Argument, fingerprint::FingerprintBuilder},
+    pg::{arguments::Argument, fingerprint::FingerprintBuilder, roles::current_user},
     provider::{
         credentials,
         ownership::may_read_files,
@@ -74,8 +74,7 @@ pub fn validate(vendor: &str, options: &[(String, String)], catalog: pg_sys::Oid
 
 /// A file option makes the server read a file: that takes the right to.
 pub fn may_name_files(option: &str) -> Result<(), Error> {
-    // SAFETY: a variable of this session.
-    if may_read_files(unsafe { pg_sys::GetUserId() }) {
+    if may_read_files(current_user()) {
         return Ok(());
     }
     Err(Error::insufficient_privilege(

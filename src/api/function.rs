@@ -178,8 +178,7 @@ pub unsafe fn frame<R: Returned, B: FnOnce() -> Result<R, Error>>(
     let answer = unsafe { Call::of(fcinfo, takes, R::TYPE) }.and_then(|mut call| {
         let mut print = FingerprintBuilder::of(name);
         // A function that acts as its owner calls for the owner: what that returned is not its caller's.
-        // SAFETY: a variable of this session.
-        print.add(Some(&unsafe { pg_sys::GetUserId() }.to_u32().to_le_bytes()));
+        print.add(Some(&current_user().to_u32().to_le_bytes()));
         let body = read(&mut call, &mut print)?;
         R::answer(&call, print.finish(), body)
     });
@@ -235,5 +234,6 @@ use crate::{
     pg::{
         arguments::Argument,
         fingerprint::{Fingerprint, FingerprintBuilder},
+        roles::current_user,
     },
 };

@@ -1,7 +1,6 @@
 //! One key, one verification: who comes with a key holds a lock on it until its verification is there to be found. The
 //! worker never waits for a session, so the lock is the sessions' own.
 
-use pgrx::pg_sys;
 use policy::{IDEMPOTENCY_WINDOW, Micros};
 use serde_json::{Map, Value};
 use zeroize::Zeroizing;
@@ -10,7 +9,12 @@ use crate::{
     crypto::key_file,
     error::Error,
     ipc::identify::identity,
-    pg::{clock::clock, foreign_servers, roles::current_role},
+    pg::{
+        advisory_lock::{SessionLock, Tag},
+        clock::clock,
+        database, foreign_servers,
+        roles::current_role,
+    },
     provider::lookup,
     store::{
         identity::{Kind, Subject},
@@ -21,13 +25,13 @@ use crate::{
 
 /// A longer key is refused.
 const MAX_KEY_BYTES: usize = 256;
-/// The class of our advisory locks: applications' own have 1 and 2.
+/// The class of these locks.
 const LOCK_CLASS: u16 = 7;
 
 /// A key in use; dropped, it is free for others.
 pub struct Claim {
     pub idempotency: IdempotencyHashes,
-    lock: Option<pg_sys::LOCKTAG>,
+    _lock: Option<SessionLock>,
 }
 
 /// How long a claim is held.
@@ -87,7 +91,7 @@ pub fn claim(
     let names = key_file::keys()?.fingerprints("idempotency lock", &format!("{}\0{provider}\0{key}", role.to_u32()));
     let lock = lock(names.last().map_or(&[], Vec::as_slice), hold);
     // After the wait: whoever had it may have put it down under a key that is new since.
-    let claim = Claim { idempotency: recognise()?, lock };
+    let claim = Claim { idempotency: recognise()?, _lock: lock };
     let found = find_by_key(&claim.idempotency.keys, since())?;
     if found.as_ref().is_some_and(|found| claim.idempotency.payloads.get(found.key) != Some(&found.payload_hash)) {
         return Err(Error::invalid_parameter(
@@ -98,31 +102,15 @@ pub fn claim(
     Ok((claim, found))
 }
 
-/// Ends by an interrupt, like any wait for a lock. Returns what is to be released by hand.
-fn lock(key: &[u8], hold: Hold) -> Option<pg_sys::LOCKTAG> {
-    let hash = key.first_chunk().map_or(0, |first| u64::from_le_bytes(*first));
-    // SAFETY: a lock tag of plain numbers; a lock of the transaction is released with it, one of the session by Claim,
-    // or at the end of the session.
-    unsafe {
-        let tag = pg_sys::LOCKTAG {
-            locktag_field1: pg_sys::MyDatabaseId.to_u32(),
-            locktag_field2: (hash >> 32) as u32,
-            locktag_field3: hash as u32,
-            locktag_field4: LOCK_CLASS,
-            locktag_type: pg_sys::LockTagType::LOCKTAG_ADVISORY as u8,
-            locktag_lockmethodid: pg_sys::USER_LOCKMETHOD as u8,
-        };
-        let of_session = hold == Hold::Call;
-        pg_sys::LockAcquire(&tag, pg_sys::ExclusiveLock as pg_sys::LOCKMODE, of_session, false);
-        of_session.then_some(tag)
-    }
-}
-
-impl Drop for Claim {
-    fn drop(&mut self) {
-        if let Some(tag) = &self.lock {
-            // SAFETY: held since lock(), by this session.
-            unsafe { pg_sys::LockRelease(tag, pg_sys::ExclusiveLock as pg_sys::LOCKMODE, true) };
+/// Returns what is to be released by hand.
+fn lock(key: &[u8], hold: Hold) -> Option<SessionLock> {
+    let key = key.first_chunk().map_or(0, |first| u64::from_le_bytes(*first));
+    let tag = Tag { class: LOCK_CLASS, database: database::current().to_u32(), key };
+    match hold {
+        Hold::Call => Some(tag.lock()),
+        Hold::Transaction => {
+            tag.lock_for_transaction();
+            None
         }
     }
 }

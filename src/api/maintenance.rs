@@ -16,7 +16,7 @@ use crate::{
         message::{Maintenance, Request, Response, unexpected},
         session, worker_registry,
     },
-    pg::{arguments::Interval, clock::clock, foreign_servers, roles::current_role, writable::may_write},
+    pg::{arguments::Interval, clock::clock, database, foreign_servers, roles::current_role, writable::may_write},
     provider::{lookback, ownership, recipient},
     store::recipient_lookup::visible_verifications,
 };
@@ -62,8 +62,7 @@ sql_function!(
         may_write()?;
         key_file::lock();
         key_file::add_key()?;
-        // SAFETY: a variable of this session.
-        worker_registry::notify_new_key_elsewhere(unsafe { pg_sys::MyDatabaseId });
+        worker_registry::notify_new_key_elsewhere(database::current());
         in_parts(|from| Maintenance::Reseal { from })
     }
 );

@@ -11,7 +11,6 @@ use std::{
     rc::Rc,
 };
 
-use pgrx::pg_sys;
 use ring::rand::{SecureRandom, SystemRandom};
 use zeroize::Zeroizing;
 
@@ -19,6 +18,7 @@ use crate::{
     crypto::seal::{KEY_LENGTH, Key, Keys},
     error::Error,
     gucs,
+    pg::advisory_lock::Tag,
 };
 
 /// By which a file is known to be the one that was read: device, inode, size and time of change.
@@ -167,18 +167,6 @@ fn from_hex(text: &str) -> Option<Zeroizing<[u8; KEY_LENGTH]>> {
 /// Nobody else in the cluster changes the file until the end of this transaction; ends by an interrupt, like any wait
 /// for a lock.
 pub fn lock() {
-    /// Of an advisory lock of no database: applications' own are their database's.
     const CLASS: u16 = 8;
-    // SAFETY: a lock tag of plain numbers; the lock is released with the transaction.
-    unsafe {
-        let tag = pg_sys::LOCKTAG {
-            locktag_field1: 0,
-            locktag_field2: 0,
-            locktag_field3: 0,
-            locktag_field4: CLASS,
-            locktag_type: pg_sys::LockTagType::LOCKTAG_ADVISORY as u8,
-            locktag_lockmethodid: pg_sys::USER_LOCKMETHOD as u8,
-        };
-        pg_sys::LockAcquire(&tag, pg_sys::ExclusiveLock as pg_sys::LOCKMODE, false, false);
-    }
+    Tag { class: CLASS, database: 0, key: 0 }.lock_for_transaction();
 }

@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
-use crate::error::Error;
+use crate::{error::Error, pg::database};
 
 pub const KEY_LENGTH: usize = 32;
 /// Tells which key sealed a value.
@@ -41,9 +41,8 @@ impl Place {
         match self {
             Self::Verification(id) => id.as_bytes().to_vec(),
             Self::Queued(_) => {
-                // SAFETY: reads a number in shared memory that stands still; initdb makes it, and pg_upgrade.
-                let cluster = unsafe { pgrx::pg_sys::GetSystemIdentifier() };
-                [self.bytes_before(), cluster.to_le_bytes().to_vec()].concat()
+                // initdb makes it, and pg_upgrade.
+                [self.bytes_before(), database::system_identifier().to_le_bytes().to_vec()].concat()
             }
         }
     }
@@ -53,8 +52,7 @@ impl Place {
         match self {
             Self::Verification(id) => id.as_bytes().to_vec(),
             Self::Queued(id) => {
-                // SAFETY: a variable of this process, set when it connected.
-                let database = unsafe { pgrx::pg_sys::MyDatabaseId }.to_u32();
+                let database = database::current().to_u32();
                 [&id.as_bytes()[..], &database.to_le_bytes()].concat()
             }
         }

@@ -15,7 +15,10 @@ use crate::{
         segment,
         worker_registry::{self, ExitReason},
     },
-    pg::process,
+    pg::{
+        database, process,
+        roles::{current_user, has_privileges_of, may_create_databases},
+    },
 };
 
 /// How long others who are connected may take to leave: as long as Postgres would wait, or a little less.
@@ -245,36 +248,9 @@ unsafe fn option(name: &CStr, options: *mut pg_sys::List) -> Option<*mut pg_sys:
 /// Whether the current role may do such things to the database at all: else a failing statement would be a way to stop
 /// the workers of others.
 fn may_disturb(database: pg_sys::Oid) -> bool {
-    const CACHE: i32 = pg_sys::SysCacheIdentifier::DATABASEOID as i32;
-    // SAFETY: a look-up by the cache's key, released after the owner is read.
-    unsafe {
-        let tuple = pg_sys::SearchSysCache1(CACHE, pg_sys::Datum::from(database));
-        if tuple.is_null() {
-            return false;
-        }
-        let row = pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_database>();
-        let (owner, is_template) = ((*row).datdba, (*row).datistemplate);
-        pg_sys::ReleaseSysCache(tuple);
-        // Who may create databases may copy a template.
-        pg_sys::superuser()
-            || pg_sys::has_privs_of_role(pg_sys::GetUserId(), owner)
-            || (is_template && may_create_databases())
-    }
-}
-
-/// Whether the current role has CREATEDB.
-fn may_create_databases() -> bool {
-    const CACHE: i32 = pg_sys::SysCacheIdentifier::AUTHOID as i32;
-    // SAFETY: a look-up by the cache's key, released after the flag is read.
-    unsafe {
-        let tuple = pg_sys::SearchSysCache1(CACHE, pg_sys::Datum::from(pg_sys::GetUserId()));
-        if tuple.is_null() {
-            return false;
-        }
-        let may = (*pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_authid>()).rolcreatedb;
-        pg_sys::ReleaseSysCache(tuple);
-        may
-    }
+    let Some(database) = database::database(database) else { return false };
+    // Who may create databases may copy a template.
+    has_privileges_of(current_user(), database.owner) || (database.is_template && may_create_databases(current_user()))
 }
 
 /// Asks the worker to leave and waits until it has. One that takes too long is Postgres' to complain about.
@@ -343,12 +319,10 @@ pub fn after_transaction(is_committed: bool) {
     if roles && is_committed {
         worker_registry::notify_identities_everywhere();
     } else if servers && is_committed {
-        // SAFETY: a variable of this session.
-        worker_registry::notify_identities(unsafe { pg_sys::MyDatabaseId });
+        worker_registry::notify_identities(database::current());
     }
     if DROPS.replace(false) && is_committed {
-        // SAFETY: a variable of this session.
-        let database = unsafe { pg_sys::MyDatabaseId };
+        let database = database::current();
         worker_registry::request_exit(database, ExitReason::Dropped);
     }
     LET_GO.with(|let_go| {

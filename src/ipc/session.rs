@@ -14,6 +14,7 @@ use crate::{
     },
     pg::{
         clock::since_boot,
+        database,
         process::{self, ProcessNumber},
     },
 };
@@ -54,8 +55,7 @@ pub fn send(
     give_up_at_exit();
     let slot = my_slot();
     let open = Open { slot };
-    // SAFETY: a plain variable, set when the session connected.
-    let database = unsafe { pg_sys::MyDatabaseId };
+    let database = database::current();
 
     let mut sent;
     {

@@ -11,7 +11,7 @@ use policy::Micros;
 
 use crate::{
     ipc::{segment::Part, slot, spin_lock::SpinLock},
-    pg::{clock::since_boot, process::ProcessNumber},
+    pg::{clock::since_boot, database, process::ProcessNumber},
 };
 
 /// Where a database's entry stands.
@@ -413,8 +413,7 @@ pub fn wake(database: pg_sys::Oid) -> bool {
 
 /// A transaction that enqueued has committed in this session's database.
 pub fn notify_queued_here() {
-    // SAFETY: a variable of this session.
-    notify_queued(unsafe { pg_sys::MyDatabaseId });
+    notify_queued(database::current());
 }
 
 /// Tells the worker of a database that a transaction which enqueued has committed. Cannot fail: a transaction callback

@@ -4,6 +4,8 @@ use std::ffi::{CStr, CString, c_char};
 
 use pgrx::{PgList, pg_sys};
 
+use crate::pg::scan::scan_catalog;
+
 /// A foreign server as the catalog has it.
 pub struct Server {
     pub oid: pg_sys::Oid,
@@ -27,22 +29,10 @@ pub fn server(name: &str) -> Option<Server> {
 /// Every foreign server of this database, ours or not.
 pub fn servers() -> Vec<Server> {
     let mut oids = Vec::new();
-    // SAFETY: a scan of a catalog in a transaction; what it yields is copied before it ends.
-    unsafe {
-        let lock = pg_sys::AccessShareLock as pg_sys::LOCKMODE;
-        let relation = pg_sys::table_open(pg_sys::ForeignServerRelationId, lock);
-        let none = std::ptr::null_mut();
-        let scan = pg_sys::systable_beginscan(relation, pg_sys::InvalidOid, false, none, 0, std::ptr::null_mut());
-        loop {
-            let tuple = pg_sys::systable_getnext(scan);
-            if tuple.is_null() {
-                break;
-            }
-            oids.push((*pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_foreign_server>()).oid);
-        }
-        pg_sys::systable_endscan(scan);
-        pg_sys::table_close(relation, lock);
-    }
+    scan_catalog(pg_sys::ForeignServerRelationId, |row| {
+        // SAFETY: the catalog's own struct; an OID is copied.
+        oids.push(unsafe { row.form::<pg_sys::FormData_pg_foreign_server>() }.oid);
+    });
     oids.into_iter().filter_map(server_of).collect()
 }
 

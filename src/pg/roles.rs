@@ -5,7 +5,7 @@ use std::ffi::CStr;
 
 use pgrx::pg_sys;
 
-use crate::error::Error;
+use crate::{error::Error, pg::relation::of_extension};
 
 /// Acts with the rights of another role, until dropped; fires no trigger of somebody else's with them, only ours, which
 /// is ENABLE ALWAYS; and prints no plan for the caller, who may ask for it, with the keys and seals that stand in it.
@@ -37,13 +37,9 @@ impl ActsAs {
     }
 
     pub fn owner_of_the_record() -> Result<Self, Error> {
-        // SAFETY: look-ups in the catalog; the table is closed again.
+        let table = of_extension(c"verification_record").ok_or_else(Error::not_installed)?;
+        // SAFETY: the table is there, and closed again.
         unsafe {
-            let schema = pg_sys::get_namespace_oid(c"otp_gateway".as_ptr(), true);
-            let table = pg_sys::get_relname_relid(c"verification_record".as_ptr(), schema);
-            if table == pg_sys::InvalidOid {
-                return Err(Error::not_installed());
-            }
             let relation = pg_sys::table_open(table, pg_sys::RowExclusiveLock as pg_sys::LOCKMODE);
             let owner = (*(*relation).rd_rel).relowner;
             pg_sys::table_close(relation, pg_sys::NoLock as pg_sys::LOCKMODE);
@@ -83,11 +79,41 @@ pub struct Role {
     pub name: String,
 }
 
+/// The OID alone.
+pub fn current_user() -> pg_sys::Oid {
+    // SAFETY: a variable of this session.
+    unsafe { pg_sys::GetUserId() }
+}
+
 pub fn current_role() -> Role {
+    let oid = current_user();
     // SAFETY: the current role exists for as long as this statement runs.
+    let name = unsafe { CStr::from_ptr(pg_sys::GetUserNameFromId(oid, false)) };
+    Role { oid, name: name.to_string_lossy().into_owned() }
+}
+
+pub fn is_superuser(role: pg_sys::Oid) -> bool {
+    // SAFETY: a look-up in the catalog.
+    unsafe { pg_sys::superuser_arg(role) }
+}
+
+/// Whether a role has all the privileges of another: is it, inherits from it, or is a superuser.
+pub fn has_privileges_of(role: pg_sys::Oid, other: pg_sys::Oid) -> bool {
+    // SAFETY: a look-up in the catalog.
+    unsafe { pg_sys::has_privs_of_role(role, other) }
+}
+
+/// Whether a role has CREATEDB.
+pub fn may_create_databases(role: pg_sys::Oid) -> bool {
+    const CACHE: i32 = pg_sys::SysCacheIdentifier::AUTHOID as i32;
+    // SAFETY: a look-up by the cache's key, released after the flag is read.
     unsafe {
-        let oid = pg_sys::GetUserId();
-        let name = CStr::from_ptr(pg_sys::GetUserNameFromId(oid, false)).to_string_lossy().into_owned();
-        Role { oid, name }
+        let tuple = pg_sys::SearchSysCache1(CACHE, pg_sys::Datum::from(role));
+        if tuple.is_null() {
+            return false;
+        }
+        let may = (*pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_authid>()).rolcreatedb;
+        pg_sys::ReleaseSysCache(tuple);
+        may
     }
 }

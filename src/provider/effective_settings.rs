@@ -7,7 +7,7 @@ use policy::Strategy;
 use serde_json::{Value, json};
 
 use crate::{
-    pg::foreign_servers,
+    pg::{foreign_servers, roles::current_user},
     provider::{
         lookup::dialect_of,
         option_value::shown,
@@ -42,10 +42,7 @@ pub fn of_provider(server: pg_sys::Oid) -> Vec<Setting> {
             vec![Setting { setting: "error", value: Some(error.message().to_owned()), source: "server" }]
         }
     };
-    // SAFETY: reads state of this session.
-    settings.push(credentials(
-        foreign_servers::user_mapping(unsafe { pg_sys::GetUserId() }, server.oid).map(|(_, options)| options),
-    ));
+    settings.push(credentials(foreign_servers::user_mapping(current_user(), server.oid).map(|(_, options)| options)));
     settings
 }
 

@@ -4,7 +4,11 @@ use pgrx::pg_sys;
 
 use crate::{
     error::Error,
-    pg::foreign_servers::{self, Server},
+    pg::{
+        database::{self, database},
+        foreign_servers::{self, Server},
+        roles::{has_privileges_of, is_superuser},
+    },
     provider::{
         lookup::{dialect_of, no_such_provider, shown},
         route::ROUTE,
@@ -14,8 +18,7 @@ use crate::{
 
 /// The providers that a role acts for as an owner; None: it is a superuser, whose everything is.
 pub fn owned(role: pg_sys::Oid) -> Result<Option<Vec<Identity>>, Error> {
-    // SAFETY: a look-up in the catalog.
-    if unsafe { pg_sys::superuser_arg(role) } {
+    if is_superuser(role) {
         return Ok(None);
     }
     let mut owns_one = false;
@@ -88,17 +91,7 @@ impl Kept {
 }
 
 fn owns_the_database(role: pg_sys::Oid) -> bool {
-    const CACHE: i32 = pg_sys::SysCacheIdentifier::DATABASEOID as i32;
-    // SAFETY: a look-up by the cache's key, released after the owner is read; a superuser has the privileges of all.
-    unsafe {
-        let tuple = pg_sys::SearchSysCache1(CACHE, pg_sys::Datum::from(pg_sys::MyDatabaseId));
-        if tuple.is_null() {
-            return false;
-        }
-        let owner = (*pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_database>()).datdba;
-        pg_sys::ReleaseSysCache(tuple);
-        pg_sys::has_privs_of_role(role, owner)
-    }
+    database(database::current()).is_some_and(|database| has_privileges_of(role, database.owner))
 }
 
 fn is_ours(server: &Server) -> bool {
@@ -107,16 +100,14 @@ fn is_ours(server: &Server) -> bool {
 }
 
 fn owns(role: pg_sys::Oid, server: &Server) -> bool {
-    // SAFETY: a look-up in the catalog; a superuser has the privileges of all.
-    unsafe { pg_sys::has_privs_of_role(role, server.owner) }
+    has_privileges_of(role, server.owner)
 }
 
 /// Whether a role may have the server read a file.
 pub fn may_read_files(role: pg_sys::Oid) -> bool {
     // The predefined role pg_read_server_files; its OID is fixed, its name in the headers is not.
     const PG_READ_SERVER_FILES: u32 = 4569;
-    // SAFETY: a look-up in the catalog; a superuser has the privileges of all.
-    unsafe { pg_sys::has_privs_of_role(role, pg_sys::Oid::from(PG_READ_SERVER_FILES)) }
+    has_privileges_of(role, pg_sys::Oid::from(PG_READ_SERVER_FILES))
 }
 
 /// That an option which names a file holds. Who owns the provider says where it points, and so is sent what the file

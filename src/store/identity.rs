@@ -9,10 +9,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     error::Error,
-    pg::foreign_servers,
+    pg::{
+        database, foreign_servers,
+        relation::of_extension,
+        scan::{TupleValues, equal},
+    },
     store::{
         columns::{NEWEST_TABLE, identity as column},
-        scan::{TupleValues, equal, scan},
+        scan::scan,
     },
 };
 
@@ -63,11 +67,7 @@ pub struct Known {
 }
 
 pub fn known<R>(use_it: impl FnOnce(&mut Known) -> R) -> R {
-    // SAFETY: look-ups in the catalog.
-    let table = unsafe {
-        let schema = pg_sys::get_namespace_oid(c"otp_gateway".as_ptr(), true);
-        pg_sys::get_relname_relid(NEWEST_TABLE.as_ptr(), schema)
-    };
+    let table = of_extension(NEWEST_TABLE).unwrap_or(pg_sys::InvalidOid);
     KNOWN.with_borrow_mut(|known| {
         if known.table != table {
             *known = Known { table, ..Known::default() };
@@ -78,8 +78,7 @@ pub fn known<R>(use_it: impl FnOnce(&mut Known) -> R) -> R {
 
 /// This cluster's own number.
 pub fn home() -> i64 {
-    // SAFETY: reads shared memory that is set before any session starts.
-    unsafe { pg_sys::GetSystemIdentifier() }.cast_signed()
+    database::system_identifier().cast_signed()
 }
 
 /// The OID of a server or role here; None: it was dropped.

@@ -5,7 +5,10 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
 use pgrx::{PgTryBuilder, pg_sys};
 
-use crate::error::Error;
+use crate::{
+    error::Error,
+    pg::{relation::of_extension, scan::scan_catalog},
+};
 
 /// Why nothing is done, and what to do about it.
 pub const REPLICATED: (&str, &str) = (
@@ -55,35 +58,13 @@ struct SubscriptionRel {
 
 /// Whether a subscription has our table among its own.
 fn look() -> bool {
-    // SAFETY: look-ups and the scan of a catalog, in a transaction.
-    unsafe {
-        let schema = pg_sys::get_namespace_oid(c"otp_gateway".as_ptr(), true);
-        let table = pg_sys::get_relname_relid(c"verification_record".as_ptr(), schema);
-        if table == pg_sys::InvalidOid {
-            return false;
-        }
-        let lock = pg_sys::AccessShareLock as pg_sys::LOCKMODE;
-        let relation = pg_sys::table_open(pg_sys::Oid::from(SUBSCRIPTION_REL), lock);
-        let scan = pg_sys::systable_beginscan(
-            relation,
-            pg_sys::InvalidOid,
-            false,
-            std::ptr::null_mut(),
-            0,
-            std::ptr::null_mut(),
-        );
-        let mut found = false;
-        loop {
-            let tuple = pg_sys::systable_getnext(scan);
-            if tuple.is_null() {
-                break;
-            }
-            found |= (*pg_sys::GETSTRUCT(tuple).cast::<SubscriptionRel>()).table == table;
-        }
-        pg_sys::systable_endscan(scan);
-        pg_sys::table_close(relation, lock);
-        found
-    }
+    let Some(table) = of_extension(c"verification_record") else { return false };
+    let mut found = false;
+    scan_catalog(pg_sys::Oid::from(SUBSCRIPTION_REL), |row| {
+        // SAFETY: how the catalog's rows begin.
+        found |= unsafe { row.form::<SubscriptionRel>() }.table == table;
+    });
+    found
 }
 
 /// How a database stands in which the tables cannot be used.

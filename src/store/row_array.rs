@@ -6,7 +6,10 @@ use pgrx::{IntoDatum, datum::DatumWithOid, pg_sys};
 use policy::Micros;
 use uuid::Uuid;
 
-use crate::pg::values::{Time, pg_uuid};
+use crate::pg::{
+    relation::of_extension,
+    values::{Time, pg_uuid},
+};
 
 /// A table's row type, looked up where the statements are prepared.
 pub struct RowType {
@@ -21,12 +24,9 @@ pub fn rows_of(table: &CStr) -> pg_sys::Oid {
     unsafe { pg_sys::get_array_type(row_of(table)) }
 }
 
-unsafe fn row_of(table: &CStr) -> pg_sys::Oid {
+fn row_of(table: &CStr) -> pg_sys::Oid {
     // SAFETY: as above.
-    unsafe {
-        let schema = pg_sys::get_namespace_oid(c"otp_gateway".as_ptr(), false);
-        pg_sys::get_rel_type_id(pg_sys::get_relname_relid(table.as_ptr(), schema))
-    }
+    unsafe { pg_sys::get_rel_type_id(of_extension(table).unwrap_or(pg_sys::InvalidOid)) }
 }
 
 impl RowType {

@@ -10,11 +10,14 @@ use uuid::Uuid;
 
 use crate::{
     error::Error,
-    pg::roles::{Role, current_role},
+    pg::{
+        roles::{Role, current_role},
+        scan::{TupleValues, equal, is_of_this_transaction},
+    },
     store::{
         columns::{attempt, verification as column},
         identity::{Identity, Kind, identities_of, object_of},
-        scan::{TupleValues, equal, is_of_this_transaction, scan},
+        scan::scan,
     },
 };
 

@@ -12,7 +12,7 @@ use crate::{
     },
     error::Error,
     hooks::executor_start,
-    pg::row::Row,
+    pg::{relation::of_extension, row::Row},
 };
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -89,13 +89,8 @@ impl Event {
 
     /// Whether the table is the record of verifications, under the name that it has, or had before 0.3.0.
     pub fn is_of_the_record(&self) -> bool {
-        // SAFETY: look-ups in the catalog.
-        unsafe {
-            let schema = pg_sys::get_namespace_oid(c"otp_gateway".as_ptr(), true);
-            [c"verification_record", c"verification"]
-                .into_iter()
-                .any(|name| pg_sys::get_relname_relid(name.as_ptr(), schema) == self.relation_oid())
-        }
+        let ours = [c"verification_record", c"verification"];
+        ours.into_iter().any(|name| of_extension(name) == Some(self.relation_oid()))
     }
 
     fn descriptor(&self) -> pg_sys::TupleDesc {

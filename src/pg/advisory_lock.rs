@@ -1,0 +1,50 @@
+//! Advisory locks of our own classes: applications' have the classes 1 and 2.
+
+use pgrx::pg_sys;
+
+const MODE: pg_sys::LOCKMODE = pg_sys::ExclusiveLock as pg_sys::LOCKMODE;
+
+/// What a lock is about. Each class is one kind of thing.
+#[derive(Clone, Copy)]
+pub struct Tag {
+    pub class: u16,
+    /// The database that it is of; 0: of all.
+    pub database: u32,
+    pub key: u64,
+}
+
+impl Tag {
+    fn locktag(self) -> pg_sys::LOCKTAG {
+        pg_sys::LOCKTAG {
+            locktag_field1: self.database,
+            locktag_field2: (self.key >> 32) as u32,
+            locktag_field3: self.key as u32,
+            locktag_field4: self.class,
+            locktag_type: pg_sys::LockTagType::LOCKTAG_ADVISORY as u8,
+            locktag_lockmethodid: pg_sys::USER_LOCKMETHOD as u8,
+        }
+    }
+
+    /// Waits for it, and holds it until the end of the transaction. Ends by an interrupt, like any wait for a lock.
+    pub fn lock_for_transaction(self) {
+        // SAFETY: a lock tag of plain numbers; the lock is released with the transaction.
+        unsafe { pg_sys::LockAcquire(&self.locktag(), MODE, false, false) };
+    }
+
+    /// Waits for it, and holds it until it is dropped, or the session ends.
+    pub fn lock(self) -> SessionLock {
+        // SAFETY: a lock tag of plain numbers; released by SessionLock.
+        unsafe { pg_sys::LockAcquire(&self.locktag(), MODE, true, false) };
+        SessionLock(self)
+    }
+}
+
+/// A lock that this session holds; dropped, it is free for others.
+pub struct SessionLock(Tag);
+
+impl Drop for SessionLock {
+    fn drop(&mut self) {
+        // SAFETY: held since lock(), by this session.
+        unsafe { pg_sys::LockRelease(&self.0.locktag(), MODE, true) };
+    }
+}

@@ -33,7 +33,7 @@ SEND = "SELECT * FROM otp_send(%s, %s::jsonb)"
 ENQUEUE = "SELECT * FROM otp_enqueue(%s, %s::jsonb)"
 VERIFY = "SELECT * FROM otp_verify(%s::uuid, %s)"
 
-# Every form of the page (shared/vendors/ideamart.md), white space, hyphens, and a JSON number.
+# Every form of the page (docs/vendors/ideamart.md), white space, hyphens, and a JSON number.
 SPELLINGS = [
     "0771234567", "771234567", "+94771234567", "94771234567", "0094771234567", "tel:94771234567", "077 123 4567",
     "+94-77-123-4567", 771234567, 94771234567,

@@ -373,7 +373,7 @@ DEFAULTS = {
     "allowed_prefixes": None, "enforce": "on", "test_numbers": None, "allow_plain_http": "false",
 }
 VENDOR_DEFAULTS = {
-    # shared/vendors: code_lifetime, max_checks, resend_after
+    # docs/vendors: code_lifetime, max_checks, resend_after
     "iserveu": ("10min", "5", "30s"), "hyperverge": ("1d", "5", "30s"), "paytm": (None, "5", "30s"),
     "relid": (None, "3", "30s"), "ideamart": ("1h", "3", "30s"), "sandbox": ("10min", "5", "0s"),
 }

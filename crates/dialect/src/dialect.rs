@@ -22,7 +22,7 @@ pub struct Dialect {
     pub name: &'static str,
     /// The documented host; none where the vendor runs on the customer's premises.
     pub base_url: Option<&'static str>,
-    /// How long the vendor says that a code lives (shared/vendors); none where it does not say.
+    /// How long the vendor says that a code lives (docs/vendors); none where it does not say.
     pub code_lifetime: Option<Duration>,
     /// What its codes are made of.
     pub code: CodeForm,

@@ -1,6 +1,6 @@
 use serde::{Deserialize, Serialize};
 
-/// How an attempt ended: the one vocabulary that every vendor's answer is read into (shared/vendors/README.md).
+/// How an attempt ended: the one vocabulary that every vendor's answer is read into (docs/vendors/README.md).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Outcome {
     Sent,

@@ -85,7 +85,7 @@ impl CallResult {
 }
 
 /// Reads an answer: the body first, by the vendor's own table; where that says nothing, the HTTP status, by the rules
-/// that all vendors share (shared/vendors/README.md).
+/// that all vendors share (docs/vendors/README.md).
 pub fn interpret(dialect: &Dialect, operation: Operation, answer: &HttpResponse) -> CallResult {
     let value = json(answer.body);
     let own = value.as_ref().ok().and_then(|value| (dialect.read)(operation, answer.status, value));

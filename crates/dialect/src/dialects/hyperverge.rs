@@ -1,4 +1,4 @@
-//! HyperVerge mobile OTP (shared/vendors/hyperverge.md): Indian numbers, one journey id over send, resend and verify.
+//! HyperVerge mobile OTP (docs/vendors/hyperverge.md): Indian numbers, one journey id over send, resend and verify.
 //! The answer's `statusCode` decides over the HTTP status; within it, the words.
 
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! Ideamart OTP (shared/vendors/ideamart.md): subscribes a Sri Lankan number to an application. Credentials travel in
+//! Ideamart OTP (docs/vendors/ideamart.md): subscribes a Sri Lankan number to an application. Credentials travel in
 //! the body. A resend is a request like the first.
 
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! iServeU DMT Lite (shared/vendors/iserveu.md): Indian numbers, in two variants. Type 1 registers a customer, type 2
+//! iServeU DMT Lite (docs/vendors/iserveu.md): Indian numbers, in two variants. Type 1 registers a customer, type 2
 //! approves a transaction; the code goes with the business call that follows. A resend is a send like the first.
 
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! Paytm AI router (shared/vendors/paytm.md): the caller's order and token are the flow; the vendor gives no reference.
+//! Paytm AI router (docs/vendors/paytm.md): the caller's order and token are the flow; the vendor gives no reference.
 //! A resend is a send like the first.
 
 use serde_json::{Map, Value, json};

@@ -1,4 +1,4 @@
-//! Uniken REL-ID Verify (shared/vendors/relid.md): pushes a code to the user's app. A resend voids the first
+//! Uniken REL-ID Verify (docs/vendors/relid.md): pushes a code to the user's app. A resend voids the first
 //! notification before it makes a new one, so that one code is good at a time.
 
 use std::time::Duration;

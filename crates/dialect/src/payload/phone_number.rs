@@ -106,7 +106,7 @@ fn indian(typed: &str) -> Option<Secret> {
     national.map(Secret::new)
 }
 
-/// The forms that shared/vendors/ideamart.md lists.
+/// The forms that docs/vendors/ideamart.md lists.
 fn sri_lankan(typed: &str) -> Option<Secret> {
     let (plus, digits);
     let national = match typed.strip_prefix("tel:") {

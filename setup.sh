@@ -42,8 +42,8 @@ if [ ! -e "$libraries/pgaudit.so" ] && [[ $libraries =~ ^/usr/lib/postgresql/([0
     install_missing
 fi
 
-# The library needs a compiler of edition 2024; Debian 12's own is older.
-wanted=1.88
+# rust-version in Cargo.toml; Debian's own is older.
+wanted=$(sed -n 's/^rust-version = "\(.*\)"$/\1/p' "$(dirname "$0")/Cargo.toml")
 have=$(cargo --version 2>/dev/null | awk '{ print $2 }')
 if [ -z "$have" ] || [ "$(printf '%s\n%s\n' "$wanted" "$have" | sort -V | head -n 1)" != "$wanted" ]; then
     say "installing Rust with rustup (have: ${have:-none}, need $wanted)"

@@ -1,9 +1,11 @@
 #!/usr/bin/python3
 """Promise: what a document points to is there. Every relative link of a *.md file leads to a file or folder of the
 repository, and to a heading of it where it names one; every path in backticks that begins with a folder of the
-repository exists; and no file cites the folder `shared`, which is not part of it. `documents.py [ROOT]`, in a git work
-tree; prints what breaks the promise, and ends with 1."""
+repository exists; META.json has the versions of Cargo.toml and of the control file; and no file cites the folder
+`shared`, which is not part of it. `documents.py [ROOT]`, in a git work tree; prints what breaks the promise, and ends
+with 1."""
 
+import json
 import pathlib
 import re
 import subprocess
@@ -92,8 +94,19 @@ def broken(root):
         yield from (f"{path.relative_to(root)}:{number} {what}" for number, what in sorted(found))
 
 
+def other_versions(root):
+    """Where META.json has another version than what it speaks of."""
+    meta = json.loads((root / "META.json").read_text())
+    pairs = [(meta["version"], "Cargo.toml", r'^version = "(.+)"$')]
+    pairs += [(one["version"], one["file"], r"^default_version = '(.+)'$") for one in meta["provides"].values()]
+    for version, file, pattern in pairs:
+        there = re.search(pattern, (root / file).read_text(), re.M)[1]
+        if version != there:
+            yield f"META.json says {version}, and {file} says {there}"
+
+
 def main(root):
-    found = list(broken(root))
+    found = [*broken(root), *other_versions(root)]
     documents = sum(path.suffix == ".md" for path in files_of(root))
     print("\n".join(f"   {line}" for line in found) or f"   documents: {documents}, and what they point to is there")
     return bool(found)

@@ -50,7 +50,7 @@ install: build
 	@# A running server has the old file mapped: the new one takes its name, not its place.
 	@$(SUDO) install -m 755 target/release/libotp_gateway.so "$$($(PG_CONFIG) --pkglibdir)/otp_gateway.so.new"
 	@$(SUDO) mv -f "$$($(PG_CONFIG) --pkglibdir)/otp_gateway.so.new" "$$($(PG_CONFIG) --pkglibdir)/otp_gateway.so"
-	@$(SUDO) install -m 644 otp_gateway.control sql/otp_gateway--*.sql "$$($(PG_CONFIG) --sharedir)/extension/"
+	@$(SUDO) install -m 644 otp_gateway.control sql/install/*.sql sql/upgrade/*.sql "$$($(PG_CONFIG) --sharedir)/extension/"
 
 demo: install
 	@PYTHONDONTWRITEBYTECODE=1 $(PYTHON) demo/demo.py
@@ -63,8 +63,9 @@ format: setup
 	@cargo fmt --all --check
 
 lint: build
-	$(STEP) "layers, pgspot on the SQL scripts, cargo clippy, and every version of Postgres"
+	$(STEP) "layers, documents, pgspot on the SQL scripts, cargo clippy, and every version of Postgres"
 	@tests/layers.py
+	@tests/documents.py
 	@tests/pgspot.sh
 	@$(CARGO) clippy --locked --all-targets $(PURE) -- -D warnings
 	@# Nothing is linked, so libFuzzer's C++ need not be compiled.

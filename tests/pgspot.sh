@@ -24,10 +24,16 @@ SQL
 # value IN (...) of a domain is text = text, which pg_catalog has; it comes first, and nothing fits better.
 domains="PS001: Unqualified operator: '=' in value IN ("
 
-found=$(findings sql/otp_gateway--?.?.?.sql $(printf '%s\n' sql/otp_gateway--?.?.?--*.sql | sort -V))
-rest=$(grep -vF "$domains" <<<"$found" || true)
-if [ -n "$rest" ] || [ "$(grep -cF "$domains" <<<"$found")" != 3 ]; then
-    printf '   pgspot finds other than what this script has the reasons for:\n%s\n' "$found" >&2
-    exit 1
-fi
-echo "   pgspot: $(wc -l <<<"$found") findings, each with its reason in tests/pgspot.sh"
+check() {
+    local found rest
+    found=$(findings "$@")
+    rest=$(grep -vF "$domains" <<<"$found" || true)
+    if [ -n "$rest" ] || [ "$(grep -cF "$domains" <<<"$found")" != 3 ]; then
+        printf '   pgspot finds other than what this script has the reasons for:\n%s\n' "$found" >&2
+        exit 1
+    fi
+    echo "   pgspot: ${!#}: $(wc -l <<<"$found") findings, each with its reason in tests/pgspot.sh"
+}
+# The oldest version and all that lead on from it; and the present one as it is installed.
+check sql/install/otp_gateway--0.1.0.sql $(printf '%s\n' sql/upgrade/*.sql | sort -V)
+check "$(printf '%s\n' sql/install/*.sql | sort -V | tail -n 1)"

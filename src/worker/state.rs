@@ -133,7 +133,7 @@ impl Worker {
         let http = lifecycle::without_signals(|| HttpClient::start(gucs::allowed_hosts(), lifecycle::with_own_locale))
             .unwrap_or_else(|error| pgrx::error!("otp_gateway: the HTTP client's thread cannot be started: {error}"));
         Self {
-            store: store,
+            store,
             ipc: WorkerEnd::new(database.to_u32()),
             expiry: ExpiryHeap::default(),
             maintenance: MaintenanceSchedule::default(),

@@ -1,11 +1,16 @@
-"""Promise: an upgraded database is the same as a fresh one, and until it is upgraded every call says what to do."""
+"""Promise: an upgraded database is the same as a fresh one, which has a script of its own (sql/install), and until it is
+upgraded every call says what to do."""
 
+import pathlib
+import re
 import uuid
 
 import psycopg2
 import pytest
 
 from conftest import Gateway
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 # Everything that belongs to the extension, as the catalog describes it.
 SURFACE = """
@@ -20,7 +25,9 @@ SELECT pg_describe_object(classid, objid, objsubid) AS object,
        END AS definition,
        obj_description(objid, classid::regclass::text) AS comment,
        (SELECT relacl::text FROM pg_class WHERE oid = objid AND classid = 'pg_class'::regclass) AS rights,
-       (SELECT proacl::text FROM pg_proc WHERE oid = objid AND classid = 'pg_proc'::regclass) AS function_rights
+       (SELECT string_agg(given::text, ' ' ORDER BY given::text)
+        FROM pg_proc, unnest(coalesce(proacl, acldefault('f', proowner))) AS given
+        WHERE pg_proc.oid = objid AND classid = 'pg_proc'::regclass) AS function_rights
 FROM pg_depend WHERE deptype = 'e' AND refobjid = (SELECT oid FROM pg_extension WHERE extname = 'otp_gateway')
 UNION ALL
 SELECT indexrelid::regclass::text, pg_get_indexdef(indexrelid), NULL, NULL, NULL
@@ -29,7 +36,16 @@ UNION ALL
 SELECT tgname, pg_get_triggerdef(oid), tgenabled::text, NULL, NULL
 FROM pg_trigger WHERE tgrelid::regclass::text LIKE 'otp\\_gateway.%'
 UNION ALL
-SELECT unnest(extconfig)::regclass::text, 'is dumped', NULL, NULL, NULL FROM pg_extension WHERE extname = 'otp_gateway'
+SELECT conname, concat_ws(' ', conrelid::regclass, contypid::regtype, pg_get_constraintdef(oid)), NULL, NULL, NULL
+FROM pg_constraint WHERE connamespace = 'otp_gateway'::regnamespace
+UNION ALL
+SELECT c.table::regclass::text, concat('is dumped, where ', c.condition), NULL, NULL, NULL
+FROM pg_extension, ROWS FROM (unnest(extconfig), unnest(extcondition)) AS c("table", condition) WHERE extname = 'otp_gateway'
+UNION ALL
+SELECT pg_describe_object(d.classid, d.objid, d.objsubid), concat('needs ', pg_describe_object(d.refclassid, d.refobjid, d.refobjsubid)),
+       d.deptype::text, NULL, NULL
+FROM pg_depend AS d JOIN pg_depend AS e ON (e.classid, e.objid) = (d.classid, d.objid) AND e.deptype = 'e'
+WHERE e.refobjid = (SELECT oid FROM pg_extension WHERE extname = 'otp_gateway')
 ORDER BY 1, 2
 """
 
@@ -42,6 +58,16 @@ def outdated(cluster, simulator, request):
         gateway.version = request.param
         gateway.table = "verification" if request.param < "0.3.0" else "verification_record"
         yield gateway
+
+
+def test_the_schema_version_is_that_of_the_scripts():
+    """A release without a change of the schema has no script, and stops nobody's calls."""
+    [version] = re.findall(r'SCHEMA_VERSION: &str = "([^"]+)"', (ROOT / "src/store.rs").read_text())
+    assert f"default_version = '{version}'" in (ROOT / "otp_gateway.control").read_text()
+    assert (ROOT / f"sql/install/otp_gateway--{version}.sql").exists()
+    ways = sorted(path.stem.split("--")[1:] for path in (ROOT / "sql/upgrade").glob("*.sql"))
+    # Each version leads to the next, and the last one to this.
+    assert [new for _, new in ways] == [old for old, _ in ways[1:]] + [version]
 
 
 def test_upgraded_equals_fresh(outdated, gateway):

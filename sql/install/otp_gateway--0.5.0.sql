@@ -1,0 +1,742 @@
+/* otp_gateway 0.5.0: the whole schema, for CREATE EXTENSION. ALTER EXTENSION otp_gateway UPDATE brings an older one to
+   the same, by the scripts in sql/upgrade; tests/gateway/test_upgrade.py compares the two. */
+
+-- complain if the script is sourced in psql, rather than via CREATE EXTENSION
+\echo Use "CREATE EXTENSION otp_gateway" to load this file. \quit
+
+-- What is text in another encoding is another text, or none, by the time that a vendor or a dump has it.
+DO $$
+BEGIN
+    IF pg_catalog.getdatabaseencoding() OPERATOR(pg_catalog.<>) 'UTF8' THEN
+        RAISE feature_not_supported USING
+            MESSAGE = pg_catalog.format(
+                'otp_gateway: the encoding of this database is %s, and must be UTF8', pg_catalog.getdatabaseencoding()),
+            HINT = 'Use a database of that encoding: CREATE DATABASE ... TEMPLATE template0 ENCODING ''UTF8''; pg_dump and '
+                'psql convert what is moved there.';
+    END IF;
+END
+$$;
+
+-- Tables, types and the validators live in this schema; the functions that applications call land in the schema that
+-- CREATE EXTENSION was told.
+CREATE SCHEMA otp_gateway;
+COMMENT ON SCHEMA otp_gateway IS 'the record that the extension otp_gateway keeps of one-time-password flows';
+
+CREATE DOMAIN otp_gateway.status AS text CHECK (VALUE IN (
+    'queued', 'sending', 'pending', 'approved', 'canceled', 'expired', 'max_attempts_reached', 'failed', 'blocked',
+    'unknown'
+));
+COMMENT ON DOMAIN otp_gateway.status IS
+'where a verification stands; approved, canceled, expired, max_attempts_reached, failed and blocked are terminal and '
+'never reopen';
+
+CREATE DOMAIN otp_gateway.operation AS text CHECK (VALUE IN ('send', 'verify', 'resend', 'cancel'));
+COMMENT ON DOMAIN otp_gateway.operation IS 'what an attempt asks of a vendor';
+
+CREATE DOMAIN otp_gateway.outcome AS text CHECK (VALUE IN (
+    'sent', 'approved', 'canceled', 'invalid_code', 'expired', 'already_used', 'already_registered',
+    'max_attempts_reached', 'not_found', 'rate_limited', 'invalid_request', 'auth_failed', 'refused', 'provider_error',
+    'unreachable', 'unknown', 'blocked'
+));
+COMMENT ON DOMAIN otp_gateway.outcome IS
+'how an attempt ended, in one vocabulary for all vendors; unknown: it may or may not have happened, and is never '
+'repeated';
+
+-- The tables hold what nobody but a superuser may see (sealed, recipient_key). A column cannot be withheld from members
+-- of pg_read_all_data, who may read every column of every table; rows can, by row security. So the tables have no
+-- policy at all, which hides every row from everybody whom row security binds, and what a role may see it sees in the
+-- views below.
+-- Columns are in the order in which versions added them: src/store/columns.rs knows them by number. Room on each page
+-- lets an update stay there and leave the indexes alone (HOT). For the same reason no index, and no index's predicate,
+-- may name a column that changes: status, reference, expires_at, the counts, sealed. pg_read_all_data reads TOAST
+-- tables as well, where no row security reaches: a row stays whole while it fits on a page; and ANALYZE takes no
+-- samples of the secret columns.
+CREATE TABLE otp_gateway.verification_record (
+    id uuid CONSTRAINT verification_pkey PRIMARY KEY,
+    provider text NOT NULL,
+    vendor text NOT NULL,
+    status otp_gateway.status NOT NULL,
+    recipient_masked text,
+    recipient_key bytea,
+    reference text,
+    created_by name NOT NULL,
+    created_at timestamptz NOT NULL,
+    expires_at timestamptz,
+    approved_at timestamptz,
+    send_count integer NOT NULL,
+    check_count integer NOT NULL,
+    max_checks integer NOT NULL,
+    sealed bytea,
+    enqueued xid8,
+    idempotency_key bytea,
+    payload_hash bytea,
+    is_test boolean NOT NULL DEFAULT false,
+    route text,
+    provider_id bigint,
+    role_id bigint,
+    route_id bigint
+) WITH (fillfactor = 50, toast_tuple_target = 8160);
+ALTER TABLE otp_gateway.verification_record
+    ALTER COLUMN recipient_key SET STATISTICS 0,
+    ALTER COLUMN sealed SET STATISTICS 0,
+    ALTER COLUMN idempotency_key SET STATISTICS 0,
+    ALTER COLUMN payload_hash SET STATISTICS 0;
+CREATE INDEX verification_enqueued_idx ON otp_gateway.verification_record (enqueued, id) WHERE enqueued IS NOT NULL;
+CREATE INDEX verification_idempotency_key_idx ON otp_gateway.verification_record (idempotency_key)
+    WHERE idempotency_key IS NOT NULL;
+CREATE INDEX verification_recipient_key_idx ON otp_gateway.verification_record (recipient_key, role_id, provider_id);
+ALTER TABLE otp_gateway.verification_record ENABLE ROW LEVEL SECURITY;
+COMMENT ON TABLE otp_gateway.verification_record IS
+'what the view otp_gateway.verification shows, with what only superusers see; written by the worker in transactions '
+'of its own, so that a rollback of the caller undoes nothing here';
+COMMENT ON COLUMN otp_gateway.verification_record.id IS
+'time-ordered (UUID version 7); the argument of otp_verify, otp_resend and otp_cancel';
+COMMENT ON COLUMN otp_gateway.verification_record.provider IS
+'what the foreign server was called then: provider_id says which it is';
+COMMENT ON COLUMN otp_gateway.verification_record.vendor IS
+'the dialect: iserveu, hyperverge, paytm, relid, ideamart or sandbox';
+COMMENT ON COLUMN otp_gateway.verification_record.recipient_masked IS 'whom the code goes to, as it may be shown';
+COMMENT ON COLUMN otp_gateway.verification_record.recipient_key IS
+'HMAC-SHA-256 of the normalised recipient under a key that is not in the database: finds a recipient, does not name '
+'one';
+COMMENT ON COLUMN otp_gateway.verification_record.reference IS
+'the latest reference that vendor and application share for this flow';
+COMMENT ON COLUMN otp_gateway.verification_record.created_by IS
+'what the role was called then: role_id says which it is';
+COMMENT ON COLUMN otp_gateway.verification_record.expires_at IS
+'when the code ends, counted from the answer to the latest send; null where neither the vendor nor code_lifetime says';
+COMMENT ON COLUMN otp_gateway.verification_record.send_count IS 'sends and resends begun';
+COMMENT ON COLUMN otp_gateway.verification_record.check_count IS
+'checks spent; one is booked before each verify leaves, and given back where the vendor certainly compared nothing';
+COMMENT ON COLUMN otp_gateway.verification_record.max_checks IS 'checks allowed';
+COMMENT ON COLUMN otp_gateway.verification_record.sealed IS
+'while queued: the payload; then what a later verify or resend needs; AES-256-GCM under otp_gateway.key_file, null '
+'once the verification has ended';
+COMMENT ON COLUMN otp_gateway.verification_record.enqueued IS
+'the transaction that enqueued it, whose COMMIT lets it be sent; null for a flow that was not queued';
+COMMENT ON COLUMN otp_gateway.verification_record.idempotency_key IS
+'HMAC of provider and idempotency key that it was begun with; the same key within 24 hours is this verification';
+COMMENT ON COLUMN otp_gateway.verification_record.payload_hash IS 'HMAC of the payload that the key goes with';
+COMMENT ON COLUMN otp_gateway.verification_record.is_test IS
+'to one of the provider''s test_numbers: answered by the gateway itself, no message was sent, and no limit counts it';
+COMMENT ON COLUMN otp_gateway.verification_record.route IS 'what the route was called then: route_id says which it is';
+COMMENT ON COLUMN otp_gateway.verification_record.provider_id IS
+'of otp_gateway.identity: the foreign server that it goes through; for one that is queued for a route, the route';
+COMMENT ON COLUMN otp_gateway.verification_record.role_id IS 'of otp_gateway.identity: the role that began it';
+COMMENT ON COLUMN otp_gateway.verification_record.route_id IS 'of otp_gateway.identity: the route that it was asked of';
+
+-- No foreign key: the worker is the only writer, and the check of one would cost a look-up and a row lock for each
+-- attempt. What limits count is where they can find it; none of the indexed columns ever changes.
+CREATE TABLE otp_gateway.attempt_record (
+    id uuid CONSTRAINT attempt_pkey PRIMARY KEY,
+    verification_id uuid NOT NULL,
+    operation otp_gateway.operation NOT NULL,
+    outcome otp_gateway.outcome,
+    http_status integer,
+    vendor_code text,
+    vendor_message text,
+    response jsonb,
+    started_at timestamptz NOT NULL,
+    finished_at timestamptz,
+    provider text,
+    recipient_key bytea,
+    reason text,
+    provider_id bigint,
+    role_id bigint,
+    account bytea,
+    retry_at timestamptz
+) WITH (fillfactor = 50);
+ALTER TABLE otp_gateway.attempt_record
+    ALTER COLUMN recipient_key SET STATISTICS 0,
+    ALTER COLUMN account SET STATISTICS 0;
+CREATE INDEX attempt_verification_id_idx ON otp_gateway.attempt_record (verification_id);
+CREATE INDEX attempt_recipient_idx ON otp_gateway.attempt_record (recipient_key, started_at)
+    WHERE reason IS NULL AND recipient_key IS NOT NULL;
+CREATE INDEX attempt_provider_idx ON otp_gateway.attempt_record (provider_id, started_at)
+    WHERE reason IS NULL AND operation::pg_catalog.text OPERATOR(pg_catalog.=) ANY (ARRAY['send', 'resend']);
+ALTER TABLE otp_gateway.attempt_record ENABLE ROW LEVEL SECURITY;
+COMMENT ON TABLE otp_gateway.attempt_record IS
+'what the view otp_gateway.attempt shows, with what only superusers see: written durably before the first byte '
+'leaves, completed once when its outcome is known';
+COMMENT ON COLUMN otp_gateway.attempt_record.outcome IS 'null while in flight';
+COMMENT ON COLUMN otp_gateway.attempt_record.http_status IS
+'the HTTP status of the answer; null where none came or no call was made';
+COMMENT ON COLUMN otp_gateway.attempt_record.vendor_code IS 'the code in the vendor''s own answer';
+COMMENT ON COLUMN otp_gateway.attempt_record.vendor_message IS
+'the vendor''s own words, or the gateway''s where it must say why; redacted';
+COMMENT ON COLUMN otp_gateway.attempt_record.response IS 'the vendor''s answer with sensitive members removed';
+COMMENT ON COLUMN otp_gateway.attempt_record.started_at IS 'by the clock, not by the transaction';
+COMMENT ON COLUMN otp_gateway.attempt_record.provider IS
+'what the foreign server was called then: provider_id says which it is';
+COMMENT ON COLUMN otp_gateway.attempt_record.recipient_key IS
+'as in otp_gateway.verification_record: whose limits it counts against; null for a test number''s, which counts for '
+'nobody; empty where the recipient was forgotten, which still counts for provider_limit';
+COMMENT ON COLUMN otp_gateway.attempt_record.reason IS
+'the rule that refused it (outcome blocked), or, where the provider''s rules are only observed, would have';
+COMMENT ON COLUMN otp_gateway.attempt_record.provider_id IS
+'of otp_gateway.identity: the foreign server that it went to, or would have';
+COMMENT ON COLUMN otp_gateway.attempt_record.role_id IS 'of otp_gateway.identity: the role that asked for it';
+COMMENT ON COLUMN otp_gateway.attempt_record.account IS
+'HMAC of the account at the vendor: a code that was guessed through one of its providers counts at all of them';
+COMMENT ON COLUMN otp_gateway.attempt_record.retry_at IS
+'from then on another try may succeed, as the rule that refused or the vendor says';
+
+-- Finds a verification by a reference that arrives with the answer to its send: a column of verification_record with an
+-- index would make that update touch every index of the table. The primary key tells rows apart for a publication that
+-- takes the table along (FOR ALL TABLES).
+CREATE TABLE otp_gateway.reference (
+    provider text NOT NULL,
+    reference text NOT NULL,
+    verification_id uuid NOT NULL,
+    provider_id bigint NOT NULL,
+    PRIMARY KEY (verification_id, reference, provider_id)
+);
+CREATE INDEX reference_reference_idx ON otp_gateway.reference (reference, provider_id);
+ALTER TABLE otp_gateway.reference ENABLE ROW LEVEL SECURITY;
+COMMENT ON TABLE otp_gateway.reference IS 'every reference that a verification was ever known by';
+COMMENT ON COLUMN otp_gateway.reference.provider_id IS 'of otp_gateway.identity';
+
+-- Whose a row is. A name is free again after a rename or a drop; what a row points to here is nobody else's. The OID
+-- holds in the cluster that wrote it: a restored dump finds its servers and roles by name, once.
+CREATE TABLE otp_gateway.identity (
+    id bigint PRIMARY KEY,
+    kind text NOT NULL,
+    object oid,
+    home bigint NOT NULL,
+    name text NOT NULL,
+    vendor text
+);
+CREATE INDEX identity_object_idx ON otp_gateway.identity (object);
+ALTER TABLE otp_gateway.identity ENABLE ROW LEVEL SECURITY;
+COMMENT ON TABLE otp_gateway.identity IS
+'the foreign servers and roles that the record speaks of, each under a number of its own; written by the worker';
+COMMENT ON COLUMN otp_gateway.identity.id IS 'drawn by lot, so that rows of two databases can be brought together';
+COMMENT ON COLUMN otp_gateway.identity.kind IS 'server or role';
+COMMENT ON COLUMN otp_gateway.identity.object IS 'its OID; null: it was dropped, and no other takes its place';
+COMMENT ON COLUMN otp_gateway.identity.home IS
+'the system identifier of the cluster in which the OID holds; elsewhere the name is looked up, once';
+COMMENT ON COLUMN otp_gateway.identity.name IS 'what it is called, or was last';
+COMMENT ON COLUMN otp_gateway.identity.vendor IS
+'of a server: the dialect, or route; its foreign data wrapper is otp_<vendor>';
+
+CREATE TABLE otp_gateway.breaker (
+    server oid NOT NULL,
+    open_until timestamptz NOT NULL,
+    mapping oid NOT NULL,
+    PRIMARY KEY (server, mapping)
+);
+ALTER TABLE otp_gateway.breaker ENABLE ROW LEVEL SECURITY;
+COMMENT ON TABLE otp_gateway.breaker IS
+'providers that failed several times in a row and are left alone for a while; written by the worker, which keeps the '
+'state';
+COMMENT ON COLUMN otp_gateway.breaker.server IS 'the foreign server';
+COMMENT ON COLUMN otp_gateway.breaker.open_until IS
+'when the next single send is let through to see whether it is well again';
+COMMENT ON COLUMN otp_gateway.breaker.mapping IS 'the user mapping whose credentials failed; 0: none is needed';
+
+-- The record belongs to the data: pg_dump carries it.
+SELECT pg_catalog.pg_extension_config_dump('otp_gateway.verification_record', '');
+SELECT pg_catalog.pg_extension_config_dump('otp_gateway.attempt_record', '');
+SELECT pg_catalog.pg_extension_config_dump('otp_gateway.reference', '');
+SELECT pg_catalog.pg_extension_config_dump('otp_gateway.identity', '');
+
+-- Also for rows that a restored dump brings: they are found by this server's transaction numbers, not by those of
+-- another.
+CREATE FUNCTION otp_gateway.note_queued() RETURNS trigger
+LANGUAGE c AS 'MODULE_PATHNAME', 'note_queued';
+COMMENT ON FUNCTION otp_gateway.note_queued() IS
+'trigger of otp_gateway.verification: stamps a queued row with its transaction, and has the commit tell the worker';
+
+-- Not for the worker, which fires no trigger that is not ENABLE ALWAYS: it knows the OID.
+CREATE FUNCTION otp_gateway.recognise() RETURNS trigger
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    NEW.home := (SELECT c.system_identifier FROM pg_catalog.pg_control_system() AS c);
+    IF NEW.object IS NOT NULL THEN
+        NEW.object := CASE NEW.kind
+            WHEN 'server' THEN (
+                SELECT s.oid FROM pg_catalog.pg_foreign_server AS s
+                JOIN pg_catalog.pg_foreign_data_wrapper AS w ON w.oid OPERATOR(pg_catalog.=) s.srvfdw
+                WHERE s.srvname::pg_catalog.text OPERATOR(pg_catalog.=) NEW.name
+                    AND w.fdwname::pg_catalog.text OPERATOR(pg_catalog.=) ('otp_' OPERATOR(pg_catalog.||) NEW.vendor)
+            )
+            WHEN 'role' THEN (
+                SELECT r.oid FROM pg_catalog.pg_roles AS r WHERE r.rolname::pg_catalog.text OPERATOR(pg_catalog.=) NEW.name
+            )
+        END;
+    END IF;
+    RETURN NEW;
+END
+$$;
+COMMENT ON FUNCTION otp_gateway.recognise() IS
+'trigger of otp_gateway.identity: finds what a restored dump speaks of by its name; what was dropped before stays '
+'nobody''s';
+
+CREATE TRIGGER note_queued BEFORE INSERT ON otp_gateway.verification_record
+FOR EACH ROW WHEN (NEW.status OPERATOR(pg_catalog.=) 'queued') EXECUTE FUNCTION otp_gateway.note_queued();
+ALTER TABLE otp_gateway.verification_record ENABLE ALWAYS TRIGGER note_queued;
+CREATE TRIGGER recognise BEFORE INSERT ON otp_gateway.identity FOR EACH ROW EXECUTE FUNCTION otp_gateway.recognise();
+
+-- Who acts for whom is who has their rights, as with all else in Postgres: membership alone (INHERIT FALSE, or ADMIN,
+-- which who makes a role has of it) gives none of them.
+CREATE VIEW otp_gateway.verification WITH (security_barrier) AS
+WITH home AS (
+    SELECT c.system_identifier FROM pg_catalog.pg_control_system() AS c
+), acts_for AS (
+    SELECT i.id FROM otp_gateway.identity AS i
+    JOIN pg_catalog.pg_roles AS r ON r.oid OPERATOR(pg_catalog.=) i.object
+    WHERE i.kind OPERATOR(pg_catalog.=) 'role'
+        AND i.home OPERATOR(pg_catalog.=) (SELECT h.system_identifier FROM home AS h)
+        AND pg_catalog.pg_has_role(r.oid, 'USAGE')
+), owns AS (
+    SELECT i.id FROM otp_gateway.identity AS i
+    JOIN pg_catalog.pg_foreign_server AS s ON s.oid OPERATOR(pg_catalog.=) i.object
+    WHERE i.kind OPERATOR(pg_catalog.=) 'server'
+        AND i.home OPERATOR(pg_catalog.=) (SELECT h.system_identifier FROM home AS h)
+        AND pg_catalog.pg_has_role(s.srvowner, 'USAGE')
+), reads_all AS (
+    SELECT FROM pg_catalog.pg_roles AS r
+    WHERE r.rolname OPERATOR(pg_catalog.=) 'pg_read_all_data' AND pg_catalog.pg_has_role(r.oid, 'USAGE')
+)
+SELECT v.id, shown.*
+FROM otp_gateway.verification_record AS v
+LEFT JOIN otp_gateway.identity AS p ON p.id OPERATOR(pg_catalog.=) v.provider_id
+LEFT JOIN otp_gateway.identity AS c ON c.id OPERATOR(pg_catalog.=) v.role_id
+LEFT JOIN otp_gateway.identity AS t ON t.id OPERATOR(pg_catalog.=) v.route_id
+CROSS JOIN LATERAL (
+    SELECT
+        coalesce(p.name, v.provider) AS provider, v.vendor, v.status::pg_catalog.text AS status,
+        v.recipient_masked, v.reference, coalesce(c.name::pg_catalog.name, v.created_by) AS created_by, v.created_at,
+        v.expires_at, v.approved_at, v.send_count, v.check_count, v.max_checks, v.is_test, coalesce(t.name, v.route) AS route
+    OFFSET 0
+) AS shown
+WHERE v.role_id OPERATOR(pg_catalog.=) ANY (SELECT a.id FROM acts_for AS a)
+    OR v.provider_id OPERATOR(pg_catalog.=) ANY (SELECT o.id FROM owns AS o)
+    OR v.route_id OPERATOR(pg_catalog.=) ANY (SELECT o.id FROM owns AS o)
+    OR EXISTS (SELECT FROM reads_all);
+COMMENT ON VIEW otp_gateway.verification IS
+'one one-time-password flow for one recipient, from the send to its end: those that a role began whose rights one '
+'has; for the owner of a provider all of that provider, for members of pg_read_all_data all. A rollback of the caller '
+'undoes nothing here';
+COMMENT ON COLUMN otp_gateway.verification.id IS
+'time-ordered (UUID version 7); the argument of otp_verify, otp_resend and otp_cancel';
+COMMENT ON COLUMN otp_gateway.verification.provider IS
+'the foreign server that it goes through, as it is called now, or was when it was dropped';
+COMMENT ON COLUMN otp_gateway.verification.vendor IS
+'the dialect: iserveu, hyperverge, paytm, relid, ideamart or sandbox';
+COMMENT ON COLUMN otp_gateway.verification.status IS
+'where it stands; approved, canceled, expired, max_attempts_reached, failed and blocked are terminal and never reopen';
+COMMENT ON COLUMN otp_gateway.verification.recipient_masked IS
+'whom the code goes to, as it may be shown; otp_gateway.find looks up by the number';
+COMMENT ON COLUMN otp_gateway.verification.reference IS
+'the latest reference that vendor and application share for this flow';
+COMMENT ON COLUMN otp_gateway.verification.created_by IS
+'the role that began it, as it is called now, or was when it was dropped';
+COMMENT ON COLUMN otp_gateway.verification.created_at IS 'by the clock, not by the transaction';
+COMMENT ON COLUMN otp_gateway.verification.expires_at IS
+'when the code ends, counted from the answer to the latest send; null where neither the vendor nor code_lifetime says';
+COMMENT ON COLUMN otp_gateway.verification.approved_at IS 'when the vendor accepted the code';
+COMMENT ON COLUMN otp_gateway.verification.send_count IS 'sends and resends begun';
+COMMENT ON COLUMN otp_gateway.verification.check_count IS
+'checks spent; one is booked before each verify leaves, and given back where the vendor certainly compared nothing';
+COMMENT ON COLUMN otp_gateway.verification.max_checks IS 'checks allowed';
+COMMENT ON COLUMN otp_gateway.verification.is_test IS
+'to one of the provider''s test_numbers: answered by the gateway itself, no message was sent, and no limit counts it';
+COMMENT ON COLUMN otp_gateway.verification.route IS
+'the route (foreign server of otp_route) that it was asked of; provider is then the one of its providers that it went '
+'to';
+
+CREATE VIEW otp_gateway.attempt WITH (security_barrier) AS
+WITH home AS (
+    SELECT c.system_identifier FROM pg_catalog.pg_control_system() AS c
+), owns AS (
+    SELECT i.id FROM otp_gateway.identity AS i
+    JOIN pg_catalog.pg_foreign_server AS s ON s.oid OPERATOR(pg_catalog.=) i.object
+    WHERE i.kind OPERATOR(pg_catalog.=) 'server'
+        AND i.home OPERATOR(pg_catalog.=) (SELECT h.system_identifier FROM home AS h)
+        AND pg_catalog.pg_has_role(s.srvowner, 'USAGE')
+)
+SELECT a.id, a.verification_id, shown.*
+FROM otp_gateway.attempt_record AS a
+LEFT JOIN otp_gateway.identity AS p ON p.id OPERATOR(pg_catalog.=) a.provider_id
+CROSS JOIN LATERAL (
+    SELECT
+        a.operation::pg_catalog.text AS operation, a.outcome::pg_catalog.text AS outcome, a.http_status, a.vendor_code,
+        a.vendor_message, a.response, a.started_at, a.finished_at, coalesce(p.name, a.provider) AS provider, a.reason
+    OFFSET 0
+) AS shown
+WHERE a.provider_id OPERATOR(pg_catalog.=) ANY (SELECT o.id FROM owns AS o)
+    OR EXISTS (SELECT FROM otp_gateway.verification AS v WHERE v.id OPERATOR(pg_catalog.=) a.verification_id);
+COMMENT ON VIEW otp_gateway.attempt IS
+'one call to a vendor, or one refusal, of the verifications that otp_gateway.verification shows; for the owner of a '
+'provider all that went to it';
+COMMENT ON COLUMN otp_gateway.attempt.id IS 'time-ordered (UUID version 7)';
+COMMENT ON COLUMN otp_gateway.attempt.verification_id IS 'of otp_gateway.verification';
+COMMENT ON COLUMN otp_gateway.attempt.operation IS 'what it asks of the vendor: send, verify, resend or cancel';
+COMMENT ON COLUMN otp_gateway.attempt.outcome IS
+'how it ended, in one vocabulary for all vendors; null while in flight';
+COMMENT ON COLUMN otp_gateway.attempt.http_status IS
+'the HTTP status of the answer; null where none came or no call was made';
+COMMENT ON COLUMN otp_gateway.attempt.vendor_code IS 'the code in the vendor''s own answer';
+COMMENT ON COLUMN otp_gateway.attempt.vendor_message IS
+'the vendor''s own words, or the gateway''s where it must say why; redacted';
+COMMENT ON COLUMN otp_gateway.attempt.response IS 'the vendor''s answer with sensitive members removed';
+COMMENT ON COLUMN otp_gateway.attempt.started_at IS 'by the clock, not by the transaction';
+COMMENT ON COLUMN otp_gateway.attempt.finished_at IS 'when its outcome was put on record';
+COMMENT ON COLUMN otp_gateway.attempt.provider IS 'the foreign server that it went to, or would have';
+COMMENT ON COLUMN otp_gateway.attempt.reason IS
+'the rule that refused it (outcome blocked), or, where the provider''s rules are only observed, would have';
+
+CREATE FUNCTION otp_gateway.effective_settings(server oid) RETURNS jsonb
+LANGUAGE c STABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'effective_settings';
+COMMENT ON FUNCTION otp_gateway.effective_settings(oid) IS
+'What is in force at a foreign server of otp_gateway, for the view otp_gateway.provider: an array of objects with '
+'setting, value and source; empty for any other server.';
+
+CREATE VIEW otp_gateway.provider AS
+SELECT
+    server.srvname::pg_catalog.text AS provider,
+    pg_catalog.substr(wrapper.fdwname::pg_catalog.text, 5) AS vendor,
+    setting.setting,
+    setting.value,
+    setting.source
+FROM pg_catalog.pg_foreign_server AS server
+JOIN pg_catalog.pg_foreign_data_wrapper AS wrapper ON wrapper.oid OPERATOR(pg_catalog.=) server.srvfdw
+LEFT JOIN otp_gateway.breaker ON breaker.server OPERATOR(pg_catalog.=) server.oid
+    AND breaker.mapping OPERATOR(pg_catalog.=) coalesce((
+        SELECT m.oid FROM pg_catalog.pg_user_mapping AS m
+        LEFT JOIN pg_catalog.pg_roles AS r ON r.oid OPERATOR(pg_catalog.=) m.umuser
+        WHERE m.umserver OPERATOR(pg_catalog.=) server.oid
+            AND (m.umuser OPERATOR(pg_catalog.=) 0 OR r.rolname OPERATOR(pg_catalog.=) CURRENT_USER)
+        ORDER BY m.umuser DESC LIMIT 1
+    ), 0)
+CROSS JOIN LATERAL (
+    SELECT s.setting, s.value, s.source, s.place
+    FROM ROWS FROM (
+        pg_catalog.jsonb_to_recordset(otp_gateway.effective_settings(server.oid))
+        AS (setting pg_catalog.text, value pg_catalog.text, source pg_catalog.text)
+    ) WITH ORDINALITY AS s (setting, value, source, place)
+    UNION ALL
+    SELECT
+        'breaker',
+        CASE
+            WHEN breaker.open_until IS NULL THEN 'closed'
+            WHEN breaker.open_until OPERATOR(pg_catalog.>) pg_catalog.clock_timestamp()
+            THEN pg_catalog.concat('open until ', breaker.open_until)
+            ELSE 'half-open: the next send is a probe'
+        END,
+        'state',
+        1000
+    WHERE wrapper.fdwname OPERATOR(pg_catalog.~) '^otp_' AND wrapper.fdwname OPERATOR(pg_catalog.<>) 'otp_route'
+        AND pg_catalog.jsonb_array_length(otp_gateway.effective_settings(server.oid)) OPERATOR(pg_catalog.>) 0
+) AS setting
+ORDER BY server.srvname, setting.place;
+COMMENT ON VIEW otp_gateway.provider IS
+'what is in force at every provider, one row for each setting: each option of the server, given or not, and which '
+'credentials the current role would use; no secret is in it';
+COMMENT ON COLUMN otp_gateway.provider.provider IS 'the foreign server';
+COMMENT ON COLUMN otp_gateway.provider.vendor IS 'the dialect; its foreign data wrapper is otp_<vendor>';
+COMMENT ON COLUMN otp_gateway.provider.setting IS
+'the server option; or credentials: the user mapping of the current role, else of PUBLIC; or breaker: whether sends '
+'with these credentials are let through; or error: the options cannot be read, and calls fail with the same words';
+COMMENT ON COLUMN otp_gateway.provider.value IS
+'what holds, as the option takes it; null: not set and without a default; of test_numbers the codes are replaced by '
+'***, of credentials the option names are all that is shown';
+COMMENT ON COLUMN otp_gateway.provider.source IS 'server, vendor default, default, user mapping or state';
+
+CREATE FUNCTION @extschema@.otp_send(
+    provider text, payload jsonb, idempotency_key text DEFAULT NULL,
+    OUT verification_id uuid, OUT attempt_id uuid, OUT status text, OUT outcome text, OUT retryable boolean,
+    OUT attempts_left integer, OUT retry_after interval, OUT expires_at timestamptz, OUT reference text,
+    OUT vendor_code text, OUT vendor_message text, OUT response jsonb, OUT reason text
+) LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'otp_send';
+COMMENT ON FUNCTION @extschema@.otp_send(text, jsonb, text) IS
+'Asks the provider (a foreign server) to send a code now and waits for the answer; a rollback does not unsend it. '
+'idempotency_key: for 24 hours the same key at the same provider is the same verification, and its result is '
+'returned; with another payload it is an error (22023). Returns one row; a business outcome is a row, never an error. '
+'verification_id: keep it, otp_verify, otp_resend and otp_cancel take it; attempt_id: the row in otp_gateway.attempt; '
+'status: where the verification stands now; outcome: how this attempt ended; retryable: the same call may safely be '
+'made again (after retry_after, or for invalid_code with another code); attempts_left: checks left; reference: of '
+'this flow at the vendor; response: the vendor''s answer as it came; reason: the rule that refused, where outcome is '
+'blocked.';
+
+CREATE FUNCTION @extschema@.otp_enqueue(
+    provider text, payload jsonb, idempotency_key text DEFAULT NULL,
+    OUT verification_id uuid, OUT attempt_id uuid, OUT status text, OUT outcome text, OUT retryable boolean,
+    OUT attempts_left integer, OUT retry_after interval, OUT expires_at timestamptz, OUT reference text,
+    OUT vendor_code text, OUT vendor_message text, OUT response jsonb, OUT reason text
+) LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'otp_enqueue';
+COMMENT ON FUNCTION @extschema@.otp_enqueue(text, jsonb, text) IS
+'Has a code sent if, and only if, this transaction commits, and after it: checks payload and rights now, and returns '
+'the row of a verification that is queued. A rollback leaves nothing of it. otp_gateway.wait follows it. '
+'idempotency_key: for 24 hours the same key at the same provider is the same verification, and its result is '
+'returned; with another payload it is an error (22023). Errors: 22023 payload, 42501 no USAGE, 42704 no such '
+'provider, 54000 more than otp_gateway.max_sends_per_transaction.';
+
+CREATE FUNCTION @extschema@.otp_verify(
+    verification_id uuid, otp text, payload jsonb DEFAULT '{}',
+    OUT verification_id uuid, OUT attempt_id uuid, OUT status text, OUT outcome text, OUT retryable boolean,
+    OUT attempts_left integer, OUT retry_after interval, OUT expires_at timestamptz, OUT reference text,
+    OUT vendor_code text, OUT vendor_message text, OUT response jsonb, OUT reason text
+) LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'otp_verify_by_id';
+COMMENT ON FUNCTION @extschema@.otp_verify(uuid, text, jsonb) IS
+'Has the vendor check the user''s code for a verification that otp_send began; the try counts even if you roll back. '
+'Returns one row; a business outcome is a row, never an error. verification_id: keep it, otp_verify, otp_resend and '
+'otp_cancel take it; attempt_id: the row in otp_gateway.attempt; status: where the verification stands now; outcome: '
+'how this attempt ended; retryable: the same call may safely be made again (after retry_after, or for invalid_code '
+'with another code); attempts_left: checks left; reference: of this flow at the vendor; response: the vendor''s '
+'answer as it came; reason: the rule that refused, where outcome is blocked.';
+
+CREATE FUNCTION @extschema@.otp_verify(
+    provider text, otp text, payload jsonb DEFAULT '{}',
+    OUT verification_id uuid, OUT attempt_id uuid, OUT status text, OUT outcome text, OUT retryable boolean,
+    OUT attempts_left integer, OUT retry_after interval, OUT expires_at timestamptz, OUT reference text,
+    OUT vendor_code text, OUT vendor_message text, OUT response jsonb, OUT reason text
+) LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'otp_verify_by_provider';
+COMMENT ON FUNCTION @extschema@.otp_verify(text, text, jsonb) IS
+'Has the vendor check a code of a flow begun elsewhere, found by reference or recipient in the payload; a first '
+'argument that reads as a uuid is taken for a verification id. Returns one row; a business outcome is a row, never an '
+'error. verification_id: keep it, otp_verify, otp_resend and otp_cancel take it; attempt_id: the row in '
+'otp_gateway.attempt; status: where the verification stands now; outcome: how this attempt ended; retryable: the same '
+'call may safely be made again (after retry_after, or for invalid_code with another code); attempts_left: checks '
+'left; reference: of this flow at the vendor; response: the vendor''s answer as it came; reason: the rule that '
+'refused, where outcome is blocked.';
+
+CREATE FUNCTION @extschema@.otp_resend(
+    verification_id uuid, payload jsonb DEFAULT '{}',
+    OUT verification_id uuid, OUT attempt_id uuid, OUT status text, OUT outcome text, OUT retryable boolean,
+    OUT attempts_left integer, OUT retry_after interval, OUT expires_at timestamptz, OUT reference text,
+    OUT vendor_code text, OUT vendor_message text, OUT response jsonb, OUT reason text
+) LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'otp_resend';
+COMMENT ON FUNCTION @extschema@.otp_resend(uuid, jsonb) IS
+'Has the vendor send a code again; payload holds what differs from the send. Returns one row; a business outcome is a '
+'row, never an error. verification_id: keep it, otp_verify, otp_resend and otp_cancel take it; attempt_id: the row in '
+'otp_gateway.attempt; status: where the verification stands now; outcome: how this attempt ended; retryable: the same '
+'call may safely be made again (after retry_after, or for invalid_code with another code); attempts_left: checks '
+'left; reference: of this flow at the vendor; response: the vendor''s answer as it came; reason: the rule that '
+'refused, where outcome is blocked.';
+
+CREATE FUNCTION @extschema@.otp_cancel(
+    verification_id uuid,
+    OUT verification_id uuid, OUT attempt_id uuid, OUT status text, OUT outcome text, OUT retryable boolean,
+    OUT attempts_left integer, OUT retry_after interval, OUT expires_at timestamptz, OUT reference text,
+    OUT vendor_code text, OUT vendor_message text, OUT response jsonb, OUT reason text
+) LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'otp_cancel';
+COMMENT ON FUNCTION @extschema@.otp_cancel(uuid) IS
+'Has the vendor void the code, where it can: REL-ID. One that is still queued is canceled unsent. Returns one row; a '
+'business outcome is a row, never an error. verification_id: keep it, otp_verify, otp_resend and otp_cancel take it; '
+'attempt_id: the row in otp_gateway.attempt; status: where the verification stands now; outcome: how this attempt '
+'ended; retryable: the same call may safely be made again (after retry_after, or for invalid_code with another code); '
+'attempts_left: checks left; reference: of this flow at the vendor; response: the vendor''s answer as it came; '
+'reason: the rule that refused, where outcome is blocked.';
+
+CREATE FUNCTION otp_gateway.wait(
+    verification_id uuid, timeout interval DEFAULT '30s',
+    OUT verification_id uuid, OUT attempt_id uuid, OUT status text, OUT outcome text, OUT retryable boolean,
+    OUT attempts_left integer, OUT retry_after interval, OUT expires_at timestamptz, OUT reference text,
+    OUT vendor_code text, OUT vendor_message text, OUT response jsonb, OUT reason text
+) LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'otp_wait';
+COMMENT ON FUNCTION otp_gateway.wait(uuid, interval) IS
+'Waits until the send of a verification has an outcome, and returns its row; when the timeout is over, the row as it '
+'is then (status queued or sending, outcome null). Errors: 55000 inside the transaction that enqueued it, for it '
+'would never end there; 42704 no such verification of yours.';
+
+CREATE FUNCTION otp_gateway.send_after_commit() RETURNS trigger
+LANGUAGE c AS 'MODULE_PATHNAME', 'send_after_commit';
+COMMENT ON FUNCTION otp_gateway.send_after_commit() IS
+'Row trigger, BEFORE or AFTER INSERT OR UPDATE: enqueues a send for the row. Arguments: the provider; a JSON object '
+'that maps payload fields to columns, {"mobile": "phone"}, where a value that begins with = is a constant, '
+'{"template_id": "=login"}; for a BEFORE trigger, optionally the uuid column that takes the verification id. An '
+'UPDATE sends only if a mapped column changed; a NULL in a required field sends nothing; a row that is inserted with '
+'a verification id keeps it, and nothing is sent.';
+
+CREATE FUNCTION otp_gateway.send_again(verification_id uuid) RETURNS uuid
+LANGUAGE c VOLATILE PARALLEL UNSAFE COST 100 AS 'MODULE_PATHNAME', 'send_again';
+COMMENT ON FUNCTION otp_gateway.send_again(uuid) IS
+'For a row whose code never left, or is over: UPDATE ... SET verification_id = '
+'otp_gateway.send_again(verification_id) has the trigger otp_gateway.send_after_commit send for the row as it is, '
+'after COMMIT and under the same limits, and put the new verification''s id into its column. While the verification '
+'is open (queued, sending, pending, unknown) its id is returned, and nothing changes: a double click sends one code, '
+'and otp_resend sends it again. By itself it sends nothing.';
+
+CREATE FUNCTION otp_gateway.is_approved(
+    verification_id uuid, mobile text, within interval DEFAULT '10 minutes'
+) RETURNS boolean
+LANGUAGE c VOLATILE PARALLEL UNSAFE COST 100 AS 'MODULE_PATHNAME', 'is_approved';
+COMMENT ON FUNCTION otp_gateway.is_approved(uuid, text, interval) IS
+'Whether this verification, begun by a role that the caller is a member of, was approved, no longer ago than that, '
+'for this very number (for REL-ID: user id), in any spelling. Reads what is on record at the moment of the call, also '
+'under REPEATABLE READ and SERIALIZABLE, and after a rollback of the transaction that called otp_verify. False, and '
+'no error, for null, for an unknown id and somebody else''s, after otp_gateway.forget, and for a flow begun '
+'elsewhere: nobody here knows who got its code. Errors: 22023 within is null or negative.';
+
+CREATE FUNCTION otp_gateway.recipient_verifications(provider text, mobile text) RETURNS uuid[]
+LANGUAGE c STABLE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'recipient_verifications';
+COMMENT ON FUNCTION otp_gateway.recipient_verifications(text, text) IS
+'for otp_gateway.find: the ids of the verifications of a number that the caller may see';
+
+CREATE FUNCTION otp_gateway.find(provider text, mobile text) RETURNS SETOF otp_gateway.verification
+LANGUAGE plpgsql STABLE STRICT PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    -- First, and not in the query: that would leave it out, and its errors with it, where there is nothing to compare.
+    ids uuid[] := otp_gateway.recipient_verifications(provider, mobile);
+BEGIN
+    RETURN QUERY
+    SELECT v.* FROM otp_gateway.verification AS v WHERE v.id OPERATOR(pg_catalog.=) ANY (ids) ORDER BY v.id DESC;
+END
+$$;
+COMMENT ON FUNCTION otp_gateway.find(text, text) IS
+'The verifications of a number (for REL-ID: of a user id) at a provider or route, the newest first, of those that the '
+'caller sees in otp_gateway.verification; in any spelling that otp_send takes. The number is not stored. Errors: '
+'42704 no such provider; 22023 no number that it takes.';
+
+CREATE FUNCTION otp_gateway.purge(older_than interval) RETURNS bigint
+LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'purge';
+COMMENT ON FUNCTION otp_gateway.purge(interval) IS
+'Deletes the verifications that began longer ago than that, with their attempts, of the providers that the caller '
+'owns (superusers: all), and returns how many there were; otp_gateway.retention does so by itself. What is in flight '
+'or queued stays. In transactions of the worker: a rollback brings nothing back. Errors: 22023 shorter than what '
+'limits and idempotency keys look back on; 42501 owner of no provider.';
+
+CREATE FUNCTION otp_gateway.forget(provider text, mobile text) RETURNS bigint
+LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'forget';
+COMMENT ON FUNCTION otp_gateway.forget(text, text) IS
+'For the person who asks to be forgotten: removes the masked number, the key, the references and the vendor''s '
+'answers from the record of a number at a provider or route, keeps the fact of each attempt, and returns how many '
+'verifications there were. An open one is canceled; limits of this number begin anew at the providers that the caller '
+'owns, and go on counting at others that a route led to. The owner of the database may name a provider that was '
+'dropped. In a transaction of the worker: a rollback brings nothing back. Errors: 42501 not the provider''s owner; '
+'42704 no such provider; 22023 no number that it takes.';
+
+CREATE FUNCTION otp_gateway.rotate_key() RETURNS bigint
+LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'rotate_key';
+COMMENT ON FUNCTION otp_gateway.rotate_key() IS
+'Puts a new key before those in otp_gateway.key_file, which seals from now on, and reseals what is sealed under the '
+'others; returns how many of this database''s verifications were resealed (other databases follow by themselves). The '
+'old keys stay in the file: numbers are still found by them. Copy the file to standbys and to where its copy is kept. '
+'A rollback undoes nothing.';
+
+CREATE FUNCTION otp_gateway.iserveu_validator(options text[], catalog oid) RETURNS void
+LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'iserveu_validator';
+CREATE FOREIGN DATA WRAPPER otp_iserveu NO HANDLER VALIDATOR otp_gateway.iserveu_validator;
+COMMENT ON FOREIGN DATA WRAPPER otp_iserveu IS
+'iServeU DMT: server options base_url, timeout, defaults, ...; user mapping options client_id, client_secret';
+
+CREATE FUNCTION otp_gateway.hyperverge_validator(options text[], catalog oid) RETURNS void
+LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'hyperverge_validator';
+CREATE FOREIGN DATA WRAPPER otp_hyperverge NO HANDLER VALIDATOR otp_gateway.hyperverge_validator;
+COMMENT ON FOREIGN DATA WRAPPER otp_hyperverge IS
+'HyperVerge mobile OTP: server options base_url, timeout, defaults, ...; user mapping options app_id, app_key';
+
+CREATE FUNCTION otp_gateway.paytm_validator(options text[], catalog oid) RETURNS void
+LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'paytm_validator';
+CREATE FOREIGN DATA WRAPPER otp_paytm NO HANDLER VALIDATOR otp_gateway.paytm_validator;
+COMMENT ON FOREIGN DATA WRAPPER otp_paytm IS
+'Paytm AI router: server options base_url, timeout, defaults, ...; user mapping options username and password, or '
+'none';
+
+CREATE FUNCTION otp_gateway.relid_validator(options text[], catalog oid) RETURNS void
+LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'relid_validator';
+CREATE FOREIGN DATA WRAPPER otp_relid NO HANDLER VALIDATOR otp_gateway.relid_validator;
+COMMENT ON FOREIGN DATA WRAPPER otp_relid IS
+'Uniken REL-ID: server options base_url (required), token_url, ca_file, ...; user mapping options username and '
+'password, or access_token, or client_id and client_secret';
+
+CREATE FUNCTION otp_gateway.ideamart_validator(options text[], catalog oid) RETURNS void
+LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'ideamart_validator';
+CREATE FOREIGN DATA WRAPPER otp_ideamart NO HANDLER VALIDATOR otp_gateway.ideamart_validator;
+COMMENT ON FOREIGN DATA WRAPPER otp_ideamart IS
+'Ideamart (Dialog): server options base_url, timeout, defaults, ...; user mapping options application_id, password';
+
+CREATE FUNCTION otp_gateway.sandbox_validator(options text[], catalog oid) RETURNS void
+LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'sandbox_validator';
+COMMENT ON FUNCTION otp_gateway.sandbox_validator(text[], oid) IS
+'validator of the foreign data wrapper otp_sandbox: refuses a mistyped or misplaced option when it is written';
+CREATE FOREIGN DATA WRAPPER otp_sandbox NO HANDLER VALIDATOR otp_gateway.sandbox_validator;
+COMMENT ON FOREIGN DATA WRAPPER otp_sandbox IS
+'no vendor, for development: sends nothing, takes a fixed code, ends a call as its payload''s field outcome says; '
+'server options max_checks, send_limit, ...; user mapping option code, or none';
+
+CREATE FUNCTION otp_gateway.route_validator(options text[], catalog oid) RETURNS void
+LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'route_validator';
+COMMENT ON FUNCTION otp_gateway.route_validator(text[], oid) IS
+'validator of the foreign data wrapper otp_route: refuses a mistyped or misplaced option when it is written';
+CREATE FOREIGN DATA WRAPPER otp_route NO HANDLER VALIDATOR otp_gateway.route_validator;
+COMMENT ON FOREIGN DATA WRAPPER otp_route IS
+'several providers under one name, tried in order where the one before certainly sent nothing: server options '
+'providers, strategy, weights; USAGE on the route is enough';
+
+-- Of what is not for everybody.
+REVOKE ALL ON otp_gateway.verification_record, otp_gateway.attempt_record, otp_gateway.reference, otp_gateway.breaker
+FROM PUBLIC;
+
+-- Default privileges of whoever installed this may have given any role anything.
+DO $$
+DECLARE
+    given record;
+BEGIN
+    FOR given IN
+        SELECT c.oid::pg_catalog.regclass AS relation, CASE WHEN a.grantee OPERATOR(pg_catalog.=) 0 THEN 'PUBLIC'
+            ELSE pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(a.grantee)) END AS grantee
+        FROM pg_catalog.pg_class AS c
+        CROSS JOIN LATERAL (
+            SELECT e.grantee FROM pg_catalog.aclexplode(c.relacl) AS e
+            UNION SELECT e.grantee FROM pg_catalog.pg_attribute AS t
+            CROSS JOIN LATERAL pg_catalog.aclexplode(t.attacl) AS e WHERE t.attrelid OPERATOR(pg_catalog.=) c.oid
+        ) AS a
+        WHERE c.relnamespace OPERATOR(pg_catalog.=) 'otp_gateway'::pg_catalog.regnamespace
+            AND c.relkind OPERATOR(pg_catalog.=) ANY (ARRAY['r', 'v']::pg_catalog."char"[])
+            AND a.grantee OPERATOR(pg_catalog.<>) c.relowner
+    LOOP
+        EXECUTE pg_catalog.format('REVOKE ALL ON TABLE %s FROM %s CASCADE', given.relation, given.grantee);
+    END LOOP;
+    FOR given IN
+        SELECT p.oid::pg_catalog.regprocedure AS function, CASE WHEN a.grantee OPERATOR(pg_catalog.=) 0 THEN 'PUBLIC'
+            ELSE pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(a.grantee)) END AS grantee
+        FROM pg_catalog.pg_proc AS p
+        CROSS JOIN LATERAL pg_catalog.aclexplode(coalesce(p.proacl, pg_catalog.acldefault('f', p.proowner))) AS a
+        WHERE p.pronamespace OPERATOR(pg_catalog.=) 'otp_gateway'::pg_catalog.regnamespace
+            AND p.proname OPERATOR(pg_catalog.=) ANY (ARRAY['note_queued', 'recognise', 'rotate_key']::pg_catalog.name[])
+            AND a.grantee OPERATOR(pg_catalog.<>) p.proowner
+    LOOP
+        EXECUTE pg_catalog.format('REVOKE ALL ON FUNCTION %s FROM %s CASCADE', given.function, given.grantee);
+    END LOOP;
+    FOR given IN
+        SELECT CASE WHEN a.grantee OPERATOR(pg_catalog.=) 0 THEN 'PUBLIC'
+            ELSE pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(a.grantee)) END AS grantee
+        FROM pg_catalog.pg_namespace AS n CROSS JOIN LATERAL pg_catalog.aclexplode(n.nspacl) AS a
+        WHERE n.nspname OPERATOR(pg_catalog.=) 'otp_gateway' AND a.grantee OPERATOR(pg_catalog.<>) n.nspowner
+    LOOP
+        EXECUTE pg_catalog.format('REVOKE ALL ON SCHEMA otp_gateway FROM %s CASCADE', given.grantee);
+    END LOOP;
+END
+$$;
+GRANT USAGE ON SCHEMA otp_gateway TO PUBLIC;
+GRANT SELECT ON otp_gateway.verification, otp_gateway.attempt, otp_gateway.provider TO PUBLIC;
+
+-- Where others make functions, theirs can be called in the place of ours.
+DO $$
+DECLARE
+    others text := (
+        SELECT pg_catalog.string_agg(o.name, ', ') FROM (
+            SELECT 'PUBLIC' AS name FROM pg_catalog.pg_namespace AS n CROSS JOIN LATERAL pg_catalog.aclexplode(n.nspacl) AS a
+            WHERE n.oid OPERATOR(pg_catalog.=) '@extschema@'::pg_catalog.regnamespace
+                AND a.grantee OPERATOR(pg_catalog.=) 0 AND a.privilege_type OPERATOR(pg_catalog.=) 'CREATE'
+            UNION ALL (
+                SELECT pg_catalog.quote_ident(r.rolname::pg_catalog.text) FROM pg_catalog.pg_roles AS r
+                WHERE NOT r.rolsuper AND r.rolname OPERATOR(pg_catalog.!~) '^pg_'
+                    AND pg_catalog.has_schema_privilege(r.oid, '@extschema@'::pg_catalog.regnamespace, 'CREATE')
+                ORDER BY r.rolname LIMIT 5
+            )
+        ) AS o
+    );
+BEGIN
+    IF others IS NOT NULL THEN
+        RAISE WARNING USING
+            MESSAGE = pg_catalog.format('otp_gateway: other roles may create functions in schema %s, which calls of otp_send '
+                'and otp_verify may then reach: %s', '@extschema@', others),
+            HINT = 'Install it into a schema of its own: CREATE SCHEMA otp; CREATE EXTENSION otp_gateway SCHEMA otp; or '
+                'REVOKE CREATE ON SCHEMA @extschema@ from them.';
+    END IF;
+END
+$$;

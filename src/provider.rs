@@ -17,6 +17,7 @@ use dialect::{Dialect, Secret, TIMEOUT};
 use http_client::{Endpoint, OAuthClient, Proxy};
 use pgrx::pg_sys;
 use policy::{BlockReason, LimitRules, Micros};
+use url::Url;
 
 use crate::{
     error::Error,
@@ -93,9 +94,10 @@ impl Provider {
     /// Which account at the vendor this is, whatever the provider is called: two of one account share what counts
     /// there. By the credential that names it, not by the secret one, which changes.
     pub fn account(&self) -> Secret {
-        let host = self.options.base_url.split_once("://").map_or("", |(_, rest)| rest);
-        let host = host.split(['/', '?', '#']).next().unwrap_or_default().to_ascii_lowercase();
-        let host = host.trim_end_matches(":443").trim_end_matches(":80").trim_end_matches('.');
+        let url = Url::parse(&self.options.base_url).ok();
+        let port = url.as_ref().and_then(Url::port).filter(|port| ![80, 443].contains(port));
+        let host = url.as_ref().and_then(Url::host_str).unwrap_or_default().trim_end_matches('.');
+        let host = port.map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
         let named = self.dialect.credential_sets.iter().find_map(|set| {
             let is_given = set.iter().all(|name| self.credentials.contains_key(*name));
             set.first().filter(|_| is_given).and_then(|name| self.credentials.get(*name))

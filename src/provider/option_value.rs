@@ -4,16 +4,17 @@ use std::{ffi::CString, str::FromStr, time::Duration};
 
 use pgrx::pg_sys;
 use policy::{Micros, ParseError};
+use url::Url;
 
 use crate::error::Error;
 
-/// https, unless plain HTTP is allowed; nothing that would send a credential along or elsewhere.
-pub fn check_url(name: &str, value: &str, plain_http: bool) -> Result<(), Error> {
+/// https, unless plain HTTP is allowed; nothing that would send a credential along or elsewhere. Read by the parser that the
+/// HTTP client has: what is checked is what is called.
+pub fn check_url(name: &str, value: &str, plain_http: bool) -> Result<Url, Error> {
     let refuse =
         |what: &str, hint: &str| Err(Error::invalid_parameter(format!("option {name} {what}"), hint.to_owned()));
-    let Some((scheme, rest)) = value.split_once("://") else {
-        return refuse("is no URL", "For example: https://host.example:8443/path.");
-    };
+    let example = "For example: https://host.example:8443/path.";
+    let Some((scheme, _)) = value.split_once("://") else { return refuse("is no URL", example) };
     match scheme.to_ascii_lowercase().as_str() {
         "https" => {}
         "http" if plain_http => {}
@@ -23,29 +24,21 @@ pub fn check_url(name: &str, value: &str, plain_http: bool) -> Result<(), Error>
                 "Use https; where there is none (a test installation), set allow_plain_http 'true'.",
             );
         }
-        _ => return refuse("must begin with https://", "For example: https://host.example:8443/path."),
+        _ => return refuse("must begin with https://", example),
     }
-    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
-    let (host, port) = match authority.rsplit_once(':') {
-        Some((host, port)) if !port.contains(']') => (host, Some(port)),
-        _ => (authority, None),
-    };
-    if authority.contains('@') {
+    let Ok(url) = Url::parse(value) else { return refuse("has no valid host and port", example) };
+    if !url.username().is_empty() || url.password().is_some() {
         return refuse("must not hold a user name or password", "Credentials belong on the user mapping.");
     }
-    if host.is_empty() || port.is_some_and(|port| port.parse::<u16>().is_err()) {
-        return refuse("has no valid host and port", "For example: https://host.example:8443/path.");
-    }
-    if value.len() > 2048
-        || rest.contains(['?', '#', '\\'])
-        || value.chars().any(|c| c.is_whitespace() || c.is_control())
-    {
+    // The parser mends white space and backslashes: it would be another URL than the one that is written.
+    let is_mended = value.contains('\\') || value.chars().any(|c| c.is_whitespace() || c.is_control());
+    if value.len() > 2048 || url.query().is_some() || url.fragment().is_some() || is_mended {
         return refuse(
             "must be scheme, host, port and path alone",
             "Leave out the query, the fragment and white space; at most 2048 characters.",
         );
     }
-    Ok(())
+    Ok(url)
 }
 
 /// A proxy is scheme, host and port. Plain HTTP to it is usual: what goes to an https host goes through a tunnel.
@@ -58,9 +51,7 @@ pub fn proxy_url(name: &str, value: &str) -> Result<String, Error> {
             example,
         ));
     }
-    check_url(name, value, true)?;
-    let rest = value.split_once("://").map_or("", |(_, rest)| rest);
-    if rest.split_once('/').is_some_and(|(_, path)| !path.is_empty()) {
+    if check_url(name, value, true)?.path() != "/" {
         return Err(Error::invalid_parameter(format!("option {name} must be scheme, host and port alone"), example));
     }
     Ok(value.to_owned())

@@ -28,8 +28,9 @@ statements! {
              -- Not by the index on providers, of whose sends there are many.
              AND a.provider_id OPERATOR(pg_catalog.+) 0 OPERATOR(pg_catalog.=) n.provider_id
              AND a.started_at OPERATOR(pg_catalog.>) n.since AND a.reason IS NULL
-             AND a.started_at OPERATOR(pg_catalog.<) (pg_catalog.clock_timestamp() OPERATOR(pg_catalog.+) interval '1 minute')
-             AND a.operation IN ('send', 'resend') AND (a.outcome IS NULL OR a.outcome IN ('sent', 'unknown'))
+             AND a.started_at OPERATOR(pg_catalog.<)
+                 (pg_catalog.clock_timestamp() OPERATOR(pg_catalog.+) interval '1 minute')
+             AND a.operation IN ('send', 'resend') AND (a.outcome IS NULL OR a.outcome IN ({sent}))
            ORDER BY a.started_at DESC LIMIT n.most) AS e"
 
     // Codes that were compared, or may have been, at an account or a provider; and who has sent something there.
@@ -41,28 +42,35 @@ statements! {
             WITH ORDINALITY AS n(provider_id, account, recipient_key, since, sent_since, most, question)
        CROSS JOIN LATERAL (
            (SELECT a.id, a.operation, a.outcome, a.started_at, a.role_id, a.provider_id,
-                   coalesce(a.account OPERATOR(pg_catalog.=) n.account, a.provider_id OPERATOR(pg_catalog.=) n.provider_id) AS is_of_account
+                   coalesce(a.account OPERATOR(pg_catalog.=) n.account, a.provider_id OPERATOR(pg_catalog.=) n.provider_id)
+                       AS is_of_account
             FROM otp_gateway.attempt_record AS a
-            WHERE a.recipient_key OPERATOR(pg_catalog.=) n.recipient_key AND a.started_at OPERATOR(pg_catalog.>) n.since
-              AND a.started_at OPERATOR(pg_catalog.<) (pg_catalog.clock_timestamp() OPERATOR(pg_catalog.+) interval '1 minute')
+            WHERE a.recipient_key OPERATOR(pg_catalog.=) n.recipient_key
+              AND a.started_at OPERATOR(pg_catalog.>) n.since
+              AND a.started_at OPERATOR(pg_catalog.<)
+                 (pg_catalog.clock_timestamp() OPERATOR(pg_catalog.+) interval '1 minute')
               AND a.reason IS NULL AND a.operation OPERATOR(pg_catalog.=) 'verify'
-              AND (a.provider_id OPERATOR(pg_catalog.=) n.provider_id OR coalesce(a.account OPERATOR(pg_catalog.=) n.account, false))
-              AND (a.outcome IS NULL OR a.outcome NOT IN ('unreachable', 'rate_limited', 'invalid_request', 'auth_failed',
-                                                          'provider_error', 'blocked'))
+              AND (a.provider_id OPERATOR(pg_catalog.=) n.provider_id
+                   OR coalesce(a.account OPERATOR(pg_catalog.=) n.account, false))
+              AND (a.outcome IS NULL OR a.outcome NOT IN ({uncompared}))
             ORDER BY a.started_at DESC LIMIT n.most)
            UNION ALL
            (SELECT a.id, a.operation, a.outcome, a.started_at, a.role_id, a.provider_id, true
             FROM otp_gateway.attempt_record AS a
-            WHERE a.recipient_key OPERATOR(pg_catalog.=) n.recipient_key AND a.started_at OPERATOR(pg_catalog.>) n.sent_since
-              AND a.reason IS NULL AND a.operation IN ('send', 'resend') AND (a.outcome IS NULL OR a.outcome IN ('sent', 'unknown'))
-              AND coalesce(a.account OPERATOR(pg_catalog.=) n.account, a.provider_id OPERATOR(pg_catalog.=) n.provider_id)
+            WHERE a.recipient_key OPERATOR(pg_catalog.=) n.recipient_key
+              AND a.started_at OPERATOR(pg_catalog.>) n.sent_since
+              AND a.reason IS NULL AND a.operation IN ('send', 'resend')
+              AND (a.outcome IS NULL OR a.outcome IN ({sent}))
+              AND coalesce(a.account OPERATOR(pg_catalog.=) n.account,
+                           a.provider_id OPERATOR(pg_catalog.=) n.provider_id)
             ORDER BY a.started_at DESC LIMIT 1000)) AS e"
 
     select_provider_sends(pg_sys::INT8OID, pg_sys::TIMESTAMPTZOID, pg_sys::INT8OID)
       "SELECT started_at, id FROM otp_gateway.attempt_record
        WHERE provider_id OPERATOR(pg_catalog.=) $1 AND started_at OPERATOR(pg_catalog.>) $2 AND reason IS NULL
          AND started_at OPERATOR(pg_catalog.<) (pg_catalog.clock_timestamp() OPERATOR(pg_catalog.+) interval '1 minute')
-         AND recipient_key IS NOT NULL AND operation IN ('send', 'resend') AND (outcome IS NULL OR outcome IN ('sent', 'unknown'))
+         AND recipient_key IS NOT NULL AND operation IN ('send', 'resend')
+         AND (outcome IS NULL OR outcome IN ({sent}))
        ORDER BY started_at DESC LIMIT $3"
 
     select_started_at(pg_sys::UUIDOID)

@@ -37,8 +37,7 @@ statements! {
       "UPDATE otp_gateway.verification_record
        SET recipient_masked = NULL, recipient_key = NULL, reference = NULL, idempotency_key = NULL, payload_hash = NULL,
            sealed = NULL,
-           status = CASE WHEN status IN ('approved', 'canceled', 'expired', 'max_attempts_reached', 'failed', 'blocked')
-                         THEN status ELSE 'canceled' END
+           status = CASE WHEN status IN ({terminal}) THEN status ELSE 'canceled' END
        WHERE id OPERATOR(pg_catalog.=) ANY ($1)"
 
     delete_references(pg_sys::UUIDARRAYOID)

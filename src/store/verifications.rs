@@ -31,8 +31,7 @@ statements! {
            send_count = n.send_count, check_count = n.check_count,
            provider = coalesce(n.provider, v.provider), provider_id = coalesce(n.provider_id, v.provider_id),
            vendor = coalesce(n.vendor, v.vendor),
-           sealed = CASE WHEN n.status IN ('approved', 'canceled', 'expired', 'max_attempts_reached', 'failed', 'blocked')
-                         THEN NULL ELSE coalesce(n.sealed, v.sealed) END
+           sealed = CASE WHEN n.status IN ({terminal}) THEN NULL ELSE coalesce(n.sealed, v.sealed) END
        FROM pg_catalog.unnest($1) AS n
        WHERE v.id OPERATOR(pg_catalog.=) n.id"
 

@@ -72,9 +72,13 @@ pub fn apply_result(verification: &mut Verification, conclusion: &ResultContext)
     }
 }
 
-/// Whether the vendor may have compared the code, and it was not right. Where it certainly did not, the reserved check
-/// is given back.
-pub fn spends_a_check(outcome: Outcome) -> bool {
+/// Whether a send with this outcome went out, or may have: it counts against limits, and its sender is no stranger.
+pub fn counts_as_sent(outcome: Outcome) -> bool {
+    matches!(outcome, Outcome::Sent | Outcome::Unknown)
+}
+
+/// Whether the vendor may have compared the code.
+pub fn may_have_compared(outcome: Outcome) -> bool {
     !matches!(
         outcome,
         Outcome::Unreachable
@@ -83,7 +87,11 @@ pub fn spends_a_check(outcome: Outcome) -> bool {
             | Outcome::AuthFailed
             | Outcome::ProviderError
             | Outcome::Blocked
-            // "a right code never spends one"
-            | Outcome::Approved
     )
+}
+
+/// Whether a check is spent: where the vendor certainly compared nothing the reserved one is given back, and a right code
+/// never spends one.
+pub fn spends_a_check(outcome: Outcome) -> bool {
+    may_have_compared(outcome) && outcome != Outcome::Approved
 }

@@ -2,8 +2,10 @@
 //! the HTTP client make the calls. It sleeps on its latch and on the HTTP client's socket, and on nothing else: idle
 //! means asleep.
 
+pub mod admission;
 pub mod completion;
 pub mod expiry;
+pub mod flow_lookup;
 pub mod identities;
 pub mod intake;
 pub mod lifecycle;
@@ -11,6 +13,7 @@ pub mod limit_check;
 pub mod locked_rows;
 pub mod maintenance;
 pub mod privilege_check;
+pub mod queued_decision;
 pub mod queued_sends;
 pub mod recovery;
 pub mod state;

@@ -7,12 +7,11 @@ use pgrx::pg_sys;
 use uuid::Uuid;
 
 use crate::{
-    enqueue::transaction,
     enqueue::{
         enqueued_row::{Enqueued, FoundBy, Now, Place},
         mapping::Values,
         replace, row_lookup,
-        transaction::account,
+        transaction::{self, account},
     },
     error::Error,
     store::session_writes,

@@ -8,8 +8,11 @@ use uuid::Uuid;
 
 use crate::{
     enqueue::enqueued_row::{Enqueued, FoundBy, Now, Place},
-    pg::scan::{equal, is_of_this_transaction},
-    pg::{fingerprint::Fingerprint, row::Row},
+    pg::{
+        fingerprint::Fingerprint,
+        row::Row,
+        scan::{equal, is_of_this_transaction},
+    },
 };
 
 // Exported by every version, but not among pgrx's bindings; called with its guard.

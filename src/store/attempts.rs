@@ -11,7 +11,7 @@ use crate::{
         StoreTransaction,
         columns::attempt,
         prepared::statements,
-        row_array::{self},
+        row_array,
         rows::{self, AttemptEnd, NewAttempt, StoredAttempt, WhichSend},
         transaction::Failure,
     },

@@ -9,7 +9,7 @@ use crate::{
         columns::identity,
         identity::{Identity, Kind, Subject, home},
         prepared::statements,
-        row_array::{self},
+        row_array,
         transaction::Failure,
     },
 };

@@ -13,7 +13,10 @@ use uuid::Uuid;
 use crate::{
     job::Job,
     store::{
-        StoreTransaction, identity::Identity, limits::CheckQuery, limits::SendQuery, rows::NewAttempt,
+        StoreTransaction,
+        identity::Identity,
+        limits::{CheckQuery, SendQuery},
+        rows::NewAttempt,
         transaction::Failure,
     },
     worker::state::limit_state::{BreakerKey, LimitState},

@@ -2,38 +2,29 @@
 //! the rights of the role that enqueued it; what may go is put on record and given to the HTTP client like any other
 //! call. One that cannot go fails alone.
 
-use std::{
-    collections::{HashMap, HashSet, hash_map::Entry},
-    rc::Rc,
-};
+use std::collections::{HashMap, HashSet};
 
 use dialect::{Operation, Outcome};
-use pgrx::pg_sys;
-use policy::{BlockReason, Blocked, BreakerPermit, Micros, Status, Verification, admit};
+use policy::{Blocked, Micros, Status};
 use uuid::Uuid;
 
 use crate::{
-    crypto::{
-        key_file,
-        seal::{Keys, Place},
-    },
+    crypto::key_file,
     enqueue::transaction,
-    error::Error,
     gucs,
     ipc::worker::CallId,
-    job::{Job, Requeue, prepare::JobSpec},
-    pg::{clock::clock, foreign_servers},
-    provider::{Provider, candidates::Candidates},
+    job::Requeue,
+    pg::clock::clock,
     store::{
         StoreTransaction,
-        identity::{Identity, object_of},
+        identity::Identity,
         retention::erase_at,
-        rows::{MovedTo, NewAttempt, QueuedPayload, QueuedVerification as Found, VerificationUpdate},
+        rows::QueuedVerification as Found,
         transaction::{Durability, Failure},
     },
     worker::{
-        intake::new_reference,
-        limit_check::{LimitCheck, Verdict, explain},
+        limit_check::LimitCheck,
+        queued_decision::{Proceed, QueuedDecision, QueuedJobs, Stop, write},
         state::{
             InFlight, Worker, done,
             failure_log::QUEUED,
@@ -49,47 +40,6 @@ pub const PAGE: i64 = 2000;
 pub const AFTER_LOCK: Micros = 200_000;
 /// How long one is left alone that cannot even be failed.
 pub const AFTER_FAULT: Micros = 10_000_000;
-
-/// What becomes of one that has its turn.
-pub struct QueuedDecision {
-    id: Uuid,
-    turn: DueSend,
-    /// The provider's max_in_flight, as far as it was looked up.
-    places: Option<u32>,
-    /// The provider that it goes to, or would.
-    asked: String,
-    asked_id: Identity,
-    /// The same with its vendor, if it is one of a route's.
-    moved_to: Option<MovedTo>,
-    role_id: Identity,
-    attempt: Uuid,
-    created_at: Micros,
-    state: Verification,
-    /// The sealed payload.
-    payload: Vec<u8>,
-    /// Whose limits it counts against.
-    recipient_key: Option<Vec<u8>>,
-    account: Vec<u8>,
-    /// At providers of its route whose breaker is open.
-    passed_over: Vec<NewAttempt>,
-    /// It goes, or it ends without a call.
-    go: Result<Proceed, Stop>,
-}
-
-pub struct Proceed {
-    job: Box<Job>,
-    noted: Option<BlockReason>,
-    pass: Option<BreakerPermit>,
-    checks_left: Option<u32>,
-}
-
-/// How one ends, and why.
-pub struct Stop {
-    outcome: Outcome,
-    status: Status,
-    why: String,
-    blocked: Option<Blocked>,
-}
 
 impl Worker {
     /// Reads what has been queued since the last look: what is new, whoever has had a transaction open meanwhile, and
@@ -355,213 +305,8 @@ impl Worker {
     }
 }
 
-pub fn write(writer: &mut StoreTransaction, decisions: &mut [QueuedDecision], now: Micros) -> Result<(), Failure> {
-    let mut changes = Vec::new();
-    let mut attempts = Vec::new();
-    let mut references = Vec::new();
-    for decision in decisions {
-        let sealed = decision.go.as_ref().ok().and_then(|go| go.job.sealed.clone());
-        let moved_to = decision.moved_to.clone();
-        attempts.append(&mut decision.passed_over);
-        changes.push(VerificationUpdate {
-            id: decision.id,
-            before: Status::Queued,
-            moved_to,
-            state: decision.state.clone(),
-            sealed,
-        });
-        attempts.push(NewAttempt {
-            id: decision.attempt,
-            verification: decision.id,
-            operation: Operation::Send,
-            refused: decision.go.as_ref().err().map(|end| end.outcome),
-            why: decision.go.as_ref().err().map(|end| end.why.clone()),
-            provider: decision.asked.clone(),
-            provider_id: decision.asked_id,
-            role_id: decision.role_id,
-            account: decision.account.clone(),
-            recipient_key: decision.recipient_key.clone(),
-            reason: match &decision.go {
-                Ok(go) => go.noted,
-                Err(end) => end.blocked.map(|blocked| blocked.reason),
-            },
-            retry_at: decision.go.as_ref().err().and_then(|end| end.blocked?.retry_at(now)),
-            started_at: now,
-        });
-        if let Ok(go) = &decision.go {
-            references.extend(new_reference(&go.job, &decision.state, decision.id));
-        }
-    }
-    writer.update_verifications(&changes)?;
-    writer.insert_references(&references)?;
-    writer.insert_attempts(&attempts)
-}
-
-impl QueuedDecision {
-    pub fn new(request: QueuedPayload, go: Result<Proceed, Stop>) -> Self {
-        let mut state = request.stored.state;
-        if let Err(end) = &go {
-            state.status = end.status;
-        }
-        Self {
-            id: request.stored.id,
-            turn: DueSend {
-                provider: request.route_id.unwrap_or(request.stored.provider_id),
-                role: request.role_id,
-                id: request.stored.id,
-                created_at: request.stored.created_at,
-            },
-            places: None,
-            asked: request.provider,
-            asked_id: request.stored.provider_id,
-            moved_to: None,
-            role_id: request.role_id,
-            attempt: Uuid::now_v7(),
-            created_at: request.stored.created_at,
-            state,
-            payload: request.sealed,
-            recipient_key: None,
-            account: Vec::new(),
-            passed_over: Vec::new(),
-            go,
-        }
-    }
-
-    /// Asks the provider's rules; what they refuse ends, or waits for the breaker.
-    pub fn rule(&mut self, writer: &mut StoreTransaction, limit_check: &mut LimitCheck) -> Result<(), Failure> {
-        let Ok(go) = &mut self.go else { return Ok(()) };
-        self.passed_over = limit_check.skip_open_breakers(&mut go.job, self.id);
-        self.attempt = go.job.attempt;
-        self.asked.clone_from(&go.job.provider);
-        self.asked_id = go.job.provider_id;
-        self.moved_to = go.job.route.as_ref().map(|_| go.job.moved_to());
-        // A test number's counts for nobody.
-        self.recipient_key = go.job.recipient_key().filter(|_| !go.job.is_test).map(<[u8]>::to_vec);
-        self.account = go.job.account_key().to_vec();
-        match limit_check.check(writer, &go.job)? {
-            Verdict::Goes { observed: noted, breaker_permit: pass, checks_left } => {
-                (go.noted, go.pass, go.checks_left) = (noted, pass, checks_left);
-            }
-            Verdict::Blocked { blocked, .. } => {
-                self.state = Verification {
-                    send_count: self.state.send_count.saturating_sub(1),
-                    status: Status::Blocked,
-                    ..self.state.clone()
-                };
-                self.go = Err(Stop {
-                    outcome: Outcome::Blocked,
-                    status: Status::Blocked,
-                    why: explain(blocked.reason).to_owned(),
-                    blocked: Some(blocked),
-                });
-            }
-        }
-        Ok(())
-    }
-
-    pub fn waits(&self) -> bool {
-        matches!(&self.go, Err(Stop { blocked: Some(Blocked { reason: BlockReason::Breaker, .. }), .. }))
-    }
-}
-
 /// With otp_gateway.notify: of those that nobody knew yet.
 pub fn announce_new(writer: &mut StoreTransaction, queue: &SendQueue, found: &[Found]) -> Result<(), Failure> {
     let new = found.iter().filter(|one| one.is_queued && !queue.knows(one.line, one.role_id, one.id));
     writer.announce(|| new.map(|queued| queued.id).collect())
-}
-
-impl Stop {
-    pub fn failed(outcome: Outcome, why: impl Into<String>) -> Self {
-        Self { outcome, status: Status::Failed, why: format!("{}; nothing was sent", why.into()), blocked: None }
-    }
-}
-
-/// An account, and the role for which it was looked up.
-pub type Entitled = (Rc<Candidates>, pg_sys::Oid);
-
-/// What it takes to decide about many.
-pub struct QueuedJobs<'k> {
-    keys: Result<&'k Keys, &'k Error>,
-    accounts: HashMap<(Identity, Identity), Result<Entitled, String>>,
-    now: Micros,
-}
-
-impl QueuedJobs<'_> {
-    pub fn decide(&mut self, request: QueuedPayload) -> QueuedDecision {
-        let attempt = Uuid::now_v7();
-        let mut places = None;
-        let go = self.job(&request, attempt, &mut places);
-        let mut decision = QueuedDecision { attempt, places, ..QueuedDecision::new(request, go) };
-        if let Ok(go) = &decision.go {
-            // Nothing stands in the way of a queued one.
-            if let Err(outcome) = admit(Operation::Send, &mut decision.state, self.now) {
-                decision.go = Err(Stop::failed(outcome, "it was no longer queued"));
-                return decision;
-            }
-            decision.state.status = Status::Sending;
-            decision.state.reference.clone_from(&go.job.reference);
-            decision.state.expires_at = go.job.code_lifetime.map(|lifetime| self.now.saturating_add(lifetime));
-        }
-        decision
-    }
-
-    pub fn job(&mut self, request: &QueuedPayload, attempt: Uuid, places: &mut Option<u32>) -> Result<Proceed, Stop> {
-        let max_age = gucs::queue_max_age();
-        if request.stored.created_at.saturating_add(max_age) <= self.now {
-            return Err(Stop {
-                outcome: Outcome::Expired,
-                status: Status::Expired,
-                why: "it was queued for longer than otp_gateway.queue_max_age; nothing was sent".to_owned(),
-                blocked: None,
-            });
-        }
-        let (account, role) = self.account(request).map_err(|why| Stop::failed(Outcome::AuthFailed, why))?;
-        *places = account.members.first().map(|first| first.options.max_in_flight);
-        let keys = self.keys.map_err(|error| Stop::failed(Outcome::AuthFailed, error.message()))?;
-        let payload = keys.open(&Place::Queued(request.stored.id), &request.sealed).map_err(|_| {
-            let why = "the payload was sealed under another key, or for another database, of which this is a copy";
-            Stop::failed(Outcome::AuthFailed, why)
-        })?;
-        let wanted = JobSpec {
-            operation: Operation::Send,
-            attempt,
-            verification: request.stored.id,
-            recorded: None,
-            role: role.to_u32(),
-            created_by: &request.created_by,
-            code: None,
-            payload: &payload,
-        };
-        let mut job = wanted
-            .send(&account, keys)
-            .map_err(|error| Stop::failed(Outcome::InvalidRequest, error.message_for_the_record()))?;
-        job.derive_keys(keys);
-        Ok(Proceed { job: Box::new(job), noted: None, pass: None, checks_left: None })
-    }
-
-    /// The provider, or the route, as it is now for the role that enqueued.
-    pub fn account(&mut self, request: &QueuedPayload) -> Result<(Rc<Candidates>, pg_sys::Oid), String> {
-        let server = request.route_id.unwrap_or(request.stored.provider_id);
-        let (account, role) = match self.accounts.entry((server, request.role_id)) {
-            Entry::Occupied(found) => found.get().clone(),
-            Entry::Vacant(place) => place.insert(find(server, &request.provider, request.role_id)).clone(),
-        }?;
-        let is_same_vendor = |member: &Provider| member.dialect.name == request.vendor;
-        if request.route_id.is_none() && !account.members.iter().all(is_same_vendor) {
-            return Err(format!("provider \"{}\" now belongs to another vendor", request.provider));
-        }
-        Ok((account, role))
-    }
-}
-
-pub fn find(server: Identity, name: &str, role: Identity) -> Result<(Rc<Candidates>, pg_sys::Oid), String> {
-    let object = |id| object_of(id).map_err(|error| error.message().to_owned());
-    // SAFETY: a look-up in the catalog, which gives a name or nothing.
-    let exists = |role: &pg_sys::Oid| unsafe { !pg_sys::GetUserNameFromId(*role, true).is_null() };
-    let role = object(role)?.filter(exists).ok_or("the role that enqueued it does not exist any more")?;
-    let server = object(server)?
-        .and_then(foreign_servers::server_of)
-        .ok_or_else(|| format!("provider \"{name}\" does not exist any more"))?;
-    let account = Candidates::of(server, role).map_err(|error| error.message().to_owned())?;
-    Ok((Rc::new(account), role))
 }

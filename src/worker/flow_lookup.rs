@@ -1,0 +1,98 @@
+//! Which flow on record a job is about that names it by reference or recipient, and whom it counts for.
+
+use std::collections::{HashMap, HashSet};
+
+use dialect::FindBy;
+use policy::{Micros, Status};
+use uuid::Uuid;
+
+use crate::{
+    ipc::worker::CallId,
+    job::{Job, Target},
+    store::{StoreTransaction, identity::Identity, rows::StoredVerification, transaction::Failure},
+};
+
+/// By what a job names a flow begun elsewhere: provider, reference or recipient and role.
+pub type FlowName = (Identity, Option<String>, Option<(Vec<u8>, Identity)>);
+
+/// The flows on record that jobs are about.
+#[derive(Default)]
+pub struct Flows {
+    pub known: HashMap<Uuid, StoredVerification>,
+    /// By the job's attempt.
+    pub found: HashMap<Uuid, StoredVerification>,
+    /// Jobs that name another recipient than their flow's.
+    pub of_another: HashSet<Uuid>,
+}
+
+impl Flows {
+    /// Reads them, and has each job count for whom the record has, whatever its payload says.
+    pub fn read(writer: &mut StoreTransaction, jobs: &mut [(CallId, Box<Job>)], now: Micros) -> Result<Self, Failure> {
+        let known = |job: &Job| match job.target {
+            Target::Existing(id) | Target::Failover(id) => Some(id),
+            Target::New(_) | Target::Lookup(..) => None,
+        };
+        let ids: Vec<Uuid> = jobs.iter().filter_map(|(_, job)| known(job)).collect();
+        let stored = writer.verifications(&ids)?;
+        let mut flows =
+            Self { known: stored.into_iter().map(|stored| (stored.id, stored)).collect(), ..Self::default() };
+        for (_, job) in jobs {
+            let found = match job.target {
+                Target::Lookup(by, _) => {
+                    let (reference, keys) = (job.reference.as_deref(), &job.recipient_keys);
+                    let found = writer.latest(by, job.provider_id, &job.account_keys, reference, keys, job.role_id)?;
+                    found.filter(|stored| is_the_same_flow(by, stored, now))
+                }
+                _ => None,
+            };
+            let is_new = matches!(job.target, Target::New(_) | Target::Failover(_));
+            let flow = found.as_ref().or_else(|| flows.known.get(&known(job)?)).filter(|_| !is_new);
+            if !is_new && !belongs(job, flow) {
+                flows.of_another.insert(job.attempt);
+            }
+            flows.found.extend(found.map(|stored| (job.attempt, stored)));
+        }
+        Ok(flows)
+    }
+}
+
+/// Has a job count for the recipient of the flow on record. False: it names another one.
+pub fn belongs(job: &mut Job, flow: Option<&StoredVerification>) -> bool {
+    let was_sent = flow.is_some_and(|flow| flow.state.send_count > 0);
+    if job.find_by == FindBy::Reference && !was_sent {
+        job.is_claim = true;
+        return true;
+    }
+    let Some(flow) = flow else { return true };
+    // Where the session found it, the caller has the rights of the role that began it.
+    let is_found = job.is_found || matches!(job.target, Target::Lookup(..));
+    job.sender = Some(flow.role_id).filter(|_| !is_found);
+    let Some(key) = &flow.recipient_key else {
+        job.recipient_keys.clear();
+        return true;
+    };
+    if job.recipient_keys.contains(key) {
+        return true;
+    }
+    let is_another = is_found && !job.recipient_keys.is_empty();
+    // What it knows of itself may be put down under a key that the file has lost.
+    job.recipient_keys.push(key.clone());
+    !is_another
+}
+
+/// A reference names one flow for good. A recipient's latest flow is the one meant while it can be; one whose checks
+/// are spent stays it until its code is too old, or a new flow would give new guesses.
+pub fn is_the_same_flow(by: FindBy, stored: &StoredVerification, now: Micros) -> bool {
+    by == FindBy::Reference
+        || (stored.state.expires_at.is_none_or(|end| end > now)
+            && (!stored.state.status.is_terminal() || stored.state.status == Status::MaxAttemptsReached))
+}
+
+pub fn name(by: FindBy, job: &Job) -> FlowName {
+    let provider = job.provider_id;
+    match by {
+        // The account's, whichever of its providers.
+        FindBy::Reference => (0, job.reference.clone(), Some((job.account_key().to_vec(), 0))),
+        FindBy::Recipient => (provider, None, job.recipient_key().map(|key| (key.to_vec(), job.role_id))),
+    }
+}

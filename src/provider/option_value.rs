@@ -14,7 +14,7 @@ pub fn check_url(name: &str, value: &str, plain_http: bool) -> Result<Url, Error
     let refuse =
         |what: &str, hint: &str| Err(Error::invalid_parameter(format!("option {name} {what}"), hint.to_owned()));
     let example = "For example: https://host.example:8443/path.";
-    let Some((scheme, _)) = value.split_once("://") else { return refuse("is no URL", example) };
+    let Some((scheme, rest)) = value.split_once("://") else { return refuse("is no URL", example) };
     match scheme.to_ascii_lowercase().as_str() {
         "https" => {}
         "http" if plain_http => {}
@@ -26,7 +26,9 @@ pub fn check_url(name: &str, value: &str, plain_http: bool) -> Result<Url, Error
         }
         _ => return refuse("must begin with https://", example),
     }
-    let Ok(url) = Url::parse(value) else { return refuse("has no valid host and port", example) };
+    // The parser would take the first word of the path for the host where that is missing.
+    let parsed = Url::parse(value).ok().filter(|_| !rest.starts_with(['/', '@', '\\']));
+    let Some(url) = parsed else { return refuse("has no valid host and port", example) };
     if !url.username().is_empty() || url.password().is_some() {
         return refuse("must not hold a user name or password", "Credentials belong on the user mapping.");
     }

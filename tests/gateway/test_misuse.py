@@ -54,7 +54,7 @@ class Refused:
             assert value not in log, "the server's log shows a value"
         # A name that is nobody's may be a value in the wrong place.
         logged = re.sub(r'(provider|has no option|option) "[^"]*"(?! is a credential| belongs)', r'\1 "%s"', self.message)
-        logged = re.sub(r"(has no field (?:.*\.)?)\w+$", r"\1%s", logged)
+        logged = re.sub(r"(has no field (?:[^;]*\.)?)\w+(?=;|$)", r"\1%s", logged)
         assert logged in log, "the error itself is not in the log"
         assert gateway.simulator.count() == sent
         if gateway.session is not None and sent == 0:

@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use crate::{
     crypto::{key_file, seal::Place},
-    enqueue::transaction::{account, count},
+    enqueue::transaction::{candidates, count},
     error::Error,
     ipc::{identify::identity, message::ResultRow},
     job::prepare::JobSpec,
@@ -55,7 +55,7 @@ fn prepare(
     payload: &Map<String, Value>,
     idempotency: Option<IdempotencyHashes>,
 ) -> Result<(NewVerification, ResultRow), Error> {
-    let account = account(provider, role.oid)?;
+    let candidates = candidates(provider, role.oid)?;
     replica::must_be_original()?;
     let wanted = JobSpec {
         operation: Operation::Send,
@@ -67,14 +67,14 @@ fn prepare(
         code: None,
         payload,
     };
-    let (first, prepared) = wanted.check(&account)?;
+    let (first, prepared) = wanted.check(&candidates)?;
     let keys = key_file::keys()?;
     let mut state = Verification::queued(prepared.max_checks.unwrap_or(first.options.max_checks));
     let is_test = first.is_test_number(&prepared);
     state.reference = prepared.reference;
     let row = ResultRow::without_attempt(id, &state);
     // Of a route it is seen when its turn has come.
-    let (server, vendor) = match &account.route {
+    let (server, vendor) = match &candidates.route {
         Some(route) => (route.server, VENDOR_NOT_CHOSEN),
         None => (first.server, first.dialect.name),
     };
@@ -91,7 +91,7 @@ fn prepare(
         provider: provider.to_owned(),
         provider_id,
         vendor: vendor.to_owned(),
-        route: account.route.as_ref().map(|route| (route.name.clone(), provider_id)),
+        route: candidates.route.as_ref().map(|route| (route.name.clone(), provider_id)),
         created_by: role.name,
         role_id,
         created_at: clock::clock(),

@@ -31,7 +31,8 @@ pub struct Job {
     pub created_by: String,
     #[serde(skip)]
     pub role_id: Identity,
-    /// None: the session found the verification terminal or queued; it answers from the record.
+    /// None if no vendor is called: the session found the verification terminal or queued (it answers from
+    /// the record), or the number is a test number (`local_outcome` answers).
     pub vendor_call: Option<VendorCall>,
     pub recipient_masked: Option<String>,
     /// Normalised; the worker knows it by keys alone.

@@ -127,11 +127,11 @@ fn send(event: &Event) -> Result<pg_sys::Datum, Error> {
     // What is sent again is whose it was.
     let before = event.old.filter(|_| is_asked_for).and_then(|old| event.id(old, id_column?));
     let role = before.map(role_of).transpose()?.flatten().unwrap_or_else(current_role);
-    let account = transaction::account(provider, role.oid)?;
+    let candidates = transaction::candidates(provider, role.oid)?;
     let queued = match enqueue::enqueue(role.clone(), provider, &now.payload(), None) {
         Ok(queued) => queued.verification,
-        Err(error) if now.lack(&error, &account) => return Ok(unchanged()),
-        Err(error) => return Err(mapping.blame(error, &account)),
+        Err(error) if now.lack(&error, &candidates) => return Ok(unchanged()),
+        Err(error) => return Err(mapping.blame(error, &candidates)),
     };
     if let Some(found_by) = event.found_by(id_column) {
         transaction::add_row(Enqueued {

@@ -207,7 +207,7 @@ macro_rules! symbol {
 pub(crate) use symbol;
 
 /// A SQL function: its symbol, and the types that it takes and returns, from which the declaration follows that it must
-/// have. `fn otp_cancel(verification_id: Uuid) -> Done { ... }` is `otp_cancel(uuid) RETURNS record`; the body is of a
+/// have. `fn otp_cancel(verification_id: Uuid) -> ResultRow { ... }` is `otp_cancel(uuid) RETURNS record`; the body is of a
 /// `Result`.
 macro_rules! sql_function {
     (fn $name:ident($($argument:ident: $of:ty),* $(,)?) -> $returned:ty $body:block) => {

@@ -1,4 +1,4 @@
-//! The row that every function returns: its OUT parameters.
+//! The row that the otp_ functions and `otp_gateway.wait` return: their OUT parameters.
 
 use std::ffi::CString;
 

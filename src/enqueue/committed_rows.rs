@@ -11,7 +11,7 @@ use crate::{
         enqueued_row::{Enqueued, FoundBy, Now, Place},
         mapping::Values,
         replace, row_lookup,
-        transaction::{self, account},
+        transaction::{self, candidates},
     },
     error::Error,
     store::session_writes,
@@ -58,10 +58,10 @@ pub fn settle(all: Vec<Enqueued>) -> Result<(), Error> {
 impl Enqueued {
     /// For the same role, under the same id, which the row has.
     fn enqueue_as(&self, values: &Values) -> Result<(), Error> {
-        let account = account(&self.provider, self.role.oid)?;
+        let candidates = candidates(&self.provider, self.role.oid)?;
         match replace(self.id, self.role.clone(), &self.provider, &values.payload()) {
-            Err(error) if values.lack(&error, &account) => session_writes::withdraw(&[self.id]),
-            replaced => replaced.map_err(|error| self.mapping.blame(error, &account)),
+            Err(error) if values.lack(&error, &candidates) => session_writes::withdraw(&[self.id]),
+            replaced => replaced.map_err(|error| self.mapping.blame(error, &candidates)),
         }
     }
 }

@@ -73,8 +73,8 @@ impl Mapping {
     }
 
     /// An error with the columns that are to blame for it, if any are.
-    pub fn blame(&self, error: Error, account: &Candidates) -> Error {
-        let is_to_blame = |name: &str| error.fields().iter().any(|field| is_field(name, field, account));
+    pub fn blame(&self, error: Error, candidates: &Candidates) -> Error {
+        let is_to_blame = |name: &str| error.fields().iter().any(|field| is_field(name, field, candidates));
         let mut columns: Vec<&str> = Vec::new();
         for (name, source) in &self.0 {
             if let Source::Column(column) = source
@@ -99,9 +99,9 @@ impl Values {
     }
 
     /// Whether something was refused for want of a field that is NULL here: then there is nothing to send.
-    pub fn lack(&self, error: &Error, account: &Candidates) -> bool {
+    pub fn lack(&self, error: &Error, candidates: &Candidates) -> bool {
         let is_null =
-            |field: &String| self.0.iter().any(|(name, value)| value.is_none() && is_field(name, field, account));
+            |field: &String| self.0.iter().any(|(name, value)| value.is_none() && is_field(name, field, candidates));
         error.fields().iter().any(is_null)
     }
 
@@ -118,10 +118,10 @@ impl Values {
 
 /// Whether a field that an error names, which may go on into an object (`msg[0].message`), is the one of that name:
 /// ours, or the vendor's.
-pub fn is_field(name: &str, field: &str, account: &Candidates) -> bool {
+pub fn is_field(name: &str, field: &str, candidates: &Candidates) -> bool {
     let field = &field[..field.find(['.', '[']).unwrap_or(field.len())];
     name == field
-        || account.members.iter().any(|member| {
+        || candidates.members.iter().any(|member| {
             let fields = (member.dialect.fields)(Operation::Send).unwrap_or_default();
             fields.iter().any(|one| one.is_called(field) && one.is_called(name))
         })

@@ -25,7 +25,7 @@ pub struct Transaction {
     /// For rows, which may be others at the end, or not be there.
     pub rows: Vec<Enqueued>,
     /// Looked up once for many rows.
-    pub accounts: HashMap<(String, pg_sys::Oid), Rc<Candidates>>,
+    pub candidates: HashMap<(String, pg_sys::Oid), Rc<Candidates>>,
 }
 
 thread_local! {
@@ -61,20 +61,20 @@ pub fn catalog_has_changed() -> bool {
 }
 
 /// What the name stands for, as this role may use it.
-pub fn account(name: &str, role: pg_sys::Oid) -> Result<Rc<Candidates>, Error> {
+pub fn candidates(name: &str, role: pg_sys::Oid) -> Result<Rc<Candidates>, Error> {
     let known = (name.to_owned(), role);
     let found = TRANSACTION.with_borrow_mut(|transaction| {
         if catalog_has_changed() {
-            transaction.accounts.clear();
+            transaction.candidates.clear();
         }
-        transaction.accounts.get(&known).cloned()
+        transaction.candidates.get(&known).cloned()
     });
-    if let Some(account) = found {
-        return Ok(account);
+    if let Some(candidates) = found {
+        return Ok(candidates);
     }
-    let account = Rc::new(Candidates::find(name, role)?);
-    TRANSACTION.with_borrow_mut(|transaction| transaction.accounts.insert(known, Rc::clone(&account)));
-    Ok(account)
+    let candidates = Rc::new(Candidates::find(name, role)?);
+    TRANSACTION.with_borrow_mut(|transaction| transaction.candidates.insert(known, Rc::clone(&candidates)));
+    Ok(candidates)
 }
 
 /// One more in this transaction.

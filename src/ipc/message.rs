@@ -25,13 +25,13 @@ pub enum Request {
     AwaitIdle(Uuid),
     /// Give me the row of its send once that has an outcome.
     AwaitSend(Uuid, WhichSend),
-    /// A part of an upkeep of the record.
+    /// A part of the record's maintenance.
     Maintain(Maintenance),
-    /// Have a number for this.
+    /// Give this server or role an identity.
     Identify(Subject),
 }
 
-/// What keeps the record in order: done in parts, so that it holds up nobody. Each reply says where the next one
+/// What keeps the record in order: done in parts, so that it holds up nobody. Each response says where the next one
 /// begins.
 #[derive(Serialize, Deserialize)]
 pub enum Maintenance {

@@ -26,7 +26,7 @@ const LOOK_FOR_WORKER: i64 = 100;
 const PATIENCE: Micros = 5_000_000;
 const PATIENCE_WITH_START: Micros = 10_000_000;
 
-/// Why there is no reply. `was_taken`: a worker had the whole request.
+/// Why there is no response. `was_taken`: a worker had the whole request.
 pub enum Unanswered {
     /// There is no worker, and none comes.
     Nobody { error: Error, was_taken: bool },
@@ -94,7 +94,7 @@ pub fn send(
         if is_there {
             absence = None;
         } else if let Some(error) = absence.get_or_insert_with(|| Absence::begin(database)).look(database) {
-            let was_taken = is_of_a_taken_letter(slot.state());
+            let was_taken = is_taken(slot.state());
             return Err(Unanswered::Nobody { error, was_taken });
         }
         let longest = if is_there { LOOK_AFTER_WORKER } else { LOOK_FOR_WORKER };
@@ -109,13 +109,14 @@ pub fn send(
         .catch_when(PgSqlErrorCode::ERRCODE_QUERY_CANCELED, |error| Err(Box::new(error)))
         .execute();
         if let Err(error) = waited {
-            return Err(Unanswered::Interrupted { error, was_taken: is_of_a_taken_letter(take_back(slot)) });
+            return Err(Unanswered::Interrupted { error, was_taken: is_taken(take_back(slot)) });
         }
     }
 }
 
-fn is_of_a_taken_letter(turn: SlotState) -> bool {
-    matches!(turn, SlotState::Accepted | SlotState::Response | SlotState::ResponseMore)
+/// Whether a worker has the whole request of a slot in this state.
+fn is_taken(state: SlotState) -> bool {
+    matches!(state, SlotState::Accepted | SlotState::Response | SlotState::ResponseMore)
 }
 
 /// The time during which a session waits for a worker that is not there.
@@ -148,16 +149,16 @@ impl Absence {
                 ));
             }
         }
-        let standing = worker_registry::status_of(database);
-        if standing.crashes != self.crashes {
-            self.crashes = standing.crashes;
+        let status = worker_registry::status_of(database);
+        if status.crashes != self.crashes {
+            self.crashes = status.crashes;
             self.seen += 1;
         }
         // One death may be an accident, which the next start mends.
-        if standing.stage == WorkerState::Crashed && self.seen > 0 && standing.crashes > 1 {
-            return Some(dies(&standing));
+        if status.state == WorkerState::Crashed && self.seen > 0 && status.crashes > 1 {
+            return Some(dies(&status));
         }
-        if standing.stage == WorkerState::Starting {
+        if status.state == WorkerState::Starting {
             let is_late = now.saturating_sub(*self.starting_since.get_or_insert(now)) > PATIENCE_WITH_START;
             return is_late.then(|| {
                 Error::not_in_prerequisite_state(
@@ -169,17 +170,14 @@ impl Absence {
         if now.saturating_sub(self.since) <= PATIENCE {
             return None;
         }
-        Some(match standing.stage {
+        Some(match status.state {
             _ if !worker_registry::has_launcher() => Error::not_in_prerequisite_state(
                 "the background worker that starts the others is not there; nothing was sent",
                 "It comes back by itself; the server's log says why it ended.",
             ),
-            WorkerState::Crashed => dies(&standing),
+            WorkerState::Crashed => dies(&status),
             WorkerState::NoPlace => Error::configuration_limit(
-                format!(
-                    "no background worker could be started for this database: {}; nothing was sent",
-                    standing.reason
-                ),
+                format!("no background worker could be started for this database: {}; nothing was sent", status.reason),
                 "Raise max_worker_processes (and restart the server), or otp_gateway.max_workers, which is half of it \
                 by default.",
             ),
@@ -213,8 +211,8 @@ pub fn await_launcher() -> Result<(), Error> {
     Ok(())
 }
 
-fn dies(standing: &WorkerStatus) -> Error {
-    let reason = if standing.reason.is_empty() { "it ended before it had begun" } else { &standing.reason };
+fn dies(status: &WorkerStatus) -> Error {
+    let reason = if status.reason.is_empty() { "it ended before it had begun" } else { &status.reason };
     Error::not_in_prerequisite_state(
         format!("the background worker of this database ends at each start: {reason}; nothing was sent"),
         "Mend that, and call again: it is tried anew. The server's log has more.",
@@ -236,13 +234,13 @@ impl Drop for Open {
     }
 }
 
-/// Whose turn it was.
+/// Returns the state that the slot was in.
 fn take_back(slot: &Slot) -> SlotState {
     let locked = slot.lock();
-    let turn = locked.state();
+    let state = locked.state();
     locked.reset(0, [0; 16]);
     locked.set_state(SlotState::Idle);
-    turn
+    state
 }
 
 /// A FATAL error (terminate, shutdown) leaves by proc_exit without unwinding: the slot is taken back there.

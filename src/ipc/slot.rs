@@ -1,4 +1,4 @@
-//! One slot, and the turns that session and worker take at it.
+//! One slot, and the states that session and worker move it through (ARCHITECTURE.md, 7).
 
 use std::{
     cell::UnsafeCell,
@@ -18,7 +18,7 @@ use crate::{
 /// The bytes of a request that a slot holds at once: most requests fit.
 pub const CHUNK: usize = 8192 - 64;
 
-/// Whose turn it is.
+/// Who is to act on a slot, and how.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum SlotState {
@@ -70,7 +70,7 @@ pub static SLOTS: Part = Part::new(|| segment::max_processes() * size_of::<Slot>
 
 /// All slots, by process number.
 pub fn slots() -> &'static [Slot] {
-    // SAFETY: the memory is ours for the life of the server, as long as size() said, and zeroed at first.
+    // SAFETY: the memory is ours for the life of the server, as long as SLOTS asked for, and zeroed at first.
     unsafe { std::slice::from_raw_parts(SLOTS.base().cast::<Slot>(), segment::max_processes()) }
 }
 
@@ -133,8 +133,8 @@ impl Locked<'_> {
         unsafe { *self.slot.attempt.get() }
     }
 
-    pub fn set_state(&self, turn: SlotState) {
-        self.slot.state.store(turn as u32, SeqCst);
+    pub fn set_state(&self, state: SlotState) {
+        self.slot.state.store(state as u32, SeqCst);
     }
 
     /// Begins a new call, whatever the slot was at.
@@ -157,7 +157,7 @@ impl Locked<'_> {
         from + part.len()
     }
 
-    /// Whether the part is the first of its request or reply.
+    /// Whether the part is the first of its request or response.
     pub fn is_first(&self) -> bool {
         self.slot.first.load(SeqCst) == 1
     }

@@ -38,7 +38,7 @@ pub struct WorkerEnd {
     database: u32,
     requests: HashMap<u32, (u64, Zeroizing<Vec<u8>>)>,
     responses: HashMap<u32, (u64, Zeroizing<Vec<u8>>, usize)>,
-    /// Who has the first part of a response of a worker that is no more.
+    /// Calls that a worker before this one took and did not answer, or not to the end.
     orphaned: Vec<Orphaned>,
 }
 
@@ -71,10 +71,10 @@ impl WorkerEnd {
     /// Who waits for the answer to a request that a worker took which is no more: those that were found, and those that
     /// ask for the rest of their response. Until each is answered or gone.
     pub fn orphaned(&mut self) -> Vec<Orphaned> {
-        self.orphaned.retain(|lost| {
-            slots().get(lost.call_id.slot as usize).is_some_and(|slot| {
+        self.orphaned.retain(|orphan| {
+            slots().get(orphan.call_id.slot as usize).is_some_and(|slot| {
                 let locked = slot.lock();
-                locked.call() == lost.call_id.call
+                locked.call() == orphan.call_id.call
                     && matches!(locked.state(), SlotState::Accepted | SlotState::ResponseMore)
             })
         });
@@ -96,7 +96,7 @@ impl WorkerEnd {
 
     /// Every request that has come whole since the last time.
     pub fn collect(&mut self) -> Vec<Received> {
-        let mut incoming = Vec::new();
+        let mut received = Vec::new();
         for (number, slot) in slots().iter().enumerate() {
             if !matches!(slot.state(), SlotState::Request | SlotState::ResponseMore) || slot.database() != self.database
             {
@@ -125,7 +125,7 @@ impl WorkerEnd {
                     if locked.read_chunk(request) {
                         locked.set_state(SlotState::Accepted);
                         if let Some((_, request)) = self.requests.remove(&number) {
-                            incoming.push(Received { call_id: CallId { slot: number, call }, request });
+                            received.push(Received { call_id: CallId { slot: number, call }, request });
                         }
                     } else {
                         locked.set_state(SlotState::RequestMore);
@@ -135,9 +135,9 @@ impl WorkerEnd {
                 SlotState::ResponseMore => {
                     let Some((_, response, from)) = self.responses.get_mut(&number).filter(|(of, ..)| *of == call)
                     else {
-                        // Until it is answered the turn stays as it is.
+                        // Until it is answered the slot stays in this state.
                         let call_id = CallId { slot: number, call };
-                        if !self.orphaned.iter().any(|lost| lost.call_id == call_id) {
+                        if !self.orphaned.iter().any(|orphan| orphan.call_id == call_id) {
                             self.orphaned.push(Orphaned { call_id, attempt: locked.attempt() });
                         }
                         continue;
@@ -152,7 +152,7 @@ impl WorkerEnd {
                 _ => {}
             }
         }
-        incoming
+        received
     }
 
     /// Whether the session of a call that was taken still waits for its end.
@@ -167,7 +167,7 @@ impl WorkerEnd {
     pub fn respond(&mut self, call_id: CallId, response: Zeroizing<Vec<u8>>) {
         let Some(slot) = slots().get(call_id.slot as usize) else { return };
         let locked = slot.lock();
-        // A lost call is answered at whatever turn its old worker left it.
+        // An orphaned call is answered in whatever state its old worker left the slot.
         if locked.call() != call_id.call || !matches!(locked.state(), SlotState::Accepted | SlotState::ResponseMore) {
             return;
         }

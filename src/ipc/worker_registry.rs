@@ -52,7 +52,7 @@ pub const REASON: usize = 240;
 #[repr(C)]
 pub struct Entry {
     database: AtomicU32,
-    stage: AtomicU32,
+    state: AtomicU32,
     process: AtomicU32,
     /// Tells one start from the next: a worker that comes up late finds that it is not the one that is meant.
     start: AtomicU32,
@@ -107,8 +107,8 @@ pub fn registry() -> &'static Registry {
 }
 
 impl Entry {
-    fn stage(&self) -> WorkerState {
-        match self.stage.load(SeqCst) {
+    fn state(&self) -> WorkerState {
+        match self.state.load(SeqCst) {
             1 => WorkerState::Wanted,
             2 => WorkerState::Starting,
             3 => WorkerState::Running,
@@ -119,8 +119,8 @@ impl Entry {
         }
     }
 
-    fn put(&self, stage: WorkerState) {
-        self.stage.store(stage as u32, SeqCst);
+    fn put(&self, state: WorkerState) {
+        self.state.store(state as u32, SeqCst);
     }
 
     fn oid(&self) -> pg_sys::Oid {
@@ -140,7 +140,7 @@ impl Entry {
 }
 
 pub fn find(database: pg_sys::Oid) -> Option<&'static Entry> {
-    registry().entries.iter().find(|entry| entry.stage() != WorkerState::Free && entry.oid() == database)
+    registry().entries.iter().find(|entry| entry.state() != WorkerState::Free && entry.oid() == database)
 }
 
 /// The entry of a database, a new one if it has none. None: the registry is full. Under the registry's lock.
@@ -148,7 +148,7 @@ pub fn entry(database: pg_sys::Oid) -> Option<&'static Entry> {
     if let Some(found) = find(database) {
         return Some(found);
     }
-    let new = registry().entries.iter().find(|entry| entry.stage() == WorkerState::Free)?;
+    let new = registry().entries.iter().find(|entry| entry.state() == WorkerState::Free)?;
     new.database.store(database.to_u32(), SeqCst);
     for field in [&new.leave, &new.queued, &new.new_key, &new.crashes, &new.asked, &new.reason_length] {
         field.store(0, SeqCst);
@@ -160,7 +160,7 @@ pub fn entry(database: pg_sys::Oid) -> Option<&'static Entry> {
 
 /// The stage of a database's worker.
 pub fn state_of(database: pg_sys::Oid) -> WorkerState {
-    find(database).map_or(WorkerState::Free, Entry::stage)
+    find(database).map_or(WorkerState::Free, Entry::state)
 }
 
 /// Whether a worker is connected to the database, or may be about to be.
@@ -169,22 +169,22 @@ pub fn is_there(database: pg_sys::Oid) -> bool {
 }
 
 /// Puts a database into a state, in a new entry if it has none. False: the registry is full.
-pub fn set(database: pg_sys::Oid, stage: WorkerState) -> bool {
+pub fn set(database: pg_sys::Oid, state: WorkerState) -> bool {
     let _held = registry().lock.hold();
     let Some(entry) = entry(database) else { return false };
     entry.leave.store(0, SeqCst);
-    entry.put(stage);
+    entry.put(state);
     true
 }
 
 /// Every database at that stage.
-pub fn at(stage: WorkerState) -> Vec<pg_sys::Oid> {
-    registry().entries.iter().filter(|entry| entry.stage() == stage).map(Entry::oid).collect()
+pub fn at(state: WorkerState) -> Vec<pg_sys::Oid> {
+    registry().entries.iter().filter(|entry| entry.state() == state).map(Entry::oid).collect()
 }
 
 /// How a database stands that has no worker.
 pub struct WorkerStatus {
-    pub stage: WorkerState,
+    pub state: WorkerState,
     /// How often in a row its worker has died.
     pub crashes: u32,
     /// Why there is none, as far as somebody said so.
@@ -194,13 +194,13 @@ pub struct WorkerStatus {
 pub fn status_of(database: pg_sys::Oid) -> WorkerStatus {
     let _held = registry().lock.hold();
     let Some(entry) = find(database) else {
-        return WorkerStatus { stage: WorkerState::Free, crashes: 0, reason: String::new() };
+        return WorkerStatus { state: WorkerState::Free, crashes: 0, reason: String::new() };
     };
     let length = (entry.reason_length.load(SeqCst) as usize).min(REASON);
     // SAFETY: under the lock.
     let reason = unsafe { &(&*entry.reason.get())[..length] };
     WorkerStatus {
-        stage: entry.stage(),
+        state: entry.state(),
         crashes: entry.crashes.load(SeqCst),
         reason: String::from_utf8_lossy(reason).into_owned(),
     }
@@ -236,7 +236,7 @@ pub fn crashes(database: pg_sys::Oid) -> (u32, bool) {
 /// The databases whose worker has left, and when each is due; their entries are free afterwards.
 pub fn take_left() -> Vec<(pg_sys::Oid, Option<Micros>)> {
     let _held = registry().lock.hold();
-    let left = registry().entries.iter().filter(|entry| entry.stage() == WorkerState::Left);
+    let left = registry().entries.iter().filter(|entry| entry.state() == WorkerState::Left);
     left.map(|entry| {
         let due = entry.due.load(SeqCst);
         entry.put(WorkerState::Free);
@@ -248,7 +248,7 @@ pub fn take_left() -> Vec<(pg_sys::Oid, Option<Micros>)> {
 /// Asks the workers that have been idle for longest to leave, so many of them, less those that have been asked already.
 /// How many leave.
 pub fn request_idle_exit(most: usize) -> usize {
-    let running = || registry().entries.iter().filter(|entry| entry.stage() == WorkerState::Running);
+    let running = || registry().entries.iter().filter(|entry| entry.state() == WorkerState::Running);
     let leaving = running().filter(|entry| entry.leave.load(SeqCst) != 0).count();
     let mut idle: Vec<(i64, &Entry)> = running()
         .filter(|entry| entry.leave.load(SeqCst) == 0)
@@ -307,7 +307,7 @@ pub fn had_launcher() -> bool {
 pub fn claim(database: pg_sys::Oid, start: u32) -> bool {
     let _held = registry().lock.hold();
     let Some(entry) = find(database) else { return false };
-    let is_meant = entry.stage() == WorkerState::Starting && entry.start.load(SeqCst) == start;
+    let is_meant = entry.state() == WorkerState::Starting && entry.start.load(SeqCst) == start;
     if is_meant {
         entry.process.store(ProcessNumber::mine().0, SeqCst);
     }
@@ -403,7 +403,7 @@ pub fn take_new_key_notice(database: pg_sys::Oid) -> bool {
 /// Wakes the worker of a database, if it has one. Cannot fail: a transaction callback may call it.
 pub fn wake(database: pg_sys::Oid) -> bool {
     match find(database) {
-        Some(entry) if entry.stage() == WorkerState::Running => {
+        Some(entry) if entry.state() == WorkerState::Running => {
             ProcessNumber(entry.process.load(SeqCst)).wake();
             true
         }
@@ -453,7 +453,7 @@ pub fn notify_identities(database: pg_sys::Oid) {
 
 /// The workers of all databases: roles are the cluster's. Cannot fail: a transaction callback calls it.
 pub fn notify_identities_everywhere() {
-    for entry in registry().entries.iter().filter(|entry| entry.stage() == WorkerState::Running) {
+    for entry in registry().entries.iter().filter(|entry| entry.state() == WorkerState::Running) {
         notify_identities(pg_sys::Oid::from(entry.database.load(SeqCst)));
     }
 }
@@ -471,7 +471,7 @@ pub fn request_worker(database: pg_sys::Oid) -> bool {
         entry(database).map(|entry| {
             entry.asked.store(1, SeqCst);
             entry.leave.store(0, SeqCst);
-            if matches!(entry.stage(), WorkerState::Free | WorkerState::Left) {
+            if matches!(entry.state(), WorkerState::Free | WorkerState::Left) {
                 entry.put(WorkerState::Wanted);
             }
         })
@@ -483,7 +483,7 @@ pub fn request_worker(database: pg_sys::Oid) -> bool {
 /// Asks the worker of a database to let go of it. False: there is none.
 pub fn request_exit(database: pg_sys::Oid, why: ExitReason) -> bool {
     match find(database) {
-        Some(entry) if matches!(entry.stage(), WorkerState::Starting | WorkerState::Running) => {
+        Some(entry) if matches!(entry.state(), WorkerState::Starting | WorkerState::Running) => {
             entry.leave.store(why as u32, SeqCst);
             wake(database);
             true

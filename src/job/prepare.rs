@@ -33,17 +33,17 @@ pub struct JobSpec<'a> {
 /// Without the fields that only other members of the route know.
 fn payload_for<'p>(
     member: &Provider,
-    account: &Candidates,
+    candidates: &Candidates,
     payload: &'p Map<String, Value>,
 ) -> Cow<'p, Map<String, Value>> {
-    if account.route.is_none() {
+    if candidates.route.is_none() {
         return Cow::Borrowed(payload);
     }
     let knows = |provider: &Provider, name: &str| {
         (provider.dialect.fields)(Operation::Send)
             .is_some_and(|fields| fields.iter().any(|field| field.is_called(name)))
     };
-    let is_for_others = |name: &str| !knows(member, name) && account.members.iter().any(|other| knows(other, name));
+    let is_for_others = |name: &str| !knows(member, name) && candidates.members.iter().any(|other| knows(other, name));
     let fields = payload.iter().filter(|(name, _)| !is_for_others(name));
     Cow::Owned(fields.map(|(name, value)| (name.clone(), value.clone())).collect())
 }
@@ -185,15 +185,15 @@ impl JobSpec<'_> {
 
     /// The send through whatever a name stands for: of a route through each of its providers that can take the
     /// payload. A field that one of them does not know is for the others.
-    pub fn send(&self, account: &Candidates, keys: &Keys) -> Result<Job, Error> {
+    pub fn send(&self, candidates: &Candidates, keys: &Keys) -> Result<Job, Error> {
         let mut jobs = Vec::new();
         let mut refusal = None;
-        for member in &account.members {
-            let payload = payload_for(member, account, self.payload);
+        for member in &candidates.members {
+            let payload = payload_for(member, candidates, self.payload);
             let attempt = if jobs.is_empty() { self.attempt } else { Uuid::now_v7() };
             match (JobSpec { payload: &payload, attempt, ..*self }).job(member, keys) {
                 Ok(mut job) => {
-                    job.route = account.route.as_ref().map(|route| (route.name.clone(), route.server.to_u32()));
+                    job.route = candidates.route.as_ref().map(|route| (route.name.clone(), route.server.to_u32()));
                     jobs.push(job);
                 }
                 Err(error) => drop(refusal.get_or_insert(error)),
@@ -206,10 +206,10 @@ impl JobSpec<'_> {
     }
 
     /// The same, no further than to see whether it can be sent, and through which provider first.
-    pub fn check<'p>(&self, account: &'p Candidates) -> Result<(&'p Provider, Prepared), Error> {
+    pub fn check<'p>(&self, candidates: &'p Candidates) -> Result<(&'p Provider, Prepared), Error> {
         let mut refusal = None;
-        for member in &account.members {
-            let payload = payload_for(member, account, self.payload);
+        for member in &candidates.members {
+            let payload = payload_for(member, candidates, self.payload);
             match (JobSpec { payload: &payload, ..*self }).prepare(member, &Map::new()) {
                 Ok(prepared) => return Ok((member, prepared)),
                 Err(invalid) => drop(refusal.get_or_insert_with(|| invalid.into())),

@@ -18,7 +18,7 @@ statements! {
     insert_identities(row_array::rows_of(c"identity"))
       "INSERT INTO otp_gateway.identity SELECT n.* FROM pg_catalog.unnest($1) AS n"
 
-    select_strangers()
+    select_foreign_triggers_and_grants()
       "WITH ours AS (
            SELECT c.oid, c.relname, c.relowner, c.relacl FROM pg_catalog.pg_class AS c
            JOIN pg_catalog.pg_namespace AS n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace
@@ -98,7 +98,7 @@ impl StoreTransaction<'_, '_> {
 
     /// Triggers, foreign keys and rights on the tables that are not the extension's.
     pub fn foreign_triggers_and_grants(&mut self) -> Result<Vec<String>, Failure> {
-        let table = self.client.update(&self.store.identities.select_strangers, None, &[])?;
+        let table = self.client.update(&self.store.identities.select_foreign_triggers_and_grants, None, &[])?;
         table.map(|row| Ok(row.get::<String>(1)?.unwrap_or_default())).collect()
     }
 

@@ -48,7 +48,7 @@ pub struct Subject {
     pub kind: Kind,
     pub object: u32,
     pub name: String,
-    /// Of a server: the dialect, or [`crate::provider::lookup::UNROUTED`].
+    /// Of a server: the dialect's name, or `route`.
     pub vendor: Option<String>,
 }
 

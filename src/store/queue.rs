@@ -40,7 +40,7 @@ statements! {
        ORDER BY v.enqueued DESC, v.id DESC"
 
     // One that somebody has locked is left for later, and holds up nobody.
-    select_letters(pg_sys::UUIDARRAYOID)
+    select_queued_payloads(pg_sys::UUIDARRAYOID)
       "SELECT id, status, reference, expires_at, approved_at, send_count, check_count, max_checks,
               created_at, provider_id, recipient_key, role_id, provider, vendor, created_by::text, sealed, route_id
        FROM otp_gateway.verification_record
@@ -96,7 +96,7 @@ impl StoreTransaction<'_, '_> {
 
     /// Those of these that are still queued, but for what somebody else has locked just now.
     pub fn queued_payloads(&mut self, ids: &[Uuid]) -> Result<Vec<QueuedPayload>, Failure> {
-        let table = self.client.select(&self.store.queue.select_letters, None, &[uuids(ids)])?;
+        let table = self.client.select(&self.store.queue.select_queued_payloads, None, &[uuids(ids)])?;
         table.map(|row| QueuedPayload::read(&row)).collect()
     }
 }

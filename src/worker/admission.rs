@@ -23,14 +23,14 @@ use crate::{
 
 /// What became of a job when its turn came.
 pub enum Decision {
-    /// It goes; `noted`: a rule that is only observed would have refused it.
+    /// It goes; `observed`: the rule that would have refused it, if the provider enforced its rules.
     Goes {
         verification: Uuid,
         before: Status,
         state: Verification,
         created_at: Micros,
-        noted: Option<BlockReason>,
-        pass: Option<BreakerPermit>,
+        observed: Option<BlockReason>,
+        breaker_permit: Option<BreakerPermit>,
         checks_left: Option<u32>,
     },
     /// It ends without a call: from the record, by a rule, or because there is no code to check.
@@ -183,8 +183,8 @@ impl<'a, 'w, 'conn> Batch<'a, 'w, 'conn> {
         created_at: Micros,
     ) -> Result<Decision, Failure> {
         Ok(match self.limit_check.check(self.writer, job)? {
-            Verdict::Goes { observed: noted, breaker_permit: pass, checks_left } => {
-                Decision::Goes { verification, before, state, created_at, noted, pass, checks_left }
+            Verdict::Goes { observed, breaker_permit, checks_left } => {
+                Decision::Goes { verification, before, state, created_at, observed, breaker_permit, checks_left }
             }
             Verdict::Blocked { blocked, checks_left } => Decision::Ends {
                 verification,
@@ -246,14 +246,14 @@ impl<'a, 'w, 'conn> Batch<'a, 'w, 'conn> {
         }
     }
 
-    pub fn write(&mut self, jobs: &[(CallId, Box<Job>)], turns: &[Decision]) -> Result<(), Failure> {
+    pub fn write(&mut self, jobs: &[(CallId, Box<Job>)], decisions: &[Decision]) -> Result<(), Failure> {
         let mut verifications = Vec::new();
         let mut changes = Vec::new();
         let mut attempts = Vec::new();
         let mut references = Vec::new();
-        for ((_, job), turn) in jobs.iter().zip(turns) {
-            let (verification, refused, reason, why, retry_at) = match turn {
-                Decision::Goes { verification, noted, .. } => (*verification, None, *noted, &None, None),
+        for ((_, job), decision) in jobs.iter().zip(decisions) {
+            let (verification, refused, reason, why, retry_at) = match decision {
+                Decision::Goes { verification, observed, .. } => (*verification, None, *observed, &None, None),
                 Decision::Ends { verification, outcome, blocked, earlier, why, .. } => {
                     let by = blocked.or(*earlier);
                     let retry_at = by.and_then(|by| by.retry_at(self.now));
@@ -274,13 +274,13 @@ impl<'a, 'w, 'conn> Batch<'a, 'w, 'conn> {
                 // A test number's counts for nobody, nor does what the record answered.
                 recipient_key: job
                     .counted_key()
-                    .filter(|_| !job.is_test && !matches!(turn, Decision::Ends { blocked: None, .. }))
+                    .filter(|_| !job.is_test && !matches!(decision, Decision::Ends { blocked: None, .. }))
                     .map(<[u8]>::to_vec),
                 reason,
                 retry_at,
                 started_at: self.now,
             });
-            match turn {
+            match decision {
                 Decision::Goes { state, .. } | Decision::Ends { state, .. } if begins(job, verification) => {
                     references.extend(new_reference(job, state, verification));
                     verifications.push(NewVerification {

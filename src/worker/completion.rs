@@ -82,7 +82,7 @@ impl Worker {
                 self.extension_dropped();
                 self.unrecorded = completed_calls;
             }
-            Err(Failure::Busy) => match self.put_aside_deliveries(completed_calls) {
+            Err(Failure::Busy) => match self.put_aside_completed(completed_calls) {
                 Ok(others) if others.is_empty() => {}
                 Ok(others) => self.complete_calls(others),
                 Err(mut all) => {
@@ -125,15 +125,16 @@ impl Worker {
     /// To the provider's breaker, once.
     pub fn report_to_breaker(&mut self, completed: &CompletedCall, now: Micros) {
         let Some(call) = self.in_flight.get_mut(&completed.call_id) else { return };
-        let (Some(pass), Some(breaker)) = (call.breaker_permit.take(), self.limits.breakers.get_mut(call.account))
+        let (Some(breaker_permit), Some(breaker)) =
+            (call.breaker_permit.take(), self.limits.breakers.get_mut(call.account))
         else {
             return;
         };
         let before = breaker.state(now);
         if completed.is_callers_fault || completed.result.is_personal {
-            breaker.forgo(pass, now);
+            breaker.forgo(breaker_permit, now);
         } else {
-            breaker.record(pass, completed.result.outcome, now);
+            breaker.record(breaker_permit, completed.result.outcome, now);
         }
         match breaker.state(now) {
             after if after == before => {}

@@ -56,7 +56,7 @@ impl Worker {
             match request {
                 Request::AwaitIdle(_) => self.respond(call_id, &Response::Idle),
                 Request::AwaitSend(id, which) => self.follow(call_id, id, which),
-                Request::Maintain(upkeep) => self.maintain(call_id, upkeep),
+                Request::Maintain(maintenance) => self.maintain(call_id, maintenance),
                 Request::Identify(subject) => self.identify(call_id, subject),
                 Request::Run(job) if !self.is_wanted(call_id, &job) => {}
                 Request::Run(job) => {
@@ -89,29 +89,30 @@ impl Worker {
         }
         let mut needed = Vec::new();
         let may_be_left = self.may_be_left();
-        let turns = self.store.write(Durability::Flushed, |writer| {
+        let decisions = self.store.write(Durability::Flushed, |writer| {
             let now = clock();
             jobs.iter_mut().try_for_each(|(_, job)| self.identities.fill(writer, job))?;
             let flows = Flows::read(writer, &mut jobs, now)?;
             let asked = jobs.iter().flat_map(|(_, job)| job.with_fallbacks());
             let limit_check = LimitCheck::new(writer, asked, &mut self.limits, now)?;
             let mut batch = Batch::new(writer, &self.busy, may_be_left, now, flows, limit_check);
-            let turns = jobs.iter_mut().map(|(_, job)| batch.take(job)).collect::<Result<Vec<_>, _>>()?;
-            needed = jobs.iter().zip(&turns).map(|((_, job), turn)| turn.on_record(job)).collect();
-            batch.write(&jobs, &turns)?;
-            Ok(turns)
+            let decisions = jobs.iter_mut().map(|(_, job)| batch.take(job)).collect::<Result<Vec<_>, _>>()?;
+            needed = jobs.iter().zip(&decisions).map(|((_, job), decision)| decision.on_record(job)).collect();
+            batch.write(&jobs, &decisions)?;
+            Ok(decisions)
         });
-        self.identities.settle(turns.is_ok());
-        self.limits.settle(turns.is_ok());
-        match turns {
-            Ok(turns) => {
-                jobs.into_iter().zip(turns).for_each(|((call_id, job), turn)| self.apply_decision(call_id, *job, turn))
-            }
+        self.identities.settle(decisions.is_ok());
+        self.limits.settle(decisions.is_ok());
+        match decisions {
+            Ok(decisions) => jobs
+                .into_iter()
+                .zip(decisions)
+                .for_each(|((call_id, job), decision)| self.apply_decision(call_id, *job, decision)),
             Err(Failure::NotInstalled) => {
                 self.extension_dropped();
                 self.put_back(jobs);
             }
-            Err(Failure::Busy) => match self.put_aside_orders(jobs, &needed) {
+            Err(Failure::Busy) => match self.put_aside_jobs(jobs, &needed) {
                 Ok(others) if others.is_empty() => {}
                 Ok(others) => self.record_intents(others),
                 Err(all) => {
@@ -153,9 +154,9 @@ impl Worker {
         }
     }
 
-    pub fn apply_decision(&mut self, call_id: CallId, mut job: Job, turn: Decision) {
-        match turn {
-            Decision::Goes { verification, before, state, created_at, noted, pass, checks_left } => {
+    pub fn apply_decision(&mut self, call_id: CallId, mut job: Job, decision: Decision) {
+        match decision {
+            Decision::Goes { verification, before, state, created_at, observed, breaker_permit, checks_left } => {
                 self.busy.entry(verification).or_default();
                 if matches!(job.target, Target::New(_) | Target::Lookup(..)) {
                     self.expiry.add(verification, erase_at(created_at, &state));
@@ -183,9 +184,9 @@ impl Worker {
                         requeue: job.queued,
                         fallback: fallbacks,
                         account,
-                        breaker_permit: pass,
+                        breaker_permit,
                         checks_left,
-                        observed: noted,
+                        observed,
                     },
                 );
                 self.start_call(number, job.operation, &job.vendor, job.local_outcome, job.vendor_call);

@@ -60,7 +60,7 @@ pub struct RecordedCheck {
 pub struct LimitCheck<'a> {
     sends: HashMap<(Identity, RecipientKey), History>,
     known: HashMap<RecipientKey, RecipientHistory>,
-    standing: &'a mut LimitState,
+    limit_state: &'a mut LimitState,
     now: Micros,
 }
 
@@ -69,19 +69,19 @@ impl<'a> LimitCheck<'a> {
     pub fn new<'o>(
         writer: &mut StoreTransaction,
         jobs: impl Iterator<Item = &'o Job> + Clone,
-        standing: &'a mut LimitState,
+        limit_state: &'a mut LimitState,
         now: Micros,
     ) -> Result<Self, Failure> {
         let subjects = |of: fn(Operation) -> bool| {
             let subject = move |job: &'o Job| job.rules.as_ref().map(|rules| (job, rules));
             jobs.clone().filter_map(subject).filter(move |(job, _)| of(job.operation))
         };
-        let mut limit_check = Self { sends: HashMap::new(), known: HashMap::new(), standing, now };
+        let mut limit_check = Self { sends: HashMap::new(), known: HashMap::new(), limit_state, now };
         limit_check.read_sends(writer, subjects(is_send))?;
         limit_check.read_checks(writer, subjects(|operation| operation != Operation::Cancel))?;
         for (job, rules) in subjects(is_send) {
             if let Some(limits) = &rules.provider_limit {
-                limit_check.standing.provider_sends.load(writer, job.provider_id, limits, now)?;
+                limit_check.limit_state.provider_sends.load(writer, job.provider_id, limits, now)?;
             }
         }
         Ok(limit_check)
@@ -160,8 +160,8 @@ impl<'a> LimitCheck<'a> {
             let at = if event.is_of_account { account.to_vec() } else { Vec::new() };
             if event.operation == Operation::Verify {
                 let is_right = event.outcome == Some(Outcome::Approved);
-                let guess = RecordedCheck { is_right, role: event.role, provider: event.provider, account: at };
-                let place = known.checks.entry(Reverse((event.started_at, event.attempt))).or_insert(guess);
+                let check = RecordedCheck { is_right, role: event.role, provider: event.provider, account: at };
+                let place = known.checks.entry(Reverse((event.started_at, event.attempt))).or_insert(check);
                 if event.is_of_account {
                     place.account = account.to_vec();
                 }
@@ -201,7 +201,7 @@ impl<'a> LimitCheck<'a> {
 
     pub fn is_open(&self, job: &Job) -> bool {
         let obeys = job.local_outcome.is_none() && job.rules.as_ref().is_some_and(|rules| rules.enforce);
-        obeys && self.standing.breakers.is_open(BreakerKey::of(job), self.now)
+        obeys && self.limit_state.breakers.is_open(BreakerKey::of(job), self.now)
     }
 
     /// What the record knows that counts for a job.
@@ -225,12 +225,12 @@ impl<'a> LimitCheck<'a> {
         let Some(known) = self.known.get(&key) else { return History { is_stranger: true, ..History::default() } };
         let account = job.account_key();
         let is_stranger = |role: Identity| !known.senders.iter().any(|(sender, at)| *sender == role && at == account);
-        let check = |(Reverse((at, _)), guess): (&Reverse<(Micros, Uuid)>, &RecordedCheck)| PastCheck {
+        let check = |(Reverse((at, _)), check): (&Reverse<(Micros, Uuid)>, &RecordedCheck)| PastCheck {
             at: *at,
-            is_right: guess.is_right,
-            of_account: guess.account == account,
-            of_provider: guess.provider == job.provider_id,
-            by_stranger: is_stranger(guess.role),
+            is_right: check.is_right,
+            of_account: check.account == account,
+            of_provider: check.provider == job.provider_id,
+            by_stranger: is_stranger(check.role),
         };
         History {
             checks: known.checks.iter().map(check).collect(),
@@ -248,36 +248,36 @@ impl<'a> LimitCheck<'a> {
         let operation = job.operation;
         let mut history = self.history(job);
         if let (true, Some(limits)) = (is_send(operation), &rules.provider_limit) {
-            history.provider_wait = self.standing.wait(writer, job.provider_id, limits, self.now)?;
+            history.provider_wait = self.limit_state.wait(writer, job.provider_id, limits, self.now)?;
         }
-        let mut noted = match rules.check(operation, &history, self.now) {
+        let mut observed = match rules.check(operation, &history, self.now) {
             Some(refusal) if rules.enforce => return blocked(refusal, self.checks_left(job)),
             refusal => refusal.map(|blocked| blocked.reason),
         };
-        let mut pass = None;
+        let mut breaker_permit = None;
         // What `on` would not have sent tells the breaker nothing, or the two would part.
-        if noted.is_none() && is_send(operation) && job.local_outcome.is_none() {
-            match self.standing.acquire(BreakerKey::of(job), self.now) {
-                Ok(let_go) => pass = Some(let_go),
+        if observed.is_none() && is_send(operation) && job.local_outcome.is_none() {
+            match self.limit_state.acquire(BreakerKey::of(job), self.now) {
+                Ok(let_go) => breaker_permit = Some(let_go),
                 Err(retry_after) if rules.enforce => {
                     let refusal = Blocked { reason: BlockReason::Breaker, retry_after: Some(retry_after) };
                     return blocked(refusal, self.checks_left(job));
                 }
-                Err(_) => noted = Some(BlockReason::Breaker),
+                Err(_) => observed = Some(BlockReason::Breaker),
             }
         }
         // What would have been refused does not count, so that the next decision is the one that `on` would make.
-        if noted.is_none() {
+        if observed.is_none() {
             self.add(job);
         }
-        Ok(Verdict::Goes { observed: noted, breaker_permit: pass, checks_left: self.checks_left(job) })
+        Ok(Verdict::Goes { observed, breaker_permit, checks_left: self.checks_left(job) })
     }
 
     /// It counts for those after it.
     pub fn add(&mut self, job: &Job) {
         let account = job.account_key().to_vec();
         if is_send(job.operation) {
-            self.standing.add(job, self.now);
+            self.limit_state.add(job, self.now);
         }
         let Some(key) = job.counted_key().map(<[u8]>::to_vec) else { return };
         match job.operation {
@@ -286,8 +286,8 @@ impl<'a> LimitCheck<'a> {
                 self.known.entry(key).or_default().senders.insert((job.role_id, account));
             }
             Operation::Verify => {
-                let guess = RecordedCheck { is_right: false, role: job.role_id, provider: job.provider_id, account };
-                self.known.entry(key).or_default().checks.insert(Reverse((self.now, job.attempt)), guess);
+                let check = RecordedCheck { is_right: false, role: job.role_id, provider: job.provider_id, account };
+                self.known.entry(key).or_default().checks.insert(Reverse((self.now, job.attempt)), check);
             }
             Operation::Cancel => {}
         }

@@ -57,7 +57,7 @@ impl Worker {
 
     /// Puts those of these jobs aside that need what somebody has locked, and returns the others; `needed` is the
     /// verification on record that each is about. `Err`: it is not a matter of single rows.
-    pub fn put_aside_orders(&mut self, jobs: Jobs, needed: &[Option<Uuid>]) -> Result<Jobs, Jobs> {
+    pub fn put_aside_jobs(&mut self, jobs: Jobs, needed: &[Option<Uuid>]) -> Result<Jobs, Jobs> {
         let ids: Vec<Uuid> = needed.iter().copied().flatten().collect();
         let Some(locked) = self.locked(&ids, &[]).ok().filter(|locked| !locked.is_empty()) else { return Err(jobs) };
         let mut others = Vec::new();
@@ -75,7 +75,7 @@ impl Worker {
     }
 
     /// The same of completed calls.
-    pub fn put_aside_deliveries(
+    pub fn put_aside_completed(
         &mut self,
         completed_calls: Vec<CompletedCall>,
     ) -> Result<Vec<CompletedCall>, Vec<CompletedCall>> {
@@ -112,7 +112,7 @@ impl Worker {
         let needed: Vec<Option<Uuid>> = jobs.iter().map(|(id, ..)| Some(*id)).collect();
         let mut ids: HashSet<Uuid> = needed.iter().copied().flatten().collect();
         let jobs = jobs.into_iter().map(|(_, call_id, job)| (call_id, job)).collect();
-        let free = self.put_aside_orders(jobs, &needed).unwrap_or_else(|all| all);
+        let free = self.put_aside_jobs(jobs, &needed).unwrap_or_else(|all| all);
         let (waiting, overdue): (Vec<_>, Vec<_>) = std::mem::take(&mut self.locked.jobs)
             .into_iter()
             .partition(|(_, call_id, job)| self.may_wait_on(*call_id, job));
@@ -126,7 +126,7 @@ impl Worker {
         ids.into_iter().for_each(|id| self.unblock(id));
         let completed_calls = std::mem::take(&mut self.locked.completed);
         if !completed_calls.is_empty() {
-            let free = self.put_aside_deliveries(completed_calls).unwrap_or_else(|all| all);
+            let free = self.put_aside_completed(completed_calls).unwrap_or_else(|all| all);
             self.unrecorded.extend(free);
         }
         true

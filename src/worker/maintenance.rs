@@ -40,9 +40,9 @@ pub enum PageOutcome {
 
 impl Worker {
     /// For a session, which asks for one part after the other.
-    pub fn maintain(&mut self, call_id: CallId, upkeep: Maintenance) {
+    pub fn maintain(&mut self, call_id: CallId, maintenance: Maintenance) {
         let is_free = |id: &Uuid| !self.busy.contains_key(id);
-        let done = match &upkeep {
+        let done = match &maintenance {
             Maintenance::Purge { before, providers, from } => self.store.write(Durability::Deferred, |writer| {
                 purge(writer, *from, *before, providers.as_deref(), is_free).map(PageOutcome::Part)
             }),
@@ -70,18 +70,18 @@ impl Worker {
         };
         match done {
             Ok(PageOutcome::Part(part)) => {
-                if let Maintenance::Forget { .. } = upkeep {
+                if let Maintenance::Forget { .. } = maintenance {
                     // Whoever waits for one of them reads what has become of it.
-                    let following: Vec<CallId> = self.waiters.drain().flat_map(|(_, call_ids)| call_ids).collect();
-                    following.into_iter().for_each(|call_id| self.respond(call_id, &Response::Retry));
+                    let waiters: Vec<CallId> = self.waiters.drain().flat_map(|(_, call_ids)| call_ids).collect();
+                    waiters.into_iter().for_each(|call_id| self.respond(call_id, &Response::Retry));
                 }
                 self.respond(call_id, &Response::Progress(part));
             }
             Ok(PageOutcome::Busy(id)) => {
-                self.busy.entry(id).or_default().push_back((call_id, Request::Maintain(upkeep)))
+                self.busy.entry(id).or_default().push_back((call_id, Request::Maintain(maintenance)))
             }
             Err(Failure::NotInstalled) => {
-                self.pending.push((call_id, Request::Maintain(upkeep)));
+                self.pending.push((call_id, Request::Maintain(maintenance)));
                 self.extension_dropped();
             }
             // To try again would hold up everybody else, for as long as the lock is held.

@@ -6,14 +6,13 @@ use crate::{store::transaction::Durability, worker::state::Worker};
 impl Worker {
     pub fn warn_of_foreign_objects(&mut self) {
         // One that cannot be asked for now is asked for at the next start.
-        let Ok(strangers) = self.store.write(Durability::Deferred, |writer| writer.foreign_triggers_and_grants())
-        else {
+        let Ok(found) = self.store.write(Durability::Deferred, |writer| writer.foreign_triggers_and_grants()) else {
             return;
         };
-        if strangers.is_empty() {
+        if found.is_empty() {
             return;
         }
-        let list = strangers.join("; ");
+        let list = found.join("; ");
         pgrx::ereport!(
             pgrx::PgLogLevel::WARNING,
             pgrx::PgSqlErrorCode::ERRCODE_WARNING,

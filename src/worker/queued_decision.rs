@@ -58,8 +58,8 @@ pub struct QueuedDecision {
 
 pub struct Proceed {
     pub job: Box<Job>,
-    pub noted: Option<BlockReason>,
-    pub pass: Option<BreakerPermit>,
+    pub observed: Option<BlockReason>,
+    pub breaker_permit: Option<BreakerPermit>,
     pub checks_left: Option<u32>,
 }
 
@@ -113,8 +113,8 @@ impl QueuedDecision {
         self.recipient_key = go.job.recipient_key().filter(|_| !go.job.is_test).map(<[u8]>::to_vec);
         self.account = go.job.account_key().to_vec();
         match limit_check.check(writer, &go.job)? {
-            Verdict::Goes { observed: noted, breaker_permit: pass, checks_left } => {
-                (go.noted, go.pass, go.checks_left) = (noted, pass, checks_left);
+            Verdict::Goes { observed, breaker_permit, checks_left } => {
+                (go.observed, go.breaker_permit, go.checks_left) = (observed, breaker_permit, checks_left);
             }
             Verdict::Blocked { blocked, .. } => {
                 self.state = Verification {
@@ -144,13 +144,13 @@ impl Stop {
     }
 }
 
-/// An account, and the role for which it was looked up.
+/// What a provider or route stands for, and the role for which it was looked up.
 pub type Entitled = (Rc<Candidates>, pg_sys::Oid);
 
 /// What it takes to decide about many.
 pub struct QueuedJobs<'k> {
     pub keys: Result<&'k Keys, &'k Error>,
-    pub accounts: HashMap<(Identity, Identity), Result<Entitled, String>>,
+    pub candidates: HashMap<(Identity, Identity), Result<Entitled, String>>,
     pub now: Micros,
 }
 
@@ -183,8 +183,8 @@ impl QueuedJobs<'_> {
                 blocked: None,
             });
         }
-        let (account, role) = self.account(request).map_err(|why| Stop::failed(Outcome::AuthFailed, why))?;
-        *places = account.members.first().map(|first| first.options.max_in_flight);
+        let (candidates, role) = self.candidates(request).map_err(|why| Stop::failed(Outcome::AuthFailed, why))?;
+        *places = candidates.members.first().map(|first| first.options.max_in_flight);
         let keys = self.keys.map_err(|error| Stop::failed(Outcome::AuthFailed, error.message()))?;
         let payload = keys.open(&Place::Queued(request.stored.id), &request.sealed).map_err(|_| {
             let why = "the payload was sealed under another key, or for another database, of which this is a copy";
@@ -201,24 +201,24 @@ impl QueuedJobs<'_> {
             payload: &payload,
         };
         let mut job = wanted
-            .send(&account, keys)
+            .send(&candidates, keys)
             .map_err(|error| Stop::failed(Outcome::InvalidRequest, error.message_for_the_record()))?;
         job.derive_keys(keys);
-        Ok(Proceed { job: Box::new(job), noted: None, pass: None, checks_left: None })
+        Ok(Proceed { job: Box::new(job), observed: None, breaker_permit: None, checks_left: None })
     }
 
     /// The provider, or the route, as it is now for the role that enqueued.
-    pub fn account(&mut self, request: &QueuedPayload) -> Result<(Rc<Candidates>, pg_sys::Oid), String> {
+    pub fn candidates(&mut self, request: &QueuedPayload) -> Result<(Rc<Candidates>, pg_sys::Oid), String> {
         let server = request.route_id.unwrap_or(request.stored.provider_id);
-        let (account, role) = match self.accounts.entry((server, request.role_id)) {
+        let (candidates, role) = match self.candidates.entry((server, request.role_id)) {
             Entry::Occupied(found) => found.get().clone(),
             Entry::Vacant(place) => place.insert(find(server, &request.provider, request.role_id)).clone(),
         }?;
         let is_same_vendor = |member: &Provider| member.dialect.name == request.vendor;
-        if request.route_id.is_none() && !account.members.iter().all(is_same_vendor) {
+        if request.route_id.is_none() && !candidates.members.iter().all(is_same_vendor) {
             return Err(format!("provider \"{}\" now belongs to another vendor", request.provider));
         }
-        Ok((account, role))
+        Ok((candidates, role))
     }
 }
 
@@ -230,8 +230,8 @@ pub fn find(server: Identity, name: &str, role: Identity) -> Result<(Rc<Candidat
     let server = object(server)?
         .and_then(foreign_servers::server_of)
         .ok_or_else(|| format!("provider \"{name}\" does not exist any more"))?;
-    let account = Candidates::of(server, role).map_err(|error| error.message().to_owned())?;
-    Ok((Rc::new(account), role))
+    let candidates = Candidates::of(server, role).map_err(|error| error.message().to_owned())?;
+    Ok((Rc::new(candidates), role))
 }
 
 pub fn write(writer: &mut StoreTransaction, decisions: &mut [QueuedDecision], now: Micros) -> Result<(), Failure> {
@@ -261,7 +261,7 @@ pub fn write(writer: &mut StoreTransaction, decisions: &mut [QueuedDecision], no
             account: decision.account.clone(),
             recipient_key: decision.recipient_key.clone(),
             reason: match &decision.go {
-                Ok(go) => go.noted,
+                Ok(go) => go.observed,
                 Err(end) => end.blocked.map(|blocked| blocked.reason),
             },
             retry_at: decision.go.as_ref().err().and_then(|end| end.blocked?.retry_at(now)),

@@ -180,7 +180,7 @@ impl Worker {
         let ids: Vec<Uuid> = turns.iter().map(|turn| turn.id).collect();
         let decisions = self.store.write(Durability::Flushed, |writer| {
             let now = clock();
-            let mut queued_jobs = QueuedJobs { keys: keys.as_deref(), accounts: HashMap::new(), now };
+            let mut queued_jobs = QueuedJobs { keys: keys.as_deref(), candidates: HashMap::new(), now };
             let mut decisions: Vec<QueuedDecision> =
                 writer.queued_payloads(&ids)?.into_iter().map(|request| queued_jobs.decide(request)).collect();
             for go in decisions.iter_mut().filter_map(|decision| decision.go.as_mut().ok()) {
@@ -267,7 +267,7 @@ impl Worker {
                 row.retryable = row.retry_after.is_some();
                 self.answer_waiters(decision.id, &row);
             }
-            Ok(Proceed { mut job, noted, pass, checks_left }) => {
+            Ok(Proceed { mut job, observed, breaker_permit, checks_left }) => {
                 let DueSend { provider: line, role, .. } = decision.turn;
                 job.queued = Some(Requeue { line, role, payload: decision.payload });
                 self.busy.entry(decision.id).or_default();
@@ -294,9 +294,9 @@ impl Worker {
                         requeue: job.queued,
                         fallback: fallbacks,
                         account,
-                        breaker_permit: pass,
+                        breaker_permit,
                         checks_left,
-                        observed: noted,
+                        observed,
                     },
                 );
                 self.start_call(number, Operation::Send, &job.vendor, job.local_outcome, job.vendor_call);

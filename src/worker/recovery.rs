@@ -50,10 +50,10 @@ impl Worker {
     /// Goes on with what could not be settled before, where it is time to. False: nothing else can be done yet.
     pub fn recover_more(&mut self) -> bool {
         // A session may ask for the rest of a response that a worker before this one had.
-        let lost = self.ipc.orphaned();
+        let orphans = self.ipc.orphaned();
         let now = since_boot();
-        self.recovery.orphaned.retain(|(one, _)| lost.iter().any(|other| other.call_id == one.call_id));
-        for one in lost {
+        self.recovery.orphaned.retain(|(one, _)| orphans.iter().any(|other| other.call_id == one.call_id));
+        for one in orphans {
             if !self.recovery.orphaned.iter().any(|(other, _)| other.call_id == one.call_id) {
                 self.recovery.orphaned.push((one, now));
                 self.recovery.again_at = Some(0);
@@ -69,7 +69,7 @@ impl Worker {
         } else if !self.recovery.unsettled.is_empty() {
             self.settle_each();
         }
-        self.answer_lost(now);
+        self.answer_orphaned(now);
         if self.recovery.is_blind || !self.recovery.unsettled.is_empty() || !self.recovery.orphaned.is_empty() {
             self.recovery.again_at = Some(since_boot() + AGAIN_AFTER);
         } else if std::mem::take(&mut self.recovery.said) {
@@ -181,24 +181,24 @@ impl Worker {
         self.send_waiters_back(id);
     }
 
-    /// Those who wait for a worker that is no more, as far as the record can tell.
-    fn answer_lost(&mut self, now: Micros) {
+    /// Answers those who wait for a worker that is no more, as far as the record can tell.
+    fn answer_orphaned(&mut self, now: Micros) {
         if self.recovery.is_blind {
             return;
         }
-        for (lost, since) in std::mem::take(&mut self.recovery.orphaned) {
-            let attempt = Uuid::from_bytes(lost.attempt);
+        for (orphan, since) in std::mem::take(&mut self.recovery.orphaned) {
+            let attempt = Uuid::from_bytes(orphan.attempt);
             // A question that began no attempt is asked again.
-            let response = if attempt.is_nil() { Some(Response::Retry) } else { self.reply_from_record(attempt) };
+            let response = if attempt.is_nil() { Some(Response::Retry) } else { self.response_from_record(attempt) };
             match response.or_else(|| (now.saturating_sub(since) > PATIENCE).then_some(Response::Unknown)) {
-                Some(response) => self.respond(lost.call_id, &response),
-                None => self.recovery.orphaned.push((lost, since)),
+                Some(response) => self.respond(orphan.call_id, &response),
+                None => self.recovery.orphaned.push((orphan, since)),
             }
         }
     }
 
     /// For a session whose request a worker took that is no more. None: it cannot be read, or not be told yet.
-    fn reply_from_record(&mut self, attempt: Uuid) -> Option<Response> {
+    fn response_from_record(&mut self, attempt: Uuid) -> Option<Response> {
         let found = self.store.write(Durability::Deferred, |writer| writer.attempt(attempt));
         if let Ok(Some(found)) = &found
             && found.outcome.is_none()

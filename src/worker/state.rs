@@ -65,7 +65,7 @@ pub struct Worker {
     /// Who waits for the end of a queued send.
     pub waiters: HashMap<Uuid, Vec<CallId>>,
     /// When there are so many, it is looked who still waits.
-    pub most_followed: usize,
+    pub most_waiters: usize,
     pub limits: LimitState,
     pub identities: KnownIdentities,
     /// Breakers that have opened (until when) or closed, and are not yet on record.
@@ -141,7 +141,7 @@ impl Worker {
             database,
             queue: SendQueue::default(),
             waiters: HashMap::new(),
-            most_followed: WAITERS_BEFORE_PRUNING,
+            most_waiters: WAITERS_BEFORE_PRUNING,
             limits: LimitState::default(),
             identities: KnownIdentities::default(),
             breaker_changes: HashMap::new(),
@@ -240,16 +240,16 @@ impl Worker {
             worked = true;
             self.complete_calls(completed_calls);
         }
-        for incoming in self.ipc.collect() {
+        for received in self.ipc.collect() {
             worked = true;
-            match message::read(&incoming.request) {
+            match message::read(&received.request) {
                 Ok(mut request) => {
                     if let Request::Run(job) = &mut request {
                         job.taken_at = since_boot();
                     }
-                    self.pending.push((incoming.call_id, request));
+                    self.pending.push((received.call_id, request));
                 }
-                Err(error) => self.respond(incoming.call_id, &Response::Error(error)),
+                Err(error) => self.respond(received.call_id, &Response::Error(error)),
             }
         }
         if !waiting && !self.pending.is_empty() && !self.is_extension_dropped {
@@ -353,8 +353,8 @@ impl Worker {
                 self.respond(call.call_id, &Response::Row(Box::new(row)));
             }
         }
-        let following: Vec<CallId> = self.waiters.drain().flat_map(|(_, call_ids)| call_ids).collect();
-        for call_id in following {
+        let waiters: Vec<CallId> = self.waiters.drain().flat_map(|(_, call_ids)| call_ids).collect();
+        for call_id in waiters {
             self.respond(call_id, &Response::Retry);
         }
         let moves_on = self.refuse_waiting() || moved_on;

@@ -43,13 +43,13 @@ impl Worker {
 
     /// Those who have stopped waiting are forgotten, before they are many.
     pub fn add_waiter(&mut self, id: Uuid, call_id: CallId) {
-        if self.waiters.len() >= self.most_followed {
+        if self.waiters.len() >= self.most_waiters {
             let ipc = &self.ipc;
             self.waiters.retain(|_, call_ids| {
                 call_ids.retain(|call_id| ipc.waits(*call_id));
                 !call_ids.is_empty()
             });
-            self.most_followed = (2 * self.waiters.len()).max(WAITERS_BEFORE_PRUNING);
+            self.most_waiters = (2 * self.waiters.len()).max(WAITERS_BEFORE_PRUNING);
         }
         let call_ids = self.waiters.entry(id).or_default();
         // One session after the other may wait for the same send.

@@ -127,7 +127,7 @@ def test_drop_extension_during_a_call(cluster, gateway, simulator):
     caller.session.close()
 
 
-def test_drop_extension_with_letters_waiting_for_their_turn(cluster, gateway, simulator):
+def test_drop_extension_with_requests_waiting_for_their_turn(cluster, gateway, simulator):
     sent = gateway.send()
     simulator.fault("hold", operation="verify")
     callers = [

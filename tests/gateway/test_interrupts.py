@@ -282,7 +282,7 @@ def test_the_worker_is_terminated_during_calls(gateway, simulator):
     assert complaints(gateway.cluster.log()[before:]) == []
 
 
-def test_letters_that_wait_when_the_worker_is_terminated(gateway, simulator):
+def test_requests_that_wait_when_the_worker_is_terminated(gateway, simulator):
     """One verify is at the vendor, others wait behind it: the first is unknown, of the others nothing was sent."""
     verification = gateway.send()["verification_id"]
     simulator.fault("hold", operation="verify")

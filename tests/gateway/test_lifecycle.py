@@ -180,7 +180,7 @@ def make_fail(pid):
     subprocess.run(as_server_user(["prlimit", "--pid", str(pid), "--nofile=3:3"]), check=True)
 
 
-def test_a_worker_that_dies_with_a_letter(own_cluster, simulator):
+def test_a_worker_that_dies_with_a_request(own_cluster, simulator):
     gateway = opened(own_cluster, simulator, timeout="60s")
     simulator.fault("hold", operation="send", times=1)
     call = Running(gateway.connect(), SEND, payload(gateway))
@@ -197,7 +197,7 @@ def test_a_worker_that_dies_with_a_letter(own_cluster, simulator):
     simulator.release()
 
 
-def test_a_worker_that_dies_with_a_letter_and_none_comes(own_cluster, simulator):
+def test_a_worker_that_dies_with_a_request_and_none_comes(own_cluster, simulator):
     """Whether it was sent nobody knows: `unknown`, and not that nothing was."""
     gateway = opened(own_cluster, simulator, timeout="60s")
     simulator.fault("hold", operation="send", times=1)

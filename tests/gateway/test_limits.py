@@ -939,9 +939,12 @@ def source(path):
 
 def statement(name):
     """The SQL of one of the worker's statements."""
-    found = re.search(rf'\n    {name}\([^)]*\)\n      "([^"]*)"', source("src/ledger/statements.rs"))
+    found = re.search(rf'\n    {name}\([^)]*\)\n      "([^"]*)"', source("src/store/limits.rs"))
     assert found, f"no statement {name}"
-    return found.group(1)
+    # The policy's rules, which src/store/prepared.rs puts in.
+    sent = "'sent', 'unknown'"
+    uncompared = "'unreachable', 'rate_limited', 'invalid_request', 'auth_failed', 'provider_error', 'blocked'"
+    return found.group(1).replace("{sent}", sent).replace("{uncompared}", uncompared)
 
 
 @pytest.fixture(scope="module")
@@ -995,7 +998,7 @@ def test_an_index_serves_it(long_record, name, analyzed):
         def run(text):
             return long_record.execute(text, session=session)
 
-        settings = re.findall(r'\(c"(\w+)", c"([^"]*)"\)', source("src/worker/process.rs"))
+        settings = re.findall(r'\(c"(\w+)", c"([^"]*)"\)', source("src/worker/lifecycle.rs"))
         assert ("plan_cache_mode", "force_generic_plan") in settings
         if analyzed:
             run("ANALYZE otp_gateway.attempt_record")

@@ -326,7 +326,7 @@ POISON = {
         "UPDATE otp_gateway.verification_record SET sealed = set_byte(sealed, length(sealed) - 1, get_byte(sealed, length(sealed) - 1) # 1)"
         " WHERE created_by = '{app}'", "auth_failed", "key", True,
     ),
-    "it is another one's letter": (
+    "its payload is another one's": (
         "UPDATE otp_gateway.verification_record SET sealed = (SELECT sealed FROM otp_gateway.verification_record WHERE status = 'queued'"
         " AND created_by <> '{app}' LIMIT 1) WHERE created_by = '{app}'", "auth_failed", "key", True,
     ),

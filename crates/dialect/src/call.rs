@@ -92,7 +92,7 @@ impl std::fmt::Debug for Prepared {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Prepared")
             .field("request", &self.request)
-            .field("first", &self.cancel_first)
+            .field("cancel_first", &self.cancel_first)
             .field("recipient_masked", &self.recipient_masked)
             .field("find_by", &self.find_by)
             .finish_non_exhaustive()

@@ -25,7 +25,7 @@ pub struct HttpResponse<'a> {
     pub status: u16,
     /// The `Retry-After` header, if it is a number of seconds.
     pub retry_after: Option<Duration>,
-    /// The body, cut after [`MAX_ANSWER_BYTES`] + 1 bytes.
+    /// The body, cut after [`MAX_RESPONSE_BYTES`] + 1 bytes.
     pub body: &'a [u8],
 }
 
@@ -51,7 +51,7 @@ pub struct CallResult {
 /// Without the vendor's words and answer, which may repeat what the vendor was sent.
 impl std::fmt::Debug for CallResult {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Reading")
+        f.debug_struct("CallResult")
             .field("outcome", &self.outcome)
             .field("attempts_left", &self.attempts_left)
             .field("retry_after", &self.retry_after)

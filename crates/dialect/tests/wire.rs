@@ -400,7 +400,7 @@ fn relid_authorizes_in_three_ways() {
         ["Authorization: Basic dTpw", "Content-Type: application/json"]
     );
     assert_eq!(headers(&[("access_token", "abc")]), ["Authorization: Bearer abc", "Content-Type: application/json"]);
-    // The courier adds the token that it fetched.
+    // The HTTP client adds the token that it fetched.
     assert_eq!(headers(&[("client_id", "u"), ("client_secret", "p")]), ["Content-Type: application/json"]);
 
     let request = token_request(&Secret::new("u"), &Secret::new("p"));

@@ -24,7 +24,7 @@ use crate::{
 
 /// A call to make.
 pub struct OutboundCall {
-    /// The owner's name for it.
+    /// The number by which the owner knows it.
     pub call_id: u64,
     pub dialect: &'static Dialect,
     pub operation: Operation,
@@ -40,7 +40,7 @@ pub struct OutboundCall {
 pub struct CompletedCall {
     pub call_id: u64,
     pub http_status: Option<u16>,
-    /// As [`Reading::redacted`] leaves it.
+    /// As [`CallResult::redacted`] leaves it.
     pub result: CallResult,
     /// The answer as it may be put on record.
     pub record: Option<serde_json::Value>,
@@ -82,13 +82,14 @@ struct Permits(Mutex<Option<PermitsOf>>);
 type PermitsOf = Recent<(u32, u32), Arc<Semaphore>>;
 
 impl Permits {
-    fn of(&self, route: &Endpoint) -> Option<Arc<Semaphore>> {
+    fn of(&self, endpoint: &Endpoint) -> Option<Arc<Semaphore>> {
         let mut permits = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let new = || Arc::new(Semaphore::new(route.max_in_flight as usize));
+        let new = || Arc::new(Semaphore::new(endpoint.max_in_flight as usize));
         // In use it has another owner.
         let is_idle = |place: &Arc<Semaphore>| Arc::strong_count(place) == 1;
-        let of_route = |permits: &mut PermitsOf| permits.get((route.provider, route.max_in_flight), new, is_idle);
-        permits.as_mut().map(of_route)
+        let of_endpoint =
+            |permits: &mut PermitsOf| permits.get((endpoint.provider, endpoint.max_in_flight), new, is_idle);
+        permits.as_mut().map(of_endpoint)
     }
 
     fn close(&self) {
@@ -151,8 +152,8 @@ impl HttpClient {
         // Always: between the raising of the flag and the byte that follows it the owner may have come and gone, and a
         // byte that is never read would wake it for ever.
         let _ = (&self.wakeup).read(&mut [0; 16]);
-        // Lowered after the socket is empty, so that nothing rings unheard; and before the queue is emptied, so that
-        // whatever is put on it from now on rings again.
+        // Lowered after the socket is empty, so that the queue is looked at after each byte; and before it is
+        // emptied, so that whatever is put on it from now on writes another byte.
         self.completed.notified.store(false, Ordering::SeqCst);
         std::mem::take(&mut *self.completed.completed.lock().unwrap_or_else(PoisonError::into_inner))
     }

@@ -23,7 +23,7 @@ impl CompletionQueue {
     pub fn put(&self, completed: CompletedCall) {
         self.completed.lock().unwrap_or_else(PoisonError::into_inner).push(completed);
         if !self.notified.swap(true, Ordering::SeqCst) {
-            // A full socket has rung already; a closed one has no owner.
+            // A full socket wakes the owner already; a closed one has no owner.
             let _ = (&self.wakeup).write(&[1]);
         }
     }

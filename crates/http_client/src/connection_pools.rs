@@ -74,17 +74,17 @@ impl ConnectionPools {
         }
     }
 
-    /// The client for a route; made anew when a certificate file has changed. The error is for the user.
-    pub fn get(&self, route: &Endpoint) -> Result<PooledClient, String> {
+    /// The client for an endpoint; made anew when a certificate file has changed. The error is for the user.
+    pub fn get(&self, endpoint: &Endpoint) -> Result<PooledClient, String> {
         let file = |path: &Option<String>| {
             path.as_ref().map(|path| (path.clone(), fs::metadata(path).and_then(|meta| meta.modified()).ok()))
         };
         let key = Key {
             // Ends before the whole does, also after the longest wait for a place: it is the connect that times out
             // then, and `unreachable` can be told.
-            connect_timeout: route.connect_timeout.min(route.timeout.mul_f32(0.45)),
-            files: [file(&route.ca_file), file(&route.client_cert_file), file(&route.client_key_file)],
-            proxy: route.proxy.clone(),
+            connect_timeout: endpoint.connect_timeout.min(endpoint.timeout.mul_f32(0.45)),
+            files: [file(&endpoint.ca_file), file(&endpoint.client_cert_file), file(&endpoint.client_key_file)],
+            proxy: endpoint.proxy.clone(),
         };
         let mut pools = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let Pools { allowed, pools } = &mut *pools;
@@ -94,8 +94,8 @@ impl ConnectionPools {
         pools.retain(|other| other.files.iter().zip(&key.files).all(|(a, b)| !replaces(a, b)));
         let connect_timeout = key.connect_timeout;
         let make = || {
-            let http = build(route, connect_timeout, Resolver(Arc::clone(allowed)))?;
-            let proxy = route.proxy.as_ref().map(|proxy| Url::parse(&proxy.url));
+            let http = build(endpoint, connect_timeout, Resolver(Arc::clone(allowed)))?;
+            let proxy = endpoint.proxy.as_ref().map(|proxy| Url::parse(&proxy.url));
             let proxy = proxy.transpose().map_err(|_| "proxy is no URL; nothing was sent")?;
             Ok(PooledClient { http, allowed: Arc::clone(allowed), proxy })
         };
@@ -109,7 +109,7 @@ fn replaces(old: &Option<(String, Option<SystemTime>)>, new: &Option<(String, Op
     matches!((old, new), (Some(old), Some(new)) if old.0 == new.0 && old.1 != new.1)
 }
 
-fn build(route: &Endpoint, connect_timeout: Duration, resolver: Resolver) -> Result<reqwest::Client, String> {
+fn build(endpoint: &Endpoint, connect_timeout: Duration, resolver: Resolver) -> Result<reqwest::Client, String> {
     let mut builder = reqwest::Client::builder()
         .dns_resolver(resolver)
         .connect_timeout(connect_timeout)
@@ -123,14 +123,14 @@ fn build(route: &Endpoint, connect_timeout: Duration, resolver: Resolver) -> Res
         .tcp_nodelay(true)
         .pool_idle_timeout(Duration::from_secs(90))
         .tls_version_min(tls::Version::TLS_1_2);
-    if let Some(proxy) = &route.proxy {
+    if let Some(proxy) = &endpoint.proxy {
         let mut way = Proxy::all(&proxy.url).map_err(|_| "proxy is no URL; nothing was sent".to_owned())?;
         if let Some((user, password)) = &proxy.credentials {
             way = way.basic_auth(user.reveal(), password.reveal());
         }
         builder = builder.proxy(way);
     }
-    if let Some(path) = &route.ca_file {
+    if let Some(path) = &endpoint.ca_file {
         let pem = read("ca_file", path)?;
         let certificates = Certificate::from_pem_bundle(&pem)
             .ok()
@@ -138,7 +138,7 @@ fn build(route: &Endpoint, connect_timeout: Duration, resolver: Resolver) -> Res
             .ok_or_else(|| format!("ca_file {path} holds no certificate in PEM form"))?;
         builder = builder.tls_certs_only(certificates);
     }
-    if let (Some(certificate), Some(key)) = (&route.client_cert_file, &route.client_key_file) {
+    if let (Some(certificate), Some(key)) = (&endpoint.client_cert_file, &endpoint.client_key_file) {
         let mut pem = read("client_cert_file", certificate)?;
         pem.push(b'\n');
         pem.extend(read("client_key_file", key)?);

@@ -29,7 +29,7 @@ pub async fn run_call(
         result: reading,
         record,
         voided: end.voided,
-        not_begun: end.unbegun,
+        not_begun: end.not_begun,
         is_callers_fault: end.is_callers_fault,
     }
 }
@@ -53,7 +53,7 @@ pub fn not_begun(call_id: u64) -> CompletedCall {
 struct End {
     http_status: Option<u16>,
     voided: bool,
-    unbegun: bool,
+    not_begun: bool,
     is_callers_fault: bool,
 }
 
@@ -65,15 +65,15 @@ async fn call(
     place: &Semaphore,
     end: &mut End,
 ) -> Result<CallResult, CallResult> {
-    let route = &outbound.endpoint;
+    let endpoint = &outbound.endpoint;
     let began = Instant::now();
-    let deadline = began + route.timeout;
+    let deadline = began + endpoint.timeout;
     // Half of the time at most: so that what is left is enough to tell a connection that failed from an answer that
     // did not come.
-    let _place = match timeout_at(began + route.timeout / 2, place.acquire()).await {
+    let _place = match timeout_at(began + endpoint.timeout / 2, place.acquire()).await {
         Ok(Ok(place)) => place,
         Ok(Err(_closed)) => {
-            end.unbegun = true;
+            end.not_begun = true;
             return Err(not_begun(outbound.call_id).result);
         }
         Err(_elapsed) => {
@@ -81,7 +81,7 @@ async fn call(
                 Outcome::Unreachable,
                 format!(
                     "no place among max_in_flight ({}) came free within half of timeout; nothing was sent",
-                    route.max_in_flight
+                    endpoint.max_in_flight
                 ),
             ));
         }
@@ -93,17 +93,17 @@ async fn call(
             "a credential or id cannot stand in an HTTP header; nothing was sent",
         ));
     }
-    let client = pools.get(route).map_err(|why| own_result(Outcome::Unreachable, why))?;
+    let client = pools.get(endpoint).map_err(|why| own_result(Outcome::Unreachable, why))?;
     let post = async |request: &HttpRequest, operation: Operation| -> Result<(CallResult, u16), CallResult> {
-        let mut bearer = match &route.oauth {
+        let mut bearer = match &endpoint.oauth {
             Some(oauth) => Some(tokens.get(oauth, &client, deadline).await?),
             None => None,
         };
         loop {
-            let arrived = post(&client, ("base_url", &route.base_url), request, bearer.as_ref(), deadline).await?;
+            let arrived = post(&client, ("base_url", &endpoint.base_url), request, bearer.as_ref(), deadline).await?;
             // A 401 means that the call was not processed: renew the token, and repeat once.
             if arrived.status == 401
-                && let (Some(oauth), Some(used)) = (&route.oauth, bearer.take_if(|token| !token.is_fresh()))
+                && let (Some(oauth), Some(used)) = (&endpoint.oauth, bearer.take_if(|token| !token.is_fresh()))
             {
                 bearer = Some(tokens.renew(oauth, &used, &client, deadline).await?);
                 continue;

@@ -21,8 +21,8 @@ pub struct ResultContext<'a> {
 }
 
 /// Brings the verification, as [`crate::admit`] left it, to where the answer puts it.
-pub fn apply_result(verification: &mut Verification, conclusion: &ResultContext) {
-    let ResultContext { operation, reading, before, voided, keeps_code, code_lifetime, now } = *conclusion;
+pub fn apply_result(verification: &mut Verification, context: &ResultContext) {
+    let ResultContext { operation, reading, before, voided, keeps_code, code_lifetime, now } = *context;
     match operation {
         Operation::Send | Operation::Resend => {
             verification.status = match reading.outcome {

@@ -7,7 +7,7 @@ const SECOND: Micros = 1_000_000;
 /// The circuit breaker of one provider: after a run of the provider's faults nothing is sent to it for a while, then
 /// single probes are, until one succeeds.
 ///
-/// Ask last, when nothing else can refuse the call, and report every call that a pass was given for.
+/// Ask last, when nothing else can refuse the call, and report every call that a permit was given for.
 #[derive(Clone, Debug)]
 pub struct Breaker {
     phase: Phase,
@@ -28,7 +28,7 @@ enum Phase {
     Probing { until: Micros, wait: Micros },
 }
 
-/// Leave for one call, to be handed back with its report.
+/// Permission for one call, to be handed back with its report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BreakerPermit {
     Normal { epoch: u64 },
@@ -112,7 +112,7 @@ impl Breaker {
             // Left undecided, and the next one after the same wait: neither better nor worse.
             (Phase::Probing { wait, .. }, Evidence::Busy) => self.open(now, wait),
             (Phase::Probing { wait, .. }, Evidence::None) => self.enter(Phase::Open { until: now, wait }),
-            // No pass is given while open.
+            // No permit is given while open.
             (Phase::Open { .. }, _) => {}
         }
     }

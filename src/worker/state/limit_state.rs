@@ -11,9 +11,9 @@ use crate::{
     store::{StoreTransaction, identity::Identity, transaction::Failure},
 };
 
-/// So many providers are remembered; of one that is forgotten the next call begins anew.
+/// So many breakers, and so many providers' sends, are remembered; of one that is forgotten the next call begins anew.
 pub const MOST_BREAKERS: usize = 1024;
-pub const MOST_BILLS: usize = 256;
+pub const MOST_PROVIDERS: usize = 256;
 
 /// Whose breaker it is: the foreign server's and the user mapping's, by their OIDs. One that is made anew starts
 /// closed, and who has credentials of their own opens their own alone.
@@ -60,13 +60,13 @@ impl ProviderSends {
         limits: &Limits,
         now: Micros,
     ) -> Result<(), Failure> {
-        if self.0.get(&provider).is_some_and(|bill| bill.limits == *limits) {
+        if self.0.get(&provider).is_some_and(|known| known.limits == *limits) {
             return Ok(());
         }
         let since = now.saturating_sub(limits.reach());
         let mut sends: VecDeque<(Micros, Uuid)> = writer.provider_sends(provider, since, limits.most() as i64)?.into();
         sends.make_contiguous().sort_unstable();
-        if self.0.len() >= MOST_BILLS {
+        if self.0.len() >= MOST_PROVIDERS {
             self.0.clear();
         }
         self.0.insert(provider, SendsOfProvider { limits: limits.clone(), sends });
@@ -78,18 +78,18 @@ impl ProviderSends {
     }
 
     pub fn add(&mut self, provider: Identity, at: Micros, attempt: Uuid) {
-        if let Some(bill) = self.0.get_mut(&provider) {
-            let place = bill.sends.partition_point(|send| *send < (at, attempt));
-            bill.sends.insert(place, (at, attempt));
+        if let Some(known) = self.0.get_mut(&provider) {
+            let place = known.sends.partition_point(|send| *send < (at, attempt));
+            known.sends.insert(place, (at, attempt));
         }
     }
 
     /// It turned out not to count.
     pub fn remove(&mut self, provider: Identity, attempt: Uuid) {
-        let Some(bill) = self.0.get_mut(&provider) else { return };
+        let Some(known) = self.0.get_mut(&provider) else { return };
         // It is one of the newest.
-        if let Some(place) = bill.sends.iter().rposition(|(_, id)| *id == attempt) {
-            bill.sends.remove(place);
+        if let Some(place) = known.sends.iter().rposition(|(_, id)| *id == attempt) {
+            known.sends.remove(place);
         }
     }
 }

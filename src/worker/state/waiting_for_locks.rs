@@ -19,7 +19,7 @@ impl WaitingForLocks {
         self.jobs.is_empty() && self.completed.is_empty()
     }
 
-    /// By [`since_boot`].
+    /// By [`crate::pg::clock::since_boot`].
     pub fn next_due(&self) -> Option<Micros> {
         self.again_at
     }

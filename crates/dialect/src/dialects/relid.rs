@@ -219,7 +219,7 @@ fn recipient(user_id: &str) -> Secret {
     }
 }
 
-/// With `client_id` the HTTP client adds the token that it got by [`token_request`].
+/// With `client_id` the HTTP client adds the token that it got by [`crate::token_request`].
 fn post(call: &Call, path: &str, body: Map<String, Value>) -> HttpRequest {
     let mut headers = vec![("Content-Type".into(), Secret::new("application/json"))];
     let credential = |name| call.credentials.get(name);

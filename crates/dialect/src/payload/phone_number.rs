@@ -43,7 +43,7 @@ impl NumberingPlan {
         }
     }
 
-    /// Every accepted spelling of one number gives the same [`Mobile`].
+    /// Every accepted spelling of one number gives the same [`PhoneNumber`].
     pub(crate) fn parse(self, typed: &str) -> Option<PhoneNumber> {
         let national = match self {
             Self::India => indian(typed),

@@ -546,9 +546,10 @@ LANGUAGE c AS 'MODULE_PATHNAME', 'send_after_commit';
 COMMENT ON FUNCTION otp_gateway.send_after_commit() IS
 'Row trigger, BEFORE or AFTER INSERT OR UPDATE: enqueues a send for the row. Arguments: the provider; a JSON object '
 'that maps payload fields to columns, {"mobile": "phone"}, where a value that begins with = is a constant, '
-'{"template_id": "=login"}; for a BEFORE trigger, optionally the uuid column that takes the verification id. An '
-'UPDATE sends only if a mapped column changed; a NULL in a required field sends nothing; a row that is inserted with '
-'a verification id keeps it, and nothing is sent.';
+'{"template_id": "=login"}; for a BEFORE trigger, optionally the uuid column that takes the verification id. What is '
+'sent is for the row as COMMIT leaves it. An UPDATE sends only if a mapped column changed, or if that uuid column is set '
+'to otp_gateway.send_again(it); set to NULL by itself it keeps its value. A NULL in a required field sends nothing; a '
+'row that is inserted with a verification id keeps it, and nothing is sent.';
 
 CREATE FUNCTION otp_gateway.send_again(verification_id uuid) RETURNS uuid
 LANGUAGE c VOLATILE PARALLEL UNSAFE COST 100 AS 'MODULE_PATHNAME', 'send_again';
@@ -564,7 +565,7 @@ CREATE FUNCTION otp_gateway.is_approved(
 ) RETURNS boolean
 LANGUAGE c VOLATILE PARALLEL UNSAFE COST 100 AS 'MODULE_PATHNAME', 'is_approved';
 COMMENT ON FUNCTION otp_gateway.is_approved(uuid, text, interval) IS
-'Whether this verification, begun by a role that the caller is a member of, was approved, no longer ago than that, '
+'Whether this verification, begun by a role whose rights the caller has, was approved, no longer ago than that, '
 'for this very number (for REL-ID: user id), in any spelling. Reads what is on record at the moment of the call, also '
 'under REPEATABLE READ and SERIALIZABLE, and after a rollback of the transaction that called otp_verify. False, and '
 'no error, for null, for an unknown id and somebody else''s, after otp_gateway.forget, and for a flow begun '

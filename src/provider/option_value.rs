@@ -62,7 +62,17 @@ pub fn proxy_url(name: &str, value: &str) -> Result<String, Error> {
 /// As Postgres reads its own settings; but a unit has to be there: a number alone is milliseconds to Postgres, and seconds
 /// to most people.
 pub fn duration(name: &str, value: &str, least: Duration, most: Duration) -> Result<Duration, Error> {
-    let parsed = CString::new(value.trim()).ok().filter(|_| value.trim().ends_with(|c: char| c.is_ascii_alphabetic()));
+    let text = value.trim();
+    let number = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    // Up to 0.4.0 these words were taken, too: they stand in servers and in dumps.
+    let unit = match &text[number.len()..] {
+        "sec" | "second" | "seconds" => "s",
+        "minute" | "minutes" => "min",
+        "hour" | "hours" => "h",
+        "day" | "days" => "d",
+        unit => unit,
+    };
+    let parsed = CString::new(format!("{number}{unit}")).ok().filter(|_| !unit.is_empty());
     let millis = parsed.and_then(|text| {
         let mut millis = 0;
         // SAFETY: on the main thread; a C string, a place for the number, and none for a hint.

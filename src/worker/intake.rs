@@ -18,7 +18,7 @@ use crate::{
         transaction::{Durability, Failure},
     },
     worker::{
-        admission::{Batch, Decision},
+        admission::{Batch, Decision, begins},
         flow_lookup::Flows,
         limit_check::LimitCheck,
         state::{InFlight, Worker, done, failure_log::ATTEMPT, limit_state::BreakerKey, own_answer},
@@ -192,6 +192,10 @@ impl Worker {
                 self.start_call(number, job.operation, &job.vendor, job.local_outcome, job.vendor_call);
             }
             Decision::Ends { verification, state, outcome, blocked, earlier, why, checks_left, .. } => {
+                // One that was begun elsewhere has its time, too, though nothing was sent or checked.
+                if begins(&job, verification) && !state.status.is_terminal() {
+                    self.expiry.add(verification, erase_at(clock(), &state));
+                }
                 self.unblock(verification);
                 let mut row = done(job.attempt, job.operation, verification, &state, outcome);
                 row.attempts_left = row.attempts_left.min(checks_left.unwrap_or(u32::MAX));

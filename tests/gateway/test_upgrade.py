@@ -127,6 +127,15 @@ def test_the_record_survives_the_upgrade(outdated):
     assert (row["status"], row["outcome"]) == ("approved", "already_used")
 
 
+def test_durations_that_earlier_versions_took(gateway):
+    """They stand in servers and in dumps."""
+    for written, shown in [("90 sec", "90s"), ("120seconds", "2min"), ("1 minute", "1min"), ("2 hours", "2h"), ("1day", "1d")]:
+        gateway.execute(f"CREATE SERVER old FOREIGN DATA WRAPPER otp_sandbox OPTIONS (code_lifetime '{written}')")
+        setting = "SELECT value FROM otp_gateway.provider WHERE provider = 'old' AND setting = 'code_lifetime'"
+        assert gateway.execute(setting) == [(shown,)], written
+        gateway.execute("DROP SERVER old")
+
+
 def test_a_dump_of_an_earlier_version(cluster, outdated, simulator):
     """As the CHANGELOG says: restored where that version was made, and upgraded there."""
     outdated.create_provider("ideamart")

@@ -106,7 +106,7 @@ pub fn interpret(dialect: &Dialect, operation: Operation, answer: &HttpResponse)
     reading
 }
 
-/// A byte job mark before the JSON says nothing.
+/// A byte order mark before the JSON says nothing.
 pub(crate) fn json(body: &[u8]) -> Result<Value, &'static str> {
     if body.len() > MAX_RESPONSE_BYTES {
         return Err("the answer is longer than 1 MiB");

@@ -829,7 +829,8 @@ fn extra_goes_over_nothing_that_the_gateway_sets() {
                 .map(|(_, field)| field.wire.into()),
         );
         names.extend(["otp", "otp_value", "code", "OTP"].map(String::from));
-        for name in names {
+        // A vendor may read names without regard to their case.
+        for name in names.iter().flat_map(|name| [name.clone(), name.to_uppercase()]) {
             let invalid =
                 call(vendor, operation, with(payload.clone(), "extra", json!({name.clone(): CANARY}))).refused();
             assert!(
@@ -855,6 +856,7 @@ fn extra_goes_over_nothing_that_the_gateway_sets() {
         (json!({"head": CANARY}), "extra.head"),
         (json!({"body": null}), "extra.body"),
         (json!({"mid": CANARY}), "extra.mid"),
+        (json!({"head": {"Token": CANARY}}), "extra.head.Token"),
     ] {
         let invalid = payload(extra).refused();
         assert_eq!(invalid.field, field);

@@ -181,7 +181,7 @@ fn read(operation: Operation, status: u16, answer: &Value) -> Option<CallResult>
         }
         // Each failure of the vendor's says so; a statusCode alone is anybody's.
         Some("failure") => {
-            let (outcome, is_guess) = failure(status, code, words.as_deref().unwrap_or_default());
+            let (outcome, is_guess) = failure(operation, status, code, words.as_deref().unwrap_or_default());
             Some(CallResult { is_guess, ..CallResult::new(outcome, shown, words) })
         }
         _ => None,
@@ -197,13 +197,21 @@ fn words(answer: &Value) -> Option<String> {
 }
 
 /// With whether that is a guess. A gateway before the vendor says 502 or 504, in whichever place: what is behind it may
-/// have done its work.
-fn failure(status: u16, code: u16, words: &str) -> (Outcome, bool) {
+/// have done its work. Of a verify the words count more than a number that says that nothing was done: whoever says something
+/// of the code has compared it, and an error in the middle of a check may have.
+fn failure(operation: Operation, status: u16, code: u16, words: &str) -> (Outcome, bool) {
+    let is_check = operation == Operation::Verify;
+    if is_check && matches!(code, 400 | 500..=599) {
+        let said = by_words(words);
+        if said.0 != Outcome::Refused {
+            return said;
+        }
+    }
     let outcome = match code {
         400 => Outcome::InvalidRequest,
         401 | 403 => Outcome::AuthFailed,
         429 => Outcome::RateLimited,
-        500 | 501 | 503 if !matches!(status, 502 | 504) => Outcome::ProviderError,
+        500 | 501 | 503 if !is_check && !matches!(status, 502 | 504) => Outcome::ProviderError,
         500..=599 => Outcome::Unknown,
         _ => return by_words(words),
     };

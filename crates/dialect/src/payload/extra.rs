@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 use crate::{
     dialect::Dialect,
     payload::{
-        field::{Field, Invalid, is_identifier},
+        field::{Field, Invalid, is_identifier, plain},
         fill::{code_in, is_code},
         rule::Rule,
     },
@@ -26,15 +26,21 @@ fn faults_of(dialect: &Dialect, fields: &[&Field], key: &str, value: &Value) -> 
         let message = format!("extra.{path} would go over {name}, which is a field of its own");
         Invalid::new(format!("extra.{path}"), message, format!("give {name} beside extra"))
     };
+    // A vendor may read names without regard to their case: another spelling of ours is ours.
+    let is_same = |name: &str, key: &str| plain(name) == plain(key);
+    let is_of = |field: &Field, key: &str| field.is_called(key) || is_same(field.name, key) || is_same(field.wire, key);
     // In an object of the gateway's own the members count, each for itself.
-    match (fields.iter().find(|field| field.is_called(key)), value) {
+    match (fields.iter().find(|field| is_of(field, key)), value) {
         (Some(Field { name, wire, rule: Rule::Object { members, .. }, .. }), Value::Object(given)) if *wire == key => {
-            let known = given.keys().filter_map(|inner| members.iter().find(|member| member.is_called(inner)));
+            let known = given.keys().filter_map(|inner| members.iter().find(|member| is_of(member, inner)));
             known.map(|member| over(&format!("{key}.{}", member.wire), &format!("{name}.{}", member.name))).collect()
         }
         (Some(field), _) => vec![over(key, field.name)],
         (None, Value::Object(_)) => Vec::new(),
-        (None, _) => dialect.set_members.contains(&key).then(|| set(key)).into_iter().collect(),
+        (None, _) => {
+            let is_set = dialect.set_members.iter().any(|name| is_same(name, key));
+            is_set.then(|| set(key)).into_iter().collect()
+        }
     }
 }
 
@@ -56,6 +62,10 @@ pub(crate) fn lay(body: &mut Map<String, Value>, extra: &Map<String, Value>) -> 
 fn beside(body: &mut Map<String, Value>, extra: &Map<String, Value>, at: &str, faults: &mut Vec<Invalid>) {
     for (key, value) in extra {
         let path = format!("{at}{key}");
+        if !body.contains_key(key) && body.keys().any(|name| plain(name) == plain(key)) {
+            faults.push(set(&path));
+            continue;
+        }
         match (body.get_mut(key), value) {
             (Some(Value::Object(body)), Value::Object(extra)) => beside(body, extra, &format!("{path}."), faults),
             (Some(_), _) => faults.push(set(&path)),

@@ -116,7 +116,7 @@ pub fn says_nothing_was_done(
         "iserveu" => is_unlisted || operation != Verify && matches!(code(&answer["statusCode"]), Some(1 | 4)),
         "hyperverge" => {
             let given = if answer["statusCode"].is_null() { Some(status.into()) } else { code(&answer["statusCode"]) };
-            matches!(given, Some(500 | 501 | 503)) && !matches!(status, 502 | 504)
+            operation != Verify && matches!(given, Some(500 | 501 | 503)) && !matches!(status, 502 | 504)
         }
         "paytm" => is_unlisted || code(&answer["body"]["resultInfo"]["resultCode"]) == Some(501),
         "relid" => is_unlisted || code(&answer["error_code"]) == Some(2699),

@@ -141,3 +141,15 @@ fn what_holds_values_in_the_clear_has_no_debug() {
     const { assert!(Shown::<Secret>::IS && Shown::<Value>::IS) };
     const { assert!(!Shown::<Call>::IS && !Shown::<HttpResponse>::IS) };
 }
+
+#[test]
+fn a_page_that_shows_the_request_shows_no_name() {
+    let payload = json!({
+        "mobile": "8144094480", "otp_type": "1", "username": "u", "name": "Canary Person", "lat_long": "1.5,2.5",
+        "public_ip": "192.168.1.1", "ovd_data": "234123412346"
+    });
+    let call = caller("iserveu", Verify).payload(payload).known(json!({"mobile": "8144094480"})).code("canary-code");
+    let page = "<h1>502</h1><p>name=Canary Person&amp;mobileNumber=8144094480</p>";
+    let shown = dialect::redact_text(&call.prepared().secrets, page);
+    assert!(!shown.contains("Person") && !shown.contains("8144094480"), "{shown}");
+}

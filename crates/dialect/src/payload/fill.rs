@@ -219,6 +219,8 @@ impl<'a> FilledPayload<'a> {
                 Rule::SriLankanMobile => secrets.add_mobile(NumberingPlan::SriLanka, value, typed),
                 Rule::PhoneNumber => secrets.add_mobile(NumberingPlan::Any, value, typed),
                 _ if field.secret => secrets.add_values([value, typed]),
+                // A person's name: a page that shows the request may have it.
+                Rule::Text { .. } if field.personal => secrets.add_values([value, typed]),
                 _ => {}
             }
         }

@@ -224,9 +224,11 @@ def test_in_a_procedure_that_commits(gateway, simulator):
 
 def test_a_large_value_is_compared_whole(gateway, simulator):
     """It is stored elsewhere than the row."""
-    customers(gateway, "person text, msg jsonb, name text")
+    note = """note jsonb DEFAULT '{"message": "m"}'"""
+    customers(gateway, f"person text, msg jsonb, name text, life integer DEFAULT 60, {note}")
     gateway.execute("ALTER TABLE customer ALTER msg SET STORAGE EXTERNAL")
-    trigger(gateway, "AFTER INSERT OR UPDATE", "relid", '{"user_id": "person", "enterprise_id": "=bank", "msg": "msg"}')
+    mapping = {"user_id": "person", "enterprise_id": "=bank", "msg": "msg", "expires_in": "life", "notification_msg": "note"}
+    trigger(gateway, "AFTER INSERT OR UPDATE", "relid", json.dumps(mapping))
     to = gateway.number("relid")
     msg = [{"lng": "English", "subject": "Log-in", "message": f"Your code is $$OTP$$ {number} {'x' * 200}", "label": {}} for number in range(20)]
     gateway.execute("BEGIN")

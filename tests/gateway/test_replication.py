@@ -1,7 +1,6 @@
 """Promise: a publication FOR ALL TABLES takes the record along, and breaks nothing where it is published; where it arrives,
 nothing is sent and nothing is written about it: only the original sends."""
 
-import pathlib
 import shutil
 
 import psycopg2
@@ -12,22 +11,12 @@ from conftest import Gateway, Running, until
 from test_databases import run
 from test_lifecycle import SEND, opened, payload
 
-# What is to stand in the upgrade script to 0.4.0.
-PART = pathlib.Path(__file__).resolve().parents[2] / "sql/parts/d.sql"
-
-
-def prepared(gateway):
-    found = gateway.execute("SELECT to_regclass('otp_gateway.reference_pkey')")
-    if PART.exists() and found == [(None,)]:
-        gateway.execute(PART.read_text())
-
 
 @pytest.fixture
 def publisher(simulator):
     cluster = Cluster({"wal_level": "logical"}).create().start()
     try:
         gateway = opened(cluster, simulator, timeout="60s", max_in_flight="1")
-        prepared(gateway)
         gateway.execute("CREATE PUBLICATION everything FOR ALL TABLES")
         yield gateway
         gateway.session.close()
@@ -45,7 +34,6 @@ def subscriber(publisher, simulator):
     cluster.start()
     try:
         gateway = opened(cluster, simulator, timeout="60s")
-        prepared(gateway)
         oid = "SELECT oid FROM pg_database WHERE datname = 'flows'"
         assert gateway.execute(oid) == publisher.execute(oid)
         yield gateway

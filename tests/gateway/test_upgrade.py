@@ -50,7 +50,7 @@ ORDER BY 1, 2
 """
 
 
-@pytest.fixture(params=["0.1.0", "0.2.0", "0.3.0", "0.4.0"])
+@pytest.fixture(params=["0.1.0", "0.2.0", "0.3.0", "0.4.0", "0.5.0"])
 def outdated(cluster, simulator, request):
     """A database that still has the tables of an earlier version."""
     with cluster.database(extension=False) as name, Gateway(cluster, name, simulator) as gateway:

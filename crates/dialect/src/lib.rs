@@ -15,6 +15,7 @@ mod outcome;
 mod payload;
 mod redact;
 mod response;
+mod rest;
 mod secret;
 mod wording;
 
@@ -27,18 +28,26 @@ pub use payload::code::CodeForm;
 pub use payload::fill::check_defaults;
 pub use payload::rule::Rule;
 pub use payload::{
-    field::{Field, Invalid},
+    field::{AnyField, Field, Invalid},
     suggest::nearest,
 };
 pub use redact::{redact, redact_text};
 pub use response::{CallResult, HttpResponse, MAX_RESPONSE_BYTES, MAX_RESPONSE_DEPTH, interpret, json_depth_exceeds};
+pub use rest::{Description, described};
 pub use secret::{Private, Secret, Wipe};
 
 use crate::dialects::{hyperverge, ideamart, iserveu, paytm, relid, sandbox};
 
 /// Every vendor that the gateway speaks to.
-pub static DIALECTS: &[&Dialect] =
-    &[&iserveu::DIALECT, &hyperverge::DIALECT, &paytm::DIALECT, &relid::DIALECT, &ideamart::DIALECT, &sandbox::DIALECT];
+pub static DIALECTS: &[&Dialect] = &[
+    &iserveu::DIALECT,
+    &hyperverge::DIALECT,
+    &paytm::DIALECT,
+    &relid::DIALECT,
+    &ideamart::DIALECT,
+    &rest::DIALECT,
+    &sandbox::DIALECT,
+];
 
 /// The dialect of that name (`ideamart`), or none.
 pub fn by_name(name: &str) -> Option<&'static Dialect> {

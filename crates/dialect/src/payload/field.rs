@@ -1,13 +1,13 @@
 use crate::payload::{rule::Rule, suggest::nearest};
 
 /// One field of a payload: our name, the vendor's, and what may stand in it.
-#[derive(Debug)]
-pub struct Field {
+#[derive(Clone, Copy, Debug)]
+pub struct AnyField<'a> {
     /// Ours, snake_case, the same for every vendor where the thing is the same.
-    pub name: &'static str,
+    pub name: &'a str,
     /// The vendor's own name, accepted beside ours and used on the wire.
-    pub wire: &'static str,
-    pub rule: Rule,
+    pub wire: &'a str,
+    pub rule: Rule<'a>,
     /// The call cannot be made without it.
     pub required: bool,
     /// Belongs to the verification: a later call may repeat it, never change it.
@@ -20,12 +20,15 @@ pub struct Field {
     pub once: bool,
 }
 
-impl Field {
-    pub(crate) const fn optional(name: &'static str, wire: &'static str, rule: Rule) -> Self {
+/// One of a vendor that has a file of its own here.
+pub type Field = AnyField<'static>;
+
+impl<'a> AnyField<'a> {
+    pub(crate) const fn optional(name: &'a str, wire: &'a str, rule: Rule<'a>) -> Self {
         Self { name, wire, rule, required: false, fixed: false, personal: false, secret: false, once: false }
     }
 
-    pub(crate) const fn required(name: &'static str, wire: &'static str, rule: Rule) -> Self {
+    pub(crate) const fn required(name: &'a str, wire: &'a str, rule: Rule<'a>) -> Self {
         let mut field = Self::optional(name, wire, rule);
         field.required = true;
         field
@@ -121,7 +124,7 @@ impl Invalid {
         place: &str,
         prefix: &str,
         key: &str,
-        valid: impl Iterator<Item = &'a Field> + Clone,
+        valid: impl Iterator<Item = &'a AnyField<'a>> + Clone,
     ) -> Self {
         let names: Vec<&str> = valid.clone().map(|field| field.name).collect();
         let listed = if names.is_empty() { "it takes none".into() } else { format!("it takes: {}", names.join(", ")) };

@@ -3,7 +3,7 @@ use std::net::IpAddr;
 use serde_json::{Map, Number, Value};
 
 use crate::payload::{
-    field::{Field, Invalid},
+    field::{AnyField, Invalid},
     phone_number::NumberingPlan,
 };
 
@@ -16,8 +16,8 @@ const MAX_EXTRA_VALUES: usize = 64;
 
 /// What may stand in a field. A value is accepted in every form that people and vendors write it in, and sent in the
 /// documented one.
-#[derive(Debug)]
-pub enum Rule {
+#[derive(Clone, Copy, Debug)]
+pub enum Rule<'a> {
     /// Sent as ten digits.
     IndianMobile,
     /// Sent as `tel:94XXXXXXXXX`.
@@ -52,7 +52,9 @@ pub enum Rule {
         max: usize,
     },
     /// One of these words, in any case; sent as written here.
-    OneOf(&'static [&'static str]),
+    OneOf(&'a [&'a str]),
+    /// The same, of words that a server's description brings.
+    Among(&'a [String]),
     /// Sent as a number.
     Integer {
         min: u64,
@@ -75,12 +77,12 @@ pub enum Rule {
     OtpSpec,
     /// An object of these members; with `open`, of others too.
     Object {
-        members: &'static [Field],
+        members: &'a [AnyField<'a>],
         open: bool,
     },
     /// Objects of these members.
     List {
-        members: &'static [Field],
+        members: &'a [AnyField<'a>],
         max: usize,
     },
     /// Any JSON of moderate size.
@@ -90,11 +92,11 @@ pub enum Rule {
 }
 
 /// A line of text of the usual length.
-pub(crate) const TEXT: Rule = Rule::Text { min: 1, max: 256 };
+pub(crate) const TEXT: Rule<'static> = Rule::Text { min: 1, max: 256 };
 /// An identifier of the usual length.
-pub(crate) const IDENTIFIER: Rule = Rule::Identifier { max: 256 };
+pub(crate) const IDENTIFIER: Rule<'static> = Rule::Identifier { max: 256 };
 
-impl Rule {
+impl Rule<'_> {
     /// The value as it goes on the wire. What it makes, it takes again unchanged.
     pub(crate) fn normalise(&self, path: &str, value: &Value) -> Result<Value, Invalid> {
         if value.is_null() {
@@ -175,6 +177,10 @@ impl Rule {
                 let given = digits()?;
                 words.iter().find(|word| word.eq_ignore_ascii_case(&given)).map(|word| Value::from(*word))
             }
+            Self::Among(words) => {
+                let given = digits()?;
+                words.iter().find(|word| word.eq_ignore_ascii_case(&given)).map(|word| Value::from(word.as_str()))
+            }
             Self::Integer { min, max } => {
                 integer(&digits()?, *min, *max).map(|number| Value::Number(Number::from(number)))
             }
@@ -201,7 +207,7 @@ impl Rule {
 
     /// The rule in words, for a hint.
     pub fn describe(&self) -> String {
-        let names = |members: &[Field]| {
+        let names = |members: &[AnyField]| {
             members
                 .iter()
                 .map(|field| if field.required { format!("{} (required)", field.name) } else { field.name.into() })
@@ -225,6 +231,7 @@ impl Rule {
             Self::Digits { min, max } => format!("{min} to {max} digits and nothing else"),
             Self::OneOf([word]) => format!("only {word}"),
             Self::OneOf(words) => format!("one of {}", words.join(", ")),
+            Self::Among(words) => format!("one of {}", words.join(", ")),
             Self::Integer { min, max } | Self::IntegerText { min, max } => {
                 format!("a whole number from {min} to {max}")
             }
@@ -251,7 +258,7 @@ impl Rule {
 }
 
 /// An object's members under either name, written in the order of the table.
-fn object(path: &str, given: &Map<String, Value>, members: &[Field], open: bool) -> Result<Value, Invalid> {
+fn object(path: &str, given: &Map<String, Value>, members: &[AnyField], open: bool) -> Result<Value, Invalid> {
     let mut written = Map::new();
     let mut faults = Vec::new();
     for field in members {

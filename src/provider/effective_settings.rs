@@ -113,8 +113,7 @@ fn value(setting: &str, dialect: &Dialect, options: &ServerOptions) -> Option<St
             .to_owned(),
         ),
         "test_numbers" => options.test_numbers.as_ref().map(policy::TestNumbers::masked),
-        "token_url" => options.token_url.clone(),
-        _ => None,
+        of_the_vendor => options.vendors_own.get(of_the_vendor).cloned(),
     }
 }
 

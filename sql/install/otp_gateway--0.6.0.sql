@@ -442,7 +442,8 @@ COMMENT ON COLUMN otp_gateway.provider.setting IS
 COMMENT ON COLUMN otp_gateway.provider.value IS
 'what holds, as the option takes it; null: not set and without a default; of test_numbers the codes are replaced by '
 '***, of credentials the option names are all that is shown';
-COMMENT ON COLUMN otp_gateway.provider.source IS 'server, vendor default, default, user mapping or state';
+COMMENT ON COLUMN otp_gateway.provider.source IS
+'server, defaults (that option''s members), vendor default, default, user mapping or state';
 
 CREATE FUNCTION otp_gateway.payload_fields() RETURNS jsonb
 LANGUAGE c STABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'payload_fields';

@@ -10,6 +10,9 @@ SET LOCAL session_replication_role = replica;
 -- end of part A
 
 -- part D
+COMMENT ON COLUMN otp_gateway.provider.source IS
+'server, defaults (that option''s members), vendor default, default, user mapping or state';
+
 CREATE FUNCTION otp_gateway.payload_fields() RETURNS jsonb
 LANGUAGE c STABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'payload_fields';
 COMMENT ON FUNCTION otp_gateway.payload_fields() IS

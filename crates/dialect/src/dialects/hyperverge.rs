@@ -60,7 +60,7 @@ static SEND: &[Field] = &[
 
 static RESEND: &[Field] = &[
     MOBILE,
-    Field::optional("channel", "retryType", Rule::OneOf(&["text", "voice"])).once(),
+    Field::optional("channel", "retryType", Rule::Channel(&[("sms", "text"), ("voice", "voice")])).once(),
     TRANSACTION_ID,
     Field::extra(true),
 ];

@@ -43,8 +43,7 @@ fn payload_for<'p>(
         return Cow::Borrowed(payload);
     }
     let knows = |provider: &Provider, name: &str| {
-        provider.dialect.fields(Operation::Send)
-            .is_some_and(|fields| fields.iter().any(|field| field.is_called(name)))
+        provider.dialect.fields(Operation::Send).is_some_and(|fields| fields.iter().any(|field| field.is_called(name)))
     };
     let is_for_others = |name: &str| !knows(member, name) && candidates.members.iter().any(|other| knows(other, name));
     let fields = payload.iter().filter(|(name, _)| !is_for_others(name));

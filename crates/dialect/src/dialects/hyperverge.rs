@@ -69,7 +69,9 @@ static SEND: &[Field] = &[
 
 static RESEND: &[Field] = &[
     MOBILE,
-    Field::optional("channel", "retryType", Rule::OneOf(&["text", "voice"])).once().noted("text where it is left out"),
+    Field::optional("channel", "retryType", Rule::Channel(&[("sms", "text"), ("voice", "voice")]))
+        .once()
+        .noted("sms where it is left out"),
     TRANSACTION_ID,
     Field::extra(true),
 ];

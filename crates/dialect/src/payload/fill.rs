@@ -5,6 +5,7 @@ use crate::{
     dialect::Dialect,
     operation::Operation,
     payload::{
+        email_address::EmailAddress,
         extra,
         field::{AnyField, Invalid},
         phone_number::{NumberingPlan, PhoneNumber},
@@ -82,7 +83,7 @@ impl<'a> FilledPayload<'a> {
                 Err(fault) => faults.push(fault),
             }
         }
-        faults.extend(extra::faults(dialect, table, filled.get("extra")));
+        faults.extend(extra::faults(dialect, table, "extra", filled.get("extra")));
         (filled, faults)
     }
 
@@ -141,13 +142,19 @@ impl<'a> FilledPayload<'a> {
 
     /// Lays what the caller gave as `extra` beside what is set, in a body that is complete.
     pub(crate) fn lay_extra(&self, body: &mut Map<String, Value>) -> Result<(), Invalid> {
-        self.get("extra").and_then(Value::as_object).map_or(Ok(()), |members| extra::lay(body, members))
+        self.get("extra").and_then(Value::as_object).map_or(Ok(()), |members| extra::lay(body, "extra", members))
     }
 
     /// The number that the code goes to, from this call or from the verification's send.
     pub(crate) fn mobile(&self, country: NumberingPlan) -> Option<PhoneNumber> {
         let value = self.get("mobile").or_else(|| self.call.retained_before.get("mobile"));
         value.and_then(|value| country.parse_value(value))
+    }
+
+    /// The same where an e-mail address may stand in its place.
+    pub(crate) fn email(&self) -> Option<EmailAddress> {
+        let value = self.get("mobile").or_else(|| self.call.retained_before.get("mobile"));
+        value.and_then(EmailAddress::parse_value)
     }
 
     pub(crate) fn reference(&self, name: &str) -> Option<String> {
@@ -219,7 +226,10 @@ impl<'a> FilledPayload<'a> {
             match field.rule {
                 Rule::IndianMobile => secrets.add_mobile(NumberingPlan::India, value, typed),
                 Rule::SriLankanMobile => secrets.add_mobile(NumberingPlan::SriLanka, value, typed),
-                Rule::PhoneNumber => secrets.add_mobile(NumberingPlan::Any, value, typed),
+                Rule::PhoneNumber | Rule::PhoneOrEmail => {
+                    secrets.add_mobile(NumberingPlan::Any, value, typed);
+                    secrets.add_values([value, typed]);
+                }
                 _ if field.secret => secrets.add_values([value, typed]),
                 // A person's name: a page that shows the request may have it.
                 Rule::Text { .. } if field.personal => secrets.add_values([value, typed]),
@@ -230,6 +240,7 @@ impl<'a> FilledPayload<'a> {
         for (name, value) in self.call.retained_before {
             match name.as_str() {
                 "mobile" => {
+                    secrets.add_values([Some(value)]);
                     for country in [NumberingPlan::India, NumberingPlan::SriLanka, NumberingPlan::Any] {
                         secrets.add_mobile(country, Some(value), None);
                     }
@@ -281,7 +292,7 @@ pub fn check_defaults(dialect: &Dialect, defaults: &Map<String, Value>) -> Resul
         // A field under two names is met twice.
         faults.extend(fault.filter(|fault| faults.iter().all(|other: &Invalid| other.field != fault.field)));
     }
-    faults.extend(extra::faults(dialect, &fields, defaults.get("extra")));
+    faults.extend(extra::faults(dialect, &fields, "extra", defaults.get("extra")));
     Invalid::all(faults)
 }
 

@@ -128,7 +128,11 @@ pub fn defaults_in_force(dialect: &Dialect, defaults: &Map<String, Value>) -> De
 }
 
 /// A send of the examples of what it needs and the defaults do not give.
-fn prepared(dialect: &Dialect, defaults: &Map<String, Value>, is_given: impl Fn(&AnyField) -> bool) -> Option<Prepared> {
+fn prepared(
+    dialect: &Dialect,
+    defaults: &Map<String, Value>,
+    is_given: impl Fn(&AnyField) -> bool,
+) -> Option<Prepared> {
     let table = dialect.fields(Operation::Send).unwrap_or_default();
     let is_needed = |field: &&AnyField| (field.required || field.instead.is_some()) && is_given(field);
     let is_default = |field: &AnyField| defaults.keys().any(|key| field.is_called(key));

@@ -16,7 +16,8 @@ pub(super) struct DescribedField {
     pub vendor_name: String,
     /// None: one of `words`.
     rule: Option<Rule<'static>>,
-    words: Vec<String>,
+    /// Ours, and the vendor's.
+    words: Vec<(String, String)>,
     /// A phone number that is sent without its `+`.
     is_bare: bool,
     required: Vec<Operation>,
@@ -67,6 +68,17 @@ pub(super) fn read_name(at: &Cursor, name: &str) -> Read<String> {
     Ok(name.to_owned())
 }
 
+/// Words, or an object of the vendor's by ours.
+fn read_words(at: &Cursor) -> Read<Vec<(String, String)>> {
+    match at.value {
+        Value::Object(_) => {
+            let members = at.members()?.into_iter();
+            members.map(|(ours, at)| Ok((ours.to_owned(), at.text()?.to_owned()))).collect()
+        }
+        _ => at.each(|at| at.text().map(|word| (word.to_owned(), word.to_owned()))),
+    }
+}
+
 impl DescribedField {
     pub fn read(at: &Cursor, name: &str) -> Read<Self> {
         const FLAGS: [&str; 3] = ["personal", "secret", "once"];
@@ -96,7 +108,7 @@ impl DescribedField {
             name: read_name(at, name)?,
             vendor_name: if vendor_name.is_missing() { name } else { vendor_name.text()? }.to_owned(),
             rule: (!is_one_of).then(|| rule(min, max)),
-            words: at.member("values").each(|at| at.text().map(str::to_owned))?,
+            words: read_words(&at.member("values"))?,
             is_bare: kind.value == "phone_digits",
             required: match required.value {
                 Value::Bool(true) => Operation::ALL.to_vec(),

@@ -167,16 +167,16 @@ BEGIN
     ) AS v (name, about)
     LOOP
         EXECUTE pg_catalog.format(
-            'CREATE OR REPLACE FUNCTION otp_gateway.%I(options text[], catalog oid) RETURNS void LANGUAGE c STRICT AS %L, %L',
+            'CREATE OR REPLACE FUNCTION otp_gateway_internal.%I(options text[], catalog oid) RETURNS void LANGUAGE c STRICT AS %L, %L',
             vendor.name OPERATOR(pg_catalog.||) '_validator', 'MODULE_PATHNAME', 'vendor_validator');
-        EXECUTE pg_catalog.format('COMMENT ON FUNCTION otp_gateway.%I(text[], oid) IS %L',
+        EXECUTE pg_catalog.format('COMMENT ON FUNCTION otp_gateway_internal.%I(text[], oid) IS %L',
             vendor.name OPERATOR(pg_catalog.||) '_validator',
             'validator of the foreign data wrapper otp_' OPERATOR(pg_catalog.||) vendor.name
             OPERATOR(pg_catalog.||) ': refuses a mistyped or misplaced option when it is written');
         IF NOT EXISTS (SELECT FROM pg_catalog.pg_foreign_data_wrapper AS w
             WHERE w.fdwname::pg_catalog.text OPERATOR(pg_catalog.=) ('otp_' OPERATOR(pg_catalog.||) vendor.name))
         THEN
-            EXECUTE pg_catalog.format('CREATE FOREIGN DATA WRAPPER %I NO HANDLER VALIDATOR otp_gateway.%I',
+            EXECUTE pg_catalog.format('CREATE FOREIGN DATA WRAPPER %I NO HANDLER VALIDATOR otp_gateway_internal.%I',
                 'otp_' OPERATOR(pg_catalog.||) vendor.name, vendor.name OPERATOR(pg_catalog.||) '_validator');
         END IF;
         EXECUTE pg_catalog.format('COMMENT ON FOREIGN DATA WRAPPER %I IS %L',
@@ -189,6 +189,14 @@ COMMENT ON COLUMN otp_gateway.verification.vendor IS 'the dialect; its foreign d
 -- end of part F
 
 -- part G
+CREATE FUNCTION otp_gateway_internal.rest_validator(options text[], catalog oid) RETURNS void
+LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'vendor_validator';
+COMMENT ON FUNCTION otp_gateway_internal.rest_validator(text[], oid) IS
+'validator of the foreign data wrapper otp_rest: refuses a mistyped or misplaced option when it is written';
+CREATE FOREIGN DATA WRAPPER otp_rest NO HANDLER VALIDATOR otp_gateway_internal.rest_validator;
+COMMENT ON FOREIGN DATA WRAPPER otp_rest IS
+'any other vendor, described: server options description (or description_file) and base_url (required), timeout, '
+'defaults, ...; user mapping options as the description names them';
 -- end of part G
 
 -- part H

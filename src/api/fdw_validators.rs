@@ -8,7 +8,7 @@ use crate::{
     error::Error,
     pg::{arguments::Argument, fingerprint::FingerprintBuilder, roles::current_user},
     provider::{
-        credentials,
+        credentials, description,
         ownership::may_read_files,
         route::RouteOptions,
         server_options::{self, ServerOptions},
@@ -61,7 +61,10 @@ pub fn validate(dialect: &Dialect, options: &[(String, String)], catalog: pg_sys
         pg_sys::ForeignServerRelationId => {
             let files = options.iter().filter(|(name, _)| server_options::FILE_OPTIONS.contains(&name.as_str()));
             files.into_iter().try_for_each(|(name, _)| may_name_files(name))?;
-            ServerOptions::parse(dialect, options).map(|_| ())
+            match description::when_written(dialect, options)? {
+                Some(dialect) => ServerOptions::parse(&dialect, options).map(|_| ()),
+                None => Ok(()),
+            }
         }
         pg_sys::UserMappingRelationId => {
             credentials::check_user_mapping(dialect, options)?;

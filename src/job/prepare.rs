@@ -61,6 +61,7 @@ fn answer(provider: &Provider, prepared: Prepared, is_no_code: bool, rules: Limi
                 cancel_first: prepared.cancel_first,
                 endpoint: provider.endpoint(prepared.timeout),
                 secrets: prepared.secrets,
+                description: provider.dialect.description_text(),
             },
             rules,
         },

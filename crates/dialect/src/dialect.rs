@@ -1,4 +1,4 @@
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use serde_json::Value;
 
@@ -18,6 +18,7 @@ use crate::{
 pub(crate) const RESEND_AFTER: Duration = Duration::from_secs(30);
 
 /// One vendor: what it takes, how a call is written, how an answer is read.
+#[derive(Clone)]
 pub struct Dialect {
     /// `ideamart`; the foreign data wrapper is `otp_ideamart`.
     pub name: &'static str,
@@ -56,7 +57,7 @@ pub struct Dialect {
     /// them alone unless a plain number stands in them.
     pub opaque: &'static [&'static str],
     /// What a server says of a vendor that has no file here: it goes before all of the above but the name.
-    pub description: Option<Box<Description>>,
+    pub description: Option<Arc<Description>>,
 }
 
 /// A server option that only one vendor has. It is no secret: everybody may see it.
@@ -95,12 +96,22 @@ impl Dialect {
         }
     }
 
+    /// Whether each of its servers has a description of its own; what it says is in none of the fields above.
+    pub fn is_for_descriptions(&self) -> bool {
+        self.server_options.iter().any(|option| option.name == "description")
+    }
+
     /// The sets of user mapping options of which exactly one must be given, whole.
     pub fn credential_sets(&self) -> Vec<Vec<&str>> {
         match &self.description {
             Some(described) => vec![described.credentials.iter().map(String::as_str).collect()],
             None => self.credential_sets.iter().map(|set| set.to_vec()).collect(),
         }
+    }
+
+    /// The description, to be read elsewhere.
+    pub fn description_text(&self) -> Option<String> {
+        self.description.as_ref().map(|described| described.text.clone())
     }
 
     /// Writes the HTTP message, or says which field is wrong and what its rule is, without its value.

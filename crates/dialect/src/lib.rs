@@ -30,10 +30,10 @@ pub use payload::fill::check_defaults;
 pub use payload::payload_field::{DefaultsInForce, PayloadField, defaults_in_force, payload_fields};
 pub use payload::rule::Rule;
 pub use payload::{
-    field::{AnyField, Field, Invalid},
+    field::{AnyField, Field, Invalid, is_identifier},
     suggest::nearest,
 };
 pub use redact::{redact, redact_text};
 pub use response::{CallResult, HttpResponse, MAX_RESPONSE_BYTES, MAX_RESPONSE_DEPTH, interpret, json_depth_exceeds};
-pub use rest::{Description, described};
+pub use rest::{Description, MAX_DESCRIPTION_BYTES, described};
 pub use secret::{Private, Secret, Wipe};

@@ -7,7 +7,7 @@ mod described_field;
 mod message;
 mod reader;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use serde_json::Value;
 
@@ -73,6 +73,8 @@ const WEEK: u64 = 7 * 86_400;
 
 /// What a server says of its vendor.
 pub struct Description {
+    /// Without what is there for its reader's eye.
+    pub(crate) text: String,
     fields: Vec<DescribedField>,
     /// The set of user mapping options.
     pub(crate) credentials: Vec<String>,
@@ -136,7 +138,7 @@ fn dialect_of(top: &Cursor) -> Read<Dialect> {
         code_lifetime: seconds("code_lifetime", 1)?,
         max_checks: top.member("max_checks").number(1, 1000)?.map_or(BARE.max_checks, |most| most as u32),
         resend_after: seconds("resend_after", 0)?.unwrap_or(RESEND_AFTER),
-        description: Some(Box::new(description)),
+        description: Some(Arc::new(description)),
         ..BARE
     })
 }

@@ -198,7 +198,7 @@ impl std::fmt::Display for Invalid {
 impl std::error::Error for Invalid {}
 
 /// `[A-Za-z_][A-Za-z0-9_]{0,62}`: short and plain enough to be shown.
-pub(crate) fn is_identifier(key: &str) -> bool {
+pub fn is_identifier(key: &str) -> bool {
     key.len() <= 63
         && key.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
         && key.bytes().next().is_some_and(|byte| !byte.is_ascii_digit())

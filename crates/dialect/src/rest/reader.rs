@@ -104,6 +104,7 @@ pub(super) fn read(top: &Cursor) -> Read<Description> {
         is_bearer || uses.iter().any(|(_, used, position)| used == *name && *position == Position::Header)
     };
     Ok(Description {
+        text: top.value.to_string(),
         takes: Operation::ALL.map(|operation| takes_of(operation, &messages, &uses)),
         header_credentials: credentials.iter().filter(in_header).cloned().collect(),
         is_found_by_reference,

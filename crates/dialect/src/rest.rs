@@ -1,4 +1,4 @@
-//! A vendor described, not programmed (docs/describing-a-vendor.md): JSON that says which message each operation is, and
+//! A vendor described, not programmed (docs/rest.md): JSON that says which message each operation is, and
 //! which answer means what. It is data: a placeholder is a whole value, and nothing is computed.
 
 mod answer;
@@ -114,7 +114,7 @@ impl Authorization {
 
 /// The dialect that a description makes; or what is wrong with it, and where.
 pub fn described(text: &str) -> Result<Dialect, Invalid> {
-    let hint = "docs/describing-a-vendor.md says what stands where.";
+    let hint = "docs/rest.md says what stands where.";
     let refuse = |what: String| Invalid::new("description", format!("the description is wrong: {what}"), hint);
     if text.len() > MAX_DESCRIPTION_BYTES || json_depth_exceeds(text.as_bytes(), MAX_DEPTH) {
         let what = format!("it is longer than {MAX_DESCRIPTION_BYTES} bytes, or deeper than {MAX_DEPTH} levels");

@@ -11,7 +11,8 @@ import uuid
 import psycopg2
 import pytest
 
-from conftest import FLOWS, Gateway, Running, order, until
+from conftest import FLOWS, Gateway, Running, until
+from vendors import order
 from test_crash import worker_pid
 
 

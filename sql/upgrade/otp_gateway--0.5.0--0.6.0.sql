@@ -57,7 +57,7 @@ BEGIN
     END LOOP;
 END
 $$;
-COMMENT ON COLUMN otp_gateway.verification_record.vendor IS 'the dialect; its foreign data wrapper is otp_<vendor>';
+COMMENT ON COLUMN otp_gateway_internal.verification_record.vendor IS 'the dialect; its foreign data wrapper is otp_<vendor>';
 COMMENT ON COLUMN otp_gateway.verification.vendor IS 'the dialect; its foreign data wrapper is otp_<vendor>';
 -- end of part F
 

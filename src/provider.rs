@@ -123,7 +123,12 @@ impl Provider {
         code.is_some()
     }
 
-    /// How the HTTP client reaches it. `timeout`: what the call's dialect says, if it says something.
+    /// How long a call may take; `timeout`: what its dialect says, if it says something.
+    pub fn timeout(&self, timeout: Option<Duration>) -> Duration {
+        self.options.timeout.or(timeout).unwrap_or(TIMEOUT)
+    }
+
+    /// How the HTTP client reaches it, for a call of that timeout.
     pub fn endpoint(&self, timeout: Option<Duration>) -> Endpoint {
         let options = &self.options;
         let oauth =
@@ -138,7 +143,7 @@ impl Provider {
         Endpoint {
             provider: self.server.to_u32(),
             base_url: options.base_url.clone(),
-            timeout: options.timeout.or(timeout).unwrap_or(TIMEOUT),
+            timeout: self.timeout(timeout),
             connect_timeout: options.connect_timeout,
             ca_file: options.ca_file.clone(),
             client_cert_file: options.client_cert_file.clone(),

@@ -2,9 +2,11 @@
 
 pub mod code;
 pub mod email_address;
+pub mod example;
 pub mod extra;
 pub mod field;
 pub mod fill;
+pub mod payload_field;
 pub mod phone_number;
 pub mod rule;
 pub mod suggest;

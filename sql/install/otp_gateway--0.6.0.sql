@@ -115,7 +115,7 @@ COMMENT ON COLUMN otp_gateway_internal.verification_record.id IS
 COMMENT ON COLUMN otp_gateway_internal.verification_record.provider IS
 'what the foreign server was called then: provider_id says which it is';
 COMMENT ON COLUMN otp_gateway_internal.verification_record.vendor IS
-'the dialect: iserveu, hyperverge, paytm, relid, ideamart or sandbox';
+'the dialect; its foreign data wrapper is otp_<vendor>';
 COMMENT ON COLUMN otp_gateway_internal.verification_record.recipient_masked IS
 'whom the code goes to, as it may be shown';
 COMMENT ON COLUMN otp_gateway_internal.verification_record.recipient_key IS

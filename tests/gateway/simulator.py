@@ -9,10 +9,10 @@ import urllib.error
 import urllib.parse
 import urllib.request
 
+from vendors import VENDORS as VENDORS
+
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BINARY = pathlib.Path(os.environ.get("OTP_SIMULATOR", ROOT / "target/release/simulator"))
-
-VENDORS = ("iserveu", "hyperverge", "paytm", "relid", "ideamart")
 
 
 class Simulator:

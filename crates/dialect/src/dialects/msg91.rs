@@ -48,16 +48,26 @@ const FLAG: Rule = Rule::Integer { min: 0, max: 1 };
 
 static SEND: &[Field] = &[
     MOBILE,
-    Field::required("template_id", "template_id", Rule::Identifier { max: 64 }),
-    Field::optional("otp_length", "otp_length", Rule::Integer { min: 4, max: 9 }),
-    Field::optional("otp_expiry", "otp_expiry", Rule::Integer { min: 1, max: 1440 }),
-    Field::optional("sender", "sender", Rule::Identifier { max: 16 }),
-    Field::optional("email", "email", Rule::Email).secret(),
-    Field::optional("public_ip", "userip", Rule::IpAddress).personal(),
-    Field::optional("unicode", "unicode", FLAG),
-    Field::optional("real_time_response", "realTimeResponse", FLAG),
+    Field::required("template_id", "template_id", Rule::Identifier { max: 64 })
+        .like("\"0123456789abcdef01234567\"")
+        .noted("MSG91's own id of the template, not its DLT id"),
+    Field::optional("otp_length", "otp_length", Rule::Integer { min: 4, max: 9 })
+        .noted("the code's length; the vendor takes 4 where it is left out"),
+    Field::optional("otp_expiry", "otp_expiry", Rule::Integer { min: 1, max: 1440 })
+        .like("10")
+        .noted("minutes; the vendor takes 1440 where it is left out"),
+    Field::optional("sender", "sender", Rule::Identifier { max: 16 })
+        .like("ABANK")
+        .noted("the DLT sender id, of older accounts"),
+    Field::optional("email", "email", Rule::Email).secret().noted("the code goes there, too"),
+    Field::optional("public_ip", "userip", Rule::IpAddress).personal().noted("of the user's device"),
+    Field::optional("unicode", "unicode", FLAG).like("0"),
+    Field::optional("real_time_response", "realTimeResponse", FLAG).like("0").noted("1 waits for the operator's word"),
     Field::optional("channel", "channel", Rule::Channel(&[("sms", "text")])).once(),
-    Field::optional(VARIABLES, VARIABLES, Rule::Object { members: &[], open: true }).secret(),
+    Field::optional(VARIABLES, VARIABLES, Rule::Object { members: &[], open: true })
+        .secret()
+        .like("{\"name\": \"Asha\"}")
+        .noted("the template's variables, members of the body itself"),
     Field::extra(false),
 ];
 
@@ -66,7 +76,9 @@ const VARIABLES: &str = "variables";
 
 static RESEND: &[Field] = &[
     MOBILE,
-    Field::optional("channel", "retrytype", Rule::Channel(&[("sms", "text"), ("voice", "voice")])).once(),
+    Field::optional("channel", "retrytype", Rule::Channel(&[("sms", "text"), ("voice", "voice")]))
+        .once()
+        .noted("sms where it is left out"),
     Field::extra(true),
 ];
 

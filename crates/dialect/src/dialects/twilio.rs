@@ -64,9 +64,16 @@ fn check_service_sid(value: &str) -> Result<(), Invalid> {
 const MOBILE: Field = Field::required("mobile", "To", Rule::PhoneOrEmail).fixed().personal();
 const SID: Rule = Rule::Alphanumeric { min: 34, max: 34 };
 const OBJECT: Rule = Rule::Object { members: &[], open: true };
-/// Of a payment (PSD2): the check repeats both.
-const AMOUNT: Field = Field::optional("amount", "Amount", Rule::Identifier { max: 64 }).fixed().personal();
-const PAYEE: Field = Field::optional("payee", "Payee", Rule::Text { min: 1, max: 256 }).fixed().personal();
+const AMOUNT: Field = Field::optional("amount", "Amount", Rule::Identifier { max: 64 })
+    .fixed()
+    .personal()
+    .like("\"39.00\"")
+    .noted("of a payment (PSD2), with payee");
+const PAYEE: Field = Field::optional("payee", "Payee", Rule::Text { min: 1, max: 256 })
+    .fixed()
+    .personal()
+    .like("A Shop")
+    .noted("of a payment (PSD2), with amount");
 
 static SEND: &[Field] = &[
     MOBILE,
@@ -81,18 +88,38 @@ static SEND: &[Field] = &[
             ("email", EMAIL),
             ("auto", "auto"),
         ]),
-    ),
-    Field::optional("locale", "Locale", Rule::Text { min: 2, max: 16 }),
-    Field::optional("template_id", "TemplateSid", SID),
-    Field::optional("substitutions", "TemplateCustomSubstitutions", OBJECT).secret(),
-    Field::optional("friendly_name", "CustomFriendlyName", Rule::Text { min: 1, max: 64 }),
-    Field::optional("send_digits", "SendDigits", Rule::Text { min: 1, max: 32 }).personal(),
-    Field::optional("app_hash", "AppHash", Rule::HeaderText { max: 64 }),
-    Field::optional("device_ip", "DeviceIp", Rule::IpAddress).personal(),
-    Field::optional("rate_limits", "RateLimits", OBJECT).secret(),
-    Field::optional("channel_configuration", "ChannelConfiguration", OBJECT),
+    )
+    .noted("sms where it is left out, to an address email"),
+    Field::optional("locale", "Locale", Rule::Text { min: 2, max: 16 })
+        .like("en")
+        .noted("the language of the number's country where it is left out"),
+    Field::optional("template_id", "TemplateSid", SID)
+        .like("HJ0123456789abcdef0123456789abcdef")
+        .noted("of the text, by sms and voice"),
+    Field::optional("substitutions", "TemplateCustomSubstitutions", OBJECT)
+        .secret()
+        .like("{\"name\": \"Asha\"}")
+        .noted("of the template's variables"),
+    Field::optional("friendly_name", "CustomFriendlyName", Rule::Text { min: 1, max: 64 })
+        .like("A Bank")
+        .noted("shown in the message"),
+    Field::optional("send_digits", "SendDigits", Rule::Text { min: 1, max: 32 })
+        .personal()
+        .like("\"1234\"")
+        .noted("the extension to dial, by voice"),
+    Field::optional("app_hash", "AppHash", Rule::HeaderText { max: 64 })
+        .like("FA+9qCX9VSu")
+        .noted("for an Android app that reads the message, by sms"),
+    Field::optional("device_ip", "DeviceIp", Rule::IpAddress).personal().noted("of the user's device, best with auto"),
+    Field::optional("rate_limits", "RateLimits", OBJECT)
+        .secret()
+        .like("{\"session\": \"42\"}")
+        .noted("the keys are Rate Limits of the service"),
+    Field::optional("channel_configuration", "ChannelConfiguration", OBJECT)
+        .like("{\"template_id\": \"d-0123\"}")
+        .noted("of an e-mail alone"),
     Field::optional("risk_check", "RiskCheck", Rule::OneOf(&["enable", "disable"])),
-    Field::optional("tags", "Tags", OBJECT),
+    Field::optional("tags", "Tags", OBJECT).like("{\"flow\": \"sign-up\"}").noted("of no person"),
     AMOUNT,
     PAYEE,
     Field::extra(false),
@@ -100,18 +127,22 @@ static SEND: &[Field] = &[
 
 const EMAIL: &str = "email";
 
-const REFERENCE: Field = Field::optional("reference", "VerificationSid", SID).fixed().personal();
+const REFERENCE: Field = Field::optional("reference", "VerificationSid", SID)
+    .fixed()
+    .personal()
+    .like("VE0123456789abcdef0123456789abcdef")
+    .noted("the sid of the send");
 
 static VERIFY: &[Field] = &[
-    REFERENCE,
+    REFERENCE.or("mobile"),
     // A verify may find its flow by the reference alone.
-    Field::optional("mobile", "To", Rule::PhoneOrEmail).fixed().personal(),
+    Field::optional("mobile", "To", Rule::PhoneOrEmail).fixed().personal().or("reference"),
     AMOUNT,
     PAYEE,
     Field::extra(true),
 ];
 
-static CANCEL: &[Field] = &[Field::required("reference", "VerificationSid", SID).fixed().personal()];
+static CANCEL: &[Field] = &[Field { required: true, ..REFERENCE }];
 
 fn fields(operation: Operation) -> Option<Vec<&'static Field>> {
     Some(match operation {

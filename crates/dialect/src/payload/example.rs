@@ -21,7 +21,7 @@ impl Rule<'_> {
             Self::IndianMobile => "+919876543210".into(),
             Self::SriLankanMobile => "+94771234567".into(),
             Self::PhoneNumber | Self::PhoneOrEmail => "+12025550123".into(),
-            Self::Email => "asha@example.org".into(),
+            Self::Email => "asha.rao@example.org".into(),
             Self::Text { min, max } => repeated("text", 4, *min, *max),
             Self::Message { max } => repeated("text", 4, 1, *max),
             Self::Identifier { max } | Self::HeaderText { max } => repeated("name-1", 6, 1, *max),

@@ -620,6 +620,17 @@ COMMENT ON FUNCTION otp_gateway.send_again(uuid) IS
 'is open (queued, sending, pending, unknown) its id is returned, and nothing changes: a double click sends one code, '
 'and otp_resend sends it again. By itself it sends nothing.';
 
+CREATE FUNCTION otp_gateway.try(
+    provider text, operation text, payload jsonb DEFAULT '{}', status integer DEFAULT NULL, answer text DEFAULT NULL
+) RETURNS jsonb
+LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'try_call';
+COMMENT ON FUNCTION otp_gateway.try(text, text, jsonb, integer, text) IS
+'What a call would send (request, cancel_first), with *** in the place of credentials, code and secret fields; and, given '
+'an HTTP status and the body of an answer, what that would be read as (reading). fields: what its payload takes. Calls '
+'nobody and puts nothing on record. For the provider''s owner and superusers. A resend, verify or cancel takes the '
+'reference in the payload, as of a flow begun elsewhere. Errors: those of a send for its payload and options, 42501 not '
+'the owner''s.';
+
 CREATE FUNCTION otp_gateway.is_approved(
     verification_id uuid, mobile text, within interval DEFAULT '10 minutes'
 ) RETURNS boolean

@@ -172,6 +172,7 @@ impl Description {
             if let Some(default) = &field.default {
                 filled.or_default(&field.name, default.clone());
             }
+            filled.get(&field.name).map_or(Ok(()), |value| field.check_country(value))?;
         }
         let values = Values { description: self, call, filled: &filled };
         let request = values.request(message)?;

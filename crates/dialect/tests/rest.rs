@@ -5,7 +5,7 @@
 mod described;
 
 use described::{Dice, dialect, message, mutate, on_page, prepare, read, url};
-use dialect::{Operation, Operation::*, Outcome, described as parse};
+use dialect::{Dialect, Operation, Operation::*, Outcome, described as parse};
 use serde_json::{Value, json};
 
 const REFERENCE: &str = "c11236f4-00bf-4b89-84ba-88b25df97315";
@@ -383,7 +383,10 @@ fn a_mistake_is_named_with_its_path() {
         ("/reference", json!([]), "at reference: it is missing"),
         ("/reference", json!("id"), "at reference: it is no JSON pointer"),
         ("/vendor_code", json!("/a~2"), "at vendor_code: it is no JSON pointer"),
-        ("/vendor_message/after", json!(null), "at vendor_message.after: it is missing, or no text"),
+        ("/vendor_message/after", json!(1), "at vendor_message.after: it is missing, or no text"),
+        ("/vendor_message/hex_digits", json!(0), "at vendor_message.hex_digits: it is no whole number"),
+        ("/fields/mobile/without", json!("94"), "at fields.mobile.without: it is + or"),
+        ("/fields/sender/without", json!("+"), "at fields.sender.without: it is + or"),
         ("/outcomes/0", json!({"outcome": "refused"}), "at outcomes[0]: it is about every answer"),
         ("/outcomes/0/outcome", json!("okay"), "at outcomes[0].outcome: it is none of sent, approved"),
         ("/outcomes/0/of", json!(["send", "sending"]), "at outcomes[0].of[1]: it is none of"),
@@ -478,3 +481,160 @@ fn no_description_leads_to_another_host() {
 
 /// MSG91, which has a dialect of its own, described.
 const MSG91: &str = include_str!("described/msg91.json");
+
+/// What must be equal of two readings; the gateway's own words for what it cannot tell may differ.
+fn told(vendor: &Dialect, operation: Operation, status: u16, body: &str) -> impl PartialEq + std::fmt::Debug {
+    let read = read(vendor, operation, status, body);
+    let words = read.vendor_message.filter(|_| read.outcome != Outcome::Unknown);
+    let counts = (read.attempts_left, read.retry_after, read.is_guess, read.is_personal);
+    (read.outcome, read.vendor_code, words, read.reference, counts)
+}
+
+/// Every sentence of MSG91's page, and such as it has not.
+const SENTENCES: [&str; 41] = [
+    "otp_sent_successfully",
+    "OTP verified success",
+    "otp_verified",
+    "number_verified_successfully",
+    "retry send successfully",
+    "OTP not match",
+    "otp_not_verified",
+    "invalid_otp",
+    "Invalid OTP",
+    "OTP expired",
+    "otp_expired",
+    "Mobile no. already verified",
+    "already_verified",
+    "OTP already verified",
+    "Mobile no. not found",
+    "mobile_not_found",
+    "last_otp_request_on_this_number_is_invalid",
+    "Max limit reached for this otp verification",
+    "No OTP request found to retryotp",
+    "no_request_found",
+    "OTP retry count maxed out",
+    "max_retry_count_exceeded",
+    "Mobile no. empty or not numeric",
+    "Mobile number empty or not numeric",
+    "invalid_mobile",
+    "invalid_mobile_number",
+    "Please enter atleast one number to send sms.",
+    "Template ID Missing or Invalid Template",
+    "invalid_otp_length",
+    "invalid_otp_expiry",
+    "Invalid authkey",
+    "Auth Key missing",
+    "AuthenticationFailure",
+    "IP not whitelisted",
+    "IPBlocked",
+    "too many requests for this number",
+    "Please wait for 10 minutes",
+    "3763646c3058373530393938",
+    "System error",
+    "OTP",
+    "",
+];
+
+#[test]
+fn msg91_described_reads_as_the_dialect_of_ours_does() {
+    let (ours, described) = (dialect::by_name("msg91").unwrap(), dialect(MSG91));
+    let equal = |operation: Operation, status: u16, body: &Value| {
+        let body = body.to_string();
+        assert_eq!(
+            format!("{:?}", told(&described, operation, status, &body)),
+            format!("{:?}", told(ours, operation, status, &body)),
+            "{operation:?} {status} {body}"
+        );
+    };
+    let operations = [Send, Verify, Resend];
+    let statuses = [200, 202, 302, 400, 401, 403, 404, 418, 429, 500, 501, 502, 503];
+    // Every row.
+    for operation in operations {
+        for kind in ["success", "error"] {
+            for message in SENTENCES {
+                equal(operation, 200, &json!({"type": kind, "message": message}));
+            }
+            equal(operation, 200, &json!({"type": kind, "request_id": "3763646c3058373530393938"}));
+        }
+        for code in 0..700 {
+            for code in [json!(code), json!(code.to_string()), json!(format!("{code:03}"))] {
+                equal(operation, 200, &json!({"type": "error", "message": "x", "code": code}));
+            }
+        }
+        equal(operation, 401, &json!({"status": "fail", "hasError": true, "errors": "Unauthorized"}));
+        for status in statuses {
+            equal(operation, status, &json!({"type": "error", "message": "x"}));
+            equal(operation, status, &json!({"type": "success", "message": "OTP verified success"}));
+        }
+    }
+    // And ten thousand others.
+    let seed = std::time::UNIX_EPOCH.elapsed().unwrap().as_nanos() as u64 | 1;
+    println!("seed {seed}");
+    let mut dice = Dice(seed);
+    for _ in 0..10_000 {
+        let mut answer = json!({"type": dice.pick(&["success", "error", "SUCCESS", "Error"])});
+        if dice.roll(5) > 0 {
+            answer["message"] = said(&mut dice).into();
+        }
+        if dice.roll(3) == 0 {
+            let code = dice.roll(700);
+            answer["code"] =
+                dice.pick(&[json!(code), json!(code.to_string()), json!(format!("{code:03}")), Value::Null]);
+        }
+        if dice.roll(4) == 0 {
+            let id = json!("3763646c3058373530393938");
+            answer["request_id"] = dice.pick(&[id, json!("R-1"), json!(17), json!(""), json!(" "), Value::Null]);
+        }
+        equal(dice.pick(&operations), dice.pick(&statuses), &answer);
+    }
+}
+
+/// A sentence as nobody wrote it: in another case, with other spaces, and more or fewer stops.
+fn said(dice: &mut Dice) -> String {
+    let sentence = dice.pick(&SENTENCES);
+    let mut text = match dice.roll(4) {
+        0 => sentence.to_uppercase(),
+        1 => sentence.to_lowercase(),
+        _ => sentence.to_owned(),
+    };
+    match dice.roll(4) {
+        0 => text = text.replace(' ', "_"),
+        1 => text = text.replace(' ', ""),
+        2 => text = text.replace('_', "  "),
+        _ => {}
+    }
+    text + dice.pick(&["", "", ".", "..", " ", " x"])
+}
+
+#[test]
+fn msg91_described_sends_what_the_dialect_of_ours_sends() {
+    let (ours, described) = (dialect::by_name("msg91").unwrap(), dialect(MSG91));
+    let given = json!({"mobile": "+91 98765 43210", "template_id": "0123456789abcdef01234567", "otp_length": "6", "otp_expiry": 10});
+    let mobile = json!({"mobile": "919876543210"});
+    for (operation, payload) in [
+        (Send, given),
+        (Verify, mobile.clone()),
+        (Resend, json!({"mobile": "919876543210", "channel": "voice"})),
+        (Resend, mobile),
+    ] {
+        let [ours, described] = [ours, &described].map(|vendor| {
+            let prepared = prepare(vendor, operation, &payload, &json!({}), plain).unwrap();
+            let mut lines: Vec<String> = message(&prepared.request).lines().map(str::to_lowercase).collect();
+            lines.sort();
+            (lines, prepared.recipient.unwrap().reveal().to_owned(), prepared.code_lifetime, prepared.keeps_code)
+        });
+        assert_eq!(ours, described, "{operation:?}");
+    }
+}
+
+#[test]
+fn a_number_of_another_country_is_not_sent_where_its_code_is_left_out() {
+    let mut description = small();
+    description["fields"]["mobile"]["without"] = "+91".into();
+    let vendor = dialect(&description.to_string());
+    let send = |mobile: &str| prepare(&vendor, Send, &json!({ "mobile": mobile }), &json!({}), plain);
+    let prepared = send("919876543210").unwrap();
+    assert!(prepared.request.body.reveal().contains(r#""to":"9876543210""#));
+    assert_eq!(prepared.recipient.unwrap().reveal(), "+919876543210");
+    assert_eq!(send("+94771234567").unwrap_err().field, "mobile");
+}

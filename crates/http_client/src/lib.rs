@@ -19,4 +19,5 @@ mod wipe_stack;
 pub use allowed_hosts::AllowedHosts;
 pub use client::{CompletedCall, HttpClient, OutboundCall};
 pub use endpoint::{Endpoint, OAuthClient, Proxy};
+pub use post::call_url;
 pub use wipe_stack::wipe_stack;

@@ -25,9 +25,17 @@ pub(super) struct Line {
     is_personal: bool,
 }
 
-/// Where something stands: the first of them that is there. Of a text what comes after the last of such signs.
+/// Where something stands: the first of them that is there.
 #[derive(Default)]
-pub(super) struct Places(Vec<(String, Option<String>)>);
+pub(super) struct Places(Vec<Place>);
+
+struct Place {
+    pointer: String,
+    /// Of a text what comes after the last of these.
+    after: Option<String>,
+    /// It is there only as so many hexadecimal digits.
+    hex_digits: Option<u64>,
+}
 
 /// What an outcome may be of: none may claim more than its operation can mean.
 fn may_end(operation: Operation, outcome: Outcome) -> bool {
@@ -122,10 +130,15 @@ fn check_wanted(at: &Cursor) -> Read<()> {
         Value::Object(members) if members.len() == 1 && members.contains_key("exists") => {
             at.member("exists").flag().map(drop)
         }
+        Value::Object(members) if members.len() == 1 && members.contains_key("hex_digits") => {
+            at.member("hex_digits").number(1, 256).map(drop)
+        }
         Value::Object(members) if members.len() == 1 && members.contains_key("contains") => {
             at.member("contains").each(is_text).map(drop)
         }
-        _ => at.mistake(r#"it is no value, {"contains": "..."} or {"exists": true}, nor an array of these"#),
+        _ => at.mistake(
+            r#"it is no value, {"contains": "..."}, {"hex_digits": 24} or {"exists": true}, nor an array of these"#,
+        ),
     }
 }
 
@@ -137,9 +150,13 @@ fn is_met(wanted: &Value, member: Option<&Value>) -> bool {
     };
     match wanted {
         Value::Array(several) => several.iter().any(|wanted| is_met(wanted, member)),
-        Value::Object(kind) => match (kind.get("exists"), kind.get("contains")) {
-            (Some(exists), _) => *exists == member.is_some_and(|member| !member.is_null()),
-            (None, words) => key(member).is_some_and(|key| match words {
+        Value::Object(kind) => match (kind.get("exists"), kind.get("hex_digits"), kind.get("contains")) {
+            (Some(exists), ..) => {
+                let is_empty = |member: &Value| member.as_str().is_some_and(|text| text.trim().is_empty());
+                *exists == member.is_some_and(|member| !member.is_null() && !is_empty(member))
+            }
+            (_, Some(digits), _) => is_hex(member, digits.as_u64()),
+            (.., words) => key(member).is_some_and(|key| match words {
                 Some(Value::Array(words)) => {
                     words.iter().filter_map(Value::as_str).all(|words| key.contains(&text_key(words)))
                 }
@@ -150,15 +167,22 @@ fn is_met(wanted: &Value, member: Option<&Value>) -> bool {
     }
 }
 
+fn is_hex(member: Option<&Value>, digits: Option<u64>) -> bool {
+    let text = scalar(member).unwrap_or_default();
+    Some(text.len() as u64) == digits && text.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
 impl Places {
     pub fn read(at: &Cursor) -> Read<Self> {
-        let place = |at: &Cursor| match at.value {
-            Value::Object(_) => {
-                at.only(&["at", "after"])?;
-                let pointer = at.member("at");
-                Ok((read_pointer(&pointer, pointer.text()?)?, Some(at.member("after").text()?.to_owned())))
+        let place = |at: &Cursor| {
+            if !at.value.is_object() {
+                return Ok(Place { pointer: read_pointer(at, at.text()?)?, after: None, hex_digits: None });
             }
-            _ => Ok((read_pointer(at, at.text()?)?, None)),
+            at.only(&["at", "after", "hex_digits"])?;
+            let (pointer, after) = (at.member("at"), at.member("after"));
+            let after = if after.is_missing() { None } else { Some(after.text()?.to_owned()) };
+            let hex_digits = at.member("hex_digits").number(1, 256)?;
+            Ok(Place { pointer: read_pointer(&pointer, pointer.text()?)?, after, hex_digits })
         };
         at.each(place).map(Self)
     }
@@ -170,14 +194,17 @@ impl Places {
     /// The names of the members that they point at.
     pub fn names(&self) -> impl Iterator<Item = String> {
         let last = |pointer: &str| pointer.rsplit('/').next().unwrap_or_default().replace("~1", "/").replace("~0", "~");
-        self.0.iter().map(move |(pointer, _)| last(pointer))
+        self.0.iter().map(move |place| last(&place.pointer))
     }
 
     fn find<T>(&self, answer: &Value, read: impl Fn(Option<&Value>) -> Option<T>) -> Option<T> {
-        self.0.iter().find_map(|(pointer, sign)| {
-            let member = answer.pointer(pointer)?;
-            let Some(sign) = sign else { return read(Some(member)) };
-            read(Some(&member.as_str()?.rsplit_once(sign.as_str())?.1.into()))
+        self.0.iter().find_map(|place| {
+            let member = answer.pointer(&place.pointer);
+            if place.hex_digits.is_some() && !is_hex(member, place.hex_digits) {
+                return None;
+            }
+            let Some(sign) = &place.after else { return read(member) };
+            read(Some(&member?.as_str()?.rsplit_once(sign.as_str())?.1.into()))
         })
     }
 }
@@ -199,6 +226,8 @@ impl Description {
         if line.outcome == Outcome::Sent && begins && reference.is_none() && needs_reference {
             return unknown("the vendor says sent, and gives no reference");
         }
+        // What is a reference is no message.
+        let words = words.filter(|words| reference.as_ref() != Some(words));
         Some(CallResult {
             reference,
             attempts_left: self.attempts_left.find(answer, count),

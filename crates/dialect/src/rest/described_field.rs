@@ -3,7 +3,7 @@ use serde_json::Value;
 use crate::{
     operation::Operation,
     payload::{
-        field::{AnyField, is_identifier},
+        field::{AnyField, Invalid, is_identifier},
         fill::is_code,
         rule::Rule,
     },
@@ -18,8 +18,8 @@ pub(super) struct DescribedField {
     rule: Option<Rule<'static>>,
     /// Ours, and the vendor's.
     words: Vec<(String, String)>,
-    /// A phone number that is sent without its `+`.
-    is_bare: bool,
+    /// What a phone number is sent without: its `+`, or the one country's code as well.
+    without: String,
     required: Vec<Operation>,
     personal: bool,
     secret: bool,
@@ -39,11 +39,10 @@ type Bounds = Option<(u64, u64, u64)>;
 const LENGTH: Bounds = Some((1, 4096, 256));
 const RANGE: Bounds = Some((0, 1 << 53, 1 << 53));
 
-static RULES: [(&str, Bounds, fn(u64, u64) -> Rule<'static>); 15] = [
+type NamedRule = (&'static str, Bounds, fn(u64, u64) -> Rule<'static>);
+
+static RULES: [NamedRule; 12] = [
     ("phone", None, |_, _| Rule::PhoneNumber),
-    ("phone_digits", None, |_, _| Rule::PhoneNumber),
-    ("indian_mobile", None, |_, _| Rule::IndianMobile),
-    ("sri_lankan_mobile", None, |_, _| Rule::SriLankanMobile),
     ("text", LENGTH, |min, max| Rule::Text { min: min as usize, max: max as usize }),
     ("message", Some((1, 4096, 4096)), |_, max| Rule::Message { max: max as usize }),
     ("identifier", LENGTH, |_, max| Rule::Identifier { max: max as usize }),
@@ -82,8 +81,8 @@ fn read_words(at: &Cursor) -> Read<Vec<(String, String)>> {
 impl DescribedField {
     pub fn read(at: &Cursor, name: &str) -> Read<Self> {
         const FLAGS: [&str; 3] = ["personal", "secret", "once"];
-        const OTHERS: [&str; 8] =
-            ["rule", "min", "max", "values", "vendor_name", "required", "default", "code_lifetime"];
+        const OTHERS: [&str; 9] =
+            ["rule", "min", "max", "values", "without", "vendor_name", "required", "default", "code_lifetime"];
         at.only(&[FLAGS.as_slice(), &OTHERS].concat())?;
         let (kind, required, vendor_name) = (at.member("rule"), at.member("required"), at.member("vendor_name"));
         let [personal, secret, once] = FLAGS.map(|name| at.member(name).flag());
@@ -99,7 +98,7 @@ impl DescribedField {
         let min = at.member("min").number(least, most)?.unwrap_or(least);
         let max = at.member("max").number(min, most)?.unwrap_or(usual.max(min));
         let units = [("seconds", 1), ("minutes", 60)];
-        let lifetime = at.member("code_lifetime");
+        let (lifetime, without) = (at.member("code_lifetime"), at.member("without"));
         let unit = if lifetime.is_missing() { None } else { Some(lifetime.choice(&units, |unit| unit.0)?.1) };
         if unit.is_some() && *bounds != RANGE {
             return lifetime.mistake("it goes with the rules integer and integer_text alone");
@@ -109,7 +108,7 @@ impl DescribedField {
             vendor_name: if vendor_name.is_missing() { name } else { vendor_name.text()? }.to_owned(),
             rule: (!is_one_of).then(|| rule(min, max)),
             words: read_words(&at.member("values"))?,
-            is_bare: kind.value == "phone_digits",
+            without: if without.is_missing() { "" } else { without.text()? }.to_owned(),
             required: match required.value {
                 Value::Bool(true) => Operation::ALL.to_vec(),
                 Value::Bool(false) => Vec::new(),
@@ -121,6 +120,11 @@ impl DescribedField {
             default: None,
             lifetime_unit: unit,
         };
+        let is_prefix =
+            field.without.strip_prefix('+').is_some_and(|code| code.bytes().all(|byte| byte.is_ascii_digit()));
+        if !without.is_missing() && !(field.is_phone_number() && is_prefix && field.without.len() <= 4) {
+            return without.mistake("it is + or + and a country's code, of a phone");
+        }
         let default = at.member("default");
         if !default.is_missing() {
             let read = field.rule().normalise(name, default.value);
@@ -134,7 +138,7 @@ impl DescribedField {
     }
 
     pub fn is_phone_number(&self) -> bool {
-        matches!(self.rule, Some(Rule::PhoneNumber | Rule::IndianMobile | Rule::SriLankanMobile))
+        matches!(self.rule, Some(Rule::PhoneNumber))
     }
 
     /// Whether it goes into a body of JSON alone.
@@ -144,10 +148,16 @@ impl DescribedField {
 
     /// A value as this vendor takes it.
     pub fn as_sent(&self, value: &Value) -> Value {
-        match value.as_str().filter(|_| self.is_bare) {
-            Some(number) => number.trim_start_matches('+').into(),
-            None => value.clone(),
+        value.as_str().and_then(|text| text.strip_prefix(&self.without)).map_or_else(|| value.clone(), Value::from)
+    }
+
+    /// That a number is of the country whose code it is sent without.
+    pub fn check_country(&self, value: &Value) -> Result<(), Invalid> {
+        if value.as_str().is_none_or(|number| number.starts_with(&self.without)) {
+            return Ok(());
         }
+        let (name, hint) = (&self.name, format!("a number that begins with {}", self.without));
+        Err(Invalid::new(name, format!("{name} is of a country that this vendor does not send to"), hint))
     }
 
     /// As an operation takes it. `in_path`: without it there is no URL.

@@ -152,7 +152,7 @@ fn read_fields(at: &Cursor) -> Read<Vec<DescribedField>> {
             return at.mistake("another field is called so");
         }
         if name == "mobile" && !field.is_phone_number() {
-            return at.mistake("a code goes to a phone, phone_digits, indian_mobile or sri_lankan_mobile");
+            return at.mistake("a code goes to the rule phone");
         }
         fields.push(field);
     }

@@ -60,9 +60,10 @@ pub fn of_options(vendor: &Dialect, options: &[(String, String)]) -> Result<Dial
 
 /// When a server is written: a file that is not there yet is no mistake, as with every file option. None: not checked.
 pub fn when_written(vendor: &Dialect, options: &[(String, String)]) -> Result<Option<Dialect>, Error> {
-    let path = options.iter().find(|(option, _)| option == FILE).map(|(_, path)| path);
-    let is_missing = |path: &String| file(path).is_err_and(|error| error.kind() == ErrorKind::NotFound);
-    if !vendor.is_for_descriptions() || !path.is_some_and(is_missing) {
+    let is_missing = |path: &str| file(path).is_err_and(|error| error.kind() == ErrorKind::NotFound);
+    let by_file = |option: &(String, String)| option.0 == FILE && is_missing(&option.1);
+    let is_both = options.iter().any(|(option, _)| option == "description");
+    if !vendor.is_for_descriptions() || is_both || !options.iter().any(by_file) {
         return of_options(vendor, options).map(Some);
     }
     Error::not_in_prerequisite_state(

@@ -122,7 +122,8 @@ impl DescribedField {
         };
         let is_prefix =
             field.without.strip_prefix('+').is_some_and(|code| code.bytes().all(|byte| byte.is_ascii_digit()));
-        if !without.is_missing() && !(field.is_phone_number() && is_prefix && field.without.len() <= 4) {
+        let is_sound = field.is_phone_number() && is_prefix && field.without.len() <= 4;
+        if !(without.is_missing() || is_sound) {
             return without.mistake("it is + or + and a country's code, of a phone");
         }
         let default = at.member("default");

@@ -533,6 +533,25 @@ fn twilio_sends_to_an_address_in_any_case_of_its_domain() {
 }
 
 #[test]
+fn a_way_that_is_the_house_rule_for_numbers_is_none_for_addresses() {
+    for (default, to, way) in [
+        ("whatsapp", "asha@example.org", "To=asha%40example.org&Channel=email"),
+        ("whatsapp", "+94771234567", "To=%2B94771234567&Channel=whatsapp"),
+        ("email", "+94771234567", "To=%2B94771234567&Channel=sms"),
+        ("email", "asha@example.org", "To=asha%40example.org&Channel=email"),
+    ] {
+        let call = caller("twilio", Send).payload(json!({"mobile": to})).defaults(json!({"channel": default}));
+        assert_eq!(message(&call.prepared().request), twilio("Verifications", way));
+    }
+    // Whoever names it means it.
+    let named = caller("twilio", Send).payload(json!({"mobile": "asha@example.org", "Channel": "sms"})).refused();
+    assert_eq!(named.field, "channel");
+    let known = json!({"mobile": "asha@example.org", "channel": "email"});
+    let again = caller("twilio", Resend).known(known).payload(json!({"channel": "voice"})).refused();
+    assert_eq!(again.field, "channel");
+}
+
+#[test]
 fn twilio_sends_again_by_the_same_call_and_may_change_the_way() {
     let sent = caller("twilio", Send).payload(json!({"mobile": "+94771234567", "channel": "whatsapp", "locale": "si"}));
     let sent = sent.prepared();

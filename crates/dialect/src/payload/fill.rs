@@ -131,6 +131,18 @@ impl<'a> FilledPayload<'a> {
         }
     }
 
+    /// Forgets what the option `defaults` says of a field, where that is not for this call.
+    pub(crate) fn drop_default(&mut self, name: &str) {
+        if self.is_default(name) {
+            self.values.shift_remove(name);
+        }
+    }
+
+    /// Whether a value comes of the option `defaults`, and of nobody who meant this call.
+    pub(crate) fn is_default(&self, name: &str) -> bool {
+        !self.given.contains_key(name) && !self.call.retained_before.contains_key(name)
+    }
+
     /// Writes the named fields, those that have a value, under the vendor's names and in this order.
     pub(crate) fn write(&self, body: &mut Map<String, Value>, names: &[&str]) {
         for name in names {
@@ -152,7 +164,12 @@ impl<'a> FilledPayload<'a> {
         value.and_then(|value| country.parse_value(value))
     }
 
-    /// The same where an e-mail address may stand in its place.
+    /// Whom the code goes to, where an e-mail address may stand in the number's place.
+    pub(crate) fn number_or_address(&self) -> Option<Recipient> {
+        let number = self.mobile(NumberingPlan::Any).map(Recipient::from);
+        number.or_else(|| self.email().map(Recipient::from))
+    }
+
     pub(crate) fn email(&self) -> Option<EmailAddress> {
         let value = self.get("mobile").or_else(|| self.call.retained_before.get("mobile"));
         value.and_then(EmailAddress::parse_value)
@@ -251,6 +268,32 @@ impl<'a> FilledPayload<'a> {
             }
         }
         secrets.into_vec()
+    }
+}
+
+/// Whom a code goes to.
+pub(crate) struct Recipient {
+    /// In its one form, whatever way it was typed.
+    pub recipient: Secret,
+    pub masked: String,
+}
+
+impl Recipient {
+    pub(crate) fn parse(typed: &str) -> Option<Self> {
+        let number = NumberingPlan::Any.parse(typed).map(Self::from);
+        number.or_else(|| EmailAddress::parse(typed).map(Self::from))
+    }
+}
+
+impl From<PhoneNumber> for Recipient {
+    fn from(number: PhoneNumber) -> Self {
+        Self { recipient: number.recipient(), masked: number.masked() }
+    }
+}
+
+impl From<EmailAddress> for Recipient {
+    fn from(address: EmailAddress) -> Self {
+        Self { recipient: address.recipient(), masked: address.masked() }
     }
 }
 

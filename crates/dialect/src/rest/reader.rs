@@ -31,27 +31,11 @@ struct Reader<'a> {
     uses: Vec<(Operation, String, Position)>,
 }
 
-const MEMBERS: [&str; 16] = [
-    "fields",
-    "credentials",
-    "authorization",
-    "code_digits",
-    "code_lifetime",
-    "max_checks",
-    "resend_after",
-    "operations",
-    "reference",
-    "vendor_code",
-    "vendor_message",
-    "attempts_left",
-    "retry_after",
-    "outcomes",
-    "sensitive",
-    "opaque",
-];
+const MEMBERS: &str = "fields credentials authorization code_digits code_lifetime max_checks resend_after operations \
+                       reference vendor_code vendor_message attempts_left retry_after outcomes sensitive opaque";
 
 pub(super) fn read(top: &Cursor) -> Read<Description> {
-    top.only(&MEMBERS)?;
+    top.only(&MEMBERS.split(' ').collect::<Vec<_>>())?;
     let (fields, credentials) = (read_fields(&top.member("fields"))?, read_credentials(top)?);
     let authorization = read_authorization(&top.member("authorization"), &credentials)?;
     let mut reader = Reader { fields: &fields, credentials: &credentials, uses: Vec::new() };
@@ -233,23 +217,11 @@ impl Reader<'_> {
     /// Members that are texts, if there are any.
     fn texts(&mut self, operation: Operation, at: &Cursor, position: Position) -> Read<Option<Map<String, Value>>> {
         /// What a message itself says of its host, length and body is not a description's.
-        const OURS: [&str; 12] = [
-            "host",
-            "content-length",
-            "content-type",
-            "transfer-encoding",
-            "connection",
-            "keep-alive",
-            "upgrade",
-            "te",
-            "trailer",
-            "expect",
-            "proxy-authorization",
-            "proxy-connection",
-        ];
+        const OURS: &str = "host content-length content-type transfer-encoding connection keep-alive upgrade te trailer \
+                            expect proxy-authorization proxy-connection";
         let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
         for (name, at) in at.members()? {
-            let is_ours = OURS.contains(&name.to_ascii_lowercase().as_str());
+            let is_ours = OURS.split(' ').any(|ours| name.eq_ignore_ascii_case(ours));
             if position == Position::Header && (name.is_empty() || !name.bytes().all(is_token) || is_ours) {
                 return at.mistake("it is no name of a header, or the gateway's own");
             }

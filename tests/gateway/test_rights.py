@@ -120,7 +120,7 @@ FUNCTIONS = {
     "otp_gateway_internal.effective_settings(oid)": (
         EVERYBODY, "SELECT otp_gateway_internal.effective_settings(oid) FROM pg_foreign_server WHERE srvname = 'bank'", INSIDE
     ),
-    "otp_gateway.payload_fields()": (EVERYBODY, "SELECT otp_gateway.payload_fields()", EVERYBODY),
+    "otp_gateway_internal.payload_fields()": (EVERYBODY, "SELECT otp_gateway_internal.payload_fields()", INSIDE),
     # Triggers, which are not called; to make a trigger of one takes EXECUTE.
     "otp_gateway_internal.note_queued()": (SUPER, "CREATE TRIGGER t BEFORE INSERT ON own EXECUTE FUNCTION otp_gateway_internal.note_queued()", SUPER),
     "otp_gateway_internal.recognise()": (SUPER, "CREATE TRIGGER t BEFORE INSERT ON own EXECUTE FUNCTION otp_gateway_internal.recognise()", SUPER),

@@ -176,7 +176,8 @@ def test_rights_on_the_views_stay_as_they_are(cluster, simulator):
         )
         before = gateway.execute(rights)
         gateway.execute("ALTER EXTENSION otp_gateway UPDATE")
-        assert gateway.execute(rights) == before
+        known = {relation for relation, *_ in before}
+        assert [row for row in gateway.execute(rights) if row[0] in known] == before
         assert ("attempt", name, "SELECT", True) in before
         gateway.execute(f"DROP OWNED BY {name}, {name}_2")
     cluster.witness.cursor().execute(f"DROP ROLE {name}, {name}_2")

@@ -298,8 +298,6 @@ COMMENT ON COLUMN otp_gateway.payload_field.required IS
 'in its place, and for which variant of the call, where it is not for all';
 COMMENT ON COLUMN otp_gateway.payload_field.rule IS 'what may stand in it, in words';
 COMMENT ON COLUMN otp_gateway.payload_field.example IS 'a value that follows the rule, as a payload has it';
-
-GRANT SELECT ON otp_gateway.payload_field TO PUBLIC;
 -- end of part D
 
 -- part E
@@ -321,3 +319,21 @@ COMMENT ON FUNCTION otp_gateway.send_after_commit() IS
 
 -- part H
 -- end of part H
+
+-- Of the views that are new: default privileges of whoever runs this may have given any role anything.
+DO $$
+DECLARE
+    new oid[] := ARRAY['otp_gateway.payload_field'::pg_catalog.regclass];
+    given record;
+BEGIN
+    FOR given IN
+        SELECT c.oid::pg_catalog.regclass AS relation, CASE WHEN a.grantee OPERATOR(pg_catalog.=) 0 THEN 'PUBLIC'
+            ELSE pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(a.grantee)) END AS grantee
+        FROM pg_catalog.pg_class AS c CROSS JOIN LATERAL pg_catalog.aclexplode(c.relacl) AS a
+        WHERE c.oid OPERATOR(pg_catalog.=) ANY (new) AND a.grantee OPERATOR(pg_catalog.<>) c.relowner
+    LOOP
+        EXECUTE pg_catalog.format('REVOKE ALL ON TABLE %s FROM %s CASCADE', given.relation, given.grantee);
+    END LOOP;
+END
+$$;
+GRANT SELECT ON otp_gateway.payload_field TO PUBLIC;

@@ -9,8 +9,6 @@ import psycopg2
 import psycopg2.extras
 import pytest
 
-from conftest import Gateway
-
 FUNCTIONS = [
     "otp_send(text,jsonb,text)", "otp_enqueue(text,jsonb,text)", "otp_verify(uuid,text,jsonb)", "otp_verify(text,text,jsonb)",
     "otp_resend(uuid,jsonb)", "otp_cancel(uuid)", "otp_gateway.wait(uuid,interval)",
@@ -46,7 +44,7 @@ def test_each_column_has_its_comment(gateway):
     ]
 
 
-@pytest.mark.parametrize("what, width", [("otp_send", 120), ("otp_*", 122), ("otp_gateway.wait", 120), ("otp_gateway.*", 145)])
+@pytest.mark.parametrize("what, width", [("otp_send", 120), ("otp_*", 122), ("otp_gateway.wait", 120), ("otp_gateway.*", 155)])
 def test_a_listing_fits_on_a_screen(gateway, what, width):
     """Thirteen OUT parameters made it 420 columns wide."""
     lines = gateway.cluster.psql(gateway.database, "-c", rf"\df {what}").splitlines()
@@ -199,15 +197,3 @@ def test_psycopg2_knows_it(gateway):
         psycopg2.extras.register_composite("otp_gateway.result", session)
         [(row,)] = gateway.execute("SELECT otp_send('ideamart', %s)", (payload(gateway),), session)
         assert (row.outcome, row.retryable, type(row.verification_id)) == ("sent", False, uuid.UUID)
-
-
-def test_one_of_other_columns_calls_nothing(cluster, simulator):
-    """A superuser may change any type: then no function fits it any more, and nothing is sent."""
-    with cluster.database() as name, Gateway(cluster, name, simulator) as gateway:
-        gateway.create_provider("ideamart")
-        for change in ("ADD ATTRIBUTE more text", "DROP ATTRIBUTE more", "ALTER ATTRIBUTE reason TYPE varchar", "DROP ATTRIBUTE reason"):
-            gateway.execute(f"ALTER TYPE otp_gateway.result {change}")
-            with pytest.raises(psycopg2.errors.ObjectNotInPrerequisiteState) as caught:
-                gateway.send()
-            assert "declared" in caught.value.diag.message_primary
-        assert simulator.count() == 0

@@ -147,8 +147,7 @@ CREATE TYPE otp_gateway.result AS (
     reason text
 );
 COMMENT ON TYPE otp_gateway.result IS
-'what otp_send, otp_enqueue, otp_verify, otp_resend, otp_cancel and otp_gateway.wait return: one row. A business outcome '
-'is a row, never an error';
+'the row that the otp_ functions and otp_gateway.wait return; a business outcome is a row, never an error';
 COMMENT ON COLUMN otp_gateway.result.verification_id IS
 'keep it: otp_verify, otp_resend, otp_cancel and otp_gateway.wait take it; the row in otp_gateway.verification';
 COMMENT ON COLUMN otp_gateway.result.attempt_id IS

@@ -3,11 +3,19 @@ PL/pgSQL declares a variable of it, tables and functions take it, drivers know i
 statement takes the row apart, it is one call."""
 
 import json
+import os
+import pty
+import re
+import select
+import signal
 import uuid
 
 import psycopg2
 import psycopg2.extras
 import pytest
+
+from cluster import BINDIR
+from conftest import until
 
 FUNCTIONS = [
     "otp_send(text,jsonb,text)", "otp_enqueue(text,jsonb,text)", "otp_verify(uuid,text,jsonb)", "otp_verify(text,text,jsonb)",
@@ -50,6 +58,44 @@ def test_a_listing_fits_on_a_screen(gateway, what, width):
     lines = gateway.cluster.psql(gateway.database, "-c", rf"\df {what}").splitlines()
     assert len(lines) > 4
     assert max(map(len, lines)) <= width
+
+
+COMPLETIONS = {
+    "SELECT * FROM otp_gateway.": {"attempt", "payload_field", "provider", "verification"},
+    "\\df otp_gateway.": {"find", "forget", "is_approved", "purge", "rotate_key", "send_after_commit", "send_again", "wait"},
+    "\\dT otp_gateway.": {"result"},
+    "\\d otp_gateway.": {"attempt", "payload_field", "provider", "result", "verification"},
+}
+
+
+@pytest.mark.parametrize("typed", COMPLETIONS)
+def test_completion_offers_what_is_for_people(gateway, typed):
+    """As psql does it for a person: the tab key, twice."""
+    psql, terminal = pty.fork()
+    if psql == 0:
+        cluster = gateway.cluster
+        at = ["-h", str(cluster.directory), "-p", str(cluster.port), "-U", "postgres", "-d", gateway.database]
+        os.execve(BINDIR / "psql", ["psql", "-X", *at], {**os.environ, "TERM": "dumb", "COLUMNS": "200", "INPUTRC": "/dev/null"})
+    seen = ""
+
+    def reads(end):
+        nonlocal seen
+        if select.select([terminal], [], [], 0.1)[0]:
+            seen += os.read(terminal, 65536).decode()
+        return re.search(end, seen)
+
+    try:
+        prompt = f"{gateway.database}=# "
+        until(lambda: reads(f"{prompt}$"), "psql is there")
+        seen = ""
+        os.write(terminal, f"{typed}\t\t".encode())
+        # One candidate is put in its place; of several there is a list, and the line anew.
+        until(lambda: reads(rf"(?s){re.escape(typed)}\w+ ?$|{re.escape(typed)}.*\n.*{re.escape(typed)}$"), "it completes")
+    finally:
+        os.kill(psql, signal.SIGKILL)
+        os.waitpid(psql, 0)
+        os.close(terminal)
+    assert set(re.findall(r"otp_gateway\.(\w+)", seen)) == COMPLETIONS[typed]
 
 
 # However the row is taken.

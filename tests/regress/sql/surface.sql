@@ -1,6 +1,10 @@
 -- Promise: what \df, \d and \dew show is enough to get going, and does not change without notice.
 \df public.otp_*
 \df otp_gateway.*
+-- The schema for people has nothing else.
+\dv otp_gateway.*
+\dT otp_gateway.*
+\dtism otp_gateway.*
 -- What the otp_ functions and otp_gateway.wait return.
 \d otp_gateway.result
 -- What applications read.

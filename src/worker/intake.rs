@@ -36,13 +36,13 @@ impl Worker {
                 Target::Existing(id) => Some(id),
                 Target::New(_) | Target::Lookup(..) | Target::Failover(_) => None,
             },
-            Request::Maintain(_) | Request::Identify(_) => None,
+            Request::Maintain(_) | Request::Identify(_) | Request::Check(..) => None,
         }));
         for (call_id, request) in requests {
             let subject = match &request {
                 Request::AwaitIdle(id) => Some(*id),
                 // They wait in a place of their own.
-                Request::AwaitSend(..) | Request::Maintain(_) | Request::Identify(_) => None,
+                Request::AwaitSend(..) | Request::Maintain(_) | Request::Identify(_) | Request::Check(..) => None,
                 Request::Run(job) => match job.target {
                     Target::Existing(id) => Some(id),
                     // What goes on to another provider is what the verification is busy with.
@@ -58,6 +58,11 @@ impl Worker {
                 Request::AwaitSend(id, which) => self.follow(call_id, id, which),
                 Request::Maintain(maintenance) => self.maintain(call_id, maintenance),
                 Request::Identify(subject) => self.identify(call_id, subject),
+                Request::Check(option, endpoint) => {
+                    let number = self.next_number();
+                    self.checks.insert(number, call_id);
+                    self.http.start_check(number, option, *endpoint);
+                }
                 Request::Run(job) if !self.is_wanted(call_id, &job) => {}
                 Request::Run(job) => {
                     if let Some(id) = subject {

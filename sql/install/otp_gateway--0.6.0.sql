@@ -576,8 +576,9 @@ COMMENT ON FUNCTION otp_gateway.send_after_commit() IS
 'that maps payload fields to columns, {"mobile": "phone"}, where a value that begins with = is a constant, '
 '{"template_id": "=login"}; for a BEFORE trigger, optionally the uuid column that takes the verification id. What is '
 'sent is for the row as COMMIT leaves it. An UPDATE sends only if a mapped column changed, or if that uuid column is set '
-'to otp_gateway.send_again(it); set to NULL by itself it keeps its value. A NULL in a required field sends nothing; a '
-'row that is inserted with a verification id keeps it, and nothing is sent.';
+'to otp_gateway.send_again(it); set to NULL, or to an older id, by itself it keeps its value, as an ORM writes what it '
+'has read before. A NULL in a required field sends nothing; a row that is inserted with a verification id keeps it, and '
+'nothing is sent.';
 
 CREATE FUNCTION otp_gateway.send_again(verification_id uuid) RETURNS uuid
 LANGUAGE c VOLATILE PARALLEL UNSAFE COST 100 AS 'MODULE_PATHNAME', 'send_again';

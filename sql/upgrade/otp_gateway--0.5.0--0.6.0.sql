@@ -76,6 +76,14 @@ COMMENT ON FUNCTION otp_gateway.check(text) IS
 -- end of part D
 
 -- part E
+COMMENT ON FUNCTION otp_gateway.send_after_commit() IS
+'Row trigger, BEFORE or AFTER INSERT OR UPDATE: enqueues a send for the row. Arguments: the provider; a JSON object '
+'that maps payload fields to columns, {"mobile": "phone"}, where a value that begins with = is a constant, '
+'{"template_id": "=login"}; for a BEFORE trigger, optionally the uuid column that takes the verification id. What is '
+'sent is for the row as COMMIT leaves it. An UPDATE sends only if a mapped column changed, or if that uuid column is set '
+'to otp_gateway.send_again(it); set to NULL, or to an older id, by itself it keeps its value, as an ORM writes what it '
+'has read before. A NULL in a required field sends nothing; a row that is inserted with a verification id keeps it, and '
+'nothing is sent.';
 -- end of part E
 
 -- part F

@@ -116,7 +116,7 @@ impl Findings {
             Ok(options) => options,
             Err(error) => return self.error("options", &error),
         };
-        let is_local = defaults_in_force(dialect, &options.defaults).is_local;
+        let is_local = defaults_in_force(dialect, &options.vendors_own, &options.defaults).is_local;
         self.files(&server);
         let provider = self.mapping(dialect, server, options, role);
         if is_local {

@@ -18,8 +18,8 @@ mod response;
 mod secret;
 mod wording;
 
-pub use call::{Call, FindBy, HttpRequest, Prepared, TIMEOUT};
-pub use dialect::Dialect;
+pub use call::{Call, FindBy, HttpRequest, Method, Prepared, TIMEOUT};
+pub use dialect::{Dialect, ServerOption};
 pub use oauth::{Token, read_token, token_request};
 pub use operation::Operation;
 pub use outcome::Outcome;

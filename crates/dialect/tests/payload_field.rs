@@ -3,6 +3,8 @@
 
 mod caller;
 
+use std::collections::BTreeMap;
+
 use caller::{Caller, caller, keep};
 use dialect::{DIALECTS, Dialect, Operation, PayloadField, defaults_in_force, payload_fields};
 use serde_json::{Map, Value, json};
@@ -151,7 +153,7 @@ fn the_rows_of_a_vendor_read_as_they_should() {
 #[test]
 fn defaults_say_how_long_a_code_lives_and_how_often_it_is_checked() {
     let of = |vendor, defaults: Value| {
-        let said = defaults_in_force(dialect::by_name(vendor).unwrap(), &caller::members(defaults));
+        let said = defaults_in_force(dialect::by_name(vendor).unwrap(), &BTreeMap::new(), &caller::members(defaults));
         (said.code_lifetime.map(|life| life.as_secs()), said.max_checks, said.has_no_life)
     };
     assert_eq!(of("hyperverge", json!({})), (None, None, false));
@@ -179,7 +181,7 @@ fn what_the_defaults_could_give_is_known() {
 
 #[test]
 fn the_sandbox_alone_asks_nobody() {
-    let is_local = |dialect: &&&Dialect| defaults_in_force(dialect, &Map::new()).is_local;
+    let is_local = |dialect: &&&Dialect| defaults_in_force(dialect, &BTreeMap::new(), &Map::new()).is_local;
     let local: Vec<_> = DIALECTS.iter().filter(is_local).map(|dialect| dialect.name).collect();
     assert_eq!(local, ["sandbox"]);
 }

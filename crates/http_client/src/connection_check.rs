@@ -95,7 +95,7 @@ pub async fn check(option: &str, endpoint: &Endpoint, pools: &ConnectionPools) -
     };
     let is_handed_on = client.proxy().is_some() && url.scheme() == "http";
     let has_name = client.proxy().unwrap_or(&url).domain().is_some();
-    let request = match client.post(option, url) {
+    let request = match client.request(dialect::Method::Post, option, url) {
         Ok(request) => request,
         Err(why) => return ConnectionCheck::ended(Reached::Refused, why),
     };

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 
 use crate::{
     call::{Call, FindBy, HttpRequest, Prepared, json_request},
-    dialect::{Dialect, RESEND_AFTER},
+    dialect::{Dialect, RESEND_AFTER, ServerOption},
     operation::Operation,
     outcome::Outcome,
     payload::{
@@ -31,7 +31,8 @@ pub static DIALECT: Dialect = Dialect {
     resend_after: RESEND_AFTER,
     credential_sets: &[&["username", "password"], &["access_token"], &["client_id", "client_secret"]],
     header_credentials: &["access_token"],
-    server_options: &["token_url"],
+    // A URL is the provider's to check.
+    server_options: &[ServerOption { name: "token_url", required: false, names_account: false, check: |_| Ok(()) }],
     fields,
     recipient: |typed| Some(recipient(IDENTIFIER.normalise("user_id", &typed.into()).ok()?.as_str()?)),
     set_members: &["msg_type"],

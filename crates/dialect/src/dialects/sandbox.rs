@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::{
-    call::{Call, FindBy, HttpRequest, Prepared},
+    call::{Call, FindBy, HttpRequest, Method, Prepared},
     dialect::Dialect,
     operation::Operation,
     outcome::Outcome,
@@ -180,7 +180,13 @@ fn follow(filled: &FilledPayload, outcome: Outcome) -> Result<Prepared, Invalid>
 }
 
 fn answered(filled: &FilledPayload, find_by: FindBy, outcome: Outcome) -> Prepared {
-    let nothing = HttpRequest { path: "/".into(), query: Vec::new(), headers: Vec::new(), body: Secret::default() };
+    let nothing = HttpRequest {
+        method: Method::Post,
+        path: Secret::new("/"),
+        query: Vec::new(),
+        headers: Vec::new(),
+        body: Secret::default(),
+    };
     let mobile = filled.mobile(NumberingPlan::Any);
     Prepared {
         local_outcome: Some(filled.text("outcome").and_then(Outcome::from_label).unwrap_or(outcome)),

@@ -91,16 +91,28 @@ fn of_member(route: &Server, name: &str, role: pg_sys::Oid, is_served: bool) -> 
 
 /// What is the same for all providers. False: nobody is there to make a connection.
 fn gateway(findings: &mut Findings) -> bool {
+    match segment::check() {
+        Ok(()) => findings.ok("preload", "the library is in shared_preload_libraries"),
+        Err(error) => {
+            findings.error("preload", &error);
+            return false;
+        }
+    }
+    let is_served = worker(findings);
+    // Later: a first start makes it.
     match key_file::keys() {
         Ok(_) => findings.ok("key_file", "there, private, and the one that sealed last"),
         Err(error) => findings.error("key_file", &error),
     }
+    is_served
+}
+
+fn worker(findings: &mut Findings) -> bool {
     if is_standby() {
         findings.warn("worker", "this is a standby: calls are made on the primary", "Check there, too.");
         return false;
     }
-    let there = segment::check().and_then(|()| session::await_launcher());
-    match there.and_then(|()| ask(&Request::AwaitIdle(Uuid::nil()), GRACE)) {
+    match session::await_launcher().and_then(|()| ask(&Request::AwaitIdle(Uuid::nil()), GRACE)) {
         Ok(Some(Response::Idle)) => {
             findings.ok("worker", "the background worker of this database answers");
             true
@@ -151,11 +163,10 @@ fn network(findings: &mut Findings, is_served: bool) {
     let token = endpoint.oauth.as_ref().map(|oauth| Endpoint { base_url: oauth.token_url.clone(), ..endpoint.clone() });
     let ways = [Some(("base_url", endpoint)), token.map(|endpoint| ("token_url", endpoint))];
     for (option, endpoint) in ways.into_iter().flatten() {
-        let patience = micros(endpoint.timeout).saturating_add(GRACE);
-        let url = Url::parse(&endpoint.base_url).ok();
-        let seen_from = endpoint.proxy.as_ref().and_then(|proxy| Url::parse(&proxy.url).ok()).or_else(|| url.clone());
+        let patience = micros(endpoint.connect_timeout).saturating_mul(2).saturating_add(GRACE);
+        let way = Way::of(&endpoint);
         match ask(&Request::Check(option.to_owned(), Box::new(endpoint)), patience) {
-            Ok(Some(Response::Checked(check))) => connection(findings, url.as_ref(), seen_from.as_ref(), &check),
+            Ok(Some(Response::Checked(check))) => way.add_to(findings, &check),
             Ok(Some(_)) => findings.error("connection", &unexpected()),
             Ok(None) => findings.error("connection", &busy()),
             Err(error) => findings.error("connection", &error),
@@ -163,52 +174,68 @@ fn network(findings: &mut Findings, is_served: bool) {
     }
 }
 
-/// `first`: where the connection goes at first, the proxy if there is one.
-fn connection(findings: &mut Findings, url: Option<&Url>, first: Option<&Url>, check: &ConnectionCheck) {
-    let host = |url: Option<&Url>| url.and_then(Url::host_str).unwrap_or_default().to_owned();
-    let place = |url: Option<&Url>| {
-        let port = url.and_then(Url::port_or_known_default).unwrap_or_default();
-        format!("{}, port {port}", host(url))
-    };
-    let mut step = |item, of: Reached, well: String, hint: String| match check.reached {
-        reached if reached > of => findings.ok(item, well),
-        reached if reached == of => findings.fault(item, check.why.as_deref().unwrap_or_default(), hint),
-        _ => {}
-    };
-    let files = "ca_file, client_cert_file and client_key_file are files in PEM form that the server can read.";
-    step("tls_files", Reached::Nothing, "what TLS needs is there".to_owned(), files.to_owned());
-    step(
-        "allowed_hosts",
-        Reached::Refused,
-        format!("otp_gateway.allowed_hosts lets calls go to {}", host(url)),
-        "A superuser lists the host in otp_gateway.allowed_hosts, or ALTER SERVER ... OPTIONS (SET base_url ...)."
-            .to_owned(),
-    );
-    step(
-        "dns",
-        Reached::Lookup,
-        format!("{} is found", host(first)),
-        "The server's own machine looks the name up: see its /etc/resolv.conf.".to_owned(),
-    );
-    step(
-        "tcp",
-        Reached::Address,
-        format!("{} takes connections", place(first)),
-        format!("The server's own machine connects: its network has to let it out to {}.", place(first)),
-    );
-    if url.is_some_and(|url| url.scheme() == "https") {
+/// A way to a host.
+struct Way {
+    url: Option<Url>,
+    /// Where the connection goes at first: the proxy, if there is one.
+    first: Option<Url>,
+    has_files: bool,
+}
+
+impl Way {
+    fn of(endpoint: &Endpoint) -> Self {
+        let url = Url::parse(&endpoint.base_url).ok();
+        let proxy = endpoint.proxy.as_ref().and_then(|proxy| Url::parse(&proxy.url).ok());
+        let first = proxy.or_else(|| url.clone());
+        Self { url, first, has_files: endpoint.ca_file.is_some() || endpoint.client_cert_file.is_some() }
+    }
+
+    /// A finding for each step, up to the one that it came no further than.
+    fn add_to(&self, findings: &mut Findings, check: &ConnectionCheck) {
+        let (host, first) = (host(self.url.as_ref()), host(self.first.as_ref()));
+        let port = self.first.as_ref().and_then(Url::port_or_known_default).unwrap_or_default();
+        let is_named = self.first.as_ref().is_some_and(|url| url.domain().is_some());
+        let mut step = |item, of: Reached, well: Option<String>, hint: &str| match check.reached {
+            reached if reached > of => well.into_iter().for_each(|well| findings.ok(item, well)),
+            reached if reached == of => findings.fault(item, check.why.as_deref().unwrap_or_default(), hint),
+            _ => {}
+        };
+        let files = "ca_file, client_cert_file and client_key_file are files in PEM form that the server can read.";
+        step("tls_files", Reached::Nothing, self.has_files.then(|| "what they hold can be used".to_owned()), files);
+        step(
+            "allowed_hosts",
+            Reached::Refused,
+            Some(format!("calls may go to {host}")),
+            "A superuser lists the host in otp_gateway.allowed_hosts, or ALTER SERVER ... OPTIONS (SET base_url ...).",
+        );
+        step(
+            "dns",
+            Reached::Lookup,
+            is_named.then(|| format!("{first} is found")),
+            "The server's own machine looks the name up: see its /etc/resolv.conf.",
+        );
+        step(
+            "tcp",
+            Reached::Address,
+            Some(format!("{first}, port {port}, takes connections")),
+            &format!("The server's own machine connects: its network has to let it out to {first}, port {port}."),
+        );
+        let is_secure = self.url.as_ref().is_some_and(|url| url.scheme() == "https");
         step(
             "tls",
             Reached::Connection,
-            format!("{} and its certificate are accepted", host(url)),
+            is_secure.then(|| format!("the certificate is one of {host}, by an authority that is trusted")),
             "For a certificate of a private authority: option ca_file. Where the host asks for one of the client: \
-             client_cert_file and client_key_file."
-                .to_owned(),
+             client_cert_file and client_key_file.",
         );
+        if let Some(ends) = check.certificate_ends {
+            certificate(findings, &host, ends);
+        }
     }
-    if let Some(ends) = check.certificate_ends {
-        certificate(findings, &host(url), ends);
-    }
+}
+
+fn host(url: Option<&Url>) -> String {
+    url.and_then(Url::host_str).unwrap_or_default().to_owned()
 }
 
 fn certificate(findings: &mut Findings, host: &str, ends: i64) {

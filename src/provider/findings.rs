@@ -58,6 +58,8 @@ impl Finding {
 /// The findings of one provider.
 pub struct Findings {
     provider: String,
+    /// The names of the server options that are given.
+    options: Vec<String>,
     all: Vec<Finding>,
     /// Where its calls go; None: nowhere, or it cannot be said.
     pub endpoint: Option<Endpoint>,
@@ -65,7 +67,7 @@ pub struct Findings {
 
 impl Findings {
     pub fn of(provider: &str) -> Self {
-        Self { provider: shown(provider), all: Vec::new(), endpoint: None }
+        Self { provider: shown(provider), options: Vec::new(), all: Vec::new(), endpoint: None }
     }
 
     pub fn json(&self) -> impl Iterator<Item = Value> {
@@ -92,6 +94,12 @@ impl Findings {
         self.fault(item, error.message(), error.hint());
     }
 
+    /// How an option is set.
+    fn alter(&self, option: &str, value: &str) -> String {
+        let set = if self.options.iter().any(|given| given == option) { "SET " } else { "" };
+        format!("ALTER SERVER {} OPTIONS ({set}{option} '{}').", self.provider, value.replace('\'', "''"))
+    }
+
     pub fn state(&mut self, item: &'static str) {
         self.add(item, Grade::State, "", None);
     }
@@ -108,6 +116,7 @@ impl Findings {
 
     /// Of a provider that the role may use, itself or by a route.
     pub fn look(&mut self, server: Server, role: pg_sys::Oid) {
+        self.options = server.options.iter().map(|(name, _)| name.clone()).collect();
         let wrapper = foreign_servers::wrapper_name(server.wrapper);
         let Some(dialect) = dialect_of(&wrapper) else {
             return self.error("options", &not_a_provider(&server.name, &wrapper));
@@ -134,30 +143,27 @@ impl Findings {
             let Some(item) = FILE_OPTIONS.iter().find(|item| *item == option) else { continue };
             match owner_must_read_files(server, option) {
                 Err(error) => self.error(item, &error),
-                Ok(()) => self.file(item, path, *item == "client_key_file"),
+                Ok(()) => self.file(item, item, path, *item == "client_key_file"),
             }
         }
     }
 
     /// Whether the server can read it, and others not, where it is to be private.
-    fn file(&mut self, item: &'static str, path: &str, is_private: bool) {
-        let mode = File::open(path).and_then(|_| fs::metadata(path)).map(|file| file.mode());
+    fn file(&mut self, item: &'static str, option: &str, path: &str, is_private: bool) {
+        let mode = File::open(path).and_then(|_| fs::metadata(path)).map(|file| file.mode() & 0o7777);
         match mode {
             Err(error) => self.fault(
                 item,
-                format!("the file cannot be read: {}", error.kind()),
+                format!("the file of {option} cannot be read: {}", error.kind()),
                 "It must exist on the server and be readable by the server's system user.",
             ),
             Ok(mode) if is_private && mode & 0o077 != 0 => self.warn(
                 item,
-                format!(
-                    "the file can be read by others than the server's system user: its mode is {:04o}",
-                    mode & 0o7777
-                ),
+                format!("others than the server can read the file of {option}: its mode is {mode:04o}"),
                 "chmod 600, and chown to the server's system user.",
             ),
-            Ok(_) if is_private => self.ok(item, "the file can be read by the server alone"),
-            Ok(_) => self.ok(item, "the file can be read"),
+            Ok(_) if is_private => self.ok(item, format!("the server alone can read the file of {option}")),
+            Ok(_) => self.ok(item, format!("the server can read the file of {option}")),
         }
     }
 
@@ -174,7 +180,7 @@ impl Findings {
             let names = || dialect.credential_sets.iter().flat_map(|set| set.iter()).chain(&PROXY_CREDENTIALS);
             let file = option.strip_suffix("_file").and_then(|name| names().find(|known| **known == name));
             if file.is_some() && owner_must_read_files(&server, option).is_ok() {
-                self.file("credential_file", path, true);
+                self.file("credential_file", option, path, true);
             }
         }
         let names: Vec<&str> = given.iter().flatten().map(|(name, _)| name.as_str()).collect();
@@ -195,7 +201,7 @@ impl Findings {
     fn base_url(&mut self, dialect: &Dialect, provider: &Provider) {
         let url = &provider.options.base_url;
         let host = Url::parse(url).ok().and_then(|url| url.host_str().map(str::to_owned)).unwrap_or_default();
-        let set = format!("ALTER SERVER {} OPTIONS (base_url '...').", shown(&provider.name));
+        let set = self.alter("base_url", "https://...");
         if Some(host.as_str()) == dialect.test_host {
             self.warn(
                 "base_url",
@@ -219,24 +225,20 @@ impl Findings {
         if missing.is_empty() {
             return self.ok("defaults", "nothing that each send needs is left to the payload");
         }
-        let example: serde_json::Map<_, _> = missing.iter().map(|name| ((*name).to_owned(), json!("..."))).collect();
+        let mut all = provider.options.defaults.clone();
+        all.extend(missing.iter().map(|name| ((*name).to_owned(), json!("..."))));
         self.warn(
             "defaults",
             format!("not set: {}; each payload has to give what is not there", missing.join(", ")),
-            format!("ALTER SERVER {} OPTIONS (defaults '{}').", shown(&provider.name), Value::Object(example)),
+            self.alter("defaults", &Value::Object(all).to_string()),
         );
     }
 
     fn limits(&mut self, dialect: &Dialect, provider: &Provider) {
         let options = &provider.options;
-        let server = shown(&provider.name);
         let mut limit = |item, value: Option<String>, without: &str, example: &str| match value {
             Some(value) => self.ok(item, value),
-            None => self.warn(
-                item,
-                format!("not set: {without}"),
-                format!("ALTER SERVER {server} OPTIONS ({item} '{example}')."),
-            ),
+            None => self.warn(item, format!("not set: {without}"), self.alter(item, example)),
         };
         let text = |limit: &Option<policy::Limits>| limit.as_ref().map(ToString::to_string);
         limit(
@@ -258,11 +260,9 @@ impl Findings {
         }
         match options.enforce {
             Enforce::On => self.ok("enforce", "on: what a limit refuses is blocked"),
-            Enforce::Observe => self.warn(
-                "enforce",
-                "observe: what a limit refuses is sent all the same",
-                format!("ALTER SERVER {server} OPTIONS (SET enforce 'on')."),
-            ),
+            Enforce::Observe => {
+                self.warn("enforce", "observe: what a limit refuses is sent all the same", self.alter("enforce", "on"))
+            }
         }
     }
 }

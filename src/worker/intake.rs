@@ -1,7 +1,7 @@
 //! From requests to calls: what may go is put on record, durably and many at once, and then given to the HTTP client.
 
 use dialect::{Operation, Outcome};
-use http_client::{CompletedCall, OutboundCall};
+use http_client::{CompletedCall, Endpoint, OutboundCall};
 use policy::{Status, retryable};
 use uuid::Uuid;
 
@@ -25,6 +25,9 @@ use crate::{
         state::{InFlight, Worker, failure_log::ATTEMPT, limit_state::BreakerKey, own_answer, result_row},
     },
 };
+
+/// How many connections are looked at, at once, for `otp_gateway.check`.
+const MAX_CHECKS: usize = 16;
 
 impl Worker {
     /// Takes every request whose turn it is.
@@ -52,11 +55,7 @@ impl Worker {
                 Request::AwaitSend(id, which) => self.follow(call_id, id, which),
                 Request::Maintain(maintenance) => self.maintain(call_id, maintenance),
                 Request::Identify(subject) => self.identify(call_id, subject),
-                Request::Check(option, endpoint) => {
-                    let number = self.next_number();
-                    self.checks.insert(number, call_id);
-                    self.http.start_check(number, option, *endpoint);
-                }
+                Request::Check(option, endpoint) => self.check(call_id, option, *endpoint),
                 Request::Run(job) if !self.is_wanted(call_id, &job) => {}
                 Request::Run(job) => {
                     if let Some(id) = subject {
@@ -69,6 +68,20 @@ impl Worker {
         if !jobs.is_empty() {
             self.record_intents(jobs);
         }
+    }
+
+    /// Nothing of it is on record. It is made beside the calls, by the same thread: no more of them at once than do no harm.
+    fn check(&mut self, call_id: CallId, option: String, endpoint: Endpoint) {
+        if self.checks.len() >= MAX_CHECKS {
+            let error = Error::configuration_limit(
+                format!("{MAX_CHECKS} connections are looked at right now, and no more at once"),
+                "Call again in a moment.",
+            );
+            return self.respond(call_id, &Response::Error(error));
+        }
+        let number = self.next_number();
+        self.checks.insert(number, call_id);
+        self.http.start_check(number, option, endpoint);
     }
 
     pub fn record_intents(&mut self, mut jobs: Vec<(CallId, Box<Job>)>) {

@@ -58,7 +58,7 @@ pub struct ConnectionCheck {
     pub reached: Reached,
     /// Why it came no further.
     pub why: Option<String>,
-    /// Until when the host's certificate is valid, in seconds since 1970.
+    /// Until when the host's certificate is valid, in seconds since 1970; through a proxy it is not seen.
     pub certificate_ends: Option<i64>,
 }
 
@@ -75,44 +75,62 @@ impl ConnectionCheck {
 /// What has been seen of a connection on its way.
 #[derive(Default)]
 struct Seen {
+    /// The URL is one of https.
+    is_secure: bool,
     is_resolved: AtomicBool,
+    /// Set when all of it stands; None: there is no certificate, or it cannot be seen, as in a proxy's tunnel.
     certificate_ends: OnceLock<Option<i64>>,
 }
 
-/// Connects to the URL that an option holds. Ends with the endpoint's `timeout` at the latest.
+/// Connects to the URL that an option holds. Ends after twice the endpoint's `connect_timeout`, and little more.
 pub async fn check(option: &str, endpoint: &Endpoint, pools: &ConnectionPools) -> ConnectionCheck {
-    let seen = Arc::new(Seen::default());
+    let Ok(mut url) = Url::parse(&endpoint.base_url) else {
+        return ConnectionCheck::ended(Reached::Nothing, format!("{option} is no URL"));
+    };
+    let (check, is_late) = connect(option, endpoint, pools, url.clone()).await;
+    let port = url.port_or_known_default();
+    if !is_late || url.scheme() != "https" || url.set_scheme("http").and_then(|()| url.set_port(port)).is_err() {
+        return check;
+    }
+    // The client knows one time for both: is it the connection that does not come, or what TLS makes of it?
+    match connect(option, endpoint, pools, url).await {
+        (plain, _) if plain.reached == Reached::All => ConnectionCheck { reached: Reached::Connection, ..check },
+        _ => check,
+    }
+}
+
+/// How far it comes, and whether it ended because it took too long.
+async fn connect(option: &str, endpoint: &Endpoint, pools: &ConnectionPools, url: Url) -> (ConnectionCheck, bool) {
+    let seen = Arc::new(Seen { is_secure: url.scheme() == "https", ..Seen::default() });
     let watched = pools.watched(endpoint, |builder, resolver| {
         let resolver = WatchedResolver(resolver, Arc::clone(&seen));
         builder.tls_info(true).dns_resolver(resolver).connector_layer(Watch(Arc::clone(&seen)))
     });
     let client = match watched {
         Ok(client) => client,
-        Err(why) => return ConnectionCheck::ended(Reached::Nothing, plain(&why)),
-    };
-    let Ok(url) = Url::parse(&endpoint.base_url) else {
-        return ConnectionCheck::ended(Reached::Nothing, format!("{option} is no URL"));
+        Err(why) => return (ConnectionCheck::ended(Reached::Nothing, plain(&why)), false),
     };
     let is_handed_on = client.proxy().is_some() && url.scheme() == "http";
     let has_name = client.proxy().unwrap_or(&url).domain().is_some();
     let request = match client.request(dialect::Method::Post, option, url) {
         Ok(request) => request,
-        Err(why) => return ConnectionCheck::ended(Reached::Refused, why),
+        Err(why) => return (ConnectionCheck::ended(Reached::Refused, why), false),
     };
     let sent = timeout(endpoint.timeout, request.send()).await;
     if let Some(certificate_ends) = seen.certificate_ends.get() {
-        return ConnectionCheck { reached: Reached::All, why: None, certificate_ends: *certificate_ends };
+        let all = ConnectionCheck { reached: Reached::All, why: None, certificate_ends: *certificate_ends };
+        return (all, false);
     }
     let is_resolved = !has_name || seen.is_resolved.load(Ordering::Relaxed);
     match sent {
         Ok(Err(error)) => {
             let why = failure(option, client.proxy(), is_handed_on, &error).vendor_message.unwrap_or_default();
-            ConnectionCheck::ended(reached(&error, is_resolved), plain(&why))
+            (ConnectionCheck::ended(reached(&error, is_resolved), plain(&why)), is_resolved && error.is_timeout())
         }
         // A connection that stands is given up: it has no answer.
         Ok(Ok(_)) | Err(_) => {
             let reached = if is_resolved { Reached::Address } else { Reached::Lookup };
-            ConnectionCheck::ended(reached, format!("no connection to {option} within timeout"))
+            (ConnectionCheck::ended(reached, format!("no connection to {option} within timeout")), is_resolved)
         }
     }
 }
@@ -190,9 +208,8 @@ where
             let connection = connecting.await?;
             let mut extras = http::Extensions::new();
             connection.connected().get_extras(&mut extras);
-            let certificate = extras.get::<TlsInfo>().and_then(TlsInfo::peer_certificate);
-            let ends = certificate.and_then(not_after);
-            if certificate.is_some() {
+            let ends = extras.get::<TlsInfo>().and_then(TlsInfo::peer_certificate).and_then(not_after);
+            if seen.is_secure {
                 is_accepted(&mut TokioIo::new(connection), began.elapsed()).await?;
             }
             let _ = seen.certificate_ends.set(ends);

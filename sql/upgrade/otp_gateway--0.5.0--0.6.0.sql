@@ -13,15 +13,15 @@ SET LOCAL session_replication_role = replica;
 COMMENT ON COLUMN otp_gateway.provider.source IS
 'server, defaults (that option''s members), vendor default, default, user mapping or state';
 
-CREATE FUNCTION otp_gateway.payload_fields() RETURNS jsonb
+CREATE FUNCTION otp_gateway_internal.payload_fields() RETURNS jsonb
 LANGUAGE c STABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'payload_fields';
-COMMENT ON FUNCTION otp_gateway.payload_fields() IS
+COMMENT ON FUNCTION otp_gateway_internal.payload_fields() IS
 'for the view otp_gateway.payload_field: an array with an object for each row';
 
 CREATE VIEW otp_gateway.payload_field AS
 SELECT field.vendor, field.operation, field.field, field.vendor_name, field.required, field.rule, field.example
 FROM ROWS FROM (
-    pg_catalog.jsonb_to_recordset(otp_gateway.payload_fields()) AS (
+    pg_catalog.jsonb_to_recordset(otp_gateway_internal.payload_fields()) AS (
         vendor pg_catalog.text, operation pg_catalog.text, field pg_catalog.text, vendor_name pg_catalog.text,
         required pg_catalog.text, rule pg_catalog.text, example pg_catalog.jsonb
     )
@@ -41,9 +41,9 @@ COMMENT ON COLUMN otp_gateway.payload_field.rule IS 'what may stand in it, in wo
 COMMENT ON COLUMN otp_gateway.payload_field.example IS 'a value that follows the rule, as a payload has it';
 
 GRANT SELECT ON otp_gateway.payload_field TO PUBLIC;
-CREATE FUNCTION otp_gateway.check_findings(provider text) RETURNS jsonb
+CREATE FUNCTION otp_gateway_internal.check_findings(provider text) RETURNS jsonb
 LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE COST 1000 AS 'MODULE_PATHNAME', 'check_findings';
-COMMENT ON FUNCTION otp_gateway.check_findings(text) IS
+COMMENT ON FUNCTION otp_gateway_internal.check_findings(text) IS
 'for otp_gateway.check: an array with an object for each finding';
 
 CREATE FUNCTION otp_gateway.check(provider text)
@@ -52,7 +52,7 @@ LANGUAGE sql VOLATILE STRICT PARALLEL UNSAFE COST 1000
 BEGIN ATOMIC
     SELECT f.provider, f.item, coalesce(f.status, s.status), coalesce(s.detail, f.detail), coalesce(f.hint, s.hint)
     FROM ROWS FROM (
-        pg_catalog.jsonb_to_recordset(otp_gateway.check_findings($1)) AS (
+        pg_catalog.jsonb_to_recordset(otp_gateway_internal.check_findings($1)) AS (
             provider pg_catalog.text, item pg_catalog.text, status pg_catalog.text, detail pg_catalog.text,
             hint pg_catalog.text
         )

@@ -76,7 +76,7 @@ def faults(found):
 
 
 def test_all_is_well(gateway, simulator):
-    before = gateway.execute("SELECT count(*)::int FROM otp_gateway.attempt_record")
+    before = gateway.execute("SELECT count(*)::int FROM otp_gateway_internal.attempt_record")
     found = check(gateway)
     assert statuses(found) == GOOD
     # As it says, a send goes through.
@@ -93,8 +93,8 @@ def test_nothing_is_sent_and_nothing_is_recorded(gateway, simulator):
             connection.settimeout(10)
             assert connection.recv(1) == b"", "the connection is closed, and nothing came on it"
     assert simulator.count() == 0
-    assert gateway.execute("SELECT count(*)::int FROM otp_gateway.attempt_record") == [(0,)]
-    assert gateway.execute("SELECT count(*)::int FROM otp_gateway.verification_record") == [(0,)]
+    assert gateway.execute("SELECT count(*)::int FROM otp_gateway_internal.attempt_record") == [(0,)]
+    assert gateway.execute("SELECT count(*)::int FROM otp_gateway_internal.verification_record") == [(0,)]
 
 
 def test_the_statements_of_hints_do_as_they_say(gateway):

@@ -3,6 +3,7 @@
 pub mod candidates;
 pub mod credentials;
 pub mod effective_settings;
+pub mod findings;
 pub mod lookback;
 pub mod lookup;
 pub mod option_value;

@@ -129,6 +129,38 @@ COMMENT ON COLUMN otp_gateway.payload_field.rule IS 'what may stand in it, in wo
 COMMENT ON COLUMN otp_gateway.payload_field.example IS 'a value that follows the rule, as a payload has it';
 
 GRANT SELECT ON otp_gateway.payload_field TO PUBLIC;
+CREATE FUNCTION otp_gateway_internal.check_findings(provider text) RETURNS jsonb
+LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE COST 1000 AS 'MODULE_PATHNAME', 'check_findings';
+COMMENT ON FUNCTION otp_gateway_internal.check_findings(text) IS
+'for otp_gateway.check: an array with an object for each finding';
+
+CREATE FUNCTION otp_gateway.check(provider text)
+RETURNS TABLE (provider text, item text, status text, detail text, hint text)
+LANGUAGE sql VOLATILE STRICT PARALLEL UNSAFE COST 1000
+BEGIN ATOMIC
+    SELECT f.provider, f.item, coalesce(f.status, s.status), coalesce(s.detail, f.detail), coalesce(f.hint, s.hint)
+    FROM ROWS FROM (
+        pg_catalog.jsonb_to_recordset(otp_gateway_internal.check_findings($1)) AS (
+            provider pg_catalog.text, item pg_catalog.text, status pg_catalog.text, detail pg_catalog.text,
+            hint pg_catalog.text
+        )
+    ) WITH ORDINALITY AS f (provider, item, status, detail, hint, place)
+    LEFT JOIN LATERAL (
+        SELECT
+            CASE WHEN p.value OPERATOR(pg_catalog.=) 'closed' THEN 'ok' ELSE 'warning' END AS status,
+            p.value AS detail,
+            CASE WHEN p.value OPERATOR(pg_catalog.<>) 'closed' THEN
+                'It opened because sends failed several times in a row: otp_gateway.recent shows how.' END AS hint
+        FROM otp_gateway.provider AS p
+        WHERE p.provider OPERATOR(pg_catalog.=) f.provider AND p.setting OPERATOR(pg_catalog.=) f.item
+    ) AS s ON f.status IS NULL
+    ORDER BY f.place;
+END;
+COMMENT ON FUNCTION otp_gateway.check(text) IS
+'What stands in the way of a send through a provider, or through each provider of a route, for the current role; one '
+'row for each finding. Nothing is sent to the vendor, and nothing is put on record: a connection is made, by the '
+'background worker, and given up; at the latest after the option timeout. item: what was looked at; status: ok, '
+'warning or error; detail: what was found; hint: what to do. Errors: 42704 no such provider.';
 -- end of part D
 
 -- part E

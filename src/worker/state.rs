@@ -75,6 +75,8 @@ pub struct Worker {
     pub pending: Vec<(CallId, Request)>,
     /// Calls under way, by the number that the HTTP client knows them by.
     pub in_flight: HashMap<u64, InFlight>,
+    /// Looks at connections under way, which nothing is on record of.
+    pub checks: HashMap<u64, CallId>,
     pub next_number: u64,
     /// Every verification with something under way, and the requests that wait for its end: one call at a time for each
     /// verification, or a code could be approved twice.
@@ -148,6 +150,7 @@ impl Worker {
             http,
             pending: Vec::new(),
             in_flight: HashMap::new(),
+            checks: HashMap::new(),
             next_number: 0,
             busy: HashMap::new(),
             unrecorded: Vec::new(),
@@ -188,6 +191,7 @@ impl Worker {
     /// Nothing is under way, and nobody waits for anything.
     pub fn is_idle(&self) -> bool {
         self.in_flight.is_empty()
+            && self.checks.is_empty()
             && self.pending.is_empty()
             && self.busy.is_empty()
             && self.unrecorded.is_empty()
@@ -239,6 +243,12 @@ impl Worker {
         } else if !completed_calls.is_empty() {
             worked = true;
             self.complete_calls(completed_calls);
+        }
+        for (number, check) in self.http.take_checked() {
+            worked = true;
+            if let Some(call_id) = self.checks.remove(&number) {
+                self.respond(call_id, &Response::Checked(check));
+            }
         }
         for received in self.ipc.collect() {
             worked = true;

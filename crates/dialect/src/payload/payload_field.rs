@@ -140,6 +140,7 @@ fn prepared(dialect: &Dialect, defaults: &Map<String, Value>, is_given: impl Fn(
         payload: &payload,
         defaults,
         retained_before: &nothing,
+        options: &BTreeMap::new(),
         credentials: &BTreeMap::new(),
         code: None,
         verification_id: "",

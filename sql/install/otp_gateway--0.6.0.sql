@@ -835,3 +835,17 @@ BEGIN
     END IF;
 END
 $$;
+
+-- Loaded by CREATE FUNCTION alone, the library has no settings of its own: those are the postmaster's to define.
+DO $$
+BEGIN
+    IF NOT EXISTS (
+        SELECT FROM pg_catalog.pg_settings AS s WHERE s.name OPERATOR(pg_catalog.=) 'otp_gateway.max_workers'
+    ) THEN
+        RAISE WARNING USING
+            MESSAGE = 'otp_gateway: the library is not preloaded: until it is, every call is refused',
+            HINT = 'Add shared_preload_libraries = ''otp_gateway'' to postgresql.conf (after what is there, separated by a '
+                'comma) and restart the server.';
+    END IF;
+END
+$$;

@@ -202,6 +202,9 @@ impl Worker {
         if job.action.on_record().is_none() {
             self.expiry.add(verification, erase_at(admitted.created_at, &admitted.state));
         }
+        if let Some(account) = &job.account {
+            self.provider_log.files(&job.provider, account);
+        }
         let fallback = job.next_fallback().map(Box::new);
         let (operation, account) = (job.operation(), BreakerKey::of(&job));
         let (requeue, keeps_code) = match job.action {

@@ -30,6 +30,8 @@ pub use payload::payload_field::{DefaultsInForce, PayloadField, defaults_in_forc
 pub use payload::rule::Rule;
 pub use payload::{
     field::{Field, Invalid},
+    phone_number::is_phone_number,
+    placeholder::is_placeholder,
     suggest::nearest,
 };
 pub use redact::{redact, redact_text};

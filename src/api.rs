@@ -21,7 +21,6 @@ use crate::{
         idempotency::Hold,
         payload::{Code, Payload},
     },
-    crypto::key_file,
     enqueue,
     error::Error,
     ipc::{
@@ -42,6 +41,7 @@ use crate::{
     provider::{Provider, candidates::Candidates, lookup::VENDOR_NOT_CHOSEN, route::is_route},
     store::{
         rows::{IdempotencyHashes, WhichSend},
+        sealing_key,
         session_reads::{self, VerificationSnapshot, find_by_key},
     },
 };
@@ -199,13 +199,13 @@ fn job(
     };
     match subject {
         Subject::Provider(name) if operation == Operation::Send => {
-            wanted.send(&Candidates::find(name, role.oid)?, &*key_file::keys()?)
+            wanted.send(&Candidates::find(name, role.oid)?, &*sealing_key::keys()?)
         }
         Subject::Provider(name) if is_route(name) => Err(Error::invalid_parameter(
             "a route begins flows, and takes none that was begun elsewhere",
             "otp_verify(verification_id, ...) goes to the provider that sent; or name that provider.",
         )),
-        Subject::Provider(name) => wanted.job(&Provider::find(name, role.oid)?, &*key_file::keys()?),
+        Subject::Provider(name) => wanted.job(&Provider::find(name, role.oid)?, &*sealing_key::keys()?),
         Subject::Verification(id) => {
             let recorded = settled(id)?;
             if recorded.vendor == VENDOR_NOT_CHOSEN {
@@ -236,7 +236,7 @@ fn job(
                 sealed: recorded.sealed.as_deref(),
                 send_count: recorded.send_count,
             };
-            JobSpec { verification: id, recorded: Some(on_record), ..wanted }.job(&provider, &*key_file::keys()?)
+            JobSpec { verification: id, recorded: Some(on_record), ..wanted }.job(&provider, &*sealing_key::keys()?)
         }
     }
 }

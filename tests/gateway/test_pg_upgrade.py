@@ -166,7 +166,7 @@ def test_without_the_key(moved, mode, simulator):
     moved.new.restart()
     with Gateway(moved.new, "flows", simulator) as gateway:
         moved.refuses(gateway)
-        statuses = "SELECT DISTINCT status::text FROM otp_gateway.verification_record WHERE id = ANY (%s)"
+        statuses = "SELECT DISTINCT status::text FROM otp_gateway_internal.verification_record WHERE id = ANY (%s)"
         assert gateway.execute(statuses, (moved.queued,)) == [("queued",)]
         assert simulator.count() == moved.count
         # One line for each start, and one of what waits.

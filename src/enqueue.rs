@@ -67,6 +67,7 @@ fn prepare(
         created_by: &role.name,
         code: None,
         payload,
+        idempotency: None,
     };
     let (first, prepared) = wanted.check(&candidates)?;
     let keys = sealing_key::keys()?;

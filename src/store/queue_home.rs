@@ -12,8 +12,8 @@ use crate::{
 statements! {
     // A database made from a template has the row of the template alone.
     insert_home(pg_sys::OIDOID, pg_sys::INT8OID)
-      "INSERT INTO otp_gateway.queue_home (database, cluster) SELECT $1, $2
-       WHERE NOT EXISTS (SELECT FROM otp_gateway.queue_home AS h WHERE h.database OPERATOR(pg_catalog.=) $1)"
+      "INSERT INTO otp_gateway_internal.queue_home (database, cluster) SELECT $1, $2
+       WHERE NOT EXISTS (SELECT FROM otp_gateway_internal.queue_home AS h WHERE h.database OPERATOR(pg_catalog.=) $1)"
 }
 
 /// In a transaction. Of the rows the one of this database in this cluster comes first: replication may have brought

@@ -14,11 +14,11 @@ use crate::{
 };
 
 statements! {
-    select_keys() "SELECT id FROM otp_gateway.sealing_key"
+    select_keys() "SELECT id FROM otp_gateway_internal.sealing_key"
 
-    delete_keys() "DELETE FROM otp_gateway.sealing_key"
+    delete_keys() "DELETE FROM otp_gateway_internal.sealing_key"
 
-    insert_key(pg_sys::TEXTOID) "INSERT INTO otp_gateway.sealing_key (id) VALUES ($1)"
+    insert_key(pg_sys::TEXTOID) "INSERT INTO otp_gateway_internal.sealing_key (id) VALUES ($1)"
 }
 
 /// The keys of the file, for a session: those that this database needs are among them.
@@ -42,7 +42,7 @@ pub fn check(keys: &Keys, needed: &[String]) -> Result<(), Error> {
             ),
             "Add to it the lines of the otp_gateway.key_file of the server that this database comes from: pg_upgrade, \
             pg_dump and a standby do not bring the file along. If that key is lost for good: DELETE FROM \
-            otp_gateway.sealing_key; then what it sealed stays sealed, and limits, idempotency keys and \
+            otp_gateway_internal.sealing_key; then what it sealed stays sealed, and limits, idempotency keys and \
             otp_gateway.find forget.",
         )),
     }

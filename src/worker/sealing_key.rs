@@ -58,7 +58,7 @@ impl Worker {
             Ok(checked) => checked?,
             Err(Failure::Busy) => {
                 return Err(Error::lock_not_available(
-                    "otp_gateway.sealing_key is locked by another transaction; nothing was done",
+                    "otp_gateway_internal.sealing_key is locked by another transaction; nothing was done",
                     "pg_locks tells by whom. Call again after its end.",
                 ));
             }

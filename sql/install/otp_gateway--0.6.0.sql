@@ -263,11 +263,41 @@ COMMENT ON COLUMN otp_gateway_internal.breaker.open_until IS
 COMMENT ON COLUMN otp_gateway_internal.breaker.mapping IS
 'the user mapping whose credentials failed; 0: none is needed';
 
+-- Which key this database needs: a copy of it that comes without the key file must not begin anew in silence. Both
+-- tables may be in a publication, and no row of another database may be in the way of one's own.
+CREATE TABLE otp_gateway_internal.sealing_key (
+    id text NOT NULL
+);
+ALTER TABLE otp_gateway_internal.sealing_key REPLICA IDENTITY FULL;
+ALTER TABLE otp_gateway_internal.sealing_key ENABLE ROW LEVEL SECURITY;
+COMMENT ON TABLE otp_gateway_internal.sealing_key IS
+'the key that otp_gateway.key_file has to hold for this database; written by the worker before it seals. DELETE FROM '
+'otp_gateway_internal.sealing_key accepts that the key is lost for good';
+COMMENT ON COLUMN otp_gateway_internal.sealing_key.id IS 'what the key is called: no part of it';
+
+-- Where what is queued is sent from. pg_upgrade takes it along, pg_dump does not: the queue of a copy is nobody's to
+-- send.
+CREATE TABLE otp_gateway_internal.queue_home (
+    database oid NOT NULL,
+    cluster bigint NOT NULL
+);
+ALTER TABLE otp_gateway_internal.queue_home REPLICA IDENTITY FULL;
+ALTER TABLE otp_gateway_internal.queue_home ENABLE ROW LEVEL SECURITY;
+COMMENT ON TABLE otp_gateway_internal.queue_home IS
+'the cluster that queued sends of this database are sealed for: the one that it was made in';
+COMMENT ON COLUMN otp_gateway_internal.queue_home.database IS
+'the OID of the database: that of a template is another one';
+COMMENT ON COLUMN otp_gateway_internal.queue_home.cluster IS 'its system identifier then; pg_upgrade makes a new one';
+INSERT INTO otp_gateway_internal.queue_home (database, cluster)
+SELECT d.oid, c.system_identifier FROM pg_catalog.pg_database AS d, pg_catalog.pg_control_system() AS c
+WHERE d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database();
+
 -- The record belongs to the data: pg_dump carries it.
 SELECT pg_catalog.pg_extension_config_dump('otp_gateway_internal.verification_record', '');
 SELECT pg_catalog.pg_extension_config_dump('otp_gateway_internal.attempt_record', '');
 SELECT pg_catalog.pg_extension_config_dump('otp_gateway_internal.reference', '');
 SELECT pg_catalog.pg_extension_config_dump('otp_gateway_internal.identity', '');
+SELECT pg_catalog.pg_extension_config_dump('otp_gateway_internal.sealing_key', '');
 
 -- Also for rows that a restored dump brings: they are found by this server's transaction numbers, not by those of
 -- another.

@@ -224,4 +224,52 @@ COMMENT ON COLUMN otp_gateway.verification.vendor IS 'the dialect; its foreign d
 -- end of part G
 
 -- part H
+-- Which key this database needs: a copy of it that comes without the key file must not begin anew in silence. Both
+-- tables may be in a publication, and no row of another database may be in the way of one's own.
+CREATE TABLE otp_gateway_internal.sealing_key (
+    id text NOT NULL
+);
+ALTER TABLE otp_gateway_internal.sealing_key REPLICA IDENTITY FULL;
+ALTER TABLE otp_gateway_internal.sealing_key ENABLE ROW LEVEL SECURITY;
+COMMENT ON TABLE otp_gateway_internal.sealing_key IS
+'the key that otp_gateway.key_file has to hold for this database; written by the worker before it seals. DELETE FROM '
+'otp_gateway_internal.sealing_key accepts that the key is lost for good';
+COMMENT ON COLUMN otp_gateway_internal.sealing_key.id IS 'what the key is called: no part of it';
+
+-- Where what is queued is sent from. pg_upgrade takes it along, pg_dump does not: the queue of a copy is nobody's to
+-- send.
+CREATE TABLE otp_gateway_internal.queue_home (
+    database oid NOT NULL,
+    cluster bigint NOT NULL
+);
+ALTER TABLE otp_gateway_internal.queue_home REPLICA IDENTITY FULL;
+ALTER TABLE otp_gateway_internal.queue_home ENABLE ROW LEVEL SECURITY;
+COMMENT ON TABLE otp_gateway_internal.queue_home IS
+'the cluster that queued sends of this database are sealed for: the one that it was made in';
+COMMENT ON COLUMN otp_gateway_internal.queue_home.database IS
+'the OID of the database: that of a template is another one';
+COMMENT ON COLUMN otp_gateway_internal.queue_home.cluster IS 'its system identifier then; pg_upgrade makes a new one';
+INSERT INTO otp_gateway_internal.queue_home (database, cluster)
+SELECT d.oid, c.system_identifier FROM pg_catalog.pg_database AS d, pg_catalog.pg_control_system() AS c
+WHERE d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database();
+SELECT pg_catalog.pg_extension_config_dump('otp_gateway_internal.sealing_key', '');
+
+-- Default privileges of whoever runs this may have given any role anything.
+DO $$
+DECLARE
+    given record;
+BEGIN
+    FOR given IN
+        SELECT c.oid::pg_catalog.regclass AS relation, CASE WHEN a.grantee OPERATOR(pg_catalog.=) 0 THEN 'PUBLIC'
+            ELSE pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(a.grantee)) END AS grantee
+        FROM pg_catalog.pg_class AS c CROSS JOIN LATERAL pg_catalog.aclexplode(c.relacl) AS a
+        WHERE c.oid OPERATOR(pg_catalog.=) ANY (ARRAY[
+                'otp_gateway_internal.sealing_key'::pg_catalog.regclass, 'otp_gateway_internal.queue_home'::pg_catalog.regclass
+            ]::oid[])
+            AND a.grantee OPERATOR(pg_catalog.<>) c.relowner
+    LOOP
+        EXECUTE pg_catalog.format('REVOKE ALL ON TABLE %s FROM %s CASCADE', given.relation, given.grantee);
+    END LOOP;
+END
+$$;
 -- end of part H

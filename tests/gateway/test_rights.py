@@ -65,6 +65,8 @@ TABLES = {
     "reference": "provider reference verification_id provider_id",
     "breaker": "server open_until mapping",
     "identity": "id kind object home name vendor",
+    "sealing_key": "id",
+    "queue_home": "database cluster",
 }
 VIEWS = {
     "verification": "id provider vendor status recipient_masked reference created_by created_at expires_at approved_at "

@@ -797,7 +797,7 @@ REVOKE ALL ON otp_gateway_internal.verification_record, otp_gateway_internal.att
 -- Default privileges of whoever installed this may have given any role anything.
 DO $$
 DECLARE
-    ours oid[] := ARRAY['otp_gateway'::pg_catalog.regnamespace, 'otp_gateway_internal'::pg_catalog.regnamespace];
+    ours pg_catalog.oid[] := ARRAY['otp_gateway'::pg_catalog.regnamespace, 'otp_gateway_internal'::pg_catalog.regnamespace];
     given record;
 BEGIN
     FOR given IN

@@ -11,6 +11,7 @@ pub mod payload;
 pub mod provider_view;
 pub mod repeated_call;
 pub mod result_row;
+pub mod version;
 
 use dialect::{Operation, Secret};
 use policy::{Micros, Status};

@@ -743,6 +743,26 @@ COMMENT ON FUNCTION otp_gateway.rotate_key() IS
 'old keys stay in the file: numbers are still found by them. Copy the file to standbys and to where its copy is kept. '
 'A rollback undoes nothing.';
 
+CREATE FUNCTION otp_gateway_internal.require_library(schema text) RETURNS void
+LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'require_library';
+COMMENT ON FUNCTION otp_gateway_internal.require_library(text) IS
+'for upgrade scripts: fails where the library in memory is older than the schema that is to come';
+
+CREATE FUNCTION otp_gateway_internal.library_version() RETURNS text
+LANGUAGE c STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'library_version';
+COMMENT ON FUNCTION otp_gateway_internal.library_version() IS 'for otp_gateway.version: of what is in memory';
+
+CREATE FUNCTION otp_gateway.version(OUT library text, OUT schema text)
+LANGUAGE sql STABLE PARALLEL SAFE
+BEGIN ATOMIC
+    SELECT otp_gateway_internal.library_version(), e.extversion
+    FROM pg_catalog.pg_extension AS e WHERE e.extname OPERATOR(pg_catalog.=) 'otp_gateway';
+END;
+COMMENT ON FUNCTION otp_gateway.version() IS
+'library: the version of the library that the server has in memory, since its last restart; schema: the version of this '
+'database''s tables and functions, which ALTER EXTENSION otp_gateway UPDATE changes. A release that changes no schema '
+'has a newer library alone.';
+
 -- The vendors. One C function checks the options of all; the name of the function that is called says whose.
 DO $$
 DECLARE

@@ -35,7 +35,7 @@ domains="PS001: Unqualified operator: '=' in value IN ("
 
 # A body of BEGIN ATOMIC is bound when it is made, by names that are checked all the same: no path has a say in it later.
 path="PS005: Function without explicit search_path: otp_gateway."
-bound=("$path"find\( "$path"check\()
+bound=("$path"find\( "$path"check\( "$path"version\()
 
 check() {
     local found rest each

@@ -3,12 +3,12 @@ body), with `defaults` laid under the payload; and what comes back reaches the c
 
 import base64
 import json
-import urllib.parse
 
 import pytest
 
 from canaries import RUN
 from conftest import CREDENTIALS, FLOWS
+from simulator import fields
 from vendors import SERVICE, TABLE, VENDORS
 from test_at_most_once import at
 
@@ -52,15 +52,6 @@ def last(simulator, vendor, operation, path, body, query="", **headers):
     assert json.dumps(fields(entry), sort_keys=True) == json.dumps(body, sort_keys=True)
     assert (entry["complaint"], entry["listener"]) == (None, "http")
     return entry
-
-
-def fields(entry):
-    """The body of a request as it stands in the log, be it JSON or a form."""
-    if not isinstance(entry["body"], str):
-        return entry["body"]
-    pairs = urllib.parse.parse_qsl(entry["body"], keep_blank_values=True, strict_parsing=True)
-    assert len(dict(pairs)) == len(pairs)
-    return dict(pairs)
 
 
 def send(gateway, provider, payload):

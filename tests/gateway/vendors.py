@@ -20,8 +20,9 @@ class Vendor:
     credentials: tuple
     # What a person types for the same recipient; {} is all of it, {national} what comes after a zero.
     spellings: tuple
-    # Its answers: vendor_code of a send, and a whole one to a wrong code.
+    # Its answers: vendor_code of a send; whole ones to a send that went well, and to a wrong code.
     sent: str | None
+    success: dict
     wrong: dict
     # docs/vendors: code_lifetime, max_checks, resend_after.
     page: tuple
@@ -68,6 +69,7 @@ TABLE = {
         credentials=("client_id", "client_secret"),
         spellings=INDIAN,
         sent="0",
+        success={"status": "SUCCESS", "statusCode": "0", "statusDesc": "ok"},
         wrong={"status": "FAILED", "statusCode": "3", "statusDesc": "Invalid OTP"},
         page=("10min", "5", "30s"),
         defaults=({"username": "house", "otp_type": "1", "ovdType": "Aadhaar Card"}, ["username", "otp_type", "ovd_type"],
@@ -80,6 +82,7 @@ TABLE = {
         credentials=("app_id", "app_key"),
         spellings=INDIAN,
         sent="200",
+        success={"status": "success", "statusCode": 200, "metaData": {"requestId": "r-1"}},
         wrong={"status": "failure", "statusCode": 200, "error": {"message": "OTP not match", "type": "error"}},
         page=("1d", "5", "30s"),
         defaults=({"template_id": "house", "otp_length": 6, "otpExpiry": "10"}, ["template_id"],
@@ -93,6 +96,7 @@ TABLE = {
         credentials=("username", "password"),
         spellings=INDIAN,
         sent="0000",
+        success={"head": {}, "body": {"resultInfo": {"resultStatus": "S", "resultCode": "0000", "resultMsg": "ok"}}},
         wrong={"head": {}, "body": {"resultInfo": {"resultStatus": "F", "resultCode": "403", "resultMsg": "Invalid OTP"}}},
         page=(None, "5", "30s"),
         defaults=({"mid": "HOUSE", "token_type": "SSO"}, ["mid"], {}),
@@ -110,6 +114,7 @@ TABLE = {
         credentials=("username", "password"),
         spellings=("{}",),
         sent="0",
+        success={"response_code": 0, "notification_uuid": "03f67f9e-ec4f-11e6-b006-92361f002671", "msg_id": "m"},
         wrong={"response_code": 0, "otp_validation_status": "FAILED"},
         page=(None, "3", "30s"),
         defaults=({"enterprise_id": "house", "msg": [{"lng": "en", "subject": "s", "message": "$$OTP$$", "label": {}}]},
@@ -122,6 +127,7 @@ TABLE = {
         credentials=("application_id", "password"),
         spellings=(*LANKAN, "tel:94{national}"),
         sent="S1000",
+        success={"statusCode": "S1000", "statusDetail": "ok", "referenceNo": "r-1"},
         wrong={"version": "1.0", "statusCode": "E1850", "statusDetail": "Invalid OTP"},
         page=("1h", "3", "30s"),
         defaults=({"metadata": {"client": "house"}}, [], {"applicationMetaData": {"client": "house"}}),
@@ -134,6 +140,7 @@ TABLE = {
         options={"service_sid": SERVICE},
         spellings=LANKAN,
         sent="pending",
+        success={"sid": "VE" + "0b" * 16, "status": "pending", "valid": False},
         wrong={"sid": "VE" + "0a" * 16, "status": "pending", "valid": False},
         page=("10min", "5", "30s"),
         defaults=({"channel": "whatsapp", "locale": "en"}, [], {"Channel": "whatsapp", "Locale": "en"}),
@@ -147,6 +154,7 @@ TABLE = {
         credentials=("authkey",),
         spellings=INDIAN,
         sent=None,
+        success={"type": "success", "request_id": "0123456789abcdef01234567"},
         wrong={"type": "error", "message": "OTP not match"},
         page=("1d", "5", "30s"),
         defaults=({"template_id": "house", "otp_length": 6}, ["template_id"], {"template_id": "house", "otp_length": 6}),

@@ -272,14 +272,14 @@ fn an_unknown_field_names_the_nearest() {
         );
     }
     let invalid = call("ideamart", Send, with(good("ideamart", Send, 1), "colour", json!(1))).refused();
-    assert_eq!(invalid.hint, "it takes: mobile, application_hash, metadata, extra");
+    assert_eq!(invalid.hint, "it takes: mobile, application_hash, metadata, channel, extra");
 }
 
 #[test]
 fn a_field_of_another_call_says_where_it_belongs() {
     for (vendor, operation, payload, says) in [
         ("hyperverge", Verify, json!({"mobile": "8144094480", "template_id": "T"}), "template_id is a field of: send;"),
-        ("hyperverge", Send, json!({"channel": "voice"}), "channel is a field of: resend;"),
+        ("hyperverge", Verify, json!({"channel": "voice"}), "channel is a field of: send, resend;"),
         ("paytm", Verify, json!({"mobileNumber": "8144094480"}), "mobileNumber is a field of: send, resend;"),
         ("ideamart", Resend, json!({"reference": "x"}), "reference is a field of: verify;"),
         ("relid", Verify, json!({"user_id": "x"}), "user_id is a field of: send, resend;"),
@@ -295,6 +295,26 @@ fn a_field_of_another_call_says_where_it_belongs() {
         .payload(json!({"mobile": "8144094480"}))
         .defaults(json!({"template_id": "T", "otpLength": 6, "channel": "text"}))
         .prepared();
+}
+
+#[test]
+fn who_sends_by_sms_alone_says_so_and_puts_nothing_on_the_wire() {
+    for (vendor, variant) in [("iserveu", 1), ("iserveu", 2), ("hyperverge", 1), ("paytm", 1), ("ideamart", 1)] {
+        let plain = call(vendor, Send, good(vendor, Send, variant)).prepared();
+        for word in ["sms", "SMS"] {
+            let by_sms = call(vendor, Send, with(good(vendor, Send, variant), "channel", json!(word))).prepared();
+            assert_eq!(by_sms.request.body.reveal(), plain.request.body.reveal());
+            assert_eq!(
+                (by_sms.request.path, by_sms.request.query),
+                (plain.request.path.clone(), plain.request.query.clone())
+            );
+        }
+        for word in [json!("voice"), json!("whatsapp"), json!("email"), json!(""), json!(1)] {
+            let refused = call(vendor, Send, with(good(vendor, Send, variant), "channel", word)).refused();
+            assert_eq!((refused.field.as_str(), refused.hint.as_str()), ("channel", "channel: only sms"), "{vendor}");
+        }
+        check_defaults(by_name(vendor).unwrap(), &members(json!({"channel": "sms"}))).unwrap();
+    }
 }
 
 #[test]

@@ -533,6 +533,25 @@ fn twilio_sends_to_an_address_in_any_case_of_its_domain() {
 }
 
 #[test]
+fn a_way_that_is_the_house_rule_for_numbers_is_none_for_addresses() {
+    for (default, to, way) in [
+        ("whatsapp", "asha@example.org", "To=asha%40example.org&Channel=email"),
+        ("whatsapp", "+94771234567", "To=%2B94771234567&Channel=whatsapp"),
+        ("email", "+94771234567", "To=%2B94771234567&Channel=sms"),
+        ("email", "asha@example.org", "To=asha%40example.org&Channel=email"),
+    ] {
+        let call = caller("twilio", Send).payload(json!({"mobile": to})).defaults(json!({"channel": default}));
+        assert_eq!(message(&call.prepared().request), twilio("Verifications", way));
+    }
+    // Whoever names it means it.
+    let named = caller("twilio", Send).payload(json!({"mobile": "asha@example.org", "Channel": "sms"})).refused();
+    assert_eq!(named.field, "channel");
+    let known = json!({"mobile": "asha@example.org", "channel": "email"});
+    let again = caller("twilio", Resend).known(known).payload(json!({"channel": "voice"})).refused();
+    assert_eq!(again.field, "channel");
+}
+
+#[test]
 fn twilio_sends_again_by_the_same_call_and_may_change_the_way() {
     let sent = caller("twilio", Send).payload(json!({"mobile": "+94771234567", "channel": "whatsapp", "locale": "si"}));
     let sent = sent.prepared();
@@ -592,7 +611,7 @@ fn msg91_sends_json_and_verifies_by_a_form() {
     let sent = caller("msg91", Send)
         .payload(json!({
             "mobile": "+91 98765-43210", "otp_length": "6", "otp_expiry": 10, "email": "asha@EXAMPLE.org", "userip": "192.168.1.1",
-            "unicode": 1, "real_time_response": "1", "sender": "OURSHP", "channel": "sms", "variables": {"name": "Asha", "n": 2},
+            "unicode": 1, "real_time_response": "1", "sender": "OURSHP", "channel": "SMS", "variables": {"name": "Asha", "n": 2},
             "extra": {"later": true}
         }))
         .defaults(json!({"template_id": "0123456789abcdef01234567"}))
@@ -628,7 +647,7 @@ fn msg91_sends_json_and_verifies_by_a_form() {
         let again = caller("msg91", Resend).known(known.clone()).payload(payload).prepared();
         let form = format!("Content-Type: application/x-www-form-urlencoded\nmobile=919876543210&retrytype={kind}");
         assert_eq!(message(&again.request), format!("/api/v5/otp/retry\n{MSG91}{form}"));
-        assert!(again.keeps_code && !again.retained.contains_key("channel"));
+        assert!(again.keeps_code && again.retained.get("channel") == known.get("channel"));
     }
 }
 

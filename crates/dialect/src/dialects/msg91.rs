@@ -13,7 +13,7 @@ use crate::{
     payload::{
         code::CodeForm,
         extra,
-        field::{Field, Invalid},
+        field::{BY_SMS, Field, Invalid},
         fill::{FilledPayload, code, no_operation},
         phone_number::NumberingPlan,
         rule::Rule,
@@ -63,7 +63,7 @@ static SEND: &[Field] = &[
     Field::optional("public_ip", "userip", Rule::IpAddress).personal().noted("of the user's device"),
     Field::optional("unicode", "unicode", FLAG).like("0"),
     Field::optional("real_time_response", "realTimeResponse", FLAG).like("0").noted("1 waits for the operator's word"),
-    Field::optional("channel", "channel", Rule::Channel(&[("sms", "text")])).once(),
+    BY_SMS,
     Field::optional(VARIABLES, VARIABLES, Rule::Object { members: &[], open: true })
         .secret()
         .like("{\"name\": \"Asha\"}")

@@ -12,10 +12,8 @@ use crate::{
     outcome::Outcome,
     payload::{
         code::CodeForm,
-        email_address::EmailAddress,
         field::{Field, Invalid},
-        fill::{FilledPayload, code},
-        phone_number::NumberingPlan,
+        fill::{FilledPayload, Recipient, code},
         rule::Rule,
     },
     response::{CallResult, DENIED, is_success, reference, scalar, unlisted},
@@ -39,7 +37,7 @@ pub static DIALECT: Dialect = Dialect {
         check: check_service_sid,
     }],
     fields,
-    recipient: |typed| recipient(typed).map(|(recipient, _)| recipient),
+    recipient: |typed| Some(Recipient::parse(typed)?.recipient),
     // The vendor is to make the code, and to say it in words of its own.
     set_members: &["Code", "Status", "CustomCode", "CustomMessage"],
     prepare,
@@ -165,9 +163,7 @@ fn prepare(call: &Call) -> Result<Prepared, Invalid> {
 fn send(call: &Call, what: &str) -> Result<Prepared, Invalid> {
     let mut filled = FilledPayload::checked(&DIALECT, call, SEND, what, |filled, faults| {
         let is_named = |faults: &[Invalid], name: &str| faults.iter().any(|fault| fault.field == name);
-        if let (Some(channel), Some(_)) = (filled.text("channel"), filled.get("mobile"))
-            && (channel == EMAIL) != filled.email().is_some()
-        {
+        if filled.get("mobile").is_some() && !filled.is_default("channel") && !channel_fits(filled) {
             faults.push(Invalid::new(
                 "channel",
                 "channel does not go with mobile: by e-mail a code goes to an address, and by any other way to a number",
@@ -185,6 +181,10 @@ fn send(call: &Call, what: &str) -> Result<Prepared, Invalid> {
             }
         }
     })?;
+    // One for numbers is not for addresses, and says nothing of them.
+    if !channel_fits(&filled) {
+        filled.drop_default("channel");
+    }
     filled.or_default("channel", if filled.email().is_some() { EMAIL } else { "sms" });
     let mut body = Map::new();
     let names: Vec<&str> = SEND.iter().map(|field| field.name).filter(|name| *name != "extra").collect();
@@ -192,6 +192,11 @@ fn send(call: &Call, what: &str) -> Result<Prepared, Invalid> {
     filled.lay_extra(&mut body)?;
     let request = post(call, "Verifications", body);
     Ok(addressed(filled.prepared(request, FindBy::Reference), &filled))
+}
+
+/// By e-mail to an address, and to a number by any other way.
+fn channel_fits(filled: &FilledPayload) -> bool {
+    filled.text("channel").is_none_or(|channel| (channel == EMAIL) == filled.email().is_some())
 }
 
 fn verify(call: &Call) -> Result<Prepared, Invalid> {
@@ -243,17 +248,8 @@ fn post(call: &Call, path: &str, body: Map<String, Value>) -> HttpRequest {
     form_request(&format!("/v2/Services/{service}/{path}"), headers, body)
 }
 
-/// A number or an address in its one form, and as it may be shown.
-fn recipient(typed: &str) -> Option<(Secret, String)> {
-    let number = || NumberingPlan::Any.parse(typed).map(|number| (number.recipient(), number.masked()));
-    let address = || EmailAddress::parse(typed).map(|address| (address.recipient(), address.masked()));
-    number().or_else(address)
-}
-
 fn addressed(prepared: Prepared, filled: &FilledPayload) -> Prepared {
-    let number = filled.mobile(NumberingPlan::Any).map(|number| (number.recipient(), number.masked()));
-    let address = filled.email().map(|address| (address.recipient(), address.masked()));
-    let (recipient, recipient_masked) = number.or(address).unzip();
+    let (recipient, recipient_masked) = filled.number_or_address().map(|to| (to.recipient, to.masked)).unzip();
     Prepared { recipient, recipient_masked, ..prepared }
 }
 

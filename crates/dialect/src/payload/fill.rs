@@ -18,7 +18,7 @@ use crate::{
 
 /// One call's table, filled from payload, verification and defaults, in this order of weight.
 pub(crate) struct FilledPayload<'a> {
-    credential_sets: &'static [&'static [&'static str]],
+    dialect: &'a Dialect,
     call: &'a Call<'a>,
     table: &'static [Field],
     /// Under our names, as they go on the wire.
@@ -30,7 +30,7 @@ pub(crate) struct FilledPayload<'a> {
 impl<'a> FilledPayload<'a> {
     /// `what` names the call in messages: `a verify of otp_type 1`.
     pub(crate) fn new(
-        dialect: &Dialect,
+        dialect: &'a Dialect,
         call: &'a Call<'a>,
         table: &'static [Field],
         what: &str,
@@ -40,7 +40,7 @@ impl<'a> FilledPayload<'a> {
 
     /// The same, where fields have something to do with each other: `together` adds what is wrong with that.
     pub(crate) fn checked(
-        dialect: &Dialect,
+        dialect: &'a Dialect,
         call: &'a Call<'a>,
         table: &'static [Field],
         what: &str,
@@ -54,7 +54,7 @@ impl<'a> FilledPayload<'a> {
 
     /// As far as it goes, and all that is wrong.
     pub(crate) fn gather(
-        dialect: &Dialect,
+        dialect: &'a Dialect,
         call: &'a Call<'a>,
         table: &'static [Field],
         what: &str,
@@ -68,8 +68,7 @@ impl<'a> FilledPayload<'a> {
         let is_meant = |field: &Field| {
             strays.iter().filter_map(|key| nearest(key, spellings())).any(|spelling| field.is_called(spelling))
         };
-        let credential_sets = dialect.credential_sets;
-        let mut filled = Self { credential_sets, call, table, values: Private::default(), given: Private::default() };
+        let mut filled = Self { dialect, call, table, values: Private::default(), given: Private::default() };
         for field in table {
             match filled.value_of(dialect, field) {
                 Ok(Some(value)) => drop(filled.values.insert(field.name.into(), value)),
@@ -131,6 +130,18 @@ impl<'a> FilledPayload<'a> {
         }
     }
 
+    /// Forgets what the option `defaults` says of a field, where that is not for this call.
+    pub(crate) fn drop_default(&mut self, name: &str) {
+        if self.is_default(name) {
+            self.values.shift_remove(name);
+        }
+    }
+
+    /// Whether a value comes of the option `defaults`, and of nobody who meant this call.
+    pub(crate) fn is_default(&self, name: &str) -> bool {
+        !self.given.contains_key(name) && !self.call.retained_before.contains_key(name)
+    }
+
     /// Writes the named fields, those that have a value, under the vendor's names and in this order.
     pub(crate) fn write(&self, body: &mut Map<String, Value>, names: &[&str]) {
         for name in names {
@@ -152,7 +163,12 @@ impl<'a> FilledPayload<'a> {
         value.and_then(|value| country.parse_value(value))
     }
 
-    /// The same where an e-mail address may stand in its place.
+    /// Whom the code goes to, where an e-mail address may stand in the number's place.
+    pub(crate) fn number_or_address(&self) -> Option<Recipient> {
+        let number = self.mobile(NumberingPlan::Any).map(Recipient::from);
+        number.or_else(|| self.email().map(Recipient::from))
+    }
+
     pub(crate) fn email(&self) -> Option<EmailAddress> {
         let value = self.get("mobile").or_else(|| self.call.retained_before.get("mobile"));
         value.and_then(EmailAddress::parse_value)
@@ -215,7 +231,7 @@ impl<'a> FilledPayload<'a> {
         }
         // Two are the user and the password of `Basic`, in whichever vendor's words.
         let proxys: &[&str] = &["proxy_user", "proxy_password"];
-        for pair in self.credential_sets.iter().copied().chain([proxys]) {
+        for pair in self.dialect.credential_sets.iter().copied().chain([proxys]) {
             let [name, secret] = pair else { continue };
             if let (Some(name), Some(secret)) = (self.call.credentials.get(*name), self.call.credentials.get(*secret)) {
                 secrets.add(Secret::basic(name, secret).reveal());
@@ -237,7 +253,8 @@ impl<'a> FilledPayload<'a> {
                 _ => {}
             }
         }
-        // A verify may not take the number, and its answer may still echo it.
+        // A verify may not take the number, nor what else the send had, and its answer may still echo it.
+        let fields = all_fields(self.dialect);
         for (name, value) in self.call.retained_before {
             match name.as_str() {
                 "mobile" => {
@@ -246,11 +263,39 @@ impl<'a> FilledPayload<'a> {
                         secrets.add_mobile(country, Some(value), None);
                     }
                 }
-                "token" | "ovd_data" | "user_id" | "extra" => secrets.add_values([Some(value), None]),
+                name if fields.iter().any(|field| field.name == name && field.secret) => {
+                    secrets.add_values([Some(value)])
+                }
                 _ => {}
             }
         }
         secrets.into_vec()
+    }
+}
+
+/// Whom a code goes to.
+pub(crate) struct Recipient {
+    /// In its one form, whatever way it was typed.
+    pub recipient: Secret,
+    pub masked: String,
+}
+
+impl Recipient {
+    pub(crate) fn parse(typed: &str) -> Option<Self> {
+        let number = NumberingPlan::Any.parse(typed).map(Self::from);
+        number.or_else(|| EmailAddress::parse(typed).map(Self::from))
+    }
+}
+
+impl From<PhoneNumber> for Recipient {
+    fn from(number: PhoneNumber) -> Self {
+        Self { recipient: number.recipient(), masked: number.masked() }
+    }
+}
+
+impl From<EmailAddress> for Recipient {
+    fn from(address: EmailAddress) -> Self {
+        Self { recipient: address.recipient(), masked: address.masked() }
     }
 }
 

@@ -1,4 +1,4 @@
-#!/usr/bin/env python3
+#!/usr/bin/python3
 """Promise: every supported version of Postgres is run. For each: its server (postgres.sh), the extension built for it and
 installed there, the demo, and the gateway tests; at the end a table. One after the other is built, in the dev profile (nothing
 is measured here, and it takes a third of the time), in one target directory, where only what knows Postgres is compiled anew;

@@ -175,7 +175,8 @@ COMMENT ON COLUMN otp_gateway.result.retryable IS
 'the same call may safely be made again: after retry_after, or for invalid_code with another code';
 COMMENT ON COLUMN otp_gateway.result.attempts_left IS 'checks left';
 COMMENT ON COLUMN otp_gateway.result.retry_after IS
-'how long to wait before another try, as the rule that refused or the vendor says; null: nobody says';
+'of blocked, rate_limited and provider_error: how long to wait before another try, as the rule that refused or the '
+'vendor says; null: nobody says';
 COMMENT ON COLUMN otp_gateway.result.expires_at IS
 'when the code ends; null where neither the vendor nor code_lifetime says';
 COMMENT ON COLUMN otp_gateway.result.reference IS 'of this flow at the vendor';

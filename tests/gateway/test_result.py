@@ -129,19 +129,24 @@ def test_one_call_however_it_is_taken(gateway, simulator, call, of):
     assert gateway.execute("SELECT count(*) FROM otp_gateway.attempt") == [(1,)]
 
 
-@pytest.mark.parametrize("call", ["otp_gateway.wait({id})", "otp_cancel({id})", "otp_verify({id}, '1')", "otp_verify('ideamart', '1', '{{\"mobile\": \"077\"}}')"])
-def test_each_function_s_row_can_be_taken_apart(gateway, call):
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_each_function_s_row_can_be_taken_apart(gateway, function):
     """As the same columns, and by name."""
-    id = gateway.send()["verification_id"]
-    call = call.format(id=f"'{id}'::uuid")
-    columns = gateway.execute("SELECT attname::text FROM pg_attribute WHERE attrelid = 'otp_gateway.result'::regclass AND attnum > 0 ORDER BY attnum")
-    try:
-        row = gateway.row(f"SELECT (r).* FROM (SELECT {call} AS r OFFSET 0) AS t")
-    except psycopg2.Error as error:
-        # Ideamart cancels nothing; that is no number.
-        assert error.pgcode == "22023"
-        return
-    assert [(name,) for name in row] == columns and isinstance(row["verification_id"], uuid.UUID)
+    id = gateway.send("relid")["verification_id"]
+    call = {
+        "otp_send(text,jsonb,text)": f"otp_send('ideamart', '{payload(gateway)}')",
+        "otp_enqueue(text,jsonb,text)": f"otp_enqueue('ideamart', '{payload(gateway)}')",
+        "otp_verify(uuid,text,jsonb)": f"otp_verify('{id}'::uuid, '000000')",
+        "otp_verify(text,text,jsonb)": "otp_verify('ideamart', '000000', '{\"reference\": \"nowhere\"}')",
+        "otp_resend(uuid,jsonb)": f"otp_resend('{id}')",
+        "otp_cancel(uuid)": f"otp_cancel('{id}')",
+        "otp_gateway.wait(uuid,interval)": f"otp_gateway.wait('{id}')",
+    }[function]
+    columns = [name for (name,) in gateway.execute(
+        "SELECT attname FROM pg_attribute WHERE attrelid = 'otp_gateway.result'::regclass AND attnum > 0 ORDER BY attnum"
+    )]
+    row = gateway.row(f"SELECT (r).* FROM (SELECT {call} AS r OFFSET 0) AS t")
+    assert list(row) == columns and isinstance(row["verification_id"], uuid.UUID) and row["status"] is not None
 
 
 # PL/pgSQL, SQL functions, tables.
@@ -243,3 +248,37 @@ def test_psycopg2_knows_it(gateway):
         psycopg2.extras.register_composite("otp_gateway.result", session)
         [(row,)] = gateway.execute("SELECT otp_send('ideamart', %s)", (payload(gateway),), session)
         assert (row.outcome, row.retryable, type(row.verification_id)) == ("sent", False, uuid.UUID)
+
+
+# What is set when.
+
+
+def test_reason_and_retry_after_stand_where_they_help(gateway, simulator):
+    """As the columns' comments say: reason of what is blocked, retry_after of that and of a vendor that says when."""
+    to = gateway.number()
+    rows = {"sent": gateway.send(to=to)}
+    id = rows["sent"]["verification_id"]
+    rows["invalid_code"] = gateway.verify(id, simulator.wrong("ideamart", to))
+    rows["approved"] = gateway.verify(id, simulator.code("ideamart", to))
+    rows["already_used"] = gateway.verify(id, "123456")
+    simulator.fault("status", "ideamart", "send", status=401, headers={"Retry-After": "7"})
+    rows["auth_failed"] = gateway.send(to=gateway.number())
+    simulator.clear_faults()
+    simulator.fault("status", "ideamart", "send", status=500, headers={"Retry-After": "7"})
+    rows["unknown"] = gateway.send(to=gateway.number())
+    simulator.clear_faults()
+    for outcome, row in rows.items():
+        assert (row["outcome"], row["reason"], row["retry_after"]) == (outcome, None, None)
+    simulator.fault("status", "ideamart", "send", status=429, headers={"Retry-After": "7"})
+    limited = gateway.send(to=gateway.number())
+    simulator.clear_faults()
+    assert (limited["outcome"], limited["reason"], limited["retry_after"].total_seconds()) == ("rate_limited", None, 7)
+    gateway.create_provider("once", "ideamart", resend_after="1h", allowed_prefixes="+94")
+    gateway.send("once", to, vendor="ideamart")
+    blocked = gateway.send("once", to, vendor="ideamart")
+    assert (blocked["outcome"], blocked["reason"]) == ("blocked", "resend_after")
+    assert 3500 < blocked["retry_after"].total_seconds() <= 3600 and blocked["retryable"]
+    # A rule that no wait changes.
+    gateway.create_provider("local", "ideamart", allowed_prefixes="+9177")
+    blocked = gateway.send("local", gateway.number(), vendor="ideamart")
+    assert (blocked["outcome"], blocked["reason"], blocked["retry_after"], blocked["retryable"]) == ("blocked", "allowed_prefixes", None, False)

@@ -422,35 +422,22 @@ CREATE FUNCTION otp_gateway_internal.words(operation text, outcome text, reason 
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 BEGIN ATOMIC
     -- Of 14 letters at most: a row of otp_gateway.recent has 100 columns.
-    SELECT CASE $2
-        WHEN 'sent' THEN CASE $1 WHEN 'resend' THEN 'sent again' ELSE 'code sent' END
-        WHEN 'approved' THEN 'right code'
-        WHEN 'canceled' THEN 'code is void'
-        WHEN 'invalid_code' THEN 'wrong code'
-        WHEN 'expired' THEN 'code too old'
-        WHEN 'already_used' THEN 'used before'
-        WHEN 'already_registered' THEN 'is registered'
-        WHEN 'max_attempts_reached' THEN 'no checks left'
-        WHEN 'not_found' THEN 'flow not known'
-        WHEN 'rate_limited' THEN 'vendor''s limit'
-        WHEN 'invalid_request' THEN 'payload wrong'
-        WHEN 'auth_failed' THEN 'login refused'
-        WHEN 'refused' THEN 'vendor refused'
-        WHEN 'provider_error' THEN 'vendor failed'
-        WHEN 'unreachable' THEN 'no connection'
-        WHEN 'unknown' THEN 'cannot be told'
-        WHEN 'blocked' THEN CASE $3
-            WHEN 'allowed_prefixes' THEN 'wrong country'
-            WHEN 'resend_after' THEN 'asked too soon'
-            WHEN 'send_limit' THEN 'too many codes'
-            WHEN 'provider_limit' THEN 'budget spent'
-            WHEN 'max_checks' THEN 'no checks left'
-            WHEN 'check_limit' THEN 'too many tries'
-            WHEN 'breaker' THEN 'vendor is down'
-            ELSE 'flow is over'
-        END
-        ELSE 'under way'
-    END;
+    SELECT coalesce('{
+        "sent": "code sent", "approved": "right code", "canceled": "code is void", "invalid_code": "wrong code",
+        "expired": "code too old", "already_used": "used before", "already_registered": "is registered",
+        "max_attempts_reached": "no checks left", "not_found": "flow not known", "rate_limited": "vendor''s limit",
+        "invalid_request": "payload wrong", "auth_failed": "login refused", "refused": "vendor refused",
+        "provider_error": "vendor failed", "unreachable": "no connection", "unknown": "cannot be told",
+        "blocked": "flow is over", "sent by resend": "sent again", "in flight": "under way",
+        "by allowed_prefixes": "wrong country", "by resend_after": "asked too soon", "by send_limit": "too many codes",
+        "by provider_limit": "budget spent", "by max_checks": "no checks left", "by check_limit": "too many tries",
+        "by breaker": "vendor is down"
+    }'::pg_catalog.jsonb OPERATOR(pg_catalog.->>) CASE
+        WHEN $2 IS NULL THEN 'in flight'
+        WHEN $2 OPERATOR(pg_catalog.=) 'sent' AND $1 OPERATOR(pg_catalog.=) 'resend' THEN 'sent by resend'
+        WHEN $2 OPERATOR(pg_catalog.=) 'blocked' AND $3 IS NOT NULL THEN pg_catalog.concat('by ', $3)
+        ELSE $2
+    END, $2);
 END;
 COMMENT ON FUNCTION otp_gateway_internal.words(text, text, text) IS
 'for otp_gateway.recent and otp_gateway.history: what happened, in a few words';
@@ -494,14 +481,14 @@ ORDER BY a.id DESC;
 COMMENT ON VIEW otp_gateway.recent IS
 'what otp_gateway.attempt shows, for a look: the newest first, a row of at most 100 columns';
 COMMENT ON COLUMN otp_gateway.recent."time" IS
-'text: month, day and time of day in the session''s time zone, when it began; otp_gateway.attempt has started_at';
-COMMENT ON COLUMN otp_gateway.recent.provider IS 'text: the foreign server that it went to, or would have';
-COMMENT ON COLUMN otp_gateway.recent.recipient_masked IS 'text: whom the code goes to, as it may be shown';
-COMMENT ON COLUMN otp_gateway.recent.operation IS 'text: send, verify, resend or cancel';
+'as text: month, day and time of day in the session''s time zone, when it began; otp_gateway.attempt has started_at';
+COMMENT ON COLUMN otp_gateway.recent.provider IS 'the foreign server that it went to, or would have';
+COMMENT ON COLUMN otp_gateway.recent.recipient_masked IS 'whom the code goes to, as it may be shown';
+COMMENT ON COLUMN otp_gateway.recent.operation IS 'send, verify, resend or cancel';
 COMMENT ON COLUMN otp_gateway.recent.outcome IS
-'text: how it ended, in one vocabulary for all vendors; null while in flight';
+'how it ended, in one vocabulary for all vendors; null while in flight';
 COMMENT ON COLUMN otp_gateway.recent.words IS
-'text: the same in a few words; where outcome is blocked, which rule it was';
+'the same in a few words; where outcome is blocked, which rule it was';
 
 CREATE FUNCTION otp_gateway_internal.effective_settings(server oid) RETURNS jsonb
 LANGUAGE c STABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'effective_settings';

@@ -116,7 +116,7 @@ FUNCTIONS = {
         EVERYBODY, "SELECT FROM otp_gateway.history(%(number)s, 'today', 'now')", EVERYBODY
     ),
     # Whoever may not use it is told that: see test_check.
-    "otp_gateway.check(text)": (EVERYBODY, "SELECT FROM otp_gateway.check('bank')", EVERYBODY),
+    'otp_gateway."check"(text)': (EVERYBODY, "SELECT FROM otp_gateway.check('bank')", EVERYBODY),
     "otp_gateway_internal.check_findings(text)": (EVERYBODY, "SELECT otp_gateway_internal.check_findings('bank')", INSIDE),
     "otp_gateway_internal.words(text,text,text)": (EVERYBODY, "SELECT otp_gateway_internal.words('send', 'sent', NULL)", INSIDE),
     "otp_gateway_internal.recipient_verifications_anywhere(text)": (

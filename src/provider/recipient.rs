@@ -1,6 +1,6 @@
 //! Whom a code went to, by what a person types.
 
-use dialect::Secret;
+use dialect::{DIALECTS, Secret};
 
 use crate::{
     error::Error,
@@ -42,6 +42,21 @@ pub fn recipients(members: &[(String, String)], typed: &Secret) -> Result<Vec<Se
         return Err(Error::invalid_parameter(
             format!("{what} provider \"{}\" sends to", crate::provider::lookup::shown(name)),
             format!("It takes {}.", wanted.unwrap_or_default()),
+        ));
+    }
+    Ok(recipients)
+}
+
+/// What it may be at any vendor there is, in normal form.
+pub fn recipients_anywhere(typed: &Secret) -> Result<Vec<Secret>, Error> {
+    let mut recipients: Vec<Secret> = Vec::new();
+    for dialect in DIALECTS {
+        recipients.extend((dialect.recipient)(typed.reveal()).filter(|recipient| !recipients.contains(recipient)));
+    }
+    if recipients.is_empty() {
+        return Err(Error::invalid_parameter(
+            "mobile is nothing that a code is sent to",
+            "Give a number with + and the code of its country, or as its own country dials it; for REL-ID, a user id.",
         ));
     }
     Ok(recipients)

@@ -244,8 +244,9 @@ BEGIN
             ELSE pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(a.grantee)) END AS grantee
         FROM pg_catalog.pg_class AS c CROSS JOIN LATERAL pg_catalog.aclexplode(c.relacl) AS a
         WHERE c.oid OPERATOR(pg_catalog.=) ANY (ARRAY[
-                'otp_gateway_internal.sealing_key'::pg_catalog.regclass, 'otp_gateway_internal.queue_home'::pg_catalog.regclass
-            ]::oid[])
+                'otp_gateway_internal.sealing_key'::pg_catalog.regclass,
+                'otp_gateway_internal.queue_home'::pg_catalog.regclass
+            ]::pg_catalog.oid[])
             AND a.grantee OPERATOR(pg_catalog.<>) c.relowner
     LOOP
         EXECUTE pg_catalog.format('REVOKE ALL ON TABLE %s FROM %s CASCADE', given.relation, given.grantee);

@@ -229,6 +229,7 @@ def test_a_hostile_search_path_of_the_database(field, attack, cluster):
         assert gateway.execute("SELECT status FROM otp_gateway.wait(%s, '30s')", (queued,), session) == [("pending",)]
         assert gateway.execute("SELECT outcome FROM public.otp_verify(%s::uuid, '000000')", (id,), session) == [("approved",)]
         assert gateway.execute("SELECT otp_gateway.forget('bank', '0773333333')", None, session) == [(2,)]
+    gateway.execute(f"ALTER DATABASE {name} RESET ALL")
     assert gateway.execute("SELECT * FROM public.caught") == []
 
 
@@ -500,6 +501,7 @@ def test_where_everybody_may_create_functions(cluster, simulator):
             [warning] = gateway.session.notices
             assert warning.startswith("WARNING:") and "functions in schema public" in warning and "PUBLIC" in warning
             assert "CREATE SCHEMA otp; CREATE EXTENSION otp_gateway SCHEMA otp" in warning
+            gateway.keeps_numbers = True
             gateway.create_provider("ideamart")
             # So it is: a literal fits text better than jsonb.
             to = gateway.number()

@@ -426,7 +426,6 @@ COMMENT ON COLUMN otp_gateway.recent.outcome IS
 COMMENT ON COLUMN otp_gateway.recent.words IS
 'the same in a few words; where outcome is blocked, which rule it was';
 
-GRANT SELECT ON otp_gateway.recent TO PUBLIC;
 
 CREATE FUNCTION otp_gateway_internal.recipient_verifications_anywhere(mobile text) RETURNS uuid[]
 LANGUAGE c STABLE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'recipient_verifications_anywhere';
@@ -627,6 +626,7 @@ DO $$
 DECLARE
     new pg_catalog.oid[] := ARRAY[
         'otp_gateway.payload_field'::pg_catalog.regclass,
+        'otp_gateway.recent'::pg_catalog.regclass,
         'otp_gateway_internal.sealing_key'::pg_catalog.regclass,
         'otp_gateway_internal.queue_home'::pg_catalog.regclass
     ];
@@ -642,4 +642,4 @@ BEGIN
     END LOOP;
 END
 $$;
-GRANT SELECT ON otp_gateway.payload_field TO PUBLIC;
+GRANT SELECT ON otp_gateway.payload_field, otp_gateway.recent TO PUBLIC;

@@ -275,4 +275,4 @@ def test_the_documented_function(cluster, simulator, where):
 
 
 def test_they_are_found():
-    assert "README.md public.send_code_again" in WHERE
+    assert "sign-up.md public.send_code_again" in WHERE

@@ -30,7 +30,7 @@ use crate::{
         session::{self, Unanswered},
     },
     job::{
-        Job, Target,
+        Job,
         prepare::{self, JobSpec},
     },
     pg::{
@@ -157,11 +157,8 @@ fn run(
 ) -> Result<ResultRow, Error> {
     loop {
         let attempt = Uuid::now_v7();
-        let mut job = job(operation, subject, attempt, code, payload)?;
-        job.idempotency.clone_from(&idempotency);
-        let verification = match job.target {
-            Target::New(id) | Target::Existing(id) | Target::Failover(id) | Target::Lookup(_, id) => id,
-        };
+        let job = job(operation, subject, attempt, code, payload, idempotency.as_ref())?;
+        let verification = job.action.verification();
         match call(&Request::Run(Box::new(job)), attempt)? {
             Response::Row(done) => return Ok(*done),
             Response::Error(error) => return Err(error),
@@ -185,6 +182,7 @@ fn job(
     attempt: Uuid,
     code: Option<&Secret>,
     payload: &Payload,
+    idempotency: Option<&IdempotencyHashes>,
 ) -> Result<Job, Error> {
     let role = roles::current_role();
     let wanted = JobSpec {
@@ -196,6 +194,7 @@ fn job(
         created_by: &role.name,
         code,
         payload: payload.fields(),
+        idempotency,
     };
     match subject {
         Subject::Provider(name) if operation == Operation::Send => {
@@ -208,12 +207,16 @@ fn job(
         Subject::Provider(name) => wanted.job(&Provider::find(name, role.oid)?, &*key_file::keys()?),
         Subject::Verification(id) => {
             let recorded = settled(id)?;
+            let prior = prepare::PriorState {
+                status: recorded.status,
+                reference: recorded.reference.as_deref(),
+                sealed: recorded.sealed.as_deref(),
+                send_count: recorded.send_count,
+            };
+            let wanted = JobSpec { verification: id, recorded: Some(prior), ..wanted };
             if recorded.vendor == VENDOR_NOT_CHOSEN {
                 // It went nowhere yet: the record answers.
-                return Ok(Job {
-                    provider_id: recorded.provider_id,
-                    ..wanted.answered_from_record(id, &recorded.provider)
-                });
+                return Ok(wanted.answered_from_record(&recorded.provider, recorded.provider_id));
             }
             let provider =
                 Candidates::of_verification(&recorded.provider, recorded.provider_id, recorded.route_id, role.oid)?;
@@ -230,13 +233,7 @@ fn job(
                     "Begin anew with otp_send.",
                 ));
             }
-            let on_record = prepare::PriorState {
-                status: recorded.status,
-                reference: recorded.reference.as_deref(),
-                sealed: recorded.sealed.as_deref(),
-                send_count: recorded.send_count,
-            };
-            JobSpec { verification: id, recorded: Some(on_record), ..wanted }.job(&provider, &*key_file::keys()?)
+            wanted.job(&provider, &*key_file::keys()?)
         }
     }
 }

@@ -66,6 +66,7 @@ fn prepare(
         created_by: &role.name,
         code: None,
         payload,
+        idempotency: None,
     };
     let (first, prepared) = wanted.check(&candidates)?;
     let keys = key_file::keys()?;

@@ -147,7 +147,7 @@ unsafe extern "C-unwind" fn check_allowed_hosts(
 
 /// A misspelt setting of ours is refused, as far as this version of Postgres can.
 fn mark_prefix_reserved() {
-    #[cfg(any(feature = "pg15", feature = "pg16", feature = "pg17", feature = "pg18"))]
+    #[cfg(not(feature = "pg14"))]
     // SAFETY: in _PG_init, after the last setting is defined.
     unsafe {
         pg_sys::MarkGUCPrefixReserved(c"otp_gateway".as_ptr());

@@ -2,6 +2,8 @@
 
 pub mod prepare;
 
+use std::time::Duration;
+
 use dialect::{FindBy, HttpRequest, Operation, Outcome, Secret};
 use http_client::Endpoint;
 use policy::{LimitRules, Micros};
@@ -12,85 +14,158 @@ use crate::{
     crypto::seal::Keys,
     store::{
         identity::Identity,
-        rows::{IdempotencyHashes, MovedTo},
+        rows::{IdempotencyHashes, MovedTo, NewAttempt},
     },
 };
 
 /// One operation, ready to go: everything that needs the caller's rights or the catalog is done.
 #[derive(Serialize, Deserialize)]
 pub struct Job {
-    pub operation: Operation,
     pub attempt: Uuid,
-    pub target: Target,
+    pub action: Action,
+    pub answer: Answer,
     pub provider: String,
-    /// Which one that is; looked up by `server` in the transaction that puts it down, unless that is 0.
+    /// The provider's identity, which the worker fills in by the account; without one it is as the session read it.
     pub provider_id: Identity,
     pub vendor: String,
-    /// Who asks: the OID, and what the worker puts it down under.
+    /// None for a route that has chosen no provider yet.
+    pub account: Option<Account>,
+    /// The caller's role: the OID, its name, and the identity that the worker fills in.
     pub role: u32,
     pub created_by: String,
     #[serde(skip)]
     pub role_id: Identity,
-    /// None if no vendor is called: the session found the verification terminal or queued (it answers from
-    /// the record), or the number is a test number (`local_outcome` answers).
-    pub vendor_call: Option<VendorCall>,
     pub recipient_masked: Option<String>,
     /// Normalised; the worker knows it by keys alone.
     pub recipient: Option<Secret>,
-    /// By which it is found: under each key of the key file, as it is when the intent is recorded; it is put down under
-    /// the first. Empty, where there is no recipient. Filled by the worker, in whose order all intents are.
-    #[serde(skip)]
-    pub recipient_keys: Vec<Vec<u8>>,
     pub reference: Option<String>,
-    /// Sealed for `target`; replaces what was sealed for the send before.
+    /// What a later operation needs of this one; it replaces what was sealed for the send before.
     pub sealed: Option<Vec<u8>>,
     pub code_lifetime: Option<Micros>,
     pub max_checks: u32,
-    /// The OIDs of the foreign server and of the user mapping: whose breaker counts.
-    pub server: u32,
-    pub mapping: u32,
-    /// The account at the vendor; the worker knows it by keys alone.
-    pub account: Option<Secret>,
-    /// As `recipient_keys`.
+    /// The keys by which the recipient is found: under each key of the key file, as it is when the intent is recorded;
+    /// it is put down under the first. Empty, where there is no recipient. Filled by the worker, in whose order all
+    /// intents are.
+    #[serde(skip)]
+    pub recipient_keys: Vec<Vec<u8>>,
+    /// The same of the account.
     #[serde(skip)]
     pub account_keys: Vec<Vec<u8>>,
-    /// What the vendor knows a code by: a recipient that comes along with a reference is only claimed.
-    pub find_by: FindBy,
-    /// Known to the worker alone: the role of the flow on record, where the session saw to it that the caller may act
-    /// for it.
+    /// Known to the worker alone.
     #[serde(skip)]
-    pub sender: Option<Identity>,
-    /// What it was prepared with, of a verification on record: the reference, and how many codes had been sent by then.
-    pub prepared_with: Option<(Option<String>, u32)>,
-    /// Known to the worker alone: it was the worker that found the flow on record.
-    #[serde(skip)]
-    pub is_found: bool,
-    /// Known to the worker alone: nobody but the payload says whose the flow is. It counts for nobody.
-    #[serde(skip)]
-    pub is_claim: bool,
-    /// None: exempt from all of them.
-    pub rules: Option<LimitRules>,
-    /// The gateway's own answer, with no call: a test number's, or the sandbox's.
-    pub local_outcome: Option<Outcome>,
-    /// What the user typed can be no code: it is on record, and nobody is asked.
-    pub is_no_code: bool,
-    /// It sends the code that was sent before.
-    pub keeps_code: bool,
-    /// To a test number: marked so on record, and never counted.
-    pub is_test: bool,
-    pub idempotency: Option<IdempotencyHashes>,
-    /// The route that it was asked of: name and OID, and what the worker puts it down under.
-    pub route: Option<(String, u32)>,
-    #[serde(skip)]
-    pub route_id: Option<Identity>,
-    /// The same send through the route's other providers, in the order in which they are tried.
-    pub fallbacks: Vec<Job>,
-    /// Known to the worker alone: when it took the job from a session.
+    pub counts_for: CountsFor,
+    /// When the worker took the job from a session.
     #[serde(skip)]
     pub taken_at: Micros,
+}
+
+/// What a job does, and to which verification.
+#[derive(Serialize, Deserialize)]
+pub enum Action {
+    Send(Send),
+    Verify(Flow),
+    /// `keeps_code`: the vendor sends the code that it sent before.
+    Resend {
+        flow: Recorded,
+        keeps_code: bool,
+    },
+    Cancel(Recorded),
+}
+
+/// The send that begins a verification, through one provider.
+#[derive(Serialize, Deserialize)]
+pub struct Send {
+    pub verification: Uuid,
+    /// The verification is on record: the route's provider before this one has certainly sent nothing.
+    pub is_failover: bool,
+    pub idempotency: Option<IdempotencyHashes>,
+    /// The route that it was asked of.
+    pub route: Option<Route>,
+    /// The same send through the route's other providers, in the order in which they are tried.
+    pub fallbacks: Vec<Job>,
     /// Known to the worker alone: which queued send it is.
     #[serde(skip)]
     pub queued: Option<Requeue>,
+}
+
+/// The flow that a code is checked for.
+#[derive(Serialize, Deserialize)]
+pub enum Flow {
+    Recorded(Recorded),
+    /// The open one of this provider and reference or recipient, else a new one of this id.
+    Lookup {
+        by: FindBy,
+        new: Uuid,
+    },
+    /// The one that a look-up has led to, and that was busy then. Known to the worker alone.
+    Found {
+        by: FindBy,
+        id: Uuid,
+    },
+}
+
+/// A verification on record, named by its id: the session saw to it that the caller may act for its role.
+#[derive(Serialize, Deserialize)]
+pub struct Recorded {
+    pub id: Uuid,
+    /// What the vendor knows its code by.
+    pub find_by: FindBy,
+    /// What the job was prepared with, unless the record answers: the reference, and how many codes had been sent by
+    /// then.
+    pub prepared_with: Option<(Option<String>, u32)>,
+}
+
+/// A route: its name, its OID, and the identity that the worker fills in.
+#[derive(Serialize, Deserialize)]
+pub struct Route {
+    pub name: String,
+    pub server: u32,
+    #[serde(skip)]
+    pub id: Identity,
+}
+
+/// An account at a vendor: the OIDs of foreign server and user mapping, whose breaker counts, and what the vendor
+/// knows it by, which the worker knows by keys alone.
+#[derive(Serialize, Deserialize)]
+pub struct Account {
+    pub server: u32,
+    pub mapping: u32,
+    pub name: Secret,
+}
+
+/// Who answers a job that the record lets go.
+#[derive(Serialize, Deserialize)]
+#[expect(clippy::large_enum_variant, reason = "most jobs call a vendor, and each is boxed as a whole")]
+pub enum Answer {
+    /// Nobody else than the record: when the session looked, the verification had ended, or was queued.
+    Record,
+    /// The gateway, for a test number: marked so on record, exempt from every rule, and counted for nobody.
+    TestNumber(OwnAnswer),
+    /// The gateway, under the provider's rules and within its timeout.
+    Gateway { answer: OwnAnswer, rules: LimitRules, timeout: Duration },
+    /// The vendor, under the provider's rules.
+    Vendor { call: VendorCall, rules: LimitRules },
+}
+
+/// What the gateway answers without a call.
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum OwnAnswer {
+    /// What the user typed can be no code: it is on record, and nobody is asked.
+    NoCode,
+    /// A test number's, or the sandbox's.
+    Outcome(Outcome),
+}
+
+/// Whom a job counts for.
+#[derive(Default)]
+pub enum CountsFor {
+    /// Its recipient, as an act of the caller's role.
+    #[default]
+    Caller,
+    /// The same as an act of the role that began the flow on record.
+    Role(Identity),
+    /// Nobody: only the payload says whose the flow is. A recipient that comes along with a reference is only claimed.
+    Nobody,
 }
 
 /// What it takes to queue a send again.
@@ -103,24 +178,144 @@ pub struct Requeue {
     pub payload: Vec<u8>,
 }
 
+#[derive(Serialize, Deserialize)]
+pub struct VendorCall {
+    pub request: HttpRequest,
+    pub cancel_first: Option<HttpRequest>,
+    pub endpoint: Endpoint,
+    pub secrets: Vec<Secret>,
+}
+
+impl Action {
+    pub fn operation(&self) -> Operation {
+        match self {
+            Self::Send(_) => Operation::Send,
+            Self::Verify(_) => Operation::Verify,
+            Self::Resend { .. } => Operation::Resend,
+            Self::Cancel(_) => Operation::Cancel,
+        }
+    }
+
+    /// The verification that it is about, as far as its caller can know: a look-up may lead to another one.
+    pub fn verification(&self) -> Uuid {
+        match self {
+            Self::Send(send) => send.verification,
+            Self::Verify(Flow::Recorded(flow)) | Self::Resend { flow, .. } | Self::Cancel(flow) => flow.id,
+            Self::Verify(Flow::Lookup { new: id, .. } | Flow::Found { id, .. }) => *id,
+        }
+    }
+
+    /// The verification on record that it is about, if it is known which.
+    pub fn on_record(&self) -> Option<Uuid> {
+        match self {
+            Self::Send(send) if !send.is_failover => None,
+            Self::Verify(Flow::Lookup { .. }) => None,
+            _ => Some(self.verification()),
+        }
+    }
+
+    /// The verification on record that it has to wait for while that is busy. What goes on to another provider is what
+    /// its verification is busy with.
+    pub fn waits_for(&self) -> Option<Uuid> {
+        self.on_record().filter(|_| !matches!(self, Self::Send(_)))
+    }
+
+    /// Whether it goes on to the next provider of its route.
+    pub fn is_failover(&self) -> bool {
+        matches!(self, Self::Send(send) if send.is_failover)
+    }
+
+    /// Whether it begins this verification, rather than belonging to one on record.
+    pub fn begins(&self, verification: Uuid) -> bool {
+        match self {
+            Self::Send(send) => !send.is_failover,
+            Self::Verify(Flow::Lookup { new, .. }) => *new == verification,
+            _ => false,
+        }
+    }
+
+    /// What the vendor knows the code by, of a flow that has begun.
+    pub fn find_by(&self) -> FindBy {
+        match self {
+            Self::Send(_) => FindBy::Recipient,
+            Self::Verify(Flow::Recorded(flow)) | Self::Resend { flow, .. } | Self::Cancel(flow) => flow.find_by,
+            Self::Verify(Flow::Lookup { by, .. } | Flow::Found { by, .. }) => *by,
+        }
+    }
+
+    /// What it was prepared with, of a verification on record.
+    pub fn prepared_with(&self) -> Option<&(Option<String>, u32)> {
+        match self {
+            Self::Verify(Flow::Recorded(flow)) | Self::Resend { flow, .. } | Self::Cancel(flow) => {
+                flow.prepared_with.as_ref()
+            }
+            Self::Send(_) | Self::Verify(_) => None,
+        }
+    }
+
+    pub fn send(&self) -> Option<&Send> {
+        if let Self::Send(send) = self { Some(send) } else { None }
+    }
+}
+
+impl Answer {
+    /// What it has to obey; None: it is exempt from all rules.
+    pub fn rules(&self) -> Option<&LimitRules> {
+        match self {
+            Self::Record | Self::TestNumber(_) => None,
+            Self::Gateway { rules, .. } | Self::Vendor { rules, .. } => Some(rules),
+        }
+    }
+
+    /// What the gateway itself answers.
+    pub fn own(&self) -> Option<OwnAnswer> {
+        match self {
+            Self::TestNumber(answer) | Self::Gateway { answer, .. } => Some(*answer),
+            Self::Record | Self::Vendor { .. } => None,
+        }
+    }
+
+    /// How long the call may take, where it is known.
+    pub fn timeout(&self) -> Option<Duration> {
+        match self {
+            Self::Record | Self::TestNumber(_) => None,
+            Self::Gateway { timeout, .. } => Some(*timeout),
+            Self::Vendor { call, .. } => Some(call.endpoint.timeout),
+        }
+    }
+}
+
 impl Job {
+    pub fn operation(&self) -> Operation {
+        self.action.operation()
+    }
+
+    pub fn is_test(&self) -> bool {
+        matches!(self.answer, Answer::TestNumber(_))
+    }
+
     /// The same through the next provider of the route, where this one certainly sends nothing.
     pub fn next_fallback(&mut self) -> Option<Self> {
-        let mut fallbacks = std::mem::take(&mut self.fallbacks).into_iter();
+        let Action::Send(send) = &mut self.action else { return None };
+        let mut fallbacks = std::mem::take(&mut send.fallbacks).into_iter();
         let mut next = fallbacks.next()?;
-        next.fallbacks = fallbacks.collect();
-        next.idempotency.clone_from(&self.idempotency);
-        next.queued.clone_from(&self.queued);
+        if let Action::Send(next) = &mut next.action {
+            next.fallbacks = fallbacks.collect();
+            next.idempotency.clone_from(&send.idempotency);
+            next.queued.clone_from(&send.queued);
+        }
         next.taken_at = self.taken_at;
         Some(next)
     }
 
-    /// By which its recipient, and that of those that may follow, is found from now on.
+    /// Fills in the keys by which its recipient, and that of those that may follow, is found from now on.
     pub fn derive_keys(&mut self, keys: &Keys) {
         self.recipient_keys = self.recipient.as_ref().map_or_else(Vec::new, |recipient| keys.recipients(recipient));
         self.account_keys =
-            self.account.as_ref().map_or_else(Vec::new, |account| keys.fingerprints("account", account.reveal()));
-        self.fallbacks.iter_mut().for_each(|job| job.derive_keys(keys));
+            self.account.as_ref().map_or_else(Vec::new, |account| keys.fingerprints("account", account.name.reveal()));
+        if let Action::Send(send) = &mut self.action {
+            send.fallbacks.iter_mut().for_each(|job| job.derive_keys(keys));
+        }
     }
 
     /// The provider that a verification of a route goes to with it.
@@ -135,12 +330,17 @@ impl Job {
 
     /// By which whoever it counts for is found.
     pub fn counted_keys(&self) -> &[Vec<u8>] {
-        if self.is_claim { &[] } else { &self.recipient_keys }
+        if matches!(self.counts_for, CountsFor::Nobody) { &[] } else { &self.recipient_keys }
     }
 
     /// Under which it is put down for whom it counts.
     pub fn counted_key(&self) -> Option<&[u8]> {
         self.counted_keys().first().map(Vec::as_slice)
+    }
+
+    /// The role whose act it is to the limits.
+    pub fn acting_role(&self) -> Identity {
+        if let CountsFor::Role(role) = self.counts_for { role } else { self.role_id }
     }
 
     /// Under which its account is put down; empty: none.
@@ -150,26 +350,25 @@ impl Job {
 
     /// This one and those that may follow.
     pub fn with_fallbacks(&self) -> impl Iterator<Item = &Self> + Clone {
-        std::iter::once(self).chain(&self.fallbacks)
+        std::iter::once(self).chain(self.action.send().map_or(&[][..], |send| &send.fallbacks))
     }
-}
 
-/// Which verification a job is about.
-#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-pub enum Target {
-    /// A send begins this one.
-    New(Uuid),
-    Existing(Uuid),
-    /// This one, whose send goes on to the next provider of its route.
-    Failover(Uuid),
-    /// The open one of this provider and reference or recipient, else a new one of this id.
-    Lookup(FindBy, Uuid),
-}
-
-#[derive(Serialize, Deserialize)]
-pub struct VendorCall {
-    pub request: HttpRequest,
-    pub cancel_first: Option<HttpRequest>,
-    pub endpoint: Endpoint,
-    pub secrets: Vec<Secret>,
+    /// The intent of this job, to be put on record before it goes. A test number's counts for nobody.
+    pub fn intent(&self, verification: Uuid, now: Micros) -> NewAttempt {
+        NewAttempt {
+            id: self.attempt,
+            verification,
+            operation: self.operation(),
+            refused: None,
+            why: None,
+            provider: self.provider.clone(),
+            provider_id: self.provider_id,
+            role_id: self.role_id,
+            account: self.account_key().to_vec(),
+            recipient_key: self.counted_key().filter(|_| !self.is_test()).map(<[u8]>::to_vec),
+            reason: None,
+            retry_at: None,
+            started_at: now,
+        }
+    }
 }

@@ -13,7 +13,7 @@ use crate::{
     error::Error,
     hooks::emit_log,
     ipc::segment,
-    pg::roles::current_role,
+    pg::{roles::current_role, uuid_time::is_earlier},
     store::{columns::verification::ENQUEUED, session_reads::role_of, session_writes::is_queued_here},
     trigger::row_event::{Event, Timing},
 };
@@ -113,10 +113,12 @@ fn send(event: &Event) -> Result<pg_sys::Datum, Error> {
         && values(old)? == now
     {
         let Some(column) = id_column else { return Ok(unchanged()) };
-        let link = link(old).filter(|_| given != event.id(old, column));
-        // Whoever writes all columns does not mean this one: it is NULL to them, or what an INSERT proposed to them
-        // that ON CONFLICT made an UPDATE.
-        let link = link.filter(|_| given.is_none_or(transaction::is_of_a_row));
+        let present = event.id(old, column);
+        let link = link(old).filter(|_| given != present);
+        // Whoever writes all columns does not mean this one: it is NULL to them, the id that they read before there was
+        // this one, or what an INSERT proposed to them that ON CONFLICT made an UPDATE.
+        let is_older = |id| present.is_some_and(|present| is_earlier(id, present));
+        let link = link.filter(|_| given.is_none_or(|id| is_older(id) || transaction::is_of_a_row(id)));
         return Ok(link.map_or_else(unchanged, |id| event.returned(event.with(column, Some(id)))));
     }
     let is_at_risk = event.may_be_lost_on_the_way();

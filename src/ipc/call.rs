@@ -1,6 +1,5 @@
 //! A session's call to the worker, and what it answers.
 
-use dialect::Operation;
 use pgrx::{
     PgLogLevel,
     pg_sys::panic::{CaughtError, ErrorReport},
@@ -13,7 +12,7 @@ use crate::{
         message::{self, Request, Response, unexpected},
         session::{self, Unanswered},
     },
-    job::{Job, Target},
+    job::{Action, Flow, Job},
 };
 
 pub fn call(request: &Request, attempt: Uuid) -> Result<Response, Error> {
@@ -35,28 +34,29 @@ pub fn interrupted(error: &CaughtError, job: &Job, was_taken: bool) -> ! {
     | CaughtError::ErrorReport(report)
     | CaughtError::RustPanic { ereport: report, .. }) = error;
     let again = ErrorReport::new(report.sql_error_code(), report.message().to_owned(), "otp_gateway");
-    let operation = job.operation.as_str();
+    let operation = job.operation().as_str();
     if !was_taken {
         again.set_detail(format!("The {operation} was not handed over; nothing was sent.")).report(PgLogLevel::ERROR);
         unreachable!("an ERROR does not return");
     }
     let attempt = job.attempt;
-    let (verification, on_record) = match job.target {
-        Target::New(id) | Target::Existing(id) | Target::Failover(id) => (format!("verification {id}, "), id),
+    let id = job.action.verification();
+    let verification = match &job.action {
         // Which one it is, is for the worker to find.
-        Target::Lookup(..) => (String::new(), Uuid::nil()),
+        Action::Verify(Flow::Lookup { .. }) => String::new(),
+        _ => format!("verification {id}, "),
     };
-    let hint = match job.operation {
-        Operation::Send if job.idempotency.is_some() => format!(
-            "Call again with the same idempotency_key, or SELECT * FROM otp_gateway.wait('{on_record}'): either has \
-            its outcome."
+    let hint = match &job.action {
+        Action::Send(send) if send.idempotency.is_some() => format!(
+            "Call again with the same idempotency_key, or SELECT * FROM otp_gateway.wait('{id}'): either has its \
+            outcome."
         ),
-        Operation::Send => format!(
-            "SELECT * FROM otp_gateway.wait('{on_record}') has its outcome. Another otp_send is another message, \
-            unless both have one idempotency_key."
+        Action::Send(_) => format!(
+            "SELECT * FROM otp_gateway.wait('{id}') has its outcome. Another otp_send is another message, unless both \
+            have one idempotency_key."
         ),
-        Operation::Resend => format!("SELECT * FROM otp_gateway.wait('{on_record}') has its outcome."),
-        Operation::Verify | Operation::Cancel => {
+        Action::Resend { .. } => format!("SELECT * FROM otp_gateway.wait('{id}') has its outcome."),
+        Action::Verify(_) | Action::Cancel(_) => {
             format!("SELECT outcome FROM otp_gateway.attempt WHERE id = '{attempt}': null until it has one.")
         }
     };

@@ -3,16 +3,17 @@
 
 use std::borrow::Cow;
 
-use dialect::{Call, CodeForm, Operation, Outcome, Prepared, Secret};
-use policy::{Status, outcome_if_closed};
+use dialect::{Call, CodeForm, FindBy, Operation, Outcome, Prepared, Secret};
+use policy::{LimitRules, Status, outcome_if_closed};
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use crate::{
     crypto::seal::{Keys, Place},
     error::Error,
-    job::{Job, Target, VendorCall},
+    job::{Account, Action, Answer, CountsFor, Flow, Job, OwnAnswer, Recorded, Route, Send, VendorCall},
     provider::{Provider, candidates::Candidates, lookup::VENDOR_NOT_CHOSEN, option_value::micros},
+    store::{identity::Identity, rows::IdempotencyHashes},
 };
 
 /// One operation as its caller means it.
@@ -28,6 +29,8 @@ pub struct JobSpec<'a> {
     pub created_by: &'a str,
     pub code: Option<&'a Secret>,
     pub payload: &'a Map<String, Value>,
+    /// The key of a send.
+    pub idempotency: Option<&'a IdempotencyHashes>,
 }
 
 /// Without the fields that only other members of the route know.
@@ -48,12 +51,20 @@ fn payload_for<'p>(
     Cow::Owned(fields.map(|(name, value)| (name.clone(), value.clone())).collect())
 }
 
-fn answer_of_test_number(operation: Operation, is_right: bool) -> Outcome {
-    match operation {
-        Operation::Send | Operation::Resend => Outcome::Sent,
-        Operation::Verify if is_right => Outcome::Approved,
-        Operation::Verify => Outcome::InvalidCode,
-        Operation::Cancel => Outcome::Canceled,
+/// Who answers under the provider's rules: the gateway itself, or the vendor.
+fn answer(provider: &Provider, prepared: Prepared, is_no_code: bool, rules: LimitRules) -> Answer {
+    let own = if is_no_code { Some(OwnAnswer::NoCode) } else { prepared.local_outcome.map(OwnAnswer::Outcome) };
+    match own {
+        Some(answer) => Answer::Gateway { answer, rules, timeout: provider.timeout(prepared.timeout) },
+        None => Answer::Vendor {
+            call: VendorCall {
+                request: prepared.request,
+                cancel_first: prepared.cancel_first,
+                endpoint: provider.endpoint(prepared.timeout),
+                secrets: prepared.secrets,
+            },
+            rules,
+        },
     }
 }
 
@@ -72,115 +83,133 @@ pub struct PriorState<'a> {
 
 impl JobSpec<'_> {
     pub fn job(&self, provider: &Provider, keys: &Keys) -> Result<Job, Error> {
-        let mut job = Job {
-            vendor: provider.dialect.name.to_owned(),
-            max_checks: provider.options.max_checks,
-            server: provider.server.to_u32(),
-            mapping: provider.mapping.to_u32(),
-            account: Some(provider.account()),
-            ..self.answered_from_record(self.verification, &provider.name)
+        let account =
+            Account { server: provider.server.to_u32(), mapping: provider.mapping.to_u32(), name: provider.account() };
+        // What was sealed is erased at the end, and of a queued one it is the send's: the record answers.
+        let is_closed = |recorded: &PriorState| {
+            recorded.status == Status::Queued || outcome_if_closed(self.operation, recorded.status).is_some()
         };
-        let mut known = Map::new();
-        if let Some(recorded) = self.recorded {
-            // What was sealed is erased at the end, and of a queued one it is the send's: the record answers.
-            if recorded.status == Status::Queued || outcome_if_closed(self.operation, recorded.status).is_some() {
-                return Ok(job);
-            }
-            if let Some(sealed) = recorded.sealed {
-                known = keys.open(&Place::Verification(self.verification), sealed)?;
-            }
-            job.prepared_with = Some((recorded.reference.map(str::to_owned), recorded.send_count));
-            if let Some(reference) = recorded.reference {
-                known.insert("reference".to_owned(), Value::String(reference.to_owned()));
-            }
+        if self.recorded.as_ref().is_some_and(is_closed) {
+            let action = self.action(FindBy::Recipient, false, None);
+            return Ok(self.answered_by(Answer::Record, action, &provider.name, provider.dialect.name, Some(account)));
         }
+        let known = self.recorded.map_or_else(|| Ok(Map::new()), |recorded| self.known(&recorded, keys))?;
         let code = self.code.map(|typed| provider.dialect.code.read(typed.reveal()));
-        job.is_no_code = matches!(code, Some(None));
-        let code = code.flatten();
-        let prepared = JobSpec { code: code.as_ref(), ..*self }.prepare(provider, &known)?;
-        if self.recorded.is_none() {
-            job.target = match self.operation {
-                Operation::Send => Target::New(self.verification),
-                _ => Target::Lookup(prepared.find_by, self.verification),
-            };
-        }
-        // A cancel or a verify of what is already sealed changes nothing about it.
-        if self.recorded.is_none() || self.operation == Operation::Resend {
-            job.sealed = Some(keys.seal(&Place::Verification(self.verification), &prepared.retained));
-        }
-        job.find_by = prepared.find_by;
-        job.recipient_masked = prepared.recipient_masked;
-        job.reference = prepared.reference;
+        let is_no_code = matches!(code, Some(None));
+        let mut prepared = JobSpec { code: code.flatten().as_ref(), ..*self }.prepare(provider, &known)?;
         let documented = provider.dialect.code_lifetime.filter(|_| !prepared.has_no_life);
         let lifetime = prepared.code_lifetime.or(provider.options.code_lifetime).or(documented);
-        job.code_lifetime = lifetime.map(micros);
-        job.max_checks = prepared.max_checks.unwrap_or(job.max_checks);
-        job.keeps_code = prepared.keeps_code;
-        job.recipient = prepared.recipient;
-        let recipient = job.recipient.as_ref().map(Secret::reveal);
-        let numbers = provider.options.test_numbers.as_ref();
-        if let Some(right) = recipient.and_then(|recipient| numbers?.code_of(recipient)) {
-            // Its code need be none that the vendor could have made.
-            let read = |typed: &str| CodeForm::Numeric.read(typed);
-            let given = self.code.and_then(|typed| read(typed.reveal()));
-            job.is_no_code = self.code.is_some() && given.is_none();
-            let is_right = given.is_some() && given == read(right);
-            job.is_test = true;
-            job.local_outcome = Some(answer_of_test_number(self.operation, is_right));
-            return Ok(job);
-        }
-        job.rules = Some(provider.rules(recipient, job.max_checks, job.code_lifetime));
-        job.local_outcome = prepared.local_outcome;
-        job.vendor_call = Some(VendorCall {
-            request: prepared.request,
-            cancel_first: prepared.cancel_first,
-            endpoint: provider.endpoint(prepared.timeout),
-            secrets: prepared.secrets,
-        });
-        Ok(job)
+        let (code_lifetime, max_checks) =
+            (lifetime.map(micros), prepared.max_checks.unwrap_or(provider.options.max_checks));
+        let prepared_with = self.recorded.map(|recorded| (recorded.reference.map(str::to_owned), recorded.send_count));
+        let action = self.action(prepared.find_by, prepared.keeps_code, prepared_with);
+        // A cancel or a verify of what is already sealed changes nothing about it.
+        let seals = self.recorded.is_none() || self.operation == Operation::Resend;
+        let sealed = seals.then(|| keys.seal(&Place::Verification(self.verification), &prepared.retained));
+        let recipient = prepared.recipient.take();
+        let (recipient_masked, reference) = (prepared.recipient_masked.take(), prepared.reference.take());
+        let answer = match self.answer_of_test_number(provider, recipient.as_ref()) {
+            Some(answer) => Answer::TestNumber(answer),
+            None => {
+                let rules = provider.rules(recipient.as_ref().map(Secret::reveal), max_checks, code_lifetime);
+                answer(provider, prepared, is_no_code, rules)
+            }
+        };
+        Ok(Job {
+            recipient_masked,
+            recipient,
+            reference,
+            sealed,
+            code_lifetime,
+            max_checks,
+            ..self.answered_by(answer, action, &provider.name, provider.dialect.name, Some(account))
+        })
     }
 
-    /// An operation on a send that waits for its route: it answers from the record.
-    pub fn answered_from_record(&self, verification: Uuid, route: &str) -> Job {
+    /// An operation on a send that waits for its route: the record answers.
+    pub fn answered_from_record(&self, route: &str, route_id: Identity) -> Job {
+        let action = self.action(FindBy::Recipient, false, None);
+        Job { provider_id: route_id, ..self.answered_by(Answer::Record, action, route, VENDOR_NOT_CHOSEN, None) }
+    }
+
+    /// A job of which no more is known than who answers it.
+    fn answered_by(
+        &self,
+        answer: Answer,
+        action: Action,
+        provider: &str,
+        vendor: &str,
+        account: Option<Account>,
+    ) -> Job {
         Job {
-            operation: self.operation,
             attempt: self.attempt,
-            target: Target::Existing(verification),
-            provider: route.to_owned(),
+            action,
+            answer,
+            provider: provider.to_owned(),
             provider_id: 0,
-            vendor: VENDOR_NOT_CHOSEN.to_owned(),
+            vendor: vendor.to_owned(),
+            account,
             role: self.role,
-            role_id: 0,
             created_by: self.created_by.to_owned(),
-            vendor_call: None,
+            role_id: 0,
             recipient_masked: None,
             recipient: None,
-            recipient_keys: Vec::new(),
             reference: None,
             sealed: None,
             code_lifetime: None,
             max_checks: 0,
-            server: 0,
-            mapping: 0,
-            account: None,
+            recipient_keys: Vec::new(),
             account_keys: Vec::new(),
-            find_by: dialect::FindBy::Recipient,
-            sender: None,
-            prepared_with: None,
-            is_found: false,
-            is_claim: false,
-            rules: None,
-            local_outcome: None,
-            is_no_code: false,
-            keeps_code: false,
-            is_test: false,
-            idempotency: None,
-            route: None,
-            route_id: None,
-            fallbacks: Vec::new(),
+            counts_for: CountsFor::default(),
             taken_at: 0,
-            queued: None,
         }
+    }
+
+    fn action(&self, find_by: FindBy, keeps_code: bool, prepared_with: Option<(Option<String>, u32)>) -> Action {
+        let flow = Recorded { id: self.verification, find_by, prepared_with };
+        match self.operation {
+            Operation::Send => Action::Send(Send {
+                verification: self.verification,
+                is_failover: false,
+                idempotency: self.idempotency.cloned(),
+                route: None,
+                fallbacks: Vec::new(),
+                queued: None,
+            }),
+            Operation::Verify if self.recorded.is_none() => {
+                Action::Verify(Flow::Lookup { by: find_by, new: self.verification })
+            }
+            Operation::Verify => Action::Verify(Flow::Recorded(flow)),
+            Operation::Resend => Action::Resend { flow, keeps_code },
+            Operation::Cancel => Action::Cancel(flow),
+        }
+    }
+
+    /// What the record knows of the flow: its reference, and what was sealed of it.
+    fn known(&self, recorded: &PriorState, keys: &Keys) -> Result<Map<String, Value>, Error> {
+        let mut known = match recorded.sealed {
+            Some(sealed) => keys.open(&Place::Verification(self.verification), sealed)?,
+            None => Map::new(),
+        };
+        if let Some(reference) = recorded.reference {
+            known.insert("reference".to_owned(), Value::String(reference.to_owned()));
+        }
+        Ok(known)
+    }
+
+    /// What the gateway answers if it is a test number; its code need be none that the vendor could have made.
+    fn answer_of_test_number(&self, provider: &Provider, recipient: Option<&Secret>) -> Option<OwnAnswer> {
+        let right = provider.options.test_numbers.as_ref()?.code_of(recipient?.reveal())?;
+        let given = self.code.map(|typed| CodeForm::Numeric.read(typed.reveal()));
+        Some(match (self.operation, given) {
+            (_, Some(None)) => OwnAnswer::NoCode,
+            (Operation::Send | Operation::Resend, _) => OwnAnswer::Outcome(Outcome::Sent),
+            (Operation::Verify, Some(given)) if given == CodeForm::Numeric.read(right) => {
+                OwnAnswer::Outcome(Outcome::Approved)
+            }
+            (Operation::Verify, _) => OwnAnswer::Outcome(Outcome::InvalidCode),
+            (Operation::Cancel, _) => OwnAnswer::Outcome(Outcome::Canceled),
+        })
     }
 
     /// The send through whatever a name stands for: of a route through each of its providers that can take the
@@ -192,16 +221,25 @@ impl JobSpec<'_> {
             let payload = payload_for(member, candidates, self.payload);
             let attempt = if jobs.is_empty() { self.attempt } else { Uuid::now_v7() };
             match (JobSpec { payload: &payload, attempt, ..*self }).job(member, keys) {
-                Ok(mut job) => {
-                    job.route = candidates.route.as_ref().map(|route| (route.name.clone(), route.server.to_u32()));
-                    jobs.push(job);
-                }
+                Ok(job) => jobs.push(job),
                 Err(error) => drop(refusal.get_or_insert(error)),
             }
         }
-        let mut jobs = jobs.into_iter();
-        let Some(mut first) = jobs.next() else { return Err(refusal.unwrap_or_else(no_members)) };
-        first.fallbacks = jobs.map(|job| Job { target: Target::Failover(self.verification), ..job }).collect();
+        if jobs.is_empty() {
+            return Err(refusal.unwrap_or_else(no_members));
+        }
+        let mut first = jobs.remove(0);
+        for (job, is_failover) in std::iter::once((&mut first, false)).chain(jobs.iter_mut().map(|job| (job, true))) {
+            if let Action::Send(send) = &mut job.action {
+                let route = candidates.route.as_ref();
+                send.route =
+                    route.map(|route| Route { name: route.name.clone(), server: route.server.to_u32(), id: 0 });
+                send.is_failover = is_failover;
+            }
+        }
+        if let Action::Send(send) = &mut first.action {
+            send.fallbacks = jobs;
+        }
         Ok(first)
     }
 
@@ -225,6 +263,7 @@ impl JobSpec<'_> {
             payload: self.payload,
             defaults: &provider.options.defaults,
             retained_before: known,
+            options: &provider.options.vendors_own,
             credentials: &provider.credentials,
             code: self.code,
             verification_id: &self.verification.to_string(),

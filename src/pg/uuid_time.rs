@@ -3,6 +3,11 @@
 use policy::Micros;
 use uuid::Uuid;
 
+/// Whether both are ids of ours, and `id` was made before `other`.
+pub fn is_earlier(id: Uuid, other: Uuid) -> bool {
+    [id, other].iter().all(|id| id.get_version_num() == 7) && id < other
+}
+
 /// The smallest id of a time before that of `id`, by `reach` milliseconds.
 pub fn id_before(id: Uuid, reach: u64) -> Uuid {
     let millis = (id.as_u128() >> 80) as u64;

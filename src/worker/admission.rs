@@ -1,52 +1,34 @@
 //! One transaction: which jobs may go, by the record and the limits, and their intents put on record.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, hash_map::Entry};
 
-use dialect::{Operation, Outcome};
+use dialect::{FindBy, Operation, Outcome};
 use policy::{BlockReason, Blocked, BreakerPermit, Micros, Status, Verification, admit};
 use uuid::Uuid;
 
 use crate::{
     api::idempotency,
     ipc::{message::Request, worker::CallId},
-    job::{Job, Target},
+    job::{Action, Answer, Flow, Job, OwnAnswer, Send},
     store::{
         StoreTransaction,
         rows::{NewAttempt, NewReference, NewVerification, StoredVerification, VerificationUpdate, WhichSend},
         transaction::Failure,
     },
     worker::{
-        flow_lookup::{FlowName, Flows, name},
+        flow_lookup::{FlowName, Flows},
         limit_check::{LimitCheck, NO_CODE, Verdict, explain},
     },
 };
 
 /// What became of a job when its turn came.
 pub enum Decision {
-    /// It goes; `observed`: the rule that would have refused it, if the provider enforced its rules.
-    Goes {
-        verification: Uuid,
-        before: Status,
-        state: Verification,
-        created_at: Micros,
-        observed: Option<BlockReason>,
-        breaker_permit: Option<BreakerPermit>,
-        checks_left: Option<u32>,
-    },
-    /// It ends without a call: from the record, by a rule, or because there is no code to check.
-    Ends {
-        verification: Uuid,
-        before: Status,
-        state: Verification,
-        outcome: Outcome,
-        blocked: Option<Blocked>,
-        /// From the record: what refused its send, then.
-        earlier: Option<Blocked>,
-        why: Option<String>,
-        checks_left: Option<u32>,
-    },
+    Goes(Admitted),
+    Ends(Ended),
     /// It waits for the call that is under way for this verification.
-    Waits { verification: Uuid },
+    Waits {
+        verification: Uuid,
+    },
     /// There is no such verification.
     Missing,
     /// The session read the record before it changed.
@@ -55,15 +37,67 @@ pub enum Decision {
     OfAnother,
 }
 
+/// How a job goes that record and rules let go.
+pub struct Admitted {
+    pub verification: Uuid,
+    pub before: Status,
+    pub state: Verification,
+    pub created_at: Micros,
+    /// The rule that would have refused it, if the provider enforced its rules.
+    pub observed: Option<BlockReason>,
+    pub breaker_permit: Option<BreakerPermit>,
+    pub checks_left: Option<u32>,
+}
+
+/// How a job ends without a call: from the record, by a rule, or because there is no code to check.
+pub struct Ended {
+    pub verification: Uuid,
+    pub before: Status,
+    pub state: Verification,
+    pub outcome: Outcome,
+    pub blocked: Option<Blocked>,
+    /// From the record: what refused its send, then.
+    pub earlier: Option<Blocked>,
+    pub why: Option<String>,
+    pub checks_left: Option<u32>,
+}
+
 impl Decision {
+    /// The verification that it changes, with its status before and its state from now on.
+    fn change(&self) -> Option<(Uuid, Status, &Verification)> {
+        match self {
+            Self::Goes(Admitted { verification, before, state, .. })
+            | Self::Ends(Ended { verification, before, state, .. }) => Some((*verification, *before, state)),
+            Self::Waits { .. } | Self::Missing | Self::Outdated | Self::OfAnother => None,
+        }
+    }
+
     /// The verification on record that it changes.
     pub fn on_record(&self, job: &Job) -> Option<Uuid> {
-        match self {
-            Self::Goes { verification, .. } | Self::Ends { verification, .. } if !begins(job, *verification) => {
-                Some(*verification)
+        self.change().map(|(verification, ..)| verification).filter(|verification| !job.action.begins(*verification))
+    }
+
+    /// The attempt, as it is put on record with the decision.
+    fn attempt(&self, job: &Job, now: Micros) -> Option<NewAttempt> {
+        Some(match self {
+            Self::Goes(Admitted { verification, observed, .. }) => {
+                NewAttempt { reason: *observed, ..job.intent(*verification, now) }
             }
-            _ => None,
-        }
+            Self::Ends(Ended { verification, outcome, blocked, earlier, why, .. }) => {
+                let by = blocked.or(*earlier);
+                let intent = job.intent(*verification, now);
+                NewAttempt {
+                    refused: Some(*outcome),
+                    why: why.clone(),
+                    reason: by.map(|by| by.reason),
+                    retry_at: by.and_then(|by| by.retry_at(now)),
+                    // What the record answered counts for nobody.
+                    recipient_key: intent.recipient_key.filter(|_| blocked.is_some()),
+                    ..intent
+                }
+            }
+            Self::Waits { .. } | Self::Missing | Self::Outdated | Self::OfAnother => return None,
+        })
     }
 }
 
@@ -80,7 +114,7 @@ pub struct Batch<'a, 'w, 'conn> {
     pub passed_over: Vec<NewAttempt>,
     /// The idempotency keys of this batch.
     pub keys: HashSet<Vec<u8>>,
-    /// What this batch itself begins, by what a later job of it may name it: provider, reference or recipient.
+    /// The flows that this batch itself begins or changes, by what a later job of it may name them.
     pub begun: HashMap<FlowName, Uuid>,
 }
 
@@ -98,72 +132,81 @@ impl<'a, 'w, 'conn> Batch<'a, 'w, 'conn> {
     }
 
     pub fn take(&mut self, job: &mut Job) -> Result<Decision, Failure> {
-        if let Target::New(id) | Target::Failover(id) = job.target {
-            let passed_over = self.limit_check.skip_open_breakers(job, id);
+        if let Action::Send(send) = &job.action {
+            let verification = send.verification;
+            let passed_over = self.limit_check.skip_open_breakers(job, verification);
             self.passed_over.extend(passed_over);
         }
         let job = &*job;
         if self.flows.of_another.contains(&job.attempt) {
             return Ok(Decision::OfAnother);
         }
-        match job.target {
-            Target::Failover(id) => match self.flows.known.remove(&id) {
-                Some(stored) => {
-                    let mut state = stored.state;
-                    let refused = Verification { status: Status::Blocked, ..state.clone() };
-                    state.send_count += 1;
-                    state.reference.clone_from(&job.reference);
-                    state.expires_at = self.end_of(job);
-                    self.rule(job, id, Status::Sending, state, refused, stored.created_at)
+        match &job.action {
+            Action::Send(send) if send.is_failover => self.go_on(job, send.verification),
+            Action::Send(send) => self.begin(job, send),
+            Action::Verify(Flow::Lookup { by, new }) => self.look_up(job, *by, *new),
+            Action::Verify(Flow::Recorded(_) | Flow::Found { .. }) | Action::Resend { .. } | Action::Cancel(_) => {
+                match self.flows.known.remove(&job.action.verification()) {
+                    Some(stored) => self.admit(job, stored),
+                    None => Ok(Decision::Missing),
                 }
-                None => Ok(Decision::Missing),
-            },
-            Target::New(id) => {
-                if self.is_keyed_already(job)? {
-                    return Ok(Decision::Outdated);
-                }
-                let mut state = Verification::sending(job.max_checks);
-                state.reference.clone_from(&job.reference);
-                state.expires_at = self.end_of(job);
-                self.rule(job, id, Status::Sending, state, Verification::refused(job.max_checks), self.now)
-            }
-            Target::Existing(id) => match self.flows.known.remove(&id) {
-                Some(stored) => self.admit(job, stored),
-                None => Ok(Decision::Missing),
-            },
-            Target::Lookup(by, new) => {
-                if let Some(stored) = self.flows.found.remove(&job.attempt) {
-                    if self.may_be_left
-                        || self.busy.contains_key(&stored.id)
-                        || self.begun.values().any(|id| *id == stored.id)
-                    {
-                        return Ok(Decision::Waits { verification: stored.id });
-                    }
-                    // Marks it for the rest of this batch.
-                    self.begun.insert(name(by, job), stored.id);
-                    return self.admit(job, stored);
-                }
-                if let Some(id) = self.begun.get(&name(by, job)) {
-                    return Ok(Decision::Waits { verification: *id });
-                }
-                self.begun.insert(name(by, job), new);
-                let mut state = Verification::begun_elsewhere(job.max_checks);
-                state.reference.clone_from(&job.reference);
-                // Its code was sent before now, so that it cannot live longer than this.
-                state.expires_at = self.end_of(job);
-                if job.is_no_code {
-                    return Ok(self.no_code(job, new, Status::Pending, state));
-                }
-                let unchecked = state.clone();
-                state.check_count = 1;
-                self.rule(job, new, Status::Pending, state, unchecked, self.now)
             }
         }
     }
 
+    /// A send that begins a verification.
+    fn begin(&mut self, job: &Job, send: &Send) -> Result<Decision, Failure> {
+        if self.is_keyed_already(job, send)? {
+            return Ok(Decision::Outdated);
+        }
+        let mut state = Verification::sending(job.max_checks);
+        state.reference.clone_from(&job.reference);
+        state.expires_at = self.end_of(job);
+        let refused = Verification::refused(job.max_checks);
+        self.rule(job, send.verification, Status::Sending, state, refused, self.now)
+    }
+
+    /// A send that goes on to the next provider of its route.
+    fn go_on(&mut self, job: &Job, verification: Uuid) -> Result<Decision, Failure> {
+        let Some(stored) = self.flows.known.remove(&verification) else { return Ok(Decision::Missing) };
+        let mut state = stored.state;
+        let refused = Verification { status: Status::Blocked, ..state.clone() };
+        state.send_count += 1;
+        state.reference.clone_from(&job.reference);
+        state.expires_at = self.end_of(job);
+        self.rule(job, verification, Status::Sending, state, refused, stored.created_at)
+    }
+
+    /// A verify of a flow that it names by reference or recipient; if none is on record, it begins one of this id.
+    fn look_up(&mut self, job: &Job, by: FindBy, new: Uuid) -> Result<Decision, Failure> {
+        if let Some(stored) = self.flows.found.remove(&job.attempt) {
+            let is_busy = self.busy.contains_key(&stored.id) || self.begun.values().any(|id| *id == stored.id);
+            if self.may_be_left || is_busy {
+                return Ok(Decision::Waits { verification: stored.id });
+            }
+            // Marks it for the rest of this batch.
+            self.begun.insert(FlowName::of(by, job), stored.id);
+            return self.admit(job, stored);
+        }
+        match self.begun.entry(FlowName::of(by, job)) {
+            Entry::Occupied(begun) => return Ok(Decision::Waits { verification: *begun.get() }),
+            Entry::Vacant(begun) => drop(begun.insert(new)),
+        }
+        let mut state = Verification::begun_elsewhere(job.max_checks);
+        state.reference.clone_from(&job.reference);
+        // Its code was sent before now, so that it cannot live longer than this.
+        state.expires_at = self.end_of(job);
+        if job.answer.own() == Some(OwnAnswer::NoCode) {
+            return Ok(self.no_code(job, new, Status::Pending, state));
+        }
+        let unchecked = state.clone();
+        state.check_count = 1;
+        self.rule(job, new, Status::Pending, state, unchecked, self.now)
+    }
+
     /// The session looked, but a call of another one, since cancelled, may have been on its way here.
-    pub fn is_keyed_already(&mut self, job: &Job) -> Result<bool, Failure> {
-        let Some(idempotency) = &job.idempotency else { return Ok(false) };
+    pub fn is_keyed_already(&mut self, job: &Job, send: &Send) -> Result<bool, Failure> {
+        let Some(idempotency) = &send.idempotency else { return Ok(false) };
         let is_new = self.keys.insert(idempotency.keys.first().cloned().unwrap_or_default());
         Ok(!is_new || self.writer.has_key(&idempotency.keys, idempotency::since(), job.role_id)?)
     }
@@ -184,9 +227,11 @@ impl<'a, 'w, 'conn> Batch<'a, 'w, 'conn> {
     ) -> Result<Decision, Failure> {
         Ok(match self.limit_check.check(self.writer, job)? {
             Verdict::Goes { observed, breaker_permit, checks_left } => {
-                Decision::Goes { verification, before, state, created_at, observed, breaker_permit, checks_left }
+                let admitted =
+                    Admitted { verification, before, state, created_at, observed, breaker_permit, checks_left };
+                Decision::Goes(admitted)
             }
-            Verdict::Blocked { blocked, checks_left } => Decision::Ends {
+            Verdict::Blocked { blocked, checks_left } => Decision::Ends(Ended {
                 verification,
                 before,
                 state: refused,
@@ -195,13 +240,13 @@ impl<'a, 'w, 'conn> Batch<'a, 'w, 'conn> {
                 earlier: None,
                 why: Some(explain(blocked.reason).to_owned()),
                 checks_left,
-            },
+            }),
         })
     }
 
     /// An empty code says nothing, to nobody: it is on record, and counts for nothing.
     pub fn no_code(&self, job: &Job, verification: Uuid, before: Status, state: Verification) -> Decision {
-        Decision::Ends {
+        Decision::Ends(Ended {
             verification,
             before,
             state,
@@ -210,7 +255,7 @@ impl<'a, 'w, 'conn> Batch<'a, 'w, 'conn> {
             earlier: None,
             why: Some(NO_CODE.to_owned()),
             checks_left: self.limit_check.checks_left(job),
-        }
+        })
     }
 
     pub fn admit(&mut self, job: &Job, stored: StoredVerification) -> Result<Decision, Failure> {
@@ -218,27 +263,36 @@ impl<'a, 'w, 'conn> Batch<'a, 'w, 'conn> {
         let is_other = |(reference, sends): &(Option<String>, u32)| {
             *reference != stored.state.reference || *sends != stored.state.send_count
         };
-        if job.prepared_with.as_ref().is_some_and(is_other) {
+        if job.action.prepared_with().is_some_and(is_other) {
             return Ok(Decision::Outdated);
         }
         let StoredVerification { id, mut state, created_at, .. } = stored;
         let before = state.status;
         let unchanged = state.clone();
-        match admit(job.operation, &mut state, self.now) {
+        match admit(job.operation(), &mut state, self.now) {
             Err(outcome) => {
-                let why = what_to_do(job.operation, before, state.status);
+                let why = what_to_do(job.operation(), before, state.status);
                 let send = if before == Status::Blocked { self.writer.send_of(id, WhichSend::Latest)? } else { None };
                 let earlier = send.and_then(|send| {
                     let retry_after = send.retry_at.map(|at| at.saturating_sub(self.now).max(0));
                     Some(Blocked { reason: send.reason?, retry_after })
                 });
                 let (blocked, checks_left) = (None, None);
-                Ok(Decision::Ends { verification: id, before, state, outcome, blocked, earlier, why, checks_left })
+                Ok(Decision::Ends(Ended {
+                    verification: id,
+                    before,
+                    state,
+                    outcome,
+                    blocked,
+                    earlier,
+                    why,
+                    checks_left,
+                }))
             }
-            Ok(()) if job.is_no_code => Ok(self.no_code(job, id, before, unchanged)),
-            Ok(()) if job.vendor_call.is_none() && job.local_outcome.is_none() => Ok(Decision::Outdated),
+            Ok(()) if job.answer.own() == Some(OwnAnswer::NoCode) => Ok(self.no_code(job, id, before, unchanged)),
+            Ok(()) if matches!(job.answer, Answer::Record) => Ok(Decision::Outdated),
             Ok(()) => {
-                if job.operation == Operation::Resend {
+                if job.operation() == Operation::Resend {
                     state.status = Status::Sending;
                 }
                 self.rule(job, id, before, state, unchanged, created_at)
@@ -247,82 +301,59 @@ impl<'a, 'w, 'conn> Batch<'a, 'w, 'conn> {
     }
 
     pub fn write(&mut self, jobs: &[(CallId, Box<Job>)], decisions: &[Decision]) -> Result<(), Failure> {
-        let mut verifications = Vec::new();
-        let mut changes = Vec::new();
-        let mut attempts = Vec::new();
-        let mut references = Vec::new();
-        for ((_, job), decision) in jobs.iter().zip(decisions) {
-            let (verification, refused, reason, why, retry_at) = match decision {
-                Decision::Goes { verification, observed, .. } => (*verification, None, *observed, &None, None),
-                Decision::Ends { verification, outcome, blocked, earlier, why, .. } => {
-                    let by = blocked.or(*earlier);
-                    let retry_at = by.and_then(|by| by.retry_at(self.now));
-                    (*verification, Some(*outcome), by.map(|by| by.reason), why, retry_at)
-                }
-                Decision::Waits { .. } | Decision::Missing | Decision::Outdated | Decision::OfAnother => continue,
-            };
-            attempts.push(NewAttempt {
-                id: job.attempt,
-                verification,
-                operation: job.operation,
-                refused,
-                why: why.clone(),
-                provider: job.provider.clone(),
-                provider_id: job.provider_id,
-                role_id: job.role_id,
-                account: job.account_key().to_vec(),
-                // A test number's counts for nobody, nor does what the record answered.
-                recipient_key: job
-                    .counted_key()
-                    .filter(|_| !job.is_test && !matches!(decision, Decision::Ends { blocked: None, .. }))
-                    .map(<[u8]>::to_vec),
-                reason,
-                retry_at,
-                started_at: self.now,
-            });
-            match decision {
-                Decision::Goes { state, .. } | Decision::Ends { state, .. } if begins(job, verification) => {
-                    references.extend(new_reference(job, state, verification));
-                    verifications.push(NewVerification {
-                        id: verification,
-                        provider: job.provider.clone(),
-                        provider_id: job.provider_id,
-                        vendor: job.vendor.clone(),
-                        created_by: job.created_by.clone(),
-                        role_id: job.role_id,
-                        created_at: self.now,
-                        recipient_masked: job.recipient_masked.clone(),
-                        recipient_key: job.recipient_key().map(<[u8]>::to_vec),
-                        sealed: job.sealed.clone().filter(|_| !state.status.is_terminal()),
-                        state: state.clone(),
-                        idempotency: job.idempotency.clone(),
-                        is_test: job.is_test,
-                        route: job.route.as_ref().map(|(name, _)| name.clone()).zip(job.route_id),
-                    });
-                }
-                Decision::Goes { before, state, .. } | Decision::Ends { before, state, .. } => {
-                    let mut change = VerificationUpdate {
-                        id: verification,
-                        before: *before,
-                        moved_to: None,
-                        state: state.clone(),
-                        sealed: None,
-                    };
-                    if let Target::Failover(_) = job.target {
-                        change.moved_to = Some(job.moved_to());
-                        change.sealed.clone_from(&job.sealed);
-                        references.extend(new_reference(job, state, verification));
-                    }
-                    changes.push(change);
-                }
-                Decision::Waits { .. } | Decision::Missing | Decision::Outdated | Decision::OfAnother => {}
-            }
-        }
+        let decided = || jobs.iter().map(|(_, job)| &**job).zip(decisions);
+        let changes = || decided().filter_map(|(job, decision)| Some((job, decision.change()?)));
+        let begins = |(job, (id, ..)): &(&Job, (Uuid, Status, &Verification))| job.action.begins(*id);
+        let begun: Vec<NewVerification> =
+            changes().filter(begins).map(|(job, (id, _, state))| new_verification(job, id, state, self.now)).collect();
+        let known: Vec<VerificationUpdate> = changes()
+            .filter(|change| !begins(change))
+            .map(|(job, (id, before, state))| update(job, id, before, state))
+            .collect();
+        let references: Vec<NewReference> = changes()
+            .filter(|change| begins(change) || change.0.action.is_failover())
+            .filter_map(|(job, (id, _, state))| new_reference(job, state, id))
+            .collect();
+        let mut attempts: Vec<NewAttempt> =
+            decided().filter_map(|(job, decision)| decision.attempt(job, self.now)).collect();
         attempts.append(&mut self.passed_over);
-        self.writer.insert_verifications(&verifications)?;
-        self.writer.update_verifications(&changes)?;
+        self.writer.insert_verifications(&begun)?;
+        self.writer.update_verifications(&known)?;
         self.writer.insert_references(&references)?;
         self.writer.insert_attempts(&attempts)
+    }
+}
+
+/// The row of a verification that a job begins.
+fn new_verification(job: &Job, id: Uuid, state: &Verification, now: Micros) -> NewVerification {
+    let send = job.action.send();
+    NewVerification {
+        id,
+        provider: job.provider.clone(),
+        provider_id: job.provider_id,
+        vendor: job.vendor.clone(),
+        created_by: job.created_by.clone(),
+        role_id: job.role_id,
+        created_at: now,
+        recipient_masked: job.recipient_masked.clone(),
+        recipient_key: job.recipient_key().map(<[u8]>::to_vec),
+        sealed: job.sealed.clone().filter(|_| !state.status.is_terminal()),
+        state: state.clone(),
+        idempotency: send.and_then(|send| send.idempotency.clone()),
+        is_test: job.is_test(),
+        route: send.and_then(|send| send.route.as_ref()).map(|route| (route.name.clone(), route.id)),
+    }
+}
+
+/// What a job makes of a verification on record.
+fn update(job: &Job, id: Uuid, before: Status, state: &Verification) -> VerificationUpdate {
+    let is_failover = job.action.is_failover();
+    VerificationUpdate {
+        id,
+        before,
+        moved_to: is_failover.then(|| job.moved_to()),
+        state: state.clone(),
+        sealed: job.sealed.clone().filter(|_| is_failover),
     }
 }
 
@@ -330,15 +361,6 @@ impl<'a, 'w, 'conn> Batch<'a, 'w, 'conn> {
 pub fn new_reference<'a>(job: &'a Job, state: &'a Verification, verification: Uuid) -> Option<NewReference<'a>> {
     let reference = state.reference.as_deref()?;
     Some(NewReference { provider: &job.provider, provider_id: job.provider_id, reference, verification })
-}
-
-/// Whether the job begins this verification, rather than belonging to one on record.
-pub fn begins(job: &Job, verification: Uuid) -> bool {
-    match job.target {
-        Target::New(_) => true,
-        Target::Lookup(_, new) => new == verification,
-        Target::Existing(_) | Target::Failover(_) => false,
-    }
 }
 
 /// What the caller and the record are told of an operation that ends because of what the verification is.

@@ -18,7 +18,7 @@ use crate::{
         rows::{AttemptEnd, NewReference, VerificationUpdate},
         transaction::{Durability, Failure},
     },
-    worker::state::{Worker, done, failure_log::OUTCOME, send_queue::DueSend},
+    worker::state::{Worker, failure_log::OUTCOME, result_row, send_queue::DueSend},
 };
 
 /// What comes after an outcome.
@@ -227,7 +227,7 @@ impl Worker {
             return;
         }
         let reading = completed.result;
-        let mut row = done(call.attempt, call.operation, call.verification, &change.state, reading.outcome);
+        let mut row = result_row(call.attempt, call.operation, call.verification, &change.state, reading.outcome);
         if let (Some(left), false) = (reading.attempts_left, change.state.status.is_terminal()) {
             row.attempts_left = row.attempts_left.min(left);
         }

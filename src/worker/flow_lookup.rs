@@ -8,12 +8,33 @@ use uuid::Uuid;
 
 use crate::{
     ipc::worker::CallId,
-    job::{Job, Target},
+    job::{Action, CountsFor, Flow, Job},
     store::{StoreTransaction, identity::Identity, rows::StoredVerification, transaction::Failure},
 };
 
-/// By what a job names a flow begun elsewhere: provider, reference or recipient and role.
-pub type FlowName = (Identity, Option<String>, Option<(Vec<u8>, Identity)>);
+/// By what a verify names a flow that was begun elsewhere. None: it gives no such name, or no key of it is known.
+#[derive(PartialEq, Eq, Hash)]
+pub enum FlowName {
+    /// The vendor's reference, which is the account's, whichever of its providers is asked.
+    Reference { account: Vec<u8>, reference: Option<String> },
+    /// The recipient, of what this role began at this provider.
+    Recipient { provider: Identity, role: Identity, recipient: Option<Vec<u8>> },
+}
+
+impl FlowName {
+    pub fn of(by: FindBy, job: &Job) -> Self {
+        match by {
+            FindBy::Reference => {
+                Self::Reference { account: job.account_key().to_vec(), reference: job.reference.clone() }
+            }
+            FindBy::Recipient => Self::Recipient {
+                provider: job.provider_id,
+                role: job.role_id,
+                recipient: job.recipient_key().map(<[u8]>::to_vec),
+            },
+        }
+    }
+}
 
 /// The flows on record that jobs are about.
 #[derive(Default)]
@@ -28,27 +49,25 @@ pub struct Flows {
 impl Flows {
     /// Reads them, and has each job count for whom the record has, whatever its payload says.
     pub fn read(writer: &mut StoreTransaction, jobs: &mut [(CallId, Box<Job>)], now: Micros) -> Result<Self, Failure> {
-        let known = |job: &Job| match job.target {
-            Target::Existing(id) | Target::Failover(id) => Some(id),
-            Target::New(_) | Target::Lookup(..) => None,
-        };
-        let ids: Vec<Uuid> = jobs.iter().filter_map(|(_, job)| known(job)).collect();
+        let ids: Vec<Uuid> = jobs.iter().filter_map(|(_, job)| job.action.on_record()).collect();
         let stored = writer.verifications(&ids)?;
         let mut flows =
             Self { known: stored.into_iter().map(|stored| (stored.id, stored)).collect(), ..Self::default() };
         for (_, job) in jobs {
-            let found = match job.target {
-                Target::Lookup(by, _) => {
+            let found = match job.action {
+                Action::Verify(Flow::Lookup { by, .. }) => {
                     let (reference, keys) = (job.reference.as_deref(), &job.recipient_keys);
                     let found = writer.latest(by, job.provider_id, &job.account_keys, reference, keys, job.role_id)?;
                     found.filter(|stored| is_the_same_flow(by, stored, now))
                 }
                 _ => None,
             };
-            let is_new = matches!(job.target, Target::New(_) | Target::Failover(_));
-            let flow = found.as_ref().or_else(|| flows.known.get(&known(job)?)).filter(|_| !is_new);
-            if !is_new && !belongs(job, flow) {
-                flows.of_another.insert(job.attempt);
+            // A send is its flow's own, on whatever record.
+            if !matches!(job.action, Action::Send(_)) {
+                let flow = found.as_ref().or_else(|| flows.known.get(&job.action.on_record()?));
+                if !belongs(job, flow) {
+                    flows.of_another.insert(job.attempt);
+                }
             }
             flows.found.extend(found.map(|stored| (job.attempt, stored)));
         }
@@ -59,14 +78,17 @@ impl Flows {
 /// Has a job count for the recipient of the flow on record. False: it names another one.
 pub fn belongs(job: &mut Job, flow: Option<&StoredVerification>) -> bool {
     let was_sent = flow.is_some_and(|flow| flow.state.send_count > 0);
-    if job.find_by == FindBy::Reference && !was_sent {
-        job.is_claim = true;
+    job.counts_for = CountsFor::Caller;
+    if job.action.find_by() == FindBy::Reference && !was_sent {
+        job.counts_for = CountsFor::Nobody;
         return true;
     }
     let Some(flow) = flow else { return true };
     // Where the session found it, the caller has the rights of the role that began it.
-    let is_found = job.is_found || matches!(job.target, Target::Lookup(..));
-    job.sender = Some(flow.role_id).filter(|_| !is_found);
+    let is_found = matches!(job.action, Action::Verify(Flow::Lookup { .. } | Flow::Found { .. }));
+    if !is_found {
+        job.counts_for = CountsFor::Role(flow.role_id);
+    }
     let Some(key) = &flow.recipient_key else {
         job.recipient_keys.clear();
         return true;
@@ -86,13 +108,4 @@ pub fn is_the_same_flow(by: FindBy, stored: &StoredVerification, now: Micros) ->
     by == FindBy::Reference
         || (stored.state.expires_at.is_none_or(|end| end > now)
             && (!stored.state.status.is_terminal() || stored.state.status == Status::MaxAttemptsReached))
-}
-
-pub fn name(by: FindBy, job: &Job) -> FlowName {
-    let provider = job.provider_id;
-    match by {
-        // The account's, whichever of its providers.
-        FindBy::Reference => (0, job.reference.clone(), Some((job.account_key().to_vec(), 0))),
-        FindBy::Recipient => (provider, None, job.recipient_key().map(|key| (key.to_vec(), job.role_id))),
-    }
 }

@@ -1,8 +1,9 @@
 //! From requests to calls: what may go is put on record, durably and many at once, and then given to the HTTP client.
 
 use dialect::{Operation, Outcome};
-use http_client::OutboundCall;
+use http_client::{CompletedCall, OutboundCall};
 use policy::{Status, retryable};
+use uuid::Uuid;
 
 use crate::{
     crypto::key_file,
@@ -11,17 +12,17 @@ use crate::{
         message::{Request, Response},
         worker::CallId,
     },
-    job::{Job, Target, VendorCall},
+    job::{Action, Answer, Flow, Job, OwnAnswer},
     pg::clock::clock,
     store::{
         retention::erase_at,
         transaction::{Durability, Failure},
     },
     worker::{
-        admission::{Batch, Decision, begins},
+        admission::{Admitted, Batch, Decision, Ended},
         flow_lookup::Flows,
         limit_check::LimitCheck,
-        state::{InFlight, Worker, done, failure_log::ATTEMPT, limit_state::BreakerKey, own_answer},
+        state::{InFlight, Worker, failure_log::ATTEMPT, limit_state::BreakerKey, own_answer, result_row},
     },
 };
 
@@ -32,10 +33,7 @@ impl Worker {
         let requests = std::mem::take(&mut self.pending);
         self.settle_first(requests.iter().filter_map(|(_, request)| match request {
             Request::AwaitIdle(id) | Request::AwaitSend(id, _) => Some(*id),
-            Request::Run(job) => match job.target {
-                Target::Existing(id) => Some(id),
-                Target::New(_) | Target::Lookup(..) | Target::Failover(_) => None,
-            },
+            Request::Run(job) => job.action.waits_for(),
             Request::Maintain(_) | Request::Identify(_) => None,
         }));
         for (call_id, request) in requests {
@@ -43,11 +41,7 @@ impl Worker {
                 Request::AwaitIdle(id) => Some(*id),
                 // They wait in a place of their own.
                 Request::AwaitSend(..) | Request::Maintain(_) | Request::Identify(_) => None,
-                Request::Run(job) => match job.target {
-                    Target::Existing(id) => Some(id),
-                    // What goes on to another provider is what the verification is busy with.
-                    Target::New(_) | Target::Lookup(..) | Target::Failover(_) => None,
-                },
+                Request::Run(job) => job.action.waits_for(),
             };
             if let Some(waiting) = subject.and_then(|id| self.busy.get_mut(&id)) {
                 waiting.push_back((call_id, request));
@@ -136,15 +130,20 @@ impl Worker {
     }
 
     pub fn refuse(&mut self, call_id: CallId, job: &Job, error: &Error) {
-        if let Target::Existing(id) | Target::Failover(id) = job.target {
+        self.end_job(call_id, job, &Response::Error(error.clone()));
+    }
+
+    /// Answers a job that comes to nothing: whoever waits for its verification has their turn.
+    fn end_job(&mut self, call_id: CallId, job: &Job, response: &Response) {
+        if let Some(id) = job.action.on_record() {
             self.unblock(id);
         }
-        self.respond(call_id, &Response::Error(error.clone()));
+        self.respond(call_id, response);
     }
 
     pub fn put_back(&mut self, jobs: Vec<(CallId, Box<Job>)>) {
         for (call_id, job) in jobs {
-            let known = if let Target::Existing(id) = job.target { Some(id) } else { None };
+            let known = job.action.waits_for();
             if self.may_wait_on(call_id, &job) {
                 self.pending.push((call_id, Request::Run(job)));
             }
@@ -154,134 +153,123 @@ impl Worker {
         }
     }
 
-    pub fn apply_decision(&mut self, call_id: CallId, mut job: Job, decision: Decision) {
+    pub fn apply_decision(&mut self, call_id: CallId, job: Job, decision: Decision) {
         match decision {
-            Decision::Goes { verification, before, state, created_at, observed, breaker_permit, checks_left } => {
-                self.busy.entry(verification).or_default();
-                if matches!(job.target, Target::New(_) | Target::Lookup(..)) {
-                    self.expiry.add(verification, erase_at(created_at, &state));
-                }
-                let account = BreakerKey::of(&job);
-                let number = self.next_number();
-                let is_resend = job.operation == Operation::Resend;
-                let fallbacks = job.next_fallback().map(Box::new);
-                self.in_flight.insert(
-                    number,
-                    InFlight {
-                        call_id,
-                        attempt: job.attempt,
-                        verification,
-                        operation: job.operation,
-                        provider: job.provider,
-                        provider_id: job.provider_id,
-                        before,
-                        state,
-                        code_lifetime: job.code_lifetime,
-                        keeps_code: job.keeps_code,
-                        created_at,
-                        sealed: job.sealed.filter(|_| is_resend),
-                        reference: job.reference.filter(|_| is_resend),
-                        requeue: job.queued,
-                        fallback: fallbacks,
-                        account,
-                        breaker_permit,
-                        checks_left,
-                        observed,
-                    },
-                );
-                self.start_call(number, job.operation, &job.vendor, job.local_outcome, job.vendor_call);
-            }
-            Decision::Ends { verification, state, outcome, blocked, earlier, why, checks_left, .. } => {
-                // One that was begun elsewhere has its time, too, though nothing was sent or checked.
-                if begins(&job, verification) && !state.status.is_terminal() {
-                    self.expiry.add(verification, erase_at(clock(), &state));
-                }
-                self.unblock(verification);
-                let mut row = done(job.attempt, job.operation, verification, &state, outcome);
-                row.attempts_left = row.attempts_left.min(checks_left.unwrap_or(u32::MAX));
-                row.retryable = retryable(job.operation, outcome, row.attempts_left);
-                row.vendor_message = why;
-                row.reason = earlier.map(|earlier| earlier.reason);
-                row.retry_after = earlier.and_then(|earlier| earlier.retry_after);
-                if let Some(blocked) = blocked {
-                    row.reason = Some(blocked.reason);
-                    if job.operation == Operation::Verify {
-                        // None before then, whatever the flow itself has left.
-                        row.attempts_left = 0;
-                    }
-                    row.retry_after = blocked.retry_after;
-                    row.retryable = blocked.retry_after.is_some();
-                }
-                // Whoever waits for a queued send does not wait for what somebody was told of a verify.
-                if state.status != Status::Queued {
-                    self.answer_waiters(verification, &row);
-                }
-                self.respond(call_id, &Response::Row(Box::new(row)));
-            }
-            Decision::Outdated => {
-                if let Target::Existing(id) | Target::Failover(id) = job.target {
-                    self.unblock(id);
-                }
-                self.respond(call_id, &Response::Retry);
-            }
-            Decision::Waits { verification } => {
-                job.target = Target::Existing(verification);
-                job.is_found = true;
-                let request = Request::Run(Box::new(job));
-                match self.busy.get_mut(&verification) {
-                    Some(waiting) => waiting.push_back((call_id, request)),
-                    None => self.pending.push((call_id, request)),
-                }
-            }
+            Decision::Goes(admitted) => self.begin_call(call_id, job, admitted),
+            Decision::Ends(ended) => self.end_without_call(call_id, &job, ended),
+            Decision::Outdated => self.end_job(call_id, &job, &Response::Retry),
+            Decision::Waits { verification } => self.let_wait(call_id, job, verification),
             Decision::OfAnother => {
-                if let Target::Existing(id) = job.target {
-                    self.unblock(id);
-                }
                 let field = dialect::by_name(&job.vendor).map_or("mobile", |dialect| dialect.recipient_field().name);
                 let error = Error::invalid_parameter(
                     format!("{field} belongs to the verification and cannot change"),
                     "leave it out, or give the one that the code was sent to",
                 );
-                self.respond(call_id, &Response::Error(error));
+                self.refuse(call_id, &job, &error);
             }
             Decision::Missing => {
-                if let Target::Existing(id) | Target::Failover(id) = job.target {
-                    self.unblock(id);
-                }
-                self.respond(
-                    call_id,
-                    &Response::Error(Error::undefined_object(
-                        "there is no verification of that id",
-                        "Give the verification_id that otp_send returned.",
-                    )),
+                let error = Error::undefined_object(
+                    "there is no verification of that id",
+                    "Give the verification_id that otp_send returned.",
                 );
+                self.refuse(call_id, &job, &error);
             }
         }
     }
-}
 
-impl Worker {
-    /// To the HTTP client; what the gateway answers itself is there at once.
-    pub fn start_call(
-        &mut self,
-        number: u64,
-        operation: Operation,
-        vendor: &str,
-        local: Option<Outcome>,
-        vendor_call: Option<VendorCall>,
-    ) {
-        if let Some(outcome) = local {
-            let mut answer = own_answer(number, outcome, "answered by the gateway itself; no vendor was asked");
-            // Vendors name the flow that a verify belongs to, and their fields ask for it.
-            if let (Some(call), Outcome::Sent) = (self.in_flight.get(&number), outcome)
-                && call.state.reference.is_none()
-            {
-                answer.result.reference = Some(call.verification.to_string());
-            }
-            self.unrecorded.push(answer);
-            return;
+    /// Begins the call of a job whose intent is on record.
+    pub fn begin_call(&mut self, call_id: CallId, mut job: Job, admitted: Admitted) {
+        let verification = admitted.verification;
+        self.busy.entry(verification).or_default();
+        if job.action.on_record().is_none() {
+            self.expiry.add(verification, erase_at(admitted.created_at, &admitted.state));
         }
-        // Both were checked when the job was made.
+        let fallback = job.next_fallback().map(Box::new);
+        let (operation, account) = (job.operation(), BreakerKey::of(&job));
+        let (requeue, keeps_code) = match job.action {
+            Action::Send(send) => (send.queued, false),
+            Action::Resend { keeps_code, .. } => (None, keeps_code),
+            Action::Verify(_) | Action::Cancel(_) => (None, false),
+        };
+        let is_resend = operation == Operation::Resend;
+        let number = self.next_number();
+        let call = InFlight {
+            call_id,
+            attempt: job.attempt,
+            verification,
+            operation,
+            provider: job.provider,
+            provider_id: job.provider_id,
+            before: admitted.before,
+            state: admitted.state,
+            code_lifetime: job.code_lifetime,
+            keeps_code,
+            created_at: admitted.created_at,
+            sealed: job.sealed.filter(|_| is_resend),
+            reference: job.reference.filter(|_| is_resend),
+            account,
+            breaker_permit: admitted.breaker_permit,
+            checks_left: admitted.checks_left,
+            observed: admitted.observed,
+            requeue,
+            fallback,
+        };
+        self.in_flight.insert(number, call);
+        self.start_call(number, operation, &job.vendor, job.answer);
+    }
+
+    /// Tells of a job that ends without a call.
+    fn end_without_call(&mut self, call_id: CallId, job: &Job, ended: Ended) {
+        let Ended { verification, state, outcome, blocked, earlier, why, checks_left, .. } = ended;
+        // One that was begun elsewhere has its time, too, though nothing was sent or checked.
+        if job.action.begins(verification) && !state.status.is_terminal() {
+            self.expiry.add(verification, erase_at(clock(), &state));
+        }
+        self.unblock(verification);
+        let operation = job.operation();
+        let mut row = result_row(job.attempt, operation, verification, &state, outcome);
+        row.attempts_left = row.attempts_left.min(checks_left.unwrap_or(u32::MAX));
+        row.retryable = retryable(operation, outcome, row.attempts_left);
+        row.vendor_message = why;
+        row.reason = earlier.map(|earlier| earlier.reason);
+        row.retry_after = earlier.and_then(|earlier| earlier.retry_after);
+        if let Some(blocked) = blocked {
+            row.reason = Some(blocked.reason);
+            if operation == Operation::Verify {
+                // None before then, whatever the flow itself has left.
+                row.attempts_left = 0;
+            }
+            row.retry_after = blocked.retry_after;
+            row.retryable = blocked.retry_after.is_some();
+        }
+        // Whoever waits for a queued send does not wait for what somebody was told of a verify.
+        if state.status != Status::Queued {
+            self.answer_waiters(verification, &row);
+        }
+        self.respond(call_id, &Response::Row(Box::new(row)));
+    }
+
+    /// A look-up has led to a verification that is busy: the job has its turn after that.
+    fn let_wait(&mut self, call_id: CallId, mut job: Job, verification: Uuid) {
+        job.action = Action::Verify(Flow::Found { by: job.action.find_by(), id: verification });
+        let request = Request::Run(Box::new(job));
+        match self.busy.get_mut(&verification) {
+            Some(waiting) => waiting.push_back((call_id, request)),
+            None => self.pending.push((call_id, request)),
+        }
+    }
+
+    /// To the HTTP client; what the gateway answers itself is there at once.
+    pub fn start_call(&mut self, number: u64, operation: Operation, vendor: &str, answer: Answer) {
+        let vendor_call = match answer {
+            Answer::TestNumber(own) | Answer::Gateway { answer: own, .. } => {
+                let completed = self.own_answer_to(number, own);
+                return self.unrecorded.push(completed);
+            }
+            Answer::Vendor { call, .. } => Some(call),
+            Answer::Record => None,
+        };
+        // The record answers before this, and the dialect was found when the job was made.
         let (Some(dialect), Some(vendor_call)) = (dialect::by_name(vendor), vendor_call) else {
             // Whoever waits for it must not do so for ever.
             let why = "the job held no call to make; nothing was sent";
@@ -296,6 +284,22 @@ impl Worker {
             endpoint: vendor_call.endpoint,
             secrets: vendor_call.secrets,
         });
+    }
+
+    /// The end of a call that the gateway answers itself.
+    fn own_answer_to(&self, number: u64, own: OwnAnswer) -> CompletedCall {
+        let outcome = match own {
+            OwnAnswer::NoCode => Outcome::InvalidCode,
+            OwnAnswer::Outcome(outcome) => outcome,
+        };
+        let mut completed = own_answer(number, outcome, "answered by the gateway itself; no vendor was asked");
+        // Vendors name the flow that a verify belongs to, and their fields ask for it.
+        if let (Some(call), Outcome::Sent) = (self.in_flight.get(&number), outcome)
+            && call.state.reference.is_none()
+        {
+            completed.result.reference = Some(call.verification.to_string());
+        }
+        completed
     }
 
     pub fn next_number(&mut self) -> u64 {

@@ -11,7 +11,7 @@ use policy::{BlockReason, Blocked, BreakerPermit, History, LimitRules, Micros, P
 use uuid::Uuid;
 
 use crate::{
-    job::Job,
+    job::{Action, Answer, Job},
     store::{
         StoreTransaction,
         identity::Identity,
@@ -73,8 +73,8 @@ impl<'a> LimitCheck<'a> {
         now: Micros,
     ) -> Result<Self, Failure> {
         let subjects = |of: fn(Operation) -> bool| {
-            let subject = move |job: &'o Job| job.rules.as_ref().map(|rules| (job, rules));
-            jobs.clone().filter_map(subject).filter(move |(job, _)| of(job.operation))
+            let subject = move |job: &'o Job| job.answer.rules().map(|rules| (job, rules));
+            jobs.clone().filter_map(subject).filter(move |(job, _)| of(job.operation()))
         };
         let mut limit_check = Self { sends: HashMap::new(), known: HashMap::new(), limit_state, now };
         limit_check.read_sends(writer, subjects(is_send))?;
@@ -93,8 +93,8 @@ impl<'a> LimitCheck<'a> {
         subjects: impl Iterator<Item = (&'o Job, &'o LimitRules)> + Clone,
     ) -> Result<(), Failure> {
         let question = |(job, rules): (&'o Job, &'o LimitRules)| {
-            let (provider, since) = (job.provider_id, self.now.saturating_sub(rules.lookback(job.operation)));
-            let most = rules.max_events(job.operation) as i64;
+            let (provider, since) = (job.provider_id, self.now.saturating_sub(rules.lookback(job.operation())));
+            let most = rules.max_events(job.operation()) as i64;
             job.counted_keys().iter().map(move |recipient_key| SendQuery { provider, recipient_key, since, most })
         };
         let questions: Vec<SendQuery> = subjects.clone().flat_map(question).collect();
@@ -176,37 +176,31 @@ impl<'a> LimitCheck<'a> {
     /// and what was passed over is returned, to be put on record.
     pub fn skip_open_breakers(&mut self, job: &mut Job, verification: Uuid) -> Vec<NewAttempt> {
         let mut passed_over = Vec::new();
-        while !job.fallbacks.is_empty() && self.is_open(job) {
+        let is_failover = job.action.is_failover();
+        while self.is_open(job) {
+            let Some(mut next) = job.next_fallback() else { break };
+            if let Action::Send(next) = &mut next.action {
+                next.is_failover = is_failover;
+            }
             passed_over.push(NewAttempt {
-                id: job.attempt,
-                verification,
-                operation: job.operation,
                 refused: Some(Outcome::Blocked),
                 why: Some(explain(BlockReason::Breaker).to_owned()),
-                provider: job.provider.clone(),
-                provider_id: job.provider_id,
-                role_id: job.role_id,
-                account: job.account_key().to_vec(),
-                recipient_key: job.counted_key().map(<[u8]>::to_vec),
                 reason: Some(BlockReason::Breaker),
-                retry_at: None,
-                started_at: self.now,
+                ..job.intent(verification, self.now)
             });
-            let target = job.target;
-            let Some(next) = job.next_fallback() else { break };
-            *job = Job { target, ..next };
+            *job = next;
         }
         passed_over
     }
 
     pub fn is_open(&self, job: &Job) -> bool {
-        let obeys = job.local_outcome.is_none() && job.rules.as_ref().is_some_and(|rules| rules.enforce);
+        let obeys = matches!(&job.answer, Answer::Vendor { rules, .. } if rules.enforce);
         obeys && self.limit_state.breakers.is_open(BreakerKey::of(job), self.now)
     }
 
     /// What the record knows that counts for a job.
     pub fn history(&self, job: &Job) -> History {
-        if job.operation == Operation::Verify {
+        if job.operation() == Operation::Verify {
             return self.checks(job);
         }
         let key = job.counted_key().unwrap_or_default().to_vec();
@@ -215,7 +209,7 @@ impl<'a> LimitCheck<'a> {
 
     /// How many wrong codes its recipient has left; None: that is not counted.
     pub fn checks_left(&self, job: &Job) -> Option<u32> {
-        let rules = job.rules.as_ref().filter(|rules| rules.enforce && job.operation != Operation::Cancel)?;
+        let rules = job.answer.rules().filter(|rules| rules.enforce && job.operation() != Operation::Cancel)?;
         job.counted_key().map(|_| rules.checks_left(&self.checks(job), self.now))
     }
 
@@ -234,18 +228,18 @@ impl<'a> LimitCheck<'a> {
         };
         History {
             checks: known.checks.iter().map(check).collect(),
-            is_stranger: is_stranger(job.sender.unwrap_or(job.role_id)),
+            is_stranger: is_stranger(job.acting_role()),
             ..History::default()
         }
     }
 
     /// Whether the job may go; if so, it counts from now on.
     pub fn check(&mut self, writer: &mut StoreTransaction, job: &Job) -> Result<Verdict, Failure> {
-        let Some(rules) = &job.rules else {
+        let Some(rules) = job.answer.rules() else {
             return Ok(Verdict::Goes { observed: None, breaker_permit: None, checks_left: None });
         };
         let blocked = |blocked, checks_left| Ok(Verdict::Blocked { blocked, checks_left });
-        let operation = job.operation;
+        let operation = job.operation();
         let mut history = self.history(job);
         if let (true, Some(limits)) = (is_send(operation), &rules.provider_limit) {
             history.provider_wait = self.limit_state.wait(writer, job.provider_id, limits, self.now)?;
@@ -256,7 +250,7 @@ impl<'a> LimitCheck<'a> {
         };
         let mut breaker_permit = None;
         // What `on` would not have sent tells the breaker nothing, or the two would part.
-        if observed.is_none() && is_send(operation) && job.local_outcome.is_none() {
+        if observed.is_none() && is_send(operation) && matches!(job.answer, Answer::Vendor { .. }) {
             match self.limit_state.acquire(BreakerKey::of(job), self.now) {
                 Ok(let_go) => breaker_permit = Some(let_go),
                 Err(retry_after) if rules.enforce => {
@@ -276,11 +270,11 @@ impl<'a> LimitCheck<'a> {
     /// It counts for those after it.
     pub fn add(&mut self, job: &Job) {
         let account = job.account_key().to_vec();
-        if is_send(job.operation) {
+        if is_send(job.operation()) {
             self.limit_state.add(job, self.now);
         }
         let Some(key) = job.counted_key().map(<[u8]>::to_vec) else { return };
-        match job.operation {
+        match job.operation() {
             Operation::Send | Operation::Resend => {
                 self.sends.entry((job.provider_id, key.clone())).or_default().sends.insert(0, self.now);
                 self.known.entry(key).or_default().senders.insert((job.role_id, account));

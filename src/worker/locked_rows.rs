@@ -13,7 +13,7 @@ use crate::{
         message::{Request, Response},
         worker::CallId,
     },
-    job::{Job, Target},
+    job::Job,
     pg::clock::since_boot,
     provider::option_value::micros,
     store::transaction::{Durability, Failure},
@@ -27,21 +27,19 @@ pub const TIMEOUT: Micros = 10_000_000;
 
 /// Since when a call that has not been put on record is older than its own timeout.
 pub fn overdue_since(job: &Job) -> Micros {
-    let timeout = job.vendor_call.as_ref().map_or(TIMEOUT, |vendor_call| micros(vendor_call.endpoint.timeout));
-    job.taken_at.saturating_add(timeout)
+    job.taken_at.saturating_add(job.answer.timeout().map_or(TIMEOUT, micros))
 }
 
 impl Worker {
     /// Whether a job is still to be put on record: not what is older than its own timeout, and whose caller has left.
     /// On its way from one provider of its route to the next, it is on record.
     pub fn is_wanted(&self, call_id: CallId, job: &Job) -> bool {
-        matches!(job.target, Target::Failover(_)) || overdue_since(job) > since_boot() || self.ipc.waits(call_id)
+        job.action.is_failover() || overdue_since(job) > since_boot() || self.ipc.waits(call_id)
     }
 
     /// A lock has held up a job: whether its caller is to wait on.
     pub fn may_wait_on(&mut self, call_id: CallId, job: &Job) -> bool {
-        let waits =
-            matches!(job.target, Target::Failover(_)) || overdue_since(job).saturating_add(PATIENCE) > since_boot();
+        let waits = job.action.is_failover() || overdue_since(job).saturating_add(PATIENCE) > since_boot();
         if !waits {
             self.respond(
                 call_id,

@@ -108,9 +108,10 @@ impl QueuedDecision {
         self.attempt = go.job.attempt;
         self.asked.clone_from(&go.job.provider);
         self.asked_id = go.job.provider_id;
-        self.moved_to = go.job.route.as_ref().map(|_| go.job.moved_to());
+        let has_route = go.job.action.send().is_some_and(|send| send.route.is_some());
+        self.moved_to = has_route.then(|| go.job.moved_to());
         // A test number's counts for nobody.
-        self.recipient_key = go.job.recipient_key().filter(|_| !go.job.is_test).map(<[u8]>::to_vec);
+        self.recipient_key = go.job.recipient_key().filter(|_| !go.job.is_test()).map(<[u8]>::to_vec);
         self.account = go.job.account_key().to_vec();
         match limit_check.check(writer, &go.job)? {
             Verdict::Goes { observed, breaker_permit, checks_left } => {
@@ -199,6 +200,7 @@ impl QueuedJobs<'_> {
             created_by: &request.created_by,
             code: None,
             payload: &payload,
+            idempotency: None,
         };
         let mut job = wanted
             .send(&candidates, keys)

@@ -13,22 +13,22 @@ use crate::{
     enqueue::transaction,
     gucs,
     ipc::worker::CallId,
-    job::Requeue,
+    job::{Action, Requeue},
     pg::clock::clock,
     store::{
         StoreTransaction,
         identity::Identity,
-        retention::erase_at,
         rows::QueuedVerification as Found,
         transaction::{Durability, Failure},
     },
     worker::{
+        admission::Admitted,
         limit_check::LimitCheck,
         queued_decision::{Proceed, QueuedDecision, QueuedJobs, Stop, write},
         state::{
-            InFlight, Worker, done,
+            Worker,
             failure_log::QUEUED,
-            limit_state::BreakerKey as BreakerOf,
+            result_row,
             send_queue::{DueSend, SendQueue, UnderWay},
         },
     },
@@ -260,7 +260,7 @@ impl Worker {
         }
         match decision.go {
             Err(end) => {
-                let mut row = done(decision.attempt, Operation::Send, decision.id, &decision.state, end.outcome);
+                let mut row = result_row(decision.attempt, Operation::Send, decision.id, &decision.state, end.outcome);
                 row.vendor_message = Some(end.why);
                 row.reason = end.blocked.map(|blocked| blocked.reason);
                 row.retry_after = end.blocked.and_then(|blocked| blocked.retry_after);
@@ -268,38 +268,20 @@ impl Worker {
                 self.answer_waiters(decision.id, &row);
             }
             Ok(Proceed { mut job, observed, breaker_permit, checks_left }) => {
-                let DueSend { provider: line, role, .. } = decision.turn;
-                job.queued = Some(Requeue { line, role, payload: decision.payload });
-                self.busy.entry(decision.id).or_default();
-                self.expiry.add(decision.id, erase_at(decision.created_at, &decision.state));
-                let account = BreakerOf::of(&job);
-                let number = self.next_number();
-                let fallbacks = job.next_fallback().map(Box::new);
-                self.in_flight.insert(
-                    number,
-                    InFlight {
-                        call_id: CallId::NONE,
-                        attempt: decision.attempt,
-                        verification: decision.id,
-                        operation: Operation::Send,
-                        provider: job.provider,
-                        provider_id: job.provider_id,
-                        before: Status::Queued,
-                        state: decision.state,
-                        code_lifetime: job.code_lifetime,
-                        keeps_code: false,
-                        created_at: decision.created_at,
-                        sealed: None,
-                        reference: None,
-                        requeue: job.queued,
-                        fallback: fallbacks,
-                        account,
-                        breaker_permit,
-                        checks_left,
-                        observed,
-                    },
-                );
-                self.start_call(number, Operation::Send, &job.vendor, job.local_outcome, job.vendor_call);
+                if let Action::Send(send) = &mut job.action {
+                    let DueSend { provider: line, role, .. } = decision.turn;
+                    send.queued = Some(Requeue { line, role, payload: decision.payload });
+                }
+                let admitted = Admitted {
+                    verification: decision.id,
+                    before: Status::Queued,
+                    state: decision.state,
+                    created_at: decision.created_at,
+                    observed,
+                    breaker_permit,
+                    checks_left,
+                };
+                self.begin_call(CallId::NONE, *job, admitted);
             }
         }
     }

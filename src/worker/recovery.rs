@@ -21,7 +21,7 @@ use crate::{
     },
     worker::{
         lifecycle::without_patience,
-        state::{Worker, done_from_record},
+        state::{Worker, result_row_from_record},
     },
 };
 
@@ -213,7 +213,7 @@ impl Worker {
         match found {
             Ok(Some((attempt, stored))) => {
                 let outcome = attempt.outcome?;
-                Some(Response::Row(Box::new(done_from_record(attempt, &stored, outcome))))
+                Some(Response::Row(Box::new(result_row_from_record(attempt, &stored, outcome))))
             }
             // An attempt is on record before anything leaves.
             Ok(None) => Some(crate::worker::state::stopped()),

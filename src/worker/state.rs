@@ -28,7 +28,7 @@ use crate::{
         worker::{CallId, WorkerEnd},
         worker_registry,
     },
-    job::{Job, Requeue, Target},
+    job::{Job, Requeue},
     pg::clock::{clock, since_boot},
     store::{
         Store,
@@ -347,7 +347,8 @@ impl Worker {
         let recorded = completed_calls.is_empty();
         for completed in completed_calls {
             if let Some(call) = self.in_flight.remove(&completed.call_id) {
-                let mut row = done(call.attempt, call.operation, call.verification, &call.state, Outcome::Unknown);
+                let mut row =
+                    result_row(call.attempt, call.operation, call.verification, &call.state, Outcome::Unknown);
                 row.status = Status::Unknown;
                 row.vendor_message = Some(why.to_owned());
                 self.respond(call.call_id, &Response::Row(Box::new(row)));
@@ -366,9 +367,8 @@ impl Worker {
     pub fn refuse_waiting(&mut self) -> bool {
         let mut waiting: Vec<(CallId, Request)> = std::mem::take(&mut self.pending);
         waiting.extend(self.busy.values_mut().flat_map(std::mem::take));
-        let is_onward =
-            |request: &Request| matches!(request, Request::Run(job) if matches!(job.target, Target::Failover(_)));
-        let moves_on = waiting.iter().any(|(_, request)| is_onward(request));
+        let is_failover = |request: &Request| matches!(request, Request::Run(job) if job.action.is_failover());
+        let moves_on = waiting.iter().any(|(_, request)| is_failover(request));
         for (call_id, request) in waiting {
             // What asks for nothing to be sent is asked of the next worker.
             let response = if matches!(request, Request::Run(_)) { stopped() } else { Response::Retry };
@@ -409,7 +409,7 @@ pub fn turn_away(database: pg_sys::Oid, why: &str, hint: &str) {
 }
 
 /// The row for a caller, as far as the verification's state says it.
-pub fn done(
+pub fn result_row(
     attempt: Uuid,
     operation: Operation,
     verification: Uuid,
@@ -425,8 +425,8 @@ pub fn done(
 }
 
 /// The row for a caller, from an attempt that has ended.
-pub fn done_from_record(attempt: StoredAttempt, stored: &StoredVerification, outcome: Outcome) -> ResultRow {
-    let mut row = done(attempt.id, attempt.operation, stored.id, &stored.state, outcome);
+pub fn result_row_from_record(attempt: StoredAttempt, stored: &StoredVerification, outcome: Outcome) -> ResultRow {
+    let mut row = result_row(attempt.id, attempt.operation, stored.id, &stored.state, outcome);
     row.vendor_code = attempt.vendor_code;
     row.vendor_message = attempt.vendor_message;
     row.response = attempt.response;

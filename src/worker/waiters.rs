@@ -9,7 +9,7 @@ use crate::{
         worker::CallId,
     },
     store::{rows::WhichSend, transaction::Durability},
-    worker::state::{WAITERS_BEFORE_PRUNING, Worker, done_from_record},
+    worker::state::{WAITERS_BEFORE_PRUNING, Worker, result_row_from_record},
 };
 
 impl Worker {
@@ -24,7 +24,7 @@ impl Worker {
             }
             Ok(Some((Some(attempt), stored))) => match attempt.outcome {
                 Some(outcome) => {
-                    self.respond(call_id, &Response::Row(Box::new(done_from_record(attempt, &stored, outcome))))
+                    self.respond(call_id, &Response::Row(Box::new(result_row_from_record(attempt, &stored, outcome))))
                 }
                 None => self.add_waiter(id, call_id),
             },

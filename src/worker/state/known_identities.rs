@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use ring::rand::{SecureRandom, SystemRandom};
 
 use crate::{
-    job::Job,
+    job::{Action, Job},
     provider::lookup::VENDOR_NOT_CHOSEN,
     store::{
         StoreTransaction,
@@ -40,12 +40,12 @@ impl KnownIdentities {
     /// What a job and those after it are put down under.
     pub fn fill(&mut self, writer: &mut StoreTransaction, job: &mut Job) -> Result<(), Failure> {
         // Also if it was filled before: in a transaction that failed, with a number that is not on record.
-        if job.server != 0 {
+        if let Some(account) = &job.account {
             job.provider_id = self.of(
                 writer,
                 Subject {
                     kind: Kind::Server,
-                    object: job.server,
+                    object: account.server,
                     name: job.provider.clone(),
                     vendor: Some(job.vendor.clone()),
                 },
@@ -53,11 +53,12 @@ impl KnownIdentities {
         }
         job.role_id = self
             .of(writer, Subject { kind: Kind::Role, object: job.role, name: job.created_by.clone(), vendor: None })?;
-        if let Some((name, object)) = job.route.clone() {
-            let vendor = Some(VENDOR_NOT_CHOSEN.to_owned());
-            job.route_id = Some(self.of(writer, Subject { kind: Kind::Server, object, name, vendor })?);
+        let Action::Send(send) = &mut job.action else { return Ok(()) };
+        if let Some(route) = &mut send.route {
+            let (name, vendor) = (route.name.clone(), Some(VENDOR_NOT_CHOSEN.to_owned()));
+            route.id = self.of(writer, Subject { kind: Kind::Server, object: route.server, name, vendor })?;
         }
-        job.fallbacks.iter_mut().try_for_each(|job| self.fill(writer, job))
+        send.fallbacks.iter_mut().try_for_each(|job| self.fill(writer, job))
     }
 
     /// The transaction has ended: what it gave out is so, or never was.

@@ -17,7 +17,7 @@ pub const MOST_PROVIDERS: usize = 256;
 
 /// Whose breaker it is: the foreign server's and the user mapping's, by their OIDs. One that is made anew starts
 /// closed, and who has credentials of their own opens their own alone.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct BreakerKey {
     pub server: u32,
     pub mapping: u32,
@@ -25,7 +25,9 @@ pub struct BreakerKey {
 
 impl BreakerKey {
     pub fn of(job: &Job) -> Self {
-        Self { server: job.server, mapping: job.mapping }
+        job.account
+            .as_ref()
+            .map_or_else(Self::default, |account| Self { server: account.server, mapping: account.mapping })
     }
 }
 

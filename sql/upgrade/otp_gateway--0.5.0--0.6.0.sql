@@ -13,15 +13,15 @@ SET LOCAL session_replication_role = replica;
 COMMENT ON COLUMN otp_gateway.provider.source IS
 'server, defaults (that option''s members), vendor default, default, user mapping or state';
 
-CREATE FUNCTION otp_gateway.payload_fields() RETURNS jsonb
+CREATE FUNCTION otp_gateway_internal.payload_fields() RETURNS jsonb
 LANGUAGE c STABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'payload_fields';
-COMMENT ON FUNCTION otp_gateway.payload_fields() IS
+COMMENT ON FUNCTION otp_gateway_internal.payload_fields() IS
 'for the view otp_gateway.payload_field: an array with an object for each row';
 
 CREATE VIEW otp_gateway.payload_field AS
 SELECT field.vendor, field.operation, field.field, field.vendor_name, field.required, field.rule, field.example
 FROM ROWS FROM (
-    pg_catalog.jsonb_to_recordset(otp_gateway.payload_fields()) AS (
+    pg_catalog.jsonb_to_recordset(otp_gateway_internal.payload_fields()) AS (
         vendor pg_catalog.text, operation pg_catalog.text, field pg_catalog.text, vendor_name pg_catalog.text,
         required pg_catalog.text, rule pg_catalog.text, example pg_catalog.jsonb
     )

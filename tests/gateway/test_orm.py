@@ -188,7 +188,7 @@ with transaction.atomic():
     transaction.set_rollback(True)
 """)
     assert console.admin(
-        "SELECT check_count FROM otp_gateway.verification_record JOIN public.customer ON verification_id = verification_record.id"
+        "SELECT check_count FROM otp_gateway_internal.verification_record JOIN public.customer ON verification_id = verification_record.id"
     ) == [(1,)]
 
 
@@ -208,7 +208,7 @@ def test_send_again_and_an_object_that_is_older(console):
     """Saved with the id that it has read before, it does not take the new code's place."""
     signed_up(console)
     console("c.refresh_from_db()")
-    console.admin("UPDATE otp_gateway.verification_record SET status = 'expired', sealed = NULL WHERE status = 'pending'")
+    console.admin("UPDATE otp_gateway_internal.verification_record SET status = 'expired', sealed = NULL WHERE status = 'pending'")
     assert console(f"c.verify('{RIGHT}')") == "expired"
     console("c.send_code_again()")
     now = console.admin("SELECT verification_id::text FROM public.customer")

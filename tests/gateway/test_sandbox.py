@@ -348,7 +348,7 @@ def test_what_is_kept_of_a_test_number_is_no_code(tested):
     id = tested.row(SEND, ("with_hyperverge", json.dumps(payload_of("hyperverge", "9999900001"))))["verification_id"]
     assert tested.verify(id, "Code-1")["outcome"] == "approved"
     tables = tested.execute(
-        "SELECT oid::regclass::text FROM pg_class WHERE relnamespace = 'otp_gateway'::regnamespace AND relkind = 'r'"
+        "SELECT oid::regclass::text FROM pg_class WHERE relnamespace = 'otp_gateway_internal'::regnamespace AND relkind = 'r'"
     )
     text = "\n".join(row for (table,) in tables for (row,) in tested.execute(f"SELECT t::text FROM {table} AS t"))
     for secret in ("Code-1", "9999900001"):

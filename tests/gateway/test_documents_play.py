@@ -1,7 +1,7 @@
 """Promise: the documents work as they are written. Every ```sql block of every *.md file is played, in order, in one psql
 session for each document, in a database of its own; where a ```text block follows, it is what psql shows (ids, times,
-codes, padding and row counts aside), errors included; where none follows, nothing fails and nothing is warned of. And what
-a document names is there: functions, views, settings, options, outcomes, make targets, files in shell blocks.
+codes, padding and row counts aside), errors included; where none follows, nothing fails and nothing is warned of. (That
+what a document names is there: tests/documents.py and test_reference.py.)
 
 How a document is written, so that it can be played:
 

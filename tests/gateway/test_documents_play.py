@@ -275,6 +275,20 @@ def test_it_plays(place, simulator, path):
                 assert not re.search(r"^(?:.*: )?(?:ERROR|FATAL|WARNING):", real, re.M), f"{block.at}\n{block.code}\n{real}"
 
 
+@pytest.mark.parametrize("path", [path for path in PLAYED if path.parent.name == "vendors"], ids=lambda path: path.stem)
+def test_a_body_can_be_pasted(place, simulator, path):
+    """What a vendor's page has as JSON is the payload of a send, and the vendor takes it."""
+    before = [block for block in [*played_before(path), *blocks(path)] if block.language == "sql"]
+    bodies = [block.code for block in blocks(path) if block.language == "json"]
+    assert bodies, f"{path.name} has no body to paste"
+    with session(place, simulator, "".join(block.code for block in before)) as psql:
+        for block in before:
+            psql.play(block.code)
+        for body in bodies:
+            real = psql.play(f"SELECT outcome FROM otp.otp_send('{path.stem}', $body${body}$body$);\n")
+            assert plain(real) == ["outcome", "---", "sent"], real
+
+
 def test_every_block_says_what_it_is():
     """Or SQL could stand there that nobody plays; and an output is of the block before it, or it says of what."""
     for path in documents():

@@ -20,8 +20,8 @@ ERRORS = (
     r"|lock_not_available|not_supported|internal)"
 )
 MAKERS = {
-    rf"{ERRORS}|ParseError::new|refused|refuse": 0, r"(?:pgrx::)?(?:log|warning|error|notice)!": 0, r"Invalid::new": 1,
-    r"(?:pgrx::)?ereport!": 2, r"set_detail|set_hint": 0,
+    rf"{ERRORS}|ParseError::new|refused|refuse|about|let what = format!": 0,
+    r"(?:pgrx::)?(?:log|warning|error|notice)!": 0, r"Invalid::new": 1, r"(?:pgrx::)?ereport!": 2, r"set_detail|set_hint": 0,
 }
 CALL = re.compile("|".join(rf"\b(?P<m{at}x{number}>{names})\s*\(" for number, (names, at) in enumerate(MAKERS.items())))
 # Where every sentence is one: what `vendor_message` says of calls that were not made, or not answered.
@@ -76,7 +76,7 @@ def plain(text):
 NO_MESSAGES = {
     "test number ...", "option providers ...", "otp_gateway.key_file ...", "idempotency_key ...", "...; nothing was sent",
     "...; nothing is sent", "application/x-www-form-urlencoded", "grant_type=client_credentials&scope=all",
-    "failed to create underlying connection", "unexpected end of file",
+    "failed to create underlying connection", "unexpected end of file", "a ... of otp_type ...",
     "Call at the publisher; or, to take over here, DROP SUBSCRIPTION first.",
 }
 
@@ -84,7 +84,10 @@ NO_MESSAGES = {
 def is_message(text, words=2):
     """One that says something: not a name, not a frame for other messages, no SQL."""
     rest = re.sub(r"\.\.\.|[^A-Za-z ]", " ", text).split()
-    return text not in NO_MESSAGES and len(rest) >= words and not re.match(r"SELECT|INSERT|UPDATE|DELETE|WITH|/|<|HTTP/", text)
+    # A name in capitals is a variable's, at build time.
+    if text in NO_MESSAGES or text.isupper():
+        return False
+    return len(rest) >= words and not re.match(r"SELECT|INSERT|UPDATE|DELETE|WITH|/|<|HTTP/", text)
 
 
 def messages():

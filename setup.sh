@@ -27,6 +27,9 @@ for package in build-essential ca-certificates clang curl libclang-dev libnss-wr
 done
 install_missing
 
+# One of PyPI's, if a version is asked for.
+[ -z "${PG:-}" ] || "$(dirname "$0")/tests/postgres.sh" "$OTP_SERVERS" "$PG"
+
 # The headers of the Postgres that PG_CONFIG names, or of Debian's own.
 if ! "${PG_CONFIG:-pg_config}" --includedir-server >/dev/null 2>&1 ||
     [ ! -e "$("${PG_CONFIG:-pg_config}" --includedir-server)/postgres.h" ]; then

@@ -263,11 +263,41 @@ COMMENT ON COLUMN otp_gateway_internal.breaker.open_until IS
 COMMENT ON COLUMN otp_gateway_internal.breaker.mapping IS
 'the user mapping whose credentials failed; 0: none is needed';
 
+-- Which key this database needs: a copy of it that comes without the key file must not begin anew in silence. Both
+-- tables may be in a publication, and no row of another database may be in the way of one's own.
+CREATE TABLE otp_gateway_internal.sealing_key (
+    id text NOT NULL
+);
+ALTER TABLE otp_gateway_internal.sealing_key REPLICA IDENTITY FULL;
+ALTER TABLE otp_gateway_internal.sealing_key ENABLE ROW LEVEL SECURITY;
+COMMENT ON TABLE otp_gateway_internal.sealing_key IS
+'the key that otp_gateway.key_file has to hold for this database; written by the worker before it seals. DELETE FROM '
+'otp_gateway_internal.sealing_key accepts that the key is lost for good';
+COMMENT ON COLUMN otp_gateway_internal.sealing_key.id IS 'what the key is called: no part of it';
+
+-- Where what is queued is sent from. pg_upgrade takes it along, pg_dump does not: the queue of a copy is nobody's to
+-- send.
+CREATE TABLE otp_gateway_internal.queue_home (
+    database oid NOT NULL,
+    cluster bigint NOT NULL
+);
+ALTER TABLE otp_gateway_internal.queue_home REPLICA IDENTITY FULL;
+ALTER TABLE otp_gateway_internal.queue_home ENABLE ROW LEVEL SECURITY;
+COMMENT ON TABLE otp_gateway_internal.queue_home IS
+'the cluster that queued sends of this database are sealed for: the one that it was made in';
+COMMENT ON COLUMN otp_gateway_internal.queue_home.database IS
+'the OID of the database: that of a template is another one';
+COMMENT ON COLUMN otp_gateway_internal.queue_home.cluster IS 'its system identifier then; pg_upgrade makes a new one';
+INSERT INTO otp_gateway_internal.queue_home (database, cluster)
+SELECT d.oid, c.system_identifier FROM pg_catalog.pg_database AS d, pg_catalog.pg_control_system() AS c
+WHERE d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database();
+
 -- The record belongs to the data: pg_dump carries it.
 SELECT pg_catalog.pg_extension_config_dump('otp_gateway_internal.verification_record', '');
 SELECT pg_catalog.pg_extension_config_dump('otp_gateway_internal.attempt_record', '');
 SELECT pg_catalog.pg_extension_config_dump('otp_gateway_internal.reference', '');
 SELECT pg_catalog.pg_extension_config_dump('otp_gateway_internal.identity', '');
+SELECT pg_catalog.pg_extension_config_dump('otp_gateway_internal.sealing_key', '');
 
 -- Also for rows that a restored dump brings: they are found by this server's transaction numbers, not by those of
 -- another.
@@ -679,6 +709,26 @@ COMMENT ON FUNCTION otp_gateway.rotate_key() IS
 'others; returns how many of this database''s verifications were resealed (other databases follow by themselves). The '
 'old keys stay in the file: numbers are still found by them. Copy the file to standbys and to where its copy is kept. '
 'A rollback undoes nothing.';
+
+CREATE FUNCTION otp_gateway_internal.require_library(schema text) RETURNS void
+LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'require_library';
+COMMENT ON FUNCTION otp_gateway_internal.require_library(text) IS
+'for upgrade scripts: fails where the library in memory is older than the schema that is to come';
+
+CREATE FUNCTION otp_gateway_internal.library_version() RETURNS text
+LANGUAGE c STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'library_version';
+COMMENT ON FUNCTION otp_gateway_internal.library_version() IS 'for otp_gateway.version: of what is in memory';
+
+CREATE FUNCTION otp_gateway.version(OUT library text, OUT schema text)
+LANGUAGE sql STABLE PARALLEL SAFE
+BEGIN ATOMIC
+    SELECT otp_gateway_internal.library_version(), e.extversion
+    FROM pg_catalog.pg_extension AS e WHERE e.extname OPERATOR(pg_catalog.=) 'otp_gateway';
+END;
+COMMENT ON FUNCTION otp_gateway.version() IS
+'library: the version of the library that the server has in memory, since its last restart; schema: the version of this '
+'database''s tables and functions, which ALTER EXTENSION otp_gateway UPDATE changes. A release that changes no schema '
+'has a newer library alone.';
 
 CREATE FUNCTION otp_gateway_internal.iserveu_validator(options text[], catalog oid) RETURNS void
 LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'iserveu_validator';

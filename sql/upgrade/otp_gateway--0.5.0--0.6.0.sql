@@ -6,6 +6,21 @@
 -- With the superuser's rights that this script has, no trigger of somebody else's is to run.
 SET LOCAL session_replication_role = replica;
 
+-- Before the restart the library in memory is still the one of before, which knows nothing of the tables to come. It has
+-- no such function; scripts to later versions call it at once.
+DO $$
+BEGIN
+    CREATE FUNCTION otp_gateway.require_library(schema text) RETURNS void
+    LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'require_library';
+EXCEPTION WHEN undefined_function THEN
+    RAISE object_not_in_prerequisite_state USING
+        MESSAGE = 'otp_gateway: the server runs an older library than 0.6.0 needs',
+        HINT = 'Restart the server first, so that it loads the library that is installed; then ALTER EXTENSION '
+            'otp_gateway UPDATE.';
+END
+$$;
+SELECT otp_gateway.require_library('0.6.0');
+
 -- part A
 -- What nobody calls or reads by name moves to a schema of its own, in which no role needs a right: the views read the
 -- tables with their owner's rights; and they, triggers and wrappers know functions by OID. Rights, triggers, what is
@@ -149,4 +164,92 @@ COMMENT ON FUNCTION otp_gateway.send_after_commit() IS
 -- end of part G
 
 -- part H
+-- Which key this database needs: a copy of it that comes without the key file must not begin anew in silence. Both
+-- tables may be in a publication, and no row of another database may be in the way of one's own.
+CREATE TABLE otp_gateway_internal.sealing_key (
+    id text NOT NULL
+);
+ALTER TABLE otp_gateway_internal.sealing_key REPLICA IDENTITY FULL;
+ALTER TABLE otp_gateway_internal.sealing_key ENABLE ROW LEVEL SECURITY;
+COMMENT ON TABLE otp_gateway_internal.sealing_key IS
+'the key that otp_gateway.key_file has to hold for this database; written by the worker before it seals. DELETE FROM '
+'otp_gateway_internal.sealing_key accepts that the key is lost for good';
+COMMENT ON COLUMN otp_gateway_internal.sealing_key.id IS 'what the key is called: no part of it';
+
+-- Where what is queued is sent from. pg_upgrade takes it along, pg_dump does not: the queue of a copy is nobody's to
+-- send.
+CREATE TABLE otp_gateway_internal.queue_home (
+    database oid NOT NULL,
+    cluster bigint NOT NULL
+);
+ALTER TABLE otp_gateway_internal.queue_home REPLICA IDENTITY FULL;
+ALTER TABLE otp_gateway_internal.queue_home ENABLE ROW LEVEL SECURITY;
+COMMENT ON TABLE otp_gateway_internal.queue_home IS
+'the cluster that queued sends of this database are sealed for: the one that it was made in';
+COMMENT ON COLUMN otp_gateway_internal.queue_home.database IS
+'the OID of the database: that of a template is another one';
+COMMENT ON COLUMN otp_gateway_internal.queue_home.cluster IS 'its system identifier then; pg_upgrade makes a new one';
+INSERT INTO otp_gateway_internal.queue_home (database, cluster)
+SELECT d.oid, c.system_identifier FROM pg_catalog.pg_database AS d, pg_catalog.pg_control_system() AS c
+WHERE d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database();
+SELECT pg_catalog.pg_extension_config_dump('otp_gateway_internal.sealing_key', '');
+
+ALTER FUNCTION otp_gateway.require_library(text) SET SCHEMA otp_gateway_internal;
+COMMENT ON FUNCTION otp_gateway_internal.require_library(text) IS
+'for upgrade scripts: fails where the library in memory is older than the schema that is to come';
+
+CREATE FUNCTION otp_gateway_internal.library_version() RETURNS text
+LANGUAGE c STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'library_version';
+COMMENT ON FUNCTION otp_gateway_internal.library_version() IS 'for otp_gateway.version: of what is in memory';
+
+CREATE FUNCTION otp_gateway.version(OUT library text, OUT schema text)
+LANGUAGE sql STABLE PARALLEL SAFE
+BEGIN ATOMIC
+    SELECT otp_gateway_internal.library_version(), e.extversion
+    FROM pg_catalog.pg_extension AS e WHERE e.extname OPERATOR(pg_catalog.=) 'otp_gateway';
+END;
+COMMENT ON FUNCTION otp_gateway.version() IS
+'library: the version of the library that the server has in memory, since its last restart; schema: the version of this '
+'database''s tables and functions, which ALTER EXTENSION otp_gateway UPDATE changes. A release that changes no schema '
+'has a newer library alone.';
+
+-- Where the library lies is the server's to say (dynamic_library_path), not that of whoever installed an earlier version.
+DO $$
+DECLARE
+    of_ours oid;
+BEGIN
+    FOR of_ours IN
+        SELECT p.oid FROM pg_catalog.pg_proc AS p
+        JOIN pg_catalog.pg_depend AS d ON d.objid OPERATOR(pg_catalog.=) p.oid
+            AND d.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_proc'::pg_catalog.regclass
+            AND d.deptype OPERATOR(pg_catalog.=) 'e'
+        JOIN pg_catalog.pg_extension AS e ON e.oid OPERATOR(pg_catalog.=) d.refobjid
+            AND d.refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_extension'::pg_catalog.regclass
+        WHERE e.extname OPERATOR(pg_catalog.=) 'otp_gateway'
+            AND p.probin OPERATOR(pg_catalog.=) '$libdir/otp_gateway'
+    LOOP
+        EXECUTE pg_catalog.replace(
+            pg_catalog.pg_get_functiondef(of_ours), '$libdir/otp_gateway', 'MODULE_PATHNAME');
+    END LOOP;
+END
+$$;
+
+-- Default privileges of whoever runs this may have given any role anything.
+DO $$
+DECLARE
+    given record;
+BEGIN
+    FOR given IN
+        SELECT c.oid::pg_catalog.regclass AS relation, CASE WHEN a.grantee OPERATOR(pg_catalog.=) 0 THEN 'PUBLIC'
+            ELSE pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(a.grantee)) END AS grantee
+        FROM pg_catalog.pg_class AS c CROSS JOIN LATERAL pg_catalog.aclexplode(c.relacl) AS a
+        WHERE c.oid OPERATOR(pg_catalog.=) ANY (ARRAY[
+                'otp_gateway_internal.sealing_key'::pg_catalog.regclass, 'otp_gateway_internal.queue_home'::pg_catalog.regclass
+            ]::oid[])
+            AND a.grantee OPERATOR(pg_catalog.<>) c.relowner
+    LOOP
+        EXECUTE pg_catalog.format('REVOKE ALL ON TABLE %s FROM %s CASCADE', given.relation, given.grantee);
+    END LOOP;
+END
+$$;
 -- end of part H

@@ -70,11 +70,12 @@ pub fn check_at_start() -> Result<(), Error> {
         let made = new_line().and_then(|line| put(&gucs::key_file(), &line));
         made.map_err(|error| refused(&format!("cannot be made: {}", error.kind())))?;
     }
-    let keys = keys()?;
-    if !gucs::key_note().exists() {
-        note(&keys)?;
-    }
-    Ok(())
+    keys().map(drop)
+}
+
+/// Before anything is sealed under it: a key that never sealed gives way to the file that pg_upgrade has left behind.
+pub fn note_first_use(keys: &Keys) -> Result<(), Error> {
+    if gucs::key_note().exists() { Ok(()) } else { note(keys) }
 }
 
 /// Puts a new key before those that are there. The caller sees to it that nobody else does so at the same time.

@@ -6,7 +6,6 @@ use policy::{Status, retryable};
 use uuid::Uuid;
 
 use crate::{
-    crypto::key_file,
     error::Error,
     ipc::{
         message::{Request, Response},
@@ -67,7 +66,7 @@ impl Worker {
     }
 
     pub fn record_intents(&mut self, mut jobs: Vec<(CallId, Box<Job>)>) {
-        match key_file::keys() {
+        match self.keys_to_seal() {
             Ok(keys) => jobs.iter_mut().for_each(|(_, job)| job.derive_keys(&keys)),
             Err(error) => {
                 // One that goes on to the next provider of its route was recognised when it began.

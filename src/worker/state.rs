@@ -68,6 +68,8 @@ pub struct Worker {
     pub most_waiters: usize,
     pub limits: LimitState,
     pub identities: KnownIdentities,
+    /// The id of the key that seals, once it is on record.
+    pub sealing_key: Option<String>,
     /// Breakers that have opened (until when) or closed, and are not yet on record.
     pub breaker_changes: HashMap<BreakerKey, Option<Micros>>,
     pub http: HttpClient,
@@ -144,6 +146,7 @@ impl Worker {
             most_waiters: WAITERS_BEFORE_PRUNING,
             limits: LimitState::default(),
             identities: KnownIdentities::default(),
+            sealing_key: None,
             breaker_changes: HashMap::new(),
             http,
             pending: Vec::new(),

@@ -53,15 +53,20 @@ def rotate(gateway, session=None):
 # the file
 
 
-def test_made_on_the_first_start(own_cluster):
-    until(lambda: note(own_cluster).exists(), "the key is noted")
+def test_made_on_the_first_start(gateway):
+    own_cluster = gateway.cluster
+    text = until(lambda: key_file(own_cluster).exists() and key_file(own_cluster).read_text(), "the key is made")
+    # It gives way to another file, as long as it has sealed nothing.
+    assert not note(own_cluster).exists()
+    gateway.send()
     for path in (key_file(own_cluster), note(own_cluster)):
         assert path.stat().st_mode & 0o777 == 0o600
-    text = key_file(own_cluster).read_text()
+    assert key_file(own_cluster).read_text() == text
     assert re.fullmatch("[0-9a-f]{64}\n", text)
     # The note is no part of the key.
     assert re.fullmatch("[0-9a-f]{8}\n", note(own_cluster).read_text())
     assert note(own_cluster).read_text().strip() not in text
+    gateway.session.close()
     own_cluster.restart()
     assert key_file(own_cluster).read_text() == text
 
@@ -149,9 +154,14 @@ def test_lost_for_good(gateway, simulator):
     key_file(gateway.cluster).unlink()
     note(gateway.cluster).unlink()
     gateway.cluster.start()
-    until(lambda: note(gateway.cluster).exists(), "a new key is made")
+    until(lambda: key_file(gateway.cluster).exists(), "a new key is made")
     assert key_file(gateway.cluster).read_text() != old
     gateway.session = gateway.connect()
+    # In this database nothing begins anew by itself.
+    with pytest.raises(psycopg2.errors.ObjectNotInPrerequisiteState, match="was sealed under the key") as caught:
+        gateway.send("ideamart")
+    [accept] = re.findall(r"DELETE FROM \S+(?=;)", caught.value.diag.message_hint)
+    gateway.execute(accept)
     with pytest.raises(psycopg2.errors.ObjectNotInPrerequisiteState, match="another key"):
         gateway.verify(begun, "123456")
     assert gateway.send("ideamart")["outcome"] == "sent"
@@ -163,7 +173,10 @@ def test_elsewhere_than_the_data(simulator, tmp_path):
     cluster = Cluster().create()
     try:
         cluster.start()
-        until(lambda: note(cluster).exists(), "the key is noted")
+        with Gateway(cluster, "postgres", simulator) as gateway:
+            gateway.execute("CREATE EXTENSION otp_gateway")
+            gateway.create_provider("ideamart")
+            assert gateway.send()["outcome"] == "sent"
         elsewhere = cluster.directory / "otp.key"
         cluster.configure({"otp_gateway.key_file": f"'{elsewhere}'"})
         cluster.restart()
@@ -171,10 +184,8 @@ def test_elsewhere_than_the_data(simulator, tmp_path):
         assert not elsewhere.exists()
         key_file(cluster).rename(elsewhere)
         with Gateway(cluster, "postgres", simulator) as gateway:
-            gateway.execute("CREATE EXTENSION otp_gateway")
-            gateway.create_provider("ideamart")
             assert gateway.send()["outcome"] == "sent"
-            assert rotate(gateway) == 1
+            assert rotate(gateway) == 2
         assert len(elsewhere.read_text().splitlines()) == 2
     finally:
         cluster.remove()

@@ -3,11 +3,14 @@ upgraded every call says what to do."""
 
 import pathlib
 import re
+import shutil
+import subprocess
 import uuid
 
 import psycopg2
 import pytest
 
+from cluster import PG_CONFIG, Cluster
 from conftest import Gateway
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -79,6 +82,84 @@ def test_upgraded_equals_fresh(outdated, gateway):
     assert outdated.execute(SURFACE) == fresh
     outdated.create_provider("ideamart")
     assert outdated.send()["outcome"] == "sent"
+
+
+def test_the_version(outdated):
+    """Of the library in memory, and of the schema here."""
+    outdated.execute("ALTER EXTENSION otp_gateway UPDATE")
+    [schema] = re.findall(r'SCHEMA_VERSION: &str = "([^"]+)"', (ROOT / "src/store.rs").read_text())
+    [library] = re.findall(r'^version = "([^"]+)"', (ROOT / "Cargo.toml").read_text(), re.MULTILINE)
+    assert outdated.row("SELECT * FROM otp_gateway.version()") == {"library": library, "schema": schema}
+    if outdated.session.server_version >= 180000:
+        shown = "SELECT module_name, version FROM pg_get_loaded_modules() WHERE file_name LIKE 'otp_gateway.%%'"
+        assert outdated.execute(shown) == [("otp_gateway", library)]
+
+
+# the library in memory, and the one that is installed
+
+
+@pytest.fixture
+def elsewhere(simulator):
+    """A server whose library lies in a directory of its own, and a cluster with a database of version 0.5.0."""
+    cluster = Cluster().create()
+    library = cluster.directory / "lib/otp_gateway.so"
+    library.parent.mkdir()
+    cluster.configure({"dynamic_library_path": f"'{library.parent}:$libdir'"})
+    try:
+        yield cluster, library
+    finally:
+        # It holds what a test's number may be.
+        shutil.rmtree(library.parent)
+        cluster.remove()
+
+
+def installed():
+    place = subprocess.check_output([PG_CONFIG, "--pkglibdir"], text=True).strip()
+    return (pathlib.Path(place) / "otp_gateway.so").read_bytes()
+
+
+def test_an_update_before_the_restart(elsewhere, simulator):
+    """As 0.5.0 and all before it are: a library without what the script asks it for."""
+    cluster, library = elsewhere
+    old = installed().replace(b"require_library", b"nowhere_in_0_5_")
+    assert old != installed()
+    library.write_bytes(old)
+    cluster.start()
+    with Gateway(cluster, "postgres", simulator) as gateway:
+        gateway.execute("CREATE EXTENSION otp_gateway VERSION '0.5.0'")
+        # The package is installed; the server has the file from before in memory.
+        library.unlink()
+        library.write_bytes(installed())
+        with pytest.raises(psycopg2.errors.ObjectNotInPrerequisiteState, match="older library") as caught:
+            gateway.execute("ALTER EXTENSION otp_gateway UPDATE")
+        assert "Restart the server first" in caught.value.diag.message_hint
+        assert gateway.execute("SELECT extversion FROM pg_extension WHERE extname = 'otp_gateway'") == [("0.5.0",)]
+    cluster.restart()
+    with Gateway(cluster, "postgres", simulator) as gateway:
+        # As 0.5.0 had it.
+        gateway.execute("UPDATE pg_proc SET probin = '$libdir/otp_gateway' WHERE probin = 'otp_gateway'")
+        functions = "SELECT probin, count(*)::int FROM pg_proc WHERE probin LIKE '%%otp\\_gateway' GROUP BY probin"
+        [(_, before)] = gateway.execute(functions)
+        gateway.execute("ALTER EXTENSION otp_gateway UPDATE")
+        [(path, after)] = gateway.execute(functions)
+        assert path == "otp_gateway" and after > before > 10
+        gateway.create_provider("ideamart")
+        assert gateway.send()["outcome"] == "sent"
+
+
+def test_a_script_of_a_later_version(gateway):
+    """From 0.6.0 on each asks whether the library in memory knows what it makes."""
+    for script in (ROOT / "sql/upgrade").glob("*.sql"):
+        version = script.stem.split("--")[-1]
+        if version >= "0.6.0":
+            assert re.search(rf"^SELECT otp_gateway\S*\.require_library\('{re.escape(version)}'\);", script.read_text(), re.MULTILINE)
+    asks = "SELECT otp_gateway_internal.require_library(%s)"
+    for known in ("0.1.0", "0.5.9", "0.6.0"):
+        gateway.execute(asks, (known,))
+    for unknown in ("0.6.1", "0.10.0", "1.0.0", "0.6.0.1"):
+        with pytest.raises(psycopg2.errors.ObjectNotInPrerequisiteState, match=f"the schema of {unknown}") as caught:
+            gateway.execute(asks, (unknown,))
+        assert "Restart the server first" in caught.value.diag.message_hint
 
 
 CALLS = [

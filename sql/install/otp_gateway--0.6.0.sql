@@ -533,101 +533,96 @@ COMMENT ON COLUMN otp_gateway.payload_field.required IS
 COMMENT ON COLUMN otp_gateway.payload_field.rule IS 'what may stand in it, in words';
 COMMENT ON COLUMN otp_gateway.payload_field.example IS 'a value that follows the rule, as a payload has it';
 
+CREATE TYPE otp_gateway.result AS (
+    verification_id uuid,
+    attempt_id uuid,
+    status text,
+    outcome text,
+    retryable boolean,
+    attempts_left integer,
+    retry_after interval,
+    expires_at timestamptz,
+    reference text,
+    vendor_code text,
+    vendor_message text,
+    response jsonb,
+    reason text
+);
+COMMENT ON TYPE otp_gateway.result IS
+'the row that the otp_ functions and otp_gateway.wait return; a business outcome is a row, never an error';
+COMMENT ON COLUMN otp_gateway.result.verification_id IS
+'keep it: otp_verify, otp_resend, otp_cancel and otp_gateway.wait take it; the row in otp_gateway.verification';
+COMMENT ON COLUMN otp_gateway.result.attempt_id IS
+'the row in otp_gateway.attempt; null while the send is queued';
+COMMENT ON COLUMN otp_gateway.result.status IS
+'where the verification stands now; approved, canceled, expired, max_attempts_reached, failed and blocked are terminal';
+COMMENT ON COLUMN otp_gateway.result.outcome IS
+'how this attempt ended, in one vocabulary for all vendors; null while the send is queued or in flight';
+COMMENT ON COLUMN otp_gateway.result.retryable IS
+'the same call may safely be made again: after retry_after, or for invalid_code with another code';
+COMMENT ON COLUMN otp_gateway.result.attempts_left IS 'checks left';
+COMMENT ON COLUMN otp_gateway.result.retry_after IS
+'of blocked, rate_limited and provider_error: how long to wait before another try, as the rule that refused or the '
+'vendor says; null: nobody says';
+COMMENT ON COLUMN otp_gateway.result.expires_at IS
+'when the code ends; null where neither the vendor nor code_lifetime says';
+COMMENT ON COLUMN otp_gateway.result.reference IS 'of this flow at the vendor';
+COMMENT ON COLUMN otp_gateway.result.vendor_code IS 'the code in the vendor''s own answer';
+COMMENT ON COLUMN otp_gateway.result.vendor_message IS
+'the vendor''s own words, or the gateway''s where it must say why; redacted';
+COMMENT ON COLUMN otp_gateway.result.response IS
+'the vendor''s answer as it came; of an attempt that is on record already, with sensitive members removed';
+COMMENT ON COLUMN otp_gateway.result.reason IS
+'the rule that refused, where outcome is blocked; where the provider''s rules are only observed, the one that would have';
+
 CREATE FUNCTION @extschema@.otp_send(
-    provider text, payload jsonb, idempotency_key text DEFAULT NULL,
-    OUT verification_id uuid, OUT attempt_id uuid, OUT status text, OUT outcome text, OUT retryable boolean,
-    OUT attempts_left integer, OUT retry_after interval, OUT expires_at timestamptz, OUT reference text,
-    OUT vendor_code text, OUT vendor_message text, OUT response jsonb, OUT reason text
-) LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'otp_send';
+    provider text, payload jsonb, idempotency_key text DEFAULT NULL
+) RETURNS otp_gateway.result
+LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'otp_send';
 COMMENT ON FUNCTION @extschema@.otp_send(text, jsonb, text) IS
 'Asks the provider (a foreign server) to send a code now and waits for the answer; a rollback does not unsend it. '
 'idempotency_key: for 24 hours the same key at the same provider is the same verification, and its result is '
-'returned; with another payload it is an error (22023). Returns one row; a business outcome is a row, never an error. '
-'verification_id: keep it, otp_verify, otp_resend and otp_cancel take it; attempt_id: the row in otp_gateway.attempt; '
-'status: where the verification stands now; outcome: how this attempt ended; retryable: the same call may safely be '
-'made again (after retry_after, or for invalid_code with another code); attempts_left: checks left; reference: of '
-'this flow at the vendor; response: the vendor''s answer as it came; reason: the rule that refused, where outcome is '
-'blocked.';
+'returned; with another payload it is an error (22023).';
 
 CREATE FUNCTION @extschema@.otp_enqueue(
-    provider text, payload jsonb, idempotency_key text DEFAULT NULL,
-    OUT verification_id uuid, OUT attempt_id uuid, OUT status text, OUT outcome text, OUT retryable boolean,
-    OUT attempts_left integer, OUT retry_after interval, OUT expires_at timestamptz, OUT reference text,
-    OUT vendor_code text, OUT vendor_message text, OUT response jsonb, OUT reason text
-) LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'otp_enqueue';
+    provider text, payload jsonb, idempotency_key text DEFAULT NULL
+) RETURNS otp_gateway.result
+LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'otp_enqueue';
 COMMENT ON FUNCTION @extschema@.otp_enqueue(text, jsonb, text) IS
-'Has a code sent if, and only if, this transaction commits, and after it: checks payload and rights now, and returns '
-'the row of a verification that is queued. A rollback leaves nothing of it. otp_gateway.wait follows it. '
+'Has a code sent if, and only if, this transaction commits, and after it: checks payload and rights now, and '
+'returns the row of a verification that is queued. A rollback leaves nothing of it. otp_gateway.wait follows it. '
 'idempotency_key: for 24 hours the same key at the same provider is the same verification, and its result is '
 'returned; with another payload it is an error (22023). Errors: 22023 payload, 42501 no USAGE, 42704 no such '
 'provider, 54000 more than otp_gateway.max_sends_per_transaction.';
 
 CREATE FUNCTION @extschema@.otp_verify(
-    verification_id uuid, otp text, payload jsonb DEFAULT '{}',
-    OUT verification_id uuid, OUT attempt_id uuid, OUT status text, OUT outcome text, OUT retryable boolean,
-    OUT attempts_left integer, OUT retry_after interval, OUT expires_at timestamptz, OUT reference text,
-    OUT vendor_code text, OUT vendor_message text, OUT response jsonb, OUT reason text
-) LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'otp_verify_by_id';
+    verification_id uuid, otp text, payload jsonb DEFAULT '{}'
+) RETURNS otp_gateway.result
+LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'otp_verify_by_id';
 COMMENT ON FUNCTION @extschema@.otp_verify(uuid, text, jsonb) IS
-'Has the vendor check the user''s code for a verification that otp_send began; the try counts even if you roll back. '
-'Returns one row; a business outcome is a row, never an error. verification_id: keep it, otp_verify, otp_resend and '
-'otp_cancel take it; attempt_id: the row in otp_gateway.attempt; status: where the verification stands now; outcome: '
-'how this attempt ended; retryable: the same call may safely be made again (after retry_after, or for invalid_code '
-'with another code); attempts_left: checks left; reference: of this flow at the vendor; response: the vendor''s '
-'answer as it came; reason: the rule that refused, where outcome is blocked.';
+'Has the vendor check the user''s code for a verification that otp_send began; the try counts even if you roll back.';
 
-CREATE FUNCTION @extschema@.otp_verify(
-    provider text, otp text, payload jsonb DEFAULT '{}',
-    OUT verification_id uuid, OUT attempt_id uuid, OUT status text, OUT outcome text, OUT retryable boolean,
-    OUT attempts_left integer, OUT retry_after interval, OUT expires_at timestamptz, OUT reference text,
-    OUT vendor_code text, OUT vendor_message text, OUT response jsonb, OUT reason text
-) LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'otp_verify_by_provider';
+CREATE FUNCTION @extschema@.otp_verify(provider text, otp text, payload jsonb DEFAULT '{}') RETURNS otp_gateway.result
+LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'otp_verify_by_provider';
 COMMENT ON FUNCTION @extschema@.otp_verify(text, text, jsonb) IS
 'Has the vendor check a code of a flow begun elsewhere, found by reference or recipient in the payload; a first '
-'argument that reads as a uuid is taken for a verification id. Returns one row; a business outcome is a row, never an '
-'error. verification_id: keep it, otp_verify, otp_resend and otp_cancel take it; attempt_id: the row in '
-'otp_gateway.attempt; status: where the verification stands now; outcome: how this attempt ended; retryable: the same '
-'call may safely be made again (after retry_after, or for invalid_code with another code); attempts_left: checks '
-'left; reference: of this flow at the vendor; response: the vendor''s answer as it came; reason: the rule that '
-'refused, where outcome is blocked.';
+'argument that reads as a uuid is taken for a verification id.';
 
-CREATE FUNCTION @extschema@.otp_resend(
-    verification_id uuid, payload jsonb DEFAULT '{}',
-    OUT verification_id uuid, OUT attempt_id uuid, OUT status text, OUT outcome text, OUT retryable boolean,
-    OUT attempts_left integer, OUT retry_after interval, OUT expires_at timestamptz, OUT reference text,
-    OUT vendor_code text, OUT vendor_message text, OUT response jsonb, OUT reason text
-) LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'otp_resend';
+CREATE FUNCTION @extschema@.otp_resend(verification_id uuid, payload jsonb DEFAULT '{}') RETURNS otp_gateway.result
+LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'otp_resend';
 COMMENT ON FUNCTION @extschema@.otp_resend(uuid, jsonb) IS
-'Has the vendor send a code again; payload holds what differs from the send. Returns one row; a business outcome is a '
-'row, never an error. verification_id: keep it, otp_verify, otp_resend and otp_cancel take it; attempt_id: the row in '
-'otp_gateway.attempt; status: where the verification stands now; outcome: how this attempt ended; retryable: the same '
-'call may safely be made again (after retry_after, or for invalid_code with another code); attempts_left: checks '
-'left; reference: of this flow at the vendor; response: the vendor''s answer as it came; reason: the rule that '
-'refused, where outcome is blocked.';
+'Has the vendor send a code again; payload holds what differs from the send.';
 
-CREATE FUNCTION @extschema@.otp_cancel(
-    verification_id uuid,
-    OUT verification_id uuid, OUT attempt_id uuid, OUT status text, OUT outcome text, OUT retryable boolean,
-    OUT attempts_left integer, OUT retry_after interval, OUT expires_at timestamptz, OUT reference text,
-    OUT vendor_code text, OUT vendor_message text, OUT response jsonb, OUT reason text
-) LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'otp_cancel';
+CREATE FUNCTION @extschema@.otp_cancel(verification_id uuid) RETURNS otp_gateway.result
+LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'otp_cancel';
 COMMENT ON FUNCTION @extschema@.otp_cancel(uuid) IS
-'Has the vendor void the code, where it can: REL-ID. One that is still queued is canceled unsent. Returns one row; a '
-'business outcome is a row, never an error. verification_id: keep it, otp_verify, otp_resend and otp_cancel take it; '
-'attempt_id: the row in otp_gateway.attempt; status: where the verification stands now; outcome: how this attempt '
-'ended; retryable: the same call may safely be made again (after retry_after, or for invalid_code with another code); '
-'attempts_left: checks left; reference: of this flow at the vendor; response: the vendor''s answer as it came; '
-'reason: the rule that refused, where outcome is blocked.';
+'Has the vendor void the code, where it can: REL-ID. One that is still queued is canceled unsent.';
 
-CREATE FUNCTION otp_gateway.wait(
-    verification_id uuid, timeout interval DEFAULT '30s',
-    OUT verification_id uuid, OUT attempt_id uuid, OUT status text, OUT outcome text, OUT retryable boolean,
-    OUT attempts_left integer, OUT retry_after interval, OUT expires_at timestamptz, OUT reference text,
-    OUT vendor_code text, OUT vendor_message text, OUT response jsonb, OUT reason text
-) LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'otp_wait';
+CREATE FUNCTION otp_gateway.wait(verification_id uuid, timeout interval DEFAULT '30s') RETURNS otp_gateway.result
+LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'otp_wait';
 COMMENT ON FUNCTION otp_gateway.wait(uuid, interval) IS
-'Waits until the send of a verification has an outcome, and returns its row; when the timeout is over, the row as it '
-'is then (status queued or sending, outcome null). Errors: 55000 inside the transaction that enqueued it, for it '
+'Waits until the send of a verification has an outcome, and returns its row; when the timeout is over, the row as '
+'it is then (status queued or sending, outcome null). Errors: 55000 inside the transaction that enqueued it, for it '
 'would never end there; 42704 no such verification of yours.';
 
 CREATE FUNCTION otp_gateway.send_after_commit() RETURNS trigger

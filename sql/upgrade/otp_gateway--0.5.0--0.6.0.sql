@@ -110,6 +110,177 @@ BEGIN ATOMIC
     ORDER BY v.id DESC
     LIMIT (SELECT pg_catalog.cardinality(f.ids) FROM found AS f);
 END;
+
+-- What the functions return has a name. A function's result cannot be replaced: they are made anew.
+DO $$
+DECLARE
+    others text := (
+        SELECT pg_catalog.string_agg(DISTINCT pg_catalog.pg_describe_object(d.classid, d.objid, d.objsubid), ', ')
+        FROM pg_catalog.pg_depend AS d
+        WHERE d.refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_proc'::pg_catalog.regclass
+            AND d.refobjid OPERATOR(pg_catalog.=) ANY (ARRAY[
+                '@extschema@.otp_send(text, jsonb, text)'::pg_catalog.regprocedure,
+                '@extschema@.otp_enqueue(text, jsonb, text)'::pg_catalog.regprocedure,
+                '@extschema@.otp_verify(uuid, text, jsonb)'::pg_catalog.regprocedure,
+                '@extschema@.otp_verify(text, text, jsonb)'::pg_catalog.regprocedure,
+                '@extschema@.otp_resend(uuid, jsonb)'::pg_catalog.regprocedure,
+                '@extschema@.otp_cancel(uuid)'::pg_catalog.regprocedure,
+                'otp_gateway.wait(uuid, interval)'::pg_catalog.regprocedure
+            ]::pg_catalog.oid[])
+    );
+BEGIN
+    IF others IS NOT NULL THEN
+        RAISE dependent_objects_still_exist USING
+            MESSAGE = pg_catalog.format(
+                'otp_gateway: the otp_ functions now return the type otp_gateway.result, and this stands on them: %s',
+                others),
+            HINT = 'Drop it, ALTER EXTENSION otp_gateway UPDATE, and make it anew: the columns are the same.';
+    END IF;
+END
+$$;
+ALTER FUNCTION @extschema@.otp_send(text, jsonb, text) SET SCHEMA otp_gateway_internal;
+ALTER FUNCTION @extschema@.otp_enqueue(text, jsonb, text) SET SCHEMA otp_gateway_internal;
+ALTER FUNCTION @extschema@.otp_verify(uuid, text, jsonb) SET SCHEMA otp_gateway_internal;
+ALTER FUNCTION @extschema@.otp_verify(text, text, jsonb) SET SCHEMA otp_gateway_internal;
+ALTER FUNCTION @extschema@.otp_resend(uuid, jsonb) SET SCHEMA otp_gateway_internal;
+ALTER FUNCTION @extschema@.otp_cancel(uuid) SET SCHEMA otp_gateway_internal;
+ALTER FUNCTION otp_gateway.wait(uuid, interval) SET SCHEMA otp_gateway_internal;
+
+CREATE TYPE otp_gateway.result AS (
+    verification_id uuid,
+    attempt_id uuid,
+    status text,
+    outcome text,
+    retryable boolean,
+    attempts_left integer,
+    retry_after interval,
+    expires_at timestamptz,
+    reference text,
+    vendor_code text,
+    vendor_message text,
+    response jsonb,
+    reason text
+);
+COMMENT ON TYPE otp_gateway.result IS
+'the row that the otp_ functions and otp_gateway.wait return; a business outcome is a row, never an error';
+COMMENT ON COLUMN otp_gateway.result.verification_id IS
+'keep it: otp_verify, otp_resend, otp_cancel and otp_gateway.wait take it; the row in otp_gateway.verification';
+COMMENT ON COLUMN otp_gateway.result.attempt_id IS
+'the row in otp_gateway.attempt; null while the send is queued';
+COMMENT ON COLUMN otp_gateway.result.status IS
+'where the verification stands now; approved, canceled, expired, max_attempts_reached, failed and blocked are terminal';
+COMMENT ON COLUMN otp_gateway.result.outcome IS
+'how this attempt ended, in one vocabulary for all vendors; null while the send is queued or in flight';
+COMMENT ON COLUMN otp_gateway.result.retryable IS
+'the same call may safely be made again: after retry_after, or for invalid_code with another code';
+COMMENT ON COLUMN otp_gateway.result.attempts_left IS 'checks left';
+COMMENT ON COLUMN otp_gateway.result.retry_after IS
+'of blocked, rate_limited and provider_error: how long to wait before another try, as the rule that refused or the '
+'vendor says; null: nobody says';
+COMMENT ON COLUMN otp_gateway.result.expires_at IS
+'when the code ends; null where neither the vendor nor code_lifetime says';
+COMMENT ON COLUMN otp_gateway.result.reference IS 'of this flow at the vendor';
+COMMENT ON COLUMN otp_gateway.result.vendor_code IS 'the code in the vendor''s own answer';
+COMMENT ON COLUMN otp_gateway.result.vendor_message IS
+'the vendor''s own words, or the gateway''s where it must say why; redacted';
+COMMENT ON COLUMN otp_gateway.result.response IS
+'the vendor''s answer as it came; of an attempt that is on record already, with sensitive members removed';
+COMMENT ON COLUMN otp_gateway.result.reason IS
+'the rule that refused, where outcome is blocked; where the provider''s rules are only observed, the one that would have';
+
+CREATE FUNCTION @extschema@.otp_send(
+    provider text, payload jsonb, idempotency_key text DEFAULT NULL
+) RETURNS otp_gateway.result
+LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'otp_send';
+COMMENT ON FUNCTION @extschema@.otp_send(text, jsonb, text) IS
+'Asks the provider (a foreign server) to send a code now and waits for the answer; a rollback does not unsend it. '
+'idempotency_key: for 24 hours the same key at the same provider is the same verification, and its result is '
+'returned; with another payload it is an error (22023).';
+
+CREATE FUNCTION @extschema@.otp_enqueue(
+    provider text, payload jsonb, idempotency_key text DEFAULT NULL
+) RETURNS otp_gateway.result
+LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'otp_enqueue';
+COMMENT ON FUNCTION @extschema@.otp_enqueue(text, jsonb, text) IS
+'Has a code sent if, and only if, this transaction commits, and after it: checks payload and rights now, and '
+'returns the row of a verification that is queued. A rollback leaves nothing of it. otp_gateway.wait follows it. '
+'idempotency_key: for 24 hours the same key at the same provider is the same verification, and its result is '
+'returned; with another payload it is an error (22023). Errors: 22023 payload, 42501 no USAGE, 42704 no such '
+'provider, 54000 more than otp_gateway.max_sends_per_transaction.';
+
+CREATE FUNCTION @extschema@.otp_verify(
+    verification_id uuid, otp text, payload jsonb DEFAULT '{}'
+) RETURNS otp_gateway.result
+LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'otp_verify_by_id';
+COMMENT ON FUNCTION @extschema@.otp_verify(uuid, text, jsonb) IS
+'Has the vendor check the user''s code for a verification that otp_send began; the try counts even if you roll back.';
+
+CREATE FUNCTION @extschema@.otp_verify(provider text, otp text, payload jsonb DEFAULT '{}') RETURNS otp_gateway.result
+LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'otp_verify_by_provider';
+COMMENT ON FUNCTION @extschema@.otp_verify(text, text, jsonb) IS
+'Has the vendor check a code of a flow begun elsewhere, found by reference or recipient in the payload; a first '
+'argument that reads as a uuid is taken for a verification id.';
+
+CREATE FUNCTION @extschema@.otp_resend(verification_id uuid, payload jsonb DEFAULT '{}') RETURNS otp_gateway.result
+LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'otp_resend';
+COMMENT ON FUNCTION @extschema@.otp_resend(uuid, jsonb) IS
+'Has the vendor send a code again; payload holds what differs from the send.';
+
+CREATE FUNCTION @extschema@.otp_cancel(verification_id uuid) RETURNS otp_gateway.result
+LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'otp_cancel';
+COMMENT ON FUNCTION @extschema@.otp_cancel(uuid) IS
+'Has the vendor void the code, where it can: REL-ID. One that is still queued is canceled unsent.';
+
+CREATE FUNCTION otp_gateway.wait(verification_id uuid, timeout interval DEFAULT '30s') RETURNS otp_gateway.result
+LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'otp_wait';
+COMMENT ON FUNCTION otp_gateway.wait(uuid, interval) IS
+'Waits until the send of a verification has an outcome, and returns its row; when the timeout is over, the row as '
+'it is then (status queued or sending, outcome null). Errors: 55000 inside the transaction that enqueued it, for it '
+'would never end there; 42704 no such verification of yours.';
+
+-- Who might call the old ones may call these, and nobody else: default privileges of whoever runs this may have given
+-- other rights.
+DO $$
+DECLARE
+    command text;
+BEGIN
+    FOR command IN
+        WITH made AS (
+            SELECT pg_catalog.format('FUNCTION %s', n.oid::pg_catalog.regprocedure) AS object, n.proowner AS owner,
+                coalesce(n.proacl, pg_catalog.acldefault('f', n.proowner)) AS given,
+                coalesce(o.proacl, pg_catalog.acldefault('f', o.proowner)) AS meant
+            FROM pg_catalog.pg_proc AS n
+            JOIN pg_catalog.pg_proc AS o ON o.proname OPERATOR(pg_catalog.=) n.proname
+                AND o.proargtypes OPERATOR(pg_catalog.=) n.proargtypes
+                AND o.pronamespace OPERATOR(pg_catalog.=) 'otp_gateway_internal'::pg_catalog.regnamespace
+            WHERE n.prorettype OPERATOR(pg_catalog.=) 'otp_gateway.result'::pg_catalog.regtype
+                AND n.pronamespace OPERATOR(pg_catalog.=) ANY (ARRAY[
+                    '@extschema@'::pg_catalog.regnamespace, 'otp_gateway'::pg_catalog.regnamespace
+                ]::pg_catalog.oid[])
+        )
+        SELECT pg_catalog.format('REVOKE ALL ON %s FROM %s', m.object, CASE WHEN a.grantee OPERATOR(pg_catalog.=) 0
+            THEN 'PUBLIC' ELSE pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(a.grantee)) END)
+        FROM made AS m CROSS JOIN LATERAL pg_catalog.aclexplode(m.given) AS a
+        WHERE a.grantee OPERATOR(pg_catalog.<>) m.owner
+        UNION ALL
+        SELECT pg_catalog.format('GRANT %s ON %s TO %s%s', a.privilege_type, m.object,
+            CASE WHEN a.grantee OPERATOR(pg_catalog.=) 0 THEN 'PUBLIC'
+                ELSE pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(a.grantee)) END,
+            CASE WHEN a.is_grantable THEN ' WITH GRANT OPTION' END)
+        FROM made AS m CROSS JOIN LATERAL pg_catalog.aclexplode(m.meant) AS a
+        WHERE a.grantee OPERATOR(pg_catalog.<>) m.owner
+    LOOP
+        EXECUTE command;
+    END LOOP;
+END
+$$;
+DROP FUNCTION otp_gateway_internal.otp_send(text, jsonb, text);
+DROP FUNCTION otp_gateway_internal.otp_enqueue(text, jsonb, text);
+DROP FUNCTION otp_gateway_internal.otp_verify(uuid, text, jsonb);
+DROP FUNCTION otp_gateway_internal.otp_verify(text, text, jsonb);
+DROP FUNCTION otp_gateway_internal.otp_resend(uuid, jsonb);
+DROP FUNCTION otp_gateway_internal.otp_cancel(uuid);
+DROP FUNCTION otp_gateway_internal.wait(uuid, interval);
 -- end of part A
 
 -- part D
@@ -142,8 +313,6 @@ COMMENT ON COLUMN otp_gateway.payload_field.required IS
 'in its place, and for which variant of the call, where it is not for all';
 COMMENT ON COLUMN otp_gateway.payload_field.rule IS 'what may stand in it, in words';
 COMMENT ON COLUMN otp_gateway.payload_field.example IS 'a value that follows the rule, as a payload has it';
-
-GRANT SELECT ON otp_gateway.payload_field TO PUBLIC;
 -- end of part D
 
 -- part E
@@ -253,3 +422,21 @@ BEGIN
 END
 $$;
 -- end of part H
+
+-- Of the views that are new: default privileges of whoever runs this may have given any role anything.
+DO $$
+DECLARE
+    new oid[] := ARRAY['otp_gateway.payload_field'::pg_catalog.regclass];
+    given record;
+BEGIN
+    FOR given IN
+        SELECT c.oid::pg_catalog.regclass AS relation, CASE WHEN a.grantee OPERATOR(pg_catalog.=) 0 THEN 'PUBLIC'
+            ELSE pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(a.grantee)) END AS grantee
+        FROM pg_catalog.pg_class AS c CROSS JOIN LATERAL pg_catalog.aclexplode(c.relacl) AS a
+        WHERE c.oid OPERATOR(pg_catalog.=) ANY (new) AND a.grantee OPERATOR(pg_catalog.<>) c.relowner
+    LOOP
+        EXECUTE pg_catalog.format('REVOKE ALL ON TABLE %s FROM %s CASCADE', given.relation, given.grantee);
+    END LOOP;
+END
+$$;
+GRANT SELECT ON otp_gateway.payload_field TO PUBLIC;

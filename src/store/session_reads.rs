@@ -79,8 +79,9 @@ pub fn verification(id: Uuid) -> Result<VerificationSnapshot, Error> {
     own(id)?.ok_or_else(|| {
         Error::undefined_object(
             "there is no verification of that id",
-            "Give the verification_id that otp_send returned to your role; for a flow begun elsewhere, otp_verify \
-            takes a provider.",
+            "Give the verification_id that otp_send returned to your role, or that the row has after COMMIT: what a \
+            transaction enqueued and then changed, deleted or rolled back is withdrawn, unsent. For a flow begun \
+            elsewhere, otp_verify takes a provider.",
         )
     })
 }

@@ -149,6 +149,7 @@ NAMED = (
     | {f"function {name}" for name in FUNCTIONS}
     | {f"foreign-data wrapper otp_{name}" for name in WRAPPERS}
     | {f"type otp_gateway_internal.{name}" for name in DOMAINS}
+    | {"type otp_gateway.result"}
 )
 
 
@@ -282,13 +283,24 @@ def test_every_column_is_named(rights, table):
 
 def test_every_result_column_is_named(rights):
     """What the functions return is for the caller: nothing of the record's own columns comes with it."""
-    results = rights.gateway.execute("""
-        SELECT DISTINCT (SELECT string_agg(name, ' ') FROM unnest(proargnames, proargmodes) AS a (name, mode) WHERE mode = 'o')
-        FROM pg_proc WHERE proargmodes IS NOT NULL
-            AND proname <> 'version' AND oid IN (SELECT objid FROM pg_depend WHERE deptype = 'e' AND classid = 'pg_proc'::regclass
+    assert rights.gateway.execute(
+        "SELECT string_agg(attname, ' ' ORDER BY attnum) FROM pg_attribute"
+        " WHERE attrelid = 'otp_gateway.result'::regclass AND attnum > 0 AND NOT attisdropped"
+    ) == [(RESULT,)]
+    # No function has another way to return columns.
+    assert rights.gateway.execute("""
+        SELECT oid::regprocedure::text FROM pg_proc WHERE proargmodes IS NOT NULL AND proname <> 'version'
+            AND oid IN (SELECT objid FROM pg_depend WHERE deptype = 'e' AND classid = 'pg_proc'::regclass
                         AND refobjid = (SELECT oid FROM pg_extension WHERE extname = 'otp_gateway'))
-    """)
-    assert results == [(RESULT,)]
+    """) == []
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_everybody_may_name_the_result(rights, role):
+    """In a variable, and as a column of a table of one's own."""
+    statement = "DO $$ DECLARE r otp_gateway.result; BEGIN CREATE TEMP TABLE kept (r otp_gateway.result); DROP TABLE kept; END $$"
+    assert rights.try_(role, statement) == -1
+    assert rights.run(role, "SELECT has_type_privilege('otp_gateway.result', 'USAGE')") == [(True,)]
 
 
 # allowed or refused

@@ -159,7 +159,9 @@ impl Returned for () {
 
 /// A version's, which is told also where the library is not preloaded.
 impl Returned for String {
-    const TYPE: pg_sys::Oid = pg_sys::TEXTOID;
+    fn declared() -> pg_sys::Oid {
+        pg_sys::TEXTOID
+    }
 
     fn begin() {}
 

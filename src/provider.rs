@@ -76,7 +76,8 @@ impl Provider {
     /// What it allows a recipient, as far as it takes the record to tell.
     pub fn rules(&self, recipient: Option<&str>, max_checks: u32, code_lifetime: Option<Micros>) -> LimitRules {
         let options = &self.options;
-        let prefixes = options.allowed_prefixes.as_ref();
+        // A user's id is neither number nor address, whatever it looks like.
+        let prefixes = options.allowed_prefixes.as_ref().filter(|_| self.dialect.recipient_field().name == "mobile");
         let is_foreign =
             recipient.is_some_and(|recipient| prefixes.is_some_and(|prefixes| !prefixes.allows(recipient)));
         LimitRules {

@@ -115,7 +115,7 @@ COMMENT ON COLUMN otp_gateway_internal.verification_record.id IS
 COMMENT ON COLUMN otp_gateway_internal.verification_record.provider IS
 'what the foreign server was called then: provider_id says which it is';
 COMMENT ON COLUMN otp_gateway_internal.verification_record.vendor IS
-'the dialect: iserveu, hyperverge, paytm, relid, ideamart or sandbox';
+'the dialect; its foreign data wrapper is otp_<vendor>';
 COMMENT ON COLUMN otp_gateway_internal.verification_record.recipient_masked IS
 'whom the code goes to, as it may be shown';
 COMMENT ON COLUMN otp_gateway_internal.verification_record.recipient_key IS
@@ -384,7 +384,7 @@ COMMENT ON COLUMN otp_gateway.verification.id IS
 COMMENT ON COLUMN otp_gateway.verification.provider IS
 'the foreign server that it goes through, as it is called now, or was when it was dropped';
 COMMENT ON COLUMN otp_gateway.verification.vendor IS
-'the dialect: iserveu, hyperverge, paytm, relid, ideamart or sandbox';
+'the dialect; its foreign data wrapper is otp_<vendor>';
 COMMENT ON COLUMN otp_gateway.verification.status IS
 'where it stands; approved, canceled, expired, max_attempts_reached, failed and blocked are terminal and never reopen';
 COMMENT ON COLUMN otp_gateway.verification.recipient_masked IS
@@ -725,46 +725,43 @@ COMMENT ON FUNCTION otp_gateway.version() IS
 'database''s tables and functions, which ALTER EXTENSION otp_gateway UPDATE changes. A release that changes no schema '
 'has a newer library alone.';
 
-CREATE FUNCTION otp_gateway_internal.iserveu_validator(options text[], catalog oid) RETURNS void
-LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'iserveu_validator';
-CREATE FOREIGN DATA WRAPPER otp_iserveu NO HANDLER VALIDATOR otp_gateway_internal.iserveu_validator;
-COMMENT ON FOREIGN DATA WRAPPER otp_iserveu IS
-'iServeU DMT: server options base_url, timeout, defaults, ...; user mapping options client_id, client_secret';
-
-CREATE FUNCTION otp_gateway_internal.hyperverge_validator(options text[], catalog oid) RETURNS void
-LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'hyperverge_validator';
-CREATE FOREIGN DATA WRAPPER otp_hyperverge NO HANDLER VALIDATOR otp_gateway_internal.hyperverge_validator;
-COMMENT ON FOREIGN DATA WRAPPER otp_hyperverge IS
-'HyperVerge mobile OTP: server options base_url, timeout, defaults, ...; user mapping options app_id, app_key';
-
-CREATE FUNCTION otp_gateway_internal.paytm_validator(options text[], catalog oid) RETURNS void
-LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'paytm_validator';
-CREATE FOREIGN DATA WRAPPER otp_paytm NO HANDLER VALIDATOR otp_gateway_internal.paytm_validator;
-COMMENT ON FOREIGN DATA WRAPPER otp_paytm IS
-'Paytm AI router: server options base_url, timeout, defaults, ...; user mapping options username and password, or '
-'none';
-
-CREATE FUNCTION otp_gateway_internal.relid_validator(options text[], catalog oid) RETURNS void
-LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'relid_validator';
-CREATE FOREIGN DATA WRAPPER otp_relid NO HANDLER VALIDATOR otp_gateway_internal.relid_validator;
-COMMENT ON FOREIGN DATA WRAPPER otp_relid IS
-'Uniken REL-ID: server options base_url (required), token_url, ca_file, ...; user mapping options username and '
-'password, or access_token, or client_id and client_secret';
-
-CREATE FUNCTION otp_gateway_internal.ideamart_validator(options text[], catalog oid) RETURNS void
-LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'ideamart_validator';
-CREATE FOREIGN DATA WRAPPER otp_ideamart NO HANDLER VALIDATOR otp_gateway_internal.ideamart_validator;
-COMMENT ON FOREIGN DATA WRAPPER otp_ideamart IS
-'Ideamart (Dialog): server options base_url, timeout, defaults, ...; user mapping options application_id, password';
-
-CREATE FUNCTION otp_gateway_internal.sandbox_validator(options text[], catalog oid) RETURNS void
-LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'sandbox_validator';
-COMMENT ON FUNCTION otp_gateway_internal.sandbox_validator(text[], oid) IS
-'validator of the foreign data wrapper otp_sandbox: refuses a mistyped or misplaced option when it is written';
-CREATE FOREIGN DATA WRAPPER otp_sandbox NO HANDLER VALIDATOR otp_gateway_internal.sandbox_validator;
-COMMENT ON FOREIGN DATA WRAPPER otp_sandbox IS
-'no vendor, for development: sends nothing, takes a fixed code, ends a call as its payload''s field outcome says; '
-'server options max_checks, send_limit, ...; user mapping option code, or none';
+-- The vendors. One C function checks the options of all; the name of the function that is called says whose.
+DO $$
+DECLARE
+    vendor record;
+BEGIN
+    FOR vendor IN SELECT v.name, v.about FROM (VALUES
+        ('iserveu', 'iServeU DMT: server options base_url, timeout, defaults, ...; user mapping options client_id, '
+            'client_secret'),
+        ('hyperverge', 'HyperVerge mobile OTP: server options base_url, timeout, defaults, ...; user mapping options '
+            'app_id, app_key'),
+        ('paytm', 'Paytm AI router: server options base_url, timeout, defaults, ...; user mapping options username and '
+            'password, or none'),
+        ('relid', 'Uniken REL-ID: server options base_url (required), token_url, ca_file, ...; user mapping options '
+            'username and password, or access_token, or client_id and client_secret'),
+        ('ideamart', 'Ideamart (Dialog): server options base_url, timeout, defaults, ...; user mapping options '
+            'application_id, password'),
+        ('twilio', 'Twilio Verify v2: server options service_sid (required), timeout, defaults, ...; user mapping '
+            'options api_key and api_secret, or account_sid and auth_token'),
+        ('msg91', 'MSG91 OTP: server options base_url, timeout, defaults, ...; user mapping option authkey'),
+        ('sandbox', 'no vendor, for development: sends nothing, takes a fixed code, ends a call as its payload''s field '
+            'outcome says; server options max_checks, send_limit, ...; user mapping option code, or none')
+    ) AS v (name, about)
+    LOOP
+        EXECUTE pg_catalog.format(
+            'CREATE FUNCTION otp_gateway_internal.%I(options text[], catalog oid) RETURNS void LANGUAGE c STRICT AS %L, %L',
+            vendor.name OPERATOR(pg_catalog.||) '_validator', 'MODULE_PATHNAME', 'vendor_validator');
+        EXECUTE pg_catalog.format('COMMENT ON FUNCTION otp_gateway_internal.%I(text[], oid) IS %L',
+            vendor.name OPERATOR(pg_catalog.||) '_validator',
+            'validator of the foreign data wrapper otp_' OPERATOR(pg_catalog.||) vendor.name
+            OPERATOR(pg_catalog.||) ': refuses a mistyped or misplaced option when it is written');
+        EXECUTE pg_catalog.format('CREATE FOREIGN DATA WRAPPER %I NO HANDLER VALIDATOR otp_gateway_internal.%I',
+            'otp_' OPERATOR(pg_catalog.||) vendor.name, vendor.name OPERATOR(pg_catalog.||) '_validator');
+        EXECUTE pg_catalog.format('COMMENT ON FOREIGN DATA WRAPPER %I IS %L',
+            'otp_' OPERATOR(pg_catalog.||) vendor.name, vendor.about);
+    END LOOP;
+END
+$$;
 
 CREATE FUNCTION otp_gateway_internal.route_validator(options text[], catalog oid) RETURNS void
 LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'route_validator';

@@ -1,9 +1,10 @@
 //! The validators of the foreign data wrappers: a mistyped or misplaced option is refused when it is written.
 
+use dialect::Dialect;
 use pgrx::{PgList, pg_sys};
 
 use crate::{
-    api::function::sql_function,
+    api::function::{declared_otherwise, sql_function},
     error::Error,
     pg::{arguments::Argument, fingerprint::FingerprintBuilder, roles::current_user},
     provider::{
@@ -14,23 +15,30 @@ use crate::{
     },
 };
 
+/// Of every vendor: the name of the function that was called, `twilio_validator`, says of which.
 macro_rules! validators {
-    ($($function:ident $vendor:literal),* $(,)?) => {$(
+    ($($symbol:ident),* $(,)?) => {$(
         sql_function!(
-            fn $function(options: Options, catalog: pg_sys::Oid) -> () {
-                validate($vendor, &options.0, catalog)
+            fn $symbol[name](options: Options, catalog: pg_sys::Oid) -> () {
+                validate(vendor_of(&name)?, &options.0, catalog)
             }
         );
     )*};
 }
 
 validators! {
-    iserveu_validator "iserveu",
-    hyperverge_validator "hyperverge",
-    paytm_validator "paytm",
-    relid_validator "relid",
-    ideamart_validator "ideamart",
-    sandbox_validator "sandbox",
+    vendor_validator,
+    // As the scripts before 0.6.0 name it.
+    iserveu_validator,
+    hyperverge_validator,
+    paytm_validator,
+    relid_validator,
+    ideamart_validator,
+    sandbox_validator,
+}
+
+fn vendor_of(validator: &str) -> Result<&'static Dialect, Error> {
+    validator.strip_suffix("_validator").and_then(dialect::by_name).ok_or_else(declared_otherwise)
 }
 
 sql_function!(
@@ -48,8 +56,7 @@ sql_function!(
 );
 
 /// A statement that is refused has credentials in it as often as one that is not: both are hidden from the log.
-pub fn validate(vendor: &str, options: &[(String, String)], catalog: pg_sys::Oid) -> Result<(), Error> {
-    let dialect = dialect::by_name(vendor).expect("each validator names a dialect");
+pub fn validate(dialect: &Dialect, options: &[(String, String)], catalog: pg_sys::Oid) -> Result<(), Error> {
     match catalog {
         pg_sys::ForeignServerRelationId => {
             let files = options.iter().filter(|(name, _)| server_options::FILE_OPTIONS.contains(&name.as_str()));

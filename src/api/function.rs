@@ -46,6 +46,15 @@ impl Call {
         }
     }
 
+    /// The function's name in SQL, which is not always that of its symbol.
+    pub fn function_name(&self) -> String {
+        // SAFETY: a function whose row [`Call::of`] has found; the name is a palloc'ed copy, or null.
+        unsafe {
+            let name = pg_sys::get_func_name((*(*self.fcinfo).flinfo).fn_oid);
+            if name.is_null() { String::new() } else { CStr::from_ptr(name).to_string_lossy().into_owned() }
+        }
+    }
+
     pub(super) fn fcinfo(&self) -> pg_sys::FunctionCallInfo {
         self.fcinfo
     }
@@ -228,15 +237,17 @@ pub(crate) use symbol;
 
 /// A SQL function: its symbol, and the types that it takes and returns, from which the declaration follows that it must
 /// have. `fn otp_cancel(verification_id: Uuid) -> ResultRow { ... }` is `otp_cancel(uuid) RETURNS otp_gateway.result`;
-/// the body is of a `Result`.
+/// the body is of a `Result`. Where one symbol serves several functions, `fn symbol[name](...)` has the name of the one
+/// that was called.
 macro_rules! sql_function {
-    (fn $name:ident($($argument:ident: $of:ty),* $(,)?) -> $returned:ty $body:block) => {
+    (fn $name:ident$([$called:ident])?($($argument:ident: $of:ty),* $(,)?) -> $returned:ty $body:block) => {
         $crate::api::function::symbol!($name, |fcinfo| {
             let read = |_call: &mut $crate::api::function::Call, _print: &mut $crate::pg::fingerprint::FingerprintBuilder| {
                 $(
                     let $argument: $of = _call.argument(stringify!($argument))?;
                     $crate::pg::arguments::Argument::note(&$argument, _print);
                 )*
+                $(let $called = _call.function_name();)?
                 Ok(move || -> Result<$returned, $crate::error::Error> { $body })
             };
             let takes = &[$(<$of as $crate::pg::arguments::Argument>::TYPE),*];

@@ -10,6 +10,7 @@ import psycopg2
 import pytest
 
 from conftest import Gateway, Running, until
+from vendors import VENDORS
 
 NUMBER = "0771234567"
 # The flows on record: who began it, and through which provider. `bank` belongs to the role keeper, `shop` to a superuser.
@@ -47,9 +48,8 @@ UNBOUND = frozenset({"dumper", "superuser"})
 INSIDE = READ | WRITE
 SENDERS = frozenset({"sender", "group", "other", "keeper", "superuser"})
 
-VALIDATORS = [f"{name}_validator" for name in (
-    "iserveu", "hyperverge", "paytm", "relid", "ideamart", "sandbox", "route"
-)]
+WRAPPERS = [*VENDORS, "sandbox", "route"]
+VALIDATORS = [f"{name}_validator" for name in WRAPPERS]
 RESULT = (
     "verification_id attempt_id status outcome retryable attempts_left retry_after expires_at reference vendor_code "
     "vendor_message response reason"
@@ -139,7 +139,6 @@ FUNCTIONS = {
         for name in VALIDATORS
     },
 }
-WRAPPERS = ["iserveu", "hyperverge", "paytm", "relid", "ideamart", "sandbox", "route"]
 DOMAINS = ["status", "operation", "outcome"]
 
 NAMED = (

@@ -11,7 +11,8 @@ import pytest
 
 from cluster import free_port
 from conftest import CREDENTIALS, FLOWS, listed, until
-from simulator import ROOT, VENDORS
+from simulator import ROOT
+from vendors import TABLE, VENDORS
 from test_limits import ENQUEUE, SEND, play, sandbox
 from test_misuse import role as role
 
@@ -232,14 +233,9 @@ def test_an_ordinary_role(plain, role):
 # test numbers
 
 
-NUMBERS = {
-    # of a vendor: a test number as the option takes it, and how people type it
-    "iserveu": ("+919999900001", "9999900001"),
-    "hyperverge": ("+919999900001", "+91 99999-00001"),
-    "paytm": ("+919999900001", "09999900001"),
-    "ideamart": ("+94770009999", "077 000 9999"),
-    "sandbox": ("+12025550123", "+1 202 555 0123"),
-}
+# of a vendor: a test number as the option takes it, and how people type it
+NUMBERS = {name: vendor.test_number for name, vendor in TABLE.items() if vendor.test_number}
+NUMBERS["sandbox"] = ("+12025550123", "+1 202 555 0123")
 
 
 @pytest.fixture
@@ -372,18 +368,17 @@ DEFAULTS = {
     "max_in_flight": "256", "defaults": "{}", "send_limit": None, "check_limit": None, "provider_limit": None,
     "allowed_prefixes": None, "enforce": "on", "test_numbers": None, "allow_plain_http": "false",
 }
-VENDOR_DEFAULTS = {
-    # docs/vendors: code_lifetime, max_checks, resend_after
-    "iserveu": ("10min", "5", "30s"), "hyperverge": ("1d", "5", "30s"), "paytm": (None, "5", "30s"),
-    "relid": (None, "3", "30s"), "ideamart": ("1h", "3", "30s"), "sandbox": ("10min", "5", "0s"),
-}
+VENDOR_DEFAULTS = {name: vendor.page for name, vendor in TABLE.items()}
+VENDOR_DEFAULTS["sandbox"] = ("10min", "5", "0s")
 
 
 @pytest.mark.parametrize("vendor", VENDOR_DEFAULTS)
 def test_the_defaults_can_be_seen(gateway, vendor):
     """All of them hold of a server that says nothing, but where its installation is."""
-    needed = " OPTIONS (base_url 'https://relid.example:8443')" if vendor == "relid" else ""
-    gateway.execute(f"CREATE SERVER bare FOREIGN DATA WRAPPER otp_{vendor}{needed}")
+    own = {} if vendor == "sandbox" else TABLE[vendor].options
+    needed = {"base_url": "https://relid.example:8443"} if vendor == "relid" else own
+    given = f" OPTIONS ({listed(needed)})" if needed else ""
+    gateway.execute(f"CREATE SERVER bare FOREIGN DATA WRAPPER otp_{vendor}{given}")
     shown = settings(gateway, "bare")
     for setting, value in DEFAULTS.items():
         assert shown.pop(setting) == (value, "default"), setting
@@ -397,6 +392,8 @@ def test_the_defaults_can_be_seen(gateway, vendor):
     assert shown.pop("breaker", ("closed", None))[0] == "closed"
     if vendor == "relid":
         assert shown.pop("token_url") == (None, "default")
+    for setting, value in own.items():
+        assert shown.pop(setting) == (value, "server")
     assert shown == {}
 
 

@@ -1,6 +1,7 @@
 //! A vendor's payload: its fields, what may stand in them, and filling it.
 
 pub mod code;
+pub mod email_address;
 pub mod example;
 pub mod extra;
 pub mod field;

@@ -5,6 +5,7 @@ use crate::{
     dialect::Dialect,
     operation::Operation,
     payload::{
+        email_address::EmailAddress,
         extra,
         field::{Field, Invalid},
         phone_number::{NumberingPlan, PhoneNumber},
@@ -83,7 +84,7 @@ impl<'a> FilledPayload<'a> {
             }
         }
         let fields: Vec<&Field> = table.iter().collect();
-        faults.extend(extra::faults(dialect, &fields, filled.get("extra")));
+        faults.extend(extra::faults(dialect, &fields, "extra", filled.get("extra")));
         (filled, faults)
     }
 
@@ -130,6 +131,18 @@ impl<'a> FilledPayload<'a> {
         }
     }
 
+    /// Forgets what the option `defaults` says of a field, where that is not for this call.
+    pub(crate) fn drop_default(&mut self, name: &str) {
+        if self.is_default(name) {
+            self.values.shift_remove(name);
+        }
+    }
+
+    /// Whether a value comes of the option `defaults`, and of nobody who meant this call.
+    pub(crate) fn is_default(&self, name: &str) -> bool {
+        !self.given.contains_key(name) && !self.call.retained_before.contains_key(name)
+    }
+
     /// Writes the named fields, those that have a value, under the vendor's names and in this order.
     pub(crate) fn write(&self, body: &mut Map<String, Value>, names: &[&str]) {
         for name in names {
@@ -142,13 +155,24 @@ impl<'a> FilledPayload<'a> {
 
     /// Lays what the caller gave as `extra` beside what is set, in a body that is complete.
     pub(crate) fn lay_extra(&self, body: &mut Map<String, Value>) -> Result<(), Invalid> {
-        self.get("extra").and_then(Value::as_object).map_or(Ok(()), |members| extra::lay(body, members))
+        self.get("extra").and_then(Value::as_object).map_or(Ok(()), |members| extra::lay(body, "extra", members))
     }
 
     /// The number that the code goes to, from this call or from the verification's send.
     pub(crate) fn mobile(&self, country: NumberingPlan) -> Option<PhoneNumber> {
         let value = self.get("mobile").or_else(|| self.call.retained_before.get("mobile"));
         value.and_then(|value| country.parse_value(value))
+    }
+
+    /// Whom the code goes to, where an e-mail address may stand in the number's place.
+    pub(crate) fn number_or_address(&self) -> Option<Recipient> {
+        let number = self.mobile(NumberingPlan::Any).map(Recipient::from);
+        number.or_else(|| self.email().map(Recipient::from))
+    }
+
+    pub(crate) fn email(&self) -> Option<EmailAddress> {
+        let value = self.get("mobile").or_else(|| self.call.retained_before.get("mobile"));
+        value.and_then(EmailAddress::parse_value)
     }
 
     pub(crate) fn reference(&self, name: &str) -> Option<String> {
@@ -220,7 +244,10 @@ impl<'a> FilledPayload<'a> {
             match field.rule {
                 Rule::IndianMobile => secrets.add_mobile(NumberingPlan::India, value, typed),
                 Rule::SriLankanMobile => secrets.add_mobile(NumberingPlan::SriLanka, value, typed),
-                Rule::PhoneNumber => secrets.add_mobile(NumberingPlan::Any, value, typed),
+                Rule::PhoneNumber | Rule::PhoneOrEmail => {
+                    secrets.add_mobile(NumberingPlan::Any, value, typed);
+                    secrets.add_values([value, typed]);
+                }
                 _ if field.secret => secrets.add_values([value, typed]),
                 // A person's name: a page that shows the request may have it.
                 Rule::Text { .. } if field.personal => secrets.add_values([value, typed]),
@@ -231,6 +258,7 @@ impl<'a> FilledPayload<'a> {
         for (name, value) in self.call.retained_before {
             match name.as_str() {
                 "mobile" => {
+                    secrets.add_values([Some(value)]);
                     for country in [NumberingPlan::India, NumberingPlan::SriLanka, NumberingPlan::Any] {
                         secrets.add_mobile(country, Some(value), None);
                     }
@@ -240,6 +268,32 @@ impl<'a> FilledPayload<'a> {
             }
         }
         secrets.into_vec()
+    }
+}
+
+/// Whom a code goes to.
+pub(crate) struct Recipient {
+    /// In its one form, whatever way it was typed.
+    pub recipient: Secret,
+    pub masked: String,
+}
+
+impl Recipient {
+    pub(crate) fn parse(typed: &str) -> Option<Self> {
+        let number = NumberingPlan::Any.parse(typed).map(Self::from);
+        number.or_else(|| EmailAddress::parse(typed).map(Self::from))
+    }
+}
+
+impl From<PhoneNumber> for Recipient {
+    fn from(number: PhoneNumber) -> Self {
+        Self { recipient: number.recipient(), masked: number.masked() }
+    }
+}
+
+impl From<EmailAddress> for Recipient {
+    fn from(address: EmailAddress) -> Self {
+        Self { recipient: address.recipient(), masked: address.masked() }
     }
 }
 
@@ -282,7 +336,7 @@ pub fn check_defaults(dialect: &Dialect, defaults: &Map<String, Value>) -> Resul
         // A field under two names is met twice.
         faults.extend(fault.filter(|fault| faults.iter().all(|other: &Invalid| other.field != fault.field)));
     }
-    faults.extend(extra::faults(dialect, &fields, defaults.get("extra")));
+    faults.extend(extra::faults(dialect, &fields, "extra", defaults.get("extra")));
     Invalid::all(faults)
 }
 

@@ -106,6 +106,8 @@ def messages():
             for message in said(given[number]):
                 if is_message(message):
                     found.setdefault(message, (hints[0] if hints else None, where))
+        for named in re.finditer(r'let what =\s*"((?:[^"\\]|\\.)*)";', text):
+            found.setdefault(plain(named[1]), (None, where))
         if path in ALL_OF:
             for message in said(text):
                 if is_message(message, 4) and not any(message == hint for hint, _ in found.values()):

@@ -19,8 +19,8 @@ sql_function!(
                 "the server runs otp_gateway {}, and the schema of {schema} needs a newer library",
                 env!("CARGO_PKG_VERSION")
             ),
-            "Restart the server first, so that it loads the library that is installed; then ALTER EXTENSION otp_gateway \
-            UPDATE.",
+            "Restart the server first, so that it loads the library that is installed; then ALTER EXTENSION \
+            otp_gateway UPDATE.",
         ))
     }
 );

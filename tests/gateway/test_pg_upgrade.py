@@ -3,7 +3,7 @@ sent, what was open is verified, and limits, idempotency keys and find remember;
 the file, nothing is sent and nothing lost, and no new key takes its place until somebody says so. The same after pg_dump, but
 that nobody sends the queue of a dump.
 
-From other versions to the one of PG_CONFIG; tests/versions.py has their servers (OTP_SERVERS) and runs it."""
+From other versions to the one of PG_CONFIG; tests/versions.py has their servers (OTP_SERVERS, of them OTP_BUILT) and runs it."""
 
 import json
 import os
@@ -18,15 +18,19 @@ import pytest
 from cluster import BINDIR, PG_CONFIG, Cluster, as_server_user
 from conftest import Gateway, until
 
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 MAJOR = int(re.search(r" (\d+)", subprocess.check_output([PG_CONFIG, "--version"], text=True))[1])
 SERVERS = pathlib.Path(os.environ.get("OTP_SERVERS", "/nowhere"))
-OLDER = [major for major in range(14, MAJOR) if (SERVERS / f"{major}/lib/otp_gateway.so").exists()]
+# Those that have the same library as this one.
+BUILT = map(int, os.environ.get("OTP_BUILT", "").split())
+NEWEST = max(map(int, re.findall(r"^pg(\d+) = ", (ROOT / "Cargo.toml").read_text(), re.MULTILINE)))
+OLDER = sorted(major for major in BUILT if major < MAJOR)
 # 18 made checksums the default; both clusters must agree.
 NO_CHECKSUMS = ["--no-data-checksums"] if MAJOR >= 18 else []
 KEYED = "SELECT * FROM otp_send('limited', %s::jsonb, 'request-1')"
 STARTS = "otp_gateway launcher|otp_gateway worker"
 
-pytestmark = pytest.mark.skipif(not OLDER, reason="there are no older servers in OTP_SERVERS: tests/versions.py has them")
+pytestmark = pytest.mark.skipif(not OLDER, reason="tests/versions.py has the older servers")
 
 
 class Moved:
@@ -136,11 +140,15 @@ def moved(request, simulator):
         moved.remove()
 
 
-def pairs(*modes):
-    return pytest.mark.parametrize("moved, mode", [(major, mode) for major in OLDER for mode in modes], indirect=["moved"])
+def pairs(*pairs):
+    return pytest.mark.parametrize("moved, mode", pairs, indirect=["moved"], ids=[" ".join(map(str, pair)) for pair in pairs])
 
 
-@pairs("--link", "--copy")
+# To the newest from each, to others from the one before; copied once.
+FROM = OLDER if MAJOR == NEWEST else OLDER[-1:]
+
+
+@pairs(*((major, "--link") for major in FROM), *((major, "--copy") for major in FROM[:1]))
 def test_with_the_key(moved, mode, simulator):
     moved.pg_upgrade(mode)
     moved.bring_key()
@@ -157,7 +165,7 @@ def test_with_the_key(moved, mode, simulator):
         moved.new.restart()
 
 
-@pairs("--copy")
+@pairs(*((major, "--copy") for major in FROM[-1:]))
 def test_without_the_key(moved, mode, simulator):
     moved.pg_upgrade(mode)
     moved.new.start()
@@ -178,7 +186,7 @@ def test_without_the_key(moved, mode, simulator):
         assert simulator.count() == moved.count + 4
 
 
-@pairs("--copy")
+@pairs(*((major, "--copy") for major in FROM[-1:]))
 def test_the_key_is_lost_for_good(moved, mode, simulator):
     moved.pg_upgrade(mode)
     moved.new.start()

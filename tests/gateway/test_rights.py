@@ -73,6 +73,7 @@ VIEWS = {
     "send_count check_count max_checks is_test route",
     "attempt": "id verification_id operation outcome http_status vendor_code vendor_message response started_at "
     "finished_at provider reason",
+    "recent": "time provider recipient_masked operation outcome words",
     "provider": "provider vendor setting value source",
     "payload_field": "vendor operation field vendor_name required rule example",
 }
@@ -112,6 +113,17 @@ FUNCTIONS = {
     "otp_gateway.send_again(uuid)": (EVERYBODY, "SELECT otp_gateway.send_again(%(id)s::uuid)", EVERYBODY),
     # Whoever asks gets what they may see: see test_what_each_role_sees.
     "otp_gateway.find(text,text)": (EVERYBODY, "SELECT FROM otp_gateway.find('bank', %(number)s)", EVERYBODY),
+    "otp_gateway.find(text)": (EVERYBODY, "SELECT FROM otp_gateway.find(%(number)s)", EVERYBODY),
+    "otp_gateway.history(text,timestamp with time zone,timestamp with time zone)": (
+        EVERYBODY, "SELECT FROM otp_gateway.history(%(number)s, 'today', 'now')", EVERYBODY
+    ),
+    # Whoever may not use it is told that: see test_check.
+    'otp_gateway."check"(text)': (EVERYBODY, "SELECT FROM otp_gateway.check('bank')", EVERYBODY),
+    "otp_gateway_internal.check_findings(text)": (EVERYBODY, "SELECT otp_gateway_internal.check_findings('bank')", INSIDE),
+    "otp_gateway_internal.words(text,text,text)": (EVERYBODY, "SELECT otp_gateway_internal.words('send', 'sent', NULL)", INSIDE),
+    "otp_gateway_internal.recipient_verifications_anywhere(text)": (
+        EVERYBODY, "SELECT otp_gateway_internal.recipient_verifications_anywhere(%(number)s)", INSIDE
+    ),
     # By those who may name what is in the other schema: everybody else through otp_gateway.find alone.
     "otp_gateway_internal.recipient_verifications(text,text)": (
         EVERYBODY, "SELECT otp_gateway_internal.recipient_verifications('bank', %(number)s)", INSIDE
@@ -140,6 +152,7 @@ FUNCTIONS = {
     },
 }
 DOMAINS = ["status", "operation", "outcome"]
+ROWS = ["result", "finding", "event"]
 
 NAMED = (
     {"schema otp_gateway", "schema otp_gateway_internal"}
@@ -148,7 +161,7 @@ NAMED = (
     | {f"function {name}" for name in FUNCTIONS}
     | {f"foreign-data wrapper otp_{name}" for name in WRAPPERS}
     | {f"type otp_gateway_internal.{name}" for name in DOMAINS}
-    | {"type otp_gateway.result"}
+    | {f"type otp_gateway.{name}" for name in ROWS}
 )
 
 
@@ -169,7 +182,7 @@ class Rights:
         for role, (attributes, member_of, _) in ROLES.items():
             execute(f"CREATE ROLE {self.name(role)} LOGIN {attributes}")
             # Postgres 14 has no pg_checkpoint.
-            for (other,) in execute("SELECT name FROM unnest(%s) AS name WHERE name !~ '^pg_' OR to_regrole(name) IS NOT NULL", (member_of,)):
+            for (other,) in execute("SELECT name FROM unnest(%s::text[]) AS name WHERE name !~ '^pg_' OR to_regrole(name) IS NOT NULL", (member_of,)):
                 execute(f"GRANT {other if other.startswith('pg_') else self.name(other)} TO {self.name(role)}")
         execute(f"ALTER DATABASE {self.gateway.database} OWNER TO {self.name('dba')}")
         for provider in ("bank", "shop"):
@@ -286,9 +299,9 @@ def test_every_result_column_is_named(rights):
         "SELECT string_agg(attname, ' ' ORDER BY attnum) FROM pg_attribute"
         " WHERE attrelid = 'otp_gateway.result'::regclass AND attnum > 0 AND NOT attisdropped"
     ) == [(RESULT,)]
-    # No function has another way to return columns.
+    # No function has another way to return columns of the record.
     assert rights.gateway.execute("""
-        SELECT oid::regprocedure::text FROM pg_proc WHERE proargmodes IS NOT NULL AND proname <> 'version'
+        SELECT oid::regprocedure::text FROM pg_proc WHERE proargmodes IS NOT NULL AND proname NOT IN ('version', 'check')
             AND oid IN (SELECT objid FROM pg_depend WHERE deptype = 'e' AND classid = 'pg_proc'::regclass
                         AND refobjid = (SELECT oid FROM pg_extension WHERE extname = 'otp_gateway'))
     """) == []
@@ -348,7 +361,11 @@ def test_what_each_role_sees(rights, role):
     for provider in ("bank", "shop"):
         there = {flow for flow in of(role) if flow[1] == provider}
         assert rights.seen(role, "SELECT id FROM otp_gateway.find(%s, %s)", (provider, NUMBER)) == there
+    assert rights.seen(role, "SELECT id FROM otp_gateway.find(%s)", (NUMBER,)) == of(role)
+    history = "SELECT verification_id FROM otp_gateway.history(%s, '-infinity', 'infinity')"
+    assert rights.seen(role, history, (NUMBER,)) == of(role)
     assert rights.seen(role, "SELECT id FROM otp_gateway.find('bank', '0776666666')") == set()
+    assert rights.seen(role, "SELECT id FROM otp_gateway.find('0776666666')") == set()
     # No secret, and what it may know from pg_foreign_server.
     shown = rights.run(role, "SELECT provider, setting, value FROM otp_gateway.provider")
     assert {provider for provider, _, _ in shown} == {"bank", "shop"}

@@ -154,3 +154,27 @@ fn a_page_that_shows_the_request_shows_no_name() {
     let shown = dialect::redact_text(&call.prepared().secrets, page);
     assert!(!shown.contains("Person") && !shown.contains("8144094480"), "{shown}");
 }
+
+#[test]
+fn what_only_the_send_took_is_a_secret_of_what_follows_too() {
+    for (vendor, more) in [
+        ("twilio", json!({"rate_limits": {"user": "canary-17"}, "substitutions": {"name": "Canary Rao"}})),
+        ("msg91", json!({"template_id": "T", "variables": {"name": "Canary Rao"}, "email": "canary@example.org"})),
+    ] {
+        let mut payload = caller::members(more);
+        payload.insert("mobile".into(), "+918144094480".into());
+        let mut known = keep(&caller(vendor, Send).payload(payload.into()).prepared());
+        known["reference"] = json!("VE0123456789abcdef0123456789abcdef");
+        for operation in [Verify, Resend, Cancel] {
+            let call = caller(vendor, operation).known(known.clone());
+            if (call.vendor.fields)(operation).is_none() {
+                continue;
+            }
+            let words = "of canary-17, Canary Rao, canary@example.org and 8144094480";
+            let shown = dialect::redact_text(&call.prepared().secrets, words);
+            let kept = if vendor == "twilio" { "canary@example.org" } else { "canary-17" };
+            let told = shown.replace(kept, "");
+            assert!(!told.to_lowercase().contains("canary") && !told.contains("8144094480"), "{vendor}: {shown}");
+        }
+    }
+}

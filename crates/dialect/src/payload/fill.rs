@@ -7,7 +7,7 @@ use crate::{
     payload::{
         email_address::EmailAddress,
         extra,
-        field::{Field, Invalid},
+        field::{Field, Invalid, plain},
         phone_number::{NumberingPlan, PhoneNumber},
         rule::{Rule, twice},
         suggest::nearest,
@@ -18,7 +18,7 @@ use crate::{
 
 /// One call's table, filled from payload, verification and defaults, in this order of weight.
 pub(crate) struct FilledPayload<'a> {
-    credential_sets: &'static [&'static [&'static str]],
+    dialect: &'a Dialect,
     call: &'a Call<'a>,
     table: &'static [Field],
     /// Under our names, as they go on the wire.
@@ -30,7 +30,7 @@ pub(crate) struct FilledPayload<'a> {
 impl<'a> FilledPayload<'a> {
     /// `what` names the call in messages: `a verify of otp_type 1`.
     pub(crate) fn new(
-        dialect: &Dialect,
+        dialect: &'a Dialect,
         call: &'a Call<'a>,
         table: &'static [Field],
         what: &str,
@@ -40,7 +40,7 @@ impl<'a> FilledPayload<'a> {
 
     /// The same, where fields have something to do with each other: `together` adds what is wrong with that.
     pub(crate) fn checked(
-        dialect: &Dialect,
+        dialect: &'a Dialect,
         call: &'a Call<'a>,
         table: &'static [Field],
         what: &str,
@@ -54,7 +54,7 @@ impl<'a> FilledPayload<'a> {
 
     /// As far as it goes, and all that is wrong.
     pub(crate) fn gather(
-        dialect: &Dialect,
+        dialect: &'a Dialect,
         call: &'a Call<'a>,
         table: &'static [Field],
         what: &str,
@@ -68,8 +68,7 @@ impl<'a> FilledPayload<'a> {
         let is_meant = |field: &Field| {
             strays.iter().filter_map(|key| nearest(key, spellings())).any(|spelling| field.is_called(spelling))
         };
-        let credential_sets = dialect.credential_sets;
-        let mut filled = Self { credential_sets, call, table, values: Private::default(), given: Private::default() };
+        let mut filled = Self { dialect, call, table, values: Private::default(), given: Private::default() };
         for field in table {
             match filled.value_of(dialect, field) {
                 Ok(Some(value)) => drop(filled.values.insert(field.name.into(), value)),
@@ -232,7 +231,7 @@ impl<'a> FilledPayload<'a> {
         }
         // Two are the user and the password of `Basic`, in whichever vendor's words.
         let proxys: &[&str] = &["proxy_user", "proxy_password"];
-        for pair in self.credential_sets.iter().copied().chain([proxys]) {
+        for pair in self.dialect.credential_sets.iter().copied().chain([proxys]) {
             let [name, secret] = pair else { continue };
             if let (Some(name), Some(secret)) = (self.call.credentials.get(*name), self.call.credentials.get(*secret)) {
                 secrets.add(Secret::basic(name, secret).reveal());
@@ -254,7 +253,8 @@ impl<'a> FilledPayload<'a> {
                 _ => {}
             }
         }
-        // A verify may not take the number, and its answer may still echo it.
+        // A verify may not take the number, nor what else the send had, and its answer may still echo it.
+        let fields = all_fields(self.dialect);
         for (name, value) in self.call.retained_before {
             match name.as_str() {
                 "mobile" => {
@@ -263,7 +263,9 @@ impl<'a> FilledPayload<'a> {
                         secrets.add_mobile(country, Some(value), None);
                     }
                 }
-                "token" | "ovd_data" | "user_id" | "extra" => secrets.add_values([Some(value), None]),
+                name if fields.iter().any(|field| field.name == name && field.secret) => {
+                    secrets.add_values([Some(value)])
+                }
                 _ => {}
             }
         }
@@ -414,7 +416,11 @@ fn unknown_field(dialect: &Dialect, table: &'static [Field], what: &str, key: &s
         .map(|operation| operation.as_str())
         .collect();
     if takers.is_empty() {
-        return Invalid::unknown_key(what, "", key, table.iter());
+        let mut unknown = Invalid::unknown_key(what, "", key, table.iter());
+        if is_country_code(key) && table.iter().any(|field| field.name == "mobile") {
+            unknown.hint = format!("put it into mobile, + and the country before the number; {}", unknown.hint);
+        }
+        return unknown;
     }
     let names: Vec<&str> = table.iter().map(|field| field.name).collect();
     Invalid::new(
@@ -422,6 +428,11 @@ fn unknown_field(dialect: &Dialect, table: &'static [Field], what: &str, key: &s
         format!("{key} does not belong to {what}"),
         format!("{key} is a field of: {}; this call takes: {}", takers.join(", "), names.join(", ")),
     )
+}
+
+/// Other interfaces take the country apart from the number.
+fn is_country_code(key: &str) -> bool {
+    key.len() <= 63 && ["countrycode", "isdcode", "isd", "dialcode", "diallingcode"].contains(&plain(key).as_str())
 }
 
 /// Under whatever name, a code in a payload would be kept and logged like a field.

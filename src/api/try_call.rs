@@ -66,7 +66,9 @@ sql_function!(
 struct Tried(Value);
 
 impl Returned for Tried {
-    const TYPE: pg_sys::Oid = pg_sys::JSONBOID;
+    fn declared() -> pg_sys::Oid {
+        pg_sys::JSONBOID
+    }
 
     fn answer(
         _: &FunctionCall,

@@ -39,6 +39,7 @@ pub static DIALECT: Dialect = BARE;
 const BARE: Dialect = Dialect {
     name: "rest",
     base_url: None,
+    test_host: None,
     code_lifetime: None,
     code: CodeForm::Numeric,
     max_checks: 5,

@@ -131,6 +131,7 @@ impl Worker {
     /// To the provider's breaker, once.
     pub fn report_to_breaker(&mut self, completed: &CompletedCall, now: Micros) {
         let Some(call) = self.in_flight.get_mut(&completed.call_id) else { return };
+        self.provider_log.credentials(&call.provider, call.account, completed, now);
         let (Some(breaker_permit), Some(breaker)) =
             (call.breaker_permit.take(), self.limits.breakers.get_mut(call.account))
         else {
@@ -142,7 +143,9 @@ impl Worker {
         } else {
             breaker.record(breaker_permit, completed.result.outcome, now);
         }
-        match breaker.state(now) {
+        let after = breaker.state(now);
+        self.provider_log.breaker(&call.provider, before, after, completed, now);
+        match after {
             after if after == before => {}
             BreakerState::Open { until } => drop(self.breaker_changes.insert(call.account, Some(until))),
             BreakerState::HalfOpen => {}

@@ -19,7 +19,7 @@ FUNCTION = r"CREATE (?:OR REPLACE )?FUNCTION"
 
 
 def documents():
-    return [path for places in ("*.md", "docs/**/*.md", "demo/*.sql", "examples/**/*.sql") for path in ROOT.glob(places)]
+    return [path for places in ("*.md", "docs/**/*.md", "demo/**/*.sql", "examples/**/*.sql") for path in ROOT.glob(places)]
 
 
 def statements(text):
@@ -60,7 +60,7 @@ def test_they_are_found():
         written[path.name] += len(re.findall(rf"{FUNCTION}[^;]*?SECURITY DEFINER", path.read_text()))
     for name, count in written.items():
         assert count == sum(where.startswith(f"{name} ") for where in DOCUMENTED), name
-    assert {"sign_up.sql public.verify_customer", "demo.sql public.verify_customer"} <= set(DOCUMENTED)
+    assert "sign_up.sql public.verify_customer" in DOCUMENTED
 
 
 @pytest.mark.parametrize("where", DOCUMENTED)

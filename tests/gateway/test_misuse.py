@@ -486,7 +486,7 @@ def own(path, mode):
 def test_missing_user_mapping(gateway, role):
     name, session = role
     gateway.execute("DROP USER MAPPING FOR PUBLIC SERVER ideamart")
-    Refused(gateway, send("ideamart", with_("ideamart"))).says("42704", "user mapping", "ideamart", "application_id and password")
+    Refused(gateway, send("ideamart", with_("ideamart"))).says("42704", "user mapping", "ideamart", "(application_id '...', password '...')")
     gateway.execute(f"GRANT USAGE ON FOREIGN SERVER ideamart TO {name}")
     gateway.execute(f"CREATE USER MAPPING FOR postgres SERVER ideamart OPTIONS ({listed(credential_options('ideamart'))})")
     # Another role's mapping is of no use.

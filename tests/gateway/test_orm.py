@@ -278,3 +278,18 @@ def made(text):
         if name := re.match(r"CREATE (?:TABLE|TRIGGER|FUNCTION) [\w.]+", statement):
             found[name[0]] = re.sub(r"send_after_commit\(\s*'\w+'", "send_after_commit('<provider>'", " ".join(statement.split()))
     return found
+
+
+def test_the_driver_knows_the_row(console):
+    """A row that is selected whole is an object with its columns, once the driver was told of the type's name."""
+    console("connection.ensure_connection()")
+    if console("driver") == "psycopg":
+        console("from psycopg.types.composite import CompositeInfo, register_composite")
+        console("register_composite(CompositeInfo.fetch(connection.connection, 'otp_gateway.result'), connection.connection)")
+    else:
+        console("from psycopg2.extras import register_composite")
+        console("register_composite('otp_gateway.result', connection.connection)")
+    console("cursor = connection.cursor()")
+    console("""cursor.execute("SELECT otp.otp_send('sandbox', %s)", ['{"mobile": "0771231277"}'])""")
+    console("row = cursor.fetchone()[0]")
+    assert console("(row.outcome, row.status, row.retryable, row.attempts_left > 0)") == ["sent", "pending", False, True]

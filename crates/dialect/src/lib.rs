@@ -26,10 +26,12 @@ pub use operation::Operation;
 pub use outcome::Outcome;
 pub use payload::code::CodeForm;
 pub use payload::fill::check_defaults;
-pub use payload::payload_field::{DefaultsInForce, PayloadField, defaults_in_force, payload_fields};
+pub use payload::payload_field::{DefaultsInForce, PayloadField, defaults_in_force, missing_defaults, payload_fields};
 pub use payload::rule::Rule;
 pub use payload::{
     field::{Field, Invalid},
+    phone_number::is_phone_number,
+    placeholder::is_placeholder,
     suggest::nearest,
 };
 pub use redact::{redact, redact_text};

@@ -8,5 +8,6 @@ pub mod field;
 pub mod fill;
 pub mod payload_field;
 pub mod phone_number;
+pub mod placeholder;
 pub mod rule;
 pub mod suggest;

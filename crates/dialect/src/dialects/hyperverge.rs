@@ -25,6 +25,7 @@ use crate::{
 pub static DIALECT: Dialect = Dialect {
     name: "hyperverge",
     base_url: Some("https://ind-engine.thomas.hyperverge.co"),
+    test_host: None,
     code_lifetime: Some(Duration::from_secs(24 * 60 * 60)),
     code: CodeForm::Digits { min: 4, max: 9 },
     max_checks: 5,

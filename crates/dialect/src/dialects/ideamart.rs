@@ -24,6 +24,7 @@ use crate::{
 pub static DIALECT: Dialect = Dialect {
     name: "ideamart",
     base_url: Some("https://api.ideamart.io"),
+    test_host: None,
     code_lifetime: Some(Duration::from_secs(60 * 60)),
     code: CodeForm::Numeric,
     max_checks: 3,

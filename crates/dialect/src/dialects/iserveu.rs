@@ -25,6 +25,7 @@ use crate::{
 pub static DIALECT: Dialect = Dialect {
     name: "iserveu",
     base_url: Some("https://apidev.iserveu.online/common/dmt-lite/unified"),
+    test_host: Some("apidev.iserveu.online"),
     // Of type 1 alone: see `addressed`.
     code_lifetime: Some(Duration::from_secs(10 * 60)),
     code: CodeForm::Numeric,

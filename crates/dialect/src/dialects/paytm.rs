@@ -22,6 +22,7 @@ use crate::{
 pub static DIALECT: Dialect = Dialect {
     name: "paytm",
     base_url: Some("https://stage-router.paytm.in"),
+    test_host: Some("stage-router.paytm.in"),
     code_lifetime: None,
     code: CodeForm::Numeric,
     max_checks: 5,

@@ -24,6 +24,7 @@ pub static DIALECT: Dialect = Dialect {
     name: "sandbox",
     // Reserved for names that must not resolve (RFC 2606): should a call ever leave, it reaches nobody.
     base_url: Some("https://sandbox.invalid"),
+    test_host: None,
     code_lifetime: Some(Duration::from_secs(10 * 60)),
     code: CodeForm::Numeric,
     max_checks: 5,

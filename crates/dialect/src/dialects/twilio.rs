@@ -23,6 +23,7 @@ use crate::{
 pub static DIALECT: Dialect = Dialect {
     name: "twilio",
     base_url: Some("https://verify.twilio.com"),
+    test_host: None,
     code_lifetime: Some(Duration::from_secs(10 * 60)),
     code: CodeForm::Numeric,
     max_checks: 5,

@@ -7,7 +7,7 @@ use crate::{
     payload::{
         email_address::EmailAddress,
         extra,
-        field::{Field, Invalid},
+        field::{Field, Invalid, plain},
         phone_number::{NumberingPlan, PhoneNumber},
         rule::{Rule, twice},
         suggest::nearest,
@@ -416,7 +416,11 @@ fn unknown_field(dialect: &Dialect, table: &'static [Field], what: &str, key: &s
         .map(|operation| operation.as_str())
         .collect();
     if takers.is_empty() {
-        return Invalid::unknown_key(what, "", key, table.iter());
+        let mut unknown = Invalid::unknown_key(what, "", key, table.iter());
+        if is_country_code(key) && table.iter().any(|field| field.name == "mobile") {
+            unknown.hint = format!("put it into mobile, + and the country before the number; {}", unknown.hint);
+        }
+        return unknown;
     }
     let names: Vec<&str> = table.iter().map(|field| field.name).collect();
     Invalid::new(
@@ -424,6 +428,11 @@ fn unknown_field(dialect: &Dialect, table: &'static [Field], what: &str, key: &s
         format!("{key} does not belong to {what}"),
         format!("{key} is a field of: {}; this call takes: {}", takers.join(", "), names.join(", ")),
     )
+}
+
+/// Other interfaces take the country apart from the number.
+fn is_country_code(key: &str) -> bool {
+    key.len() <= 63 && ["countrycode", "isdcode", "isd", "dialcode", "diallingcode"].contains(&plain(key).as_str())
 }
 
 /// Under whatever name, a code in a payload would be kept and logged like a field.

@@ -6,6 +6,7 @@ use crate::payload::{
     email_address::EmailAddress,
     field::{Field, Invalid},
     phone_number::NumberingPlan,
+    placeholder::{holds_placeholder, placeholder},
 };
 
 /// Longest JSON text of an [`Rule::Any`].
@@ -106,6 +107,14 @@ impl Rule {
     pub(crate) fn normalise(&self, path: &str, value: &Value) -> Result<Value, Invalid> {
         if value.is_null() {
             return Err(Invalid::new(path, format!("{path} is null"), "leave it out instead"));
+        }
+        let is_placeholder = match self {
+            // Each member is looked at by its own name.
+            Self::Object { .. } | Self::List { .. } => false,
+            _ => holds_placeholder(value),
+        };
+        if is_placeholder {
+            return Err(placeholder(path, &self.describe()));
         }
         match self {
             Self::IndianMobile => self.mobile(NumberingPlan::India, path, value),
@@ -310,6 +319,8 @@ fn object(path: &str, given: &Map<String, Value>, members: &[Field], open: bool)
             faults.push(Invalid::unknown_key(path, &format!("{path}."), key, members.iter()));
         } else if key.chars().any(char::is_control) || key.len() > 256 || !is_moderate(value, MAX_ANY_DEPTH) {
             faults.push(Rule::Any.broken(path));
+        } else if holds_placeholder(value) {
+            faults.push(placeholder(path, &Rule::Any.describe()));
         } else {
             written.insert(key.clone(), value.clone());
         }

@@ -169,7 +169,7 @@ class Rights:
         for role, (attributes, member_of, _) in ROLES.items():
             execute(f"CREATE ROLE {self.name(role)} LOGIN {attributes}")
             # Postgres 14 has no pg_checkpoint.
-            for (other,) in execute("SELECT name FROM unnest(%s) AS name WHERE name !~ '^pg_' OR to_regrole(name) IS NOT NULL", (member_of,)):
+            for (other,) in execute("SELECT name FROM unnest(%s::text[]) AS name WHERE name !~ '^pg_' OR to_regrole(name) IS NOT NULL", (member_of,)):
                 execute(f"GRANT {other if other.startswith('pg_') else self.name(other)} TO {self.name(role)}")
         execute(f"ALTER DATABASE {self.gateway.database} OWNER TO {self.name('dba')}")
         for provider in ("bank", "shop"):

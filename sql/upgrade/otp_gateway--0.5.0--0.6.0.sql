@@ -618,6 +618,29 @@ COMMENT ON FUNCTION otp_gateway.version() IS
 'database''s tables and functions, which ALTER EXTENSION otp_gateway UPDATE changes. A release that changes no schema '
 'has a newer library alone.';
 
+-- Postgres 18 gives NOT NULL a name, after what the table was called when it was made.
+DO $$
+DECLARE
+    given record;
+BEGIN
+    FOR given IN
+        SELECT c.oid::pg_catalog.regclass AS relation, k.conname,
+            pg_catalog.format('%s_%s_not_null', c.relname, t.attname) AS name
+        FROM pg_catalog.pg_constraint AS k
+        JOIN pg_catalog.pg_class AS c ON c.oid OPERATOR(pg_catalog.=) k.conrelid
+        JOIN pg_catalog.pg_attribute AS t ON t.attrelid OPERATOR(pg_catalog.=) c.oid
+            AND t.attnum OPERATOR(pg_catalog.=) k.conkey[1]
+        WHERE k.contype OPERATOR(pg_catalog.=) 'n'
+            AND c.relnamespace OPERATOR(pg_catalog.=) 'otp_gateway_internal'::pg_catalog.regnamespace
+    LOOP
+        IF given.conname::pg_catalog.text OPERATOR(pg_catalog.<>) given.name THEN
+            EXECUTE pg_catalog.format(
+                'ALTER TABLE %s RENAME CONSTRAINT %I TO %I', given.relation, given.conname, given.name);
+        END IF;
+    END LOOP;
+END
+$$;
+
 -- Where the library lies is the server's to say (dynamic_library_path), not that of whoever installed an earlier version.
 DO $$
 DECLARE

@@ -2,6 +2,7 @@
 //! row.
 
 pub mod approval;
+pub mod check;
 pub mod fdw_validators;
 pub mod function;
 pub mod idempotency;
@@ -172,7 +173,7 @@ fn run(
                     return follow(found.id, WhichSend::Original, Micros::MAX);
                 }
             }
-            Response::Idle | Response::Progress(_) => return Err(unexpected()),
+            Response::Idle | Response::Progress(_) | Response::Checked(_) => return Err(unexpected()),
         }
     }
 }
@@ -250,7 +251,9 @@ fn settled(id: Uuid) -> Result<VerificationSnapshot, Error> {
             Response::Idle => return session_reads::committed(id),
             Response::Retry => {}
             Response::Error(error) => return Err(error),
-            Response::Row(_) | Response::Progress(_) | Response::Unknown => return Err(unexpected()),
+            Response::Row(_) | Response::Progress(_) | Response::Checked(_) | Response::Unknown => {
+                return Err(unexpected());
+            }
         }
     }
 }
@@ -270,7 +273,9 @@ fn follow(id: Uuid, which: WhichSend, timeout: Micros) -> Result<ResultRow, Erro
             Some(Response::Row(done)) => return Ok(*done),
             Some(Response::Retry) => {}
             Some(Response::Error(error)) => return Err(error),
-            Some(Response::Idle | Response::Progress(_) | Response::Unknown) => return Err(unexpected()),
+            Some(Response::Idle | Response::Progress(_) | Response::Checked(_) | Response::Unknown) => {
+                return Err(unexpected());
+            }
         }
     }
 }

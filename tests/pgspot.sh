@@ -34,7 +34,7 @@ SQL
 domains="PS001: Unqualified operator: '=' in value IN ("
 
 # A body of BEGIN ATOMIC is bound when it is made, by names that are checked all the same: no path has a say in it later.
-bound="PS005: Function without explicit search_path: otp_gateway."
+bound="PS005: Function without explicit search_path: otp_gateway"
 
 check() {
     local found rest

@@ -73,10 +73,20 @@ sql_function!(
     fn recipient_verifications(provider: String, mobile: Secret) -> Vec<pgrx::datum::Uuid> {
         let recipients = recipient::recipients(&recipient::members(&provider)?, &mobile)?;
         let server = foreign_servers::server(&provider).map_or(pg_sys::InvalidOid, |server| server.oid);
-        let found = visible_verifications(server, &keys_of(&recipients)?)?;
-        Ok(found.iter().map(|id| pgrx::datum::Uuid::from_bytes(*id.as_bytes())).collect())
+        found(Some(server), &recipients)
     }
 );
+
+sql_function!(
+    fn recipient_verifications_anywhere(mobile: Secret) -> Vec<pgrx::datum::Uuid> {
+        found(None, &recipient::recipients_anywhere(&mobile)?)
+    }
+);
+
+fn found(provider: Option<pg_sys::Oid>, recipients: &[Secret]) -> Result<Vec<pgrx::datum::Uuid>, Error> {
+    let found = visible_verifications(provider, &keys_of(recipients)?)?;
+    Ok(found.iter().map(|id| pgrx::datum::Uuid::from_bytes(*id.as_bytes())).collect())
+}
 
 /// By which the record knows them.
 fn keys_of(recipients: &[Secret]) -> Result<Vec<Vec<u8>>, Error> {
@@ -101,7 +111,7 @@ fn in_parts(part: impl Fn(Uuid) -> Maintenance) -> Result<i64, Error> {
             // The worker was another one by then.
             Response::Retry => {}
             Response::Error(error) => return Err(error),
-            Response::Row(_) | Response::Idle | Response::Unknown => return Err(unexpected()),
+            Response::Row(_) | Response::Idle | Response::Checked(_) | Response::Unknown => return Err(unexpected()),
         }
         if clock().saturating_sub(said) > PROGRESS {
             pgrx::notice!("otp_gateway: {count} verifications so far");

@@ -5,7 +5,10 @@ use std::ffi::{CStr, CString};
 
 use pgrx::pg_sys;
 
-use crate::{error::Error, pg::relation::of_extension};
+use crate::{
+    error::Error,
+    pg::{relation::of_extension, values::quoted},
+};
 
 /// Acts with the rights of another role, until dropped; fires no trigger of somebody else's with them, only ours, which
 /// is ENABLE ALWAYS; and prints no plan for the caller, who may ask for it, with the keys and seals that stand in it.
@@ -97,6 +100,16 @@ pub fn role_named(name: &str) -> Option<pg_sys::Oid> {
     // SAFETY: a look-up in the catalog; there may be none.
     let role = unsafe { pg_sys::get_role_oid(name.as_ptr(), true) };
     (role != pg_sys::InvalidOid).then_some(role)
+}
+
+/// Whose rights a SECURITY DEFINER function has, for a hint about rights that are missing; empty elsewhere.
+pub fn acting_owner() -> String {
+    // SAFETY: a variable of this session.
+    if unsafe { pg_sys::InLocalUserIdChange() } {
+        format!(" In a SECURITY DEFINER function your role is its owner, {}.", quoted(&current_role().name))
+    } else {
+        String::new()
+    }
 }
 
 pub fn is_superuser(role: pg_sys::Oid) -> bool {

@@ -5,6 +5,7 @@ pub mod failure_log;
 pub mod known_identities;
 pub mod limit_state;
 pub mod maintenance_schedule;
+pub mod provider_log;
 pub mod recovery_progress;
 pub mod send_queue;
 pub mod waiting_for_locks;
@@ -44,6 +45,7 @@ use crate::{
             known_identities::KnownIdentities,
             limit_state::{BreakerKey, LimitState},
             maintenance_schedule::MaintenanceSchedule,
+            provider_log::ProviderLog,
             recovery_progress::RecoveryProgress,
             send_queue::SendQueue,
             waiting_for_locks::WaitingForLocks,
@@ -77,6 +79,8 @@ pub struct Worker {
     pub pending: Vec<(CallId, Request)>,
     /// Calls under way, by the number that the HTTP client knows them by.
     pub in_flight: HashMap<u64, InFlight>,
+    /// Looks at connections under way, which nothing is on record of.
+    pub checks: HashMap<u64, CallId>,
     pub next_number: u64,
     /// Every verification with something under way, and the requests that wait for its end: one call at a time for each
     /// verification, or a code could be approved twice.
@@ -84,6 +88,7 @@ pub struct Worker {
     /// Completed calls that could not be put on record yet.
     pub unrecorded: Vec<CompletedCall>,
     pub failures: FailureLog,
+    pub provider_log: ProviderLog,
     /// What waits for a row that somebody has locked.
     pub locked: WaitingForLocks,
     /// By [`since_boot`].
@@ -151,10 +156,12 @@ impl Worker {
             http,
             pending: Vec::new(),
             in_flight: HashMap::new(),
+            checks: HashMap::new(),
             next_number: 0,
             busy: HashMap::new(),
             unrecorded: Vec::new(),
             failures: FailureLog::default(),
+            provider_log: ProviderLog::default(),
             locked: WaitingForLocks::default(),
             retry_at: None,
             is_extension_dropped: false,
@@ -191,6 +198,7 @@ impl Worker {
     /// Nothing is under way, and nobody waits for anything.
     pub fn is_idle(&self) -> bool {
         self.in_flight.is_empty()
+            && self.checks.is_empty()
             && self.pending.is_empty()
             && self.busy.is_empty()
             && self.unrecorded.is_empty()
@@ -242,6 +250,12 @@ impl Worker {
         } else if !completed_calls.is_empty() {
             worked = true;
             self.complete_calls(completed_calls);
+        }
+        for (number, check) in self.http.take_checked() {
+            worked = true;
+            if let Some(call_id) = self.checks.remove(&number) {
+                self.respond(call_id, &Response::Checked(check));
+            }
         }
         for received in self.ipc.collect() {
             worked = true;

@@ -83,7 +83,7 @@ FUNCTIONS = [
     ("pg_has_role(oid, text)", "boolean", "true"), ("substr(text, int4)", "text", "'x'"), ("unnest(anyarray)", "anyelement", "$1[1]"),
     ("clock_timestamp()", "timestamptz", "now()"), ("name(text)", "name", "'x'"), ("pg_notify(text, text)", "void", "NULL"),
     ("jsonb_array_length(jsonb)", "int4", "1"), ("json_build_object(text, text)", "json", "'{}'"),
-    ("find(text, text)", "int4", "1"), ("recipient_verifications(text, text)", "uuid[]", "'{}'"),
+    ("find(text, text)", "int4", "1"), ("find(text)", "int4", "1"), ("words(text, text, text)", "text", "'x'"), ("recipient_verifications(text, text)", "uuid[]", "'{}'"),
     ("effective_settings(oid)", "jsonb", "'[]'"), ("note_queued()", "int4", "1"), ("coalesce(text, text)", "text", "'x'"),
 ]
 TABLES = [
@@ -140,6 +140,10 @@ CALLS = [
     ("SELECT otp_gateway.is_approved(%(id)s::pg_catalog.uuid, '0773333333')", False),
     ("SELECT otp_gateway.send_again(%(id)s::pg_catalog.uuid) IS NOT NULL", True),
     ("SELECT pg_catalog.count(*) FROM otp_gateway.find('bank', '0773333333')", 1),
+    ("SELECT pg_catalog.count(*) FROM otp_gateway.find('0773333333')", 1),
+    ("SELECT words FROM otp_gateway.history('0773333333', 'today', 'now') LIMIT 1", "code sent"),
+    ("SELECT true FROM otp_gateway.recent LIMIT 1", True),
+    ("SELECT status FROM otp_gateway.check('bank') LIMIT 1", "ok"),
     ("SELECT outcome FROM public.otp_cancel(%(id)s::pg_catalog.uuid)", "canceled"),
     ("SELECT true FROM otp_gateway.verification LIMIT 1", True),
     ("SELECT true FROM otp_gateway.attempt LIMIT 1", True),

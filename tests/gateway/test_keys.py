@@ -2,10 +2,14 @@
 to be so at the start and at each use, and is never replaced in silence; once it is mended, everything goes on. Keys can be
 changed at any time, under load too: whatever was sealed opens, and no limit, key or number is forgotten."""
 
+import contextlib
 import json
 import os
+import pathlib
 import pwd
 import re
+import subprocess
+import tempfile
 import threading
 
 import psycopg2
@@ -189,6 +193,114 @@ def test_elsewhere_than_the_data(simulator, tmp_path):
         assert len(elsewhere.read_text().splitlines()) == 2
     finally:
         cluster.remove()
+
+
+# Where the server's system user cannot write, as in /etc: each hint leads out, taken at its word.
+
+
+@pytest.fixture
+def foreign_place():
+    """A directory that everybody may look into, and only root writes."""
+    with tempfile.TemporaryDirectory(prefix="otp_gateway_", dir="/tmp") as parent:
+        place = pathlib.Path(parent)
+        place.chmod(0o555 if os.geteuid() else 0o755)
+        yield place
+        place.chmod(0o755)
+
+
+@contextlib.contextmanager
+def with_keys_at(path, simulator):
+    cluster = Cluster({"otp_gateway.key_file": f"'{path}'"}).create()
+    try:
+        cluster.start()
+        with Gateway(cluster, "postgres", simulator) as gateway:
+            gateway.execute("CREATE EXTENSION otp_gateway")
+            gateway.create_providers()
+        yield cluster
+    finally:
+        cluster.remove()
+
+
+def told(cluster, simulator, call="SELECT otp_send('ideamart', '{\"mobile\": \"0771234567\"}')"):
+    """Message and hint of a call that is refused."""
+    with Gateway(cluster, "postgres", simulator) as gateway, pytest.raises(psycopg2.errors.ObjectNotInPrerequisiteState) as caught:
+        gateway.execute(call)
+    return caught.value.diag.message_primary, caught.value.diag.message_hint
+
+
+def obey(cluster, hint):
+    """Does what it says: the command, the setting, the restart."""
+    command = re.search(r"As root: (.*?)(?:;? then |\. |\.$)", hint)[1]
+    if os.geteuid():
+        command = re.sub(r"-o \S+ ", "", command)
+    subprocess.run(["sh", "-c", command], check=True)
+    if setting := re.search(r"otp_gateway.key_file = ('[^']+')", hint):
+        cluster.configure({"otp_gateway.key_file": setting[1]})
+    if "restart" in hint:
+        cluster.restart()
+
+
+def works(cluster, simulator):
+    """Reading, making and rotating."""
+    with Gateway(cluster, "postgres", simulator) as gateway:
+        begun = gateway.send("hyperverge")["verification_id"]
+        assert rotate(gateway) > 0
+        assert gateway.row("SELECT * FROM otp_resend(%s)", (begun,))["outcome"] == "sent"
+
+
+@pytest.mark.parametrize("below", ["", "not_there/"])
+def test_a_place_where_it_cannot_be_made(simulator, foreign_place, below):
+    path = foreign_place / f"{below}otp_gateway.key"
+    with with_keys_at(path, simulator) as cluster:
+        until(lambda: f"{path} cannot be made" in cluster.log(), "the log says so")
+        line, = re.findall(r"HINT: .*install.*", cluster.log())
+        message, hint = told(cluster, simulator)
+        # No circle: there is no note to remove, and a restart alone helps nothing.
+        assert "is missing" in message and "otp_gateway.key_id" not in hint and hint in line
+        obey(cluster, hint)
+        works(cluster, simulator)
+
+
+def test_a_place_where_it_cannot_be_changed(simulator, foreign_place):
+    """A file that was put there by hand is read; what changes it says what that takes."""
+    path = foreign_place / "otp_gateway.key"
+    foreign_place.chmod(0o755)
+    write(path, "5" * 64 + "\n")
+    foreign_place.chmod(0o555 if os.geteuid() else 0o755)
+    with with_keys_at(path, simulator) as cluster:
+        with Gateway(cluster, "postgres", simulator) as gateway:
+            begun = gateway.send("hyperverge")["verification_id"]
+        message, hint = told(cluster, simulator, "SELECT otp_gateway.rotate_key()")
+        assert "cannot be written" in message and "openssl rand -hex 32" in hint
+        # The new place takes the old keys along.
+        obey(cluster, hint)
+        with Gateway(cluster, "postgres", simulator) as gateway:
+            assert gateway.row("SELECT * FROM otp_resend(%s)", (begun,))["outcome"] == "sent"
+        works(cluster, simulator)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="a file of somebody else's takes root")
+def test_a_file_of_somebody_elses(gateway, simulator):
+    path = key_file(gateway.cluster)
+    os.chown(path, 0, 0)
+    message, hint = told(gateway.cluster, simulator)
+    assert "permission denied" in message
+    obey(gateway.cluster, hint)
+    works(gateway.cluster, simulator)
+
+
+def test_a_setting_that_was_changed_alone(gateway, simulator):
+    """The keys are where they were: not a word of a new one."""
+    cluster, old = gateway.cluster, key_file(gateway.cluster)
+    begun = gateway.send("hyperverge")["verification_id"]
+    cluster.configure({"otp_gateway.key_file": "'keys'"})
+    cluster.restart()
+    message, hint = told(cluster, simulator)
+    assert "is missing" in message and str(old) in hint and "otp_gateway.key_id" not in hint
+    obey(cluster, hint)
+    assert (cluster.data / "keys").read_text() == old.read_text()
+    with Gateway(cluster, "postgres", simulator) as gateway:
+        assert gateway.row("SELECT * FROM otp_resend(%s)", (begun,))["outcome"] == "sent"
 
 
 def test_a_link_stays_a_link(gateway):

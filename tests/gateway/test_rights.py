@@ -10,6 +10,7 @@ import psycopg2
 import pytest
 
 from conftest import Gateway, Running, until
+from vendors import VENDORS
 
 NUMBER = "0771234567"
 # The flows on record: who began it, and through which provider. `bank` belongs to the role keeper, `shop` to a superuser.
@@ -47,9 +48,8 @@ UNBOUND = frozenset({"dumper", "superuser"})
 INSIDE = READ | WRITE
 SENDERS = frozenset({"sender", "group", "other", "keeper", "superuser"})
 
-VALIDATORS = [f"{name}_validator" for name in (
-    "iserveu", "hyperverge", "paytm", "relid", "ideamart", "sandbox", "route"
-)]
+WRAPPERS = [*VENDORS, "sandbox", "route"]
+VALIDATORS = [f"{name}_validator" for name in WRAPPERS]
 RESULT = (
     "verification_id attempt_id status outcome retryable attempts_left retry_after expires_at reference vendor_code "
     "vendor_message response reason"
@@ -73,6 +73,7 @@ VIEWS = {
     "send_count check_count max_checks is_test route",
     "attempt": "id verification_id operation outcome http_status vendor_code vendor_message response started_at "
     "finished_at provider reason",
+    "recent": "time provider recipient_masked operation outcome words",
     "provider": "provider vendor setting value source",
     "payload_field": "vendor operation field vendor_name required rule example",
 }
@@ -112,6 +113,17 @@ FUNCTIONS = {
     "otp_gateway.send_again(uuid)": (EVERYBODY, "SELECT otp_gateway.send_again(%(id)s::uuid)", EVERYBODY),
     # Whoever asks gets what they may see: see test_what_each_role_sees.
     "otp_gateway.find(text,text)": (EVERYBODY, "SELECT FROM otp_gateway.find('bank', %(number)s)", EVERYBODY),
+    "otp_gateway.find(text)": (EVERYBODY, "SELECT FROM otp_gateway.find(%(number)s)", EVERYBODY),
+    "otp_gateway.history(text,timestamp with time zone,timestamp with time zone)": (
+        EVERYBODY, "SELECT FROM otp_gateway.history(%(number)s, 'today', 'now')", EVERYBODY
+    ),
+    # Whoever may not use it is told that: see test_check.
+    'otp_gateway."check"(text)': (EVERYBODY, "SELECT FROM otp_gateway.check('bank')", EVERYBODY),
+    "otp_gateway_internal.check_findings(text)": (EVERYBODY, "SELECT otp_gateway_internal.check_findings('bank')", INSIDE),
+    "otp_gateway_internal.words(text,text,text)": (EVERYBODY, "SELECT otp_gateway_internal.words('send', 'sent', NULL)", INSIDE),
+    "otp_gateway_internal.recipient_verifications_anywhere(text)": (
+        EVERYBODY, "SELECT otp_gateway_internal.recipient_verifications_anywhere(%(number)s)", INSIDE
+    ),
     # By those who may name what is in the other schema: everybody else through otp_gateway.find alone.
     "otp_gateway_internal.recipient_verifications(text,text)": (
         EVERYBODY, "SELECT otp_gateway_internal.recipient_verifications('bank', %(number)s)", INSIDE
@@ -139,8 +151,8 @@ FUNCTIONS = {
         for name in VALIDATORS
     },
 }
-WRAPPERS = ["iserveu", "hyperverge", "paytm", "relid", "ideamart", "sandbox", "route"]
 DOMAINS = ["status", "operation", "outcome"]
+ROWS = ["result", "finding", "event"]
 
 NAMED = (
     {"schema otp_gateway", "schema otp_gateway_internal"}
@@ -149,6 +161,7 @@ NAMED = (
     | {f"function {name}" for name in FUNCTIONS}
     | {f"foreign-data wrapper otp_{name}" for name in WRAPPERS}
     | {f"type otp_gateway_internal.{name}" for name in DOMAINS}
+    | {f"type otp_gateway.{name}" for name in ROWS}
 )
 
 
@@ -282,13 +295,24 @@ def test_every_column_is_named(rights, table):
 
 def test_every_result_column_is_named(rights):
     """What the functions return is for the caller: nothing of the record's own columns comes with it."""
-    results = rights.gateway.execute("""
-        SELECT DISTINCT (SELECT string_agg(name, ' ') FROM unnest(proargnames, proargmodes) AS a (name, mode) WHERE mode = 'o')
-        FROM pg_proc WHERE proargmodes IS NOT NULL
-            AND proname <> 'version' AND oid IN (SELECT objid FROM pg_depend WHERE deptype = 'e' AND classid = 'pg_proc'::regclass
+    assert rights.gateway.execute(
+        "SELECT string_agg(attname, ' ' ORDER BY attnum) FROM pg_attribute"
+        " WHERE attrelid = 'otp_gateway.result'::regclass AND attnum > 0 AND NOT attisdropped"
+    ) == [(RESULT,)]
+    # No function has another way to return columns of the record.
+    assert rights.gateway.execute("""
+        SELECT oid::regprocedure::text FROM pg_proc WHERE proargmodes IS NOT NULL AND proname NOT IN ('version', 'check')
+            AND oid IN (SELECT objid FROM pg_depend WHERE deptype = 'e' AND classid = 'pg_proc'::regclass
                         AND refobjid = (SELECT oid FROM pg_extension WHERE extname = 'otp_gateway'))
-    """)
-    assert results == [(RESULT,)]
+    """) == []
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_everybody_may_name_the_result(rights, role):
+    """In a variable, and as a column of a table of one's own."""
+    statement = "DO $$ DECLARE r otp_gateway.result; BEGIN CREATE TEMP TABLE kept (r otp_gateway.result); DROP TABLE kept; END $$"
+    assert rights.try_(role, statement) == -1
+    assert rights.run(role, "SELECT has_type_privilege('otp_gateway.result', 'USAGE')") == [(True,)]
 
 
 # allowed or refused
@@ -337,7 +361,11 @@ def test_what_each_role_sees(rights, role):
     for provider in ("bank", "shop"):
         there = {flow for flow in of(role) if flow[1] == provider}
         assert rights.seen(role, "SELECT id FROM otp_gateway.find(%s, %s)", (provider, NUMBER)) == there
+    assert rights.seen(role, "SELECT id FROM otp_gateway.find(%s)", (NUMBER,)) == of(role)
+    history = "SELECT verification_id FROM otp_gateway.history(%s, '-infinity', 'infinity')"
+    assert rights.seen(role, history, (NUMBER,)) == of(role)
     assert rights.seen(role, "SELECT id FROM otp_gateway.find('bank', '0776666666')") == set()
+    assert rights.seen(role, "SELECT id FROM otp_gateway.find('0776666666')") == set()
     # No secret, and what it may know from pg_foreign_server.
     shown = rights.run(role, "SELECT provider, setting, value FROM otp_gateway.provider")
     assert {provider for provider, _, _ in shown} == {"bank", "shop"}

@@ -11,6 +11,7 @@ pub mod payload;
 pub mod provider_view;
 pub mod repeated_call;
 pub mod result_row;
+pub mod version;
 
 use dialect::{Operation, Secret};
 use policy::{Micros, Status};
@@ -22,7 +23,6 @@ use crate::{
         idempotency::Hold,
         payload::{Code, Payload},
     },
-    crypto::key_file,
     enqueue,
     error::Error,
     ipc::{
@@ -43,6 +43,7 @@ use crate::{
     provider::{Provider, candidates::Candidates, lookup::VENDOR_NOT_CHOSEN, route::is_route},
     store::{
         rows::{IdempotencyHashes, WhichSend},
+        sealing_key,
         session_reads::{self, VerificationSnapshot, find_by_key},
     },
 };
@@ -199,13 +200,13 @@ fn job(
     };
     match subject {
         Subject::Provider(name) if operation == Operation::Send => {
-            wanted.send(&Candidates::find(name, role.oid)?, &*key_file::keys()?)
+            wanted.send(&Candidates::find(name, role.oid)?, &*sealing_key::keys()?)
         }
         Subject::Provider(name) if is_route(name) => Err(Error::invalid_parameter(
             "a route begins flows, and takes none that was begun elsewhere",
             "otp_verify(verification_id, ...) goes to the provider that sent; or name that provider.",
         )),
-        Subject::Provider(name) => wanted.job(&Provider::find(name, role.oid)?, &*key_file::keys()?),
+        Subject::Provider(name) => wanted.job(&Provider::find(name, role.oid)?, &*sealing_key::keys()?),
         Subject::Verification(id) => {
             let recorded = settled(id)?;
             let prior = prepare::PriorState {
@@ -234,7 +235,7 @@ fn job(
                     "Begin anew with otp_send.",
                 ));
             }
-            wanted.job(&provider, &*key_file::keys()?)
+            wanted.job(&provider, &*sealing_key::keys()?)
         }
     }
 }

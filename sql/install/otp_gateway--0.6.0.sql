@@ -115,7 +115,7 @@ COMMENT ON COLUMN otp_gateway_internal.verification_record.id IS
 COMMENT ON COLUMN otp_gateway_internal.verification_record.provider IS
 'what the foreign server was called then: provider_id says which it is';
 COMMENT ON COLUMN otp_gateway_internal.verification_record.vendor IS
-'the dialect: iserveu, hyperverge, paytm, relid, ideamart or sandbox';
+'the dialect; its foreign data wrapper is otp_<vendor>';
 COMMENT ON COLUMN otp_gateway_internal.verification_record.recipient_masked IS
 'whom the code goes to, as it may be shown';
 COMMENT ON COLUMN otp_gateway_internal.verification_record.recipient_key IS
@@ -263,11 +263,41 @@ COMMENT ON COLUMN otp_gateway_internal.breaker.open_until IS
 COMMENT ON COLUMN otp_gateway_internal.breaker.mapping IS
 'the user mapping whose credentials failed; 0: none is needed';
 
+-- Which key this database needs: a copy of it that comes without the key file must not begin anew in silence. Both
+-- tables may be in a publication, and no row of another database may be in the way of one's own.
+CREATE TABLE otp_gateway_internal.sealing_key (
+    id text NOT NULL
+);
+ALTER TABLE otp_gateway_internal.sealing_key REPLICA IDENTITY FULL;
+ALTER TABLE otp_gateway_internal.sealing_key ENABLE ROW LEVEL SECURITY;
+COMMENT ON TABLE otp_gateway_internal.sealing_key IS
+'the key that otp_gateway.key_file has to hold for this database; written by the worker before it seals. DELETE FROM '
+'otp_gateway_internal.sealing_key accepts that the key is lost for good';
+COMMENT ON COLUMN otp_gateway_internal.sealing_key.id IS 'what the key is called: no part of it';
+
+-- Where what is queued is sent from. pg_upgrade takes it along, pg_dump does not: the queue of a copy is nobody's to
+-- send.
+CREATE TABLE otp_gateway_internal.queue_home (
+    database oid NOT NULL,
+    cluster bigint NOT NULL
+);
+ALTER TABLE otp_gateway_internal.queue_home REPLICA IDENTITY FULL;
+ALTER TABLE otp_gateway_internal.queue_home ENABLE ROW LEVEL SECURITY;
+COMMENT ON TABLE otp_gateway_internal.queue_home IS
+'the cluster that queued sends of this database are sealed for: the one that it was made in';
+COMMENT ON COLUMN otp_gateway_internal.queue_home.database IS
+'the OID of the database: that of a template is another one';
+COMMENT ON COLUMN otp_gateway_internal.queue_home.cluster IS 'its system identifier then; pg_upgrade makes a new one';
+INSERT INTO otp_gateway_internal.queue_home (database, cluster)
+SELECT d.oid, c.system_identifier FROM pg_catalog.pg_database AS d, pg_catalog.pg_control_system() AS c
+WHERE d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database();
+
 -- The record belongs to the data: pg_dump carries it.
 SELECT pg_catalog.pg_extension_config_dump('otp_gateway_internal.verification_record', '');
 SELECT pg_catalog.pg_extension_config_dump('otp_gateway_internal.attempt_record', '');
 SELECT pg_catalog.pg_extension_config_dump('otp_gateway_internal.reference', '');
 SELECT pg_catalog.pg_extension_config_dump('otp_gateway_internal.identity', '');
+SELECT pg_catalog.pg_extension_config_dump('otp_gateway_internal.sealing_key', '');
 
 -- Also for rows that a restored dump brings: they are found by this server's transaction numbers, not by those of
 -- another.
@@ -354,7 +384,7 @@ COMMENT ON COLUMN otp_gateway.verification.id IS
 COMMENT ON COLUMN otp_gateway.verification.provider IS
 'the foreign server that it goes through, as it is called now, or was when it was dropped';
 COMMENT ON COLUMN otp_gateway.verification.vendor IS
-'the dialect: iserveu, hyperverge, paytm, relid, ideamart or sandbox';
+'the dialect; its foreign data wrapper is otp_<vendor>';
 COMMENT ON COLUMN otp_gateway.verification.status IS
 'where it stands; approved, canceled, expired, max_attempts_reached, failed and blocked are terminal and never reopen';
 COMMENT ON COLUMN otp_gateway.verification.recipient_masked IS
@@ -589,101 +619,96 @@ COMMENT ON COLUMN otp_gateway.payload_field.required IS
 COMMENT ON COLUMN otp_gateway.payload_field.rule IS 'what may stand in it, in words';
 COMMENT ON COLUMN otp_gateway.payload_field.example IS 'a value that follows the rule, as a payload has it';
 
+CREATE TYPE otp_gateway.result AS (
+    verification_id uuid,
+    attempt_id uuid,
+    status text,
+    outcome text,
+    retryable boolean,
+    attempts_left integer,
+    retry_after interval,
+    expires_at timestamptz,
+    reference text,
+    vendor_code text,
+    vendor_message text,
+    response jsonb,
+    reason text
+);
+COMMENT ON TYPE otp_gateway.result IS
+'the row that the otp_ functions and otp_gateway.wait return; a business outcome is a row, never an error';
+COMMENT ON COLUMN otp_gateway.result.verification_id IS
+'keep it: otp_verify, otp_resend, otp_cancel and otp_gateway.wait take it; the row in otp_gateway.verification';
+COMMENT ON COLUMN otp_gateway.result.attempt_id IS
+'the row in otp_gateway.attempt; null while the send is queued';
+COMMENT ON COLUMN otp_gateway.result.status IS
+'where the verification stands now; approved, canceled, expired, max_attempts_reached, failed and blocked are terminal';
+COMMENT ON COLUMN otp_gateway.result.outcome IS
+'how this attempt ended, in one vocabulary for all vendors; null while the send is queued or in flight';
+COMMENT ON COLUMN otp_gateway.result.retryable IS
+'the same call may safely be made again: after retry_after, or for invalid_code with another code';
+COMMENT ON COLUMN otp_gateway.result.attempts_left IS 'checks left';
+COMMENT ON COLUMN otp_gateway.result.retry_after IS
+'of blocked, rate_limited and provider_error: how long to wait before another try, as the rule that refused or the '
+'vendor says; null: nobody says';
+COMMENT ON COLUMN otp_gateway.result.expires_at IS
+'when the code ends; null where neither the vendor nor code_lifetime says';
+COMMENT ON COLUMN otp_gateway.result.reference IS 'of this flow at the vendor';
+COMMENT ON COLUMN otp_gateway.result.vendor_code IS 'the code in the vendor''s own answer';
+COMMENT ON COLUMN otp_gateway.result.vendor_message IS
+'the vendor''s own words, or the gateway''s where it must say why; redacted';
+COMMENT ON COLUMN otp_gateway.result.response IS
+'the vendor''s answer as it came; of an attempt that is on record already, with sensitive members removed';
+COMMENT ON COLUMN otp_gateway.result.reason IS
+'the rule that refused, where outcome is blocked; where the provider''s rules are only observed, the one that would have';
+
 CREATE FUNCTION @extschema@.otp_send(
-    provider text, payload jsonb, idempotency_key text DEFAULT NULL,
-    OUT verification_id uuid, OUT attempt_id uuid, OUT status text, OUT outcome text, OUT retryable boolean,
-    OUT attempts_left integer, OUT retry_after interval, OUT expires_at timestamptz, OUT reference text,
-    OUT vendor_code text, OUT vendor_message text, OUT response jsonb, OUT reason text
-) LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'otp_send';
+    provider text, payload jsonb, idempotency_key text DEFAULT NULL
+) RETURNS otp_gateway.result
+LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'otp_send';
 COMMENT ON FUNCTION @extschema@.otp_send(text, jsonb, text) IS
 'Asks the provider (a foreign server) to send a code now and waits for the answer; a rollback does not unsend it. '
 'idempotency_key: for 24 hours the same key at the same provider is the same verification, and its result is '
-'returned; with another payload it is an error (22023). Returns one row; a business outcome is a row, never an error. '
-'verification_id: keep it, otp_verify, otp_resend and otp_cancel take it; attempt_id: the row in otp_gateway.attempt; '
-'status: where the verification stands now; outcome: how this attempt ended; retryable: the same call may safely be '
-'made again (after retry_after, or for invalid_code with another code); attempts_left: checks left; reference: of '
-'this flow at the vendor; response: the vendor''s answer as it came; reason: the rule that refused, where outcome is '
-'blocked.';
+'returned; with another payload it is an error (22023).';
 
 CREATE FUNCTION @extschema@.otp_enqueue(
-    provider text, payload jsonb, idempotency_key text DEFAULT NULL,
-    OUT verification_id uuid, OUT attempt_id uuid, OUT status text, OUT outcome text, OUT retryable boolean,
-    OUT attempts_left integer, OUT retry_after interval, OUT expires_at timestamptz, OUT reference text,
-    OUT vendor_code text, OUT vendor_message text, OUT response jsonb, OUT reason text
-) LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'otp_enqueue';
+    provider text, payload jsonb, idempotency_key text DEFAULT NULL
+) RETURNS otp_gateway.result
+LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'otp_enqueue';
 COMMENT ON FUNCTION @extschema@.otp_enqueue(text, jsonb, text) IS
-'Has a code sent if, and only if, this transaction commits, and after it: checks payload and rights now, and returns '
-'the row of a verification that is queued. A rollback leaves nothing of it. otp_gateway.wait follows it. '
+'Has a code sent if, and only if, this transaction commits, and after it: checks payload and rights now, and '
+'returns the row of a verification that is queued. A rollback leaves nothing of it. otp_gateway.wait follows it. '
 'idempotency_key: for 24 hours the same key at the same provider is the same verification, and its result is '
 'returned; with another payload it is an error (22023). Errors: 22023 payload, 42501 no USAGE, 42704 no such '
 'provider, 54000 more than otp_gateway.max_sends_per_transaction.';
 
 CREATE FUNCTION @extschema@.otp_verify(
-    verification_id uuid, otp text, payload jsonb DEFAULT '{}',
-    OUT verification_id uuid, OUT attempt_id uuid, OUT status text, OUT outcome text, OUT retryable boolean,
-    OUT attempts_left integer, OUT retry_after interval, OUT expires_at timestamptz, OUT reference text,
-    OUT vendor_code text, OUT vendor_message text, OUT response jsonb, OUT reason text
-) LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'otp_verify_by_id';
+    verification_id uuid, otp text, payload jsonb DEFAULT '{}'
+) RETURNS otp_gateway.result
+LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'otp_verify_by_id';
 COMMENT ON FUNCTION @extschema@.otp_verify(uuid, text, jsonb) IS
-'Has the vendor check the user''s code for a verification that otp_send began; the try counts even if you roll back. '
-'Returns one row; a business outcome is a row, never an error. verification_id: keep it, otp_verify, otp_resend and '
-'otp_cancel take it; attempt_id: the row in otp_gateway.attempt; status: where the verification stands now; outcome: '
-'how this attempt ended; retryable: the same call may safely be made again (after retry_after, or for invalid_code '
-'with another code); attempts_left: checks left; reference: of this flow at the vendor; response: the vendor''s '
-'answer as it came; reason: the rule that refused, where outcome is blocked.';
+'Has the vendor check the user''s code for a verification that otp_send began; the try counts even if you roll back.';
 
-CREATE FUNCTION @extschema@.otp_verify(
-    provider text, otp text, payload jsonb DEFAULT '{}',
-    OUT verification_id uuid, OUT attempt_id uuid, OUT status text, OUT outcome text, OUT retryable boolean,
-    OUT attempts_left integer, OUT retry_after interval, OUT expires_at timestamptz, OUT reference text,
-    OUT vendor_code text, OUT vendor_message text, OUT response jsonb, OUT reason text
-) LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'otp_verify_by_provider';
+CREATE FUNCTION @extschema@.otp_verify(provider text, otp text, payload jsonb DEFAULT '{}') RETURNS otp_gateway.result
+LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'otp_verify_by_provider';
 COMMENT ON FUNCTION @extschema@.otp_verify(text, text, jsonb) IS
 'Has the vendor check a code of a flow begun elsewhere, found by reference or recipient in the payload; a first '
-'argument that reads as a uuid is taken for a verification id. Returns one row; a business outcome is a row, never an '
-'error. verification_id: keep it, otp_verify, otp_resend and otp_cancel take it; attempt_id: the row in '
-'otp_gateway.attempt; status: where the verification stands now; outcome: how this attempt ended; retryable: the same '
-'call may safely be made again (after retry_after, or for invalid_code with another code); attempts_left: checks '
-'left; reference: of this flow at the vendor; response: the vendor''s answer as it came; reason: the rule that '
-'refused, where outcome is blocked.';
+'argument that reads as a uuid is taken for a verification id.';
 
-CREATE FUNCTION @extschema@.otp_resend(
-    verification_id uuid, payload jsonb DEFAULT '{}',
-    OUT verification_id uuid, OUT attempt_id uuid, OUT status text, OUT outcome text, OUT retryable boolean,
-    OUT attempts_left integer, OUT retry_after interval, OUT expires_at timestamptz, OUT reference text,
-    OUT vendor_code text, OUT vendor_message text, OUT response jsonb, OUT reason text
-) LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'otp_resend';
+CREATE FUNCTION @extschema@.otp_resend(verification_id uuid, payload jsonb DEFAULT '{}') RETURNS otp_gateway.result
+LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'otp_resend';
 COMMENT ON FUNCTION @extschema@.otp_resend(uuid, jsonb) IS
-'Has the vendor send a code again; payload holds what differs from the send. Returns one row; a business outcome is a '
-'row, never an error. verification_id: keep it, otp_verify, otp_resend and otp_cancel take it; attempt_id: the row in '
-'otp_gateway.attempt; status: where the verification stands now; outcome: how this attempt ended; retryable: the same '
-'call may safely be made again (after retry_after, or for invalid_code with another code); attempts_left: checks '
-'left; reference: of this flow at the vendor; response: the vendor''s answer as it came; reason: the rule that '
-'refused, where outcome is blocked.';
+'Has the vendor send a code again; payload holds what differs from the send.';
 
-CREATE FUNCTION @extschema@.otp_cancel(
-    verification_id uuid,
-    OUT verification_id uuid, OUT attempt_id uuid, OUT status text, OUT outcome text, OUT retryable boolean,
-    OUT attempts_left integer, OUT retry_after interval, OUT expires_at timestamptz, OUT reference text,
-    OUT vendor_code text, OUT vendor_message text, OUT response jsonb, OUT reason text
-) LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'otp_cancel';
+CREATE FUNCTION @extschema@.otp_cancel(verification_id uuid) RETURNS otp_gateway.result
+LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'otp_cancel';
 COMMENT ON FUNCTION @extschema@.otp_cancel(uuid) IS
-'Has the vendor void the code, where it can: REL-ID. One that is still queued is canceled unsent. Returns one row; a '
-'business outcome is a row, never an error. verification_id: keep it, otp_verify, otp_resend and otp_cancel take it; '
-'attempt_id: the row in otp_gateway.attempt; status: where the verification stands now; outcome: how this attempt '
-'ended; retryable: the same call may safely be made again (after retry_after, or for invalid_code with another code); '
-'attempts_left: checks left; reference: of this flow at the vendor; response: the vendor''s answer as it came; '
-'reason: the rule that refused, where outcome is blocked.';
+'Has the vendor void the code, where it can: REL-ID. One that is still queued is canceled unsent.';
 
-CREATE FUNCTION otp_gateway.wait(
-    verification_id uuid, timeout interval DEFAULT '30s',
-    OUT verification_id uuid, OUT attempt_id uuid, OUT status text, OUT outcome text, OUT retryable boolean,
-    OUT attempts_left integer, OUT retry_after interval, OUT expires_at timestamptz, OUT reference text,
-    OUT vendor_code text, OUT vendor_message text, OUT response jsonb, OUT reason text
-) LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'otp_wait';
+CREATE FUNCTION otp_gateway.wait(verification_id uuid, timeout interval DEFAULT '30s') RETURNS otp_gateway.result
+LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'otp_wait';
 COMMENT ON FUNCTION otp_gateway.wait(uuid, interval) IS
-'Waits until the send of a verification has an outcome, and returns its row; when the timeout is over, the row as it '
-'is then (status queued or sending, outcome null). Errors: 55000 inside the transaction that enqueued it, for it '
+'Waits until the send of a verification has an outcome, and returns its row; when the timeout is over, the row as '
+'it is then (status queued or sending, outcome null). Errors: 55000 inside the transaction that enqueued it, for it '
 'would never end there; 42704 no such verification of yours.';
 
 CREATE FUNCTION otp_gateway.send_after_commit() RETURNS trigger
@@ -867,46 +892,63 @@ COMMENT ON FUNCTION otp_gateway.rotate_key() IS
 'old keys stay in the file: numbers are still found by them. Copy the file to standbys and to where its copy is kept. '
 'A rollback undoes nothing.';
 
-CREATE FUNCTION otp_gateway_internal.iserveu_validator(options text[], catalog oid) RETURNS void
-LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'iserveu_validator';
-CREATE FOREIGN DATA WRAPPER otp_iserveu NO HANDLER VALIDATOR otp_gateway_internal.iserveu_validator;
-COMMENT ON FOREIGN DATA WRAPPER otp_iserveu IS
-'iServeU DMT: server options base_url, timeout, defaults, ...; user mapping options client_id, client_secret';
+CREATE FUNCTION otp_gateway_internal.require_library(schema text) RETURNS void
+LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'require_library';
+COMMENT ON FUNCTION otp_gateway_internal.require_library(text) IS
+'for upgrade scripts: fails where the library in memory is older than the schema that is to come';
 
-CREATE FUNCTION otp_gateway_internal.hyperverge_validator(options text[], catalog oid) RETURNS void
-LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'hyperverge_validator';
-CREATE FOREIGN DATA WRAPPER otp_hyperverge NO HANDLER VALIDATOR otp_gateway_internal.hyperverge_validator;
-COMMENT ON FOREIGN DATA WRAPPER otp_hyperverge IS
-'HyperVerge mobile OTP: server options base_url, timeout, defaults, ...; user mapping options app_id, app_key';
+CREATE FUNCTION otp_gateway_internal.library_version() RETURNS text
+LANGUAGE c STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'library_version';
+COMMENT ON FUNCTION otp_gateway_internal.library_version() IS 'for otp_gateway.version: of what is in memory';
 
-CREATE FUNCTION otp_gateway_internal.paytm_validator(options text[], catalog oid) RETURNS void
-LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'paytm_validator';
-CREATE FOREIGN DATA WRAPPER otp_paytm NO HANDLER VALIDATOR otp_gateway_internal.paytm_validator;
-COMMENT ON FOREIGN DATA WRAPPER otp_paytm IS
-'Paytm AI router: server options base_url, timeout, defaults, ...; user mapping options username and password, or '
-'none';
+CREATE FUNCTION otp_gateway.version(OUT library text, OUT schema text)
+LANGUAGE sql STABLE PARALLEL SAFE
+BEGIN ATOMIC
+    SELECT otp_gateway_internal.library_version(), e.extversion
+    FROM pg_catalog.pg_extension AS e WHERE e.extname OPERATOR(pg_catalog.=) 'otp_gateway';
+END;
+COMMENT ON FUNCTION otp_gateway.version() IS
+'library: the version of the library that the server has in memory, since its last restart; schema: the version of this '
+'database''s tables and functions, which ALTER EXTENSION otp_gateway UPDATE changes. A release that changes no schema '
+'has a newer library alone.';
 
-CREATE FUNCTION otp_gateway_internal.relid_validator(options text[], catalog oid) RETURNS void
-LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'relid_validator';
-CREATE FOREIGN DATA WRAPPER otp_relid NO HANDLER VALIDATOR otp_gateway_internal.relid_validator;
-COMMENT ON FOREIGN DATA WRAPPER otp_relid IS
-'Uniken REL-ID: server options base_url (required), token_url, ca_file, ...; user mapping options username and '
-'password, or access_token, or client_id and client_secret';
-
-CREATE FUNCTION otp_gateway_internal.ideamart_validator(options text[], catalog oid) RETURNS void
-LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'ideamart_validator';
-CREATE FOREIGN DATA WRAPPER otp_ideamart NO HANDLER VALIDATOR otp_gateway_internal.ideamart_validator;
-COMMENT ON FOREIGN DATA WRAPPER otp_ideamart IS
-'Ideamart (Dialog): server options base_url, timeout, defaults, ...; user mapping options application_id, password';
-
-CREATE FUNCTION otp_gateway_internal.sandbox_validator(options text[], catalog oid) RETURNS void
-LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'sandbox_validator';
-COMMENT ON FUNCTION otp_gateway_internal.sandbox_validator(text[], oid) IS
-'validator of the foreign data wrapper otp_sandbox: refuses a mistyped or misplaced option when it is written';
-CREATE FOREIGN DATA WRAPPER otp_sandbox NO HANDLER VALIDATOR otp_gateway_internal.sandbox_validator;
-COMMENT ON FOREIGN DATA WRAPPER otp_sandbox IS
-'no vendor, for development: sends nothing, takes a fixed code, ends a call as its payload''s field outcome says; '
-'server options max_checks, send_limit, ...; user mapping option code, or none';
+-- The vendors. One C function checks the options of all; the name of the function that is called says whose.
+DO $$
+DECLARE
+    vendor record;
+BEGIN
+    FOR vendor IN SELECT v.name, v.about FROM (VALUES
+        ('iserveu', 'iServeU DMT: server options base_url, timeout, defaults, ...; user mapping options client_id, '
+            'client_secret'),
+        ('hyperverge', 'HyperVerge mobile OTP: server options base_url, timeout, defaults, ...; user mapping options '
+            'app_id, app_key'),
+        ('paytm', 'Paytm AI router: server options base_url, timeout, defaults, ...; user mapping options username and '
+            'password, or none'),
+        ('relid', 'Uniken REL-ID: server options base_url (required), token_url, ca_file, ...; user mapping options '
+            'username and password, or access_token, or client_id and client_secret'),
+        ('ideamart', 'Ideamart (Dialog): server options base_url, timeout, defaults, ...; user mapping options '
+            'application_id, password'),
+        ('twilio', 'Twilio Verify v2: server options service_sid (required), timeout, defaults, ...; user mapping '
+            'options api_key and api_secret, or account_sid and auth_token'),
+        ('msg91', 'MSG91 OTP: server options base_url, timeout, defaults, ...; user mapping option authkey'),
+        ('sandbox', 'no vendor, for development: sends nothing, takes a fixed code, ends a call as its payload''s field '
+            'outcome says; server options max_checks, send_limit, ...; user mapping option code, or none')
+    ) AS v (name, about)
+    LOOP
+        EXECUTE pg_catalog.format(
+            'CREATE FUNCTION otp_gateway_internal.%I(options text[], catalog oid) RETURNS void LANGUAGE c STRICT AS %L, %L',
+            vendor.name OPERATOR(pg_catalog.||) '_validator', 'MODULE_PATHNAME', 'vendor_validator');
+        EXECUTE pg_catalog.format('COMMENT ON FUNCTION otp_gateway_internal.%I(text[], oid) IS %L',
+            vendor.name OPERATOR(pg_catalog.||) '_validator',
+            'validator of the foreign data wrapper otp_' OPERATOR(pg_catalog.||) vendor.name
+            OPERATOR(pg_catalog.||) ': refuses a mistyped or misplaced option when it is written');
+        EXECUTE pg_catalog.format('CREATE FOREIGN DATA WRAPPER %I NO HANDLER VALIDATOR otp_gateway_internal.%I',
+            'otp_' OPERATOR(pg_catalog.||) vendor.name, vendor.name OPERATOR(pg_catalog.||) '_validator');
+        EXECUTE pg_catalog.format('COMMENT ON FOREIGN DATA WRAPPER %I IS %L',
+            'otp_' OPERATOR(pg_catalog.||) vendor.name, vendor.about);
+    END LOOP;
+END
+$$;
 
 CREATE FUNCTION otp_gateway_internal.route_validator(options text[], catalog oid) RETURNS void
 LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'route_validator';
@@ -924,7 +966,7 @@ REVOKE ALL ON otp_gateway_internal.verification_record, otp_gateway_internal.att
 -- Default privileges of whoever installed this may have given any role anything.
 DO $$
 DECLARE
-    ours oid[] := ARRAY['otp_gateway'::pg_catalog.regnamespace, 'otp_gateway_internal'::pg_catalog.regnamespace];
+    ours pg_catalog.oid[] := ARRAY['otp_gateway'::pg_catalog.regnamespace, 'otp_gateway_internal'::pg_catalog.regnamespace];
     given record;
 BEGIN
     FOR given IN
@@ -990,6 +1032,20 @@ BEGIN
                 'and otp_verify may then reach: %s', '@extschema@', others),
             HINT = 'Install it into a schema of its own: CREATE SCHEMA otp; CREATE EXTENSION otp_gateway SCHEMA otp; or '
                 'REVOKE CREATE ON SCHEMA @extschema@ from them.';
+    END IF;
+END
+$$;
+
+-- Loaded by CREATE FUNCTION alone, the library has no settings of its own: those are the postmaster's to define.
+DO $$
+BEGIN
+    IF NOT EXISTS (
+        SELECT FROM pg_catalog.pg_settings AS s WHERE s.name OPERATOR(pg_catalog.=) 'otp_gateway.max_workers'
+    ) THEN
+        RAISE WARNING USING
+            MESSAGE = 'otp_gateway: the library is not preloaded: until it is, every call is refused',
+            HINT = 'Add shared_preload_libraries = ''otp_gateway'' to postgresql.conf (after what is there, separated by a '
+                'comma) and restart the server.';
     END IF;
 END
 $$;

@@ -18,7 +18,7 @@ use crate::{
     },
     pg::{arguments::Interval, clock::clock, database, foreign_servers, roles::current_role, writable::may_write},
     provider::{lookback, ownership, recipient},
-    store::recipient_lookup::visible_verifications,
+    store::{recipient_lookup::visible_verifications, sealing_key},
 };
 
 /// How often the caller hears how far it is.
@@ -61,6 +61,8 @@ sql_function!(
     fn rotate_key() -> i64 {
         may_write()?;
         key_file::lock();
+        // What this database needs must be there before the file changes.
+        sealing_key::keys()?;
         key_file::add_key()?;
         worker_registry::notify_new_key_elsewhere(database::current());
         in_parts(|from| Maintenance::Reseal { from })
@@ -88,7 +90,7 @@ fn found(provider: Option<pg_sys::Oid>, recipients: &[Secret]) -> Result<Vec<pgr
 
 /// By which the record knows them.
 fn keys_of(recipients: &[Secret]) -> Result<Vec<Vec<u8>>, Error> {
-    let keys = key_file::keys()?;
+    let keys = sealing_key::keys()?;
     Ok(recipients.iter().flat_map(|recipient| keys.recipients(recipient)).collect())
 }
 

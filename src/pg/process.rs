@@ -1,5 +1,7 @@
 //! Processes of this server: which one this is, and waking another.
 
+use std::ffi::CStr;
+
 use pgrx::pg_sys;
 
 /// A process' place in the server's array of them: the same in every process and every version.
@@ -39,6 +41,19 @@ pub fn capture_no_backtraces() {
             Some(value) => std::env::set_var(SETTING, value),
             None => std::env::remove_var(SETTING),
         }
+    }
+}
+
+/// The system user that the server runs as, by name, or by number where it has none (in some containers).
+pub fn system_user() -> String {
+    // SAFETY: on the main thread; the entry is static memory, copied before the next call.
+    unsafe {
+        let id = libc::geteuid();
+        let entry = libc::getpwuid(id);
+        if entry.is_null() {
+            return id.to_string();
+        }
+        CStr::from_ptr((*entry).pw_name).to_string_lossy().into_owned()
     }
 }
 

@@ -5,7 +5,10 @@ use std::ffi::CStr;
 
 use pgrx::pg_sys;
 
-use crate::{error::Error, pg::relation::of_extension};
+use crate::{
+    error::Error,
+    pg::{relation::of_extension, values::quoted},
+};
 
 /// Acts with the rights of another role, until dropped; fires no trigger of somebody else's with them, only ours, which
 /// is ENABLE ALWAYS; and prints no plan for the caller, who may ask for it, with the keys and seals that stand in it.
@@ -90,6 +93,16 @@ pub fn current_role() -> Role {
     // SAFETY: the current role exists for as long as this statement runs.
     let name = unsafe { CStr::from_ptr(pg_sys::GetUserNameFromId(oid, false)) };
     Role { oid, name: name.to_string_lossy().into_owned() }
+}
+
+/// Whose rights a SECURITY DEFINER function has, for a hint about rights that are missing; empty elsewhere.
+pub fn acting_owner() -> String {
+    // SAFETY: a variable of this session.
+    if unsafe { pg_sys::InLocalUserIdChange() } {
+        format!(" In a SECURITY DEFINER function your role is its owner, {}.", quoted(&current_role().name))
+    } else {
+        String::new()
+    }
 }
 
 pub fn is_superuser(role: pg_sys::Oid) -> bool {

@@ -34,8 +34,13 @@ pub fn recipients(members: &[(String, String)], typed: &Secret) -> Result<Vec<Se
     }
     if recipients.is_empty() {
         let name = members.first().map_or("", |(name, _)| name);
+        let what = if dialect::is_phone_number(typed.reveal()) {
+            "mobile is a number of another country than"
+        } else {
+            "mobile is nothing that"
+        };
         return Err(Error::invalid_parameter(
-            format!("mobile is nothing that provider \"{}\" sends to", crate::provider::lookup::shown(name)),
+            format!("{what} provider \"{}\" sends to", crate::provider::lookup::shown(name)),
             format!("It takes {}.", wanted.unwrap_or_default()),
         ));
     }

@@ -6,7 +6,6 @@ use policy::{Status, retryable};
 use uuid::Uuid;
 
 use crate::{
-    crypto::key_file,
     error::Error,
     ipc::{
         message::{Request, Response},
@@ -85,7 +84,7 @@ impl Worker {
     }
 
     pub fn record_intents(&mut self, mut jobs: Vec<(CallId, Box<Job>)>) {
-        match key_file::keys() {
+        match self.keys_to_seal() {
             Ok(keys) => jobs.iter_mut().for_each(|(_, job)| job.derive_keys(&keys)),
             Err(error) => {
                 // One that goes on to the next provider of its route was recognised when it began.
@@ -201,6 +200,9 @@ impl Worker {
         self.busy.entry(verification).or_default();
         if job.action.on_record().is_none() {
             self.expiry.add(verification, erase_at(admitted.created_at, &admitted.state));
+        }
+        if let Some(account) = &job.account {
+            self.provider_log.files(&job.provider, account);
         }
         let fallback = job.next_fallback().map(Box::new);
         let (operation, account) = (job.operation(), BreakerKey::of(&job));

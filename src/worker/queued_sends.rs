@@ -9,7 +9,6 @@ use policy::{Blocked, Micros, Status};
 use uuid::Uuid;
 
 use crate::{
-    crypto::key_file,
     enqueue::transaction,
     gucs,
     ipc::worker::CallId,
@@ -18,6 +17,7 @@ use crate::{
     store::{
         StoreTransaction,
         identity::Identity,
+        queue_home::queue_home,
         rows::QueuedVerification as Found,
         transaction::{Durability, Failure},
     },
@@ -34,6 +34,8 @@ use crate::{
     },
 };
 
+/// What waits for a key.
+const SENDING: &str = "sending what is queued";
 /// How many queued ones are read at once.
 pub const PAGE: i64 = 2000;
 /// How long one is left alone that somebody has locked.
@@ -160,15 +162,13 @@ impl Worker {
     }
 
     pub fn decide_due(&mut self, mut turns: Vec<DueSend>) {
-        let keys = key_file::keys();
+        let keys = self.keys_to_seal();
         if let Err(error) = &keys {
             // They wait for the file to be mended; what has waited too long needs no key to expire.
             let now = clock();
             let is_too_old = |turn: &DueSend| turn.created_at.saturating_add(gucs::queue_max_age()) <= now;
             let (too_old, waiting): (Vec<DueSend>, Vec<DueSend>) = turns.into_iter().partition(is_too_old);
-            if !waiting.is_empty() {
-                error.clone().warn();
-            }
+            self.failures.note(SENDING, Some(&Failure::Error(error.message().to_owned())));
             for turn in waiting {
                 self.queue.wait(&turn, now.saturating_add(AFTER_FAULT));
             }
@@ -176,11 +176,14 @@ impl Worker {
                 return;
             }
             turns = too_old;
+        } else {
+            self.failures.note(SENDING, None);
         }
         let ids: Vec<Uuid> = turns.iter().map(|turn| turn.id).collect();
         let decisions = self.store.write(Durability::Flushed, |writer| {
             let now = clock();
-            let mut queued_jobs = QueuedJobs { keys: keys.as_deref(), candidates: HashMap::new(), now };
+            let home = queue_home().map_err(|error| Failure::Error(error.message().to_owned()))?;
+            let mut queued_jobs = QueuedJobs { keys: keys.as_deref(), home, candidates: HashMap::new(), now };
             let mut decisions: Vec<QueuedDecision> =
                 writer.queued_payloads(&ids)?.into_iter().map(|request| queued_jobs.decide(request)).collect();
             for go in decisions.iter_mut().filter_map(|decision| decision.go.as_mut().ok()) {

@@ -5,6 +5,7 @@ pub mod failure_log;
 pub mod known_identities;
 pub mod limit_state;
 pub mod maintenance_schedule;
+pub mod provider_log;
 pub mod recovery_progress;
 pub mod send_queue;
 pub mod waiting_for_locks;
@@ -44,6 +45,7 @@ use crate::{
             known_identities::KnownIdentities,
             limit_state::{BreakerKey, LimitState},
             maintenance_schedule::MaintenanceSchedule,
+            provider_log::ProviderLog,
             recovery_progress::RecoveryProgress,
             send_queue::SendQueue,
             waiting_for_locks::WaitingForLocks,
@@ -68,6 +70,8 @@ pub struct Worker {
     pub most_waiters: usize,
     pub limits: LimitState,
     pub identities: KnownIdentities,
+    /// The id of the key that seals, once it is on record.
+    pub sealing_key: Option<String>,
     /// Breakers that have opened (until when) or closed, and are not yet on record.
     pub breaker_changes: HashMap<BreakerKey, Option<Micros>>,
     pub http: HttpClient,
@@ -84,6 +88,7 @@ pub struct Worker {
     /// Completed calls that could not be put on record yet.
     pub unrecorded: Vec<CompletedCall>,
     pub failures: FailureLog,
+    pub provider_log: ProviderLog,
     /// What waits for a row that somebody has locked.
     pub locked: WaitingForLocks,
     /// By [`since_boot`].
@@ -146,6 +151,7 @@ impl Worker {
             most_waiters: WAITERS_BEFORE_PRUNING,
             limits: LimitState::default(),
             identities: KnownIdentities::default(),
+            sealing_key: None,
             breaker_changes: HashMap::new(),
             http,
             pending: Vec::new(),
@@ -155,6 +161,7 @@ impl Worker {
             busy: HashMap::new(),
             unrecorded: Vec::new(),
             failures: FailureLog::default(),
+            provider_log: ProviderLog::default(),
             locked: WaitingForLocks::default(),
             retry_at: None,
             is_extension_dropped: false,

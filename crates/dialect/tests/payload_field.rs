@@ -129,6 +129,7 @@ fn the_rows_of_a_vendor_read_as_they_should() {
             "mobile subscriberId yes",
             "application_hash applicationHash no",
             "metadata applicationMetaData no",
+            "channel channel no",
             "extra - no"
         ]
     );

@@ -20,6 +20,15 @@ pub struct ResultContext<'a> {
     pub now: Micros,
 }
 
+/// What an outcome means once the code's time is over: a vendor that forgets it then says `not_found` of it, and the record
+/// knows better.
+pub fn outcome_in_time(operation: Operation, outcome: Outcome, expires_at: Option<Micros>, now: Micros) -> Outcome {
+    match (operation, outcome) {
+        (Operation::Verify, Outcome::NotFound) if expires_at.is_some_and(|end| end <= now) => Outcome::Expired,
+        _ => outcome,
+    }
+}
+
 /// Brings the verification, as [`crate::admit`] left it, to where the answer puts it.
 pub fn apply_result(verification: &mut Verification, context: &ResultContext) {
     let ResultContext { operation, reading, before, voided, keeps_code, code_lifetime, now } = *context;

@@ -12,7 +12,7 @@ use crate::{
     outcome::Outcome,
     payload::{
         code::CodeForm,
-        field::{Field, Invalid},
+        field::{BY_SMS, Field, Invalid},
         fill::{FilledPayload, code, no_operation, peek},
         phone_number::NumberingPlan,
         rule::{IDENTIFIER, Rule, TEXT},
@@ -87,6 +87,7 @@ static SEND_1: &[Field] = &Field::of_variant(
         PARAM_A,
         PARAM_B,
         PARAM_C,
+        BY_SMS,
         Field::extra(false),
     ],
 );
@@ -106,6 +107,7 @@ static SEND_2: &[Field] = &Field::of_variant(
         PARAM_A,
         PARAM_B,
         PARAM_C,
+        BY_SMS,
         Field::extra(false),
     ],
 );

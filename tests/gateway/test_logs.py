@@ -16,8 +16,7 @@ import pytest
 from cluster import BINDIR, PG_CONFIG, Cluster, kill
 from conftest import Gateway, Running, until
 
-README = (pathlib.Path(__file__).resolve().parents[2] / "README.md").read_text()
-SECTION = README.split("### What your own settings log\n")[1].split("\n## ")[0]
+SECTION = (pathlib.Path(__file__).resolve().parents[2] / "docs/logging.md").read_text()
 MAJOR = int(subprocess.check_output([PG_CONFIG, "--version"], text=True).split()[1].split(".")[0])
 # Debian has it for its own Postgres; the servers of other versions come without.
 HAS_PGAUDIT = (pathlib.Path(subprocess.check_output([PG_CONFIG, "--pkglibdir"], text=True).strip()) / "pgaudit.so").exists()
@@ -703,8 +702,8 @@ def recovered(place):
 
 
 def blocks():
-    """The README's lines of the log, by the setting that they are shown for."""
-    text = re.search(r"```\n(-- .*?)```", SECTION, re.DOTALL)[1]
+    """The document's lines of the log, by the setting that they are shown for."""
+    text = re.search(r"```log\n(-- .*?)```", SECTION, re.DOTALL)[1]
     return dict(re.findall(r"^-- (.*)\n((?:(?!-- ).*\n)+)", text, re.MULTILINE))
 
 

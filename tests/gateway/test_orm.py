@@ -261,6 +261,24 @@ def test_nobody_but_the_application_asks(console):
             cursor.execute("DROP ROLE passer_by")
 
 
+def test_the_views_of_the_page(console):
+    """Played as they stand in docs/sign-up.md: the form, a wrong code, "send again" while it is open, the right code."""
+    (views,) = re.findall(r"^```python\n(.*?)^```", (ROOT / "docs/sign-up.md").read_text(), re.S | re.M)
+    console(
+        "from types import SimpleNamespace\n"
+        "session = {}\n"
+        "redirect = lambda name: name\n"
+        "render = lambda request, page, context: context\n"
+        "get = lambda: SimpleNamespace(method='GET', session=session)\n"
+        "post = lambda **form: SimpleNamespace(method='POST', POST=form, session=session)\n" + views
+    )
+    assert console("sign_up(post(phone='0771230009'))") == "code"
+    assert console("code(get())") == {"outcome": "sent", "retry_after": None}
+    assert console(f"code(post(code='{WRONG}'))") == {"outcome": "invalid_code"}
+    assert console("code(post(again='1'))") == "code"
+    assert console(f"code(post(code='{RIGHT}'))") == "welcome"
+
+
 def test_documents_have_the_same():
     """A document that shows these tables and functions shows them as the example has them."""
     example = made(SIGN_UP.read_text())

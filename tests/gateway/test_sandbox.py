@@ -28,7 +28,7 @@ def gateway(quick_gateway):
 
 @pytest.fixture
 def plain(gateway):
-    """With a sandbox, as the README makes one."""
+    """With a sandbox, as the documents make one."""
     sandbox(gateway)
     return gateway
 
@@ -205,7 +205,7 @@ def test_enqueued(plain, simulator):
 
 
 def test_a_registration_table(plain):
-    """The README's own, with the sandbox for a provider."""
+    """The documents' own, with the sandbox for a provider."""
     plain.execute("""
         CREATE TABLE customer (id int GENERATED ALWAYS AS IDENTITY, phone text NOT NULL, verification_id uuid,
                                verified boolean NOT NULL DEFAULT false);
@@ -363,7 +363,7 @@ def settings(gateway, provider, session=None):
 
 
 DEFAULTS = {
-    # as the README's table of server options has them
+    # as the table of server options in docs/reference.md has them
     "timeout": "10s", "connect_timeout": "3s", "proxy": None, "ca_file": None, "client_cert_file": None, "client_key_file": None,
     "max_in_flight": "256", "defaults": "{}", "send_limit": None, "check_limit": None, "provider_limit": None,
     "allowed_prefixes": None, "enforce": "on", "test_numbers": None, "allow_plain_http": "false",
@@ -465,9 +465,9 @@ def test_what_the_defaults_say_is_in_force(gateway, simulator, vendor, defaults,
     assert is_so is (None if vendor == "iserveu" and lifetime[0] is None else True)
 
 
-def test_every_option_has_its_line_in_the_readme(gateway):
-    readme = (ROOT / "README.md").read_text()
-    [table] = re.findall(r"\| server option \| default \| meaning \|\n(.*?)\n\n", readme, re.DOTALL)
+def test_every_option_has_its_line_in_the_reference(gateway):
+    page = (ROOT / "docs/reference.md").read_text()
+    [table] = re.findall(r"\| server option \| default \| meaning \|\n(.*?)\n\n", page, re.DOTALL)
     documented = set(re.findall(r"`(\w+)`", " ".join(line.split("|")[1] for line in table.splitlines()[1:])))
     gateway.execute("CREATE SERVER bare FOREIGN DATA WRAPPER otp_relid OPTIONS (base_url 'https://relid.example')")
     assert set(settings(gateway, "bare")) - {"credentials", "breaker"} <= documented

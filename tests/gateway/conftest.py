@@ -209,7 +209,8 @@ class Gateway:
         vendor = vendor or name
         # Tests send to one number several times; those of the cooldown say so.
         ours = {"base_url": self.simulator.url(vendor), "allow_plain_http": "true", "resend_after": "0s"}
-        options = {**ours, **TABLE[vendor].options, **options}
+        own = TABLE[vendor].options if vendor in TABLE else {}
+        options = {**ours, **own, **options}
         self.execute(f"CREATE SERVER {name} FOREIGN DATA WRAPPER otp_{vendor} OPTIONS ({listed(options)})")
         credentials = credential_options(vendor) if credentials is None else credentials
         self.execute(f"CREATE USER MAPPING FOR {role} SERVER {name} OPTIONS ({listed(credentials)})")

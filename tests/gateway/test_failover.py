@@ -241,7 +241,7 @@ def test_vendors_of_different_countries(gateway, simulator):
 
 @pytest.mark.parametrize("first, second, more", [
     ("ideamart", "twilio", {}),
-    ("hyperverge", "msg91", {"defaults": '{"template_id": "0123456789abcdef01234567"}'}),
+    ("hyperverge", "msg91", {"defaults": '{"template_id": "house"}'}),
 ])
 def test_a_number_in_any_spelling_is_one_recipient_across_vendors(gateway, simulator, first, second, more):
     gateway.create_provider("one", first, send_limit="1000 per day", **more)

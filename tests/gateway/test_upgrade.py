@@ -334,6 +334,21 @@ def test_what_stands_on_the_functions_is_named(cluster, simulator, mine, use):
         assert simulator.count("ideamart", "send") == 1
 
 
+def test_in_a_schema_of_an_odd_name(cluster, simulator):
+    """And where default privileges give the functions to nobody: who might call them still may, and nobody else."""
+    with cluster.database(extension=False) as database, Gateway(cluster, database, simulator) as gateway:
+        gateway.execute("""CREATE SCHEMA "O t.p"; CREATE EXTENSION otp_gateway VERSION '0.5.0' SCHEMA "O t.p" """)
+        gateway.execute("ALTER DEFAULT PRIVILEGES REVOKE EXECUTE ON FUNCTIONS FROM PUBLIC")
+        gateway.execute("ALTER EXTENSION otp_gateway UPDATE; ALTER DEFAULT PRIVILEGES GRANT EXECUTE ON FUNCTIONS TO PUBLIC")
+        gateway.create_provider("ideamart")
+        assert gateway.execute("""SELECT outcome FROM "O t.p".otp_send('ideamart', '{"mobile": "0771231239"}')""") == [("sent",)]
+        functions = gateway.execute(
+            "SELECT pronamespace::regnamespace::text, has_function_privilege('pg_monitor', oid, 'EXECUTE') FROM pg_proc"
+            " WHERE prorettype = 'otp_gateway.result'::regtype"
+        )
+        assert sorted(functions) == [('"O t.p"', True)] * 6 + [("otp_gateway", True)]
+
+
 def test_functions_in_words_go_on(outdated, simulator):
     """PL/pgSQL, and SQL in quotes, name columns: as before, in the session that called them before the upgrade, too."""
     if outdated.version == "0.1.0":

@@ -256,7 +256,7 @@ fn settled(id: Uuid) -> Result<VerificationSnapshot, Error> {
 
 /// The verification's row once its send has an outcome, or as it is when the time is over.
 fn follow(id: Uuid, which: WhichSend, timeout: Micros) -> Result<ResultRow, Error> {
-    let until = since_boot().saturating_add(timeout);
+    let until = since_boot() + timeout;
     loop {
         // Each time: whether it is the caller's to see, and there at all.
         let recorded = session_reads::committed(id)?;

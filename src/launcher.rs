@@ -19,7 +19,7 @@ use pgrx::{
     },
     pg_sys,
 };
-use policy::Micros;
+use policy::{Micros, Timestamp};
 
 use crate::{
     crypto::key_file,
@@ -110,7 +110,7 @@ struct Launcher {
     /// Databases whose record is to be looked at, without anybody having asked.
     visits: VecDeque<pg_sys::Oid>,
     /// When the worker of a database, which left, has something to do again.
-    due: HashMap<pg_sys::Oid, Micros>,
+    due: HashMap<pg_sys::Oid, Timestamp>,
     /// Those registered that have not come up.
     starting: HashMap<pg_sys::Oid, DynamicBackgroundWorker>,
     orphans: HashMap<pg_sys::Oid, Instant>,
@@ -154,11 +154,8 @@ impl Launcher {
             // Who became idle between the look and the flag has not told us.
             worker_registry::request_idle_exit(self.visits.len() + worker_registry::at(WorkerState::NoPlace).len());
         }
-        let next_due = self
-            .due
-            .values()
-            .min()
-            .map(|due| Duration::from_micros(u64::try_from(due.saturating_sub(clock())).unwrap_or(0)));
+        let next_due =
+            self.due.values().min().map(|due| Duration::from_micros(u64::try_from(due.since(clock())).unwrap_or(0)));
         let orphans = (!self.orphans.is_empty()).then_some(AGAIN);
         [waits.then_some(AGAIN), next_try, next_due, orphans].into_iter().flatten().min()
     }

@@ -114,12 +114,12 @@ pub extern "C-unwind" fn otp_gateway_worker_main(argument: pg_sys::Datum) {
         }
         let mut due = worker.next_due();
         if worker.is_idle() {
-            let idle_for = since_boot().saturating_sub(*idle_since.get_or_insert_with(since_boot));
+            let idle_for = since_boot().since(*idle_since.get_or_insert_with(since_boot));
             let left = gucs::worker_idle_timeout().map(|timeout| timeout.saturating_sub(idle_for));
-            if left.is_some_and(|left| left <= 0) && due.is_none_or(|due| due > clock().saturating_add(SOON)) {
+            if left.is_some_and(|left| left <= 0) && due.is_none_or(|due| due > clock() + SOON) {
                 break;
             }
-            let leaves = left.filter(|left| *left > 0).map(|left| clock().saturating_add(left));
+            let leaves = left.filter(|left| *left > 0).map(|left| clock() + left);
             due = [due, leaves].into_iter().flatten().min();
             worker_registry::idle_since(database, idle_since);
         } else {

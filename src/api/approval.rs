@@ -57,7 +57,7 @@ fn not_in_parallel() -> Result<(), Error> {
 
 fn is_fresh(recorded: &VerificationSnapshot, within: Micros) -> bool {
     recorded.status == Status::Approved
-        && recorded.approved_at.is_some_and(|at| (-AHEAD..=within).contains(&clock().saturating_sub(at)))
+        && recorded.approved_at.is_some_and(|at| (-AHEAD..=within).contains(&clock().since(at)))
 }
 
 /// Whether the code went to this very number, in whatever spelling.

@@ -39,7 +39,7 @@ sql_function!(
                 made shorter.",
             ));
         }
-        let before = clock().saturating_sub(older_than.0);
+        let before = clock() - older_than.0;
         in_parts(|from| Maintenance::Purge { before, providers: providers.clone(), from })
     }
 );
@@ -101,7 +101,7 @@ fn in_parts(part: impl Fn(Uuid) -> Maintenance) -> Result<i64, Error> {
             Response::Error(error) => return Err(error),
             Response::Row(_) | Response::Idle | Response::Unknown => return Err(unexpected()),
         }
-        if clock().saturating_sub(said) > PROGRESS {
+        if clock().since(said) > PROGRESS {
             pgrx::notice!("otp_gateway: {count} verifications so far");
             said = clock();
         }

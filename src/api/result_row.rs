@@ -89,7 +89,7 @@ impl Row {
                 done.retryable.into_datum(),
                 i32::try_from(done.attempts_left).unwrap_or(i32::MAX).into_datum(),
                 done.retry_after.map(interval),
-                done.expires_at.map(pg_sys::Datum::from),
+                done.expires_at.map(|at| pg_sys::Datum::from(at.0)),
                 done.reference.as_deref().into_datum(),
                 done.vendor_code.as_deref().into_datum(),
                 done.vendor_message.as_deref().into_datum(),

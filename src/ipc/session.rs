@@ -13,7 +13,7 @@ use crate::{
         worker_registry::{self, WorkerState, WorkerStatus},
     },
     pg::{
-        clock::since_boot,
+        clock::{SinceBoot, since_boot},
         database,
         process::{self, ProcessNumber},
     },
@@ -50,7 +50,7 @@ impl Unanswered {
 pub fn send(
     request: &[u8],
     attempt: [u8; 16],
-    until: Option<Micros>,
+    until: Option<SinceBoot>,
 ) -> Result<Option<Zeroizing<Vec<u8>>>, Unanswered> {
     give_up_at_exit();
     let slot = my_slot();
@@ -98,7 +98,7 @@ pub fn send(
             return Err(Unanswered::Nobody { error, was_taken });
         }
         let longest = if is_there { LOOK_AFTER_WORKER } else { LOOK_FOR_WORKER };
-        let left = until.map_or(longest, |until| until.saturating_sub(since_boot()).div_euclid(1000).saturating_add(1));
+        let left = until.map_or(longest, |until| until.since(since_boot()).div_euclid(1000).saturating_add(1));
         if left <= 0 {
             return Ok(None);
         }
@@ -121,13 +121,13 @@ fn is_taken(state: SlotState) -> bool {
 
 /// The time during which a session waits for a worker that is not there.
 struct Absence {
-    since: Micros,
+    since: SinceBoot,
     /// When it asked for one last.
-    asked_at: Option<Micros>,
+    asked_at: Option<SinceBoot>,
     /// How often it has died in a row, and how often of these while we waited.
     crashes: u32,
     seen: u32,
-    starting_since: Option<Micros>,
+    starting_since: Option<SinceBoot>,
 }
 
 impl Absence {
@@ -140,7 +140,7 @@ impl Absence {
     fn look(&mut self, database: pg_sys::Oid) -> Option<Error> {
         let now = since_boot();
         // Hundreds may wait: not at each look.
-        if self.asked_at.is_none_or(|at| now.saturating_sub(at) >= LOOK_AFTER_WORKER * 1000) {
+        if self.asked_at.is_none_or(|at| now.since(at) >= LOOK_AFTER_WORKER * 1000) {
             self.asked_at = Some(now);
             if !worker_registry::request_worker(database) {
                 return Some(Error::configuration_limit(
@@ -159,7 +159,7 @@ impl Absence {
             return Some(dies(&status));
         }
         if status.state == WorkerState::Starting {
-            let is_late = now.saturating_sub(*self.starting_since.get_or_insert(now)) > PATIENCE_WITH_START;
+            let is_late = now.since(*self.starting_since.get_or_insert(now)) > PATIENCE_WITH_START;
             return is_late.then(|| {
                 Error::not_in_prerequisite_state(
                     "the background worker of this database does not come up; nothing was sent",
@@ -167,7 +167,7 @@ impl Absence {
                 )
             });
         }
-        if now.saturating_sub(self.since) <= PATIENCE {
+        if now.since(self.since) <= PATIENCE {
             return None;
         }
         Some(match status.state {

@@ -1,7 +1,7 @@
 //! Rust values as the arguments of a statement.
 
 use pgrx::{IntoDatum, datum::DatumWithOid, pg_sys};
-use policy::Micros;
+use policy::Timestamp;
 use uuid::Uuid;
 
 pub fn pg_uuid(id: Uuid) -> pgrx::datum::Uuid {
@@ -41,7 +41,7 @@ pub fn byteas(values: &[Vec<u8>]) -> DatumWithOid<'static> {
     argument(values.to_vec(), pg_sys::BYTEAARRAYOID)
 }
 
-pub fn time(value: Micros) -> DatumWithOid<'static> {
+pub fn time(value: Timestamp) -> DatumWithOid<'static> {
     argument(Time(value), pg_sys::TIMESTAMPTZOID)
 }
 
@@ -50,11 +50,11 @@ pub fn transaction(value: u64) -> DatumWithOid<'static> {
 }
 
 /// A timestamptz by its stored value.
-pub struct Time(pub Micros);
+pub struct Time(pub Timestamp);
 
 impl IntoDatum for Time {
     fn into_datum(self) -> Option<pg_sys::Datum> {
-        Some(pg_sys::Datum::from(self.0))
+        Some(pg_sys::Datum::from(self.0.0))
     }
 
     fn type_oid() -> pg_sys::Oid {
@@ -64,7 +64,7 @@ impl IntoDatum for Time {
 
 impl pgrx::FromDatum for Time {
     unsafe fn from_polymorphic_datum(datum: pg_sys::Datum, is_null: bool, _: pg_sys::Oid) -> Option<Self> {
-        (!is_null).then(|| Self(datum.value() as Micros))
+        (!is_null).then(|| Self(Timestamp(datum.value() as i64)))
     }
 }
 

@@ -3,7 +3,7 @@
 use std::ffi::{CStr, CString};
 
 use pgrx::{IntoDatum, datum::DatumWithOid, pg_sys};
-use policy::Micros;
+use policy::Timestamp;
 use uuid::Uuid;
 
 use crate::pg::{
@@ -127,7 +127,7 @@ impl Columns {
         self.set(column, value.into_datum());
     }
 
-    pub fn time(&mut self, column: usize, value: Option<Micros>) {
+    pub fn time(&mut self, column: usize, value: Option<Timestamp>) {
         self.set(column, value.map(Time).into_datum());
     }
 

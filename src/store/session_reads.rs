@@ -5,7 +5,7 @@ use std::ffi::CStr;
 
 use dialect::Operation;
 use pgrx::{IntoDatum, pg_sys};
-use policy::{Micros, Status};
+use policy::{Status, Timestamp};
 use uuid::Uuid;
 
 use crate::{
@@ -34,8 +34,8 @@ pub struct VerificationSnapshot {
     pub send_count: u32,
     /// Whom the code goes to; None: nobody that is known, or they were forgotten.
     pub recipient_key: Option<Vec<u8>>,
-    pub approved_at: Option<Micros>,
-    pub expires_at: Option<Micros>,
+    pub approved_at: Option<Timestamp>,
+    pub expires_at: Option<Timestamp>,
     role_id: Identity,
     pub max_checks: u32,
     /// Written by the caller's own transaction, which has not ended.
@@ -101,7 +101,7 @@ pub fn own(id: Uuid) -> Result<Option<VerificationSnapshot>, Error> {
 
 /// The verification that an idempotency key of the current role, by any of its names, stands for: the latest since
 /// then. Of others' keys a role learns nothing, and they take none away from it.
-pub fn find_by_key(names: &[Vec<u8>], since: Micros) -> Result<Option<KeyedVerification>, Error> {
+pub fn find_by_key(names: &[Vec<u8>], since: Timestamp) -> Result<Option<KeyedVerification>, Error> {
     let roles = identities_of(Kind::Role, current_role().oid)?;
     let mut latest = None;
     for (key, name) in names.iter().enumerate() {
@@ -113,7 +113,7 @@ pub fn find_by_key(names: &[Vec<u8>], since: Micros) -> Result<Option<KeyedVerif
 fn find_by_name(
     key: usize,
     name: &[u8],
-    since: Micros,
+    since: Timestamp,
     roles: &[Identity],
     latest: &mut Option<KeyedVerification>,
 ) -> Result<(), Error> {
@@ -123,7 +123,7 @@ fn find_by_name(
         let (id, created_at, payload_hash, role) = unsafe {
             (
                 row.value::<pgrx::datum::Uuid>(column::ID),
-                row.datum(column::CREATED_AT).map_or(0, |time| time.value() as Micros),
+                row.datum(column::CREATED_AT).map_or_else(Timestamp::default, |time| Timestamp(time.value() as i64)),
                 row.value::<Vec<u8>>(column::PAYLOAD_HASH).unwrap_or_default(),
                 row.value::<Identity>(column::ROLE_ID),
             )
@@ -168,8 +168,8 @@ unsafe fn recorded(row: &TupleValues, role_id: Identity) -> VerificationSnapshot
             route_id: row.value(column::ROUTE_ID),
             send_count: row.value::<i32>(column::SEND_COUNT).unwrap_or(0).unsigned_abs(),
             recipient_key: row.value(column::RECIPIENT_KEY),
-            approved_at: row.datum(column::APPROVED_AT).map(|time| time.value() as Micros),
-            expires_at: row.datum(column::EXPIRES_AT).map(|time| time.value() as Micros),
+            approved_at: row.datum(column::APPROVED_AT).map(|time| Timestamp(time.value() as i64)),
+            expires_at: row.datum(column::EXPIRES_AT).map(|time| Timestamp(time.value() as i64)),
             role_id,
             max_checks: row.value::<i32>(column::MAX_CHECKS).unwrap_or(0).unsigned_abs(),
             is_of_this_transaction: is_of_this_transaction(row.tuple),

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use dialect::FindBy;
 use pgrx::pg_sys;
-use policy::{Micros, Verification};
+use policy::{Timestamp, Verification};
 use uuid::Uuid;
 
 use crate::{
@@ -192,7 +192,7 @@ impl StoreTransaction<'_, '_> {
     }
 
     /// Whether the key of that role, by any of its names, stands for a verification that began after `since`.
-    pub fn has_key(&mut self, keys: &[Vec<u8>], since: Micros, role: Identity) -> Result<bool, Failure> {
+    pub fn has_key(&mut self, keys: &[Vec<u8>], since: Timestamp, role: Identity) -> Result<bool, Failure> {
         let arguments = [values::byteas(keys), values::time(since), number(role)];
         Ok(!self.client.select(&self.store.verifications.find_by_idempotency_key, Some(1), &arguments)?.is_empty())
     }

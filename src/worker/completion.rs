@@ -3,7 +3,7 @@
 use dialect::{Operation, Outcome};
 use http_client::CompletedCall;
 use policy::{
-    BreakerState, Micros, ResultContext, Status, apply_result, fails_over, retry_delay, retryable, spends_a_check,
+    BreakerState, ResultContext, Status, Timestamp, apply_result, fails_over, retry_delay, retryable, spends_a_check,
 };
 use serde_json::Value;
 
@@ -25,7 +25,7 @@ use crate::{
 pub enum Then {
     Done,
     /// A queued send is tried again, not before this.
-    Again(Micros),
+    Again(Timestamp),
     /// The next provider of the route is tried.
     Fallback,
 }
@@ -123,7 +123,7 @@ impl Worker {
     }
 
     /// To the provider's breaker, once.
-    pub fn report_to_breaker(&mut self, completed: &CompletedCall, now: Micros) {
+    pub fn report_to_breaker(&mut self, completed: &CompletedCall, now: Timestamp) {
         let Some(call) = self.in_flight.get_mut(&completed.call_id) else { return };
         let (Some(breaker_permit), Some(breaker)) =
             (call.breaker_permit.take(), self.limits.breakers.get_mut(call.account))
@@ -148,7 +148,7 @@ impl Worker {
     }
 
     /// What becomes of the verification, and what comes after.
-    pub fn change(&self, completed: &CompletedCall, now: Micros) -> (VerificationUpdate, Then) {
+    pub fn change(&self, completed: &CompletedCall, now: Timestamp) -> (VerificationUpdate, Then) {
         let call = &self.in_flight[&completed.call_id];
         let mut state = call.state.clone();
         apply_result(
@@ -187,10 +187,10 @@ impl Worker {
                 let asked = completed.result.retry_after.map(micros);
                 let seed = call.attempt.as_u64_pair().1;
                 let tries = state.send_count;
-                now.saturating_add(retry_delay(completed.result.outcome, tries, gucs::max_tries(), asked, seed)?)
+                now + retry_delay(completed.result.outcome, tries, gucs::max_tries(), asked, seed)?
             };
             // Past its age it would not be sent any more.
-            if again >= call.created_at.saturating_add(gucs::queue_max_age()) {
+            if again >= call.created_at + gucs::queue_max_age() {
                 return None;
             }
             state.status = Status::Queued;
@@ -202,7 +202,7 @@ impl Worker {
         (change, again.map_or(Then::Done, Then::Again))
     }
 
-    pub fn completion(&self, completed: &CompletedCall, now: Micros) -> AttemptEnd {
+    pub fn completion(&self, completed: &CompletedCall, now: Timestamp) -> AttemptEnd {
         let call = &self.in_flight[&completed.call_id];
         AttemptEnd {
             id: call.attempt,
@@ -211,7 +211,7 @@ impl Worker {
             vendor_code: completed.result.vendor_code.clone(),
             vendor_message: completed.result.vendor_message.clone(),
             response: completed.record.as_ref().map(Value::to_string),
-            retry_at: completed.result.retry_after.map(|wait| now.saturating_add(micros(wait))),
+            retry_at: completed.result.retry_after.map(|wait| now + micros(wait)),
             finished_at: now,
         }
     }

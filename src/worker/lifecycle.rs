@@ -12,12 +12,12 @@ use pgrx::pg_sys::pqsignal;
 #[cfg(feature = "pg18")]
 use pgrx::pg_sys::pqsignal_be as pqsignal;
 use pgrx::{PgLogLevel, bgworkers::BackgroundWorker, pg_sys};
-use policy::Micros;
+use policy::{Micros, Timestamp};
 
 use crate::{
     hooks::emit_log,
     ipc::worker_registry,
-    pg::clock::{clock, since_boot},
+    pg::clock::{SinceBoot, clock, since_boot},
     store::transaction::{cancel_statement, interrupt_commit},
 };
 
@@ -31,9 +31,9 @@ const SHORT_LIFE: Micros = 60_000_000;
 #[derive(Default)]
 struct End {
     database: pg_sys::Oid,
-    began: Micros,
+    began: SinceBoot,
     /// It has written down what it must: its end is no crash. When it is needed again, and whether at once.
-    orderly: Option<(Option<Micros>, bool)>,
+    orderly: Option<(Option<Timestamp>, bool)>,
     /// What ended it.
     last_words: String,
 }
@@ -152,7 +152,7 @@ unsafe extern "C-unwind" fn at_exit(_code: std::ffi::c_int, _argument: pg_sys::D
     match end.orderly {
         Some((due, is_wanted)) => worker_registry::left(end.database, due, is_wanted),
         None => {
-            let again = since_boot().saturating_sub(end.began) < SHORT_LIFE;
+            let again = since_boot().since(end.began) < SHORT_LIFE;
             worker_registry::crashed(end.database, &end.last_words, again);
         }
     }
@@ -279,14 +279,14 @@ pub fn reset_latch() {
 }
 
 /// Until the latch is set, the socket can be read or `due` has come.
-pub fn sleep(wakeup: &UnixStream, due: Option<Micros>) {
+pub fn sleep(wakeup: &UnixStream, due: Option<Timestamp>) {
     http_client::wipe_stack();
     let mut events = pg_sys::WL_LATCH_SET | pg_sys::WL_EXIT_ON_PM_DEATH | pg_sys::WL_SOCKET_READABLE;
     let mut milliseconds = -1;
     if let Some(due) = due {
         events |= pg_sys::WL_TIMEOUT;
         // A day at most: the number must fit.
-        milliseconds = ((due - clock()) / 1000 + 1).clamp(0, 86_400_000);
+        milliseconds = (due.since(clock()) / 1000 + 1).clamp(0, 86_400_000);
     }
     // SAFETY: this process' own latch and an open socket.
     unsafe {
@@ -302,7 +302,7 @@ pub fn sleep(wakeup: &UnixStream, due: Option<Micros>) {
 
 /// The worker's end is in order: another is to come when something is due, at once if there is something to do already,
 /// or when somebody asks for one.
-pub fn leave(due: Option<Micros>, is_wanted: bool) {
+pub fn leave(due: Option<Timestamp>, is_wanted: bool) {
     END.with_borrow_mut(|end| {
         if let Some(end) = end {
             end.orderly = Some((due, is_wanted));

@@ -1,7 +1,7 @@
 //! What keeps the record in order, a part at a time between calls: what is older than it is to be kept is deleted, a
 //! person who asks for it is forgotten, and what is sealed under an old key is sealed under the new one.
 
-use policy::Micros;
+use policy::{Micros, Timestamp};
 use uuid::Uuid;
 
 use crate::{
@@ -124,21 +124,21 @@ impl Worker {
         match resealed {
             Ok(part) => self.maintenance.reseal_from = part.next,
             Err(Failure::NotInstalled) => self.extension_dropped(),
-            Err(_) => self.maintenance.reseal_at = clock().saturating_add(GATHER),
+            Err(_) => self.maintenance.reseal_at = clock() + GATHER,
         }
     }
 
-    pub fn purge_by_itself(&mut self, now: Micros) {
+    pub fn purge_by_itself(&mut self, now: Timestamp) {
         let Some(retention) = gucs::retention() else { return };
         let from = self.maintenance.purge_from;
         let is_free = |id: &Uuid| !self.busy.contains_key(id);
         let purged = self.store.write(Durability::Deferred, |writer| {
             let kept_for = retention.max(lookback::longest_memory());
-            let part = purge(writer, from, now.saturating_sub(kept_for), None, is_free)?;
+            let part = purge(writer, from, now - kept_for, None, is_free)?;
             let due = if part.next.is_some() {
                 // As much time for everybody else.
                 let end = clock();
-                end.saturating_add(end.saturating_sub(now))
+                end + end.since(now)
             } else {
                 due_after(writer.oldest()?, kept_for, now)
             };
@@ -151,21 +151,21 @@ impl Worker {
                 self.maintenance.purge_from = part.next.unwrap_or(Uuid::nil());
             }
             Err(Failure::NotInstalled) => self.extension_dropped(),
-            Err(_) => self.maintenance.purge_at = now.saturating_add(GATHER),
+            Err(_) => self.maintenance.purge_at = now + GATHER,
         }
     }
 }
 
 /// When to look again.
-pub fn due_after(oldest: Option<Micros>, kept_for: Micros, now: Micros) -> Micros {
-    let due = oldest.map_or(Micros::MAX, |oldest| oldest.saturating_add(kept_for));
-    due.clamp(now.saturating_add(GATHER), now.saturating_add(DAY))
+pub fn due_after(oldest: Option<Timestamp>, kept_for: Micros, now: Timestamp) -> Timestamp {
+    let due = oldest.map_or(Timestamp::MAX, |oldest| oldest + kept_for);
+    due.clamp(now + GATHER, now + DAY)
 }
 
 pub fn purge(
     writer: &mut StoreTransaction,
     from: Uuid,
-    before: Micros,
+    before: Timestamp,
     providers: Option<&[Identity]>,
     is_free: impl Fn(&Uuid) -> bool,
 ) -> Result<Progress, Failure> {

@@ -164,13 +164,13 @@ impl Worker {
         if let Err(error) = &keys {
             // They wait for the file to be mended; what has waited too long needs no key to expire.
             let now = clock();
-            let is_too_old = |turn: &DueSend| turn.created_at.saturating_add(gucs::queue_max_age()) <= now;
+            let is_too_old = |turn: &DueSend| turn.created_at + gucs::queue_max_age() <= now;
             let (too_old, waiting): (Vec<DueSend>, Vec<DueSend>) = turns.into_iter().partition(is_too_old);
             if !waiting.is_empty() {
                 error.clone().warn();
             }
             for turn in waiting {
-                self.queue.wait(&turn, now.saturating_add(AFTER_FAULT));
+                self.queue.wait(&turn, now + AFTER_FAULT);
             }
             if too_old.is_empty() {
                 return;
@@ -212,7 +212,7 @@ impl Worker {
                 for decision in waiting {
                     self.queue.put_back(&decision.turn);
                     if let Err(Stop { blocked: Some(Blocked { retry_after: Some(wait), .. }), .. }) = decision.go {
-                        self.queue.pause(decision.turn.provider, clock().saturating_add(wait));
+                        self.queue.pause(decision.turn.provider, clock() + wait);
                     }
                 }
                 decisions.into_iter().for_each(|decision| self.send(decision));

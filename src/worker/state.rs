@@ -17,7 +17,7 @@ use std::{
 use dialect::{CallResult, Operation, Outcome};
 use http_client::{CompletedCall, HttpClient};
 use pgrx::pg_sys;
-use policy::{BlockReason, BreakerPermit, Micros, Status, Verification, retryable};
+use policy::{BlockReason, BreakerPermit, Micros, Status, Timestamp, Verification, retryable};
 use uuid::Uuid;
 
 use crate::{
@@ -29,7 +29,7 @@ use crate::{
         worker_registry,
     },
     job::{Job, Requeue},
-    pg::clock::{clock, since_boot},
+    pg::clock::{SinceBoot, clock, since_boot},
     store::{
         Store,
         identity::Identity,
@@ -69,7 +69,7 @@ pub struct Worker {
     pub limits: LimitState,
     pub identities: KnownIdentities,
     /// Breakers that have opened (until when) or closed, and are not yet on record.
-    pub breaker_changes: HashMap<BreakerKey, Option<Micros>>,
+    pub breaker_changes: HashMap<BreakerKey, Option<Timestamp>>,
     pub http: HttpClient,
     /// Requests whose turn it is.
     pub pending: Vec<(CallId, Request)>,
@@ -84,8 +84,8 @@ pub struct Worker {
     pub failures: FailureLog,
     /// What waits for a row that somebody has locked.
     pub locked: WaitingForLocks,
-    /// By [`since_boot`].
-    pub retry_at: Option<Micros>,
+    /// When what a lock or a full disk held up is tried again.
+    pub retry_at: Option<SinceBoot>,
     pub is_extension_dropped: bool,
 }
 
@@ -103,7 +103,7 @@ pub struct InFlight {
     pub code_lifetime: Option<Micros>,
     /// It sends the code that was sent before.
     pub keeps_code: bool,
-    pub created_at: Micros,
+    pub created_at: Timestamp,
     /// For a resend: what to keep from now on, and the new reference.
     pub sealed: Option<Vec<u8>>,
     pub reference: Option<String>,
@@ -169,8 +169,8 @@ impl Worker {
     }
 
     /// When there is something to do though nobody calls.
-    pub fn next_due(&self) -> Option<Micros> {
-        let by_clock = |at: Micros| clock().saturating_add(at.saturating_sub(since_boot()));
+    pub fn next_due(&self) -> Option<Timestamp> {
+        let by_clock = |at: SinceBoot| clock() + at.since(since_boot());
         [
             self.retry_at.map(by_clock),
             self.recovery.next_due().map(by_clock),
@@ -318,7 +318,7 @@ impl Worker {
         let mut completed_calls = self.take_aside();
         let moved_on = self.refuse_waiting();
         self.http.close();
-        let until = since_boot().saturating_add(grace);
+        let until = since_boot() + grace;
         while !self.is_extension_dropped && !self.in_flight.is_empty() && since_boot() < until {
             lifecycle::reset_latch();
             let waiting = self.retry_at.is_some_and(|at| at > since_boot());
@@ -330,7 +330,7 @@ impl Worker {
                 continue;
             }
             let wake = self.retry_at.filter(|_| waiting).map_or(until, |at| at.min(until));
-            lifecycle::sleep(self.http.wakeup(), Some(clock().saturating_add(wake.saturating_sub(since_boot()))));
+            lifecycle::sleep(self.http.wakeup(), Some(clock() + wake.since(since_boot())));
         }
         completed_calls.extend(self.take_aside());
         completed_calls.append(&mut self.unrecorded);
@@ -432,7 +432,7 @@ pub fn result_row_from_record(attempt: StoredAttempt, stored: &StoredVerificatio
     row.response = attempt.response;
     row.reason = attempt.reason;
     // What is left of the wait.
-    row.retry_after = attempt.retry_at.map(|at| at.saturating_sub(clock()).max(0));
+    row.retry_after = attempt.retry_at.map(|at| at.since(clock()).max(0));
     row.retryable |= outcome == Outcome::Blocked && row.retry_after.is_some();
     row
 }

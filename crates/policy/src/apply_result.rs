@@ -2,7 +2,8 @@ use dialect::{CallResult, Operation, Outcome};
 
 use crate::{
     status::Status,
-    verification::{Micros, Verification},
+    time::{Micros, Timestamp},
+    verification::Verification,
 };
 
 /// What an answer makes of the verification.
@@ -17,7 +18,7 @@ pub struct ResultContext<'a> {
     pub keeps_code: bool,
     /// How long a code lives from the moment it was sent.
     pub code_lifetime: Option<Micros>,
-    pub now: Micros,
+    pub now: Timestamp,
 }
 
 /// Brings the verification, as [`crate::admit`] left it, to where the answer puts it.
@@ -34,7 +35,7 @@ pub fn apply_result(verification: &mut Verification, context: &ResultContext) {
             };
             if matches!(reading.outcome, Outcome::Sent | Outcome::Unknown) {
                 if !keeps_code {
-                    verification.expires_at = code_lifetime.map(|lifetime| now.saturating_add(lifetime));
+                    verification.expires_at = code_lifetime.map(|lifetime| now + lifetime);
                 }
                 if let Some(reference) = &reading.reference {
                     verification.reference = Some(reference.clone());

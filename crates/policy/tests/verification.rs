@@ -2,9 +2,9 @@
 //! know stays open as `unknown`.
 
 use dialect::{CallResult, Operation, Outcome};
-use policy::{Micros, ResultContext, Status, Verification, admit, apply_result, outcome_if_closed, retryable};
+use policy::{ResultContext, Status, Timestamp, Verification, admit, apply_result, outcome_if_closed, retryable};
 
-const NOW: Micros = 1_000_000;
+const NOW: Timestamp = Timestamp(1_000_000);
 
 fn reading(outcome: Outcome) -> CallResult {
     CallResult::new(outcome, None, None)

@@ -22,6 +22,15 @@ static NOTIFY: GucSetting<bool> = GucSetting::<bool>::new(false);
 static ALLOWED_HOSTS: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
 
 pub fn init() {
+    define_key_file();
+    define_queue();
+    define_record();
+    define_workers();
+    define_allowed_hosts();
+    mark_prefix_reserved();
+}
+
+fn define_key_file() {
     GucRegistry::define_string_guc(
         c"otp_gateway.key_file",
         c"The file with the keys, one in a line: the first seals what is kept of open verifications, all open it.",
@@ -31,6 +40,9 @@ pub fn init() {
         GucContext::Postmaster,
         GucFlags::SUPERUSER_ONLY,
     );
+}
+
+fn define_queue() {
     GucRegistry::define_int_guc(
         c"otp_gateway.max_tries",
         c"How often a queued send is tried before its verification is failed.",
@@ -61,6 +73,9 @@ pub fn init() {
         GucContext::Suset,
         GucFlags::empty(),
     );
+}
+
+fn define_record() {
     GucRegistry::define_int_guc(
         c"otp_gateway.retention",
         c"How long verifications and their attempts are kept; 0 keeps all.",
@@ -71,6 +86,17 @@ pub fn init() {
         GucContext::Sighup,
         GucFlags::UNIT_S,
     );
+    GucRegistry::define_bool_guc(
+        c"otp_gateway.notify",
+        c"Announces every change of a verification's status with NOTIFY on channel otp_gateway.",
+        c"The payload is a JSON object with id, provider and status.",
+        &NOTIFY,
+        GucContext::Sighup,
+        GucFlags::empty(),
+    );
+}
+
+fn define_workers() {
     GucRegistry::define_int_guc(
         c"otp_gateway.max_workers",
         c"How many databases have a background worker at once; -1: half of max_worker_processes.",
@@ -92,14 +118,9 @@ pub fn init() {
         GucContext::Sighup,
         GucFlags::UNIT_S,
     );
-    GucRegistry::define_bool_guc(
-        c"otp_gateway.notify",
-        c"Announces every change of a verification's status with NOTIFY on channel otp_gateway.",
-        c"The payload is a JSON object with id, provider and status.",
-        &NOTIFY,
-        GucContext::Sighup,
-        GucFlags::empty(),
-    );
+}
+
+fn define_allowed_hosts() {
     // SAFETY: the hook is guarded.
     unsafe {
         GucRegistry::define_string_guc_with_hooks(
@@ -115,7 +136,6 @@ pub fn init() {
             None,
         );
     }
-    mark_prefix_reserved();
 }
 
 /// A list that cannot be read is refused when it is set.

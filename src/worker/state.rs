@@ -232,26 +232,13 @@ impl Worker {
         if !waiting && !self.is_extension_dropped {
             worked |= self.retry_locked();
         }
-        let mut completed_calls = std::mem::take(&mut self.unrecorded);
-        completed_calls.extend(self.http.take_completed());
-        if waiting {
-            self.unrecorded = completed_calls;
-        } else if !completed_calls.is_empty() {
+        self.unrecorded.extend(self.http.take_completed());
+        if !waiting && !self.unrecorded.is_empty() {
             worked = true;
+            let completed_calls = std::mem::take(&mut self.unrecorded);
             self.complete_calls(completed_calls);
         }
-        for received in self.ipc.collect() {
-            worked = true;
-            match message::read(&received.request) {
-                Ok(mut request) => {
-                    if let Request::Run(job) = &mut request {
-                        job.taken_at = since_boot();
-                    }
-                    self.pending.push((received.call_id, request));
-                }
-                Err(error) => self.respond(received.call_id, &Response::Error(error)),
-            }
-        }
+        worked |= self.receive_requests();
         if !waiting && !self.pending.is_empty() && !self.is_extension_dropped {
             worked = true;
             self.accept_requests();
@@ -278,6 +265,24 @@ impl Worker {
             self.maintenance.reseal();
         }
         worked || self.maintain_when_idle()
+    }
+
+    /// Takes what has come from sessions. False: nothing has.
+    fn receive_requests(&mut self) -> bool {
+        let all = self.ipc.collect();
+        let has_some = !all.is_empty();
+        for received in all {
+            match message::read(&received.request) {
+                Ok(mut request) => {
+                    if let Request::Run(job) = &mut request {
+                        job.taken_at = since_boot();
+                    }
+                    self.pending.push((received.call_id, request));
+                }
+                Err(error) => self.respond(received.call_id, &Response::Error(error)),
+            }
+        }
+        has_some
     }
 
     pub fn respond(&mut self, call_id: CallId, response: &Response) {

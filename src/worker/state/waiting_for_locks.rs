@@ -18,7 +18,6 @@ impl WaitingForLocks {
         self.jobs.is_empty() && self.completed.is_empty()
     }
 
-    /// By [`crate::pg::clock::{SinceBoot, SinceBoot, SinceBoot, SinceBoot, SinceBoot, SinceBoot, since_boot}`].
     pub fn next_due(&self) -> Option<SinceBoot> {
         self.again_at
     }

@@ -12,6 +12,7 @@ pub mod repeated_call;
 pub mod result_row;
 
 use dialect::{Operation, Secret};
+use pgrx::pg_sys;
 use policy::{Micros, Status};
 use uuid::Uuid;
 
@@ -205,37 +206,40 @@ fn job(
             "otp_verify(verification_id, ...) goes to the provider that sent; or name that provider.",
         )),
         Subject::Provider(name) => wanted.job(&Provider::find(name, role.oid)?, &*key_file::keys()?),
-        Subject::Verification(id) => {
-            let recorded = settled(id)?;
-            let prior = prepare::PriorState {
-                status: recorded.status,
-                reference: recorded.reference.as_deref(),
-                sealed: recorded.sealed.as_deref(),
-                send_count: recorded.send_count,
-            };
-            let wanted = JobSpec { verification: id, recorded: Some(prior), ..wanted };
-            if recorded.vendor == VENDOR_NOT_CHOSEN {
-                // It went nowhere yet: the record answers.
-                return Ok(wanted.answered_from_record(&recorded.provider, recorded.provider_id));
-            }
-            let provider =
-                Candidates::of_verification(&recorded.provider, recorded.provider_id, recorded.route_id, role.oid)?;
-            // A queued one is canceled without the vendor.
-            if (provider.dialect.fields)(operation).is_none() && recorded.status != Status::Queued {
-                return Err(Error::invalid_parameter(
-                    format!("{} has no {}", provider.dialect.name, operation.as_str()),
-                    "The README's table of vendors and operations says which vendor has which.",
-                ));
-            }
-            if provider.dialect.name != recorded.vendor {
-                return Err(Error::undefined_object(
-                    format!("provider \"{}\" now belongs to another vendor than this verification", recorded.provider),
-                    "Begin anew with otp_send.",
-                ));
-            }
-            wanted.job(&provider, &*key_file::keys()?)
-        }
+        Subject::Verification(id) => job_on_record(&JobSpec { verification: id, ..wanted }),
     }
+}
+
+/// The job of an operation on a verification on record, by the record as it is now.
+fn job_on_record(wanted: &JobSpec) -> Result<Job, Error> {
+    let recorded = settled(wanted.verification)?;
+    let prior = prepare::PriorState {
+        status: recorded.status,
+        reference: recorded.reference.as_deref(),
+        sealed: recorded.sealed.as_deref(),
+        send_count: recorded.send_count,
+    };
+    let wanted = JobSpec { recorded: Some(prior), ..*wanted };
+    if recorded.vendor == VENDOR_NOT_CHOSEN {
+        // It went nowhere yet: the record answers.
+        return Ok(wanted.answered_from_record(&recorded.provider, recorded.provider_id));
+    }
+    let role = pg_sys::Oid::from(wanted.role);
+    let provider = Candidates::of_verification(&recorded.provider, recorded.provider_id, recorded.route_id, role)?;
+    // A queued one is canceled without the vendor.
+    if (provider.dialect.fields)(wanted.operation).is_none() && recorded.status != Status::Queued {
+        return Err(Error::invalid_parameter(
+            format!("{} has no {}", provider.dialect.name, wanted.operation.as_str()),
+            "The README's table of vendors and operations says which vendor has which.",
+        ));
+    }
+    if provider.dialect.name != recorded.vendor {
+        return Err(Error::undefined_object(
+            format!("provider \"{}\" now belongs to another vendor than this verification", recorded.provider),
+            "Begin anew with otp_send.",
+        ));
+    }
+    wanted.job(&provider, &*key_file::keys()?)
 }
 
 /// The verification as it is on record, once no send of it is in flight: only then is its reference known.

@@ -67,24 +67,9 @@ pub fn send(
     let mut response = Zeroizing::new(Vec::new());
     let mut absence: Option<Absence> = None;
     loop {
-        {
-            let locked = slot.lock();
-            match locked.state() {
-                SlotState::RequestMore | SlotState::Restart => {
-                    let from = if locked.state() == SlotState::Restart { 0 } else { sent };
-                    sent = locked.write_chunk(request, from);
-                    locked.set_state(SlotState::Request);
-                }
-                SlotState::Response => {
-                    if locked.read_chunk(&mut response) {
-                        drop(locked);
-                        drop(open);
-                        return Ok(Some(response));
-                    }
-                    locked.set_state(SlotState::ResponseMore);
-                }
-                SlotState::Idle | SlotState::Request | SlotState::Accepted | SlotState::ResponseMore => {}
-            }
+        if exchange_parts(slot, request, &mut sent, &mut response) {
+            drop(open);
+            return Ok(Some(response));
         }
         // A request that was taken needs no waking, but it does need a worker.
         let is_there = match slot.state() {
@@ -112,6 +97,23 @@ pub fn send(
             return Err(Unanswered::Interrupted { error, was_taken: is_taken(take_back(slot)) });
         }
     }
+}
+
+/// Gives the worker the part of the request that it waits for, or takes the part of the response that is there. True:
+/// the response is whole.
+fn exchange_parts(slot: &Slot, request: &[u8], sent: &mut usize, response: &mut Vec<u8>) -> bool {
+    let locked = slot.lock();
+    match locked.state() {
+        SlotState::RequestMore | SlotState::Restart => {
+            let from = if locked.state() == SlotState::Restart { 0 } else { *sent };
+            *sent = locked.write_chunk(request, from);
+            locked.set_state(SlotState::Request);
+        }
+        SlotState::Response if locked.read_chunk(response) => return true,
+        SlotState::Response => locked.set_state(SlotState::ResponseMore),
+        SlotState::Idle | SlotState::Request | SlotState::Accepted | SlotState::ResponseMore => {}
+    }
+    false
 }
 
 /// Whether a worker has the whole request of a slot in this state.

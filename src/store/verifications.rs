@@ -1,6 +1,6 @@
 //! Verifications as they are put down, changed, found and locked.
 
-use std::collections::HashSet;
+use std::{borrow::Borrow, collections::HashSet};
 
 use dialect::FindBy;
 use pgrx::pg_sys;
@@ -123,8 +123,9 @@ impl StoreTransaction<'_, '_> {
     }
 
     /// `sealed` replaces what is there; the end of a verification erases it, whatever else happens.
-    pub fn update_verifications(&mut self, rows: &[VerificationUpdate]) -> Result<(), Failure> {
+    pub fn update_verifications(&mut self, rows: &[impl Borrow<VerificationUpdate>]) -> Result<(), Failure> {
         self.run(&self.store.verifications.update_verifications, &self.store.verification, rows, |row, columns| {
+            let row: &VerificationUpdate = row.borrow();
             columns.uuid(verification::ID, row.id);
             columns.text(verification::PROVIDER, row.moved_to.as_ref().map(|to| to.provider.as_str()));
             columns.bigint(verification::PROVIDER_ID, row.moved_to.as_ref().map(|to| to.provider_id));
@@ -132,7 +133,13 @@ impl StoreTransaction<'_, '_> {
             columns.bytea(verification::SEALED, row.sealed.as_deref());
             state(columns, &row.state);
         })?;
-        self.announce(|| rows.iter().filter(|row| row.before != row.state.status).map(|row| row.id).collect())
+        self.announce(|| {
+            rows.iter()
+                .map(Borrow::borrow)
+                .filter(|row: &&VerificationUpdate| row.before != row.state.status)
+                .map(|row| row.id)
+                .collect()
+        })
     }
 
     /// With otp_gateway.notify: NOTIFY of the status of these, at commit.

@@ -1,5 +1,7 @@
 //! From completed calls to rows: the outcomes are put on record, many at once, and then the callers are told.
 
+use std::borrow::Borrow;
+
 use dialect::{Operation, Outcome};
 use http_client::CompletedCall;
 use policy::{
@@ -36,6 +38,26 @@ pub const MAX_TEXT: usize = 1000;
 /// Postgres' numeric goes to 131072 digits before and 16383 after the point.
 pub const MAX_EXPONENT: u64 = 10_000;
 
+/// A call that has ended: what is put on record of it, and what comes after.
+struct EndedCall {
+    completed: CompletedCall,
+    attempt: AttemptEnd,
+    update: VerificationUpdate,
+    then: Then,
+}
+
+impl Borrow<AttemptEnd> for EndedCall {
+    fn borrow(&self) -> &AttemptEnd {
+        &self.attempt
+    }
+}
+
+impl Borrow<VerificationUpdate> for EndedCall {
+    fn borrow(&self) -> &VerificationUpdate {
+        &self.update
+    }
+}
+
 impl Worker {
     pub fn complete_calls(&mut self, mut completed_calls: Vec<CompletedCall>) {
         completed_calls.retain(|completed| self.in_flight.contains_key(&completed.call_id));
@@ -45,44 +67,48 @@ impl Worker {
         // An application that heard `approved` finds it on record, always.
         let approved = completed_calls.iter().any(|completed| completed.result.outcome == Outcome::Approved);
         let durability = if approved { Durability::Flushed } else { Durability::Deferred };
-        let (changes, then): (Vec<VerificationUpdate>, Vec<Then>) =
-            completed_calls.iter().map(|completed| self.change(completed, now)).unzip();
-        let completions: Vec<AttemptEnd> =
-            completed_calls.iter().map(|completed| self.completion(completed, now)).collect();
+        let ended: Vec<EndedCall> = completed_calls.into_iter().map(|completed| self.end_of(completed, now)).collect();
         self.record_breakers();
         let recorded = self.store.write(durability, |writer| {
-            let calls = || {
-                completed_calls
-                    .iter()
-                    .zip(&changes)
-                    .map(|(completed, change)| (&self.in_flight[&completed.call_id], change))
-            };
-            let references = calls().filter_map(|(call, change)| {
-                let reference = change.state.reference.as_deref()?;
-                (call.state.reference.as_deref() != Some(reference)).then_some(NewReference {
-                    provider: &call.provider,
-                    provider_id: call.provider_id,
-                    reference,
-                    verification: change.id,
-                })
-            });
-            writer.complete_attempts(&completions)?;
-            writer.update_verifications(&changes)?;
-            writer.insert_references(&references.collect::<Vec<_>>())
+            writer.complete_attempts(&ended)?;
+            writer.update_verifications(&ended)?;
+            let references: Vec<NewReference> = ended.iter().filter_map(|ended| self.new_reference(ended)).collect();
+            writer.insert_references(&references)
         });
         match recorded {
-            Ok(()) => {
-                completed_calls
-                    .into_iter()
-                    .zip(changes)
-                    .zip(then)
-                    .for_each(|((completed, change), then)| self.deliver(completed, change, then));
+            Ok(()) => ended.into_iter().for_each(|ended| self.deliver(ended.completed, ended.update, ended.then)),
+            Err(failure) => {
+                self.on_outcome_failure(ended.into_iter().map(|ended| ended.completed).collect(), failure);
             }
-            Err(Failure::NotInstalled) => {
+        }
+    }
+
+    fn end_of(&self, completed: CompletedCall, now: Timestamp) -> EndedCall {
+        let attempt = self.completion(&completed, now);
+        let (update, then) = self.change(&completed, now);
+        EndedCall { completed, attempt, update, then }
+    }
+
+    /// The reference that the verification goes by since this call.
+    fn new_reference<'a>(&'a self, ended: &'a EndedCall) -> Option<NewReference<'a>> {
+        let call = &self.in_flight[&ended.completed.call_id];
+        let reference = ended.update.state.reference.as_deref()?;
+        (call.state.reference.as_deref() != Some(reference)).then_some(NewReference {
+            provider: &call.provider,
+            provider_id: call.provider_id,
+            reference,
+            verification: ended.update.id,
+        })
+    }
+
+    /// What becomes of answers that were heard and could not be put on record: their callers wait until they are.
+    fn on_outcome_failure(&mut self, mut completed_calls: Vec<CompletedCall>, failure: Failure) {
+        match failure {
+            Failure::NotInstalled => {
                 self.extension_dropped();
                 self.unrecorded = completed_calls;
             }
-            Err(Failure::Busy) => match self.put_aside_completed(completed_calls) {
+            Failure::Busy => match self.put_aside_completed(completed_calls) {
                 Ok(others) if others.is_empty() => {}
                 Ok(others) => self.complete_calls(others),
                 Err(mut all) => {
@@ -91,11 +117,11 @@ impl Worker {
                 }
             },
             // One that cannot be recorded must not take the others with it.
-            Err(Failure::Error(_)) if completed_calls.len() > 1 => {
+            Failure::Error(_) if completed_calls.len() > 1 => {
                 completed_calls.into_iter().for_each(|completed| self.complete_calls(vec![completed]));
             }
-            Err(Failure::Error(why)) => {
-                // The answer was heard: its caller waits until it is on record, without the vendor's words if need be.
+            Failure::Error(why) => {
+                // Without the vendor's words, if need be.
                 self.failures.raise(OUTCOME, &why);
                 for completed in &mut completed_calls {
                     completed.record = None;

@@ -36,13 +36,15 @@ pub enum PageOutcome {
     Part(Progress),
     /// This verification is in flight: afterwards.
     Busy(Uuid),
+    /// Without the key file nothing is sealed anew.
+    NoKeys(Error),
 }
 
 impl Worker {
-    /// For a session, which asks for one part after the other.
-    pub fn maintain(&mut self, call_id: CallId, maintenance: Maintenance) {
+    /// Does one part of what a session asks for.
+    fn do_part(&mut self, maintenance: &Maintenance) -> Result<PageOutcome, Failure> {
         let is_free = |id: &Uuid| !self.busy.contains_key(id);
-        let done = match &maintenance {
+        match maintenance {
             Maintenance::Purge { before, providers, from } => self.store.write(Durability::Deferred, |writer| {
                 purge(writer, *from, *before, providers.as_deref(), is_free).map(PageOutcome::Part)
             }),
@@ -50,7 +52,7 @@ impl Worker {
                 Ok(keys) => {
                     self.store.write(Durability::Deferred, |writer| reseal(writer, *from, &keys).map(PageOutcome::Part))
                 }
-                Err(error) => return self.respond(call_id, &Response::Error(error)),
+                Err(error) => Ok(PageOutcome::NoKeys(error)),
             },
             // Flushed: who is told that they are forgotten is.
             Maintenance::Forget { provider, owned, recipient_keys } => {
@@ -67,8 +69,12 @@ impl Worker {
                     Ok(PageOutcome::Part(Progress { count: ids.len() as u64, next: None }))
                 })
             }
-        };
-        match done {
+        }
+    }
+
+    /// For a session, which asks for one part after the other.
+    pub fn maintain(&mut self, call_id: CallId, maintenance: Maintenance) {
+        match self.do_part(&maintenance) {
             Ok(PageOutcome::Part(part)) => {
                 if let Maintenance::Forget { .. } = maintenance {
                     // Whoever waits for one of them reads what has become of it.
@@ -77,6 +83,7 @@ impl Worker {
                 }
                 self.respond(call_id, &Response::Progress(part));
             }
+            Ok(PageOutcome::NoKeys(error)) => self.respond(call_id, &Response::Error(error)),
             Ok(PageOutcome::Busy(id)) => {
                 self.busy.entry(id).or_default().push_back((call_id, Request::Maintain(maintenance)))
             }

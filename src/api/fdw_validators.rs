@@ -108,10 +108,10 @@ impl Argument for Options {
         Ok(Self(unsafe { crate::pg::foreign_servers::options(list) }))
     }
 
-    fn note(&self, print: &mut FingerprintBuilder) {
+    fn note(&self, fingerprint: &mut FingerprintBuilder) {
         for (name, value) in &self.0 {
-            print.add(Some(name.as_bytes()));
-            print.add(Some(value.as_bytes()));
+            fingerprint.add(Some(name.as_bytes()));
+            fingerprint.add(Some(value.as_bytes()));
         }
     }
 }

@@ -107,10 +107,10 @@ pub trait Returned: Sized {
         emit_log::mark_statement();
     }
 
-    /// Runs the body; `print` is the call's fingerprint.
+    /// Runs the body; `fingerprint` is the call's fingerprint.
     fn answer(
         call: &Call,
-        print: Fingerprint,
+        fingerprint: Fingerprint,
         body: impl FnOnce() -> Result<Self, Error>,
     ) -> Result<pg_sys::Datum, Error>;
 }
@@ -176,11 +176,11 @@ pub unsafe fn frame<R: Returned, B: FnOnce() -> Result<R, Error>>(
     R::begin();
     // SAFETY: as the caller promises.
     let answer = unsafe { Call::of(fcinfo, takes, R::TYPE) }.and_then(|mut call| {
-        let mut print = FingerprintBuilder::of(name);
+        let mut fingerprint = FingerprintBuilder::of(name);
         // A function that acts as its owner calls for the owner: what that returned is not its caller's.
-        print.add(Some(&current_user().to_u32().to_le_bytes()));
-        let body = read(&mut call, &mut print)?;
-        R::answer(&call, print.finish(), body)
+        fingerprint.add(Some(&current_user().to_u32().to_le_bytes()));
+        let body = read(&mut call, &mut fingerprint)?;
+        R::answer(&call, fingerprint.finish(), body)
     });
     answer.unwrap_or_else(|error| error.raise())
 }

@@ -38,8 +38,8 @@ impl Argument for Code {
         }
     }
 
-    fn note(&self, print: &mut FingerprintBuilder) {
-        self.0.note(print);
+    fn note(&self, fingerprint: &mut FingerprintBuilder) {
+        self.0.note(fingerprint);
     }
 }
 
@@ -94,10 +94,10 @@ impl Argument for Payload {
         }
     }
 
-    fn note(&self, print: &mut FingerprintBuilder) {
+    fn note(&self, fingerprint: &mut FingerprintBuilder) {
         // jsonb keeps its members in an order of its own: equal values have equal texts.
         let text = Zeroizing::new(serde_json::to_vec(self.fields()).unwrap_or_default());
-        print.add(Some(&text));
+        fingerprint.add(Some(&text));
     }
 }
 

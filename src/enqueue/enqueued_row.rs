@@ -42,7 +42,7 @@ pub struct Enqueued {
     pub is_partition: bool,
     pub found_by: FoundBy,
     /// What its mapped columns were.
-    pub print: Fingerprint,
+    pub fingerprint: Fingerprint,
     pub mapping: Rc<Mapping>,
     pub provider: String,
     pub role: Role,
@@ -92,6 +92,6 @@ impl Enqueued {
     }
 
     pub fn is_as(&self, values: &Values) -> bool {
-        values.print() == self.print
+        values.fingerprint() == self.fingerprint
     }
 }

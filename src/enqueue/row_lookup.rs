@@ -135,7 +135,7 @@ unsafe fn find_by_id(table: pg_sys::Oid, column: i32, rows: &[Enqueued], those: 
                 let Some(id) = id.map(|id| Uuid::from_bytes(*id.as_bytes())) else { return };
                 let Some(index) = wanted.get(&id).copied() else { return };
                 let values = rows[index].mapping.values(row);
-                if values.as_ref().is_none_or(|values| values.print() == rows[index].print) {
+                if values.as_ref().is_none_or(|values| values.fingerprint() == rows[index].fingerprint) {
                     wanted.remove(&id);
                 }
                 now[index] = values.map_or(Now::Left, |values| Now::As(values, None));
@@ -175,7 +175,7 @@ unsafe fn find_by_values(table: pg_sys::Oid, rows: &[Enqueued], those: &[usize],
                 if is_of_this_transaction(row.tuple) {
                     for (trigger, index) in &triggers {
                         match rows[*index].mapping.values(row) {
-                            Some(values) => *there.entry((*trigger, values.print())).or_default() += 1,
+                            Some(values) => *there.entry((*trigger, values.fingerprint())).or_default() += 1,
                             None => drop(left.insert(*trigger)),
                         }
                     }
@@ -187,7 +187,7 @@ unsafe fn find_by_values(table: pg_sys::Oid, rows: &[Enqueued], those: &[usize],
     }
     for index in those.iter().rev() {
         let row = &rows[*index];
-        let count = there.get_mut(&(row.trigger, row.print)).filter(|count| **count > 0);
+        let count = there.get_mut(&(row.trigger, row.fingerprint)).filter(|count| **count > 0);
         if left.contains(&row.trigger) || count.map(|count| *count -= 1).is_some() {
             now[*index] = Now::Left;
         }

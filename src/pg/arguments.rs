@@ -17,7 +17,7 @@ pub trait Argument: Sized {
     unsafe fn read(datum: Option<pg_sys::Datum>, name: &str) -> Result<Self, Error>;
 
     /// Into the fingerprint of the call.
-    fn note(&self, print: &mut FingerprintBuilder);
+    fn note(&self, fingerprint: &mut FingerprintBuilder);
 }
 
 /// A time span in microseconds, months taken for 30 days; not negative.
@@ -42,8 +42,8 @@ impl Argument for String {
         })
     }
 
-    fn note(&self, print: &mut FingerprintBuilder) {
-        print.add(Some(self.as_bytes()));
+    fn note(&self, fingerprint: &mut FingerprintBuilder) {
+        fingerprint.add(Some(self.as_bytes()));
     }
 }
 
@@ -56,10 +56,10 @@ impl<T: Argument> Argument for Option<T> {
         datum.map(|datum| unsafe { T::read(Some(datum), name) }).transpose()
     }
 
-    fn note(&self, print: &mut FingerprintBuilder) {
+    fn note(&self, fingerprint: &mut FingerprintBuilder) {
         match self {
-            Some(value) => value.note(print),
-            None => print.add(None),
+            Some(value) => value.note(fingerprint),
+            None => fingerprint.add(None),
         }
     }
 }
@@ -72,8 +72,8 @@ impl Argument for Secret {
         unsafe { String::read(datum, name) }.map(Secret::new)
     }
 
-    fn note(&self, print: &mut FingerprintBuilder) {
-        print.add(Some(self.reveal().as_bytes()));
+    fn note(&self, fingerprint: &mut FingerprintBuilder) {
+        fingerprint.add(Some(self.reveal().as_bytes()));
     }
 }
 
@@ -88,8 +88,8 @@ impl Argument for Uuid {
         Ok(Self::from_bytes(unsafe { datum.cast_mut_ptr::<[u8; 16]>().read() }))
     }
 
-    fn note(&self, print: &mut FingerprintBuilder) {
-        print.add(Some(self.as_bytes()));
+    fn note(&self, fingerprint: &mut FingerprintBuilder) {
+        fingerprint.add(Some(self.as_bytes()));
     }
 }
 
@@ -115,8 +115,8 @@ impl Argument for Interval {
         if micros < 0 { Err(refuse("is negative")) } else { Ok(Self(micros)) }
     }
 
-    fn note(&self, print: &mut FingerprintBuilder) {
-        print.add(Some(&self.0.to_le_bytes()));
+    fn note(&self, fingerprint: &mut FingerprintBuilder) {
+        fingerprint.add(Some(&self.0.to_le_bytes()));
     }
 }
 
@@ -138,7 +138,7 @@ impl Argument for pg_sys::Oid {
         Ok(oid.unwrap_or(pg_sys::InvalidOid))
     }
 
-    fn note(&self, print: &mut FingerprintBuilder) {
-        print.add(Some(&self.to_u32().to_le_bytes()));
+    fn note(&self, fingerprint: &mut FingerprintBuilder) {
+        fingerprint.add(Some(&self.to_u32().to_le_bytes()));
     }
 }

@@ -10,6 +10,8 @@ use policy::Micros;
 
 use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting, PgLogLevel, PgSqlErrorCode, pg_sys};
 
+use crate::pg::settings;
+
 static KEY_FILE: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c"otp_gateway.key"));
 
 static MAX_TRIES: GucSetting<i32> = GucSetting::<i32>::new(5);
@@ -27,7 +29,7 @@ pub fn init() {
     define_record();
     define_workers();
     define_allowed_hosts();
-    mark_prefix_reserved();
+    settings::reserve_prefix(c"otp_gateway");
 }
 
 fn define_key_file() {
@@ -165,15 +167,6 @@ unsafe extern "C-unwind" fn check_allowed_hosts(
     false
 }
 
-/// A misspelt setting of ours is refused, as far as this version of Postgres can.
-fn mark_prefix_reserved() {
-    #[cfg(any(feature = "pg15", feature = "pg16", feature = "pg17", feature = "pg18"))]
-    // SAFETY: in _PG_init, after the last setting is defined.
-    unsafe {
-        pg_sys::MarkGUCPrefixReserved(c"otp_gateway".as_ptr());
-    }
-}
-
 /// `otp_gateway.max_tries`
 pub fn max_tries() -> u32 {
     MAX_TRIES.get().unsigned_abs()
@@ -193,8 +186,7 @@ pub fn max_sends_per_transaction() -> u32 {
 pub fn max_workers() -> usize {
     match usize::try_from(MAX_WORKERS.get()) {
         Ok(most) => most.max(1),
-        // SAFETY: a variable that is set at server start.
-        Err(_) => (unsafe { pg_sys::max_worker_processes }.unsigned_abs() as usize / 2).max(1),
+        Err(_) => (settings::max_worker_processes() / 2).max(1),
     }
 }
 
@@ -229,7 +221,5 @@ pub fn key_note() -> PathBuf {
 }
 
 fn in_data_directory(name: &str) -> PathBuf {
-    // SAFETY: DataDir is set once at server start and is a C string for the life of the process.
-    let data_directory = unsafe { CStr::from_ptr(pg_sys::DataDir) };
-    Path::new(&*data_directory.to_string_lossy()).join(name)
+    Path::new(&settings::data_directory()).join(name)
 }

@@ -4,7 +4,6 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    ffi::CStr,
     time::{Duration, Instant},
 };
 
@@ -25,7 +24,12 @@ use crate::{
     crypto::key_file,
     gucs,
     ipc::worker_registry::{self, WorkerState},
-    pg::{clock::clock, process, scan::scan_catalog},
+    pg::{
+        clock::clock,
+        process,
+        scan::{name, scan_catalog},
+        session, settings, transaction,
+    },
 };
 
 const LIBRARY: &str = "otp_gateway";
@@ -42,8 +46,8 @@ const SOON: Micros = 10_000_000;
 const AT_ONCE: u32 = 3;
 
 pub fn init() {
-    // SAFETY: a variable that is set by now. Nothing of ours runs inside pg_upgrade.
-    if unsafe { pg_sys::IsBinaryUpgrade } {
+    // Nothing of ours runs inside pg_upgrade.
+    if session::is_upgrade() {
         return;
     }
     BackgroundWorkerBuilder::new("otp_gateway launcher")
@@ -125,8 +129,7 @@ impl Launcher {
     fn look(&mut self) -> Option<Duration> {
         if BackgroundWorker::sighup_received() {
             let kept_for = gucs::retention();
-            // SAFETY: on the main thread, outside a transaction.
-            unsafe { pg_sys::ProcessConfigFile(pg_sys::GucContext::PGC_SIGHUP) };
+            settings::reload();
             // Of what is due the workers that have left spoke by the old one.
             if gucs::retention() != kept_for {
                 self.visit_all();
@@ -314,20 +317,14 @@ fn databases() -> HashMap<pg_sys::Oid, String> {
     /// Left by a DROP DATABASE that was interrupted.
     const INVALID: i32 = -2;
     let mut found = HashMap::new();
-    // SAFETY: a transaction of its own, in which a shared catalog is scanned, as the autovacuum launcher does.
-    unsafe {
-        pg_sys::StartTransactionCommand();
-        pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot());
-        scan_catalog(pg_sys::DatabaseRelationId, |row| {
-            let row = row.form::<pg_sys::FormData_pg_database>();
+    // As the autovacuum launcher does: a shared catalog can be read without a database.
+    transaction::run(|| {
+        scan_catalog(|row: &pg_sys::FormData_pg_database, _| {
             let is_utf8 = row.encoding == pg_sys::pg_enc::PG_UTF8 as i32;
             if row.datallowconn && row.datconnlimit != INVALID && is_utf8 {
-                let name = CStr::from_ptr((&raw const row.datname.data).cast());
-                found.insert(row.oid, name.to_string_lossy().into_owned());
+                found.insert(row.oid, name(&row.datname));
             }
         });
-        pg_sys::PopActiveSnapshot();
-        pg_sys::CommitTransactionCommand();
-    }
+    });
     found
 }

@@ -27,7 +27,7 @@ use crate::{
         transaction_end,
     },
     ipc::slot,
-    pg::process,
+    pg::{process, session},
 };
 
 pgrx::pg_module_magic!(name, version);
@@ -54,8 +54,7 @@ pub extern "C-unwind" fn _PG_init() {
     process::capture_no_backtraces();
     // Also where it is not preloaded: the statement that is told so is logged, too.
     emit_log::init();
-    // SAFETY: read on the main thread; Postgres sets it before it loads preload libraries.
-    if !unsafe { pgrx::pg_sys::process_shared_preload_libraries_in_progress } {
+    if !session::is_preloading() {
         transaction_end::init(&AT_TRANSACTION_END[..1]);
         return;
     }

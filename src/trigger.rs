@@ -4,14 +4,11 @@ pub mod row_event;
 
 use std::rc::Rc;
 
-use pgrx::{IntoDatum, pg_sys};
+use pgrx::pg_sys;
 use uuid::Uuid;
 
 use crate::{
-    api::{
-        approval::SEND_AGAIN,
-        function::{Call, symbol},
-    },
+    api::{approval::SEND_AGAIN, function::trigger_function},
     enqueue::{
         self,
         enqueued_row::Enqueued,
@@ -21,83 +18,64 @@ use crate::{
     error::Error,
     hooks::emit_log,
     ipc::segment,
-    pg::roles::current_role,
+    pg::{roles::current_role, row::Row, session::is_logical_worker, values::Transaction},
     store::{columns::verification::ENQUEUED, session_reads::role_of, session_writes::is_queued_here},
-    trigger::row_event::{Event, Timing},
+    trigger::row_event::{Event, id_in},
 };
 
-symbol!(send_after_commit, |fcinfo| {
-    emit_log::mark_statement();
-    // SAFETY: Postgres calls it, with its own record of the call.
-    let row = unsafe { event(fcinfo) }.and_then(|event| send(&event).map_err(|error| error.at(&event.place())));
-    row.unwrap_or_else(|error| error.raise())
+trigger_function!(send_after_commit, emit_log::mark_statement, |trigger| {
+    let event = Event::of(trigger)?;
+    send(&event).map_err(|error| error.at(&event.0.place()))
 });
 
-symbol!(note_queued, |fcinfo| {
-    // SAFETY: as above.
-    let row = unsafe { event(fcinfo) }.and_then(|event| note(&event));
-    row.unwrap_or_else(|error| error.raise())
-});
-
-/// What a function that is declared to return trigger was called for.
-///
-/// # Safety
-/// Postgres' own record of a call that is under way.
-unsafe fn event(fcinfo: pg_sys::FunctionCallInfo) -> Result<Event, Error> {
-    // SAFETY: as the caller promises.
-    unsafe { Call::of(fcinfo, &[], pg_sys::TRIGGEROID) }?;
-    Event::of(fcinfo)
-}
+trigger_function!(note_queued, || (), |trigger| note(&Event::of(trigger)?));
 
 /// Notes the transaction of a verification that is queued. Its column is found by its number: in another table that is
 /// something else.
 fn note(event: &Event) -> Result<pg_sys::Datum, Error> {
     let column = ENQUEUED as i32;
-    if !event.is_of_the_record() || event.timing != Timing::Before || event.type_of(column) != pg_sys::XID8OID {
+    if !event.is_of_the_record() || !event.is_before() || event.0.new().type_of(column) != pg_sys::XID8OID {
         return Err(Error::trigger_protocol_violated(
             "it is for the record of the extension alone",
             "For a table of your own: EXECUTE FUNCTION otp_gateway.send_after_commit(...).",
         )
-        .at(&event.place()));
+        .at(&event.0.place()));
     }
     // What is replicated from another database is that one's to send; but not what a trigger of the user's queues here.
-    // SAFETY: looks at what this process is.
-    if unsafe { pg_sys::IsLogicalWorker() } && !is_queued_here() {
-        return Ok(event.returned(event.new));
+    if is_logical_worker() && !is_queued_here() {
+        return Ok(event.0.unchanged());
     }
-    // SAFETY: in a transaction that writes.
-    let transaction = unsafe { pg_sys::GetTopFullTransactionId() }.value;
     if segment::check().is_ok() {
         transaction::tell_at_commit();
     }
-    Ok(event.returned(event.with(column, Some(pg_sys::Datum::from(transaction)))))
+    Ok(event.0.with(column, Some(Transaction::current())))
 }
 
 /// Enqueues for the row, if it is one to enqueue for, and returns what the trigger returns.
 fn send(event: &Event) -> Result<pg_sys::Datum, Error> {
     segment::check()?;
     let row = EventRow::read(event)?;
-    let mut is_doubtful = event.timing == Timing::Before && event.may_not_become_a_row();
+    let mut is_doubtful = event.is_before() && event.may_not_become_a_row();
     if is_doubtful && row.id_column.is_none() {
         return Err(cannot_tell());
     }
-    // SAFETY: looks at what this process is; what it applies is no statement, so that none was seen to begin.
-    if event.old.is_some() && unsafe { pg_sys::IsLogicalWorker() } {
-        transaction::doubt_rows_of(event.relation_oid());
+    // What a subscription applies is no statement, so that none was seen to begin.
+    if event.0.is_update && is_logical_worker() {
+        transaction::doubt_rows_of(event.0.table());
     }
     // It brings its verification along: a row that is restored, replicated or moved to another partition.
-    if event.old.is_none() && row.id.is_some() && !row.is_asked_for {
-        return Ok(event.returned(event.new));
+    if !event.0.is_update && row.id.is_some() && !row.is_asked_for {
+        return Ok(event.0.unchanged());
     }
     for column in row.mapping.columns() {
         event.column(column)?;
     }
-    let values = row.values(event.new)?;
-    if let Some(old) = event.old
+    let values = row.values(event.0.new())?;
+    if let Some(old) = event.0.old()
         && !row.is_asked_for
         && row.values(old)? == values
     {
-        return Ok(row.unchanged_since(old));
+        return Ok(row.unchanged());
     }
     let is_at_risk = event.may_be_lost_on_the_way();
     if is_at_risk && row.id_column.is_none() {
@@ -112,7 +90,7 @@ fn send(event: &Event) -> Result<pg_sys::Datum, Error> {
 
 /// A row that the trigger runs for, by what the trigger's arguments say of it.
 struct EventRow<'a> {
-    event: &'a Event,
+    event: &'a Event<'a>,
     provider: String,
     mapping: Rc<Mapping>,
     /// The column that takes the verification id.
@@ -124,8 +102,8 @@ struct EventRow<'a> {
 }
 
 impl<'a> EventRow<'a> {
-    fn read(event: &'a Event) -> Result<Self, Error> {
-        let arguments = event.arguments();
+    fn read(event: &'a Event<'a>) -> Result<Self, Error> {
+        let arguments = event.0.arguments().unwrap_or_default();
         let (provider, mapping, id_column) = match &arguments[..] {
             [provider, mapping] => (provider, mapping, None),
             [provider, mapping, column] => (provider, mapping, Some(column)),
@@ -139,48 +117,45 @@ impl<'a> EventRow<'a> {
         };
         let mapping = Mapping::parse(mapping)?;
         let id_column = id_column.map(|name| id_column_of(event, name)).transpose()?;
-        let id = id_column.and_then(|column| event.id(event.new, column));
+        let id = id_column.and_then(|column| id_in(event.0.new(), column));
         let is_asked_for = id == Some(SEND_AGAIN);
         Ok(Self { event, provider: provider.clone(), mapping, id_column, id, is_asked_for })
     }
 
-    fn values(&self, tuple: pg_sys::HeapTuple) -> Result<Values, Error> {
-        self.mapping.values(self.event.row(tuple)).ok_or_else(|| Error::internal("a column is gone", "Report it."))
+    fn values(&self, row: Row) -> Result<Values, Error> {
+        self.mapping.values(row).ok_or_else(|| Error::internal("a column is gone", "Report it."))
     }
 
-    /// What an old or new row has in the column for the verification id.
-    fn link(&self, tuple: pg_sys::HeapTuple) -> Option<pg_sys::Datum> {
-        self.event.row(tuple).datum(self.id_column?)
+    /// What the old row has in the column for the verification id.
+    fn id_before(&self) -> Option<Uuid> {
+        id_in(self.event.0.old()?, self.id_column?)
     }
 
     /// What the trigger returns where nothing is enqueued. Nobody else is to see what asks for a send.
     fn unqueued(&self) -> pg_sys::Datum {
-        let event = self.event;
         match self.id_column {
-            Some(column) if self.is_asked_for => {
-                event.returned(event.with(column, event.old.and_then(|old| self.link(old))))
-            }
-            _ => event.returned(event.new),
+            Some(column) if self.is_asked_for => self.event.with_id(column, self.id_before()),
+            _ => self.event.0.unchanged(),
         }
     }
 
     /// What the trigger returns where the mapped columns are as they were: the row keeps its verification. Whoever
     /// writes all columns does not mean this one: it is NULL to them, or what an INSERT proposed to them that ON
     /// CONFLICT made an UPDATE.
-    fn unchanged_since(&self, old: pg_sys::HeapTuple) -> pg_sys::Datum {
-        let Some(column) = self.id_column else { return self.unqueued() };
-        let keeps = self.id != self.event.id(old, column) && self.id.is_none_or(transaction::is_of_a_row);
-        match self.link(old).filter(|_| keeps) {
-            Some(id) => self.event.returned(self.event.with(column, Some(id))),
-            None => self.unqueued(),
+    fn unchanged(&self) -> pg_sys::Datum {
+        let before = self.id_before().filter(|before| self.id != Some(*before));
+        match (self.id_column, before) {
+            (Some(column), Some(id)) if self.id.is_none_or(transaction::is_of_a_row) => {
+                self.event.with_id(column, Some(id))
+            }
+            _ => self.unqueued(),
         }
     }
 
     /// Enqueues the send, and returns its id. None: a field that it needs is NULL, so that there is nothing to send.
     fn enqueue(&self, values: &Values, is_doubtful: bool) -> Result<Option<Uuid>, Error> {
-        let event = self.event;
         // What is sent again is whose it was.
-        let before = event.old.filter(|_| self.is_asked_for).and_then(|old| event.id(old, self.id_column?));
+        let before = self.id_before().filter(|_| self.is_asked_for);
         let role = before.map(role_of).transpose()?.flatten().unwrap_or_else(current_role);
         let candidates = transaction::candidates(&self.provider, role.oid)?;
         let id = match enqueue::enqueue(role.clone(), &self.provider, &values.payload(), None) {
@@ -188,18 +163,19 @@ impl<'a> EventRow<'a> {
             Err(error) if values.lack(&error, &candidates) => return Ok(None),
             Err(error) => return Err(self.mapping.blame(error, &candidates)),
         };
-        if let Some(found_by) = event.found_by(self.id_column) {
+        let trigger = &self.event.0;
+        if let Some(found_by) = self.event.found_by(self.id_column) {
             transaction::add_row(Enqueued {
                 id,
-                trigger: event.trigger(),
-                table: event.relation_oid(),
-                is_partition: event.is_of_a_partition(),
+                trigger: trigger.oid(),
+                table: trigger.table(),
+                is_partition: trigger.is_of_a_partition(),
                 found_by,
                 fingerprint: values.fingerprint(),
                 mapping: Rc::clone(&self.mapping),
                 provider: self.provider.clone(),
                 role,
-                at: event.place(),
+                at: trigger.place(),
                 is_doubtful,
                 is_emptied: false,
                 is_foreign: false,
@@ -210,9 +186,10 @@ impl<'a> EventRow<'a> {
 
     /// What the trigger returns with the id of the send that it has enqueued.
     fn with_id(&self, id: Uuid) -> pg_sys::Datum {
-        let Some(column) = self.id_column else { return self.unqueued() };
-        let id = pgrx::datum::Uuid::from_bytes(*id.as_bytes()).into_datum();
-        self.event.returned(self.event.with(column, id))
+        match self.id_column {
+            Some(column) => self.event.with_id(column, Some(id)),
+            None => self.unqueued(),
+        }
     }
 }
 
@@ -226,14 +203,14 @@ fn cannot_tell() -> Error {
 
 /// The number of the column that takes the verification id.
 fn id_column_of(event: &Event, name: &str) -> Result<i32, Error> {
-    if event.timing != Timing::Before {
+    if !event.is_before() {
         return Err(Error::invalid_parameter(
             "a column for the verification id takes a BEFORE trigger",
             "CREATE TRIGGER ... BEFORE INSERT OR UPDATE, or leave the third argument out.",
         ));
     }
     let column = event.column(name)?;
-    if event.type_of(column) != pg_sys::UUIDOID {
+    if event.0.new().type_of(column) != pg_sys::UUIDOID {
         return Err(Error::invalid_parameter(
             format!("column {name}, for the verification id, is not of type uuid"),
             "ALTER TABLE ... ALTER COLUMN ... TYPE uuid, or name another column.",

@@ -2,7 +2,6 @@
 //! that its row names.
 
 use dialect::Secret;
-use pgrx::pg_sys;
 use policy::{Micros, Status};
 use uuid::Uuid;
 
@@ -10,7 +9,7 @@ use crate::{
     api::function::sql_function,
     crypto::key_file,
     error::Error,
-    pg::{arguments::Interval, clock::clock},
+    pg::{arguments::Interval, clock::clock, session},
     store::session_reads::{self, VerificationSnapshot},
 };
 
@@ -45,8 +44,7 @@ sql_function!(
 
 /// There the record as it is now cannot be read.
 fn not_in_parallel() -> Result<(), Error> {
-    // SAFETY: reads state of this session.
-    if unsafe { pg_sys::IsInParallelMode() } {
+    if session::is_parallel() {
         return Err(Error::invalid_transaction_state(
             "cannot run during a parallel operation: it reads what is on record now",
             "Functions that call it are PARALLEL UNSAFE, which is the default.",

@@ -185,6 +185,21 @@ pub unsafe fn frame<R: Returned, B: FnOnce() -> Result<R, Error>>(
     answer.unwrap_or_else(|error| error.raise())
 }
 
+/// The frame of every function that [`trigger_function`] makes: `begin` comes before anything else.
+///
+/// # Safety
+/// Postgres' own record of a call that is under way.
+pub unsafe fn trigger_frame(
+    fcinfo: pg_sys::FunctionCallInfo,
+    begin: fn(),
+    body: fn(Result<RowTrigger, NoRowTrigger>) -> Result<pg_sys::Datum, Error>,
+) -> pg_sys::Datum {
+    begin();
+    // SAFETY: as the caller promises.
+    let answer = unsafe { Call::of(fcinfo, &[], pg_sys::TRIGGEROID).and_then(|_| body(RowTrigger::of(fcinfo))) };
+    answer.unwrap_or_else(|error| error.raise())
+}
+
 /// Exports a symbol in Postgres' calling convention, version 1, with its info record.
 macro_rules! symbol {
     ($name:ident, $body:expr) => {
@@ -205,6 +220,17 @@ macro_rules! symbol {
     };
 }
 pub(crate) use symbol;
+
+/// A trigger function: its symbol, what it begins with, and its body.
+macro_rules! trigger_function {
+    ($name:ident, $begin:expr, $body:expr) => {
+        $crate::api::function::symbol!($name, |fcinfo| {
+            // SAFETY: Postgres calls it, with its own record of the call.
+            unsafe { $crate::api::function::trigger_frame(fcinfo, $begin, $body) }
+        });
+    };
+}
+pub(crate) use trigger_function;
 
 /// A SQL function: its symbol, and the types that it takes and returns, from which the declaration follows that it must
 /// have. `fn otp_cancel(verification_id: Uuid) -> ResultRow { ... }` is `otp_cancel(uuid) RETURNS record`; the body is of a
@@ -235,5 +261,6 @@ use crate::{
         arguments::Argument,
         fingerprint::{Fingerprint, FingerprintBuilder},
         roles::current_user,
+        row_trigger::{NoRowTrigger, RowTrigger},
     },
 };

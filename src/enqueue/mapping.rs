@@ -67,7 +67,7 @@ impl Mapping {
     pub fn values(&self, row: Row) -> Option<Values> {
         let value = |source: &Source| match source {
             Source::Constant(value) => Some(Some(value.clone())),
-            Source::Column(name) => Some(row.value(row.column(name)?)),
+            Source::Column(name) => Some(row.json(row.column(name)?)),
         };
         self.0.iter().map(|(field, source)| Some((field.clone(), value(source)?))).collect::<Option<_>>().map(Values)
     }

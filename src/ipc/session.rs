@@ -16,6 +16,7 @@ use crate::{
         clock::{SinceBoot, since_boot},
         database,
         process::{self, ProcessNumber},
+        session,
     },
 };
 
@@ -193,8 +194,7 @@ impl Absence {
 
 /// Whether there can be workers at all in this server: the launcher comes a moment after the first session.
 pub fn await_launcher() -> Result<(), Error> {
-    // SAFETY: a plain variable.
-    if !unsafe { pg_sys::IsUnderPostmaster } {
+    if !session::is_of_a_server() {
         return Err(Error::not_in_prerequisite_state(
             "in single-user mode there is no background worker; nothing was sent",
             "Start the server as usual.",

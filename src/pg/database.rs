@@ -1,6 +1,8 @@
 //! Databases of this cluster.
 
-use pgrx::pg_sys;
+use std::ffi::CStr;
+
+use pgrx::{IntoDatum, pg_sys};
 
 /// The one that this process is connected to; 0: none.
 pub fn current() -> pg_sys::Oid {
@@ -32,5 +34,26 @@ pub fn database(oid: pg_sys::Oid) -> Option<Database> {
         let found = Database { owner: row.datdba, is_template: row.datistemplate };
         pg_sys::ReleaseSysCache(tuple);
         Some(found)
+    }
+}
+
+/// Whether an extension is in this process' database.
+pub fn has_extension(name: &CStr) -> bool {
+    // SAFETY: a look-up in the catalog, in a transaction; a C string.
+    unsafe { pg_sys::get_extension_oid(name.as_ptr(), true) != pg_sys::InvalidOid }
+}
+
+/// The owner of a schema of this process' database. None: there is none of that name.
+pub fn owner_of_schema(name: &CStr) -> Option<pg_sys::Oid> {
+    const CACHE: i32 = pg_sys::SysCacheIdentifier::NAMESPACENAME as i32;
+    // SAFETY: a look-up by the cache's key, in a transaction; released after the owner is read.
+    unsafe {
+        let schema = pg_sys::SearchSysCache1(CACHE, name.into_datum()?);
+        if schema.is_null() {
+            return None;
+        }
+        let owner = (*pg_sys::GETSTRUCT(schema).cast::<pg_sys::FormData_pg_namespace>()).nspowner;
+        pg_sys::ReleaseSysCache(schema);
+        Some(owner)
     }
 }

@@ -71,6 +71,14 @@ impl pgrx::FromDatum for Time {
 /// An xid8 by its stored value.
 pub struct Transaction(pub u64);
 
+impl Transaction {
+    /// The one that this is, at the top, which has a number from now on.
+    pub fn current() -> Self {
+        // SAFETY: within a statement; an error of Postgres' where the transaction may have no number.
+        Self(unsafe { pg_sys::GetTopFullTransactionId() }.value)
+    }
+}
+
 impl IntoDatum for Transaction {
     fn into_datum(self) -> Option<pg_sys::Datum> {
         Some(pg_sys::Datum::from(self.0))

@@ -17,7 +17,10 @@ use policy::{Micros, Timestamp};
 use crate::{
     hooks::emit_log,
     ipc::worker_registry,
-    pg::clock::{SinceBoot, clock, since_boot},
+    pg::{
+        clock::{SinceBoot, clock, since_boot},
+        settings,
+    },
     store::transaction::{cancel_statement, interrupt_commit},
 };
 
@@ -209,32 +212,16 @@ pub fn set_up(database: pg_sys::Oid, start: u32) -> bool {
         pg_sys::SetSessionAuthorization(pg_sys::Oid::from(pg_sys::BOOTSTRAP_SUPERUSERID), true);
     }
     for (name, value) in SETTINGS {
-        set(name, value);
+        settings::override_with(name, value);
     }
     true
 }
 
-/// A setting of this process, if this version of Postgres has it.
-fn set(name: &CStr, value: &CStr) {
-    // SAFETY: both are C strings; a superuser may set all of them.
-    unsafe {
-        if pg_sys::GetConfigOption(name.as_ptr(), true, false).is_null() {
-            return;
-        }
-        pg_sys::SetConfigOption(
-            name.as_ptr(),
-            value.as_ptr(),
-            pg_sys::GucContext::PGC_SUSET,
-            pg_sys::GucSource::PGC_S_OVERRIDE,
-        );
-    }
-}
-
 /// Runs `body` so that it waits for nobody's lock.
 pub fn without_patience<R>(body: impl FnOnce() -> R) -> R {
-    set(c"lock_timeout", c"10ms");
+    settings::override_with(c"lock_timeout", c"10ms");
     let result = body();
-    set(c"lock_timeout", LOCK_TIMEOUT);
+    settings::override_with(c"lock_timeout", LOCK_TIMEOUT);
     result
 }
 
@@ -265,7 +252,7 @@ pub fn reload_settings() -> bool {
         let asked = (&raw const pg_sys::ConfigReloadPending).read_volatile() != 0;
         if asked {
             (&raw mut pg_sys::ConfigReloadPending).write_volatile(0);
-            pg_sys::ProcessConfigFile(pg_sys::GucContext::PGC_SIGHUP);
+            settings::reload();
         }
         asked
     }

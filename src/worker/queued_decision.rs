@@ -15,7 +15,7 @@ use crate::{
     error::Error,
     gucs,
     job::{Job, prepare::JobSpec},
-    pg::foreign_servers,
+    pg::{foreign_servers, roles::name_of},
     provider::{Provider, candidates::Candidates},
     store::{
         StoreTransaction,
@@ -226,8 +226,7 @@ impl QueuedJobs<'_> {
 
 pub fn find(server: Identity, name: &str, role: Identity) -> Result<(Rc<Candidates>, pg_sys::Oid), String> {
     let object = |id| object_of(id).map_err(|error| error.message().to_owned());
-    // SAFETY: a look-up in the catalog, which gives a name or nothing.
-    let exists = |role: &pg_sys::Oid| unsafe { !pg_sys::GetUserNameFromId(*role, true).is_null() };
+    let exists = |role: &pg_sys::Oid| name_of(*role).is_some();
     let role = object(role)?.filter(exists).ok_or("the role that enqueued it does not exist any more")?;
     let server = object(server)?
         .and_then(foreign_servers::server_of)

@@ -178,7 +178,7 @@ SELECT status, outcome, reason, retry_after > '20s' AS wait FROM otp.otp_send('e
 SELECT a.provider, v.recipient_masked AS recipient, a.operation, a.outcome, coalesce(a.reason, a.vendor_code) AS code_or_reason
 FROM otp_gateway.attempt AS a JOIN otp_gateway.verification AS v ON v.id = a.verification_id ORDER BY a.id;
 SELECT provider, vendor_message FROM otp_gateway.attempt WHERE outcome = 'invalid_code' AND provider <> 'sandbox' ORDER BY id;
-SELECT provider, status, send_count, check_count, sealed IS NULL AS nothing_sealed FROM otp_gateway.verification_record ORDER BY id;
+SELECT provider, status, send_count, check_count, sealed IS NULL AS nothing_sealed FROM otp_gateway_internal.verification_record ORDER BY id;
 \set ECHO none
 
 \echo

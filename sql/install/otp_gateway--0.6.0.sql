@@ -22,23 +22,23 @@ $$;
 CREATE SCHEMA otp_gateway;
 COMMENT ON SCHEMA otp_gateway IS 'the record that the extension otp_gateway keeps of one-time-password flows';
 
-CREATE DOMAIN otp_gateway.status AS text CHECK (VALUE IN (
+CREATE DOMAIN otp_gateway_internal.status AS text CHECK (VALUE IN (
     'queued', 'sending', 'pending', 'approved', 'canceled', 'expired', 'max_attempts_reached', 'failed', 'blocked',
     'unknown'
 ));
-COMMENT ON DOMAIN otp_gateway.status IS
+COMMENT ON DOMAIN otp_gateway_internal.status IS
 'where a verification stands; approved, canceled, expired, max_attempts_reached, failed and blocked are terminal and '
 'never reopen';
 
-CREATE DOMAIN otp_gateway.operation AS text CHECK (VALUE IN ('send', 'verify', 'resend', 'cancel'));
-COMMENT ON DOMAIN otp_gateway.operation IS 'what an attempt asks of a vendor';
+CREATE DOMAIN otp_gateway_internal.operation AS text CHECK (VALUE IN ('send', 'verify', 'resend', 'cancel'));
+COMMENT ON DOMAIN otp_gateway_internal.operation IS 'what an attempt asks of a vendor';
 
-CREATE DOMAIN otp_gateway.outcome AS text CHECK (VALUE IN (
+CREATE DOMAIN otp_gateway_internal.outcome AS text CHECK (VALUE IN (
     'sent', 'approved', 'canceled', 'invalid_code', 'expired', 'already_used', 'already_registered',
     'max_attempts_reached', 'not_found', 'rate_limited', 'invalid_request', 'auth_failed', 'refused', 'provider_error',
     'unreachable', 'unknown', 'blocked'
 ));
-COMMENT ON DOMAIN otp_gateway.outcome IS
+COMMENT ON DOMAIN otp_gateway_internal.outcome IS
 'how an attempt ended, in one vocabulary for all vendors; unknown: it may or may not have happened, and is never '
 'repeated';
 
@@ -51,11 +51,11 @@ COMMENT ON DOMAIN otp_gateway.outcome IS
 -- may name a column that changes: status, reference, expires_at, the counts, sealed. pg_read_all_data reads TOAST
 -- tables as well, where no row security reaches: a row stays whole while it fits on a page; and ANALYZE takes no
 -- samples of the secret columns.
-CREATE TABLE otp_gateway.verification_record (
+CREATE TABLE otp_gateway_internal.verification_record (
     id uuid CONSTRAINT verification_pkey PRIMARY KEY,
     provider text NOT NULL,
     vendor text NOT NULL,
-    status otp_gateway.status NOT NULL,
+    status otp_gateway_internal.status NOT NULL,
     recipient_masked text,
     recipient_key bytea,
     reference text,
@@ -76,62 +76,62 @@ CREATE TABLE otp_gateway.verification_record (
     role_id bigint,
     route_id bigint
 ) WITH (fillfactor = 50, toast_tuple_target = 8160);
-ALTER TABLE otp_gateway.verification_record
+ALTER TABLE otp_gateway_internal.verification_record
     ALTER COLUMN recipient_key SET STATISTICS 0,
     ALTER COLUMN sealed SET STATISTICS 0,
     ALTER COLUMN idempotency_key SET STATISTICS 0,
     ALTER COLUMN payload_hash SET STATISTICS 0;
-CREATE INDEX verification_enqueued_idx ON otp_gateway.verification_record (enqueued, id) WHERE enqueued IS NOT NULL;
-CREATE INDEX verification_idempotency_key_idx ON otp_gateway.verification_record (idempotency_key)
+CREATE INDEX verification_enqueued_idx ON otp_gateway_internal.verification_record (enqueued, id) WHERE enqueued IS NOT NULL;
+CREATE INDEX verification_idempotency_key_idx ON otp_gateway_internal.verification_record (idempotency_key)
     WHERE idempotency_key IS NOT NULL;
-CREATE INDEX verification_recipient_key_idx ON otp_gateway.verification_record (recipient_key, role_id, provider_id);
-ALTER TABLE otp_gateway.verification_record ENABLE ROW LEVEL SECURITY;
-COMMENT ON TABLE otp_gateway.verification_record IS
+CREATE INDEX verification_recipient_key_idx ON otp_gateway_internal.verification_record (recipient_key, role_id, provider_id);
+ALTER TABLE otp_gateway_internal.verification_record ENABLE ROW LEVEL SECURITY;
+COMMENT ON TABLE otp_gateway_internal.verification_record IS
 'what the view otp_gateway.verification shows, with what only superusers see; written by the worker in transactions '
 'of its own, so that a rollback of the caller undoes nothing here';
-COMMENT ON COLUMN otp_gateway.verification_record.id IS
+COMMENT ON COLUMN otp_gateway_internal.verification_record.id IS
 'time-ordered (UUID version 7); the argument of otp_verify, otp_resend and otp_cancel';
-COMMENT ON COLUMN otp_gateway.verification_record.provider IS
+COMMENT ON COLUMN otp_gateway_internal.verification_record.provider IS
 'what the foreign server was called then: provider_id says which it is';
-COMMENT ON COLUMN otp_gateway.verification_record.vendor IS
+COMMENT ON COLUMN otp_gateway_internal.verification_record.vendor IS
 'the dialect: iserveu, hyperverge, paytm, relid, ideamart or sandbox';
-COMMENT ON COLUMN otp_gateway.verification_record.recipient_masked IS 'whom the code goes to, as it may be shown';
-COMMENT ON COLUMN otp_gateway.verification_record.recipient_key IS
+COMMENT ON COLUMN otp_gateway_internal.verification_record.recipient_masked IS 'whom the code goes to, as it may be shown';
+COMMENT ON COLUMN otp_gateway_internal.verification_record.recipient_key IS
 'HMAC-SHA-256 of the normalised recipient under a key that is not in the database: finds a recipient, does not name '
 'one';
-COMMENT ON COLUMN otp_gateway.verification_record.reference IS
+COMMENT ON COLUMN otp_gateway_internal.verification_record.reference IS
 'the latest reference that vendor and application share for this flow';
-COMMENT ON COLUMN otp_gateway.verification_record.created_by IS
+COMMENT ON COLUMN otp_gateway_internal.verification_record.created_by IS
 'what the role was called then: role_id says which it is';
-COMMENT ON COLUMN otp_gateway.verification_record.expires_at IS
+COMMENT ON COLUMN otp_gateway_internal.verification_record.expires_at IS
 'when the code ends, counted from the answer to the latest send; null where neither the vendor nor code_lifetime says';
-COMMENT ON COLUMN otp_gateway.verification_record.send_count IS 'sends and resends begun';
-COMMENT ON COLUMN otp_gateway.verification_record.check_count IS
+COMMENT ON COLUMN otp_gateway_internal.verification_record.send_count IS 'sends and resends begun';
+COMMENT ON COLUMN otp_gateway_internal.verification_record.check_count IS
 'checks spent; one is booked before each verify leaves, and given back where the vendor certainly compared nothing';
-COMMENT ON COLUMN otp_gateway.verification_record.max_checks IS 'checks allowed';
-COMMENT ON COLUMN otp_gateway.verification_record.sealed IS
+COMMENT ON COLUMN otp_gateway_internal.verification_record.max_checks IS 'checks allowed';
+COMMENT ON COLUMN otp_gateway_internal.verification_record.sealed IS
 'while queued: the payload; then what a later verify or resend needs; AES-256-GCM under otp_gateway.key_file, null '
 'once the verification has ended';
-COMMENT ON COLUMN otp_gateway.verification_record.enqueued IS
+COMMENT ON COLUMN otp_gateway_internal.verification_record.enqueued IS
 'the transaction that enqueued it, whose COMMIT lets it be sent; null for a flow that was not queued';
-COMMENT ON COLUMN otp_gateway.verification_record.idempotency_key IS
+COMMENT ON COLUMN otp_gateway_internal.verification_record.idempotency_key IS
 'HMAC of provider and idempotency key that it was begun with; the same key within 24 hours is this verification';
-COMMENT ON COLUMN otp_gateway.verification_record.payload_hash IS 'HMAC of the payload that the key goes with';
-COMMENT ON COLUMN otp_gateway.verification_record.is_test IS
+COMMENT ON COLUMN otp_gateway_internal.verification_record.payload_hash IS 'HMAC of the payload that the key goes with';
+COMMENT ON COLUMN otp_gateway_internal.verification_record.is_test IS
 'to one of the provider''s test_numbers: answered by the gateway itself, no message was sent, and no limit counts it';
-COMMENT ON COLUMN otp_gateway.verification_record.route IS 'what the route was called then: route_id says which it is';
-COMMENT ON COLUMN otp_gateway.verification_record.provider_id IS
-'of otp_gateway.identity: the foreign server that it goes through; for one that is queued for a route, the route';
-COMMENT ON COLUMN otp_gateway.verification_record.role_id IS 'of otp_gateway.identity: the role that began it';
-COMMENT ON COLUMN otp_gateway.verification_record.route_id IS 'of otp_gateway.identity: the route that it was asked of';
+COMMENT ON COLUMN otp_gateway_internal.verification_record.route IS 'what the route was called then: route_id says which it is';
+COMMENT ON COLUMN otp_gateway_internal.verification_record.provider_id IS
+'of otp_gateway_internal.identity: the foreign server that it goes through; for one that is queued for a route, the route';
+COMMENT ON COLUMN otp_gateway_internal.verification_record.role_id IS 'of otp_gateway_internal.identity: the role that began it';
+COMMENT ON COLUMN otp_gateway_internal.verification_record.route_id IS 'of otp_gateway_internal.identity: the route that it was asked of';
 
 -- No foreign key: the worker is the only writer, and the check of one would cost a look-up and a row lock for each
 -- attempt. What limits count is where they can find it; none of the indexed columns ever changes.
-CREATE TABLE otp_gateway.attempt_record (
+CREATE TABLE otp_gateway_internal.attempt_record (
     id uuid CONSTRAINT attempt_pkey PRIMARY KEY,
     verification_id uuid NOT NULL,
-    operation otp_gateway.operation NOT NULL,
-    outcome otp_gateway.outcome,
+    operation otp_gateway_internal.operation NOT NULL,
+    outcome otp_gateway_internal.outcome,
     http_status integer,
     vendor_code text,
     vendor_message text,
@@ -146,59 +146,59 @@ CREATE TABLE otp_gateway.attempt_record (
     account bytea,
     retry_at timestamptz
 ) WITH (fillfactor = 50);
-ALTER TABLE otp_gateway.attempt_record
+ALTER TABLE otp_gateway_internal.attempt_record
     ALTER COLUMN recipient_key SET STATISTICS 0,
     ALTER COLUMN account SET STATISTICS 0;
-CREATE INDEX attempt_verification_id_idx ON otp_gateway.attempt_record (verification_id);
-CREATE INDEX attempt_recipient_idx ON otp_gateway.attempt_record (recipient_key, started_at)
+CREATE INDEX attempt_verification_id_idx ON otp_gateway_internal.attempt_record (verification_id);
+CREATE INDEX attempt_recipient_idx ON otp_gateway_internal.attempt_record (recipient_key, started_at)
     WHERE reason IS NULL AND recipient_key IS NOT NULL;
-CREATE INDEX attempt_provider_idx ON otp_gateway.attempt_record (provider_id, started_at)
+CREATE INDEX attempt_provider_idx ON otp_gateway_internal.attempt_record (provider_id, started_at)
     WHERE reason IS NULL AND operation::pg_catalog.text OPERATOR(pg_catalog.=) ANY (ARRAY['send', 'resend']);
-ALTER TABLE otp_gateway.attempt_record ENABLE ROW LEVEL SECURITY;
-COMMENT ON TABLE otp_gateway.attempt_record IS
+ALTER TABLE otp_gateway_internal.attempt_record ENABLE ROW LEVEL SECURITY;
+COMMENT ON TABLE otp_gateway_internal.attempt_record IS
 'what the view otp_gateway.attempt shows, with what only superusers see: written durably before the first byte '
 'leaves, completed once when its outcome is known';
-COMMENT ON COLUMN otp_gateway.attempt_record.outcome IS 'null while in flight';
-COMMENT ON COLUMN otp_gateway.attempt_record.http_status IS
+COMMENT ON COLUMN otp_gateway_internal.attempt_record.outcome IS 'null while in flight';
+COMMENT ON COLUMN otp_gateway_internal.attempt_record.http_status IS
 'the HTTP status of the answer; null where none came or no call was made';
-COMMENT ON COLUMN otp_gateway.attempt_record.vendor_code IS 'the code in the vendor''s own answer';
-COMMENT ON COLUMN otp_gateway.attempt_record.vendor_message IS
+COMMENT ON COLUMN otp_gateway_internal.attempt_record.vendor_code IS 'the code in the vendor''s own answer';
+COMMENT ON COLUMN otp_gateway_internal.attempt_record.vendor_message IS
 'the vendor''s own words, or the gateway''s where it must say why; redacted';
-COMMENT ON COLUMN otp_gateway.attempt_record.response IS 'the vendor''s answer with sensitive members removed';
-COMMENT ON COLUMN otp_gateway.attempt_record.started_at IS 'by the clock, not by the transaction';
-COMMENT ON COLUMN otp_gateway.attempt_record.provider IS
+COMMENT ON COLUMN otp_gateway_internal.attempt_record.response IS 'the vendor''s answer with sensitive members removed';
+COMMENT ON COLUMN otp_gateway_internal.attempt_record.started_at IS 'by the clock, not by the transaction';
+COMMENT ON COLUMN otp_gateway_internal.attempt_record.provider IS
 'what the foreign server was called then: provider_id says which it is';
-COMMENT ON COLUMN otp_gateway.attempt_record.recipient_key IS
-'as in otp_gateway.verification_record: whose limits it counts against; null for a test number''s, which counts for '
+COMMENT ON COLUMN otp_gateway_internal.attempt_record.recipient_key IS
+'as in otp_gateway_internal.verification_record: whose limits it counts against; null for a test number''s, which counts for '
 'nobody; empty where the recipient was forgotten, which still counts for provider_limit';
-COMMENT ON COLUMN otp_gateway.attempt_record.reason IS
+COMMENT ON COLUMN otp_gateway_internal.attempt_record.reason IS
 'the rule that refused it (outcome blocked), or, where the provider''s rules are only observed, would have';
-COMMENT ON COLUMN otp_gateway.attempt_record.provider_id IS
-'of otp_gateway.identity: the foreign server that it went to, or would have';
-COMMENT ON COLUMN otp_gateway.attempt_record.role_id IS 'of otp_gateway.identity: the role that asked for it';
-COMMENT ON COLUMN otp_gateway.attempt_record.account IS
+COMMENT ON COLUMN otp_gateway_internal.attempt_record.provider_id IS
+'of otp_gateway_internal.identity: the foreign server that it went to, or would have';
+COMMENT ON COLUMN otp_gateway_internal.attempt_record.role_id IS 'of otp_gateway_internal.identity: the role that asked for it';
+COMMENT ON COLUMN otp_gateway_internal.attempt_record.account IS
 'HMAC of the account at the vendor: a code that was guessed through one of its providers counts at all of them';
-COMMENT ON COLUMN otp_gateway.attempt_record.retry_at IS
+COMMENT ON COLUMN otp_gateway_internal.attempt_record.retry_at IS
 'from then on another try may succeed, as the rule that refused or the vendor says';
 
 -- Finds a verification by a reference that arrives with the answer to its send: a column of verification_record with an
 -- index would make that update touch every index of the table. The primary key tells rows apart for a publication that
 -- takes the table along (FOR ALL TABLES).
-CREATE TABLE otp_gateway.reference (
+CREATE TABLE otp_gateway_internal.reference (
     provider text NOT NULL,
     reference text NOT NULL,
     verification_id uuid NOT NULL,
     provider_id bigint NOT NULL,
     PRIMARY KEY (verification_id, reference, provider_id)
 );
-CREATE INDEX reference_reference_idx ON otp_gateway.reference (reference, provider_id);
-ALTER TABLE otp_gateway.reference ENABLE ROW LEVEL SECURITY;
-COMMENT ON TABLE otp_gateway.reference IS 'every reference that a verification was ever known by';
-COMMENT ON COLUMN otp_gateway.reference.provider_id IS 'of otp_gateway.identity';
+CREATE INDEX reference_reference_idx ON otp_gateway_internal.reference (reference, provider_id);
+ALTER TABLE otp_gateway_internal.reference ENABLE ROW LEVEL SECURITY;
+COMMENT ON TABLE otp_gateway_internal.reference IS 'every reference that a verification was ever known by';
+COMMENT ON COLUMN otp_gateway_internal.reference.provider_id IS 'of otp_gateway_internal.identity';
 
 -- Whose a row is. A name is free again after a rename or a drop; what a row points to here is nobody else's. The OID
 -- holds in the cluster that wrote it: a restored dump finds its servers and roles by name, once.
-CREATE TABLE otp_gateway.identity (
+CREATE TABLE otp_gateway_internal.identity (
     id bigint PRIMARY KEY,
     kind text NOT NULL,
     object oid,
@@ -206,49 +206,49 @@ CREATE TABLE otp_gateway.identity (
     name text NOT NULL,
     vendor text
 );
-CREATE INDEX identity_object_idx ON otp_gateway.identity (object);
-ALTER TABLE otp_gateway.identity ENABLE ROW LEVEL SECURITY;
-COMMENT ON TABLE otp_gateway.identity IS
+CREATE INDEX identity_object_idx ON otp_gateway_internal.identity (object);
+ALTER TABLE otp_gateway_internal.identity ENABLE ROW LEVEL SECURITY;
+COMMENT ON TABLE otp_gateway_internal.identity IS
 'the foreign servers and roles that the record speaks of, each under a number of its own; written by the worker';
-COMMENT ON COLUMN otp_gateway.identity.id IS 'drawn by lot, so that rows of two databases can be brought together';
-COMMENT ON COLUMN otp_gateway.identity.kind IS 'server or role';
-COMMENT ON COLUMN otp_gateway.identity.object IS 'its OID; null: it was dropped, and no other takes its place';
-COMMENT ON COLUMN otp_gateway.identity.home IS
+COMMENT ON COLUMN otp_gateway_internal.identity.id IS 'drawn by lot, so that rows of two databases can be brought together';
+COMMENT ON COLUMN otp_gateway_internal.identity.kind IS 'server or role';
+COMMENT ON COLUMN otp_gateway_internal.identity.object IS 'its OID; null: it was dropped, and no other takes its place';
+COMMENT ON COLUMN otp_gateway_internal.identity.home IS
 'the system identifier of the cluster in which the OID holds; elsewhere the name is looked up, once';
-COMMENT ON COLUMN otp_gateway.identity.name IS 'what it is called, or was last';
-COMMENT ON COLUMN otp_gateway.identity.vendor IS
+COMMENT ON COLUMN otp_gateway_internal.identity.name IS 'what it is called, or was last';
+COMMENT ON COLUMN otp_gateway_internal.identity.vendor IS
 'of a server: the dialect, or route; its foreign data wrapper is otp_<vendor>';
 
-CREATE TABLE otp_gateway.breaker (
+CREATE TABLE otp_gateway_internal.breaker (
     server oid NOT NULL,
     open_until timestamptz NOT NULL,
     mapping oid NOT NULL,
     PRIMARY KEY (server, mapping)
 );
-ALTER TABLE otp_gateway.breaker ENABLE ROW LEVEL SECURITY;
-COMMENT ON TABLE otp_gateway.breaker IS
+ALTER TABLE otp_gateway_internal.breaker ENABLE ROW LEVEL SECURITY;
+COMMENT ON TABLE otp_gateway_internal.breaker IS
 'providers that failed several times in a row and are left alone for a while; written by the worker, which keeps the '
 'state';
-COMMENT ON COLUMN otp_gateway.breaker.server IS 'the foreign server';
-COMMENT ON COLUMN otp_gateway.breaker.open_until IS
+COMMENT ON COLUMN otp_gateway_internal.breaker.server IS 'the foreign server';
+COMMENT ON COLUMN otp_gateway_internal.breaker.open_until IS
 'when the next single send is let through to see whether it is well again';
-COMMENT ON COLUMN otp_gateway.breaker.mapping IS 'the user mapping whose credentials failed; 0: none is needed';
+COMMENT ON COLUMN otp_gateway_internal.breaker.mapping IS 'the user mapping whose credentials failed; 0: none is needed';
 
 -- The record belongs to the data: pg_dump carries it.
-SELECT pg_catalog.pg_extension_config_dump('otp_gateway.verification_record', '');
-SELECT pg_catalog.pg_extension_config_dump('otp_gateway.attempt_record', '');
-SELECT pg_catalog.pg_extension_config_dump('otp_gateway.reference', '');
-SELECT pg_catalog.pg_extension_config_dump('otp_gateway.identity', '');
+SELECT pg_catalog.pg_extension_config_dump('otp_gateway_internal.verification_record', '');
+SELECT pg_catalog.pg_extension_config_dump('otp_gateway_internal.attempt_record', '');
+SELECT pg_catalog.pg_extension_config_dump('otp_gateway_internal.reference', '');
+SELECT pg_catalog.pg_extension_config_dump('otp_gateway_internal.identity', '');
 
 -- Also for rows that a restored dump brings: they are found by this server's transaction numbers, not by those of
 -- another.
-CREATE FUNCTION otp_gateway.note_queued() RETURNS trigger
+CREATE FUNCTION otp_gateway_internal.note_queued() RETURNS trigger
 LANGUAGE c AS 'MODULE_PATHNAME', 'note_queued';
-COMMENT ON FUNCTION otp_gateway.note_queued() IS
+COMMENT ON FUNCTION otp_gateway_internal.note_queued() IS
 'trigger of otp_gateway.verification: stamps a queued row with its transaction, and has the commit tell the worker';
 
 -- Not for the worker, which fires no trigger that is not ENABLE ALWAYS: it knows the OID.
-CREATE FUNCTION otp_gateway.recognise() RETURNS trigger
+CREATE FUNCTION otp_gateway_internal.recognise() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     NEW.home := (SELECT c.system_identifier FROM pg_catalog.pg_control_system() AS c);
@@ -268,14 +268,14 @@ BEGIN
     RETURN NEW;
 END
 $$;
-COMMENT ON FUNCTION otp_gateway.recognise() IS
-'trigger of otp_gateway.identity: finds what a restored dump speaks of by its name; what was dropped before stays '
+COMMENT ON FUNCTION otp_gateway_internal.recognise() IS
+'trigger of otp_gateway_internal.identity: finds what a restored dump speaks of by its name; what was dropped before stays '
 'nobody''s';
 
-CREATE TRIGGER note_queued BEFORE INSERT ON otp_gateway.verification_record
-FOR EACH ROW WHEN (NEW.status OPERATOR(pg_catalog.=) 'queued') EXECUTE FUNCTION otp_gateway.note_queued();
-ALTER TABLE otp_gateway.verification_record ENABLE ALWAYS TRIGGER note_queued;
-CREATE TRIGGER recognise BEFORE INSERT ON otp_gateway.identity FOR EACH ROW EXECUTE FUNCTION otp_gateway.recognise();
+CREATE TRIGGER note_queued BEFORE INSERT ON otp_gateway_internal.verification_record
+FOR EACH ROW WHEN (NEW.status OPERATOR(pg_catalog.=) 'queued') EXECUTE FUNCTION otp_gateway_internal.note_queued();
+ALTER TABLE otp_gateway_internal.verification_record ENABLE ALWAYS TRIGGER note_queued;
+CREATE TRIGGER recognise BEFORE INSERT ON otp_gateway_internal.identity FOR EACH ROW EXECUTE FUNCTION otp_gateway_internal.recognise();
 
 -- Who acts for whom is who has their rights, as with all else in Postgres: membership alone (INHERIT FALSE, or ADMIN,
 -- which who makes a role has of it) gives none of them.
@@ -283,13 +283,13 @@ CREATE VIEW otp_gateway.verification WITH (security_barrier) AS
 WITH home AS (
     SELECT c.system_identifier FROM pg_catalog.pg_control_system() AS c
 ), acts_for AS (
-    SELECT i.id FROM otp_gateway.identity AS i
+    SELECT i.id FROM otp_gateway_internal.identity AS i
     JOIN pg_catalog.pg_roles AS r ON r.oid OPERATOR(pg_catalog.=) i.object
     WHERE i.kind OPERATOR(pg_catalog.=) 'role'
         AND i.home OPERATOR(pg_catalog.=) (SELECT h.system_identifier FROM home AS h)
         AND pg_catalog.pg_has_role(r.oid, 'USAGE')
 ), owns AS (
-    SELECT i.id FROM otp_gateway.identity AS i
+    SELECT i.id FROM otp_gateway_internal.identity AS i
     JOIN pg_catalog.pg_foreign_server AS s ON s.oid OPERATOR(pg_catalog.=) i.object
     WHERE i.kind OPERATOR(pg_catalog.=) 'server'
         AND i.home OPERATOR(pg_catalog.=) (SELECT h.system_identifier FROM home AS h)
@@ -299,10 +299,10 @@ WITH home AS (
     WHERE r.rolname OPERATOR(pg_catalog.=) 'pg_read_all_data' AND pg_catalog.pg_has_role(r.oid, 'USAGE')
 )
 SELECT v.id, shown.*
-FROM otp_gateway.verification_record AS v
-LEFT JOIN otp_gateway.identity AS p ON p.id OPERATOR(pg_catalog.=) v.provider_id
-LEFT JOIN otp_gateway.identity AS c ON c.id OPERATOR(pg_catalog.=) v.role_id
-LEFT JOIN otp_gateway.identity AS t ON t.id OPERATOR(pg_catalog.=) v.route_id
+FROM otp_gateway_internal.verification_record AS v
+LEFT JOIN otp_gateway_internal.identity AS p ON p.id OPERATOR(pg_catalog.=) v.provider_id
+LEFT JOIN otp_gateway_internal.identity AS c ON c.id OPERATOR(pg_catalog.=) v.role_id
+LEFT JOIN otp_gateway_internal.identity AS t ON t.id OPERATOR(pg_catalog.=) v.route_id
 CROSS JOIN LATERAL (
     SELECT
         coalesce(p.name, v.provider) AS provider, v.vendor, v.status::pg_catalog.text AS status,
@@ -350,15 +350,15 @@ CREATE VIEW otp_gateway.attempt WITH (security_barrier) AS
 WITH home AS (
     SELECT c.system_identifier FROM pg_catalog.pg_control_system() AS c
 ), owns AS (
-    SELECT i.id FROM otp_gateway.identity AS i
+    SELECT i.id FROM otp_gateway_internal.identity AS i
     JOIN pg_catalog.pg_foreign_server AS s ON s.oid OPERATOR(pg_catalog.=) i.object
     WHERE i.kind OPERATOR(pg_catalog.=) 'server'
         AND i.home OPERATOR(pg_catalog.=) (SELECT h.system_identifier FROM home AS h)
         AND pg_catalog.pg_has_role(s.srvowner, 'USAGE')
 )
 SELECT a.id, a.verification_id, shown.*
-FROM otp_gateway.attempt_record AS a
-LEFT JOIN otp_gateway.identity AS p ON p.id OPERATOR(pg_catalog.=) a.provider_id
+FROM otp_gateway_internal.attempt_record AS a
+LEFT JOIN otp_gateway_internal.identity AS p ON p.id OPERATOR(pg_catalog.=) a.provider_id
 CROSS JOIN LATERAL (
     SELECT
         a.operation::pg_catalog.text AS operation, a.outcome::pg_catalog.text AS outcome, a.http_status, a.vendor_code,
@@ -387,9 +387,9 @@ COMMENT ON COLUMN otp_gateway.attempt.provider IS 'the foreign server that it we
 COMMENT ON COLUMN otp_gateway.attempt.reason IS
 'the rule that refused it (outcome blocked), or, where the provider''s rules are only observed, would have';
 
-CREATE FUNCTION otp_gateway.effective_settings(server oid) RETURNS jsonb
+CREATE FUNCTION otp_gateway_internal.effective_settings(server oid) RETURNS jsonb
 LANGUAGE c STABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'effective_settings';
-COMMENT ON FUNCTION otp_gateway.effective_settings(oid) IS
+COMMENT ON FUNCTION otp_gateway_internal.effective_settings(oid) IS
 'What is in force at a foreign server of otp_gateway, for the view otp_gateway.provider: an array of objects with '
 'setting, value and source; empty for any other server.';
 
@@ -402,7 +402,7 @@ SELECT
     setting.source
 FROM pg_catalog.pg_foreign_server AS server
 JOIN pg_catalog.pg_foreign_data_wrapper AS wrapper ON wrapper.oid OPERATOR(pg_catalog.=) server.srvfdw
-LEFT JOIN otp_gateway.breaker ON breaker.server OPERATOR(pg_catalog.=) server.oid
+LEFT JOIN otp_gateway_internal.breaker ON breaker.server OPERATOR(pg_catalog.=) server.oid
     AND breaker.mapping OPERATOR(pg_catalog.=) coalesce((
         SELECT m.oid FROM pg_catalog.pg_user_mapping AS m
         LEFT JOIN pg_catalog.pg_roles AS r ON r.oid OPERATOR(pg_catalog.=) m.umuser
@@ -413,7 +413,7 @@ LEFT JOIN otp_gateway.breaker ON breaker.server OPERATOR(pg_catalog.=) server.oi
 CROSS JOIN LATERAL (
     SELECT s.setting, s.value, s.source, s.place
     FROM ROWS FROM (
-        pg_catalog.jsonb_to_recordset(otp_gateway.effective_settings(server.oid))
+        pg_catalog.jsonb_to_recordset(otp_gateway_internal.effective_settings(server.oid))
         AS (setting pg_catalog.text, value pg_catalog.text, source pg_catalog.text)
     ) WITH ORDINALITY AS s (setting, value, source, place)
     UNION ALL
@@ -428,7 +428,7 @@ CROSS JOIN LATERAL (
         'state',
         1000
     WHERE wrapper.fdwname OPERATOR(pg_catalog.~) '^otp_' AND wrapper.fdwname OPERATOR(pg_catalog.<>) 'otp_route'
-        AND pg_catalog.jsonb_array_length(otp_gateway.effective_settings(server.oid)) OPERATOR(pg_catalog.>) 0
+        AND pg_catalog.jsonb_array_length(otp_gateway_internal.effective_settings(server.oid)) OPERATOR(pg_catalog.>) 0
 ) AS setting
 ORDER BY server.srvname, setting.place;
 COMMENT ON VIEW otp_gateway.provider IS
@@ -571,16 +571,16 @@ COMMENT ON FUNCTION otp_gateway.is_approved(uuid, text, interval) IS
 'no error, for null, for an unknown id and somebody else''s, after otp_gateway.forget, and for a flow begun '
 'elsewhere: nobody here knows who got its code. Errors: 22023 within is null or negative.';
 
-CREATE FUNCTION otp_gateway.recipient_verifications(provider text, mobile text) RETURNS uuid[]
+CREATE FUNCTION otp_gateway_internal.recipient_verifications(provider text, mobile text) RETURNS uuid[]
 LANGUAGE c STABLE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'recipient_verifications';
-COMMENT ON FUNCTION otp_gateway.recipient_verifications(text, text) IS
+COMMENT ON FUNCTION otp_gateway_internal.recipient_verifications(text, text) IS
 'for otp_gateway.find: the ids of the verifications of a number that the caller may see';
 
 CREATE FUNCTION otp_gateway.find(provider text, mobile text) RETURNS SETOF otp_gateway.verification
 LANGUAGE plpgsql STABLE STRICT PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     -- First, and not in the query: that would leave it out, and its errors with it, where there is nothing to compare.
-    ids uuid[] := otp_gateway.recipient_verifications(provider, mobile);
+    ids uuid[] := otp_gateway_internal.recipient_verifications(provider, mobile);
 BEGIN
     RETURN QUERY
     SELECT v.* FROM otp_gateway.verification AS v WHERE v.id OPERATOR(pg_catalog.=) ANY (ids) ORDER BY v.id DESC;
@@ -617,58 +617,58 @@ COMMENT ON FUNCTION otp_gateway.rotate_key() IS
 'old keys stay in the file: numbers are still found by them. Copy the file to standbys and to where its copy is kept. '
 'A rollback undoes nothing.';
 
-CREATE FUNCTION otp_gateway.iserveu_validator(options text[], catalog oid) RETURNS void
+CREATE FUNCTION otp_gateway_internal.iserveu_validator(options text[], catalog oid) RETURNS void
 LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'iserveu_validator';
-CREATE FOREIGN DATA WRAPPER otp_iserveu NO HANDLER VALIDATOR otp_gateway.iserveu_validator;
+CREATE FOREIGN DATA WRAPPER otp_iserveu NO HANDLER VALIDATOR otp_gateway_internal.iserveu_validator;
 COMMENT ON FOREIGN DATA WRAPPER otp_iserveu IS
 'iServeU DMT: server options base_url, timeout, defaults, ...; user mapping options client_id, client_secret';
 
-CREATE FUNCTION otp_gateway.hyperverge_validator(options text[], catalog oid) RETURNS void
+CREATE FUNCTION otp_gateway_internal.hyperverge_validator(options text[], catalog oid) RETURNS void
 LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'hyperverge_validator';
-CREATE FOREIGN DATA WRAPPER otp_hyperverge NO HANDLER VALIDATOR otp_gateway.hyperverge_validator;
+CREATE FOREIGN DATA WRAPPER otp_hyperverge NO HANDLER VALIDATOR otp_gateway_internal.hyperverge_validator;
 COMMENT ON FOREIGN DATA WRAPPER otp_hyperverge IS
 'HyperVerge mobile OTP: server options base_url, timeout, defaults, ...; user mapping options app_id, app_key';
 
-CREATE FUNCTION otp_gateway.paytm_validator(options text[], catalog oid) RETURNS void
+CREATE FUNCTION otp_gateway_internal.paytm_validator(options text[], catalog oid) RETURNS void
 LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'paytm_validator';
-CREATE FOREIGN DATA WRAPPER otp_paytm NO HANDLER VALIDATOR otp_gateway.paytm_validator;
+CREATE FOREIGN DATA WRAPPER otp_paytm NO HANDLER VALIDATOR otp_gateway_internal.paytm_validator;
 COMMENT ON FOREIGN DATA WRAPPER otp_paytm IS
 'Paytm AI router: server options base_url, timeout, defaults, ...; user mapping options username and password, or '
 'none';
 
-CREATE FUNCTION otp_gateway.relid_validator(options text[], catalog oid) RETURNS void
+CREATE FUNCTION otp_gateway_internal.relid_validator(options text[], catalog oid) RETURNS void
 LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'relid_validator';
-CREATE FOREIGN DATA WRAPPER otp_relid NO HANDLER VALIDATOR otp_gateway.relid_validator;
+CREATE FOREIGN DATA WRAPPER otp_relid NO HANDLER VALIDATOR otp_gateway_internal.relid_validator;
 COMMENT ON FOREIGN DATA WRAPPER otp_relid IS
 'Uniken REL-ID: server options base_url (required), token_url, ca_file, ...; user mapping options username and '
 'password, or access_token, or client_id and client_secret';
 
-CREATE FUNCTION otp_gateway.ideamart_validator(options text[], catalog oid) RETURNS void
+CREATE FUNCTION otp_gateway_internal.ideamart_validator(options text[], catalog oid) RETURNS void
 LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'ideamart_validator';
-CREATE FOREIGN DATA WRAPPER otp_ideamart NO HANDLER VALIDATOR otp_gateway.ideamart_validator;
+CREATE FOREIGN DATA WRAPPER otp_ideamart NO HANDLER VALIDATOR otp_gateway_internal.ideamart_validator;
 COMMENT ON FOREIGN DATA WRAPPER otp_ideamart IS
 'Ideamart (Dialog): server options base_url, timeout, defaults, ...; user mapping options application_id, password';
 
-CREATE FUNCTION otp_gateway.sandbox_validator(options text[], catalog oid) RETURNS void
+CREATE FUNCTION otp_gateway_internal.sandbox_validator(options text[], catalog oid) RETURNS void
 LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'sandbox_validator';
-COMMENT ON FUNCTION otp_gateway.sandbox_validator(text[], oid) IS
+COMMENT ON FUNCTION otp_gateway_internal.sandbox_validator(text[], oid) IS
 'validator of the foreign data wrapper otp_sandbox: refuses a mistyped or misplaced option when it is written';
-CREATE FOREIGN DATA WRAPPER otp_sandbox NO HANDLER VALIDATOR otp_gateway.sandbox_validator;
+CREATE FOREIGN DATA WRAPPER otp_sandbox NO HANDLER VALIDATOR otp_gateway_internal.sandbox_validator;
 COMMENT ON FOREIGN DATA WRAPPER otp_sandbox IS
 'no vendor, for development: sends nothing, takes a fixed code, ends a call as its payload''s field outcome says; '
 'server options max_checks, send_limit, ...; user mapping option code, or none';
 
-CREATE FUNCTION otp_gateway.route_validator(options text[], catalog oid) RETURNS void
+CREATE FUNCTION otp_gateway_internal.route_validator(options text[], catalog oid) RETURNS void
 LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'route_validator';
-COMMENT ON FUNCTION otp_gateway.route_validator(text[], oid) IS
+COMMENT ON FUNCTION otp_gateway_internal.route_validator(text[], oid) IS
 'validator of the foreign data wrapper otp_route: refuses a mistyped or misplaced option when it is written';
-CREATE FOREIGN DATA WRAPPER otp_route NO HANDLER VALIDATOR otp_gateway.route_validator;
+CREATE FOREIGN DATA WRAPPER otp_route NO HANDLER VALIDATOR otp_gateway_internal.route_validator;
 COMMENT ON FOREIGN DATA WRAPPER otp_route IS
 'several providers under one name, tried in order where the one before certainly sent nothing: server options '
 'providers, strategy, weights; USAGE on the route is enough';
 
 -- Of what is not for everybody.
-REVOKE ALL ON otp_gateway.verification_record, otp_gateway.attempt_record, otp_gateway.reference, otp_gateway.breaker
+REVOKE ALL ON otp_gateway_internal.verification_record, otp_gateway_internal.attempt_record, otp_gateway_internal.reference, otp_gateway_internal.breaker
 FROM PUBLIC;
 
 -- Default privileges of whoever installed this may have given any role anything.

@@ -21,10 +21,10 @@ use crate::{
 
 statements! {
     insert_attempts(row_array::rows_of(c"attempt_record"))
-      "INSERT INTO otp_gateway.attempt_record SELECT n.* FROM pg_catalog.unnest($1) AS n"
+      "INSERT INTO otp_gateway_internal.attempt_record SELECT n.* FROM pg_catalog.unnest($1) AS n"
 
     complete_attempts(row_array::rows_of(c"attempt_record"))
-      "UPDATE otp_gateway.attempt_record AS a
+      "UPDATE otp_gateway_internal.attempt_record AS a
        SET outcome = n.outcome, http_status = n.http_status, vendor_code = n.vendor_code,
            vendor_message = n.vendor_message, response = n.response, retry_at = n.retry_at,
            finished_at = n.finished_at
@@ -34,26 +34,26 @@ statements! {
     // So many are looked at, not found: a page takes the same time however few are in flight.
     select_attempts(pg_sys::UUIDOID, pg_sys::UUIDOID, pg_sys::INT8OID)
       "SELECT a.id, CASE WHEN a.outcome IS NULL THEN a.verification_id END
-       FROM (SELECT * FROM otp_gateway.attempt_record
+       FROM (SELECT * FROM otp_gateway_internal.attempt_record
              WHERE id OPERATOR(pg_catalog.<) $1 AND id OPERATOR(pg_catalog.>=) $2 ORDER BY id DESC LIMIT $3) AS a
        ORDER BY a.id DESC"
 
     select_in_flight(pg_sys::UUIDARRAYOID)
       "SELECT id, verification_id, operation, outcome, vendor_code, vendor_message, response::text, reason, retry_at
-       FROM otp_gateway.attempt_record WHERE verification_id OPERATOR(pg_catalog.=) ANY ($1) AND outcome IS NULL"
+       FROM otp_gateway_internal.attempt_record WHERE verification_id OPERATOR(pg_catalog.=) ANY ($1) AND outcome IS NULL"
 
     select_send(pg_sys::UUIDOID, pg_sys::BOOLOID)
       "SELECT id, verification_id, operation, outcome, vendor_code, vendor_message, response::text, reason, retry_at
-       FROM otp_gateway.attempt_record
+       FROM otp_gateway_internal.attempt_record
        WHERE verification_id OPERATOR(pg_catalog.=) $1 AND (operation OPERATOR(pg_catalog.=) 'send' OR $2 AND operation OPERATOR(pg_catalog.=) 'resend')
        ORDER BY id DESC"
 
     select_attempt(pg_sys::UUIDOID)
       "SELECT id, verification_id, operation, outcome, vendor_code, vendor_message, response::text, reason, retry_at
-       FROM otp_gateway.attempt_record WHERE id OPERATOR(pg_catalog.=) $1"
+       FROM otp_gateway_internal.attempt_record WHERE id OPERATOR(pg_catalog.=) $1"
 
     select_last_attempt()
-      "SELECT id FROM otp_gateway.attempt_record ORDER BY id DESC"
+      "SELECT id FROM otp_gateway_internal.attempt_record ORDER BY id DESC"
 }
 
 impl StoreTransaction<'_, '_> {

@@ -10,14 +10,14 @@ use crate::{
 
 statements! {
     open_breaker(pg_sys::OIDOID, pg_sys::OIDOID, pg_sys::TIMESTAMPTZOID)
-      "INSERT INTO otp_gateway.breaker (server, mapping, open_until) VALUES ($1, $2, $3)
+      "INSERT INTO otp_gateway_internal.breaker (server, mapping, open_until) VALUES ($1, $2, $3)
        ON CONFLICT (server, mapping) DO UPDATE SET open_until = excluded.open_until"
 
     close_breaker(pg_sys::OIDOID, pg_sys::OIDOID)
-      "DELETE FROM otp_gateway.breaker WHERE server OPERATOR(pg_catalog.=) $1 AND mapping OPERATOR(pg_catalog.=) $2"
+      "DELETE FROM otp_gateway_internal.breaker WHERE server OPERATOR(pg_catalog.=) $1 AND mapping OPERATOR(pg_catalog.=) $2"
 
     close_all_breakers()
-      "DELETE FROM otp_gateway.breaker"
+      "DELETE FROM otp_gateway_internal.breaker"
 }
 
 impl StoreTransaction<'_, '_> {

@@ -16,7 +16,7 @@ use crate::{
 
 statements! {
     insert_identities(row_array::rows_of(c"identity"))
-      "INSERT INTO otp_gateway.identity SELECT n.* FROM pg_catalog.unnest($1) AS n"
+      "INSERT INTO otp_gateway_internal.identity SELECT n.* FROM pg_catalog.unnest($1) AS n"
 
     select_foreign_triggers_and_grants()
       "WITH ours AS (
@@ -40,17 +40,17 @@ statements! {
        WHERE a.grantee OPERATOR(pg_catalog.<>) o.relowner GROUP BY o.relname, a.grantee"
 
     select_identities(pg_sys::INT8OID)
-      "SELECT id, kind, object FROM otp_gateway.identity
+      "SELECT id, kind, object FROM otp_gateway_internal.identity
        WHERE home OPERATOR(pg_catalog.=) $1 AND object IS NOT NULL ORDER BY id"
 
     select_missing_identities(pg_sys::INT8ARRAYOID)
-      "SELECT i.id FROM otp_gateway.identity AS i WHERE i.id OPERATOR(pg_catalog.=) ANY ($1) AND CASE i.kind
+      "SELECT i.id FROM otp_gateway_internal.identity AS i WHERE i.id OPERATOR(pg_catalog.=) ANY ($1) AND CASE i.kind
              WHEN 'server' THEN NOT EXISTS (SELECT FROM pg_catalog.pg_foreign_server AS s WHERE s.oid OPERATOR(pg_catalog.=) i.object)
              ELSE NOT EXISTS (SELECT FROM pg_catalog.pg_roles AS r WHERE r.oid OPERATOR(pg_catalog.=) i.object) END"
 
     // Brought here by something else than a restored dump: by pg_upgrade, or by logical replication.
     find_servers(pg_sys::INT8OID)
-      "UPDATE otp_gateway.identity AS i
+      "UPDATE otp_gateway_internal.identity AS i
        SET home = $1, object = CASE WHEN i.object IS NOT NULL THEN (
                SELECT s.oid FROM pg_catalog.pg_foreign_server AS s
                JOIN pg_catalog.pg_foreign_data_wrapper AS w ON w.oid OPERATOR(pg_catalog.=) s.srvfdw
@@ -60,25 +60,25 @@ statements! {
        WHERE i.home OPERATOR(pg_catalog.<>) $1 AND i.kind OPERATOR(pg_catalog.=) 'server'"
 
     find_roles(pg_sys::INT8OID)
-      "UPDATE otp_gateway.identity AS i
+      "UPDATE otp_gateway_internal.identity AS i
        SET home = $1, object = CASE WHEN i.object IS NOT NULL THEN (
                SELECT r.oid FROM pg_catalog.pg_roles AS r WHERE r.rolname::pg_catalog.text OPERATOR(pg_catalog.=) i.name
            ) END
        WHERE i.home OPERATOR(pg_catalog.<>) $1 AND i.kind OPERATOR(pg_catalog.=) 'role'"
 
     name_servers()
-      "UPDATE otp_gateway.identity AS i SET name = s.srvname::pg_catalog.text FROM pg_catalog.pg_foreign_server AS s
+      "UPDATE otp_gateway_internal.identity AS i SET name = s.srvname::pg_catalog.text FROM pg_catalog.pg_foreign_server AS s
        WHERE i.kind OPERATOR(pg_catalog.=) 'server' AND s.oid OPERATOR(pg_catalog.=) i.object
          AND i.name OPERATOR(pg_catalog.<>) s.srvname::pg_catalog.text"
 
     name_roles()
-      "UPDATE otp_gateway.identity AS i SET name = r.rolname::pg_catalog.text FROM pg_catalog.pg_roles AS r
+      "UPDATE otp_gateway_internal.identity AS i SET name = r.rolname::pg_catalog.text FROM pg_catalog.pg_roles AS r
        WHERE i.kind OPERATOR(pg_catalog.=) 'role' AND r.oid OPERATOR(pg_catalog.=) i.object
          AND i.name OPERATOR(pg_catalog.<>) r.rolname::pg_catalog.text"
 
     // The OID may come round again, and is somebody else's then.
     drop_identities(pg_sys::INT8ARRAYOID)
-      "UPDATE otp_gateway.identity AS i SET object = NULL
+      "UPDATE otp_gateway_internal.identity AS i SET object = NULL
        WHERE i.object IS NOT NULL AND NOT i.id OPERATOR(pg_catalog.=) ANY ($1) AND CASE i.kind
              WHEN 'server' THEN NOT EXISTS (SELECT FROM pg_catalog.pg_foreign_server AS s WHERE s.oid OPERATOR(pg_catalog.=) i.object)
              ELSE NOT EXISTS (SELECT FROM pg_catalog.pg_roles AS r WHERE r.oid OPERATOR(pg_catalog.=) i.object) END"

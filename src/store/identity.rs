@@ -1,4 +1,4 @@
-//! Whose a row is: foreign servers and roles, each under a number of its own in `otp_gateway.identity`. A name is free
+//! Whose a row is: foreign servers and roles, each under a number of its own in `otp_gateway_internal.identity`. A name is free
 //! again after a rename or a drop, and who takes it takes nothing else; an OID holds in one cluster. The worker gives
 //! the numbers out.
 
@@ -16,7 +16,7 @@ use crate::{
     },
 };
 
-/// A number in `otp_gateway.identity`; 0 is none.
+/// A number in `otp_gateway_internal.identity`; 0 is none.
 pub type Identity = i64;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]

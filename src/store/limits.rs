@@ -23,7 +23,7 @@ statements! {
        FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2), pg_catalog.unnest($3), pg_catalog.unnest($4))
             WITH ORDINALITY AS n(provider_id, recipient_key, since, most, question)
        CROSS JOIN LATERAL (
-           SELECT a.started_at FROM otp_gateway.attempt_record AS a
+           SELECT a.started_at FROM otp_gateway_internal.attempt_record AS a
            WHERE a.recipient_key OPERATOR(pg_catalog.=) n.recipient_key
              -- Not by the index on providers, of whose sends there are many.
              AND a.provider_id OPERATOR(pg_catalog.+) 0 OPERATOR(pg_catalog.=) n.provider_id
@@ -44,7 +44,7 @@ statements! {
            (SELECT a.id, a.operation, a.outcome, a.started_at, a.role_id, a.provider_id,
                    coalesce(a.account OPERATOR(pg_catalog.=) n.account, a.provider_id OPERATOR(pg_catalog.=) n.provider_id)
                        AS is_of_account
-            FROM otp_gateway.attempt_record AS a
+            FROM otp_gateway_internal.attempt_record AS a
             WHERE a.recipient_key OPERATOR(pg_catalog.=) n.recipient_key
               AND a.started_at OPERATOR(pg_catalog.>) n.since
               AND a.started_at OPERATOR(pg_catalog.<)
@@ -56,7 +56,7 @@ statements! {
             ORDER BY a.started_at DESC LIMIT n.most)
            UNION ALL
            (SELECT a.id, a.operation, a.outcome, a.started_at, a.role_id, a.provider_id, true
-            FROM otp_gateway.attempt_record AS a
+            FROM otp_gateway_internal.attempt_record AS a
             WHERE a.recipient_key OPERATOR(pg_catalog.=) n.recipient_key
               AND a.started_at OPERATOR(pg_catalog.>) n.sent_since
               AND a.reason IS NULL AND a.operation IN ('send', 'resend')
@@ -66,7 +66,7 @@ statements! {
             ORDER BY a.started_at DESC LIMIT 1000)) AS e"
 
     select_provider_sends(pg_sys::INT8OID, pg_sys::TIMESTAMPTZOID, pg_sys::INT8OID)
-      "SELECT started_at, id FROM otp_gateway.attempt_record
+      "SELECT started_at, id FROM otp_gateway_internal.attempt_record
        WHERE provider_id OPERATOR(pg_catalog.=) $1 AND started_at OPERATOR(pg_catalog.>) $2 AND reason IS NULL
          AND started_at OPERATOR(pg_catalog.<) (pg_catalog.clock_timestamp() OPERATOR(pg_catalog.+) interval '1 minute')
          AND recipient_key IS NOT NULL AND operation IN ('send', 'resend')
@@ -74,7 +74,7 @@ statements! {
        ORDER BY started_at DESC LIMIT $3"
 
     select_started_at(pg_sys::UUIDOID)
-      "SELECT started_at FROM otp_gateway.attempt_record WHERE id OPERATOR(pg_catalog.=) $1"
+      "SELECT started_at FROM otp_gateway_internal.attempt_record WHERE id OPERATOR(pg_catalog.=) $1"
 }
 
 /// What is asked of the record about sends to one recipient through one provider.

@@ -23,10 +23,10 @@ statements! {
     select_enqueuers(pg_sys::TEXTARRAYOID)
       "SELECT x FROM pg_catalog.unnest($1::pg_catalog.xid8[]) AS x
        CROSS JOIN LATERAL (
-           SELECT FROM otp_gateway.verification_record AS v WHERE v.enqueued OPERATOR(pg_catalog.=) x LIMIT 1) AS one"
+           SELECT FROM otp_gateway_internal.verification_record AS v WHERE v.enqueued OPERATOR(pg_catalog.=) x LIMIT 1) AS one"
 
     select_queued(pg_sys::XID8OID, pg_sys::UUIDOID, pg_sys::XID8OID)
-      "SELECT enqueued, id, coalesce(route_id, provider_id), created_at, role_id, true FROM otp_gateway.verification_record
+      "SELECT enqueued, id, coalesce(route_id, provider_id), created_at, role_id, true FROM otp_gateway_internal.verification_record
        WHERE ROW(enqueued, id) OPERATOR(pg_catalog.>) ROW($1, $2) AND enqueued OPERATOR(pg_catalog.<) $3
          AND status OPERATOR(pg_catalog.=) 'queued'
        ORDER BY enqueued, id"
@@ -34,7 +34,7 @@ statements! {
     // So many are looked at, not found: a page takes the same time however few are still queued.
     select_once_queued(pg_sys::XID8OID, pg_sys::UUIDOID, pg_sys::INT8OID)
       "SELECT v.enqueued, v.id, coalesce(v.route_id, v.provider_id), v.created_at, v.role_id, v.status OPERATOR(pg_catalog.=) 'queued'
-       FROM (SELECT * FROM otp_gateway.verification_record
+       FROM (SELECT * FROM otp_gateway_internal.verification_record
              WHERE ROW(enqueued, id) OPERATOR(pg_catalog.<) ROW($1, $2) AND enqueued IS NOT NULL
              ORDER BY enqueued DESC, id DESC LIMIT $3) AS v
        ORDER BY v.enqueued DESC, v.id DESC"
@@ -43,7 +43,7 @@ statements! {
     select_queued_payloads(pg_sys::UUIDARRAYOID)
       "SELECT id, status, reference, expires_at, approved_at, send_count, check_count, max_checks,
               created_at, provider_id, recipient_key, role_id, provider, vendor, created_by::text, sealed, route_id
-       FROM otp_gateway.verification_record
+       FROM otp_gateway_internal.verification_record
        WHERE id OPERATOR(pg_catalog.=) ANY ($1) AND status OPERATOR(pg_catalog.=) 'queued'
        FOR NO KEY UPDATE SKIP LOCKED"
 }

@@ -27,22 +27,22 @@ const READER: &str = "
 
 /// The numbers of the provider or route, and of these roles.
 const IDENTITIES: &str = "
-    SELECT ARRAY(SELECT i.id FROM otp_gateway.identity AS i
+    SELECT ARRAY(SELECT i.id FROM otp_gateway_internal.identity AS i
                  WHERE i.kind OPERATOR(pg_catalog.=) 'server' AND i.home OPERATOR(pg_catalog.=) $3
                    AND i.object OPERATOR(pg_catalog.=) $1),
-           ARRAY(SELECT i.id FROM otp_gateway.identity AS i
+           ARRAY(SELECT i.id FROM otp_gateway_internal.identity AS i
                  WHERE i.kind OPERATOR(pg_catalog.=) 'role' AND i.home OPERATOR(pg_catalog.=) $3
                    AND i.object OPERATOR(pg_catalog.=) ANY ($2))";
 
 /// By the index, in which the roles come before the provider: rows of others are not even passed.
 const OF_ROLES: &str = "
-    SELECT id FROM otp_gateway.verification_record
+    SELECT id FROM otp_gateway_internal.verification_record
     WHERE recipient_key OPERATOR(pg_catalog.=) ANY ($2)
       AND (provider_id OPERATOR(pg_catalog.=) ANY ($1) OR route_id OPERATOR(pg_catalog.=) ANY ($1))
       AND role_id OPERATOR(pg_catalog.=) ANY ($3)";
 
 const OF_ALL: &str = "
-    SELECT id FROM otp_gateway.verification_record
+    SELECT id FROM otp_gateway_internal.verification_record
     WHERE recipient_key OPERATOR(pg_catalog.=) ANY ($2)
       AND (provider_id OPERATOR(pg_catalog.=) ANY ($1) OR route_id OPERATOR(pg_catalog.=) ANY ($1))";
 

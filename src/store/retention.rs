@@ -20,32 +20,32 @@ use crate::{
 
 statements! {
     select_of_recipient(pg_sys::INT8ARRAYOID, pg_sys::BYTEAARRAYOID)
-      "SELECT id FROM otp_gateway.verification_record
+      "SELECT id FROM otp_gateway_internal.verification_record
        WHERE recipient_key OPERATOR(pg_catalog.=) ANY ($2)
          AND (provider_id OPERATOR(pg_catalog.=) ANY ($1) OR route_id OPERATOR(pg_catalog.=) ANY ($1))"
 
     // An empty key is nobody's, and still counts for provider_limit: the bill was run up.
     // What went to a provider of somebody else's goes on counting there.
     forget_attempts(pg_sys::UUIDARRAYOID, pg_sys::INT8ARRAYOID)
-      "UPDATE otp_gateway.attempt_record
+      "UPDATE otp_gateway_internal.attempt_record
        SET recipient_key = CASE WHEN recipient_key IS NOT NULL THEN ''::pg_catalog.bytea END, vendor_message = NULL,
            response = NULL
        WHERE verification_id OPERATOR(pg_catalog.=) ANY ($1)
          AND ($2 IS NULL OR provider_id OPERATOR(pg_catalog.=) ANY ($2))"
 
     forget_verifications(pg_sys::UUIDARRAYOID)
-      "UPDATE otp_gateway.verification_record
+      "UPDATE otp_gateway_internal.verification_record
        SET recipient_masked = NULL, recipient_key = NULL, reference = NULL, idempotency_key = NULL, payload_hash = NULL,
            sealed = NULL,
            status = CASE WHEN status IN ({terminal}) THEN status ELSE 'canceled' END
        WHERE id OPERATOR(pg_catalog.=) ANY ($1)"
 
     delete_references(pg_sys::UUIDARRAYOID)
-      "DELETE FROM otp_gateway.reference WHERE verification_id OPERATOR(pg_catalog.=) ANY ($1)"
+      "DELETE FROM otp_gateway_internal.reference WHERE verification_id OPERATOR(pg_catalog.=) ANY ($1)"
 
     // What is left of verifications that the owner of a route had forgotten.
     forget_keys(pg_sys::BYTEAARRAYOID, pg_sys::INT8ARRAYOID)
-      "UPDATE otp_gateway.attempt_record SET recipient_key = ''::pg_catalog.bytea, vendor_message = NULL, response = NULL
+      "UPDATE otp_gateway_internal.attempt_record SET recipient_key = ''::pg_catalog.bytea, vendor_message = NULL, response = NULL
        WHERE recipient_key OPERATOR(pg_catalog.=) ANY ($1) AND provider_id OPERATOR(pg_catalog.=) ANY ($2)
          AND reason IS NULL"
 
@@ -55,27 +55,27 @@ statements! {
               v.created_at OPERATOR(pg_catalog.<) $3 AND v.status NOT IN ('queued', 'sending')
               AND ($4 IS NULL OR coalesce(v.provider_id OPERATOR(pg_catalog.=) ANY ($4), false)
                    OR coalesce(v.route_id OPERATOR(pg_catalog.=) ANY ($4), false))
-              AND NOT EXISTS (SELECT FROM otp_gateway.attempt_record AS a
+              AND NOT EXISTS (SELECT FROM otp_gateway_internal.attempt_record AS a
                               WHERE a.verification_id OPERATOR(pg_catalog.=) v.id AND a.started_at OPERATOR(pg_catalog.>=) $3)
-       FROM (SELECT * FROM otp_gateway.verification_record
+       FROM (SELECT * FROM otp_gateway_internal.verification_record
              WHERE id OPERATOR(pg_catalog.>) $1 AND id OPERATOR(pg_catalog.<) $2 ORDER BY id LIMIT $5) AS v
        ORDER BY v.id"
 
     delete_attempts(pg_sys::UUIDARRAYOID)
-      "DELETE FROM otp_gateway.attempt_record WHERE verification_id OPERATOR(pg_catalog.=) ANY ($1)"
+      "DELETE FROM otp_gateway_internal.attempt_record WHERE verification_id OPERATOR(pg_catalog.=) ANY ($1)"
 
     delete_verifications(pg_sys::UUIDARRAYOID)
-      "DELETE FROM otp_gateway.verification_record WHERE id OPERATOR(pg_catalog.=) ANY ($1)"
+      "DELETE FROM otp_gateway_internal.verification_record WHERE id OPERATOR(pg_catalog.=) ANY ($1)"
 
     select_oldest()
-      "SELECT created_at FROM otp_gateway.verification_record ORDER BY id"
+      "SELECT created_at FROM otp_gateway_internal.verification_record ORDER BY id"
 
     select_seals(pg_sys::UUIDOID, pg_sys::INT8OID)
-      "SELECT id, status OPERATOR(pg_catalog.=) 'queued', sealed FROM otp_gateway.verification_record
+      "SELECT id, status OPERATOR(pg_catalog.=) 'queued', sealed FROM otp_gateway_internal.verification_record
        WHERE id OPERATOR(pg_catalog.>) $1 ORDER BY id LIMIT $2"
 
     reseal(pg_sys::UUIDARRAYOID, pg_sys::BYTEAARRAYOID)
-      "UPDATE otp_gateway.verification_record AS v SET sealed = n.sealed
+      "UPDATE otp_gateway_internal.verification_record AS v SET sealed = n.sealed
        FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2)) AS n (id, sealed)
        WHERE v.id OPERATOR(pg_catalog.=) n.id"
 
@@ -84,15 +84,15 @@ statements! {
       "SELECT v.id, coalesce(v.expires_at, v.created_at OPERATOR(pg_catalog.+) interval '1 day'),
               CASE WHEN v.status OPERATOR(pg_catalog.<>) 'queued' THEN pg_catalog.substr(v.sealed, 1, 4) END,
               v.status OPERATOR(pg_catalog.=) 'sending'
-       FROM (SELECT * FROM otp_gateway.verification_record
+       FROM (SELECT * FROM otp_gateway_internal.verification_record
              WHERE id OPERATOR(pg_catalog.<) $1 AND id OPERATOR(pg_catalog.>=) $2 ORDER BY id DESC LIMIT $3) AS v
        ORDER BY v.id DESC"
 
     // One that somebody has locked is left for later, and holds up nobody.
     expire(pg_sys::UUIDARRAYOID, pg_sys::TIMESTAMPTZOID)
-      "UPDATE otp_gateway.verification_record SET status = 'expired', sealed = NULL
+      "UPDATE otp_gateway_internal.verification_record SET status = 'expired', sealed = NULL
        WHERE id OPERATOR(pg_catalog.=) ANY (ARRAY(
-               SELECT v.id FROM otp_gateway.verification_record AS v WHERE v.id OPERATOR(pg_catalog.=) ANY ($1)
+               SELECT v.id FROM otp_gateway_internal.verification_record AS v WHERE v.id OPERATOR(pg_catalog.=) ANY ($1)
                FOR NO KEY UPDATE SKIP LOCKED))
          AND sealed IS NOT NULL AND status OPERATOR(pg_catalog.<>) 'queued'
          AND coalesce(expires_at, created_at OPERATOR(pg_catalog.+) interval '1 day') OPERATOR(pg_catalog.<=) $2
@@ -100,7 +100,7 @@ statements! {
 
     select_sealed_of(pg_sys::UUIDARRAYOID)
       "SELECT id, coalesce(expires_at, created_at OPERATOR(pg_catalog.+) interval '1 day')
-       FROM otp_gateway.verification_record WHERE id OPERATOR(pg_catalog.=) ANY ($1) AND sealed IS NOT NULL"
+       FROM otp_gateway_internal.verification_record WHERE id OPERATOR(pg_catalog.=) ANY ($1) AND sealed IS NOT NULL"
 }
 
 impl StoreTransaction<'_, '_> {

@@ -20,7 +20,7 @@ use crate::{
 };
 
 const INSERT: &str = "
-    INSERT INTO otp_gateway.verification_record
+    INSERT INTO otp_gateway_internal.verification_record
         (id, provider, vendor, status, recipient_masked, recipient_key, reference, created_by, created_at, send_count,
          check_count, max_checks, sealed, idempotency_key, payload_hash, is_test, route, provider_id, role_id, route_id)
     VALUES ($1, $2, $3, 'queued', $4, $5, $6, pg_catalog.name($7), $8, 0, 0, $9, $10, $11, $12, $13, $14, $15, $16, \
@@ -107,7 +107,7 @@ impl Drop for Written {
 pub fn withdraw(ids: &[Uuid]) -> Result<(), Error> {
     let _role = ActsAs::owner_of_the_record()?;
     let taken: Result<(), SpiError> = Spi::connect_mut(|client| {
-        let delete = "DELETE FROM otp_gateway.verification_record WHERE id OPERATOR(pg_catalog.=) ANY ($1)";
+        let delete = "DELETE FROM otp_gateway_internal.verification_record WHERE id OPERATOR(pg_catalog.=) ANY ($1)";
         client.update(delete, None, &[uuids(ids)]).map(|_| ())
     });
     taken.map_err(|error| Error::internal(format!("queued sends could not be taken back: {error}"), "Report it."))

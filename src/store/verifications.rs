@@ -23,10 +23,10 @@ use crate::{
 
 statements! {
     insert_verifications(row_array::rows_of(c"verification_record"))
-      "INSERT INTO otp_gateway.verification_record SELECT n.* FROM pg_catalog.unnest($1) AS n"
+      "INSERT INTO otp_gateway_internal.verification_record SELECT n.* FROM pg_catalog.unnest($1) AS n"
 
     update_verifications(row_array::rows_of(c"verification_record"))
-      "UPDATE otp_gateway.verification_record AS v
+      "UPDATE otp_gateway_internal.verification_record AS v
        SET status = n.status, reference = n.reference, expires_at = n.expires_at, approved_at = n.approved_at,
            send_count = n.send_count, check_count = n.check_count,
            provider = coalesce(n.provider, v.provider), provider_id = coalesce(n.provider_id, v.provider_id),
@@ -38,58 +38,58 @@ statements! {
     announce(pg_sys::UUIDARRAYOID)
       "SELECT pg_catalog.pg_notify('otp_gateway', pg_catalog.json_build_object(
               'id', v.id, 'provider', coalesce(i.name, v.provider), 'status', v.status)::text)
-       FROM otp_gateway.verification_record AS v
-       LEFT JOIN otp_gateway.identity AS i ON i.id OPERATOR(pg_catalog.=) v.provider_id
+       FROM otp_gateway_internal.verification_record AS v
+       LEFT JOIN otp_gateway_internal.identity AS i ON i.id OPERATOR(pg_catalog.=) v.provider_id
        WHERE v.id OPERATOR(pg_catalog.=) ANY ($1)"
 
     insert_references(row_array::rows_of(c"reference"))
-      "INSERT INTO otp_gateway.reference SELECT n.* FROM pg_catalog.unnest($1) AS n ON CONFLICT DO NOTHING"
+      "INSERT INTO otp_gateway_internal.reference SELECT n.* FROM pg_catalog.unnest($1) AS n ON CONFLICT DO NOTHING"
 
     select_verifications(pg_sys::UUIDARRAYOID)
       "SELECT id, status, reference, expires_at, approved_at, send_count, check_count, max_checks,
               created_at, provider_id, recipient_key, role_id
-       FROM otp_gateway.verification_record WHERE id OPERATOR(pg_catalog.=) ANY ($1)"
+       FROM otp_gateway_internal.verification_record WHERE id OPERATOR(pg_catalog.=) ANY ($1)"
 
     // One's own before another role's; at this provider, else at another one of the account: the vendor knows it at all
     // of them.
     find_by_reference(pg_sys::INT8OID, pg_sys::TEXTOID, pg_sys::BYTEAARRAYOID, pg_sys::INT8OID)
-      "SELECT r.verification_id FROM otp_gateway.reference AS r
-       LEFT JOIN otp_gateway.verification_record AS v ON v.id OPERATOR(pg_catalog.=) r.verification_id
+      "SELECT r.verification_id FROM otp_gateway_internal.reference AS r
+       LEFT JOIN otp_gateway_internal.verification_record AS v ON v.id OPERATOR(pg_catalog.=) r.verification_id
        WHERE r.reference OPERATOR(pg_catalog.=) $2
          AND (r.provider_id OPERATOR(pg_catalog.=) $1
-              OR EXISTS (SELECT FROM otp_gateway.attempt_record AS a
+              OR EXISTS (SELECT FROM otp_gateway_internal.attempt_record AS a
                          WHERE a.verification_id OPERATOR(pg_catalog.=) r.verification_id
                            AND a.account OPERATOR(pg_catalog.=) ANY ($3)))
        ORDER BY (v.role_id OPERATOR(pg_catalog.=) $4) IS TRUE DESC, r.provider_id OPERATOR(pg_catalog.=) $1 DESC,
                 r.verification_id DESC"
 
     find_by_recipient(pg_sys::INT8OID, pg_sys::BYTEAARRAYOID, pg_sys::INT8OID)
-      "SELECT id FROM otp_gateway.verification_record
+      "SELECT id FROM otp_gateway_internal.verification_record
        WHERE provider_id OPERATOR(pg_catalog.=) $1 AND recipient_key OPERATOR(pg_catalog.=) ANY ($2)
          AND role_id OPERATOR(pg_catalog.=) $3
        ORDER BY id DESC"
 
     find_by_idempotency_key(pg_sys::BYTEAARRAYOID, pg_sys::TIMESTAMPTZOID, pg_sys::INT8OID)
-      "SELECT id FROM otp_gateway.verification_record
+      "SELECT id FROM otp_gateway_internal.verification_record
        WHERE idempotency_key OPERATOR(pg_catalog.=) ANY ($1) AND created_at OPERATOR(pg_catalog.>) $2
          AND role_id OPERATOR(pg_catalog.=) $3"
 
     // Of a whole table that is locked as well.
     lock_tables()
-      "LOCK TABLE otp_gateway.verification_record, otp_gateway.attempt_record, otp_gateway.reference
+      "LOCK TABLE otp_gateway_internal.verification_record, otp_gateway_internal.attempt_record, otp_gateway_internal.reference
        IN ROW EXCLUSIVE MODE NOWAIT"
 
     // Without waiting for anybody. A row that is not there is not locked.
     select_locked_verifications(pg_sys::UUIDARRAYOID)
       "WITH free AS MATERIALIZED (
-           SELECT id FROM otp_gateway.verification_record WHERE id OPERATOR(pg_catalog.=) ANY ($1) FOR NO KEY UPDATE SKIP LOCKED)
-       SELECT id FROM otp_gateway.verification_record
+           SELECT id FROM otp_gateway_internal.verification_record WHERE id OPERATOR(pg_catalog.=) ANY ($1) FOR NO KEY UPDATE SKIP LOCKED)
+       SELECT id FROM otp_gateway_internal.verification_record
        WHERE id OPERATOR(pg_catalog.=) ANY ($1) AND id OPERATOR(pg_catalog.<>) ALL (ARRAY(SELECT free.id FROM free))"
 
     select_locked_attempts(pg_sys::UUIDARRAYOID)
       "WITH free AS MATERIALIZED (
-           SELECT id FROM otp_gateway.attempt_record WHERE id OPERATOR(pg_catalog.=) ANY ($1) FOR NO KEY UPDATE SKIP LOCKED)
-       SELECT id FROM otp_gateway.attempt_record
+           SELECT id FROM otp_gateway_internal.attempt_record WHERE id OPERATOR(pg_catalog.=) ANY ($1) FOR NO KEY UPDATE SKIP LOCKED)
+       SELECT id FROM otp_gateway_internal.attempt_record
        WHERE id OPERATOR(pg_catalog.=) ANY ($1) AND id OPERATOR(pg_catalog.<>) ALL (ARRAY(SELECT free.id FROM free))"
 }
 

@@ -313,13 +313,13 @@ class Bench:
 # Two days of a busy provider.
 LONG_RECORD = """
 WITH v AS (
-    INSERT INTO otp_gateway.verification_record
+    INSERT INTO otp_gateway_internal.verification_record
            (id, provider, vendor, status, recipient_key, created_by, created_at, send_count, check_count, max_checks, is_test)
     SELECT gen_random_uuid(), 'ideamart', 'ideamart', 'approved', sha256(n::text::bytea), 'postgres', now() - interval '2 days',
            1, 1, 3, false
     FROM generate_series(1, 500000) AS n
     RETURNING id, recipient_key)
-INSERT INTO otp_gateway.attempt_record (id, verification_id, operation, outcome, started_at, finished_at, provider, recipient_key)
+INSERT INTO otp_gateway_internal.attempt_record (id, verification_id, operation, outcome, started_at, finished_at, provider, recipient_key)
 SELECT gen_random_uuid(), v.id, o.operation, o.outcome, now() - random() * interval '2 days', now(), 'ideamart', v.recipient_key
 FROM v, (VALUES ('send', 'sent'), ('verify', 'approved')) AS o (operation, outcome)
 """
@@ -332,17 +332,17 @@ WITH one AS MATERIALIZED (
     FROM (SELECT n, now() - n * all_of_it / total AS at
           FROM (SELECT %s AS total, %s * interval '1 millisecond' AS all_of_it) AS t, generate_series(1, total) AS n) AS s
 ), who AS MATERIALIZED (
-    SELECT (SELECT i.id FROM otp_gateway.identity AS i JOIN pg_foreign_server AS s ON s.oid = i.object WHERE s.srvname = 'ideamart')
+    SELECT (SELECT i.id FROM otp_gateway_internal.identity AS i JOIN pg_foreign_server AS s ON s.oid = i.object WHERE s.srvname = 'ideamart')
                AS provider_id,
-           (SELECT i.id FROM otp_gateway.identity AS i WHERE i.kind = 'role' AND i.object = current_user::regrole) AS role_id
+           (SELECT i.id FROM otp_gateway_internal.identity AS i WHERE i.kind = 'role' AND i.object = current_user::regrole) AS role_id
 ), v AS (
-    INSERT INTO otp_gateway.verification_record (id, provider, vendor, status, recipient_key, created_by, created_at, send_count,
+    INSERT INTO otp_gateway_internal.verification_record (id, provider, vendor, status, recipient_key, created_by, created_at, send_count,
         check_count, max_checks, is_test, provider_id, role_id, enqueued)
     SELECT id, 'ideamart', 'ideamart', 'approved', sha256(n::text::bytea), current_user, at, 1, 1, 3, false, provider_id, role_id,
         pg_current_xact_id()
     FROM one, who
 )
-INSERT INTO otp_gateway.attempt_record (id, verification_id, operation, outcome, started_at, finished_at, provider, recipient_key,
+INSERT INTO otp_gateway_internal.attempt_record (id, verification_id, operation, outcome, started_at, finished_at, provider, recipient_key,
     provider_id, role_id)
 SELECT id, id, 'send', 'sent', at, at, 'ideamart', sha256(n::text::bytea), provider_id, role_id FROM one, who
 """

@@ -171,7 +171,7 @@ def quick_gateway(cluster, module_database, simulator):
     with Gateway(cluster, module_database, simulator) as gateway:
         for (server,) in gateway.execute("SELECT quote_ident(srvname) FROM pg_foreign_server"):
             gateway.execute(f"DROP SERVER {server} CASCADE")
-        gateway.execute("TRUNCATE otp_gateway.attempt_record, otp_gateway.verification_record, otp_gateway.reference")
+        gateway.execute("TRUNCATE otp_gateway_internal.attempt_record, otp_gateway_internal.verification_record, otp_gateway_internal.reference")
         gateway.create_providers()
         yield gateway
 
@@ -346,7 +346,7 @@ class Gateway:
         )
 
     def verification(self, verification_id):
-        return self.row("SELECT * FROM otp_gateway.verification_record WHERE id = %s", (verification_id,))
+        return self.row("SELECT * FROM otp_gateway_internal.verification_record WHERE id = %s", (verification_id,))
 
     def settled(self, attempt_id, timeout=15):
         """The attempt's row once it has an outcome."""
@@ -354,7 +354,7 @@ class Gateway:
 
         end = time.monotonic() + timeout
         while True:
-            row = self.row("SELECT * FROM otp_gateway.attempt_record WHERE id = %s", (attempt_id,))
+            row = self.row("SELECT * FROM otp_gateway_internal.attempt_record WHERE id = %s", (attempt_id,))
             if row["outcome"] is not None:
                 return row
             assert time.monotonic() < end, "the attempt is still in flight"

@@ -72,7 +72,7 @@ def test_only_what_was_approved(quick_gateway, simulator):
 def test_not_longer_ago_than_that(quick_gateway):
     gateway = quick_gateway
     id, to = approve(gateway)
-    moved = "UPDATE otp_gateway.verification_record SET approved_at = clock_timestamp() - %s::interval WHERE id = %s"
+    moved = "UPDATE otp_gateway_internal.verification_record SET approved_at = clock_timestamp() - %s::interval WHERE id = %s"
     gateway.execute(moved, ("9 minutes 50 seconds", id))
     assert (approved(gateway, id, to), approved(gateway, id, to, "1 minute")) == (True, False)
     gateway.execute(moved, ("10 minutes 1 second", id))
@@ -121,7 +121,7 @@ def test_a_flow_begun_elsewhere_proves_no_number(quick_gateway, simulator):
     own, victim = gateway.number(), gateway.number()
     reference = gateway.send(to=own)["reference"]
     code = simulator.code("ideamart", own)
-    gateway.execute("TRUNCATE otp_gateway.attempt_record, otp_gateway.verification_record, otp_gateway.reference")
+    gateway.execute("TRUNCATE otp_gateway_internal.attempt_record, otp_gateway_internal.verification_record, otp_gateway_internal.reference")
     # As the simulator's page has it, or refused: then there is nothing to claim.
     with contextlib.suppress(psycopg2.errors.InvalidParameterValue):
         gateway.verify_at("ideamart", code, reference=reference, mobile=victim)
@@ -133,7 +133,7 @@ def test_a_flow_begun_elsewhere_proves_no_number(quick_gateway, simulator):
     to = gateway.number("hyperverge")
     gateway.send("hyperverge", to)
     code = simulator.code("hyperverge", to)
-    gateway.execute("TRUNCATE otp_gateway.attempt_record, otp_gateway.verification_record, otp_gateway.reference")
+    gateway.execute("TRUNCATE otp_gateway_internal.attempt_record, otp_gateway_internal.verification_record, otp_gateway_internal.reference")
     found = gateway.verify_at("hyperverge", simulator.wrong("hyperverge", to), mobile=to)
     id = found["verification_id"]
     # Not even once a code was to be sent again from here, and could not be: the one that is checked is still another's.
@@ -419,7 +419,7 @@ def test_a_retry_that_comes_too_late(registry):
     with app(registry, LEVELS["read committed"]) as session:
         assert registry.execute(VERIFY, (registry.victim, registry.code), session) == [("approved",)]
         session.rollback()
-    registry.execute("UPDATE otp_gateway.verification_record SET approved_at = approved_at - interval '11 minutes'")
+    registry.execute("UPDATE otp_gateway_internal.verification_record SET approved_at = approved_at - interval '11 minutes'")
     assert registry.as_app(VERIFY, (registry.victim, registry.code)) == [("superseded",)]
     assert row(registry)[2] is False
 

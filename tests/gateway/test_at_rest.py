@@ -26,7 +26,7 @@ class Place:
         with self.cluster.session() as session:
             session.cursor().execute("CREATE EXTENSION otp_gateway")
             # A compressed value could hide what it holds from the search.
-            session.cursor().execute("ALTER TABLE otp_gateway.attempt_record ALTER response SET STORAGE EXTERNAL")
+            session.cursor().execute("ALTER TABLE otp_gateway_internal.attempt_record ALTER response SET STORAGE EXTERNAL")
         self.gateway = Gateway(self.cluster, "postgres", simulator)
         self.canaries = Canaries()
 
@@ -209,11 +209,11 @@ def test_all_flows(place, simulator):
         simulator.fault(kind, "ideamart", "send", times=1)
         gateway.execute(f"SELECT otp_send('ideamart', {literal(payload('ideamart')[1])})")
 
-    statuses = dict(gateway.execute("SELECT id, sealed IS NOT NULL FROM otp_gateway.verification_record"))
+    statuses = dict(gateway.execute("SELECT id, sealed IS NOT NULL FROM otp_gateway_internal.verification_record"))
     assert [id for id in ended if statuses[id]] == [], "ended, and still sealed"
     assert [id for id in open_ if not statuses[id]] == [], "open, and nothing kept"
     assert gateway.execute(
-        "SELECT count(*) FROM otp_gateway.verification_record WHERE sealed IS NOT NULL AND status IN "
+        "SELECT count(*) FROM otp_gateway_internal.verification_record WHERE sealed IS NOT NULL AND status IN "
         "('approved', 'canceled', 'expired', 'max_attempts_reached', 'failed', 'blocked')"
     ) == [(0,)]
     rows = place.as_text()

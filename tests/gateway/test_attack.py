@@ -142,7 +142,7 @@ def test_connect_reads_and_calls_nothing(insiders):
         "SELECT otp_verify('ideamart', '1234', '{\"reference\": \"r\"}')", f"SELECT otp_verify('{id}'::uuid, '1234')",
         f"SELECT otp_resend('{id}')", f"SELECT otp_cancel('{id}')", f"SELECT otp_gateway.wait('{id}', '1s')",
         "SELECT otp_gateway.forget('ideamart', '0771231231')", "SELECT otp_gateway.purge('30 years')",
-        "SELECT otp_gateway.rotate_key()", "SELECT otp_gateway.send_after_commit()", "SELECT otp_gateway.note_queued()",
+        "SELECT otp_gateway.rotate_key()", "SELECT otp_gateway.send_after_commit()", "SELECT otp_gateway_internal.note_queued()",
     ]) == []
     for rows in ("otp_gateway.verification", "otp_gateway.attempt", "otp_gateway.find('ideamart', '0771231231')"):
         assert insiders.execute(f"SELECT * FROM {rows}", session=nobody) == []
@@ -200,8 +200,8 @@ def test_connect_calls_by_the_fast_path(own_cluster, simulator):
     "otp_send('ideamart', (repeat('[', 5000) || repeat(']', 5000))::jsonb)", "otp_send(repeat('x', 100000), '{}')",
     "otp_send(E'ideamart\\n', '{\"mobile\": \"0771231231\"}')", "otp_send('ideamart', '{\"mobile\": \"0771231231\"}', repeat('k', 1000000))",
     "otp_verify('ideamart', repeat('1', 1000000), '{\"reference\": \"r\"}')",
-    "otp_gateway.iserveu_validator(ARRAY[['a=b'], ['c=d']], 0)", "otp_gateway.iserveu_validator('{NULL}', 1417)",
-    "otp_gateway.effective_settings(0)", "otp_gateway.effective_settings(4294967295)",
+    "otp_gateway_internal.iserveu_validator(ARRAY[['a=b'], ['c=d']], 0)", "otp_gateway_internal.iserveu_validator('{NULL}', 1417)",
+    "otp_gateway_internal.effective_settings(0)", "otp_gateway_internal.effective_settings(4294967295)",
 ])
 def test_connect_calls_with_odd_values(insiders, call):
     """Held: an error of its own, or nothing at all."""
@@ -784,9 +784,9 @@ def test_owner_of_the_database(insiders):
     gateway.execute(f"ALTER DATABASE {gateway.database} OWNER TO {insiders.name('dba')}")
     try:
         assert insiders.allowed(dba, [
-            "SELECT * FROM otp_gateway.verification_record", "CREATE TABLE otp_gateway.mine ()", "DROP EXTENSION otp_gateway",
-            "CREATE TRIGGER t AFTER INSERT ON otp_gateway.attempt_record EXECUTE FUNCTION suppress_redundant_updates_trigger()",
-            "CREATE PUBLICATION p FOR TABLE otp_gateway.attempt_record",
+            "SELECT * FROM otp_gateway_internal.verification_record", "CREATE TABLE otp_gateway.mine ()", "DROP EXTENSION otp_gateway",
+            "CREATE TRIGGER t AFTER INSERT ON otp_gateway_internal.attempt_record EXECUTE FUNCTION suppress_redundant_updates_trigger()",
+            "CREATE PUBLICATION p FOR TABLE otp_gateway_internal.attempt_record",
         ]) == []
         for statement in ("ALTER SYSTEM SET otp_gateway.retention = 1", f"ALTER DATABASE {gateway.database} SET otp_gateway.notify = on"):
             with pytest.raises((psycopg2.errors.InsufficientPrivilege, psycopg2.errors.CantChangeRuntimeParam)):
@@ -856,10 +856,10 @@ def test_pg_write_all_data(insiders):
     """Held: writes no row and takes none away. Possible: a LOCK, which holds all sends up."""
     writer = insiders.role("writer", member_of=["pg_write_all_data"])
     insiders.gateway.send()
-    for statement in ("UPDATE otp_gateway.verification_record SET status = 'approved'", "DELETE FROM otp_gateway.attempt_record"):
+    for statement in ("UPDATE otp_gateway_internal.verification_record SET status = 'approved'", "DELETE FROM otp_gateway_internal.attempt_record"):
         assert insiders.state(statement, writer) in (0, "42501")
-    assert insiders.allowed(writer, ["TRUNCATE otp_gateway.attempt_record", "INSERT INTO otp_gateway.reference VALUES ('a', 'b', gen_random_uuid())"]) == []
-    assert insiders.state("LOCK TABLE otp_gateway.attempt_record IN ACCESS EXCLUSIVE MODE NOWAIT", writer) == -1
+    assert insiders.allowed(writer, ["TRUNCATE otp_gateway_internal.attempt_record", "INSERT INTO otp_gateway_internal.reference VALUES ('a', 'b', gen_random_uuid())"]) == []
+    assert insiders.state("LOCK TABLE otp_gateway_internal.attempt_record IN ACCESS EXCLUSIVE MODE NOWAIT", writer) == -1
 
 
 def test_pg_monitor(insiders):
@@ -867,7 +867,7 @@ def test_pg_monitor(insiders):
     app, monitor = insiders.role("app", usage=["ideamart"]), insiders.role("monitor", member_of=["pg_monitor"])
     insiders.gateway.send(session=app)
     assert insiders.execute("SELECT * FROM otp_gateway.verification", session=monitor) == []
-    assert insiders.allowed(monitor, ["SELECT * FROM otp_gateway.attempt_record"]) == []
+    assert insiders.allowed(monitor, ["SELECT * FROM otp_gateway_internal.attempt_record"]) == []
     with contextlib.suppress(psycopg2.Error):
         insiders.execute("SELECT otp_verify('ideamart', '135790', '{\"reference\": \"r\"}')", session=app)
     texts = insiders.execute("SELECT query FROM pg_stat_activity", session=monitor)
@@ -932,9 +932,9 @@ def test_other_roles_of_postgres(insiders, role):
     insiders.gateway.send()
     assert insiders.execute("SELECT * FROM otp_gateway.verification", session=session) == []
     assert insiders.allowed(session, [
-        "SELECT * FROM otp_gateway.verification_record", "DELETE FROM otp_gateway.attempt_record", "SELECT otp_gateway.rotate_key()",
+        "SELECT * FROM otp_gateway_internal.verification_record", "DELETE FROM otp_gateway_internal.attempt_record", "SELECT otp_gateway.rotate_key()",
     ]) == []
-    lock = insiders.state("LOCK TABLE otp_gateway.attempt_record IN ACCESS EXCLUSIVE MODE NOWAIT", session)
+    lock = insiders.state("LOCK TABLE otp_gateway_internal.attempt_record IN ACCESS EXCLUSIVE MODE NOWAIT", session)
     assert lock == (-1 if role == "pg_maintain" else "42501")
 
 
@@ -943,7 +943,7 @@ def test_bypassrls(insiders):
     session = insiders.role("r", "BYPASSRLS")
     insiders.gateway.send()
     assert insiders.execute("SELECT * FROM otp_gateway.verification", session=session) == []
-    assert insiders.allowed(session, ["SELECT * FROM otp_gateway.verification_record"]) == []
+    assert insiders.allowed(session, ["SELECT * FROM otp_gateway_internal.verification_record"]) == []
 
 
 def test_replication():
@@ -960,7 +960,7 @@ def test_replication():
                 cursor.execute("SELECT outcome FROM otp_send('s', '{\"mobile\": \"0771231231\"}')")
                 copier.execute("SELECT data FROM pg_logical_slot_get_changes('copy', NULL, NULL)")
                 changes = "\n".join(data for (data,) in copier.fetchall())
-        assert "otp_gateway.verification_record: INSERT" in changes and "recipient_masked" in changes
+        assert "otp_gateway_internal.verification_record: INSERT" in changes and "recipient_masked" in changes
         target = cluster.dump() / "copy"
         subprocess.run(
             [BINDIR / "pg_basebackup", "-h", cluster.directory, "-p", str(cluster.port), "-U", "copier", "-c", "fast",
@@ -986,8 +986,8 @@ def test_default_privileges(cluster, simulator):
             gateway.execute("CREATE SERVER s FOREIGN DATA WRAPPER otp_sandbox")
             assert gateway.row("""SELECT outcome FROM otp_send('s', '{"mobile": "0771231231"}')""") == {"outcome": "sent"}
             assert insiders.allowed(app, [
-                "SELECT * FROM otp_gateway.verification_record", "TRUNCATE otp_gateway.attempt_record",
-                "CREATE TRIGGER t AFTER INSERT ON otp_gateway.attempt_record EXECUTE FUNCTION suppress_redundant_updates_trigger()",
+                "SELECT * FROM otp_gateway_internal.verification_record", "TRUNCATE otp_gateway_internal.attempt_record",
+                "CREATE TRIGGER t AFTER INSERT ON otp_gateway_internal.attempt_record EXECUTE FUNCTION suppress_redundant_updates_trigger()",
                 "SELECT otp_gateway.rotate_key()", "CREATE TABLE otp_gateway.mine ()",
             ]) == []
             assert gateway.execute("SELECT * FROM otp_gateway.verification", session=app) == []
@@ -1033,7 +1033,7 @@ def test_execute_on_all_functions(own_cluster, simulator):
             insiders.execute(f"CREATE TABLE {table} ({made})", session=app)
             for name, when in (("after", "AFTER INSERT OR UPDATE OR DELETE"), ("before", "BEFORE INSERT OR UPDATE OR DELETE")):
                 with contextlib.suppress(psycopg2.Error):
-                    insiders.execute(f"CREATE TRIGGER {name} {when} ON {table} FOR EACH ROW EXECUTE FUNCTION otp_gateway.note_queued()", session=app)
+                    insiders.execute(f"CREATE TRIGGER {name} {when} ON {table} FOR EACH ROW EXECUTE FUNCTION otp_gateway_internal.note_queued()", session=app)
             state = insiders.state(f"INSERT INTO {table} DEFAULT VALUES", app)
             assert isinstance(state, str) and not state.startswith(("57", "58", "XX", "08")), (table, state)
         assert gateway.execute("SELECT 1") == [(1,)]

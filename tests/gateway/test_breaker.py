@@ -63,7 +63,7 @@ def seen(gateway, provider="ideamart", session=None):
 
 def recorded(gateway):
     return dict(gateway.execute(
-        "SELECT s.srvname, b.open_until FROM otp_gateway.breaker AS b JOIN pg_foreign_server AS s ON s.oid = b.server"
+        "SELECT s.srvname, b.open_until FROM otp_gateway_internal.breaker AS b JOIN pg_foreign_server AS s ON s.oid = b.server"
     ))
 
 

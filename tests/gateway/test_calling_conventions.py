@@ -332,7 +332,7 @@ TABLES = {
     "one column": "CREATE TABLE t (c1 uuid)",
     "no column": "CREATE TABLE t ()",
     "dropped columns": f"CREATE TABLE t ({', '.join(f'c{n} text' for n in range(1, 20))}); ALTER TABLE t DROP c16, DROP c2; ALTER TABLE t ADD later int DEFAULT 7",
-    "like the record": "CREATE TABLE t (LIKE otp_gateway.verification_record INCLUDING ALL)",
+    "like the record": "CREATE TABLE t (LIKE otp_gateway_internal.verification_record INCLUDING ALL)",
     "partitioned": "CREATE TABLE t (c1 int, c2 text) PARTITION BY LIST (c1); CREATE TABLE t1 PARTITION OF t DEFAULT",
     "view": "CREATE TABLE under (c1 text); CREATE VIEW t AS SELECT * FROM under",
 }
@@ -375,7 +375,7 @@ def test_note_queued_granted_to_a_role(place):
                 continue
             cursor.execute("BEGIN; " + definition)
             event = "INSTEAD OF INSERT" if "VIEW" in definition else "BEFORE INSERT"
-            cursor.execute(f"CREATE TRIGGER z {event} ON t FOR EACH ROW EXECUTE FUNCTION otp_gateway.note_queued()")
+            cursor.execute(f"CREATE TRIGGER z {event} ON t FOR EACH ROW EXECUTE FUNCTION otp_gateway_internal.note_queued()")
             with pytest.raises(psycopg2.errors.TriggerProtocolViolated):
                 cursor.execute("INSERT INTO t DEFAULT VALUES")
             cursor.execute("ROLLBACK")
@@ -416,7 +416,7 @@ PARTS = [
     (["cstring"], "z", "CREATE TYPE z", "CREATE FUNCTION g(z) RETURNS cstring LANGUAGE internal IMMUTABLE STRICT AS 'textout'; CREATE TYPE z (INPUT = f, OUTPUT = g, LIKE = text); SELECT 'x'::z"),
     (["internal"], "internal", "CREATE FUNCTION g(int) RETURNS bool LANGUAGE sql IMMUTABLE AS 'SELECT true'; ALTER FUNCTION g(int) SUPPORT f", "SELECT g(oid::int) FROM pg_class"),
     (["int", "int", "cstring", "internal", "int", "bool"], "int", "SELECT 1", "CREATE CONVERSION z FOR 'LATIN1' TO 'UTF8' FROM f"),
-    (["internal", "oid", "internal", "int"], "float8", "CREATE FUNCTION g(uuid, uuid) RETURNS bool LANGUAGE internal IMMUTABLE AS 'uuid_eq'; CREATE OPERATOR @@@@ (LEFTARG = uuid, RIGHTARG = uuid, FUNCTION = g, RESTRICT = f)", "SELECT * FROM otp_gateway.reference WHERE verification_id @@@@ '<id>'"),
+    (["internal", "oid", "internal", "int"], "float8", "CREATE FUNCTION g(uuid, uuid) RETURNS bool LANGUAGE internal IMMUTABLE AS 'uuid_eq'; CREATE OPERATOR @@@@ (LEFTARG = uuid, RIGHTARG = uuid, FUNCTION = g, RESTRICT = f)", "SELECT * FROM otp_gateway_internal.reference WHERE verification_id @@@@ '<id>'"),
     (["uuid"], "bool", "CREATE TABLE z (u uuid); INSERT INTO z VALUES ('<id>'); GRANT ALL ON z TO nobody; CREATE POLICY p ON z USING (f(u)); ALTER TABLE z ENABLE ROW LEVEL SECURITY; GRANT CREATE, USAGE ON SCHEMA public TO nobody; SET LOCAL ROLE nobody", "SELECT * FROM z"),
 ]
 
@@ -460,9 +460,9 @@ def test_as_they_are_declared(place):
         ("SELECT otp_send(NULL, NULL, NULL)", "22023"),
         ("SELECT otp_gateway.wait(NULL, NULL)", "22023"),
         ("SELECT otp_gateway.purge(NULL)", None),
-        ("SELECT otp_gateway.iserveu_validator(NULL, NULL)", None),
-        ("SELECT otp_gateway.effective_settings(NULL)", None),
-        ("SELECT otp_gateway.effective_settings(oid) FROM pg_class", None),
+        ("SELECT otp_gateway_internal.iserveu_validator(NULL, NULL)", None),
+        ("SELECT otp_gateway_internal.effective_settings(NULL)", None),
+        ("SELECT otp_gateway_internal.effective_settings(oid) FROM pg_class", None),
         (f"DO $$ BEGIN EXECUTE 'SELECT otp_cancel($1)' USING {id}; END $$", "42883"),
         (f"DO $$ BEGIN EXECUTE 'SELECT otp_cancel($1)' USING {id}::uuid; END $$", "42704"),
         (f"PREPARE v (unknown) AS SELECT otp_cancel($1); EXECUTE v({id})", "42704"),
@@ -473,7 +473,7 @@ def test_as_they_are_declared(place):
         (f"CREATE OPERATOR @@@@ (RIGHTARG = uuid, FUNCTION = otp_cancel); SELECT @@@@ {id}::uuid", "42704"),
         (f"CREATE TABLE parted (a text) PARTITION BY LIST (a); CREATE TABLE part PARTITION OF parted FOR VALUES IN ((otp_cancel({id})).status)", "42704"),
         (f"ALTER FUNCTION otp_cancel SECURITY DEFINER SET work_mem = '64kB'; SELECT otp_cancel({id})", "42704"),
-        ("SELECT otp_gateway.note_queued()", "39P01"),
+        ("SELECT otp_gateway_internal.note_queued()", "39P01"),
     ]:
         place.execute("BEGIN")
         assert place.state(call) == state, call

@@ -113,7 +113,7 @@ def check_record(gateway, session, heard):
             assert (outcomes[row["attempt_id"]], statuses[row["verification_id"]]) == ("approved", "approved")
     assert "sending" not in statuses.values()
     assert gateway.execute(
-        "SELECT count(*) FROM otp_gateway.verification_record WHERE sealed IS NOT NULL AND status NOT IN ('pending', 'unknown')",
+        "SELECT count(*) FROM otp_gateway_internal.verification_record WHERE sealed IS NOT NULL AND status NOT IN ('pending', 'unknown')",
         None, session,
     ) == [(0,)]
 
@@ -202,9 +202,9 @@ def test_call_under_way_becomes_unknown_and_its_code_still_works(crashable, simu
     simulator.release()
     crashable.cluster.start()
     session = await_none_in_flight(crashable)
-    row = crashable.row("SELECT * FROM otp_gateway.verification_record", None, session)
+    row = crashable.row("SELECT * FROM otp_gateway_internal.verification_record", None, session)
     assert (row["status"], row["sealed"] is None) == ("unknown", False)
-    assert crashable.execute("SELECT operation::text, outcome::text FROM otp_gateway.attempt_record", None, session) == [
+    assert crashable.execute("SELECT operation::text, outcome::text FROM otp_gateway_internal.attempt_record", None, session) == [
         ("send", "unknown")
     ]
     right = crashable.verify(row["id"], simulator.code("hyperverge", to), session)
@@ -273,7 +273,7 @@ def test_terminated_worker_that_cannot_write(gateway, simulator):
     locker = gateway.connect()
     locker.autocommit = False
     try:
-        gateway.execute("LOCK TABLE otp_gateway.attempt_record IN ACCESS EXCLUSIVE MODE", None, locker)
+        gateway.execute("LOCK TABLE otp_gateway_internal.attempt_record IN ACCESS EXCLUSIVE MODE", None, locker)
         gateway.execute("SELECT pg_terminate_backend(%s)", (pid,))
         await_gone(gateway, pid)
     finally:
@@ -299,7 +299,7 @@ def test_new_worker_that_finds_the_table_locked(gateway, simulator):
     locker = gateway.connect()
     locker.autocommit = False
     try:
-        gateway.execute("LOCK TABLE otp_gateway.attempt_record IN ACCESS EXCLUSIVE MODE", None, locker)
+        gateway.execute("LOCK TABLE otp_gateway_internal.attempt_record IN ACCESS EXCLUSIVE MODE", None, locker)
         gateway.execute("SELECT pg_terminate_backend(%s)", (pid,))
         await_gone(gateway, pid)
         second, answer = sending(gateway, gateway.number("hyperverge"))

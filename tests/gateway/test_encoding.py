@@ -131,7 +131,7 @@ def test_what_is_there_can_be_moved(cluster, simulator):
         name = old.database
         old.session.set_client_encoding("UTF8")
         old.execute(
-            "INSERT INTO otp_gateway.attempt_record (id, verification_id, operation, outcome, vendor_message, started_at)"
+            "INSERT INTO otp_gateway_internal.attempt_record (id, verification_id, operation, outcome, vendor_message, started_at)"
             " VALUES (gen_random_uuid(), gen_random_uuid(), 'send', 'sent', 'envoy\u00e9', now())"
         )
         dump = cluster.directory / f"{name}.sql"
@@ -147,4 +147,4 @@ def test_what_is_there_can_be_moved(cluster, simulator):
         file.unlink()
         assert "ERROR" not in output, output
         new.execute("ALTER EXTENSION otp_gateway UPDATE")
-        assert new.execute("SELECT vendor_message FROM otp_gateway.attempt_record") == [("envoy\u00e9",)]
+        assert new.execute("SELECT vendor_message FROM otp_gateway_internal.attempt_record") == [("envoy\u00e9",)]

@@ -73,7 +73,7 @@ def test_a_commit_sends_one_message(gateway, simulator, vendor):
         # To its own transaction it is there, to others it is not.
         seen = gateway.row(
             "SELECT status::text, send_count, provider, enqueued = pg_current_xact_id() AS mine"
-            " FROM otp_gateway.verification_record WHERE id = %s", (id,), session,
+            " FROM otp_gateway_internal.verification_record WHERE id = %s", (id,), session,
         )
         assert seen == {"status": "queued", "send_count": 0, "provider": vendor, "mine": True}
         assert recorded(gateway) == set()
@@ -99,7 +99,7 @@ def test_a_commit_sends_one_message(gateway, simulator, vendor):
 
 def test_its_row_has_the_columns_of_otp_send(gateway):
     assert list(gateway.enqueue()) == list(gateway.send())
-    assert gateway.execute("SELECT count(*)::int, count(enqueued)::int FROM otp_gateway.verification_record") == [(2, 1)]
+    assert gateway.execute("SELECT count(*)::int, count(enqueued)::int FROM otp_gateway_internal.verification_record") == [(2, 1)]
 
 
 @pytest.mark.parametrize("vendor", VENDORS)
@@ -569,7 +569,7 @@ def test_no_usage(gateway, simulator, role):
     assert gateway.verification(id)["created_by"] == name
     assert gateway.execute("SELECT id, created_by::text FROM otp_gateway.verification", session=session) == [(id, name)]
     with pytest.raises(psycopg2.errors.InsufficientPrivilege):
-        gateway.execute("SELECT * FROM otp_gateway.verification_record", session=session)
+        gateway.execute("SELECT * FROM otp_gateway_internal.verification_record", session=session)
 
 
 def test_a_right_that_is_taken_away(gateway, simulator, role):

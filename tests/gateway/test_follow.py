@@ -561,8 +561,8 @@ def test_what_leaves_the_queue_unsent_is_announced(gateway, simulator, announced
     first = gateway.full()["verification_id"]
     old, canceled, spoilt = (gateway.enqueue("narrow", vendor="ideamart")["verification_id"] for _ in range(3))
     gateway.execute("SELECT otp_cancel(%s)", (canceled,))
-    gateway.execute("UPDATE otp_gateway.verification_record SET created_at = created_at - interval '1 day' WHERE id = %s", (old,))
-    gateway.execute("UPDATE otp_gateway.verification_record SET sealed = '\\x00'::bytea || sealed WHERE id = %s", (spoilt,))
+    gateway.execute("UPDATE otp_gateway_internal.verification_record SET created_at = created_at - interval '1 day' WHERE id = %s", (old,))
+    gateway.execute("UPDATE otp_gateway_internal.verification_record SET sealed = '\\x00'::bytea || sealed WHERE id = %s", (spoilt,))
     simulator.release()
     gateway.settle()
     by_id = announced.all(gateway)

@@ -142,7 +142,7 @@ def test_a_reference_at_the_other_providers_of_its_account(gateway, simulator):
     # As if it had been begun elsewhere.
     row = gateway.send("ideamart", to)
     with gateway.cluster.session(gateway.database) as session:
-        gateway.execute("DELETE FROM otp_gateway.reference; DELETE FROM otp_gateway.attempt_record; DELETE FROM otp_gateway.verification_record", session=session)
+        gateway.execute("DELETE FROM otp_gateway_internal.reference; DELETE FROM otp_gateway_internal.attempt_record; DELETE FROM otp_gateway_internal.verification_record", session=session)
     elsewhere = [guesses.guess(row, "reference", provider) for _ in range(most) for provider in ("third", "second", "ideamart")]
     assert len({one["verification_id"] for one in elsewhere}) == 1
     assert guesses.reached() == 2 * most

@@ -41,7 +41,7 @@ def test_no_plan_of_the_records_own_statements_is_printed(gateway):
         gateway.execute("SELECT id FROM otp_gateway.find('ideamart', %s)", (number,), session)
         said = "".join("".join(session.notices).split())
         secrets = "recipient_key, sealed, idempotency_key, payload_hash"
-        row = gateway.row(f"SELECT {secrets} FROM otp_gateway.verification_record")
+        row = gateway.row(f"SELECT {secrets} FROM otp_gateway_internal.verification_record")
         found = [name for name, value in row.items() if value is not None and printed(value) in said]
         assert ":commandType" in said, "nothing was printed at all"
         assert found == []
@@ -96,7 +96,7 @@ def test_a_role_whose_name_is_no_utf8_here(cluster, gateway):
         )
         gateway.execute("UPDATE pg_proc SET proowner = %s WHERE proname = 'send_as'", (role,))
         ((id,),) = gateway.execute("SELECT public.send_as(%s)", (json.dumps({"mobile": gateway.number()}),))
-        row = gateway.row("SELECT created_by::text FROM otp_gateway.verification_record WHERE id = %s", (id,))
+        row = gateway.row("SELECT created_by::text FROM otp_gateway_internal.verification_record WHERE id = %s", (id,))
         # As text that a restored dump takes, and no longer than a name.
         assert row["created_by"] == "\ufffd" * 21
     finally:

@@ -74,9 +74,9 @@ OPERATORS = [
     for name in ("=", "<>", ">", "<", "~", ">=")
     for left, right in (
         ("text", "text"), ("name", "name"), ("name", "text"), ("uuid", "uuid"), ("oid", "oid"), ("bytea", "bytea"),
-        ("timestamptz", "timestamptz"), ("int4", "int4"), ("xid8", "xid8"), ("otp_gateway.status", "text"),
-        ("otp_gateway.operation", "text"), ("otp_gateway.outcome", "text"), ("otp_gateway.status", "otp_gateway.status"),
-        ("otp_gateway.operation", "otp_gateway.operation"), ("otp_gateway.outcome", "otp_gateway.outcome"),
+        ("timestamptz", "timestamptz"), ("int4", "int4"), ("xid8", "xid8"), ("otp_gateway_internal.status", "text"),
+        ("otp_gateway_internal.operation", "text"), ("otp_gateway_internal.outcome", "text"), ("otp_gateway_internal.status", "otp_gateway_internal.status"),
+        ("otp_gateway_internal.operation", "otp_gateway_internal.operation"), ("otp_gateway_internal.outcome", "otp_gateway_internal.outcome"),
     )
 ]
 FUNCTIONS = [
@@ -138,7 +138,7 @@ CALLS = [
     ("SELECT otp_gateway.is_approved(%(id)s::pg_catalog.uuid, '0773333333')", False),
     ("SELECT otp_gateway.send_again(%(id)s::pg_catalog.uuid) IS NOT NULL", True),
     ("SELECT pg_catalog.count(*) FROM otp_gateway.find('bank', '0773333333')", 1),
-    ("SELECT pg_catalog.cardinality(otp_gateway.recipient_verifications('bank', '0773333333'))", 1),
+    ("SELECT pg_catalog.cardinality(otp_gateway_internal.recipient_verifications('bank', '0773333333'))", 1),
     ("SELECT outcome FROM public.otp_cancel(%(id)s::pg_catalog.uuid)", "canceled"),
     ("SELECT true FROM otp_gateway.verification LIMIT 1", True),
     ("SELECT true FROM otp_gateway.attempt LIMIT 1", True),
@@ -291,7 +291,7 @@ THROWS = [
 def careless(field):
     """The view as somebody might have written it, without a barrier, and with a cheap condition that is asked last."""
     field.gateway.execute("""
-        CREATE VIEW public.careless AS SELECT * FROM otp_gateway.verification_record AS v
+        CREATE VIEW public.careless AS SELECT * FROM otp_gateway_internal.verification_record AS v
         WHERE pg_has_role(v.created_by, 'MEMBER'); GRANT SELECT ON public.careless TO PUBLIC
     """)
 
@@ -365,7 +365,7 @@ def test_what_explain_tells(field):
     gateway = field.gateway
     # The control has a barrier, as ours, but lets conditions with = into the scan.
     gateway.execute("""
-        CREATE VIEW public.careless WITH (security_barrier) AS SELECT * FROM otp_gateway.verification_record AS v
+        CREATE VIEW public.careless WITH (security_barrier) AS SELECT * FROM otp_gateway_internal.verification_record AS v
         WHERE v.created_by = ANY (SELECT rolname FROM pg_roles AS r WHERE pg_has_role(r.oid, 'MEMBER'));
         GRANT SELECT ON public.careless TO PUBLIC
     """)
@@ -452,7 +452,7 @@ def test_a_definer_s_function(field, attack):
         assert gateway.execute("SELECT * FROM public.lent()", session=session) == [(field.mine,)]
         (id,), = gateway.execute("SELECT public.begun('0773333333')", session=session)
         # It is the definer's, who began it; the caller does no more with it than with any other's.
-        assert gateway.execute("SELECT created_by FROM otp_gateway.verification_record WHERE id = %s", (id,)) == [(field.attacker,)]
+        assert gateway.execute("SELECT created_by FROM otp_gateway_internal.verification_record WHERE id = %s", (id,)) == [(field.attacker,)]
         with pytest.raises(psycopg2.errors.UndefinedObject):
             gateway.verify(id, "000000", session)
         assert gateway.execute("SELECT id FROM otp_gateway.verification", session=session) == [(field.theirs,)]
@@ -466,5 +466,5 @@ def test_row_security_off(field, attack):
     assert gateway.execute("SELECT id FROM otp_gateway.verification", session=attack) == [(field.mine,)]
     gateway.execute(f"GRANT pg_read_all_data TO {field.attacker}")
     with pytest.raises(psycopg2.errors.InsufficientPrivilege, match="row-level security"):
-        gateway.execute("SELECT id FROM otp_gateway.verification_record", session=attack)
+        gateway.execute("SELECT id FROM otp_gateway_internal.verification_record", session=attack)
     assert len(gateway.execute("SELECT id FROM otp_gateway.verification", session=attack)) == 2

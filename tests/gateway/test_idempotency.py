@@ -285,7 +285,7 @@ def test_a_prepared_transaction_holds_its_own_roles_key_alone(simulator):
 def test_a_day_later(gateway, simulator):
     to = gateway.number()
     first = send(gateway, to)["verification_id"]
-    age = "UPDATE otp_gateway.verification_record SET created_at = now() - %s::interval WHERE id = %s"
+    age = "UPDATE otp_gateway_internal.verification_record SET created_at = now() - %s::interval WHERE id = %s"
     gateway.execute(age, ("23 hours 59 minutes", first))
     assert send(gateway, to)["verification_id"] == first
     gateway.execute(age, ("24 hours", first))
@@ -551,13 +551,13 @@ def test_neither_key_nor_payload_can_be_read(gateway, simulator):
         assert secret not in text
         assert secret.encode().hex() not in text
     kept = gateway.execute(
-        "SELECT octet_length(idempotency_key), octet_length(payload_hash) FROM otp_gateway.verification_record"
+        "SELECT octet_length(idempotency_key), octet_length(payload_hash) FROM otp_gateway_internal.verification_record"
         " WHERE idempotency_key IS NOT NULL"
     )
     assert kept == [(32, 32)] * 2
     # The same payload under another key does not look alike in the columns of the key, and a short key is as long as any.
     send(gateway, "0771239877", "k")
-    assert gateway.execute("SELECT count(DISTINCT idempotency_key)::int FROM otp_gateway.verification_record") == [(3,)]
+    assert gateway.execute("SELECT count(DISTINCT idempotency_key)::int FROM otp_gateway_internal.verification_record") == [(3,)]
 
 
 def test_across_a_restart_and_a_crash(own_cluster, simulator):

@@ -57,7 +57,7 @@ def error(gateway, statement, arguments=None, session=None):
 def synced(gateway, name, kind="server"):
     """The worker has heard of it."""
     until(
-        lambda: gateway.execute("SELECT 1 FROM otp_gateway.identity WHERE kind = %s AND name = %s", (kind, name)),
+        lambda: gateway.execute("SELECT 1 FROM otp_gateway_internal.identity WHERE kind = %s AND name = %s", (kind, name)),
         f"{name} is known by that name",
     )
 
@@ -210,11 +210,11 @@ def test_what_a_dropped_provider_left_is_forgotten(gateway):
         assert error(gateway, "SELECT otp_gateway.forget('ideamart', %s)", (to,), session).pgcode == "42704"
     assert gateway.execute("SELECT otp_gateway.forget('ideamart', %s)", (to,)) == [(1,)]
     assert gateway.execute(
-        "SELECT count(*)::int FROM otp_gateway.verification_record WHERE recipient_key IS NOT NULL OR recipient_masked IS NOT NULL"
+        "SELECT count(*)::int FROM otp_gateway_internal.verification_record WHERE recipient_key IS NOT NULL OR recipient_masked IS NOT NULL"
     ) == [(0,)]
 
 
-PERSONS = "SELECT count(*)::int FROM otp_gateway.verification_record WHERE recipient_key IS NOT NULL OR recipient_masked IS NOT NULL"
+PERSONS = "SELECT count(*)::int FROM otp_gateway_internal.verification_record WHERE recipient_key IS NOT NULL OR recipient_masked IS NOT NULL"
 
 
 def test_what_a_dropped_provider_left_is_forgotten_though_there_is_a_new_one(gateway):
@@ -330,12 +330,12 @@ def test_an_oid_that_comes_round_again_is_nobodys(gateway):
     """Once the worker has seen a server and then missed it, its OID is no key to what is on record of it."""
     gateway.send()
     gateway.execute("CREATE SERVER box FOREIGN DATA WRAPPER otp_sandbox; ALTER SERVER box RENAME TO boxes")
-    until(lambda: not gateway.execute("SELECT 1 FROM otp_gateway.identity WHERE object IS NULL"), "all are there")
+    until(lambda: not gateway.execute("SELECT 1 FROM otp_gateway_internal.identity WHERE object IS NULL"), "all are there")
     gateway.execute("ALTER SERVER ideamart RENAME TO dialog")
     synced(gateway, "dialog")
     gateway.execute("DROP SERVER dialog CASCADE")
     until(
-        lambda: gateway.execute("SELECT 1 FROM otp_gateway.identity WHERE name = 'dialog' AND object IS NULL"),
+        lambda: gateway.execute("SELECT 1 FROM otp_gateway_internal.identity WHERE name = 'dialog' AND object IS NULL"),
         "the OID is forgotten",
     )
 
@@ -361,7 +361,7 @@ def test_an_identity_of_a_batch_that_failed(gateway, simulator):
     gateway.create_provider("fresh", "ideamart")
     held = gateway.send("hyperverge")["verification_id"]
     with gateway.cluster.session(gateway.database, autocommit=False) as locker:
-        gateway.execute("UPDATE otp_gateway.verification_record SET id = id WHERE id = %s", (held,), locker)
+        gateway.execute("UPDATE otp_gateway_internal.verification_record SET id = id WHERE id = %s", (held,), locker)
         pid = worker_pid(gateway, None)
         os.kill(pid, signal.SIGSTOP)
         checked = Running(gateway.connect(), "SELECT * FROM otp_verify(%s::uuid, '000000')", (held,))
@@ -374,7 +374,7 @@ def test_an_identity_of_a_batch_that_failed(gateway, simulator):
         assert gateway.verify(id, "000000")["outcome"] == "invalid_code"
         locker.rollback()
     assert checked.row()["outcome"] == "invalid_code"
-    assert gateway.execute("SELECT 1 FROM otp_gateway.verification_record WHERE provider_id NOT IN (SELECT id FROM otp_gateway.identity)") == []
+    assert gateway.execute("SELECT 1 FROM otp_gateway_internal.verification_record WHERE provider_id NOT IN (SELECT id FROM otp_gateway_internal.identity)") == []
 
 
 # routes
@@ -446,7 +446,7 @@ def test_forgetting_through_a_route_resets_no_limit_of_others(gateway):
     gateway.execute("SELECT otp_gateway.forget('narrow', %s)", (to,))
     assert gateway.send("narrow", to=to, vendor="ideamart")["outcome"] == "sent"
     assert gateway.execute(
-        "SELECT count(*)::int FROM otp_gateway.attempt_record WHERE octet_length(recipient_key) > 0 AND reason IS NULL"
+        "SELECT count(*)::int FROM otp_gateway_internal.attempt_record WHERE octet_length(recipient_key) > 0 AND reason IS NULL"
     ) == [(1,)]
 
 
@@ -471,7 +471,7 @@ def acts_for_nobody(gateway, app, member, to, row):
     """Sees and does nothing of what the role `app` began, or owns."""
     for look in ("otp_gateway.verification", "otp_gateway.attempt", f"otp_gateway.find('ideamart', '{to}')"):
         assert gateway.execute(f"SELECT * FROM {look}", session=member) == [], look
-    assert gateway.execute("SELECT otp_gateway.recipient_verifications('ideamart', %s)", (to,), member) == [([],)]
+    assert gateway.execute("SELECT otp_gateway_internal.recipient_verifications('ideamart', %s)", (to,), member) == [([],)]
     for call in ("otp_verify(%s, '000000')", "otp_resend(%s)", "otp_cancel(%s)", "otp_gateway.wait(%s)"):
         refused = error(gateway, f"SELECT * FROM {call}", (str(row["verification_id"]),), member)
         assert refused.pgcode == "42704", (call, refused)
@@ -568,7 +568,7 @@ def test_a_dump_is_restored_by_name_once(cluster, gateway, simulator):
             output = cluster.psql(name, "-q", "-v", "ON_ERROR_STOP=1", script=text)
             assert "ERROR" not in output, output
             servers = dict(restored.execute("SELECT srvname, oid::int8 FROM pg_foreign_server"))
-            known = dict(restored.execute("SELECT name, object::int8 FROM otp_gateway.identity WHERE kind = 'server'"))
+            known = dict(restored.execute("SELECT name, object::int8 FROM otp_gateway_internal.identity WHERE kind = 'server'"))
             assert known["dialog"] == servers["dialog"]
             assert {p for (p,) in restored.execute("SELECT provider FROM otp_gateway.verification")} == {"dialog"}
             with contextlib.closing(restored.connect(user=app.name)) as session:
@@ -582,13 +582,13 @@ def test_rows_of_another_cluster_wait_to_be_found_by_name(gateway):
     """As pg_upgrade leaves them: the OIDs are another cluster's, and nobody's until the worker has looked the names up."""
     with role(gateway, USAGE) as app:
         row = gateway.send(session=app)
-        gateway.execute("UPDATE otp_gateway.identity SET home = 1, object = 10 WHERE name = %s", (app.name,))
+        gateway.execute("UPDATE otp_gateway_internal.identity SET home = 1, object = 10 WHERE name = %s", (app.name,))
         with contextlib.closing(gateway.connect(user=app.name)) as fresh:
             assert gateway.execute("SELECT * FROM otp_gateway.verification", session=fresh) == []
             assert error(gateway, "SELECT otp_verify(%s::uuid, '0')", (row["verification_id"],), fresh).pgcode == "42704"
         gateway.execute("ALTER SERVER ideamart RENAME TO moved")
         until(
-            lambda: gateway.execute("SELECT 1 FROM otp_gateway.identity WHERE name = %s AND home <> 1", (app.name,)),
+            lambda: gateway.execute("SELECT 1 FROM otp_gateway_internal.identity WHERE name = %s AND home <> 1", (app.name,)),
             "found by name",
         )
         with contextlib.closing(gateway.connect(user=app.name)) as fresh:
@@ -630,7 +630,7 @@ def test_an_upgrade_takes_back_what_was_given(cluster, simulator):
             for right in ("SELECT", "UPDATE", "TRIGGER", "TRUNCATE"):
                 assert gateway.execute(f"SELECT has_table_privilege('{name}', 'otp_gateway.{table}', '{right}')") == [(False,)]
         assert gateway.execute(
-            f"SELECT has_any_column_privilege('{name}', 'otp_gateway.verification_record', 'UPDATE')"
+            f"SELECT has_any_column_privilege('{name}', 'otp_gateway_internal.verification_record', 'UPDATE')"
         ) == [(False,)]
         gateway.execute(f"DROP OWNED BY {name}")
     cluster.witness.cursor().execute(f"DROP ROLE {name}")
@@ -683,7 +683,7 @@ def test_no_trigger_of_others_is_fired(gateway):
         gateway.execute("SELECT otp_gateway.forget('ideamart', %s)", (number,))
         assert gateway.execute("SELECT * FROM trap.fired") == []
         # The trap works: by hand, as anybody's own statement, it is fired.
-        gateway.execute("UPDATE otp_gateway.verification_record SET send_count = send_count")
+        gateway.execute("UPDATE otp_gateway_internal.verification_record SET send_count = send_count")
         assert gateway.execute("SELECT count(*) > 0 FROM trap.fired") == [(True,)]
         # And a worker that finds it says so.
         gateway.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'otp_gateway worker' AND datname = current_database()")
@@ -701,15 +701,15 @@ def test_an_upgrade_fires_no_trigger_of_others(cluster, simulator):
         gateway.execute("CREATE EXTENSION otp_gateway VERSION '0.3.0'")
         gateway.execute(TRAP)
         gateway.execute(
-            "INSERT INTO otp_gateway.verification_record (id, provider, vendor, status, created_by, created_at, send_count,"
+            "INSERT INTO otp_gateway_internal.verification_record (id, provider, vendor, status, created_by, created_at, send_count,"
             " check_count, max_checks) VALUES (gen_random_uuid(), 'x', 'ideamart', 'approved', 'postgres', now(), 1, 1, 3)"
         )
         gateway.execute(
-            "CREATE TRIGGER t BEFORE UPDATE ON otp_gateway.verification_record FOR EACH ROW EXECUTE FUNCTION trap.fire()"
+            "CREATE TRIGGER t BEFORE UPDATE ON otp_gateway_internal.verification_record FOR EACH ROW EXECUTE FUNCTION trap.fire()"
         )
         gateway.execute("ALTER EXTENSION otp_gateway UPDATE")
         assert gateway.execute("SELECT * FROM trap.fired") == []
-        assert gateway.execute("SELECT provider_id IS NOT NULL FROM otp_gateway.verification_record") == [(True,)]
+        assert gateway.execute("SELECT provider_id IS NOT NULL FROM otp_gateway_internal.verification_record") == [(True,)]
 
 
 # where the functions are

@@ -93,7 +93,7 @@ def test_with_a_developers_wish_for_backtraces(simulator):
                 errors.append(running.error)
                 running.session.close()
             # Ours, and one of Postgres' that passes through us.
-            for statement in ("SELECT otp_send('nowhere', '{}')", "SELECT otp_gateway.iserveu_validator(ARRAY[NULL], 0)"):
+            for statement in ("SELECT otp_send('nowhere', '{}')", "SELECT otp_gateway_internal.iserveu_validator(ARRAY[NULL], 0)"):
                 with pytest.raises(psycopg2.Error) as caught:
                     gateway.execute(statement)
                 errors.append(caught.value)

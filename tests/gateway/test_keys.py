@@ -14,7 +14,7 @@ import pytest
 from cluster import Cluster
 from conftest import FLOWS, Gateway, until
 
-SEALS = "SELECT id, encode(substr(sealed, 1, 4), 'hex') FROM otp_gateway.verification_record WHERE sealed IS NOT NULL ORDER BY id"
+SEALS = "SELECT id, encode(substr(sealed, 1, 4), 'hex') FROM otp_gateway_internal.verification_record WHERE sealed IS NOT NULL ORDER BY id"
 
 
 @pytest.fixture

@@ -144,7 +144,7 @@ def test_single_user_mode(own_cluster, simulator):
 def test_a_renamed_record(own_cluster, simulator):
     gateway = opened(own_cluster, simulator)
     gateway.send()
-    gateway.execute("ALTER TABLE otp_gateway.verification_record RENAME TO elsewhere")
+    gateway.execute("ALTER TABLE otp_gateway_internal.verification_record RENAME TO elsewhere")
     run(own_cluster, f"SELECT pg_terminate_backend({worker_of(gateway)})")
     took = [fails(gateway, "55000", "verification_record") for _ in range(2)]
     assert took[1] < 6
@@ -203,7 +203,7 @@ def test_a_worker_that_dies_with_a_request_and_none_comes(own_cluster, simulator
     simulator.fault("hold", operation="send", times=1)
     call = Running(gateway.connect(), SEND, payload(gateway))
     simulator.held(1)
-    gateway.execute("ALTER TABLE otp_gateway.attempt_record RENAME TO elsewhere")
+    gateway.execute("ALTER TABLE otp_gateway_internal.attempt_record RENAME TO elsewhere")
     make_fail(worker_of(gateway))
     other = Running(gateway.connect(), SEND, payload(gateway))
     row = call.row(15)
@@ -709,8 +709,8 @@ def test_a_locked_row_at_the_start(gateway, simulator):
     simulator.held(1)
     [(verification, attempt)] = gateway.execute("SELECT verification_id, id FROM otp_gateway.attempt")
     locker = gateway.connect(autocommit=False)
-    gateway.execute("UPDATE otp_gateway.verification_record SET is_test = is_test WHERE id = %s", (verification,), locker)
-    gateway.execute("UPDATE otp_gateway.attempt_record SET provider = provider WHERE id = %s", (attempt,), locker)
+    gateway.execute("UPDATE otp_gateway_internal.verification_record SET is_test = is_test WHERE id = %s", (verification,), locker)
+    gateway.execute("UPDATE otp_gateway_internal.attempt_record SET provider = provider WHERE id = %s", (attempt,), locker)
     pid = worker_of(gateway)
     gateway.execute("SELECT pg_terminate_backend(%s)", (pid,))
     until(lambda: worker_of(gateway) != pid, "it ends")
@@ -741,7 +741,7 @@ def test_a_long_reply_whose_worker_goes(gateway, simulator):
     simulator.fault("reply", "paytm", "verify", body=body)
     session, locker = gateway.connect(), gateway.connect(autocommit=False)
     # Held up on the way, so that the session can be stopped before the answer comes.
-    gateway.execute("LOCK TABLE otp_gateway.attempt_record IN EXCLUSIVE MODE", None, locker)
+    gateway.execute("LOCK TABLE otp_gateway_internal.attempt_record IN EXCLUSIVE MODE", None, locker)
     call = Running(session, "SELECT * FROM otp_verify(%s::uuid, '123456')", (sent["verification_id"],))
     waits = "SELECT count(*)::int FROM pg_stat_activity WHERE pid = %s AND wait_event = 'Extension'"
     until(lambda: gateway.execute(waits, (session.info.backend_pid,)) == [(1,)], "it waits")

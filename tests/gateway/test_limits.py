@@ -94,7 +94,7 @@ def counted(rows, column="outcome"):
 
 def pass_time(gateway, interval, session=None):
     """So much time passes for everything that limits look at."""
-    gateway.execute("UPDATE otp_gateway.attempt_record SET started_at = started_at - %s::interval", (interval,), session)
+    gateway.execute("UPDATE otp_gateway_internal.attempt_record SET started_at = started_at - %s::interval", (interval,), session)
 
 
 def clock(gateway):
@@ -179,7 +179,7 @@ def test_half_of_them_queued(gateway, simulator, crowd):
     assert simulator.count("ideamart", "send") == 5
     # What was queued says the same of a refusal as what was sent at once.
     said = gateway.execute("""SELECT DISTINCT v.status::text, v.send_count, v.sealed IS NULL, a.reason, a.vendor_message
-        FROM otp_gateway.verification_record AS v JOIN otp_gateway.attempt_record AS a ON a.verification_id = v.id
+        FROM otp_gateway_internal.verification_record AS v JOIN otp_gateway_internal.attempt_record AS a ON a.verification_id = v.id
         WHERE a.outcome = 'blocked'""")
     assert [row[:4] for row in said] == [("blocked", 0, True, "send_limit")]
 
@@ -375,7 +375,7 @@ def test_what_the_record_answers_spends_none(gateway, simulator):
     to = gateway.number("hyperverge")
     for _ in range(4):
         id = begin(gateway, to)
-        gateway.execute("UPDATE otp_gateway.verification_record SET expires_at = now() - interval '1 second' WHERE id = %s", (id,))
+        gateway.execute("UPDATE otp_gateway_internal.verification_record SET expires_at = now() - interval '1 second' WHERE id = %s", (id,))
         assert gateway.verify(id, "123456")["outcome"] == "expired"
     assert simulator.count("hyperverge", "verify") == 0
     assert gateway.verify(begin(gateway, to), "123456")["outcome"] == "invalid_code"
@@ -562,14 +562,14 @@ def test_edge(gateway, reason, options, window, first):
     done = {"invalid_code"} if first is guess_and_guess else {"sent"}
 
     def afresh():
-        gateway.execute("TRUNCATE otp_gateway.attempt_record, otp_gateway.verification_record, otp_gateway.reference")
+        gateway.execute("TRUNCATE otp_gateway_internal.attempt_record, otp_gateway_internal.verification_record, otp_gateway_internal.reference")
         again = first(gateway, "sandbox")
         return again, set_start
 
     def set_start(age):
         """What counts began so long ago, by the clock as it is now; returns when."""
         return gateway.execute(
-            "WITH now AS (SELECT clock_timestamp() AS at), moved AS (UPDATE otp_gateway.attempt_record"
+            "WITH now AS (SELECT clock_timestamp() AS at), moved AS (UPDATE otp_gateway_internal.attempt_record"
             " SET started_at = at - %s FROM now) SELECT at FROM now", (age,),
         )[0][0]
 
@@ -743,7 +743,7 @@ def test_a_blocked_send(gateway, simulator):
         "provider": "limited", "status": "blocked", "send_count": 0, "check_count": 0, "sealed": None, "created_by": "postgres"
     }
     assert verification["recipient_key"] is not None and verification["recipient_masked"].endswith(to[-4:])
-    attempt = gateway.row("SELECT * FROM otp_gateway.attempt_record WHERE id = %s", (attempt_id,))
+    attempt = gateway.row("SELECT * FROM otp_gateway_internal.attempt_record WHERE id = %s", (attempt_id,))
     assert attempt["verification_id"] == id and attempt["recipient_key"] == verification["recipient_key"]
     assert (attempt["operation"], attempt["outcome"], attempt["reason"]) == ("send", "blocked", "send_limit")
     assert (attempt["provider"], attempt["vendor_message"]) == ("limited", words)
@@ -955,12 +955,12 @@ def long_record(shared_cluster, simulator_program):
         # The worker makes its plans now, when there is nothing to plan for.
         assert gateway.send(to="0770000001")["outcome"] == "sent"
         gateway.execute(
-            """INSERT INTO otp_gateway.attempt_record
+            """INSERT INTO otp_gateway_internal.attempt_record
                  (id, verification_id, operation, outcome, started_at, finished_at, provider, provider_id, recipient_key)
                SELECT gen_random_uuid(), gen_random_uuid(), CASE WHEN n %% 5 = 0 THEN 'verify' ELSE 'send' END,
                       CASE WHEN n %% 5 = 0 THEN 'invalid_code' ELSE 'sent' END, now() - n * interval '36 ms', now(),
                       CASE WHEN n %% 10 = 0 THEN 'another' ELSE 'ideamart' END,
-                      CASE WHEN n %% 10 <> 0 THEN (SELECT id FROM otp_gateway.identity WHERE kind = 'server') ELSE 1 END,
+                      CASE WHEN n %% 10 <> 0 THEN (SELECT id FROM otp_gateway_internal.identity WHERE kind = 'server') ELSE 1 END,
                       sha256((n %% 20000)::text::bytea)
                FROM generate_series(1, %s) AS n""",
             (ATTEMPTS,),
@@ -991,7 +991,7 @@ QUESTIONS = {
 def test_an_index_serves_it(long_record, name, analyzed):
     """The worker's own questions, with the worker's own settings: a few pages are read, not the table."""
     types, arguments, index = QUESTIONS[name]
-    [(ideamart,)] = long_record.execute("SELECT id FROM otp_gateway.identity WHERE kind = 'server'")
+    [(ideamart,)] = long_record.execute("SELECT id FROM otp_gateway_internal.identity WHERE kind = 'server'")
     arguments = arguments.format(ideamart=ideamart)
     with long_record.cluster.session(long_record.database) as session:
 
@@ -1001,7 +1001,7 @@ def test_an_index_serves_it(long_record, name, analyzed):
         settings = re.findall(r'\(c"(\w+)", c"([^"]*)"\)', source("src/worker/lifecycle.rs"))
         assert ("plan_cache_mode", "force_generic_plan") in settings
         if analyzed:
-            run("ANALYZE otp_gateway.attempt_record")
+            run("ANALYZE otp_gateway_internal.attempt_record")
         for setting, value in settings:
             # Some are those of later versions.
             if run(f"SELECT current_setting('{setting}', true)") != [(None,)]:

@@ -101,9 +101,9 @@ def test_who_waits_for_themselves(gateway, simulator, locker):
     code = simulator.code("ideamart", to)
     for how in ("row", "table"):
         if how == "row":
-            gateway.execute("SELECT FROM otp_gateway.verification_record WHERE id = %s FOR UPDATE", (id,), locker)
+            gateway.execute("SELECT FROM otp_gateway_internal.verification_record WHERE id = %s FOR UPDATE", (id,), locker)
         else:
-            gateway.execute("LOCK TABLE otp_gateway.verification_record", session=locker)
+            gateway.execute("LOCK TABLE otp_gateway_internal.verification_record", session=locker)
         began = time.monotonic()
         with pytest.raises(psycopg2.errors.LockNotAvailable) as raised:
             gateway.verify(id, code, locker)
@@ -126,7 +126,7 @@ def give_up(gateway, count):
 def test_what_those_who_gave_up_had_asked_for(gateway, simulator, locker):
     """Nothing of it was on record yet: once it is older than its own timeout, it is as if it had never been asked."""
     at(gateway, "ideamart", timeout="1s")
-    gateway.execute("LOCK TABLE otp_gateway.attempt_record IN SHARE MODE", session=locker)
+    gateway.execute("LOCK TABLE otp_gateway_internal.attempt_record IN SHARE MODE", session=locker)
     give_up(gateway, 5)
     # The last of them grows older than its timeout.
     time.sleep(1.2)
@@ -138,7 +138,7 @@ def test_what_those_who_gave_up_had_asked_for(gateway, simulator, locker):
 
 def test_what_was_asked_for_a_moment_ago(gateway, simulator, locker):
     """It goes, as it does without a lock: a statement that is canceled takes nothing back."""
-    gateway.execute("LOCK TABLE otp_gateway.attempt_record IN SHARE MODE", session=locker)
+    gateway.execute("LOCK TABLE otp_gateway_internal.attempt_record IN SHARE MODE", session=locker)
     give_up(gateway, 1)
     locker.rollback()
     assert simulator.count("ideamart", "send", atleast=1, wait=10000) == 1
@@ -168,7 +168,7 @@ def test_one_line_for_each_change(gateway, simulator):
     body = "SELECT * FROM otp_send('ideamart', jsonb_build_object('mobile', %s))"
     calls = [Running(gateway.connect(), body, (gateway.number(),)) for _ in range(20)]
     simulator.held(20)
-    gateway.execute("ALTER TABLE otp_gateway.attempt_record ADD CONSTRAINT disk_full CHECK (outcome <> 'sent') NOT VALID")
+    gateway.execute("ALTER TABLE otp_gateway_internal.attempt_record ADD CONSTRAINT disk_full CHECK (outcome <> 'sent') NOT VALID")
     simulator.clear_faults()
     simulator.release()
     said = "an outcome could not be put on record yet"
@@ -177,7 +177,7 @@ def test_one_line_for_each_change(gateway, simulator):
     time.sleep(1)
     assert gateway.cluster.log()[before:].count(said) == 1
     assert not any(call.ended_at for call in calls)
-    gateway.execute("ALTER TABLE otp_gateway.attempt_record DROP CONSTRAINT disk_full")
+    gateway.execute("ALTER TABLE otp_gateway_internal.attempt_record DROP CONSTRAINT disk_full")
     assert {call.row()["outcome"] for call in calls} == {"sent"}
     until(lambda: f"times: {said}" in gateway.cluster.log()[before:], "it is said that it is over")
     assert gateway.cluster.log()[before:].count(said) == 2
@@ -197,7 +197,7 @@ def test_a_check_that_was_prepared_before_a_resend(gateway, simulator, locker):
     to = gateway.number("relid")
     id = gateway.send("relid", to)["verification_id"]
     old = simulator.code("relid", to)
-    gateway.execute("LOCK TABLE otp_gateway.attempt_record IN SHARE MODE", session=locker)
+    gateway.execute("LOCK TABLE otp_gateway_internal.attempt_record IN SHARE MODE", session=locker)
     resend = Running(gateway.connect(), "SELECT * FROM otp_resend(%s)", (id,))
     waits(gateway, resend)
     check = verify(gateway, id, old)

@@ -94,22 +94,22 @@ def test_in_whatever_order_they_end(gateway, simulator, seed):
 
 RECORD = """
 WITH identity AS MATERIALIZED (
-    SELECT (SELECT id FROM otp_gateway.identity WHERE object = (SELECT oid FROM pg_foreign_server WHERE srvname = 'ideamart'))
+    SELECT (SELECT id FROM otp_gateway_internal.identity WHERE object = (SELECT oid FROM pg_foreign_server WHERE srvname = 'ideamart'))
                AS provider_id,
-           (SELECT id FROM otp_gateway.identity WHERE kind = 'role' AND object = current_user::regrole) AS role_id
+           (SELECT id FROM otp_gateway_internal.identity WHERE kind = 'role' AND object = current_user::regrole) AS role_id
 ), one AS MATERIALIZED (
     SELECT n, at, (lpad(to_hex(at_ms), 12, '0') || '7' || substr(md5(n::text), 1, 19))::uuid AS id
     FROM generate_series(1, %(count)s) AS n,
          LATERAL (SELECT now() - n * %(span)s::interval / %(count)s AS at) AS a,
          LATERAL (SELECT (extract(epoch FROM at) * 1000)::bigint AS at_ms) AS b
 ), verifications AS (
-    INSERT INTO otp_gateway.verification_record (id, provider, vendor, status, recipient_key, created_by, created_at,
+    INSERT INTO otp_gateway_internal.verification_record (id, provider, vendor, status, recipient_key, created_by, created_at,
         send_count, check_count, max_checks, is_test, provider_id, role_id)
     SELECT one.id, 'ideamart', 'ideamart', 'approved', sha256(n::text::bytea), current_user, at, 1, 1, 3, false,
         provider_id, role_id
     FROM one, identity
 )
-INSERT INTO otp_gateway.attempt_record (id, verification_id, operation, outcome, started_at, finished_at, provider,
+INSERT INTO otp_gateway_internal.attempt_record (id, verification_id, operation, outcome, started_at, finished_at, provider,
     recipient_key, provider_id, role_id)
 SELECT one.id, one.id, 'send', 'sent', at, at, 'ideamart', sha256(n::text::bytea), provider_id, role_id
 FROM one, identity
@@ -153,10 +153,10 @@ def test_what_was_left_is_settled_wherever_it_is(gateway, simulator):
     gateway.execute(RECORD, {"count": 300_000, "span": "20 milliseconds"})
     # As a worker leaves it that is killed.
     left = [*sent, *others]
-    gateway.execute("UPDATE otp_gateway.attempt_record SET outcome = NULL, finished_at = NULL WHERE verification_id = ANY (%s)", (left,))
-    gateway.execute("UPDATE otp_gateway.verification_record SET status = 'sending' WHERE id = ANY (%s)", (left,))
+    gateway.execute("UPDATE otp_gateway_internal.attempt_record SET outcome = NULL, finished_at = NULL WHERE verification_id = ANY (%s)", (left,))
+    gateway.execute("UPDATE otp_gateway_internal.verification_record SET status = 'sending' WHERE id = ANY (%s)", (left,))
     # Between two providers of its route.
-    gateway.execute("UPDATE otp_gateway.attempt_record SET outcome = 'unreachable' WHERE verification_id = %s", (others[-1],))
+    gateway.execute("UPDATE otp_gateway_internal.attempt_record SET outcome = 'unreachable' WHERE verification_id = %s", (others[-1],))
     in_flight = "SELECT count(*)::int FROM otp_gateway.attempt WHERE outcome IS NULL"
     stop_worker(gateway)
     assert gateway.wait(followed)["outcome"] == "unknown"

@@ -178,7 +178,7 @@ def test_one_that_waits_to_be_tried_again_can_be_canceled(gateway, simulator):
 
 def make_old(gateway, *ids, by="11 minutes"):
     gateway.execute(
-        "UPDATE otp_gateway.verification_record SET created_at = created_at - %s::interval WHERE id = ANY (%s)", (by, list(ids))
+        "UPDATE otp_gateway_internal.verification_record SET created_at = created_at - %s::interval WHERE id = ANY (%s)", (by, list(ids))
     )
 
 
@@ -282,7 +282,7 @@ def test_a_row_that_somebody_has_locked(gateway, simulator, lock):
     first = gateway.full()["verification_id"]
     locked, *others = behind(gateway, 4)
     with gateway.cluster.session(gateway.database, autocommit=False) as session:
-        gateway.execute(f"SELECT FROM otp_gateway.verification_record WHERE id = %s FOR {lock}", (locked,), session)
+        gateway.execute(f"SELECT FROM otp_gateway_internal.verification_record WHERE id = %s FOR {lock}", (locked,), session)
         simulator.release()
         for id in (first, *gateway.enqueue_many(5, "hyperverge"), *others):
             assert gateway.wait(id)["outcome"] == "sent"
@@ -323,11 +323,11 @@ POISON = {
     "its role has no right any more": ("REVOKE USAGE ON FOREIGN SERVER doomed FROM {app}", "auth_failed", "permission denied", True),
     "its payload lacks what is required": ("ALTER SERVER doomed OPTIONS (DROP defaults)", "invalid_request", "template_id", True),
     "it was tampered with": (
-        "UPDATE otp_gateway.verification_record SET sealed = set_byte(sealed, length(sealed) - 1, get_byte(sealed, length(sealed) - 1) # 1)"
+        "UPDATE otp_gateway_internal.verification_record SET sealed = set_byte(sealed, length(sealed) - 1, get_byte(sealed, length(sealed) - 1) # 1)"
         " WHERE created_by = '{app}'", "auth_failed", "key", True,
     ),
     "its payload is another one's": (
-        "UPDATE otp_gateway.verification_record SET sealed = (SELECT sealed FROM otp_gateway.verification_record WHERE status = 'queued'"
+        "UPDATE otp_gateway_internal.verification_record SET sealed = (SELECT sealed FROM otp_gateway_internal.verification_record WHERE status = 'queued'"
         " AND created_by <> '{app}' LIMIT 1) WHERE created_by = '{app}'", "auth_failed", "key", True,
     ),
 }  # fmt: skip

@@ -31,7 +31,7 @@ def one_database(shared_cluster, simulator_program):
 
 @pytest.fixture
 def gateway(cluster, one_database, simulator):
-    one_database.execute("TRUNCATE otp_gateway.verification_record, otp_gateway.attempt_record, otp_gateway.reference")
+    one_database.execute("TRUNCATE otp_gateway_internal.verification_record, otp_gateway_internal.attempt_record, otp_gateway_internal.reference")
     return one_database
 
 
@@ -566,7 +566,7 @@ def test_after_its_end_a_code_is_sent_anew_and_not_again(gateway, simulator, ven
     gateway.create_provider(f"brief_{vendor}", vendor, code_lifetime="1s")
     sent = gateway.send(f"brief_{vendor}", vendor=vendor, **({"expires_in": 15} if vendor == "relid" else {}))
     if vendor == "relid":
-        gateway.execute("UPDATE otp_gateway.verification_record SET expires_at = now() WHERE id = %s", (sent["verification_id"],))
+        gateway.execute("UPDATE otp_gateway_internal.verification_record SET expires_at = now() WHERE id = %s", (sent["verification_id"],))
     else:
         ends = (sent["expires_at"],)
         until(lambda: gateway.execute("SELECT clock_timestamp() >= %s", ends) == [(True,)], "the end of its time")

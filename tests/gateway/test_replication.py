@@ -50,8 +50,8 @@ def subscribe(subscriber, publisher):
     )
 
 
-RECORD = "SELECT id, status::text, sealed IS NULL FROM otp_gateway.verification_record ORDER BY id"
-ATTEMPTS = "SELECT id, outcome::text FROM otp_gateway.attempt_record ORDER BY id"
+RECORD = "SELECT id, status::text, sealed IS NULL FROM otp_gateway_internal.verification_record ORDER BY id"
+ATTEMPTS = "SELECT id, outcome::text FROM otp_gateway_internal.attempt_record ORDER BY id"
 
 
 def same(publisher, subscriber):
@@ -104,45 +104,45 @@ def test_upkeep_where_all_tables_are_published(publisher, simulator):
     to = publisher.number()
     sent = publisher.send(to=to)
     simulator.code("ideamart", to)
-    assert publisher.execute("SELECT count(*)::int FROM otp_gateway.reference") != [(0,)]
+    assert publisher.execute("SELECT count(*)::int FROM otp_gateway_internal.reference") != [(0,)]
     assert publisher.row("SELECT otp_gateway.forget('ideamart', %s)", (to,)) == {"forget": 1}
     publisher.send()
     publisher.execute(
-        "UPDATE otp_gateway.verification_record SET created_at = created_at - interval '400 days',"
+        "UPDATE otp_gateway_internal.verification_record SET created_at = created_at - interval '400 days',"
         " id = overlay(id::text placing '0170' from 1 for 4)::uuid WHERE id <> %s", (sent["verification_id"],)
     )
     publisher.execute(
-        "UPDATE otp_gateway.attempt_record SET started_at = started_at - interval '400 days',"
+        "UPDATE otp_gateway_internal.attempt_record SET started_at = started_at - interval '400 days',"
         " verification_id = overlay(verification_id::text placing '0170' from 1 for 4)::uuid WHERE verification_id <> %s",
         (sent["verification_id"],),
     )
     publisher.execute(
-        "ALTER TABLE otp_gateway.reference REPLICA IDENTITY DEFAULT;"
-        "UPDATE otp_gateway.reference SET verification_id = overlay(verification_id::text placing '0170' from 1 for 4)::uuid"
+        "ALTER TABLE otp_gateway_internal.reference REPLICA IDENTITY DEFAULT;"
+        "UPDATE otp_gateway_internal.reference SET verification_id = overlay(verification_id::text placing '0170' from 1 for 4)::uuid"
     )
     publisher.cluster.reload()
-    until(lambda: publisher.execute("SELECT count(*)::int FROM otp_gateway.verification_record") == [(1,)], "retention deletes it")
-    assert publisher.execute("SELECT count(*)::int FROM otp_gateway.reference") == [(0,)]
+    until(lambda: publisher.execute("SELECT count(*)::int FROM otp_gateway_internal.verification_record") == [(1,)], "retention deletes it")
+    assert publisher.execute("SELECT count(*)::int FROM otp_gateway_internal.reference") == [(0,)]
 
 
 def test_a_chore_that_fails_is_in_the_log(own_cluster, simulator):
     """Once for each change."""
     gateway = opened(own_cluster, simulator)
     gateway.send()
-    gateway.execute("UPDATE otp_gateway.verification_record SET created_at = created_at - interval '400 days',"
+    gateway.execute("UPDATE otp_gateway_internal.verification_record SET created_at = created_at - interval '400 days',"
                     " id = overlay(id::text placing '0170' from 1 for 4)::uuid")
-    gateway.execute("UPDATE otp_gateway.attempt_record SET started_at = started_at - interval '400 days',"
+    gateway.execute("UPDATE otp_gateway_internal.attempt_record SET started_at = started_at - interval '400 days',"
                     " verification_id = overlay(verification_id::text placing '0170' from 1 for 4)::uuid")
-    gateway.execute("CREATE TABLE precious (id uuid REFERENCES otp_gateway.verification_record)")
+    gateway.execute("CREATE TABLE precious (id uuid REFERENCES otp_gateway_internal.verification_record)")
     gateway.execute("CREATE FUNCTION no() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'not this one'; END $$")
-    gateway.execute("CREATE TRIGGER no BEFORE DELETE ON otp_gateway.verification_record FOR EACH ROW EXECUTE FUNCTION no()")
-    gateway.execute("ALTER TABLE otp_gateway.verification_record ENABLE ALWAYS TRIGGER no")
+    gateway.execute("CREATE TRIGGER no BEFORE DELETE ON otp_gateway_internal.verification_record FOR EACH ROW EXECUTE FUNCTION no()")
+    gateway.execute("ALTER TABLE otp_gateway_internal.verification_record ENABLE ALWAYS TRIGGER no")
     for _ in range(3):
         own_cluster.reload()
         until(lambda: "not this one" in own_cluster.log(), "it is said")
     assert own_cluster.log().count("otp_gateway.retention fails") == 1
-    gateway.execute("DROP TRIGGER no ON otp_gateway.verification_record")
+    gateway.execute("DROP TRIGGER no ON otp_gateway_internal.verification_record")
     own_cluster.reload()
     until(lambda: "otp_gateway.retention works again" in own_cluster.log(), "and that it works again")
-    assert gateway.execute("SELECT count(*)::int FROM otp_gateway.verification_record") == [(0,)]
+    assert gateway.execute("SELECT count(*)::int FROM otp_gateway_internal.verification_record") == [(0,)]
     gateway.session.close()

@@ -45,15 +45,15 @@ def aged(gateway, ids, days):
         value = id.int
         older = uuid.UUID(int=(((value >> 80) - int(days * DAY * 1000)) << 80) | (value & ((1 << 80) - 1)))
         gateway.execute(
-            "UPDATE otp_gateway.verification_record SET id = %s, created_at = created_at - %s * interval '1 day' WHERE id = %s",
+            "UPDATE otp_gateway_internal.verification_record SET id = %s, created_at = created_at - %s * interval '1 day' WHERE id = %s",
             (older, days, id),
         )
         gateway.execute(
-            "UPDATE otp_gateway.attempt_record SET verification_id = %s, started_at = started_at - %s * interval '1 day',"
+            "UPDATE otp_gateway_internal.attempt_record SET verification_id = %s, started_at = started_at - %s * interval '1 day',"
             " finished_at = finished_at - %s * interval '1 day' WHERE verification_id = %s",
             (older, days, days, id),
         )
-        gateway.execute("UPDATE otp_gateway.reference SET verification_id = %s WHERE verification_id = %s", (older, id))
+        gateway.execute("UPDATE otp_gateway_internal.reference SET verification_id = %s WHERE verification_id = %s", (older, id))
         old[id] = older
     return [old[id] for id in ids]
 
@@ -100,15 +100,15 @@ def test_what_is_too_old_goes_by_itself(gateway):
 def test_a_backlog_goes_in_parts(gateway):
     """More than one part takes; calls are served meanwhile."""
     gateway.execute(
-        "WITH v AS (INSERT INTO otp_gateway.verification_record (id, provider, vendor, status, created_by, created_at, send_count,"
+        "WITH v AS (INSERT INTO otp_gateway_internal.verification_record (id, provider, vendor, status, created_by, created_at, send_count,"
         " check_count, max_checks) SELECT ('00000000-0000-7000-8000-' || lpad(to_hex(n), 12, '0'))::uuid, 'ideamart', 'ideamart',"
         " 'approved', 'postgres', now() - interval '100 days', 1, 1, 3 FROM generate_series(1, 20000) AS n RETURNING id)"
-        " INSERT INTO otp_gateway.attempt_record (id, verification_id, operation, outcome, started_at, provider)"
+        " INSERT INTO otp_gateway_internal.attempt_record (id, verification_id, operation, outcome, started_at, provider)"
         " SELECT gen_random_uuid(), id, 'send', 'sent', now() - interval '100 days', 'ideamart' FROM v"
     )
     with retention(gateway, "80d"):
         new = sent(gateway, 5)
-        until(lambda: gateway.execute("SELECT count(*)::int FROM otp_gateway.attempt_record") == [(5,)], "they are deleted", 60)
+        until(lambda: gateway.execute("SELECT count(*)::int FROM otp_gateway_internal.attempt_record") == [(5,)], "they are deleted", 60)
         assert on_record(gateway) == [set(new)] * 3
 
 
@@ -138,7 +138,7 @@ def test_what_is_on_its_way_or_was_lately_used_stays(gateway, simulator):
     to = gateway.number("hyperverge")
     checked, flying = (aged(gateway, [gateway.send("hyperverge", to)["verification_id"]], 100)[0] for _ in range(2))
     # Sealed for the ids that they had.
-    gateway.execute("UPDATE otp_gateway.verification_record SET expires_at = NULL, sealed = NULL")
+    gateway.execute("UPDATE otp_gateway_internal.verification_record SET expires_at = NULL, sealed = NULL")
     assert gateway.verify(checked, "000000", mobile=to)["outcome"] == "invalid_code"
     gone = aged(gateway, sent(gateway), 101)
     simulator.fault("hold", "hyperverge", "verify", times=1)
@@ -177,12 +177,12 @@ def test_after_a_restart(own_cluster, simulator):
 
 
 COPIES = """
-INSERT INTO otp_gateway.verification_record (id, provider, vendor, status, recipient_key, created_by, created_at, expires_at,
+INSERT INTO otp_gateway_internal.verification_record (id, provider, vendor, status, recipient_key, created_by, created_at, expires_at,
     send_count, check_count, max_checks, sealed, is_test, provider_id, role_id)
 SELECT (substr(v.id::text, 1, 18) || '-' || substr(md5(n::text), 1, 4) || '-' || substr(md5(n::text), 5, 12))::uuid, v.provider,
     v.vendor, 'pending', v.recipient_key, v.created_by, v.created_at, now() + %s::interval, 1, 0, 3, v.sealed, false,
     v.provider_id, v.role_id
-FROM otp_gateway.verification_record AS v, generate_series(1, 5000) AS n WHERE v.id = %s
+FROM otp_gateway_internal.verification_record AS v, generate_series(1, 5000) AS n WHERE v.id = %s
 """
 
 
@@ -199,11 +199,11 @@ def test_what_is_sealed_is_erased_within_a_minute(gateway, simulator):
         gateway.send("brief", vendor="ideamart")
     with gateway.cluster.session(gateway.database, autocommit=False) as locker:
         locked = gateway.send("brief", vendor="ideamart")["verification_id"]
-        locker.cursor().execute("SELECT FROM otp_gateway.verification_record WHERE id = %s FOR UPDATE", (locked,))
+        locker.cursor().execute("SELECT FROM otp_gateway_internal.verification_record WHERE id = %s FOR UPDATE", (locked,))
         moved = gateway.send("brief", vendor="ideamart")["verification_id"]
         gateway.execute("ALTER SERVER brief OPTIONS (SET code_lifetime '1h')")
         assert gateway.row("SELECT * FROM otp_resend(%s)", (moved,))["outcome"] == "sent"
-        left = "SELECT id, status::text FROM otp_gateway.verification_record WHERE sealed IS NOT NULL"
+        left = "SELECT id, status::text FROM otp_gateway_internal.verification_record WHERE sealed IS NOT NULL"
         open_ones = {(id, "pending"), (moved, "pending"), (locked, "pending")}
         until(lambda: set(gateway.execute(left)) == open_ones, "all others are erased", 75)
     until(lambda: set(gateway.execute(left)) == open_ones - {(locked, "pending")}, "what was locked is, too", 75)
@@ -230,10 +230,10 @@ def test_purge_of_many(gateway):
     gateway.create_provider("mine", "ideamart")
     sent(gateway), sent(gateway, provider="mine")
     gateway.execute(
-        "INSERT INTO otp_gateway.verification_record (id, provider, provider_id, vendor, status, created_by, created_at,"
+        "INSERT INTO otp_gateway_internal.verification_record (id, provider, provider_id, vendor, status, created_by, created_at,"
         " send_count, check_count, max_checks) SELECT ('00000000-0000-7000-8000-' || lpad(to_hex(n), 12, '0'))::uuid,"
         " i.name, i.id, 'ideamart', 'approved', 'postgres', now() - interval '20 days', 1, 1, 3"
-        " FROM generate_series(1, 3000) AS n JOIN otp_gateway.identity AS i ON i.object IN (SELECT oid FROM pg_foreign_server)"
+        " FROM generate_series(1, 3000) AS n JOIN otp_gateway_internal.identity AS i ON i.object IN (SELECT oid FROM pg_foreign_server)"
         " AND i.name = CASE WHEN n %% 100 = 0 THEN 'mine' ELSE 'ideamart' END", ()
     )
     with acting_as(gateway, "keeper", "ALTER SERVER mine OWNER TO keeper") as session:
@@ -311,7 +311,7 @@ def test_forget(gateway, simulator, vendor):
     open_ = gateway.send(vendor, to, **fresh)["verification_id"]
     others = gateway.send(vendor, other, **({"order_id": "OTHER"} if vendor == "paytm" else {}))["verification_id"]
     spelling = {"iserveu": "+91 {}", "hyperverge": "0{}", "paytm": "+91{}", "relid": "{}", "ideamart": "{}"}[vendor].format(to)
-    before = gateway.row("SELECT * FROM otp_gateway.verification_record WHERE id = %s", (others,))
+    before = gateway.row("SELECT * FROM otp_gateway_internal.verification_record WHERE id = %s", (others,))
     facts = "SELECT id, operation, outcome, http_status, vendor_code, started_at FROM otp_gateway.attempt WHERE verification_id = ANY (%s) ORDER BY id"
     known = gateway.execute(facts, ([ended, open_],))
 
@@ -323,12 +323,12 @@ def test_forget(gateway, simulator, vendor):
         gone = ("recipient_masked", "recipient_key", "reference", "idempotency_key", "payload_hash", "sealed")
         assert {name: row[name] for name in gone} == dict.fromkeys(gone)
     assert gateway.execute(
-        "SELECT DISTINCT vendor_message, response, recipient_key FROM otp_gateway.attempt_record WHERE verification_id = ANY (%s)",
+        "SELECT DISTINCT vendor_message, response, recipient_key FROM otp_gateway_internal.attempt_record WHERE verification_id = ANY (%s)",
         ([ended, open_],),
     ) in ([(None, None, memoryview(b""))], [(None, None, None)])
     assert gateway.execute(facts, ([ended, open_],)) == known and len(known) >= 3
-    assert gateway.execute("SELECT verification_id FROM otp_gateway.reference WHERE verification_id = ANY (%s)", ([ended, open_],)) == []
-    assert gateway.row("SELECT * FROM otp_gateway.verification_record WHERE id = %s", (others,)) == before
+    assert gateway.execute("SELECT verification_id FROM otp_gateway_internal.reference WHERE verification_id = ANY (%s)", ([ended, open_],)) == []
+    assert gateway.row("SELECT * FROM otp_gateway_internal.verification_record WHERE id = %s", (others,)) == before
     assert gateway.execute("SELECT id FROM otp_gateway.find(%s, %s)", (vendor, to)) == []
     # What is known of it answers: no call.
     calls = simulator.count()
@@ -347,7 +347,7 @@ def test_forget_at_a_route(gateway, simulator):
     id = gateway.send("route", to, vendor="ideamart")["verification_id"]
     assert [outcome for _, outcome in gateway.attempts(id)] == ["provider_error", "sent"]
     assert forget(gateway, to, "route") == 1
-    assert gateway.execute("SELECT DISTINCT recipient_key FROM otp_gateway.attempt_record") == [(memoryview(b""),)]
+    assert gateway.execute("SELECT DISTINCT recipient_key FROM otp_gateway_internal.attempt_record") == [(memoryview(b""),)]
 
 
 def test_forget_one_that_is_queued(gateway, simulator):
@@ -441,7 +441,7 @@ def test_one_finds_ones_own(gateway):
         mine, theirs = (gateway.send("ideamart", to, session)["verification_id"] for session in (one, other))
         assert find(gateway, to, session=one) == [mine]
         assert find(gateway, to, session=other) == [theirs]
-        assert gateway.execute("SELECT otp_gateway.recipient_verifications('ideamart', %s)", (to,), one) == [([mine],)]
+        assert gateway.execute("SELECT otp_gateway_internal.recipient_verifications('ideamart', %s)", (to,), one) == [([mine],)]
         assert find(gateway, to) == [theirs, mine]
 
 

@@ -107,18 +107,18 @@ FUNCTIONS = {
     "otp_gateway.send_again(uuid)": (EVERYBODY, "SELECT otp_gateway.send_again(%(id)s::uuid)", EVERYBODY),
     # Whoever asks gets what they may see: see test_what_each_role_sees.
     "otp_gateway.find(text,text)": (EVERYBODY, "SELECT FROM otp_gateway.find('bank', %(number)s)", EVERYBODY),
-    "otp_gateway.recipient_verifications(text,text)": (
-        EVERYBODY, "SELECT otp_gateway.recipient_verifications('bank', %(number)s)", EVERYBODY
+    "otp_gateway_internal.recipient_verifications(text,text)": (
+        EVERYBODY, "SELECT otp_gateway_internal.recipient_verifications('bank', %(number)s)", EVERYBODY
     ),
     "otp_gateway.purge(interval)": (EVERYBODY, "SELECT otp_gateway.purge('30 years')", {"keeper", "superuser"}),
     "otp_gateway.forget(text,text)": (EVERYBODY, "SELECT otp_gateway.forget('bank', '0778888888')", {"keeper", "superuser"}),
     "otp_gateway.rotate_key()": (SUPER, "SELECT otp_gateway.rotate_key()", SUPER),
-    "otp_gateway.effective_settings(oid)": (
-        EVERYBODY, "SELECT otp_gateway.effective_settings(oid) FROM pg_foreign_server WHERE srvname = 'bank'", EVERYBODY
+    "otp_gateway_internal.effective_settings(oid)": (
+        EVERYBODY, "SELECT otp_gateway_internal.effective_settings(oid) FROM pg_foreign_server WHERE srvname = 'bank'", EVERYBODY
     ),
     # Triggers, which are not called; to make a trigger of one takes EXECUTE.
-    "otp_gateway.note_queued()": (SUPER, "CREATE TRIGGER t BEFORE INSERT ON own EXECUTE FUNCTION otp_gateway.note_queued()", SUPER),
-    "otp_gateway.recognise()": (SUPER, "CREATE TRIGGER t BEFORE INSERT ON own EXECUTE FUNCTION otp_gateway.recognise()", SUPER),
+    "otp_gateway_internal.note_queued()": (SUPER, "CREATE TRIGGER t BEFORE INSERT ON own EXECUTE FUNCTION otp_gateway_internal.note_queued()", SUPER),
+    "otp_gateway_internal.recognise()": (SUPER, "CREATE TRIGGER t BEFORE INSERT ON own EXECUTE FUNCTION otp_gateway_internal.recognise()", SUPER),
     "otp_gateway.send_after_commit()": (
         EVERYBODY, "CREATE TRIGGER t AFTER INSERT ON own EXECUTE FUNCTION otp_gateway.send_after_commit()", EVERYBODY
     ),
@@ -174,7 +174,7 @@ class Rights:
             row = self.send(role, provider)
             self.ids[row["verification_id"]] = (role, provider)
         # A table that is empty hides nothing.
-        execute("INSERT INTO otp_gateway.breaker SELECT oid, 'infinity', 0 FROM pg_foreign_server WHERE srvname = 'shop'")
+        execute("INSERT INTO otp_gateway_internal.breaker SELECT oid, 'infinity', 0 FROM pg_foreign_server WHERE srvname = 'shop'")
         execute("ANALYZE")
 
     def send(self, role, provider="bank", number=NUMBER):
@@ -318,7 +318,7 @@ def test_what_each_role_sees(rights, role):
     for provider in ("bank", "shop"):
         there = {flow for flow in of(role) if flow[1] == provider}
         assert rights.seen(role, "SELECT id FROM otp_gateway.find(%s, %s)", (provider, NUMBER)) == there
-        found = rights.seen(role, "SELECT unnest(otp_gateway.recipient_verifications(%s, %s))", (provider, NUMBER))
+        found = rights.seen(role, "SELECT unnest(otp_gateway_internal.recipient_verifications(%s, %s))", (provider, NUMBER))
         assert found == there
     assert rights.seen(role, "SELECT id FROM otp_gateway.find('bank', '0776666666')") == set()
     # No secret, and what it may know from pg_foreign_server.
@@ -333,7 +333,7 @@ def test_find_looks_once(rights):
     try:
         rights.run("superuser", "SET LOCAL track_functions = 'all'")
         rights.run("superuser", "SELECT id FROM otp_gateway.find('bank', %s)", (NUMBER,))
-        calls = "SELECT pg_stat_get_xact_function_calls('otp_gateway.recipient_verifications(text, text)'::regprocedure)"
+        calls = "SELECT pg_stat_get_xact_function_calls('otp_gateway_internal.recipient_verifications(text, text)'::regprocedure)"
         assert rights.run("superuser", calls) == [(1,)]
     finally:
         session.rollback()
@@ -430,10 +430,10 @@ ON_THE_EXTENSION = [
     "ALTER VIEW otp_gateway.attempt OWNER TO CURRENT_USER",
     "DROP VIEW otp_gateway.attempt",
     "DROP FUNCTION otp_send(text, jsonb, text)",
-    "DROP FUNCTION otp_gateway.note_queued() CASCADE",
-    "ALTER DOMAIN otp_gateway.status ADD CHECK (false) NOT VALID",
-    "ALTER DOMAIN otp_gateway.status OWNER TO CURRENT_USER",
-    "CREATE CAST (otp_gateway.status AS text) WITHOUT FUNCTION AS IMPLICIT",
+    "DROP FUNCTION otp_gateway_internal.note_queued() CASCADE",
+    "ALTER DOMAIN otp_gateway_internal.status ADD CHECK (false) NOT VALID",
+    "ALTER DOMAIN otp_gateway_internal.status OWNER TO CURRENT_USER",
+    "CREATE CAST (otp_gateway_internal.status AS text) WITHOUT FUNCTION AS IMPLICIT",
     "ALTER FOREIGN DATA WRAPPER otp_sandbox NO VALIDATOR",
     "DROP FOREIGN DATA WRAPPER otp_sandbox CASCADE",
     "ALTER SERVER shop OPTIONS (ADD max_in_flight '1')",
@@ -452,7 +452,7 @@ ON_THE_EXTENSION = [
 # Postgres answers these with a warning and does nothing.
 GRANTS = [
     "GRANT CREATE ON SCHEMA otp_gateway TO CURRENT_USER",
-    "GRANT SELECT ON otp_gateway.verification_record TO CURRENT_USER",
+    "GRANT SELECT ON otp_gateway_internal.verification_record TO CURRENT_USER",
     "GRANT EXECUTE ON FUNCTION otp_gateway.rotate_key() TO CURRENT_USER",
     "GRANT USAGE ON FOREIGN DATA WRAPPER otp_sandbox TO CURRENT_USER",
     "GRANT USAGE ON FOREIGN SERVER shop TO CURRENT_USER WITH GRANT OPTION",
@@ -545,10 +545,10 @@ def test_a_provider_s_name_under_another_wrapper(rights):
 
 def test_what_postgres_gives_to_readers_of_statistics(rights):
     """ANALYZE puts samples into pg_statistic, which pg_read_all_data reads past row security: not of secret columns."""
-    rights.gateway.execute("ANALYZE otp_gateway.verification_record, otp_gateway.attempt_record")
+    rights.gateway.execute("ANALYZE otp_gateway_internal.verification_record, otp_gateway_internal.attempt_record")
     sampled = """
         SELECT a.attname FROM pg_statistic AS s JOIN pg_attribute AS a ON a.attrelid = s.starelid AND a.attnum = s.staattnum
-        WHERE s.starelid IN ('otp_gateway.verification_record'::regclass, 'otp_gateway.attempt_record'::regclass)
+        WHERE s.starelid IN ('otp_gateway_internal.verification_record'::regclass, 'otp_gateway_internal.attempt_record'::regclass)
     """
     for role in ("read_all", "superuser"):
         columns = {name for (name,) in rights.run(role, sampled)}
@@ -581,17 +581,17 @@ def test_what_postgres_gives_to_readers_of_toast(rights, length, chunks):
     only if it is longer than that, and is sealed there, too."""
     gateway = rights.gateway
     (toast,), = gateway.execute(
-        "SELECT reltoastrelid::regclass::text FROM pg_class WHERE oid = 'otp_gateway.verification_record'::regclass"
+        "SELECT reltoastrelid::regclass::text FROM pg_class WHERE oid = 'otp_gateway_internal.verification_record'::regclass"
     )
     (id, _), *_ = [(id, flow) for id, flow in rights.ids.items() if flow == ("sender", "shop")]
-    (before,), = gateway.execute("SELECT sealed FROM otp_gateway.verification_record WHERE id = %s", (id,))
+    (before,), = gateway.execute("SELECT sealed FROM otp_gateway_internal.verification_record WHERE id = %s", (id,))
     try:
-        gateway.execute("UPDATE otp_gateway.verification_record SET sealed = %s WHERE id = %s", (os.urandom(length), id))
+        gateway.execute("UPDATE otp_gateway_internal.verification_record SET sealed = %s WHERE id = %s", (os.urandom(length), id))
         for role in sorted(EVERYBODY):
             assert rights.try_(role, f"SELECT chunk_data FROM {toast}") == (chunks if role in READ else "42501"), role
     finally:
-        gateway.execute("UPDATE otp_gateway.verification_record SET sealed = %s WHERE id = %s", (before, id))
-        gateway.execute("VACUUM otp_gateway.verification_record")
+        gateway.execute("UPDATE otp_gateway_internal.verification_record SET sealed = %s WHERE id = %s", (before, id))
+        gateway.execute("VACUUM otp_gateway_internal.verification_record")
 
 
 def test_what_postgres_gives_to_readers_of_catalogs(rights):
@@ -616,10 +616,10 @@ def test_what_postgres_gives_to_writers_of_all_data(rights):
     session.autocommit = False
     try:
         with session.cursor() as cursor:
-            cursor.execute("LOCK TABLE otp_gateway.attempt_record IN ACCESS EXCLUSIVE MODE")
+            cursor.execute("LOCK TABLE otp_gateway_internal.attempt_record IN ACCESS EXCLUSIVE MODE")
         with rights.gateway.connect() as own:
             sent = Running(own, "SELECT outcome FROM otp_send('bank', %s)", (json.dumps({"mobile": "0772222222"}),))
-            waits = "SELECT FROM pg_locks WHERE relation = 'otp_gateway.attempt_record'::regclass AND NOT granted"
+            waits = "SELECT FROM pg_locks WHERE relation = 'otp_gateway_internal.attempt_record'::regclass AND NOT granted"
             until(lambda: rights.try_("superuser", waits) > 0, "the worker waits for the table")
             assert sent.thread.is_alive()
             session.rollback()

@@ -69,9 +69,9 @@ def test_the_last_try_and_the_end_of_the_code(plain):
     id = play(plain)["verification_id"]
     assert [plain.verify(id, "1")["attempts_left"] for _ in range(5)] == [4, 3, 2, 1, 0]
     assert plain.verify(id, "000000")["outcome"] == "max_attempts_reached"
-    plain.execute("TRUNCATE otp_gateway.attempt_record")
+    plain.execute("TRUNCATE otp_gateway_internal.attempt_record")
     late = play(plain)["verification_id"]
-    plain.execute("UPDATE otp_gateway.verification_record SET expires_at = now() WHERE id = %s", (late,))
+    plain.execute("UPDATE otp_gateway_internal.verification_record SET expires_at = now() WHERE id = %s", (late,))
     assert plain.verify(late, "000000")["outcome"] == "expired"
 
 
@@ -289,7 +289,7 @@ def test_a_test_number(tested, simulator, vendor):
         assert cancel(tested, ids[1])["outcome"] == "canceled"
     # Marked, and nobody's limit has it.
     assert tested.execute("SELECT DISTINCT is_test, provider FROM otp_gateway.verification") == [(True, f"with_{vendor}")]
-    assert tested.execute("SELECT DISTINCT recipient_key, reason, provider FROM otp_gateway.attempt_record") == [
+    assert tested.execute("SELECT DISTINCT recipient_key, reason, provider FROM otp_gateway_internal.attempt_record") == [
         (None, None, f"with_{vendor}")
     ]
     assert simulator.count() == 0
@@ -454,7 +454,7 @@ def test_no_secret_can_be_seen(gateway, role):
         for secret in ("s3cr3t", *(value for values in CREDENTIALS.values() for value in values.values())):
             assert secret not in text
     with pytest.raises(psycopg2.errors.InsufficientPrivilege):
-        gateway.execute("SELECT * FROM otp_gateway.breaker", session=session)
+        gateway.execute("SELECT * FROM otp_gateway_internal.breaker", session=session)
 
 
 def test_everybody_sees_their_own_credentials_names(gateway, role):
@@ -480,6 +480,6 @@ def test_other_people_s_servers_are_not_in_it(gateway):
     gateway.execute("CREATE FOREIGN DATA WRAPPER not_ours; CREATE SERVER elsewhere FOREIGN DATA WRAPPER not_ours")
     try:
         assert settings(gateway, "elsewhere") == {}
-        assert gateway.execute("SELECT otp_gateway.effective_settings(0), otp_gateway.effective_settings(NULL)") == [([], None)]
+        assert gateway.execute("SELECT otp_gateway_internal.effective_settings(0), otp_gateway_internal.effective_settings(NULL)") == [([], None)]
     finally:
         gateway.execute("DROP FOREIGN DATA WRAPPER not_ours CASCADE")

@@ -31,16 +31,16 @@ def over(gateway, simulator, how, to):
     id = link(gateway)
     gateway.wait(id)
     if how == "canceled":
-        gateway.execute("UPDATE otp_gateway.verification_record SET status = 'canceled', sealed = NULL WHERE id = %s", (id,))
+        gateway.execute("UPDATE otp_gateway_internal.verification_record SET status = 'canceled', sealed = NULL WHERE id = %s", (id,))
     elif how == "approved":
         assert gateway.verify(id, simulator.code("ideamart", to))["outcome"] == "approved"
     elif how == "max_attempts_reached":
         for _ in range(3):
             gateway.verify(id, simulator.wrong("ideamart", to))
     elif how == "expired":
-        gateway.execute("UPDATE otp_gateway.verification_record SET status = 'expired', sealed = NULL WHERE id = %s", (id,))
+        gateway.execute("UPDATE otp_gateway_internal.verification_record SET status = 'expired', sealed = NULL WHERE id = %s", (id,))
     elif how == "too old":
-        gateway.execute("UPDATE otp_gateway.verification_record SET expires_at = now() - interval '1 s' WHERE id = %s", (id,))
+        gateway.execute("UPDATE otp_gateway_internal.verification_record SET expires_at = now() - interval '1 s' WHERE id = %s", (id,))
     elif how == "unknown to us":
         gateway.execute("UPDATE customer SET verification_id = gen_random_uuid()")
     elif how == "NULL":
@@ -79,7 +79,7 @@ def test_while_it_is_open_nothing_changes(table, simulator):
     id = link(table)
     assert table.wait(id)["outcome"] == "sent"
     table.execute(AGAIN)
-    table.execute("UPDATE otp_gateway.verification_record SET status = 'unknown'")
+    table.execute("UPDATE otp_gateway_internal.verification_record SET status = 'unknown'")
     table.execute(AGAIN)
     assert link(table) == id
     assert simulator.count("ideamart", "send", to) == 1
@@ -263,7 +263,7 @@ def test_the_documented_function(cluster, simulator, where):
         )
         again = "SELECT public.send_code_again(%s)"
         assert registry.as_app(again, (registry.victim,)) == [(before,)]
-        registry.execute("UPDATE otp_gateway.verification_record SET status = 'expired', sealed = NULL")
+        registry.execute("UPDATE otp_gateway_internal.verification_record SET status = 'expired', sealed = NULL")
         [(id,)] = registry.as_app(again, (registry.victim,))
         registry.as_app("SET search_path = public, otp")
         assert id != before and registry.gateway.wait(id, session=registry.session)["outcome"] == "sent"

@@ -140,7 +140,7 @@ def test_an_id_of_another_s_and_one_that_is_not_there(two, call):
 
 @pytest.mark.parametrize("call", [
     "SELECT * FROM otp_gateway.find('bank', %s)",
-    "SELECT otp_gateway.recipient_verifications('bank', %s)",
+    "SELECT otp_gateway_internal.recipient_verifications('bank', %s)",
     "SELECT * FROM otp_gateway.forget('bank', %s)",
 ])
 def test_a_number_that_another_used(two, call):

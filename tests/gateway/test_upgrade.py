@@ -108,7 +108,7 @@ def put_one_on_record(outdated):
     if outdated.version >= "0.4.0":
         columns, values = ", provider_id, role_id", ", 4711, 4712"
         outdated.execute(
-            "INSERT INTO otp_gateway.identity (id, kind, object, home, name, vendor) "
+            "INSERT INTO otp_gateway_internal.identity (id, kind, object, home, name, vendor) "
             "VALUES (4711, 'server', 1, 1, 'ideamart', 'ideamart'), (4712, 'role', 1, 1, 'postgres', NULL)"
         )
     outdated.execute(

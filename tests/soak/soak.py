@@ -202,13 +202,13 @@ class Soak:
             session.rollback()
 
     def lock_table(self):
-        self.hold("LOCK TABLE otp_gateway.attempt_record IN SHARE MODE")
+        self.hold("LOCK TABLE otp_gateway_internal.attempt_record IN SHARE MODE")
 
     def lock_row(self):
-        self.hold("SELECT FROM otp_gateway.verification_record ORDER BY id DESC LIMIT 5 FOR UPDATE")
+        self.hold("SELECT FROM otp_gateway_internal.verification_record ORDER BY id DESC LIMIT 5 FOR UPDATE")
 
     def index(self):
-        self.execute("CREATE INDEX soak ON otp_gateway.attempt_record (started_at)", "DROP INDEX otp_gateway.soak")
+        self.execute("CREATE INDEX soak ON otp_gateway_internal.attempt_record (started_at)", "DROP INDEX otp_gateway.soak")
 
     def restart(self):
         self.cluster.restart()
@@ -233,7 +233,7 @@ class Soak:
             found[f"{name}: private memory, KiB"] = private_kib(pid)
             found[f"{name}: file descriptors"] = len(os.listdir(f"/proc/{pid}/fd"))
         (rows, bytes, xid), = self.execute("""
-            SELECT (SELECT count(*) FROM otp_gateway.verification_record),
+            SELECT (SELECT count(*) FROM otp_gateway_internal.verification_record),
                    (SELECT sum(pg_total_relation_size(oid)) FROM pg_class
                     WHERE relkind = 'r' AND relnamespace = 'otp_gateway'::regnamespace),
                    pg_snapshot_xmax(pg_current_snapshot())::text::bigint

@@ -29,7 +29,7 @@ impl Status {
         Self::Unknown,
     ];
 
-    /// The label of the SQL domain `otp_gateway.status`.
+    /// The label of the SQL domain `otp_gateway_internal.status`.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Queued => "queued",

@@ -27,11 +27,11 @@ SET ROLE otp_nobody;
 SELECT outcome FROM otp_send('ideamart', '{"mobile": "0771234567"}');
 -- The views show everybody their own, and the tables behind them are for nobody.
 SELECT * FROM otp_gateway.attempt;
-SELECT * FROM otp_gateway.attempt_record;
+SELECT * FROM otp_gateway_internal.attempt_record;
 RESET ROLE;
 DROP ROLE otp_nobody;
 SELECT count(*) AS attempts FROM otp_gateway.attempt;
 -- Nobody listens there: nothing left this machine.
 SELECT status, outcome, retryable, attempts_left, vendor_message FROM otp_send('ideamart', '{"mobile": "0771234567"}');
 SELECT operation, outcome, http_status FROM otp_gateway.attempt;
-SELECT status, recipient_masked, send_count, check_count, max_checks, sealed IS NULL AS erased FROM otp_gateway.verification_record;
+SELECT status, recipient_masked, send_count, check_count, max_checks, sealed IS NULL AS erased FROM otp_gateway_internal.verification_record;

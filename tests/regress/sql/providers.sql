@@ -19,7 +19,7 @@ CREATE USER MAPPING FOR PUBLIC SERVER s OPTIONS (username 'u', access_token 't')
 CREATE USER MAPPING FOR PUBLIC SERVER s OPTIONS (timeout '8s');
 CREATE USER MAPPING FOR PUBLIC SERVER s OPTIONS (usernam 'u');
 CREATE USER MAPPING FOR PUBLIC SERVER s OPTIONS (username 'u', password 'p');
-CREATE FOREIGN DATA WRAPPER other VALIDATOR otp_gateway.paytm_validator OPTIONS (a 'b');
+CREATE FOREIGN DATA WRAPPER other VALIDATOR otp_gateway_internal.paytm_validator OPTIONS (a 'b');
 
 -- Promise: so is every limit; and the text of an option that holds codes is never repeated.
 CREATE SERVER t FOREIGN DATA WRAPPER otp_sandbox OPTIONS (resend_after 'never');
@@ -62,7 +62,7 @@ BEGIN;
 UPDATE pg_foreign_server SET srvoptions = '{timeout=soon}' WHERE srvname = 'u';
 SELECT provider, setting, value, source FROM otp_gateway.provider WHERE setting IN ('error', 'credentials');
 ROLLBACK;
-SELECT otp_gateway.effective_settings(0);
+SELECT otp_gateway_internal.effective_settings(0);
 -- Promise: a route is checked like any server, and says what is in force.
 CREATE SERVER r FOREIGN DATA WRAPPER otp_route;
 CREATE SERVER r FOREIGN DATA WRAPPER otp_route OPTIONS (provider 't, u');

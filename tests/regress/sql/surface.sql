@@ -6,11 +6,11 @@
 \d otp_gateway.attempt
 \d otp_gateway.provider
 -- What stands behind it: row security without a policy hides every row from everybody whom it binds.
-\d otp_gateway.verification_record
-\d otp_gateway.attempt_record
-\d otp_gateway.reference
-\d otp_gateway.breaker
-\d otp_gateway.identity
+\d otp_gateway_internal.verification_record
+\d otp_gateway_internal.attempt_record
+\d otp_gateway_internal.reference
+\d otp_gateway_internal.breaker
+\d otp_gateway_internal.identity
 \dD otp_gateway.*
 \dew
 -- Every object has its comment.

@@ -16,6 +16,8 @@ mod store;
 mod trigger;
 mod worker;
 
+use std::ffi::CStr;
+
 use transaction_end::Step;
 
 use crate::{
@@ -30,7 +32,13 @@ use crate::{
     pg::{process, session},
 };
 
-pgrx::pg_module_magic!(name, version);
+/// What Postgres 18 shows in pg_get_loaded_modules().
+const VERSION: &CStr = match CStr::from_bytes_with_nul(concat!(env!("CARGO_PKG_VERSION"), "\0").as_bytes()) {
+    Ok(version) => version,
+    Err(_) => c"",
+};
+// Both are given: pgrx 0.18.1 takes `version` alone for the name.
+pgrx::pg_module_magic!(name = c"otp_gateway", version = VERSION);
 
 /// Wipes what is freed: types that wipe themselves do not reach the copies that hyper, rustls and serde_json make of a
 /// number or a code.

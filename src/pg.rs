@@ -19,3 +19,4 @@ pub mod table;
 pub mod transaction;
 pub mod uuid_time;
 pub mod values;
+pub mod writable;

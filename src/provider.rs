@@ -98,6 +98,10 @@ impl Provider {
         let port = url.as_ref().and_then(Url::port).filter(|port| ![80, 443].contains(port));
         let host = url.as_ref().and_then(Url::host_str).unwrap_or_default().trim_end_matches('.');
         let host = port.map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
+        let by_option = self.dialect.server_options.iter().find(|option| option.names_account);
+        if let Some(account) = by_option.and_then(|option| self.options.vendors_own.get(option.name)) {
+            return Secret::new(format!("{}\0{host}\0{account}", self.dialect.name));
+        }
         let named = self.dialect.credential_sets.iter().find_map(|set| {
             let is_given = set.iter().all(|name| self.credentials.contains_key(*name));
             set.first().filter(|_| is_given).and_then(|name| self.credentials.get(*name))
@@ -127,15 +131,15 @@ impl Provider {
     /// How the HTTP client reaches it, for a call of that timeout.
     pub fn endpoint(&self, timeout: Option<Duration>) -> Endpoint {
         let options = &self.options;
-        let oauth = match (&options.token_url, self.credentials.get("client_id"), self.credentials.get("client_secret"))
-        {
-            (Some(token_url), Some(client_id), Some(client_secret)) => Some(OAuthClient {
-                token_url: token_url.clone(),
-                client_id: client_id.clone(),
-                client_secret: client_secret.clone(),
-            }),
-            _ => None,
-        };
+        let oauth =
+            match (options.token_url(), self.credentials.get("client_id"), self.credentials.get("client_secret")) {
+                (Some(token_url), Some(client_id), Some(client_secret)) => Some(OAuthClient {
+                    token_url: token_url.clone(),
+                    client_id: client_id.clone(),
+                    client_secret: client_secret.clone(),
+                }),
+                _ => None,
+            };
         Endpoint {
             provider: self.server.to_u32(),
             base_url: options.base_url.clone(),

@@ -18,7 +18,7 @@ use crate::{
     error::Error,
     hooks::emit_log,
     ipc::segment,
-    pg::{roles::current_role, row::Row, session::is_logical_worker, values::Transaction},
+    pg::{roles::current_role, row::Row, session::is_logical_worker, uuid_time::is_earlier, values::Transaction},
     store::{columns::verification::ENQUEUED, session_reads::role_of, session_writes::is_queued_here},
     trigger::row_event::{Event, id_in},
 };
@@ -140,15 +140,15 @@ impl<'a> EventRow<'a> {
     }
 
     /// What the trigger returns where the mapped columns are as they were: the row keeps its verification. Whoever
-    /// writes all columns does not mean this one: it is NULL to them, or what an INSERT proposed to them that ON
-    /// CONFLICT made an UPDATE.
+    /// writes all columns does not mean this one: it is NULL to them, the id that they read before there was this one,
+    /// or what an INSERT proposed to them that ON CONFLICT made an UPDATE.
     fn unchanged(&self) -> pg_sys::Datum {
-        let before = self.id_before().filter(|before| self.id != Some(*before));
-        match (self.id_column, before) {
-            (Some(column), Some(id)) if self.id.is_none_or(transaction::is_of_a_row) => {
-                self.event.with_id(column, Some(id))
-            }
-            _ => self.unqueued(),
+        let (Some(column), Some(before)) = (self.id_column, self.id_before()) else { return self.unqueued() };
+        let is_not_meant = |id| is_earlier(id, before) || transaction::is_of_a_row(id);
+        if self.id != Some(before) && self.id.is_none_or(is_not_meant) {
+            self.event.with_id(column, Some(before))
+        } else {
+            self.unqueued()
         }
     }
 

@@ -17,10 +17,29 @@ BEGIN
 END
 $$;
 
--- Tables, types and the validators live in this schema; the functions that applications call land in the schema that
--- CREATE EXTENSION was told.
+-- What is for people lives in this schema; the functions that applications call land in the schema that CREATE EXTENSION
+-- was told.
 CREATE SCHEMA otp_gateway;
 COMMENT ON SCHEMA otp_gateway IS 'the record that the extension otp_gateway keeps of one-time-password flows';
+
+-- What nobody calls or reads by name. A role needs no right on this schema: the views read the tables with their
+-- owner's rights; and they, triggers and wrappers know functions by OID. Whoever made it before could name what lies in
+-- it.
+DO $$
+BEGIN
+    IF EXISTS (
+        SELECT FROM pg_catalog.pg_namespace AS n WHERE n.nspname OPERATOR(pg_catalog.=) 'otp_gateway_internal'
+    ) THEN
+        RAISE duplicate_schema USING
+            MESSAGE = 'otp_gateway: there is a schema otp_gateway_internal already, and the extension makes its own',
+            HINT = 'See who made it and what is in it; then ALTER SCHEMA otp_gateway_internal RENAME TO ..., or DROP '
+                'it, and try again.';
+    END IF;
+END
+$$;
+CREATE SCHEMA otp_gateway_internal;
+COMMENT ON SCHEMA otp_gateway_internal IS
+'what the extension otp_gateway needs for itself: the tables of the record, their types and triggers, validators';
 
 CREATE DOMAIN otp_gateway_internal.status AS text CHECK (VALUE IN (
     'queued', 'sending', 'pending', 'approved', 'canceled', 'expired', 'max_attempts_reached', 'failed', 'blocked',
@@ -81,10 +100,12 @@ ALTER TABLE otp_gateway_internal.verification_record
     ALTER COLUMN sealed SET STATISTICS 0,
     ALTER COLUMN idempotency_key SET STATISTICS 0,
     ALTER COLUMN payload_hash SET STATISTICS 0;
-CREATE INDEX verification_enqueued_idx ON otp_gateway_internal.verification_record (enqueued, id) WHERE enqueued IS NOT NULL;
+CREATE INDEX verification_enqueued_idx ON otp_gateway_internal.verification_record (enqueued, id)
+    WHERE enqueued IS NOT NULL;
 CREATE INDEX verification_idempotency_key_idx ON otp_gateway_internal.verification_record (idempotency_key)
     WHERE idempotency_key IS NOT NULL;
-CREATE INDEX verification_recipient_key_idx ON otp_gateway_internal.verification_record (recipient_key, role_id, provider_id);
+CREATE INDEX verification_recipient_key_idx ON otp_gateway_internal.verification_record
+    (recipient_key, role_id, provider_id);
 ALTER TABLE otp_gateway_internal.verification_record ENABLE ROW LEVEL SECURITY;
 COMMENT ON TABLE otp_gateway_internal.verification_record IS
 'what the view otp_gateway.verification shows, with what only superusers see; written by the worker in transactions '
@@ -95,7 +116,8 @@ COMMENT ON COLUMN otp_gateway_internal.verification_record.provider IS
 'what the foreign server was called then: provider_id says which it is';
 COMMENT ON COLUMN otp_gateway_internal.verification_record.vendor IS
 'the dialect: iserveu, hyperverge, paytm, relid, ideamart or sandbox';
-COMMENT ON COLUMN otp_gateway_internal.verification_record.recipient_masked IS 'whom the code goes to, as it may be shown';
+COMMENT ON COLUMN otp_gateway_internal.verification_record.recipient_masked IS
+'whom the code goes to, as it may be shown';
 COMMENT ON COLUMN otp_gateway_internal.verification_record.recipient_key IS
 'HMAC-SHA-256 of the normalised recipient under a key that is not in the database: finds a recipient, does not name '
 'one';
@@ -119,11 +141,15 @@ COMMENT ON COLUMN otp_gateway_internal.verification_record.idempotency_key IS
 COMMENT ON COLUMN otp_gateway_internal.verification_record.payload_hash IS 'HMAC of the payload that the key goes with';
 COMMENT ON COLUMN otp_gateway_internal.verification_record.is_test IS
 'to one of the provider''s test_numbers: answered by the gateway itself, no message was sent, and no limit counts it';
-COMMENT ON COLUMN otp_gateway_internal.verification_record.route IS 'what the route was called then: route_id says which it is';
+COMMENT ON COLUMN otp_gateway_internal.verification_record.route IS
+'what the route was called then: route_id says which it is';
 COMMENT ON COLUMN otp_gateway_internal.verification_record.provider_id IS
-'of otp_gateway_internal.identity: the foreign server that it goes through; for one that is queued for a route, the route';
-COMMENT ON COLUMN otp_gateway_internal.verification_record.role_id IS 'of otp_gateway_internal.identity: the role that began it';
-COMMENT ON COLUMN otp_gateway_internal.verification_record.route_id IS 'of otp_gateway_internal.identity: the route that it was asked of';
+'of otp_gateway_internal.identity: the foreign server that it goes through; for one that is queued for a route, the '
+'route';
+COMMENT ON COLUMN otp_gateway_internal.verification_record.role_id IS
+'of otp_gateway_internal.identity: the role that began it';
+COMMENT ON COLUMN otp_gateway_internal.verification_record.route_id IS
+'of otp_gateway_internal.identity: the route that it was asked of';
 
 -- No foreign key: the worker is the only writer, and the check of one would cost a look-up and a row lock for each
 -- attempt. What limits count is where they can find it; none of the indexed columns ever changes.
@@ -169,13 +195,14 @@ COMMENT ON COLUMN otp_gateway_internal.attempt_record.started_at IS 'by the cloc
 COMMENT ON COLUMN otp_gateway_internal.attempt_record.provider IS
 'what the foreign server was called then: provider_id says which it is';
 COMMENT ON COLUMN otp_gateway_internal.attempt_record.recipient_key IS
-'as in otp_gateway_internal.verification_record: whose limits it counts against; null for a test number''s, which counts for '
-'nobody; empty where the recipient was forgotten, which still counts for provider_limit';
+'as in otp_gateway_internal.verification_record: whose limits it counts against; null for a test number''s, which '
+'counts for nobody; empty where the recipient was forgotten, which still counts for provider_limit';
 COMMENT ON COLUMN otp_gateway_internal.attempt_record.reason IS
 'the rule that refused it (outcome blocked), or, where the provider''s rules are only observed, would have';
 COMMENT ON COLUMN otp_gateway_internal.attempt_record.provider_id IS
 'of otp_gateway_internal.identity: the foreign server that it went to, or would have';
-COMMENT ON COLUMN otp_gateway_internal.attempt_record.role_id IS 'of otp_gateway_internal.identity: the role that asked for it';
+COMMENT ON COLUMN otp_gateway_internal.attempt_record.role_id IS
+'of otp_gateway_internal.identity: the role that asked for it';
 COMMENT ON COLUMN otp_gateway_internal.attempt_record.account IS
 'HMAC of the account at the vendor: a code that was guessed through one of its providers counts at all of them';
 COMMENT ON COLUMN otp_gateway_internal.attempt_record.retry_at IS
@@ -210,7 +237,8 @@ CREATE INDEX identity_object_idx ON otp_gateway_internal.identity (object);
 ALTER TABLE otp_gateway_internal.identity ENABLE ROW LEVEL SECURITY;
 COMMENT ON TABLE otp_gateway_internal.identity IS
 'the foreign servers and roles that the record speaks of, each under a number of its own; written by the worker';
-COMMENT ON COLUMN otp_gateway_internal.identity.id IS 'drawn by lot, so that rows of two databases can be brought together';
+COMMENT ON COLUMN otp_gateway_internal.identity.id IS
+'drawn by lot, so that rows of two databases can be brought together';
 COMMENT ON COLUMN otp_gateway_internal.identity.kind IS 'server or role';
 COMMENT ON COLUMN otp_gateway_internal.identity.object IS 'its OID; null: it was dropped, and no other takes its place';
 COMMENT ON COLUMN otp_gateway_internal.identity.home IS
@@ -232,7 +260,8 @@ COMMENT ON TABLE otp_gateway_internal.breaker IS
 COMMENT ON COLUMN otp_gateway_internal.breaker.server IS 'the foreign server';
 COMMENT ON COLUMN otp_gateway_internal.breaker.open_until IS
 'when the next single send is let through to see whether it is well again';
-COMMENT ON COLUMN otp_gateway_internal.breaker.mapping IS 'the user mapping whose credentials failed; 0: none is needed';
+COMMENT ON COLUMN otp_gateway_internal.breaker.mapping IS
+'the user mapping whose credentials failed; 0: none is needed';
 
 -- The record belongs to the data: pg_dump carries it.
 SELECT pg_catalog.pg_extension_config_dump('otp_gateway_internal.verification_record', '');
@@ -245,7 +274,8 @@ SELECT pg_catalog.pg_extension_config_dump('otp_gateway_internal.identity', '');
 CREATE FUNCTION otp_gateway_internal.note_queued() RETURNS trigger
 LANGUAGE c AS 'MODULE_PATHNAME', 'note_queued';
 COMMENT ON FUNCTION otp_gateway_internal.note_queued() IS
-'trigger of otp_gateway.verification: stamps a queued row with its transaction, and has the commit tell the worker';
+'trigger of otp_gateway_internal.verification_record: stamps a queued row with its transaction, and has the commit '
+'tell the worker';
 
 -- Not for the worker, which fires no trigger that is not ENABLE ALWAYS: it knows the OID.
 CREATE FUNCTION otp_gateway_internal.recognise() RETURNS trigger
@@ -269,13 +299,14 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION otp_gateway_internal.recognise() IS
-'trigger of otp_gateway_internal.identity: finds what a restored dump speaks of by its name; what was dropped before stays '
-'nobody''s';
+'trigger of otp_gateway_internal.identity: finds what a restored dump speaks of by its name; what was dropped before '
+'stays nobody''s';
 
 CREATE TRIGGER note_queued BEFORE INSERT ON otp_gateway_internal.verification_record
 FOR EACH ROW WHEN (NEW.status OPERATOR(pg_catalog.=) 'queued') EXECUTE FUNCTION otp_gateway_internal.note_queued();
 ALTER TABLE otp_gateway_internal.verification_record ENABLE ALWAYS TRIGGER note_queued;
-CREATE TRIGGER recognise BEFORE INSERT ON otp_gateway_internal.identity FOR EACH ROW EXECUTE FUNCTION otp_gateway_internal.recognise();
+CREATE TRIGGER recognise BEFORE INSERT ON otp_gateway_internal.identity
+FOR EACH ROW EXECUTE FUNCTION otp_gateway_internal.recognise();
 
 -- Who acts for whom is who has their rights, as with all else in Postgres: membership alone (INHERIT FALSE, or ADMIN,
 -- which who makes a role has of it) gives none of them.
@@ -442,7 +473,35 @@ COMMENT ON COLUMN otp_gateway.provider.setting IS
 COMMENT ON COLUMN otp_gateway.provider.value IS
 'what holds, as the option takes it; null: not set and without a default; of test_numbers the codes are replaced by '
 '***, of credentials the option names are all that is shown';
-COMMENT ON COLUMN otp_gateway.provider.source IS 'server, vendor default, default, user mapping or state';
+COMMENT ON COLUMN otp_gateway.provider.source IS
+'server, defaults (that option''s members), vendor default, default, user mapping or state';
+
+CREATE FUNCTION otp_gateway_internal.payload_fields() RETURNS jsonb
+LANGUAGE c STABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'payload_fields';
+COMMENT ON FUNCTION otp_gateway_internal.payload_fields() IS
+'for the view otp_gateway.payload_field: an array with an object for each row';
+
+CREATE VIEW otp_gateway.payload_field AS
+SELECT field.vendor, field.operation, field.field, field.vendor_name, field.required, field.rule, field.example
+FROM ROWS FROM (
+    pg_catalog.jsonb_to_recordset(otp_gateway_internal.payload_fields()) AS (
+        vendor pg_catalog.text, operation pg_catalog.text, field pg_catalog.text, vendor_name pg_catalog.text,
+        required pg_catalog.text, rule pg_catalog.text, example pg_catalog.jsonb
+    )
+) WITH ORDINALITY AS field (vendor, operation, field, vendor_name, required, rule, example, place)
+ORDER BY field.place;
+COMMENT ON VIEW otp_gateway.payload_field IS
+'what a payload takes: the fields of each vendor''s operations, by the tables that payloads are checked by. What is '
+'the same for every call of an account may stand in the server option defaults';
+COMMENT ON COLUMN otp_gateway.payload_field.vendor IS 'its foreign data wrapper is otp_<vendor>';
+COMMENT ON COLUMN otp_gateway.payload_field.operation IS 'send, verify, resend or cancel';
+COMMENT ON COLUMN otp_gateway.payload_field.field IS 'the name in a payload, the same for all vendors';
+COMMENT ON COLUMN otp_gateway.payload_field.vendor_name IS 'the vendor''s name for it, taken as well';
+COMMENT ON COLUMN otp_gateway.payload_field.required IS
+'yes; no; or kept: needed, and known from the send, so that only a flow begun elsewhere gives it; with what may stand '
+'in its place, and for which variant of the call, where it is not for all';
+COMMENT ON COLUMN otp_gateway.payload_field.rule IS 'what may stand in it, in words';
+COMMENT ON COLUMN otp_gateway.payload_field.example IS 'a value that follows the rule, as a payload has it';
 
 CREATE FUNCTION @extschema@.otp_send(
     provider text, payload jsonb, idempotency_key text DEFAULT NULL,
@@ -548,8 +607,9 @@ COMMENT ON FUNCTION otp_gateway.send_after_commit() IS
 'that maps payload fields to columns, {"mobile": "phone"}, where a value that begins with = is a constant, '
 '{"template_id": "=login"}; for a BEFORE trigger, optionally the uuid column that takes the verification id. What is '
 'sent is for the row as COMMIT leaves it. An UPDATE sends only if a mapped column changed, or if that uuid column is set '
-'to otp_gateway.send_again(it); set to NULL by itself it keeps its value. A NULL in a required field sends nothing; a '
-'row that is inserted with a verification id keeps it, and nothing is sent.';
+'to otp_gateway.send_again(it); set to NULL, or to an older id, by itself it keeps its value, as an ORM writes what it '
+'has read before. A NULL in a required field sends nothing; a row that is inserted with a verification id keeps it, and '
+'nothing is sent.';
 
 CREATE FUNCTION otp_gateway.send_again(verification_id uuid) RETURNS uuid
 LANGUAGE c VOLATILE PARALLEL UNSAFE COST 100 AS 'MODULE_PATHNAME', 'send_again';
@@ -577,15 +637,18 @@ COMMENT ON FUNCTION otp_gateway_internal.recipient_verifications(text, text) IS
 'for otp_gateway.find: the ids of the verifications of a number that the caller may see';
 
 CREATE FUNCTION otp_gateway.find(provider text, mobile text) RETURNS SETOF otp_gateway.verification
-LANGUAGE plpgsql STABLE STRICT PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp AS $$
-DECLARE
-    -- First, and not in the query: that would leave it out, and its errors with it, where there is nothing to compare.
-    ids uuid[] := otp_gateway_internal.recipient_verifications(provider, mobile);
-BEGIN
-    RETURN QUERY
-    SELECT v.* FROM otp_gateway.verification AS v WHERE v.id OPERATOR(pg_catalog.=) ANY (ids) ORDER BY v.id DESC;
-END
-$$;
+LANGUAGE sql STABLE STRICT PARALLEL UNSAFE
+BEGIN ATOMIC
+    -- LIMIT is computed before anything is read: so the function is called, and its errors come, also where there is
+    -- nothing to compare.
+    WITH found AS MATERIALIZED (
+        SELECT otp_gateway_internal.recipient_verifications(find.provider, find.mobile) AS ids
+    )
+    SELECT v.* FROM otp_gateway.verification AS v
+    WHERE v.id OPERATOR(pg_catalog.=) ANY ((SELECT f.ids FROM found AS f)::pg_catalog.uuid[])
+    ORDER BY v.id DESC
+    LIMIT (SELECT pg_catalog.cardinality(f.ids) FROM found AS f);
+END;
 COMMENT ON FUNCTION otp_gateway.find(text, text) IS
 'The verifications of a number (for REL-ID: of a user id) at a provider or route, the newest first, of those that the '
 'caller sees in otp_gateway.verification; in any spelling that otp_send takes. The number is not stored. Errors: '
@@ -668,12 +731,13 @@ COMMENT ON FOREIGN DATA WRAPPER otp_route IS
 'providers, strategy, weights; USAGE on the route is enough';
 
 -- Of what is not for everybody.
-REVOKE ALL ON otp_gateway_internal.verification_record, otp_gateway_internal.attempt_record, otp_gateway_internal.reference, otp_gateway_internal.breaker
-FROM PUBLIC;
+REVOKE ALL ON otp_gateway_internal.verification_record, otp_gateway_internal.attempt_record,
+    otp_gateway_internal.reference, otp_gateway_internal.breaker FROM PUBLIC;
 
 -- Default privileges of whoever installed this may have given any role anything.
 DO $$
 DECLARE
+    ours oid[] := ARRAY['otp_gateway'::pg_catalog.regnamespace, 'otp_gateway_internal'::pg_catalog.regnamespace];
     given record;
 BEGIN
     FOR given IN
@@ -685,7 +749,7 @@ BEGIN
             UNION SELECT e.grantee FROM pg_catalog.pg_attribute AS t
             CROSS JOIN LATERAL pg_catalog.aclexplode(t.attacl) AS e WHERE t.attrelid OPERATOR(pg_catalog.=) c.oid
         ) AS a
-        WHERE c.relnamespace OPERATOR(pg_catalog.=) 'otp_gateway'::pg_catalog.regnamespace
+        WHERE c.relnamespace OPERATOR(pg_catalog.=) ANY (ours)
             AND c.relkind OPERATOR(pg_catalog.=) ANY (ARRAY['r', 'v']::pg_catalog."char"[])
             AND a.grantee OPERATOR(pg_catalog.<>) c.relowner
     LOOP
@@ -696,24 +760,24 @@ BEGIN
             ELSE pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(a.grantee)) END AS grantee
         FROM pg_catalog.pg_proc AS p
         CROSS JOIN LATERAL pg_catalog.aclexplode(coalesce(p.proacl, pg_catalog.acldefault('f', p.proowner))) AS a
-        WHERE p.pronamespace OPERATOR(pg_catalog.=) 'otp_gateway'::pg_catalog.regnamespace
+        WHERE p.pronamespace OPERATOR(pg_catalog.=) ANY (ours)
             AND p.proname OPERATOR(pg_catalog.=) ANY (ARRAY['note_queued', 'recognise', 'rotate_key']::pg_catalog.name[])
             AND a.grantee OPERATOR(pg_catalog.<>) p.proowner
     LOOP
         EXECUTE pg_catalog.format('REVOKE ALL ON FUNCTION %s FROM %s CASCADE', given.function, given.grantee);
     END LOOP;
     FOR given IN
-        SELECT CASE WHEN a.grantee OPERATOR(pg_catalog.=) 0 THEN 'PUBLIC'
+        SELECT n.oid::pg_catalog.regnamespace AS schema, CASE WHEN a.grantee OPERATOR(pg_catalog.=) 0 THEN 'PUBLIC'
             ELSE pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(a.grantee)) END AS grantee
         FROM pg_catalog.pg_namespace AS n CROSS JOIN LATERAL pg_catalog.aclexplode(n.nspacl) AS a
-        WHERE n.nspname OPERATOR(pg_catalog.=) 'otp_gateway' AND a.grantee OPERATOR(pg_catalog.<>) n.nspowner
+        WHERE n.oid OPERATOR(pg_catalog.=) ANY (ours) AND a.grantee OPERATOR(pg_catalog.<>) n.nspowner
     LOOP
-        EXECUTE pg_catalog.format('REVOKE ALL ON SCHEMA otp_gateway FROM %s CASCADE', given.grantee);
+        EXECUTE pg_catalog.format('REVOKE ALL ON SCHEMA %s FROM %s CASCADE', given.schema, given.grantee);
     END LOOP;
 END
 $$;
 GRANT USAGE ON SCHEMA otp_gateway TO PUBLIC;
-GRANT SELECT ON otp_gateway.verification, otp_gateway.attempt, otp_gateway.provider TO PUBLIC;
+GRANT SELECT ON otp_gateway.verification, otp_gateway.attempt, otp_gateway.provider, otp_gateway.payload_field TO PUBLIC;
 
 -- Where others make functions, theirs can be called in the place of ours.
 DO $$

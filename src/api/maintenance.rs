@@ -16,7 +16,7 @@ use crate::{
         message::{Maintenance, Request, Response, unexpected},
         session, worker_registry,
     },
-    pg::{arguments::Interval, clock::clock, database, foreign_servers, roles::current_role, session::may_write},
+    pg::{arguments::Interval, clock::clock, database, foreign_servers, roles::current_role, writable::may_write},
     provider::{lookback, ownership, recipient},
     store::recipient_lookup::visible_verifications,
 };

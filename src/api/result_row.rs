@@ -13,7 +13,7 @@ use crate::{
     },
     error::Error,
     ipc::{message::ResultRow, segment, session},
-    pg::{fingerprint::Fingerprint, session::may_write},
+    pg::{fingerprint::Fingerprint, writable::may_write},
 };
 
 /// The frame of every function that returns a row: what must hold before, once in a statement.

@@ -144,7 +144,6 @@ unsafe fn note() -> *mut c_char {
             note += &format!("; role \"{}\"", CStr::from_ptr(role).to_string_lossy());
         }
     }
-    #[cfg(not(feature = "pg13"))]
     // SAFETY: a variable of this session, 0 where queries have no ids or this one is not yet analysed.
     match unsafe { pg_sys::pgstat_get_my_query_id() } as i64 {
         0 => {}

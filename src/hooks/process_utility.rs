@@ -53,21 +53,6 @@ pub fn init() {
 // Postgres' own, without pgrx's guard: an error that passes through a guard is made anew from its message, detail and
 // hint, and would lose its position, table and constraint. The hooks below are plain for the same reason: every utility
 // statement of the cluster comes through them. They hold nothing that a longjmp would leave behind.
-#[cfg(feature = "pg13")]
-unsafe extern "C-unwind" {
-    #[link_name = "standard_ProcessUtility"]
-    fn standard_utility(
-        statement: *mut pg_sys::PlannedStmt,
-        query: *const c_char,
-        context: pg_sys::ProcessUtilityContext::Type,
-        parameters: pg_sys::ParamListInfo,
-        environment: *mut pg_sys::QueryEnvironment,
-        destination: *mut pg_sys::DestReceiver,
-        completion: *mut pg_sys::QueryCompletion,
-    );
-}
-
-#[cfg(not(feature = "pg13"))]
 unsafe extern "C-unwind" {
     #[link_name = "standard_ProcessUtility"]
     fn standard_utility(
@@ -82,32 +67,6 @@ unsafe extern "C-unwind" {
     );
 }
 
-#[cfg(feature = "pg13")]
-unsafe extern "C-unwind" fn utility(
-    statement: *mut pg_sys::PlannedStmt,
-    query: *const c_char,
-    context: pg_sys::ProcessUtilityContext::Type,
-    parameters: pg_sys::ParamListInfo,
-    environment: *mut pg_sys::QueryEnvironment,
-    destination: *mut pg_sys::DestReceiver,
-    completion: *mut pg_sys::QueryCompletion,
-) {
-    // SAFETY: the arguments are Postgres' own and are passed on as they came.
-    unsafe {
-        free_databases_for(statement);
-        // Asked before: the statement may be gone afterwards.
-        let commits_prepared = is_commit_prepared(statement);
-        match PREVIOUS_UTILITY {
-            Some(next) => next(statement, query, context, parameters, environment, destination, completion),
-            None => standard_utility(statement, query, context, parameters, environment, destination, completion),
-        }
-        if commits_prepared {
-            worker_registry::notify_queued_here();
-        }
-    }
-}
-
-#[cfg(not(feature = "pg13"))]
 #[allow(clippy::too_many_arguments)]
 unsafe extern "C-unwind" fn utility(
     statement: *mut pg_sys::PlannedStmt,
@@ -294,11 +253,7 @@ unsafe extern "C-unwind" fn access(
 
 /// A table is dropped, or TRUNCATE empties it.
 fn is_emptied(kind: pg_sys::ObjectAccessType::Type) -> bool {
-    #[cfg(not(feature = "pg13"))]
-    if kind == pg_sys::ObjectAccessType::OAT_TRUNCATE {
-        return true;
-    }
-    kind == pg_sys::ObjectAccessType::OAT_DROP
+    kind == pg_sys::ObjectAccessType::OAT_TRUNCATE || kind == pg_sys::ObjectAccessType::OAT_DROP
 }
 
 #[pgrx::pg_guard]

@@ -72,7 +72,7 @@ fn ask() {
     }
 }
 
-#[cfg(any(feature = "pg13", feature = "pg14"))]
+#[cfg(feature = "pg14")]
 pub fn init(parts: &'static [&'static Part]) {
     PARTS.get_or_init(|| parts);
     // SAFETY: in _PG_init of the postmaster, where these versions ask for shared memory.
@@ -83,7 +83,7 @@ pub fn init(parts: &'static [&'static Part]) {
     }
 }
 
-#[cfg(not(any(feature = "pg13", feature = "pg14")))]
+#[cfg(not(feature = "pg14"))]
 pub fn init(parts: &'static [&'static Part]) {
     static mut PREVIOUS_REQUEST: pg_sys::shmem_request_hook_type = None;
 

@@ -264,6 +264,7 @@ impl JobSpec<'_> {
             payload: self.payload,
             defaults: &provider.options.defaults,
             retained_before: known,
+            options: &provider.options.vendors_own,
             credentials: &provider.credentials,
             code: self.code,
             verification_id: &self.verification.to_string(),

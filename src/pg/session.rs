@@ -2,8 +2,6 @@
 
 use pgrx::pg_sys;
 
-use crate::error::Error;
-
 /// Whether the server is loading the libraries of shared_preload_libraries.
 pub fn is_preloading() -> bool {
     // SAFETY: a variable of this process.
@@ -38,29 +36,4 @@ pub fn is_logical_worker() -> bool {
 pub fn is_parallel() -> bool {
     // SAFETY: looks at variables of this process.
     unsafe { pg_sys::IsInParallelMode() }
-}
-
-/// Whether anything can be put on record here.
-pub fn may_write() -> Result<(), Error> {
-    // SAFETY: looks at the state of the server.
-    if unsafe { pg_sys::RecoveryInProgress() } {
-        return Err(Error::read_only_transaction(
-            "cannot run on a standby: every attempt is put on record",
-            "Connect to the primary.",
-        ));
-    }
-    if is_parallel() {
-        return Err(Error::invalid_transaction_state(
-            "cannot run during a parallel operation: every attempt is put on record",
-            "Functions that call it are PARALLEL UNSAFE, which is the default.",
-        ));
-    }
-    // SAFETY: a variable of this process.
-    if unsafe { pg_sys::XactReadOnly } {
-        return Err(Error::read_only_transaction(
-            "cannot run in a read-only transaction: every attempt is put on record",
-            "SET TRANSACTION READ WRITE, or call it outside.",
-        ));
-    }
-    Ok(())
 }

@@ -62,12 +62,12 @@ pub fn data_directory() -> String {
 /// A misspelt setting of this prefix is refused from now on, as far as this version of Postgres can. After the last of
 /// them is defined.
 pub fn reserve_prefix(prefix: &CStr) {
-    #[cfg(any(feature = "pg15", feature = "pg16", feature = "pg17", feature = "pg18"))]
+    #[cfg(not(feature = "pg14"))]
     // SAFETY: on the main thread; a C string.
     unsafe {
         pg_sys::MarkGUCPrefixReserved(prefix.as_ptr());
     }
-    #[cfg(not(any(feature = "pg15", feature = "pg16", feature = "pg17", feature = "pg18")))]
+    #[cfg(feature = "pg14")]
     let _ = prefix;
 }
 

@@ -9,6 +9,11 @@ const EPOCHS_APART: i64 = 946_684_800_000_000;
 /// So many milliseconds an id can hold.
 const MOST_MILLIS: u64 = (1 << 48) - 1;
 
+/// Whether both are ids of ours, and `id` was made before `other`.
+pub fn is_earlier(id: Uuid, other: Uuid) -> bool {
+    [id, other].iter().all(|id| id.get_version_num() == 7) && id < other
+}
+
 /// The smallest id of a time before that of `id`, by `reach` milliseconds.
 pub fn id_before(id: Uuid, reach: u64) -> Uuid {
     Uuid::from_u128(u128::from(millis(id).saturating_sub(reach)) << 80)

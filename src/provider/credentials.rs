@@ -142,8 +142,8 @@ pub fn credentials(
         ));
     }
     if credentials.contains_key("client_id")
-        && dialect.server_options.contains(&"token_url")
-        && options.token_url.is_none()
+        && dialect.server_options.iter().any(|option| option.name == "token_url")
+        && options.token_url().is_none()
     {
         return Err(Error::invalid_parameter(
             "the user mapping has client_id and client_secret, and the server has no option token_url",

@@ -1,7 +1,7 @@
 //! What is in force at a provider, and where it comes from: the rows of the view `otp_gateway.provider`. Everybody may
 //! read it, so that no secret may get here.
 
-use dialect::{Dialect, TIMEOUT};
+use dialect::{DefaultsInForce, Dialect, TIMEOUT, defaults_in_force};
 use pgrx::pg_sys;
 use policy::Strategy;
 use serde_json::{Value, json};
@@ -66,7 +66,12 @@ fn of_route(given: &[(String, String)]) -> Vec<Setting> {
 }
 
 fn of_server(dialect: &Dialect, given: &[(String, String)], options: &ServerOptions) -> Vec<Setting> {
+    let defaults = defaults_in_force(dialect, &options.defaults);
     let setting = |setting| {
+        // What each payload says, by the option defaults, comes before what the server says.
+        if let Some(value) = of_defaults(setting, &defaults, options) {
+            return Setting { setting, value, source: "defaults" };
+        }
         let value = value(setting, dialect, options);
         let source = if given.iter().any(|(name, _)| name == setting) {
             "server"
@@ -78,6 +83,17 @@ fn of_server(dialect: &Dialect, given: &[(String, String)], options: &ServerOpti
         Setting { setting, value, source }
     };
     server_options::of_server(dialect).map(setting).collect()
+}
+
+/// In force by the option defaults, if it is.
+fn of_defaults(setting: &str, defaults: &DefaultsInForce, options: &ServerOptions) -> Option<Option<String>> {
+    match setting {
+        "code_lifetime" if defaults.code_lifetime.is_some() => Some(defaults.code_lifetime.map(shown)),
+        // Of such a code the vendor's page says nothing.
+        "code_lifetime" if defaults.has_no_life && options.code_lifetime.is_none() => Some(None),
+        "max_checks" if defaults.max_checks.is_some() => Some(defaults.max_checks.map(|checks| checks.to_string())),
+        _ => None,
+    }
 }
 
 /// Whether its default is the dialect's.
@@ -113,8 +129,7 @@ fn value(setting: &str, dialect: &Dialect, options: &ServerOptions) -> Option<St
             .to_owned(),
         ),
         "test_numbers" => options.test_numbers.as_ref().map(policy::TestNumbers::masked),
-        "token_url" => options.token_url.clone(),
-        _ => None,
+        of_the_vendor => options.vendors_own.get(of_the_vendor).cloned(),
     }
 }
 

@@ -1,7 +1,7 @@
 //! The options of a server: their names, their rules, their defaults. Read alike when they are written (the validator)
 //! and when they are used.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use dialect::{Dialect, nearest};
 use policy::{AllowedPrefixes, Limits, TestNumbers};
@@ -76,7 +76,8 @@ pub struct ServerOptions {
     pub allowed_prefixes: Option<AllowedPrefixes>,
     pub enforce: Enforce,
     pub test_numbers: Option<TestNumbers>,
-    pub token_url: Option<String>,
+    /// Those that only this vendor has.
+    pub vendors_own: BTreeMap<String, String>,
 }
 
 impl ServerOptions {
@@ -102,7 +103,7 @@ impl ServerOptions {
             allowed_prefixes: None,
             enforce: Enforce::On,
             test_numbers: None,
-            token_url: None,
+            vendors_own: BTreeMap::new(),
         }
     }
 
@@ -111,7 +112,6 @@ impl ServerOptions {
         for (name, value) in options {
             match name.as_str() {
                 "base_url" => parsed.base_url.clone_from(value),
-                "token_url" if dialect.server_options.contains(&"token_url") => parsed.token_url = Some(value.clone()),
                 "timeout" => {
                     parsed.timeout = Some(duration(name, value, Duration::from_millis(10), Duration::from_secs(600))?);
                 }
@@ -137,7 +137,10 @@ impl ServerOptions {
                 "allowed_prefixes" => parsed.allowed_prefixes = Some(policy(name, value)?),
                 "enforce" => parsed.enforce = enforce(value)?,
                 "test_numbers" => parsed.test_numbers = Some(policy(name, value)?),
-                _ => return Err(unknown_server_option(dialect, name)),
+                _ => {
+                    vendors_own(dialect, name, value)?;
+                    parsed.vendors_own.insert(name.clone(), value.clone());
+                }
             }
         }
         parsed.check(dialect)?;
@@ -153,8 +156,15 @@ impl ServerOptions {
             ));
         }
         check_url("base_url", &self.base_url, self.allow_plain_http)?;
-        if let Some(token_url) = &self.token_url {
+        if let Some(token_url) = self.token_url() {
             check_url("token_url", token_url, self.allow_plain_http)?;
+        }
+        let is_given = |name: &str| self.vendors_own.contains_key(name);
+        if let Some(missing) = dialect.server_options.iter().find(|option| option.required && !is_given(option.name)) {
+            return Err(Error::invalid_parameter(
+                format!("option {} is required: {} is called with it", missing.name, dialect.name),
+                format!("OPTIONS ({} '...').", missing.name),
+            ));
         }
         if self.client_cert_file.is_some() != self.client_key_file.is_some() {
             return Err(Error::invalid_parameter(
@@ -164,6 +174,18 @@ impl ServerOptions {
         }
         Ok(())
     }
+
+    /// Where an OAuth access token is fetched.
+    pub fn token_url(&self) -> Option<&String> {
+        self.vendors_own.get("token_url")
+    }
+}
+
+/// Checks an option that only this vendor has, if it has one of that name.
+fn vendors_own(dialect: &Dialect, name: &str, value: &str) -> Result<(), Error> {
+    let option = dialect.server_options.iter().find(|option| option.name == name);
+    let option = option.ok_or_else(|| unknown_server_option(dialect, name))?;
+    (option.check)(value).map_err(Error::from)
 }
 
 fn unknown_server_option(dialect: &Dialect, name: &str) -> Error {
@@ -181,7 +203,7 @@ fn unknown_server_option(dialect: &Dialect, name: &str) -> Error {
 
 /// Every option that a server of this vendor takes, in the order that they are shown in.
 pub fn of_server(dialect: &Dialect) -> impl Iterator<Item = &'static str> + use<> {
-    SERVER_OPTIONS.iter().chain(dialect.server_options).copied()
+    SERVER_OPTIONS.iter().copied().chain(dialect.server_options.iter().map(|option| option.name))
 }
 
 /// An option that is not there, with the one that was probably meant and the list.

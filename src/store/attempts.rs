@@ -40,7 +40,8 @@ statements! {
 
     select_in_flight(pg_sys::UUIDARRAYOID)
       "SELECT id, verification_id, operation, outcome, vendor_code, vendor_message, response::text, reason, retry_at
-       FROM otp_gateway_internal.attempt_record WHERE verification_id OPERATOR(pg_catalog.=) ANY ($1) AND outcome IS NULL"
+       FROM otp_gateway_internal.attempt_record
+       WHERE verification_id OPERATOR(pg_catalog.=) ANY ($1) AND outcome IS NULL"
 
     select_send(pg_sys::UUIDOID, pg_sys::BOOLOID)
       "SELECT id, verification_id, operation, outcome, vendor_code, vendor_message, response::text, reason, retry_at

@@ -14,7 +14,8 @@ statements! {
        ON CONFLICT (server, mapping) DO UPDATE SET open_until = excluded.open_until"
 
     close_breaker(pg_sys::OIDOID, pg_sys::OIDOID)
-      "DELETE FROM otp_gateway_internal.breaker WHERE server OPERATOR(pg_catalog.=) $1 AND mapping OPERATOR(pg_catalog.=) $2"
+      "DELETE FROM otp_gateway_internal.breaker
+       WHERE server OPERATOR(pg_catalog.=) $1 AND mapping OPERATOR(pg_catalog.=) $2"
 
     close_all_breakers()
       "DELETE FROM otp_gateway_internal.breaker"

@@ -22,13 +22,13 @@ statements! {
       "WITH ours AS (
            SELECT c.oid, c.relname, c.relowner, c.relacl FROM pg_catalog.pg_class AS c
            JOIN pg_catalog.pg_namespace AS n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace
-           WHERE n.nspname OPERATOR(pg_catalog.=) 'otp_gateway' AND c.relkind OPERATOR(pg_catalog.=) 'r'
+           WHERE n.nspname OPERATOR(pg_catalog.=) 'otp_gateway_internal' AND c.relkind OPERATOR(pg_catalog.=) 'r'
        )
        SELECT pg_catalog.format('trigger %I on %I', t.tgname, o.relname) FROM pg_catalog.pg_trigger AS t
        JOIN ours AS o ON o.oid OPERATOR(pg_catalog.=) t.tgrelid
        JOIN pg_catalog.pg_proc AS p ON p.oid OPERATOR(pg_catalog.=) t.tgfoid
        JOIN pg_catalog.pg_namespace AS n ON n.oid OPERATOR(pg_catalog.=) p.pronamespace
-       WHERE NOT t.tgisinternal AND n.nspname OPERATOR(pg_catalog.<>) 'otp_gateway'
+       WHERE NOT t.tgisinternal AND n.nspname OPERATOR(pg_catalog.<>) 'otp_gateway_internal'
        UNION ALL
        SELECT pg_catalog.format('foreign key %I of %s on %I', k.conname, k.conrelid::pg_catalog.regclass, o.relname)
        FROM pg_catalog.pg_constraint AS k JOIN ours AS o ON o.oid OPERATOR(pg_catalog.=) k.confrelid
@@ -67,7 +67,8 @@ statements! {
        WHERE i.home OPERATOR(pg_catalog.<>) $1 AND i.kind OPERATOR(pg_catalog.=) 'role'"
 
     name_servers()
-      "UPDATE otp_gateway_internal.identity AS i SET name = s.srvname::pg_catalog.text FROM pg_catalog.pg_foreign_server AS s
+      "UPDATE otp_gateway_internal.identity AS i SET name = s.srvname::pg_catalog.text
+       FROM pg_catalog.pg_foreign_server AS s
        WHERE i.kind OPERATOR(pg_catalog.=) 'server' AND s.oid OPERATOR(pg_catalog.=) i.object
          AND i.name OPERATOR(pg_catalog.<>) s.srvname::pg_catalog.text"
 

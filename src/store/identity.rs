@@ -1,4 +1,5 @@
-//! Whose a row is: foreign servers and roles, each under a number of its own in `otp_gateway_internal.identity`. A name is free
+//! Whose a row is: foreign servers and roles, each under a number of its own in `otp_gateway_internal.identity`. A name
+//! is free
 //! again after a rename or a drop, and who takes it takes nothing else; an OID holds in one cluster. The worker gives
 //! the numbers out.
 

@@ -23,10 +23,12 @@ statements! {
     select_enqueuers(pg_sys::TEXTARRAYOID)
       "SELECT x FROM pg_catalog.unnest($1::pg_catalog.xid8[]) AS x
        CROSS JOIN LATERAL (
-           SELECT FROM otp_gateway_internal.verification_record AS v WHERE v.enqueued OPERATOR(pg_catalog.=) x LIMIT 1) AS one"
+           SELECT FROM otp_gateway_internal.verification_record AS v
+           WHERE v.enqueued OPERATOR(pg_catalog.=) x LIMIT 1) AS one"
 
     select_queued(pg_sys::XID8OID, pg_sys::UUIDOID, pg_sys::XID8OID)
-      "SELECT enqueued, id, coalesce(route_id, provider_id), created_at, role_id, true FROM otp_gateway_internal.verification_record
+      "SELECT enqueued, id, coalesce(route_id, provider_id), created_at, role_id, true
+       FROM otp_gateway_internal.verification_record
        WHERE ROW(enqueued, id) OPERATOR(pg_catalog.>) ROW($1, $2) AND enqueued OPERATOR(pg_catalog.<) $3
          AND status OPERATOR(pg_catalog.=) 'queued'
        ORDER BY enqueued, id"

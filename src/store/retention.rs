@@ -45,7 +45,8 @@ statements! {
 
     // What is left of verifications that the owner of a route had forgotten.
     forget_keys(pg_sys::BYTEAARRAYOID, pg_sys::INT8ARRAYOID)
-      "UPDATE otp_gateway_internal.attempt_record SET recipient_key = ''::pg_catalog.bytea, vendor_message = NULL, response = NULL
+      "UPDATE otp_gateway_internal.attempt_record
+       SET recipient_key = ''::pg_catalog.bytea, vendor_message = NULL, response = NULL
        WHERE recipient_key OPERATOR(pg_catalog.=) ANY ($1) AND provider_id OPERATOR(pg_catalog.=) ANY ($2)
          AND reason IS NULL"
 

@@ -1,6 +1,7 @@
 //! One transaction of the worker: begun, run, committed; or undone, with the reason sorted into what to do about it.
 
 use std::{
+    ffi::CStr,
     panic::AssertUnwindSafe,
     sync::atomic::{AtomicBool, Ordering::SeqCst},
 };
@@ -159,11 +160,12 @@ unsafe fn commit(durability: Durability) {
 }
 
 /// Takes the lock that writing takes, so that the extension cannot be dropped in between: of the table that has had its
-/// name in every version. A record that is replicated from another database is that one's.
+/// name in every version, in its schema or, before 0.6.0, in that of the views. A record that is replicated from another
+/// database is that one's.
 fn tables_are_there() -> Result<(), Failure> {
     // SAFETY: look-ups in a transaction; the lock goes with it.
-    unsafe {
-        let name = pg_sys::makeRangeVar(c"otp_gateway".as_ptr().cast_mut(), c"reference".as_ptr().cast_mut(), -1);
+    let is_locked = |schema: &CStr| unsafe {
+        let name = pg_sys::makeRangeVar(schema.as_ptr().cast_mut(), c"reference".as_ptr().cast_mut(), -1);
         let found = pg_sys::RangeVarGetRelidExtended(
             name,
             pg_sys::RowExclusiveLock as pg_sys::LOCKMODE,
@@ -171,8 +173,10 @@ fn tables_are_there() -> Result<(), Failure> {
             None,
             std::ptr::null_mut(),
         );
-        if found == pg_sys::InvalidOid || replica::is_replicated() { Err(Failure::NotInstalled) } else { Ok(()) }
-    }
+        found != pg_sys::InvalidOid
+    };
+    let are_there = is_locked(c"otp_gateway_internal") || is_locked(c"otp_gateway");
+    if !are_there || replica::is_replicated() { Err(Failure::NotInstalled) } else { Ok(()) }
 }
 
 fn classify(error: &CaughtError) -> Failure {

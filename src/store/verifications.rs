@@ -76,19 +76,22 @@ statements! {
 
     // Of a whole table that is locked as well.
     lock_tables()
-      "LOCK TABLE otp_gateway_internal.verification_record, otp_gateway_internal.attempt_record, otp_gateway_internal.reference
+      "LOCK TABLE otp_gateway_internal.verification_record, otp_gateway_internal.attempt_record,
+                  otp_gateway_internal.reference
        IN ROW EXCLUSIVE MODE NOWAIT"
 
     // Without waiting for anybody. A row that is not there is not locked.
     select_locked_verifications(pg_sys::UUIDARRAYOID)
       "WITH free AS MATERIALIZED (
-           SELECT id FROM otp_gateway_internal.verification_record WHERE id OPERATOR(pg_catalog.=) ANY ($1) FOR NO KEY UPDATE SKIP LOCKED)
+           SELECT id FROM otp_gateway_internal.verification_record
+           WHERE id OPERATOR(pg_catalog.=) ANY ($1) FOR NO KEY UPDATE SKIP LOCKED)
        SELECT id FROM otp_gateway_internal.verification_record
        WHERE id OPERATOR(pg_catalog.=) ANY ($1) AND id OPERATOR(pg_catalog.<>) ALL (ARRAY(SELECT free.id FROM free))"
 
     select_locked_attempts(pg_sys::UUIDARRAYOID)
       "WITH free AS MATERIALIZED (
-           SELECT id FROM otp_gateway_internal.attempt_record WHERE id OPERATOR(pg_catalog.=) ANY ($1) FOR NO KEY UPDATE SKIP LOCKED)
+           SELECT id FROM otp_gateway_internal.attempt_record
+           WHERE id OPERATOR(pg_catalog.=) ANY ($1) FOR NO KEY UPDATE SKIP LOCKED)
        SELECT id FROM otp_gateway_internal.attempt_record
        WHERE id OPERATOR(pg_catalog.=) ANY ($1) AND id OPERATOR(pg_catalog.<>) ALL (ARRAY(SELECT free.id FROM free))"
 }

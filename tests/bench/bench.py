@@ -56,8 +56,8 @@ class Bench:
         )
         self.execute("SET otp_gateway.max_sends_per_transaction = 1000000")
         self.execute("CREATE SCHEMA floor")
-        for table in ("verification", "attempt", "reference"):
-            self.execute(f"CREATE TABLE floor.{table} (LIKE otp_gateway.{table} INCLUDING ALL)")
+        for table, ours in (("verification", "verification_record"), ("attempt", "attempt_record"), ("reference", "reference")):
+            self.execute(f"CREATE TABLE floor.{table} (LIKE otp_gateway_internal.{ours} INCLUDING ALL)")
         self.failed = False
         self.rows = []
 

@@ -8,5 +8,5 @@ COMMIT;
 BEGIN;
 UPDATE floor.attempt SET outcome = 'sent', http_status = 200, vendor_code = 'S1000', vendor_message = 'Success', response = '{"version": "1.0", "statusCode": "S1000", "referenceNo": "1491c1eeac998ff457a6974392209b7e86bb219", "statusDetail": "Success"}', finished_at = clock_timestamp() WHERE id = :a::uuid;
 UPDATE floor.verification SET status = 'pending', reference = :a, expires_at = clock_timestamp() WHERE id = :v::uuid;
-INSERT INTO floor.reference VALUES ('ideamart', :a, :v::uuid);
+INSERT INTO floor.reference VALUES ('ideamart', :a, :v::uuid, 1);
 COMMIT;

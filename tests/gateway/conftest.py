@@ -63,7 +63,8 @@ def keep_tables(cluster, database):
         )
         cursor.execute(
             "SELECT oid::regclass::text, relname FROM pg_class"
-            " WHERE relkind = 'r' AND relnamespace = to_regnamespace('otp_gateway')"
+            # Also of a version that has its tables beside its views.
+            " WHERE relkind = 'r' AND relnamespace IN (to_regnamespace('otp_gateway'), to_regnamespace('otp_gateway_internal'))"
         )
         # Binary: as text, ids and seals have digits in them that are a number by chance.
         for table, name in cursor.fetchall():

@@ -44,8 +44,8 @@ class Place:
     def as_text(self):
         """Every row, as a person would read it."""
         return "\n".join(
-            row for table in ("verification", "attempt", "reference")
-            for (row,) in self.gateway.execute(f"SELECT t::text FROM otp_gateway.{table} t")
+            row for table in ("otp_gateway.verification", "otp_gateway.attempt", "otp_gateway_internal.reference")
+            for (row,) in self.gateway.execute(f"SELECT t::text FROM {table} t")
         )
 
 

@@ -136,7 +136,7 @@ def test_connect_reads_and_calls_nothing(insiders):
     nobody = insiders.role("nobody")
     id = insiders.gateway.send()["verification_id"]
     tables = ("verification_record", "attempt_record", "reference", "breaker")
-    assert insiders.allowed(nobody, [f"SELECT * FROM otp_gateway.{table}" for table in tables]) == []
+    assert insiders.allowed(nobody, [f"SELECT * FROM otp_gateway_internal.{table}" for table in tables]) == []
     assert insiders.allowed(nobody, [
         "SELECT otp_send('ideamart', '{\"mobile\": \"0771231231\"}')", "SELECT otp_enqueue('ideamart', '{\"mobile\": \"0771231231\"}')",
         "SELECT otp_verify('ideamart', '1234', '{\"reference\": \"r\"}')", f"SELECT otp_verify('{id}'::uuid, '1234')",
@@ -844,7 +844,7 @@ def test_pg_read_all_data(insiders):
     insiders.gateway.send()
     assert len(insiders.execute("SELECT * FROM otp_gateway.verification", session=reader)) == 1
     for table in ("verification_record", "attempt_record", "reference"):
-        assert insiders.execute(f"SELECT * FROM otp_gateway.{table}", session=reader) == []
+        assert insiders.execute(f"SELECT * FROM otp_gateway_internal.{table}", session=reader) == []
     sampled = "SELECT count(*)::int FROM pg_statistic JOIN pg_attribute ON attrelid = starelid AND attnum = staattnum WHERE attname IN ('sealed', 'recipient_key')"
     insiders.execute("ANALYZE")
     assert insiders.execute(sampled, session=reader) == [(0,)]
@@ -991,7 +991,7 @@ def test_default_privileges(cluster, simulator):
                 "SELECT otp_gateway.rotate_key()", "CREATE TABLE otp_gateway.mine ()",
             ]) == []
             assert gateway.execute("SELECT * FROM otp_gateway.verification", session=app) == []
-            tables = "SELECT relname FROM pg_class, aclexplode(relacl) WHERE relnamespace = 'otp_gateway'::regnamespace AND grantee = %s::regrole AND (relkind = 'r' OR privilege_type <> 'SELECT')"
+            tables = "SELECT relname FROM pg_class, aclexplode(relacl) WHERE relnamespace::regnamespace::text LIKE 'otp_gateway%%' AND grantee = %s::regrole AND (relkind = 'r' OR privilege_type <> 'SELECT')"
             assert gateway.execute(tables, (insiders.name("app"),)) == []
             functions = "SELECT proname FROM pg_proc, aclexplode(proacl) WHERE proname IN ('rotate_key', 'note_queued') AND grantee <> proowner"
             assert gateway.execute(functions) == []
@@ -1009,7 +1009,7 @@ def test_a_trigger_on_the_record(insiders_alone):
         $$ BEGIN INSERT INTO public.ran VALUES (current_user, TG_TABLE_NAME || TG_OP); RETURN NEW; END $$
     """)
     for table in ("verification_record", "attempt_record", "reference"):
-        gateway.execute(f"CREATE TRIGGER strange_{table} BEFORE INSERT OR UPDATE ON otp_gateway.{table} FOR EACH ROW EXECUTE FUNCTION note()")
+        gateway.execute(f"CREATE TRIGGER strange_{table} BEFORE INSERT OR UPDATE ON otp_gateway_internal.{table} FOR EACH ROW EXECUTE FUNCTION note()")
     app, to = insiders.role("a", usage=["ideamart"]), gateway.number()
     id = gateway.send(to=to, session=app)["verification_id"]
     assert gateway.verify(id, insiders.simulator.code("ideamart", to), app)["outcome"] == "approved"
@@ -1027,7 +1027,7 @@ def test_execute_on_all_functions(own_cluster, simulator):
     with elsewhere(own_cluster, simulator) as insiders:
         gateway = insiders.gateway
         app = insiders.role("app")
-        gateway.execute(f"GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA otp_gateway TO {insiders.name('app')}; CREATE SCHEMA AUTHORIZATION {insiders.name('app')}")
+        gateway.execute(f"GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA otp_gateway, otp_gateway_internal TO {insiders.name('app')}; GRANT USAGE ON SCHEMA otp_gateway_internal TO {insiders.name('app')}; CREATE SCHEMA AUTHORIZATION {insiders.name('app')}")
         columns = ", ".join(f"c{number} {type}" for number, type in enumerate(["text"] * 30))
         for table, made in {"wide": columns, "narrow": "a int", "numbers": ", ".join(f"n{n} bigint" for n in range(30))}.items():
             insiders.execute(f"CREATE TABLE {table} ({made})", session=app)

@@ -30,7 +30,8 @@ class Place:
         self.execute(
             """CREATE EXTENSION otp_gateway;
             CREATE ROLE nobody LOGIN; CREATE ROLE granted LOGIN;
-            GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA otp_gateway, public TO granted;
+            GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA otp_gateway, otp_gateway_internal, public TO granted;
+            GRANT USAGE ON SCHEMA otp_gateway_internal TO granted;
             GRANT CREATE ON SCHEMA public TO granted"""
         )
         # One that is added tomorrow, too.

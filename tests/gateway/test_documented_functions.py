@@ -60,7 +60,7 @@ def test_they_are_found():
         written[path.name] += len(re.findall(rf"{FUNCTION}[^;]*?SECURITY DEFINER", path.read_text()))
     for name, count in written.items():
         assert count == sum(where.startswith(f"{name} ") for where in DOCUMENTED), name
-    assert {"README.md public.verify_customer", "demo.sql public.verify_customer"} <= set(DOCUMENTED)
+    assert {"sign_up.sql public.verify_customer", "demo.sql public.verify_customer"} <= set(DOCUMENTED)
 
 
 @pytest.mark.parametrize("where", DOCUMENTED)
@@ -142,6 +142,30 @@ RACED = PINNED_WITHOUT_PG_TEMP.replace("public, otp", "pg_temp").replace("otp_ve
 ).replace("UPDATE customer", "UPDATE public.customer")
 
 
+# The table that the careless functions are about.
+TABLE_OF_ITS_OWN = [
+    """CREATE TABLE public.customer (
+        id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, phone text NOT NULL, verification_id uuid UNIQUE,
+        verified_phone text, active boolean NOT NULL DEFAULT false,
+        CONSTRAINT active_only_if_verified CHECK (NOT active OR verified_phone IS NOT DISTINCT FROM phone))""",
+    """CREATE TRIGGER send_code BEFORE INSERT OR UPDATE ON public.customer FOR EACH ROW
+        EXECUTE FUNCTION otp_gateway.send_after_commit('ideamart', '{"mobile": "phone"}', 'verification_id')""",
+]
+# What is verified stands in the row; the application may write two of its columns.
+IN_THE_ROW = {
+    "granted": "INSERT (phone), UPDATE (phone, active), SELECT ON public.customer",
+    "forged": "UPDATE public.customer SET verified_phone = phone, active = true",
+    "is_active": "SELECT active FROM public.customer WHERE id = %s",
+}
+# It stands in a table of its own; the application may write the whole row.
+BESIDE_IT = {
+    "granted": "SELECT, INSERT, UPDATE, DELETE ON public.customer",
+    "forged": "INSERT INTO public.verified_phone SELECT id, phone, gen_random_uuid() FROM public.customer",
+    "is_active": "SELECT count(*) > 0 FROM public.verified_phone AS p JOIN public.customer AS c"
+    " ON c.id = p.customer_id AND c.phone = p.phone WHERE c.id = %s",
+}
+
+
 class Bank:
     """A database with the extension as the README installs it, a registration table, and the application's role."""
 
@@ -156,9 +180,12 @@ class Bank:
             GRANT USAGE ON SCHEMA otp TO {self.app}; GRANT USAGE ON FOREIGN SERVER ideamart TO {self.app};
             GRANT CREATE ON SCHEMA public TO {self.owner}; SET ROLE {self.owner}
         """)
+        self.design = BESIDE_IT if any("CREATE TABLE public.verified_phone" in one for one in made) else IN_THE_ROW
         for statement in made:
-            self.execute(statement)
-        self.execute(f"GRANT INSERT (phone), UPDATE (phone, active), SELECT ON public.customer TO {self.app}; RESET ROLE")
+            self.execute(statement.replace("'sandbox'", "'ideamart'"))
+        if self.design is BESIDE_IT:
+            self.execute(f"GRANT SELECT ON public.verified_phone TO {self.app}")
+        self.execute(f"GRANT {self.design['granted']} TO {self.app}; RESET ROLE")
         self.session = gateway.connect(user=self.app)
         self.victim = self.register(gateway.number())
 
@@ -190,7 +217,7 @@ class Bank:
             self.attempt(f"SELECT public.{name.removeprefix('public.')}({arguments})", [values[type] for type in types])
 
     def is_active(self):
-        return self.execute("SELECT active FROM public.customer WHERE id = %s", (self.victim,)) == [(True,)]
+        return self.execute(self.design["is_active"], (self.victim,)) == [(True,)]
 
     def close(self):
         self.session.close()
@@ -215,11 +242,11 @@ def temporary_table(bank):
         " WHERE attrelid = 'public.customer'::regclass AND attnum > 0 AND NOT attisdropped"
     )[0][0]
     bank.as_app(f"CREATE TEMP TABLE customer ({columns}); GRANT ALL ON customer TO PUBLIC")
-    bank.as_app("""
+    bank.as_app(f"""
         CREATE FUNCTION pg_temp.ev() RETURNS boolean LANGUAGE plpgsql AS $$ BEGIN
-          UPDATE public.customer SET verified_phone = phone, active = true; RETURN false; END $$;
+          {bank.design["forged"]}; RETURN false; END $$;
         CREATE FUNCTION pg_temp.ev_row() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
-          UPDATE public.customer SET verified_phone = phone, active = true; RETURN NEW; END $$
+          {bank.design["forged"]}; RETURN NEW; END $$
     """)
 
 
@@ -254,10 +281,10 @@ def by_own_approval(bank):
     phone = bank.gateway.number()
     own = bank.register(phone)
     bank.as_app("CREATE SCHEMA evil; GRANT USAGE ON SCHEMA evil TO PUBLIC")
-    bank.as_app("""
+    bank.as_app(f"""
         CREATE TABLE evil.customer AS SELECT * FROM public.customer; GRANT ALL ON evil.customer TO PUBLIC;
         CREATE FUNCTION evil.ev_row() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
-          UPDATE public.customer SET verified_phone = phone, active = true; RETURN NEW; END $$;
+          {bank.design["forged"]}; RETURN NEW; END $$;
         CREATE TRIGGER t BEFORE UPDATE ON evil.customer FOR EACH ROW EXECUTE FUNCTION evil.ev_row();
         SET search_path = evil, public, otp, pg_catalog
     """)
@@ -333,9 +360,8 @@ def schemas_of_its_own(bank):
 
 @attacks
 def test_the_attack_works(cluster, simulator, attack):
-    """The control: on the README's table with a careless function."""
-    table = [one for one in DOCUMENTED["README.md public.verify_customer"] if not re.match(FUNCTION, one)]
-    with bank(cluster, simulator, [*table, ATTACKS[attack]]) as careless:
+    """The control: on a table with a careless function."""
+    with bank(cluster, simulator, [*TABLE_OF_ITS_OWN, ATTACKS[attack]]) as careless:
         schemas_of_its_own(careless)
         attack(careless)
         assert careless.is_active()
@@ -355,8 +381,9 @@ def test_the_right_code_makes_active(cluster, simulator, where):
     """What it is for: with a wrong code, and by hand, nobody, with the right one the customer."""
     with bank(cluster, simulator, DOCUMENTED[where]) as careful:
         (phone,), = careful.execute("SELECT phone FROM public.customer WHERE id = %s", (careful.victim,))
-        with pytest.raises(psycopg2.errors.CheckViolation):
-            careful.as_app("UPDATE public.customer SET active = true")
+        with pytest.raises((psycopg2.errors.CheckViolation, psycopg2.errors.InsufficientPrivilege)):
+            by_hand = "UPDATE public.customer SET active = true" if careful.design is IN_THE_ROW else careful.design["forged"]
+            careful.as_app(by_hand)
         careful.call(careful.victim, simulator.wrong("ideamart", phone))
         assert not careful.is_active()
         careful.call(careful.victim, simulator.code("ideamart", phone))

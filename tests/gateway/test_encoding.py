@@ -10,6 +10,8 @@ import pytest
 
 from conftest import Gateway, until
 
+# The schema of the tables before 0.6.0.
+OLD = "otp_gateway"
 ENCODINGS = ["LATIN1", "WIN1252", "EUC_JP", "SQL_ASCII"]
 # Of each type that a function takes.
 VALUES = {
@@ -131,7 +133,7 @@ def test_what_is_there_can_be_moved(cluster, simulator):
         name = old.database
         old.session.set_client_encoding("UTF8")
         old.execute(
-            "INSERT INTO otp_gateway_internal.attempt_record (id, verification_id, operation, outcome, vendor_message, started_at)"
+            f"INSERT INTO {OLD}.attempt_record (id, verification_id, operation, outcome, vendor_message, started_at)"
             " VALUES (gen_random_uuid(), gen_random_uuid(), 'send', 'sent', 'envoy\u00e9', now())"
         )
         dump = cluster.directory / f"{name}.sql"

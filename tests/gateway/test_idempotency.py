@@ -543,7 +543,7 @@ def test_neither_key_nor_payload_can_be_read(gateway, simulator):
     gateway.full()
     gateway.row(ENQUEUE, ("narrow", json.dumps({"mobile": to, "metadata": {"client": words}}), key))
     tables = gateway.execute(
-        "SELECT oid::regclass::text FROM pg_class WHERE relnamespace = 'otp_gateway'::regnamespace AND relkind = 'r'"
+        "SELECT oid::regclass::text FROM pg_class WHERE relnamespace = 'otp_gateway_internal'::regnamespace AND relkind = 'r'"
     )
     text = "\n".join(row for (table,) in tables for (row,) in gateway.execute(f"SELECT t::text FROM {table} AS t"))
     assert "narrow" in text

@@ -26,7 +26,7 @@ def locker(gateway):
 
 def lock(gateway, locker, id, table="verification"):
     column = "id" if table == "verification" else "verification_id"
-    gateway.execute(f"UPDATE otp_gateway.{table}_record SET id = id WHERE {column} = %s", (id,), locker)
+    gateway.execute(f"UPDATE otp_gateway_internal.{table}_record SET id = id WHERE {column} = %s", (id,), locker)
 
 
 def verify(gateway, id, code):

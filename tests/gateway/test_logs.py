@@ -1,6 +1,6 @@
 """Promise: a statement that calls one of our functions, or names one, leaves no code and no number in the server's log,
 whatever ends it and whatever form the log has, and the client has its whole error all the same; statements of others are
-logged as ever. What your own settings log is as the README's section shows it, and what it says to set helps."""
+logged as ever. What your own settings log is as the README's section shows it, and contrib/quiet_role.sql keeps it quiet."""
 
 import ctypes
 import pathlib
@@ -13,7 +13,7 @@ import time
 import psycopg2
 import pytest
 
-from cluster import PG_CONFIG, Cluster, kill
+from cluster import BINDIR, PG_CONFIG, Cluster, kill
 from conftest import Gateway, Running, until
 
 README = (pathlib.Path(__file__).resolve().parents[2] / "README.md").read_text()
@@ -797,7 +797,18 @@ def shows(place, setting, value):
     until(is_so, f"{setting} is {value}")
 
 
-SET_FOR_THE_ROLE = dict(re.findall(r"^ALTER ROLE registration_app SET (\S+) = (.*);$", SECTION, re.MULTILINE))
+QUIET_ROLE = pathlib.Path(__file__).resolve().parents[2] / "contrib/quiet_role.sql"
+SET_FOR_THE_ROLE = re.findall(r'^ALTER ROLE :"role" SET (\S+) = .*;$', QUIET_ROLE.read_text(), re.MULTILINE)
+
+
+def quiet(cluster, role="registration_app", dbname="postgres", user="postgres"):
+    """Plays the file as a DBA does: its exit code, and what it says."""
+    played = subprocess.run(
+        [BINDIR / "psql", "-X", "-h", cluster.directory, "-p", str(cluster.port), "-U", user, "-d", dbname,
+         *([] if role is None else ["-v", f"role={role}"]), "-f", QUIET_ROLE],
+        text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )
+    return played.returncode, played.stdout
 
 # As a plan that is printed has it.
 BYTES = " ".join(str(byte) for byte in README_CODE.encode())
@@ -823,20 +834,23 @@ def everywhere(place, hidden, gateway, statements):
 
 
 @pytest.fixture
-def role(gateway):
-    """Sets for the role what the README says, but for what it is told."""
+def role(place, gateway):
+    """Sets for the role what contrib/quiet_role.sql does, but for what it is told."""
 
     def configure(but=None):
         gateway.execute("ALTER ROLE registration_app RESET ALL")
-        for setting, value in SET_FOR_THE_ROLE.items():
-            if setting != but:
-                gateway.execute(f"ALTER ROLE registration_app SET {setting} = {value}")
+        code, said = quiet(place.cluster)
+        assert code == 0, said
+        if but:
+            gateway.execute(f"ALTER ROLE registration_app RESET {but}")
 
     yield configure
     gateway.execute("ALTER ROLE registration_app RESET ALL")
 
 
-def test_what_the_readme_says_to_set(place, hidden, gateway, curious, role):
+def test_a_quiet_role(place, hidden, gateway, curious, role):
+    """contrib/quiet_role.sql, with all its libraries there."""
+    assert len(SET_FOR_THE_ROLE) > 10
     curious(ALL_THAT_IS_BOUND)
     role()
     assert everywhere(place, hidden, gateway, BY_LITERAL + BY_PARAMETER) == []
@@ -850,6 +864,47 @@ def test_what_the_readme_says_to_set(place, hidden, gateway, curious, role):
             if not setting.startswith("debug_print") and setting != "log_parameter_max_length_on_error":
                 with pytest.raises(psycopg2.errors.InsufficientPrivilege):
                     gateway.execute(f"SET {setting} TO DEFAULT", session=session)
+
+
+def test_a_quiet_role_without_libraries(cluster):
+    """Where neither pgaudit nor auto_explain is, it does no harm."""
+    name = 'of "an" app'
+    with cluster.database(extension=False) as database, cluster.session(database) as admin, admin.cursor() as cursor:
+        cursor.execute('CREATE ROLE "of ""an"" app" LOGIN')
+        try:
+            before = len(cluster.log())
+            code, said = quiet(cluster, name, database)
+            assert code == 0 and "WARNING" not in said, said
+            assert all(f"{setting}=" in said for setting in SET_FOR_THE_ROLE), said
+            assert said.endswith("(0 rows)\n\n")
+            with cluster.session(database, user=name) as session, session.cursor() as of_role:
+                for setting, value in [("log_statement", "none"), ("track_activities", "off"), ("pgaudit.log_statement", "off")]:
+                    of_role.execute(f"SHOW {setting}")
+                    assert of_role.fetchone() == (value,)
+            assert "pgaudit" not in cluster.log()[before:] and "WARNING" not in cluster.log()[before:]
+            # What is set for it in one database wins there, and the file says so.
+            cursor.execute(f"""ALTER ROLE "of ""an"" app" IN DATABASE {database} SET log_statement = 'all'""")
+            code, said = quiet(cluster, name, database)
+            assert code == 0 and f"{database} | log_statement=all" in said and said.endswith("(1 row)\n\n"), said
+        finally:
+            cursor.execute('DROP ROLE "of ""an"" app"')
+
+
+@pytest.mark.parametrize("role, user, told", [
+    (None, "postgres", "no role is given"), ("nobody_of_this_name", "postgres", 'role "nobody_of_this_name" does not exist'),
+    ("plain_role", "plain_role", "permission denied"),
+])
+def test_a_quiet_role_all_or_nothing(cluster, role, user, told):
+    """It ends with an error, and has set nothing."""
+    with cluster.session() as admin, admin.cursor() as cursor:
+        cursor.execute("CREATE ROLE plain_role LOGIN")
+        try:
+            code, said = quiet(cluster, role, user=user)
+            assert code == 3 and told in said, said
+            cursor.execute("SELECT count(*) FROM pg_db_role_setting WHERE setrole <> 0")
+            assert cursor.fetchone() == (0,)
+        finally:
+            cursor.execute("DROP ROLE plain_role")
 
 
 def test_binding_everything(place, hidden, gateway, curious):

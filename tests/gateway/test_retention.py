@@ -65,7 +65,7 @@ def sent(gateway, count=1, provider="ideamart", **payload):
 def on_record(gateway):
     """Ids of verifications, attempts' verifications, references' verifications."""
     return [
-        {id for (id,) in gateway.execute(f"SELECT {column} FROM otp_gateway.{table}")}
+        {id for (id,) in gateway.execute(f"SELECT {column} FROM otp_gateway_internal.{table}")}
         for table, column in [("verification_record", "id"), ("attempt_record", "verification_id"), ("reference", "verification_id")]
     ]
 

@@ -348,7 +348,7 @@ def test_what_is_kept_of_a_test_number_is_no_code(tested):
     id = tested.row(SEND, ("with_hyperverge", json.dumps(payload_of("hyperverge", "9999900001"))))["verification_id"]
     assert tested.verify(id, "Code-1")["outcome"] == "approved"
     tables = tested.execute(
-        "SELECT oid::regclass::text FROM pg_class WHERE relnamespace = 'otp_gateway'::regnamespace AND relkind = 'r'"
+        "SELECT oid::regclass::text FROM pg_class WHERE relnamespace = 'otp_gateway_internal'::regnamespace AND relkind = 'r'"
     )
     text = "\n".join(row for (table,) in tables for (row,) in tested.execute(f"SELECT t::text FROM {table} AS t"))
     for secret in ("Code-1", "9999900001"):
@@ -430,6 +430,42 @@ def test_what_is_given_can_be_seen(gateway):
             gateway.execute(f"CREATE SERVER bare FOREIGN DATA WRAPPER otp_ideamart OPTIONS ({option} '{shown or written}')")
             assert settings(gateway, "bare")[option] == seen[option]
             gateway.execute("DROP SERVER bare")
+
+
+BY_DEFAULTS = [
+    # vendor, defaults, other options, what is shown of code_lifetime and max_checks
+    ("hyperverge", {"otp_expiry": 10}, {}, ("10min", "defaults"), ("5", "vendor default")),
+    ("hyperverge", {"otpExpiry": "90"}, {"code_lifetime": "1h"}, ("90min", "defaults"), ("5", "vendor default")),
+    ("hyperverge", {"otp_length": 6}, {"code_lifetime": "1h"}, ("1h", "server"), ("5", "vendor default")),
+    ("relid", {"expires_in": 90}, {}, ("90s", "defaults"), ("3", "vendor default")),
+    ("relid", {"expires_in": 90}, {"code_lifetime": "1h"}, ("90s", "defaults"), ("3", "vendor default")),
+    ("relid", {"controls": {"otp": {"attempts": 7}}}, {"max_checks": "4"}, (None, "default"), ("7", "defaults")),
+    ("relid", {}, {"code_lifetime": "1h"}, ("1h", "server"), ("3", "vendor default")),
+    ("iserveu", {"otp_type": "2"}, {}, (None, "defaults"), ("5", "vendor default")),
+    ("iserveu", {"otp_type": "2"}, {"code_lifetime": "5min"}, ("5min", "server"), ("5", "vendor default")),
+]
+
+
+@pytest.mark.parametrize("vendor, defaults, options, lifetime, checks", BY_DEFAULTS)
+def test_what_the_defaults_say_is_in_force(gateway, simulator, vendor, defaults, options, lifetime, checks):
+    """It is each payload's own word, and comes before the server's: what is shown is what a send then gets."""
+    gateway.create_provider("told", vendor, defaults=json.dumps(defaults), **options)
+    shown = settings(gateway, "told")
+    assert (shown["code_lifetime"], shown["max_checks"]) == (lifetime, checks)
+    to = gateway.number(vendor)
+    body = {name: value for name, value in FLOWS[vendor]["send"](to).items() if name not in ("expires_in", "otp_type")}
+    if vendor == "relid" and lifetime[0] is None:
+        body["expires_in"] = 60
+    if vendor == "iserveu":
+        body |= {"reference": "REF0000042", "amount": "100"}
+    sent = gateway.row("SELECT * FROM otp_send('told', %s)", (json.dumps(body),))
+    assert (sent["outcome"], sent["attempts_left"]) == ("sent", int(checks[0]))
+    [(is_so,)] = gateway.execute(
+        "SELECT expires_at - finished_at BETWEEN %(life)s::interval - interval '2 s' AND %(life)s::interval + interval '2 s'"
+        " FROM otp_gateway.verification AS v JOIN otp_gateway.attempt AS a ON a.verification_id = v.id WHERE v.id = %(id)s",
+        {"life": lifetime[0] or "1min", "id": sent["verification_id"]},
+    )
+    assert is_so is (None if vendor == "iserveu" and lifetime[0] is None else True)
 
 
 def test_every_option_has_its_line_in_the_readme(gateway):

@@ -11,6 +11,8 @@ import pytest
 from conftest import Gateway
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
+# The schema of the tables before 0.6.0.
+OLD = "otp_gateway"
 
 # Everything that belongs to the extension, as the catalog describes it.
 SURFACE = """
@@ -31,13 +33,13 @@ SELECT pg_describe_object(classid, objid, objsubid) AS object,
 FROM pg_depend WHERE deptype = 'e' AND refobjid = (SELECT oid FROM pg_extension WHERE extname = 'otp_gateway')
 UNION ALL
 SELECT indexrelid::regclass::text, pg_get_indexdef(indexrelid), NULL, NULL, NULL
-FROM pg_index WHERE indrelid::regclass::text LIKE 'otp\\_gateway.%'
+FROM pg_index WHERE indrelid::regclass::text LIKE 'otp\\_gateway%'
 UNION ALL
 SELECT tgname, pg_get_triggerdef(oid), tgenabled::text, NULL, NULL
-FROM pg_trigger WHERE tgrelid::regclass::text LIKE 'otp\\_gateway.%'
+FROM pg_trigger WHERE tgrelid::regclass::text LIKE 'otp\\_gateway%'
 UNION ALL
 SELECT conname, concat_ws(' ', conrelid::regclass, contypid::regtype, pg_get_constraintdef(oid)), NULL, NULL, NULL
-FROM pg_constraint WHERE connamespace = 'otp_gateway'::regnamespace
+FROM pg_constraint WHERE connamespace = ANY ('{otp_gateway,otp_gateway_internal}'::regnamespace[])
 UNION ALL
 SELECT c.table::regclass::text, concat('is dumped, where ', c.condition), NULL, NULL, NULL
 FROM pg_extension, ROWS FROM (unnest(extconfig), unnest(extcondition)) AS c("table", condition) WHERE extname = 'otp_gateway'
@@ -108,11 +110,11 @@ def put_one_on_record(outdated):
     if outdated.version >= "0.4.0":
         columns, values = ", provider_id, role_id", ", 4711, 4712"
         outdated.execute(
-            "INSERT INTO otp_gateway_internal.identity (id, kind, object, home, name, vendor) "
+            f"INSERT INTO {OLD}.identity (id, kind, object, home, name, vendor) "
             "VALUES (4711, 'server', 1, 1, 'ideamart', 'ideamart'), (4712, 'role', 1, 1, 'postgres', NULL)"
         )
     outdated.execute(
-        f"INSERT INTO otp_gateway.{outdated.table} (id, provider, vendor, status, created_by, created_at, send_count, check_count, "
+        f"INSERT INTO {OLD}.{outdated.table} (id, provider, vendor, status, created_by, created_at, send_count, check_count, "
         f"max_checks{columns}) VALUES ('01a200f7-5a48-7047-9b45-35f21e75f89a', 'ideamart', 'ideamart', 'approved', 'postgres', now(), "
         f"1, 1, 3{values})"
     )
@@ -174,7 +176,8 @@ def test_rights_on_the_views_stay_as_they_are(cluster, simulator):
         )
         before = gateway.execute(rights)
         gateway.execute("ALTER EXTENSION otp_gateway UPDATE")
-        assert gateway.execute(rights) == before
+        known = {relation for relation, *_ in before}
+        assert [row for row in gateway.execute(rights) if row[0] in known] == before
         assert ("attempt", name, "SELECT", True) in before
         gateway.execute(f"DROP OWNED BY {name}, {name}_2")
     cluster.witness.cursor().execute(f"DROP ROLE {name}, {name}_2")

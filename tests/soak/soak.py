@@ -235,7 +235,7 @@ class Soak:
         (rows, bytes, xid), = self.execute("""
             SELECT (SELECT count(*) FROM otp_gateway_internal.verification_record),
                    (SELECT sum(pg_total_relation_size(oid)) FROM pg_class
-                    WHERE relkind = 'r' AND relnamespace = 'otp_gateway'::regnamespace),
+                    WHERE relkind = 'r' AND relnamespace = 'otp_gateway_internal'::regnamespace),
                    pg_snapshot_xmax(pg_current_snapshot())::text::bigint
         """)
         found["record: bytes for each verification"] = int(bytes / max(rows, 1))

@@ -19,6 +19,9 @@ pub struct Call<'a> {
     /// What the verification already knows, under our names: the `retained` of its send, and `reference`. Lies between
     /// payload and defaults; empty for a send and for a flow begun elsewhere.
     pub retained_before: &'a Map<String, Value>,
+    /// Those server options that only this vendor has ([`crate::dialect::Dialect::server_options`]), as far as they are
+    /// set. Each was checked when it was written; a required one is there.
+    pub options: &'a BTreeMap<String, String>,
     /// The user mapping's options, `_file` ones already read. Complete: the provider checked them against
     /// [`crate::dialect::Dialect::credential_sets`].
     pub credentials: &'a BTreeMap<String, Secret>,
@@ -31,15 +34,41 @@ pub struct Call<'a> {
     pub code_lifetime: Option<Duration>,
 }
 
-/// An HTTP message, always POST. Relative to a base URL, but for a token request.
+/// How the vendor is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Method {
+    Get,
+    Post,
+    Put,
+    Patch,
+    Delete,
+}
+
+impl Method {
+    pub const ALL: [Method; 5] = [Self::Get, Self::Post, Self::Put, Self::Patch, Self::Delete];
+
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Get => "GET",
+            Self::Post => "POST",
+            Self::Put => "PUT",
+            Self::Patch => "PATCH",
+            Self::Delete => "DELETE",
+        }
+    }
+}
+
+/// An HTTP message. Relative to a base URL, but for a token request.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct HttpRequest {
-    /// Appended to `base_url`, starts with `/`.
-    pub path: String,
+    pub method: Method,
+    /// Appended to `base_url`, starts with `/`. A value that stands in it is a [`path_segment`].
+    pub path: Secret,
     /// URL-encoded by the HTTP client, in this order.
     pub query: Vec<(String, Secret)>,
     /// Every value is treated as a secret.
     pub headers: Vec<(String, Secret)>,
+    /// Empty: there is none.
     pub body: Secret,
 }
 
@@ -99,8 +128,89 @@ impl std::fmt::Debug for Prepared {
     }
 }
 
-/// A POST of a JSON object.
+/// A POST of a JSON object; the headers say so.
 pub(crate) fn json_request(path: &str, headers: Vec<(String, Secret)>, body: Map<String, Value>) -> HttpRequest {
     let body = Private::from(Value::Object(body));
-    HttpRequest { path: path.into(), query: Vec::new(), headers, body: Secret::new(body.to_string()) }
+    let (path, body) = (Secret::new(path), Secret::new(body.to_string()));
+    HttpRequest { method: Method::Post, path, query: Vec::new(), headers, body }
+}
+
+/// A POST of a form, whose header it adds. Anything but a text goes as its JSON.
+pub(crate) fn form_request(path: &str, mut headers: Vec<(String, Secret)>, fields: Map<String, Value>) -> HttpRequest {
+    headers.push(("Content-Type".into(), Secret::new("application/x-www-form-urlencoded")));
+    let fields = Private::from(fields);
+    let mut body = String::new();
+    for (name, value) in fields.iter() {
+        let json;
+        let text = match value {
+            Value::String(text) => text,
+            value => {
+                json = Secret::new(value.to_string());
+                json.reveal()
+            }
+        };
+        let separator = if body.is_empty() { "" } else { "&" };
+        let pair = Secret::new(format!("{separator}{}={}", percent_encoded(name), percent_encoded(text)));
+        body.push_str(pair.reveal());
+    }
+    HttpRequest { method: Method::Post, path: Secret::new(path), query: Vec::new(), headers, body: Secret::new(body) }
+}
+
+/// A value as one segment of a path, whatever stands in it. None: an empty one, `.` or `..`, which lead elsewhere however
+/// they are encoded (WHATWG URL).
+pub(crate) fn path_segment(value: &str) -> Option<String> {
+    (!matches!(value, "" | "." | "..")).then(|| percent_encoded(value))
+}
+
+/// All but the unreserved characters (RFC 3986, 2.3) encoded: the same in a path and in a form.
+fn percent_encoded(text: &str) -> String {
+    let mut encoded = String::with_capacity(text.len() * 3);
+    for byte in text.bytes() {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => encoded.push(char::from(byte)),
+            _ => encoded.extend(['%', HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]),
+        }
+    }
+    encoded
+}
+
+const HEX: [char; 16] = ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'A', 'B', 'C', 'D', 'E', 'F'];
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_value_stays_one_segment_of_a_path() {
+        for (value, segment) in [
+            ("VE0a1b", "VE0a1b"),
+            ("a/../b", "a%2F..%2Fb"),
+            ("a?b#c", "a%3Fb%23c"),
+            ("%2e%2e", "%252e%252e"),
+            ("a\\b;c", "a%5Cb%3Bc"),
+            ("+94 77", "%2B94%2077"),
+            ("ü\r\n", "%C3%BC%0D%0A"),
+            ("...", "..."),
+        ] {
+            assert_eq!(path_segment(value).as_deref(), Some(segment));
+        }
+        for value in ["", ".", ".."] {
+            assert_eq!(path_segment(value), None, "{value:?}");
+        }
+    }
+
+    #[test]
+    fn a_value_of_a_form_stays_one_value() {
+        let fields =
+            json!({"To": "+94771234567", "a&b": "1=2&Code=3", "Tags": {"n": "é"}, "n": 5, "yes": true, "no": ""});
+        let Value::Object(fields) = fields else { unreachable!() };
+        let request = form_request("/p", Vec::new(), fields);
+        assert_eq!(
+            request.body.reveal(),
+            "To=%2B94771234567&a%26b=1%3D2%26Code%3D3&Tags=%7B%22n%22%3A%22%C3%A9%22%7D&n=5&yes=true&no="
+        );
+        assert_eq!(request.headers[0].1.reveal(), "application/x-www-form-urlencoded");
+    }
 }

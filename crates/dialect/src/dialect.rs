@@ -36,7 +36,7 @@ pub struct Dialect {
     /// Those credentials that go into a header of HTTP as they are.
     pub header_credentials: &'static [&'static str],
     /// Server options that only this vendor has.
-    pub server_options: &'static [&'static str],
+    pub server_options: &'static [ServerOption],
     /// The fields that an operation takes, all variants together; none where the vendor has no such operation.
     pub fields: fn(Operation) -> Option<Vec<&'static Field>>,
     /// What a person types for whom the code goes to, in the form that [`Prepared::recipient`] of a send has. None:
@@ -54,6 +54,16 @@ pub struct Dialect {
     /// Members of an answer that hold an opaque id, which the application must get unaltered. [`crate::redact`] leaves
     /// them alone unless a plain number stands in them.
     pub opaque: &'static [&'static str],
+}
+
+/// A server option that only one vendor has. It is no secret: everybody may see it.
+pub struct ServerOption {
+    pub name: &'static str,
+    pub required: bool,
+    /// It says, more than the credentials do, which account a flow is of: guesses count by it.
+    pub names_account: bool,
+    /// What is wrong with a value; asked when it is written, and again when it is used.
+    pub check: fn(&str) -> Result<(), Invalid>,
 }
 
 impl Dialect {

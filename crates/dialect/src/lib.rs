@@ -18,13 +18,14 @@ mod response;
 mod secret;
 mod wording;
 
-pub use call::{Call, FindBy, HttpRequest, Prepared, TIMEOUT};
-pub use dialect::Dialect;
+pub use call::{Call, FindBy, HttpRequest, Method, Prepared, TIMEOUT};
+pub use dialect::{Dialect, ServerOption};
 pub use oauth::{Token, read_token, token_request};
 pub use operation::Operation;
 pub use outcome::Outcome;
 pub use payload::code::CodeForm;
 pub use payload::fill::check_defaults;
+pub use payload::payload_field::{DefaultsInForce, PayloadField, defaults_in_force, payload_fields};
 pub use payload::rule::Rule;
 pub use payload::{
     field::{Field, Invalid},

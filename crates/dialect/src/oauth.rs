@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::{
-    call::HttpRequest,
+    call::{HttpRequest, Method},
     outcome::Outcome,
     response::{HttpResponse, is_success, json, scalar},
     secret::{Private, Secret},
@@ -23,7 +23,8 @@ pub struct Token {
 pub fn token_request(client_id: &Secret, client_secret: &Secret) -> HttpRequest {
     let basic = format!("Basic {}", Secret::basic(client_id, client_secret).reveal());
     HttpRequest {
-        path: String::new(),
+        method: Method::Post,
+        path: Secret::default(),
         query: Vec::new(),
         headers: vec![
             ("Authorization".into(), Secret::new(basic)),

@@ -349,7 +349,7 @@ fn relid_cancels_before_it_sends_again() {
     known["reference"] = json!(UUID);
     let again = caller("relid", Resend).known(known).prepared();
     let first = again.cancel_first.as_ref().expect("a cancel");
-    assert_eq!(first.path, "/cancelRVN.htm");
+    assert_eq!(first.path.reveal(), "/cancelRVN.htm");
     assert_eq!(first.body.reveal(), format!(r#"{{"notification_uuid":"{UUID}"}}"#));
     // The trace id of the send was used up by it.
     assert_eq!(

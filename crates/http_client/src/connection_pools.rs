@@ -6,7 +6,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use reqwest::{Certificate, Identity, Proxy, RequestBuilder, Url, redirect, retry, tls};
+use reqwest::{Certificate, Identity, Method, Proxy, RequestBuilder, Url, redirect, retry, tls};
 
 use crate::{
     allowed_hosts::{AllowedHosts, Resolver},
@@ -33,7 +33,7 @@ pub struct PooledClient {
 
 impl PooledClient {
     /// A call to the URL that an option holds; or why there can be none.
-    pub fn post(&self, option: &str, url: Url) -> Result<RequestBuilder, String> {
+    pub fn request(&self, method: dialect::Method, option: &str, url: Url) -> Result<RequestBuilder, String> {
         let no_way = |option: &str, why: &dyn std::fmt::Display| format!("no connection to {option}: {why}");
         match &self.proxy {
             None => self.allowed.check(&url).map_err(|refused| no_way(option, &refused))?,
@@ -42,7 +42,14 @@ impl PooledClient {
                 self.allowed.check_behind_proxy(&url).map_err(|refused| no_way(option, &refused))?;
             }
         }
-        Ok(self.http.post(url))
+        let method = match method {
+            dialect::Method::Get => Method::GET,
+            dialect::Method::Post => Method::POST,
+            dialect::Method::Put => Method::PUT,
+            dialect::Method::Patch => Method::PATCH,
+            dialect::Method::Delete => Method::DELETE,
+        };
+        Ok(self.http.request(method, url))
     }
 
     /// Without its credentials.

@@ -10,7 +10,7 @@ use crate::{
     client::{CompletedCall, OutboundCall},
     connection_pools::ConnectionPools,
     oauth::TokenCache,
-    post::{header, own_result, post},
+    post::{header, own_result, send_once},
 };
 
 /// Makes the call that is asked for, from waiting for a place to the reading of the answer.
@@ -94,13 +94,14 @@ async fn call(
         ));
     }
     let client = pools.get(endpoint).map_err(|why| own_result(Outcome::Unreachable, why))?;
-    let post = async |request: &HttpRequest, operation: Operation| -> Result<(CallResult, u16), CallResult> {
+    let exchange = async |request: &HttpRequest, operation: Operation| -> Result<(CallResult, u16), CallResult> {
         let mut bearer = match &endpoint.oauth {
             Some(oauth) => Some(tokens.get(oauth, &client, deadline).await?),
             None => None,
         };
         loop {
-            let arrived = post(&client, ("base_url", &endpoint.base_url), request, bearer.as_ref(), deadline).await?;
+            let arrived =
+                send_once(&client, ("base_url", &endpoint.base_url), request, bearer.as_ref(), deadline).await?;
             // A 401 means that the call was not processed: renew the token, and repeat once.
             if arrived.status == 401
                 && let (Some(oauth), Some(used)) = (&endpoint.oauth, bearer.take_if(|token| !token.is_fresh()))
@@ -112,14 +113,14 @@ async fn call(
         }
     };
     if let Some(first) = &outbound.first {
-        let (voiding, status) = post(first, Operation::Cancel).await?;
+        let (voiding, status) = exchange(first, Operation::Cancel).await?;
         if !matches!(voiding.outcome, Outcome::Canceled | Outcome::NotFound | Outcome::Expired) {
             end.http_status = Some(status);
             return Err(voiding);
         }
         end.voided = true;
     }
-    let (reading, status) = post(&outbound.request, outbound.operation).await?;
+    let (reading, status) = exchange(&outbound.request, outbound.operation).await?;
     end.http_status = Some(status);
     Ok(reading)
 }

@@ -11,7 +11,7 @@ use tokio::{sync, time::Instant};
 use crate::{
     connection_pools::PooledClient,
     endpoint::OAuthClient,
-    post::{Bearer, own_result, post},
+    post::{Bearer, own_result, send_once},
     recent::Recent,
 };
 
@@ -91,7 +91,7 @@ impl TokenCache {
         }
         let request = token_request(&oauth.client_id, &oauth.client_secret);
         // Whatever goes wrong here, no code was sent and none was checked.
-        let arrived = post(client, ("token_url", &oauth.token_url), &request, None::<&AccessToken>, deadline)
+        let arrived = send_once(client, ("token_url", &oauth.token_url), &request, None::<&AccessToken>, deadline)
             .await
             .map_err(|failed| {
                 let why = failed.vendor_message.unwrap_or_default();

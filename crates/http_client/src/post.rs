@@ -1,4 +1,4 @@
-//! One POST, never repeated, and what is known where it fails.
+//! One request, never repeated, and what is known where it fails.
 
 use std::time::{Duration, SystemTime};
 
@@ -30,8 +30,8 @@ pub trait Bearer {
     fn token(&self) -> &Secret;
 }
 
-/// One POST, never repeated, to the URL that an option holds.
-pub async fn post(
+/// One request, never repeated, to the URL that an option holds.
+pub async fn send_once(
     client: &PooledClient,
     (option, base): (&str, &str),
     request: &HttpRequest,
@@ -39,7 +39,7 @@ pub async fn post(
     deadline: Instant,
 ) -> Result<ReceivedResponse, CallResult> {
     let unsent = |why: &str| own_result(Outcome::Unreachable, format!("{why}; nothing was sent"));
-    let mut url = Url::parse(&format!("{}{}", base.trim_end_matches('/'), request.path))
+    let mut url = Url::parse(&format!("{}{}", base.trim_end_matches('/'), request.path.reveal()))
         .map_err(|_| unsent(&format!("{option} is no URL")))?;
     if !request.query.is_empty() {
         url.query_pairs_mut().extend_pairs(request.query.iter().map(|(name, value)| (name, value.reveal())));
@@ -60,8 +60,11 @@ pub async fn post(
     }
     // A plain URL goes to the proxy itself, whose answer it may be then.
     let is_handed_on = client.proxy().is_some() && url.scheme() == "http";
-    let post = client.post(option, url).map_err(|why| unsent(&why))?;
-    let sent = post.headers(headers).body(request.body.reveal().to_owned()).timeout(left).send().await;
+    let mut message = client.request(request.method, option, url).map_err(|why| unsent(&why))?;
+    if !request.body.reveal().is_empty() {
+        message = message.body(request.body.reveal().to_owned());
+    }
+    let sent = message.headers(headers).timeout(left).send().await;
     let mut response = sent.map_err(|error| failure(option, client.proxy(), is_handed_on, &error))?;
     let status = response.status().as_u16();
     if let (407, true, Some(proxy)) = (status, is_handed_on, client.proxy()) {

@@ -11,7 +11,8 @@
 \d otp_gateway_internal.reference
 \d otp_gateway_internal.breaker
 \d otp_gateway_internal.identity
-\dD otp_gateway.*
+\dD otp_gateway*.*
+\df otp_gateway_internal.*
 \dew
 -- Every object has its comment.
 SELECT count(*) AS without_comment

@@ -43,24 +43,32 @@ pub static DIALECT: Dialect = Dialect {
 
 const MOBILE: Field = Field::required("mobile", "mobileNumber", Rule::IndianMobile).fixed().personal();
 /// A header, not a member of the body.
-const TRANSACTION_ID: Field =
-    Field::optional("transaction_id", "transactionId", Rule::HeaderText { max: 128 }).fixed().personal();
+const TRANSACTION_ID: Field = Field::optional("transaction_id", "transactionId", Rule::HeaderText { max: 128 })
+    .fixed()
+    .personal()
+    .like("journey-42")
+    .noted("a header of each call; the verification id where it is left out");
 
 static SEND: &[Field] = &[
-    Field::required("template_id", "templateId", IDENTIFIER),
+    Field::required("template_id", "templateId", IDENTIFIER).like("login-code").noted("as HyperVerge has assigned it"),
     MOBILE,
-    Field::optional("otp_length", "otpLength", Rule::IntegerText { min: 4, max: 9 }),
-    Field::optional("otp_expiry", "otpExpiry", Rule::IntegerText { min: 1, max: 10080 }),
-    Field::optional("time", "time", Rule::Identifier { max: 32 }),
-    Field::optional("time_format", "timeFormat", Rule::Text { min: 1, max: 32 }),
-    Field::optional("show_last_four_digits", "showLastFourDigits", Rule::YesNo),
+    Field::optional("otp_length", "otpLength", Rule::IntegerText { min: 4, max: 9 })
+        .noted("the code's length; the vendor takes 4 where it is left out"),
+    Field::optional("otp_expiry", "otpExpiry", Rule::IntegerText { min: 1, max: 10080 })
+        .like("10")
+        .noted("minutes; the vendor takes 1440 where it is left out"),
+    Field::optional("time", "time", Rule::Identifier { max: 32 })
+        .like("10")
+        .noted("shown in the message, with time_format"),
+    Field::optional("time_format", "timeFormat", Rule::Text { min: 1, max: 32 }).like("minutes").noted("with time"),
+    Field::optional("show_last_four_digits", "showLastFourDigits", Rule::YesNo).noted("no where it is left out"),
     TRANSACTION_ID,
     Field::extra(false),
 ];
 
 static RESEND: &[Field] = &[
     MOBILE,
-    Field::optional("channel", "retryType", Rule::OneOf(&["text", "voice"])).once(),
+    Field::optional("channel", "retryType", Rule::OneOf(&["text", "voice"])).once().noted("text where it is left out"),
     TRANSACTION_ID,
     Field::extra(true),
 ];

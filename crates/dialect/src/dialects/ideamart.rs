@@ -41,21 +41,27 @@ pub static DIALECT: Dialect = Dialect {
 };
 
 static METADATA: &[Field] = &[
-    Field::optional("client", "client", TEXT),
-    Field::optional("device", "device", TEXT),
-    Field::optional("os", "os", TEXT),
-    Field::optional("app_code", "appCode", Rule::Text { min: 1, max: 1024 }),
+    Field::optional("client", "client", TEXT).like("MOBILEAPP"),
+    Field::optional("device", "device", TEXT).like("Samsung S10"),
+    Field::optional("os", "os", TEXT).like("android 8"),
+    Field::optional("app_code", "appCode", Rule::Text { min: 1, max: 1024 })
+        .like("https://play.google.com/store/apps/details?id=example"),
 ];
 
 static REQUEST: &[Field] = &[
     Field::required("mobile", "subscriberId", Rule::SriLankanMobile).fixed().personal(),
-    Field::optional("application_hash", "applicationHash", Rule::Identifier { max: 128 }).once(),
+    Field::optional("application_hash", "applicationHash", Rule::Identifier { max: 128 })
+        .once()
+        .like("request-42")
+        .noted("for tracing; an id of the gateway's where it is left out"),
     Field::optional("metadata", "applicationMetaData", Rule::Object { members: METADATA, open: false }),
     Field::extra(false),
 ];
 
-static VERIFY: &[Field] =
-    &[Field::required("reference", "referenceNo", IDENTIFIER).fixed().personal(), Field::extra(true)];
+static VERIFY: &[Field] = &[
+    Field::required("reference", "referenceNo", IDENTIFIER).fixed().personal().like("213561321321613"),
+    Field::extra(true),
+];
 
 fn fields(operation: Operation) -> Option<Vec<&'static Field>> {
     match operation {

@@ -60,87 +60,103 @@ const AADHAAR: Rule = Rule::Digits { min: 12, max: 12 };
 const PINCODE: Rule = Rule::Digits { min: 6, max: 6 };
 const AMOUNT: Rule = Rule::Digits { min: 1, max: 15 };
 
-const OTP_TYPE: Field = Field::required("otp_type", "otpType", Rule::OneOf(&["1", "2"])).fixed();
+const OTP_TYPE: Field = Field::required("otp_type", "otpType", Rule::OneOf(&["1", "2"]))
+    .fixed()
+    .noted("1 registers a customer, 2 approves a transaction");
 const MOBILE: Field = Field::required("mobile", "customerMobileNumber", Rule::IndianMobile).fixed().personal();
-const USERNAME: Field = Field::required("username", "username", IDENTIFIER).fixed();
+const USERNAME: Field = Field::required("username", "username", IDENTIFIER).fixed().like("agent1");
 const LAT_LONG: Field = Field::optional("lat_long", "latLong", Rule::LatLong);
 const PUBLIC_IP: Field = Field::optional("public_ip", "publicIP", Rule::IpAddress);
 const PARAM_A: Field = Field::optional("param_a", "paramA", IDENTIFIER);
 const PARAM_B: Field = Field::optional("param_b", "paramB", IDENTIFIER);
 const PARAM_C: Field = Field::optional("param_c", "paramC", IDENTIFIER);
 
-static SEND_1: &[Field] = &[
-    MOBILE,
-    Field::optional("reference", "externalRefNumber", REFERENCE).fixed().personal(),
-    Field::optional("amount", "requestedAmount", AMOUNT),
-    USERNAME,
-    OTP_TYPE,
-    LAT_LONG,
-    PUBLIC_IP,
-    Field::required("ovd_type", "ovdType", TEXT),
-    Field::required("ovd_data", "ovdData", AADHAAR).secret(),
-    PARAM_A,
-    PARAM_B,
-    PARAM_C,
-    Field::extra(false),
-];
+static SEND_1: &[Field] = &Field::of_variant(
+    "otp_type 1",
+    [
+        MOBILE,
+        Field::optional("reference", "externalRefNumber", REFERENCE).fixed().personal().like("REF0000042"),
+        Field::optional("amount", "requestedAmount", AMOUNT).like("\"100\""),
+        USERNAME,
+        OTP_TYPE,
+        LAT_LONG,
+        PUBLIC_IP,
+        Field::required("ovd_type", "ovdType", TEXT).like("Aadhaar Card"),
+        Field::required("ovd_data", "ovdData", AADHAAR).secret().like("\"123456789012\"").noted("the Aadhaar number"),
+        PARAM_A,
+        PARAM_B,
+        PARAM_C,
+        Field::extra(false),
+    ],
+);
 
-static SEND_2: &[Field] = &[
-    MOBILE,
-    Field::required("reference", "externalRefNumber", REFERENCE).fixed().personal(),
-    Field::required("amount", "requestedAmount", AMOUNT),
-    USERNAME,
-    OTP_TYPE,
-    LAT_LONG,
-    PUBLIC_IP,
-    Field::optional("ovd_type", "ovdType", TEXT),
-    Field::optional("ovd_data", "ovdData", AADHAAR).secret(),
-    PARAM_A,
-    PARAM_B,
-    PARAM_C,
-    Field::extra(false),
-];
+static SEND_2: &[Field] = &Field::of_variant(
+    "otp_type 2",
+    [
+        MOBILE,
+        Field::required("reference", "externalRefNumber", REFERENCE).fixed().personal().like("REF0000042"),
+        Field::required("amount", "requestedAmount", AMOUNT).like("\"100\""),
+        USERNAME,
+        OTP_TYPE,
+        LAT_LONG,
+        PUBLIC_IP,
+        Field::optional("ovd_type", "ovdType", TEXT).like("Aadhaar Card"),
+        Field::optional("ovd_data", "ovdData", AADHAAR).secret().like("\"123456789012\"").noted("the Aadhaar number"),
+        PARAM_A,
+        PARAM_B,
+        PARAM_C,
+        Field::extra(false),
+    ],
+);
 
 /// The customer's registration, which carries the code.
-static VERIFY_1: &[Field] = &[
-    OTP_TYPE,
-    Field::required("mobile", "mobileNumber", Rule::IndianMobile).fixed().personal(),
-    Field::required("name", "name", TEXT).personal(),
-    USERNAME,
-    // A lower-case l, here alone.
-    Field::required("lat_long", "latlong", Rule::LatLong),
-    Field::required("public_ip", "publicIP", Rule::IpAddress),
-    Field::optional("address", "address", TEXT),
-    Field::optional("pincode", "pincode", PINCODE),
-    Field::optional("ovd_type", "ovdType", TEXT),
-    Field::optional("ovd_data", "ovdData", AADHAAR).secret(),
-    PARAM_A,
-    PARAM_B,
-    PARAM_C,
-    Field::extra(true),
-];
+static VERIFY_1: &[Field] = &Field::of_variant(
+    "otp_type 1",
+    [
+        OTP_TYPE,
+        Field::required("mobile", "mobileNumber", Rule::IndianMobile).fixed().personal(),
+        Field::required("name", "name", TEXT).personal().like("Asha Rao"),
+        USERNAME,
+        // A lower-case l, here alone.
+        Field::required("lat_long", "latlong", Rule::LatLong),
+        Field::required("public_ip", "publicIP", Rule::IpAddress),
+        Field::optional("address", "address", TEXT).like("1 Park Road, Bhubaneswar"),
+        Field::optional("pincode", "pincode", PINCODE).like("\"751001\""),
+        Field::optional("ovd_type", "ovdType", TEXT).like("Aadhaar Card"),
+        Field::optional("ovd_data", "ovdData", AADHAAR).secret().like("\"123456789012\"").noted("the Aadhaar number"),
+        PARAM_A,
+        PARAM_B,
+        PARAM_C,
+        Field::extra(true),
+    ],
+);
 
 /// The transaction's beneficiary check, which carries the code.
-static VERIFY_2: &[Field] = &[
-    OTP_TYPE,
-    Field::required("reference", "externalRefNumber", REFERENCE).fixed().personal(),
-    Field::required("account_number", "accountNumber", Rule::Alphanumeric { min: 1, max: 34 }).secret(),
-    Field::required("bene_bank_name", "beneBankName", TEXT),
-    Field::required("bene_mobile", "beneMobileNumber", Rule::IndianMobile).personal(),
-    Field::required("bene_name", "beneName", TEXT).personal(),
-    Field::required("bank_code", "bankCode", Rule::Alphanumeric { min: 1, max: 32 }),
-    Field::required("bene_ifsc_code", "beneIfscCode", Rule::Alphanumeric { min: 1, max: 32 }),
-    Field::required("transaction_mode", "transactionMode", Rule::Text { min: 1, max: 16 }),
-    Field::required("customer_name", "customerName", TEXT).personal(),
-    MOBILE,
-    Field::required("pincode", "pincode", PINCODE),
-    Field::required("address", "address", TEXT),
-    Field::required("is_hold_transaction", "isHoldTransaction", Rule::Boolean),
-    USERNAME,
-    Field::required("lat_long", "latLong", Rule::LatLong),
-    Field::required("customer_ip", "customerIP", Rule::IpAddress),
-    Field::extra(true),
-];
+static VERIFY_2: &[Field] = &Field::of_variant(
+    "otp_type 2",
+    [
+        OTP_TYPE,
+        Field::required("reference", "externalRefNumber", REFERENCE).fixed().personal().like("REF0000042"),
+        Field::required("account_number", "accountNumber", Rule::Alphanumeric { min: 1, max: 34 })
+            .secret()
+            .like("\"00001234567890\""),
+        Field::required("bene_bank_name", "beneBankName", TEXT).like("State Bank of India"),
+        Field::required("bene_mobile", "beneMobileNumber", Rule::IndianMobile).personal(),
+        Field::required("bene_name", "beneName", TEXT).personal().like("Ravi Das"),
+        Field::required("bank_code", "bankCode", Rule::Alphanumeric { min: 1, max: 32 }).like("SBIN"),
+        Field::required("bene_ifsc_code", "beneIfscCode", Rule::Alphanumeric { min: 1, max: 32 }).like("SBIN0000001"),
+        Field::required("transaction_mode", "transactionMode", Rule::Text { min: 1, max: 16 }).like("IMPS"),
+        Field::required("customer_name", "customerName", TEXT).personal().like("Asha Rao"),
+        MOBILE,
+        Field::required("pincode", "pincode", PINCODE).like("\"751001\""),
+        Field::required("address", "address", TEXT).like("1 Park Road, Bhubaneswar"),
+        Field::required("is_hold_transaction", "isHoldTransaction", Rule::Boolean),
+        USERNAME,
+        Field::required("lat_long", "latLong", Rule::LatLong),
+        Field::required("customer_ip", "customerIP", Rule::IpAddress),
+        Field::extra(true),
+    ],
+);
 
 fn fields(operation: Operation) -> Option<Vec<&'static Field>> {
     match operation {

@@ -38,13 +38,20 @@ pub static DIALECT: Dialect = Dialect {
     opaque: &[],
 };
 
-const MID: Field = Field::required("mid", "mid", Rule::Identifier { max: 64 }).fixed();
-const ORDER_ID: Field = Field::required("order_id", "orderId", Rule::Identifier { max: 64 }).fixed().personal();
+const MID: Field = Field::required("mid", "mid", Rule::Identifier { max: 64 }).fixed().like("MID01");
+const ORDER_ID: Field =
+    Field::required("order_id", "orderId", Rule::Identifier { max: 64 }).fixed().personal().like("ORDER42");
 /// Seconds or milliseconds since 1970: the page says "epoch" and no more.
 const REQUEST_TIMESTAMP: Field =
-    Field::optional("request_timestamp", "requestTimeStamp", Rule::Digits { min: 1, max: 19 }).once();
-const TOKEN_TYPE: Field = Field::optional("token_type", "tokenType", Rule::Text { min: 1, max: 32 });
-const TOKEN: Field = Field::required("token", "token", Rule::Text { min: 1, max: 4096 }).fixed().secret();
+    Field::optional("request_timestamp", "requestTimeStamp", Rule::Digits { min: 1, max: 19 })
+        .once()
+        .like("1763776800")
+        .noted("seconds or milliseconds since 1970");
+const TOKEN_TYPE: Field = Field::optional("token_type", "tokenType", Rule::Text { min: 1, max: 32 })
+    .like("TXN_TOKEN")
+    .noted("TXN_TOKEN where it is left out");
+const TOKEN: Field =
+    Field::required("token", "token", Rule::Text { min: 1, max: 4096 }).fixed().secret().like("token-of-this-order");
 
 static SEND: &[Field] = &[
     MID,
@@ -53,7 +60,7 @@ static SEND: &[Field] = &[
     TOKEN_TYPE,
     TOKEN,
     Field::required("mobile", "mobileNumber", Rule::IndianMobile).fixed().personal(),
-    Field::optional("auto_read_hash", "autoReadHash", Rule::Text { min: 1, max: 128 }),
+    Field::optional("auto_read_hash", "autoReadHash", Rule::Text { min: 1, max: 128 }).like("FA+9qCX9VSu"),
     Field::extra(false),
 ];
 
@@ -61,7 +68,8 @@ static VERIFY: &[Field] = &[
     MID,
     ORDER_ID,
     REQUEST_TIMESTAMP,
-    Field::optional("channel_id", "channelId", Rule::OneOf(&["WEB", "WAP", "APP", "SYSTEM"])),
+    Field::optional("channel_id", "channelId", Rule::OneOf(&["WEB", "WAP", "APP", "SYSTEM"]))
+        .noted("the vendor takes WEB where it is left out"),
     TOKEN,
     TOKEN_TYPE,
     Field::optional("remember_me", "rememberMe", Rule::Boolean),

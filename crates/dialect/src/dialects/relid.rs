@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 
 use crate::{
     call::{Call, FindBy, HttpRequest, Prepared, json_request},
-    dialect::{Dialect, RESEND_AFTER},
+    dialect::{Dialect, RESEND_AFTER, ServerOption},
     operation::Operation,
     outcome::Outcome,
     payload::{
@@ -30,7 +30,8 @@ pub static DIALECT: Dialect = Dialect {
     resend_after: RESEND_AFTER,
     credential_sets: &[&["username", "password"], &["access_token"], &["client_id", "client_secret"]],
     header_credentials: &["access_token"],
-    server_options: &["token_url"],
+    // A URL is the provider's to check.
+    server_options: &[ServerOption { name: "token_url", required: false, names_account: false, check: |_| Ok(()) }],
     fields,
     recipient: |typed| Some(recipient(IDENTIFIER.normalise("user_id", &typed.into()).ok()?.as_str()?)),
     set_members: &["msg_type"],
@@ -49,24 +50,26 @@ const LONGEST_LIFE: u64 = 604_800;
 const MIN_NUMBER: usize = 8;
 
 static MSG: &[Field] = &[
-    Field::required("lng", "lng", Rule::Text { min: 1, max: 64 }),
-    Field::required("subject", "subject", TEXT),
-    Field::required("message", "message", Rule::Message { max: 4096 }),
+    Field::required("lng", "lng", Rule::Text { min: 1, max: 64 }).like("English"),
+    Field::required("subject", "subject", TEXT).like("Log-in"),
+    Field::required("message", "message", Rule::Message { max: 4096 }).like("Your code is $$OTP$$"),
     Field::required("label", "label", Rule::Any),
 ];
 
-static NOTIFICATION_MSG: &[Field] =
-    &[Field::optional("message", "message", Rule::Message { max: 1024 }), Field::optional("subject", "subject", TEXT)];
+static NOTIFICATION_MSG: &[Field] = &[
+    Field::optional("message", "message", Rule::Message { max: 1024 }).like("A code for you"),
+    Field::optional("subject", "subject", TEXT).like("Log-in"),
+];
 
 static ACTION: &[Field] = &[
-    Field::optional("label", "label", TEXT),
-    Field::optional("action", "action", TEXT),
-    Field::optional("authlevel", "authlevel", Rule::Any),
+    Field::optional("label", "label", TEXT).like("Approve"),
+    Field::optional("action", "action", TEXT).like("approve"),
+    Field::optional("authlevel", "authlevel", Rule::Any).like("1"),
 ];
 
 static OTP_CONTROLS: &[Field] = &[
-    Field::optional("attempts", "attempts", Rule::Integer { min: 1, max: 100 }),
-    Field::optional("hash_spec", "hash_spec", TEXT),
+    Field::optional("attempts", "attempts", Rule::Integer { min: 1, max: 100 }).like("3"),
+    Field::optional("hash_spec", "hash_spec", TEXT).like("SHA-256"),
     Field::optional("otp_spec", "otp_spec", Rule::OtpSpec),
 ];
 
@@ -74,16 +77,26 @@ static CONTROLS: &[Field] = &[Field::optional("otp", "otp", Rule::Object { membe
 
 /// The vendor requires it, and the option code_lifetime may give it.
 const EXPIRES_IN: Field =
-    Field::optional("expires_in", "expires_in", Rule::Integer { min: SHORTEST_LIFE, max: LONGEST_LIFE });
+    Field::optional("expires_in", "expires_in", Rule::Integer { min: SHORTEST_LIFE, max: LONGEST_LIFE })
+        .or("the option code_lifetime")
+        .like("120")
+        .noted("seconds");
 
 static GENERATE: &[Field] = &[
-    Field::optional("msg_id", "msg_id", Rule::Identifier { max: 128 }).once(),
-    Field::required("enterprise_id", "enterprise_id", IDENTIFIER),
-    Field::required("user_id", "user_id", IDENTIFIER).fixed().secret(),
-    Field::optional("user_type", "user_type", Rule::OneOf(&["userId", "mobile", "loginId"])).fixed(),
+    Field::optional("msg_id", "msg_id", Rule::Identifier { max: 128 })
+        .once()
+        .like("message-42")
+        .noted("an id of the gateway's where it is left out"),
+    Field::required("enterprise_id", "enterprise_id", IDENTIFIER).like("bank"),
+    Field::required("user_id", "user_id", IDENTIFIER).fixed().secret().like("asha.rao"),
+    Field::optional("user_type", "user_type", Rule::OneOf(&["userId", "mobile", "loginId"]))
+        .fixed()
+        .noted("the vendor takes userId where it is left out"),
     EXPIRES_IN,
-    Field::required("msg", "msg", Rule::List { members: MSG, max: 64 }),
-    Field::required("notification_msg", "notification_msg", Rule::Object { members: NOTIFICATION_MSG, open: false }),
+    Field::required("msg", "msg", Rule::List { members: MSG, max: 64 })
+        .noted("one message has $$OTP$$, where the vendor puts the code"),
+    Field::required("notification_msg", "notification_msg", Rule::Object { members: NOTIFICATION_MSG, open: false })
+        .noted("shown on the lock screen"),
     Field::optional("actions", "actions", Rule::List { members: ACTION, max: 16 }),
     Field::optional("ds_required", "ds_required", Rule::Boolean),
     Field::optional("controls", "controls", Rule::Object { members: CONTROLS, open: true }),

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::{
-    call::{Call, FindBy, HttpRequest, Prepared},
+    call::{Call, FindBy, HttpRequest, Method, Prepared},
     dialect::Dialect,
     operation::Operation,
     outcome::Outcome,
@@ -44,13 +44,16 @@ pub static DIALECT: Dialect = Dialect {
 /// The code where the user mapping gives none.
 const CODE: &str = "000000";
 
-const REFERENCE: Field = Field::optional("reference", "reference", IDENTIFIER).fixed().personal();
+const REFERENCE: Field = Field::optional("reference", "reference", IDENTIFIER).fixed().personal().like("order-42");
+/// A verify may find its flow by the mobile alone.
+const OF_REFERENCE: Field =
+    Field::optional("reference", "reference", IDENTIFIER).fixed().personal().or("mobile").like("order-42");
 const TO: Field = Field::required("mobile", "mobile", Rule::PhoneNumber).fixed().personal();
 /// A verify may find its flow by the reference alone.
-const OF: Field = Field::optional("mobile", "mobile", Rule::PhoneNumber).fixed().personal();
+const OF: Field = Field::optional("mobile", "mobile", Rule::PhoneNumber).fixed().personal().or("reference");
 
 const fn ends(outcomes: &'static [&'static str]) -> Field {
-    Field::optional("outcome", "outcome", Rule::OneOf(outcomes)).once()
+    Field::optional("outcome", "outcome", Rule::OneOf(outcomes)).once().noted("how the call ends")
 }
 
 static SEND: &[Field] = &[
@@ -90,7 +93,7 @@ static RESEND: &[Field] = &[
 
 static VERIFY: &[Field] = &[
     OF,
-    REFERENCE,
+    OF_REFERENCE,
     ends(&[
         Outcome::Approved.as_str(),
         Outcome::InvalidCode.as_str(),
@@ -111,7 +114,7 @@ static VERIFY: &[Field] = &[
 
 static CANCEL: &[Field] = &[
     OF,
-    REFERENCE,
+    OF_REFERENCE,
     ends(&[
         Outcome::Canceled.as_str(),
         Outcome::Expired.as_str(),
@@ -176,7 +179,13 @@ fn follow(filled: &FilledPayload, outcome: Outcome) -> Result<Prepared, Invalid>
 }
 
 fn answered(filled: &FilledPayload, find_by: FindBy, outcome: Outcome) -> Prepared {
-    let nothing = HttpRequest { path: "/".into(), query: Vec::new(), headers: Vec::new(), body: Secret::default() };
+    let nothing = HttpRequest {
+        method: Method::Post,
+        path: Secret::new("/"),
+        query: Vec::new(),
+        headers: Vec::new(),
+        body: Secret::default(),
+    };
     let mobile = filled.mobile(NumberingPlan::Any);
     Prepared {
         local_outcome: Some(filled.text("outcome").and_then(Outcome::from_label).unwrap_or(outcome)),

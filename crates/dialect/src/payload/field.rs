@@ -18,11 +18,32 @@ pub struct Field {
     pub secret: bool,
     /// Good for one call only (a trace id, the channel of one resend): not kept for the next.
     pub once: bool,
+    /// What does in its place where it is left out; None of a required field, and of one that nobody needs.
+    pub instead: Option<&'static str>,
+    /// Which of the operation's variants it is of, where there are several: `otp_type 1`.
+    pub variant: Option<&'static str>,
+    /// What may stand in it, as JSON; a text without its quotes.
+    pub example: Option<&'static str>,
+    /// What its rule does not say: the unit, what holds where it is left out.
+    pub note: Option<&'static str>,
 }
 
 impl Field {
     pub(crate) const fn optional(name: &'static str, wire: &'static str, rule: Rule) -> Self {
-        Self { name, wire, rule, required: false, fixed: false, personal: false, secret: false, once: false }
+        Self {
+            name,
+            wire,
+            rule,
+            required: false,
+            fixed: false,
+            personal: false,
+            secret: false,
+            once: false,
+            instead: None,
+            variant: None,
+            example: None,
+            note: None,
+        }
     }
 
     pub(crate) const fn required(name: &'static str, wire: &'static str, rule: Rule) -> Self {
@@ -51,6 +72,32 @@ impl Field {
         self.personal = true;
         self.once = true;
         self
+    }
+
+    /// The call needs it, or what `instead` names: the dialect's own rule, said for people.
+    pub(crate) const fn or(mut self, instead: &'static str) -> Self {
+        self.instead = Some(instead);
+        self
+    }
+
+    pub(crate) const fn like(mut self, example: &'static str) -> Self {
+        self.example = Some(example);
+        self
+    }
+
+    pub(crate) const fn noted(mut self, note: &'static str) -> Self {
+        self.note = Some(note);
+        self
+    }
+
+    /// The table of one variant.
+    pub(crate) const fn of_variant<const N: usize>(variant: &'static str, mut table: [Self; N]) -> [Self; N] {
+        let mut at = 0;
+        while at < N {
+            table[at].variant = Some(variant);
+            at += 1;
+        }
+        table
     }
 
     /// What the vendor takes and no table here knows. As a `once`, where the call is another one than the send.

@@ -17,6 +17,7 @@ use crate::{
 
 /// One call's table, filled from payload, verification and defaults, in this order of weight.
 pub(crate) struct FilledPayload<'a> {
+    credential_sets: &'static [&'static [&'static str]],
     call: &'a Call<'a>,
     table: &'static [Field],
     /// Under our names, as they go on the wire.
@@ -66,7 +67,8 @@ impl<'a> FilledPayload<'a> {
         let is_meant = |field: &Field| {
             strays.iter().filter_map(|key| nearest(key, spellings())).any(|spelling| field.is_called(spelling))
         };
-        let mut filled = Self { call, table, values: Private::default(), given: Private::default() };
+        let credential_sets = dialect.credential_sets;
+        let mut filled = Self { credential_sets, call, table, values: Private::default(), given: Private::default() };
         for field in table {
             match filled.value_of(dialect, field) {
                 Ok(Some(value)) => drop(filled.values.insert(field.name.into(), value)),
@@ -204,10 +206,11 @@ impl<'a> FilledPayload<'a> {
         for credential in self.call.credentials.values() {
             secrets.add(credential.reveal());
         }
-        for (name, secret) in
-            [("username", "password"), ("client_id", "client_secret"), ("proxy_user", "proxy_password")]
-        {
-            if let (Some(name), Some(secret)) = (self.call.credentials.get(name), self.call.credentials.get(secret)) {
+        // Two are the user and the password of `Basic`, in whichever vendor's words.
+        let proxys: &[&str] = &["proxy_user", "proxy_password"];
+        for pair in self.credential_sets.iter().copied().chain([proxys]) {
+            let [name, secret] = pair else { continue };
+            if let (Some(name), Some(secret)) = (self.call.credentials.get(*name), self.call.credentials.get(*secret)) {
                 secrets.add(Secret::basic(name, secret).reveal());
             }
         }

@@ -3,7 +3,9 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use dialect::{Call, CallResult, Dialect, HttpRequest, HttpResponse, Invalid, Operation, Prepared, Secret, by_name};
+use dialect::{
+    Call, CallResult, Dialect, HttpRequest, HttpResponse, Invalid, Method, Operation, Prepared, Secret, by_name,
+};
 use serde_json::{Map, Value};
 
 pub const VERIFICATION: &str = "0198c0de-0000-7000-8000-000000000001";
@@ -15,6 +17,7 @@ pub struct Caller {
     payload: Map<String, Value>,
     defaults: Map<String, Value>,
     known: Map<String, Value>,
+    options: BTreeMap<String, String>,
     credentials: BTreeMap<String, Secret>,
     code: Option<Secret>,
     code_lifetime: Option<Duration>,
@@ -35,6 +38,7 @@ pub fn caller(vendor: &str, operation: Operation) -> Caller {
         payload: Map::new(),
         defaults: Map::new(),
         known: Map::new(),
+        options: BTreeMap::new(),
         credentials: secrets(credentials),
         code,
         code_lifetime: None,
@@ -78,6 +82,7 @@ impl Caller {
             payload: &self.payload,
             defaults: &self.defaults,
             retained_before: &self.known,
+            options: &self.options,
             credentials: &self.credentials,
             code: self.code.as_ref(),
             verification_id: VERIFICATION,
@@ -111,12 +116,13 @@ fn secrets(pairs: &[(&str, &str)]) -> BTreeMap<String, Secret> {
     pairs.iter().map(|(name, value)| ((*name).to_owned(), Secret::new(*value))).collect()
 }
 
-/// The message as one text: path and query, headers, body.
+/// The message as one text: path and query, headers, body. Every built-in vendor's is a POST.
 pub fn message(request: &HttpRequest) -> String {
+    assert_eq!(request.method, Method::Post);
     let pairs = |pairs: &[(String, Secret)], is: &str| {
         pairs.iter().map(|(name, value)| format!("{name}{is}{}", value.reveal())).collect::<Vec<_>>()
     };
-    let mut lines = vec![request.path.clone()];
+    let mut lines = vec![request.path.reveal().to_owned()];
     lines.extend(pairs(&request.query, "=").into_iter().map(|pair| format!("? {pair}")));
     lines.extend(pairs(&request.headers, ": "));
     lines.push(request.body.reveal().to_owned());

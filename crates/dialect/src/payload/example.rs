@@ -1,0 +1,55 @@
+//! What may stand in a field, for people to see and to paste.
+
+use serde_json::{Map, Value, json};
+
+use crate::payload::{field::Field, rule::Rule};
+
+impl Field {
+    /// A value that follows the rule: the field's own example, or one that the rule makes.
+    pub fn example(&self) -> Value {
+        match self.example {
+            Some(text) => serde_json::from_str(text).unwrap_or_else(|_| text.into()),
+            None => self.rule.example(),
+        }
+    }
+}
+
+impl Rule {
+    fn example(&self) -> Value {
+        match self {
+            // Of no person: a number of one digit after the other, and such as films have.
+            Self::IndianMobile => "+919876543210".into(),
+            Self::SriLankanMobile => "+94771234567".into(),
+            Self::PhoneNumber => "+12025550123".into(),
+            Self::Text { min, max } => repeated("text", 4, *min, *max),
+            Self::Message { max } => repeated("text", 4, 1, *max),
+            Self::Identifier { max } | Self::HeaderText { max } => repeated("name-1", 6, 1, *max),
+            Self::Alphanumeric { min, max } => repeated("AB12CD34", 8, *min, *max),
+            Self::Digits { min, max } => repeated("1234567890", 6, *min, *max),
+            Self::OneOf(words) => words.first().copied().into(),
+            Self::Integer { min, max } | Self::IntegerText { min, max } => 6.clamp(*min, *max).into(),
+            Self::Boolean => true.into(),
+            Self::YesNo => "yes".into(),
+            Self::LatLong => "20.29,85.82".into(),
+            Self::IpAddress => "203.0.113.7".into(),
+            Self::Uuid => "01a200f7-5a48-7047-9b45-35f21e75f89a".into(),
+            Self::OtpSpec => "N-6".into(),
+            Self::Object { members, .. } => object(members),
+            Self::List { members, .. } => json!([object(members)]),
+            Self::Any => json!({}),
+            Self::Extra => json!({"member": "value"}),
+        }
+    }
+}
+
+/// So many characters as are usual and allowed.
+fn repeated(text: &str, usual: usize, min: usize, max: usize) -> Value {
+    text.chars().cycle().take(usual.clamp(min, max)).collect::<String>().into()
+}
+
+/// The members that are needed; where none is, all.
+fn object(members: &[Field]) -> Value {
+    let needs_some = members.iter().any(|member| member.required);
+    let shown = members.iter().filter(|member| member.required || !needs_some);
+    Value::Object(shown.map(|member| (member.name.to_owned(), member.example())).collect::<Map<_, _>>())
+}

@@ -1,0 +1,151 @@
+//! What a vendor's payload takes, for people: the rows of the view `otp_gateway.payload_field`, made of the tables that
+//! payloads are checked by, so that the two cannot differ.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use serde_json::{Map, Value};
+
+use crate::{
+    call::{Call, Prepared},
+    dialect::Dialect,
+    operation::Operation,
+    payload::{field::Field, rule::Rule},
+};
+
+/// A field of one operation, as people read of it.
+#[derive(Debug)]
+pub struct PayloadField {
+    pub operation: Operation,
+    /// Our name.
+    pub field: &'static str,
+    /// The vendor's own; None of `extra`, whose members go by the names that they have.
+    pub vendor_name: Option<&'static str>,
+    /// `yes`; `no`; or `kept`: needed, and known from the send, so that only a flow begun elsewhere has to give it. Then
+    /// what does in its place, and for which variants of the operation this holds, if not for all.
+    pub required: String,
+    /// In words, with the unit.
+    pub rule: String,
+    pub example: Value,
+}
+
+/// The fields of every operation that the vendor has, in the order of its tables.
+pub fn payload_fields(dialect: &Dialect) -> Vec<PayloadField> {
+    let of = |operation| fields_of(dialect, operation);
+    Operation::ALL.into_iter().flat_map(of).collect()
+}
+
+fn fields_of(dialect: &Dialect, operation: Operation) -> Vec<PayloadField> {
+    let table = (dialect.fields)(operation).unwrap_or_default();
+    let sent = (dialect.fields)(Operation::Send).unwrap_or_default();
+    let variants = distinct(table.iter().filter_map(|field| field.variant));
+    // A row, and the variants that it is of.
+    let mut rows: Vec<(PayloadField, Vec<&'static str>)> = Vec::new();
+    for field in table {
+        let row = row(operation, field, &sent);
+        let is_same = |other: &PayloadField| {
+            (other.field, other.vendor_name, &other.required, &other.rule)
+                == (row.field, row.vendor_name, &row.required, &row.rule)
+        };
+        match rows.iter_mut().find(|(other, _)| is_same(other)) {
+            Some((_, of)) => of.extend(field.variant),
+            None => rows.push((row, Vec::from_iter(field.variant))),
+        }
+    }
+    let mut fields = Vec::new();
+    for (mut row, of) in rows {
+        if of.len() < variants.len() {
+            row.required = format!("{} ({})", row.required, of.join(", "));
+        }
+        fields.push(row);
+    }
+    // The lines of one field together, where the first is.
+    let places = distinct(fields.iter().map(|row| row.field));
+    fields.sort_by_key(|row| places.iter().position(|name| *name == row.field));
+    fields
+}
+
+fn row(operation: Operation, field: &Field, sent: &[&'static Field]) -> PayloadField {
+    let is_needed = field.required || field.instead.is_some();
+    let required = match is_needed {
+        false => "no",
+        true if is_kept(operation, field, sent) => "kept",
+        true => "yes",
+    };
+    let instead = field.instead.map_or_else(String::new, |instead| format!(", or {instead}"));
+    PayloadField {
+        operation,
+        field: field.name,
+        vendor_name: (!matches!(field.rule, Rule::Extra)).then_some(field.wire),
+        required: format!("{required}{instead}"),
+        rule: [Some(field.rule.describe().as_str()), field.note].into_iter().flatten().collect::<Vec<_>>().join("; "),
+        example: field.example(),
+    }
+}
+
+/// Whether it is known from the send: given there because it had to be, or the reference that came of it. A code that is
+/// sent again has a reference of its own.
+fn is_kept(operation: Operation, field: &Field, sent: &[&'static Field]) -> bool {
+    let is_given = |sent: &&&Field| {
+        sent.name == field.name
+            && sent.variant == field.variant
+            && (sent.required || sent.instead.is_some())
+            && !sent.once
+    };
+    match (operation, field.name) {
+        (Operation::Send, _) | (Operation::Resend, "reference") => false,
+        (_, "reference") => true,
+        _ => sent.iter().any(|sent| is_given(&sent)),
+    }
+}
+
+fn distinct<'a>(words: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
+    words.fold(Vec::new(), |mut all, word| {
+        if !all.contains(&word) {
+            all.push(word);
+        }
+        all
+    })
+}
+
+/// What the server option `defaults` says of every code that is sent under it.
+#[derive(Debug, Default)]
+pub struct DefaultsInForce {
+    pub code_lifetime: Option<Duration>,
+    pub max_checks: Option<u32>,
+    /// As [`Prepared::has_no_life`].
+    pub has_no_life: bool,
+}
+
+/// What holds for a send that gives no more than it must: by the dialect's own hand, which writes it.
+pub fn defaults_in_force(dialect: &Dialect, defaults: &Map<String, Value>) -> DefaultsInForce {
+    let whole = prepared(dialect, defaults, |_| true);
+    DefaultsInForce {
+        // Without a field for which something else may do: the example's own lifetime is nobody's.
+        code_lifetime: prepared(dialect, defaults, |field| field.instead.is_none()).and_then(|send| send.code_lifetime),
+        max_checks: whole.as_ref().and_then(|send| send.max_checks),
+        has_no_life: whole.is_some_and(|send| send.has_no_life),
+    }
+}
+
+/// A send of the examples of what it needs and the defaults do not give.
+fn prepared(dialect: &Dialect, defaults: &Map<String, Value>, is_given: impl Fn(&Field) -> bool) -> Option<Prepared> {
+    let table = (dialect.fields)(Operation::Send).unwrap_or_default();
+    let is_needed = |field: &&&Field| (field.required || field.instead.is_some()) && is_given(field);
+    let is_default = |field: &Field| defaults.keys().any(|key| field.is_called(key));
+    let needed = table.iter().filter(is_needed).filter(|field| !is_default(field));
+    let payload = needed.map(|field| (field.name.to_owned(), field.example())).collect();
+    let nothing = Map::new();
+    let call = Call {
+        operation: Operation::Send,
+        payload: &payload,
+        defaults,
+        retained_before: &nothing,
+        options: &BTreeMap::new(),
+        credentials: &BTreeMap::new(),
+        code: None,
+        verification_id: "",
+        attempt_id: "",
+        code_lifetime: None,
+    };
+    (dialect.prepare)(&call).ok()
+}

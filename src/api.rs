@@ -161,7 +161,7 @@ fn run(
         let job = job(operation, subject, attempt, code, payload, idempotency.as_ref())?;
         let verification = job.action.verification();
         match call(&Request::Run(Box::new(job)), attempt)? {
-            Response::Row(done) => return Ok(*done),
+            Response::Row(row) => return Ok(*row),
             Response::Error(error) => return Err(error),
             Response::Unknown => return Ok(ResultRow::unknown(verification, attempt)),
             // The queue was quicker, or another call with the same key.
@@ -270,7 +270,7 @@ fn follow(id: Uuid, which: WhichSend, timeout: Micros) -> Result<ResultRow, Erro
             .map_err(Unanswered::error)?;
         match response.map(|response| message::read(&response)).transpose()? {
             None => return Ok(ResultRow::without_outcome(id, recorded)),
-            Some(Response::Row(done)) => return Ok(*done),
+            Some(Response::Row(row)) => return Ok(*row),
             Some(Response::Retry) => {}
             Some(Response::Error(error)) => return Err(error),
             Some(Response::Idle | Response::Progress(_) | Response::Unknown) => return Err(unexpected()),

@@ -1,14 +1,14 @@
 //! The server settings that the extension has.
 
 use std::{
-    ffi::{CStr, CString, c_char, c_void},
+    ffi::CString,
     path::{Path, PathBuf},
 };
 
 use http_client::AllowedHosts;
 use policy::Micros;
 
-use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting, PgLogLevel, PgSqlErrorCode, pg_sys};
+use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting};
 
 use crate::pg::settings;
 
@@ -123,48 +123,25 @@ fn define_workers() {
 }
 
 fn define_allowed_hosts() {
-    // SAFETY: the hook is guarded.
-    unsafe {
-        GucRegistry::define_string_guc_with_hooks(
-            c"otp_gateway.allowed_hosts",
-            c"The hosts and networks that providers may point to; empty: all.",
-            c"Separated by commas: host.example, *.example, 192.0.2.1, 10.1.0.0/16. A name allows public addresses \
-            alone.",
-            &ALLOWED_HOSTS,
-            GucContext::Sighup,
-            GucFlags::SUPERUSER_ONLY,
-            Some(check_allowed_hosts),
-            None,
-            None,
-        );
-    }
+    settings::define_checked::<Hosts>(
+        c"otp_gateway.allowed_hosts",
+        c"The hosts and networks that providers may point to; empty: all.",
+        c"Separated by commas: host.example, *.example, 192.0.2.1, 10.1.0.0/16. A name allows public addresses alone.",
+        &ALLOWED_HOSTS,
+        GucContext::Sighup,
+        GucFlags::SUPERUSER_ONLY,
+    );
 }
 
 /// A list that cannot be read is refused when it is set.
-#[pgrx::pg_guard]
-unsafe extern "C-unwind" fn check_allowed_hosts(
-    value: *mut *mut c_char,
-    _extra: *mut *mut c_void,
-    _source: pg_sys::GucSource::Type,
-) -> bool {
-    // SAFETY: Postgres passes a C string; the default is one, so that it is never null.
-    let text = unsafe { CStr::from_ptr(*value) };
-    let Err(why) = AllowedHosts::parse(&text.to_string_lossy()) else { return true };
-    // SAFETY: read on the main thread.
-    if unsafe { pg_sys::process_shared_preload_libraries_in_progress } {
-        // Postgres would warn, and start with the default, which allows everything.
-        pgrx::ereport!(
-            PgLogLevel::FATAL,
-            PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
-            format!("invalid value for parameter \"otp_gateway.allowed_hosts\": {why}")
-        );
+struct Hosts;
+
+impl settings::Checked for Hosts {
+    const SETTING: &str = "otp_gateway.allowed_hosts";
+
+    fn check(text: &str) -> Result<(), String> {
+        AllowedHosts::parse(text).map(|_| ())
     }
-    let why = CString::new(why).unwrap_or_default();
-    // SAFETY: where Postgres' own GUC_check_errdetail() puts it.
-    unsafe {
-        pg_sys::GUC_check_errdetail_string = pg_sys::MemoryContextStrdup(pg_sys::ErrorContext, why.as_ptr());
-    }
-    false
 }
 
 /// `otp_gateway.max_tries`

@@ -7,10 +7,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-#[cfg(not(feature = "pg18"))]
-use pgrx::pg_sys::pqsignal;
-#[cfg(feature = "pg18")]
-use pgrx::pg_sys::pqsignal_be as pqsignal;
 use pgrx::{
     bgworkers::{
         BackgroundWorker, BackgroundWorkerBuilder, BackgroundWorkerStatus, BgWorkerStartTime, DynamicBackgroundWorker,
@@ -25,6 +21,7 @@ use crate::{
     gucs,
     ipc::worker_registry::{self, WorkerState},
     pg::{
+        background_worker::{self, background_worker, shutdown_is_requested},
         clock::clock,
         process,
         scan::{name, scan_catalog},
@@ -61,24 +58,18 @@ pub fn init() {
         .load();
 }
 
-#[pgrx::pg_guard]
-unsafe extern "C-unwind" fn at_exit(_code: std::ffi::c_int, _argument: pg_sys::Datum) {
-    worker_registry::launcher_leaves();
-}
+background_worker!(otp_gateway_launcher_main, run);
 
-#[pgrx::pg_guard]
-#[unsafe(no_mangle)]
-pub extern "C-unwind" fn otp_gateway_launcher_main(_argument: pg_sys::Datum) {
-    // SAFETY: at the start of a background worker. There is no statement that could be canceled.
-    unsafe {
-        pg_sys::before_shmem_exit(Some(at_exit), pg_sys::Datum::from(0));
-        pqsignal(pg_sys::SIGINT as i32, Some(ignore));
-    }
+/// The main function of the launcher.
+fn run(_argument: pg_sys::Datum) {
+    process::before_exit(worker_registry::launcher_leaves);
+    // There is no statement that could be canceled.
+    background_worker::ignore_sigint();
     BackgroundWorker::attach_signal_handlers(SignalWakeFlags::SIGHUP | SignalWakeFlags::SIGTERM);
     let launches = worker_registry::launcher_starts(SOON);
     if let Some(many) = launches.checked_sub(AT_ONCE) {
         let until = Instant::now() + AFTER_CRASH.saturating_mul(1 << many.min(5));
-        while !ended() && Instant::now() < until {
+        while !shutdown_is_requested() && Instant::now() < until {
             process::wait(100);
         }
     }
@@ -91,21 +82,13 @@ pub extern "C-unwind" fn otp_gateway_launcher_main(_argument: pg_sys::Datum) {
     launcher
         .orphans
         .extend(worker_registry::at(WorkerState::Starting).into_iter().map(|database| (database, Instant::now())));
-    while !ended() {
+    while !shutdown_is_requested() {
         let wait = launcher.look();
         process::wait(wait.map_or(-1, |wait| i64::try_from(wait.as_millis()).unwrap_or(i64::MAX).clamp(1, 86_400_000)));
     }
     // 0 would be the end of it for good: whoever terminates all processes but their own means no such thing. When the
     // server stops the postmaster starts none, whatever the code.
-    // SAFETY: the end of the process, with its callbacks.
-    unsafe { pg_sys::proc_exit(1) }
-}
-
-unsafe extern "C-unwind" fn ignore(_signal: i32) {}
-
-fn ended() -> bool {
-    // SAFETY: a flag that the signal handler sets; unlike sigterm_received() it stays set.
-    unsafe { (&raw const pg_sys::ShutdownRequestPending).read_volatile() != 0 }
+    background_worker::exit(1)
 }
 
 /// What only the launcher knows; a new one begins by a visit everywhere.
@@ -286,8 +269,6 @@ impl Launcher {
         };
         self.tried.insert(database, Instant::now());
         self.due.remove(&database);
-        // SAFETY: a variable of this process.
-        let my_pid = unsafe { pg_sys::MyProcPid };
         let started = BackgroundWorkerBuilder::new("otp_gateway worker")
             .set_library(LIBRARY)
             .set_function("otp_gateway_worker_main")
@@ -297,7 +278,7 @@ impl Launcher {
             .set_restart_time(None)
             .set_argument(Some(pg_sys::Datum::from(u64::from(start) << 32 | u64::from(database.to_u32()))))
             // Wakes the launcher when the worker has started and when it has ended.
-            .set_notify_pid(my_pid)
+            .set_notify_pid(process::pid())
             .load_dynamic();
         match started {
             Ok(worker) => {

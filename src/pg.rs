@@ -2,6 +2,7 @@
 
 pub mod advisory_lock;
 pub mod arguments;
+pub mod background_worker;
 pub mod clock;
 pub mod database;
 pub mod fingerprint;
@@ -11,6 +12,7 @@ pub mod process;
 pub mod relation;
 pub mod roles;
 pub mod row;
+pub mod row_array;
 pub mod row_trigger;
 pub mod scan;
 pub mod session;
@@ -19,4 +21,5 @@ pub mod table;
 pub mod transaction;
 pub mod uuid_time;
 pub mod values;
+pub mod worker_transaction;
 pub mod writable;

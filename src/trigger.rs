@@ -34,7 +34,7 @@ trigger_function!(note_queued, || (), |trigger| note(&Event::of(trigger)?));
 /// something else.
 fn note(event: &Event) -> Result<pg_sys::Datum, Error> {
     let column = ENQUEUED as i32;
-    if !event.is_of_the_record() || !event.is_before() || event.0.new().type_of(column) != pg_sys::XID8OID {
+    if !event.is_of_the_record() || !event.is_before() || event.0.new_row().type_of(column) != pg_sys::XID8OID {
         return Err(Error::trigger_protocol_violated(
             "it is for the record of the extension alone",
             "For a table of your own: EXECUTE FUNCTION otp_gateway.send_after_commit(...).",
@@ -70,8 +70,8 @@ fn send(event: &Event) -> Result<pg_sys::Datum, Error> {
     for column in row.mapping.columns() {
         event.column(column)?;
     }
-    let values = row.values(event.0.new())?;
-    if let Some(old) = event.0.old()
+    let values = row.values(event.0.new_row())?;
+    if let Some(old) = event.0.old_row()
         && !row.is_asked_for
         && row.values(old)? == values
     {
@@ -117,7 +117,7 @@ impl<'a> EventRow<'a> {
         };
         let mapping = Mapping::parse(mapping)?;
         let id_column = id_column.map(|name| id_column_of(event, name)).transpose()?;
-        let id = id_column.and_then(|column| id_in(event.0.new(), column));
+        let id = id_column.and_then(|column| id_in(event.0.new_row(), column));
         let is_asked_for = id == Some(SEND_AGAIN);
         Ok(Self { event, provider: provider.clone(), mapping, id_column, id, is_asked_for })
     }
@@ -128,7 +128,7 @@ impl<'a> EventRow<'a> {
 
     /// What the old row has in the column for the verification id.
     fn id_before(&self) -> Option<Uuid> {
-        id_in(self.event.0.old()?, self.id_column?)
+        id_in(self.event.0.old_row()?, self.id_column?)
     }
 
     /// What the trigger returns where nothing is enqueued. Nobody else is to see what asks for a send.
@@ -210,7 +210,7 @@ fn id_column_of(event: &Event, name: &str) -> Result<i32, Error> {
         ));
     }
     let column = event.column(name)?;
-    if event.0.new().type_of(column) != pg_sys::UUIDOID {
+    if event.0.new_row().type_of(column) != pg_sys::UUIDOID {
         return Err(Error::invalid_parameter(
             format!("column {name}, for the verification id, is not of type uuid"),
             "ALTER TABLE ... ALTER COLUMN ... TYPE uuid, or name another column.",

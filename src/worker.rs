@@ -26,6 +26,7 @@ use crate::{
     gucs,
     ipc::worker_registry::{self, ExitReason, GRACE},
     pg::{
+        background_worker::{self, background_worker},
         clock::{clock, since_boot},
         process::wait,
     },
@@ -42,10 +43,10 @@ const SOON: Micros = 60_000_000;
 /// How long to wait where the tables are locked, in milliseconds.
 const AFTER_LOCK: i64 = 100;
 
+background_worker!(otp_gateway_worker_main, run);
+
 /// The main function of a worker; its argument is the OID of the database, and by which start it is meant.
-#[pgrx::pg_guard]
-#[unsafe(no_mangle)]
-pub extern "C-unwind" fn otp_gateway_worker_main(argument: pg_sys::Datum) {
+fn run(argument: pg_sys::Datum) {
     let argument = argument.value() as u64;
     let database = pg_sys::Oid::from(argument as u32);
     if !lifecycle::set_up(database, (argument >> 32) as u32) {
@@ -89,7 +90,7 @@ fn open_store(database: pg_sys::Oid) -> Option<Store> {
             },
             Err(Failure::Busy) => {
                 let asked = worker_registry::exit_requested(database);
-                if lifecycle::must_end() || asked.is_some() {
+                if background_worker::must_end() || asked.is_some() {
                     lifecycle::leave(None, !is_needed_gone(asked));
                     return None;
                 }
@@ -112,8 +113,8 @@ fn serve(worker: &mut Worker) {
     let database = worker.database;
     let mut idle_since = None;
     loop {
-        lifecycle::reset_latch();
-        if lifecycle::must_end() || worker.extension_is_dropped() {
+        background_worker::reset_latch();
+        if background_worker::must_end() || worker.extension_is_dropped() {
             return;
         }
         match worker_registry::exit_requested(database) {
@@ -121,7 +122,7 @@ fn serve(worker: &mut Worker) {
             Some(_) => return,
             None => {}
         }
-        if lifecycle::reload_settings() {
+        if background_worker::reload_settings() {
             worker.settings_reloaded();
         }
         if worker.work() {

@@ -42,7 +42,7 @@ impl Call {
         unsafe {
             let argument = &*(*self.fcinfo).args.as_ptr().add(self.read);
             self.read += 1;
-            T::read((!argument.isnull).then_some(argument.value), name)
+            T::read(Unread::new((!argument.isnull).then_some(argument.value), T::TYPE), name)
         }
     }
 
@@ -126,7 +126,7 @@ macro_rules! plain {
 
             fn answer(
                 _call: &Call,
-                _print: Fingerprint,
+                _fingerprint: Fingerprint,
                 body: impl FnOnce() -> Result<Self, Error>,
             ) -> Result<pg_sys::Datum, Error> {
                 segment::check()?;
@@ -238,10 +238,10 @@ pub(crate) use trigger_function;
 macro_rules! sql_function {
     (fn $name:ident($($argument:ident: $of:ty),* $(,)?) -> $returned:ty $body:block) => {
         $crate::api::function::symbol!($name, |fcinfo| {
-            let read = |_call: &mut $crate::api::function::Call, _print: &mut $crate::pg::fingerprint::FingerprintBuilder| {
+            let read = |_call: &mut $crate::api::function::Call, _fingerprint: &mut $crate::pg::fingerprint::FingerprintBuilder| {
                 $(
                     let $argument: $of = _call.argument(stringify!($argument))?;
-                    $crate::pg::arguments::Argument::note(&$argument, _print);
+                    $crate::pg::arguments::Argument::note(&$argument, _fingerprint);
                 )*
                 Ok(move || -> Result<$returned, $crate::error::Error> { $body })
             };
@@ -258,7 +258,7 @@ use crate::{
     hooks::emit_log,
     ipc::segment,
     pg::{
-        arguments::Argument,
+        arguments::{Argument, Unread},
         fingerprint::{Fingerprint, FingerprintBuilder},
         roles::current_user,
         row_trigger::{NoRowTrigger, RowTrigger},

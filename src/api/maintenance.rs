@@ -89,9 +89,9 @@ fn in_parts(part: impl Fn(Uuid) -> Maintenance) -> Result<i64, Error> {
     let (mut count, mut from, mut said) = (0u64, Uuid::nil(), clock());
     loop {
         match call(&Request::Maintain(part(from)), Uuid::nil())? {
-            Response::Progress(done) => {
-                count += done.count;
-                match done.next {
+            Response::Progress(progress) => {
+                count += progress.count;
+                match progress.next {
                     Some(next) => from = next,
                     None => return Ok(i64::try_from(count).unwrap_or(i64::MAX)),
                 }

@@ -31,11 +31,11 @@ pub fn recall(call: &Fingerprint) -> Option<ResultRow> {
     })
 }
 
-pub fn remember(call: Fingerprint, done: ResultRow) {
+pub fn remember(call: Fingerprint, row: ResultRow) {
     let now = current();
     CALLS.with_borrow_mut(|calls| {
         calls.take_if(|(statement, _)| *statement != now);
-        calls.get_or_insert_with(|| (now, HashMap::new())).1.insert(call, done);
+        calls.get_or_insert_with(|| (now, HashMap::new())).1.insert(call, row);
     });
 }
 

@@ -249,13 +249,9 @@ fn take_back(slot: &Slot) -> SlotState {
 fn give_up_at_exit() {
     static REGISTERED: AtomicBool = AtomicBool::new(false);
 
-    #[pgrx::pg_guard]
-    unsafe extern "C-unwind" fn at_exit(_code: std::ffi::c_int, _arg: pg_sys::Datum) {
-        take_back(my_slot());
-    }
-
     if !REGISTERED.swap(true, Ordering::Relaxed) {
-        // SAFETY: on the main thread; the callback runs while shared memory is still attached.
-        unsafe { pg_sys::before_shmem_exit(Some(at_exit), pg_sys::Datum::from(0)) };
+        process::before_exit(|| {
+            take_back(my_slot());
+        });
     }
 }

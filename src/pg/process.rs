@@ -25,6 +25,24 @@ impl ProcessNumber {
     }
 }
 
+pub fn pid() -> i32 {
+    // SAFETY: a variable of this process.
+    unsafe { pg_sys::MyProcPid }
+}
+
+/// Runs `then` when this process ends, also by a FATAL error, while shared memory is still attached. On the main thread.
+pub fn before_exit(then: fn()) {
+    // SAFETY: the argument is the function, which lives for ever.
+    unsafe { pg_sys::before_shmem_exit(Some(at_exit), pg_sys::Datum::from(then as usize)) };
+}
+
+#[pgrx::pg_guard]
+unsafe extern "C-unwind" fn at_exit(_code: std::ffi::c_int, then: pg_sys::Datum) {
+    // SAFETY: the function that before_exit() was given.
+    let then: fn() = unsafe { std::mem::transmute(then.value()) };
+    then();
+}
+
 /// Rust captures no backtraces in this process, whatever the server's environment wants: pgrx sends one along with
 /// every error, also of a cancel, as a detail for the client, and it takes a tenth of a second to write.
 pub fn capture_no_backtraces() {

@@ -68,12 +68,12 @@ impl<'a> RowTrigger<'a> {
     }
 
     /// The row as it is to become, or has become.
-    pub fn new(&self) -> Row<'_> {
+    pub fn new_row(&self) -> Row<'_> {
         self.row(self.new_tuple())
     }
 
     /// The row as it was, for an UPDATE.
-    pub fn old(&self) -> Option<Row<'_>> {
+    pub fn old_row(&self) -> Option<Row<'_>> {
         self.trigger.old().map(|tuple| self.row(tuple))
     }
 
@@ -162,7 +162,7 @@ impl<'a> RowTrigger<'a> {
         // SAFETY: the trigger's relation is open while it runs.
         unsafe {
             let is_here = (*(*self.relation()).rd_rel).relkind as u8 == pg_sys::RELKIND_RELATION;
-            (is_here && self.timing == Timing::After).then(|| Place::of(self.relation(), self.new().tid()))
+            (is_here && self.timing == Timing::After).then(|| Place::of(self.relation(), self.new_row().tid()))
         }
     }
 

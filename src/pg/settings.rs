@@ -1,8 +1,62 @@
 //! Settings, and values as Postgres reads those.
 
-use std::ffi::{CStr, CString};
+use std::ffi::{CStr, CString, c_char, c_void};
 
-use pgrx::pg_sys;
+use pgrx::{
+    GucContext, GucFlags, GucRegistry, GucSetting, PgLogLevel, PgSqlErrorCode,
+    pg_sys::{self, panic::pgrx_extern_c_guard},
+};
+
+use crate::pg::session::is_preloading;
+
+/// A text that a setting takes.
+pub trait Checked {
+    const SETTING: &str;
+
+    /// Why it does not take this one.
+    fn check(text: &str) -> Result<(), String>;
+}
+
+/// Defines a setting that refuses a text when it is set; in postgresql.conf, one is the end of the server's start, which
+/// else would only warn, and go on with the default.
+pub fn define_checked<T: Checked>(
+    name: &'static CStr,
+    what: &'static CStr,
+    more: &'static CStr,
+    setting: &'static GucSetting<Option<CString>>,
+    context: GucContext,
+    flags: GucFlags,
+) {
+    // SAFETY: the hook is guarded.
+    unsafe {
+        let check = Some(check::<T> as _);
+        GucRegistry::define_string_guc_with_hooks(name, what, more, setting, context, flags, check, None, None);
+    }
+}
+
+unsafe extern "C-unwind" fn check<T: Checked>(
+    value: *mut *mut c_char,
+    _extra: *mut *mut c_void,
+    _source: pg_sys::GucSource::Type,
+) -> bool {
+    // SAFETY: Postgres passes a C string; the default is one, so that it is never null. The reason is put where
+    // Postgres' own GUC_check_errdetail() puts it.
+    unsafe {
+        pgrx_extern_c_guard(|| {
+            let Err(why) = T::check(&CStr::from_ptr(*value).to_string_lossy()) else { return true };
+            if is_preloading() {
+                pgrx::ereport!(
+                    PgLogLevel::FATAL,
+                    PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
+                    format!("invalid value for parameter \"{}\": {why}", T::SETTING)
+                );
+            }
+            let why = CString::new(why).unwrap_or_default();
+            pg_sys::GUC_check_errdetail_string = pg_sys::MemoryContextStrdup(pg_sys::ErrorContext, why.as_ptr());
+            false
+        })
+    }
+}
 
 /// A number and a unit of time, in milliseconds. A number alone is one already.
 pub fn milliseconds(text: &str) -> Option<i32> {

@@ -8,8 +8,10 @@ pub fn pg_uuid(id: Uuid) -> pgrx::datum::Uuid {
     pgrx::datum::Uuid::from_bytes(*id.as_bytes())
 }
 
+/// An argument of a statement, which is declared of this type.
 pub fn argument<T: IntoDatum>(value: T, of: pg_sys::Oid) -> DatumWithOid<'static> {
-    // SAFETY: `of` is T's type, at each call below; the datum is a copy.
+    assert!(T::type_oid() == of, "an argument is of its parameter's type");
+    // SAFETY: `of` is T's type; the datum is a copy.
     unsafe { DatumWithOid::new(value, of) }
 }
 

@@ -8,12 +8,12 @@ use policy::BlockReason;
 use uuid::Uuid;
 
 use crate::{
+    pg::row_array,
     pg::values::{argument, uuid, uuids},
     store::{
         StoreTransaction,
         columns::attempt,
         prepared::statements,
-        row_array,
         rows::{self, AttemptEnd, NewAttempt, StoredAttempt, WhichSend},
         transaction::Failure,
     },

@@ -9,13 +9,15 @@ use uuid::Uuid;
 
 use crate::{
     gucs,
-    pg::values::{self, number, text, uuids},
+    pg::{
+        row_array::{self, Columns},
+        values::{self, number, text, uuids},
+    },
     store::{
         StoreTransaction,
         columns::{reference, verification},
         identity::Identity,
         prepared::statements,
-        row_array::{self, Columns},
         rows::{self, NewReference, NewVerification, StoredVerification, VerificationUpdate},
         transaction::Failure,
     },

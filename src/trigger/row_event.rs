@@ -45,7 +45,7 @@ impl Event<'_> {
 
     /// The number of a column that a trigger of this kind can see.
     pub fn column(&self, name: &str) -> Result<i32, Error> {
-        let number = self.0.new().column(name).ok_or_else(|| {
+        let number = self.0.new_row().column(name).ok_or_else(|| {
             Error::invalid_parameter(
                 format!("the table has no column {name}"),
                 "The second argument maps payload fields to columns; a constant begins with =.",
@@ -97,7 +97,7 @@ impl Event<'_> {
     /// Whether an AFTER trigger's row may be another one by now: somebody has written it since, or the trigger is
     /// deferred.
     pub fn is_late(&self) -> bool {
-        !self.is_before() && (self.0.is_deferrable() || self.0.new().is_written_again())
+        !self.is_before() && (self.0.is_deferrable() || self.0.new_row().is_written_again())
     }
 }
 

@@ -181,7 +181,7 @@ impl Worker {
             &mut state,
             &ResultContext {
                 operation: call.operation,
-                reading: &completed.result,
+                result: &completed.result,
                 before: call.before,
                 voided: completed.voided,
                 keeps_code: call.keeps_code,
@@ -252,22 +252,22 @@ impl Worker {
             self.pending.push((call.call_id, Request::Run(next)));
             return;
         }
-        let reading = completed.result;
-        let mut row = result_row(call.attempt, call.operation, call.verification, &change.state, reading.outcome);
-        if let (Some(left), false) = (reading.attempts_left, change.state.status.is_terminal()) {
+        let result = completed.result;
+        let mut row = result_row(call.attempt, call.operation, call.verification, &change.state, result.outcome);
+        if let (Some(left), false) = (result.attempts_left, change.state.status.is_terminal()) {
             row.attempts_left = row.attempts_left.min(left);
         }
         if let Some(left) = call.checks_left {
             // One that was checked was counted as a wrong one before.
-            let is_unspent = call.operation == Operation::Verify && !spends_a_check(reading.outcome);
+            let is_unspent = call.operation == Operation::Verify && !spends_a_check(result.outcome);
             row.attempts_left = row.attempts_left.min(left.saturating_add(u32::from(is_unspent)));
         }
-        row.retryable = retryable(call.operation, reading.outcome, row.attempts_left);
-        row.retry_after = reading.retry_after.map(micros);
+        row.retryable = retryable(call.operation, result.outcome, row.attempts_left);
+        row.retry_after = result.retry_after.map(micros);
         row.reason = call.observed;
-        row.vendor_code = reading.vendor_code;
-        row.vendor_message = reading.vendor_message;
-        row.response = reading.response.map(|response| response.to_string());
+        row.vendor_code = result.vendor_code;
+        row.vendor_message = result.vendor_message;
+        row.response = result.response.map(|response| response.to_string());
         let is_over = match (&then, &call.requeue) {
             (Then::Again(due), Some(queued)) => {
                 let turn = DueSend {
@@ -297,17 +297,17 @@ impl Worker {
 
 /// Postgres holds no NUL in text or jsonb, and no huge key in an index: a vendor's answer must not fail to be recorded.
 pub fn make_storable(completed: &mut CompletedCall) {
-    let reading = &mut completed.result;
-    for text in [&mut reading.vendor_code, &mut reading.vendor_message].into_iter().flatten() {
+    let result = &mut completed.result;
+    for text in [&mut result.vendor_code, &mut result.vendor_message].into_iter().flatten() {
         without_nul(text);
         if let Some((end, _)) = text.char_indices().nth(MAX_TEXT) {
             text.truncate(end);
         }
     }
-    if reading.reference.as_ref().is_some_and(|reference| reference.len() > MAX_REFERENCE || reference.contains('\0')) {
-        reading.reference = None;
+    if result.reference.as_ref().is_some_and(|reference| reference.len() > MAX_REFERENCE || reference.contains('\0')) {
+        result.reference = None;
     }
-    for value in [&mut reading.response, &mut completed.record].into_iter().flatten() {
+    for value in [&mut result.response, &mut completed.record].into_iter().flatten() {
         make_value_storable(value);
     }
 }

@@ -29,7 +29,10 @@ use crate::{
         worker_registry,
     },
     job::{Job, Requeue},
-    pg::clock::{SinceBoot, clock, since_boot},
+    pg::{
+        background_worker,
+        clock::{SinceBoot, clock, since_boot},
+    },
     store::{
         Store,
         identity::Identity,
@@ -129,9 +132,11 @@ impl InFlight {
 
 impl Worker {
     pub fn open(database: pg_sys::Oid, store: Store) -> Self {
-        lifecycle::reserve_sockets();
-        let http = lifecycle::without_signals(|| HttpClient::start(gucs::allowed_hosts(), lifecycle::with_own_locale))
-            .unwrap_or_else(|error| pgrx::error!("otp_gateway: the HTTP client's thread cannot be started: {error}"));
+        background_worker::reserve_sockets();
+        let http = background_worker::without_signals(|| {
+            HttpClient::start(gucs::allowed_hosts(), background_worker::with_own_locale)
+        })
+        .unwrap_or_else(|error| pgrx::error!("otp_gateway: the HTTP client's thread cannot be started: {error}"));
         Self {
             store,
             ipc: WorkerEnd::new(database.to_u32()),
@@ -325,7 +330,7 @@ impl Worker {
         self.http.close();
         let until = since_boot() + grace;
         while !self.is_extension_dropped && !self.in_flight.is_empty() && since_boot() < until {
-            lifecycle::reset_latch();
+            background_worker::reset_latch();
             let waiting = self.retry_at.is_some_and(|at| at > since_boot());
             self.unrecorded.extend(self.http.take_completed());
             if !waiting && !self.unrecorded.is_empty() {

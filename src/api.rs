@@ -2,6 +2,7 @@
 //! row.
 
 pub mod approval;
+pub mod check;
 pub mod fdw_validators;
 pub mod function;
 pub mod idempotency;
@@ -10,6 +11,7 @@ pub mod payload;
 pub mod provider_view;
 pub mod repeated_call;
 pub mod result_row;
+pub mod version;
 
 use dialect::{Operation, Secret};
 use pgrx::pg_sys;
@@ -22,7 +24,6 @@ use crate::{
         idempotency::Hold,
         payload::{Code, Payload},
     },
-    crypto::key_file,
     enqueue,
     error::Error,
     ipc::{
@@ -43,6 +44,7 @@ use crate::{
     provider::{Provider, candidates::Candidates, lookup::VENDOR_NOT_CHOSEN, route::is_route},
     store::{
         rows::{IdempotencyHashes, WhichSend},
+        sealing_key,
         session_reads::{self, VerificationSnapshot, find_by_key},
     },
 };
@@ -172,7 +174,7 @@ fn run(
                     return follow(found.id, WhichSend::Original, Micros::MAX);
                 }
             }
-            Response::Idle | Response::Progress(_) => return Err(unexpected()),
+            Response::Idle | Response::Progress(_) | Response::Checked(_) => return Err(unexpected()),
         }
     }
 }
@@ -199,13 +201,13 @@ fn job(
     };
     match subject {
         Subject::Provider(name) if operation == Operation::Send => {
-            wanted.send(&Candidates::find(name, role.oid)?, &*key_file::keys()?)
+            wanted.send(&Candidates::find(name, role.oid)?, &*sealing_key::keys()?)
         }
         Subject::Provider(name) if is_route(name) => Err(Error::invalid_parameter(
             "a route begins flows, and takes none that was begun elsewhere",
             "otp_verify(verification_id, ...) goes to the provider that sent; or name that provider.",
         )),
-        Subject::Provider(name) => wanted.job(&Provider::find(name, role.oid)?, &*key_file::keys()?),
+        Subject::Provider(name) => wanted.job(&Provider::find(name, role.oid)?, &*sealing_key::keys()?),
         Subject::Verification(id) => job_on_record(&JobSpec { verification: id, ..wanted }),
     }
 }
@@ -239,7 +241,7 @@ fn job_on_record(wanted: &JobSpec) -> Result<Job, Error> {
             "Begin anew with otp_send.",
         ));
     }
-    wanted.job(&provider, &*key_file::keys()?)
+    wanted.job(&provider, &*sealing_key::keys()?)
 }
 
 /// The verification as it is on record, once no send of it is in flight: only then is its reference known.
@@ -253,7 +255,9 @@ fn settled(id: Uuid) -> Result<VerificationSnapshot, Error> {
             Response::Idle => return session_reads::committed(id),
             Response::Retry => {}
             Response::Error(error) => return Err(error),
-            Response::Row(_) | Response::Progress(_) | Response::Unknown => return Err(unexpected()),
+            Response::Row(_) | Response::Progress(_) | Response::Checked(_) | Response::Unknown => {
+                return Err(unexpected());
+            }
         }
     }
 }
@@ -273,7 +277,9 @@ fn follow(id: Uuid, which: WhichSend, timeout: Micros) -> Result<ResultRow, Erro
             Some(Response::Row(row)) => return Ok(*row),
             Some(Response::Retry) => {}
             Some(Response::Error(error)) => return Err(error),
-            Some(Response::Idle | Response::Progress(_) | Response::Unknown) => return Err(unexpected()),
+            Some(Response::Idle | Response::Progress(_) | Response::Checked(_) | Response::Unknown) => {
+                return Err(unexpected());
+            }
         }
     }
 }

@@ -14,7 +14,7 @@ use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use crate::{
-    crypto::{key_file, seal::Place},
+    crypto::seal::Place,
     enqueue::transaction::{candidates, count},
     error::Error,
     ipc::{identify::identity, message::ResultRow},
@@ -23,9 +23,10 @@ use crate::{
     provider::lookup::VENDOR_NOT_CHOSEN,
     store::{
         identity::{Identity, Kind, Subject},
+        queue_home::queue_home,
         replica,
         rows::{IdempotencyHashes, NewVerification},
-        session_writes,
+        sealing_key, session_writes,
     },
 };
 
@@ -70,7 +71,7 @@ fn prepare(
         idempotency: None,
     };
     let (first, prepared) = wanted.check(&candidates)?;
-    let keys = key_file::keys()?;
+    let keys = sealing_key::keys()?;
     let mut state = Verification::queued(prepared.max_checks.unwrap_or(first.options.max_checks));
     let is_test = first.is_test_number(&prepared);
     state.reference = prepared.reference;
@@ -93,7 +94,7 @@ fn prepare(
         recipient_masked: prepared.recipient_masked,
         recipient_key: prepared.recipient.as_ref().and_then(|recipient| keys.recipients(recipient).into_iter().next()),
         // The payload, not what a verify needs of it: the message is written when its turn has come.
-        sealed: Some(keys.seal(&Place::Queued(id), payload)),
+        sealed: Some(keys.seal(&Place::Queued(id, queue_home()?), payload)),
         is_test,
         idempotency,
         state,

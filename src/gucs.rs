@@ -192,6 +192,11 @@ pub fn key_file() -> PathBuf {
     in_data_directory(&KEY_FILE.get().unwrap_or_default().to_string_lossy())
 }
 
+/// Where the keys are unless the setting says otherwise.
+pub fn default_key_file() -> PathBuf {
+    in_data_directory("otp_gateway.key")
+}
+
 /// Where the id of the key is noted that sealed last: with the data, which it belongs to, wherever the keys are.
 pub fn key_note() -> PathBuf {
     in_data_directory("otp_gateway.key_id")

@@ -132,6 +132,8 @@ pub struct Account {
     pub server: u32,
     pub mapping: u32,
     pub name: Secret,
+    /// The options that name a file of its credentials which every user of the machine can read.
+    pub open_files: Vec<String>,
 }
 
 /// Who answers a job that the record lets go.

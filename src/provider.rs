@@ -3,6 +3,8 @@
 pub mod candidates;
 pub mod credentials;
 pub mod effective_settings;
+pub mod file_rights;
+pub mod findings;
 pub mod lookback;
 pub mod lookup;
 pub mod option_value;
@@ -24,6 +26,7 @@ use crate::{
     pg::foreign_servers::{self, Server},
     provider::{
         credentials::credentials,
+        file_rights::is_open_to_all,
         lookup::{MAX_CHECK_WINDOW, check_usage, dialect_of, named, not_a_provider},
         option_value::micros,
         ownership::owner_must_read_files,
@@ -76,7 +79,8 @@ impl Provider {
     /// What it allows a recipient, as far as it takes the record to tell.
     pub fn rules(&self, recipient: Option<&str>, max_checks: u32, code_lifetime: Option<Micros>) -> LimitRules {
         let options = &self.options;
-        let prefixes = options.allowed_prefixes.as_ref();
+        // A user's id is neither number nor address, whatever it looks like.
+        let prefixes = options.allowed_prefixes.as_ref().filter(|_| self.dialect.recipient_field().name == "mobile");
         let is_foreign =
             recipient.is_some_and(|recipient| prefixes.is_some_and(|prefixes| !prefixes.allows(recipient)));
         LimitRules {
@@ -114,6 +118,14 @@ impl Provider {
             }
             None => format!("{}\0{}", self.dialect.name, self.options.base_url),
         })
+    }
+
+    /// The options that name a file of credentials which every user of the machine can read.
+    pub fn open_files(&self) -> Vec<String> {
+        let of_mapping = foreign_servers::options_of_mapping(self.mapping).into_iter();
+        let of_server = self.options.client_key_file.iter().map(|path| ("client_key_file".to_owned(), path.clone()));
+        let files = of_mapping.filter(|(option, _)| option.ends_with("_file")).chain(of_server);
+        files.filter(|(_, path)| is_open_to_all(path)).map(|(option, _)| option).collect()
     }
 
     /// Whether it goes to one of test_numbers.

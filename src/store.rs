@@ -13,11 +13,13 @@ pub mod identity;
 pub mod limits;
 pub mod prepared;
 pub mod queue;
+pub mod queue_home;
 pub mod recipient_lookup;
 pub mod replica;
 pub mod retention;
 pub mod rows;
 pub mod scan;
+pub mod sealing_key;
 pub mod session_reads;
 pub mod session_writes;
 pub mod transaction;
@@ -46,6 +48,8 @@ pub struct Store {
     retention: retention::Statements,
     breakers: breakers::Statements,
     identities: identities::Statements,
+    sealing_key: sealing_key::Statements,
+    queue_home: queue_home::Statements,
     verification: RowType,
     attempt: RowType,
     reference: RowType,
@@ -80,6 +84,8 @@ impl Store {
                 retention: retention::Statements::prepare(client)?,
                 breakers: breakers::Statements::prepare(client)?,
                 identities: identities::Statements::prepare(client)?,
+                sealing_key: sealing_key::Statements::prepare(client)?,
+                queue_home: queue_home::Statements::prepare(client)?,
                 verification: RowType::of(c"verification_record"),
                 attempt: RowType::of(c"attempt_record"),
                 reference: RowType::of(c"reference"),

@@ -3,6 +3,7 @@
 //! means asleep.
 
 pub mod admission;
+pub mod announcement;
 pub mod completion;
 pub mod expiry;
 pub mod flow_lookup;
@@ -16,6 +17,7 @@ pub mod privilege_check;
 pub mod queued_decision;
 pub mod queued_sends;
 pub mod recovery;
+pub mod sealing_key;
 pub mod state;
 pub mod waiters;
 
@@ -55,9 +57,11 @@ fn run(argument: pg_sys::Datum) {
     worker_registry::runs(database);
     let Some(store) = open_store(database) else { return };
     let mut worker = Worker::open(database, store);
+    let name = announcement::begun(database);
     worker.recover();
     serve(&mut worker);
     let asked = worker_registry::exit_requested(database);
+    announcement::ends(&name, worker.extension_is_dropped(), asked);
     let due = worker.next_due().filter(|_| !worker.extension_is_dropped() && !is_needed_gone(asked));
     let grace = if worker.extension_is_dropped() || asked == Some(ExitReason::Dropped) { 0 } else { GRACE };
     // What could not be put down, and the queue, are for another worker, which the launcher starts; unless somebody

@@ -7,10 +7,12 @@ use uuid::Uuid;
 
 use crate::{
     api::function::sql_function,
-    crypto::key_file,
     error::Error,
     pg::{arguments::Interval, clock::clock, session},
-    store::session_reads::{self, VerificationSnapshot},
+    store::{
+        sealing_key,
+        session_reads::{self, VerificationSnapshot},
+    },
 };
 
 /// In the column of a row: the trigger is to send for it as it is.
@@ -63,5 +65,5 @@ fn went_to(id: Uuid, recorded: &VerificationSnapshot, mobile: &Secret) -> Result
     let Some(key) = &recorded.recipient_key else { return Ok(false) };
     let recipient = dialect::by_name(&recorded.vendor).and_then(|dialect| (dialect.recipient)(mobile.reveal()));
     let Some(recipient) = recipient else { return Ok(false) };
-    Ok(key_file::keys()?.recipients(&recipient).contains(key) && session_reads::was_sent_here(id)?)
+    Ok(sealing_key::keys()?.recipients(&recipient).contains(key) && session_reads::was_sent_here(id)?)
 }

@@ -1,4 +1,4 @@
-//! The row that the otp_ functions and `otp_gateway.wait` return: their OUT parameters.
+//! The row that the otp_ functions and `otp_gateway.wait` return, of the composite type `otp_gateway.result`.
 
 use std::ffi::CString;
 
@@ -13,12 +13,14 @@ use crate::{
     },
     error::Error,
     ipc::{message::ResultRow, segment, session},
-    pg::{fingerprint::Fingerprint, writable::may_write},
+    pg::{fingerprint::Fingerprint, relation::result_type, writable::may_write},
 };
 
 /// The frame of every function that returns a row: what must hold before, once in a statement.
 impl Returned for ResultRow {
-    const TYPE: pg_sys::Oid = pg_sys::RECORDOID;
+    fn declared() -> pg_sys::Oid {
+        result_type()
+    }
 
     fn answer(
         call: &Call,
@@ -40,7 +42,8 @@ impl Returned for ResultRow {
     }
 }
 
-/// The type of the row, found through the function itself, not through search_path; nothing of it is looked up again.
+/// The type of the row, found through the function itself, not through search_path; nothing of it is looked up again,
+/// so that a call during which the extension is dropped still returns its row.
 struct Row {
     descriptor: pg_sys::TupleDesc,
 }
@@ -64,7 +67,8 @@ const COLUMNS: [pg_sys::Oid; 13] = [
 impl Row {
     fn of(call: &Call) -> Result<Self, Error> {
         let mut descriptor: pg_sys::TupleDesc = std::ptr::null_mut();
-        // SAFETY: a call that is under way. Without OUT parameters the columns are those that the caller listed.
+        // SAFETY: a call that is under way, of a function that is declared to return our type; which somebody may have
+        // given other columns.
         unsafe {
             let class = pg_sys::get_call_result_type(call.fcinfo(), std::ptr::null_mut(), &mut descriptor);
             let fits = class == pg_sys::TypeFuncClass::TYPEFUNC_COMPOSITE

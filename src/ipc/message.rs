@@ -2,6 +2,7 @@
 //! answers in it.
 
 use dialect::Outcome;
+use http_client::{ConnectionCheck, Endpoint};
 use policy::{BlockReason, Micros, Status, Timestamp, Verification};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use uuid::Uuid;
@@ -29,6 +30,8 @@ pub enum Request {
     Maintain(Maintenance),
     /// Give this server or role an identity.
     Identify(Subject),
+    /// How far does a connection to the URL of this option come? The endpoint has it for its base_url.
+    Check(String, Box<Endpoint>),
 }
 
 /// What keeps the record in order: done in parts, so that it holds up nobody. Each response says where the next one
@@ -59,6 +62,7 @@ pub enum Response {
     Row(Box<ResultRow>),
     Idle,
     Progress(Progress),
+    Checked(ConnectionCheck),
     /// The record has changed since you read it, or the worker that you asked is no more: read and ask again.
     Retry,
     /// A worker had your call, and what became of it cannot be found out.

@@ -84,8 +84,12 @@ pub struct PriorState<'a> {
 
 impl JobSpec<'_> {
     pub fn job(&self, provider: &Provider, keys: &Keys) -> Result<Job, Error> {
-        let account =
-            Account { server: provider.server.to_u32(), mapping: provider.mapping.to_u32(), name: provider.account() };
+        let account = Account {
+            server: provider.server.to_u32(),
+            mapping: provider.mapping.to_u32(),
+            name: provider.account(),
+            open_files: provider.open_files(),
+        };
         // What was sealed is erased at the end, and of a queued one it is the send's: the record answers.
         let is_closed = |recorded: &PriorState| {
             recorded.status == Status::Queued || outcome_if_closed(self.operation, recorded.status).is_some()

@@ -16,6 +16,15 @@ pub fn system_identifier() -> u64 {
     unsafe { pg_sys::GetSystemIdentifier() }
 }
 
+/// The name of a database of this cluster, in a transaction. None: there is no such database any more.
+pub fn name_of(oid: pg_sys::Oid) -> Option<String> {
+    // SAFETY: a look-up in the catalog, in a transaction; a name that is found is a palloc'ed copy.
+    unsafe {
+        let name = pg_sys::get_database_name(oid);
+        (!name.is_null()).then(|| CStr::from_ptr(name).to_string_lossy().into_owned())
+    }
+}
+
 pub struct Database {
     pub owner: pg_sys::Oid,
     pub is_template: bool,

@@ -67,18 +67,33 @@ pub fn user_mapping(role: pg_sys::Oid, server: pg_sys::Oid) -> Option<(pg_sys::O
 
 fn user_mapping_of(role: pg_sys::Oid, server: pg_sys::Oid) -> Option<(pg_sys::Oid, Vec<(String, String)>)> {
     const CACHE: i32 = pg_sys::SysCacheIdentifier::USERMAPPINGUSERSERVER as i32;
-    // SAFETY: a look-up by the two keys of this cache; the tuple is released after its options are copied.
-    unsafe {
+    // SAFETY: a look-up by the two keys of this cache; the tuple is released after its OID is copied.
+    let mapping = unsafe {
         let tuple = pg_sys::SearchSysCache2(CACHE, pg_sys::Datum::from(role), pg_sys::Datum::from(server));
         if tuple.is_null() {
             return None;
         }
+        let mapping = (*pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_user_mapping>()).oid;
+        pg_sys::ReleaseSysCache(tuple);
+        mapping
+    };
+    Some((mapping, options_of_mapping(mapping)))
+}
+
+/// The options of a user mapping, by its OID; none of 0.
+pub fn options_of_mapping(mapping: pg_sys::Oid) -> Vec<(String, String)> {
+    const CACHE: i32 = pg_sys::SysCacheIdentifier::USERMAPPINGOID as i32;
+    // SAFETY: a look-up by the cache's key; the tuple is released after its options are copied.
+    unsafe {
+        let tuple = pg_sys::SearchSysCache1(CACHE, pg_sys::Datum::from(mapping));
+        if tuple.is_null() {
+            return Vec::new();
+        }
         let mut is_null = false;
         let datum = pg_sys::SysCacheGetAttr(CACHE, tuple, pg_sys::Anum_pg_user_mapping_umoptions as _, &mut is_null);
         let found = if is_null { Vec::new() } else { options(pg_sys::untransformRelOptions(datum)) };
-        let mapping = (*pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_user_mapping>()).oid;
         pg_sys::ReleaseSysCache(tuple);
-        Some((mapping, found))
+        found
     }
 }
 

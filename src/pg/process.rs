@@ -1,5 +1,11 @@
 //! Processes of this server: which one this is, and waking another.
 
+use std::{
+    ffi::{CStr, CString},
+    os::unix::ffi::OsStrExt,
+    path::Path,
+};
+
 use pgrx::pg_sys;
 
 /// A process' place in the server's array of them: the same in every process and every version.
@@ -58,6 +64,26 @@ pub fn capture_no_backtraces() {
             None => std::env::remove_var(SETTING),
         }
     }
+}
+
+/// The system user that the server runs as, by name, or by number where it has none (in some containers).
+pub fn system_user() -> String {
+    // SAFETY: on the main thread; the entry is static memory, copied before the next call.
+    unsafe {
+        let id = libc::geteuid();
+        let entry = libc::getpwuid(id);
+        if entry.is_null() {
+            return id.to_string();
+        }
+        CStr::from_ptr((*entry).pw_name).to_string_lossy().into_owned()
+    }
+}
+
+/// Whether the system user may make files in a directory.
+pub fn may_write_into(directory: &Path) -> bool {
+    let Ok(path) = CString::new(directory.as_os_str().as_bytes()) else { return false };
+    // SAFETY: a C string.
+    unsafe { libc::access(path.as_ptr(), libc::W_OK | libc::X_OK) == 0 }
 }
 
 /// Sleeps until the latch is set, for `milliseconds` at most (below 0: without end), then acts on interrupts.

@@ -5,7 +5,10 @@ use std::ffi::CStr;
 
 use pgrx::pg_sys;
 
-use crate::{error::Error, pg::relation::of_extension};
+use crate::{
+    error::Error,
+    pg::{relation::of_extension, values::quoted},
+};
 
 /// Acts with the rights of another role, until dropped; fires no trigger of somebody else's with them, only ours, which
 /// is ENABLE ALWAYS; and prints no plan for the caller, who may ask for it, with the keys and seals that stand in it.
@@ -98,6 +101,16 @@ pub fn name_of(role: pg_sys::Oid) -> Option<String> {
     unsafe {
         let name = pg_sys::GetUserNameFromId(role, true);
         (!name.is_null()).then(|| CStr::from_ptr(name).to_string_lossy().into_owned())
+    }
+}
+
+/// Whose rights a SECURITY DEFINER function has, for a hint about rights that are missing; empty elsewhere.
+pub fn acting_owner() -> String {
+    // SAFETY: a variable of this session.
+    if unsafe { pg_sys::InLocalUserIdChange() } {
+        format!(" In a SECURITY DEFINER function your role is its owner, {}.", quoted(&current_role().name))
+    } else {
+        String::new()
     }
 }
 

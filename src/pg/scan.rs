@@ -124,6 +124,11 @@ unsafe impl CatalogRow for pg_sys::FormData_pg_database {
     const CATALOG: pg_sys::Oid = pg_sys::DatabaseRelationId;
 }
 
+// SAFETY: by Postgres' own definition.
+unsafe impl CatalogRow for pg_sys::FormData_pg_trigger {
+    const CATALOG: pg_sys::Oid = pg_sys::TriggerRelationId;
+}
+
 /// How the rows of pg_subscription_rel begin, which is not among pgrx's bindings.
 #[repr(C)]
 pub struct SubscriptionRel {
@@ -147,6 +152,12 @@ pub fn scan_catalog<T: CatalogRow>(mut each: impl FnMut(&T, Row)) {
         drain(relation, scan, |row| each(row.form::<T>(), row));
         pg_sys::table_close(relation, lock);
     }
+}
+
+/// The rows that an index of a catalog has of these keys. In a transaction.
+pub fn scan_catalog_by<T: CatalogRow, const N: usize>(index: pg_sys::Oid, keys: [Key; N], mut each: impl FnMut(&T)) {
+    // SAFETY: the rows of the catalog begin with T.
+    scan_table(T::CATALOG, By::Index(index), keys, |row| each(unsafe { row.form::<T>() }));
 }
 
 /// A name as a catalog has it.

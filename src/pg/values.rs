@@ -1,5 +1,7 @@
 //! Rust values as the arguments of a statement.
 
+use std::ffi::CStr;
+
 use pgrx::{IntoDatum, datum::DatumWithOid, pg_sys};
 use policy::Timestamp;
 use uuid::Uuid;
@@ -13,6 +15,15 @@ pub fn argument<T: IntoDatum>(value: T, of: pg_sys::Oid) -> DatumWithOid<'static
     assert!(T::type_oid() == of, "an argument is of its parameter's type");
     // SAFETY: `of` is T's type; the datum is a copy.
     unsafe { DatumWithOid::new(value, of) }
+}
+
+/// A name as SQL takes it: in quotes where it needs them.
+pub fn quoted(name: &str) -> String {
+    std::ffi::CString::new(name).map_or_else(
+        |_| String::new(),
+        // SAFETY: on the main thread; a C string in, one out: the same or a palloc'ed copy.
+        |name| unsafe { CStr::from_ptr(pg_sys::quote_identifier(name.as_ptr())) }.to_string_lossy().into_owned(),
+    )
 }
 
 pub fn null(of: pg_sys::Oid) -> DatumWithOid<'static> {

@@ -76,7 +76,7 @@ impl Candidates {
 
 /// A route does for its callers what its owner may do, as a view does. And a name in its list is no invitation: whoever
 /// makes a server of a name that is free is somebody whom the route's owner does not act for.
-fn check_member(route: &Server, member: &Server) -> Result<(), Error> {
+pub fn check_member(route: &Server, member: &Server) -> Result<(), Error> {
     let (of, name) = (shown(&route.name), shown(&member.name));
     if !may_use(route.owner, member.oid) {
         return Err(Error::insufficient_privilege(

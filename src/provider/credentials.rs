@@ -2,13 +2,14 @@
 
 use std::{collections::BTreeMap, fs};
 
-use dialect::{Dialect, Secret};
+use dialect::{Dialect, Secret, is_placeholder};
 
 use crate::{
     error::Error,
-    pg::foreign_servers,
+    pg::{foreign_servers, roles::acting_owner, values::quoted},
     provider::{
         lookup::shown,
+        option_value::placeholder,
         ownership::owner_must_read_files,
         server_options::{self, PROXY_CREDENTIALS, ServerOptions, unknown_option},
     },
@@ -33,6 +34,13 @@ pub fn check_user_mapping(dialect: &Dialect, options: &[(String, String)]) -> Re
         }
         if value.is_empty() {
             return Err(Error::invalid_parameter(format!("option {option} is empty"), "Give its value."));
+        }
+        if is_placeholder(value) {
+            let how = match name == option {
+                true => format!("; one that does look so goes into a file, which {option}_file names"),
+                false => String::new(),
+            };
+            return Err(placeholder(option, &how));
         }
         if name == option {
             check_sendable(dialect, name, value, &format!("option {option}"), Error::invalid_parameter)?;
@@ -126,14 +134,9 @@ pub fn credentials(
         check_sendable(dialect, name, value.reveal(), &what, Error::not_in_prerequisite_state)?;
         credentials.insert(name.to_owned(), value);
     }
-    let server = shown(&server.name);
     let given: Vec<&str> = credentials.keys().map(String::as_str).collect();
-    credential_set(dialect, &given).map_err(|wanted| {
-        Error::undefined_object(
-            format!("no user mapping with credentials for server {server} and this role"),
-            format!("CREATE USER MAPPING FOR CURRENT_USER (or PUBLIC) SERVER {server} OPTIONS ({wanted})."),
-        )
-    })?;
+    credential_set(dialect, &given).map_err(|_| no_credentials(dialect, &server.name))?;
+    let server = quoted(&shown(&server.name));
     proxy_credentials(&given)?;
     if options.proxy.is_none() && given.contains(&PROXY_CREDENTIALS[0]) {
         return Err(Error::invalid_parameter(
@@ -151,6 +154,26 @@ pub fn credentials(
         ));
     }
     Ok(credentials)
+}
+
+/// With the statement that makes one, but for the values.
+fn no_credentials(dialect: &Dialect, server: &str) -> Error {
+    let server = shown(server);
+    let options = |set: &[&str]| {
+        let listed: Vec<String> = set.iter().map(|name| format!("{name} '...'")).collect();
+        format!("({})", listed.join(", "))
+    };
+    let sets: Vec<String> = dialect.credential_sets.iter().map(|set| options(set)).collect();
+    Error::undefined_object(
+        format!("no user mapping with credentials for server {server} and this role"),
+        format!(
+            "CREATE USER MAPPING FOR PUBLIC SERVER {} OPTIONS {}; or for your role in place of PUBLIC. Each also as \
+             <name>_file, the path of a file that holds it.{}",
+            quoted(&server),
+            sets.join("; or OPTIONS "),
+            acting_owner()
+        ),
+    )
 }
 
 pub fn read_credential(option: &str, path: &str) -> Result<Secret, Error> {

@@ -66,7 +66,7 @@ fn of_route(given: &[(String, String)]) -> Vec<Setting> {
 }
 
 fn of_server(dialect: &Dialect, given: &[(String, String)], options: &ServerOptions) -> Vec<Setting> {
-    let defaults = defaults_in_force(dialect, &options.defaults);
+    let defaults = defaults_in_force(dialect, &options.vendors_own, &options.defaults);
     let setting = |setting| {
         // What each payload says, by the option defaults, comes before what the server says.
         if let Some(value) = of_defaults(setting, &defaults, options) {

@@ -2,10 +2,30 @@
 
 use std::{str::FromStr, time::Duration};
 
+use dialect::is_placeholder;
 use policy::{Micros, ParseError};
 use url::Url;
 
 use crate::{error::Error, pg::settings};
+
+/// What a document leaves to be filled in, in options that are known; of one that holds a list, in any place of it.
+pub fn refuse_placeholders(
+    options: &[(String, String)],
+    known: impl Iterator<Item = &'static str>,
+) -> Result<(), Error> {
+    let known: Vec<&str> = known.collect();
+    let is_left = |value: &str| is_placeholder(value) || value.split(',').any(is_placeholder);
+    let found = options.iter().find(|(name, value)| known.contains(&name.as_str()) && is_left(value));
+    found.map_or(Ok(()), |(name, _)| Err(placeholder(name, "")))
+}
+
+/// `how` ends the hint.
+pub fn placeholder(option: &str, how: &str) -> Error {
+    Error::invalid_parameter(
+        format!("option {option} is a placeholder, not a value"),
+        format!("Put the value itself in its place{how}."),
+    )
+}
 
 /// https, unless plain HTTP is allowed; nothing that would send a credential along or elsewhere. Read by the parser that the
 /// HTTP client has: what is checked is what is called.

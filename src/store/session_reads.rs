@@ -8,9 +8,10 @@ use uuid::Uuid;
 use crate::{
     error::Error,
     pg::{
-        roles::{Role, current_role, current_user, has_privileges_of, is_superuser, name_of},
+        roles::{Role, acting_owner, current_role, current_user, has_privileges_of, is_superuser, name_of},
         row::Row,
         scan::Key,
+        values::quoted,
     },
     store::{
         columns::{attempt, verification as column},
@@ -74,8 +75,12 @@ pub fn verification(id: Uuid) -> Result<VerificationSnapshot, Error> {
     own(id)?.ok_or_else(|| {
         Error::undefined_object(
             "there is no verification of that id",
-            "Give the verification_id that otp_send returned to your role; for a flow begun elsewhere, otp_verify \
-            takes a provider.",
+            format!(
+                "Give the verification_id that otp_send returned to your role, or that the row has after COMMIT: what a \
+                transaction enqueued and then changed, deleted or rolled back is withdrawn, unsent. For a flow begun \
+                elsewhere, otp_verify takes a provider.{}",
+                may_act_for_hint()
+            ),
         )
     })
 }
@@ -151,6 +156,17 @@ fn recorded(row: Row, role_id: Identity) -> VerificationSnapshot {
         role_id,
         max_checks: row.get::<i32>(column::MAX_CHECKS).unwrap_or(0).unsigned_abs(),
         is_of_this_transaction: row.is_of_this_transaction(),
+    }
+}
+
+/// Where it is the right to another role's verifications that is missing, more likely than the verification.
+fn may_act_for_hint() -> String {
+    match acting_owner() {
+        owner if owner.is_empty() => owner,
+        owner => format!(
+            "{owner} What another role began is found after GRANT <the role that began it> TO {}.",
+            quoted(&current_role().name)
+        ),
     }
 }
 

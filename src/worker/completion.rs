@@ -5,7 +5,8 @@ use std::borrow::Borrow;
 use dialect::{Operation, Outcome};
 use http_client::CompletedCall;
 use policy::{
-    BreakerState, ResultContext, Status, Timestamp, apply_result, fails_over, retry_delay, retryable, spends_a_check,
+    BreakerState, ResultContext, Status, Timestamp, apply_result, fails_over, outcome_in_time, retry_delay, retryable,
+    spends_a_check,
 };
 use serde_json::Value;
 
@@ -63,6 +64,11 @@ impl Worker {
         completed_calls.retain(|completed| self.in_flight.contains_key(&completed.call_id));
         completed_calls.iter_mut().for_each(make_storable);
         let now = clock();
+        for completed in &mut completed_calls {
+            let call = &self.in_flight[&completed.call_id];
+            completed.result.outcome =
+                outcome_in_time(call.operation, completed.result.outcome, call.state.expires_at, now);
+        }
         completed_calls.iter().for_each(|completed| self.report_to_breaker(completed, now));
         // An application that heard `approved` finds it on record, always.
         let approved = completed_calls.iter().any(|completed| completed.result.outcome == Outcome::Approved);
@@ -151,6 +157,7 @@ impl Worker {
     /// To the provider's breaker, once.
     pub fn report_to_breaker(&mut self, completed: &CompletedCall, now: Timestamp) {
         let Some(call) = self.in_flight.get_mut(&completed.call_id) else { return };
+        self.provider_log.credentials(&call.provider, call.account, completed, now);
         let (Some(breaker_permit), Some(breaker)) =
             (call.breaker_permit.take(), self.limits.breakers.get_mut(call.account))
         else {
@@ -162,7 +169,9 @@ impl Worker {
         } else {
             breaker.record(breaker_permit, completed.result.outcome, now);
         }
-        match breaker.state(now) {
+        let after = breaker.state(now);
+        self.provider_log.breaker(&call.provider, before, after, completed, now);
+        match after {
             after if after == before => {}
             BreakerState::Open { until } => drop(self.breaker_changes.insert(call.account, Some(until))),
             BreakerState::HalfOpen => {}

@@ -1,12 +1,11 @@
 //! From requests to calls: what may go is put on record, durably and many at once, and then given to the HTTP client.
 
 use dialect::{Operation, Outcome};
-use http_client::{CompletedCall, OutboundCall};
+use http_client::{CompletedCall, Endpoint, OutboundCall};
 use policy::{Status, retryable};
 use uuid::Uuid;
 
 use crate::{
-    crypto::key_file,
     error::Error,
     ipc::{
         message::{Request, Response},
@@ -26,6 +25,9 @@ use crate::{
     },
 };
 
+/// How many connections are looked at, at once, for `otp_gateway.check`.
+const MAX_CHECKS: usize = 16;
+
 impl Worker {
     /// Takes every request whose turn it is.
     pub fn accept_requests(&mut self) {
@@ -34,13 +36,13 @@ impl Worker {
         self.settle_first(requests.iter().filter_map(|(_, request)| match request {
             Request::AwaitIdle(id) | Request::AwaitSend(id, _) => Some(*id),
             Request::Run(job) => job.action.waits_for(),
-            Request::Maintain(_) | Request::Identify(_) => None,
+            Request::Maintain(_) | Request::Identify(_) | Request::Check(..) => None,
         }));
         for (call_id, request) in requests {
             let subject = match &request {
                 Request::AwaitIdle(id) => Some(*id),
                 // They wait in a place of their own.
-                Request::AwaitSend(..) | Request::Maintain(_) | Request::Identify(_) => None,
+                Request::AwaitSend(..) | Request::Maintain(_) | Request::Identify(_) | Request::Check(..) => None,
                 Request::Run(job) => job.action.waits_for(),
             };
             if let Some(waiting) = subject.and_then(|id| self.busy.get_mut(&id)) {
@@ -52,6 +54,7 @@ impl Worker {
                 Request::AwaitSend(id, which) => self.follow(call_id, id, which),
                 Request::Maintain(maintenance) => self.maintain(call_id, maintenance),
                 Request::Identify(subject) => self.identify(call_id, subject),
+                Request::Check(option, endpoint) => self.check(call_id, option, *endpoint),
                 Request::Run(job) if !self.is_wanted(call_id, &job) => {}
                 Request::Run(job) => {
                     if let Some(id) = subject {
@@ -64,6 +67,20 @@ impl Worker {
         if !jobs.is_empty() {
             self.record_intents(jobs);
         }
+    }
+
+    /// Nothing of it is on record. It is made beside the calls, by the same thread: no more of them at once than do no harm.
+    fn check(&mut self, call_id: CallId, option: String, endpoint: Endpoint) {
+        if self.checks.len() >= MAX_CHECKS {
+            let error = Error::configuration_limit(
+                format!("{MAX_CHECKS} connections are looked at right now, and no more at once"),
+                "Call again in a moment.",
+            );
+            return self.respond(call_id, &Response::Error(error));
+        }
+        let number = self.next_number();
+        self.checks.insert(number, call_id);
+        self.http.start_check(number, option, endpoint);
     }
 
     pub fn record_intents(&mut self, jobs: Vec<(CallId, Box<Job>)>) {
@@ -98,7 +115,7 @@ impl Worker {
 
     /// Has each job know by which keys its recipient is found. Without the key file those are refused that name one.
     fn with_keys(&mut self, mut jobs: Vec<(CallId, Box<Job>)>) -> Vec<(CallId, Box<Job>)> {
-        match key_file::keys() {
+        match self.keys_to_seal() {
             Ok(keys) => {
                 jobs.iter_mut().for_each(|(_, job)| job.derive_keys(&keys));
                 jobs
@@ -199,6 +216,9 @@ impl Worker {
         self.busy.entry(verification).or_default();
         if job.action.on_record().is_none() {
             self.expiry.add(verification, erase_at(admitted.created_at, &admitted.state));
+        }
+        if let Some(account) = &job.account {
+            self.provider_log.files(&job.provider, account);
         }
         let fallback = job.next_fallback().map(Box::new);
         let (operation, account) = (job.operation(), BreakerKey::of(&job));

@@ -306,7 +306,9 @@ pub const NO_CODE: &str = "what was typed can be no code of this vendor; nothing
 /// What they are told of a refusal.
 pub fn explain(reason: BlockReason) -> &'static str {
     match reason {
-        BlockReason::AllowedPrefixes => "the recipient's prefix is not among allowed_prefixes; nothing was sent",
+        BlockReason::AllowedPrefixes => {
+            "the recipient's prefix, or an address's domain, is not among allowed_prefixes; nothing was sent"
+        }
         BlockReason::ResendAfter => "the last send to this recipient is less than resend_after ago; nothing was sent",
         BlockReason::SendLimit => "send_limit: the recipient has had as many messages as it allows; nothing was sent",
         BlockReason::ProviderLimit => {

@@ -5,10 +5,7 @@ use policy::{Micros, Timestamp};
 use uuid::Uuid;
 
 use crate::{
-    crypto::{
-        key_file,
-        seal::{Keys, Place},
-    },
+    crypto::seal::{Keys, Place},
     error::Error,
     gucs,
     ipc::{
@@ -20,6 +17,7 @@ use crate::{
     store::{
         StoreTransaction,
         identity::Identity,
+        queue_home::queue_home,
         transaction::{Durability, Failure},
     },
     worker::state::Worker,
@@ -48,7 +46,7 @@ impl Worker {
             Maintenance::Purge { before, providers, from } => self.store.write(Durability::Deferred, |writer| {
                 purge(writer, *from, *before, providers.as_deref(), is_free).map(PageOutcome::Part)
             }),
-            Maintenance::Reseal { from } => match key_file::keys() {
+            Maintenance::Reseal { from } => match self.keys_to_seal() {
                 Ok(keys) => {
                     self.store.write(Durability::Deferred, |writer| reseal(writer, *from, &keys).map(PageOutcome::Part))
                 }
@@ -122,7 +120,7 @@ impl Worker {
 
     pub fn reseal_by_itself(&mut self, from: Uuid) {
         // Without keys nothing can be done; whoever calls is told.
-        let Ok(keys) = key_file::keys() else {
+        let Ok(keys) = self.keys_to_seal() else {
             self.maintenance.reseal_from = None;
             return;
         };
@@ -190,10 +188,11 @@ pub fn purge(
 pub fn reseal(writer: &mut StoreTransaction, from: Uuid, keys: &Keys) -> Result<Progress, Failure> {
     let page = writer.sealed_rows(from, PAGE)?;
     let next = page.last().filter(|_| page.len() as i64 == PAGE).map(|seal| seal.id);
+    let home = queue_home().map_err(|error| Failure::Error(error.message().to_owned()))?;
     let mut resealed: Vec<(Uuid, Vec<u8>)> = page
         .into_iter()
         .filter_map(|seal| {
-            let place = if seal.is_queued { Place::Queued(seal.id) } else { Place::Verification(seal.id) };
+            let place = if seal.is_queued { Place::Queued(seal.id, home) } else { Place::Verification(seal.id) };
             Some((seal.id, keys.reseal(&place, &seal.sealed?)?))
         })
         .collect();

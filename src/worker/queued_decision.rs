@@ -151,6 +151,8 @@ pub type Entitled = (Rc<Candidates>, pg_sys::Oid);
 /// What it takes to decide about many.
 pub struct QueuedJobs<'k> {
     pub keys: Result<&'k Keys, &'k Error>,
+    /// The cluster that the payloads are sealed for.
+    pub home: u64,
     pub candidates: HashMap<(Identity, Identity), Result<Entitled, String>>,
     pub now: Timestamp,
 }
@@ -187,7 +189,7 @@ impl QueuedJobs<'_> {
         let (candidates, role) = self.candidates(request).map_err(|why| Stop::failed(Outcome::AuthFailed, why))?;
         *places = candidates.members.first().map(|first| first.options.max_in_flight);
         let keys = self.keys.map_err(|error| Stop::failed(Outcome::AuthFailed, error.message()))?;
-        let payload = keys.open(&Place::Queued(request.stored.id), &request.sealed).map_err(|_| {
+        let payload = keys.open(&Place::Queued(request.stored.id, self.home), &request.sealed).map_err(|_| {
             let why = "the payload was sealed under another key, or for another database, of which this is a copy";
             Stop::failed(Outcome::AuthFailed, why)
         })?;

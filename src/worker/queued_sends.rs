@@ -9,7 +9,6 @@ use policy::{Blocked, Micros, Status};
 use uuid::Uuid;
 
 use crate::{
-    crypto::key_file,
     enqueue::transaction,
     error::Error,
     gucs,
@@ -19,6 +18,7 @@ use crate::{
     store::{
         StoreTransaction,
         identity::Identity,
+        queue_home::queue_home,
         rows::QueuedVerification as Found,
         transaction::{Durability, Failure},
     },
@@ -35,6 +35,8 @@ use crate::{
     },
 };
 
+/// What waits for a key.
+const SENDING: &str = "sending what is queued";
 /// How many queued ones are read at once.
 pub const PAGE: i64 = 2000;
 /// How long one is left alone that somebody has locked.
@@ -161,9 +163,11 @@ impl Worker {
     }
 
     pub fn decide_due(&mut self, mut turns: Vec<DueSend>) {
-        let keys = key_file::keys();
+        let keys = self.keys_to_seal();
         if let Err(error) = &keys {
             turns = self.let_wait_for_keys(turns, error);
+        } else {
+            self.failures.note(SENDING, None);
         }
         if turns.is_empty() {
             return;
@@ -171,7 +175,8 @@ impl Worker {
         let ids: Vec<Uuid> = turns.iter().map(|turn| turn.id).collect();
         let decided = self.store.write(Durability::Flushed, |writer| {
             let now = clock();
-            let mut queued_jobs = QueuedJobs { keys: keys.as_deref(), candidates: HashMap::new(), now };
+            let home = queue_home().map_err(|error| Failure::Error(error.message().to_owned()))?;
+            let mut queued_jobs = QueuedJobs { keys: keys.as_deref(), home, candidates: HashMap::new(), now };
             let mut decisions: Vec<QueuedDecision> =
                 writer.queued_payloads(&ids)?.into_iter().map(|request| queued_jobs.decide(request)).collect();
             for go in decisions.iter_mut().filter_map(|decision| decision.go.as_mut().ok()) {
@@ -213,9 +218,7 @@ impl Worker {
         let now = clock();
         let is_too_old = |turn: &DueSend| turn.created_at + gucs::queue_max_age() <= now;
         let (too_old, waiting): (Vec<DueSend>, Vec<DueSend>) = turns.into_iter().partition(is_too_old);
-        if !waiting.is_empty() {
-            error.clone().warn();
-        }
+        self.failures.note(SENDING, Some(&Failure::Error(error.message().to_owned())));
         for turn in waiting {
             self.queue.wait(&turn, now + AFTER_FAULT);
         }

@@ -42,6 +42,7 @@ impl Worker {
     pub fn recover(&mut self) {
         self.update_identities();
         self.warn_of_foreign_objects();
+        self.note_what_is_here();
         self.recovery.is_blind = true;
         self.recovery.again_at = Some(SinceBoot::default());
         self.recover_more();

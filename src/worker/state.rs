@@ -5,6 +5,7 @@ pub mod failure_log;
 pub mod known_identities;
 pub mod limit_state;
 pub mod maintenance_schedule;
+pub mod provider_log;
 pub mod recovery_progress;
 pub mod send_queue;
 pub mod waiting_for_locks;
@@ -47,6 +48,7 @@ use crate::{
             known_identities::KnownIdentities,
             limit_state::{BreakerKey, LimitState},
             maintenance_schedule::MaintenanceSchedule,
+            provider_log::ProviderLog,
             recovery_progress::RecoveryProgress,
             send_queue::SendQueue,
             waiting_for_locks::WaitingForLocks,
@@ -71,6 +73,8 @@ pub struct Worker {
     pub most_waiters: usize,
     pub limits: LimitState,
     pub identities: KnownIdentities,
+    /// The id of the key that seals, once it is on record.
+    pub sealing_key: Option<String>,
     /// Breakers that have opened (until when) or closed, and are not yet on record.
     pub breaker_changes: HashMap<BreakerKey, Option<Timestamp>>,
     pub http: HttpClient,
@@ -78,6 +82,8 @@ pub struct Worker {
     pub pending: Vec<(CallId, Request)>,
     /// Calls under way, by the number that the HTTP client knows them by.
     pub in_flight: HashMap<u64, InFlight>,
+    /// Looks at connections under way, which nothing is on record of.
+    pub checks: HashMap<u64, CallId>,
     pub next_number: u64,
     /// Every verification with something under way, and the requests that wait for its end: one call at a time for each
     /// verification, or a code could be approved twice.
@@ -85,6 +91,7 @@ pub struct Worker {
     /// Completed calls that could not be put on record yet.
     pub unrecorded: Vec<CompletedCall>,
     pub failures: FailureLog,
+    pub provider_log: ProviderLog,
     /// What waits for a row that somebody has locked.
     pub locked: WaitingForLocks,
     /// When what a lock or a full disk held up is tried again.
@@ -149,14 +156,17 @@ impl Worker {
             most_waiters: WAITERS_BEFORE_PRUNING,
             limits: LimitState::default(),
             identities: KnownIdentities::default(),
+            sealing_key: None,
             breaker_changes: HashMap::new(),
             http,
             pending: Vec::new(),
             in_flight: HashMap::new(),
+            checks: HashMap::new(),
             next_number: 0,
             busy: HashMap::new(),
             unrecorded: Vec::new(),
             failures: FailureLog::default(),
+            provider_log: ProviderLog::default(),
             locked: WaitingForLocks::default(),
             retry_at: None,
             is_extension_dropped: false,
@@ -193,6 +203,7 @@ impl Worker {
     /// Nothing is under way, and nobody waits for anything.
     pub fn is_idle(&self) -> bool {
         self.in_flight.is_empty()
+            && self.checks.is_empty()
             && self.pending.is_empty()
             && self.busy.is_empty()
             && self.unrecorded.is_empty()
@@ -243,7 +254,7 @@ impl Worker {
             let completed_calls = std::mem::take(&mut self.unrecorded);
             self.complete_calls(completed_calls);
         }
-        worked |= self.receive_requests();
+        worked |= self.answer_checks() | self.receive_requests();
         if !waiting && !self.pending.is_empty() && !self.is_extension_dropped {
             worked = true;
             self.accept_requests();
@@ -273,6 +284,18 @@ impl Worker {
     }
 
     /// Takes what has come from sessions. False: nothing has.
+    /// Tells what the looks at connections have found. False: none has ended.
+    fn answer_checks(&mut self) -> bool {
+        let all = self.http.take_checked();
+        let has_some = !all.is_empty();
+        for (number, check) in all {
+            if let Some(call_id) = self.checks.remove(&number) {
+                self.respond(call_id, &Response::Checked(check));
+            }
+        }
+        has_some
+    }
+
     fn receive_requests(&mut self) -> bool {
         let all = self.ipc.collect();
         let has_some = !all.is_empty();

@@ -15,7 +15,7 @@ from conftest import FLOWS, RUN, Running, until
 from test_limits import pass_time
 
 # How each vendor names the flow whose code is checked; `number`: the recipient himself, and any number of flows.
-BY_REFERENCE = ("ideamart", "relid", "paytm")
+BY_REFERENCE = ("ideamart", "relid", "paytm", "twilio")
 
 
 @pytest.fixture
@@ -82,7 +82,9 @@ class Guesses:
         return self.gateway.verify_at(provider or self.vendor, next(self.codes), session, **payload)
 
 
-WAYS = [(vendor, "id") for vendor in FLOWS] + [(vendor, "reference") for vendor in BY_REFERENCE] + [("hyperverge", "number")]
+WAYS = [(vendor, "id") for vendor in FLOWS] + [(vendor, "reference") for vendor in BY_REFERENCE] + [
+    (vendor, "number") for vendor in ("hyperverge", "msg91", "twilio")
+]
 
 
 @pytest.mark.parametrize("vendor, how", WAYS, ids=[" by ".join(way) for way in WAYS])

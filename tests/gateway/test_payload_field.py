@@ -19,8 +19,8 @@ PAGES = pathlib.Path(__file__).resolve().parents[2] / "docs/vendors"
 SECTION = re.compile(r"^## Fields\n.*?(?=^## |\Z)", re.M | re.S)
 
 INTRODUCTION = """\
-As `SELECT * FROM otp_gateway.payload_field WHERE vendor = '{vendor}'` has them. A field may be given under either name.
-*Kept*: known from the send, so that only a flow begun elsewhere gives it.
+As `SELECT * FROM otp_gateway.payload_field WHERE vendor = '{vendor}'` has them. Either name is taken. *Kept*:
+known from the send, so that only a flow begun elsewhere gives it.
 
 | field | vendor's name | required for | rule | example |
 |---|---|---|---|---|

@@ -20,7 +20,8 @@ SQUATTED = "there is a schema otp_gateway_internal already"
 
 def test_what_is_for_people(gateway):
     assert {name for (name,) in gateway.execute(FOR_PEOPLE)} == {
-        "otp_gateway.verification", "otp_gateway.attempt", "otp_gateway.provider",
+        "otp_gateway.verification", "otp_gateway.attempt", "otp_gateway.provider", "otp_gateway.payload_field",
+        "otp_gateway.result",
         "otp_gateway.wait(uuid,interval)", "otp_gateway.send_after_commit()", "otp_gateway.send_again(uuid)",
         "otp_gateway.is_approved(uuid,text,interval)", "otp_gateway.find(text,text)", "otp_gateway.purge(interval)",
         "otp_gateway.forget(text,text)", "otp_gateway.rotate_key()",
@@ -53,7 +54,7 @@ def refused(gateway, statement):
 def test_somebody_made_the_schema_before(squatter):
     squatter.execute(squatter.squat, session=squatter.squatter)
     refused(squatter, "CREATE EXTENSION otp_gateway")
-    assert squatter.execute("SELECT FROM pg_extension WHERE extname = 'otp_gateway'") == []
+    assert squatter.execute("SELECT extname FROM pg_extension WHERE extname = 'otp_gateway'") == []
     squatter.execute("ALTER SCHEMA otp_gateway_internal RENAME TO squatted")
     squatter.execute("CREATE EXTENSION otp_gateway")
     squatter.create_provider("ideamart")

@@ -22,6 +22,8 @@ pub struct Dialect {
     pub name: &'static str,
     /// The documented host; none where the vendor runs on the customer's premises.
     pub base_url: Option<&'static str>,
+    /// The host on which the vendor lets its customers try things, where its page names one: nobody gets a code from it.
+    pub test_host: Option<&'static str>,
     /// How long the vendor says that a code lives (docs/vendors); none where it does not say.
     pub code_lifetime: Option<Duration>,
     /// What its codes are made of.

@@ -102,7 +102,7 @@ pub fn header(value: &Secret) -> Result<HeaderValue, ()> {
 }
 
 /// Whether anything can have left. The error's own text is not used: it holds the URL, and that the query.
-fn failure(option: &str, proxy: Option<&Url>, is_handed_on: bool, error: &reqwest::Error) -> CallResult {
+pub fn failure(option: &str, proxy: Option<&Url>, is_handed_on: bool, error: &reqwest::Error) -> CallResult {
     if error.is_connect() {
         let why = if error.is_timeout() { "no connection within connect_timeout".to_owned() } else { cause(error) };
         let Some(proxy) = proxy else {
@@ -139,8 +139,8 @@ fn cause(error: &reqwest::Error) -> String {
     causes(error).last().map_or_else(String::new, ToString::to_string)
 }
 
-fn causes(error: &reqwest::Error) -> impl Iterator<Item = &dyn std::error::Error> {
-    std::iter::successors(Some(error as &dyn std::error::Error), |error| error.source())
+pub fn causes(error: &reqwest::Error) -> impl Iterator<Item = &(dyn std::error::Error + 'static)> {
+    std::iter::successors(Some(error as &(dyn std::error::Error + 'static)), |error| error.source())
 }
 
 /// The proxy wants other credentials. Asking again would ask with the same ones.

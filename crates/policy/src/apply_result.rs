@@ -21,6 +21,20 @@ pub struct ResultContext<'a> {
     pub now: Timestamp,
 }
 
+/// What an outcome means once the code's time is over: a vendor that forgets it then says `not_found` of it, and the record
+/// knows better.
+pub fn outcome_in_time(
+    operation: Operation,
+    outcome: Outcome,
+    expires_at: Option<Timestamp>,
+    now: Timestamp,
+) -> Outcome {
+    match (operation, outcome) {
+        (Operation::Verify, Outcome::NotFound) if expires_at.is_some_and(|end| end <= now) => Outcome::Expired,
+        _ => outcome,
+    }
+}
+
 /// Brings the verification, as [`crate::admit`] left it, to where the answer puts it.
 pub fn apply_result(verification: &mut Verification, context: &ResultContext) {
     let ResultContext { operation, result, before, voided, keeps_code, code_lifetime, now } = *context;

@@ -21,7 +21,9 @@ mod verification;
 
 pub use admit::{admit, outcome_if_closed};
 pub use allowed_prefixes::AllowedPrefixes;
-pub use apply_result::{ResultContext, apply_result, counts_as_sent, may_have_compared, spends_a_check};
+pub use apply_result::{
+    ResultContext, apply_result, counts_as_sent, may_have_compared, outcome_in_time, spends_a_check,
+};
 pub use breaker::{Breaker, BreakerPermit, BreakerState};
 pub use expiries::{Expiries, Span};
 pub use limit::cooldown;

@@ -2,7 +2,9 @@
 //! know stays open as `unknown`.
 
 use dialect::{CallResult, Operation, Outcome};
-use policy::{ResultContext, Status, Timestamp, Verification, admit, apply_result, outcome_if_closed, retryable};
+use policy::{
+    ResultContext, Status, Timestamp, Verification, admit, apply_result, outcome_if_closed, outcome_in_time, retryable,
+};
 
 const NOW: Timestamp = Timestamp(1_000_000);
 
@@ -170,6 +172,19 @@ fn an_old_code_is_expired_without_a_call() {
         assert_eq!(verification.status, Status::Expired);
     }
     assert_eq!(admit(Operation::Cancel, &mut pending(3), late), Ok(()));
+}
+
+#[test]
+fn a_vendor_that_forgot_an_old_code_says_that_it_is_old() {
+    for operation in Operation::ALL {
+        for outcome in Outcome::ALL {
+            assert_eq!(outcome_in_time(operation, outcome, None, Timestamp(100)), outcome);
+            assert_eq!(outcome_in_time(operation, outcome, Some(Timestamp(101)), Timestamp(100)), outcome);
+            let is_meant = operation == Operation::Verify && outcome == Outcome::NotFound;
+            let told = if is_meant { Outcome::Expired } else { outcome };
+            assert_eq!(outcome_in_time(operation, outcome, Some(Timestamp(100)), Timestamp(100)), told);
+        }
+    }
 }
 
 #[test]

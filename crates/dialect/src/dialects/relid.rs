@@ -24,6 +24,7 @@ use crate::{
 pub static DIALECT: Dialect = Dialect {
     name: "relid",
     base_url: None,
+    test_host: None,
     code_lifetime: None,
     code: CodeForm::Text,
     max_checks: 3,

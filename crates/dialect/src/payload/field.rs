@@ -114,6 +114,11 @@ impl Field {
     }
 }
 
+/// Of a send, where the vendor has no other way: it names none on the wire. A payload that names another is refused here, and
+/// a route takes it to a member that has it.
+pub(crate) const BY_SMS: Field = Field::optional("channel", "channel", Rule::Channel(&[("sms", "sms")]))
+    .noted("the vendor has no other way, and is not told");
+
 /// A payload that cannot be sent. No value of the payload is ever in it: it ends in a server log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Invalid {

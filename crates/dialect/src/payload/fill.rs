@@ -5,8 +5,9 @@ use crate::{
     dialect::Dialect,
     operation::Operation,
     payload::{
+        email_address::EmailAddress,
         extra,
-        field::{Field, Invalid},
+        field::{Field, Invalid, plain},
         phone_number::{NumberingPlan, PhoneNumber},
         rule::{Rule, twice},
         suggest::nearest,
@@ -17,7 +18,7 @@ use crate::{
 
 /// One call's table, filled from payload, verification and defaults, in this order of weight.
 pub(crate) struct FilledPayload<'a> {
-    credential_sets: &'static [&'static [&'static str]],
+    dialect: &'a Dialect,
     call: &'a Call<'a>,
     table: &'static [Field],
     /// Under our names, as they go on the wire.
@@ -29,7 +30,7 @@ pub(crate) struct FilledPayload<'a> {
 impl<'a> FilledPayload<'a> {
     /// `what` names the call in messages: `a verify of otp_type 1`.
     pub(crate) fn new(
-        dialect: &Dialect,
+        dialect: &'a Dialect,
         call: &'a Call<'a>,
         table: &'static [Field],
         what: &str,
@@ -39,7 +40,7 @@ impl<'a> FilledPayload<'a> {
 
     /// The same, where fields have something to do with each other: `together` adds what is wrong with that.
     pub(crate) fn checked(
-        dialect: &Dialect,
+        dialect: &'a Dialect,
         call: &'a Call<'a>,
         table: &'static [Field],
         what: &str,
@@ -53,7 +54,7 @@ impl<'a> FilledPayload<'a> {
 
     /// As far as it goes, and all that is wrong.
     pub(crate) fn gather(
-        dialect: &Dialect,
+        dialect: &'a Dialect,
         call: &'a Call<'a>,
         table: &'static [Field],
         what: &str,
@@ -67,8 +68,7 @@ impl<'a> FilledPayload<'a> {
         let is_meant = |field: &Field| {
             strays.iter().filter_map(|key| nearest(key, spellings())).any(|spelling| field.is_called(spelling))
         };
-        let credential_sets = dialect.credential_sets;
-        let mut filled = Self { credential_sets, call, table, values: Private::default(), given: Private::default() };
+        let mut filled = Self { dialect, call, table, values: Private::default(), given: Private::default() };
         for field in table {
             match filled.value_of(dialect, field) {
                 Ok(Some(value)) => drop(filled.values.insert(field.name.into(), value)),
@@ -83,7 +83,7 @@ impl<'a> FilledPayload<'a> {
             }
         }
         let fields: Vec<&Field> = table.iter().collect();
-        faults.extend(extra::faults(dialect, &fields, filled.get("extra")));
+        faults.extend(extra::faults(dialect, &fields, "extra", filled.get("extra")));
         (filled, faults)
     }
 
@@ -130,6 +130,18 @@ impl<'a> FilledPayload<'a> {
         }
     }
 
+    /// Forgets what the option `defaults` says of a field, where that is not for this call.
+    pub(crate) fn drop_default(&mut self, name: &str) {
+        if self.is_default(name) {
+            self.values.shift_remove(name);
+        }
+    }
+
+    /// Whether a value comes of the option `defaults`, and of nobody who meant this call.
+    pub(crate) fn is_default(&self, name: &str) -> bool {
+        !self.given.contains_key(name) && !self.call.retained_before.contains_key(name)
+    }
+
     /// Writes the named fields, those that have a value, under the vendor's names and in this order.
     pub(crate) fn write(&self, body: &mut Map<String, Value>, names: &[&str]) {
         for name in names {
@@ -142,13 +154,24 @@ impl<'a> FilledPayload<'a> {
 
     /// Lays what the caller gave as `extra` beside what is set, in a body that is complete.
     pub(crate) fn lay_extra(&self, body: &mut Map<String, Value>) -> Result<(), Invalid> {
-        self.get("extra").and_then(Value::as_object).map_or(Ok(()), |members| extra::lay(body, members))
+        self.get("extra").and_then(Value::as_object).map_or(Ok(()), |members| extra::lay(body, "extra", members))
     }
 
     /// The number that the code goes to, from this call or from the verification's send.
     pub(crate) fn mobile(&self, country: NumberingPlan) -> Option<PhoneNumber> {
         let value = self.get("mobile").or_else(|| self.call.retained_before.get("mobile"));
         value.and_then(|value| country.parse_value(value))
+    }
+
+    /// Whom the code goes to, where an e-mail address may stand in the number's place.
+    pub(crate) fn number_or_address(&self) -> Option<Recipient> {
+        let number = self.mobile(NumberingPlan::Any).map(Recipient::from);
+        number.or_else(|| self.email().map(Recipient::from))
+    }
+
+    pub(crate) fn email(&self) -> Option<EmailAddress> {
+        let value = self.get("mobile").or_else(|| self.call.retained_before.get("mobile"));
+        value.and_then(EmailAddress::parse_value)
     }
 
     pub(crate) fn reference(&self, name: &str) -> Option<String> {
@@ -208,7 +231,7 @@ impl<'a> FilledPayload<'a> {
         }
         // Two are the user and the password of `Basic`, in whichever vendor's words.
         let proxys: &[&str] = &["proxy_user", "proxy_password"];
-        for pair in self.credential_sets.iter().copied().chain([proxys]) {
+        for pair in self.dialect.credential_sets.iter().copied().chain([proxys]) {
             let [name, secret] = pair else { continue };
             if let (Some(name), Some(secret)) = (self.call.credentials.get(*name), self.call.credentials.get(*secret)) {
                 secrets.add(Secret::basic(name, secret).reveal());
@@ -220,26 +243,59 @@ impl<'a> FilledPayload<'a> {
             match field.rule {
                 Rule::IndianMobile => secrets.add_mobile(NumberingPlan::India, value, typed),
                 Rule::SriLankanMobile => secrets.add_mobile(NumberingPlan::SriLanka, value, typed),
-                Rule::PhoneNumber => secrets.add_mobile(NumberingPlan::Any, value, typed),
+                Rule::PhoneNumber | Rule::PhoneOrEmail => {
+                    secrets.add_mobile(NumberingPlan::Any, value, typed);
+                    secrets.add_values([value, typed]);
+                }
                 _ if field.secret => secrets.add_values([value, typed]),
                 // A person's name: a page that shows the request may have it.
                 Rule::Text { .. } if field.personal => secrets.add_values([value, typed]),
                 _ => {}
             }
         }
-        // A verify may not take the number, and its answer may still echo it.
+        // A verify may not take the number, nor what else the send had, and its answer may still echo it.
+        let fields = all_fields(self.dialect);
         for (name, value) in self.call.retained_before {
             match name.as_str() {
                 "mobile" => {
+                    secrets.add_values([Some(value)]);
                     for country in [NumberingPlan::India, NumberingPlan::SriLanka, NumberingPlan::Any] {
                         secrets.add_mobile(country, Some(value), None);
                     }
                 }
-                "token" | "ovd_data" | "user_id" | "extra" => secrets.add_values([Some(value), None]),
+                name if fields.iter().any(|field| field.name == name && field.secret) => {
+                    secrets.add_values([Some(value)])
+                }
                 _ => {}
             }
         }
         secrets.into_vec()
+    }
+}
+
+/// Whom a code goes to.
+pub(crate) struct Recipient {
+    /// In its one form, whatever way it was typed.
+    pub recipient: Secret,
+    pub masked: String,
+}
+
+impl Recipient {
+    pub(crate) fn parse(typed: &str) -> Option<Self> {
+        let number = NumberingPlan::Any.parse(typed).map(Self::from);
+        number.or_else(|| EmailAddress::parse(typed).map(Self::from))
+    }
+}
+
+impl From<PhoneNumber> for Recipient {
+    fn from(number: PhoneNumber) -> Self {
+        Self { recipient: number.recipient(), masked: number.masked() }
+    }
+}
+
+impl From<EmailAddress> for Recipient {
+    fn from(address: EmailAddress) -> Self {
+        Self { recipient: address.recipient(), masked: address.masked() }
     }
 }
 
@@ -282,7 +338,7 @@ pub fn check_defaults(dialect: &Dialect, defaults: &Map<String, Value>) -> Resul
         // A field under two names is met twice.
         faults.extend(fault.filter(|fault| faults.iter().all(|other: &Invalid| other.field != fault.field)));
     }
-    faults.extend(extra::faults(dialect, &fields, defaults.get("extra")));
+    faults.extend(extra::faults(dialect, &fields, "extra", defaults.get("extra")));
     Invalid::all(faults)
 }
 
@@ -360,7 +416,11 @@ fn unknown_field(dialect: &Dialect, table: &'static [Field], what: &str, key: &s
         .map(|operation| operation.as_str())
         .collect();
     if takers.is_empty() {
-        return Invalid::unknown_key(what, "", key, table.iter());
+        let mut unknown = Invalid::unknown_key(what, "", key, table.iter());
+        if is_country_code(key) && table.iter().any(|field| field.name == "mobile") {
+            unknown.hint = format!("put it into mobile, + and the country before the number; {}", unknown.hint);
+        }
+        return unknown;
     }
     let names: Vec<&str> = table.iter().map(|field| field.name).collect();
     Invalid::new(
@@ -368,6 +428,11 @@ fn unknown_field(dialect: &Dialect, table: &'static [Field], what: &str, key: &s
         format!("{key} does not belong to {what}"),
         format!("{key} is a field of: {}; this call takes: {}", takers.join(", "), names.join(", ")),
     )
+}
+
+/// Other interfaces take the country apart from the number.
+fn is_country_code(key: &str) -> bool {
+    key.len() <= 63 && ["countrycode", "isdcode", "isd", "dialcode", "diallingcode"].contains(&plain(key).as_str())
 }
 
 /// Under whatever name, a code in a payload would be kept and logged like a field.

@@ -98,7 +98,7 @@ fn is_kept(operation: Operation, field: &Field, sent: &[&'static Field]) -> bool
     }
 }
 
-fn distinct<'a>(words: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
+fn distinct(words: impl Iterator<Item = &'static str>) -> Vec<&'static str> {
     words.fold(Vec::new(), |mut all, word| {
         if !all.contains(&word) {
             all.push(word);
@@ -114,21 +114,44 @@ pub struct DefaultsInForce {
     pub max_checks: Option<u32>,
     /// As [`Prepared::has_no_life`].
     pub has_no_life: bool,
+    /// No vendor is asked: the sandbox.
+    pub is_local: bool,
 }
 
-/// What holds for a send that gives no more than it must: by the dialect's own hand, which writes it.
-pub fn defaults_in_force(dialect: &Dialect, defaults: &Map<String, Value>) -> DefaultsInForce {
-    let whole = prepared(dialect, defaults, |_| true);
+/// What holds for a send that gives no more than it must: by the dialect's own hand, which writes it. `options`: as in
+/// [`Call::options`].
+pub fn defaults_in_force(
+    dialect: &Dialect,
+    options: &BTreeMap<String, String>,
+    defaults: &Map<String, Value>,
+) -> DefaultsInForce {
+    let prepared = |is_given: fn(&Field) -> bool| prepared(dialect, options, defaults, is_given);
+    let whole = prepared(|_| true);
     DefaultsInForce {
         // Without a field for which something else may do: the example's own lifetime is nobody's.
-        code_lifetime: prepared(dialect, defaults, |field| field.instead.is_none()).and_then(|send| send.code_lifetime),
+        code_lifetime: prepared(|field| field.instead.is_none()).and_then(|send| send.code_lifetime),
         max_checks: whole.as_ref().and_then(|send| send.max_checks),
-        has_no_life: whole.is_some_and(|send| send.has_no_life),
+        has_no_life: whole.as_ref().is_some_and(|send| send.has_no_life),
+        is_local: whole.is_some_and(|send| send.local_outcome.is_some()),
     }
 }
 
+/// The fields that each send needs, that may be the same for all of them, and that the defaults do not give.
+pub fn missing_defaults(dialect: &Dialect, defaults: &Map<String, Value>) -> Vec<&'static str> {
+    let table = (dialect.fields)(Operation::Send).unwrap_or_default();
+    let is_needed = |name: &str| table.iter().filter(|field| field.name == name).all(|field| field.required);
+    let is_default = |field: &Field| defaults.keys().any(|key| field.is_called(key));
+    let lasting = table.iter().filter(|field| !field.personal && is_needed(field.name) && !is_default(field));
+    distinct(lasting.map(|field| field.name))
+}
+
 /// A send of the examples of what it needs and the defaults do not give.
-fn prepared(dialect: &Dialect, defaults: &Map<String, Value>, is_given: impl Fn(&Field) -> bool) -> Option<Prepared> {
+fn prepared(
+    dialect: &Dialect,
+    options: &BTreeMap<String, String>,
+    defaults: &Map<String, Value>,
+    is_given: fn(&Field) -> bool,
+) -> Option<Prepared> {
     let table = (dialect.fields)(Operation::Send).unwrap_or_default();
     let is_needed = |field: &&&Field| (field.required || field.instead.is_some()) && is_given(field);
     let is_default = |field: &Field| defaults.keys().any(|key| field.is_called(key));
@@ -140,7 +163,7 @@ fn prepared(dialect: &Dialect, defaults: &Map<String, Value>, is_given: impl Fn(
         payload: &payload,
         defaults,
         retained_before: &nothing,
-        options: &BTreeMap::new(),
+        options,
         credentials: &BTreeMap::new(),
         code: None,
         verification_id: "",

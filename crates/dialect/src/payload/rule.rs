@@ -3,8 +3,10 @@ use std::net::IpAddr;
 use serde_json::{Map, Number, Value};
 
 use crate::payload::{
+    email_address::EmailAddress,
     field::{Field, Invalid},
     phone_number::NumberingPlan,
+    placeholder::{holds_placeholder, placeholder},
 };
 
 /// Longest JSON text of an [`Rule::Any`].
@@ -24,6 +26,9 @@ pub enum Rule {
     SriLankanMobile,
     /// Of any country; sent with its `+`.
     PhoneNumber,
+    /// The same, or an e-mail address.
+    PhoneOrEmail,
+    Email,
     /// A line of text, its length in characters.
     Text {
         min: usize,
@@ -53,6 +58,9 @@ pub enum Rule {
     },
     /// One of these words, in any case; sent as written here.
     OneOf(&'static [&'static str]),
+    /// The way to the person: a word that is the same for every vendor (`sms`, `voice`, `whatsapp`, `email`), or the
+    /// vendor's own; sent as the vendor's, which stands beside it.
+    Channel(&'static [(&'static str, &'static str)]),
     /// Sent as a number.
     Integer {
         min: u64,
@@ -100,12 +108,26 @@ impl Rule {
         if value.is_null() {
             return Err(Invalid::new(path, format!("{path} is null"), "leave it out instead"));
         }
+        let is_placeholder = match self {
+            // Each member is looked at by its own name.
+            Self::Object { .. } | Self::List { .. } => false,
+            _ => holds_placeholder(value),
+        };
+        if is_placeholder {
+            return Err(placeholder(path, &self.describe()));
+        }
         match self {
             Self::IndianMobile => self.mobile(NumberingPlan::India, path, value),
             Self::SriLankanMobile => self.mobile(NumberingPlan::SriLanka, path, value),
             Self::PhoneNumber => NumberingPlan::Any
                 .parse_value(value)
                 .map(|number| number.recipient().reveal().into())
+                .ok_or_else(|| self.broken(path)),
+            Self::PhoneOrEmail if value.as_str().is_none_or(|text| !text.contains('@')) => {
+                Self::PhoneNumber.normalise(path, value).map_err(|_| self.broken(path))
+            }
+            Self::PhoneOrEmail | Self::Email => EmailAddress::parse_value(value)
+                .map(|address| address.recipient().reveal().into())
                 .ok_or_else(|| self.broken(path)),
             Self::Object { members, open } => match value {
                 Value::Object(given) => object(path, given, members, *open),
@@ -175,6 +197,11 @@ impl Rule {
                 let given = digits()?;
                 words.iter().find(|word| word.eq_ignore_ascii_case(&given)).map(|word| Value::from(*word))
             }
+            Self::Channel(channels) => {
+                let is_given = |word: &str| text().is_some_and(|given| word.eq_ignore_ascii_case(given));
+                let channel = channels.iter().find(|(ours, theirs)| is_given(ours) || is_given(theirs));
+                channel.map(|(_, theirs)| Value::from(*theirs))
+            }
             Self::Integer { min, max } => {
                 integer(&digits()?, *min, *max).map(|number| Value::Number(Number::from(number)))
             }
@@ -189,6 +216,8 @@ impl Rule {
             Self::IndianMobile
             | Self::SriLankanMobile
             | Self::PhoneNumber
+            | Self::PhoneOrEmail
+            | Self::Email
             | Self::Object { .. }
             | Self::List { .. }
             | Self::Extra => None,
@@ -212,6 +241,8 @@ impl Rule {
             Self::IndianMobile => NumberingPlan::India.rule().into(),
             Self::SriLankanMobile => NumberingPlan::SriLanka.rule().into(),
             Self::PhoneNumber => NumberingPlan::Any.rule().into(),
+            Self::PhoneOrEmail => format!("{}; or {}", NumberingPlan::Any.rule(), EmailAddress::RULE),
+            Self::Email => EmailAddress::RULE.into(),
             Self::Text { min, max } => format!("a text of {min} to {max} characters, in one line"),
             Self::Message { max } => format!("a text of 1 to {max} characters"),
             Self::Identifier { max } => {
@@ -220,11 +251,16 @@ impl Rule {
             Self::HeaderText { max } => {
                 format!("1 to {max} printable ASCII characters without spaces")
             }
+            Self::Alphanumeric { min, max } if min == max => format!("exactly {min} letters or digits"),
             Self::Alphanumeric { min, max } => format!("{min} to {max} letters or digits"),
             Self::Digits { min, max } if min == max => format!("exactly {min} digits"),
             Self::Digits { min, max } => format!("{min} to {max} digits and nothing else"),
             Self::OneOf([word]) => format!("only {word}"),
             Self::OneOf(words) => format!("one of {}", words.join(", ")),
+            Self::Channel([(channel, _)]) => format!("only {channel}"),
+            Self::Channel(channels) => {
+                format!("one of {}", channels.iter().map(|(ours, _)| *ours).collect::<Vec<_>>().join(", "))
+            }
             Self::Integer { min, max } | Self::IntegerText { min, max } => {
                 format!("a whole number from {min} to {max}")
             }
@@ -234,6 +270,7 @@ impl Rule {
             Self::IpAddress => "an IPv4 or IPv6 address".into(),
             Self::Uuid => "a UUID in its usual form, 8-4-4-4-12 hexadecimal digits".into(),
             Self::OtpSpec => "kinds of character, a hyphen and a length from 4 to 9, as N-6 or LN-8".into(),
+            Self::Object { members: [], open: true } => "an object".into(),
             Self::Object { members, open: true } => format!("an object; known members: {}", names(members)),
             Self::Object { members, open: false } => format!("an object with members out of: {}", names(members)),
             Self::List { members, max } => {
@@ -282,6 +319,8 @@ fn object(path: &str, given: &Map<String, Value>, members: &[Field], open: bool)
             faults.push(Invalid::unknown_key(path, &format!("{path}."), key, members.iter()));
         } else if key.chars().any(char::is_control) || key.len() > 256 || !is_moderate(value, MAX_ANY_DEPTH) {
             faults.push(Rule::Any.broken(path));
+        } else if holds_placeholder(value) {
+            faults.push(placeholder(path, &Rule::Any.describe()));
         } else {
             written.insert(key.clone(), value.clone());
         }

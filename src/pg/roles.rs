@@ -95,13 +95,6 @@ pub fn current_role() -> Role {
     Role { oid, name: name.to_string_lossy().into_owned() }
 }
 
-pub fn role_named(name: &str) -> Option<pg_sys::Oid> {
-    let name = CString::new(name).ok()?;
-    // SAFETY: a look-up in the catalog; there may be none.
-    let role = unsafe { pg_sys::get_role_oid(name.as_ptr(), true) };
-    (role != pg_sys::InvalidOid).then_some(role)
-}
-
 /// Whose rights a SECURITY DEFINER function has, for a hint about rights that are missing; empty elsewhere.
 pub fn acting_owner() -> String {
     // SAFETY: a variable of this session.
@@ -110,6 +103,13 @@ pub fn acting_owner() -> String {
     } else {
         String::new()
     }
+}
+
+pub fn role_named(name: &str) -> Option<pg_sys::Oid> {
+    let name = CString::new(name).ok()?;
+    // SAFETY: a look-up in the catalog; there may be none.
+    let role = unsafe { pg_sys::get_role_oid(name.as_ptr(), true) };
+    (role != pg_sys::InvalidOid).then_some(role)
 }
 
 pub fn is_superuser(role: pg_sys::Oid) -> bool {

@@ -67,6 +67,12 @@ impl Unread {
         self.of(pg_sys::INTERVALOID).map(|datum| unsafe { datum.cast_mut_ptr::<pg_sys::Interval>().read() })
     }
 
+    fn integer(&self) -> Option<i32> {
+        let datum = self.of(pg_sys::INT4OID)?;
+        // SAFETY: an integer, as new() was promised: a number by value.
+        unsafe { i32::from_datum(datum, false) }
+    }
+
     fn oid(&self) -> Option<pg_sys::Oid> {
         let datum = self.of(pg_sys::OIDOID)?;
         // SAFETY: an oid, as new() was promised: a number by value.
@@ -176,6 +182,19 @@ impl Argument for Interval {
 
     fn note(&self, fingerprint: &mut FingerprintBuilder) {
         fingerprint.add(Some(&self.0.to_le_bytes()));
+    }
+}
+
+impl Argument for i32 {
+    const TYPE: pg_sys::Oid = pg_sys::INT4OID;
+
+    fn read(value: Unread, name: &str) -> Result<Self, Error> {
+        let null = || Error::invalid_parameter(format!("{name} is null"), format!("Give {name} a value."));
+        value.integer().ok_or_else(null)
+    }
+
+    fn note(&self, fingerprint: &mut FingerprintBuilder) {
+        fingerprint.add(Some(&self.to_le_bytes()));
     }
 }
 

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     error::Error,
-    pg::{database, foreign_servers, relation::of_extension, row::Row, scan::Key},
+    pg::{database, foreign_servers, relation::of_extension, roles::role_named, row::Row, scan::Key},
     store::{
         columns::{NEWEST_TABLE, identity as column},
         scan::scan,
@@ -94,13 +94,16 @@ pub fn object_of(id: Identity) -> Result<Option<pg_sys::Oid>, Error> {
 /// Every number of a server or role: more than one where rows of two databases were brought together.
 pub fn identities_of(kind: Kind, oid: pg_sys::Oid) -> Result<Vec<Identity>, Error> {
     let mut found = Vec::new();
+    let identity = |row: Row| {
+        let is_it = object(row) == Some(oid) && row.get::<String>(column::KIND).as_deref() == Some(kind.as_str());
+        row.get::<Identity>(column::ID).filter(|_| is_it)
+    };
     let wanted = [Key::Oid(column::OBJECT, oid)];
-    scan(c"identity", Some(c"identity_object_idx"), wanted, |row| {
-        let of = row.get::<String>(column::KIND);
-        if object(row).is_some() && of.as_deref() == Some(kind.as_str()) {
-            found.extend(row.get::<Identity>(column::ID));
-        }
-    })?;
+    scan(c"identity", Some(c"identity_object_idx"), wanted, |row| found.extend(identity(row)))?;
+    if found.is_empty() {
+        // It may be on record under the OID that it had elsewhere.
+        scan(c"identity", None, [], |row| found.extend(identity(row)))?;
+    }
     found.sort_unstable();
     Ok(found)
 }
@@ -120,6 +123,21 @@ pub fn dropped_servers(name: &str) -> Result<Vec<(Identity, String)>, Error> {
     Ok(found)
 }
 
+/// What a row stands for here. Where pg_upgrade has brought it, and no worker has looked at it yet, that is found by its
+/// name, as the worker does: whoever calls first is to be known, and so is his idempotency key.
 fn object(row: Row) -> Option<pg_sys::Oid> {
-    row.get::<pg_sys::Oid>(column::OBJECT).filter(|_| row.get::<i64>(column::HOME) == Some(home()))
+    let object = row.get::<pg_sys::Oid>(column::OBJECT)?;
+    if row.get::<i64>(column::HOME) == Some(home()) {
+        return Some(object);
+    }
+    let name = row.get::<String>(column::NAME)?;
+    match Kind::from_label(&row.get::<String>(column::KIND)?)? {
+        Kind::Server => {
+            let vendor = row.get::<String>(column::VENDOR)?;
+            foreign_servers::server(&name)
+                .filter(|server| foreign_servers::vendor_of(server) == vendor)
+                .map(|server| server.oid)
+        }
+        Kind::Role => role_named(&name),
+    }
 }

@@ -230,7 +230,7 @@ fn job_on_record(wanted: &JobSpec) -> Result<Job, Error> {
     let role = pg_sys::Oid::from(wanted.role);
     let provider = Candidates::of_verification(&recorded.provider, recorded.provider_id, recorded.route_id, role)?;
     // A queued one is canceled without the vendor.
-    if (provider.dialect.fields)(wanted.operation).is_none() && recorded.status != Status::Queued {
+    if provider.dialect.fields(wanted.operation).is_none() && recorded.status != Status::Queued {
         return Err(Error::invalid_parameter(
             format!("{} has no {}", provider.dialect.name, wanted.operation.as_str()),
             "The README's table of vendors and operations says which vendor has which.",

@@ -11,6 +11,7 @@ pub mod payload;
 pub mod provider_view;
 pub mod repeated_call;
 pub mod result_row;
+pub mod try_call;
 pub mod version;
 
 use dialect::{Operation, Secret};
@@ -223,7 +224,7 @@ fn job(
             let provider =
                 Candidates::of_verification(&recorded.provider, recorded.provider_id, recorded.route_id, role.oid)?;
             // A queued one is canceled without the vendor.
-            if (provider.dialect.fields)(operation).is_none() && recorded.status != Status::Queued {
+            if provider.dialect.fields(operation).is_none() && recorded.status != Status::Queued {
                 return Err(Error::invalid_parameter(
                     format!("{} has no {}", provider.dialect.name, operation.as_str()),
                     "The README's table of vendors and operations says which vendor has which.",

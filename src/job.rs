@@ -186,6 +186,8 @@ pub struct VendorCall {
     pub cancel_first: Option<HttpRequest>,
     pub endpoint: Endpoint,
     pub secrets: Vec<Secret>,
+    /// What the server says of the vendor: the answer is read by what the message was written by.
+    pub description: Option<String>,
 }
 
 impl Action {

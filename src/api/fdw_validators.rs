@@ -8,7 +8,7 @@ use crate::{
     error::Error,
     pg::{arguments::Argument, fingerprint::FingerprintBuilder, roles::current_user},
     provider::{
-        credentials,
+        credentials, description,
         file_rights::{is_open_to_all, open_to_all},
         option_value::refuse_placeholders,
         ownership::may_read_files,
@@ -67,7 +67,9 @@ pub fn validate(dialect: &Dialect, options: &[(String, String)], catalog: pg_sys
             let files = options.iter().filter(|(name, _)| server_options::FILE_OPTIONS.contains(&name.as_str()));
             files.into_iter().try_for_each(|(name, _)| may_name_files(name))?;
             refuse_placeholders(options, server_options::of_server(dialect))?;
-            ServerOptions::parse(dialect, options)?;
+            if let Some(dialect) = description::when_written(dialect, options)? {
+                ServerOptions::parse(&dialect, options)?;
+            }
             warn_of_open_files(options, |name| name == "client_key_file");
             Ok(())
         }

@@ -125,7 +125,7 @@ pub trait Returned: Sized {
     ) -> Result<pg_sys::Datum, Error>;
 }
 
-fn datum<T: IntoDatum>(value: T) -> pg_sys::Datum {
+pub fn datum<T: IntoDatum>(value: T) -> pg_sys::Datum {
     value.into_datum().unwrap_or(pg_sys::Datum::from(0))
 }
 

@@ -122,7 +122,7 @@ pub fn is_field(name: &str, field: &str, candidates: &Candidates) -> bool {
     let field = &field[..field.find(['.', '[']).unwrap_or(field.len())];
     name == field
         || candidates.members.iter().any(|member| {
-            let fields = (member.dialect.fields)(Operation::Send).unwrap_or_default();
+            let fields = member.dialect.fields(Operation::Send).unwrap_or_default();
             fields.iter().any(|one| one.is_called(field) && one.is_called(name))
         })
 }

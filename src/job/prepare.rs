@@ -43,8 +43,7 @@ fn payload_for<'p>(
         return Cow::Borrowed(payload);
     }
     let knows = |provider: &Provider, name: &str| {
-        (provider.dialect.fields)(Operation::Send)
-            .is_some_and(|fields| fields.iter().any(|field| field.is_called(name)))
+        provider.dialect.fields(Operation::Send).is_some_and(|fields| fields.iter().any(|field| field.is_called(name)))
     };
     let is_for_others = |name: &str| !knows(member, name) && candidates.members.iter().any(|other| knows(other, name));
     let fields = payload.iter().filter(|(name, _)| !is_for_others(name));
@@ -62,6 +61,7 @@ fn answer(provider: &Provider, prepared: Prepared, is_no_code: bool, rules: Limi
                 cancel_first: prepared.cancel_first,
                 endpoint: provider.endpoint(prepared.timeout),
                 secrets: prepared.secrets,
+                description: provider.dialect.description_text(),
             },
             rules,
         },
@@ -262,7 +262,7 @@ impl JobSpec<'_> {
 
     /// The vendor's message; an error where the payload cannot be sent.
     pub fn prepare(&self, provider: &Provider, known: &Map<String, Value>) -> Result<Prepared, dialect::Invalid> {
-        (provider.dialect.prepare)(&Call {
+        provider.dialect.prepare(&Call {
             operation: self.operation,
             payload: self.payload,
             defaults: &provider.options.defaults,

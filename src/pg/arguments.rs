@@ -120,6 +120,20 @@ impl Argument for Interval {
     }
 }
 
+impl Argument for i32 {
+    const TYPE: pg_sys::Oid = pg_sys::INT4OID;
+
+    unsafe fn read(datum: Option<pg_sys::Datum>, name: &str) -> Result<Self, Error> {
+        let null = || Error::invalid_parameter(format!("{name} is null"), format!("Give {name} a value."));
+        // SAFETY: as the caller promises, an integer: a number by value.
+        unsafe { Self::from_datum(datum.ok_or_else(null)?, false) }.ok_or_else(null)
+    }
+
+    fn note(&self, print: &mut FingerprintBuilder) {
+        print.add(Some(&self.to_le_bytes()));
+    }
+}
+
 impl Argument for pg_sys::Oid {
     const TYPE: pg_sys::Oid = pg_sys::OIDOID;
 

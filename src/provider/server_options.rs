@@ -9,7 +9,10 @@ use serde_json::{Map, Value};
 
 use crate::{
     error::Error,
-    provider::option_value::{boolean, check_url, duration, number, path, policy, proxy_url},
+    provider::{
+        description,
+        option_value::{boolean, check_url, duration, number, path, policy, proxy_url},
+    },
 };
 
 /// What every server takes; a vendor may have more.
@@ -39,7 +42,7 @@ const SERVER_OPTIONS: &[&str] = &[
 pub const PROXY_CREDENTIALS: [&str; 2] = ["proxy_user", "proxy_password"];
 
 /// Server options that name a file which the server reads.
-pub const FILE_OPTIONS: &[&str] = &["ca_file", "client_cert_file", "client_key_file"];
+pub const FILE_OPTIONS: &[&str] = &["ca_file", "client_cert_file", "client_key_file", description::FILE];
 
 /// The longest that a code may be taken to live, and that two sends may be kept apart.
 const WEEK: Duration = Duration::from_secs(7 * 86_400);
@@ -179,7 +182,7 @@ fn vendors_own(dialect: &Dialect, name: &str, value: &str) -> Result<(), Error> 
 
 fn unknown_server_option(dialect: &Dialect, name: &str) -> Error {
     let credential = name.strip_suffix("_file").unwrap_or(name);
-    let is_credential = dialect.credential_sets.iter().any(|set| set.contains(&credential));
+    let is_credential = dialect.credential_sets().iter().any(|set| set.contains(&credential));
     if is_credential || PROXY_CREDENTIALS.contains(&credential) {
         return Error::invalid_option_name(
             format!("option \"{name}\" is a credential and does not belong on the server"),

@@ -13,6 +13,7 @@ use crate::{
     },
     job::{Action, Answer, Flow, Job, OwnAnswer},
     pg::clock::clock,
+    provider::description,
     store::{
         retention::erase_at,
         transaction::{Durability, Failure},
@@ -290,7 +291,11 @@ impl Worker {
             Answer::Record => None,
         };
         // The record answers before this, and the dialect was found when the job was made.
-        let (Some(dialect), Some(vendor_call)) = (dialect::by_name(vendor), vendor_call) else {
+        let dialect = vendor_call.as_ref().and_then(|call| match &call.description {
+            Some(text) => description::read(text).ok(),
+            None => dialect::by_name(vendor).cloned(),
+        });
+        let (Some(dialect), Some(vendor_call)) = (dialect, vendor_call) else {
             // Whoever waits for it must not do so for ever.
             let why = "the job held no call to make; nothing was sent";
             return self.unrecorded.push(own_answer(number, Outcome::ProviderError, why));

@@ -55,10 +55,10 @@ fn walk(dialect: &Dialect, needles: &Needles, value: &mut Value, depth: usize) {
         Value::Object(members) => {
             let old = std::mem::take(members);
             for (key, mut member) in old {
-                if names(dialect.sensitive, &key) {
+                if names(dialect.sensitive(), &key) {
                     continue;
                 }
-                let is_named = dialect.opaque.iter().any(|name| name.eq_ignore_ascii_case(&key));
+                let is_named = dialect.opaque().any(|name| name.eq_ignore_ascii_case(&key));
                 let opaque = is_named && member.as_str().is_some_and(|id| needles.is_opaque(id));
                 if !opaque {
                     walk(dialect, needles, &mut member, depth + 1);
@@ -81,9 +81,9 @@ fn walk(dialect: &Dialect, needles: &Needles, value: &mut Value, depth: usize) {
 }
 
 /// `mobileNumber` is also `MobileNumber` and `mobile_number`: what is to go is named broadly, what may stay exactly.
-fn names(members: &[&str], key: &str) -> bool {
+fn names<'a>(mut members: impl Iterator<Item = &'a str>, key: &str) -> bool {
     let plain = |name| str::bytes(name).filter(|byte| !matches!(byte, b'_' | b'-' | b' '));
-    members.iter().any(|member| {
+    members.any(|member| {
         plain(member).map(|byte| byte.to_ascii_lowercase()).eq(plain(key).map(|byte| byte.to_ascii_lowercase()))
     })
 }
@@ -92,7 +92,7 @@ fn names(members: &[&str], key: &str) -> bool {
 pub(crate) fn names_a_person(dialect: &Dialect, text: &str) -> bool {
     let plain = |text: &str| text.replace(['_', '-', ' '], "").to_lowercase();
     let text = plain(text);
-    dialect.sensitive.iter().any(|name| text.contains(&plain(name)))
+    dialect.sensitive().any(|name| text.contains(&plain(name)))
 }
 
 /// One call's secrets, ready to be looked for.

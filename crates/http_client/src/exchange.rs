@@ -22,7 +22,7 @@ pub async fn run_call(
 ) -> CompletedCall {
     let mut end = End::default();
     let reading = call(&outbound, pools, tokens, place, &mut end).await.unwrap_or_else(|reading| reading);
-    let (reading, record) = reading.redacted(outbound.dialect, &outbound.secrets);
+    let (reading, record) = reading.redacted(&outbound.dialect, &outbound.secrets);
     CompletedCall {
         call_id: outbound.call_id,
         http_status: end.http_status,
@@ -109,7 +109,7 @@ async fn call(
                 bearer = Some(tokens.renew(oauth, &used, &client, deadline).await?);
                 continue;
             }
-            return Ok((dialect::interpret(outbound.dialect, operation, &arrived.as_response()), arrived.status));
+            return Ok((dialect::interpret(&outbound.dialect, operation, &arrived.as_response()), arrived.status));
         }
     };
     if let Some(first) = &outbound.first {

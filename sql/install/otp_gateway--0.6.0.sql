@@ -410,6 +410,12 @@ COMMENT ON COLUMN otp_gateway.verification.route IS
 CREATE VIEW otp_gateway.attempt WITH (security_barrier) AS
 WITH home AS (
     SELECT c.system_identifier FROM pg_catalog.pg_control_system() AS c
+), acts_for AS (
+    SELECT i.id FROM otp_gateway_internal.identity AS i
+    JOIN pg_catalog.pg_roles AS r ON r.oid OPERATOR(pg_catalog.=) i.object
+    WHERE i.kind OPERATOR(pg_catalog.=) 'role'
+        AND i.home OPERATOR(pg_catalog.=) (SELECT h.system_identifier FROM home AS h)
+        AND pg_catalog.pg_has_role(r.oid, 'USAGE')
 ), owns AS (
     SELECT i.id FROM otp_gateway_internal.identity AS i
     JOIN pg_catalog.pg_foreign_server AS s ON s.oid OPERATOR(pg_catalog.=) i.object
@@ -420,14 +426,22 @@ WITH home AS (
 SELECT a.id, a.verification_id, shown.*
 FROM otp_gateway_internal.attempt_record AS a
 LEFT JOIN otp_gateway_internal.identity AS p ON p.id OPERATOR(pg_catalog.=) a.provider_id
+LEFT JOIN otp_gateway_internal.verification_record AS v ON v.id OPERATOR(pg_catalog.=) a.verification_id AND (
+    v.role_id OPERATOR(pg_catalog.=) ANY (ARRAY(SELECT f.id FROM acts_for AS f))
+    OR v.provider_id OPERATOR(pg_catalog.=) ANY (ARRAY(SELECT o.id FROM owns AS o))
+    OR v.route_id OPERATOR(pg_catalog.=) ANY (ARRAY(SELECT o.id FROM owns AS o))
+    OR EXISTS (
+        SELECT FROM pg_catalog.pg_roles AS r
+        WHERE r.rolname OPERATOR(pg_catalog.=) 'pg_read_all_data' AND pg_catalog.pg_has_role(r.oid, 'USAGE')
+    )
+)
 CROSS JOIN LATERAL (
     SELECT
         a.operation::pg_catalog.text AS operation, a.outcome::pg_catalog.text AS outcome, a.http_status, a.vendor_code,
         a.vendor_message, a.response, a.started_at, a.finished_at, coalesce(p.name, a.provider) AS provider, a.reason
     OFFSET 0
 ) AS shown
-WHERE a.provider_id OPERATOR(pg_catalog.=) ANY (SELECT o.id FROM owns AS o)
-    OR EXISTS (SELECT FROM otp_gateway.verification AS v WHERE v.id OPERATOR(pg_catalog.=) a.verification_id);
+WHERE v.id IS NOT NULL OR a.provider_id OPERATOR(pg_catalog.=) ANY (ARRAY(SELECT o.id FROM owns AS o));
 COMMENT ON VIEW otp_gateway.attempt IS
 'one call to a vendor, or one refusal, of the verifications that otp_gateway.verification shows; for the owner of a '
 'provider all that went to it';
@@ -473,7 +487,7 @@ COMMENT ON FUNCTION otp_gateway_internal.words(text, text, text) IS
 'for otp_gateway.recent and otp_gateway.history: what happened, in a few words';
 
 CREATE VIEW otp_gateway.recent WITH (security_barrier) AS
--- Not made of the two views above: so the latest rows are read, by the index, and no others.
+-- Not made of the two views above: so the latest rows are read by the index, and no others.
 WITH home AS (
     SELECT c.system_identifier FROM pg_catalog.pg_control_system() AS c
 ), acts_for AS (

@@ -1,7 +1,7 @@
 //! What a session does with the record itself, it does with the rights of the record's owner: callers have none on the
 //! tables.
 
-use std::ffi::CStr;
+use std::ffi::{CStr, CString};
 
 use pgrx::pg_sys;
 
@@ -103,6 +103,13 @@ pub fn acting_owner() -> String {
     } else {
         String::new()
     }
+}
+
+pub fn role_named(name: &str) -> Option<pg_sys::Oid> {
+    let name = CString::new(name).ok()?;
+    // SAFETY: a look-up in the catalog; there may be none.
+    let role = unsafe { pg_sys::get_role_oid(name.as_ptr(), true) };
+    (role != pg_sys::InvalidOid).then_some(role)
 }
 
 pub fn is_superuser(role: pg_sys::Oid) -> bool {

@@ -5,7 +5,7 @@
 
 use std::{cell::RefCell, collections::HashMap};
 
-use pgrx::{FromDatum, IntoDatum, pg_sys};
+use pgrx::{IntoDatum, pg_sys};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -13,6 +13,7 @@ use crate::{
     pg::{
         database, foreign_servers,
         relation::of_extension,
+        roles::role_named,
         scan::{TupleValues, equal},
     },
     store::{
@@ -98,14 +99,17 @@ pub fn object_of(id: Identity) -> Result<Option<pg_sys::Oid>, Error> {
 /// Every number of a server or role: more than one where rows of two databases were brought together.
 pub fn identities_of(kind: Kind, oid: pg_sys::Oid) -> Result<Vec<Identity>, Error> {
     let mut found = Vec::new();
-    let wanted = [equal(column::OBJECT, pg_sys::F_OIDEQ, oid.into_datum())];
-    scan(c"identity", Some(c"identity_object_idx"), wanted, |row| {
+    let identity = |row: &TupleValues| {
         // SAFETY: the columns are of these types.
         let (id, of) = unsafe { (row.value::<Identity>(column::ID), row.value::<String>(column::KIND)) };
-        if object(row).is_some() && of.as_deref() == Some(kind.as_str()) {
-            found.extend(id);
-        }
-    })?;
+        id.filter(|_| object(row) == Some(oid) && of.as_deref() == Some(kind.as_str()))
+    };
+    let wanted = [equal(column::OBJECT, pg_sys::F_OIDEQ, oid.into_datum())];
+    scan(c"identity", Some(c"identity_object_idx"), wanted, |row| found.extend(identity(row)))?;
+    if found.is_empty() {
+        // It may be on record under the OID that it had elsewhere.
+        scan(c"identity", None, [], |row| found.extend(identity(row)))?;
+    }
     found.sort_unstable();
     Ok(found)
 }
@@ -132,12 +136,26 @@ pub fn dropped_servers(name: &str) -> Result<Vec<(Identity, String)>, Error> {
     Ok(found)
 }
 
+/// What a row stands for here. Where pg_upgrade has brought it, and no worker has looked at it yet, that is found by its
+/// name, as the worker does: whoever calls first is to be known, and so is his idempotency key.
 pub fn object(row: &TupleValues) -> Option<pg_sys::Oid> {
     // SAFETY: the columns are of these types.
-    unsafe {
-        let home_of_it = row.value::<i64>(column::HOME);
-        row.datum(column::OBJECT)
-            .filter(|_| home_of_it == Some(home()))
-            .and_then(|datum| pg_sys::Oid::from_datum(datum, false))
+    let (object, home_of_it, kind, name, vendor) = unsafe {
+        (
+            row.value::<pg_sys::Oid>(column::OBJECT)?,
+            row.value::<i64>(column::HOME),
+            row.value::<String>(column::KIND)?,
+            row.value::<String>(column::NAME)?,
+            row.value::<String>(column::VENDOR),
+        )
+    };
+    if home_of_it == Some(home()) {
+        return Some(object);
+    }
+    match Kind::from_label(&kind)? {
+        Kind::Server => foreign_servers::server(&name)
+            .filter(|server| vendor.is_some_and(|vendor| foreign_servers::vendor_of(server) == vendor))
+            .map(|server| server.oid),
+        Kind::Role => role_named(&name),
     }
 }

@@ -410,6 +410,12 @@ COMMENT ON COLUMN otp_gateway.verification.route IS
 CREATE VIEW otp_gateway.attempt WITH (security_barrier) AS
 WITH home AS (
     SELECT c.system_identifier FROM pg_catalog.pg_control_system() AS c
+), acts_for AS (
+    SELECT i.id FROM otp_gateway_internal.identity AS i
+    JOIN pg_catalog.pg_roles AS r ON r.oid OPERATOR(pg_catalog.=) i.object
+    WHERE i.kind OPERATOR(pg_catalog.=) 'role'
+        AND i.home OPERATOR(pg_catalog.=) (SELECT h.system_identifier FROM home AS h)
+        AND pg_catalog.pg_has_role(r.oid, 'USAGE')
 ), owns AS (
     SELECT i.id FROM otp_gateway_internal.identity AS i
     JOIN pg_catalog.pg_foreign_server AS s ON s.oid OPERATOR(pg_catalog.=) i.object
@@ -420,14 +426,22 @@ WITH home AS (
 SELECT a.id, a.verification_id, shown.*
 FROM otp_gateway_internal.attempt_record AS a
 LEFT JOIN otp_gateway_internal.identity AS p ON p.id OPERATOR(pg_catalog.=) a.provider_id
+LEFT JOIN otp_gateway_internal.verification_record AS v ON v.id OPERATOR(pg_catalog.=) a.verification_id AND (
+    v.role_id OPERATOR(pg_catalog.=) ANY (ARRAY(SELECT f.id FROM acts_for AS f))
+    OR v.provider_id OPERATOR(pg_catalog.=) ANY (ARRAY(SELECT o.id FROM owns AS o))
+    OR v.route_id OPERATOR(pg_catalog.=) ANY (ARRAY(SELECT o.id FROM owns AS o))
+    OR EXISTS (
+        SELECT FROM pg_catalog.pg_roles AS r
+        WHERE r.rolname OPERATOR(pg_catalog.=) 'pg_read_all_data' AND pg_catalog.pg_has_role(r.oid, 'USAGE')
+    )
+)
 CROSS JOIN LATERAL (
     SELECT
         a.operation::pg_catalog.text AS operation, a.outcome::pg_catalog.text AS outcome, a.http_status, a.vendor_code,
         a.vendor_message, a.response, a.started_at, a.finished_at, coalesce(p.name, a.provider) AS provider, a.reason
     OFFSET 0
 ) AS shown
-WHERE a.provider_id OPERATOR(pg_catalog.=) ANY (SELECT o.id FROM owns AS o)
-    OR EXISTS (SELECT FROM otp_gateway.verification AS v WHERE v.id OPERATOR(pg_catalog.=) a.verification_id);
+WHERE v.id IS NOT NULL OR a.provider_id OPERATOR(pg_catalog.=) ANY (ARRAY(SELECT o.id FROM owns AS o));
 COMMENT ON VIEW otp_gateway.attempt IS
 'one call to a vendor, or one refusal, of the verifications that otp_gateway.verification shows; for the owner of a '
 'provider all that went to it';
@@ -473,7 +487,7 @@ COMMENT ON FUNCTION otp_gateway_internal.words(text, text, text) IS
 'for otp_gateway.recent and otp_gateway.history: what happened, in a few words';
 
 CREATE VIEW otp_gateway.recent WITH (security_barrier) AS
--- Not made of the two views above: so the latest rows are read, by the index, and no others.
+-- Not made of the two views above: so the latest rows are read by the index, and no others.
 WITH home AS (
     SELECT c.system_identifier FROM pg_catalog.pg_control_system() AS c
 ), acts_for AS (
@@ -717,6 +731,17 @@ COMMENT ON FUNCTION otp_gateway.send_again(uuid) IS
 'is open (queued, sending, pending, unknown) its id is returned, and nothing changes: a double click sends one code, '
 'and otp_resend sends it again. By itself it sends nothing.';
 
+CREATE FUNCTION otp_gateway.try(
+    provider text, operation text, payload jsonb DEFAULT '{}', status integer DEFAULT NULL, answer text DEFAULT NULL
+) RETURNS jsonb
+LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'try_call';
+COMMENT ON FUNCTION otp_gateway.try(text, text, jsonb, integer, text) IS
+'What a call would send (request, cancel_first), with *** in the place of credentials, code and secret fields; and, given '
+'an HTTP status and the body of an answer, what that would be read as (reading). fields: what its payload takes. Calls '
+'nobody and puts nothing on record. For the provider''s owner and superusers. A resend, verify or cancel takes the '
+'reference in the payload, as of a flow begun elsewhere. Errors: those of a send for its payload and options, 42501 not '
+'the owner''s.';
+
 CREATE FUNCTION otp_gateway.is_approved(
     verification_id uuid, mobile text, within interval DEFAULT '10 minutes'
 ) RETURNS boolean
@@ -935,6 +960,15 @@ BEGIN
     END LOOP;
 END
 $$;
+
+CREATE FUNCTION otp_gateway_internal.rest_validator(options text[], catalog oid) RETURNS void
+LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'vendor_validator';
+COMMENT ON FUNCTION otp_gateway_internal.rest_validator(text[], oid) IS
+'validator of the foreign data wrapper otp_rest: refuses a mistyped or misplaced option when it is written';
+CREATE FOREIGN DATA WRAPPER otp_rest NO HANDLER VALIDATOR otp_gateway_internal.rest_validator;
+COMMENT ON FOREIGN DATA WRAPPER otp_rest IS
+'any other vendor, described: server options description (or description_file) and base_url (required), timeout, '
+'defaults, ...; user mapping options as the description names them';
 
 CREATE FUNCTION otp_gateway_internal.route_validator(options text[], catalog oid) RETURNS void
 LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'route_validator';

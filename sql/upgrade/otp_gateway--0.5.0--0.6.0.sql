@@ -354,6 +354,43 @@ COMMENT ON FUNCTION otp_gateway.check(text) IS
 'background worker, and given up; that takes twice the option connect_timeout at most. Errors: 42704 no such '
 'provider.';
 
+-- It shows what it showed, and does not look up the verification anew for each attempt.
+CREATE OR REPLACE VIEW otp_gateway.attempt WITH (security_barrier) AS
+WITH home AS (
+    SELECT c.system_identifier FROM pg_catalog.pg_control_system() AS c
+), acts_for AS (
+    SELECT i.id FROM otp_gateway_internal.identity AS i
+    JOIN pg_catalog.pg_roles AS r ON r.oid OPERATOR(pg_catalog.=) i.object
+    WHERE i.kind OPERATOR(pg_catalog.=) 'role'
+        AND i.home OPERATOR(pg_catalog.=) (SELECT h.system_identifier FROM home AS h)
+        AND pg_catalog.pg_has_role(r.oid, 'USAGE')
+), owns AS (
+    SELECT i.id FROM otp_gateway_internal.identity AS i
+    JOIN pg_catalog.pg_foreign_server AS s ON s.oid OPERATOR(pg_catalog.=) i.object
+    WHERE i.kind OPERATOR(pg_catalog.=) 'server'
+        AND i.home OPERATOR(pg_catalog.=) (SELECT h.system_identifier FROM home AS h)
+        AND pg_catalog.pg_has_role(s.srvowner, 'USAGE')
+)
+SELECT a.id, a.verification_id, shown.*
+FROM otp_gateway_internal.attempt_record AS a
+LEFT JOIN otp_gateway_internal.identity AS p ON p.id OPERATOR(pg_catalog.=) a.provider_id
+LEFT JOIN otp_gateway_internal.verification_record AS v ON v.id OPERATOR(pg_catalog.=) a.verification_id AND (
+    v.role_id OPERATOR(pg_catalog.=) ANY (ARRAY(SELECT f.id FROM acts_for AS f))
+    OR v.provider_id OPERATOR(pg_catalog.=) ANY (ARRAY(SELECT o.id FROM owns AS o))
+    OR v.route_id OPERATOR(pg_catalog.=) ANY (ARRAY(SELECT o.id FROM owns AS o))
+    OR EXISTS (
+        SELECT FROM pg_catalog.pg_roles AS r
+        WHERE r.rolname OPERATOR(pg_catalog.=) 'pg_read_all_data' AND pg_catalog.pg_has_role(r.oid, 'USAGE')
+    )
+)
+CROSS JOIN LATERAL (
+    SELECT
+        a.operation::pg_catalog.text AS operation, a.outcome::pg_catalog.text AS outcome, a.http_status, a.vendor_code,
+        a.vendor_message, a.response, a.started_at, a.finished_at, coalesce(p.name, a.provider) AS provider, a.reason
+    OFFSET 0
+) AS shown
+WHERE v.id IS NOT NULL OR a.provider_id OPERATOR(pg_catalog.=) ANY (ARRAY(SELECT o.id FROM owns AS o));
+
 CREATE FUNCTION otp_gateway_internal.words(operation text, outcome text, reason text) RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 BEGIN ATOMIC
@@ -379,7 +416,7 @@ COMMENT ON FUNCTION otp_gateway_internal.words(text, text, text) IS
 'for otp_gateway.recent and otp_gateway.history: what happened, in a few words';
 
 CREATE VIEW otp_gateway.recent WITH (security_barrier) AS
--- Not made of the two other views: so the latest rows are read, by the index, and no others.
+-- Not made of the two other views: so the latest rows are read by the index, and no others.
 WITH home AS (
     SELECT c.system_identifier FROM pg_catalog.pg_control_system() AS c
 ), acts_for AS (
@@ -547,6 +584,25 @@ COMMENT ON COLUMN otp_gateway.verification.vendor IS 'the dialect; its foreign d
 -- end of part F
 
 -- part G
+CREATE FUNCTION otp_gateway_internal.rest_validator(options text[], catalog oid) RETURNS void
+LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'vendor_validator';
+COMMENT ON FUNCTION otp_gateway_internal.rest_validator(text[], oid) IS
+'validator of the foreign data wrapper otp_rest: refuses a mistyped or misplaced option when it is written';
+CREATE FOREIGN DATA WRAPPER otp_rest NO HANDLER VALIDATOR otp_gateway_internal.rest_validator;
+COMMENT ON FOREIGN DATA WRAPPER otp_rest IS
+'any other vendor, described: server options description (or description_file) and base_url (required), timeout, '
+'defaults, ...; user mapping options as the description names them';
+
+CREATE FUNCTION otp_gateway.try(
+    provider text, operation text, payload jsonb DEFAULT '{}', status integer DEFAULT NULL, answer text DEFAULT NULL
+) RETURNS jsonb
+LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'try_call';
+COMMENT ON FUNCTION otp_gateway.try(text, text, jsonb, integer, text) IS
+'What a call would send (request, cancel_first), with *** in the place of credentials, code and secret fields; and, given '
+'an HTTP status and the body of an answer, what that would be read as (reading). fields: what its payload takes. Calls '
+'nobody and puts nothing on record. For the provider''s owner and superusers. A resend, verify or cancel takes the '
+'reference in the payload, as of a flow begun elsewhere. Errors: those of a send for its payload and options, 42501 not '
+'the owner''s.';
 -- end of part G
 
 -- part H
@@ -598,6 +654,29 @@ COMMENT ON FUNCTION otp_gateway.version() IS
 'library: the version of the library that the server has in memory, since its last restart; schema: the version of this '
 'database''s tables and functions, which ALTER EXTENSION otp_gateway UPDATE changes. A release that changes no schema '
 'has a newer library alone.';
+
+-- Postgres 18 gives NOT NULL a name, after what the table was called when it was made.
+DO $$
+DECLARE
+    given record;
+BEGIN
+    FOR given IN
+        SELECT c.oid::pg_catalog.regclass AS relation, k.conname,
+            pg_catalog.format('%s_%s_not_null', c.relname, t.attname) AS name
+        FROM pg_catalog.pg_constraint AS k
+        JOIN pg_catalog.pg_class AS c ON c.oid OPERATOR(pg_catalog.=) k.conrelid
+        JOIN pg_catalog.pg_attribute AS t ON t.attrelid OPERATOR(pg_catalog.=) c.oid
+            AND t.attnum OPERATOR(pg_catalog.=) k.conkey[1]
+        WHERE k.contype OPERATOR(pg_catalog.=) 'n'
+            AND c.relnamespace OPERATOR(pg_catalog.=) 'otp_gateway_internal'::pg_catalog.regnamespace
+    LOOP
+        IF given.conname::pg_catalog.text OPERATOR(pg_catalog.<>) given.name THEN
+            EXECUTE pg_catalog.format(
+                'ALTER TABLE %s RENAME CONSTRAINT %I TO %I', given.relation, given.conname, given.name);
+        END IF;
+    END LOOP;
+END
+$$;
 
 -- Where the library lies is the server's to say (dynamic_library_path), not that of whoever installed an earlier version.
 DO $$

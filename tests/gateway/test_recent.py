@@ -143,6 +143,9 @@ def test_a_look_at_a_long_record(gateway):
     took = time.monotonic() - began
     plan = json.dumps(gateway.execute("EXPLAIN (FORMAT json) SELECT * FROM otp_gateway.recent LIMIT 20"))
     assert '"attempt_pkey"' in plan and "Sort" not in plan and took < 1, (took, plan)
+    # And otp_gateway.attempt asks once whose rows are shown, not for each attempt.
+    plan = json.dumps(gateway.execute("EXPLAIN (FORMAT json) SELECT outcome, count(*) FROM otp_gateway.attempt GROUP BY 1"))
+    assert '"Subplan Name": "InitPlan' in plan and '"Parent Relationship": "SubPlan"' not in plan, plan
 
 
 # find and history

@@ -142,7 +142,6 @@ def test_an_id_of_another_s_and_one_that_is_not_there(two, call):
     "SELECT * FROM otp_gateway.find('bank', %s)",
     "SELECT * FROM otp_gateway.find(%s)",
     "SELECT * FROM otp_gateway.history(%s, '-infinity', 'infinity')",
-    "SELECT otp_gateway_internal.recipient_verifications('bank', %s)",
     "SELECT * FROM otp_gateway.forget('bank', %s)",
 ])
 def test_a_number_that_another_used(two, call):

@@ -2,6 +2,7 @@
 
 pub mod candidates;
 pub mod credentials;
+pub mod description;
 pub mod effective_settings;
 pub mod file_rights;
 pub mod findings;
@@ -27,7 +28,7 @@ use crate::{
     provider::{
         credentials::credentials,
         file_rights::is_open_to_all,
-        lookup::{MAX_CHECK_WINDOW, check_usage, dialect_of, named, not_a_provider},
+        lookup::{MAX_CHECK_WINDOW, check_usage, named},
         option_value::micros,
         ownership::owner_must_read_files,
         server_options::{Enforce, ServerOptions},
@@ -42,7 +43,7 @@ pub struct Provider {
     /// The foreign server.
     pub server: pg_sys::Oid,
     pub name: String,
-    pub dialect: &'static Dialect,
+    pub dialect: Dialect,
     pub options: ServerOptions,
     /// The user mapping that the credentials come from; 0: none is needed.
     pub mapping: pg_sys::Oid,
@@ -64,14 +65,13 @@ impl Provider {
 
     /// The same, for a role that may use a route over it.
     fn of_member(server: Server, role: pg_sys::Oid) -> Result<Self, Error> {
-        let wrapper = foreign_servers::wrapper_name(server.wrapper);
-        let dialect = dialect_of(&wrapper).ok_or_else(|| not_a_provider(&server.name, &wrapper))?;
-        let options = ServerOptions::parse(dialect, &server.options)?;
+        let dialect = description::of_server(&server)?;
+        let options = ServerOptions::parse(&dialect, &server.options)?;
         let mut files =
             server.options.iter().filter(|(option, _)| server_options::FILE_OPTIONS.contains(&option.as_str()));
         files.try_for_each(|(option, _)| owner_must_read_files(&server, option))?;
         let (mapping, given) = foreign_servers::user_mapping(role, server.oid).unzip();
-        let credentials = credentials(dialect, &server, &options, given)?;
+        let credentials = credentials(&dialect, &server, &options, given)?;
         let mapping = mapping.unwrap_or(pg_sys::InvalidOid);
         Ok(Self { server: server.oid, name: server.name, dialect, options, mapping, credentials })
     }
@@ -106,7 +106,7 @@ impl Provider {
         if let Some(account) = by_option.and_then(|option| self.options.vendors_own.get(option.name)) {
             return Secret::new(format!("{}\0{host}\0{account}", self.dialect.name));
         }
-        let named = self.dialect.credential_sets.iter().find_map(|set| {
+        let named = self.dialect.credential_sets().iter().find_map(|set| {
             let is_given = set.iter().all(|name| self.credentials.contains_key(*name));
             set.first().filter(|_| is_given).and_then(|name| self.credentials.get(*name))
         });

@@ -731,6 +731,17 @@ COMMENT ON FUNCTION otp_gateway.send_again(uuid) IS
 'is open (queued, sending, pending, unknown) its id is returned, and nothing changes: a double click sends one code, '
 'and otp_resend sends it again. By itself it sends nothing.';
 
+CREATE FUNCTION otp_gateway.try(
+    provider text, operation text, payload jsonb DEFAULT '{}', status integer DEFAULT NULL, answer text DEFAULT NULL
+) RETURNS jsonb
+LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'try_call';
+COMMENT ON FUNCTION otp_gateway.try(text, text, jsonb, integer, text) IS
+'What a call would send (request, cancel_first), with *** in the place of credentials, code and secret fields; and, given '
+'an HTTP status and the body of an answer, what that would be read as (reading). fields: what its payload takes. Calls '
+'nobody and puts nothing on record. For the provider''s owner and superusers. A resend, verify or cancel takes the '
+'reference in the payload, as of a flow begun elsewhere. Errors: those of a send for its payload and options, 42501 not '
+'the owner''s.';
+
 CREATE FUNCTION otp_gateway.is_approved(
     verification_id uuid, mobile text, within interval DEFAULT '10 minutes'
 ) RETURNS boolean
@@ -949,6 +960,15 @@ BEGIN
     END LOOP;
 END
 $$;
+
+CREATE FUNCTION otp_gateway_internal.rest_validator(options text[], catalog oid) RETURNS void
+LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'vendor_validator';
+COMMENT ON FUNCTION otp_gateway_internal.rest_validator(text[], oid) IS
+'validator of the foreign data wrapper otp_rest: refuses a mistyped or misplaced option when it is written';
+CREATE FOREIGN DATA WRAPPER otp_rest NO HANDLER VALIDATOR otp_gateway_internal.rest_validator;
+COMMENT ON FOREIGN DATA WRAPPER otp_rest IS
+'any other vendor, described: server options description (or description_file) and base_url (required), timeout, '
+'defaults, ...; user mapping options as the description names them';
 
 CREATE FUNCTION otp_gateway_internal.route_validator(options text[], catalog oid) RETURNS void
 LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'route_validator';

@@ -584,6 +584,25 @@ COMMENT ON COLUMN otp_gateway.verification.vendor IS 'the dialect; its foreign d
 -- end of part F
 
 -- part G
+CREATE FUNCTION otp_gateway_internal.rest_validator(options text[], catalog oid) RETURNS void
+LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'vendor_validator';
+COMMENT ON FUNCTION otp_gateway_internal.rest_validator(text[], oid) IS
+'validator of the foreign data wrapper otp_rest: refuses a mistyped or misplaced option when it is written';
+CREATE FOREIGN DATA WRAPPER otp_rest NO HANDLER VALIDATOR otp_gateway_internal.rest_validator;
+COMMENT ON FOREIGN DATA WRAPPER otp_rest IS
+'any other vendor, described: server options description (or description_file) and base_url (required), timeout, '
+'defaults, ...; user mapping options as the description names them';
+
+CREATE FUNCTION otp_gateway.try(
+    provider text, operation text, payload jsonb DEFAULT '{}', status integer DEFAULT NULL, answer text DEFAULT NULL
+) RETURNS jsonb
+LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'try_call';
+COMMENT ON FUNCTION otp_gateway.try(text, text, jsonb, integer, text) IS
+'What a call would send (request, cancel_first), with *** in the place of credentials, code and secret fields; and, given '
+'an HTTP status and the body of an answer, what that would be read as (reading). fields: what its payload takes. Calls '
+'nobody and puts nothing on record. For the provider''s owner and superusers. A resend, verify or cancel takes the '
+'reference in the payload, as of a flow begun elsewhere. Errors: those of a send for its payload and options, 42501 not '
+'the owner''s.';
 -- end of part G
 
 -- part H
@@ -635,6 +654,29 @@ COMMENT ON FUNCTION otp_gateway.version() IS
 'library: the version of the library that the server has in memory, since its last restart; schema: the version of this '
 'database''s tables and functions, which ALTER EXTENSION otp_gateway UPDATE changes. A release that changes no schema '
 'has a newer library alone.';
+
+-- Postgres 18 gives NOT NULL a name, after what the table was called when it was made.
+DO $$
+DECLARE
+    given record;
+BEGIN
+    FOR given IN
+        SELECT c.oid::pg_catalog.regclass AS relation, k.conname,
+            pg_catalog.format('%s_%s_not_null', c.relname, t.attname) AS name
+        FROM pg_catalog.pg_constraint AS k
+        JOIN pg_catalog.pg_class AS c ON c.oid OPERATOR(pg_catalog.=) k.conrelid
+        JOIN pg_catalog.pg_attribute AS t ON t.attrelid OPERATOR(pg_catalog.=) c.oid
+            AND t.attnum OPERATOR(pg_catalog.=) k.conkey[1]
+        WHERE k.contype OPERATOR(pg_catalog.=) 'n'
+            AND c.relnamespace OPERATOR(pg_catalog.=) 'otp_gateway_internal'::pg_catalog.regnamespace
+    LOOP
+        IF given.conname::pg_catalog.text OPERATOR(pg_catalog.<>) given.name THEN
+            EXECUTE pg_catalog.format(
+                'ALTER TABLE %s RENAME CONSTRAINT %I TO %I', given.relation, given.conname, given.name);
+        END IF;
+    END LOOP;
+END
+$$;
 
 -- Where the library lies is the server's to say (dynamic_library_path), not that of whoever installed an earlier version.
 DO $$

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fs};
 
-use dialect::{Dialect, Secret, is_placeholder};
+use dialect::{Dialect, Secret, is_identifier, is_placeholder};
 
 use crate::{
     error::Error,
@@ -17,6 +17,7 @@ use crate::{
 
 /// Checks the options of a user mapping.
 pub fn check_user_mapping(dialect: &Dialect, options: &[(String, String)]) -> Result<(), Error> {
+    let sets = dialect.credential_sets();
     let mut given: Vec<&str> = Vec::new();
     for (option, value) in options {
         let name = option.strip_suffix("_file").unwrap_or(option);
@@ -26,8 +27,11 @@ pub fn check_user_mapping(dialect: &Dialect, options: &[(String, String)]) -> Re
                 "ALTER SERVER ... OPTIONS (ADD ...).",
             ));
         }
-        if !dialect.credential_sets.iter().any(|set| set.contains(&name)) && !PROXY_CREDENTIALS.contains(&name) {
-            let mut valid: Vec<&str> = dialect.credential_sets.concat();
+        // Their names are the server's to say, which nobody names here.
+        let is_described = sets.is_empty() && is_identifier(name);
+        let is_known = is_described || sets.iter().any(|set| set.contains(&name));
+        if !is_known && !PROXY_CREDENTIALS.contains(&name) {
+            let mut valid: Vec<&str> = sets.concat();
             valid.dedup();
             valid.extend(PROXY_CREDENTIALS);
             return Err(unknown_option("user mapping", option, &valid));
@@ -54,6 +58,9 @@ pub fn check_user_mapping(dialect: &Dialect, options: &[(String, String)]) -> Re
         given.push(name);
     }
     proxy_credentials(&given)?;
+    if sets.is_empty() {
+        return Ok(());
+    }
     credential_set(dialect, &given).map_err(|wanted| {
         Error::invalid_parameter(
             "the credentials are not complete, or of more than one kind",
@@ -102,11 +109,11 @@ pub fn proxy_credentials(given: &[&str]) -> Result<(), Error> {
 /// Whether exactly one of the vendor's sets of credentials is given, whole; the error is the list of the sets.
 pub fn credential_set(dialect: &Dialect, given: &[&str]) -> Result<(), String> {
     let given: Vec<&&str> = given.iter().filter(|name| !PROXY_CREDENTIALS.contains(name)).collect();
-    let is_one = |set: &&&[&str]| set.len() == given.len() && set.iter().all(|name| given.contains(&name));
-    match dialect.credential_sets.iter().find(is_one) {
+    let is_one = |set: &&Vec<&str>| set.len() == given.len() && set.iter().all(|name| given.contains(&name));
+    let sets = dialect.credential_sets();
+    match sets.iter().find(is_one) {
         Some(_) => Ok(()),
-        None => Err(dialect
-            .credential_sets
+        None => Err(sets
             .iter()
             .map(|set| if set.is_empty() { "none".to_owned() } else { set.join(" and ") })
             .collect::<Vec<_>>()
@@ -163,7 +170,7 @@ fn no_credentials(dialect: &Dialect, server: &str) -> Error {
         let listed: Vec<String> = set.iter().map(|name| format!("{name} '...'")).collect();
         format!("({})", listed.join(", "))
     };
-    let sets: Vec<String> = dialect.credential_sets.iter().map(|set| options(set)).collect();
+    let sets: Vec<String> = dialect.credential_sets().iter().map(|set| options(set)).collect();
     Error::undefined_object(
         format!("no user mapping with credentials for server {server} and this role"),
         format!(

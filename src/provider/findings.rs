@@ -15,11 +15,12 @@ use url::Url;
 
 use crate::{
     error::Error,
-    pg::foreign_servers::{self, Server},
+    pg::foreign_servers::{self, Server, may_use},
     provider::{
         Provider,
         credentials::credentials,
-        lookup::{dialect_of, may_use, no_usage, not_a_provider, shown},
+        description,
+        lookup::{no_usage, shown},
         ownership::owner_must_read_files,
         server_options::{Enforce, FILE_OPTIONS, PROXY_CREDENTIALS, ServerOptions},
     },
@@ -117,23 +118,21 @@ impl Findings {
     /// Of a provider that the role may use, itself or by a route.
     pub fn look(&mut self, server: Server, role: pg_sys::Oid) {
         self.options = server.options.iter().map(|(name, _)| name.clone()).collect();
-        let wrapper = foreign_servers::wrapper_name(server.wrapper);
-        let Some(dialect) = dialect_of(&wrapper) else {
-            return self.error("options", &not_a_provider(&server.name, &wrapper));
-        };
-        let options = match ServerOptions::parse(dialect, &server.options) {
-            Ok(options) => options,
+        let read = description::of_server(&server)
+            .and_then(|dialect| Ok((ServerOptions::parse(&dialect, &server.options)?, dialect)));
+        let (options, dialect) = match read {
+            Ok(read) => read,
             Err(error) => return self.error("options", &error),
         };
-        let is_local = defaults_in_force(dialect, &options.vendors_own, &options.defaults).is_local;
+        let is_local = defaults_in_force(&dialect, &options.vendors_own, &options.defaults).is_local;
         self.files(&server);
-        let provider = self.mapping(dialect, server, options, role);
+        let provider = self.mapping(&dialect, server, options, role);
         if is_local {
             return self.ok("base_url", "no vendor is asked: the gateway answers by itself, and sends nothing");
         }
-        self.base_url(dialect, &provider);
-        self.defaults(dialect, &provider);
-        self.limits(dialect, &provider);
+        self.base_url(&dialect, &provider);
+        self.defaults(&dialect, &provider);
+        self.limits(&dialect, &provider);
         self.endpoint = Some(provider.endpoint(None));
     }
 
@@ -168,17 +167,12 @@ impl Findings {
     }
 
     /// The credentials that the role would use.
-    fn mapping(
-        &mut self,
-        dialect: &'static Dialect,
-        server: Server,
-        options: ServerOptions,
-        role: pg_sys::Oid,
-    ) -> Provider {
+    fn mapping(&mut self, dialect: &Dialect, server: Server, options: ServerOptions, role: pg_sys::Oid) -> Provider {
         let (mapping, given) = foreign_servers::user_mapping(role, server.oid).unzip();
         for (option, path) in given.iter().flatten() {
-            let names = || dialect.credential_sets.iter().flat_map(|set| set.iter()).chain(&PROXY_CREDENTIALS);
-            let file = option.strip_suffix("_file").and_then(|name| names().find(|known| **known == name));
+            let sets = dialect.credential_sets();
+            let names = || sets.iter().flatten().copied().chain(PROXY_CREDENTIALS);
+            let file = option.strip_suffix("_file").and_then(|name| names().find(|known| *known == name));
             if file.is_some() && owner_must_read_files(&server, option).is_ok() {
                 self.file("credential_file", option, path, true);
             }
@@ -195,7 +189,7 @@ impl Findings {
             Default::default()
         });
         let mapping = mapping.unwrap_or(pg_sys::InvalidOid);
-        Provider { server: server.oid, name: server.name, dialect, options, mapping, credentials }
+        Provider { server: server.oid, name: server.name, dialect: dialect.clone(), options, mapping, credentials }
     }
 
     fn base_url(&mut self, dialect: &Dialect, provider: &Provider) {

@@ -195,7 +195,10 @@ def session(place, simulator, needed):
         etc.mkdir(exist_ok=True)
         for name in re.findall(rf"{CREDENTIALS}([\w.-]+)", needed):
             (etc / name).write_text(ca_of(simulator) if name.endswith(".pem") else "4711\n")
-        subprocess.run(["chmod", "-R", "a+rX", etc], check=True)
+        # As the documents say to: the server's alone.
+        subprocess.run(["chmod", "-R", "go=", etc], check=True)
+        if os.geteuid() == 0:
+            subprocess.run(["chown", "-R", "postgres", etc], check=True)
         with place.database(extension=False) as name:
             with place.session(name) as owner:
                 owner.cursor().execute(REDIRECT, {"vendors": list(VENDORS), "at": simulator.at["http"]})
@@ -224,6 +227,7 @@ def plain(text):
     for pattern, same in [
         (r"\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b", "<id>"),
         (r"\b\d{4}-\d\d-\d\d[ T]\d\d:\d\d(?::\d\d(?:\.\d+)?)?(?:[+-]\d\d(?::\d\d)?)?", "<time>"),
+        (r"\b\d\d-\d\d \d\d:\d\d:\d\d\b", "<time>"),
         (r"\b\d\d:\d\d:\d\d(?:\.\d+)?\b", "<span>"),
         (r"\b[0-9a-f]{30,64}\b", "<reference>"),
         (r"(?<![\w.])\d{6}(?![\w.])", "<code>"),

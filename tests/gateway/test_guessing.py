@@ -91,10 +91,12 @@ WAYS = [(vendor, "id") for vendor in FLOWS] + [(vendor, "reference") for vendor 
 def test_new_sends_give_no_new_guesses(gateway, simulator, roles, vendor, how):
     """Eight flows of one recipient, three guesses at each, by the role that sent them and by another one."""
     sender, other = roles
+    # Twilio sends one code five times and no more.
+    flows = 4 if vendor == "twilio" else 8
     to, most = gateway.number(vendor), max_checks(gateway, vendor)
     guesses = None
     rows = []
-    for _ in range(8):
+    for _ in range(flows):
         row = gateway.send(vendor, to, sender)
         assert row["outcome"] == "sent"
         guesses = guesses or Guesses(gateway, simulator, vendor, to)
@@ -107,13 +109,16 @@ def test_new_sends_give_no_new_guesses(gateway, simulator, roles, vendor, how):
     assert {row["reason"] for row in refused if row["outcome"] == "blocked"} == {"max_checks"}
     # The right one does not pass any more either, and the vendor is not asked.
     last = gateway.send(vendor, to, sender)
-    right = simulator.code(vendor, to, atleast=9)
+    right = simulator.code(vendor, to, atleast=flows + 1)
     row = gateway.verify(last["verification_id"], right, sender, **FLOWS[vendor]["verify"])
     assert (row["outcome"], row["reason"]) == ("blocked", "max_checks")
     # Until the time is over that it names.
     pass_time(gateway, row["retry_after"])
+    if vendor == "twilio":
+        # Of which it counts the sends for itself.
+        simulator.advance(601)
     last = gateway.send(vendor, to, sender)
-    right = simulator.code(vendor, to, atleast=10)
+    right = simulator.code(vendor, to, atleast=flows + 2)
     assert gateway.verify(last["verification_id"], right, sender, **FLOWS[vendor]["verify"])["outcome"] == "approved"
 
 

@@ -148,7 +148,7 @@ def test_a_renamed_record(own_cluster, simulator):
     run(own_cluster, f"SELECT pg_terminate_backend({worker_of(gateway)})")
     took = [fails(gateway, "55000", "verification_record") for _ in range(2)]
     assert took[1] < 6
-    gateway.execute("ALTER TABLE otp_gateway.elsewhere RENAME TO verification_record")
+    gateway.execute("ALTER TABLE otp_gateway_internal.elsewhere RENAME TO verification_record")
     assert Running(gateway.connect(), SEND, payload(gateway)).row(8)["outcome"] == "sent"
     # The pauses grew.
     assert own_cluster.log().count("cannot read its tables") < 8
@@ -209,7 +209,7 @@ def test_a_worker_that_dies_with_a_request_and_none_comes(own_cluster, simulator
     row = call.row(15)
     assert (row["outcome"], row["status"], row["retryable"]) == ("unknown", "unknown", False)
     other.wait()
-    gateway.execute("ALTER TABLE otp_gateway.elsewhere RENAME TO attempt_record")
+    gateway.execute("ALTER TABLE otp_gateway_internal.elsewhere RENAME TO attempt_record")
     simulator.release()
     assert Running(gateway.connect(), SEND, payload(gateway)).row(8)["outcome"] == "sent"
     assert gateway.settled(row["attempt_id"])["outcome"] == "unknown"

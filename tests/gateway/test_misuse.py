@@ -191,7 +191,7 @@ def test_payload_of_verify_and_resend(gateway, simulator):
         (f"SELECT otp_verify('{id}'::uuid, 'x', NULL)", ["payload is null"]),
         (f"SELECT otp_verify('{id}'::uuid, 'x', '{{\"otp\": \"{CANARIES['code']}\"}}')", ["otp does not belong"]),
         (f"SELECT otp_verify('{id}'::uuid, '{CANARIES['code']}', '{{\"template_id\": \"x\"}}')", ["template_id"]),
-        (f"SELECT otp_resend('{id}'::uuid, '{{\"channel\": \"{CANARIES['text']}\"}}')", ["channel", "text, voice"]),
+        (f"SELECT otp_resend('{id}'::uuid, '{{\"channel\": \"{CANARIES['text']}\"}}')", ["channel", "sms, voice"]),
         (f"SELECT otp_verify('{id}'::uuid, NULL)", ["otp is null"]),
         (f"SELECT otp_cancel('{id}'::uuid)", ["hyperverge has no cancel"]),
         ("SELECT otp_verify(NULL::uuid, '1')", ["verification_id is null"]),

@@ -48,7 +48,7 @@ UNBOUND = frozenset({"dumper", "superuser"})
 INSIDE = READ | WRITE
 SENDERS = frozenset({"sender", "group", "other", "keeper", "superuser"})
 
-WRAPPERS = [*VENDORS, "sandbox", "route"]
+WRAPPERS = [*VENDORS, "rest", "sandbox", "route"]
 VALIDATORS = [f"{name}_validator" for name in WRAPPERS]
 RESULT = (
     "verification_id attempt_id status outcome retryable attempts_left retry_after expires_at reference vendor_code "
@@ -127,6 +127,9 @@ FUNCTIONS = {
     # By those who may name what is in the other schema: everybody else through otp_gateway.find alone.
     "otp_gateway_internal.recipient_verifications(text,text)": (
         EVERYBODY, "SELECT otp_gateway_internal.recipient_verifications('bank', %(number)s)", INSIDE
+    ),
+    "otp_gateway.try(text,text,jsonb,integer,text)": (
+        EVERYBODY, "SELECT otp_gateway.try('bank', 'send', %(payload)s)", {"keeper", "superuser"}
     ),
     "otp_gateway.purge(interval)": (EVERYBODY, "SELECT otp_gateway.purge('30 years')", {"keeper", "superuser"}),
     "otp_gateway.forget(text,text)": (EVERYBODY, "SELECT otp_gateway.forget('bank', '0778888888')", {"keeper", "superuser"}),

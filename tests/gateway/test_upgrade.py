@@ -245,7 +245,8 @@ def test_rights_stay_as_they_are(cluster, simulator):
     given, by_default = f"{name}_1", f"{name}_2"
     rights = """
         SELECT c.relname::text, pg_get_userbyid(a.grantee)::text, a.privilege_type, a.is_grantable
-        FROM pg_class AS c, aclexplode(c.relacl) AS a WHERE relnamespace = 'otp_gateway'::regnamespace AND relkind = 'v'
+        FROM pg_class AS c, aclexplode(c.relacl) AS a WHERE relkind IN ('v', 'r')
+            AND relnamespace IN (to_regnamespace('otp_gateway'), to_regnamespace('otp_gateway_internal'))
         UNION ALL SELECT p.oid::regprocedure::text, pg_get_userbyid(a.grantee), a.privilege_type, a.is_grantable
         FROM pg_proc AS p, aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) AS a
         WHERE p.oid = ANY (%s::regprocedure[]) ORDER BY 1, 2, 3
@@ -270,9 +271,9 @@ def test_rights_stay_as_they_are(cluster, simulator):
         assert [row for row in after if row[0] in known] == before
         assert ("attempt", given, "SELECT", True) in before and ("otp_cancel(uuid)", given, "EXECUTE", True) in before
         assert not any(object == "otp_send(text,jsonb,text)" and "unknown" in grantee for object, grantee, *_ in after)
-        # What is new: for everybody to read.
-        new = {row[1:3] for row in after if row[0] not in known and row[1] != "postgres"}
-        assert new == {("unknown (OID=0)", "SELECT")}
+        # Of what is new, the views are for everybody to read.
+        new = {row[:3] for row in after if row[0] not in known and row[1] != "postgres"}
+        assert new == {(view, "unknown (OID=0)", "SELECT") for view in ("payload_field", "recent")}
         gateway.execute(f"DROP OWNED BY {given}, {by_default}; ALTER DEFAULT PRIVILEGES REVOKE ALL ON TABLES FROM PUBLIC")
     cluster.witness.cursor().execute(f"DROP ROLE {given}, {by_default}")
 

@@ -139,9 +139,14 @@ pub(crate) fn json_request(path: &str, headers: Vec<(String, Secret)>, body: Map
 /// A POST of a form, whose header it adds. Anything but a text goes as its JSON.
 pub(crate) fn form_request(path: &str, mut headers: Vec<(String, Secret)>, fields: Map<String, Value>) -> HttpRequest {
     headers.push(("Content-Type".into(), Secret::new("application/x-www-form-urlencoded")));
-    let fields = Private::from(fields);
+    let body = form_body(&Private::from(fields));
+    HttpRequest { method: Method::Post, path: Secret::new(path), query: Vec::new(), headers, body }
+}
+
+/// A form's body. Anything but a text goes as its JSON.
+pub(crate) fn form_body(fields: &Map<String, Value>) -> Secret {
     let mut body = String::new();
-    for (name, value) in fields.iter() {
+    for (name, value) in fields {
         let json;
         let text = match value {
             Value::String(text) => text,
@@ -154,7 +159,7 @@ pub(crate) fn form_request(path: &str, mut headers: Vec<(String, Secret)>, field
         let pair = Secret::new(format!("{separator}{}={}", percent_encoded(name), percent_encoded(text)));
         body.push_str(pair.reveal());
     }
-    HttpRequest { method: Method::Post, path: Secret::new(path), query: Vec::new(), headers, body: Secret::new(body) }
+    Secret::new(body)
 }
 
 /// A value as one segment of a path, whatever stands in it. None: an empty one, `.` or `..`, which lead elsewhere however

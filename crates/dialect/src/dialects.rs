@@ -1,6 +1,6 @@
 //! One vendor, one file; whatever goes by vendor goes by this list.
 
-use crate::dialect::Dialect;
+use crate::{dialect::Dialect, rest};
 
 pub mod hyperverge;
 pub mod ideamart;
@@ -20,6 +20,7 @@ pub static DIALECTS: &[&Dialect] = &[
     &ideamart::DIALECT,
     &twilio::DIALECT,
     &msg91::DIALECT,
+    &rest::DIALECT,
     &sandbox::DIALECT,
 ];
 

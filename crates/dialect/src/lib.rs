@@ -15,6 +15,7 @@ mod outcome;
 mod payload;
 mod redact;
 mod response;
+mod rest;
 mod secret;
 mod wording;
 
@@ -29,11 +30,12 @@ pub use payload::fill::check_defaults;
 pub use payload::payload_field::{DefaultsInForce, PayloadField, defaults_in_force, missing_defaults, payload_fields};
 pub use payload::rule::Rule;
 pub use payload::{
-    field::{Field, Invalid},
+    field::{AnyField, Field, Invalid, is_identifier},
     phone_number::is_phone_number,
     placeholder::is_placeholder,
     suggest::nearest,
 };
 pub use redact::{redact, redact_text};
 pub use response::{CallResult, HttpResponse, MAX_RESPONSE_BYTES, MAX_RESPONSE_DEPTH, interpret, json_depth_exceeds};
+pub use rest::{Description, MAX_DESCRIPTION_BYTES, described};
 pub use secret::{Private, Secret, Wipe};

@@ -369,7 +369,7 @@ fn what_a_person_types_is_the_recipient_of_a_send() {
         "a\nb",
         "x\u{0}",
     ];
-    for dialect in DIALECTS {
+    for dialect in DIALECTS.iter().filter(|dialect| dialect.name != "rest") {
         let variants: &[(&str, &str)] = match dialect.name {
             "iserveu" => &[("otp_type", "1"), ("otp_type", "2")],
             "relid" => &[("user_type", "mobile"), ("user_type", "userId"), ("user_type", "loginId")],

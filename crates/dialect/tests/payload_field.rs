@@ -10,7 +10,7 @@ use dialect::{DIALECTS, Dialect, Operation, PayloadField, defaults_in_force, pay
 use serde_json::{Map, Value, json};
 
 /// The rows of one operation, of a variant if it has some.
-fn rows(dialect: &Dialect, operation: Operation, variant: Option<&str>) -> Vec<PayloadField> {
+fn rows<'a>(dialect: &'a Dialect, operation: Operation, variant: Option<&str>) -> Vec<PayloadField<'a>> {
     let is_of = |row: &PayloadField| {
         variant.is_none_or(|variant| !row.required.contains('(') || row.required.contains(variant))
     };
@@ -22,7 +22,7 @@ fn variants(dialect: &Dialect) -> &'static [Option<&'static str>] {
     if dialect.name == "iserveu" { &[Some("otp_type 1"), Some("otp_type 2")] } else { &[None] }
 }
 
-fn body<'a>(rows: impl IntoIterator<Item = &'a PayloadField>, variant: Option<&str>) -> Map<String, Value> {
+fn body<'a>(rows: impl IntoIterator<Item = &'a PayloadField<'a>>, variant: Option<&str>) -> Map<String, Value> {
     let mut body: Map<_, _> = rows.into_iter().map(|row| (row.field.to_owned(), row.example.clone())).collect();
     if let (Some(variant), Some(chosen)) = (variant, body.get_mut("otp_type")) {
         *chosen = variant.trim_start_matches("otp_type ").into();

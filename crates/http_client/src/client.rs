@@ -34,7 +34,7 @@ use crate::{
 pub struct OutboundCall {
     /// The number by which the owner knows it.
     pub call_id: u64,
-    pub dialect: &'static Dialect,
+    pub dialect: Dialect,
     pub operation: Operation,
     pub request: HttpRequest,
     /// A cancel that goes first: see [`dialect::Prepared::cancel_first`].

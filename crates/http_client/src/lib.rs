@@ -22,4 +22,5 @@ pub use allowed_hosts::AllowedHosts;
 pub use client::{CompletedCall, HttpClient, OutboundCall};
 pub use connection_check::{ConnectionCheck, Reached};
 pub use endpoint::{Endpoint, OAuthClient, Proxy};
+pub use post::call_url;
 pub use wipe_stack::wipe_stack;

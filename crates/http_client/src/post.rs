@@ -12,6 +12,15 @@ use zeroize::Zeroizing;
 
 use crate::connection_pools::PooledClient;
 
+/// Where a request goes.
+pub fn call_url(base: &str, request: &HttpRequest) -> Option<Url> {
+    let mut url = Url::parse(&format!("{}{}", base.trim_end_matches('/'), request.path.reveal())).ok()?;
+    if !request.query.is_empty() {
+        url.query_pairs_mut().extend_pairs(request.query.iter().map(|(name, value)| (name, value.reveal())));
+    }
+    Some(url)
+}
+
 /// An answer in memory.
 pub struct ReceivedResponse {
     pub status: u16,
@@ -39,11 +48,7 @@ pub async fn send_once(
     deadline: Instant,
 ) -> Result<ReceivedResponse, CallResult> {
     let unsent = |why: &str| own_result(Outcome::Unreachable, format!("{why}; nothing was sent"));
-    let mut url = Url::parse(&format!("{}{}", base.trim_end_matches('/'), request.path.reveal()))
-        .map_err(|_| unsent(&format!("{option} is no URL")))?;
-    if !request.query.is_empty() {
-        url.query_pairs_mut().extend_pairs(request.query.iter().map(|(name, value)| (name, value.reveal())));
-    }
+    let url = call_url(base, request).ok_or_else(|| unsent(&format!("{option} is no URL")))?;
     let mut headers = HeaderMap::new();
     for (name, value) in &request.headers {
         let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| unsent("a header's name is malformed"))?;
@@ -155,7 +160,7 @@ pub fn unpaid(option: &str, proxy: &Url) -> CallResult {
     )
 }
 
-/// A reading that the gateway makes itself.
+/// A result that the gateway makes itself.
 pub fn own_result(outcome: Outcome, why: impl Into<String>) -> CallResult {
     CallResult::new(outcome, None, Some(why.into()))
 }

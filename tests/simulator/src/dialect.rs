@@ -127,6 +127,11 @@ pub trait Dialect {
     /// By the path behind the prefix alone: a wrong method is a complaint, not another operation.
     fn operation(&self, path: &str) -> Operation;
 
+    /// The same where the method tells two operations of one path apart.
+    fn operation_of(&self, _method: &str, path: &str) -> Operation {
+        self.operation(path)
+    }
+
     fn about<'a>(&'a self, call: &'a Call<'_>) -> About<'a>;
 
     fn answer(&mut self, call: &Call<'_>, now_ms: u64, dice: &mut Dice) -> Reply;
@@ -158,11 +163,22 @@ pub mod tests {
 
     /// Sends one request straight into a dialect.
     pub fn ask(dialect: &mut dyn Dialect, target: &str, headers: &[(&str, &str)], body: &str, now_ms: u64) -> Reply {
+        ask_by("POST", dialect, target, headers, body, now_ms)
+    }
+
+    pub fn ask_by(
+        method: &str,
+        dialect: &mut dyn Dialect,
+        target: &str,
+        headers: &[(&str, &str)],
+        body: &str,
+        now_ms: u64,
+    ) -> Reply {
         let headers: Vec<_> =
             headers.iter().map(|(name, value)| httparse::Header { name, value: value.as_bytes() }).collect();
         let (path, query) = target.split_once('?').unwrap_or((target, ""));
-        let http = Request { method: "POST", path, query, headers: &headers, body: body.as_bytes().into() };
-        let call = Call::new(dialect.operation(path), path, &http);
+        let http = Request { method, path, query, headers: &headers, body: body.as_bytes().into() };
+        let call = Call::new(dialect.operation_of(method, path), path, &http);
         dialect.answer(&call, now_ms, &mut Dice::new())
     }
 

@@ -20,6 +20,7 @@ mod strict;
 mod tls;
 mod twilio;
 mod vendor;
+mod vonage;
 
 use std::cell::Cell;
 use std::fs;

@@ -89,7 +89,7 @@ impl Simulator {
             return response.into();
         };
 
-        let operation = dialect.operation(path);
+        let operation = dialect.operation_of(request.method, path);
         let call = Call::new(operation, path, request);
         let about = dialect.about(&call);
         let recipient = about.recipient.as_deref().map(|recipient| vendor.recipient_key(recipient));
@@ -142,13 +142,14 @@ impl Simulator {
 }
 
 impl Service for Rc<Simulator> {
-    fn refuse_to_read(&self, _method: &str, target: &str) -> bool {
+    fn refuse_to_read(&self, method: &str, target: &str) -> bool {
         let mut world = self.world.borrow_mut();
         if world.faults.is_empty() {
             return false;
         }
         let (vendor, path) = Vendor::of_path(target.split('?').next().unwrap_or(""));
-        let operation = world.vendors.dialect(vendor).map_or(Operation::Unknown, |dialect| dialect.operation(path));
+        let operation =
+            world.vendors.dialect(vendor).map_or(Operation::Unknown, |dialect| dialect.operation_of(method, path));
         world.faults.take_before_read(vendor, operation)
     }
 

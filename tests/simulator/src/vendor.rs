@@ -53,6 +53,7 @@ vendors! {
     Relid relid "Basic, Bearer, OAuth client (/relid/oauth/token): 401, no body; of the client invalid_client",
     Ideamart ideamart "applicationId, password (body): 200, E1313",
     Twilio twilio "Basic user and password: 401, code 20003",
+    Vonage vonage "Basic key and secret: 401, problem+json",
     Msg91 msg91 "authkey (header): 200, type error",
 }
 

@@ -40,6 +40,7 @@ pub static DIALECT: Dialect = Dialect {
     read,
     sensitive: &["mobileNumber", "mobile", "otp"],
     opaque: &["requestId"],
+    description: None,
 };
 
 const MOBILE: Field = Field::required("mobile", "mobileNumber", Rule::IndianMobile).fixed().personal();

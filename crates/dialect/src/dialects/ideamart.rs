@@ -39,6 +39,7 @@ pub static DIALECT: Dialect = Dialect {
     read,
     sensitive: &["password", "msisdn", "mobile", "mobileNumber"],
     opaque: &["subscriberId", "referenceNo"],
+    description: None,
 };
 
 static METADATA: &[Field] = &[

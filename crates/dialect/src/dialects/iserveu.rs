@@ -51,6 +51,7 @@ pub static DIALECT: Dialect = Dialect {
         "ovdData",
     ],
     opaque: &["parentTxnId"],
+    description: None,
 };
 
 /// verify-bene moves money over IMPS, from bank to bank: cut off, it would move and nobody know.

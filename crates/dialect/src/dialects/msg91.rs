@@ -41,6 +41,7 @@ pub static DIALECT: Dialect = Dialect {
     read,
     sensitive: &["mobile", "mobiles", "email", "otp"],
     opaque: &["request_id"],
+    description: None,
 };
 
 const MOBILE: Field = Field::required("mobile", "mobile", Rule::PhoneNumber).fixed().personal();
@@ -104,8 +105,7 @@ fn prepare(call: &Call) -> Result<Prepared, Invalid> {
 
 fn send(call: &Call) -> Result<Prepared, Invalid> {
     let filled = FilledPayload::checked(&DIALECT, call, SEND, "a send", |filled, faults| {
-        let fields: Vec<&Field> = SEND.iter().collect();
-        faults.extend(extra::faults(&DIALECT, &fields, VARIABLES, filled.get(VARIABLES)));
+        faults.extend(extra::faults(&DIALECT, SEND, VARIABLES, filled.get(VARIABLES)));
     })?;
     let mut body = begun(&filled);
     filled.write(

@@ -37,6 +37,7 @@ pub static DIALECT: Dialect = Dialect {
     read,
     sensitive: &["token", "txnToken", "ssoToken", "accessToken", "mobileNumber", "mobile", "otp"],
     opaque: &[],
+    description: None,
 };
 
 const MID: Field = Field::required("mid", "mid", Rule::Identifier { max: 64 }).fixed().like("MID01");

@@ -40,6 +40,7 @@ pub static DIALECT: Dialect = Dialect {
     read,
     sensitive: &["user_id", "userId", "access_token", "mobile", "mobileNumber", "otp_value"],
     opaque: &["notification_uuid", "msg_id"],
+    description: None,
 };
 
 /// The vendor puts the code in its place.

@@ -39,6 +39,7 @@ pub static DIALECT: Dialect = Dialect {
     read,
     sensitive: &[],
     opaque: &[],
+    description: None,
 };
 
 /// The code where the user mapping gives none.

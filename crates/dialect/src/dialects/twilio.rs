@@ -44,6 +44,7 @@ pub static DIALECT: Dialect = Dialect {
     read,
     sensitive: &["to", "lookup", "payee"],
     opaque: &["sid", "service_sid", "attempt_sid"],
+    description: None,
 };
 
 const SERVICE_SID: &str = "service_sid";

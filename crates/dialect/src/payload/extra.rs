@@ -6,19 +6,19 @@ use serde_json::{Map, Value};
 use crate::{
     dialect::Dialect,
     payload::{
-        field::{Field, Invalid, is_identifier, plain},
+        field::{AnyField, Invalid, is_identifier, plain},
         fill::{code_in, is_code},
         rule::Rule,
     },
 };
 
 /// What is wrong with the names of `extra`, by those that a call sets. `place` is the field's name.
-pub(crate) fn faults(dialect: &Dialect, fields: &[&Field], place: &str, extra: Option<&Value>) -> Vec<Invalid> {
+pub(crate) fn faults(dialect: &Dialect, fields: &[AnyField], place: &str, extra: Option<&Value>) -> Vec<Invalid> {
     let members = extra.and_then(Value::as_object).into_iter().flatten();
     members.flat_map(|(key, value)| faults_of(dialect, fields, place, key, value)).collect()
 }
 
-fn faults_of(dialect: &Dialect, fields: &[&Field], place: &str, key: &str, value: &Value) -> Vec<Invalid> {
+fn faults_of(dialect: &Dialect, fields: &[AnyField], place: &str, key: &str, value: &Value) -> Vec<Invalid> {
     if is_code(key) {
         return vec![code_in(key, place)];
     }
@@ -28,17 +28,20 @@ fn faults_of(dialect: &Dialect, fields: &[&Field], place: &str, key: &str, value
     };
     // A vendor may read names without regard to their case: another spelling of ours is ours.
     let is_same = |name: &str, key: &str| plain(name) == plain(key);
-    let is_of = |field: &Field, key: &str| field.is_called(key) || is_same(field.name, key) || is_same(field.wire, key);
+    let is_of =
+        |field: &AnyField, key: &str| field.is_called(key) || is_same(field.name, key) || is_same(field.wire, key);
     // In an object of the gateway's own the members count, each for itself.
     match (fields.iter().find(|field| is_of(field, key)), value) {
-        (Some(Field { name, wire, rule: Rule::Object { members, .. }, .. }), Value::Object(given)) if *wire == key => {
+        (Some(AnyField { name, wire, rule: Rule::Object { members, .. }, .. }), Value::Object(given))
+            if *wire == key =>
+        {
             let known = given.keys().filter_map(|inner| members.iter().find(|member| is_of(member, inner)));
             known.map(|member| over(&format!("{key}.{}", member.wire), &format!("{name}.{}", member.name))).collect()
         }
         (Some(field), _) => vec![over(key, field.name)],
         (None, Value::Object(_)) => Vec::new(),
         (None, _) => {
-            let is_set = dialect.set_members.iter().any(|name| is_same(name, key));
+            let is_set = dialect.set_members().any(|name| is_same(name, key));
             is_set.then(|| set(place, key)).into_iter().collect()
         }
     }

@@ -7,7 +7,7 @@ use crate::{
     payload::{
         email_address::EmailAddress,
         extra,
-        field::{Field, Invalid, plain},
+        field::{AnyField, Invalid, plain},
         phone_number::{NumberingPlan, PhoneNumber},
         rule::{Rule, twice},
         suggest::nearest,
@@ -20,7 +20,7 @@ use crate::{
 pub(crate) struct FilledPayload<'a> {
     dialect: &'a Dialect,
     call: &'a Call<'a>,
-    table: &'static [Field],
+    table: &'a [AnyField<'a>],
     /// Under our names, as they go on the wire.
     values: Private<Map<String, Value>>,
     /// What the caller gave with this call.
@@ -32,7 +32,7 @@ impl<'a> FilledPayload<'a> {
     pub(crate) fn new(
         dialect: &'a Dialect,
         call: &'a Call<'a>,
-        table: &'static [Field],
+        table: &'a [AnyField<'a>],
         what: &str,
     ) -> Result<Self, Invalid> {
         Self::checked(dialect, call, table, what, |_, _| {})
@@ -42,7 +42,7 @@ impl<'a> FilledPayload<'a> {
     pub(crate) fn checked(
         dialect: &'a Dialect,
         call: &'a Call<'a>,
-        table: &'static [Field],
+        table: &'a [AnyField<'a>],
         what: &str,
         together: impl FnOnce(&Self, &mut Vec<Invalid>),
     ) -> Result<Self, Invalid> {
@@ -56,7 +56,7 @@ impl<'a> FilledPayload<'a> {
     pub(crate) fn gather(
         dialect: &'a Dialect,
         call: &'a Call<'a>,
-        table: &'static [Field],
+        table: &'a [AnyField<'a>],
         what: &str,
     ) -> (Self, Vec<Invalid>) {
         let what = format!("{what} through {}", dialect.name);
@@ -65,7 +65,7 @@ impl<'a> FilledPayload<'a> {
         let mut faults: Vec<Invalid> = strays.iter().map(|key| unknown_field(dialect, table, &what, key)).collect();
         let spellings = || table.iter().flat_map(|field| [field.name, field.wire]);
         // A slip of the pen is not also the lack of what was meant.
-        let is_meant = |field: &Field| {
+        let is_meant = |field: &AnyField| {
             strays.iter().filter_map(|key| nearest(key, spellings())).any(|spelling| field.is_called(spelling))
         };
         let mut filled = Self { dialect, call, table, values: Private::default(), given: Private::default() };
@@ -82,13 +82,12 @@ impl<'a> FilledPayload<'a> {
                 Err(fault) => faults.push(fault),
             }
         }
-        let fields: Vec<&Field> = table.iter().collect();
-        faults.extend(extra::faults(dialect, &fields, "extra", filled.get("extra")));
+        faults.extend(extra::faults(dialect, table, "extra", filled.get("extra")));
         (filled, faults)
     }
 
     /// From the payload, the verification or the defaults.
-    fn value_of(&mut self, dialect: &Dialect, field: &Field) -> Result<Option<Value>, Invalid> {
+    fn value_of(&mut self, dialect: &Dialect, field: &AnyField) -> Result<Option<Value>, Invalid> {
         let call = self.call;
         let given = find(call.payload, field)?.map(|value| field.rule.normalise(field.name, value)).transpose()?;
         // A reference that the vendor gave is passed on as it is, whatever the page says of its form.
@@ -124,7 +123,7 @@ impl<'a> FilledPayload<'a> {
     }
 
     /// Gives a field that nobody gave its documented default.
-    pub(crate) fn or_default(&mut self, name: &'static str, value: impl Into<Value>) {
+    pub(crate) fn or_default(&mut self, name: &str, value: impl Into<Value>) {
         if !self.values.contains_key(name) {
             self.values.insert(name.into(), value.into());
         }
@@ -319,7 +318,7 @@ fn over(below: Option<&Value>, above: Option<Value>) -> Option<Value> {
 /// A word about an operation that the vendor does not have.
 pub(crate) fn no_operation(dialect: &Dialect, operation: Operation) -> Invalid {
     let others: Vec<&str> =
-        Operation::ALL.iter().filter(|other| (dialect.fields)(**other).is_some()).map(|other| other.as_str()).collect();
+        Operation::ALL.iter().filter(|other| dialect.fields(**other).is_some()).map(|other| other.as_str()).collect();
     Invalid::new(
         "operation",
         format!("{} has no {}", dialect.name, operation.as_str()),
@@ -343,7 +342,7 @@ pub fn check_defaults(dialect: &Dialect, defaults: &Map<String, Value>) -> Resul
 }
 
 fn default_fault(
-    fields: &[&'static Field],
+    fields: &[AnyField],
     place: &str,
     defaults: &Map<String, Value>,
     key: &str,
@@ -373,7 +372,7 @@ fn default_fault(
 }
 
 /// Reads one field ahead of the table that it selects (iServeU's `otp_type`).
-pub(crate) fn peek(dialect: &Dialect, call: &Call, field: &Field) -> Result<Option<Value>, Invalid> {
+pub(crate) fn peek(dialect: &Dialect, call: &Call, field: &AnyField) -> Result<Option<Value>, Invalid> {
     if let Some(value) = find(call.payload, field)? {
         return field.rule.normalise(field.name, value).map(Some);
     }
@@ -383,7 +382,7 @@ pub(crate) fn peek(dialect: &Dialect, call: &Call, field: &Field) -> Result<Opti
     }
 }
 
-fn find<'m>(map: &'m Map<String, Value>, field: &Field) -> Result<Option<&'m Value>, Invalid> {
+fn find<'m>(map: &'m Map<String, Value>, field: &AnyField) -> Result<Option<&'m Value>, Invalid> {
     match (map.get(field.name), map.get(field.wire)) {
         (Some(_), Some(_)) if field.name != field.wire => Err(twice(field.name, field.name, field.wire)),
         (ours, theirs) => Ok(ours.or(theirs)),
@@ -391,7 +390,7 @@ fn find<'m>(map: &'m Map<String, Value>, field: &Field) -> Result<Option<&'m Val
 }
 
 /// A default goes by any of the vendor's names for the field, since it serves all operations.
-fn default_of(dialect: &Dialect, defaults: &Map<String, Value>, field: &Field) -> Result<Option<Value>, Invalid> {
+fn default_of(dialect: &Dialect, defaults: &Map<String, Value>, field: &AnyField) -> Result<Option<Value>, Invalid> {
     if field.personal || defaults.is_empty() {
         return Ok(None);
     }
@@ -404,14 +403,14 @@ fn default_of(dialect: &Dialect, defaults: &Map<String, Value>, field: &Field) -
 }
 
 /// Why a key of the payload has no place in this call.
-fn unknown_field(dialect: &Dialect, table: &'static [Field], what: &str, key: &str) -> Invalid {
+fn unknown_field(dialect: &Dialect, table: &[AnyField], what: &str, key: &str) -> Invalid {
     if is_code(key) {
         return code_in(key, "the payload");
     }
     let takers: Vec<&str> = Operation::ALL
         .iter()
         .filter(|operation| {
-            (dialect.fields)(**operation).is_some_and(|fields| fields.iter().any(|field| field.is_called(key)))
+            dialect.fields(**operation).is_some_and(|fields| fields.iter().any(|field| field.is_called(key)))
         })
         .map(|operation| operation.as_str())
         .collect();
@@ -449,13 +448,13 @@ pub(crate) fn code_in(key: &str, place: &str) -> Invalid {
     )
 }
 
-fn all_fields(dialect: &Dialect) -> Vec<&'static Field> {
-    Operation::ALL.iter().filter_map(|operation| (dialect.fields)(*operation)).flatten().collect()
+fn all_fields(dialect: &Dialect) -> Vec<AnyField<'_>> {
+    Operation::ALL.iter().filter_map(|operation| dialect.fields(*operation)).flatten().collect()
 }
 
 /// Those that may be constant for an account, each name once.
-fn lasting(fields: &[&'static Field]) -> Vec<&'static Field> {
-    let mut lasting: Vec<&'static Field> = Vec::new();
+fn lasting<'a>(fields: &'a [AnyField<'a>]) -> Vec<&'a AnyField<'a>> {
+    let mut lasting: Vec<&AnyField> = Vec::new();
     for field in fields {
         if !field.personal && !lasting.iter().any(|other| other.name == field.name) {
             lasting.push(field);

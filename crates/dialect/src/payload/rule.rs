@@ -4,7 +4,7 @@ use serde_json::{Map, Number, Value};
 
 use crate::payload::{
     email_address::EmailAddress,
-    field::{Field, Invalid},
+    field::{AnyField, Invalid},
     phone_number::NumberingPlan,
     placeholder::{holds_placeholder, placeholder},
 };
@@ -18,8 +18,8 @@ const MAX_EXTRA_VALUES: usize = 64;
 
 /// What may stand in a field. A value is accepted in every form that people and vendors write it in, and sent in the
 /// documented one.
-#[derive(Debug)]
-pub enum Rule {
+#[derive(Clone, Copy, Debug)]
+pub enum Rule<'a> {
     /// Sent as ten digits.
     IndianMobile,
     /// Sent as `tel:94XXXXXXXXX`.
@@ -57,10 +57,12 @@ pub enum Rule {
         max: usize,
     },
     /// One of these words, in any case; sent as written here.
-    OneOf(&'static [&'static str]),
+    OneOf(&'a [&'a str]),
     /// The way to the person: a word that is the same for every vendor (`sms`, `voice`, `whatsapp`, `email`), or the
     /// vendor's own; sent as the vendor's, which stands beside it.
     Channel(&'static [(&'static str, &'static str)]),
+    /// The same, of words that a server's description brings.
+    Among(&'a [(String, String)]),
     /// Sent as a number.
     Integer {
         min: u64,
@@ -83,12 +85,12 @@ pub enum Rule {
     OtpSpec,
     /// An object of these members; with `open`, of others too.
     Object {
-        members: &'static [Field],
+        members: &'a [AnyField<'a>],
         open: bool,
     },
     /// Objects of these members.
     List {
-        members: &'static [Field],
+        members: &'a [AnyField<'a>],
         max: usize,
     },
     /// Any JSON of moderate size.
@@ -98,11 +100,11 @@ pub enum Rule {
 }
 
 /// A line of text of the usual length.
-pub(crate) const TEXT: Rule = Rule::Text { min: 1, max: 256 };
+pub(crate) const TEXT: Rule<'static> = Rule::Text { min: 1, max: 256 };
 /// An identifier of the usual length.
-pub(crate) const IDENTIFIER: Rule = Rule::Identifier { max: 256 };
+pub(crate) const IDENTIFIER: Rule<'static> = Rule::Identifier { max: 256 };
 
-impl Rule {
+impl Rule<'_> {
     /// The value as it goes on the wire. What it makes, it takes again unchanged.
     pub(crate) fn normalise(&self, path: &str, value: &Value) -> Result<Value, Invalid> {
         if value.is_null() {
@@ -202,6 +204,12 @@ impl Rule {
                 let channel = channels.iter().find(|(ours, theirs)| is_given(ours) || is_given(theirs));
                 channel.map(|(_, theirs)| Value::from(*theirs))
             }
+            Self::Among(words) => {
+                let given = digits()?;
+                let is_given = |word: &str| word.eq_ignore_ascii_case(&given);
+                let word = words.iter().find(|(ours, theirs)| is_given(ours) || is_given(theirs));
+                word.map(|(_, theirs)| Value::from(theirs.as_str()))
+            }
             Self::Integer { min, max } => {
                 integer(&digits()?, *min, *max).map(|number| Value::Number(Number::from(number)))
             }
@@ -230,7 +238,7 @@ impl Rule {
 
     /// The rule in words, for a hint.
     pub fn describe(&self) -> String {
-        let names = |members: &[Field]| {
+        let names = |members: &[AnyField]| {
             members
                 .iter()
                 .map(|field| if field.required { format!("{} (required)", field.name) } else { field.name.into() })
@@ -261,6 +269,9 @@ impl Rule {
             Self::Channel(channels) => {
                 format!("one of {}", channels.iter().map(|(ours, _)| *ours).collect::<Vec<_>>().join(", "))
             }
+            Self::Among(words) => {
+                format!("one of {}", words.iter().map(|(ours, _)| ours.as_str()).collect::<Vec<_>>().join(", "))
+            }
             Self::Integer { min, max } | Self::IntegerText { min, max } => {
                 format!("a whole number from {min} to {max}")
             }
@@ -288,7 +299,7 @@ impl Rule {
 }
 
 /// An object's members under either name, written in the order of the table.
-fn object(path: &str, given: &Map<String, Value>, members: &[Field], open: bool) -> Result<Value, Invalid> {
+fn object(path: &str, given: &Map<String, Value>, members: &[AnyField], open: bool) -> Result<Value, Invalid> {
     let mut written = Map::new();
     let mut faults = Vec::new();
     for field in members {

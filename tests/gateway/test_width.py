@@ -7,14 +7,14 @@ WIDTH = 120
 VIEWS = ("verification", "attempt", "recent", "provider", "payload_field")
 
 AS_IT_COMES = [
-    "\\dx", "\\dx+ otp_gateway", "\\dew otp_*", "\\dv otp_gateway.*", "\\dn", "\\dT otp_gateway.*",
-    *(f"\\d otp_gateway.{name}" for name in (*VIEWS, "finding", "event")),
+    "\\dx", "\\dx+ otp_gateway", "\\dew otp_*", "\\dv otp_gateway.*", "\\dn",
+    *(f"\\d otp_gateway.{name}" for name in (*VIEWS, "finding", "event", "result")),
     "SELECT * FROM otp_gateway.recent",
     "SELECT setting, value, source FROM otp_gateway.provider WHERE provider = 'ideamart'",
 ]
 WRAPPED = [
-    "\\df otp_gateway.*", "\\df public.otp_*", "\\dn+ otp_gateway*", "\\dT+ otp_gateway.*", "\\dew+ otp_*", "\\dv+ otp_gateway.*",
-    *(f"\\d+ otp_gateway.{name}" for name in (*VIEWS, "finding", "event")),
+    "\\dT otp_gateway.*", "\\df otp_gateway.*", "\\df public.otp_*", "\\dn+ otp_gateway*", "\\dT+ otp_gateway.*", "\\dew+ otp_*", "\\dv+ otp_gateway.*",
+    *(f"\\d+ otp_gateway.{name}" for name in (*VIEWS, "finding", "event", "result")),
     "SELECT * FROM otp_gateway.check('ideamart')",
     "SELECT * FROM otp_gateway.history('0771234567', '-infinity', 'infinity')",
     "SELECT * FROM otp_gateway.payload_field WHERE vendor = 'hyperverge'",

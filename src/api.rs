@@ -15,6 +15,7 @@ pub mod try_call;
 pub mod version;
 
 use dialect::{Operation, Secret};
+use pgrx::pg_sys;
 use policy::{Micros, Status};
 use uuid::Uuid;
 
@@ -163,7 +164,7 @@ fn run(
         let job = job(operation, subject, attempt, code, payload, idempotency.as_ref())?;
         let verification = job.action.verification();
         match call(&Request::Run(Box::new(job)), attempt)? {
-            Response::Row(done) => return Ok(*done),
+            Response::Row(row) => return Ok(*row),
             Response::Error(error) => return Err(error),
             Response::Unknown => return Ok(ResultRow::unknown(verification, attempt)),
             // The queue was quicker, or another call with the same key.
@@ -208,37 +209,40 @@ fn job(
             "otp_verify(verification_id, ...) goes to the provider that sent; or name that provider.",
         )),
         Subject::Provider(name) => wanted.job(&Provider::find(name, role.oid)?, &*sealing_key::keys()?),
-        Subject::Verification(id) => {
-            let recorded = settled(id)?;
-            let prior = prepare::PriorState {
-                status: recorded.status,
-                reference: recorded.reference.as_deref(),
-                sealed: recorded.sealed.as_deref(),
-                send_count: recorded.send_count,
-            };
-            let wanted = JobSpec { verification: id, recorded: Some(prior), ..wanted };
-            if recorded.vendor == VENDOR_NOT_CHOSEN {
-                // It went nowhere yet: the record answers.
-                return Ok(wanted.answered_from_record(&recorded.provider, recorded.provider_id));
-            }
-            let provider =
-                Candidates::of_verification(&recorded.provider, recorded.provider_id, recorded.route_id, role.oid)?;
-            // A queued one is canceled without the vendor.
-            if provider.dialect.fields(operation).is_none() && recorded.status != Status::Queued {
-                return Err(Error::invalid_parameter(
-                    format!("{} has no {}", provider.dialect.name, operation.as_str()),
-                    "The README's table of vendors and operations says which vendor has which.",
-                ));
-            }
-            if provider.dialect.name != recorded.vendor {
-                return Err(Error::undefined_object(
-                    format!("provider \"{}\" now belongs to another vendor than this verification", recorded.provider),
-                    "Begin anew with otp_send.",
-                ));
-            }
-            wanted.job(&provider, &*sealing_key::keys()?)
-        }
+        Subject::Verification(id) => job_on_record(&JobSpec { verification: id, ..wanted }),
     }
+}
+
+/// The job of an operation on a verification on record, by the record as it is now.
+fn job_on_record(wanted: &JobSpec) -> Result<Job, Error> {
+    let recorded = settled(wanted.verification)?;
+    let prior = prepare::PriorState {
+        status: recorded.status,
+        reference: recorded.reference.as_deref(),
+        sealed: recorded.sealed.as_deref(),
+        send_count: recorded.send_count,
+    };
+    let wanted = JobSpec { recorded: Some(prior), ..*wanted };
+    if recorded.vendor == VENDOR_NOT_CHOSEN {
+        // It went nowhere yet: the record answers.
+        return Ok(wanted.answered_from_record(&recorded.provider, recorded.provider_id));
+    }
+    let role = pg_sys::Oid::from(wanted.role);
+    let provider = Candidates::of_verification(&recorded.provider, recorded.provider_id, recorded.route_id, role)?;
+    // A queued one is canceled without the vendor.
+    if (provider.dialect.fields)(wanted.operation).is_none() && recorded.status != Status::Queued {
+        return Err(Error::invalid_parameter(
+            format!("{} has no {}", provider.dialect.name, wanted.operation.as_str()),
+            "The README's table of vendors and operations says which vendor has which.",
+        ));
+    }
+    if provider.dialect.name != recorded.vendor {
+        return Err(Error::undefined_object(
+            format!("provider \"{}\" now belongs to another vendor than this verification", recorded.provider),
+            "Begin anew with otp_send.",
+        ));
+    }
+    wanted.job(&provider, &*sealing_key::keys()?)
 }
 
 /// The verification as it is on record, once no send of it is in flight: only then is its reference known.
@@ -261,7 +265,7 @@ fn settled(id: Uuid) -> Result<VerificationSnapshot, Error> {
 
 /// The verification's row once its send has an outcome, or as it is when the time is over.
 fn follow(id: Uuid, which: WhichSend, timeout: Micros) -> Result<ResultRow, Error> {
-    let until = since_boot().saturating_add(timeout);
+    let until = since_boot() + timeout;
     loop {
         // Each time: whether it is the caller's to see, and there at all.
         let recorded = session_reads::committed(id)?;
@@ -271,7 +275,7 @@ fn follow(id: Uuid, which: WhichSend, timeout: Micros) -> Result<ResultRow, Erro
             .map_err(Unanswered::error)?;
         match response.map(|response| message::read(&response)).transpose()? {
             None => return Ok(ResultRow::without_outcome(id, recorded)),
-            Some(Response::Row(done)) => return Ok(*done),
+            Some(Response::Row(row)) => return Ok(*row),
             Some(Response::Retry) => {}
             Some(Response::Error(error)) => return Err(error),
             Some(Response::Idle | Response::Progress(_) | Response::Checked(_) | Response::Unknown) => {

@@ -8,6 +8,7 @@ pub mod row_lookup;
 pub mod transaction;
 
 use dialect::Operation;
+use pgrx::pg_sys;
 use policy::Verification;
 use serde_json::{Map, Value};
 use uuid::Uuid;
@@ -21,7 +22,7 @@ use crate::{
     pg::{clock, roles::Role},
     provider::lookup::VENDOR_NOT_CHOSEN,
     store::{
-        identity::{Kind, Subject},
+        identity::{Identity, Kind, Subject},
         queue_home::queue_home,
         replica,
         rows::{IdempotencyHashes, NewVerification},
@@ -80,14 +81,7 @@ fn prepare(
         Some(route) => (route.server, VENDOR_NOT_CHOSEN),
         None => (first.server, first.dialect.name),
     };
-    let provider_id = identity(&Subject {
-        kind: Kind::Server,
-        object: server.to_u32(),
-        name: provider.to_owned(),
-        vendor: Some(vendor.to_owned()),
-    })?;
-    let role_id =
-        identity(&Subject { kind: Kind::Role, object: role.oid.to_u32(), name: role.name.clone(), vendor: None })?;
+    let (provider_id, role_id) = identities(provider, server, vendor, &role)?;
     let verification = NewVerification {
         id,
         provider: provider.to_owned(),
@@ -106,4 +100,12 @@ fn prepare(
         state,
     };
     Ok((verification, row))
+}
+
+/// The numbers under which a server and a role are put down.
+fn identities(name: &str, server: pg_sys::Oid, vendor: &str, role: &Role) -> Result<(Identity, Identity), Error> {
+    let server =
+        Subject { kind: Kind::Server, object: server.to_u32(), name: name.to_owned(), vendor: Some(vendor.to_owned()) };
+    let role = Subject { kind: Kind::Role, object: role.oid.to_u32(), name: role.name.clone(), vendor: None };
+    Ok((identity(&server)?, identity(&role)?))
 }

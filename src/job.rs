@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use dialect::{FindBy, HttpRequest, Operation, Outcome, Secret};
 use http_client::Endpoint;
-use policy::{LimitRules, Micros};
+use policy::{LimitRules, Micros, Timestamp};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::{
     crypto::seal::Keys,
+    pg::clock::SinceBoot,
     store::{
         identity::Identity,
         rows::{IdempotencyHashes, MovedTo, NewAttempt},
@@ -56,7 +57,7 @@ pub struct Job {
     pub counts_for: CountsFor,
     /// When the worker took the job from a session.
     #[serde(skip)]
-    pub taken_at: Micros,
+    pub taken_at: SinceBoot,
 }
 
 /// What a job does, and to which verification.
@@ -358,7 +359,7 @@ impl Job {
     }
 
     /// The intent of this job, to be put on record before it goes. A test number's counts for nobody.
-    pub fn intent(&self, verification: Uuid, now: Micros) -> NewAttempt {
+    pub fn intent(&self, verification: Uuid, now: Timestamp) -> NewAttempt {
         NewAttempt {
             id: self.attempt,
             verification,

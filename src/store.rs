@@ -17,7 +17,6 @@ pub mod queue_home;
 pub mod recipient_lookup;
 pub mod replica;
 pub mod retention;
-pub mod row_array;
 pub mod rows;
 pub mod scan;
 pub mod sealing_key;
@@ -28,10 +27,12 @@ pub mod verifications;
 
 use pgrx::spi::SpiClient;
 
-use crate::store::{
-    prepared::Statement,
-    row_array::{Columns, RowType},
-    transaction::{Durability, Failure},
+use crate::{
+    pg::row_array::{Columns, RowType},
+    store::{
+        prepared::Statement,
+        transaction::{Durability, Failure},
+    },
 };
 
 /// The version of the schema that this library works with: that of the newest SQL script, and `default_version` of the control

@@ -141,7 +141,7 @@ fn busy() -> Error {
 
 /// None: not in time.
 fn ask(request: &Request, patience: Micros) -> Result<Option<Response>, Error> {
-    let until = since_boot().saturating_add(patience);
+    let until = since_boot() + patience;
     loop {
         let response = session::send(&message::write(request), *Uuid::nil().as_bytes(), Some(until));
         match response.map_err(Unanswered::error)?.map(|response| message::read(&response)).transpose()? {

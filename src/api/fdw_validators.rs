@@ -1,12 +1,16 @@
 //! The validators of the foreign data wrappers: a mistyped or misplaced option is refused when it is written.
 
 use dialect::Dialect;
-use pgrx::{PgList, pg_sys};
+use pgrx::pg_sys;
 
 use crate::{
     api::function::{declared_otherwise, sql_function},
     error::Error,
-    pg::{arguments::Argument, fingerprint::FingerprintBuilder, roles::current_user},
+    pg::{
+        arguments::{Argument, Unread},
+        fingerprint::FingerprintBuilder,
+        roles::current_user,
+    },
     provider::{
         credentials, description,
         file_rights::{is_open_to_all, open_to_all},
@@ -114,29 +118,17 @@ pub struct Options(pub Vec<(String, String)>);
 impl Argument for Options {
     const TYPE: pg_sys::Oid = pg_sys::TEXTARRAYOID;
 
-    unsafe fn read(datum: Option<pg_sys::Datum>, name: &str) -> Result<Self, Error> {
-        let datum = datum
-            .ok_or_else(|| Error::invalid_parameter(format!("{name} is null"), "Give an array of 'name=value'."))?;
-        // SAFETY: as the caller promises, text[]; an element that is null is an error of Postgres'.
-        let list = unsafe { pg_sys::untransformRelOptions(datum) };
-        // SAFETY: a list of DefElem. For one without a value Postgres' own error has its name, in words of its own.
-        let has_values =
-            unsafe { PgList::<pg_sys::DefElem>::from_pg(list).iter_ptr().all(|one| !(*one).arg.is_null()) };
-        if !has_values {
-            return Err(Error::invalid_parameter(
-                format!("{name} has an element without a value"),
-                "Each is \
-            'name=value'.",
-            ));
-        }
-        // SAFETY: a list of DefElem with text values.
-        Ok(Self(unsafe { crate::pg::foreign_servers::options(list) }))
+    fn read(value: Unread, name: &str) -> Result<Self, Error> {
+        let null = || Error::invalid_parameter(format!("{name} is null"), "Give an array of 'name=value'.");
+        let no_value =
+            |()| Error::invalid_parameter(format!("{name} has an element without a value"), "Each is 'name=value'.");
+        value.options().ok_or_else(null)?.map(Self).map_err(no_value)
     }
 
-    fn note(&self, print: &mut FingerprintBuilder) {
+    fn note(&self, fingerprint: &mut FingerprintBuilder) {
         for (name, value) in &self.0 {
-            print.add(Some(name.as_bytes()));
-            print.add(Some(value.as_bytes()));
+            fingerprint.add(Some(name.as_bytes()));
+            fingerprint.add(Some(value.as_bytes()));
         }
     }
 }

@@ -1,7 +1,7 @@
 //! One key, one verification: who comes with a key holds a lock on it until its verification is there to be found. The
 //! worker never waits for a session, so the lock is the sessions' own.
 
-use policy::{IDEMPOTENCY_WINDOW, Micros};
+use policy::{IDEMPOTENCY_WINDOW, Timestamp};
 use serde_json::{Map, Value};
 use zeroize::Zeroizing;
 
@@ -44,8 +44,8 @@ pub enum Hold {
 }
 
 /// Older verifications have lost their keys.
-pub fn since() -> Micros {
-    clock().saturating_sub(IDEMPOTENCY_WINDOW)
+pub fn since() -> Timestamp {
+    clock() - IDEMPOTENCY_WINDOW
 }
 
 /// Waits for whoever has the key now, and then returns the verification that it stands for, if there is one.

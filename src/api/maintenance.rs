@@ -39,7 +39,7 @@ sql_function!(
                 made shorter.",
             ));
         }
-        let before = clock().saturating_sub(older_than.0);
+        let before = clock() - older_than.0;
         in_parts(|from| Maintenance::Purge { before, providers: providers.clone(), from })
     }
 );
@@ -101,9 +101,9 @@ fn in_parts(part: impl Fn(Uuid) -> Maintenance) -> Result<i64, Error> {
     let (mut count, mut from, mut said) = (0u64, Uuid::nil(), clock());
     loop {
         match call(&Request::Maintain(part(from)), Uuid::nil())? {
-            Response::Progress(done) => {
-                count += done.count;
-                match done.next {
+            Response::Progress(progress) => {
+                count += progress.count;
+                match progress.next {
                     Some(next) => from = next,
                     None => return Ok(i64::try_from(count).unwrap_or(i64::MAX)),
                 }
@@ -113,7 +113,7 @@ fn in_parts(part: impl Fn(Uuid) -> Maintenance) -> Result<i64, Error> {
             Response::Error(error) => return Err(error),
             Response::Row(_) | Response::Idle | Response::Checked(_) | Response::Unknown => return Err(unexpected()),
         }
-        if clock().saturating_sub(said) > PROGRESS {
+        if clock().since(said) > PROGRESS {
             pgrx::notice!("otp_gateway: {count} verifications so far");
             said = clock();
         }

@@ -24,7 +24,7 @@ impl Returned for ResultRow {
 
     fn answer(
         call: &Call,
-        print: Fingerprint,
+        fingerprint: Fingerprint,
         body: impl FnOnce() -> Result<Self, Error>,
     ) -> Result<pg_sys::Datum, Error> {
         segment::check()?;
@@ -32,12 +32,12 @@ impl Returned for ResultRow {
         session::await_launcher()?;
         // The row's type is found before the call: nothing after it may fail for want of a catalog.
         let row = Row::of(call)?;
-        if let Some(done) = repeated_call::recall(&print) {
-            return Ok(row.fill(&done));
+        if let Some(result) = repeated_call::recall(&fingerprint) {
+            return Ok(row.fill(&result));
         }
-        let done = body()?;
-        let datum = row.fill(&done);
-        repeated_call::remember(print, done);
+        let result = body()?;
+        let datum = row.fill(&result);
+        repeated_call::remember(fingerprint, result);
         Ok(datum)
     }
 }
@@ -82,23 +82,23 @@ impl Row {
         }
     }
 
-    fn fill(&self, done: &ResultRow) -> pg_sys::Datum {
+    fn fill(&self, result: &ResultRow) -> pg_sys::Datum {
         // SAFETY: every datum is of its column's type, as COLUMNS has them.
         let values: [Option<pg_sys::Datum>; COLUMNS.len()] = unsafe {
             [
-                pgrx::datum::Uuid::from_bytes(*done.verification.as_bytes()).into_datum(),
-                done.attempt.map(|id| pgrx::datum::Uuid::from_bytes(*id.as_bytes())).into_datum(),
-                done.status.as_str().into_datum(),
-                done.outcome.map(Outcome::as_str).into_datum(),
-                done.retryable.into_datum(),
-                i32::try_from(done.attempts_left).unwrap_or(i32::MAX).into_datum(),
-                done.retry_after.map(interval),
-                done.expires_at.map(pg_sys::Datum::from),
-                done.reference.as_deref().into_datum(),
-                done.vendor_code.as_deref().into_datum(),
-                done.vendor_message.as_deref().into_datum(),
-                done.response.as_deref().and_then(|json| jsonb(json)),
-                done.reason.map(BlockReason::as_str).into_datum(),
+                pgrx::datum::Uuid::from_bytes(*result.verification.as_bytes()).into_datum(),
+                result.attempt.map(|id| pgrx::datum::Uuid::from_bytes(*id.as_bytes())).into_datum(),
+                result.status.as_str().into_datum(),
+                result.outcome.map(Outcome::as_str).into_datum(),
+                result.retryable.into_datum(),
+                i32::try_from(result.attempts_left).unwrap_or(i32::MAX).into_datum(),
+                result.retry_after.map(interval),
+                result.expires_at.map(|at| pg_sys::Datum::from(at.0)),
+                result.reference.as_deref().into_datum(),
+                result.vendor_code.as_deref().into_datum(),
+                result.vendor_message.as_deref().into_datum(),
+                result.response.as_deref().and_then(|json| jsonb(json)),
+                result.reason.map(BlockReason::as_str).into_datum(),
             ]
         };
         let mut nulls = values.map(|value| value.is_none());

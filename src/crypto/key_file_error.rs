@@ -1,13 +1,15 @@
 //! What is wrong with the key file, and what leads out of it: commands that can be taken at their word.
 
 use std::{
-    ffi::CString,
     fs, io,
-    os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
 };
 
-use crate::{error::Error, gucs, pg::process::system_user};
+use crate::{
+    error::Error,
+    gucs,
+    pg::process::{self, system_user},
+};
 
 const RESTORE: &str = "Restore it from your copy: without it, what is sealed stays sealed.";
 
@@ -103,7 +105,7 @@ fn place_for_it() -> Option<String> {
     if !directory.exists() {
         return Some(format!("As root: install -d -o {user} -m 700 {}; then restart the server.", directory.display()));
     }
-    if is_writable(&directory) {
+    if process::may_write_into(&directory) {
         return None;
     }
     let own = directory.join("otp_gateway_keys");
@@ -121,12 +123,6 @@ fn directory_of(path: &Path) -> Option<PathBuf> {
     // A link's target is what is written.
     let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     path.parent().map(Path::to_owned)
-}
-
-fn is_writable(directory: &Path) -> bool {
-    let Ok(path) = CString::new(directory.as_os_str().as_bytes()) else { return false };
-    // SAFETY: a C string.
-    unsafe { libc::access(path.as_ptr(), libc::W_OK | libc::X_OK) == 0 }
 }
 
 fn about(what: &str, hint: String) -> Error {

@@ -6,12 +6,12 @@ use std::{
     ffi::CStr,
 };
 
-use pgrx::{IntoDatum, pg_sys};
+use pgrx::pg_sys;
 
 use crate::{
     error::Error,
     hooks::extension_presence,
-    pg::scan::{equal, scan_table},
+    pg::scan::{Key, scan_catalog_by},
 };
 
 /// Of so many tables the names are said.
@@ -49,11 +49,9 @@ fn table_of(trigger: pg_sys::Oid) -> Option<pg_sys::Oid> {
     table
 }
 
-fn scan_trigger(trigger: pg_sys::Oid, mut each: impl FnMut(&pg_sys::FormData_pg_trigger)) {
-    let by_oid = equal(pg_sys::Anum_pg_trigger_oid as usize, pg_sys::F_OIDEQ, trigger.into_datum());
+fn scan_trigger(trigger: pg_sys::Oid, each: impl FnMut(&pg_sys::FormData_pg_trigger)) {
     let index = pg_sys::Oid::from(pg_sys::TriggerOidIndexId);
-    // SAFETY: the catalog's own struct.
-    scan_table(pg_sys::TriggerRelationId, Some(index), [by_oid], |row| each(unsafe { row.form() }));
+    scan_catalog_by(index, [Key::Oid(pg_sys::Anum_pg_trigger_oid as usize, trigger)], each);
 }
 
 fn sends_codes(function: pg_sys::Oid) -> bool {

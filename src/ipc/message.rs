@@ -3,7 +3,7 @@
 
 use dialect::Outcome;
 use http_client::{ConnectionCheck, Endpoint};
-use policy::{BlockReason, Micros, Status, Verification};
+use policy::{BlockReason, Micros, Status, Timestamp, Verification};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use uuid::Uuid;
 use zeroize::Zeroizing;
@@ -39,7 +39,7 @@ pub enum Request {
 #[derive(Serialize, Deserialize)]
 pub enum Maintenance {
     /// Deletes what began before that, of these providers (None: of all), from this verification on.
-    Purge { before: Micros, providers: Option<Vec<Identity>>, from: Uuid },
+    Purge { before: Timestamp, providers: Option<Vec<Identity>>, from: Uuid },
     /// Removes what leads to a recipient, found by these keys, at a provider or route (under any of its numbers). What
     /// counts at providers that are not `owned` (None: all are) goes on counting.
     Forget { provider: Vec<Identity>, owned: Option<Vec<Identity>>, recipient_keys: Vec<Vec<u8>> },
@@ -81,7 +81,7 @@ pub struct ResultRow {
     pub retryable: bool,
     pub attempts_left: u32,
     pub retry_after: Option<Micros>,
-    pub expires_at: Option<Micros>,
+    pub expires_at: Option<Timestamp>,
     pub reference: Option<String>,
     pub vendor_code: Option<String>,
     pub vendor_message: Option<String>,

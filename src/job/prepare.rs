@@ -12,6 +12,7 @@ use crate::{
     crypto::seal::{Keys, Place},
     error::Error,
     job::{Account, Action, Answer, CountsFor, Flow, Job, OwnAnswer, Recorded, Route, Send, VendorCall},
+    pg::clock::SinceBoot,
     provider::{Provider, candidates::Candidates, lookup::VENDOR_NOT_CHOSEN, option_value::micros},
     store::{identity::Identity, rows::IdempotencyHashes},
 };
@@ -165,7 +166,7 @@ impl JobSpec<'_> {
             recipient_keys: Vec::new(),
             account_keys: Vec::new(),
             counts_for: CountsFor::default(),
-            taken_at: 0,
+            taken_at: SinceBoot::default(),
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::ffi::{CStr, CString, c_char};
 
-use pgrx::{PgList, pg_sys};
+use pgrx::{IntoDatum, PgList, pg_sys};
 
 use crate::pg::scan::scan_catalog;
 
@@ -29,10 +29,7 @@ pub fn server(name: &str) -> Option<Server> {
 /// Every foreign server of this database, ours or not.
 pub fn servers() -> Vec<Server> {
     let mut oids = Vec::new();
-    scan_catalog(pg_sys::ForeignServerRelationId, |row| {
-        // SAFETY: the catalog's own struct; an OID is copied.
-        oids.push(unsafe { row.form::<pg_sys::FormData_pg_foreign_server>() }.oid);
-    });
+    scan_catalog(|server: &pg_sys::FormData_pg_foreign_server, _| oids.push(server.oid));
     oids.into_iter().filter_map(server_of).collect()
 }
 
@@ -47,6 +44,14 @@ unsafe fn read(server: &pg_sys::ForeignServer) -> Server {
 pub fn wrapper_name(wrapper: pg_sys::Oid) -> String {
     // SAFETY: the OID comes from a server, which keeps its wrapper from being dropped.
     unsafe { text((*pg_sys::GetForeignDataWrapper(wrapper)).fdwname) }
+}
+
+/// Whether a role has USAGE on a server.
+pub fn may_use(role: pg_sys::Oid, server: pg_sys::Oid) -> bool {
+    let arguments = [role.into_datum(), server.into_datum(), "USAGE".into_datum()];
+    // SAFETY: a function of Postgres with three arguments that are not null; it returns a boolean.
+    let may = unsafe { pgrx::direct_function_call::<bool>(pg_sys::has_server_privilege_id_id, &arguments) };
+    may.unwrap_or(false)
 }
 
 /// The dialect of a provider, or `route`: what its foreign data wrapper is called after.

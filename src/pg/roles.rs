@@ -90,9 +90,18 @@ pub fn current_user() -> pg_sys::Oid {
 
 pub fn current_role() -> Role {
     let oid = current_user();
-    // SAFETY: the current role exists for as long as this statement runs.
+    // SAFETY: a look-up in the catalog, whose error is Postgres' own where the current role has been dropped.
     let name = unsafe { CStr::from_ptr(pg_sys::GetUserNameFromId(oid, false)) };
     Role { oid, name: name.to_string_lossy().into_owned() }
+}
+
+/// The name of a role. None: there is no such role any more.
+pub fn name_of(role: pg_sys::Oid) -> Option<String> {
+    // SAFETY: a look-up in the catalog, which gives a C string or null.
+    unsafe {
+        let name = pg_sys::GetUserNameFromId(role, true);
+        (!name.is_null()).then(|| CStr::from_ptr(name).to_string_lossy().into_owned())
+    }
 }
 
 /// Whose rights a SECURITY DEFINER function has, for a hint about rights that are missing; empty elsewhere.
@@ -121,6 +130,12 @@ pub fn is_superuser(role: pg_sys::Oid) -> bool {
 pub fn has_privileges_of(role: pg_sys::Oid, other: pg_sys::Oid) -> bool {
     // SAFETY: a look-up in the catalog.
     unsafe { pg_sys::has_privs_of_role(role, other) }
+}
+
+/// Whether a role is another or a member of it; being a superuser makes nobody one.
+pub fn is_member_of(role: pg_sys::Oid, other: pg_sys::Oid) -> bool {
+    // SAFETY: a look-up in the catalog.
+    unsafe { pg_sys::is_member_of_role_nosuper(role, other) }
 }
 
 /// Whether a role has CREATEDB.

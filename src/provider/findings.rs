@@ -15,12 +15,12 @@ use url::Url;
 
 use crate::{
     error::Error,
-    pg::foreign_servers::{self, Server},
+    pg::foreign_servers::{self, Server, may_use},
     provider::{
         Provider,
         credentials::credentials,
         description,
-        lookup::{may_use, no_usage, shown},
+        lookup::{no_usage, shown},
         ownership::owner_must_read_files,
         server_options::{Enforce, FILE_OPTIONS, PROXY_CREDENTIALS, ServerOptions},
     },

@@ -1,13 +1,13 @@
 //! The foreign server that a name stands for, and what is said where it stands for none.
 
 use dialect::{Dialect, nearest};
-use pgrx::{FromDatum, IntoDatum, pg_sys};
+use pgrx::pg_sys;
 use policy::Micros;
 
 use crate::{
     error::Error,
     pg::{
-        foreign_servers::{self, Server},
+        foreign_servers::{self, Server, may_use},
         roles::{acting_owner, current_user},
         values::quoted,
     },
@@ -73,15 +73,6 @@ pub fn shown(name: &str) -> String {
 /// Every foreign data wrapper of ours, for a hint.
 pub fn wrappers() -> String {
     dialect::DIALECTS.iter().map(|dialect| format!("otp_{}", dialect.name)).collect::<Vec<_>>().join(", ")
-}
-
-pub fn may_use(role: pg_sys::Oid, server: pg_sys::Oid) -> bool {
-    // SAFETY: a function of Postgres with three arguments that are not null; it returns a boolean.
-    unsafe {
-        let arguments = [role.into_datum(), server.into_datum(), "USAGE".into_datum()];
-        let may = pgrx::direct_function_call_as_datum(pg_sys::has_server_privilege_id_id, &arguments);
-        may.and_then(|may| bool::from_datum(may, false)).unwrap_or(false)
-    }
 }
 
 /// The vendor of a verification that is queued for a route.

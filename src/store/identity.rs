@@ -5,17 +5,12 @@
 
 use std::{cell::RefCell, collections::HashMap};
 
-use pgrx::{IntoDatum, pg_sys};
+use pgrx::pg_sys;
 use serde::{Deserialize, Serialize};
 
 use crate::{
     error::Error,
-    pg::{
-        database, foreign_servers,
-        relation::of_extension,
-        roles::role_named,
-        scan::{TupleValues, equal},
-    },
+    pg::{database, foreign_servers, relation::of_extension, roles::role_named, row::Row, scan::Key},
     store::{
         columns::{NEWEST_TABLE, identity as column},
         scan::scan,
@@ -89,7 +84,7 @@ pub fn object_of(id: Identity) -> Result<Option<pg_sys::Oid>, Error> {
         return Ok(Some(object));
     }
     let mut found = None;
-    scan(c"identity", None, [equal(column::ID, pg_sys::F_INT8EQ, id.into_datum())], |row| found = object(row))?;
+    scan(c"identity", None, [Key::Bigint(column::ID, id)], |row| found = object(row))?;
     if let Some(found) = found {
         known(|known| known.objects.insert(id, found));
     }
@@ -99,12 +94,11 @@ pub fn object_of(id: Identity) -> Result<Option<pg_sys::Oid>, Error> {
 /// Every number of a server or role: more than one where rows of two databases were brought together.
 pub fn identities_of(kind: Kind, oid: pg_sys::Oid) -> Result<Vec<Identity>, Error> {
     let mut found = Vec::new();
-    let identity = |row: &TupleValues| {
-        // SAFETY: the columns are of these types.
-        let (id, of) = unsafe { (row.value::<Identity>(column::ID), row.value::<String>(column::KIND)) };
-        id.filter(|_| object(row) == Some(oid) && of.as_deref() == Some(kind.as_str()))
+    let identity = |row: Row| {
+        let of = row.get::<String>(column::KIND);
+        row.get::<Identity>(column::ID).filter(|_| object(row) == Some(oid) && of.as_deref() == Some(kind.as_str()))
     };
-    let wanted = [equal(column::OBJECT, pg_sys::F_OIDEQ, oid.into_datum())];
+    let wanted = [Key::Oid(column::OBJECT, oid)];
     scan(c"identity", Some(c"identity_object_idx"), wanted, |row| found.extend(identity(row)))?;
     if found.is_empty() {
         // It may be on record under the OID that it had elsewhere.
@@ -118,19 +112,12 @@ pub fn identities_of(kind: Kind, oid: pg_sys::Oid) -> Result<Vec<Identity>, Erro
 pub fn dropped_servers(name: &str) -> Result<Vec<(Identity, String)>, Error> {
     let mut found = Vec::new();
     scan(c"identity", None, [], |row| {
-        // SAFETY: the columns are of these types.
-        let (id, kind, last, vendor) = unsafe {
-            (
-                row.value::<Identity>(column::ID),
-                row.value::<String>(column::KIND),
-                row.value::<String>(column::NAME),
-                row.value::<String>(column::VENDOR),
-            )
-        };
+        let (kind, last) = (row.get::<String>(column::KIND), row.get::<String>(column::NAME));
         let is_it = kind.as_deref() == Some(Kind::Server.as_str()) && last.as_deref() == Some(name);
         // The worker may not have heard of it yet.
         if is_it && object(row).and_then(foreign_servers::server_of).is_none() {
-            found.extend(id.map(|id| (id, vendor.unwrap_or_default())));
+            let vendor = row.get::<String>(column::VENDOR).unwrap_or_default();
+            found.extend(row.get::<Identity>(column::ID).map(|id| (id, vendor)));
         }
     })?;
     Ok(found)
@@ -138,23 +125,18 @@ pub fn dropped_servers(name: &str) -> Result<Vec<(Identity, String)>, Error> {
 
 /// What a row stands for here. Where pg_upgrade has brought it, and no worker has looked at it yet, that is found by its
 /// name, as the worker does: whoever calls first is to be known, and so is his idempotency key.
-pub fn object(row: &TupleValues) -> Option<pg_sys::Oid> {
-    // SAFETY: the columns are of these types.
-    let (object, home_of_it, kind, name, vendor) = unsafe {
-        (
-            row.value::<pg_sys::Oid>(column::OBJECT)?,
-            row.value::<i64>(column::HOME),
-            row.value::<String>(column::KIND)?,
-            row.value::<String>(column::NAME)?,
-            row.value::<String>(column::VENDOR),
-        )
-    };
-    if home_of_it == Some(home()) {
+pub fn object(row: Row) -> Option<pg_sys::Oid> {
+    let object = row.get::<pg_sys::Oid>(column::OBJECT)?;
+    let kind = row.get::<String>(column::KIND)?;
+    let name = row.get::<String>(column::NAME)?;
+    if row.get::<i64>(column::HOME) == Some(home()) {
         return Some(object);
     }
     match Kind::from_label(&kind)? {
         Kind::Server => foreign_servers::server(&name)
-            .filter(|server| vendor.is_some_and(|vendor| foreign_servers::vendor_of(server) == vendor))
+            .filter(|server| {
+                row.get::<String>(column::VENDOR).is_some_and(|vendor| foreign_servers::vendor_of(server) == vendor)
+            })
             .map(|server| server.oid),
         Kind::Role => role_named(&name),
     }

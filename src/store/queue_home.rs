@@ -22,11 +22,8 @@ pub fn queue_home() -> Result<u64, Error> {
     let here = database::system_identifier();
     let mut homes = Vec::new();
     scan(c"queue_home", None, [], |row| {
-        // SAFETY: the columns are of these types.
-        let (database, cluster) =
-            unsafe { (row.value::<pg_sys::Oid>(column::DATABASE), row.value::<i64>(column::CLUSTER)) };
-        if database == Some(database::current()) {
-            homes.extend(cluster.map(i64::cast_unsigned));
+        if row.get::<pg_sys::Oid>(column::DATABASE) == Some(database::current()) {
+            homes.extend(row.get::<i64>(column::CLUSTER).map(i64::cast_unsigned));
         }
     })?;
     Ok(homes.iter().copied().find(|home| *home == here).or(homes.first().copied()).unwrap_or(here))

@@ -25,8 +25,7 @@ statements! {
 pub fn keys() -> Result<Rc<Keys>, Error> {
     let keys = key_file::keys()?;
     let mut needed = Vec::new();
-    // SAFETY: the column is of this type.
-    scan(c"sealing_key", None, [], |row| needed.extend(unsafe { row.value::<String>(column::ID) }))?;
+    scan(c"sealing_key", None, [], |row| needed.extend(row.get::<String>(column::ID)))?;
     check(&keys, &needed)?;
     Ok(keys)
 }

@@ -84,20 +84,10 @@ impl Worker {
         self.http.start_check(number, option, endpoint);
     }
 
-    pub fn record_intents(&mut self, mut jobs: Vec<(CallId, Box<Job>)>) {
-        match self.keys_to_seal() {
-            Ok(keys) => jobs.iter_mut().for_each(|(_, job)| job.derive_keys(&keys)),
-            Err(error) => {
-                // One that goes on to the next provider of its route was recognised when it began.
-                let is_known =
-                    |(_, job): &(CallId, Box<Job>)| job.recipient.is_none() || !job.recipient_keys.is_empty();
-                let (known, unknown): (Vec<_>, Vec<_>) = jobs.into_iter().partition(is_known);
-                unknown.into_iter().for_each(|(call_id, job)| self.refuse(call_id, &job, &error));
-                if known.is_empty() {
-                    return;
-                }
-                jobs = known;
-            }
+    pub fn record_intents(&mut self, jobs: Vec<(CallId, Box<Job>)>) {
+        let mut jobs = self.with_keys(jobs);
+        if jobs.is_empty() {
+            return;
         }
         let mut needed = Vec::new();
         let may_be_left = self.may_be_left();
@@ -120,11 +110,37 @@ impl Worker {
                 .into_iter()
                 .zip(decisions)
                 .for_each(|((call_id, job), decision)| self.apply_decision(call_id, *job, decision)),
-            Err(Failure::NotInstalled) => {
+            Err(failure) => self.on_intent_failure(jobs, &needed, failure),
+        }
+    }
+
+    /// Has each job know by which keys its recipient is found. Without the key file those are refused that name one.
+    fn with_keys(&mut self, mut jobs: Vec<(CallId, Box<Job>)>) -> Vec<(CallId, Box<Job>)> {
+        match self.keys_to_seal() {
+            Ok(keys) => {
+                jobs.iter_mut().for_each(|(_, job)| job.derive_keys(&keys));
+                jobs
+            }
+            Err(error) => {
+                // One that goes on to the next provider of its route was recognised when it began.
+                let is_known =
+                    |(_, job): &(CallId, Box<Job>)| job.recipient.is_none() || !job.recipient_keys.is_empty();
+                let (known, unknown): (Vec<_>, Vec<_>) = jobs.into_iter().partition(is_known);
+                unknown.into_iter().for_each(|(call_id, job)| self.refuse(call_id, &job, &error));
+                known
+            }
+        }
+    }
+
+    /// What becomes of jobs whose intents could not be put on record, so that nothing was sent; `needed` is the
+    /// verification on record that each is about.
+    fn on_intent_failure(&mut self, mut jobs: Vec<(CallId, Box<Job>)>, needed: &[Option<Uuid>], failure: Failure) {
+        match failure {
+            Failure::NotInstalled => {
                 self.extension_dropped();
                 self.put_back(jobs);
             }
-            Err(Failure::Busy) => match self.put_aside_jobs(jobs, &needed) {
+            Failure::Busy => match self.put_aside_jobs(jobs, needed) {
                 Ok(others) if others.is_empty() => {}
                 Ok(others) => self.record_intents(others),
                 Err(all) => {
@@ -133,10 +149,10 @@ impl Worker {
                 }
             },
             // One that cannot be recorded must not take the others with it.
-            Err(Failure::Error(_)) if jobs.len() > 1 => {
+            Failure::Error(_) if jobs.len() > 1 => {
                 jobs.drain(..).for_each(|job| self.record_intents(vec![job]));
             }
-            Err(Failure::Error(why)) => {
+            Failure::Error(why) => {
                 self.failures.raise(ATTEMPT, &why);
                 let error = Error::internal(
                     "the attempt could not be put on record, so that nothing was sent",

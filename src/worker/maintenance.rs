@@ -1,7 +1,7 @@
 //! What keeps the record in order, a part at a time between calls: what is older than it is to be kept is deleted, a
 //! person who asks for it is forgotten, and what is sealed under an old key is sealed under the new one.
 
-use policy::Micros;
+use policy::{Micros, Timestamp};
 use uuid::Uuid;
 
 use crate::{
@@ -34,13 +34,15 @@ pub enum PageOutcome {
     Part(Progress),
     /// This verification is in flight: afterwards.
     Busy(Uuid),
+    /// Without the key file nothing is sealed anew.
+    NoKeys(Error),
 }
 
 impl Worker {
-    /// For a session, which asks for one part after the other.
-    pub fn maintain(&mut self, call_id: CallId, maintenance: Maintenance) {
+    /// Does one part of what a session asks for.
+    fn do_part(&mut self, maintenance: &Maintenance) -> Result<PageOutcome, Failure> {
         let is_free = |id: &Uuid| !self.busy.contains_key(id);
-        let done = match &maintenance {
+        match maintenance {
             Maintenance::Purge { before, providers, from } => self.store.write(Durability::Deferred, |writer| {
                 purge(writer, *from, *before, providers.as_deref(), is_free).map(PageOutcome::Part)
             }),
@@ -48,7 +50,7 @@ impl Worker {
                 Ok(keys) => {
                     self.store.write(Durability::Deferred, |writer| reseal(writer, *from, &keys).map(PageOutcome::Part))
                 }
-                Err(error) => return self.respond(call_id, &Response::Error(error)),
+                Err(error) => Ok(PageOutcome::NoKeys(error)),
             },
             // Flushed: who is told that they are forgotten is.
             Maintenance::Forget { provider, owned, recipient_keys } => {
@@ -65,8 +67,12 @@ impl Worker {
                     Ok(PageOutcome::Part(Progress { count: ids.len() as u64, next: None }))
                 })
             }
-        };
-        match done {
+        }
+    }
+
+    /// For a session, which asks for one part after the other.
+    pub fn maintain(&mut self, call_id: CallId, maintenance: Maintenance) {
+        match self.do_part(&maintenance) {
             Ok(PageOutcome::Part(part)) => {
                 if let Maintenance::Forget { .. } = maintenance {
                     // Whoever waits for one of them reads what has become of it.
@@ -75,6 +81,7 @@ impl Worker {
                 }
                 self.respond(call_id, &Response::Progress(part));
             }
+            Ok(PageOutcome::NoKeys(error)) => self.respond(call_id, &Response::Error(error)),
             Ok(PageOutcome::Busy(id)) => {
                 self.busy.entry(id).or_default().push_back((call_id, Request::Maintain(maintenance)))
             }
@@ -122,21 +129,21 @@ impl Worker {
         match resealed {
             Ok(part) => self.maintenance.reseal_from = part.next,
             Err(Failure::NotInstalled) => self.extension_dropped(),
-            Err(_) => self.maintenance.reseal_at = clock().saturating_add(GATHER),
+            Err(_) => self.maintenance.reseal_at = clock() + GATHER,
         }
     }
 
-    pub fn purge_by_itself(&mut self, now: Micros) {
+    pub fn purge_by_itself(&mut self, now: Timestamp) {
         let Some(retention) = gucs::retention() else { return };
         let from = self.maintenance.purge_from;
         let is_free = |id: &Uuid| !self.busy.contains_key(id);
         let purged = self.store.write(Durability::Deferred, |writer| {
             let kept_for = retention.max(lookback::longest_memory());
-            let part = purge(writer, from, now.saturating_sub(kept_for), None, is_free)?;
+            let part = purge(writer, from, now - kept_for, None, is_free)?;
             let due = if part.next.is_some() {
                 // As much time for everybody else.
                 let end = clock();
-                end.saturating_add(end.saturating_sub(now))
+                end + end.since(now)
             } else {
                 due_after(writer.oldest()?, kept_for, now)
             };
@@ -149,21 +156,21 @@ impl Worker {
                 self.maintenance.purge_from = part.next.unwrap_or(Uuid::nil());
             }
             Err(Failure::NotInstalled) => self.extension_dropped(),
-            Err(_) => self.maintenance.purge_at = now.saturating_add(GATHER),
+            Err(_) => self.maintenance.purge_at = now + GATHER,
         }
     }
 }
 
 /// When to look again.
-pub fn due_after(oldest: Option<Micros>, kept_for: Micros, now: Micros) -> Micros {
-    let due = oldest.map_or(Micros::MAX, |oldest| oldest.saturating_add(kept_for));
-    due.clamp(now.saturating_add(GATHER), now.saturating_add(DAY))
+pub fn due_after(oldest: Option<Timestamp>, kept_for: Micros, now: Timestamp) -> Timestamp {
+    let due = oldest.map_or(Timestamp::MAX, |oldest| oldest + kept_for);
+    due.clamp(now + GATHER, now + DAY)
 }
 
 pub fn purge(
     writer: &mut StoreTransaction,
     from: Uuid,
-    before: Micros,
+    before: Timestamp,
     providers: Option<&[Identity]>,
     is_free: impl Fn(&Uuid) -> bool,
 ) -> Result<Progress, Failure> {

@@ -18,7 +18,7 @@ use std::{
 use dialect::{CallResult, Operation, Outcome};
 use http_client::{CompletedCall, HttpClient};
 use pgrx::pg_sys;
-use policy::{BlockReason, BreakerPermit, Micros, Status, Verification, retryable};
+use policy::{BlockReason, BreakerPermit, Micros, Status, Timestamp, Verification, retryable};
 use uuid::Uuid;
 
 use crate::{
@@ -30,7 +30,10 @@ use crate::{
         worker_registry,
     },
     job::{Job, Requeue},
-    pg::clock::{clock, since_boot},
+    pg::{
+        background_worker,
+        clock::{SinceBoot, clock, since_boot},
+    },
     store::{
         Store,
         identity::Identity,
@@ -73,7 +76,7 @@ pub struct Worker {
     /// The id of the key that seals, once it is on record.
     pub sealing_key: Option<String>,
     /// Breakers that have opened (until when) or closed, and are not yet on record.
-    pub breaker_changes: HashMap<BreakerKey, Option<Micros>>,
+    pub breaker_changes: HashMap<BreakerKey, Option<Timestamp>>,
     pub http: HttpClient,
     /// Requests whose turn it is.
     pub pending: Vec<(CallId, Request)>,
@@ -91,8 +94,8 @@ pub struct Worker {
     pub provider_log: ProviderLog,
     /// What waits for a row that somebody has locked.
     pub locked: WaitingForLocks,
-    /// By [`since_boot`].
-    pub retry_at: Option<Micros>,
+    /// When what a lock or a full disk held up is tried again.
+    pub retry_at: Option<SinceBoot>,
     pub is_extension_dropped: bool,
 }
 
@@ -110,7 +113,7 @@ pub struct InFlight {
     pub code_lifetime: Option<Micros>,
     /// It sends the code that was sent before.
     pub keeps_code: bool,
-    pub created_at: Micros,
+    pub created_at: Timestamp,
     /// For a resend: what to keep from now on, and the new reference.
     pub sealed: Option<Vec<u8>>,
     pub reference: Option<String>,
@@ -136,9 +139,11 @@ impl InFlight {
 
 impl Worker {
     pub fn open(database: pg_sys::Oid, store: Store) -> Self {
-        lifecycle::reserve_sockets();
-        let http = lifecycle::without_signals(|| HttpClient::start(gucs::allowed_hosts(), lifecycle::with_own_locale))
-            .unwrap_or_else(|error| pgrx::error!("otp_gateway: the HTTP client's thread cannot be started: {error}"));
+        background_worker::reserve_sockets();
+        let http = background_worker::without_signals(|| {
+            HttpClient::start(gucs::allowed_hosts(), background_worker::with_own_locale)
+        })
+        .unwrap_or_else(|error| pgrx::error!("otp_gateway: the HTTP client's thread cannot be started: {error}"));
         Self {
             store,
             ipc: WorkerEnd::new(database.to_u32()),
@@ -179,8 +184,8 @@ impl Worker {
     }
 
     /// When there is something to do though nobody calls.
-    pub fn next_due(&self) -> Option<Micros> {
-        let by_clock = |at: Micros| clock().saturating_add(at.saturating_sub(since_boot()));
+    pub fn next_due(&self) -> Option<Timestamp> {
+        let by_clock = |at: SinceBoot| clock() + at.since(since_boot());
         [
             self.retry_at.map(by_clock),
             self.recovery.next_due().map(by_clock),
@@ -243,32 +248,13 @@ impl Worker {
         if !waiting && !self.is_extension_dropped {
             worked |= self.retry_locked();
         }
-        let mut completed_calls = std::mem::take(&mut self.unrecorded);
-        completed_calls.extend(self.http.take_completed());
-        if waiting {
-            self.unrecorded = completed_calls;
-        } else if !completed_calls.is_empty() {
+        self.unrecorded.extend(self.http.take_completed());
+        if !waiting && !self.unrecorded.is_empty() {
             worked = true;
+            let completed_calls = std::mem::take(&mut self.unrecorded);
             self.complete_calls(completed_calls);
         }
-        for (number, check) in self.http.take_checked() {
-            worked = true;
-            if let Some(call_id) = self.checks.remove(&number) {
-                self.respond(call_id, &Response::Checked(check));
-            }
-        }
-        for received in self.ipc.collect() {
-            worked = true;
-            match message::read(&received.request) {
-                Ok(mut request) => {
-                    if let Request::Run(job) = &mut request {
-                        job.taken_at = since_boot();
-                    }
-                    self.pending.push((received.call_id, request));
-                }
-                Err(error) => self.respond(received.call_id, &Response::Error(error)),
-            }
-        }
+        worked |= self.answer_checks() | self.receive_requests();
         if !waiting && !self.pending.is_empty() && !self.is_extension_dropped {
             worked = true;
             self.accept_requests();
@@ -295,6 +281,36 @@ impl Worker {
             self.maintenance.reseal();
         }
         worked || self.maintain_when_idle()
+    }
+
+    /// Takes what has come from sessions. False: nothing has.
+    /// Tells what the looks at connections have found. False: none has ended.
+    fn answer_checks(&mut self) -> bool {
+        let all = self.http.take_checked();
+        let has_some = !all.is_empty();
+        for (number, check) in all {
+            if let Some(call_id) = self.checks.remove(&number) {
+                self.respond(call_id, &Response::Checked(check));
+            }
+        }
+        has_some
+    }
+
+    fn receive_requests(&mut self) -> bool {
+        let all = self.ipc.collect();
+        let has_some = !all.is_empty();
+        for received in all {
+            match message::read(&received.request) {
+                Ok(mut request) => {
+                    if let Request::Run(job) = &mut request {
+                        job.taken_at = since_boot();
+                    }
+                    self.pending.push((received.call_id, request));
+                }
+                Err(error) => self.respond(received.call_id, &Response::Error(error)),
+            }
+        }
+        has_some
     }
 
     pub fn respond(&mut self, call_id: CallId, response: &Response) {
@@ -335,9 +351,9 @@ impl Worker {
         let mut completed_calls = self.take_aside();
         let moved_on = self.refuse_waiting();
         self.http.close();
-        let until = since_boot().saturating_add(grace);
+        let until = since_boot() + grace;
         while !self.is_extension_dropped && !self.in_flight.is_empty() && since_boot() < until {
-            lifecycle::reset_latch();
+            background_worker::reset_latch();
             let waiting = self.retry_at.is_some_and(|at| at > since_boot());
             self.unrecorded.extend(self.http.take_completed());
             if !waiting && !self.unrecorded.is_empty() {
@@ -347,7 +363,7 @@ impl Worker {
                 continue;
             }
             let wake = self.retry_at.filter(|_| waiting).map_or(until, |at| at.min(until));
-            lifecycle::sleep(self.http.wakeup(), Some(clock().saturating_add(wake.saturating_sub(since_boot()))));
+            lifecycle::sleep(self.http.wakeup(), Some(clock() + wake.since(since_boot())));
         }
         completed_calls.extend(self.take_aside());
         completed_calls.append(&mut self.unrecorded);
@@ -449,7 +465,7 @@ pub fn result_row_from_record(attempt: StoredAttempt, stored: &StoredVerificatio
     row.response = attempt.response;
     row.reason = attempt.reason;
     // What is left of the wait.
-    row.retry_after = attempt.retry_at.map(|at| at.saturating_sub(clock()).max(0));
+    row.retry_after = attempt.retry_at.map(|at| at.since(clock()).max(0));
     row.retryable |= outcome == Outcome::Blocked && row.retry_after.is_some();
     row
 }

@@ -160,7 +160,7 @@ pub fn unpaid(option: &str, proxy: &Url) -> CallResult {
     )
 }
 
-/// A reading that the gateway makes itself.
+/// A result that the gateway makes itself.
 pub fn own_result(outcome: Outcome, why: impl Into<String>) -> CallResult {
     CallResult::new(outcome, None, Some(why.into()))
 }

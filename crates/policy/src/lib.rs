@@ -16,6 +16,7 @@ mod route;
 mod rules;
 mod status;
 mod test_numbers;
+mod time;
 mod verification;
 
 pub use admit::{admit, outcome_if_closed};
@@ -35,7 +36,8 @@ pub use route::{Strategy, fails_over, member_order};
 pub use rules::{BlockReason, Blocked, History, LimitRules, PastCheck};
 pub use status::Status;
 pub use test_numbers::TestNumbers;
-pub use verification::{Micros, Verification};
+pub use time::{Micros, Timestamp};
+pub use verification::Verification;
 
 /// How long an idempotency key stands for its verification.
 pub const IDEMPOTENCY_WINDOW: Micros = 86_400_000_000;

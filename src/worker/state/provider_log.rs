@@ -8,7 +8,7 @@ use std::{
 
 use dialect::Outcome;
 use http_client::CompletedCall;
-use policy::{Breaker, BreakerState, Micros};
+use policy::{Breaker, BreakerState, Micros, Timestamp};
 
 use crate::{
     job::Account,
@@ -22,7 +22,7 @@ const MINUTE: Micros = 60_000_000;
 #[derive(Default)]
 pub struct ProviderLog {
     /// The accounts whose credentials were refused, and when the log was told.
-    refused: HashMap<BreakerKey, Micros>,
+    refused: HashMap<BreakerKey, Timestamp>,
     /// The files that others can read, by account and option.
     open_files: HashSet<(BreakerKey, String)>,
 }
@@ -35,13 +35,13 @@ impl ProviderLog {
         before: BreakerState,
         after: BreakerState,
         call: &CompletedCall,
-        now: Micros,
+        now: Timestamp,
     ) {
         let name = lookup::shown(provider);
         match (before, after) {
             // One that opens again after its probe has been open all the while.
             (BreakerState::Closed, BreakerState::Open { until }) => {
-                let wait = Duration::from_micros(until.saturating_sub(now).unsigned_abs());
+                let wait = Duration::from_micros(until.since(now).unsigned_abs());
                 pgrx::log!(
                     "otp_gateway: provider \"{name}\" failed {} times in a row, the last time with {}: nothing is sent \
                      to it for {}, and then one call, until one succeeds",
@@ -58,7 +58,7 @@ impl ProviderLog {
     }
 
     /// A call has ended.
-    pub fn credentials(&mut self, provider: &str, account: BreakerKey, call: &CompletedCall, now: Micros) {
+    pub fn credentials(&mut self, provider: &str, account: BreakerKey, call: &CompletedCall, now: Timestamp) {
         match call.result.outcome {
             Outcome::AuthFailed => {
                 if self.refused.len() >= MOST_BREAKERS {
@@ -80,7 +80,7 @@ impl ProviderLog {
             | Outcome::RateLimited
             | Outcome::Blocked => {}
             _ => {
-                if self.refused.get(&account).is_some_and(|said| now.saturating_sub(*said) > MINUTE) {
+                if self.refused.get(&account).is_some_and(|said| now.since(*said) > MINUTE) {
                     self.refused.remove(&account);
                 }
             }

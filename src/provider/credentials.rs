@@ -170,7 +170,7 @@ fn no_credentials(dialect: &Dialect, server: &str) -> Error {
         let listed: Vec<String> = set.iter().map(|name| format!("{name} '...'")).collect();
         format!("({})", listed.join(", "))
     };
-    let sets: Vec<String> = dialect.credential_sets.iter().map(|set| options(set)).collect();
+    let sets: Vec<String> = dialect.credential_sets().iter().map(|set| options(set)).collect();
     Error::undefined_object(
         format!("no user mapping with credentials for server {server} and this role"),
         format!(

@@ -95,8 +95,8 @@ pub fn object_of(id: Identity) -> Result<Option<pg_sys::Oid>, Error> {
 pub fn identities_of(kind: Kind, oid: pg_sys::Oid) -> Result<Vec<Identity>, Error> {
     let mut found = Vec::new();
     let identity = |row: Row| {
-        let is_it = object(row) == Some(oid) && row.get::<String>(column::KIND).as_deref() == Some(kind.as_str());
-        row.get::<Identity>(column::ID).filter(|_| is_it)
+        let of = row.get::<String>(column::KIND);
+        row.get::<Identity>(column::ID).filter(|_| object(row) == Some(oid) && of.as_deref() == Some(kind.as_str()))
     };
     let wanted = [Key::Oid(column::OBJECT, oid)];
     scan(c"identity", Some(c"identity_object_idx"), wanted, |row| found.extend(identity(row)))?;
@@ -125,19 +125,19 @@ pub fn dropped_servers(name: &str) -> Result<Vec<(Identity, String)>, Error> {
 
 /// What a row stands for here. Where pg_upgrade has brought it, and no worker has looked at it yet, that is found by its
 /// name, as the worker does: whoever calls first is to be known, and so is his idempotency key.
-fn object(row: Row) -> Option<pg_sys::Oid> {
+pub fn object(row: Row) -> Option<pg_sys::Oid> {
     let object = row.get::<pg_sys::Oid>(column::OBJECT)?;
+    let kind = row.get::<String>(column::KIND)?;
+    let name = row.get::<String>(column::NAME)?;
     if row.get::<i64>(column::HOME) == Some(home()) {
         return Some(object);
     }
-    let name = row.get::<String>(column::NAME)?;
-    match Kind::from_label(&row.get::<String>(column::KIND)?)? {
-        Kind::Server => {
-            let vendor = row.get::<String>(column::VENDOR)?;
-            foreign_servers::server(&name)
-                .filter(|server| foreign_servers::vendor_of(server) == vendor)
-                .map(|server| server.oid)
-        }
+    match Kind::from_label(&kind)? {
+        Kind::Server => foreign_servers::server(&name)
+            .filter(|server| {
+                row.get::<String>(column::VENDOR).is_some_and(|vendor| foreign_servers::vendor_of(server) == vendor)
+            })
+            .map(|server| server.oid),
         Kind::Role => role_named(&name),
     }
 }

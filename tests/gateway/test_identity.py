@@ -11,8 +11,9 @@ import uuid
 import psycopg2
 import pytest
 
-from conftest import FLOWS, Gateway, Running, order, until
+from conftest import FLOWS, Gateway, Running, until
 from test_crash import worker_pid
+from vendors import order
 
 
 class Session(psycopg2.extensions.connection):

@@ -54,7 +54,7 @@ def test_each_column_has_its_comment(gateway):
     ]
 
 
-@pytest.mark.parametrize("what, width", [("otp_send", 120), ("otp_*", 122), ("otp_gateway.wait", 120), ("otp_gateway.*", 155)])
+@pytest.mark.parametrize("what, width", [("otp_send", 120), ("otp_*", 122), ("otp_gateway.wait", 120)])
 def test_a_listing_fits_on_a_screen(gateway, what, width):
     """Thirteen OUT parameters made it 420 columns wide."""
     lines = gateway.cluster.psql(gateway.database, "-c", rf"\df {what}").splitlines()

@@ -117,6 +117,7 @@ VALUES = {
     "text": lambda: [b"nowhere", b"", *(head.replace(b"\0", b"") for head in HEADS[:2]), b"x" * 100_000, str(uuid.uuid4()).encode()],
     "jsonb": lambda: [jsonb(b"{}"), jsonb(b'{"mobile": "0771234567"}'), jsonb(b"[" * 4000 + b"]" * 4000), jsonb(b"null"), b"\x02{}"],
     "interval": lambda: [struct.pack("!qii", 1, 0, 0), struct.pack("!qii", -(1 << 63), 2**31 - 1, -(2**31)), b"\x01\x02" + b"\xff" * 14],
+    "integer": lambda: [struct.pack("!i", number) for number in (200, 0, -1, 2**31 - 1, -(2**31))],
     "oid": lambda: [struct.pack("!I", number) for number in (0, 1, 1255, 1417, 1418, 2**32 - 1)],
     "text[]": lambda: [
         array(), array(b"base_url=https://a.example"), array(b"=", b"x"), array(None), array(b"a" * 5000, b"password_file=/etc/passwd"),
@@ -236,7 +237,7 @@ def test_fuzz(place):
 # Declared otherwise.
 
 VALUE = {
-    "text": "'x'", "jsonb": "'{}'", "uuid": "'01a200f7-5a48-7047-9b45-35f21e75f89a'", "interval": "'1 s'", "oid": "0", "text[]": "'{a=b}'",
+    "text": "'x'", "jsonb": "'{}'", "uuid": "'01a200f7-5a48-7047-9b45-35f21e75f89a'", "interval": "'1 s'", "integer": "1", "oid": "0", "text[]": "'{a=b}'",
     "int": "7", "bigint": "-1", "float8": "1.5", "bool": "true", "point": "'(1,2)'", "name": "'n'", "bytea": "'\\x01020304'", "\"char\"": "'c'",
     "uuid[]": "'{}'", "json": "'{}'", "numeric": "1", "record": "ROW(1)",
 }

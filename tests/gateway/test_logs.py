@@ -770,7 +770,7 @@ def test_readme_shows_real_lines(place, hidden, gateway, session, setting):
 
 ALL_THAT_IS_LOGGED = [
     "log_statement = 'all'", "log_min_duration_statement = 0", "log_min_duration_sample = 0", "log_statement_sample_rate = 1",
-    "log_transaction_sample_rate = 1", "log_parser_stats = on", "log_lock_waits = on", "log_temp_files = 0", "work_mem = '64kB'",
+    "log_transaction_sample_rate = 1", "log_parser_stats = on", "log_planner_stats = on", "log_executor_stats = on", "log_lock_waits = on", "log_temp_files = 0", "work_mem = '64kB'",
     "auto_explain.log_min_duration = 0", "pgaudit.log = 'all'", "pg_stat_statements.track = 'all'",
 ]
 # What shows parameters, too.
@@ -864,8 +864,10 @@ def test_a_quiet_role(place, hidden, gateway, curious, role):
     curious(ALL_THAT_IS_BOUND)
     role()
     assert everywhere(place, hidden, gateway, BY_LITERAL + BY_PARAMETER) == []
-    # Each of them is for something.
+    # Each of them is for something; for these two it would take somebody to wait for, and a sort within DO.
     for setting in filter(is_here, SET_FOR_THE_ROLE):
+        if setting in ("log_lock_waits", "log_temp_files"):
+            continue
         role(but=setting)
         assert everywhere(place, hidden, gateway, BY_LITERAL + BY_PARAMETER) != [], setting
     # And the role cannot undo it.
@@ -943,11 +945,11 @@ def test_pg_stat_statements_hold_no_constants(place, gateway, hidden, session):
     session.execute("SET pg_stat_statements.track = 'all'; CREATE TABLE IF NOT EXISTS kept (answer text)")
     functions = gateway.execute(
         "SELECT p.oid::regproc::text, proargtypes::regtype[]::text[] FROM pg_proc AS p JOIN pg_depend ON objid = p.oid AND deptype = 'e' "
-        "JOIN pg_extension AS e ON refobjid = e.oid AND extname = 'otp_gateway' WHERE pronargs > 0 AND proname !~ '_validator$|^require_library$'"
+        "JOIN pg_extension AS e ON refobjid = e.oid AND extname = 'otp_gateway' WHERE pronargs > 0 AND proname !~ '_validator$|^(require_library|try)$'"
     )
     assert len(functions) > 7
     literals = {
-        "text": "'<number>'", "jsonb": "'{\"mobile\": \"<number>\"}'", "uuid": "'<id>'::uuid", "interval": "'40 days'", "oid": "0"
+        "text": "'<number>'", "jsonb": "'{\"mobile\": \"<number>\"}'", "uuid": "'<id>'::uuid", "interval": "'40 days'", "integer": "200", "timestamp with time zone": "now()", "oid": "0"
     }
     gateway.execute("SELECT pg_stat_statements_reset()")
     for name, types in functions:

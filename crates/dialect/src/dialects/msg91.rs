@@ -210,9 +210,11 @@ fn success(
             CallResult { reference: id, ..CallResult::new(Outcome::Sent, code, words) }
         }
         Operation::Send | Operation::Resend if is_sentence(&["otpsentsuccessfully"]) => {
-            CallResult::new(Outcome::Sent, code, words)
+            CallResult { reference: id, ..CallResult::new(Outcome::Sent, code, words) }
         }
-        Operation::Resend if is_sentence(&["retrysendsuccessfully"]) => CallResult::new(Outcome::Sent, code, words),
+        Operation::Resend if is_sentence(&["retrysendsuccessfully"]) => {
+            CallResult { reference: id, ..CallResult::new(Outcome::Sent, code, words) }
+        }
         // Whatever it calls itself, it approves nothing: any code may be answered so after the right one.
         Operation::Verify if is_already_verified(said) => CallResult::new(Outcome::AlreadyUsed, code, words),
         Operation::Verify if is_sentence(&["otpverifiedsuccess", "otpverified", "numberverifiedsuccessfully"]) => {

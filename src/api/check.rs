@@ -11,7 +11,6 @@ use uuid::Uuid;
 
 use crate::{
     api::function::sql_function,
-    crypto::key_file,
     error::Error,
     ipc::{
         message::{self, Request, Response, unexpected},
@@ -31,6 +30,7 @@ use crate::{
         option_value::micros,
         route::{RouteOptions, is_route_server, listed},
     },
+    store::sealing_key,
 };
 
 /// A certificate that ends sooner is warned of, in days.
@@ -100,8 +100,8 @@ fn gateway(findings: &mut Findings) -> bool {
     }
     let is_served = worker(findings);
     // Later: a first start makes it.
-    match key_file::keys() {
-        Ok(_) => findings.ok("key_file", "there, private, and the one that sealed last"),
+    match sealing_key::keys() {
+        Ok(_) => findings.ok("key_file", "there, private, and the one that this database was sealed under"),
         Err(error) => findings.error("key_file", &error),
     }
     is_served

@@ -382,6 +382,11 @@ def test_the_key_file(simulator):
                 found = check(gateway, session=session)
             assert faults(found) == {"key_file"}
             key.chmod(0o600)
+            # Of another server, as a dump brings it.
+            gateway.execute("INSERT INTO otp_gateway_internal.sealing_key VALUES ('2346842f')")
+            found = check(gateway)
+            assert faults(found) == {"key_file"} and "2346842f" in str(found["key_file"])
+            gateway.execute("DELETE FROM otp_gateway_internal.sealing_key WHERE id = '2346842f'")
             key.rename(key.with_suffix(".away"))
             with contextlib.closing(gateway.connect()) as session:
                 assert faults(check(gateway, session=session)) == {"key_file"}

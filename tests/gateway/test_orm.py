@@ -268,14 +268,15 @@ def test_the_views_of_the_page(console):
         "from types import SimpleNamespace\n"
         "session = {}\n"
         "redirect = lambda name: name\n"
-        "render = lambda request, page, context: context\n"
+        "render = lambda request, page, context, status=200: context\n"
         "get = lambda: SimpleNamespace(method='GET', session=session)\n"
         "post = lambda **form: SimpleNamespace(method='POST', POST=form, session=session)\n" + views
     )
+    assert console("sign_up(post(phone='abc'))") == {"error": "Please look at the number."}
     assert console("sign_up(post(phone='0771230009'))") == "code"
     assert console("code(get())") == {"outcome": "sent", "retry_after": None}
     assert console(f"code(post(code='{WRONG}'))") == {"outcome": "invalid_code"}
-    assert console("code(post(again='1'))") == "code"
+    assert console("code(post(again='1'))") == {"outcome": "sent", "retry_after": None}
     assert console(f"code(post(code='{RIGHT}'))") == "welcome"
 
 

@@ -100,8 +100,8 @@ pub fn shutdown_is_requested() -> bool {
     unsafe { (&raw const pg_sys::ShutdownRequestPending).read_volatile() != 0 }
 }
 
-/// Ends the process, with its callbacks.
-pub fn exit(code: i32) -> ! {
+/// Ends the process, with its callbacks. (The bindings of Postgres 18 do not say that it never returns.)
+pub fn exit(code: i32) {
     // SAFETY: on the main thread.
     unsafe { pg_sys::proc_exit(code) }
 }

@@ -6,6 +6,7 @@ use policy::{Micros, Timestamp};
 use uuid::Uuid;
 
 use crate::{
+    crypto::key_file,
     pg::{
         clock::clock,
         uuid_time::{first_id_of, id_before},
@@ -58,7 +59,8 @@ impl Worker {
     /// Under which keys it was sealed: an old one's is resealed; one that the file does not hold was lost, or added at
     /// the server that this one was a standby of.
     fn look_at_seals<'a>(&mut self, sealed: impl Iterator<Item = &'a [u8]>) {
-        let Ok(keys) = self.keys() else { return };
+        // Of the file alone: also one that lacks what this database needs says so of what was sealed.
+        let Ok(keys) = key_file::keys() else { return };
         let (known, unknown): (Vec<&[u8]>, Vec<&[u8]>) = sealed.partition(|sealed| keys.know(sealed));
         if known.iter().any(|sealed| !keys.sealed_now(sealed)) {
             self.maintenance.reseal();

@@ -26,17 +26,8 @@ impl Worker {
         }
     }
 
-    /// The keys of the file, if those that this database needs are among them.
-    pub fn keys(&mut self) -> Result<Rc<Keys>, Error> {
-        self.checked_keys(false)
-    }
-
-    /// The same, to seal under the first one.
+    /// The keys of the file, if those that this database needs are among them; to seal under the first one.
     pub fn keys_to_seal(&mut self) -> Result<Rc<Keys>, Error> {
-        self.checked_keys(true)
-    }
-
-    fn checked_keys(&mut self, seals: bool) -> Result<Rc<Keys>, Error> {
         let keys = key_file::keys()?;
         let first = keys.ids().next();
         // What is on record stays so, and who brings in rows of another database asks sessions first.
@@ -47,7 +38,7 @@ impl Worker {
             let needed = writer.sealing_keys()?;
             let checked = check(&keys, &needed);
             match &first {
-                Some(first) if seals && checked.is_ok() && needed != [first.as_str()] => {
+                Some(first) if checked.is_ok() && needed != [first.as_str()] => {
                     writer.note_sealing_key(first)?
                 }
                 _ => {}
@@ -68,10 +59,8 @@ impl Worker {
                 return Err(Error::internal("nothing can be sealed", "The server's log has the reason."));
             }
         }
-        if seals {
-            key_file::note_first_use(&keys)?;
-            self.sealing_key = first;
-        }
+        key_file::note_first_use(&keys)?;
+        self.sealing_key = first;
         Ok(keys)
     }
 }

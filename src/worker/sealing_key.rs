@@ -38,9 +38,7 @@ impl Worker {
             let needed = writer.sealing_keys()?;
             let checked = check(&keys, &needed);
             match &first {
-                Some(first) if checked.is_ok() && needed != [first.as_str()] => {
-                    writer.note_sealing_key(first)?
-                }
+                Some(first) if checked.is_ok() && needed != [first.as_str()] => writer.note_sealing_key(first)?,
                 _ => {}
             }
             Ok(checked)

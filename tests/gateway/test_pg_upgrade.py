@@ -66,8 +66,11 @@ class Moved:
             )
         # The call in flight is cut off: nobody can say what became of it.
         self.old.stop("immediate")
+        # Recovered, as pg_upgrade demands, by a server without the library: a worker would begin with the queue.
+        self.old.configure({"shared_preload_libraries": "''"})
         self.old.start()
         self.old.stop()
+        self.old.configure({"shared_preload_libraries": "'otp_gateway'"})
         self.simulator.clear_faults()
         self.simulator.release()
         self.count = self.simulator.count()

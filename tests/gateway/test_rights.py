@@ -278,7 +278,7 @@ def test_every_object_is_named(rights):
     rights.gateway.execute("RESET search_path")
     # From Postgres 17 on a table's own types are members, too.
     types = {f"type {place(relation)}{brackets}" for relation in [*TABLES, *VIEWS] for brackets in ("", "[]")}
-    types |= {f"type otp_gateway_internal.{name}[]" for name in DOMAINS}
+    types |= {f"type otp_gateway_internal.{name}[]" for name in DOMAINS} | {f"type otp_gateway.{name}[]" for name in ROWS}
     assert {name for (name,) in members} - types == NAMED
 
 

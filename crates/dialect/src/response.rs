@@ -23,7 +23,7 @@ const MAX_REFERENCE_CHARS: usize = 256;
 /// What came back over HTTP.
 pub struct HttpResponse<'a> {
     pub status: u16,
-    /// The `Retry-After` header, if it is a number of seconds.
+    /// The `Retry-After` header, of seconds or a date, as a wait from now.
     pub retry_after: Option<Duration>,
     /// The body, cut after [`MAX_RESPONSE_BYTES`] + 1 bytes.
     pub body: &'a [u8],

@@ -310,7 +310,7 @@ def test_a_gateway_that_answers_nobody_is_the_providers_trouble(gateway, simulat
     ("paytm", '\ufeff{"body":{"resultInfo":{"resultStatus":"S","resultCode":0.0,"resultMsg":"Success"}}}'),
     ("relid", '\ufeff{"response_code":0.0,"notification_uuid":"03f67f9e-ec4f-11e6-b006-92361f002671","error_code":""}'),
     ("twilio", '\ufeff{"sid":"VE0a","status":"pending","valid":false}'),
-    ("msg91", '\ufeff{"type":"success","request_id":"0123456789abcdef01234567"}'),
+    ("msg91", '\ufeff{"type":"success","request_id":"0a1b2c3d4e5f0a1b2c3d4e5f"}'),
     ("ideamart", '\ufeff{"statusCode":"S1000","statusDetail":"Success","referenceNo":"3b84346f63899a","version":"1.0"}'),
 ])
 def test_a_byte_order_mark_is_no_fault(gateway, simulator, vendor, body):

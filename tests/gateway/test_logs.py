@@ -7,6 +7,7 @@ import pathlib
 import random
 import re
 import secrets
+import string
 import subprocess
 import time
 
@@ -179,7 +180,7 @@ class Secrets:
     """A number, a code of digits, one with letters as REL-ID's may have, and a verification to check them for."""
 
     def __init__(self, gateway):
-        self.number = "81" + "".join(secrets.choice("0123456789") for _ in range(8))
+        self.number = "81" + "".join(secrets.choice(string.digits) for _ in range(8))
         # Longer than a real one, so that none is found by chance.
         self.code = str(10**11 + secrets.randbelow(9 * 10**11))
         self.word = "k" + secrets.token_hex(6)

@@ -218,7 +218,7 @@ def test_unknown_things(gateway):
     Refused(gateway, f"SELECT otp_verify('nowhere', '{CANARIES['code']}')").says("42704", "nowhere")
     # No id that is spoilt: too short, or a server's name.
     Refused(gateway, f"SELECT otp_verify('deadbeef-cafe', '{CANARIES['code']}')").says("42704", "deadbeef-cafe")
-    name = "0123456789abcdef-0123456789abcdef0"
+    name = "0a1b2c3d4e5f6a7b-0a1b2c3d4e5f6a7b0"
     gateway.execute(f'CREATE SERVER "{name}" FOREIGN DATA WRAPPER otp_ideamart')
     Refused(gateway, f"SELECT otp_verify('{name}', '{CANARIES['code']}', '{{\"reference\": \"r\"}}')").says("42704", name, "user mapping")
     Refused(gateway, f"SELECT otp_resend('{other}')").says("42704", "no verification")

@@ -264,11 +264,11 @@ def test_twilio(gateway, simulator):
 
 def test_msg91(gateway, simulator):
     sent = send(gateway, "msg91", {
-        "mobile": "+91 98765 43210", "template_id": "0123456789abcdef01234567", "otp_length": "6", "otp_expiry": 10, "unicode": 1,
+        "mobile": "+91 98765 43210", "template_id": "0a1b2c3d4e5f0a1b2c3d4e5f", "otp_length": "6", "otp_expiry": 10, "unicode": 1,
         "userip": "203.0.113.7", "variables": {"name": "Asha"},
     })
     last(simulator, "msg91", "send", "/api/v5/otp", {
-        "mobile": "919876543210", "template_id": "0123456789abcdef01234567", "otp_length": 6, "otp_expiry": 10, "unicode": 1,
+        "mobile": "919876543210", "template_id": "0a1b2c3d4e5f0a1b2c3d4e5f", "otp_length": 6, "otp_expiry": 10, "unicode": 1,
         "userip": "203.0.113.7", "name": "Asha",
     }, **JSON)
     assert sent["reference"] is not None

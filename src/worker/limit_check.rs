@@ -19,7 +19,7 @@ use crate::{
         rows::NewAttempt,
         transaction::Failure,
     },
-    worker::state::limit_state::{BreakerKey, LimitState},
+    worker::state::limit_state::LimitState,
 };
 
 pub enum Verdict {
@@ -195,7 +195,7 @@ impl<'a> LimitCheck<'a> {
 
     pub fn is_open(&self, job: &Job) -> bool {
         let obeys = matches!(&job.answer, Answer::Vendor { rules, .. } if rules.enforce);
-        obeys && self.limit_state.breakers.is_open(BreakerKey::of(job), self.now)
+        obeys && self.limit_state.breakers.is_open(job, self.now)
     }
 
     /// What the record knows that counts for a job.
@@ -251,7 +251,7 @@ impl<'a> LimitCheck<'a> {
         let mut breaker_permit = None;
         // What `on` would not have sent tells the breaker nothing, or the two would part.
         if observed.is_none() && is_send(operation) && matches!(job.answer, Answer::Vendor { .. }) {
-            match self.limit_state.acquire(BreakerKey::of(job), self.now) {
+            match self.limit_state.acquire(job, self.now) {
                 Ok(let_go) => breaker_permit = Some(let_go),
                 Err(retry_after) if rules.enforce => {
                     let refusal = Blocked { reason: BlockReason::Breaker, retry_after: Some(retry_after) };

@@ -207,11 +207,21 @@ def test_the_sandbox_has_nobody_to_be_called(gateway):
 
 
 def test_a_breaker_that_is_open(gateway, simulator):
-    simulator.fault("status", VENDOR, status=503)
+    """Nothing can be sent: why, since when, until when. And what to mend, by what failed."""
+    body = {"status": "failure", "statusCode": 401, "error": {"message": "no"}}
+    simulator.fault("reply", VENDOR, "send", body=body, times=5)
     for _ in range(5):
-        gateway.send("well", vendor=VENDOR)
-    found = check(gateway)
-    assert found["breaker"][0] == "warning" and "open until" in found["breaker"][1]
+        assert gateway.send("well", vendor=VENDOR)["outcome"] == "auth_failed"
+    status, detail, hint = check(gateway)["breaker"]
+    assert status == "error" and "open for" in detail and "nothing is sent" in detail, detail
+    assert "(auth_failed, vendor code 401)" in detail and "the next one is tried in" in detail, detail
+    assert "credentials" in hint and "list of addresses" in hint, hint
+    # Mended: the next one is tried, and that is said.
+    gateway.execute("ALTER SERVER well OPTIONS (ADD connect_timeout '2s')")
+    status, detail, hint = check(gateway)["breaker"]
+    assert (status, hint) == ("ok", None) and "closed" in detail and "have changed" in detail, detail
+    assert gateway.send("well", vendor=VENDOR)["outcome"] == "sent"
+    assert check(gateway)["breaker"][:2] == ("ok", "closed")
 
 
 def test_a_route(gateway, app):

@@ -374,6 +374,23 @@ def test_credentials_that_are_refused(gateway, simulator):
     assert CREDENTIALS["hyperverge"]["app_key"] not in log
 
 
+@pytest.mark.parametrize(
+    "vendor, status, body, said",
+    [
+        ("ideamart", 200, {"version": "1.0", "statusCode": "E1303", "statusDetail": "x"}, "auth_failed (HTTP 200, vendor code E1303)"),
+        ("relid", 200, {"response_code": 1, "error_code": 7019, "error_message": "x"}, "auth_failed (HTTP 200, vendor code 7019)"),
+        ("msg91", 418, {"type": "error", "message": "IP not whitelisted"}, "auth_failed (HTTP 418)"),
+    ],
+)
+def test_an_address_that_is_not_on_the_vendor_s_list(gateway, simulator, vendor, status, body, said):
+    """Where the vendor's code may mean that, the line says so: the credentials may be as they should."""
+    simulator.fault("reply", vendor, "send", body=body, status=status)
+    before = len(gateway.cluster.log())
+    assert gateway.send(vendor)["outcome"] == "auth_failed"
+    (line,) = lines_of(gateway.cluster.log()[before:], f'provider "{vendor}"')
+    assert "or this machine's address is not on the vendor's list: " + said in line, line
+
+
 def test_a_worker_begins_and_ends(own_cluster):
     """It is said of a database that has the extension, and why it ends."""
     own_cluster.configure({"otp_gateway.worker_idle_timeout": "0"})

@@ -327,6 +327,19 @@ def test_a_private_key_that_others_can_read(quick_gateway):
         shutil.rmtree(directory)
 
 
+@pytest.mark.parametrize(
+    "vendor, payload, where",
+    [
+        ("hyperverge", "{}", "Put template_id, mobile into the payload, or template_id into the server option defaults."),
+        ("hyperverge", '{"mobile": "+91 98765 43210"}', "Put template_id into the payload, or into the server option defaults."),
+        ("ideamart", "{}", "Put mobile into the payload."),
+    ],
+)
+def test_what_is_missing_has_a_place(quick_gateway, vendor, payload, where):
+    state, message, hint = fails(quick_gateway, f"SELECT otp_send('{vendor}', '{payload}')")
+    assert state == "22023" and "is missing" in message and hint.endswith(where), hint
+
+
 # N5: the log of what happens to a provider, and to a worker
 
 

@@ -820,7 +820,11 @@ COMMENT ON COLUMN otp_gateway.event.words IS 'the same in a few words; where out
 COMMENT ON COLUMN otp_gateway.event.verification_id IS 'of otp_gateway.verification';
 COMMENT ON COLUMN otp_gateway.event.vendor_message IS 'the vendor''s own words, or why there was no call; redacted';
 
-CREATE FUNCTION otp_gateway.history(mobile text, since timestamptz, until timestamptz) RETURNS SETOF otp_gateway.event
+CREATE FUNCTION otp_gateway.history(
+    mobile text,
+    since timestamptz DEFAULT pg_catalog.now() OPERATOR(pg_catalog.-) interval '30 days',
+    until timestamptz DEFAULT 'infinity'
+) RETURNS SETOF otp_gateway.event
 LANGUAGE sql STABLE STRICT PARALLEL UNSAFE
 BEGIN ATOMIC
     -- LIMIT as in find: more attempts than it says there cannot be.
@@ -846,8 +850,8 @@ BEGIN ATOMIC
 END;
 COMMENT ON FUNCTION otp_gateway.history(text, timestamptz, timestamptz) IS
 'What happened to a number (for REL-ID: to a user id) at all providers, the earliest first: the attempts of the '
-'verifications that otp_gateway.find(mobile) shows, and their sends that wait in the queue. since, until: from when, and '
-'until before when, ''today'', ''now'' and ''infinity'' too. Errors: 22023 no number that any vendor takes.';
+'verifications that otp_gateway.find(mobile) shows, and their sends that wait in the queue. since, until: from when, 30 '
+'days ago where nothing is said, and until before when; ''today'', ''now'' and ''infinity'' too. Errors: 22023 no number that any vendor takes.';
 
 CREATE FUNCTION otp_gateway_internal.check_findings(provider text) RETURNS jsonb
 LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE COST 1000 AS 'MODULE_PATHNAME', 'check_findings';

@@ -160,9 +160,9 @@ impl Invalid {
     }
 
     /// A field that the call needs, and that nobody gave.
-    pub(crate) fn missing(field: &AnyField, why: &str) -> Self {
+    pub(crate) fn missing(field: &AnyField, what: &str) -> Self {
         let (name, rule) = (field.name, field.rule.describe());
-        let fault = Self::of_fields(name, format!("{name} is missing: {why}"), format!("{name}: {rule}"));
+        let fault = Self::of_fields(name, format!("{name} is missing: {what} needs it"), format!("{name}: {rule}"));
         Self { missing: vec![(name.to_owned(), !field.personal)], ..fault }
     }
 

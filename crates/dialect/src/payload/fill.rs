@@ -73,7 +73,7 @@ impl<'a> FilledPayload<'a> {
             match filled.value_of(dialect, field) {
                 Ok(Some(value)) => drop(filled.values.insert(field.name.into(), value)),
                 Ok(None) if field.required && is_meant(field) => {}
-                Ok(None) if field.required => faults.push(Invalid::missing(field, &format!("{what} needs it"))),
+                Ok(None) if field.required => faults.push(Invalid::missing(field, &what)),
                 Ok(None) => {}
                 Err(fault) => faults.push(fault),
             }

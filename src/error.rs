@@ -6,6 +6,14 @@ pub mod logged_message;
 use pgrx::{PgLogLevel, PgSqlErrorCode, pg_sys::panic::ErrorReport};
 use serde::{Deserialize, Serialize};
 
+/// What is wrong with a file, as every system says it.
+pub fn file_error(error: &std::io::Error) -> String {
+    match error.kind() {
+        std::io::ErrorKind::NotFound => "no such file or directory".into(),
+        other => other.to_string(),
+    }
+}
+
 /// An error on its way to the user.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Error {

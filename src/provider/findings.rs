@@ -18,7 +18,7 @@ use url::Url;
 
 use crate::{
     crypto::seal::Keys,
-    error::Error,
+    error::{Error, file_error},
     pg::{
         clock::clock,
         foreign_servers::{self, Server, may_use},
@@ -34,6 +34,8 @@ use crate::{
     },
     store::{breakers::open_breaker, sealing_key},
 };
+
+const CREDENTIAL_FILE: &str = "credential_file";
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Grade {
@@ -197,7 +199,7 @@ impl Findings {
         match mode {
             Err(error) => self.fault(
                 item,
-                format!("the file of {option} cannot be read: {}", error.kind()),
+                format!("the file of {option} cannot be read: {}", file_error(&error)),
                 "It must exist on the server and be readable by the server's system user.",
             ),
             Ok(mode) if is_private && mode & 0o077 != 0 => self.warn(
@@ -218,7 +220,7 @@ impl Findings {
             let names = || sets.iter().flatten().copied().chain(PROXY_CREDENTIALS);
             let file = option.strip_suffix("_file").and_then(|name| names().find(|known| *known == name));
             if file.is_some() && owner_must_read_files(&server, option).is_ok() {
-                self.file("credential_file", option, path, true);
+                self.file(CREDENTIAL_FILE, option, path, true);
             }
         }
         let names: Vec<&str> = given.iter().flatten().map(|(name, _)| name.as_str()).collect();
@@ -229,7 +231,10 @@ impl Findings {
         };
         let found = credentials(dialect, &server, &options, given).inspect(|_| self.ok("credentials", found));
         let credentials = found.unwrap_or_else(|error| {
-            self.error("credentials", &error);
+            // A file that cannot be read has been told of.
+            if !self.all.iter().any(|found| found.item == CREDENTIAL_FILE && found.grade == Grade::Error) {
+                self.error("credentials", &error);
+            }
             Default::default()
         });
         let mapping = mapping.unwrap_or(pg_sys::InvalidOid);

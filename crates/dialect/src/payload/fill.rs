@@ -312,14 +312,25 @@ fn over(below: Option<&Value>, above: Option<Value>) -> Option<Value> {
 }
 
 /// A word about an operation that the vendor does not have.
-pub(crate) fn no_operation(dialect: &Dialect, operation: Operation) -> Invalid {
+pub fn no_operation(dialect: &Dialect, operation: Operation) -> Invalid {
     let others: Vec<&str> =
         Operation::ALL.iter().filter(|other| dialect.fields(**other).is_some()).map(|other| other.as_str()).collect();
     Invalid::of_fields(
         "operation",
         format!("{} has no {}", dialect.name, operation.as_str()),
-        format!("{} has: {}", dialect.name, others.join(", ")),
+        format!("{} has: {}. {}", dialect.name, others.join(", "), without(operation)),
     )
+}
+
+/// What does in the place of an operation that a vendor does not have.
+fn without(operation: Operation) -> &'static str {
+    match operation {
+        Operation::Cancel => {
+            "A code that was sent stays good until expires_at, or until it is approved; a queued send can be canceled."
+        }
+        Operation::Resend => "Have otp_send send a new one.",
+        Operation::Send | Operation::Verify => "Use a provider of another vendor.",
+    }
 }
 
 /// Checks the server option `defaults`: fields of any operation of this vendor, each by its rule, and nothing that

@@ -17,6 +17,7 @@ pub mod version;
 use dialect::{Operation, Secret, no_operation};
 use pgrx::pg_sys;
 use policy::{Micros, Status};
+use serde_json::Map;
 use uuid::Uuid;
 
 use crate::{
@@ -260,6 +261,30 @@ fn settled(id: Uuid) -> Result<VerificationSnapshot, Error> {
     }
 }
 
+/// A check of its code, by the provider's rules as they are now for the caller. None: there is none, or nobody who may
+/// ask; then the verification's own count is all that is told.
+fn check_of(id: Uuid, recorded: &VerificationSnapshot) -> Option<Job> {
+    if !matches!(recorded.status, Status::Pending | Status::Unknown) {
+        return None;
+    }
+    let role = current_role();
+    let (name, route) = (&recorded.provider, recorded.route_id);
+    let provider = Candidates::of_verification(name, recorded.provider_id, route, role.oid).ok()?;
+    let nothing = Map::new();
+    let wanted = JobSpec {
+        operation: Operation::Verify,
+        attempt: Uuid::nil(),
+        verification: id,
+        recorded: None,
+        role: role.oid.to_u32(),
+        created_by: &role.name,
+        code: None,
+        payload: &nothing,
+        idempotency: None,
+    };
+    Some(wanted.check_of(&provider, recorded.max_checks))
+}
+
 /// The verification's row once its send has an outcome, or as it is when the time is over.
 fn follow(id: Uuid, which: WhichSend, timeout: Micros) -> Result<ResultRow, Error> {
     let until = since_boot() + timeout;
@@ -268,8 +293,9 @@ fn follow(id: Uuid, which: WhichSend, timeout: Micros) -> Result<ResultRow, Erro
         let recorded = session_reads::committed(id)?;
         // One that has an outcome is answered at once, however short the timeout.
         let until = matches!(recorded.status, Status::Queued | Status::Sending).then_some(until);
-        let response = session::send(&message::write(&Request::AwaitSend(id, which)), *Uuid::nil().as_bytes(), until)
-            .map_err(Unanswered::error)?;
+        let check = check_of(id, &recorded).map(Box::new);
+        let request = message::write(&Request::AwaitSend(id, which, check));
+        let response = session::send(&request, *Uuid::nil().as_bytes(), until).map_err(Unanswered::error)?;
         match response.map(|response| message::read(&response)).transpose()? {
             None => return Ok(ResultRow::without_outcome(id, recorded)),
             Some(Response::Row(row)) => return Ok(*row),

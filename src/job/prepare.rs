@@ -34,6 +34,16 @@ pub struct JobSpec<'a> {
     pub idempotency: Option<&'a IdempotencyHashes>,
 }
 
+fn account(provider: &Provider) -> Account {
+    Account {
+        server: provider.server.to_u32(),
+        mapping: provider.mapping.to_u32(),
+        name: provider.account(),
+        configuration: provider.configuration(),
+        open_files: provider.open_files(),
+    }
+}
+
 /// Without the fields that only other members of the route know.
 fn payload_for<'p>(
     member: &Provider,
@@ -84,13 +94,7 @@ pub struct PriorState<'a> {
 
 impl JobSpec<'_> {
     pub fn job(&self, provider: &Provider, keys: &Keys) -> Result<Job, Error> {
-        let account = Account {
-            server: provider.server.to_u32(),
-            mapping: provider.mapping.to_u32(),
-            name: provider.account(),
-            configuration: provider.configuration(),
-            open_files: provider.open_files(),
-        };
+        let account = account(provider);
         // What was sealed is erased at the end, and of a queued one it is the send's: the record answers.
         let is_closed = |recorded: &PriorState| {
             recorded.status == Status::Queued || outcome_if_closed(self.operation, recorded.status).is_some()
@@ -130,6 +134,16 @@ impl JobSpec<'_> {
             max_checks,
             ..self.answered_by(answer, action, &provider.name, provider.dialect.name, Some(account))
         })
+    }
+
+    /// A check of a code that nobody makes: of it can be asked how many the limits leave.
+    pub fn check_of(&self, provider: &Provider, max_checks: u32) -> Job {
+        let lifetime = provider.options.code_lifetime.or(provider.dialect.code_lifetime).map(micros);
+        let rules = provider.rules(None, max_checks, lifetime);
+        let answer = Answer::Gateway { answer: OwnAnswer::NoCode, rules, timeout: provider.timeout(None) };
+        let action = self.action(FindBy::Recipient, false, Some((None, 0)));
+        let job = self.answered_by(answer, action, &provider.name, provider.dialect.name, Some(account(provider)));
+        Job { code_lifetime: lifetime, max_checks, ..job }
     }
 
     /// An operation on a send that waits for its route: the record answers.

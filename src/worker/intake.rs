@@ -35,7 +35,7 @@ impl Worker {
         let mut jobs = Vec::new();
         let requests = std::mem::take(&mut self.pending);
         self.settle_first(requests.iter().filter_map(|(_, request)| match request {
-            Request::AwaitIdle(id) | Request::AwaitSend(id, _) => Some(*id),
+            Request::AwaitIdle(id) | Request::AwaitSend(id, ..) => Some(*id),
             Request::Run(job) => job.action.waits_for(),
             Request::Maintain(_) | Request::Identify(_) | Request::Check(..) => None,
         }));
@@ -52,7 +52,7 @@ impl Worker {
             }
             match request {
                 Request::AwaitIdle(_) => self.respond(call_id, &Response::Idle),
-                Request::AwaitSend(id, which) => self.follow(call_id, id, which),
+                Request::AwaitSend(id, which, check) => self.follow(call_id, id, which, check),
                 Request::Maintain(maintenance) => self.maintain(call_id, maintenance),
                 Request::Identify(subject) => self.identify(call_id, subject),
                 Request::Check(option, endpoint) => self.check(call_id, option, *endpoint),

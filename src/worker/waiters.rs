@@ -4,11 +4,15 @@ use policy::Status;
 use uuid::Uuid;
 
 use crate::{
+    crypto::key_file,
     ipc::{
         message::{Response, ResultRow},
         worker::CallId,
     },
+    job::{CountsFor, Job},
+    pg::clock::clock,
     store::{rows::WhichSend, transaction::Durability},
+    worker::limit_check::LimitCheck,
     worker::state::{WAITERS_BEFORE_PRUNING, Worker, result_row_from_record},
 };
 
@@ -16,31 +20,46 @@ use crate::{
 const NO_SEND: &str = "there is no send to wait for: the flow was begun elsewhere, or has ended before its turn";
 
 impl Worker {
-    pub fn follow(&mut self, call_id: CallId, id: Uuid, which: WhichSend) {
+    pub fn follow(&mut self, call_id: CallId, id: Uuid, which: WhichSend, mut check: Option<Box<Job>>) {
+        if let (Some(job), Ok(keys)) = (&mut check, key_file::keys()) {
+            job.derive_keys(&keys);
+        }
         let found = self.store.write(Durability::Deferred, |writer| {
             let Some(stored) = writer.verifications(&[id])?.pop() else { return Ok(None) };
-            Ok(Some((writer.send_of(id, which)?, stored)))
+            let left = match &mut check {
+                Some(job) if !stored.state.status.is_terminal() => {
+                    job.provider_id = stored.provider_id;
+                    job.counts_for = CountsFor::Role(stored.role_id);
+                    job.recipient_keys = stored.recipient_key.iter().cloned().collect();
+                    LimitCheck::new(writer, std::iter::once(&**job), &mut self.limits, clock())?.checks_left(job)
+                }
+                _ => None,
+            };
+            Ok(Some((writer.send_of(id, which)?, stored, left)))
         });
         match found {
-            Ok(Some((_, stored))) if matches!(stored.state.status, Status::Queued | Status::Sending) => {
+            Ok(Some((_, stored, _))) if matches!(stored.state.status, Status::Queued | Status::Sending) => {
                 self.add_waiter(id, call_id);
             }
-            Ok(Some((Some(attempt), stored))) => match attempt.outcome {
+            Ok(Some((Some(attempt), stored, left))) => match attempt.outcome {
                 Some(outcome) => {
-                    self.respond(call_id, &Response::Row(Box::new(result_row_from_record(attempt, &stored, outcome))))
+                    let mut row = result_row_from_record(attempt, &stored, outcome);
+                    row.attempts_left = row.attempts_left.min(left.unwrap_or(u32::MAX));
+                    self.respond(call_id, &Response::Row(Box::new(row)));
                 }
                 None => self.add_waiter(id, call_id),
             },
             // A flow begun elsewhere, or one canceled before it was sent: there is no send to tell of.
-            Ok(Some((None, stored))) => {
+            Ok(Some((None, stored, left))) => {
                 let vendor_message = Some(NO_SEND.to_owned());
-                let row = ResultRow { vendor_message, ..ResultRow::without_attempt(id, &stored.state) };
+                let mut row = ResultRow { vendor_message, ..ResultRow::without_attempt(id, &stored.state) };
+                row.attempts_left = row.attempts_left.min(left.unwrap_or(u32::MAX));
                 self.respond(call_id, &Response::Row(Box::new(row)))
             }
             // Not there, or locked just now: the session reads and asks again.
             Ok(None) => self.respond(call_id, &Response::Retry),
             Err(failure) => {
-                self.pending.push((call_id, crate::ipc::message::Request::AwaitSend(id, which)));
+                self.pending.push((call_id, crate::ipc::message::Request::AwaitSend(id, which, check)));
                 self.on_failure(failure);
             }
         }

@@ -349,3 +349,29 @@ def test_an_operator_lifts_a_lock(gateway, simulator):
     new = gateway.send(to=to)
     assert new["attempts_left"] == 3
     assert gateway.verify(new["verification_id"], simulator.code("ideamart", to, atleast=3))["outcome"] == "approved"
+
+
+@pytest.mark.parametrize("vendor", ["ideamart", "iserveu"])
+def test_who_waits_is_told_what_the_lock_leaves(gateway, simulator, vendor):
+    """`otp_gateway.wait` says of a new code what its send and a verify say: the number is locked, or has one check left."""
+    to = gateway.number(vendor)
+    first = gateway.send(vendor, to)
+    verify = lambda id, code: gateway.verify(id, code, **FLOWS[vendor]["verify"])
+    most = first["attempts_left"]
+    for _ in range(most - 1):
+        verify(first["verification_id"], simulator.wrong(vendor, to))
+    second = gateway.send(vendor, to)
+    assert second["attempts_left"] == 1
+    assert gateway.wait(second["verification_id"])["attempts_left"] == 1
+    assert verify(second["verification_id"], simulator.wrong(vendor, to))["attempts_left"] == 0
+    third = gateway.send(vendor, to)
+    assert third["attempts_left"] == 0
+    assert gateway.wait(third["verification_id"])["attempts_left"] == 0
+    queued = gateway.enqueue(vendor, to)["verification_id"]
+    for _ in range(2):
+        assert gateway.wait(queued)["attempts_left"] == 0
+    # Another number is not concerned; nor is this one, where the provider's rules are only observed.
+    other = gateway.send(vendor)["verification_id"]
+    assert gateway.wait(other)["attempts_left"] == most
+    gateway.execute(f"ALTER SERVER {vendor} OPTIONS (ADD enforce 'observe')")
+    assert gateway.wait(third["verification_id"])["attempts_left"] == most

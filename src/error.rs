@@ -22,18 +22,25 @@ pub struct Error {
     /// What the server's log has in place of the message, where that says what the caller wrote.
     logged: Option<String>,
     hint: String,
-    /// The payload fields that are to blame.
+    /// What is wrong with a payload, if that is what is wrong.
+    payload: Option<Box<PayloadFault>>,
+}
+
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+struct PayloadFault {
+    /// The fields that are to blame.
     fields: Vec<String>,
-    /// A value of a payload is, and not what fields it has.
+    /// A value is, and not what fields there are.
     is_of_value: bool,
-    /// The payload fields that are missing, and whether each may stand in the server option `defaults`.
+    /// The fields that are missing, and whether each may stand in the server option `defaults`.
     missing: Vec<(String, bool)>,
-    /// Where the payload comes from.
     source: PayloadSource,
 }
 
-#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+/// Where a payload comes from.
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 enum PayloadSource {
+    #[default]
     Caller,
     TriggerMapping,
 }
@@ -94,10 +101,7 @@ macro_rules! constructors {
                 message: message.into(),
                 logged: None,
                 hint: hint.into(),
-                fields: Vec::new(),
-                is_of_value: false,
-                missing: Vec::new(),
-                source: PayloadSource::Caller,
+                payload: None,
             }
         }
     )*};
@@ -156,40 +160,39 @@ impl Error {
 
     /// What to do next.
     pub fn hint(&self) -> String {
-        let listed = |fields: &[&str]| fields.join(", ");
-        let all: Vec<&str> = self.missing.iter().map(|(name, _)| name.as_str()).collect();
-        let lasting: Vec<&str> =
-            self.missing.iter().filter(|(_, lasts)| *lasts).map(|(name, _)| name.as_str()).collect();
-        let (hint, place) = (&self.hint, self.source.as_str());
-        match (all.len(), lasting.len()) {
-            (0, _) => hint.clone(),
-            (_, 0) => format!("{hint}. Put {} into {place}.", listed(&all)),
-            (all_of_them, some) if some == all_of_them => {
-                format!("{hint}. Put {} into {place}, or into the server option defaults.", listed(&all))
-            }
-            _ => format!(
-                "{hint}. Put {} into {place}, or {} into the server option defaults.",
-                listed(&all),
-                listed(&lasting)
-            ),
-        }
+        let Some(fault) = self.payload.as_ref().filter(|fault| !fault.missing.is_empty()) else {
+            return self.hint.clone();
+        };
+        let all: Vec<&str> = fault.missing.iter().map(|(name, _)| name.as_str()).collect();
+        let lasting: Vec<&str> = fault.missing.iter().filter(|(_, lasts)| *lasts).map(|(name, _)| &**name).collect();
+        let defaults = match lasting.len() {
+            0 => String::new(),
+            some if some == all.len() => ", or into the server option defaults".into(),
+            _ => format!(", or {} into the server option defaults", lasting.join(", ")),
+        };
+        format!("{}. Put {} into {}{defaults}.", self.hint, all.join(", "), fault.source.as_str())
     }
 
     /// The same, of a payload that a trigger's mapping has made: what is not a value that the row has in a mapped column
     /// is the mapping's fault, and no application can mend it by asking its user again.
     #[must_use]
     pub fn of_trigger(mut self, place: &str) -> Self {
-        if matches!(self.kind, Kind::InvalidParameterValue) && !self.is_of_value {
+        let is_of_value = self.payload.as_ref().is_some_and(|fault| fault.is_of_value);
+        if matches!(self.kind, Kind::InvalidParameterValue) && !is_of_value {
             self.kind = Kind::TriggerProtocolViolated;
         }
-        self.source = PayloadSource::TriggerMapping;
+        if let Some(fault) = &mut self.payload {
+            fault.source = PayloadSource::TriggerMapping;
+        }
         self.at(place)
     }
 
     /// Not a value of the user's, for all or some of it stands in the trigger's mapping.
     #[must_use]
     pub fn of_constants(mut self) -> Self {
-        self.is_of_value = false;
+        if let Some(fault) = &mut self.payload {
+            fault.is_of_value = false;
+        }
         self
     }
 
@@ -200,7 +203,7 @@ impl Error {
 
     /// The payload fields that are to blame, if any are.
     pub fn fields(&self) -> &[String] {
-        &self.fields
+        self.payload.as_ref().map_or(&[], |fault| &fault.fields)
     }
 
     /// The same, with where it happened before it.
@@ -234,8 +237,9 @@ impl Error {
 impl From<dialect::Invalid> for Error {
     fn from(invalid: dialect::Invalid) -> Self {
         let logged = Some(invalid.logged).filter(|logged| *logged != invalid.message);
-        let fields = std::iter::once(invalid.field).chain(invalid.others).collect();
-        let (is_of_value, missing) = (invalid.is_value, invalid.missing);
-        Self { fields, logged, is_of_value, missing, ..Self::invalid_parameter(invalid.message, invalid.hint) }
+        let blame = *invalid.blame;
+        let fields = std::iter::once(invalid.field).chain(blame.others).collect();
+        let fault = PayloadFault { fields, is_of_value: blame.is_value, missing: blame.missing, ..Default::default() };
+        Self { logged, payload: Some(Box::new(fault)), ..Self::invalid_parameter(invalid.message, invalid.hint) }
     }
 }

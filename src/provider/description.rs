@@ -97,7 +97,7 @@ fn file(path: &str) -> std::io::Result<String> {
 
 fn cannot_be_read(error: &std::io::Error) -> Error {
     Error::not_in_prerequisite_state(
-        format!("the file of option description_file cannot be read: {}", file_error(&error)),
+        format!("the file of option description_file cannot be read: {}", file_error(error)),
         "It must exist on the server and be readable by the server's system user.",
     )
 }

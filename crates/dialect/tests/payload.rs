@@ -166,7 +166,7 @@ fn one_error_names_all_that_is_missing_or_wrong() {
         payload.retain(|name, _| ["otp_type", "colour"].contains(&name.as_str()));
         let missing = call(vendor, operation, Value::Object(payload)).refused();
         for invalid in [&broken, &missing] {
-            let named: Vec<&String> = std::iter::once(&invalid.field).chain(&invalid.others).collect();
+            let named: Vec<&String> = std::iter::once(&invalid.field).chain(&invalid.blame.others).collect();
             assert!(invalid.message.contains("colour") && named[0] == "colour", "{invalid:?}");
             for name in names.iter().take(12) {
                 let is_needed =
@@ -241,11 +241,11 @@ fn one_error_names_all_that_is_missing_or_wrong() {
         for words in wanted {
             assert!(invalid.message.contains(words), "{words}: {invalid:?}");
         }
-        assert_eq!(invalid.message.split("; ").count(), 1 + invalid.others.len());
+        assert_eq!(invalid.message.split("; ").count(), 1 + invalid.blame.others.len());
     }
     // A slip of the pen is one fault.
     let slip = call("ideamart", Send, json!({"moblie": "0771234567"})).refused();
-    assert_eq!((slip.field.as_str(), slip.others.len()), ("moblie", 0));
+    assert_eq!((slip.field.as_str(), slip.blame.others.len()), ("moblie", 0));
     // What cannot be known without the variant is not said of both.
     assert!(!call("iserveu", Send, json!({})).refused().message.contains("ovd_data"));
     let many: Map<String, Value> = (0..1000).map(|number| (format!("f{number}"), json!(1))).collect();
@@ -254,7 +254,7 @@ fn one_error_names_all_that_is_missing_or_wrong() {
     let wrong = json!({"otp_length": 3, "otp_expiry": 0, "mobile": "x", "colour": 1, "extra": {"otp": 1}});
     let invalid = check_defaults(by_name("hyperverge").unwrap(), &members(wrong)).unwrap_err();
     assert_eq!(
-        (invalid.field.as_str(), invalid.others),
+        (invalid.field.as_str(), invalid.blame.others),
         ("otp_length", ["otp_expiry", "mobile", "colour", "otp"].map(String::from).to_vec())
     );
 }

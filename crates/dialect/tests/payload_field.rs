@@ -71,7 +71,7 @@ fn what_is_required_is_enough_and_not_too_much() {
             match call(dialect, operation, &less).prepare() {
                 Ok(_) => assert!(row.required.contains(", or "), "{what} does without {}", row.field),
                 Err(why) => assert!(
-                    why.field == row.field || why.others.iter().any(|field| field == row.field),
+                    why.field == row.field || why.blame.others.iter().any(|field| field == row.field),
                     "{what}: {why:?}"
                 ),
             }
@@ -111,7 +111,7 @@ fn what_is_kept_need_not_be_given_again() {
             let mut less = given.clone();
             less.remove(name);
             let why = call(dialect, operation, &less).known(known.clone()).refused();
-            assert!(why.field == *name || why.others.contains(name), "{what}: {why:?}");
+            assert!(why.field == *name || why.blame.others.contains(name), "{what}: {why:?}");
         }
     });
 }

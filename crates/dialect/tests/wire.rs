@@ -716,7 +716,7 @@ fn only_relid_and_twilio_can_cancel() {
     for vendor in ["iserveu", "hyperverge", "paytm", "ideamart", "msg91"] {
         let invalid = caller(vendor, Cancel).refused();
         assert_eq!(invalid.message, format!("{vendor} has no cancel"));
-        assert_eq!(invalid.hint, format!("{vendor} has: send, verify, resend"));
+        assert!(invalid.hint.starts_with(&format!("{vendor} has: send, verify, resend")), "{}", invalid.hint);
     }
 }
 

@@ -133,6 +133,12 @@ pub struct Invalid {
     pub logged: String,
     /// The rule, or what to do.
     pub hint: String,
+    pub blame: Box<Blame>,
+}
+
+/// What more there is to say of a payload that cannot be sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Blame {
     /// The other fields that message and hint are about, if there are any.
     pub others: Vec<String>,
     /// It is a value that is wrong, as people type them; not which fields there are.
@@ -148,27 +154,23 @@ const MOST_NAMED: usize = 16;
 impl Invalid {
     pub(crate) fn new(field: impl Into<String>, message: impl Into<String>, hint: impl Into<String>) -> Self {
         let message = message.into();
-        Self {
-            field: field.into(),
-            logged: message.clone(),
-            message,
-            hint: hint.into(),
-            others: Vec::new(),
-            is_value: true,
-            missing: Vec::new(),
-        }
+        let blame = Box::new(Blame { others: Vec::new(), is_value: true, missing: Vec::new() });
+        Self { field: field.into(), logged: message.clone(), message, hint: hint.into(), blame }
+    }
+
+    /// The same of which fields there are: whoever wrote the payload is to blame, and nobody's value.
+    pub(crate) fn of_fields(field: impl Into<String>, message: impl Into<String>, hint: impl Into<String>) -> Self {
+        let mut fault = Self::new(field, message, hint);
+        fault.blame.is_value = false;
+        fault
     }
 
     /// A field that the call needs, and that nobody gave.
     pub(crate) fn missing(field: &AnyField, what: &str) -> Self {
         let (name, rule) = (field.name, field.rule.describe());
-        let fault = Self::of_fields(name, format!("{name} is missing: {what} needs it"), format!("{name}: {rule}"));
-        Self { missing: vec![(name.to_owned(), !field.personal)], ..fault }
-    }
-
-    /// The same of which fields there are: whoever wrote the payload is to blame, and nobody's value.
-    pub(crate) fn of_fields(field: impl Into<String>, message: impl Into<String>, hint: impl Into<String>) -> Self {
-        Self { is_value: false, ..Self::new(field, message, hint) }
+        let mut fault = Self::of_fields(name, format!("{name} is missing: {what} needs it"), format!("{name}: {rule}"));
+        fault.blame.missing.push((name.to_owned(), !field.personal));
+        fault
     }
 
     /// All faults as one, so that nobody mends the first only to meet the next.
@@ -177,20 +179,20 @@ impl Invalid {
         let Some(mut all) = faults.next() else { return Ok(()) };
         let mut unnamed = 0;
         for fault in faults {
-            if all.others.len() + fault.others.len() + 2 > MOST_NAMED {
-                unnamed += 1 + fault.others.len();
-                all.is_value &= fault.is_value;
+            let (blame, more) = (&mut all.blame, *fault.blame);
+            blame.is_value &= more.is_value;
+            if blame.others.len() + more.others.len() + 2 > MOST_NAMED {
+                unnamed += 1 + more.others.len();
                 continue;
             }
+            blame.missing.extend(more.missing);
+            blame.others.push(fault.field);
+            blame.others.extend(more.others);
             all.message = format!("{}; {}", all.message, fault.message);
             all.logged = format!("{}; {}", all.logged, fault.logged);
             if !all.hint.contains(&fault.hint) {
                 all.hint = format!("{}; {}", all.hint, fault.hint);
             }
-            all.is_value &= fault.is_value;
-            all.missing.extend(fault.missing);
-            all.others.push(fault.field);
-            all.others.extend(fault.others);
         }
         if unnamed > 0 {
             all.message = format!("{}; and {unnamed} more", all.message);

@@ -66,7 +66,7 @@ TABLES = {
     "breaker": "server open_until mapping",
     "identity": "id kind object home name vendor",
     "sealing_key": "id",
-    "queue_home": "database cluster",
+    "queue_home": "database cluster server timeline directory",
 }
 VIEWS = {
     "verification": "id provider vendor status recipient_masked reference created_by created_at expires_at approved_at "

@@ -480,7 +480,7 @@ BEGIN ATOMIC
         "blocked": "flow is over", "sent by resend": "sent again", "in flight": "under way",
         "by allowed_prefixes": "wrong country", "by resend_after": "asked too soon", "by send_limit": "too many codes",
         "by provider_limit": "budget spent", "by max_checks": "no checks left", "by check_limit": "too many tries",
-        "by breaker": "vendor is down"
+        "by breaker": "vendor is down", "by paused": "sends paused"
     }'::pg_catalog.jsonb OPERATOR(pg_catalog.->>) CASE
         WHEN $2 IS NULL THEN 'in flight'
         WHEN $2 OPERATOR(pg_catalog.=) 'sent' AND $1 OPERATOR(pg_catalog.=) 'resend' THEN 'sent by resend'

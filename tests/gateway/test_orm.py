@@ -264,14 +264,16 @@ def test_nobody_but_the_application_asks(console):
 def test_the_views_of_the_page(console):
     """Played as they stand in docs/sign-up.md: the form, a wrong code, "send again" while it is open, the right code."""
     (views,) = re.findall(r"^```python\n(.*?)^```", (ROOT / "docs/sign-up.md").read_text(), re.S | re.M)
+    console(views)
     console(
         "from types import SimpleNamespace\n"
         "session = {}\n"
         "redirect = lambda *to: to\n"
-        "render = lambda request, page, context, status=200: context\n"
+        "render = lambda request, page, context=None, status=200: context or page\n"
         "get = lambda: SimpleNamespace(method='GET', session=session)\n"
-        "post = lambda **form: SimpleNamespace(method='POST', POST=form, session=session)\n" + views
+        "post = lambda **form: SimpleNamespace(method='POST', POST=form, session=session)\n"
     )
+    assert console("sign_up(get())") == "sign_up.html"
     assert console("sign_up(post(phone='abc'))") == {"error": "Please look at the number."}
     (_, pk), (_, second) = console("sign_up(post(phone='0771230009'))"), console("sign_up(post(phone='0771230010'))")
     assert pk != second

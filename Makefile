@@ -14,11 +14,12 @@
 #   make bench      what a call costs, as ratios
 #   make soak       MINUTES (10) of load and trouble: nothing sent twice, nothing lost, nothing that grows
 #   make fuzz       RUNS generated vendor answers (ten million) through the readers
-#   make simulator  the vendor simulator, to develop against; it needs Rust and nothing else
+#   make simulator  the vendor simulator, to develop against
 #   make clean      takes away what was built
 #
 # Not on a production server: demo, test, gateway, bench and soak set up what they need and install this version OVER the
 # extension of PG_CONFIG's server, which runs it from its next restart on. (PG=15, ... takes a server of its own.)
+# The simulator needs Rust alone.
 #
 # PG_CONFIG names the Postgres to build for; by default the one that Debian installs. PG=14, ... is one of PyPI's instead,
 # which lies in OTP_SERVERS.

@@ -10,12 +10,11 @@ use serde_json::{Map, Value};
 
 pub const VERIFICATION: &str = "0198c0de-0000-7000-8000-000000000001";
 
-/// The description on a vendor's page: the JSON block of what is on the wire. (One before it is a payload.)
+/// The description on a vendor's page: its JSON block.
 pub fn on_page(page: &str) -> String {
     let path = format!("{}/../../docs/vendors/{page}.md", env!("CARGO_MANIFEST_DIR"));
     let text = std::fs::read_to_string(path).expect("a page");
-    let (_, wire) = text.split_once("## On the wire").expect("a section");
-    let block = wire.split("```json\n").nth(1).expect("a JSON block");
+    let block = text.split("```json\n").nth(1).expect("a JSON block");
     block.split("```").next().expect("its end").to_owned()
 }
 

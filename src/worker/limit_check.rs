@@ -20,7 +20,7 @@ use crate::{
         rows::NewAttempt,
         transaction::Failure,
     },
-    worker::state::limit_state::{BreakerKey, LimitState},
+    worker::state::limit_state::LimitState,
 };
 
 pub enum Verdict {
@@ -187,7 +187,7 @@ impl<'a> LimitCheck<'a> {
             return Some(BlockReason::Paused);
         }
         let obeys = matches!(&job.answer, Answer::Vendor { rules, .. } if rules.enforce);
-        let is_open = obeys && self.limit_state.breakers.is_open(BreakerKey::of(job), self.now);
+        let is_open = obeys && self.limit_state.breakers.is_open(job, self.now);
         is_open.then_some(BlockReason::Breaker)
     }
 
@@ -251,7 +251,7 @@ impl<'a> LimitCheck<'a> {
         let mut breaker_permit = None;
         // What `on` would not have sent tells the breaker nothing, or the two would part.
         if observed.is_none() && is_send(operation) && matches!(job.answer, Answer::Vendor { .. }) {
-            match self.limit_state.acquire(BreakerKey::of(job), self.now) {
+            match self.limit_state.acquire(job, self.now) {
                 Ok(let_go) => breaker_permit = Some(let_go),
                 Err(retry_after) if rules.enforce => {
                     let refusal = Blocked { reason: BlockReason::Breaker, retry_after: Some(retry_after) };

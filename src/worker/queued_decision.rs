@@ -187,13 +187,15 @@ impl QueuedJobs<'_> {
                 blocked: None,
             });
         }
+        let keys = self.keys.map_err(|error| Stop::failed(Outcome::AuthFailed, error.message()))?;
+        // First: a copy has not the credentials of the original either, and that is not what is wrong.
+        let payload = keys.open(&Place::Queued(request.stored.id, self.home), &request.sealed).map_err(|_| {
+            let why = "the payload was sealed under another key, or for another database, of which this is a copy; \
+                nothing was sent";
+            Stop::failed(Outcome::InvalidRequest, why)
+        })?;
         let (candidates, role) = self.candidates(request).map_err(|why| Stop::failed(Outcome::AuthFailed, why))?;
         *places = candidates.members.first().map(|first| first.options.max_in_flight);
-        let keys = self.keys.map_err(|error| Stop::failed(Outcome::AuthFailed, error.message()))?;
-        let payload = keys.open(&Place::Queued(request.stored.id, self.home), &request.sealed).map_err(|_| {
-            let why = "the payload was sealed under another key, or for another database, of which this is a copy";
-            Stop::failed(Outcome::AuthFailed, why)
-        })?;
         let wanted = JobSpec {
             operation: Operation::Send,
             attempt,

@@ -154,7 +154,7 @@ impl Worker {
         }
         let of_line = |line: Identity| under_way.get(&line).copied().unwrap_or_default();
         if transaction::catalog_has_changed() {
-            self.queue.forget_places();
+            self.queue.options_changed();
         }
         let turns = self.queue.take(clock(), gucs::queue_max_age(), gucs::pause(), of_line);
         if turns.is_empty() {
@@ -201,7 +201,7 @@ impl Worker {
             Ok((waiting, decisions, locked))
         });
         self.identities.settle(decided.is_ok());
-        self.limits.settle(decided.is_ok());
+        self.settle_limits(decided.is_ok());
         match decided {
             Ok((waiting, decisions, locked)) => {
                 for turn in turns.iter().filter(|turn| locked.iter().any(|stored| stored.id == turn.id)) {

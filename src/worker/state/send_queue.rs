@@ -99,9 +99,10 @@ impl SendQueue {
         self.line(provider).places = Some(places as usize);
     }
 
-    /// Somebody has changed an option of some provider: how many calls each bears is seen at the next turn.
-    pub fn forget_places(&mut self) {
-        self.lines.values_mut().for_each(|line| line.places = None);
+    /// Somebody has changed an option of some provider: how many calls each bears is seen at the next turn, and whether
+    /// what it was left alone for is mended.
+    pub fn options_changed(&mut self) {
+        self.lines.values_mut().for_each(|line| (line.places, line.paused_until) = (None, None));
     }
 
     /// Leaves the provider alone until then.

@@ -38,6 +38,7 @@ pub static DIALECT: Dialect = Dialect {
     set_members: &[],
     prepare,
     read,
+    address_codes: &[],
     sensitive: &["mobileNumber", "mobile", "otp"],
     opaque: &["requestId"],
     description: None,
@@ -250,7 +251,8 @@ fn by_words(words: &str) -> (Outcome, bool) {
         return (*outcome, false);
     }
     let outcome = match Verdict::read(words) {
-        Some(Verdict::Expired) => Outcome::Expired,
+        Some(Verdict::Expired) => return (Outcome::Expired, false),
+        Some(Verdict::MaybeExpired) => Outcome::Expired,
         Some(Verdict::Wrong) => Outcome::InvalidCode,
         None if says("alreadyverified") => Outcome::AlreadyUsed,
         None => Outcome::Refused,

@@ -85,8 +85,9 @@ def test_once_the_vendor_says_so(gateway, simulator, vendor, asked):
         row = gateway.row("SELECT * FROM otp_resend(%s)", (before,))
     else:
         row = gateway.verify(before, simulator.code(vendor, to))
-    assert (row["outcome"], row["status"], row["attempts_left"]) == ("expired", "expired", 0)
-    assert gateway.verification(before)["status"] == "expired"
+    # No page of HyperVerge's has the words: they end no verification, but nobody waits for its end.
+    assert (row["outcome"], row["status"]) == ("expired", "pending" if vendor == "hyperverge" else "expired")
+    assert gateway.verification(before)["status"] == row["status"]
     gateway.execute(AGAIN)
     id = link(gateway)
     assert id != before and gateway.wait(id)["outcome"] == "sent"

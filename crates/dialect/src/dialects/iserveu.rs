@@ -343,14 +343,11 @@ fn by_code(operation: Operation, status: u16, code: Option<&str>) -> Outcome {
     }
 }
 
-/// No code for a wrong OTP is published, so the text decides, as well as it can: with whether that is a guess, which ends no
-/// verification.
+/// No code for a wrong OTP is published, so the text decides, as well as it can: with whether that is a guess.
 fn by_words(status: u16, words: &str) -> (Outcome, bool) {
     let has = |stem: &str| spoken(words).any(|word| word.starts_with(stem));
     match Verdict::read(words) {
-        // No page has the sentence, but it says that the code is over.
-        Some(Verdict::Expired) => (Outcome::Expired, false),
-        Some(Verdict::MaybeExpired) => (Outcome::Expired, true),
+        Some(Verdict::Expired) => (Outcome::Expired, true),
         Some(Verdict::Wrong) => (Outcome::InvalidCode, true),
         None if has("attempt") || has("limit") => (Outcome::MaxAttemptsReached, true),
         None => (unlisted(Operation::Verify, status), false),

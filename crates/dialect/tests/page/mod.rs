@@ -95,12 +95,6 @@ fn sentence(answer: &Value) -> String {
     words.trim_end_matches('.').to_owned()
 }
 
-/// Whether a text says that the code has expired, and nothing else: in vendors' words that no page has.
-fn says_expired(words: &str) -> bool {
-    let has = |stem: &str| words.contains(stem);
-    has("EXPIRED") && (has("OTP") || has("ONE")) && !["WRONG", "INVALID", "INCORRECT", " NOT "].into_iter().any(has)
-}
-
 /// Whether the page names such an answer to a verify as the end of a flow.
 pub fn names_an_end(vendor: &str, body: &[u8]) -> bool {
     let Some(answer) = parsed(body) else { return false };
@@ -108,13 +102,11 @@ pub fn names_an_end(vendor: &str, body: &[u8]) -> bool {
     match vendor {
         "hyperverge" => {
             let words = [&answer["error"]["message"], &answer["error"], &answer["message"]].map(text).join(" ");
-            let is_said = says_expired(&words);
             let words: String = words.split(|c: char| c.is_whitespace() || c == '_').collect();
             ["MOBILENO.ALREADYVERIFIED", "LASTOTPREQUESTONTHISNUMBERISINVALID", "NOOTPREQUESTFOUNDTORETRYOTP"]
                 .iter()
                 .chain(&["MAXLIMITREACHEDFORTHISOTPVERIFICATION"])
                 .any(|sentence| words.contains(sentence))
-                || is_said
         }
         "paytm" => matches!(code(&answer["body"]["resultInfo"]["resultCode"]), Some(531 | 1006)),
         "relid" => matches!(code(&answer["error_code"]), Some(3565 | 3575)),
@@ -137,7 +129,6 @@ pub fn names_an_end(vendor: &str, body: &[u8]) -> bool {
         ]
         .contains(&sentence(&answer).as_str()),
         // No page of iServeU's lists what a wrong code is answered with.
-        "iserveu" => says_expired(&[&answer["statusDesc"], &answer["status-desc"]].map(text).join(" ")),
         _ => false,
     }
 }

@@ -162,9 +162,9 @@ MISTAKES = [
      "at outcomes[0].outcome: a send cannot end as approved"),
     ({"outcomes": [{"of": "verify", "status": 404, "outcome": "approved"}]}, "at outcomes[0].status: an HTTP status"),
     ({"reference": "request_id"}, "at reference: it is no JSON pointer, as /error/code"),
-    ({"referenc": "/a"}, "at referenc: there is no such member; did you mean reference?"),
+    ({"referenc": "/a"}, "at referenc: there is no such name; did you mean reference?"),
     ({"operations": {**VONAGE["operations"], "cancel": {"path": "//evil.example/x"}}}, "at operations.cancel.path: a path has"),
-    ({"credentials": ["api_key"]}, "at authorization.basic[1]: it is none of credentials"),
+    ({"credentials": ["api_key"]}, "at authorization.basic[1]: there is no such name; there are: api_key"),
 ]
 
 
@@ -212,10 +212,10 @@ def test_a_file_is_read_by_each_call(quick_gateway, simulator):
     path.write_text(json.dumps(changed))
     assert send(gateway, gateway.number(), **brand)["outcome"] == "unknown"
     path.write_text(json.dumps({**VONAGE, "outcome": []}))
-    assert "at outcome: there is no such member" in str(refusal(gateway, "SELECT otp_send('vonage', '{\"mobile\": \"+94771234567\"}')"))
+    assert "at outcome: there is no such name" in str(refusal(gateway, "SELECT otp_send('vonage', '{\"mobile\": \"+94771234567\"}')"))
     # The others' settings are shown all the same.
     shown = dict(gateway.execute("SELECT setting, value FROM otp_gateway.provider WHERE provider = 'vonage'"))
-    assert "at outcome: there is no such member" in shown["error"]
+    assert "at outcome: there is no such name" in shown["error"]
 
 
 def test_a_file_is_named_by_those_alone_who_may_have_files_read(quick_gateway):

@@ -64,7 +64,7 @@ fn vonage_is_spoken_to_as_its_page_says() {
     let given = json!({"mobile": "+94 77 123 4567", "brand": "Example", "channel_timeout": 300, "code_length": "6"});
     let send = prepare(&vonage, Send, &given, &json!({}), plain).unwrap();
     let body = r#"{"brand":"Example","channel_timeout":300,"code_length":6,"workflow":[{"channel":"sms","to":"94771234567"}]}"#;
-    let sent = format!("POST /v2/verify\n{basic}\ncontent-type: application/json\n{body}");
+    let sent = format!("POST /v2/verify\n{basic}\nContent-Type: application/json\n{body}");
     assert_eq!(message(&send.request), sent);
     assert_eq!(send.recipient.as_ref().unwrap().reveal(), "+94771234567");
     assert_eq!(send.recipient_masked.as_deref(), Some("+94*****4567"));
@@ -73,7 +73,7 @@ fn vonage_is_spoken_to_as_its_page_says() {
     known["reference"] = REFERENCE.into();
     let verify = prepare(&vonage, Verify, &json!({}), &known, plain).unwrap();
     let sent_code =
-        format!("POST /v2/verify/{REFERENCE}\n{basic}\ncontent-type: application/json\n{}", r#"{"code":"012345"}"#);
+        format!("POST /v2/verify/{REFERENCE}\n{basic}\nContent-Type: application/json\n{}", r#"{"code":"012345"}"#);
     assert_eq!(message(&verify.request), sent_code);
     assert_eq!(verify.reference.as_deref(), Some(REFERENCE));
     let cancel = prepare(&vonage, Cancel, &json!({}), &known, plain).unwrap();
@@ -155,7 +155,7 @@ fn every_value_stands_in_its_place() {
         message(&send.request),
         format!(
             "POST /v1/codes\n? from=a&b=c#d?é\n? v=1\nauthorization: Bearer the-token\nX-Note: n o t e\nX-Key: the-key\n\
-             content-type: application/json\n{body}"
+             Content-Type: application/json\n{body}"
         )
     );
     assert_eq!(send.code_lifetime.unwrap().as_secs(), 300);
@@ -172,7 +172,7 @@ fn every_value_stands_in_its_place() {
     let verify = prepare(&vendor, Verify, &json!({}), &known, plain).unwrap();
     assert_eq!(
         message(&verify.request),
-        "PUT /v1/codes/r%2F1/check\nauthorization: Bearer the-token\ncontent-type: application/x-www-form-urlencoded\n\
+        "PUT /v1/codes/r%2F1/check\nauthorization: Bearer the-token\nContent-Type: application/x-www-form-urlencoded\n\
          code=012345&note=1%3D2%26code%3D3"
     );
     let again = prepare(&vendor, Resend, &json!({}), &known, plain).unwrap();
@@ -310,34 +310,38 @@ fn no_outcome_claims_more_than_its_operation_can_mean() {
 #[test]
 fn a_mistake_is_named_with_its_path() {
     let rows: &[(&str, Value, &str)] = &[
-        ("/fields/mobile/rule", json!("phon"), "at fields.mobile.rule: it is none of phone, "),
+        ("/fields/mobile/rule", json!("phon"), "at fields.mobile.rule: there is no such name; did you mean phone?"),
         ("/fields/mobile/rule", json!("text"), "at fields.mobile: a code goes to"),
-        ("/fields/mobile", json!([]), "at fields.mobile: it is no object"),
+        ("/fields/mobile", json!([]), "at fields.mobile.rule: it is missing"),
         ("/fields/minutes/max", json!("60"), "at fields.minutes.max: it is no whole number"),
         ("/fields/minutes/max", json!(0), "at fields.minutes.max: "),
         ("/fields/sender/default", json!(""), "at fields.sender.default: "),
         (
             "/fields/sender/requird",
             json!(true),
-            "at fields.sender.requird: there is no such member; did you mean required?",
+            "at fields.sender.requird: there is no such name; did you mean required?",
         ),
-        ("/fields/sender/values", json!(["a"]), "at fields.sender: values goes with"),
-        ("/fields/code", json!({"rule": "text"}), "at fields.code: a name of the gateway's own"),
+        ("/fields/sender/values", json!(["a"]), "at fields.sender.values: there is no such name; there are: rule, "),
+        ("/fields/code", json!({"rule": "text"}), "at fields.code: the name is taken"),
         ("/fields/Sender", json!({"rule": "text"}), "at fields.Sender: a name is "),
         ("/fields/idle", json!({"rule": "text"}), "at its top: no message has a place for {idle}"),
-        ("/fields/note/vendor_name", json!("sender"), "at fields.note: another field is called so"),
-        ("/fields/note/code_lifetime", json!("minutes"), "at fields.note.code_lifetime: "),
+        ("/fields/note/vendor_name", json!("sender"), "at fields.note.vendor_name: another field is called so"),
+        ("/fields/note/code_lifetime", json!("minutes"), "at fields.note.code_lifetime: there is no such name"),
         ("/credentials/0", json!("mobile"), "at credentials[0]: the name is taken"),
         ("/credentials/0", json!("token_file"), "at credentials[0]: the name is taken"),
         ("/credentials/2", json!("more"), "at its top: no message has a place for {more}"),
         ("/authorization", json!({"basic": ["token"]}), "at authorization: it is neither"),
-        ("/authorization/bearer", json!("tokn"), "at authorization.bearer: it is none of credentials"),
-        ("/authorisation", json!({}), "at authorisation: there is no such member; did you mean authorization?"),
+        ("/authorization/bearer", json!("tokn"), "at authorization.bearer: there is no such name; did you mean token?"),
+        ("/authorisation", json!({}), "at authorisation: there is no such name; did you mean authorization?"),
         ("/code_digits", json!([6, 4]), "at code_digits: "),
         ("/code_lifetime", json!("3min"), "at code_lifetime: it is no whole number"),
         ("/max_checks", json!(0), "at max_checks: "),
-        ("/operations/sends", json!({}), "at operations.sends: there is no such member; did you mean send?"),
-        ("/operations/send/method", json!("get"), "at operations.send.method: it is none of GET, POST"),
+        ("/operations/sends", json!({}), "at operations.sends: there is no such name; did you mean send?"),
+        (
+            "/operations/send/method",
+            json!("get"),
+            "at operations.send.method: there is no such name; did you mean GET?",
+        ),
         ("/operations/send/method", json!("GET"), "at operations.send: a message has one body"),
         ("/operations/send/form", json!({}), "at operations.send: a message has one body"),
         ("/operations/send/path", json!("v1"), "at operations.send.path: a path begins with /"),
@@ -357,7 +361,7 @@ fn a_mistake_is_named_with_its_path() {
         (
             "/operations/send/path",
             json!("/{moblie}"),
-            "at operations.send.path: there is no field, credential or value of that name; did you mean {mobile}?",
+            "at operations.send.path: there is no such name; did you mean mobile?",
         ),
         ("/operations/send/headers/Host", json!("x"), "at operations.send.headers.Host: it is no name of a header"),
         ("/operations/send/headers/a b", json!("x"), "at operations.send.headers[\"a b\"]: it is no name"),
@@ -365,10 +369,18 @@ fn a_mistake_is_named_with_its_path() {
         ("/operations/send/headers/X-Note", json!(1), "at operations.send.headers.X-Note: it is missing, or no text"),
         ("/operations/send/query/from", json!("{data}"), "at operations.send.query.from: a field of the rule json"),
         ("/operations/send/json", json!("x"), "at operations.send.json: it is no object"),
-        ("/operations/send/json/to", json!("{mobiles}"), "at operations.send.json.to: there is no field"),
+        (
+            "/operations/send/json/to",
+            json!("{mobiles}"),
+            "at operations.send.json.to: there is no such name; did you mean mobile?",
+        ),
         ("/operations/send/json/to", json!("x"), "at operations.send: it has no {mobile}"),
         ("/operations/send/json/data/1/m", json!("{{minutes}}"), "at operations.send.json.data[1].m: a placeholder is"),
-        ("/operations/send/keeps_code", json!(true), "at operations.send: cancel_first and keeps_code"),
+        (
+            "/operations/send/keeps_code",
+            json!(true),
+            "at operations.send.keeps_code: there is no such name; there are: method, path",
+        ),
         ("/operations/verify/form/code", json!("1"), "at operations.verify: it has no {code}"),
         (
             "/operations/verify/path",
@@ -386,10 +398,14 @@ fn a_mistake_is_named_with_its_path() {
         ("/vendor_message/after", json!(1), "at vendor_message.after: it is missing, or no text"),
         ("/vendor_message/hex_digits", json!(0), "at vendor_message.hex_digits: it is no whole number"),
         ("/fields/mobile/without", json!("94"), "at fields.mobile.without: it is + or"),
-        ("/fields/sender/without", json!("+"), "at fields.sender.without: it is + or"),
+        ("/fields/sender/without", json!("+"), "at fields.sender.without: there is no such name; there are: rule, "),
         ("/outcomes/0", json!({"outcome": "refused"}), "at outcomes[0]: it is about every answer"),
-        ("/outcomes/0/outcome", json!("okay"), "at outcomes[0].outcome: it is none of sent, approved"),
-        ("/outcomes/0/of", json!(["send", "sending"]), "at outcomes[0].of[1]: it is none of"),
+        (
+            "/outcomes/0/outcome",
+            json!("okay"),
+            "at outcomes[0].outcome: there is no such name; there are: sent, approved",
+        ),
+        ("/outcomes/0/of", json!(["send", "sending"]), "at outcomes[0].of[1]: there is no such name; there are:"),
         ("/outcomes/0/status", json!(404), "at outcomes[0].status: an HTTP status that is no success cannot mean sent"),
         ("/outcomes/0/status", json!([200, "3xx"]), "at outcomes[0].status[1]: an HTTP status that is no success"),
         ("/outcomes/0/status", json!("6xx"), "at outcomes[0].status: it is neither an HTTP status"),

@@ -11,11 +11,7 @@ import pytest
 import psycopg2
 from canaries import RUN
 from conftest import listed
-from simulator import ROOT
-
-PAGE = (ROOT / "docs/vendors/vonage.md").read_text()
-VONAGE = json.loads(PAGE.split("```json\n")[1].split("```")[0])
-CREDENTIALS = {name: RUN.secret(name) for name in ("api_key", "api_secret")}
+from vendors import VONAGE
 
 
 def description(**changes):
@@ -23,19 +19,9 @@ def description(**changes):
     return json.dumps({**VONAGE, **changes}).replace("'", "''")
 
 
-def create(gateway, name="vonage", credentials=None, **options):
-    """A provider over otp_rest; `None` leaves an option out."""
-    ours = {"base_url": gateway.simulator.url("vonage"), "allow_plain_http": "true", "resend_after": "0s"}
-    ours |= {"description": description(), "defaults": '{"brand": "Example"}'}
-    gateway.execute(f"CREATE SERVER {name} FOREIGN DATA WRAPPER otp_rest OPTIONS ({listed({**ours, **options})})")
-    if credentials is None:
-        credentials = {f"{name}_file": RUN.in_file(value) for name, value in CREDENTIALS.items()}
-    gateway.execute(f"CREATE USER MAPPING FOR PUBLIC SERVER {name} OPTIONS ({listed(credentials)})")
-
-
 @pytest.fixture
 def vonage(quick_gateway):
-    create(quick_gateway)
+    quick_gateway.execute("ALTER SERVER vonage OPTIONS (ADD defaults '{\"brand\": \"Example\"}')")
     return quick_gateway
 
 
@@ -189,7 +175,7 @@ def test_what_a_server_must_say(vonage):
         error = refusal(vonage, f"CREATE SERVER bad FOREIGN DATA WRAPPER otp_rest OPTIONS ({listed(options)})")
         assert mistake in str(error), str(error)
     # Which credentials there are, the description says: a user mapping's statement does not name the server to its validator.
-    create(vonage, "other", {"api_key": "a", "api_secre": "b"})
+    vonage.create_provider("other", "vonage", {"api_key": "a", "api_secre": "b"})
     error = refusal(vonage, "SELECT otp_send('other', '{\"mobile\": \"+94771234567\"}')")
     assert "(api_key '...', api_secret '...')" in error.diag.message_hint
     error = refusal(vonage, "CREATE USER MAPPING FOR CURRENT_USER SERVER other OPTIONS (base_url 'https://a.example')")
@@ -201,20 +187,20 @@ def test_a_file_is_read_by_each_call(quick_gateway, simulator):
     folder = pathlib.Path(simulator.directory.name)
     path = folder / "description.json"
     path.unlink(missing_ok=True)
-    create(gateway, description=None, description_file=str(path), defaults=None)
+    gateway.create_provider("filed", "vonage", description=None, description_file=str(path))
     assert any("is not there" in notice for notice in gateway.session.notices)
     brand = {"brand": "Example"}
-    assert "cannot be read: entity not found" in str(refusal(gateway, "SELECT otp_send('vonage', '{\"mobile\": \"+94771234567\"}')"))
+    assert "cannot be read: entity not found" in str(refusal(gateway, "SELECT otp_send('filed', '{\"mobile\": \"+94771234567\"}')"))
     path.write_text(json.dumps(VONAGE))
     os.chmod(path, 0o644)
-    assert send(gateway, gateway.number(), **brand)["outcome"] == "sent"
+    assert send(gateway, gateway.number(), "filed", **brand)["outcome"] == "sent"
     changed = {**VONAGE, "outcomes": [{"of": "send", "status": 202, "outcome": "unknown"}]}
     path.write_text(json.dumps(changed))
-    assert send(gateway, gateway.number(), **brand)["outcome"] == "unknown"
+    assert send(gateway, gateway.number(), "filed", **brand)["outcome"] == "unknown"
     path.write_text(json.dumps({**VONAGE, "outcome": []}))
-    assert "at outcome: there is no such name" in str(refusal(gateway, "SELECT otp_send('vonage', '{\"mobile\": \"+94771234567\"}')"))
+    assert "at outcome: there is no such name" in str(refusal(gateway, "SELECT otp_send('filed', '{\"mobile\": \"+94771234567\"}')"))
     # The others' settings are shown all the same.
-    shown = dict(gateway.execute("SELECT setting, value FROM otp_gateway.provider WHERE provider = 'vonage'"))
+    shown = dict(gateway.execute("SELECT setting, value FROM otp_gateway.provider WHERE provider = 'filed'"))
     assert "at outcome: there is no such name" in shown["error"]
 
 

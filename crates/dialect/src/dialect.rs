@@ -134,13 +134,13 @@ impl Dialect {
     }
 
     /// Members of an answer that are not stored.
-    pub(crate) fn sensitive(&self) -> impl Iterator<Item = &str> {
+    pub fn sensitive(&self) -> impl Iterator<Item = &str> {
         let described = self.description.iter().flat_map(|described| &described.sensitive);
         self.sensitive.iter().copied().chain(described.map(String::as_str))
     }
 
     /// Members of an answer that hold an opaque id.
-    pub(crate) fn opaque(&self) -> impl Iterator<Item = &str> {
+    pub fn opaque(&self) -> impl Iterator<Item = &str> {
         let described = self.description.iter().flat_map(|described| &described.opaque);
         self.opaque.iter().copied().chain(described.map(String::as_str))
     }

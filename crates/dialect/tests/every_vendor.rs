@@ -3,7 +3,7 @@
 
 mod caller;
 
-use caller::{VENDORS, caller, vendor};
+use caller::{Caller, VENDORS, caller, vendor};
 use dialect::{AnyField, Dialect, Operation, Operation::*, Prepared, Rule, redact};
 use serde_json::{Map, Value, json};
 
@@ -117,25 +117,27 @@ fn no_value_leads_to_another_path() {
     for (name, dialect) in VENDORS.iter() {
         for operation in Operation::ALL.into_iter().filter(|operation| dialect.fields(*operation).is_some()) {
             let payload = payload(dialect, operation);
-            let call = |payload: Map<String, Value>, known: Value| {
-                caller(name, operation).payload(payload.into()).known(known)
+            let call = |payload: &Map<String, Value>| caller(name, operation).payload(payload.clone().into());
+            let plain = paths(&call(&payload).prepared());
+            let mut check = |of: &str, call: Caller| {
+                let Ok(prepared) = call.prepare() else { return };
+                for (path, plain) in paths(&prepared).iter().zip(&plain) {
+                    assert!(is_plain(path), "{name}'s {of} of a {}: {path}", operation.as_str());
+                    assert_eq!(path.matches('/').count(), plain.matches('/').count(), "{name}'s {of}: {path}");
+                    in_paths += usize::from(path != plain);
+                }
             };
-            let plain = paths(&call(payload.clone(), json!({})).prepared());
-            for field in dialect.fields(operation).unwrap_or_default() {
-                for value in hostile {
+            for value in hostile {
+                for field in dialect.fields(operation).unwrap_or_default() {
+                    // From the caller, or as a vendor gave it with the send.
                     let mut given = payload.clone();
                     given.insert(field.name.to_owned(), value.into());
-                    let mut without = payload.clone();
-                    without.shift_remove(field.name);
-                    // From the caller, or as a vendor gave it with the send.
-                    for (given, known) in [(given, json!({})), (without, json!({ field.name: value }))] {
-                        let Ok(prepared) = call(given, known).prepare() else { continue };
-                        for (path, plain) in paths(&prepared).iter().zip(&plain) {
-                            assert!(is_plain(path), "{name}'s {} of a {}: {path}", field.name, operation.as_str());
-                            assert_eq!(path.matches('/').count(), plain.matches('/').count(), "{name} {}", field.name);
-                            in_paths += usize::from(path != plain);
-                        }
-                    }
+                    check(field.name, call(&given));
+                    given.shift_remove(field.name);
+                    check(field.name, call(&given).known(json!({ field.name: value })));
+                }
+                for option in dialect.server_options.iter().filter(|option| (option.check)(value).is_ok()) {
+                    check(option.name, call(&payload).option(option.name, value));
                 }
             }
         }

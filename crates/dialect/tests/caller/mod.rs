@@ -96,6 +96,11 @@ impl Caller {
         self
     }
 
+    pub fn option(mut self, name: &str, value: &str) -> Self {
+        self.options.insert(name.to_owned(), value.to_owned());
+        self
+    }
+
     pub fn credentials(mut self, credentials: &[(&str, &str)]) -> Self {
         self.credentials = secrets(credentials);
         self

@@ -86,6 +86,71 @@ def test_a_resend_cancels_and_sends_and_a_cancel_is_a_delete(vonage, simulator):
     assert simulator.log("vonage", "cancel")[-1]["method"] == "DELETE"
 
 
+def test_a_resend_may_take_another_way(vonage, simulator):
+    sent = send(vonage, vonage.number())
+    again = vonage.row("SELECT * FROM otp_resend(%s, %s)", (sent["verification_id"], '{"channel": "whatsapp"}'))
+    assert again["outcome"] == "sent"
+    assert [line["body"]["workflow"][0]["channel"] for line in simulator.log("vonage", "send")] == ["sms", "whatsapp"]
+    error = refusal(vonage, "SELECT otp_resend(%s, %s)", (sent["verification_id"], '{"channel": "email"}'))
+    assert "one of sms, whatsapp, voice, rcs" in error.diag.message_hint
+
+
+def test_a_send_is_to_somebody_and_limits_count_them(vonage, simulator):
+    """Also where the description does not require it."""
+    fields = {**VONAGE["fields"], "mobile": {"rule": "phone", "without": "+"}}
+    vonage.execute(f"ALTER SERVER vonage OPTIONS (SET description '{description(fields=fields)}', ADD send_limit '1 per hour')")
+    for call in ("otp_send", "otp_enqueue"):
+        error = refusal(vonage, f"SELECT {call}('vonage', '{{}}')")
+        assert (error.pgcode, "mobile is missing" in str(error)) == ("22023", True)
+    to = vonage.number()
+    assert [send(vonage, to)["outcome"], send(vonage, "+94" + to[1:])["reason"]] == ["sent", "send_limit"]
+    assert simulator.count("vonage") == 1
+
+
+def test_a_credential_that_everybody_could_read_is_warned_of(vonage):
+    operations = json.loads(json.dumps(VONAGE["operations"]))
+    operations["send"]["headers"] = {"X-Api-Key": RUN.secret("literal")}
+    vonage.session.notices.clear()
+    options = {"base_url": "https://vendor.example", "description": description(operations=operations)}
+    vonage.execute(f"BEGIN; CREATE SERVER loud FOREIGN DATA WRAPPER otp_rest OPTIONS ({listed(options)}); ROLLBACK")
+    (notice,) = vonage.session.notices
+    assert notice.startswith("WARNING") and "operations.send.headers.X-Api-Key" in notice and "literal" not in notice
+    vonage.session.notices.clear()
+    vonage.execute(f"ALTER SERVER vonage OPTIONS (SET description '{description()}')")
+    assert vonage.session.notices == []
+
+
+HOSTILE = [
+    "\\u0000", "[" * 500, '{"a":' * 500, "null", "5", '"x"', "[]", "{}", '{"fields": 5}', '{"operations": {"send": []}}',
+    '{"fields": {"mobile": {"rule": "phone"}}, "operations": {"send": {"path": "/{mobile}{mobile}"}}}',
+    '{"fields": {"' + "x" * 60_000 + '": {}}}', "{" + ",".join(f'"a{n}": {n}' for n in range(5000)) + "}", "x" * 70_000,
+]
+
+
+@pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))
+def test_a_hostile_description_is_refused_in_a_line(vonage, text):
+    options = {"base_url": "https://vendor.example", "description": text}
+    error = refusal(vonage, f"CREATE SERVER bad FOREIGN DATA WRAPPER otp_rest OPTIONS ({listed(options)})")
+    assert error.pgcode == "22023" and "the description is wrong" in str(error)
+    # An error is for a person to read.
+    assert len(error.diag.message_primary) < 1500 and len(error.diag.message_primary.splitlines()) == 1
+
+
+def test_try_of_what_is_no_provider_and_of_nothing(vonage):
+    vonage.execute("CREATE SERVER way FOREIGN DATA WRAPPER otp_route OPTIONS (providers 'vonage')")
+    assert refusal(vonage, "SELECT otp_gateway.try('way', 'send', '{}')").pgcode == "42704"
+    for arguments in [("NULL", "'send'", "'{}'"), ("'vonage'", "NULL", "'{}'"), ("'vonage'", "'send'", "NULL")]:
+        error = refusal(vonage, f"SELECT otp_gateway.try({', '.join(arguments)})")
+        assert error.pgcode in ("22023", "22004"), str(error)
+    # An answer that nobody would keep, and one that echoes all that it got.
+    read = tried(vonage, "vonage", "verify", '{"reference": "R1"}', 200, "[" * 100_000)["reading"]
+    assert (read["outcome"], read["response"]) == ("unknown", None)
+    to = vonage.number()
+    echo = json.dumps({"title": f"no {to}", "to": to, "x": [f"94{to[1:]}", int(to)]})
+    read = tried(vonage, "vonage", "send", json.dumps({"mobile": to}), 422, echo)["reading"]
+    assert to[1:] not in json.dumps(read), read
+
+
 def test_checks_and_time_are_the_description_s(vonage, simulator):
     to = vonage.number()
     sent = send(vonage, to, channel_timeout=300)

@@ -129,6 +129,11 @@ impl Description {
         self.messages.iter().find(|message| message.operation == operation)
     }
 
+    /// Where a text stands that may be a credential.
+    pub fn literals(&self) -> impl Iterator<Item = &str> {
+        self.messages.iter().flat_map(|message| &message.literals).map(String::as_str)
+    }
+
     fn field(&self, name: &str) -> Option<&DescribedField> {
         self.fields.iter().find(|field| field.name == name)
     }

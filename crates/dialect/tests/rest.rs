@@ -312,6 +312,15 @@ fn a_mistake_is_named_with_its_path() {
     let rows: &[(&str, Value, &str)] = &[
         ("/fields/mobile/rule", json!("phon"), "at fields.mobile.rule: there is no such name; did you mean phone?"),
         ("/fields/mobile/rule", json!("text"), "at fields.mobile: a code goes to"),
+        ("/fields/mobile/default", json!("+94771234567"), "at fields.mobile: a code goes to"),
+        ("/fields/sender/vendor_name", json!("a\u{0}"), "at fields.sender.vendor_name: it is empty, or of two lines"),
+        ("/fields/sender/vendor_name", json!(""), "at fields.sender.vendor_name: it is empty, or of two lines"),
+        (
+            "/fields/kind",
+            json!({"rule": "one_of", "values": ["a", "b\nc"]}),
+            "at fields.kind.values[1]: it is empty, or of two lines",
+        ),
+        ("/fields/kind", json!({"rule": "one_of"}), "at fields.kind.values: it is missing"),
         ("/fields/mobile", json!([]), "at fields.mobile.rule: it is missing"),
         ("/fields/minutes/max", json!("60"), "at fields.minutes.max: it is no whole number"),
         ("/fields/minutes/max", json!(0), "at fields.minutes.max: "),
@@ -438,12 +447,118 @@ fn a_mistake_is_named_with_its_path() {
         ("{", "it is not JSON: "),
         ("[]", "at its top: it is no object"),
         ("{} {}", "it is not JSON: trailing characters"),
+        (&many_fields(257).to_string(), "at fields: there are more than 256"),
         (&"[".repeat(1000), "it is longer than 65536 bytes, or deeper than 16 levels"),
         (&format!("{}{}", small(), " ".repeat(65_536)), "it is longer than 65536 bytes"),
     ] {
         let Err(invalid) = parse(text) else { panic!("accepted: {text}") };
         assert!(invalid.message.contains(mistake), "{}", invalid.message);
     }
+}
+
+/// A description with so many fields more, each in several places.
+fn many_fields(count: usize) -> Value {
+    let mut description = small();
+    for number in 0..count {
+        let name = format!("f{number}");
+        description["fields"][&name] = json!({"rule": "text"});
+        for part in ["json", "query", "headers"] {
+            description["operations"]["send"][part][&name] = format!("{{{name}}}").into();
+        }
+    }
+    description
+}
+
+/// Whoever may make a server may describe, and the worker, which is all providers', reads what they wrote.
+#[test]
+fn no_description_keeps_the_worker_busy() {
+    let began = std::time::Instant::now();
+    let mut description = many_fields(200);
+    let words: Vec<String> = (0..256).map(|number| format!("w{number}")).collect();
+    description["outcomes"] = (0..24)
+        .map(|_| json!({"when": {"/message": words, "/code": {"exists": true}}, "outcome": "refused"}))
+        .collect();
+    let vendor = dialect(&description.to_string());
+    let mut payload = json!({"mobile": "+442079460958"});
+    for number in 0..200 {
+        payload[format!("f{number}")] = "x".repeat(200).into();
+    }
+    let prepared = prepare(&vendor, Send, &payload, &json!({}), plain).unwrap();
+    assert_eq!(prepared.request.headers.len(), 2 + 1 + 200);
+    // As long as an answer may be: such a text is no word of a vendor's.
+    let answer = json!({"message": "a".repeat(1 << 19), "code": 1, "x": "b".repeat(1 << 18)}).to_string();
+    assert_eq!(read(&vendor, Send, 400, &answer).outcome, Outcome::Unknown);
+    let took = began.elapsed();
+    assert!(took.as_secs() < 20, "{took:?}");
+}
+
+/// Without a recipient no limit would count.
+#[test]
+fn a_send_is_to_somebody_whatever_the_description_requires() {
+    for required in [json!(null), json!([]), json!(["verify"])] {
+        let mut description = small();
+        description["fields"]["mobile"]["required"] = required;
+        description["operations"]["verify"]["form"]["to"] = "{mobile}".into();
+        let vendor = dialect(&description.to_string());
+        let refused = prepare(&vendor, Send, &json!({"note": "n"}), &json!({}), plain).unwrap_err();
+        assert_eq!((refused.field.as_str(), refused.message.contains("is missing")), ("mobile", true));
+    }
+}
+
+#[test]
+fn a_literal_that_looks_like_a_credential_is_found() {
+    let literals = |description: &Value| {
+        let vendor = dialect(&description.to_string());
+        vendor.description.unwrap().literals().map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert!(literals(&small()).is_empty() && literals(&serde_json::from_str(MSG91).unwrap()).is_empty());
+    assert!(literals(&serde_json::from_str(&on_page("vonage")).unwrap()).is_empty());
+    let mut description = small();
+    let send = &mut description["operations"]["send"];
+    send["headers"]["X-Api-Key"] = "0123456789abcdef".into();
+    send["headers"]["Authorization"] = "Basic eA==".into();
+    send["query"]["api_secret"] = "s".into();
+    send["json"]["auth"] = json!({"access_token": "t", "key": "{key}", "password": 5});
+    description["operations"]["verify"]["form"]["Pass-Word"] = "p".into();
+    let found = literals(&description);
+    for place in [
+        "send.query.api_secret",
+        "send.headers.X-Api-Key",
+        "send.headers.Authorization",
+        "send.json.auth.access_token",
+        "verify.form.Pass-Word",
+    ] {
+        assert!(found.contains(&format!("operations.{place}")), "{place} in {found:?}");
+    }
+    assert_eq!(found.len(), 5, "{found:?}");
+}
+
+#[test]
+fn pointers_and_answers_of_every_kind_are_survived() {
+    let mut description = small();
+    description["reference"] = json!(["/a~1b/~0id", "/list/0/id", "/"]);
+    description["vendor_code"] = json!(["/list", "/list/1", "/list/-", "/list/01", "/code/x", "/\u{0}"]);
+    description["outcomes"][0]["when"] = json!({"/ok": {"exists": true}});
+    let vendor = dialect(&description.to_string());
+    for (answer, reference, code) in [
+        (json!({"ok": 1, "a/b": {"~id": "R1"}}), Some("R1"), None),
+        (json!({"ok": 1, "list": [{"id": "R2"}, "E1"]}), Some("R2"), Some("E1")),
+        (json!({"ok": 1, "": "R3", "list": ["x", ["E1"]], "code": "no object"}), Some("R3"), None),
+        (json!({"ok": 1, "": "a\nb"}), None, None),
+        (json!({"ok": 1, "": "R".repeat(257)}), None, None),
+        (json!({"ok": 1, "": 1e300, "\u{0}": "N"}), None, Some("N")),
+        (json!([{"id": "R"}]), None, None),
+        (json!("ok"), None, None),
+    ] {
+        let reading = read(&vendor, Send, 200, &answer.to_string());
+        assert_eq!(reading.reference.as_deref(), reference, "{answer}");
+        assert_eq!(reading.vendor_code.as_deref(), code, "{answer}");
+        let outcome = if reference.is_some() { Outcome::Sent } else { Outcome::Unknown };
+        assert_eq!(reading.outcome, outcome, "{answer}");
+    }
+    // Of a member that stands twice the last counts, as in jsonb.
+    let twice = small().to_string().replacen("\"fields\":", "\"fields\":{\"x\":5},\"fields\":", 1);
+    assert_eq!(dialect(&twice).description_text(), dialect(&small().to_string()).description_text());
 }
 
 /// Others in each run; OTP_DESCRIPTION_SEED repeats one.

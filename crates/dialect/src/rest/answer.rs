@@ -119,9 +119,13 @@ fn read_pointer(at: &Cursor, pointer: &str) -> Read<String> {
     at.mistake("it is no JSON pointer, as /error/code")
 }
 
+/// A longer text is no word of a vendor's; each line of a description would go through it.
+const LONGEST: usize = 4096;
+
 /// As it is compared.
 fn key(value: Option<&Value>) -> Option<String> {
     match value {
+        Some(Value::String(text)) if text.len() > LONGEST => None,
         Some(Value::Bool(is)) => Some(is.to_string()),
         value => scalar(value).map(|text| text_key(&text)),
     }

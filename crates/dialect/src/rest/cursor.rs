@@ -26,17 +26,21 @@ impl<'a> Cursor<'a> {
     pub fn members(&self) -> Read<Vec<(&'a str, Self)>> {
         match self.value {
             Value::Null => Ok(Vec::new()),
-            Value::Object(members) => Ok(members.keys().map(|name| (name.as_str(), self.member(name))).collect()),
+            Value::Object(members) if members.len() <= MOST => {
+                Ok(members.keys().map(|name| (name.as_str(), self.member(name))).collect())
+            }
+            Value::Object(_) => self.mistake(format!("there are more than {MOST}")),
             _ => self.mistake("it is no object"),
         }
     }
 
     /// One of them; null if it is not there.
     pub fn member(&self, name: &str) -> Self {
-        // A pointer, or a name with a dot in it, is one step.
-        let is_plain = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-'));
+        // A pointer, or a name with a dot in it, is one step. Of a long name its beginning says enough.
+        let shown: String = name.chars().take(64).collect();
+        let is_plain = shown.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-'));
         let dot = if self.path.is_empty() { "" } else { "." };
-        let step = if is_plain { format!("{dot}{name}") } else { format!("[{name:?}]") };
+        let step = if is_plain { format!("{dot}{shown}") } else { format!("[{shown:?}]") };
         Self { value: &self.value[name], path: format!("{}{step}", self.path) }
     }
 
@@ -79,6 +83,16 @@ impl<'a> Cursor<'a> {
 
     pub fn text(&self) -> Read<&'a str> {
         self.value.as_str().map_or_else(|| self.mistake("it is missing, or no text"), Ok)
+    }
+
+    /// One that can be shown.
+    pub fn name(&self) -> Read<&'a str> {
+        match self.text()? {
+            name if name.is_empty() || name.chars().any(char::is_control) => {
+                self.mistake("it is empty, or of two lines")
+            }
+            name => Ok(name),
+        }
     }
 
     /// Which of these it names.

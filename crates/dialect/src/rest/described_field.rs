@@ -76,8 +76,8 @@ pub(super) fn read_name(at: &Cursor, name: &str, taken: &[String]) -> Read<Strin
 /// Words, or an object of the vendor's by ours.
 fn read_words(at: &Cursor) -> Read<Vec<(String, String)>> {
     match at.value.is_object() {
-        true => at.members()?.into_iter().map(|(ours, at)| Ok((ours.to_owned(), at.text()?.to_owned()))).collect(),
-        false => at.each(|at| at.text().map(|word| (word.to_owned(), word.to_owned()))),
+        true => at.members()?.into_iter().map(|(ours, at)| Ok((ours.to_owned(), at.name()?.to_owned()))).collect(),
+        false => at.each(|at| at.name().map(|word| (word.to_owned(), word.to_owned()))),
     }
 }
 
@@ -96,8 +96,8 @@ impl DescribedField {
         const ANY: [&str; 7] = ["rule", "vendor_name", "required", "default", "personal", "secret", "once"];
         let (kind, own, (least, most, usual), rule) = at.member("rule").choice(&RULES, |rule| rule.0)?;
         at.only(&[&ANY, own].concat())?;
-        if name == "mobile" && kind != "phone" {
-            return at.mistake("a code goes to the rule phone");
+        if name == "mobile" && !(kind == "phone" && at.member("default").value.is_null()) {
+            return at.mistake("a code goes to the rule phone, and to nobody by default");
         }
         let min = at.member("min").number(least, most)?.unwrap_or(least);
         let max = at.member("max").number(min, most)?.unwrap_or(min.max(usual));
@@ -105,7 +105,7 @@ impl DescribedField {
         let units = [("seconds", 1), ("minutes", 60)];
         let mut field = Self {
             name: read_name(at, name, taken)?,
-            vendor_name: at.member("vendor_name").given(Cursor::text)?.unwrap_or(name).to_owned(),
+            vendor_name: at.member("vendor_name").given(Cursor::name)?.unwrap_or(name).to_owned(),
             rule: rule(min, max),
             words: read_words(&at.member("values"))?,
             without: at.member("without").given(read_without)?.unwrap_or_default(),
@@ -145,11 +145,12 @@ impl DescribedField {
         value.as_str().map_or_else(|| Some(value.clone()), |text| Some(text.strip_prefix(&self.without)?.into()))
     }
 
-    /// As an operation takes it. `in_path`: without it there is no URL.
+    /// As an operation takes it. `in_path`: without it there is no URL. A send is to somebody: whom the limits count.
     pub fn of(&self, operation: Operation, in_path: bool) -> AnyField<'_> {
         let is_recipient = self.name == "mobile";
         AnyField {
-            required: (in_path || self.required.contains(&operation)) && self.default.is_none(),
+            required: (in_path || is_recipient && operation == Operation::Send || self.required.contains(&operation))
+                && self.default.is_none(),
             fixed: is_recipient,
             personal: is_recipient || self.personal || self.secret || self.once,
             secret: self.secret,

@@ -24,6 +24,8 @@ pub(super) struct Message {
     pub keeps_code: bool,
     /// Which value stands where.
     pub uses: Vec<(String, Position)>,
+    /// Where a text stands that may be a credential.
+    pub literals: Vec<String>,
 }
 
 /// Where in a message a value stands.

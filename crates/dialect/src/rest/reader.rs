@@ -5,6 +5,7 @@ use serde_json::{Map, Value};
 use crate::{
     call::{Method, is_header_value},
     operation::Operation::{self, Cancel, Resend, Send, Verify},
+    payload::field::plain,
     rest::{
         Description,
         answer::{Line, Place},
@@ -20,6 +21,8 @@ struct Reader<'a> {
     credentials: &'a [String],
     operation: Operation,
     uses: Vec<(String, Position)>,
+    /// Where a text stands that may be a credential.
+    literals: Vec<String>,
 }
 
 const MEMBERS: &str = "fields credentials authorization code_digits code_lifetime max_checks resend_after operations \
@@ -40,7 +43,8 @@ pub(super) fn read(top: &Cursor) -> Read<Description> {
     operations.only(&Operation::ALL.map(Operation::as_str))?;
     let mut messages = Vec::new();
     for operation in Operation::ALL {
-        let reader = Reader { fields: &fields, credentials: &credentials, operation, uses: Vec::new() };
+        let reader =
+            Reader { fields: &fields, credentials: &credentials, operation, uses: Vec::new(), literals: Vec::new() };
         messages.extend(operations.member(operation.as_str()).given(|at| reader.message(at))?);
     }
     let described: Vec<Operation> = messages.iter().map(|message| message.operation).collect();
@@ -141,6 +145,7 @@ impl Reader<'_> {
             cancel_first: at.member("cancel_first").flag()?,
             keeps_code: at.member("keeps_code").flag()?,
             uses: self.uses,
+            literals: self.literals,
         })
     }
 
@@ -170,6 +175,12 @@ impl Reader<'_> {
             let is_ours = OURS.split(' ').any(|ours| name.eq_ignore_ascii_case(ours));
             if position == Position::Header && (name.is_empty() || !name.bytes().all(is_token) || is_ours) {
                 return at.mistake("it is no name of a header, or the gateway's own");
+            }
+            let looks_secret = ["secret", "password", "token", "key", "authorization", "cookie"]
+                .iter()
+                .any(|end| plain(name).ends_with(end));
+            if looks_secret && at.value.as_str().is_some_and(|text| placeholder(text) == Ok(None)) {
+                self.literals.push(at.path.clone());
             }
             if position == Position::Json { self.json(&at) } else { self.text(&at, position) }?;
         }
@@ -205,7 +216,9 @@ impl Reader<'_> {
         if field.is_some_and(DescribedField::is_json) && position != Position::Json {
             return at.mistake("a field of the rule json goes into a body of json alone");
         }
-        self.uses.push((name.to_owned(), position));
+        if !self.uses.contains(&(name.to_owned(), position)) {
+            self.uses.push((name.to_owned(), position));
+        }
         Ok(())
     }
 }

@@ -46,6 +46,10 @@ class Vendor:
     statuses: tuple = (200, 200)
     # A resend repeats the code, which lives no longer for it.
     repeats_code: bool = False
+    # Seconds for which the vendor refuses a second code to a person whose first is still good.
+    one_at_a_time: int = 0
+    # What it calls the code of a verify.
+    code: str = "otp"
     cancels: bool = False
 
 
@@ -157,6 +161,7 @@ TABLE = {
         defaults=({"channel": "whatsapp", "locale": "en"}, [], {"Channel": "whatsapp", "Locale": "en"}),
         test_number=("+94770009999", "077 000 9999"),
         repeats_code=True,
+        code="Code",
         cancels=True,
     ),
     "msg91": Vendor(
@@ -187,6 +192,8 @@ TABLE = {
         page=("3min", "3", "30s"),
         defaults=({"brand": "house", "code_length": 6}, ["brand"], {"brand": "house", "code_length": 6}),
         test_number=("+94770009999", "077 000 9999"),
+        one_at_a_time=180,
+        code="code",
         cancels=True,
     ),
 }

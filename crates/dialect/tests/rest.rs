@@ -5,7 +5,7 @@
 mod described;
 
 use described::{Dice, dialect, message, mutate, on_page, prepare, read, url};
-use dialect::{Dialect, Operation, Operation::*, Outcome, described as parse};
+use dialect::{Dialect, Operation, Operation::*, Outcome, Secret, described as parse};
 use serde_json::{Value, json};
 
 const REFERENCE: &str = "c11236f4-00bf-4b89-84ba-88b25df97315";
@@ -313,12 +313,16 @@ fn a_mistake_is_named_with_its_path() {
         ("/fields/mobile/rule", json!("phon"), "at fields.mobile.rule: there is no such name; did you mean phone?"),
         ("/fields/mobile/rule", json!("text"), "at fields.mobile: a code goes to"),
         ("/fields/mobile/default", json!("+94771234567"), "at fields.mobile: a code goes to"),
-        ("/fields/sender/vendor_name", json!("a\u{0}"), "at fields.sender.vendor_name: it is empty, or of two lines"),
-        ("/fields/sender/vendor_name", json!(""), "at fields.sender.vendor_name: it is empty, or of two lines"),
+        (
+            "/fields/sender/vendor_name",
+            json!("a\u{0}"),
+            "at fields.sender.vendor_name: it is missing, or no text of a line",
+        ),
+        ("/fields/sender/vendor_name", json!(""), "at fields.sender.vendor_name: it is missing, or no text of a line"),
         (
             "/fields/kind",
             json!({"rule": "one_of", "values": ["a", "b\nc"]}),
-            "at fields.kind.values[1]: it is empty, or of two lines",
+            "at fields.kind.values[1]: it is missing, or no text of a line",
         ),
         ("/fields/kind", json!({"rule": "one_of"}), "at fields.kind.values: it is missing"),
         ("/fields/mobile", json!([]), "at fields.mobile.rule: it is missing"),
@@ -428,6 +432,8 @@ fn a_mistake_is_named_with_its_path() {
         ("/outcomes/3/when/~1code", json!([[1]]), "at outcomes[3].when[\"/code\"][0]: it is no value"),
         ("/outcomes/3/when/~1code", json!({"matches": ".*"}), "at outcomes[3].when[\"/code\"]: it is no value"),
         ("/sensitive", json!([1]), "at sensitive[0]: it is missing, or no text"),
+        ("/sensitive", json!([""]), "at sensitive[0]: it is missing, or no text of a line"),
+        ("/vendor_code", json!("/a\u{0}"), "at vendor_code: it is missing, or no text of a line"),
     ];
     for (pointer, value, mistake) in rows {
         let mut description = small();
@@ -537,7 +543,7 @@ fn a_literal_that_looks_like_a_credential_is_found() {
 fn pointers_and_answers_of_every_kind_are_survived() {
     let mut description = small();
     description["reference"] = json!(["/a~1b/~0id", "/list/0/id", "/"]);
-    description["vendor_code"] = json!(["/list", "/list/1", "/list/-", "/list/01", "/code/x", "/\u{0}"]);
+    description["vendor_code"] = json!(["/list", "/list/1", "/list/-", "/list/01", "/code/x", "/é"]);
     description["outcomes"][0]["when"] = json!({"/ok": {"exists": true}});
     let vendor = dialect(&description.to_string());
     for (answer, reference, code) in [
@@ -546,7 +552,7 @@ fn pointers_and_answers_of_every_kind_are_survived() {
         (json!({"ok": 1, "": "R3", "list": ["x", ["E1"]], "code": "no object"}), Some("R3"), None),
         (json!({"ok": 1, "": "a\nb"}), None, None),
         (json!({"ok": 1, "": "R".repeat(257)}), None, None),
-        (json!({"ok": 1, "": 1e300, "\u{0}": "N"}), None, Some("N")),
+        (json!({"ok": 1, "": 1e300, "é": "N"}), None, Some("N")),
         (json!([{"id": "R"}]), None, None),
         (json!("ok"), None, None),
     ] {
@@ -559,6 +565,27 @@ fn pointers_and_answers_of_every_kind_are_survived() {
     // Of a member that stands twice the last counts, as in jsonb.
     let twice = small().to_string().replacen("\"fields\":", "\"fields\":{\"x\":5},\"fields\":", 1);
     assert_eq!(dialect(&twice).description_text(), dialect(&small().to_string()).description_text());
+}
+
+/// MSG91 has its id in the message's place at times; what else is said there may repeat the code.
+#[test]
+fn words_are_no_id_though_an_id_may_stand_in_their_place() {
+    let vendor = dialect(MSG91);
+    let secrets = [Secret::new("012345")];
+    let id = "3763646c3058373530393938";
+    for (message, kept) in [("OTP 012345 not match", "OTP [redacted] not match"), (id, id)] {
+        let answer = json!({"type": "error", "message": message, "request_id": id}).to_string();
+        let (_, record) = read(&vendor, Verify, 200, &answer).redacted(&vendor, &secrets);
+        assert_eq!(record.unwrap(), json!({"type": "error", "message": kept, "request_id": id}));
+    }
+    // Also where the description itself calls them an id.
+    let mut description = small();
+    description["opaque"] = json!(["note"]);
+    let vendor = dialect(&description.to_string());
+    for (note, kept) in [("no code 012345", "no code [redacted]"), ("n-012345", "n-012345")] {
+        let (_, record) = read(&vendor, Verify, 400, &json!({ "note": note }).to_string()).redacted(&vendor, &secrets);
+        assert_eq!(record.unwrap(), json!({ "note": kept }));
+    }
 }
 
 /// Others in each run; OTP_DESCRIPTION_SEED repeats one.

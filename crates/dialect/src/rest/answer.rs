@@ -80,9 +80,7 @@ impl Line {
         let status = at.member("status").each(|at| read_status(at, outcome))?;
         let wanted = |(pointer, at): (&str, Cursor)| Ok((read_pointer(&at, pointer)?, at.each(Wanted::read)?));
         let when: Vec<_> = at.member("when").members()?.into_iter().map(wanted).collect::<Read<_>>()?;
-        if status.is_empty() && when.is_empty() {
-            return at.mistake("it is about every answer: it needs status or when");
-        }
+        at.need(!(status.is_empty() && when.is_empty()), "it is about every answer: it needs status or when")?;
         let (is_guess, is_personal) = (at.member("guess").flag()?, at.member("personal").flag()?);
         Ok(Self { of, status, when, outcome, is_guess, is_personal })
     }
@@ -113,10 +111,8 @@ fn read_status(at: &Cursor, outcome: Outcome) -> Read<(u16, u16)> {
 /// A JSON pointer (RFC 6901).
 fn read_pointer(at: &Cursor, pointer: &str) -> Read<String> {
     let is_escaped = pointer.split('~').skip(1).all(|rest| rest.starts_with(['0', '1']));
-    if pointer.starts_with('/') && is_escaped {
-        return Ok(pointer.to_owned());
-    }
-    at.mistake("it is no JSON pointer, as /error/code")
+    at.need(pointer.starts_with('/') && is_escaped, "it is no JSON pointer, as /error/code")?;
+    Ok(pointer.to_owned())
 }
 
 /// A longer text is no word of a vendor's; each line of a description would go through it.
@@ -133,9 +129,10 @@ fn key(value: Option<&Value>) -> Option<String> {
 
 impl Wanted {
     fn read(at: &Cursor) -> Read<Self> {
-        let words = |at: &Cursor| match text_key(at.text()?) {
-            words if words.is_empty() => at.mistake("every text contains an empty one"),
-            words => Ok(words),
+        let words = |at: &Cursor| {
+            let words = text_key(at.text()?);
+            at.need(!words.is_empty(), "every text contains an empty one")?;
+            Ok(words)
         };
         let kind = at.value.as_object().filter(|kind| kind.len() == 1).and_then(|kind| kind.keys().next());
         match (kind.map(String::as_str), key(Some(at.value))) {
@@ -178,9 +175,10 @@ impl Place {
         Ok(Self { pointer: pointer(&at.member("at"))?, after, hex_digits: at.member("hex_digits").number(1, 256)? })
     }
 
-    /// The name of the member that it points at.
-    pub fn name(&self) -> String {
-        self.pointer.rsplit('/').next().unwrap_or_default().replace("~1", "/").replace("~0", "~")
+    /// The name of the member that it points at, if that is an id and nothing else: words may repeat a code.
+    pub fn id_name(&self) -> Option<String> {
+        let name = self.pointer.rsplit('/').next()?.replace("~1", "/").replace("~0", "~");
+        (self.after.is_none() && self.hex_digits.is_none()).then_some(name)
     }
 }
 

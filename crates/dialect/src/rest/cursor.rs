@@ -22,6 +22,11 @@ impl<'a> Cursor<'a> {
         Err(format!("at {path}: {what}"))
     }
 
+    /// What must hold, or what is wrong.
+    pub fn need(&self, holds: bool, what: impl Display) -> Read<()> {
+        if holds { Ok(()) } else { self.mistake(what) }
+    }
+
     /// An object's members, in their order; of what is not there none.
     pub fn members(&self) -> Read<Vec<(&'a str, Self)>> {
         match self.value {
@@ -81,18 +86,10 @@ impl<'a> Cursor<'a> {
         if self.value.is_null() { Ok(None) } else { read(self).map(Some) }
     }
 
+    /// A text of one line, which an error may show.
     pub fn text(&self) -> Read<&'a str> {
-        self.value.as_str().map_or_else(|| self.mistake("it is missing, or no text"), Ok)
-    }
-
-    /// One that can be shown.
-    pub fn name(&self) -> Read<&'a str> {
-        match self.text()? {
-            name if name.is_empty() || name.chars().any(char::is_control) => {
-                self.mistake("it is empty, or of two lines")
-            }
-            name => Ok(name),
-        }
+        let text = self.value.as_str().filter(|text| !text.is_empty() && !text.chars().any(char::is_control));
+        text.map_or_else(|| self.mistake("it is missing, or no text of a line"), Ok)
     }
 
     /// Which of these it names.

@@ -63,32 +63,27 @@ static RULES: [NamedRule; 12] = [
 
 /// The name of a field or a credential, which nobody else has.
 pub(super) fn read_name(at: &Cursor, name: &str, taken: &[String]) -> Read<String> {
-    if !is_identifier(name) || name.bytes().any(|byte| byte.is_ascii_uppercase()) {
-        return at.mistake("a name is at most 63 lower-case letters, digits and underscores, and begins with no digit");
-    }
+    let is_name = is_identifier(name) && !name.bytes().any(|byte| byte.is_ascii_uppercase());
+    at.need(is_name, "a name is at most 63 lower-case letters, digits and underscores, and begins with no digit")?;
     let is_ours = is_code(name) || GIVEN.contains(&name) || ["extra", "proxy_user", "proxy_password"].contains(&name);
-    if is_ours || name.ends_with("_file") || taken.iter().any(|other| other == name) {
-        return at.mistake("the name is taken, by another field or credential or by the gateway itself");
-    }
+    let is_taken = is_ours || name.ends_with("_file") || taken.iter().any(|other| other == name);
+    at.need(!is_taken, "the name is taken, by another field or credential or by the gateway itself")?;
     Ok(name.to_owned())
 }
 
 /// Words, or an object of the vendor's by ours.
 fn read_words(at: &Cursor) -> Read<Vec<(String, String)>> {
     match at.value.is_object() {
-        true => at.members()?.into_iter().map(|(ours, at)| Ok((ours.to_owned(), at.name()?.to_owned()))).collect(),
-        false => at.each(|at| at.name().map(|word| (word.to_owned(), word.to_owned()))),
+        true => at.members()?.into_iter().map(|(ours, at)| Ok((ours.to_owned(), at.text()?.to_owned()))).collect(),
+        false => at.each(|at| at.text().map(|word| (word.to_owned(), word.to_owned()))),
     }
 }
 
 fn read_without(at: &Cursor) -> Read<String> {
     let without = at.text()?;
     let is_prefix = without.strip_prefix('+').is_some_and(|code| code.bytes().all(|byte| byte.is_ascii_digit()));
-    if is_prefix && without.len() <= 4 {
-        Ok(without.to_owned())
-    } else {
-        at.mistake("it is + or + and a country's code")
-    }
+    at.need(is_prefix && without.len() <= 4, "it is + or + and a country's code")?;
+    Ok(without.to_owned())
 }
 
 impl DescribedField {
@@ -96,16 +91,15 @@ impl DescribedField {
         const ANY: [&str; 7] = ["rule", "vendor_name", "required", "default", "personal", "secret", "once"];
         let (kind, own, (least, most, usual), rule) = at.member("rule").choice(&RULES, |rule| rule.0)?;
         at.only(&[&ANY, own].concat())?;
-        if name == "mobile" && !(kind == "phone" && at.member("default").value.is_null()) {
-            return at.mistake("a code goes to the rule phone, and to nobody by default");
-        }
+        let is_person = kind == "phone" && at.member("default").value.is_null();
+        at.need(name != "mobile" || is_person, "a code goes to the rule phone, and to nobody by default")?;
         let min = at.member("min").number(least, most)?.unwrap_or(least);
         let max = at.member("max").number(min, most)?.unwrap_or(min.max(usual));
         let required = at.member("required");
         let units = [("seconds", 1), ("minutes", 60)];
         let mut field = Self {
             name: read_name(at, name, taken)?,
-            vendor_name: at.member("vendor_name").given(Cursor::name)?.unwrap_or(name).to_owned(),
+            vendor_name: at.member("vendor_name").given(Cursor::text)?.unwrap_or(name).to_owned(),
             rule: rule(min, max),
             words: read_words(&at.member("values"))?,
             without: at.member("without").given(read_without)?.unwrap_or_default(),
@@ -119,14 +113,11 @@ impl DescribedField {
             default: None,
             lifetime_unit: at.member("code_lifetime").given(|at| at.choice(&units, |unit| unit.0))?.map(|unit| unit.1),
         };
-        if field.rule.is_none() && field.words.is_empty() {
-            return at.member("values").mistake("it is missing: one of what");
-        }
+        at.member("values").need(field.rule.is_some() || !field.words.is_empty(), "it is missing: one of what")?;
         let default = |at: &Cursor| field.rule().normalise(name, at.value).or_else(|invalid| at.mistake(invalid.hint));
         field.default = at.member("default").given(default)?;
-        if taken.contains(&field.vendor_name) || GIVEN.contains(&field.vendor_name.as_str()) {
-            return at.member("vendor_name").mistake("another field is called so");
-        }
+        let is_taken = taken.contains(&field.vendor_name) || GIVEN.contains(&field.vendor_name.as_str());
+        at.member("vendor_name").need(!is_taken, "another field is called so")?;
         taken.extend([field.name.clone(), field.vendor_name.clone()]);
         Ok(field)
     }

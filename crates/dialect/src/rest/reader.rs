@@ -52,7 +52,7 @@ pub(super) fn read(top: &Cursor) -> Read<Description> {
     let reference = if reference.value == "{verification_id}" { None } else { Some(reference.each(Place::read)?) };
     let text = |at: &Cursor| at.text().map(str::to_owned);
     let mut opaque = top.member("opaque").each(text)?;
-    opaque.extend(reference.iter().flatten().map(Place::name));
+    opaque.extend(reference.iter().flatten().filter_map(Place::id_name));
     let description = Description {
         text: top.value.to_string(),
         authorization: read_authorization(&top.member("authorization"), &credentials)?,
@@ -78,29 +78,15 @@ fn check_flow(description: &Description, top: &Cursor) -> Read<()> {
     let is_used = |name: &str| Operation::ALL.into_iter().any(|operation| has(operation, name));
     let voids = description.message(Resend).is_some_and(|message| message.cancel_first);
     let operation = |operation: Operation| top.member("operations").member(operation.as_str());
-    for (is_so, at, what) in [
-        (has(Send, "mobile"), operation(Send), "it has no {mobile}: nobody would get a code"),
-        (has(Verify, "code"), operation(Verify), "it has no {code}: the vendor would compare nothing"),
-        (
-            has(Verify, "reference") || has(Verify, "mobile"),
-            operation(Verify),
-            "it has neither {reference} nor {mobile}: whose code it is, nobody knows",
-        ),
-        (
-            !voids || description.message(Cancel).is_some(),
-            operation(Cancel),
-            "it is missing, and resend has cancel_first",
-        ),
-        (
-            !is_used("reference") || description.reference.as_ref().is_none_or(|places| !places.is_empty()),
-            top.member("reference"),
-            "it is missing: where in an answer it stands",
-        ),
-    ] {
-        if !is_so {
-            return at.mistake(what);
-        }
-    }
+    let has_one = has(Verify, "reference") || has(Verify, "mobile");
+    let has_cancel = !voids || description.message(Cancel).is_some();
+    let has_place = !is_used("reference") || description.reference.as_ref().is_none_or(|places| !places.is_empty());
+    let whose = "it has neither {reference} nor {mobile}: whose code it is, nobody knows";
+    operation(Send).need(has(Send, "mobile"), "it has no {mobile}: nobody would get a code")?;
+    operation(Verify).need(has(Verify, "code"), "it has no {code}: the vendor would compare nothing")?;
+    operation(Verify).need(has_one, whose)?;
+    operation(Cancel).need(has_cancel, "it is missing, and resend has cancel_first")?;
+    top.member("reference").need(has_place, "it is missing: where in an answer it stands")?;
     let mut names = description.fields.iter().map(|field| &field.name).chain(&description.credentials);
     match names.find(|name| !description.authorization.contains(name) && !is_used(name)) {
         Some(idle) => top.mistake(format!("no message has a place for {{{idle}}}")),
@@ -150,16 +136,18 @@ impl Reader<'_> {
     }
 
     fn path(&mut self, at: &Cursor) -> Read<Vec<String>> {
-        let Some(path) = at.text()?.strip_prefix('/') else { return at.mistake("a path begins with /") };
-        let segments: Vec<&str> = path.split('/').collect();
+        let path = at.text()?;
+        at.need(path.starts_with('/'), "a path begins with /")?;
+        let segments: Vec<&str> = path[1..].split('/').collect();
         for (number, segment) in segments.iter().enumerate() {
             // Nothing that needs to be encoded, that ends a path or leads out of it. The last may be empty: `/v2/verify/`.
             let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~:@!$&'()*+,;={}".contains(&byte);
             let is_gap = segment.is_empty() && number + 1 < segments.len();
-            if !segment.bytes().all(is_plain) || matches!(*segment, "." | "..") || is_gap {
-                return at
-                    .mistake("a path has letters, digits and -._~:@!$&'()*+,;= between its slashes, and leads down");
-            }
+            let leads_down = segment.bytes().all(is_plain) && !matches!(*segment, "." | "..") && !is_gap;
+            at.need(
+                leads_down,
+                "a path has letters, digits and -._~:@!$&'()*+,;= between its slashes, and leads down",
+            )?;
             self.text(&Cursor { value: &Value::from(*segment), path: at.path.clone() }, Position::Path)?;
         }
         Ok(segments.into_iter().map(str::to_owned).collect())
@@ -170,16 +158,15 @@ impl Reader<'_> {
         /// What a message itself says of its host, length and body is not a description's.
         const OURS: &str = "host content-length content-type transfer-encoding connection keep-alive upgrade te trailer \
                             expect proxy-authorization proxy-connection";
+        const SECRETS: &str = "secret password token key authorization cookie";
         let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
         for (name, at) in at.members()? {
             let is_ours = OURS.split(' ').any(|ours| name.eq_ignore_ascii_case(ours));
-            if position == Position::Header && (name.is_empty() || !name.bytes().all(is_token) || is_ours) {
-                return at.mistake("it is no name of a header, or the gateway's own");
-            }
-            let looks_secret = ["secret", "password", "token", "key", "authorization", "cookie"]
-                .iter()
-                .any(|end| plain(name).ends_with(end));
-            if looks_secret && at.value.as_str().is_some_and(|text| placeholder(text) == Ok(None)) {
+            let is_header = !name.is_empty() && name.bytes().all(is_token) && !is_ours;
+            at.need(position != Position::Header || is_header, "it is no name of a header, or the gateway's own")?;
+            if SECRETS.split(' ').any(|end| plain(name).ends_with(end))
+                && at.value.as_str().is_some_and(|text| placeholder(text) == Ok(None))
+            {
                 self.literals.push(at.path.clone());
             }
             if position == Position::Json { self.json(&at) } else { self.text(&at, position) }?;
@@ -197,25 +184,20 @@ impl Reader<'_> {
     }
 
     fn text(&mut self, at: &Cursor, position: Position) -> Read<()> {
-        let text = at.text()?;
+        let Some(text) = at.value.as_str() else { return at.mistake("it is missing, or no text") };
         let Ok(name) = placeholder(text) else {
             return at.mistake("a placeholder is a whole value, as {mobile}, and no other braces may stand in a text");
         };
-        let Some(name) = name else {
-            return match position == Position::Header && !is_header_value(text) {
-                true => at.mistake("a header holds visible ASCII characters alone"),
-                false => Ok(()),
-            };
-        };
+        let is_fit = position != Position::Header || is_header_value(text);
+        at.need(is_fit, "a header holds visible ASCII characters alone")?;
+        let Some(name) = name else { return Ok(()) };
         let field = self.fields.iter().find(|field| field.name == name);
         let names = self.fields.iter().map(|field| &field.name).chain(self.credentials).map(String::as_str);
         at.find(name, &names.chain(GIVEN).collect::<Vec<_>>(), |name| *name)?;
-        if name == "code" && self.operation != Verify || name == "reference" && self.operation == Send {
-            return at.mistake("only a verify has a code, and a send has no reference yet");
-        }
-        if field.is_some_and(DescribedField::is_json) && position != Position::Json {
-            return at.mistake("a field of the rule json goes into a body of json alone");
-        }
+        let is_early = name == "code" && self.operation != Verify || name == "reference" && self.operation == Send;
+        at.need(!is_early, "only a verify has a code, and a send has no reference yet")?;
+        let is_json = field.is_some_and(DescribedField::is_json);
+        at.need(!is_json || position == Position::Json, "a field of the rule json goes into a body of json alone")?;
         if !self.uses.contains(&(name.to_owned(), position)) {
             self.uses.push((name.to_owned(), position));
         }

@@ -23,7 +23,7 @@ import pytest
 from canaries import RUN, search
 from cluster import BINDIR, Cluster
 from simulator import Simulator
-from vendors import CREDENTIALS, FLOWS, TABLE, VENDORS
+from vendors import CREDENTIALS, FLOWS, TABLE, VENDORS, wrapper
 
 psycopg2.extras.register_uuid()
 
@@ -211,7 +211,7 @@ class Gateway:
         ours = {"base_url": self.simulator.url(vendor), "allow_plain_http": "true", "resend_after": "0s"}
         own = TABLE[vendor].options if vendor in TABLE else {}
         options = {**ours, **own, **options}
-        self.execute(f"CREATE SERVER {name} FOREIGN DATA WRAPPER otp_{vendor} OPTIONS ({listed(options)})")
+        self.execute(f"CREATE SERVER {name} FOREIGN DATA WRAPPER {wrapper(vendor)} OPTIONS ({listed(options)})")
         credentials = credential_options(vendor) if credentials is None else credentials
         self.execute(f"CREATE USER MAPPING FOR {role} SERVER {name} OPTIONS ({listed(credentials)})")
 

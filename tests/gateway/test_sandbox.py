@@ -12,7 +12,7 @@ import pytest
 from cluster import free_port
 from conftest import CREDENTIALS, FLOWS, listed, until
 from simulator import ROOT
-from vendors import TABLE, VENDORS
+from vendors import TABLE, VENDORS, wrapper
 from test_limits import ENQUEUE, SEND, play, sandbox
 from test_misuse import role as role
 
@@ -376,9 +376,10 @@ VENDOR_DEFAULTS["sandbox"] = ("10min", "5", "0s")
 def test_the_defaults_can_be_seen(gateway, vendor):
     """All of them hold of a server that says nothing, but where its installation is."""
     own = {} if vendor == "sandbox" else TABLE[vendor].options
-    needed = {"base_url": "https://relid.example:8443"} if vendor == "relid" else own
+    has_host = vendor not in ("relid", "vonage")
+    needed = own if has_host else {"base_url": f"https://{vendor}.example:8443", **own}
     given = f" OPTIONS ({listed(needed)})" if needed else ""
-    gateway.execute(f"CREATE SERVER bare FOREIGN DATA WRAPPER otp_{vendor}{given}")
+    gateway.execute(f"CREATE SERVER bare FOREIGN DATA WRAPPER {wrapper(vendor)}{given}")
     shown = settings(gateway, "bare")
     for setting, value in DEFAULTS.items():
         assert shown.pop(setting) == (value, "default"), setting
@@ -387,13 +388,15 @@ def test_the_defaults_can_be_seen(gateway, vendor):
     assert shown.pop("max_checks") == (checks, "vendor default")
     assert shown.pop("resend_after") == (interval, "vendor default")
     url, source = shown.pop("base_url")
-    assert url.startswith("https://") and source == ("server" if vendor == "relid" else "vendor default")
+    assert url.startswith("https://") and source == ("vendor default" if has_host else "server")
     assert shown.pop("credentials") == ("none", "user mapping")
     assert shown.pop("breaker", ("closed", None))[0] == "closed"
     if vendor == "relid":
         assert shown.pop("token_url") == (None, "default")
+    if vendor == "vonage":
+        assert shown.pop("description_file") == (None, "default")
     for setting, value in own.items():
-        assert shown.pop(setting) == (value, "server")
+        assert shown.pop(setting) == (value.replace("''", "'"), "server")
     assert shown == {}
 
 

@@ -7,6 +7,8 @@
 #   make gateway T=test_limits K=resend   one file of the gateway tests, and of it what is called so
 #   make soak       MINUTES (10) of load and trouble: nothing sent twice, nothing lost, nothing that grows
 #   make fuzz       RUNS generated vendor answers (ten million) through the readers
+#   make package   a .deb and a .tar.gz for each pg_config in PACKAGE_FOR; make dist: the sources as PGXN takes them
+#   make test-packages   installs them in Debian 12, 13 and sid (debootstrap, as root)
 #   make simulator  the vendor simulator, to develop against
 #
 # PG_CONFIG names the Postgres to build for; by default the one that Debian installs.
@@ -31,7 +33,7 @@ RUNS = 10000000
 MINUTES = 10
 STEP = @printf '\n\033[1m== %s\033[0m\n'
 
-.PHONY: all setup build install demo test format lint pure gateway fuzz fuzz-briefly bench soak simulator clean
+.PHONY: all setup build install demo test format lint pure gateway fuzz fuzz-briefly bench soak simulator package dist test-packages install-files clean
 
 all: build
 
@@ -46,11 +48,31 @@ build: setup
 
 install: build
 	$(STEP) "installing into PostgreSQL $(PG_MAJOR) ($$($(PG_CONFIG) --sharedir)/extension)"
-	@$(SUDO) install -d "$$($(PG_CONFIG) --pkglibdir)" "$$($(PG_CONFIG) --sharedir)/extension"
+	@$(MAKE) --no-print-directory install-files
+
+# Into DESTDIR for a package, which then is no place that takes root's rights.
+LIBRARY = target/release/libotp_gateway.so
+install-files: AS_ROOT = $(if $(DESTDIR),,$(SUDO))
+install-files:
+	@$(AS_ROOT) install -d "$(DESTDIR)$$($(PG_CONFIG) --pkglibdir)" "$(DESTDIR)$$($(PG_CONFIG) --sharedir)/extension"
 	@# A running server has the old file mapped: the new one takes its name, not its place.
-	@$(SUDO) install -m 755 target/release/libotp_gateway.so "$$($(PG_CONFIG) --pkglibdir)/otp_gateway.so.new"
-	@$(SUDO) mv -f "$$($(PG_CONFIG) --pkglibdir)/otp_gateway.so.new" "$$($(PG_CONFIG) --pkglibdir)/otp_gateway.so"
-	@$(SUDO) install -m 644 otp_gateway.control sql/install/*.sql sql/upgrade/*.sql "$$($(PG_CONFIG) --sharedir)/extension/"
+	@$(AS_ROOT) install -m 755 "$(LIBRARY)" "$(DESTDIR)$$($(PG_CONFIG) --pkglibdir)/otp_gateway.so.new"
+	@$(AS_ROOT) mv -f "$(DESTDIR)$$($(PG_CONFIG) --pkglibdir)/otp_gateway.so.new" "$(DESTDIR)$$($(PG_CONFIG) --pkglibdir)/otp_gateway.so"
+	@$(AS_ROOT) install -m 644 otp_gateway.control sql/install/*.sql sql/upgrade/*.sql "$(DESTDIR)$$($(PG_CONFIG) --sharedir)/extension/"
+
+# PACKAGE_FOR: the pg_config of each Postgres to make a package for.
+PACKAGE_FOR = $(PG_CONFIG)
+package: setup
+	$(STEP) "packages into dist/, for $(PACKAGE_FOR)"
+	@packaging/package.sh $(PACKAGE_FOR)
+
+dist:
+	$(STEP) "the sources of the last commit as PGXN takes them, into dist/"
+	@packaging/dist.sh
+
+test-packages:
+	$(STEP) "packages: installed, used, upgraded and removed in Debian 12, 13 and sid; built twice and compared"
+	@packaging/test.sh
 
 demo: install
 	@PYTHONDONTWRITEBYTECODE=1 $(PYTHON) demo/demo.py

@@ -1,23 +1,39 @@
-# The front door. `make demo` shows it, `make test` tests it; both install what they need (as root or with sudo).
+# The front door. `make demo` shows it, `make test` tests it; both install what they need (as root or with sudo). `make
+# install` installs the extension, and nothing else.
 #
-#   make demo       a throwaway cluster, the vendor simulator, and five vendors' flows played in psql
-#   make test       everything: format, lints, pure tests, golden files, gateway tests
-#   make install    the extension, into the Postgres of PG_CONFIG
-#   make bench      what a call costs, as ratios
+#   make help       this list
+#   make demo       a throwaway cluster, the vendor simulator, and six scenes in psql; ALL=1: those of every vendor, too
+#   make install    the extension, into the Postgres of PG_CONFIG (DESTDIR=/... puts the files there); says what building
+#                   lacks, and installs none of it
+#   make uninstall  takes the extension's files away again
+#   make setup      on a Debian machine, what building and testing need; a Postgres only where there is none
+#   make test       everything: format, lints, pure tests, golden files, gateway tests, and the core of these on each
+#                   other version of Postgres; make test PG=17: all of it on that version
+#   make test-versions   demo, pure and all gateway tests on every version, and a table
 #   make gateway T=test_limits K=resend   one file of the gateway tests, and of it what is called so
+#   make bench      what a call costs, as ratios
 #   make soak       MINUTES (10) of load and trouble: nothing sent twice, nothing lost, nothing that grows
 #   make fuzz       RUNS generated vendor answers (ten million) through the readers
-#   make package   a .deb and a .tar.gz for each pg_config in PACKAGE_FOR; make dist: the sources as PGXN takes them
-#   make test-packages   installs them in Debian 12, 13 and sid (debootstrap, as root)
+#   make package    a .deb and a .tar.gz into dist/ for each Postgres that PACKAGE_FOR names (a major, or a pg_config)
+#   make dist       the sources into dist/, as PGXN takes them
+#   make test-packages   installs, uses, upgrades and removes the packages in Debian 12, 13 and sid; as root
 #   make simulator  the vendor simulator, to develop against
+#   make clean      takes away what was built
 #
-# PG_CONFIG names the Postgres to build for; by default the one that Debian installs.
+# PG_CONFIG names the Postgres to build for; by default the one that Debian installs. PG=14, ... is one of PyPI's instead,
+# which lies in OTP_SERVERS.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 SUDO := $(shell [ $$(id -u) = 0 ] || echo sudo)
+# Where the servers of other versions lie: the system user that runs them must be able to read it.
+OTP_SERVERS ?= $(if $(SUDO),$(CURDIR)/target,/opt/otp_gateway)/postgres
+ifdef PG
+PG_CONFIG := $(OTP_SERVERS)/$(PG)/bin/pg_config
+else
 PG_CONFIG ?= $(shell command -v pg_config || echo /usr/bin/pg_config)
-export PG_CONFIG
+endif
+export PG PG_CONFIG OTP_SERVERS
 # Expanded when used: `make setup` may have to install Postgres first.
 PG_MAJOR = $(shell $(PG_CONFIG) --version | sed -E 's/^PostgreSQL ([0-9]+).*/\1/')
 export PATH := $(HOME)/.cargo/bin:$(PATH)
@@ -31,61 +47,75 @@ FUZZ_FLAGS = -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 -Cll
 	-Cllvm-args=-sanitizer-coverage-pc-table -Cdebug-assertions -Coverflow-checks
 RUNS = 10000000
 MINUTES = 10
+# What a package is made for.
+PACKAGE_FOR = $(PG_CONFIG)
+# Where the extension goes; what is staged is one's own.
+LIBRARY = $(DESTDIR)$(shell $(PG_CONFIG) --pkglibdir)/otp_gateway.so
+EXTENSION = $(DESTDIR)$(shell $(PG_CONFIG) --sharedir)/extension
+INTO = $(if $(DESTDIR),,$(SUDO))
 STEP = @printf '\n\033[1m== %s\033[0m\n'
 
-.PHONY: all setup build install demo test format lint pure gateway fuzz fuzz-briefly bench soak simulator package dist test-packages install-files clean
+.PHONY: all help setup ready build build-simulator install uninstall demo test test-versions versions format lint pure gateway \
+	fuzz fuzz-briefly bench soak package packages setup-packages test-packages dist simulator clean
+# What is set up comes before what needs it; cargo builds in parallel by itself.
+.NOTPARALLEL:
 
 all: build
 
+help:
+	@sed -n '/^# The front door/,/^$$/s/^# \{0,1\}//p' Makefile
+
 setup:
 	$(STEP) "set-up: Debian packages and Rust (nothing to do where they are there)"
-	@PG_CONFIG="$(PG_CONFIG)" ./setup.sh
+	@./setup.sh
 
-build: setup
-	$(STEP) "building the extension and the simulator (the first time takes about five minutes on two cores)"
+# Says what is missing, and installs nothing.
+ready:
+	@./setup.sh check
+
+build: ready
+	$(STEP) "building the extension (the first time takes about five minutes on two cores)"
 	@$(CARGO) build --release --locked $(PG_FEATURES) -p otp_gateway
+
+build-simulator: ready
 	@$(CARGO) build --release --locked -p simulator
 
 install: build
-	$(STEP) "installing into PostgreSQL $(PG_MAJOR) ($$($(PG_CONFIG) --sharedir)/extension)"
-	@$(MAKE) --no-print-directory install-files
-
-# Into DESTDIR for a package, which then is no place that takes root's rights.
-LIBRARY = target/release/libotp_gateway.so
-install-files: AS_ROOT = $(if $(DESTDIR),,$(SUDO))
-install-files:
-	@$(AS_ROOT) install -d "$(DESTDIR)$$($(PG_CONFIG) --pkglibdir)" "$(DESTDIR)$$($(PG_CONFIG) --sharedir)/extension"
+	$(STEP) "installing into PostgreSQL $(PG_MAJOR): $(LIBRARY), $(EXTENSION)"
+	@$(INTO) install -d "$(dir $(LIBRARY))" "$(EXTENSION)"
 	@# A running server has the old file mapped: the new one takes its name, not its place.
-	@$(AS_ROOT) install -m 755 "$(LIBRARY)" "$(DESTDIR)$$($(PG_CONFIG) --pkglibdir)/otp_gateway.so.new"
-	@$(AS_ROOT) mv -f "$(DESTDIR)$$($(PG_CONFIG) --pkglibdir)/otp_gateway.so.new" "$(DESTDIR)$$($(PG_CONFIG) --pkglibdir)/otp_gateway.so"
-	@$(AS_ROOT) install -m 644 otp_gateway.control sql/install/*.sql sql/upgrade/*.sql "$(DESTDIR)$$($(PG_CONFIG) --sharedir)/extension/"
+	@$(INTO) install -m 755 "$${CARGO_TARGET_DIR:-target}/release/libotp_gateway.so" "$(LIBRARY).new"
+	@$(INTO) mv -f "$(LIBRARY).new" "$(LIBRARY)"
+	@$(INTO) install -m 644 otp_gateway.control sql/install/*.sql sql/upgrade/*.sql "$(EXTENSION)/"
+	@$(if $(filter install,$(MAKECMDGOALS)),echo "   Next: shared_preload_libraries = 'otp_gateway' (after what is there, separated by a comma); restart; CREATE EXTENSION.")
 
-# PACKAGE_FOR: the pg_config of each Postgres to make a package for.
-PACKAGE_FOR = $(PG_CONFIG)
-package: setup
-	$(STEP) "packages into dist/, for $(PACKAGE_FOR)"
-	@packaging/package.sh $(PACKAGE_FOR)
+uninstall:
+	@[ -x "$(PG_CONFIG)" ] || { echo "   $(PG_CONFIG) is not there: name the Postgres by PG_CONFIG=/path/to/pg_config"; exit 1; }
+	$(STEP) "taking the extension's files out of PostgreSQL $(PG_MAJOR)"
+	@$(INTO) rm -f "$(LIBRARY)" "$(EXTENSION)"/otp_gateway.control "$(EXTENSION)"/otp_gateway--*.sql
+	@echo "   A server that has otp_gateway in shared_preload_libraries does not start without them: take it out there."
 
-dist:
-	$(STEP) "the sources of the last commit as PGXN takes them, into dist/"
-	@packaging/dist.sh
+demo: setup build-simulator install
+	@PYTHONDONTWRITEBYTECODE=1 $(PYTHON) demo/demo.py $(if $(ALL),--all)
 
-test-packages:
-	$(STEP) "packages: installed, used, upgraded and removed in Debian 12, 13 and sid; built twice and compared"
-	@packaging/test.sh
+# A version that was asked for stands for all.
+test: setup format lint pure fuzz-briefly gateway $(if $(PG),,versions)
 
-demo: install
-	@PYTHONDONTWRITEBYTECODE=1 $(PYTHON) demo/demo.py
+test-versions: setup pure build build-simulator
+	$(STEP) "every version of Postgres: demo, golden files and gateway tests"
+	@PYTHONDONTWRITEBYTECODE=1 $(PYTHON) tests/versions.py
 
-test: format lint pure fuzz-briefly gateway
+versions: setup build build-simulator
+	$(STEP) "every other version of Postgres: demo, golden files and the core of the gateway tests"
+	@PYTHONDONTWRITEBYTECODE=1 $(PYTHON) tests/versions.py --core
 
 # First, because it takes a second.
 format: setup
 	$(STEP) "cargo fmt --check"
 	@cargo fmt --all --check
 
-lint: build
-	$(STEP) "layers, documents, pgspot on the SQL scripts, cargo clippy, and every version of Postgres"
+lint: setup build
+	$(STEP) "layers, documents, pgspot on the SQL scripts, and cargo clippy"
 	@tests/layers.py
 	@tests/documents.py
 	@tests/pgspot.sh
@@ -93,7 +123,6 @@ lint: build
 	@# Nothing is linked, so libFuzzer's C++ need not be compiled.
 	@CUSTOM_LIBFUZZER_PATH=none/libnone.a $(CARGO) clippy --locked -p fuzz -- -D warnings
 	@$(CARGO) clippy --locked --all-targets $(PG_FEATURES) -p otp_gateway -- -D warnings
-	@tests/versions.sh
 
 pure: setup
 	$(STEP) "dialect, policy, http_client and simulator: cargo test"
@@ -115,20 +144,39 @@ fuzz-briefly: setup
 	$(STEP) "fuzz: the first of the vendor answers that make fuzz goes on with"
 	@$(FUZZ) -runs=150000 -seed=1 >brief.log 2>&1 || { tail -n 40 brief.log; exit 1; }; grep -E 'DONE|^stat::number' brief.log
 
-gateway: install
+gateway: setup build-simulator install
 	$(STEP) "golden files and gateway tests: a cluster of their own"
 	@cd tests/gateway && PYTHONDONTWRITEBYTECODE=1 $(PYTHON) -m pytest -p no:cacheprovider -ra --durations=10 $(if $(T),$(addsuffix .py,$(T))) $(if $(K),-k "$(K)")
 
-bench: install
+bench: setup build-simulator install
 	$(STEP) "bench: ratios measured side by side"
 	@PYTHONDONTWRITEBYTECODE=1 $(PYTHON) tests/bench/bench.py
 
-soak: install
+soak: setup build-simulator install
 	$(STEP) "soak: $(MINUTES) minutes of load and trouble"
 	@PYTHONDONTWRITEBYTECODE=1 MINUTES=$(MINUTES) $(PYTHON) tests/soak/soak.py
 
-simulator: setup
-	@cargo build --release --locked -p simulator
+package: ready
+	$(STEP) "packages into dist/, for $(PACKAGE_FOR)"
+	@packaging/package.sh $(PACKAGE_FOR)
+
+dist:
+	$(STEP) "the sources of the last commit, as PGXN takes them"
+	@packaging/dist.sh
+
+packages: setup build
+	$(STEP) "packages: what is in them, made of what make build has built"
+	@packaging/test_contents.py
+
+setup-packages: setup
+	$(STEP) "set-up: what making Debian folders and looking at packages needs"
+	@packaging/setup.sh
+
+test-packages: setup-packages
+	$(STEP) "packages: made twice and compared, installed, used, upgraded and removed in Debian 12, 13 and sid"
+	@packaging/test.sh
+
+simulator: setup build-simulator
 	@exec target/release/simulator
 
 clean:

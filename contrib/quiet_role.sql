@@ -28,6 +28,11 @@ ALTER ROLE :"role" SET log_transaction_sample_rate = 0;
 -- The same of one that fails, waits for a lock or writes a temporary file: the message is logged, the statement is not.
 ALTER ROLE :"role" SET log_min_error_statement = 'panic';
 ALTER ROLE :"role" SET log_parameter_max_length_on_error = 0;
+-- Messages of no fault, whose CONTEXT is the statements around them, where DO or a function runs those.
+ALTER ROLE :"role" SET log_lock_waits = off;
+ALTER ROLE :"role" SET log_temp_files = -1;
+ALTER ROLE :"role" SET log_parser_stats = off;
+ALTER ROLE :"role" SET log_planner_stats = off;
 -- Plans, as bytes.
 ALTER ROLE :"role" SET debug_print_parse = off;
 ALTER ROLE :"role" SET debug_print_rewritten = off;

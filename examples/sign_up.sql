@@ -48,6 +48,7 @@ BEGIN
   SELECT c.id, c.phone, c.verification_id FROM public.customer AS c
   WHERE c.id = customer_id AND c.verification_id = asked.verification_id AND c.phone = asked.phone
     AND otp_gateway.is_approved(asked.verification_id, asked.phone)
+  FOR NO KEY UPDATE OF c
   ON CONFLICT ON CONSTRAINT verified_phone_pkey DO UPDATE
   SET phone = excluded.phone, verification_id = excluded.verification_id, verified_at = now();
   IF FOUND THEN RETURN 'approved'; END IF;

@@ -36,8 +36,12 @@ class Customer(models.Model):
         return one_row("SELECT public.verify_customer(%s, %s)", [self.pk, code])[0]
 
     def send_code_again(self):
-        """After COMMIT, once the code before never left or is over; while it is open, nothing."""
-        one_row("SELECT public.send_code_again(%s)", [self.pk])
+        """A new code after COMMIT, once the one before never left or is over: None, None. While that is open, the same
+        verification's code once more, at once: the outcome, and how long to wait if it is blocked."""
+        before = Customer.objects.values_list("verification_id", flat=True).get(pk=self.pk)
+        if one_row("SELECT public.send_code_again(%s)", [self.pk])[0] != before:
+            return None, None
+        return one_row("SELECT outcome, retry_after FROM otp.otp_resend(%s)", [before])
 
 
 class VerifiedPhone(models.Model):

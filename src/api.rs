@@ -2,6 +2,7 @@
 //! row.
 
 pub mod approval;
+pub mod check;
 pub mod fdw_validators;
 pub mod function;
 pub mod idempotency;
@@ -10,8 +11,11 @@ pub mod payload;
 pub mod provider_view;
 pub mod repeated_call;
 pub mod result_row;
+pub mod try_call;
+pub mod version;
 
 use dialect::{Operation, Secret};
+use pgrx::pg_sys;
 use policy::{Micros, Status};
 use uuid::Uuid;
 
@@ -21,7 +25,6 @@ use crate::{
         idempotency::Hold,
         payload::{Code, Payload},
     },
-    crypto::key_file,
     enqueue,
     error::Error,
     ipc::{
@@ -42,6 +45,7 @@ use crate::{
     provider::{Provider, candidates::Candidates, lookup::VENDOR_NOT_CHOSEN, route::is_route},
     store::{
         rows::{IdempotencyHashes, WhichSend},
+        sealing_key,
         session_reads::{self, VerificationSnapshot, find_by_key},
     },
 };
@@ -160,7 +164,7 @@ fn run(
         let job = job(operation, subject, attempt, code, payload, idempotency.as_ref())?;
         let verification = job.action.verification();
         match call(&Request::Run(Box::new(job)), attempt)? {
-            Response::Row(done) => return Ok(*done),
+            Response::Row(row) => return Ok(*row),
             Response::Error(error) => return Err(error),
             Response::Unknown => return Ok(ResultRow::unknown(verification, attempt)),
             // The queue was quicker, or another call with the same key.
@@ -171,7 +175,7 @@ fn run(
                     return follow(found.id, WhichSend::Original, Micros::MAX);
                 }
             }
-            Response::Idle | Response::Progress(_) => return Err(unexpected()),
+            Response::Idle | Response::Progress(_) | Response::Checked(_) => return Err(unexpected()),
         }
     }
 }
@@ -198,44 +202,47 @@ fn job(
     };
     match subject {
         Subject::Provider(name) if operation == Operation::Send => {
-            wanted.send(&Candidates::find(name, role.oid)?, &*key_file::keys()?)
+            wanted.send(&Candidates::find(name, role.oid)?, &*sealing_key::keys()?)
         }
         Subject::Provider(name) if is_route(name) => Err(Error::invalid_parameter(
             "a route begins flows, and takes none that was begun elsewhere",
             "otp_verify(verification_id, ...) goes to the provider that sent; or name that provider.",
         )),
-        Subject::Provider(name) => wanted.job(&Provider::find(name, role.oid)?, &*key_file::keys()?),
-        Subject::Verification(id) => {
-            let recorded = settled(id)?;
-            let prior = prepare::PriorState {
-                status: recorded.status,
-                reference: recorded.reference.as_deref(),
-                sealed: recorded.sealed.as_deref(),
-                send_count: recorded.send_count,
-            };
-            let wanted = JobSpec { verification: id, recorded: Some(prior), ..wanted };
-            if recorded.vendor == VENDOR_NOT_CHOSEN {
-                // It went nowhere yet: the record answers.
-                return Ok(wanted.answered_from_record(&recorded.provider, recorded.provider_id));
-            }
-            let provider =
-                Candidates::of_verification(&recorded.provider, recorded.provider_id, recorded.route_id, role.oid)?;
-            // A queued one is canceled without the vendor.
-            if (provider.dialect.fields)(operation).is_none() && recorded.status != Status::Queued {
-                return Err(Error::invalid_parameter(
-                    format!("{} has no {}", provider.dialect.name, operation.as_str()),
-                    "The README's table of vendors and operations says which vendor has which.",
-                ));
-            }
-            if provider.dialect.name != recorded.vendor {
-                return Err(Error::undefined_object(
-                    format!("provider \"{}\" now belongs to another vendor than this verification", recorded.provider),
-                    "Begin anew with otp_send.",
-                ));
-            }
-            wanted.job(&provider, &*key_file::keys()?)
-        }
+        Subject::Provider(name) => wanted.job(&Provider::find(name, role.oid)?, &*sealing_key::keys()?),
+        Subject::Verification(id) => job_on_record(&JobSpec { verification: id, ..wanted }),
     }
+}
+
+/// The job of an operation on a verification on record, by the record as it is now.
+fn job_on_record(wanted: &JobSpec) -> Result<Job, Error> {
+    let recorded = settled(wanted.verification)?;
+    let prior = prepare::PriorState {
+        status: recorded.status,
+        reference: recorded.reference.as_deref(),
+        sealed: recorded.sealed.as_deref(),
+        send_count: recorded.send_count,
+    };
+    let wanted = JobSpec { recorded: Some(prior), ..*wanted };
+    if recorded.vendor == VENDOR_NOT_CHOSEN {
+        // It went nowhere yet: the record answers.
+        return Ok(wanted.answered_from_record(&recorded.provider, recorded.provider_id));
+    }
+    let role = pg_sys::Oid::from(wanted.role);
+    let provider = Candidates::of_verification(&recorded.provider, recorded.provider_id, recorded.route_id, role)?;
+    // A queued one is canceled without the vendor.
+    if provider.dialect.fields(wanted.operation).is_none() && recorded.status != Status::Queued {
+        return Err(Error::invalid_parameter(
+            format!("{} has no {}", provider.dialect.name, wanted.operation.as_str()),
+            "The README's table of vendors and operations says which vendor has which.",
+        ));
+    }
+    if provider.dialect.name != recorded.vendor {
+        return Err(Error::undefined_object(
+            format!("provider \"{}\" now belongs to another vendor than this verification", recorded.provider),
+            "Begin anew with otp_send.",
+        ));
+    }
+    wanted.job(&provider, &*sealing_key::keys()?)
 }
 
 /// The verification as it is on record, once no send of it is in flight: only then is its reference known.
@@ -249,14 +256,16 @@ fn settled(id: Uuid) -> Result<VerificationSnapshot, Error> {
             Response::Idle => return session_reads::committed(id),
             Response::Retry => {}
             Response::Error(error) => return Err(error),
-            Response::Row(_) | Response::Progress(_) | Response::Unknown => return Err(unexpected()),
+            Response::Row(_) | Response::Progress(_) | Response::Checked(_) | Response::Unknown => {
+                return Err(unexpected());
+            }
         }
     }
 }
 
 /// The verification's row once its send has an outcome, or as it is when the time is over.
 fn follow(id: Uuid, which: WhichSend, timeout: Micros) -> Result<ResultRow, Error> {
-    let until = since_boot().saturating_add(timeout);
+    let until = since_boot() + timeout;
     loop {
         // Each time: whether it is the caller's to see, and there at all.
         let recorded = session_reads::committed(id)?;
@@ -266,10 +275,12 @@ fn follow(id: Uuid, which: WhichSend, timeout: Micros) -> Result<ResultRow, Erro
             .map_err(Unanswered::error)?;
         match response.map(|response| message::read(&response)).transpose()? {
             None => return Ok(ResultRow::without_outcome(id, recorded)),
-            Some(Response::Row(done)) => return Ok(*done),
+            Some(Response::Row(row)) => return Ok(*row),
             Some(Response::Retry) => {}
             Some(Response::Error(error)) => return Err(error),
-            Some(Response::Idle | Response::Progress(_) | Response::Unknown) => return Err(unexpected()),
+            Some(Response::Idle | Response::Progress(_) | Response::Checked(_) | Response::Unknown) => {
+                return Err(unexpected());
+            }
         }
     }
 }

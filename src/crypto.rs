@@ -1,4 +1,5 @@
 //! The keys on disk, and what is sealed and found with them.
 
 pub mod key_file;
+mod key_file_error;
 pub mod seal;

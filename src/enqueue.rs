@@ -8,12 +8,13 @@ pub mod row_lookup;
 pub mod transaction;
 
 use dialect::Operation;
+use pgrx::pg_sys;
 use policy::Verification;
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use crate::{
-    crypto::{key_file, seal::Place},
+    crypto::seal::Place,
     enqueue::transaction::{candidates, count},
     error::Error,
     ipc::{identify::identity, message::ResultRow},
@@ -21,10 +22,11 @@ use crate::{
     pg::{clock, roles::Role},
     provider::lookup::VENDOR_NOT_CHOSEN,
     store::{
-        identity::{Kind, Subject},
+        identity::{Identity, Kind, Subject},
+        queue_home::queue_home,
         replica,
         rows::{IdempotencyHashes, NewVerification},
-        session_writes,
+        sealing_key, session_writes,
     },
 };
 
@@ -69,7 +71,7 @@ fn prepare(
         idempotency: None,
     };
     let (first, prepared) = wanted.check(&candidates)?;
-    let keys = key_file::keys()?;
+    let keys = sealing_key::keys()?;
     let mut state = Verification::queued(prepared.max_checks.unwrap_or(first.options.max_checks));
     let is_test = first.is_test_number(&prepared);
     state.reference = prepared.reference;
@@ -79,14 +81,7 @@ fn prepare(
         Some(route) => (route.server, VENDOR_NOT_CHOSEN),
         None => (first.server, first.dialect.name),
     };
-    let provider_id = identity(&Subject {
-        kind: Kind::Server,
-        object: server.to_u32(),
-        name: provider.to_owned(),
-        vendor: Some(vendor.to_owned()),
-    })?;
-    let role_id =
-        identity(&Subject { kind: Kind::Role, object: role.oid.to_u32(), name: role.name.clone(), vendor: None })?;
+    let (provider_id, role_id) = identities(provider, server, vendor, &role)?;
     let verification = NewVerification {
         id,
         provider: provider.to_owned(),
@@ -99,10 +94,18 @@ fn prepare(
         recipient_masked: prepared.recipient_masked,
         recipient_key: prepared.recipient.as_ref().and_then(|recipient| keys.recipients(recipient).into_iter().next()),
         // The payload, not what a verify needs of it: the message is written when its turn has come.
-        sealed: Some(keys.seal(&Place::Queued(id), payload)),
+        sealed: Some(keys.seal(&Place::Queued(id, queue_home()?), payload)),
         is_test,
         idempotency,
         state,
     };
     Ok((verification, row))
+}
+
+/// The numbers under which a server and a role are put down.
+fn identities(name: &str, server: pg_sys::Oid, vendor: &str, role: &Role) -> Result<(Identity, Identity), Error> {
+    let server =
+        Subject { kind: Kind::Server, object: server.to_u32(), name: name.to_owned(), vendor: Some(vendor.to_owned()) };
+    let role = Subject { kind: Kind::Role, object: role.oid.to_u32(), name: role.name.clone(), vendor: None };
+    Ok((identity(&server)?, identity(&role)?))
 }

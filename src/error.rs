@@ -115,6 +115,11 @@ impl Error {
         &self.message
     }
 
+    /// What to do next.
+    pub fn hint(&self) -> &str {
+        &self.hint
+    }
+
     /// The same, without the caller's own words.
     pub fn message_for_the_record(&self) -> &str {
         self.logged.as_ref().unwrap_or(&self.message)

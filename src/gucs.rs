@@ -1,14 +1,16 @@
 //! The server settings that the extension has.
 
 use std::{
-    ffi::{CStr, CString, c_char, c_void},
+    ffi::CString,
     path::{Path, PathBuf},
 };
 
 use http_client::AllowedHosts;
 use policy::Micros;
 
-use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting, PgLogLevel, PgSqlErrorCode, pg_sys};
+use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting};
+
+use crate::pg::settings;
 
 static KEY_FILE: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c"otp_gateway.key"));
 
@@ -22,6 +24,15 @@ static NOTIFY: GucSetting<bool> = GucSetting::<bool>::new(false);
 static ALLOWED_HOSTS: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
 
 pub fn init() {
+    define_key_file();
+    define_queue();
+    define_record();
+    define_workers();
+    define_allowed_hosts();
+    settings::reserve_prefix(c"otp_gateway");
+}
+
+fn define_key_file() {
     GucRegistry::define_string_guc(
         c"otp_gateway.key_file",
         c"The file with the keys, one in a line: the first seals what is kept of open verifications, all open it.",
@@ -31,6 +42,9 @@ pub fn init() {
         GucContext::Postmaster,
         GucFlags::SUPERUSER_ONLY,
     );
+}
+
+fn define_queue() {
     GucRegistry::define_int_guc(
         c"otp_gateway.max_tries",
         c"How often a queued send is tried before its verification is failed.",
@@ -61,6 +75,9 @@ pub fn init() {
         GucContext::Suset,
         GucFlags::empty(),
     );
+}
+
+fn define_record() {
     GucRegistry::define_int_guc(
         c"otp_gateway.retention",
         c"How long verifications and their attempts are kept; 0 keeps all.",
@@ -71,6 +88,17 @@ pub fn init() {
         GucContext::Sighup,
         GucFlags::UNIT_S,
     );
+    GucRegistry::define_bool_guc(
+        c"otp_gateway.notify",
+        c"Announces every change of a verification's status with NOTIFY on channel otp_gateway.",
+        c"The payload is a JSON object with id, provider and status.",
+        &NOTIFY,
+        GucContext::Sighup,
+        GucFlags::empty(),
+    );
+}
+
+fn define_workers() {
     GucRegistry::define_int_guc(
         c"otp_gateway.max_workers",
         c"How many databases have a background worker at once; -1: half of max_worker_processes.",
@@ -92,65 +120,27 @@ pub fn init() {
         GucContext::Sighup,
         GucFlags::UNIT_S,
     );
-    GucRegistry::define_bool_guc(
-        c"otp_gateway.notify",
-        c"Announces every change of a verification's status with NOTIFY on channel otp_gateway.",
-        c"The payload is a JSON object with id, provider and status.",
-        &NOTIFY,
+}
+
+fn define_allowed_hosts() {
+    settings::define_checked::<Hosts>(
+        c"otp_gateway.allowed_hosts",
+        c"The hosts and networks that providers may point to; empty: all.",
+        c"Separated by commas: host.example, *.example, 192.0.2.1, 10.1.0.0/16. A name allows public addresses alone.",
+        &ALLOWED_HOSTS,
         GucContext::Sighup,
-        GucFlags::empty(),
+        GucFlags::SUPERUSER_ONLY,
     );
-    // SAFETY: the hook is guarded.
-    unsafe {
-        GucRegistry::define_string_guc_with_hooks(
-            c"otp_gateway.allowed_hosts",
-            c"The hosts and networks that providers may point to; empty: all.",
-            c"Separated by commas: host.example, *.example, 192.0.2.1, 10.1.0.0/16. A name allows public addresses \
-            alone.",
-            &ALLOWED_HOSTS,
-            GucContext::Sighup,
-            GucFlags::SUPERUSER_ONLY,
-            Some(check_allowed_hosts),
-            None,
-            None,
-        );
-    }
-    mark_prefix_reserved();
 }
 
 /// A list that cannot be read is refused when it is set.
-#[pgrx::pg_guard]
-unsafe extern "C-unwind" fn check_allowed_hosts(
-    value: *mut *mut c_char,
-    _extra: *mut *mut c_void,
-    _source: pg_sys::GucSource::Type,
-) -> bool {
-    // SAFETY: Postgres passes a C string; the default is one, so that it is never null.
-    let text = unsafe { CStr::from_ptr(*value) };
-    let Err(why) = AllowedHosts::parse(&text.to_string_lossy()) else { return true };
-    // SAFETY: read on the main thread.
-    if unsafe { pg_sys::process_shared_preload_libraries_in_progress } {
-        // Postgres would warn, and start with the default, which allows everything.
-        pgrx::ereport!(
-            PgLogLevel::FATAL,
-            PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
-            format!("invalid value for parameter \"otp_gateway.allowed_hosts\": {why}")
-        );
-    }
-    let why = CString::new(why).unwrap_or_default();
-    // SAFETY: where Postgres' own GUC_check_errdetail() puts it.
-    unsafe {
-        pg_sys::GUC_check_errdetail_string = pg_sys::MemoryContextStrdup(pg_sys::ErrorContext, why.as_ptr());
-    }
-    false
-}
+struct Hosts;
 
-/// A misspelt setting of ours is refused, as far as this version of Postgres can.
-fn mark_prefix_reserved() {
-    #[cfg(not(feature = "pg14"))]
-    // SAFETY: in _PG_init, after the last setting is defined.
-    unsafe {
-        pg_sys::MarkGUCPrefixReserved(c"otp_gateway".as_ptr());
+impl settings::Checked for Hosts {
+    const SETTING: &str = "otp_gateway.allowed_hosts";
+
+    fn check(text: &str) -> Result<(), String> {
+        AllowedHosts::parse(text).map(|_| ())
     }
 }
 
@@ -173,8 +163,7 @@ pub fn max_sends_per_transaction() -> u32 {
 pub fn max_workers() -> usize {
     match usize::try_from(MAX_WORKERS.get()) {
         Ok(most) => most.max(1),
-        // SAFETY: a variable that is set at server start.
-        Err(_) => (unsafe { pg_sys::max_worker_processes }.unsigned_abs() as usize / 2).max(1),
+        Err(_) => (settings::max_worker_processes() / 2).max(1),
     }
 }
 
@@ -203,13 +192,16 @@ pub fn key_file() -> PathBuf {
     in_data_directory(&KEY_FILE.get().unwrap_or_default().to_string_lossy())
 }
 
+/// Where the keys are unless the setting says otherwise.
+pub fn default_key_file() -> PathBuf {
+    in_data_directory("otp_gateway.key")
+}
+
 /// Where the id of the key is noted that sealed last: with the data, which it belongs to, wherever the keys are.
 pub fn key_note() -> PathBuf {
     in_data_directory("otp_gateway.key_id")
 }
 
 fn in_data_directory(name: &str) -> PathBuf {
-    // SAFETY: DataDir is set once at server start and is a C string for the life of the process.
-    let data_directory = unsafe { CStr::from_ptr(pg_sys::DataDir) };
-    Path::new(&*data_directory.to_string_lossy()).join(name)
+    Path::new(&settings::data_directory()).join(name)
 }

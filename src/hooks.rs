@@ -1,6 +1,7 @@
 //! The hooks that see statements, errors and dropped objects, and the end of a transaction. (Shared memory has its own in
 //! `ipc::segment`.)
 
+pub mod dropped_triggers;
 pub mod emit_log;
 pub mod executor_start;
 pub mod extension_presence;

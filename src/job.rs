@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use dialect::{FindBy, HttpRequest, Operation, Outcome, Secret};
 use http_client::Endpoint;
-use policy::{LimitRules, Micros};
+use policy::{LimitRules, Micros, Timestamp};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::{
     crypto::seal::Keys,
+    pg::clock::SinceBoot,
     store::{
         identity::Identity,
         rows::{IdempotencyHashes, MovedTo, NewAttempt},
@@ -56,7 +57,7 @@ pub struct Job {
     pub counts_for: CountsFor,
     /// When the worker took the job from a session.
     #[serde(skip)]
-    pub taken_at: Micros,
+    pub taken_at: SinceBoot,
 }
 
 /// What a job does, and to which verification.
@@ -131,6 +132,8 @@ pub struct Account {
     pub server: u32,
     pub mapping: u32,
     pub name: Secret,
+    /// The options that name a file of its credentials which every user of the machine can read.
+    pub open_files: Vec<String>,
 }
 
 /// Who answers a job that the record lets go.
@@ -184,6 +187,8 @@ pub struct VendorCall {
     pub cancel_first: Option<HttpRequest>,
     pub endpoint: Endpoint,
     pub secrets: Vec<Secret>,
+    /// What the server says of the vendor: the answer is read by what the message was written by.
+    pub description: Option<String>,
 }
 
 impl Action {
@@ -354,7 +359,7 @@ impl Job {
     }
 
     /// The intent of this job, to be put on record before it goes. A test number's counts for nobody.
-    pub fn intent(&self, verification: Uuid, now: Micros) -> NewAttempt {
+    pub fn intent(&self, verification: Uuid, now: Timestamp) -> NewAttempt {
         NewAttempt {
             id: self.attempt,
             verification,

@@ -4,14 +4,9 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    ffi::CStr,
     time::{Duration, Instant},
 };
 
-#[cfg(not(feature = "pg18"))]
-use pgrx::pg_sys::pqsignal;
-#[cfg(feature = "pg18")]
-use pgrx::pg_sys::pqsignal_be as pqsignal;
 use pgrx::{
     bgworkers::{
         BackgroundWorker, BackgroundWorkerBuilder, BackgroundWorkerStatus, BgWorkerStartTime, DynamicBackgroundWorker,
@@ -19,13 +14,19 @@ use pgrx::{
     },
     pg_sys,
 };
-use policy::Micros;
+use policy::{Micros, Timestamp};
 
 use crate::{
     crypto::key_file,
     gucs,
     ipc::worker_registry::{self, WorkerState},
-    pg::{clock::clock, process, scan::scan_catalog},
+    pg::{
+        background_worker::{self, background_worker, shutdown_is_requested},
+        clock::clock,
+        process,
+        scan::{name, scan_catalog},
+        session, settings, transaction,
+    },
 };
 
 const LIBRARY: &str = "otp_gateway";
@@ -42,8 +43,8 @@ const SOON: Micros = 10_000_000;
 const AT_ONCE: u32 = 3;
 
 pub fn init() {
-    // SAFETY: a variable that is set by now. Nothing of ours runs inside pg_upgrade.
-    if unsafe { pg_sys::IsBinaryUpgrade } {
+    // Nothing of ours runs inside pg_upgrade.
+    if session::is_upgrade() {
         return;
     }
     BackgroundWorkerBuilder::new("otp_gateway launcher")
@@ -57,24 +58,18 @@ pub fn init() {
         .load();
 }
 
-#[pgrx::pg_guard]
-unsafe extern "C-unwind" fn at_exit(_code: std::ffi::c_int, _argument: pg_sys::Datum) {
-    worker_registry::launcher_leaves();
-}
+background_worker!(otp_gateway_launcher_main, run);
 
-#[pgrx::pg_guard]
-#[unsafe(no_mangle)]
-pub extern "C-unwind" fn otp_gateway_launcher_main(_argument: pg_sys::Datum) {
-    // SAFETY: at the start of a background worker. There is no statement that could be canceled.
-    unsafe {
-        pg_sys::before_shmem_exit(Some(at_exit), pg_sys::Datum::from(0));
-        pqsignal(pg_sys::SIGINT as i32, Some(ignore));
-    }
+/// The main function of the launcher.
+fn run(_argument: pg_sys::Datum) {
+    process::before_exit(worker_registry::launcher_leaves);
+    // There is no statement that could be canceled.
+    background_worker::ignore_sigint();
     BackgroundWorker::attach_signal_handlers(SignalWakeFlags::SIGHUP | SignalWakeFlags::SIGTERM);
     let launches = worker_registry::launcher_starts(SOON);
     if let Some(many) = launches.checked_sub(AT_ONCE) {
         let until = Instant::now() + AFTER_CRASH.saturating_mul(1 << many.min(5));
-        while !ended() && Instant::now() < until {
+        while !shutdown_is_requested() && Instant::now() < until {
             process::wait(100);
         }
     }
@@ -87,21 +82,13 @@ pub extern "C-unwind" fn otp_gateway_launcher_main(_argument: pg_sys::Datum) {
     launcher
         .orphans
         .extend(worker_registry::at(WorkerState::Starting).into_iter().map(|database| (database, Instant::now())));
-    while !ended() {
+    while !shutdown_is_requested() {
         let wait = launcher.look();
         process::wait(wait.map_or(-1, |wait| i64::try_from(wait.as_millis()).unwrap_or(i64::MAX).clamp(1, 86_400_000)));
     }
     // 0 would be the end of it for good: whoever terminates all processes but their own means no such thing. When the
     // server stops the postmaster starts none, whatever the code.
-    // SAFETY: the end of the process, with its callbacks.
-    unsafe { pg_sys::proc_exit(1) }
-}
-
-unsafe extern "C-unwind" fn ignore(_signal: i32) {}
-
-fn ended() -> bool {
-    // SAFETY: a flag that the signal handler sets; unlike sigterm_received() it stays set.
-    unsafe { (&raw const pg_sys::ShutdownRequestPending).read_volatile() != 0 }
+    background_worker::exit(1)
 }
 
 /// What only the launcher knows; a new one begins by a visit everywhere.
@@ -110,7 +97,7 @@ struct Launcher {
     /// Databases whose record is to be looked at, without anybody having asked.
     visits: VecDeque<pg_sys::Oid>,
     /// When the worker of a database, which left, has something to do again.
-    due: HashMap<pg_sys::Oid, Micros>,
+    due: HashMap<pg_sys::Oid, Timestamp>,
     /// Those registered that have not come up.
     starting: HashMap<pg_sys::Oid, DynamicBackgroundWorker>,
     orphans: HashMap<pg_sys::Oid, Instant>,
@@ -125,8 +112,7 @@ impl Launcher {
     fn look(&mut self) -> Option<Duration> {
         if BackgroundWorker::sighup_received() {
             let kept_for = gucs::retention();
-            // SAFETY: on the main thread, outside a transaction.
-            unsafe { pg_sys::ProcessConfigFile(pg_sys::GucContext::PGC_SIGHUP) };
+            settings::reload();
             // Of what is due the workers that have left spoke by the old one.
             if gucs::retention() != kept_for {
                 self.visit_all();
@@ -154,11 +140,8 @@ impl Launcher {
             // Who became idle between the look and the flag has not told us.
             worker_registry::request_idle_exit(self.visits.len() + worker_registry::at(WorkerState::NoPlace).len());
         }
-        let next_due = self
-            .due
-            .values()
-            .min()
-            .map(|due| Duration::from_micros(u64::try_from(due.saturating_sub(clock())).unwrap_or(0)));
+        let next_due =
+            self.due.values().min().map(|due| Duration::from_micros(u64::try_from(due.since(clock())).unwrap_or(0)));
         let orphans = (!self.orphans.is_empty()).then_some(AGAIN);
         [waits.then_some(AGAIN), next_try, next_due, orphans].into_iter().flatten().min()
     }
@@ -286,8 +269,6 @@ impl Launcher {
         };
         self.tried.insert(database, Instant::now());
         self.due.remove(&database);
-        // SAFETY: a variable of this process.
-        let my_pid = unsafe { pg_sys::MyProcPid };
         let started = BackgroundWorkerBuilder::new("otp_gateway worker")
             .set_library(LIBRARY)
             .set_function("otp_gateway_worker_main")
@@ -297,7 +278,7 @@ impl Launcher {
             .set_restart_time(None)
             .set_argument(Some(pg_sys::Datum::from(u64::from(start) << 32 | u64::from(database.to_u32()))))
             // Wakes the launcher when the worker has started and when it has ended.
-            .set_notify_pid(my_pid)
+            .set_notify_pid(process::pid())
             .load_dynamic();
         match started {
             Ok(worker) => {
@@ -317,20 +298,14 @@ fn databases() -> HashMap<pg_sys::Oid, String> {
     /// Left by a DROP DATABASE that was interrupted.
     const INVALID: i32 = -2;
     let mut found = HashMap::new();
-    // SAFETY: a transaction of its own, in which a shared catalog is scanned, as the autovacuum launcher does.
-    unsafe {
-        pg_sys::StartTransactionCommand();
-        pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot());
-        scan_catalog(pg_sys::DatabaseRelationId, |row| {
-            let row = row.form::<pg_sys::FormData_pg_database>();
+    // As the autovacuum launcher does: a shared catalog can be read without a database.
+    transaction::run(|| {
+        scan_catalog(|row: &pg_sys::FormData_pg_database, _| {
             let is_utf8 = row.encoding == pg_sys::pg_enc::PG_UTF8 as i32;
             if row.datallowconn && row.datconnlimit != INVALID && is_utf8 {
-                let name = CStr::from_ptr((&raw const row.datname.data).cast());
-                found.insert(row.oid, name.to_string_lossy().into_owned());
+                found.insert(row.oid, name(&row.datname));
             }
         });
-        pg_sys::PopActiveSnapshot();
-        pg_sys::CommitTransactionCommand();
-    }
+    });
     found
 }

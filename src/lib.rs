@@ -29,7 +29,7 @@ use crate::{
         transaction_end,
     },
     ipc::slot,
-    pg::process,
+    pg::{process, session},
 };
 
 /// What Postgres 18 shows in pg_get_loaded_modules().
@@ -62,8 +62,7 @@ pub extern "C-unwind" fn _PG_init() {
     process::capture_no_backtraces();
     // Also where it is not preloaded: the statement that is told so is logged, too.
     emit_log::init();
-    // SAFETY: read on the main thread; Postgres sets it before it loads preload libraries.
-    if !unsafe { pgrx::pg_sys::process_shared_preload_libraries_in_progress } {
+    if !session::is_preloading() {
         transaction_end::init(&AT_TRANSACTION_END[..1]);
         return;
     }

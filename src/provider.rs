@@ -2,7 +2,10 @@
 
 pub mod candidates;
 pub mod credentials;
+pub mod description;
 pub mod effective_settings;
+pub mod file_rights;
+pub mod findings;
 pub mod lookback;
 pub mod lookup;
 pub mod option_value;
@@ -24,7 +27,8 @@ use crate::{
     pg::foreign_servers::{self, Server},
     provider::{
         credentials::credentials,
-        lookup::{MAX_CHECK_WINDOW, check_usage, dialect_of, named, not_a_provider},
+        file_rights::is_open_to_all,
+        lookup::{MAX_CHECK_WINDOW, check_usage, named},
         option_value::micros,
         ownership::owner_must_read_files,
         server_options::{Enforce, ServerOptions},
@@ -39,7 +43,7 @@ pub struct Provider {
     /// The foreign server.
     pub server: pg_sys::Oid,
     pub name: String,
-    pub dialect: &'static Dialect,
+    pub dialect: Dialect,
     pub options: ServerOptions,
     /// The user mapping that the credentials come from; 0: none is needed.
     pub mapping: pg_sys::Oid,
@@ -61,14 +65,13 @@ impl Provider {
 
     /// The same, for a role that may use a route over it.
     fn of_member(server: Server, role: pg_sys::Oid) -> Result<Self, Error> {
-        let wrapper = foreign_servers::wrapper_name(server.wrapper);
-        let dialect = dialect_of(&wrapper).ok_or_else(|| not_a_provider(&server.name, &wrapper))?;
-        let options = ServerOptions::parse(dialect, &server.options)?;
+        let dialect = description::of_server(&server)?;
+        let options = ServerOptions::parse(&dialect, &server.options)?;
         let mut files =
             server.options.iter().filter(|(option, _)| server_options::FILE_OPTIONS.contains(&option.as_str()));
         files.try_for_each(|(option, _)| owner_must_read_files(&server, option))?;
         let (mapping, given) = foreign_servers::user_mapping(role, server.oid).unzip();
-        let credentials = credentials(dialect, &server, &options, given)?;
+        let credentials = credentials(&dialect, &server, &options, given)?;
         let mapping = mapping.unwrap_or(pg_sys::InvalidOid);
         Ok(Self { server: server.oid, name: server.name, dialect, options, mapping, credentials })
     }
@@ -76,7 +79,8 @@ impl Provider {
     /// What it allows a recipient, as far as it takes the record to tell.
     pub fn rules(&self, recipient: Option<&str>, max_checks: u32, code_lifetime: Option<Micros>) -> LimitRules {
         let options = &self.options;
-        let prefixes = options.allowed_prefixes.as_ref();
+        // A user's id is neither number nor address, whatever it looks like.
+        let prefixes = options.allowed_prefixes.as_ref().filter(|_| self.dialect.recipient_field().name == "mobile");
         let is_foreign =
             recipient.is_some_and(|recipient| prefixes.is_some_and(|prefixes| !prefixes.allows(recipient)));
         LimitRules {
@@ -102,7 +106,7 @@ impl Provider {
         if let Some(account) = by_option.and_then(|option| self.options.vendors_own.get(option.name)) {
             return Secret::new(format!("{}\0{host}\0{account}", self.dialect.name));
         }
-        let named = self.dialect.credential_sets.iter().find_map(|set| {
+        let named = self.dialect.credential_sets().iter().find_map(|set| {
             let is_given = set.iter().all(|name| self.credentials.contains_key(*name));
             set.first().filter(|_| is_given).and_then(|name| self.credentials.get(*name))
         });
@@ -114,6 +118,14 @@ impl Provider {
             }
             None => format!("{}\0{}", self.dialect.name, self.options.base_url),
         })
+    }
+
+    /// The options that name a file of credentials which every user of the machine can read.
+    pub fn open_files(&self) -> Vec<String> {
+        let of_mapping = foreign_servers::options_of_mapping(self.mapping).into_iter();
+        let of_server = self.options.client_key_file.iter().map(|path| ("client_key_file".to_owned(), path.clone()));
+        let files = of_mapping.filter(|(option, _)| option.ends_with("_file")).chain(of_server);
+        files.filter(|(_, path)| is_open_to_all(path)).map(|(option, _)| option).collect()
     }
 
     /// Whether it goes to one of test_numbers.

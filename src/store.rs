@@ -13,12 +13,13 @@ pub mod identity;
 pub mod limits;
 pub mod prepared;
 pub mod queue;
+pub mod queue_home;
 pub mod recipient_lookup;
 pub mod replica;
 pub mod retention;
-pub mod row_array;
 pub mod rows;
 pub mod scan;
+pub mod sealing_key;
 pub mod session_reads;
 pub mod session_writes;
 pub mod transaction;
@@ -26,10 +27,12 @@ pub mod verifications;
 
 use pgrx::spi::SpiClient;
 
-use crate::store::{
-    prepared::Statement,
-    row_array::{Columns, RowType},
-    transaction::{Durability, Failure},
+use crate::{
+    pg::row_array::{Columns, RowType},
+    store::{
+        prepared::Statement,
+        transaction::{Durability, Failure},
+    },
 };
 
 /// The version of the schema that this library works with: that of the newest SQL script, and `default_version` of the control
@@ -45,6 +48,8 @@ pub struct Store {
     retention: retention::Statements,
     breakers: breakers::Statements,
     identities: identities::Statements,
+    sealing_key: sealing_key::Statements,
+    queue_home: queue_home::Statements,
     verification: RowType,
     attempt: RowType,
     reference: RowType,
@@ -79,6 +84,8 @@ impl Store {
                 retention: retention::Statements::prepare(client)?,
                 breakers: breakers::Statements::prepare(client)?,
                 identities: identities::Statements::prepare(client)?,
+                sealing_key: sealing_key::Statements::prepare(client)?,
+                queue_home: queue_home::Statements::prepare(client)?,
                 verification: RowType::of(c"verification_record"),
                 attempt: RowType::of(c"attempt_record"),
                 reference: RowType::of(c"reference"),

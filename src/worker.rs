@@ -3,6 +3,7 @@
 //! means asleep.
 
 pub mod admission;
+pub mod announcement;
 pub mod completion;
 pub mod expiry;
 pub mod flow_lookup;
@@ -16,6 +17,7 @@ pub mod privilege_check;
 pub mod queued_decision;
 pub mod queued_sends;
 pub mod recovery;
+pub mod sealing_key;
 pub mod state;
 pub mod waiters;
 
@@ -26,6 +28,7 @@ use crate::{
     gucs,
     ipc::worker_registry::{self, ExitReason, GRACE},
     pg::{
+        background_worker::{self, background_worker},
         clock::{clock, since_boot},
         process::wait,
     },
@@ -42,69 +45,88 @@ const SOON: Micros = 60_000_000;
 /// How long to wait where the tables are locked, in milliseconds.
 const AFTER_LOCK: i64 = 100;
 
+background_worker!(otp_gateway_worker_main, run);
+
 /// The main function of a worker; its argument is the OID of the database, and by which start it is meant.
-#[pgrx::pg_guard]
-#[unsafe(no_mangle)]
-pub extern "C-unwind" fn otp_gateway_worker_main(argument: pg_sys::Datum) {
+fn run(argument: pg_sys::Datum) {
     let argument = argument.value() as u64;
     let database = pg_sys::Oid::from(argument as u32);
     if !lifecycle::set_up(database, (argument >> 32) as u32) {
         return;
     }
     worker_registry::runs(database);
+    let Some(store) = open_store(database) else { return };
+    let mut worker = Worker::open(database, store);
+    let name = announcement::begun(database);
+    worker.recover();
+    serve(&mut worker);
+    let asked = worker_registry::exit_requested(database);
+    announcement::ends(&name, worker.extension_is_dropped(), asked);
+    let due = worker.next_due().filter(|_| !worker.extension_is_dropped() && !is_needed_gone(asked));
+    let grace = if worker.extension_is_dropped() || asked == Some(ExitReason::Dropped) { 0 } else { GRACE };
+    // What could not be put down, and the queue, are for another worker, which the launcher starts; unless somebody
+    // wants the database to themselves, and asks for a worker afterwards.
+    let is_done = worker.shut_down(grace);
+    lifecycle::leave(due, !is_done && !is_needed_gone(asked));
+}
+
+/// The record of this database, as soon as nobody has it locked. None: there is none to work with, or this worker is to
+/// go; whoever waits has been told, and the worker's end is in order.
+fn open_store(database: pg_sys::Oid) -> Option<Store> {
     let mut said = false;
-    let store = loop {
-        match Store::open() {
-            Ok(Some(store)) => break store,
-            Err(Failure::NotInstalled) => {
-                let (why, hint) = match replica::presence() {
-                    Presence::Replicated => REPLICATED,
-                    Presence::Here => (
-                        "the extension's tables in this database have been renamed, or moved",
-                        "Give them the names that CREATE EXTENSION gave them.",
-                    ),
-                    Presence::Gone => (
-                        "the extension is not committed in this database",
-                        "COMMIT the transaction with CREATE EXTENSION otp_gateway first.",
-                    ),
-                };
-                state::turn_away(database, why, hint);
-                return lifecycle::leave(None, false);
-            }
-            Ok(None) => {
-                state::turn_away(
-                    database,
-                    "the extension's tables in this database are of another version than the library",
-                    "ALTER EXTENSION otp_gateway UPDATE; and restart the server if a new library was installed.",
-                );
-                return lifecycle::leave(None, false);
-            }
-            Err(Failure::Busy) if !lifecycle::must_end() && worker_registry::exit_requested(database).is_none() => {
+    loop {
+        let (why, hint) = match Store::open() {
+            Ok(Some(store)) => return Some(store),
+            Ok(None) => (
+                "the extension's tables in this database are of another version than the library",
+                "ALTER EXTENSION otp_gateway UPDATE; and restart the server if a new library was installed.",
+            ),
+            Err(Failure::NotInstalled) => match replica::presence() {
+                Presence::Replicated => REPLICATED,
+                Presence::Here => (
+                    "the extension's tables in this database have been renamed, or moved",
+                    "Give them the names that CREATE EXTENSION gave them.",
+                ),
+                Presence::Gone => (
+                    "the extension is not committed in this database",
+                    "COMMIT the transaction with CREATE EXTENSION otp_gateway first.",
+                ),
+            },
+            Err(Failure::Busy) => {
+                let asked = worker_registry::exit_requested(database);
+                if background_worker::must_end() || asked.is_some() {
+                    lifecycle::leave(None, !is_needed_gone(asked));
+                    return None;
+                }
                 if !std::mem::replace(&mut said, true) {
                     pgrx::log!("otp_gateway: the worker cannot read its tables yet: somebody has locked them");
                 }
                 wait(AFTER_LOCK);
-            }
-            Err(Failure::Busy) => {
-                return lifecycle::leave(None, !is_needed_gone(worker_registry::exit_requested(database)));
+                continue;
             }
             Err(Failure::Error(why)) => pgrx::error!("otp_gateway: the worker cannot read its tables: {why}"),
-        }
-    };
-    let mut worker = Worker::open(database, store);
-    worker.recover();
+        };
+        state::turn_away(database, why, hint);
+        lifecycle::leave(None, false);
+        return None;
+    }
+}
+
+/// The loop, until the worker is to go.
+fn serve(worker: &mut Worker) {
+    let database = worker.database;
     let mut idle_since = None;
     loop {
-        lifecycle::reset_latch();
-        if lifecycle::must_end() || worker.extension_is_dropped() {
-            break;
+        background_worker::reset_latch();
+        if background_worker::must_end() || worker.extension_is_dropped() {
+            return;
         }
         match worker_registry::exit_requested(database) {
             Some(ExitReason::Idle) if !worker.is_idle() => worker_registry::stays(database),
-            Some(_) => break,
+            Some(_) => return,
             None => {}
         }
-        if lifecycle::reload_settings() {
+        if background_worker::reload_settings() {
             worker.settings_reloaded();
         }
         if worker.work() {
@@ -114,27 +136,19 @@ pub extern "C-unwind" fn otp_gateway_worker_main(argument: pg_sys::Datum) {
         }
         let mut due = worker.next_due();
         if worker.is_idle() {
-            let idle_for = since_boot().saturating_sub(*idle_since.get_or_insert_with(since_boot));
+            let idle_for = since_boot().since(*idle_since.get_or_insert_with(since_boot));
             let left = gucs::worker_idle_timeout().map(|timeout| timeout.saturating_sub(idle_for));
-            if left.is_some_and(|left| left <= 0) && due.is_none_or(|due| due > clock().saturating_add(SOON)) {
-                break;
+            if left.is_some_and(|left| left <= 0) && due.is_none_or(|due| due > clock() + SOON) {
+                return;
             }
-            let leaves = left.filter(|left| *left > 0).map(|left| clock().saturating_add(left));
+            let leaves = left.filter(|left| *left > 0).map(|left| clock() + left);
             due = [due, leaves].into_iter().flatten().min();
-            worker_registry::idle_since(database, idle_since);
         } else {
             idle_since = None;
-            worker_registry::idle_since(database, None);
         }
+        worker_registry::idle_since(database, idle_since);
         lifecycle::sleep(worker.wakeup(), due);
     }
-    let asked = worker_registry::exit_requested(database);
-    let due = worker.next_due().filter(|_| !worker.extension_is_dropped() && !is_needed_gone(asked));
-    let grace = if worker.extension_is_dropped() || asked == Some(ExitReason::Dropped) { 0 } else { GRACE };
-    // What could not be put down, and the queue, are for another worker, which the launcher starts; unless somebody
-    // wants the database to themselves, and asks for a worker afterwards.
-    let is_done = worker.shut_down(grace);
-    lifecycle::leave(due, !is_done && !is_needed_gone(asked));
 }
 
 fn is_needed_gone(asked: Option<ExitReason>) -> bool {

@@ -1,9 +1,11 @@
 #!/usr/bin/python3
-"""Promise: what a document points to is there. Every relative link of a *.md file leads to a file or folder of the
-repository, and to a heading of it where it names one; every path in backticks that begins with a folder of the
-repository exists; META.json has the versions of Cargo.toml and of the control file; and no file cites the folder
-`shared`, which is not part of it. `documents.py [ROOT]`, in a git work tree; prints what breaks the promise, and ends
-with 1."""
+"""Promise: what a document points to is there, and can be read in a terminal. Every relative link of a *.md file leads to
+a file or folder of the repository, and to a heading of it where it names one; every path in backticks or in a shell
+block that begins with a folder of the repository exists, and every target that `make` is told to make; its lines are of
+at most 120 characters, but for tables and logs, and README.md has at most 120 of them; META.json has the versions of
+Cargo.toml and of the control file; and no file cites the folder `shared`, which is not part of it.
+`documents.py [ROOT]`, in a git work tree; prints what breaks the promise, and ends with 1. (That the SQL of the
+documents works is test_documents_play.py's promise.)"""
 
 import json
 import pathlib
@@ -14,7 +16,7 @@ import sys
 LINK = re.compile(r"\[[^\]]*\]\(([^()\s]+)\)")
 ELSEWHERE = re.compile(r"[a-z][a-z0-9+.-]*:", re.I)
 CODE = re.compile(r"`([^`\n]+)`")
-FENCE = re.compile(r"^ {0,3}(```|~~~).*?^ {0,3}\1[^\n]*$", re.M | re.S)
+FENCE = re.compile(r"^ {0,3}(```|~~~)(\w*).*?^ {0,3}\1[^\n]*$", re.M | re.S)
 HEADING = re.compile(r"^#{1,6} +(.+?) *#*$", re.M)
 # No option, no URL, no placeholder, no pattern.
 PATH = re.compile(r"[\w.-]+(?:/[\w.-]+)+/?")
@@ -23,6 +25,8 @@ LINE_NUMBER = re.compile(r":\d+(?:-\d+)?$")
 FOREIGN = re.compile(r"\bshared" + "/")
 # What a build makes.
 MADE = "target/"
+MAKE = re.compile(r"\bmake ((?:[a-z][a-z-]* ?)+)")
+WIDTH = README_LINES = 120
 
 
 def files_of(root):
@@ -33,8 +37,12 @@ def files_of(root):
 
 
 def without_fences(text):
-    """Fenced blocks are somebody's terminal. Lines keep their numbers."""
-    return FENCE.sub(lambda block: "\n" * block[0].count("\n"), text)
+    """Fenced blocks are somebody's terminal. Everything else stays where it is."""
+    return FENCE.sub(lambda fence: blank(fence[0]), text)
+
+
+def blank(text):
+    return re.sub(r"[^\n]", " ", text)
 
 
 def anchors(text):
@@ -70,15 +78,46 @@ def broken_paths(root, code, folders):
                 yield f"names {word}, which is not there"
 
 
+def broken_targets(root, code):
+    """The targets that a piece of code has `make` make, and that the Makefile does not have."""
+    targets = re.findall(r"^([a-z-]+):", (root / "Makefile").read_text(), re.M)
+    for hit in MAKE.finditer(code):
+        yield from (f"has `make {word}`, which the Makefile does not have" for word in hit[1].split() if word not in targets)
+
+
+def broken_commands(root, text, folders):
+    """Of the shell blocks, and of the code in a sentence that is a command."""
+    for fence in FENCE.finditer(text):
+        if fence[2] == "sh":
+            for line in re.finditer(r"[^\n#]+", fence[0]):
+                wrong = [*broken_paths(root, line[0], folders), *broken_targets(root, line[0])]
+                yield from ((fence.start() + line.start(), what) for what in wrong)
+    for code in CODE.finditer(without_fences(text)):
+        if code[1].startswith("make "):
+            yield from ((code.start(), what) for what in broken_targets(root, code[1]))
+
+
+def too_long(root, path, text):
+    """Where a line is, and where README.md ends."""
+    prose = FENCE.sub(lambda fence: blank(fence[0]) if fence[2] == "log" else fence[0], text)
+    for line in re.finditer(r"[^\n]*[^\n ]", prose):
+        if len(line[0]) > WIDTH and not line[0].startswith("|"):
+            yield line.start(), f"has {len(line[0])} characters, and {WIDTH} are the most"
+    if path == root / "README.md" and text.count("\n") > README_LINES:
+        yield len(text), f"is longer than {README_LINES} lines"
+
+
 def faults(root, path, text, folders):
     """Where something is wrong in a file, and what."""
-    yield from ((text, hit, "cites a folder that is not of this repository") for hit in FOREIGN.finditer(text))
+    yield from ((hit.start(), "cites a folder that is not of this repository") for hit in FOREIGN.finditer(text))
     if path.suffix == ".md":
         prose = without_fences(text)
-        bare = CODE.sub(lambda code: " " * len(code[0]), prose)
-        yield from ((bare, hit, broken_link(root, path, hit[1])) for hit in LINK.finditer(bare))
+        links = LINK.finditer(CODE.sub(lambda code: blank(code[0]), prose))
+        yield from ((hit.start(), broken_link(root, path, hit[1])) for hit in links)
         for hit in CODE.finditer(prose):
-            yield from ((prose, hit, what) for what in broken_paths(root, hit[1], folders))
+            yield from ((hit.start(), what) for what in broken_paths(root, hit[1], folders))
+        yield from broken_commands(root, text, folders)
+        yield from too_long(root, path, text)
 
 
 def broken(root):
@@ -89,9 +128,8 @@ def broken(root):
             text = path.read_text()
         except UnicodeDecodeError:
             continue
-        line = lambda of, hit: of.count("\n", 0, hit.start()) + 1
-        found = [(line(of, hit), what) for of, hit, what in faults(root, path, text, folders) if what]
-        yield from (f"{path.relative_to(root)}:{number} {what}" for number, what in sorted(found))
+        found = sorted((text.count("\n", 0, at) + 1, what) for at, what in faults(root, path, text, folders) if what)
+        yield from (f"{path.relative_to(root)}:{number} {what}" for number, what in found)
 
 
 def other_versions(root):

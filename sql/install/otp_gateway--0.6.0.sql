@@ -115,7 +115,7 @@ COMMENT ON COLUMN otp_gateway_internal.verification_record.id IS
 COMMENT ON COLUMN otp_gateway_internal.verification_record.provider IS
 'what the foreign server was called then: provider_id says which it is';
 COMMENT ON COLUMN otp_gateway_internal.verification_record.vendor IS
-'the dialect: iserveu, hyperverge, paytm, relid, ideamart or sandbox';
+'the dialect; its foreign data wrapper is otp_<vendor>';
 COMMENT ON COLUMN otp_gateway_internal.verification_record.recipient_masked IS
 'whom the code goes to, as it may be shown';
 COMMENT ON COLUMN otp_gateway_internal.verification_record.recipient_key IS
@@ -263,11 +263,41 @@ COMMENT ON COLUMN otp_gateway_internal.breaker.open_until IS
 COMMENT ON COLUMN otp_gateway_internal.breaker.mapping IS
 'the user mapping whose credentials failed; 0: none is needed';
 
+-- Which key this database needs: a copy of it that comes without the key file must not begin anew in silence. Both
+-- tables may be in a publication, and no row of another database may be in the way of one's own.
+CREATE TABLE otp_gateway_internal.sealing_key (
+    id text NOT NULL
+);
+ALTER TABLE otp_gateway_internal.sealing_key REPLICA IDENTITY FULL;
+ALTER TABLE otp_gateway_internal.sealing_key ENABLE ROW LEVEL SECURITY;
+COMMENT ON TABLE otp_gateway_internal.sealing_key IS
+'the key that otp_gateway.key_file has to hold for this database; written by the worker before it seals. DELETE FROM '
+'otp_gateway_internal.sealing_key accepts that the key is lost for good';
+COMMENT ON COLUMN otp_gateway_internal.sealing_key.id IS 'what the key is called: no part of it';
+
+-- Where what is queued is sent from. pg_upgrade takes it along, pg_dump does not: the queue of a copy is nobody's to
+-- send.
+CREATE TABLE otp_gateway_internal.queue_home (
+    database oid NOT NULL,
+    cluster bigint NOT NULL
+);
+ALTER TABLE otp_gateway_internal.queue_home REPLICA IDENTITY FULL;
+ALTER TABLE otp_gateway_internal.queue_home ENABLE ROW LEVEL SECURITY;
+COMMENT ON TABLE otp_gateway_internal.queue_home IS
+'the cluster that queued sends of this database are sealed for: the one that it was made in';
+COMMENT ON COLUMN otp_gateway_internal.queue_home.database IS
+'the OID of the database: that of a template is another one';
+COMMENT ON COLUMN otp_gateway_internal.queue_home.cluster IS 'its system identifier then; pg_upgrade makes a new one';
+INSERT INTO otp_gateway_internal.queue_home (database, cluster)
+SELECT d.oid, c.system_identifier FROM pg_catalog.pg_database AS d, pg_catalog.pg_control_system() AS c
+WHERE d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database();
+
 -- The record belongs to the data: pg_dump carries it.
 SELECT pg_catalog.pg_extension_config_dump('otp_gateway_internal.verification_record', '');
 SELECT pg_catalog.pg_extension_config_dump('otp_gateway_internal.attempt_record', '');
 SELECT pg_catalog.pg_extension_config_dump('otp_gateway_internal.reference', '');
 SELECT pg_catalog.pg_extension_config_dump('otp_gateway_internal.identity', '');
+SELECT pg_catalog.pg_extension_config_dump('otp_gateway_internal.sealing_key', '');
 
 -- Also for rows that a restored dump brings: they are found by this server's transaction numbers, not by those of
 -- another.
@@ -354,7 +384,7 @@ COMMENT ON COLUMN otp_gateway.verification.id IS
 COMMENT ON COLUMN otp_gateway.verification.provider IS
 'the foreign server that it goes through, as it is called now, or was when it was dropped';
 COMMENT ON COLUMN otp_gateway.verification.vendor IS
-'the dialect: iserveu, hyperverge, paytm, relid, ideamart or sandbox';
+'the dialect; its foreign data wrapper is otp_<vendor>';
 COMMENT ON COLUMN otp_gateway.verification.status IS
 'where it stands; approved, canceled, expired, max_attempts_reached, failed and blocked are terminal and never reopen';
 COMMENT ON COLUMN otp_gateway.verification.recipient_masked IS
@@ -380,6 +410,12 @@ COMMENT ON COLUMN otp_gateway.verification.route IS
 CREATE VIEW otp_gateway.attempt WITH (security_barrier) AS
 WITH home AS (
     SELECT c.system_identifier FROM pg_catalog.pg_control_system() AS c
+), acts_for AS (
+    SELECT i.id FROM otp_gateway_internal.identity AS i
+    JOIN pg_catalog.pg_roles AS r ON r.oid OPERATOR(pg_catalog.=) i.object
+    WHERE i.kind OPERATOR(pg_catalog.=) 'role'
+        AND i.home OPERATOR(pg_catalog.=) (SELECT h.system_identifier FROM home AS h)
+        AND pg_catalog.pg_has_role(r.oid, 'USAGE')
 ), owns AS (
     SELECT i.id FROM otp_gateway_internal.identity AS i
     JOIN pg_catalog.pg_foreign_server AS s ON s.oid OPERATOR(pg_catalog.=) i.object
@@ -390,14 +426,22 @@ WITH home AS (
 SELECT a.id, a.verification_id, shown.*
 FROM otp_gateway_internal.attempt_record AS a
 LEFT JOIN otp_gateway_internal.identity AS p ON p.id OPERATOR(pg_catalog.=) a.provider_id
+LEFT JOIN otp_gateway_internal.verification_record AS v ON v.id OPERATOR(pg_catalog.=) a.verification_id AND (
+    v.role_id OPERATOR(pg_catalog.=) ANY (ARRAY(SELECT f.id FROM acts_for AS f))
+    OR v.provider_id OPERATOR(pg_catalog.=) ANY (ARRAY(SELECT o.id FROM owns AS o))
+    OR v.route_id OPERATOR(pg_catalog.=) ANY (ARRAY(SELECT o.id FROM owns AS o))
+    OR EXISTS (
+        SELECT FROM pg_catalog.pg_roles AS r
+        WHERE r.rolname OPERATOR(pg_catalog.=) 'pg_read_all_data' AND pg_catalog.pg_has_role(r.oid, 'USAGE')
+    )
+)
 CROSS JOIN LATERAL (
     SELECT
         a.operation::pg_catalog.text AS operation, a.outcome::pg_catalog.text AS outcome, a.http_status, a.vendor_code,
         a.vendor_message, a.response, a.started_at, a.finished_at, coalesce(p.name, a.provider) AS provider, a.reason
     OFFSET 0
 ) AS shown
-WHERE a.provider_id OPERATOR(pg_catalog.=) ANY (SELECT o.id FROM owns AS o)
-    OR EXISTS (SELECT FROM otp_gateway.verification AS v WHERE v.id OPERATOR(pg_catalog.=) a.verification_id);
+WHERE v.id IS NOT NULL OR a.provider_id OPERATOR(pg_catalog.=) ANY (ARRAY(SELECT o.id FROM owns AS o));
 COMMENT ON VIEW otp_gateway.attempt IS
 'one call to a vendor, or one refusal, of the verifications that otp_gateway.verification shows; for the owner of a '
 'provider all that went to it';
@@ -417,6 +461,78 @@ COMMENT ON COLUMN otp_gateway.attempt.finished_at IS 'when its outcome was put o
 COMMENT ON COLUMN otp_gateway.attempt.provider IS 'the foreign server that it went to, or would have';
 COMMENT ON COLUMN otp_gateway.attempt.reason IS
 'the rule that refused it (outcome blocked), or, where the provider''s rules are only observed, would have';
+
+CREATE FUNCTION otp_gateway_internal.words(operation text, outcome text, reason text) RETURNS text
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+BEGIN ATOMIC
+    -- Of 14 letters at most: a row of otp_gateway.recent has 100 columns.
+    SELECT coalesce('{
+        "sent": "code sent", "approved": "right code", "canceled": "code is void", "invalid_code": "wrong code",
+        "expired": "code too old", "already_used": "used before", "already_registered": "is registered",
+        "max_attempts_reached": "no checks left", "not_found": "flow not known", "rate_limited": "vendor''s limit",
+        "invalid_request": "payload wrong", "auth_failed": "login refused", "refused": "vendor refused",
+        "provider_error": "vendor failed", "unreachable": "no connection", "unknown": "cannot be told",
+        "blocked": "flow is over", "sent by resend": "sent again", "in flight": "under way",
+        "by allowed_prefixes": "wrong country", "by resend_after": "asked too soon", "by send_limit": "too many codes",
+        "by provider_limit": "budget spent", "by max_checks": "no checks left", "by check_limit": "too many tries",
+        "by breaker": "vendor is down"
+    }'::pg_catalog.jsonb OPERATOR(pg_catalog.->>) CASE
+        WHEN $2 IS NULL THEN 'in flight'
+        WHEN $2 OPERATOR(pg_catalog.=) 'sent' AND $1 OPERATOR(pg_catalog.=) 'resend' THEN 'sent by resend'
+        WHEN $2 OPERATOR(pg_catalog.=) 'blocked' AND $3 IS NOT NULL THEN pg_catalog.concat('by ', $3)
+        ELSE $2
+    END, $2);
+END;
+COMMENT ON FUNCTION otp_gateway_internal.words(text, text, text) IS
+'for otp_gateway.recent and otp_gateway.history: what happened, in a few words';
+
+CREATE VIEW otp_gateway.recent WITH (security_barrier) AS
+-- Not made of the two views above: so the latest rows are read by the index, and no others.
+WITH home AS (
+    SELECT c.system_identifier FROM pg_catalog.pg_control_system() AS c
+), acts_for AS (
+    SELECT i.id FROM otp_gateway_internal.identity AS i
+    JOIN pg_catalog.pg_roles AS r ON r.oid OPERATOR(pg_catalog.=) i.object
+    WHERE i.kind OPERATOR(pg_catalog.=) 'role'
+        AND i.home OPERATOR(pg_catalog.=) (SELECT h.system_identifier FROM home AS h)
+        AND pg_catalog.pg_has_role(r.oid, 'USAGE')
+), owns AS (
+    SELECT i.id FROM otp_gateway_internal.identity AS i
+    JOIN pg_catalog.pg_foreign_server AS s ON s.oid OPERATOR(pg_catalog.=) i.object
+    WHERE i.kind OPERATOR(pg_catalog.=) 'server'
+        AND i.home OPERATOR(pg_catalog.=) (SELECT h.system_identifier FROM home AS h)
+        AND pg_catalog.pg_has_role(s.srvowner, 'USAGE')
+)
+SELECT
+    pg_catalog.to_char(a.started_at, 'MM-DD HH24:MI:SS') AS "time",
+    coalesce((
+        SELECT p.name FROM otp_gateway_internal.identity AS p WHERE p.id OPERATOR(pg_catalog.=) a.provider_id
+    ), a.provider) AS provider,
+    v.recipient_masked, a.operation::pg_catalog.text AS operation, a.outcome::pg_catalog.text AS outcome,
+    otp_gateway_internal.words(a.operation, a.outcome, a.reason) AS words
+FROM otp_gateway_internal.attempt_record AS a
+LEFT JOIN otp_gateway_internal.verification_record AS v ON v.id OPERATOR(pg_catalog.=) a.verification_id AND (
+    v.role_id OPERATOR(pg_catalog.=) ANY (ARRAY(SELECT f.id FROM acts_for AS f))
+    OR v.provider_id OPERATOR(pg_catalog.=) ANY (ARRAY(SELECT o.id FROM owns AS o))
+    OR v.route_id OPERATOR(pg_catalog.=) ANY (ARRAY(SELECT o.id FROM owns AS o))
+    OR EXISTS (
+        SELECT FROM pg_catalog.pg_roles AS r
+        WHERE r.rolname OPERATOR(pg_catalog.=) 'pg_read_all_data' AND pg_catalog.pg_has_role(r.oid, 'USAGE')
+    )
+)
+WHERE v.id IS NOT NULL OR a.provider_id OPERATOR(pg_catalog.=) ANY (ARRAY(SELECT o.id FROM owns AS o))
+ORDER BY a.id DESC;
+COMMENT ON VIEW otp_gateway.recent IS
+'what otp_gateway.attempt shows, for a look: the newest first, a row of at most 100 columns';
+COMMENT ON COLUMN otp_gateway.recent."time" IS
+'as text: month, day and time of day in the session''s time zone, when it began; otp_gateway.attempt has started_at';
+COMMENT ON COLUMN otp_gateway.recent.provider IS 'the foreign server that it went to, or would have';
+COMMENT ON COLUMN otp_gateway.recent.recipient_masked IS 'whom the code goes to, as it may be shown';
+COMMENT ON COLUMN otp_gateway.recent.operation IS 'send, verify, resend or cancel';
+COMMENT ON COLUMN otp_gateway.recent.outcome IS
+'how it ended, in one vocabulary for all vendors; null while in flight';
+COMMENT ON COLUMN otp_gateway.recent.words IS
+'the same in a few words; where outcome is blocked, which rule it was';
 
 CREATE FUNCTION otp_gateway_internal.effective_settings(server oid) RETURNS jsonb
 LANGUAGE c STABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'effective_settings';
@@ -503,101 +619,96 @@ COMMENT ON COLUMN otp_gateway.payload_field.required IS
 COMMENT ON COLUMN otp_gateway.payload_field.rule IS 'what may stand in it, in words';
 COMMENT ON COLUMN otp_gateway.payload_field.example IS 'a value that follows the rule, as a payload has it';
 
+CREATE TYPE otp_gateway.result AS (
+    verification_id uuid,
+    attempt_id uuid,
+    status text,
+    outcome text,
+    retryable boolean,
+    attempts_left integer,
+    retry_after interval,
+    expires_at timestamptz,
+    reference text,
+    vendor_code text,
+    vendor_message text,
+    response jsonb,
+    reason text
+);
+COMMENT ON TYPE otp_gateway.result IS
+'the row that the otp_ functions and otp_gateway.wait return; a business outcome is a row, never an error';
+COMMENT ON COLUMN otp_gateway.result.verification_id IS
+'keep it: otp_verify, otp_resend, otp_cancel and otp_gateway.wait take it; the row in otp_gateway.verification';
+COMMENT ON COLUMN otp_gateway.result.attempt_id IS
+'the row in otp_gateway.attempt; null while the send is queued';
+COMMENT ON COLUMN otp_gateway.result.status IS
+'where the verification stands now; approved, canceled, expired, max_attempts_reached, failed and blocked are terminal';
+COMMENT ON COLUMN otp_gateway.result.outcome IS
+'how this attempt ended, in one vocabulary for all vendors; null while the send is queued or in flight';
+COMMENT ON COLUMN otp_gateway.result.retryable IS
+'the same call may safely be made again: after retry_after, or for invalid_code with another code';
+COMMENT ON COLUMN otp_gateway.result.attempts_left IS 'checks left';
+COMMENT ON COLUMN otp_gateway.result.retry_after IS
+'of blocked, rate_limited and provider_error: how long to wait before another try, as the rule that refused or the '
+'vendor says; null: nobody says';
+COMMENT ON COLUMN otp_gateway.result.expires_at IS
+'when the code ends; null where neither the vendor nor code_lifetime says';
+COMMENT ON COLUMN otp_gateway.result.reference IS 'of this flow at the vendor';
+COMMENT ON COLUMN otp_gateway.result.vendor_code IS 'the code in the vendor''s own answer';
+COMMENT ON COLUMN otp_gateway.result.vendor_message IS
+'the vendor''s own words, or the gateway''s where it must say why; redacted';
+COMMENT ON COLUMN otp_gateway.result.response IS
+'the vendor''s answer as it came; of an attempt that is on record already, with sensitive members removed';
+COMMENT ON COLUMN otp_gateway.result.reason IS
+'the rule that refused, where outcome is blocked; where the provider''s rules are only observed, the one that would have';
+
 CREATE FUNCTION @extschema@.otp_send(
-    provider text, payload jsonb, idempotency_key text DEFAULT NULL,
-    OUT verification_id uuid, OUT attempt_id uuid, OUT status text, OUT outcome text, OUT retryable boolean,
-    OUT attempts_left integer, OUT retry_after interval, OUT expires_at timestamptz, OUT reference text,
-    OUT vendor_code text, OUT vendor_message text, OUT response jsonb, OUT reason text
-) LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'otp_send';
+    provider text, payload jsonb, idempotency_key text DEFAULT NULL
+) RETURNS otp_gateway.result
+LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'otp_send';
 COMMENT ON FUNCTION @extschema@.otp_send(text, jsonb, text) IS
 'Asks the provider (a foreign server) to send a code now and waits for the answer; a rollback does not unsend it. '
 'idempotency_key: for 24 hours the same key at the same provider is the same verification, and its result is '
-'returned; with another payload it is an error (22023). Returns one row; a business outcome is a row, never an error. '
-'verification_id: keep it, otp_verify, otp_resend and otp_cancel take it; attempt_id: the row in otp_gateway.attempt; '
-'status: where the verification stands now; outcome: how this attempt ended; retryable: the same call may safely be '
-'made again (after retry_after, or for invalid_code with another code); attempts_left: checks left; reference: of '
-'this flow at the vendor; response: the vendor''s answer as it came; reason: the rule that refused, where outcome is '
-'blocked.';
+'returned; with another payload it is an error (22023).';
 
 CREATE FUNCTION @extschema@.otp_enqueue(
-    provider text, payload jsonb, idempotency_key text DEFAULT NULL,
-    OUT verification_id uuid, OUT attempt_id uuid, OUT status text, OUT outcome text, OUT retryable boolean,
-    OUT attempts_left integer, OUT retry_after interval, OUT expires_at timestamptz, OUT reference text,
-    OUT vendor_code text, OUT vendor_message text, OUT response jsonb, OUT reason text
-) LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'otp_enqueue';
+    provider text, payload jsonb, idempotency_key text DEFAULT NULL
+) RETURNS otp_gateway.result
+LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'otp_enqueue';
 COMMENT ON FUNCTION @extschema@.otp_enqueue(text, jsonb, text) IS
-'Has a code sent if, and only if, this transaction commits, and after it: checks payload and rights now, and returns '
-'the row of a verification that is queued. A rollback leaves nothing of it. otp_gateway.wait follows it. '
+'Has a code sent if, and only if, this transaction commits, and after it: checks payload and rights now, and '
+'returns the row of a verification that is queued. A rollback leaves nothing of it. otp_gateway.wait follows it. '
 'idempotency_key: for 24 hours the same key at the same provider is the same verification, and its result is '
 'returned; with another payload it is an error (22023). Errors: 22023 payload, 42501 no USAGE, 42704 no such '
 'provider, 54000 more than otp_gateway.max_sends_per_transaction.';
 
 CREATE FUNCTION @extschema@.otp_verify(
-    verification_id uuid, otp text, payload jsonb DEFAULT '{}',
-    OUT verification_id uuid, OUT attempt_id uuid, OUT status text, OUT outcome text, OUT retryable boolean,
-    OUT attempts_left integer, OUT retry_after interval, OUT expires_at timestamptz, OUT reference text,
-    OUT vendor_code text, OUT vendor_message text, OUT response jsonb, OUT reason text
-) LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'otp_verify_by_id';
+    verification_id uuid, otp text, payload jsonb DEFAULT '{}'
+) RETURNS otp_gateway.result
+LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'otp_verify_by_id';
 COMMENT ON FUNCTION @extschema@.otp_verify(uuid, text, jsonb) IS
-'Has the vendor check the user''s code for a verification that otp_send began; the try counts even if you roll back. '
-'Returns one row; a business outcome is a row, never an error. verification_id: keep it, otp_verify, otp_resend and '
-'otp_cancel take it; attempt_id: the row in otp_gateway.attempt; status: where the verification stands now; outcome: '
-'how this attempt ended; retryable: the same call may safely be made again (after retry_after, or for invalid_code '
-'with another code); attempts_left: checks left; reference: of this flow at the vendor; response: the vendor''s '
-'answer as it came; reason: the rule that refused, where outcome is blocked.';
+'Has the vendor check the user''s code for a verification that otp_send began; the try counts even if you roll back.';
 
-CREATE FUNCTION @extschema@.otp_verify(
-    provider text, otp text, payload jsonb DEFAULT '{}',
-    OUT verification_id uuid, OUT attempt_id uuid, OUT status text, OUT outcome text, OUT retryable boolean,
-    OUT attempts_left integer, OUT retry_after interval, OUT expires_at timestamptz, OUT reference text,
-    OUT vendor_code text, OUT vendor_message text, OUT response jsonb, OUT reason text
-) LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'otp_verify_by_provider';
+CREATE FUNCTION @extschema@.otp_verify(provider text, otp text, payload jsonb DEFAULT '{}') RETURNS otp_gateway.result
+LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'otp_verify_by_provider';
 COMMENT ON FUNCTION @extschema@.otp_verify(text, text, jsonb) IS
 'Has the vendor check a code of a flow begun elsewhere, found by reference or recipient in the payload; a first '
-'argument that reads as a uuid is taken for a verification id. Returns one row; a business outcome is a row, never an '
-'error. verification_id: keep it, otp_verify, otp_resend and otp_cancel take it; attempt_id: the row in '
-'otp_gateway.attempt; status: where the verification stands now; outcome: how this attempt ended; retryable: the same '
-'call may safely be made again (after retry_after, or for invalid_code with another code); attempts_left: checks '
-'left; reference: of this flow at the vendor; response: the vendor''s answer as it came; reason: the rule that '
-'refused, where outcome is blocked.';
+'argument that reads as a uuid is taken for a verification id.';
 
-CREATE FUNCTION @extschema@.otp_resend(
-    verification_id uuid, payload jsonb DEFAULT '{}',
-    OUT verification_id uuid, OUT attempt_id uuid, OUT status text, OUT outcome text, OUT retryable boolean,
-    OUT attempts_left integer, OUT retry_after interval, OUT expires_at timestamptz, OUT reference text,
-    OUT vendor_code text, OUT vendor_message text, OUT response jsonb, OUT reason text
-) LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'otp_resend';
+CREATE FUNCTION @extschema@.otp_resend(verification_id uuid, payload jsonb DEFAULT '{}') RETURNS otp_gateway.result
+LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'otp_resend';
 COMMENT ON FUNCTION @extschema@.otp_resend(uuid, jsonb) IS
-'Has the vendor send a code again; payload holds what differs from the send. Returns one row; a business outcome is a '
-'row, never an error. verification_id: keep it, otp_verify, otp_resend and otp_cancel take it; attempt_id: the row in '
-'otp_gateway.attempt; status: where the verification stands now; outcome: how this attempt ended; retryable: the same '
-'call may safely be made again (after retry_after, or for invalid_code with another code); attempts_left: checks '
-'left; reference: of this flow at the vendor; response: the vendor''s answer as it came; reason: the rule that '
-'refused, where outcome is blocked.';
+'Has the vendor send a code again; payload holds what differs from the send.';
 
-CREATE FUNCTION @extschema@.otp_cancel(
-    verification_id uuid,
-    OUT verification_id uuid, OUT attempt_id uuid, OUT status text, OUT outcome text, OUT retryable boolean,
-    OUT attempts_left integer, OUT retry_after interval, OUT expires_at timestamptz, OUT reference text,
-    OUT vendor_code text, OUT vendor_message text, OUT response jsonb, OUT reason text
-) LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'otp_cancel';
+CREATE FUNCTION @extschema@.otp_cancel(verification_id uuid) RETURNS otp_gateway.result
+LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'otp_cancel';
 COMMENT ON FUNCTION @extschema@.otp_cancel(uuid) IS
-'Has the vendor void the code, where it can: REL-ID. One that is still queued is canceled unsent. Returns one row; a '
-'business outcome is a row, never an error. verification_id: keep it, otp_verify, otp_resend and otp_cancel take it; '
-'attempt_id: the row in otp_gateway.attempt; status: where the verification stands now; outcome: how this attempt '
-'ended; retryable: the same call may safely be made again (after retry_after, or for invalid_code with another code); '
-'attempts_left: checks left; reference: of this flow at the vendor; response: the vendor''s answer as it came; '
-'reason: the rule that refused, where outcome is blocked.';
+'Has the vendor void the code, where it can: REL-ID. One that is still queued is canceled unsent.';
 
-CREATE FUNCTION otp_gateway.wait(
-    verification_id uuid, timeout interval DEFAULT '30s',
-    OUT verification_id uuid, OUT attempt_id uuid, OUT status text, OUT outcome text, OUT retryable boolean,
-    OUT attempts_left integer, OUT retry_after interval, OUT expires_at timestamptz, OUT reference text,
-    OUT vendor_code text, OUT vendor_message text, OUT response jsonb, OUT reason text
-) LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'otp_wait';
+CREATE FUNCTION otp_gateway.wait(verification_id uuid, timeout interval DEFAULT '30s') RETURNS otp_gateway.result
+LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'otp_wait';
 COMMENT ON FUNCTION otp_gateway.wait(uuid, interval) IS
-'Waits until the send of a verification has an outcome, and returns its row; when the timeout is over, the row as it '
-'is then (status queued or sending, outcome null). Errors: 55000 inside the transaction that enqueued it, for it '
+'Waits until the send of a verification has an outcome, and returns its row; when the timeout is over, the row as '
+'it is then (status queued or sending, outcome null). Errors: 55000 inside the transaction that enqueued it, for it '
 'would never end there; 42704 no such verification of yours.';
 
 CREATE FUNCTION otp_gateway.send_after_commit() RETURNS trigger
@@ -619,6 +730,17 @@ COMMENT ON FUNCTION otp_gateway.send_again(uuid) IS
 'after COMMIT and under the same limits, and put the new verification''s id into its column. While the verification '
 'is open (queued, sending, pending, unknown) its id is returned, and nothing changes: a double click sends one code, '
 'and otp_resend sends it again. By itself it sends nothing.';
+
+CREATE FUNCTION otp_gateway.try(
+    provider text, operation text, payload jsonb DEFAULT '{}', status integer DEFAULT NULL, answer text DEFAULT NULL
+) RETURNS jsonb
+LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'try_call';
+COMMENT ON FUNCTION otp_gateway.try(text, text, jsonb, integer, text) IS
+'What a call would send (request, cancel_first), with *** in the place of credentials, code and secret fields; and, given '
+'an HTTP status and the body of an answer, what that would be read as (reading). fields: what its payload takes. Calls '
+'nobody and puts nothing on record. For the provider''s owner and superusers. A resend, verify or cancel takes the '
+'reference in the payload, as of a flow begun elsewhere. Errors: those of a send for its payload and options, 42501 not '
+'the owner''s.';
 
 CREATE FUNCTION otp_gateway.is_approved(
     verification_id uuid, mobile text, within interval DEFAULT '10 minutes'
@@ -654,6 +776,107 @@ COMMENT ON FUNCTION otp_gateway.find(text, text) IS
 'caller sees in otp_gateway.verification; in any spelling that otp_send takes. The number is not stored. Errors: '
 '42704 no such provider; 22023 no number that it takes.';
 
+CREATE FUNCTION otp_gateway_internal.recipient_verifications_anywhere(mobile text) RETURNS uuid[]
+LANGUAGE c STABLE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'recipient_verifications_anywhere';
+COMMENT ON FUNCTION otp_gateway_internal.recipient_verifications_anywhere(text) IS
+'for otp_gateway.find and otp_gateway.history: the same at all providers';
+
+CREATE FUNCTION otp_gateway.find(mobile text) RETURNS SETOF otp_gateway.verification
+LANGUAGE sql STABLE STRICT PARALLEL UNSAFE
+BEGIN ATOMIC
+    -- LIMIT as in the other find.
+    WITH found AS MATERIALIZED (
+        SELECT otp_gateway_internal.recipient_verifications_anywhere(find.mobile) AS ids
+    )
+    SELECT v.* FROM otp_gateway.verification AS v
+    WHERE v.id OPERATOR(pg_catalog.=) ANY ((SELECT f.ids FROM found AS f)::pg_catalog.uuid[])
+    ORDER BY v.id DESC
+    LIMIT (SELECT pg_catalog.cardinality(f.ids) FROM found AS f);
+END;
+COMMENT ON FUNCTION otp_gateway.find(text) IS
+'The same at all providers and routes, also those that were dropped. Errors: 22023 no number that any vendor takes.';
+
+CREATE TYPE otp_gateway.event AS (
+    "time" timestamptz, provider text, operation text, outcome text, words text, verification_id uuid, vendor_message text
+);
+COMMENT ON TYPE otp_gateway.event IS 'a row of otp_gateway.history';
+COMMENT ON COLUMN otp_gateway.event."time" IS 'when it began, by the clock';
+COMMENT ON COLUMN otp_gateway.event.provider IS 'the foreign server that it went to, or would have';
+COMMENT ON COLUMN otp_gateway.event.operation IS 'send, verify, resend or cancel';
+COMMENT ON COLUMN otp_gateway.event.outcome IS 'how it ended; null while queued or in flight';
+COMMENT ON COLUMN otp_gateway.event.words IS 'the same in a few words; where outcome is blocked, which rule it was';
+COMMENT ON COLUMN otp_gateway.event.verification_id IS 'of otp_gateway.verification';
+COMMENT ON COLUMN otp_gateway.event.vendor_message IS 'the vendor''s own words, or why there was no call; redacted';
+
+CREATE FUNCTION otp_gateway.history(mobile text, since timestamptz, until timestamptz) RETURNS SETOF otp_gateway.event
+LANGUAGE sql STABLE STRICT PARALLEL UNSAFE
+BEGIN ATOMIC
+    -- LIMIT as in find: more attempts than it says there cannot be.
+    WITH found AS MATERIALIZED (
+        SELECT otp_gateway_internal.recipient_verifications_anywhere(history.mobile) AS ids
+    ), happened AS (
+        SELECT
+            a.started_at AS began, a.id, a.provider, a.operation, a.outcome,
+            otp_gateway_internal.words(a.operation, a.outcome, a.reason) AS words, a.verification_id, a.vendor_message
+        FROM otp_gateway.attempt AS a
+        WHERE a.verification_id OPERATOR(pg_catalog.=) ANY ((SELECT f.ids FROM found AS f)::pg_catalog.uuid[])
+        UNION ALL
+        SELECT v.created_at, v.id, v.provider, 'send', NULL, 'waits its turn', v.id, NULL
+        FROM otp_gateway.verification AS v
+        WHERE v.id OPERATOR(pg_catalog.=) ANY ((SELECT f.ids FROM found AS f)::pg_catalog.uuid[])
+            AND v.status OPERATOR(pg_catalog.=) 'queued'
+    )
+    SELECT h.began, h.provider, h.operation, h.outcome, h.words, h.verification_id, h.vendor_message
+    FROM happened AS h
+    WHERE h.began OPERATOR(pg_catalog.>=) history.since AND h.began OPERATOR(pg_catalog.<) history.until
+    ORDER BY h.began, h.id
+    LIMIT (SELECT pg_catalog.cardinality(f.ids) FROM found AS f)::pg_catalog.int8 OPERATOR(pg_catalog.*) 1000000;
+END;
+COMMENT ON FUNCTION otp_gateway.history(text, timestamptz, timestamptz) IS
+'What happened to a number (for REL-ID: to a user id) at all providers, the earliest first: the attempts of the '
+'verifications that otp_gateway.find(mobile) shows, and their sends that wait in the queue. since, until: from when, and '
+'until before when, ''today'', ''now'' and ''infinity'' too. Errors: 22023 no number that any vendor takes.';
+
+CREATE FUNCTION otp_gateway_internal.check_findings(provider text) RETURNS jsonb
+LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE COST 1000 AS 'MODULE_PATHNAME', 'check_findings';
+COMMENT ON FUNCTION otp_gateway_internal.check_findings(text) IS
+'for otp_gateway.check: an array with an object for each finding';
+
+CREATE TYPE otp_gateway.finding AS (provider text, item text, status text, detail text, hint text);
+COMMENT ON TYPE otp_gateway.finding IS 'a row of otp_gateway.check';
+COMMENT ON COLUMN otp_gateway.finding.provider IS 'the foreign server that was looked at; of a route each one';
+COMMENT ON COLUMN otp_gateway.finding.item IS 'what was looked at';
+COMMENT ON COLUMN otp_gateway.finding.status IS 'ok, warning or error: with an error, no send goes through';
+COMMENT ON COLUMN otp_gateway.finding.detail IS 'what was found';
+COMMENT ON COLUMN otp_gateway.finding.hint IS 'what to do; null where nothing is to be done';
+
+CREATE FUNCTION otp_gateway.check(provider text) RETURNS SETOF otp_gateway.finding
+LANGUAGE sql VOLATILE STRICT PARALLEL UNSAFE COST 1000
+BEGIN ATOMIC
+    SELECT f.provider, f.item, coalesce(f.status, s.status), coalesce(s.detail, f.detail), coalesce(f.hint, s.hint)
+    FROM ROWS FROM (
+        pg_catalog.jsonb_to_recordset(otp_gateway_internal.check_findings($1)) AS (
+            provider pg_catalog.text, item pg_catalog.text, status pg_catalog.text, detail pg_catalog.text,
+            hint pg_catalog.text
+        )
+    ) WITH ORDINALITY AS f (provider, item, status, detail, hint, place)
+    LEFT JOIN LATERAL (
+        SELECT
+            CASE WHEN p.value OPERATOR(pg_catalog.=) 'closed' THEN 'ok' ELSE 'warning' END AS status,
+            p.value AS detail,
+            CASE WHEN p.value OPERATOR(pg_catalog.<>) 'closed' THEN
+                'It opened because sends failed several times in a row: otp_gateway.recent shows how.' END AS hint
+        FROM otp_gateway.provider AS p
+        WHERE p.provider OPERATOR(pg_catalog.=) f.provider AND p.setting OPERATOR(pg_catalog.=) f.item
+    ) AS s ON f.status IS NULL
+    ORDER BY f.place;
+END;
+COMMENT ON FUNCTION otp_gateway.check(text) IS
+'What stands in the way of a send through a provider, or through each provider of a route, for the current role; one '
+'row for each finding. Nothing is sent to the vendor, and nothing is put on record: a connection is made, by the '
+'background worker, and given up; that takes twice the option connect_timeout at most. Errors: 42704 no such '
+'provider.';
+
 CREATE FUNCTION otp_gateway.purge(older_than interval) RETURNS bigint
 LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'purge';
 COMMENT ON FUNCTION otp_gateway.purge(interval) IS
@@ -680,46 +903,72 @@ COMMENT ON FUNCTION otp_gateway.rotate_key() IS
 'old keys stay in the file: numbers are still found by them. Copy the file to standbys and to where its copy is kept. '
 'A rollback undoes nothing.';
 
-CREATE FUNCTION otp_gateway_internal.iserveu_validator(options text[], catalog oid) RETURNS void
-LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'iserveu_validator';
-CREATE FOREIGN DATA WRAPPER otp_iserveu NO HANDLER VALIDATOR otp_gateway_internal.iserveu_validator;
-COMMENT ON FOREIGN DATA WRAPPER otp_iserveu IS
-'iServeU DMT: server options base_url, timeout, defaults, ...; user mapping options client_id, client_secret';
+CREATE FUNCTION otp_gateway_internal.require_library(schema text) RETURNS void
+LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'require_library';
+COMMENT ON FUNCTION otp_gateway_internal.require_library(text) IS
+'for upgrade scripts: fails where the library in memory is older than the schema that is to come';
 
-CREATE FUNCTION otp_gateway_internal.hyperverge_validator(options text[], catalog oid) RETURNS void
-LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'hyperverge_validator';
-CREATE FOREIGN DATA WRAPPER otp_hyperverge NO HANDLER VALIDATOR otp_gateway_internal.hyperverge_validator;
-COMMENT ON FOREIGN DATA WRAPPER otp_hyperverge IS
-'HyperVerge mobile OTP: server options base_url, timeout, defaults, ...; user mapping options app_id, app_key';
+CREATE FUNCTION otp_gateway_internal.library_version() RETURNS text
+LANGUAGE c STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'library_version';
+COMMENT ON FUNCTION otp_gateway_internal.library_version() IS 'for otp_gateway.version: of what is in memory';
 
-CREATE FUNCTION otp_gateway_internal.paytm_validator(options text[], catalog oid) RETURNS void
-LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'paytm_validator';
-CREATE FOREIGN DATA WRAPPER otp_paytm NO HANDLER VALIDATOR otp_gateway_internal.paytm_validator;
-COMMENT ON FOREIGN DATA WRAPPER otp_paytm IS
-'Paytm AI router: server options base_url, timeout, defaults, ...; user mapping options username and password, or '
-'none';
+CREATE FUNCTION otp_gateway.version(OUT library text, OUT schema text)
+LANGUAGE sql STABLE PARALLEL SAFE
+BEGIN ATOMIC
+    SELECT otp_gateway_internal.library_version(), e.extversion
+    FROM pg_catalog.pg_extension AS e WHERE e.extname OPERATOR(pg_catalog.=) 'otp_gateway';
+END;
+COMMENT ON FUNCTION otp_gateway.version() IS
+'library: the version of the library that the server has in memory, since its last restart; schema: the version of this '
+'database''s tables and functions, which ALTER EXTENSION otp_gateway UPDATE changes. A release that changes no schema '
+'has a newer library alone.';
 
-CREATE FUNCTION otp_gateway_internal.relid_validator(options text[], catalog oid) RETURNS void
-LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'relid_validator';
-CREATE FOREIGN DATA WRAPPER otp_relid NO HANDLER VALIDATOR otp_gateway_internal.relid_validator;
-COMMENT ON FOREIGN DATA WRAPPER otp_relid IS
-'Uniken REL-ID: server options base_url (required), token_url, ca_file, ...; user mapping options username and '
-'password, or access_token, or client_id and client_secret';
+-- The vendors. One C function checks the options of all; the name of the function that is called says whose.
+DO $$
+DECLARE
+    vendor record;
+BEGIN
+    FOR vendor IN SELECT v.name, v.about FROM (VALUES
+        ('iserveu', 'iServeU DMT: server options base_url, timeout, defaults, ...; user mapping options client_id, '
+            'client_secret'),
+        ('hyperverge', 'HyperVerge mobile OTP: server options base_url, timeout, defaults, ...; user mapping options '
+            'app_id, app_key'),
+        ('paytm', 'Paytm AI router: server options base_url, timeout, defaults, ...; user mapping options username and '
+            'password, or none'),
+        ('relid', 'Uniken REL-ID: server options base_url (required), token_url, ca_file, ...; user mapping options '
+            'username and password, or access_token, or client_id and client_secret'),
+        ('ideamart', 'Ideamart (Dialog): server options base_url, timeout, defaults, ...; user mapping options '
+            'application_id, password'),
+        ('twilio', 'Twilio Verify v2: server options service_sid (required), timeout, defaults, ...; user mapping '
+            'options api_key and api_secret, or account_sid and auth_token'),
+        ('msg91', 'MSG91 OTP: server options base_url, timeout, defaults, ...; user mapping option authkey'),
+        ('sandbox', 'no vendor, for development: sends nothing, takes a fixed code, ends a call as its payload''s field '
+            'outcome says; server options max_checks, send_limit, ...; user mapping option code, or none')
+    ) AS v (name, about)
+    LOOP
+        EXECUTE pg_catalog.format(
+            'CREATE FUNCTION otp_gateway_internal.%I(options text[], catalog oid) RETURNS void LANGUAGE c STRICT AS %L, %L',
+            vendor.name OPERATOR(pg_catalog.||) '_validator', 'MODULE_PATHNAME', 'vendor_validator');
+        EXECUTE pg_catalog.format('COMMENT ON FUNCTION otp_gateway_internal.%I(text[], oid) IS %L',
+            vendor.name OPERATOR(pg_catalog.||) '_validator',
+            'validator of the foreign data wrapper otp_' OPERATOR(pg_catalog.||) vendor.name
+            OPERATOR(pg_catalog.||) ': refuses a mistyped or misplaced option when it is written');
+        EXECUTE pg_catalog.format('CREATE FOREIGN DATA WRAPPER %I NO HANDLER VALIDATOR otp_gateway_internal.%I',
+            'otp_' OPERATOR(pg_catalog.||) vendor.name, vendor.name OPERATOR(pg_catalog.||) '_validator');
+        EXECUTE pg_catalog.format('COMMENT ON FOREIGN DATA WRAPPER %I IS %L',
+            'otp_' OPERATOR(pg_catalog.||) vendor.name, vendor.about);
+    END LOOP;
+END
+$$;
 
-CREATE FUNCTION otp_gateway_internal.ideamart_validator(options text[], catalog oid) RETURNS void
-LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'ideamart_validator';
-CREATE FOREIGN DATA WRAPPER otp_ideamart NO HANDLER VALIDATOR otp_gateway_internal.ideamart_validator;
-COMMENT ON FOREIGN DATA WRAPPER otp_ideamart IS
-'Ideamart (Dialog): server options base_url, timeout, defaults, ...; user mapping options application_id, password';
-
-CREATE FUNCTION otp_gateway_internal.sandbox_validator(options text[], catalog oid) RETURNS void
-LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'sandbox_validator';
-COMMENT ON FUNCTION otp_gateway_internal.sandbox_validator(text[], oid) IS
-'validator of the foreign data wrapper otp_sandbox: refuses a mistyped or misplaced option when it is written';
-CREATE FOREIGN DATA WRAPPER otp_sandbox NO HANDLER VALIDATOR otp_gateway_internal.sandbox_validator;
-COMMENT ON FOREIGN DATA WRAPPER otp_sandbox IS
-'no vendor, for development: sends nothing, takes a fixed code, ends a call as its payload''s field outcome says; '
-'server options max_checks, send_limit, ...; user mapping option code, or none';
+CREATE FUNCTION otp_gateway_internal.rest_validator(options text[], catalog oid) RETURNS void
+LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'vendor_validator';
+COMMENT ON FUNCTION otp_gateway_internal.rest_validator(text[], oid) IS
+'validator of the foreign data wrapper otp_rest: refuses a mistyped or misplaced option when it is written';
+CREATE FOREIGN DATA WRAPPER otp_rest NO HANDLER VALIDATOR otp_gateway_internal.rest_validator;
+COMMENT ON FOREIGN DATA WRAPPER otp_rest IS
+'any other vendor, described: server options description (or description_file) and base_url (required), timeout, '
+'defaults, ...; user mapping options as the description names them';
 
 CREATE FUNCTION otp_gateway_internal.route_validator(options text[], catalog oid) RETURNS void
 LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'route_validator';
@@ -737,7 +986,7 @@ REVOKE ALL ON otp_gateway_internal.verification_record, otp_gateway_internal.att
 -- Default privileges of whoever installed this may have given any role anything.
 DO $$
 DECLARE
-    ours oid[] := ARRAY['otp_gateway'::pg_catalog.regnamespace, 'otp_gateway_internal'::pg_catalog.regnamespace];
+    ours pg_catalog.oid[] := ARRAY['otp_gateway'::pg_catalog.regnamespace, 'otp_gateway_internal'::pg_catalog.regnamespace];
     given record;
 BEGIN
     FOR given IN
@@ -777,7 +1026,8 @@ BEGIN
 END
 $$;
 GRANT USAGE ON SCHEMA otp_gateway TO PUBLIC;
-GRANT SELECT ON otp_gateway.verification, otp_gateway.attempt, otp_gateway.provider, otp_gateway.payload_field TO PUBLIC;
+GRANT SELECT ON otp_gateway.verification, otp_gateway.attempt, otp_gateway.recent, otp_gateway.provider,
+    otp_gateway.payload_field TO PUBLIC;
 
 -- Where others make functions, theirs can be called in the place of ours.
 DO $$
@@ -802,6 +1052,20 @@ BEGIN
                 'and otp_verify may then reach: %s', '@extschema@', others),
             HINT = 'Install it into a schema of its own: CREATE SCHEMA otp; CREATE EXTENSION otp_gateway SCHEMA otp; or '
                 'REVOKE CREATE ON SCHEMA @extschema@ from them.';
+    END IF;
+END
+$$;
+
+-- Loaded by CREATE FUNCTION alone, the library has no settings of its own: those are the postmaster's to define.
+DO $$
+BEGIN
+    IF NOT EXISTS (
+        SELECT FROM pg_catalog.pg_settings AS s WHERE s.name OPERATOR(pg_catalog.=) 'otp_gateway.max_workers'
+    ) THEN
+        RAISE WARNING USING
+            MESSAGE = 'otp_gateway: the library is not preloaded: until it is, every call is refused',
+            HINT = 'Add shared_preload_libraries = ''otp_gateway'' to postgresql.conf (after what is there, separated by a '
+                'comma) and restart the server.';
     END IF;
 END
 $$;

@@ -2,16 +2,17 @@
 //! that its row names.
 
 use dialect::Secret;
-use pgrx::pg_sys;
 use policy::{Micros, Status};
 use uuid::Uuid;
 
 use crate::{
     api::function::sql_function,
-    crypto::key_file,
     error::Error,
-    pg::{arguments::Interval, clock::clock},
-    store::session_reads::{self, VerificationSnapshot},
+    pg::{arguments::Interval, clock::clock, session},
+    store::{
+        sealing_key,
+        session_reads::{self, VerificationSnapshot},
+    },
 };
 
 /// In the column of a row: the trigger is to send for it as it is.
@@ -45,8 +46,7 @@ sql_function!(
 
 /// There the record as it is now cannot be read.
 fn not_in_parallel() -> Result<(), Error> {
-    // SAFETY: reads state of this session.
-    if unsafe { pg_sys::IsInParallelMode() } {
+    if session::is_parallel() {
         return Err(Error::invalid_transaction_state(
             "cannot run during a parallel operation: it reads what is on record now",
             "Functions that call it are PARALLEL UNSAFE, which is the default.",
@@ -57,7 +57,7 @@ fn not_in_parallel() -> Result<(), Error> {
 
 fn is_fresh(recorded: &VerificationSnapshot, within: Micros) -> bool {
     recorded.status == Status::Approved
-        && recorded.approved_at.is_some_and(|at| (-AHEAD..=within).contains(&clock().saturating_sub(at)))
+        && recorded.approved_at.is_some_and(|at| (-AHEAD..=within).contains(&clock().since(at)))
 }
 
 /// Whether the code went to this very number, in whatever spelling.
@@ -65,5 +65,5 @@ fn went_to(id: Uuid, recorded: &VerificationSnapshot, mobile: &Secret) -> Result
     let Some(key) = &recorded.recipient_key else { return Ok(false) };
     let recipient = dialect::by_name(&recorded.vendor).and_then(|dialect| (dialect.recipient)(mobile.reveal()));
     let Some(recipient) = recipient else { return Ok(false) };
-    Ok(key_file::keys()?.recipients(&recipient).contains(key) && session_reads::was_sent_here(id)?)
+    Ok(sealing_key::keys()?.recipients(&recipient).contains(key) && session_reads::was_sent_here(id)?)
 }

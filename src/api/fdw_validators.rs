@@ -1,42 +1,59 @@
 //! The validators of the foreign data wrappers: a mistyped or misplaced option is refused when it is written.
 
-use pgrx::{PgList, pg_sys};
+use dialect::Dialect;
+use pgrx::pg_sys;
 
 use crate::{
-    api::function::sql_function,
+    api::function::{declared_otherwise, sql_function},
     error::Error,
-    pg::{arguments::Argument, fingerprint::FingerprintBuilder, roles::current_user},
+    pg::{
+        arguments::{Argument, Unread},
+        fingerprint::FingerprintBuilder,
+        roles::current_user,
+    },
     provider::{
-        credentials,
+        credentials, description,
+        file_rights::{is_open_to_all, open_to_all},
+        option_value::refuse_placeholders,
         ownership::may_read_files,
-        route::RouteOptions,
+        route::{ROUTE_OPTIONS, RouteOptions},
         server_options::{self, ServerOptions},
     },
 };
 
+/// Of every vendor: the name of the function that was called, `twilio_validator`, says of which.
 macro_rules! validators {
-    ($($function:ident $vendor:literal),* $(,)?) => {$(
+    ($($symbol:ident),* $(,)?) => {$(
         sql_function!(
-            fn $function(options: Options, catalog: pg_sys::Oid) -> () {
-                validate($vendor, &options.0, catalog)
+            fn $symbol[name](options: Options, catalog: pg_sys::Oid) -> () {
+                validate(vendor_of(&name)?, &options.0, catalog)
             }
         );
     )*};
 }
 
 validators! {
-    iserveu_validator "iserveu",
-    hyperverge_validator "hyperverge",
-    paytm_validator "paytm",
-    relid_validator "relid",
-    ideamart_validator "ideamart",
-    sandbox_validator "sandbox",
+    vendor_validator,
+    // As the scripts before 0.6.0 name it.
+    iserveu_validator,
+    hyperverge_validator,
+    paytm_validator,
+    relid_validator,
+    ideamart_validator,
+    sandbox_validator,
+}
+
+fn vendor_of(validator: &str) -> Result<&'static Dialect, Error> {
+    validator.strip_suffix("_validator").and_then(dialect::by_name).ok_or_else(declared_otherwise)
 }
 
 sql_function!(
     fn route_validator(options: Options, catalog: pg_sys::Oid) -> () {
         match (catalog, options.0.first()) {
-            (pg_sys::ForeignServerRelationId, _) => RouteOptions::parse(&options.0).map(|_| ()),
+            (pg_sys::ForeignServerRelationId, _) => {
+                refuse_placeholders(&options.0, ROUTE_OPTIONS.into_iter())?;
+                RouteOptions::parse(&options.0).map(|_| ())
+            }
             (_, None) => Ok(()),
             (_, Some((name, _))) => Err(Error::invalid_option_name(
                 format!("option \"{name}\" does not belong here: a route has options on its server alone"),
@@ -48,18 +65,24 @@ sql_function!(
 );
 
 /// A statement that is refused has credentials in it as often as one that is not: both are hidden from the log.
-pub fn validate(vendor: &str, options: &[(String, String)], catalog: pg_sys::Oid) -> Result<(), Error> {
-    let dialect = dialect::by_name(vendor).expect("each validator names a dialect");
+pub fn validate(dialect: &Dialect, options: &[(String, String)], catalog: pg_sys::Oid) -> Result<(), Error> {
     match catalog {
         pg_sys::ForeignServerRelationId => {
             let files = options.iter().filter(|(name, _)| server_options::FILE_OPTIONS.contains(&name.as_str()));
             files.into_iter().try_for_each(|(name, _)| may_name_files(name))?;
-            ServerOptions::parse(dialect, options).map(|_| ())
+            refuse_placeholders(options, server_options::of_server(dialect))?;
+            if let Some(dialect) = description::when_written(dialect, options)? {
+                ServerOptions::parse(&dialect, options)?;
+            }
+            warn_of_open_files(options, |name| name == "client_key_file");
+            Ok(())
         }
         pg_sys::UserMappingRelationId => {
             credentials::check_user_mapping(dialect, options)?;
             let files = options.iter().filter(|(name, _)| name.ends_with("_file"));
-            files.into_iter().try_for_each(|(name, _)| may_name_files(name))
+            files.into_iter().try_for_each(|(name, _)| may_name_files(name))?;
+            warn_of_open_files(options, |name| name.ends_with("_file"));
+            Ok(())
         }
         _ => match options.first() {
             None => Ok(()),
@@ -70,6 +93,12 @@ pub fn validate(vendor: &str, options: &[(String, String)], catalog: pg_sys::Oid
             .logged_as("option \"%s\" does not belong here: a foreign data wrapper of otp_gateway has none")),
         },
     }
+}
+
+/// Files that hold what nobody else is to read, and that everybody can.
+fn warn_of_open_files(options: &[(String, String)], is_private: impl Fn(&str) -> bool) {
+    let open = options.iter().filter(|(name, path)| is_private(name) && is_open_to_all(path));
+    open.for_each(|(name, path)| open_to_all(name, path).warn());
 }
 
 /// A file option makes the server read a file: that takes the right to.
@@ -89,29 +118,17 @@ pub struct Options(pub Vec<(String, String)>);
 impl Argument for Options {
     const TYPE: pg_sys::Oid = pg_sys::TEXTARRAYOID;
 
-    unsafe fn read(datum: Option<pg_sys::Datum>, name: &str) -> Result<Self, Error> {
-        let datum = datum
-            .ok_or_else(|| Error::invalid_parameter(format!("{name} is null"), "Give an array of 'name=value'."))?;
-        // SAFETY: as the caller promises, text[]; an element that is null is an error of Postgres'.
-        let list = unsafe { pg_sys::untransformRelOptions(datum) };
-        // SAFETY: a list of DefElem. For one without a value Postgres' own error has its name, in words of its own.
-        let has_values =
-            unsafe { PgList::<pg_sys::DefElem>::from_pg(list).iter_ptr().all(|one| !(*one).arg.is_null()) };
-        if !has_values {
-            return Err(Error::invalid_parameter(
-                format!("{name} has an element without a value"),
-                "Each is \
-            'name=value'.",
-            ));
-        }
-        // SAFETY: a list of DefElem with text values.
-        Ok(Self(unsafe { crate::pg::foreign_servers::options(list) }))
+    fn read(value: Unread, name: &str) -> Result<Self, Error> {
+        let null = || Error::invalid_parameter(format!("{name} is null"), "Give an array of 'name=value'.");
+        let no_value =
+            |()| Error::invalid_parameter(format!("{name} has an element without a value"), "Each is 'name=value'.");
+        value.options().ok_or_else(null)?.map(Self).map_err(no_value)
     }
 
-    fn note(&self, print: &mut FingerprintBuilder) {
+    fn note(&self, fingerprint: &mut FingerprintBuilder) {
         for (name, value) in &self.0 {
-            print.add(Some(name.as_bytes()));
-            print.add(Some(value.as_bytes()));
+            fingerprint.add(Some(name.as_bytes()));
+            fingerprint.add(Some(value.as_bytes()));
         }
     }
 }

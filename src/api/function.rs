@@ -42,7 +42,16 @@ impl Call {
         unsafe {
             let argument = &*(*self.fcinfo).args.as_ptr().add(self.read);
             self.read += 1;
-            T::read((!argument.isnull).then_some(argument.value), name)
+            T::read(Unread::new((!argument.isnull).then_some(argument.value), T::TYPE), name)
+        }
+    }
+
+    /// The function's name in SQL, which is not always that of its symbol.
+    pub fn function_name(&self) -> String {
+        // SAFETY: a function whose row [`Call::of`] has found; the name is a palloc'ed copy, or null.
+        unsafe {
+            let name = pg_sys::get_func_name((*(*self.fcinfo).flinfo).fn_oid);
+            if name.is_null() { String::new() } else { CStr::from_ptr(name).to_string_lossy().into_owned() }
         }
     }
 
@@ -100,33 +109,36 @@ pub(super) fn declared_otherwise() -> Error {
 
 /// What a function returns, and the frame that goes with it.
 pub trait Returned: Sized {
-    const TYPE: pg_sys::Oid;
+    /// The type that the function must be declared to return.
+    fn declared() -> pg_sys::Oid;
 
     /// Before anything else.
     fn begin() {
         emit_log::mark_statement();
     }
 
-    /// Runs the body; `print` is the call's fingerprint.
+    /// Runs the body; `fingerprint` is the call's fingerprint.
     fn answer(
         call: &Call,
-        print: Fingerprint,
+        fingerprint: Fingerprint,
         body: impl FnOnce() -> Result<Self, Error>,
     ) -> Result<pg_sys::Datum, Error>;
 }
 
-fn datum<T: IntoDatum>(value: T) -> pg_sys::Datum {
+pub fn datum<T: IntoDatum>(value: T) -> pg_sys::Datum {
     value.into_datum().unwrap_or(pg_sys::Datum::from(0))
 }
 
 macro_rules! plain {
     ($($of:ty: $type:ident),* $(,)?) => {$(
         impl Returned for $of {
-            const TYPE: pg_sys::Oid = pg_sys::$type;
+            fn declared() -> pg_sys::Oid {
+                pg_sys::$type
+            }
 
             fn answer(
                 _call: &Call,
-                _print: Fingerprint,
+                _fingerprint: Fingerprint,
                 body: impl FnOnce() -> Result<Self, Error>,
             ) -> Result<pg_sys::Datum, Error> {
                 segment::check()?;
@@ -145,16 +157,33 @@ plain! {
 
 /// A validator's: options are checked also where the library is not preloaded.
 impl Returned for () {
-    const TYPE: pg_sys::Oid = pg_sys::VOIDOID;
+    fn declared() -> pg_sys::Oid {
+        pg_sys::VOIDOID
+    }
 
     fn answer(_: &Call, _: Fingerprint, body: impl FnOnce() -> Result<Self, Error>) -> Result<pg_sys::Datum, Error> {
         body().map(|()| pg_sys::Datum::from(0))
     }
 }
 
+/// A version's, which is told also where the library is not preloaded.
+impl Returned for String {
+    fn declared() -> pg_sys::Oid {
+        pg_sys::TEXTOID
+    }
+
+    fn begin() {}
+
+    fn answer(_: &Call, _: Fingerprint, body: impl FnOnce() -> Result<Self, Error>) -> Result<pg_sys::Datum, Error> {
+        body().map(datum)
+    }
+}
+
 /// A view's, which takes no secret: statements with it are logged as ever.
 impl Returned for pgrx::JsonB {
-    const TYPE: pg_sys::Oid = pg_sys::JSONBOID;
+    fn declared() -> pg_sys::Oid {
+        pg_sys::JSONBOID
+    }
 
     fn begin() {}
 
@@ -175,13 +204,28 @@ pub unsafe fn frame<R: Returned, B: FnOnce() -> Result<R, Error>>(
 ) -> pg_sys::Datum {
     R::begin();
     // SAFETY: as the caller promises.
-    let answer = unsafe { Call::of(fcinfo, takes, R::TYPE) }.and_then(|mut call| {
-        let mut print = FingerprintBuilder::of(name);
+    let answer = unsafe { Call::of(fcinfo, takes, R::declared()) }.and_then(|mut call| {
+        let mut fingerprint = FingerprintBuilder::of(name);
         // A function that acts as its owner calls for the owner: what that returned is not its caller's.
-        print.add(Some(&current_user().to_u32().to_le_bytes()));
-        let body = read(&mut call, &mut print)?;
-        R::answer(&call, print.finish(), body)
+        fingerprint.add(Some(&current_user().to_u32().to_le_bytes()));
+        let body = read(&mut call, &mut fingerprint)?;
+        R::answer(&call, fingerprint.finish(), body)
     });
+    answer.unwrap_or_else(|error| error.raise())
+}
+
+/// The frame of every function that [`trigger_function`] makes: `begin` comes before anything else.
+///
+/// # Safety
+/// Postgres' own record of a call that is under way.
+pub unsafe fn trigger_frame(
+    fcinfo: pg_sys::FunctionCallInfo,
+    begin: fn(),
+    body: fn(Result<RowTrigger, NoRowTrigger>) -> Result<pg_sys::Datum, Error>,
+) -> pg_sys::Datum {
+    begin();
+    // SAFETY: as the caller promises.
+    let answer = unsafe { Call::of(fcinfo, &[], pg_sys::TRIGGEROID).and_then(|_| body(RowTrigger::of(fcinfo))) };
     answer.unwrap_or_else(|error| error.raise())
 }
 
@@ -206,17 +250,30 @@ macro_rules! symbol {
 }
 pub(crate) use symbol;
 
-/// A SQL function: its symbol, and the types that it takes and returns, from which the declaration follows that it must
-/// have. `fn otp_cancel(verification_id: Uuid) -> ResultRow { ... }` is `otp_cancel(uuid) RETURNS record`; the body is of a
-/// `Result`.
-macro_rules! sql_function {
-    (fn $name:ident($($argument:ident: $of:ty),* $(,)?) -> $returned:ty $body:block) => {
+/// A trigger function: its symbol, what it begins with, and its body.
+macro_rules! trigger_function {
+    ($name:ident, $begin:expr, $body:expr) => {
         $crate::api::function::symbol!($name, |fcinfo| {
-            let read = |_call: &mut $crate::api::function::Call, _print: &mut $crate::pg::fingerprint::FingerprintBuilder| {
+            // SAFETY: Postgres calls it, with its own record of the call.
+            unsafe { $crate::api::function::trigger_frame(fcinfo, $begin, $body) }
+        });
+    };
+}
+pub(crate) use trigger_function;
+
+/// A SQL function: its symbol, and the types that it takes and returns, from which the declaration follows that it must
+/// have. `fn otp_cancel(verification_id: Uuid) -> ResultRow { ... }` is `otp_cancel(uuid) RETURNS otp_gateway.result`;
+/// the body is of a `Result`. Where one symbol serves several functions, `fn symbol[name](...)` has the name of the one
+/// that was called.
+macro_rules! sql_function {
+    (fn $name:ident$([$called:ident])?($($argument:ident: $of:ty),* $(,)?) -> $returned:ty $body:block) => {
+        $crate::api::function::symbol!($name, |fcinfo| {
+            let read = |_call: &mut $crate::api::function::Call, _fingerprint: &mut $crate::pg::fingerprint::FingerprintBuilder| {
                 $(
                     let $argument: $of = _call.argument(stringify!($argument))?;
-                    $crate::pg::arguments::Argument::note(&$argument, _print);
+                    $crate::pg::arguments::Argument::note(&$argument, _fingerprint);
                 )*
+                $(let $called = _call.function_name();)?
                 Ok(move || -> Result<$returned, $crate::error::Error> { $body })
             };
             let takes = &[$(<$of as $crate::pg::arguments::Argument>::TYPE),*];
@@ -232,8 +289,9 @@ use crate::{
     hooks::emit_log,
     ipc::segment,
     pg::{
-        arguments::Argument,
+        arguments::{Argument, Unread},
         fingerprint::{Fingerprint, FingerprintBuilder},
         roles::current_user,
+        row_trigger::{NoRowTrigger, RowTrigger},
     },
 };

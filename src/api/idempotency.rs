@@ -1,12 +1,11 @@
 //! One key, one verification: who comes with a key holds a lock on it until its verification is there to be found. The
 //! worker never waits for a session, so the lock is the sessions' own.
 
-use policy::{IDEMPOTENCY_WINDOW, Micros};
+use policy::{IDEMPOTENCY_WINDOW, Timestamp};
 use serde_json::{Map, Value};
 use zeroize::Zeroizing;
 
 use crate::{
-    crypto::key_file,
     error::Error,
     ipc::identify::identity,
     pg::{
@@ -19,6 +18,7 @@ use crate::{
     store::{
         identity::{Kind, Subject},
         rows::IdempotencyHashes,
+        sealing_key,
         session_reads::{KeyedVerification, find_by_key},
     },
 };
@@ -44,8 +44,8 @@ pub enum Hold {
 }
 
 /// Older verifications have lost their keys.
-pub fn since() -> Micros {
-    clock().saturating_sub(IDEMPOTENCY_WINDOW)
+pub fn since() -> Timestamp {
+    clock() - IDEMPOTENCY_WINDOW
 }
 
 /// Waits for whoever has the key now, and then returns the verification that it stands for, if there is one.
@@ -80,7 +80,7 @@ pub fn claim(
     })?;
     let text = Zeroizing::new(serde_json::to_string(payload).unwrap_or_default());
     let recognise = || -> Result<IdempotencyHashes, Error> {
-        let secrets = key_file::keys()?;
+        let secrets = sealing_key::keys()?;
         Ok(IdempotencyHashes {
             keys: secrets.fingerprints("idempotency key", &format!("{provider}\0{key}")),
             payloads: secrets.fingerprints("payload", &text),
@@ -88,7 +88,7 @@ pub fn claim(
     };
     // Each role has keys of its own: nobody waits for another's. By the oldest key of the file: a new one, which comes
     // before it, changes nothing for those who wait.
-    let names = key_file::keys()?.fingerprints("idempotency lock", &format!("{}\0{provider}\0{key}", role.to_u32()));
+    let names = sealing_key::keys()?.fingerprints("idempotency lock", &format!("{}\0{provider}\0{key}", role.to_u32()));
     let lock = lock(names.last().map_or(&[], Vec::as_slice), hold);
     // After the wait: whoever had it may have put it down under a key that is new since.
     let claim = Claim { idempotency: recognise()?, _lock: lock };

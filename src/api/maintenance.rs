@@ -18,7 +18,7 @@ use crate::{
     },
     pg::{arguments::Interval, clock::clock, database, foreign_servers, roles::current_role, writable::may_write},
     provider::{lookback, ownership, recipient},
-    store::recipient_lookup::visible_verifications,
+    store::{recipient_lookup::visible_verifications, sealing_key},
 };
 
 /// How often the caller hears how far it is.
@@ -39,7 +39,7 @@ sql_function!(
                 made shorter.",
             ));
         }
-        let before = clock().saturating_sub(older_than.0);
+        let before = clock() - older_than.0;
         in_parts(|from| Maintenance::Purge { before, providers: providers.clone(), from })
     }
 );
@@ -61,6 +61,8 @@ sql_function!(
     fn rotate_key() -> i64 {
         may_write()?;
         key_file::lock();
+        // What this database needs must be there before the file changes.
+        sealing_key::keys()?;
         key_file::add_key()?;
         worker_registry::notify_new_key_elsewhere(database::current());
         in_parts(|from| Maintenance::Reseal { from })
@@ -71,14 +73,24 @@ sql_function!(
     fn recipient_verifications(provider: String, mobile: Secret) -> Vec<pgrx::datum::Uuid> {
         let recipients = recipient::recipients(&recipient::members(&provider)?, &mobile)?;
         let server = foreign_servers::server(&provider).map_or(pg_sys::InvalidOid, |server| server.oid);
-        let found = visible_verifications(server, &keys_of(&recipients)?)?;
-        Ok(found.iter().map(|id| pgrx::datum::Uuid::from_bytes(*id.as_bytes())).collect())
+        found(Some(server), &recipients)
     }
 );
 
+sql_function!(
+    fn recipient_verifications_anywhere(mobile: Secret) -> Vec<pgrx::datum::Uuid> {
+        found(None, &recipient::recipients_anywhere(&mobile)?)
+    }
+);
+
+fn found(provider: Option<pg_sys::Oid>, recipients: &[Secret]) -> Result<Vec<pgrx::datum::Uuid>, Error> {
+    let found = visible_verifications(provider, &keys_of(recipients)?)?;
+    Ok(found.iter().map(|id| pgrx::datum::Uuid::from_bytes(*id.as_bytes())).collect())
+}
+
 /// By which the record knows them.
 fn keys_of(recipients: &[Secret]) -> Result<Vec<Vec<u8>>, Error> {
-    let keys = key_file::keys()?;
+    let keys = sealing_key::keys()?;
     Ok(recipients.iter().flat_map(|recipient| keys.recipients(recipient)).collect())
 }
 
@@ -89,9 +101,9 @@ fn in_parts(part: impl Fn(Uuid) -> Maintenance) -> Result<i64, Error> {
     let (mut count, mut from, mut said) = (0u64, Uuid::nil(), clock());
     loop {
         match call(&Request::Maintain(part(from)), Uuid::nil())? {
-            Response::Progress(done) => {
-                count += done.count;
-                match done.next {
+            Response::Progress(progress) => {
+                count += progress.count;
+                match progress.next {
                     Some(next) => from = next,
                     None => return Ok(i64::try_from(count).unwrap_or(i64::MAX)),
                 }
@@ -99,9 +111,9 @@ fn in_parts(part: impl Fn(Uuid) -> Maintenance) -> Result<i64, Error> {
             // The worker was another one by then.
             Response::Retry => {}
             Response::Error(error) => return Err(error),
-            Response::Row(_) | Response::Idle | Response::Unknown => return Err(unexpected()),
+            Response::Row(_) | Response::Idle | Response::Checked(_) | Response::Unknown => return Err(unexpected()),
         }
-        if clock().saturating_sub(said) > PROGRESS {
+        if clock().since(said) > PROGRESS {
             pgrx::notice!("otp_gateway: {count} verifications so far");
             said = clock();
         }

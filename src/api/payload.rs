@@ -10,7 +10,10 @@ use zeroize::Zeroizing;
 
 use crate::{
     error::Error,
-    pg::{arguments::Argument, fingerprint::FingerprintBuilder},
+    pg::{
+        arguments::{Argument, Unread},
+        fingerprint::FingerprintBuilder,
+    },
 };
 
 /// A longer payload is refused: no vendor takes one.
@@ -28,18 +31,16 @@ pub struct Code(pub Secret);
 impl Argument for Code {
     const TYPE: pg_sys::Oid = pg_sys::TEXTOID;
 
-    unsafe fn read(datum: Option<pg_sys::Datum>, name: &str) -> Result<Self, Error> {
-        // SAFETY: as the caller promises, text; its length is looked at before it is unpacked.
-        unsafe {
-            if datum.is_some_and(|datum| pg_sys::toast_raw_datum_size(datum) > MAX_CODE_BYTES) {
-                return Ok(Self(Secret::default()));
-            }
-            Secret::read(datum, name).map(Self)
+    fn read(value: Unread, name: &str) -> Result<Self, Error> {
+        // Its length is looked at before it is unpacked.
+        if value.size() > MAX_CODE_BYTES {
+            return Ok(Self(Secret::default()));
         }
+        Secret::read(value, name).map(Self)
     }
 
-    fn note(&self, print: &mut FingerprintBuilder) {
-        self.0.note(print);
+    fn note(&self, fingerprint: &mut FingerprintBuilder) {
+        self.0.note(fingerprint);
     }
 }
 
@@ -56,28 +57,27 @@ impl Payload {
 impl Argument for Payload {
     const TYPE: pg_sys::Oid = pg_sys::JSONBOID;
 
-    unsafe fn read(datum: Option<pg_sys::Datum>, name: &str) -> Result<Self, Error> {
+    fn read(value: Unread, name: &str) -> Result<Self, Error> {
         let refuse = |what: &str| {
             Error::invalid_parameter(
                 format!("{name} {what}"),
                 r#"payload is a JSON object of the vendor's fields, such as {"mobile": "..."}."#,
             )
         };
-        let datum = datum.ok_or_else(|| refuse("is null"))?;
+        if value.is_null() {
+            return Err(refuse("is null"));
+        }
         let too_long = || {
             Error::invalid_parameter(
                 format!("{name} is longer than {MAX_PAYLOAD_BYTES} bytes"),
                 "No vendor takes a payload of that size: give the documented fields alone.",
             )
         };
-        // SAFETY: as the caller promises, jsonb; its length is looked at before it is unpacked.
-        let text = unsafe {
-            if pg_sys::toast_raw_datum_size(datum) > 2 * MAX_PAYLOAD_BYTES {
-                return Err(too_long());
-            }
-            pgrx::direct_function_call::<&CStr>(pg_sys::jsonb_out, &[Some(datum)])
-        };
-        let bytes = text.map(CStr::to_bytes).unwrap_or_default();
+        // Its length is looked at before it is unpacked.
+        if value.size() > 2 * MAX_PAYLOAD_BYTES {
+            return Err(too_long());
+        }
+        let bytes = value.json().map(CStr::to_bytes).unwrap_or_default();
         if bytes.len() > MAX_PAYLOAD_BYTES {
             return Err(too_long());
         }
@@ -94,10 +94,10 @@ impl Argument for Payload {
         }
     }
 
-    fn note(&self, print: &mut FingerprintBuilder) {
+    fn note(&self, fingerprint: &mut FingerprintBuilder) {
         // jsonb keeps its members in an order of its own: equal values have equal texts.
         let text = Zeroizing::new(serde_json::to_vec(self.fields()).unwrap_or_default());
-        print.add(Some(&text));
+        fingerprint.add(Some(&text));
     }
 }
 

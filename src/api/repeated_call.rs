@@ -6,9 +6,10 @@
 
 use std::{cell::RefCell, collections::HashMap};
 
-use pgrx::pg_sys;
-
-use crate::{ipc::message::ResultRow, pg::fingerprint::Fingerprint};
+use crate::{
+    ipc::message::ResultRow,
+    pg::{fingerprint::Fingerprint, transaction},
+};
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Statement {
@@ -30,11 +31,11 @@ pub fn recall(call: &Fingerprint) -> Option<ResultRow> {
     })
 }
 
-pub fn remember(call: Fingerprint, done: ResultRow) {
+pub fn remember(call: Fingerprint, row: ResultRow) {
     let now = current();
     CALLS.with_borrow_mut(|calls| {
         calls.take_if(|(statement, _)| *statement != now);
-        calls.get_or_insert_with(|| (now, HashMap::new())).1.insert(call, done);
+        calls.get_or_insert_with(|| (now, HashMap::new())).1.insert(call, row);
     });
 }
 
@@ -48,11 +49,6 @@ pub fn forget() {
 }
 
 fn current() -> Statement {
-    // SAFETY: within a statement. The functions run in no parallel worker, which must not use a command number.
-    unsafe {
-        let now = pg_sys::GetCurrentCommandId(true);
-        // Without a snapshot (an argument of EXECUTE, say) the command itself is the statement.
-        let command = if pg_sys::ActiveSnapshotSet() { (*pg_sys::GetActiveSnapshot()).curcid } else { now };
-        Statement { transaction_start: pg_sys::GetCurrentTransactionStartTimestamp(), command }
-    }
+    let (transaction_start, command) = transaction::statement();
+    Statement { transaction_start, command }
 }

@@ -1,4 +1,4 @@
-//! The row that the otp_ functions and `otp_gateway.wait` return: their OUT parameters.
+//! The row that the otp_ functions and `otp_gateway.wait` return, of the composite type `otp_gateway.result`.
 
 use std::ffi::CString;
 
@@ -13,16 +13,18 @@ use crate::{
     },
     error::Error,
     ipc::{message::ResultRow, segment, session},
-    pg::{fingerprint::Fingerprint, writable::may_write},
+    pg::{fingerprint::Fingerprint, relation::result_type, writable::may_write},
 };
 
 /// The frame of every function that returns a row: what must hold before, once in a statement.
 impl Returned for ResultRow {
-    const TYPE: pg_sys::Oid = pg_sys::RECORDOID;
+    fn declared() -> pg_sys::Oid {
+        result_type()
+    }
 
     fn answer(
         call: &Call,
-        print: Fingerprint,
+        fingerprint: Fingerprint,
         body: impl FnOnce() -> Result<Self, Error>,
     ) -> Result<pg_sys::Datum, Error> {
         segment::check()?;
@@ -30,17 +32,18 @@ impl Returned for ResultRow {
         session::await_launcher()?;
         // The row's type is found before the call: nothing after it may fail for want of a catalog.
         let row = Row::of(call)?;
-        if let Some(done) = repeated_call::recall(&print) {
-            return Ok(row.fill(&done));
+        if let Some(result) = repeated_call::recall(&fingerprint) {
+            return Ok(row.fill(&result));
         }
-        let done = body()?;
-        let datum = row.fill(&done);
-        repeated_call::remember(print, done);
+        let result = body()?;
+        let datum = row.fill(&result);
+        repeated_call::remember(fingerprint, result);
         Ok(datum)
     }
 }
 
-/// The type of the row, found through the function itself, not through search_path; nothing of it is looked up again.
+/// The type of the row, found through the function itself, not through search_path; nothing of it is looked up again,
+/// so that a call during which the extension is dropped still returns its row.
 struct Row {
     descriptor: pg_sys::TupleDesc,
 }
@@ -64,7 +67,8 @@ const COLUMNS: [pg_sys::Oid; 13] = [
 impl Row {
     fn of(call: &Call) -> Result<Self, Error> {
         let mut descriptor: pg_sys::TupleDesc = std::ptr::null_mut();
-        // SAFETY: a call that is under way. Without OUT parameters the columns are those that the caller listed.
+        // SAFETY: a call that is under way, of a function that is declared to return our type; which somebody may have
+        // given other columns.
         unsafe {
             let class = pg_sys::get_call_result_type(call.fcinfo(), std::ptr::null_mut(), &mut descriptor);
             let fits = class == pg_sys::TypeFuncClass::TYPEFUNC_COMPOSITE
@@ -78,23 +82,23 @@ impl Row {
         }
     }
 
-    fn fill(&self, done: &ResultRow) -> pg_sys::Datum {
+    fn fill(&self, result: &ResultRow) -> pg_sys::Datum {
         // SAFETY: every datum is of its column's type, as COLUMNS has them.
         let values: [Option<pg_sys::Datum>; COLUMNS.len()] = unsafe {
             [
-                pgrx::datum::Uuid::from_bytes(*done.verification.as_bytes()).into_datum(),
-                done.attempt.map(|id| pgrx::datum::Uuid::from_bytes(*id.as_bytes())).into_datum(),
-                done.status.as_str().into_datum(),
-                done.outcome.map(Outcome::as_str).into_datum(),
-                done.retryable.into_datum(),
-                i32::try_from(done.attempts_left).unwrap_or(i32::MAX).into_datum(),
-                done.retry_after.map(interval),
-                done.expires_at.map(pg_sys::Datum::from),
-                done.reference.as_deref().into_datum(),
-                done.vendor_code.as_deref().into_datum(),
-                done.vendor_message.as_deref().into_datum(),
-                done.response.as_deref().and_then(|json| jsonb(json)),
-                done.reason.map(BlockReason::as_str).into_datum(),
+                pgrx::datum::Uuid::from_bytes(*result.verification.as_bytes()).into_datum(),
+                result.attempt.map(|id| pgrx::datum::Uuid::from_bytes(*id.as_bytes())).into_datum(),
+                result.status.as_str().into_datum(),
+                result.outcome.map(Outcome::as_str).into_datum(),
+                result.retryable.into_datum(),
+                i32::try_from(result.attempts_left).unwrap_or(i32::MAX).into_datum(),
+                result.retry_after.map(interval),
+                result.expires_at.map(|at| pg_sys::Datum::from(at.0)),
+                result.reference.as_deref().into_datum(),
+                result.vendor_code.as_deref().into_datum(),
+                result.vendor_message.as_deref().into_datum(),
+                result.response.as_deref().and_then(|json| jsonb(json)),
+                result.reason.map(BlockReason::as_str).into_datum(),
             ]
         };
         let mut nulls = values.map(|value| value.is_none());

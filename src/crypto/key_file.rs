@@ -15,7 +15,10 @@ use ring::rand::{SecureRandom, SystemRandom};
 use zeroize::Zeroizing;
 
 use crate::{
-    crypto::seal::{KEY_LENGTH, Key, Keys},
+    crypto::{
+        key_file_error::{missing, open_to_others, refused, unmakable, unreadable, unwritable},
+        seal::{KEY_LENGTH, Key, Keys},
+    },
     error::Error,
     gucs,
     pg::advisory_lock::Tag,
@@ -33,11 +36,11 @@ thread_local! {
 pub fn keys() -> Result<Rc<Keys>, Error> {
     let path = gucs::key_file();
     let metadata = fs::metadata(&path).map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound => missing(),
-        kind => refused(&format!("cannot be read: {kind}")),
+        io::ErrorKind::NotFound => missing(holds_noted),
+        _ => unreadable(&error),
     })?;
     if metadata.mode() & 0o077 != 0 {
-        return Err(refused("may be read or written by others than the server's system user"));
+        return Err(open_to_others());
     }
     let state = [
         metadata.dev(),
@@ -53,7 +56,7 @@ pub fn keys() -> Result<Rc<Keys>, Error> {
     }
     // The note first: a key is in the file before it is noted.
     let noted = fs::read_to_string(gucs::key_note());
-    let keys = Rc::new(parse(&read()?)?);
+    let keys = Rc::new(parse(&read(&path)?)?);
     if let Ok(noted) = noted
         && !keys.ids().any(|id| id == noted.trim())
     {
@@ -68,29 +71,36 @@ pub fn keys() -> Result<Rc<Keys>, Error> {
 pub fn check_at_start() -> Result<(), Error> {
     if !gucs::key_file().exists() && !gucs::key_note().exists() {
         let made = new_line().and_then(|line| put(&gucs::key_file(), &line));
-        made.map_err(|error| refused(&format!("cannot be made: {}", error.kind())))?;
+        made.map_err(|error| unmakable(&error))?;
     }
-    let keys = keys()?;
-    if !gucs::key_note().exists() {
-        note(&keys)?;
-    }
-    Ok(())
+    keys().map(drop)
+}
+
+/// Before anything is sealed under it: a key that never sealed gives way to the file that pg_upgrade has left behind.
+pub fn note_first_use(keys: &Keys) -> Result<(), Error> {
+    if gucs::key_note().exists() { Ok(()) } else { note(keys) }
 }
 
 /// Puts a new key before those that are there. The caller sees to it that nobody else does so at the same time.
 pub fn add_key() -> Result<(), Error> {
     // Before anything is written: what is there must be whole.
     keys()?;
-    let mut text = new_line().map_err(|error| refused(&format!("cannot be added to: {}", error.kind())))?;
-    text.push_str(&read()?);
-    put(&gucs::key_file(), &text).map_err(|error| refused(&format!("cannot be written: {}", error.kind())))?;
+    let mut text = new_line().map_err(|error| unwritable(&error))?;
+    text.push_str(&read(&gucs::key_file())?);
+    put(&gucs::key_file(), &text).map_err(|error| unwritable(&error))?;
     // A crash before this leaves the note of the key before, which the file holds, too.
     note(&*keys()?)
 }
 
-fn read() -> Result<Zeroizing<String>, Error> {
-    let text = fs::read_to_string(gucs::key_file()).map(Zeroizing::new);
-    text.map_err(|error| refused(&format!("cannot be read: {}", error.kind())))
+/// Whether a file holds the key that sealed last in this cluster.
+fn holds_noted(path: &Path) -> bool {
+    let keys = read(path).and_then(|text| parse(&text));
+    let noted = fs::read_to_string(gucs::key_note());
+    keys.is_ok_and(|keys| noted.is_ok_and(|noted| keys.ids().any(|id| id == noted.trim())))
+}
+
+fn read(path: &Path) -> Result<Zeroizing<String>, Error> {
+    fs::read_to_string(path).map(Zeroizing::new).map_err(|error| unreadable(&error))
 }
 
 fn parse(text: &str) -> Result<Keys, Error> {
@@ -101,25 +111,6 @@ fn parse(text: &str) -> Result<Keys, Error> {
         keys.push(Key::derive(&master));
     }
     Keys::of(keys).ok_or_else(|| refused("is empty"))
-}
-
-fn missing() -> Error {
-    Error::not_in_prerequisite_state(
-        format!("otp_gateway.key_file {} is missing, and no new key is made in its place", gucs::key_file().display()),
-        format!(
-            "Restore it from your copy: without it, what is sealed stays sealed, and limits forget. If it is lost for \
-            good, remove {} and restart: a new key is made.",
-            gucs::key_note().display()
-        ),
-    )
-}
-
-fn refused(what: &str) -> Error {
-    Error::not_in_prerequisite_state(
-        format!("otp_gateway.key_file {} {what}", gucs::key_file().display()),
-        "The file holds a key of 64 hexadecimal digits in each line, belongs to the server's system user and has mode \
-        0600. Restore it from your copy: without it, what is sealed stays sealed.",
-    )
 }
 
 fn new_line() -> io::Result<Zeroizing<String>> {

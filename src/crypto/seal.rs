@@ -32,18 +32,15 @@ pub struct Keys(Vec<Key>);
 pub enum Place {
     /// What a later operation on this verification needs.
     Verification(Uuid),
-    /// The payload of a queued send, in this database of this cluster alone: a copy of it must not send again.
-    Queued(Uuid),
+    /// The payload of a queued send, in this database, and of this cluster, alone: a copy of it must not send again.
+    Queued(Uuid, u64),
 }
 
 impl Place {
     fn bytes(&self) -> Vec<u8> {
         match self {
             Self::Verification(id) => id.as_bytes().to_vec(),
-            Self::Queued(_) => {
-                // initdb makes it, and pg_upgrade.
-                [self.bytes_before(), database::system_identifier().to_le_bytes().to_vec()].concat()
-            }
+            Self::Queued(_, cluster) => [self.bytes_before(), cluster.to_le_bytes().to_vec()].concat(),
         }
     }
 
@@ -51,7 +48,7 @@ impl Place {
     fn bytes_before(&self) -> Vec<u8> {
         match self {
             Self::Verification(id) => id.as_bytes().to_vec(),
-            Self::Queued(id) => {
+            Self::Queued(id, _) => {
                 let database = database::current().to_u32();
                 [&id.as_bytes()[..], &database.to_le_bytes()].concat()
             }

@@ -8,12 +8,13 @@ use uuid::Uuid;
 
 use crate::{
     enqueue::{
-        enqueued_row::{Enqueued, FoundBy, Now, Place},
+        enqueued_row::{Enqueued, FoundBy, Now},
         mapping::Values,
         replace, row_lookup,
         transaction::{self, candidates},
     },
     error::Error,
+    pg::{table::Place, transaction::with_snapshot},
     store::session_writes,
 };
 
@@ -69,17 +70,7 @@ impl Enqueued {
 /// Before the COMMIT: what was enqueued for rows is compared with the rows that stay.
 pub fn before_commit() {
     if transaction::has_doubtful_rows() {
-        // SAFETY: on the main thread, in a transaction that is about to commit.
-        unsafe { settle_rows() };
+        let rows = transaction::take_rows();
+        with_snapshot(|| settle(rows).unwrap_or_else(|error| error.raise()));
     }
-}
-
-#[pgrx::pg_guard]
-unsafe extern "C-unwind" fn settle_rows() {
-    let rows = transaction::take_rows();
-    // SAFETY: before the COMMIT no statement runs that would have one; popped below, or by the abort.
-    unsafe { pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot()) };
-    settle(rows).unwrap_or_else(|error| error.raise());
-    // SAFETY: pushed above.
-    unsafe { pg_sys::PopActiveSnapshot() };
 }

@@ -7,32 +7,12 @@ use uuid::Uuid;
 
 use crate::{
     enqueue::mapping::{Mapping, Values},
-    pg::{fingerprint::Fingerprint, roles::Role},
+    pg::{
+        fingerprint::Fingerprint,
+        roles::{Role, current_user, has_privileges_of},
+        table::Place,
+    },
 };
-
-/// Where a version of a row stands.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Place {
-    /// A table that was emptied or rewritten has another.
-    pub file: pg_sys::Oid,
-    pub block: (u16, u16),
-    pub offset: u16,
-}
-
-impl Place {
-    /// # Safety
-    /// The relation is open.
-    pub unsafe fn of(relation: pg_sys::Relation, tid: pg_sys::ItemPointerData) -> Self {
-        // SAFETY: as the caller promises.
-        let file = unsafe { (*(*relation).rd_rel).relfilenode };
-        Self { file, block: (tid.ip_blkid.bi_hi, tid.ip_blkid.bi_lo), offset: tid.ip_posid }
-    }
-
-    pub fn tid(&self) -> pg_sys::ItemPointerData {
-        let (bi_hi, bi_lo) = self.block;
-        pg_sys::ItemPointerData { ip_blkid: pg_sys::BlockIdData { bi_hi, bi_lo }, ip_posid: self.offset }
-    }
-}
 
 /// A row that a send was enqueued for.
 pub struct Enqueued {
@@ -42,7 +22,7 @@ pub struct Enqueued {
     pub is_partition: bool,
     pub found_by: FoundBy,
     /// What its mapped columns were.
-    pub print: Fingerprint,
+    pub fingerprint: Fingerprint,
     pub mapping: Rc<Mapping>,
     pub provider: String,
     pub role: Role,
@@ -80,8 +60,7 @@ impl Enqueued {
         // The row may be in another partition by then.
         if self.table == table || self.is_partition {
             self.is_doubtful = true;
-            // SAFETY: look-ups in the catalog, within a statement.
-            self.is_foreign |= unsafe { !pg_sys::has_privs_of_role(pg_sys::GetUserId(), self.role.oid) };
+            self.is_foreign |= !has_privileges_of(current_user(), self.role.oid);
         }
     }
 
@@ -92,6 +71,6 @@ impl Enqueued {
     }
 
     pub fn is_as(&self, values: &Values) -> bool {
-        values.print() == self.print
+        values.fingerprint() == self.fingerprint
     }
 }

@@ -67,7 +67,7 @@ impl Mapping {
     pub fn values(&self, row: Row) -> Option<Values> {
         let value = |source: &Source| match source {
             Source::Constant(value) => Some(Some(value.clone())),
-            Source::Column(name) => Some(row.value(row.column(name)?)),
+            Source::Column(name) => Some(row.json(row.column(name)?)),
         };
         self.0.iter().map(|(field, source)| Some((field.clone(), value(source)?))).collect::<Option<_>>().map(Values)
     }
@@ -106,13 +106,13 @@ impl Values {
     }
 
     /// By which they are compared later: no number is kept.
-    pub fn print(&self) -> Fingerprint {
-        let mut print = FingerprintBuilder::of("values");
+    pub fn fingerprint(&self) -> Fingerprint {
+        let mut builder = FingerprintBuilder::of("values");
         for (name, value) in &self.0 {
-            print.add(Some(name.as_bytes()));
-            print.add(value.as_ref().map(|value| value.to_string()).as_ref().map(String::as_bytes));
+            builder.add(Some(name.as_bytes()));
+            builder.add(value.as_ref().map(|value| value.to_string()).as_ref().map(String::as_bytes));
         }
-        print.finish()
+        builder.finish()
     }
 }
 
@@ -122,7 +122,7 @@ pub fn is_field(name: &str, field: &str, candidates: &Candidates) -> bool {
     let field = &field[..field.find(['.', '[']).unwrap_or(field.len())];
     name == field
         || candidates.members.iter().any(|member| {
-            let fields = (member.dialect.fields)(Operation::Send).unwrap_or_default();
+            let fields = member.dialect.fields(Operation::Send).unwrap_or_default();
             fields.iter().any(|one| one.is_called(field) && one.is_called(name))
         })
 }

@@ -11,7 +11,15 @@ use pgrx::pg_sys;
 use uuid::Uuid;
 
 use crate::{
-    enqueue::enqueued_row::Enqueued, error::Error, gucs, ipc::worker_registry, provider::candidates::Candidates,
+    enqueue::enqueued_row::Enqueued,
+    error::Error,
+    gucs,
+    ipc::worker_registry,
+    pg::{
+        invalidation::mark_changes,
+        transaction::{Subtransaction, on_subtransaction},
+    },
+    provider::candidates::Candidates,
 };
 
 /// What this transaction has enqueued.
@@ -36,23 +44,10 @@ thread_local! {
 pub static STALE: AtomicBool = AtomicBool::new(false);
 
 pub fn init() {
-    // SAFETY: in _PG_init of the postmaster, single-threaded; sessions inherit it.
-    unsafe {
-        pg_sys::RegisterSubXactCallback(Some(at_subtransaction), std::ptr::null_mut());
-        for cache in [
-            pg_sys::SysCacheIdentifier::FOREIGNSERVEROID,
-            pg_sys::SysCacheIdentifier::FOREIGNDATAWRAPPEROID,
-            pg_sys::SysCacheIdentifier::USERMAPPINGUSERSERVER,
-            pg_sys::SysCacheIdentifier::AUTHOID,
-            pg_sys::SysCacheIdentifier::AUTHMEMMEMROLE,
-        ] {
-            pg_sys::CacheRegisterSyscacheCallback(cache as i32, Some(at_change), pg_sys::Datum::from(0));
-        }
-    }
-}
-
-unsafe extern "C-unwind" fn at_change(_argument: pg_sys::Datum, _cache: i32, _hash: u32) {
-    STALE.store(true, Relaxed);
+    use pg_sys::SysCacheIdentifier::*;
+    on_subtransaction(at_subtransaction);
+    let caches = [FOREIGNSERVEROID, FOREIGNDATAWRAPPEROID, USERMAPPINGUSERSERVER, AUTHOID, AUTHMEMMEMROLE];
+    mark_changes(&caches, &STALE);
 }
 
 /// Whether somebody has changed a server, a user mapping or a role; asked once.
@@ -144,29 +139,20 @@ pub fn after_transaction(is_committed: bool) {
     });
 }
 
-/// What a savepoint takes back does not count.
-unsafe extern "C-unwind" fn at_subtransaction(
-    event: pg_sys::SubXactEvent::Type,
-    this: pg_sys::SubTransactionId,
-    _parent: pg_sys::SubTransactionId,
-    _argument: *mut std::ffi::c_void,
-) {
+/// What a savepoint takes back does not count. Cannot fail.
+fn at_subtransaction(event: Subtransaction, this: pg_sys::SubTransactionId) {
     TRANSACTION.with(|transaction| {
         let Ok(mut transaction) = transaction.try_borrow_mut() else { return };
-        match event {
-            pg_sys::SubXactEvent::SUBXACT_EVENT_START_SUB => {
-                let (sends, rows) = (transaction.sends, transaction.rows.len());
-                transaction.before.push((this, sends, rows));
+        if event == Subtransaction::Starts {
+            let (sends, rows) = (transaction.sends, transaction.rows.len());
+            transaction.before.push((this, sends, rows));
+            return;
+        }
+        while let Some((id, sends, rows)) = transaction.before.pop_if(|(id, ..)| *id >= this) {
+            if id == this && event == Subtransaction::Aborts {
+                transaction.sends = sends;
+                transaction.rows.truncate(rows);
             }
-            pg_sys::SubXactEvent::SUBXACT_EVENT_COMMIT_SUB | pg_sys::SubXactEvent::SUBXACT_EVENT_ABORT_SUB => {
-                while let Some((id, sends, rows)) = transaction.before.pop_if(|(id, ..)| *id >= this) {
-                    if id == this && event == pg_sys::SubXactEvent::SUBXACT_EVENT_ABORT_SUB {
-                        transaction.sends = sends;
-                        transaction.rows.truncate(rows);
-                    }
-                }
-            }
-            _ => {}
         }
     });
 }

@@ -2,10 +2,8 @@
 
 use std::{
     cell::RefCell,
-    ffi::{CStr, CString, c_char},
+    ffi::{CStr, CString},
 };
-
-use pgrx::pg_sys;
 
 thread_local! {
     /// A message of ours that says what the caller wrote, and what the log has in its place.
@@ -18,22 +16,13 @@ pub fn instead_of(message: &str, logged: &str) {
     INSTEAD.with_borrow_mut(|instead| *instead = texts);
 }
 
-/// What the log has in place of a message, null or a C string.
-///
-/// # Safety
-/// As it says.
-pub unsafe fn in_the_log(message: *const c_char) -> Option<*const c_char> {
-    if message.is_null() {
-        return None;
-    }
-    // SAFETY: as the caller promises.
-    let message = unsafe { CStr::from_ptr(message) };
+/// What the log has in place of a message.
+pub fn in_the_log(message: &CStr) -> Option<CString> {
     // When the process ends, lines for debugging are logged after its thread's variables are gone.
     let found = INSTEAD.try_with(|instead| {
         let instead = instead.try_borrow().ok()?;
         let (of, logged) = instead.as_ref()?;
-        // SAFETY: a C string, copied into the error's memory.
-        (of.as_c_str() == message).then(|| unsafe { pg_sys::pstrdup(logged.as_ptr()) }.cast_const())
+        (of.as_c_str() == message).then(|| logged.clone())
     });
     found.ok().flatten()
 }

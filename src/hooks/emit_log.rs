@@ -8,7 +8,7 @@ use std::{
     ffi::{CStr, CString, c_char},
 };
 
-use pgrx::{PgSqlErrorCode, pg_sys};
+use pgrx::{PgLogLevel, PgSqlErrorCode, pg_sys};
 
 use crate::{
     error::logged_message::in_the_log,
@@ -34,11 +34,11 @@ static mut PREVIOUS: pg_sys::emit_log_hook_type = None;
 
 thread_local! {
     /// Who hears of every error of this process, before it goes to the log.
-    static LISTENER: Cell<Option<unsafe fn(&pg_sys::ErrorData)>> = const { Cell::new(None) };
+    static LISTENER: Cell<Option<fn(&CStr)>> = const { Cell::new(None) };
 }
 
-/// From here on this process' own code hears of its errors: what it is given is Postgres' own record.
-pub fn listen(listener: unsafe fn(&pg_sys::ErrorData)) {
+/// From here on this process' own code hears the messages of its errors.
+pub fn listen(listener: fn(&CStr)) {
     LISTENER.set(Some(listener));
 }
 
@@ -239,8 +239,11 @@ thread_local! {
 unsafe extern "C-unwind" fn emit(error: *mut pg_sys::ErrorData) {
     // SAFETY: Postgres passes its own error record, which this hook may change.
     unsafe {
-        if let Some(listener) = LISTENER.get() {
-            listener(&*error);
+        if let Some(listener) = LISTENER.get()
+            && (*error).elevel >= PgLogLevel::ERROR as i32
+            && !(*error).message.is_null()
+        {
+            listener(CStr::from_ptr((*error).message));
         }
         if (*error).output_to_server {
             let now = Some(statement_start());
@@ -259,6 +262,21 @@ unsafe extern "C-unwind" fn emit(error: *mut pg_sys::ErrorData) {
     }
 }
 
+/// The message that an error of ours has in the log.
+///
+/// # Safety
+/// Of Postgres' own error record.
+unsafe fn logged_instead(error: &pg_sys::ErrorData) -> Option<*const c_char> {
+    if error.message.is_null() {
+        return None;
+    }
+    // SAFETY: as the caller promises, a C string; what is returned is a copy in the error's memory.
+    unsafe {
+        let logged = in_the_log(CStr::from_ptr(error.message))?;
+        Some(pg_sys::pstrdup(logged.as_ptr()).cast_const())
+    }
+}
+
 /// Hides what the log may not have of an error that goes there.
 ///
 /// # Safety
@@ -272,7 +290,7 @@ unsafe fn hide(error: &mut pg_sys::ErrorData) {
         }
         // Others say in the detail what a session runs, or what values it has.
         let quotes = !error.detail.is_null() || !error.detail_log.is_null();
-        let message = in_the_log(error.message).or_else(|| without_values(error));
+        let message = logged_instead(error).or_else(|| without_values(error));
         let in_own_words = message.is_some() || !error.internalquery.is_null();
         if quotes || in_own_words || shows_statement(error) || !error.context.is_null() && !error.hide_ctx {
             error.detail_log = note();

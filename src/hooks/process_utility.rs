@@ -10,7 +10,7 @@ use std::{
 use pgrx::pg_sys;
 
 use crate::{
-    hooks::row_watch,
+    hooks::{dropped_triggers, row_watch},
     ipc::{
         segment,
         worker_registry::{self, ExitReason},
@@ -101,6 +101,7 @@ unsafe extern "C-unwind" fn utility(
         if commits_prepared {
             worker_registry::notify_queued_here();
         }
+        dropped_triggers::warn();
     }
 }
 
@@ -235,6 +236,9 @@ unsafe extern "C-unwind" fn access(
         if kind == pg_sys::ObjectAccessType::OAT_DROP && class == pg_sys::ExtensionRelationId {
             note_drop(object);
         }
+        if kind == pg_sys::ObjectAccessType::OAT_DROP && class == pg_sys::TriggerRelationId {
+            dropped_triggers::note_trigger(object);
+        }
         if class == pg_sys::RelationRelationId && is_emptied(kind) && row_watch::is_on() {
             row_watch::empties(object);
         }
@@ -263,6 +267,7 @@ unsafe extern "C-unwind" fn note_drop(extension: pg_sys::Oid) {
         let name = pg_sys::get_extension_name(extension);
         if !name.is_null() && CStr::from_ptr(name) == c"otp_gateway" {
             DROPS.set(true);
+            dropped_triggers::extension_is_dropped();
         }
     }
 }

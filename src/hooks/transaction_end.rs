@@ -23,19 +23,31 @@ pub fn init(steps: &'static [Step]) {
 }
 
 unsafe extern "C-unwind" fn at_end(event: pg_sys::XactEvent::Type, _argument: *mut std::ffi::c_void) {
-    let steps = STEPS.get().copied().unwrap_or_default().iter();
     match event {
         pg_sys::XactEvent::XACT_EVENT_PRE_COMMIT | pg_sys::XactEvent::XACT_EVENT_PRE_PREPARE => {
-            steps.filter_map(|step| step.before).for_each(|before| before());
+            // SAFETY: on the main thread, in a transaction that is about to commit.
+            unsafe { before() }
         }
-        pg_sys::XactEvent::XACT_EVENT_COMMIT => steps.filter_map(|step| step.after).for_each(|after| after(true)),
+        pg_sys::XactEvent::XACT_EVENT_COMMIT => after(true),
         // A prepared one is committed by a COMMIT PREPARED, of which the hook of utility statements hears.
         pg_sys::XactEvent::XACT_EVENT_ABORT
         | pg_sys::XactEvent::XACT_EVENT_PREPARE
         | pg_sys::XactEvent::XACT_EVENT_PARALLEL_COMMIT
-        | pg_sys::XactEvent::XACT_EVENT_PARALLEL_ABORT => {
-            steps.filter_map(|step| step.after).for_each(|after| after(false));
-        }
+        | pg_sys::XactEvent::XACT_EVENT_PARALLEL_ABORT => after(false),
         _ => {}
     }
+}
+
+fn steps() -> &'static [Step] {
+    STEPS.get().copied().unwrap_or_default()
+}
+
+/// An error of a step's is one of the COMMIT.
+#[pgrx::pg_guard]
+unsafe extern "C-unwind" fn before() {
+    steps().iter().filter_map(|step| step.before).for_each(|before| before());
+}
+
+fn after(is_committed: bool) {
+    steps().iter().filter_map(|step| step.after).for_each(|after| after(is_committed));
 }

@@ -26,7 +26,9 @@ pub fn identity(subject: &Subject) -> Result<Identity, Error> {
         match call(&Request::Identify(subject.clone()), Uuid::nil())? {
             Response::Idle | Response::Retry => {}
             Response::Error(error) => return Err(error),
-            Response::Row(_) | Response::Progress(_) | Response::Unknown => return Err(unexpected()),
+            Response::Row(_) | Response::Progress(_) | Response::Checked(_) | Response::Unknown => {
+                return Err(unexpected());
+            }
         }
     };
     known(|known| known.identities.insert(key, id));

@@ -2,7 +2,8 @@
 //! answers in it.
 
 use dialect::Outcome;
-use policy::{BlockReason, Micros, Status, Verification};
+use http_client::{ConnectionCheck, Endpoint};
+use policy::{BlockReason, Micros, Status, Timestamp, Verification};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use uuid::Uuid;
 use zeroize::Zeroizing;
@@ -29,6 +30,8 @@ pub enum Request {
     Maintain(Maintenance),
     /// Give this server or role an identity.
     Identify(Subject),
+    /// How far does a connection to the URL of this option come? The endpoint has it for its base_url.
+    Check(String, Box<Endpoint>),
 }
 
 /// What keeps the record in order: done in parts, so that it holds up nobody. Each response says where the next one
@@ -36,7 +39,7 @@ pub enum Request {
 #[derive(Serialize, Deserialize)]
 pub enum Maintenance {
     /// Deletes what began before that, of these providers (None: of all), from this verification on.
-    Purge { before: Micros, providers: Option<Vec<Identity>>, from: Uuid },
+    Purge { before: Timestamp, providers: Option<Vec<Identity>>, from: Uuid },
     /// Removes what leads to a recipient, found by these keys, at a provider or route (under any of its numbers). What
     /// counts at providers that are not `owned` (None: all are) goes on counting.
     Forget { provider: Vec<Identity>, owned: Option<Vec<Identity>>, recipient_keys: Vec<Vec<u8>> },
@@ -59,6 +62,7 @@ pub enum Response {
     Row(Box<ResultRow>),
     Idle,
     Progress(Progress),
+    Checked(ConnectionCheck),
     /// The record has changed since you read it, or the worker that you asked is no more: read and ask again.
     Retry,
     /// A worker had your call, and what became of it cannot be found out.
@@ -77,7 +81,7 @@ pub struct ResultRow {
     pub retryable: bool,
     pub attempts_left: u32,
     pub retry_after: Option<Micros>,
-    pub expires_at: Option<Micros>,
+    pub expires_at: Option<Timestamp>,
     pub reference: Option<String>,
     pub vendor_code: Option<String>,
     pub vendor_message: Option<String>,

@@ -12,7 +12,7 @@ use std::{
 
 use pgrx::pg_sys;
 
-use crate::error::Error;
+use crate::{error::Error, pg::settings};
 
 /// What one module has in the segment.
 pub struct Part {
@@ -57,11 +57,7 @@ pub fn max_processes() -> usize {
 }
 
 fn ask() {
-    let setting = |name: &CStr| -> i32 {
-        // SAFETY: on the main thread of the postmaster; every version has the settings asked for below.
-        let value = unsafe { CStr::from_ptr(pg_sys::GetConfigOption(name.as_ptr(), false, false)) };
-        value.to_str().ok().and_then(|text| text.parse().ok()).unwrap_or(0)
-    };
+    let setting = |name: &CStr| settings::value(name).and_then(|text| text.parse().ok()).unwrap_or(0);
     // Before Postgres 15 MaxBackends is not yet known at this time; the sum is the one that Postgres makes itself, with
     // room for what other versions add.
     let sum = setting(c"max_connections")
@@ -69,7 +65,7 @@ fn ask() {
         + setting(c"max_worker_processes")
         + setting(c"max_wal_senders")
         + 64;
-    // SAFETY: as above.
+    // SAFETY: on the main thread of the postmaster, at the time for it.
     unsafe {
         PROCESSES.store(sum.max(pg_sys::MaxBackends) as usize, Ordering::Relaxed);
         pg_sys::RequestAddinShmemSpace(size());

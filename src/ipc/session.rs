@@ -13,9 +13,10 @@ use crate::{
         worker_registry::{self, WorkerState, WorkerStatus},
     },
     pg::{
-        clock::since_boot,
+        clock::{SinceBoot, since_boot},
         database,
         process::{self, ProcessNumber},
+        session,
     },
 };
 
@@ -50,7 +51,7 @@ impl Unanswered {
 pub fn send(
     request: &[u8],
     attempt: [u8; 16],
-    until: Option<Micros>,
+    until: Option<SinceBoot>,
 ) -> Result<Option<Zeroizing<Vec<u8>>>, Unanswered> {
     give_up_at_exit();
     let slot = my_slot();
@@ -67,24 +68,9 @@ pub fn send(
     let mut response = Zeroizing::new(Vec::new());
     let mut absence: Option<Absence> = None;
     loop {
-        {
-            let locked = slot.lock();
-            match locked.state() {
-                SlotState::RequestMore | SlotState::Restart => {
-                    let from = if locked.state() == SlotState::Restart { 0 } else { sent };
-                    sent = locked.write_chunk(request, from);
-                    locked.set_state(SlotState::Request);
-                }
-                SlotState::Response => {
-                    if locked.read_chunk(&mut response) {
-                        drop(locked);
-                        drop(open);
-                        return Ok(Some(response));
-                    }
-                    locked.set_state(SlotState::ResponseMore);
-                }
-                SlotState::Idle | SlotState::Request | SlotState::Accepted | SlotState::ResponseMore => {}
-            }
+        if exchange_parts(slot, request, &mut sent, &mut response) {
+            drop(open);
+            return Ok(Some(response));
         }
         // A request that was taken needs no waking, but it does need a worker.
         let is_there = match slot.state() {
@@ -98,7 +84,7 @@ pub fn send(
             return Err(Unanswered::Nobody { error, was_taken });
         }
         let longest = if is_there { LOOK_AFTER_WORKER } else { LOOK_FOR_WORKER };
-        let left = until.map_or(longest, |until| until.saturating_sub(since_boot()).div_euclid(1000).saturating_add(1));
+        let left = until.map_or(longest, |until| until.since(since_boot()).div_euclid(1000).saturating_add(1));
         if left <= 0 {
             return Ok(None);
         }
@@ -114,6 +100,23 @@ pub fn send(
     }
 }
 
+/// Gives the worker the part of the request that it waits for, or takes the part of the response that is there. True:
+/// the response is whole.
+fn exchange_parts(slot: &Slot, request: &[u8], sent: &mut usize, response: &mut Vec<u8>) -> bool {
+    let locked = slot.lock();
+    match locked.state() {
+        SlotState::RequestMore | SlotState::Restart => {
+            let from = if locked.state() == SlotState::Restart { 0 } else { *sent };
+            *sent = locked.write_chunk(request, from);
+            locked.set_state(SlotState::Request);
+        }
+        SlotState::Response if locked.read_chunk(response) => return true,
+        SlotState::Response => locked.set_state(SlotState::ResponseMore),
+        SlotState::Idle | SlotState::Request | SlotState::Accepted | SlotState::ResponseMore => {}
+    }
+    false
+}
+
 /// Whether a worker has the whole request of a slot in this state.
 fn is_taken(state: SlotState) -> bool {
     matches!(state, SlotState::Accepted | SlotState::Response | SlotState::ResponseMore)
@@ -121,13 +124,13 @@ fn is_taken(state: SlotState) -> bool {
 
 /// The time during which a session waits for a worker that is not there.
 struct Absence {
-    since: Micros,
+    since: SinceBoot,
     /// When it asked for one last.
-    asked_at: Option<Micros>,
+    asked_at: Option<SinceBoot>,
     /// How often it has died in a row, and how often of these while we waited.
     crashes: u32,
     seen: u32,
-    starting_since: Option<Micros>,
+    starting_since: Option<SinceBoot>,
 }
 
 impl Absence {
@@ -140,7 +143,7 @@ impl Absence {
     fn look(&mut self, database: pg_sys::Oid) -> Option<Error> {
         let now = since_boot();
         // Hundreds may wait: not at each look.
-        if self.asked_at.is_none_or(|at| now.saturating_sub(at) >= LOOK_AFTER_WORKER * 1000) {
+        if self.asked_at.is_none_or(|at| now.since(at) >= LOOK_AFTER_WORKER * 1000) {
             self.asked_at = Some(now);
             if !worker_registry::request_worker(database) {
                 return Some(Error::configuration_limit(
@@ -159,7 +162,7 @@ impl Absence {
             return Some(dies(&status));
         }
         if status.state == WorkerState::Starting {
-            let is_late = now.saturating_sub(*self.starting_since.get_or_insert(now)) > PATIENCE_WITH_START;
+            let is_late = now.since(*self.starting_since.get_or_insert(now)) > PATIENCE_WITH_START;
             return is_late.then(|| {
                 Error::not_in_prerequisite_state(
                     "the background worker of this database does not come up; nothing was sent",
@@ -167,7 +170,7 @@ impl Absence {
                 )
             });
         }
-        if now.saturating_sub(self.since) <= PATIENCE {
+        if now.since(self.since) <= PATIENCE {
             return None;
         }
         Some(match status.state {
@@ -191,8 +194,7 @@ impl Absence {
 
 /// Whether there can be workers at all in this server: the launcher comes a moment after the first session.
 pub fn await_launcher() -> Result<(), Error> {
-    // SAFETY: a plain variable.
-    if !unsafe { pg_sys::IsUnderPostmaster } {
+    if !session::is_of_a_server() {
         return Err(Error::not_in_prerequisite_state(
             "in single-user mode there is no background worker; nothing was sent",
             "Start the server as usual.",
@@ -247,13 +249,9 @@ fn take_back(slot: &Slot) -> SlotState {
 fn give_up_at_exit() {
     static REGISTERED: AtomicBool = AtomicBool::new(false);
 
-    #[pgrx::pg_guard]
-    unsafe extern "C-unwind" fn at_exit(_code: std::ffi::c_int, _arg: pg_sys::Datum) {
-        take_back(my_slot());
-    }
-
     if !REGISTERED.swap(true, Ordering::Relaxed) {
-        // SAFETY: on the main thread; the callback runs while shared memory is still attached.
-        unsafe { pg_sys::before_shmem_exit(Some(at_exit), pg_sys::Datum::from(0)) };
+        process::before_exit(|| {
+            take_back(my_slot());
+        });
     }
 }

@@ -102,57 +102,61 @@ impl WorkerEnd {
             {
                 continue;
             }
-            let number = number as u32;
             let locked = slot.lock();
             // Meanwhile the process may be another, in another database.
             if slot.database() != self.database {
                 continue;
             }
-            let call = locked.call();
             match locked.state() {
-                SlotState::Request => {
-                    let (of, request) = self.requests.entry(number).or_default();
-                    if *of != call {
-                        (*of, *request) = (call, Zeroizing::default());
-                        // The worker before this one had the parts before this.
-                        if !locked.is_first() {
-                            locked.wipe();
-                            locked.set_state(SlotState::Restart);
-                            wake(locked, number);
-                            continue;
-                        }
-                    }
-                    if locked.read_chunk(request) {
-                        locked.set_state(SlotState::Accepted);
-                        if let Some((_, request)) = self.requests.remove(&number) {
-                            received.push(Received { call_id: CallId { slot: number, call }, request });
-                        }
-                    } else {
-                        locked.set_state(SlotState::RequestMore);
-                        wake(locked, number);
-                    }
-                }
-                SlotState::ResponseMore => {
-                    let Some((_, response, from)) = self.responses.get_mut(&number).filter(|(of, ..)| *of == call)
-                    else {
-                        // Until it is answered the slot stays in this state.
-                        let call_id = CallId { slot: number, call };
-                        if !self.orphaned.iter().any(|orphan| orphan.call_id == call_id) {
-                            self.orphaned.push(Orphaned { call_id, attempt: locked.attempt() });
-                        }
-                        continue;
-                    };
-                    *from = locked.write_chunk(response, *from);
-                    if *from == response.len() {
-                        self.responses.remove(&number);
-                    }
-                    locked.set_state(SlotState::Response);
-                    wake(locked, number);
-                }
+                SlotState::Request => received.extend(self.receive(locked, number as u32)),
+                SlotState::ResponseMore => self.send_more(locked, number as u32),
                 _ => {}
             }
         }
         received
+    }
+
+    /// Takes the part of a request that is in the slot; the request, if that was the last one.
+    fn receive(&mut self, locked: Locked, number: u32) -> Option<Received> {
+        let call = locked.call();
+        let (of, request) = self.requests.entry(number).or_default();
+        if *of != call {
+            (*of, *request) = (call, Zeroizing::default());
+            // The worker before this one had the parts before this.
+            if !locked.is_first() {
+                locked.wipe();
+                locked.set_state(SlotState::Restart);
+                wake(locked, number);
+                return None;
+            }
+        }
+        if locked.read_chunk(request) {
+            locked.set_state(SlotState::Accepted);
+            let (_, request) = self.requests.remove(&number)?;
+            return Some(Received { call_id: CallId { slot: number, call }, request });
+        }
+        locked.set_state(SlotState::RequestMore);
+        wake(locked, number);
+        None
+    }
+
+    /// Puts the next part of a response into the slot.
+    fn send_more(&mut self, locked: Locked, number: u32) {
+        let call = locked.call();
+        let Some((_, response, from)) = self.responses.get_mut(&number).filter(|(of, ..)| *of == call) else {
+            // Until it is answered the slot stays in this state.
+            let call_id = CallId { slot: number, call };
+            if !self.orphaned.iter().any(|orphan| orphan.call_id == call_id) {
+                self.orphaned.push(Orphaned { call_id, attempt: locked.attempt() });
+            }
+            return;
+        };
+        *from = locked.write_chunk(response, *from);
+        if *from == response.len() {
+            self.responses.remove(&number);
+        }
+        locked.set_state(SlotState::Response);
+        wake(locked, number);
     }
 
     /// Whether the session of a call that was taken still waits for its end.

@@ -7,11 +7,15 @@ use std::{
 };
 
 use pgrx::pg_sys;
-use policy::Micros;
+use policy::{Micros, Timestamp};
 
 use crate::{
     ipc::{segment::Part, slot, spin_lock::SpinLock},
-    pg::{clock::since_boot, database, process::ProcessNumber},
+    pg::{
+        clock::{SinceBoot, since_boot},
+        database,
+        process::ProcessNumber,
+    },
 };
 
 /// Where a database's entry stands.
@@ -234,13 +238,13 @@ pub fn crashes(database: pg_sys::Oid) -> (u32, bool) {
 }
 
 /// The databases whose worker has left, and when each is due; their entries are free afterwards.
-pub fn take_left() -> Vec<(pg_sys::Oid, Option<Micros>)> {
+pub fn take_left() -> Vec<(pg_sys::Oid, Option<Timestamp>)> {
     let _held = registry().lock.hold();
     let left = registry().entries.iter().filter(|entry| entry.state() == WorkerState::Left);
     left.map(|entry| {
         let due = entry.due.load(SeqCst);
         entry.put(WorkerState::Free);
-        (entry.oid(), Some(due).filter(|due| *due != 0))
+        (entry.oid(), Some(due).filter(|due| *due != 0).map(Timestamp))
     })
     .collect()
 }
@@ -278,8 +282,8 @@ pub fn take_visit_notice() -> bool {
 /// This process is the launcher. How many before it, in a row, lived no longer than `soon`.
 pub fn launcher_starts(soon: Micros) -> u32 {
     let now = since_boot();
-    let before = registry().launched_at.swap(now, SeqCst);
-    let is_soon = before != 0 && now.saturating_sub(before) < soon;
+    let before = registry().launched_at.swap(now.0, SeqCst);
+    let is_soon = before != 0 && now.since(SinceBoot(before)) < soon;
     let launches = if is_soon { registry().launches.load(SeqCst).saturating_add(1) } else { 0 };
     registry().launches.store(launches, SeqCst);
     registry().launcher.store(ProcessNumber::mine().0 + 1, SeqCst);
@@ -324,9 +328,9 @@ pub fn runs(database: pg_sys::Oid) {
 }
 
 /// It has nothing to do, since then; or, with None, it has. The launcher hears of it where somebody waits for a place.
-pub fn idle_since(database: pg_sys::Oid, since: Option<Micros>) {
+pub fn idle_since(database: pg_sys::Oid, since: Option<SinceBoot>) {
     let Some(entry) = find(database) else { return };
-    let before = entry.idle_since.swap(since.unwrap_or(0), SeqCst);
+    let before = entry.idle_since.swap(since.map_or(0, |since| since.0), SeqCst);
     if before == 0 && since.is_some() && registry().awaited.load(SeqCst) != 0 {
         wake_launcher();
     }
@@ -348,14 +352,14 @@ pub fn crashed(database: pg_sys::Oid, reason: &str, again: bool) {
 
 /// It has left in order, and has something to do at `due`; `is_wanted`: another is to come at once. Cannot fail: an
 /// exit callback calls it.
-pub fn left(database: pg_sys::Oid, due: Option<Micros>, is_wanted: bool) {
+pub fn left(database: pg_sys::Oid, due: Option<Timestamp>, is_wanted: bool) {
     {
         let _held = registry().lock.hold();
         let Some(entry) = find(database) else { return };
         entry.crashes.store(0, SeqCst);
         entry.reason_length.store(0, SeqCst);
         entry.leave.store(0, SeqCst);
-        entry.due.store(due.unwrap_or(0), SeqCst);
+        entry.due.store(due.map_or(0, |due| due.0), SeqCst);
         entry.put(if is_wanted { WorkerState::Wanted } else { WorkerState::Left });
         // Who committed or asked before this has told us, who does after it finds nobody there and asks for one.
         if entry.queued.load(SeqCst) != 0 || entry.asked.load(SeqCst) != 0 {

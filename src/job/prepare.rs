@@ -12,6 +12,7 @@ use crate::{
     crypto::seal::{Keys, Place},
     error::Error,
     job::{Account, Action, Answer, CountsFor, Flow, Job, OwnAnswer, Recorded, Route, Send, VendorCall},
+    pg::clock::SinceBoot,
     provider::{Provider, candidates::Candidates, lookup::VENDOR_NOT_CHOSEN, option_value::micros},
     store::{identity::Identity, rows::IdempotencyHashes},
 };
@@ -43,8 +44,7 @@ fn payload_for<'p>(
         return Cow::Borrowed(payload);
     }
     let knows = |provider: &Provider, name: &str| {
-        (provider.dialect.fields)(Operation::Send)
-            .is_some_and(|fields| fields.iter().any(|field| field.is_called(name)))
+        provider.dialect.fields(Operation::Send).is_some_and(|fields| fields.iter().any(|field| field.is_called(name)))
     };
     let is_for_others = |name: &str| !knows(member, name) && candidates.members.iter().any(|other| knows(other, name));
     let fields = payload.iter().filter(|(name, _)| !is_for_others(name));
@@ -62,6 +62,7 @@ fn answer(provider: &Provider, prepared: Prepared, is_no_code: bool, rules: Limi
                 cancel_first: prepared.cancel_first,
                 endpoint: provider.endpoint(prepared.timeout),
                 secrets: prepared.secrets,
+                description: provider.dialect.description_text(),
             },
             rules,
         },
@@ -83,8 +84,12 @@ pub struct PriorState<'a> {
 
 impl JobSpec<'_> {
     pub fn job(&self, provider: &Provider, keys: &Keys) -> Result<Job, Error> {
-        let account =
-            Account { server: provider.server.to_u32(), mapping: provider.mapping.to_u32(), name: provider.account() };
+        let account = Account {
+            server: provider.server.to_u32(),
+            mapping: provider.mapping.to_u32(),
+            name: provider.account(),
+            open_files: provider.open_files(),
+        };
         // What was sealed is erased at the end, and of a queued one it is the send's: the record answers.
         let is_closed = |recorded: &PriorState| {
             recorded.status == Status::Queued || outcome_if_closed(self.operation, recorded.status).is_some()
@@ -161,7 +166,7 @@ impl JobSpec<'_> {
             recipient_keys: Vec::new(),
             account_keys: Vec::new(),
             counts_for: CountsFor::default(),
-            taken_at: 0,
+            taken_at: SinceBoot::default(),
         }
     }
 
@@ -258,7 +263,7 @@ impl JobSpec<'_> {
 
     /// The vendor's message; an error where the payload cannot be sent.
     pub fn prepare(&self, provider: &Provider, known: &Map<String, Value>) -> Result<Prepared, dialect::Invalid> {
-        (provider.dialect.prepare)(&Call {
+        provider.dialect.prepare(&Call {
             operation: self.operation,
             payload: self.payload,
             defaults: &provider.options.defaults,

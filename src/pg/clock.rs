@@ -1,16 +1,38 @@
 //! Two clocks: the one that the record has, and one that nobody sets.
 
+use std::ops::Add;
+
 use pgrx::pg_sys;
-use policy::Micros;
+use policy::{Micros, Timestamp};
 
 /// Postgres' clock, now: it moves inside a transaction.
-pub fn clock() -> Micros {
+pub fn clock() -> Timestamp {
     // SAFETY: reads the clock.
-    unsafe { pg_sys::GetCurrentTimestamp() }
+    Timestamp(unsafe { pg_sys::GetCurrentTimestamp() })
 }
 
-/// A clock that nobody sets, the same for all processes: for durations. Never 0.
-pub fn since_boot() -> Micros {
+/// An instant by a clock that nobody sets, the same for all processes: microseconds since the machine has started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct SinceBoot(pub i64);
+
+impl SinceBoot {
+    /// How long after the other one it is; negative: before.
+    pub fn since(self, earlier: Self) -> Micros {
+        self.0.saturating_sub(earlier.0)
+    }
+}
+
+/// Saturates: a timeout may be as long as it likes.
+impl Add<Micros> for SinceBoot {
+    type Output = Self;
+
+    fn add(self, length: Micros) -> Self {
+        Self(self.0.saturating_add(length))
+    }
+}
+
+/// The clock that nobody sets, now; never 0.
+pub fn since_boot() -> SinceBoot {
     // SAFETY: fills in the struct that it is given; the clock is there on every system that Postgres runs on.
     let now = unsafe {
         let mut now = std::mem::zeroed();
@@ -18,6 +40,6 @@ pub fn since_boot() -> Micros {
         now
     };
     #[allow(clippy::unnecessary_cast)]
-    let micros = now.tv_sec as Micros * 1_000_000 + now.tv_nsec as Micros / 1000;
-    micros.max(1)
+    let micros = now.tv_sec as i64 * 1_000_000 + now.tv_nsec as i64 / 1000;
+    SinceBoot(micros.max(1))
 }

@@ -1,6 +1,8 @@
 //! Databases of this cluster.
 
-use pgrx::pg_sys;
+use std::ffi::CStr;
+
+use pgrx::{IntoDatum, pg_sys};
 
 /// The one that this process is connected to; 0: none.
 pub fn current() -> pg_sys::Oid {
@@ -12,6 +14,15 @@ pub fn current() -> pg_sys::Oid {
 pub fn system_identifier() -> u64 {
     // SAFETY: reads shared memory that is set before any session starts.
     unsafe { pg_sys::GetSystemIdentifier() }
+}
+
+/// The name of a database of this cluster, in a transaction. None: there is no such database any more.
+pub fn name_of(oid: pg_sys::Oid) -> Option<String> {
+    // SAFETY: a look-up in the catalog, in a transaction; a name that is found is a palloc'ed copy.
+    unsafe {
+        let name = pg_sys::get_database_name(oid);
+        (!name.is_null()).then(|| CStr::from_ptr(name).to_string_lossy().into_owned())
+    }
 }
 
 pub struct Database {
@@ -32,5 +43,26 @@ pub fn database(oid: pg_sys::Oid) -> Option<Database> {
         let found = Database { owner: row.datdba, is_template: row.datistemplate };
         pg_sys::ReleaseSysCache(tuple);
         Some(found)
+    }
+}
+
+/// Whether an extension is in this process' database.
+pub fn has_extension(name: &CStr) -> bool {
+    // SAFETY: a look-up in the catalog, in a transaction; a C string.
+    unsafe { pg_sys::get_extension_oid(name.as_ptr(), true) != pg_sys::InvalidOid }
+}
+
+/// The owner of a schema of this process' database. None: there is none of that name.
+pub fn owner_of_schema(name: &CStr) -> Option<pg_sys::Oid> {
+    const CACHE: i32 = pg_sys::SysCacheIdentifier::NAMESPACENAME as i32;
+    // SAFETY: a look-up by the cache's key, in a transaction; released after the owner is read.
+    unsafe {
+        let schema = pg_sys::SearchSysCache1(CACHE, name.into_datum()?);
+        if schema.is_null() {
+            return None;
+        }
+        let owner = (*pg_sys::GETSTRUCT(schema).cast::<pg_sys::FormData_pg_namespace>()).nspowner;
+        pg_sys::ReleaseSysCache(schema);
+        Some(owner)
     }
 }

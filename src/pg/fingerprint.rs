@@ -11,9 +11,9 @@ pub struct FingerprintBuilder(digest::Context);
 
 impl FingerprintBuilder {
     pub fn of(function: &str) -> Self {
-        let mut print = Self(digest::Context::new(&digest::SHA256));
-        print.add(Some(function.as_bytes()));
-        print
+        let mut builder = Self(digest::Context::new(&digest::SHA256));
+        builder.add(Some(function.as_bytes()));
+        builder
     }
 
     /// One more value; None: null.
@@ -29,8 +29,8 @@ impl FingerprintBuilder {
     }
 
     pub fn finish(self) -> Fingerprint {
-        let mut print = [0; 32];
-        print.copy_from_slice(self.0.finish().as_ref());
-        Fingerprint(print)
+        let mut digest = [0; 32];
+        digest.copy_from_slice(self.0.finish().as_ref());
+        Fingerprint(digest)
     }
 }

@@ -2,7 +2,7 @@
 
 use std::ffi::{CStr, CString, c_char};
 
-use pgrx::{PgList, pg_sys};
+use pgrx::{IntoDatum, PgList, pg_sys};
 
 use crate::pg::scan::scan_catalog;
 
@@ -29,10 +29,7 @@ pub fn server(name: &str) -> Option<Server> {
 /// Every foreign server of this database, ours or not.
 pub fn servers() -> Vec<Server> {
     let mut oids = Vec::new();
-    scan_catalog(pg_sys::ForeignServerRelationId, |row| {
-        // SAFETY: the catalog's own struct; an OID is copied.
-        oids.push(unsafe { row.form::<pg_sys::FormData_pg_foreign_server>() }.oid);
-    });
+    scan_catalog(|server: &pg_sys::FormData_pg_foreign_server, _| oids.push(server.oid));
     oids.into_iter().filter_map(server_of).collect()
 }
 
@@ -49,6 +46,14 @@ pub fn wrapper_name(wrapper: pg_sys::Oid) -> String {
     unsafe { text((*pg_sys::GetForeignDataWrapper(wrapper)).fdwname) }
 }
 
+/// Whether a role has USAGE on a server.
+pub fn may_use(role: pg_sys::Oid, server: pg_sys::Oid) -> bool {
+    let arguments = [role.into_datum(), server.into_datum(), "USAGE".into_datum()];
+    // SAFETY: a function of Postgres with three arguments that are not null; it returns a boolean.
+    let may = unsafe { pgrx::direct_function_call::<bool>(pg_sys::has_server_privilege_id_id, &arguments) };
+    may.unwrap_or(false)
+}
+
 /// The dialect of a provider, or `route`: what its foreign data wrapper is called after.
 pub fn vendor_of(server: &Server) -> String {
     wrapper_name(server.wrapper).trim_start_matches("otp_").to_owned()
@@ -62,18 +67,33 @@ pub fn user_mapping(role: pg_sys::Oid, server: pg_sys::Oid) -> Option<(pg_sys::O
 
 fn user_mapping_of(role: pg_sys::Oid, server: pg_sys::Oid) -> Option<(pg_sys::Oid, Vec<(String, String)>)> {
     const CACHE: i32 = pg_sys::SysCacheIdentifier::USERMAPPINGUSERSERVER as i32;
-    // SAFETY: a look-up by the two keys of this cache; the tuple is released after its options are copied.
-    unsafe {
+    // SAFETY: a look-up by the two keys of this cache; the tuple is released after its OID is copied.
+    let mapping = unsafe {
         let tuple = pg_sys::SearchSysCache2(CACHE, pg_sys::Datum::from(role), pg_sys::Datum::from(server));
         if tuple.is_null() {
             return None;
         }
+        let mapping = (*pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_user_mapping>()).oid;
+        pg_sys::ReleaseSysCache(tuple);
+        mapping
+    };
+    Some((mapping, options_of_mapping(mapping)))
+}
+
+/// The options of a user mapping, by its OID; none of 0.
+pub fn options_of_mapping(mapping: pg_sys::Oid) -> Vec<(String, String)> {
+    const CACHE: i32 = pg_sys::SysCacheIdentifier::USERMAPPINGOID as i32;
+    // SAFETY: a look-up by the cache's key; the tuple is released after its options are copied.
+    unsafe {
+        let tuple = pg_sys::SearchSysCache1(CACHE, pg_sys::Datum::from(mapping));
+        if tuple.is_null() {
+            return Vec::new();
+        }
         let mut is_null = false;
         let datum = pg_sys::SysCacheGetAttr(CACHE, tuple, pg_sys::Anum_pg_user_mapping_umoptions as _, &mut is_null);
         let found = if is_null { Vec::new() } else { options(pg_sys::untransformRelOptions(datum)) };
-        let mapping = (*pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_user_mapping>()).oid;
         pg_sys::ReleaseSysCache(tuple);
-        Some((mapping, found))
+        found
     }
 }
 

@@ -1,5 +1,11 @@
 //! Processes of this server: which one this is, and waking another.
 
+use std::{
+    ffi::{CStr, CString},
+    os::unix::ffi::OsStrExt,
+    path::Path,
+};
+
 use pgrx::pg_sys;
 
 /// A process' place in the server's array of them: the same in every process and every version.
@@ -25,6 +31,24 @@ impl ProcessNumber {
     }
 }
 
+pub fn pid() -> i32 {
+    // SAFETY: a variable of this process.
+    unsafe { pg_sys::MyProcPid }
+}
+
+/// Runs `then` when this process ends, also by a FATAL error, while shared memory is still attached. On the main thread.
+pub fn before_exit(then: fn()) {
+    // SAFETY: the argument is the function, which lives for ever.
+    unsafe { pg_sys::before_shmem_exit(Some(at_exit), pg_sys::Datum::from(then as usize)) };
+}
+
+#[pgrx::pg_guard]
+unsafe extern "C-unwind" fn at_exit(_code: std::ffi::c_int, then: pg_sys::Datum) {
+    // SAFETY: the function that before_exit() was given.
+    let then: fn() = unsafe { std::mem::transmute(then.value()) };
+    then();
+}
+
 /// Rust captures no backtraces in this process, whatever the server's environment wants: pgrx sends one along with
 /// every error, also of a cancel, as a detail for the client, and it takes a tenth of a second to write.
 pub fn capture_no_backtraces() {
@@ -40,6 +64,26 @@ pub fn capture_no_backtraces() {
             None => std::env::remove_var(SETTING),
         }
     }
+}
+
+/// The system user that the server runs as, by name, or by number where it has none (in some containers).
+pub fn system_user() -> String {
+    // SAFETY: on the main thread; the entry is static memory, copied before the next call.
+    unsafe {
+        let id = libc::geteuid();
+        let entry = libc::getpwuid(id);
+        if entry.is_null() {
+            return id.to_string();
+        }
+        CStr::from_ptr((*entry).pw_name).to_string_lossy().into_owned()
+    }
+}
+
+/// Whether the system user may make files in a directory.
+pub fn may_write_into(directory: &Path) -> bool {
+    let Ok(path) = CString::new(directory.as_os_str().as_bytes()) else { return false };
+    // SAFETY: a C string.
+    unsafe { libc::access(path.as_ptr(), libc::W_OK | libc::X_OK) == 0 }
 }
 
 /// Sleeps until the latch is set, for `milliseconds` at most (below 0: without end), then acts on interrupts.

@@ -1,4 +1,4 @@
-//! The extension's own tables and indexes, by name.
+//! The extension's own tables, indexes and types, by name.
 
 use std::ffi::CStr;
 
@@ -6,10 +6,17 @@ use pgrx::pg_sys;
 
 /// The OID of a relation in the schema `otp_gateway_internal`. Takes no lock.
 pub fn of_extension(name: &CStr) -> Option<pg_sys::Oid> {
-    // SAFETY: look-ups in the catalog, in a transaction; both names are C strings.
-    let found = unsafe {
-        let schema = pg_sys::get_namespace_oid(c"otp_gateway_internal".as_ptr(), true);
-        pg_sys::get_relname_relid(name.as_ptr(), schema)
-    };
+    let found = relation(c"otp_gateway_internal", name);
     (found != pg_sys::InvalidOid).then_some(found)
+}
+
+/// The OID of the composite type `otp_gateway.result`; invalid where there is none, as before 0.6.0. Takes no lock.
+pub fn result_type() -> pg_sys::Oid {
+    // SAFETY: a look-up in the catalog, in a transaction; of no relation it is invalid.
+    unsafe { pg_sys::get_rel_type_id(relation(c"otp_gateway", c"result")) }
+}
+
+fn relation(schema: &CStr, name: &CStr) -> pg_sys::Oid {
+    // SAFETY: look-ups in the catalog, in a transaction; both names are C strings.
+    unsafe { pg_sys::get_relname_relid(name.as_ptr(), pg_sys::get_namespace_oid(schema.as_ptr(), true)) }
 }

@@ -1,11 +1,14 @@
 //! What a session does with the record itself, it does with the rights of the record's owner: callers have none on the
 //! tables.
 
-use std::ffi::CStr;
+use std::ffi::{CStr, CString};
 
 use pgrx::pg_sys;
 
-use crate::{error::Error, pg::relation::of_extension};
+use crate::{
+    error::Error,
+    pg::{relation::of_extension, values::quoted},
+};
 
 /// Acts with the rights of another role, until dropped; fires no trigger of somebody else's with them, only ours, which
 /// is ENABLE ALWAYS; and prints no plan for the caller, who may ask for it, with the keys and seals that stand in it.
@@ -87,9 +90,35 @@ pub fn current_user() -> pg_sys::Oid {
 
 pub fn current_role() -> Role {
     let oid = current_user();
-    // SAFETY: the current role exists for as long as this statement runs.
+    // SAFETY: a look-up in the catalog, whose error is Postgres' own where the current role has been dropped.
     let name = unsafe { CStr::from_ptr(pg_sys::GetUserNameFromId(oid, false)) };
     Role { oid, name: name.to_string_lossy().into_owned() }
+}
+
+/// The name of a role. None: there is no such role any more.
+pub fn name_of(role: pg_sys::Oid) -> Option<String> {
+    // SAFETY: a look-up in the catalog, which gives a C string or null.
+    unsafe {
+        let name = pg_sys::GetUserNameFromId(role, true);
+        (!name.is_null()).then(|| CStr::from_ptr(name).to_string_lossy().into_owned())
+    }
+}
+
+/// Whose rights a SECURITY DEFINER function has, for a hint about rights that are missing; empty elsewhere.
+pub fn acting_owner() -> String {
+    // SAFETY: a variable of this session.
+    if unsafe { pg_sys::InLocalUserIdChange() } {
+        format!(" In a SECURITY DEFINER function your role is its owner, {}.", quoted(&current_role().name))
+    } else {
+        String::new()
+    }
+}
+
+pub fn role_named(name: &str) -> Option<pg_sys::Oid> {
+    let name = CString::new(name).ok()?;
+    // SAFETY: a look-up in the catalog; there may be none.
+    let role = unsafe { pg_sys::get_role_oid(name.as_ptr(), true) };
+    (role != pg_sys::InvalidOid).then_some(role)
 }
 
 pub fn is_superuser(role: pg_sys::Oid) -> bool {
@@ -101,6 +130,12 @@ pub fn is_superuser(role: pg_sys::Oid) -> bool {
 pub fn has_privileges_of(role: pg_sys::Oid, other: pg_sys::Oid) -> bool {
     // SAFETY: a look-up in the catalog.
     unsafe { pg_sys::has_privs_of_role(role, other) }
+}
+
+/// Whether a role is another or a member of it; being a superuser makes nobody one.
+pub fn is_member_of(role: pg_sys::Oid, other: pg_sys::Oid) -> bool {
+    // SAFETY: a look-up in the catalog.
+    unsafe { pg_sys::is_member_of_role_nosuper(role, other) }
 }
 
 /// Whether a role has CREATEDB.

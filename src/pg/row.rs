@@ -1,40 +1,75 @@
-//! A row of a table of the user's, and what a payload takes of it.
+//! A row of a table, as long as it is looked at: values by the number of their column, each read as what it is.
 
-use std::ffi::{CStr, CString};
+use std::{
+    ffi::{CStr, CString},
+    marker::PhantomData,
+};
 
-use pgrx::pg_sys;
+use pgrx::{FromDatum, IntoDatum, pg_sys};
+use policy::Timestamp;
 use serde_json::Value;
+use uuid::Uuid;
+
+use crate::pg::values::Time;
 
 #[derive(Clone, Copy)]
-pub struct Row {
-    pub tuple: pg_sys::HeapTuple,
-    pub descriptor: pg_sys::TupleDesc,
+pub struct Row<'a> {
+    tuple: pg_sys::HeapTuple,
+    descriptor: pg_sys::TupleDesc,
+    is_there: PhantomData<&'a ()>,
 }
 
-impl Row {
+impl Row<'_> {
+    /// # Safety
+    /// The tuple is of the descriptor's type, and both are there for as long as the row is.
+    pub unsafe fn new(tuple: pg_sys::HeapTuple, descriptor: pg_sys::TupleDesc) -> Self {
+        Self { tuple, descriptor, is_there: PhantomData }
+    }
+
     /// The number of a column.
     pub fn column(&self, name: &str) -> Option<i32> {
         let name = CString::new(name).ok()?;
-        // SAFETY: the descriptor is the tuple's, which lives as long as this is used.
+        // SAFETY: the descriptor is there, as new() was promised.
         let number = unsafe { pg_sys::SPI_fnumber(self.descriptor, name.as_ptr()) };
         (number > 0).then_some(number)
     }
 
+    /// The type of a column; 0: there is no such column, or it was dropped.
     pub fn type_of(&self, column: i32) -> pg_sys::Oid {
-        // SAFETY: as above.
+        // SAFETY: as above; the number is checked there.
         unsafe { pg_sys::SPI_gettypeid(self.descriptor, column) }
     }
 
-    pub fn datum(&self, column: i32) -> Option<pg_sys::Datum> {
+    /// The value of a column. None: it is NULL, or the column is not of T's type, nor of a domain over it.
+    pub fn get<T: FromDatum + IntoDatum>(&self, column: usize) -> Option<T> {
+        let column = i32::try_from(column).ok()?;
+        let of = self.type_of(column);
+        let is_of = |of| T::is_compatible_with(of);
+        // SAFETY: a look-up in the catalog.
+        if of == pg_sys::InvalidOid || !is_of(of) && !is_of(unsafe { pg_sys::getBaseType(of) }) {
+            return None;
+        }
         let mut is_null = false;
-        // SAFETY: as above.
-        let datum = unsafe { pg_sys::SPI_getbinval(self.tuple, self.descriptor, column, &mut is_null) };
-        (!is_null).then_some(datum)
+        // SAFETY: tuple and descriptor are there, as new() was promised; the column is one of theirs, for it has a
+        // type, which is T's.
+        unsafe {
+            let datum = pg_sys::heap_getattr(self.tuple, column, self.descriptor, &mut is_null);
+            T::from_datum(datum, is_null)
+        }
     }
 
-    /// A column's value as a payload takes it; None: NULL.
-    pub fn value(&self, column: i32) -> Option<Value> {
-        // SAFETY: as above; the text is a C string that is freed with the memory of whoever asks.
+    pub fn uuid(&self, column: usize) -> Option<Uuid> {
+        self.get::<pgrx::datum::Uuid>(column).map(|id| Uuid::from_bytes(*id.as_bytes()))
+    }
+
+    pub fn time(&self, column: usize) -> Option<Timestamp> {
+        self.get::<Time>(column).map(|time| time.0)
+    }
+
+    /// The value of a column as a payload takes it. None: NULL.
+    pub fn json(&self, column: i32) -> Option<Value> {
+        // SAFETY: as above; the number is checked there, and the text is a C string that is freed with the memory of
+        // whoever asks.
         let text = unsafe {
             let text = pg_sys::SPI_getvalue(self.tuple, self.descriptor, column);
             if text.is_null() {
@@ -48,5 +83,37 @@ impl Row {
             pg_sys::BPCHAROID => Value::String(text.trim_end_matches(' ').to_owned()),
             _ => Value::String(text.into_owned()),
         })
+    }
+
+    /// Whether this very transaction, or a subtransaction of it, wrote the row.
+    pub fn is_of_this_transaction(&self) -> bool {
+        // SAFETY: the tuple is there, as new() was promised. The number of a frozen row may have come round again.
+        unsafe {
+            let header = &*(*self.tuple).t_data;
+            let frozen = pg_sys::HEAP_XMIN_FROZEN as u16;
+            header.t_infomask & frozen != frozen
+                && pg_sys::TransactionIdIsCurrentTransactionId(header.t_choice.t_heap.t_xmin)
+        }
+    }
+
+    /// Whether somebody has changed, deleted or locked the row since it was written, or tried to.
+    pub fn is_written_again(&self) -> bool {
+        // SAFETY: the tuple is there, as new() was promised.
+        unsafe { u32::from((*(*self.tuple).t_data).t_infomask) & pg_sys::HEAP_XMAX_INVALID == 0 }
+    }
+
+    /// Where the row stands in its table.
+    pub fn tid(&self) -> pg_sys::ItemPointerData {
+        // SAFETY: the tuple is there, as new() was promised.
+        unsafe { (*self.tuple).t_self }
+    }
+
+    /// The row as Postgres' own struct has it.
+    ///
+    /// # Safety
+    /// The row is a catalog's, whose rows begin with this struct.
+    pub unsafe fn form<T>(&self) -> &T {
+        // SAFETY: as the caller promises; the tuple is there, as new() was promised.
+        unsafe { &*pg_sys::GETSTRUCT(self.tuple).cast::<T>() }
     }
 }

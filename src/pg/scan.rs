@@ -1,126 +1,183 @@
 //! Reading a table or a catalog row by row, whatever the caller's rights: what the caller may do with what is found is for
 //! whoever asks to check.
 
-use pgrx::{FromDatum, pg_sys};
+use std::ffi::c_char;
 
-/// The rows of a scan whose column equals the value, by the equality of the column's type.
-pub fn equal(column: usize, function: u32, value: Option<pg_sys::Datum>) -> pg_sys::ScanKeyData {
-    let mut key = pg_sys::ScanKeyData::default();
-    // SAFETY: the function is the equality of the column's type.
-    unsafe {
-        pg_sys::ScanKeyInit(
-            &mut key,
-            column as i16,
-            pg_sys::BTEqualStrategyNumber as pg_sys::StrategyNumber,
-            pg_sys::Oid::from(function),
-            value.unwrap_or(pg_sys::Datum::from(0)),
-        );
-    }
-    key
+use pgrx::{IntoDatum, pg_sys};
+use uuid::Uuid;
+
+use crate::pg::{row::Row, values::pg_uuid};
+
+/// What the rows of a scan have in a column.
+pub enum Key<'a> {
+    Uuid(usize, Uuid),
+    Bytea(usize, &'a [u8]),
+    Bigint(usize, i64),
+    Oid(usize, pg_sys::Oid),
 }
 
-/// Scans an index (none: the primary key) of a table with the latest snapshot: a REPEATABLE READ transaction must see what
-/// the worker has recorded for it since it began.
-pub fn scan_table<const N: usize>(
-    table: pg_sys::Oid,
-    index: Option<pg_sys::Oid>,
-    mut keys: [pg_sys::ScanKeyData; N],
-    each: impl FnMut(&TupleValues),
-) {
-    // SAFETY: the table is there; relation, scan and snapshot are opened and closed in order, and an error in between
-    // aborts the statement, which releases them. The lock is released at once, so that a transaction that stays open does
-    // not hold up DROP EXTENSION.
+impl Key<'_> {
+    /// For a scan of rows of this descriptor, which has to have the column, of the key's type.
+    ///
+    /// # Safety
+    /// The descriptor is there.
+    unsafe fn of(&self, descriptor: pg_sys::TupleDesc) -> pg_sys::ScanKeyData {
+        let (column, of, equals, value) = match *self {
+            Self::Uuid(column, value) => (column, pg_sys::UUIDOID, pg_sys::F_UUID_EQ, pg_uuid(value).into_datum()),
+            Self::Bytea(column, value) => (column, pg_sys::BYTEAOID, pg_sys::F_BYTEAEQ, value.into_datum()),
+            Self::Bigint(column, value) => (column, pg_sys::INT8OID, pg_sys::F_INT8EQ, value.into_datum()),
+            Self::Oid(column, value) => (column, pg_sys::OIDOID, pg_sys::F_OIDEQ, value.into_datum()),
+        };
+        let column = i16::try_from(column).unwrap_or(0);
+        let mut key = pg_sys::ScanKeyData::default();
+        // SAFETY: as the caller promises; the function is the equality of the column's type, and of the value's.
+        unsafe {
+            assert!(pg_sys::SPI_gettypeid(descriptor, column.into()) == of, "a key is of its column's type");
+            pg_sys::ScanKeyInit(
+                &mut key,
+                column,
+                pg_sys::BTEqualStrategyNumber as pg_sys::StrategyNumber,
+                pg_sys::Oid::from(equals),
+                value.unwrap_or(pg_sys::Datum::from(0)),
+            );
+        }
+        key
+    }
+}
+
+/// How the rows of a table are found.
+#[derive(Clone, Copy)]
+pub enum By {
+    PrimaryKey,
+    /// An index of the table.
+    Index(pg_sys::Oid),
+    /// Each row is looked at.
+    Table,
+}
+
+/// Scans a table with the latest snapshot: a REPEATABLE READ transaction must see what the worker has recorded for it
+/// since it began.
+pub fn scan_table<const N: usize>(table: pg_sys::Oid, by: By, keys: [Key; N], each: impl FnMut(Row)) {
+    // SAFETY: the relation is opened and closed in order, and an error in between aborts the statement, which releases
+    // it. The lock is released at once, so that a transaction that stays open does not hold up DROP EXTENSION.
     unsafe {
         let lock = pg_sys::AccessShareLock as pg_sys::LOCKMODE;
         let relation = pg_sys::table_open(table, lock);
-        let index = match index {
-            Some(index) => index,
+        let index = match by {
+            By::Index(index) => {
+                assert!(pg_sys::IndexGetRelation(index, true) == table, "an index is one of its table's");
+                index
+            }
+            By::Table => pg_sys::InvalidOid,
             #[cfg(not(feature = "pg18"))]
-            None => pg_sys::RelationGetPrimaryKeyIndex(relation),
+            By::PrimaryKey => pg_sys::RelationGetPrimaryKeyIndex(relation),
             #[cfg(feature = "pg18")]
-            None => pg_sys::RelationGetPrimaryKeyIndex(relation, false),
+            By::PrimaryKey => pg_sys::RelationGetPrimaryKeyIndex(relation, false),
         };
+        scan_relation(relation, index, keys, each);
+        pg_sys::table_close(relation, lock);
+    }
+}
+
+/// Scans an index of a relation (0: all of its rows) with the latest snapshot.
+///
+/// # Safety
+/// The relation is open; the index is one of its.
+pub unsafe fn scan_relation<const N: usize>(
+    relation: pg_sys::Relation,
+    index: pg_sys::Oid,
+    keys: [Key; N],
+    each: impl FnMut(Row),
+) {
+    // SAFETY: as the caller promises; scan and snapshot are ended in order, and an error in between aborts the
+    // statement, which releases them.
+    unsafe {
+        let mut keys = keys.map(|key| key.of((*relation).rd_att));
         let snapshot = pg_sys::RegisterSnapshot(pg_sys::GetLatestSnapshot());
         let uses_index = index != pg_sys::InvalidOid;
         let scan = pg_sys::systable_beginscan(relation, index, uses_index, snapshot, N as i32, keys.as_mut_ptr());
         drain(relation, scan, each);
         pg_sys::UnregisterSnapshot(snapshot);
+    }
+}
+
+/// A struct of Postgres' that is a row of a catalog.
+///
+/// # Safety
+/// The rows of the catalog begin with this struct.
+pub unsafe trait CatalogRow {
+    const CATALOG: pg_sys::Oid;
+}
+
+// SAFETY: by Postgres' own definition.
+unsafe impl CatalogRow for pg_sys::FormData_pg_foreign_server {
+    const CATALOG: pg_sys::Oid = pg_sys::ForeignServerRelationId;
+}
+
+// SAFETY: by Postgres' own definition.
+unsafe impl CatalogRow for pg_sys::FormData_pg_extension {
+    const CATALOG: pg_sys::Oid = pg_sys::ExtensionRelationId;
+}
+
+// SAFETY: by Postgres' own definition.
+unsafe impl CatalogRow for pg_sys::FormData_pg_database {
+    const CATALOG: pg_sys::Oid = pg_sys::DatabaseRelationId;
+}
+
+// SAFETY: by Postgres' own definition.
+unsafe impl CatalogRow for pg_sys::FormData_pg_trigger {
+    const CATALOG: pg_sys::Oid = pg_sys::TriggerRelationId;
+}
+
+/// How the rows of pg_subscription_rel begin, which is not among pgrx's bindings.
+#[repr(C)]
+pub struct SubscriptionRel {
+    pub subscription: pg_sys::Oid,
+    pub table: pg_sys::Oid,
+}
+
+// SAFETY: by Postgres' own definition; the catalog has the same OID in every version.
+unsafe impl CatalogRow for SubscriptionRel {
+    const CATALOG: pg_sys::Oid = pg_sys::Oid::from_u32(6102);
+}
+
+/// Every row of a catalog, as its struct and with its columns. In a transaction.
+pub fn scan_catalog<T: CatalogRow>(mut each: impl FnMut(&T, Row)) {
+    // SAFETY: a catalog that every version has, whose rows begin with T; relation and scan are ended in order.
+    unsafe {
+        let lock = pg_sys::AccessShareLock as pg_sys::LOCKMODE;
+        let relation = pg_sys::table_open(T::CATALOG, lock);
+        let none = std::ptr::null_mut();
+        let scan = pg_sys::systable_beginscan(relation, pg_sys::InvalidOid, false, none, 0, std::ptr::null_mut());
+        drain(relation, scan, |row| each(row.form::<T>(), row));
         pg_sys::table_close(relation, lock);
     }
 }
 
-/// Every row of a catalog.
-pub fn scan_catalog(catalog: pg_sys::Oid, each: impl FnMut(&TupleValues)) {
-    // SAFETY: as above, in a transaction; a catalog that every version has.
-    unsafe {
-        let lock = pg_sys::AccessShareLock as pg_sys::LOCKMODE;
-        let relation = pg_sys::table_open(catalog, lock);
-        let none = std::ptr::null_mut();
-        let scan = pg_sys::systable_beginscan(relation, pg_sys::InvalidOid, false, none, 0, std::ptr::null_mut());
-        drain(relation, scan, each);
-        pg_sys::table_close(relation, lock);
-    }
+/// The rows that an index of a catalog has of these keys. In a transaction.
+pub fn scan_catalog_by<T: CatalogRow, const N: usize>(index: pg_sys::Oid, keys: [Key; N], mut each: impl FnMut(&T)) {
+    // SAFETY: the rows of the catalog begin with T.
+    scan_table(T::CATALOG, By::Index(index), keys, |row| each(unsafe { row.form::<T>() }));
+}
+
+/// A name as a catalog has it.
+pub fn name(data: &pg_sys::NameData) -> String {
+    let bytes: Vec<u8> = data.data.iter().map(|byte: &c_char| *byte as u8).take_while(|byte| *byte != 0).collect();
+    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 /// # Safety
 /// An open scan of an open relation; the scan is ended.
-unsafe fn drain(relation: pg_sys::Relation, scan: pg_sys::SysScanDesc, mut each: impl FnMut(&TupleValues)) {
-    // SAFETY: as the caller promises.
+unsafe fn drain(relation: pg_sys::Relation, scan: pg_sys::SysScanDesc, mut each: impl FnMut(Row)) {
+    // SAFETY: as the caller promises; no row outlives the call that it is given to.
     unsafe {
         loop {
             let tuple = pg_sys::systable_getnext(scan);
             if tuple.is_null() {
                 break;
             }
-            each(&TupleValues { tuple, descriptor: (*relation).rd_att });
+            each(Row::new(tuple, (*relation).rd_att));
         }
         pg_sys::systable_endscan(scan);
-    }
-}
-
-/// A row of a scan, there until the next one is asked for.
-pub struct TupleValues {
-    pub tuple: pg_sys::HeapTuple,
-    descriptor: pg_sys::TupleDesc,
-}
-
-impl TupleValues {
-    /// # Safety
-    /// The tuple is the scan's current one.
-    pub unsafe fn datum(&self, column: usize) -> Option<pg_sys::Datum> {
-        let mut is_null = false;
-        // SAFETY: as the caller promises.
-        let datum = unsafe { pg_sys::heap_getattr(self.tuple, column as i32, self.descriptor, &mut is_null) };
-        (!is_null).then_some(datum)
-    }
-
-    /// # Safety
-    /// The tuple is the scan's current one, and the column is of a type that T reads and copies.
-    pub unsafe fn value<T: FromDatum>(&self, column: usize) -> Option<T> {
-        // SAFETY: as the caller promises.
-        unsafe { T::from_datum(self.datum(column)?, false) }
-    }
-
-    /// A catalog's row as Postgres' own struct.
-    ///
-    /// # Safety
-    /// The tuple is the scan's current one, and the struct is that catalog's.
-    pub unsafe fn form<T>(&self) -> &T {
-        // SAFETY: as the caller promises.
-        unsafe { &*pg_sys::GETSTRUCT(self.tuple).cast::<T>() }
-    }
-}
-
-/// Whether this very transaction, or a subtransaction of it, wrote the row.
-///
-/// # Safety
-/// The tuple is a scan's current one.
-pub unsafe fn is_of_this_transaction(tuple: pg_sys::HeapTuple) -> bool {
-    // SAFETY: as the caller promises. The number of a frozen row may have come round again.
-    unsafe {
-        let header = &*(*tuple).t_data;
-        let frozen = pg_sys::HEAP_XMIN_FROZEN as u16;
-        header.t_infomask & frozen != frozen
-            && pg_sys::TransactionIdIsCurrentTransactionId(header.t_choice.t_heap.t_xmin)
     }
 }

@@ -1,16 +1,29 @@
 //! Rust values as the arguments of a statement.
 
+use std::ffi::CStr;
+
 use pgrx::{IntoDatum, datum::DatumWithOid, pg_sys};
-use policy::Micros;
+use policy::Timestamp;
 use uuid::Uuid;
 
 pub fn pg_uuid(id: Uuid) -> pgrx::datum::Uuid {
     pgrx::datum::Uuid::from_bytes(*id.as_bytes())
 }
 
+/// An argument of a statement, which is declared of this type.
 pub fn argument<T: IntoDatum>(value: T, of: pg_sys::Oid) -> DatumWithOid<'static> {
-    // SAFETY: `of` is T's type, at each call below; the datum is a copy.
+    assert!(T::type_oid() == of, "an argument is of its parameter's type");
+    // SAFETY: `of` is T's type; the datum is a copy.
     unsafe { DatumWithOid::new(value, of) }
+}
+
+/// A name as SQL takes it: in quotes where it needs them.
+pub fn quoted(name: &str) -> String {
+    std::ffi::CString::new(name).map_or_else(
+        |_| String::new(),
+        // SAFETY: on the main thread; a C string in, one out: the same or a palloc'ed copy.
+        |name| unsafe { CStr::from_ptr(pg_sys::quote_identifier(name.as_ptr())) }.to_string_lossy().into_owned(),
+    )
 }
 
 pub fn null(of: pg_sys::Oid) -> DatumWithOid<'static> {
@@ -41,7 +54,7 @@ pub fn byteas(values: &[Vec<u8>]) -> DatumWithOid<'static> {
     argument(values.to_vec(), pg_sys::BYTEAARRAYOID)
 }
 
-pub fn time(value: Micros) -> DatumWithOid<'static> {
+pub fn time(value: Timestamp) -> DatumWithOid<'static> {
     argument(Time(value), pg_sys::TIMESTAMPTZOID)
 }
 
@@ -50,11 +63,11 @@ pub fn transaction(value: u64) -> DatumWithOid<'static> {
 }
 
 /// A timestamptz by its stored value.
-pub struct Time(pub Micros);
+pub struct Time(pub Timestamp);
 
 impl IntoDatum for Time {
     fn into_datum(self) -> Option<pg_sys::Datum> {
-        Some(pg_sys::Datum::from(self.0))
+        Some(pg_sys::Datum::from(self.0.0))
     }
 
     fn type_oid() -> pg_sys::Oid {
@@ -64,12 +77,20 @@ impl IntoDatum for Time {
 
 impl pgrx::FromDatum for Time {
     unsafe fn from_polymorphic_datum(datum: pg_sys::Datum, is_null: bool, _: pg_sys::Oid) -> Option<Self> {
-        (!is_null).then(|| Self(datum.value() as Micros))
+        (!is_null).then(|| Self(Timestamp(datum.value() as i64)))
     }
 }
 
 /// An xid8 by its stored value.
 pub struct Transaction(pub u64);
+
+impl Transaction {
+    /// The one that this is, at the top, which has a number from now on.
+    pub fn current() -> Self {
+        // SAFETY: within a statement; an error of Postgres' where the transaction may have no number.
+        Self(unsafe { pg_sys::GetTopFullTransactionId() }.value)
+    }
+}
 
 impl IntoDatum for Transaction {
     fn into_datum(self) -> Option<pg_sys::Datum> {

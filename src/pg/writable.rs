@@ -4,6 +4,11 @@ use pgrx::pg_sys;
 
 use crate::error::Error;
 
+pub fn is_standby() -> bool {
+    // SAFETY: reads state of the server.
+    unsafe { pg_sys::RecoveryInProgress() }
+}
+
 pub fn may_write() -> Result<(), Error> {
     // SAFETY: reads state of this session and of the server.
     unsafe {

@@ -7,10 +7,13 @@ use policy::member_order;
 
 use crate::{
     error::Error,
-    pg::foreign_servers::{self, Server},
+    pg::{
+        foreign_servers::{self, Server, may_use},
+        roles::{has_privileges_of, is_member_of, is_superuser},
+    },
     provider::{
         Provider,
-        lookup::{check_usage, may_use, shown},
+        lookup::{check_usage, shown},
         route::{Route, RouteOptions, is_route_server},
     },
     store::identity::{Identity, object_of},
@@ -73,7 +76,7 @@ impl Candidates {
 
 /// A route does for its callers what its owner may do, as a view does. And a name in its list is no invitation: whoever
 /// makes a server of a name that is free is somebody whom the route's owner does not act for.
-fn check_member(route: &Server, member: &Server) -> Result<(), Error> {
+pub fn check_member(route: &Server, member: &Server) -> Result<(), Error> {
     let (of, name) = (shown(&route.name), shown(&member.name));
     if !may_use(route.owner, member.oid) {
         return Err(Error::insufficient_privilege(
@@ -82,13 +85,9 @@ fn check_member(route: &Server, member: &Server) -> Result<(), Error> {
         ));
     }
     // A superuser has everybody's rights, and is known for none but those of its own roles.
-    // SAFETY: look-ups in the catalog.
-    let is_known = unsafe {
-        pg_sys::superuser_arg(member.owner)
-            || pg_sys::is_member_of_role_nosuper(route.owner, member.owner)
-                && pg_sys::has_privs_of_role(route.owner, member.owner)
-    };
-    if is_known {
+    if is_superuser(member.owner)
+        || is_member_of(route.owner, member.owner) && has_privileges_of(route.owner, member.owner)
+    {
         return Ok(());
     }
     Err(Error::insufficient_privilege(

@@ -2,13 +2,14 @@
 
 use std::{collections::BTreeMap, fs};
 
-use dialect::{Dialect, Secret};
+use dialect::{Dialect, Secret, is_identifier, is_placeholder};
 
 use crate::{
     error::Error,
-    pg::foreign_servers,
+    pg::{foreign_servers, roles::acting_owner, values::quoted},
     provider::{
         lookup::shown,
+        option_value::placeholder,
         ownership::owner_must_read_files,
         server_options::{self, PROXY_CREDENTIALS, ServerOptions, unknown_option},
     },
@@ -16,6 +17,7 @@ use crate::{
 
 /// Checks the options of a user mapping.
 pub fn check_user_mapping(dialect: &Dialect, options: &[(String, String)]) -> Result<(), Error> {
+    let sets = dialect.credential_sets();
     let mut given: Vec<&str> = Vec::new();
     for (option, value) in options {
         let name = option.strip_suffix("_file").unwrap_or(option);
@@ -25,14 +27,24 @@ pub fn check_user_mapping(dialect: &Dialect, options: &[(String, String)]) -> Re
                 "ALTER SERVER ... OPTIONS (ADD ...).",
             ));
         }
-        if !dialect.credential_sets.iter().any(|set| set.contains(&name)) && !PROXY_CREDENTIALS.contains(&name) {
-            let mut valid: Vec<&str> = dialect.credential_sets.concat();
+        // Their names are the server's to say, which nobody names here.
+        let is_described = sets.is_empty() && is_identifier(name);
+        let is_known = is_described || sets.iter().any(|set| set.contains(&name));
+        if !is_known && !PROXY_CREDENTIALS.contains(&name) {
+            let mut valid: Vec<&str> = sets.concat();
             valid.dedup();
             valid.extend(PROXY_CREDENTIALS);
             return Err(unknown_option("user mapping", option, &valid));
         }
         if value.is_empty() {
             return Err(Error::invalid_parameter(format!("option {option} is empty"), "Give its value."));
+        }
+        if is_placeholder(value) {
+            let how = match name == option {
+                true => format!("; one that does look so goes into a file, which {option}_file names"),
+                false => String::new(),
+            };
+            return Err(placeholder(option, &how));
         }
         if name == option {
             check_sendable(dialect, name, value, &format!("option {option}"), Error::invalid_parameter)?;
@@ -46,6 +58,9 @@ pub fn check_user_mapping(dialect: &Dialect, options: &[(String, String)]) -> Re
         given.push(name);
     }
     proxy_credentials(&given)?;
+    if sets.is_empty() {
+        return Ok(());
+    }
     credential_set(dialect, &given).map_err(|wanted| {
         Error::invalid_parameter(
             "the credentials are not complete, or of more than one kind",
@@ -94,11 +109,11 @@ pub fn proxy_credentials(given: &[&str]) -> Result<(), Error> {
 /// Whether exactly one of the vendor's sets of credentials is given, whole; the error is the list of the sets.
 pub fn credential_set(dialect: &Dialect, given: &[&str]) -> Result<(), String> {
     let given: Vec<&&str> = given.iter().filter(|name| !PROXY_CREDENTIALS.contains(name)).collect();
-    let is_one = |set: &&&[&str]| set.len() == given.len() && set.iter().all(|name| given.contains(&name));
-    match dialect.credential_sets.iter().find(is_one) {
+    let is_one = |set: &&Vec<&str>| set.len() == given.len() && set.iter().all(|name| given.contains(&name));
+    let sets = dialect.credential_sets();
+    match sets.iter().find(is_one) {
         Some(_) => Ok(()),
-        None => Err(dialect
-            .credential_sets
+        None => Err(sets
             .iter()
             .map(|set| if set.is_empty() { "none".to_owned() } else { set.join(" and ") })
             .collect::<Vec<_>>()
@@ -126,14 +141,9 @@ pub fn credentials(
         check_sendable(dialect, name, value.reveal(), &what, Error::not_in_prerequisite_state)?;
         credentials.insert(name.to_owned(), value);
     }
-    let server = shown(&server.name);
     let given: Vec<&str> = credentials.keys().map(String::as_str).collect();
-    credential_set(dialect, &given).map_err(|wanted| {
-        Error::undefined_object(
-            format!("no user mapping with credentials for server {server} and this role"),
-            format!("CREATE USER MAPPING FOR CURRENT_USER (or PUBLIC) SERVER {server} OPTIONS ({wanted})."),
-        )
-    })?;
+    credential_set(dialect, &given).map_err(|_| no_credentials(dialect, &server.name))?;
+    let server = quoted(&shown(&server.name));
     proxy_credentials(&given)?;
     if options.proxy.is_none() && given.contains(&PROXY_CREDENTIALS[0]) {
         return Err(Error::invalid_parameter(
@@ -151,6 +161,26 @@ pub fn credentials(
         ));
     }
     Ok(credentials)
+}
+
+/// With the statement that makes one, but for the values.
+fn no_credentials(dialect: &Dialect, server: &str) -> Error {
+    let server = shown(server);
+    let options = |set: &[&str]| {
+        let listed: Vec<String> = set.iter().map(|name| format!("{name} '...'")).collect();
+        format!("({})", listed.join(", "))
+    };
+    let sets: Vec<String> = dialect.credential_sets().iter().map(|set| options(set)).collect();
+    Error::undefined_object(
+        format!("no user mapping with credentials for server {server} and this role"),
+        format!(
+            "CREATE USER MAPPING FOR PUBLIC SERVER {} OPTIONS {}; or for your role in place of PUBLIC. Each also as \
+             <name>_file, the path of a file that holds it.{}",
+            quoted(&server),
+            sets.join("; or OPTIONS "),
+            acting_owner()
+        ),
+    )
 }
 
 pub fn read_credential(option: &str, path: &str) -> Result<Secret, Error> {

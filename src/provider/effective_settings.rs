@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use crate::{
     pg::{foreign_servers, roles::current_user},
     provider::{
+        description,
         lookup::dialect_of,
         option_value::shown,
         route::{ROUTE, ROUTE_OPTIONS, RouteOptions, listed},
@@ -34,9 +35,13 @@ pub fn of_provider(server: pg_sys::Oid) -> Vec<Setting> {
     if foreign_servers::wrapper_name(server.wrapper) == ROUTE {
         return of_route(&server.options);
     }
-    let Some(dialect) = dialect_of(&foreign_servers::wrapper_name(server.wrapper)) else { return Vec::new() };
-    let mut settings = match ServerOptions::parse(dialect, &server.options) {
-        Ok(options) => of_server(dialect, &server.options, &options),
+    if dialect_of(&foreign_servers::wrapper_name(server.wrapper)).is_none() {
+        return Vec::new();
+    }
+    let read = description::of_server(&server)
+        .and_then(|dialect| Ok((ServerOptions::parse(&dialect, &server.options)?, dialect)));
+    let mut settings = match read {
+        Ok((options, dialect)) => of_server(&dialect, &server.options, &options),
         // Written past the validator, or by an older version: a view that failed would hide all the others.
         Err(error) => {
             vec![Setting { setting: "error", value: Some(error.message().to_owned()), source: "server" }]
@@ -66,7 +71,7 @@ fn of_route(given: &[(String, String)]) -> Vec<Setting> {
 }
 
 fn of_server(dialect: &Dialect, given: &[(String, String)], options: &ServerOptions) -> Vec<Setting> {
-    let defaults = defaults_in_force(dialect, &options.defaults);
+    let defaults = defaults_in_force(dialect, &options.vendors_own, &options.defaults);
     let setting = |setting| {
         // What each payload says, by the option defaults, comes before what the server says.
         if let Some(value) = of_defaults(setting, &defaults, options) {

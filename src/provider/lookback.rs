@@ -4,18 +4,14 @@ use policy::{IDEMPOTENCY_WINDOW, Limits, Micros};
 
 use crate::{
     pg::foreign_servers,
-    provider::{
-        lookup::{MAX_CHECK_WINDOW, dialect_of},
-        option_value::micros,
-        server_options::ServerOptions,
-    },
+    provider::{description, lookup::MAX_CHECK_WINDOW, option_value::micros, server_options::ServerOptions},
 };
 
 /// The longest that any provider's limits, or idempotency keys, look back.
 pub fn longest_memory() -> Micros {
     let of_server = |server: foreign_servers::Server| {
-        let dialect = dialect_of(&foreign_servers::wrapper_name(server.wrapper))?;
-        let options = ServerOptions::parse(dialect, &server.options).ok()?;
+        let dialect = description::of_server(&server).ok()?;
+        let options = ServerOptions::parse(&dialect, &server.options).ok()?;
         let limits = [&options.send_limit, &options.check_limit, &options.provider_limit];
         let longest = limits.into_iter().flatten().map(Limits::reach).max().unwrap_or(0);
         Some(longest.max(micros(options.resend_after)))

@@ -1,12 +1,16 @@
 //! The foreign server that a name stands for, and what is said where it stands for none.
 
-use dialect::Dialect;
-use pgrx::{FromDatum, IntoDatum, pg_sys};
+use dialect::{Dialect, nearest};
+use pgrx::pg_sys;
 use policy::Micros;
 
 use crate::{
     error::Error,
-    pg::foreign_servers::{self, Server},
+    pg::{
+        foreign_servers::{self, Server, may_use},
+        roles::{acting_owner, current_user},
+        values::quoted,
+    },
 };
 
 /// USAGE on a server.
@@ -20,12 +24,22 @@ pub fn named(name: &str) -> Result<Server, Error> {
 }
 
 pub fn no_such_provider(name: &str) -> Error {
-    Error::undefined_object(
-        format!("provider \"{}\" does not exist", shown(name)),
-        "A provider is a foreign server: CREATE SERVER ... FOREIGN DATA WRAPPER otp_ideamart OPTIONS (...); \\des in \
-        psql lists them.",
-    )
-    .logged_as("provider \"%s\" does not exist")
+    let usable: Vec<String> = foreign_servers::servers()
+        .into_iter()
+        .filter(|server| foreign_servers::wrapper_name(server.wrapper).starts_with("otp_"))
+        .filter(|server| may_use(current_user(), server.oid))
+        .map(|server| server.name)
+        .collect();
+    let hint = match nearest(name, usable.iter().map(String::as_str)) {
+        Some(meant) => format!("Perhaps you meant \"{}\".", shown(meant)),
+        None => format!(
+            "A provider is a foreign server of one of {}: CREATE SERVER ... FOREIGN DATA WRAPPER ... OPTIONS (...); \\des \
+             in psql lists them.",
+            wrappers()
+        ),
+    };
+    Error::undefined_object(format!("provider \"{}\" does not exist", shown(name)), hint)
+        .logged_as("provider \"%s\" does not exist")
 }
 
 pub fn not_a_provider(name: &str, wrapper: &str) -> Error {
@@ -38,7 +52,11 @@ pub fn not_a_provider(name: &str, wrapper: &str) -> Error {
 pub fn no_usage(name: &str) -> Error {
     Error::insufficient_privilege(
         format!("permission denied for foreign server {}", shown(name)),
-        format!("Ask its owner for GRANT USAGE ON FOREIGN SERVER {} TO your role.", shown(name)),
+        format!(
+            "Ask its owner for GRANT USAGE ON FOREIGN SERVER {} TO your role.{}",
+            quoted(&shown(name)),
+            acting_owner()
+        ),
     )
 }
 
@@ -55,15 +73,6 @@ pub fn shown(name: &str) -> String {
 /// Every foreign data wrapper of ours, for a hint.
 pub fn wrappers() -> String {
     dialect::DIALECTS.iter().map(|dialect| format!("otp_{}", dialect.name)).collect::<Vec<_>>().join(", ")
-}
-
-pub fn may_use(role: pg_sys::Oid, server: pg_sys::Oid) -> bool {
-    // SAFETY: a function of Postgres with three arguments that are not null; it returns a boolean.
-    unsafe {
-        let arguments = [role.into_datum(), server.into_datum(), "USAGE".into_datum()];
-        let may = pgrx::direct_function_call_as_datum(pg_sys::has_server_privilege_id_id, &arguments);
-        may.and_then(|may| bool::from_datum(may, false)).unwrap_or(false)
-    }
 }
 
 /// The vendor of a verification that is queued for a route.

@@ -1,12 +1,31 @@
 //! From the text of one option to its value, or to what is wrong with it and what to write instead.
 
-use std::{ffi::CString, str::FromStr, time::Duration};
+use std::{str::FromStr, time::Duration};
 
-use pgrx::pg_sys;
+use dialect::is_placeholder;
 use policy::{Micros, ParseError};
 use url::Url;
 
-use crate::error::Error;
+use crate::{error::Error, pg::settings};
+
+/// What a document leaves to be filled in, in options that are known; of one that holds a list, in any place of it.
+pub fn refuse_placeholders(
+    options: &[(String, String)],
+    known: impl Iterator<Item = &'static str>,
+) -> Result<(), Error> {
+    let known: Vec<&str> = known.collect();
+    let is_left = |value: &str| is_placeholder(value) || value.split(',').any(is_placeholder);
+    let found = options.iter().find(|(name, value)| known.contains(&name.as_str()) && is_left(value));
+    found.map_or(Ok(()), |(name, _)| Err(placeholder(name, "")))
+}
+
+/// `how` ends the hint.
+pub fn placeholder(option: &str, how: &str) -> Error {
+    Error::invalid_parameter(
+        format!("option {option} is a placeholder, not a value"),
+        format!("Put the value itself in its place{how}."),
+    )
+}
 
 /// https, unless plain HTTP is allowed; nothing that would send a credential along or elsewhere. Read by the parser that the
 /// HTTP client has: what is checked is what is called.
@@ -72,14 +91,7 @@ pub fn duration(name: &str, value: &str, least: Duration, most: Duration) -> Res
         "day" | "days" => "d",
         unit => unit,
     };
-    let parsed = CString::new(format!("{number}{unit}")).ok().filter(|_| !unit.is_empty());
-    let millis = parsed.and_then(|text| {
-        let mut millis = 0;
-        // SAFETY: on the main thread; a C string, a place for the number, and none for a hint.
-        let is_one =
-            unsafe { pg_sys::parse_int(text.as_ptr(), &mut millis, pg_sys::GUC_UNIT_MS as i32, std::ptr::null_mut()) };
-        is_one.then_some(millis)
-    });
+    let millis = if unit.is_empty() { None } else { settings::milliseconds(&format!("{number}{unit}")) };
     let parsed = millis.and_then(|millis| u64::try_from(millis).ok()).map(Duration::from_millis);
     parsed.filter(|duration| (least..=most).contains(duration)).ok_or_else(|| {
         Error::invalid_parameter(
@@ -116,11 +128,7 @@ pub fn number(name: &str, value: &str, least: u32, most: u32) -> Result<u32, Err
 
 /// As Postgres reads its own settings.
 pub fn boolean(name: &str, value: &str) -> Result<bool, Error> {
-    let mut read = false;
-    // SAFETY: on the main thread; a C string, and a place for the value.
-    let is_one = CString::new(value).is_ok_and(|text| unsafe { pg_sys::parse_bool(text.as_ptr(), &mut read) });
-    is_one
-        .then_some(read)
+    settings::boolean(value)
         .ok_or_else(|| Error::invalid_parameter(format!("option {name} is not a boolean"), "true or false."))
 }
 

@@ -67,12 +67,7 @@ pub fn kept(name: &str, role: pg_sys::Oid) -> Result<Kept, Error> {
 
 impl Kept {
     fn of(server: Server, role: pg_sys::Oid) -> Result<Self, Error> {
-        if !owns(role, &server) {
-            return Err(Error::insufficient_privilege(
-                format!("must be owner of foreign server {}", shown(&server.name)),
-                "Ask its owner, or a superuser.",
-            ));
-        }
+        must_own(&server, role)?;
         let names = crate::provider::route::route_of(&server)?.map(|route| route.providers);
         let identities = identities_of(Kind::Server, server.oid)?;
         let members = match names {
@@ -88,6 +83,17 @@ impl Kept {
                 .collect(),
         })
     }
+}
+
+/// That the server is the role's own: a superuser's is everything.
+pub fn must_own(server: &Server, role: pg_sys::Oid) -> Result<(), Error> {
+    if owns(role, server) {
+        return Ok(());
+    }
+    Err(Error::insufficient_privilege(
+        format!("must be owner of foreign server {}", shown(&server.name)),
+        "Ask its owner, or a superuser.",
+    ))
 }
 
 fn owns_the_database(role: pg_sys::Oid) -> bool {

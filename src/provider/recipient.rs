@@ -1,6 +1,6 @@
 //! Whom a code went to, by what a person types.
 
-use dialect::Secret;
+use dialect::{DIALECTS, Secret};
 
 use crate::{
     error::Error,
@@ -34,9 +34,29 @@ pub fn recipients(members: &[(String, String)], typed: &Secret) -> Result<Vec<Se
     }
     if recipients.is_empty() {
         let name = members.first().map_or("", |(name, _)| name);
+        let what = if dialect::is_phone_number(typed.reveal()) {
+            "mobile is a number of another country than"
+        } else {
+            "mobile is nothing that"
+        };
         return Err(Error::invalid_parameter(
-            format!("mobile is nothing that provider \"{}\" sends to", crate::provider::lookup::shown(name)),
+            format!("{what} provider \"{}\" sends to", crate::provider::lookup::shown(name)),
             format!("It takes {}.", wanted.unwrap_or_default()),
+        ));
+    }
+    Ok(recipients)
+}
+
+/// What it may be at any vendor there is, in normal form.
+pub fn recipients_anywhere(typed: &Secret) -> Result<Vec<Secret>, Error> {
+    let mut recipients: Vec<Secret> = Vec::new();
+    for dialect in DIALECTS {
+        recipients.extend((dialect.recipient)(typed.reveal()).filter(|recipient| !recipients.contains(recipient)));
+    }
+    if recipients.is_empty() {
+        return Err(Error::invalid_parameter(
+            "mobile is nothing that a code is sent to",
+            "Give a number with + and the code of its country, or as its own country dials it; for REL-ID, a user id.",
         ));
     }
     Ok(recipients)

@@ -9,7 +9,10 @@ use serde_json::{Map, Value};
 
 use crate::{
     error::Error,
-    provider::option_value::{boolean, check_url, duration, number, path, policy, proxy_url},
+    provider::{
+        description,
+        option_value::{boolean, check_url, duration, number, path, policy, proxy_url},
+    },
 };
 
 /// What every server takes; a vendor may have more.
@@ -39,7 +42,7 @@ const SERVER_OPTIONS: &[&str] = &[
 pub const PROXY_CREDENTIALS: [&str; 2] = ["proxy_user", "proxy_password"];
 
 /// Server options that name a file which the server reads.
-pub const FILE_OPTIONS: &[&str] = &["ca_file", "client_cert_file", "client_key_file"];
+pub const FILE_OPTIONS: &[&str] = &["ca_file", "client_cert_file", "client_key_file", description::FILE];
 
 /// The longest that a code may be taken to live, and that two sends may be kept apart.
 const WEEK: Duration = Duration::from_secs(7 * 86_400);
@@ -81,8 +84,9 @@ pub struct ServerOptions {
 }
 
 impl ServerOptions {
-    pub fn parse(dialect: &Dialect, options: &[(String, String)]) -> Result<Self, Error> {
-        let mut parsed = Self {
+    /// What holds where nothing is given.
+    fn of(dialect: &Dialect) -> Self {
+        Self {
             base_url: dialect.base_url.unwrap_or_default().to_owned(),
             timeout: None,
             connect_timeout: Duration::from_secs(3),
@@ -103,7 +107,11 @@ impl ServerOptions {
             enforce: Enforce::On,
             test_numbers: None,
             vendors_own: BTreeMap::new(),
-        };
+        }
+    }
+
+    pub fn parse(dialect: &Dialect, options: &[(String, String)]) -> Result<Self, Error> {
+        let mut parsed = Self::of(dialect);
         for (name, value) in options {
             match name.as_str() {
                 "base_url" => parsed.base_url.clone_from(value),
@@ -138,30 +146,36 @@ impl ServerOptions {
                 }
             }
         }
-        if parsed.base_url.is_empty() {
+        parsed.check(dialect)?;
+        Ok(parsed)
+    }
+
+    /// Whether they go together.
+    fn check(&self, dialect: &Dialect) -> Result<(), Error> {
+        if self.base_url.is_empty() {
             return Err(Error::invalid_parameter(
                 format!("option base_url is required: {} runs on your own premises", dialect.name),
                 "OPTIONS (base_url 'https://host:port').",
             ));
         }
-        check_url("base_url", &parsed.base_url, parsed.allow_plain_http)?;
-        if let Some(token_url) = parsed.token_url() {
-            check_url("token_url", token_url, parsed.allow_plain_http)?;
+        check_url("base_url", &self.base_url, self.allow_plain_http)?;
+        if let Some(token_url) = self.token_url() {
+            check_url("token_url", token_url, self.allow_plain_http)?;
         }
-        let is_given = |name: &str| parsed.vendors_own.contains_key(name);
+        let is_given = |name: &str| self.vendors_own.contains_key(name);
         if let Some(missing) = dialect.server_options.iter().find(|option| option.required && !is_given(option.name)) {
             return Err(Error::invalid_parameter(
                 format!("option {} is required: {} is called with it", missing.name, dialect.name),
                 format!("OPTIONS ({} '...').", missing.name),
             ));
         }
-        if parsed.client_cert_file.is_some() != parsed.client_key_file.is_some() {
+        if self.client_cert_file.is_some() != self.client_key_file.is_some() {
             return Err(Error::invalid_parameter(
                 "options client_cert_file and client_key_file go together, and one of them is missing",
                 "Give both, or neither.",
             ));
         }
-        Ok(parsed)
+        Ok(())
     }
 
     /// Where an OAuth access token is fetched.
@@ -179,7 +193,7 @@ fn vendors_own(dialect: &Dialect, name: &str, value: &str) -> Result<(), Error> 
 
 fn unknown_server_option(dialect: &Dialect, name: &str) -> Error {
     let credential = name.strip_suffix("_file").unwrap_or(name);
-    let is_credential = dialect.credential_sets.iter().any(|set| set.contains(&credential));
+    let is_credential = dialect.credential_sets().iter().any(|set| set.contains(&credential));
     if is_credential || PROXY_CREDENTIALS.contains(&credential) {
         return Error::invalid_option_name(
             format!("option \"{name}\" is a credential and does not belong on the server"),

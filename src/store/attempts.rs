@@ -1,17 +1,19 @@
 //! Attempts: the intent before a call, its end, and what is left in flight.
 
+use std::borrow::Borrow;
+
 use dialect::Outcome;
 use pgrx::pg_sys;
 use policy::BlockReason;
 use uuid::Uuid;
 
 use crate::{
+    pg::row_array,
     pg::values::{argument, uuid, uuids},
     store::{
         StoreTransaction,
         columns::attempt,
         prepared::statements,
-        row_array,
         rows::{self, AttemptEnd, NewAttempt, StoredAttempt, WhichSend},
         transaction::Failure,
     },
@@ -75,8 +77,9 @@ impl StoreTransaction<'_, '_> {
         })
     }
 
-    pub fn complete_attempts(&mut self, rows: &[AttemptEnd]) -> Result<(), Failure> {
+    pub fn complete_attempts(&mut self, rows: &[impl Borrow<AttemptEnd>]) -> Result<(), Failure> {
         self.run(&self.store.attempts.complete_attempts, &self.store.attempt, rows, |row, columns| {
+            let row: &AttemptEnd = row.borrow();
             columns.uuid(attempt::ID, row.id);
             columns.text(attempt::OUTCOME, Some(row.outcome.as_str()));
             columns.integer(attempt::HTTP_STATUS, row.http_status.map(i32::from));

@@ -1,7 +1,7 @@
 //! Breakers that are open, for the view of what is in force.
 
 use pgrx::pg_sys;
-use policy::Micros;
+use policy::Timestamp;
 
 use crate::{
     pg::values::{self, argument},
@@ -23,7 +23,7 @@ statements! {
 
 impl StoreTransaction<'_, '_> {
     /// Makes the state of a breaker visible: open until then, or closed.
-    pub fn set_breaker(&mut self, server: u32, mapping: u32, open_until: Option<Micros>) -> Result<(), Failure> {
+    pub fn set_breaker(&mut self, server: u32, mapping: u32, open_until: Option<Timestamp>) -> Result<(), Failure> {
         let oid = |oid: u32| argument(pg_sys::Oid::from(oid), pg_sys::OIDOID);
         let statements = &self.store.breakers;
         match open_until {

@@ -56,6 +56,15 @@ pub mod reference {
     pub const PROVIDER_ID: usize = 4;
 }
 
+pub mod sealing_key {
+    pub const ID: usize = 1;
+}
+
+pub mod queue_home {
+    pub const DATABASE: usize = 1;
+    pub const CLUSTER: usize = 2;
+}
+
 pub mod identity {
     pub const ID: usize = 1;
     pub const KIND: usize = 2;

@@ -3,13 +3,13 @@
 use pgrx::pg_sys;
 
 use crate::{
+    pg::row_array,
     pg::values::{number, numbers},
     store::{
         StoreTransaction,
         columns::identity,
         identity::{Identity, Kind, Subject, home},
         prepared::statements,
-        row_array,
         transaction::Failure,
     },
 };

@@ -5,16 +5,12 @@
 
 use std::{cell::RefCell, collections::HashMap};
 
-use pgrx::{FromDatum, IntoDatum, pg_sys};
+use pgrx::pg_sys;
 use serde::{Deserialize, Serialize};
 
 use crate::{
     error::Error,
-    pg::{
-        database, foreign_servers,
-        relation::of_extension,
-        scan::{TupleValues, equal},
-    },
+    pg::{database, foreign_servers, relation::of_extension, roles::role_named, row::Row, scan::Key},
     store::{
         columns::{NEWEST_TABLE, identity as column},
         scan::scan,
@@ -88,7 +84,7 @@ pub fn object_of(id: Identity) -> Result<Option<pg_sys::Oid>, Error> {
         return Ok(Some(object));
     }
     let mut found = None;
-    scan(c"identity", None, [equal(column::ID, pg_sys::F_INT8EQ, id.into_datum())], |row| found = object(row))?;
+    scan(c"identity", None, [Key::Bigint(column::ID, id)], |row| found = object(row))?;
     if let Some(found) = found {
         known(|known| known.objects.insert(id, found));
     }
@@ -98,14 +94,16 @@ pub fn object_of(id: Identity) -> Result<Option<pg_sys::Oid>, Error> {
 /// Every number of a server or role: more than one where rows of two databases were brought together.
 pub fn identities_of(kind: Kind, oid: pg_sys::Oid) -> Result<Vec<Identity>, Error> {
     let mut found = Vec::new();
-    let wanted = [equal(column::OBJECT, pg_sys::F_OIDEQ, oid.into_datum())];
-    scan(c"identity", Some(c"identity_object_idx"), wanted, |row| {
-        // SAFETY: the columns are of these types.
-        let (id, of) = unsafe { (row.value::<Identity>(column::ID), row.value::<String>(column::KIND)) };
-        if object(row).is_some() && of.as_deref() == Some(kind.as_str()) {
-            found.extend(id);
-        }
-    })?;
+    let identity = |row: Row| {
+        let is_it = object(row) == Some(oid) && row.get::<String>(column::KIND).as_deref() == Some(kind.as_str());
+        row.get::<Identity>(column::ID).filter(|_| is_it)
+    };
+    let wanted = [Key::Oid(column::OBJECT, oid)];
+    scan(c"identity", Some(c"identity_object_idx"), wanted, |row| found.extend(identity(row)))?;
+    if found.is_empty() {
+        // It may be on record under the OID that it had elsewhere.
+        scan(c"identity", None, [], |row| found.extend(identity(row)))?;
+    }
     found.sort_unstable();
     Ok(found)
 }
@@ -114,30 +112,32 @@ pub fn identities_of(kind: Kind, oid: pg_sys::Oid) -> Result<Vec<Identity>, Erro
 pub fn dropped_servers(name: &str) -> Result<Vec<(Identity, String)>, Error> {
     let mut found = Vec::new();
     scan(c"identity", None, [], |row| {
-        // SAFETY: the columns are of these types.
-        let (id, kind, last, vendor) = unsafe {
-            (
-                row.value::<Identity>(column::ID),
-                row.value::<String>(column::KIND),
-                row.value::<String>(column::NAME),
-                row.value::<String>(column::VENDOR),
-            )
-        };
+        let (kind, last) = (row.get::<String>(column::KIND), row.get::<String>(column::NAME));
         let is_it = kind.as_deref() == Some(Kind::Server.as_str()) && last.as_deref() == Some(name);
         // The worker may not have heard of it yet.
         if is_it && object(row).and_then(foreign_servers::server_of).is_none() {
-            found.extend(id.map(|id| (id, vendor.unwrap_or_default())));
+            let vendor = row.get::<String>(column::VENDOR).unwrap_or_default();
+            found.extend(row.get::<Identity>(column::ID).map(|id| (id, vendor)));
         }
     })?;
     Ok(found)
 }
 
-pub fn object(row: &TupleValues) -> Option<pg_sys::Oid> {
-    // SAFETY: the columns are of these types.
-    unsafe {
-        let home_of_it = row.value::<i64>(column::HOME);
-        row.datum(column::OBJECT)
-            .filter(|_| home_of_it == Some(home()))
-            .and_then(|datum| pg_sys::Oid::from_datum(datum, false))
+/// What a row stands for here. Where pg_upgrade has brought it, and no worker has looked at it yet, that is found by its
+/// name, as the worker does: whoever calls first is to be known, and so is his idempotency key.
+fn object(row: Row) -> Option<pg_sys::Oid> {
+    let object = row.get::<pg_sys::Oid>(column::OBJECT)?;
+    if row.get::<i64>(column::HOME) == Some(home()) {
+        return Some(object);
+    }
+    let name = row.get::<String>(column::NAME)?;
+    match Kind::from_label(&row.get::<String>(column::KIND)?)? {
+        Kind::Server => {
+            let vendor = row.get::<String>(column::VENDOR)?;
+            foreign_servers::server(&name)
+                .filter(|server| foreign_servers::vendor_of(server) == vendor)
+                .map(|server| server.oid)
+        }
+        Kind::Role => role_named(&name),
     }
 }

@@ -1,7 +1,7 @@
 //! What the limits look back on: sends and checks of one recipient, sends through one provider.
 
 use pgrx::pg_sys;
-use policy::Micros;
+use policy::Timestamp;
 use uuid::Uuid;
 
 use crate::{
@@ -81,7 +81,7 @@ statements! {
 pub struct SendQuery<'a> {
     pub provider: Identity,
     pub recipient_key: &'a [u8],
-    pub since: Micros,
+    pub since: Timestamp,
     pub most: i64,
 }
 
@@ -90,15 +90,15 @@ pub struct CheckQuery<'a> {
     pub provider: Identity,
     pub account: &'a [u8],
     pub recipient_key: &'a [u8],
-    pub since: Micros,
+    pub since: Timestamp,
     /// Who has sent something since then is no stranger.
-    pub sent_since: Micros,
+    pub sent_since: Timestamp,
     pub most: i64,
 }
 
 impl StoreTransaction<'_, '_> {
     /// When sends to recipients through providers began, with the number of the question, from 1.
-    pub fn sends(&mut self, questions: &[SendQuery]) -> Result<Vec<(usize, Micros)>, Failure> {
+    pub fn sends(&mut self, questions: &[SendQuery]) -> Result<Vec<(usize, Timestamp)>, Failure> {
         let each = |value: fn(&SendQuery) -> i64| questions.iter().map(value).collect::<Vec<_>>();
         let keys: Vec<&[u8]> = questions.iter().map(|question| question.recipient_key).collect();
         let since: Vec<_> = questions.iter().map(|question| values::Time(question.since)).collect();
@@ -109,7 +109,7 @@ impl StoreTransaction<'_, '_> {
             argument(each(|question| question.most), pg_sys::INT8ARRAYOID),
         ];
         let table = self.client.select(&self.store.limits.select_sends, None, &arguments)?;
-        table.map(|row| Ok((rows::question(&row)?, rows::micros(&row, 2)?.unwrap_or(0)))).collect()
+        table.map(|row| Ok((rows::question(&row)?, rows::timestamp(&row, 2)?.unwrap_or_default()))).collect()
     }
 
     /// What counts when codes are checked.
@@ -135,17 +135,17 @@ impl StoreTransaction<'_, '_> {
     pub fn provider_sends(
         &mut self,
         provider: Identity,
-        since: Micros,
+        since: Timestamp,
         most: i64,
-    ) -> Result<Vec<(Micros, Uuid)>, Failure> {
+    ) -> Result<Vec<(Timestamp, Uuid)>, Failure> {
         let arguments = [number(provider), values::time(since), argument(most, pg_sys::INT8OID)];
         let table = self.client.select(&self.store.limits.select_provider_sends, None, &arguments)?;
-        table.map(|row| Ok((rows::micros(&row, 1)?.unwrap_or(0), rows::uuid(&row, 2)?))).collect()
+        table.map(|row| Ok((rows::timestamp(&row, 1)?.unwrap_or_default(), rows::uuid(&row, 2)?))).collect()
     }
 
     /// When an attempt began, as the record has it.
-    pub fn started_at(&mut self, attempt: Uuid) -> Result<Option<Micros>, Failure> {
+    pub fn started_at(&mut self, attempt: Uuid) -> Result<Option<Timestamp>, Failure> {
         let table = self.client.select(&self.store.limits.select_started_at, Some(1), &[uuid(attempt)])?;
-        Ok(table.map(|row| rows::micros(&row, 1)).next().transpose()?.flatten())
+        Ok(table.map(|row| rows::timestamp(&row, 1)).next().transpose()?.flatten())
     }
 }

@@ -3,11 +3,17 @@
 
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
-use pgrx::{PgTryBuilder, pg_sys};
+use pgrx::pg_sys;
 
 use crate::{
     error::Error,
-    pg::{relation::of_extension, scan::scan_catalog},
+    pg::{
+        database::has_extension,
+        invalidation::mark_changes,
+        relation::of_extension,
+        scan::{SubscriptionRel, scan_catalog},
+        transaction,
+    },
 };
 
 /// Why nothing is done, and what to do about it.
@@ -20,17 +26,11 @@ pub const REPLICATED: (&str, &str) = (
 static STALE: AtomicBool = AtomicBool::new(true);
 static IS_REPLICATED: AtomicBool = AtomicBool::new(false);
 
-unsafe extern "C-unwind" fn at_change(_argument: pg_sys::Datum, _cache: i32, _hash: u32) {
-    STALE.store(true, SeqCst);
-}
-
 /// In a transaction.
 pub fn is_replicated() -> bool {
     static REGISTERED: AtomicBool = AtomicBool::new(false);
     if !REGISTERED.swap(true, SeqCst) {
-        let cache = pg_sys::SysCacheIdentifier::SUBSCRIPTIONRELMAP as i32;
-        // SAFETY: on the main thread, once in a process.
-        unsafe { pg_sys::CacheRegisterSyscacheCallback(cache, Some(at_change), pg_sys::Datum::from(0)) };
+        mark_changes(&[pg_sys::SysCacheIdentifier::SUBSCRIPTIONRELMAP], &STALE);
     }
     if STALE.swap(false, SeqCst) {
         IS_REPLICATED.store(look(), SeqCst);
@@ -47,23 +47,11 @@ pub fn must_be_original() -> Result<(), Error> {
     }
 }
 
-/// The catalog pg_subscription_rel: the same OID in every version, and how its rows begin.
-const SUBSCRIPTION_REL: u32 = 6102;
-
-#[repr(C)]
-struct SubscriptionRel {
-    subscription: pg_sys::Oid,
-    table: pg_sys::Oid,
-}
-
 /// Whether a subscription has our table among its own.
 fn look() -> bool {
     let Some(table) = of_extension(c"verification_record") else { return false };
     let mut found = false;
-    scan_catalog(pg_sys::Oid::from(SUBSCRIPTION_REL), |row| {
-        // SAFETY: how the catalog's rows begin.
-        found |= unsafe { row.form::<SubscriptionRel>() }.table == table;
-    });
+    scan_catalog(|of: &SubscriptionRel, _| found |= of.table == table);
     found
 }
 
@@ -78,23 +66,10 @@ pub enum Presence {
 
 /// Outside a transaction.
 pub fn presence() -> Presence {
-    // SAFETY: a transaction of its own, which every path ends.
-    unsafe {
-        PgTryBuilder::new(|| {
-            pg_sys::StartTransactionCommand();
-            let is_here = pg_sys::get_extension_oid(c"otp_gateway".as_ptr(), true) != pg_sys::InvalidOid;
-            let is_replicated = is_here && look();
-            pg_sys::CommitTransactionCommand();
-            match (is_here, is_replicated) {
-                (_, true) => Presence::Replicated,
-                (true, false) => Presence::Here,
-                (false, false) => Presence::Gone,
-            }
-        })
-        .catch_others(|_| {
-            pg_sys::AbortCurrentTransaction();
-            Presence::Gone
-        })
-        .execute()
-    }
+    transaction::attempt(|| match has_extension(c"otp_gateway") {
+        false => Presence::Gone,
+        true if look() => Presence::Replicated,
+        true => Presence::Here,
+    })
+    .unwrap_or(Presence::Gone)
 }

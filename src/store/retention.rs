@@ -1,7 +1,7 @@
 //! What is erased when its time is over, deleted, forgotten, or sealed anew.
 
 use pgrx::pg_sys;
-use policy::{Micros, Verification};
+use policy::{Micros, Timestamp, Verification};
 use uuid::Uuid;
 
 use crate::{
@@ -115,13 +115,13 @@ impl StoreTransaction<'_, '_> {
 
     /// Ends those that are past their time and still open, and erases what was sealed for them. Returns the others of
     /// `ids` that are still open, with their time.
-    pub fn expire(&mut self, ids: &[Uuid], now: Micros) -> Result<Vec<(Uuid, Micros)>, Failure> {
+    pub fn expire(&mut self, ids: &[Uuid], now: Timestamp) -> Result<Vec<(Uuid, Timestamp)>, Failure> {
         let arguments = [uuids(ids), values::time(now)];
         let expired = self.client.update(&self.store.retention.expire, None, &arguments)?;
         let expired = expired.map(|row| rows::uuid(&row, 1)).collect::<Result<Vec<_>, _>>()?;
         self.announce(|| expired)?;
         let table = self.client.select(&self.store.retention.select_sealed_of, None, &[uuids(ids)])?;
-        table.map(|row| Ok((rows::uuid(&row, 1)?, rows::micros(&row, 2)?.unwrap_or(0)))).collect()
+        table.map(|row| Ok((rows::uuid(&row, 1)?, rows::timestamp(&row, 2)?.unwrap_or_default()))).collect()
     }
 
     /// The verifications of a recipient at a provider or route.
@@ -158,7 +158,7 @@ impl StoreTransaction<'_, '_> {
     pub fn old(
         &mut self,
         from: Uuid,
-        before: Micros,
+        before: Timestamp,
         providers: Option<&[Identity]>,
         most: i64,
     ) -> Result<Vec<(Uuid, bool)>, Failure> {
@@ -180,9 +180,9 @@ impl StoreTransaction<'_, '_> {
     }
 
     /// When the oldest verification began.
-    pub fn oldest(&mut self) -> Result<Option<Micros>, Failure> {
+    pub fn oldest(&mut self) -> Result<Option<Timestamp>, Failure> {
         let table = self.client.select(&self.store.retention.select_oldest, Some(1), &[])?;
-        Ok(table.map(|row| rows::micros(&row, 1)).next().transpose()?.flatten())
+        Ok(table.map(|row| rows::timestamp(&row, 1)).next().transpose()?.flatten())
     }
 
     /// The next `most` verifications after `from`, with what is sealed of each.
@@ -202,8 +202,8 @@ impl StoreTransaction<'_, '_> {
 }
 
 /// When what is sealed for a verification is of no more use.
-pub fn erase_at(created_at: Micros, state: &Verification) -> Micros {
-    state.expires_at.unwrap_or(created_at.saturating_add(NO_EXPIRY))
+pub fn erase_at(created_at: Timestamp, state: &Verification) -> Timestamp {
+    state.expires_at.unwrap_or(created_at + NO_EXPIRY)
 }
 
 /// Where neither vendor nor provider says how long a code lives, what is sealed is kept for a day.

@@ -2,7 +2,7 @@
 
 use dialect::{Operation, Outcome};
 use pgrx::{FromDatum, IntoDatum, spi::SpiHeapTupleData};
-use policy::{BlockReason, Micros, Status, Verification};
+use policy::{BlockReason, Status, Timestamp, Verification};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -19,7 +19,7 @@ pub struct NewVerification {
     pub vendor: String,
     pub created_by: String,
     pub role_id: Identity,
-    pub created_at: Micros,
+    pub created_at: Timestamp,
     pub recipient_masked: Option<String>,
     pub recipient_key: Option<Vec<u8>>,
     pub sealed: Option<Vec<u8>>,
@@ -75,8 +75,8 @@ pub struct NewAttempt {
     /// The rule that refused, or would have.
     pub reason: Option<BlockReason>,
     /// When waiting helps, and until when.
-    pub retry_at: Option<Micros>,
-    pub started_at: Micros,
+    pub retry_at: Option<Timestamp>,
+    pub started_at: Timestamp,
 }
 
 /// How an attempt ended.
@@ -88,14 +88,14 @@ pub struct AttemptEnd {
     pub vendor_message: Option<String>,
     /// JSON text, redacted.
     pub response: Option<String>,
-    pub retry_at: Option<Micros>,
-    pub finished_at: Micros,
+    pub retry_at: Option<Timestamp>,
+    pub finished_at: Timestamp,
 }
 
 /// A verification as it is on record.
 pub struct StoredVerification {
     pub id: Uuid,
-    pub created_at: Micros,
+    pub created_at: Timestamp,
     pub provider_id: Identity,
     pub state: Verification,
     /// Whom it goes to; None: nobody that is known, or they were forgotten.
@@ -111,7 +111,7 @@ pub struct QueuedVerification {
     /// The route that it is queued for, else the provider.
     pub line: Identity,
     pub role_id: Identity,
-    pub created_at: Micros,
+    pub created_at: Timestamp,
     /// Or it was once.
     pub is_queued: bool,
 }
@@ -130,7 +130,7 @@ pub struct QueuedPayload {
 /// What is to be erased of one, and when.
 pub struct OpenVerification {
     pub id: Uuid,
-    pub erase_at: Micros,
+    pub erase_at: Timestamp,
     /// How the seal begins, which tells its key; None: nothing is sealed.
     pub begins: Option<Vec<u8>>,
     pub is_sending: bool,
@@ -150,7 +150,7 @@ pub struct RecipientEvent {
     pub attempt: Uuid,
     pub operation: Operation,
     pub outcome: Option<Outcome>,
-    pub started_at: Micros,
+    pub started_at: Timestamp,
     pub role: Identity,
     pub provider: Identity,
     /// At the account that was asked about.
@@ -166,7 +166,7 @@ pub struct StoredAttempt {
     pub vendor_message: Option<String>,
     pub response: Option<String>,
     pub reason: Option<BlockReason>,
-    pub retry_at: Option<Micros>,
+    pub retry_at: Option<Timestamp>,
 }
 
 pub fn value<T: FromDatum + IntoDatum>(row: &SpiHeapTupleData, column: usize) -> Result<Option<T>, Failure> {
@@ -186,7 +186,7 @@ pub fn flag(row: &SpiHeapTupleData, column: usize) -> Result<bool, Failure> {
     Ok(value(row, column)?.unwrap_or(false))
 }
 
-pub fn micros(row: &SpiHeapTupleData, column: usize) -> Result<Option<Micros>, Failure> {
+pub fn timestamp(row: &SpiHeapTupleData, column: usize) -> Result<Option<Timestamp>, Failure> {
     Ok(value::<Time>(row, column)?.map(|time| time.0))
 }
 
@@ -217,13 +217,13 @@ impl StoredVerification {
             state: Verification {
                 status: label(row, 2, &Status::ALL, Status::as_str)?.unwrap_or(Status::Unknown),
                 reference: value(row, 3)?,
-                expires_at: micros(row, 4)?,
-                approved_at: micros(row, 5)?,
+                expires_at: timestamp(row, 4)?,
+                approved_at: timestamp(row, 5)?,
                 send_count: count(row, 6)?,
                 check_count: count(row, 7)?,
                 max_checks: count(row, 8)?,
             },
-            created_at: micros(row, 9)?.unwrap_or(0),
+            created_at: timestamp(row, 9)?.unwrap_or_default(),
             provider_id: value(row, 10)?.unwrap_or(0),
             recipient_key: value(row, 11)?,
             role_id: value(row, 12)?.unwrap_or(0),
@@ -237,7 +237,7 @@ impl QueuedVerification {
             transaction: transaction(row, 1)?,
             id: uuid(row, 2)?,
             line: value(row, 3)?.unwrap_or(0),
-            created_at: micros(row, 4)?.unwrap_or(0),
+            created_at: timestamp(row, 4)?.unwrap_or_default(),
             role_id: value(row, 5)?.unwrap_or(0),
             is_queued: flag(row, 6)?,
         })
@@ -268,7 +268,7 @@ impl OpenVerification {
     pub fn read(row: &SpiHeapTupleData) -> Result<Self, Failure> {
         Ok(Self {
             id: uuid(row, 1)?,
-            erase_at: micros(row, 2)?.unwrap_or(0),
+            erase_at: timestamp(row, 2)?.unwrap_or_default(),
             begins: value(row, 3)?,
             is_sending: flag(row, 4)?,
         })
@@ -282,7 +282,7 @@ impl RecipientEvent {
             attempt: uuid(row, 2)?,
             operation: label(row, 3, &Operation::ALL, Operation::as_str)?.unwrap_or(Operation::Send),
             outcome: label(row, 4, &Outcome::ALL, Outcome::as_str)?,
-            started_at: micros(row, 5)?.unwrap_or(0),
+            started_at: timestamp(row, 5)?.unwrap_or_default(),
             role: value(row, 6)?.unwrap_or(0),
             provider: value(row, 7)?.unwrap_or(0),
             is_of_account: flag(row, 8)?,
@@ -301,7 +301,7 @@ impl StoredAttempt {
             vendor_message: value(row, 6)?,
             response: value(row, 7)?,
             reason: label(row, 8, &BlockReason::ALL, BlockReason::as_str)?,
-            retry_at: micros(row, 9)?,
+            retry_at: timestamp(row, 9)?,
         })
     }
 }

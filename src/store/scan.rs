@@ -8,7 +8,8 @@ use crate::{
     error::Error,
     pg::{
         relation::of_extension,
-        scan::{TupleValues, scan_catalog, scan_table},
+        row::Row,
+        scan::{By, Key, name, scan_catalog, scan_table},
     },
     store::SCHEMA_VERSION,
 };
@@ -17,25 +18,25 @@ use crate::{
 pub fn scan<const N: usize>(
     table: &CStr,
     index: Option<&CStr>,
-    keys: [pg_sys::ScanKeyData; N],
-    each: impl FnMut(&TupleValues),
+    keys: [Key; N],
+    each: impl FnMut(Row),
 ) -> Result<(), Error> {
     // Tables of another version lack columns that are asked for.
     let Some(table) = of_extension(table).filter(|_| is_of_this_version()) else { return Err(Error::not_installed()) };
-    scan_table(table, index.map(|name| of_extension(name).unwrap_or(pg_sys::InvalidOid)), keys, each);
+    let by = match index {
+        Some(index) => of_extension(index).map_or(By::Table, By::Index),
+        None => By::PrimaryKey,
+    };
+    scan_table(table, by, keys, each);
     Ok(())
 }
 
 /// Whether the extension is of this version in this database.
 fn is_of_this_version() -> bool {
     let mut version = None;
-    scan_catalog(pg_sys::ExtensionRelationId, |row| {
-        // SAFETY: the catalog's own struct, and a column of type text, which is copied.
-        unsafe {
-            let name = CStr::from_ptr((&raw const row.form::<pg_sys::FormData_pg_extension>().extname.data).cast());
-            if name == c"otp_gateway" {
-                version = row.value::<String>(pg_sys::Anum_pg_extension_extversion as usize);
-            }
+    scan_catalog(|extension: &pg_sys::FormData_pg_extension, row| {
+        if name(&extension.extname) == "otp_gateway" {
+            version = row.get::<String>(pg_sys::Anum_pg_extension_extversion as usize);
         }
     });
     version.as_deref() == Some(SCHEMA_VERSION)

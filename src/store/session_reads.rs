@@ -1,18 +1,17 @@
 //! Reading a verification as it is now, whatever the caller's snapshot and rights: what the caller may do with it is
 //! checked here.
 
-use std::ffi::CStr;
-
 use dialect::Operation;
-use pgrx::{IntoDatum, pg_sys};
-use policy::{Micros, Status};
+use policy::{Status, Timestamp};
 use uuid::Uuid;
 
 use crate::{
     error::Error,
     pg::{
-        roles::{Role, current_role},
-        scan::{TupleValues, equal, is_of_this_transaction},
+        roles::{Role, acting_owner, current_role, current_user, has_privileges_of, is_superuser, name_of},
+        row::Row,
+        scan::Key,
+        values::quoted,
     },
     store::{
         columns::{attempt, verification as column},
@@ -34,8 +33,8 @@ pub struct VerificationSnapshot {
     pub send_count: u32,
     /// Whom the code goes to; None: nobody that is known, or they were forgotten.
     pub recipient_key: Option<Vec<u8>>,
-    pub approved_at: Option<Micros>,
-    pub expires_at: Option<Micros>,
+    pub approved_at: Option<Timestamp>,
+    pub expires_at: Option<Timestamp>,
     role_id: Identity,
     pub max_checks: u32,
     /// Written by the caller's own transaction, which has not ended.
@@ -54,11 +53,8 @@ pub struct KeyedVerification {
 pub fn role_of(id: Uuid) -> Result<Option<Role>, Error> {
     let Some(recorded) = own(id)? else { return Ok(None) };
     let Some(oid) = object_of(recorded.role_id)? else { return Ok(None) };
-    // SAFETY: a look-up in the catalog; the role may have been dropped.
-    let name = unsafe { pg_sys::GetUserNameFromId(oid, true) };
-    // SAFETY: a C string, if it is there.
-    let name = (!name.is_null()).then(|| unsafe { CStr::from_ptr(name) }.to_string_lossy().into_owned());
-    Ok(name.map(|name| Role { oid, name }))
+    // It may have been dropped.
+    Ok(name_of(oid).map(|name| Role { oid, name }))
 }
 
 /// The same, of what others can see.
@@ -79,29 +75,30 @@ pub fn verification(id: Uuid) -> Result<VerificationSnapshot, Error> {
     own(id)?.ok_or_else(|| {
         Error::undefined_object(
             "there is no verification of that id",
-            "Give the verification_id that otp_send returned to your role; for a flow begun elsewhere, otp_verify \
-            takes a provider.",
+            format!(
+                "Give the verification_id that otp_send returned to your role, or that the row has after COMMIT: what a \
+                transaction enqueued and then changed, deleted or rolled back is withdrawn, unsent. For a flow begun \
+                elsewhere, otp_verify takes a provider.{}",
+                may_act_for_hint()
+            ),
         )
     })
 }
 
 /// The same, where none is no error.
 pub fn own(id: Uuid) -> Result<Option<VerificationSnapshot>, Error> {
-    let id = pgrx::datum::Uuid::from_bytes(*id.as_bytes()).into_datum();
     let mut found = Ok(None);
-    scan(c"verification_record", None, [equal(column::ID, pg_sys::F_UUID_EQ, id)], |row| {
+    scan(c"verification_record", None, [Key::Uuid(column::ID, id)], |row| {
         // First: the time is not to tell of rows that are not the caller's.
-        // SAFETY: the column is of this type.
-        let role = unsafe { row.value(column::ROLE_ID) }.unwrap_or_default();
-        // SAFETY: the columns are of the types that they are read as.
-        found = may_act_for(role).map(|may| may.then(|| unsafe { recorded(row, role) }));
+        let role = row.get(column::ROLE_ID).unwrap_or_default();
+        found = may_act_for(role).map(|may| may.then(|| recorded(row, role)));
     })?;
     found
 }
 
 /// The verification that an idempotency key of the current role, by any of its names, stands for: the latest since
 /// then. Of others' keys a role learns nothing, and they take none away from it.
-pub fn find_by_key(names: &[Vec<u8>], since: Micros) -> Result<Option<KeyedVerification>, Error> {
+pub fn find_by_key(names: &[Vec<u8>], since: Timestamp) -> Result<Option<KeyedVerification>, Error> {
     let roles = identities_of(Kind::Role, current_role().oid)?;
     let mut latest = None;
     for (key, name) in names.iter().enumerate() {
@@ -113,24 +110,17 @@ pub fn find_by_key(names: &[Vec<u8>], since: Micros) -> Result<Option<KeyedVerif
 fn find_by_name(
     key: usize,
     name: &[u8],
-    since: Micros,
+    since: Timestamp,
     roles: &[Identity],
     latest: &mut Option<KeyedVerification>,
 ) -> Result<(), Error> {
-    let wanted = [equal(column::IDEMPOTENCY_KEY, pg_sys::F_BYTEAEQ, name.into_datum())];
+    let wanted = [Key::Bytea(column::IDEMPOTENCY_KEY, name)];
     scan(c"verification_record", Some(c"verification_idempotency_key_idx"), wanted, |row| {
-        // SAFETY: the columns are of these types.
-        let (id, created_at, payload_hash, role) = unsafe {
-            (
-                row.value::<pgrx::datum::Uuid>(column::ID),
-                row.datum(column::CREATED_AT).map_or(0, |time| time.value() as Micros),
-                row.value::<Vec<u8>>(column::PAYLOAD_HASH).unwrap_or_default(),
-                row.value::<Identity>(column::ROLE_ID),
-            )
-        };
-        let id = id.map_or(Uuid::nil(), |id| Uuid::from_bytes(*id.as_bytes()));
+        let id = row.uuid(column::ID).unwrap_or_default();
+        let created_at = row.time(column::CREATED_AT).unwrap_or_default();
         let is_later = created_at > since && latest.as_ref().is_none_or(|other| other.id < id);
-        if is_later && role.is_some_and(|role| roles.contains(&role)) {
+        if is_later && row.get::<Identity>(column::ROLE_ID).is_some_and(|role| roles.contains(&role)) {
+            let payload_hash = row.get(column::PAYLOAD_HASH).unwrap_or_default();
             *latest = Some(KeyedVerification { id, key, payload_hash });
         }
     })
@@ -139,41 +129,44 @@ fn find_by_name(
 /// Whether a send of ours began a verification. A flow begun elsewhere names a number, too, and nobody here knows who
 /// got its code.
 pub fn was_sent_here(id: Uuid) -> Result<bool, Error> {
-    let id = pgrx::datum::Uuid::from_bytes(*id.as_bytes()).into_datum();
     let mut was_sent = false;
-    let wanted = [equal(attempt::VERIFICATION_ID, pg_sys::F_UUID_EQ, id)];
+    let wanted = [Key::Uuid(attempt::VERIFICATION_ID, id)];
     scan(c"attempt_record", Some(c"attempt_verification_id_idx"), wanted, |row| {
-        // SAFETY: the column is of this type.
-        let operation = unsafe { row.value::<String>(attempt::OPERATION) };
+        let operation = row.get::<String>(attempt::OPERATION);
         was_sent |= operation.as_deref() == Some(Operation::Send.as_str());
     })?;
     Ok(was_sent)
 }
 
-/// # Safety
-/// A row of the table of verifications, the current one of a scan.
-unsafe fn recorded(row: &TupleValues, role_id: Identity) -> VerificationSnapshot {
-    // SAFETY: as the caller promises.
-    unsafe {
-        VerificationSnapshot {
-            provider: row.value(column::PROVIDER).unwrap_or_default(),
-            provider_id: row.value(column::PROVIDER_ID).unwrap_or_default(),
-            vendor: row.value(column::VENDOR).unwrap_or_default(),
-            status: row
-                .value::<String>(column::STATUS)
-                .and_then(|label| Status::from_label(&label))
-                .unwrap_or(Status::Unknown),
-            reference: row.value(column::REFERENCE),
-            sealed: row.value(column::SEALED),
-            route_id: row.value(column::ROUTE_ID),
-            send_count: row.value::<i32>(column::SEND_COUNT).unwrap_or(0).unsigned_abs(),
-            recipient_key: row.value(column::RECIPIENT_KEY),
-            approved_at: row.datum(column::APPROVED_AT).map(|time| time.value() as Micros),
-            expires_at: row.datum(column::EXPIRES_AT).map(|time| time.value() as Micros),
-            role_id,
-            max_checks: row.value::<i32>(column::MAX_CHECKS).unwrap_or(0).unsigned_abs(),
-            is_of_this_transaction: is_of_this_transaction(row.tuple),
-        }
+/// What a row of the table of verifications has.
+fn recorded(row: Row, role_id: Identity) -> VerificationSnapshot {
+    let status = row.get::<String>(column::STATUS).and_then(|label| Status::from_label(&label));
+    VerificationSnapshot {
+        provider: row.get(column::PROVIDER).unwrap_or_default(),
+        provider_id: row.get(column::PROVIDER_ID).unwrap_or_default(),
+        vendor: row.get(column::VENDOR).unwrap_or_default(),
+        status: status.unwrap_or(Status::Unknown),
+        reference: row.get(column::REFERENCE),
+        sealed: row.get(column::SEALED),
+        route_id: row.get(column::ROUTE_ID),
+        send_count: row.get::<i32>(column::SEND_COUNT).unwrap_or(0).unsigned_abs(),
+        recipient_key: row.get(column::RECIPIENT_KEY),
+        approved_at: row.time(column::APPROVED_AT),
+        expires_at: row.time(column::EXPIRES_AT),
+        role_id,
+        max_checks: row.get::<i32>(column::MAX_CHECKS).unwrap_or(0).unsigned_abs(),
+        is_of_this_transaction: row.is_of_this_transaction(),
+    }
+}
+
+/// Where it is the right to another role's verifications that is missing, more likely than the verification.
+fn may_act_for_hint() -> String {
+    match acting_owner() {
+        owner if owner.is_empty() => owner,
+        owner => format!(
+            "{owner} What another role began is found after GRANT <the role that began it> TO {}.",
+            quoted(&current_role().name)
+        ),
     }
 }
 
@@ -181,12 +174,8 @@ unsafe fn recorded(row: &TupleValues, role_id: Identity) -> VerificationSnapshot
 /// membership that inherits nothing, or lets one administer the role, gives none. For one that was dropped, only
 /// superusers may.
 fn may_act_for(role: Identity) -> Result<bool, Error> {
-    let role = object_of(role)?;
-    // SAFETY: look-ups in the catalog.
-    Ok(unsafe {
-        match role {
-            Some(role) => pg_sys::has_privs_of_role(pg_sys::GetUserId(), role),
-            None => pg_sys::superuser(),
-        }
+    Ok(match object_of(role)? {
+        Some(role) => has_privileges_of(current_user(), role),
+        None => is_superuser(current_user()),
     })
 }

@@ -3,8 +3,7 @@
 use std::cell::{Cell, RefCell};
 
 use pgrx::{
-    IntoDatum, Spi,
-    datum::DatumWithOid,
+    Spi,
     pg_sys::{self, PgOid},
     spi::{OwnedPreparedStatement, SpiError},
 };
@@ -65,20 +64,20 @@ pub fn insert_queued(row: NewVerification) -> Result<(), Error> {
         argument(pg_uuid(row.id), TYPES[0]),
         text(&row.provider),
         text(&row.vendor),
-        optional(row.recipient_masked, TYPES[3]),
-        optional(row.recipient_key, TYPES[4]),
-        optional(row.state.reference, TYPES[5]),
+        argument(row.recipient_masked, TYPES[3]),
+        argument(row.recipient_key, TYPES[4]),
+        argument(row.state.reference, TYPES[5]),
         text(&row.created_by),
         time(row.created_at),
         argument(max_checks, TYPES[8]),
-        optional(row.sealed, TYPES[9]),
-        optional(row.idempotency.as_ref().and_then(|one| one.keys.first().cloned()), TYPES[10]),
-        optional(row.idempotency.and_then(|one| one.payloads.into_iter().next()), TYPES[11]),
+        argument(row.sealed, TYPES[9]),
+        argument(row.idempotency.as_ref().and_then(|one| one.keys.first().cloned()), TYPES[10]),
+        argument(row.idempotency.and_then(|one| one.payloads.into_iter().next()), TYPES[11]),
         argument(row.is_test, TYPES[12]),
-        optional(row.route.as_ref().map(|(name, _)| name.clone()), TYPES[13]),
+        argument(row.route.as_ref().map(|(name, _)| name.clone()), TYPES[13]),
         argument(row.provider_id, TYPES[14]),
         argument(row.role_id, TYPES[15]),
-        optional(row.route.map(|(_, id)| id), TYPES[16]),
+        argument(row.route.map(|(_, id)| id), TYPES[16]),
     ];
     WRITES.set(true);
     let _written = Written;
@@ -111,9 +110,4 @@ pub fn withdraw(ids: &[Uuid]) -> Result<(), Error> {
         client.update(delete, None, &[uuids(ids)]).map(|_| ())
     });
     taken.map_err(|error| Error::internal(format!("queued sends could not be taken back: {error}"), "Report it."))
-}
-
-fn optional<T: IntoDatum>(value: Option<T>, of: pg_sys::Oid) -> DatumWithOid<'static> {
-    // SAFETY: `of` is T's type, at each call above; the datum is a copy.
-    unsafe { DatumWithOid::new(value, of) }
 }

@@ -1,194 +1,21 @@
-//! One transaction of the worker: begun, run, committed; or undone, with the reason sorted into what to do about it.
+//! One transaction of the worker, in which the extension's tables are there and this database's own.
 
-use std::{
-    ffi::CStr,
-    panic::AssertUnwindSafe,
-    sync::atomic::{AtomicBool, Ordering::SeqCst},
+use pgrx::spi::SpiClient;
+
+pub use crate::pg::worker_transaction::{Durability, Failure};
+use crate::{
+    pg::worker_transaction::{self, lock_to_write},
+    store::replica,
 };
-
-use pgrx::{
-    PgSqlErrorCode, PgTryBuilder, Spi,
-    pg_sys::{self, panic::CaughtError},
-    spi::{SpiClient, SpiError},
-};
-
-use crate::store::replica;
-
-/// Whether a commit waits for the disk.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Durability {
-    /// Flushed, and as far as synchronous_commit says sent to standbys, before it returns.
-    Flushed,
-    /// Flushed a moment later, or with the next flush.
-    Deferred,
-}
-
-/// Why a transaction is undone.
-#[derive(Debug)]
-pub enum Failure {
-    /// The extension is no longer installed here.
-    NotInstalled,
-    /// Somebody holds a lock on our tables: try again shortly.
-    Busy,
-    /// Anything else: SQLSTATE and primary message.
-    Error(String),
-}
-
-impl From<SpiError> for Failure {
-    fn from(error: SpiError) -> Self {
-        Self::Error(error.to_string())
-    }
-}
-
-/// A commit is under way: it may be waiting for a standby, which only an interrupt ends.
-static COMMITTING: AtomicBool = AtomicBool::new(false);
-/// This process is to end: no commit waits for a standby any more.
-static ENDING: AtomicBool = AtomicBool::new(false);
-
-/// A statement may run: only then there is something to cancel.
-static RUNNING: AtomicBool = AtomicBool::new(false);
-
-/// The last transaction was canceled: the one that does it again is not, or whoever cancels often enough would keep
-/// everything from being done.
-static AGAIN: AtomicBool = AtomicBool::new(false);
-
-// Exported by every version, but not among pgrx's bindings; LOCK_TIMEOUT has the same number in all of them.
-unsafe extern "C" {
-    fn get_timeout_indicator(id: std::ffi::c_int, reset: bool) -> bool;
-}
-const LOCK_TIMEOUT: std::ffi::c_int = 2;
-
-/// For the handler of SIGINT, by which also Postgres itself ends what waits for a lock for too long: cancels the
-/// statement, which is done again. Where none runs, an error would end the process.
-pub fn cancel_statement() {
-    // SAFETY: reads a flag, which Postgres sets before the signal that its own clock sends.
-    let is_lock_timeout = || unsafe { get_timeout_indicator(LOCK_TIMEOUT, false) };
-    if RUNNING.load(SeqCst) && (!AGAIN.load(SeqCst) || is_lock_timeout()) {
-        // SAFETY: flags that signal handlers set.
-        unsafe {
-            (&raw mut pg_sys::QueryCancelPending).write_volatile(1);
-            (&raw mut pg_sys::InterruptPending).write_volatile(1);
-        }
-    }
-}
-
-/// From here on nothing is canceled.
-fn no_statement() {
-    RUNNING.store(false, SeqCst);
-    // SAFETY: a flag, which the handler leaves alone now.
-    unsafe { (&raw mut pg_sys::QueryCancelPending).write_volatile(0) };
-}
-
-/// For the handler of SIGTERM: lets a commit that waits for a standby go, and those after it not wait.
-pub fn interrupt_commit() {
-    ENDING.store(true, SeqCst);
-    if COMMITTING.load(SeqCst) {
-        // SAFETY: flags that signal handlers set.
-        unsafe {
-            (&raw mut pg_sys::ProcDiePending).write_volatile(1);
-            (&raw mut pg_sys::InterruptPending).write_volatile(1);
-        }
-    }
-}
 
 pub fn run<R>(durability: Durability, body: impl FnOnce(&mut SpiClient) -> Result<R, Failure>) -> Result<R, Failure> {
-    // SAFETY: on the worker's main thread, outside any transaction; every path out of here ends the one it begins.
-    unsafe {
-        pg_sys::SetCurrentStatementStartTimestamp();
-        pg_sys::pgstat_report_activity(
-            pg_sys::BackendState::STATE_RUNNING,
-            c"otp_gateway: recording attempts".as_ptr(),
-        );
-        let configured = pg_sys::synchronous_commit;
-        let result = PgTryBuilder::new(AssertUnwindSafe(|| {
-            RUNNING.store(true, SeqCst);
-            pg_sys::StartTransactionCommand();
-            pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot());
-            let result = tables_are_there().and_then(|()| Spi::connect_mut(body));
-            match result {
-                Ok(value) => {
-                    pg_sys::PopActiveSnapshot();
-                    commit(durability);
-                    no_statement();
-                    AGAIN.store(false, SeqCst);
-                    Ok(value)
-                }
-                Err(failure) => {
-                    no_statement();
-                    pg_sys::AbortCurrentTransaction();
-                    Err(failure)
-                }
-            }
-        }))
-        .catch_others(|error| {
-            no_statement();
-            COMMITTING.store(false, SeqCst);
-            pg_sys::AbortCurrentTransaction();
-            Err(classify(&error))
-        })
-        .execute();
-        pg_sys::synchronous_commit = configured;
-        pg_sys::pgstat_report_stat(false);
-        pg_sys::pgstat_report_activity(pg_sys::BackendState::STATE_IDLE, std::ptr::null());
-        result
-    }
+    worker_transaction::run(c"otp_gateway: recording attempts", durability, tables_are_there, body)
 }
 
-/// # Safety
-/// In a transaction that is to be committed.
-unsafe fn commit(durability: Durability) {
-    // SAFETY: as the caller promises; synchronous_commit is this process' own copy of the setting.
-    unsafe {
-        // Before the look at ENDING: who is told to end after it interrupts.
-        COMMITTING.store(true, SeqCst);
-        pg_sys::synchronous_commit = match durability {
-            Durability::Deferred => pg_sys::SyncCommitLevel::SYNCHRONOUS_COMMIT_OFF as i32,
-            // The server that ends sends all that is on disk to its standbys before it is gone.
-            Durability::Flushed if ENDING.load(SeqCst) => {
-                pg_sys::SyncCommitLevel::SYNCHRONOUS_COMMIT_LOCAL_FLUSH as i32
-            }
-            // An intent is on disk before its first byte leaves, also where the server's default is off.
-            Durability::Flushed => {
-                pg_sys::synchronous_commit.max(pg_sys::SyncCommitLevel::SYNCHRONOUS_COMMIT_LOCAL_FLUSH as i32)
-            }
-        };
-        pg_sys::CommitTransactionCommand();
-        COMMITTING.store(false, SeqCst);
-        // The worker ends in its own time, having written down what it must.
-        (&raw mut pg_sys::ProcDiePending).write_volatile(0);
-    }
-}
-
-/// Takes the lock that writing takes, so that the extension cannot be dropped in between: of the table that has had its
-/// name in every version, in its schema or, before 0.6.0, in that of the views. A record that is replicated from another
-/// database is that one's.
+/// That the tables are there, and cannot be dropped in between: the lock is of the one that has had its name in every
+/// version, in its schema or, before 0.6.0, in that of the views. A record that is replicated from another database is
+/// that one's.
 fn tables_are_there() -> Result<(), Failure> {
-    // SAFETY: look-ups in a transaction; the lock goes with it.
-    let is_locked = |schema: &CStr| unsafe {
-        let name = pg_sys::makeRangeVar(schema.as_ptr().cast_mut(), c"reference".as_ptr().cast_mut(), -1);
-        let found = pg_sys::RangeVarGetRelidExtended(
-            name,
-            pg_sys::RowExclusiveLock as pg_sys::LOCKMODE,
-            pg_sys::RVROption::RVR_MISSING_OK,
-            None,
-            std::ptr::null_mut(),
-        );
-        found != pg_sys::InvalidOid
-    };
-    let are_there = is_locked(c"otp_gateway_internal") || is_locked(c"otp_gateway");
+    let are_there = lock_to_write(c"otp_gateway_internal", c"reference") || lock_to_write(c"otp_gateway", c"reference");
     if !are_there || replica::is_replicated() { Err(Failure::NotInstalled) } else { Ok(()) }
-}
-
-fn classify(error: &CaughtError) -> Failure {
-    let (CaughtError::PostgresError(report)
-    | CaughtError::ErrorReport(report)
-    | CaughtError::RustPanic { ereport: report, .. }) = error;
-    AGAIN.store(report.sql_error_code() == PgSqlErrorCode::ERRCODE_QUERY_CANCELED, SeqCst);
-    match report.sql_error_code() {
-        PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE
-        | PgSqlErrorCode::ERRCODE_T_R_DEADLOCK_DETECTED
-        | PgSqlErrorCode::ERRCODE_T_R_SERIALIZATION_FAILURE
-        | PgSqlErrorCode::ERRCODE_QUERY_CANCELED => Failure::Busy,
-        _ => Failure::Error(report.message().to_owned()),
-    }
 }

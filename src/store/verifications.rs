@@ -1,21 +1,23 @@
 //! Verifications as they are put down, changed, found and locked.
 
-use std::collections::HashSet;
+use std::{borrow::Borrow, collections::HashSet};
 
 use dialect::FindBy;
 use pgrx::pg_sys;
-use policy::{Micros, Verification};
+use policy::{Timestamp, Verification};
 use uuid::Uuid;
 
 use crate::{
     gucs,
-    pg::values::{self, number, text, uuids},
+    pg::{
+        row_array::{self, Columns},
+        values::{self, number, text, uuids},
+    },
     store::{
         StoreTransaction,
         columns::{reference, verification},
         identity::Identity,
         prepared::statements,
-        row_array::{self, Columns},
         rows::{self, NewReference, NewVerification, StoredVerification, VerificationUpdate},
         transaction::Failure,
     },
@@ -126,8 +128,9 @@ impl StoreTransaction<'_, '_> {
     }
 
     /// `sealed` replaces what is there; the end of a verification erases it, whatever else happens.
-    pub fn update_verifications(&mut self, rows: &[VerificationUpdate]) -> Result<(), Failure> {
+    pub fn update_verifications(&mut self, rows: &[impl Borrow<VerificationUpdate>]) -> Result<(), Failure> {
         self.run(&self.store.verifications.update_verifications, &self.store.verification, rows, |row, columns| {
+            let row: &VerificationUpdate = row.borrow();
             columns.uuid(verification::ID, row.id);
             columns.text(verification::PROVIDER, row.moved_to.as_ref().map(|to| to.provider.as_str()));
             columns.bigint(verification::PROVIDER_ID, row.moved_to.as_ref().map(|to| to.provider_id));
@@ -135,7 +138,13 @@ impl StoreTransaction<'_, '_> {
             columns.bytea(verification::SEALED, row.sealed.as_deref());
             state(columns, &row.state);
         })?;
-        self.announce(|| rows.iter().filter(|row| row.before != row.state.status).map(|row| row.id).collect())
+        self.announce(|| {
+            rows.iter()
+                .map(Borrow::borrow)
+                .filter(|row: &&VerificationUpdate| row.before != row.state.status)
+                .map(|row| row.id)
+                .collect()
+        })
     }
 
     /// With otp_gateway.notify: NOTIFY of the status of these, at commit.
@@ -195,7 +204,7 @@ impl StoreTransaction<'_, '_> {
     }
 
     /// Whether the key of that role, by any of its names, stands for a verification that began after `since`.
-    pub fn has_key(&mut self, keys: &[Vec<u8>], since: Micros, role: Identity) -> Result<bool, Failure> {
+    pub fn has_key(&mut self, keys: &[Vec<u8>], since: Timestamp, role: Identity) -> Result<bool, Failure> {
         let arguments = [values::byteas(keys), values::time(since), number(role)];
         Ok(!self.client.select(&self.store.verifications.find_by_idempotency_key, Some(1), &arguments)?.is_empty())
     }

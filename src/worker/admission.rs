@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet, hash_map::Entry};
 
 use dialect::{FindBy, Operation, Outcome};
-use policy::{BlockReason, Blocked, BreakerPermit, Micros, Status, Verification, admit};
+use policy::{BlockReason, Blocked, BreakerPermit, Status, Timestamp, Verification, admit};
 use uuid::Uuid;
 
 use crate::{
@@ -42,7 +42,7 @@ pub struct Admitted {
     pub verification: Uuid,
     pub before: Status,
     pub state: Verification,
-    pub created_at: Micros,
+    pub created_at: Timestamp,
     /// The rule that would have refused it, if the provider enforced its rules.
     pub observed: Option<BlockReason>,
     pub breaker_permit: Option<BreakerPermit>,
@@ -78,7 +78,7 @@ impl Decision {
     }
 
     /// The attempt, as it is put on record with the decision.
-    fn attempt(&self, job: &Job, now: Micros) -> Option<NewAttempt> {
+    fn attempt(&self, job: &Job, now: Timestamp) -> Option<NewAttempt> {
         Some(match self {
             Self::Goes(Admitted { verification, observed, .. }) => {
                 NewAttempt { reason: *observed, ..job.intent(*verification, now) }
@@ -107,7 +107,7 @@ pub struct Batch<'a, 'w, 'conn> {
     pub busy: &'a HashMap<Uuid, std::collections::VecDeque<(CallId, Request)>>,
     /// What is found may have something in flight that a worker before this one left: that is settled first.
     pub may_be_left: bool,
-    pub now: Micros,
+    pub now: Timestamp,
     pub flows: Flows,
     pub limit_check: LimitCheck<'a>,
     /// Attempts at providers of routes whose breaker is open.
@@ -123,7 +123,7 @@ impl<'a, 'w, 'conn> Batch<'a, 'w, 'conn> {
         writer: &'a mut StoreTransaction<'w, 'conn>,
         busy: &'a HashMap<Uuid, std::collections::VecDeque<(CallId, Request)>>,
         may_be_left: bool,
-        now: Micros,
+        now: Timestamp,
         flows: Flows,
         limit_check: LimitCheck<'a>,
     ) -> Self {
@@ -211,8 +211,8 @@ impl<'a, 'w, 'conn> Batch<'a, 'w, 'conn> {
         Ok(!is_new || self.writer.has_key(&idempotency.keys, idempotency::since(), job.role_id)?)
     }
 
-    pub fn end_of(&self, job: &Job) -> Option<Micros> {
-        job.code_lifetime.map(|lifetime| self.now.saturating_add(lifetime))
+    pub fn end_of(&self, job: &Job) -> Option<Timestamp> {
+        job.code_lifetime.map(|lifetime| self.now + lifetime)
     }
 
     /// Lets it go with `state`, or blocks it and leaves the verification at `refused`.
@@ -223,7 +223,7 @@ impl<'a, 'w, 'conn> Batch<'a, 'w, 'conn> {
         before: Status,
         state: Verification,
         refused: Verification,
-        created_at: Micros,
+        created_at: Timestamp,
     ) -> Result<Decision, Failure> {
         Ok(match self.limit_check.check(self.writer, job)? {
             Verdict::Goes { observed, breaker_permit, checks_left } => {
@@ -274,7 +274,7 @@ impl<'a, 'w, 'conn> Batch<'a, 'w, 'conn> {
                 let why = what_to_do(job.operation(), before, state.status);
                 let send = if before == Status::Blocked { self.writer.send_of(id, WhichSend::Latest)? } else { None };
                 let earlier = send.and_then(|send| {
-                    let retry_after = send.retry_at.map(|at| at.saturating_sub(self.now).max(0));
+                    let retry_after = send.retry_at.map(|at| at.since(self.now).max(0));
                     Some(Blocked { reason: send.reason?, retry_after })
                 });
                 let (blocked, checks_left) = (None, None);
@@ -325,7 +325,7 @@ impl<'a, 'w, 'conn> Batch<'a, 'w, 'conn> {
 }
 
 /// The row of a verification that a job begins.
-fn new_verification(job: &Job, id: Uuid, state: &Verification, now: Micros) -> NewVerification {
+fn new_verification(job: &Job, id: Uuid, state: &Verification, now: Timestamp) -> NewVerification {
     let send = job.action.send();
     NewVerification {
         id,

@@ -1,9 +1,12 @@
 //! From completed calls to rows: the outcomes are put on record, many at once, and then the callers are told.
 
+use std::borrow::Borrow;
+
 use dialect::{Operation, Outcome};
 use http_client::CompletedCall;
 use policy::{
-    BreakerState, Micros, ResultContext, Status, apply_result, fails_over, retry_delay, retryable, spends_a_check,
+    BreakerState, ResultContext, Status, Timestamp, apply_result, fails_over, outcome_in_time, retry_delay, retryable,
+    spends_a_check,
 };
 use serde_json::Value;
 
@@ -25,7 +28,7 @@ use crate::{
 pub enum Then {
     Done,
     /// A queued send is tried again, not before this.
-    Again(Micros),
+    Again(Timestamp),
     /// The next provider of the route is tried.
     Fallback,
 }
@@ -36,53 +39,82 @@ pub const MAX_TEXT: usize = 1000;
 /// Postgres' numeric goes to 131072 digits before and 16383 after the point.
 pub const MAX_EXPONENT: u64 = 10_000;
 
+/// A call that has ended: what is put on record of it, and what comes after.
+struct EndedCall {
+    completed: CompletedCall,
+    attempt: AttemptEnd,
+    update: VerificationUpdate,
+    then: Then,
+}
+
+impl Borrow<AttemptEnd> for EndedCall {
+    fn borrow(&self) -> &AttemptEnd {
+        &self.attempt
+    }
+}
+
+impl Borrow<VerificationUpdate> for EndedCall {
+    fn borrow(&self) -> &VerificationUpdate {
+        &self.update
+    }
+}
+
 impl Worker {
     pub fn complete_calls(&mut self, mut completed_calls: Vec<CompletedCall>) {
         completed_calls.retain(|completed| self.in_flight.contains_key(&completed.call_id));
         completed_calls.iter_mut().for_each(make_storable);
         let now = clock();
+        for completed in &mut completed_calls {
+            let call = &self.in_flight[&completed.call_id];
+            completed.result.outcome =
+                outcome_in_time(call.operation, completed.result.outcome, call.state.expires_at, now);
+        }
         completed_calls.iter().for_each(|completed| self.report_to_breaker(completed, now));
         // An application that heard `approved` finds it on record, always.
         let approved = completed_calls.iter().any(|completed| completed.result.outcome == Outcome::Approved);
         let durability = if approved { Durability::Flushed } else { Durability::Deferred };
-        let (changes, then): (Vec<VerificationUpdate>, Vec<Then>) =
-            completed_calls.iter().map(|completed| self.change(completed, now)).unzip();
-        let completions: Vec<AttemptEnd> =
-            completed_calls.iter().map(|completed| self.completion(completed, now)).collect();
+        let ended: Vec<EndedCall> = completed_calls.into_iter().map(|completed| self.end_of(completed, now)).collect();
         self.record_breakers();
         let recorded = self.store.write(durability, |writer| {
-            let calls = || {
-                completed_calls
-                    .iter()
-                    .zip(&changes)
-                    .map(|(completed, change)| (&self.in_flight[&completed.call_id], change))
-            };
-            let references = calls().filter_map(|(call, change)| {
-                let reference = change.state.reference.as_deref()?;
-                (call.state.reference.as_deref() != Some(reference)).then_some(NewReference {
-                    provider: &call.provider,
-                    provider_id: call.provider_id,
-                    reference,
-                    verification: change.id,
-                })
-            });
-            writer.complete_attempts(&completions)?;
-            writer.update_verifications(&changes)?;
-            writer.insert_references(&references.collect::<Vec<_>>())
+            writer.complete_attempts(&ended)?;
+            writer.update_verifications(&ended)?;
+            let references: Vec<NewReference> = ended.iter().filter_map(|ended| self.new_reference(ended)).collect();
+            writer.insert_references(&references)
         });
         match recorded {
-            Ok(()) => {
-                completed_calls
-                    .into_iter()
-                    .zip(changes)
-                    .zip(then)
-                    .for_each(|((completed, change), then)| self.deliver(completed, change, then));
+            Ok(()) => ended.into_iter().for_each(|ended| self.deliver(ended.completed, ended.update, ended.then)),
+            Err(failure) => {
+                self.on_outcome_failure(ended.into_iter().map(|ended| ended.completed).collect(), failure);
             }
-            Err(Failure::NotInstalled) => {
+        }
+    }
+
+    fn end_of(&self, completed: CompletedCall, now: Timestamp) -> EndedCall {
+        let attempt = self.completion(&completed, now);
+        let (update, then) = self.change(&completed, now);
+        EndedCall { completed, attempt, update, then }
+    }
+
+    /// The reference that the verification goes by since this call.
+    fn new_reference<'a>(&'a self, ended: &'a EndedCall) -> Option<NewReference<'a>> {
+        let call = &self.in_flight[&ended.completed.call_id];
+        let reference = ended.update.state.reference.as_deref()?;
+        (call.state.reference.as_deref() != Some(reference)).then_some(NewReference {
+            provider: &call.provider,
+            provider_id: call.provider_id,
+            reference,
+            verification: ended.update.id,
+        })
+    }
+
+    /// What becomes of answers that were heard and could not be put on record: their callers wait until they are.
+    fn on_outcome_failure(&mut self, mut completed_calls: Vec<CompletedCall>, failure: Failure) {
+        match failure {
+            Failure::NotInstalled => {
                 self.extension_dropped();
                 self.unrecorded = completed_calls;
             }
-            Err(Failure::Busy) => match self.put_aside_completed(completed_calls) {
+            Failure::Busy => match self.put_aside_completed(completed_calls) {
                 Ok(others) if others.is_empty() => {}
                 Ok(others) => self.complete_calls(others),
                 Err(mut all) => {
@@ -91,11 +123,11 @@ impl Worker {
                 }
             },
             // One that cannot be recorded must not take the others with it.
-            Err(Failure::Error(_)) if completed_calls.len() > 1 => {
+            Failure::Error(_) if completed_calls.len() > 1 => {
                 completed_calls.into_iter().for_each(|completed| self.complete_calls(vec![completed]));
             }
-            Err(Failure::Error(why)) => {
-                // The answer was heard: its caller waits until it is on record, without the vendor's words if need be.
+            Failure::Error(why) => {
+                // Without the vendor's words, if need be.
                 self.failures.raise(OUTCOME, &why);
                 for completed in &mut completed_calls {
                     completed.record = None;
@@ -123,8 +155,9 @@ impl Worker {
     }
 
     /// To the provider's breaker, once.
-    pub fn report_to_breaker(&mut self, completed: &CompletedCall, now: Micros) {
+    pub fn report_to_breaker(&mut self, completed: &CompletedCall, now: Timestamp) {
         let Some(call) = self.in_flight.get_mut(&completed.call_id) else { return };
+        self.provider_log.credentials(&call.provider, call.account, completed, now);
         let (Some(breaker_permit), Some(breaker)) =
             (call.breaker_permit.take(), self.limits.breakers.get_mut(call.account))
         else {
@@ -136,7 +169,9 @@ impl Worker {
         } else {
             breaker.record(breaker_permit, completed.result.outcome, now);
         }
-        match breaker.state(now) {
+        let after = breaker.state(now);
+        self.provider_log.breaker(&call.provider, before, after, completed, now);
+        match after {
             after if after == before => {}
             BreakerState::Open { until } => drop(self.breaker_changes.insert(call.account, Some(until))),
             BreakerState::HalfOpen => {}
@@ -148,14 +183,14 @@ impl Worker {
     }
 
     /// What becomes of the verification, and what comes after.
-    pub fn change(&self, completed: &CompletedCall, now: Micros) -> (VerificationUpdate, Then) {
+    pub fn change(&self, completed: &CompletedCall, now: Timestamp) -> (VerificationUpdate, Then) {
         let call = &self.in_flight[&completed.call_id];
         let mut state = call.state.clone();
         apply_result(
             &mut state,
             &ResultContext {
                 operation: call.operation,
-                reading: &completed.result,
+                result: &completed.result,
                 before: call.before,
                 voided: completed.voided,
                 keeps_code: call.keeps_code,
@@ -187,10 +222,10 @@ impl Worker {
                 let asked = completed.result.retry_after.map(micros);
                 let seed = call.attempt.as_u64_pair().1;
                 let tries = state.send_count;
-                now.saturating_add(retry_delay(completed.result.outcome, tries, gucs::max_tries(), asked, seed)?)
+                now + retry_delay(completed.result.outcome, tries, gucs::max_tries(), asked, seed)?
             };
             // Past its age it would not be sent any more.
-            if again >= call.created_at.saturating_add(gucs::queue_max_age()) {
+            if again >= call.created_at + gucs::queue_max_age() {
                 return None;
             }
             state.status = Status::Queued;
@@ -202,7 +237,7 @@ impl Worker {
         (change, again.map_or(Then::Done, Then::Again))
     }
 
-    pub fn completion(&self, completed: &CompletedCall, now: Micros) -> AttemptEnd {
+    pub fn completion(&self, completed: &CompletedCall, now: Timestamp) -> AttemptEnd {
         let call = &self.in_flight[&completed.call_id];
         AttemptEnd {
             id: call.attempt,
@@ -211,7 +246,7 @@ impl Worker {
             vendor_code: completed.result.vendor_code.clone(),
             vendor_message: completed.result.vendor_message.clone(),
             response: completed.record.as_ref().map(Value::to_string),
-            retry_at: completed.result.retry_after.map(|wait| now.saturating_add(micros(wait))),
+            retry_at: completed.result.retry_after.map(|wait| now + micros(wait)),
             finished_at: now,
         }
     }
@@ -226,22 +261,22 @@ impl Worker {
             self.pending.push((call.call_id, Request::Run(next)));
             return;
         }
-        let reading = completed.result;
-        let mut row = result_row(call.attempt, call.operation, call.verification, &change.state, reading.outcome);
-        if let (Some(left), false) = (reading.attempts_left, change.state.status.is_terminal()) {
+        let result = completed.result;
+        let mut row = result_row(call.attempt, call.operation, call.verification, &change.state, result.outcome);
+        if let (Some(left), false) = (result.attempts_left, change.state.status.is_terminal()) {
             row.attempts_left = row.attempts_left.min(left);
         }
         if let Some(left) = call.checks_left {
             // One that was checked was counted as a wrong one before.
-            let is_unspent = call.operation == Operation::Verify && !spends_a_check(reading.outcome);
+            let is_unspent = call.operation == Operation::Verify && !spends_a_check(result.outcome);
             row.attempts_left = row.attempts_left.min(left.saturating_add(u32::from(is_unspent)));
         }
-        row.retryable = retryable(call.operation, reading.outcome, row.attempts_left);
-        row.retry_after = reading.retry_after.map(micros);
+        row.retryable = retryable(call.operation, result.outcome, row.attempts_left);
+        row.retry_after = result.retry_after.map(micros);
         row.reason = call.observed;
-        row.vendor_code = reading.vendor_code;
-        row.vendor_message = reading.vendor_message;
-        row.response = reading.response.map(|response| response.to_string());
+        row.vendor_code = result.vendor_code;
+        row.vendor_message = result.vendor_message;
+        row.response = result.response.map(|response| response.to_string());
         let is_over = match (&then, &call.requeue) {
             (Then::Again(due), Some(queued)) => {
                 let turn = DueSend {
@@ -271,17 +306,17 @@ impl Worker {
 
 /// Postgres holds no NUL in text or jsonb, and no huge key in an index: a vendor's answer must not fail to be recorded.
 pub fn make_storable(completed: &mut CompletedCall) {
-    let reading = &mut completed.result;
-    for text in [&mut reading.vendor_code, &mut reading.vendor_message].into_iter().flatten() {
+    let result = &mut completed.result;
+    for text in [&mut result.vendor_code, &mut result.vendor_message].into_iter().flatten() {
         without_nul(text);
         if let Some((end, _)) = text.char_indices().nth(MAX_TEXT) {
             text.truncate(end);
         }
     }
-    if reading.reference.as_ref().is_some_and(|reference| reference.len() > MAX_REFERENCE || reference.contains('\0')) {
-        reading.reference = None;
+    if result.reference.as_ref().is_some_and(|reference| reference.len() > MAX_REFERENCE || reference.contains('\0')) {
+        result.reference = None;
     }
-    for value in [&mut reading.response, &mut completed.record].into_iter().flatten() {
+    for value in [&mut result.response, &mut completed.record].into_iter().flatten() {
         make_value_storable(value);
     }
 }

@@ -2,12 +2,15 @@
 //! here, in memory, is for each minute when those began whose time is over then; which they are is read from the
 //! record.
 
-use policy::Micros;
+use policy::{Micros, Timestamp};
 use uuid::Uuid;
 
 use crate::{
     crypto::key_file,
-    pg::{clock::clock, uuid_time::id_before},
+    pg::{
+        clock::clock,
+        uuid_time::{first_id_of, id_before},
+    },
     store::{
         rows::OpenVerification,
         transaction::{Durability, Failure},
@@ -21,11 +24,6 @@ const REACH: u64 = 8 * 86_400_000;
 const PAGE: i64 = 1000;
 /// How long to wait where a page could not be read or written.
 const AGAIN_AFTER: Micros = 60_000_000;
-
-/// The smallest id of a time.
-fn first_id(began: Micros) -> Uuid {
-    Uuid::from_u128((began.max(0) as u128 / 1000) << 80)
-}
 
 impl Worker {
     pub fn load_expiry(&mut self) {
@@ -61,6 +59,7 @@ impl Worker {
     /// Under which keys it was sealed: an old one's is resealed; one that the file does not hold was lost, or added at
     /// the server that this one was a standby of.
     fn look_at_seals<'a>(&mut self, sealed: impl Iterator<Item = &'a [u8]>) {
+        // Of the file alone: also one that lacks what this database needs says so of what was sealed.
         let Ok(keys) = key_file::keys() else { return };
         let (known, unknown): (Vec<&[u8]>, Vec<&[u8]>) = sealed.partition(|sealed| keys.know(sealed));
         if known.iter().any(|sealed| !keys.sealed_now(sealed)) {
@@ -78,7 +77,7 @@ impl Worker {
         }
         if self.expiry.due.is_none() {
             let Some(span) = self.expiry.expiries.take(now) else { return false };
-            self.expiry.due = Some((first_id(span.until), first_id(span.from)));
+            self.expiry.due = Some((first_id_of(span.until), first_id_of(span.from)));
         }
         let Some((before, since)) = self.expiry.due else { return false };
         let expired = self.store.write(Durability::Deferred, |writer| {
@@ -94,13 +93,13 @@ impl Worker {
         match expired {
             Ok((next, busy, later)) => {
                 self.expiry.due = next;
-                self.expiry.again_at = 0;
+                self.expiry.again_at = Timestamp::default();
                 busy.into_iter().for_each(|id| self.expiry.add(id, now));
                 // A resend has moved their time, or they are locked just now.
                 later.into_iter().for_each(|(id, at)| self.expiry.add(id, at.max(now)));
             }
             Err(Failure::NotInstalled) => self.extension_dropped(),
-            Err(_) => self.expiry.again_at = now.saturating_add(AGAIN_AFTER),
+            Err(_) => self.expiry.again_at = now + AGAIN_AFTER,
         }
         true
     }

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use dialect::FindBy;
-use policy::{Micros, Status};
+use policy::{Status, Timestamp};
 use uuid::Uuid;
 
 use crate::{
@@ -48,7 +48,11 @@ pub struct Flows {
 
 impl Flows {
     /// Reads them, and has each job count for whom the record has, whatever its payload says.
-    pub fn read(writer: &mut StoreTransaction, jobs: &mut [(CallId, Box<Job>)], now: Micros) -> Result<Self, Failure> {
+    pub fn read(
+        writer: &mut StoreTransaction,
+        jobs: &mut [(CallId, Box<Job>)],
+        now: Timestamp,
+    ) -> Result<Self, Failure> {
         let ids: Vec<Uuid> = jobs.iter().filter_map(|(_, job)| job.action.on_record()).collect();
         let stored = writer.verifications(&ids)?;
         let mut flows =
@@ -104,7 +108,7 @@ pub fn belongs(job: &mut Job, flow: Option<&StoredVerification>) -> bool {
 
 /// A reference names one flow for good. A recipient's latest flow is the one meant while it can be; one whose checks
 /// are spent stays it until its code is too old, or a new flow would give new guesses.
-pub fn is_the_same_flow(by: FindBy, stored: &StoredVerification, now: Micros) -> bool {
+pub fn is_the_same_flow(by: FindBy, stored: &StoredVerification, now: Timestamp) -> bool {
     by == FindBy::Reference
         || (stored.state.expires_at.is_none_or(|end| end > now)
             && (!stored.state.status.is_terminal() || stored.state.status == Status::MaxAttemptsReached))

@@ -39,6 +39,9 @@ impl Worker {
 
     /// For a session that is about to enqueue.
     pub fn identify(&mut self, call_id: CallId, subject: Subject) {
+        if let Err(error) = self.keys_to_seal() {
+            return self.respond(call_id, &Response::Error(error));
+        }
         let given = self.store.write(Durability::Deferred, |writer| self.identities.of(writer, subject.clone()));
         self.identities.settle(given.is_ok());
         match given {

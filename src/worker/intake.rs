@@ -1,12 +1,11 @@
 //! From requests to calls: what may go is put on record, durably and many at once, and then given to the HTTP client.
 
 use dialect::{Operation, Outcome};
-use http_client::{CompletedCall, OutboundCall};
+use http_client::{CompletedCall, Endpoint, OutboundCall};
 use policy::{Status, retryable};
 use uuid::Uuid;
 
 use crate::{
-    crypto::key_file,
     error::Error,
     ipc::{
         message::{Request, Response},
@@ -14,6 +13,7 @@ use crate::{
     },
     job::{Action, Answer, Flow, Job, OwnAnswer},
     pg::clock::clock,
+    provider::description,
     store::{
         retention::erase_at,
         transaction::{Durability, Failure},
@@ -26,6 +26,9 @@ use crate::{
     },
 };
 
+/// How many connections are looked at, at once, for `otp_gateway.check`.
+const MAX_CHECKS: usize = 16;
+
 impl Worker {
     /// Takes every request whose turn it is.
     pub fn accept_requests(&mut self) {
@@ -34,13 +37,13 @@ impl Worker {
         self.settle_first(requests.iter().filter_map(|(_, request)| match request {
             Request::AwaitIdle(id) | Request::AwaitSend(id, _) => Some(*id),
             Request::Run(job) => job.action.waits_for(),
-            Request::Maintain(_) | Request::Identify(_) => None,
+            Request::Maintain(_) | Request::Identify(_) | Request::Check(..) => None,
         }));
         for (call_id, request) in requests {
             let subject = match &request {
                 Request::AwaitIdle(id) => Some(*id),
                 // They wait in a place of their own.
-                Request::AwaitSend(..) | Request::Maintain(_) | Request::Identify(_) => None,
+                Request::AwaitSend(..) | Request::Maintain(_) | Request::Identify(_) | Request::Check(..) => None,
                 Request::Run(job) => job.action.waits_for(),
             };
             if let Some(waiting) = subject.and_then(|id| self.busy.get_mut(&id)) {
@@ -52,6 +55,7 @@ impl Worker {
                 Request::AwaitSend(id, which) => self.follow(call_id, id, which),
                 Request::Maintain(maintenance) => self.maintain(call_id, maintenance),
                 Request::Identify(subject) => self.identify(call_id, subject),
+                Request::Check(option, endpoint) => self.check(call_id, option, *endpoint),
                 Request::Run(job) if !self.is_wanted(call_id, &job) => {}
                 Request::Run(job) => {
                     if let Some(id) = subject {
@@ -66,20 +70,24 @@ impl Worker {
         }
     }
 
-    pub fn record_intents(&mut self, mut jobs: Vec<(CallId, Box<Job>)>) {
-        match key_file::keys() {
-            Ok(keys) => jobs.iter_mut().for_each(|(_, job)| job.derive_keys(&keys)),
-            Err(error) => {
-                // One that goes on to the next provider of its route was recognised when it began.
-                let is_known =
-                    |(_, job): &(CallId, Box<Job>)| job.recipient.is_none() || !job.recipient_keys.is_empty();
-                let (known, unknown): (Vec<_>, Vec<_>) = jobs.into_iter().partition(is_known);
-                unknown.into_iter().for_each(|(call_id, job)| self.refuse(call_id, &job, &error));
-                if known.is_empty() {
-                    return;
-                }
-                jobs = known;
-            }
+    /// Nothing of it is on record. It is made beside the calls, by the same thread: no more of them at once than do no harm.
+    fn check(&mut self, call_id: CallId, option: String, endpoint: Endpoint) {
+        if self.checks.len() >= MAX_CHECKS {
+            let error = Error::configuration_limit(
+                format!("{MAX_CHECKS} connections are looked at right now, and no more at once"),
+                "Call again in a moment.",
+            );
+            return self.respond(call_id, &Response::Error(error));
+        }
+        let number = self.next_number();
+        self.checks.insert(number, call_id);
+        self.http.start_check(number, option, endpoint);
+    }
+
+    pub fn record_intents(&mut self, jobs: Vec<(CallId, Box<Job>)>) {
+        let mut jobs = self.with_keys(jobs);
+        if jobs.is_empty() {
+            return;
         }
         let mut needed = Vec::new();
         let may_be_left = self.may_be_left();
@@ -102,11 +110,37 @@ impl Worker {
                 .into_iter()
                 .zip(decisions)
                 .for_each(|((call_id, job), decision)| self.apply_decision(call_id, *job, decision)),
-            Err(Failure::NotInstalled) => {
+            Err(failure) => self.on_intent_failure(jobs, &needed, failure),
+        }
+    }
+
+    /// Has each job know by which keys its recipient is found. Without the key file those are refused that name one.
+    fn with_keys(&mut self, mut jobs: Vec<(CallId, Box<Job>)>) -> Vec<(CallId, Box<Job>)> {
+        match self.keys_to_seal() {
+            Ok(keys) => {
+                jobs.iter_mut().for_each(|(_, job)| job.derive_keys(&keys));
+                jobs
+            }
+            Err(error) => {
+                // One that goes on to the next provider of its route was recognised when it began.
+                let is_known =
+                    |(_, job): &(CallId, Box<Job>)| job.recipient.is_none() || !job.recipient_keys.is_empty();
+                let (known, unknown): (Vec<_>, Vec<_>) = jobs.into_iter().partition(is_known);
+                unknown.into_iter().for_each(|(call_id, job)| self.refuse(call_id, &job, &error));
+                known
+            }
+        }
+    }
+
+    /// What becomes of jobs whose intents could not be put on record, so that nothing was sent; `needed` is the
+    /// verification on record that each is about.
+    fn on_intent_failure(&mut self, mut jobs: Vec<(CallId, Box<Job>)>, needed: &[Option<Uuid>], failure: Failure) {
+        match failure {
+            Failure::NotInstalled => {
                 self.extension_dropped();
                 self.put_back(jobs);
             }
-            Err(Failure::Busy) => match self.put_aside_jobs(jobs, &needed) {
+            Failure::Busy => match self.put_aside_jobs(jobs, needed) {
                 Ok(others) if others.is_empty() => {}
                 Ok(others) => self.record_intents(others),
                 Err(all) => {
@@ -115,10 +149,10 @@ impl Worker {
                 }
             },
             // One that cannot be recorded must not take the others with it.
-            Err(Failure::Error(_)) if jobs.len() > 1 => {
+            Failure::Error(_) if jobs.len() > 1 => {
                 jobs.drain(..).for_each(|job| self.record_intents(vec![job]));
             }
-            Err(Failure::Error(why)) => {
+            Failure::Error(why) => {
                 self.failures.raise(ATTEMPT, &why);
                 let error = Error::internal(
                     "the attempt could not be put on record, so that nothing was sent",
@@ -183,6 +217,9 @@ impl Worker {
         self.busy.entry(verification).or_default();
         if job.action.on_record().is_none() {
             self.expiry.add(verification, erase_at(admitted.created_at, &admitted.state));
+        }
+        if let Some(account) = &job.account {
+            self.provider_log.files(&job.provider, account);
         }
         let fallback = job.next_fallback().map(Box::new);
         let (operation, account) = (job.operation(), BreakerKey::of(&job));
@@ -270,7 +307,11 @@ impl Worker {
             Answer::Record => None,
         };
         // The record answers before this, and the dialect was found when the job was made.
-        let (Some(dialect), Some(vendor_call)) = (dialect::by_name(vendor), vendor_call) else {
+        let dialect = vendor_call.as_ref().and_then(|call| match &call.description {
+            Some(text) => description::read(text).ok(),
+            None => dialect::by_name(vendor).cloned(),
+        });
+        let (Some(dialect), Some(vendor_call)) = (dialect, vendor_call) else {
             // Whoever waits for it must not do so for ever.
             let why = "the job held no call to make; nothing was sent";
             return self.unrecorded.push(own_answer(number, Outcome::ProviderError, why));

@@ -7,7 +7,7 @@ use std::{
 };
 
 use dialect::{Operation, Outcome};
-use policy::{BlockReason, Blocked, BreakerPermit, History, LimitRules, Micros, PastCheck};
+use policy::{BlockReason, Blocked, BreakerPermit, History, LimitRules, Micros, PastCheck, Timestamp};
 use uuid::Uuid;
 
 use crate::{
@@ -45,7 +45,7 @@ pub type AccountKey = Vec<u8>;
 #[derive(Default)]
 pub struct RecipientHistory {
     /// The newest first.
-    checks: BTreeMap<Reverse<(Micros, Uuid)>, RecordedCheck>,
+    checks: BTreeMap<Reverse<(Timestamp, Uuid)>, RecordedCheck>,
     /// Roles that have sent something to the recipient, and at which accounts.
     senders: HashSet<(Identity, AccountKey)>,
 }
@@ -61,7 +61,7 @@ pub struct LimitCheck<'a> {
     sends: HashMap<(Identity, RecipientKey), History>,
     known: HashMap<RecipientKey, RecipientHistory>,
     limit_state: &'a mut LimitState,
-    now: Micros,
+    now: Timestamp,
 }
 
 impl<'a> LimitCheck<'a> {
@@ -70,7 +70,7 @@ impl<'a> LimitCheck<'a> {
         writer: &mut StoreTransaction,
         jobs: impl Iterator<Item = &'o Job> + Clone,
         limit_state: &'a mut LimitState,
-        now: Micros,
+        now: Timestamp,
     ) -> Result<Self, Failure> {
         let subjects = |of: fn(Operation) -> bool| {
             let subject = move |job: &'o Job| job.answer.rules().map(|rules| (job, rules));
@@ -93,7 +93,7 @@ impl<'a> LimitCheck<'a> {
         subjects: impl Iterator<Item = (&'o Job, &'o LimitRules)> + Clone,
     ) -> Result<(), Failure> {
         let question = |(job, rules): (&'o Job, &'o LimitRules)| {
-            let (provider, since) = (job.provider_id, self.now.saturating_sub(rules.lookback(job.operation())));
+            let (provider, since) = (job.provider_id, self.now - rules.lookback(job.operation()));
             let most = rules.max_events(job.operation()) as i64;
             job.counted_keys().iter().map(move |recipient_key| SendQuery { provider, recipient_key, since, most })
         };
@@ -140,9 +140,9 @@ impl<'a> LimitCheck<'a> {
                     provider: job.provider_id,
                     account: job.account_keys.get(place).or(job.account_keys.first()).map_or(&[], Vec::as_slice),
                     recipient_key,
-                    since: self.now.saturating_sub(rules.lookback(Operation::Verify)),
+                    since: self.now - rules.lookback(Operation::Verify),
                     // Whoever sent the code that is checked has sent it within its life.
-                    sent_since: self.now.saturating_sub(job.code_lifetime.unwrap_or(A_DAY).max(rules.check_window)),
+                    sent_since: self.now - job.code_lifetime.unwrap_or(A_DAY).max(rules.check_window),
                     most: most(rules),
                 });
                 // Whatever it was put down under, it is the account's.
@@ -219,7 +219,7 @@ impl<'a> LimitCheck<'a> {
         let Some(known) = self.known.get(&key) else { return History { is_stranger: true, ..History::default() } };
         let account = job.account_key();
         let is_stranger = |role: Identity| !known.senders.iter().any(|(sender, at)| *sender == role && at == account);
-        let check = |(Reverse((at, _)), check): (&Reverse<(Micros, Uuid)>, &RecordedCheck)| PastCheck {
+        let check = |(Reverse((at, _)), check): (&Reverse<(Timestamp, Uuid)>, &RecordedCheck)| PastCheck {
             at: *at,
             is_right: check.is_right,
             of_account: check.account == account,
@@ -306,7 +306,9 @@ pub const NO_CODE: &str = "what was typed can be no code of this vendor; nothing
 /// What they are told of a refusal.
 pub fn explain(reason: BlockReason) -> &'static str {
     match reason {
-        BlockReason::AllowedPrefixes => "the recipient's prefix is not among allowed_prefixes; nothing was sent",
+        BlockReason::AllowedPrefixes => {
+            "the recipient's prefix, or an address's domain, is not among allowed_prefixes; nothing was sent"
+        }
         BlockReason::ResendAfter => "the last send to this recipient is less than resend_after ago; nothing was sent",
         BlockReason::SendLimit => "send_limit: the recipient has had as many messages as it allows; nothing was sent",
         BlockReason::ProviderLimit => {

@@ -14,7 +14,7 @@ use crate::{
         worker::CallId,
     },
     job::Job,
-    pg::clock::since_boot,
+    pg::clock::{SinceBoot, since_boot},
     provider::option_value::micros,
     store::transaction::{Durability, Failure},
     worker::state::{AGAIN_AFTER, Worker},
@@ -26,8 +26,8 @@ pub const PATIENCE: Micros = 3_000_000;
 pub const TIMEOUT: Micros = 10_000_000;
 
 /// Since when a call that has not been put on record is older than its own timeout.
-pub fn overdue_since(job: &Job) -> Micros {
-    job.taken_at.saturating_add(job.answer.timeout().map_or(TIMEOUT, micros))
+pub fn overdue_since(job: &Job) -> SinceBoot {
+    job.taken_at + job.answer.timeout().map_or(TIMEOUT, micros)
 }
 
 impl Worker {
@@ -39,7 +39,7 @@ impl Worker {
 
     /// A lock has held up a job: whether its caller is to wait on.
     pub fn may_wait_on(&mut self, call_id: CallId, job: &Job) -> bool {
-        let waits = job.action.is_failover() || overdue_since(job).saturating_add(PATIENCE) > since_boot();
+        let waits = job.action.is_failover() || overdue_since(job) + PATIENCE > since_boot();
         if !waits {
             self.respond(
                 call_id,

@@ -1,14 +1,11 @@
 //! What keeps the record in order, a part at a time between calls: what is older than it is to be kept is deleted, a
 //! person who asks for it is forgotten, and what is sealed under an old key is sealed under the new one.
 
-use policy::Micros;
+use policy::{Micros, Timestamp};
 use uuid::Uuid;
 
 use crate::{
-    crypto::{
-        key_file,
-        seal::{Keys, Place},
-    },
+    crypto::seal::{Keys, Place},
     error::Error,
     gucs,
     ipc::{
@@ -20,6 +17,7 @@ use crate::{
     store::{
         StoreTransaction,
         identity::Identity,
+        queue_home::queue_home,
         transaction::{Durability, Failure},
     },
     worker::state::Worker,
@@ -36,21 +34,23 @@ pub enum PageOutcome {
     Part(Progress),
     /// This verification is in flight: afterwards.
     Busy(Uuid),
+    /// Without the key file nothing is sealed anew.
+    NoKeys(Error),
 }
 
 impl Worker {
-    /// For a session, which asks for one part after the other.
-    pub fn maintain(&mut self, call_id: CallId, maintenance: Maintenance) {
+    /// Does one part of what a session asks for.
+    fn do_part(&mut self, maintenance: &Maintenance) -> Result<PageOutcome, Failure> {
         let is_free = |id: &Uuid| !self.busy.contains_key(id);
-        let done = match &maintenance {
+        match maintenance {
             Maintenance::Purge { before, providers, from } => self.store.write(Durability::Deferred, |writer| {
                 purge(writer, *from, *before, providers.as_deref(), is_free).map(PageOutcome::Part)
             }),
-            Maintenance::Reseal { from } => match key_file::keys() {
+            Maintenance::Reseal { from } => match self.keys_to_seal() {
                 Ok(keys) => {
                     self.store.write(Durability::Deferred, |writer| reseal(writer, *from, &keys).map(PageOutcome::Part))
                 }
-                Err(error) => return self.respond(call_id, &Response::Error(error)),
+                Err(error) => Ok(PageOutcome::NoKeys(error)),
             },
             // Flushed: who is told that they are forgotten is.
             Maintenance::Forget { provider, owned, recipient_keys } => {
@@ -67,8 +67,12 @@ impl Worker {
                     Ok(PageOutcome::Part(Progress { count: ids.len() as u64, next: None }))
                 })
             }
-        };
-        match done {
+        }
+    }
+
+    /// For a session, which asks for one part after the other.
+    pub fn maintain(&mut self, call_id: CallId, maintenance: Maintenance) {
+        match self.do_part(&maintenance) {
             Ok(PageOutcome::Part(part)) => {
                 if let Maintenance::Forget { .. } = maintenance {
                     // Whoever waits for one of them reads what has become of it.
@@ -77,6 +81,7 @@ impl Worker {
                 }
                 self.respond(call_id, &Response::Progress(part));
             }
+            Ok(PageOutcome::NoKeys(error)) => self.respond(call_id, &Response::Error(error)),
             Ok(PageOutcome::Busy(id)) => {
                 self.busy.entry(id).or_default().push_back((call_id, Request::Maintain(maintenance)))
             }
@@ -115,7 +120,7 @@ impl Worker {
 
     pub fn reseal_by_itself(&mut self, from: Uuid) {
         // Without keys nothing can be done; whoever calls is told.
-        let Ok(keys) = key_file::keys() else {
+        let Ok(keys) = self.keys_to_seal() else {
             self.maintenance.reseal_from = None;
             return;
         };
@@ -124,21 +129,21 @@ impl Worker {
         match resealed {
             Ok(part) => self.maintenance.reseal_from = part.next,
             Err(Failure::NotInstalled) => self.extension_dropped(),
-            Err(_) => self.maintenance.reseal_at = clock().saturating_add(GATHER),
+            Err(_) => self.maintenance.reseal_at = clock() + GATHER,
         }
     }
 
-    pub fn purge_by_itself(&mut self, now: Micros) {
+    pub fn purge_by_itself(&mut self, now: Timestamp) {
         let Some(retention) = gucs::retention() else { return };
         let from = self.maintenance.purge_from;
         let is_free = |id: &Uuid| !self.busy.contains_key(id);
         let purged = self.store.write(Durability::Deferred, |writer| {
             let kept_for = retention.max(lookback::longest_memory());
-            let part = purge(writer, from, now.saturating_sub(kept_for), None, is_free)?;
+            let part = purge(writer, from, now - kept_for, None, is_free)?;
             let due = if part.next.is_some() {
                 // As much time for everybody else.
                 let end = clock();
-                end.saturating_add(end.saturating_sub(now))
+                end + end.since(now)
             } else {
                 due_after(writer.oldest()?, kept_for, now)
             };
@@ -151,21 +156,21 @@ impl Worker {
                 self.maintenance.purge_from = part.next.unwrap_or(Uuid::nil());
             }
             Err(Failure::NotInstalled) => self.extension_dropped(),
-            Err(_) => self.maintenance.purge_at = now.saturating_add(GATHER),
+            Err(_) => self.maintenance.purge_at = now + GATHER,
         }
     }
 }
 
 /// When to look again.
-pub fn due_after(oldest: Option<Micros>, kept_for: Micros, now: Micros) -> Micros {
-    let due = oldest.map_or(Micros::MAX, |oldest| oldest.saturating_add(kept_for));
-    due.clamp(now.saturating_add(GATHER), now.saturating_add(DAY))
+pub fn due_after(oldest: Option<Timestamp>, kept_for: Micros, now: Timestamp) -> Timestamp {
+    let due = oldest.map_or(Timestamp::MAX, |oldest| oldest + kept_for);
+    due.clamp(now + GATHER, now + DAY)
 }
 
 pub fn purge(
     writer: &mut StoreTransaction,
     from: Uuid,
-    before: Micros,
+    before: Timestamp,
     providers: Option<&[Identity]>,
     is_free: impl Fn(&Uuid) -> bool,
 ) -> Result<Progress, Failure> {
@@ -183,10 +188,11 @@ pub fn purge(
 pub fn reseal(writer: &mut StoreTransaction, from: Uuid, keys: &Keys) -> Result<Progress, Failure> {
     let page = writer.sealed_rows(from, PAGE)?;
     let next = page.last().filter(|_| page.len() as i64 == PAGE).map(|seal| seal.id);
+    let home = queue_home().map_err(|error| Failure::Error(error.message().to_owned()))?;
     let mut resealed: Vec<(Uuid, Vec<u8>)> = page
         .into_iter()
         .filter_map(|seal| {
-            let place = if seal.is_queued { Place::Queued(seal.id) } else { Place::Verification(seal.id) };
+            let place = if seal.is_queued { Place::Queued(seal.id, home) } else { Place::Verification(seal.id) };
             Some((seal.id, keys.reseal(&place, &seal.sealed?)?))
         })
         .collect();

@@ -7,7 +7,7 @@ use std::{
 
 use dialect::{Operation, Outcome};
 use pgrx::pg_sys;
-use policy::{BlockReason, Blocked, BreakerPermit, Micros, Status, Verification, admit};
+use policy::{BlockReason, Blocked, BreakerPermit, Status, Timestamp, Verification, admit};
 use uuid::Uuid;
 
 use crate::{
@@ -15,7 +15,7 @@ use crate::{
     error::Error,
     gucs,
     job::{Job, prepare::JobSpec},
-    pg::foreign_servers,
+    pg::{foreign_servers, roles::name_of},
     provider::{Provider, candidates::Candidates},
     store::{
         StoreTransaction,
@@ -43,7 +43,7 @@ pub struct QueuedDecision {
     pub moved_to: Option<MovedTo>,
     pub role_id: Identity,
     pub attempt: Uuid,
-    pub created_at: Micros,
+    pub created_at: Timestamp,
     pub state: Verification,
     /// The sealed payload.
     pub payload: Vec<u8>,
@@ -151,8 +151,10 @@ pub type Entitled = (Rc<Candidates>, pg_sys::Oid);
 /// What it takes to decide about many.
 pub struct QueuedJobs<'k> {
     pub keys: Result<&'k Keys, &'k Error>,
+    /// The cluster that the payloads are sealed for.
+    pub home: u64,
     pub candidates: HashMap<(Identity, Identity), Result<Entitled, String>>,
-    pub now: Micros,
+    pub now: Timestamp,
 }
 
 impl QueuedJobs<'_> {
@@ -169,14 +171,14 @@ impl QueuedJobs<'_> {
             }
             decision.state.status = Status::Sending;
             decision.state.reference.clone_from(&go.job.reference);
-            decision.state.expires_at = go.job.code_lifetime.map(|lifetime| self.now.saturating_add(lifetime));
+            decision.state.expires_at = go.job.code_lifetime.map(|lifetime| self.now + lifetime);
         }
         decision
     }
 
     pub fn job(&mut self, request: &QueuedPayload, attempt: Uuid, places: &mut Option<u32>) -> Result<Proceed, Stop> {
         let max_age = gucs::queue_max_age();
-        if request.stored.created_at.saturating_add(max_age) <= self.now {
+        if request.stored.created_at + max_age <= self.now {
             return Err(Stop {
                 outcome: Outcome::Expired,
                 status: Status::Expired,
@@ -187,7 +189,7 @@ impl QueuedJobs<'_> {
         let (candidates, role) = self.candidates(request).map_err(|why| Stop::failed(Outcome::AuthFailed, why))?;
         *places = candidates.members.first().map(|first| first.options.max_in_flight);
         let keys = self.keys.map_err(|error| Stop::failed(Outcome::AuthFailed, error.message()))?;
-        let payload = keys.open(&Place::Queued(request.stored.id), &request.sealed).map_err(|_| {
+        let payload = keys.open(&Place::Queued(request.stored.id, self.home), &request.sealed).map_err(|_| {
             let why = "the payload was sealed under another key, or for another database, of which this is a copy";
             Stop::failed(Outcome::AuthFailed, why)
         })?;
@@ -226,8 +228,7 @@ impl QueuedJobs<'_> {
 
 pub fn find(server: Identity, name: &str, role: Identity) -> Result<(Rc<Candidates>, pg_sys::Oid), String> {
     let object = |id| object_of(id).map_err(|error| error.message().to_owned());
-    // SAFETY: a look-up in the catalog, which gives a name or nothing.
-    let exists = |role: &pg_sys::Oid| unsafe { !pg_sys::GetUserNameFromId(*role, true).is_null() };
+    let exists = |role: &pg_sys::Oid| name_of(*role).is_some();
     let role = object(role)?.filter(exists).ok_or("the role that enqueued it does not exist any more")?;
     let server = object(server)?
         .and_then(foreign_servers::server_of)
@@ -236,7 +237,7 @@ pub fn find(server: Identity, name: &str, role: Identity) -> Result<(Rc<Candidat
     Ok((Rc::new(candidates), role))
 }
 
-pub fn write(writer: &mut StoreTransaction, decisions: &mut [QueuedDecision], now: Micros) -> Result<(), Failure> {
+pub fn write(writer: &mut StoreTransaction, decisions: &mut [QueuedDecision], now: Timestamp) -> Result<(), Failure> {
     let mut changes = Vec::new();
     let mut attempts = Vec::new();
     let mut references = Vec::new();

@@ -9,8 +9,8 @@ use policy::{Blocked, Micros, Status};
 use uuid::Uuid;
 
 use crate::{
-    crypto::key_file,
     enqueue::transaction,
+    error::Error,
     gucs,
     ipc::worker::CallId,
     job::{Action, Requeue},
@@ -18,6 +18,7 @@ use crate::{
     store::{
         StoreTransaction,
         identity::Identity,
+        queue_home::queue_home,
         rows::QueuedVerification as Found,
         transaction::{Durability, Failure},
     },
@@ -34,6 +35,8 @@ use crate::{
     },
 };
 
+/// What waits for a key.
+const SENDING: &str = "sending what is queued";
 /// How many queued ones are read at once.
 pub const PAGE: i64 = 2000;
 /// How long one is left alone that somebody has locked.
@@ -160,27 +163,20 @@ impl Worker {
     }
 
     pub fn decide_due(&mut self, mut turns: Vec<DueSend>) {
-        let keys = key_file::keys();
+        let keys = self.keys_to_seal();
         if let Err(error) = &keys {
-            // They wait for the file to be mended; what has waited too long needs no key to expire.
-            let now = clock();
-            let is_too_old = |turn: &DueSend| turn.created_at.saturating_add(gucs::queue_max_age()) <= now;
-            let (too_old, waiting): (Vec<DueSend>, Vec<DueSend>) = turns.into_iter().partition(is_too_old);
-            if !waiting.is_empty() {
-                error.clone().warn();
-            }
-            for turn in waiting {
-                self.queue.wait(&turn, now.saturating_add(AFTER_FAULT));
-            }
-            if too_old.is_empty() {
-                return;
-            }
-            turns = too_old;
+            turns = self.let_wait_for_keys(turns, error);
+        } else {
+            self.failures.note(SENDING, None);
+        }
+        if turns.is_empty() {
+            return;
         }
         let ids: Vec<Uuid> = turns.iter().map(|turn| turn.id).collect();
-        let decisions = self.store.write(Durability::Flushed, |writer| {
+        let decided = self.store.write(Durability::Flushed, |writer| {
             let now = clock();
-            let mut queued_jobs = QueuedJobs { keys: keys.as_deref(), candidates: HashMap::new(), now };
+            let home = queue_home().map_err(|error| Failure::Error(error.message().to_owned()))?;
+            let mut queued_jobs = QueuedJobs { keys: keys.as_deref(), home, candidates: HashMap::new(), now };
             let mut decisions: Vec<QueuedDecision> =
                 writer.queued_payloads(&ids)?.into_iter().map(|request| queued_jobs.decide(request)).collect();
             for go in decisions.iter_mut().filter_map(|decision| decision.go.as_mut().ok()) {
@@ -202,30 +198,53 @@ impl Worker {
             write(writer, &mut decisions, now)?;
             Ok((waiting, decisions, locked))
         });
-        self.identities.settle(decisions.is_ok());
-        self.limits.settle(decisions.is_ok());
-        match decisions {
+        self.identities.settle(decided.is_ok());
+        self.limits.settle(decided.is_ok());
+        match decided {
             Ok((waiting, decisions, locked)) => {
                 for turn in turns.iter().filter(|turn| locked.iter().any(|stored| stored.id == turn.id)) {
                     self.queue.wait(turn, clock() + AFTER_LOCK);
                 }
-                for decision in waiting {
-                    self.queue.put_back(&decision.turn);
-                    if let Err(Stop { blocked: Some(Blocked { retry_after: Some(wait), .. }), .. }) = decision.go {
-                        self.queue.pause(decision.turn.provider, clock().saturating_add(wait));
-                    }
-                }
+                waiting.into_iter().for_each(|decision| self.let_wait_for_breaker(&decision));
                 decisions.into_iter().for_each(|decision| self.send(decision));
             }
-            Err(failure @ (Failure::NotInstalled | Failure::Busy)) => {
+            Err(failure) => self.on_decision_failure(turns, failure),
+        }
+    }
+
+    /// Without the key file they wait for it to be mended. What has waited too long needs no key to expire, and is
+    /// returned.
+    fn let_wait_for_keys(&mut self, turns: Vec<DueSend>, error: &Error) -> Vec<DueSend> {
+        let now = clock();
+        let is_too_old = |turn: &DueSend| turn.created_at + gucs::queue_max_age() <= now;
+        let (too_old, waiting): (Vec<DueSend>, Vec<DueSend>) = turns.into_iter().partition(is_too_old);
+        self.failures.note(SENDING, Some(&Failure::Error(error.message().to_owned())));
+        for turn in waiting {
+            self.queue.wait(&turn, now + AFTER_FAULT);
+        }
+        too_old
+    }
+
+    /// Its provider's breaker is open: the whole line waits.
+    fn let_wait_for_breaker(&mut self, decision: &QueuedDecision) {
+        self.queue.put_back(&decision.turn);
+        if let Err(Stop { blocked: Some(Blocked { retry_after: Some(wait), .. }), .. }) = decision.go {
+            self.queue.pause(decision.turn.provider, clock() + wait);
+        }
+    }
+
+    /// What becomes of those whose decisions could not be put on record.
+    fn on_decision_failure(&mut self, turns: Vec<DueSend>, failure: Failure) {
+        match failure {
+            Failure::NotInstalled | Failure::Busy => {
                 turns.iter().for_each(|turn| self.queue.put_back(turn));
                 self.on_failure(failure);
             }
             // One that cannot be decided must not take the others with it.
-            Err(Failure::Error(_)) if turns.len() > 1 => {
+            Failure::Error(_) if turns.len() > 1 => {
                 turns.into_iter().for_each(|turn| self.decide_due(vec![turn]));
             }
-            Err(Failure::Error(why)) => turns.into_iter().for_each(|turn| self.fail(turn, &why)),
+            Failure::Error(why) => turns.into_iter().for_each(|turn| self.fail(turn, &why)),
         }
     }
 

@@ -11,7 +11,7 @@ use uuid::Uuid;
 use crate::{
     ipc::message::Response,
     pg::{
-        clock::{clock, since_boot},
+        clock::{SinceBoot, clock, since_boot},
         uuid_time::id_before,
     },
     store::{
@@ -42,8 +42,9 @@ impl Worker {
     pub fn recover(&mut self) {
         self.update_identities();
         self.warn_of_foreign_objects();
+        self.note_what_is_here();
         self.recovery.is_blind = true;
-        self.recovery.again_at = Some(0);
+        self.recovery.again_at = Some(SinceBoot::default());
         self.recover_more();
     }
 
@@ -56,7 +57,7 @@ impl Worker {
         for one in orphans {
             if !self.recovery.orphaned.iter().any(|(other, _)| other.call_id == one.call_id) {
                 self.recovery.orphaned.push((one, now));
-                self.recovery.again_at = Some(0);
+                self.recovery.again_at = Some(SinceBoot::default());
             }
         }
         if self.recovery.again_at.is_none_or(|at| at > now) {
@@ -182,7 +183,7 @@ impl Worker {
     }
 
     /// Answers those who wait for a worker that is no more, as far as the record can tell.
-    fn answer_orphaned(&mut self, now: Micros) {
+    fn answer_orphaned(&mut self, now: SinceBoot) {
         if self.recovery.is_blind {
             return;
         }
@@ -190,7 +191,7 @@ impl Worker {
             let attempt = Uuid::from_bytes(orphan.attempt);
             // A question that began no attempt is asked again.
             let response = if attempt.is_nil() { Some(Response::Retry) } else { self.response_from_record(attempt) };
-            match response.or_else(|| (now.saturating_sub(since) > PATIENCE).then_some(Response::Unknown)) {
+            match response.or_else(|| (now.since(since) > PATIENCE).then_some(Response::Unknown)) {
                 Some(response) => self.respond(orphan.call_id, &response),
                 None => self.recovery.orphaned.push((orphan, since)),
             }

@@ -5,6 +5,7 @@ pub mod failure_log;
 pub mod known_identities;
 pub mod limit_state;
 pub mod maintenance_schedule;
+pub mod provider_log;
 pub mod recovery_progress;
 pub mod send_queue;
 pub mod waiting_for_locks;
@@ -17,7 +18,7 @@ use std::{
 use dialect::{CallResult, Operation, Outcome};
 use http_client::{CompletedCall, HttpClient};
 use pgrx::pg_sys;
-use policy::{BlockReason, BreakerPermit, Micros, Status, Verification, retryable};
+use policy::{BlockReason, BreakerPermit, Micros, Status, Timestamp, Verification, retryable};
 use uuid::Uuid;
 
 use crate::{
@@ -29,7 +30,10 @@ use crate::{
         worker_registry,
     },
     job::{Job, Requeue},
-    pg::clock::{clock, since_boot},
+    pg::{
+        background_worker,
+        clock::{SinceBoot, clock, since_boot},
+    },
     store::{
         Store,
         identity::Identity,
@@ -44,6 +48,7 @@ use crate::{
             known_identities::KnownIdentities,
             limit_state::{BreakerKey, LimitState},
             maintenance_schedule::MaintenanceSchedule,
+            provider_log::ProviderLog,
             recovery_progress::RecoveryProgress,
             send_queue::SendQueue,
             waiting_for_locks::WaitingForLocks,
@@ -68,13 +73,17 @@ pub struct Worker {
     pub most_waiters: usize,
     pub limits: LimitState,
     pub identities: KnownIdentities,
+    /// The id of the key that seals, once it is on record.
+    pub sealing_key: Option<String>,
     /// Breakers that have opened (until when) or closed, and are not yet on record.
-    pub breaker_changes: HashMap<BreakerKey, Option<Micros>>,
+    pub breaker_changes: HashMap<BreakerKey, Option<Timestamp>>,
     pub http: HttpClient,
     /// Requests whose turn it is.
     pub pending: Vec<(CallId, Request)>,
     /// Calls under way, by the number that the HTTP client knows them by.
     pub in_flight: HashMap<u64, InFlight>,
+    /// Looks at connections under way, which nothing is on record of.
+    pub checks: HashMap<u64, CallId>,
     pub next_number: u64,
     /// Every verification with something under way, and the requests that wait for its end: one call at a time for each
     /// verification, or a code could be approved twice.
@@ -82,10 +91,11 @@ pub struct Worker {
     /// Completed calls that could not be put on record yet.
     pub unrecorded: Vec<CompletedCall>,
     pub failures: FailureLog,
+    pub provider_log: ProviderLog,
     /// What waits for a row that somebody has locked.
     pub locked: WaitingForLocks,
-    /// By [`since_boot`].
-    pub retry_at: Option<Micros>,
+    /// When what a lock or a full disk held up is tried again.
+    pub retry_at: Option<SinceBoot>,
     pub is_extension_dropped: bool,
 }
 
@@ -103,7 +113,7 @@ pub struct InFlight {
     pub code_lifetime: Option<Micros>,
     /// It sends the code that was sent before.
     pub keeps_code: bool,
-    pub created_at: Micros,
+    pub created_at: Timestamp,
     /// For a resend: what to keep from now on, and the new reference.
     pub sealed: Option<Vec<u8>>,
     pub reference: Option<String>,
@@ -129,9 +139,11 @@ impl InFlight {
 
 impl Worker {
     pub fn open(database: pg_sys::Oid, store: Store) -> Self {
-        lifecycle::reserve_sockets();
-        let http = lifecycle::without_signals(|| HttpClient::start(gucs::allowed_hosts(), lifecycle::with_own_locale))
-            .unwrap_or_else(|error| pgrx::error!("otp_gateway: the HTTP client's thread cannot be started: {error}"));
+        background_worker::reserve_sockets();
+        let http = background_worker::without_signals(|| {
+            HttpClient::start(gucs::allowed_hosts(), background_worker::with_own_locale)
+        })
+        .unwrap_or_else(|error| pgrx::error!("otp_gateway: the HTTP client's thread cannot be started: {error}"));
         Self {
             store,
             ipc: WorkerEnd::new(database.to_u32()),
@@ -144,14 +156,17 @@ impl Worker {
             most_waiters: WAITERS_BEFORE_PRUNING,
             limits: LimitState::default(),
             identities: KnownIdentities::default(),
+            sealing_key: None,
             breaker_changes: HashMap::new(),
             http,
             pending: Vec::new(),
             in_flight: HashMap::new(),
+            checks: HashMap::new(),
             next_number: 0,
             busy: HashMap::new(),
             unrecorded: Vec::new(),
             failures: FailureLog::default(),
+            provider_log: ProviderLog::default(),
             locked: WaitingForLocks::default(),
             retry_at: None,
             is_extension_dropped: false,
@@ -169,8 +184,8 @@ impl Worker {
     }
 
     /// When there is something to do though nobody calls.
-    pub fn next_due(&self) -> Option<Micros> {
-        let by_clock = |at: Micros| clock().saturating_add(at.saturating_sub(since_boot()));
+    pub fn next_due(&self) -> Option<Timestamp> {
+        let by_clock = |at: SinceBoot| clock() + at.since(since_boot());
         [
             self.retry_at.map(by_clock),
             self.recovery.next_due().map(by_clock),
@@ -188,6 +203,7 @@ impl Worker {
     /// Nothing is under way, and nobody waits for anything.
     pub fn is_idle(&self) -> bool {
         self.in_flight.is_empty()
+            && self.checks.is_empty()
             && self.pending.is_empty()
             && self.busy.is_empty()
             && self.unrecorded.is_empty()
@@ -232,26 +248,13 @@ impl Worker {
         if !waiting && !self.is_extension_dropped {
             worked |= self.retry_locked();
         }
-        let mut completed_calls = std::mem::take(&mut self.unrecorded);
-        completed_calls.extend(self.http.take_completed());
-        if waiting {
-            self.unrecorded = completed_calls;
-        } else if !completed_calls.is_empty() {
+        self.unrecorded.extend(self.http.take_completed());
+        if !waiting && !self.unrecorded.is_empty() {
             worked = true;
+            let completed_calls = std::mem::take(&mut self.unrecorded);
             self.complete_calls(completed_calls);
         }
-        for received in self.ipc.collect() {
-            worked = true;
-            match message::read(&received.request) {
-                Ok(mut request) => {
-                    if let Request::Run(job) = &mut request {
-                        job.taken_at = since_boot();
-                    }
-                    self.pending.push((received.call_id, request));
-                }
-                Err(error) => self.respond(received.call_id, &Response::Error(error)),
-            }
-        }
+        worked |= self.answer_checks() | self.receive_requests();
         if !waiting && !self.pending.is_empty() && !self.is_extension_dropped {
             worked = true;
             self.accept_requests();
@@ -278,6 +281,36 @@ impl Worker {
             self.maintenance.reseal();
         }
         worked || self.maintain_when_idle()
+    }
+
+    /// Takes what has come from sessions. False: nothing has.
+    /// Tells what the looks at connections have found. False: none has ended.
+    fn answer_checks(&mut self) -> bool {
+        let all = self.http.take_checked();
+        let has_some = !all.is_empty();
+        for (number, check) in all {
+            if let Some(call_id) = self.checks.remove(&number) {
+                self.respond(call_id, &Response::Checked(check));
+            }
+        }
+        has_some
+    }
+
+    fn receive_requests(&mut self) -> bool {
+        let all = self.ipc.collect();
+        let has_some = !all.is_empty();
+        for received in all {
+            match message::read(&received.request) {
+                Ok(mut request) => {
+                    if let Request::Run(job) = &mut request {
+                        job.taken_at = since_boot();
+                    }
+                    self.pending.push((received.call_id, request));
+                }
+                Err(error) => self.respond(received.call_id, &Response::Error(error)),
+            }
+        }
+        has_some
     }
 
     pub fn respond(&mut self, call_id: CallId, response: &Response) {
@@ -318,9 +351,9 @@ impl Worker {
         let mut completed_calls = self.take_aside();
         let moved_on = self.refuse_waiting();
         self.http.close();
-        let until = since_boot().saturating_add(grace);
+        let until = since_boot() + grace;
         while !self.is_extension_dropped && !self.in_flight.is_empty() && since_boot() < until {
-            lifecycle::reset_latch();
+            background_worker::reset_latch();
             let waiting = self.retry_at.is_some_and(|at| at > since_boot());
             self.unrecorded.extend(self.http.take_completed());
             if !waiting && !self.unrecorded.is_empty() {
@@ -330,7 +363,7 @@ impl Worker {
                 continue;
             }
             let wake = self.retry_at.filter(|_| waiting).map_or(until, |at| at.min(until));
-            lifecycle::sleep(self.http.wakeup(), Some(clock().saturating_add(wake.saturating_sub(since_boot()))));
+            lifecycle::sleep(self.http.wakeup(), Some(clock() + wake.since(since_boot())));
         }
         completed_calls.extend(self.take_aside());
         completed_calls.append(&mut self.unrecorded);
@@ -432,7 +465,7 @@ pub fn result_row_from_record(attempt: StoredAttempt, stored: &StoredVerificatio
     row.response = attempt.response;
     row.reason = attempt.reason;
     // What is left of the wait.
-    row.retry_after = attempt.retry_at.map(|at| at.saturating_sub(clock()).max(0));
+    row.retry_after = attempt.retry_at.map(|at| at.since(clock()).max(0));
     row.retryable |= outcome == Outcome::Blocked && row.retry_after.is_some();
     row
 }

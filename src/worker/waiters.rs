@@ -12,6 +12,9 @@ use crate::{
     worker::state::{WAITERS_BEFORE_PRUNING, Worker, result_row_from_record},
 };
 
+/// In words, for an outcome that is null says as much of a send that is still queued.
+const NO_SEND: &str = "there is no send to wait for: the flow was begun elsewhere, or has ended before its turn";
+
 impl Worker {
     pub fn follow(&mut self, call_id: CallId, id: Uuid, which: WhichSend) {
         let found = self.store.write(Durability::Deferred, |writer| {
@@ -30,7 +33,9 @@ impl Worker {
             },
             // A flow begun elsewhere, or one canceled before it was sent: there is no send to tell of.
             Ok(Some((None, stored))) => {
-                self.respond(call_id, &Response::Row(Box::new(ResultRow::without_attempt(id, &stored.state))))
+                let vendor_message = Some(NO_SEND.to_owned());
+                let row = ResultRow { vendor_message, ..ResultRow::without_attempt(id, &stored.state) };
+                self.respond(call_id, &Response::Row(Box::new(row)))
             }
             // Not there, or locked just now: the session reads and asks again.
             Ok(None) => self.respond(call_id, &Response::Retry),

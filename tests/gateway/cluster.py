@@ -38,7 +38,7 @@ class Cluster:
     before_removal = staticmethod(lambda cluster: None)
     before_drop = staticmethod(lambda cluster, database: None)
 
-    def __init__(self, settings=None, preload=True, environment=None):
+    def __init__(self, settings=None, preload=True, environment=None, bindir=BINDIR, initdb=()):
         self.directory = pathlib.Path(tempfile.mkdtemp(prefix="otp_gateway_", dir="/tmp"))
         self.data = self.directory / "data"
         self.logfile = self.directory / "server.log"
@@ -46,6 +46,7 @@ class Cluster:
         self.preload = preload
         self.settings = settings or {}
         self.environment = environment or {}
+        self.bindir, self.initdb = bindir, initdb
 
     # making and removing
 
@@ -54,7 +55,7 @@ class Cluster:
             user = pwd.getpwnam("postgres")
             os.chown(self.directory, user.pw_uid, user.pw_gid)
         self.directory.chmod(0o755)
-        self.run("initdb", "-D", self.data, "-A", "trust", "-U", "postgres", "-E", "UTF8", "--locale=C")
+        self.run("initdb", "-D", self.data, "-A", "trust", "-U", "postgres", "-E", "UTF8", "--locale=C", *self.initdb)
         self.configure(
             {
                 "port": self.port,
@@ -97,7 +98,7 @@ class Cluster:
 
     def run(self, program, *arguments, check=True):
         done = subprocess.run(
-            as_server_user([str(BINDIR / program), *map(str, arguments)]),
+            as_server_user([str(self.bindir / program), *map(str, arguments)]),
             cwd="/",
             # As a service manager starts it: not with the developer's wish for backtraces, which slow every error down.
             env={name: value for name, value in os.environ.items() if not name.startswith("RUST_")} | self.environment,
@@ -148,7 +149,7 @@ class Cluster:
     def psql(self, dbname, *arguments, script=None):
         """psql's output, standard error included, as a person would see it."""
         return subprocess.run(
-            [BINDIR / "psql", "-X", "-h", self.directory, "-p", str(self.port), "-U", "postgres", "-d", dbname, *arguments],
+            [self.bindir / "psql", "-X", "-h", self.directory, "-p", str(self.port), "-U", "postgres", "-d", dbname, *arguments],
             input=script,
             text=True,
             stdout=subprocess.PIPE,

@@ -22,7 +22,8 @@ import pytest
 
 from canaries import RUN, search
 from cluster import BINDIR, Cluster
-from simulator import VENDORS, Simulator
+from simulator import Simulator
+from vendors import CREDENTIALS, FLOWS, TABLE, VENDORS
 
 psycopg2.extras.register_uuid()
 
@@ -154,7 +155,7 @@ def database(cluster):
 
 @pytest.fixture
 def gateway(cluster, database, simulator):
-    """A database with the extension and the five providers."""
+    """A database with the extension and a provider of each vendor."""
     with Gateway(cluster, database, simulator) as gateway:
         gateway.create_providers()
         yield gateway
@@ -175,62 +176,6 @@ def quick_gateway(cluster, module_database, simulator):
         gateway.execute("TRUNCATE otp_gateway_internal.attempt_record, otp_gateway_internal.verification_record, otp_gateway_internal.reference")
         gateway.create_providers()
         yield gateway
-
-
-@functools.cache
-def own(make, to):
-    """What goes with a recipient, the same each time."""
-    return make()
-
-
-def order():
-    return f"ORDER{secrets.token_hex(6)}"
-
-
-def aadhaar():
-    return RUN.number(12)
-
-
-def token():
-    return RUN.secret("token")
-
-
-# One send and one verify for each vendor: recipient (as the simulator's inbox knows it), the payloads.
-FLOWS = {
-    "iserveu": {
-        "send": lambda to: {
-            "mobile": to, "otp_type": "1", "username": "agent1", "ovd_type": "Aadhaar Card", "ovd_data": own(aadhaar, to)
-        },
-        "verify": {"name": "Asha Rao", "lat_long": "20.29,85.82", "public_ip": "203.0.113.7"},
-        "number": "98{:08d}",
-    },
-    "hyperverge": {"send": lambda to: {"mobile": to, "template_id": "tpl-1"}, "verify": {}, "number": "97{:08d}"},
-    "paytm": {
-        "send": lambda to: {"mobile": to, "mid": "MID01", "order_id": own(order, to), "token": own(token, to)},
-        "verify": {},
-        "number": "96{:08d}",
-    },
-    "relid": {
-        "send": lambda to: {
-            "user_id": to,
-            "enterprise_id": "bank",
-            "expires_in": 120,
-            "msg": [{"lng": "English", "subject": "Log-in", "message": "Your code is $$OTP$$", "label": {}}],
-            "notification_msg": {"subject": "Log-in", "message": "A code for you"},
-        },
-        "verify": {},
-        "number": "user{:08d}",
-    },
-    "ideamart": {"send": lambda to: {"mobile": to}, "verify": {}, "number": "07{:08d}"},
-}
-
-CREDENTIALS = {
-    vendor: {name: RUN.secret(name) for name in names}
-    for vendor, names in {
-        "iserveu": ("client_id", "client_secret"), "hyperverge": ("app_id", "app_key"), "paytm": ("username", "password"),
-        "relid": ("username", "password"), "ideamart": ("application_id", "password"),
-    }.items()
-}
 
 
 @functools.cache
@@ -263,7 +208,9 @@ class Gateway:
         """CREATE SERVER and USER MAPPING, pointed at the simulator; `None` leaves an option out."""
         vendor = vendor or name
         # Tests send to one number several times; those of the cooldown say so.
-        options = {"base_url": self.simulator.url(vendor), "allow_plain_http": "true", "resend_after": "0s", **options}
+        ours = {"base_url": self.simulator.url(vendor), "allow_plain_http": "true", "resend_after": "0s"}
+        own = TABLE[vendor].options if vendor in TABLE else {}
+        options = {**ours, **own, **options}
         self.execute(f"CREATE SERVER {name} FOREIGN DATA WRAPPER otp_{vendor} OPTIONS ({listed(options)})")
         credentials = credential_options(vendor) if credentials is None else credentials
         self.execute(f"CREATE USER MAPPING FOR {role} SERVER {name} OPTIONS ({listed(credentials)})")

@@ -9,10 +9,19 @@ import urllib.error
 import urllib.parse
 import urllib.request
 
+from vendors import VENDORS as VENDORS
+
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BINARY = pathlib.Path(os.environ.get("OTP_SIMULATOR", ROOT / "target/release/simulator"))
 
-VENDORS = ("iserveu", "hyperverge", "paytm", "relid", "ideamart")
+
+def fields(entry):
+    """The body of a request as it stands in the log, be it JSON or a form."""
+    if not isinstance(entry["body"], str):
+        return entry["body"]
+    pairs = urllib.parse.parse_qsl(entry["body"], keep_blank_values=True, strict_parsing=True)
+    assert len(dict(pairs)) == len(pairs)
+    return dict(pairs)
 
 
 class Simulator:

@@ -9,7 +9,7 @@ import secrets
 
 import pytest
 
-from conftest import FLOWS
+from conftest import FLOWS, Running, until
 from simulator import VENDORS
 from test_at_most_once import at
 from test_failover import route
@@ -49,6 +49,14 @@ def relid(code, words="no"):
     return {"response_code": 1, "error_code": code, "error_message": words}
 
 
+def twilio(code, words="no", status=404):
+    return {"code": code, "message": words, "status": status}
+
+
+def msg91(words, **more):
+    return {"type": "error", "message": words, **more}
+
+
 def answer(simulator, vendor, operation, body, times=1, **how):
     simulator.fault("status", vendor, operation, times=times, **{"status": 200, "body": body, **how})
 
@@ -78,6 +86,15 @@ OPEN = [
     ("ideamart", ideamart("E1853"), 200, "not_found"),
     ("ideamart", ideamart("E1376"), 200, "unknown"),
     ("ideamart", ideamart("E1405"), 200, "unknown"),
+    ("twilio", twilio(60999, status=400), 400, "refused"),
+    ("twilio", twilio(20500, status=500), 500, "unknown"),
+    ("twilio", {"status": "approved", "valid": False, "sid": "VE1"}, 200, "unknown"),
+    ("twilio", {"status": "delivered", "valid": False, "sid": "VE1"}, 200, "unknown"),
+    ("twilio", twilio(60201, status=400), 400, "invalid_code"),
+    ("msg91", msg91("Something new"), 200, "refused"),
+    ("msg91", {"type": "success", "message": "Something new"}, 200, "unknown"),
+    ("msg91", msg91("x", code="001"), 200, "unknown"),
+    ("msg91", msg91("otp_not_verified"), 200, "invalid_code"),
     ("relid", relid(4242), 200, "refused"),
     ("relid", relid(3558), 200, "refused"),
 ]
@@ -97,6 +114,15 @@ def test_what_nobody_foresaw_is_one_check(gateway, simulator, vendor, body, stat
 
 
 ENDS = [
+    ("twilio", twilio(20404), "not_found", "failed"),
+    ("twilio", twilio(60202, status=429), "max_attempts_reached", "max_attempts_reached"),
+    ("twilio", {"status": "expired", "valid": False}, "expired", "expired"),
+    ("twilio", {"status": "canceled", "valid": False}, "not_found", "failed"),
+    ("msg91", msg91("Mobile no. already verified"), "already_used", "failed"),
+    ("msg91", {"type": "success", "message": "already_verified"}, "already_used", "failed"),
+    ("msg91", msg91("OTP expired"), "expired", "expired"),
+    ("msg91", msg91("Max limit reached for this otp verification"), "max_attempts_reached", "max_attempts_reached"),
+    ("msg91", msg91("Mobile no. not found"), "not_found", "failed"),
     ("hyperverge", hyperverge("Mobile no. already verified"), "already_used", "failed"),
     ("hyperverge", hyperverge("last_otp_request_on_this_number_is_invalid"), "not_found", "failed"),
     ("hyperverge", hyperverge("Max limit reached for this otp verification"), "max_attempts_reached", "max_attempts_reached"),
@@ -120,6 +146,45 @@ def test_what_the_page_names_as_an_end_is_one(gateway, simulator, vendor, body, 
     assert (row["outcome"], row["status"], row["attempts_left"]) == (outcome, status, 0)
     gateway.verify(sent["verification_id"], code)
     assert simulator.count(vendor, "verify") == 1
+
+
+def test_what_is_not_found_when_its_time_is_over_is_expired(gateway, simulator):
+    """Twilio forgets a code that has ended, and says no more than that; so the record says it. A verify that comes later is not
+    even sent."""
+    gateway.create_provider("brief", "twilio", code_lifetime="2s")
+    to = gateway.number("twilio")
+    sent = gateway.send("brief", to, vendor="twilio")
+    code = simulator.code("twilio", to)
+    simulator.advance(601)
+    simulator.fault("hold", "twilio", "verify", times=1)
+    with gateway.connect() as session:
+        late = Running(session, "SELECT * FROM otp_verify(%s::uuid, %s)", (str(sent["verification_id"]), code))
+        simulator.held(1)
+        until(lambda: gateway.execute("SELECT clock_timestamp() > %s", (sent["expires_at"],)) == [(True,)], "its time is over")
+        simulator.release()
+        row = late.row()
+    assert (row["outcome"], row["status"], row["attempts_left"]) == ("expired", "expired", 0)
+    assert (row["vendor_code"], row["response"]["status"]) == ("20404", 404)
+    assert gateway.attempts(sent["verification_id"]) == [("send", "sent"), ("verify", "expired")]
+    assert gateway.verify(sent["verification_id"], code)["outcome"] == "expired"
+    assert simulator.count("twilio", "verify") == 1
+
+
+def test_what_has_ended_is_answered_without_a_call(gateway, simulator):
+    """Of Twilio, whose 404 says the same of all ends."""
+    for end, outcome in (("approved", "already_used"), ("max_attempts_reached", "max_attempts_reached"), ("canceled", "not_found")):
+        sent, code = begin(gateway, simulator, "twilio")
+        id = sent["verification_id"]
+        if end == "canceled":
+            assert gateway.row("SELECT * FROM otp_cancel(%s)", (id,))["status"] == end
+        else:
+            typed = [code] if end == "approved" else [code[:-1] + ("1" if code[-1] != "1" else "2")] * 5
+            rows = [gateway.verify(id, one) for one in typed]
+            assert rows[-1]["status"] == end, rows
+        before = simulator.count("twilio")
+        for _ in range(2):
+            assert (row := gateway.verify(id, code))["outcome"] == outcome, row
+        assert simulator.count("twilio") == before
 
 
 @pytest.mark.parametrize("body", [hyperverge("We could not do that"), hyperverge("OTP expired"), "<html>"], ids=str)
@@ -157,6 +222,9 @@ AMBIGUOUS = [
     ("iserveu", 502, iserveu("x")),
     ("paytm", 504, paytm("9999")),
     ("relid", 502, relid(4242)),
+    ("twilio", 502, twilio(20500)),
+    ("twilio", 200, {"status": "canceled", "sid": "VE1"}),
+    ("msg91", 200, {"type": "success", "message": "Something new"}),
     *[(vendor, status, "") for vendor in VENDORS for status in (301, 302, 303)],
     *[(vendor, 503, "upstream connect error or disconnect/reset before headers") for vendor in VENDORS],
 ]
@@ -171,7 +239,7 @@ def test_what_may_have_been_done_is_not_done_again(gateway, simulator, vendor, s
     assert row["vendor_message"]
     assert simulator.count(vendor, "send") == 1
     # The person has the code, and can use it, where the vendor gave no reference that is needed.
-    if vendor in ("iserveu", "hyperverge", "paytm"):
+    if vendor in ("iserveu", "hyperverge", "paytm", "msg91"):
         right = gateway.verify(row["verification_id"], simulator.code(vendor, to), **FLOWS[vendor]["verify"])
         assert right["outcome"] == "approved"
 
@@ -191,6 +259,9 @@ NOTHING_DONE = [
     ("iserveu", 200, {"status": "FAILED", "statusCode": "1", "statusDesc": "Failed to send OTP"}),
     ("paytm", 200, paytm("501", "System error")),
     ("relid", 200, relid(2699)),
+    ("twilio", 500, twilio(20500, status=500)),
+    ("twilio", 400, twilio(60441, status=400)),
+    ("msg91", 200, msg91("x", code="002")),
     ("ideamart", 307, ""),
     ("ideamart", 308, ""),
     ("ideamart", 503, ""),
@@ -215,6 +286,8 @@ PERSONAL = [
     ("ideamart", ideamart("E1602"), "unknown"),
     ("paytm", paytm("401", "Authorization Failed"), "auth_failed"),
     ("relid", relid(3560), "refused"),
+    ("twilio", twilio(60410, status=403), "refused"),
+    ("twilio", twilio(60203, status=429), "rate_limited"),
 ]
 
 
@@ -236,6 +309,8 @@ def test_a_gateway_that_answers_nobody_is_the_providers_trouble(gateway, simulat
     ("iserveu", '\ufeff{"status":"SUCCESS","statusCode":"0","statusDesc":"OTP Sent Successfully."}'),
     ("paytm", '\ufeff{"body":{"resultInfo":{"resultStatus":"S","resultCode":0.0,"resultMsg":"Success"}}}'),
     ("relid", '\ufeff{"response_code":0.0,"notification_uuid":"03f67f9e-ec4f-11e6-b006-92361f002671","error_code":""}'),
+    ("twilio", '\ufeff{"sid":"VE0a","status":"pending","valid":false}'),
+    ("msg91", '\ufeff{"type":"success","request_id":"0a1b2c3d4e5f0a1b2c3d4e5f"}'),
     ("ideamart", '\ufeff{"statusCode":"S1000","statusDetail":"Success","referenceNo":"3b84346f63899a","version":"1.0"}'),
 ])
 def test_a_byte_order_mark_is_no_fault(gateway, simulator, vendor, body):

@@ -14,6 +14,7 @@ import pytest
 from canaries import NUMERIC_HEADER, Canaries, control, digits, search
 from cluster import Cluster, kill
 from conftest import FLOWS, Gateway
+from vendors import VENDORS
 
 VISIBLE = "control" + secrets.token_hex(8)
 
@@ -97,6 +98,10 @@ def test_all_flows(place, simulator):
     provider("relid_token", "relid", ["access_token"])
     provider("relid_oauth", "relid", ["client_id", "client_secret"], token_url=simulator.url("relid") + "/oauth/token")
 
+    provider("twilio", "twilio", ["api_key", "api_secret"])
+    provider("twilio_account", "twilio", ["account_sid", "auth_token"])
+    provider("msg91", "msg91", ["authkey"])
+
     def sri_lankan():
         national = "77" + digits(7)
         canaries.digits(national)
@@ -108,13 +113,20 @@ def test_all_flows(place, simulator):
             national = sri_lankan()
             spelled = secrets.choice([f"0{national}", f"+94{national}", f"tel:94{national}", f"0094{national}"])
             return f"0{national}", {"mobile": spelled, "metadata": {"client": "WebSite", "app_code": "https://a.example"}}, {}
+        if vendor == "twilio":
+            national, address = sri_lankan(), f"{canaries.secret('asha')}@example.org"
+            to, spelled = secrets.choice([(f"0{national}", f"+94{national}"), (address, address.replace("example", "EXAMPLE"))])
+            more = {"rate_limits": {"user": canaries.secret("user")}, "amount": "1001", "payee": canaries.secret("payee")}
+            return to, {"mobile": spelled, **more}, {}
         if vendor == "relid":
             user = canaries.secret("user")
             return user, FLOWS["relid"]["send"](user) | {"controls": {"otp": {"otp_spec": "LN-9", "attempts": 3}}}, {}
         to = canaries.number()
         send = FLOWS[vendor]["send"](secrets.choice([to, f"+91{to}", f"0{to}", f"+91 {to[:5]} {to[5:]}"]))
-        if vendor == "hyperverge":
+        if vendor in ("hyperverge", "msg91"):
             send["otp_length"] = 9
+        if vendor == "msg91":
+            send |= {"variables": {"name": canaries.secret("name")}, "email": f"{canaries.secret('asha')}@example.org"}
         if vendor == "paytm":
             send |= {"order_id": "ORDER" + secrets.token_hex(6), "token": canaries.secret("token")}
         if vendor == "iserveu":
@@ -129,6 +141,8 @@ def test_all_flows(place, simulator):
         return code
 
     providers = ["iserveu", "hyperverge", "paytm", "ideamart", "relid", "relid_token", "relid_oauth"]
+    providers += ["twilio", "twilio_account", "msg91"]
+    assert {name.split("_")[0] for name in providers} == set(VENDORS)
     ended, open_ = [], []
     for name in providers:
         vendor = name.split("_")[0]
@@ -172,6 +186,10 @@ def test_all_flows(place, simulator):
         ("hyperverge", "verify", lambda n, c, t: {"status": "failure", "statusCode": 422, "error": f"OTP not match: {c} of {n}", "again": f"91{n}"}),
         ("paytm", "send", lambda n, c, t: {"body": {"resultInfo": {"resultStatus": "F", "resultCode": "432", "resultMsg": f"{t} of {n}"}, "token": t, "also": [t, n]}}),
         ("paytm", "verify", lambda n, c, t: {"body": {"resultInfo": {"resultStatus": "F", "resultCode": "403", "resultMsg": f"{c} {t}"}, "authenticated": False, "also": {"a": t, "b": c, "n": n}}}),
+        ("twilio", "send", lambda n, c, t: {"code": 60200, "message": f"{VISIBLE}: no such {n}", "status": 400, "to": n, "x": [n]}),
+        ("twilio", "verify", lambda n, c, t: {"sid": "VE" + "0c" * 16, "status": "pending", "valid": False, "to": n, "lookup": {"n": n}, "code_sent": f"{c} to {n}"}),
+        ("msg91", "send", lambda n, c, t: {"type": "error", "message": f"{n} is blocked", "mobile": int(n), "x": f"91{n}"}),
+        ("msg91", "verify", lambda n, c, t: {"type": "error", "message": "OTP not match", "mobile": f"91{n}", "again": [c, {c: n}]}),
     ]:
         to, send, verify = payload(vendor)
         national = to.removeprefix("0")

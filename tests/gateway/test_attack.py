@@ -258,7 +258,7 @@ def test_connect_learns_how_much_there_is(insiders):
     for since, met in (("00000000-0000-7000-8000-000000000000", True), ("f0000000-0000-7000-8000-000000000000", False)):
         plan = insiders.execute("EXPLAIN ANALYZE SELECT * FROM otp_gateway.attempt WHERE id >= %s::uuid", (since,), nobody)
         text = "\n".join(line for (line,) in plan)
-        assert ("Rows Removed by Filter: 1" in text) == met and to.lstrip("0") not in text
+        assert bool(re.search(r"on attempt_record a .*\(actual .* rows=1 loops=1\)", text)) == met and to.lstrip("0") not in text
     written = "SELECT n_tup_ins > 0 FROM pg_stat_user_tables WHERE relname = 'attempt_record'"
     # The worker reports now and then.
     until(lambda: insiders.gateway.send() and insiders.execute(written, session=nobody) == [(True,)], "the statistics")
@@ -1064,7 +1064,7 @@ def test_every_claim_has_a_test():
     text = (root / "SECURITY.md").read_text()
     named = set(re.findall(r"\b(\w+\.py)\b", text))
     assert named and [name for name in named if not (root / "tests/gateway" / name).exists()] == []
-    assert [path for path in re.findall(r"\]\(([^)]+)\)", text) if not (root / path).exists()] == []
+    assert [path for path in re.findall(r"\]\(([^)]+)\)", text) if not (root / path.partition("#")[0]).exists()] == []
     cannot = [line for line in text.splitlines() if line.startswith("| cannot |")]
     assert len(cannot) > 20 and [line for line in cannot if not line.split("|")[3].strip()] == []
 

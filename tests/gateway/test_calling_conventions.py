@@ -117,6 +117,7 @@ VALUES = {
     "text": lambda: [b"nowhere", b"", *(head.replace(b"\0", b"") for head in HEADS[:2]), b"x" * 100_000, str(uuid.uuid4()).encode()],
     "jsonb": lambda: [jsonb(b"{}"), jsonb(b'{"mobile": "0771234567"}'), jsonb(b"[" * 4000 + b"]" * 4000), jsonb(b"null"), b"\x02{}"],
     "interval": lambda: [struct.pack("!qii", 1, 0, 0), struct.pack("!qii", -(1 << 63), 2**31 - 1, -(2**31)), b"\x01\x02" + b"\xff" * 14],
+    "integer": lambda: [struct.pack("!i", number) for number in (200, 0, -1, 2**31 - 1, -(2**31))],
     "oid": lambda: [struct.pack("!I", number) for number in (0, 1, 1255, 1417, 1418, 2**32 - 1)],
     "text[]": lambda: [
         array(), array(b"base_url=https://a.example"), array(b"=", b"x"), array(None), array(b"a" * 5000, b"password_file=/etc/passwd"),
@@ -236,7 +237,7 @@ def test_fuzz(place):
 # Declared otherwise.
 
 VALUE = {
-    "text": "'x'", "jsonb": "'{}'", "uuid": "'01a200f7-5a48-7047-9b45-35f21e75f89a'", "interval": "'1 s'", "oid": "0", "text[]": "'{a=b}'",
+    "text": "'x'", "jsonb": "'{}'", "uuid": "'01a200f7-5a48-7047-9b45-35f21e75f89a'", "interval": "'1 s'", "integer": "1", "oid": "0", "text[]": "'{a=b}'",
     "int": "7", "bigint": "-1", "float8": "1.5", "bool": "true", "point": "'(1,2)'", "name": "'n'", "bytea": "'\\x01020304'", "\"char\"": "'c'",
     "uuid[]": "'{}'", "json": "'{}'", "numeric": "1", "record": "ROW(1)",
 }
@@ -245,7 +246,7 @@ TAKES = [
     ["text", "text", "text"], ["interval"], ["uuid", "interval"], ["oid"], ["text[]", "oid"], ["text[]", "int"], ["point", "oid"], ["name", "\"char\""],
     ["uuid[]"], ["jsonb", "jsonb", "jsonb"], ["int"] * 9,
 ]
-RETURNS = ["text", "record", "int", "bigint", "uuid", "uuid[]", "jsonb", "void", "SETOF record", "SETOF bigint", "point", "bool"]
+RETURNS = ["text", "record", "int", "bigint", "uuid", "uuid[]", "jsonb", "void", "SETOF record", "SETOF bigint", "point", "bool", "otp_gateway.result"]
 ROW = ["uuid", "uuid", "text", "text", "boolean", "integer", "interval", "timestamptz", "text", "text", "text", "jsonb", "text"]
 
 
@@ -308,19 +309,35 @@ def test_every_symbol_nearly_right(place):
 
 
 @pytest.mark.parametrize("columns", [ROW[:-1], [*ROW, "text"], ["bigint"] * 13, [*ROW[:4], "bigint", *ROW[5:]], ROW])
-def test_other_columns_than_the_row_has(place, columns):
-    """As OUT parameters, and as whoever calls it lists them."""
+def test_another_row_than_ours(place, columns):
+    """As OUT parameters, as whoever calls it lists them, and as a type of somebody else's: also with the same columns."""
     by_out = ", ".join(f"OUT c{number} {of}" for number, of in enumerate(columns))
     by_list = ", ".join(f"c{number} {of}" for number, of in enumerate(columns))
-    expected = "42704" if columns == ROW else DECLARED_OTHERWISE
     id = VALUE["uuid"]
-    place.execute("BEGIN; " + declare("otp_cancel", "pg_temp.other", ["uuid", by_out], None))
-    assert place.state(f"SELECT * FROM pg_temp.other({id})") == expected
-    place.execute("ROLLBACK; BEGIN; " + declare("otp_cancel", "pg_temp.other", ["uuid"], "record"))
-    assert place.state(f"SELECT * FROM pg_temp.other({id}) AS t ({by_list})") == expected
-    place.execute("ROLLBACK; BEGIN; " + declare("otp_cancel", "pg_temp.other", ["uuid"], "record"))
-    # Nobody says what the columns are.
-    assert place.state(f"SELECT pg_temp.other({id})") == DECLARED_OTHERWISE
+    for returns, call in [
+        (None, f"SELECT * FROM pg_temp.other({id})"),
+        ("record", f"SELECT * FROM pg_temp.other({id}) AS t ({by_list})"),
+        # Nobody says what the columns are.
+        ("record", f"SELECT pg_temp.other({id})"),
+        ("pg_temp.result", f"SELECT * FROM pg_temp.other({id})"),
+        ("pg_temp.result", f"SELECT pg_temp.other({id})"),
+    ]:
+        place.execute(f"BEGIN; CREATE TYPE pg_temp.result AS ({by_list})")
+        place.execute(declare("otp_cancel", "pg_temp.other", ["uuid"] if returns else ["uuid", by_out], returns))
+        assert place.state(call) == DECLARED_OTHERWISE, call
+        place.execute("ROLLBACK")
+
+
+@pytest.mark.parametrize("change", ["ADD ATTRIBUTE more text", "DROP ATTRIBUTE reason", "ALTER ATTRIBUTE reason TYPE varchar"])
+def test_other_columns_than_our_type_has(place, change):
+    """A superuser may change any type: what no longer fits is not called."""
+    for call in (f"SELECT * FROM otp_cancel({VALUE['uuid']})", f"SELECT otp_cancel({VALUE['uuid']})"):
+        place.execute(f"BEGIN; ALTER TYPE otp_gateway.result {change}")
+        assert place.state(call) == DECLARED_OTHERWISE, call
+        place.execute("ROLLBACK")
+    # A domain over it, or a type of this name in its place, is another type.
+    place.execute("BEGIN; ALTER TYPE otp_gateway.result RENAME TO before; CREATE DOMAIN otp_gateway.result AS otp_gateway.before")
+    assert place.state(f"SELECT * FROM otp_cancel({VALUE['uuid']})") == DECLARED_OTHERWISE
     place.execute("ROLLBACK")
 
 

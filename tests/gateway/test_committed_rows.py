@@ -502,3 +502,44 @@ def test_an_id_that_somebody_gives_is_theirs(gateway, simulator):
     ))
     assert own not in ids_in_rows(gateway)
     check_sent(gateway, simulator, to, to, to)
+
+
+# what was withdrawn
+
+
+WITHDRAWN = {
+    "changed": "UPDATE customer SET phone = '{other}'",
+    "deleted": "DELETE FROM customer",
+    "emptied": "TRUNCATE customer",
+    "rolled back": "ROLLBACK",
+    "rolled back in part": "ROLLBACK TO s",
+}
+
+
+@pytest.mark.parametrize("then", WITHDRAWN)
+def test_whoever_kept_an_id_that_was_withdrawn_is_told_so(gateway, simulator, then):
+    """An application may have read it from INSERT ... RETURNING: by it there is nothing to verify, to wait for or to send again."""
+    customers(gateway, "phone text, verification_id uuid")
+    trigger(gateway, "BEFORE INSERT OR UPDATE", *IDEAMART, "verification_id")
+    other = gateway.number()
+    with gateway.cluster.session(gateway.database, autocommit=False) as session:
+        gateway.execute("SAVEPOINT s", session=session)
+        statement = "INSERT INTO customer (phone) VALUES (%s) RETURNING verification_id"
+        [(id,)] = gateway.execute(statement, (gateway.number(),), session)
+        gateway.execute(WITHDRAWN[then].format(other=other), session=session)
+        session.commit()
+    for call in (
+        "otp_verify(%s::uuid, '123456')", "otp_verify(%s::text, '123456')", "otp_resend(%s)", "otp_cancel(%s)",
+        "otp_gateway.wait(%s, '1min')",
+    ):
+        with pytest.raises(psycopg2.errors.UndefinedObject) as caught:
+            gateway.execute(f"SELECT * FROM {call}", (id,))
+        assert "no verification of that id" in caught.value.diag.message_primary, call
+        assert "after COMMIT" in caught.value.diag.message_hint and "withdrawn" in caught.value.diag.message_hint, call
+    # What says no in a value, and no error, does so of this, too.
+    assert gateway.execute("SELECT otp_gateway.is_approved(%s, %s)", (id, other)) == [(False,)]
+    # The id that the row has after COMMIT is the one.
+    for now, phone in ids_in_rows(gateway).items():
+        assert now != id and phone == other
+        assert gateway.wait(now)["outcome"] == "sent"
+    assert simulator.count("ideamart", "send") == (1 if then == "changed" else 0)

@@ -15,7 +15,7 @@ OLD = "otp_gateway"
 ENCODINGS = ["LATIN1", "WIN1252", "EUC_JP", "SQL_ASCII"]
 # Of each type that a function takes.
 VALUES = {
-    "text": "'x'", "uuid": "gen_random_uuid()", "jsonb": "'{}'", "interval": "'1s'", "oid": "'pg_foreign_server'::regclass",
+    "text": "'x'", "uuid": "gen_random_uuid()", "jsonb": "'{}'", "interval": "'1s'", "integer": "200", "oid": "'pg_foreign_server'::regclass",
     "text[]": "'{}'::text[]",
 }
 

@@ -620,8 +620,8 @@ def test_not_preloaded():
             )
             for statement in (
                 enqueue("ideamart", with_("ideamart")),
-                # Of a table of the user's own, whose rows stand in the WAL, also of a statement that fails: no canary.
-                "INSERT INTO customer VALUES ('0770000777')",
+                # Of a table of the user's own, whose rows stand in the WAL, also of a statement that fails: no number.
+                "INSERT INTO customer VALUES (repeat('7', 10))",
                 "SELECT otp_gateway.wait('01980000-0000-7000-8000-000000000000', '1s')",
             ):
                 with pytest.raises(psycopg2.Error) as error:

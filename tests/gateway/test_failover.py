@@ -17,6 +17,8 @@ from test_crash import worker_pid
 from test_enqueue import gone
 from test_limits import ENQUEUE, SEND, AtOnce, SESSIONS, counted, crowd as crowd, sandbox
 from test_misuse import role as role
+from test_retention import find
+from vendors import TABLE, spelled
 
 SEED = int(os.environ.get("OTP_TRAFFIC_SEED", random.SystemRandom().randrange(10**6)))
 
@@ -235,6 +237,56 @@ def test_vendors_of_different_countries(gateway, simulator):
                 gateway.row(call, ("codes", json.dumps(body)))
             assert word in error.value.diag.message_primary
     assert gateway.execute("SELECT count(*)::int FROM otp_gateway.verification") == [(2,)]
+
+
+@pytest.mark.parametrize("first, second, more", [
+    ("ideamart", "twilio", {}),
+    ("hyperverge", "msg91", {"defaults": '{"template_id": "house"}'}),
+])
+def test_a_number_in_any_spelling_is_one_recipient_across_vendors(gateway, simulator, first, second, more):
+    gateway.create_provider("one", first, send_limit="1000 per day", **more)
+    gateway.create_provider("two", second, send_limit="2 per hour", **more)
+    route(gateway, providers="one, two")
+    to = gateway.number(first)
+    ways = spelled(first, to)[:3]
+    # The first says that it did nothing.
+    simulator.fault("status", first, "send", status=503)
+    rows = [gateway.row(call, ("codes", json.dumps({"mobile": way}))) for way, call in zip(ways, (SEND, ENQUEUE, SEND))]
+    ids = [row["verification_id"] for row in rows]
+    rows = [gateway.wait(id) for id in ids]
+    assert [(row["outcome"], row["reason"]) for row in rows] == [("sent", None), ("sent", None), ("blocked", "send_limit")]
+    for id in ids[:2]:
+        assert tries(gateway, id) == [("one", "provider_error", None), ("two", "sent", None)]
+    kept = gateway.execute("SELECT DISTINCT recipient_key, recipient_masked FROM otp_gateway_internal.verification_record")
+    assert len(kept) == 1
+    assert len(gateway.execute("SELECT DISTINCT recipient_key FROM otp_gateway_internal.attempt_record")) == 1
+    # Well again: the first sends to the same person.
+    simulator.clear_faults()
+    again = gateway.row(SEND, ("codes", json.dumps({"mobile": ways[1]})))["verification_id"]
+    assert tries(gateway, again) == [("one", "sent", None)]
+    for way in ways:
+        assert set(find(gateway, way, "codes")) == {*ids, again}
+        assert set(find(gateway, way, "two")) == set(ids)
+    assert gateway.verify(ids[0], simulator.code(second, to, atleast=2), **TABLE[second].verify)["outcome"] == "approved"
+    assert gateway.execute("SELECT otp_gateway.is_approved(%s, %s)", (ids[0], ways[2])) == [(True,)]
+    assert gateway.execute("SELECT otp_gateway.forget('codes', %s)", (ways[2],)) == [(4,)]
+    assert {entry["complaint"] for entry in simulator.log()} == {None}
+
+
+def test_a_way_that_the_first_does_not_have(gateway, simulator):
+    """It is left out; nobody who is to be rung up gets a text."""
+    gateway.create_provider("one", "ideamart")
+    gateway.create_provider("two", "twilio")
+    route(gateway, providers="one, two")
+    to = gateway.number()
+    for channel, provider in (("sms", "one"), ("voice", "two"), ("whatsapp", "two")):
+        id = gateway.row(SEND, ("codes", json.dumps({"mobile": to, "channel": channel})))["verification_id"]
+        assert tries(gateway, id) == [(provider, "sent", None)]
+    asked = simulator.ask("GET", "/log", vendor="twilio")
+    assert [entry["body"].rsplit("&", 1)[1] for entry in asked] == ["Channel=call", "Channel=whatsapp"]
+    with pytest.raises(psycopg2.errors.InvalidParameterValue) as error:
+        gateway.row(SEND, ("codes", json.dumps({"mobile": to, "channel": "fax"})))
+    assert error.value.diag.message_hint == "channel: only sms"
 
 
 def test_all_of_them_fail(routed, simulator):

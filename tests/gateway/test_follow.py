@@ -266,6 +266,40 @@ def test_one_that_is_canceled_meanwhile(gateway, simulator):
         assert waiter.row()["status"] == "canceled"
 
 
+@pytest.mark.parametrize("timeout", ["0", "10min"])
+def test_one_that_was_never_sent_is_not_waited_for(gateway, simulator, timeout):
+    """Blocked, canceled in the queue, begun elsewhere: answered at once, with words that say that nothing will come."""
+    to = gateway.number()
+    gateway.create_provider("once", "ideamart", resend_after="1h")
+    gateway.send("once", to, vendor="ideamart")
+    gateway.full()
+    ids = {
+        "blocked": gateway.send("once", to, vendor="ideamart")["verification_id"],
+        "blocked in the queue": gateway.enqueue("once", to, vendor="ideamart")["verification_id"],
+        "canceled": gateway.enqueue("narrow", vendor="ideamart")["verification_id"],
+        "begun elsewhere": gateway.verify_at("ideamart", "123456", reference=os.urandom(8).hex())["verification_id"],
+    }
+    gateway.execute("SELECT otp_cancel(%s)", (ids["canceled"],))
+    gateway.wait(ids["blocked in the queue"])
+    count = simulator.count("ideamart", "send")
+    gateway.execute("SET statement_timeout = '20s'")
+    rows = {name: gateway.wait(id, timeout) for name, id in ids.items()}
+    gateway.execute("RESET statement_timeout")
+    for name in ("blocked", "blocked in the queue"):
+        row = rows[name]
+        assert (row["status"], row["outcome"], row["reason"]) == ("blocked", "blocked", "resend_after")
+        assert "nothing was sent" in row["vendor_message"] and row["retry_after"] is not None
+    # There is no send of these: the outcome is null, as of one that is queued, and the words tell them apart.
+    assert [rows[name]["outcome"] for name in ("canceled", "begun elsewhere")] == [None, None]
+    assert [rows[name]["status"] for name in ("canceled", "begun elsewhere")] == ["canceled", "failed"]
+    for name in ("canceled", "begun elsewhere"):
+        assert "no send to wait for" in rows[name]["vendor_message"]
+    queued = gateway.enqueue("narrow", vendor="ideamart")["verification_id"]
+    assert (gateway.wait(queued, "0")["status"], gateway.wait(queued, "0")["vendor_message"]) == ("queued", None)
+    assert simulator.count("ideamart", "send") == count
+    gateway.drain()
+
+
 def test_many_wait(gateway, simulator):
     """For one, and each for its own."""
     simulator.fault("hold", "ideamart", "send")

@@ -83,7 +83,7 @@ FUNCTIONS = [
     ("pg_has_role(oid, text)", "boolean", "true"), ("substr(text, int4)", "text", "'x'"), ("unnest(anyarray)", "anyelement", "$1[1]"),
     ("clock_timestamp()", "timestamptz", "now()"), ("name(text)", "name", "'x'"), ("pg_notify(text, text)", "void", "NULL"),
     ("jsonb_array_length(jsonb)", "int4", "1"), ("json_build_object(text, text)", "json", "'{}'"),
-    ("find(text, text)", "int4", "1"), ("recipient_verifications(text, text)", "uuid[]", "'{}'"),
+    ("find(text, text)", "int4", "1"), ("find(text)", "int4", "1"), ("words(text, text, text)", "text", "'x'"), ("recipient_verifications(text, text)", "uuid[]", "'{}'"),
     ("effective_settings(oid)", "jsonb", "'[]'"), ("note_queued()", "int4", "1"), ("coalesce(text, text)", "text", "'x'"),
 ]
 TABLES = [
@@ -140,6 +140,10 @@ CALLS = [
     ("SELECT otp_gateway.is_approved(%(id)s::pg_catalog.uuid, '0773333333')", False),
     ("SELECT otp_gateway.send_again(%(id)s::pg_catalog.uuid) IS NOT NULL", True),
     ("SELECT pg_catalog.count(*) FROM otp_gateway.find('bank', '0773333333')", 1),
+    ("SELECT pg_catalog.count(*) FROM otp_gateway.find('0773333333')", 1),
+    ("SELECT words FROM otp_gateway.history('0773333333', 'today', 'now') LIMIT 1", "code sent"),
+    ("SELECT true FROM otp_gateway.recent LIMIT 1", True),
+    ("SELECT status FROM otp_gateway.check('bank') LIMIT 1", "ok"),
     ("SELECT outcome FROM public.otp_cancel(%(id)s::pg_catalog.uuid)", "canceled"),
     ("SELECT true FROM otp_gateway.verification LIMIT 1", True),
     ("SELECT true FROM otp_gateway.attempt LIMIT 1", True),
@@ -206,8 +210,12 @@ def test_a_hostile_search_path_of_the_database(field, attack, cluster):
     """Settings that the owner of the database may make hold for the worker's own sessions as well: it has its own."""
     gateway, name = field.gateway, field.gateway.database
     set_traps(field, attack)
+    timeouts = ["statement_timeout", "idle_session_timeout"]
+    if gateway.session.server_version >= 170000:
+        timeouts.append("transaction_timeout")
     for setting, value in {
-        "search_path": "public, pg_catalog", "statement_timeout": "1", "lock_timeout": "1", "row_security": "off",
+        **dict.fromkeys(timeouts, "1"),
+        "search_path": "public, pg_catalog", "lock_timeout": "1", "row_security": "off",
         "default_transaction_read_only": "on", "default_transaction_isolation": "serializable",
         "synchronous_commit": "off", "idle_in_transaction_session_timeout": "1", "bytea_output": "escape",
         "datestyle": "German", "intervalstyle": "iso_8601", "timezone": "'Pacific/Apia'", "quote_all_identifiers": "on",
@@ -218,12 +226,14 @@ def test_a_hostile_search_path_of_the_database(field, attack, cluster):
     # The worker that is there was made before: another takes its place.
     worker = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND backend_type LIKE 'otp_gateway%'"
     gateway.execute(f"SELECT pg_terminate_backend(pid) FROM ({worker}) AS w")
-    with contextlib.closing(gateway.connect(options="-c search_path=pg_catalog -c default_transaction_read_only=off -c statement_timeout=0")) as session:
+    options = " ".join(f"-c {timeout}=0" for timeout in timeouts)
+    with contextlib.closing(gateway.connect(options=f"-c search_path=pg_catalog -c default_transaction_read_only=off {options}")) as session:
         id = gateway.execute("""SELECT verification_id FROM public.otp_send('bank', '{"mobile": "0773333333"}')""", None, session)[0][0]
         queued = gateway.execute("""SELECT verification_id FROM public.otp_enqueue('bank', '{"mobile": "0773333333"}')""", None, session)[0][0]
         assert gateway.execute("SELECT status FROM otp_gateway.wait(%s, '30s')", (queued,), session) == [("pending",)]
         assert gateway.execute("SELECT outcome FROM public.otp_verify(%s::uuid, '000000')", (id,), session) == [("approved",)]
         assert gateway.execute("SELECT otp_gateway.forget('bank', '0773333333')", None, session) == [(2,)]
+    gateway.execute(f"ALTER DATABASE {name} RESET ALL")
     assert gateway.execute("SELECT * FROM public.caught") == []
 
 
@@ -355,8 +365,9 @@ ASKED = {
 
 
 def explained(field, session, statement, value):
-    """The plan with what it met, without the condition itself."""
-    plan = field.gateway.execute(f"EXPLAIN (ANALYZE, TIMING OFF, SUMMARY OFF) {statement}", (value,), session)
+    """The plan with what it met, without the condition itself. The first runs read what the next ones find in memory."""
+    for _ in range(3):
+        plan = field.gateway.execute(f"EXPLAIN (ANALYZE, BUFFERS, TIMING OFF, SUMMARY OFF) {statement}", (value,), session)
     return re.sub(r"^( *(Filter|Index Cond): ).*", r"\1?", "\n".join(line for (line,) in plan), flags=re.MULTILINE)
 
 
@@ -469,3 +480,45 @@ def test_row_security_off(field, attack):
     with pytest.raises(psycopg2.errors.InsufficientPrivilege, match="row-level security"):
         gateway.execute("SELECT id FROM otp_gateway_internal.verification_record", session=attack)
     assert len(gateway.execute("SELECT id FROM otp_gateway.verification", session=attack)) == 2
+
+
+# where others may create
+
+
+STRANGER = "CREATE FUNCTION public.{}(text, text) RETURNS text LANGUAGE sql AS $$ SELECT 'theirs' $$"
+
+
+def test_where_everybody_may_create_functions(cluster, simulator):
+    """As in public before Postgres 15, and in databases that came from there: whoever installs it there is told, and
+    what the extension does by itself no function of a stranger's takes away from it."""
+    with cluster.database(extension=False) as name, Gateway(cluster, name, simulator) as gateway:
+        stranger = f"{name}_stranger"
+        gateway.execute(f"CREATE ROLE {stranger} LOGIN; GRANT CREATE ON SCHEMA public TO PUBLIC; CREATE SCHEMA otp")
+        try:
+            with contextlib.closing(gateway.connect(user=stranger)) as session:
+                for function in ("otp_send", "otp_verify", "find", "note_queued"):
+                    gateway.execute(STRANGER.format(function), session=session)
+            # In a schema that is its own there is nothing to tell.
+            gateway.execute("CREATE EXTENSION otp_gateway SCHEMA otp")
+            assert gateway.session.notices == []
+            gateway.execute("DROP EXTENSION otp_gateway; CREATE EXTENSION otp_gateway")
+            [warning] = gateway.session.notices
+            assert warning.startswith("WARNING:") and "functions in schema public" in warning and "PUBLIC" in warning
+            assert "CREATE SCHEMA otp; CREATE EXTENSION otp_gateway SCHEMA otp" in warning
+            gateway.keeps_numbers = True
+            gateway.create_provider("ideamart")
+            # So it is: a literal fits text better than jsonb.
+            to = gateway.number()
+            assert gateway.execute(f"""SELECT otp_send('ideamart', '{{"mobile": "{to}"}}')""") == [("theirs",)]
+            assert simulator.count() == 0
+            gateway.execute(
+                "CREATE TABLE customer (phone text, id uuid);"
+                "CREATE TRIGGER send_code BEFORE INSERT ON customer FOR EACH ROW"
+                """ EXECUTE FUNCTION otp_gateway.send_after_commit('ideamart', '{"mobile": "phone"}', 'id')"""
+            )
+            [(id,)] = gateway.execute("INSERT INTO customer VALUES (%s) RETURNING id", (to,))
+            assert gateway.wait(id)["outcome"] == "sent"
+            assert gateway.execute("SELECT id FROM otp_gateway.find('ideamart', %s)", (to,)) == [(id,)]
+            gateway.execute("DROP TABLE customer")
+        finally:
+            gateway.execute(f"DROP OWNED BY {stranger}; DROP ROLE {stranger}")

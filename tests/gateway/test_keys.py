@@ -2,10 +2,14 @@
 to be so at the start and at each use, and is never replaced in silence; once it is mended, everything goes on. Keys can be
 changed at any time, under load too: whatever was sealed opens, and no limit, key or number is forgotten."""
 
+import contextlib
 import json
 import os
+import pathlib
 import pwd
 import re
+import subprocess
+import tempfile
 import threading
 
 import psycopg2
@@ -53,15 +57,20 @@ def rotate(gateway, session=None):
 # the file
 
 
-def test_made_on_the_first_start(own_cluster):
-    until(lambda: note(own_cluster).exists(), "the key is noted")
+def test_made_on_the_first_start(gateway):
+    own_cluster = gateway.cluster
+    text = until(lambda: key_file(own_cluster).exists() and key_file(own_cluster).read_text(), "the key is made")
+    # It gives way to another file, as long as it has sealed nothing.
+    assert not note(own_cluster).exists()
+    gateway.send()
     for path in (key_file(own_cluster), note(own_cluster)):
         assert path.stat().st_mode & 0o777 == 0o600
-    text = key_file(own_cluster).read_text()
+    assert key_file(own_cluster).read_text() == text
     assert re.fullmatch("[0-9a-f]{64}\n", text)
     # The note is no part of the key.
     assert re.fullmatch("[0-9a-f]{8}\n", note(own_cluster).read_text())
     assert note(own_cluster).read_text().strip() not in text
+    gateway.session.close()
     own_cluster.restart()
     assert key_file(own_cluster).read_text() == text
 
@@ -149,9 +158,14 @@ def test_lost_for_good(gateway, simulator):
     key_file(gateway.cluster).unlink()
     note(gateway.cluster).unlink()
     gateway.cluster.start()
-    until(lambda: note(gateway.cluster).exists(), "a new key is made")
+    until(lambda: key_file(gateway.cluster).exists(), "a new key is made")
     assert key_file(gateway.cluster).read_text() != old
     gateway.session = gateway.connect()
+    # In this database nothing begins anew by itself.
+    with pytest.raises(psycopg2.errors.ObjectNotInPrerequisiteState, match="was sealed under the key") as caught:
+        gateway.send("ideamart")
+    [accept] = re.findall(r"DELETE FROM \S+(?=;)", caught.value.diag.message_hint)
+    gateway.execute(accept)
     with pytest.raises(psycopg2.errors.ObjectNotInPrerequisiteState, match="another key"):
         gateway.verify(begun, "123456")
     assert gateway.send("ideamart")["outcome"] == "sent"
@@ -163,7 +177,10 @@ def test_elsewhere_than_the_data(simulator, tmp_path):
     cluster = Cluster().create()
     try:
         cluster.start()
-        until(lambda: note(cluster).exists(), "the key is noted")
+        with Gateway(cluster, "postgres", simulator) as gateway:
+            gateway.execute("CREATE EXTENSION otp_gateway")
+            gateway.create_provider("ideamart")
+            assert gateway.send()["outcome"] == "sent"
         elsewhere = cluster.directory / "otp.key"
         cluster.configure({"otp_gateway.key_file": f"'{elsewhere}'"})
         cluster.restart()
@@ -171,13 +188,119 @@ def test_elsewhere_than_the_data(simulator, tmp_path):
         assert not elsewhere.exists()
         key_file(cluster).rename(elsewhere)
         with Gateway(cluster, "postgres", simulator) as gateway:
-            gateway.execute("CREATE EXTENSION otp_gateway")
-            gateway.create_provider("ideamart")
             assert gateway.send()["outcome"] == "sent"
-            assert rotate(gateway) == 1
+            assert rotate(gateway) == 2
         assert len(elsewhere.read_text().splitlines()) == 2
     finally:
         cluster.remove()
+
+
+# Where the server's system user cannot write, as in /etc: each hint leads out, taken at its word.
+
+
+@pytest.fixture
+def foreign_place():
+    """A directory that everybody may look into, and only root writes."""
+    with tempfile.TemporaryDirectory(prefix="otp_gateway_", dir="/tmp") as parent:
+        place = pathlib.Path(parent)
+        place.chmod(0o555 if os.geteuid() else 0o755)
+        yield place
+        place.chmod(0o755)
+
+
+@contextlib.contextmanager
+def with_keys_at(path, simulator):
+    cluster = Cluster({"otp_gateway.key_file": f"'{path}'"}).create()
+    try:
+        cluster.start()
+        with Gateway(cluster, "postgres", simulator) as gateway:
+            gateway.execute("CREATE EXTENSION otp_gateway")
+            gateway.create_providers()
+        yield cluster
+    finally:
+        cluster.remove()
+
+
+def told(cluster, simulator, call="SELECT otp_send('ideamart', '{\"mobile\": \"0771234567\"}')"):
+    """Message and hint of a call that is refused."""
+    with Gateway(cluster, "postgres", simulator) as gateway, pytest.raises(psycopg2.errors.ObjectNotInPrerequisiteState) as caught:
+        gateway.execute(call)
+    return caught.value.diag.message_primary, caught.value.diag.message_hint
+
+
+def obey(cluster, hint):
+    """Does what it says: the command, the setting, the restart."""
+    command = re.search(r"As root: (.*?)(?:;? then |\. |\.$)", hint)[1]
+    if os.geteuid():
+        command = re.sub(r"-o \S+ ", "", command)
+    subprocess.run(["sh", "-c", command], check=True)
+    if setting := re.search(r"otp_gateway.key_file = ('[^']+')", hint):
+        cluster.configure({"otp_gateway.key_file": setting[1]})
+    if "restart" in hint:
+        cluster.restart()
+
+
+def works(cluster, simulator):
+    """Reading, making and rotating."""
+    with Gateway(cluster, "postgres", simulator) as gateway:
+        begun = gateway.send("hyperverge")["verification_id"]
+        assert rotate(gateway) > 0
+        assert gateway.row("SELECT * FROM otp_resend(%s)", (begun,))["outcome"] == "sent"
+
+
+@pytest.mark.parametrize("below", ["", "not_there/"])
+def test_a_place_where_it_cannot_be_made(simulator, foreign_place, below):
+    path = foreign_place / f"{below}otp_gateway.key"
+    with with_keys_at(path, simulator) as cluster:
+        until(lambda: f"{path} cannot be made" in cluster.log(), "the log says so")
+        line, = re.findall(r"HINT: .*install.*", cluster.log())
+        message, hint = told(cluster, simulator)
+        # No circle: there is no note to remove, and a restart alone helps nothing.
+        assert "is missing" in message and "otp_gateway.key_id" not in hint and hint in line
+        obey(cluster, hint)
+        works(cluster, simulator)
+
+
+def test_a_place_where_it_cannot_be_changed(simulator, foreign_place):
+    """A file that was put there by hand is read; what changes it says what that takes."""
+    path = foreign_place / "otp_gateway.key"
+    foreign_place.chmod(0o755)
+    write(path, "5" * 64 + "\n")
+    foreign_place.chmod(0o555 if os.geteuid() else 0o755)
+    with with_keys_at(path, simulator) as cluster:
+        with Gateway(cluster, "postgres", simulator) as gateway:
+            begun = gateway.send("hyperverge")["verification_id"]
+        message, hint = told(cluster, simulator, "SELECT otp_gateway.rotate_key()")
+        assert "cannot be written" in message and "openssl rand -hex 32" in hint
+        # The new place takes the old keys along.
+        obey(cluster, hint)
+        with Gateway(cluster, "postgres", simulator) as gateway:
+            assert gateway.row("SELECT * FROM otp_resend(%s)", (begun,))["outcome"] == "sent"
+        works(cluster, simulator)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="a file of somebody else's takes root")
+def test_a_file_of_somebody_elses(gateway, simulator):
+    path = key_file(gateway.cluster)
+    os.chown(path, 0, 0)
+    message, hint = told(gateway.cluster, simulator)
+    assert "permission denied" in message
+    obey(gateway.cluster, hint)
+    works(gateway.cluster, simulator)
+
+
+def test_a_setting_that_was_changed_alone(gateway, simulator):
+    """The keys are where they were: not a word of a new one."""
+    cluster, old = gateway.cluster, key_file(gateway.cluster)
+    begun = gateway.send("hyperverge")["verification_id"]
+    cluster.configure({"otp_gateway.key_file": "'keys'"})
+    cluster.restart()
+    message, hint = told(cluster, simulator)
+    assert "is missing" in message and str(old) in hint and "otp_gateway.key_id" not in hint
+    obey(cluster, hint)
+    assert (cluster.data / "keys").read_text() == old.read_text()
+    with Gateway(cluster, "postgres", simulator) as gateway:
+        assert gateway.row("SELECT * FROM otp_resend(%s)", (begun,))["outcome"] == "sent"
 
 
 def test_a_link_stays_a_link(gateway):

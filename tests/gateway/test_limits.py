@@ -24,7 +24,7 @@ import pytest
 from cluster import free_port
 from conftest import FLOWS, Gateway, until
 from simulator import ROOT
-from test_record import WRONG
+from vendors import TABLE
 
 SESSIONS = 200
 SEED = int(os.environ.get("OTP_TRAFFIC_SEED", random.SystemRandom().randrange(10**6)))
@@ -263,7 +263,7 @@ def test_across_a_restart_and_a_crash(own_cluster, simulator):
 def guessed(gateway, simulator):
     """A provider with max_checks 5, whose vendor would let people guess for ever."""
     gateway.create_provider("guessed", "hyperverge", max_checks="5", timeout="60s")
-    simulator.fault("reply", "hyperverge", "verify", body=WRONG["hyperverge"])
+    simulator.fault("reply", "hyperverge", "verify", body=TABLE["hyperverge"].wrong)
     return gateway
 
 
@@ -329,7 +329,7 @@ def test_five_guesses_across_resends_and_new_sends(guessed, simulator, crowd):
 
 def test_check_limit_for_two_hundred_sessions(gateway, simulator, crowd):
     gateway.create_provider("guessed", "hyperverge", max_checks="1000", check_limit="5 per hour")
-    simulator.fault("reply", "hyperverge", "verify", body=WRONG["hyperverge"])
+    simulator.fault("reply", "hyperverge", "verify", body=TABLE["hyperverge"].wrong)
     to, other = gateway.number("hyperverge"), gateway.number("hyperverge")
     ids = [begin(gateway, to) for _ in range(20)]
     rows = AtOnce(crowd, lambda n, session: gateway.verify(ids[n % 20], f"{n:06}", session)).results()
@@ -383,7 +383,7 @@ def test_what_the_record_answers_spends_none(gateway, simulator):
 
 def test_what_a_crowd_hears_after_the_last_try_spends_none(gateway, simulator, crowd):
     gateway.create_provider("guessed", "hyperverge", max_checks="2", check_limit="3 per day")
-    simulator.fault("reply", "hyperverge", "verify", body=WRONG["hyperverge"])
+    simulator.fault("reply", "hyperverge", "verify", body=TABLE["hyperverge"].wrong)
     to = gateway.number("hyperverge")
     id = begin(gateway, to)
     rows = AtOnce(crowd[:20], lambda n, session: gateway.verify(id, f"{n:06}", session)).results()

@@ -113,7 +113,17 @@ PAYLOADS = [
     ("unknown, far off", "ideamart", with_("ideamart", colour=CANARIES["text"]), ["no field colour", "it takes: mobile"]),
     ("value for a name", "ideamart", with_("ideamart", **{CANARIES["lk"]: "mobile"}), ["name is not an identifier"]),
     ("number for a name", "ideamart", with_("ideamart", **{"+94" + CANARIES["lk"][1:]: ""}), ["not an identifier"]),
-    ("of another call", "hyperverge", with_("hyperverge", channel="text"), ["channel", "resend"]),
+    ("of another call", "ideamart", with_("ideamart", reference="x"), ["reference", "verify"]),
+    ("a way that it does not have", "hyperverge", with_("hyperverge", channel="voice"), ["channel", "only sms"]),
+    ("a way that is none of ours", "twilio", with_("twilio", channel="sna"), ["channel", "sms, voice, whatsapp, email"]),
+    ("an address, and no e-mail", "msg91", with_("msg91", mobile=CANARIES["text"] + "@example.org"), ["mobile", "8 to 15 digits"]),
+    ("no address", "twilio", with_("twilio", mobile=CANARIES["text"] + "@example"), ["mobile", "an e-mail address"]),
+    ("a text to an address", "twilio", with_("twilio", mobile=CANARIES["text"] + "@example.org", channel="sms"), ["channel does not go"]),
+    ("half of a payment", "twilio", with_("twilio", payee=CANARIES["text"]), ["amount is missing"]),
+    ("a code of the caller's own", "twilio", with_("twilio", extra={"CustomCode": CANARIES["code"]}), ["extra.CustomCode"]),
+    ("a variable that is a code", "msg91", with_("msg91", variables={"otp": CANARIES["code"]}), ["otp does not belong in variables"]),
+    ("a variable over a field", "msg91", with_("msg91", variables={"Mobile": CANARIES["mobile"]}), ["variables.Mobile", "mobile"]),
+    ("no code at all", "msg91", with_("msg91", extra={"invisible": CANARIES["text"]}), ["extra.invisible"]),
     ("both names", "ideamart", with_("ideamart", subscriberId="tel:94771239876"), ["mobile is given twice"]),
     ("both names, equal", "hyperverge", with_("hyperverge", templateId="tpl-1"), ["template_id is given twice"]),
     ("both names, nested", "ideamart", with_("ideamart", metadata={"app_code": CANARIES["text"], "appCode": "x"}),
@@ -181,7 +191,7 @@ def test_payload_of_verify_and_resend(gateway, simulator):
         (f"SELECT otp_verify('{id}'::uuid, 'x', NULL)", ["payload is null"]),
         (f"SELECT otp_verify('{id}'::uuid, 'x', '{{\"otp\": \"{CANARIES['code']}\"}}')", ["otp does not belong"]),
         (f"SELECT otp_verify('{id}'::uuid, '{CANARIES['code']}', '{{\"template_id\": \"x\"}}')", ["template_id"]),
-        (f"SELECT otp_resend('{id}'::uuid, '{{\"channel\": \"{CANARIES['text']}\"}}')", ["channel", "text, voice"]),
+        (f"SELECT otp_resend('{id}'::uuid, '{{\"channel\": \"{CANARIES['text']}\"}}')", ["channel", "sms, voice"]),
         (f"SELECT otp_verify('{id}'::uuid, NULL)", ["otp is null"]),
         (f"SELECT otp_cancel('{id}'::uuid)", ["hyperverge has no cancel"]),
         ("SELECT otp_verify(NULL::uuid, '1')", ["verification_id is null"]),
@@ -208,7 +218,7 @@ def test_unknown_things(gateway):
     Refused(gateway, f"SELECT otp_verify('nowhere', '{CANARIES['code']}')").says("42704", "nowhere")
     # No id that is spoilt: too short, or a server's name.
     Refused(gateway, f"SELECT otp_verify('deadbeef-cafe', '{CANARIES['code']}')").says("42704", "deadbeef-cafe")
-    name = "0123456789abcdef-0123456789abcdef0"
+    name = "0a1b2c3d4e5f6a7b-0a1b2c3d4e5f6a7b0"
     gateway.execute(f'CREATE SERVER "{name}" FOREIGN DATA WRAPPER otp_ideamart')
     Refused(gateway, f"SELECT otp_verify('{name}', '{CANARIES['code']}', '{{\"reference\": \"r\"}}')").says("42704", name, "user mapping")
     Refused(gateway, f"SELECT otp_resend('{other}')").says("42704", "no verification")
@@ -364,6 +374,9 @@ SERVER_OPTIONS = [
     ("white space", "ideamart", {"base_url": "https://vendor.example/a b"}, "22023", ["base_url", "white space"]),
     ("empty", "ideamart", {"base_url": ""}, "22023", ["base_url"]),
     ("required", "relid", {}, "22023", ["base_url is required"]),
+    ("required of its own", "twilio", {}, "22023", ["service_sid is required"]),
+    ("mistyped of its own", "twilio", {"service_sid": "VA" + CANARIES["text"]}, "22023", ["service_sid", "32 hexadecimal digits"]),
+    ("of another vendor alone", "ideamart", {"service_sid": "VA" + "0a" * 16}, "HV00D", ["service_sid"]),
     ("no unit", "ideamart", {"timeout": "8"}, "22023", ["timeout", "ms, s"]),
     ("no number", "ideamart", {"connect_timeout": "soon"}, "22023", ["connect_timeout", "ms, s"]),
     ("too long", "ideamart", {"timeout": "1d"}, "22023", ["timeout", "at most"]),
@@ -390,6 +403,9 @@ MAPPINGS = [
     ("incomplete", "ideamart", {"password": CANARIES["text"]}, "22023", ["application_id and password"]),
     ("incomplete, again", "hyperverge", {"app_id": CANARIES["text"]}, "22023", ["app_id and app_key"]),
     ("none", "hyperverge", {}, "22023", ["app_id and app_key"]),
+    ("a single one", "msg91", {"auth_key": CANARIES["text"]}, "HV00D", ["auth_key", '"authkey"']),
+    ("one of each pair", "twilio", {"api_key": "k", "auth_token": CANARIES["text"]}, "22023", ["api_key and api_secret; or account_sid"]),
+    ("an address for a secret", "twilio", {"service_sid": "VA" + "0a" * 16}, "HV00D", ["service_sid", "server"]),
     ("half of Basic", "paytm", {"username": CANARIES["text"]}, "22023", ["username and password; or none"]),
     ("two sets", "relid", {"username": "u", "password": CANARIES["text"], "access_token": CANARIES["token"]}, "22023",
      ["username and password; or access_token; or client_id and client_secret"]),
@@ -424,6 +440,7 @@ def test_altered_options_are_checked_too(gateway):
         "ALTER SERVER ideamart OPTIONS (SET allow_plain_http 'false')",
         "ALTER SERVER ideamart OPTIONS (DROP allow_plain_http)",
         "ALTER SERVER relid OPTIONS (DROP base_url)",
+        "ALTER SERVER twilio OPTIONS (DROP service_sid)",
         "ALTER USER MAPPING FOR PUBLIC SERVER ideamart OPTIONS (DROP password_file)",
     ]:
         Refused(gateway, statement).says("22023")
@@ -469,7 +486,7 @@ def own(path, mode):
 def test_missing_user_mapping(gateway, role):
     name, session = role
     gateway.execute("DROP USER MAPPING FOR PUBLIC SERVER ideamart")
-    Refused(gateway, send("ideamart", with_("ideamart"))).says("42704", "user mapping", "ideamart", "application_id and password")
+    Refused(gateway, send("ideamart", with_("ideamart"))).says("42704", "user mapping", "ideamart", "(application_id '...', password '...')")
     gateway.execute(f"GRANT USAGE ON FOREIGN SERVER ideamart TO {name}")
     gateway.execute(f"CREATE USER MAPPING FOR postgres SERVER ideamart OPTIONS ({listed(credential_options('ideamart'))})")
     # Another role's mapping is of no use.

@@ -261,6 +261,25 @@ def test_nobody_but_the_application_asks(console):
             cursor.execute("DROP ROLE passer_by")
 
 
+def test_the_views_of_the_page(console):
+    """Played as they stand in docs/sign-up.md: the form, a wrong code, "send again" while it is open, the right code."""
+    (views,) = re.findall(r"^```python\n(.*?)^```", (ROOT / "docs/sign-up.md").read_text(), re.S | re.M)
+    console(
+        "from types import SimpleNamespace\n"
+        "session = {}\n"
+        "redirect = lambda name: name\n"
+        "render = lambda request, page, context, status=200: context\n"
+        "get = lambda: SimpleNamespace(method='GET', session=session)\n"
+        "post = lambda **form: SimpleNamespace(method='POST', POST=form, session=session)\n" + views
+    )
+    assert console("sign_up(post(phone='abc'))") == {"error": "Please look at the number."}
+    assert console("sign_up(post(phone='0771230009'))") == "code"
+    assert console("code(get())") == {"outcome": "sent", "retry_after": None}
+    assert console(f"code(post(code='{WRONG}'))") == {"outcome": "invalid_code"}
+    assert console("code(post(again='1'))") == {"outcome": "sent", "retry_after": None}
+    assert console(f"code(post(code='{RIGHT}'))") == "welcome"
+
+
 def test_documents_have_the_same():
     """A document that shows these tables and functions shows them as the example has them."""
     example = made(SIGN_UP.read_text())
@@ -278,3 +297,18 @@ def made(text):
         if name := re.match(r"CREATE (?:TABLE|TRIGGER|FUNCTION) [\w.]+", statement):
             found[name[0]] = re.sub(r"send_after_commit\(\s*'\w+'", "send_after_commit('<provider>'", " ".join(statement.split()))
     return found
+
+
+def test_the_driver_knows_the_row(console):
+    """A row that is selected whole is an object with its columns, once the driver was told of the type's name."""
+    console("connection.ensure_connection()")
+    if console("driver") == "psycopg":
+        console("from psycopg.types.composite import CompositeInfo, register_composite")
+        console("register_composite(CompositeInfo.fetch(connection.connection, 'otp_gateway.result'), connection.connection)")
+    else:
+        console("from psycopg2.extras import register_composite")
+        console("register_composite('otp_gateway.result', connection.connection)")
+    console("cursor = connection.cursor()")
+    console("""cursor.execute("SELECT otp.otp_send('sandbox', %s)", ['{"mobile": "0771231277"}'])""")
+    console("row = cursor.fetchone()[0]")
+    assert console("(row.outcome, row.status, row.retryable, row.attempts_left > 0)") == ["sent", "pending", False, True]

@@ -12,7 +12,7 @@ import psycopg2
 import pytest
 
 from conftest import FLOWS, Gateway, Running, until
-from simulator import VENDORS
+from vendors import TABLE, VENDORS
 
 # What a vendor says that approves whatever it is asked about.
 SUCCESS = {
@@ -176,7 +176,7 @@ def test_wrong_codes_that_are_rolled_back_leave_no_more_tries(gateway, simulator
     way = {"rollback": rollback, "savepoint": rollback_to_savepoint, "exception": exception_block}[undo]
     call = f"SELECT * FROM otp_verify('{sent['verification_id']}'::uuid, '{wrong}', '{json.dumps(payload)}')"
     # The vendor's own count of tries is not what ends it.
-    simulator.fault("reply", vendor, "verify", body=WRONG[vendor])
+    simulator.fault("reply", vendor, "verify", body=TABLE[vendor].wrong)
     for _ in range(5):
         way(gateway, call)
     sixth = gateway.verify(sent["verification_id"], simulator.code(vendor, to), **payload)
@@ -187,15 +187,6 @@ def test_wrong_codes_that_are_rolled_back_leave_no_more_tries(gateway, simulator
     assert gateway.attempts(sent["verification_id"]) == (
         [("send", "sent")] + [("verify", "invalid_code")] * 5 + [("verify", "max_attempts_reached")]
     )
-
-
-WRONG = {
-    "iserveu": {"status": "FAILED", "statusCode": "3", "statusDesc": "Invalid OTP"},
-    "hyperverge": {"status": "failure", "statusCode": 200, "error": {"message": "OTP not match", "type": "error"}},
-    "paytm": {"head": {}, "body": {"resultInfo": {"resultStatus": "F", "resultCode": "403", "resultMsg": "Invalid OTP"}}},
-    "relid": {"response_code": 0, "otp_validation_status": "FAILED"},
-    "ideamart": {"version": "1.0", "statusCode": "E1850", "statusDetail": "Invalid OTP"},
-}
 
 
 @pytest.mark.parametrize("vendor", VENDORS)
@@ -460,7 +451,7 @@ def test_verify_at_a_provider_by_recipient_tells_nothing_of_another_role(gateway
 def test_verify_at_a_provider_counts_across_calls_and_sessions(gateway, simulator, vendor):
     gateway.create_provider(f"strict_{vendor}", vendor, max_checks="3")
     payload = {"reference": "213561321321613"} if vendor == "ideamart" else {"mobile": gateway.number(vendor)}
-    simulator.fault("reply", vendor, "verify", body=WRONG[vendor])
+    simulator.fault("reply", vendor, "verify", body=TABLE[vendor].wrong)
     rows = []
     for code in ("100001", "100002", "100003", "100004"):
         with gateway.cluster.session(gateway.database, autocommit=False) as session:
@@ -551,12 +542,12 @@ def test_a_new_code_begins_a_new_life_and_the_same_one_does_not(gateway, simulat
         if outcome != "sent":
             simulator.fault("status", vendor, "*", times=1, status=500 if outcome == "unknown" else 404)
         again = resend(gateway, sent)
-        is_new = vendor != "hyperverge" and outcome == "sent"
+        is_new = not TABLE[vendor].repeats_code and outcome == "sent"
         if outcome == "sent":
             assert again["outcome"] == "sent"
             assert (again["expires_at"] > sent["expires_at"]) == is_new, again
             assert again["expires_at"] == gateway.verification(sent["verification_id"])["expires_at"]
-        elif vendor == "hyperverge":
+        elif TABLE[vendor].repeats_code:
             assert (again["outcome"], again["expires_at"]) == (outcome, sent["expires_at"])
 
 
@@ -653,7 +644,7 @@ def test_cancel_voids_the_code(gateway, simulator):
     assert gateway.verification(sent["verification_id"])["sealed"] is None
 
 
-@pytest.mark.parametrize("vendor", ["iserveu", "hyperverge", "paytm", "ideamart"])
+@pytest.mark.parametrize("vendor", [name for name, vendor in TABLE.items() if not vendor.cancels])
 def test_vendors_without_cancel_say_so(gateway, simulator, vendor):
     sent = gateway.send(vendor)
     with pytest.raises(psycopg2.Error) as error:

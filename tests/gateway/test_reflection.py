@@ -18,8 +18,10 @@ def test_columns_are_of_plain_types(gateway):
     assert {types[name] for name in ("verification.status", "attempt.operation", "attempt.outcome")} == {"text"}
     # What find returns, and what each function does, an application reads in the same way.
     assert gateway.execute(
-        "SELECT p.oid::regprocedure::text, t.typname FROM pg_proc AS p CROSS JOIN unnest(p.proallargtypes) AS a (type)"
+        "SELECT p.oid::regprocedure::text, t.typname FROM pg_proc AS p CROSS JOIN unnest(p.proargtypes) AS a (type)"
         " JOIN pg_type AS t ON t.oid = a.type WHERE p.probin LIKE '%otp\\_gateway%' AND t.typtype <> 'b'"
+        " UNION ALL SELECT 'otp_gateway.result', t.typname FROM pg_attribute AS a JOIN pg_type AS t ON t.oid = a.atttypid"
+        " WHERE a.attrelid = 'otp_gateway.result'::regclass AND a.attnum > 0 AND t.typtype <> 'b'"
     ) == []
 
 

@@ -28,9 +28,9 @@ def publisher(simulator):
 def subscriber(publisher, simulator):
     """Another cluster with the same key, and a database of the same name and OID."""
     cluster = Cluster({"wal_level": "logical"}).create()
-    for name in ("otp_gateway.key", "otp_gateway.key_id"):
-        shutil.copy2(publisher.cluster.data / name, cluster.data / name)
-        shutil.chown(cluster.data / name, "postgres", "postgres")
+    key = until(lambda: (publisher.cluster.data / "otp_gateway.key").exists() and "otp_gateway.key", "the key is made")
+    shutil.copy2(publisher.cluster.data / key, cluster.data / key)
+    shutil.chown(cluster.data / key, "postgres", "postgres")
     cluster.start()
     try:
         gateway = opened(cluster, simulator, timeout="60s")

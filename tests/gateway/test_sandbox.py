@@ -11,7 +11,8 @@ import pytest
 
 from cluster import free_port
 from conftest import CREDENTIALS, FLOWS, listed, until
-from simulator import ROOT, VENDORS
+from simulator import ROOT
+from vendors import TABLE, VENDORS
 from test_limits import ENQUEUE, SEND, play, sandbox
 from test_misuse import role as role
 
@@ -27,7 +28,7 @@ def gateway(quick_gateway):
 
 @pytest.fixture
 def plain(gateway):
-    """With a sandbox, as the README makes one."""
+    """With a sandbox, as the documents make one."""
     sandbox(gateway)
     return gateway
 
@@ -204,7 +205,7 @@ def test_enqueued(plain, simulator):
 
 
 def test_a_registration_table(plain):
-    """The README's own, with the sandbox for a provider."""
+    """The documents' own, with the sandbox for a provider."""
     plain.execute("""
         CREATE TABLE customer (id int GENERATED ALWAYS AS IDENTITY, phone text NOT NULL, verification_id uuid,
                                verified boolean NOT NULL DEFAULT false);
@@ -232,14 +233,9 @@ def test_an_ordinary_role(plain, role):
 # test numbers
 
 
-NUMBERS = {
-    # of a vendor: a test number as the option takes it, and how people type it
-    "iserveu": ("+919999900001", "9999900001"),
-    "hyperverge": ("+919999900001", "+91 99999-00001"),
-    "paytm": ("+919999900001", "09999900001"),
-    "ideamart": ("+94770009999", "077 000 9999"),
-    "sandbox": ("+12025550123", "+1 202 555 0123"),
-}
+# of a vendor: a test number as the option takes it, and how people type it
+NUMBERS = {name: vendor.test_number for name, vendor in TABLE.items() if vendor.test_number}
+NUMBERS["sandbox"] = ("+12025550123", "+1 202 555 0123")
 
 
 @pytest.fixture
@@ -367,23 +363,22 @@ def settings(gateway, provider, session=None):
 
 
 DEFAULTS = {
-    # as the README's table of server options has them
+    # as the table of server options in docs/reference.md has them
     "timeout": "10s", "connect_timeout": "3s", "proxy": None, "ca_file": None, "client_cert_file": None, "client_key_file": None,
     "max_in_flight": "256", "defaults": "{}", "send_limit": None, "check_limit": None, "provider_limit": None,
     "allowed_prefixes": None, "enforce": "on", "test_numbers": None, "allow_plain_http": "false",
 }
-VENDOR_DEFAULTS = {
-    # docs/vendors: code_lifetime, max_checks, resend_after
-    "iserveu": ("10min", "5", "30s"), "hyperverge": ("1d", "5", "30s"), "paytm": (None, "5", "30s"),
-    "relid": (None, "3", "30s"), "ideamart": ("1h", "3", "30s"), "sandbox": ("10min", "5", "0s"),
-}
+VENDOR_DEFAULTS = {name: vendor.page for name, vendor in TABLE.items()}
+VENDOR_DEFAULTS["sandbox"] = ("10min", "5", "0s")
 
 
 @pytest.mark.parametrize("vendor", VENDOR_DEFAULTS)
 def test_the_defaults_can_be_seen(gateway, vendor):
     """All of them hold of a server that says nothing, but where its installation is."""
-    needed = " OPTIONS (base_url 'https://relid.example:8443')" if vendor == "relid" else ""
-    gateway.execute(f"CREATE SERVER bare FOREIGN DATA WRAPPER otp_{vendor}{needed}")
+    own = {} if vendor == "sandbox" else TABLE[vendor].options
+    needed = {"base_url": "https://relid.example:8443"} if vendor == "relid" else own
+    given = f" OPTIONS ({listed(needed)})" if needed else ""
+    gateway.execute(f"CREATE SERVER bare FOREIGN DATA WRAPPER otp_{vendor}{given}")
     shown = settings(gateway, "bare")
     for setting, value in DEFAULTS.items():
         assert shown.pop(setting) == (value, "default"), setting
@@ -397,6 +392,8 @@ def test_the_defaults_can_be_seen(gateway, vendor):
     assert shown.pop("breaker", ("closed", None))[0] == "closed"
     if vendor == "relid":
         assert shown.pop("token_url") == (None, "default")
+    for setting, value in own.items():
+        assert shown.pop(setting) == (value, "server")
     assert shown == {}
 
 
@@ -468,9 +465,9 @@ def test_what_the_defaults_say_is_in_force(gateway, simulator, vendor, defaults,
     assert is_so is (None if vendor == "iserveu" and lifetime[0] is None else True)
 
 
-def test_every_option_has_its_line_in_the_readme(gateway):
-    readme = (ROOT / "README.md").read_text()
-    [table] = re.findall(r"\| server option \| default \| meaning \|\n(.*?)\n\n", readme, re.DOTALL)
+def test_every_option_has_its_line_in_the_reference(gateway):
+    page = (ROOT / "docs/reference.md").read_text()
+    [table] = re.findall(r"\| server option \| default \| meaning \|\n(.*?)\n\n", page, re.DOTALL)
     documented = set(re.findall(r"`(\w+)`", " ".join(line.split("|")[1] for line in table.splitlines()[1:])))
     gateway.execute("CREATE SERVER bare FOREIGN DATA WRAPPER otp_relid OPTIONS (base_url 'https://relid.example')")
     assert set(settings(gateway, "bare")) - {"credentials", "breaker"} <= documented

@@ -6,8 +6,10 @@ import json
 
 import pytest
 
+from canaries import RUN
 from conftest import CREDENTIALS, FLOWS
-from simulator import VENDORS
+from simulator import fields
+from vendors import SERVICE, TABLE, VENDORS
 from test_at_most_once import at
 
 # What any HTTP client adds.
@@ -21,9 +23,11 @@ def gateway(quick_gateway):
     return quick_gateway
 
 
+FORM = {"content-type": "application/x-www-form-urlencoded"}
+
+
 def basic(vendor):
-    pair = CREDENTIALS[vendor]
-    return "Basic " + base64.b64encode(f"{pair['username']}:{pair['password']}".encode()).decode()
+    return "Basic " + base64.b64encode(":".join(CREDENTIALS[vendor].values()).encode()).decode()
 
 
 HEADERS = {
@@ -32,6 +36,8 @@ HEADERS = {
     "paytm": {**JSON, "accept": "application/json", "authorization": basic("paytm")},
     "relid": {**JSON, "authorization": basic("relid")},
     "ideamart": {**JSON},
+    "twilio": {**FORM, "authorization": basic("twilio")},
+    "msg91": {"accept": "application/json", **CREDENTIALS["msg91"]},
 }
 
 
@@ -43,7 +49,7 @@ def last(simulator, vendor, operation, path, body, query="", **headers):
     got = {name: value for name, value in entry["headers"].items() if name in wanted or name not in OF_HTTP}
     assert got == wanted
     # Types too: 6 and "6", true and "true" are not the same.
-    assert json.dumps(entry["body"], sort_keys=True) == json.dumps(body, sort_keys=True)
+    assert json.dumps(fields(entry), sort_keys=True) == json.dumps(body, sort_keys=True)
     assert (entry["complaint"], entry["listener"]) == (None, "http")
     return entry
 
@@ -225,6 +231,57 @@ def test_ideamart(gateway, simulator, spelled):
     last(simulator, "ideamart", "verify", "/subscription/otp/verify", {**account, "referenceNo": again["reference"], "otp": code})
 
 
+def test_twilio(gateway, simulator):
+    base = f"/v2/Services/{SERVICE}"
+    sent = send(gateway, "twilio", {
+        "mobile": "077 123 4567", "channel": "whatsapp", "locale": "si", "substitutions": {"name": "Ann & Bob"}, "tags": {"a": "ü"},
+        "amount": 39, "payee": "A Shop",
+    })
+    form = {
+        "To": "+94771234567", "Locale": "si", "TemplateCustomSubstitutions": '{"name":"Ann & Bob"}', "Tags": '{"a":"ü"}',
+        "Amount": "39", "Payee": "A Shop",
+    }
+    last(simulator, "twilio", "send", f"{base}/Verifications", {**form, "Channel": "whatsapp"})
+    for payload, channel in [({}, "whatsapp"), ({"channel": "voice"}, "call"), ({}, "call")]:
+        again = resend(gateway, sent, **payload)
+        # The same verification, and the same code, which lives no longer for it.
+        assert (again["outcome"], again["reference"], again["expires_at"]) == ("sent", sent["reference"], sent["expires_at"])
+        last(simulator, "twilio", "send", f"{base}/Verifications", {**form, "Channel": channel})
+    code = simulator.code("twilio", "0771234567", atleast=4)
+    assert gateway.verify(sent["verification_id"], code)["outcome"] == "approved"
+    last(simulator, "twilio", "verify", f"{base}/VerificationCheck", {
+        "VerificationSid": sent["reference"], "Amount": "39", "Payee": "A Shop", "Code": code,
+    })
+    # The other way to log in, and a cancel.
+    pair = CREDENTIALS["twilio"]
+    by_account = {"account_sid_file": RUN.in_file(pair["api_key"]), "auth_token_file": RUN.in_file(pair["api_secret"])}
+    gateway.create_provider("by_account", "twilio", by_account)
+    sent = send(gateway, "by_account", {"mobile": "+442079460958"})
+    last(simulator, "twilio", "send", f"{base}/Verifications", {"To": "+442079460958", "Channel": "sms"})
+    assert gateway.row("SELECT * FROM otp_cancel(%s)", (sent["verification_id"],))["outcome"] == "canceled"
+    last(simulator, "twilio", "cancel", f"{base}/Verifications/{sent['reference']}", {"Status": "canceled"})
+
+
+def test_msg91(gateway, simulator):
+    sent = send(gateway, "msg91", {
+        "mobile": "+91 98765 43210", "template_id": "0a1b2c3d4e5f0a1b2c3d4e5f", "otp_length": "6", "otp_expiry": 10, "unicode": 1,
+        "userip": "203.0.113.7", "variables": {"name": "Asha"},
+    })
+    last(simulator, "msg91", "send", "/api/v5/otp", {
+        "mobile": "919876543210", "template_id": "0a1b2c3d4e5f0a1b2c3d4e5f", "otp_length": 6, "otp_expiry": 10, "unicode": 1,
+        "userip": "203.0.113.7", "name": "Asha",
+    }, **JSON)
+    assert sent["reference"] is not None
+    for payload, kind in [({}, "text"), ({"channel": "voice"}, "voice"), ({"channel": "sms"}, "text")]:
+        again = resend(gateway, sent, **payload)
+        assert (again["outcome"], again["expires_at"]) == ("sent", sent["expires_at"])
+        last(simulator, "msg91", "resend", "/api/v5/otp/retry", {"mobile": "919876543210", "retrytype": kind}, **FORM)
+    code = simulator.code("msg91", "9876543210", atleast=4)
+    assert len(code) == 6
+    assert gateway.verify(sent["verification_id"], code)["outcome"] == "approved"
+    last(simulator, "msg91", "verify", "/api/v5/otp/verify", {"mobile": "919876543210", "otp": code}, **FORM)
+
+
 def test_vendors_own_names(gateway, simulator):
     """A body copied from the vendor's page works."""
     send(gateway, "ideamart", {"subscriberId": "tel:94771234567", "applicationHash": "abcdefgh",
@@ -252,27 +309,15 @@ def test_path_of_base_url_is_kept(gateway, simulator):
     assert {entry["path"] for entry in simulator.log()} == {"/ideamart/subscription/otp/request"}
 
 
-DEFAULTS = {
-    "iserveu": ({"username": "house", "otp_type": "1", "ovdType": "Aadhaar Card"}, ["username", "otp_type", "ovd_type"],
-                {"username": "house", "otpType": "1", "ovdType": "Aadhaar Card"}),
-    "hyperverge": ({"template_id": "house", "otp_length": 6, "otpExpiry": "10"}, ["template_id"],
-                   {"templateId": "house", "otpLength": "6", "otpExpiry": "10"}),
-    "paytm": ({"mid": "HOUSE", "token_type": "SSO"}, ["mid"], {}),
-    "relid": ({"enterprise_id": "house", "msg": [{"lng": "en", "subject": "s", "message": "$$OTP$$", "label": {}}]}, ["enterprise_id", "msg"],
-              {"enterprise_id": "house"}),
-    "ideamart": ({"metadata": {"client": "house"}}, [], {"applicationMetaData": {"client": "house"}}),
-}
-
-
 @pytest.mark.parametrize("vendor", VENDORS)
 def test_defaults(gateway, simulator, vendor):
-    defaults, left_out, wire = DEFAULTS[vendor]
+    defaults, left_out, wire = TABLE[vendor].defaults
     at(gateway, vendor, defaults=json.dumps(defaults))
     to = gateway.number(vendor)
     payload = {name: value for name, value in FLOWS[vendor]["send"](to).items() if name not in left_out}
     sent = send(gateway, vendor, payload)
     entry = simulator.log(vendor, "send")[-1]
-    assert {name: entry["body"][name] for name in wire} == wire
+    assert {name: fields(entry)[name] for name in wire} == wire
     assert entry["complaint"] is None
     if vendor == "paytm":
         assert entry["query"].startswith("mid=HOUSE&") and entry["body"]["head"]["tokenType"] == "SSO"
@@ -342,4 +387,4 @@ def test_ideamart_subscriber_id_comes_unaltered(gateway, simulator):
 def test_simulators_answer_reaches_the_caller(gateway, simulator, vendor):
     row = gateway.send(vendor)
     assert row["outcome"] == "sent" and isinstance(row["response"], dict) and row["response"]
-    assert row["vendor_code"] == {"iserveu": "0", "hyperverge": "200", "paytm": "0000", "relid": "0", "ideamart": "S1000"}[vendor]
+    assert row["vendor_code"] == TABLE[vendor].sent

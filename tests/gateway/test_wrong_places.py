@@ -23,7 +23,7 @@ RIGHT = {
     "timeout": "'1s'", "older_than": "'30 years'", "mobile": "'0771112222'", "server": "0", "options": "'{}'",
     "catalog": "'pg_foreign_server'::regclass",
 }
-OF_TYPE = {"text": "'x'", "uuid": RIGHT["verification_id"], "jsonb": "'{}'", "interval": "'10 minutes'"}
+OF_TYPE = {"integer": "200", "timestamp with time zone": "now()", "text": "'x'", "uuid": RIGHT["verification_id"], "jsonb": "'{}'", "interval": "'10 minutes'"}
 
 
 def wrong(of, canary):
@@ -33,6 +33,8 @@ def wrong(of, canary):
         "text": [f"'{canary}'", f"' {canary} '", f"'{canary}' || repeat('0', 30)"],
         "uuid": [f"'{canary}'", f"'{canary}'::uuid", f"'{{{canary}}}'"],
         "interval": [f"'{canary}'", f"'{canary}'::interval", f"'-{canary} s'"],
+        "integer": [digits, f"'{canary}'"],
+        "timestamp with time zone": [f"'{canary}'", f"'{canary}'::timestamptz"],
         "oid": [digits, f"'{canary}'", f"'{canary}'::regclass"],
         "text[]": [f"'{{{text}}}'" for text in (
             canary, f"{canary}=1", f"base_url={canary}", f"password={canary}", f"{canary}_file=/x", f"timeout={canary}",
@@ -62,7 +64,7 @@ def its_own(simulator_program):
             gateway.functions = gateway.execute(
                 "SELECT p.oid::regproc::text, p.proargnames[1:p.pronargs], p.proargtypes::regtype[]::text[] FROM pg_proc AS p"
                 " JOIN pg_depend AS d ON d.objid = p.oid AND d.classid = 'pg_proc'::regclass AND d.deptype = 'e'"
-                " WHERE p.pronargs > 0 AND d.refobjid = (SELECT oid FROM pg_extension WHERE extname = 'otp_gateway')"
+                " WHERE p.pronargs > 0 AND p.proname <> 'require_library' AND d.refobjid = (SELECT oid FROM pg_extension WHERE extname = 'otp_gateway')"
             )
             yield gateway
     finally:

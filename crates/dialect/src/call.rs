@@ -1,5 +1,6 @@
 use std::{collections::BTreeMap, time::Duration};
 
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, PercentEncode, utf8_percent_encode};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -138,9 +139,14 @@ pub(crate) fn json_request(path: &str, headers: Vec<(String, Secret)>, body: Map
 /// A POST of a form, whose header it adds. Anything but a text goes as its JSON.
 pub(crate) fn form_request(path: &str, mut headers: Vec<(String, Secret)>, fields: Map<String, Value>) -> HttpRequest {
     headers.push(("Content-Type".into(), Secret::new("application/x-www-form-urlencoded")));
-    let fields = Private::from(fields);
+    let body = form_body(&Private::from(fields));
+    HttpRequest { method: Method::Post, path: Secret::new(path), query: Vec::new(), headers, body }
+}
+
+/// A form's body. Anything but a text goes as its JSON.
+pub(crate) fn form_body(fields: &Map<String, Value>) -> Secret {
     let mut body = String::new();
-    for (name, value) in fields.iter() {
+    for (name, value) in fields {
         let json;
         let text = match value {
             Value::String(text) => text,
@@ -153,28 +159,21 @@ pub(crate) fn form_request(path: &str, mut headers: Vec<(String, Secret)>, field
         let pair = Secret::new(format!("{separator}{}={}", percent_encoded(name), percent_encoded(text)));
         body.push_str(pair.reveal());
     }
-    HttpRequest { method: Method::Post, path: Secret::new(path), query: Vec::new(), headers, body: Secret::new(body) }
+    Secret::new(body)
 }
 
 /// A value as one segment of a path, whatever stands in it. None: an empty one, `.` or `..`, which lead elsewhere however
 /// they are encoded (WHATWG URL).
 pub(crate) fn path_segment(value: &str) -> Option<String> {
-    (!matches!(value, "" | "." | "..")).then(|| percent_encoded(value))
+    (!matches!(value, "" | "." | "..")).then(|| percent_encoded(value).to_string())
 }
 
-/// All but the unreserved characters (RFC 3986, 2.3) encoded: the same in a path and in a form.
-fn percent_encoded(text: &str) -> String {
-    let mut encoded = String::with_capacity(text.len() * 3);
-    for byte in text.bytes() {
-        match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => encoded.push(char::from(byte)),
-            _ => encoded.extend(['%', HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]),
-        }
-    }
-    encoded
-}
+/// All but the unreserved characters (RFC 3986, 2.3) are encoded: the same in a path and in a form.
+const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
-const HEX: [char; 16] = ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'A', 'B', 'C', 'D', 'E', 'F'];
+fn percent_encoded(text: &str) -> PercentEncode<'_> {
+    utf8_percent_encode(text, RESERVED)
+}
 
 #[cfg(test)]
 mod tests {
@@ -199,6 +198,17 @@ mod tests {
         for value in ["", ".", ".."] {
             assert_eq!(path_segment(value), None, "{value:?}");
         }
+    }
+
+    #[test]
+    fn only_unreserved_characters_stand_for_themselves() {
+        for byte in 0..=0x7F_u8 {
+            let text = char::from(byte).to_string();
+            let is_unreserved = byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+            let encoded = if is_unreserved { text.clone() } else { format!("%{byte:02X}") };
+            assert_eq!(percent_encoded(&text).to_string(), encoded);
+        }
+        assert_eq!(percent_encoded("é€😀").to_string(), "%C3%A9%E2%82%AC%F0%9F%98%80");
     }
 
     #[test]

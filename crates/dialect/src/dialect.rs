@@ -1,4 +1,4 @@
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use serde_json::Value;
 
@@ -7,9 +7,10 @@ use crate::{
     operation::Operation,
     payload::{
         code::CodeForm,
-        field::{Field, Invalid},
+        field::{AnyField, Field, Invalid},
     },
     response::CallResult,
+    rest::{self, Description},
     secret::Secret,
 };
 
@@ -17,11 +18,14 @@ use crate::{
 pub(crate) const RESEND_AFTER: Duration = Duration::from_secs(30);
 
 /// One vendor: what it takes, how a call is written, how an answer is read.
+#[derive(Clone)]
 pub struct Dialect {
     /// `ideamart`; the foreign data wrapper is `otp_ideamart`.
     pub name: &'static str,
     /// The documented host; none where the vendor runs on the customer's premises.
     pub base_url: Option<&'static str>,
+    /// The host on which the vendor lets its customers try things, where its page names one: nobody gets a code from it.
+    pub test_host: Option<&'static str>,
     /// How long the vendor says that a code lives (docs/vendors); none where it does not say.
     pub code_lifetime: Option<Duration>,
     /// What its codes are made of.
@@ -54,6 +58,8 @@ pub struct Dialect {
     /// Members of an answer that hold an opaque id, which the application must get unaltered. [`crate::redact`] leaves
     /// them alone unless a plain number stands in them.
     pub opaque: &'static [&'static str],
+    /// What a server says of a vendor that has no file here: it goes before all of the above but the name.
+    pub description: Option<Arc<Description>>,
 }
 
 /// A server option that only one vendor has. It is no secret: everybody may see it.
@@ -70,13 +76,76 @@ impl Dialect {
     /// Whether a credential can be sent: in a header only visible ASCII can stand, and spaces between.
     pub fn can_send(&self, credential: &str, value: &str) -> bool {
         let is_visible = || value.bytes().all(|byte| (b' '..=b'~').contains(&byte)) && value.trim() == value;
-        !self.header_credentials.contains(&credential) || is_visible()
+        let is_sent_so = self
+            .description
+            .as_ref()
+            .is_some_and(|described| described.header_credentials.iter().any(|name| name == credential));
+        !(self.header_credentials.contains(&credential) || is_sent_so) || is_visible()
     }
 
     /// The field of a send that names whom the code goes to: `mobile`, or `user_id`.
-    pub fn recipient_field(&self) -> &'static Field {
-        let fields = (self.fields)(Operation::Send).unwrap_or_default();
-        let names_person = |field: &&Field| matches!(field.name, "mobile" | "user_id");
-        fields.into_iter().find(names_person).expect("every vendor sends to somebody")
+    pub fn recipient_field(&self) -> AnyField<'_> {
+        let fields = self.fields(Operation::Send).unwrap_or_default();
+        let names_person = |field: &AnyField| matches!(field.name, "mobile" | "user_id");
+        fields.into_iter().find(names_person).unwrap_or(rest::RECIPIENT)
+    }
+
+    /// The fields that an operation takes, all variants together; none where the vendor has no such operation.
+    pub fn fields(&self, operation: Operation) -> Option<Vec<AnyField<'_>>> {
+        match &self.description {
+            Some(described) => described.fields(operation),
+            None => Some((self.fields)(operation)?.into_iter().copied().collect()),
+        }
+    }
+
+    /// Whether each of its servers has a description of its own; what it says is in none of the fields above.
+    pub fn is_for_descriptions(&self) -> bool {
+        self.server_options.iter().any(|option| option.name == "description")
+    }
+
+    /// The sets of user mapping options of which exactly one must be given, whole.
+    pub fn credential_sets(&self) -> Vec<Vec<&str>> {
+        match &self.description {
+            Some(described) => vec![described.credentials.iter().map(String::as_str).collect()],
+            None => self.credential_sets.iter().map(|set| set.to_vec()).collect(),
+        }
+    }
+
+    /// The description, to be read elsewhere.
+    pub fn description_text(&self) -> Option<String> {
+        self.description.as_ref().map(|described| described.text.clone())
+    }
+
+    /// Writes the HTTP message, or says which field is wrong and what its rule is, without its value.
+    pub fn prepare(&self, call: &Call) -> Result<Prepared, Invalid> {
+        match &self.description {
+            Some(described) => described.prepare(self, call),
+            None => (self.prepare)(call),
+        }
+    }
+
+    /// Reads an answer by the vendor's own table; null: it is empty.
+    pub(crate) fn read(&self, operation: Operation, status: u16, answer: &Value) -> Option<CallResult> {
+        match &self.description {
+            Some(described) => described.read(operation, status, answer),
+            None => (self.read)(operation, status, answer),
+        }
+    }
+
+    /// Members of a body that the dialect sets itself.
+    pub(crate) fn set_members(&self) -> impl Iterator<Item = &str> {
+        self.set_members.iter().copied()
+    }
+
+    /// Members of an answer that are not stored.
+    pub(crate) fn sensitive(&self) -> impl Iterator<Item = &str> {
+        let described = self.description.iter().flat_map(|described| &described.sensitive);
+        self.sensitive.iter().copied().chain(described.map(String::as_str))
+    }
+
+    /// Members of an answer that hold an opaque id.
+    pub(crate) fn opaque(&self) -> impl Iterator<Item = &str> {
+        let described = self.description.iter().flat_map(|described| &described.opaque);
+        self.opaque.iter().copied().chain(described.map(String::as_str))
     }
 }

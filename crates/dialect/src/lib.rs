@@ -2,7 +2,7 @@
 //!
 //! No Postgres, no I/O, no clock: that is what lets thousands of tests run in a second, and the crate's
 //! dependencies keep it so. Each vendor is one file of one shape (`ideamart.rs` is the shortest). How to add one:
-//! CONTRIBUTING.md.
+//! docs/adding-a-vendor.md.
 
 #![forbid(unsafe_code)]
 
@@ -15,33 +15,27 @@ mod outcome;
 mod payload;
 mod redact;
 mod response;
+mod rest;
 mod secret;
 mod wording;
 
 pub use call::{Call, FindBy, HttpRequest, Method, Prepared, TIMEOUT};
 pub use dialect::{Dialect, ServerOption};
+pub use dialects::{DIALECTS, by_name};
 pub use oauth::{Token, read_token, token_request};
 pub use operation::Operation;
 pub use outcome::Outcome;
 pub use payload::code::CodeForm;
 pub use payload::fill::check_defaults;
-pub use payload::payload_field::{DefaultsInForce, PayloadField, defaults_in_force, payload_fields};
+pub use payload::payload_field::{DefaultsInForce, PayloadField, defaults_in_force, missing_defaults, payload_fields};
 pub use payload::rule::Rule;
 pub use payload::{
-    field::{Field, Invalid},
+    field::{AnyField, Field, Invalid, is_identifier},
+    phone_number::is_phone_number,
+    placeholder::is_placeholder,
     suggest::nearest,
 };
 pub use redact::{redact, redact_text};
 pub use response::{CallResult, HttpResponse, MAX_RESPONSE_BYTES, MAX_RESPONSE_DEPTH, interpret, json_depth_exceeds};
+pub use rest::{Description, MAX_DESCRIPTION_BYTES, described};
 pub use secret::{Private, Secret, Wipe};
-
-use crate::dialects::{hyperverge, ideamart, iserveu, paytm, relid, sandbox};
-
-/// Every vendor that the gateway speaks to.
-pub static DIALECTS: &[&Dialect] =
-    &[&iserveu::DIALECT, &hyperverge::DIALECT, &paytm::DIALECT, &relid::DIALECT, &ideamart::DIALECT, &sandbox::DIALECT];
-
-/// The dialect of that name (`ideamart`), or none.
-pub fn by_name(name: &str) -> Option<&'static Dialect> {
-    DIALECTS.iter().copied().find(|dialect| dialect.name == name)
-}

@@ -23,7 +23,7 @@ const MAX_REFERENCE_CHARS: usize = 256;
 /// What came back over HTTP.
 pub struct HttpResponse<'a> {
     pub status: u16,
-    /// The `Retry-After` header, if it is a number of seconds.
+    /// The `Retry-After` header, of seconds or a date, as a wait from now.
     pub retry_after: Option<Duration>,
     /// The body, cut after [`MAX_RESPONSE_BYTES`] + 1 bytes.
     pub body: &'a [u8],
@@ -88,14 +88,19 @@ impl CallResult {
 /// that all vendors share (docs/vendors/README.md).
 pub fn interpret(dialect: &Dialect, operation: Operation, answer: &HttpResponse) -> CallResult {
     let value = json(answer.body);
-    let own = value.as_ref().ok().and_then(|value| (dialect.read)(operation, answer.status, value));
+    // An empty one is read as null: an HTTP status may be all that a vendor says (204).
+    let is_empty = answer.body.trim_ascii().is_empty();
+    let body = value.as_ref().ok().or(is_empty.then_some(&Value::Null));
+    let own = body.and_then(|body| dialect.read(operation, answer.status, body));
     let mut reading = own.unwrap_or_else(|| outcome_of_status(answer, why(dialect, &value, answer.body)));
     if reading.outcome == Outcome::InvalidCode && operation != Operation::Verify {
         // Only a verify carries a code.
         reading.outcome = Outcome::Refused;
     }
     if matches!(reading.outcome, Outcome::RateLimited | Outcome::ProviderError) {
-        reading.retry_after = answer.retry_after;
+        reading.retry_after = answer.retry_after.or(reading.retry_after);
+    } else {
+        reading.retry_after = None;
     }
     reading.vendor_code = reading.vendor_code.and_then(|code| tidy(&code, MAX_CODE_CHARS));
     reading.vendor_message = reading.vendor_message.and_then(|words| tidy(&words, MAX_MESSAGE_CHARS));

@@ -27,6 +27,12 @@ impl Verdict {
     }
 }
 
+/// A text as it is compared with what a page says: without regard to case, spaces, underscores and final stops.
+pub(crate) fn text_key(text: &str) -> String {
+    let key: String = text.chars().filter(|c| !c.is_whitespace() && *c != '_').collect();
+    key.trim_end_matches('.').to_lowercase()
+}
+
 /// The words of a text.
 pub(crate) fn spoken(text: &str) -> impl Iterator<Item = &str> {
     text.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty())

@@ -520,6 +520,258 @@ fn ideamart_codes_have_their_outcomes() {
     ok("ideamart", Send, json!({"statusCode": "E1363"}), Unknown);
 }
 
+// Twilio
+
+const SID: &str = "VE0123456789abcdef0123456789abcdef";
+
+fn twilio(status: &str, valid: impl Into<Value>) -> Value {
+    json!({
+        "sid": SID, "status": status, "valid": valid.into(), "to": "+94771234567", "channel": "sms", "lookup": {"carrier": null},
+        "send_code_attempts": [{"time": "2026-04-01T00:00:00Z", "channel": "sms", "attempt_sid": "VL1"}]
+    })
+}
+
+#[test]
+fn twilio_means_another_thing_by_pending_after_a_check() {
+    for operation in [Send, Resend] {
+        for status in [200, 201] {
+            http("twilio", operation, status, twilio("pending", false), Sent);
+        }
+        let reading = read("twilio", operation, 201, &twilio("pending", false).to_string());
+        assert_eq!(reading.reference.as_deref(), Some(SID));
+        http("twilio", operation, 201, json!({"status": "pending", "valid": false}), Unknown);
+        for status in ["approved", "canceled", "expired", "max_attempts_reached", "x"] {
+            http("twilio", operation, 201, twilio(status, false), Unknown);
+        }
+    }
+    for (status, valid, outcome) in [
+        ("approved", json!(true), Approved),
+        ("Approved", json!(true), Approved),
+        ("approved", Value::Null, Approved),
+        ("approved", json!(false), Unknown),
+        ("approved", json!("true"), Unknown),
+        ("pending", json!(false), InvalidCode),
+        ("pending", Value::Null, InvalidCode),
+        ("pending", json!(true), Unknown),
+        ("max_attempts_reached", json!(false), MaxAttemptsReached),
+        ("expired", json!(false), Expired),
+        ("canceled", json!(false), NotFound),
+        ("deleted", json!(false), NotFound),
+        ("failed", json!(false), Refused),
+        ("approved_soon", json!(true), Unknown),
+        ("", json!(true), Unknown),
+    ] {
+        for http_status in [200, 201] {
+            http("twilio", Verify, http_status, twilio(status, valid.clone()), outcome);
+        }
+        http("twilio", Verify, 400, twilio(status, valid.clone()), Unknown);
+        http("twilio", Verify, 500, twilio(status, valid), Unknown);
+    }
+    ok("twilio", Cancel, twilio("canceled", false), Canceled);
+    for status in ["approved", "pending", "expired"] {
+        ok("twilio", Cancel, twilio(status, false), Unknown);
+    }
+    // An error beside what became of the verification is neither.
+    let mut both = twilio("approved", true);
+    both["code"] = json!(60202);
+    ok("twilio", Verify, both, Unknown);
+}
+
+fn twilio_error(code: impl Into<Value>, status: u16) -> Value {
+    json!({"code": code.into(), "message": "words", "more_info": "https://www.twilio.com/docs/errors/1", "status": status})
+}
+
+#[test]
+fn twilio_codes_decide_before_the_http_status() {
+    for (code, status, send, verify, cancel) in [
+        (20003, 401, AuthFailed, AuthFailed, AuthFailed),
+        (70051, 403, AuthFailed, AuthFailed, AuthFailed),
+        (20005, 403, AuthFailed, AuthFailed, AuthFailed),
+        (20006, 400, AuthFailed, AuthFailed, AuthFailed),
+        (20404, 404, AuthFailed, NotFound, NotFound),
+        (20429, 429, RateLimited, RateLimited, RateLimited),
+        (60212, 429, RateLimited, RateLimited, RateLimited),
+        (60200, 400, InvalidRequest, InvalidRequest, InvalidRequest),
+        (60206, 400, InvalidRequest, InvalidRequest, InvalidRequest),
+        (60214, 400, InvalidRequest, InvalidRequest, InvalidRequest),
+        (60221, 400, InvalidRequest, InvalidRequest, InvalidRequest),
+        (60425, 400, InvalidRequest, InvalidRequest, InvalidRequest),
+        (60201, 400, InvalidRequest, InvalidCode, InvalidRequest),
+        (60202, 429, RateLimited, MaxAttemptsReached, RateLimited),
+        (60203, 429, RateLimited, RateLimited, RateLimited),
+        (60204, 400, Refused, Refused, Refused),
+        (60217, 400, Refused, Refused, Refused),
+        (60223, 400, Refused, Refused, Refused),
+        (60205, 403, Refused, Refused, Refused),
+        (60220, 403, Refused, Refused, Refused),
+        // Of these the page leaves out the HTTP status.
+        (60238, 403, Refused, Refused, Refused),
+        (60238, 429, Refused, Refused, Refused),
+        (60410, 403, Refused, Refused, Refused),
+        (60410, 429, Refused, Refused, Refused),
+        (60413, 401, Refused, Refused, Refused),
+        (60605, 403, Refused, Refused, Refused),
+        // A check that ended in the middle may have compared the code.
+        (60441, 500, ProviderError, Unknown, ProviderError),
+        (20500, 500, ProviderError, Unknown, ProviderError),
+        (20500, 502, Unknown, Unknown, Unknown),
+        (20999, 500, ProviderError, Unknown, ProviderError),
+        (20999, 503, ProviderError, Unknown, ProviderError),
+        (20999, 504, Unknown, Unknown, Unknown),
+        (60299, 400, Refused, Refused, Refused),
+        (60699, 403, Refused, Refused, Refused),
+        (60699, 500, ProviderError, Unknown, ProviderError),
+        (21211, 400, Refused, Refused, Refused),
+        (20404, 429, AuthFailed, NotFound, NotFound),
+        (99999, 401, AuthFailed, AuthFailed, AuthFailed),
+        (99999, 403, AuthFailed, AuthFailed, AuthFailed),
+        (99999, 429, RateLimited, RateLimited, RateLimited),
+    ] {
+        for shown in [json!(code), json!(code.to_string())] {
+            let answer = twilio_error(shown, status);
+            for (operation, outcome) in [(Send, send), (Resend, send), (Verify, verify), (Cancel, cancel)] {
+                http("twilio", operation, status, answer.clone(), outcome);
+            }
+        }
+        let reading = read("twilio", Send, status, &twilio_error(code, status).to_string());
+        assert_eq!(reading.vendor_code, Some(code.to_string()));
+        assert_eq!(reading.vendor_message.as_deref(), Some("words"));
+        let personal = [60202, 60203, 60205, 60212, 60220, 60238, 60410, 60413, 60605];
+        assert_eq!(reading.is_personal, personal.contains(&code), "{code}");
+    }
+    // The code may be missing.
+    for (status, outcome) in
+        [(400, Refused), (401, AuthFailed), (404, Refused), (429, RateLimited), (500, ProviderError)]
+    {
+        http("twilio", Send, status, json!({"message": "words", "status": status}), outcome);
+    }
+    http("twilio", Verify, 404, json!({"message": "words", "status": 404}), Refused);
+    ok("twilio", Verify, json!({"code": {}, "message": "words", "status": 404}), Unknown);
+    ok("twilio", Verify, json!({"code": "E1", "message": "words"}), Unknown);
+}
+
+// MSG91
+
+fn msg91(kind: &str, message: &str) -> Value {
+    json!({"type": kind, "message": message})
+}
+
+#[test]
+fn msg91_success_is_a_documented_one() {
+    let id = "3763646c3058373530393938";
+    ok("msg91", Send, json!({"request_id": id, "type": "success"}), Sent);
+    assert_eq!(
+        read("msg91", Send, 200, &json!({"request_id": id, "type": "success"}).to_string()).reference.as_deref(),
+        Some(id)
+    );
+    // The older API.
+    ok("msg91", Send, msg91("success", id), Sent);
+    let older = read("msg91", Send, 200, &msg91("success", id).to_string());
+    assert_eq!((older.reference.as_deref(), older.vendor_message), (Some(id), None));
+    ok("msg91", Send, msg91("success", "otp_sent_successfully"), Sent);
+    for message in ["retry send successfully", "Retry Send Successfully.", "otp_sent_successfully"] {
+        ok("msg91", Resend, msg91("success", message), Sent);
+    }
+    for message in ["OTP verified success", "otp verified success.", "otp_verified", "number_verified_successfully"] {
+        ok("msg91", Verify, msg91("success", message), Approved);
+        ok("msg91", Verify, msg91("SUCCESS", message), Approved);
+        ok("msg91", Verify, msg91("error", message), Refused);
+        http("msg91", Verify, 500, msg91("success", message), Unknown);
+        ok("msg91", Send, msg91("success", message), Unknown);
+        ok("msg91", Resend, msg91("success", message), Unknown);
+    }
+    // Whatever it calls itself: after the right code any code may be answered so.
+    for message in ["Mobile no. already verified", "already_verified", "OTP already verified"] {
+        for kind in ["success", "error"] {
+            ok("msg91", Verify, msg91(kind, message), AlreadyUsed);
+        }
+    }
+    for operation in [Send, Resend, Verify] {
+        ok("msg91", operation, msg91("success", "hello"), Unknown);
+        ok("msg91", operation, json!({"type": "success"}), Unknown);
+        ok("msg91", operation, msg91("maybe", "OTP verified success"), Unknown);
+        ok("msg91", operation, json!({"message": "OTP verified success"}), Unknown);
+    }
+    ok("msg91", Verify, json!({"type": "success", "request_id": id}), Unknown);
+}
+
+#[test]
+fn msg91_errors_are_told_by_their_words() {
+    for (operation, messages, outcome) in [
+        (
+            Verify,
+            &["OTP not match", "otp_not_verified", "invalid_otp", "Invalid OTP", "OTP not match."][..],
+            InvalidCode,
+        ),
+        (Verify, &["OTP expired", "otp_expired"], Expired),
+        (Verify, &["Mobile no. not found", "mobile_not_found", "last_otp_request_on_this_number_is_invalid"], NotFound),
+        (
+            Verify,
+            &["Max limit reached for this otp verification", "max_limit_reached_for_this_otp_verification"],
+            MaxAttemptsReached,
+        ),
+        (Resend, &["No OTP request found to retryotp", "no_request_found"], NotFound),
+        (Resend, &["OTP expired"], Expired),
+        (Resend, &["OTP retry count maxed out", "max_retry_count_exceeded"], RateLimited),
+        (Send, &["Please enter atleast one number to send sms."], InvalidRequest),
+        (
+            Send,
+            &["Template ID Missing or Invalid Template", "invalid_otp_length", "invalid_otp_expiry"],
+            InvalidRequest,
+        ),
+        (Send, &["hello", "OTP not match", ""], Refused),
+        (Verify, &["hello", "retry send successfully"], Refused),
+    ] {
+        for message in messages {
+            ok("msg91", operation, msg91("error", message), outcome);
+            ok("msg91", operation, msg91("Error", &message.to_uppercase()), outcome);
+            assert!(!read("msg91", operation, 200, &msg91("error", message).to_string()).is_guess);
+        }
+    }
+    for operation in [Send, Resend, Verify] {
+        for (message, outcome) in [
+            ("Mobile no. empty or not numeric", InvalidRequest),
+            ("Mobile number empty or not numeric", InvalidRequest),
+            ("invalid_mobile", InvalidRequest),
+            ("invalid_mobile_number", InvalidRequest),
+            ("Invalid authkey", AuthFailed),
+            ("Auth Key missing", AuthFailed),
+            ("AuthenticationFailure", AuthFailed),
+            ("invalid_auth_key", AuthFailed),
+            ("IP not whitelisted", AuthFailed),
+            ("IPBlocked", RateLimited),
+            ("Too many requests", RateLimited),
+            ("Please wait for 5 minutes", RateLimited),
+        ] {
+            ok("msg91", operation, msg91("error", message), outcome);
+        }
+        for (codes, outcome) in [
+            (&["101", "102", "103", "107", "202", "203", "211", "307", "308", "309", "310"][..], InvalidRequest),
+            (&["104", "105", "106", "201", "207", "208", "401", "418"], AuthFailed),
+            (&["301", "302", "303", "505", "306", "205", "209", "210", "506", "777", "400"], Refused),
+            (&["311"], RateLimited),
+            (&["001", "002", "601"], if operation == Verify { Unknown } else { ProviderError }),
+        ] {
+            for code in codes {
+                let number: u32 = code.parse().unwrap();
+                for code in [json!(code), json!(number)] {
+                    ok("msg91", operation, json!({"type": "error", "message": "hello", "code": code}), outcome);
+                }
+            }
+        }
+        http("msg91", operation, 418, msg91("error", "hello"), AuthFailed);
+        http("msg91", operation, 401, msg91("error", "hello"), AuthFailed);
+        http("msg91", operation, 429, msg91("error", "hello"), RateLimited);
+        http("msg91", operation, 502, msg91("error", "hello"), Unknown);
+        let unauthorized = json!({"status": "fail", "hasError": true, "errors": "Unauthorized"});
+        http("msg91", operation, 401, unauthorized.clone(), AuthFailed);
+        assert_eq!(
+            read("msg91", operation, 401, &unauthorized.to_string()).vendor_message.as_deref(),
+            Some("Unauthorized")
+        );
+    }
+}
+
 // What all vendors share
 
 #[test]

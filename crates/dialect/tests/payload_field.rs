@@ -3,12 +3,14 @@
 
 mod caller;
 
+use std::collections::BTreeMap;
+
 use caller::{Caller, caller, keep};
 use dialect::{DIALECTS, Dialect, Operation, PayloadField, defaults_in_force, payload_fields};
 use serde_json::{Map, Value, json};
 
 /// The rows of one operation, of a variant if it has some.
-fn rows(dialect: &Dialect, operation: Operation, variant: Option<&str>) -> Vec<PayloadField> {
+fn rows<'a>(dialect: &'a Dialect, operation: Operation, variant: Option<&str>) -> Vec<PayloadField<'a>> {
     let is_of = |row: &PayloadField| {
         variant.is_none_or(|variant| !row.required.contains('(') || row.required.contains(variant))
     };
@@ -20,7 +22,7 @@ fn variants(dialect: &Dialect) -> &'static [Option<&'static str>] {
     if dialect.name == "iserveu" { &[Some("otp_type 1"), Some("otp_type 2")] } else { &[None] }
 }
 
-fn body<'a>(rows: impl IntoIterator<Item = &'a PayloadField>, variant: Option<&str>) -> Map<String, Value> {
+fn body<'a>(rows: impl IntoIterator<Item = &'a PayloadField<'a>>, variant: Option<&str>) -> Map<String, Value> {
     let mut body: Map<_, _> = rows.into_iter().map(|row| (row.field.to_owned(), row.example.clone())).collect();
     if let (Some(variant), Some(chosen)) = (variant, body.get_mut("otp_type")) {
         *chosen = variant.trim_start_matches("otp_type ").into();
@@ -127,6 +129,7 @@ fn the_rows_of_a_vendor_read_as_they_should() {
             "mobile subscriberId yes",
             "application_hash applicationHash no",
             "metadata applicationMetaData no",
+            "channel channel no",
             "extra - no"
         ]
     );
@@ -151,7 +154,7 @@ fn the_rows_of_a_vendor_read_as_they_should() {
 #[test]
 fn defaults_say_how_long_a_code_lives_and_how_often_it_is_checked() {
     let of = |vendor, defaults: Value| {
-        let said = defaults_in_force(dialect::by_name(vendor).unwrap(), &caller::members(defaults));
+        let said = defaults_in_force(dialect::by_name(vendor).unwrap(), &BTreeMap::new(), &caller::members(defaults));
         (said.code_lifetime.map(|life| life.as_secs()), said.max_checks, said.has_no_life)
     };
     assert_eq!(of("hyperverge", json!({})), (None, None, false));
@@ -162,4 +165,24 @@ fn defaults_say_how_long_a_code_lives_and_how_often_it_is_checked() {
     assert_eq!(of("relid", json!({"controls": {"otp": {"attempts": 7}}})), (None, Some(7), false));
     assert_eq!(of("iserveu", json!({"otp_type": "1"})), (None, None, false));
     assert_eq!(of("iserveu", json!({"otp_type": "2"})), (None, None, true));
+}
+
+#[test]
+fn what_the_defaults_could_give_is_known() {
+    let of = |vendor, defaults: Value| {
+        dialect::missing_defaults(dialect::by_name(vendor).unwrap(), &caller::members(defaults))
+    };
+    assert_eq!(of("hyperverge", json!({})), ["template_id"]);
+    assert_eq!(of("hyperverge", json!({"templateId": "t"})), [] as [&str; 0]);
+    assert_eq!(of("ideamart", json!({})), [] as [&str; 0]);
+    assert_eq!(of("paytm", json!({})), ["mid"]);
+    assert_eq!(of("relid", json!({"enterprise_id": "bank"})), ["msg", "notification_msg"]);
+    assert_eq!(of("iserveu", json!({"otp_type": "1"})), ["username"]);
+}
+
+#[test]
+fn the_sandbox_alone_asks_nobody() {
+    let is_local = |dialect: &&&Dialect| defaults_in_force(dialect, &BTreeMap::new(), &Map::new()).is_local;
+    let local: Vec<_> = DIALECTS.iter().filter(is_local).map(|dialect| dialect.name).collect();
+    assert_eq!(local, ["sandbox"]);
 }

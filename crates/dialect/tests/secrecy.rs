@@ -5,7 +5,7 @@ mod caller;
 
 use std::fmt::Debug;
 
-use caller::{caller, keep, read};
+use caller::{account, caller, keep, read};
 use dialect::{
     Call, DIALECTS, HttpResponse, Operation, Operation::*, Prepared, Private, Secret, read_token, token_request,
 };
@@ -36,17 +36,18 @@ fn prepared(vendor: &str, operation: Operation) -> Option<Prepared> {
                 "msg": [{"lng": "en", "subject": "s", "message": "canary-text $$OTP$$", "label": {}}]
             })
         }
+        ("twilio", Send) => json!({"mobile": "canary@example.org", "rate_limits": {"ip": "canary-ip"}}),
+        ("twilio", Resend) => json!({"amount": "5", "payee": "canary-shop"}),
+        ("twilio", _) => json!({"reference": "VE0123456789abcdef0123456789abcdef"}),
+        ("msg91", Send) => json!({"mobile": mobile, "template_id": "T", "variables": {"name": "canary-name"}}),
+        ("msg91", _) => json!({"mobile": mobile}),
         (_, Send | Resend) => json!({"mobile": mobile}),
         _ => json!({"reference": "03f67f9e-ec4f-11e6-b006-92361f002671"}),
     };
     let known = if operation == Send { json!({}) } else { json!({"mobile": mobile, "user_id": "canary-user"}) };
-    let credentials: Vec<(&str, &str)> = match vendor {
-        "iserveu" => vec![("client_id", "canary-id"), ("client_secret", "canary-secret")],
-        "hyperverge" => vec![("app_id", "canary-id"), ("app_key", "canary-secret")],
-        "ideamart" => vec![("application_id", "canary-id"), ("password", "canary-secret")],
-        _ => vec![("username", "canary-id"), ("password", "canary-secret")],
-    };
-    let mut call = caller(vendor, operation).payload(payload).known(known).credentials(&credentials);
+    let call = caller(vendor, operation);
+    let credentials = account(call.vendor, "canary-id", "canary-secret");
+    let mut call = call.payload(payload).known(known).credentials(&credentials);
     if operation == Verify {
         call = call.code("canary-code");
     }
@@ -152,4 +153,28 @@ fn a_page_that_shows_the_request_shows_no_name() {
     let page = "<h1>502</h1><p>name=Canary Person&amp;mobileNumber=8144094480</p>";
     let shown = dialect::redact_text(&call.prepared().secrets, page);
     assert!(!shown.contains("Person") && !shown.contains("8144094480"), "{shown}");
+}
+
+#[test]
+fn what_only_the_send_took_is_a_secret_of_what_follows_too() {
+    for (vendor, more) in [
+        ("twilio", json!({"rate_limits": {"user": "canary-17"}, "substitutions": {"name": "Canary Rao"}})),
+        ("msg91", json!({"template_id": "T", "variables": {"name": "Canary Rao"}, "email": "canary@example.org"})),
+    ] {
+        let mut payload = caller::members(more);
+        payload.insert("mobile".into(), "+918144094480".into());
+        let mut known = keep(&caller(vendor, Send).payload(payload.into()).prepared());
+        known["reference"] = json!("VE0123456789abcdef0123456789abcdef");
+        for operation in [Verify, Resend, Cancel] {
+            let call = caller(vendor, operation).known(known.clone());
+            if (call.vendor.fields)(operation).is_none() {
+                continue;
+            }
+            let words = "of canary-17, Canary Rao, canary@example.org and 8144094480";
+            let shown = dialect::redact_text(&call.prepared().secrets, words);
+            let kept = if vendor == "twilio" { "canary@example.org" } else { "canary-17" };
+            let told = shown.replace(kept, "");
+            assert!(!told.to_lowercase().contains("canary") && !told.contains("8144094480"), "{vendor}: {shown}");
+        }
+    }
 }

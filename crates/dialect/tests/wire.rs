@@ -5,8 +5,8 @@ mod caller;
 
 use std::time::Duration;
 
-use caller::{ATTEMPT, VERIFICATION, caller, keep, message};
-use dialect::{FindBy, Operation::*, Secret, redact_text, token_request};
+use caller::{ATTEMPT, SERVICE, VERIFICATION, body, caller, keep, message};
+use dialect::{FindBy, Operation::*, Secret, by_name, redact_text, token_request};
 use serde_json::json;
 
 #[test]
@@ -477,9 +477,243 @@ fn ideamart_verifies() {
     assert_eq!(keep(&elsewhere), json!({"reference": reference}));
 }
 
+const SID: &str = "VE0123456789abcdef0123456789abcdef";
+
+/// As every form of Twilio's begins.
+fn twilio(path: &str, body: &str) -> String {
+    format!(
+        "/v2/Services/{SERVICE}/{path}\nAuthorization: Basic U0sta2V5OnR3aWxpby1zZWNyZXQ=\n\
+         Content-Type: application/x-www-form-urlencoded\n{body}"
+    )
+}
+
 #[test]
-fn only_relid_can_cancel() {
-    for vendor in ["iserveu", "hyperverge", "paytm", "ideamart"] {
+fn twilio_sends_a_form_to_a_number() {
+    let prepared = caller("twilio", Send).payload(json!({"mobile": "077 123 4567"})).prepared();
+    assert_eq!(message(&prepared.request), twilio("Verifications", "To=%2B94771234567&Channel=sms"));
+    assert_eq!(prepared.recipient, Some(Secret::new("+94771234567")));
+    assert_eq!(prepared.recipient_masked.as_deref(), Some("+94*****4567"));
+    assert_eq!((prepared.reference.as_deref(), prepared.find_by), (None, FindBy::Reference));
+    assert_eq!(keep(&prepared), json!({"mobile": "+94771234567"}));
+    let prepared = caller("twilio", Send)
+        .payload(json!({
+            "To": "+442079460958", "channel": "voice", "locale": "en-GB", "template_id": format!("HJ{}", "0a".repeat(16)),
+            "substitutions": {"name": "Ann & Bob"}, "friendly_name": "Our Bank", "send_digits": "ww1", "app_hash": "FA+9qCX9VSu",
+            "device_ip": "2001:db8::1", "rate_limits": {"user": "17"}, "channel_configuration": {"from": "a"},
+            "risk_check": "Disable", "tags": {"a": "ü"}, "amount": 39, "payee": "A Shop", "extra": {"Later": [1]}
+        }))
+        .credentials(&[("account_sid", "AC-sid"), ("auth_token", "token")])
+        .prepared();
+    let body = concat!(
+        "To=%2B442079460958&Channel=call&Locale=en-GB&TemplateSid=HJ0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a",
+        "&TemplateCustomSubstitutions=%7B%22name%22%3A%22Ann%20%26%20Bob%22%7D&CustomFriendlyName=Our%20Bank&SendDigits=ww1",
+        "&AppHash=FA%2B9qCX9VSu&DeviceIp=2001%3Adb8%3A%3A1&RateLimits=%7B%22user%22%3A%2217%22%7D",
+        "&ChannelConfiguration=%7B%22from%22%3A%22a%22%7D&RiskCheck=disable&Tags=%7B%22a%22%3A%22%C3%BC%22%7D",
+        "&Amount=39&Payee=A%20Shop&Later=%5B1%5D"
+    );
+    let headers = twilio("Verifications", body).replace("U0sta2V5OnR3aWxpby1zZWNyZXQ=", "QUMtc2lkOnRva2Vu");
+    assert_eq!(message(&prepared.request), headers);
+}
+
+#[test]
+fn twilio_sends_to_an_address_in_any_case_of_its_domain() {
+    for typed in ["asha.rao@example.org", "asha.rao@Example.ORG"] {
+        for channel in [json!({}), json!({"channel": "EMAIL"})] {
+            let mut payload = channel.clone();
+            payload["mobile"] = json!(typed);
+            let prepared = caller("twilio", Send).payload(payload).prepared();
+            assert_eq!(message(&prepared.request), twilio("Verifications", "To=asha.rao%40example.org&Channel=email"));
+            assert_eq!(prepared.recipient, Some(Secret::new("asha.rao@example.org")));
+            assert_eq!(prepared.recipient_masked.as_deref(), Some("a***@example.org"));
+            assert_eq!(keep(&prepared)["mobile"], "asha.rao@example.org");
+            let told = redact_text(&prepared.secrets, "sent to ASHA.RAO@example.org, asha.rao%40Example.org");
+            assert_eq!(told, "sent to [redacted], [redacted]");
+        }
+    }
+}
+
+#[test]
+fn a_way_that_is_the_house_rule_for_numbers_is_none_for_addresses() {
+    for (default, to, way) in [
+        ("whatsapp", "asha@example.org", "To=asha%40example.org&Channel=email"),
+        ("whatsapp", "+94771234567", "To=%2B94771234567&Channel=whatsapp"),
+        ("email", "+94771234567", "To=%2B94771234567&Channel=sms"),
+        ("email", "asha@example.org", "To=asha%40example.org&Channel=email"),
+    ] {
+        let call = caller("twilio", Send).payload(json!({"mobile": to})).defaults(json!({"channel": default}));
+        assert_eq!(message(&call.prepared().request), twilio("Verifications", way));
+    }
+    // Whoever names it means it.
+    let named = caller("twilio", Send).payload(json!({"mobile": "asha@example.org", "Channel": "sms"})).refused();
+    assert_eq!(named.field, "channel");
+    let known = json!({"mobile": "asha@example.org", "channel": "email"});
+    let again = caller("twilio", Resend).known(known).payload(json!({"channel": "voice"})).refused();
+    assert_eq!(again.field, "channel");
+}
+
+#[test]
+fn twilio_sends_again_by_the_same_call_and_may_change_the_way() {
+    let sent = caller("twilio", Send).payload(json!({"mobile": "+94771234567", "channel": "whatsapp", "locale": "si"}));
+    let sent = sent.prepared();
+    assert!(!sent.keeps_code);
+    let mut known = keep(&sent);
+    known["reference"] = json!(SID);
+    let again = caller("twilio", Resend).known(known.clone()).prepared();
+    assert_eq!(message(&again.request), twilio("Verifications", "To=%2B94771234567&Channel=whatsapp&Locale=si"));
+    assert!(again.keeps_code && !again.retained.contains_key("reference"));
+    let rung = caller("twilio", Resend).known(known).payload(json!({"channel": "voice"})).prepared();
+    assert_eq!(message(&rung.request), twilio("Verifications", "To=%2B94771234567&Channel=call&Locale=si"));
+    assert_eq!(keep(&rung)["channel"], "call");
+}
+
+#[test]
+fn twilio_verifies_by_reference_or_by_recipient_and_never_by_both() {
+    let known =
+        json!({"mobile": "+94771234567", "reference": SID, "amount": "39", "payee": "A Shop", "channel": "sms"});
+    let ours = caller("twilio", Verify).known(known).prepared();
+    let body = format!("VerificationSid={SID}&Amount=39&Payee=A%20Shop&Code=012345");
+    assert_eq!(message(&ours.request), twilio("VerificationCheck", &body));
+    assert_eq!((ours.reference.as_deref(), ours.find_by), (Some(SID), FindBy::Reference));
+    assert_eq!(ours.recipient, Some(Secret::new("+94771234567")));
+    let elsewhere = caller("twilio", Verify).payload(json!({"mobile": "0771234567"})).prepared();
+    assert_eq!(message(&elsewhere.request), twilio("VerificationCheck", "To=%2B94771234567&Code=012345"));
+    assert_eq!((elsewhere.reference.as_deref(), elsewhere.find_by), (None, FindBy::Recipient));
+    let both = caller("twilio", Verify).payload(json!({"VerificationSid": SID, "To": "a@example.org"})).prepared();
+    assert_eq!(message(&both.request), twilio("VerificationCheck", &format!("VerificationSid={SID}&Code=012345")));
+    assert_eq!(both.recipient_masked.as_deref(), Some("***@example.org"));
+}
+
+#[test]
+fn twilio_cancels_by_a_sid_that_stays_one_segment_of_the_path() {
+    let prepared = caller("twilio", Cancel).known(json!({"reference": SID, "mobile": "+94771234567"})).prepared();
+    assert_eq!(message(&prepared.request), twilio(&format!("Verifications/{SID}"), "Status=canceled"));
+    // A reference that the vendor gave is passed on, whatever it is.
+    let prepared = caller("twilio", Cancel).known(json!({"reference": "../../x?a=b"})).prepared();
+    assert!(message(&prepared.request).contains("/Verifications/..%2F..%2Fx%3Fa%3Db\n"));
+    assert_eq!(caller("twilio", Cancel).known(json!({"reference": ".."})).refused().field, "reference");
+}
+
+#[test]
+fn twilio_asks_for_the_id_of_a_service() {
+    let check = by_name("twilio").unwrap().server_options[0].check;
+    assert!(check(SERVICE).is_ok() && check(&SERVICE.replace('a', "F")).is_ok());
+    for wrong in
+        ["", "VA", "VA123", &SERVICE.replace("VA", "AC"), &format!("{SERVICE}0"), &SERVICE.replace('a', "g"), "VA/../x"]
+    {
+        assert_eq!(check(wrong).unwrap_err().field, "service_sid", "{wrong}");
+    }
+}
+
+const MSG91: &str = "authkey: msg91-key\nAccept: application/json\n";
+
+#[test]
+fn msg91_sends_json_and_verifies_by_a_form() {
+    let sent = caller("msg91", Send)
+        .payload(json!({
+            "mobile": "+91 98765-43210", "otp_length": "6", "otp_expiry": 10, "email": "asha@EXAMPLE.org", "userip": "192.168.1.1",
+            "unicode": 1, "real_time_response": "1", "sender": "OURSHP", "channel": "SMS", "variables": {"name": "Asha", "n": 2},
+            "extra": {"later": true}
+        }))
+        .defaults(json!({"template_id": "0123456789abcdef01234567"}))
+        .prepared();
+    assert_eq!(
+        message(&sent.request),
+        format!(
+            "/api/v5/otp\n{MSG91}Content-Type: application/json\n{}",
+            concat!(
+                r#"{"mobile":"919876543210","template_id":"0123456789abcdef01234567","otp_length":6,"otp_expiry":10,"#,
+                r#""sender":"OURSHP","email":"asha@example.org","userip":"192.168.1.1","unicode":1,"realTimeResponse":1,"#,
+                r#""name":"Asha","n":2,"later":true}"#
+            )
+        )
+    );
+    assert_eq!(sent.recipient, Some(Secret::new("+919876543210")));
+    assert_eq!(sent.recipient_masked.as_deref(), Some("+91******3210"));
+    assert_eq!((sent.find_by, sent.code_lifetime), (FindBy::Recipient, Some(Duration::from_secs(600))));
+    let told = redact_text(&sent.secrets, "Asha, 98765 43210, asha@example.org, msg91-key");
+    assert_eq!(told, "[redacted], [redacted], [redacted], [redacted]");
+
+    let known = keep(&sent);
+    let ours = caller("msg91", Verify).known(known.clone()).prepared();
+    let elsewhere = caller("msg91", Verify).payload(json!({"mobile": "919876543210"})).prepared();
+    for prepared in [&ours, &elsewhere] {
+        let form = "Content-Type: application/x-www-form-urlencoded\nmobile=919876543210&otp=012345";
+        assert_eq!(message(&prepared.request), format!("/api/v5/otp/verify\n{MSG91}{form}"));
+        assert_eq!(prepared.recipient, Some(Secret::new("+919876543210")));
+    }
+    for (payload, kind) in
+        [(json!({}), "text"), (json!({"channel": "voice"}), "voice"), (json!({"retrytype": "text"}), "text")]
+    {
+        let again = caller("msg91", Resend).known(known.clone()).payload(payload).prepared();
+        let form = format!("Content-Type: application/x-www-form-urlencoded\nmobile=919876543210&retrytype={kind}");
+        assert_eq!(message(&again.request), format!("/api/v5/otp/retry\n{MSG91}{form}"));
+        assert!(again.keeps_code && again.retained.get("channel") == known.get("channel"));
+    }
+}
+
+#[test]
+fn msg91_takes_a_number_of_any_country_and_keeps_it_whole() {
+    // Ten digits with a country's code of two are no Indian number.
+    for (typed, digits) in
+        [("+65 9123 4567", "6591234567"), ("+442079460958", "442079460958"), ("0771234567", "94771234567")]
+    {
+        let payload = json!({"mobile": typed, "template_id": "t"});
+        let sent = caller("msg91", Send).payload(payload).prepared();
+        assert_eq!(body(&sent.request)["mobile"], digits);
+        let verify = caller("msg91", Verify).known(keep(&sent)).prepared();
+        assert_eq!(body(&verify.request)["mobile"], digits);
+        assert_eq!(verify.recipient, sent.recipient);
+    }
+}
+
+#[test]
+fn the_way_of_a_code_has_the_same_name_everywhere() {
+    // HyperVerge says text, and Twilio call.
+    let known = json!({"mobile": "9876543210"});
+    let way = |vendor: &str, word: &str| {
+        let prepared = caller(vendor, Resend).known(known.clone()).payload(json!({"channel": word})).prepared();
+        let body = body(&prepared.request);
+        ["retryType", "Channel", "retrytype"].iter().find_map(|name| body[name].as_str().map(str::to_owned)).unwrap()
+    };
+    for (vendor, word, wire) in [
+        ("hyperverge", "sms", "text"),
+        ("hyperverge", "Voice", "voice"),
+        ("hyperverge", "text", "text"),
+        ("twilio", "sms", "sms"),
+        ("twilio", "voice", "call"),
+        ("twilio", "call", "call"),
+        ("twilio", "whatsapp", "whatsapp"),
+        ("twilio", "auto", "auto"),
+        ("msg91", "sms", "text"),
+        ("msg91", "voice", "voice"),
+    ] {
+        assert_eq!(way(vendor, word), wire, "{vendor} {word}");
+    }
+    for (vendor, operation, word, rule) in [
+        ("hyperverge", Resend, "whatsapp", "channel: one of sms, voice"),
+        ("twilio", Send, "sna", "channel: one of sms, voice, whatsapp, email, auto"),
+        ("twilio", Resend, "fax", "channel: one of sms, voice, whatsapp, email, auto"),
+        ("msg91", Send, "voice", "channel: only sms"),
+        ("msg91", Resend, "email", "channel: one of sms, voice"),
+    ] {
+        let payload = json!({"mobile": "9876543210", "template_id": SID, "channel": word});
+        let mut payload = caller::members(payload);
+        let takes = |name: &str| {
+            by_name(vendor)
+                .and_then(|dialect| (dialect.fields)(operation))
+                .unwrap()
+                .iter()
+                .any(|field| field.name == name)
+        };
+        payload.retain(|name, _| takes(name));
+        let invalid = caller(vendor, operation).payload(payload.into()).refused();
+        assert_eq!((invalid.field.as_str(), invalid.hint.as_str()), ("channel", rule), "{vendor}");
+    }
+}
+
+#[test]
+fn only_relid_and_twilio_can_cancel() {
+    for vendor in ["iserveu", "hyperverge", "paytm", "ideamart", "msg91"] {
         let invalid = caller(vendor, Cancel).refused();
         assert_eq!(invalid.message, format!("{vendor} has no cancel"));
         assert_eq!(invalid.hint, format!("{vendor} has: send, verify, resend"));
@@ -508,6 +742,7 @@ fn credentials_in_headers_are_declared() {
             json!({"user_id": "u", "enterprise_id": "E", "expires_in": 60, "notification_msg": {"subject": "s", "message": "m"},
             "msg": [{"lng": "English", "subject": "s", "message": "Your code is $$OTP$$", "label": {}}]})
         }
+        "msg91" => json!({"mobile": "9876543210", "template_id": "t"}),
         _ => json!({"mobile": "+94771234567"}),
     };
     for dialect in dialect::DIALECTS {

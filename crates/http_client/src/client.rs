@@ -18,15 +18,23 @@ use tokio::{
 };
 
 use crate::{
-    allowed_hosts::AllowedHosts, completion_queue::CompletionQueue, connection_pools::ConnectionPools,
-    endpoint::Endpoint, exchange, oauth::TokenCache, post, recent::Recent, wipe_stack::wipe_stack,
+    allowed_hosts::AllowedHosts,
+    completion_queue::CompletionQueue,
+    connection_check::{self, ConnectionCheck},
+    connection_pools::ConnectionPools,
+    endpoint::Endpoint,
+    exchange,
+    oauth::TokenCache,
+    post,
+    recent::Recent,
+    wipe_stack::wipe_stack,
 };
 
 /// A call to make.
 pub struct OutboundCall {
     /// The number by which the owner knows it.
     pub call_id: u64,
-    pub dialect: &'static Dialect,
+    pub dialect: Dialect,
     pub operation: Operation,
     pub request: HttpRequest,
     /// A cancel that goes first: see [`dialect::Prepared::cancel_first`].
@@ -70,6 +78,7 @@ pub struct HttpClient {
     pools: Arc<ConnectionPools>,
     completed: Arc<CompletionQueue>,
     permits: Arc<Permits>,
+    runtime: runtime::Handle,
     wakeup: UnixStream,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<thread::JoinHandle<()>>,
@@ -107,13 +116,18 @@ impl HttpClient {
         let (wakeup, ours) = UnixStream::pair()?;
         wakeup.set_nonblocking(true)?;
         ours.set_nonblocking(true)?;
-        let completed =
-            Arc::new(CompletionQueue { completed: Mutex::default(), notified: AtomicBool::new(false), wakeup: ours });
+        let completed = Arc::new(CompletionQueue {
+            completed: Mutex::default(),
+            checked: Mutex::default(),
+            notified: AtomicBool::new(false),
+            wakeup: ours,
+        });
         let pools = Arc::new(ConnectionPools::new(allowed));
         let permits = Arc::new(Permits(Mutex::new(Some(Recent::default()))));
         let (calls, inbox) = mpsc::unbounded_channel();
         let (stop, stopped) = oneshot::channel();
         let runtime = settled_runtime(settle_in)?;
+        let handle = runtime.handle().clone();
         let thread = thread::Builder::new().name("http client".into()).spawn({
             let (pools, completed, permits) = (Arc::clone(&pools), Arc::clone(&completed), Arc::clone(&permits));
             move || {
@@ -128,7 +142,7 @@ impl HttpClient {
                 runtime.shutdown_background();
             }
         })?;
-        Ok(Self { calls, pools, completed, permits, wakeup, stop: Some(stop), thread: Some(thread) })
+        Ok(Self { calls, pools, completed, permits, runtime: handle, wakeup, stop: Some(stop), thread: Some(thread) })
     }
 
     /// Readable when there is something to [`take_completed`](Self::take_completed).
@@ -145,6 +159,22 @@ impl HttpClient {
         // Fails only if the thread has died, which drops `serve` and everything in it: the owner's attempts stay in
         // flight and become unknown, which is what they are.
         let _ = self.calls.send(outbound);
+    }
+
+    /// Looks how far a connection to the URL of an option comes, beside all calls: it takes no place among
+    /// `max_in_flight`, and sends no request.
+    pub fn start_check(&self, check_id: u64, option: String, endpoint: Endpoint) {
+        let (pools, completed) = (Arc::clone(&self.pools), Arc::clone(&self.completed));
+        // Of a thread that has died nobody is told here: its owner ends with it.
+        self.runtime.spawn(async move {
+            let check = task::spawn(async move { connection_check::check(&option, &endpoint, &pools).await });
+            completed.put_check(check_id, check.await.unwrap_or_else(|_| ConnectionCheck::fault()));
+        });
+    }
+
+    /// The checks that have ended; after [`take_completed`](Self::take_completed), whose wake-up they share.
+    pub fn take_checked(&self) -> Vec<(u64, ConnectionCheck)> {
+        std::mem::take(&mut *self.completed.checked.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Everything that has come back since the last time.

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use reqwest::{Certificate, Identity, Method, Proxy, RequestBuilder, Url, redirect, retry, tls};
+use reqwest::{Certificate, ClientBuilder, Identity, Method, Proxy, RequestBuilder, Url, redirect, retry, tls};
 
 use crate::{
     allowed_hosts::{AllowedHosts, Resolver},
@@ -32,6 +32,13 @@ pub struct PooledClient {
 }
 
 impl PooledClient {
+    fn new(endpoint: &Endpoint, allowed: &Arc<AllowedHosts>, builder: ClientBuilder) -> Result<Self, String> {
+        let http = builder.build().map_err(|_| "the TLS settings of the server do not fit together".to_owned())?;
+        let proxy = endpoint.proxy.as_ref().map(|proxy| Url::parse(&proxy.url));
+        let proxy = proxy.transpose().map_err(|_| "proxy is no URL; nothing was sent")?;
+        Ok(Self { http, allowed: Arc::clone(allowed), proxy })
+    }
+
     /// A call to the URL that an option holds; or why there can be none.
     pub fn request(&self, method: dialect::Method, option: &str, url: Url) -> Result<RequestBuilder, String> {
         let no_way = |option: &str, why: &dyn std::fmt::Display| format!("no connection to {option}: {why}");
@@ -87,28 +94,44 @@ impl ConnectionPools {
             path.as_ref().map(|path| (path.clone(), fs::metadata(path).and_then(|meta| meta.modified()).ok()))
         };
         let key = Key {
-            // Ends before the whole does, also after the longest wait for a place: it is the connect that times out
-            // then, and `unreachable` can be told.
-            connect_timeout: endpoint.connect_timeout.min(endpoint.timeout.mul_f32(0.45)),
+            connect_timeout: connect_timeout(endpoint),
             files: [file(&endpoint.ca_file), file(&endpoint.client_cert_file), file(&endpoint.client_key_file)],
             proxy: endpoint.proxy.clone(),
         };
         let mut pools = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let Pools { allowed, pools } = &mut *pools;
-        let allowed = allowed
-            .as_ref()
-            .map_err(|why| format!("otp_gateway.allowed_hosts cannot be read: {why}; nothing was sent"))?;
+        let allowed = readable(allowed)?;
         pools.retain(|other| other.files.iter().zip(&key.files).all(|(a, b)| !replaces(a, b)));
         let connect_timeout = key.connect_timeout;
-        let make = || {
-            let http = build(endpoint, connect_timeout, Resolver(Arc::clone(allowed)))?;
-            let proxy = endpoint.proxy.as_ref().map(|proxy| Url::parse(&proxy.url));
-            let proxy = proxy.transpose().map_err(|_| "proxy is no URL; nothing was sent")?;
-            Ok(PooledClient { http, allowed: Arc::clone(allowed), proxy })
-        };
+        let make =
+            || PooledClient::new(endpoint, allowed, builder(endpoint, connect_timeout, Resolver(Arc::clone(allowed)))?);
         // A call under way has its own hold of its pool.
         pools.try_get(key, make, |_| true)
     }
+
+    /// A client of the same settings for a look at the connection alone: it keeps none.
+    pub fn watched(
+        &self,
+        endpoint: &Endpoint,
+        watch: impl FnOnce(ClientBuilder, Resolver) -> ClientBuilder,
+    ) -> Result<PooledClient, String> {
+        let pools = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let allowed = Arc::clone(readable(&pools.allowed)?);
+        drop(pools);
+        let resolver = Resolver(Arc::clone(&allowed));
+        let plain = builder(endpoint, connect_timeout(endpoint), Resolver(Arc::clone(&allowed)))?;
+        PooledClient::new(endpoint, &allowed, watch(plain, resolver))
+    }
+}
+
+fn readable(allowed: &Result<Arc<AllowedHosts>, String>) -> Result<&Arc<AllowedHosts>, String> {
+    allowed.as_ref().map_err(|why| format!("otp_gateway.allowed_hosts cannot be read: {why}; nothing was sent"))
+}
+
+/// Ends before the whole does, also after the longest wait for a place: it is the connect that times out then, and
+/// `unreachable` can be told.
+fn connect_timeout(endpoint: &Endpoint) -> Duration {
+    endpoint.connect_timeout.min(endpoint.timeout.mul_f32(0.45))
 }
 
 /// The same file, of another time.
@@ -116,7 +139,7 @@ fn replaces(old: &Option<(String, Option<SystemTime>)>, new: &Option<(String, Op
     matches!((old, new), (Some(old), Some(new)) if old.0 == new.0 && old.1 != new.1)
 }
 
-fn build(endpoint: &Endpoint, connect_timeout: Duration, resolver: Resolver) -> Result<reqwest::Client, String> {
+fn builder(endpoint: &Endpoint, connect_timeout: Duration, resolver: Resolver) -> Result<ClientBuilder, String> {
     let mut builder = reqwest::Client::builder()
         .dns_resolver(resolver)
         .connect_timeout(connect_timeout)
@@ -153,7 +176,7 @@ fn build(endpoint: &Endpoint, connect_timeout: Duration, resolver: Resolver) -> 
             .map_err(|_| format!("{certificate} and {key} are no certificate and key in PEM form"))?;
         builder = builder.identity(identity);
     }
-    builder.build().map_err(|_| "the TLS settings of the server do not fit together".to_owned())
+    Ok(builder)
 }
 
 fn read(option: &str, path: &str) -> Result<Vec<u8>, String> {

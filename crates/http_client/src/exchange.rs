@@ -21,12 +21,12 @@ pub async fn run_call(
     place: &Semaphore,
 ) -> CompletedCall {
     let mut end = End::default();
-    let reading = call(&outbound, pools, tokens, place, &mut end).await.unwrap_or_else(|reading| reading);
-    let (reading, record) = reading.redacted(outbound.dialect, &outbound.secrets);
+    let result = call(&outbound, pools, tokens, place, &mut end).await.unwrap_or_else(|ended| ended);
+    let (result, record) = result.redacted(&outbound.dialect, &outbound.secrets);
     CompletedCall {
         call_id: outbound.call_id,
         http_status: end.http_status,
-        result: reading,
+        result,
         record,
         voided: end.voided,
         not_begun: end.not_begun,
@@ -48,7 +48,7 @@ pub fn not_begun(call_id: u64) -> CompletedCall {
     }
 }
 
-/// What is known of a call besides its reading.
+/// What is known of a call besides its result.
 #[derive(Default)]
 struct End {
     http_status: Option<u16>,
@@ -57,7 +57,7 @@ struct End {
     is_callers_fault: bool,
 }
 
-/// `Err` is a reading, too: one that ends the call early.
+/// Makes the call. `Err` is a result, too: one that ends the call early.
 async fn call(
     outbound: &OutboundCall,
     pools: &ConnectionPools,
@@ -109,7 +109,7 @@ async fn call(
                 bearer = Some(tokens.renew(oauth, &used, &client, deadline).await?);
                 continue;
             }
-            return Ok((dialect::interpret(outbound.dialect, operation, &arrived.as_response()), arrived.status));
+            return Ok((dialect::interpret(&outbound.dialect, operation, &arrived.as_response()), arrived.status));
         }
     };
     if let Some(first) = &outbound.first {
@@ -120,9 +120,9 @@ async fn call(
         }
         end.voided = true;
     }
-    let (reading, status) = exchange(&outbound.request, outbound.operation).await?;
+    let (result, status) = exchange(&outbound.request, outbound.operation).await?;
     end.http_status = Some(status);
-    Ok(reading)
+    Ok(result)
 }
 
 /// Whether every header can be written.

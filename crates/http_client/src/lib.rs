@@ -6,8 +6,10 @@
 #![forbid(unsafe_code)]
 
 mod allowed_hosts;
+mod certificate;
 mod client;
 mod completion_queue;
+mod connection_check;
 mod connection_pools;
 mod endpoint;
 mod exchange;
@@ -18,5 +20,7 @@ mod wipe_stack;
 
 pub use allowed_hosts::AllowedHosts;
 pub use client::{CompletedCall, HttpClient, OutboundCall};
+pub use connection_check::{ConnectionCheck, Reached};
 pub use endpoint::{Endpoint, OAuthClient, Proxy};
+pub use post::call_url;
 pub use wipe_stack::wipe_stack;

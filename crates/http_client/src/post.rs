@@ -12,6 +12,15 @@ use zeroize::Zeroizing;
 
 use crate::connection_pools::PooledClient;
 
+/// Where a request goes.
+pub fn call_url(base: &str, request: &HttpRequest) -> Option<Url> {
+    let mut url = Url::parse(&format!("{}{}", base.trim_end_matches('/'), request.path.reveal())).ok()?;
+    if !request.query.is_empty() {
+        url.query_pairs_mut().extend_pairs(request.query.iter().map(|(name, value)| (name, value.reveal())));
+    }
+    Some(url)
+}
+
 /// An answer in memory.
 pub struct ReceivedResponse {
     pub status: u16,
@@ -39,11 +48,7 @@ pub async fn send_once(
     deadline: Instant,
 ) -> Result<ReceivedResponse, CallResult> {
     let unsent = |why: &str| own_result(Outcome::Unreachable, format!("{why}; nothing was sent"));
-    let mut url = Url::parse(&format!("{}{}", base.trim_end_matches('/'), request.path.reveal()))
-        .map_err(|_| unsent(&format!("{option} is no URL")))?;
-    if !request.query.is_empty() {
-        url.query_pairs_mut().extend_pairs(request.query.iter().map(|(name, value)| (name, value.reveal())));
-    }
+    let url = call_url(base, request).ok_or_else(|| unsent(&format!("{option} is no URL")))?;
     let mut headers = HeaderMap::new();
     for (name, value) in &request.headers {
         let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| unsent("a header's name is malformed"))?;
@@ -102,7 +107,7 @@ pub fn header(value: &Secret) -> Result<HeaderValue, ()> {
 }
 
 /// Whether anything can have left. The error's own text is not used: it holds the URL, and that the query.
-fn failure(option: &str, proxy: Option<&Url>, is_handed_on: bool, error: &reqwest::Error) -> CallResult {
+pub fn failure(option: &str, proxy: Option<&Url>, is_handed_on: bool, error: &reqwest::Error) -> CallResult {
     if error.is_connect() {
         let why = if error.is_timeout() { "no connection within connect_timeout".to_owned() } else { cause(error) };
         let Some(proxy) = proxy else {
@@ -139,8 +144,8 @@ fn cause(error: &reqwest::Error) -> String {
     causes(error).last().map_or_else(String::new, ToString::to_string)
 }
 
-fn causes(error: &reqwest::Error) -> impl Iterator<Item = &dyn std::error::Error> {
-    std::iter::successors(Some(error as &dyn std::error::Error), |error| error.source())
+pub fn causes(error: &reqwest::Error) -> impl Iterator<Item = &(dyn std::error::Error + 'static)> {
+    std::iter::successors(Some(error as &(dyn std::error::Error + 'static)), |error| error.source())
 }
 
 /// The proxy wants other credentials. Asking again would ask with the same ones.
@@ -155,7 +160,7 @@ pub fn unpaid(option: &str, proxy: &Url) -> CallResult {
     )
 }
 
-/// A reading that the gateway makes itself.
+/// A result that the gateway makes itself.
 pub fn own_result(outcome: Outcome, why: impl Into<String>) -> CallResult {
     CallResult::new(outcome, None, Some(why.into()))
 }

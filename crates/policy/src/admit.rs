@@ -1,12 +1,9 @@
 use dialect::{Operation, Outcome};
 
-use crate::{
-    status::Status,
-    verification::{Micros, Verification},
-};
+use crate::{status::Status, time::Timestamp, verification::Verification};
 
 /// Lets an operation on a verification go, having booked what it costs, or says how it ends without a call.
-pub fn admit(operation: Operation, verification: &mut Verification, now: Micros) -> Result<(), Outcome> {
+pub fn admit(operation: Operation, verification: &mut Verification, now: Timestamp) -> Result<(), Outcome> {
     if let Some(outcome) = outcome_if_closed(operation, verification.status) {
         return Err(outcome);
     }

@@ -2,13 +2,14 @@ use dialect::{CallResult, Operation, Outcome};
 
 use crate::{
     status::Status,
-    verification::{Micros, Verification},
+    time::{Micros, Timestamp},
+    verification::Verification,
 };
 
 /// What an answer makes of the verification.
 pub struct ResultContext<'a> {
     pub operation: Operation,
-    pub reading: &'a CallResult,
+    pub result: &'a CallResult,
     /// The status before this attempt.
     pub before: Status,
     /// The old code was voided on the way to a new one (REL-ID's resend), whatever became of the new one.
@@ -17,36 +18,50 @@ pub struct ResultContext<'a> {
     pub keeps_code: bool,
     /// How long a code lives from the moment it was sent.
     pub code_lifetime: Option<Micros>,
-    pub now: Micros,
+    pub now: Timestamp,
+}
+
+/// What an outcome means once the code's time is over: a vendor that forgets it then says `not_found` of it, and the record
+/// knows better.
+pub fn outcome_in_time(
+    operation: Operation,
+    outcome: Outcome,
+    expires_at: Option<Timestamp>,
+    now: Timestamp,
+) -> Outcome {
+    match (operation, outcome) {
+        (Operation::Verify, Outcome::NotFound) if expires_at.is_some_and(|end| end <= now) => Outcome::Expired,
+        _ => outcome,
+    }
 }
 
 /// Brings the verification, as [`crate::admit`] left it, to where the answer puts it.
 pub fn apply_result(verification: &mut Verification, context: &ResultContext) {
-    let ResultContext { operation, reading, before, voided, keeps_code, code_lifetime, now } = *context;
+    let ResultContext { operation, result, before, voided, keeps_code, code_lifetime, now } = *context;
     match operation {
         Operation::Send | Operation::Resend => {
-            verification.status = match reading.outcome {
+            verification.status = match result.outcome {
                 Outcome::Sent => Status::Pending,
                 // The code may have reached the person: a verify stays possible.
                 Outcome::Unknown => Status::Unknown,
                 _ if operation == Operation::Resend && !voided => before,
                 _ => Status::Failed,
             };
-            if matches!(reading.outcome, Outcome::Sent | Outcome::Unknown) {
+            if matches!(result.outcome, Outcome::Sent | Outcome::Unknown) {
                 if !keeps_code {
-                    verification.expires_at = code_lifetime.map(|lifetime| now.saturating_add(lifetime));
+                    verification.expires_at = code_lifetime.map(|lifetime| now + lifetime);
                 }
-                if let Some(reference) = &reading.reference {
+                if let Some(reference) = &result.reference {
                     verification.reference = Some(reference.clone());
                 }
             }
         }
         Operation::Verify => {
-            if !spends_a_check(reading.outcome) {
+            if !spends_a_check(result.outcome) {
                 verification.check_count = verification.check_count.saturating_sub(1);
             }
             let are_spent = verification.check_count >= verification.max_checks;
-            verification.status = match reading.outcome {
+            verification.status = match result.outcome {
                 Outcome::Approved => {
                     verification.approved_at = Some(now);
                     Status::Approved
@@ -55,15 +70,15 @@ pub fn apply_result(verification: &mut Verification, context: &ResultContext) {
                 outcome if !spends_a_check(outcome) => before,
                 // What the vendor's page names as the end. Anything else is one code that was tried, whatever it is
                 // called.
-                Outcome::Expired if !reading.is_guess => Status::Expired,
-                Outcome::MaxAttemptsReached if !reading.is_guess => Status::MaxAttemptsReached,
-                Outcome::AlreadyUsed | Outcome::NotFound if !reading.is_guess => Status::Failed,
-                _ if are_spent || reading.attempts_left == Some(0) => Status::MaxAttemptsReached,
+                Outcome::Expired if !result.is_guess => Status::Expired,
+                Outcome::MaxAttemptsReached if !result.is_guess => Status::MaxAttemptsReached,
+                Outcome::AlreadyUsed | Outcome::NotFound if !result.is_guess => Status::Failed,
+                _ if are_spent || result.attempts_left == Some(0) => Status::MaxAttemptsReached,
                 _ => before,
             };
         }
         Operation::Cancel => {
-            verification.status = match reading.outcome {
+            verification.status = match result.outcome {
                 Outcome::Canceled => Status::Canceled,
                 Outcome::Expired => Status::Expired,
                 _ => before,

@@ -1,6 +1,6 @@
 use dialect::Outcome;
 
-use crate::verification::Micros;
+use crate::time::{Micros, Timestamp};
 
 const SECOND: Micros = 1_000_000;
 
@@ -23,9 +23,9 @@ enum Phase {
     /// The faults in a row.
     Closed { faults: u32 },
     /// Nobody goes before `until`.
-    Open { until: Micros, wait: Micros },
+    Open { until: Timestamp, wait: Micros },
     /// One went; the next may at `until`, should nothing be heard of it.
-    Probing { until: Micros, wait: Micros },
+    Probing { until: Timestamp, wait: Micros },
 }
 
 /// Permission for one call, to be handed back with its report.
@@ -40,7 +40,7 @@ pub enum BreakerPermit {
 pub enum BreakerState {
     Closed,
     Open {
-        until: Micros,
+        until: Timestamp,
     },
     /// A probe may go or is under way.
     HalfOpen,
@@ -70,7 +70,7 @@ impl Breaker {
 
     /// Lets a call go, or says how long to wait: while a probe is under way, the longest that it can take; the
     /// breaker may close before.
-    pub fn acquire(&mut self, now: Micros) -> Result<BreakerPermit, Micros> {
+    pub fn acquire(&mut self, now: Timestamp) -> Result<BreakerPermit, Micros> {
         let (until, longest, wait) = match &mut self.phase {
             Phase::Closed { .. } => return Ok(BreakerPermit::Normal { epoch: self.epoch }),
             Phase::Open { until, wait } => (until, *wait, *wait),
@@ -79,23 +79,23 @@ impl Breaker {
         // If the clock was set back, the wait begins again, rather than last as long as the clock jumped.
         *until = (*until).min(now + longest);
         if now < *until {
-            return Err(*until - now);
+            return Err(until.since(now));
         }
         self.enter(Phase::Probing { until: now + Self::PROBE_PATIENCE, wait });
         Ok(BreakerPermit::Probe { epoch: self.epoch })
     }
 
     /// How a call ended. A call that was let go in an earlier phase is ignored.
-    pub fn record(&mut self, pass: BreakerPermit, outcome: Outcome, now: Micros) {
+    pub fn record(&mut self, pass: BreakerPermit, outcome: Outcome, now: Timestamp) {
         self.weigh(pass, evidence(outcome), now);
     }
 
     /// A call that never left, by a fault of its caller's: it tells nothing of the provider.
-    pub fn forgo(&mut self, pass: BreakerPermit, now: Micros) {
+    pub fn forgo(&mut self, pass: BreakerPermit, now: Timestamp) {
         self.weigh(pass, Evidence::None, now);
     }
 
-    fn weigh(&mut self, pass: BreakerPermit, evidence: Evidence, now: Micros) {
+    fn weigh(&mut self, pass: BreakerPermit, evidence: Evidence, now: Timestamp) {
         let (BreakerPermit::Normal { epoch } | BreakerPermit::Probe { epoch }) = pass;
         if epoch != self.epoch {
             return;
@@ -117,7 +117,7 @@ impl Breaker {
         }
     }
 
-    pub fn state(&self, now: Micros) -> BreakerState {
+    pub fn state(&self, now: Timestamp) -> BreakerState {
         match self.phase {
             Phase::Closed { .. } => BreakerState::Closed,
             Phase::Open { until, .. } if now < until => BreakerState::Open { until },
@@ -125,7 +125,7 @@ impl Breaker {
         }
     }
 
-    fn open(&mut self, now: Micros, wait: Micros) {
+    fn open(&mut self, now: Timestamp, wait: Micros) {
         self.enter(Phase::Open { until: now + wait, wait });
     }
 

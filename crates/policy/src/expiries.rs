@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::verification::Micros;
+use crate::time::{Micros, Timestamp};
 
 const MINUTE: Micros = 60_000_000;
 /// What ends later is looked at then, and again.
@@ -14,22 +14,22 @@ const SPANS: usize = 8;
 /// When things began: from then until before then.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Span {
-    pub from: Micros,
-    pub until: Micros,
+    pub from: Timestamp,
+    pub until: Timestamp,
 }
 
 #[derive(Default)]
 pub struct Expiries {
     /// By the end of the minute: when what ends in it began, in this order and apart.
-    due: BTreeMap<Micros, Vec<Span>>,
+    due: BTreeMap<Timestamp, Vec<Span>>,
 }
 
 impl Expiries {
-    /// What began then ends at that time. The two are not compared: each may be counted from a time of its own.
-    pub fn add(&mut self, began: Micros, at: Micros, now: Micros) {
-        let end = end_of_minute(at.min(now.saturating_add(HORIZON)));
+    /// What began then ends at that time.
+    pub fn add(&mut self, began: Timestamp, at: Timestamp, now: Timestamp) {
+        let end = end_of_minute(at.min(now + HORIZON));
         let until = end_of_minute(began);
-        let span = Span { from: until.saturating_sub(MINUTE), until };
+        let span = Span { from: until - MINUTE, until };
         let spans = self.due.entry(end).or_default();
         if !spans.iter().any(|one| one.from <= span.from && span.until <= one.until) {
             let place = spans.partition_point(|one| one.from < span.from);
@@ -39,12 +39,12 @@ impl Expiries {
     }
 
     /// When the first minute is over in which something ends.
-    pub fn next_due(&self) -> Option<Micros> {
+    pub fn next_due(&self) -> Option<Timestamp> {
         self.due.first_key_value().map(|(end, _)| *end)
     }
 
     /// When something began that has ended; among others.
-    pub fn take(&mut self, now: Micros) -> Option<Span> {
+    pub fn take(&mut self, now: Timestamp) -> Option<Span> {
         let mut minute = self.due.first_entry().filter(|minute| *minute.key() <= now)?;
         let span = minute.get_mut().pop();
         if minute.get().is_empty() {
@@ -63,8 +63,8 @@ impl Expiries {
     }
 }
 
-fn end_of_minute(time: Micros) -> Micros {
-    time.div_euclid(MINUTE).saturating_add(1).saturating_mul(MINUTE)
+fn end_of_minute(time: Timestamp) -> Timestamp {
+    Timestamp(time.0.div_euclid(MINUTE).saturating_add(1).saturating_mul(MINUTE))
 }
 
 /// Makes one of those that touch; where there are too many, of the two that are nearest, too.
@@ -77,7 +77,7 @@ fn join(spans: &mut Vec<Span>) {
         touch
     });
     if spans.len() > SPANS {
-        let gap = |at: &usize| spans[at + 1].from - spans[*at].until;
+        let gap = |at: &usize| spans[at + 1].from.since(spans[*at].until);
         if let Some(nearest) = (0..spans.len() - 1).min_by_key(gap) {
             let next = spans.remove(nearest + 1);
             spans[nearest].until = next.until;

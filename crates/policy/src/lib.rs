@@ -16,11 +16,14 @@ mod route;
 mod rules;
 mod status;
 mod test_numbers;
+mod time;
 mod verification;
 
 pub use admit::{admit, outcome_if_closed};
 pub use allowed_prefixes::AllowedPrefixes;
-pub use apply_result::{ResultContext, apply_result, counts_as_sent, may_have_compared, spends_a_check};
+pub use apply_result::{
+    ResultContext, apply_result, counts_as_sent, may_have_compared, outcome_in_time, spends_a_check,
+};
 pub use breaker::{Breaker, BreakerPermit, BreakerState};
 pub use expiries::{Expiries, Span};
 pub use limit::cooldown;
@@ -33,7 +36,8 @@ pub use route::{Strategy, fails_over, member_order};
 pub use rules::{BlockReason, Blocked, History, LimitRules, PastCheck};
 pub use status::Status;
 pub use test_numbers::TestNumbers;
-pub use verification::{Micros, Verification};
+pub use time::{Micros, Timestamp};
+pub use verification::Verification;
 
 /// How long an idempotency key stands for its verification.
 pub const IDEMPOTENCY_WINDOW: Micros = 86_400_000_000;

@@ -2,7 +2,10 @@ use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{parse_error::ParseError, verification::Micros};
+use crate::{
+    parse_error::ParseError,
+    time::{Micros, Timestamp},
+};
 
 pub const SECOND: Micros = 1_000_000;
 pub const DAY: Micros = 24 * 60 * 60 * SECOND;
@@ -47,28 +50,27 @@ impl Limits {
 
     /// Whether one more event is refused now. `newest_first`: when the counted ones happened, at least the newest
     /// [`Limits::most`] of those within [`Limits::reach`]. A time in the future (the clock was set back) counts as now.
-    pub fn refusal(&self, newest_first: &[Micros], now: Micros) -> Option<Refusal> {
+    pub fn refusal(&self, newest_first: &[Timestamp], now: Timestamp) -> Option<Refusal> {
         debug_assert!(newest_first.is_sorted_by(|newer, older| newer >= older));
         self.refusal_by(|nth| newest_first.get(nth).copied(), now)
     }
 
     /// The same, of events that are not in one piece: `newest` gives the n-th newest, from 0. Asked once for each
     /// limit.
-    pub fn refusal_by(&self, newest: impl Fn(usize) -> Option<Micros>, now: Micros) -> Option<Refusal> {
+    pub fn refusal_by(&self, newest: impl Fn(usize) -> Option<Timestamp>, now: Timestamp) -> Option<Refusal> {
         let refusals = self.0.iter().filter_map(|&limit| {
             // While the n-th newest is inside the window, n events are.
             let nth = newest(limit.count - 1)?;
-            let age = now.saturating_sub(nth).max(0);
+            let age = now.since(nth).max(0);
             (age < limit.window).then(|| Refusal { limit, retry_after: limit.window - age })
         });
         refusals.max_by_key(|refusal| refusal.retry_after)
     }
 
     /// How many more events are admitted now, whenever they come: as long as fewer were added, nothing need be counted.
-    pub fn room(&self, newest_first: &[Micros], now: Micros) -> usize {
+    pub fn room(&self, newest_first: &[Timestamp], now: Timestamp) -> usize {
         let room = |limit: &Limit| {
-            let inside =
-                newest_first.iter().take_while(|time| now.saturating_sub(**time).max(0) < limit.window).count();
+            let inside = newest_first.iter().take_while(|time| now.since(**time).max(0) < limit.window).count();
             limit.count.saturating_sub(inside)
         };
         self.0.iter().map(room).min().unwrap_or(usize::MAX)
@@ -175,7 +177,7 @@ impl fmt::Display for Limits {
 
 /// How long a recipient has yet to wait for another send; None: free. A last send in the future (the clock was set
 /// back) counts as now, so that the wait is never longer than `resend_after`.
-pub fn cooldown(resend_after: Micros, last_send: Option<Micros>, now: Micros) -> Option<Micros> {
-    let age = now.saturating_sub(last_send?).max(0);
+pub fn cooldown(resend_after: Micros, last_send: Option<Timestamp>, now: Timestamp) -> Option<Micros> {
+    let age = now.since(last_send?).max(0);
     (age < resend_after).then(|| resend_after - age)
 }

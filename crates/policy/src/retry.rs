@@ -2,7 +2,7 @@ use dialect::{Operation, Outcome};
 
 use fastrand::Rng;
 
-use crate::verification::Micros;
+use crate::time::Micros;
 
 /// When a queued send that ended so may be tried again, in microseconds from now. None: not at all; either the outcome
 /// does not say that nothing was sent, or `tries`, of which at most `max_tries` are made, are used up.

@@ -1,7 +1,11 @@
 use dialect::Operation;
 use serde::{Deserialize, Serialize};
 
-use crate::{cooldown, limit::Limits, verification::Micros};
+use crate::{
+    cooldown,
+    limit::Limits,
+    time::{Micros, Timestamp},
+};
 
 /// What a provider allows, as far as it takes the record to tell.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -60,7 +64,7 @@ impl BlockReason {
 #[derive(Clone, Debug, Default)]
 pub struct History {
     /// Sends through this provider that reached the vendor, or may have.
-    pub sends: Vec<Micros>,
+    pub sends: Vec<Timestamp>,
     /// Checks of this account or this provider.
     pub checks: Vec<PastCheck>,
     /// Who asks has sent nothing to the recipient.
@@ -72,7 +76,7 @@ pub struct History {
 /// A code that was compared, or may have been.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PastCheck {
-    pub at: Micros,
+    pub at: Timestamp,
     pub is_right: bool,
     /// At the same account of the vendor, through whichever provider.
     pub of_account: bool,
@@ -101,8 +105,8 @@ pub struct Blocked {
 
 impl Blocked {
     /// Until when.
-    pub fn retry_at(&self, now: Micros) -> Option<Micros> {
-        self.retry_after.map(|wait| now.saturating_add(wait))
+    pub fn retry_at(&self, now: Timestamp) -> Option<Timestamp> {
+        self.retry_after.map(|wait| now + wait)
     }
 }
 
@@ -126,9 +130,9 @@ impl LimitRules {
     }
 
     /// Whether the operation is refused now: by the rule with the longest wait, so that obeying it succeeds.
-    pub fn check(&self, operation: Operation, history: &History, now: Micros) -> Option<Blocked> {
+    pub fn check(&self, operation: Operation, history: &History, now: Timestamp) -> Option<Blocked> {
         let wait = |reason, retry_after| Blocked { reason, retry_after: Some(retry_after) };
-        let refusal = |reason, limits: &Option<Limits>, times: &[Micros]| {
+        let refusal = |reason, limits: &Option<Limits>, times: &[Timestamp]| {
             Some(wait(reason, limits.as_ref()?.refusal(times, now)?.retry_after))
         };
         if let (Some(reason), Operation::Send | Operation::Resend) = (self.refused, operation) {
@@ -143,7 +147,7 @@ impl LimitRules {
             ],
             Operation::Verify => {
                 let wrong = Wrong::of(history);
-                let full = |times: &[Micros], most: usize| {
+                let full = |times: &[Timestamp], most: usize| {
                     let oldest = most.checked_sub(1).and_then(|index| times.get(index)).copied();
                     cooldown(self.check_window, oldest, now).map(|left| wait(BlockReason::MaxChecks, left))
                 };
@@ -170,13 +174,13 @@ impl LimitRules {
     }
 
     /// How many wrong codes who asks may still spend now.
-    pub fn checks_left(&self, history: &History, now: Micros) -> u32 {
+    pub fn checks_left(&self, history: &History, now: Timestamp) -> u32 {
         let wrong = Wrong::of(history);
-        let left = |times: &[Micros], most: usize| {
-            let counts = |time: &&Micros| now.saturating_sub(**time) < self.check_window;
+        let left = |times: &[Timestamp], most: usize| {
+            let counts = |time: &&Timestamp| now.since(**time) < self.check_window;
             most.saturating_sub(times.iter().take_while(counts).count())
         };
-        let room = |limits: &Option<Limits>, times: &[Micros]| {
+        let room = |limits: &Option<Limits>, times: &[Timestamp]| {
             limits.as_ref().map_or(usize::MAX, |limits| limits.room(times, now))
         };
         let mut least =
@@ -194,10 +198,10 @@ impl LimitRules {
 /// When wrong codes were spent, by what they count for, newest first.
 struct Wrong {
     /// A right code is the owner's: the wrong ones before it are forgiven.
-    of_account: Vec<Micros>,
-    of_account_by_strangers: Vec<Micros>,
-    of_provider: Vec<Micros>,
-    of_provider_by_strangers: Vec<Micros>,
+    of_account: Vec<Timestamp>,
+    of_account_by_strangers: Vec<Timestamp>,
+    of_provider: Vec<Timestamp>,
+    of_provider_by_strangers: Vec<Timestamp>,
 }
 
 impl Wrong {

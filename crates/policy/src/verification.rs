@@ -1,15 +1,12 @@
-use crate::status::Status;
-
-/// Microseconds of Postgres' clock (`timestamptz` as it is stored).
-pub type Micros = i64;
+use crate::{status::Status, time::Timestamp};
 
 /// The part of a verification's row that decides what may happen to it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Verification {
     pub status: Status,
     pub reference: Option<String>,
-    pub expires_at: Option<Micros>,
-    pub approved_at: Option<Micros>,
+    pub expires_at: Option<Timestamp>,
+    pub approved_at: Option<Timestamp>,
     pub send_count: u32,
     /// Checks that are spent. One is reserved before a code leaves this machine and given back where the vendor
     /// certainly checked nothing, so that a crash in between can only cost a try, never give one.

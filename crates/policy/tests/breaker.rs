@@ -2,10 +2,10 @@
 //! again as soon as one call succeeds; a user's mistakes never shut a provider off.
 
 use dialect::Outcome;
-use policy::{Breaker, BreakerPermit, BreakerState, Micros};
+use policy::{Breaker, BreakerPermit, BreakerState, Micros, Timestamp};
 
 const SECOND: Micros = 1_000_000;
-const NOW: Micros = 838_000_000 * SECOND;
+const NOW: Timestamp = Timestamp(838_000_000 * SECOND);
 const FAULTS: [Outcome; 4] = [Outcome::Unreachable, Outcome::Unknown, Outcome::ProviderError, Outcome::AuthFailed];
 
 fn is_probe(pass: BreakerPermit) -> bool {
@@ -13,11 +13,11 @@ fn is_probe(pass: BreakerPermit) -> bool {
 }
 
 /// Asks, and is let go.
-fn go(breaker: &mut Breaker, now: Micros) -> BreakerPermit {
+fn go(breaker: &mut Breaker, now: Timestamp) -> BreakerPermit {
     breaker.acquire(now).unwrap_or_else(|wait| panic!("refused for {wait}: {breaker:?}"))
 }
 
-fn call(breaker: &mut Breaker, outcome: Outcome, now: Micros) {
+fn call(breaker: &mut Breaker, outcome: Outcome, now: Timestamp) {
     let pass = go(breaker, now);
     breaker.record(pass, outcome, now);
 }
@@ -103,7 +103,7 @@ fn a_probes_outcome_decides() {
         match expected {
             BreakerState::Closed => assert!(!is_probe(go(&mut breaker, heard))),
             BreakerState::HalfOpen => assert!(is_probe(go(&mut breaker, heard))),
-            BreakerState::Open { until } => assert_eq!(breaker.acquire(heard), Err(until - heard)),
+            BreakerState::Open { until } => assert_eq!(breaker.acquire(heard), Err(until.since(heard))),
         }
     }
 }
@@ -203,7 +203,7 @@ fn whatever_happens_single_probes_go_and_every_wait_ends() {
         let (mut breaker, mut twin) = (Breaker::new(), Breaker::new());
         let mut now = NOW;
         let mut under_way: Vec<BreakerPermit> = Vec::new();
-        let mut last_probe: Option<(BreakerPermit, Micros)> = None;
+        let mut last_probe: Option<(BreakerPermit, Timestamp)> = None;
         for _ in 0..2_000 {
             now += draw(4_000_000) as Micros;
             if draw(2) == 0 {

@@ -1,8 +1,8 @@
 //! Promise to the user: no second message inside `resend_after`, and the wait that is told is the wait that is left.
 
-use policy::cooldown;
+use policy::{Timestamp, cooldown};
 
-const NOW: i64 = 838_000_000_000_000;
+const NOW: Timestamp = Timestamp(838_000_000_000_000);
 const WAIT: i64 = 30_000_000;
 
 #[test]
@@ -14,10 +14,10 @@ fn the_wait_is_what_is_left() {
         (WAIT, Some(NOW - WAIT + 1), Some(1)),
         (WAIT, Some(NOW - WAIT), None),
         (WAIT, Some(NOW - WAIT - 1), None),
-        (WAIT, Some(i64::MIN), None),
+        (WAIT, Some(Timestamp(i64::MIN)), None),
         // The clock was set back: as if it had been sent now.
         (WAIT, Some(NOW + 1), Some(WAIT)),
-        (WAIT, Some(i64::MAX), Some(WAIT)),
+        (WAIT, Some(Timestamp::MAX), Some(WAIT)),
         (0, None, None),
         (0, Some(NOW), None),
         (0, Some(NOW + 1), None),

@@ -1,16 +1,16 @@
-use policy::{Expiries, Micros, Span};
+use policy::{Expiries, Micros, Span, Timestamp};
 
 const SECOND: Micros = 1_000_000;
 const MINUTE: Micros = 60 * SECOND;
 const DAY: Micros = 1440 * MINUTE;
-const NOW: Micros = 800_000_000 * SECOND;
+const NOW: Timestamp = Timestamp(800_000_000 * SECOND);
 
 /// Spans that are due by then.
-fn taken(expiries: &mut Expiries, now: Micros) -> Vec<Span> {
+fn taken(expiries: &mut Expiries, now: Timestamp) -> Vec<Span> {
     std::iter::from_fn(|| expiries.take(now)).collect()
 }
 
-fn covers(spans: &[Span], began: Micros) -> bool {
+fn covers(spans: &[Span], began: Timestamp) -> bool {
     spans.iter().any(|span| span.from <= began && began < span.until)
 }
 
@@ -29,13 +29,13 @@ fn nothing_is_due_before_its_time_and_everything_within_a_minute_after() {
 
 #[test]
 fn at_the_turn_of_a_minute() {
-    let turn = NOW / MINUTE * MINUTE;
-    for at in [turn - 1, turn, turn + 1, -1, 0] {
-        for began in [turn - 1, turn, 0, 59 * SECOND, MINUTE] {
+    let turn = Timestamp(NOW.0 / MINUTE * MINUTE);
+    for at in [turn - 1, turn, turn + 1, Timestamp(-1), Timestamp(0)] {
+        for began in [turn - 1, turn, Timestamp(0), Timestamp(59 * SECOND), Timestamp(MINUTE)] {
             let mut expiries = Expiries::default();
             expiries.add(began, at, NOW);
             assert!(expiries.next_due().unwrap() > at);
-            assert!(covers(&taken(&mut expiries, at + MINUTE), began), "{began} {at}");
+            assert!(covers(&taken(&mut expiries, at + MINUTE), began), "{began:?} {at:?}");
         }
     }
 }
@@ -59,7 +59,7 @@ fn whatever_their_times_are_there_is_an_end_of_it() {
         dice = dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (dice >> 20) as Micros % below
     };
-    let all: Vec<(Micros, Micros)> = (0..300_000).map(|_| (NOW - roll(30 * DAY), NOW + roll(20 * DAY))).collect();
+    let all: Vec<(Timestamp, Timestamp)> = (0..300_000).map(|_| (NOW - roll(30 * DAY), NOW + roll(20 * DAY))).collect();
     for (began, at) in &all {
         expiries.add(*began, *at, NOW);
     }

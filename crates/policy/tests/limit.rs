@@ -1,14 +1,14 @@
 //! Promise to the user: a limit holds at the edges of its window, its `retry_after` is right to the microsecond, and
 //! what is no limit is refused with the form.
 
-use policy::{Limits, Micros};
+use policy::{Limits, Micros, Timestamp};
 
 const SECOND: Micros = 1_000_000;
 const MINUTE: Micros = 60 * SECOND;
 const HOUR: Micros = 60 * MINUTE;
 const DAY: Micros = 24 * HOUR;
 /// Some day in 2026, as Postgres counts.
-const NOW: Micros = 838_000_000 * SECOND + 123_457;
+const NOW: Timestamp = Timestamp(838_000_000 * SECOND + 123_457);
 
 fn limits(text: &str) -> Limits {
     text.parse().unwrap_or_else(|refused| panic!("{text}: {refused:?}"))
@@ -133,7 +133,7 @@ fn the_window_ends_on_the_microsecond() {
         (&[-HOUR, -1, MINUTE], Some(MINUTE)),
         (&[-DAY * 365_000, -1], Some(MINUTE)),
     ] {
-        let times: Vec<Micros> = ages.iter().map(|age| NOW - age).collect();
+        let times: Vec<Timestamp> = ages.iter().map(|age| NOW - *age).collect();
         assert_eq!(limits.refusal(&times, NOW).map(|refusal| refusal.retry_after), wait, "{ages:?}");
     }
 }
@@ -149,7 +149,7 @@ fn the_longest_wait_is_told_with_its_limit() {
         (&[SECOND, 2 * SECOND, HOUR - SECOND], Some(("1 per minute", MINUTE - SECOND))),
         (&[2 * MINUTE, 3 * HOUR, 3 * HOUR, 4 * HOUR], Some(("4 per day", 20 * HOUR))),
     ] {
-        let times: Vec<Micros> = ages.iter().map(|age| NOW - age).collect();
+        let times: Vec<Timestamp> = ages.iter().map(|age| NOW - *age).collect();
         let refusal = limits.refusal(&times, NOW);
         let refusal = refusal.map(|refusal| (refusal.limit.to_string(), refusal.retry_after));
         assert_eq!(refusal, told.map(|(limit, wait)| (limit.to_owned(), wait)), "{ages:?}");
@@ -169,7 +169,7 @@ fn whoever_asks_before_each_event_keeps_every_limit() {
     for _ in 0..300 {
         let limits = some_limits(&mut lot);
         let rules = read(&limits);
-        let mut newest_first: Vec<Micros> = Vec::new();
+        let mut newest_first: Vec<Timestamp> = Vec::new();
         let mut now = NOW;
         for _ in 0..200 {
             match limits.refusal(&newest_first, now) {
@@ -193,7 +193,7 @@ fn retry_after_is_the_first_moment_that_is_admitted() {
     let mut refused = 0;
     for _ in 0..20_000 {
         let limits = some_limits(&mut lot);
-        let mut times: Vec<Micros> = (0..lot.below(40)).map(|_| NOW - some_age(&mut lot)).collect();
+        let mut times: Vec<Timestamp> = (0..lot.below(40)).map(|_| NOW - some_age(&mut lot)).collect();
         times.sort_by(|a, b| b.cmp(a));
         // The same, counted plainly.
         let full = read(&limits)
@@ -202,7 +202,7 @@ fn retry_after_is_the_first_moment_that_is_admitted() {
         let refusal = limits.refusal(&times, NOW);
         assert_eq!(refusal.is_some(), full, "{limits}: {times:?}");
         // What the query leaves out changes nothing.
-        let mut needed: Vec<Micros> = times.iter().copied().filter(|time| *time > NOW - limits.reach()).collect();
+        let mut needed: Vec<Timestamp> = times.iter().copied().filter(|time| *time > NOW - limits.reach()).collect();
         needed.truncate(limits.most());
         assert_eq!(limits.refusal(&needed, NOW), refusal, "{limits}: {times:?}");
 

@@ -3,10 +3,10 @@
 //! long as a refusal says is enough, and what is left is as many as go through.
 
 use dialect::Operation;
-use policy::{BlockReason, Blocked, History, LimitRules, Micros, PastCheck};
+use policy::{BlockReason, Blocked, History, LimitRules, Micros, PastCheck, Timestamp};
 
 const SECOND: Micros = 1_000_000;
-const NOW: Micros = 838_000_000 * SECOND;
+const NOW: Timestamp = Timestamp(838_000_000 * SECOND);
 const REACH: Micros = 600 * SECOND;
 
 fn rules(max_checks: u32, check_limit: Option<&str>) -> LimitRules {

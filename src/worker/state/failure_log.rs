@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use policy::Micros;
+use policy::{Micros, Timestamp};
 
 use crate::{pg::clock::clock, store::transaction::Failure};
 
@@ -17,7 +17,7 @@ pub struct Met {
     why: String,
     times: u64,
     /// When it is over by itself; None: when what failed works again.
-    over_at: Option<Micros>,
+    over_at: Option<Timestamp>,
 }
 
 /// What could not be done for a call.
@@ -31,7 +31,7 @@ impl FailureLog {
         if !self.0.contains_key(what) {
             pgrx::log!("otp_gateway: {what}: {why}");
         }
-        self.meet(what, why, Some(clock().saturating_add(QUIET)));
+        self.meet(what, why, Some(clock() + QUIET));
     }
 
     /// How a piece of maintenance went, which the worker does of its own accord; a lock that passes is no failure.
@@ -52,12 +52,12 @@ impl FailureLog {
         }
     }
 
-    pub fn meet(&mut self, what: &'static str, why: &str, over_at: Option<Micros>) {
+    pub fn meet(&mut self, what: &'static str, why: &str, over_at: Option<Timestamp>) {
         let times = self.0.get(what).map_or(0, |met| met.times) + 1;
         self.0.insert(what, Met { why: why.to_owned(), times, over_at });
     }
 
-    pub fn next_due(&self) -> Option<Micros> {
+    pub fn next_due(&self) -> Option<Timestamp> {
         self.0.values().filter_map(|met| met.over_at).min()
     }
 

@@ -3,7 +3,7 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use policy::{Breaker, BreakerPermit, BreakerState, Limits, Micros};
+use policy::{Breaker, BreakerPermit, BreakerState, Limits, Micros, Timestamp};
 use uuid::Uuid;
 
 use crate::{
@@ -35,7 +35,7 @@ impl BreakerKey {
 pub struct Breakers(HashMap<BreakerKey, Breaker>);
 
 impl Breakers {
-    pub fn is_open(&self, account: BreakerKey, now: Micros) -> bool {
+    pub fn is_open(&self, account: BreakerKey, now: Timestamp) -> bool {
         self.0.get(&account).is_some_and(|breaker| breaker.clone().acquire(now).is_err())
     }
 
@@ -47,7 +47,7 @@ impl Breakers {
 /// What counts of the sends through one provider: all of those within the window, in the order of their times.
 pub struct SendsOfProvider {
     limits: Limits,
-    sends: VecDeque<(Micros, Uuid)>,
+    sends: VecDeque<(Timestamp, Uuid)>,
 }
 
 #[derive(Default)]
@@ -60,13 +60,14 @@ impl ProviderSends {
         writer: &mut StoreTransaction,
         provider: Identity,
         limits: &Limits,
-        now: Micros,
+        now: Timestamp,
     ) -> Result<(), Failure> {
         if self.0.get(&provider).is_some_and(|known| known.limits == *limits) {
             return Ok(());
         }
-        let since = now.saturating_sub(limits.reach());
-        let mut sends: VecDeque<(Micros, Uuid)> = writer.provider_sends(provider, since, limits.most() as i64)?.into();
+        let since = now - limits.reach();
+        let mut sends: VecDeque<(Timestamp, Uuid)> =
+            writer.provider_sends(provider, since, limits.most() as i64)?.into();
         sends.make_contiguous().sort_unstable();
         if self.0.len() >= MOST_PROVIDERS {
             self.0.clear();
@@ -75,11 +76,11 @@ impl ProviderSends {
         Ok(())
     }
 
-    pub fn refusal(&mut self, provider: Identity, now: Micros) -> Option<(Micros, (Micros, Uuid))> {
+    pub fn refusal(&mut self, provider: Identity, now: Timestamp) -> Option<(Micros, (Timestamp, Uuid))> {
         self.0.get_mut(&provider)?.refusal(now)
     }
 
-    pub fn add(&mut self, provider: Identity, at: Micros, attempt: Uuid) {
+    pub fn add(&mut self, provider: Identity, at: Timestamp, attempt: Uuid) {
         if let Some(known) = self.0.get_mut(&provider) {
             let place = known.sends.partition_point(|send| *send < (at, attempt));
             known.sends.insert(place, (at, attempt));
@@ -98,8 +99,8 @@ impl ProviderSends {
 
 impl SendsOfProvider {
     /// The wait, and the send that decides.
-    pub fn refusal(&mut self, now: Micros) -> Option<(Micros, (Micros, Uuid))> {
-        let since = now.saturating_sub(self.limits.reach());
+    pub fn refusal(&mut self, now: Timestamp) -> Option<(Micros, (Timestamp, Uuid))> {
+        let since = now - self.limits.reach();
         while self.sends.pop_front_if(|(at, _)| *at <= since).is_some() {}
         let newest = |nth: usize| self.sends.len().checked_sub(nth + 1).and_then(|index| self.sends.get(index));
         let refusal = self.limits.refusal_by(|nth| newest(nth).map(|(at, _)| *at), now)?;
@@ -117,7 +118,7 @@ pub struct LimitState {
 }
 
 impl LimitState {
-    pub fn acquire(&mut self, account: BreakerKey, now: Micros) -> Result<BreakerPermit, Micros> {
+    pub fn acquire(&mut self, account: BreakerKey, now: Timestamp) -> Result<BreakerPermit, Micros> {
         let breakers = &mut self.breakers.0;
         if breakers.len() >= MOST_BREAKERS && !breakers.contains_key(&account) {
             breakers.retain(|_, breaker| breaker.state(now) != BreakerState::Closed);
@@ -133,7 +134,7 @@ impl LimitState {
         writer: &mut StoreTransaction,
         provider: Identity,
         limits: &Limits,
-        now: Micros,
+        now: Timestamp,
     ) -> Result<Option<Micros>, Failure> {
         self.provider_sends.load(writer, provider, limits, now)?;
         let Some((wait, (at, attempt))) = self.provider_sends.refusal(provider, now) else { return Ok(None) };
@@ -149,7 +150,7 @@ impl LimitState {
         Ok(self.provider_sends.refusal(provider, now).map(|(wait, _)| wait))
     }
 
-    pub fn add(&mut self, job: &Job, now: Micros) {
+    pub fn add(&mut self, job: &Job, now: Timestamp) {
         self.provider_sends.add(job.provider_id, now, job.attempt);
         self.added.push((job.provider_id, job.attempt));
     }

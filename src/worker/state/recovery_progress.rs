@@ -1,8 +1,8 @@
 //! What could not be settled at the start yet.
 
-use policy::Micros;
 use uuid::Uuid;
 
+use crate::pg::clock::SinceBoot;
 use crate::{ipc::worker::Orphaned, store::transaction::Failure};
 
 /// What could not be settled at the start yet.
@@ -15,14 +15,14 @@ pub struct RecoveryProgress {
     /// Verifications with something in flight that could not be settled: their requests wait.
     pub unsettled: Vec<Uuid>,
     /// Sessions that have no answer yet, and since when.
-    pub orphaned: Vec<(Orphaned, Micros)>,
-    /// By `since_boot`.
-    pub again_at: Option<Micros>,
+    pub orphaned: Vec<(Orphaned, SinceBoot)>,
+    /// When it is tried again.
+    pub again_at: Option<SinceBoot>,
     pub said: bool,
 }
 
 impl RecoveryProgress {
-    pub fn next_due(&self) -> Option<Micros> {
+    pub fn next_due(&self) -> Option<SinceBoot> {
         self.again_at
     }
 

@@ -7,7 +7,7 @@ use std::{
     ops::Bound,
 };
 
-use policy::Micros;
+use policy::{Micros, Timestamp};
 use uuid::Uuid;
 
 use crate::store::{identity::Identity, queue::Snapshot};
@@ -33,7 +33,7 @@ struct Line {
     /// The role that had the last turn.
     last: Option<Identity>,
     /// Nobody has a turn before: the provider's breaker is open.
-    paused_until: Option<Micros>,
+    paused_until: Option<Timestamp>,
     /// The provider's max_in_flight, as it was at the last turn; until then one is tried.
     places: Option<usize>,
 }
@@ -42,10 +42,10 @@ struct Line {
 struct Share {
     /// Those whose turn it is as soon as there is room, the oldest first (ids are time-ordered), and when they were
     /// enqueued.
-    ready: BTreeMap<Uuid, Micros>,
+    ready: BTreeMap<Uuid, Timestamp>,
     /// Those that wait to be tried again: when, and when they were enqueued.
-    waiting: BTreeMap<Uuid, (Micros, Micros)>,
-    due: BTreeSet<(Micros, Uuid)>,
+    waiting: BTreeMap<Uuid, (Timestamp, Timestamp)>,
+    due: BTreeSet<(Timestamp, Uuid)>,
 }
 
 /// Calls under way that count for a line.
@@ -63,7 +63,7 @@ pub struct DueSend {
     pub provider: Identity,
     pub role: Identity,
     pub id: Uuid,
-    pub created_at: Micros,
+    pub created_at: Timestamp,
 }
 
 impl SendQueue {
@@ -77,7 +77,7 @@ impl SendQueue {
     }
 
     /// In line; one that is there already stays where it is.
-    pub fn add(&mut self, provider: Identity, role: Identity, id: Uuid, created_at: Micros) {
+    pub fn add(&mut self, provider: Identity, role: Identity, id: Uuid, created_at: Timestamp) {
         if !self.knows(provider, role, id) {
             self.share(provider, role).ready.insert(id, created_at);
         }
@@ -88,7 +88,7 @@ impl SendQueue {
     }
 
     /// To be tried again, but not before `due`.
-    pub fn wait(&mut self, turn: &DueSend, due: Micros) {
+    pub fn wait(&mut self, turn: &DueSend, due: Timestamp) {
         let share = self.share(turn.provider, turn.role);
         share.waiting.insert(turn.id, (due, turn.created_at));
         share.due.insert((due, turn.id));
@@ -105,7 +105,7 @@ impl SendQueue {
     }
 
     /// Leaves the provider alone until then.
-    pub fn pause(&mut self, provider: Identity, until: Micros) {
+    pub fn pause(&mut self, provider: Identity, until: Timestamp) {
         self.line(provider).paused_until = Some(until);
     }
 
@@ -116,14 +116,14 @@ impl SendQueue {
     }
 
     /// Takes those that have their turn now: too old ones, and of each line as many as it has room for.
-    pub fn take(&mut self, now: Micros, max_age: Micros, under_way: impl Fn(Identity) -> UnderWay) -> Vec<DueSend> {
+    pub fn take(&mut self, now: Timestamp, max_age: Micros, under_way: impl Fn(Identity) -> UnderWay) -> Vec<DueSend> {
         let mut turns = Vec::new();
         for (&provider, line) in &mut self.lines {
             line.roles.values_mut().for_each(|share| share.wake(now));
             line.paused_until.take_if(|until| *until <= now);
             let mut room = if line.paused_until.is_some() { 0 } else { line.room(under_way(provider)) };
             for _ in 0..BATCH {
-                let Some((role, id, created_at)) = line.next(room > 0, now.saturating_sub(max_age)) else { break };
+                let Some((role, id, created_at)) = line.next(room > 0, now - max_age) else { break };
                 room = room.saturating_sub(1);
                 turns.push(DueSend { provider, role, id, created_at });
             }
@@ -137,11 +137,11 @@ impl SendQueue {
     }
 
     /// When there is something to do though no call ends: the next retry, or the next one that grows too old.
-    pub fn next_due(&self, max_age: Micros) -> Option<Micros> {
+    pub fn next_due(&self, max_age: Micros) -> Option<Timestamp> {
         let next_of = |line: &Line| {
             let of_share = |share: &Share| {
                 let retry = share.due.first().map(|(due, _)| *due);
-                let too_old = share.ready.first_key_value().map(|(_, created_at)| created_at.saturating_add(max_age));
+                let too_old = share.ready.first_key_value().map(|(_, created_at)| *created_at + max_age);
                 let resumed = line.paused_until.filter(|_| !share.ready.is_empty());
                 [retry, too_old, resumed].into_iter().flatten().min()
             };
@@ -169,7 +169,7 @@ impl Line {
     }
 
     /// The next one of the role whose turn it is, if there is room, else one from before `too_old`.
-    fn next(&mut self, has_room: bool, too_old: Micros) -> Option<(Identity, Uuid, Micros)> {
+    fn next(&mut self, has_room: bool, too_old: Timestamp) -> Option<(Identity, Uuid, Timestamp)> {
         let may = |share: &Share| {
             share.ready.first_key_value().is_some_and(|(_, created_at)| has_room || *created_at <= too_old)
         };
@@ -189,7 +189,7 @@ impl Line {
 }
 
 impl Share {
-    fn wake(&mut self, now: Micros) {
+    fn wake(&mut self, now: Timestamp) {
         while let Some((_, id)) = self.due.first().copied().filter(|(due, _)| *due <= now) {
             self.due.pop_first();
             if let Some((_, created_at)) = self.waiting.remove(&id) {

@@ -1,17 +1,16 @@
 //! What waits for a row that somebody has locked.
 
 use http_client::CompletedCall;
-use policy::Micros;
 use uuid::Uuid;
 
-use crate::{ipc::worker::CallId, job::Job};
+use crate::{ipc::worker::CallId, job::Job, pg::clock::SinceBoot};
 
 #[derive(Default)]
 pub struct WaitingForLocks {
     /// With the verification on record that each needs, which stays busy with it.
     pub jobs: Vec<(Uuid, CallId, Box<Job>)>,
     pub completed: Vec<CompletedCall>,
-    pub again_at: Option<Micros>,
+    pub again_at: Option<SinceBoot>,
 }
 
 impl WaitingForLocks {
@@ -19,8 +18,7 @@ impl WaitingForLocks {
         self.jobs.is_empty() && self.completed.is_empty()
     }
 
-    /// By [`crate::pg::clock::since_boot`].
-    pub fn next_due(&self) -> Option<Micros> {
+    pub fn next_due(&self) -> Option<SinceBoot> {
         self.again_at
     }
 }

@@ -15,7 +15,7 @@ mod watch;
 
 use std::{sync::LazyLock, time::Duration};
 
-use caller::caller;
+use caller::{account, caller};
 use dialect::{DIALECTS, Dialect, HttpResponse, Operation, Outcome, Secret, read_token};
 use libfuzzer_sys::{fuzz_mutator, fuzz_target};
 use serde_json::json;
@@ -54,6 +54,10 @@ fn asked(dialect: &'static Dialect, operation: Operation) -> Asked {
             "expires_in": 60, "msg": [{"lng": "en", "subject": "s", "message": "$$OTP$$", "label": {}}],
             "notification_msg": {"message": "m"}, "reference": "03f67f9e-ec4f-11e6-b006-92361f002671"
         }),
+        "twilio" => json!({
+            "mobile": canaries.number, "reference": "VE0123456789abcdef0123456789abcdef", "rate_limits": {"t": canaries.token}
+        }),
+        "msg91" => json!({"mobile": canaries.number, "template_id": "T1", "variables": {"t": canaries.token}}),
         _ => json!({"mobile": canaries.number, "reference": "3b84346f63899a32"}),
     };
     // What this operation takes is given, the rest is what the verification knows.
@@ -64,16 +68,8 @@ fn asked(dialect: &'static Dialect, operation: Operation) -> Asked {
     let (mut given, mut known) = (payload.clone(), payload);
     given.as_object_mut().expect("an object").retain(|name, _| takes(name));
     known.as_object_mut().expect("an object").retain(|name, _| !takes(name));
-    let credentials = match dialect.name {
-        "iserveu" => ("client_id", "client_secret"),
-        "hyperverge" => ("app_id", "app_key"),
-        "ideamart" => ("application_id", "password"),
-        _ => ("username", "password"),
-    };
-    let mut call = caller(dialect.name, operation)
-        .payload(given)
-        .known(known)
-        .credentials(&[(credentials.0, "an-account"), (credentials.1, &canaries.token)]);
+    let credentials = account(dialect, "an-account", &canaries.token);
+    let mut call = caller(dialect.name, operation).payload(given).known(known).credentials(&credentials);
     if let Some(code) = &canaries.code {
         call = call.code(code);
     }

@@ -12,6 +12,8 @@ CREATE SERVER s FOREIGN DATA WRAPPER otp_ideamart OPTIONS (defaults '[]');
 CREATE SERVER s FOREIGN DATA WRAPPER otp_ideamart OPTIONS (defaults '{"mobile": "0771234567"}');
 CREATE SERVER s FOREIGN DATA WRAPPER otp_ideamart OPTIONS (token_url 'https://x.example');
 CREATE SERVER s FOREIGN DATA WRAPPER otp_relid;
+CREATE SERVER s FOREIGN DATA WRAPPER otp_twilio;
+CREATE SERVER s FOREIGN DATA WRAPPER otp_twilio OPTIONS (service_sid 'AC0a1b2c3d4e5f0a1b2c3d4e5f0a1b2c3d');
 CREATE SERVER s FOREIGN DATA WRAPPER otp_relid OPTIONS (base_url 'https://relid.example:8443', client_cert_file '/c.pem');
 CREATE SERVER s FOREIGN DATA WRAPPER otp_relid OPTIONS (base_url 'https://relid.example:8443', timeout '8s', max_checks '4');
 CREATE USER MAPPING FOR PUBLIC SERVER s OPTIONS (username 'u');

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::dialect::Vendor;
 use crate::fault::{Fault, KINDS, operation_filter, vendor_filter};
 use crate::http::{Line, Request, Response, Service, Turn, percent_decode};
 use crate::log::Filter;
 use crate::state::Simulator;
+use crate::vendor::Vendor;
 
 const MOST_WAIT_MS: u64 = 10 * 60 * 1000;
 
@@ -103,7 +103,7 @@ impl Control {
                 json!({"enabled": simulator.logging.get()})
             }
             ("POST", ["revoke"]) => {
-                simulator.world.borrow_mut().relid.revoke_tokens();
+                simulator.world.borrow_mut().vendors.relid.revoke_tokens();
                 json!({"revoked": true})
             }
             ("POST", ["reset"]) => {
@@ -157,12 +157,14 @@ fn help() -> String {
 const HELP: &str = r#"OTP vendor simulator: control port. Answers are JSON; mistakes are 400 with {"error"}.
 
 GET  /inbox/{vendor}/{recipient}[?wait=ms&atleast=n]   the latest code for a recipient, {"code","count"}; 404 if none came.
-                                                       Recipients: a number in any form; for relid the user_id.
+                                                       Recipients: a number in any form, an e-mail address; for relid
+                                                       the user_id.
 GET  /count[?vendor=&operation=&recipient=][&atleast=n&wait=ms]   {"count"} of requests that arrived
 GET  /keys[?vendor=&operation=]                        one correlating key per request that arrived, in order:
                                                        ideamart applicationHash or referenceNo, hyperverge transactionId,
                                                        relid msg_id or notification_uuid, paytm orderId,
-                                                       iserveu externalRefNumber or mobile number
+                                                       iserveu externalRefNumber or mobile number, twilio To or
+                                                       the sid, msg91 mobile
 GET  /log[?vendor=&operation=&recipient=]              every request, whole; "complaint" says what broke the vendor's rules
 GET  /logging, POST /logging {"enabled":false}         the log costs time and memory: turn it off for benchmarks
 GET  /clock, POST /clock {"advance_seconds":n}         codes and tokens expire by this clock
@@ -171,7 +173,7 @@ GET  /held[?atleast=n&wait=ms], POST /release          requests that the fault `
 POST /revoke                                           revokes all REL-ID tokens that were issued
 POST /reset                                            all of it as at the start (logging stays as it is)
 
-vendor: iserveu, hyperverge, paytm, relid, ideamart, redirected (where `redirect` points to), unknown (no vendor's path)
+vendor: as its prefix on the other ports; redirected (where `redirect` points to), unknown (no vendor's path)
 operation: send, verify, resend, cancel, token, unknown
 
 A fault: {"kind":"status","vendor":"ideamart","operation":"send","recipient":"0771234567","times":1,"ms":..,"status":..,

@@ -1,75 +1,11 @@
-//! What every vendor's dialect has to tell the simulator, and the names that tests use for vendors and operations.
+//! What every vendor's dialect has to tell the simulator, and the names that tests use for operations.
 
 use std::borrow::Cow;
 
 use serde_json::Value;
 
 use crate::code::Dice;
-use crate::http::Request;
-
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum Vendor {
-    Iserveu,
-    Hyperverge,
-    Paytm,
-    Relid,
-    Ideamart,
-    /// Not a vendor: where the fault `redirect` points to. Nobody should ever arrive there.
-    Redirected,
-    /// Requests whose path begins with no vendor's prefix.
-    Unknown,
-}
-
-impl Vendor {
-    pub const ALL: [Vendor; 7] = [
-        Vendor::Iserveu,
-        Vendor::Hyperverge,
-        Vendor::Paytm,
-        Vendor::Relid,
-        Vendor::Ideamart,
-        Vendor::Redirected,
-        Vendor::Unknown,
-    ];
-
-    pub fn name(self) -> &'static str {
-        match self {
-            Vendor::Iserveu => "iserveu",
-            Vendor::Hyperverge => "hyperverge",
-            Vendor::Paytm => "paytm",
-            Vendor::Relid => "relid",
-            Vendor::Ideamart => "ideamart",
-            Vendor::Redirected => "redirected",
-            Vendor::Unknown => "unknown",
-        }
-    }
-
-    pub fn from_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|vendor| vendor.name() == name)
-    }
-
-    /// `/ideamart/subscription/otp/request` is Ideamart and `/subscription/otp/request`.
-    pub fn of_path(path: &str) -> (Self, &str) {
-        let rest = path.strip_prefix('/').unwrap_or(path);
-        let end = rest.find('/').unwrap_or(rest.len());
-        match Self::from_name(&rest[..end]) {
-            Some(vendor) => (vendor, &rest[end..]),
-            None => (Vendor::Unknown, path),
-        }
-    }
-
-    /// One form for every way to write a recipient: the last ten digits of an Indian number, the last nine of a Sri
-    /// Lankan one; REL-ID's user ids as they are.
-    pub fn recipient_key(self, recipient: &str) -> String {
-        let digits = match self {
-            Vendor::Relid => return recipient.to_owned(),
-            Vendor::Ideamart => 9,
-            _ => 10,
-        };
-        let mut key: String = recipient.chars().filter(char::is_ascii_digit).collect();
-        key.drain(..key.len().saturating_sub(digits));
-        key
-    }
-}
+use crate::http::{Request, query_pairs};
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Operation {
@@ -113,13 +49,15 @@ pub struct Call<'a> {
     /// Behind the vendor's prefix.
     pub path: &'a str,
     pub http: &'a Request<'a>,
-    /// The body; null if it is not JSON.
+    /// The body: JSON, or the fields of a form as an object of texts. Null if it is neither, or if a form has a field
+    /// twice.
     pub json: Value,
 }
 
 impl<'a> Call<'a> {
     pub fn new(operation: Operation, path: &'a str, http: &'a Request<'a>) -> Self {
-        Call { operation, path, http, json: serde_json::from_slice(&http.body).unwrap_or(Value::Null) }
+        let json = if is_form(http) { form(&http.body) } else { serde_json::from_slice(&http.body).ok() };
+        Call { operation, path, http, json: json.unwrap_or(Value::Null) }
     }
 
     /// A text in the body; empty where there is none, so only for what [`crate::strict`] has let through.
@@ -130,6 +68,21 @@ impl<'a> Call<'a> {
     pub fn text_if_any(&self, name: &str) -> Option<Cow<'_, str>> {
         self.json.get(name).and_then(Value::as_str).map(Cow::Borrowed)
     }
+}
+
+pub fn is_form(http: &Request<'_>) -> bool {
+    let media = http.header("content-type").and_then(|given| given.split(';').next()).unwrap_or("").trim();
+    media.eq_ignore_ascii_case("application/x-www-form-urlencoded")
+}
+
+fn form(body: &[u8]) -> Option<Value> {
+    let mut fields = serde_json::Map::new();
+    for (name, value) in query_pairs(std::str::from_utf8(body).ok()?) {
+        if fields.insert(name.into_owned(), Value::from(value)).is_some() {
+            return None;
+        }
+    }
+    Some(Value::Object(fields))
 }
 
 /// Whom and what a request is about, as far as it can be told, whether or not the request is in order.
@@ -174,6 +127,11 @@ pub trait Dialect {
     /// By the path behind the prefix alone: a wrong method is a complaint, not another operation.
     fn operation(&self, path: &str) -> Operation;
 
+    /// The same where the method tells two operations of one path apart.
+    fn operation_of(&self, _method: &str, path: &str) -> Operation {
+        self.operation(path)
+    }
+
     fn about<'a>(&'a self, call: &'a Call<'_>) -> About<'a>;
 
     fn answer(&mut self, call: &Call<'_>, now_ms: u64, dice: &mut Dice) -> Reply;
@@ -205,11 +163,22 @@ pub mod tests {
 
     /// Sends one request straight into a dialect.
     pub fn ask(dialect: &mut dyn Dialect, target: &str, headers: &[(&str, &str)], body: &str, now_ms: u64) -> Reply {
+        ask_by("POST", dialect, target, headers, body, now_ms)
+    }
+
+    pub fn ask_by(
+        method: &str,
+        dialect: &mut dyn Dialect,
+        target: &str,
+        headers: &[(&str, &str)],
+        body: &str,
+        now_ms: u64,
+    ) -> Reply {
         let headers: Vec<_> =
             headers.iter().map(|(name, value)| httparse::Header { name, value: value.as_bytes() }).collect();
         let (path, query) = target.split_once('?').unwrap_or((target, ""));
-        let http = Request { method: "POST", path, query, headers: &headers, body: body.as_bytes().into() };
-        let call = Call::new(dialect.operation(path), path, &http);
+        let http = Request { method, path, query, headers: &headers, body: body.as_bytes().into() };
+        let call = Call::new(dialect.operation_of(method, path), path, &http);
         dialect.answer(&call, now_ms, &mut Dice::new())
     }
 
@@ -217,14 +186,5 @@ pub mod tests {
     pub fn other_than(code: &str) -> String {
         let first = if code.starts_with('1') { '2' } else { '1' };
         format!("{first}{}", &code[1..])
-    }
-
-    #[test]
-    fn paths_and_recipients() {
-        assert_eq!(Vendor::of_path("/relid/x.htm"), (Vendor::Relid, "/x.htm"));
-        assert_eq!(Vendor::of_path("/relidx/y").0, Vendor::Unknown);
-        assert_eq!(Vendor::of_path("/redirected"), (Vendor::Redirected, ""));
-        assert_eq!(Vendor::Ideamart.recipient_key("tel:94771234567"), "771234567");
-        assert_eq!(Vendor::Paytm.recipient_key("+91 98765 43210"), "9876543210");
     }
 }

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::dialect::{Operation, Vendor};
+use crate::dialect::Operation;
 use crate::http::{Ending, Response};
+use crate::vendor::Vendor;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Kind {

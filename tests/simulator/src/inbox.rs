@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use crate::dialect::Vendor;
+use crate::vendor::Vendor;
 
 pub struct Message {
     pub code: String,

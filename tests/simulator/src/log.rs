@@ -5,8 +5,9 @@ use std::collections::HashMap;
 
 use serde_json::{Map, Value, json};
 
-use crate::dialect::{Operation, Vendor};
+use crate::dialect::Operation;
 use crate::http::{Line, Request};
+use crate::vendor::Vendor;
 
 type PerOperation = [u64; Operation::ALL.len()];
 
@@ -122,7 +123,7 @@ impl Log {
 
     pub fn counted(&self, filter: &Filter) -> u64 {
         let mut sum = 0;
-        for vendor in Vendor::ALL {
+        for vendor in Vendor::ALL.iter().copied() {
             let counts = match &filter.recipient {
                 None => Some(&self.totals[vendor as usize]),
                 Some(recipient) => self.by_recipient.get(&(vendor, vendor.recipient_key(recipient))),

@@ -1,4 +1,4 @@
-//! A simulator of the five OTP vendors, for tests, demos and development. It is written from the vendors' pages alone
+//! A simulator of OTP vendors, for tests, demos and development. It is written from the vendors' pages alone
 //! and shares no code with the extension: where the two disagree, one of them has misread a page.
 
 mod clock;
@@ -12,11 +12,15 @@ mod ideamart;
 mod inbox;
 mod iserveu;
 mod log;
+mod msg91;
 mod paytm;
 mod relid;
 mod state;
 mod strict;
 mod tls;
+mod twilio;
+mod vendor;
+mod vonage;
 
 use std::cell::Cell;
 use std::fs;
@@ -35,11 +39,12 @@ use tokio_rustls::TlsAcceptor;
 use crate::control::Control;
 use crate::http::{Line, Service, serve};
 use crate::state::Simulator;
+use crate::vendor::{REFUSALS, prefixes};
 
 type Failure = Box<dyn std::error::Error>;
 
 const HELP: &str = "\
-Simulates the OTP vendors iServeU, HyperVerge, Paytm, REL-ID and Ideamart.
+Simulates OTP vendors.
 
 Usage: simulator [options]
 
@@ -54,16 +59,11 @@ Usage: simulator [options]
 
 Port 0 picks a free port.
 
-Each vendor lives under a prefix, which is the base_url to configure:
-  /iserveu   /hyperverge   /paytm   /relid (tokens: /relid/oauth/token)   /ideamart
+Each vendor lives under a prefix, its name, which is the base_url to configure. Credentials: any that are not empty. One
+that contains the word `wrong` is refused in the vendor's way:
+";
 
-Credentials: any that are not empty. One that contains the word `wrong` is refused in the vendor's way:
-  iserveu     client_id, client_secret (headers)       401, no body
-  hyperverge  appId, appKey (headers)                  401, JSON body
-  paytm       Basic user and password, token           200, resultCode 401
-  relid       Basic, Bearer, OAuth client              401, no body (token endpoint: invalid_client)
-  ideamart    applicationId, password (body)           200, E1313
-
+const HELP_ON_REQUESTS: &str = "
 Requests that break a vendor's page are refused in its way, and their log entry has a `complaint`.
 An Ideamart number that ends in 0000 stays registered once it was verified (E1351); others can be used again.
 
@@ -124,6 +124,8 @@ fn main() -> ExitCode {
         Ok(Some(options)) => options,
         Ok(None) => {
             print!("{HELP}");
+            REFUSALS.iter().for_each(|(name, refusal)| println!("  /{name:<12}{refusal}"));
+            print!("{HELP_ON_REQUESTS}");
             return ExitCode::SUCCESS;
         }
         Err(mistake) => {
@@ -196,10 +198,7 @@ async fn run(options: Options) -> Result<(), Failure> {
         write_atomically(path, &format!("{ready}\n"))
             .map_err(|error| format!("cannot write {}: {error}", path.display()))?;
     }
-    println!(
-        "http     http://{http}/{{iserveu,hyperverge,paytm,relid,ideamart}} is a base_url (with allow_plain_http \
-        'true')"
-    );
+    println!("http     http://{http} and one of {} is a base_url (with allow_plain_http 'true')", prefixes());
     println!("https    https://{https}/... the same, with ca_file '{dir}/ca.pem'");
     println!(
         "mtls     https://{mtls}/... the same, with client_cert_file '{dir}/client.pem' and client_key_file \

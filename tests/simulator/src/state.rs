@@ -9,16 +9,12 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::clock::{Clock, real_ms};
 use crate::code::Dice;
-use crate::dialect::{Call, Dialect, Operation, Vendor};
+use crate::dialect::{Call, Operation};
 use crate::fault::{Faults, Kind};
 use crate::http::{Ending, Line, Pause, Request, Response, Service, Turn};
-use crate::hyperverge::Hyperverge;
-use crate::ideamart::Ideamart;
 use crate::inbox::Inbox;
-use crate::iserveu::Iserveu;
 use crate::log::{Entry, Log};
-use crate::paytm::Paytm;
-use crate::relid::Relid;
+use crate::vendor::{Vendor, Vendors, prefixes};
 
 #[derive(Default)]
 pub struct World {
@@ -26,24 +22,7 @@ pub struct World {
     pub faults: Faults,
     pub inbox: Inbox,
     pub log: Log,
-    iserveu: Iserveu,
-    hyperverge: Hyperverge,
-    paytm: Paytm,
-    pub relid: Relid,
-    ideamart: Ideamart,
-}
-
-impl World {
-    fn dialect(&mut self, vendor: Vendor) -> Option<&mut dyn Dialect> {
-        match vendor {
-            Vendor::Iserveu => Some(&mut self.iserveu),
-            Vendor::Hyperverge => Some(&mut self.hyperverge),
-            Vendor::Paytm => Some(&mut self.paytm),
-            Vendor::Relid => Some(&mut self.relid),
-            Vendor::Ideamart => Some(&mut self.ideamart),
-            Vendor::Redirected | Vendor::Unknown => None,
-        }
-    }
+    pub vendors: Vendors,
 }
 
 /// Everything runs on one thread; nothing borrows the world across an await.
@@ -92,17 +71,14 @@ impl Simulator {
         let now_ms = world.clock.now_ms();
         let (vendor, path) = Vendor::of_path(request.path);
 
-        let Some(dialect) = world.dialect(vendor) else {
+        let Some(dialect) = world.vendors.dialect(vendor) else {
             let mut entry = Entry::new(vendor, Operation::Unknown, request, line, real_ms());
             world.log.count(vendor, Operation::Unknown, None, None);
             let response = match vendor {
                 Vendor::Redirected => Response::json(200, "{}"),
                 _ => {
                     entry.complaint = Some("the path begins with no vendor's prefix".into());
-                    Response::text(
-                        404,
-                        "No vendor lives here. Prefixes: /iserveu /hyperverge /paytm /relid /ideamart\n",
-                    )
+                    Response::text(404, format!("No vendor lives here. Prefixes: {}\n", prefixes()))
                 }
             };
             entry.status = Some(response.status);
@@ -113,7 +89,7 @@ impl Simulator {
             return response.into();
         };
 
-        let operation = dialect.operation(path);
+        let operation = dialect.operation_of(request.method, path);
         let call = Call::new(operation, path, request);
         let about = dialect.about(&call);
         let recipient = about.recipient.as_deref().map(|recipient| vendor.recipient_key(recipient));
@@ -132,7 +108,7 @@ impl Simulator {
 
         let mut normal = None;
         if fault.as_ref().is_none_or(|fault| fault.processes())
-            && let Some(dialect) = world.dialect(vendor)
+            && let Some(dialect) = world.vendors.dialect(vendor)
         {
             let reply = dialect.answer(&call, now_ms, &mut self.dice.borrow_mut());
             if let Some((recipient, code)) = reply.message {
@@ -166,13 +142,14 @@ impl Simulator {
 }
 
 impl Service for Rc<Simulator> {
-    fn refuse_to_read(&self, _method: &str, target: &str) -> bool {
+    fn refuse_to_read(&self, method: &str, target: &str) -> bool {
         let mut world = self.world.borrow_mut();
         if world.faults.is_empty() {
             return false;
         }
         let (vendor, path) = Vendor::of_path(target.split('?').next().unwrap_or(""));
-        let operation = world.dialect(vendor).map_or(Operation::Unknown, |dialect| dialect.operation(path));
+        let operation =
+            world.vendors.dialect(vendor).map_or(Operation::Unknown, |dialect| dialect.operation_of(method, path));
         world.faults.take_before_read(vendor, operation)
     }
 

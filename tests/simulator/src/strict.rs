@@ -4,12 +4,18 @@ use std::net::IpAddr;
 
 use serde_json::{Map, Value};
 
-use crate::dialect::Call;
+use crate::dialect::{Call, is_form};
 
 pub struct Field {
     name: &'static str,
     required: bool,
     rule: Rule,
+}
+
+impl Field {
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
 }
 
 /// Ok, or what the value must be.
@@ -46,6 +52,18 @@ pub fn envelope(call: &Call<'_>) -> Option<String> {
             Err(error) => format!("the body is not JSON: {error}"),
         }),
     }
+}
+
+/// The same of a form, whose fields are texts.
+pub fn form_envelope(call: &Call<'_>) -> Option<String> {
+    let http = call.http;
+    if http.method != "POST" {
+        return Some(format!("method {} in place of POST", http.method));
+    }
+    if !is_form(http) {
+        return Some("the content-type is not application/x-www-form-urlencoded".into());
+    }
+    (!call.json.is_object()).then(|| "the body is no form, or has a field twice".to_owned())
 }
 
 pub fn no_query(call: &Call<'_>) -> Option<String> {

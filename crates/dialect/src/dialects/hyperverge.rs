@@ -12,7 +12,7 @@ use crate::{
     outcome::Outcome,
     payload::{
         code::CodeForm,
-        field::{Field, Invalid},
+        field::{BY_SMS, Field, Invalid},
         fill::{FilledPayload, code, no_operation},
         phone_number::NumberingPlan,
         rule::{IDENTIFIER, Rule},
@@ -25,6 +25,7 @@ use crate::{
 pub static DIALECT: Dialect = Dialect {
     name: "hyperverge",
     base_url: Some("https://ind-engine.thomas.hyperverge.co"),
+    test_host: None,
     code_lifetime: Some(Duration::from_secs(24 * 60 * 60)),
     code: CodeForm::Digits { min: 4, max: 9 },
     max_checks: 5,
@@ -39,6 +40,7 @@ pub static DIALECT: Dialect = Dialect {
     read,
     sensitive: &["mobileNumber", "mobile", "otp"],
     opaque: &["requestId"],
+    description: None,
 };
 
 const MOBILE: Field = Field::required("mobile", "mobileNumber", Rule::IndianMobile).fixed().personal();
@@ -63,12 +65,15 @@ static SEND: &[Field] = &[
     Field::optional("time_format", "timeFormat", Rule::Text { min: 1, max: 32 }).like("minutes").noted("with time"),
     Field::optional("show_last_four_digits", "showLastFourDigits", Rule::YesNo).noted("no where it is left out"),
     TRANSACTION_ID,
+    BY_SMS,
     Field::extra(false),
 ];
 
 static RESEND: &[Field] = &[
     MOBILE,
-    Field::optional("channel", "retryType", Rule::OneOf(&["text", "voice"])).once().noted("text where it is left out"),
+    Field::optional("channel", "retryType", Rule::Channel(&[("sms", "text"), ("voice", "voice")]))
+        .once()
+        .noted("sms where it is left out"),
     TRANSACTION_ID,
     Field::extra(true),
 ];

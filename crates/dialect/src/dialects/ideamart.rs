@@ -12,7 +12,7 @@ use crate::{
     outcome::Outcome,
     payload::{
         code::CodeForm,
-        field::{Field, Invalid},
+        field::{BY_SMS, Field, Invalid},
         fill::{FilledPayload, code, no_operation},
         phone_number::NumberingPlan,
         rule::{IDENTIFIER, Rule, TEXT},
@@ -24,6 +24,7 @@ use crate::{
 pub static DIALECT: Dialect = Dialect {
     name: "ideamart",
     base_url: Some("https://api.ideamart.io"),
+    test_host: None,
     code_lifetime: Some(Duration::from_secs(60 * 60)),
     code: CodeForm::Numeric,
     max_checks: 3,
@@ -38,6 +39,7 @@ pub static DIALECT: Dialect = Dialect {
     read,
     sensitive: &["password", "msisdn", "mobile", "mobileNumber"],
     opaque: &["subscriberId", "referenceNo"],
+    description: None,
 };
 
 static METADATA: &[Field] = &[
@@ -55,6 +57,7 @@ static REQUEST: &[Field] = &[
         .like("request-42")
         .noted("for tracing; an id of the gateway's where it is left out"),
     Field::optional("metadata", "applicationMetaData", Rule::Object { members: METADATA, open: false }),
+    BY_SMS,
     Field::extra(false),
 ];
 

@@ -12,7 +12,7 @@ use crate::{
     outcome::Outcome,
     payload::{
         code::CodeForm,
-        field::{Field, Invalid},
+        field::{BY_SMS, Field, Invalid},
         fill::{FilledPayload, code, no_operation, peek},
         phone_number::NumberingPlan,
         rule::{IDENTIFIER, Rule, TEXT},
@@ -25,6 +25,7 @@ use crate::{
 pub static DIALECT: Dialect = Dialect {
     name: "iserveu",
     base_url: Some("https://apidev.iserveu.online/common/dmt-lite/unified"),
+    test_host: Some("apidev.iserveu.online"),
     // Of type 1 alone: see `addressed`.
     code_lifetime: Some(Duration::from_secs(10 * 60)),
     code: CodeForm::Numeric,
@@ -50,6 +51,7 @@ pub static DIALECT: Dialect = Dialect {
         "ovdData",
     ],
     opaque: &["parentTxnId"],
+    description: None,
 };
 
 /// verify-bene moves money over IMPS, from bank to bank: cut off, it would move and nobody know.
@@ -86,6 +88,7 @@ static SEND_1: &[Field] = &Field::of_variant(
         PARAM_A,
         PARAM_B,
         PARAM_C,
+        BY_SMS,
         Field::extra(false),
     ],
 );
@@ -105,6 +108,7 @@ static SEND_2: &[Field] = &Field::of_variant(
         PARAM_A,
         PARAM_B,
         PARAM_C,
+        BY_SMS,
         Field::extra(false),
     ],
 );

@@ -10,7 +10,7 @@ use crate::{
     outcome::Outcome,
     payload::{
         code::CodeForm,
-        field::{Field, Invalid},
+        field::{BY_SMS, Field, Invalid},
         fill::{FilledPayload, code, no_operation},
         phone_number::NumberingPlan,
         rule::Rule,
@@ -22,6 +22,7 @@ use crate::{
 pub static DIALECT: Dialect = Dialect {
     name: "paytm",
     base_url: Some("https://stage-router.paytm.in"),
+    test_host: Some("stage-router.paytm.in"),
     code_lifetime: None,
     code: CodeForm::Numeric,
     max_checks: 5,
@@ -36,6 +37,7 @@ pub static DIALECT: Dialect = Dialect {
     read,
     sensitive: &["token", "txnToken", "ssoToken", "accessToken", "mobileNumber", "mobile", "otp"],
     opaque: &[],
+    description: None,
 };
 
 const MID: Field = Field::required("mid", "mid", Rule::Identifier { max: 64 }).fixed().like("MID01");
@@ -61,6 +63,7 @@ static SEND: &[Field] = &[
     TOKEN,
     Field::required("mobile", "mobileNumber", Rule::IndianMobile).fixed().personal(),
     Field::optional("auto_read_hash", "autoReadHash", Rule::Text { min: 1, max: 128 }).like("FA+9qCX9VSu"),
+    BY_SMS,
     Field::extra(false),
 ];
 

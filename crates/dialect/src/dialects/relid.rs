@@ -24,6 +24,7 @@ use crate::{
 pub static DIALECT: Dialect = Dialect {
     name: "relid",
     base_url: None,
+    test_host: None,
     code_lifetime: None,
     code: CodeForm::Text,
     max_checks: 3,
@@ -39,6 +40,7 @@ pub static DIALECT: Dialect = Dialect {
     read,
     sensitive: &["user_id", "userId", "access_token", "mobile", "mobileNumber", "otp_value"],
     opaque: &["notification_uuid", "msg_id"],
+    description: None,
 };
 
 /// The vendor puts the code in its place.

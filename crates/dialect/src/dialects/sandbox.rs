@@ -13,8 +13,7 @@ use crate::{
     payload::{
         code::CodeForm,
         field::{Field, Invalid},
-        fill::{FilledPayload, code},
-        phone_number::NumberingPlan,
+        fill::{FilledPayload, Recipient, code},
         rule::{IDENTIFIER, Rule},
     },
     response::CallResult,
@@ -25,6 +24,7 @@ pub static DIALECT: Dialect = Dialect {
     name: "sandbox",
     // Reserved for names that must not resolve (RFC 2606): should a call ever leave, it reaches nobody.
     base_url: Some("https://sandbox.invalid"),
+    test_host: None,
     code_lifetime: Some(Duration::from_secs(10 * 60)),
     code: CodeForm::Numeric,
     max_checks: 5,
@@ -33,12 +33,13 @@ pub static DIALECT: Dialect = Dialect {
     header_credentials: &[],
     server_options: &[],
     fields,
-    recipient: |typed| Some(NumberingPlan::Any.parse(typed)?.recipient()),
+    recipient: |typed| Some(Recipient::parse(typed)?.recipient),
     set_members: &[],
     prepare,
     read,
     sensitive: &[],
     opaque: &[],
+    description: None,
 };
 
 /// The code where the user mapping gives none.
@@ -48,17 +49,25 @@ const REFERENCE: Field = Field::optional("reference", "reference", IDENTIFIER).f
 /// A verify may find its flow by the mobile alone.
 const OF_REFERENCE: Field =
     Field::optional("reference", "reference", IDENTIFIER).fixed().personal().or("mobile").like("order-42");
-const TO: Field = Field::required("mobile", "mobile", Rule::PhoneNumber).fixed().personal();
+const TO: Field = Field::required("mobile", "mobile", Rule::PhoneOrEmail).fixed().personal();
 /// A verify may find its flow by the reference alone.
-const OF: Field = Field::optional("mobile", "mobile", Rule::PhoneNumber).fixed().personal().or("reference");
+const OF: Field = Field::optional("mobile", "mobile", Rule::PhoneOrEmail).fixed().personal().or("reference");
 
 const fn ends(outcomes: &'static [&'static str]) -> Field {
     Field::optional("outcome", "outcome", Rule::OneOf(outcomes)).once().noted("how the call ends")
 }
 
+/// As the vendors have it, that have one.
+const CHANNEL: Field = Field::optional(
+    "channel",
+    "channel",
+    Rule::Channel(&[("sms", "sms"), ("voice", "voice"), ("whatsapp", "whatsapp"), ("email", "email")]),
+);
+
 static SEND: &[Field] = &[
     TO,
     REFERENCE,
+    CHANNEL,
     ends(&[
         Outcome::Sent.as_str(),
         Outcome::AlreadyRegistered.as_str(),
@@ -76,6 +85,7 @@ static SEND: &[Field] = &[
 static RESEND: &[Field] = &[
     TO,
     REFERENCE,
+    CHANNEL,
     ends(&[
         Outcome::Sent.as_str(),
         Outcome::AlreadyRegistered.as_str(),
@@ -164,7 +174,7 @@ fn send(call: &Call, mut filled: FilledPayload) -> Result<Prepared, Invalid> {
 
 /// A call about a flow that was begun before, here or elsewhere.
 fn follow(filled: &FilledPayload, outcome: Outcome) -> Result<Prepared, Invalid> {
-    let find_by = match (filled.reference("reference"), filled.mobile(NumberingPlan::Any)) {
+    let find_by = match (filled.reference("reference"), filled.number_or_address()) {
         (Some(_), _) => FindBy::Reference,
         (None, Some(_)) => FindBy::Recipient,
         (None, None) => {
@@ -186,11 +196,11 @@ fn answered(filled: &FilledPayload, find_by: FindBy, outcome: Outcome) -> Prepar
         headers: Vec::new(),
         body: Secret::default(),
     };
-    let mobile = filled.mobile(NumberingPlan::Any);
+    let (recipient, recipient_masked) = filled.number_or_address().map(|to| (to.recipient, to.masked)).unzip();
     Prepared {
         local_outcome: Some(filled.text("outcome").and_then(Outcome::from_label).unwrap_or(outcome)),
-        recipient: mobile.as_ref().map(|mobile| mobile.recipient()),
-        recipient_masked: mobile.as_ref().map(|mobile| mobile.masked()),
+        recipient,
+        recipient_masked,
         reference: filled.reference("reference"),
         ..filled.prepared(nothing, find_by)
     }

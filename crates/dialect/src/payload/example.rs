@@ -2,9 +2,9 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::payload::{field::Field, rule::Rule};
+use crate::payload::{field::AnyField, rule::Rule};
 
-impl Field {
+impl AnyField<'_> {
     /// A value that follows the rule: the field's own example, or one that the rule makes.
     pub fn example(&self) -> Value {
         match self.example {
@@ -14,19 +14,22 @@ impl Field {
     }
 }
 
-impl Rule {
+impl Rule<'_> {
     fn example(&self) -> Value {
         match self {
             // Of no person: a number of one digit after the other, and such as films have.
             Self::IndianMobile => "+919876543210".into(),
             Self::SriLankanMobile => "+94771234567".into(),
-            Self::PhoneNumber => "+12025550123".into(),
+            Self::PhoneNumber | Self::PhoneOrEmail => "+12025550123".into(),
+            Self::Email => "asha.rao@example.org".into(),
             Self::Text { min, max } => repeated("text", 4, *min, *max),
             Self::Message { max } => repeated("text", 4, 1, *max),
             Self::Identifier { max } | Self::HeaderText { max } => repeated("name-1", 6, 1, *max),
             Self::Alphanumeric { min, max } => repeated("AB12CD34", 8, *min, *max),
             Self::Digits { min, max } => repeated("1234567890", 6, *min, *max),
             Self::OneOf(words) => words.first().copied().into(),
+            Self::Channel(channels) => channels.first().map(|(ours, _)| *ours).into(),
+            Self::Among(words) => words.first().map(|(ours, _)| ours.as_str()).into(),
             Self::Integer { min, max } | Self::IntegerText { min, max } => 6.clamp(*min, *max).into(),
             Self::Boolean => true.into(),
             Self::YesNo => "yes".into(),
@@ -48,7 +51,7 @@ fn repeated(text: &str, usual: usize, min: usize, max: usize) -> Value {
 }
 
 /// The members that are needed; where none is, all.
-fn object(members: &[Field]) -> Value {
+fn object(members: &[AnyField]) -> Value {
     let needs_some = members.iter().any(|member| member.required);
     let shown = members.iter().filter(|member| member.required || !needs_some);
     Value::Object(shown.map(|member| (member.name.to_owned(), member.example())).collect::<Map<_, _>>())

@@ -1,13 +1,13 @@
 use crate::payload::{rule::Rule, suggest::nearest};
 
 /// One field of a payload: our name, the vendor's, and what may stand in it.
-#[derive(Debug)]
-pub struct Field {
+#[derive(Clone, Copy, Debug)]
+pub struct AnyField<'a> {
     /// Ours, snake_case, the same for every vendor where the thing is the same.
-    pub name: &'static str,
+    pub name: &'a str,
     /// The vendor's own name, accepted beside ours and used on the wire.
-    pub wire: &'static str,
-    pub rule: Rule,
+    pub wire: &'a str,
+    pub rule: Rule<'a>,
     /// The call cannot be made without it.
     pub required: bool,
     /// Belongs to the verification: a later call may repeat it, never change it.
@@ -28,8 +28,11 @@ pub struct Field {
     pub note: Option<&'static str>,
 }
 
-impl Field {
-    pub(crate) const fn optional(name: &'static str, wire: &'static str, rule: Rule) -> Self {
+/// One of a vendor that has a file of its own here.
+pub type Field = AnyField<'static>;
+
+impl<'a> AnyField<'a> {
+    pub(crate) const fn optional(name: &'a str, wire: &'a str, rule: Rule<'a>) -> Self {
         Self {
             name,
             wire,
@@ -46,7 +49,7 @@ impl Field {
         }
     }
 
-    pub(crate) const fn required(name: &'static str, wire: &'static str, rule: Rule) -> Self {
+    pub(crate) const fn required(name: &'a str, wire: &'a str, rule: Rule<'a>) -> Self {
         let mut field = Self::optional(name, wire, rule);
         field.required = true;
         field
@@ -114,6 +117,11 @@ impl Field {
     }
 }
 
+/// Of a send, where the vendor has no other way: it names none on the wire. A payload that names another is refused here, and
+/// a route takes it to a member that has it.
+pub(crate) const BY_SMS: Field = Field::optional("channel", "channel", Rule::Channel(&[("sms", "sms")]))
+    .noted("the vendor has no other way, and is not told");
+
 /// A payload that cannot be sent. No value of the payload is ever in it: it ends in a server log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Invalid {
@@ -168,7 +176,7 @@ impl Invalid {
         place: &str,
         prefix: &str,
         key: &str,
-        valid: impl Iterator<Item = &'a Field> + Clone,
+        valid: impl Iterator<Item = &'a AnyField<'a>> + Clone,
     ) -> Self {
         let names: Vec<&str> = valid.clone().map(|field| field.name).collect();
         let listed = if names.is_empty() { "it takes none".into() } else { format!("it takes: {}", names.join(", ")) };
@@ -195,7 +203,7 @@ impl std::fmt::Display for Invalid {
 impl std::error::Error for Invalid {}
 
 /// `[A-Za-z_][A-Za-z0-9_]{0,62}`: short and plain enough to be shown.
-pub(crate) fn is_identifier(key: &str) -> bool {
+pub fn is_identifier(key: &str) -> bool {
     key.len() <= 63
         && key.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
         && key.bytes().next().is_some_and(|byte| !byte.is_ascii_digit())

@@ -5,8 +5,9 @@ use crate::{
     dialect::Dialect,
     operation::Operation,
     payload::{
+        email_address::EmailAddress,
         extra,
-        field::{Field, Invalid},
+        field::{AnyField, Invalid, plain},
         phone_number::{NumberingPlan, PhoneNumber},
         rule::{Rule, twice},
         suggest::nearest,
@@ -17,9 +18,9 @@ use crate::{
 
 /// One call's table, filled from payload, verification and defaults, in this order of weight.
 pub(crate) struct FilledPayload<'a> {
-    credential_sets: &'static [&'static [&'static str]],
+    dialect: &'a Dialect,
     call: &'a Call<'a>,
-    table: &'static [Field],
+    table: &'a [AnyField<'a>],
     /// Under our names, as they go on the wire.
     values: Private<Map<String, Value>>,
     /// What the caller gave with this call.
@@ -29,9 +30,9 @@ pub(crate) struct FilledPayload<'a> {
 impl<'a> FilledPayload<'a> {
     /// `what` names the call in messages: `a verify of otp_type 1`.
     pub(crate) fn new(
-        dialect: &Dialect,
+        dialect: &'a Dialect,
         call: &'a Call<'a>,
-        table: &'static [Field],
+        table: &'a [AnyField<'a>],
         what: &str,
     ) -> Result<Self, Invalid> {
         Self::checked(dialect, call, table, what, |_, _| {})
@@ -39,9 +40,9 @@ impl<'a> FilledPayload<'a> {
 
     /// The same, where fields have something to do with each other: `together` adds what is wrong with that.
     pub(crate) fn checked(
-        dialect: &Dialect,
+        dialect: &'a Dialect,
         call: &'a Call<'a>,
-        table: &'static [Field],
+        table: &'a [AnyField<'a>],
         what: &str,
         together: impl FnOnce(&Self, &mut Vec<Invalid>),
     ) -> Result<Self, Invalid> {
@@ -53,9 +54,9 @@ impl<'a> FilledPayload<'a> {
 
     /// As far as it goes, and all that is wrong.
     pub(crate) fn gather(
-        dialect: &Dialect,
+        dialect: &'a Dialect,
         call: &'a Call<'a>,
-        table: &'static [Field],
+        table: &'a [AnyField<'a>],
         what: &str,
     ) -> (Self, Vec<Invalid>) {
         let what = format!("{what} through {}", dialect.name);
@@ -64,11 +65,10 @@ impl<'a> FilledPayload<'a> {
         let mut faults: Vec<Invalid> = strays.iter().map(|key| unknown_field(dialect, table, &what, key)).collect();
         let spellings = || table.iter().flat_map(|field| [field.name, field.wire]);
         // A slip of the pen is not also the lack of what was meant.
-        let is_meant = |field: &Field| {
+        let is_meant = |field: &AnyField| {
             strays.iter().filter_map(|key| nearest(key, spellings())).any(|spelling| field.is_called(spelling))
         };
-        let credential_sets = dialect.credential_sets;
-        let mut filled = Self { credential_sets, call, table, values: Private::default(), given: Private::default() };
+        let mut filled = Self { dialect, call, table, values: Private::default(), given: Private::default() };
         for field in table {
             match filled.value_of(dialect, field) {
                 Ok(Some(value)) => drop(filled.values.insert(field.name.into(), value)),
@@ -82,13 +82,12 @@ impl<'a> FilledPayload<'a> {
                 Err(fault) => faults.push(fault),
             }
         }
-        let fields: Vec<&Field> = table.iter().collect();
-        faults.extend(extra::faults(dialect, &fields, filled.get("extra")));
+        faults.extend(extra::faults(dialect, table, "extra", filled.get("extra")));
         (filled, faults)
     }
 
     /// From the payload, the verification or the defaults.
-    fn value_of(&mut self, dialect: &Dialect, field: &Field) -> Result<Option<Value>, Invalid> {
+    fn value_of(&mut self, dialect: &Dialect, field: &AnyField) -> Result<Option<Value>, Invalid> {
         let call = self.call;
         let given = find(call.payload, field)?.map(|value| field.rule.normalise(field.name, value)).transpose()?;
         // A reference that the vendor gave is passed on as it is, whatever the page says of its form.
@@ -124,10 +123,22 @@ impl<'a> FilledPayload<'a> {
     }
 
     /// Gives a field that nobody gave its documented default.
-    pub(crate) fn or_default(&mut self, name: &'static str, value: impl Into<Value>) {
+    pub(crate) fn or_default(&mut self, name: &str, value: impl Into<Value>) {
         if !self.values.contains_key(name) {
             self.values.insert(name.into(), value.into());
         }
+    }
+
+    /// Forgets what the option `defaults` says of a field, where that is not for this call.
+    pub(crate) fn drop_default(&mut self, name: &str) {
+        if self.is_default(name) {
+            self.values.shift_remove(name);
+        }
+    }
+
+    /// Whether a value comes of the option `defaults`, and of nobody who meant this call.
+    pub(crate) fn is_default(&self, name: &str) -> bool {
+        !self.given.contains_key(name) && !self.call.retained_before.contains_key(name)
     }
 
     /// Writes the named fields, those that have a value, under the vendor's names and in this order.
@@ -142,13 +153,24 @@ impl<'a> FilledPayload<'a> {
 
     /// Lays what the caller gave as `extra` beside what is set, in a body that is complete.
     pub(crate) fn lay_extra(&self, body: &mut Map<String, Value>) -> Result<(), Invalid> {
-        self.get("extra").and_then(Value::as_object).map_or(Ok(()), |members| extra::lay(body, members))
+        self.get("extra").and_then(Value::as_object).map_or(Ok(()), |members| extra::lay(body, "extra", members))
     }
 
     /// The number that the code goes to, from this call or from the verification's send.
     pub(crate) fn mobile(&self, country: NumberingPlan) -> Option<PhoneNumber> {
         let value = self.get("mobile").or_else(|| self.call.retained_before.get("mobile"));
         value.and_then(|value| country.parse_value(value))
+    }
+
+    /// Whom the code goes to, where an e-mail address may stand in the number's place.
+    pub(crate) fn number_or_address(&self) -> Option<Recipient> {
+        let number = self.mobile(NumberingPlan::Any).map(Recipient::from);
+        number.or_else(|| self.email().map(Recipient::from))
+    }
+
+    pub(crate) fn email(&self) -> Option<EmailAddress> {
+        let value = self.get("mobile").or_else(|| self.call.retained_before.get("mobile"));
+        value.and_then(EmailAddress::parse_value)
     }
 
     pub(crate) fn reference(&self, name: &str) -> Option<String> {
@@ -208,7 +230,7 @@ impl<'a> FilledPayload<'a> {
         }
         // Two are the user and the password of `Basic`, in whichever vendor's words.
         let proxys: &[&str] = &["proxy_user", "proxy_password"];
-        for pair in self.credential_sets.iter().copied().chain([proxys]) {
+        for pair in self.dialect.credential_sets.iter().copied().chain([proxys]) {
             let [name, secret] = pair else { continue };
             if let (Some(name), Some(secret)) = (self.call.credentials.get(*name), self.call.credentials.get(*secret)) {
                 secrets.add(Secret::basic(name, secret).reveal());
@@ -220,26 +242,59 @@ impl<'a> FilledPayload<'a> {
             match field.rule {
                 Rule::IndianMobile => secrets.add_mobile(NumberingPlan::India, value, typed),
                 Rule::SriLankanMobile => secrets.add_mobile(NumberingPlan::SriLanka, value, typed),
-                Rule::PhoneNumber => secrets.add_mobile(NumberingPlan::Any, value, typed),
+                Rule::PhoneNumber | Rule::PhoneOrEmail => {
+                    secrets.add_mobile(NumberingPlan::Any, value, typed);
+                    secrets.add_values([value, typed]);
+                }
                 _ if field.secret => secrets.add_values([value, typed]),
                 // A person's name: a page that shows the request may have it.
                 Rule::Text { .. } if field.personal => secrets.add_values([value, typed]),
                 _ => {}
             }
         }
-        // A verify may not take the number, and its answer may still echo it.
+        // A verify may not take the number, nor what else the send had, and its answer may still echo it.
+        let fields = all_fields(self.dialect);
         for (name, value) in self.call.retained_before {
             match name.as_str() {
                 "mobile" => {
+                    secrets.add_values([Some(value)]);
                     for country in [NumberingPlan::India, NumberingPlan::SriLanka, NumberingPlan::Any] {
                         secrets.add_mobile(country, Some(value), None);
                     }
                 }
-                "token" | "ovd_data" | "user_id" | "extra" => secrets.add_values([Some(value), None]),
+                name if fields.iter().any(|field| field.name == name && field.secret) => {
+                    secrets.add_values([Some(value)])
+                }
                 _ => {}
             }
         }
         secrets.into_vec()
+    }
+}
+
+/// Whom a code goes to.
+pub(crate) struct Recipient {
+    /// In its one form, whatever way it was typed.
+    pub recipient: Secret,
+    pub masked: String,
+}
+
+impl Recipient {
+    pub(crate) fn parse(typed: &str) -> Option<Self> {
+        let number = NumberingPlan::Any.parse(typed).map(Self::from);
+        number.or_else(|| EmailAddress::parse(typed).map(Self::from))
+    }
+}
+
+impl From<PhoneNumber> for Recipient {
+    fn from(number: PhoneNumber) -> Self {
+        Self { recipient: number.recipient(), masked: number.masked() }
+    }
+}
+
+impl From<EmailAddress> for Recipient {
+    fn from(address: EmailAddress) -> Self {
+        Self { recipient: address.recipient(), masked: address.masked() }
     }
 }
 
@@ -263,7 +318,7 @@ fn over(below: Option<&Value>, above: Option<Value>) -> Option<Value> {
 /// A word about an operation that the vendor does not have.
 pub(crate) fn no_operation(dialect: &Dialect, operation: Operation) -> Invalid {
     let others: Vec<&str> =
-        Operation::ALL.iter().filter(|other| (dialect.fields)(**other).is_some()).map(|other| other.as_str()).collect();
+        Operation::ALL.iter().filter(|other| dialect.fields(**other).is_some()).map(|other| other.as_str()).collect();
     Invalid::new(
         "operation",
         format!("{} has no {}", dialect.name, operation.as_str()),
@@ -282,12 +337,12 @@ pub fn check_defaults(dialect: &Dialect, defaults: &Map<String, Value>) -> Resul
         // A field under two names is met twice.
         faults.extend(fault.filter(|fault| faults.iter().all(|other: &Invalid| other.field != fault.field)));
     }
-    faults.extend(extra::faults(dialect, &fields, defaults.get("extra")));
+    faults.extend(extra::faults(dialect, &fields, "extra", defaults.get("extra")));
     Invalid::all(faults)
 }
 
 fn default_fault(
-    fields: &[&'static Field],
+    fields: &[AnyField],
     place: &str,
     defaults: &Map<String, Value>,
     key: &str,
@@ -317,7 +372,7 @@ fn default_fault(
 }
 
 /// Reads one field ahead of the table that it selects (iServeU's `otp_type`).
-pub(crate) fn peek(dialect: &Dialect, call: &Call, field: &Field) -> Result<Option<Value>, Invalid> {
+pub(crate) fn peek(dialect: &Dialect, call: &Call, field: &AnyField) -> Result<Option<Value>, Invalid> {
     if let Some(value) = find(call.payload, field)? {
         return field.rule.normalise(field.name, value).map(Some);
     }
@@ -327,7 +382,7 @@ pub(crate) fn peek(dialect: &Dialect, call: &Call, field: &Field) -> Result<Opti
     }
 }
 
-fn find<'m>(map: &'m Map<String, Value>, field: &Field) -> Result<Option<&'m Value>, Invalid> {
+fn find<'m>(map: &'m Map<String, Value>, field: &AnyField) -> Result<Option<&'m Value>, Invalid> {
     match (map.get(field.name), map.get(field.wire)) {
         (Some(_), Some(_)) if field.name != field.wire => Err(twice(field.name, field.name, field.wire)),
         (ours, theirs) => Ok(ours.or(theirs)),
@@ -335,7 +390,7 @@ fn find<'m>(map: &'m Map<String, Value>, field: &Field) -> Result<Option<&'m Val
 }
 
 /// A default goes by any of the vendor's names for the field, since it serves all operations.
-fn default_of(dialect: &Dialect, defaults: &Map<String, Value>, field: &Field) -> Result<Option<Value>, Invalid> {
+fn default_of(dialect: &Dialect, defaults: &Map<String, Value>, field: &AnyField) -> Result<Option<Value>, Invalid> {
     if field.personal || defaults.is_empty() {
         return Ok(None);
     }
@@ -348,19 +403,23 @@ fn default_of(dialect: &Dialect, defaults: &Map<String, Value>, field: &Field) -
 }
 
 /// Why a key of the payload has no place in this call.
-fn unknown_field(dialect: &Dialect, table: &'static [Field], what: &str, key: &str) -> Invalid {
+fn unknown_field(dialect: &Dialect, table: &[AnyField], what: &str, key: &str) -> Invalid {
     if is_code(key) {
         return code_in(key, "the payload");
     }
     let takers: Vec<&str> = Operation::ALL
         .iter()
         .filter(|operation| {
-            (dialect.fields)(**operation).is_some_and(|fields| fields.iter().any(|field| field.is_called(key)))
+            dialect.fields(**operation).is_some_and(|fields| fields.iter().any(|field| field.is_called(key)))
         })
         .map(|operation| operation.as_str())
         .collect();
     if takers.is_empty() {
-        return Invalid::unknown_key(what, "", key, table.iter());
+        let mut unknown = Invalid::unknown_key(what, "", key, table.iter());
+        if is_country_code(key) && table.iter().any(|field| field.name == "mobile") {
+            unknown.hint = format!("put it into mobile, + and the country before the number; {}", unknown.hint);
+        }
+        return unknown;
     }
     let names: Vec<&str> = table.iter().map(|field| field.name).collect();
     Invalid::new(
@@ -368,6 +427,11 @@ fn unknown_field(dialect: &Dialect, table: &'static [Field], what: &str, key: &s
         format!("{key} does not belong to {what}"),
         format!("{key} is a field of: {}; this call takes: {}", takers.join(", "), names.join(", ")),
     )
+}
+
+/// Other interfaces take the country apart from the number.
+fn is_country_code(key: &str) -> bool {
+    key.len() <= 63 && ["countrycode", "isdcode", "isd", "dialcode", "diallingcode"].contains(&plain(key).as_str())
 }
 
 /// Under whatever name, a code in a payload would be kept and logged like a field.
@@ -384,13 +448,13 @@ pub(crate) fn code_in(key: &str, place: &str) -> Invalid {
     )
 }
 
-fn all_fields(dialect: &Dialect) -> Vec<&'static Field> {
-    Operation::ALL.iter().filter_map(|operation| (dialect.fields)(*operation)).flatten().collect()
+fn all_fields(dialect: &Dialect) -> Vec<AnyField<'_>> {
+    Operation::ALL.iter().filter_map(|operation| dialect.fields(*operation)).flatten().collect()
 }
 
 /// Those that may be constant for an account, each name once.
-fn lasting(fields: &[&'static Field]) -> Vec<&'static Field> {
-    let mut lasting: Vec<&'static Field> = Vec::new();
+fn lasting<'a>(fields: &'a [AnyField<'a>]) -> Vec<&'a AnyField<'a>> {
+    let mut lasting: Vec<&AnyField> = Vec::new();
     for field in fields {
         if !field.personal && !lasting.iter().any(|other| other.name == field.name) {
             lasting.push(field);

@@ -9,17 +9,17 @@ use crate::{
     call::{Call, Prepared},
     dialect::Dialect,
     operation::Operation,
-    payload::{field::Field, rule::Rule},
+    payload::{field::AnyField, rule::Rule},
 };
 
 /// A field of one operation, as people read of it.
 #[derive(Debug)]
-pub struct PayloadField {
+pub struct PayloadField<'a> {
     pub operation: Operation,
     /// Our name.
-    pub field: &'static str,
+    pub field: &'a str,
     /// The vendor's own; None of `extra`, whose members go by the names that they have.
-    pub vendor_name: Option<&'static str>,
+    pub vendor_name: Option<&'a str>,
     /// `yes`; `no`; or `kept`: needed, and known from the send, so that only a flow begun elsewhere has to give it. Then
     /// what does in its place, and for which variants of the operation this holds, if not for all.
     pub required: String,
@@ -29,18 +29,18 @@ pub struct PayloadField {
 }
 
 /// The fields of every operation that the vendor has, in the order of its tables.
-pub fn payload_fields(dialect: &Dialect) -> Vec<PayloadField> {
+pub fn payload_fields(dialect: &Dialect) -> Vec<PayloadField<'_>> {
     let of = |operation| fields_of(dialect, operation);
     Operation::ALL.into_iter().flat_map(of).collect()
 }
 
-fn fields_of(dialect: &Dialect, operation: Operation) -> Vec<PayloadField> {
-    let table = (dialect.fields)(operation).unwrap_or_default();
-    let sent = (dialect.fields)(Operation::Send).unwrap_or_default();
+fn fields_of(dialect: &Dialect, operation: Operation) -> Vec<PayloadField<'_>> {
+    let table = dialect.fields(operation).unwrap_or_default();
+    let sent = dialect.fields(Operation::Send).unwrap_or_default();
     let variants = distinct(table.iter().filter_map(|field| field.variant));
     // A row, and the variants that it is of.
-    let mut rows: Vec<(PayloadField, Vec<&'static str>)> = Vec::new();
-    for field in table {
+    let mut rows: Vec<(PayloadField<'_>, Vec<&'static str>)> = Vec::new();
+    for field in &table {
         let row = row(operation, field, &sent);
         let is_same = |other: &PayloadField| {
             (other.field, other.vendor_name, &other.required, &other.rule)
@@ -64,7 +64,7 @@ fn fields_of(dialect: &Dialect, operation: Operation) -> Vec<PayloadField> {
     fields
 }
 
-fn row(operation: Operation, field: &Field, sent: &[&'static Field]) -> PayloadField {
+fn row<'a>(operation: Operation, field: &AnyField<'a>, sent: &[AnyField]) -> PayloadField<'a> {
     let is_needed = field.required || field.instead.is_some();
     let required = match is_needed {
         false => "no",
@@ -84,8 +84,8 @@ fn row(operation: Operation, field: &Field, sent: &[&'static Field]) -> PayloadF
 
 /// Whether it is known from the send: given there because it had to be, or the reference that came of it. A code that is
 /// sent again has a reference of its own.
-fn is_kept(operation: Operation, field: &Field, sent: &[&'static Field]) -> bool {
-    let is_given = |sent: &&&Field| {
+fn is_kept(operation: Operation, field: &AnyField, sent: &[AnyField]) -> bool {
+    let is_given = |sent: &AnyField| {
         sent.name == field.name
             && sent.variant == field.variant
             && (sent.required || sent.instead.is_some())
@@ -94,7 +94,7 @@ fn is_kept(operation: Operation, field: &Field, sent: &[&'static Field]) -> bool
     match (operation, field.name) {
         (Operation::Send, _) | (Operation::Resend, "reference") => false,
         (_, "reference") => true,
-        _ => sent.iter().any(|sent| is_given(&sent)),
+        _ => sent.iter().any(is_given),
     }
 }
 
@@ -114,24 +114,47 @@ pub struct DefaultsInForce {
     pub max_checks: Option<u32>,
     /// As [`Prepared::has_no_life`].
     pub has_no_life: bool,
+    /// No vendor is asked: the sandbox.
+    pub is_local: bool,
 }
 
-/// What holds for a send that gives no more than it must: by the dialect's own hand, which writes it.
-pub fn defaults_in_force(dialect: &Dialect, defaults: &Map<String, Value>) -> DefaultsInForce {
-    let whole = prepared(dialect, defaults, |_| true);
+/// What holds for a send that gives no more than it must: by the dialect's own hand, which writes it. `options`: as in
+/// [`Call::options`].
+pub fn defaults_in_force(
+    dialect: &Dialect,
+    options: &BTreeMap<String, String>,
+    defaults: &Map<String, Value>,
+) -> DefaultsInForce {
+    let prepared = |is_given: fn(&AnyField) -> bool| prepared(dialect, options, defaults, is_given);
+    let whole = prepared(|_| true);
     DefaultsInForce {
         // Without a field for which something else may do: the example's own lifetime is nobody's.
-        code_lifetime: prepared(dialect, defaults, |field| field.instead.is_none()).and_then(|send| send.code_lifetime),
+        code_lifetime: prepared(|field| field.instead.is_none()).and_then(|send| send.code_lifetime),
         max_checks: whole.as_ref().and_then(|send| send.max_checks),
-        has_no_life: whole.is_some_and(|send| send.has_no_life),
+        has_no_life: whole.as_ref().is_some_and(|send| send.has_no_life),
+        is_local: whole.is_some_and(|send| send.local_outcome.is_some()),
     }
 }
 
+/// The fields that each send needs, that may be the same for all of them, and that the defaults do not give.
+pub fn missing_defaults<'a>(dialect: &'a Dialect, defaults: &Map<String, Value>) -> Vec<&'a str> {
+    let table = dialect.fields(Operation::Send).unwrap_or_default();
+    let is_needed = |name: &str| table.iter().filter(|field| field.name == name).all(|field| field.required);
+    let is_default = |field: &AnyField| defaults.keys().any(|key| field.is_called(key));
+    let lasting = table.iter().filter(|field| !field.personal && is_needed(field.name) && !is_default(field));
+    distinct(lasting.map(|field| field.name))
+}
+
 /// A send of the examples of what it needs and the defaults do not give.
-fn prepared(dialect: &Dialect, defaults: &Map<String, Value>, is_given: impl Fn(&Field) -> bool) -> Option<Prepared> {
-    let table = (dialect.fields)(Operation::Send).unwrap_or_default();
-    let is_needed = |field: &&&Field| (field.required || field.instead.is_some()) && is_given(field);
-    let is_default = |field: &Field| defaults.keys().any(|key| field.is_called(key));
+fn prepared(
+    dialect: &Dialect,
+    options: &BTreeMap<String, String>,
+    defaults: &Map<String, Value>,
+    is_given: fn(&AnyField) -> bool,
+) -> Option<Prepared> {
+    let table = dialect.fields(Operation::Send).unwrap_or_default();
+    let is_needed = |field: &&AnyField| (field.required || field.instead.is_some()) && is_given(field);
+    let is_default = |field: &AnyField| defaults.keys().any(|key| field.is_called(key));
     let needed = table.iter().filter(is_needed).filter(|field| !is_default(field));
     let payload = needed.map(|field| (field.name.to_owned(), field.example())).collect();
     let nothing = Map::new();
@@ -140,12 +163,12 @@ fn prepared(dialect: &Dialect, defaults: &Map<String, Value>, is_given: impl Fn(
         payload: &payload,
         defaults,
         retained_before: &nothing,
-        options: &BTreeMap::new(),
+        options,
         credentials: &BTreeMap::new(),
         code: None,
         verification_id: "",
         attempt_id: "",
         code_lifetime: None,
     };
-    (dialect.prepare)(&call).ok()
+    dialect.prepare(&call).ok()
 }

@@ -11,6 +11,11 @@ pub(crate) enum NumberingPlan {
     Any,
 }
 
+/// Whether a text is a number of some country.
+pub fn is_phone_number(typed: &str) -> bool {
+    NumberingPlan::Any.parse(typed).is_some()
+}
+
 /// One number, whatever way it was typed.
 pub(crate) struct PhoneNumber {
     country: NumberingPlan,

@@ -3,8 +3,10 @@ use std::net::IpAddr;
 use serde_json::{Map, Number, Value};
 
 use crate::payload::{
-    field::{Field, Invalid},
+    email_address::EmailAddress,
+    field::{AnyField, Invalid},
     phone_number::NumberingPlan,
+    placeholder::{holds_placeholder, placeholder},
 };
 
 /// Longest JSON text of an [`Rule::Any`].
@@ -16,14 +18,17 @@ const MAX_EXTRA_VALUES: usize = 64;
 
 /// What may stand in a field. A value is accepted in every form that people and vendors write it in, and sent in the
 /// documented one.
-#[derive(Debug)]
-pub enum Rule {
+#[derive(Clone, Copy, Debug)]
+pub enum Rule<'a> {
     /// Sent as ten digits.
     IndianMobile,
     /// Sent as `tel:94XXXXXXXXX`.
     SriLankanMobile,
     /// Of any country; sent with its `+`.
     PhoneNumber,
+    /// The same, or an e-mail address.
+    PhoneOrEmail,
+    Email,
     /// A line of text, its length in characters.
     Text {
         min: usize,
@@ -52,7 +57,12 @@ pub enum Rule {
         max: usize,
     },
     /// One of these words, in any case; sent as written here.
-    OneOf(&'static [&'static str]),
+    OneOf(&'a [&'a str]),
+    /// The way to the person: a word that is the same for every vendor (`sms`, `voice`, `whatsapp`, `email`), or the
+    /// vendor's own; sent as the vendor's, which stands beside it.
+    Channel(&'static [(&'static str, &'static str)]),
+    /// The same, of words that a server's description brings.
+    Among(&'a [(String, String)]),
     /// Sent as a number.
     Integer {
         min: u64,
@@ -75,12 +85,12 @@ pub enum Rule {
     OtpSpec,
     /// An object of these members; with `open`, of others too.
     Object {
-        members: &'static [Field],
+        members: &'a [AnyField<'a>],
         open: bool,
     },
     /// Objects of these members.
     List {
-        members: &'static [Field],
+        members: &'a [AnyField<'a>],
         max: usize,
     },
     /// Any JSON of moderate size.
@@ -90,15 +100,23 @@ pub enum Rule {
 }
 
 /// A line of text of the usual length.
-pub(crate) const TEXT: Rule = Rule::Text { min: 1, max: 256 };
+pub(crate) const TEXT: Rule<'static> = Rule::Text { min: 1, max: 256 };
 /// An identifier of the usual length.
-pub(crate) const IDENTIFIER: Rule = Rule::Identifier { max: 256 };
+pub(crate) const IDENTIFIER: Rule<'static> = Rule::Identifier { max: 256 };
 
-impl Rule {
+impl Rule<'_> {
     /// The value as it goes on the wire. What it makes, it takes again unchanged.
     pub(crate) fn normalise(&self, path: &str, value: &Value) -> Result<Value, Invalid> {
         if value.is_null() {
             return Err(Invalid::new(path, format!("{path} is null"), "leave it out instead"));
+        }
+        let is_placeholder = match self {
+            // Each member is looked at by its own name.
+            Self::Object { .. } | Self::List { .. } => false,
+            _ => holds_placeholder(value),
+        };
+        if is_placeholder {
+            return Err(placeholder(path, &self.describe()));
         }
         match self {
             Self::IndianMobile => self.mobile(NumberingPlan::India, path, value),
@@ -106,6 +124,12 @@ impl Rule {
             Self::PhoneNumber => NumberingPlan::Any
                 .parse_value(value)
                 .map(|number| number.recipient().reveal().into())
+                .ok_or_else(|| self.broken(path)),
+            Self::PhoneOrEmail if value.as_str().is_none_or(|text| !text.contains('@')) => {
+                Self::PhoneNumber.normalise(path, value).map_err(|_| self.broken(path))
+            }
+            Self::PhoneOrEmail | Self::Email => EmailAddress::parse_value(value)
+                .map(|address| address.recipient().reveal().into())
                 .ok_or_else(|| self.broken(path)),
             Self::Object { members, open } => match value {
                 Value::Object(given) => object(path, given, members, *open),
@@ -175,6 +199,17 @@ impl Rule {
                 let given = digits()?;
                 words.iter().find(|word| word.eq_ignore_ascii_case(&given)).map(|word| Value::from(*word))
             }
+            Self::Channel(channels) => {
+                let is_given = |word: &str| text().is_some_and(|given| word.eq_ignore_ascii_case(given));
+                let channel = channels.iter().find(|(ours, theirs)| is_given(ours) || is_given(theirs));
+                channel.map(|(_, theirs)| Value::from(*theirs))
+            }
+            Self::Among(words) => {
+                let given = digits()?;
+                let is_given = |word: &str| word.eq_ignore_ascii_case(&given);
+                let word = words.iter().find(|(ours, theirs)| is_given(ours) || is_given(theirs));
+                word.map(|(_, theirs)| Value::from(theirs.as_str()))
+            }
             Self::Integer { min, max } => {
                 integer(&digits()?, *min, *max).map(|number| Value::Number(Number::from(number)))
             }
@@ -189,6 +224,8 @@ impl Rule {
             Self::IndianMobile
             | Self::SriLankanMobile
             | Self::PhoneNumber
+            | Self::PhoneOrEmail
+            | Self::Email
             | Self::Object { .. }
             | Self::List { .. }
             | Self::Extra => None,
@@ -201,7 +238,7 @@ impl Rule {
 
     /// The rule in words, for a hint.
     pub fn describe(&self) -> String {
-        let names = |members: &[Field]| {
+        let names = |members: &[AnyField]| {
             members
                 .iter()
                 .map(|field| if field.required { format!("{} (required)", field.name) } else { field.name.into() })
@@ -212,6 +249,8 @@ impl Rule {
             Self::IndianMobile => NumberingPlan::India.rule().into(),
             Self::SriLankanMobile => NumberingPlan::SriLanka.rule().into(),
             Self::PhoneNumber => NumberingPlan::Any.rule().into(),
+            Self::PhoneOrEmail => format!("{}; or {}", NumberingPlan::Any.rule(), EmailAddress::RULE),
+            Self::Email => EmailAddress::RULE.into(),
             Self::Text { min, max } => format!("a text of {min} to {max} characters, in one line"),
             Self::Message { max } => format!("a text of 1 to {max} characters"),
             Self::Identifier { max } => {
@@ -220,11 +259,19 @@ impl Rule {
             Self::HeaderText { max } => {
                 format!("1 to {max} printable ASCII characters without spaces")
             }
+            Self::Alphanumeric { min, max } if min == max => format!("exactly {min} letters or digits"),
             Self::Alphanumeric { min, max } => format!("{min} to {max} letters or digits"),
             Self::Digits { min, max } if min == max => format!("exactly {min} digits"),
             Self::Digits { min, max } => format!("{min} to {max} digits and nothing else"),
             Self::OneOf([word]) => format!("only {word}"),
             Self::OneOf(words) => format!("one of {}", words.join(", ")),
+            Self::Channel([(channel, _)]) => format!("only {channel}"),
+            Self::Channel(channels) => {
+                format!("one of {}", channels.iter().map(|(ours, _)| *ours).collect::<Vec<_>>().join(", "))
+            }
+            Self::Among(words) => {
+                format!("one of {}", words.iter().map(|(ours, _)| ours.as_str()).collect::<Vec<_>>().join(", "))
+            }
             Self::Integer { min, max } | Self::IntegerText { min, max } => {
                 format!("a whole number from {min} to {max}")
             }
@@ -234,6 +281,7 @@ impl Rule {
             Self::IpAddress => "an IPv4 or IPv6 address".into(),
             Self::Uuid => "a UUID in its usual form, 8-4-4-4-12 hexadecimal digits".into(),
             Self::OtpSpec => "kinds of character, a hyphen and a length from 4 to 9, as N-6 or LN-8".into(),
+            Self::Object { members: [], open: true } => "an object".into(),
             Self::Object { members, open: true } => format!("an object; known members: {}", names(members)),
             Self::Object { members, open: false } => format!("an object with members out of: {}", names(members)),
             Self::List { members, max } => {
@@ -251,7 +299,7 @@ impl Rule {
 }
 
 /// An object's members under either name, written in the order of the table.
-fn object(path: &str, given: &Map<String, Value>, members: &[Field], open: bool) -> Result<Value, Invalid> {
+fn object(path: &str, given: &Map<String, Value>, members: &[AnyField], open: bool) -> Result<Value, Invalid> {
     let mut written = Map::new();
     let mut faults = Vec::new();
     for field in members {
@@ -282,6 +330,8 @@ fn object(path: &str, given: &Map<String, Value>, members: &[Field], open: bool)
             faults.push(Invalid::unknown_key(path, &format!("{path}."), key, members.iter()));
         } else if key.chars().any(char::is_control) || key.len() > 256 || !is_moderate(value, MAX_ANY_DEPTH) {
             faults.push(Rule::Any.broken(path));
+        } else if holds_placeholder(value) {
+            faults.push(placeholder(path, &Rule::Any.describe()));
         } else {
             written.insert(key.clone(), value.clone());
         }

@@ -23,22 +23,39 @@ pub struct Caller {
     code_lifetime: Option<Duration>,
 }
 
+/// Of every vendor whose page requires a server option of its own.
+const OPTIONS: &[(&str, &str)] = &[("service_sid", SERVICE)];
+pub const SERVICE: &str = "VA0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a";
+
+/// An account at a vendor, whose last credential is the secret one.
+pub fn account<'a>(vendor: &'static Dialect, name: &'a str, secret: &'a str) -> Vec<(&'static str, &'a str)> {
+    // Without any, a pair for `Basic`: the sandbox and Paytm take none as well.
+    let set = vendor.credential_sets.iter().find(|set| set.len() != 1 || vendor.credential_sets.len() == 1);
+    let names = set.filter(|set| !set.is_empty()).copied().unwrap_or(&["username", "password"]);
+    names.iter().rev().copied().zip([secret, name]).collect()
+}
+
 pub fn caller(vendor: &str, operation: Operation) -> Caller {
     let credentials: &[(&str, &str)] = match vendor {
         "iserveu" => &[("client_id", "isu-client"), ("client_secret", "isu-secret")],
         "hyperverge" => &[("app_id", "hv-app"), ("app_key", "hv-key")],
         "relid" => &[("username", "relid-user"), ("password", "relid-pass")],
         "ideamart" => &[("application_id", "APP_001100"), ("password", "idea-pass")],
+        "twilio" => &[("api_key", "SK-key"), ("api_secret", "twilio-secret")],
+        "msg91" => &[("authkey", "msg91-key")],
         _ => &[],
     };
     let code = (operation == Operation::Verify).then(|| Secret::new("012345"));
+    let vendor = by_name(vendor).expect("a vendor");
+    let has = |name: &str| vendor.server_options.iter().any(|option| option.name == name);
+    let options = OPTIONS.iter().filter(|(name, _)| has(name));
     Caller {
-        vendor: by_name(vendor).expect("a vendor"),
+        vendor,
         operation,
         payload: Map::new(),
         defaults: Map::new(),
         known: Map::new(),
-        options: BTreeMap::new(),
+        options: options.map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
         credentials: secrets(credentials),
         code,
         code_lifetime: None,
@@ -127,6 +144,33 @@ pub fn message(request: &HttpRequest) -> String {
     lines.extend(pairs(&request.headers, ": "));
     lines.push(request.body.reveal().to_owned());
     lines.join("\n")
+}
+
+/// The body as an object, be it JSON or a form.
+pub fn body(request: &HttpRequest) -> Value {
+    let body = request.body.reveal();
+    let is_form = request.headers.iter().any(|(_, value)| value.reveal() == "application/x-www-form-urlencoded");
+    if !is_form {
+        return serde_json::from_str(body).expect("JSON");
+    }
+    let pairs = body.split('&').map(|pair| pair.split_once('=').expect("a pair"));
+    Value::Object(pairs.map(|(name, value)| (decoded(name), decoded(value).into())).collect())
+}
+
+fn decoded(text: &str) -> String {
+    let mut bytes = Vec::new();
+    let mut rest = text.as_bytes();
+    while let [first, after @ ..] = rest {
+        rest = after;
+        if *first != b'%' {
+            bytes.push(*first);
+            continue;
+        }
+        let digits = std::str::from_utf8(&after[..2]).expect("two digits");
+        bytes.push(u8::from_str_radix(digits, 16).expect("two hexadecimal digits"));
+        rest = &after[2..];
+    }
+    String::from_utf8(bytes).expect("UTF-8")
 }
 
 pub fn keep(prepared: &Prepared) -> Value {

@@ -48,6 +48,20 @@ pub fn documented() -> Vec<(&'static str, Operation, Value)> {
         ("paytm", Verify, json!({"body": {"resultInfo": {"resultStatus": "F", "resultCode": "442"}}})),
         ("paytm", Verify, json!({"body": {"resultInfo": {"resultStatus": "F", "resultCode": "1006"}}})),
         ("paytm", Send, json!({"body": {"resultInfo": {"resultStatus": "F", "resultCode": "501"}}})),
+        ("twilio", Send, json!({"sid": "VE1", "status": "pending", "valid": false, "to": "+918144094480"})),
+        ("twilio", Verify, json!({"sid": "VE1", "status": "approved", "valid": true, "to": "+918144094480"})),
+        ("twilio", Verify, json!({"sid": "VE1", "status": "pending", "valid": false, "to": "+918144094480"})),
+        ("twilio", Cancel, json!({"sid": "VE1", "status": "canceled", "valid": false})),
+        ("twilio", Verify, json!({"code": 20404, "message": "The requested resource was not found", "status": 404})),
+        ("twilio", Verify, json!({"code": 60202, "message": "Max check attempts reached", "status": 429})),
+        ("twilio", Send, json!({"code": 20500, "message": "Internal server error", "status": 500})),
+        ("msg91", Send, json!({"request_id": "3763646c3058373530393938", "type": "success"})),
+        ("msg91", Verify, json!({"message": "OTP verified success", "type": "success"})),
+        ("msg91", Verify, json!({"message": "OTP not match", "type": "error"})),
+        ("msg91", Verify, json!({"message": "Mobile no. already verified", "type": "error"})),
+        ("msg91", Verify, json!({"message": "Max limit reached for this otp verification", "type": "error"})),
+        ("msg91", Resend, json!({"message": "retry send successfully", "type": "success"})),
+        ("msg91", Send, json!({"message": "System error", "type": "error", "code": "001"})),
         ("relid", Send, json!({"response_code": 1, "error_code": 2699, "error_message": "Internal Server error"})),
     ]
 }
@@ -75,6 +89,12 @@ fn text(value: &Value) -> String {
     }
 }
 
+/// MSG91's words, without what does not count.
+fn sentence(answer: &Value) -> String {
+    let words: String = text(&answer["message"]).split(|c: char| c.is_whitespace() || c == '_').collect();
+    words.trim_end_matches('.').to_owned()
+}
+
 /// Whether the page names such an answer to a verify as the end of a flow.
 pub fn names_an_end(vendor: &str, body: &[u8]) -> bool {
     let Some(answer) = parsed(body) else { return false };
@@ -91,6 +111,23 @@ pub fn names_an_end(vendor: &str, body: &[u8]) -> bool {
         "paytm" => matches!(code(&answer["body"]["resultInfo"]["resultCode"]), Some(531 | 1006)),
         "relid" => matches!(code(&answer["error_code"]), Some(3565 | 3575)),
         "ideamart" => matches!(code(&answer["statusCode"]), Some(1351 | 1851 | 1852 | 1854 | 1855)),
+        "twilio" => match code(&answer["code"]) {
+            Some(number) => matches!(number, 20404 | 60202),
+            None => {
+                matches!(text(&answer["status"]).as_str(), "MAX_ATTEMPTS_REACHED" | "EXPIRED" | "CANCELED" | "DELETED")
+            }
+        },
+        "msg91" => [
+            "MOBILENO.ALREADYVERIFIED",
+            "ALREADYVERIFIED",
+            "OTPALREADYVERIFIED",
+            "OTPEXPIRED",
+            "MOBILENO.NOTFOUND",
+            "MOBILENOTFOUND",
+            "LASTOTPREQUESTONTHISNUMBERISINVALID",
+            "MAXLIMITREACHEDFORTHISOTPVERIFICATION",
+        ]
+        .contains(&sentence(&answer).as_str()),
         // No page of iServeU's lists what a wrong code is answered with.
         _ => false,
     }
@@ -120,6 +157,11 @@ pub fn says_nothing_was_done(
         }
         "paytm" => is_unlisted || code(&answer["body"]["resultInfo"]["resultCode"]) == Some(501),
         "relid" => is_unlisted || code(&answer["error_code"]) == Some(2699),
+        "twilio" => {
+            let is_failed = matches!(code(&answer["code"]), Some(20500 | 60441)) && !matches!(status, 502 | 504);
+            operation != Verify && (is_unlisted || is_failed)
+        }
+        "msg91" => operation != Verify && (is_unlisted || matches!(code(&answer["code"]), Some(1 | 2 | 601))),
         "ideamart" => {
             matches!(code(&answer["statusCode"]), Some(1316 | 1318 | 1319 | 1364 | 1600 | 1603 | 1857))
         }
@@ -162,6 +204,27 @@ pub fn says_success(vendor: &str, operation: Operation, status: u16, body: &[u8]
                 _ => !text(&answer["notification_uuid"]).is_empty(),
             };
             fine && zero && more
+        }
+        "twilio" => {
+            let said = text(&answer["status"]);
+            let wanted = match operation {
+                Verify => said == "APPROVED" && answer["valid"] != json!(false),
+                Cancel => said == "CANCELED",
+                _ => said == "PENDING" && !text(&answer["sid"]).is_empty(),
+            };
+            fine && answer["code"].is_null() && wanted
+        }
+        "msg91" => {
+            let said = sentence(&answer);
+            let wanted = match operation {
+                Verify => ["OTPVERIFIEDSUCCESS", "OTPVERIFIED", "NUMBERVERIFIEDSUCCESSFULLY"].contains(&said.as_str()),
+                Resend => ["RETRYSENDSUCCESSFULLY", "OTPSENTSUCCESSFULLY"].contains(&said.as_str()),
+                _ => {
+                    let is_id = said.len() == 24 && said.bytes().all(|byte| byte.is_ascii_hexdigit());
+                    !text(&answer["request_id"]).is_empty() || is_id || said == "OTPSENTSUCCESSFULLY"
+                }
+            };
+            fine && text(&answer["type"]) == "SUCCESS" && wanted
         }
         "ideamart" => {
             let more = match operation {

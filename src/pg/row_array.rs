@@ -3,7 +3,7 @@
 use std::ffi::{CStr, CString};
 
 use pgrx::{IntoDatum, datum::DatumWithOid, pg_sys};
-use policy::Micros;
+use policy::Timestamp;
 use uuid::Uuid;
 
 use crate::pg::{
@@ -16,6 +16,8 @@ pub struct RowType {
     row: pg_sys::Oid,
     rows: pg_sys::Oid,
     descriptor: pg_sys::TupleDesc,
+    /// Of each column; of a domain, what that is over.
+    types: Vec<pg_sys::Oid>,
 }
 
 /// The type of an array of a table's rows.
@@ -37,17 +39,21 @@ impl RowType {
             let before = pg_sys::MemoryContextSwitchTo(pg_sys::TopMemoryContext);
             let descriptor = pg_sys::lookup_rowtype_tupdesc_copy(row, -1);
             pg_sys::MemoryContextSwitchTo(before);
-            Self { row, rows: pg_sys::get_array_type(row), descriptor }
+            let types = (1..=(*descriptor).natts)
+                .map(|column| pg_sys::SPI_gettypeid(descriptor, column))
+                .map(|of| if of == pg_sys::InvalidOid { of } else { pg_sys::getBaseType(of) })
+                .collect();
+            Self { row, rows: pg_sys::get_array_type(row), descriptor, types }
         }
     }
 
     /// The rows, each with its columns filled by their order in the install script; a column that is left out is null.
     pub fn array<T>(&self, rows: &[T], fill: impl Fn(&T, &mut Columns)) -> DatumWithOid<'static> {
-        // SAFETY: each datum is of its column's type, which `fill` answers for; the arrays have the descriptor's
-        // length.
+        // SAFETY: each datum is of its column's type, which Columns sees to; the arrays have the descriptor's length.
         unsafe {
-            let width = (*self.descriptor).natts as usize;
-            let mut columns = Columns { values: vec![pg_sys::Datum::from(0); width], nulls: vec![true; width] };
+            let width = self.types.len();
+            let (values, nulls) = (vec![pg_sys::Datum::from(0); width], vec![true; width]);
+            let mut columns = Columns { types: &self.types, values, nulls };
             let mut records: Vec<pg_sys::Datum> = rows
                 .iter()
                 .map(|row| {
@@ -82,13 +88,16 @@ impl IntoDatum for RowArray {
 }
 
 /// The columns of one row, by their numbers.
-pub struct Columns {
+pub struct Columns<'a> {
+    types: &'a [pg_sys::Oid],
     values: Vec<pg_sys::Datum>,
     nulls: Vec<bool>,
 }
 
-impl Columns {
-    fn set(&mut self, column: usize, datum: Option<pg_sys::Datum>) {
+impl Columns<'_> {
+    /// A datum, or NULL, of this type.
+    fn set(&mut self, column: usize, of: pg_sys::Oid, datum: Option<pg_sys::Datum>) {
+        assert!(self.types[column - 1] == of, "a value is of its column's type");
         if let Some(datum) = datum {
             self.values[column - 1] = datum;
             self.nulls[column - 1] = false;
@@ -96,11 +105,11 @@ impl Columns {
     }
 
     pub fn uuid(&mut self, column: usize, value: Uuid) {
-        self.set(column, pg_uuid(value).into_datum());
+        self.set(column, pg_sys::UUIDOID, pg_uuid(value).into_datum());
     }
 
     pub fn text(&mut self, column: usize, value: Option<&str>) {
-        self.set(column, value.into_datum());
+        self.set(column, pg_sys::TEXTOID, value.into_datum());
     }
 
     pub fn name(&mut self, column: usize, value: &str) {
@@ -115,20 +124,20 @@ impl Columns {
             name.resize(pg_sys::NAMEDATALEN as usize, 0);
             let copy = pg_sys::palloc(name.len());
             std::ptr::copy_nonoverlapping(name.as_ptr(), copy.cast(), name.len());
-            self.set(column, Some(pg_sys::Datum::from(copy)));
+            self.set(column, pg_sys::NAMEOID, Some(pg_sys::Datum::from(copy)));
         }
     }
 
     pub fn bytea(&mut self, column: usize, value: Option<&[u8]>) {
-        self.set(column, value.into_datum());
+        self.set(column, pg_sys::BYTEAOID, value.into_datum());
     }
 
     pub fn boolean(&mut self, column: usize, value: bool) {
-        self.set(column, value.into_datum());
+        self.set(column, pg_sys::BOOLOID, value.into_datum());
     }
 
-    pub fn time(&mut self, column: usize, value: Option<Micros>) {
-        self.set(column, value.map(Time).into_datum());
+    pub fn time(&mut self, column: usize, value: Option<Timestamp>) {
+        self.set(column, pg_sys::TIMESTAMPTZOID, value.map(Time).into_datum());
     }
 
     pub fn count(&mut self, column: usize, value: u32) {
@@ -136,15 +145,15 @@ impl Columns {
     }
 
     pub fn integer(&mut self, column: usize, value: Option<i32>) {
-        self.set(column, value.into_datum());
+        self.set(column, pg_sys::INT4OID, value.into_datum());
     }
 
     pub fn bigint(&mut self, column: usize, value: Option<i64>) {
-        self.set(column, value.into_datum());
+        self.set(column, pg_sys::INT8OID, value.into_datum());
     }
 
     pub fn oid(&mut self, column: usize, value: u32) {
-        self.set(column, pg_sys::Oid::from(value).into_datum());
+        self.set(column, pg_sys::OIDOID, pg_sys::Oid::from(value).into_datum());
     }
 
     /// JSON text, as jsonb.
@@ -152,6 +161,6 @@ impl Columns {
         let Some(json) = json.and_then(|json| CString::new(json).ok()) else { return };
         // SAFETY: jsonb_in reads a C string.
         let datum = unsafe { pgrx::direct_function_call_as_datum(pg_sys::jsonb_in, &[json.as_c_str().into_datum()]) };
-        self.set(column, datum);
+        self.set(column, pg_sys::JSONBOID, datum);
     }
 }

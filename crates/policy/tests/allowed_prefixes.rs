@@ -1,4 +1,5 @@
-//! Promise to the user: nothing is sent to a number outside the allowed prefixes.
+//! Promise to the user: nothing is sent to a number outside the allowed prefixes, nor to an address outside the allowed
+//! domains.
 
 use policy::AllowedPrefixes;
 
@@ -15,10 +16,19 @@ fn only_listed_prefixes_are_allowed() {
         ("+9477", "+94711234567", false),
         ("+94771234567", "+94771234567", true),
         ("+94771234567", "+9477123456", false),
-        // A user's id is no number, even where it is made of digits.
-        ("+91", "alice", true),
-        ("+91", "94771234567", true),
-        ("+91", "", true),
+        // Prefixes say nothing of addresses, and domains nothing of numbers.
+        ("+91", "asha@example.org", false),
+        ("@", "asha@example.org", true),
+        ("@", "+919999900001", false),
+        ("+91, @example.org", "asha@example.org", true),
+        ("+91, @Example.ORG", "Asha@example.org", true),
+        ("+91, @example.org", "+919999900001", true),
+        ("+91, @example.org", "+94771234567", false),
+        ("@example.org", "asha@mail.example.org", false),
+        ("@example.org", "asha@badexample.org", false),
+        ("@example.org", "example.org@example.net", false),
+        ("@example.org", "", false),
+        ("+91", "", false),
     ] {
         assert_eq!(prefixes.parse::<AllowedPrefixes>().unwrap().allows(recipient), allowed, "{prefixes}: {recipient}");
     }
@@ -35,6 +45,8 @@ fn every_form_has_one_canonical_text() {
         ("+94, +9477", "+94, +9477"),
         ("+1", "+1"),
         ("+123456789012345", "+123456789012345"),
+        ("@Example.org, @example.org,+94", "@example.org, +94"),
+        ("@", "@"),
     ] {
         let parsed: AllowedPrefixes = typed.parse().unwrap();
         assert_eq!(parsed.to_string(), canonical, "{typed}");
@@ -62,9 +74,20 @@ fn what_is_no_prefix_is_refused_with_the_form() {
         ("+91,,+94", 2),
         ("+91, 94", 2),
         ("+91, +94, *", 3),
+        ("@example", 1),
+        ("@@", 1),
+        ("@.org", 1),
+        ("@example.org.", 1),
+        ("asha@example.org", 1),
+        ("@exa mple.org", 1),
+        ("@example.org@example.net", 1),
     ] {
         let refused = typed.parse::<AllowedPrefixes>().expect_err(typed);
-        assert_eq!(refused.message, format!("prefix {place} is not '+' and 1 to 15 digits"), "{typed}");
-        assert_eq!(refused.hint, "For example: '+91, +94'.");
+        assert_eq!(
+            refused.message,
+            format!("prefix {place} is neither '+' and 1 to 15 digits nor '@' and a domain"),
+            "{typed}"
+        );
+        assert!(refused.hint.starts_with("For example: '+91, +94'"), "{}", refused.hint);
     }
 }

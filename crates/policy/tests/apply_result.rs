@@ -2,24 +2,26 @@
 //! know stays open as `unknown`.
 
 use dialect::{CallResult, Operation, Outcome};
-use policy::{Micros, ResultContext, Status, Verification, admit, apply_result, outcome_if_closed, retryable};
+use policy::{
+    ResultContext, Status, Timestamp, Verification, admit, apply_result, outcome_if_closed, outcome_in_time, retryable,
+};
 
-const NOW: Micros = 1_000_000;
+const NOW: Timestamp = Timestamp(1_000_000);
 
-fn reading(outcome: Outcome) -> CallResult {
+fn result(outcome: Outcome) -> CallResult {
     CallResult::new(outcome, None, None)
 }
 
 fn pending(max_checks: u32) -> Verification {
     let mut verification = Verification::sending(max_checks);
-    end(&mut verification, Operation::Send, Status::Sending, &reading(Outcome::Sent));
+    end(&mut verification, Operation::Send, Status::Sending, &result(Outcome::Sent));
     verification
 }
 
-fn end(verification: &mut Verification, operation: Operation, before: Status, reading: &CallResult) {
+fn end(verification: &mut Verification, operation: Operation, before: Status, result: &CallResult) {
     let conclusion = ResultContext {
         operation,
-        reading,
+        result,
         before,
         voided: false,
         keeps_code: false,
@@ -35,7 +37,7 @@ fn verify(verification: &mut Verification, outcome: Outcome) -> Outcome {
     match admit(Operation::Verify, verification, NOW) {
         Err(refused) => refused,
         Ok(()) => {
-            end(verification, Operation::Verify, before, &reading(outcome));
+            end(verification, Operation::Verify, before, &result(outcome));
             outcome
         }
     }
@@ -88,8 +90,8 @@ fn a_check_is_given_back_only_where_nothing_was_compared() {
 fn status_after(outcome: Outcome, is_guess: bool, max_checks: u32) -> (Status, u32) {
     let mut verification = pending(max_checks);
     admit(Operation::Verify, &mut verification, NOW).unwrap();
-    let reading = CallResult { is_guess, ..reading(outcome) };
-    end(&mut verification, Operation::Verify, Status::Pending, &reading);
+    let result = CallResult { is_guess, ..result(outcome) };
+    end(&mut verification, Operation::Verify, Status::Pending, &result);
     (verification.status, verification.attempts_left())
 }
 
@@ -121,8 +123,8 @@ fn whatever_may_have_been_a_guess_at_the_code_is_one_and_the_last_one_ends() {
         let mut verification = pending(3);
         for _ in 0..2 {
             admit(Operation::Verify, &mut verification, NOW).unwrap();
-            let reading = CallResult { is_guess: true, ..reading(outcome) };
-            end(&mut verification, Operation::Verify, Status::Pending, &reading);
+            let result = CallResult { is_guess: true, ..result(outcome) };
+            end(&mut verification, Operation::Verify, Status::Pending, &result);
         }
         assert_eq!(verify(&mut verification, Outcome::Approved), Outcome::Approved);
         assert_eq!(verification.status, Status::Approved);
@@ -173,6 +175,19 @@ fn an_old_code_is_expired_without_a_call() {
 }
 
 #[test]
+fn a_vendor_that_forgot_an_old_code_says_that_it_is_old() {
+    for operation in Operation::ALL {
+        for outcome in Outcome::ALL {
+            assert_eq!(outcome_in_time(operation, outcome, None, Timestamp(100)), outcome);
+            assert_eq!(outcome_in_time(operation, outcome, Some(Timestamp(101)), Timestamp(100)), outcome);
+            let is_meant = operation == Operation::Verify && outcome == Outcome::NotFound;
+            let told = if is_meant { Outcome::Expired } else { outcome };
+            assert_eq!(outcome_in_time(operation, outcome, Some(Timestamp(100)), Timestamp(100)), told);
+        }
+    }
+}
+
+#[test]
 fn a_code_that_is_sent_again_lives_no_longer_for_it() {
     for outcome in Outcome::ALL {
         for keeps_code in [true, false] {
@@ -181,7 +196,7 @@ fn a_code_that_is_sent_again_lives_no_longer_for_it() {
             admit(Operation::Resend, &mut verification, NOW).unwrap();
             let conclusion = ResultContext {
                 operation: Operation::Resend,
-                reading: &reading(outcome),
+                result: &result(outcome),
                 before: Status::Pending,
                 voided: false,
                 keeps_code,
@@ -199,7 +214,7 @@ fn a_code_that_is_sent_again_lives_no_longer_for_it() {
 fn every_end_of_a_send() {
     for outcome in Outcome::ALL {
         let mut verification = Verification::sending(3);
-        end(&mut verification, Operation::Send, Status::Sending, &reading(outcome));
+        end(&mut verification, Operation::Send, Status::Sending, &result(outcome));
         let expected = match outcome {
             Outcome::Sent => Status::Pending,
             Outcome::Unknown => Status::Unknown,
@@ -216,10 +231,10 @@ fn a_resend_that_failed_leaves_the_old_code_unless_it_was_voided() {
         let mut verification = pending(3);
         admit(Operation::Resend, &mut verification, NOW).unwrap();
         verification.status = Status::Sending;
-        let reading = reading(Outcome::Refused);
+        let result = result(Outcome::Refused);
         let conclusion = ResultContext {
             operation: Operation::Resend,
-            reading: &reading,
+            result: &result,
             before: Status::Pending,
             voided,
             keeps_code: false,
@@ -235,7 +250,7 @@ fn a_resend_that_failed_leaves_the_old_code_unless_it_was_voided() {
 fn the_vendor_may_allow_fewer_checks_than_we_do() {
     let mut verification = pending(5);
     admit(Operation::Verify, &mut verification, NOW).unwrap();
-    let none_left = CallResult { attempts_left: Some(0), ..reading(Outcome::InvalidCode) };
+    let none_left = CallResult { attempts_left: Some(0), ..result(Outcome::InvalidCode) };
     end(&mut verification, Operation::Verify, Status::Pending, &none_left);
     assert_eq!(verification.status, Status::MaxAttemptsReached);
 }

@@ -1,0 +1,118 @@
+use serde_json::Value;
+
+use crate::secret::Secret;
+
+/// Longest address that a mail server takes (RFC 5321, 4.5.3.1).
+const MAX_LOCAL: usize = 64;
+const MAX_ADDRESS: usize = 254;
+
+/// One e-mail address, whatever way its domain was typed. The part before the @ is its host's business, case and all.
+pub(crate) struct EmailAddress {
+    local: Secret,
+    /// In lower case.
+    domain: String,
+}
+
+impl EmailAddress {
+    /// What is accepted, for a hint.
+    pub(crate) const RULE: &str = "an e-mail address in ASCII, as asha.rao@example.org";
+
+    /// A dot-atom and a domain (RFC 5322, 3.4.1): what is quoted, commented or in brackets is nobody's address.
+    pub(crate) fn parse(typed: &str) -> Option<Self> {
+        let (local, domain) = typed.split_once('@')?;
+        let is_local = (1..=MAX_LOCAL).contains(&local.len())
+            && local.split('.').all(|atom| !atom.is_empty() && atom.bytes().all(is_atom));
+        let labels = domain.split('.');
+        let is_domain = labels.clone().count() >= 2
+            && labels.clone().all(|label| {
+                (1..=63).contains(&label.len())
+                    && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+                    && !label.starts_with('-')
+                    && !label.ends_with('-')
+            })
+            // Else it is an IP address.
+            && domain.rsplit('.').next().is_some_and(|label| label.bytes().any(|byte| byte.is_ascii_alphabetic()));
+        let sound = typed.len() <= MAX_ADDRESS && is_local && is_domain;
+        sound.then(|| Self { local: Secret::new(local), domain: domain.to_ascii_lowercase() })
+    }
+
+    /// The same, of a member of a payload.
+    pub(crate) fn parse_value(value: &Value) -> Option<Self> {
+        value.as_str().and_then(Self::parse)
+    }
+
+    /// One recipient, however the domain was typed; it goes on the wire in this form, too.
+    pub(crate) fn recipient(&self) -> Secret {
+        Secret::new(format!("{}@{}", self.local.reveal(), self.domain))
+    }
+
+    /// `a***@example.org`; of a single character before the @ nothing.
+    pub(crate) fn masked(&self) -> String {
+        let local = self.local.reveal();
+        let shown = if local.len() > 1 { &local[..1] } else { "" };
+        format!("{shown}***@{}", self.domain)
+    }
+}
+
+fn is_atom(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-/=?^_`{|}~".contains(&byte)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_one_recipient_in_any_case_of_its_domain() {
+        for (typed, recipient, masked) in [
+            ("asha@example.org", "asha@example.org", "a***@example.org"),
+            ("asha@EXAMPLE.Org", "asha@example.org", "a***@example.org"),
+            ("Asha.Rao+otp@mail.example.org", "Asha.Rao+otp@mail.example.org", "A***@mail.example.org"),
+            ("a@x-y.example", "a@x-y.example", "***@x-y.example"),
+        ] {
+            let address = EmailAddress::parse(typed).unwrap();
+            assert_eq!((address.recipient().reveal(), address.masked().as_str()), (recipient, masked));
+            // What it makes, it takes again.
+            let again = EmailAddress::parse(recipient).unwrap();
+            assert_eq!((again.recipient().reveal(), again.masked().as_str()), (recipient, masked));
+        }
+    }
+
+    #[test]
+    fn what_is_no_address_is_refused() {
+        let long = format!("{}@example.org", "a".repeat(65));
+        let longer = format!("a@{}example.org", "long-label.".repeat(25));
+        for typed in [
+            "",
+            "@",
+            "asha",
+            "asha@",
+            "@example.org",
+            "asha@example",
+            "a b@example.org",
+            "asha@exa mple.org",
+            "asha@@example.org",
+            "asha@example.org@example.org",
+            ".asha@example.org",
+            "asha.@example.org",
+            "a..b@example.org",
+            "asha@.example.org",
+            "asha@example..org",
+            "asha@-example.org",
+            "asha@example-.org",
+            "asha@127.0.0.1",
+            "asha@[127.0.0.1]",
+            "\"a b\"@example.org",
+            "asha@example.org\n",
+            "asha@example.org,b@example.org",
+            "<asha@example.org>",
+            "ásha@example.org",
+            "asha@exämple.org",
+            "a\r\nBcc: b@example.org",
+            &long,
+            &longer,
+        ] {
+            assert!(EmailAddress::parse(typed).is_none(), "{typed}");
+        }
+    }
+}

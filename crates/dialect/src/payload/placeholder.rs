@@ -1,0 +1,45 @@
+//! What a document leaves to be filled in, and somebody has pasted as it stands: no value.
+
+use serde_json::Value;
+
+use crate::payload::field::Invalid;
+
+/// `<your key>`, `...` or `…`, with nothing beside it.
+pub fn is_placeholder(text: &str) -> bool {
+    let text = text.trim();
+    let inner = text.strip_prefix('<').and_then(|text| text.strip_suffix('>'));
+    matches!(text, "..." | "…") || inner.is_some_and(|inner| !inner.contains(['<', '>']))
+}
+
+/// Whether one stands anywhere in it.
+pub(crate) fn holds_placeholder(value: &Value) -> bool {
+    match value {
+        Value::String(text) => is_placeholder(text),
+        Value::Array(items) => items.iter().any(holds_placeholder),
+        Value::Object(members) => members.values().any(holds_placeholder),
+        _ => false,
+    }
+}
+
+pub(crate) fn placeholder(path: &str, rule: &str) -> Invalid {
+    Invalid::new(
+        path,
+        format!("{path} is a placeholder, not a value"),
+        format!("put the value itself in its place; {path}: {rule}"),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_left_to_be_filled_in() {
+        for text in ["<your key>", "<APP_KEY>", " <from HyperVerge> ", "<>", "...", "…", " ... "] {
+            assert!(is_placeholder(text), "{text}");
+        }
+        for text in ["", "<", ">", "a<b>c", "<b", "b>", "....", "..", "<a> and <b>", "<#> is not one", "x...", "...x"] {
+            assert!(!is_placeholder(text), "{text}");
+        }
+    }
+}

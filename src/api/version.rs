@@ -1,0 +1,31 @@
+//! Which version of the library is in memory: a package that is installed changes it at the next restart of the server.
+
+use crate::{api::function::sql_function, error::Error, store::SCHEMA_VERSION};
+
+sql_function!(
+    fn library_version() -> String {
+        Ok(env!("CARGO_PKG_VERSION").to_owned())
+    }
+);
+
+// For an upgrade script: it is not to run under a library that does not know the schema that it leads to.
+sql_function!(
+    fn require_library(schema: String) -> () {
+        if numbers(SCHEMA_VERSION) >= numbers(&schema) {
+            return Ok(());
+        }
+        Err(Error::not_in_prerequisite_state(
+            format!(
+                "the server runs otp_gateway {}, and the schema of {schema} needs a newer library",
+                env!("CARGO_PKG_VERSION")
+            ),
+            "Restart the server first, so that it loads the library that is installed; then ALTER EXTENSION \
+            otp_gateway UPDATE.",
+        ))
+    }
+);
+
+/// In the order of versions; what is no number comes last.
+fn numbers(version: &str) -> Vec<u64> {
+    version.split('.').map(|number| number.parse().unwrap_or(u64::MAX)).collect()
+}

@@ -1,0 +1,103 @@
+//! What a server says of its vendor: the dialect of a foreign server, which for `otp_rest` its own description makes.
+
+use std::{
+    fs::File,
+    io::{ErrorKind, Read},
+    sync::{Mutex, PoisonError},
+};
+
+use dialect::{Dialect, MAX_DESCRIPTION_BYTES};
+
+use crate::{
+    error::Error,
+    pg::foreign_servers::{self, Server},
+    provider::{
+        lookup::{dialect_of, not_a_provider},
+        ownership::owner_must_read_files,
+    },
+};
+
+/// The descriptions that this process has read last, by their text.
+static READ: Mutex<Vec<(String, Dialect)>> = Mutex::new(Vec::new());
+
+/// More providers with descriptions of their own are rare, and cost a reading each.
+const MOST_READ: usize = 32;
+
+/// The option that names the file.
+pub const FILE: &str = "description_file";
+
+/// The dialect of a server as it is now; an error where it is none of ours, or its description is not to be had.
+pub fn of_server(server: &Server) -> Result<Dialect, Error> {
+    let wrapper = foreign_servers::wrapper_name(server.wrapper);
+    let vendor = dialect_of(&wrapper).ok_or_else(|| not_a_provider(&server.name, &wrapper))?;
+    if vendor.is_for_descriptions() && server.options.iter().any(|(option, _)| option == FILE) {
+        owner_must_read_files(server, FILE)?;
+    }
+    of_options(vendor, &server.options)
+}
+
+/// The same, of the options alone.
+pub fn of_options(vendor: &Dialect, options: &[(String, String)]) -> Result<Dialect, Error> {
+    if !vendor.is_for_descriptions() {
+        return Ok(vendor.clone());
+    }
+    let given = |name: &str| options.iter().find(|(option, _)| option == name).map(|(_, value)| value);
+    if given("base_url").is_none() {
+        return Err(Error::invalid_parameter(
+            "option base_url is required: a description says the paths, not the host",
+            "OPTIONS (base_url 'https://host').",
+        ));
+    }
+    match (given("description"), given(FILE)) {
+        (Some(text), None) => read(text),
+        (None, Some(path)) => read(&file(path).map_err(|error| cannot_be_read(&error))?),
+        _ => Err(Error::invalid_parameter(
+            "exactly one of the options description and description_file is required: it says how the vendor is spoken to",
+            "docs/rest.md shows how to write one.",
+        )),
+    }
+}
+
+/// When a server is written: a file that is not there yet is no mistake, as with every file option. None: not checked.
+pub fn when_written(vendor: &Dialect, options: &[(String, String)]) -> Result<Option<Dialect>, Error> {
+    let is_missing = |path: &str| file(path).is_err_and(|error| error.kind() == ErrorKind::NotFound);
+    let by_file = |option: &(String, String)| option.0 == FILE && is_missing(&option.1);
+    let is_both = options.iter().any(|(option, _)| option == "description");
+    if !vendor.is_for_descriptions() || is_both || !options.iter().any(by_file) {
+        return of_options(vendor, options).map(Some);
+    }
+    Error::not_in_prerequisite_state(
+        "the file of option description_file is not there, and its description was not checked",
+        "Each call reads it, and checks it then; otp_gateway.try shows what it makes of a payload.",
+    )
+    .warn();
+    Ok(None)
+}
+
+/// The dialect that a text makes.
+pub fn read(text: &str) -> Result<Dialect, Error> {
+    let mut known = READ.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some((_, dialect)) = known.iter().find(|(of, _)| of == text) {
+        return Ok(dialect.clone());
+    }
+    let dialect = dialect::described(text)?;
+    if known.len() == MOST_READ {
+        known.remove(0);
+    }
+    known.push((text.to_owned(), dialect.clone()));
+    Ok(dialect)
+}
+
+/// No more of it than is needed to see that it is too long.
+fn file(path: &str) -> std::io::Result<String> {
+    let mut text = String::new();
+    File::open(path)?.take(MAX_DESCRIPTION_BYTES as u64 + 1).read_to_string(&mut text)?;
+    Ok(text)
+}
+
+fn cannot_be_read(error: &std::io::Error) -> Error {
+    Error::not_in_prerequisite_state(
+        format!("the file of option description_file cannot be read: {}", error.kind()),
+        "It must exist on the server and be readable by the server's system user.",
+    )
+}

@@ -1,0 +1,262 @@
+//! What can be seen of a provider without asking anybody: its options, the role's user mapping, and the files that they
+//! name. Each is a finding of its own, so that nobody mends one only to meet the next. No secret, and no path of the user
+//! mapping's, is in any.
+
+use std::{
+    fs::{self, File},
+    os::unix::fs::MetadataExt,
+};
+
+use dialect::{Dialect, defaults_in_force, missing_defaults};
+use http_client::Endpoint;
+use pgrx::pg_sys;
+use serde_json::{Value, json};
+use url::Url;
+
+use crate::{
+    error::Error,
+    pg::foreign_servers::{self, Server, may_use},
+    provider::{
+        Provider,
+        credentials::credentials,
+        description,
+        lookup::{no_usage, shown},
+        ownership::owner_must_read_files,
+        server_options::{Enforce, FILE_OPTIONS, PROXY_CREDENTIALS, ServerOptions},
+    },
+};
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Grade {
+    Ok,
+    Warning,
+    Error,
+    /// The view `otp_gateway.provider` has it: the SQL function fills it in.
+    State,
+}
+
+/// One row of `otp_gateway.check`.
+struct Finding {
+    provider: String,
+    item: &'static str,
+    grade: Grade,
+    detail: String,
+    hint: Option<String>,
+}
+
+impl Finding {
+    fn json(&self) -> Value {
+        let status = match self.grade {
+            Grade::Ok => Some("ok"),
+            Grade::Warning => Some("warning"),
+            Grade::Error => Some("error"),
+            Grade::State => None,
+        };
+        json!({"provider": self.provider, "item": self.item, "status": status, "detail": self.detail, "hint": self.hint})
+    }
+}
+
+/// The findings of one provider.
+pub struct Findings {
+    provider: String,
+    /// The names of the server options that are given.
+    options: Vec<String>,
+    all: Vec<Finding>,
+    /// Where its calls go; None: nowhere, or it cannot be said.
+    pub endpoint: Option<Endpoint>,
+}
+
+impl Findings {
+    pub fn of(provider: &str) -> Self {
+        Self { provider: shown(provider), options: Vec::new(), all: Vec::new(), endpoint: None }
+    }
+
+    pub fn json(&self) -> impl Iterator<Item = Value> {
+        self.all.iter().map(Finding::json)
+    }
+
+    fn add(&mut self, item: &'static str, grade: Grade, detail: impl Into<String>, hint: Option<String>) {
+        self.all.push(Finding { provider: self.provider.clone(), item, grade, detail: detail.into(), hint });
+    }
+
+    pub fn ok(&mut self, item: &'static str, detail: impl Into<String>) {
+        self.add(item, Grade::Ok, detail, None);
+    }
+
+    pub fn warn(&mut self, item: &'static str, detail: impl Into<String>, hint: impl Into<String>) {
+        self.add(item, Grade::Warning, detail, Some(hint.into()));
+    }
+
+    pub fn fault(&mut self, item: &'static str, detail: impl Into<String>, hint: impl Into<String>) {
+        self.add(item, Grade::Error, detail, Some(hint.into()));
+    }
+
+    pub fn error(&mut self, item: &'static str, error: &Error) {
+        self.fault(item, error.message(), error.hint());
+    }
+
+    /// How an option is set.
+    fn alter(&self, option: &str, value: &str) -> String {
+        let set = if self.options.iter().any(|given| given == option) { "SET " } else { "" };
+        format!("ALTER SERVER {} OPTIONS ({set}{option} '{}').", self.provider, value.replace('\'', "''"))
+    }
+
+    pub fn state(&mut self, item: &'static str) {
+        self.add(item, Grade::State, "", None);
+    }
+
+    /// Whether the role may use the server. Who may not learns nothing else of it, and has nobody called.
+    pub fn usage(&mut self, server: &Server, role: pg_sys::Oid) -> bool {
+        let may = may_use(role, server.oid);
+        match may {
+            true => self.ok("usage", "this role has USAGE on the foreign server"),
+            false => self.error("usage", &no_usage(&server.name)),
+        }
+        may
+    }
+
+    /// Of a provider that the role may use, itself or by a route.
+    pub fn look(&mut self, server: Server, role: pg_sys::Oid) {
+        self.options = server.options.iter().map(|(name, _)| name.clone()).collect();
+        let read = description::of_server(&server)
+            .and_then(|dialect| Ok((ServerOptions::parse(&dialect, &server.options)?, dialect)));
+        let (options, dialect) = match read {
+            Ok(read) => read,
+            Err(error) => return self.error("options", &error),
+        };
+        let is_local = defaults_in_force(&dialect, &options.vendors_own, &options.defaults).is_local;
+        self.files(&server);
+        let provider = self.mapping(&dialect, server, options, role);
+        if is_local {
+            return self.ok("base_url", "no vendor is asked: the gateway answers by itself, and sends nothing");
+        }
+        self.base_url(&dialect, &provider);
+        self.defaults(&dialect, &provider);
+        self.limits(&dialect, &provider);
+        self.endpoint = Some(provider.endpoint(None));
+    }
+
+    /// Those that server options name. What is in them, the TLS client reads.
+    fn files(&mut self, server: &Server) {
+        for (option, path) in &server.options {
+            let Some(item) = FILE_OPTIONS.iter().find(|item| *item == option) else { continue };
+            match owner_must_read_files(server, option) {
+                Err(error) => self.error(item, &error),
+                Ok(()) => self.file(item, item, path, *item == "client_key_file"),
+            }
+        }
+    }
+
+    /// Whether the server can read it, and others not, where it is to be private.
+    fn file(&mut self, item: &'static str, option: &str, path: &str, is_private: bool) {
+        let mode = File::open(path).and_then(|_| fs::metadata(path)).map(|file| file.mode() & 0o7777);
+        match mode {
+            Err(error) => self.fault(
+                item,
+                format!("the file of {option} cannot be read: {}", error.kind()),
+                "It must exist on the server and be readable by the server's system user.",
+            ),
+            Ok(mode) if is_private && mode & 0o077 != 0 => self.warn(
+                item,
+                format!("others than the server can read the file of {option}: its mode is {mode:04o}"),
+                "chmod 600, and chown to the server's system user.",
+            ),
+            Ok(_) if is_private => self.ok(item, format!("the server alone can read the file of {option}")),
+            Ok(_) => self.ok(item, format!("the server can read the file of {option}")),
+        }
+    }
+
+    /// The credentials that the role would use.
+    fn mapping(&mut self, dialect: &Dialect, server: Server, options: ServerOptions, role: pg_sys::Oid) -> Provider {
+        let (mapping, given) = foreign_servers::user_mapping(role, server.oid).unzip();
+        for (option, path) in given.iter().flatten() {
+            let sets = dialect.credential_sets();
+            let names = || sets.iter().flatten().copied().chain(PROXY_CREDENTIALS);
+            let file = option.strip_suffix("_file").and_then(|name| names().find(|known| *known == name));
+            if file.is_some() && owner_must_read_files(&server, option).is_ok() {
+                self.file("credential_file", option, path, true);
+            }
+        }
+        let names: Vec<&str> = given.iter().flatten().map(|(name, _)| name.as_str()).collect();
+        let found = match (mapping, names.is_empty()) {
+            (None, _) => "no user mapping, and none is needed".to_owned(),
+            (_, true) => "a user mapping without options: no credentials are needed".to_owned(),
+            (Some(_), false) => format!("the user mapping gives {}", names.join(", ")),
+        };
+        let found = credentials(dialect, &server, &options, given).inspect(|_| self.ok("credentials", found));
+        let credentials = found.unwrap_or_else(|error| {
+            self.error("credentials", &error);
+            Default::default()
+        });
+        let mapping = mapping.unwrap_or(pg_sys::InvalidOid);
+        Provider { server: server.oid, name: server.name, dialect: dialect.clone(), options, mapping, credentials }
+    }
+
+    fn base_url(&mut self, dialect: &Dialect, provider: &Provider) {
+        let url = &provider.options.base_url;
+        let host = Url::parse(url).ok().and_then(|url| url.host_str().map(str::to_owned)).unwrap_or_default();
+        let set = self.alter("base_url", "https://...");
+        if Some(host.as_str()) == dialect.test_host {
+            self.warn(
+                "base_url",
+                format!("{url} is the vendor's test host: no code gets to anybody"),
+                format!("Ask the vendor for the host that is live: {set}"),
+            );
+        } else if url.to_ascii_lowercase().starts_with("http:") {
+            self.warn(
+                "base_url",
+                format!("{url} is plain HTTP: numbers, codes and credentials can be read on the way"),
+                set,
+            );
+        } else {
+            self.ok("base_url", url.as_str());
+        }
+    }
+
+    /// What each send needs, and could have from the option `defaults`: templates, above all.
+    fn defaults(&mut self, dialect: &Dialect, provider: &Provider) {
+        let missing = missing_defaults(dialect, &provider.options.defaults);
+        if missing.is_empty() {
+            return self.ok("defaults", "nothing that each send needs is left to the payload");
+        }
+        let mut all = provider.options.defaults.clone();
+        all.extend(missing.iter().map(|name| ((*name).to_owned(), json!("..."))));
+        self.warn(
+            "defaults",
+            format!("not set: {}; each payload has to give what is not there", missing.join(", ")),
+            self.alter("defaults", &Value::Object(all).to_string()),
+        );
+    }
+
+    fn limits(&mut self, dialect: &Dialect, provider: &Provider) {
+        let options = &provider.options;
+        let mut limit = |item, value: Option<String>, without: &str, example: &str| match value {
+            Some(value) => self.ok(item, value),
+            None => self.warn(item, format!("not set: {without}"), self.alter(item, example)),
+        };
+        let text = |limit: &Option<policy::Limits>| limit.as_ref().map(ToString::to_string);
+        limit(
+            "send_limit",
+            text(&options.send_limit),
+            "one number may be sent any number of codes",
+            "5 per hour, 10 per day",
+        );
+        limit(
+            "provider_limit",
+            text(&options.provider_limit),
+            "nothing bounds what all sends together cost",
+            "1000 per hour",
+        );
+        // Of user ids there are no prefixes.
+        if dialect.recipient_field().name == "mobile" {
+            let prefixes = options.allowed_prefixes.as_ref().map(ToString::to_string);
+            limit("allowed_prefixes", prefixes, "codes go to every country that the vendor serves", "+91, +94");
+        }
+        match options.enforce {
+            Enforce::On => self.ok("enforce", "on: what a limit refuses is blocked"),
+            Enforce::Observe => {
+                self.warn("enforce", "observe: what a limit refuses is sent all the same", self.alter("enforce", "on"))
+            }
+        }
+    }
+}

@@ -1,0 +1,63 @@
+//! The id of the key that seals here, on record in the database itself: pg_dump and pg_upgrade carry it. Where the file
+//! does not hold that key, nothing begins anew in silence.
+
+use std::rc::Rc;
+
+use pgrx::{datum::DatumWithOid, pg_sys};
+
+use crate::{
+    crypto::{key_file, seal::Keys},
+    error::Error,
+    gucs,
+    pg::values::text,
+    store::{StoreTransaction, columns::sealing_key as column, prepared::statements, scan::scan, transaction::Failure},
+};
+
+statements! {
+    select_keys() "SELECT id FROM otp_gateway_internal.sealing_key"
+
+    delete_keys() "DELETE FROM otp_gateway_internal.sealing_key"
+
+    insert_key(pg_sys::TEXTOID) "INSERT INTO otp_gateway_internal.sealing_key (id) VALUES ($1)"
+}
+
+/// The keys of the file, for a session: those that this database needs are among them.
+pub fn keys() -> Result<Rc<Keys>, Error> {
+    let keys = key_file::keys()?;
+    let mut needed = Vec::new();
+    scan(c"sealing_key", None, [], |row| needed.extend(row.get::<String>(column::ID)))?;
+    check(&keys, &needed)?;
+    Ok(keys)
+}
+
+/// After a rotation one is needed; more where rows of two databases were brought together.
+pub fn check(keys: &Keys, needed: &[String]) -> Result<(), Error> {
+    match needed.iter().find(|id| !keys.ids().any(|held| held == **id)) {
+        None => Ok(()),
+        Some(missing) => Err(Error::not_in_prerequisite_state(
+            format!(
+                "this database was sealed under the key {missing}, which otp_gateway.key_file {} does not hold",
+                gucs::key_file().display()
+            ),
+            "Add to it the lines of the otp_gateway.key_file of the server that this database comes from: pg_upgrade, \
+            pg_dump and a standby do not bring the file along. If that key is lost for good: DELETE FROM \
+            otp_gateway_internal.sealing_key; then what it sealed stays sealed, and limits, idempotency keys and \
+            otp_gateway.find forget.",
+        )),
+    }
+}
+
+impl StoreTransaction<'_, '_> {
+    pub fn sealing_keys(&mut self) -> Result<Vec<String>, Failure> {
+        let table = self.client.update(&self.store.sealing_key.select_keys, None, &[])?;
+        table.map(|row| Ok(row.get::<String>(1)?.unwrap_or_default())).collect()
+    }
+
+    /// In the place of those before it, which the file holds.
+    pub fn note_sealing_key(&mut self, id: &str) -> Result<(), Failure> {
+        self.client.update(&self.store.sealing_key.delete_keys, None, &[])?;
+        let arguments: [DatumWithOid; 1] = [text(id)];
+        self.client.update(&self.store.sealing_key.insert_key, None, &arguments)?;
+        Ok(())
+    }
+}

@@ -1,0 +1,175 @@
+"""What the tests know of each vendor, in one place: a new vendor is an entry of `TABLE`, and the tests that go by vendor run
+for it."""
+
+import dataclasses
+import functools
+import secrets
+import typing
+
+from canaries import RUN
+
+SERVICE = "VA" + secrets.token_hex(16)
+
+
+@dataclasses.dataclass
+class Vendor:
+    # The payload of a send to a recipient, as the simulator's inbox knows it, and of its verify.
+    send: typing.Callable
+    # A recipient: how many digits come after what.
+    number: str
+    credentials: tuple
+    # What a person types for the same recipient; {} is all of it, {national} what comes after a zero.
+    spellings: tuple
+    # Its answers: vendor_code of a send; whole ones to a send that went well, and to a wrong code.
+    sent: str | None
+    success: dict
+    wrong: dict
+    # docs/vendors: code_lifetime, max_checks, resend_after.
+    page: tuple
+    # The option `defaults`, the fields of a send that it makes superfluous, and what then stands in the body.
+    defaults: tuple
+    # Of `test_numbers`, and as people type it.
+    test_number: tuple | None = None
+    verify: dict = dataclasses.field(default_factory=dict)
+    # Server options that it does not do without.
+    options: dict = dataclasses.field(default_factory=dict)
+    # A resend repeats the code, which lives no longer for it.
+    repeats_code: bool = False
+    cancels: bool = False
+
+
+@functools.cache
+def own(make, to):
+    """What goes with a recipient, the same each time."""
+    return make()
+
+
+def order():
+    return f"ORDER{secrets.token_hex(6)}"
+
+
+def aadhaar():
+    return RUN.number(12)
+
+
+def token():
+    return RUN.secret("token")
+
+
+INDIAN = ("{}", "+91{}", "0{}", "+91 {}")
+LANKAN = ("{}", "+94 {national}", "+94{national}")
+
+TABLE = {
+    "iserveu": Vendor(
+        send=lambda to: {
+            "mobile": to, "otp_type": "1", "username": "agent1", "ovd_type": "Aadhaar Card", "ovd_data": own(aadhaar, to)
+        },
+        verify={"name": "Asha Rao", "lat_long": "20.29,85.82", "public_ip": "203.0.113.7"},
+        number="98{:08d}",
+        credentials=("client_id", "client_secret"),
+        spellings=INDIAN,
+        sent="0",
+        success={"status": "SUCCESS", "statusCode": "0", "statusDesc": "ok"},
+        wrong={"status": "FAILED", "statusCode": "3", "statusDesc": "Invalid OTP"},
+        page=("10min", "5", "30s"),
+        defaults=({"username": "house", "otp_type": "1", "ovdType": "Aadhaar Card"}, ["username", "otp_type", "ovd_type"],
+                  {"username": "house", "otpType": "1", "ovdType": "Aadhaar Card"}),
+        test_number=("+919999900001", "9999900001"),
+    ),
+    "hyperverge": Vendor(
+        send=lambda to: {"mobile": to, "template_id": "tpl-1"},
+        number="97{:08d}",
+        credentials=("app_id", "app_key"),
+        spellings=INDIAN,
+        sent="200",
+        success={"status": "success", "statusCode": 200, "metaData": {"requestId": "r-1"}},
+        wrong={"status": "failure", "statusCode": 200, "error": {"message": "OTP not match", "type": "error"}},
+        page=("1d", "5", "30s"),
+        defaults=({"template_id": "house", "otp_length": 6, "otpExpiry": "10"}, ["template_id"],
+                  {"templateId": "house", "otpLength": "6", "otpExpiry": "10"}),
+        test_number=("+919999900001", "+91 99999-00001"),
+        repeats_code=True,
+    ),
+    "paytm": Vendor(
+        send=lambda to: {"mobile": to, "mid": "MID01", "order_id": own(order, to), "token": own(token, to)},
+        number="96{:08d}",
+        credentials=("username", "password"),
+        spellings=INDIAN,
+        sent="0000",
+        success={"head": {}, "body": {"resultInfo": {"resultStatus": "S", "resultCode": "0000", "resultMsg": "ok"}}},
+        wrong={"head": {}, "body": {"resultInfo": {"resultStatus": "F", "resultCode": "403", "resultMsg": "Invalid OTP"}}},
+        page=(None, "5", "30s"),
+        defaults=({"mid": "HOUSE", "token_type": "SSO"}, ["mid"], {}),
+        test_number=("+919999900001", "09999900001"),
+    ),
+    "relid": Vendor(
+        send=lambda to: {
+            "user_id": to,
+            "enterprise_id": "bank",
+            "expires_in": 120,
+            "msg": [{"lng": "English", "subject": "Log-in", "message": "Your code is $$OTP$$", "label": {}}],
+            "notification_msg": {"subject": "Log-in", "message": "A code for you"},
+        },
+        number="user{:08d}",
+        credentials=("username", "password"),
+        spellings=("{}",),
+        sent="0",
+        success={"response_code": 0, "notification_uuid": "03f67f9e-ec4f-11e6-b006-92361f002671", "msg_id": "m"},
+        wrong={"response_code": 0, "otp_validation_status": "FAILED"},
+        page=(None, "3", "30s"),
+        defaults=({"enterprise_id": "house", "msg": [{"lng": "en", "subject": "s", "message": "$$OTP$$", "label": {}}]},
+                  ["enterprise_id", "msg"], {"enterprise_id": "house"}),
+        cancels=True,
+    ),
+    "ideamart": Vendor(
+        send=lambda to: {"mobile": to},
+        number="07{:08d}",
+        credentials=("application_id", "password"),
+        spellings=(*LANKAN, "tel:94{national}"),
+        sent="S1000",
+        success={"statusCode": "S1000", "statusDetail": "ok", "referenceNo": "r-1"},
+        wrong={"version": "1.0", "statusCode": "E1850", "statusDetail": "Invalid OTP"},
+        page=("1h", "3", "30s"),
+        defaults=({"metadata": {"client": "house"}}, [], {"applicationMetaData": {"client": "house"}}),
+        test_number=("+94770009999", "077 000 9999"),
+    ),
+    "twilio": Vendor(
+        send=lambda to: {"mobile": to},
+        number="07{:08d}",
+        credentials=("api_key", "api_secret"),
+        options={"service_sid": SERVICE},
+        spellings=LANKAN,
+        sent="pending",
+        success={"sid": "VE" + "0b" * 16, "status": "pending", "valid": False},
+        wrong={"sid": "VE" + "0a" * 16, "status": "pending", "valid": False},
+        page=("10min", "5", "30s"),
+        defaults=({"channel": "whatsapp", "locale": "en"}, [], {"Channel": "whatsapp", "Locale": "en"}),
+        test_number=("+94770009999", "077 000 9999"),
+        repeats_code=True,
+        cancels=True,
+    ),
+    "msg91": Vendor(
+        send=lambda to: {"mobile": to, "template_id": "0123456789abcdef01234567"},
+        number="95{:08d}",
+        credentials=("authkey",),
+        spellings=INDIAN,
+        sent=None,
+        success={"type": "success", "request_id": "0123456789abcdef01234567"},
+        wrong={"type": "error", "message": "OTP not match"},
+        page=("1d", "5", "30s"),
+        defaults=({"template_id": "house", "otp_length": 6}, ["template_id"], {"template_id": "house", "otp_length": 6}),
+        test_number=("+919999900001", "09999900001"),
+        repeats_code=True,
+    ),
+}
+
+VENDORS = tuple(TABLE)
+FLOWS = {name: {"send": vendor.send, "verify": vendor.verify, "number": vendor.number} for name, vendor in TABLE.items()}
+CREDENTIALS = {
+    name: {option: RUN.secret(option) for option in vendor.credentials} for name, vendor in TABLE.items()
+}
+
+
+def spelled(vendor, to):
+    """All the ways in which people type this recipient."""
+    return [form.format(to, national=to.lstrip("0")) for form in TABLE[vendor].spellings]

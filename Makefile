@@ -33,7 +33,9 @@ PG_CONFIG := $(OTP_SERVERS)/$(PG)/bin/pg_config
 else
 PG_CONFIG ?= $(shell command -v pg_config || echo /usr/bin/pg_config)
 endif
-export PG PG_CONFIG OTP_SERVERS
+# What the tests of packages keep: they are root's.
+OTP_PACKAGES ?= /opt/otp_gateway/packages
+export PG PG_CONFIG OTP_SERVERS OTP_PACKAGES
 # Expanded when used: `make setup` may have to install Postgres first.
 PG_MAJOR = $(shell $(PG_CONFIG) --version | sed -E 's/^PostgreSQL ([0-9]+).*/\1/')
 export PATH := $(HOME)/.cargo/bin:$(PATH)
@@ -99,7 +101,7 @@ demo: setup build-simulator install
 	@PYTHONDONTWRITEBYTECODE=1 $(PYTHON) demo/demo.py $(if $(ALL),--all)
 
 # A version that was asked for stands for all.
-test: setup format lint pure fuzz-briefly gateway $(if $(PG),,versions)
+test: setup format lint pure fuzz-briefly packages gateway $(if $(PG),,versions)
 
 test-versions: setup pure build build-simulator
 	$(STEP) "every version of Postgres: demo, golden files and gateway tests"
@@ -166,11 +168,11 @@ dist:
 
 packages: setup build
 	$(STEP) "packages: what is in them, made of what make build has built"
-	@packaging/test_contents.py
+	@PYTHONDONTWRITEBYTECODE=1 $(PYTHON) -m pytest -p no:cacheprovider -q packaging/test_contents.py
 
 setup-packages: setup
 	$(STEP) "set-up: what making Debian folders and looking at packages needs"
-	@packaging/setup.sh
+	@packaging/setup.sh "$(OTP_PACKAGES)/tools"
 
 test-packages: setup-packages
 	$(STEP) "packages: made twice and compared, installed, used, upgraded and removed in Debian 12, 13 and sid"

@@ -63,7 +63,7 @@ entry() { # entry PACKAGE TEXT: as Debian's changelog and NEWS have it
     printf '%s (%s-1) stable; urgency=medium\n\n%s\n\n -- %s  %s\n' "$1" "$version" "$2" "$maintainer" "$(date -R -d "@$SOURCE_DATE_EPOCH")"
 }
 
-maintainer='otp_gateway <otp_gateway@localhost.localdomain>'
+maintainer='otp_gateway authors <otp-gateway@packages.invalid>'
 
 deb() { # deb MAJOR: of what is in $staged
     local name=postgresql-$1-otp-gateway
@@ -74,8 +74,8 @@ deb() { # deb MAJOR: of what is in $staged
     cp -r README.md SECURITY.md docs examples contrib "$doc/"
     { cat packaging/copyright; echo; packaging/third_party.py dep5 "pg$1"; } >"$doc/copyright"
     packaging/third_party.py texts "pg$1" | gzip -9n >"$doc/third-party.txt.gz"
-    gzip -9nc CHANGELOG.md >"$doc/CHANGELOG.md.gz"
-    entry "$name" "  * CHANGELOG.md.gz, beside this file, says what changed." | gzip -9n >"$doc/changelog.Debian.gz"
+    gzip -9nc CHANGELOG.md >"$doc/changelog.gz"
+    entry "$name" "  * changelog.gz, beside this file, says what changed." | gzip -9n >"$doc/changelog.Debian.gz"
     # Which apt-listchanges shows when the package is upgraded.
     entry "$name" "  The server has the old library until it is restarted, which this package does
   not do. Then, in each database that has the extension:

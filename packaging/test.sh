@@ -1,93 +1,168 @@
 #!/usr/bin/env bash
 # Promise: a package installs with `apt install ./x.deb` beside Debian's own Postgres, works when the server loads it,
-# goes away whole, and is the same bytes when it is made again somewhere else.
-#   test.sh           all of it: Debian 12 with Postgres 15, Debian 13 with 17, sid with 18
-#   test.sh bookworm  one release
-# Each release is a folder that debootstrap makes once (target/debian/RELEASE) and an overlay that each run begins anew.
-# Needs root, debootstrap and lintian; nothing of this machine's Postgres is touched.
+# touches no cluster when it comes, is upgraded or goes, and leaves nothing behind; the archives work for servers that are
+# not Debian's; and whoever makes them again from the same sources has the same bytes.
+#
+#   test.sh           all of it; needs root, and what `make setup-packages` installs
+#   test.sh PART...   parts of it, in the order that is given:
+#     twice                  made in two folders, byte by byte the same
+#     bookworm trixie sid    Debian 12 with its Postgres 15, 13 with 17, sid with 18, upgraded from the last version's
+#     archive                the .tar.gz of 16 over PyPI's server, and CloudNativePG's folders on PyPI's 18
+#     pgxn                   META.json is valid, and pgxnclient installs the sources of the last commit, for 14
+#
+# OTP_PACKAGES (/opt/otp_gateway/packages) keeps Debian's folders, the servers, and what was made of the last version. No
+# Postgres of this machine is touched: each Debian is an overlay over its folder, in a mount and process namespace of its
+# own, that each run begins anew.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-[ "$(id -u)" = 0 ] || { echo "test.sh: run it as root: it mounts and enters Debian folders" >&2; exit 1; }
-for command in debootstrap lintian; do
-    command -v "$command" >/dev/null || { echo "test.sh: apt install $command" >&2; exit 1; }
-done
+[ "$(id -u)" = 0 ] || { echo "test.sh: run it as root: it enters Debian folders" >&2; exit 1; }
 declare -A MAJOR=([bookworm]=15 [trixie]=17 [sid]=18)
-place=$(realpath -m "${CARGO_TARGET_DIR:-target}/debian")
-version=$(sed -n "s/^default_version = '\(.*\)'$/\1/p" otp_gateway.control)
-mkdir -p "$place"
-result=()
-
-server() { # server MAJOR: a pg_config with headers for it; Debian's own, or PyPI's
-    if [ -e "/usr/include/postgresql/$1/server/postgres.h" ]; then
-        echo "/usr/lib/postgresql/$1/bin/pg_config"
-    else
-        tests/postgres.sh "$place/servers" "$1" >&2
-        echo "$place/servers/$1/bin/pg_config"
-    fi
-}
-
-leave() { # leave DIRECTORY: whatever is mounted in it
-    chroot "$1" pkill -x postgres 2>/dev/null || true
-    mount | awk -v at="$1" 'index($3, at "/") == 1 { print $3 }' | sort -r | xargs -r umount -l
-    umount -l "$1" 2>/dev/null || true
-}
-
-in_release() { # in_release RELEASE: the steps a user takes, in a fresh overlay of the release's folder
-    local release=$1 major=${MAJOR[$1]} base=$place/$1 run=$place/$1.run
-    local deb=postgresql-$major-otp-gateway_$version-1_$(dpkg --print-architecture).deb
-    [ -e "$base/etc/debian_version" ] || debootstrap --variant=minbase "$release" "$base" >"$place/$release.log"
-    rm -rf "$place/$release.upper" "$place/$release.work"
-    mkdir -p "$place/$release.upper" "$place/$release.work" "$run"
-    mount -t overlay overlay -o "lowerdir=$base,upperdir=$place/$release.upper,workdir=$place/$release.work" "$run"
-    trap 'leave '"$run" RETURN
-    mount -t proc proc "$run/proc"
-    mount --bind /dev "$run/dev"
-    cp --remove-destination /etc/resolv.conf "$run/etc/resolv.conf"
-    # A package must not start a server that is not there for long.
-    printf '#!/bin/sh\nexit 101\n' >"$run/usr/sbin/policy-rc.d"
-    chmod +x "$run/usr/sbin/policy-rc.d"
-    cp "dist/$deb" packaging/flow.sql "$run/tmp/"
-    chroot "$run" /bin/bash -euo pipefail -s "$major" "$deb" "$version" <<'STEPS'
-major=$1 deb=$2 version=$3
-export DEBIAN_FRONTEND=noninteractive LC_ALL=C.UTF-8
-apt-get update -q >/dev/null
-apt-get install -y -q --no-install-recommends "/tmp/$deb" >/tmp/apt.log 2>&1 || { cat /tmp/apt.log; exit 1; }
-pg_lsclusters -h | grep -q "^$major main" || pg_createcluster "$major" main >/dev/null
-pg_conftool "$major" main set shared_preload_libraries otp_gateway
-pg_ctlcluster "$major" main start
-sql() { su postgres -c "psql -XAtq -v ON_ERROR_STOP=1 $*"; }
-sql -f /tmp/flow.sql
-# From what an earlier version made.
-sql -c "'CREATE DATABASE earlier'"
-sql -d earlier -c "\"CREATE EXTENSION otp_gateway VERSION '0.4.0'\"" -c "'ALTER EXTENSION otp_gateway UPDATE'" -f /tmp/flow.sql
-[ "$(sql -d earlier -c "\"SELECT extversion FROM pg_extension WHERE extname = 'otp_gateway'\"")" = "$version" ]
-# Removed: first the extension and the setting, then the package.
-for database in postgres earlier; do sql -d "$database" -c "'DROP EXTENSION otp_gateway CASCADE'"; done
-pg_conftool "$major" main remove shared_preload_libraries
-pg_ctlcluster "$major" main restart
-apt-get purge -y -q "postgresql-$major-otp-gateway" >/dev/null 2>&1
-left=$(find / -xdev -name '*otp[_-]gateway*' -not -path '/proc/*' -not -path '/tmp/*' -not -path '/var/lib/postgresql/*' -not -path '/var/lib/dpkg/*' -not -path '/var/cache/*')
-[ -z "$left" ] || { echo "left behind: $left"; exit 1; }
-pg_ctlcluster "$major" main stop
-STEPS
-}
-
-[ $# -gt 0 ] || set -- bookworm trixie sid
-for release; do
-    major=${MAJOR[$release]}
-    started=$SECONDS
-    packaging/package.sh "$(server "$major")"
-    deb=dist/postgresql-$major-otp-gateway_$version-1_$(dpkg --print-architecture).deb
-    lintian --no-tag-display-limit --fail-on error "$deb"
-    in_release "$release"
-    # Once more, in another folder, from nothing.
-    again=$(mktemp -d)
-    git clone -q . "$again/otp_gateway"
-    (cd "$again/otp_gateway" && git checkout -q "$(git -C "$OLDPWD" rev-parse HEAD)" && CARGO_TARGET_DIR=$again/target packaging/package.sh "$(cd "$OLDPWD" && server "$major")" >/dev/null)
-    for made in "$again"/otp_gateway/dist/*pg"$major"* "$again"/otp_gateway/dist/postgresql-"$major"*; do
-        cmp "$made" "dist/${made##*/}"
-    done
-    rm -rf "$again"
-    result+=("$release  PostgreSQL $major  installed, used, upgraded, removed; built twice, the same bytes  $((SECONDS - started)) s")
+place=${OTP_PACKAGES:-/opt/otp_gateway/packages}
+tools=$place/tools made=$place/made servers=$place/servers
+for tool in debootstrap lintian "$tools/bin/pgxn_meta" "$tools/venv/bin/pgxnclient"; do
+    command -v "$tool" >/dev/null || { echo "test.sh: $tool is missing: make setup-packages" >&2; exit 1; }
 done
-printf '   %s\n' "${result[@]}"
+version=$(sed -n "s/^default_version = '\(.*\)'$/\1/p" otp_gateway.control)
+architecture=$(dpkg --print-architecture)
+scratch=$(mktemp -d)
+chmod 755 "$scratch"
+trap 'rm -rf "$scratch"' EXIT
+mkdir -p "$made"
+
+deb_of() { echo "postgresql-$1-otp-gateway_$2-1_$architecture.deb"; }
+
+make_for() { # make_for MAJOR: as `make package` does
+    [ -n "${MADE[$1]:-}" ] || packaging/package.sh --into "$made" "$1"
+    MADE[$1]=yes
+}
+declare -A MADE=()
+
+# The last version is the one that the newest upgrade script comes from; its sources are those of the commit before this
+# version began. What makes a package of them is of today: it had none.
+make_previous() { # make_previous MAJOR
+    local script began sources=$place/previous/sources
+    script=$(ls sql/upgrade/otp_gateway--*--"$version".sql)
+    previous=${script#*--} previous=${previous%%--*}
+    [ ! -e "$place/previous/$(deb_of "$1" "$previous")" ] || return 0
+    began=$(git log --format=%H -S"default_version = '$version'" -- otp_gateway.control | tail -n 1)
+    echo "   the package of $previous, for PostgreSQL $1"
+    rm -rf "$sources" && mkdir -p "$sources"
+    git archive "$began^" | tar -x -C "$sources"
+    mkdir -p "$sources/tests" "$sources/examples" "$sources/contrib"
+    cp -r packaging Makefile setup.sh "$sources/" && cp tests/postgres.sh "$sources/tests/"
+    SOURCE_DATE_EPOCH=$(git log -1 --format=%ct "$began^") CARGO_TARGET_DIR=$place/previous/target \
+        "$sources/packaging/package.sh" --into "$place/previous" "$1"
+}
+
+twice() {
+    local again=$scratch/again/elsewhere major file
+    make_for 15
+    mkdir -p "$again"
+    git ls-files -z --cached --others --exclude-standard | tar -c --null -T - | tar -x -C "$again"
+    SOURCE_DATE_EPOCH=$(git log -1 --format=%ct) CARGO_TARGET_DIR=$scratch/again/target \
+        "$again/packaging/package.sh" --into "$scratch/again/made" 15
+    for file in "$(deb_of 15 "$version")" "otp_gateway-$version-pg15-$(uname -m)-linux-gnu.tar.gz"; do
+        cmp "$scratch/again/made/$file" "$made/$file"
+    done
+    rm -rf "$scratch/again"
+}
+
+debian() { # debian RELEASE
+    local release=$1 major=${MAJOR[$1]} base=$place/$1 mirror
+    make_for "$major"
+    make_previous "$major"
+    lintian --fail-on error "$made/$(deb_of "$major" "$version")"
+    if [ ! -e "$base/etc/debian_version" ]; then
+        mirror=$(apt-get indextargets --format '$(SITE)' 'Created-By: Packages' | grep -E '/debian/?$' | head -n 1)
+        debootstrap --variant=minbase "$release" "$base.new" "$mirror" >"$place/$release.log"
+        mv "$base.new" "$base"
+    fi
+    mkdir -p "$scratch/$release/in" "$scratch/$release/tmpfs" "$place/$release.apt"
+    cp "$made/$(deb_of "$major" "$version")" "$place/previous/$(deb_of "$major" "$previous")" packaging/flow.sql \
+        packaging/steps.sh packaging/Dockerfile "$scratch/$release/in/"
+    unshare --mount --pid --fork --kill-child bash -euo pipefail -s "$base" "$scratch/$release" "$place/$release.apt" \
+        "$major" "$previous" "$version" "$architecture" <<'ENTER'
+base=$1 place=$2 apt=$3
+# Upper folders on another overlay are not to be had; what is written is gone with this process.
+mount -t tmpfs tmpfs "$place/tmpfs"
+mkdir "$place/tmpfs/upper" "$place/tmpfs/work" "$place/tmpfs/run"
+mount -t overlay overlay -o "lowerdir=$base,upperdir=$place/tmpfs/upper,workdir=$place/tmpfs/work" "$place/tmpfs/run"
+cd "$place/tmpfs/run"
+mkdir -p packages var/cache/apt/archives
+mount -t proc proc proc
+mount --rbind /dev dev
+mount --bind "$place/in" packages
+mount --bind "$apt" var/cache/apt/archives
+cp --remove-destination /etc/resolv.conf etc/resolv.conf
+shift 3
+chroot . /bin/bash /packages/steps.sh "$@"
+ENTER
+}
+
+server() { # server MAJOR: PyPI's, with nothing of ours in it
+    tests/postgres.sh "$servers" "$1"
+    rm -f "$servers/$1"/lib/postgresql/otp_gateway* "$servers/$1"/share/postgresql/extension/otp_gateway*
+    config=$servers/$1/bin/pg_config
+    ! find "$servers/$1" -name 'otp_gateway*' | grep . || { echo "test.sh: PyPI's server has otp_gateway's files" >&2; exit 1; }
+}
+
+as_postgres() { (cd "$scratch" && LD_LIBRARY_PATH=$("$config" --libdir) setpriv --reuid postgres --regid postgres --clear-groups "$@"); }
+
+flow() { # flow SETTING...: a cluster of that server, the flow, and it is gone
+    local data=$scratch/data sockets=$scratch/sockets setting bin trouble=
+    bin=$("$config" --bindir)
+    rm -rf "$data" "$sockets"
+    install -d -o postgres "$data" "$sockets"
+    as_postgres "$bin/initdb" -D "$data" -A trust -E UTF8 --no-locale -N >/dev/null
+    printf '%s\n' "listen_addresses = ''" "unix_socket_directories = '$sockets'" "shared_preload_libraries = 'otp_gateway'" "$@" \
+        >>"$data/postgresql.conf"
+    as_postgres "$bin/pg_ctl" -D "$data" -w -s -l "$data/log" start || { cat "$data/log" >&2; exit 1; }
+    as_postgres "$bin/psql" -XAtq -v ON_ERROR_STOP=1 -h "$sockets" -f /dev/stdin postgres <packaging/flow.sql || trouble=yes
+    as_postgres "$bin/pg_ctl" -D "$data" -w -s -m fast stop
+    [ -z "$trouble" ] || { cat "$data/log" >&2; exit 1; }
+}
+
+archive() {
+    local name
+    make_for 16
+    server 16
+    name=otp_gateway-$version-pg16-$(uname -m)-linux-gnu
+    tar -xzf "$made/$name.tar.gz" -C "$scratch"
+    cp "$scratch/$name/lib"/* "$("$config" --pkglibdir)/"
+    cp "$scratch/$name/share/extension"/* "$("$config" --sharedir)/extension/"
+    flow
+    # What CloudNativePG mounts, and the two settings that it makes of it; nothing is in the server's own folders.
+    make_for 18
+    server 18
+    name=otp_gateway-$version-pg18-$(uname -m)-linux-gnu
+    mkdir -p "$scratch/extensions/otp-gateway"
+    tar -xzf "$made/$name.tar.gz" -C "$scratch/extensions/otp-gateway" --strip-components=1
+    flow "extension_control_path = '\$system:$scratch/extensions/otp-gateway/share'" \
+        "dynamic_library_path = '\$libdir:$scratch/extensions/otp-gateway/lib'"
+}
+
+pgxn() {
+    "$tools/bin/pgxn_meta" META.json
+    packaging/dist.sh --into "$made"
+    server 14
+    # With what `make build` has compiled already.
+    CARGO_TARGET_DIR=$(realpath -m "${CARGO_TARGET_DIR:-target}") "$tools/venv/bin/pgxnclient" install --yes \
+        --pg_config "$config" "$made/otp_gateway-$version.zip" >"$scratch/pgxn.log" 2>&1 || { cat "$scratch/pgxn.log" >&2; exit 1; }
+    flow
+}
+
+[ $# -gt 0 ] || set -- twice bookworm trixie sid archive pgxn
+done=()
+for part; do
+    began=$SECONDS
+    printf '\n   -- %s\n' "$part"
+    case $part in
+    bookworm | trixie | sid) debian "$part" ;;
+    twice | archive | pgxn) "$part" ;;
+    *) sed -n '6,12p' "$0" >&2; exit 2 ;;
+    esac
+    done+=("$(printf '%-10s held, %4d s' "$part" $((SECONDS - began)))")
+done
+printf '\n'
+printf '   %s\n' "${done[@]}"
+echo "${#done[@]} passed, 0 failed"

@@ -7,6 +7,7 @@
 #   test.sh PART...   parts of it, in the order that is given:
 #     twice                  made in two folders, byte by byte the same
 #     bookworm trixie sid    Debian 12 with its Postgres 15, 13 with 17, sid with 18, upgraded from the last version's
+#     image                  the steps of packaging/Dockerfile, in Debian 12 laid out as the image that it begins with
 #     archive                the .tar.gz of 16 over PyPI's server, and CloudNativePG's folders on PyPI's 18
 #     pgxn                   META.json is valid, and pgxnclient installs the sources of the last commit, for 14
 #
@@ -67,36 +68,51 @@ twice() {
     rm -rf "$scratch/again"
 }
 
+enter() { # enter RELEASE SCRIPT ARGUMENT...: runs the script in that Debian, where /test has what is in $scratch/in
+    local base=$place/$1 mirror
+    if [ ! -e "$base/etc/debian_version" ]; then
+        mirror=$(apt-get indextargets --format '$(SITE)' 'Created-By: Packages' | grep -E '/debian/?$' | head -n 1)
+        debootstrap --variant=minbase "$1" "$base.new" "$mirror" >"$place/$1.log"
+        mv "$base.new" "$base"
+    fi
+    mkdir -p "$scratch/tmpfs" "$place/$1.apt"
+    unshare --mount --pid --fork --kill-child bash -euo pipefail -c '
+        base=$1 scratch=$2; shift 2
+        # On a tmpfs nothing stays behind, however this ends.
+        mount -t tmpfs tmpfs "$scratch/tmpfs"
+        cd "$scratch/tmpfs"
+        mkdir upper work run
+        mount -t overlay overlay -o "lowerdir=$base,upperdir=upper,workdir=work" run
+        cd run
+        mkdir -p test
+        mount -t proc proc proc
+        mount --rbind /dev dev
+        mount --bind "$scratch/in" test
+        mount --bind "$base.apt" var/cache/apt/archives
+        cp --remove-destination /etc/resolv.conf etc/resolv.conf
+        chroot . /bin/bash "$@"
+    ' enter "$base" "$scratch" "/test/$2" "${@:3}"
+    rm -rf "$scratch/in"
+}
+
+bring() { # bring FILE...: into the next Debian's /test
+    mkdir -p "$scratch/in"
+    cp packaging/flow.sql "$@" "$scratch/in/"
+}
+
 debian() { # debian RELEASE
-    local release=$1 major=${MAJOR[$1]} base=$place/$1 mirror
+    local major=${MAJOR[$1]}
     make_for "$major"
     make_previous "$major"
     lintian --fail-on error "$made/$(deb_of "$major" "$version")"
-    if [ ! -e "$base/etc/debian_version" ]; then
-        mirror=$(apt-get indextargets --format '$(SITE)' 'Created-By: Packages' | grep -E '/debian/?$' | head -n 1)
-        debootstrap --variant=minbase "$release" "$base.new" "$mirror" >"$place/$release.log"
-        mv "$base.new" "$base"
-    fi
-    mkdir -p "$scratch/$release/in" "$scratch/$release/tmpfs" "$place/$release.apt"
-    cp "$made/$(deb_of "$major" "$version")" "$place/previous/$(deb_of "$major" "$previous")" packaging/flow.sql \
-        packaging/steps.sh packaging/Dockerfile "$scratch/$release/in/"
-    unshare --mount --pid --fork --kill-child bash -euo pipefail -s "$base" "$scratch/$release" "$place/$release.apt" \
-        "$major" "$previous" "$version" "$architecture" <<'ENTER'
-base=$1 place=$2 apt=$3
-# Upper folders on another overlay are not to be had; what is written is gone with this process.
-mount -t tmpfs tmpfs "$place/tmpfs"
-mkdir "$place/tmpfs/upper" "$place/tmpfs/work" "$place/tmpfs/run"
-mount -t overlay overlay -o "lowerdir=$base,upperdir=$place/tmpfs/upper,workdir=$place/tmpfs/work" "$place/tmpfs/run"
-cd "$place/tmpfs/run"
-mkdir -p packages var/cache/apt/archives
-mount -t proc proc proc
-mount --rbind /dev dev
-mount --bind "$place/in" packages
-mount --bind "$apt" var/cache/apt/archives
-cp --remove-destination /etc/resolv.conf etc/resolv.conf
-shift 3
-chroot . /bin/bash /packages/steps.sh "$@"
-ENTER
+    bring "$made/$(deb_of "$major" "$version")" "$place/previous/$(deb_of "$major" "$previous")" packaging/steps.sh
+    enter "$1" steps.sh "$major" "$previous" "$version" "$architecture"
+}
+
+image() {
+    make_for 15
+    bring "$made/$(deb_of 15 "$version")" packaging/Dockerfile packaging/image_steps.sh
+    enter bookworm image_steps.sh 15
 }
 
 server() { # server MAJOR: PyPI's, with nothing of ours in it
@@ -151,15 +167,15 @@ pgxn() {
     flow
 }
 
-[ $# -gt 0 ] || set -- twice bookworm trixie sid archive pgxn
+[ $# -gt 0 ] || set -- twice bookworm trixie sid image archive pgxn
 done=()
 for part; do
     began=$SECONDS
     printf '\n   -- %s\n' "$part"
     case $part in
     bookworm | trixie | sid) debian "$part" ;;
-    twice | archive | pgxn) "$part" ;;
-    *) sed -n '6,12p' "$0" >&2; exit 2 ;;
+    twice | image | archive | pgxn) "$part" ;;
+    *) sed -n '6,13p' "$0" >&2; exit 2 ;;
     esac
     done+=("$(printf '%-10s held, %4d s' "$part" $((SECONDS - began)))")
 done

@@ -176,7 +176,7 @@ setup-packages: setup
 
 test-packages: setup-packages
 	$(STEP) "packages: made twice and compared, installed, used, upgraded and removed in Debian 12, 13 and sid"
-	@packaging/test.sh
+	@packaging/test.sh $(T)
 
 simulator: setup build-simulator
 	@exec target/release/simulator

@@ -23,7 +23,7 @@ version=$(sed -n "s/^default_version = '\(.*\)'$/\1/p" otp_gateway.control)
 architecture=$(dpkg --print-architecture)
 machine=$(uname -m)
 : "${SOURCE_DATE_EPOCH:=$(git log -1 --format=%ct 2>/dev/null || stat -c %Y CHANGELOG.md)}"
-export SOURCE_DATE_EPOCH LC_ALL=C.UTF-8 TZ=UTC
+export LC_ALL=C.UTF-8 TZ=UTC
 PATH=$HOME/.cargo/bin:$PATH
 # Cargo's own environment would add to what is built here.
 unset MAKEFLAGS MAKELEVEL DESTDIR
@@ -105,7 +105,7 @@ Description: one-time passwords from SQL, for PostgreSQL $1
 C
     (cd "$root" && find usr -type f | sort | xargs -d '\n' md5sum) >"$root/DEBIAN/md5sums"
     finish "$root/DEBIAN"
-    dpkg-deb --root-owner-group -Zxz --build "$root" "$into/${name}_$version-1_$architecture.deb" >/dev/null
+    SOURCE_DATE_EPOCH=$SOURCE_DATE_EPOCH dpkg-deb --root-owner-group -Zxz --build "$root" "$into/${name}_$version-1_$architecture.deb" >/dev/null
     echo "   $into/${name}_$version-1_$architecture.deb"
 }
 
@@ -127,7 +127,8 @@ for postgres; do
     pg_config=$(pg_config_of "$postgres")
     major=$("$pg_config" --version | sed -E 's/^PostgreSQL ([0-9]+).*/\1/')
     pkglibdir=$("$pg_config" --pkglibdir) sharedir=$("$pg_config" --sharedir) staged=$work/staged-$major
-    make --no-print-directory -s install PG= PG_CONFIG="$pg_config" DESTDIR="$staged" >"$work/make.log" 2>&1 ||
+    # With the epoch cargo would compile anew, at each commit, all that holds C.
+    env -u SOURCE_DATE_EPOCH make --no-print-directory -s install PG= PG_CONFIG="$pg_config" DESTDIR="$staged" >"$work/make.log" 2>&1 ||
         { cat "$work/make.log" >&2; exit 1; }
     deb "$major"
     tarball "$major"

@@ -117,9 +117,8 @@ image() {
 
 server() { # server MAJOR: PyPI's, with nothing of ours in it
     tests/postgres.sh "$servers" "$1"
-    rm -f "$servers/$1"/lib/postgresql/otp_gateway* "$servers/$1"/share/postgresql/extension/otp_gateway*
     config=$servers/$1/bin/pg_config
-    ! find "$servers/$1" -name 'otp_gateway*' | grep . || { echo "test.sh: PyPI's server has otp_gateway's files" >&2; exit 1; }
+    find "$servers/$1" -name 'otp_gateway*' -delete
 }
 
 as_postgres() { (cd "$scratch" && LD_LIBRARY_PATH=$("$config" --libdir) setpriv --reuid postgres --regid postgres --clear-groups "$@"); }

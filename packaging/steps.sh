@@ -9,7 +9,7 @@ say() { echo "   $*"; }
 fail() { echo "   steps.sh: $*" >&2; exit 1; }
 apt_get() { apt-get -y -q "$@" >/tmp/apt.log 2>&1 || { tail -n 30 /tmp/apt.log >&2; exit 1; }; }
 sql() { # sql DATABASE SQL
-    su postgres -c 'psql -XAtq -v ON_ERROR_STOP=1 -f - "$0"' "$1" <<<"$2"
+    su postgres -c 'PGOPTIONS="-c client_min_messages=warning" psql -XAtq -v ON_ERROR_STOP=1 -f - "$0"' "$1" <<<"$2"
 }
 flow() { su postgres -c 'psql -XAtq -v ON_ERROR_STOP=1 -f /test/flow.sql "$0"' "$1" || fail "the flow failed in $1"; }
 pid() { head -n 1 "/var/lib/postgresql/$major/main/postmaster.pid"; }

@@ -73,7 +73,7 @@ deb() { # deb MAJOR: of what is in $staged
     cp "$staged$sharedir"/extension/otp_gateway* "$root/usr/share/postgresql/$1/extension/"
     cp -r README.md SECURITY.md docs examples contrib "$doc/"
     { cat packaging/copyright; echo; packaging/third_party.py dep5 "pg$1"; } >"$doc/copyright"
-    packaging/third_party.py texts "pg$1" | gzip -9n >"$doc/third-party.txt.gz"
+    gzip -9nc "$work/third-party.txt" >"$doc/third-party.txt.gz"
     gzip -9nc CHANGELOG.md >"$doc/changelog.gz"
     entry "$name" "  * changelog.gz, beside this file, says what changed." | gzip -9n >"$doc/changelog.Debian.gz"
     # Which apt-listchanges shows when the package is upgraded.
@@ -117,7 +117,7 @@ tarball() { # tarball MAJOR: of what is in $staged
     cp "$staged$sharedir"/extension/otp_gateway* "$root/share/extension/"
     cp README.md CHANGELOG.md "$root/"
     cp LICENSE "$root/licenses/otp_gateway.txt"
-    packaging/third_party.py texts "pg$1" >"$root/licenses/third-party.txt"
+    cp "$work/third-party.txt" "$root/licenses/"
     finish "$root"
     tar -C "$work/tar-$1" --sort=name --owner=0 --group=0 --numeric-owner -cf - "$name" | gzip -9n >"$into/$name.tar.gz"
     echo "   $into/$name.tar.gz"
@@ -130,6 +130,7 @@ for postgres; do
     # With the epoch cargo would compile anew, at each commit, all that holds C.
     env -u SOURCE_DATE_EPOCH make --no-print-directory -s install PG= PG_CONFIG="$pg_config" DESTDIR="$staged" >"$work/make.log" 2>&1 ||
         { cat "$work/make.log" >&2; exit 1; }
+    packaging/third_party.py texts "pg$major" >"$work/third-party.txt"
     deb "$major"
     tarball "$major"
 done

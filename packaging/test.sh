@@ -25,6 +25,9 @@ for tool in debootstrap lintian "$tools/bin/pgxn_meta" "$tools/venv/bin/pgxnclie
 done
 version=$(sed -n "s/^default_version = '\(.*\)'$/\1/p" otp_gateway.control)
 architecture=$(dpkg --print-architecture)
+# One for all that is made here.
+SOURCE_DATE_EPOCH=$(git log -1 --format=%ct)
+export SOURCE_DATE_EPOCH
 scratch=$(mktemp -d)
 chmod 755 "$scratch"
 trap 'rm -rf "$scratch"' EXIT
@@ -60,8 +63,7 @@ twice() {
     make_for 15
     mkdir -p "$again"
     git ls-files -z --cached --others --exclude-standard | tar -c --null -T - | tar -x -C "$again"
-    SOURCE_DATE_EPOCH=$(git log -1 --format=%ct) CARGO_TARGET_DIR=$scratch/again/target \
-        "$again/packaging/package.sh" --into "$scratch/again/made" 15
+    CARGO_TARGET_DIR=$scratch/again/target "$again/packaging/package.sh" --into "$scratch/again/made" 15
     for file in "$(deb_of 15 "$version")" "otp_gateway-$version-pg15-$(uname -m)-linux-gnu.tar.gz"; do
         cmp "$scratch/again/made/$file" "$made/$file"
     done

@@ -18,6 +18,7 @@ pub mod queued_decision;
 pub mod queued_sends;
 pub mod recovery;
 pub mod sealing_key;
+pub mod shutdown;
 pub mod state;
 pub mod waiters;
 
@@ -37,7 +38,7 @@ use crate::{
         replica::{self, Presence, REPLICATED},
         transaction::Failure,
     },
-    worker::state::Worker,
+    worker::{shutdown::Leftover, state::Worker},
 };
 
 /// It does not leave for less.
@@ -66,8 +67,8 @@ fn run(argument: pg_sys::Datum) {
     let grace = if worker.extension_is_dropped() || asked == Some(ExitReason::Dropped) { 0 } else { GRACE };
     // What could not be put down, and the queue, are for another worker, which the launcher starts; unless somebody
     // wants the database to themselves, and asks for a worker afterwards.
-    let is_done = worker.shut_down(grace);
-    lifecycle::leave(due, !is_done && !is_needed_gone(asked));
+    let leftover = worker.shut_down(grace);
+    lifecycle::leave(due, leftover == Leftover::Work && !is_needed_gone(asked));
 }
 
 /// The record of this database, as soon as nobody has it locked. None: there is none to work with, or this worker is to

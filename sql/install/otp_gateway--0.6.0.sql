@@ -340,21 +340,29 @@ FOR EACH ROW EXECUTE FUNCTION otp_gateway_internal.recognise();
 
 -- Who acts for whom is who has their rights, as with all else in Postgres: membership alone (INHERIT FALSE, or ADMIN,
 -- which who makes a role has of it) gives none of them.
+CREATE VIEW otp_gateway_internal.own_role AS
+SELECT i.id FROM otp_gateway_internal.identity AS i
+JOIN pg_catalog.pg_roles AS r ON r.oid OPERATOR(pg_catalog.=) i.object
+WHERE i.kind OPERATOR(pg_catalog.=) 'role'
+    AND i.home OPERATOR(pg_catalog.=) (SELECT c.system_identifier FROM pg_catalog.pg_control_system() AS c)
+    AND pg_catalog.pg_has_role(r.oid, 'USAGE');
+COMMENT ON VIEW otp_gateway_internal.own_role IS
+'for the views of otp_gateway: the roles that whoever asks may act for';
+COMMENT ON COLUMN otp_gateway_internal.own_role.id IS 'of otp_gateway_internal.identity';
+
+CREATE VIEW otp_gateway_internal.own_server AS
+SELECT i.id FROM otp_gateway_internal.identity AS i
+JOIN pg_catalog.pg_foreign_server AS s ON s.oid OPERATOR(pg_catalog.=) i.object
+WHERE i.kind OPERATOR(pg_catalog.=) 'server'
+    AND i.home OPERATOR(pg_catalog.=) (SELECT c.system_identifier FROM pg_catalog.pg_control_system() AS c)
+    AND pg_catalog.pg_has_role(s.srvowner, 'USAGE');
+COMMENT ON VIEW otp_gateway_internal.own_server IS
+'for the views of otp_gateway: the providers and routes whose owner whoever asks may act for';
+COMMENT ON COLUMN otp_gateway_internal.own_server.id IS 'of otp_gateway_internal.identity';
+
 CREATE VIEW otp_gateway.verification WITH (security_barrier) AS
-WITH home AS (
-    SELECT c.system_identifier FROM pg_catalog.pg_control_system() AS c
-), acts_for AS (
-    SELECT i.id FROM otp_gateway_internal.identity AS i
-    JOIN pg_catalog.pg_roles AS r ON r.oid OPERATOR(pg_catalog.=) i.object
-    WHERE i.kind OPERATOR(pg_catalog.=) 'role'
-        AND i.home OPERATOR(pg_catalog.=) (SELECT h.system_identifier FROM home AS h)
-        AND pg_catalog.pg_has_role(r.oid, 'USAGE')
-), owns AS (
-    SELECT i.id FROM otp_gateway_internal.identity AS i
-    JOIN pg_catalog.pg_foreign_server AS s ON s.oid OPERATOR(pg_catalog.=) i.object
-    WHERE i.kind OPERATOR(pg_catalog.=) 'server'
-        AND i.home OPERATOR(pg_catalog.=) (SELECT h.system_identifier FROM home AS h)
-        AND pg_catalog.pg_has_role(s.srvowner, 'USAGE')
+WITH owns AS (
+    SELECT o.id FROM otp_gateway_internal.own_server AS o
 ), reads_all AS (
     SELECT FROM pg_catalog.pg_roles AS r
     WHERE r.rolname OPERATOR(pg_catalog.=) 'pg_read_all_data' AND pg_catalog.pg_has_role(r.oid, 'USAGE')
@@ -371,7 +379,7 @@ CROSS JOIN LATERAL (
         v.expires_at, v.approved_at, v.send_count, v.check_count, v.max_checks, v.is_test, coalesce(t.name, v.route) AS route
     OFFSET 0
 ) AS shown
-WHERE v.role_id OPERATOR(pg_catalog.=) ANY (SELECT a.id FROM acts_for AS a)
+WHERE v.role_id OPERATOR(pg_catalog.=) ANY (SELECT r.id FROM otp_gateway_internal.own_role AS r)
     OR v.provider_id OPERATOR(pg_catalog.=) ANY (SELECT o.id FROM owns AS o)
     OR v.route_id OPERATOR(pg_catalog.=) ANY (SELECT o.id FROM owns AS o)
     OR EXISTS (SELECT FROM reads_all);
@@ -408,26 +416,14 @@ COMMENT ON COLUMN otp_gateway.verification.route IS
 'to';
 
 CREATE VIEW otp_gateway.attempt WITH (security_barrier) AS
-WITH home AS (
-    SELECT c.system_identifier FROM pg_catalog.pg_control_system() AS c
-), acts_for AS (
-    SELECT i.id FROM otp_gateway_internal.identity AS i
-    JOIN pg_catalog.pg_roles AS r ON r.oid OPERATOR(pg_catalog.=) i.object
-    WHERE i.kind OPERATOR(pg_catalog.=) 'role'
-        AND i.home OPERATOR(pg_catalog.=) (SELECT h.system_identifier FROM home AS h)
-        AND pg_catalog.pg_has_role(r.oid, 'USAGE')
-), owns AS (
-    SELECT i.id FROM otp_gateway_internal.identity AS i
-    JOIN pg_catalog.pg_foreign_server AS s ON s.oid OPERATOR(pg_catalog.=) i.object
-    WHERE i.kind OPERATOR(pg_catalog.=) 'server'
-        AND i.home OPERATOR(pg_catalog.=) (SELECT h.system_identifier FROM home AS h)
-        AND pg_catalog.pg_has_role(s.srvowner, 'USAGE')
+WITH owns AS (
+    SELECT o.id FROM otp_gateway_internal.own_server AS o
 )
 SELECT a.id, a.verification_id, shown.*
 FROM otp_gateway_internal.attempt_record AS a
 LEFT JOIN otp_gateway_internal.identity AS p ON p.id OPERATOR(pg_catalog.=) a.provider_id
 LEFT JOIN otp_gateway_internal.verification_record AS v ON v.id OPERATOR(pg_catalog.=) a.verification_id AND (
-    v.role_id OPERATOR(pg_catalog.=) ANY (ARRAY(SELECT f.id FROM acts_for AS f))
+    v.role_id OPERATOR(pg_catalog.=) ANY (ARRAY(SELECT r.id FROM otp_gateway_internal.own_role AS r))
     OR v.provider_id OPERATOR(pg_catalog.=) ANY (ARRAY(SELECT o.id FROM owns AS o))
     OR v.route_id OPERATOR(pg_catalog.=) ANY (ARRAY(SELECT o.id FROM owns AS o))
     OR EXISTS (
@@ -488,20 +484,8 @@ COMMENT ON FUNCTION otp_gateway_internal.words(text, text, text) IS
 
 CREATE VIEW otp_gateway.recent WITH (security_barrier) AS
 -- Not made of the two views above: so the latest rows are read by the index, and no others.
-WITH home AS (
-    SELECT c.system_identifier FROM pg_catalog.pg_control_system() AS c
-), acts_for AS (
-    SELECT i.id FROM otp_gateway_internal.identity AS i
-    JOIN pg_catalog.pg_roles AS r ON r.oid OPERATOR(pg_catalog.=) i.object
-    WHERE i.kind OPERATOR(pg_catalog.=) 'role'
-        AND i.home OPERATOR(pg_catalog.=) (SELECT h.system_identifier FROM home AS h)
-        AND pg_catalog.pg_has_role(r.oid, 'USAGE')
-), owns AS (
-    SELECT i.id FROM otp_gateway_internal.identity AS i
-    JOIN pg_catalog.pg_foreign_server AS s ON s.oid OPERATOR(pg_catalog.=) i.object
-    WHERE i.kind OPERATOR(pg_catalog.=) 'server'
-        AND i.home OPERATOR(pg_catalog.=) (SELECT h.system_identifier FROM home AS h)
-        AND pg_catalog.pg_has_role(s.srvowner, 'USAGE')
+WITH owns AS (
+    SELECT o.id FROM otp_gateway_internal.own_server AS o
 )
 SELECT
     pg_catalog.to_char(a.started_at, 'MM-DD HH24:MI:SS') AS "time",
@@ -512,7 +496,7 @@ SELECT
     otp_gateway_internal.words(a.operation, a.outcome, a.reason) AS words
 FROM otp_gateway_internal.attempt_record AS a
 LEFT JOIN otp_gateway_internal.verification_record AS v ON v.id OPERATOR(pg_catalog.=) a.verification_id AND (
-    v.role_id OPERATOR(pg_catalog.=) ANY (ARRAY(SELECT f.id FROM acts_for AS f))
+    v.role_id OPERATOR(pg_catalog.=) ANY (ARRAY(SELECT r.id FROM otp_gateway_internal.own_role AS r))
     OR v.provider_id OPERATOR(pg_catalog.=) ANY (ARRAY(SELECT o.id FROM owns AS o))
     OR v.route_id OPERATOR(pg_catalog.=) ANY (ARRAY(SELECT o.id FROM owns AS o))
     OR EXISTS (

@@ -354,28 +354,62 @@ COMMENT ON FUNCTION otp_gateway.check(text) IS
 'background worker, and given up; that takes twice the option connect_timeout at most. Errors: 42704 no such '
 'provider.';
 
+-- Who acts for whom is who has their rights, as with all else in Postgres: membership alone (INHERIT FALSE, or ADMIN,
+-- which who makes a role has of it) gives none of them.
+CREATE VIEW otp_gateway_internal.own_role AS
+SELECT i.id FROM otp_gateway_internal.identity AS i
+JOIN pg_catalog.pg_roles AS r ON r.oid OPERATOR(pg_catalog.=) i.object
+WHERE i.kind OPERATOR(pg_catalog.=) 'role'
+    AND i.home OPERATOR(pg_catalog.=) (SELECT c.system_identifier FROM pg_catalog.pg_control_system() AS c)
+    AND pg_catalog.pg_has_role(r.oid, 'USAGE');
+COMMENT ON VIEW otp_gateway_internal.own_role IS
+'for the views of otp_gateway: the roles that whoever asks may act for';
+COMMENT ON COLUMN otp_gateway_internal.own_role.id IS 'of otp_gateway_internal.identity';
+
+CREATE VIEW otp_gateway_internal.own_server AS
+SELECT i.id FROM otp_gateway_internal.identity AS i
+JOIN pg_catalog.pg_foreign_server AS s ON s.oid OPERATOR(pg_catalog.=) i.object
+WHERE i.kind OPERATOR(pg_catalog.=) 'server'
+    AND i.home OPERATOR(pg_catalog.=) (SELECT c.system_identifier FROM pg_catalog.pg_control_system() AS c)
+    AND pg_catalog.pg_has_role(s.srvowner, 'USAGE');
+COMMENT ON VIEW otp_gateway_internal.own_server IS
+'for the views of otp_gateway: the providers and routes whose owner whoever asks may act for';
+COMMENT ON COLUMN otp_gateway_internal.own_server.id IS 'of otp_gateway_internal.identity';
+
+CREATE OR REPLACE VIEW otp_gateway.verification WITH (security_barrier) AS
+WITH owns AS (
+    SELECT o.id FROM otp_gateway_internal.own_server AS o
+), reads_all AS (
+    SELECT FROM pg_catalog.pg_roles AS r
+    WHERE r.rolname OPERATOR(pg_catalog.=) 'pg_read_all_data' AND pg_catalog.pg_has_role(r.oid, 'USAGE')
+)
+SELECT v.id, shown.*
+FROM otp_gateway_internal.verification_record AS v
+LEFT JOIN otp_gateway_internal.identity AS p ON p.id OPERATOR(pg_catalog.=) v.provider_id
+LEFT JOIN otp_gateway_internal.identity AS c ON c.id OPERATOR(pg_catalog.=) v.role_id
+LEFT JOIN otp_gateway_internal.identity AS t ON t.id OPERATOR(pg_catalog.=) v.route_id
+CROSS JOIN LATERAL (
+    SELECT
+        coalesce(p.name, v.provider) AS provider, v.vendor, v.status::pg_catalog.text AS status,
+        v.recipient_masked, v.reference, coalesce(c.name::pg_catalog.name, v.created_by) AS created_by, v.created_at,
+        v.expires_at, v.approved_at, v.send_count, v.check_count, v.max_checks, v.is_test, coalesce(t.name, v.route) AS route
+    OFFSET 0
+) AS shown
+WHERE v.role_id OPERATOR(pg_catalog.=) ANY (SELECT r.id FROM otp_gateway_internal.own_role AS r)
+    OR v.provider_id OPERATOR(pg_catalog.=) ANY (SELECT o.id FROM owns AS o)
+    OR v.route_id OPERATOR(pg_catalog.=) ANY (SELECT o.id FROM owns AS o)
+    OR EXISTS (SELECT FROM reads_all);
+
 -- It shows what it showed, and does not look up the verification anew for each attempt.
 CREATE OR REPLACE VIEW otp_gateway.attempt WITH (security_barrier) AS
-WITH home AS (
-    SELECT c.system_identifier FROM pg_catalog.pg_control_system() AS c
-), acts_for AS (
-    SELECT i.id FROM otp_gateway_internal.identity AS i
-    JOIN pg_catalog.pg_roles AS r ON r.oid OPERATOR(pg_catalog.=) i.object
-    WHERE i.kind OPERATOR(pg_catalog.=) 'role'
-        AND i.home OPERATOR(pg_catalog.=) (SELECT h.system_identifier FROM home AS h)
-        AND pg_catalog.pg_has_role(r.oid, 'USAGE')
-), owns AS (
-    SELECT i.id FROM otp_gateway_internal.identity AS i
-    JOIN pg_catalog.pg_foreign_server AS s ON s.oid OPERATOR(pg_catalog.=) i.object
-    WHERE i.kind OPERATOR(pg_catalog.=) 'server'
-        AND i.home OPERATOR(pg_catalog.=) (SELECT h.system_identifier FROM home AS h)
-        AND pg_catalog.pg_has_role(s.srvowner, 'USAGE')
+WITH owns AS (
+    SELECT o.id FROM otp_gateway_internal.own_server AS o
 )
 SELECT a.id, a.verification_id, shown.*
 FROM otp_gateway_internal.attempt_record AS a
 LEFT JOIN otp_gateway_internal.identity AS p ON p.id OPERATOR(pg_catalog.=) a.provider_id
 LEFT JOIN otp_gateway_internal.verification_record AS v ON v.id OPERATOR(pg_catalog.=) a.verification_id AND (
-    v.role_id OPERATOR(pg_catalog.=) ANY (ARRAY(SELECT f.id FROM acts_for AS f))
+    v.role_id OPERATOR(pg_catalog.=) ANY (ARRAY(SELECT r.id FROM otp_gateway_internal.own_role AS r))
     OR v.provider_id OPERATOR(pg_catalog.=) ANY (ARRAY(SELECT o.id FROM owns AS o))
     OR v.route_id OPERATOR(pg_catalog.=) ANY (ARRAY(SELECT o.id FROM owns AS o))
     OR EXISTS (
@@ -417,20 +451,8 @@ COMMENT ON FUNCTION otp_gateway_internal.words(text, text, text) IS
 
 CREATE VIEW otp_gateway.recent WITH (security_barrier) AS
 -- Not made of the two other views: so the latest rows are read by the index, and no others.
-WITH home AS (
-    SELECT c.system_identifier FROM pg_catalog.pg_control_system() AS c
-), acts_for AS (
-    SELECT i.id FROM otp_gateway_internal.identity AS i
-    JOIN pg_catalog.pg_roles AS r ON r.oid OPERATOR(pg_catalog.=) i.object
-    WHERE i.kind OPERATOR(pg_catalog.=) 'role'
-        AND i.home OPERATOR(pg_catalog.=) (SELECT h.system_identifier FROM home AS h)
-        AND pg_catalog.pg_has_role(r.oid, 'USAGE')
-), owns AS (
-    SELECT i.id FROM otp_gateway_internal.identity AS i
-    JOIN pg_catalog.pg_foreign_server AS s ON s.oid OPERATOR(pg_catalog.=) i.object
-    WHERE i.kind OPERATOR(pg_catalog.=) 'server'
-        AND i.home OPERATOR(pg_catalog.=) (SELECT h.system_identifier FROM home AS h)
-        AND pg_catalog.pg_has_role(s.srvowner, 'USAGE')
+WITH owns AS (
+    SELECT o.id FROM otp_gateway_internal.own_server AS o
 )
 SELECT
     pg_catalog.to_char(a.started_at, 'MM-DD HH24:MI:SS') AS "time",
@@ -441,7 +463,7 @@ SELECT
     otp_gateway_internal.words(a.operation, a.outcome, a.reason) AS words
 FROM otp_gateway_internal.attempt_record AS a
 LEFT JOIN otp_gateway_internal.verification_record AS v ON v.id OPERATOR(pg_catalog.=) a.verification_id AND (
-    v.role_id OPERATOR(pg_catalog.=) ANY (ARRAY(SELECT f.id FROM acts_for AS f))
+    v.role_id OPERATOR(pg_catalog.=) ANY (ARRAY(SELECT r.id FROM otp_gateway_internal.own_role AS r))
     OR v.provider_id OPERATOR(pg_catalog.=) ANY (ARRAY(SELECT o.id FROM owns AS o))
     OR v.route_id OPERATOR(pg_catalog.=) ANY (ARRAY(SELECT o.id FROM owns AS o))
     OR EXISTS (
@@ -706,6 +728,8 @@ DECLARE
     new pg_catalog.oid[] := ARRAY[
         'otp_gateway.payload_field'::pg_catalog.regclass,
         'otp_gateway.recent'::pg_catalog.regclass,
+        'otp_gateway_internal.own_role'::pg_catalog.regclass,
+        'otp_gateway_internal.own_server'::pg_catalog.regclass,
         'otp_gateway_internal.sealing_key'::pg_catalog.regclass,
         'otp_gateway_internal.queue_home'::pg_catalog.regclass
     ];

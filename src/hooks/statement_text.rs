@@ -1,6 +1,18 @@
 //! Whether a text calls a function of ours, or one that is misspelt: its name, or its schema's, begins with `otp_`, and
 //! a parenthesis follows. In a comment or in a literal it calls nothing; but a text that is no SQL any more is told by
 //! its letters alone.
+//!
+//! ```text
+//! SELECT otp_send('p', '{...}')                   calls ours
+//! select "otp_gateway" . find('94...')            calls ours: the schema's name tells
+//! SELECT otp_sned('p', '{...}')                   calls ours, as far as its arguments are secret
+//! DO $$ BEGIN PERFORM otp_send(...); END $$       calls ours: the literal of DO, and of CREATE FUNCTION, is code
+//! EXECUTE a('94...')                              if what was prepared as `a` does: `executes` is asked
+//! SELECT otp_send('p', '{"mobile": "94            calls ours: cut off, so that the letters alone tell
+//! SELECT * FROM otp_gateway.attempt               does not: no parenthesis follows
+//! SELECT 1 -- otp_send('p', '{}')                 does not: a comment
+//! SELECT 'otp_send(1)'                            does not: a literal
+//! ```
 
 use memchr::{memchr_iter, memchr2_iter, memmem};
 

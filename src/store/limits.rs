@@ -1,13 +1,17 @@
 //! What the limits look back on: sends and checks of one recipient, sends through one provider.
 
-use pgrx::pg_sys;
+use pgrx::{
+    datum::DatumWithOid,
+    pg_sys,
+    spi::{OwnedPreparedStatement, SpiHeapTupleData},
+};
 use policy::Timestamp;
 use uuid::Uuid;
 
 use crate::{
     pg::values::{self, argument, number, uuid},
     store::{
-        StoreTransaction,
+        Store, StoreTransaction,
         identity::Identity,
         prepared::statements,
         rows::{self, RecipientEvent},
@@ -97,8 +101,8 @@ pub struct CheckQuery<'a> {
 }
 
 impl StoreTransaction<'_, '_> {
-    /// When sends to recipients through providers began, with the number of the question, from 1.
-    pub fn sends(&mut self, questions: &[SendQuery]) -> Result<Vec<(usize, Timestamp)>, Failure> {
+    /// When the sends began, the newest first: one answer to each question.
+    pub fn sends(&mut self, questions: &[SendQuery]) -> Result<Vec<Vec<Timestamp>>, Failure> {
         let each = |value: fn(&SendQuery) -> i64| questions.iter().map(value).collect::<Vec<_>>();
         let keys: Vec<&[u8]> = questions.iter().map(|question| question.recipient_key).collect();
         let since: Vec<_> = questions.iter().map(|question| values::Time(question.since)).collect();
@@ -108,12 +112,16 @@ impl StoreTransaction<'_, '_> {
             argument(since, pg_sys::TIMESTAMPTZARRAYOID),
             argument(each(|question| question.most), pg_sys::INT8ARRAYOID),
         ];
-        let table = self.client.select(&self.store.limits.select_sends, None, &arguments)?;
-        table.map(|row| Ok((rows::question(&row)?, rows::timestamp(&row, 2)?.unwrap_or_default()))).collect()
+        self.answers(
+            questions.len(),
+            |store| &store.limits.select_sends,
+            &arguments,
+            |row| Ok(rows::timestamp(row, 2)?.unwrap_or_default()),
+        )
     }
 
-    /// What counts when codes are checked.
-    pub fn checks(&mut self, questions: &[CheckQuery]) -> Result<Vec<RecipientEvent>, Failure> {
+    /// What counts when codes are checked: one answer to each question.
+    pub fn checks(&mut self, questions: &[CheckQuery]) -> Result<Vec<Vec<RecipientEvent>>, Failure> {
         let each = |value: fn(&CheckQuery) -> i64| questions.iter().map(value).collect::<Vec<_>>();
         let accounts: Vec<&[u8]> = questions.iter().map(|question| question.account).collect();
         let keys: Vec<&[u8]> = questions.iter().map(|question| question.recipient_key).collect();
@@ -127,8 +135,27 @@ impl StoreTransaction<'_, '_> {
             argument(sent_since, pg_sys::TIMESTAMPTZARRAYOID),
             argument(each(|question| question.most), pg_sys::INT8ARRAYOID),
         ];
-        let table = self.client.select(&self.store.limits.select_checks, None, &arguments)?;
-        table.map(|row| RecipientEvent::read(&row)).collect()
+        self.answers(questions.len(), |store| &store.limits.select_checks, &arguments, RecipientEvent::read)
+    }
+
+    /// The rows of a statement that numbers its questions from 1, in the first column.
+    fn answers<T>(
+        &mut self,
+        questions: usize,
+        statement: fn(&Store) -> &OwnedPreparedStatement,
+        arguments: &[DatumWithOid],
+        read: fn(&SpiHeapTupleData) -> Result<T, Failure>,
+    ) -> Result<Vec<Vec<T>>, Failure> {
+        let mut answers: Vec<Vec<T>> = std::iter::repeat_with(Vec::new).take(questions).collect();
+        if questions > 0 {
+            for row in self.client.select(statement(self.store), None, arguments)? {
+                let number = rows::value::<i64>(&row, 1)?.and_then(|number| usize::try_from(number).ok()).unwrap_or(0);
+                if let Some(answer) = number.checked_sub(1).and_then(|index| answers.get_mut(index)) {
+                    answer.push(read(&row)?);
+                }
+            }
+        }
+        Ok(answers)
     }
 
     /// When the newest sends through a provider began, and which they are, those after `since`, `most` of them.

@@ -145,8 +145,6 @@ pub struct SealedRow {
 
 /// What counts of one recipient at one provider.
 pub struct RecipientEvent {
-    /// Of the question, from 1.
-    pub question: usize,
     pub attempt: Uuid,
     pub operation: Operation,
     pub outcome: Option<Outcome>,
@@ -188,11 +186,6 @@ pub fn flag(row: &SpiHeapTupleData, column: usize) -> Result<bool, Failure> {
 
 pub fn timestamp(row: &SpiHeapTupleData, column: usize) -> Result<Option<Timestamp>, Failure> {
     Ok(value::<Time>(row, column)?.map(|time| time.0))
-}
-
-/// The number of a question, from 1.
-pub fn question(row: &SpiHeapTupleData) -> Result<usize, Failure> {
-    Ok(value::<i64>(row, 1)?.and_then(|number| usize::try_from(number).ok()).unwrap_or(0))
 }
 
 /// A transaction's full number.
@@ -278,7 +271,6 @@ impl OpenVerification {
 impl RecipientEvent {
     pub fn read(row: &SpiHeapTupleData) -> Result<Self, Failure> {
         Ok(Self {
-            question: question(row)?,
             attempt: uuid(row, 2)?,
             operation: label(row, 3, &Operation::ALL, Operation::as_str)?.unwrap_or(Operation::Send),
             outcome: label(row, 4, &Outcome::ALL, Outcome::as_str)?,

@@ -4,6 +4,7 @@ use std::cell::{Cell, RefCell};
 
 use pgrx::{
     Spi,
+    datum::DatumWithOid,
     pg_sys::{self, PgOid},
     spi::{OwnedPreparedStatement, SpiError},
 };
@@ -13,37 +14,10 @@ use crate::{
     error::Error,
     pg::{
         roles::ActsAs,
-        values::{argument, pg_uuid, text, time, uuids},
+        values::{argument, number, text, time, uuid, uuids},
     },
     store::rows::NewVerification,
 };
-
-const INSERT: &str = "
-    INSERT INTO otp_gateway_internal.verification_record
-        (id, provider, vendor, status, recipient_masked, recipient_key, reference, created_by, created_at, send_count,
-         check_count, max_checks, sealed, idempotency_key, payload_hash, is_test, route, provider_id, role_id, route_id)
-    VALUES ($1, $2, $3, 'queued', $4, $5, $6, pg_catalog.name($7), $8, 0, 0, $9, $10, $11, $12, $13, $14, $15, $16, \
-    $17)";
-
-const TYPES: [pg_sys::Oid; 17] = [
-    pg_sys::UUIDOID,
-    pg_sys::TEXTOID,
-    pg_sys::TEXTOID,
-    pg_sys::TEXTOID,
-    pg_sys::BYTEAOID,
-    pg_sys::TEXTOID,
-    pg_sys::TEXTOID,
-    pg_sys::TIMESTAMPTZOID,
-    pg_sys::INT4OID,
-    pg_sys::BYTEAOID,
-    pg_sys::BYTEAOID,
-    pg_sys::BYTEAOID,
-    pg_sys::BOOLOID,
-    pg_sys::TEXTOID,
-    pg_sys::INT8OID,
-    pg_sys::INT8OID,
-    pg_sys::INT8OID,
-];
 
 thread_local! {
     static PREPARED: RefCell<Option<OwnedPreparedStatement>> = const { RefCell::new(None) };
@@ -59,38 +33,61 @@ pub fn is_queued_here() -> bool {
 /// Writes a queued verification with the rights of the table's owner: callers have none on the table.
 pub fn insert_queued(row: NewVerification) -> Result<(), Error> {
     let _role = ActsAs::owner_of_the_record()?;
-    let max_checks = i32::try_from(row.state.max_checks).unwrap_or(i32::MAX);
-    let arguments = [
-        argument(pg_uuid(row.id), TYPES[0]),
-        text(&row.provider),
-        text(&row.vendor),
-        argument(row.recipient_masked, TYPES[3]),
-        argument(row.recipient_key, TYPES[4]),
-        argument(row.state.reference, TYPES[5]),
-        text(&row.created_by),
-        time(row.created_at),
-        argument(max_checks, TYPES[8]),
-        argument(row.sealed, TYPES[9]),
-        argument(row.idempotency.as_ref().and_then(|one| one.keys.first().cloned()), TYPES[10]),
-        argument(row.idempotency.and_then(|one| one.payloads.into_iter().next()), TYPES[11]),
-        argument(row.is_test, TYPES[12]),
-        argument(row.route.as_ref().map(|(name, _)| name.clone()), TYPES[13]),
-        argument(row.provider_id, TYPES[14]),
-        argument(row.role_id, TYPES[15]),
-        argument(row.route.map(|(_, id)| id), TYPES[16]),
-    ];
+    let columns = columns(row);
+    let names: Vec<_> = columns.iter().map(|(name, _)| *name).collect();
+    let arguments = columns.map(|(_, value)| value);
     WRITES.set(true);
     let _written = Written;
     let written: Result<(), SpiError> = Spi::connect_mut(|client| {
         PREPARED.with_borrow_mut(|prepared| {
             let statement = match prepared.take() {
                 Some(statement) => statement,
-                None => client.prepare_mut(INSERT, &TYPES.map(PgOid::from))?.keep(),
+                None => {
+                    let types = arguments.each_ref().map(|value| PgOid::from(value.oid()));
+                    client.prepare_mut(insert(&names).as_str(), &types)?.keep()
+                }
             };
             client.update(prepared.insert(statement) as &_, None, &arguments).map(|_| ())
         })
     });
     written.map_err(|error| Error::internal(format!("the verification could not be queued: {error}"), "Report it."))
+}
+
+/// A queued verification's columns; those that are the same in each stand in [`insert`].
+fn columns(row: NewVerification) -> [(&'static str, DatumWithOid<'static>); 17] {
+    let max_checks = i32::try_from(row.state.max_checks).unwrap_or(i32::MAX);
+    let (keys, payloads) = row.idempotency.map(|one| (one.keys, one.payloads)).unwrap_or_default();
+    let newest = |hashes: Vec<Vec<u8>>| argument(hashes.into_iter().next(), pg_sys::BYTEAOID);
+    let (route, route_id) = row.route.unzip();
+    [
+        ("id", uuid(row.id)),
+        ("provider", text(&row.provider)),
+        ("vendor", text(&row.vendor)),
+        ("recipient_masked", argument(row.recipient_masked, pg_sys::TEXTOID)),
+        ("recipient_key", argument(row.recipient_key, pg_sys::BYTEAOID)),
+        ("reference", argument(row.state.reference, pg_sys::TEXTOID)),
+        ("created_by", text(&row.created_by)),
+        ("created_at", time(row.created_at)),
+        ("max_checks", argument(max_checks, pg_sys::INT4OID)),
+        ("sealed", argument(row.sealed, pg_sys::BYTEAOID)),
+        ("idempotency_key", newest(keys)),
+        ("payload_hash", newest(payloads)),
+        ("is_test", argument(row.is_test, pg_sys::BOOLOID)),
+        ("route", argument(route, pg_sys::TEXTOID)),
+        ("provider_id", number(row.provider_id)),
+        ("role_id", number(row.role_id)),
+        ("route_id", argument(route_id, pg_sys::INT8OID)),
+    ]
+}
+
+fn insert(names: &[&str]) -> String {
+    let places: Vec<_> = (1..=names.len()).map(|number| format!("${number}")).collect();
+    format!(
+        "INSERT INTO otp_gateway_internal.verification_record (status, send_count, check_count, {}) \
+         VALUES ('queued', 0, 0, {})",
+        names.join(", "),
+        places.join(", "),
+    )
 }
 
 /// Also after an error.

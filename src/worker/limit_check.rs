@@ -92,27 +92,18 @@ impl<'a> LimitCheck<'a> {
         writer: &mut StoreTransaction,
         subjects: impl Iterator<Item = (&'o Job, &'o LimitRules)> + Clone,
     ) -> Result<(), Failure> {
-        let question = |(job, rules): (&'o Job, &'o LimitRules)| {
+        let of_job = |(job, rules): (&'o Job, &'o LimitRules)| {
             let (provider, since) = (job.provider_id, self.now - rules.lookback(job.operation()));
             let most = rules.max_events(job.operation()) as i64;
             job.counted_keys().iter().map(move |recipient_key| SendQuery { provider, recipient_key, since, most })
         };
-        let questions: Vec<SendQuery> = subjects.clone().flat_map(question).collect();
-        if questions.is_empty() {
-            return Ok(());
-        }
-        let mut answers: Vec<History> = questions.iter().map(|_| History::default()).collect();
-        for (question, started_at) in writer.sends(&questions)? {
-            if let Some(answer) = question.checked_sub(1).and_then(|index| answers.get_mut(index)) {
-                answer.sends.push(started_at);
-            }
-        }
+        let questions: Vec<SendQuery> = subjects.clone().flat_map(of_job).collect();
         let mut by_key: HashMap<(Identity, &[u8]), History> = HashMap::new();
-        for (question, answer) in questions.iter().zip(answers) {
+        for (question, sends) in questions.iter().zip(writer.sends(&questions)?) {
             let history = by_key.entry((question.provider, question.recipient_key)).or_default();
             // The same question twice has the same answer; of two that differ in reach the longer one counts.
-            if answer.sends.len() > history.sends.len() {
-                history.sends = answer.sends;
+            if sends.len() > history.sends.len() {
+                history.sends = sends;
             }
         }
         for (job, _) in subjects {
@@ -149,24 +140,20 @@ impl<'a> LimitCheck<'a> {
                 of.push((first, job.account_key()));
             }
         }
-        if questions.is_empty() {
-            return Ok(());
-        }
-        for event in writer.checks(&questions)? {
-            let Some((recipient, account)) = event.question.checked_sub(1).and_then(|index| of.get(index)) else {
-                continue;
-            };
+        for ((recipient, account), events) in of.into_iter().zip(writer.checks(&questions)?) {
             let known = self.known.entry(recipient.to_vec()).or_default();
-            let at = if event.is_of_account { account.to_vec() } else { Vec::new() };
-            if event.operation == Operation::Verify {
-                let is_right = event.outcome == Some(Outcome::Approved);
-                let check = RecordedCheck { is_right, role: event.role, provider: event.provider, account: at };
-                let place = known.checks.entry(Reverse((event.started_at, event.attempt))).or_insert(check);
-                if event.is_of_account {
-                    place.account = account.to_vec();
+            for event in events {
+                let at = if event.is_of_account { account.to_vec() } else { Vec::new() };
+                if event.operation == Operation::Verify {
+                    let is_right = event.outcome == Some(Outcome::Approved);
+                    let check = RecordedCheck { is_right, role: event.role, provider: event.provider, account: at };
+                    let place = known.checks.entry(Reverse((event.started_at, event.attempt))).or_insert(check);
+                    if event.is_of_account {
+                        place.account = account.to_vec();
+                    }
+                } else {
+                    known.senders.insert((event.role, at));
                 }
-            } else {
-                known.senders.insert((event.role, at));
             }
         }
         Ok(())

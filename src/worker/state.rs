@@ -40,19 +40,16 @@ use crate::{
         rows::{StoredAttempt, StoredVerification},
         transaction::Failure,
     },
-    worker::{
-        lifecycle,
-        state::{
-            expiry_heap::ExpiryHeap,
-            failure_log::FailureLog,
-            known_identities::KnownIdentities,
-            limit_state::{BreakerKey, LimitState},
-            maintenance_schedule::MaintenanceSchedule,
-            provider_log::ProviderLog,
-            recovery_progress::RecoveryProgress,
-            send_queue::SendQueue,
-            waiting_for_locks::WaitingForLocks,
-        },
+    worker::state::{
+        expiry_heap::ExpiryHeap,
+        failure_log::FailureLog,
+        known_identities::KnownIdentities,
+        limit_state::{BreakerKey, LimitState},
+        maintenance_schedule::MaintenanceSchedule,
+        provider_log::ProviderLog,
+        recovery_progress::RecoveryProgress,
+        send_queue::SendQueue,
+        waiting_for_locks::WaitingForLocks,
     },
 };
 
@@ -283,7 +280,6 @@ impl Worker {
         worked || self.maintain_when_idle()
     }
 
-    /// Takes what has come from sessions. False: nothing has.
     /// Tells what the looks at connections have found. False: none has ended.
     fn answer_checks(&mut self) -> bool {
         let all = self.http.take_checked();
@@ -296,6 +292,7 @@ impl Worker {
         has_some
     }
 
+    /// Takes what has come from sessions. False: nothing has.
     fn receive_requests(&mut self) -> bool {
         let all = self.ipc.collect();
         let has_some = !all.is_empty();
@@ -338,76 +335,6 @@ impl Worker {
         if let Some(waiting) = self.busy.remove(&verification) {
             self.pending.extend(waiting);
         }
-    }
-
-    /// Lets what is under way end for so long, puts down what can be put down, and tells everybody who waits. Requests
-    /// that nobody has read are the next worker's. False: there is something for it to do at once.
-    pub fn shut_down(mut self, grace: Micros) -> bool {
-        let why = if self.is_extension_dropped {
-            "the extension was dropped during the call"
-        } else {
-            "the server or its worker stopped before an answer came"
-        };
-        let mut completed_calls = self.take_aside();
-        let moved_on = self.refuse_waiting();
-        self.http.close();
-        let until = since_boot() + grace;
-        while !self.is_extension_dropped && !self.in_flight.is_empty() && since_boot() < until {
-            background_worker::reset_latch();
-            let waiting = self.retry_at.is_some_and(|at| at > since_boot());
-            self.unrecorded.extend(self.http.take_completed());
-            if !waiting && !self.unrecorded.is_empty() {
-                self.retry_at = None;
-                let completed_calls = std::mem::take(&mut self.unrecorded);
-                self.complete_calls(completed_calls);
-                continue;
-            }
-            let wake = self.retry_at.filter(|_| waiting).map_or(until, |at| at.min(until));
-            lifecycle::sleep(self.http.wakeup(), Some(clock() + wake.since(since_boot())));
-        }
-        completed_calls.extend(self.take_aside());
-        completed_calls.append(&mut self.unrecorded);
-        completed_calls.extend(self.http.take_completed());
-        let ended: Vec<u64> = completed_calls.iter().map(|completed| completed.call_id).collect();
-        completed_calls
-            .extend(self.in_flight.keys().filter(|number| !ended.contains(number)).map(|number| unknown(*number, why)));
-        if !self.is_extension_dropped && !completed_calls.is_empty() {
-            self.complete_calls(completed_calls);
-            // Dropped, or locked by somebody, just now: what is left in flight there becomes unknown at the next start.
-            completed_calls = std::mem::take(&mut self.unrecorded);
-            completed_calls.extend(self.take_aside());
-        }
-        let recorded = completed_calls.is_empty();
-        for completed in completed_calls {
-            if let Some(call) = self.in_flight.remove(&completed.call_id) {
-                let mut row =
-                    result_row(call.attempt, call.operation, call.verification, &call.state, Outcome::Unknown);
-                row.status = Status::Unknown;
-                row.vendor_message = Some(why.to_owned());
-                self.respond(call.call_id, &Response::Row(Box::new(row)));
-            }
-        }
-        let waiters: Vec<CallId> = self.waiters.drain().flat_map(|(_, call_ids)| call_ids).collect();
-        for call_id in waiters {
-            self.respond(call_id, &Response::Retry);
-        }
-        let moves_on = self.refuse_waiting() || moved_on;
-        self.is_extension_dropped || recorded && !moves_on && self.queue.is_empty() && self.is_recovered()
-    }
-
-    /// Those whose request was read and whose turn does not come any more. True: one was on its way from one provider
-    /// of a route to the next, which the next worker settles.
-    pub fn refuse_waiting(&mut self) -> bool {
-        let mut waiting: Vec<(CallId, Request)> = std::mem::take(&mut self.pending);
-        waiting.extend(self.busy.values_mut().flat_map(std::mem::take));
-        let is_failover = |request: &Request| matches!(request, Request::Run(job) if job.action.is_failover());
-        let moves_on = waiting.iter().any(|(_, request)| is_failover(request));
-        for (call_id, request) in waiting {
-            // What asks for nothing to be sent is asked of the next worker.
-            let response = if matches!(request, Request::Run(_)) { stopped() } else { Response::Retry };
-            self.respond(call_id, &response);
-        }
-        moves_on
     }
 }
 

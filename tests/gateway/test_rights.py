@@ -77,6 +77,8 @@ VIEWS = {
     "provider": "provider vendor setting value source",
     "payload_field": "vendor operation field vendor_name required rule example",
 }
+# What those are made of.
+INSIDE_VIEWS = {"own_role": "id", "own_server": "id"}
 SYSTEM_COLUMNS = "ctid xmin cmin xmax cmax tableoid"
 SECRET = {"sealed", "recipient_key", "idempotency_key", "payload_hash", "enqueued", "account"}
 
@@ -161,6 +163,7 @@ NAMED = (
     {"schema otp_gateway", "schema otp_gateway_internal"}
     | {f"table otp_gateway_internal.{name}" for name in TABLES}
     | {f"view otp_gateway.{name}" for name in VIEWS}
+    | {f"view otp_gateway_internal.{name}" for name in INSIDE_VIEWS}
     | {f"function {name}" for name in FUNCTIONS}
     | {f"foreign-data wrapper otp_{name}" for name in WRAPPERS}
     | {f"type otp_gateway_internal.{name}" for name in DOMAINS}
@@ -277,21 +280,21 @@ def test_every_object_is_named(rights):
     """)
     rights.gateway.execute("RESET search_path")
     # From Postgres 17 on a table's own types are members, too.
-    types = {f"type {place(relation)}{brackets}" for relation in [*TABLES, *VIEWS] for brackets in ("", "[]")}
+    types = {f"type {place(relation)}{brackets}" for relation in [*TABLES, *VIEWS, *INSIDE_VIEWS] for brackets in ("", "[]")}
     types |= {f"type otp_gateway_internal.{name}[]" for name in DOMAINS} | {f"type otp_gateway.{name}[]" for name in ROWS}
     assert {name for (name,) in members} - types == NAMED
 
 
 def place(relation):
-    return f"otp_gateway_internal.{relation}" if relation in TABLES else f"otp_gateway.{relation}"
+    return f"otp_gateway_internal.{relation}" if relation in (*TABLES, *INSIDE_VIEWS) else f"otp_gateway.{relation}"
 
 
-@pytest.mark.parametrize("table", [*TABLES, *VIEWS])
+@pytest.mark.parametrize("table", [*TABLES, *VIEWS, *INSIDE_VIEWS])
 def test_every_column_is_named(rights, table):
     columns = rights.gateway.execute(
         "SELECT attname FROM pg_attribute WHERE attrelid = %s::regclass AND NOT attisdropped", (place(table),)
     )
-    named = {**TABLES, **VIEWS}[table].split() + (SYSTEM_COLUMNS.split() if table in TABLES else [])
+    named = {**TABLES, **VIEWS, **INSIDE_VIEWS}[table].split() + (SYSTEM_COLUMNS.split() if table in TABLES else [])
     assert sorted(name for (name,) in columns) == sorted(named)
     assert table in TABLES or not SECRET & set(named)
 
@@ -324,7 +327,7 @@ def test_everybody_may_name_the_result(rights, role):
 @pytest.mark.parametrize("role", ROLES)
 def test_privileges_on_tables_and_views(rights, role):
     """As the catalog has them, for the whole and for each column."""
-    for table, privileges in [*((t, ON_TABLES) for t in TABLES), *((v, ON_VIEWS) for v in VIEWS)]:
+    for table, privileges in [*((t, ON_TABLES) for t in (*TABLES, *INSIDE_VIEWS)), *((v, ON_VIEWS) for v in VIEWS)]:
         (oid,), = rights.gateway.execute("SELECT %s::regclass::oid", (place(table),))
         for privilege, allowed in privileges.items():
             (has, has_column), = rights.run(
@@ -546,7 +549,7 @@ def test_locks(rights, role):
     """Whoever cannot write takes no lock, of a table or of a row, that a writer waits for; what reading takes holds up nobody."""
     session = rights.sessions[role]
     modes = ("ROW SHARE", "ROW EXCLUSIVE", "SHARE UPDATE EXCLUSIVE", "SHARE", "EXCLUSIVE", "ACCESS EXCLUSIVE")
-    for table in [*TABLES, *VIEWS]:
+    for table in [*TABLES, *VIEWS, *INSIDE_VIEWS]:
         for mode in modes:
             assert rights.try_(role, f"LOCK TABLE {place(table)} IN {mode} MODE NOWAIT") == "42501", (table, mode)
         for lock in ("FOR UPDATE", "FOR NO KEY UPDATE", "FOR SHARE", "FOR KEY SHARE"):

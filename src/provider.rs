@@ -91,7 +91,11 @@ impl Provider {
             recipient.is_some_and(|recipient| prefixes.is_some_and(|prefixes| !prefixes.allows(recipient)));
         LimitRules {
             enforce: options.enforce == Enforce::On,
-            refused: is_foreign.then_some(BlockReason::AllowedPrefixes),
+            refused: if options.is_paused {
+                Some(BlockReason::Paused)
+            } else {
+                is_foreign.then_some(BlockReason::AllowedPrefixes)
+            },
             resend_after: micros(options.resend_after),
             send_limit: options.send_limit.clone(),
             provider_limit: options.provider_limit.clone(),

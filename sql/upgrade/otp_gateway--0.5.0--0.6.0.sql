@@ -444,7 +444,7 @@ BEGIN ATOMIC
         "blocked": "flow is over", "sent by resend": "sent again", "in flight": "under way",
         "by allowed_prefixes": "wrong country", "by resend_after": "asked too soon", "by send_limit": "too many codes",
         "by provider_limit": "budget spent", "by max_checks": "no checks left", "by check_limit": "too many tries",
-        "by breaker": "not called now"
+        "by breaker": "not called now", "by paused": "sends paused"
     }'::pg_catalog.jsonb OPERATOR(pg_catalog.->>) CASE
         WHEN $2 IS NULL THEN 'in flight'
         WHEN $2 OPERATOR(pg_catalog.=) 'sent' AND $1 OPERATOR(pg_catalog.=) 'resend' THEN 'sent by resend'
@@ -654,7 +654,10 @@ COMMENT ON COLUMN otp_gateway_internal.sealing_key.id IS 'what the key is called
 -- send.
 CREATE TABLE otp_gateway_internal.queue_home (
     database oid NOT NULL,
-    cluster bigint NOT NULL
+    cluster bigint NOT NULL,
+    server bigint,
+    timeline integer,
+    directory text
 );
 ALTER TABLE otp_gateway_internal.queue_home REPLICA IDENTITY FULL;
 ALTER TABLE otp_gateway_internal.queue_home ENABLE ROW LEVEL SECURITY;
@@ -662,7 +665,13 @@ COMMENT ON TABLE otp_gateway_internal.queue_home IS
 'the cluster that queued sends of this database are sealed for: the one that it was made in';
 COMMENT ON COLUMN otp_gateway_internal.queue_home.database IS
 'the OID of the database: that of a template is another one';
-COMMENT ON COLUMN otp_gateway_internal.queue_home.cluster IS 'its system identifier then; pg_upgrade makes a new one';
+COMMENT ON COLUMN otp_gateway_internal.queue_home.cluster IS
+'its system identifier then; pg_upgrade makes a new one. In a copy of its data directory another number';
+COMMENT ON COLUMN otp_gateway_internal.queue_home.server IS 'the system identifier now';
+COMMENT ON COLUMN otp_gateway_internal.queue_home.timeline IS
+'the timeline now; another data directory on the same one is a copy that nobody has promoted';
+COMMENT ON COLUMN otp_gateway_internal.queue_home.directory IS
+'what tells the data directory from its copies: when it was made, or its inode';
 INSERT INTO otp_gateway_internal.queue_home (database, cluster)
 SELECT d.oid, c.system_identifier FROM pg_catalog.pg_database AS d, pg_catalog.pg_control_system() AS c
 WHERE d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database();

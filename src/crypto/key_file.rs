@@ -39,7 +39,7 @@ pub fn keys() -> Result<Rc<Keys>, Error> {
         io::ErrorKind::NotFound => missing(holds_noted),
         _ => unreadable(&error),
     })?;
-    if metadata.mode() & 0o077 != 0 {
+    if is_open_to_others(&metadata) {
         return Err(open_to_others());
     }
     let state = [
@@ -64,6 +64,12 @@ pub fn keys() -> Result<Rc<Keys>, Error> {
     }
     LOADED.set(Some((state, Rc::clone(&keys))));
     Ok(keys)
+}
+
+/// Root's file may be readable by a group, as Postgres has it of a TLS key: so Kubernetes mounts a secret.
+fn is_open_to_others(metadata: &fs::Metadata) -> bool {
+    let others = if metadata.uid() == 0 { 0o037 } else { 0o077 };
+    metadata.mode() & others != 0
 }
 
 /// The server starts: makes the file, if this is a cluster that never had a key; and says what is wrong with it, which

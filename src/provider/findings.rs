@@ -19,6 +19,7 @@ use url::Url;
 use crate::{
     crypto::seal::Keys,
     error::{Error, file_error},
+    gucs,
     pg::{
         clock::clock,
         foreign_servers::{self, Server, may_use},
@@ -280,6 +281,16 @@ impl Findings {
 
     fn limits(&mut self, dialect: &Dialect, provider: &Provider) {
         let options = &provider.options;
+        if options.is_paused {
+            self.fault("paused", "option paused: nothing is sent through it", self.alter("paused", "false"));
+        }
+        if gucs::pause() {
+            self.fault(
+                "paused",
+                "otp_gateway.pause: nothing is sent by this server",
+                "ALTER SYSTEM RESET otp_gateway.pause; and SELECT pg_reload_conf(); unless somebody wants it so.",
+            );
+        }
         let mut limit = |item, value: Option<String>, without: &str, example: &str| match value {
             Some(value) => self.ok(item, value),
             None => self.warn(item, format!("not set: {without}"), self.alter(item, example)),

@@ -74,6 +74,9 @@ pub mod sealing_key {
 pub mod queue_home {
     pub const DATABASE: usize = 1;
     pub const CLUSTER: usize = 2;
+    pub const SERVER: usize = 3;
+    pub const TIMELINE: usize = 4;
+    pub const DIRECTORY: usize = 5;
 }
 
 pub mod identity {

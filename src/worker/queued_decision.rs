@@ -101,10 +101,10 @@ impl QueuedDecision {
         }
     }
 
-    /// Asks the provider's rules; what they refuse ends, or waits for the breaker.
+    /// Asks the provider's rules; what they refuse ends, or waits for the breaker or the end of a pause.
     pub fn rule(&mut self, writer: &mut StoreTransaction, limit_check: &mut LimitCheck) -> Result<(), Failure> {
         let Ok(go) = &mut self.go else { return Ok(()) };
-        self.passed_over = limit_check.skip_open_breakers(&mut go.job, self.id);
+        self.passed_over = limit_check.skip_closed(&mut go.job, self.id);
         self.attempt = go.job.attempt;
         self.asked.clone_from(&go.job.provider);
         self.asked_id = go.job.provider_id;
@@ -135,7 +135,8 @@ impl QueuedDecision {
     }
 
     pub fn waits(&self) -> bool {
-        matches!(&self.go, Err(Stop { blocked: Some(Blocked { reason: BlockReason::Breaker, .. }), .. }))
+        let waits_for = [BlockReason::Breaker, BlockReason::Paused];
+        matches!(&self.go, Err(Stop { blocked: Some(Blocked { reason, .. }), .. }) if waits_for.contains(reason))
     }
 }
 

@@ -85,8 +85,9 @@ def test_once_the_vendor_says_so(gateway, simulator, vendor, asked):
         row = gateway.row("SELECT * FROM otp_resend(%s)", (before,))
     else:
         row = gateway.verify(before, simulator.code(vendor, to))
-    assert (row["outcome"], row["status"], row["attempts_left"]) == ("expired", "expired", 0)
-    assert gateway.verification(before)["status"] == "expired"
+    # No page of HyperVerge's has the words: they end no verification, but nobody waits for its end.
+    assert (row["outcome"], row["status"]) == ("expired", "pending" if vendor == "hyperverge" else "expired")
+    assert gateway.verification(before)["status"] == row["status"]
     gateway.execute(AGAIN)
     id = link(gateway)
     assert id != before and gateway.wait(id)["outcome"] == "sent"
@@ -319,7 +320,7 @@ def test_the_documented_function(cluster, simulator, where):
         registry.as_app("SET search_path = public, otp")
         assert id != before and registry.gateway.wait(id, session=registry.session)["outcome"] == "sent"
         code = simulator.code("ideamart", phone, atleast=2)
-        assert registry.as_app("SELECT public.verify_customer(%s, %s)", (registry.victim, code)) == [("approved",)]
+        assert registry.as_app("SELECT outcome FROM public.verify_customer(%s, %s)", (registry.victim, code)) == [("approved",)]
         # Who is active needs none.
         assert registry.as_app(again, (registry.victim,)) == [(None,)]
         assert simulator.count("ideamart", "send", phone) == 2

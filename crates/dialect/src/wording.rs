@@ -5,10 +5,7 @@
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
     Wrong,
-    /// It has expired, and nothing else is said of it.
     Expired,
-    /// "Invalid or expired OTP": which of the two, nobody says.
-    MaybeExpired,
 }
 
 impl Verdict {
@@ -17,17 +14,15 @@ impl Verdict {
         let words = words.to_lowercase();
         let words: Vec<&str> = spoken(&words).collect();
         let begins = |word: &str, stems: &[&str]| stems.iter().any(|stem| word.starts_with(stem));
-        let is_old = of_otp(&words, |word| begins(word, &["expir"]));
-        let is_wrong = of_otp(&words, |word| begins(word, &["wrong", "invalid", "incorrect", "mismatch", "unmatch"]))
+        if of_otp(&words, |word| begins(word, &["expir"])) {
+            Some(Self::Expired)
+        } else if of_otp(&words, |word| begins(word, &["wrong", "invalid", "incorrect", "mismatch", "unmatch"]))
             || of_otp_negated(&words, |word| begins(word, &["match", "valid", "correct"]))
-            || asks_again(&words);
-        // "Expires in 5 minutes" and "has not expired" are not over.
-        let is_over = words.contains(&"expired") && !words.iter().any(|word| is_negation(word));
-        match (is_old, is_wrong) {
-            (true, false) if is_over => Some(Self::Expired),
-            (true, _) => Some(Self::MaybeExpired),
-            (false, true) => Some(Self::Wrong),
-            (false, false) => None,
+            || asks_again(&words)
+        {
+            Some(Self::Wrong)
+        } else {
+            None
         }
     }
 }
@@ -119,11 +114,7 @@ fn of_otp(words: &[&str], kind: impl Fn(&str) -> bool) -> bool {
 
 /// The same for a word that "not" turns around.
 fn of_otp_negated(words: &[&str], kind: impl Fn(&str) -> bool) -> bool {
-    said(words, |at| kind(words[at]) && at > 0 && is_negation(words[at - 1]))
-}
-
-fn is_negation(word: &str) -> bool {
-    matches!(word, "not" | "t" | "didnt" | "doesnt")
+    said(words, |at| kind(words[at]) && at > 0 && matches!(words[at - 1], "not" | "t" | "didnt" | "doesnt"))
 }
 
 /// "Please enter a valid OTP": the vendor's way to say that this one was not.

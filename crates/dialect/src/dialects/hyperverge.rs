@@ -251,8 +251,7 @@ fn by_words(words: &str) -> (Outcome, bool) {
         return (*outcome, false);
     }
     let outcome = match Verdict::read(words) {
-        Some(Verdict::Expired) => return (Outcome::Expired, false),
-        Some(Verdict::MaybeExpired) => Outcome::Expired,
+        Some(Verdict::Expired) => Outcome::Expired,
         Some(Verdict::Wrong) => Outcome::InvalidCode,
         None if says("alreadyverified") => Outcome::AlreadyUsed,
         None => Outcome::Refused,

@@ -195,7 +195,10 @@ fn of_either(call: &Call) -> Invalid {
     if let Some(fault) = faults.iter_mut().find(is_missing) {
         fault.hint = "otp_type: 1 for a customer registration, 2 for a transaction".into();
     }
-    Invalid::all(faults).expect_err("otp_type is required of both")
+    let hint = format!("otp_type: {}", OTP_TYPE.rule.describe());
+    // What the verification knows of it may be no such type, and is no fault of the payload's.
+    let unknown = || Invalid::new(OTP_TYPE.name, "of which otp_type the verification is, it does not say", hint);
+    Invalid::all(faults).err().unwrap_or_else(unknown)
 }
 
 fn prepare(call: &Call) -> Result<Prepared, Invalid> {
@@ -343,14 +346,11 @@ fn by_code(operation: Operation, status: u16, code: Option<&str>) -> Outcome {
     }
 }
 
-/// No code for a wrong OTP is published, so the text decides, as well as it can: with whether that is a guess, which ends no
-/// verification.
+/// No code for a wrong OTP is published, so the text decides, as well as it can: with whether that is a guess.
 fn by_words(status: u16, words: &str) -> (Outcome, bool) {
     let has = |stem: &str| spoken(words).any(|word| word.starts_with(stem));
     match Verdict::read(words) {
-        // No page has the sentence, but it says that the code is over.
-        Some(Verdict::Expired) => (Outcome::Expired, false),
-        Some(Verdict::MaybeExpired) => (Outcome::Expired, true),
+        Some(Verdict::Expired) => (Outcome::Expired, true),
         Some(Verdict::Wrong) => (Outcome::InvalidCode, true),
         None if has("attempt") || has("limit") => (Outcome::MaxAttemptsReached, true),
         None => (unlisted(Operation::Verify, status), false),

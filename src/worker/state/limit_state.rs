@@ -43,6 +43,13 @@ pub struct AccountBreaker {
     pub opened_at: Option<Timestamp>,
 }
 
+impl AccountBreaker {
+    /// Whether what the account's calls depend on has changed; without a key nobody can tell.
+    fn is_of_another(&self, job: &Job) -> bool {
+        !job.configuration.is_empty() && self.configuration != job.configuration
+    }
+}
+
 /// A provider that is tried anew, because what its calls depend on has changed.
 pub struct Mended {
     pub account: BreakerKey,
@@ -53,9 +60,8 @@ pub struct Mended {
 impl Breakers {
     /// One whose provider has been changed since does not count.
     pub fn is_open(&self, job: &Job, now: Timestamp) -> bool {
-        self.0.get(&BreakerKey::of(job)).is_some_and(|known| {
-            known.configuration == job.configuration && known.breaker.clone().acquire(now).is_err()
-        })
+        let known = self.0.get(&BreakerKey::of(job)).filter(|known| !known.is_of_another(job));
+        known.is_some_and(|known| known.breaker.clone().acquire(now).is_err())
     }
 
     pub fn get_mut(&mut self, account: BreakerKey) -> Option<&mut AccountBreaker> {
@@ -155,7 +161,7 @@ impl LimitState {
         }
         self.asked.push((account, breakers.get(&account).cloned()));
         let known = breakers.entry(account).or_default();
-        if known.configuration != job.configuration {
+        if known.is_of_another(job) {
             if known.breaker.state(now) != BreakerState::Closed {
                 let (provider, provider_id) = (job.provider.clone(), job.provider_id);
                 self.mended.push(Mended { account, provider, provider_id });

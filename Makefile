@@ -14,8 +14,15 @@
 #   make bench      what a call costs, as ratios
 #   make soak       MINUTES (10) of load and trouble: nothing sent twice, nothing lost, nothing that grows
 #   make fuzz       RUNS generated vendor answers (ten million) through the readers
+#   make package    a .deb and a .tar.gz into dist/ for each Postgres that PACKAGE_FOR names (a major, or a pg_config)
+#   make dist       the sources into dist/, as PGXN takes them
+#   make test-packages   installs, uses, upgrades and removes the packages in Debian 12, 13 and sid; as root
 #   make simulator  the vendor simulator, to develop against
 #   make clean      takes away what was built
+#
+# Not on a production server: demo, test, gateway, bench and soak set up what they need and install this version OVER the
+# extension of PG_CONFIG's server, which runs it from its next restart on. (PG=15, ... takes a server of its own.)
+# The simulator needs Rust alone.
 #
 # PG_CONFIG names the Postgres to build for; by default the one that Debian installs. PG=14, ... is one of PyPI's instead,
 # which lies in OTP_SERVERS.
@@ -30,7 +37,9 @@ PG_CONFIG := $(OTP_SERVERS)/$(PG)/bin/pg_config
 else
 PG_CONFIG ?= $(shell command -v pg_config || echo /usr/bin/pg_config)
 endif
-export PG PG_CONFIG OTP_SERVERS
+# What the tests of packages keep: they are root's.
+OTP_PACKAGES ?= /opt/otp_gateway/packages
+export PG PG_CONFIG OTP_SERVERS OTP_PACKAGES
 # Expanded when used: `make setup` may have to install Postgres first.
 PG_MAJOR = $(shell $(PG_CONFIG) --version | sed -E 's/^PostgreSQL ([0-9]+).*/\1/')
 export PATH := $(HOME)/.cargo/bin:$(PATH)
@@ -44,6 +53,8 @@ FUZZ_FLAGS = -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 -Cll
 	-Cllvm-args=-sanitizer-coverage-pc-table -Cdebug-assertions -Coverflow-checks
 RUNS = 10000000
 MINUTES = 10
+# What a package is made for.
+PACKAGE_FOR = $(PG_CONFIG)
 # Where the extension goes; what is staged is one's own.
 LIBRARY = $(DESTDIR)$(shell $(PG_CONFIG) --pkglibdir)/otp_gateway.so
 EXTENSION = $(DESTDIR)$(shell $(PG_CONFIG) --sharedir)/extension
@@ -51,7 +62,7 @@ INTO = $(if $(DESTDIR),,$(SUDO))
 STEP = @printf '\n\033[1m== %s\033[0m\n'
 
 .PHONY: all help setup ready build build-simulator install uninstall demo test test-versions versions format lint pure gateway \
-	fuzz fuzz-briefly bench soak simulator clean
+	fuzz fuzz-briefly bench soak package packages setup-packages test-packages dist simulator clean
 # What is set up comes before what needs it; cargo builds in parallel by itself.
 .NOTPARALLEL:
 
@@ -72,14 +83,16 @@ build: ready
 	$(STEP) "building the extension (the first time takes about five minutes on two cores)"
 	@$(CARGO) build --release --locked $(PG_FEATURES) -p otp_gateway
 
-build-simulator: ready
-	@$(CARGO) build --release --locked -p simulator
+# Of all that building needs, cargo alone.
+build-simulator:
+	@command -v cargo >/dev/null || { echo "   the simulator needs Rust, which is not here: https://rustup.rs, or make setup. Nothing was installed."; exit 1; }
+	@cargo build --release --locked -p simulator
 
 install: build
 	$(STEP) "installing into PostgreSQL $(PG_MAJOR): $(LIBRARY), $(EXTENSION)"
 	@$(INTO) install -d "$(dir $(LIBRARY))" "$(EXTENSION)"
 	@# A running server has the old file mapped: the new one takes its name, not its place.
-	@$(INTO) install -m 755 target/release/libotp_gateway.so "$(LIBRARY).new"
+	@$(INTO) install -m 755 "$${CARGO_TARGET_DIR:-target}/release/libotp_gateway.so" "$(LIBRARY).new"
 	@$(INTO) mv -f "$(LIBRARY).new" "$(LIBRARY)"
 	@$(INTO) install -m 644 otp_gateway.control sql/install/*.sql sql/upgrade/*.sql "$(EXTENSION)/"
 	@$(if $(filter install,$(MAKECMDGOALS)),echo "   Next: shared_preload_libraries = 'otp_gateway' (after what is there, separated by a comma); restart; CREATE EXTENSION.")
@@ -94,7 +107,7 @@ demo: setup build-simulator install
 	@PYTHONDONTWRITEBYTECODE=1 $(PYTHON) demo/demo.py $(if $(ALL),--all)
 
 # A version that was asked for stands for all.
-test: setup format lint pure fuzz-briefly gateway $(if $(PG),,versions)
+test: setup format lint pure fuzz-briefly packages gateway $(if $(PG),,versions)
 
 test-versions: setup pure build build-simulator
 	$(STEP) "every version of Postgres: demo, golden files and gateway tests"
@@ -151,7 +164,27 @@ soak: setup build-simulator install
 	$(STEP) "soak: $(MINUTES) minutes of load and trouble"
 	@PYTHONDONTWRITEBYTECODE=1 MINUTES=$(MINUTES) $(PYTHON) tests/soak/soak.py
 
-simulator: setup build-simulator
+package: ready
+	$(STEP) "packages into dist/, for $(PACKAGE_FOR)"
+	@packaging/package.sh $(PACKAGE_FOR)
+
+dist:
+	$(STEP) "the sources of the last commit, as PGXN takes them"
+	@packaging/dist.sh
+
+packages: setup build
+	$(STEP) "packages: what is in them, made of what make build has built"
+	@PYTHONDONTWRITEBYTECODE=1 $(PYTHON) -m pytest -p no:cacheprovider -q packaging/test_contents.py
+
+setup-packages: setup
+	$(STEP) "set-up: what making Debian folders and looking at packages needs"
+	@packaging/setup.sh "$(OTP_PACKAGES)/tools"
+
+test-packages: setup-packages
+	$(STEP) "packages: made twice and compared, installed, used, upgraded and removed in Debian 12, 13 and sid"
+	@packaging/test.sh $(T)
+
+simulator: build-simulator
 	@exec target/release/simulator
 
 clean:

@@ -19,7 +19,7 @@ use crate::{
         key_file_error::{missing, open_to_others, refused, unmakable, unreadable, unwritable},
         seal::{KEY_LENGTH, Key, Keys},
     },
-    error::Error,
+    error::{Error, file_error},
     gucs,
     pg::advisory_lock::Tag,
 };
@@ -39,7 +39,7 @@ pub fn keys() -> Result<Rc<Keys>, Error> {
         io::ErrorKind::NotFound => missing(holds_noted),
         _ => unreadable(&error),
     })?;
-    if metadata.mode() & 0o077 != 0 {
+    if is_open_to_others(&metadata) {
         return Err(open_to_others());
     }
     let state = [
@@ -64,6 +64,12 @@ pub fn keys() -> Result<Rc<Keys>, Error> {
     }
     LOADED.set(Some((state, Rc::clone(&keys))));
     Ok(keys)
+}
+
+/// Root's file may be readable by a group, as Postgres has it of a TLS key: so Kubernetes mounts a secret.
+fn is_open_to_others(metadata: &fs::Metadata) -> bool {
+    let others = if metadata.uid() == 0 { 0o037 } else { 0o077 };
+    metadata.mode() & others != 0
 }
 
 /// The server starts: makes the file, if this is a cluster that never had a key; and says what is wrong with it, which
@@ -126,7 +132,7 @@ fn note(keys: &Keys) -> Result<(), Error> {
     let id = keys.ids().next().unwrap_or_default();
     put(&gucs::key_note(), &format!("{id}\n")).map_err(|error| {
         Error::not_in_prerequisite_state(
-            format!("{} cannot be written: {}", gucs::key_note().display(), error.kind()),
+            format!("{} cannot be written: {}", gucs::key_note().display(), file_error(&error)),
             "It belongs to the server's system user; the data directory must have room.",
         )
     })

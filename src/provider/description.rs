@@ -9,7 +9,7 @@ use std::{
 use dialect::{Dialect, MAX_DESCRIPTION_BYTES};
 
 use crate::{
-    error::Error,
+    error::{Error, file_error},
     pg::foreign_servers::{self, Server},
     provider::{
         lookup::{dialect_of, not_a_provider},
@@ -118,7 +118,7 @@ fn file(path: &str) -> std::io::Result<String> {
 
 fn cannot_be_read(error: &std::io::Error) -> Error {
     Error::not_in_prerequisite_state(
-        format!("the file of option description_file cannot be read: {}", error.kind()),
+        format!("the file of option description_file cannot be read: {}", file_error(error)),
         "It must exist on the server and be readable by the server's system user.",
     )
 }

@@ -249,7 +249,9 @@ class Gateway:
     def enqueue_many(self, count, provider="ideamart", session=None, vendor=None):
         """So many sends in one statement, to numbers of their own: the verifications."""
         vendor = vendor or provider
-        bodies = [json.dumps(FLOWS[vendor]["send"](self.number(vendor))) for _ in range(count)]
+        recipients = [self.number(vendor) for _ in range(count)]
+        RUN.sample(recipients)
+        bodies = [json.dumps(FLOWS[vendor]["send"](to)) for to in recipients]
         statement = "SELECT verification_id FROM unnest(%s::text[]) AS t (body), otp_enqueue(%s, body::jsonb)"
         return [id for (id,) in self.execute(statement, (bodies, provider), session)]
 

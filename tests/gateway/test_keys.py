@@ -261,6 +261,23 @@ def test_a_place_where_it_cannot_be_made(simulator, foreign_place, below):
         works(cluster, simulator)
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives a file to root")
+def test_a_secret_as_containers_mount_it(gateway):
+    """Kubernetes mounts root's file, which a group may read, and nobody may write: as Postgres takes it of a TLS key."""
+    path = key_file(gateway.cluster)
+    gateway.send()
+    os.chown(path, 0, pwd.getpwnam("postgres").pw_gid)
+    path.chmod(0o440)
+    assert gateway.send()["outcome"] == "sent"
+    # The group may read it, and that is all.
+    for mode in (0o444, 0o460, 0o450, 0o442):
+        path.chmod(mode)
+        with pytest.raises(psycopg2.errors.ObjectNotInPrerequisiteState, match="may be read or written by others"):
+            gateway.send()
+    path.chmod(0o440)
+    assert gateway.send()["outcome"] == "sent"
+
+
 def test_a_place_where_it_cannot_be_changed(simulator, foreign_place):
     """A file that was put there by hand is read; what changes it says what that takes."""
     path = foreign_place / "otp_gateway.key"

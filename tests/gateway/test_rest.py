@@ -255,7 +255,7 @@ def test_a_file_is_read_by_each_call(quick_gateway, simulator):
     gateway.create_provider("filed", "vonage", description=None, description_file=str(path))
     assert any("is not there" in notice for notice in gateway.session.notices)
     brand = {"brand": "Example"}
-    assert "cannot be read: entity not found" in str(refusal(gateway, "SELECT otp_send('filed', '{\"mobile\": \"+94771234567\"}')"))
+    assert "cannot be read: no such file or directory" in str(refusal(gateway, "SELECT otp_send('filed', '{\"mobile\": \"+94771234567\"}')"))
     path.write_text(json.dumps(VONAGE))
     os.chmod(path, 0o644)
     assert send(gateway, gateway.number(), "filed", **brand)["outcome"] == "sent"

@@ -53,6 +53,8 @@ pub struct Dialect {
     /// Reads a JSON answer by the vendor's own table: operation, HTTP status, body. None: not this vendor's shape, the
     /// common rules of `interpret` decide.
     pub read: fn(Operation, u16, &Value) -> Option<CallResult>,
+    /// What a code of the vendor's begins with that says, or may say, that this machine's address is not on its list.
+    pub address_codes: &'static [&'static str],
     /// Members of an answer that may name a person or a session, at any depth: removed before it is stored.
     pub sensitive: &'static [&'static str],
     /// Members of an answer that hold an opaque id, which the application must get unaltered. [`crate::redact`] leaves
@@ -77,6 +79,13 @@ impl Dialect {
     pub fn can_send(&self, credential: &str, value: &str) -> bool {
         let is_described = self.description.as_ref().is_some_and(|described| described.is_in_header(credential));
         !(self.header_credentials.contains(&credential) || is_described) || is_header_value(value)
+    }
+
+    /// Whether an answer with this code, or HTTP status, may mean that this machine's address is not on the vendor's list.
+    pub fn may_mean_address(&self, code: Option<&str>, status: Option<u16>) -> bool {
+        let status = status.map(|status| status.to_string());
+        let mut said = code.into_iter().chain(status.as_deref());
+        said.any(|said| self.address_codes.iter().any(|code| said.starts_with(code)))
     }
 
     /// The field of a send that names whom the code goes to: `mobile`, or `user_id`.

@@ -55,6 +55,7 @@ const BARE: Dialect = Dialect {
     set_members: &[],
     prepare: |call| Err(no_operation(&DIALECT, call.operation)),
     read: |_, _, _| None,
+    address_codes: &[],
     sensitive: &[],
     opaque: &[],
     description: None,

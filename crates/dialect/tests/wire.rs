@@ -716,7 +716,9 @@ fn only_relid_and_twilio_can_cancel() {
     for vendor in ["iserveu", "hyperverge", "paytm", "ideamart", "msg91"] {
         let invalid = caller(vendor, Cancel).refused();
         assert_eq!(invalid.message, format!("{vendor} has no cancel"));
-        assert_eq!(invalid.hint, format!("{vendor} has: send, verify, resend"));
+        let hint =
+            "A code that was sent stays good until expires_at, or until it is approved; a queued send can be canceled.";
+        assert_eq!(invalid.hint, format!("{vendor} has: send, verify, resend. {hint}"));
     }
 }
 

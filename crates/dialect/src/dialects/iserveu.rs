@@ -40,6 +40,7 @@ pub static DIALECT: Dialect = Dialect {
     set_members: &[],
     prepare,
     read,
+    address_codes: &[],
     sensitive: &[
         "name",
         "mobileNumber",

@@ -1,4 +1,4 @@
--- What a user does first, with the vendor that is built in: a code that is right, one that is wrong, and one by the queue.
+-- What a user does first, with the vendor that is built in: a code that is wrong, one that is right, one by the queue.
 SET client_min_messages = warning;
 CREATE EXTENSION IF NOT EXISTS otp_gateway;
 CREATE SERVER sandbox FOREIGN DATA WRAPPER otp_sandbox;

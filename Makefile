@@ -20,6 +20,10 @@
 #   make simulator  the vendor simulator, to develop against
 #   make clean      takes away what was built
 #
+# Not on a production server: demo, test, gateway, bench and soak set up what they need and install this version OVER the
+# extension of PG_CONFIG's server, which runs it from its next restart on. (PG=15, ... takes a server of its own.)
+# The simulator needs Rust alone.
+#
 # PG_CONFIG names the Postgres to build for; by default the one that Debian installs. PG=14, ... is one of PyPI's instead,
 # which lies in OTP_SERVERS.
 
@@ -79,8 +83,10 @@ build: ready
 	$(STEP) "building the extension (the first time takes about five minutes on two cores)"
 	@$(CARGO) build --release --locked $(PG_FEATURES) -p otp_gateway
 
-build-simulator: ready
-	@$(CARGO) build --release --locked -p simulator
+# Of all that building needs, cargo alone.
+build-simulator:
+	@command -v cargo >/dev/null || { echo "   the simulator needs Rust, which is not here: https://rustup.rs, or make setup. Nothing was installed."; exit 1; }
+	@cargo build --release --locked -p simulator
 
 install: build
 	$(STEP) "installing into PostgreSQL $(PG_MAJOR): $(LIBRARY), $(EXTENSION)"
@@ -178,7 +184,7 @@ test-packages: setup-packages
 	$(STEP) "packages: made twice and compared, installed, used, upgraded and removed in Debian 12, 13 and sid"
 	@packaging/test.sh $(T)
 
-simulator: setup build-simulator
+simulator: build-simulator
 	@exec target/release/simulator
 
 clean:

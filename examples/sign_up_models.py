@@ -32,8 +32,9 @@ class Customer(models.Model):
         )
 
     def verify(self, code):
-        """'approved', or the outcome to tell the user. A rollback of the request makes no wrong code undone."""
-        return one_row("SELECT public.verify_customer(%s, %s)", [self.pk, code])[0]
+        """The outcome, 'approved' or what to tell the user; how many tries are left; how long to wait, where it says to. A
+        rollback of the request makes no wrong code undone."""
+        return one_row("SELECT outcome, attempts_left, retry_after FROM public.verify_customer(%s, %s)", [self.pk, code])
 
     def send_code_again(self):
         """A new code after COMMIT, once the one before never left or is over: None, None. While that is open, the same

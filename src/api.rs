@@ -14,7 +14,7 @@ pub mod result_row;
 pub mod try_call;
 pub mod version;
 
-use dialect::{Operation, Secret};
+use dialect::{Operation, Secret, no_operation};
 use pgrx::pg_sys;
 use policy::{Micros, Status};
 use uuid::Uuid;
@@ -231,10 +231,7 @@ fn job_on_record(wanted: &JobSpec) -> Result<Job, Error> {
     let provider = Candidates::of_verification(&recorded.provider, recorded.provider_id, recorded.route_id, role)?;
     // A queued one is canceled without the vendor.
     if provider.dialect.fields(wanted.operation).is_none() && recorded.status != Status::Queued {
-        return Err(Error::invalid_parameter(
-            format!("{} has no {}", provider.dialect.name, wanted.operation.as_str()),
-            "The README's table of vendors and operations says which vendor has which.",
-        ));
+        return Err(Error::from(no_operation(&provider.dialect, wanted.operation)));
     }
     if provider.dialect.name != recorded.vendor {
         return Err(Error::undefined_object(

@@ -6,6 +6,14 @@ pub mod logged_message;
 use pgrx::{PgLogLevel, PgSqlErrorCode, pg_sys::panic::ErrorReport};
 use serde::{Deserialize, Serialize};
 
+/// What is wrong with a file, as every system says it.
+pub fn file_error(error: &std::io::Error) -> String {
+    match error.kind() {
+        std::io::ErrorKind::NotFound => "no such file or directory".into(),
+        other => other.to_string(),
+    }
+}
+
 /// An error on its way to the user.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Error {
@@ -16,6 +24,28 @@ pub struct Error {
     hint: String,
     /// The payload fields that are to blame.
     fields: Vec<String>,
+    /// A value of a payload is, and not what fields it has.
+    is_of_value: bool,
+    /// The payload fields that are missing, and whether each may stand in the server option `defaults`.
+    missing: Vec<(String, bool)>,
+    /// Where the payload comes from.
+    source: PayloadSource,
+}
+
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+enum PayloadSource {
+    Caller,
+    TriggerMapping,
+}
+
+impl PayloadSource {
+    /// Where a field is put.
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Caller => "the payload",
+            Self::TriggerMapping => "the trigger's mapping (as a column, or as \"=constant\")",
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
@@ -59,7 +89,16 @@ macro_rules! constructors {
     ($($(#[$doc:meta])* $name:ident => $kind:ident),* $(,)?) => {$(
         $(#[$doc])*
         pub fn $name(message: impl Into<String>, hint: impl Into<String>) -> Self {
-            Self { kind: Kind::$kind, message: message.into(), logged: None, hint: hint.into(), fields: Vec::new() }
+            Self {
+                kind: Kind::$kind,
+                message: message.into(),
+                logged: None,
+                hint: hint.into(),
+                fields: Vec::new(),
+                is_of_value: false,
+                missing: Vec::new(),
+                source: PayloadSource::Caller,
+            }
         }
     )*};
 }
@@ -82,7 +121,7 @@ impl Error {
         configuration_limit => ConfigurationLimitExceeded,
         /// 54000: more sends than one transaction may enqueue.
         program_limit => ProgramLimitExceeded,
-        /// 39P01: a trigger function called in a way that it is not made for.
+        /// 39P01: a trigger that is made wrongly, whatever row it runs for.
         trigger_protocol_violated => TriggerProtocolViolated,
         /// 25000: in a parallel worker, or beside some.
         invalid_transaction_state => InvalidTransactionState,
@@ -116,8 +155,42 @@ impl Error {
     }
 
     /// What to do next.
-    pub fn hint(&self) -> &str {
-        &self.hint
+    pub fn hint(&self) -> String {
+        let listed = |fields: &[&str]| fields.join(", ");
+        let all: Vec<&str> = self.missing.iter().map(|(name, _)| name.as_str()).collect();
+        let lasting: Vec<&str> =
+            self.missing.iter().filter(|(_, lasts)| *lasts).map(|(name, _)| name.as_str()).collect();
+        let (hint, place) = (&self.hint, self.source.as_str());
+        match (all.len(), lasting.len()) {
+            (0, _) => hint.clone(),
+            (_, 0) => format!("{hint}. Put {} into {place}.", listed(&all)),
+            (all_of_them, some) if some == all_of_them => {
+                format!("{hint}. Put {} into {place}, or into the server option defaults.", listed(&all))
+            }
+            _ => format!(
+                "{hint}. Put {} into {place}, or {} into the server option defaults.",
+                listed(&all),
+                listed(&lasting)
+            ),
+        }
+    }
+
+    /// The same, of a payload that a trigger's mapping has made: what is not a value that the row has in a mapped column
+    /// is the mapping's fault, and no application can mend it by asking its user again.
+    #[must_use]
+    pub fn of_trigger(mut self, place: &str) -> Self {
+        if matches!(self.kind, Kind::InvalidParameterValue) && !self.is_of_value {
+            self.kind = Kind::TriggerProtocolViolated;
+        }
+        self.source = PayloadSource::TriggerMapping;
+        self.at(place)
+    }
+
+    /// Not a value of the user's, for all or some of it stands in the trigger's mapping.
+    #[must_use]
+    pub fn of_constants(mut self) -> Self {
+        self.is_of_value = false;
+        self
     }
 
     /// The same, without the caller's own words.
@@ -140,19 +213,20 @@ impl Error {
 
     /// To the server's log, where nobody has called.
     pub fn warn(self) {
+        let hint = self.hint();
         let message = self.logged.unwrap_or(self.message);
         ErrorReport::new(PgSqlErrorCode::ERRCODE_WARNING, format!("otp_gateway: {message}"), "otp_gateway")
-            .set_hint(self.hint)
+            .set_hint(hint)
             .report(PgLogLevel::WARNING);
     }
 
     /// Ends the statement.
     pub fn raise(self) -> ! {
-        let message = format!("otp_gateway: {}", self.message);
+        let (message, hint) = (format!("otp_gateway: {}", self.message), self.hint());
         if let Some(logged) = self.logged {
             logged_message::instead_of(&message, &format!("otp_gateway: {logged}"));
         }
-        ErrorReport::new(self.kind.sqlstate(), message, "otp_gateway").set_hint(self.hint).report(PgLogLevel::ERROR);
+        ErrorReport::new(self.kind.sqlstate(), message, "otp_gateway").set_hint(hint).report(PgLogLevel::ERROR);
         unreachable!("an ERROR does not return")
     }
 }
@@ -161,6 +235,7 @@ impl From<dialect::Invalid> for Error {
     fn from(invalid: dialect::Invalid) -> Self {
         let logged = Some(invalid.logged).filter(|logged| *logged != invalid.message);
         let fields = std::iter::once(invalid.field).chain(invalid.others).collect();
-        Self { fields, logged, ..Self::invalid_parameter(invalid.message, invalid.hint) }
+        let (is_of_value, missing) = (invalid.is_value, invalid.missing);
+        Self { fields, logged, is_of_value, missing, ..Self::invalid_parameter(invalid.message, invalid.hint) }
     }
 }

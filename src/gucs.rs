@@ -20,6 +20,7 @@ static MAX_SENDS_PER_TRANSACTION: GucSetting<i32> = GucSetting::<i32>::new(1000)
 static RETENTION: GucSetting<i32> = GucSetting::<i32>::new(90 * 86_400);
 static MAX_WORKERS: GucSetting<i32> = GucSetting::<i32>::new(-1);
 static WORKER_IDLE_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(300);
+static PAUSE: GucSetting<bool> = GucSetting::<bool>::new(false);
 static NOTIFY: GucSetting<bool> = GucSetting::<bool>::new(false);
 static ALLOWED_HOSTS: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
 
@@ -64,6 +65,14 @@ fn define_queue() {
         86_400,
         GucContext::Sighup,
         GucFlags::UNIT_S,
+    );
+    GucRegistry::define_bool_guc(
+        c"otp_gateway.pause",
+        c"Nothing is sent: a send is blocked, what is queued waits; codes are checked as before.",
+        c"To stop all of it at once, and for a copy of the server to start with. One provider: its option paused.",
+        &PAUSE,
+        GucContext::Sighup,
+        GucFlags::empty(),
     );
     GucRegistry::define_int_guc(
         c"otp_gateway.max_sends_per_transaction",
@@ -170,6 +179,11 @@ pub fn max_workers() -> usize {
 /// `otp_gateway.worker_idle_timeout`; None: it stays.
 pub fn worker_idle_timeout() -> Option<Micros> {
     Some(Micros::from(WORKER_IDLE_TIMEOUT.get()) * 1_000_000).filter(|timeout| *timeout > 0)
+}
+
+/// `otp_gateway.pause`
+pub fn pause() -> bool {
+    PAUSE.get()
 }
 
 /// `otp_gateway.notify`

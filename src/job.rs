@@ -52,6 +52,9 @@ pub struct Job {
     /// The same of the account.
     #[serde(skip)]
     pub account_keys: Vec<Vec<u8>>,
+    /// What the account's calls depend on, under the first key.
+    #[serde(skip)]
+    pub configuration: Vec<u8>,
     /// Known to the worker alone.
     #[serde(skip)]
     pub counts_for: CountsFor,
@@ -132,6 +135,8 @@ pub struct Account {
     pub server: u32,
     pub mapping: u32,
     pub name: Secret,
+    /// As [`crate::provider::Provider::configuration`].
+    pub configuration: Secret,
     /// The options that name a file of its credentials which every user of the machine can read.
     pub open_files: Vec<String>,
 }
@@ -318,6 +323,8 @@ impl Job {
         self.recipient_keys = self.recipient.as_ref().map_or_else(Vec::new, |recipient| keys.recipients(recipient));
         self.account_keys =
             self.account.as_ref().map_or_else(Vec::new, |account| keys.fingerprints("account", account.name.reveal()));
+        self.configuration =
+            self.account.as_ref().map_or_else(Vec::new, |account| keys.configuration(&account.configuration));
         if let Action::Send(send) = &mut self.action {
             send.fallbacks.iter_mut().for_each(|job| job.derive_keys(keys));
         }

@@ -4,6 +4,7 @@ pub mod advisory_lock;
 pub mod arguments;
 pub mod background_worker;
 pub mod clock;
+pub mod cluster;
 pub mod database;
 pub mod fingerprint;
 pub mod foreign_servers;

@@ -24,7 +24,10 @@ use url::Url;
 
 use crate::{
     error::Error,
-    pg::foreign_servers::{self, Server},
+    pg::{
+        fingerprint::FingerprintBuilder,
+        foreign_servers::{self, Server},
+    },
     provider::{
         credentials::credentials,
         file_rights::is_open_to_all,
@@ -48,6 +51,8 @@ pub struct Provider {
     /// The user mapping that the credentials come from; 0: none is needed.
     pub mapping: pg_sys::Oid,
     pub credentials: BTreeMap<String, Secret>,
+    /// The server's options as they are written.
+    pub given: Vec<(String, String)>,
 }
 
 impl Provider {
@@ -70,10 +75,11 @@ impl Provider {
         let mut files =
             server.options.iter().filter(|(option, _)| server_options::FILE_OPTIONS.contains(&option.as_str()));
         files.try_for_each(|(option, _)| owner_must_read_files(&server, option))?;
-        let (mapping, given) = foreign_servers::user_mapping(role, server.oid).unzip();
-        let credentials = credentials(&dialect, &server, &options, given)?;
+        let (mapping, of_mapping) = foreign_servers::user_mapping(role, server.oid).unzip();
+        let credentials = credentials(&dialect, &server, &options, of_mapping)?;
         let mapping = mapping.unwrap_or(pg_sys::InvalidOid);
-        Ok(Self { server: server.oid, name: server.name, dialect, options, mapping, credentials })
+        let given = server.options;
+        Ok(Self { server: server.oid, name: server.name, dialect, options, mapping, credentials, given })
     }
 
     /// What it allows a recipient, as far as it takes the record to tell.
@@ -85,7 +91,11 @@ impl Provider {
             recipient.is_some_and(|recipient| prefixes.is_some_and(|prefixes| !prefixes.allows(recipient)));
         LimitRules {
             enforce: options.enforce == Enforce::On,
-            refused: is_foreign.then_some(BlockReason::AllowedPrefixes),
+            refused: if options.is_paused {
+                Some(BlockReason::Paused)
+            } else {
+                is_foreign.then_some(BlockReason::AllowedPrefixes)
+            },
             resend_after: micros(options.resend_after),
             send_limit: options.send_limit.clone(),
             provider_limit: options.provider_limit.clone(),
@@ -118,6 +128,22 @@ impl Provider {
             }
             None => format!("{}\0{}", self.dialect.name, self.options.base_url),
         })
+    }
+
+    /// What its calls depend on, in a form that is no secret as long as it stays in memory: after a change of it the
+    /// provider is tried anew.
+    pub fn configuration(&self) -> Secret {
+        let mut builder = FingerprintBuilder::of("configuration");
+        for (name, value) in &self.given {
+            builder.add(Some(name.as_bytes()));
+            builder.add(Some(value.as_bytes()));
+        }
+        builder.add(None);
+        for (name, value) in &self.credentials {
+            builder.add(Some(name.as_bytes()));
+            builder.add(Some(value.reveal().as_bytes()));
+        }
+        Secret::new(builder.finish().to_string())
     }
 
     /// The options that name a file of credentials which every user of the machine can read.

@@ -25,7 +25,7 @@ use crate::{
 
 trigger_function!(send_after_commit, emit_log::mark_statement, |trigger| {
     let event = Event::of(trigger)?;
-    send(&event).map_err(|error| error.at(&event.0.place()))
+    send(&event).map_err(|error| error.of_trigger(&event.0.place()))
 });
 
 trigger_function!(note_queued, || (), |trigger| note(&Event::of(trigger)?));

@@ -2,7 +2,8 @@
 """Promise: what a document points to is there, and can be read in a terminal. Every relative link of a *.md file leads to
 a file or folder of the repository, and to a heading of it where it names one; every path in backticks or in a shell
 block that begins with a folder of the repository exists, and every target that `make` is told to make; its lines are of
-at most 120 characters, but for tables and logs, and README.md has at most 120 of them; META.json has the versions of
+at most 120 characters, but for tables and logs, and README.md has at most 120 of them; every vendor's page in
+docs/vendors is of one shape, so that who has read one finds their way in the next; META.json has the versions of
 Cargo.toml and of the control file; and no file cites the folder `shared`, which is not part of it.
 `documents.py [ROOT]`, in a git work tree; prints what breaks the promise, and ends with 1. (That the SQL of the
 documents works is test_documents_play.py's promise.)"""
@@ -27,6 +28,17 @@ FOREIGN = re.compile(r"\bshared" + "/")
 MADE = "target/"
 MAKE = re.compile(r"\bmake ((?:[a-z][a-z-]* ?)+)")
 WIDTH = README_LINES = 120
+VENDORS = "docs/vendors"
+# The first table of a vendor's page, by how its rows begin.
+FACTS = (
+    "sends to", "`base_url`", "without an account", "credentials", "a code", "lives", "wrong codes", "between two sends",
+    "resend", "cancel", "a verify",
+)
+# Its sections; between the first two and the others stand the calls, under headings of their own.
+BEFORE = (r"Arrange with .+ first", "Set it up")
+AFTER = ("Fields", "Answers", "On the wire", "Sources", "What remains uncertain")
+# Nobody is behind it.
+SANDBOX = ("without an account", BEFORE[0], *AFTER[-2:])
 
 
 def files_of(root):
@@ -107,6 +119,39 @@ def too_long(root, path, text):
         yield len(text), f"is longer than {README_LINES} lines"
 
 
+def other_shape(path, text):
+    """Where a vendor's page is of another shape than its sisters."""
+    left_out = SANDBOX if path.stem == "sandbox" else ()
+    prose = without_fences(text)
+    for paragraph in ("After this page ", "**You need:** "):
+        if f"\n\n{paragraph}" not in prose:
+            yield 0, f"has no paragraph that begins with {paragraph.strip()!r}"
+    facts = re.search(r"^\| \| \|\n\|---\|---\|\n((?:\|.*\n)*)", prose, re.M)
+    rows = [row.partition("|")[0].strip() for row in (facts[1] if facts else "").replace("\n|", "\n").lstrip("|").splitlines()]
+    wanted = [fact for fact in FACTS if fact not in left_out]
+    if len(rows) != len(wanted) or not all(map(str.startswith, rows, wanted)):
+        yield facts.start() if facts else 0, f"has not the rows {', '.join(wanted)} in its first table"
+    yield from other_sections(text, prose, left_out)
+    for table in re.finditer(r"^\|.*\n(?=\|---)", prose.partition("\n## Answers\n")[2].partition("\n## ")[0], re.M):
+        if not table[0].endswith("| tell the user, or do |\n"):
+            yield prose.index(table[0]), "has a table of answers that does not say what to tell the user, or do"
+
+
+def other_sections(text, prose, left_out):
+    """Where its sections are not those that each page has, in order, with a call and a body to paste between them."""
+    before, after = ([name for name in names if name not in left_out] for names in (BEFORE, AFTER))
+    headings = list(re.finditer(r"^## +(.+?) *$", prose, re.M))
+    names = [heading[1] for heading in headings]
+    ends = [*zip(before, names), *zip(after, names[-len(after) :])]
+    if len(names) <= len(ends) or not all(re.fullmatch(wanted, name) for wanted, name in ends):
+        yield 0, f"has not the sections {', '.join(before)}, its calls, {', '.join(after)}"
+        return
+    calls = text[headings[len(before)].start() : headings[-len(after)].start()]
+    for language in ("sql", "text", "json"):
+        if f"\n```{language}\n" not in calls:
+            yield headings[len(before)].start(), f"has no block of {language} among its calls"
+
+
 def faults(root, path, text, folders):
     """Where something is wrong in a file, and what."""
     yield from ((hit.start(), "cites a folder that is not of this repository") for hit in FOREIGN.finditer(text))
@@ -118,6 +163,8 @@ def faults(root, path, text, folders):
             yield from ((hit.start(), what) for what in broken_paths(root, hit[1], folders))
         yield from broken_commands(root, text, folders)
         yield from too_long(root, path, text)
+        if path.parent == root / VENDORS and path.stem != "README":
+            yield from other_shape(path, text)
 
 
 def broken(root):

@@ -1,7 +1,7 @@
 -- A sign-up: the trigger sends the code after COMMIT
 -- Tables and functions are those of examples/sign_up.sql; this is its trigger:
 \i examples/sign_up.sql
-\echo `sed -n '/^CREATE TRIGGER/,/);/{s/ *-- .*//;p}' examples/sign_up.sql`
+\echo `sed -n '/^CREATE.* TRIGGER/,/);/{s/ *-- .*//;p}' examples/sign_up.sql`
 \echo
 \set ECHO queries
 SET ROLE registration_app;
@@ -24,7 +24,7 @@ SELECT 1 / 0 AS it_was_meant_to_fail;
 \endif
 SELECT id AS customer FROM customer \gset
 \set ECHO queries
-SELECT verify_customer(:customer, '000000');
+SELECT outcome, attempts_left FROM verify_customer(:customer, '000000');
 SELECT c.phone = p.phone AS is_verified
 FROM customer AS c JOIN verified_phone AS p ON p.customer_id = c.id;
 SELECT count(*) AS sent_for_what_was_rolled_back

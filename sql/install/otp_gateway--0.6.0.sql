@@ -251,6 +251,11 @@ CREATE TABLE otp_gateway_internal.breaker (
     server oid NOT NULL,
     open_until timestamptz NOT NULL,
     mapping oid NOT NULL,
+    opened_at timestamptz NOT NULL,
+    failed_at timestamptz NOT NULL,
+    outcome otp_gateway_internal.outcome NOT NULL,
+    vendor_code text,
+    configuration bytea NOT NULL,
     PRIMARY KEY (server, mapping)
 );
 ALTER TABLE otp_gateway_internal.breaker ENABLE ROW LEVEL SECURITY;
@@ -262,6 +267,13 @@ COMMENT ON COLUMN otp_gateway_internal.breaker.open_until IS
 'when the next single send is let through to see whether it is well again';
 COMMENT ON COLUMN otp_gateway_internal.breaker.mapping IS
 'the user mapping whose credentials failed; 0: none is needed';
+COMMENT ON COLUMN otp_gateway_internal.breaker.opened_at IS
+'since when nothing is sent; probes may have failed in between';
+COMMENT ON COLUMN otp_gateway_internal.breaker.failed_at IS 'when the last call ended';
+COMMENT ON COLUMN otp_gateway_internal.breaker.outcome IS 'how that one ended';
+COMMENT ON COLUMN otp_gateway_internal.breaker.vendor_code IS 'the code in the vendor''s own answer to it';
+COMMENT ON COLUMN otp_gateway_internal.breaker.configuration IS
+'keyed fingerprint of the options and credentials that failed: with others the provider is tried anew';
 
 -- Which key this database needs: a copy of it that comes without the key file must not begin anew in silence. Both
 -- tables may be in a publication, and no row of another database may be in the way of one's own.
@@ -279,7 +291,10 @@ COMMENT ON COLUMN otp_gateway_internal.sealing_key.id IS 'what the key is called
 -- send.
 CREATE TABLE otp_gateway_internal.queue_home (
     database oid NOT NULL,
-    cluster bigint NOT NULL
+    cluster bigint NOT NULL,
+    server bigint,
+    timeline integer,
+    directory text
 );
 ALTER TABLE otp_gateway_internal.queue_home REPLICA IDENTITY FULL;
 ALTER TABLE otp_gateway_internal.queue_home ENABLE ROW LEVEL SECURITY;
@@ -287,7 +302,13 @@ COMMENT ON TABLE otp_gateway_internal.queue_home IS
 'the cluster that queued sends of this database are sealed for: the one that it was made in';
 COMMENT ON COLUMN otp_gateway_internal.queue_home.database IS
 'the OID of the database: that of a template is another one';
-COMMENT ON COLUMN otp_gateway_internal.queue_home.cluster IS 'its system identifier then; pg_upgrade makes a new one';
+COMMENT ON COLUMN otp_gateway_internal.queue_home.cluster IS
+'its system identifier then; pg_upgrade makes a new one. In a copy of its data directory another number';
+COMMENT ON COLUMN otp_gateway_internal.queue_home.server IS 'the system identifier now';
+COMMENT ON COLUMN otp_gateway_internal.queue_home.timeline IS
+'the timeline now; another data directory on the same one is a copy that nobody has promoted';
+COMMENT ON COLUMN otp_gateway_internal.queue_home.directory IS
+'what tells the data directory from its copies: when it was made, or its inode';
 INSERT INTO otp_gateway_internal.queue_home (database, cluster)
 SELECT d.oid, c.system_identifier FROM pg_catalog.pg_database AS d, pg_catalog.pg_control_system() AS c
 WHERE d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database();
@@ -471,7 +492,7 @@ BEGIN ATOMIC
         "blocked": "flow is over", "sent by resend": "sent again", "in flight": "under way",
         "by allowed_prefixes": "wrong country", "by resend_after": "asked too soon", "by send_limit": "too many codes",
         "by provider_limit": "budget spent", "by max_checks": "no checks left", "by check_limit": "too many tries",
-        "by breaker": "vendor is down"
+        "by breaker": "not called now", "by paused": "sends paused"
     }'::pg_catalog.jsonb OPERATOR(pg_catalog.->>) CASE
         WHEN $2 IS NULL THEN 'in flight'
         WHEN $2 OPERATOR(pg_catalog.=) 'sent' AND $1 OPERATOR(pg_catalog.=) 'resend' THEN 'sent by resend'
@@ -792,7 +813,11 @@ COMMENT ON COLUMN otp_gateway.event.words IS 'the same in a few words; where out
 COMMENT ON COLUMN otp_gateway.event.verification_id IS 'of otp_gateway.verification';
 COMMENT ON COLUMN otp_gateway.event.vendor_message IS 'the vendor''s own words, or why there was no call; redacted';
 
-CREATE FUNCTION otp_gateway.history(mobile text, since timestamptz, until timestamptz) RETURNS SETOF otp_gateway.event
+CREATE FUNCTION otp_gateway.history(
+    mobile text,
+    since timestamptz DEFAULT pg_catalog.now() OPERATOR(pg_catalog.-) interval '30 days',
+    until timestamptz DEFAULT 'infinity'
+) RETURNS SETOF otp_gateway.event
 LANGUAGE sql STABLE STRICT PARALLEL UNSAFE
 BEGIN ATOMIC
     -- LIMIT as in find: more attempts than it says there cannot be.
@@ -818,8 +843,8 @@ BEGIN ATOMIC
 END;
 COMMENT ON FUNCTION otp_gateway.history(text, timestamptz, timestamptz) IS
 'What happened to a number (for REL-ID: to a user id) at all providers, the earliest first: the attempts of the '
-'verifications that otp_gateway.find(mobile) shows, and their sends that wait in the queue. since, until: from when, and '
-'until before when, ''today'', ''now'' and ''infinity'' too. Errors: 22023 no number that any vendor takes.';
+'verifications that otp_gateway.find(mobile) shows, and their sends that wait in the queue. since, until: from when, 30 '
+'days ago where nothing is said, and until before when; ''today'', ''now'' and ''infinity'' too. Errors: 22023 no number that any vendor takes.';
 
 CREATE FUNCTION otp_gateway_internal.check_findings(provider text) RETURNS jsonb
 LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE COST 1000 AS 'MODULE_PATHNAME', 'check_findings';
@@ -837,22 +862,13 @@ COMMENT ON COLUMN otp_gateway.finding.hint IS 'what to do; null where nothing is
 CREATE FUNCTION otp_gateway.check(provider text) RETURNS SETOF otp_gateway.finding
 LANGUAGE sql VOLATILE STRICT PARALLEL UNSAFE COST 1000
 BEGIN ATOMIC
-    SELECT f.provider, f.item, coalesce(f.status, s.status), coalesce(s.detail, f.detail), coalesce(f.hint, s.hint)
+    SELECT f.provider, f.item, f.status, f.detail, f.hint
     FROM ROWS FROM (
         pg_catalog.jsonb_to_recordset(otp_gateway_internal.check_findings($1)) AS (
             provider pg_catalog.text, item pg_catalog.text, status pg_catalog.text, detail pg_catalog.text,
             hint pg_catalog.text
         )
     ) WITH ORDINALITY AS f (provider, item, status, detail, hint, place)
-    LEFT JOIN LATERAL (
-        SELECT
-            CASE WHEN p.value OPERATOR(pg_catalog.=) 'closed' THEN 'ok' ELSE 'warning' END AS status,
-            p.value AS detail,
-            CASE WHEN p.value OPERATOR(pg_catalog.<>) 'closed' THEN
-                'It opened because sends failed several times in a row: otp_gateway.recent shows how.' END AS hint
-        FROM otp_gateway.provider AS p
-        WHERE p.provider OPERATOR(pg_catalog.=) f.provider AND p.setting OPERATOR(pg_catalog.=) f.item
-    ) AS s ON f.status IS NULL
     ORDER BY f.place;
 END;
 COMMENT ON FUNCTION otp_gateway.check(text) IS

@@ -39,7 +39,11 @@ sql_function!(
             Status::Pending | Status::Unknown => recorded.expires_at.is_none_or(|end| end > clock()),
             status => !status.is_terminal(),
         };
-        let open = verification_id.filter(|_| recorded.as_ref().is_some_and(is_open));
+        let open = match verification_id.filter(|_| recorded.as_ref().is_some_and(is_open)) {
+            // Who says that the code is over may be believed as far as this, and no further: it ends no verification.
+            Some(id) if session_reads::is_called_expired(id)? => None,
+            open => open,
+        };
         Ok(pgrx::datum::Uuid::from_bytes(*open.unwrap_or(SEND_AGAIN).as_bytes()))
     }
 );

@@ -156,7 +156,7 @@ fn ask(request: &Request, patience: Micros) -> Result<Option<Response>, Error> {
 /// The way to the vendor, as the worker's HTTP client finds it.
 fn network(findings: &mut Findings, is_served: bool) {
     let Some(endpoint) = findings.endpoint.take() else { return };
-    findings.state("breaker");
+    findings.breaker();
     if !is_served {
         return findings.warn("connection", "not looked at: nobody is there to make one", "See worker.");
     }

@@ -19,7 +19,7 @@ use crate::{
         key_file_error::{missing, open_to_others, refused, unmakable, unreadable, unwritable},
         seal::{KEY_LENGTH, Key, Keys},
     },
-    error::Error,
+    error::{Error, file_error},
     gucs,
     pg::advisory_lock::Tag,
 };
@@ -132,7 +132,7 @@ fn note(keys: &Keys) -> Result<(), Error> {
     let id = keys.ids().next().unwrap_or_default();
     put(&gucs::key_note(), &format!("{id}\n")).map_err(|error| {
         Error::not_in_prerequisite_state(
-            format!("{} cannot be written: {}", gucs::key_note().display(), error.kind()),
+            format!("{} cannot be written: {}", gucs::key_note().display(), file_error(&error)),
             "It belongs to the server's system user; the data directory must have room.",
         )
     })

@@ -6,7 +6,7 @@ use std::{
 };
 
 use crate::{
-    error::Error,
+    error::{Error, file_error},
     gucs,
     pg::process::{self, system_user},
 };
@@ -36,7 +36,7 @@ pub fn open_to_others() -> Error {
 }
 
 pub fn unreadable(error: &io::Error) -> Error {
-    let what = format!("cannot be read: {}", error.kind());
+    let what = format!("cannot be read: {}", file_error(error));
     if error.kind() != io::ErrorKind::PermissionDenied {
         return refused(&what);
     }
@@ -83,7 +83,7 @@ pub fn missing(may_hold: impl Fn(&Path) -> bool) -> Error {
 pub fn unmakable(error: &io::Error) -> Error {
     let hint =
         place_for_it().unwrap_or_else(|| "The file system must have room for it; then restart the server.".into());
-    about(&format!("cannot be made: {}", error.kind()), hint)
+    about(&format!("cannot be made: {}", file_error(error)), hint)
 }
 
 /// No key can be put into it.
@@ -94,7 +94,7 @@ pub fn unwritable(error: &io::Error) -> Error {
         }
         None => "The file system must have room for it.".to_owned(),
     };
-    about(&format!("cannot be written: {}", error.kind()), hint)
+    about(&format!("cannot be written: {}", file_error(error)), hint)
 }
 
 /// Where the directory is none that the server can make a file in: one that is. Never a directory that others share

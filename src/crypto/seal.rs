@@ -172,6 +172,12 @@ impl Keys {
         self.0.iter().map(|key| key.fingerprint(purpose, text)).collect()
     }
 
+    /// By which it is seen that what an account's calls depend on has changed; a key that is put before the others
+    /// changes it, too.
+    pub fn configuration(&self, configuration: &Secret) -> Vec<u8> {
+        self.0.first().map_or_else(Vec::new, |key| key.fingerprint("configuration", configuration.reveal()))
+    }
+
     /// By which a recipient is found, in any spelling that normalises to the same: under each key, in their order.
     pub fn recipients(&self, recipient: &Secret) -> Vec<Vec<u8>> {
         let sign = |key: &Key| hmac::sign(&key.recipients, recipient.reveal().as_bytes()).as_ref().to_vec();

@@ -53,7 +53,7 @@ pub fn settle(all: Vec<Enqueued>) -> Result<(), Error> {
     if !gone.is_empty() {
         session_writes::withdraw(&gone)?;
     }
-    changed.iter().try_for_each(|(row, values)| row.enqueue_as(values).map_err(|error| error.at(&row.at)))
+    changed.iter().try_for_each(|(row, values)| row.enqueue_as(values).map_err(|error| error.of_trigger(&row.at)))
 }
 
 impl Enqueued {

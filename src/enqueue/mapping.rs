@@ -74,6 +74,13 @@ impl Mapping {
 
     /// An error with the columns that are to blame for it, if any are.
     pub fn blame(&self, error: Error, candidates: &Candidates) -> Error {
+        let is_of_column = |field: &String| {
+            let is_of_field = |(name, source): &(String, Source)| {
+                matches!(source, Source::Column(_)) && is_field(name, field, candidates)
+            };
+            self.0.iter().any(is_of_field)
+        };
+        let error = if error.fields().iter().all(is_of_column) { error } else { error.of_constants() };
         let is_to_blame = |name: &str| error.fields().iter().any(|field| is_field(name, field, candidates));
         let mut columns: Vec<&str> = Vec::new();
         for (name, source) in &self.0 {

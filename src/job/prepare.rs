@@ -88,6 +88,7 @@ impl JobSpec<'_> {
             server: provider.server.to_u32(),
             mapping: provider.mapping.to_u32(),
             name: provider.account(),
+            configuration: provider.configuration(),
             open_files: provider.open_files(),
         };
         // What was sealed is erased at the end, and of a queued one it is the send's: the record answers.
@@ -165,6 +166,7 @@ impl JobSpec<'_> {
             max_checks: 0,
             recipient_keys: Vec::new(),
             account_keys: Vec::new(),
+            configuration: Vec::new(),
             counts_for: CountsFor::default(),
             taken_at: SinceBoot::default(),
         }

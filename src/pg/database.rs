@@ -10,12 +10,6 @@ pub fn current() -> pg_sys::Oid {
     unsafe { pg_sys::MyDatabaseId }
 }
 
-/// This cluster's own number, the same for its physical copies.
-pub fn system_identifier() -> u64 {
-    // SAFETY: reads shared memory that is set before any session starts.
-    unsafe { pg_sys::GetSystemIdentifier() }
-}
-
 /// The name of a database of this cluster, in a transaction. None: there is no such database any more.
 pub fn name_of(oid: pg_sys::Oid) -> Option<String> {
     // SAFETY: a look-up in the catalog, in a transaction; a name that is found is a palloc'ed copy.

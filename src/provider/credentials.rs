@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fs};
 use dialect::{Dialect, Secret, is_identifier, is_placeholder};
 
 use crate::{
-    error::Error,
+    error::{Error, file_error},
     pg::{foreign_servers, roles::acting_owner, values::quoted},
     provider::{
         lookup::shown,
@@ -186,7 +186,7 @@ fn no_credentials(dialect: &Dialect, server: &str) -> Error {
 pub fn read_credential(option: &str, path: &str) -> Result<Secret, Error> {
     let text = fs::read_to_string(path).map_err(|error| {
         Error::not_in_prerequisite_state(
-            format!("the file of user mapping option {option} cannot be read: {}", error.kind()),
+            format!("the file of user mapping option {option} cannot be read: {}", file_error(&error)),
             "It must exist on the server and be readable by the server's system user.",
         )
     })?;

@@ -9,7 +9,7 @@ use std::{
 use dialect::{Dialect, MAX_DESCRIPTION_BYTES};
 
 use crate::{
-    error::Error,
+    error::{Error, file_error},
     pg::foreign_servers::{self, Server},
     provider::{
         lookup::{dialect_of, not_a_provider},
@@ -64,7 +64,11 @@ pub fn when_written(vendor: &Dialect, options: &[(String, String)]) -> Result<Op
     let by_file = |option: &(String, String)| option.0 == FILE && is_missing(&option.1);
     let is_both = options.iter().any(|(option, _)| option == "description");
     if !vendor.is_for_descriptions() || is_both || !options.iter().any(by_file) {
-        return of_options(vendor, options).map(Some);
+        let dialect = of_options(vendor, options)?;
+        if options.iter().any(|(option, _)| option == "description") {
+            warn_of_literals(&dialect);
+        }
+        return Ok(Some(dialect));
     }
     Error::not_in_prerequisite_state(
         "the file of option description_file is not there, and its description was not checked",
@@ -72,6 +76,23 @@ pub fn when_written(vendor: &Dialect, options: &[(String, String)]) -> Result<Op
     )
     .warn();
     Ok(None)
+}
+
+/// What everybody may read is no place for a credential.
+fn warn_of_literals(dialect: &Dialect) {
+    let Some(description) = &dialect.description else { return };
+    let places: Vec<&str> = description.literals().collect();
+    if !places.is_empty() {
+        Error::invalid_parameter(
+            format!(
+                "everybody may read a description, and what stands at {} looks like a credential",
+                places.join(", ")
+            ),
+            "Name it in credentials, put {name} in its place, and its value into the user mapping. A real one is to be \
+             changed.",
+        )
+        .warn();
+    }
 }
 
 /// The dialect that a text makes.
@@ -97,7 +118,7 @@ fn file(path: &str) -> std::io::Result<String> {
 
 fn cannot_be_read(error: &std::io::Error) -> Error {
     Error::not_in_prerequisite_state(
-        format!("the file of option description_file cannot be read: {}", error.kind()),
+        format!("the file of option description_file cannot be read: {}", file_error(error)),
         "It must exist on the server and be readable by the server's system user.",
     )
 }

@@ -119,6 +119,7 @@ fn value(setting: &str, dialect: &Dialect, options: &ServerOptions) -> Option<St
         "max_in_flight" => Some(options.max_in_flight.to_string()),
         "defaults" => Some(Value::Object(options.defaults.clone()).to_string()),
         "allow_plain_http" => Some(options.allow_plain_http.to_string()),
+        "paused" => Some(options.is_paused.to_string()),
         "code_lifetime" => options.code_lifetime.or(dialect.code_lifetime).map(shown),
         "max_checks" => Some(options.max_checks.to_string()),
         "resend_after" => Some(shown(options.resend_after)),

@@ -5,34 +5,44 @@
 use std::{
     fs::{self, File},
     os::unix::fs::MetadataExt,
+    rc::Rc,
+    time::Duration,
 };
 
-use dialect::{Dialect, defaults_in_force, missing_defaults};
+use dialect::{Dialect, Outcome, Secret, defaults_in_force, missing_defaults};
 use http_client::Endpoint;
 use pgrx::pg_sys;
+use policy::Micros;
 use serde_json::{Value, json};
 use url::Url;
 
 use crate::{
-    error::Error,
-    pg::foreign_servers::{self, Server, may_use},
+    crypto::seal::Keys,
+    error::{Error, file_error},
+    gucs,
+    pg::{
+        clock::clock,
+        foreign_servers::{self, Server, may_use},
+    },
     provider::{
         Provider,
         credentials::credentials,
         description,
         lookup::{no_usage, shown},
+        option_value,
         ownership::owner_must_read_files,
         server_options::{Enforce, FILE_OPTIONS, PROXY_CREDENTIALS, ServerOptions},
     },
+    store::{breakers::open_breaker, sealing_key},
 };
+
+const CREDENTIAL_FILE: &str = "credential_file";
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Grade {
     Ok,
     Warning,
     Error,
-    /// The view `otp_gateway.provider` has it: the SQL function fills it in.
-    State,
 }
 
 /// One row of `otp_gateway.check`.
@@ -47,10 +57,9 @@ struct Finding {
 impl Finding {
     fn json(&self) -> Value {
         let status = match self.grade {
-            Grade::Ok => Some("ok"),
-            Grade::Warning => Some("warning"),
-            Grade::Error => Some("error"),
-            Grade::State => None,
+            Grade::Ok => "ok",
+            Grade::Warning => "warning",
+            Grade::Error => "error",
         };
         json!({"provider": self.provider, "item": self.item, "status": status, "detail": self.detail, "hint": self.hint})
     }
@@ -64,11 +73,20 @@ pub struct Findings {
     all: Vec<Finding>,
     /// Where its calls go; None: nowhere, or it cannot be said.
     pub endpoint: Option<Endpoint>,
+    /// Whose breaker counts.
+    account: Option<AccountInUse>,
+}
+
+/// Foreign server and user mapping, and what calls with them depend on.
+struct AccountInUse {
+    server: pg_sys::Oid,
+    mapping: pg_sys::Oid,
+    configuration: Secret,
 }
 
 impl Findings {
     pub fn of(provider: &str) -> Self {
-        Self { provider: shown(provider), options: Vec::new(), all: Vec::new(), endpoint: None }
+        Self { provider: shown(provider), options: Vec::new(), all: Vec::new(), endpoint: None, account: None }
     }
 
     pub fn json(&self) -> impl Iterator<Item = Value> {
@@ -101,10 +119,6 @@ impl Findings {
         format!("ALTER SERVER {} OPTIONS ({set}{option} '{}').", self.provider, value.replace('\'', "''"))
     }
 
-    pub fn state(&mut self, item: &'static str) {
-        self.add(item, Grade::State, "", None);
-    }
-
     /// Whether the role may use the server. Who may not learns nothing else of it, and has nobody called.
     pub fn usage(&mut self, server: &Server, role: pg_sys::Oid) -> bool {
         let may = may_use(role, server.oid);
@@ -134,6 +148,39 @@ impl Findings {
         self.defaults(&dialect, &provider);
         self.limits(&dialect, &provider);
         self.endpoint = Some(provider.endpoint(None));
+        let (server, mapping, configuration) = (provider.server, provider.mapping, provider.configuration());
+        self.account = Some(AccountInUse { server, mapping, configuration });
+    }
+
+    /// Whether sends with these credentials are let through.
+    pub fn breaker(&mut self) {
+        let Some(account) = self.account.take() else { return };
+        let open = match open_breaker(account.server, account.mapping) {
+            Ok(Some(open)) => open,
+            Ok(None) => return self.ok("breaker", "closed"),
+            Err(error) => return self.error("breaker", &error),
+        };
+        let now = clock();
+        let of = |keys: Rc<Keys>| keys.configuration(&account.configuration);
+        if sealing_key::keys().is_ok_and(|keys| of(keys) != open.configuration) {
+            let detail = "closed: options or credentials have changed since calls failed, and the next one is tried";
+            return self.ok("breaker", detail);
+        }
+        let seconds =
+            |length: Micros| option_value::shown(Duration::from_secs((length.max(0) as u64).div_ceil(1_000_000)));
+        let code = open.vendor_code.as_ref().map_or_else(String::new, |code| format!(", vendor code {code}"));
+        let last = format!(
+            "the last call failed {} ago ({}{code})",
+            seconds(now.since(open.failed_at)),
+            open.outcome.as_str()
+        );
+        if open.open_until <= now {
+            let detail = format!("half-open: {last}, the next one is let through as a probe");
+            return self.warn("breaker", detail, how_to_close(open.outcome));
+        }
+        let (since, wait) = (seconds(now.since(open.opened_at)), seconds(open.open_until.since(now)));
+        let detail = format!("open for {since}: nothing is sent; {last}, the next one is tried in {wait}");
+        self.fault("breaker", detail, how_to_close(open.outcome));
     }
 
     /// Those that server options name. What is in them, the TLS client reads.
@@ -153,7 +200,7 @@ impl Findings {
         match mode {
             Err(error) => self.fault(
                 item,
-                format!("the file of {option} cannot be read: {}", error.kind()),
+                format!("the file of {option} cannot be read: {}", file_error(&error)),
                 "It must exist on the server and be readable by the server's system user.",
             ),
             Ok(mode) if is_private && mode & 0o077 != 0 => self.warn(
@@ -174,7 +221,7 @@ impl Findings {
             let names = || sets.iter().flatten().copied().chain(PROXY_CREDENTIALS);
             let file = option.strip_suffix("_file").and_then(|name| names().find(|known| *known == name));
             if file.is_some() && owner_must_read_files(&server, option).is_ok() {
-                self.file("credential_file", option, path, true);
+                self.file(CREDENTIAL_FILE, option, path, true);
             }
         }
         let names: Vec<&str> = given.iter().flatten().map(|(name, _)| name.as_str()).collect();
@@ -185,11 +232,15 @@ impl Findings {
         };
         let found = credentials(dialect, &server, &options, given).inspect(|_| self.ok("credentials", found));
         let credentials = found.unwrap_or_else(|error| {
-            self.error("credentials", &error);
+            // A file that cannot be read has been told of.
+            if !self.all.iter().any(|found| found.item == CREDENTIAL_FILE && found.grade == Grade::Error) {
+                self.error("credentials", &error);
+            }
             Default::default()
         });
         let mapping = mapping.unwrap_or(pg_sys::InvalidOid);
-        Provider { server: server.oid, name: server.name, dialect: dialect.clone(), options, mapping, credentials }
+        let (dialect, given) = (dialect.clone(), server.options);
+        Provider { server: server.oid, name: server.name, dialect, options, mapping, credentials, given }
     }
 
     fn base_url(&mut self, dialect: &Dialect, provider: &Provider) {
@@ -230,6 +281,16 @@ impl Findings {
 
     fn limits(&mut self, dialect: &Dialect, provider: &Provider) {
         let options = &provider.options;
+        if options.is_paused {
+            self.fault("paused", "option paused: nothing is sent through it", self.alter("paused", "false"));
+        }
+        if gucs::pause() {
+            self.fault(
+                "paused",
+                "otp_gateway.pause: nothing is sent by this server",
+                "ALTER SYSTEM RESET otp_gateway.pause; and SELECT pg_reload_conf(); unless somebody wants it so.",
+            );
+        }
         let mut limit = |item, value: Option<String>, without: &str, example: &str| match value {
             Some(value) => self.ok(item, value),
             None => self.warn(item, format!("not set: {without}"), self.alter(item, example)),
@@ -258,5 +319,20 @@ impl Findings {
                 self.warn("enforce", "observe: what a limit refuses is sent all the same", self.alter("enforce", "on"))
             }
         }
+    }
+}
+
+/// What mends a provider that is left alone.
+fn how_to_close(outcome: Outcome) -> &'static str {
+    match outcome {
+        Outcome::AuthFailed => {
+            "Mend the credentials of the user mapping, or the vendor's list of addresses, or the balance there. After a \
+             change of the mapping, its files or the server's options the next call is tried at once."
+        }
+        Outcome::Unreachable => {
+            "The findings after this one say how far a connection comes. After a change of the server's options the next \
+             call is tried at once."
+        }
+        _ => "otp_gateway.recent shows the calls. It closes by itself once a call succeeds.",
     }
 }

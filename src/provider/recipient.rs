@@ -35,7 +35,7 @@ pub fn recipients(members: &[(String, String)], typed: &Secret) -> Result<Vec<Se
     if recipients.is_empty() {
         let name = members.first().map_or("", |(name, _)| name);
         let what = if dialect::is_phone_number(typed.reveal()) {
-            "mobile is a number of another country than"
+            "mobile is a number of another country or kind than"
         } else {
             "mobile is nothing that"
         };

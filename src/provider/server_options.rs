@@ -27,6 +27,7 @@ const SERVER_OPTIONS: &[&str] = &[
     "max_in_flight",
     "defaults",
     "allow_plain_http",
+    "paused",
     "code_lifetime",
     "max_checks",
     "resend_after",
@@ -68,6 +69,8 @@ pub struct ServerOptions {
     pub max_in_flight: u32,
     pub defaults: Map<String, Value>,
     pub allow_plain_http: bool,
+    /// Nothing is sent through it.
+    pub is_paused: bool,
     /// None: as long as the call's dialect says.
     pub code_lifetime: Option<Duration>,
     pub max_checks: u32,
@@ -97,6 +100,7 @@ impl ServerOptions {
             max_in_flight: 256,
             defaults: Map::new(),
             allow_plain_http: false,
+            is_paused: false,
             code_lifetime: None,
             max_checks: dialect.max_checks,
             resend_after: dialect.resend_after,
@@ -129,6 +133,7 @@ impl ServerOptions {
                 "max_in_flight" => parsed.max_in_flight = number(name, value, 1, 10_000)?,
                 "defaults" => parsed.defaults = defaults(dialect, value)?,
                 "allow_plain_http" => parsed.allow_plain_http = boolean(name, value)?,
+                "paused" => parsed.is_paused = boolean(name, value)?,
                 "code_lifetime" => {
                     parsed.code_lifetime = Some(duration(name, value, Duration::from_secs(1), WEEK)?);
                 }

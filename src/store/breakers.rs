@@ -1,34 +1,96 @@
-//! Breakers that are open, for the view of what is in force.
+//! Breakers that are open: for whoever looks, and for the worker after this one.
 
+use dialect::Outcome;
 use pgrx::pg_sys;
 use policy::Timestamp;
 
 use crate::{
-    pg::values::{self, argument},
-    store::{StoreTransaction, prepared::statements, transaction::Failure},
+    error::Error,
+    pg::{
+        row::Row,
+        scan::Key,
+        values::{self, argument},
+    },
+    store::{
+        StoreTransaction, columns::breaker as column, prepared::statements, rows, scan::scan, transaction::Failure,
+    },
 };
 
 statements! {
-    open_breaker(pg_sys::OIDOID, pg_sys::OIDOID, pg_sys::TIMESTAMPTZOID)
-      "INSERT INTO otp_gateway_internal.breaker (server, mapping, open_until) VALUES ($1, $2, $3)
-       ON CONFLICT (server, mapping) DO UPDATE SET open_until = excluded.open_until"
+    open_breaker(
+        pg_sys::OIDOID, pg_sys::OIDOID, pg_sys::TIMESTAMPTZOID, pg_sys::TIMESTAMPTZOID, pg_sys::TIMESTAMPTZOID,
+        pg_sys::TEXTOID, pg_sys::TEXTOID, pg_sys::BYTEAOID
+    )
+      "INSERT INTO otp_gateway_internal.breaker
+         (server, mapping, open_until, opened_at, failed_at, outcome, vendor_code, configuration)
+       VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
+       ON CONFLICT (server, mapping) DO UPDATE
+       SET open_until = excluded.open_until, opened_at = excluded.opened_at, failed_at = excluded.failed_at,
+         outcome = excluded.outcome, vendor_code = excluded.vendor_code, configuration = excluded.configuration"
 
     close_breaker(pg_sys::OIDOID, pg_sys::OIDOID)
       "DELETE FROM otp_gateway_internal.breaker
        WHERE server OPERATOR(pg_catalog.=) $1 AND mapping OPERATOR(pg_catalog.=) $2"
 
-    close_all_breakers()
-      "DELETE FROM otp_gateway_internal.breaker"
+    close_past_breakers()
+      "DELETE FROM otp_gateway_internal.breaker
+       WHERE open_until OPERATOR(pg_catalog.<=) pg_catalog.clock_timestamp()"
+
+    select_breakers()
+      "SELECT server, mapping, open_until, opened_at, failed_at, outcome, vendor_code, configuration
+       FROM otp_gateway_internal.breaker"
+}
+
+/// A breaker that is open, and why.
+pub struct OpenBreaker {
+    /// When it opened first; since then no probe has found the provider well.
+    pub opened_at: Timestamp,
+    /// When the last call failed.
+    pub failed_at: Timestamp,
+    /// When the next one is let through.
+    pub open_until: Timestamp,
+    pub outcome: Outcome,
+    pub vendor_code: Option<String>,
+    /// What the account's calls depended on: it is another one once somebody has mended it.
+    pub configuration: Vec<u8>,
+}
+
+/// That of an account, as a session reads it, whatever its rights. None: it is closed.
+pub fn open_breaker(server: pg_sys::Oid, mapping: pg_sys::Oid) -> Result<Option<OpenBreaker>, Error> {
+    let mut found = None;
+    let keys = [Key::Oid(column::SERVER, server), Key::Oid(column::MAPPING, mapping)];
+    scan(c"breaker", None, keys, |row| found = read(row))?;
+    Ok(found)
+}
+
+fn read(row: Row) -> Option<OpenBreaker> {
+    Some(OpenBreaker {
+        opened_at: row.time(column::OPENED_AT)?,
+        failed_at: row.time(column::FAILED_AT)?,
+        open_until: row.time(column::OPEN_UNTIL)?,
+        outcome: Outcome::from_label(&row.get::<String>(column::OUTCOME)?)?,
+        vendor_code: row.get(column::VENDOR_CODE),
+        configuration: row.get(column::CONFIGURATION)?,
+    })
 }
 
 impl StoreTransaction<'_, '_> {
-    /// Makes the state of a breaker visible: open until then, or closed.
-    pub fn set_breaker(&mut self, server: u32, mapping: u32, open_until: Option<Timestamp>) -> Result<(), Failure> {
+    /// Makes the state of a breaker visible: open, or closed.
+    pub fn set_breaker(&mut self, server: u32, mapping: u32, open: Option<&OpenBreaker>) -> Result<(), Failure> {
         let oid = |oid: u32| argument(pg_sys::Oid::from(oid), pg_sys::OIDOID);
         let statements = &self.store.breakers;
-        match open_until {
-            Some(until) => {
-                let arguments = [oid(server), oid(mapping), values::time(until)];
+        match open {
+            Some(open) => {
+                let arguments = [
+                    oid(server),
+                    oid(mapping),
+                    values::time(open.open_until),
+                    values::time(open.opened_at),
+                    values::time(open.failed_at),
+                    values::text(open.outcome.as_str()),
+                    argument(open.vendor_code.clone(), pg_sys::TEXTOID),
+                    argument(open.configuration.clone(), pg_sys::BYTEAOID),
+                ];
                 self.client.update(&statements.open_breaker, None, &arguments)?
             }
             None => self.client.update(&statements.close_breaker, None, &[oid(server), oid(mapping)])?,
@@ -36,9 +98,26 @@ impl StoreTransaction<'_, '_> {
         Ok(())
     }
 
-    /// They are kept in memory: a new worker's are closed.
-    pub fn close_all_breakers(&mut self) -> Result<(), Failure> {
-        self.client.update(&self.store.breakers.close_all_breakers, None, &[])?;
-        Ok(())
+    /// Those that the worker before has left open, by server and mapping; what is past is closed.
+    pub fn open_breakers(&mut self) -> Result<Vec<(u32, u32, OpenBreaker)>, Failure> {
+        self.client.update(&self.store.breakers.close_past_breakers, None, &[])?;
+        let table = self.client.update(&self.store.breakers.select_breakers, None, &[])?;
+        let oid = |row: &_, column| rows::value::<pg_sys::Oid>(row, column).map(|oid| oid.unwrap_or_default().to_u32());
+        let mut all = Vec::new();
+        for row in table {
+            let outcome = rows::value::<String>(&row, 6)?.and_then(|label| Outcome::from_label(&label));
+            let times = [3, 4, 5].map(|column| rows::timestamp(&row, column));
+            let [open_until, opened_at, failed_at] = times.map(|time| time.map(Option::unwrap_or_default));
+            let open = OpenBreaker {
+                open_until: open_until?,
+                opened_at: opened_at?,
+                failed_at: failed_at?,
+                outcome: outcome.unwrap_or(Outcome::Unknown),
+                vendor_code: rows::value(&row, 7)?,
+                configuration: rows::value(&row, 8)?.unwrap_or_default(),
+            };
+            all.push((oid(&row, 1)?, oid(&row, 2)?, open));
+        }
+        Ok(all)
     }
 }

@@ -56,6 +56,17 @@ pub mod reference {
     pub const PROVIDER_ID: usize = 4;
 }
 
+pub mod breaker {
+    pub const SERVER: usize = 1;
+    pub const OPEN_UNTIL: usize = 2;
+    pub const MAPPING: usize = 3;
+    pub const OPENED_AT: usize = 4;
+    pub const FAILED_AT: usize = 5;
+    pub const OUTCOME: usize = 6;
+    pub const VENDOR_CODE: usize = 7;
+    pub const CONFIGURATION: usize = 8;
+}
+
 pub mod sealing_key {
     pub const ID: usize = 1;
 }
@@ -63,6 +74,9 @@ pub mod sealing_key {
 pub mod queue_home {
     pub const DATABASE: usize = 1;
     pub const CLUSTER: usize = 2;
+    pub const SERVER: usize = 3;
+    pub const TIMELINE: usize = 4;
+    pub const DIRECTORY: usize = 5;
 }
 
 pub mod identity {

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     error::Error,
-    pg::{database, foreign_servers, relation::of_extension, roles::role_named, row::Row, scan::Key},
+    pg::{cluster, foreign_servers, relation::of_extension, roles::role_named, row::Row, scan::Key},
     store::{
         columns::{NEWEST_TABLE, identity as column},
         scan::scan,
@@ -75,7 +75,7 @@ pub fn known<R>(use_it: impl FnOnce(&mut Known) -> R) -> R {
 
 /// This cluster's own number.
 pub fn home() -> i64 {
-    database::system_identifier().cast_signed()
+    cluster::system_identifier().cast_signed()
 }
 
 /// The OID of a server or role here; None: it was dropped.

@@ -1,41 +1,136 @@
-//! The cluster that queued sends of this database are sealed for: the one that it was made in, wherever pg_upgrade has
-//! taken it since. A dump and a database made from a template are of another, and send nothing that was queued before.
+//! The cluster that queued sends of this database are sealed for: the one that it was made in, wherever pg_upgrade or a
+//! promotion has taken it since. A dump, a database made from a template and a copy of the data directory are of
+//! another, and send nothing that was queued before.
 
 use pgrx::pg_sys;
+use ring::digest;
 
 use crate::{
     error::Error,
-    pg::{database, values::argument},
+    pg::{
+        cluster, database,
+        values::{argument, number},
+    },
     store::{StoreTransaction, columns::queue_home as column, prepared::statements, scan::scan, transaction::Failure},
 };
 
 statements! {
-    // A database made from a template has the row of the template alone.
-    insert_home(pg_sys::OIDOID, pg_sys::INT8OID)
-      "INSERT INTO otp_gateway_internal.queue_home (database, cluster) SELECT $1, $2
-       WHERE NOT EXISTS (SELECT FROM otp_gateway_internal.queue_home AS h WHERE h.database OPERATOR(pg_catalog.=) $1)"
+    insert_home(pg_sys::OIDOID, pg_sys::INT8OID, pg_sys::INT8OID, pg_sys::INT4OID, pg_sys::TEXTOID)
+      "INSERT INTO otp_gateway_internal.queue_home (database, cluster, server, timeline, directory)
+       VALUES ($1, $2, $3, $4, $5)"
+
+    update_home(pg_sys::OIDOID, pg_sys::INT8OID, pg_sys::INT8OID, pg_sys::INT4OID, pg_sys::TEXTOID, pg_sys::INT8OID)
+      "UPDATE otp_gateway_internal.queue_home SET cluster = $2, server = $3, timeline = $4, directory = $5
+       WHERE database OPERATOR(pg_catalog.=) $1 AND cluster OPERATOR(pg_catalog.=) $6"
 }
 
-/// In a transaction. Of the rows the one of this database in this cluster comes first: replication may have brought
-/// others.
+/// Where a database is.
+#[derive(PartialEq)]
+struct Place {
+    server: u64,
+    timeline: u32,
+    directory: Option<String>,
+}
+
+impl Place {
+    fn here() -> Self {
+        Self {
+            server: cluster::system_identifier(),
+            timeline: cluster::timeline(),
+            directory: cluster::data_directory(),
+        }
+    }
+
+    /// Whether this was noted in the data directory that `here` is a copy of. pg_upgrade makes a new server, and who
+    /// promotes a standby, or recovers from an archive, a new timeline: that is one in place of the original. A copy of
+    /// a file system's image is not told from its original: it has all of this.
+    fn was_copied_to(&self, here: &Self) -> bool {
+        self.server == here.server
+            && self.timeline == here.timeline
+            && self.directory.is_some()
+            && here.directory.is_some()
+            && self.directory != here.directory
+    }
+
+    /// The number that queued sends of a copy are sealed for.
+    fn number_of_copy(&self) -> u64 {
+        let name = format!("{} {}", self.server, self.directory.as_deref().unwrap_or_default());
+        let digest = digest::digest(&digest::SHA256, name.as_bytes());
+        digest.as_ref().iter().take(8).fold(0, |number, byte| number << 8 | u64::from(*byte))
+    }
+}
+
+/// What is on record.
+struct Home {
+    cluster: u64,
+    /// None: no worker has looked yet.
+    place: Option<Place>,
+}
+
+impl Home {
+    fn is_of(&self, here: &Place) -> bool {
+        self.place.as_ref().map_or(self.cluster, |place| place.server) == here.server
+    }
+
+    fn is_copied(&self, here: &Place) -> bool {
+        self.place.as_ref().is_some_and(|place| place.was_copied_to(here))
+    }
+
+    fn cluster(&self, here: &Place) -> u64 {
+        if self.is_copied(here) { here.number_of_copy() } else { self.cluster }
+    }
+}
+
+/// In a transaction that may write. Also right before the worker has looked where it is.
 pub fn queue_home() -> Result<u64, Error> {
-    let here = database::system_identifier();
+    let here = Place::here();
+    Ok(home(&here)?.map_or(here.server, |home| home.cluster(&here)))
+}
+
+/// Of the rows the one of this database in this cluster comes first: replication may have brought others. None: a
+/// database made from a template has the row of the template alone.
+fn home(here: &Place) -> Result<Option<Home>, Error> {
     let mut homes = Vec::new();
     scan(c"queue_home", None, [], |row| {
-        if row.get::<pg_sys::Oid>(column::DATABASE) == Some(database::current()) {
-            homes.extend(row.get::<i64>(column::CLUSTER).map(i64::cast_unsigned));
-        }
+        let of = row.get::<pg_sys::Oid>(column::DATABASE);
+        let Some(cluster) = row.get::<i64>(column::CLUSTER).filter(|_| of == Some(database::current())) else { return };
+        let place = row.get::<i64>(column::SERVER).zip(row.get::<i32>(column::TIMELINE)).map(|(server, timeline)| {
+            let directory = row.get::<String>(column::DIRECTORY);
+            Place { server: server.cast_unsigned(), timeline: timeline.cast_unsigned(), directory }
+        });
+        homes.push(Home { cluster: cluster.cast_unsigned(), place });
     })?;
-    Ok(homes.iter().copied().find(|home| *home == here).or(homes.first().copied()).unwrap_or(here))
+    let own = homes.iter().position(|home| home.is_of(here)).unwrap_or(0);
+    Ok(homes.into_iter().nth(own))
 }
 
 impl StoreTransaction<'_, '_> {
-    pub fn note_queue_home(&mut self) -> Result<(), Failure> {
+    /// Notes where this database is. True: in a copy of the data directory where it was, so that nothing is sent of
+    /// what was queued there.
+    pub fn note_queue_home(&mut self) -> Result<bool, Failure> {
+        let here = Place::here();
+        let home = home(&here).map_err(|error| Failure::Error(error.message().to_owned()))?;
+        if home.as_ref().is_some_and(|home| home.place.as_ref() == Some(&here)) {
+            return Ok(false);
+        }
+        let (is_copied, known) =
+            home.as_ref().map_or((false, None), |home| (home.is_copied(&here), Some(home.cluster)));
+        let cluster = home.as_ref().map_or(here.server, |home| home.cluster(&here));
         let arguments = [
             argument(database::current(), pg_sys::OIDOID),
-            argument(database::system_identifier().cast_signed(), pg_sys::INT8OID),
+            number(cluster.cast_signed()),
+            number(here.server.cast_signed()),
+            argument(here.timeline.cast_signed(), pg_sys::INT4OID),
+            argument(here.directory, pg_sys::TEXTOID),
         ];
-        self.client.update(&self.store.queue_home.insert_home, None, &arguments)?;
-        Ok(())
+        match known {
+            None => self.client.update(&self.store.queue_home.insert_home, None, &arguments)?,
+            Some(known) => {
+                let known = number(known.cast_signed());
+                let arguments: Vec<_> = arguments.into_iter().chain([known]).collect();
+                self.client.update(&self.store.queue_home.update_home, None, &arguments)?
+            }
+        };
+        Ok(is_copied)
     }
 }

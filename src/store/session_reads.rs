@@ -1,7 +1,7 @@
 //! Reading a verification as it is now, whatever the caller's snapshot and rights: what the caller may do with it is
 //! checked here.
 
-use dialect::Operation;
+use dialect::{Operation, Outcome};
 use policy::{Status, Timestamp};
 use uuid::Uuid;
 
@@ -136,6 +136,20 @@ pub fn was_sent_here(id: Uuid) -> Result<bool, Error> {
         was_sent |= operation.as_deref() == Some(Operation::Send.as_str());
     })?;
     Ok(was_sent)
+}
+
+/// Whether the latest answer of the vendor's was that the code has expired: in words that no page has, which end no
+/// verification.
+pub fn is_called_expired(id: Uuid) -> Result<bool, Error> {
+    let mut latest: Option<(Uuid, Option<String>)> = None;
+    scan(c"attempt_record", Some(c"attempt_verification_id_idx"), [Key::Uuid(attempt::VERIFICATION_ID, id)], |row| {
+        let Some(attempt) = row.get::<pgrx::datum::Uuid>(attempt::ID) else { return };
+        let attempt = Uuid::from_bytes(*attempt.as_bytes());
+        if latest.as_ref().is_none_or(|(before, _)| *before < attempt) {
+            latest = Some((attempt, row.get::<String>(attempt::OUTCOME)));
+        }
+    })?;
+    Ok(latest.is_some_and(|(_, outcome)| outcome.as_deref() == Some(Outcome::Expired.as_str())))
 }
 
 /// What a row of the table of verifications has.

@@ -134,7 +134,7 @@ impl<'a, 'w, 'conn> Batch<'a, 'w, 'conn> {
     pub fn take(&mut self, job: &mut Job) -> Result<Decision, Failure> {
         if let Action::Send(send) = &job.action {
             let verification = send.verification;
-            let passed_over = self.limit_check.skip_open_breakers(job, verification);
+            let passed_over = self.limit_check.skip_closed(job, verification);
             self.passed_over.extend(passed_over);
         }
         let job = &*job;

@@ -17,11 +17,12 @@ use crate::{
     provider::option_value::micros,
     store::{
         StoreTransaction,
+        breakers::OpenBreaker,
         retention::erase_at,
         rows::{AttemptEnd, NewReference, VerificationUpdate},
         transaction::{Durability, Failure},
     },
-    worker::state::{Worker, failure_log::OUTCOME, result_row, send_queue::DueSend},
+    worker::state::{Worker, failure_log::OUTCOME, limit_state::AccountBreaker, result_row, send_queue::DueSend},
 };
 
 /// What comes after an outcome.
@@ -147,7 +148,7 @@ impl Worker {
         }
         let turned = &self.breaker_changes;
         let set = |writer: &mut StoreTransaction| {
-            turned.iter().try_for_each(|(of, until)| writer.set_breaker(of.server, of.mapping, *until))
+            turned.iter().try_for_each(|(of, open)| writer.set_breaker(of.server, of.mapping, open.as_ref()))
         };
         if self.store.write(Durability::Deferred, set).is_ok() {
             self.breaker_changes.clear();
@@ -157,12 +158,13 @@ impl Worker {
     /// To the provider's breaker, once.
     pub fn report_to_breaker(&mut self, completed: &CompletedCall, now: Timestamp) {
         let Some(call) = self.in_flight.get_mut(&completed.call_id) else { return };
-        self.provider_log.credentials(&call.provider, call.account, completed, now);
-        let (Some(breaker_permit), Some(breaker)) =
+        self.provider_log.credentials((&call.provider, &call.vendor), call.account, completed, now);
+        let (Some(breaker_permit), Some(known)) =
             (call.breaker_permit.take(), self.limits.breakers.get_mut(call.account))
         else {
             return;
         };
+        let AccountBreaker { breaker, configuration, opened_at } = known;
         let before = breaker.state(now);
         if completed.is_callers_fault || completed.result.is_personal {
             breaker.forgo(breaker_permit, now);
@@ -173,12 +175,35 @@ impl Worker {
         self.provider_log.breaker(&call.provider, before, after, completed, now);
         match after {
             after if after == before => {}
-            BreakerState::Open { until } => drop(self.breaker_changes.insert(call.account, Some(until))),
+            BreakerState::Open { until } => {
+                if before == BreakerState::Closed {
+                    *opened_at = None;
+                }
+                let open = OpenBreaker {
+                    opened_at: *opened_at.get_or_insert(now),
+                    failed_at: now,
+                    open_until: until,
+                    outcome: completed.result.outcome,
+                    vendor_code: completed.result.vendor_code.clone(),
+                    configuration: configuration.clone(),
+                };
+                self.breaker_changes.insert(call.account, Some(open));
+            }
             BreakerState::HalfOpen => {}
             BreakerState::Closed => {
                 self.breaker_changes.insert(call.account, None);
                 self.queue.resume(call.line());
             }
+        }
+    }
+
+    /// The transaction that asked the limits has ended. What a provider was left alone for may have been mended: it is
+    /// tried anew.
+    pub fn settle_limits(&mut self, committed: bool) {
+        for mended in self.limits.settle(committed) {
+            self.provider_log.mended(&mended.provider);
+            self.breaker_changes.insert(mended.account, None);
+            self.queue.resume(mended.provider_id);
         }
     }
 

@@ -104,7 +104,7 @@ impl Worker {
             Ok(decisions)
         });
         self.identities.settle(decisions.is_ok());
-        self.limits.settle(decisions.is_ok());
+        self.settle_limits(decisions.is_ok());
         match decisions {
             Ok(decisions) => jobs
                 .into_iter()
@@ -245,6 +245,7 @@ impl Worker {
             sealed: job.sealed.filter(|_| is_resend),
             reference: job.reference.filter(|_| is_resend),
             account,
+            vendor: job.vendor.clone(),
             breaker_permit: admitted.breaker_permit,
             checks_left: admitted.checks_left,
             observed: admitted.observed,

@@ -11,6 +11,7 @@ use policy::{BlockReason, Blocked, BreakerPermit, History, LimitRules, Micros, P
 use uuid::Uuid;
 
 use crate::{
+    gucs,
     job::{Action, Answer, Job},
     store::{
         StoreTransaction,
@@ -19,7 +20,7 @@ use crate::{
         rows::NewAttempt,
         transaction::Failure,
     },
-    worker::state::limit_state::{BreakerKey, LimitState},
+    worker::state::limit_state::LimitState,
 };
 
 pub enum Verdict {
@@ -159,20 +160,20 @@ impl<'a> LimitCheck<'a> {
         Ok(())
     }
 
-    /// Where the breaker of a route's provider is open, the send goes on to the next one: the job becomes that one's,
-    /// and what was passed over is returned, to be put on record.
-    pub fn skip_open_breakers(&mut self, job: &mut Job, verification: Uuid) -> Vec<NewAttempt> {
+    /// Where a route's provider is paused or its breaker is open, the send goes on to the next one: the job becomes that
+    /// one's, and what was passed over is returned, to be put on record.
+    pub fn skip_closed(&mut self, job: &mut Job, verification: Uuid) -> Vec<NewAttempt> {
         let mut passed_over = Vec::new();
         let is_failover = job.action.is_failover();
-        while self.is_open(job) {
+        while let Some(reason) = self.closed(job) {
             let Some(mut next) = job.next_fallback() else { break };
             if let Action::Send(next) = &mut next.action {
                 next.is_failover = is_failover;
             }
             passed_over.push(NewAttempt {
                 refused: Some(Outcome::Blocked),
-                why: Some(explain(BlockReason::Breaker).to_owned()),
-                reason: Some(BlockReason::Breaker),
+                why: Some(explain(reason).to_owned()),
+                reason: Some(reason),
                 ..job.intent(verification, self.now)
             });
             *job = next;
@@ -180,9 +181,14 @@ impl<'a> LimitCheck<'a> {
         passed_over
     }
 
-    pub fn is_open(&self, job: &Job) -> bool {
+    /// Why nothing goes through its provider at present, whoever the recipient is.
+    fn closed(&self, job: &Job) -> Option<BlockReason> {
+        if job.answer.rules().is_some_and(|rules| rules.refused == Some(BlockReason::Paused)) {
+            return Some(BlockReason::Paused);
+        }
         let obeys = matches!(&job.answer, Answer::Vendor { rules, .. } if rules.enforce);
-        obeys && self.limit_state.breakers.is_open(BreakerKey::of(job), self.now)
+        let is_open = obeys && self.limit_state.breakers.is_open(job, self.now);
+        is_open.then_some(BlockReason::Breaker)
     }
 
     /// What the record knows that counts for a job.
@@ -227,18 +233,25 @@ impl<'a> LimitCheck<'a> {
         };
         let blocked = |blocked, checks_left| Ok(Verdict::Blocked { blocked, checks_left });
         let operation = job.operation();
+        if is_send(operation) && gucs::pause() {
+            let refusal = Blocked { reason: BlockReason::Paused, retry_after: None };
+            return blocked(refusal, self.checks_left(job));
+        }
         let mut history = self.history(job);
         if let (true, Some(limits)) = (is_send(operation), &rules.provider_limit) {
             history.provider_wait = self.limit_state.wait(writer, job.provider_id, limits, self.now)?;
         }
         let mut observed = match rules.check(operation, &history, self.now) {
-            Some(refusal) if rules.enforce => return blocked(refusal, self.checks_left(job)),
+            // A pause is no limit that one might only observe.
+            Some(refusal) if rules.enforce || refusal.reason == BlockReason::Paused => {
+                return blocked(refusal, self.checks_left(job));
+            }
             refusal => refusal.map(|blocked| blocked.reason),
         };
         let mut breaker_permit = None;
         // What `on` would not have sent tells the breaker nothing, or the two would part.
         if observed.is_none() && is_send(operation) && matches!(job.answer, Answer::Vendor { .. }) {
-            match self.limit_state.acquire(BreakerKey::of(job), self.now) {
+            match self.limit_state.acquire(job, self.now) {
                 Ok(let_go) => breaker_permit = Some(let_go),
                 Err(retry_after) if rules.enforce => {
                     let refusal = Blocked { reason: BlockReason::Breaker, retry_after: Some(retry_after) };
@@ -293,6 +306,9 @@ pub const NO_CODE: &str = "what was typed can be no code of this vendor; nothing
 /// What they are told of a refusal.
 pub fn explain(reason: BlockReason) -> &'static str {
     match reason {
+        BlockReason::Paused => {
+            "sends are paused, by the provider's option paused or by otp_gateway.pause; nothing was sent"
+        }
         BlockReason::AllowedPrefixes => {
             "the recipient's prefix, or an address's domain, is not among allowed_prefixes; nothing was sent"
         }

@@ -101,10 +101,10 @@ impl QueuedDecision {
         }
     }
 
-    /// Asks the provider's rules; what they refuse ends, or waits for the breaker.
+    /// Asks the provider's rules; what they refuse ends, or waits for the breaker or the end of a pause.
     pub fn rule(&mut self, writer: &mut StoreTransaction, limit_check: &mut LimitCheck) -> Result<(), Failure> {
         let Ok(go) = &mut self.go else { return Ok(()) };
-        self.passed_over = limit_check.skip_open_breakers(&mut go.job, self.id);
+        self.passed_over = limit_check.skip_closed(&mut go.job, self.id);
         self.attempt = go.job.attempt;
         self.asked.clone_from(&go.job.provider);
         self.asked_id = go.job.provider_id;
@@ -135,7 +135,8 @@ impl QueuedDecision {
     }
 
     pub fn waits(&self) -> bool {
-        matches!(&self.go, Err(Stop { blocked: Some(Blocked { reason: BlockReason::Breaker, .. }), .. }))
+        let waits_for = [BlockReason::Breaker, BlockReason::Paused];
+        matches!(&self.go, Err(Stop { blocked: Some(Blocked { reason, .. }), .. }) if waits_for.contains(reason))
     }
 }
 
@@ -186,13 +187,15 @@ impl QueuedJobs<'_> {
                 blocked: None,
             });
         }
+        let keys = self.keys.map_err(|error| Stop::failed(Outcome::AuthFailed, error.message()))?;
+        // First: a copy has not the credentials of the original either, and that is not what is wrong.
+        let payload = keys.open(&Place::Queued(request.stored.id, self.home), &request.sealed).map_err(|_| {
+            let why = "the payload was sealed under another key, or for another database, of which this is a copy; \
+                nothing was sent";
+            Stop::failed(Outcome::InvalidRequest, why)
+        })?;
         let (candidates, role) = self.candidates(request).map_err(|why| Stop::failed(Outcome::AuthFailed, why))?;
         *places = candidates.members.first().map(|first| first.options.max_in_flight);
-        let keys = self.keys.map_err(|error| Stop::failed(Outcome::AuthFailed, error.message()))?;
-        let payload = keys.open(&Place::Queued(request.stored.id, self.home), &request.sealed).map_err(|_| {
-            let why = "the payload was sealed under another key, or for another database, of which this is a copy";
-            Stop::failed(Outcome::AuthFailed, why)
-        })?;
         let wanted = JobSpec {
             operation: Operation::Send,
             attempt,

@@ -43,6 +43,8 @@ pub const PAGE: i64 = 2000;
 pub const AFTER_LOCK: Micros = 200_000;
 /// How long one is left alone that cannot even be failed.
 pub const AFTER_FAULT: Micros = 10_000_000;
+/// How long until it is looked again whether a provider is still paused: ALTER SERVER wakes nobody.
+const AFTER_PAUSE: Micros = 1_000_000;
 
 impl Worker {
     /// Reads what has been queued since the last look: what is new, whoever has had a transaction open meanwhile, and
@@ -152,9 +154,9 @@ impl Worker {
         }
         let of_line = |line: Identity| under_way.get(&line).copied().unwrap_or_default();
         if transaction::catalog_has_changed() {
-            self.queue.forget_places();
+            self.queue.options_changed();
         }
-        let turns = self.queue.take(clock(), gucs::queue_max_age(), of_line);
+        let turns = self.queue.take(clock(), gucs::queue_max_age(), gucs::pause(), of_line);
         if turns.is_empty() {
             return false;
         }
@@ -199,13 +201,13 @@ impl Worker {
             Ok((waiting, decisions, locked))
         });
         self.identities.settle(decided.is_ok());
-        self.limits.settle(decided.is_ok());
+        self.settle_limits(decided.is_ok());
         match decided {
             Ok((waiting, decisions, locked)) => {
                 for turn in turns.iter().filter(|turn| locked.iter().any(|stored| stored.id == turn.id)) {
                     self.queue.wait(turn, clock() + AFTER_LOCK);
                 }
-                waiting.into_iter().for_each(|decision| self.let_wait_for_breaker(&decision));
+                waiting.into_iter().for_each(|decision| self.let_line_wait(&decision));
                 decisions.into_iter().for_each(|decision| self.send(decision));
             }
             Err(failure) => self.on_decision_failure(turns, failure),
@@ -225,11 +227,11 @@ impl Worker {
         too_old
     }
 
-    /// Its provider's breaker is open: the whole line waits.
-    fn let_wait_for_breaker(&mut self, decision: &QueuedDecision) {
+    /// Its provider's breaker is open, or it is paused: the whole line waits.
+    fn let_line_wait(&mut self, decision: &QueuedDecision) {
         self.queue.put_back(&decision.turn);
-        if let Err(Stop { blocked: Some(Blocked { retry_after: Some(wait), .. }), .. }) = decision.go {
-            self.queue.pause(decision.turn.provider, clock() + wait);
+        if let Err(Stop { blocked: Some(Blocked { retry_after, .. }), .. }) = decision.go {
+            self.queue.pause(decision.turn.provider, clock() + retry_after.unwrap_or(AFTER_PAUSE));
         }
     }
 

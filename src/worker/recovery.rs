@@ -21,7 +21,7 @@ use crate::{
     },
     worker::{
         lifecycle::without_patience,
-        state::{Worker, result_row_from_record},
+        state::{Worker, limit_state::BreakerKey, result_row_from_record},
     },
 };
 
@@ -84,11 +84,12 @@ impl Worker {
     }
 
     fn begin_to_settle(&mut self) {
-        let last = self.store.write(Durability::Flushed, |writer| {
-            writer.close_all_breakers()?;
-            writer.last_attempt()
-        });
-        let settled = last.and_then(|last| {
+        let last =
+            self.store.write(Durability::Flushed, |writer| Ok((writer.open_breakers()?, writer.last_attempt()?)));
+        let settled = last.and_then(|(open, last)| {
+            for (server, mapping, breaker) in open {
+                self.limits.breakers.restore(BreakerKey { server, mapping }, breaker);
+            }
             self.recovery.unread = last.map(|last| (Uuid::max(), id_before(last, REACH)));
             self.settle_page()
         });

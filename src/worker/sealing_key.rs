@@ -5,6 +5,7 @@ use std::rc::Rc;
 use crate::{
     crypto::{key_file, seal::Keys},
     error::Error,
+    pg::{database, transaction},
     store::{
         sealing_key::check,
         transaction::{Durability, Failure},
@@ -18,6 +19,13 @@ impl Worker {
     pub fn note_what_is_here(&mut self) {
         let noted = self.store.write(Durability::Deferred, |writer| writer.note_queue_home());
         self.failures.note("noting the cluster of the queue", noted.as_ref().err());
+        if let Ok(true) = noted {
+            pgrx::warning!(
+                "otp_gateway: this server's data directory is a copy of another one, and nobody has promoted it: what was \
+                 queued in database \"{}\" when the copy was made is not sent; what is queued from now on is",
+                transaction::run(|| database::name_of(database::current())).unwrap_or_default()
+            );
+        }
         if !self.identities.known.is_empty()
             && let Err(error) = self.keys_to_seal()
             && key_file::keys().is_ok()

@@ -36,6 +36,7 @@ use crate::{
     },
     store::{
         Store,
+        breakers::OpenBreaker,
         identity::Identity,
         rows::{StoredAttempt, StoredVerification},
         transaction::Failure,
@@ -72,8 +73,8 @@ pub struct Worker {
     pub identities: KnownIdentities,
     /// The id of the key that seals, once it is on record.
     pub sealing_key: Option<String>,
-    /// Breakers that have opened (until when) or closed, and are not yet on record.
-    pub breaker_changes: HashMap<BreakerKey, Option<Timestamp>>,
+    /// Breakers that have opened or closed, and are not yet on record.
+    pub breaker_changes: HashMap<BreakerKey, Option<OpenBreaker>>,
     pub http: HttpClient,
     /// Requests whose turn it is.
     pub pending: Vec<(CallId, Request)>,
@@ -116,6 +117,7 @@ pub struct InFlight {
     pub reference: Option<String>,
     /// Whose breaker it was, and what it gave for this call.
     pub account: BreakerKey,
+    pub vendor: String,
     pub breaker_permit: Option<BreakerPermit>,
     /// How many wrong codes its recipient has left after this one.
     pub checks_left: Option<u32>,

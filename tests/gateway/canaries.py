@@ -62,6 +62,8 @@ class Canaries:
 
     def __init__(self):
         self.texts, self.numbers = {}, {}
+        # Numbers that are taken, and not looked for.
+        self.crowd = set()
         self.files = None
 
     def text(self, value, in_own_table=False):
@@ -89,9 +91,17 @@ class Canaries:
             if not drawn.isdigit():
                 return self.text(drawn, in_own_table)
             national = drawn.lstrip("0")
-            if national not in self.numbers:
+            if national not in self.numbers and national not in self.crowd:
                 self.digits(national, in_own_table)
                 return drawn
+
+    def sample(self, recipients, size=50):
+        """Of many that go the same way so many are looked for: of tens of thousands, one or two stand in ids and times by
+        chance."""
+        for recipient in recipients[size:]:
+            national = recipient.lstrip("0")
+            self.crowd.add(national)
+            self.numbers.pop(national, None)
 
     def visible(self, *recipients):
         """Postgres itself says them, before anything of ours runs."""
@@ -170,17 +180,19 @@ class Canaries:
         return {struct.pack("<3h", *(int(group[at:at + 4]) for at in (0, 4, 8))): value for group, value in padded.items()}
 
 
-def is_within_ids(data, needle):
-    """Whether it stands only within random ids in hexadecimal: of thousands of numbers one is found there by chance."""
+def outside_ids(data, needle):
+    """Where it stands, with what is around it; None: within random ids in hexadecimal alone, where of thousands of numbers
+    one is found by chance."""
+    around = lambda at: data[max(0, at - 24):at + len(needle) + 24]
     if not needle.isdigit():
-        return False
+        return around(data.find(needle.encode()))
     # As far as the id goes to both sides, and no further than a few hundred bytes.
     for found in re.finditer(needle.encode(), data):
         before = re.search(rb"[0-9a-f-]*$", data[max(0, found.start() - 200):found.start()])[0]
         after = re.match(rb"[0-9a-f-]*", data[found.end():found.end() + 200])[0]
         if len(before + after) + len(needle) < 24 or not re.search(rb"[a-f]", before + after):
-            return False
-    return True
+            return around(found.start())
+    return None
 
 
 NUMERIC_HEADER = b"\x02\x80"
@@ -208,8 +220,8 @@ def search(directory, canaries):
         )
         assert grep.returncode in (0, 1)
     for path, needle in {tuple(line.decode().split("\0")) for line in grep.stdout.splitlines()}:
-        if not is_within_ids(pathlib.Path(path).read_bytes(), needle):
-            hit(path.removeprefix(str(directory)), needle, needles[needle])
+        if context := outside_ids(pathlib.Path(path).read_bytes(), needle):
+            hit(path.removeprefix(str(directory)), f"{needle} in {context!r}", needles[needle])
     numerics = canaries.numerics()
     for path in directory.rglob("*"):
         if path.is_file() and not path.is_symlink():

@@ -23,7 +23,7 @@ import pytest
 from canaries import RUN, search
 from cluster import BINDIR, Cluster
 from simulator import Simulator
-from vendors import CREDENTIALS, FLOWS, TABLE, VENDORS
+from vendors import CREDENTIALS, FLOWS, TABLE, VENDORS, wrapper
 
 psycopg2.extras.register_uuid()
 
@@ -211,7 +211,7 @@ class Gateway:
         ours = {"base_url": self.simulator.url(vendor), "allow_plain_http": "true", "resend_after": "0s"}
         own = TABLE[vendor].options if vendor in TABLE else {}
         options = {**ours, **own, **options}
-        self.execute(f"CREATE SERVER {name} FOREIGN DATA WRAPPER otp_{vendor} OPTIONS ({listed(options)})")
+        self.execute(f"CREATE SERVER {name} FOREIGN DATA WRAPPER {wrapper(vendor)} OPTIONS ({listed(options)})")
         credentials = credential_options(vendor) if credentials is None else credentials
         self.execute(f"CREATE USER MAPPING FOR {role} SERVER {name} OPTIONS ({listed(credentials)})")
 
@@ -249,7 +249,9 @@ class Gateway:
     def enqueue_many(self, count, provider="ideamart", session=None, vendor=None):
         """So many sends in one statement, to numbers of their own: the verifications."""
         vendor = vendor or provider
-        bodies = [json.dumps(FLOWS[vendor]["send"](self.number(vendor))) for _ in range(count)]
+        recipients = [self.number(vendor) for _ in range(count)]
+        RUN.sample(recipients)
+        bodies = [json.dumps(FLOWS[vendor]["send"](to)) for to in recipients]
         statement = "SELECT verification_id FROM unnest(%s::text[]) AS t (body), otp_enqueue(%s, body::jsonb)"
         return [id for (id,) in self.execute(statement, (bodies, provider), session)]
 

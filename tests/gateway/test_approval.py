@@ -228,7 +228,7 @@ def registry(request, cluster, simulator):
         yield bank_
 
 
-VERIFY = "SELECT public.verify_customer(%s, %s) AS outcome"
+VERIFY = "SELECT outcome FROM public.verify_customer(%s, %s)"
 CHANGE = "UPDATE public.customer SET phone = %s WHERE id = %s"
 
 
@@ -423,6 +423,20 @@ def test_a_retry_that_comes_too_late(registry):
     registry.execute("UPDATE otp_gateway_internal.verification_record SET approved_at = approved_at - interval '11 minutes'")
     assert registry.as_app(VERIFY, (registry.victim, registry.code)) == [("superseded",)]
     assert row(registry)[2] is False
+
+
+def test_it_says_how_many_tries_are_left_and_how_long_to_wait(registry, simulator):
+    """What an application tells a person who mistyped: the call's own numbers come through the documented function."""
+    answer = "SELECT outcome, attempts_left, retry_after FROM public.verify_customer(%s, %s)"
+    wrong = simulator.wrong("ideamart", registry.phone)
+    assert registry.as_app(answer, (registry.victim, wrong)) == [("invalid_code", 2, None)]
+    registry.execute("ALTER SERVER ideamart OPTIONS (ADD check_limit '1 per hour')")
+    ((outcome, _, wait),) = registry.as_app(answer, (registry.victim, registry.code))
+    assert outcome == "blocked" and 3000 < wait.total_seconds() <= 3600
+    registry.execute("ALTER SERVER ideamart OPTIONS (DROP check_limit)")
+    assert registry.as_app(answer, (registry.victim, registry.code)) == [("approved", 0, None)]
+    # There is no such customer.
+    assert registry.as_app(answer, (0, registry.code)) == [("not_found", None, None)]
 
 
 def test_a_verification_of_another_number_does_not_count(registry, simulator):

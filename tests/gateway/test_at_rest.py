@@ -14,7 +14,7 @@ import pytest
 from canaries import NUMERIC_HEADER, Canaries, control, digits, search
 from cluster import Cluster, kill
 from conftest import FLOWS, Gateway
-from vendors import VENDORS
+from vendors import TABLE, VENDORS
 
 VISIBLE = "control" + secrets.token_hex(8)
 
@@ -101,6 +101,7 @@ def test_all_flows(place, simulator):
     provider("twilio", "twilio", ["api_key", "api_secret"])
     provider("twilio_account", "twilio", ["account_sid", "auth_token"])
     provider("msg91", "msg91", ["authkey"])
+    provider("vonage", "vonage", ["api_key", "api_secret"])
 
     def sri_lankan():
         national = "77" + digits(7)
@@ -113,6 +114,10 @@ def test_all_flows(place, simulator):
             national = sri_lankan()
             spelled = secrets.choice([f"0{national}", f"+94{national}", f"tel:94{national}", f"0094{national}"])
             return f"0{national}", {"mobile": spelled, "metadata": {"client": "WebSite", "app_code": "https://a.example"}}, {}
+        if vendor == "vonage":
+            national = sri_lankan()
+            spelled = secrets.choice([f"0{national}", f"+94{national}", f"0094{national}"])
+            return f"0{national}", {"mobile": spelled, "brand": VISIBLE[:16], "code_length": 10}, {}
         if vendor == "twilio":
             national, address = sri_lankan(), f"{canaries.secret('asha')}@example.org"
             to, spelled = secrets.choice([(f"0{national}", f"+94{national}"), (address, address.replace("example", "EXAMPLE"))])
@@ -141,7 +146,7 @@ def test_all_flows(place, simulator):
         return code
 
     providers = ["iserveu", "hyperverge", "paytm", "ideamart", "relid", "relid_token", "relid_oauth"]
-    providers += ["twilio", "twilio_account", "msg91"]
+    providers += ["twilio", "twilio_account", "msg91", "vonage"]
     assert {name.split("_")[0] for name in providers} == set(VENDORS)
     ended, open_ = [], []
     for name in providers:
@@ -190,15 +195,17 @@ def test_all_flows(place, simulator):
         ("twilio", "verify", lambda n, c, t: {"sid": "VE" + "0c" * 16, "status": "pending", "valid": False, "to": n, "lookup": {"n": n}, "code_sent": f"{c} to {n}"}),
         ("msg91", "send", lambda n, c, t: {"type": "error", "message": f"{n} is blocked", "mobile": int(n), "x": f"91{n}"}),
         ("msg91", "verify", lambda n, c, t: {"type": "error", "message": "OTP not match", "mobile": f"91{n}", "again": [c, {c: n}]}),
+        ("vonage", "send", lambda n, c, t: {"title": "Bad Request", "detail": f"{VISIBLE}: no such +94 {n}", "to": n, "x": [f"94{n}", int(n)]}),
+        ("vonage", "verify", lambda n, c, t: {"title": "Invalid Code", "detail": f"wrong {c} for 94{n}", "phone_number": n, "again": {c: c}}),
     ]:
         to, send, verify = payload(vendor)
         national = to.removeprefix("0")
         token, typed = send.get("token", "-"), canaries.number(9)
         if operation == "send":
-            simulator.fault("reply", vendor, "send", times=1, body=reply(national, typed, token))
+            simulator.fault("reply", vendor, "send", times=1, body=reply(national, typed, token), status=TABLE[vendor].statuses[1])
         id = gateway.execute(f"SELECT (otp_send('{vendor}', {literal(send)})).verification_id")[0][0]
         if operation == "verify":
-            simulator.fault("reply", vendor, "verify", times=1, body=reply(national, typed, token))
+            simulator.fault("reply", vendor, "verify", times=1, body=reply(national, typed, token), status=TABLE[vendor].statuses[1])
             row = gateway.row(f"SELECT * FROM otp_verify('{id}', {literal(typed)}, {literal(verify)})")
             assert row["outcome"] == "invalid_code", row
 

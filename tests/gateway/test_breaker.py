@@ -43,8 +43,6 @@ def fail(gateway, simulator, outcome="provider_error", provider="ideamart", time
         simulator.fault(vendor="ideamart", operation="send", times=times, **KINDS[outcome])
     rows = [gateway.send(provider, vendor="ideamart") for _ in range(times)]
     assert [(row["outcome"], row["reason"]) for row in rows] == [(outcome, None)] * times
-    if outcome == "unreachable":
-        at(gateway, provider, base_url=simulator.url("ideamart"))
 
 
 def is_open(row):
@@ -212,15 +210,88 @@ def test_what_was_under_way_does_not_open_it_for_longer(gateway, simulator):
     assert is_open(row) and row["retry_after"] <= seconds(5)
 
 
-def test_a_new_worker_starts_closed(gateway, simulator):
-    """What an old one thought of a provider is not held against it for ever; nor is it shown."""
-    fail(gateway, simulator)
-    assert is_open(gateway.send())
+def end_worker(gateway):
     pid = worker_pid(gateway, None)
     gateway.execute("SELECT pg_terminate_backend(%s)", (pid,))
     gone(gateway, pid)
+
+
+def until_later(gateway, provider="ideamart"):
+    """Makes the time that it is open for long, so that no probe of its own comes in between."""
+    gateway.execute(
+        "UPDATE otp_gateway_internal.breaker AS b SET failed_at = now(), open_until = now() + interval '5 min'"
+        " FROM pg_foreign_server AS s WHERE s.oid = b.server AND s.srvname = %s", (provider,)
+    )
+    end_worker(gateway)
+    row = gateway.send(provider, vendor="ideamart")
+    assert is_open(row) and row["retry_after"] > seconds(200)
+
+
+def test_a_new_worker_knows_those_that_are_open(gateway, simulator):
+    """Also of a provider that would be called by nobody but it, and as long as the old one would have waited."""
+    fail(gateway, simulator)
+    until_later(gateway)
+    assert seen(gateway).startswith("open until")
+    # What is past is past: it starts closed.
+    gateway.execute("UPDATE otp_gateway_internal.breaker SET open_until = now()")
+    end_worker(gateway)
     assert gateway.send()["outcome"] == "sent"
     assert (recorded(gateway), seen(gateway)) == ({}, "closed")
+
+
+MENDED = {
+    "a server option": lambda gateway: gateway.execute("ALTER SERVER ideamart OPTIONS (ADD connect_timeout '2s')"),
+    "the user mapping": lambda gateway: gateway.execute(
+        "ALTER USER MAPPING FOR PUBLIC SERVER ideamart OPTIONS (DROP password_file, ADD password 'another')"
+    ),
+}
+
+
+@pytest.mark.parametrize("what", [*MENDED, "a file of credentials"])
+@pytest.mark.parametrize("who", ["somebody", "a queued one", "a new worker"])
+def test_what_is_mended_is_tried_at_once(gateway, simulator, tmp_path, what, who):
+    """Whoever has mended the cause has not to wait for the end of the time."""
+    if what == "a file of credentials":
+        secret = tmp_path / "password"
+        secret.write_text("another")
+        secret.chmod(0o644)
+        for directory in (tmp_path, *tmp_path.parents[:2]):
+            directory.chmod(0o755)
+        gateway.execute(f"ALTER USER MAPPING FOR PUBLIC SERVER ideamart OPTIONS (SET password_file '{secret}')")
+    fail(gateway, simulator, "auth_failed")
+    until_later(gateway)
+    queued = gateway.enqueue()["verification_id"]
+    before, arrived = len(gateway.cluster.log()), simulator.count("ideamart", "send")
+    assert is_open(gateway.send())
+    if what == "a file of credentials":
+        secret.write_text("a third one")
+    else:
+        MENDED[what](gateway)
+    if who == "a new worker":
+        end_worker(gateway)
+    # A file's change nobody is told of: the next who calls sees it.
+    if who == "somebody" or what == "a file of credentials":
+        assert gateway.send()["outcome"] == "sent"
+        arrived += 1
+    assert gateway.wait(queued, "30s")["outcome"] == "sent"
+    assert simulator.count("ideamart", "send") == arrived + 1
+    assert (recorded(gateway), seen(gateway)) == ({}, "closed")
+    lines = [line for line in gateway.cluster.log()[before:].splitlines() if 'provider "ideamart" has' in line]
+    assert len(lines) == 1 and "it is tried anew" in lines[0], lines
+
+
+def test_what_was_mended_in_vain_opens_it_again(gateway, simulator):
+    """After as many faults as ever, and a probe that fails does not have it seem younger than it is."""
+    fail(gateway, simulator, "auth_failed")
+    assert is_open(gateway.send())
+    MENDED["a server option"](gateway)
+    fail(gateway, simulator, "auth_failed")
+    assert is_open(gateway.send())
+    ((opened, failed),) = gateway.execute("SELECT opened_at, failed_at FROM otp_gateway_internal.breaker")
+    assert opened == failed
+    simulator.fault("status", "ideamart", "send", status=401, times=1)
+    until(lambda: gateway.send()["outcome"] == "auth_failed", "a probe goes", 20)
+    until(lambda: gateway.execute("SELECT opened_at, failed_at > opened_at FROM otp_gateway_internal.breaker") == [(opened, True)], "it is on record")
 
 
 # in its own time
@@ -238,12 +309,11 @@ def test_a_probe_closes_it_and_a_failed_one_does_not(gateway, simulator):
     """Two providers at once, for time's sake: with one the probe succeeds, with the other it fails."""
     for name in ("recovers", "stays_ill"):
         gateway.create_provider(name, "ideamart")
-        fail(gateway, simulator, provider=name)
+        fail(gateway, simulator, "unreachable" if name == "stays_ill" else "provider_error", name)
         opened = gateway.send(name, vendor="ideamart")
         assert is_open(opened) and opened["retry_after"] <= seconds(5)
     # While it is open, two are queued at the one that recovers, and a whole crowd.
     queued = [gateway.enqueue("recovers", vendor="ideamart")["verification_id"] for _ in range(20)]
-    at(gateway, "stays_ill", base_url=f"http://127.0.0.1:{free_port()}/nobody")
     arrived = simulator.count("ideamart", "send")
 
     # Nobody asks for anything: a queued one is the probe, and the others follow when it has succeeded.

@@ -147,7 +147,9 @@ def test_the_mapping_of_my_role(gateway, app):
     gateway.execute(f"GRANT USAGE ON FOREIGN SERVER well TO {app}; CREATE USER MAPPING FOR {app} SERVER well OPTIONS (app_id 'a', app_key_file '/nowhere')")
     with contextlib.closing(gateway.connect(user=app)) as session:
         found = check(gateway, session=session)
-    assert faults(found) == {"credential_file", "credentials"}
+    # Once, and as the system says it.
+    assert faults(found) == {"credential_file"} and "credentials" not in found
+    assert "no such file or directory" in found["credential_file"][1], found
     assert "app_key_file" in found["credential_file"][1] and "/nowhere" not in str(found)
     assert faults(check(gateway)) == set()
     gateway.execute("DROP USER MAPPING FOR PUBLIC SERVER well")
@@ -165,7 +167,7 @@ def test_files_that_others_can_read(gateway):
         assert "app_key_file" in found["credential_file"][1] and "0644" in found["credential_file"][1]
         path.chmod(0o000)
         found = check(gateway)
-        assert faults(found) == {"credential_file", "credentials"}
+        assert faults(found) == {"credential_file"} and "permission denied" in found["credential_file"][1]
     finally:
         path.chmod(before)
     assert check(gateway)["credential_file"][0] == "ok"
@@ -207,11 +209,21 @@ def test_the_sandbox_has_nobody_to_be_called(gateway):
 
 
 def test_a_breaker_that_is_open(gateway, simulator):
-    simulator.fault("status", VENDOR, status=503)
+    """Nothing can be sent: why, since when, until when. And what to mend, by what failed."""
+    body = {"status": "failure", "statusCode": 401, "error": {"message": "no"}}
+    simulator.fault("reply", VENDOR, "send", body=body, times=5)
     for _ in range(5):
-        gateway.send("well", vendor=VENDOR)
-    found = check(gateway)
-    assert found["breaker"][0] == "warning" and "open until" in found["breaker"][1]
+        assert gateway.send("well", vendor=VENDOR)["outcome"] == "auth_failed"
+    status, detail, hint = check(gateway)["breaker"]
+    assert status == "error" and "open for" in detail and "nothing is sent" in detail, detail
+    assert "(auth_failed, vendor code 401)" in detail and "the next one is tried in" in detail, detail
+    assert "credentials" in hint and "list of addresses" in hint, hint
+    # Mended: the next one is tried, and that is said.
+    gateway.execute("ALTER SERVER well OPTIONS (ADD connect_timeout '2s')")
+    status, detail, hint = check(gateway)["breaker"]
+    assert (status, hint) == ("ok", None) and "closed" in detail and "have changed" in detail, detail
+    assert gateway.send("well", vendor=VENDOR)["outcome"] == "sent"
+    assert check(gateway)["breaker"][:2] == ("ok", "closed")
 
 
 def test_a_route(gateway, app):

@@ -340,7 +340,7 @@ def test_a_generated_column_under_a_before_trigger(gateway, simulator, when, mor
     customers(gateway, "typed text, phone text GENERATED ALWAYS AS (replace(typed, ' ', '')) STORED, name text, verification_id uuid")
     trigger(gateway, f"{when} INSERT OR UPDATE", *IDEAMART, *more)
     for statement in ("INSERT INTO customer (typed) VALUES ('0771234567')", "INSERT INTO customer (typed) VALUES (NULL)"):
-        with pytest.raises(psycopg2.errors.InvalidParameterValue) as error:
+        with pytest.raises(psycopg2.errors.TriggerProtocolViolated) as error:
             gateway.execute(statement)
         assert error.value.diag.message_primary.startswith(f"{NAMED}column phone is generated")
         assert "AFTER trigger" in error.value.diag.message_hint
@@ -362,7 +362,7 @@ def test_a_generated_column_under_an_after_trigger(gateway, simulator):
 def test_a_generated_column_for_the_id(gateway):
     customers(gateway, "phone text, verification_id uuid GENERATED ALWAYS AS ('01980000-0000-7000-8000-000000000000') STORED")
     trigger(gateway, "BEFORE INSERT", *IDEAMART, "verification_id")
-    with pytest.raises(psycopg2.errors.InvalidParameterValue) as error:
+    with pytest.raises(psycopg2.errors.TriggerProtocolViolated) as error:
         insert(gateway, gateway.number())
     assert error.value.diag.message_primary.startswith(f"{NAMED}column verification_id")
 
@@ -385,7 +385,7 @@ def test_a_move_to_another_partition_that_comes_to_nothing(gateway, simulator, p
     gateway.execute(suppressed)
     move = f"UPDATE customer SET region = 'north', phone = '{refused}'"
     if partitioned == "before":
-        with pytest.raises(psycopg2.errors.InvalidParameterValue) as error:
+        with pytest.raises(psycopg2.errors.TriggerProtocolViolated) as error:
             gateway.execute(move)
         assert "AFTER trigger" in error.value.diag.message_hint
     else:

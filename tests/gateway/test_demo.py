@@ -17,6 +17,7 @@ import pytest
 
 from cluster import BINDIR
 from simulator import VENDORS
+from vendors import wrapper
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 DEMO = ROOT / "demo/demo.py"
@@ -114,7 +115,7 @@ def test_everything(pager):
     plain = re.sub(r"\x1b\[\d*m", "", shown)
     assert [line for line in plain.splitlines() if len(line) > WIDEST] == []
     # A scene of each vendor's own: its server is made there.
-    missing = [vendor for vendor in VENDORS if f"FOREIGN DATA WRAPPER otp_{vendor}" not in plain]
+    missing = [vendor for vendor in VENDORS if f"CREATE SERVER {vendor} FOREIGN DATA WRAPPER {wrapper(vendor)}" not in plain]
     assert missing == [] and "ALL=1" not in plain
     assert len(scenes_of(shown)) == len([*ROOT.glob("demo/scenes/*.sql"), *ROOT.glob("demo/more/*.sql")])
 

@@ -14,7 +14,7 @@ import pytest
 from conftest import Gateway
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-TABLE, TRIGGER = r"CREATE TABLE", r"CREATE (?:CONSTRAINT )?TRIGGER"
+TABLE, TRIGGER = r"CREATE TABLE", r"CREATE (?:OR REPLACE )?(?:CONSTRAINT )?TRIGGER"
 FUNCTION = r"CREATE (?:OR REPLACE )?FUNCTION"
 
 
@@ -181,7 +181,7 @@ class Bank:
             GRANT USAGE ON SCHEMA otp TO {self.app}; GRANT USAGE ON FOREIGN SERVER ideamart TO {self.app};
             GRANT CREATE ON SCHEMA public TO {self.owner}; SET ROLE {self.owner}
         """)
-        self.design = BESIDE_IT if any("CREATE TABLE public.verified_phone" in one for one in made) else IN_THE_ROW
+        self.design = BESIDE_IT if any(re.match(rf"{TABLE} (?:IF NOT EXISTS )?public.verified_phone", one) for one in made) else IN_THE_ROW
         for statement in made:
             self.execute(statement.replace("'sandbox'", "'ideamart'"))
         if self.design is BESIDE_IT:

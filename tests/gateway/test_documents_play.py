@@ -16,6 +16,7 @@ How a document is written, so that it can be played:
 """
 
 import contextlib
+import json
 import os
 import pathlib
 import re
@@ -157,8 +158,9 @@ REDIRECT = """
     CREATE FUNCTION public.to_the_simulator() RETURNS event_trigger LANGUAGE plpgsql AS $$
     DECLARE one record;
     BEGIN
-      FOR one IN SELECT srvname, substr(fdwname, 5) AS vendor FROM pg_foreign_server AS s JOIN pg_foreign_data_wrapper AS w
-        ON w.oid = srvfdw WHERE substr(fdwname, 5) = ANY (%(vendors)s)
+      -- A described vendor is known by its server's name.
+      FOR one IN SELECT srvname, vendor FROM pg_foreign_server AS s JOIN pg_foreign_data_wrapper AS w ON w.oid = srvfdw,
+        coalesce(nullif(substr(fdwname, 5), 'rest'), srvname::text) AS vendor WHERE vendor = ANY (%(vendors)s)
         AND NOT EXISTS (SELECT FROM unnest(srvoptions) AS o WHERE o LIKE 'base\\_url=http://127.0.0.1%%')
       LOOP
         IF EXISTS (SELECT FROM pg_foreign_server, unnest(srvoptions) AS o WHERE srvname = one.srvname AND o LIKE 'base\\_url=%%')
@@ -194,14 +196,14 @@ def session(place, simulator, needed):
         etc = place.directory / "etc"
         etc.mkdir(exist_ok=True)
         for name in re.findall(rf"{CREDENTIALS}([\w.-]+)", needed):
-            (etc / name).write_text(ca_of(simulator) if name.endswith(".pem") else "4711\n")
+            (etc / name).write_text(content(name, simulator))
         # As the documents say to: the server's alone.
         subprocess.run(["chmod", "-R", "go=", etc], check=True)
         if os.geteuid() == 0:
             subprocess.run(["chown", "-R", "postgres", etc], check=True)
         with place.database(extension=False) as name:
             with place.session(name) as owner:
-                owner.cursor().execute(REDIRECT, {"vendors": list(VENDORS), "at": simulator.at["http"]})
+                owner.cursor().execute(REDIRECT, {"vendors": [*VENDORS, "vonage"], "at": simulator.at["http"]})
             psql = Psql(place, name, simulator)
             try:
                 yield psql
@@ -218,8 +220,18 @@ def session(place, simulator, needed):
         cursor.execute("SELECT pg_reload_conf()")
 
 
-def ca_of(simulator):
-    return (pathlib.Path(simulator.directory.name) / "tls/ca.pem").read_text()
+def content(name, simulator):
+    """Of a file in /etc/otp_gateway/: an authority's certificate, a vendor's description as its page has it, a secret."""
+    if name.endswith(".pem"):
+        return (pathlib.Path(simulator.directory.name) / "tls/ca.pem").read_text()
+    if name.endswith(".json"):
+        (described,) = filter(is_description, blocks(ROOT / "docs/vendors" / f"{pathlib.Path(name).stem}.md"))
+        return described.code
+    return "4711\n"
+
+
+def is_description(block):
+    return block.language == "json" and "operations" in json.loads(block.code)
 
 
 def plain(text):
@@ -283,7 +295,7 @@ def test_it_plays(place, simulator, path):
 def test_a_body_can_be_pasted(place, simulator, path):
     """What a vendor's page has as JSON is the payload of a send, and the vendor takes it."""
     before = [block for block in [*played_before(path), *blocks(path)] if block.language == "sql"]
-    bodies = [block.code for block in blocks(path) if block.language == "json"]
+    bodies = [block.code for block in blocks(path) if block.language == "json" and not is_description(block)]
     assert bodies, f"{path.name} has no body to paste"
     with session(place, simulator, "".join(block.code for block in before)) as psql:
         for block in before:

@@ -29,7 +29,7 @@ def bodies(simulator, vendor, operation):
 def takes_more(simulator, vendor="ideamart"):
     """The simulator is strict, as its pages are: a vendor that takes more than its page says."""
     for operation in ("send", "resend"):
-        simulator.fault("reply", vendor, operation, body=TABLE[vendor].success)
+        simulator.fault("reply", vendor, operation, body=TABLE[vendor].success, status=TABLE[vendor].statuses[0])
 
 
 @pytest.mark.parametrize("vendor", list(FLOWS))

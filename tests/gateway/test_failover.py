@@ -251,9 +251,10 @@ def test_a_number_in_any_spelling_is_one_recipient_across_vendors(gateway, simul
     ways = spelled(first, to)[:3]
     # The first says that it did nothing.
     simulator.fault("status", first, "send", status=503)
-    rows = [gateway.row(call, ("codes", json.dumps({"mobile": way}))) for way, call in zip(ways, (SEND, ENQUEUE, SEND))]
-    ids = [row["verification_id"] for row in rows]
-    rows = [gateway.wait(id) for id in ids]
+    ids, rows = [], []
+    for way, call in zip(ways, (SEND, ENQUEUE, SEND)):
+        ids.append(gateway.row(call, ("codes", json.dumps({"mobile": way})))["verification_id"])
+        rows.append(gateway.wait(ids[-1]))
     assert [(row["outcome"], row["reason"]) for row in rows] == [("sent", None), ("sent", None), ("blocked", "send_limit")]
     for id in ids[:2]:
         assert tries(gateway, id) == [("one", "provider_error", None), ("two", "sent", None)]

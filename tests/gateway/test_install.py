@@ -1,6 +1,6 @@
 """Promise: `make install` puts the extension's files in place and nothing else on the machine; what building lacks it says,
 with where that comes from. `make uninstall` takes the same files away. `make setup` installs no Postgres on a machine that
-has one. `make help` knows every target."""
+has one. `make simulator` needs Rust alone. `make help` knows every target, and which of them install over a server."""
 
 import os
 import pathlib
@@ -120,6 +120,31 @@ def test_a_slip_in_pg_config_installs_nothing(machine):
     code, said = machine.run("make", "uninstall", PG_CONFIG="/nonexistent/pg_config")
     assert code != 0 and "/nonexistent/pg_config is not there" in said, said
     assert machine.installed() == ""
+
+
+def test_the_simulator_needs_rust_alone(machine, tmp_path):
+    """No Postgres, no headers, no Debian packages; without Rust it says so."""
+    machine.program(machine.path / "dpkg-query", "exit 1")
+    # It would not end: what is started in its place.
+    code, said = machine.run("make", "simulator", "--dry-run", PG_CONFIG="/nonexistent")
+    assert code == 0 and "setup.sh" not in said and "exec target/release/simulator" in said, said
+    code, said = machine.run("make", "build-simulator", PG_CONFIG="/nonexistent")
+    assert code == 0 and machine.installed() == "", said
+    bare = Machine(tmp_path / "bare", rust=None)
+    code, said = bare.run("make", "build-simulator")
+    assert code != 0 and "https://rustup.rs" in said and bare.installed() == "", said
+
+
+def test_help_warns_of_what_installs_over_a_server(machine):
+    """Each target that has `install` among what comes before it, but for that itself."""
+    _, said = machine.run("make", "help")
+    (warned,) = re.findall(r"Not on a production server: (.*?) set up", said)
+    rules = {target: needs.split() for target, needs in re.findall(r"^([\w-]+):(?!=) ?(.*)$", (ROOT / "Makefile").read_text(), re.M)}
+
+    def installs(target):
+        return any(need == "install" or installs(need) for need in rules.get(target, []))
+
+    assert {target for target in rules if installs(target)} == set(re.findall(r"[\w-]+", warned)) - {"and"}
 
 
 def test_help_knows_every_target(machine):

@@ -245,7 +245,7 @@ def test_a_provider_that_is_not_there(quick_gateway):
 
 def test_a_number_of_another_country(quick_gateway):
     state, message, hint = fails(quick_gateway, "SELECT otp_gateway.forget('hyperverge', '+94 77 123 4567')")
-    assert state == "22023" and 'is a number of another country than provider "hyperverge" sends to' in message, message
+    assert state == "22023" and 'is a number of another country or kind than provider "hyperverge" sends to' in message, message
     state, message, hint = fails(quick_gateway, "SELECT otp_gateway.forget('hyperverge', '12345')")
     assert state == "22023" and 'is nothing that provider "hyperverge" sends to' in message, message
 
@@ -327,6 +327,19 @@ def test_a_private_key_that_others_can_read(quick_gateway):
         shutil.rmtree(directory)
 
 
+@pytest.mark.parametrize(
+    "vendor, payload, where",
+    [
+        ("hyperverge", "{}", "Put template_id, mobile into the payload, or template_id into the server option defaults."),
+        ("hyperverge", '{"mobile": "+91 98765 43210"}', "Put template_id into the payload, or into the server option defaults."),
+        ("ideamart", "{}", "Put mobile into the payload."),
+    ],
+)
+def test_what_is_missing_has_a_place(quick_gateway, vendor, payload, where):
+    state, message, hint = fails(quick_gateway, f"SELECT otp_send('{vendor}', '{payload}')")
+    assert state == "22023" and "is missing" in message and hint.endswith(where), hint
+
+
 # N5: the log of what happens to a provider, and to a worker
 
 
@@ -372,6 +385,23 @@ def test_credentials_that_are_refused(gateway, simulator):
         (line,) = lines_of(log, f'provider "{name}"', "auth_failed")
         assert "LOG:" in line and "refuses the credentials of its user mapping: auth_failed (HTTP 401)" in line, line
     assert CREDENTIALS["hyperverge"]["app_key"] not in log
+
+
+@pytest.mark.parametrize(
+    "vendor, status, body, said",
+    [
+        ("ideamart", 200, {"version": "1.0", "statusCode": "E1303", "statusDetail": "x"}, "auth_failed (HTTP 200, vendor code E1303)"),
+        ("relid", 200, {"response_code": 1, "error_code": 7019, "error_message": "x"}, "auth_failed (HTTP 200, vendor code 7019)"),
+        ("msg91", 418, {"type": "error", "message": "IP not whitelisted"}, "auth_failed (HTTP 418)"),
+    ],
+)
+def test_an_address_that_is_not_on_the_vendor_s_list(gateway, simulator, vendor, status, body, said):
+    """Where the vendor's code may mean that, the line says so: the credentials may be as they should."""
+    simulator.fault("reply", vendor, "send", body=body, status=status)
+    before = len(gateway.cluster.log())
+    assert gateway.send(vendor)["outcome"] == "auth_failed"
+    (line,) = lines_of(gateway.cluster.log()[before:], f'provider "{vendor}"')
+    assert "or this machine's address is not on the vendor's list: " + said in line, line
 
 
 def test_a_worker_begins_and_ends(own_cluster):

@@ -193,7 +193,7 @@ def test_payload_of_verify_and_resend(gateway, simulator):
         (f"SELECT otp_verify('{id}'::uuid, '{CANARIES['code']}', '{{\"template_id\": \"x\"}}')", ["template_id"]),
         (f"SELECT otp_resend('{id}'::uuid, '{{\"channel\": \"{CANARIES['text']}\"}}')", ["channel", "sms, voice"]),
         (f"SELECT otp_verify('{id}'::uuid, NULL)", ["otp is null"]),
-        (f"SELECT otp_cancel('{id}'::uuid)", ["hyperverge has no cancel"]),
+        (f"SELECT otp_cancel('{id}'::uuid)", ["hyperverge has no cancel", "hyperverge has: send, verify, resend", "stays good until expires_at"]),
         ("SELECT otp_verify(NULL::uuid, '1')", ["verification_id is null"]),
         ("SELECT otp_verify(NULL, '1')", ["verification_id (or provider) is null"]),
         ("SELECT otp_resend(NULL)", ["verification_id is null"]),

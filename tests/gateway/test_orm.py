@@ -79,7 +79,7 @@ def cluster():
             cursor.execute("CREATE SCHEMA otp; CREATE EXTENSION otp_gateway SCHEMA otp")
             cursor.execute("CREATE SERVER sandbox FOREIGN DATA WRAPPER otp_sandbox OPTIONS (resend_after '0s')")
         # Postgres logs a statement that fails, psycopg2's with the number in it, unless the role is quiet.
-        for file in (SIGN_UP, ROOT / "contrib/quiet_role.sql"):
+        for file in (SIGN_UP, SIGN_UP, ROOT / "contrib/quiet_role.sql"):
             said = cluster.psql("postgres", "-v", "ON_ERROR_STOP=1", "-v", "role=registration_app", "-f", file)
             assert "ERROR" not in said, said
         yield cluster
@@ -155,13 +155,13 @@ def test_sign_up(console):
     console("c.save()")
     assert console("c.code_sent()[0]") == "sent"
     assert console("c.is_verified()") is False
-    assert console(f"c.verify('{WRONG}')") == "invalid_code"
+    assert console(f"c.verify('{WRONG}')[0]") == "invalid_code"
     assert console("(c.is_verified(), Customer.verified().count())") == [False, 0]
-    assert console(f"c.verify('{RIGHT}')") == "approved"
+    assert console(f"c.verify('{RIGHT}')[0]") == "approved"
     assert console("(c.is_verified(), [one.pk == c.pk for one in Customer.verified()])") == [True, [True]]
     # Saved as it was, and a double click.
     console("c.save()")
-    assert console(f"(c.is_verified(), c.verify('{RIGHT}'))") == [True, "approved"]
+    assert console(f"(c.is_verified(), c.verify('{RIGHT}')[0])") == [True, "approved"]
     # However often it was saved, one code was sent.
     assert console.admin("SELECT count(*)::int FROM otp_gateway.verification") == [(before + 1,)]
 
@@ -195,12 +195,12 @@ with transaction.atomic():
 def test_another_phone(console):
     """It is verified no more, and gets a code of its own; the old one's is of no use."""
     signed_up(console)
-    assert console(f"c.verify('{RIGHT}')") == "approved"
+    assert console(f"c.verify('{RIGHT}')[0]") == "approved"
     console("c.phone = '0771230009'; c.save()")
     assert console("(c.is_verified(), Customer.verified().count())") == [False, 0]
     assert console("c.code_sent()[0]") == "sent"
-    assert console(f"c.verify('{WRONG}')") == "invalid_code"
-    assert console(f"c.verify('{RIGHT}')") == "approved"
+    assert console(f"c.verify('{WRONG}')[0]") == "invalid_code"
+    assert console(f"c.verify('{RIGHT}')[0]") == "approved"
     assert console("c.is_verified()") is True
 
 
@@ -209,14 +209,14 @@ def test_send_again_and_an_object_that_is_older(console):
     signed_up(console)
     console("c.refresh_from_db()")
     console.admin("UPDATE otp_gateway_internal.verification_record SET status = 'expired', sealed = NULL WHERE status = 'pending'")
-    assert console(f"c.verify('{RIGHT}')") == "expired"
+    assert console(f"c.verify('{RIGHT}')[0]") == "expired"
     console("c.send_code_again()")
     now = console.admin("SELECT verification_id::text FROM public.customer")
     assert console("str(c.verification_id)") != now[0][0]
     console("c.save()")
     assert console.admin("SELECT verification_id::text FROM public.customer") == now
     assert console("c.code_sent()[0]") == "sent"
-    assert console(f"c.verify('{RIGHT}')") == "approved"
+    assert console(f"c.verify('{RIGHT}')[0]") == "approved"
     # Verified: nothing more is sent.
     console("c.send_code_again()")
     assert console.admin("SELECT verification_id::text FROM public.customer") == now
@@ -227,7 +227,7 @@ def test_nobody_else_verifies(console):
     signed_up(console)
     denied = "permission denied for table verified_phone"
     console.fails("VerifiedPhone.objects.create(customer=c, phone=c.phone, verification_id=c.pk, verified_at='2026-01-01T00:00Z')", denied)
-    assert console(f"c.verify('{RIGHT}')") == "approved"
+    assert console(f"c.verify('{RIGHT}')[0]") == "approved"
     console.fails("VerifiedPhone.objects.update(phone='0771230008')", denied)
     console.fails("VerifiedPhone.objects.all()[0].save()", denied)
     console.fails("VerifiedPhone.objects.filter(pk=c.pk)._raw_delete('default')", denied)
@@ -264,20 +264,34 @@ def test_nobody_but_the_application_asks(console):
 def test_the_views_of_the_page(console):
     """Played as they stand in docs/sign-up.md: the form, a wrong code, "send again" while it is open, the right code."""
     (views,) = re.findall(r"^```python\n(.*?)^```", (ROOT / "docs/sign-up.md").read_text(), re.S | re.M)
+    console(views)
     console(
         "from types import SimpleNamespace\n"
         "session = {}\n"
-        "redirect = lambda name: name\n"
-        "render = lambda request, page, context, status=200: context\n"
+        "redirect = lambda *to: to\n"
+        "render = lambda request, page, context=None, status=200: context or page\n"
         "get = lambda: SimpleNamespace(method='GET', session=session)\n"
-        "post = lambda **form: SimpleNamespace(method='POST', POST=form, session=session)\n" + views
+        "post = lambda **form: SimpleNamespace(method='POST', POST=form, session=session)\n"
     )
+    assert console("sign_up(get())") == "sign_up.html"
     assert console("sign_up(post(phone='abc'))") == {"error": "Please look at the number."}
-    assert console("sign_up(post(phone='0771230009'))") == "code"
-    assert console("code(get())") == {"outcome": "sent", "retry_after": None}
-    assert console(f"code(post(code='{WRONG}'))") == {"outcome": "invalid_code"}
-    assert console("code(post(again='1'))") == {"outcome": "sent", "retry_after": None}
-    assert console(f"code(post(code='{RIGHT}'))") == "welcome"
+    (_, pk), (_, second) = console("sign_up(post(phone='0771230009'))"), console("sign_up(post(phone='0771230010'))")
+    assert pk != second
+    # In two tabs: each form's code is its own customer's.
+    for customer in (pk, second):
+        assert console(f"code(get(), {customer})") == {"outcome": "sent", "retry_after": None}
+    for left in (4, 3):
+        wrong = {"outcome": "invalid_code", "attempts_left": left, "retry_after": None}
+        assert console(f"code(post(code='{WRONG}'), {pk})") == wrong
+    assert console(f"code(post(again='1'), {pk})") == {"outcome": "sent", "retry_after": None}
+    assert console(f"code(post(code='{RIGHT}'), {pk})") == ["welcome"]
+    assert console(f"[Customer.objects.get(pk=pk).is_verified() for pk in ({pk}, {second})]") == [True, False]
+    assert console(f"code(post(code='{RIGHT}'), {second})") == ["welcome"]
+    # Nobody else's, and nobody's.
+    console("Customer(pk=4712, phone='0771230011').save()")
+    for other in (4712, 4713):
+        console.fails(f"code(get(), {other})", "Http404")
+        console.fails(f"code(post(code='{RIGHT}'), {other})", "Http404")
 
 
 def test_documents_have_the_same():
@@ -294,6 +308,8 @@ def made(text):
     """What a script makes, by kind and name; the provider is each document's own."""
     found = {}
     for statement in statements(text):
+        # The example can be played twice.
+        statement = re.sub(r"^CREATE (?:OR REPLACE )?(TABLE|TRIGGER|FUNCTION) (?:IF NOT EXISTS )?", r"CREATE \1 ", statement)
         if name := re.match(r"CREATE (?:TABLE|TRIGGER|FUNCTION) [\w.]+", statement):
             found[name[0]] = re.sub(r"send_after_commit\(\s*'\w+'", "send_after_commit('<provider>'", " ".join(statement.split()))
     return found

@@ -14,6 +14,7 @@ import psycopg2
 import pytest
 
 from conftest import FLOWS
+from vendors import TABLE
 
 PAGES = pathlib.Path(__file__).resolve().parents[2] / "docs/vendors"
 SECTION = re.compile(r"^## Fields\n.*?(?=^## |\Z)", re.M | re.S)
@@ -81,7 +82,17 @@ def test_the_pages_say_the_same(quick_gateway, rows):
     assert not differences, "\n" + "\n".join(differences)
 
 
-@pytest.mark.parametrize("vendor", FLOWS)
+def test_the_page_of_a_described_vendor_says_the_same():
+    """As its description, which stands on it: each field, its name at the vendor, and whether a send needs it."""
+    page = (PAGES / "vonage.md").read_text()
+    fields = json.loads(page.split("```json\n")[1].split("```")[0])["fields"]
+    rows = re.findall(r"^\| `(\w+)` \| `(\w+)` \| (\w+)", SECTION.search(page)[0], re.M)
+    assert rows == [
+        (name, field.get("vendor_name", name), "send" if "required" in field else "optional") for name, field in fields.items()
+    ]
+
+
+@pytest.mark.parametrize("vendor", [name for name in FLOWS if TABLE[name].wrapper is None])
 def test_what_is_required_is_a_body_to_paste(quick_gateway, vendor):
     """As the vendor's simulator takes it, for a number that is not that of the example."""
     [(body,)] = quick_gateway.execute(

@@ -324,11 +324,11 @@ POISON = {
     "its payload lacks what is required": ("ALTER SERVER doomed OPTIONS (DROP defaults)", "invalid_request", "template_id", True),
     "it was tampered with": (
         "UPDATE otp_gateway_internal.verification_record SET sealed = set_byte(sealed, length(sealed) - 1, get_byte(sealed, length(sealed) - 1) # 1)"
-        " WHERE created_by = '{app}'", "auth_failed", "key", True,
+        " WHERE created_by = '{app}'", "invalid_request", "key", True,
     ),
     "its payload is another one's": (
         "UPDATE otp_gateway_internal.verification_record SET sealed = (SELECT sealed FROM otp_gateway_internal.verification_record WHERE status = 'queued'"
-        " AND created_by <> '{app}' LIMIT 1) WHERE created_by = '{app}'", "auth_failed", "key", True,
+        " AND created_by <> '{app}' LIMIT 1) WHERE created_by = '{app}'", "invalid_request", "key", True,
     ),
 }  # fmt: skip
 
@@ -511,9 +511,9 @@ def test_another_key(own_cluster, simulator):
         gateway.execute("DELETE FROM otp_gateway_internal.sealing_key")
         for id in ids:
             row = gateway.wait(id)
-            assert (row["outcome"], row["status"]) == ("auth_failed", "failed")
+            assert (row["outcome"], row["status"]) == ("invalid_request", "failed")
             assert "another key" in row["vendor_message"]
-            assert gateway.attempts(id) == [("send", "auth_failed")]
+            assert gateway.attempts(id) == [("send", "invalid_request")]
         assert gateway.wait(gateway.enqueue()["verification_id"])["outcome"] == "sent"
     assert simulator.count("ideamart", "send") == 2
 
@@ -567,11 +567,16 @@ def test_a_backup_restored_elsewhere_texts_nobody(own_cluster, gateway, simulato
         restore(own_cluster, name, text)
         with Gateway(own_cluster, name, simulator) as restored:
             assert statuses(restored)["queued"] == 5
+            # The files of credentials did not come along. That is not what is wrong with what was queued.
+            mapping = "SELECT option_value FROM pg_user_mappings, pg_options_to_table(umoptions) WHERE srvname = 'narrow' AND option_name = 'password_file'"
+            [(path,)] = restored.execute(mapping)
+            restored.execute("ALTER USER MAPPING FOR PUBLIC SERVER narrow OPTIONS (SET password_file '/nowhere/password')")
             restored.execute("DELETE FROM otp_gateway_internal.sealing_key")
             for id in ids:
                 row = restored.wait(id)
-                assert (row["outcome"], row["status"]) == ("auth_failed", "failed")
-                assert "another key" in row["vendor_message"]
+                assert (row["outcome"], row["status"]) == ("invalid_request", "failed")
+                assert "another key" in row["vendor_message"] and "this is a copy; nothing was sent" in row["vendor_message"]
+            restored.execute(f"ALTER USER MAPPING FOR PUBLIC SERVER narrow OPTIONS (SET password_file '{path}')")
             assert restored.wait(restored.enqueue("narrow", vendor="ideamart")["verification_id"])["outcome"] == "sent"
         assert simulator.count("ideamart", "send") == 2
     simulator.release()

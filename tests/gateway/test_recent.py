@@ -220,6 +220,22 @@ def test_history(gateway, simulator):
     assert told == gateway.execute(began, ([one, other],)) and "refused" in told[-1][1]
 
 
+def test_history_without_times(gateway):
+    """The last 30 days, up to what this very transaction has just done."""
+    to = gateway.number()
+    old, first = (gateway.send(to=to)["verification_id"] for _ in range(2))
+    gateway.execute(
+        "UPDATE otp_gateway_internal.attempt_record SET started_at = now() - interval '31 days' WHERE verification_id = %s", (old,)
+    )
+    gateway.execute("BEGIN")
+    second = gateway.send(to=to)["verification_id"]
+    told = gateway.execute("SELECT verification_id FROM otp_gateway.history(%s)", (to,))
+    gateway.execute("COMMIT")
+    assert told == [(first,), (second,)]
+    since = "SELECT count(*)::int FROM otp_gateway.history(%s, since => now() - interval '40 days')"
+    assert gateway.execute(since, (to,)) == [(3,)]
+
+
 def test_what_is_queued_is_part_of_the_history(gateway, simulator):
     """Nothing has been asked of the vendor yet; so there is no attempt."""
     gateway.full()

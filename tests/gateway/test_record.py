@@ -176,7 +176,7 @@ def test_wrong_codes_that_are_rolled_back_leave_no_more_tries(gateway, simulator
     way = {"rollback": rollback, "savepoint": rollback_to_savepoint, "exception": exception_block}[undo]
     call = f"SELECT * FROM otp_verify('{sent['verification_id']}'::uuid, '{wrong}', '{json.dumps(payload)}')"
     # The vendor's own count of tries is not what ends it.
-    simulator.fault("reply", vendor, "verify", body=TABLE[vendor].wrong)
+    simulator.fault("reply", vendor, "verify", body=TABLE[vendor].wrong, status=TABLE[vendor].statuses[1])
     for _ in range(5):
         way(gateway, call)
     sixth = gateway.verify(sent["verification_id"], simulator.code(vendor, to), **payload)
@@ -451,7 +451,7 @@ def test_verify_at_a_provider_by_recipient_tells_nothing_of_another_role(gateway
 def test_verify_at_a_provider_counts_across_calls_and_sessions(gateway, simulator, vendor):
     gateway.create_provider(f"strict_{vendor}", vendor, max_checks="3")
     payload = {"reference": "213561321321613"} if vendor == "ideamart" else {"mobile": gateway.number(vendor)}
-    simulator.fault("reply", vendor, "verify", body=TABLE[vendor].wrong)
+    simulator.fault("reply", vendor, "verify", body=TABLE[vendor].wrong, status=TABLE[vendor].statuses[1])
     rows = []
     for code in ("100001", "100002", "100003", "100004"):
         with gateway.cluster.session(gateway.database, autocommit=False) as session:

@@ -11,11 +11,7 @@ import pytest
 import psycopg2
 from canaries import RUN
 from conftest import listed
-from simulator import ROOT
-
-PAGE = (ROOT / "docs/vendors/vonage.md").read_text()
-VONAGE = json.loads(PAGE.split("```json\n")[1].split("```")[0])
-CREDENTIALS = {name: RUN.secret(name) for name in ("api_key", "api_secret")}
+from vendors import VONAGE
 
 
 def description(**changes):
@@ -23,19 +19,9 @@ def description(**changes):
     return json.dumps({**VONAGE, **changes}).replace("'", "''")
 
 
-def create(gateway, name="vonage", credentials=None, **options):
-    """A provider over otp_rest; `None` leaves an option out."""
-    ours = {"base_url": gateway.simulator.url("vonage"), "allow_plain_http": "true", "resend_after": "0s"}
-    ours |= {"description": description(), "defaults": '{"brand": "Example"}'}
-    gateway.execute(f"CREATE SERVER {name} FOREIGN DATA WRAPPER otp_rest OPTIONS ({listed({**ours, **options})})")
-    if credentials is None:
-        credentials = {f"{name}_file": RUN.in_file(value) for name, value in CREDENTIALS.items()}
-    gateway.execute(f"CREATE USER MAPPING FOR PUBLIC SERVER {name} OPTIONS ({listed(credentials)})")
-
-
 @pytest.fixture
 def vonage(quick_gateway):
-    create(quick_gateway)
+    quick_gateway.execute("ALTER SERVER vonage OPTIONS (ADD defaults '{\"brand\": \"Example\"}')")
     return quick_gateway
 
 
@@ -100,6 +86,71 @@ def test_a_resend_cancels_and_sends_and_a_cancel_is_a_delete(vonage, simulator):
     assert simulator.log("vonage", "cancel")[-1]["method"] == "DELETE"
 
 
+def test_a_resend_may_take_another_way(vonage, simulator):
+    sent = send(vonage, vonage.number())
+    again = vonage.row("SELECT * FROM otp_resend(%s, %s)", (sent["verification_id"], '{"channel": "whatsapp"}'))
+    assert again["outcome"] == "sent"
+    assert [line["body"]["workflow"][0]["channel"] for line in simulator.log("vonage", "send")] == ["sms", "whatsapp"]
+    error = refusal(vonage, "SELECT otp_resend(%s, %s)", (sent["verification_id"], '{"channel": "email"}'))
+    assert "one of sms, whatsapp, voice, rcs" in error.diag.message_hint
+
+
+def test_a_send_is_to_somebody_and_limits_count_them(vonage, simulator):
+    """Also where the description does not require it."""
+    fields = {**VONAGE["fields"], "mobile": {"rule": "phone", "without": "+"}}
+    vonage.execute(f"ALTER SERVER vonage OPTIONS (SET description '{description(fields=fields)}', ADD send_limit '1 per hour')")
+    for call in ("otp_send", "otp_enqueue"):
+        error = refusal(vonage, f"SELECT {call}('vonage', '{{}}')")
+        assert (error.pgcode, "mobile is missing" in str(error)) == ("22023", True)
+    to = vonage.number()
+    assert [send(vonage, to)["outcome"], send(vonage, "+94" + to[1:])["reason"]] == ["sent", "send_limit"]
+    assert simulator.count("vonage") == 1
+
+
+def test_a_credential_that_everybody_could_read_is_warned_of(vonage):
+    operations = json.loads(json.dumps(VONAGE["operations"]))
+    operations["send"]["headers"] = {"X-Api-Key": RUN.secret("literal")}
+    vonage.session.notices.clear()
+    options = {"base_url": "https://vendor.example", "description": description(operations=operations)}
+    vonage.execute(f"BEGIN; CREATE SERVER loud FOREIGN DATA WRAPPER otp_rest OPTIONS ({listed(options)}); ROLLBACK")
+    (notice,) = vonage.session.notices
+    assert notice.startswith("WARNING") and "operations.send.headers.X-Api-Key" in notice and "literal" not in notice
+    vonage.session.notices.clear()
+    vonage.execute(f"ALTER SERVER vonage OPTIONS (SET description '{description()}')")
+    assert vonage.session.notices == []
+
+
+HOSTILE = [
+    "\\u0000", "[" * 500, '{"a":' * 500, "null", "5", '"x"', "[]", "{}", '{"fields": 5}', '{"operations": {"send": []}}',
+    '{"fields": {"mobile": {"rule": "phone"}}, "operations": {"send": {"path": "/{mobile}{mobile}"}}}',
+    '{"fields": {"' + "x" * 60_000 + '": {}}}', "{" + ",".join(f'"a{n}": {n}' for n in range(5000)) + "}", "x" * 70_000,
+]
+
+
+@pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))
+def test_a_hostile_description_is_refused_in_a_line(vonage, text):
+    options = {"base_url": "https://vendor.example", "description": text}
+    error = refusal(vonage, f"CREATE SERVER bad FOREIGN DATA WRAPPER otp_rest OPTIONS ({listed(options)})")
+    assert error.pgcode == "22023" and "the description is wrong" in str(error)
+    # An error is for a person to read.
+    assert len(error.diag.message_primary) < 1500 and len(error.diag.message_primary.splitlines()) == 1
+
+
+def test_try_of_what_is_no_provider_and_of_nothing(vonage):
+    vonage.execute("CREATE SERVER way FOREIGN DATA WRAPPER otp_route OPTIONS (providers 'vonage')")
+    assert refusal(vonage, "SELECT otp_gateway.try('way', 'send', '{}')").pgcode == "42704"
+    for arguments in [("NULL", "'send'", "'{}'"), ("'vonage'", "NULL", "'{}'"), ("'vonage'", "'send'", "NULL")]:
+        error = refusal(vonage, f"SELECT otp_gateway.try({', '.join(arguments)})")
+        assert error.pgcode in ("22023", "22004"), str(error)
+    # An answer that nobody would keep, and one that echoes all that it got.
+    read = tried(vonage, "vonage", "verify", '{"reference": "R1"}', 200, "[" * 100_000)["reading"]
+    assert (read["outcome"], read["response"]) == ("unknown", None)
+    to = vonage.number()
+    echo = json.dumps({"title": f"no {to}", "to": to, "x": [f"94{to[1:]}", int(to)]})
+    read = tried(vonage, "vonage", "send", json.dumps({"mobile": to}), 422, echo)["reading"]
+    assert to[1:] not in json.dumps(read), read
+
+
 def test_checks_and_time_are_the_description_s(vonage, simulator):
     to = vonage.number()
     sent = send(vonage, to, channel_timeout=300)
@@ -162,9 +213,9 @@ MISTAKES = [
      "at outcomes[0].outcome: a send cannot end as approved"),
     ({"outcomes": [{"of": "verify", "status": 404, "outcome": "approved"}]}, "at outcomes[0].status: an HTTP status"),
     ({"reference": "request_id"}, "at reference: it is no JSON pointer, as /error/code"),
-    ({"referenc": "/a"}, "at referenc: there is no such member; did you mean reference?"),
+    ({"referenc": "/a"}, "at referenc: there is no such name; did you mean reference?"),
     ({"operations": {**VONAGE["operations"], "cancel": {"path": "//evil.example/x"}}}, "at operations.cancel.path: a path has"),
-    ({"credentials": ["api_key"]}, "at authorization.basic[1]: it is none of credentials"),
+    ({"credentials": ["api_key"]}, "at authorization.basic[1]: there is no such name; there are: api_key"),
 ]
 
 
@@ -189,7 +240,7 @@ def test_what_a_server_must_say(vonage):
         error = refusal(vonage, f"CREATE SERVER bad FOREIGN DATA WRAPPER otp_rest OPTIONS ({listed(options)})")
         assert mistake in str(error), str(error)
     # Which credentials there are, the description says: a user mapping's statement does not name the server to its validator.
-    create(vonage, "other", {"api_key": "a", "api_secre": "b"})
+    vonage.create_provider("other", "vonage", {"api_key": "a", "api_secre": "b"})
     error = refusal(vonage, "SELECT otp_send('other', '{\"mobile\": \"+94771234567\"}')")
     assert "(api_key '...', api_secret '...')" in error.diag.message_hint
     error = refusal(vonage, "CREATE USER MAPPING FOR CURRENT_USER SERVER other OPTIONS (base_url 'https://a.example')")
@@ -201,21 +252,21 @@ def test_a_file_is_read_by_each_call(quick_gateway, simulator):
     folder = pathlib.Path(simulator.directory.name)
     path = folder / "description.json"
     path.unlink(missing_ok=True)
-    create(gateway, description=None, description_file=str(path), defaults=None)
+    gateway.create_provider("filed", "vonage", description=None, description_file=str(path))
     assert any("is not there" in notice for notice in gateway.session.notices)
     brand = {"brand": "Example"}
-    assert "cannot be read: entity not found" in str(refusal(gateway, "SELECT otp_send('vonage', '{\"mobile\": \"+94771234567\"}')"))
+    assert "cannot be read: no such file or directory" in str(refusal(gateway, "SELECT otp_send('filed', '{\"mobile\": \"+94771234567\"}')"))
     path.write_text(json.dumps(VONAGE))
     os.chmod(path, 0o644)
-    assert send(gateway, gateway.number(), **brand)["outcome"] == "sent"
+    assert send(gateway, gateway.number(), "filed", **brand)["outcome"] == "sent"
     changed = {**VONAGE, "outcomes": [{"of": "send", "status": 202, "outcome": "unknown"}]}
     path.write_text(json.dumps(changed))
-    assert send(gateway, gateway.number(), **brand)["outcome"] == "unknown"
+    assert send(gateway, gateway.number(), "filed", **brand)["outcome"] == "unknown"
     path.write_text(json.dumps({**VONAGE, "outcome": []}))
-    assert "at outcome: there is no such member" in str(refusal(gateway, "SELECT otp_send('vonage', '{\"mobile\": \"+94771234567\"}')"))
+    assert "at outcome: there is no such name" in str(refusal(gateway, "SELECT otp_send('filed', '{\"mobile\": \"+94771234567\"}')"))
     # The others' settings are shown all the same.
-    shown = dict(gateway.execute("SELECT setting, value FROM otp_gateway.provider WHERE provider = 'vonage'"))
-    assert "at outcome: there is no such member" in shown["error"]
+    shown = dict(gateway.execute("SELECT setting, value FROM otp_gateway.provider WHERE provider = 'filed'"))
+    assert "at outcome: there is no such name" in shown["error"]
 
 
 def test_a_file_is_named_by_those_alone_who_may_have_files_read(quick_gateway):

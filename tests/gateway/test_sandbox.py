@@ -12,7 +12,7 @@ import pytest
 from cluster import free_port
 from conftest import CREDENTIALS, FLOWS, listed, until
 from simulator import ROOT
-from vendors import TABLE, VENDORS
+from vendors import TABLE, VENDORS, wrapper
 from test_limits import ENQUEUE, SEND, play, sandbox
 from test_misuse import role as role
 
@@ -366,7 +366,7 @@ DEFAULTS = {
     # as the table of server options in docs/reference.md has them
     "timeout": "10s", "connect_timeout": "3s", "proxy": None, "ca_file": None, "client_cert_file": None, "client_key_file": None,
     "max_in_flight": "256", "defaults": "{}", "send_limit": None, "check_limit": None, "provider_limit": None,
-    "allowed_prefixes": None, "enforce": "on", "test_numbers": None, "allow_plain_http": "false",
+    "allowed_prefixes": None, "enforce": "on", "test_numbers": None, "allow_plain_http": "false", "paused": "false",
 }
 VENDOR_DEFAULTS = {name: vendor.page for name, vendor in TABLE.items()}
 VENDOR_DEFAULTS["sandbox"] = ("10min", "5", "0s")
@@ -376,9 +376,10 @@ VENDOR_DEFAULTS["sandbox"] = ("10min", "5", "0s")
 def test_the_defaults_can_be_seen(gateway, vendor):
     """All of them hold of a server that says nothing, but where its installation is."""
     own = {} if vendor == "sandbox" else TABLE[vendor].options
-    needed = {"base_url": "https://relid.example:8443"} if vendor == "relid" else own
+    has_host = vendor not in ("relid", "vonage")
+    needed = own if has_host else {"base_url": f"https://{vendor}.example:8443", **own}
     given = f" OPTIONS ({listed(needed)})" if needed else ""
-    gateway.execute(f"CREATE SERVER bare FOREIGN DATA WRAPPER otp_{vendor}{given}")
+    gateway.execute(f"CREATE SERVER bare FOREIGN DATA WRAPPER {wrapper(vendor)}{given}")
     shown = settings(gateway, "bare")
     for setting, value in DEFAULTS.items():
         assert shown.pop(setting) == (value, "default"), setting
@@ -387,13 +388,15 @@ def test_the_defaults_can_be_seen(gateway, vendor):
     assert shown.pop("max_checks") == (checks, "vendor default")
     assert shown.pop("resend_after") == (interval, "vendor default")
     url, source = shown.pop("base_url")
-    assert url.startswith("https://") and source == ("server" if vendor == "relid" else "vendor default")
+    assert url.startswith("https://") and source == ("vendor default" if has_host else "server")
     assert shown.pop("credentials") == ("none", "user mapping")
     assert shown.pop("breaker", ("closed", None))[0] == "closed"
     if vendor == "relid":
         assert shown.pop("token_url") == (None, "default")
+    if vendor == "vonage":
+        assert shown.pop("description_file") == (None, "default")
     for setting, value in own.items():
-        assert shown.pop(setting) == (value, "server")
+        assert shown.pop(setting) == (value.replace("''", "'"), "server")
     assert shown == {}
 
 
@@ -404,6 +407,7 @@ GIVEN = {
     "ca_file": ("/etc/ssl/ca.pem", None), "client_cert_file": ("/etc/ssl/client.pem", None),
     "client_key_file": ("/etc/ssl/client.key", None), "max_in_flight": (" 7", "7"),
     "defaults": ('{"metadata": {"client": "x"}}', '{"metadata":{"client":"x"}}'), "allow_plain_http": ("off", "false"),
+    "paused": ("off", "false"),
     "code_lifetime": ("90 min", "90min"), "max_checks": ("4", None), "resend_after": ("120s", "2min"),
     "send_limit": ("10 PER day,5 per 60 minutes", "5 per hour, 10 per day"), "check_limit": ("3 per 90 s", "3 per 90 seconds"),
     "provider_limit": ("1000 per 7 days", "1000 per week"), "allowed_prefixes": ("+91,+94,+91", "+91, +94"),

@@ -175,12 +175,12 @@ def test_nothing_before_the_commit(gateway, simulator, kind):
 @pytest.mark.parametrize("kind", ["before"], indirect=True)
 def test_a_trigger_that_cannot_tell_says_so(gateway, simulator, kind):
     """BEFORE, and without a column for the id: whether the row is left out nobody could find out."""
-    with pytest.raises(psycopg2.errors.InvalidParameterValue) as conflict:
+    with pytest.raises(psycopg2.errors.TriggerProtocolViolated) as conflict:
         gateway.execute(f"INSERT INTO customer (phone) VALUES ('{gateway.number()}') ON CONFLICT DO NOTHING")
     assert "AFTER trigger" in conflict.value.diag.message_hint
     gateway.execute("CREATE FUNCTION later() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NULL; END $$")
     gateway.execute("CREATE TRIGGER zzz BEFORE INSERT ON customer FOR EACH ROW EXECUTE FUNCTION later()")
-    with pytest.raises(psycopg2.errors.InvalidParameterValue):
+    with pytest.raises(psycopg2.errors.TriggerProtocolViolated):
         insert(gateway, gateway.number())
     gateway.execute("DROP TRIGGER zzz ON customer")
     to = gateway.number()
@@ -721,7 +721,7 @@ def test_a_mapped_column_that_is_gone(gateway, simulator, kind, change):
     for statement in ("INSERT INTO customer (name) VALUES ('x')", "UPDATE customer SET name = 'y'"):
         with pytest.raises(psycopg2.Error) as error:
             gateway.execute(statement)
-        assert error.value.pgcode == "22023"
+        assert error.value.pgcode == "39P01"
         assert error.value.diag.message_primary.startswith(NAMED)
         assert "phone" in error.value.diag.message_primary
     check_sent(gateway, simulator, to)
@@ -1045,20 +1045,20 @@ def test_a_constraint_of_the_table_fails_and_nothing_is_sent(gateway, simulator,
 
 WRONG = [
     # what, when, arguments, SQLSTATE, words
-    ("no argument", "AFTER INSERT", [], "22023", []),
-    ("no mapping", "AFTER INSERT", ["ideamart"], "22023", []),
-    ("an argument too many", "BEFORE INSERT", [*IDEAMART, "verification_id", "x"], "22023", []),
-    ("no JSON", "AFTER INSERT", ["ideamart", "phone"], "22023", ["JSON"]),
-    ("no object", "AFTER INSERT", ["ideamart", '["phone"]'], "22023", ["JSON"]),
-    ("unknown column", "AFTER INSERT", ["ideamart", '{"mobile": "fone"}'], "22023", ["fone"]),
-    ("system column", "AFTER INSERT", ["ideamart", '{"mobile": "ctid"}'], "22023", ["ctid"]),
-    ("unknown field", "AFTER INSERT", ["ideamart", '{"moblie": "phone"}'], "22023", ["moblie", "mobile"]),
-    ("required field not mapped", "AFTER INSERT", ["hyperverge", '{"mobile": "phone"}'], "22023", ["template_id"]),
-    ("a code", "AFTER INSERT", ["ideamart", '{"mobile": "phone", "otp": "name"}'], "22023", ["otp"]),
-    ("bad constant", "AFTER INSERT", ["hyperverge", '{"mobile": "phone", "template_id": "=t", "otp_length": "=99"}'], "22023", ["otp_length"]),
-    ("id after", "AFTER INSERT", [*IDEAMART, "verification_id"], "22023", ["BEFORE"]),
-    ("id nowhere", "BEFORE INSERT", [*IDEAMART, "verfication_id"], "22023", ["verfication_id"]),
-    ("id no uuid", "BEFORE INSERT", [*IDEAMART, "name"], "22023", ["name", "uuid"]),
+    ("no argument", "AFTER INSERT", [], "39P01", []),
+    ("no mapping", "AFTER INSERT", ["ideamart"], "39P01", []),
+    ("an argument too many", "BEFORE INSERT", [*IDEAMART, "verification_id", "x"], "39P01", []),
+    ("no JSON", "AFTER INSERT", ["ideamart", "phone"], "39P01", ["JSON"]),
+    ("no object", "AFTER INSERT", ["ideamart", '["phone"]'], "39P01", ["JSON"]),
+    ("unknown column", "AFTER INSERT", ["ideamart", '{"mobile": "fone"}'], "39P01", ["fone"]),
+    ("system column", "AFTER INSERT", ["ideamart", '{"mobile": "ctid"}'], "39P01", ["ctid"]),
+    ("unknown field", "AFTER INSERT", ["ideamart", '{"moblie": "phone"}'], "39P01", ["moblie", "mobile"]),
+    ("required field not mapped", "AFTER INSERT", ["hyperverge", '{"mobile": "phone"}'], "39P01", ["template_id"]),
+    ("a code", "AFTER INSERT", ["ideamart", '{"mobile": "phone", "otp": "name"}'], "39P01", ["otp"]),
+    ("bad constant", "AFTER INSERT", ["hyperverge", '{"mobile": "phone", "template_id": "=t", "otp_length": "=99"}'], "39P01", ["otp_length"]),
+    ("id after", "AFTER INSERT", [*IDEAMART, "verification_id"], "39P01", ["BEFORE"]),
+    ("id nowhere", "BEFORE INSERT", [*IDEAMART, "verfication_id"], "39P01", ["verfication_id"]),
+    ("id no uuid", "BEFORE INSERT", [*IDEAMART, "name"], "39P01", ["name", "uuid"]),
     ("no provider", "AFTER INSERT", ["nowhere", '{"mobile": "phone"}'], "42704", ["nowhere", "CREATE SERVER"]),
 ]
 
@@ -1075,6 +1075,32 @@ def test_wrong_use(gateway, when, arguments, sqlstate, words):
     refused.says(sqlstate, *words)
     assert refused.message.startswith(NAMED)
     assert gateway.execute("SELECT count(*)::int FROM customer") == [(0,)]
+
+
+def test_a_user_s_value_is_told_from_a_wrong_mapping(gateway):
+    """22023 is for whoever typed the value, and for nobody else: also where the mapping has a fault besides."""
+    customers(gateway, "phone text, digits text, name text, verification_id uuid")
+    mapping = '{"mobile": "phone", "template_id": "=t", "otp_length": "digits"}'
+    trigger(gateway, "AFTER INSERT", "hyperverge", mapping)
+    good, typed = gateway.number("hyperverge"), "12"
+    for phone, digits, columns in ((typed, "6", "column phone"), (good, "99", "column digits"), (typed, "99", "columns phone, digits")):
+        insertion = f"INSERT INTO customer (phone, digits) VALUES ('{phone}', '{digits}')"
+        refused = Refused(gateway, insertion).says("22023", columns)
+        assert "mapping" not in refused.hint
+    # Both at once: asking the user again does not help.
+    gateway.execute("DROP TRIGGER send_code ON customer")
+    trigger(gateway, "AFTER INSERT", "hyperverge", '{"mobile": "phone", "otp_length": "digits", "templateid": "name"}')
+    Refused(gateway, f"INSERT INTO customer (phone, digits, name) VALUES ('{typed}', '6', 't')").says("39P01", "templateid", "mobile")
+
+
+def test_what_is_missing_is_put_where_the_mapping_is(gateway):
+    customers(gateway)
+    trigger(gateway, "AFTER INSERT", "hyperverge", '{"mobile": "phone"}')
+    refused = Refused(gateway, f"INSERT INTO customer (phone) VALUES ('{gateway.number('hyperverge')}')")
+    refused.says("39P01", "template_id is missing")
+    assert refused.hint.endswith(
+        'Put template_id into the trigger\'s mapping (as a column, or as "=constant"), or into the server option defaults.'
+    ), refused.hint
 
 
 MISPLACED = {

@@ -21,7 +21,7 @@ ERRORS = (
 )
 MAKERS = {
     rf"{ERRORS}|ParseError::new|refused|refuse|about|let what = format!": 0,
-    r"(?:pgrx::)?(?:log|warning|error|notice)!": 0, r"Invalid::new": 1, r"(?:pgrx::)?ereport!": 2, r"set_detail|set_hint": 0,
+    r"(?:pgrx::)?(?:log|warning|error|notice)!": 0, r"Invalid::new|(?:Invalid|Self)::of_fields": 1, r"(?:pgrx::)?ereport!": 2, r"set_detail|set_hint": 0,
 }
 CALL = re.compile("|".join(rf"\b(?P<m{at}x{number}>{names})\s*\(" for number, (names, at) in enumerate(MAKERS.items())))
 # Where every sentence is one: what `vendor_message` says of calls that were not made, or not answered.

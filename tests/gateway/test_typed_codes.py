@@ -10,6 +10,7 @@ import pytest
 
 from conftest import FLOWS
 from simulator import fields
+from vendors import TABLE
 from test_at_most_once import at
 
 # What is no code at any vendor.
@@ -58,7 +59,7 @@ def test_a_number_is_read_as_what_it_means(gateway, simulator, vendor, way):
     assert row["outcome"] == "approved", row
     (entry,) = simulator.log(vendor, "verify")
     body = entry["body"]["body"] if vendor == "paytm" else fields(entry)
-    assert body["Code" if vendor == "twilio" else "otp"] == code
+    assert body[TABLE[vendor].code] == code
 
 
 @pytest.mark.parametrize("way", ["spaces", "hyphens", "Devanagari"])

@@ -15,6 +15,9 @@ AS_IT_COMES = [
 WRAPPED = [
     "\\dT otp_gateway.*", "\\df otp_gateway.*", "\\df public.otp_*", "\\dn+ otp_gateway*", "\\dT+ otp_gateway.*", "\\dew+ otp_*", "\\dv+ otp_gateway.*",
     *(f"\\d+ otp_gateway.{name}" for name in (*VIEWS, "finding", "event", "result")),
+    # In place of \df+, of which each row has a dozen columns.
+    "SELECT oid::regprocedure AS function, obj_description(oid, 'pg_proc') AS does FROM pg_proc"
+    " WHERE pronamespace = 'otp_gateway'::regnamespace ORDER BY proname",
     "SELECT * FROM otp_gateway.check('ideamart')",
     "SELECT * FROM otp_gateway.history('0771234567', '-infinity', 'infinity')",
     "SELECT * FROM otp_gateway.payload_field WHERE vendor = 'hyperverge'",

@@ -3,12 +3,19 @@ for it."""
 
 import dataclasses
 import functools
+import json
+import pathlib
 import secrets
 import typing
 
 from canaries import RUN
 
 SERVICE = "VA" + secrets.token_hex(16)
+
+# The description on the page, as `otp_rest` takes it.
+VONAGE = json.loads(
+    (pathlib.Path(__file__).resolve().parents[2] / "docs/vendors/vonage.md").read_text().split("```json\n")[1].split("```")[0]
+)
 
 
 @dataclasses.dataclass
@@ -33,8 +40,16 @@ class Vendor:
     verify: dict = dataclasses.field(default_factory=dict)
     # Server options that it does not do without.
     options: dict = dataclasses.field(default_factory=dict)
+    # The foreign data wrapper `otp_...`; of most their own.
+    wrapper: str | None = None
+    # The HTTP status of `success` and of `wrong`.
+    statuses: tuple = (200, 200)
     # A resend repeats the code, which lives no longer for it.
     repeats_code: bool = False
+    # Seconds for which the vendor refuses a second code to a person whose first is still good.
+    one_at_a_time: int = 0
+    # What it calls the code of a verify.
+    code: str = "otp"
     cancels: bool = False
 
 
@@ -146,6 +161,7 @@ TABLE = {
         defaults=({"channel": "whatsapp", "locale": "en"}, [], {"Channel": "whatsapp", "Locale": "en"}),
         test_number=("+94770009999", "077 000 9999"),
         repeats_code=True,
+        code="Code",
         cancels=True,
     ),
     "msg91": Vendor(
@@ -161,6 +177,25 @@ TABLE = {
         test_number=("+919999900001", "09999900001"),
         repeats_code=True,
     ),
+    # Described, not programmed.
+    "vonage": Vendor(
+        send=lambda to: {"mobile": to, "brand": "Example"},
+        number="07{:08d}",
+        credentials=("api_key", "api_secret"),
+        wrapper="rest",
+        options={"description": json.dumps(VONAGE).replace("'", "''")},
+        spellings=LANKAN,
+        sent=None,
+        success={"request_id": "c11236f4-00bf-4b89-84ba-88b25df97315"},
+        wrong={"title": "Invalid Code", "type": "https://developer.vonage.com/api-errors/verify-v2#invalid-code"},
+        statuses=(202, 400),
+        page=("3min", "3", "30s"),
+        defaults=({"brand": "house", "code_length": 6}, ["brand"], {"brand": "house", "code_length": 6}),
+        test_number=("+94770009999", "077 000 9999"),
+        one_at_a_time=180,
+        code="code",
+        cancels=True,
+    ),
 }
 
 VENDORS = tuple(TABLE)
@@ -168,6 +203,11 @@ FLOWS = {name: {"send": vendor.send, "verify": vendor.verify, "number": vendor.n
 CREDENTIALS = {
     name: {option: RUN.secret(option) for option in vendor.credentials} for name, vendor in TABLE.items()
 }
+
+
+def wrapper(vendor):
+    """`otp_rest` for one that is described; a vendor without an entry is its own, as the sandbox is."""
+    return f"otp_{(TABLE[vendor].wrapper if vendor in TABLE else None) or vendor}"
 
 
 def spelled(vendor, to):

@@ -139,27 +139,26 @@ pub(crate) fn json_request(path: &str, headers: Vec<(String, Secret)>, body: Map
 /// A POST of a form, whose header it adds. Anything but a text goes as its JSON.
 pub(crate) fn form_request(path: &str, mut headers: Vec<(String, Secret)>, fields: Map<String, Value>) -> HttpRequest {
     headers.push(("Content-Type".into(), Secret::new("application/x-www-form-urlencoded")));
-    let body = form_body(&Private::from(fields));
+    let fields = Private::from(fields);
+    let mut body = String::new();
+    for (name, value) in fields.iter() {
+        let text = Secret::new(plain_text(value));
+        let separator = if body.is_empty() { "" } else { "&" };
+        let pair = Secret::new(format!("{separator}{}={}", percent_encoded(name), percent_encoded(text.reveal())));
+        body.push_str(pair.reveal());
+    }
+    let body = Secret::new(body);
     HttpRequest { method: Method::Post, path: Secret::new(path), query: Vec::new(), headers, body }
 }
 
-/// A form's body. Anything but a text goes as its JSON.
-pub(crate) fn form_body(fields: &Map<String, Value>) -> Secret {
-    let mut body = String::new();
-    for (name, value) in fields {
-        let json;
-        let text = match value {
-            Value::String(text) => text,
-            value => {
-                json = Secret::new(value.to_string());
-                json.reveal()
-            }
-        };
-        let separator = if body.is_empty() { "" } else { "&" };
-        let pair = Secret::new(format!("{separator}{}={}", percent_encoded(name), percent_encoded(text)));
-        body.push_str(pair.reveal());
-    }
-    Secret::new(body)
+/// A text itself, and anything else as its JSON.
+pub(crate) fn plain_text(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}
+
+/// Whether it can stand in a header: visible ASCII, and spaces between.
+pub(crate) fn is_header_value(value: &str) -> bool {
+    value.bytes().all(|byte| (b' '..=b'~').contains(&byte)) && value.trim() == value
 }
 
 /// A value as one segment of a path, whatever stands in it. None: an empty one, `.` or `..`, which lead elsewhere however

@@ -3,7 +3,7 @@ use std::{sync::Arc, time::Duration};
 use serde_json::Value;
 
 use crate::{
-    call::{Call, Prepared},
+    call::{Call, Prepared, is_header_value},
     operation::Operation,
     payload::{
         code::CodeForm,
@@ -53,6 +53,8 @@ pub struct Dialect {
     /// Reads a JSON answer by the vendor's own table: operation, HTTP status, body. None: not this vendor's shape, the
     /// common rules of `interpret` decide.
     pub read: fn(Operation, u16, &Value) -> Option<CallResult>,
+    /// What a code of the vendor's begins with that says, or may say, that this machine's address is not on its list.
+    pub address_codes: &'static [&'static str],
     /// Members of an answer that may name a person or a session, at any depth: removed before it is stored.
     pub sensitive: &'static [&'static str],
     /// Members of an answer that hold an opaque id, which the application must get unaltered. [`crate::redact`] leaves
@@ -75,12 +77,15 @@ pub struct ServerOption {
 impl Dialect {
     /// Whether a credential can be sent: in a header only visible ASCII can stand, and spaces between.
     pub fn can_send(&self, credential: &str, value: &str) -> bool {
-        let is_visible = || value.bytes().all(|byte| (b' '..=b'~').contains(&byte)) && value.trim() == value;
-        let is_sent_so = self
-            .description
-            .as_ref()
-            .is_some_and(|described| described.header_credentials.iter().any(|name| name == credential));
-        !(self.header_credentials.contains(&credential) || is_sent_so) || is_visible()
+        let is_described = self.description.as_ref().is_some_and(|described| described.is_in_header(credential));
+        !(self.header_credentials.contains(&credential) || is_described) || is_header_value(value)
+    }
+
+    /// Whether an answer with this code, or HTTP status, may mean that this machine's address is not on the vendor's list.
+    pub fn may_mean_address(&self, code: Option<&str>, status: Option<u16>) -> bool {
+        let status = status.map(|status| status.to_string());
+        let mut said = code.into_iter().chain(status.as_deref());
+        said.any(|said| self.address_codes.iter().any(|code| said.starts_with(code)))
     }
 
     /// The field of a send that names whom the code goes to: `mobile`, or `user_id`.
@@ -138,13 +143,13 @@ impl Dialect {
     }
 
     /// Members of an answer that are not stored.
-    pub(crate) fn sensitive(&self) -> impl Iterator<Item = &str> {
+    pub fn sensitive(&self) -> impl Iterator<Item = &str> {
         let described = self.description.iter().flat_map(|described| &described.sensitive);
         self.sensitive.iter().copied().chain(described.map(String::as_str))
     }
 
     /// Members of an answer that hold an opaque id.
-    pub(crate) fn opaque(&self) -> impl Iterator<Item = &str> {
+    pub fn opaque(&self) -> impl Iterator<Item = &str> {
         let described = self.description.iter().flat_map(|described| &described.opaque);
         self.opaque.iter().copied().chain(described.map(String::as_str))
     }

@@ -26,7 +26,7 @@ pub use oauth::{Token, read_token, token_request};
 pub use operation::Operation;
 pub use outcome::Outcome;
 pub use payload::code::CodeForm;
-pub use payload::fill::check_defaults;
+pub use payload::fill::{check_defaults, no_operation};
 pub use payload::payload_field::{DefaultsInForce, PayloadField, defaults_in_force, missing_defaults, payload_fields};
 pub use payload::rule::Rule;
 pub use payload::{

@@ -169,8 +169,12 @@ impl Needles {
         is_secret || is_aadhaar(&digits) || self.stand_in(&digits)
     }
 
-    /// An id that names nobody: not a number of a person's length, and no number or credential of this call in it.
+    /// An id that names nobody: not a number of a person's length, and no number or credential of this call in it. Words
+    /// with spaces between are none, whatever they are called: they may repeat the code.
     fn is_opaque(&self, id: &str) -> bool {
+        if id.contains(char::is_whitespace) {
+            return false;
+        }
         let body = id.strip_prefix("tel:").unwrap_or(id);
         (body.chars().any(|c| c.is_ascii_alphabetic()) || body.len() > 15) && !self.stand_in(id)
     }

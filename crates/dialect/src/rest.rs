@@ -12,7 +12,7 @@ use std::{sync::Arc, time::Duration};
 use serde_json::Value;
 
 use crate::{
-    call::{Call, FindBy, Prepared},
+    call::{Call, FindBy, Prepared, plain_text},
     dialect::{Dialect, RESEND_AFTER, ServerOption},
     operation::Operation,
     payload::{
@@ -25,10 +25,10 @@ use crate::{
     redact::whole,
     response::json_depth_exceeds,
     rest::{
-        answer::{Line, Places},
+        answer::{Line, Place},
         cursor::{Cursor, Read},
         described_field::DescribedField,
-        message::{Message, Values},
+        message::{Message, Position, Values},
     },
     secret::Secret,
 };
@@ -55,6 +55,7 @@ const BARE: Dialect = Dialect {
     set_members: &[],
     prepare: |call| Err(no_operation(&DIALECT, call.operation)),
     read: |_, _, _| None,
+    address_codes: &[],
     sensitive: &[],
     opaque: &[],
     description: None,
@@ -79,38 +80,18 @@ pub struct Description {
     fields: Vec<DescribedField>,
     /// The set of user mapping options.
     pub(crate) credentials: Vec<String>,
-    pub(crate) header_credentials: Vec<String>,
-    authorization: Option<Authorization>,
-    /// By operation; so are all that follow each other in fours.
-    messages: [Option<Message>; 4],
-    /// What each takes from payload or record, and whether its path does.
-    takes: [Vec<(String, bool)>; 4],
-    reference: Places,
-    /// The vendor knows a flow by the verification's id.
-    gives_reference: bool,
-    is_found_by_reference: bool,
-    vendor_code: Places,
-    vendor_message: Places,
-    attempts_left: Places,
-    retry_after: Places,
+    /// Those that go into the header of that name: a user and a password as Basic, a token as Bearer.
+    authorization: Vec<String>,
+    messages: Vec<Message>,
+    /// None: the vendor knows a flow by the verification's id.
+    reference: Option<Vec<Place>>,
+    vendor_code: Vec<Place>,
+    vendor_message: Vec<Place>,
+    attempts_left: Vec<Place>,
+    retry_after: Vec<Place>,
     lines: Vec<Line>,
     pub(crate) sensitive: Vec<String>,
     pub(crate) opaque: Vec<String>,
-}
-
-/// How credentials go into the header of that name.
-enum Authorization {
-    Basic(String, String),
-    Bearer(String),
-}
-
-impl Authorization {
-    fn holds(&self, name: &str) -> bool {
-        match self {
-            Self::Basic(user, password) => user == name || password == name,
-            Self::Bearer(token) => token == name,
-        }
-    }
 }
 
 /// The dialect that a description makes; or what is wrong with it, and where.
@@ -146,21 +127,56 @@ fn dialect_of(top: &Cursor) -> Read<Dialect> {
 
 impl Description {
     fn message(&self, operation: Operation) -> Option<&Message> {
-        self.messages[operation as usize].as_ref()
+        self.messages.iter().find(|message| message.operation == operation)
+    }
+
+    /// Where a text stands that may be a credential.
+    pub fn literals(&self) -> impl Iterator<Item = &str> {
+        self.messages.iter().flat_map(|message| &message.literals).map(String::as_str)
     }
 
     fn field(&self, name: &str) -> Option<&DescribedField> {
         self.fields.iter().find(|field| field.name == name)
     }
 
+    /// Where an operation has a place for a value.
+    fn places_of(&self, operation: Operation, name: &str) -> Vec<Position> {
+        let voids = self.message(operation).is_some_and(|message| message.cancel_first);
+        let messages = [Some(operation), voids.then_some(Operation::Cancel)].into_iter().flatten();
+        let uses = messages.filter_map(|of| self.message(of)).flat_map(|message| &message.uses);
+        uses.filter(|(used, _)| used == name).map(|(_, position)| *position).collect()
+    }
+
+    /// Whether a credential goes into a header as it is.
+    pub(crate) fn is_in_header(&self, credential: &str) -> bool {
+        let mut uses = self.messages.iter().flat_map(|message| &message.uses);
+        self.authorization == [credential] || uses.any(|(name, at)| name == credential && *at == Position::Header)
+    }
+
+    fn is_found_by_reference(&self) -> bool {
+        !self.places_of(Operation::Verify, "reference").is_empty()
+    }
+
     pub fn fields(&self, operation: Operation) -> Option<Vec<AnyField<'_>>> {
         let message = self.message(operation)?;
-        let takes = &self.takes[operation as usize];
-        let described = |(name, in_path): &(String, bool)| Some(self.field(name)?.of(operation, *in_path));
-        let mut fields: Vec<AnyField> = takes.iter().filter_map(described).collect();
-        fields.extend(takes.iter().any(|(name, _)| name == "reference").then_some(REFERENCE));
-        fields.extend(message.json.is_some().then(|| Field::extra(operation != Operation::Send)));
-        Some(fields)
+        let described = self.fields.iter().filter_map(|field| {
+            let places = self.places_of(operation, &field.name);
+            (!places.is_empty()).then(|| field.of(operation, places.contains(&Position::Path)))
+        });
+        let reference = (!self.places_of(operation, "reference").is_empty()).then_some(REFERENCE);
+        let extra = message.json.as_ref().map(|_| Field::extra(operation != Operation::Send));
+        Some(described.chain(reference).chain(extra).collect())
+    }
+
+    /// What a header of that name says of the credentials, and what of it is secret.
+    fn authorization(&self, call: &Call) -> Option<(Secret, Secret)> {
+        let credential = |name: &String| call.credentials.get(name).cloned().unwrap_or_default();
+        let (kind, secret) = match self.authorization.as_slice() {
+            [user, password] => ("Basic", Secret::basic(&credential(user), &credential(password))),
+            [token] => ("Bearer", credential(token)),
+            _ => return None,
+        };
+        Some((Secret::new(format!("{kind} {}", secret.reveal())), secret))
     }
 
     pub fn prepare(&self, dialect: &Dialect, call: &Call) -> Result<Prepared, Invalid> {
@@ -169,45 +185,42 @@ impl Description {
             return Err(no_operation(dialect, operation));
         };
         let mut filled = FilledPayload::new(dialect, call, &table, &format!("a {}", operation.as_str()))?;
+        let mut code_lifetime = None;
         for field in table.iter().filter_map(|field| self.field(field.name)) {
             if let Some(default) = &field.default {
                 filled.or_default(&field.name, default.clone());
             }
-            filled.get(&field.name).map_or(Ok(()), |value| field.check_country(value))?;
+            let Some(value) = filled.get(&field.name) else { continue };
+            if field.as_sent(value).is_none() {
+                let message = format!("{} is of a country that this vendor does not send to", field.name);
+                let hint = format!("a number that begins with {}", field.without);
+                return Err(Invalid::new(&field.name, message, hint));
+            }
+            let digits = field.lifetime_unit.and_then(|_| whole(&plain_text(value)));
+            let seconds =
+                digits.map(|digits| digits.parse().unwrap_or(0_u64).saturating_mul(field.lifetime_unit.unwrap_or(1)));
+            code_lifetime = code_lifetime.or(seconds.map(Duration::from_secs));
         }
         let values = Values { description: self, call, filled: &filled };
-        let request = values.request(message)?;
         let cancel = self.message(Operation::Cancel).filter(|_| message.cancel_first);
         let cancel_first = cancel.map(|cancel| values.request(cancel)).transpose()?;
         let mobile = filled.mobile(NumberingPlan::Any);
         let begins = matches!(operation, Operation::Send | Operation::Resend);
-        let reference = match (begins, self.gives_reference) {
-            (true, true) => Some(call.verification_id.to_owned()),
-            (true, false) => None,
-            (false, _) => filled.reference("reference"),
+        let reference = match begins {
+            true => self.reference.is_none().then(|| call.verification_id.to_owned()),
+            false => filled.reference("reference"),
         };
-        let find_by = if self.is_found_by_reference { FindBy::Reference } else { FindBy::Recipient };
+        let find_by = if self.is_found_by_reference() { FindBy::Reference } else { FindBy::Recipient };
         let mut prepared = Prepared {
             cancel_first,
             recipient: mobile.as_ref().map(|mobile| mobile.recipient()),
             recipient_masked: mobile.as_ref().map(|mobile| mobile.masked()),
             reference,
-            code_lifetime: table.iter().find_map(|field| self.lifetime(field.name, &filled)),
+            code_lifetime,
             keeps_code: message.keeps_code,
-            ..filled.prepared(request, find_by)
+            ..filled.prepared(values.request(message)?, find_by)
         };
-        if let Some(Authorization::Basic(user, password)) = &self.authorization {
-            let pair = call.credentials.get(user).zip(call.credentials.get(password));
-            prepared.secrets.extend(pair.map(|(user, password)| Secret::basic(user, password)));
-        }
+        prepared.secrets.extend(self.authorization(call).map(|(_, secret)| secret));
         Ok(prepared)
-    }
-
-    /// How long the code lives, if the field says so.
-    fn lifetime(&self, name: &str, filled: &FilledPayload) -> Option<Duration> {
-        let unit = self.field(name)?.lifetime_unit?;
-        let value = filled.get(name)?;
-        let digits = whole(&value.as_str().map_or_else(|| value.to_string(), str::to_owned))?;
-        Some(Duration::from_secs(digits.parse::<u64>().unwrap_or(0).saturating_mul(unit)))
     }
 }

@@ -5,7 +5,7 @@
 mod described;
 
 use described::{Dice, dialect, message, mutate, on_page, prepare, read, url};
-use dialect::{Dialect, Operation, Operation::*, Outcome, described as parse};
+use dialect::{Dialect, Operation, Operation::*, Outcome, Secret, described as parse};
 use serde_json::{Value, json};
 
 const REFERENCE: &str = "c11236f4-00bf-4b89-84ba-88b25df97315";
@@ -64,7 +64,7 @@ fn vonage_is_spoken_to_as_its_page_says() {
     let given = json!({"mobile": "+94 77 123 4567", "brand": "Example", "channel_timeout": 300, "code_length": "6"});
     let send = prepare(&vonage, Send, &given, &json!({}), plain).unwrap();
     let body = r#"{"brand":"Example","channel_timeout":300,"code_length":6,"workflow":[{"channel":"sms","to":"94771234567"}]}"#;
-    let sent = format!("POST /v2/verify\n{basic}\ncontent-type: application/json\n{body}");
+    let sent = format!("POST /v2/verify\n{basic}\nContent-Type: application/json\n{body}");
     assert_eq!(message(&send.request), sent);
     assert_eq!(send.recipient.as_ref().unwrap().reveal(), "+94771234567");
     assert_eq!(send.recipient_masked.as_deref(), Some("+94*****4567"));
@@ -73,7 +73,7 @@ fn vonage_is_spoken_to_as_its_page_says() {
     known["reference"] = REFERENCE.into();
     let verify = prepare(&vonage, Verify, &json!({}), &known, plain).unwrap();
     let sent_code =
-        format!("POST /v2/verify/{REFERENCE}\n{basic}\ncontent-type: application/json\n{}", r#"{"code":"012345"}"#);
+        format!("POST /v2/verify/{REFERENCE}\n{basic}\nContent-Type: application/json\n{}", r#"{"code":"012345"}"#);
     assert_eq!(message(&verify.request), sent_code);
     assert_eq!(verify.reference.as_deref(), Some(REFERENCE));
     let cancel = prepare(&vonage, Cancel, &json!({}), &known, plain).unwrap();
@@ -155,7 +155,7 @@ fn every_value_stands_in_its_place() {
         message(&send.request),
         format!(
             "POST /v1/codes\n? from=a&b=c#d?é\n? v=1\nauthorization: Bearer the-token\nX-Note: n o t e\nX-Key: the-key\n\
-             content-type: application/json\n{body}"
+             Content-Type: application/json\n{body}"
         )
     );
     assert_eq!(send.code_lifetime.unwrap().as_secs(), 300);
@@ -172,7 +172,7 @@ fn every_value_stands_in_its_place() {
     let verify = prepare(&vendor, Verify, &json!({}), &known, plain).unwrap();
     assert_eq!(
         message(&verify.request),
-        "PUT /v1/codes/r%2F1/check\nauthorization: Bearer the-token\ncontent-type: application/x-www-form-urlencoded\n\
+        "PUT /v1/codes/r%2F1/check\nauthorization: Bearer the-token\nContent-Type: application/x-www-form-urlencoded\n\
          code=012345&note=1%3D2%26code%3D3"
     );
     let again = prepare(&vendor, Resend, &json!({}), &known, plain).unwrap();
@@ -310,34 +310,51 @@ fn no_outcome_claims_more_than_its_operation_can_mean() {
 #[test]
 fn a_mistake_is_named_with_its_path() {
     let rows: &[(&str, Value, &str)] = &[
-        ("/fields/mobile/rule", json!("phon"), "at fields.mobile.rule: it is none of phone, "),
+        ("/fields/mobile/rule", json!("phon"), "at fields.mobile.rule: there is no such name; did you mean phone?"),
         ("/fields/mobile/rule", json!("text"), "at fields.mobile: a code goes to"),
-        ("/fields/mobile", json!([]), "at fields.mobile: it is no object"),
+        ("/fields/mobile/default", json!("+94771234567"), "at fields.mobile: a code goes to"),
+        (
+            "/fields/sender/vendor_name",
+            json!("a\u{0}"),
+            "at fields.sender.vendor_name: it is missing, or no text of a line",
+        ),
+        ("/fields/sender/vendor_name", json!(""), "at fields.sender.vendor_name: it is missing, or no text of a line"),
+        (
+            "/fields/kind",
+            json!({"rule": "one_of", "values": ["a", "b\nc"]}),
+            "at fields.kind.values[1]: it is missing, or no text of a line",
+        ),
+        ("/fields/kind", json!({"rule": "one_of"}), "at fields.kind.values: it is missing"),
+        ("/fields/mobile", json!([]), "at fields.mobile.rule: it is missing"),
         ("/fields/minutes/max", json!("60"), "at fields.minutes.max: it is no whole number"),
         ("/fields/minutes/max", json!(0), "at fields.minutes.max: "),
         ("/fields/sender/default", json!(""), "at fields.sender.default: "),
         (
             "/fields/sender/requird",
             json!(true),
-            "at fields.sender.requird: there is no such member; did you mean required?",
+            "at fields.sender.requird: there is no such name; did you mean required?",
         ),
-        ("/fields/sender/values", json!(["a"]), "at fields.sender: values goes with"),
-        ("/fields/code", json!({"rule": "text"}), "at fields.code: a name of the gateway's own"),
+        ("/fields/sender/values", json!(["a"]), "at fields.sender.values: there is no such name; there are: rule, "),
+        ("/fields/code", json!({"rule": "text"}), "at fields.code: the name is taken"),
         ("/fields/Sender", json!({"rule": "text"}), "at fields.Sender: a name is "),
         ("/fields/idle", json!({"rule": "text"}), "at its top: no message has a place for {idle}"),
-        ("/fields/note/vendor_name", json!("sender"), "at fields.note: another field is called so"),
-        ("/fields/note/code_lifetime", json!("minutes"), "at fields.note.code_lifetime: "),
+        ("/fields/note/vendor_name", json!("sender"), "at fields.note.vendor_name: another field is called so"),
+        ("/fields/note/code_lifetime", json!("minutes"), "at fields.note.code_lifetime: there is no such name"),
         ("/credentials/0", json!("mobile"), "at credentials[0]: the name is taken"),
         ("/credentials/0", json!("token_file"), "at credentials[0]: the name is taken"),
         ("/credentials/2", json!("more"), "at its top: no message has a place for {more}"),
         ("/authorization", json!({"basic": ["token"]}), "at authorization: it is neither"),
-        ("/authorization/bearer", json!("tokn"), "at authorization.bearer: it is none of credentials"),
-        ("/authorisation", json!({}), "at authorisation: there is no such member; did you mean authorization?"),
+        ("/authorization/bearer", json!("tokn"), "at authorization.bearer: there is no such name; did you mean token?"),
+        ("/authorisation", json!({}), "at authorisation: there is no such name; did you mean authorization?"),
         ("/code_digits", json!([6, 4]), "at code_digits: "),
         ("/code_lifetime", json!("3min"), "at code_lifetime: it is no whole number"),
         ("/max_checks", json!(0), "at max_checks: "),
-        ("/operations/sends", json!({}), "at operations.sends: there is no such member; did you mean send?"),
-        ("/operations/send/method", json!("get"), "at operations.send.method: it is none of GET, POST"),
+        ("/operations/sends", json!({}), "at operations.sends: there is no such name; did you mean send?"),
+        (
+            "/operations/send/method",
+            json!("get"),
+            "at operations.send.method: there is no such name; did you mean GET?",
+        ),
         ("/operations/send/method", json!("GET"), "at operations.send: a message has one body"),
         ("/operations/send/form", json!({}), "at operations.send: a message has one body"),
         ("/operations/send/path", json!("v1"), "at operations.send.path: a path begins with /"),
@@ -357,7 +374,7 @@ fn a_mistake_is_named_with_its_path() {
         (
             "/operations/send/path",
             json!("/{moblie}"),
-            "at operations.send.path: there is no field, credential or value of that name; did you mean {mobile}?",
+            "at operations.send.path: there is no such name; did you mean mobile?",
         ),
         ("/operations/send/headers/Host", json!("x"), "at operations.send.headers.Host: it is no name of a header"),
         ("/operations/send/headers/a b", json!("x"), "at operations.send.headers[\"a b\"]: it is no name"),
@@ -365,10 +382,18 @@ fn a_mistake_is_named_with_its_path() {
         ("/operations/send/headers/X-Note", json!(1), "at operations.send.headers.X-Note: it is missing, or no text"),
         ("/operations/send/query/from", json!("{data}"), "at operations.send.query.from: a field of the rule json"),
         ("/operations/send/json", json!("x"), "at operations.send.json: it is no object"),
-        ("/operations/send/json/to", json!("{mobiles}"), "at operations.send.json.to: there is no field"),
+        (
+            "/operations/send/json/to",
+            json!("{mobiles}"),
+            "at operations.send.json.to: there is no such name; did you mean mobile?",
+        ),
         ("/operations/send/json/to", json!("x"), "at operations.send: it has no {mobile}"),
         ("/operations/send/json/data/1/m", json!("{{minutes}}"), "at operations.send.json.data[1].m: a placeholder is"),
-        ("/operations/send/keeps_code", json!(true), "at operations.send: cancel_first and keeps_code"),
+        (
+            "/operations/send/keeps_code",
+            json!(true),
+            "at operations.send.keeps_code: there is no such name; there are: method, path",
+        ),
         ("/operations/verify/form/code", json!("1"), "at operations.verify: it has no {code}"),
         (
             "/operations/verify/path",
@@ -386,10 +411,14 @@ fn a_mistake_is_named_with_its_path() {
         ("/vendor_message/after", json!(1), "at vendor_message.after: it is missing, or no text"),
         ("/vendor_message/hex_digits", json!(0), "at vendor_message.hex_digits: it is no whole number"),
         ("/fields/mobile/without", json!("94"), "at fields.mobile.without: it is + or"),
-        ("/fields/sender/without", json!("+"), "at fields.sender.without: it is + or"),
+        ("/fields/sender/without", json!("+"), "at fields.sender.without: there is no such name; there are: rule, "),
         ("/outcomes/0", json!({"outcome": "refused"}), "at outcomes[0]: it is about every answer"),
-        ("/outcomes/0/outcome", json!("okay"), "at outcomes[0].outcome: it is none of sent, approved"),
-        ("/outcomes/0/of", json!(["send", "sending"]), "at outcomes[0].of[1]: it is none of"),
+        (
+            "/outcomes/0/outcome",
+            json!("okay"),
+            "at outcomes[0].outcome: there is no such name; there are: sent, approved",
+        ),
+        ("/outcomes/0/of", json!(["send", "sending"]), "at outcomes[0].of[1]: there is no such name; there are:"),
         ("/outcomes/0/status", json!(404), "at outcomes[0].status: an HTTP status that is no success cannot mean sent"),
         ("/outcomes/0/status", json!([200, "3xx"]), "at outcomes[0].status[1]: an HTTP status that is no success"),
         ("/outcomes/0/status", json!("6xx"), "at outcomes[0].status: it is neither an HTTP status"),
@@ -403,6 +432,8 @@ fn a_mistake_is_named_with_its_path() {
         ("/outcomes/3/when/~1code", json!([[1]]), "at outcomes[3].when[\"/code\"][0]: it is no value"),
         ("/outcomes/3/when/~1code", json!({"matches": ".*"}), "at outcomes[3].when[\"/code\"]: it is no value"),
         ("/sensitive", json!([1]), "at sensitive[0]: it is missing, or no text"),
+        ("/sensitive", json!([""]), "at sensitive[0]: it is missing, or no text of a line"),
+        ("/vendor_code", json!("/a\u{0}"), "at vendor_code: it is missing, or no text of a line"),
     ];
     for (pointer, value, mistake) in rows {
         let mut description = small();
@@ -422,11 +453,138 @@ fn a_mistake_is_named_with_its_path() {
         ("{", "it is not JSON: "),
         ("[]", "at its top: it is no object"),
         ("{} {}", "it is not JSON: trailing characters"),
+        (&many_fields(257).to_string(), "at fields: there are more than 256"),
         (&"[".repeat(1000), "it is longer than 65536 bytes, or deeper than 16 levels"),
         (&format!("{}{}", small(), " ".repeat(65_536)), "it is longer than 65536 bytes"),
     ] {
         let Err(invalid) = parse(text) else { panic!("accepted: {text}") };
         assert!(invalid.message.contains(mistake), "{}", invalid.message);
+    }
+}
+
+/// A description with so many fields more, each in several places.
+fn many_fields(count: usize) -> Value {
+    let mut description = small();
+    for number in 0..count {
+        let name = format!("f{number}");
+        description["fields"][&name] = json!({"rule": "text"});
+        for part in ["json", "query", "headers"] {
+            description["operations"]["send"][part][&name] = format!("{{{name}}}").into();
+        }
+    }
+    description
+}
+
+/// Whoever may make a server may describe, and the worker, which is all providers', reads what they wrote.
+#[test]
+fn no_description_keeps_the_worker_busy() {
+    let began = std::time::Instant::now();
+    let mut description = many_fields(200);
+    let words: Vec<String> = (0..256).map(|number| format!("w{number}")).collect();
+    description["outcomes"] = (0..24)
+        .map(|_| json!({"when": {"/message": words, "/code": {"exists": true}}, "outcome": "refused"}))
+        .collect();
+    let vendor = dialect(&description.to_string());
+    let mut payload = json!({"mobile": "+442079460958"});
+    for number in 0..200 {
+        payload[format!("f{number}")] = "x".repeat(200).into();
+    }
+    let prepared = prepare(&vendor, Send, &payload, &json!({}), plain).unwrap();
+    assert_eq!(prepared.request.headers.len(), 2 + 1 + 200);
+    // As long as an answer may be: such a text is no word of a vendor's.
+    let answer = json!({"message": "a".repeat(1 << 19), "code": 1, "x": "b".repeat(1 << 18)}).to_string();
+    assert_eq!(read(&vendor, Send, 400, &answer).outcome, Outcome::Unknown);
+    let took = began.elapsed();
+    assert!(took.as_secs() < 20, "{took:?}");
+}
+
+/// Without a recipient no limit would count.
+#[test]
+fn a_send_is_to_somebody_whatever_the_description_requires() {
+    for required in [json!(null), json!([]), json!(["verify"])] {
+        let mut description = small();
+        description["fields"]["mobile"]["required"] = required;
+        description["operations"]["verify"]["form"]["to"] = "{mobile}".into();
+        let vendor = dialect(&description.to_string());
+        let refused = prepare(&vendor, Send, &json!({"note": "n"}), &json!({}), plain).unwrap_err();
+        assert_eq!((refused.field.as_str(), refused.message.contains("is missing")), ("mobile", true));
+    }
+}
+
+#[test]
+fn a_literal_that_looks_like_a_credential_is_found() {
+    let literals = |description: &Value| {
+        let vendor = dialect(&description.to_string());
+        vendor.description.unwrap().literals().map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert!(literals(&small()).is_empty() && literals(&serde_json::from_str(MSG91).unwrap()).is_empty());
+    assert!(literals(&serde_json::from_str(&on_page("vonage")).unwrap()).is_empty());
+    let mut description = small();
+    let send = &mut description["operations"]["send"];
+    send["headers"]["X-Api-Key"] = "0123456789abcdef".into();
+    send["headers"]["Authorization"] = "Basic eA==".into();
+    send["query"]["api_secret"] = "s".into();
+    send["json"]["auth"] = json!({"access_token": "t", "key": "{key}", "password": 5});
+    description["operations"]["verify"]["form"]["Pass-Word"] = "p".into();
+    let found = literals(&description);
+    for place in [
+        "send.query.api_secret",
+        "send.headers.X-Api-Key",
+        "send.headers.Authorization",
+        "send.json.auth.access_token",
+        "verify.form.Pass-Word",
+    ] {
+        assert!(found.contains(&format!("operations.{place}")), "{place} in {found:?}");
+    }
+    assert_eq!(found.len(), 5, "{found:?}");
+}
+
+#[test]
+fn pointers_and_answers_of_every_kind_are_survived() {
+    let mut description = small();
+    description["reference"] = json!(["/a~1b/~0id", "/list/0/id", "/"]);
+    description["vendor_code"] = json!(["/list", "/list/1", "/list/-", "/list/01", "/code/x", "/é"]);
+    description["outcomes"][0]["when"] = json!({"/ok": {"exists": true}});
+    let vendor = dialect(&description.to_string());
+    for (answer, reference, code) in [
+        (json!({"ok": 1, "a/b": {"~id": "R1"}}), Some("R1"), None),
+        (json!({"ok": 1, "list": [{"id": "R2"}, "E1"]}), Some("R2"), Some("E1")),
+        (json!({"ok": 1, "": "R3", "list": ["x", ["E1"]], "code": "no object"}), Some("R3"), None),
+        (json!({"ok": 1, "": "a\nb"}), None, None),
+        (json!({"ok": 1, "": "R".repeat(257)}), None, None),
+        (json!({"ok": 1, "": 1e300, "é": "N"}), None, Some("N")),
+        (json!([{"id": "R"}]), None, None),
+        (json!("ok"), None, None),
+    ] {
+        let reading = read(&vendor, Send, 200, &answer.to_string());
+        assert_eq!(reading.reference.as_deref(), reference, "{answer}");
+        assert_eq!(reading.vendor_code.as_deref(), code, "{answer}");
+        let outcome = if reference.is_some() { Outcome::Sent } else { Outcome::Unknown };
+        assert_eq!(reading.outcome, outcome, "{answer}");
+    }
+    // Of a member that stands twice the last counts, as in jsonb.
+    let twice = small().to_string().replacen("\"fields\":", "\"fields\":{\"x\":5},\"fields\":", 1);
+    assert_eq!(dialect(&twice).description_text(), dialect(&small().to_string()).description_text());
+}
+
+/// MSG91 has its id in the message's place at times; what else is said there may repeat the code.
+#[test]
+fn words_are_no_id_though_an_id_may_stand_in_their_place() {
+    let vendor = dialect(MSG91);
+    let secrets = [Secret::new("012345")];
+    let id = "3763646c3058373530393938";
+    for (message, kept) in [("OTP 012345 not match", "OTP [redacted] not match"), (id, id)] {
+        let answer = json!({"type": "error", "message": message, "request_id": id}).to_string();
+        let (_, record) = read(&vendor, Verify, 200, &answer).redacted(&vendor, &secrets);
+        assert_eq!(record.unwrap(), json!({"type": "error", "message": kept, "request_id": id}));
+    }
+    // Also where the description itself calls them an id.
+    let mut description = small();
+    description["opaque"] = json!(["note"]);
+    let vendor = dialect(&description.to_string());
+    for (note, kept) in [("no code 012345", "no code [redacted]"), ("n-012345", "n-012345")] {
+        let (_, record) = read(&vendor, Verify, 400, &json!({ "note": note }).to_string()).redacted(&vendor, &secrets);
+        assert_eq!(record.unwrap(), json!({ "note": kept }));
     }
 }
 

@@ -716,7 +716,9 @@ fn only_relid_and_twilio_can_cancel() {
     for vendor in ["iserveu", "hyperverge", "paytm", "ideamart", "msg91"] {
         let invalid = caller(vendor, Cancel).refused();
         assert_eq!(invalid.message, format!("{vendor} has no cancel"));
-        assert_eq!(invalid.hint, format!("{vendor} has: send, verify, resend"));
+        let hint =
+            "A code that was sent stays good until expires_at, or until it is approved; a queued send can be canceled.";
+        assert_eq!(invalid.hint, format!("{vendor} has: send, verify, resend. {hint}"));
     }
 }
 
@@ -743,24 +745,25 @@ fn credentials_in_headers_are_declared() {
             "msg": [{"lng": "English", "subject": "s", "message": "Your code is $$OTP$$", "label": {}}]})
         }
         "msg91" => json!({"mobile": "9876543210", "template_id": "t"}),
+        "vonage" => json!({"mobile": "+94771234567", "brand": "B"}),
         _ => json!({"mobile": "+94771234567"}),
     };
-    for dialect in dialect::DIALECTS {
-        for set in dialect.credential_sets {
+    for (vendor, dialect) in caller::VENDORS.iter() {
+        for set in dialect.credential_sets() {
             let canaries: Vec<String> = set.iter().map(|name| format!("canary-{name}")).collect();
             let credentials: Vec<(&str, &str)> =
                 set.iter().zip(&canaries).map(|(name, canary)| (*name, canary.as_str())).collect();
-            let fields: Vec<&str> = (dialect.fields)(Send).unwrap_or_default().iter().map(|field| field.name).collect();
-            let mut payload = caller::members(payload(dialect.name));
+            let fields: Vec<&str> = dialect.fields(Send).unwrap_or_default().iter().map(|field| field.name).collect();
+            let mut payload = caller::members(payload(vendor));
             payload.retain(|name, _| fields.contains(&name.as_str()));
-            let prepared = caller(dialect.name, Send).payload(payload.into()).credentials(&credentials).prepared();
+            let prepared = caller(vendor, Send).payload(payload.into()).credentials(&credentials).prepared();
             let headers: String =
                 prepared.request.headers.iter().map(|(_, value)| format!("{}\n", value.reveal())).collect();
             for (name, canary) in credentials {
                 let is_declared = dialect.header_credentials.contains(&name);
-                assert_eq!(headers.contains(canary), is_declared, "{}: {name}", dialect.name);
-                assert_eq!(dialect.can_send(name, "two\nlines"), !is_declared, "{}: {name}", dialect.name);
-                assert!(dialect.can_send(name, "with a space"), "{}: {name}", dialect.name);
+                assert_eq!(headers.contains(canary), is_declared, "{vendor}: {name}");
+                assert_eq!(dialect.can_send(name, "two\nlines"), !is_declared, "{vendor}: {name}");
+                assert!(dialect.can_send(name, "with a space"), "{vendor}: {name}");
             }
         }
     }

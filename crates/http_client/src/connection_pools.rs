@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    io::ErrorKind,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, SystemTime},
 };
@@ -180,5 +181,11 @@ fn builder(endpoint: &Endpoint, connect_timeout: Duration, resolver: Resolver) -
 }
 
 fn read(option: &str, path: &str) -> Result<Vec<u8>, String> {
-    fs::read(path).map_err(|error| format!("{option} {path} cannot be read: {}", error.kind()))
+    fs::read(path).map_err(|error| {
+        let why = match error.kind() {
+            ErrorKind::NotFound => "no such file or directory".to_owned(),
+            other => other.to_string(),
+        };
+        format!("{option} {path} cannot be read: {why}")
+    })
 }

@@ -44,6 +44,8 @@ pub fn apply_result(verification: &mut Verification, context: &ResultContext) {
                 Outcome::Sent => Status::Pending,
                 // The code may have reached the person: a verify stays possible.
                 Outcome::Unknown => Status::Unknown,
+                // There is no code any more that could be sent again, whatever we thought of its time.
+                Outcome::Expired if operation == Operation::Resend && !result.is_guess => Status::Expired,
                 _ if operation == Operation::Resend && !voided => before,
                 _ => Status::Failed,
             };
@@ -80,7 +82,7 @@ pub fn apply_result(verification: &mut Verification, context: &ResultContext) {
         Operation::Cancel => {
             verification.status = match result.outcome {
                 Outcome::Canceled => Status::Canceled,
-                Outcome::Expired => Status::Expired,
+                Outcome::Expired if !result.is_guess => Status::Expired,
                 _ => before,
             };
         }

@@ -68,6 +68,17 @@ impl Breaker {
         Self { phase: Phase::Closed { faults: 0 }, epoch: 0 }
     }
 
+    /// One that was open when it was put on record.
+    pub fn opened(until: Timestamp, wait: Micros) -> Self {
+        let wait = wait.clamp(Self::FIRST_WAIT, Self::LONGEST_WAIT);
+        Self { phase: Phase::Open { until, wait }, epoch: 0 }
+    }
+
+    /// What made the provider fail has been changed: the count begins anew, and calls under way say nothing of it.
+    pub fn reset(&mut self) {
+        self.enter(Phase::Closed { faults: 0 });
+    }
+
     /// Lets a call go, or says how long to wait: while a probe is under way, the longest that it can take; the
     /// breaker may close before.
     pub fn acquire(&mut self, now: Timestamp) -> Result<BreakerPermit, Micros> {

@@ -26,6 +26,7 @@ pub struct LimitRules {
 /// The rule that refuses: `otp_gateway.attempt.reason`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum BlockReason {
+    Paused,
     AllowedPrefixes,
     ResendAfter,
     SendLimit,
@@ -36,7 +37,8 @@ pub enum BlockReason {
 }
 
 impl BlockReason {
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
+        Self::Paused,
         Self::AllowedPrefixes,
         Self::ResendAfter,
         Self::SendLimit,
@@ -49,6 +51,7 @@ impl BlockReason {
     /// The name of the server option, or `breaker`.
     pub const fn as_str(self) -> &'static str {
         match self {
+            Self::Paused => "paused",
             Self::AllowedPrefixes => "allowed_prefixes",
             Self::ResendAfter => "resend_after",
             Self::SendLimit => "send_limit",

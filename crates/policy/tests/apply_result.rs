@@ -247,6 +247,19 @@ fn a_resend_that_failed_leaves_the_old_code_unless_it_was_voided() {
 }
 
 #[test]
+fn what_a_vendor_says_is_over_is_over_before_its_time() {
+    for operation in [Operation::Verify, Operation::Resend, Operation::Cancel] {
+        for (is_guess, expected) in [(false, Status::Expired), (true, Status::Pending)] {
+            let mut verification = pending(3);
+            admit(operation, &mut verification, NOW).unwrap();
+            let result = CallResult { is_guess, ..result(Outcome::Expired) };
+            end(&mut verification, operation, Status::Pending, &result);
+            assert_eq!(verification.status, expected, "{operation:?}");
+        }
+    }
+}
+
+#[test]
 fn the_vendor_may_allow_fewer_checks_than_we_do() {
     let mut verification = pending(5);
     admit(Operation::Verify, &mut verification, NOW).unwrap();

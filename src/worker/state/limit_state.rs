@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use crate::{
     job::Job,
-    store::{StoreTransaction, identity::Identity, transaction::Failure},
+    store::{StoreTransaction, breakers::OpenBreaker, identity::Identity, transaction::Failure},
 };
 
 /// So many breakers, and so many providers' sends, are remembered; of one that is forgotten the next call begins anew.
@@ -32,15 +32,43 @@ impl BreakerKey {
 }
 
 #[derive(Default)]
-pub struct Breakers(HashMap<BreakerKey, Breaker>);
+pub struct Breakers(HashMap<BreakerKey, AccountBreaker>);
+
+/// The breaker of an account, and what its calls depended on when it was last asked.
+#[derive(Clone, Default)]
+pub struct AccountBreaker {
+    pub breaker: Breaker,
+    pub configuration: Vec<u8>,
+    /// Since when it is open.
+    pub opened_at: Option<Timestamp>,
+}
+
+/// A provider that is tried anew, because what its calls depend on has changed.
+pub struct Mended {
+    pub account: BreakerKey,
+    pub provider: String,
+    pub provider_id: Identity,
+}
 
 impl Breakers {
-    pub fn is_open(&self, account: BreakerKey, now: Timestamp) -> bool {
-        self.0.get(&account).is_some_and(|breaker| breaker.clone().acquire(now).is_err())
+    /// One whose provider has been changed since does not count.
+    pub fn is_open(&self, job: &Job, now: Timestamp) -> bool {
+        self.0.get(&BreakerKey::of(job)).is_some_and(|known| {
+            known.configuration == job.configuration && known.breaker.clone().acquire(now).is_err()
+        })
     }
 
-    pub fn get_mut(&mut self, account: BreakerKey) -> Option<&mut Breaker> {
+    pub fn get_mut(&mut self, account: BreakerKey) -> Option<&mut AccountBreaker> {
         self.0.get_mut(&account)
+    }
+
+    /// As the worker before has put it on record.
+    pub fn restore(&mut self, account: BreakerKey, open: OpenBreaker) {
+        if self.0.len() < MOST_BREAKERS {
+            let breaker = Breaker::opened(open.open_until, open.open_until.since(open.failed_at));
+            let known = AccountBreaker { breaker, configuration: open.configuration, opened_at: Some(open.opened_at) };
+            self.0.insert(account, known);
+        }
     }
 }
 
@@ -113,18 +141,29 @@ pub struct LimitState {
     pub breakers: Breakers,
     pub provider_sends: ProviderSends,
     /// What the transaction under way has changed: breakers as they were before, sends that count.
-    asked: Vec<(BreakerKey, Option<Breaker>)>,
+    asked: Vec<(BreakerKey, Option<AccountBreaker>)>,
+    mended: Vec<Mended>,
     added: Vec<(Identity, Uuid)>,
 }
 
 impl LimitState {
-    pub fn acquire(&mut self, account: BreakerKey, now: Timestamp) -> Result<BreakerPermit, Micros> {
+    pub fn acquire(&mut self, job: &Job, now: Timestamp) -> Result<BreakerPermit, Micros> {
+        let account = BreakerKey::of(job);
         let breakers = &mut self.breakers.0;
         if breakers.len() >= MOST_BREAKERS && !breakers.contains_key(&account) {
-            breakers.retain(|_, breaker| breaker.state(now) != BreakerState::Closed);
+            breakers.retain(|_, known| known.breaker.state(now) != BreakerState::Closed);
         }
         self.asked.push((account, breakers.get(&account).cloned()));
-        breakers.entry(account).or_default().acquire(now)
+        let known = breakers.entry(account).or_default();
+        if known.configuration != job.configuration {
+            if known.breaker.state(now) != BreakerState::Closed {
+                let (provider, provider_id) = (job.provider.clone(), job.provider_id);
+                self.mended.push(Mended { account, provider, provider_id });
+            }
+            known.breaker.reset();
+            known.configuration.clone_from(&job.configuration);
+        }
+        known.breaker.acquire(now)
     }
 
     /// How long the provider's limit has yet to wait. Where it has to, one look at the record tells whether what
@@ -155,11 +194,12 @@ impl LimitState {
         self.added.push((job.provider_id, job.attempt));
     }
 
-    /// The transaction has ended: what it let go is so, or never was.
-    pub fn settle(&mut self, committed: bool) {
+    /// The transaction has ended: what it let go is so, or never was. Returned are those that are tried anew.
+    pub fn settle(&mut self, committed: bool) -> Vec<Mended> {
         let (asked, added) = (std::mem::take(&mut self.asked), std::mem::take(&mut self.added));
+        let mended = std::mem::take(&mut self.mended);
         if committed {
-            return;
+            return mended;
         }
         for (account, before) in asked.into_iter().rev() {
             match before {
@@ -168,5 +208,6 @@ impl LimitState {
             };
         }
         added.into_iter().for_each(|(provider, attempt)| self.provider_sends.remove(provider, attempt));
+        Vec::new()
     }
 }

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use dialect::Outcome;
+use dialect::{DIALECTS, Outcome};
 use http_client::CompletedCall;
 use policy::{Breaker, BreakerState, Micros, Timestamp};
 
@@ -57,17 +57,35 @@ impl ProviderLog {
         }
     }
 
+    /// What its calls depend on has changed while its breaker was open.
+    pub fn mended(&self, provider: &str) {
+        pgrx::log!(
+            "otp_gateway: provider \"{}\" has other options or credentials than those that failed: it is tried anew",
+            lookup::shown(provider)
+        );
+    }
+
     /// A call has ended.
-    pub fn credentials(&mut self, provider: &str, account: BreakerKey, call: &CompletedCall, now: Timestamp) {
+    pub fn credentials(
+        &mut self,
+        (provider, vendor): (&str, &str),
+        account: BreakerKey,
+        call: &CompletedCall,
+        now: Timestamp,
+    ) {
         match call.result.outcome {
             Outcome::AuthFailed => {
                 if self.refused.len() >= MOST_BREAKERS {
                     self.refused.clear();
                 }
                 self.refused.entry(account).or_insert_with(|| {
+                    let (code, status) = (call.result.vendor_code.as_deref(), call.http_status);
+                    let dialect = DIALECTS.iter().find(|dialect| dialect.name == vendor);
+                    let is_address = dialect.is_some_and(|dialect| dialect.may_mean_address(code, status));
                     pgrx::log!(
-                        "otp_gateway: provider \"{}\" refuses the credentials of its user mapping: {}",
+                        "otp_gateway: provider \"{}\" refuses the credentials of its user mapping{}: {}",
                         lookup::shown(provider),
+                        if is_address { ", or this machine's address is not on the vendor's list" } else { "" },
                         described(call)
                     );
                     now
@@ -105,8 +123,17 @@ impl ProviderLog {
     }
 }
 
-/// The outcome, in words that hold nothing of the vendor's answer.
+/// The outcome, in words that hold nothing of the vendor's answer but its code, if that is one.
 fn described(call: &CompletedCall) -> String {
+    let code =
+        call.result.vendor_code.as_deref().filter(|code| is_code(code)).map(|code| format!("vendor code {code}"));
+    let status = call.http_status.map(|status| format!("HTTP {status}"));
+    let said: Vec<String> = status.into_iter().chain(code).collect();
     let outcome = call.result.outcome.as_str();
-    call.http_status.map_or_else(|| outcome.to_owned(), |status| format!("{outcome} (HTTP {status})"))
+    if said.is_empty() { outcome.to_owned() } else { format!("{outcome} ({})", said.join(", ")) }
+}
+
+/// Not a text, nor as long as a number of a person's.
+fn is_code(code: &str) -> bool {
+    (1..=8).contains(&code.len()) && code.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte))
 }

@@ -32,7 +32,7 @@ struct Line {
     roles: BTreeMap<Identity, Share>,
     /// The role that had the last turn.
     last: Option<Identity>,
-    /// Nobody has a turn before: the provider's breaker is open.
+    /// Nobody has a turn before: the provider's breaker is open, or it is paused.
     paused_until: Option<Timestamp>,
     /// The provider's max_in_flight, as it was at the last turn; until then one is tried.
     places: Option<usize>,
@@ -99,9 +99,10 @@ impl SendQueue {
         self.line(provider).places = Some(places as usize);
     }
 
-    /// Somebody has changed an option of some provider: how many calls each bears is seen at the next turn.
-    pub fn forget_places(&mut self) {
-        self.lines.values_mut().for_each(|line| line.places = None);
+    /// Somebody has changed an option of some provider: how many calls each bears is seen at the next turn, and whether
+    /// what it was left alone for is mended.
+    pub fn options_changed(&mut self) {
+        self.lines.values_mut().for_each(|line| (line.places, line.paused_until) = (None, None));
     }
 
     /// Leaves the provider alone until then.
@@ -115,13 +116,20 @@ impl SendQueue {
         }
     }
 
-    /// Takes those that have their turn now: too old ones, and of each line as many as it has room for.
-    pub fn take(&mut self, now: Timestamp, max_age: Micros, under_way: impl Fn(Identity) -> UnderWay) -> Vec<DueSend> {
+    /// Takes those that have their turn now: too old ones, and, unless all is paused, of each line as many as it has
+    /// room for.
+    pub fn take(
+        &mut self,
+        now: Timestamp,
+        max_age: Micros,
+        is_paused: bool,
+        under_way: impl Fn(Identity) -> UnderWay,
+    ) -> Vec<DueSend> {
         let mut turns = Vec::new();
         for (&provider, line) in &mut self.lines {
             line.roles.values_mut().for_each(|share| share.wake(now));
             line.paused_until.take_if(|until| *until <= now);
-            let mut room = if line.paused_until.is_some() { 0 } else { line.room(under_way(provider)) };
+            let mut room = if is_paused || line.paused_until.is_some() { 0 } else { line.room(under_way(provider)) };
             for _ in 0..BATCH {
                 let Some((role, id, created_at)) = line.next(room > 0, now - max_age) else { break };
                 room = room.saturating_sub(1);

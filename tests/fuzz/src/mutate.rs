@@ -4,7 +4,7 @@
 use libfuzzer_sys::fuzzer_mutate;
 use serde_json::{Value, json};
 
-use crate::{HEAD, page::documented, watch::Canaries};
+use crate::{DESCRIPTION, HEAD, description, page::documented, watch::Canaries};
 
 pub fn mutate(data: &mut [u8], size: usize, max_size: usize, seed: u32) -> usize {
     let mut dice = Dice(u64::from(seed) + 1);
@@ -22,8 +22,12 @@ pub fn mutate(data: &mut [u8], size: usize, max_size: usize, seed: u32) -> usize
     }
 }
 
-/// A documented answer, to a call of any vendor.
+/// A documented answer, to a call of any vendor; or a description.
 fn begin(data: &mut [u8], max_size: usize, dice: &mut Dice) -> usize {
+    if dice.roll(4) == 0 && max_size > HEAD {
+        data[0] = DESCRIPTION;
+        return write(data, max_size, &description::whole()).unwrap_or(HEAD);
+    }
     let (_, _, answer) = documented().swap_remove(dice.roll(documented().len()));
     for byte in &mut data[..HEAD.min(max_size)] {
         *byte = dice.roll(256) as u8;
@@ -43,6 +47,26 @@ fn insert(data: &mut [u8], size: usize, max_size: usize, dice: &mut Dice) -> usi
     data[at..at + mark.len()].copy_from_slice(mark);
     size + mark.len()
 }
+
+/// What leads a description astray.
+const ASTRAY: [&str; 16] = [
+    "/",
+    "//evil.example/x",
+    "/..",
+    "/%2e%2e/{mobile}",
+    "/a//b",
+    "/{mobile}",
+    "/{reference}/..",
+    "@evil.example/",
+    "{mobile}",
+    "{code}",
+    "{reference}",
+    "{note}",
+    "x\r\nHost: evil.example",
+    "host",
+    "approved",
+    "5xx",
+];
 
 /// Another value, or another key, in the place of one member.
 fn reshape(data: &mut [u8], size: usize, max_size: usize, dice: &mut Dice) -> Option<usize> {
@@ -67,6 +91,7 @@ fn reshape(data: &mut [u8], size: usize, max_size: usize, dice: &mut Dice) -> Op
     }
     let mark = Canaries::mark(dice.roll(256) as u32);
     let text = match dice.roll(4) {
+        _ if data[0] == DESCRIPTION => ASTRAY[dice.roll(ASTRAY.len())].to_owned(),
         0 => format!("{mark}"),
         1 => format!("OTP {mark} sent to {mark}."),
         2 => format!("{mark}{}", Canaries::mark(dice.roll(256) as u32)),
@@ -74,8 +99,18 @@ fn reshape(data: &mut [u8], size: usize, max_size: usize, dice: &mut Dice) -> Op
     };
     match (at, dice.roll(4)) {
         (Value::Object(members), 0..3) => {
-            const NAMES: [&str; 8] =
-                ["statusDesc", "message", "error", "error_message", "referenceNo", "subscriberId", "mobile", "x"];
+            const NAMES: [&str; 10] = [
+                "statusDesc",
+                "message",
+                "error",
+                "error_message",
+                "referenceNo",
+                "subscriberId",
+                "mobile",
+                "x",
+                "when",
+                "path",
+            ];
             let name = if dice.roll(4) == 0 { text.clone() } else { NAMES[dice.roll(NAMES.len())].into() };
             members.insert(name, json!(text));
         }

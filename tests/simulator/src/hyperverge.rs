@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::code::{Code, Dice, Verdict};
 use crate::dialect::{About, Call, Dialect, Operation, Reply, is_refused, quoted};
-use crate::strict::{self, Field, is_digits, number_text, one_of, optional, required, ten_digits, text};
+use crate::strict::{self, Field, indian_mobile, is_digits, number_text, one_of, optional, required, text};
 
 /// The page gives none.
 const TRIES: u32 = 5;
@@ -15,16 +15,16 @@ const DEFAULT_EXPIRY_MINUTES: u64 = 1440;
 
 const SEND: [Field; 7] = [
     required("templateId", text),
-    required("mobileNumber", ten_digits),
+    required("mobileNumber", indian_mobile),
     optional("otpLength", |value| number_text(value, 4..=9, "a number from 4 to 9, as a string")),
     optional("otpExpiry", |value| number_text(value, 1..=10080, "minutes from 1 to 10080, as a string")),
     optional("time", text),
     optional("timeFormat", text),
     optional("showLastFourDigits", |value| one_of(value, &["yes", "no"], "\"yes\" or \"no\"")),
 ];
-const VERIFY: [Field; 2] = [required("mobileNumber", ten_digits), required("otp", code_text)];
+const VERIFY: [Field; 2] = [required("mobileNumber", indian_mobile), required("otp", code_text)];
 const RESEND: [Field; 2] = [
-    required("mobileNumber", ten_digits),
+    required("mobileNumber", indian_mobile),
     required("retryType", |value| one_of(value, &["text", "voice"], "one of enum values: text,voice")),
 ];
 

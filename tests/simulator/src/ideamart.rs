@@ -33,9 +33,9 @@ fn subscriber(value: &Value) -> Result<(), &'static str> {
     value
         .as_str()
         .and_then(|text| text.strip_prefix("tel:94"))
-        .is_some_and(|rest| is_digits(rest, 9, 9))
+        .is_some_and(|rest| is_digits(rest, 9, 9) && rest.starts_with('7'))
         .then_some(())
-        .ok_or("tel:94 and nine digits")
+        .ok_or("tel:947 and eight digits")
 }
 
 struct Flow {
@@ -221,7 +221,7 @@ mod tests {
         let mut vendor = Ideamart::default();
         let all = request(&mut vendor, "all", 0);
         assert!(all.body.contains("E1325"), "{}", all.body);
-        assert_eq!(all.complaint.unwrap(), "subscriberId must be tel:94 and nine digits");
+        assert_eq!(all.complaint.unwrap(), "subscriberId must be tel:947 and eight digits");
         let body = r#"{"applicationId":"a","password":"wrong","referenceNo":"r","otp":"1"}"#;
         let refused = ask(&mut vendor, "/subscription/otp/verify", &JSON, body, 0);
         assert!(refused.body.contains("E1313") && refused.complaint.is_none());

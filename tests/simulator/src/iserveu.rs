@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::code::{Code, Dice, Verdict};
 use crate::dialect::{About, Call, Dialect, Operation, Reply, is_refused, quoted};
 use crate::strict::{
-    self, Field, aadhaar, any_text, boolean, ip_address, lat_long, one_of, optional, pincode, required, ten_digits,
+    self, Field, aadhaar, any_text, boolean, indian_mobile, ip_address, lat_long, one_of, optional, pincode, required,
     text,
 };
 
@@ -17,7 +17,7 @@ const TRIES: u32 = 5;
 
 /// Which of these are required depends on otpType: see `send_complaint`.
 const SEND: [Field; 12] = [
-    required("customerMobileNumber", ten_digits),
+    required("customerMobileNumber", indian_mobile),
     required("otpType", |value| one_of(value, &["1", "2"], "\"1\" or \"2\"")),
     required("username", text),
     optional("externalRefNumber", reference),
@@ -31,7 +31,7 @@ const SEND: [Field; 12] = [
     optional("paramC", any_text),
 ];
 const REGISTER: [Field; 13] = [
-    required("mobileNumber", ten_digits),
+    required("mobileNumber", indian_mobile),
     required("name", text),
     required("otp", text),
     required("username", text),
@@ -49,13 +49,13 @@ const VERIFY_BENE: [Field; 17] = [
     required("externalRefNumber", reference),
     required("accountNumber", text),
     required("beneBankName", text),
-    required("beneMobileNumber", ten_digits),
+    required("beneMobileNumber", indian_mobile),
     required("beneName", text),
     required("bankCode", text),
     required("beneIfscCode", text),
     required("transactionMode", |value| one_of(value, &["IMPS"], "\"IMPS\"")),
     required("customerName", text),
-    required("customerMobileNumber", ten_digits),
+    required("customerMobileNumber", indian_mobile),
     required("pincode", pincode),
     required("address", text),
     required("isHoldTransaction", boolean),

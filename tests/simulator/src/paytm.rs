@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use crate::code::{Code, Dice, Verdict};
 use crate::dialect::{About, Call, Dialect, Operation, Reply, basic_credentials, is_refused, quoted};
 use crate::http::query_pairs;
-use crate::strict::{self, Field, Wrong, any_text, boolean, object, one_of, optional, required, ten_digits, text};
+use crate::strict::{self, Field, Wrong, any_text, boolean, indian_mobile, object, one_of, optional, required, text};
 
 /// The page says that a code is good for one session, and not for how long: these are the simulator's own.
 const LIFETIME_MS: u64 = 10 * 60 * 1000;
@@ -15,7 +15,7 @@ const TRIES: u32 = 5;
 const MESSAGE: [Field; 2] = [required("head", object), required("body", object)];
 const SEND_HEAD: [Field; 3] =
     [optional("requestTimeStamp", text), required("tokenType", text), required("token", text)];
-const SEND_BODY: [Field; 2] = [required("mobileNumber", ten_digits), optional("autoReadHash", any_text)];
+const SEND_BODY: [Field; 2] = [required("mobileNumber", indian_mobile), optional("autoReadHash", any_text)];
 const VERIFY_HEAD: [Field; 5] = [
     optional("version", text),
     optional("requestTimeStamp", text),

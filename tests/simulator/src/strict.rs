@@ -137,8 +137,9 @@ pub fn text(value: &Value) -> Result<(), &'static str> {
     text_where(value, |text| !text.is_empty(), "a string that is not empty")
 }
 
-pub fn ten_digits(value: &Value) -> Result<(), &'static str> {
-    text_where(value, |text| is_digits(text, 10, 10), "a string of 10 digits")
+pub fn indian_mobile(value: &Value) -> Result<(), &'static str> {
+    let is_mobile = |text: &str| is_digits(text, 10, 10) && text.starts_with(['6', '7', '8', '9']);
+    text_where(value, is_mobile, "a string of 10 digits, the first of them 6 to 9")
 }
 
 pub fn aadhaar(value: &Value) -> Result<(), &'static str> {
@@ -192,17 +193,24 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    const FIELDS: [Field; 2] = [required("mobile", ten_digits), optional("place", lat_long)];
+    const FIELDS: [Field; 2] = [required("mobile", indian_mobile), optional("place", lat_long)];
 
     #[test]
     fn complaints_name_the_field() {
         let complaint = |body: Value| fields(&body, &FIELDS).map(|wrong| wrong.text);
-        assert_eq!(complaint(json!({"mobile": "0123456789"})), None);
+        assert_eq!(complaint(json!({"mobile": "9123456789"})), None);
         assert_eq!(complaint(json!({})).unwrap(), "mobile is missing");
-        assert_eq!(complaint(json!({"mobile": 123456789})).unwrap(), "mobile must be a string of 10 digits");
-        assert_eq!(complaint(json!({"mobile": "0123456789", "place": "1.5, 2"})), None);
         assert_eq!(
-            complaint(json!({"mobile": "0123456789", "Mobile": "x"})).unwrap(),
+            complaint(json!({"mobile": 123456789})).unwrap(),
+            "mobile must be a string of 10 digits, the first of them 6 to 9"
+        );
+        assert_eq!(
+            complaint(json!({"mobile": "5123456789"})).unwrap(),
+            "mobile must be a string of 10 digits, the first of them 6 to 9"
+        );
+        assert_eq!(complaint(json!({"mobile": "9123456789", "place": "1.5, 2"})), None);
+        assert_eq!(
+            complaint(json!({"mobile": "9123456789", "Mobile": "x"})).unwrap(),
             "Mobile is not a field of this call"
         );
     }

@@ -38,6 +38,7 @@ pub static DIALECT: Dialect = Dialect {
     set_members: &[],
     prepare,
     read,
+    address_codes: &[],
     sensitive: &["mobileNumber", "mobile", "otp"],
     opaque: &["requestId"],
     description: None,

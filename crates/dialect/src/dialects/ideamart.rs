@@ -37,6 +37,7 @@ pub static DIALECT: Dialect = Dialect {
     set_members: &["applicationId", "password"],
     prepare,
     read,
+    address_codes: &["E13"],
     sensitive: &["password", "msisdn", "mobile", "mobileNumber"],
     opaque: &["subscriberId", "referenceNo"],
     description: None,

@@ -40,6 +40,7 @@ pub static DIALECT: Dialect = Dialect {
     set_members: &[],
     prepare,
     read,
+    address_codes: &[],
     sensitive: &[
         "name",
         "mobileNumber",
@@ -194,7 +195,10 @@ fn of_either(call: &Call) -> Invalid {
     if let Some(fault) = faults.iter_mut().find(is_missing) {
         fault.hint = "otp_type: 1 for a customer registration, 2 for a transaction".into();
     }
-    Invalid::all(faults).expect_err("otp_type is required of both")
+    let hint = format!("otp_type: {}", OTP_TYPE.rule.describe());
+    // What the verification knows of it may be no such type, and is no fault of the payload's.
+    let unknown = || Invalid::new(OTP_TYPE.name, "of which otp_type the verification is, it does not say", hint);
+    Invalid::all(faults).err().unwrap_or_else(unknown)
 }
 
 fn prepare(call: &Call) -> Result<Prepared, Invalid> {

@@ -39,6 +39,7 @@ pub static DIALECT: Dialect = Dialect {
     set_members: &["otp", "authkey", "invisible"],
     prepare,
     read,
+    address_codes: &["418", "208"],
     sensitive: &["mobile", "mobiles", "email", "otp"],
     opaque: &["request_id"],
     description: None,

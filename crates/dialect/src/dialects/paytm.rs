@@ -35,6 +35,7 @@ pub static DIALECT: Dialect = Dialect {
     set_members: &["head", "body"],
     prepare,
     read,
+    address_codes: &[],
     sensitive: &["token", "txnToken", "ssoToken", "accessToken", "mobileNumber", "mobile", "otp"],
     opaque: &[],
     description: None,

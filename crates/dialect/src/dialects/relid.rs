@@ -38,6 +38,7 @@ pub static DIALECT: Dialect = Dialect {
     set_members: &["msg_type"],
     prepare,
     read,
+    address_codes: &["7019"],
     sensitive: &["user_id", "userId", "access_token", "mobile", "mobileNumber", "otp_value"],
     opaque: &["notification_uuid", "msg_id"],
     description: None,

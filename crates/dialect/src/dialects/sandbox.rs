@@ -37,6 +37,7 @@ pub static DIALECT: Dialect = Dialect {
     set_members: &[],
     prepare,
     read,
+    address_codes: &[],
     sensitive: &[],
     opaque: &[],
     description: None,

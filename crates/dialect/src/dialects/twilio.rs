@@ -42,6 +42,7 @@ pub static DIALECT: Dialect = Dialect {
     set_members: &["Code", "Status", "CustomCode", "CustomMessage"],
     prepare,
     read,
+    address_codes: &[],
     sensitive: &["to", "lookup", "payee"],
     opaque: &["sid", "service_sid", "attempt_sid"],
     description: None,

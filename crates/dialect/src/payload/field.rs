@@ -135,6 +135,11 @@ pub struct Invalid {
     pub hint: String,
     /// The other fields that message and hint are about, if there are any.
     pub others: Vec<String>,
+    /// It is a value that is wrong, as people type them; not which fields there are.
+    pub is_value: bool,
+    /// The fields that are missing, and whether each may be the same for all calls of an account: it may stand in the
+    /// server option `defaults` then.
+    pub missing: Vec<(String, bool)>,
 }
 
 /// So many faults are named in one error.
@@ -143,7 +148,27 @@ const MOST_NAMED: usize = 16;
 impl Invalid {
     pub(crate) fn new(field: impl Into<String>, message: impl Into<String>, hint: impl Into<String>) -> Self {
         let message = message.into();
-        Self { field: field.into(), logged: message.clone(), message, hint: hint.into(), others: Vec::new() }
+        Self {
+            field: field.into(),
+            logged: message.clone(),
+            message,
+            hint: hint.into(),
+            others: Vec::new(),
+            is_value: true,
+            missing: Vec::new(),
+        }
+    }
+
+    /// A field that the call needs, and that nobody gave.
+    pub(crate) fn missing(field: &AnyField, what: &str) -> Self {
+        let (name, rule) = (field.name, field.rule.describe());
+        let fault = Self::of_fields(name, format!("{name} is missing: {what} needs it"), format!("{name}: {rule}"));
+        Self { missing: vec![(name.to_owned(), !field.personal)], ..fault }
+    }
+
+    /// The same of which fields there are: whoever wrote the payload is to blame, and nobody's value.
+    pub(crate) fn of_fields(field: impl Into<String>, message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self { is_value: false, ..Self::new(field, message, hint) }
     }
 
     /// All faults as one, so that nobody mends the first only to meet the next.
@@ -154,6 +179,7 @@ impl Invalid {
         for fault in faults {
             if all.others.len() + fault.others.len() + 2 > MOST_NAMED {
                 unnamed += 1 + fault.others.len();
+                all.is_value &= fault.is_value;
                 continue;
             }
             all.message = format!("{}; {}", all.message, fault.message);
@@ -161,6 +187,8 @@ impl Invalid {
             if !all.hint.contains(&fault.hint) {
                 all.hint = format!("{}; {}", all.hint, fault.hint);
             }
+            all.is_value &= fault.is_value;
+            all.missing.extend(fault.missing);
             all.others.push(fault.field);
             all.others.extend(fault.others);
         }
@@ -182,7 +210,7 @@ impl Invalid {
         let listed = if names.is_empty() { "it takes none".into() } else { format!("it takes: {}", names.join(", ")) };
         if !is_identifier(key) {
             let field = if prefix.is_empty() { "payload" } else { prefix.trim_end_matches('.') };
-            return Self::new(field, format!("{place} has a field whose name is not an identifier"), listed);
+            return Self::of_fields(field, format!("{place} has a field whose name is not an identifier"), listed);
         }
         let spellings = valid.flat_map(|field| [field.name, field.wire]);
         let hint = match nearest(key, spellings) {
@@ -190,7 +218,10 @@ impl Invalid {
             None => listed,
         };
         let logged = format!("{place} has no field {prefix}%s");
-        Self { logged, ..Self::new(format!("{prefix}{key}"), format!("{place} has no field {prefix}{key}"), hint) }
+        Self {
+            logged,
+            ..Self::of_fields(format!("{prefix}{key}"), format!("{place} has no field {prefix}{key}"), hint)
+        }
     }
 }
 

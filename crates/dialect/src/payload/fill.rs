@@ -73,11 +73,7 @@ impl<'a> FilledPayload<'a> {
             match filled.value_of(dialect, field) {
                 Ok(Some(value)) => drop(filled.values.insert(field.name.into(), value)),
                 Ok(None) if field.required && is_meant(field) => {}
-                Ok(None) if field.required => faults.push(Invalid::new(
-                    field.name,
-                    format!("{} is missing: {what} needs it", field.name),
-                    format!("{}: {}", field.name, field.rule.describe()),
-                )),
+                Ok(None) if field.required => faults.push(Invalid::missing(field, &what)),
                 Ok(None) => {}
                 Err(fault) => faults.push(fault),
             }
@@ -94,7 +90,7 @@ impl<'a> FilledPayload<'a> {
         let known = call.retained_before.get(field.name).filter(|value| !value.is_null() && !field.once);
         let known = known.map(|value| field.rule.normalise(field.name, value).unwrap_or_else(|_| value.clone()));
         if field.fixed && known.is_some() && given.is_some() && given != known {
-            return Err(Invalid::new(
+            return Err(Invalid::of_fields(
                 field.name,
                 format!("{} belongs to the verification and cannot change", field.name),
                 "leave it out",
@@ -316,14 +312,25 @@ fn over(below: Option<&Value>, above: Option<Value>) -> Option<Value> {
 }
 
 /// A word about an operation that the vendor does not have.
-pub(crate) fn no_operation(dialect: &Dialect, operation: Operation) -> Invalid {
+pub fn no_operation(dialect: &Dialect, operation: Operation) -> Invalid {
     let others: Vec<&str> =
         Operation::ALL.iter().filter(|other| dialect.fields(**other).is_some()).map(|other| other.as_str()).collect();
-    Invalid::new(
+    Invalid::of_fields(
         "operation",
         format!("{} has no {}", dialect.name, operation.as_str()),
-        format!("{} has: {}", dialect.name, others.join(", ")),
+        format!("{} has: {}. {}", dialect.name, others.join(", "), without(operation)),
     )
+}
+
+/// What does in the place of an operation that a vendor does not have.
+fn without(operation: Operation) -> &'static str {
+    match operation {
+        Operation::Cancel => {
+            "A code that was sent stays good until expires_at, or until it is approved; a queued send can be canceled."
+        }
+        Operation::Resend => "Have otp_send send a new one.",
+        Operation::Send | Operation::Verify => "Use a provider of another vendor.",
+    }
 }
 
 /// Checks the server option `defaults`: fields of any operation of this vendor, each by its rule, and nothing that
@@ -422,7 +429,7 @@ fn unknown_field(dialect: &Dialect, table: &[AnyField], what: &str, key: &str) -
         return unknown;
     }
     let names: Vec<&str> = table.iter().map(|field| field.name).collect();
-    Invalid::new(
+    Invalid::of_fields(
         key,
         format!("{key} does not belong to {what}"),
         format!("{key} is a field of: {}; this call takes: {}", takers.join(", "), names.join(", ")),
@@ -441,7 +448,7 @@ pub(crate) fn is_code(key: &str) -> bool {
 }
 
 pub(crate) fn code_in(key: &str, place: &str) -> Invalid {
-    Invalid::new(
+    Invalid::of_fields(
         key,
         format!("{key} does not belong in {place}: the code is never a field"),
         "the user's code is the argument otp of otp_verify",

@@ -36,14 +36,16 @@ impl NumberingPlan {
     /// What is accepted, for a hint.
     pub(crate) const fn rule(self) -> &'static str {
         match self {
-            Self::India => "an Indian mobile number: exactly 10 digits, alone or after +91, 91, 0091 or 0",
+            Self::India => {
+                "an Indian mobile number: exactly 10 digits, the first of them 6 to 9, alone or after +91, 91, 0091 or 0"
+            }
             Self::SriLanka => {
-                "one Sri Lankan mobile number: tel:94XXXXXXXXX, +94XXXXXXXXX, 94XXXXXXXXX, 0094XXXXXXXXX, 07XXXXXXXX \
+                "one Sri Lankan mobile number: tel:947XXXXXXXX, +947XXXXXXXX, 947XXXXXXXX, 00947XXXXXXXX, 07XXXXXXXX \
                  or 7XXXXXXXX"
             }
             Self::Any => {
-                "a phone number: + and 8 to 15 digits, country first; one of India or Sri Lanka also as their vendors \
-                 take it"
+                "a phone number: + and 8 to 15 digits, country first; a mobile of India or Sri Lanka also as their \
+                 vendors take it"
             }
         }
     }
@@ -97,7 +99,8 @@ impl PhoneNumber {
     }
 }
 
-/// The vendors' pages say "exactly 10 digits" and no more, so the first digit is not looked at.
+/// The vendors' pages say "exactly 10 digits"; India's numbering plan, that those of mobiles begin with 6 to 9. To any
+/// other nobody can send a code, and what looks like one is a slip.
 fn indian(typed: &str) -> Option<Secret> {
     let (plus, digits) = digits_of(typed)?;
     let digits = digits.reveal();
@@ -108,10 +111,10 @@ fn indian(typed: &str) -> Option<Secret> {
         (false, 10) => Some(digits),
         _ => None,
     };
-    national.map(Secret::new)
+    national.filter(|national| national.starts_with(['6', '7', '8', '9'])).map(Secret::new)
 }
 
-/// The forms that docs/vendors/ideamart.md lists.
+/// The forms that docs/vendors/ideamart.md lists. The numbers of mobiles begin with 7.
 fn sri_lankan(typed: &str) -> Option<Secret> {
     let (plus, digits);
     let national = match typed.strip_prefix("tel:") {
@@ -122,14 +125,13 @@ fn sri_lankan(typed: &str) -> Option<Secret> {
             match (plus, digits.len()) {
                 (true, 11) | (false, 11) => digits.strip_prefix("94"),
                 (false, 13) => digits.strip_prefix("0094"),
-                (false, 10) => digits.strip_prefix('0').filter(|rest| rest.starts_with('7')),
-                (false, 9) => Some(digits).filter(|rest| rest.starts_with('7')),
+                (false, 10) => digits.strip_prefix('0'),
+                (false, 9) => Some(digits),
                 _ => None,
             }?
         }
     };
-    // A trunk zero after the country is a slip that would reach nobody.
-    let sound = national.bytes().all(|byte| byte.is_ascii_digit()) && !national.starts_with('0');
+    let sound = national.bytes().all(|byte| byte.is_ascii_digit()) && national.starts_with('7');
     sound.then(|| Secret::new(national))
 }
 
@@ -139,16 +141,25 @@ fn any(typed: &str) -> Option<PhoneNumber> {
     sri_lankan(typed)
         .map(of(NumberingPlan::SriLanka))
         .or_else(|| indian(typed).map(of(NumberingPlan::India)))
-        .or_else(|| international(typed).map(of(NumberingPlan::Any)))
+        .or_else(|| international(typed))
 }
 
-fn international(typed: &str) -> Option<Secret> {
+/// With its `+`, a number of any kind: a landline can be called.
+fn international(typed: &str) -> Option<PhoneNumber> {
     let (plus, secret) = digits_of(typed)?;
     let digits = secret.reveal();
-    // No country's code begins with 0; a number of India or Sri Lanka that comes so far has too many digits or too few.
-    let sound =
-        plus && (8..=15).contains(&digits.len()) && !["0", "91", "94"].iter().any(|code| digits.starts_with(code));
-    sound.then_some(secret)
+    if !plus || !(8..=15).contains(&digits.len()) {
+        return None;
+    }
+    for (country, length) in [(NumberingPlan::India, 10), (NumberingPlan::SriLanka, 9)] {
+        if let Some(national) = digits.strip_prefix(country.code()) {
+            // Of a known country it has a known length; a trunk zero after the country is a slip that would reach nobody.
+            let sound = national.len() == length && !national.starts_with('0');
+            return sound.then(|| PhoneNumber { country, national: Secret::new(national) });
+        }
+    }
+    // No country's code begins with 0.
+    (!digits.starts_with('0')).then_some(PhoneNumber { country: NumberingPlan::Any, national: secret })
 }
 
 /// A leading plus, and the digits, with single spaces and hyphens between them taken out.
@@ -210,6 +221,10 @@ mod tests {
             assert_eq!(mobile.recipient().reveal(), "+918144094480");
             assert_eq!(mobile.masked(), "+91******4480");
         }
+        for first in ["6", "7", "8", "9"] {
+            let typed = format!("{first}144094480");
+            assert_eq!(NumberingPlan::India.parse_value(&json!(typed)).unwrap().wire().reveal(), typed);
+        }
         // Ten digits that begin with the country's code are ten digits.
         assert_eq!(NumberingPlan::India.parse_value(&json!("9198765432")).unwrap().wire().reveal(), "9198765432");
     }
@@ -222,6 +237,15 @@ mod tests {
             json!("81440944801"),
             json!("+8144094480"),
             json!("+94771234567"),
+            // Of no mobile: the first of its digits is not 6 to 9.
+            json!("0144094480"),
+            json!("1144094480"),
+            json!("5144094480"),
+            json!("+915144094480"),
+            json!("91 5144094480"),
+            json!("00910144094480"),
+            json!("05144094480"),
+            json!(5144094480_u64),
             json!("8144094480 "),
             json!(" 8144094480"),
             json!("81440--94480"),
@@ -272,6 +296,10 @@ mod tests {
             "0112345678x",
             "0112345678",
             "112345678",
+            "+94112345678",
+            "94912345678",
+            "0094612345678",
+            "tel:94112345678",
             "+918144094480",
             "tel:94 771234567",
             "tel:94077123456",
@@ -293,6 +321,9 @@ mod tests {
             ("8144094480", "+918144094480", "+91******4480"),
             ("08144094480", "+918144094480", "+91******4480"),
             ("+91 81440-94480", "+918144094480", "+91******4480"),
+            // Landlines, which can be called.
+            ("+91 22 2345 6789", "+912223456789", "+91******6789"),
+            ("+94 11 234 5678", "+94112345678", "+94*****5678"),
         ] {
             for typed in [typed, recipient] {
                 let mobile = NumberingPlan::Any.parse_value(&json!(typed)).unwrap();
@@ -305,7 +336,14 @@ mod tests {
             "442079460958",
             "+0442079460958",
             "+91814409448",
+            "+910144094480",
             "+940771234567",
+            // Without its + a number is a mobile of India or Sri Lanka.
+            "2223456789",
+            "912223456789",
+            "0112345678",
+            "94112345678",
+            "tel:94112345678",
             "tel:all",
             "",
         ] {

@@ -342,7 +342,7 @@ fn object(path: &str, given: &Map<String, Value>, members: &[AnyField], open: bo
 
 /// One field under two of its names.
 pub(crate) fn twice(path: &str, one: &str, other: &str) -> Invalid {
-    Invalid::new(
+    Invalid::of_fields(
         path,
         format!("{path} is given twice, as {one} and as {other}"),
         "both are the same field: leave one out",

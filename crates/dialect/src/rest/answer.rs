@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use crate::{
     operation::Operation::{self, Cancel, Resend, Send, Verify},
@@ -18,18 +18,23 @@ pub(super) struct Line {
     of: Vec<Operation>,
     /// HTTP statuses, from and to; none: all.
     status: Vec<(u16, u16)>,
-    /// What must stand where, by JSON pointer.
-    when: Map<String, Value>,
+    /// What must stand where, by JSON pointer: one of several.
+    when: Vec<(String, Vec<Wanted>)>,
     outcome: Outcome,
     is_guess: bool,
     is_personal: bool,
 }
 
-/// Where something stands: the first of them that is there.
-#[derive(Default)]
-pub(super) struct Places(Vec<Place>);
+/// What a line wants of a member. Texts and numbers are as [`text_key`] has them.
+enum Wanted {
+    Is(String),
+    Contains(Vec<String>),
+    HexDigits(Option<u64>),
+    Exists(bool),
+}
 
-struct Place {
+/// Where something may stand: the first of them that is there counts.
+pub(super) struct Place {
     pointer: String,
     /// Of a text what comes after the last of these.
     after: Option<String>,
@@ -61,27 +66,21 @@ impl Line {
     /// `described`: the operations that there are.
     pub fn read(at: &Cursor, described: &[Operation]) -> Read<Self> {
         at.only(&["of", "status", "when", "outcome", "guess", "personal"])?;
-        let mut of = at.member("of").each(|at| at.choice(described, Operation::as_str))?;
+        let mut of = at.member("of").each(|at| at.choice(described, |operation| operation.as_str()))?;
         if of.is_empty() {
             of = described.to_vec();
         }
         let label = at.member("outcome");
-        let outcome = label.choice(&Outcome::ALL, Outcome::as_str)?;
+        let outcome = label.choice(&Outcome::ALL, |outcome| outcome.as_str())?;
         if let Some(operation) = of.iter().find(|operation| !may_end(**operation, outcome)) {
             let (operation, outcome) = (operation.as_str(), outcome.as_str());
             return label
                 .mistake(format!("a {operation} cannot end as {outcome}; of says whose answers a line is about"));
         }
         let status = at.member("status").each(|at| read_status(at, outcome))?;
-        let when = at.member("when");
-        for (pointer, at) in when.members()? {
-            read_pointer(&at, pointer)?;
-            at.each(check_wanted)?;
-        }
-        let when = when.value.as_object().cloned().unwrap_or_default();
-        if status.is_empty() && when.is_empty() {
-            return at.mistake("it is about every answer: it needs status or when");
-        }
+        let wanted = |(pointer, at): (&str, Cursor)| Ok((read_pointer(&at, pointer)?, at.each(Wanted::read)?));
+        let when: Vec<_> = at.member("when").members()?.into_iter().map(wanted).collect::<Read<_>>()?;
+        at.need(!(status.is_empty() && when.is_empty()), "it is about every answer: it needs status or when")?;
         let (is_guess, is_personal) = (at.member("guess").flag()?, at.member("personal").flag()?);
         Ok(Self { of, status, when, outcome, is_guess, is_personal })
     }
@@ -89,7 +88,7 @@ impl Line {
     fn is_about(&self, operation: Operation, status: u16, answer: &Value) -> bool {
         self.of.contains(&operation)
             && (self.status.is_empty() || self.status.iter().any(|(from, to)| (*from..=*to).contains(&status)))
-            && self.when.iter().all(|(pointer, wanted)| is_met(wanted, answer.pointer(pointer)))
+            && self.when.iter().all(|(at, wanted)| wanted.iter().any(|wanted| wanted.is_met(answer.pointer(at))))
     }
 }
 
@@ -112,58 +111,51 @@ fn read_status(at: &Cursor, outcome: Outcome) -> Read<(u16, u16)> {
 /// A JSON pointer (RFC 6901).
 fn read_pointer(at: &Cursor, pointer: &str) -> Read<String> {
     let is_escaped = pointer.split('~').skip(1).all(|rest| rest.starts_with(['0', '1']));
-    if pointer.starts_with('/') && is_escaped {
-        return Ok(pointer.to_owned());
-    }
-    at.mistake("it is no JSON pointer, as /error/code")
+    at.need(pointer.starts_with('/') && is_escaped, "it is no JSON pointer, as /error/code")?;
+    Ok(pointer.to_owned())
 }
 
-/// A value, the texts that another has in it, or whether there is one.
-fn check_wanted(at: &Cursor) -> Read<()> {
-    let is_text = |at: &Cursor| match at.text()? {
-        words if text_key(words).is_empty() => at.mistake("every text contains an empty one"),
-        _ => Ok(()),
-    };
-    match at.value {
-        Value::Bool(_) | Value::String(_) => Ok(()),
-        Value::Number(_) if scalar(Some(at.value)).is_some() => Ok(()),
-        Value::Object(members) if members.len() == 1 && members.contains_key("exists") => {
-            at.member("exists").flag().map(drop)
-        }
-        Value::Object(members) if members.len() == 1 && members.contains_key("hex_digits") => {
-            at.member("hex_digits").number(1, 256).map(drop)
-        }
-        Value::Object(members) if members.len() == 1 && members.contains_key("contains") => {
-            at.member("contains").each(is_text).map(drop)
-        }
-        _ => at.mistake(
-            r#"it is no value, {"contains": "..."}, {"hex_digits": 24} or {"exists": true}, nor an array of these"#,
-        ),
-    }
-}
+/// A longer text is no word of a vendor's; each line of a description would go through it.
+const LONGEST: usize = 4096;
 
-/// Whether a member of an answer is what a line wants: texts and numbers are compared as [`text_key`] has them.
-fn is_met(wanted: &Value, member: Option<&Value>) -> bool {
-    let key = |value: Option<&Value>| match value {
+/// As it is compared.
+fn key(value: Option<&Value>) -> Option<String> {
+    match value {
+        Some(Value::String(text)) if text.len() > LONGEST => None,
         Some(Value::Bool(is)) => Some(is.to_string()),
         value => scalar(value).map(|text| text_key(&text)),
-    };
-    match wanted {
-        Value::Array(several) => several.iter().any(|wanted| is_met(wanted, member)),
-        Value::Object(kind) => match (kind.get("exists"), kind.get("hex_digits"), kind.get("contains")) {
-            (Some(exists), ..) => {
+    }
+}
+
+impl Wanted {
+    fn read(at: &Cursor) -> Read<Self> {
+        let words = |at: &Cursor| {
+            let words = text_key(at.text()?);
+            at.need(!words.is_empty(), "every text contains an empty one")?;
+            Ok(words)
+        };
+        let kind = at.value.as_object().filter(|kind| kind.len() == 1).and_then(|kind| kind.keys().next());
+        match (kind.map(String::as_str), key(Some(at.value))) {
+            (Some("exists"), _) => at.member("exists").flag().map(Self::Exists),
+            (Some("hex_digits"), _) => at.member("hex_digits").number(1, 256).map(Self::HexDigits),
+            (Some("contains"), _) => at.member("contains").each(words).map(Self::Contains),
+            (_, Some(key)) => Ok(Self::Is(key)),
+            _ => at.mistake(
+                r#"it is no value, {"contains": "..."}, {"hex_digits": 24} or {"exists": true}, nor an array of these"#,
+            ),
+        }
+    }
+
+    fn is_met(&self, member: Option<&Value>) -> bool {
+        match self {
+            Self::Is(wanted) => key(member).as_ref() == Some(wanted),
+            Self::Contains(words) => key(member).is_some_and(|key| words.iter().all(|words| key.contains(words))),
+            Self::HexDigits(digits) => is_hex(member, *digits),
+            Self::Exists(wanted) => {
                 let is_empty = |member: &Value| member.as_str().is_some_and(|text| text.trim().is_empty());
-                *exists == member.is_some_and(|member| !member.is_null() && !is_empty(member))
+                *wanted == member.is_some_and(|member| !member.is_null() && !is_empty(member))
             }
-            (_, Some(digits), _) => is_hex(member, digits.as_u64()),
-            (.., words) => key(member).is_some_and(|key| match words {
-                Some(Value::Array(words)) => {
-                    words.iter().filter_map(Value::as_str).all(|words| key.contains(&text_key(words)))
-                }
-                words => words.and_then(Value::as_str).is_some_and(|words| key.contains(&text_key(words))),
-            }),
-        },
-        wanted => key(member).is_some_and(|given| key(Some(wanted)).as_ref() == Some(&given)),
+        }
     }
 }
 
@@ -172,47 +164,39 @@ fn is_hex(member: Option<&Value>, digits: Option<u64>) -> bool {
     Some(text.len() as u64) == digits && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
-impl Places {
+impl Place {
     pub fn read(at: &Cursor) -> Read<Self> {
-        let place = |at: &Cursor| {
-            if !at.value.is_object() {
-                return Ok(Place { pointer: read_pointer(at, at.text()?)?, after: None, hex_digits: None });
-            }
-            at.only(&["at", "after", "hex_digits"])?;
-            let (pointer, after) = (at.member("at"), at.member("after"));
-            let after = if after.is_missing() { None } else { Some(after.text()?.to_owned()) };
-            let hex_digits = at.member("hex_digits").number(1, 256)?;
-            Ok(Place { pointer: read_pointer(&pointer, pointer.text()?)?, after, hex_digits })
-        };
-        at.each(place).map(Self)
+        let pointer = |at: &Cursor| read_pointer(at, at.text()?);
+        if !at.value.is_object() {
+            return Ok(Self { pointer: pointer(at)?, after: None, hex_digits: None });
+        }
+        at.only(&["at", "after", "hex_digits"])?;
+        let after = at.member("after").given(Cursor::text)?.map(str::to_owned);
+        Ok(Self { pointer: pointer(&at.member("at"))?, after, hex_digits: at.member("hex_digits").number(1, 256)? })
     }
 
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+    /// The name of the member that it points at, if that is an id and nothing else: words may repeat a code.
+    pub fn id_name(&self) -> Option<String> {
+        let name = self.pointer.rsplit('/').next()?.replace("~1", "/").replace("~0", "~");
+        (self.after.is_none() && self.hex_digits.is_none()).then_some(name)
     }
+}
 
-    /// The names of the members that they point at.
-    pub fn names(&self) -> impl Iterator<Item = String> {
-        let last = |pointer: &str| pointer.rsplit('/').next().unwrap_or_default().replace("~1", "/").replace("~0", "~");
-        self.0.iter().map(move |place| last(&place.pointer))
-    }
-
-    fn find<T>(&self, answer: &Value, read: impl Fn(Option<&Value>) -> Option<T>) -> Option<T> {
-        self.0.iter().find_map(|place| {
-            let member = answer.pointer(&place.pointer);
-            if place.hex_digits.is_some() && !is_hex(member, place.hex_digits) {
-                return None;
-            }
-            let Some(sign) = &place.after else { return read(member) };
-            read(Some(&member?.as_str()?.rsplit_once(sign.as_str())?.1.into()))
-        })
-    }
+fn find<T>(places: &[Place], answer: &Value, read: impl Fn(Option<&Value>) -> Option<T>) -> Option<T> {
+    places.iter().find_map(|place| {
+        let member = answer.pointer(&place.pointer);
+        if place.hex_digits.is_some() && !is_hex(member, place.hex_digits) {
+            return None;
+        }
+        let Some(sign) = &place.after else { return read(member) };
+        read(Some(&member?.as_str()?.rsplit_once(sign.as_str())?.1.into()))
+    })
 }
 
 impl Description {
     /// None: an empty answer of which no line says anything. The rules that all vendors share decide.
     pub fn read(&self, operation: Operation, status: u16, answer: &Value) -> Option<CallResult> {
-        let (code, words) = (self.vendor_code.find(answer, scalar), self.vendor_message.find(answer, scalar));
+        let (code, words) = (find(&self.vendor_code, answer, scalar), find(&self.vendor_message, answer, scalar));
         let unknown = |why| Some(CallResult::unknown(why, code.clone(), words.clone()));
         let Some(line) = self.lines.iter().find(|line| line.is_about(operation, status, answer)) else {
             return if answer.is_null() { None } else { unknown("no line of the description is about this answer") };
@@ -220,18 +204,19 @@ impl Description {
         if is_done(line.outcome) && !is_success(status) {
             return unknown(DENIED);
         }
-        let reference = self.reference.find(answer, reference).filter(|_| line.outcome == Outcome::Sent);
+        let places = self.reference.as_ref().filter(|_| line.outcome == Outcome::Sent);
+        let reference = places.and_then(|places| find(places, answer, reference));
         let begins = operation == Send || self.message(operation).is_some_and(|message| message.cancel_first);
-        let needs_reference = self.is_found_by_reference && !self.gives_reference;
-        if line.outcome == Outcome::Sent && begins && reference.is_none() && needs_reference {
+        let is_needed = begins && places.is_some() && self.is_found_by_reference();
+        if is_needed && reference.is_none() {
             return unknown("the vendor says sent, and gives no reference");
         }
         // What is a reference is no message.
         let words = words.filter(|words| reference.as_ref() != Some(words));
         Some(CallResult {
             reference,
-            attempts_left: self.attempts_left.find(answer, count),
-            retry_after: self.retry_after.find(answer, count).map(|seconds| Duration::from_secs(seconds.into())),
+            attempts_left: find(&self.attempts_left, answer, count),
+            retry_after: find(&self.retry_after, answer, count).map(|seconds| Duration::from_secs(seconds.into())),
             is_guess: line.is_guess,
             is_personal: line.is_personal,
             ..CallResult::new(line.outcome, code, words)

@@ -4,6 +4,9 @@ use serde_json::Value;
 
 use crate::payload::suggest::nearest;
 
+/// More of a kind are no description of a vendor, and each costs time with each call.
+const MOST: usize = 256;
+
 /// A place in a description, and the way to it.
 pub(super) struct Cursor<'a> {
     pub value: &'a Value,
@@ -19,39 +22,50 @@ impl<'a> Cursor<'a> {
         Err(format!("at {path}: {what}"))
     }
 
+    /// What must hold, or what is wrong.
+    pub fn need(&self, holds: bool, what: impl Display) -> Read<()> {
+        if holds { Ok(()) } else { self.mistake(what) }
+    }
+
     /// An object's members, in their order; of what is not there none.
     pub fn members(&self) -> Read<Vec<(&'a str, Self)>> {
         match self.value {
             Value::Null => Ok(Vec::new()),
-            Value::Object(members) => Ok(members.keys().map(|name| (name.as_str(), self.member(name))).collect()),
+            Value::Object(members) if members.len() <= MOST => {
+                Ok(members.keys().map(|name| (name.as_str(), self.member(name))).collect())
+            }
+            Value::Object(_) => self.mistake(format!("there are more than {MOST}")),
             _ => self.mistake("it is no object"),
         }
     }
 
     /// One of them; null if it is not there.
     pub fn member(&self, name: &str) -> Self {
-        // A pointer, or a name with a dot in it, is one step.
-        let is_plain = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-'));
+        // A pointer, or a name with a dot in it, is one step. Of a long name its beginning says enough.
+        let shown: String = name.chars().take(64).collect();
+        let is_plain = shown.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-'));
         let dot = if self.path.is_empty() { "" } else { "." };
-        let step = if is_plain { format!("{dot}{name}") } else { format!("[{name:?}]") };
+        let step = if is_plain { format!("{dot}{shown}") } else { format!("[{shown:?}]") };
         Self { value: &self.value[name], path: format!("{}{step}", self.path) }
     }
 
     /// That an object has no members but these, and what is said for the reader alone.
     pub fn only(&self, names: &[&str]) -> Read<()> {
-        for (name, at) in self.members()? {
-            if name != "about" && !names.contains(&name) {
-                let near = nearest(name, names.iter().copied());
-                let meant = near
-                    .map_or_else(|| format!("there are: {}", names.join(", ")), |near| format!("did you mean {near}?"));
-                return at.mistake(format!("there is no such member; {meant}"));
-            }
-        }
-        Ok(())
+        let mut members = self.members()?.into_iter().filter(|(name, _)| *name != "about");
+        members.try_for_each(|(name, at)| at.find(name, names, |name| *name).map(drop))
     }
 
-    pub fn is_missing(&self) -> bool {
-        self.value.is_null()
+    /// Which of these has that name.
+    pub fn find<T: Copy>(&self, name: &str, all: &[T], name_of: impl Fn(&T) -> &str) -> Read<T> {
+        if let Some(found) = all.iter().find(|one| name_of(one) == name) {
+            return Ok(*found);
+        }
+        let names: Vec<&str> = all.iter().map(name_of).collect();
+        let meant = nearest(name, names.iter().copied()).map(|near| format!("did you mean {near}?"));
+        self.mistake(format!(
+            "there is no such name; {}",
+            meant.unwrap_or_else(|| format!("there are: {}", names.join(", ")))
+        ))
     }
 
     /// An array's items; anything else itself; of what is not there none.
@@ -67,31 +81,30 @@ impl<'a> Cursor<'a> {
         }
     }
 
+    /// What is there, if anything is.
+    pub fn given<T>(&self, read: impl FnOnce(&Self) -> Read<T>) -> Read<Option<T>> {
+        if self.value.is_null() { Ok(None) } else { read(self).map(Some) }
+    }
+
+    /// A text of one line, which an error may show.
     pub fn text(&self) -> Read<&'a str> {
-        self.value.as_str().map_or_else(|| self.mistake("it is missing, or no text"), Ok)
+        let text = self.value.as_str().filter(|text| !text.is_empty() && !text.chars().any(char::is_control));
+        text.map_or_else(|| self.mistake("it is missing, or no text of a line"), Ok)
     }
 
     /// Which of these it names.
-    pub fn choice<T: Copy>(&self, choices: &[T], name: impl Fn(T) -> &'static str) -> Read<T> {
-        let text = self.text()?;
-        let names = || choices.iter().map(|choice| name(*choice)).collect::<Vec<_>>().join(", ");
-        let found = choices.iter().copied().find(|choice| name(*choice) == text);
-        found.map_or_else(|| self.mistake(format!("it is none of {}", names())), Ok)
+    pub fn choice<T: Copy>(&self, all: &[T], name_of: impl Fn(&T) -> &str) -> Read<T> {
+        self.find(self.text()?, all, name_of)
     }
 
     pub fn flag(&self) -> Read<bool> {
-        let flag = if self.is_missing() { Some(false) } else { self.value.as_bool() };
-        flag.map_or_else(|| self.mistake("it is neither true nor false"), Ok)
+        let flag = self.given(|at| at.value.as_bool().map_or_else(|| at.mistake("it is neither true nor false"), Ok));
+        flag.map(Option::unwrap_or_default)
     }
 
     pub fn number(&self, least: u64, most: u64) -> Read<Option<u64>> {
         let number = self.value.as_u64().filter(|number| (least..=most).contains(number));
-        match number.is_none() && !self.is_missing() {
-            true => self.mistake(format!("it is no whole number from {least} to {most}")),
-            false => Ok(number),
-        }
+        let mistake = || self.mistake(format!("it is no whole number from {least} to {most}"));
+        self.given(|_| number.map_or_else(mistake, Ok))
     }
 }
-
-/// More of a kind are no description of a vendor, and each costs time with each call.
-const MOST: usize = 256;

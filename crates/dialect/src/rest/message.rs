@@ -1,16 +1,17 @@
 use serde_json::{Map, Value};
 
 use crate::{
-    call::{Call, HttpRequest, Method, form_body, path_segment},
+    call::{Call, HttpRequest, Method, form_request, is_header_value, json_request, path_segment, plain_text},
+    operation::Operation,
     payload::{field::Invalid, fill::FilledPayload},
-    rest::{Authorization, Description},
-    secret::{Private, Secret},
+    rest::Description,
+    secret::Secret,
 };
 
 /// The HTTP message of one operation. Its texts may be placeholders, whole: `{mobile}`.
-#[derive(Default)]
 pub(super) struct Message {
-    pub method: Option<Method>,
+    pub operation: Operation,
+    pub method: Method,
     /// Segments.
     pub path: Vec<String>,
     pub query: Map<String, Value>,
@@ -21,6 +22,20 @@ pub(super) struct Message {
     pub cancel_first: bool,
     /// The vendor sends the code that it has sent before.
     pub keeps_code: bool,
+    /// Which value stands where.
+    pub uses: Vec<(String, Position)>,
+    /// Where a text stands that may be a credential.
+    pub literals: Vec<String>,
+}
+
+/// Where in a message a value stands.
+#[derive(Clone, Copy, PartialEq)]
+pub(super) enum Position {
+    Path,
+    Header,
+    /// A query or a form.
+    Pair,
+    Json,
 }
 
 /// The name in `{mobile}`; `Err`: there are braces elsewhere.
@@ -47,7 +62,7 @@ impl Values<'_> {
             (_, Some(credential)) => Some(credential.reveal().into()),
             (_, None) => {
                 let value = self.filled.get(name)?;
-                Some(self.description.field(name).map_or_else(|| value.clone(), |field| field.as_sent(value)))
+                self.description.field(name).map_or_else(|| Some(value.clone()), |field| field.as_sent(value))
             }
         }
     }
@@ -69,77 +84,53 @@ impl Values<'_> {
         members.iter().filter_map(|(name, value)| Some((name.clone(), self.json(value)?))).collect()
     }
 
-    /// The same where there are texts alone.
-    fn texts(&self, members: &Map<String, Value>) -> Vec<(String, Secret)> {
-        let text = |value: Value| Secret::new(value.as_str().map_or_else(|| value.to_string(), str::to_owned));
-        self.members(members).into_iter().map(|(name, value)| (name, text(value))).collect()
+    /// A text with its value in it, fit for its place; none: there is no value.
+    fn text(&self, template: &str, position: Position) -> Result<Option<Secret>, Invalid> {
+        let Ok(Some(name)) = placeholder(template) else { return Ok(Some(Secret::new(template))) };
+        let text = self.of(name).map(|value| plain_text(&value));
+        let fit = match (position, text) {
+            (Position::Path, text) => path_segment(&text.unwrap_or_default())
+                .map(Some)
+                .ok_or(("the path of a URL", "it is neither empty nor one or two full stops")),
+            (Position::Header, Some(text)) if !is_header_value(&text) => {
+                Err(("an HTTP header", "visible ASCII characters alone: no line break, no tab, no space at either end"))
+            }
+            (_, text) => Ok(text),
+        };
+        fit.map(|text| text.map(Secret::new)).map_err(|(place, hint)| {
+            Invalid::new(name, format!("{name} cannot stand in {place}, where this vendor takes it"), hint)
+        })
     }
 
-    fn path(&self, message: &Message) -> Result<Secret, Invalid> {
-        let mut path = String::new();
-        for segment in &message.path {
-            path.push('/');
-            let Ok(Some(name)) = placeholder(segment) else {
-                path.push_str(segment);
-                continue;
-            };
-            let value = self.of(name).unwrap_or_default();
-            let encoded = path_segment(&value.as_str().map_or_else(|| value.to_string(), str::to_owned));
-            path.push_str(&encoded.ok_or_else(|| {
-                let hint = "it is neither empty nor one or two full stops";
-                Invalid::new(name, format!("{name} cannot stand in the path of a URL"), hint)
-            })?);
-        }
-        Ok(Secret::new(path))
-    }
-
-    fn headers(&self, message: &Message) -> Result<Vec<(String, Secret)>, Invalid> {
-        let credential = |name: &str| self.call.credentials.get(name).cloned().unwrap_or_default();
-        let authorization = self.description.authorization.as_ref().map(|authorization| match authorization {
-            Authorization::Basic(user, password) => {
-                format!("Basic {}", Secret::basic(&credential(user), &credential(password)).reveal())
-            }
-            Authorization::Bearer(token) => format!("Bearer {}", credential(token).reveal()),
-        });
-        let authorization = authorization.map(|value| ("authorization".to_owned(), Secret::new(value)));
-        let headers: Vec<_> = authorization.into_iter().chain(self.texts(&message.headers)).collect();
-        match headers.iter().find(|(_, value)| !is_visible(value.reveal())) {
-            None => Ok(headers),
-            Some((header, _)) => {
-                let field = message
-                    .headers
-                    .get(header)
-                    .and_then(Value::as_str)
-                    .and_then(|text| placeholder(text).ok()?)
-                    .unwrap_or(header);
-                Err(Invalid::new(
-                    field,
-                    format!("{field} cannot stand in an HTTP header, where this vendor takes it"),
-                    "visible ASCII characters alone: no line break, no tab, no space at either end",
-                ))
-            }
-        }
+    fn texts(&self, members: &Map<String, Value>, position: Position) -> Result<Vec<(String, Secret)>, Invalid> {
+        let text = |(name, template): (&String, &Value)| {
+            let text = self.text(template.as_str().unwrap_or_default(), position);
+            text.map(|text| text.map(|text| (name.clone(), text))).transpose()
+        };
+        members.iter().filter_map(text).collect()
     }
 
     pub fn request(&self, message: &Message) -> Result<HttpRequest, Invalid> {
-        let mut headers = self.headers(message)?;
-        let mut is_of = |kind: &str| headers.push(("content-type".into(), Secret::new(kind)));
-        let mut body = Secret::default();
-        if let Some(members) = &message.json {
-            is_of("application/json");
-            let mut members = self.members(members);
-            self.filled.lay_extra(&mut members)?;
-            body = Secret::new(Private::from(Value::Object(members)).to_string());
-        } else if let Some(members) = &message.form {
-            is_of("application/x-www-form-urlencoded");
-            body = form_body(&Private::from(self.members(members)));
+        let mut path = String::new();
+        for segment in &message.path {
+            path.push('/');
+            path.push_str(self.text(segment, Position::Path)?.unwrap_or_default().reveal());
         }
-        let (method, query) = (message.method.unwrap_or(Method::Post), self.texts(&message.query));
-        Ok(HttpRequest { method, path: self.path(message)?, query, headers, body })
+        let authorization = self.description.authorization(self.call);
+        let mut headers = Vec::from_iter(authorization.map(|(value, _)| ("authorization".into(), value)));
+        headers.extend(self.texts(&message.headers, Position::Header)?);
+        let (method, query) = (message.method, self.texts(&message.query, Position::Pair)?);
+        Ok(match (&message.json, &message.form) {
+            (Some(members), _) => {
+                let mut members = self.members(members);
+                self.filled.lay_extra(&mut members)?;
+                headers.push(("Content-Type".into(), Secret::new("application/json")));
+                HttpRequest { method, query, ..json_request(&path, headers, members) }
+            }
+            (None, Some(members)) => {
+                HttpRequest { method, query, ..form_request(&path, headers, self.members(members)) }
+            }
+            (None, None) => HttpRequest { method, path: Secret::new(path), query, headers, body: Secret::default() },
+        })
     }
-}
-
-/// Whether it can stand in a header.
-pub(super) fn is_visible(value: &str) -> bool {
-    value.bytes().all(|byte| (b' '..=b'~').contains(&byte)) && value.trim() == value
 }

@@ -3,32 +3,26 @@
 use serde_json::{Map, Value};
 
 use crate::{
-    call::Method,
-    operation::Operation,
-    payload::suggest::nearest,
+    call::{Method, is_header_value},
+    operation::Operation::{self, Cancel, Resend, Send, Verify},
+    payload::field::plain,
     rest::{
-        Authorization, Description,
-        answer::{Line, Places},
+        Description,
+        answer::{Line, Place},
         cursor::{Cursor, Read},
         described_field::{DescribedField, GIVEN, read_name},
-        message::{Message, is_visible, placeholder},
+        message::{Message, Position, placeholder},
     },
 };
 
-/// Where a placeholder stands.
-#[derive(Clone, Copy, PartialEq)]
-enum Position {
-    Path,
-    Header,
-    Plain,
-    Json,
-}
-
-/// What messages may name, and what they have named.
+/// Reads one message: what it may name, and what it has named.
 struct Reader<'a> {
     fields: &'a [DescribedField],
     credentials: &'a [String],
-    uses: Vec<(Operation, String, Position)>,
+    operation: Operation,
+    uses: Vec<(String, Position)>,
+    /// Where a text stands that may be a credential.
+    literals: Vec<String>,
 }
 
 const MEMBERS: &str = "fields credentials authorization code_digits code_lifetime max_checks resend_after operations \
@@ -36,242 +30,177 @@ const MEMBERS: &str = "fields credentials authorization code_digits code_lifetim
 
 pub(super) fn read(top: &Cursor) -> Read<Description> {
     top.only(&MEMBERS.split(' ').collect::<Vec<_>>())?;
-    let (fields, credentials) = (read_fields(&top.member("fields"))?, read_credentials(top)?);
-    let authorization = read_authorization(&top.member("authorization"), &credentials)?;
-    let mut reader = Reader { fields: &fields, credentials: &credentials, uses: Vec::new() };
+    // The names of fields and credentials, and the vendor's own.
+    let mut taken = Vec::new();
+    let fields =
+        top.member("fields").members()?.into_iter().map(|(name, at)| DescribedField::read(&at, name, &mut taken));
+    let fields = fields.collect::<Read<Vec<_>>>()?;
+    let credentials = top.member("credentials").each(|at| {
+        taken.push(read_name(at, at.text()?, &taken)?);
+        Ok(taken[taken.len() - 1].clone())
+    })?;
     let operations = top.member("operations");
     operations.only(&Operation::ALL.map(Operation::as_str))?;
-    let mut messages = [const { None }; 4];
+    let mut messages = Vec::new();
     for operation in Operation::ALL {
-        let at = operations.member(operation.as_str());
-        if !at.is_missing() {
-            messages[operation as usize] = Some(reader.message(operation, &at)?);
-        }
+        let reader =
+            Reader { fields: &fields, credentials: &credentials, operation, uses: Vec::new(), literals: Vec::new() };
+        messages.extend(operations.member(operation.as_str()).given(|at| reader.message(at))?);
     }
-    let uses = reader.uses;
-    let has = |operation, name: &str| uses.iter().any(|(of, used, _)| *of == operation && used == name);
-    for (operation, name, why) in [
-        (Operation::Send, "mobile", "nobody would get a code"),
-        (Operation::Verify, "code", "the vendor would compare nothing"),
-    ] {
-        if !has(operation, name) {
-            return operations.member(operation.as_str()).mistake(format!("it has no {{{name}}}: {why}"));
-        }
-    }
-    let is_found_by_reference = has(Operation::Verify, "reference");
-    if !is_found_by_reference && !has(Operation::Verify, "mobile") {
-        return operations
-            .member("verify")
-            .mistake("it has neither {reference} nor {mobile}: whose code it is, nobody knows");
-    }
-    let resends = |message: &Option<Message>| message.as_ref().is_some_and(|message| message.cancel_first);
-    if resends(&messages[Operation::Resend as usize]) && messages[Operation::Cancel as usize].is_none() {
-        return operations.member("cancel").mistake("it is missing, and resend has cancel_first");
-    }
-    let at = top.member("reference");
-    let gives_reference = at.value == "{verification_id}";
-    let reference = if gives_reference { Places::default() } else { Places::read(&at)? };
-    if uses.iter().any(|(_, name, _)| name == "reference") && !gives_reference && reference.is_empty() {
-        return at.mistake("it is missing: where in an answer it stands");
-    }
-    let is_sent = |name: &str| authorization.iter().any(|one| one.holds(name)) || uses.iter().any(|one| one.1 == name);
-    if let Some(idle) = fields.iter().map(|field| &field.name).chain(&credentials).find(|name| !is_sent(name)) {
-        return top.mistake(format!("no message has a place for {{{idle}}}"));
-    }
-    let described: Vec<Operation> =
-        Operation::ALL.into_iter().filter(|operation| messages[*operation as usize].is_some()).collect();
+    let described: Vec<Operation> = messages.iter().map(|message| message.operation).collect();
+    let reference = top.member("reference");
+    let reference = if reference.value == "{verification_id}" { None } else { Some(reference.each(Place::read)?) };
     let text = |at: &Cursor| at.text().map(str::to_owned);
     let mut opaque = top.member("opaque").each(text)?;
-    opaque.extend(reference.names());
-    let in_header = |name: &&String| {
-        let is_bearer = matches!(&authorization, Some(Authorization::Bearer(token)) if token == *name);
-        is_bearer || uses.iter().any(|(_, used, position)| used == *name && *position == Position::Header)
-    };
-    Ok(Description {
+    opaque.extend(reference.iter().flatten().filter_map(Place::id_name));
+    let description = Description {
         text: top.value.to_string(),
-        takes: Operation::ALL.map(|operation| takes_of(operation, &messages, &uses)),
-        header_credentials: credentials.iter().filter(in_header).cloned().collect(),
-        is_found_by_reference,
-        gives_reference,
-        reference,
-        vendor_code: Places::read(&top.member("vendor_code"))?,
-        vendor_message: Places::read(&top.member("vendor_message"))?,
-        attempts_left: Places::read(&top.member("attempts_left"))?,
-        retry_after: Places::read(&top.member("retry_after"))?,
+        authorization: read_authorization(&top.member("authorization"), &credentials)?,
+        vendor_code: top.member("vendor_code").each(Place::read)?,
+        vendor_message: top.member("vendor_message").each(Place::read)?,
+        attempts_left: top.member("attempts_left").each(Place::read)?,
+        retry_after: top.member("retry_after").each(Place::read)?,
         lines: top.member("outcomes").each(|at| Line::read(at, &described))?,
         sensitive: top.member("sensitive").each(text)?,
         opaque,
+        reference,
         messages,
-        authorization,
         fields,
         credentials,
-    })
-}
-
-/// What an operation takes from the payload or the record, and whether its path does.
-fn takes_of(
-    operation: Operation,
-    messages: &[Option<Message>; 4],
-    uses: &[(Operation, String, Position)],
-) -> Vec<(String, bool)> {
-    let voids = messages[operation as usize].as_ref().is_some_and(|message| message.cancel_first);
-    let mut takes: Vec<(String, bool)> = Vec::new();
-    for (_, name, position) in uses.iter().filter(|(of, ..)| *of == operation || voids && *of == Operation::Cancel) {
-        match takes.iter_mut().find(|(taken, _)| taken == name) {
-            Some((_, in_path)) => *in_path |= *position == Position::Path,
-            None => takes.push((name.clone(), *position == Position::Path)),
-        }
-    }
-    takes
-}
-
-fn read_fields(at: &Cursor) -> Read<Vec<DescribedField>> {
-    let mut fields: Vec<DescribedField> = Vec::new();
-    for (name, at) in at.members()? {
-        let field = DescribedField::read(&at, name)?;
-        let is_called = |other: &DescribedField| {
-            [&field.name, &field.vendor_name].iter().any(|name| [&other.name, &other.vendor_name].contains(name))
-        };
-        if fields.iter().any(is_called) || GIVEN.contains(&field.vendor_name.as_str()) {
-            return at.mistake("another field is called so");
-        }
-        if name == "mobile" && !field.is_phone_number() {
-            return at.mistake("a code goes to the rule phone");
-        }
-        fields.push(field);
-    }
-    Ok(fields)
-}
-
-fn read_credentials(top: &Cursor) -> Read<Vec<String>> {
-    let mut credentials: Vec<String> = Vec::new();
-    top.member("credentials").each(|at| {
-        let name = read_name(at, at.text()?)?;
-        let is_ours = name.ends_with("_file") || matches!(name.as_str(), "proxy_user" | "proxy_password");
-        if is_ours || credentials.contains(&name) || !top.member("fields").member(&name).is_missing() {
-            return at.mistake("the name is taken, by another of them, a field or the gateway itself");
-        }
-        credentials.push(name);
-        Ok(())
-    })?;
-    Ok(credentials)
-}
-
-fn read_authorization(at: &Cursor, credentials: &[String]) -> Read<Option<Authorization>> {
-    at.only(&["basic", "bearer"])?;
-    let credential = |at: &Cursor| match at.text()? {
-        name if credentials.iter().any(|credential| credential == name) => Ok(name.to_owned()),
-        _ => at.mistake("it is none of credentials"),
     };
-    match (at.member("basic").each(credential)?.as_slice(), at.member("bearer").each(credential)?.as_slice()) {
-        ([], []) if at.is_missing() => Ok(None),
-        ([user, password], []) => Ok(Some(Authorization::Basic(user.clone(), password.clone()))),
-        ([], [token]) => Ok(Some(Authorization::Bearer(token.clone()))),
+    check_flow(&description, top)?;
+    Ok(description)
+}
+
+/// That a flow can come of it: somebody gets a code, the vendor compares one, and all that is there is used.
+fn check_flow(description: &Description, top: &Cursor) -> Read<()> {
+    let has = |operation, name: &str| !description.places_of(operation, name).is_empty();
+    let is_used = |name: &str| Operation::ALL.into_iter().any(|operation| has(operation, name));
+    let voids = description.message(Resend).is_some_and(|message| message.cancel_first);
+    let operation = |operation: Operation| top.member("operations").member(operation.as_str());
+    let has_one = has(Verify, "reference") || has(Verify, "mobile");
+    let has_cancel = !voids || description.message(Cancel).is_some();
+    let has_place = !is_used("reference") || description.reference.as_ref().is_none_or(|places| !places.is_empty());
+    let whose = "it has neither {reference} nor {mobile}: whose code it is, nobody knows";
+    operation(Send).need(has(Send, "mobile"), "it has no {mobile}: nobody would get a code")?;
+    operation(Verify).need(has(Verify, "code"), "it has no {code}: the vendor would compare nothing")?;
+    operation(Verify).need(has_one, whose)?;
+    operation(Cancel).need(has_cancel, "it is missing, and resend has cancel_first")?;
+    top.member("reference").need(has_place, "it is missing: where in an answer it stands")?;
+    let mut names = description.fields.iter().map(|field| &field.name).chain(&description.credentials);
+    match names.find(|name| !description.authorization.contains(name) && !is_used(name)) {
+        Some(idle) => top.mistake(format!("no message has a place for {{{idle}}}")),
+        None => Ok(()),
+    }
+}
+
+fn read_authorization(at: &Cursor, credentials: &[String]) -> Read<Vec<String>> {
+    at.only(&["basic", "bearer"])?;
+    let credentials: Vec<&String> = credentials.iter().collect();
+    let credential = |at: &Cursor| at.choice(&credentials, |name| name.as_str()).cloned();
+    let (basic, bearer) = (at.member("basic").each(credential)?, at.member("bearer").each(credential)?);
+    match (basic.len(), bearer.len()) {
+        (0, 0) if at.value.is_null() => Ok(Vec::new()),
+        (2, 0) => Ok(basic),
+        (0, 1) => Ok(bearer),
         _ => at.mistake(r#"it is neither {"basic": ["user", "password"]} nor {"bearer": "token"}"#),
     }
 }
 
 impl Reader<'_> {
-    fn message(&mut self, operation: Operation, at: &Cursor) -> Read<Message> {
-        at.only(&["method", "path", "query", "headers", "json", "form", "cancel_first", "keeps_code"])?;
-        let (method, json, form) = (at.member("method"), at.member("json"), at.member("form"));
-        let message = Message {
-            method: if method.is_missing() { None } else { Some(method.choice(&Method::ALL, Method::as_str)?) },
-            path: self.path(operation, &at.member("path"))?,
-            query: self.texts(operation, &at.member("query"), Position::Plain)?.unwrap_or_default(),
-            headers: self.texts(operation, &at.member("headers"), Position::Header)?.unwrap_or_default(),
-            json: self.json(operation, &json)?,
-            form: self.texts(operation, &form, Position::Plain)?,
-            cancel_first: at.member("cancel_first").flag()?,
-            keeps_code: at.member("keeps_code").flag()?,
-        };
-        let is_get = message.method == Some(Method::Get);
-        if message.json.is_some() && message.form.is_some()
-            || is_get && (message.json.is_some() || message.form.is_some())
-        {
+    fn message(mut self, at: &Cursor) -> Read<Message> {
+        let members = ["method", "path", "query", "headers", "json", "form", "cancel_first", "keeps_code"];
+        // The last two are a resend's.
+        at.only(if self.operation == Resend { &members } else { &members[..6] })?;
+        let method = at.member("method").given(|at| at.choice(&Method::ALL, |method| method.as_str()))?;
+        let mut part = |name, position| at.member(name).given(|at| self.members(at, position));
+        let (json, form) = (part("json", Position::Json)?, part("form", Position::Pair)?);
+        let query = part("query", Position::Pair)?.unwrap_or_default();
+        let headers = part("headers", Position::Header)?.unwrap_or_default();
+        if json.is_some() && form.is_some() || method == Some(Method::Get) && (json.is_some() || form.is_some()) {
             return at.mistake("a message has one body, json or form, and a GET has none");
         }
-        if (message.cancel_first || message.keeps_code) && operation != Operation::Resend {
-            return at.mistake("cancel_first and keeps_code are of a resend alone");
-        }
-        Ok(message)
+        Ok(Message {
+            operation: self.operation,
+            method: method.unwrap_or(Method::Post),
+            path: self.path(&at.member("path"))?,
+            query,
+            headers,
+            json,
+            form,
+            cancel_first: at.member("cancel_first").flag()?,
+            keeps_code: at.member("keeps_code").flag()?,
+            uses: self.uses,
+            literals: self.literals,
+        })
     }
 
-    fn path(&mut self, operation: Operation, at: &Cursor) -> Read<Vec<String>> {
-        let Some(path) = at.text()?.strip_prefix('/') else { return at.mistake("a path begins with /") };
-        let segments: Vec<&str> = path.split('/').collect();
+    fn path(&mut self, at: &Cursor) -> Read<Vec<String>> {
+        let path = at.text()?;
+        at.need(path.starts_with('/'), "a path begins with /")?;
+        let segments: Vec<&str> = path[1..].split('/').collect();
         for (number, segment) in segments.iter().enumerate() {
             // Nothing that needs to be encoded, that ends a path or leads out of it. The last may be empty: `/v2/verify/`.
             let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~:@!$&'()*+,;={}".contains(&byte);
             let is_gap = segment.is_empty() && number + 1 < segments.len();
-            if !segment.bytes().all(is_plain) || matches!(*segment, "." | "..") || is_gap {
-                return at
-                    .mistake("a path has letters, digits and -._~:@!$&'()*+,;= between its slashes, and leads down");
-            }
-            let value = Value::from(*segment);
-            self.text(operation, &Cursor { value: &value, path: at.path.clone() }, Position::Path)?;
+            let leads_down = segment.bytes().all(is_plain) && !matches!(*segment, "." | "..") && !is_gap;
+            at.need(
+                leads_down,
+                "a path has letters, digits and -._~:@!$&'()*+,;= between its slashes, and leads down",
+            )?;
+            self.text(&Cursor { value: &Value::from(*segment), path: at.path.clone() }, Position::Path)?;
         }
         Ok(segments.into_iter().map(str::to_owned).collect())
     }
 
-    /// Members that are texts, if there are any.
-    fn texts(&mut self, operation: Operation, at: &Cursor, position: Position) -> Read<Option<Map<String, Value>>> {
+    /// Those of a query, of headers, of a form: texts all. JSON has others, too.
+    fn members(&mut self, at: &Cursor, position: Position) -> Read<Map<String, Value>> {
         /// What a message itself says of its host, length and body is not a description's.
         const OURS: &str = "host content-length content-type transfer-encoding connection keep-alive upgrade te trailer \
                             expect proxy-authorization proxy-connection";
+        const SECRETS: &str = "secret password token key authorization cookie";
         let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
         for (name, at) in at.members()? {
             let is_ours = OURS.split(' ').any(|ours| name.eq_ignore_ascii_case(ours));
-            if position == Position::Header && (name.is_empty() || !name.bytes().all(is_token) || is_ours) {
-                return at.mistake("it is no name of a header, or the gateway's own");
+            let is_header = !name.is_empty() && name.bytes().all(is_token) && !is_ours;
+            at.need(position != Position::Header || is_header, "it is no name of a header, or the gateway's own")?;
+            if SECRETS.split(' ').any(|end| plain(name).ends_with(end))
+                && at.value.as_str().is_some_and(|text| placeholder(text) == Ok(None))
+            {
+                self.literals.push(at.path.clone());
             }
-            self.text(operation, &at, position)?;
+            if position == Position::Json { self.json(&at) } else { self.text(&at, position) }?;
         }
-        Ok(at.value.as_object().cloned())
+        Ok(at.value.as_object().cloned().unwrap_or_default())
     }
 
-    /// A body, if there is one.
-    fn json(&mut self, operation: Operation, at: &Cursor) -> Read<Option<Map<String, Value>>> {
-        for (_, at) in at.members()? {
-            self.each_text(operation, &at)?;
-        }
-        Ok(at.value.as_object().cloned())
-    }
-
-    fn each_text(&mut self, operation: Operation, at: &Cursor) -> Read<()> {
+    fn json(&mut self, at: &Cursor) -> Read<()> {
         match at.value {
-            Value::String(_) => self.text(operation, at, Position::Json),
-            Value::Array(_) => at.each(|at| self.each_text(operation, at)).map(drop),
-            Value::Object(_) => self.json(operation, at).map(drop),
+            Value::String(_) => self.text(at, Position::Json),
+            Value::Array(_) => at.each(|at| self.json(at)).map(drop),
+            Value::Object(_) => self.members(at, Position::Json).map(drop),
             _ => Ok(()),
         }
     }
 
-    fn text(&mut self, operation: Operation, at: &Cursor, position: Position) -> Read<()> {
-        let text = at.text()?;
+    fn text(&mut self, at: &Cursor, position: Position) -> Read<()> {
+        let Some(text) = at.value.as_str() else { return at.mistake("it is missing, or no text") };
         let Ok(name) = placeholder(text) else {
             return at.mistake("a placeholder is a whole value, as {mobile}, and no other braces may stand in a text");
         };
-        let Some(name) = name else {
-            return match position == Position::Header && !is_visible(text) {
-                true => at.mistake("a header holds visible ASCII characters alone"),
-                false => Ok(()),
-            };
-        };
+        let is_fit = position != Position::Header || is_header_value(text);
+        at.need(is_fit, "a header holds visible ASCII characters alone")?;
+        let Some(name) = name else { return Ok(()) };
         let field = self.fields.iter().find(|field| field.name == name);
-        let names = || self.credentials.iter().map(String::as_str).chain(GIVEN);
-        if field.is_none() && !names().any(|other| other == name) {
-            let near = nearest(name, self.fields.iter().map(|field| field.name.as_str()).chain(names()));
-            let meant = near.map_or_else(String::new, |near| format!("; did you mean {{{near}}}?"));
-            return at.mistake(format!("there is no field, credential or value of that name{meant}"));
+        let names = self.fields.iter().map(|field| &field.name).chain(self.credentials).map(String::as_str);
+        at.find(name, &names.chain(GIVEN).collect::<Vec<_>>(), |name| *name)?;
+        let is_early = name == "code" && self.operation != Verify || name == "reference" && self.operation == Send;
+        at.need(!is_early, "only a verify has a code, and a send has no reference yet")?;
+        let is_json = field.is_some_and(DescribedField::is_json);
+        at.need(!is_json || position == Position::Json, "a field of the rule json goes into a body of json alone")?;
+        if !self.uses.contains(&(name.to_owned(), position)) {
+            self.uses.push((name.to_owned(), position));
         }
-        if name == "code" && operation != Operation::Verify || name == "reference" && operation == Operation::Send {
-            return at.mistake("only a verify has a code, and a send has no reference yet");
-        }
-        if field.is_some_and(DescribedField::is_json) && position != Position::Json {
-            return at.mistake("a field of the rule json goes into a body of json alone");
-        }
-        self.uses.push((operation, name.to_owned(), position));
         Ok(())
     }
 }

@@ -1,15 +1,31 @@
 //! A caller: makes calls as the extension does, with an account at each vendor.
 #![allow(dead_code)] // Each test file uses what it needs.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::LazyLock, time::Duration};
 
 use dialect::{
-    Call, CallResult, Dialect, HttpRequest, HttpResponse, Invalid, Method, Operation, Prepared, Secret, by_name,
+    Call, CallResult, DIALECTS, Dialect, HttpRequest, HttpResponse, Invalid, Method, Operation, Prepared, Secret,
+    described,
 };
 use serde_json::{Map, Value};
 
 pub const VERIFICATION: &str = "0198c0de-0000-7000-8000-000000000001";
 pub const ATTEMPT: &str = "0198c0de-0000-7000-8000-00000000000a";
+
+/// Every vendor, by the name that the tests have for it: those with a dialect, and one that is described.
+pub static VENDORS: LazyLock<Vec<(&'static str, Dialect)>> = LazyLock::new(|| {
+    let page = include_str!("../../../../docs/vendors/vonage.md");
+    let block = page.split("```json\n").nth(1).and_then(|block| block.split("```").next());
+    let vonage = described(block.expect("a description")).unwrap_or_else(|invalid| panic!("{invalid:?}"));
+    // Without a description `rest` is no vendor.
+    let ours = DIALECTS.iter().filter(|dialect| !dialect.is_for_descriptions());
+    ours.map(|dialect| (dialect.name, (*dialect).clone())).chain([("vonage", vonage)]).collect()
+});
+
+pub fn vendor(name: &str) -> &'static Dialect {
+    let known = VENDORS.iter().find(|(vendor, _)| *vendor == name).map(|(_, vendor)| vendor);
+    known.or_else(|| dialect::by_name(name)).expect("a vendor")
+}
 
 pub struct Caller {
     pub vendor: &'static Dialect,
@@ -30,23 +46,25 @@ pub const SERVICE: &str = "VA0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a";
 /// An account at a vendor, whose last credential is the secret one.
 pub fn account<'a>(vendor: &'static Dialect, name: &'a str, secret: &'a str) -> Vec<(&'static str, &'a str)> {
     // Without any, a pair for `Basic`: the sandbox and Paytm take none as well.
-    let set = vendor.credential_sets.iter().find(|set| set.len() != 1 || vendor.credential_sets.len() == 1);
-    let names = set.filter(|set| !set.is_empty()).copied().unwrap_or(&["username", "password"]);
-    names.iter().rev().copied().zip([secret, name]).collect()
+    let sets = vendor.credential_sets();
+    let set = sets.iter().find(|set| set.len() != 1 || sets.len() == 1).filter(|set| !set.is_empty());
+    let names = set.cloned().unwrap_or_else(|| vec!["username", "password"]);
+    names.into_iter().rev().zip([secret, name]).collect()
 }
 
-pub fn caller(vendor: &str, operation: Operation) -> Caller {
-    let credentials: &[(&str, &str)] = match vendor {
+pub fn caller(name: &str, operation: Operation) -> Caller {
+    let credentials: &[(&str, &str)] = match name {
         "iserveu" => &[("client_id", "isu-client"), ("client_secret", "isu-secret")],
         "hyperverge" => &[("app_id", "hv-app"), ("app_key", "hv-key")],
         "relid" => &[("username", "relid-user"), ("password", "relid-pass")],
         "ideamart" => &[("application_id", "APP_001100"), ("password", "idea-pass")],
         "twilio" => &[("api_key", "SK-key"), ("api_secret", "twilio-secret")],
         "msg91" => &[("authkey", "msg91-key")],
+        "vonage" => &[("api_key", "vonage-key"), ("api_secret", "vonage-secret")],
         _ => &[],
     };
     let code = (operation == Operation::Verify).then(|| Secret::new("012345"));
-    let vendor = by_name(vendor).expect("a vendor");
+    let vendor = vendor(name);
     let has = |name: &str| vendor.server_options.iter().any(|option| option.name == name);
     let options = OPTIONS.iter().filter(|(name, _)| has(name));
     Caller {
@@ -78,6 +96,11 @@ impl Caller {
         self
     }
 
+    pub fn option(mut self, name: &str, value: &str) -> Self {
+        self.options.insert(name.to_owned(), value.to_owned());
+        self
+    }
+
     pub fn credentials(mut self, credentials: &[(&str, &str)]) -> Self {
         self.credentials = secrets(credentials);
         self
@@ -94,7 +117,7 @@ impl Caller {
     }
 
     pub fn prepare(&self) -> Result<Prepared, Invalid> {
-        (self.vendor.prepare)(&Call {
+        self.vendor.prepare(&Call {
             operation: self.operation,
             payload: &self.payload,
             defaults: &self.defaults,
@@ -133,7 +156,7 @@ fn secrets(pairs: &[(&str, &str)]) -> BTreeMap<String, Secret> {
     pairs.iter().map(|(name, value)| ((*name).to_owned(), Secret::new(*value))).collect()
 }
 
-/// The message as one text: path and query, headers, body. Every built-in vendor's is a POST.
+/// The message as one text: path and query, headers, body. All of ours are POSTs.
 pub fn message(request: &HttpRequest) -> String {
     assert_eq!(request.method, Method::Post);
     let pairs = |pairs: &[(String, Secret)], is: &str| {
@@ -183,5 +206,5 @@ pub fn read(vendor: &str, operation: Operation, status: u16, body: &str) -> Call
 
 pub fn read_bytes(vendor: &str, operation: Operation, status: u16, body: &[u8]) -> CallResult {
     let answer = HttpResponse { status, retry_after: None, body };
-    dialect::interpret(by_name(vendor).expect("a vendor"), operation, &answer)
+    dialect::interpret(self::vendor(vendor), operation, &answer)
 }

@@ -63,6 +63,11 @@ pub fn documented() -> Vec<(&'static str, Operation, Value)> {
         ("msg91", Resend, json!({"message": "retry send successfully", "type": "success"})),
         ("msg91", Send, json!({"message": "System error", "type": "error", "code": "001"})),
         ("relid", Send, json!({"response_code": 1, "error_code": 2699, "error_message": "Internal Server error"})),
+        ("vonage", Send, json!({"request_id": uuid})),
+        ("vonage", Verify, json!({"request_id": uuid, "status": "completed"})),
+        ("vonage", Verify, json!({"title": "Invalid Code", "type": "https://x.example/verify-v2#invalid-code"})),
+        ("vonage", Verify, json!({"title": "Not Found", "type": "https://x.example/verify-v2#not-found"})),
+        ("vonage", Send, json!({"title": "Internal Error", "type": "https://x.example/api-errors#internal"})),
     ]
 }
 
@@ -89,15 +94,30 @@ fn text(value: &Value) -> String {
     }
 }
 
-/// MSG91's words, without what does not count.
-fn sentence(answer: &Value) -> String {
-    let words: String = text(&answer["message"]).split(|c: char| c.is_whitespace() || c == '_').collect();
+/// Words without what does not count.
+fn words(value: &Value) -> String {
+    let words: String = text(value).split(|c: char| c.is_whitespace() || c == '_').collect();
     words.trim_end_matches('.').to_owned()
 }
 
+/// MSG91's.
+fn sentence(answer: &Value) -> String {
+    words(&answer["message"])
+}
+
+fn is_blank(body: &[u8]) -> bool {
+    body.iter().all(u8::is_ascii_whitespace)
+}
+
+/// A problem of Vonage's has a title.
+fn is_problem(answer: &Value) -> bool {
+    let title = &answer["title"];
+    !title.is_null() && title.as_str().is_none_or(|title| !title.trim().is_empty())
+}
+
 /// Whether the page names such an answer to a verify as the end of a flow.
-pub fn names_an_end(vendor: &str, body: &[u8]) -> bool {
-    let Some(answer) = parsed(body) else { return false };
+pub fn names_an_end(vendor: &str, status: u16, body: &[u8]) -> bool {
+    let Some(answer) = parsed(body).or_else(|| is_blank(body).then_some(Value::Null)) else { return false };
     let code = |value: &Value| text(value).trim_start_matches('E').parse::<u64>().ok();
     match vendor {
         "hyperverge" => {
@@ -128,6 +148,7 @@ pub fn names_an_end(vendor: &str, body: &[u8]) -> bool {
             "MAXLIMITREACHEDFORTHISOTPVERIFICATION",
         ]
         .contains(&sentence(&answer).as_str()),
+        "vonage" => status == 410 || status == 404 && is_problem(&answer),
         // No page of iServeU's lists what a wrong code is answered with.
         _ => false,
     }
@@ -141,7 +162,7 @@ pub fn says_nothing_was_done(
     is_asked_back: bool,
     body: &[u8],
 ) -> bool {
-    let is_turned_away = status == 503 && (is_asked_back || body.iter().all(u8::is_ascii_whitespace));
+    let is_turned_away = status == 503 && (is_asked_back || is_blank(body));
     if matches!(status, 307 | 308) || is_turned_away {
         return true;
     }
@@ -162,6 +183,7 @@ pub fn says_nothing_was_done(
             operation != Verify && (is_unlisted || is_failed)
         }
         "msg91" => operation != Verify && (is_unlisted || matches!(code(&answer["code"]), Some(1 | 2 | 601))),
+        "vonage" => operation != Verify && matches!(status, 500 | 503) && is_problem(&answer),
         "ideamart" => {
             matches!(code(&answer["statusCode"]), Some(1316 | 1318 | 1319 | 1364 | 1600 | 1603 | 1857))
         }
@@ -171,6 +193,10 @@ pub fn says_nothing_was_done(
 
 /// Whether the page takes such an answer for a success.
 pub fn says_success(vendor: &str, operation: Operation, status: u16, body: &[u8]) -> bool {
+    // An answer without a body may be all that there is to say.
+    if (vendor, operation, status) == ("vonage", Cancel, 204) && is_blank(body) {
+        return true;
+    }
     let Some(answer) = parsed(body) else { return false };
     let fine = (200..300).contains(&status);
     match vendor {
@@ -226,6 +252,11 @@ pub fn says_success(vendor: &str, operation: Operation, status: u16, body: &[u8]
             };
             fine && text(&answer["type"]) == "SUCCESS" && wanted
         }
+        "vonage" => match operation {
+            Verify => status == 200 && matches!(words(&answer["status"]).as_str(), "COMPLETED" | "COMPLETE"),
+            Cancel => status == 204,
+            _ => status == 202 && !text(&answer["request_id"]).is_empty(),
+        },
         "ideamart" => {
             let more = match operation {
                 Verify => answer["subscriptionStatus"].is_string() || answer["subscriberId"].is_string(),

@@ -34,7 +34,8 @@ if [ -z "$as_built" ]; then
     target=$target/package
     sysroot=$(rustc --print sysroot)
     RUSTFLAGS=
-    for place in "${CARGO_HOME:-$HOME/.cargo}=/cargo" "$sysroot=/rust" "$target=/target" "$PWD=/otp_gateway"; do
+    # The last one that fits counts, and the target directory may lie in this one.
+    for place in "$PWD=/otp_gateway" "${CARGO_HOME:-$HOME/.cargo}=/cargo" "$sysroot=/rust" "$target=/target"; do
         RUSTFLAGS+=" --remap-path-prefix=$place"
     done
     export RUSTFLAGS="$RUSTFLAGS -Cstrip=symbols"

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# dist.sh [--into DIRECTORY]   makes otp_gateway-VERSION.zip of the last commit in dist/ or that directory, as PGXN takes
-# it: one folder of that name, META.json in it. `make && make install` in it needs Rust and the server's headers, and no
-# cargo-pgrx.
+# dist.sh [--into DIRECTORY]   makes otp_gateway-VERSION.zip of the last commit in dist/ or that directory, as PGXN
+# takes it: one folder of that name, META.json in it. `make && make install` in it needs Rust and the server's headers,
+# and no cargo-pgrx.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 into=dist

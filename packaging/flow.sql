@@ -1,5 +1,5 @@
--- What a user does first, with the vendor that is built in: a code that is right, one that is wrong, and one by the queue.
-SET client_min_messages = warning;
+-- What a user does first, with the vendor that is built in: a code that is wrong, one that is right, one by the queue.
+SET client_min_messages = error;
 CREATE EXTENSION IF NOT EXISTS otp_gateway;
 CREATE SERVER sandbox FOREIGN DATA WRAPPER otp_sandbox;
 DO $$

@@ -1,5 +1,5 @@
-# image_steps.sh MAJOR   plays packaging/Dockerfile where no image can be pulled: in a Debian with its own Postgres, laid out
-# as the official image lays out PGDG's; test.sh runs it there. /test has the Dockerfile, the package and the flow.
+# image_steps.sh MAJOR   plays packaging/Dockerfile where no image can be pulled: in a Debian with its own Postgres,
+# laid out as the official image lays out PGDG's; test.sh runs it there. /test has the Dockerfile, package and flow.
 set -euo pipefail
 export DEBIAN_FRONTEND=noninteractive LC_ALL=C.UTF-8 PATH=/usr/sbin:/usr/bin:/sbin:/bin PG_MAJOR=$1
 bin=/usr/lib/postgresql/$PG_MAJOR/bin share=/usr/share/postgresql data=/var/lib/postgresql/data

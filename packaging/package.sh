@@ -32,9 +32,13 @@ target=$(realpath -m "${CARGO_TARGET_DIR:-target}")
 if [ -z "$as_built" ]; then
     # A folder of its own: other flags would have `make build` compile everything anew.
     target=$target/package
-    RUSTFLAGS="--remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}=/cargo --remap-path-prefix=$(rustc --print sysroot)=/rust \
---remap-path-prefix=$target=/target --remap-path-prefix=$PWD=/otp_gateway -Cstrip=symbols"
-    export RUSTFLAGS
+    sysroot=$(rustc --print sysroot)
+    RUSTFLAGS=
+    # The last one that fits counts, and the target directory may lie in this one.
+    for place in "$PWD=/otp_gateway" "${CARGO_HOME:-$HOME/.cargo}=/cargo" "$sysroot=/rust" "$target=/target"; do
+        RUSTFLAGS+=" --remap-path-prefix=$place"
+    done
+    export RUSTFLAGS="$RUSTFLAGS -Cstrip=symbols"
 fi
 export CARGO_TARGET_DIR=$target
 mkdir -p "$into"
@@ -60,7 +64,8 @@ finish() { # finish DIRECTORY: whatever the umask was, and nothing younger than 
 }
 
 entry() { # entry PACKAGE TEXT: as Debian's changelog and NEWS have it
-    printf '%s (%s-1) stable; urgency=medium\n\n%s\n\n -- %s  %s\n' "$1" "$version" "$2" "$maintainer" "$(date -R -d "@$SOURCE_DATE_EPOCH")"
+    printf '%s (%s-1) stable; urgency=medium\n\n%s\n\n -- %s  %s\n' \
+        "$1" "$version" "$2" "$maintainer" "$(date -R -d "@$SOURCE_DATE_EPOCH")"
 }
 
 maintainer='otp_gateway authors <otp-gateway@packages.invalid>'
@@ -85,7 +90,8 @@ deb() { # deb MAJOR: of what is in $staged
     # dpkg-shlibdeps reads the control file of a source package, which there is none of.
     mkdir -p "$work/source/debian"
     printf 'Source: otp-gateway\n\nPackage: %s\nArchitecture: any\n' "$name" >"$work/source/debian/control"
-    libraries=$(cd "$work/source" && dpkg-shlibdeps -O "$root/usr/lib/postgresql/$1/lib/otp_gateway.so" | sed -n 's/^shlibs:Depends=//p')
+    libraries=$(cd "$work/source" && dpkg-shlibdeps -O "$root/usr/lib/postgresql/$1/lib/otp_gateway.so" |
+        sed -n 's/^shlibs:Depends=//p')
     cat >"$root/DEBIAN/control" <<C
 Package: $name
 Source: otp-gateway
@@ -105,8 +111,9 @@ Description: one-time passwords from SQL, for PostgreSQL $1
 C
     (cd "$root" && find usr -type f | sort | xargs -d '\n' md5sum) >"$root/DEBIAN/md5sums"
     finish "$root/DEBIAN"
-    SOURCE_DATE_EPOCH=$SOURCE_DATE_EPOCH dpkg-deb --root-owner-group -Zxz --build "$root" "$into/${name}_$version-1_$architecture.deb" >/dev/null
-    echo "   $into/${name}_$version-1_$architecture.deb"
+    local package=$into/${name}_$version-1_$architecture.deb
+    SOURCE_DATE_EPOCH=$SOURCE_DATE_EPOCH dpkg-deb --root-owner-group -Zxz --build "$root" "$package" >/dev/null
+    echo "   $package"
 }
 
 tarball() { # tarball MAJOR: of what is in $staged
@@ -128,11 +135,11 @@ for postgres; do
     major=$("$pg_config" --version | sed -E 's/^PostgreSQL ([0-9]+).*/\1/')
     pkglibdir=$("$pg_config" --pkglibdir) sharedir=$("$pg_config" --sharedir) staged=$work/staged-$major
     # With the epoch cargo would compile anew, at each commit, all that holds C.
-    env -u SOURCE_DATE_EPOCH make --no-print-directory -s install PG= PG_CONFIG="$pg_config" DESTDIR="$staged" >"$work/make.log" 2>&1 ||
-        { cat "$work/make.log" >&2; exit 1; }
+    env -u SOURCE_DATE_EPOCH make --no-print-directory -s install PG= PG_CONFIG="$pg_config" DESTDIR="$staged" \
+        >"$work/make.log" 2>&1 || { cat "$work/make.log" >&2; exit 1; }
     packaging/third_party.py texts "pg$major" >"$work/third-party.txt"
     deb "$major"
     tarball "$major"
 done
-(cd "$into" && find . -maxdepth 1 \( -name '*.deb' -o -name '*.tar.gz' -o -name '*.zip' \) -printf '%P\n' | sort | xargs sha256sum >SHA256SUMS)
+(cd "$into" && find . -maxdepth 1 -type f ! -name SHA256SUMS -printf '%P\n' | sort | xargs sha256sum >SHA256SUMS)
 echo "   $into/SHA256SUMS"

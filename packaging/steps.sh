@@ -1,5 +1,5 @@
-# steps.sh MAJOR PREVIOUS VERSION ARCHITECTURE   what an administrator does with the packages, in a Debian that is thrown
-# away afterwards; test.sh runs it there. /test has the packages, and what is beside this file.
+# steps.sh MAJOR PREVIOUS VERSION ARCHITECTURE   what an administrator does with the packages, in a Debian that is
+# thrown away afterwards; test.sh runs it there. /test has the packages, and what is beside this file.
 set -euo pipefail
 major=$1 previous=$2 version=$3 architecture=$4
 export DEBIAN_FRONTEND=noninteractive LC_ALL=C.UTF-8 PATH=/usr/sbin:/usr/bin:/sbin:/bin
@@ -38,10 +38,12 @@ fi
 grep -q 'Restart the server first' /tmp/refused || fail "ALTER EXTENSION before the restart says: $(cat /tmp/refused)"
 pg_ctlcluster "$major" main restart
 sql customers "ALTER EXTENSION otp_gateway UPDATE"
-[ "$(sql customers "SELECT outcome FROM otp_verify('$id', '000000')")" = approved ] || fail "what $previous sent cannot be verified"
+[ "$(sql customers "SELECT outcome FROM otp_verify('$id', '000000')")" = approved ] ||
+    fail "what $previous sent cannot be verified"
 sql customers "DROP SERVER sandbox CASCADE"
 flow customers
-[ "$(sql customers "SELECT extversion FROM pg_extension WHERE extname = 'otp_gateway'")" = "$version" ] || fail "not $version"
+[ "$(sql customers "SELECT extversion FROM pg_extension WHERE extname = 'otp_gateway'")" = "$version" ] ||
+    fail "customers is not of $version"
 say "upgraded to $version: the server ran on until its restart, and what was sent before it was verified after it"
 
 running=$(pid)

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Promise: a package installs with `apt install ./x.deb` beside Debian's own Postgres, works when the server loads it,
-# touches no cluster when it comes, is upgraded or goes, and leaves nothing behind; the archives work for servers that are
-# not Debian's; and whoever makes them again from the same sources has the same bytes.
+# touches no cluster when it comes, is upgraded or goes, and leaves nothing behind; the archives work for servers that
+# are not Debian's; and whoever makes them again from the same sources has the same bytes.
 #
 #   test.sh           all of it; needs root, and what `make setup-packages` installs
 #   test.sh PART...   parts of it, in the order that is given:
@@ -11,9 +11,9 @@
 #     archive                the .tar.gz of 16 over PyPI's server, and CloudNativePG's folders on PyPI's 18
 #     pgxn                   META.json is valid, and pgxnclient installs the sources of the last commit, for 14
 #
-# OTP_PACKAGES (/opt/otp_gateway/packages) keeps Debian's folders, the servers, and what was made of the last version. No
-# Postgres of this machine is touched: each Debian is an overlay over its folder, in a mount and process namespace of its
-# own, that each run begins anew.
+# OTP_PACKAGES (/opt/otp_gateway/packages) keeps Debian's folders, the servers, and what was made of the last version.
+# No Postgres of this machine is touched: each Debian is an overlay over its folder, in a mount and process namespace of
+# its own, that each run begins anew.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 [ "$(id -u)" = 0 ] || { echo "test.sh: run it as root: it enters Debian folders" >&2; exit 1; }
@@ -92,6 +92,8 @@ enter() { # enter RELEASE SCRIPT ARGUMENT...: runs the script in that Debian, wh
         mount --bind "$scratch/in" test
         mount --bind "$base.apt" var/cache/apt/archives
         cp --remove-destination /etc/resolv.conf etc/resolv.conf
+        # A mirror that stands still will do.
+        echo "Acquire::Check-Valid-Until \"false\";" >etc/apt/apt.conf.d/99-test
         chroot . /bin/bash "$@"
     ' enter "$base" "$scratch" "/test/$2" "${@:3}"
     rm -rf "$scratch/in"
@@ -123,7 +125,10 @@ server() { # server MAJOR: PyPI's, with nothing of ours in it
     find "$servers/$1" -name 'otp_gateway*' -delete
 }
 
-as_postgres() { (cd "$scratch" && LD_LIBRARY_PATH=$("$config" --libdir) setpriv --reuid postgres --regid postgres --clear-groups "$@"); }
+as_postgres() {
+    local user="setpriv --reuid postgres --regid postgres --clear-groups"
+    (cd "$scratch" && LD_LIBRARY_PATH=$("$config" --libdir) $user "$@")
+}
 
 flow() { # flow SETTING...: a cluster of that server, the flow, and it is gone
     local data=$scratch/data sockets=$scratch/sockets setting bin trouble=
@@ -131,10 +136,10 @@ flow() { # flow SETTING...: a cluster of that server, the flow, and it is gone
     rm -rf "$data" "$sockets"
     install -d -o postgres "$data" "$sockets"
     as_postgres "$bin/initdb" -D "$data" -A trust -E UTF8 --no-locale -N >/dev/null
-    printf '%s\n' "listen_addresses = ''" "unix_socket_directories = '$sockets'" "shared_preload_libraries = 'otp_gateway'" "$@" \
-        >>"$data/postgresql.conf"
+    printf '%s\n' "shared_preload_libraries = 'otp_gateway'" "listen_addresses = ''" \
+        "unix_socket_directories = '$sockets'" "$@" >>"$data/postgresql.conf"
     as_postgres "$bin/pg_ctl" -D "$data" -w -s -l "$data/log" start || { cat "$data/log" >&2; exit 1; }
-    as_postgres "$bin/psql" -XAtq -v ON_ERROR_STOP=1 -h "$sockets" -f /dev/stdin postgres <packaging/flow.sql || trouble=yes
+    as_postgres "$bin/psql" -XAtq -v ON_ERROR_STOP=1 -h "$sockets" -f - postgres <packaging/flow.sql || trouble=yes
     as_postgres "$bin/pg_ctl" -D "$data" -w -s -m fast stop
     [ -z "$trouble" ] || { cat "$data/log" >&2; exit 1; }
 }
@@ -159,12 +164,15 @@ archive() {
 }
 
 pgxn() {
+    local target
     "$tools/bin/pgxn_meta" META.json
     packaging/dist.sh --into "$made"
     server 14
     # With what `make build` has compiled already.
-    CARGO_TARGET_DIR=$(realpath -m "${CARGO_TARGET_DIR:-target}") "$tools/venv/bin/pgxnclient" install --yes \
-        --pg_config "$config" "$made/otp_gateway-$version.zip" >"$scratch/pgxn.log" 2>&1 || { cat "$scratch/pgxn.log" >&2; exit 1; }
+    target=$(realpath -m "${CARGO_TARGET_DIR:-target}")
+    env -u SOURCE_DATE_EPOCH CARGO_TARGET_DIR="$target" "$tools/venv/bin/pgxnclient" install --yes \
+        --pg_config "$config" "$made/otp_gateway-$version.zip" >"$scratch/pgxn.log" 2>&1 ||
+        { cat "$scratch/pgxn.log" >&2; exit 1; }
     flow
 }
 

@@ -74,7 +74,8 @@ def full_text(name, held):
     for crate in held:
         if crate["license"] == name and len(texts(crate)) == 1:
             lines = texts(crate)[0][1].splitlines()
-            kept = [line.rstrip() for line in lines if not re.match(r"\s*(Copyright\b.*\d{4}|All rights reserved)", line, re.I)]
+            whose = re.compile(r"\s*(Copyright\b.*\d{4}|All rights reserved)", re.I)
+            kept = [line.rstrip() for line in lines if not whose.match(line)]
             return re.sub(r"\n{3,}", "\n\n", "\n".join(kept)).strip()
     sys.exit(f"third_party.py: no crate has the text of {name} alone")
 

@@ -81,7 +81,7 @@ def test_a_backup_that_is_started_beside_the_original(queue, own_cluster, simula
         copy.start()
         lets_go(simulator)
         with Gateway(copy, "postgres", simulator) as there:
-            assert {there.wait(id)["outcome"] for id in queue.ids} == {"auth_failed"}
+            assert {there.wait(id)["outcome"] for id in queue.ids} == {"invalid_request"}
             assert there.execute(OUTCOMES, (queue.ids,)) == [("failed",), ("failed",)]
         assert {queue.wait(id)["outcome"] for id in queue.ids} == {"sent"}
         assert copy.log().count(COPY) == 1 and COPY not in own_cluster.log()
@@ -114,7 +114,7 @@ def test_files_that_are_copied(queue, own_cluster, simulator, how):
         lets_go(simulator)
         copy.start()
         with Gateway(copy, "postgres", simulator) as there:
-            assert {there.wait(id)["outcome"] for id in queue.ids} == {"auth_failed"}
+            assert {there.wait(id)["outcome"] for id in queue.ids} == {"invalid_request"}
         assert copy.log().count(COPY) == 1
         assert simulator.count("ideamart", "send") == sent
         sends_what_is_new(copy, simulator)

@@ -123,7 +123,7 @@ def test_everything(pager):
 def test_a_scene_that_breaks_is_a_demo_that_fails(tmp_path):
     """It says which, and takes its cluster away: nobody learns from a demo that goes on over errors."""
     copy = tmp_path / "copy"
-    for part in ("demo", "examples", "tests/gateway"):
+    for part in ("demo", "docs", "examples", "tests/gateway"):
         (copy / part).parent.mkdir(parents=True, exist_ok=True)
         subprocess.run(["cp", "-r", ROOT / part, copy / part], check=True)
     scene = copy / "demo/scenes/4_sign_up.sql"

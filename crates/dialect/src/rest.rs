@@ -192,9 +192,12 @@ impl Description {
             }
             let Some(value) = filled.get(&field.name) else { continue };
             if field.as_sent(value).is_none() {
-                let message = format!("{} is of a country that this vendor does not send to", field.name);
-                let hint = format!("a number that begins with {}", field.without);
-                return Err(Invalid::new(&field.name, message, hint));
+                let (name, hint) = (&field.name, format!("a number that begins with {}", field.without));
+                return Err(Invalid::new(
+                    name,
+                    format!("{name} is of a country that this vendor does not send to"),
+                    hint,
+                ));
             }
             let digits = field.lifetime_unit.and_then(|_| whole(&plain_text(value)));
             let seconds =

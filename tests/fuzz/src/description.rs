@@ -15,6 +15,9 @@ pub fn whole() -> Value {
     whole["operations"]["send"]["headers"] = json!({"X-Note": "{note}"});
     whole["operations"]["cancel"] = json!({"method": "DELETE", "path": "/v1/{reference}", "query": {"note": "{note}"}});
     whole["operations"]["resend"] = json!({"path": "/v1/{reference}/again", "form": {"note": "{note}"}});
+    if let Err(invalid) = described(&whole.to_string()) {
+        panic!("{invalid:?}");
+    }
     whole
 }
 

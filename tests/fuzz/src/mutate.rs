@@ -11,13 +11,15 @@ pub fn mutate(data: &mut [u8], size: usize, max_size: usize, seed: u32) -> usize
     if size <= HEAD || dice.roll(256) == 0 {
         return begin(data, max_size, &mut dice);
     }
+    // What libFuzzer makes of a description is seldom JSON.
+    let is_description = data[0] == DESCRIPTION && dice.roll(8) > 0;
     match dice.roll(8) {
-        0..4 => fuzzer_mutate(data, size, max_size),
-        4 => {
+        0..4 if !is_description => fuzzer_mutate(data, size, max_size),
+        4 if !is_description => {
             data[dice.roll(HEAD)] = dice.roll(256) as u8;
             size
         }
-        5 => insert(data, size, max_size, &mut dice),
+        5 if !is_description => insert(data, size, max_size, &mut dice),
         _ => reshape(data, size, max_size, &mut dice).unwrap_or_else(|| fuzzer_mutate(data, size, max_size)),
     }
 }
@@ -79,7 +81,8 @@ fn reshape(data: &mut [u8], size: usize, max_size: usize, dice: &mut Dice) -> Op
             Value::Array(items) => items.len(),
             _ => 0,
         };
-        if members == 0 || dice.roll(4) == 0 {
+        // Of a description what leads astray is at its leaves.
+        if members == 0 || dice.roll(if data[0] == DESCRIPTION { 16 } else { 4 }) == 0 {
             break;
         }
         let member = dice.roll(members);
@@ -114,6 +117,7 @@ fn reshape(data: &mut [u8], size: usize, max_size: usize, dice: &mut Dice) -> Op
             let name = if dice.roll(4) == 0 { text.clone() } else { NAMES[dice.roll(NAMES.len())].into() };
             members.insert(name, json!(text));
         }
+        (Value::String(old), 0..2) if data[0] == DESCRIPTION => *old = text,
         (Value::String(old), 0..3) => old.insert_str(0, &text),
         (at, 3) => {
             let old = at.take();

@@ -197,8 +197,8 @@ fn of_either(call: &Call) -> Invalid {
     }
     let hint = format!("otp_type: {}", OTP_TYPE.rule.describe());
     // What the verification knows of it may be no such type, and is no fault of the payload's.
-    let unknown = || Invalid::new(OTP_TYPE.name, "of which otp_type the verification is, it does not say", hint);
-    Invalid::all(faults).err().unwrap_or_else(unknown)
+    let broken = || Invalid::new(OTP_TYPE.name, format!("{} does not follow its rule", OTP_TYPE.name), hint);
+    Invalid::all(faults).err().unwrap_or_else(broken)
 }
 
 fn prepare(call: &Call) -> Result<Prepared, Invalid> {

@@ -173,8 +173,8 @@ impl Error {
         format!("{}. Put {} into {}{defaults}.", self.hint, all.join(", "), fault.source.as_str())
     }
 
-    /// The same, of a payload that a trigger's mapping has made: what is not a value that the row has in a mapped column
-    /// is the mapping's fault, and no application can mend it by asking its user again.
+    /// The same, of a payload that a trigger's mapping has made: what is not a value that the row has in a mapped
+    /// column is the mapping's fault, and no application can mend it by asking its user again.
     #[must_use]
     pub fn of_trigger(mut self, place: &str) -> Self {
         let is_of_value = self.payload.as_ref().is_some_and(|fault| fault.is_of_value);

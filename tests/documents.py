@@ -2,9 +2,9 @@
 """Promise: what a document points to is there, and can be read in a terminal. Every relative link of a *.md file leads to
 a file or folder of the repository, and to a heading of it where it names one; every path in backticks or in a shell
 block that begins with a folder of the repository exists, and every target that `make` is told to make; its lines are of
-at most 120 characters, but for tables and logs, and README.md has at most 120 of them; every vendor's page in
-docs/vendors is of one shape, so that who has read one finds their way in the next; META.json has the versions of
-Cargo.toml and of the control file; and no file cites the folder `shared`, which is not part of it.
+at most 120 characters, but for tables and logs, as are those of our Rust, and README.md has at most 120 of them; every
+vendor's page in docs/vendors is of one shape, so that who has read one finds their way in the next; META.json has
+the versions of Cargo.toml and of the control file; and no file cites the folder `shared`, which is not part of it.
 `documents.py [ROOT]`, in a git work tree; prints what breaks the promise, and ends with 1. (That the SQL of the
 documents works is test_documents_play.py's promise.)"""
 
@@ -119,6 +119,15 @@ def too_long(root, path, text):
         yield len(text), f"is longer than {README_LINES} lines"
 
 
+def long_code(root):
+    """rustfmt leaves comments and literals as they are."""
+    for path in files_of(root):
+        if path.suffix == ".rs" and path.relative_to(root).parts[0] in ("src", "crates") and "tests" not in path.parts:
+            for number, line in enumerate(path.read_text().splitlines(), 1):
+                if len(line) > WIDTH:
+                    yield f"{path.relative_to(root)}:{number} has {len(line)} characters, and {WIDTH} are the most"
+
+
 def other_shape(path, text):
     """Where a vendor's page is of another shape than its sisters."""
     left_out = SANDBOX if path.stem == "sandbox" else ()
@@ -191,7 +200,7 @@ def other_versions(root):
 
 
 def main(root):
-    found = [*broken(root), *other_versions(root)]
+    found = [*broken(root), *long_code(root), *other_versions(root)]
     documents = sum(path.suffix == ".md" for path in files_of(root))
     print("\n".join(f"   {line}" for line in found) or f"   documents: {documents}, and what they point to is there")
     return bool(found)

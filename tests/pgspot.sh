@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Promise: an install or upgrade script resolves no name and no operator to what somebody else has put in its way. Checked
-# by pgspot over the scripts as CREATE EXTENSION runs them, one after the other. Every finding must be listed here with
-# the reason why it stands; one that is no longer found must go.
+# Promise: an install or upgrade script resolves no name and no operator to what somebody else has put in its way.
+# Checked by pgspot over the scripts as CREATE EXTENSION runs them, one after the other. Every finding must be listed
+# here with the reason why it stands; one that is no longer found must go.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 place="$(realpath -m "${CARGO_TARGET_DIR:-target}")/pgspot-0.9.4"
@@ -10,8 +10,8 @@ if [ ! -x "$pgspot" ]; then
     /usr/bin/python3 -m venv --clear "$place"
     "$place/bin/pip" install --quiet --disable-pip-version-check --no-deps pgspot==0.9.4 pglast==7.21
 fi
-# All that it says but headings and sums: a script that it cannot read is a finding, too. It cannot read BEGIN ATOMIC, and
-# is shown such a body as a text.
+# All that it says but headings and sums: a script that it cannot read is a finding, too. It cannot read BEGIN ATOMIC,
+# and is shown such a body as a text.
 read=$(mktemp -d)
 findings() {
     local script copies=()
@@ -33,7 +33,8 @@ SQL
 # value IN (...) of a domain is text = text, which pg_catalog has; it comes first, and nothing fits better.
 domains="PS001: Unqualified operator: '=' in value IN ("
 
-# A body of BEGIN ATOMIC is bound when it is made, by names that are checked all the same: no path has a say in it later.
+# A body of BEGIN ATOMIC is bound when it is made, by names that are checked all the same: no path has a say in it
+# later.
 bound="PS005: Function without explicit search_path: otp_gateway"
 
 check() {

@@ -11,14 +11,14 @@ BEGIN
         RAISE feature_not_supported USING
             MESSAGE = pg_catalog.format(
                 'otp_gateway: the encoding of this database is %s, and must be UTF8', pg_catalog.getdatabaseencoding()),
-            HINT = 'Use a database of that encoding: CREATE DATABASE ... TEMPLATE template0 ENCODING ''UTF8''; pg_dump and '
-                'psql convert what is moved there.';
+            HINT = 'Use a database of that encoding: CREATE DATABASE ... TEMPLATE template0 ENCODING ''UTF8''; pg_dump '
+                'and psql convert what is moved there.';
     END IF;
 END
 $$;
 
--- What is for people lives in this schema; the functions that applications call land in the schema that CREATE EXTENSION
--- was told.
+-- What is for people lives in this schema; the functions that applications call land in the schema that CREATE
+-- EXTENSION was told.
 CREATE SCHEMA otp_gateway;
 COMMENT ON SCHEMA otp_gateway IS 'the record that the extension otp_gateway keeps of one-time-password flows';
 
@@ -397,7 +397,8 @@ CROSS JOIN LATERAL (
     SELECT
         coalesce(p.name, v.provider) AS provider, v.vendor, v.status::pg_catalog.text AS status,
         v.recipient_masked, v.reference, coalesce(c.name::pg_catalog.name, v.created_by) AS created_by, v.created_at,
-        v.expires_at, v.approved_at, v.send_count, v.check_count, v.max_checks, v.is_test, coalesce(t.name, v.route) AS route
+        v.expires_at, v.approved_at, v.send_count, v.check_count, v.max_checks, v.is_test,
+        coalesce(t.name, v.route) AS route
     OFFSET 0
 ) AS shown
 WHERE v.role_id OPERATOR(pg_catalog.=) ANY (SELECT r.id FROM otp_gateway_internal.own_role AS r)
@@ -664,7 +665,8 @@ COMMENT ON COLUMN otp_gateway.result.vendor_message IS
 COMMENT ON COLUMN otp_gateway.result.response IS
 'the vendor''s answer as it came; of an attempt that is on record already, with sensitive members removed';
 COMMENT ON COLUMN otp_gateway.result.reason IS
-'the rule that refused, where outcome is blocked; where the provider''s rules are only observed, the one that would have';
+'the rule that refused, where outcome is blocked; where the provider''s rules are only observed, the one that would '
+'have';
 
 CREATE FUNCTION @extschema@.otp_send(
     provider text, payload jsonb, idempotency_key text DEFAULT NULL
@@ -722,10 +724,10 @@ COMMENT ON FUNCTION otp_gateway.send_after_commit() IS
 'Row trigger, BEFORE or AFTER INSERT OR UPDATE: enqueues a send for the row. Arguments: the provider; a JSON object '
 'that maps payload fields to columns, {"mobile": "phone"}, where a value that begins with = is a constant, '
 '{"template_id": "=login"}; for a BEFORE trigger, optionally the uuid column that takes the verification id. What is '
-'sent is for the row as COMMIT leaves it. An UPDATE sends only if a mapped column changed, or if that uuid column is set '
-'to otp_gateway.send_again(it); set to NULL, or to an older id, by itself it keeps its value, as an ORM writes what it '
-'has read before. A NULL in a required field sends nothing; a row that is inserted with a verification id keeps it, and '
-'nothing is sent.';
+'sent is for the row as COMMIT leaves it. An UPDATE sends only if a mapped column changed, or if that uuid column is '
+'set to otp_gateway.send_again(it); set to NULL, or to an older id, by itself it keeps its value, as an ORM writes '
+'what it has read before. A NULL in a required field sends nothing; a row that is inserted with a verification id '
+'keeps it, and nothing is sent.';
 
 CREATE FUNCTION otp_gateway.send_again(verification_id uuid) RETURNS uuid
 LANGUAGE c VOLATILE PARALLEL UNSAFE COST 100 AS 'MODULE_PATHNAME', 'send_again';
@@ -741,11 +743,11 @@ CREATE FUNCTION otp_gateway.try(
 ) RETURNS jsonb
 LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'try_call';
 COMMENT ON FUNCTION otp_gateway.try(text, text, jsonb, integer, text) IS
-'What a call would send (request, cancel_first), with *** in the place of credentials, code and secret fields; and, given '
-'an HTTP status and the body of an answer, what that would be read as (reading). fields: what its payload takes. Calls '
-'nobody and puts nothing on record. For the provider''s owner and superusers. A resend, verify or cancel takes the '
-'reference in the payload, as of a flow begun elsewhere. Errors: those of a send for its payload and options, 42501 not '
-'the owner''s.';
+'What a call would send (request, cancel_first), with *** in the place of credentials, code and secret fields; and, '
+'given an HTTP status and the body of an answer, what that would be read as (reading). fields: what its payload '
+'takes. Calls nobody and puts nothing on record. For the provider''s owner and superusers. A resend, verify or cancel '
+'takes the reference in the payload, as of a flow begun elsewhere. Errors: those of a send for its payload and '
+'options, 42501 not the owner''s.';
 
 CREATE FUNCTION otp_gateway.is_approved(
     verification_id uuid, mobile text, within interval DEFAULT '10 minutes'
@@ -802,7 +804,8 @@ COMMENT ON FUNCTION otp_gateway.find(text) IS
 'The same at all providers and routes, also those that were dropped. Errors: 22023 no number that any vendor takes.';
 
 CREATE TYPE otp_gateway.event AS (
-    "time" timestamptz, provider text, operation text, outcome text, words text, verification_id uuid, vendor_message text
+    "time" timestamptz, provider text, operation text, outcome text, words text, verification_id uuid,
+    vendor_message text
 );
 COMMENT ON TYPE otp_gateway.event IS 'a row of otp_gateway.history';
 COMMENT ON COLUMN otp_gateway.event."time" IS 'when it began, by the clock';
@@ -843,8 +846,9 @@ BEGIN ATOMIC
 END;
 COMMENT ON FUNCTION otp_gateway.history(text, timestamptz, timestamptz) IS
 'What happened to a number (for REL-ID: to a user id) at all providers, the earliest first: the attempts of the '
-'verifications that otp_gateway.find(mobile) shows, and their sends that wait in the queue. since, until: from when, 30 '
-'days ago where nothing is said, and until before when; ''today'', ''now'' and ''infinity'' too. Errors: 22023 no number that any vendor takes.';
+'verifications that otp_gateway.find(mobile) shows, and their sends that wait in the queue. since, until: from when, '
+'30 days ago where nothing is said, and until before when; ''today'', ''now'' and ''infinity'' too. Errors: 22023 no '
+'number that any vendor takes.';
 
 CREATE FUNCTION otp_gateway_internal.check_findings(provider text) RETURNS jsonb
 LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE COST 1000 AS 'MODULE_PATHNAME', 'check_findings';
@@ -919,9 +923,9 @@ BEGIN ATOMIC
     FROM pg_catalog.pg_extension AS e WHERE e.extname OPERATOR(pg_catalog.=) 'otp_gateway';
 END;
 COMMENT ON FUNCTION otp_gateway.version() IS
-'library: the version of the library that the server has in memory, since its last restart; schema: the version of this '
-'database''s tables and functions, which ALTER EXTENSION otp_gateway UPDATE changes. A release that changes no schema '
-'has a newer library alone.';
+'library: the version of the library that the server has in memory, since its last restart; schema: the version of '
+'this database''s tables and functions, which ALTER EXTENSION otp_gateway UPDATE changes. A release that changes no '
+'schema has a newer library alone.';
 
 -- The vendors. One C function checks the options of all; the name of the function that is called says whose.
 DO $$
@@ -942,12 +946,13 @@ BEGIN
         ('twilio', 'Twilio Verify v2: server options service_sid (required), timeout, defaults, ...; user mapping '
             'options api_key and api_secret, or account_sid and auth_token'),
         ('msg91', 'MSG91 OTP: server options base_url, timeout, defaults, ...; user mapping option authkey'),
-        ('sandbox', 'no vendor, for development: sends nothing, takes a fixed code, ends a call as its payload''s field '
-            'outcome says; server options max_checks, send_limit, ...; user mapping option code, or none')
+        ('sandbox', 'no vendor, for development: sends nothing, takes a fixed code, ends a call as its payload''s '
+            'field outcome says; server options max_checks, send_limit, ...; user mapping option code, or none')
     ) AS v (name, about)
     LOOP
         EXECUTE pg_catalog.format(
-            'CREATE FUNCTION otp_gateway_internal.%I(options text[], catalog oid) RETURNS void LANGUAGE c STRICT AS %L, %L',
+            'CREATE FUNCTION otp_gateway_internal.%I(options text[], catalog oid) RETURNS void LANGUAGE c STRICT AS '
+            '%L, %L',
             vendor.name OPERATOR(pg_catalog.||) '_validator', 'MODULE_PATHNAME', 'vendor_validator');
         EXECUTE pg_catalog.format('COMMENT ON FUNCTION otp_gateway_internal.%I(text[], oid) IS %L',
             vendor.name OPERATOR(pg_catalog.||) '_validator',
@@ -986,7 +991,9 @@ REVOKE ALL ON otp_gateway_internal.verification_record, otp_gateway_internal.att
 -- Default privileges of whoever installed this may have given any role anything.
 DO $$
 DECLARE
-    ours pg_catalog.oid[] := ARRAY['otp_gateway'::pg_catalog.regnamespace, 'otp_gateway_internal'::pg_catalog.regnamespace];
+    ours pg_catalog.oid[] := ARRAY[
+        'otp_gateway'::pg_catalog.regnamespace, 'otp_gateway_internal'::pg_catalog.regnamespace
+    ];
     given record;
 BEGIN
     FOR given IN
@@ -1010,7 +1017,8 @@ BEGIN
         FROM pg_catalog.pg_proc AS p
         CROSS JOIN LATERAL pg_catalog.aclexplode(coalesce(p.proacl, pg_catalog.acldefault('f', p.proowner))) AS a
         WHERE p.pronamespace OPERATOR(pg_catalog.=) ANY (ours)
-            AND p.proname OPERATOR(pg_catalog.=) ANY (ARRAY['note_queued', 'recognise', 'rotate_key']::pg_catalog.name[])
+            AND p.proname
+                OPERATOR(pg_catalog.=) ANY (ARRAY['note_queued', 'recognise', 'rotate_key']::pg_catalog.name[])
             AND a.grantee OPERATOR(pg_catalog.<>) p.proowner
     LOOP
         EXECUTE pg_catalog.format('REVOKE ALL ON FUNCTION %s FROM %s CASCADE', given.function, given.grantee);
@@ -1034,7 +1042,8 @@ DO $$
 DECLARE
     others text := (
         SELECT pg_catalog.string_agg(o.name, ', ') FROM (
-            SELECT 'PUBLIC' AS name FROM pg_catalog.pg_namespace AS n CROSS JOIN LATERAL pg_catalog.aclexplode(n.nspacl) AS a
+            SELECT 'PUBLIC' AS name
+            FROM pg_catalog.pg_namespace AS n CROSS JOIN LATERAL pg_catalog.aclexplode(n.nspacl) AS a
             WHERE n.oid OPERATOR(pg_catalog.=) '@extschema@'::pg_catalog.regnamespace
                 AND a.grantee OPERATOR(pg_catalog.=) 0 AND a.privilege_type OPERATOR(pg_catalog.=) 'CREATE'
             UNION ALL (
@@ -1048,10 +1057,10 @@ DECLARE
 BEGIN
     IF others IS NOT NULL THEN
         RAISE WARNING USING
-            MESSAGE = pg_catalog.format('otp_gateway: other roles may create functions in schema %s, which calls of otp_send '
-                'and otp_verify may then reach: %s', '@extschema@', others),
-            HINT = 'Install it into a schema of its own: CREATE SCHEMA otp; CREATE EXTENSION otp_gateway SCHEMA otp; or '
-                'REVOKE CREATE ON SCHEMA @extschema@ from them.';
+            MESSAGE = pg_catalog.format('otp_gateway: other roles may create functions in schema %s, which calls of '
+                'otp_send and otp_verify may then reach: %s', '@extschema@', others),
+            HINT = 'Install it into a schema of its own: CREATE SCHEMA otp; CREATE EXTENSION otp_gateway SCHEMA otp; '
+                'or REVOKE CREATE ON SCHEMA @extschema@ from them.';
     END IF;
 END
 $$;
@@ -1064,8 +1073,8 @@ BEGIN
     ) THEN
         RAISE WARNING USING
             MESSAGE = 'otp_gateway: the library is not preloaded: until it is, every call is refused',
-            HINT = 'Add shared_preload_libraries = ''otp_gateway'' to postgresql.conf (after what is there, separated by a '
-                'comma) and restart the server.';
+            HINT = 'Add shared_preload_libraries = ''otp_gateway'' to postgresql.conf (after what is there, separated '
+                'by a comma) and restart the server.';
     END IF;
 END
 $$;

@@ -6,8 +6,8 @@
 -- With the superuser's rights that this script has, no trigger of somebody else's is to run.
 SET LOCAL session_replication_role = replica;
 
--- Before the restart the library in memory is still the one of before, which knows nothing of the tables to come. It has
--- no such function; scripts to later versions call it at once.
+-- Before the restart the library in memory is still the one of before, which knows nothing of the tables to come. It
+-- has no such function; scripts to later versions call it at once.
 DO $$
 BEGIN
     CREATE FUNCTION otp_gateway.require_library(schema text) RETURNS void
@@ -186,7 +186,8 @@ COMMENT ON COLUMN otp_gateway.result.vendor_message IS
 COMMENT ON COLUMN otp_gateway.result.response IS
 'the vendor''s answer as it came; of an attempt that is on record already, with sensitive members removed';
 COMMENT ON COLUMN otp_gateway.result.reason IS
-'the rule that refused, where outcome is blocked; where the provider''s rules are only observed, the one that would have';
+'the rule that refused, where outcome is blocked; where the provider''s rules are only observed, the one that would '
+'have';
 
 CREATE FUNCTION @extschema@.otp_send(
     provider text, payload jsonb, idempotency_key text DEFAULT NULL
@@ -398,7 +399,8 @@ CROSS JOIN LATERAL (
     SELECT
         coalesce(p.name, v.provider) AS provider, v.vendor, v.status::pg_catalog.text AS status,
         v.recipient_masked, v.reference, coalesce(c.name::pg_catalog.name, v.created_by) AS created_by, v.created_at,
-        v.expires_at, v.approved_at, v.send_count, v.check_count, v.max_checks, v.is_test, coalesce(t.name, v.route) AS route
+        v.expires_at, v.approved_at, v.send_count, v.check_count, v.max_checks, v.is_test,
+        coalesce(t.name, v.route) AS route
     OFFSET 0
 ) AS shown
 WHERE v.role_id OPERATOR(pg_catalog.=) ANY (SELECT r.id FROM otp_gateway_internal.own_role AS r)
@@ -513,7 +515,8 @@ COMMENT ON FUNCTION otp_gateway.find(text) IS
 'The same at all providers and routes, also those that were dropped. Errors: 22023 no number that any vendor takes.';
 
 CREATE TYPE otp_gateway.event AS (
-    "time" timestamptz, provider text, operation text, outcome text, words text, verification_id uuid, vendor_message text
+    "time" timestamptz, provider text, operation text, outcome text, words text, verification_id uuid,
+    vendor_message text
 );
 COMMENT ON TYPE otp_gateway.event IS 'a row of otp_gateway.history';
 COMMENT ON COLUMN otp_gateway.event."time" IS 'when it began, by the clock';
@@ -554,8 +557,9 @@ BEGIN ATOMIC
 END;
 COMMENT ON FUNCTION otp_gateway.history(text, timestamptz, timestamptz) IS
 'What happened to a number (for REL-ID: to a user id) at all providers, the earliest first: the attempts of the '
-'verifications that otp_gateway.find(mobile) shows, and their sends that wait in the queue. since, until: from when, 30 '
-'days ago where nothing is said, and until before when; ''today'', ''now'' and ''infinity'' too. Errors: 22023 no number that any vendor takes.';
+'verifications that otp_gateway.find(mobile) shows, and their sends that wait in the queue. since, until: from when, '
+'30 days ago where nothing is said, and until before when; ''today'', ''now'' and ''infinity'' too. Errors: 22023 no '
+'number that any vendor takes.';
 -- end of part D
 
 -- part E
@@ -563,10 +567,10 @@ COMMENT ON FUNCTION otp_gateway.send_after_commit() IS
 'Row trigger, BEFORE or AFTER INSERT OR UPDATE: enqueues a send for the row. Arguments: the provider; a JSON object '
 'that maps payload fields to columns, {"mobile": "phone"}, where a value that begins with = is a constant, '
 '{"template_id": "=login"}; for a BEFORE trigger, optionally the uuid column that takes the verification id. What is '
-'sent is for the row as COMMIT leaves it. An UPDATE sends only if a mapped column changed, or if that uuid column is set '
-'to otp_gateway.send_again(it); set to NULL, or to an older id, by itself it keeps its value, as an ORM writes what it '
-'has read before. A NULL in a required field sends nothing; a row that is inserted with a verification id keeps it, and '
-'nothing is sent.';
+'sent is for the row as COMMIT leaves it. An UPDATE sends only if a mapped column changed, or if that uuid column is '
+'set to otp_gateway.send_again(it); set to NULL, or to an older id, by itself it keeps its value, as an ORM writes '
+'what it has read before. A NULL in a required field sends nothing; a row that is inserted with a verification id '
+'keeps it, and nothing is sent.';
 -- end of part E
 
 -- part F
@@ -589,12 +593,13 @@ BEGIN
         ('twilio', 'Twilio Verify v2: server options service_sid (required), timeout, defaults, ...; user mapping '
             'options api_key and api_secret, or account_sid and auth_token'),
         ('msg91', 'MSG91 OTP: server options base_url, timeout, defaults, ...; user mapping option authkey'),
-        ('sandbox', 'no vendor, for development: sends nothing, takes a fixed code, ends a call as its payload''s field '
-            'outcome says; server options max_checks, send_limit, ...; user mapping option code, or none')
+        ('sandbox', 'no vendor, for development: sends nothing, takes a fixed code, ends a call as its payload''s '
+            'field outcome says; server options max_checks, send_limit, ...; user mapping option code, or none')
     ) AS v (name, about)
     LOOP
         EXECUTE pg_catalog.format(
-            'CREATE OR REPLACE FUNCTION otp_gateway_internal.%I(options text[], catalog oid) RETURNS void LANGUAGE c STRICT AS %L, %L',
+            'CREATE OR REPLACE FUNCTION otp_gateway_internal.%I(options text[], catalog oid) RETURNS void LANGUAGE c '
+            'STRICT AS %L, %L',
             vendor.name OPERATOR(pg_catalog.||) '_validator', 'MODULE_PATHNAME', 'vendor_validator');
         EXECUTE pg_catalog.format('COMMENT ON FUNCTION otp_gateway_internal.%I(text[], oid) IS %L',
             vendor.name OPERATOR(pg_catalog.||) '_validator',
@@ -611,7 +616,8 @@ BEGIN
     END LOOP;
 END
 $$;
-COMMENT ON COLUMN otp_gateway_internal.verification_record.vendor IS 'the dialect; its foreign data wrapper is otp_<vendor>';
+COMMENT ON COLUMN otp_gateway_internal.verification_record.vendor IS
+'the dialect; its foreign data wrapper is otp_<vendor>';
 COMMENT ON COLUMN otp_gateway.verification.vendor IS 'the dialect; its foreign data wrapper is otp_<vendor>';
 -- end of part F
 
@@ -630,11 +636,11 @@ CREATE FUNCTION otp_gateway.try(
 ) RETURNS jsonb
 LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'try_call';
 COMMENT ON FUNCTION otp_gateway.try(text, text, jsonb, integer, text) IS
-'What a call would send (request, cancel_first), with *** in the place of credentials, code and secret fields; and, given '
-'an HTTP status and the body of an answer, what that would be read as (reading). fields: what its payload takes. Calls '
-'nobody and puts nothing on record. For the provider''s owner and superusers. A resend, verify or cancel takes the '
-'reference in the payload, as of a flow begun elsewhere. Errors: those of a send for its payload and options, 42501 not '
-'the owner''s.';
+'What a call would send (request, cancel_first), with *** in the place of credentials, code and secret fields; and, '
+'given an HTTP status and the body of an answer, what that would be read as (reading). fields: what its payload '
+'takes. Calls nobody and puts nothing on record. For the provider''s owner and superusers. A resend, verify or cancel '
+'takes the reference in the payload, as of a flow begun elsewhere. Errors: those of a send for its payload and '
+'options, 42501 not the owner''s.';
 -- end of part G
 
 -- part H
@@ -692,9 +698,9 @@ BEGIN ATOMIC
     FROM pg_catalog.pg_extension AS e WHERE e.extname OPERATOR(pg_catalog.=) 'otp_gateway';
 END;
 COMMENT ON FUNCTION otp_gateway.version() IS
-'library: the version of the library that the server has in memory, since its last restart; schema: the version of this '
-'database''s tables and functions, which ALTER EXTENSION otp_gateway UPDATE changes. A release that changes no schema '
-'has a newer library alone.';
+'library: the version of the library that the server has in memory, since its last restart; schema: the version of '
+'this database''s tables and functions, which ALTER EXTENSION otp_gateway UPDATE changes. A release that changes no '
+'schema has a newer library alone.';
 
 -- Postgres 18 gives NOT NULL a name, after what the table was called when it was made.
 DO $$
@@ -719,7 +725,8 @@ BEGIN
 END
 $$;
 
--- Where the library lies is the server's to say (dynamic_library_path), not that of whoever installed an earlier version.
+-- Where the library lies is the server's to say (dynamic_library_path), not that of whoever installed an earlier
+-- version.
 DO $$
 DECLARE
     of_ours oid;

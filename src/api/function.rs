@@ -268,7 +268,8 @@ pub(crate) use trigger_function;
 macro_rules! sql_function {
     (fn $name:ident$([$called:ident])?($($argument:ident: $of:ty),* $(,)?) -> $returned:ty $body:block) => {
         $crate::api::function::symbol!($name, |fcinfo| {
-            let read = |_call: &mut $crate::api::function::Call, _fingerprint: &mut $crate::pg::fingerprint::FingerprintBuilder| {
+            let read = |_call: &mut $crate::api::function::Call,
+                        _fingerprint: &mut $crate::pg::fingerprint::FingerprintBuilder| {
                 $(
                     let $argument: $of = _call.argument(stringify!($argument))?;
                     $crate::pg::arguments::Argument::note(&$argument, _fingerprint);

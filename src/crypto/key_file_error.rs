@@ -29,7 +29,8 @@ pub fn open_to_others() -> Error {
     about(
         "may be read or written by others than the server's system user",
         format!(
-            "As root: chmod 600 {}. If somebody else may have read it, SELECT otp_gateway.rotate_key() afterwards. {RESTORE}",
+            "As root: chmod 600 {}. If somebody else may have read it, SELECT otp_gateway.rotate_key() afterwards. \
+             {RESTORE}",
             gucs::key_file().display()
         ),
     )
@@ -67,8 +68,8 @@ pub fn missing(may_hold: impl Fn(&Path) -> bool) -> Error {
         let make = make
             .map_or_else(String::new, |directory| format!("install -d -o {user} -m 700 {} && ", directory.display()));
         format!(
-            "The keys are still where they were before the setting was changed. As root: {make}install -o {user} -m 600 \
-             {from} {to}. Restore nothing; once it works, remove the file at the old place."
+            "The keys are still where they were before the setting was changed. As root: {make}install -o {user} -m \
+             600 {from} {to}. Restore nothing; once it works, remove the file at the old place."
         )
     } else {
         format!(
@@ -112,8 +113,9 @@ fn place_for_it() -> Option<String> {
     let to = own.join(path.file_name()?);
     let take = if path.exists() { format!(" && mv {} {}", path.display(), to.display()) } else { String::new() };
     Some(format!(
-        "The file needs a directory in which {user}, the server's system user, makes and renames files. As root: install \
-         -d -o {user} -m 700 {}{take}; then otp_gateway.key_file = '{}' in postgresql.conf, and restart the server.",
+        "The file needs a directory in which {user}, the server's system user, makes and renames files. As root: \
+         install -d -o {user} -m 700 {}{take}; then otp_gateway.key_file = '{}' in postgresql.conf, and restart \
+         the server.",
         own.display(),
         to.display()
     ))

@@ -24,8 +24,8 @@ pub enum Request {
     Run(Box<Job>),
     /// Tell me when nothing is in flight for this verification.
     AwaitIdle(Uuid),
-    /// Give me the row of its send once that has an outcome. A check of its code, which nobody makes, tells whose limits
-    /// say how many checks are left.
+    /// Give me the row of its send once that has an outcome. A check of its code, which nobody makes, tells whose
+    /// limits say how many checks are left.
     AwaitSend(Uuid, WhichSend, Option<Box<Job>>),
     /// A part of the record's maintenance.
     Maintain(Maintenance),

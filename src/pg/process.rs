@@ -36,7 +36,8 @@ pub fn pid() -> i32 {
     unsafe { pg_sys::MyProcPid }
 }
 
-/// Runs `then` when this process ends, also by a FATAL error, while shared memory is still attached. On the main thread.
+/// Runs `then` when this process ends, also by a FATAL error, while shared memory is still attached. On the main
+/// thread.
 pub fn before_exit(then: fn()) {
     // SAFETY: the argument is the function, which lives for ever.
     unsafe { pg_sys::before_shmem_exit(Some(at_exit), pg_sys::Datum::from(then as usize)) };

@@ -1,5 +1,5 @@
-//! A trigger function's call for a row, as `pgrx::PgTrigger` has it, and what that leaves out: which other triggers there
-//! are, and where the row stands.
+//! A trigger function's call for a row, as `pgrx::PgTrigger` has it, and what that leaves out: which other triggers
+//! there are, and where the row stands.
 
 use std::num::NonZeroUsize;
 

@@ -1,5 +1,5 @@
-//! Reading a table or a catalog row by row, whatever the caller's rights: what the caller may do with what is found is for
-//! whoever asks to check.
+//! Reading a table or a catalog row by row, whatever the caller's rights: what the caller may do with what is found is
+//! for whoever asks to check.
 
 use std::ffi::c_char;
 

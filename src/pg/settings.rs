@@ -17,8 +17,8 @@ pub trait Checked {
     fn check(text: &str) -> Result<(), String>;
 }
 
-/// Defines a setting that refuses a text when it is set; in postgresql.conf, one is the end of the server's start, which
-/// else would only warn, and go on with the default.
+/// Defines a setting that refuses a text when it is set; in postgresql.conf, one is the end of the server's start,
+/// which else would only warn, and go on with the default.
 pub fn define_checked<T: Checked>(
     name: &'static CStr,
     what: &'static CStr,

@@ -68,8 +68,8 @@ unsafe extern "C-unwind" fn at_subtransaction(
 
 /// Which statement this is: when its transaction began, and the number of its first command.
 pub fn statement() -> (pg_sys::TimestampTz, pg_sys::CommandId) {
-    // SAFETY: on the main thread, within a statement, and not in a parallel worker, which must not use a command number;
-    // there an error of Postgres' ends it.
+    // SAFETY: on the main thread, within a statement, and not in a parallel worker, which must not use a command
+    // number; there an error of Postgres' ends it.
     unsafe {
         let now = pg_sys::GetCurrentCommandId(true);
         // Without a snapshot (an argument of EXECUTE, say) the command itself is the statement.

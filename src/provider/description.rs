@@ -52,7 +52,8 @@ pub fn of_options(vendor: &Dialect, options: &[(String, String)]) -> Result<Dial
         (Some(text), None) => read(text),
         (None, Some(path)) => read(&file(path).map_err(|error| cannot_be_read(&error))?),
         _ => Err(Error::invalid_parameter(
-            "exactly one of the options description and description_file is required: it says how the vendor is spoken to",
+            "exactly one of the options description and description_file is required: it says how the vendor is \
+             spoken to",
             "docs/rest.md shows how to write one.",
         )),
     }

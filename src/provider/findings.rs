@@ -1,6 +1,6 @@
 //! What can be seen of a provider without asking anybody: its options, the role's user mapping, and the files that they
-//! name. Each is a finding of its own, so that nobody mends one only to meet the next. No secret, and no path of the user
-//! mapping's, is in any.
+//! name. Each is a finding of its own, so that nobody mends one only to meet the next. No secret, and no path of the
+//! user mapping's, is in any.
 
 use std::{
     fs::{self, File},
@@ -61,7 +61,8 @@ impl Finding {
             Grade::Warning => "warning",
             Grade::Error => "error",
         };
-        json!({"provider": self.provider, "item": self.item, "status": status, "detail": self.detail, "hint": self.hint})
+        let (provider, item) = (&self.provider, self.item);
+        json!({"provider": provider, "item": item, "status": status, "detail": self.detail, "hint": self.hint})
     }
 }
 
@@ -326,12 +327,12 @@ impl Findings {
 fn how_to_close(outcome: Outcome) -> &'static str {
     match outcome {
         Outcome::AuthFailed => {
-            "Mend the credentials of the user mapping, or the vendor's list of addresses, or the balance there. After a \
-             change of the mapping, its files or the server's options the next call is tried at once."
+            "Mend the credentials of the user mapping, or the vendor's list of addresses, or the balance there. After \
+             a change of the mapping, its files or the server's options the next call is tried at once."
         }
         Outcome::Unreachable => {
-            "The findings after this one say how far a connection comes. After a change of the server's options the next \
-             call is tried at once."
+            "The findings after this one say how far a connection comes. After a change of the server's options the \
+             next call is tried at once."
         }
         _ => "otp_gateway.recent shows the calls. It closes by itself once a call succeeds.",
     }

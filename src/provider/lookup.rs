@@ -33,8 +33,8 @@ pub fn no_such_provider(name: &str) -> Error {
     let hint = match nearest(name, usable.iter().map(String::as_str)) {
         Some(meant) => format!("Perhaps you meant \"{}\".", shown(meant)),
         None => format!(
-            "A provider is a foreign server of one of {}: CREATE SERVER ... FOREIGN DATA WRAPPER ... OPTIONS (...); \\des \
-             in psql lists them.",
+            "A provider is a foreign server of one of {}: CREATE SERVER ... FOREIGN DATA WRAPPER ... OPTIONS (...); \
+             \\des in psql lists them.",
             wrappers()
         ),
     };

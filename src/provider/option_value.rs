@@ -27,8 +27,8 @@ pub fn placeholder(option: &str, how: &str) -> Error {
     )
 }
 
-/// https, unless plain HTTP is allowed; nothing that would send a credential along or elsewhere. Read by the parser that the
-/// HTTP client has: what is checked is what is called.
+/// https, unless plain HTTP is allowed; nothing that would send a credential along or elsewhere. Read by the parser
+/// that the HTTP client has: what is checked is what is called.
 pub fn check_url(name: &str, value: &str, plain_http: bool) -> Result<Url, Error> {
     let refuse =
         |what: &str, hint: &str| Err(Error::invalid_parameter(format!("option {name} {what}"), hint.to_owned()));
@@ -78,8 +78,8 @@ pub fn proxy_url(name: &str, value: &str) -> Result<String, Error> {
     Ok(value.to_owned())
 }
 
-/// As Postgres reads its own settings; but a unit has to be there: a number alone is milliseconds to Postgres, and seconds
-/// to most people.
+/// As Postgres reads its own settings; but a unit has to be there: a number alone is milliseconds to Postgres, and
+/// seconds to most people.
 pub fn duration(name: &str, value: &str, least: Duration, most: Duration) -> Result<Duration, Error> {
     let text = value.trim();
     let number = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());

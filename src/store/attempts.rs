@@ -46,7 +46,8 @@ statements! {
     select_send(pg_sys::UUIDOID, pg_sys::BOOLOID)
       "SELECT id, verification_id, operation, outcome, vendor_code, vendor_message, response::text, reason, retry_at
        FROM otp_gateway_internal.attempt_record
-       WHERE verification_id OPERATOR(pg_catalog.=) $1 AND (operation OPERATOR(pg_catalog.=) 'send' OR $2 AND operation OPERATOR(pg_catalog.=) 'resend')
+       WHERE verification_id OPERATOR(pg_catalog.=) $1
+         AND (operation OPERATOR(pg_catalog.=) 'send' OR $2 AND operation OPERATOR(pg_catalog.=) 'resend')
        ORDER BY id DESC"
 
     select_attempt(pg_sys::UUIDOID)

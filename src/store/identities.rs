@@ -45,7 +45,8 @@ statements! {
 
     select_missing_identities(pg_sys::INT8ARRAYOID)
       "SELECT i.id FROM otp_gateway_internal.identity AS i WHERE i.id OPERATOR(pg_catalog.=) ANY ($1) AND CASE i.kind
-             WHEN 'server' THEN NOT EXISTS (SELECT FROM pg_catalog.pg_foreign_server AS s WHERE s.oid OPERATOR(pg_catalog.=) i.object)
+             WHEN 'server' THEN NOT EXISTS (
+                 SELECT FROM pg_catalog.pg_foreign_server AS s WHERE s.oid OPERATOR(pg_catalog.=) i.object)
              ELSE NOT EXISTS (SELECT FROM pg_catalog.pg_roles AS r WHERE r.oid OPERATOR(pg_catalog.=) i.object) END"
 
     // Brought here by something else than a restored dump: by pg_upgrade, or by logical replication.
@@ -81,7 +82,8 @@ statements! {
     drop_identities(pg_sys::INT8ARRAYOID)
       "UPDATE otp_gateway_internal.identity AS i SET object = NULL
        WHERE i.object IS NOT NULL AND NOT i.id OPERATOR(pg_catalog.=) ANY ($1) AND CASE i.kind
-             WHEN 'server' THEN NOT EXISTS (SELECT FROM pg_catalog.pg_foreign_server AS s WHERE s.oid OPERATOR(pg_catalog.=) i.object)
+             WHEN 'server' THEN NOT EXISTS (
+                 SELECT FROM pg_catalog.pg_foreign_server AS s WHERE s.oid OPERATOR(pg_catalog.=) i.object)
              ELSE NOT EXISTS (SELECT FROM pg_catalog.pg_roles AS r WHERE r.oid OPERATOR(pg_catalog.=) i.object) END"
 }
 

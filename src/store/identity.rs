@@ -123,8 +123,8 @@ pub fn dropped_servers(name: &str) -> Result<Vec<(Identity, String)>, Error> {
     Ok(found)
 }
 
-/// What a row stands for here. Where pg_upgrade has brought it, and no worker has looked at it yet, that is found by its
-/// name, as the worker does: whoever calls first is to be known, and so is his idempotency key.
+/// What a row stands for here. Where pg_upgrade has brought it, and no worker has looked at it yet, that is found by
+/// its name, as the worker does: whoever calls first is to be known, and so is his idempotency key.
 fn object(row: Row) -> Option<pg_sys::Oid> {
     let object = row.get::<pg_sys::Oid>(column::OBJECT)?;
     if row.get::<i64>(column::HOME) == Some(home()) {

@@ -46,8 +46,8 @@ statements! {
             WITH ORDINALITY AS n(provider_id, account, recipient_key, since, sent_since, most, question)
        CROSS JOIN LATERAL (
            (SELECT a.id, a.operation, a.outcome, a.started_at, a.role_id, a.provider_id,
-                   coalesce(a.account OPERATOR(pg_catalog.=) n.account, a.provider_id OPERATOR(pg_catalog.=) n.provider_id)
-                       AS is_of_account
+                   coalesce(a.account OPERATOR(pg_catalog.=) n.account,
+                            a.provider_id OPERATOR(pg_catalog.=) n.provider_id) AS is_of_account
             FROM otp_gateway_internal.attempt_record AS a
             WHERE a.recipient_key OPERATOR(pg_catalog.=) n.recipient_key
               AND a.started_at OPERATOR(pg_catalog.>) n.since

@@ -1,5 +1,5 @@
-//! Statements, prepared once. Those that write take their rows as one array of the table's own row type: Postgres takes it
-//! apart once, where an array for each column would be taken apart, stored and put together again.
+//! Statements, prepared once. Those that write take their rows as one array of the table's own row type: Postgres takes
+//! it apart once, where an array for each column would be taken apart, stored and put together again.
 
 use std::borrow::Cow;
 
@@ -8,8 +8,8 @@ use policy::{Status, counts_as_sent, may_have_compared};
 
 pub type Statement = pgrx::spi::OwnedPreparedStatement;
 
-/// The text with the policy's rules in it: `{terminal}` statuses, outcomes of a send that count as `{sent}`, and those of a
-/// check that is certainly `{uncompared}`.
+/// The text with the policy's rules in it: `{terminal}` statuses, outcomes of a send that count as `{sent}`, and those
+/// of a check that is certainly `{uncompared}`.
 pub fn with_rules(sql: &'static str) -> Cow<'static, str> {
     if !sql.contains('{') {
         return Cow::Borrowed(sql);

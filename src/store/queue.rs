@@ -16,7 +16,8 @@ use crate::{
 statements! {
     // Whatever commits after this snapshot has a transaction number of at least the first, or is one of the others.
     select_snapshot()
-      "SELECT pg_catalog.pg_snapshot_xmax(s.now), ARRAY(SELECT x::pg_catalog.text FROM pg_catalog.pg_snapshot_xip(s.now) AS x)
+      "SELECT pg_catalog.pg_snapshot_xmax(s.now),
+              ARRAY(SELECT x::pg_catalog.text FROM pg_catalog.pg_snapshot_xip(s.now) AS x)
        FROM (SELECT pg_catalog.pg_current_snapshot() AS now) AS s"
 
     // Those of these transactions that enqueued something that can be seen.
@@ -35,7 +36,8 @@ statements! {
 
     // So many are looked at, not found: a page takes the same time however few are still queued.
     select_once_queued(pg_sys::XID8OID, pg_sys::UUIDOID, pg_sys::INT8OID)
-      "SELECT v.enqueued, v.id, coalesce(v.route_id, v.provider_id), v.created_at, v.role_id, v.status OPERATOR(pg_catalog.=) 'queued'
+      "SELECT v.enqueued, v.id, coalesce(v.route_id, v.provider_id), v.created_at, v.role_id,
+              v.status OPERATOR(pg_catalog.=) 'queued'
        FROM (SELECT * FROM otp_gateway_internal.verification_record
              WHERE ROW(enqueued, id) OPERATOR(pg_catalog.<) ROW($1, $2) AND enqueued IS NOT NULL
              ORDER BY enqueued DESC, id DESC LIMIT $3) AS v

@@ -57,7 +57,8 @@ statements! {
               AND ($4 IS NULL OR coalesce(v.provider_id OPERATOR(pg_catalog.=) ANY ($4), false)
                    OR coalesce(v.route_id OPERATOR(pg_catalog.=) ANY ($4), false))
               AND NOT EXISTS (SELECT FROM otp_gateway_internal.attempt_record AS a
-                              WHERE a.verification_id OPERATOR(pg_catalog.=) v.id AND a.started_at OPERATOR(pg_catalog.>=) $3)
+                              WHERE a.verification_id OPERATOR(pg_catalog.=) v.id
+                                AND a.started_at OPERATOR(pg_catalog.>=) $3)
        FROM (SELECT * FROM otp_gateway_internal.verification_record
              WHERE id OPERATOR(pg_catalog.>) $1 AND id OPERATOR(pg_catalog.<) $2 ORDER BY id LIMIT $5) AS v
        ORDER BY v.id"

@@ -76,8 +76,8 @@ pub fn verification(id: Uuid) -> Result<VerificationSnapshot, Error> {
         Error::undefined_object(
             "there is no verification of that id",
             format!(
-                "Give the verification_id that otp_send returned to your role, or that the row has after COMMIT: what a \
-                transaction enqueued and then changed, deleted or rolled back is withdrawn, unsent. For a flow begun \
+                "Give the verification_id that otp_send returned to your role, or that the row has after COMMIT: what \
+                a transaction enqueued and then changed, deleted or rolled back is withdrawn, unsent. For a flow begun \
                 elsewhere, otp_verify takes a provider.{}",
                 may_act_for_hint()
             ),

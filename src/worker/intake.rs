@@ -70,7 +70,8 @@ impl Worker {
         }
     }
 
-    /// Nothing of it is on record. It is made beside the calls, by the same thread: no more of them at once than do no harm.
+    /// Nothing of it is on record. It is made beside the calls, by the same thread: no more of them at once than do no
+    /// harm.
     fn check(&mut self, call_id: CallId, option: String, endpoint: Endpoint) {
         if self.checks.len() >= MAX_CHECKS {
             let error = Error::configuration_limit(

@@ -160,8 +160,8 @@ impl<'a> LimitCheck<'a> {
         Ok(())
     }
 
-    /// Where a route's provider is paused or its breaker is open, the send goes on to the next one: the job becomes that
-    /// one's, and what was passed over is returned, to be put on record.
+    /// Where a route's provider is paused or its breaker is open, the send goes on to the next one: the job becomes
+    /// that one's, and what was passed over is returned, to be put on record.
     pub fn skip_closed(&mut self, job: &mut Job, verification: Uuid) -> Vec<NewAttempt> {
         let mut passed_over = Vec::new();
         let is_failover = job.action.is_failover();

@@ -1,4 +1,5 @@
-//! What becomes of a queued send whose turn it is: made a job with the rights of the role that enqueued it, and decided.
+//! What becomes of a queued send whose turn it is: made a job with the rights of the role that enqueued it, and
+//! decided.
 
 use std::{
     collections::{HashMap, hash_map::Entry},

@@ -21,8 +21,8 @@ impl Worker {
         self.failures.note("noting the cluster of the queue", noted.as_ref().err());
         if let Ok(true) = noted {
             pgrx::warning!(
-                "otp_gateway: this server's data directory is a copy of another one, and nobody has promoted it: what was \
-                 queued in database \"{}\" when the copy was made is not sent; what is queued from now on is",
+                "otp_gateway: this server's data directory is a copy of another one, and nobody has promoted it: what \
+                 was queued in database \"{}\" when the copy was made is not sent; what is queued from now on is",
                 transaction::run(|| database::name_of(database::current())).unwrap_or_default()
             );
         }

@@ -161,8 +161,8 @@ pub(crate) fn is_header_value(value: &str) -> bool {
     value.bytes().all(|byte| (b' '..=b'~').contains(&byte)) && value.trim() == value
 }
 
-/// A value as one segment of a path, whatever stands in it. None: an empty one, `.` or `..`, which lead elsewhere however
-/// they are encoded (WHATWG URL).
+/// A value as one segment of a path, whatever stands in it. None: an empty one, `.` or `..`, which lead elsewhere
+/// however they are encoded (WHATWG URL).
 pub(crate) fn path_segment(value: &str) -> Option<String> {
     (!matches!(value, "" | "." | "..")).then(|| percent_encoded(value).to_string())
 }

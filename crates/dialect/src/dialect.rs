@@ -24,7 +24,8 @@ pub struct Dialect {
     pub name: &'static str,
     /// The documented host; none where the vendor runs on the customer's premises.
     pub base_url: Option<&'static str>,
-    /// The host on which the vendor lets its customers try things, where its page names one: nobody gets a code from it.
+    /// The host on which the vendor lets its customers try things, where its page names one: nobody gets a code from
+    /// it.
     pub test_host: Option<&'static str>,
     /// How long the vendor says that a code lives (docs/vendors); none where it does not say.
     pub code_lifetime: Option<Duration>,
@@ -81,7 +82,8 @@ impl Dialect {
         !(self.header_credentials.contains(&credential) || is_described) || is_header_value(value)
     }
 
-    /// Whether an answer with this code, or HTTP status, may mean that this machine's address is not on the vendor's list.
+    /// Whether an answer with this code, or HTTP status, may mean that this machine's address is not on the vendor's
+    /// list.
     pub fn may_mean_address(&self, code: Option<&str>, status: Option<u16>) -> bool {
         let status = status.map(|status| status.to_string());
         let mut said = code.into_iter().chain(status.as_deref());

@@ -169,8 +169,8 @@ impl Needles {
         is_secret || is_aadhaar(&digits) || self.stand_in(&digits)
     }
 
-    /// An id that names nobody: not a number of a person's length, and no number or credential of this call in it. Words
-    /// with spaces between are none, whatever they are called: they may repeat the code.
+    /// An id that names nobody: not a number of a person's length, and no number or credential of this call in it.
+    /// Words with spaces between are none, whatever they are called: they may repeat the code.
     fn is_opaque(&self, id: &str) -> bool {
         if id.contains(char::is_whitespace) {
             return false;

@@ -1,6 +1,6 @@
 //! Promise: a vendor that is described is spoken to as the description says, and no description or value of a payload
-//! leads a message to another host, another path or another header; a description that is wrong is refused with the path
-//! of the mistake, and what claims more than an operation can mean is wrong.
+//! leads a message to another host, another path or another header; a description that is wrong is refused with the
+//! path of the mistake, and what claims more than an operation can mean is wrong.
 
 mod described;
 

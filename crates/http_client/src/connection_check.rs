@@ -1,5 +1,5 @@
-//! How far a connection comes, by the very client that makes the calls: its resolver, its list of allowed hosts, its proxy
-//! and its TLS. As soon as it stands it is given up, so that no request ever leaves.
+//! How far a connection comes, by the very client that makes the calls: its resolver, its list of allowed hosts, its
+//! proxy and its TLS. As soon as it stands it is given up, so that no request ever leaves.
 
 use std::{
     error::Error,

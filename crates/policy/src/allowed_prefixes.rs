@@ -11,8 +11,8 @@ const HINT: &str = "For example: '+91, +94'; for e-mail addresses '@example.org'
 pub struct AllowedPrefixes(Vec<String>);
 
 impl AllowedPrefixes {
-    /// Whether this recipient may be sent to: a number in its one spelling, `+94771234567`, or an address, its domain in
-    /// lower case. An address needs an entry of its own: who lists countries has not thought of it.
+    /// Whether this recipient may be sent to: a number in its one spelling, `+94771234567`, or an address, its domain
+    /// in lower case. An address needs an entry of its own: who lists countries has not thought of it.
     pub fn allows(&self, recipient: &str) -> bool {
         self.0.iter().any(|entry| match recipient.rfind('@') {
             Some(at) => entry == "@" || recipient[at..] == **entry,

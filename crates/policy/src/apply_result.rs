@@ -21,8 +21,8 @@ pub struct ResultContext<'a> {
     pub now: Timestamp,
 }
 
-/// What an outcome means once the code's time is over: a vendor that forgets it then says `not_found` of it, and the record
-/// knows better.
+/// What an outcome means once the code's time is over: a vendor that forgets it then says `not_found` of it, and the
+/// record knows better.
 pub fn outcome_in_time(
     operation: Operation,
     outcome: Outcome,
@@ -107,8 +107,8 @@ pub fn may_have_compared(outcome: Outcome) -> bool {
     )
 }
 
-/// Whether a check is spent: where the vendor certainly compared nothing the reserved one is given back, and a right code
-/// never spends one.
+/// Whether a check is spent: where the vendor certainly compared nothing the reserved one is given back, and a right
+/// code never spends one.
 pub fn spends_a_check(outcome: Outcome) -> bool {
     may_have_compared(outcome) && outcome != Outcome::Approved
 }

@@ -114,8 +114,8 @@ impl ProviderLog {
             }
             if self.open_files.insert((key, option.clone())) {
                 pgrx::log!(
-                    "otp_gateway: provider \"{}\": the file of option {option} can be read by every user of the server's \
-                     machine",
+                    "otp_gateway: provider \"{}\": the file of option {option} can be read by every user of the \
+                     server's machine",
                     lookup::shown(provider)
                 );
             }

@@ -211,8 +211,8 @@ fn words(answer: &Value) -> Option<String> {
 }
 
 /// With whether that is a guess. A gateway before the vendor says 502 or 504, in whichever place: what is behind it may
-/// have done its work. Of a verify the words count more than a number that says that nothing was done: whoever says something
-/// of the code has compared it, and an error in the middle of a check may have.
+/// have done its work. Of a verify the words count more than a number that says that nothing was done: whoever says
+/// something of the code has compared it, and an error in the middle of a check may have.
 fn failure(operation: Operation, status: u16, code: u16, words: &str) -> (Outcome, bool) {
     let is_check = operation == Operation::Verify;
     if is_check && matches!(code, 400 | 500..=599) {

@@ -1,5 +1,5 @@
-//! Twilio Verify v2 (docs/vendors/twilio.md): forms in, JSON out, to a phone number or an e-mail address. A send while a
-//! verification to the same recipient is pending repeats its code under the same sid: that is the resend.
+//! Twilio Verify v2 (docs/vendors/twilio.md): forms in, JSON out, to a phone number or an e-mail address. A send while
+//! a verification to the same recipient is pending repeats its code under the same sid: that is the resend.
 
 use std::time::Duration;
 
@@ -168,7 +168,8 @@ fn send(call: &Call, what: &str) -> Result<Prepared, Invalid> {
         if filled.get("mobile").is_some() && !filled.is_default("channel") && !channel_fits(filled) {
             faults.push(Invalid::new(
                 "channel",
-                "channel does not go with mobile: by e-mail a code goes to an address, and by any other way to a number",
+                "channel does not go with mobile: by e-mail a code goes to an address, and by any other way to a \
+                 number",
                 "channel: email with an e-mail address; sms, voice, whatsapp or auto with a phone number; or leave \
                  channel out",
             ));

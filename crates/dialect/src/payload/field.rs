@@ -117,8 +117,8 @@ impl<'a> AnyField<'a> {
     }
 }
 
-/// Of a send, where the vendor has no other way: it names none on the wire. A payload that names another is refused here, and
-/// a route takes it to a member that has it.
+/// Of a send, where the vendor has no other way: it names none on the wire. A payload that names another is refused
+/// here, and a route takes it to a member that has it.
 pub(crate) const BY_SMS: Field = Field::optional("channel", "channel", Rule::Channel(&[("sms", "sms")]))
     .noted("the vendor has no other way, and is not told");
 

@@ -20,8 +20,8 @@ pub struct PayloadField<'a> {
     pub field: &'a str,
     /// The vendor's own; None of `extra`, whose members go by the names that they have.
     pub vendor_name: Option<&'a str>,
-    /// `yes`; `no`; or `kept`: needed, and known from the send, so that only a flow begun elsewhere has to give it. Then
-    /// what does in its place, and for which variants of the operation this holds, if not for all.
+    /// `yes`; `no`; or `kept`: needed, and known from the send, so that only a flow begun elsewhere has to give it.
+    /// Then what does in its place, and for which variants of the operation this holds, if not for all.
     pub required: String,
     /// In words, with the unit.
     pub rule: String,
@@ -82,8 +82,8 @@ fn row<'a>(operation: Operation, field: &AnyField<'a>, sent: &[AnyField]) -> Pay
     }
 }
 
-/// Whether it is known from the send: given there because it had to be, or the reference that came of it. A code that is
-/// sent again has a reference of its own.
+/// Whether it is known from the send: given there because it had to be, or the reference that came of it. A code that
+/// is sent again has a reference of its own.
 fn is_kept(operation: Operation, field: &AnyField, sent: &[AnyField]) -> bool {
     let is_given = |sent: &AnyField| {
         sent.name == field.name

@@ -37,7 +37,8 @@ impl NumberingPlan {
     pub(crate) const fn rule(self) -> &'static str {
         match self {
             Self::India => {
-                "an Indian mobile number: exactly 10 digits, the first of them 6 to 9, alone or after +91, 91, 0091 or 0"
+                "an Indian mobile number: exactly 10 digits, the first of them 6 to 9, alone or after +91, 91, 0091 \
+                 or 0"
             }
             Self::SriLanka => {
                 "one Sri Lankan mobile number: tel:947XXXXXXXX, +947XXXXXXXX, 947XXXXXXXX, 00947XXXXXXXX, 07XXXXXXXX \
@@ -153,7 +154,8 @@ fn international(typed: &str) -> Option<PhoneNumber> {
     }
     for (country, length) in [(NumberingPlan::India, 10), (NumberingPlan::SriLanka, 9)] {
         if let Some(national) = digits.strip_prefix(country.code()) {
-            // Of a known country it has a known length; a trunk zero after the country is a slip that would reach nobody.
+            // Of a known country it has a known length; a trunk zero after the country is a slip that would reach
+            // nobody.
             let sound = national.len() == length && !national.starts_with('0');
             return sound.then(|| PhoneNumber { country, national: Secret::new(national) });
         }

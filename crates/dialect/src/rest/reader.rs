@@ -140,7 +140,8 @@ impl Reader<'_> {
         at.need(path.starts_with('/'), "a path begins with /")?;
         let segments: Vec<&str> = path[1..].split('/').collect();
         for (number, segment) in segments.iter().enumerate() {
-            // Nothing that needs to be encoded, that ends a path or leads out of it. The last may be empty: `/v2/verify/`.
+            // Nothing that needs to be encoded, that ends a path or leads out of it. The last may be empty:
+            // `/v2/verify/`.
             let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~:@!$&'()*+,;={}".contains(&byte);
             let is_gap = segment.is_empty() && number + 1 < segments.len();
             let leads_down = segment.bytes().all(is_plain) && !matches!(*segment, "." | "..") && !is_gap;
@@ -156,8 +157,8 @@ impl Reader<'_> {
     /// Those of a query, of headers, of a form: texts all. JSON has others, too.
     fn members(&mut self, at: &Cursor, position: Position) -> Read<Map<String, Value>> {
         /// What a message itself says of its host, length and body is not a description's.
-        const OURS: &str = "host content-length content-type transfer-encoding connection keep-alive upgrade te trailer \
-                            expect proxy-authorization proxy-connection";
+        const OURS: &str = "host content-length content-type transfer-encoding connection keep-alive upgrade te \
+                            trailer expect proxy-authorization proxy-connection";
         const SECRETS: &str = "secret password token key authorization cookie";
         let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
         for (name, at) in at.members()? {

@@ -1,0 +1,72 @@
+"""Promise: a server that has lost its synchronous standby sends nothing that only it knows of: the intent of each call is
+committed first, and waits for the standby as every commit does. So of two servers that both take themselves for the
+primary, the one that is fenced off by its quorum sends nothing, and the other one sends what was queued, once. Nobody
+hangs for longer than their own statement_timeout, and what waited goes on by itself."""
+
+import psycopg2
+import pytest
+
+from conftest import Gateway, Running, until
+from test_queue import arrived, standby_of
+
+WAITS = "SELECT count(*)::int FROM pg_stat_activity WHERE wait_event = 'SyncRep' AND backend_type = 'otp_gateway worker'"
+
+
+@pytest.fixture
+def gateway(own_cluster, simulator):
+    with Gateway(own_cluster, "postgres", simulator) as gateway:
+        gateway.execute("CREATE EXTENSION otp_gateway")
+        gateway.create_provider("ideamart", max_in_flight="1", timeout="60s")
+        yield gateway
+
+
+def wants(gateway, standby):
+    """A session that waits for no standby itself changes what commits wait for."""
+    gateway.execute("SET synchronous_commit = local")
+    gateway.execute(f"ALTER SYSTEM SET synchronous_standby_names = '{standby}'")
+    gateway.execute("SELECT pg_reload_conf()")
+    until(lambda: gateway.execute("SHOW synchronous_standby_names") == [(standby,)], "the reload")
+
+
+def test_a_synchronous_standby_is_away(gateway, own_cluster, simulator):
+    assert gateway.send()["outcome"] == "sent"
+    wants(gateway, "away")
+    to = gateway.number()
+    with own_cluster.session() as session, session.cursor() as cursor:
+        cursor.execute("SET statement_timeout = '2s'")
+        with pytest.raises(psycopg2.errors.QueryCanceled):
+            gateway.send(to=to, session=session)
+    until(lambda: gateway.execute(WAITS) == [(1,)], "the worker waits for the standby")
+    with own_cluster.session() as other:
+        waiting = Running(other, "SELECT outcome FROM otp_send('ideamart', jsonb_build_object('mobile', %s))", (gateway.number(),))
+        assert simulator.count("ideamart", "send") == 1
+        wants(gateway, "")
+        assert waiting.row()["outcome"] == "sent"
+    # What was on record as begun when its caller gave up is not lost either.
+    until(lambda: gateway.execute("SELECT count(*)::int FROM otp_gateway.attempt WHERE outcome IS NULL") == [(0,)], "all ended")
+    assert gateway.send()["outcome"] == "sent"
+
+
+def test_two_primaries(gateway, own_cluster, simulator):
+    with standby_of(own_cluster) as standby, standby.session() as there:
+        wants(gateway, "*")
+        until(lambda: gateway.execute("SELECT sync_state FROM pg_stat_replication") == [("sync",)], "the standby is synchronous")
+        gateway.execute("SET synchronous_commit = on")
+        simulator.fault("hold", "ideamart", "send")
+        first, *queued = [gateway.enqueue()["verification_id"] for _ in range(5)]
+        simulator.held(1)
+        standby.run("pg_ctl", "-D", standby.data, "-w", "promote")
+        # The old primary is still there, and its call ends; but nobody confirms its commits.
+        simulator.clear_faults()
+        simulator.release()
+        until(lambda: gateway.execute(WAITS) == [(1,)], "its worker waits")
+        with Gateway(standby, "postgres", simulator) as new:
+            new.session = there
+            assert {new.wait(id)["outcome"] for id in queued} == {"sent"}
+            assert new.wait(first)["outcome"] == "unknown"
+            assert new.send()["outcome"] == "sent"
+        assert gateway.execute(WAITS) == [(1,)]
+        assert simulator.count("ideamart", "send") == 6 and max(arrived(simulator).values()) == 1
+        # Stopped, as whoever fences it would.
+        gateway.session.close()
+        own_cluster.stop("immediate")

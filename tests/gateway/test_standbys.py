@@ -7,7 +7,8 @@ import psycopg2
 import pytest
 
 from conftest import Gateway, Running, until
-from test_queue import arrived, standby_of
+from test_enqueue import arrived
+from test_queue import standby_of
 
 WAITS = "SELECT count(*)::int FROM pg_stat_activity WHERE wait_event = 'SyncRep' AND backend_type = 'otp_gateway worker'"
 

@@ -32,6 +32,9 @@ target=$(realpath -m "${CARGO_TARGET_DIR:-target}")
 if [ -z "$as_built" ]; then
     # A folder of its own: other flags would have `make build` compile everything anew.
     target=$target/package
+    # pgrx writes its bindings by rustfmt, which takes the settings of a folder above: they are not to hang on where it lies.
+    mkdir -p "$target"
+    : >"$target/rustfmt.toml"
     sysroot=$(rustc --print sysroot)
     RUSTFLAGS=
     # The last one that fits counts, and the target directory may lie in this one.

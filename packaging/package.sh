@@ -32,7 +32,8 @@ target=$(realpath -m "${CARGO_TARGET_DIR:-target}")
 if [ -z "$as_built" ]; then
     # A folder of its own: other flags would have `make build` compile everything anew.
     target=$target/package
-    # pgrx writes its bindings by rustfmt, which takes the settings of a folder above: they are not to hang on where it lies.
+    # pgrx writes its bindings by rustfmt, which takes the settings of a folder above: they are not to hang on where it
+    # lies.
     mkdir -p "$target"
     : >"$target/rustfmt.toml"
     sysroot=$(rustc --print sysroot)

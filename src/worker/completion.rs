@@ -166,7 +166,7 @@ impl Worker {
         };
         let AccountBreaker { breaker, configuration, opened_at } = known;
         let before = breaker.state(now);
-        if completed.is_callers_fault || completed.result.is_personal {
+        if completed.is_ours || completed.result.is_personal {
             breaker.forgo(breaker_permit, now);
         } else {
             breaker.record(breaker_permit, completed.result.outcome, now);

@@ -191,8 +191,7 @@ impl QueuedJobs<'_> {
         let keys = self.keys.map_err(|error| Stop::failed(Outcome::AuthFailed, error.message()))?;
         // First: a copy has not the credentials of the original either, and that is not what is wrong.
         let payload = keys.open(&Place::Queued(request.stored.id, self.home), &request.sealed).map_err(|_| {
-            let why = "the payload was sealed under another key, or for another database, of which this is a copy; \
-                nothing was sent";
+            let why = "the payload was sealed under another key, or for another database, of which this is a copy";
             Stop::failed(Outcome::InvalidRequest, why)
         })?;
         let (candidates, role) = self.candidates(request).map_err(|why| Stop::failed(Outcome::AuthFailed, why))?;

@@ -353,7 +353,7 @@ pub fn own_answer(number: u64, outcome: Outcome, why: &str) -> CompletedCall {
         record: None,
         voided: false,
         not_begun: false,
-        is_callers_fault: false,
+        is_ours: true,
     }
 }
 

@@ -56,8 +56,8 @@ pub struct CompletedCall {
     pub voided: bool,
     /// It ended before it began, because the HTTP client was closed: certainly nothing has left.
     pub not_begun: bool,
-    /// It never left, by a fault of the caller's: a credential or an id that cannot stand in a header.
-    pub is_callers_fault: bool,
+    /// It says nothing of the vendor: a credential or an id that cannot stand in a header, or an end that we made.
+    pub is_ours: bool,
 }
 
 /// Without the answer, redacted or not.
@@ -237,7 +237,7 @@ async fn serve(
                 record: None,
                 voided: false,
                 not_begun: false,
-                is_callers_fault: false,
+                is_ours: false,
             }));
         });
     }
@@ -275,7 +275,7 @@ mod tests {
             record: answer(),
             voided: false,
             not_begun: false,
-            is_callers_fault: false,
+            is_ours: false,
         };
         let shown = format!("{completed:?}");
         assert!(shown.contains("Sent") && !shown.contains("canary"), "{shown}");

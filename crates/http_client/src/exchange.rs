@@ -30,7 +30,7 @@ pub async fn run_call(
         record,
         voided: end.voided,
         not_begun: end.not_begun,
-        is_callers_fault: end.is_callers_fault,
+        is_ours: end.is_ours,
     }
 }
 
@@ -44,7 +44,7 @@ pub fn not_begun(call_id: u64) -> CompletedCall {
         record: None,
         voided: false,
         not_begun: true,
-        is_callers_fault: false,
+        is_ours: false,
     }
 }
 
@@ -54,7 +54,7 @@ struct End {
     http_status: Option<u16>,
     voided: bool,
     not_begun: bool,
-    is_callers_fault: bool,
+    is_ours: bool,
 }
 
 /// Makes the call. `Err` is a result, too: one that ends the call early.
@@ -87,7 +87,7 @@ async fn call(
         }
     };
     if !can_be_sent(outbound) {
-        end.is_callers_fault = true;
+        end.is_ours = true;
         return Err(own_result(
             Outcome::Unreachable,
             "a credential or id cannot stand in an HTTP header; nothing was sent",

@@ -64,8 +64,9 @@ def test_the_trickle(gateway, simulator):
         session.autocommit = False
         for number in range(300):
             began = time.monotonic()
-            name = "hyperverge" if number % 6 == 5 else "ideamart"
-            to = hanging[number // 50] if number % 50 == 3 else gateway.number(name)
+            hangs = number % 50 == 3
+            name = "hyperverge" if number % 6 == 5 and not hangs else "ideamart"
+            to = hanging[number // 50] if hangs else gateway.number(name)
             gateway.enqueue(name, to, session)
             committed[name][to[-8:]] = time.time()
             session.commit()

@@ -1,6 +1,6 @@
 //! This cluster: its number, its timeline, and its data directory.
 
-use std::{fs, os::unix::fs::MetadataExt, time::UNIX_EPOCH};
+use std::{fs, os::unix::fs::MetadataExt, sync::OnceLock, time::UNIX_EPOCH};
 
 use pgrx::pg_sys;
 
@@ -31,6 +31,12 @@ pub fn timeline() -> u32 {
 /// What tells the data directory from its copies: when it was made, or, where the file system does not say, its inode.
 /// A directory that is moved within its file system keeps both. None: it cannot be told.
 pub fn data_directory() -> Option<String> {
+    // It stays the same while the server runs, and each queued send asks for it.
+    static DIRECTORY: OnceLock<Option<String>> = OnceLock::new();
+    DIRECTORY.get_or_init(look_at_data_directory).clone()
+}
+
+fn look_at_data_directory() -> Option<String> {
     let found = fs::metadata(settings::data_directory()).ok()?;
     let made_at = found.created().ok().and_then(|at| at.duration_since(UNIX_EPOCH).ok());
     Some(made_at.map_or_else(

@@ -34,7 +34,7 @@ pub fn is_queued_here() -> bool {
 pub fn insert_queued(row: NewVerification) -> Result<(), Error> {
     let _role = ActsAs::owner_of_the_record()?;
     let columns = columns(row);
-    let names: Vec<_> = columns.iter().map(|(name, _)| *name).collect();
+    let names = columns.each_ref().map(|(name, _)| *name);
     let arguments = columns.map(|(_, value)| value);
     WRITES.set(true);
     let _written = Written;

@@ -7,6 +7,7 @@ import pytest
 
 from conftest import Gateway, until
 from test_copies import COPY, a_copy, backup_of, lets_go, queue  # noqa: F401
+from test_keys import gateway  # noqa: F401
 
 PAUSED = ("blocked", "paused")
 WORDS = "sends are paused, by the provider's option paused or by otp_gateway.pause; nothing was sent"
@@ -28,14 +29,6 @@ def shown(session):
 
 def said(row):
     return row["outcome"], row["reason"]
-
-
-@pytest.fixture
-def gateway(own_cluster, simulator):
-    with Gateway(own_cluster, "postgres", simulator) as gateway:
-        gateway.execute("CREATE EXTENSION otp_gateway")
-        gateway.create_providers()
-        yield gateway
 
 
 def test_one_setting_stops_it(gateway, own_cluster, simulator):

@@ -292,9 +292,9 @@ fn follow(id: Uuid, which: WhichSend, timeout: Micros) -> Result<ResultRow, Erro
         // Each time: whether it is the caller's to see, and there at all.
         let recorded = session_reads::committed(id)?;
         // One that has an outcome is answered at once, however short the timeout.
-        let until = matches!(recorded.status, Status::Queued | Status::Sending).then_some(until);
+        let until = recorded.status.awaits_send().then_some(until);
         let check = check_of(id, &recorded).map(Box::new);
-        let request = message::write(&Request::AwaitSend(id, which, check));
+        let request = message::write(&Request::AwaitSend(id, which, recorded.status, check));
         let response = session::send(&request, *Uuid::nil().as_bytes(), until).map_err(Unanswered::error)?;
         match response.map(|response| message::read(&response)).transpose()? {
             None => return Ok(ResultRow::without_outcome(id, recorded)),

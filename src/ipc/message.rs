@@ -24,9 +24,9 @@ pub enum Request {
     Run(Box<Job>),
     /// Tell me when nothing is in flight for this verification.
     AwaitIdle(Uuid),
-    /// Give me the row of its send once that has an outcome. A check of its code, which nobody makes, tells whose
-    /// limits say how many checks are left.
-    AwaitSend(Uuid, WhichSend, Option<Box<Job>>),
+    /// Give me the row of its send once that has an outcome. The status is what the session has read. A check of its
+    /// code, which nobody makes, tells whose limits say how many checks are left.
+    AwaitSend(Uuid, WhichSend, Status, Option<Box<Job>>),
     /// A part of the record's maintenance.
     Maintain(Maintenance),
     /// Give this server or role an identity.

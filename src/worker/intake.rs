@@ -52,7 +52,7 @@ impl Worker {
             }
             match request {
                 Request::AwaitIdle(_) => self.respond(call_id, &Response::Idle),
-                Request::AwaitSend(id, which, check) => self.follow(call_id, id, which, check),
+                Request::AwaitSend(id, which, read, check) => self.follow(call_id, id, which, read, check),
                 Request::Maintain(maintenance) => self.maintain(call_id, maintenance),
                 Request::Identify(subject) => self.identify(call_id, subject),
                 Request::Check(option, endpoint) => self.check(call_id, option, *endpoint),

@@ -20,7 +20,7 @@ use crate::{
 const NO_SEND: &str = "there is no send to wait for: the flow was begun elsewhere, or has ended before its turn";
 
 impl Worker {
-    pub fn follow(&mut self, call_id: CallId, id: Uuid, which: WhichSend, mut check: Option<Box<Job>>) {
+    pub fn follow(&mut self, call_id: CallId, id: Uuid, which: WhichSend, read: Status, mut check: Option<Box<Job>>) {
         if let (Some(job), Ok(keys)) = (&mut check, key_file::keys()) {
             job.derive_keys(&keys);
         }
@@ -38,8 +38,10 @@ impl Worker {
             Ok(Some((writer.send_of(id, which)?, stored, left)))
         });
         match found {
-            Ok(Some((_, stored, _))) if matches!(stored.state.status, Status::Queued | Status::Sending) => {
-                self.add_waiter(id, call_id);
+            Ok(Some((_, stored, _))) if stored.state.status.awaits_send() => self.add_waiter(id, call_id),
+            // Sent since the session read it: which checks are left is told by the check that it sends with the next.
+            Ok(Some((_, stored, _))) if read.awaits_send() && !stored.state.status.is_terminal() => {
+                self.respond(call_id, &Response::Retry);
             }
             Ok(Some((Some(attempt), stored, left))) => match attempt.outcome {
                 Some(outcome) => {
@@ -59,7 +61,7 @@ impl Worker {
             // Not there, or locked just now: the session reads and asks again.
             Ok(None) => self.respond(call_id, &Response::Retry),
             Err(failure) => {
-                self.pending.push((call_id, crate::ipc::message::Request::AwaitSend(id, which, check)));
+                self.pending.push((call_id, crate::ipc::message::Request::AwaitSend(id, which, read, check)));
                 self.on_failure(failure);
             }
         }

@@ -77,7 +77,9 @@ def test_through_the_queue_a_trigger_and_a_route(gateway, simulator):
         to = RUN.recipient("07{:08d}", True)
         gateway.execute("INSERT INTO asked VALUES (%s, '{\"pid\": \"row\"}'), (%s, NULL)", (to, RUN.recipient("07{:08d}", True)))
         gateway.settle()
-        assert [body.get("pid") for body in bodies(simulator, "ideamart", "send")] == ["queued", "route", "row", None]
+        pids = [body.get("pid") for body in bodies(simulator, "ideamart", "send")]
+        # The statement's two rows are called side by side.
+        assert pids[:2] == ["queued", "route"] and sorted(pids[2:], key=str) == [None, "row"]
         with pytest.raises(psycopg2.errors.InvalidParameterValue, match="column more: extra.password"):
             gateway.execute("INSERT INTO asked VALUES (%s, '{\"password\": \"x\"}')", (to,))
         with pytest.raises(psycopg2.errors.InvalidParameterValue, match="columns phone, more: mobile .*; extra.password"):

@@ -371,9 +371,10 @@ def test_who_waits_is_told_what_the_lock_leaves(gateway, simulator, vendor):
     third = gateway.send(vendor, to)
     assert third["attempts_left"] == 0
     assert gateway.wait(third["verification_id"])["attempts_left"] == 0
-    queued = gateway.enqueue(vendor, to)["verification_id"]
-    for _ in range(2):
-        assert gateway.wait(queued)["attempts_left"] == 0
+    # Many, for the send may end between the session's look at the record and the worker's.
+    for _ in range(50):
+        queued = gateway.enqueue(vendor, to)["verification_id"]
+        assert [gateway.wait(queued)["attempts_left"] for _ in range(2)] == [0, 0]
     # Another number is not concerned; nor is this one, where the provider's rules are only observed.
     other = gateway.send(vendor)["verification_id"]
     assert gateway.wait(other)["attempts_left"] == most

@@ -49,6 +49,11 @@ impl Status {
         Self::ALL.into_iter().find(|status| status.as_str() == label)
     }
 
+    /// Its send has no outcome yet.
+    pub const fn awaits_send(self) -> bool {
+        matches!(self, Self::Queued | Self::Sending)
+    }
+
     /// A terminal verification never reopens: it answers from the record, and what was sealed for it is erased.
     pub const fn is_terminal(self) -> bool {
         matches!(

@@ -49,7 +49,8 @@ fn define_queue() {
     GucRegistry::define_int_guc(
         c"otp_gateway.max_tries",
         c"How often a queued send is tried before its verification is failed.",
-        c"Tried again is only what certainly sent nothing: unreachable, rate_limited, provider_error.",
+        c"Tried again is only what certainly sent nothing: unreachable, rate_limited, provider_error. What ends as \
+          auth_failed is tried until queue_max_age, whatever this says.",
         &MAX_TRIES,
         1,
         100,

@@ -243,6 +243,9 @@ impl Worker {
                 // It is as if it had not had its turn.
                 state.send_count = state.send_count.saturating_sub(1);
                 now
+            } else if completed.result.outcome == Outcome::AuthFailed && completed.result.is_personal {
+                // It came with the payload: nobody mends it.
+                return None;
             } else {
                 let asked = completed.result.retry_after.map(micros);
                 let seed = call.attempt.as_u64_pair().1;

@@ -43,8 +43,9 @@ pub const PAGE: i64 = 2000;
 pub const AFTER_LOCK: Micros = 200_000;
 /// How long one is left alone that cannot even be failed.
 pub const AFTER_FAULT: Micros = 10_000_000;
-/// How long until it is looked again whether a provider is still paused: ALTER SERVER wakes nobody.
-const AFTER_PAUSE: Micros = 1_000_000;
+/// How long until it is looked again whether a provider is still paused, or whether what its breaker is open for has
+/// been mended: neither ALTER SERVER nor a new credential in a file wakes anybody.
+const LOOK_AGAIN: Micros = 2_000_000;
 
 impl Worker {
     /// Reads what has been queued since the last look: what is new, whoever has had a transaction open meanwhile, and
@@ -231,7 +232,8 @@ impl Worker {
     fn let_line_wait(&mut self, decision: &QueuedDecision) {
         self.queue.put_back(&decision.turn);
         if let Err(Stop { blocked: Some(Blocked { retry_after, .. }), .. }) = decision.go {
-            self.queue.pause(decision.turn.provider, clock() + retry_after.unwrap_or(AFTER_PAUSE));
+            let wait = retry_after.map_or(LOOK_AGAIN, |wait| wait.min(LOOK_AGAIN));
+            self.queue.pause(decision.turn.provider, clock() + wait);
         }
     }
 

@@ -121,7 +121,6 @@ NEVER_AGAIN = [
     ({"kind": "close_after_read"}, "unknown", "unknown"),
     ({"kind": "truncated"}, "unknown", "unknown"),
     ({"kind": "status", "status": 500}, "unknown", "unknown"),
-    ({"kind": "status", "status": 401}, "auth_failed", "failed"),
     ({"kind": "status", "status": 404}, "refused", "failed"),
     ({"kind": "reply", "body": {"statusCode": "E1351", "statusDetail": "registered"}}, "already_registered", "failed"),
 ]
@@ -140,6 +139,33 @@ def test_nothing_else_is_tried_again(gateway, simulator, fault, outcome, status)
     assert simulator.count("ideamart", "send", to) == 1
     assert gateway.attempts(id) == [("send", outcome)]
     assert gateway.verification(id)["status"] == status
+
+
+def test_refused_credentials_wait_until_they_are_mended(gateway, simulator):
+    """The vendor has done nothing, and whoever mends them may take longer than max_tries: none of what is queued is lost, the
+    provider hears single probes meanwhile, and all goes once it takes them."""
+    with setting(gateway.cluster, "otp_gateway.max_tries", "1"):
+        simulator.fault("status", "ideamart", "send", status=401)
+        ids = gateway.enqueue_many(20)
+        open_ = "SELECT value LIKE 'open until%' FROM otp_gateway.provider WHERE provider = 'ideamart' AND setting = 'breaker'"
+        until(lambda: gateway.execute(open_) == [(True,)], "its breaker opens")
+        assert statuses(gateway) == {"queued": 20}
+        refused = simulator.count("ideamart", "send")
+        simulator.clear_faults()
+        gateway.execute("ALTER SERVER ideamart OPTIONS (ADD connect_timeout '2s')")
+        assert {gateway.wait(id, "20s")["outcome"] for id in ids} == {"sent"}
+    assert simulator.count("ideamart", "send") == refused + 20
+    outcomes = [outcome for id in ids for _, outcome in gateway.attempts(id)]
+    assert collections.Counter(outcomes) == {"auth_failed": refused, "sent": 20}
+
+
+def test_a_refusal_that_came_with_the_payload_ends_it(gateway, simulator):
+    """Nobody mends a journey's token."""
+    simulator.fault("status", "paytm", "send", status=401)
+    id = gateway.enqueue("paytm")["verification_id"]
+    row = gateway.wait(id)
+    assert (row["outcome"], row["status"], row["retryable"]) == ("auth_failed", "failed", False)
+    assert gateway.attempts(id) == [("send", "auth_failed")]
 
 
 def test_as_often_as_it_is_told(gateway, simulator):

@@ -5,7 +5,8 @@ use fastrand::Rng;
 use crate::time::Micros;
 
 /// When a queued send that ended so may be tried again, in microseconds from now. None: not at all; either the outcome
-/// does not say that nothing was sent, or `tries`, of which at most `max_tries` are made, are used up.
+/// does not say that nothing was sent, or `tries`, of which at most `max_tries` are made, are used up. Refused
+/// credentials wait for whoever mends them, as often as the queue's age allows: the breaker keeps that to single probes.
 pub fn retry_delay(
     outcome: Outcome,
     tries: u32,
@@ -13,7 +14,11 @@ pub fn retry_delay(
     retry_after: Option<Micros>,
     seed: u64,
 ) -> Option<Micros> {
-    if tries >= max_tries || !retryable(Operation::Send, outcome, 0) {
+    let goes_again = match outcome {
+        Outcome::AuthFailed => true,
+        _ => tries < max_tries && retryable(Operation::Send, outcome, 0),
+    };
+    if !goes_again {
         return None;
     }
     let wait = backoff(tries, seed);

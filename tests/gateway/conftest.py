@@ -21,7 +21,7 @@ import psycopg2.extras
 import pytest
 
 from canaries import RUN, search
-from cluster import BINDIR, Cluster
+from cluster import BINDIR, MAJOR, Cluster
 from simulator import Simulator
 from vendors import CREDENTIALS, FLOWS, TABLE, VENDORS, wrapper
 
@@ -354,6 +354,9 @@ def until(condition, what, timeout=15):
             return found
         assert time.monotonic() < end, f"never came to pass: {what}"
         time.sleep(0.01)
+
+
+statistics_at_once = pytest.mark.skipif(MAJOR < 15, reason="before 15 a process collects statistics, and is late")
 
 
 def complaints(log):

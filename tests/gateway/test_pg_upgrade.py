@@ -15,11 +15,10 @@ import subprocess
 import psycopg2
 import pytest
 
-from cluster import BINDIR, PG_CONFIG, Cluster, as_server_user
+from cluster import BINDIR, MAJOR, PG_CONFIG, Cluster, as_server_user
 from conftest import Gateway, until
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-MAJOR = int(re.search(r" (\d+)", subprocess.check_output([PG_CONFIG, "--version"], text=True))[1])
 SERVERS = pathlib.Path(os.environ.get("OTP_SERVERS", "/nowhere"))
 # Those that have the same library as this one.
 BUILT = map(int, os.environ.get("OTP_BUILT", "").split())

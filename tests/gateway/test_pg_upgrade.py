@@ -77,8 +77,10 @@ class Moved:
     def pg_upgrade(self, mode):
         aside = self.new.dump()
         arguments = ["-b", self.old.bindir, "-B", BINDIR, "-d", self.old.data, "-D", self.new.data, "-U", "postgres"]
+        # To copy is the default, and has no name before 16.
+        arguments += [mode] if mode != "--copy" else []
         done = subprocess.run(
-            as_server_user([str(word) for word in (BINDIR / "pg_upgrade", *arguments, "--retain", mode)]),
+            as_server_user([str(word) for word in (BINDIR / "pg_upgrade", *arguments, "--retain")]),
             cwd=aside,
             text=True,
             stdout=subprocess.PIPE,

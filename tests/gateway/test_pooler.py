@@ -33,8 +33,8 @@ WAITS = (
     "SELECT array_agg(pid) FROM pg_stat_activity WHERE datname = current_database() AND state = 'active'"
     " AND wait_event_type = 'Extension' AND backend_type = 'client backend'"
 )
-# What it ends with is the client's affair, but nobody sits through it.
-AT_ONCE = 2
+# Well below a provider's timeout, and enough on a machine that has other things to do.
+AT_ONCE = 5
 
 WAYS = {
     "session": {"pool_mode": "session"},

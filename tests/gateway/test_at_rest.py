@@ -13,7 +13,7 @@ import pytest
 
 from canaries import NUMERIC_HEADER, Canaries, control, digits, search
 from cluster import Cluster, kill
-from conftest import FLOWS, Gateway
+from conftest import FLOWS, Gateway, until
 from vendors import TABLE, VENDORS
 
 VISIBLE = "control" + secrets.token_hex(8)

@@ -134,7 +134,7 @@ impl Findings {
     pub fn look(&mut self, server: Server, role: pg_sys::Oid) {
         self.options = server.options.iter().map(|(name, _)| name.clone()).collect();
         let read = description::of_server(&server)
-            .and_then(|dialect| Ok((ServerOptions::parse(&dialect, &server.options)?, dialect)));
+            .and_then(|dialect| Ok((ServerOptions::read(&dialect, &server.options)?, dialect)));
         let (options, dialect) = match read {
             Ok(read) => read,
             Err(error) => return self.error("options", &error),
@@ -215,7 +215,13 @@ impl Findings {
     }
 
     /// The credentials that the role would use.
-    fn mapping(&mut self, dialect: &Dialect, server: Server, options: ServerOptions, role: pg_sys::Oid) -> Provider {
+    fn mapping(
+        &mut self,
+        dialect: &Dialect,
+        server: Server,
+        options: Rc<ServerOptions>,
+        role: pg_sys::Oid,
+    ) -> Provider {
         let (mapping, given) = foreign_servers::user_mapping(role, server.oid).unzip();
         for (option, path) in given.iter().flatten() {
             let sets = dialect.credential_sets();

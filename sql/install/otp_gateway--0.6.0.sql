@@ -555,34 +555,10 @@ SELECT
     setting.source
 FROM pg_catalog.pg_foreign_server AS server
 JOIN pg_catalog.pg_foreign_data_wrapper AS wrapper ON wrapper.oid OPERATOR(pg_catalog.=) server.srvfdw
-LEFT JOIN otp_gateway_internal.breaker ON breaker.server OPERATOR(pg_catalog.=) server.oid
-    AND breaker.mapping OPERATOR(pg_catalog.=) coalesce((
-        SELECT m.oid FROM pg_catalog.pg_user_mapping AS m
-        LEFT JOIN pg_catalog.pg_roles AS r ON r.oid OPERATOR(pg_catalog.=) m.umuser
-        WHERE m.umserver OPERATOR(pg_catalog.=) server.oid
-            AND (m.umuser OPERATOR(pg_catalog.=) 0 OR r.rolname OPERATOR(pg_catalog.=) CURRENT_USER)
-        ORDER BY m.umuser DESC LIMIT 1
-    ), 0)
-CROSS JOIN LATERAL (
-    SELECT s.setting, s.value, s.source, s.place
-    FROM ROWS FROM (
-        pg_catalog.jsonb_to_recordset(otp_gateway_internal.effective_settings(server.oid))
-        AS (setting pg_catalog.text, value pg_catalog.text, source pg_catalog.text)
-    ) WITH ORDINALITY AS s (setting, value, source, place)
-    UNION ALL
-    SELECT
-        'breaker',
-        CASE
-            WHEN breaker.open_until IS NULL THEN 'closed'
-            WHEN breaker.open_until OPERATOR(pg_catalog.>) pg_catalog.clock_timestamp()
-            THEN pg_catalog.concat('open until ', breaker.open_until)
-            ELSE 'half-open: the next send is a probe'
-        END,
-        'state',
-        1000
-    WHERE wrapper.fdwname OPERATOR(pg_catalog.~) '^otp_' AND wrapper.fdwname OPERATOR(pg_catalog.<>) 'otp_route'
-        AND pg_catalog.jsonb_array_length(otp_gateway_internal.effective_settings(server.oid)) OPERATOR(pg_catalog.>) 0
-) AS setting
+CROSS JOIN LATERAL ROWS FROM (
+    pg_catalog.jsonb_to_recordset(otp_gateway_internal.effective_settings(server.oid))
+    AS (setting pg_catalog.text, value pg_catalog.text, source pg_catalog.text)
+) WITH ORDINALITY AS setting (setting, value, source, place)
 ORDER BY server.srvname, setting.place;
 COMMENT ON VIEW otp_gateway.provider IS
 'what is in force at every provider, one row for each setting: each option of the server, given or not, and which '

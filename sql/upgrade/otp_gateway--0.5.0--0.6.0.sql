@@ -297,6 +297,22 @@ COMMENT ON COLUMN otp_gateway_internal.breaker.outcome IS 'how that one ended';
 COMMENT ON COLUMN otp_gateway_internal.breaker.vendor_code IS 'the code in the vendor''s own answer to it';
 COMMENT ON COLUMN otp_gateway_internal.breaker.configuration IS
 'keyed fingerprint of the options and credentials that failed: with others the provider is tried anew';
+
+-- The row breaker is made by the code that otp_gateway.check asks.
+CREATE OR REPLACE VIEW otp_gateway.provider AS
+SELECT
+    server.srvname::pg_catalog.text AS provider,
+    pg_catalog.substr(wrapper.fdwname::pg_catalog.text, 5) AS vendor,
+    setting.setting,
+    setting.value,
+    setting.source
+FROM pg_catalog.pg_foreign_server AS server
+JOIN pg_catalog.pg_foreign_data_wrapper AS wrapper ON wrapper.oid OPERATOR(pg_catalog.=) server.srvfdw
+CROSS JOIN LATERAL ROWS FROM (
+    pg_catalog.jsonb_to_recordset(otp_gateway_internal.effective_settings(server.oid))
+    AS (setting pg_catalog.text, value pg_catalog.text, source pg_catalog.text)
+) WITH ORDINALITY AS setting (setting, value, source, place)
+ORDER BY server.srvname, setting.place;
 -- end of part A
 
 -- part D

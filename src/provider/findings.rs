@@ -178,7 +178,7 @@ impl Findings {
         let now = clock();
         let last = |open: &OpenBreaker| {
             let code = open.vendor_code.as_ref().map_or_else(String::new, |code| format!(", vendor code {code}"));
-            let ago = seconds(now.since(open.failed_at));
+            let ago = length(now.since(open.failed_at));
             format!("the last call failed {ago} ago ({}{code})", open.outcome.as_str())
         };
         match AccountBreaker::of(account.server, account.mapping, || account.configuration, now) {
@@ -193,7 +193,7 @@ impl Findings {
                 self.warn("breaker", detail, how_to_close(open.outcome));
             }
             Ok(AccountBreaker::Open(open)) => {
-                let (since, wait) = (seconds(now.since(open.opened_at)), seconds(open.open_until.since(now)));
+                let (since, wait) = (length(now.since(open.opened_at)), length(open.open_until.since(now)));
                 let last = last(&open);
                 let detail = format!("open for {since}: nothing is sent; {last}, the next one is tried in {wait}");
                 self.fault("breaker", detail, how_to_close(open.outcome));
@@ -203,7 +203,7 @@ impl Findings {
 
     /// What provider_limit has left is told where that is nothing.
     pub fn spent(&mut self, budget: &Budget, wait: Micros) {
-        let (limits, wait) = (&budget.limits, seconds(wait));
+        let (limits, wait) = (&budget.limits, length(wait));
         let hint = format!(
             "An attack, or more customers? otp_gateway.recent shows the sends. ALTER SERVER {} OPTIONS (SET \
              provider_limit ...) lets more go.",
@@ -383,16 +383,22 @@ impl Findings {
     }
 }
 
-fn seconds(length: Micros) -> String {
-    option_value::shown(Duration::from_secs((length.max(0) as u64).div_ceil(1_000_000)))
+/// In the unit that fits, rounded up.
+fn length(length: Micros) -> String {
+    let seconds = (length.max(0) as u64).div_ceil(1_000_000);
+    let unit = match seconds {
+        0..120 => 1,
+        120..36_000 => 60,
+        _ => 3600,
+    };
+    option_value::shown(Duration::from_secs(seconds.div_ceil(unit) * unit))
 }
 
 /// What a lock on the record does, and what to do.
 fn told(holder: &LockHolder) -> (String, String) {
     let LockHolder { modes, tables, .. } = holder;
-    let since = holder.seconds.map_or_else(String::new, |since| {
-        format!(", in a transaction that began {} ago", option_value::shown(Duration::from_secs(since)))
-    });
+    let since =
+        holder.since.map_or_else(String::new, |since| format!(", in a transaction that began {} ago", length(since)));
     match (holder.pid, &holder.prepared) {
         _ if holder.is_own => (
             format!("your own transaction has {modes} on {tables}: what you call waits for yourself"),

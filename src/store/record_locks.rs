@@ -1,6 +1,7 @@
 //! Who has the record locked against its writers: looked at, never waited for.
 
 use pgrx::{Spi, spi::SpiError};
+use policy::Micros;
 
 use crate::error::Error;
 
@@ -25,13 +26,15 @@ const SELECT: &str = "
         GROUP BY l.pid, l.virtualtransaction, l.granted
     )
     SELECT l.pid, l.granted, l.modes, l.tables, p.gid,
-        pg_catalog.date_part('epoch', pg_catalog.clock_timestamp()
-            OPERATOR(pg_catalog.-) coalesce(a.xact_start, p.prepared))::pg_catalog.int8,
+        (pg_catalog.date_part('epoch', pg_catalog.clock_timestamp()
+            OPERATOR(pg_catalog.-) coalesce(a.xact_start, p.prepared)) OPERATOR(pg_catalog.*) 1000000)::pg_catalog.int8,
         l.pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid()
     FROM locks AS l
     LEFT JOIN pg_catalog.pg_stat_activity AS a ON a.pid OPERATOR(pg_catalog.=) l.pid
-    LEFT JOIN pg_catalog.pg_prepared_xacts AS p
-        ON l.pid IS NULL AND l.holder OPERATOR(pg_catalog.=) pg_catalog.concat('-1/', p.transaction)
+    LEFT JOIN (
+        pg_catalog.pg_prepared_xacts AS p
+        JOIN pg_catalog.pg_locks AS own ON own.transactionid OPERATOR(pg_catalog.=) p.transaction AND own.pid IS NULL
+    ) ON l.pid IS NULL AND own.virtualtransaction OPERATOR(pg_catalog.=) l.holder
     ORDER BY l.granted DESC, 6 DESC";
 
 /// Somebody who has such a lock, or waits for one.
@@ -45,8 +48,8 @@ pub struct LockHolder {
     /// As pg_locks calls them.
     pub modes: String,
     pub tables: String,
-    /// Since when, in seconds: the transaction's beginning. None: the caller may not see that.
-    pub seconds: Option<u64>,
+    /// How long ago its transaction began. None: the caller may not see that.
+    pub since: Option<Micros>,
     /// It is the caller.
     pub is_own: bool,
 }
@@ -61,7 +64,7 @@ pub fn holders() -> Result<Vec<LockHolder>, Error> {
                 modes: row.get(3)?.unwrap_or_default(),
                 tables: row.get(4)?.unwrap_or_default(),
                 prepared: row.get(5)?,
-                seconds: row.get::<i64>(6)?.map(i64::unsigned_abs),
+                since: row.get(6)?,
                 is_own: row.get(7)?.unwrap_or(false),
             })
         })

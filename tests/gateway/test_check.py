@@ -263,10 +263,9 @@ def test_a_budget_that_is_spent(gateway, simulator):
     gateway.send("well", vendor=VENDOR)
     status, detail, hint = check(gateway)["provider_limit"]
     assert status == "error" and "otp_gateway.recent" in hint
-    [wait] = re.findall(r"^2 per hour: spent, and nothing is sent; the next one goes in (\d+)(?:s|min)$", detail)
+    assert re.fullmatch("2 per hour: spent, and nothing is sent; the next one goes in (1h|60min|59min)", detail), detail
     row = gateway.send("well", vendor=VENDOR)
     assert row["reason"] == "provider_limit" and 3500 < row["retry_after"].total_seconds() <= 3600
-    assert int(wait) in (60, *range(3500, 3601)), detail
     at(gateway, "well", enforce="observe")
     assert check(gateway)["provider_limit"][0] == "warning"
     at(gateway, "well", provider_limit="3 per hour", enforce="on")
@@ -513,15 +512,18 @@ def test_in_a_read_only_transaction(gateway):
 
 # the record, locked by somebody
 
-STRONG = ["SHARE", "SHARE ROW EXCLUSIVE", "EXCLUSIVE", "ACCESS EXCLUSIVE"]
-TABLES = ["verification_record", "attempt_record", "reference", "identity", "breaker", "sealing_key", "queue_home"]
+# Each table that a look of the check's, or the worker, might wait for; each mode that is in the worker's way.
+TABLES = ["verification_record", "attempt_record", "reference", "identity", "breaker", "sealing_key"]
+LOCKS = [
+    *[("ACCESS EXCLUSIVE", table) for table in TABLES],
+    *[(mode, "attempt_record") for mode in ("SHARE", "SHARE ROW EXCLUSIVE", "EXCLUSIVE")],
+]
 
 
 @pytest.fixture
 def locker(gateway):
     with gateway.cluster.session(gateway.database, autocommit=False) as session:
         yield session
-        session.rollback()
 
 
 def check_in_time(gateway, session=None):
@@ -532,9 +534,8 @@ def check_in_time(gateway, session=None):
     return found
 
 
-@pytest.mark.parametrize("table", TABLES)
-@pytest.mark.parametrize("mode", STRONG)
-def test_a_table_that_is_locked(gateway, locker, table, mode):
+@pytest.mark.parametrize("mode, table", LOCKS)
+def test_a_table_that_is_locked(gateway, locker, mode, table):
     """By whom, since when, and what to do. The others of the check's findings are there, too, as far as one can look."""
     gateway.send("well", vendor=VENDOR)
     gateway.execute(f"LOCK TABLE otp_gateway_internal.{table} IN {mode} MODE", session=locker)
@@ -561,8 +562,8 @@ def test_who_waits_for_a_lock_holds_up_others(gateway, locker):
     gateway.execute("SELECT count(*) FROM otp_gateway_internal.attempt_record", session=locker)
     behind = gateway.connect()
     pid = behind.get_backend_pid()
-    waits = Running(behind, "LOCK TABLE otp_gateway_internal.attempt_record")
-    until(lambda: gateway.execute("SELECT FROM pg_locks WHERE NOT granted AND pid = %s", (pid,)), "it waits")
+    waits = Running(behind, "DO $$ BEGIN LOCK TABLE otp_gateway_internal.attempt_record; END $$")
+    until(lambda: gateway.execute("SELECT true FROM pg_locks WHERE NOT granted AND pid = %s", (pid,)), "it waits")
     [(status, detail, hint)] = [row[1:] for row in rows(gateway) if row[0] == "record"]
     assert status == "error" and f"pid {pid} waits for AccessExclusiveLock on attempt_record" in detail, detail
     assert gateway.execute(re.findall(r"SELECT pg_blocking_pids\(\d+\)", hint)[0]) == [([locker.get_backend_pid()],)]
@@ -603,9 +604,12 @@ def test_a_prepared_transaction(simulator):
         with cluster.database() as name, Gateway(cluster, name, simulator) as gateway:
             gateway.create_provider("well", VENDOR, **SET)
             gateway.execute("BEGIN; LOCK TABLE otp_gateway_internal.verification_record; PREPARE TRANSACTION 'it''s'")
-            status, detail, hint = check_in_time(gateway)["record"]
-            assert status == "error" and "a prepared transaction has AccessExclusiveLock" in detail and "ago" in detail
-            gateway.execute(re.findall("ROLLBACK PREPARED .*(?=\\.$)", hint)[0])
+            try:
+                status, detail, hint = check_in_time(gateway)["record"]
+                assert status == "error" and "a prepared transaction has AccessExclusiveLock" in detail and "ago" in detail
+            finally:
+                gateway.execute("ROLLBACK PREPARED 'it''s'")
+            assert hint.endswith("ROLLBACK PREPARED 'it''s'.")
             assert check(gateway)["record"][0] == "ok"
     finally:
         cluster.remove()

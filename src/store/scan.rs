@@ -31,7 +31,8 @@ pub fn scan<const N: usize>(
     Ok(())
 }
 
-/// Looks at each row of a small table of ours. Where somebody's lock is in the way, that is an error, and not waited for.
+/// Looks at each row of a small table of ours. Where somebody's lock is in the way, that is an error, and not waited
+/// for.
 pub fn scan_at_once<const N: usize>(table: &CStr, keys: [Key; N], each: impl FnMut(Row)) -> Result<(), Error> {
     let Some(oid) = of_extension(table).filter(|_| is_of_this_version()) else { return Err(Error::not_installed()) };
     let Some(_lock) = ReadLock::at_once(oid) else {

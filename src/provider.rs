@@ -1,5 +1,6 @@
 //! From the catalog to a value: the foreign server, its options, the caller's user mapping, and the right to use them.
 
+pub mod account_breaker;
 pub mod candidates;
 pub mod credentials;
 pub mod description;

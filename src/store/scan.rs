@@ -8,7 +8,7 @@ use crate::{
     error::Error,
     pg::{
         invalidation::Answer,
-        relation::of_extension,
+        relation::{ReadLock, of_extension},
         row::Row,
         scan::{By, Key, name, scan_catalog, scan_table},
     },
@@ -29,6 +29,20 @@ pub fn scan<const N: usize>(
         None => By::PrimaryKey,
     };
     scan_table(table, by, keys, each);
+    Ok(())
+}
+
+/// Looks at each row of a small table of ours. Where somebody's lock is in the way, that is an error, and not waited
+/// for.
+pub fn scan_at_once<const N: usize>(table: &CStr, keys: [Key; N], each: impl FnMut(Row)) -> Result<(), Error> {
+    let Some(oid) = of_extension(table).filter(|_| is_of_this_version()) else { return Err(Error::not_installed()) };
+    let Some(_lock) = ReadLock::at_once(oid) else {
+        return Err(Error::lock_not_available(
+            format!("otp_gateway_internal.{} is locked by another transaction", table.to_string_lossy()),
+            "The row record of otp_gateway.check(provider) says by whom. Call again after its end.",
+        ));
+    };
+    scan_table(oid, By::Table, keys, each);
     Ok(())
 }
 

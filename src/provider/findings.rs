@@ -5,6 +5,7 @@
 use std::{
     fs::{self, File},
     os::unix::fs::MetadataExt,
+    rc::Rc,
     time::Duration,
 };
 

@@ -96,7 +96,7 @@ def test_once_the_vendor_says_so(gateway, simulator, vendor, asked):
 
 def test_a_send_that_failed(table, simulator):
     to = table.number()
-    simulator.fault("status", "ideamart", "send", status=403)
+    simulator.fault("status", "ideamart", "send", status=404)
     insert(table, to)
     assert table.wait(link(table))["status"] == "failed"
     simulator.clear_faults()

@@ -149,7 +149,7 @@ def test_refused_credentials_wait_until_they_are_mended(gateway, simulator):
         ids = gateway.enqueue_many(20)
         open_ = "SELECT value LIKE 'open until%' FROM otp_gateway.provider WHERE provider = 'ideamart' AND setting = 'breaker'"
         until(lambda: gateway.execute(open_) == [(True,)], "its breaker opens")
-        assert statuses(gateway) == {"queued": 20}
+        until(lambda: statuses(gateway) == {"queued": 20}, "those that were under way are back in the queue")
         refused = simulator.count("ideamart", "send")
         simulator.clear_faults()
         gateway.execute("ALTER SERVER ideamart OPTIONS (ADD connect_timeout '2s')")
@@ -161,7 +161,8 @@ def test_refused_credentials_wait_until_they_are_mended(gateway, simulator):
 
 def test_a_refusal_that_came_with_the_payload_ends_it(gateway, simulator):
     """Nobody mends a journey's token."""
-    simulator.fault("status", "paytm", "send", status=401)
+    body = {"head": {}, "body": {"resultInfo": {"resultStatus": "F", "resultCode": "401", "resultMsg": "no session"}}}
+    simulator.fault("reply", "paytm", "send", body=body)
     id = gateway.enqueue("paytm")["verification_id"]
     row = gateway.wait(id)
     assert (row["outcome"], row["status"], row["retryable"]) == ("auth_failed", "failed", False)

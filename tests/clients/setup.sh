@@ -1,0 +1,35 @@
+#!/usr/bin/env bash
+# setup.sh PLACE   installs what test_clients.py and the examples run: Node, Java with pgjdbc, PgBouncer and pgTAP as
+# Debian's packages, unless they are there; the clients of Python and Node, whose versions are pinned here, in PLACE.
+# Does nothing where everything is there.
+set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+place=$1
+sudo=""
+[ "$(id -u)" = 0 ] || sudo=sudo
+missing=()
+command -v node >/dev/null || missing+=(nodejs)
+command -v npm >/dev/null || missing+=(npm)
+command -v javac >/dev/null || missing+=(default-jdk-headless)
+[ -e /usr/share/java/postgresql.jar ] || missing+=(libpostgresql-jdbc-java)
+[ -x /usr/sbin/pgbouncer ] || missing+=(pgbouncer)
+if [ ${#missing[@]} -gt 0 ]; then
+    echo "   installing Debian packages: ${missing[*]}"
+    $sudo apt-get update -q >/dev/null
+    # No service of theirs is started: the tests start their own.
+    RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive $sudo apt-get install -y -q --no-install-recommends "${missing[@]}" >/dev/null
+fi
+mkdir -p "$place"
+if ! cmp -s "$here/requirements.txt" "$place/python/requirements.txt"; then
+    echo "   installing Python's clients into $place/python"
+    /usr/bin/python3 -m venv --clear "$place/python"
+    "$place/python/bin/pip" install -q --disable-pip-version-check --no-deps -r "$here/requirements.txt"
+    cp "$here/requirements.txt" "$place/python/"
+fi
+if ! cmp -s "$here/package-lock.json" "$place/node/installed.json"; then
+    echo "   installing Node's clients into $place/node"
+    mkdir -p "$place/node"
+    cp "$here/package.json" "$here/package-lock.json" "$place/node/"
+    npm ci --silent --no-audit --no-fund --ignore-scripts --prefix "$place/node"
+    cp "$here/package-lock.json" "$place/node/installed.json"
+fi

@@ -13,6 +13,11 @@ command -v npm >/dev/null || missing+=(npm)
 command -v javac >/dev/null || missing+=(default-jdk-headless)
 [ -e /usr/share/java/postgresql.jar ] || missing+=(libpostgresql-jdbc-java)
 [ -x /usr/sbin/pgbouncer ] || missing+=(pgbouncer)
+# Of the Postgres that PG_CONFIG names, where that is Debian's.
+libraries=$("${PG_CONFIG:-pg_config}" --pkglibdir 2>/dev/null || true)
+if [[ $libraries =~ ^/usr/lib/postgresql/([0-9]+)/lib$ ]] && [ ! -e "/usr/share/postgresql/${BASH_REMATCH[1]}/extension/pgtap.control" ]; then
+    missing+=("postgresql-${BASH_REMATCH[1]}-pgtap")
+fi
 if [ ${#missing[@]} -gt 0 ]; then
     echo "   installing Debian packages: ${missing[*]}"
     $sudo apt-get update -q >/dev/null

@@ -25,12 +25,17 @@ if [ ${#missing[@]} -gt 0 ]; then
     RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive $sudo apt-get install -y -q --no-install-recommends "${missing[@]}" >/dev/null
 fi
 mkdir -p "$place"
-if ! cmp -s "$here/requirements.txt" "$place/python/requirements.txt"; then
-    echo "   installing Python's clients into $place/python"
-    /usr/bin/python3 -m venv --clear "$place/python"
-    "$place/python/bin/pip" install -q --disable-pip-version-check --no-deps -r "$here/requirements.txt"
-    cp "$here/requirements.txt" "$place/python/"
-fi
+
+python() { # python NAME REQUIREMENTS: a Python of that name, with these
+    ! cmp -s "$2" "$place/$1/requirements.txt" || return 0
+    echo "   installing $2 into $place/$1"
+    /usr/bin/python3 -m venv --clear "$place/$1"
+    "$place/$1/bin/pip" install -q --disable-pip-version-check --no-deps -r "$2"
+    cp "$2" "$place/$1/"
+}
+python python "$here/requirements.txt"
+python fastapi "$here/../../examples/fastapi/requirements.txt"
+
 if ! cmp -s "$here/package-lock.json" "$place/node/installed.json"; then
     echo "   installing Node's clients into $place/node"
     mkdir -p "$place/node"

@@ -7,7 +7,7 @@ import subprocess
 import pytest
 
 from cluster import BINDIR, Cluster
-from conftest import ROOT
+from conftest import PLACE, ROOT
 
 EXAMPLES = ("plpgsql", "postgrest", "pgtap")
 SCHEMA = """
@@ -58,10 +58,23 @@ def played(words, cluster, database):
     )
 
 
-@pytest.mark.parametrize("example", EXAMPLES)
+def test_fastapi(place):
+    at = {"PGHOST": "127.0.0.1", "PGPORT": str(place.cluster.port), "PGUSER": "app", "PGDATABASE": "postgres"}
+    run = subprocess.run(
+        [PLACE / "fastapi/bin/python", "-m", "pytest", "-p", "no:cacheprovider", "-q", "--rootdir", ".", "-c", "/dev/null", "."],
+        cwd=ROOT / "examples/fastapi",
+        env={"PATH": "/usr/bin:/bin", "PYTHONDONTWRITEBYTECODE": "1", "SIMULATOR": place.simulator.at["control"], **at},
+        text=True,
+        capture_output=True,
+    )
+    assert run.returncode == 0 and "skipped" not in run.stdout, run.stdout + run.stderr
+
+
+@pytest.mark.parametrize("example", (*EXAMPLES, "fastapi"))
 def test_size(example):
     """A README of a screen, and at most 150 lines of its own code."""
     folder = ROOT / "examples" / example
     assert len((folder / "README.md").read_text().splitlines()) <= 40
-    code = [line for path in folder.glob("*.sql") if path.name != "test.sql" for line in path.read_text().splitlines()]
-    assert len([line for line in code if line.strip() and not line.strip().startswith("--")]) <= 150
+    paths = [path for path in folder.iterdir() if path.suffix in (".sql", ".py") and not path.name.startswith("test")]
+    code = [line.strip() for path in paths for line in path.read_text().splitlines()]
+    assert len([line for line in code if line and not line.startswith(("--", "#"))]) <= 150

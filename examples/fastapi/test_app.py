@@ -82,7 +82,9 @@ def test_a_vendor_that_does_not_answer(browser, monkeypatch):
             threading.Timer(0.5, simulator, ["/release", {}]).start()
         return await fetchrow(*arguments, **how)
 
-    monkeypatch.setattr(type(application.app.state.pool), "fetchrow", lambda pool, *arguments, **how: counted(*arguments, **how))
+    monkeypatch.setattr(
+        type(application.app.state.pool), "fetchrow", lambda pool, *arguments, **how: counted(*arguments, **how)
+    )
     assert send(browser, mobile).status_code == 202
     assert looks == [1, 30]
     assert simulator(f"/count?vendor=ideamart&operation=send&recipient={mobile}") == {"count": 1}

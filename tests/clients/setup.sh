@@ -36,10 +36,13 @@ python() { # python NAME REQUIREMENTS: a Python of that name, with these
 python python "$here/requirements.txt"
 python fastapi "$here/../../examples/fastapi/requirements.txt"
 
-if ! cmp -s "$here/package-lock.json" "$place/node/installed.json"; then
-    echo "   installing Node's clients into $place/node"
-    mkdir -p "$place/node"
-    cp "$here/package.json" "$here/package-lock.json" "$place/node/"
-    npm ci --silent --no-audit --no-fund --ignore-scripts --prefix "$place/node"
-    cp "$here/package-lock.json" "$place/node/installed.json"
-fi
+node() { # node NAME FOLDER: what that folder's package-lock.json names
+    ! cmp -s "$2/package-lock.json" "$place/$1/installed.json" || return 0
+    echo "   installing what $2/package-lock.json names into $place/$1"
+    mkdir -p "$place/$1"
+    cp "$2/package.json" "$2/package-lock.json" "$place/$1/"
+    npm ci --silent --no-audit --no-fund --ignore-scripts --prefix "$place/$1"
+    cp "$2/package-lock.json" "$place/$1/installed.json"
+}
+node node "$here"
+node sign-in "$here/../../examples/node"

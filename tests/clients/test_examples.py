@@ -2,6 +2,7 @@
 extension and the sandbox, passes its own tests, as often as one likes to make the database anew."""
 
 import re
+import shutil
 import subprocess
 
 import pytest
@@ -70,11 +71,24 @@ def test_fastapi(place):
     assert run.returncode == 0 and "skipped" not in run.stdout, run.stdout + run.stderr
 
 
-@pytest.mark.parametrize("example", (*EXAMPLES, "fastapi"))
+def test_node(place, tmp_path):
+    # Node looks for packages beside the file.
+    shutil.copytree(ROOT / "examples/node", tmp_path, dirs_exist_ok=True)
+    (tmp_path / "node_modules").symlink_to(PLACE / "sign-in/node_modules")
+    at = {"PGHOST": "127.0.0.1", "PGPORT": str(place.cluster.port), "PGUSER": "app", "PGDATABASE": "postgres"}
+    # Requests by PgBouncer, LISTEN by Postgres itself.
+    at |= {"LISTEN_PORT": at["PGPORT"], "PGPORT": str(place.bouncer("transaction"))}
+    run = subprocess.run(
+        ["node", "--test"], cwd=tmp_path, env={"PATH": "/usr/bin:/bin", **at}, text=True, capture_output=True, timeout=120
+    )
+    assert run.returncode == 0 and re.search(r"^(?:#|ℹ) pass 5$", run.stdout, re.M), run.stdout + run.stderr
+
+
+@pytest.mark.parametrize("example", (*EXAMPLES, "fastapi", "node"))
 def test_size(example):
     """A README of a screen, and at most 150 lines of its own code."""
     folder = ROOT / "examples" / example
     assert len((folder / "README.md").read_text().splitlines()) <= 40
-    paths = [path for path in folder.iterdir() if path.suffix in (".sql", ".py") and not path.name.startswith("test")]
+    paths = [path for path in folder.iterdir() if path.suffix in (".sql", ".py", ".js") and "test" not in path.name]
     code = [line.strip() for path in paths for line in path.read_text().splitlines()]
-    assert len([line for line in code if line and not line.startswith(("--", "#"))]) <= 150
+    assert len([line for line in code if line and not line.startswith(("--", "#", "//"))]) <= 150

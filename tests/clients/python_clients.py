@@ -317,6 +317,9 @@ class Asyncpg:
         # end
         return [outcome, left]
 
+    async def uncast(self, verification_id):
+        await self.pool.fetchrow("SELECT * FROM otp.otp_verify($1, '000000')", uuid.UUID(verification_id))
+
     async def rolled_back(self, verification_id, code):
         async with self.pool.acquire() as connection:
             transaction = connection.transaction()
@@ -437,6 +440,36 @@ class Sqlalchemy(Psycopg):
         self.mine, self.listener = mine, listener
         listener.autocommit = True
         self.listener.execute("LISTEN otp_gateway")
+
+    def saved(self, mobile):
+        """The id that a mapped object has after it was created, changed, and given another phone."""
+        from sqlalchemy import FetchedValue
+        from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+
+        class Base(DeclarativeBase):
+            pass
+
+        # docs
+        class Customer(Base):
+            __tablename__ = "customer"
+            id: Mapped[int] = mapped_column(primary_key=True)
+            phone: Mapped[str]
+            name: Mapped[str | None]
+            # The trigger's: read back after it.
+            verification_id: Mapped[uuid.UUID | None] = mapped_column(
+                server_default=FetchedValue(), server_onupdate=FetchedValue()
+            )
+        # end
+
+        ids = []
+        with Session(self.engine, expire_on_commit=False) as session:
+            customer = Customer(phone=mobile)
+            session.add(customer)
+            for name, phone in ((None, mobile), ("Nimal", mobile), ("Nimal", mobile[:-1] + "0")):
+                customer.name, customer.phone = name, phone
+                session.commit()
+                ids.append(str(customer.verification_id))
+            return [customer.id, *ids]
 
 
 class Django(Psycopg):

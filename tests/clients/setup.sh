@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# setup.sh PLACE   installs what test_clients.py and the examples run: Node, Java with pgjdbc, PgBouncer and pgTAP as
-# Debian's packages, unless they are there; the clients of Python and Node, whose versions are pinned here, in PLACE.
-# Does nothing where everything is there.
+# setup.sh PLACE   installs what test_clients.py and the examples run: Node, Java with pgjdbc, PgBouncer, pgTAP and
+# Chromium as Debian's packages, unless they are there; the clients of Python and Node, whose versions are pinned here,
+# in PLACE. Does nothing where everything is there.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 place=$1
@@ -13,6 +13,7 @@ command -v npm >/dev/null || missing+=(npm)
 command -v javac >/dev/null || missing+=(default-jdk-headless)
 [ -e /usr/share/java/postgresql.jar ] || missing+=(libpostgresql-jdbc-java)
 [ -x /usr/sbin/pgbouncer ] || missing+=(pgbouncer)
+command -v chromedriver >/dev/null || missing+=(chromium chromium-driver)
 # Of the Postgres that PG_CONFIG names, where that is Debian's.
 libraries=$("${PG_CONFIG:-pg_config}" --pkglibdir 2>/dev/null || true)
 if [[ $libraries =~ ^/usr/lib/postgresql/([0-9]+)/lib$ ]] && [ ! -e "/usr/share/postgresql/${BASH_REMATCH[1]}/extension/pgtap.control" ]; then

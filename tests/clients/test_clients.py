@@ -192,6 +192,32 @@ def listens(client, place, program):
     return "heard"
 
 
+def test_mapped(place):
+    """SQLAlchemy's mapped class, as the page has it: another column changes nothing, another phone has a code of its own,
+    and what the object has is what the row has."""
+    program = Program(*command("sqlalchemy", place))
+    try:
+        pk, created, named, moved = program("saved", "0772000001")
+    finally:
+        program.close()
+    assert created == named != moved and "None" not in (created, moved)
+    assert place.rows("SELECT verification_id::text FROM public.customer WHERE id = %s", (pk,)) == [(moved,)]
+    for verification_id in (created, moved):
+        wait = "SELECT outcome FROM otp_gateway.wait(%s)"
+        assert place.rows(wait, (verification_id,)) == [("sent",)]
+
+
+def test_asyncpg_without_the_cast(place):
+    """Why the page has ::uuid: the first argument is described as text."""
+    program = Program(*command("asyncpg", place))
+    try:
+        with pytest.raises(Refused) as refusal:
+            program("uncast", program("send", "sandbox", place.number(), place.number())["verification_id"][1])
+        assert refusal.value.found["class"] == "DataError"
+    finally:
+        program.close()
+
+
 def test_pool(place):
     """What the page says of a pool: of calls at once as many leave as it has connections to the server; otp_enqueue holds
     none, and the messages need none."""

@@ -160,7 +160,7 @@ gateway: setup build-simulator install
 	@cd tests/gateway && PYTHONDONTWRITEBYTECODE=1 $(PYTHON) -m pytest -p no:cacheprovider -ra --durations=10 $(if $(T),$(addsuffix .py,$(T))) $(if $(K),-k "$(K)")
 
 setup-clients: setup
-	$(STEP) "set-up: Node, Java, PgBouncer, Chromium, and the clients of Python and Node"
+	$(STEP) "set-up: Node, Java, Chromium, and the clients of Python and Node"
 	@tests/clients/setup.sh target/clients
 
 test-clients: setup-clients build-simulator install

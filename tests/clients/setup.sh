@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# setup.sh PLACE   installs what test_clients.py and the examples run: Node, Java with pgjdbc, PgBouncer, pgTAP and
+# setup.sh PLACE   installs what test_clients.py and the examples run: Node, Java with pgjdbc, pgTAP and
 # Chromium as Debian's packages, unless they are there; the clients of Python and Node, whose versions are pinned here,
 # in PLACE. Does nothing where everything is there.
 set -euo pipefail
@@ -12,7 +12,6 @@ command -v node >/dev/null || missing+=(nodejs)
 command -v npm >/dev/null || missing+=(npm)
 command -v javac >/dev/null || missing+=(default-jdk-headless)
 [ -e /usr/share/java/postgresql.jar ] || missing+=(libpostgresql-jdbc-java)
-[ -x /usr/sbin/pgbouncer ] || missing+=(pgbouncer)
 command -v chromedriver >/dev/null || missing+=(chromium chromium-driver)
 # Of the Postgres that PG_CONFIG names, where that is Debian's.
 libraries=$("${PG_CONFIG:-pg_config}" --pkglibdir 2>/dev/null || true)
@@ -22,8 +21,7 @@ fi
 if [ ${#missing[@]} -gt 0 ]; then
     echo "   installing Debian packages: ${missing[*]}"
     $sudo apt-get update -q >/dev/null
-    # No service of theirs is started: the tests start their own.
-    RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive $sudo apt-get install -y -q --no-install-recommends "${missing[@]}" >/dev/null
+    DEBIAN_FRONTEND=noninteractive $sudo apt-get install -y -q --no-install-recommends "${missing[@]}" >/dev/null
 fi
 mkdir -p "$place"
 

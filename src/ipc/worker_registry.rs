@@ -10,7 +10,7 @@ use pgrx::pg_sys;
 use policy::{Micros, Timestamp};
 
 use crate::{
-    ipc::{segment::Part, slot, spin_lock::SpinLock},
+    ipc::{segment::Part, slot, spin_lock::SpinLock, worker_report::Report},
     pg::{
         clock::{SinceBoot, since_boot},
         database,
@@ -78,6 +78,8 @@ pub struct Entry {
     /// When (by Postgres' clock) the worker that left has something to do again; 0: never.
     due: AtomicI64,
     reason: UnsafeCell<[u8; REASON]>,
+    /// What the worker says of itself.
+    report: Report,
 }
 
 #[repr(C)]
@@ -170,6 +172,12 @@ pub fn state_of(database: pg_sys::Oid) -> WorkerState {
 /// Whether a worker is connected to the database, or may be about to be.
 pub fn is_there(database: pg_sys::Oid) -> bool {
     matches!(state_of(database), WorkerState::Starting | WorkerState::Running)
+}
+
+/// What the worker of a database says of itself; while there is none, what the one before said last. None: it has no
+/// entry.
+pub fn report_of(database: pg_sys::Oid) -> Option<&'static Report> {
+    find(database).map(|entry| &entry.report)
 }
 
 /// Puts a database into a state, in a new entry if it has none. False: the registry is full.
@@ -323,6 +331,7 @@ pub fn runs(database: pg_sys::Oid) {
     let _held = registry().lock.hold();
     if let Some(entry) = find(database) {
         entry.asked.store(0, SeqCst);
+        entry.report.begin();
         entry.put(WorkerState::Running);
     }
 }

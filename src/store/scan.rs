@@ -33,11 +33,16 @@ pub fn scan<const N: usize>(
 
 /// Whether the extension is of this version in this database.
 fn is_of_this_version() -> bool {
+    version().as_deref() == Some(SCHEMA_VERSION)
+}
+
+/// The version of the extension in this database. None: it is not here.
+pub fn version() -> Option<String> {
     let mut version = None;
     scan_catalog(|extension: &pg_sys::FormData_pg_extension, row| {
         if name(&extension.extname) == "otp_gateway" {
             version = row.get::<String>(pg_sys::Anum_pg_extension_extversion as usize);
         }
     });
-    version.as_deref() == Some(SCHEMA_VERSION)
+    version
 }

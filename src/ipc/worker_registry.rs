@@ -64,6 +64,8 @@ pub struct Entry {
     leave: AtomicU32,
     /// A transaction that enqueued has committed since the worker looked last.
     queued: AtomicU32,
+    /// Since when (by [`since_boot`]) the first of these waits to be looked at; 0: none does.
+    queued_since: AtomicI64,
     /// A key was added since the worker looked last.
     new_key: AtomicU32,
     /// A server or role was renamed or dropped since the worker looked last.
@@ -159,6 +161,7 @@ pub fn entry(database: pg_sys::Oid) -> Option<&'static Entry> {
     for field in [&new.leave, &new.queued, &new.new_key, &new.crashes, &new.asked, &new.reason_length] {
         field.store(0, SeqCst);
     }
+    new.queued_since.store(0, SeqCst);
     new.idle_since.store(0, SeqCst);
     new.due.store(0, SeqCst);
     Some(new)
@@ -403,7 +406,11 @@ pub fn stays(database: pg_sys::Oid) {
 
 /// Whether there may be something new in the queue of this database; asked once.
 pub fn take_queued_notice(database: pg_sys::Oid) -> bool {
-    find(database).is_some_and(|entry| entry.queued.swap(0, SeqCst) != 0)
+    find(database).is_some_and(|entry| {
+        // First: a commit that comes in between is noted anew, by a time that is too late rather than never.
+        entry.queued_since.store(0, SeqCst);
+        entry.queued.swap(0, SeqCst) != 0
+    })
 }
 
 /// Whether a key was added; asked once.
@@ -412,6 +419,12 @@ pub fn take_new_key_notice(database: pg_sys::Oid) -> bool {
 }
 
 // Everybody's.
+
+/// Since when a commit that enqueued waits for the worker to look. None: none does.
+pub fn unseen_since(database: pg_sys::Oid) -> Option<SinceBoot> {
+    let entry = find(database).filter(|entry| entry.queued.load(SeqCst) != 0)?;
+    Some(entry.queued_since.load(SeqCst)).filter(|since| *since != 0).map(SinceBoot)
+}
 
 /// Wakes the worker of a database, if it has one. Cannot fail: a transaction callback may call it.
 pub fn wake(database: pg_sys::Oid) -> bool {
@@ -433,6 +446,7 @@ pub fn notify_queued_here() {
 /// calls it.
 pub fn notify_queued(database: pg_sys::Oid) {
     if let Some(entry) = find(database) {
+        let _ = entry.queued_since.compare_exchange(0, since_boot().0, SeqCst, SeqCst);
         entry.queued.store(1, SeqCst);
     }
     // One that is yet to come looks at its start.

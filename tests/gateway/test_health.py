@@ -70,6 +70,9 @@ def worker_pid(gateway):
 
 def test_all_is_well(gateway):
     assert gateway.send()["outcome"] == "sent"
+    # Which version runs.
+    [(title,)] = gateway.execute("SELECT application_name FROM pg_stat_activity WHERE pid = %s", (worker_pid(gateway),))
+    assert title == "otp_gateway worker " + gateway.execute("SELECT library FROM otp_gateway.version()")[0][0]
     # The record is looked through for what is old in the first idle moment.
     until(lambda: list(health(gateway)) and "retention" in health(gateway), "the worker has looked")
     rows = gateway.execute("SELECT name, level, hint FROM otp_gateway.health()")
@@ -87,10 +90,26 @@ def test_a_worker_that_hangs(gateway):
     try:
         call = Running(gateway.connect(), *a_send(gateway))
         row = becomes(gateway, "worker", 2)
-        assert "calls wait for the worker" in row["detail"] and row["value"] > 5 and row["since"] is not None
+        # It may have been stopped in the middle of something.
+        assert re.search("calls wait for the worker|at one step", row["detail"]) and row["value"] > 5 and row["since"] is not None
     finally:
         os.kill(pid, signal.SIGCONT)
     call.wait()
+    becomes(gateway, "worker", 0)
+
+
+def test_a_worker_that_hangs_with_a_queue(gateway):
+    """Nobody waits for an answer, and nothing is sent."""
+    gateway.send()
+    pid = worker_pid(gateway)
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        id = gateway.enqueue()["verification_id"]
+        row = becomes(gateway, "worker", 2)
+        assert re.search("enqueued and committed|at one step", row["detail"]) and row["value"] > 5
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    assert gateway.wait(id)["outcome"] == "sent"
     becomes(gateway, "worker", 0)
 
 
@@ -413,3 +432,29 @@ def test_the_script(gateway, simulator):
         locker.rollback()
     code, line = nagios(gateway, "-p", "1")
     assert code == 3 and line.startswith("OTP_GATEWAY UNKNOWN - ")
+
+
+def test_the_overview(gateway):
+    """A screen of 80 columns, again and again."""
+    gateway.execute("ALTER SERVER ideamart OPTIONS (ADD paused 'true')")
+    gateway.send()
+    gateway.send("hyperverge")
+    at = ["-h", gateway.cluster.directory, "-p", str(gateway.cluster.port), "-U", "postgres", "-d", gateway.database]
+    file = pathlib.Path(__file__).resolve().parents[2] / "monitoring/overview.sql"
+    watch = subprocess.Popen([BINDIR / "psql", "-X", *map(str, at), "-f", file], text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    try:
+        screens, lines = 0, []
+        while screens < 2:
+            line = watch.stdout.readline()
+            assert line, lines
+            lines.append(line.rstrip())
+            screens += "(every 2" in line
+    finally:
+        watch.kill()
+        watch.wait()
+    assert max(map(len, lines)) <= 80, lines
+    assert not any("ERROR" in line for line in lines), lines
+    text = "\n".join(lines)
+    assert re.search(r"^WARN paused .*option paused: nothing is sent through ideamart$", text, re.M), text
+    assert re.search(r"^\d{4} send +\d\d:\d\d:\d\d hyperverge +sent +code sent$", text, re.M), text
+    assert re.search(r"^\d{4} send +\d\d:\d\d:\d\d ideamart +blocked +sends paused$", text, re.M), text

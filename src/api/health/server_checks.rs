@@ -24,6 +24,9 @@ const SLOW: i64 = 30_000_000;
 /// So late may the record be purged.
 const LATE: i64 = 86_400_000_000;
 
+const WAITING: &str =
+    "pg_stat_activity (backend_type otp_gateway worker) says what the worker waits for, pg_locks for whose lock.";
+
 /// Whether somebody makes the calls.
 pub fn worker() -> HealthCheck {
     if is_standby() {
@@ -48,9 +51,11 @@ pub fn worker() -> HealthCheck {
         && is_stuck(first)
     {
         let detail = format!("{count} calls wait for the worker to take them up, the first for {} s", whole(first));
-        let hint =
-            "pg_stat_activity (backend_type otp_gateway worker) says what it waits for, pg_locks for whose lock.";
-        return stuck(detail, hint, first);
+        return stuck(detail, WAITING, first);
+    }
+    if let Some(since) = worker_registry::unseen_since(database).filter(|since| is_stuck(*since)) {
+        let detail = format!("what was enqueued and committed {} s ago has not been looked at", whole(since));
+        return stuck(detail, WAITING, since);
     }
     match state {
         WorkerState::Running => running(database),

@@ -885,24 +885,10 @@ CREATE FUNCTION otp_gateway_internal.health_rows() RETURNS jsonb
 LANGUAGE c VOLATILE PARALLEL UNSAFE COST 1000 AS 'MODULE_PATHNAME', 'health_rows';
 COMMENT ON FUNCTION otp_gateway_internal.health_rows() IS 'for otp_gateway.health: an array with an object for each row';
 
-CREATE TYPE otp_gateway.health_check AS (
+-- Of no type of its own: a DROP EXTENSION that is not committed would have that locked.
+CREATE FUNCTION otp_gateway.health() RETURNS TABLE (
     name text, status text, level integer, value double precision, since timestamptz, detail text, hint text
-);
-COMMENT ON TYPE otp_gateway.health_check IS 'a row of otp_gateway.health';
-COMMENT ON COLUMN otp_gateway.health_check.name IS 'what was looked at';
-COMMENT ON COLUMN otp_gateway.health_check.status IS 'ok, warning, critical; unknown: it could not be looked at';
-COMMENT ON COLUMN otp_gateway.health_check.level IS 'the same as Nagios has it: 0 ok, 1 warning, 2 critical, 3 unknown';
-COMMENT ON COLUMN otp_gateway.health_check.value IS
-'of queue and worker: seconds that the oldest waits; of unknown and refusals: their share of the sends, 0 to 1; of '
-'retention: seconds that it is behind';
-COMMENT ON COLUMN otp_gateway.health_check.since IS
-'worker: when it came up, or since when it is stuck; queue: when the oldest was enqueued; provider: since when nothing '
-'is sent; unknown and refusals: when the first send began that was looked at; retention: when the oldest verification '
-'on record began';
-COMMENT ON COLUMN otp_gateway.health_check.detail IS 'what was found';
-COMMENT ON COLUMN otp_gateway.health_check.hint IS 'what to do; null where nothing is to be done';
-
-CREATE FUNCTION otp_gateway.health() RETURNS SETOF otp_gateway.health_check
+)
 LANGUAGE sql VOLATILE PARALLEL UNSAFE COST 1000
 BEGIN ATOMIC
     SELECT h.name, h.status, h.level, h.value, pg_catalog.to_timestamp(h.since), h.detail, h.hint
@@ -917,8 +903,12 @@ END;
 COMMENT ON FUNCTION otp_gateway.health() IS
 'What is wrong, a row for each check: library, version, paused, key_file, worker, queue, retention, provider (one for '
 'each whose breaker has opened), unknown, refusals; docs/operations.md has a card for each. Raises no error, asks '
-'nobody, waits for no lock and takes milliseconds, however long the record is. The detail of most is for members of '
-'pg_monitor.';
+'nobody, waits for no lock and takes milliseconds, however long the record is. level: 0 ok, 1 warning, 2 critical, 3 '
+'unknown, could not be looked at. value: of worker and queue the seconds that the oldest waits, of retention those '
+'that it is behind, of unknown and refusals their share of the sends. since: worker, when it came up, or is stuck; '
+'queue, when the oldest was enqueued; provider, since when nothing is sent; unknown and refusals, when the first send '
+'began that was looked at; retention, when the oldest verification on record began. detail, value and since of most '
+'are for members of pg_monitor.';
 
 CREATE FUNCTION otp_gateway.id_at("time" timestamptz) RETURNS uuid
 LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE

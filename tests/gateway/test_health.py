@@ -304,6 +304,16 @@ def test_a_record_that_is_not_purged(own, own_cluster):
     assert own.execute("SELECT count(*) FROM otp_gateway.verification") == [(0,)]
 
 
+def test_a_drop_that_is_not_committed(gateway):
+    gateway.send()
+    with gateway.cluster.session(gateway.database, autocommit=False) as dropper:
+        gateway.execute("DROP EXTENSION otp_gateway CASCADE", None, dropper)
+        found = health(gateway)
+        assert {name for name, row in found.items() if row["level"] == 3} == {"key_file", "provider", "unknown", "refusals"}
+        dropper.rollback()
+    assert gateway.send()["outcome"] == "sent"
+
+
 def test_without_preload(simulator):
     cluster = Cluster(preload=False).create()
     try:
@@ -458,3 +468,41 @@ def test_the_overview(gateway):
     assert re.search(r"^WARN paused .*option paused: nothing is sent through ideamart$", text, re.M), text
     assert re.search(r"^\d{4} send +\d\d:\d\d:\d\d hyperverge +sent +code sent$", text, re.M), text
     assert re.search(r"^\d{4} send +\d\d:\d\d:\d\d ideamart +blocked +sends paused$", text, re.M), text
+
+
+def exported():
+    """The queries of the file that exporters read: name, SQL, and for each column its usage."""
+    text = (pathlib.Path(__file__).resolve().parents[2] / "monitoring/queries.yaml").read_text()
+    blocks = re.findall(r"^(\w+):\n  query: (.*?)\n  metrics:\n((?: [^\n]*\n)+)", text, re.M | re.S)
+    for name, query, metrics in blocks:
+        # A block that is folded, or a line.
+        columns = dict(re.findall(r"^    - (\w+):\n +usage: (\w+)$", metrics, re.M))
+        yield name, " ".join(query.removeprefix(">-").split()), columns
+
+
+def test_what_is_exported(gateway, simulator):
+    """Each query gives the columns that it is said to have, as numbers and labels, to a role with pg_monitor alone; no series
+    twice. (The exporters themselves are not run here.)"""
+    gateway.send()
+    simulator.fault("status", "ideamart", "send", status=503)
+    until(lambda: gateway.send()["outcome"] == "blocked", "the breaker opens")
+    simulator.clear_faults()
+    with acting_as(gateway, "exporter", "GRANT pg_monitor TO exporter") as session:
+        # As both run their queries.
+        gateway.execute("SET search_path = pg_catalog", None, session)
+        for name, query, columns in exported():
+            with session.cursor() as cursor:
+                cursor.execute(query)
+                assert [column.name for column in cursor.description] == list(columns), name
+                rows = [dict(zip(columns, row)) for row in cursor.fetchall()]
+            # Others' attempts are not for it.
+            assert bool(rows) == (name != "otp_gateway_recent"), name
+            labels = [tuple(row[column] for column, usage in columns.items() if usage == "LABEL") for row in rows]
+            assert len(set(labels)) == len(labels) and all(isinstance(label, str) for one in labels for label in one)
+            for row in rows:
+                assert all(usage == "LABEL" or row[column] is None or float(row[column]) >= 0 for column, usage in columns.items())
+            if name == "otp_gateway_health":
+                assert {row["check"]: row["status"] for row in rows}["provider"] == 2
+    assert len(list(exported())) == 3
+    [(name, query, columns)] = [one for one in exported() if one[0] == "otp_gateway_recent"]
+    assert ("ideamart", "send", "sent", 1) in gateway.execute(query)

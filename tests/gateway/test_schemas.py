@@ -19,7 +19,7 @@ SQUATTED = "there is a schema otp_gateway_internal already"
 
 
 VIEWS = {"verification", "attempt", "recent", "provider", "payload_field"}
-TYPES = {"result", "event", "finding", "health_check"}
+TYPES = {"result", "event", "finding"}
 FUNCTIONS = {
     "wait(uuid,interval)", "send_after_commit()", "send_again(uuid)", "is_approved(uuid,text,interval)", "find(text,text)",
     "find(text)", "history(text,timestamp with time zone,timestamp with time zone)", '"check"(text)', "version()",

@@ -14,6 +14,7 @@ import pytest
 
 from cluster import BINDIR, Cluster
 from conftest import FLOWS, Gateway, Running, until
+from test_lifecycle import make_fail
 from test_queue import standby_of
 from test_retention import DAY, acting_as, aged
 from test_standbys import wants
@@ -146,6 +147,33 @@ def test_a_worker_that_is_terminated(gateway):
     assert gateway.send()["outcome"] == "sent"
     after = becomes(gateway, "worker", 0)
     assert after["detail"] == "running" and after["since"] > before
+
+
+def test_a_worker_that_dies(own):
+    """By an error: it is said why, until another one has come."""
+    own.send()
+    make_fail(worker_pid(own))
+    # It goes to sleep again.
+    call = Running(own.connect(), *a_send(own))
+    row = until(lambda: (row := health(own)["worker"])["level"] == 2 and row, "it is said")
+    call.wait()
+    assert row["detail"].startswith("it has died: ") and len(row["detail"]) > 20 and row["value"] >= 1
+    becomes(own, "worker", 0)
+    assert own.send()["outcome"] == "sent"
+
+
+def test_an_outcome_that_cannot_be_put_on_record(gateway, simulator):
+    """As with a full disk."""
+    simulator.fault("hold", "ideamart", "send", times=1)
+    call = Running(gateway.connect(), *a_send(gateway))
+    simulator.held(1)
+    gateway.execute("ALTER TABLE otp_gateway_internal.attempt_record ADD CONSTRAINT disk_full CHECK (outcome <> 'sent') NOT VALID")
+    simulator.release()
+    row = becomes(gateway, "worker", 2)
+    assert "could not put on record" in row["detail"] and call.ended_at is None
+    gateway.execute("ALTER TABLE otp_gateway_internal.attempt_record DROP CONSTRAINT disk_full")
+    assert call.row()["outcome"] == "sent"
+    becomes(gateway, "worker", 0)
 
 
 def test_a_commit_that_waits_for_a_standby(own):

@@ -46,8 +46,8 @@ pub fn scan_at_once<const N: usize>(table: &CStr, keys: [Key; N], each: impl FnM
     Ok(())
 }
 
-/// Whether the extension is of this version in this database. A change of pg_extension itself is told to nobody, but each
-/// of our scripts brings functions.
+/// Whether the extension is of this version in this database. A change of pg_extension itself is told to nobody, but
+/// each of our scripts brings functions.
 fn is_of_this_version() -> bool {
     static IS_OF_THIS: Answer = Answer::unknown();
     IS_OF_THIS.get(&[pg_sys::SysCacheIdentifier::PROCOID], || version().as_deref() == Some(SCHEMA_VERSION))

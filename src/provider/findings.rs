@@ -5,6 +5,7 @@
 use std::{
     fs::{self, File},
     os::unix::fs::MetadataExt,
+    rc::Rc,
     time::Duration,
 };
 
@@ -147,7 +148,7 @@ impl Findings {
     pub fn look(&mut self, server: Server, role: pg_sys::Oid) {
         self.options = server.options.iter().map(|(name, _)| name.clone()).collect();
         let read = description::of_server(&server)
-            .and_then(|dialect| Ok((ServerOptions::parse(&dialect, &server.options)?, dialect)));
+            .and_then(|dialect| Ok((ServerOptions::read(&dialect, &server.options)?, dialect)));
         let (options, dialect) = match read {
             Ok(read) => read,
             Err(error) => return self.error("options", &error),
@@ -275,7 +276,7 @@ impl Findings {
         &mut self,
         dialect: &Dialect,
         server: Server,
-        options: ServerOptions,
+        options: Rc<ServerOptions>,
         role: pg_sys::Oid,
     ) -> (Provider, bool) {
         let (mapping, given) = foreign_servers::user_mapping(role, server.oid).unzip();

@@ -7,6 +7,7 @@ use pgrx::pg_sys;
 use crate::{
     error::Error,
     pg::{
+        invalidation::Answer,
         relation::{ReadLock, of_extension},
         row::Row,
         scan::{By, Key, name, scan_catalog, scan_table},
@@ -45,8 +46,14 @@ pub fn scan_at_once<const N: usize>(table: &CStr, keys: [Key; N], each: impl FnM
     Ok(())
 }
 
-/// Whether the extension is of this version in this database.
+/// Whether the extension is of this version in this database. A change of pg_extension itself is told to nobody, but each
+/// of our scripts brings functions.
 fn is_of_this_version() -> bool {
+    static IS_OF_THIS: Answer = Answer::unknown();
+    IS_OF_THIS.get(&[pg_sys::SysCacheIdentifier::PROCOID], look)
+}
+
+fn look() -> bool {
     let mut version = None;
     scan_catalog(|extension: &pg_sys::FormData_pg_extension, row| {
         if name(&extension.extname) == "otp_gateway" {

@@ -80,7 +80,7 @@ deb() { # deb MAJOR: of what is in $staged
     mkdir -p "$root/usr/lib/postgresql/$1/lib" "$root/usr/share/postgresql/$1/extension" "$doc" "$root/DEBIAN"
     cp "$staged$pkglibdir/otp_gateway.so" "$root/usr/lib/postgresql/$1/lib/"
     cp "$staged$sharedir"/extension/otp_gateway* "$root/usr/share/postgresql/$1/extension/"
-    cp -r README.md SECURITY.md docs examples contrib "$doc/"
+    cp -r README.md SECURITY.md docs examples contrib monitoring "$doc/"
     { cat packaging/copyright; echo; packaging/third_party.py dep5 "pg$1"; } >"$doc/copyright"
     gzip -9nc "$work/third-party.txt" >"$doc/third-party.txt.gz"
     gzip -9nc CHANGELOG.md >"$doc/changelog.gz"

@@ -52,7 +52,7 @@ make_previous() { # make_previous MAJOR
     echo "   the package of $previous, for PostgreSQL $1"
     rm -rf "$sources" && mkdir -p "$sources"
     git archive "$began^" | tar -x -C "$sources"
-    mkdir -p "$sources/tests" "$sources/examples" "$sources/contrib"
+    mkdir -p "$sources/tests" "$sources/examples" "$sources/contrib" "$sources/monitoring"
     cp -r packaging Makefile setup.sh "$sources/" && cp tests/postgres.sh "$sources/tests/"
     SOURCE_DATE_EPOCH=$(git log -1 --format=%ct "$began^") CARGO_TARGET_DIR=$place/previous/target \
         "$sources/packaging/package.sh" --into "$place/previous" "$1"

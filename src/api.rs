@@ -5,6 +5,7 @@ pub mod approval;
 pub mod check;
 pub mod fdw_validators;
 pub mod function;
+pub mod health;
 pub mod idempotency;
 pub mod maintenance;
 pub mod payload;

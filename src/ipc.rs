@@ -14,6 +14,7 @@ pub mod slot;
 pub mod spin_lock;
 pub mod worker;
 pub mod worker_registry;
+pub mod worker_report;
 
 use crate::ipc::segment::Part;
 

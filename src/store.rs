@@ -8,6 +8,7 @@
 pub mod attempts;
 pub mod breakers;
 pub mod columns;
+pub mod glance;
 pub mod identities;
 pub mod identity;
 pub mod limits;

@@ -119,6 +119,9 @@ fn serve(worker: &mut Worker) {
     let mut idle_since = None;
     loop {
         background_worker::reset_latch();
+        if let Some(report) = worker_registry::report_of(database) {
+            report.works();
+        }
         if background_worker::must_end() || worker.extension_is_dropped() {
             return;
         }
@@ -130,7 +133,11 @@ fn serve(worker: &mut Worker) {
         if background_worker::reload_settings() {
             worker.settings_reloaded();
         }
-        if worker.work() {
+        let worked = worker.work();
+        if let Some(report) = worker_registry::report_of(database) {
+            worker.report_to(report);
+        }
+        if worked {
             idle_since = None;
             worker_registry::idle_since(database, None);
             continue;
@@ -148,6 +155,9 @@ fn serve(worker: &mut Worker) {
             idle_since = None;
         }
         worker_registry::idle_since(database, idle_since);
+        if let Some(report) = worker_registry::report_of(database) {
+            report.sleeps();
+        }
         lifecycle::sleep(worker.wakeup(), due);
     }
 }

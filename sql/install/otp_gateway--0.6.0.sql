@@ -865,6 +865,52 @@ COMMENT ON FUNCTION otp_gateway.check(text) IS
 'background worker, and given up; that takes twice the option connect_timeout at most. Errors: 42704 no such '
 'provider.';
 
+CREATE FUNCTION otp_gateway_internal.health_rows() RETURNS jsonb
+LANGUAGE c VOLATILE PARALLEL UNSAFE COST 1000 AS 'MODULE_PATHNAME', 'health_rows';
+COMMENT ON FUNCTION otp_gateway_internal.health_rows() IS 'for otp_gateway.health: an array with an object for each row';
+
+-- Of no type of its own: a DROP EXTENSION that is not committed would have that locked.
+CREATE FUNCTION otp_gateway.health() RETURNS TABLE (
+    name text, status text, level integer, value double precision, since timestamptz, detail text, hint text
+)
+LANGUAGE sql VOLATILE PARALLEL UNSAFE COST 1000
+BEGIN ATOMIC
+    SELECT h.name, h.status, h.level, h.value, pg_catalog.to_timestamp(h.since), h.detail, h.hint
+    FROM ROWS FROM (
+        pg_catalog.jsonb_to_recordset(otp_gateway_internal.health_rows()) AS (
+            name pg_catalog.text, status pg_catalog.text, level pg_catalog.int4, value pg_catalog.float8,
+            since pg_catalog.float8, detail pg_catalog.text, hint pg_catalog.text
+        )
+    ) WITH ORDINALITY AS h (name, status, level, value, since, detail, hint, place)
+    ORDER BY h.place;
+END;
+COMMENT ON FUNCTION otp_gateway.health() IS
+'What is wrong, a row for each check: library, version, paused, key_file, worker, queue, retention, provider (one for '
+'each whose breaker has opened), unknown, refusals; docs/operations.md has a card for each. Raises no error, asks '
+'nobody, waits for no lock and takes milliseconds, however long the record is. level: 0 ok, 1 warning, 2 critical, 3 '
+'unknown, could not be looked at. value: of worker and queue the seconds that the oldest waits, of retention those '
+'that it is behind, of unknown and refusals their share of the sends. since: worker, when it came up, or is stuck; '
+'queue, when the oldest was enqueued; provider, since when nothing is sent; unknown and refusals, when the first send '
+'began that was looked at; retention, when the oldest verification on record began. detail, value and since of most '
+'are for members of pg_monitor.';
+
+CREATE FUNCTION otp_gateway.id_at("time" timestamptz) RETURNS uuid
+LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+BEGIN ATOMIC
+    -- Milliseconds since 1970 are the first 48 bits.
+    SELECT CASE
+        WHEN NOT pg_catalog.isfinite($1) AND $1 OPERATOR(pg_catalog.>) 'epoch'::pg_catalog.timestamptz
+        THEN 'ffffffff-ffff-ffff-ffff-ffffffffffff'
+        WHEN $1 OPERATOR(pg_catalog.<) 'epoch'::pg_catalog.timestamptz THEN '00000000-0000-0000-0000-000000000000'
+        ELSE pg_catalog.rpad(pg_catalog.lpad(pg_catalog.to_hex(LEAST(
+            pg_catalog.floor(EXTRACT(epoch FROM $1) OPERATOR(pg_catalog.*) 1000)::pg_catalog.int8, 281474976710655
+        )), 12, '0'), 32, '0')
+    END::pg_catalog.uuid;
+END;
+COMMENT ON FUNCTION otp_gateway.id_at(timestamptz) IS
+'The smallest id of that time, by which otp_gateway.attempt and otp_gateway.verification are read through their index '
+'however long the record is: WHERE id >= otp_gateway.id_at(now() - interval ''1 hour'').';
+
 CREATE FUNCTION otp_gateway.purge(older_than interval) RETURNS bigint
 LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'purge';
 COMMENT ON FUNCTION otp_gateway.purge(interval) IS

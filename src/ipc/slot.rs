@@ -2,7 +2,7 @@
 
 use std::{
     cell::UnsafeCell,
-    sync::atomic::{AtomicU32, AtomicU64, Ordering::SeqCst},
+    sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering::SeqCst},
 };
 
 use zeroize::Zeroize;
@@ -12,7 +12,10 @@ use crate::{
         segment::{self, Part},
         spin_lock::{self, SpinLock},
     },
-    pg::process::ProcessNumber,
+    pg::{
+        clock::{SinceBoot, since_boot},
+        process::ProcessNumber,
+    },
 };
 
 /// The bytes of a request that a slot holds at once: most requests fit.
@@ -45,6 +48,8 @@ pub struct Slot {
     /// Tells one call through this slot from the next.
     call: AtomicU64,
     database: AtomicU32,
+    /// When the call began.
+    began: AtomicI64,
     /// The pid of the process whose transaction has called us, else 0: for the server's log, in which others say what
     /// it was running.
     caller: AtomicU32,
@@ -96,6 +101,15 @@ pub fn wake_waiting(database: u32) {
     }
 }
 
+/// How many calls the worker of a database has not taken up yet, and when the first of them began.
+pub fn untaken(database: u32) -> (usize, Option<SinceBoot>) {
+    let is_untaken = |slot: &&Slot| slot.state() == SlotState::Request && slot.database() == database;
+    let began = slots().iter().filter(is_untaken).map(|slot| SinceBoot(slot.began.load(SeqCst)));
+    began.fold((0, None), |(count, first), began| {
+        (count + 1, Some(first.map_or(began, |first: SinceBoot| first.min(began))))
+    })
+}
+
 impl Slot {
     /// A look without the lock: to be confirmed under it.
     pub fn state(&self) -> SlotState {
@@ -141,6 +155,7 @@ impl Locked<'_> {
     pub fn reset(&self, database: u32, attempt: [u8; 16]) -> u64 {
         self.wipe();
         self.slot.database.store(database, SeqCst);
+        self.slot.began.store(since_boot().0, SeqCst);
         // SAFETY: under the lock.
         unsafe { *self.slot.attempt.get() = attempt };
         self.slot.call.fetch_add(1, SeqCst) + 1

@@ -10,7 +10,7 @@ use pgrx::pg_sys;
 use policy::{Micros, Timestamp};
 
 use crate::{
-    ipc::{segment::Part, slot, spin_lock::SpinLock},
+    ipc::{segment::Part, slot, spin_lock::SpinLock, worker_report::Report},
     pg::{
         clock::{SinceBoot, since_boot},
         database,
@@ -64,6 +64,8 @@ pub struct Entry {
     leave: AtomicU32,
     /// A transaction that enqueued has committed since the worker looked last.
     queued: AtomicU32,
+    /// Since when (by [`since_boot`]) the first of these waits to be looked at; 0: none does.
+    queued_since: AtomicI64,
     /// A key was added since the worker looked last.
     new_key: AtomicU32,
     /// A server or role was renamed or dropped since the worker looked last.
@@ -78,6 +80,8 @@ pub struct Entry {
     /// When (by Postgres' clock) the worker that left has something to do again; 0: never.
     due: AtomicI64,
     reason: UnsafeCell<[u8; REASON]>,
+    /// What the worker says of itself.
+    report: Report,
 }
 
 #[repr(C)]
@@ -157,6 +161,7 @@ pub fn entry(database: pg_sys::Oid) -> Option<&'static Entry> {
     for field in [&new.leave, &new.queued, &new.new_key, &new.crashes, &new.asked, &new.reason_length] {
         field.store(0, SeqCst);
     }
+    new.queued_since.store(0, SeqCst);
     new.idle_since.store(0, SeqCst);
     new.due.store(0, SeqCst);
     Some(new)
@@ -170,6 +175,12 @@ pub fn state_of(database: pg_sys::Oid) -> WorkerState {
 /// Whether a worker is connected to the database, or may be about to be.
 pub fn is_there(database: pg_sys::Oid) -> bool {
     matches!(state_of(database), WorkerState::Starting | WorkerState::Running)
+}
+
+/// What the worker of a database says of itself; while there is none, what the one before said last. None: it has no
+/// entry.
+pub fn report_of(database: pg_sys::Oid) -> Option<&'static Report> {
+    find(database).map(|entry| &entry.report)
 }
 
 /// Puts a database into a state, in a new entry if it has none. False: the registry is full.
@@ -323,6 +334,7 @@ pub fn runs(database: pg_sys::Oid) {
     let _held = registry().lock.hold();
     if let Some(entry) = find(database) {
         entry.asked.store(0, SeqCst);
+        entry.report.begin();
         entry.put(WorkerState::Running);
     }
 }
@@ -394,7 +406,11 @@ pub fn stays(database: pg_sys::Oid) {
 
 /// Whether there may be something new in the queue of this database; asked once.
 pub fn take_queued_notice(database: pg_sys::Oid) -> bool {
-    find(database).is_some_and(|entry| entry.queued.swap(0, SeqCst) != 0)
+    find(database).is_some_and(|entry| {
+        // First: a commit that comes in between is noted anew, by a time that is too late rather than never.
+        entry.queued_since.store(0, SeqCst);
+        entry.queued.swap(0, SeqCst) != 0
+    })
 }
 
 /// Whether a key was added; asked once.
@@ -403,6 +419,12 @@ pub fn take_new_key_notice(database: pg_sys::Oid) -> bool {
 }
 
 // Everybody's.
+
+/// Since when a commit that enqueued waits for the worker to look. None: none does.
+pub fn unseen_since(database: pg_sys::Oid) -> Option<SinceBoot> {
+    let entry = find(database).filter(|entry| entry.queued.load(SeqCst) != 0)?;
+    Some(entry.queued_since.load(SeqCst)).filter(|since| *since != 0).map(SinceBoot)
+}
 
 /// Wakes the worker of a database, if it has one. Cannot fail: a transaction callback may call it.
 pub fn wake(database: pg_sys::Oid) -> bool {
@@ -424,6 +446,7 @@ pub fn notify_queued_here() {
 /// calls it.
 pub fn notify_queued(database: pg_sys::Oid) {
     if let Some(entry) = find(database) {
+        let _ = entry.queued_since.compare_exchange(0, since_boot().0, SeqCst, SeqCst);
         entry.queued.store(1, SeqCst);
     }
     // One that is yet to come looks at its start.

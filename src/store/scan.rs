@@ -46,19 +46,20 @@ pub fn scan_at_once<const N: usize>(table: &CStr, keys: [Key; N], each: impl FnM
     Ok(())
 }
 
-/// Whether the extension is of this version in this database. A change of pg_extension itself is told to nobody, but each
-/// of our scripts brings functions.
+/// Whether the extension is of this version in this database. A change of pg_extension itself is told to nobody, but
+/// each of our scripts brings functions.
 fn is_of_this_version() -> bool {
     static IS_OF_THIS: Answer = Answer::unknown();
-    IS_OF_THIS.get(&[pg_sys::SysCacheIdentifier::PROCOID], look)
+    IS_OF_THIS.get(&[pg_sys::SysCacheIdentifier::PROCOID], || version().as_deref() == Some(SCHEMA_VERSION))
 }
 
-fn look() -> bool {
+/// The version of the extension in this database. None: it is not here.
+pub fn version() -> Option<String> {
     let mut version = None;
     scan_catalog(|extension: &pg_sys::FormData_pg_extension, row| {
         if name(&extension.extname) == "otp_gateway" {
             version = row.get::<String>(pg_sys::Anum_pg_extension_extversion as usize);
         }
     });
-    version.as_deref() == Some(SCHEMA_VERSION)
+    version
 }

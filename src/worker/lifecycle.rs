@@ -40,6 +40,8 @@ thread_local! {
 const SETTINGS: &[(&CStr, &CStr)] = &[
     // Not those of whoever the database or the role of the worker is set to: see set_up.
     (c"role", c"none"),
+    // What pg_stat_activity and the log call it: which version runs.
+    (c"application_name", TITLE),
     // No trigger of others' on our tables, and no rule: note_queued alone, which is ENABLE ALWAYS.
     (c"session_replication_role", c"replica"),
     (c"event_triggers", c"off"),
@@ -108,6 +110,11 @@ const SETTINGS: &[(&CStr, &CStr)] = &[
     (c"debug_parallel_query", c"off"),
     (c"jit", c"off"),
 ];
+const TITLE: &CStr =
+    match CStr::from_bytes_with_nul(concat!("otp_gateway worker ", env!("CARGO_PKG_VERSION"), "\0").as_bytes()) {
+        Ok(title) => title,
+        Err(_) => c"otp_gateway worker",
+    };
 const LOCK_TIMEOUT: &CStr = c"500ms";
 
 /// Tells the registry how this process has ended.

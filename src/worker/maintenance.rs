@@ -11,8 +11,9 @@ use crate::{
     ipc::{
         message::{Maintenance, Progress, Request, Response},
         worker::CallId,
+        worker_registry,
     },
-    pg::clock::clock,
+    pg::{clock::clock, uuid_time::began},
     provider::lookback,
     store::{
         StoreTransaction,
@@ -139,13 +140,22 @@ impl Worker {
         let is_free = |id: &Uuid| !self.busy.contains_key(id);
         let purged = self.store.write(Durability::Deferred, |writer| {
             let kept_for = retention.max(lookback::longest_memory());
+            // Before anything is deleted: a purge that cannot go on is told by how old what is left has become.
+            let oldest = if from.is_nil() { writer.oldest()?.unwrap_or(now) } else { began(from) };
+            if let Some(report) = worker_registry::report_of(self.database) {
+                report.oldest_kept(oldest, kept_for);
+            }
             let part = purge(writer, from, now - kept_for, None, is_free)?;
             let due = if part.next.is_some() {
                 // As much time for everybody else.
                 let end = clock();
                 end + end.since(now)
             } else {
-                due_after(writer.oldest()?, kept_for, now)
+                let oldest = writer.oldest()?;
+                if let Some(report) = worker_registry::report_of(self.database) {
+                    report.oldest_kept(oldest.unwrap_or(now), kept_for);
+                }
+                due_after(oldest, kept_for, now)
             };
             Ok((part, due))
         });

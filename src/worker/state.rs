@@ -28,6 +28,7 @@ use crate::{
         message::{self, Request, Response, ResultRow},
         worker::{CallId, WorkerEnd},
         worker_registry,
+        worker_report::Report,
     },
     job::{Job, Requeue},
     pg::{
@@ -210,6 +211,12 @@ impl Worker {
             && self.waiters.is_empty()
             && self.queue.is_empty()
             && self.is_recovered()
+    }
+
+    /// Says how it stands, for whoever looks from outside.
+    pub fn report_to(&self, report: &Report) {
+        report.queue(self.queue.report());
+        report.is_held_up(self.retry_at.is_some() || self.recovery.next_due().is_some());
     }
 
     /// Its requests wait until it is not: what an attempt before this worker left of it is not on record yet.

@@ -137,6 +137,10 @@ FUNCTIONS = {
     "otp_gateway.forget(text,text)": (EVERYBODY, "SELECT otp_gateway.forget('bank', '0778888888')", {"keeper", "superuser"}),
     "otp_gateway.rotate_key()": (SUPER, "SELECT otp_gateway.rotate_key()", SUPER),
     "otp_gateway.version()": (EVERYBODY, "SELECT schema FROM otp_gateway.version()", EVERYBODY),
+    # What of it has numbers of others' is for pg_monitor: see test_health.
+    "otp_gateway.health()": (EVERYBODY, "SELECT FROM otp_gateway.health()", EVERYBODY),
+    "otp_gateway_internal.health_rows()": (EVERYBODY, "SELECT otp_gateway_internal.health_rows()", INSIDE),
+    "otp_gateway.id_at(timestamp with time zone)": (EVERYBODY, "SELECT otp_gateway.id_at(now())", EVERYBODY),
     "otp_gateway_internal.library_version()": (EVERYBODY, "SELECT otp_gateway_internal.library_version()", INSIDE),
     "otp_gateway_internal.require_library(text)": (EVERYBODY, "SELECT otp_gateway_internal.require_library('0.6.0')", INSIDE),
     "otp_gateway_internal.effective_settings(oid)": (
@@ -307,7 +311,7 @@ def test_every_result_column_is_named(rights):
     ) == [(RESULT,)]
     # No function has another way to return columns of the record.
     assert rights.gateway.execute("""
-        SELECT oid::regprocedure::text FROM pg_proc WHERE proargmodes IS NOT NULL AND proname NOT IN ('version', 'check')
+        SELECT oid::regprocedure::text FROM pg_proc WHERE proargmodes IS NOT NULL AND proname NOT IN ('version', 'check', 'health')
             AND oid IN (SELECT objid FROM pg_depend WHERE deptype = 'e' AND classid = 'pg_proc'::regclass
                         AND refobjid = (SELECT oid FROM pg_extension WHERE extname = 'otp_gateway'))
     """) == []

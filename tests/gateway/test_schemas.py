@@ -23,7 +23,7 @@ TYPES = {"result", "event", "finding"}
 FUNCTIONS = {
     "wait(uuid,interval)", "send_after_commit()", "send_again(uuid)", "is_approved(uuid,text,interval)", "find(text,text)",
     "find(text)", "history(text,timestamp with time zone,timestamp with time zone)", '"check"(text)', "version()",
-    "try(text,text,jsonb,integer,text)",
+    "try(text,text,jsonb,integer,text)", "health()", "id_at(timestamp with time zone)",
     "purge(interval)", "forget(text,text)", "rotate_key()",
 }  # fmt: skip
 

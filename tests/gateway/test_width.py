@@ -19,6 +19,7 @@ WRAPPED = [
     "SELECT oid::regprocedure AS function, obj_description(oid, 'pg_proc') AS does FROM pg_proc"
     " WHERE pronamespace = 'otp_gateway'::regnamespace ORDER BY proname",
     "SELECT * FROM otp_gateway.check('ideamart')",
+    "SELECT * FROM otp_gateway.health()",
     "SELECT * FROM otp_gateway.history('0771234567', '-infinity', 'infinity')",
     "SELECT * FROM otp_gateway.payload_field WHERE vendor = 'hyperverge'",
 ]

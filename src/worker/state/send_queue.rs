@@ -10,7 +10,10 @@ use std::{
 use policy::{Micros, Timestamp};
 use uuid::Uuid;
 
-use crate::store::{identity::Identity, queue::Snapshot};
+use crate::{
+    ipc::worker_report::QueueReport,
+    store::{identity::Identity, queue::Snapshot},
+};
 
 /// How many of one line have their turn in one transaction at most.
 const BATCH: usize = 128;
@@ -142,6 +145,24 @@ impl SendQueue {
             !line.roles.is_empty() || empty <= EMPTY_LINES
         });
         turns
+    }
+
+    /// How many stand in line, for whoever looks from outside. Those of a provider that is left alone are parked.
+    pub fn report(&self) -> QueueReport {
+        let mut report = QueueReport::default();
+        for line in self.lines.values() {
+            for share in line.roles.values() {
+                report.parked += share.waiting.len();
+                if line.paused_until.is_some() {
+                    report.parked += share.ready.len();
+                    continue;
+                }
+                report.ready += share.ready.len();
+                let oldest = share.ready.first_key_value().map(|(_, created_at)| *created_at);
+                report.oldest_ready_at = [report.oldest_ready_at, oldest].into_iter().flatten().min();
+            }
+        }
+        report
     }
 
     /// When there is something to do though no call ends: the next retry, or the next one that grows too old.

@@ -1,0 +1,143 @@
+//! `otp_gateway.health`: what is wrong, a row for each check. It is for the moment when all else is stuck: it asks
+//! nobody, waits for no lock, reads no more of a long record than of a short one, and raises no error.
+
+pub mod record_checks;
+pub mod server_checks;
+
+use pgrx::pg_sys;
+use policy::{Micros, Timestamp};
+use serde_json::{Value, json};
+
+use crate::{
+    api::function::sql_function,
+    ipc::segment,
+    pg::roles::{current_user, has_privileges_of},
+    store::{SCHEMA_VERSION, scan},
+};
+
+sql_function!(
+    fn health_rows() -> pgrx::JsonB {
+        Ok(pgrx::JsonB(checks().into_iter().map(HealthCheck::json).collect()))
+    }
+);
+
+/// How bad it is, in the numbers of Nagios.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Level {
+    Ok = 0,
+    Warning = 1,
+    Critical = 2,
+    /// It could not be looked at.
+    Unknown = 3,
+}
+
+/// A row.
+pub struct HealthCheck {
+    name: &'static str,
+    level: Level,
+    value: Option<f64>,
+    since: Option<Timestamp>,
+    detail: String,
+    hint: Option<String>,
+}
+
+impl HealthCheck {
+    pub fn ok(name: &'static str, detail: impl Into<String>) -> Self {
+        Self { name, level: Level::Ok, value: None, since: None, detail: detail.into(), hint: None }
+    }
+
+    pub fn bad(name: &'static str, level: Level, detail: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self { level, hint: Some(hint.into()), ..Self::ok(name, detail) }
+    }
+
+    /// Somebody has the table locked that it would be read from.
+    pub fn locked(name: &'static str) -> Self {
+        let hint = "pg_locks says by whom; while it lasts, calls wait, too.";
+        Self::bad(name, Level::Unknown, "not looked at: somebody has the record locked", hint)
+    }
+
+    pub fn valued(self, value: f64) -> Self {
+        Self { value: Some(value), ..self }
+    }
+
+    pub fn since(self, since: Option<Timestamp>) -> Self {
+        Self { since, ..self }
+    }
+
+    /// For a role that sees others' calls nowhere, nor where the key lies: how bad it is, and what to do.
+    fn without_detail(self) -> Self {
+        let detail = "the detail is for members of pg_monitor".to_owned();
+        Self { value: None, since: None, detail, ..self }
+    }
+
+    fn json(self) -> Value {
+        // What to_timestamp takes: seconds from 1970; Postgres counts microseconds from 2000.
+        let since = self.since.map(|since| since.0 as f64 / 1e6 + 946_684_800.0);
+        json!({
+            "name": self.name,
+            "status": match self.level {
+                Level::Ok => "ok",
+                Level::Warning => "warning",
+                Level::Critical => "critical",
+                Level::Unknown => "unknown",
+            },
+            "level": self.level as i32,
+            "value": self.value,
+            "since": since,
+            "detail": self.detail,
+            "hint": self.hint,
+        })
+    }
+}
+
+/// Microseconds as seconds.
+pub fn seconds(length: Micros) -> f64 {
+    length.max(0) as f64 / 1e6
+}
+
+fn checks() -> Vec<HealthCheck> {
+    let preloaded = segment::check();
+    let is_preloaded = preloaded.is_ok();
+    let mut checks = vec![match preloaded {
+        Ok(()) => HealthCheck::ok("library", format!("{} is preloaded", env!("CARGO_PKG_VERSION"))),
+        Err(error) => HealthCheck::bad("library", Level::Critical, error.message(), error.hint()),
+    }];
+    let is_ours = version(&mut checks);
+    let sees_all = sees_all();
+    let shown = |check: HealthCheck| if sees_all { check } else { check.without_detail() };
+    if is_preloaded {
+        checks.push(server_checks::paused());
+        checks.extend(is_ours.then(record_checks::key_file).map(shown));
+        checks.push(shown(server_checks::worker()));
+        checks.extend([server_checks::queue(), server_checks::retention()].into_iter().flatten().map(shown));
+    }
+    if is_ours {
+        checks.extend(record_checks::providers(sees_all));
+        checks.extend(record_checks::sends().map(shown));
+    }
+    checks
+}
+
+/// Whether the schema is the one that this library works with: only then the record can be read.
+fn version(checks: &mut Vec<HealthCheck>) -> bool {
+    let schema = scan::version().unwrap_or_default();
+    let is_ours = schema == SCHEMA_VERSION;
+    checks.push(if is_ours {
+        HealthCheck::ok("version", format!("the schema is {schema}, which the library works with"))
+    } else {
+        HealthCheck::bad(
+            "version",
+            Level::Critical,
+            format!("the schema is {schema}, and the library works with {SCHEMA_VERSION}: every call is refused"),
+            "ALTER EXTENSION otp_gateway UPDATE; and restart the server if a new library was installed.",
+        )
+    });
+    is_ours
+}
+
+/// Whether the role may see the statistics of everybody, as in Postgres' own views: pg_monitor may.
+fn sees_all() -> bool {
+    // The predefined role pg_read_all_stats; its OID is fixed, its name in the headers is not.
+    const PG_READ_ALL_STATS: u32 = 3375;
+    has_privileges_of(current_user(), pg_sys::Oid::from(PG_READ_ALL_STATS))
+}

@@ -1,0 +1,119 @@
+//! What the record says, as far as nobody has it locked.
+
+use pgrx::pg_sys;
+use policy::Micros;
+
+use crate::{
+    api::health::{HealthCheck, Level},
+    crypto::key_file,
+    pg::{
+        clock::clock,
+        foreign_servers::{self, Server},
+        roles::{current_user, has_privileges_of},
+    },
+    provider::route::route_of,
+    store::{
+        glance::{self, RecentSends, SeenBreaker},
+        sealing_key,
+    },
+};
+
+/// How far back it is looked, and at how many attempts at most.
+const REACH: Micros = 3_600_000_000;
+const MOST_ATTEMPTS: usize = 1000;
+/// Fewer of a kind are no sign of anything.
+const FEW: usize = 3;
+
+/// Whether the key is there that this database needs.
+pub fn key_file() -> HealthCheck {
+    const NAME: &str = "key_file";
+    let critical = |error: crate::error::Error| HealthCheck::bad(NAME, Level::Critical, error.message(), error.hint());
+    match (key_file::keys(), glance::needed_keys()) {
+        (Err(error), _) => critical(error),
+        (Ok(_), Err(_)) => HealthCheck::locked(NAME),
+        (Ok(keys), Ok(needed)) => match sealing_key::check(&keys, &needed) {
+            Ok(()) => HealthCheck::ok(NAME, "there, private, and the one that this database was sealed under"),
+            Err(error) => critical(error),
+        },
+    }
+}
+
+/// A row for each provider whose breaker has opened, or one for all.
+pub fn providers(sees_all: bool) -> Vec<HealthCheck> {
+    const NAME: &str = "provider";
+    let Ok(breakers) = glance::breakers() else { return vec![HealthCheck::locked(NAME)] };
+    let servers = foreign_servers::servers();
+    let mut failing: Vec<(&Server, SeenBreaker)> = breakers
+        .into_iter()
+        .filter_map(|breaker| Some((servers.iter().find(|server| server.oid == breaker.server)?, breaker)))
+        .collect();
+    if failing.is_empty() {
+        return vec![HealthCheck::ok(NAME, "no breaker is open")];
+    }
+    // Of one with several accounts the first that failed.
+    failing.sort_by(|(a, of_a), (b, of_b)| (&a.name, of_a.opened_at).cmp(&(&b.name, of_b.opened_at)));
+    failing.dedup_by_key(|(server, _)| server.oid);
+    let oids: Vec<pg_sys::Oid> = failing.iter().map(|(server, _)| server.oid).collect();
+    let is_well = |name: &String| servers.iter().any(|server| server.name == *name && !oids.contains(&server.oid));
+    let has_substitute = |name: &String| {
+        let routes = servers.iter().filter_map(|server| route_of(server).ok().flatten());
+        routes.into_iter().any(|route| route.providers.contains(name) && route.providers.iter().any(is_well))
+    };
+    let row = |(server, breaker): &(&Server, SeenBreaker)| {
+        let is_seen = sees_all || has_privileges_of(current_user(), server.owner);
+        one(server, breaker, is_seen, has_substitute(&server.name))
+    };
+    failing.iter().map(row).collect()
+}
+
+fn one(server: &Server, breaker: &SeenBreaker, is_seen: bool, has_substitute: bool) -> HealthCheck {
+    let now = clock();
+    let why = if is_seen {
+        let code = breaker.vendor_code.as_ref().map_or_else(String::new, |code| format!(", vendor_code {code}"));
+        format!("; the last call ended as {}{code}", breaker.outcome)
+    } else {
+        String::new()
+    };
+    let name = &server.name;
+    let is_probing = breaker.open_until <= now;
+    let (level, what) = match (is_probing, has_substitute) {
+        (true, _) => (Level::Warning, "failed several times in a row; the next send is a probe"),
+        (false, true) => (Level::Warning, "failed several times in a row, and its routes go to other providers"),
+        (false, false) => (Level::Critical, "failed several times in a row: nothing is sent through it"),
+    };
+    let hint = "otp_gateway.recent has the vendor's words (to the provider's owner), otp_gateway.check(provider) looks \
+        for the reason. It is tried again by itself, and at once after ALTER SERVER or ALTER USER MAPPING.";
+    HealthCheck::bad("provider", level, format!("{name} {what}{why}"), hint).since(Some(breaker.opened_at))
+}
+
+/// How the latest sends went.
+pub fn sends() -> [HealthCheck; 2] {
+    let Ok(sends) = glance::recent_sends(clock() - REACH, MOST_ATTEMPTS) else {
+        return [HealthCheck::locked("unknown"), HealthCheck::locked("refusals")];
+    };
+    let unknown = share(
+        &sends,
+        ("unknown", sends.unknown, 0.01),
+        "may or may not have been sent",
+        "Where a vendor is slow, a longer option timeout makes fewer of them; they are never sent again by themselves.",
+    );
+    let refusals = share(
+        &sends,
+        ("refusals", sends.refused, 0.05),
+        "were refused by the vendor for what they say, or for who sends them",
+        "otp_gateway.attempt has vendor_code and vendor_message: a template that was changed, credentials, a balance.",
+    );
+    [unknown, refusals]
+}
+
+/// Of the sends so many, which is too many from that share on.
+fn share(sends: &RecentSends, (name, count, most): (&'static str, usize, f64), what: &str, hint: &str) -> HealthCheck {
+    let share = if sends.made == 0 { 0.0 } else { count as f64 / sends.made as f64 };
+    let detail = format!("{count} of the {} sends of the last hour {what}", sends.made);
+    let check = if count >= FEW && share > most {
+        HealthCheck::bad(name, Level::Warning, detail, hint)
+    } else {
+        HealthCheck::ok(name, detail)
+    };
+    check.valued(share).since(sends.since)
+}

@@ -228,8 +228,13 @@ impl Findings {
     pub fn record(&mut self) {
         match record_locks::holders() {
             Err(error) => self.error("record", &error),
-            Ok(holders) if holders.is_empty() => self.ok("record", "nobody has its tables locked"),
-            Ok(holders) => holders.iter().for_each(|holder| {
+            Ok(None) => self.warn(
+                "record",
+                "not looked at: this role may not read who has locks",
+                "It takes SELECT on pg_locks, pg_stat_activity and pg_prepared_xacts, which PUBLIC has by default.",
+            ),
+            Ok(Some(holders)) if holders.is_empty() => self.ok("record", "nobody has its tables locked"),
+            Ok(Some(holders)) => holders.iter().for_each(|holder| {
                 let (detail, hint) = told(holder);
                 self.fault("record", detail, hint);
             }),

@@ -37,6 +37,12 @@ const SELECT: &str = "
     ) ON l.pid IS NULL AND own.virtualtransaction OPERATOR(pg_catalog.=) l.holder
     ORDER BY l.granted DESC, 6 DESC";
 
+/// Everybody may look there, unless somebody has taken that from PUBLIC.
+const MAY_LOOK: &str = "
+    SELECT pg_catalog.bool_and(pg_catalog.has_table_privilege(view.name, 'SELECT'))
+    FROM (VALUES ('pg_catalog.pg_locks'), ('pg_catalog.pg_stat_activity'), ('pg_catalog.pg_prepared_xacts'))
+        AS view (name)";
+
 /// Somebody who has such a lock, or waits for one.
 pub struct LockHolder {
     /// None: a prepared transaction.
@@ -54,8 +60,12 @@ pub struct LockHolder {
     pub is_own: bool,
 }
 
-pub fn holders() -> Result<Vec<LockHolder>, Error> {
-    let found: Result<Vec<LockHolder>, SpiError> = Spi::connect(|client| {
+/// None: the caller may not look.
+pub fn holders() -> Result<Option<Vec<LockHolder>>, Error> {
+    let found: Result<Option<Vec<LockHolder>>, SpiError> = Spi::connect(|client| {
+        if client.select(MAY_LOOK, Some(1), &[])?.first().get::<bool>(1)? != Some(true) {
+            return Ok(None);
+        }
         let rows = client.select(SELECT, None, &[])?;
         rows.map(|row| {
             Ok(LockHolder {
@@ -68,7 +78,8 @@ pub fn holders() -> Result<Vec<LockHolder>, Error> {
                 is_own: row.get(7)?.unwrap_or(false),
             })
         })
-        .collect()
+        .collect::<Result<_, _>>()
+        .map(Some)
     });
     found.map_err(|error| Error::internal(format!("pg_locks could not be read: {error}"), "Report it."))
 }

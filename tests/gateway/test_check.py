@@ -591,6 +591,17 @@ def test_a_lock_of_somebody_who_is_not_shown(gateway, locker, app):
     assert f"pid {locker.get_backend_pid()} has" in detail and "ago" not in detail
 
 
+def test_where_pg_locks_is_not_for_all(gateway, app):
+    """The rest of the check is theirs all the same."""
+    gateway.execute(f"GRANT USAGE ON FOREIGN SERVER well TO {app}; REVOKE SELECT ON pg_locks FROM PUBLIC")
+    try:
+        with contextlib.closing(gateway.connect(user=app)) as session:
+            found = check(gateway, session=session)
+        assert statuses(found) == GOOD | {"record": "warning"} and "pg_locks" in found["record"][2]
+    finally:
+        gateway.execute("GRANT SELECT ON pg_locks TO PUBLIC")
+
+
 def test_the_view_does_not_wait_for_a_lock(gateway, locker):
     gateway.execute("LOCK TABLE otp_gateway_internal.breaker", session=locker)
     began = time.monotonic()

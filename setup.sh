@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # setup.sh          installs what building and testing need on a Debian machine: a C compiler and libclang (for the
-#                   bindings), Python's pytest and psycopg2, pgaudit and nss_wrapper, which makes up host names (for the
-#                   gateway tests), Python's venv (for pgspot), and Rust. Postgres, with the cluster that Debian makes of
-#                   it, only on a machine that has none; of one that is there, the headers. Says what it does; does
-#                   nothing where everything is there.
+#                   bindings), Python's pytest and psycopg2, pgaudit, PgBouncer (its service is left off) and
+#                   nss_wrapper, which makes up host names (for the gateway tests), Python's venv (for pgspot), and
+#                   Rust. Postgres, with the cluster that Debian makes of it, only on a machine that has none; of one
+#                   that is there, the headers. Says what it does; does nothing where everything is there.
 # setup.sh check    installs nothing: says what building lacks, and where that comes from, and ends with 1 if it lacks
 #                   something.
 set -euo pipefail
@@ -95,6 +95,13 @@ if [ ! -e "$(ask includedir-server)/postgres.h" ]; then
     [ -n "$major" ] || major=$(find /usr/lib/postgresql -mindepth 1 -maxdepth 1 -printf '%f\n' | sort -V | tail -n 1)
     need "postgresql-server-dev-$major"
     install_missing
+fi
+
+# Of PgBouncer the tests start their own: Debian's is not to listen because of them.
+if ! dpkg-query -W -f '${db:Status-Status}' pgbouncer 2>/dev/null | grep -qx installed; then
+    need pgbouncer
+    install_missing
+    $sudo systemctl disable -q --now pgbouncer 2>/dev/null || true
 fi
 
 # What pgaudit logs of our calls is tested. A Postgres that is not Debian's brings its own.

@@ -177,7 +177,9 @@ fn run(
                     return follow(found.id, WhichSend::Original, Micros::MAX);
                 }
             }
-            Response::Idle | Response::Progress(_) | Response::Checked(_) => return Err(unexpected()),
+            Response::Idle | Response::Progress(_) | Response::Checked(_) | Response::Budget(_) => {
+                return Err(unexpected());
+            }
         }
     }
 }
@@ -255,7 +257,11 @@ fn settled(id: Uuid) -> Result<VerificationSnapshot, Error> {
             Response::Idle => return session_reads::committed(id),
             Response::Retry => {}
             Response::Error(error) => return Err(error),
-            Response::Row(_) | Response::Progress(_) | Response::Checked(_) | Response::Unknown => {
+            Response::Row(_)
+            | Response::Progress(_)
+            | Response::Checked(_)
+            | Response::Budget(_)
+            | Response::Unknown => {
                 return Err(unexpected());
             }
         }
@@ -302,7 +308,9 @@ fn follow(id: Uuid, which: WhichSend, timeout: Micros) -> Result<ResultRow, Erro
             Some(Response::Row(row)) => return Ok(*row),
             Some(Response::Retry) => {}
             Some(Response::Error(error)) => return Err(error),
-            Some(Response::Idle | Response::Progress(_) | Response::Checked(_) | Response::Unknown) => {
+            Some(
+                Response::Idle | Response::Progress(_) | Response::Checked(_) | Response::Budget(_) | Response::Unknown,
+            ) => {
                 return Err(unexpected());
             }
         }

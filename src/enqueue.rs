@@ -23,10 +23,9 @@ use crate::{
     provider::lookup::VENDOR_NOT_CHOSEN,
     store::{
         identity::{Identity, Kind, Subject},
-        queue_home::queue_home,
         replica,
         rows::{IdempotencyHashes, NewVerification},
-        sealing_key, session_writes,
+        session_writes,
     },
 };
 
@@ -71,7 +70,7 @@ fn prepare(
         idempotency: None,
     };
     let (first, prepared) = wanted.check(&candidates)?;
-    let keys = sealing_key::keys()?;
+    let keys = transaction::keys()?;
     let mut state = Verification::queued(prepared.max_checks.unwrap_or(first.options.max_checks));
     let is_test = first.is_test_number(&prepared);
     state.reference = prepared.reference;
@@ -94,7 +93,7 @@ fn prepare(
         recipient_masked: prepared.recipient_masked,
         recipient_key: prepared.recipient.as_ref().and_then(|recipient| keys.recipients(recipient).into_iter().next()),
         // The payload, not what a verify needs of it: the message is written when its turn has come.
-        sealed: Some(keys.seal(&Place::Queued(id, queue_home()?), payload)),
+        sealed: Some(keys.seal(&Place::Queued(id, transaction::home()?), payload)),
         is_test,
         idempotency,
         state,

@@ -1,5 +1,6 @@
 //! From the catalog to a value: the foreign server, its options, the caller's user mapping, and the right to use them.
 
+pub mod account_breaker;
 pub mod candidates;
 pub mod credentials;
 pub mod description;
@@ -14,13 +15,12 @@ pub mod recipient;
 pub mod route;
 pub mod server_options;
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, rc::Rc, time::Duration};
 
 use dialect::{Dialect, Secret, TIMEOUT};
 use http_client::{Endpoint, OAuthClient, Proxy};
 use pgrx::pg_sys;
 use policy::{BlockReason, LimitRules, Micros};
-use url::Url;
 
 use crate::{
     error::Error,
@@ -47,7 +47,7 @@ pub struct Provider {
     pub server: pg_sys::Oid,
     pub name: String,
     pub dialect: Dialect,
-    pub options: ServerOptions,
+    pub options: Rc<ServerOptions>,
     /// The user mapping that the credentials come from; 0: none is needed.
     pub mapping: pg_sys::Oid,
     pub credentials: BTreeMap<String, Secret>,
@@ -71,7 +71,7 @@ impl Provider {
     /// The same, for a role that may use a route over it.
     fn of_member(server: Server, role: pg_sys::Oid) -> Result<Self, Error> {
         let dialect = description::of_server(&server)?;
-        let options = ServerOptions::parse(&dialect, &server.options)?;
+        let options = ServerOptions::read(&dialect, &server.options)?;
         let mut files =
             server.options.iter().filter(|(option, _)| server_options::FILE_OPTIONS.contains(&option.as_str()));
         files.try_for_each(|(option, _)| owner_must_read_files(&server, option))?;
@@ -108,10 +108,7 @@ impl Provider {
     /// Which account at the vendor this is, whatever the provider is called: two of one account share what counts
     /// there. By the credential that names it, not by the secret one, which changes.
     pub fn account(&self) -> Secret {
-        let url = Url::parse(&self.options.base_url).ok();
-        let port = url.as_ref().and_then(Url::port).filter(|port| ![80, 443].contains(port));
-        let host = url.as_ref().and_then(Url::host_str).unwrap_or_default().trim_end_matches('.');
-        let host = port.map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
+        let host = &self.options.host;
         let by_option = self.dialect.server_options.iter().find(|option| option.names_account);
         if let Some(account) = by_option.and_then(|option| self.options.vendors_own.get(option.name)) {
             return Secret::new(format!("{}\0{host}\0{account}", self.dialect.name));

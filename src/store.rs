@@ -16,6 +16,7 @@ pub mod prepared;
 pub mod queue;
 pub mod queue_home;
 pub mod recipient_lookup;
+pub mod record_locks;
 pub mod replica;
 pub mod retention;
 pub mod rows;

@@ -493,9 +493,10 @@ BEGIN ATOMIC
         "blocked": "flow is over", "sent by resend": "sent again", "in flight": "under way",
         "by allowed_prefixes": "wrong country", "by resend_after": "asked too soon", "by send_limit": "too many codes",
         "by provider_limit": "budget spent", "by max_checks": "no checks left", "by check_limit": "too many tries",
-        "by breaker": "not called now", "by paused": "sends paused"
+        "by breaker": "not called now", "by paused": "sends paused", "expired before its turn": "never sent"
     }'::pg_catalog.jsonb OPERATOR(pg_catalog.->>) CASE
         WHEN $2 IS NULL THEN 'in flight'
+        WHEN $2 OPERATOR(pg_catalog.=) 'expired' AND $1 OPERATOR(pg_catalog.=) 'send' THEN 'expired before its turn'
         WHEN $2 OPERATOR(pg_catalog.=) 'sent' AND $1 OPERATOR(pg_catalog.=) 'resend' THEN 'sent by resend'
         WHEN $2 OPERATOR(pg_catalog.=) 'blocked' AND $3 IS NOT NULL THEN pg_catalog.concat('by ', $3)
         ELSE $2
@@ -555,34 +556,10 @@ SELECT
     setting.source
 FROM pg_catalog.pg_foreign_server AS server
 JOIN pg_catalog.pg_foreign_data_wrapper AS wrapper ON wrapper.oid OPERATOR(pg_catalog.=) server.srvfdw
-LEFT JOIN otp_gateway_internal.breaker ON breaker.server OPERATOR(pg_catalog.=) server.oid
-    AND breaker.mapping OPERATOR(pg_catalog.=) coalesce((
-        SELECT m.oid FROM pg_catalog.pg_user_mapping AS m
-        LEFT JOIN pg_catalog.pg_roles AS r ON r.oid OPERATOR(pg_catalog.=) m.umuser
-        WHERE m.umserver OPERATOR(pg_catalog.=) server.oid
-            AND (m.umuser OPERATOR(pg_catalog.=) 0 OR r.rolname OPERATOR(pg_catalog.=) CURRENT_USER)
-        ORDER BY m.umuser DESC LIMIT 1
-    ), 0)
-CROSS JOIN LATERAL (
-    SELECT s.setting, s.value, s.source, s.place
-    FROM ROWS FROM (
-        pg_catalog.jsonb_to_recordset(otp_gateway_internal.effective_settings(server.oid))
-        AS (setting pg_catalog.text, value pg_catalog.text, source pg_catalog.text)
-    ) WITH ORDINALITY AS s (setting, value, source, place)
-    UNION ALL
-    SELECT
-        'breaker',
-        CASE
-            WHEN breaker.open_until IS NULL THEN 'closed'
-            WHEN breaker.open_until OPERATOR(pg_catalog.>) pg_catalog.clock_timestamp()
-            THEN pg_catalog.concat('open until ', breaker.open_until)
-            ELSE 'half-open: the next send is a probe'
-        END,
-        'state',
-        1000
-    WHERE wrapper.fdwname OPERATOR(pg_catalog.~) '^otp_' AND wrapper.fdwname OPERATOR(pg_catalog.<>) 'otp_route'
-        AND pg_catalog.jsonb_array_length(otp_gateway_internal.effective_settings(server.oid)) OPERATOR(pg_catalog.>) 0
-) AS setting
+CROSS JOIN LATERAL ROWS FROM (
+    pg_catalog.jsonb_to_recordset(otp_gateway_internal.effective_settings(server.oid))
+    AS (setting pg_catalog.text, value pg_catalog.text, source pg_catalog.text)
+) WITH ORDINALITY AS setting (setting, value, source, place)
 ORDER BY server.srvname, setting.place;
 COMMENT ON VIEW otp_gateway.provider IS
 'what is in force at every provider, one row for each setting: each option of the server, given or not, and which '
@@ -826,17 +803,24 @@ BEGIN ATOMIC
     -- LIMIT as in find: more attempts than it says there cannot be.
     WITH found AS MATERIALIZED (
         SELECT otp_gateway_internal.recipient_verifications_anywhere(history.mobile) AS ids
-    ), happened AS (
+    ), attempts AS MATERIALIZED (
         SELECT
             a.started_at AS began, a.id, a.provider, a.operation, a.outcome,
             otp_gateway_internal.words(a.operation, a.outcome, a.reason) AS words, a.verification_id, a.vendor_message
         FROM otp_gateway.attempt AS a
         WHERE a.verification_id OPERATOR(pg_catalog.=) ANY ((SELECT f.ids FROM found AS f)::pg_catalog.uuid[])
+    ), happened AS (
+        SELECT t.* FROM attempts AS t
         UNION ALL
-        SELECT v.created_at, v.id, v.provider, 'send', NULL, 'waits its turn', v.id, NULL
+        -- What began before its first attempt was queued: else both are of one moment.
+        SELECT
+            v.created_at, v.id, v.provider, 'send', NULL,
+            CASE v.status WHEN 'queued' THEN 'waits its turn' ELSE 'was queued' END, v.id, NULL
         FROM otp_gateway.verification AS v
         WHERE v.id OPERATOR(pg_catalog.=) ANY ((SELECT f.ids FROM found AS f)::pg_catalog.uuid[])
-            AND v.status OPERATOR(pg_catalog.=) 'queued'
+            AND (v.status OPERATOR(pg_catalog.=) 'queued' OR v.created_at OPERATOR(pg_catalog.<) (
+                SELECT pg_catalog.min(t.began) FROM attempts AS t WHERE t.verification_id OPERATOR(pg_catalog.=) v.id
+            ))
     )
     SELECT h.began, h.provider, h.operation, h.outcome, h.words, h.verification_id, h.vendor_message
     FROM happened AS h
@@ -846,7 +830,7 @@ BEGIN ATOMIC
 END;
 COMMENT ON FUNCTION otp_gateway.history(text, timestamptz, timestamptz) IS
 'What happened to a number (for REL-ID: to a user id) at all providers, the earliest first: the attempts of the '
-'verifications that otp_gateway.find(mobile) shows, and their sends that wait in the queue. since, until: from when, '
+'verifications that otp_gateway.find(mobile) shows, and when their sends were queued. since, until: from when, '
 '30 days ago where nothing is said, and until before when; ''today'', ''now'' and ''infinity'' too. Errors: 22023 no '
 'number that any vendor takes.';
 

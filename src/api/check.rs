@@ -1,8 +1,11 @@
 //! `otp_gateway.check`: what stands in the way of a send, as far as that can be seen without making one.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::{
+    path::Path,
+    time::{SystemTime, UNIX_EPOCH},
+};
 
-use http_client::{ConnectionCheck, Endpoint, Reached};
+use http_client::{AllowedHosts, ConnectionCheck, Endpoint, Reached};
 use pgrx::pg_sys;
 use policy::Micros;
 use serde_json::Value;
@@ -12,6 +15,7 @@ use uuid::Uuid;
 use crate::{
     api::function::sql_function,
     error::Error,
+    gucs,
     ipc::{
         message::{self, Request, Response, unexpected},
         segment,
@@ -21,6 +25,7 @@ use crate::{
         clock::since_boot,
         foreign_servers::{self, Server},
         roles::current_user,
+        settings,
         writable::is_standby,
     },
     provider::{
@@ -55,6 +60,7 @@ fn of_name(name: &str, role: pg_sys::Oid) -> Result<Vec<Findings>, Error> {
     if !is_route_server(&server) {
         findings.look(server, role);
         let is_served = gateway(&mut findings);
+        budget(&mut findings, is_served);
         network(&mut findings, is_served);
         return Ok(vec![findings]);
     }
@@ -83,6 +89,7 @@ fn of_member(route: &Server, name: &str, role: pg_sys::Oid, is_served: bool) -> 
         Ok(()) => {
             findings.ok("usage", "the route's owner may use it");
             findings.look(server, role);
+            budget(&mut findings, is_served);
             network(&mut findings, is_served);
         }
     }
@@ -98,13 +105,38 @@ fn gateway(findings: &mut Findings) -> bool {
             return false;
         }
     }
+    findings.record();
     let is_served = worker(findings);
     // Later: a first start makes it.
-    match sealing_key::keys() {
+    match sealing_key::keys_at_once() {
+        Ok(_) if is_among_the_data(&gucs::key_file()) => findings.warn(
+            "key_file",
+            "it lies in the data directory: whoever has a base backup can open what is sealed there",
+            "Into a directory of the server's system user's own: otp_gateway.key_file names it, then stop the server, \
+             move the file, start.",
+        ),
         Ok(_) => findings.ok("key_file", "there, private, and the one that this database was sealed under"),
         Err(error) => findings.error("key_file", &error),
     }
     is_served
+}
+
+/// Whether a file is in the data directory, wherever links lead.
+fn is_among_the_data(file: &Path) -> bool {
+    let real = |path: &Path| path.canonicalize().ok();
+    real(file).zip(real(Path::new(&settings::data_directory()))).is_some_and(|(file, data)| file.starts_with(data))
+}
+
+/// Whether the next send is one too many for provider_limit.
+fn budget(findings: &mut Findings, is_served: bool) {
+    let Some(budget) = findings.budget.take().filter(|_| is_served) else { return };
+    match ask(&Request::Budget(budget.server, budget.limits.clone()), GRACE) {
+        Ok(Some(Response::Budget(None))) => {}
+        Ok(Some(Response::Budget(Some(wait)))) => findings.spent(&budget, wait),
+        Ok(Some(_)) => findings.error("provider_limit", &unexpected()),
+        Ok(None) => findings.error("provider_limit", &busy()),
+        Err(error) => findings.error("provider_limit", &error),
+    }
 }
 
 fn worker(findings: &mut Findings) -> bool {
@@ -135,7 +167,7 @@ fn worker(findings: &mut Findings) -> bool {
 fn busy() -> Error {
     Error::not_in_prerequisite_state(
         "the background worker of this database does not answer in time",
-        "It may wait for a lock on its tables: pg_locks shows what; the server's log has more.",
+        "It may wait for a lock on its tables: see the row record; the server's log has more.",
     )
 }
 
@@ -160,11 +192,20 @@ fn network(findings: &mut Findings, is_served: bool) {
     if !is_served {
         return findings.warn("connection", "not looked at: nobody is there to make one", "See worker.");
     }
+    let is_any_allowed = gucs::allowed_hosts().is_ok_and(|allowed| allowed == AllowedHosts::default());
+    if is_any_allowed {
+        findings.warn(
+            "allowed_hosts",
+            "not set: whoever may create servers can have any host called, in your own network too",
+            "A superuser lists the hosts of all providers: ALTER SYSTEM SET otp_gateway.allowed_hosts = '...'; then \
+             SELECT pg_reload_conf().",
+        );
+    }
     let token = endpoint.oauth.as_ref().map(|oauth| Endpoint { base_url: oauth.token_url.clone(), ..endpoint.clone() });
     let ways = [Some(("base_url", endpoint)), token.map(|endpoint| ("token_url", endpoint))];
     for (option, endpoint) in ways.into_iter().flatten() {
         let patience = micros(endpoint.connect_timeout).saturating_mul(2).saturating_add(GRACE);
-        let way = Way::of(&endpoint);
+        let way = Way::of(&endpoint, !is_any_allowed);
         match ask(&Request::Check(option.to_owned(), Box::new(endpoint)), patience) {
             Ok(Some(Response::Checked(check))) => way.add_to(findings, &check),
             Ok(Some(_)) => findings.error("connection", &unexpected()),
@@ -180,14 +221,17 @@ struct Way {
     /// Where the connection goes at first: the proxy, if there is one.
     first: Option<Url>,
     has_files: bool,
+    /// There is a list of hosts, which it is among if it is taken.
+    is_listed: bool,
 }
 
 impl Way {
-    fn of(endpoint: &Endpoint) -> Self {
+    fn of(endpoint: &Endpoint, is_listed: bool) -> Self {
         let url = Url::parse(&endpoint.base_url).ok();
         let proxy = endpoint.proxy.as_ref().and_then(|proxy| Url::parse(&proxy.url).ok());
         let first = proxy.or_else(|| url.clone());
-        Self { url, first, has_files: endpoint.ca_file.is_some() || endpoint.client_cert_file.is_some() }
+        let has_files = endpoint.ca_file.is_some() || endpoint.client_cert_file.is_some();
+        Self { url, first, has_files, is_listed }
     }
 
     /// A finding for each step, up to the one that it came no further than.
@@ -205,7 +249,7 @@ impl Way {
         step(
             "allowed_hosts",
             Reached::Refused,
-            Some(format!("calls may go to {host}")),
+            self.is_listed.then(|| format!("calls may go to {host}")),
             "A superuser lists the host in otp_gateway.allowed_hosts, or ALTER SERVER ... OPTIONS (SET base_url ...).",
         );
         step(

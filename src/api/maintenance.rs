@@ -111,7 +111,9 @@ fn in_parts(part: impl Fn(Uuid) -> Maintenance) -> Result<i64, Error> {
             // The worker was another one by then.
             Response::Retry => {}
             Response::Error(error) => return Err(error),
-            Response::Row(_) | Response::Idle | Response::Checked(_) | Response::Unknown => return Err(unexpected()),
+            Response::Row(_) | Response::Idle | Response::Checked(_) | Response::Budget(_) | Response::Unknown => {
+                return Err(unexpected());
+            }
         }
         if clock().since(said) > PROGRESS {
             pgrx::notice!("otp_gateway: {count} verifications so far");

@@ -11,6 +11,7 @@ use pgrx::pg_sys;
 use uuid::Uuid;
 
 use crate::{
+    crypto::{key_file, seal::Keys},
     enqueue::enqueued_row::Enqueued,
     error::Error,
     gucs,
@@ -20,6 +21,7 @@ use crate::{
         transaction::{Subtransaction, on_subtransaction},
     },
     provider::candidates::Candidates,
+    store::{queue_home::queue_home, sealing_key},
 };
 
 /// What this transaction has enqueued.
@@ -34,6 +36,9 @@ pub struct Transaction {
     pub rows: Vec<Enqueued>,
     /// Looked up once for many rows.
     pub candidates: HashMap<(String, pg_sys::Oid), Rc<Candidates>>,
+    /// The same: the keys, which this database needs, and the cluster that its queue is of.
+    pub keys: Option<Rc<Keys>>,
+    pub home: Option<u64>,
 }
 
 thread_local! {
@@ -70,6 +75,29 @@ pub fn candidates(name: &str, role: pg_sys::Oid) -> Result<Rc<Candidates>, Error
     let candidates = Rc::new(Candidates::find(name, role)?);
     TRANSACTION.with_borrow_mut(|transaction| transaction.candidates.insert(known, Rc::clone(&candidates)));
     Ok(candidates)
+}
+
+/// The keys of the file, as it is now; whether this database needs them is asked once.
+pub fn keys() -> Result<Rc<Keys>, Error> {
+    let known = TRANSACTION.with_borrow(|transaction| transaction.keys.clone());
+    if let Some(known) = known
+        && Rc::ptr_eq(&known, &key_file::keys()?)
+    {
+        return Ok(known);
+    }
+    let keys = sealing_key::keys()?;
+    TRANSACTION.with_borrow_mut(|transaction| transaction.keys = Some(Rc::clone(&keys)));
+    Ok(keys)
+}
+
+/// The cluster that what is queued here is sealed for.
+pub fn home() -> Result<u64, Error> {
+    if let Some(known) = TRANSACTION.with_borrow(|transaction| transaction.home) {
+        return Ok(known);
+    }
+    let home = queue_home()?;
+    TRANSACTION.with_borrow_mut(|transaction| transaction.home = Some(home));
+    Ok(home)
 }
 
 /// One more in this transaction.

@@ -219,6 +219,10 @@ unsafe fn is_of_ours(error: &pg_sys::ErrorData) -> bool {
         if !extension_presence::may_be_here() {
             return false;
         }
+        // EXECUTE of what is not there (any more), as behind a pooler: nobody knows what it would have called.
+        if error.sqlerrcode == PgSqlErrorCode::ERRCODE_INVALID_SQL_STATEMENT_NAME as i32 {
+            return true;
+        }
         // What the parser cannot read is not read by its tokens here either: a quote that was forgotten makes literals
         // of what stands between them. Nothing of it was carried out.
         let is_unread = !error.funcname.is_null() && CStr::from_ptr(error.funcname) == c"scanner_yyerror";

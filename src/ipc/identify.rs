@@ -26,7 +26,11 @@ pub fn identity(subject: &Subject) -> Result<Identity, Error> {
         match call(&Request::Identify(subject.clone()), Uuid::nil())? {
             Response::Idle | Response::Retry => {}
             Response::Error(error) => return Err(error),
-            Response::Row(_) | Response::Progress(_) | Response::Checked(_) | Response::Unknown => {
+            Response::Row(_)
+            | Response::Progress(_)
+            | Response::Checked(_)
+            | Response::Budget(_)
+            | Response::Unknown => {
                 return Err(unexpected());
             }
         }

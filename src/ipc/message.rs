@@ -3,7 +3,7 @@
 
 use dialect::Outcome;
 use http_client::{ConnectionCheck, Endpoint};
-use policy::{BlockReason, Micros, Status, Timestamp, Verification};
+use policy::{BlockReason, Limits, Micros, Status, Timestamp, Verification};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use uuid::Uuid;
 use zeroize::Zeroizing;
@@ -33,6 +33,8 @@ pub enum Request {
     Identify(Subject),
     /// How far does a connection to the URL of this option come? The endpoint has it for its base_url.
     Check(String, Box<Endpoint>),
+    /// How long does this provider_limit refuse sends through this foreign server?
+    Budget(u32, Limits),
 }
 
 /// What keeps the record in order: done in parts, so that it holds up nobody. Each response says where the next one
@@ -64,6 +66,8 @@ pub enum Response {
     Idle,
     Progress(Progress),
     Checked(ConnectionCheck),
+    /// None: not at all.
+    Budget(Option<Micros>),
     /// The record has changed since you read it, or the worker that you asked is no more: read and ask again.
     Retry,
     /// A worker had your call, and what became of it cannot be found out.

@@ -16,6 +16,40 @@ pub fn mark_changes(caches: &[pg_sys::SysCacheIdentifier::Type], flag: &'static 
     }
 }
 
+/// What the catalog says, looked up again only after a change.
+pub struct Answer {
+    is_heard: AtomicBool,
+    is_stale: AtomicBool,
+    is_known: AtomicBool,
+    is_true: AtomicBool,
+}
+
+impl Answer {
+    pub const fn unknown() -> Self {
+        Self {
+            is_heard: AtomicBool::new(false),
+            is_stale: AtomicBool::new(false),
+            is_known: AtomicBool::new(false),
+            is_true: AtomicBool::new(false),
+        }
+    }
+
+    /// In a transaction; an error of the look-up leaves it unknown.
+    pub fn get(&'static self, caches: &[pg_sys::SysCacheIdentifier::Type], look: impl FnOnce() -> bool) -> bool {
+        if !self.is_heard.swap(true, SeqCst) {
+            mark_changes(caches, &self.is_stale);
+        }
+        if self.is_stale.swap(false, SeqCst) {
+            self.is_known.store(false, SeqCst);
+        }
+        if !self.is_known.load(SeqCst) {
+            self.is_true.store(look(), SeqCst);
+            self.is_known.store(true, SeqCst);
+        }
+        self.is_true.load(SeqCst)
+    }
+}
+
 unsafe extern "C-unwind" fn at_change(flag: pg_sys::Datum, _cache: i32, _hash: u32) {
     // SAFETY: the flag that mark_changes() was given.
     unsafe { &*flag.cast_mut_ptr::<AtomicBool>() }.store(true, SeqCst);

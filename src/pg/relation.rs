@@ -4,6 +4,26 @@ use std::ffi::CStr;
 
 use pgrx::pg_sys;
 
+/// A lock to read a relation, until it is dropped.
+pub struct ReadLock(pg_sys::Oid);
+
+const READ: pg_sys::LOCKMODE = pg_sys::AccessShareLock as pg_sys::LOCKMODE;
+
+impl ReadLock {
+    /// None: somebody has a lock that is in its way, or waits for one.
+    pub fn at_once(relation: pg_sys::Oid) -> Option<Self> {
+        // SAFETY: in a transaction; a relation that is dropped meanwhile has a lock for nothing.
+        unsafe { pg_sys::ConditionalLockRelationOid(relation, READ) }.then_some(Self(relation))
+    }
+}
+
+impl Drop for ReadLock {
+    fn drop(&mut self) {
+        // SAFETY: held since at_once(): an error that passes by has not ended the transaction yet.
+        unsafe { pg_sys::UnlockRelationOid(self.0, READ) };
+    }
+}
+
 /// The OID of a relation in the schema `otp_gateway_internal`. Takes no lock.
 pub fn of_extension(name: &CStr) -> Option<pg_sys::Oid> {
     let found = relation(c"otp_gateway_internal", name);

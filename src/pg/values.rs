@@ -2,7 +2,11 @@
 
 use std::ffi::CStr;
 
-use pgrx::{IntoDatum, datum::DatumWithOid, pg_sys};
+use pgrx::{
+    IntoDatum,
+    datum::{DatumWithOid, TimestampWithTimeZone},
+    pg_sys,
+};
 use policy::Timestamp;
 use uuid::Uuid;
 
@@ -56,6 +60,11 @@ pub fn byteas(values: &[Vec<u8>]) -> DatumWithOid<'static> {
 
 pub fn time(value: Timestamp) -> DatumWithOid<'static> {
     argument(Time(value), pg_sys::TIMESTAMPTZOID)
+}
+
+/// As the session shows a timestamptz.
+pub fn shown_time(value: Timestamp) -> String {
+    TimestampWithTimeZone::try_from(value.0).map_or_else(|_| "infinity".to_owned(), |time| time.to_string())
 }
 
 pub fn transaction(value: u64) -> DatumWithOid<'static> {

@@ -7,8 +7,16 @@ use policy::Strategy;
 use serde_json::{Value, json};
 
 use crate::{
-    pg::{foreign_servers, roles::current_user},
+    pg::{
+        clock::clock,
+        foreign_servers::{self, Server},
+        relation::of_extension,
+        roles::current_user,
+        values,
+    },
     provider::{
+        Provider,
+        account_breaker::AccountBreaker,
         description,
         lookup::dialect_of,
         option_value::shown,
@@ -47,8 +55,24 @@ pub fn of_provider(server: pg_sys::Oid) -> Vec<Setting> {
             vec![Setting { setting: "error", value: Some(error.message().to_owned()), source: "server" }]
         }
     };
-    settings.push(credentials(foreign_servers::user_mapping(current_user(), server.oid).map(|(_, options)| options)));
+    let (mapping, options) = foreign_servers::user_mapping(current_user(), server.oid).unzip();
+    settings.push(credentials(options));
+    settings.extend(breaker(server, mapping.unwrap_or(pg_sys::InvalidOid)));
     settings
+}
+
+/// Whether sends with the credentials of the current role are let through. None: the view is that of an older version,
+/// which looks by itself.
+fn breaker(server: Server, mapping: pg_sys::Oid) -> Option<Setting> {
+    of_extension(c"breaker")?;
+    let configuration = |server| Provider::of_member(server, current_user()).ok().map(|it| it.configuration());
+    let value = match AccountBreaker::of(server.oid, mapping, || configuration(server), clock()) {
+        Ok(AccountBreaker::Closed | AccountBreaker::Mended) => "closed".to_owned(),
+        Ok(AccountBreaker::Open(open)) => format!("open until {}", values::shown_time(open.open_until)),
+        Ok(AccountBreaker::HalfOpen(_)) => "half-open: the next send is a probe".to_owned(),
+        Err(error) => error.message().to_owned(),
+    };
+    Some(Setting { setting: "breaker", value: Some(value), source: "state" })
 }
 
 fn of_route(given: &[(String, String)]) -> Vec<Setting> {

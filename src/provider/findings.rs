@@ -12,12 +12,11 @@ use std::{
 use dialect::{Dialect, Outcome, Secret, defaults_in_force, missing_defaults};
 use http_client::Endpoint;
 use pgrx::pg_sys;
-use policy::Micros;
+use policy::{Limits, Micros};
 use serde_json::{Value, json};
 use url::Url;
 
 use crate::{
-    crypto::seal::Keys,
     error::{Error, file_error},
     gucs,
     pg::{
@@ -26,6 +25,7 @@ use crate::{
     },
     provider::{
         Provider,
+        account_breaker::AccountBreaker,
         credentials::credentials,
         description,
         lookup::{no_usage, shown},
@@ -33,7 +33,10 @@ use crate::{
         ownership::owner_must_read_files,
         server_options::{Enforce, FILE_OPTIONS, PROXY_CREDENTIALS, ServerOptions},
     },
-    store::{breakers::open_breaker, sealing_key},
+    store::{
+        breakers::OpenBreaker,
+        record_locks::{self, LockHolder},
+    },
 };
 
 const CREDENTIAL_FILE: &str = "credential_file";
@@ -76,18 +79,29 @@ pub struct Findings {
     pub endpoint: Option<Endpoint>,
     /// Whose breaker counts.
     account: Option<AccountInUse>,
+    /// What is to be asked of the worker, which counts.
+    pub budget: Option<Budget>,
 }
 
 /// Foreign server and user mapping, and what calls with them depend on.
 struct AccountInUse {
     server: pg_sys::Oid,
     mapping: pg_sys::Oid,
-    configuration: Secret,
+    /// None: the credentials cannot be read.
+    configuration: Option<Secret>,
+}
+
+/// What a provider may send in all.
+pub struct Budget {
+    pub server: u32,
+    pub limits: Limits,
+    is_enforced: bool,
 }
 
 impl Findings {
     pub fn of(provider: &str) -> Self {
-        Self { provider: shown(provider), options: Vec::new(), all: Vec::new(), endpoint: None, account: None }
+        let (options, all) = (Vec::new(), Vec::new());
+        Self { provider: shown(provider), options, all, endpoint: None, account: None, budget: None }
     }
 
     pub fn json(&self) -> impl Iterator<Item = Value> {
@@ -134,14 +148,19 @@ impl Findings {
     pub fn look(&mut self, server: Server, role: pg_sys::Oid) {
         self.options = server.options.iter().map(|(name, _)| name.clone()).collect();
         let read = description::of_server(&server)
-            .and_then(|dialect| Ok((ServerOptions::parse(&dialect, &server.options)?, dialect)));
+            .and_then(|dialect| Ok((ServerOptions::read(&dialect, &server.options)?, dialect)));
         let (options, dialect) = match read {
             Ok(read) => read,
             Err(error) => return self.error("options", &error),
         };
         let is_local = defaults_in_force(&dialect, &options.vendors_own, &options.defaults).is_local;
         self.files(&server);
-        let provider = self.mapping(&dialect, server, options, role);
+        let (provider, has_credentials) = self.mapping(&dialect, server, options, role);
+        self.budget = provider.options.provider_limit.clone().map(|limits| Budget {
+            server: provider.server.to_u32(),
+            limits,
+            is_enforced: provider.options.enforce == Enforce::On,
+        });
         if is_local {
             return self.ok("base_url", "no vendor is asked: the gateway answers by itself, and sends nothing");
         }
@@ -149,39 +168,72 @@ impl Findings {
         self.defaults(&dialect, &provider);
         self.limits(&dialect, &provider);
         self.endpoint = Some(provider.endpoint(None));
-        let (server, mapping, configuration) = (provider.server, provider.mapping, provider.configuration());
+        let configuration = has_credentials.then(|| provider.configuration());
+        let (server, mapping) = (provider.server, provider.mapping);
         self.account = Some(AccountInUse { server, mapping, configuration });
     }
 
     /// Whether sends with these credentials are let through.
     pub fn breaker(&mut self) {
         let Some(account) = self.account.take() else { return };
-        let open = match open_breaker(account.server, account.mapping) {
-            Ok(Some(open)) => open,
-            Ok(None) => return self.ok("breaker", "closed"),
-            Err(error) => return self.error("breaker", &error),
-        };
         let now = clock();
-        let of = |keys: Rc<Keys>| keys.configuration(&account.configuration);
-        if sealing_key::keys().is_ok_and(|keys| of(keys) != open.configuration) {
-            let detail = "closed: options or credentials have changed since calls failed, and the next one is tried";
-            return self.ok("breaker", detail);
+        let last = |open: &OpenBreaker| {
+            let code = open.vendor_code.as_ref().map_or_else(String::new, |code| format!(", vendor code {code}"));
+            let ago = length(now.since(open.failed_at));
+            format!("the last call failed {ago} ago ({}{code})", open.outcome.as_str())
+        };
+        match AccountBreaker::of(account.server, account.mapping, || account.configuration, now) {
+            Err(error) => self.error("breaker", &error),
+            Ok(AccountBreaker::Closed) => self.ok("breaker", "closed"),
+            Ok(AccountBreaker::Mended) => self.ok(
+                "breaker",
+                "closed: options or credentials have changed since calls failed, and the next one is tried",
+            ),
+            Ok(AccountBreaker::HalfOpen(open)) => {
+                let detail = format!("half-open: {}, the next one is let through as a probe", last(&open));
+                self.warn("breaker", detail, how_to_close(open.outcome));
+            }
+            Ok(AccountBreaker::Open(open)) => {
+                let (since, wait) = (length(now.since(open.opened_at)), length(open.open_until.since(now)));
+                let last = last(&open);
+                let detail = format!("open for {since}: nothing is sent; {last}, the next one is tried in {wait}");
+                self.fault("breaker", detail, how_to_close(open.outcome));
+            }
         }
-        let seconds =
-            |length: Micros| option_value::shown(Duration::from_secs((length.max(0) as u64).div_ceil(1_000_000)));
-        let code = open.vendor_code.as_ref().map_or_else(String::new, |code| format!(", vendor code {code}"));
-        let last = format!(
-            "the last call failed {} ago ({}{code})",
-            seconds(now.since(open.failed_at)),
-            open.outcome.as_str()
+    }
+
+    /// What provider_limit has left is told where that is nothing.
+    pub fn spent(&mut self, budget: &Budget, wait: Micros) {
+        let (limits, wait) = (&budget.limits, length(wait));
+        let hint = format!(
+            "An attack, or more customers? otp_gateway.recent shows the sends. ALTER SERVER {} OPTIONS (SET \
+             provider_limit ...) lets more go.",
+            self.provider
         );
-        if open.open_until <= now {
-            let detail = format!("half-open: {last}, the next one is let through as a probe");
-            return self.warn("breaker", detail, how_to_close(open.outcome));
+        match budget.is_enforced {
+            true => self.fault(
+                "provider_limit",
+                format!("{limits}: spent, and nothing is sent; the next one goes in {wait}"),
+                hint,
+            ),
+            false => self.warn(
+                "provider_limit",
+                format!("{limits}: spent, and only observed; with enforce 'on' the next one would go in {wait}"),
+                hint,
+            ),
         }
-        let (since, wait) = (seconds(now.since(open.opened_at)), seconds(open.open_until.since(now)));
-        let detail = format!("open for {since}: nothing is sent; {last}, the next one is tried in {wait}");
-        self.fault("breaker", detail, how_to_close(open.outcome));
+    }
+
+    /// Whether somebody has the record locked against those who write it.
+    pub fn record(&mut self) {
+        match record_locks::holders() {
+            Err(error) => self.error("record", &error),
+            Ok(holders) if holders.is_empty() => self.ok("record", "nobody has its tables locked"),
+            Ok(holders) => holders.iter().for_each(|holder| {
+                let (detail, hint) = told(holder);
+                self.fault("record", detail, hint);
+            }),
+        }
     }
 
     /// Those that server options name. What is in them, the TLS client reads.
@@ -214,8 +266,14 @@ impl Findings {
         }
     }
 
-    /// The credentials that the role would use.
-    fn mapping(&mut self, dialect: &Dialect, server: Server, options: ServerOptions, role: pg_sys::Oid) -> Provider {
+    /// The credentials that the role would use, and whether they can be read.
+    fn mapping(
+        &mut self,
+        dialect: &Dialect,
+        server: Server,
+        options: Rc<ServerOptions>,
+        role: pg_sys::Oid,
+    ) -> (Provider, bool) {
         let (mapping, given) = foreign_servers::user_mapping(role, server.oid).unzip();
         for (option, path) in given.iter().flatten() {
             let sets = dialect.credential_sets();
@@ -232,6 +290,7 @@ impl Findings {
             (Some(_), false) => format!("the user mapping gives {}", names.join(", ")),
         };
         let found = credentials(dialect, &server, &options, given).inspect(|_| self.ok("credentials", found));
+        let has_credentials = found.is_ok();
         let credentials = found.unwrap_or_else(|error| {
             // A file that cannot be read has been told of.
             if !self.all.iter().any(|found| found.item == CREDENTIAL_FILE && found.grade == Grade::Error) {
@@ -241,7 +300,9 @@ impl Findings {
         });
         let mapping = mapping.unwrap_or(pg_sys::InvalidOid);
         let (dialect, given) = (dialect.clone(), server.options);
-        Provider { server: server.oid, name: server.name, dialect, options, mapping, credentials, given }
+        let provider =
+            Provider { server: server.oid, name: server.name, dialect, options, mapping, credentials, given };
+        (provider, has_credentials)
     }
 
     fn base_url(&mut self, dialect: &Dialect, provider: &Provider) {
@@ -319,6 +380,51 @@ impl Findings {
             Enforce::Observe => {
                 self.warn("enforce", "observe: what a limit refuses is sent all the same", self.alter("enforce", "on"))
             }
+        }
+    }
+}
+
+/// In the unit that fits, rounded up.
+fn length(length: Micros) -> String {
+    let seconds = (length.max(0) as u64).div_ceil(1_000_000);
+    let unit = match seconds {
+        0..120 => 1,
+        120..36_000 => 60,
+        _ => 3600,
+    };
+    option_value::shown(Duration::from_secs(seconds.div_ceil(unit) * unit))
+}
+
+/// What a lock on the record does, and what to do.
+fn told(holder: &LockHolder) -> (String, String) {
+    let LockHolder { modes, tables, .. } = holder;
+    let since =
+        holder.since.map_or_else(String::new, |since| format!(", in a transaction that began {} ago", length(since)));
+    match (holder.pid, &holder.prepared) {
+        _ if holder.is_own => (
+            format!("your own transaction has {modes} on {tables}: what you call waits for yourself"),
+            "COMMIT or ROLLBACK first.".to_owned(),
+        ),
+        (Some(pid), _) if holder.is_granted => (
+            format!("pid {pid} has {modes} on {tables}{since}: sends, checks and their ends wait"),
+            format!(
+                "What it does: SELECT * FROM pg_stat_activity WHERE pid = {pid}. All goes on at the end of its \
+                 transaction; to end it: SELECT pg_terminate_backend({pid})."
+            ),
+        ),
+        (Some(pid), _) => (
+            format!("pid {pid} waits for {modes} on {tables}{since}: sends, checks and their ends wait behind it"),
+            format!(
+                "For whom it waits: SELECT pg_blocking_pids({pid}). To take it out of the way: SELECT \
+                 pg_cancel_backend({pid})."
+            ),
+        ),
+        (None, prepared) => {
+            let gid = prepared.as_deref().unwrap_or_default().replace('\'', "''");
+            (
+                format!("a prepared transaction has {modes} on {tables}{since}: sends, checks and their ends wait"),
+                format!("Whoever prepared it: COMMIT PREPARED '{gid}' or ROLLBACK PREPARED '{gid}'."),
+            )
         }
     }
 }

@@ -1,11 +1,12 @@
 //! The options of a server: their names, their rules, their defaults. Read alike when they are written (the validator)
 //! and when they are used.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{cell::RefCell, collections::BTreeMap, rc::Rc, time::Duration};
 
 use dialect::{Dialect, nearest};
 use policy::{AllowedPrefixes, Limits, TestNumbers};
 use serde_json::{Map, Value};
+use url::Url;
 
 use crate::{
     error::Error,
@@ -56,9 +57,25 @@ pub enum Enforce {
     Observe,
 }
 
+thread_local! {
+    /// What was read last, by its vendor and as it is written: a session calls through few providers.
+    static READ: RefCell<Vec<Read>> = const { RefCell::new(Vec::new()) };
+}
+
+/// More are rare, and cost a reading each.
+const MOST_READ: usize = 8;
+
+struct Read {
+    vendor: &'static str,
+    written: Vec<(String, String)>,
+    options: Rc<ServerOptions>,
+}
+
 /// A server's options with their defaults filled in.
 pub struct ServerOptions {
     pub base_url: String,
+    /// The host of base_url, with the port where that is none of the usual ones.
+    pub host: String,
     /// None: as long as the call's dialect says.
     pub timeout: Option<Duration>,
     pub connect_timeout: Duration,
@@ -91,6 +108,7 @@ impl ServerOptions {
     fn of(dialect: &Dialect) -> Self {
         Self {
             base_url: dialect.base_url.unwrap_or_default().to_owned(),
+            host: String::new(),
             timeout: None,
             connect_timeout: Duration::from_secs(3),
             proxy: None,
@@ -112,6 +130,27 @@ impl ServerOptions {
             test_numbers: None,
             vendors_own: BTreeMap::new(),
         }
+    }
+
+    /// As they are written now; what is written alike is read once. A description may come from a file, and is part of
+    /// what its options are read by.
+    pub fn read(dialect: &Dialect, written: &[(String, String)]) -> Result<Rc<Self>, Error> {
+        if dialect.description.is_some() {
+            return Self::parse(dialect, written).map(Rc::new);
+        }
+        let is_same = |read: &&Read| read.vendor == dialect.name && read.written == written;
+        let known = READ.with_borrow(|read| read.iter().find(is_same).map(|read| Rc::clone(&read.options)));
+        if let Some(options) = known {
+            return Ok(options);
+        }
+        let options = Rc::new(Self::parse(dialect, written)?);
+        READ.with_borrow_mut(|read| {
+            if read.len() == MOST_READ {
+                read.remove(0);
+            }
+            read.push(Read { vendor: dialect.name, written: written.to_vec(), options: Rc::clone(&options) });
+        });
+        Ok(options)
     }
 
     pub fn parse(dialect: &Dialect, options: &[(String, String)]) -> Result<Self, Error> {
@@ -152,6 +191,7 @@ impl ServerOptions {
             }
         }
         parsed.check(dialect)?;
+        parsed.host = host(&parsed.base_url);
         Ok(parsed)
     }
 
@@ -186,6 +226,15 @@ impl ServerOptions {
     /// Where an OAuth access token is fetched.
     pub fn token_url(&self) -> Option<&String> {
         self.vendors_own.get("token_url")
+    }
+}
+
+fn host(base_url: &str) -> String {
+    let url = Url::parse(base_url).ok();
+    let host = url.as_ref().and_then(Url::host_str).unwrap_or_default().trim_end_matches('.');
+    match url.as_ref().and_then(Url::port).filter(|port| ![80, 443].contains(port)) {
+        Some(port) => format!("{host}:{port}"),
+        None => host.to_owned(),
     }
 }
 

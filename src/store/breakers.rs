@@ -12,7 +12,8 @@ use crate::{
         values::{self, argument},
     },
     store::{
-        StoreTransaction, columns::breaker as column, prepared::statements, rows, scan::scan, transaction::Failure,
+        StoreTransaction, columns::breaker as column, prepared::statements, rows, scan::scan_at_once,
+        transaction::Failure,
     },
 };
 
@@ -55,11 +56,11 @@ pub struct OpenBreaker {
     pub configuration: Vec<u8>,
 }
 
-/// That of an account, as a session reads it, whatever its rights. None: it is closed.
+/// That of an account, as a session reads it, whatever its rights, without waiting for a lock. None: it is closed.
 pub fn open_breaker(server: pg_sys::Oid, mapping: pg_sys::Oid) -> Result<Option<OpenBreaker>, Error> {
     let mut found = None;
     let keys = [Key::Oid(column::SERVER, server), Key::Oid(column::MAPPING, mapping)];
-    scan(c"breaker", None, keys, |row| found = read(row))?;
+    scan_at_once(c"breaker", keys, |row| found = read(row))?;
     Ok(found)
 }
 

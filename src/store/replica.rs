@@ -1,15 +1,13 @@
 //! Whether the record of this database is a subscription's target, so that another database writes it: nothing is sent
 //! from here then, and nothing written about what was sent there.
 
-use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
-
 use pgrx::pg_sys;
 
 use crate::{
     error::Error,
     pg::{
         database::has_extension,
-        invalidation::mark_changes,
+        invalidation::Answer,
         relation::of_extension,
         scan::{SubscriptionRel, scan_catalog},
         transaction,
@@ -22,20 +20,10 @@ pub const REPLICATED: (&str, &str) = (
     "Call at the publisher; or, to take over here, DROP SUBSCRIPTION first.",
 );
 
-/// What was found is out of date.
-static STALE: AtomicBool = AtomicBool::new(true);
-static IS_REPLICATED: AtomicBool = AtomicBool::new(false);
-
 /// In a transaction.
 pub fn is_replicated() -> bool {
-    static REGISTERED: AtomicBool = AtomicBool::new(false);
-    if !REGISTERED.swap(true, SeqCst) {
-        mark_changes(&[pg_sys::SysCacheIdentifier::SUBSCRIPTIONRELMAP], &STALE);
-    }
-    if STALE.swap(false, SeqCst) {
-        IS_REPLICATED.store(look(), SeqCst);
-    }
-    IS_REPLICATED.load(SeqCst)
+    static IS_REPLICATED: Answer = Answer::unknown();
+    IS_REPLICATED.get(&[pg_sys::SysCacheIdentifier::SUBSCRIPTIONRELMAP], look)
 }
 
 /// For a session that is about to write for this database's worker.

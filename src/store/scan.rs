@@ -7,7 +7,8 @@ use pgrx::pg_sys;
 use crate::{
     error::Error,
     pg::{
-        relation::of_extension,
+        invalidation::Answer,
+        relation::{ReadLock, of_extension},
         row::Row,
         scan::{By, Key, name, scan_catalog, scan_table},
     },
@@ -31,12 +32,32 @@ pub fn scan<const N: usize>(
     Ok(())
 }
 
-/// Whether the extension is of this version in this database.
+/// Looks at each row of a small table of ours. Where somebody's lock is in the way, that is an error, and not waited
+/// for.
+pub fn scan_at_once<const N: usize>(table: &CStr, keys: [Key; N], each: impl FnMut(Row)) -> Result<(), Error> {
+    let Some(oid) = of_extension(table).filter(|_| is_of_this_version()) else { return Err(Error::not_installed()) };
+    let Some(_lock) = ReadLock::at_once(oid) else {
+        return Err(Error::lock_not_available(
+            format!("otp_gateway_internal.{} is locked by another transaction", table.to_string_lossy()),
+            "The row record of otp_gateway.check(provider) says by whom. Call again after its end.",
+        ));
+    };
+    scan_table(oid, By::Table, keys, each);
+    Ok(())
+}
+
+/// Whether the extension is of this version in this database. A change of pg_extension itself is told to nobody, but
+/// each of our scripts brings functions.
 fn is_of_this_version() -> bool {
+    static IS_OF_THIS: Answer = Answer::unknown();
+    IS_OF_THIS.get(&[pg_sys::SysCacheIdentifier::PROCOID], look)
+}
+
+fn look() -> bool {
     version().as_deref() == Some(SCHEMA_VERSION)
 }
 
-/// The version of the extension in this database. None: it is not here.
+/// The version of the extension in this database, now. None: it is not here.
 pub fn version() -> Option<String> {
     let mut version = None;
     scan_catalog(|extension: &pg_sys::FormData_pg_extension, row| {

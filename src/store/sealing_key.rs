@@ -9,8 +9,14 @@ use crate::{
     crypto::{key_file, seal::Keys},
     error::Error,
     gucs,
-    pg::values::text,
-    store::{StoreTransaction, columns::sealing_key as column, prepared::statements, scan::scan, transaction::Failure},
+    pg::{row::Row, values::text},
+    store::{
+        StoreTransaction,
+        columns::sealing_key as column,
+        prepared::statements,
+        scan::{scan, scan_at_once},
+        transaction::Failure,
+    },
 };
 
 statements! {
@@ -23,9 +29,18 @@ statements! {
 
 /// The keys of the file, for a session: those that this database needs are among them.
 pub fn keys() -> Result<Rc<Keys>, Error> {
+    checked(|each| scan(c"sealing_key", None, [], each))
+}
+
+/// The same, where a lock of somebody else's is not waited for.
+pub fn keys_at_once() -> Result<Rc<Keys>, Error> {
+    checked(|each| scan_at_once(c"sealing_key", [], each))
+}
+
+fn checked(read: impl FnOnce(&mut dyn FnMut(Row)) -> Result<(), Error>) -> Result<Rc<Keys>, Error> {
     let keys = key_file::keys()?;
     let mut needed = Vec::new();
-    scan(c"sealing_key", None, [], |row| needed.extend(row.get::<String>(column::ID)))?;
+    read(&mut |row| needed.extend(row.get::<String>(column::ID)))?;
     check(&keys, &needed)?;
     Ok(keys)
 }

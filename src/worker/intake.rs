@@ -2,7 +2,7 @@
 
 use dialect::{Operation, Outcome};
 use http_client::{CompletedCall, Endpoint, OutboundCall};
-use policy::{Status, retryable};
+use policy::{Limits, Status, retryable};
 use uuid::Uuid;
 
 use crate::{
@@ -15,6 +15,8 @@ use crate::{
     pg::clock::clock,
     provider::description,
     store::{
+        StoreTransaction,
+        identity::Kind,
         retention::erase_at,
         transaction::{Durability, Failure},
     },
@@ -37,13 +39,17 @@ impl Worker {
         self.settle_first(requests.iter().filter_map(|(_, request)| match request {
             Request::AwaitIdle(id) | Request::AwaitSend(id, ..) => Some(*id),
             Request::Run(job) => job.action.waits_for(),
-            Request::Maintain(_) | Request::Identify(_) | Request::Check(..) => None,
+            Request::Maintain(_) | Request::Identify(_) | Request::Check(..) | Request::Budget(..) => None,
         }));
         for (call_id, request) in requests {
             let subject = match &request {
                 Request::AwaitIdle(id) => Some(*id),
                 // They wait in a place of their own.
-                Request::AwaitSend(..) | Request::Maintain(_) | Request::Identify(_) | Request::Check(..) => None,
+                Request::AwaitSend(..)
+                | Request::Maintain(_)
+                | Request::Identify(_)
+                | Request::Check(..)
+                | Request::Budget(..) => None,
                 Request::Run(job) => job.action.waits_for(),
             };
             if let Some(waiting) = subject.and_then(|id| self.busy.get_mut(&id)) {
@@ -56,6 +62,7 @@ impl Worker {
                 Request::Maintain(maintenance) => self.maintain(call_id, maintenance),
                 Request::Identify(subject) => self.identify(call_id, subject),
                 Request::Check(option, endpoint) => self.check(call_id, option, *endpoint),
+                Request::Budget(server, limits) => self.tell_budget(call_id, server, &limits),
                 Request::Run(job) if !self.is_wanted(call_id, &job) => {}
                 Request::Run(job) => {
                     if let Some(id) = subject {
@@ -83,6 +90,28 @@ impl Worker {
         let number = self.next_number();
         self.checks.insert(number, call_id);
         self.http.start_check(number, option, endpoint);
+    }
+
+    /// By the very count that a send is refused by.
+    fn tell_budget(&mut self, call_id: CallId, server: u32, limits: &Limits) {
+        // A provider without a number has sent nothing yet.
+        let Some(provider) = self.identities.known.get(&(Kind::Server, server)).copied() else {
+            return self.respond(call_id, &Response::Budget(None));
+        };
+        let read = |writer: &mut StoreTransaction| self.limits.wait(writer, provider, limits, clock());
+        let response = match self.store.write(Durability::Deferred, read) {
+            Ok(wait) => Response::Budget(wait),
+            Err(Failure::Busy) => Response::Error(Error::lock_not_available(
+                "not looked at: the record is locked by another transaction",
+                "See the row record.",
+            )),
+            Err(Failure::NotInstalled) => Response::Error(Error::not_installed()),
+            Err(Failure::Error(why)) => {
+                pgrx::log!("otp_gateway: the sends of a provider could not be counted: {why}");
+                Response::Error(Error::internal("the sends could not be counted", "The server's log has the reason."))
+            }
+        };
+        self.respond(call_id, &response);
     }
 
     pub fn record_intents(&mut self, jobs: Vec<(CallId, Box<Job>)>) {

@@ -16,6 +16,7 @@ import psycopg2
 
 PG_CONFIG = os.environ.get("PG_CONFIG", "pg_config")
 BINDIR = pathlib.Path(subprocess.check_output([PG_CONFIG, "--bindir"], text=True).strip())
+MAJOR = int(re.search(r" (\d+)", subprocess.check_output([PG_CONFIG, "--version"], text=True))[1])
 # A server that lies anywhere has a libpq of its own, which its walreceiver and dblink do not find by themselves.
 os.environ["LD_LIBRARY_PATH"] = subprocess.check_output([PG_CONFIG, "--libdir"], text=True).strip()
 

@@ -3,8 +3,10 @@ nothing to the vendor and puts nothing on record; it calls nobody for a role tha
 time, and at once when it is canceled, and holds up no call meanwhile; and no secret is in what it says."""
 
 import contextlib
+import os
 import pathlib
 import re
+import shutil
 import socket
 import time
 
@@ -19,12 +21,14 @@ from test_at_most_once import at
 from test_misuse import role as role
 from test_network import Authority, tls_server
 
-# What a provider of the tests has, with nothing wrong but that it is called in plain HTTP.
+# What a provider of the tests has, with nothing wrong but that it is called in plain HTTP, on a server as it comes.
 GOOD = {
     "usage": "ok", "credential_file": "ok", "credentials": "ok", "base_url": "warning", "defaults": "ok", "send_limit": "ok",
-    "provider_limit": "ok", "allowed_prefixes": "ok", "enforce": "ok", "preload": "ok", "key_file": "ok", "worker": "ok",
-    "breaker": "ok", "allowed_hosts": "ok", "tcp": "ok",
+    "provider_limit": "ok", "allowed_prefixes": "ok", "enforce": "ok", "preload": "ok", "record": "ok", "worker": "ok",
+    "key_file": "warning", "breaker": "ok", "allowed_hosts": "warning", "tcp": "ok",
 }
+# As a server has it where nobody has set anything.
+OF_THE_SERVER = {"key_file", "allowed_hosts"}
 SET = {
     "defaults": '{"template_id": "t"}', "send_limit": "5 per hour", "provider_limit": "100 per hour", "allowed_prefixes": "+91",
 }
@@ -101,13 +105,13 @@ def test_the_statements_of_hints_do_as_they_say(gateway):
     """Everything that can be set is set by them, beside what is set already."""
     gateway.create_provider("bare", VENDOR, defaults='{"otp_length": 6}', enforce="observe")
     found = check(gateway, "bare")
-    asked = {item: hint for item, (status, _, hint) in found.items() if status != "ok"}
+    asked = {item: hint for item, (status, _, hint) in found.items() if status != "ok" and item not in OF_THE_SERVER}
     assert set(asked) == {"base_url", "defaults", "send_limit", "provider_limit", "allowed_prefixes", "enforce"}
     for hint in asked.values():
         [statement] = re.findall(r"ALTER SERVER .*\)(?=\.$)", hint)
         gateway.execute(statement.replace('"..."', '"t"').replace("'https://...'", "'https://127.0.0.1:9'"))
     found = check(gateway, "bare")
-    assert {item for item, (status, _, _) in found.items() if status != "ok"} == {"tcp"}
+    assert {item for item, (status, _, _) in found.items() if status != "ok"} == {"tcp"} | OF_THE_SERVER
     assert gateway.execute(
         "SELECT option_value::jsonb FROM pg_foreign_server, pg_options_to_table(srvoptions)"
         " WHERE srvname = 'bare' AND option_name = 'defaults'"
@@ -192,7 +196,7 @@ def test_options(gateway):
     """Each is told by itself, so that nobody mends one only to meet the next."""
     gateway.create_provider("bare", VENDOR, enforce="observe")
     found = check(gateway, "bare")
-    asked = {item for item, (status, _, _) in found.items() if status == "warning"}
+    asked = {item for item, (status, _, _) in found.items() if status == "warning"} - OF_THE_SERVER
     assert asked == {"base_url", "defaults", "send_limit", "provider_limit", "allowed_prefixes", "enforce"}
     assert "template_id" in found["defaults"][1]
     gateway.execute("CREATE SERVER pay FOREIGN DATA WRAPPER otp_paytm OPTIONS (proxy 'http://127.0.0.1:9')")
@@ -222,8 +226,62 @@ def test_a_breaker_that_is_open(gateway, simulator):
     gateway.execute("ALTER SERVER well OPTIONS (ADD connect_timeout '2s')")
     status, detail, hint = check(gateway)["breaker"]
     assert (status, hint) == ("ok", None) and "closed" in detail and "have changed" in detail, detail
+    # The view says the same of it, by whomever it is asked.
+    assert in_view(gateway) == "closed"
     assert gateway.send("well", vendor=VENDOR)["outcome"] == "sent"
     assert check(gateway)["breaker"][:2] == ("ok", "closed")
+
+
+def in_view(gateway, session=None):
+    [(value, _)] = gateway.execute(
+        "SELECT value, source FROM otp_gateway.provider WHERE provider = 'well' AND setting = 'breaker'", session=session
+    )
+    return value
+
+
+def test_a_breaker_whose_credentials_cannot_be_read(gateway, simulator):
+    """Nobody can say that they have changed: check and view show what is on record, and check what is wrong with them."""
+    simulator.fault("status", VENDOR, "send", status=503, times=5)
+    for _ in range(5):
+        gateway.send("well", vendor=VENDOR)
+    path = pathlib.Path(credential_options(VENDOR)["app_key_file"])
+    before = path.stat().st_mode
+    try:
+        path.chmod(0o000)
+        assert "open for" in check(gateway)["breaker"][1] and in_view(gateway).startswith("open until")
+        assert faults(check(gateway)) == {"credential_file", "breaker"}
+    finally:
+        path.chmod(before)
+
+
+def test_a_budget_that_is_spent(gateway, simulator):
+    """Nothing is sent until a send leaves the window: when that is, as a send itself would be told; also of the sandbox."""
+    at(gateway, "well", provider_limit="2 per hour")
+    assert check(gateway)["provider_limit"] == ("ok", "2 per hour", None)
+    gateway.send("well", vendor=VENDOR)
+    assert check(gateway)["provider_limit"][0] == "ok"
+    gateway.send("well", vendor=VENDOR)
+    status, detail, hint = check(gateway)["provider_limit"]
+    assert status == "error" and "otp_gateway.recent" in hint
+    assert re.fullmatch("2 per hour: spent, and nothing is sent; the next one goes in (1h|60min|59min)", detail), detail
+    row = gateway.send("well", vendor=VENDOR)
+    assert row["reason"] == "provider_limit" and 3500 < row["retry_after"].total_seconds() <= 3600
+    at(gateway, "well", enforce="observe")
+    assert check(gateway)["provider_limit"][0] == "warning"
+    at(gateway, "well", provider_limit="3 per hour", enforce="on")
+    assert check(gateway)["provider_limit"] == ("ok", "3 per hour", None)
+    gateway.execute("CREATE SERVER box FOREIGN DATA WRAPPER otp_sandbox OPTIONS (provider_limit '1 per hour')")
+    assert faults(check(gateway, "box")) == set()
+    gateway.execute("SELECT otp_send('box', '{\"mobile\": \"+94770000001\"}')")
+    assert faults(check(gateway, "box")) == {"provider_limit"}
+
+
+def test_a_budget_of_a_provider_of_a_route(gateway):
+    at(gateway, "well", provider_limit="1 per hour")
+    gateway.execute("CREATE SERVER way FOREIGN DATA WRAPPER otp_route OPTIONS (providers 'well')")
+    gateway.send("well", vendor=VENDOR)
+    found = gateway.execute("SELECT provider, item FROM otp_gateway.check('way') WHERE status = 'error'")
+    assert found == [("well", "provider_limit")]
 
 
 def test_a_route(gateway, app):
@@ -372,7 +430,8 @@ def test_allowed_hosts(simulator):
         cluster.start()
         with cluster.database() as name, Gateway(cluster, name, simulator) as gateway:
             gateway.create_provider("well", VENDOR, **SET)
-            assert "127.0.0.1" in reached(gateway, "allowed_hosts")
+            found = check(gateway)["allowed_hosts"]
+            assert "127.0.0.1" in reached(gateway, "allowed_hosts") and found[0] == "error"
             assert "localhost" in reached(gateway, "allowed_hosts", base_url=simulator.url(VENDOR).replace("127.0.0.1", "localhost"))
     finally:
         cluster.remove()
@@ -387,8 +446,19 @@ def test_the_key_file(simulator):
         cluster.start()
         with cluster.database() as name, Gateway(cluster, name, simulator) as gateway:
             gateway.create_provider("well", VENDOR, **SET)
-            assert check(gateway)["key_file"][0] == "ok"
+            # Whoever has a base backup has both.
+            status, detail, hint = check(gateway)["key_file"]
+            assert status == "warning" and "data directory" in detail and "otp_gateway.key_file" in hint
             key = cluster.data / "otp_gateway.key"
+            # Wherever a link leads: that of a folder elsewhere is no copy of it.
+            aside = cluster.directory / "keys"
+            aside.mkdir()
+            shutil.chown(aside, *(["postgres"] * 2 if os.getuid() == 0 else [os.getuid(), os.getgid()]))
+            key.rename(aside / "key")
+            key.symlink_to(aside / "key")
+            assert check(gateway)["key_file"][0] == "ok"
+            key.unlink()
+            (aside / "key").rename(key)
             key.chmod(0o644)
             with contextlib.closing(gateway.connect()) as session:
                 found = check(gateway, session=session)
@@ -438,6 +508,111 @@ def test_in_a_read_only_transaction(gateway):
         assert statuses(check(gateway)) == GOOD
     finally:
         gateway.execute("ROLLBACK")
+
+
+# the record, locked by somebody
+
+# Each table that a look of the check's, or the worker, might wait for; each mode that is in the worker's way.
+TABLES = ["verification_record", "attempt_record", "reference", "identity", "breaker", "sealing_key"]
+LOCKS = [
+    *[("ACCESS EXCLUSIVE", table) for table in TABLES],
+    *[(mode, "attempt_record") for mode in ("SHARE", "SHARE ROW EXCLUSIVE", "EXCLUSIVE")],
+]
+
+
+@pytest.fixture
+def locker(gateway):
+    with gateway.cluster.session(gateway.database, autocommit=False) as session:
+        yield session
+
+
+def check_in_time(gateway, session=None):
+    """All of it, within the time of a worker that does not answer, for each of which it is asked."""
+    began = time.monotonic()
+    found = check(gateway, session=session)
+    assert time.monotonic() - began < 12
+    return found
+
+
+@pytest.mark.parametrize("mode, table", LOCKS)
+def test_a_table_that_is_locked(gateway, locker, mode, table):
+    """By whom, since when, and what to do. The others of the check's findings are there, too, as far as one can look."""
+    gateway.send("well", vendor=VENDOR)
+    gateway.execute(f"LOCK TABLE otp_gateway_internal.{table} IN {mode} MODE", session=locker)
+    pid = locker.get_backend_pid()
+    found = check_in_time(gateway)
+    status, detail, hint = found["record"]
+    assert status == "error" and f"pid {pid} " in detail and table in detail and "ago" in detail, detail
+    assert mode.title().replace(" ", "") + "Lock" in detail, detail
+    assert f"pg_terminate_backend({pid})" in hint
+    assert set(GOOD) <= set(found) | {"allowed_hosts", "tcp"}
+    [statement] = re.findall(r"SELECT pg_terminate_backend\(\d+\)", hint)
+    assert gateway.execute(statement) == [(True,)]
+    assert statuses(check(gateway)) == GOOD
+
+
+def test_locks_that_hold_up_nobody(gateway, locker):
+    gateway.execute("LOCK TABLE otp_gateway_internal.attempt_record IN SHARE UPDATE EXCLUSIVE MODE", session=locker)
+    gateway.execute("SELECT count(*) FROM otp_gateway_internal.verification_record", session=locker)
+    assert statuses(check(gateway)) == GOOD
+
+
+def test_who_waits_for_a_lock_holds_up_others(gateway, locker):
+    """A long report, an ALTER TABLE that waits for it, and everybody else behind that."""
+    gateway.execute("SELECT count(*) FROM otp_gateway_internal.attempt_record", session=locker)
+    behind = gateway.connect()
+    pid = behind.get_backend_pid()
+    waits = Running(behind, "DO $$ BEGIN LOCK TABLE otp_gateway_internal.attempt_record; END $$")
+    until(lambda: gateway.execute("SELECT true FROM pg_locks WHERE NOT granted AND pid = %s", (pid,)), "it waits")
+    [(status, detail, hint)] = [row[1:] for row in rows(gateway) if row[0] == "record"]
+    assert status == "error" and f"pid {pid} waits for AccessExclusiveLock on attempt_record" in detail, detail
+    assert gateway.execute(re.findall(r"SELECT pg_blocking_pids\(\d+\)", hint)[0]) == [([locker.get_backend_pid()],)]
+    assert gateway.execute(re.findall(r"SELECT pg_cancel_backend\(\d+\)", hint)[0]) == [(True,)]
+    assert isinstance(waits.wait().error, psycopg2.errors.QueryCanceled)
+    assert statuses(check(gateway)) == GOOD
+
+
+def test_ones_own_lock(gateway, locker):
+    gateway.execute("LOCK TABLE otp_gateway_internal.verification_record", session=locker)
+    status, detail, hint = check_in_time(gateway, session=locker)["record"]
+    assert status == "error" and "your own transaction" in detail and "COMMIT" in hint
+    gateway.execute("ROLLBACK; BEGIN", session=locker)
+    assert statuses(check(gateway, session=locker)) == GOOD
+
+
+def test_a_lock_of_somebody_who_is_not_shown(gateway, locker, app):
+    """Who may not see when another's transaction began is told who it is all the same."""
+    gateway.execute(f"GRANT USAGE ON FOREIGN SERVER well TO {app}")
+    gateway.execute("LOCK TABLE otp_gateway_internal.verification_record", session=locker)
+    with contextlib.closing(gateway.connect(user=app)) as session:
+        detail = check_in_time(gateway, session=session)["record"][1]
+    assert f"pid {locker.get_backend_pid()} has" in detail and "ago" not in detail
+
+
+def test_the_view_does_not_wait_for_a_lock(gateway, locker):
+    gateway.execute("LOCK TABLE otp_gateway_internal.breaker", session=locker)
+    began = time.monotonic()
+    assert "is locked by another transaction" in in_view(gateway)
+    assert time.monotonic() - began < 5
+
+
+def test_a_prepared_transaction(simulator):
+    """Has no process that one could end."""
+    cluster = Cluster({"max_prepared_transactions": 2}).create()
+    try:
+        cluster.start()
+        with cluster.database() as name, Gateway(cluster, name, simulator) as gateway:
+            gateway.create_provider("well", VENDOR, **SET)
+            gateway.execute("BEGIN; LOCK TABLE otp_gateway_internal.verification_record; PREPARE TRANSACTION 'it''s'")
+            try:
+                status, detail, hint = check_in_time(gateway)["record"]
+                assert status == "error" and "a prepared transaction has AccessExclusiveLock" in detail and "ago" in detail
+            finally:
+                gateway.execute("ROLLBACK PREPARED 'it''s'")
+            assert hint.endswith("ROLLBACK PREPARED 'it''s'.")
+            assert check(gateway)["record"][0] == "ok"
+    finally:
+        cluster.remove()
 
 
 # in time

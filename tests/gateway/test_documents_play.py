@@ -203,6 +203,8 @@ def session(place, simulator, needed):
             subprocess.run(["chown", "-R", "postgres", etc], check=True)
         with place.database(extension=False) as name:
             with place.session(name) as owner:
+                # What the documents say of databases that began before 15.
+                owner.cursor().execute("REVOKE CREATE ON SCHEMA public FROM PUBLIC")
                 owner.cursor().execute(REDIRECT, {"vendors": [*VENDORS, "vonage"], "at": simulator.at["http"]})
             psql = Psql(place, name, simulator)
             try:

@@ -293,11 +293,11 @@ def test_a_way_that_the_first_does_not_have(gateway, simulator):
 def test_all_of_them_fail(routed, simulator):
     """The row is the last one's, and every try is on record."""
     no_member(routed, "first")
-    simulator.fault("status", "hyperverge", "send", status=401)
+    simulator.fault("status", "hyperverge", "send", status=404)
     for call in (SEND, ENQUEUE):
         row = send(routed, routed.number("hyperverge"), call=call)
-        assert (row["outcome"], row["status"]) == ("auth_failed", "failed")
-        assert tries(routed, row["verification_id"]) == [("first", "unreachable", None), ("second", "auth_failed", None)]
+        assert (row["outcome"], row["status"]) == ("refused", "failed")
+        assert tries(routed, row["verification_id"]) == [("first", "unreachable", None), ("second", "refused", None)]
         assert routed.verification(row["verification_id"])["sealed"] is None
 
 

@@ -251,11 +251,11 @@ def test_waiting_through_the_retries(gateway, simulator):
 
 
 def test_one_that_failed(gateway, simulator):
-    simulator.fault("status", "ideamart", "send", status=401)
+    simulator.fault("status", "ideamart", "send", status=404)
     id = gateway.enqueue()["verification_id"]
     row = gateway.wait(id)
-    assert (row["outcome"], row["status"], row["attempts_left"]) == ("auth_failed", "failed", 0)
-    assert "401" in row["vendor_message"]
+    assert (row["outcome"], row["status"], row["attempts_left"]) == ("refused", "failed", 0)
+    assert "404" in row["vendor_message"]
 
 
 def test_one_that_is_canceled_meanwhile(gateway, simulator):
@@ -574,7 +574,7 @@ def test_retries_are_announced(gateway, simulator, announced):
     assert announced.statuses(id, 5) == ["queued", "sending", "queued", "sending", "pending"]
 
 
-@pytest.mark.parametrize("status, fault", [("failed", {"kind": "status", "status": 401}), ("unknown", {"kind": "close_after_read"})])
+@pytest.mark.parametrize("status, fault", [("failed", {"kind": "status", "status": 404}), ("unknown", {"kind": "close_after_read"})])
 def test_how_it_failed_is_announced(gateway, simulator, announced, status, fault):
     simulator.fault(vendor="ideamart", operation="send", **fault)
     id = gateway.enqueue()["verification_id"]

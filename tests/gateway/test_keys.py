@@ -75,6 +75,42 @@ def test_made_on_the_first_start(gateway):
     assert key_file(own_cluster).read_text() == text
 
 
+REMOVAL = re.compile(r"^rm (/var/lib/postgresql/15/main/.*)$", re.M)
+
+
+def test_removed_and_installed_anew(gateway):
+    """Removal leaves two files, as its page says; who takes the key alone is told of the other one."""
+    cluster = gateway.cluster
+    named = REMOVAL.search((pathlib.Path(__file__).resolve().parents[2] / "docs" / "operations.md").read_text())[1]
+    left = [cluster.data / pathlib.Path(path).name for path in named.split()]
+    gateway.send()
+    for is_as_the_page_says in (False, True):
+        assert all(path.exists() for path in left)
+        for (server,) in gateway.execute("SELECT quote_ident(srvname) FROM pg_foreign_server"):
+            gateway.execute(f"DROP SERVER {server} CASCADE")
+        gateway.execute("DROP EXTENSION otp_gateway")
+        gateway.session.close()
+        cluster.configure({"shared_preload_libraries": "''"})
+        cluster.restart()
+        assert [path for path in cluster.data.glob("otp_gateway*") if path not in left] == []
+        for path in left if is_as_the_page_says else [key_file(cluster)]:
+            path.unlink()
+        cluster.configure({"shared_preload_libraries": "'otp_gateway'"})
+        cluster.restart()
+        gateway.session = gateway.connect()
+        gateway.execute("CREATE EXTENSION otp_gateway")
+        gateway.create_providers()
+        if not is_as_the_page_says:
+            with pytest.raises(psycopg2.errors.ObjectNotInPrerequisiteState) as raised:
+                gateway.send()
+            assert f"remove {note(cluster)} and restart" in raised.value.diag.message_hint
+            note(cluster).unlink()
+            gateway.session.close()
+            cluster.restart()
+            gateway.session = gateway.connect()
+        assert gateway.send()["outcome"] == "sent"
+
+
 # How it is spoilt, and what is said of it.
 SPOILT = {
     "missing": (lambda path, good: path.unlink(), "is missing, and no new key is made in its place"),

@@ -14,11 +14,10 @@ import time
 import psycopg2
 import pytest
 
-from cluster import BINDIR, PG_CONFIG, Cluster, kill
+from cluster import MAJOR, BINDIR, PG_CONFIG, Cluster, kill
 from conftest import Gateway, Running, until
 
 SECTION = (pathlib.Path(__file__).resolve().parents[2] / "docs/logging.md").read_text()
-MAJOR = int(subprocess.check_output([PG_CONFIG, "--version"], text=True).split()[1].split(".")[0])
 # Debian has it for its own Postgres; the servers of other versions come without.
 HAS_PGAUDIT = (pathlib.Path(subprocess.check_output([PG_CONFIG, "--pkglibdir"], text=True).strip()) / "pgaudit.so").exists()
 
@@ -237,6 +236,7 @@ FAILURES = {
     "executed with no uuid": (
         ['PREPARE "V v" AS SELECT otp_verify($1::uuid, $2)', "EXPLAIN EXECUTE \"V v\"('<word>', '<code>')"], "22P02", "<word>"
     ),
+    "executed without being prepared": (["EXECUTE nobody('<id>', '<code>')"], "26000", "nobody"),
     "DO that does not parse": (["DO $$ BEGIN PERFORM otp_verify('<id>', '<code>'; END $$"], "42601", None),
     "dynamic, does not parse": (["SELECT check_dynamic('<id>', '<code>')"], "42703", "<code>"),
     "cast on the way": (["SELECT check_cast('<id>', '<word>')"], "22P02", "<word>"),

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from conftest import Running, until
+from conftest import Running, statistics_at_once, until
 from test_enqueue import arrived, once
 
 MANY = 5000
@@ -43,6 +43,7 @@ def settled(gateway):
     return seen[-1]
 
 
+@statistics_at_once
 def test_an_open_transaction_elsewhere(gateway, simulator):
     """It is older than everything that is enqueued from now on, which is long since sent."""
     with gateway.cluster.session("postgres", autocommit=False) as other, gateway.cluster.session(gateway.database) as session:

@@ -15,11 +15,10 @@ import subprocess
 import psycopg2
 import pytest
 
-from cluster import BINDIR, PG_CONFIG, Cluster, as_server_user
+from cluster import BINDIR, MAJOR, PG_CONFIG, Cluster, as_server_user
 from conftest import Gateway, until
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-MAJOR = int(re.search(r" (\d+)", subprocess.check_output([PG_CONFIG, "--version"], text=True))[1])
 SERVERS = pathlib.Path(os.environ.get("OTP_SERVERS", "/nowhere"))
 # Those that have the same library as this one.
 BUILT = map(int, os.environ.get("OTP_BUILT", "").split())
@@ -78,8 +77,10 @@ class Moved:
     def pg_upgrade(self, mode):
         aside = self.new.dump()
         arguments = ["-b", self.old.bindir, "-B", BINDIR, "-d", self.old.data, "-D", self.new.data, "-U", "postgres"]
+        # To copy is the default, and has no name before 16.
+        arguments += [mode] if mode != "--copy" else []
         done = subprocess.run(
-            as_server_user([str(word) for word in (BINDIR / "pg_upgrade", *arguments, "--retain", mode)]),
+            as_server_user([str(word) for word in (BINDIR / "pg_upgrade", *arguments, "--retain")]),
             cwd=aside,
             text=True,
             stdout=subprocess.PIPE,

@@ -20,6 +20,7 @@ import pytest
 from canaries import control, digits, search
 from cluster import Cluster, free_port
 from conftest import FLOWS, Gateway, credential_options, listed, until
+from test_answers import paytm
 from test_at_most_once import at
 from test_at_rest import VISIBLE
 from test_at_rest import place as place
@@ -161,7 +162,7 @@ def test_refused_credentials_wait_until_they_are_mended(gateway, simulator):
 
 def test_a_refusal_that_came_with_the_payload_ends_it(gateway, simulator):
     """Nobody mends a journey's token."""
-    simulator.fault("status", "paytm", "send", status=401)
+    simulator.fault("reply", "paytm", "send", body=paytm("401", "Authorization Failed"))
     id = gateway.enqueue("paytm")["verification_id"]
     row = gateway.wait(id)
     assert (row["outcome"], row["status"], row["retryable"]) == ("auth_failed", "failed", False)

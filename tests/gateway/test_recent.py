@@ -10,6 +10,7 @@ import psycopg2
 import pytest
 
 from conftest import FLOWS, until
+from test_breaker import end_worker
 from test_misuse import role as role
 from test_retention import acting_as, usage
 
@@ -244,7 +245,47 @@ def test_what_is_queued_is_part_of_the_history(gateway, simulator):
     assert history(gateway, to) == [("narrow", "send", None, "waits its turn", queued)]
     simulator.release()
     assert gateway.wait(queued)["outcome"] == "sent"
-    assert history(gateway, to) == [("narrow", "send", "sent", "code sent", queued)]
+    was_queued = ("narrow", "send", None, "was queued", queued)
+    assert history(gateway, to) == [was_queued, ("narrow", "send", "sent", "code sent", queued)]
+    # When that was is told, too.
+    [(told, began)] = gateway.execute(
+        "SELECT (SELECT min(time) FROM otp_gateway.history(%s)), created_at FROM otp_gateway.verification WHERE id = %s",
+        (to, queued),
+    )
+    assert told == began
+
+
+def test_a_send_that_was_too_late_for_the_queue(gateway, simulator):
+    """Support sees that we sent nothing, and not that a user came late with their code."""
+    gateway.full()
+    to = gateway.number()
+    queued = gateway.enqueue("narrow", to, vendor="ideamart")["verification_id"]
+    gateway.execute(
+        "UPDATE otp_gateway_internal.verification_record SET created_at = created_at - interval '1 hour' WHERE id = %s", (queued,)
+    )
+    end_worker(gateway)
+    assert gateway.wait(queued)["outcome"] == "expired"
+    assert history(gateway, to) == [
+        ("narrow", "send", None, "was queued", queued), ("narrow", "send", "expired", "never sent", queued),
+    ]
+    # A code of which the user says too late what it is.
+    simulator.release()
+    late = gateway.send(to=gateway.number())
+    gateway.execute(
+        "UPDATE otp_gateway_internal.verification_record SET expires_at = now() - interval '1 minute', status = 'pending'"
+        " WHERE id = %s", (late["verification_id"],)
+    )
+    gateway.verify(late["verification_id"], "123456")
+    assert ("ideamart", "verify", "expired", "code too old") in [(p, o, out, w) for p, _, o, out, w in recent(gateway)]
+
+
+def test_a_queued_send_that_was_canceled(gateway, simulator):
+    gateway.full()
+    to = gateway.number()
+    queued = gateway.enqueue("narrow", to, vendor="ideamart")["verification_id"]
+    gateway.execute("SELECT otp_cancel(%s)", (queued,))
+    assert [row[3] for row in history(gateway, to)] == ["was queued", "code is void"]
+    simulator.release()
 
 
 def test_on_a_standby_or_read_only(gateway):

@@ -6,7 +6,7 @@ use crate::time::Micros;
 
 /// When a queued send that ended so may be tried again, in microseconds from now. None: not at all; either the outcome
 /// does not say that nothing was sent, or `tries`, of which at most `max_tries` are made, are used up. Refused
-/// credentials wait for whoever mends them, as often as the queue's age allows: the breaker keeps that to single probes.
+/// credentials wait for whoever mends them, as long as the queue's age allows: the breaker keeps that to single probes.
 pub fn retry_delay(
     outcome: Outcome,
     tries: u32,

@@ -1,0 +1,74 @@
+//! Who has the record locked against its writers: looked at, never waited for.
+
+use pgrx::{Spi, spi::SpiError};
+use policy::Micros;
+
+use crate::error::Error;
+
+/// Those whose locks on our tables or indexes conflict with ROW EXCLUSIVE, and those who wait for such a lock, behind
+/// whom all others wait. With the caller's rights: when another's transaction began is not for everybody.
+const SELECT: &str = "
+    WITH ours AS (
+        SELECT c.oid, c.relname FROM pg_catalog.pg_class AS c
+        JOIN pg_catalog.pg_namespace AS n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace
+        WHERE n.nspname OPERATOR(pg_catalog.=) 'otp_gateway_internal'
+    ), locks AS (
+        SELECT l.pid, l.virtualtransaction AS holder, l.granted,
+            pg_catalog.string_agg(DISTINCT l.mode, ', ') AS modes,
+            pg_catalog.string_agg(DISTINCT o.relname::pg_catalog.text, ', ') AS tables
+        FROM pg_catalog.pg_locks AS l JOIN ours AS o ON o.oid OPERATOR(pg_catalog.=) l.relation
+        WHERE l.locktype OPERATOR(pg_catalog.=) 'relation'
+            AND l.database OPERATOR(pg_catalog.=) (
+                SELECT d.oid FROM pg_catalog.pg_database AS d
+                WHERE d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database()
+            )
+            AND l.mode IN ('ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')
+        GROUP BY l.pid, l.virtualtransaction, l.granted
+    )
+    SELECT l.pid, l.granted, l.modes, l.tables, p.gid,
+        (pg_catalog.date_part('epoch', pg_catalog.clock_timestamp()
+            OPERATOR(pg_catalog.-) coalesce(a.xact_start, p.prepared)) OPERATOR(pg_catalog.*) 1000000)::pg_catalog.int8,
+        l.pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid()
+    FROM locks AS l
+    LEFT JOIN pg_catalog.pg_stat_activity AS a ON a.pid OPERATOR(pg_catalog.=) l.pid
+    LEFT JOIN (
+        pg_catalog.pg_prepared_xacts AS p
+        JOIN pg_catalog.pg_locks AS own ON own.transactionid OPERATOR(pg_catalog.=) p.transaction AND own.pid IS NULL
+    ) ON l.pid IS NULL AND own.virtualtransaction OPERATOR(pg_catalog.=) l.holder
+    ORDER BY l.granted DESC, 6 DESC";
+
+/// Somebody who has such a lock, or waits for one.
+pub struct LockHolder {
+    /// None: a prepared transaction.
+    pub pid: Option<i32>,
+    /// What that is called.
+    pub prepared: Option<String>,
+    /// It has the lock; else it waits for it.
+    pub is_granted: bool,
+    /// As pg_locks calls them.
+    pub modes: String,
+    pub tables: String,
+    /// How long ago its transaction began. None: the caller may not see that.
+    pub since: Option<Micros>,
+    /// It is the caller.
+    pub is_own: bool,
+}
+
+pub fn holders() -> Result<Vec<LockHolder>, Error> {
+    let found: Result<Vec<LockHolder>, SpiError> = Spi::connect(|client| {
+        let rows = client.select(SELECT, None, &[])?;
+        rows.map(|row| {
+            Ok(LockHolder {
+                pid: row.get(1)?,
+                is_granted: row.get(2)?.unwrap_or(false),
+                modes: row.get(3)?.unwrap_or_default(),
+                tables: row.get(4)?.unwrap_or_default(),
+                prepared: row.get(5)?,
+                since: row.get(6)?,
+                is_own: row.get(7)?.unwrap_or(false),
+            })
+        })
+        .collect()
+    });
+    found.map_err(|error| Error::internal(format!("pg_locks could not be read: {error}"), "Report it."))
+}

@@ -11,6 +11,8 @@
 #                   other version of Postgres; make test PG=17: all of it on that version
 #   make test-versions   demo, pure and all gateway tests on every version, and a table
 #   make gateway T=test_limits K=resend   one file of the gateway tests, and of it what is called so
+#   make test-clients   the drivers, ORMs and poolers of docs/clients.md, and a table of what passed
+#   make examples   the applications of examples/, each with its own tests, against the sandbox
 #   make bench      what a call costs, as ratios
 #   make soak       MINUTES (10) of load and trouble: nothing sent twice, nothing lost, nothing that grows
 #   make fuzz       RUNS generated vendor answers (ten million) through the readers
@@ -20,8 +22,9 @@
 #   make simulator  the vendor simulator, to develop against
 #   make clean      takes away what was built
 #
-# Not on a production server: demo, test, gateway, bench and soak set up what they need and install this version OVER the
-# extension of PG_CONFIG's server, which runs it from its next restart on. (PG=15, ... takes a server of its own.)
+# Not on a production server: demo, test, gateway, test-clients, examples, bench and soak set up what they need and
+# install this version OVER the extension of PG_CONFIG's server, which runs it from its next restart on. (PG=15, ...
+# takes a server of its own.)
 # The simulator needs Rust alone.
 #
 # PG_CONFIG names the Postgres to build for; by default the one that Debian installs. PG=14, ... is one of PyPI's instead,
@@ -62,7 +65,7 @@ INTO = $(if $(DESTDIR),,$(SUDO))
 STEP = @printf '\n\033[1m== %s\033[0m\n'
 
 .PHONY: all help setup ready build build-simulator install uninstall demo test test-versions versions format lint pure gateway \
-	fuzz fuzz-briefly bench soak package packages setup-packages test-packages dist simulator clean
+	fuzz fuzz-briefly setup-clients test-clients examples bench soak package packages setup-packages test-packages dist simulator clean
 # What is set up comes before what needs it; cargo builds in parallel by itself.
 .NOTPARALLEL:
 
@@ -107,7 +110,7 @@ demo: setup build-simulator install
 	@PYTHONDONTWRITEBYTECODE=1 $(PYTHON) demo/demo.py $(if $(ALL),--all)
 
 # A version that was asked for stands for all.
-test: setup format lint pure fuzz-briefly packages gateway $(if $(PG),,versions)
+test: setup format lint pure fuzz-briefly packages gateway test-clients $(if $(PG),,versions)
 
 test-versions: setup pure build build-simulator
 	$(STEP) "every version of Postgres: demo, golden files and gateway tests"
@@ -155,6 +158,18 @@ fuzz-briefly: setup
 gateway: setup build-simulator install
 	$(STEP) "golden files and gateway tests: a cluster of their own"
 	@cd tests/gateway && PYTHONDONTWRITEBYTECODE=1 $(PYTHON) -m pytest -p no:cacheprovider -ra --durations=10 $(if $(T),$(addsuffix .py,$(T))) $(if $(K),-k "$(K)")
+
+setup-clients: setup
+	$(STEP) "set-up: Node, Java, Chromium, and the clients of Python and Node"
+	@tests/clients/setup.sh target/clients
+
+test-clients: setup-clients build-simulator install
+	$(STEP) "clients: drivers, ORMs and poolers send, verify, roll back, cancel, are refused, listen and decode"
+	@cd tests/clients && PYTHONDONTWRITEBYTECODE=1 $(PYTHON) -m pytest -p no:cacheprovider -q
+
+examples: setup-clients install
+	$(STEP) "examples: each an application with its own tests, against the sandbox"
+	@cd tests/clients && PYTHONDONTWRITEBYTECODE=1 $(PYTHON) -m pytest -p no:cacheprovider -q test_examples.py test_page.py
 
 bench: setup build-simulator install
 	$(STEP) "bench: ratios measured side by side"

@@ -66,6 +66,10 @@ fn run(_argument: pg_sys::Datum) {
     // There is no statement that could be canceled.
     background_worker::ignore_sigint();
     BackgroundWorker::attach_signal_handlers(SignalWakeFlags::SIGHUP | SignalWakeFlags::SIGTERM);
+    // The server takes connections already: who calls waits for a launcher, and so for the key that this makes.
+    if let Err(error) = key_file::check_at_start() {
+        error.warn();
+    }
     let launches = worker_registry::launcher_starts(SOON);
     if let Some(many) = launches.checked_sub(AT_ONCE) {
         let until = Instant::now() + AFTER_CRASH.saturating_mul(1 << many.min(5));
@@ -74,9 +78,6 @@ fn run(_argument: pg_sys::Datum) {
         }
     }
     BackgroundWorker::connect_worker_to_spi_by_oid(None, None);
-    if let Err(error) = key_file::check_at_start() {
-        error.warn();
-    }
     let mut launcher = Launcher::default();
     launcher.visits.extend(databases().keys());
     launcher

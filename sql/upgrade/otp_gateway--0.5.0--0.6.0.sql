@@ -566,7 +566,7 @@ BEGIN ATOMIC
         -- What began before its first attempt was queued: else both are of one moment.
         SELECT
             v.created_at, v.id, v.provider, 'send', NULL,
-            CASE v.status WHEN 'queued' THEN 'waits its turn' ELSE 'was queued' END, v.id, NULL
+            CASE WHEN v.status OPERATOR(pg_catalog.=) 'queued' THEN 'waits its turn' ELSE 'was queued' END, v.id, NULL
         FROM otp_gateway.verification AS v
         WHERE v.id OPERATOR(pg_catalog.=) ANY ((SELECT f.ids FROM found AS f)::pg_catalog.uuid[])
             AND (v.status OPERATOR(pg_catalog.=) 'queued' OR v.created_at OPERATOR(pg_catalog.<) (

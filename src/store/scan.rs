@@ -50,14 +50,10 @@ pub fn scan_at_once<const N: usize>(table: &CStr, keys: [Key; N], each: impl FnM
 /// each of our scripts brings functions.
 fn is_of_this_version() -> bool {
     static IS_OF_THIS: Answer = Answer::unknown();
-    IS_OF_THIS.get(&[pg_sys::SysCacheIdentifier::PROCOID], look)
+    IS_OF_THIS.get(&[pg_sys::SysCacheIdentifier::PROCOID], || version().as_deref() == Some(SCHEMA_VERSION))
 }
 
-fn look() -> bool {
-    version().as_deref() == Some(SCHEMA_VERSION)
-}
-
-/// The version of the extension in this database, now. None: it is not here.
+/// The version of the extension in this database. None: it is not here.
 pub fn version() -> Option<String> {
     let mut version = None;
     scan_catalog(|extension: &pg_sys::FormData_pg_extension, row| {

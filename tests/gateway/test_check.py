@@ -18,6 +18,7 @@ from cluster import Cluster, free_port
 from conftest import CREDENTIALS, Gateway, Running, credential_options, until
 from proxy import Proxy
 from test_at_most_once import at
+from test_enqueue import gone
 from test_misuse import role as role
 from test_network import Authority, tls_server
 
@@ -548,6 +549,7 @@ def test_a_table_that_is_locked(gateway, locker, mode, table):
     assert set(GOOD) <= set(found) | {"allowed_hosts", "tcp"}
     [statement] = re.findall(r"SELECT pg_terminate_backend\(\d+\)", hint)
     assert gateway.execute(statement) == [(True,)]
+    gone(gateway, pid)
     assert statuses(check(gateway)) == GOOD
 
 

@@ -153,6 +153,7 @@ def test_help_knows_every_target(machine):
     assert code == 0
     makefile = (ROOT / "Makefile").read_text()
     (phony,) = re.findall(r"^\.PHONY: ((?:.*\\\n)*.*)$", makefile, re.M)
-    parts = {"all", "ready", "build", "build-simulator", "versions", "format", "lint", "pure", "fuzz-briefly", "packages", "setup-packages"}
+    parts = {"all", "ready", "build", "build-simulator", "versions", "format", "lint", "pure", "fuzz-briefly", "packages", "setup-packages",
+             "setup-clients"}
     targets = set(phony.replace("\\\n", " ").split()) - parts
     assert targets == set(re.findall(r"^  make ([\w-]+)", said, re.M))

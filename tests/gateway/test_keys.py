@@ -111,6 +111,29 @@ def test_removed_and_installed_anew(gateway):
         assert gateway.send()["outcome"] == "sent"
 
 
+def test_a_call_at_once_after_the_first_start(gateway, simulator):
+    """The server takes connections before the key is made: who comes then waits for it."""
+    cluster = gateway.cluster
+    for _ in range(5):
+        gateway.execute("DELETE FROM otp_gateway_internal.sealing_key")
+        gateway.session.close()
+        cluster.stop()
+        for path in (key_file(cluster), note(cluster)):
+            path.unlink(missing_ok=True)
+        starting = threading.Thread(target=cluster.start)
+        starting.start()
+        gateway.session = until(lambda: connected(gateway), "it takes connections")
+        assert gateway.send()["outcome"] == "sent"
+        starting.join()
+
+
+def connected(gateway):
+    try:
+        return gateway.connect()
+    except psycopg2.OperationalError:
+        return None
+
+
 # How it is spoilt, and what is said of it.
 SPOILT = {
     "missing": (lambda path, good: path.unlink(), "is missing, and no new key is made in its place"),

@@ -1,0 +1,94 @@
+"""Promise: each folder of examples is an application that works: what its README has one type, in a database that has the
+extension and the sandbox, passes its own tests, as often as one likes to make the database anew."""
+
+import re
+import shutil
+import subprocess
+
+import pytest
+
+from cluster import BINDIR, Cluster
+from conftest import PLACE, ROOT
+
+EXAMPLES = ("plpgsql", "postgrest", "pgtap")
+SCHEMA = """
+CREATE SCHEMA otp;
+CREATE EXTENSION otp_gateway SCHEMA otp;
+CREATE SERVER sandbox FOREIGN DATA WRAPPER otp_sandbox;
+"""
+
+
+def command(example):
+    """The one in its README."""
+    (found,) = re.findall(r"^```sh\n(psql .*?)^```", (ROOT / "examples" / example / "README.md").read_text(), re.M | re.S)
+    return found.replace("\\\n", " ")
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    cluster = Cluster().create()
+    try:
+        yield cluster.start()
+    finally:
+        cluster.remove()
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_example(example, cluster):
+    with cluster.database(extension=False) as database, cluster.session(database) as admin:
+        admin.cursor().execute(SCHEMA)
+        if example == "pgtap" and not has_pgtap(admin):
+            pytest.skip("pgTAP is not there: a Postgres that is not Debian's brings its own")
+        run = played(command(example), cluster, database)
+        said = run.stdout + run.stderr
+        assert run.returncode == 0, said
+        assert "ERROR" not in said and not re.search(r"^not ok|^# Looks like", said, re.M), said
+        assert f"{example}: passed" in said or re.search(r"^ok \d+", said, re.M), said
+
+
+def has_pgtap(session):
+    with session.cursor() as cursor:
+        cursor.execute("SELECT EXISTS (SELECT FROM pg_available_extensions WHERE name = 'pgtap')")
+        return cursor.fetchone()[0]
+
+
+def played(words, cluster, database):
+    where = {"PGHOST": str(cluster.directory), "PGPORT": str(cluster.port), "PGUSER": "postgres", "PGDATABASE": database}
+    return subprocess.run(
+        ["bash", "-c", words], cwd=ROOT, env={"PATH": f"{BINDIR}:/usr/bin:/bin", **where}, text=True, capture_output=True
+    )
+
+
+def test_fastapi(place):
+    at = {"PGHOST": "127.0.0.1", "PGPORT": str(place.cluster.port), "PGUSER": "app", "PGDATABASE": "postgres"}
+    run = subprocess.run(
+        [PLACE / "fastapi/bin/python", "-m", "pytest", "-p", "no:cacheprovider", "-q", "--rootdir", ".", "-c", "/dev/null", "."],
+        cwd=ROOT / "examples/fastapi",
+        env={"PATH": "/usr/bin:/bin", "PYTHONDONTWRITEBYTECODE": "1", "SIMULATOR": place.simulator.at["control"], **at},
+        text=True,
+        capture_output=True,
+    )
+    assert run.returncode == 0 and "skipped" not in run.stdout, run.stdout + run.stderr
+
+
+def test_node(place, tmp_path):
+    # Node looks for packages beside the file.
+    shutil.copytree(ROOT / "examples/node", tmp_path, dirs_exist_ok=True)
+    (tmp_path / "node_modules").symlink_to(PLACE / "sign-in/node_modules")
+    at = {"PGHOST": "127.0.0.1", "PGPORT": str(place.cluster.port), "PGUSER": "app", "PGDATABASE": "postgres"}
+    # Requests by PgBouncer, LISTEN by Postgres itself.
+    at |= {"LISTEN_PORT": at["PGPORT"], "PGPORT": str(place.bouncer("transaction"))}
+    run = subprocess.run(
+        ["node", "--test"], cwd=tmp_path, env={"PATH": "/usr/bin:/bin", **at}, text=True, capture_output=True, timeout=120
+    )
+    assert run.returncode == 0 and re.search(r"^(?:#|ℹ) pass 5$", run.stdout, re.M), run.stdout + run.stderr
+
+
+@pytest.mark.parametrize("example", (*EXAMPLES, "fastapi", "node"))
+def test_size(example):
+    """A README of a screen, and at most 150 lines of its own code."""
+    folder = ROOT / "examples" / example
+    assert len((folder / "README.md").read_text().splitlines()) <= 40
+    paths = [path for path in folder.iterdir() if path.suffix in (".sql", ".py", ".js") and "test" not in path.name]
+    code = [line.strip() for path in paths for line in path.read_text().splitlines()]
+    assert len([line for line in code if line and not line.startswith(("--", "#", "//"))]) <= 150

@@ -39,18 +39,26 @@ CREATE OR REPLACE TRIGGER send_code BEFORE INSERT OR UPDATE ON public.customer
     '{"mobile": "phone"}',      -- payload field: column; {"template_id": "=login"} is a constant
     'verification_id');         -- takes the verification's id (BEFORE triggers only)
 
--- Has the code checked. 'approved': the customer's phone is verified; else the outcome, to tell the user, with how many
--- tries are left and, where it says to wait, how long.
+-- Has the code checked. 'approved': the customer's phone is verified now; else the outcome, to tell the user, with how
+-- many tries are left and, where it says to wait, how long. Who is verified already gets 'already_used' for any code.
 CREATE OR REPLACE FUNCTION public.verify_customer(
   customer_id bigint, code text, OUT outcome text, OUT attempts_left integer, OUT retry_after interval)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   asked record;
+  status text;
 BEGIN
-  SELECT c.phone, c.verification_id INTO asked FROM public.customer AS c WHERE c.id = customer_id;
+  SELECT c.phone, c.verification_id, EXISTS (
+    SELECT FROM public.verified_phone AS p
+    WHERE p.customer_id = c.id AND p.phone = c.phone AND p.verification_id = c.verification_id) AS is_verified
+  INTO asked FROM public.customer AS c WHERE c.id = verify_customer.customer_id;
   IF asked.verification_id IS NULL THEN outcome := 'not_found'; RETURN; END IF;
-  SELECT v.outcome, v.attempts_left, v.retry_after INTO outcome, attempts_left, retry_after
+  SELECT v.outcome, v.attempts_left, v.retry_after, v.status INTO outcome, attempts_left, retry_after, status
   FROM otp.otp_verify(asked.verification_id, code) AS v;
+  -- The code has not left yet.
+  IF status = 'queued' THEN outcome := 'queued'; END IF;
+  -- What is verified already says nothing of this code.
+  IF status = 'queued' OR asked.is_verified THEN RETURN; END IF;
   -- Meanwhile the row may have become another: only one that has this verification and this number is verified.
   INSERT INTO public.verified_phone AS p (customer_id, phone, verification_id)
   SELECT c.id, c.phone, c.verification_id FROM public.customer AS c
@@ -63,14 +71,32 @@ BEGIN
   ELSIF outcome IN ('approved', 'already_used') THEN outcome := 'superseded'; END IF;
 END $$;
 
--- A new code, once the one before never left or is over; while that is open, its id, and nothing else happens.
-CREATE OR REPLACE FUNCTION public.send_code_again(customer_id bigint) RETURNS uuid
-LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-  UPDATE public.customer AS c SET verification_id = otp_gateway.send_again(c.verification_id)
-  WHERE c.id = customer_id
-    AND NOT EXISTS (SELECT FROM public.verified_phone AS p WHERE p.customer_id = c.id AND p.phone = c.phone)
-  RETURNING c.verification_id
-$$;
+-- Another code, and what came of asking for it: 'queued', one leaves after COMMIT or is on its way; the outcome of
+-- having the open one sent once more; 'max_attempts_reached', the number is locked for at least as long as it says, and a
+-- new code would be of no use; 'verified' or 'not_found', and nothing is sent. It acts as its caller, whose the
+-- verification is.
+CREATE OR REPLACE FUNCTION public.send_code_again(customer_id bigint, OUT outcome text, OUT retry_after interval)
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  asked record;
+  status text;
+  id uuid;
+BEGIN
+  SELECT c.id, c.phone, c.verification_id INTO asked FROM public.customer AS c WHERE c.id = customer_id
+  FOR NO KEY UPDATE;
+  IF NOT FOUND THEN outcome := 'not_found'; RETURN; END IF;
+  IF EXISTS (SELECT FROM public.verified_phone AS p WHERE p.customer_id = asked.id AND p.phone = asked.phone)
+  THEN outcome := 'verified'; RETURN; END IF;
+  SELECT v.status, v.expires_at - clock_timestamp() INTO status, retry_after
+  FROM otp_gateway.verification AS v WHERE v.id = asked.verification_id;
+  IF status IN ('queued', 'sending') THEN outcome := 'queued'; retry_after := NULL; RETURN; END IF;
+  IF status = 'max_attempts_reached' AND retry_after > interval '0' THEN outcome := status; RETURN; END IF;
+  retry_after := NULL;
+  UPDATE public.customer AS c SET verification_id = otp_gateway.send_again(c.verification_id) WHERE c.id = asked.id
+  RETURNING c.verification_id INTO id;
+  IF id IS DISTINCT FROM asked.verification_id THEN outcome := 'queued'; RETURN; END IF;
+  SELECT r.outcome, r.retry_after INTO outcome, retry_after FROM otp.otp_resend(id) AS r;
+END $$;
 
 -- All of customer is the application's; of verified_phone it reads what is there.
 GRANT SELECT, INSERT, UPDATE, DELETE ON public.customer TO registration_app;

@@ -24,10 +24,11 @@ class Customer(models.Model):
 
     def code_sent(self, seconds=10):
         """Waits for the code to leave, after the transaction that created or changed the customer: the outcome, None if it
-        has none yet, and how long to wait before sending again."""
+        has none yet; how many tries the code has, 0 if the number is locked by wrong codes before it; and how long to wait
+        before sending again."""
         return one_row(
-            "SELECT w.outcome, w.retry_after FROM public.customer AS c, otp_gateway.wait(c.verification_id, %s) AS w"
-            " WHERE c.id = %s",
+            "SELECT w.outcome, w.attempts_left, w.retry_after"
+            " FROM public.customer AS c, otp_gateway.wait(c.verification_id, %s) AS w WHERE c.id = %s",
             [f"{seconds}s", self.pk],
         )
 
@@ -37,12 +38,9 @@ class Customer(models.Model):
         return one_row("SELECT outcome, attempts_left, retry_after FROM public.verify_customer(%s, %s)", [self.pk, code])
 
     def send_code_again(self):
-        """A new code after COMMIT, once the one before never left or is over: None, None. While that is open, the same
-        verification's code once more, at once: the outcome, and how long to wait if it is blocked."""
-        before = Customer.objects.values_list("verification_id", flat=True).get(pk=self.pk)
-        if one_row("SELECT public.send_code_again(%s)", [self.pk])[0] != before:
-            return None, None
-        return one_row("SELECT outcome, retry_after FROM otp.otp_resend(%s)", [before])
+        """What came of it: 'queued', a code leaves with COMMIT or is on its way: code_sent() waits for it; the outcome of
+        having the open code sent once more; 'max_attempts_reached', locked; 'verified'. And how long to wait."""
+        return one_row("SELECT outcome, retry_after FROM public.send_code_again(%s)", [self.pk])
 
 
 class VerifiedPhone(models.Model):

@@ -81,10 +81,12 @@ BEGIN
   checked := otp.otp_verify(asked.verification_id, code);
   outcome := checked.outcome;
   attempts_left := checked.attempts_left;
+  -- What was approved, and rolled back here, is written now; what is written already says nothing of this code.
   IF otp_gateway.is_approved(asked.verification_id, asked.phone) THEN
-    outcome := 'approved';
     INSERT INTO api.verified_phone AS p (user_id, phone) VALUES (asked.user_id, asked.phone)
-    ON CONFLICT ON CONSTRAINT verified_phone_pkey DO UPDATE SET phone = excluded.phone, verified_at = now();
+    ON CONFLICT ON CONSTRAINT verified_phone_pkey DO UPDATE SET phone = excluded.phone, verified_at = now()
+    WHERE p.phone <> excluded.phone OR checked.outcome = 'approved';
+    IF FOUND THEN outcome := 'approved'; END IF;
   END IF;
   PERFORM private.answer(CASE outcome WHEN 'approved' THEN 200 ELSE 422 END, checked.retry_after);
 END $$;

@@ -36,6 +36,8 @@ BEGIN; :as_one
 DO $$ BEGIN
   ASSERT (api.verify_code('123456')).attempts_left = 3, 'the rollback gave a check back';
   ASSERT (api.verify_code('000000')).outcome = 'approved', 'the right code';
+  ASSERT (api.verify_code('123456')).outcome = 'already_used', 'any code after it';
+  ASSERT current_setting('response.status') = '422', 'its status';
   ASSERT (SELECT count(*) FROM api.verified_phone) = 1, 'one''s own';
 END $$;
 COMMIT;

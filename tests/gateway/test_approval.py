@@ -358,7 +358,7 @@ def test_the_customer_is_deleted_meanwhile(registry, simulator, level):
 
 @levels
 def test_two_clicks_at_once(registry, simulator, level):
-    """Both have the right code: one of them may have to try again, and neither is told that it is used."""
+    """Both have the right code, at the same time: neither is told that it is used, but one that has to begin anew."""
     simulator.fault("hold", "ideamart", "verify", times=1)
     with app(registry, level) as one, app(registry, level) as two:
         first = Running(one, VERIFY, (registry.victim, registry.code))
@@ -377,10 +377,19 @@ def test_two_clicks_at_once(registry, simulator, level):
         else:
             assert isinstance(loser.error, psycopg2.errors.SerializationFailure)
             other.rollback()
-            assert registry.execute(VERIFY, (registry.victim, registry.code), other) == [("approved",)]
+            # By then the customer is verified, as the application sees.
+            assert registry.execute(VERIFY, (registry.victim, registry.code), other) == [("already_used",)]
         other.commit()
     assert row(registry) == (registry.phone, registry.phone, True)
     assert simulator.count("ideamart", "verify") == 1
+
+
+def test_after_the_approval_no_code_is_approved(registry, simulator):
+    """Whoever asks for a second step with the same function is not let in by any code at all."""
+    assert registry.as_app(VERIFY, (registry.victim, registry.code)) == [("approved",)]
+    for code in (simulator.wrong("ideamart", registry.phone), registry.code, "hello", ""):
+        assert registry.as_app(VERIFY, (registry.victim, code)) == [("already_used",)]
+    assert row(registry) == (registry.phone, registry.phone, True)
 
 
 UNDO = {

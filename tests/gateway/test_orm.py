@@ -161,7 +161,11 @@ def test_sign_up(console):
     assert console("(c.is_verified(), [one.pk == c.pk for one in Customer.verified()])") == [True, [True]]
     # Saved as it was, and a double click.
     console("c.save()")
-    assert console(f"(c.is_verified(), c.verify('{RIGHT}')[0])") == [True, "approved"]
+    assert console("c.is_verified()") is True
+    # Who is verified has no other code approved: nobody compares it.
+    for code in (RIGHT, WRONG, "hello", ""):
+        assert console(f"c.verify('{code}')") == ["already_used", 0, None], code
+    assert console("c.send_code_again()") == ["verified", None]
     # However often it was saved, one code was sent.
     assert console.admin("SELECT count(*)::int FROM otp_gateway.verification") == [(before + 1,)]
 
@@ -210,7 +214,7 @@ def test_send_again_and_an_object_that_is_older(console):
     console("c.refresh_from_db()")
     console.admin("UPDATE otp_gateway_internal.verification_record SET status = 'expired', sealed = NULL WHERE status = 'pending'")
     assert console(f"c.verify('{RIGHT}')[0]") == "expired"
-    console("c.send_code_again()")
+    assert console("c.send_code_again()") == ["queued", None]
     now = console.admin("SELECT verification_id::text FROM public.customer")
     assert console("str(c.verification_id)") != now[0][0]
     console("c.save()")
@@ -218,8 +222,73 @@ def test_send_again_and_an_object_that_is_older(console):
     assert console("c.code_sent()[0]") == "sent"
     assert console(f"c.verify('{RIGHT}')[0]") == "approved"
     # Verified: nothing more is sent.
-    console("c.send_code_again()")
+    assert console("c.send_code_again()") == ["verified", None]
     assert console.admin("SELECT verification_id::text FROM public.customer") == now
+
+
+def test_a_rollback_of_ones_own(console):
+    """What was approved is written by the retry; the one after that is told that it is done."""
+    signed_up(console)
+    console(f"""
+with transaction.atomic():
+    undone = c.verify('{RIGHT}')
+    transaction.set_rollback(True)
+""")
+    assert console("(undone[0], c.is_verified())") == ["approved", False]
+    assert console(f"(c.verify('{RIGHT}')[0], c.is_verified())") == ["approved", True]
+    assert console(f"c.verify('{WRONG}')[0]") == "already_used"
+    # By then its approval is old: it is written all the same.
+    console.admin("UPDATE otp_gateway_internal.verification_record SET approved_at = approved_at - interval '11 minutes'")
+    assert console(f"c.verify('{RIGHT}')[0]") == "already_used"
+
+
+def test_a_number_that_is_locked(console):
+    """No message is bought whose code could not be given; one that was bought says that it has no tries."""
+    # The limits are the number's, for longer than a test.
+    number = {"psycopg2": "771230021", "psycopg": "771230023"}[console("driver")]
+    signed_up(console, f"0{number}")
+    for left in (4, 3, 2, 1, 0):
+        assert console(f"c.verify('{WRONG}')") == ["invalid_code", left, None]
+    assert console(f"c.verify('{RIGHT}')[:2]") == ["max_attempts_reached", 0]
+    sent = console.admin("SELECT count(*) FROM otp_gateway.attempt")
+    outcome, wait = console("c.send_code_again()")
+    assert (outcome, "0:09:" in wait) == ("max_attempts_reached", True)
+    assert console.admin("SELECT count(*) FROM otp_gateway.attempt") == sent
+    # The same phone signs up once more.
+    console(f"d = Customer.objects.create(phone='+94{number}')")
+    assert console("d.code_sent()") == ["sent", 0, None]
+    outcome, left, wait = console(f"d.verify('{RIGHT}')")
+    assert (outcome, left, "0:09:" in wait) == ("blocked", 0, True)
+    # After its time the flow is over, and there is a new one.
+    console.admin("UPDATE otp_gateway_internal.verification_record SET expires_at = now() WHERE status = 'max_attempts_reached'")
+    assert console("c.send_code_again()") == ["queued", None]
+
+
+def test_a_code_that_is_still_queued(console):
+    """Neither is the user sent round in a circle nor does a second message leave."""
+    console.admin("ALTER SERVER sandbox OPTIONS (ADD paused 'true')")
+    try:
+        console("c = Customer.objects.create(phone='0771230022')")
+        assert console("c.code_sent(seconds=0)")[0] is None
+        assert console(f"c.verify('{RIGHT}')[0]") == "queued"
+        before = console.admin("SELECT verification_id FROM public.customer")
+        assert console("c.send_code_again()") == ["queued", None]
+        assert console.admin("SELECT verification_id FROM public.customer") == before
+    finally:
+        console.admin("ALTER SERVER sandbox OPTIONS (DROP paused)")
+    assert console("c.code_sent()[0]") == "sent"
+    assert console(f"c.verify('{RIGHT}')[0]") == "approved"
+    assert console("Customer(pk=4711).send_code_again()") == ["not_found", None]
+
+
+def test_a_row_that_brings_an_id_of_its_own(console):
+    """By a model's default, say: nothing is sent, and the button mends it."""
+    console("import uuid; c = Customer.objects.create(phone='0771230024', verification_id=uuid.uuid4())")
+    for call in ("code_sent()", f"verify('{RIGHT}')"):
+        console.fails(f"c.{call}", "no verification of that id")
+    assert console("c.send_code_again()") == ["queued", None]
+    assert console("c.code_sent()[0]") == "sent"
+    assert console(f"c.verify('{RIGHT}')[0]") == "approved"
 
 
 def test_nobody_else_verifies(console):
@@ -274,17 +343,24 @@ def test_the_views_of_the_page(console):
         "post = lambda **form: SimpleNamespace(method='POST', POST=form, session=session)\n"
     )
     assert console("sign_up(get())") == "sign_up.html"
-    assert console("sign_up(post(phone='abc'))") == {"error": "Please look at the number."}
+    for wrong in ("phone='abc'", r"phone='\0'", ""):
+        assert console(f"sign_up(post({wrong}))") == {"error": "Please look at the number."}
     (_, pk), (_, second) = console("sign_up(post(phone='0771230009'))"), console("sign_up(post(phone='0771230010'))")
     assert pk != second
     # In two tabs: each form's code is its own customer's.
     for customer in (pk, second):
-        assert console(f"code(get(), {customer})") == {"outcome": "sent", "retry_after": None}
+        assert console(f"code(get(), {customer})") == {"outcome": "sent", "attempts_left": 5, "retry_after": None}
     for left in (4, 3):
         wrong = {"outcome": "invalid_code", "attempts_left": left, "retry_after": None}
         assert console(f"code(post(code='{WRONG}'), {pk})") == wrong
-    assert console(f"code(post(again='1'), {pk})") == {"outcome": "sent", "retry_after": None}
+    sent_again = {"outcome": "sent", "attempts_left": None, "retry_after": None}
+    assert console(f"code(post(again='1'), {pk})") == sent_again
+    for nothing in ("post()", r"post(code='\0')"):
+        assert console(f"code({nothing}, {pk})")["outcome"] == "invalid_code"
     assert console(f"code(post(code='{RIGHT}'), {pk})") == ["welcome"]
+    # A reload, a second click, a late "again".
+    for late in ("get()", f"post(code='{WRONG}')", "post(again='1')"):
+        assert console(f"code({late}, {pk})") == ["welcome"]
     assert console(f"[Customer.objects.get(pk=pk).is_verified() for pk in ({pk}, {second})]") == [True, False]
     assert console(f"code(post(code='{RIGHT}'), {second})") == ["welcome"]
     # Nobody else's, and nobody's.

@@ -72,8 +72,8 @@ BEGIN
 END $$;
 
 -- Another code, and what came of asking for it: 'queued', one leaves after COMMIT or is on its way; the outcome of
--- having the open one sent once more; 'max_attempts_reached', the number is locked for at least as long as it says, and a
--- new code would be of no use; 'verified' or 'not_found', and nothing is sent. It acts as its caller, whose the
+-- having the open one sent once more; 'max_attempts_reached', the number is locked for at least as long as it says, and
+-- a new code would be of no use; 'verified' or 'not_found', and nothing is sent. It acts as its caller, whose the
 -- verification is.
 CREATE OR REPLACE FUNCTION public.send_code_again(customer_id bigint, OUT outcome text, OUT retry_after interval)
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$

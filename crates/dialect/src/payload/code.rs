@@ -43,15 +43,19 @@ fn number(typed: &str) -> Option<Secret> {
     is_number.then(|| Secret::new(signs().collect::<String>()))
 }
 
-/// The text without what stands around it unseen.
+/// A text as it was typed, without what stands around it unseen.
+pub(super) fn unseen_ends_off(typed: &str) -> &str {
+    typed.trim_matches(|c: char| c.is_whitespace() || is_invisible(c))
+}
+
+/// The text without what cannot be seen.
 fn text(typed: &str) -> Option<Secret> {
-    let typed = typed.trim_matches(|c: char| c.is_whitespace() || is_invisible(c));
-    let text = Secret::new(typed.chars().filter(|c| !is_invisible(*c)).map(ascii).collect::<String>());
+    let text = Secret::new(unseen_ends_off(typed).chars().filter(|c| !is_invisible(*c)).map(ascii).collect::<String>());
     let is_code = (1..=MAX_CODE_CHARS).contains(&text.reveal().chars().count());
     (is_code && !text.reveal().chars().any(char::is_control)).then_some(text)
 }
 
-fn is_hyphen(c: char) -> bool {
+pub(super) fn is_hyphen(c: char) -> bool {
     matches!(c, '-' | '\u{2010}'..='\u{2015}' | '\u{2212}' | '\u{fe58}' | '\u{fe63}')
 }
 

@@ -1,5 +1,6 @@
 use serde_json::Value;
 
+use super::code::unseen_ends_off;
 use crate::secret::Secret;
 
 /// Longest address that a mail server takes (RFC 5321, 4.5.3.1).
@@ -19,6 +20,7 @@ impl EmailAddress {
 
     /// A dot-atom and a domain (RFC 5322, 3.4.1): what is quoted, commented or in brackets is nobody's address.
     pub(crate) fn parse(typed: &str) -> Option<Self> {
+        let typed = unseen_ends_off(typed);
         let (local, domain) = typed.split_once('@')?;
         let is_local = (1..=MAX_LOCAL).contains(&local.len())
             && local.split('.').all(|atom| !atom.is_empty() && atom.bytes().all(is_atom));
@@ -69,6 +71,7 @@ mod tests {
             ("asha@EXAMPLE.Org", "asha@example.org", "a***@example.org"),
             ("Asha.Rao+otp@mail.example.org", "Asha.Rao+otp@mail.example.org", "A***@mail.example.org"),
             ("a@x-y.example", "a@x-y.example", "***@x-y.example"),
+            (" asha@example.org\r\n", "asha@example.org", "a***@example.org"),
         ] {
             let address = EmailAddress::parse(typed).unwrap();
             assert_eq!((address.recipient().reveal(), address.masked().as_str()), (recipient, masked));
@@ -103,7 +106,7 @@ mod tests {
             "asha@127.0.0.1",
             "asha@[127.0.0.1]",
             "\"a b\"@example.org",
-            "asha@example.org\n",
+            "asha@example.org\nb",
             "asha@example.org,b@example.org",
             "<asha@example.org>",
             "ásha@example.org",

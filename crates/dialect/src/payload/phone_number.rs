@@ -1,6 +1,10 @@
 use serde_json::Value;
 
+use super::code::{is_hyphen, unseen_ends_off};
 use crate::secret::Secret;
+
+/// Longest text that is read as a number: three times its digits.
+const MAX_TYPED: usize = 48;
 
 /// The numbering plans that the vendors send to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,14 +49,15 @@ impl NumberingPlan {
                  or 7XXXXXXXX"
             }
             Self::Any => {
-                "a phone number: + and 8 to 15 digits, country first; a mobile of India or Sri Lanka also as their \
-                 vendors take it"
+                "a phone number: + and 8 to 15 digits, country first, without a (0) after it; a mobile of India or \
+                 Sri Lanka also as their vendors take it"
             }
         }
     }
 
     /// Every accepted spelling of one number gives the same [`PhoneNumber`].
     pub(crate) fn parse(self, typed: &str) -> Option<PhoneNumber> {
+        let typed = unseen_ends_off(typed);
         let national = match self {
             Self::India => indian(typed),
             Self::SriLanka => sri_lankan(typed),
@@ -164,28 +169,43 @@ fn international(typed: &str) -> Option<PhoneNumber> {
     (!digits.starts_with('0')).then_some(PhoneNumber { country: NumberingPlan::Any, national: secret })
 }
 
-/// A leading plus, and the digits, with single spaces and hyphens between them taken out.
+/// A leading plus, and the digits of a number as people write it: single spaces, hyphens and dots between them, pairs
+/// of parentheses around some. A zero in parentheses after the country's code is dialled in that country alone.
 fn digits_of(typed: &str) -> Option<(bool, Secret)> {
-    let (plus, rest) = match typed.strip_prefix('+') {
-        Some(rest) => (true, rest),
-        None => (false, typed),
-    };
-    if rest.len() > 32 {
+    if typed.len() > MAX_TYPED {
         return None;
     }
     // As long as it gets: a text that grows leaves copies behind.
-    let mut digits = String::with_capacity(rest.len());
-    let mut after_digit = false;
-    for c in rest.chars() {
+    let mut digits = String::with_capacity(typed.len());
+    let (mut plus, mut opened_at, mut trunk_zero, mut last) = (false, None, None, None);
+    for c in typed.chars() {
         match c {
             '0'..='9' => digits.push(c),
-            ' ' | '-' if after_digit => {}
+            '+' if !plus && digits.is_empty() && matches!(last, None | Some('(')) => plus = true,
+            '(' if opened_at.is_none() && last != Some('+') => opened_at = Some(digits.len()),
+            ')' if last.is_some_and(|last| last.is_ascii_digit()) => {
+                let (before, within) = digits.split_at(opened_at.take()?);
+                match (before, within) {
+                    ("91" | "94" | "0091" | "0094", "0") if trunk_zero.is_none() => {
+                        trunk_zero = digits.pop();
+                    }
+                    ("", _) => {}
+                    // Some countries keep that zero, and whose number this is is not looked up.
+                    (_, "0") => return None,
+                    _ => {}
+                }
+            }
+            _ if is_separator(c) && last.is_some_and(|last| last.is_ascii_digit() || last == ')') => {}
             _ => return None,
         }
-        after_digit = c.is_ascii_digit();
+        last = Some(c);
     }
-    let digits = Secret::new(digits);
-    after_digit.then_some((plus, digits))
+    let ends = opened_at.is_none() && last.is_some_and(|last| last.is_ascii_digit() || last == ')');
+    ends.then(|| (plus, Secret::new(digits)))
+}
+
+fn is_separator(c: char) -> bool {
+    c == '.' || is_hyphen(c) || (c.is_whitespace() && !c.is_control())
 }
 
 /// A user id as it may be shown: its ends if it is long enough to hide behind them.
@@ -215,6 +235,17 @@ mod tests {
             json!("00918144094480"),
             json!("08144094480"),
             json!("81440-94480"),
+            json!("  8144094480\r\n"),
+            json!("\u{202a}+91\u{a0}81440\u{a0}94480\u{202c}"),
+            json!("81440\u{2011}94480"),
+            json!("+91.81440.94480"),
+            json!("(0)8144094480"),
+            json!("(081440) 94480"),
+            json!("(+91) 81440-94480"),
+            json!("(+91)(81440)(94480)"),
+            json!("+91 (0) 81440 94480"),
+            json!("0091 (0)81440 94480"),
+            json!("91(0)8144094480"),
             json!(8144094480_u64),
             json!(918144094480_u64),
         ] {
@@ -248,9 +279,27 @@ mod tests {
             json!("00910144094480"),
             json!("05144094480"),
             json!(5144094480_u64),
-            json!("8144094480 "),
-            json!(" 8144094480"),
             json!("81440--94480"),
+            json!("81440..94480"),
+            json!("81440\n94480"),
+            json!("8144094480-"),
+            json!("81440 94480 or 81440 94481"),
+            json!("8144094480, 8144094481"),
+            json!("8144094480;ext=7"),
+            // Parentheses that are not a pair, or hold nothing.
+            json!("(81440 94480"),
+            json!("81440) 94480"),
+            json!("((81440)) 94480"),
+            json!("81440 () 94480"),
+            json!("(+)8144094480"),
+            json!("+91 +8144094480"),
+            json!("91+8144094480"),
+            // A (0) that is after no country's code is a digit too many.
+            json!("+91 814 (0) 4094480"),
+            json!("+91 (00)8144094480"),
+            json!("+91 (0)(0)8144094480"),
+            json!("+(0)918144094480"),
+            json!("0(0)8144094480"),
             json!("814409448O"),
             json!("८१४४०९४४८०"),
             json!(-8144094480_i64),
@@ -274,6 +323,12 @@ mod tests {
             json!("771234567"),
             json!("077 123 4567"),
             json!("+94-77-123-4567"),
+            json!(" tel:94771234567 "),
+            json!("(077) 123-4567"),
+            json!("077.123.4567"),
+            json!(" 077 123 4567\t"),
+            json!("+94 (0)77 1234567"),
+            json!("+94(0)77 123 4567"),
             json!(771234567),
             json!(94771234567_u64),
         ] {
@@ -304,6 +359,10 @@ mod tests {
             "tel:94112345678",
             "+918144094480",
             "tel:94 771234567",
+            "tel:(94)771234567",
+            "tel: 94771234567",
+            "+94 (0)11 234 5678",
+            "+94 (0)(77) (0)1234567",
             "tel:94077123456",
         ] {
             assert!(NumberingPlan::SriLanka.parse_value(&json!(typed)).is_none(), "{typed}");
@@ -315,6 +374,9 @@ mod tests {
         for (typed, recipient, masked) in [
             ("+44 20 7946 0958", "+442079460958", "+********0958"),
             ("+44-2079460958", "+442079460958", "+********0958"),
+            (" (+44) 20.7946.0958 ", "+442079460958", "+********0958"),
+            ("+1 (202) 555-0123", "+12025550123", "+*******0123"),
+            ("+94 (0)11 234 5678", "+94112345678", "+94*****5678"),
             ("+12345678", "+12345678", "+****5678"),
             ("+123456789012345", "+123456789012345", "+***********2345"),
             ("tel:94771234567", "+94771234567", "+94*****4567"),
@@ -337,6 +399,9 @@ mod tests {
             "+1234567890123456",
             "442079460958",
             "+0442079460958",
+            // In Italy that 0 is dialled, in Britain it is not.
+            "+44 (0)20 7946 0958",
+            "+39 (0)6 1234 5678",
             "+91814409448",
             "+910144094480",
             "+940771234567",

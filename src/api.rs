@@ -30,7 +30,7 @@ use crate::{
     enqueue,
     error::Error,
     ipc::{
-        call::call,
+        call::{call, interrupted_wait},
         message::{self, Request, Response, ResultRow, unexpected},
         session::{self, Unanswered},
     },
@@ -302,7 +302,13 @@ fn follow(id: Uuid, which: WhichSend, timeout: Micros) -> Result<ResultRow, Erro
         let until = recorded.status.awaits_send().then_some(until);
         let check = check_of(id, &recorded).map(Box::new);
         let request = message::write(&Request::AwaitSend(id, which, recorded.status, check));
-        let response = session::send(&request, *Uuid::nil().as_bytes(), until).map_err(Unanswered::error)?;
+        let response = match session::send(&request, *Uuid::nil().as_bytes(), until) {
+            // Whoever came with a key has not yet heard of an id.
+            Err(Unanswered::Interrupted { error, .. }) if matches!(which, WhichSend::Original) => {
+                interrupted_wait(&error, Some(id))
+            }
+            response => response.map_err(Unanswered::error)?,
+        };
         match response.map(|response| message::read(&response)).transpose()? {
             None => return Ok(ResultRow::without_outcome(id, recorded)),
             Some(Response::Row(row)) => return Ok(*row),

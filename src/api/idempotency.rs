@@ -1,13 +1,17 @@
 //! One key, one verification: who comes with a key holds a lock on it until its verification is there to be found. The
 //! worker never waits for a session, so the lock is the sessions' own.
 
+use std::panic::UnwindSafe;
+
+use pgrx::{PgSqlErrorCode, PgTryBuilder};
 use policy::{IDEMPOTENCY_WINDOW, Timestamp};
 use serde_json::{Map, Value};
+use uuid::Uuid;
 use zeroize::Zeroizing;
 
 use crate::{
     error::Error,
-    ipc::identify::identity,
+    ipc::{call::interrupted_wait, identify::identity},
     pg::{
         advisory_lock::{SessionLock, Tag},
         clock::clock,
@@ -89,7 +93,8 @@ pub fn claim(
     // Each role has keys of its own: nobody waits for another's. By the oldest key of the file: a new one, which comes
     // before it, changes nothing for those who wait.
     let names = sealing_key::keys()?.fingerprints("idempotency lock", &format!("{}\0{provider}\0{key}", role.to_u32()));
-    let lock = lock(names.last().map_or(&[], Vec::as_slice), hold);
+    let under_way = || find_by_key(&recognise()?.keys, since()).map(|found| found.map(|found| found.id));
+    let lock = lock(names.last().map_or(&[], Vec::as_slice), hold, under_way)?;
     // After the wait: whoever had it may have put it down under a key that is new since.
     let claim = Claim { idempotency: recognise()?, _lock: lock };
     let found = find_by_key(&claim.idempotency.keys, since())?;
@@ -103,14 +108,32 @@ pub fn claim(
 }
 
 /// Returns what is to be released by hand.
-fn lock(key: &[u8], hold: Hold) -> Option<SessionLock> {
+fn lock(
+    key: &[u8],
+    hold: Hold,
+    under_way: impl FnOnce() -> Result<Option<Uuid>, Error>,
+) -> Result<Option<SessionLock>, Error> {
     let key = key.first_chunk().map_or(0, |first| u64::from_le_bytes(*first));
     let tag = Tag { class: LOCK_CLASS, database: database::current().to_u32(), key };
     match hold {
-        Hold::Call => Some(tag.lock()),
+        Hold::Call => match tag.lock_at_once() {
+            Some(lock) => Ok(Some(lock)),
+            None => Ok(Some(wait(under_way()?, move || tag.lock()))),
+        },
         Hold::Transaction => {
-            tag.lock_for_transaction();
-            None
+            if !tag.lock_for_transaction_at_once() {
+                wait(under_way()?, move || tag.lock_for_transaction());
+            }
+            Ok(None)
         }
     }
+}
+
+/// Waits for a lock. The record is read before: after an interrupt nothing can be.
+fn wait<T>(under_way: Option<Uuid>, lock: impl FnOnce() -> T + UnwindSafe) -> T {
+    let waited = PgTryBuilder::new(|| Ok(lock()))
+        .catch_when(PgSqlErrorCode::ERRCODE_QUERY_CANCELED, |error| Err(Box::new(error)))
+        .catch_when(PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE, |error| Err(Box::new(error)))
+        .execute();
+    waited.unwrap_or_else(|error| interrupted_wait(&error, under_way))
 }

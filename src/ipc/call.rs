@@ -28,12 +28,34 @@ pub fn call(request: &Request, attempt: Uuid) -> Result<Response, Error> {
     }
 }
 
-/// Postgres' own error, with what has become of the call that nobody waits for any more.
-pub fn interrupted(error: &CaughtError, job: &Job, was_taken: bool) -> ! {
+/// Postgres' own error, to which something can be added.
+fn raised_anew(error: &CaughtError) -> ErrorReport {
     let (CaughtError::PostgresError(report)
     | CaughtError::ErrorReport(report)
     | CaughtError::RustPanic { ereport: report, .. }) = error;
-    let again = ErrorReport::new(report.sql_error_code(), report.message().to_owned(), "otp_gateway");
+    ErrorReport::new(report.sql_error_code(), report.message().to_owned(), "otp_gateway")
+}
+
+/// Postgres' own error, with where the outcome of the call is that somebody has waited for whose own it is not. None:
+/// it is not on record, and may never be.
+pub fn interrupted_wait(error: &CaughtError, verification: Option<Uuid>) -> ! {
+    let (which, or_wait) = match verification {
+        Some(id) => (
+            format!(": verification {id}"),
+            format!(", or SELECT * FROM otp_gateway.wait('{id}'): either has its outcome"),
+        ),
+        None => (String::new(), ": it has that one's outcome, or sends if there is none".to_owned()),
+    };
+    raised_anew(error)
+        .set_detail(format!("It waited for another call, and sent nothing itself{which}."))
+        .set_hint(format!("Call again with the same idempotency_key{or_wait}."))
+        .report(PgLogLevel::ERROR);
+    unreachable!("an ERROR does not return")
+}
+
+/// Postgres' own error, with what has become of the call that nobody waits for any more.
+pub fn interrupted(error: &CaughtError, job: &Job, was_taken: bool) -> ! {
+    let again = raised_anew(error);
     let operation = job.operation().as_str();
     if !was_taken {
         again.set_detail(format!("The {operation} was not handed over; nothing was sent.")).report(PgLogLevel::ERROR);

@@ -27,15 +27,30 @@ impl Tag {
 
     /// Waits for it, and holds it until the end of the transaction. Ends by an interrupt, like any wait for a lock.
     pub fn lock_for_transaction(self) {
-        // SAFETY: a lock tag of plain numbers; the lock is released with the transaction.
-        unsafe { pg_sys::LockAcquire(&self.locktag(), MODE, false, false) };
+        self.acquire(false, false);
+    }
+
+    /// The same, if nobody has it. False: somebody has.
+    pub fn lock_for_transaction_at_once(self) -> bool {
+        self.acquire(false, true)
     }
 
     /// Waits for it, and holds it until it is dropped, or the session ends.
     pub fn lock(self) -> SessionLock {
-        // SAFETY: a lock tag of plain numbers; released by SessionLock.
-        unsafe { pg_sys::LockAcquire(&self.locktag(), MODE, true, false) };
+        self.acquire(true, false);
         SessionLock(self)
+    }
+
+    /// The same, if nobody has it.
+    pub fn lock_at_once(self) -> Option<SessionLock> {
+        self.acquire(true, true).then_some(SessionLock(self))
+    }
+
+    fn acquire(self, of_session: bool, at_once: bool) -> bool {
+        // SAFETY: a lock tag of plain numbers; a session's lock is released by SessionLock, any other with the
+        // transaction.
+        let result = unsafe { pg_sys::LockAcquire(&self.locktag(), MODE, of_session, at_once) };
+        result != pg_sys::LockAcquireResult::LOCKACQUIRE_NOT_AVAIL
     }
 }
 

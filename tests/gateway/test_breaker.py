@@ -3,9 +3,9 @@ row sends are refused at once, with the time after which to come back, until a s
 that it is so. What people do wrong is no fault of the provider's, what is queued waits and goes out later, and nobody
 else is affected: no other provider, no check of a code that has been sent, no test number."""
 
-import os
 import datetime
 import json
+import os
 
 import psycopg2
 import pytest

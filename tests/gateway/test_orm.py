@@ -404,3 +404,50 @@ def test_the_driver_knows_the_row(console):
     console("""cursor.execute("SELECT otp.otp_send('sandbox', %s)", ['{"mobile": "0771231277"}'])""")
     console("row = cursor.fetchone()[0]")
     assert console("(row.outcome, row.status, row.retryable, row.attempts_left > 0)") == ["sent", "pending", False, True]
+
+
+# An application's own tests, as docs/testing-your-application.md says of Django's.
+DJANGO_TESTS = """
+from django.db import DatabaseError, transaction
+from django.test import TestCase, TransactionTestCase
+from sign_up.models import Customer
+
+class Wrapped(TestCase):
+    def test_no_code_leaves(self):
+        with self.assertRaisesMessage(DatabaseError, "nothing is sent before its COMMIT"), transaction.atomic():
+            Customer.objects.create(phone="0771230031").code_sent()
+
+class Committed(TransactionTestCase):
+    def test_sign_up(self):
+        customer = Customer.objects.create(phone="0771230032")
+        self.assertEqual(customer.code_sent()[0], "sent")
+        self.assertEqual(customer.verify("000000")[0], "approved")
+"""
+
+
+def test_djangos_own_tests(django, cluster, tmp_path):
+    """In a test database of Django's, made from a template that has the extension and the tables."""
+    app = tmp_path / "sign_up"
+    app.mkdir()
+    (app / "__init__.py").touch()
+    (app / "models.py").write_text((ROOT / "examples/sign_up_models.py").read_text())
+    (app / "tests.py").write_text(DJANGO_TESTS)
+    where = {"HOST": str(cluster.directory), "PORT": cluster.port, "NAME": "shop", "USER": "registration_app"}
+    where |= {"ENGINE": "django.db.backends.postgresql", "TEST": {"TEMPLATE": "template_otp"}}
+    (tmp_path / "settings.py").write_text(
+        f"DATABASES = {{'default': {where!r}}}\nINSTALLED_APPS = ['sign_up']\nUSE_TZ = True\nSECRET_KEY = 'x'\n"
+        "DEFAULT_AUTO_FIELD = 'django.db.models.BigAutoField'\n"
+    )
+    said = cluster.psql("postgres", "-v", "ON_ERROR_STOP=1", "-c", "CREATE DATABASE template_otp IS_TEMPLATE true")
+    said += cluster.psql("postgres", "-v", "ON_ERROR_STOP=1", "-c", "ALTER ROLE registration_app CREATEDB")
+    said += cluster.psql(
+        "template_otp", "-v", "ON_ERROR_STOP=1", "-c", "CREATE SCHEMA otp", "-c", "CREATE EXTENSION otp_gateway SCHEMA otp",
+        "-c", "CREATE SERVER sandbox FOREIGN DATA WRAPPER otp_sandbox",
+    )
+    said += cluster.psql("template_otp", "-v", "ON_ERROR_STOP=1", "-f", SIGN_UP)
+    assert "ERROR" not in said, said
+    run = subprocess.run(
+        [django, "-m", "django", "test", "--settings=settings"], cwd=tmp_path, text=True, capture_output=True,
+        env={"PYTHONPATH": str(tmp_path), "PATH": "/usr/bin:/bin"},
+    )
+    assert run.returncode == 0 and "Ran 2 tests" in run.stderr, run.stderr

@@ -34,7 +34,7 @@ pub fn check_user_mapping(dialect: &Dialect, options: &[(String, String)]) -> Re
             let mut valid: Vec<&str> = sets.concat();
             valid.dedup();
             valid.extend(PROXY_CREDENTIALS);
-            return Err(unknown_option("user mapping", option, &valid));
+            return Err(unknown_option("user mapping", option, &valid, true));
         }
         if value.is_empty() {
             return Err(Error::invalid_parameter(format!("option {option} is empty"), "Give its value."));

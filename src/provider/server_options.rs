@@ -3,7 +3,7 @@
 
 use std::{cell::RefCell, collections::BTreeMap, rc::Rc, time::Duration};
 
-use dialect::{Dialect, nearest};
+use dialect::{Dialect, nearest, plain};
 use policy::{AllowedPrefixes, Limits, TestNumbers};
 use serde_json::{Map, Value};
 use url::Url;
@@ -246,16 +246,20 @@ fn vendors_own(dialect: &Dialect, name: &str, value: &str) -> Result<(), Error> 
 }
 
 fn unknown_server_option(dialect: &Dialect, name: &str) -> Error {
-    let credential = name.strip_suffix("_file").unwrap_or(name);
-    let is_credential = dialect.credential_sets().iter().any(|set| set.contains(&credential));
-    if is_credential || PROXY_CREDENTIALS.contains(&credential) {
+    let sets = dialect.credential_sets();
+    let credentials = sets.iter().flatten().copied().chain(PROXY_CREDENTIALS);
+    let mut names = credentials.flat_map(|credential| [credential.to_owned(), format!("{credential}_file")]);
+    // As the vendor writes it, too: SQL has made appId appid.
+    if let Some(credential) = names.find(|credential| plain(credential) == plain(name)) {
         return Error::invalid_option_name(
             format!("option \"{name}\" is a credential and does not belong on the server"),
-            format!("Give it on the user mapping: CREATE USER MAPPING FOR PUBLIC SERVER ... OPTIONS ({name} '...')."),
+            format!(
+                "Give it on the user mapping: CREATE USER MAPPING FOR PUBLIC SERVER ... OPTIONS ({credential} '...')."
+            ),
         );
     }
     let valid: Vec<&str> = of_server(dialect).collect();
-    unknown_option("server", name, &valid)
+    unknown_option("server", name, &valid, false)
 }
 
 /// Every option that a server of this vendor takes, in the order that they are shown in.
@@ -263,13 +267,15 @@ pub fn of_server(dialect: &Dialect) -> impl Iterator<Item = &'static str> + use<
     SERVER_OPTIONS.iter().copied().chain(dialect.server_options.iter().map(|option| option.name))
 }
 
-/// An option that is not there, with the one that was probably meant and the list.
-pub fn unknown_option(place: &str, name: &str, valid: &[&str]) -> Error {
-    let meant = nearest(name, valid.iter().copied())
+/// An option that is not there, with the one that was probably meant and the list. A credential may be in a file.
+pub fn unknown_option(place: &str, name: &str, valid: &[&str], also_in_files: bool) -> Error {
+    let files: Vec<String> = valid.iter().filter(|_| also_in_files).map(|name| format!("{name}_file")).collect();
+    let meant = nearest(name, valid.iter().copied().chain(files.iter().map(String::as_str)))
         .map_or_else(String::new, |nearest| format!("Perhaps you meant \"{nearest}\". "));
+    let each = if also_in_files { ", each also as <name>_file" } else { "" };
     Error::invalid_option_name(
         format!("a {place} of this kind has no option \"{name}\""),
-        format!("{meant}Valid options: {}.", valid.join(", ")),
+        format!("{meant}Valid options: {}{each}.", valid.join(", ")),
     )
     .logged_as(&format!("a {place} of this kind has no option \"%s\""))
 }

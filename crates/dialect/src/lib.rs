@@ -30,7 +30,7 @@ pub use payload::fill::{check_defaults, no_operation};
 pub use payload::payload_field::{DefaultsInForce, PayloadField, defaults_in_force, missing_defaults, payload_fields};
 pub use payload::rule::Rule;
 pub use payload::{
-    field::{AnyField, Blame, Field, Invalid, is_identifier},
+    field::{AnyField, Blame, Field, Invalid, is_identifier, plain},
     phone_number::is_phone_number,
     placeholder::is_placeholder,
     suggest::nearest,

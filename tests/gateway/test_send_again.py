@@ -330,5 +330,32 @@ def test_the_documented_function(cluster, simulator, where):
         assert simulator.count("ideamart", "send", phone) == 3
 
 
+@pytest.mark.parametrize("where", WHERE)
+def test_two_clicks_are_one_message(cluster, simulator, where):
+    """The second waits for the first one's transaction, and sees what it has begun."""
+    with bank(cluster, simulator, DOCUMENTED[where]) as registry:
+        (phone,), = registry.execute("SELECT phone FROM public.customer WHERE id = %s", (registry.victim,))
+        registry.execute("UPDATE otp_gateway_internal.verification_record SET status = 'expired', sealed = NULL")
+        again = "SELECT outcome FROM public.send_code_again(%s)"
+        database, user = registry.gateway.database, registry.app
+        with cluster.session(database, user=user, autocommit=False) as one, cluster.session(database, user=user) as two:
+            assert registry.execute(again, (registry.victim,), one) == [("queued",)]
+            second = Running(two, again, (registry.victim,))
+            until(
+                lambda: registry.execute(
+                    "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND pid = %s", (two.info.backend_pid,)
+                ),
+                "it waits for the row",
+            )
+            simulator.fault("hold", "ideamart", "send", times=1)
+            one.commit()
+            assert second.row()["outcome"] == "queued"
+            simulator.held(1)
+            simulator.release()
+        simulator.code("ideamart", phone, atleast=2)
+        registry.gateway.settle()
+        assert simulator.count("ideamart", "send", phone) == 2
+
+
 def test_they_are_found():
     assert "sign_up.sql public.verify_customer" in WHERE

@@ -25,8 +25,8 @@ use crate::{
     rest::{
         answer::{Line, Place},
         cursor::{Cursor, Read},
-        described_field::{DescribedField, read_name},
-        message::{Message, Position, Reader, Values},
+        described_field::{DescribedField, GIVEN, read_name},
+        message::{Message, Name, Position, Values},
     },
     secret::Secret,
 };
@@ -144,10 +144,13 @@ impl Description {
         let credentials = top.member("credentials").each(|at| read_name(at, at.text()?, &mut taken))?;
         let operations = top.member("operations");
         operations.only(&Operation::ALL.map(Operation::as_str).join(" "))?;
+        let of_fields = fields.iter().map(|field| (field.name.as_str(), field.is_json()));
+        let of_others = credentials.iter().map(String::as_str).chain(GIVEN).map(|name| (name, false));
+        let names: Vec<Name> = of_fields.chain(of_others).collect();
         let mut messages = Vec::new();
         for operation in Operation::ALL {
-            let reader = Reader::new(operation, &fields, &credentials);
-            messages.extend(operations.member(operation.as_str()).given(|at| reader.message(at))?);
+            let message = |at: &Cursor| Message::read(at, operation, &names);
+            messages.extend(operations.member(operation.as_str()).given(message)?);
         }
         let described: Vec<Operation> = messages.iter().map(|message| message.operation).collect();
         let reference = top.member("reference");
@@ -251,20 +254,12 @@ impl Description {
             return Err(no_operation(dialect, operation));
         };
         let mut filled = FilledPayload::new(dialect, call, &table, &format!("a {}", operation.as_str()))?;
-        let mut code_lifetime = None;
         for field in table.iter().filter_map(|field| self.field(field.name)) {
-            let name = &field.name;
             if let Some(default) = &field.default {
-                filled.or_default(name, default.clone());
+                filled.or_default(&field.name, default.clone());
             }
-            let Some(value) = filled.get(name) else { continue };
-            if field.as_sent(value).is_none() {
-                let message = format!("{name} is of a country that this vendor does not send to");
-                return Err(Invalid::new(name, message, format!("a number that begins with {}", field.without)));
-            }
-            code_lifetime = code_lifetime.or_else(|| field.code_lifetime(value));
         }
-        let values = Values { description: self, call, filled: &filled };
+        let values = Values::new(self, call, &filled)?;
         let cancel = self.message(Cancel).filter(|_| message.cancel_first);
         let mobile = filled.mobile(NumberingPlan::Any);
         let reference = match operation {
@@ -277,13 +272,12 @@ impl Description {
             recipient: mobile.as_ref().map(|mobile| mobile.recipient()),
             recipient_masked: mobile.as_ref().map(|mobile| mobile.masked()),
             reference,
-            code_lifetime,
+            code_lifetime: self.fields.iter().find_map(|field| field.code_lifetime(filled.get(&field.name)?)),
             keeps_code: message.keeps_code,
             ..filled.prepared(values.request(message)?, find_by)
         };
         // An answer that echoes the header has them in this form.
-        let authorization = self.authorization(call);
-        let encoded = authorization.as_ref().and_then(|header| header.reveal().split_once(' '));
+        let encoded = values.authorization.as_ref().and_then(|header| header.reveal().split_once(' '));
         prepared.secrets.extend(encoded.map(|(_, secret)| Secret::new(secret)));
         Ok(prepared)
     }

@@ -5,7 +5,7 @@ use serde_json::Value;
 use crate::{
     operation::Operation,
     payload::{
-        field::{AnyField, is_identifier},
+        field::{AnyField, Invalid, is_identifier},
         fill::is_code,
         rule::Rule,
     },
@@ -16,12 +16,12 @@ use crate::{
 /// A field of a payload, as a description has it.
 pub(super) struct DescribedField {
     pub name: String,
-    pub vendor_name: String,
+    vendor_name: String,
     rule: Rule<'static>,
     /// Of the rule one_of: ours, and the vendor's.
     words: Vec<(String, String)>,
     /// What a phone number is sent without: its `+`, or the one country's code as well.
-    pub without: String,
+    without: String,
     required: Vec<Operation>,
     personal: bool,
     secret: bool,
@@ -138,9 +138,13 @@ impl DescribedField {
         Some(Duration::from_secs(count.saturating_mul(unit)))
     }
 
-    /// A value as this vendor takes it; none: a number of another country than that whose code it is sent without.
-    pub fn as_sent(&self, value: &Value) -> Option<Value> {
-        value.as_str().map_or_else(|| Some(value.clone()), |text| Some(text.strip_prefix(&self.without)?.into()))
+    /// A value as this vendor takes it: no number of another country than that whose code it is sent without.
+    pub fn as_sent(&self, value: &Value) -> Result<Value, Invalid> {
+        let Some(text) = value.as_str() else { return Ok(value.clone()) };
+        text.strip_prefix(&self.without).map(Value::from).ok_or_else(|| {
+            let what = format!("{} is of a country that this vendor does not send to", self.name);
+            Invalid::new(&self.name, what, format!("a number that begins with {}", self.without))
+        })
     }
 
     /// As an operation takes it. `in_path`: without it there is no URL. A send is to somebody: whom the limits count.

@@ -129,7 +129,7 @@ fn read_authorization(at: &Cursor, credentials: &[String]) -> Read<Vec<String>> 
     let credentials: Vec<&String> = credentials.iter().collect();
     let credential = |at: &Cursor| at.choice(&credentials, |name| name.as_str()).cloned();
     let (basic, bearer) = (at.member("basic").each(credential)?, at.member("bearer").each(credential)?);
-    let is_one = matches!((basic.len(), bearer.len()), (2, 0) | (0, 1));
+    let is_one = matches!((basic.len(), bearer.len()), (2, 0) | (0, 1)) || at.value.is_null();
     at.need(is_one, r#"it is neither {"basic": ["user", "password"]} nor {"bearer": "token"}"#)?;
     Ok([basic, bearer].concat())
 }
@@ -141,26 +141,24 @@ impl Description {
         let mut taken = Vec::new();
         let fields = top.member("fields").members()?.into_iter();
         let fields = fields.map(|(name, at)| DescribedField::read(&at, name, &mut taken)).collect::<Read<Vec<_>>>()?;
-        let credentials = top.member("credentials").each(|at| read_name(at, at.text()?, &mut taken))?;
+        let credentials = top.member("credentials").each(|at| read_name(at, &at.text()?, &mut taken))?;
         let operations = top.member("operations");
         operations.only(&Operation::ALL.map(Operation::as_str).join(" "))?;
-        let of_fields = fields.iter().map(|field| (field.name.as_str(), field.is_json()));
+        let of_fields = fields.iter().map(|field| (field.name.as_str(), matches!(field.rule, Rule::Any)));
         let of_others = credentials.iter().map(String::as_str).chain(GIVEN).map(|name| (name, false));
         let names: Vec<Name> = of_fields.chain(of_others).collect();
-        let mut messages = Vec::new();
-        for operation in Operation::ALL {
-            let message = |at: &Cursor| Message::read(at, operation, &names);
-            messages.extend(operations.member(operation.as_str()).given(message)?);
-        }
+        let message = |operation: Operation| {
+            operations.member(operation.as_str()).given(|at| Message::read(at, operation, &names)).transpose()
+        };
+        let messages = Operation::ALL.into_iter().filter_map(message).collect::<Read<Vec<_>>>()?;
         let described: Vec<Operation> = messages.iter().map(|message| message.operation).collect();
         let reference = top.member("reference");
         let reference = if reference.value == "{verification_id}" { None } else { Some(reference.each(Place::read)?) };
         let mut opaque = top.member("opaque").each(Cursor::text)?;
         opaque.extend(reference.iter().flatten().filter_map(Place::id_name));
-        let authorization = top.member("authorization").given(|at| read_authorization(at, &credentials))?;
         Ok(Self {
             text: top.value.to_string(),
-            authorization: authorization.unwrap_or_default(),
+            authorization: read_authorization(&top.member("authorization"), &credentials)?,
             vendor_code: top.member("vendor_code").each(Place::read)?,
             vendor_message: top.member("vendor_message").each(Place::read)?,
             attempts_left: top.member("attempts_left").each(Place::read)?,
@@ -189,10 +187,10 @@ impl Description {
         let has_place = !is_used("reference") || self.reference.as_ref().is_none_or(|places| !places.is_empty());
         top.member("reference").need(has_place, "it is missing: where in an answer it stands")?;
         let mut names = self.fields.iter().map(|field| &field.name).chain(&self.credentials);
-        match names.find(|name| !self.authorization.contains(name) && !is_used(name)) {
-            Some(idle) => top.mistake(format_args!("no message has a place for {{{idle}}}")),
-            None => Ok(()),
-        }
+        names.try_for_each(|name| {
+            let has_place = self.authorization.contains(name) || is_used(name);
+            top.need(has_place, format_args!("no message has a place for {{{name}}}"))
+        })
     }
 
     fn message(&self, operation: Operation) -> Option<&Message> {
@@ -202,10 +200,6 @@ impl Description {
     /// Where a text stands that may be a credential.
     pub fn literals(&self) -> impl Iterator<Item = &str> {
         self.messages.iter().flat_map(|message| &message.literals).map(String::as_str)
-    }
-
-    fn field(&self, name: &str) -> Option<&DescribedField> {
-        self.fields.iter().find(|field| field.name == name)
     }
 
     /// Where an operation has a place for a value.
@@ -254,7 +248,7 @@ impl Description {
             return Err(no_operation(dialect, operation));
         };
         let mut filled = FilledPayload::new(dialect, call, &table, &format!("a {}", operation.as_str()))?;
-        for field in table.iter().filter_map(|field| self.field(field.name)) {
+        for field in self.fields.iter().filter(|field| table.iter().any(|one| one.name == field.name)) {
             if let Some(default) = &field.default {
                 filled.or_default(&field.name, default.clone());
             }

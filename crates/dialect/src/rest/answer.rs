@@ -1,6 +1,6 @@
 use std::{ops::RangeInclusive, time::Duration};
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::{
     operation::Operation::{self, Cancel, Resend, Send, Verify},
@@ -44,15 +44,14 @@ pub(super) struct Place {
 
 /// What an outcome may be of: none may claim more than its operation can mean.
 fn may_end(operation: Operation, outcome: Outcome) -> bool {
+    use Outcome::*;
     match outcome {
-        Outcome::Sent | Outcome::AlreadyRegistered => matches!(operation, Send | Resend),
-        Outcome::Approved | Outcome::InvalidCode | Outcome::AlreadyUsed | Outcome::MaxAttemptsReached => {
-            operation == Verify
-        }
-        Outcome::Canceled => operation == Cancel,
-        Outcome::Expired | Outcome::NotFound => operation != Send,
+        Sent | AlreadyRegistered => matches!(operation, Send | Resend),
+        Approved | InvalidCode | AlreadyUsed | MaxAttemptsReached => operation == Verify,
+        Canceled => operation == Cancel,
+        Expired | NotFound => operation != Send,
         // The gateway's own words, for what no vendor answers.
-        Outcome::Unreachable | Outcome::Blocked => false,
+        Unreachable | Blocked => false,
         _ => true,
     }
 }
@@ -66,10 +65,8 @@ impl Line {
     /// `described`: the operations that there are.
     pub fn read(at: &Cursor, described: &[Operation]) -> Read<Self> {
         at.only("of status when outcome guess personal")?;
-        let mut of = at.member("of").each(|at| at.choice(described, Operation::as_str))?;
-        if of.is_empty() {
-            of = described.to_vec();
-        }
+        let of = at.member("of").each(|at| at.choice(described, Operation::as_str))?;
+        let of = if of.is_empty() { described.to_vec() } else { of };
         let label = at.member("outcome");
         let outcome = label.choice(&Outcome::ALL, Outcome::as_str)?;
         let whose = "of says whose answers a line is about";
@@ -125,20 +122,19 @@ fn key(value: Option<&Value>) -> Option<String> {
 
 impl Wanted {
     fn read(at: &Cursor) -> Read<Self> {
+        let what =
+            r#"it is no value, {"contains": "..."}, {"hex_digits": 24} or {"exists": true}, nor an array of these"#;
         let words = |at: &Cursor| {
             let words = text_key(&at.text()?);
             at.need(!words.is_empty(), "every text contains an empty one")?;
             Ok(words)
         };
-        let kind = at.value.as_object().filter(|kind| kind.len() == 1).and_then(|kind| kind.keys().next());
-        match (kind.map(String::as_str), key(Some(at.value))) {
-            (Some("exists"), _) => at.member("exists").flag().map(Self::Exists),
-            (Some("hex_digits"), _) => at.member("hex_digits").number(1, 256).map(Self::HexDigits),
-            (Some("contains"), _) => at.member("contains").each(words).map(Self::Contains),
-            (_, Some(key)) => Ok(Self::Is(key)),
-            _ => at.mistake(
-                r#"it is no value, {"contains": "..."}, {"hex_digits": 24} or {"exists": true}, nor an array of these"#,
-            ),
+        let members: Vec<&str> = at.value.as_object().into_iter().flat_map(Map::keys).map(String::as_str).collect();
+        match members[..] {
+            ["exists"] => at.member("exists").flag().map(Self::Exists),
+            ["hex_digits"] => at.member("hex_digits").number(1, 256).map(Self::HexDigits),
+            ["contains"] => at.member("contains").each(words).map(Self::Contains),
+            _ => key(Some(at.value)).map(Self::Is).map_or_else(|| at.mistake(what), Ok),
         }
     }
 
@@ -180,10 +176,8 @@ impl Place {
 
 fn find<T>(places: &[Place], answer: &Value, read: impl Fn(Option<&Value>) -> Option<T>) -> Option<T> {
     places.iter().find_map(|place| {
-        let member = answer.pointer(&place.pointer);
-        if place.hex_digits.is_some() && !is_hex(member, place.hex_digits) {
-            return None;
-        }
+        let is_it = |member: &&Value| place.hex_digits.is_none() || is_hex(Some(member), place.hex_digits);
+        let member = answer.pointer(&place.pointer).filter(is_it);
         let Some(sign) = &place.after else { return read(member) };
         read(Some(&member?.as_str()?.rsplit_once(sign.as_str())?.1.into()))
     })

@@ -27,16 +27,12 @@ impl<'a> Cursor<'a> {
         if holds { Ok(()) } else { self.mistake(what) }
     }
 
-    fn need_few(&self, count: usize) -> Read<()> {
-        self.need(count <= MOST, format_args!("there are more than {MOST}"))
-    }
-
     /// An object's members, in their order; of what is not there none.
     pub fn members(&self) -> Read<Vec<(&'a str, Self)>> {
         self.need(self.value.is_object() || self.value.is_null(), "it is no object")?;
-        self.need_few(self.value.as_object().map_or(0, Map::len))?;
-        let names = self.value.as_object().into_iter().flat_map(Map::keys);
-        Ok(names.map(|name| (name.as_str(), self.member(name))).collect())
+        let names: Vec<&String> = self.value.as_object().into_iter().flat_map(Map::keys).collect();
+        self.need(names.len() <= MOST, format_args!("there are more than {MOST}"))?;
+        Ok(names.into_iter().map(|name| (name.as_str(), self.member(name))).collect())
     }
 
     /// One of them; null if it is not there.
@@ -75,7 +71,7 @@ impl<'a> Cursor<'a> {
     /// An array's items; anything else itself; of what is not there none.
     pub fn each<T>(&self, mut read: impl FnMut(&Self) -> Read<T>) -> Read<Vec<T>> {
         let Value::Array(items) = self.value else { return self.given(read).map(Vec::from_iter) };
-        self.need_few(items.len())?;
+        self.need(items.len() <= MOST, format_args!("there are more than {MOST}"))?;
         let item = |(number, value)| read(&Self { value, path: format!("{}[{number}]", self.path) });
         items.iter().enumerate().map(item).collect()
     }

@@ -17,7 +17,7 @@ use crate::{
 pub(super) struct DescribedField {
     pub name: String,
     vendor_name: String,
-    rule: Rule<'static>,
+    pub rule: Rule<'static>,
     /// Of the rule one_of: ours, and the vendor's.
     words: Vec<(String, String)>,
     /// What a phone number is sent without: its `+`, or the one country's code as well.
@@ -61,22 +61,20 @@ static RULES: [NamedRule; 12] = [
 ];
 
 /// The name of a field or a credential, which nobody else has.
-pub(super) fn read_name(at: &Cursor, name: String, taken: &mut Vec<String>) -> Read<String> {
-    let is_name = is_identifier(&name) && !name.bytes().any(|byte| byte.is_ascii_uppercase());
+pub(super) fn read_name(at: &Cursor, name: &str, taken: &mut Vec<String>) -> Read<String> {
+    let is_name = is_identifier(name) && !name.bytes().any(|byte| byte.is_ascii_uppercase());
     at.need(is_name, "a name is at most 63 lower-case letters, digits and underscores, and begins with no digit")?;
-    let is_ours = is_code(&name) || [&GIVEN[..], &["extra", "proxy_user", "proxy_password"]].concat().contains(&&*name);
-    let is_taken = is_ours || name.ends_with("_file") || taken.contains(&name);
+    let is_ours = is_code(name) || GIVEN.contains(&name) || ["extra", "proxy_user", "proxy_password"].contains(&name);
+    let is_taken = is_ours || name.ends_with("_file") || taken.iter().any(|other| other == name);
     at.need(!is_taken, "the name is taken, by another field or credential or by the gateway itself")?;
-    taken.push(name.clone());
-    Ok(name)
+    taken.push(name.to_owned());
+    Ok(name.to_owned())
 }
 
 /// Words, or an object of the vendor's by ours.
 fn read_words(at: &Cursor) -> Read<Vec<(String, String)>> {
-    match at.value.is_object() {
-        true => at.members()?.into_iter().map(|(ours, at)| Ok((ours.to_owned(), at.text()?))).collect(),
-        false => at.each(|at| Ok((at.text()?, at.text()?))),
-    }
+    let Value::Object(_) = at.value else { return at.each(|at| Ok((at.text()?, at.text()?))) };
+    at.members()?.into_iter().map(|(ours, at)| Ok((ours.to_owned(), at.text()?))).collect()
 }
 
 fn read_without(at: &Cursor) -> Read<String> {
@@ -97,7 +95,7 @@ impl DescribedField {
         let required = at.member("required");
         let units = [("seconds", 1), ("minutes", 60)];
         let mut field = Self {
-            name: read_name(at, name.to_owned(), taken)?,
+            name: read_name(at, name, taken)?,
             vendor_name: at.member("vendor_name").given(Cursor::text)?.unwrap_or_else(|| name.to_owned()),
             rule: rule(min, max),
             words: read_words(&at.member("values"))?,
@@ -124,11 +122,6 @@ impl DescribedField {
 
     fn rule(&self) -> Rule<'_> {
         if let Rule::Among(_) = self.rule { Rule::Among(&self.words) } else { self.rule }
-    }
-
-    /// Whether it goes into a body of JSON alone.
-    pub fn is_json(&self) -> bool {
-        matches!(self.rule, Rule::Any)
     }
 
     /// How long the code lives, if it says so.

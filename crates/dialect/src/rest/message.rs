@@ -58,11 +58,11 @@ impl Message {
     pub fn read(at: &Cursor, operation: Operation, names: &[Name]) -> Read<Self> {
         let resend = if operation == Operation::Resend { "cancel_first keeps_code" } else { "" };
         at.only(&format!("method path query headers json form {resend}"))?;
-        let method = at.member("method").given(|at| at.choice(&Method::ALL, Method::as_str))?;
+        let method = at.member("method").given(|at| at.choice(&Method::ALL, Method::as_str))?.unwrap_or(Method::Post);
         let part = |name| at.member(name).value.as_object().cloned();
         let mut message = Self {
             operation,
-            method: method.unwrap_or(Method::Post),
+            method,
             path: at.member("path").text()?,
             query: part("query").unwrap_or_default(),
             headers: part("headers").unwrap_or_default(),
@@ -74,7 +74,7 @@ impl Message {
             literals: Vec::new(),
         };
         let bodies = [&message.json, &message.form].into_iter().flatten().count();
-        let most = if method == Some(Method::Get) { 0 } else { 1 };
+        let most = if method == Method::Get { 0 } else { 1 };
         at.need(bodies <= most, "a message has one body, json or form, and a GET has none")?;
         for (part, position) in [("json", Json), ("form", Pair), ("query", Pair), ("headers", Header)] {
             message.members(&at.member(part), position, names)?;
@@ -167,12 +167,10 @@ impl<'a> Values<'a> {
     /// JSON with values in it. What has none is left out.
     fn json(&self, template: &Value) -> Option<Value> {
         match template {
+            Value::String(text) => placeholder(text).map_or(Some(template), |name| self.by_name.get(name)).cloned(),
             Value::Array(items) => Some(items.iter().filter_map(|item| self.json(item)).collect()),
             Value::Object(members) => Some(Value::Object(self.members(members))),
-            _ => match template.as_str().and_then(placeholder) {
-                Some(name) => self.by_name.get(name).cloned(),
-                None => Some(template.clone()),
-            },
+            _ => Some(template.clone()),
         }
     }
 
@@ -189,17 +187,13 @@ impl<'a> Values<'a> {
         let unfit = |name: &str, place, hint| {
             Invalid::new(name, format!("{name} cannot stand in {place}, where this vendor takes it"), hint)
         };
-        let mut path = String::new();
-        for segment in message.path[1..].split('/') {
-            path.push('/');
-            let Some(name) = placeholder(segment) else {
-                path.push_str(segment);
-                continue;
-            };
+        let encoded = |segment: &str| {
+            let Some(name) = placeholder(segment) else { return Ok(segment.to_owned()) };
             let value = self.by_name.get(name).map(plain_text).unwrap_or_default();
             let hint = "it is neither empty nor one or two full stops";
-            path.push_str(&path_segment(&value).ok_or_else(|| unfit(name, "the path of a URL", hint))?);
-        }
+            path_segment(&value).ok_or_else(|| unfit(name, "the path of a URL", hint))
+        };
+        let path = message.path.split('/').map(encoded).collect::<Result<Vec<_>, _>>()?.join("/");
         let given = self.texts(&message.headers);
         if let Some((header, _)) = given.iter().find(|(_, value)| !is_header_value(value.reveal())) {
             let name = message.headers[header].as_str().and_then(placeholder).unwrap_or_default();
@@ -208,22 +202,16 @@ impl<'a> Values<'a> {
         }
         let authorization = self.authorization.iter().map(|value| ("authorization".to_owned(), value.clone()));
         let mut headers: Vec<_> = authorization.chain(given).collect();
-        let request = match (&message.json, &message.form) {
-            (Some(members), _) => {
-                let mut members = self.members(members);
-                self.filled.lay_extra(&mut members)?;
-                headers.push(("Content-Type".into(), Secret::new("application/json")));
-                json_request(&path, headers, members)
-            }
-            (_, Some(members)) => form_request(&path, headers, self.members(members)),
-            _ => HttpRequest {
-                method: message.method,
-                path: Secret::new(path),
-                query: Vec::new(),
-                headers,
-                body: Secret::default(),
-            },
+        let (method, query) = (message.method, self.texts(&message.query));
+        if let Some(members) = &message.form {
+            return Ok(HttpRequest { method, query, ..form_request(&path, headers, self.members(members)) });
+        }
+        let Some(members) = &message.json else {
+            return Ok(HttpRequest { method, path: Secret::new(path), query, headers, body: Secret::default() });
         };
-        Ok(HttpRequest { method: message.method, query: self.texts(&message.query), ..request })
+        let mut members = self.members(members);
+        self.filled.lay_extra(&mut members)?;
+        headers.push(("Content-Type".into(), Secret::new("application/json")));
+        Ok(HttpRequest { method, query, ..json_request(&path, headers, members) })
     }
 }

@@ -120,6 +120,7 @@ impl DescribedField {
         Ok(field)
     }
 
+    /// With the description's own words, where it is one of them.
     fn rule(&self) -> Rule<'_> {
         if let Rule::Among(_) = self.rule { Rule::Among(&self.words) } else { self.rule }
     }

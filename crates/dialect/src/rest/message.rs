@@ -115,6 +115,7 @@ impl Message {
         Ok(())
     }
 
+    /// In JSON of every kind; elsewhere there are texts alone.
     fn value(&mut self, at: &Cursor, position: Position, names: &[Name]) -> Read<()> {
         match at.value {
             Value::String(text) => self.text(at, text, position, names),
@@ -141,7 +142,7 @@ impl Message {
     }
 }
 
-/// The values of one call, as this vendor takes them.
+/// The values of one call by their placeholders' names, as this vendor takes them.
 pub(super) struct Values<'a> {
     by_name: Private<Map<String, Value>>,
     pub authorization: Option<Secret>,

@@ -158,6 +158,11 @@ impl Error {
         &self.message
     }
 
+    /// Something is not as it has to be, and may be by and by: 55000.
+    pub fn is_of_state(&self) -> bool {
+        matches!(self.kind, Kind::NotInPrerequisiteState)
+    }
+
     /// What to do next.
     pub fn hint(&self) -> String {
         let Some(fault) = self.payload.as_ref().filter(|fault| !fault.missing.is_empty()) else {

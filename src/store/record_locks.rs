@@ -6,7 +6,8 @@ use policy::Micros;
 use crate::error::Error;
 
 /// Those whose locks on our tables or indexes conflict with ROW EXCLUSIVE, and those who wait for such a lock, behind
-/// whom all others wait. With the caller's rights: when another's transaction began is not for everybody.
+/// whom all others wait. With the caller's rights: when another's transaction began is not for everybody; and in its
+/// search_path, so that no operator stands without its schema, nor in `IN`.
 const SELECT: &str = "
     WITH ours AS (
         SELECT c.oid, c.relname FROM pg_catalog.pg_class AS c
@@ -22,7 +23,9 @@ const SELECT: &str = "
                 SELECT d.oid FROM pg_catalog.pg_database AS d
                 WHERE d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database()
             )
-            AND l.mode IN ('ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')
+            AND l.mode OPERATOR(pg_catalog.=) ANY (ARRAY[
+                'ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock'
+            ]::pg_catalog.text[])
         GROUP BY l.pid, l.virtualtransaction, l.granted
     )
     SELECT l.pid, l.granted, l.modes, l.tables, p.gid,

@@ -65,11 +65,14 @@ pub struct Proceed {
 }
 
 /// How one ends, and why.
+#[derive(Clone)]
 pub struct Stop {
     pub outcome: Outcome,
     pub status: Status,
     pub why: String,
     pub blocked: Option<Blocked>,
+    /// It does not end: a file of its provider's cannot be used now, and somebody may be writing it, or will mend it.
+    pub is_for_now: bool,
 }
 
 impl QueuedDecision {
@@ -129,6 +132,7 @@ impl QueuedDecision {
                     status: Status::Blocked,
                     why: explain(blocked.reason).to_owned(),
                     blocked: Some(blocked),
+                    is_for_now: false,
                 });
             }
         }
@@ -137,13 +141,15 @@ impl QueuedDecision {
 
     pub fn waits(&self) -> bool {
         let waits_for = [BlockReason::Breaker, BlockReason::Paused];
-        matches!(&self.go, Err(Stop { blocked: Some(Blocked { reason, .. }), .. }) if waits_for.contains(reason))
+        let waits = |stop: &Stop| stop.is_for_now || stop.blocked.is_some_and(|by| waits_for.contains(&by.reason));
+        self.go.as_ref().is_err_and(waits)
     }
 }
 
 impl Stop {
     pub fn failed(outcome: Outcome, why: impl Into<String>) -> Self {
-        Self { outcome, status: Status::Failed, why: format!("{}; nothing was sent", why.into()), blocked: None }
+        let why = format!("{}; nothing was sent", why.into());
+        Self { outcome, status: Status::Failed, why, blocked: None, is_for_now: false }
     }
 }
 
@@ -155,7 +161,7 @@ pub struct QueuedJobs<'k> {
     pub keys: Result<&'k Keys, &'k Error>,
     /// The cluster that the payloads are sealed for.
     pub home: u64,
-    pub candidates: HashMap<(Identity, Identity), Result<Entitled, String>>,
+    pub candidates: HashMap<(Identity, Identity), Result<Entitled, Stop>>,
     pub now: Timestamp,
 }
 
@@ -186,6 +192,7 @@ impl QueuedJobs<'_> {
                 status: Status::Expired,
                 why: "it was queued for longer than otp_gateway.queue_max_age; nothing was sent".to_owned(),
                 blocked: None,
+                is_for_now: false,
             });
         }
         let keys = self.keys.map_err(|error| Stop::failed(Outcome::AuthFailed, error.message()))?;
@@ -194,7 +201,7 @@ impl QueuedJobs<'_> {
             let why = "the payload was sealed under another key, or for another database, of which this is a copy";
             Stop::failed(Outcome::InvalidRequest, why)
         })?;
-        let (candidates, role) = self.candidates(request).map_err(|why| Stop::failed(Outcome::AuthFailed, why))?;
+        let (candidates, role) = self.candidates(request)?;
         *places = candidates.members.first().map(|first| first.options.max_in_flight);
         let wanted = JobSpec {
             operation: Operation::Send,
@@ -215,7 +222,7 @@ impl QueuedJobs<'_> {
     }
 
     /// The provider, or the route, as it is now for the role that enqueued.
-    pub fn candidates(&mut self, request: &QueuedPayload) -> Result<(Rc<Candidates>, pg_sys::Oid), String> {
+    pub fn candidates(&mut self, request: &QueuedPayload) -> Result<Entitled, Stop> {
         let server = request.route_id.unwrap_or(request.stored.provider_id);
         let (candidates, role) = match self.candidates.entry((server, request.role_id)) {
             Entry::Occupied(found) => found.get().clone(),
@@ -223,20 +230,25 @@ impl QueuedJobs<'_> {
         }?;
         let is_same_vendor = |member: &Provider| member.dialect.name == request.vendor;
         if request.route_id.is_none() && !candidates.members.iter().all(is_same_vendor) {
-            return Err(format!("provider \"{}\" now belongs to another vendor", request.provider));
+            let why = format!("provider \"{}\" now belongs to another vendor", request.provider);
+            return Err(Stop::failed(Outcome::AuthFailed, why));
         }
         Ok((candidates, role))
     }
 }
 
-pub fn find(server: Identity, name: &str, role: Identity) -> Result<(Rc<Candidates>, pg_sys::Oid), String> {
-    let object = |id| object_of(id).map_err(|error| error.message().to_owned());
+pub fn find(server: Identity, name: &str, role: Identity) -> Result<Entitled, Stop> {
+    let refused = |why: String| Stop::failed(Outcome::AuthFailed, why);
+    let object = |id| object_of(id).map_err(|error| refused(error.message().to_owned()));
     let exists = |role: &pg_sys::Oid| name_of(*role).is_some();
-    let role = object(role)?.filter(exists).ok_or("the role that enqueued it does not exist any more")?;
+    let role = object(role)?
+        .filter(exists)
+        .ok_or_else(|| refused("the role that enqueued it does not exist any more".to_owned()))?;
     let server = object(server)?
         .and_then(foreign_servers::server_of)
-        .ok_or_else(|| format!("provider \"{name}\" does not exist any more"))?;
-    let candidates = Candidates::of(server, role).map_err(|error| error.message().to_owned())?;
+        .ok_or_else(|| refused(format!("provider \"{name}\" does not exist any more")))?;
+    let candidates = Candidates::of(server, role)
+        .map_err(|error| Stop { is_for_now: error.is_of_state(), ..refused(error.message().to_owned()) })?;
     Ok((Rc::new(candidates), role))
 }
 

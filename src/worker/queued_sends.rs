@@ -28,7 +28,7 @@ use crate::{
         queued_decision::{Proceed, QueuedDecision, QueuedJobs, Stop, write},
         state::{
             Worker,
-            failure_log::QUEUED,
+            failure_log::{NOT_READY, QUEUED},
             result_row,
             send_queue::{DueSend, SendQueue, UnderWay},
         },
@@ -208,7 +208,7 @@ impl Worker {
                 for turn in turns.iter().filter(|turn| locked.iter().any(|stored| stored.id == turn.id)) {
                     self.queue.wait(turn, clock() + AFTER_LOCK);
                 }
-                waiting.into_iter().for_each(|decision| self.let_line_wait(&decision));
+                waiting.into_iter().for_each(|decision| self.keep_waiting(&decision));
                 decisions.into_iter().for_each(|decision| self.send(decision));
             }
             Err(failure) => self.on_decision_failure(turns, failure),
@@ -228,12 +228,23 @@ impl Worker {
         too_old
     }
 
-    /// Its provider's breaker is open, or it is paused: the whole line waits.
-    fn let_line_wait(&mut self, decision: &QueuedDecision) {
-        self.queue.put_back(&decision.turn);
-        if let Err(Stop { blocked: Some(Blocked { retry_after, .. }), .. }) = decision.go {
-            let wait = retry_after.map_or(LOOK_AGAIN, |wait| wait.min(LOOK_AGAIN));
-            self.queue.pause(decision.turn.provider, clock() + wait);
+    /// Where its provider's breaker is open, or it is paused, the whole line waits. What waits for a file waits alone:
+    /// another role's credentials are in another one.
+    fn keep_waiting(&mut self, decision: &QueuedDecision) {
+        match &decision.go {
+            Err(Stop { is_for_now: true, why, .. }) => {
+                let provider = &decision.asked;
+                if self.failures.is_news(NOT_READY, &format!("{provider}: {why}"), AFTER_FAULT) {
+                    pgrx::log!("otp_gateway: what is queued at provider \"{provider}\" waits: {why}");
+                }
+                self.queue.wait(&decision.turn, clock() + AFTER_FAULT);
+            }
+            Err(Stop { blocked: Some(Blocked { retry_after, .. }), .. }) => {
+                self.queue.put_back(&decision.turn);
+                let wait = retry_after.map_or(LOOK_AGAIN, |wait| wait.min(LOOK_AGAIN));
+                self.queue.pause(decision.turn.provider, clock() + wait);
+            }
+            _ => self.queue.put_back(&decision.turn),
         }
     }
 

@@ -5,6 +5,7 @@ else is affected: no other provider, no check of a code that has been sent, no t
 
 import datetime
 import json
+import os
 
 import psycopg2
 import pytest
@@ -249,14 +250,12 @@ MENDED = {
 
 @pytest.mark.parametrize("what", [*MENDED, "a file of credentials"])
 @pytest.mark.parametrize("who", ["somebody", "a queued one", "a new worker"])
-def test_what_is_mended_is_tried_at_once(gateway, simulator, tmp_path, what, who):
+def test_what_is_mended_is_tried_at_once(gateway, simulator, what, who):
     """Whoever has mended the cause has not to wait for the end of the time."""
     if what == "a file of credentials":
-        secret = tmp_path / "password"
+        secret = gateway.cluster.directory / f"password_{os.urandom(4).hex()}"
         secret.write_text("another")
         secret.chmod(0o644)
-        for directory in (tmp_path, *tmp_path.parents[:2]):
-            directory.chmod(0o755)
         gateway.execute(f"ALTER USER MAPPING FOR PUBLIC SERVER ideamart OPTIONS (SET password_file '{secret}')")
     fail(gateway, simulator, "auth_failed")
     until_later(gateway)

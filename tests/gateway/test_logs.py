@@ -950,7 +950,7 @@ def test_pg_stat_statements_hold_no_constants(place, gateway, hidden, session):
     )
     assert len(functions) > 7
     literals = {
-        "text": "'<number>'", "jsonb": "'{\"mobile\": \"<number>\"}'", "uuid": "'<id>'::uuid", "interval": "'40 days'", "integer": "200", "timestamp with time zone": "now()", "oid": "0"
+        "text": "'<number>'", "jsonb": "'{\"mobile\": \"<number>\"}'", "uuid": "'<id>'::uuid", "interval": "'40 days'", "integer": "200", "timestamp with time zone": "'2026-11-29'", "oid": "0"
     }
     gateway.execute("SELECT pg_stat_statements_reset()")
     for name, types in functions:

@@ -150,7 +150,7 @@ def test_refused_credentials_wait_until_they_are_mended(gateway, simulator):
         ids = gateway.enqueue_many(20)
         open_ = "SELECT value LIKE 'open until%' FROM otp_gateway.provider WHERE provider = 'ideamart' AND setting = 'breaker'"
         until(lambda: gateway.execute(open_) == [(True,)], "its breaker opens")
-        assert statuses(gateway) == {"queued": 20}
+        until(lambda: statuses(gateway) == {"queued": 20}, "all wait")
         refused = simulator.count("ideamart", "send")
         simulator.clear_faults()
         gateway.execute("ALTER SERVER ideamart OPTIONS (ADD connect_timeout '2s')")
@@ -158,6 +158,27 @@ def test_refused_credentials_wait_until_they_are_mended(gateway, simulator):
     assert simulator.count("ideamart", "send") == refused + 20
     outcomes = [outcome for id in ids for _, outcome in gateway.attempts(id)]
     assert collections.Counter(outcomes) == {"auth_failed": refused, "sent": 20}
+
+
+@pytest.mark.parametrize("how", ["removed", "empty"])
+def test_a_file_of_credentials_that_is_being_written(gateway, simulator, how):
+    """Whoever changes it may not do so in one step: what is queued waits, which the log says, and goes."""
+    secret = gateway.cluster.directory / f"password_{os.urandom(4).hex()}"
+    secret.write_text("one")
+    secret.chmod(0o644)
+    gateway.execute(f"ALTER USER MAPPING FOR PUBLIC SERVER ideamart OPTIONS (SET password_file '{secret}')")
+    gateway.execute("ALTER SERVER ideamart OPTIONS (ADD paused 'true')")
+    ids = [gateway.enqueue()["verification_id"] for _ in range(3)]
+    before = len(gateway.cluster.log())
+    secret.unlink() if how == "removed" else secret.write_text("")
+    gateway.execute("ALTER SERVER ideamart OPTIONS (DROP paused)")
+    words = 'what is queued at provider "ideamart" waits: the file of user mapping option password_file'
+    until(lambda: words in gateway.cluster.log()[before:], "the log says what they wait for")
+    assert statuses(gateway) == {"queued": 3} and simulator.count() == 0
+    secret.write_text("another")
+    secret.chmod(0o644)
+    assert [gateway.wait(id, "30s")["outcome"] for id in ids] == ["sent"] * 3, gateway.cluster.log()[before:]
+    assert gateway.cluster.log()[before:].count(words) == 1
 
 
 def test_a_refusal_that_came_with_the_payload_ends_it(gateway, simulator):
@@ -389,22 +410,6 @@ def test_one_that_cannot_be_sent_fails_alone(gateway, simulator, app, spoil, out
     assert [gateway.wait(id)["outcome"] for id in beside] == ["sent"] * 2
     assert [gateway.wait(id)["outcome"] for id in good] == (["sent"] if usable else [outcome]) * 2
     assert [simulator.count("hyperverge", "send", to) for to in (before, poisoned, after)] == [int(usable), 0, int(usable)]
-
-
-def test_a_credential_that_cannot_be_read(gateway, simulator):
-    path = gateway.cluster.directory / f"password_{os.urandom(4).hex()}"
-    path.write_text("secret\n")
-    path.chmod(0o600)
-    if os.geteuid() == 0:
-        os.chown(path, *pwd.getpwnam("postgres")[2:4])
-    gateway.full(credentials={"application_id": "a", "password_file": path})
-    [id] = behind(gateway)
-    path.unlink()
-    simulator.release()
-    row = gateway.wait(id)
-    assert row["status"] == "failed"
-    assert "password_file" in row["vendor_message"]
-    assert simulator.count("ideamart", "send") == 1
 
 
 # the extension and its database

@@ -24,6 +24,7 @@ pub struct Met {
 pub const OUTCOME: &str = "an outcome could not be put on record yet";
 pub const ATTEMPT: &str = "an attempt could not be put on record";
 pub const QUEUED: &str = "a queued send could not be put on record";
+pub const NOT_READY: &str = "what is queued waits for a file of its provider's";
 pub const READ: &str = "the record could not be read";
 
 impl FailureLog {
@@ -32,6 +33,13 @@ impl FailureLog {
             pgrx::log!("otp_gateway: {what}: {why}");
         }
         self.meet(what, why, Some(clock() + QUIET));
+    }
+
+    /// Whether it is to be said of what is met again after that wait: not where it has been said, for the same reason.
+    pub fn is_news(&mut self, what: &'static str, why: &str, wait: Micros) -> bool {
+        let is_news = self.0.get(what).is_none_or(|met| met.why != why);
+        self.meet(what, why, Some(clock() + wait + QUIET));
+        is_news
     }
 
     /// How a piece of maintenance went, which the worker does of its own accord; a lock that passes is no failure.

@@ -96,17 +96,19 @@ const MEMBERS: &str = "fields credentials authorization code_digits code_lifetim
 /// The dialect that a description makes; or what is wrong with it, and where.
 pub fn described(text: &str) -> Result<Dialect, Invalid> {
     let hint = "docs/rest.md says what stands where.";
-    read(text).map_err(|what| Invalid::new("description", format!("the description is wrong: {what}"), hint))
+    let refuse = |what: String| Invalid::new("description", format!("the description is wrong: {what}"), hint);
+    if text.len() > MAX_DESCRIPTION_BYTES || json_depth_exceeds(text.as_bytes(), MAX_DEPTH) {
+        return Err(refuse(format!(
+            "it is longer than {MAX_DESCRIPTION_BYTES} bytes, or deeper than {MAX_DEPTH} levels"
+        )));
+    }
+    let value: Value = serde_json::from_str(text).map_err(|error| refuse(format!("it is not JSON: {error}")))?;
+    read(&Cursor { value: &value, path: String::new() }).map_err(refuse)
 }
 
-fn read(text: &str) -> Read<Dialect> {
-    if text.len() > MAX_DESCRIPTION_BYTES || json_depth_exceeds(text.as_bytes(), MAX_DEPTH) {
-        return Err(format!("it is longer than {MAX_DESCRIPTION_BYTES} bytes, or deeper than {MAX_DEPTH} levels"));
-    }
-    let value: Value = serde_json::from_str(text).map_err(|error| format!("it is not JSON: {error}"))?;
-    let top = Cursor { value: &value, path: String::new() };
-    let description = Description::of(&top)?;
-    description.check_flow(&top)?;
+fn read(top: &Cursor) -> Read<Dialect> {
+    let description = Description::of(top)?;
+    description.check_flow(top)?;
     let seconds = |name, least| Ok::<_, String>(top.member(name).number(least, WEEK)?.map(Duration::from_secs));
     let digits = top.member("code_digits");
     let code = match digits.each(|at| at.number(4, 64))?.as_slice() {

@@ -5,16 +5,15 @@ mod answer;
 mod cursor;
 mod described_field;
 mod message;
-mod reader;
 
 use std::{sync::Arc, time::Duration};
 
 use serde_json::Value;
 
 use crate::{
-    call::{Call, FindBy, Prepared, plain_text},
+    call::{Call, FindBy, Prepared},
     dialect::{Dialect, RESEND_AFTER, ServerOption},
-    operation::Operation,
+    operation::Operation::{self, Cancel, Resend, Send, Verify},
     payload::{
         code::CodeForm,
         field::{AnyField, Field, Invalid},
@@ -22,21 +21,18 @@ use crate::{
         phone_number::NumberingPlan,
         rule::{IDENTIFIER, Rule},
     },
-    redact::whole,
     response::json_depth_exceeds,
     rest::{
         answer::{Line, Place},
         cursor::{Cursor, Read},
-        described_field::DescribedField,
-        message::{Message, Position, Values},
+        described_field::{DescribedField, GIVEN, read_name},
+        message::{Message, Name, Position, Values},
     },
     secret::Secret,
 };
 
 /// What all descriptions have in common, and what is left of a vendor whose description is not at hand.
-pub static DIALECT: Dialect = BARE;
-
-const BARE: Dialect = Dialect {
+pub static DIALECT: Dialect = Dialect {
     name: "rest",
     base_url: None,
     test_host: None,
@@ -94,20 +90,25 @@ pub struct Description {
     pub(crate) opaque: Vec<String>,
 }
 
+const MEMBERS: &str = "fields credentials authorization code_digits code_lifetime max_checks resend_after operations \
+                       reference vendor_code vendor_message attempts_left retry_after outcomes sensitive opaque";
+
 /// The dialect that a description makes; or what is wrong with it, and where.
 pub fn described(text: &str) -> Result<Dialect, Invalid> {
     let hint = "docs/rest.md says what stands where.";
     let refuse = |what: String| Invalid::new("description", format!("the description is wrong: {what}"), hint);
     if text.len() > MAX_DESCRIPTION_BYTES || json_depth_exceeds(text.as_bytes(), MAX_DEPTH) {
-        let what = format!("it is longer than {MAX_DESCRIPTION_BYTES} bytes, or deeper than {MAX_DEPTH} levels");
-        return Err(refuse(what));
+        return Err(refuse(format!(
+            "it is longer than {MAX_DESCRIPTION_BYTES} bytes, or deeper than {MAX_DEPTH} levels"
+        )));
     }
     let value: Value = serde_json::from_str(text).map_err(|error| refuse(format!("it is not JSON: {error}")))?;
-    dialect_of(&Cursor { value: &value, path: String::new() }).map_err(refuse)
+    read(&Cursor { value: &value, path: String::new() }).map_err(refuse)
 }
 
-fn dialect_of(top: &Cursor) -> Read<Dialect> {
-    let description = reader::read(top)?;
+fn read(top: &Cursor) -> Read<Dialect> {
+    let description = Description::of(top)?;
+    description.check_flow(top)?;
     let seconds = |name, least| Ok::<_, String>(top.member(name).number(least, WEEK)?.map(Duration::from_secs));
     let digits = top.member("code_digits");
     let code = match digits.each(|at| at.number(4, 64))?.as_slice() {
@@ -118,14 +119,82 @@ fn dialect_of(top: &Cursor) -> Read<Dialect> {
     Ok(Dialect {
         code,
         code_lifetime: seconds("code_lifetime", 1)?,
-        max_checks: top.member("max_checks").number(1, 1000)?.map_or(BARE.max_checks, |most| most as u32),
+        max_checks: top.member("max_checks").number(1, 1000)?.map_or(DIALECT.max_checks, |most| most as u32),
         resend_after: seconds("resend_after", 0)?.unwrap_or(RESEND_AFTER),
         description: Some(Arc::new(description)),
-        ..BARE
+        ..DIALECT.clone()
     })
 }
 
+fn read_authorization(at: &Cursor, credentials: &[String]) -> Read<Vec<String>> {
+    at.only("basic bearer")?;
+    let credentials: Vec<&String> = credentials.iter().collect();
+    let credential = |at: &Cursor| at.choice(&credentials, |name| name.as_str()).cloned();
+    let (basic, bearer) = (at.member("basic").each(credential)?, at.member("bearer").each(credential)?);
+    let is_one = matches!((basic.len(), bearer.len()), (2, 0) | (0, 1)) || at.value.is_null();
+    at.need(is_one, r#"it is neither {"basic": ["user", "password"]} nor {"bearer": "token"}"#)?;
+    Ok([basic, bearer].concat())
+}
+
 impl Description {
+    fn of(top: &Cursor) -> Read<Self> {
+        top.only(MEMBERS)?;
+        // The names of fields and credentials, and the vendor's own.
+        let mut taken = Vec::new();
+        let fields = top.member("fields").members()?.into_iter();
+        let fields = fields.map(|(name, at)| DescribedField::read(&at, name, &mut taken)).collect::<Read<Vec<_>>>()?;
+        let credentials = top.member("credentials").each(|at| read_name(at, &at.text()?, &mut taken))?;
+        let operations = top.member("operations");
+        operations.only(&Operation::ALL.map(Operation::as_str).join(" "))?;
+        let of_fields = fields.iter().map(|field| (field.name.as_str(), matches!(field.rule, Rule::Any)));
+        let of_others = credentials.iter().map(String::as_str).chain(GIVEN).map(|name| (name, false));
+        let names: Vec<Name> = of_fields.chain(of_others).collect();
+        let message = |operation: Operation| {
+            operations.member(operation.as_str()).given(|at| Message::read(at, operation, &names)).transpose()
+        };
+        let messages = Operation::ALL.into_iter().filter_map(message).collect::<Read<Vec<_>>>()?;
+        let described: Vec<Operation> = messages.iter().map(|message| message.operation).collect();
+        let reference = top.member("reference");
+        let reference = if reference.value == "{verification_id}" { None } else { Some(reference.each(Place::read)?) };
+        let mut opaque = top.member("opaque").each(Cursor::text)?;
+        opaque.extend(reference.iter().flatten().filter_map(Place::id_name));
+        Ok(Self {
+            text: top.value.to_string(),
+            authorization: read_authorization(&top.member("authorization"), &credentials)?,
+            vendor_code: top.member("vendor_code").each(Place::read)?,
+            vendor_message: top.member("vendor_message").each(Place::read)?,
+            attempts_left: top.member("attempts_left").each(Place::read)?,
+            retry_after: top.member("retry_after").each(Place::read)?,
+            lines: top.member("outcomes").each(|at| Line::read(at, &described))?,
+            sensitive: top.member("sensitive").each(Cursor::text)?,
+            opaque,
+            reference,
+            messages,
+            fields,
+            credentials,
+        })
+    }
+
+    /// That a flow can come of it: somebody gets a code, the vendor compares one, and all that is there is used.
+    fn check_flow(&self, top: &Cursor) -> Read<()> {
+        let has = |operation, name: &str| !self.places_of(operation, name).is_empty();
+        let is_used = |name: &str| Operation::ALL.into_iter().any(|operation| has(operation, name));
+        let at = |operation: Operation| top.member("operations").member(operation.as_str());
+        at(Send).need(has(Send, "mobile"), "it has no {mobile}: nobody would get a code")?;
+        at(Verify).need(has(Verify, "code"), "it has no {code}: the vendor would compare nothing")?;
+        let has_one = has(Verify, "reference") || has(Verify, "mobile");
+        at(Verify).need(has_one, "it has neither {reference} nor {mobile}: whose code it is, nobody knows")?;
+        let voids = self.message(Resend).is_some_and(|message| message.cancel_first);
+        at(Cancel).need(!voids || self.message(Cancel).is_some(), "it is missing, and resend has cancel_first")?;
+        let has_place = !is_used("reference") || self.reference.as_ref().is_none_or(|places| !places.is_empty());
+        top.member("reference").need(has_place, "it is missing: where in an answer it stands")?;
+        let mut names = self.fields.iter().map(|field| &field.name).chain(&self.credentials);
+        names.try_for_each(|name| {
+            let has_place = self.authorization.contains(name) || is_used(name);
+            top.need(has_place, format_args!("no message has a place for {{{name}}}"))
+        })
+    }
+
     fn message(&self, operation: Operation) -> Option<&Message> {
         self.messages.iter().find(|message| message.operation == operation)
     }
@@ -133,10 +202,6 @@ impl Description {
     /// Where a text stands that may be a credential.
     pub fn literals(&self) -> impl Iterator<Item = &str> {
         self.messages.iter().flat_map(|message| &message.literals).map(String::as_str)
-    }
-
-    fn field(&self, name: &str) -> Option<&DescribedField> {
-        self.fields.iter().find(|field| field.name == name)
     }
 
     /// Where an operation has a place for a value.
@@ -168,15 +233,15 @@ impl Description {
         Some(described.chain(reference).chain(extra).collect())
     }
 
-    /// What a header of that name says of the credentials, and what of it is secret.
-    fn authorization(&self, call: &Call) -> Option<(Secret, Secret)> {
+    /// What a header of that name says of the credentials.
+    fn authorization(&self, call: &Call) -> Option<Secret> {
         let credential = |name: &String| call.credentials.get(name).cloned().unwrap_or_default();
         let (kind, secret) = match self.authorization.as_slice() {
             [user, password] => ("Basic", Secret::basic(&credential(user), &credential(password))),
             [token] => ("Bearer", credential(token)),
             _ => return None,
         };
-        Some((Secret::new(format!("{kind} {}", secret.reveal())), secret))
+        Some(Secret::new(format!("{kind} {}", secret.reveal())))
     }
 
     pub fn prepare(&self, dialect: &Dialect, call: &Call) -> Result<Prepared, Invalid> {
@@ -185,45 +250,31 @@ impl Description {
             return Err(no_operation(dialect, operation));
         };
         let mut filled = FilledPayload::new(dialect, call, &table, &format!("a {}", operation.as_str()))?;
-        let mut code_lifetime = None;
-        for field in table.iter().filter_map(|field| self.field(field.name)) {
+        for field in self.fields.iter().filter(|field| table.iter().any(|one| one.name == field.name)) {
             if let Some(default) = &field.default {
                 filled.or_default(&field.name, default.clone());
             }
-            let Some(value) = filled.get(&field.name) else { continue };
-            if field.as_sent(value).is_none() {
-                let (name, hint) = (&field.name, format!("a number that begins with {}", field.without));
-                return Err(Invalid::new(
-                    name,
-                    format!("{name} is of a country that this vendor does not send to"),
-                    hint,
-                ));
-            }
-            let digits = field.lifetime_unit.and_then(|_| whole(&plain_text(value)));
-            let seconds =
-                digits.map(|digits| digits.parse().unwrap_or(0_u64).saturating_mul(field.lifetime_unit.unwrap_or(1)));
-            code_lifetime = code_lifetime.or(seconds.map(Duration::from_secs));
         }
-        let values = Values { description: self, call, filled: &filled };
-        let cancel = self.message(Operation::Cancel).filter(|_| message.cancel_first);
-        let cancel_first = cancel.map(|cancel| values.request(cancel)).transpose()?;
+        let values = Values::new(self, call, &filled)?;
+        let cancel = self.message(Cancel).filter(|_| message.cancel_first);
         let mobile = filled.mobile(NumberingPlan::Any);
-        let begins = matches!(operation, Operation::Send | Operation::Resend);
-        let reference = match begins {
-            true => self.reference.is_none().then(|| call.verification_id.to_owned()),
-            false => filled.reference("reference"),
+        let reference = match operation {
+            Send | Resend => self.reference.is_none().then(|| call.verification_id.to_owned()),
+            Verify | Cancel => filled.reference("reference"),
         };
         let find_by = if self.is_found_by_reference() { FindBy::Reference } else { FindBy::Recipient };
         let mut prepared = Prepared {
-            cancel_first,
+            cancel_first: cancel.map(|cancel| values.request(cancel)).transpose()?,
             recipient: mobile.as_ref().map(|mobile| mobile.recipient()),
             recipient_masked: mobile.as_ref().map(|mobile| mobile.masked()),
             reference,
-            code_lifetime,
+            code_lifetime: self.fields.iter().find_map(|field| field.code_lifetime(filled.get(&field.name)?)),
             keeps_code: message.keeps_code,
             ..filled.prepared(values.request(message)?, find_by)
         };
-        prepared.secrets.extend(self.authorization(call).map(|(_, secret)| secret));
+        // An answer that echoes the header has them in this form.
+        let encoded = values.authorization.as_ref().and_then(|header| header.reveal().split_once(' '));
+        prepared.secrets.extend(encoded.map(|(_, secret)| Secret::new(secret)));
         Ok(prepared)
     }
 }

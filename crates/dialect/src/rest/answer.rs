@@ -1,6 +1,6 @@
-use std::time::Duration;
+use std::{ops::RangeInclusive, time::Duration};
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::{
     operation::Operation::{self, Cancel, Resend, Send, Verify},
@@ -16,8 +16,8 @@ use crate::{
 /// What decides: the first line that is about an answer.
 pub(super) struct Line {
     of: Vec<Operation>,
-    /// HTTP statuses, from and to; none: all.
-    status: Vec<(u16, u16)>,
+    /// HTTP statuses; none: all.
+    status: Vec<RangeInclusive<u16>>,
     /// What must stand where, by JSON pointer: one of several.
     when: Vec<(String, Vec<Wanted>)>,
     outcome: Outcome,
@@ -44,15 +44,14 @@ pub(super) struct Place {
 
 /// What an outcome may be of: none may claim more than its operation can mean.
 fn may_end(operation: Operation, outcome: Outcome) -> bool {
+    use Outcome::*;
     match outcome {
-        Outcome::Sent | Outcome::AlreadyRegistered => matches!(operation, Send | Resend),
-        Outcome::Approved | Outcome::InvalidCode | Outcome::AlreadyUsed | Outcome::MaxAttemptsReached => {
-            operation == Verify
-        }
-        Outcome::Canceled => operation == Cancel,
-        Outcome::Expired | Outcome::NotFound => operation != Send,
+        Sent | AlreadyRegistered => matches!(operation, Send | Resend),
+        Approved | InvalidCode | AlreadyUsed | MaxAttemptsReached => operation == Verify,
+        Canceled => operation == Cancel,
+        Expired | NotFound => operation != Send,
         // The gateway's own words, for what no vendor answers.
-        Outcome::Unreachable | Outcome::Blocked => false,
+        Unreachable | Blocked => false,
         _ => true,
     }
 }
@@ -65,17 +64,15 @@ fn is_done(outcome: Outcome) -> bool {
 impl Line {
     /// `described`: the operations that there are.
     pub fn read(at: &Cursor, described: &[Operation]) -> Read<Self> {
-        at.only(&["of", "status", "when", "outcome", "guess", "personal"])?;
-        let mut of = at.member("of").each(|at| at.choice(described, |operation| operation.as_str()))?;
-        if of.is_empty() {
-            of = described.to_vec();
-        }
+        at.only("of status when outcome guess personal")?;
+        let of = at.member("of").each(|at| at.choice(described, Operation::as_str))?;
+        let of = if of.is_empty() { described.to_vec() } else { of };
         let label = at.member("outcome");
-        let outcome = label.choice(&Outcome::ALL, |outcome| outcome.as_str())?;
-        if let Some(operation) = of.iter().find(|operation| !may_end(**operation, outcome)) {
-            let (operation, outcome) = (operation.as_str(), outcome.as_str());
-            return label
-                .mistake(format!("a {operation} cannot end as {outcome}; of says whose answers a line is about"));
+        let outcome = label.choice(&Outcome::ALL, Outcome::as_str)?;
+        let whose = "of says whose answers a line is about";
+        for operation in &of {
+            let (may, operation) = (may_end(*operation, outcome), operation.as_str());
+            label.need(may, format_args!("a {operation} cannot end as {}; {whose}", outcome.as_str()))?;
         }
         let status = at.member("status").each(|at| read_status(at, outcome))?;
         let wanted = |(pointer, at): (&str, Cursor)| Ok((read_pointer(&at, pointer)?, at.each(Wanted::read)?));
@@ -87,25 +84,21 @@ impl Line {
 
     fn is_about(&self, operation: Operation, status: u16, answer: &Value) -> bool {
         self.of.contains(&operation)
-            && (self.status.is_empty() || self.status.iter().any(|(from, to)| (*from..=*to).contains(&status)))
+            && (self.status.is_empty() || self.status.iter().any(|range| range.contains(&status)))
             && self.when.iter().all(|(at, wanted)| wanted.iter().any(|wanted| wanted.is_met(answer.pointer(at))))
     }
 }
 
 /// A status, or a class of them: `"5xx"`.
-fn read_status(at: &Cursor, outcome: Outcome) -> Read<(u16, u16)> {
-    let one = at.value.as_u64().and_then(|number| u16::try_from(number).ok()).map(|one| (one, one));
-    let class = || match at.value.as_str()?.as_bytes() {
-        [digit @ b'1'..=b'5', b'x', b'x'] => Some(u16::from(digit - b'0') * 100).map(|from| (from, from + 99)),
-        _ => None,
+fn read_status(at: &Cursor, outcome: Outcome) -> Read<RangeInclusive<u16>> {
+    let (from, more) = match at.value.as_str().map(str::as_bytes) {
+        Some([digit @ b'1'..=b'5', b'x', b'x']) => (u16::from(digit - b'0') * 100, 99),
+        _ => (at.value.as_u64().and_then(|one| one.try_into().ok()).unwrap_or_default(), 0),
     };
-    match one.or_else(class).filter(|(from, to)| *from >= 100 && *to <= 599) {
-        Some((from, to)) if is_done(outcome) && !(is_success(from) && is_success(to)) => {
-            at.mistake(format!("an HTTP status that is no success cannot mean {}", outcome.as_str()))
-        }
-        Some(range) => Ok(range),
-        None => at.mistake(r#"it is neither an HTTP status nor a class of them: 404, "5xx""#),
-    }
+    at.need((100..=599).contains(&from), r#"it is neither an HTTP status nor a class of them: 404, "5xx""#)?;
+    let is_honest = !is_done(outcome) || is_success(from);
+    at.need(is_honest, format_args!("an HTTP status that is no success cannot mean {}", outcome.as_str()))?;
+    Ok(from..=from + more)
 }
 
 /// A JSON pointer (RFC 6901).
@@ -129,20 +122,19 @@ fn key(value: Option<&Value>) -> Option<String> {
 
 impl Wanted {
     fn read(at: &Cursor) -> Read<Self> {
+        let what =
+            r#"it is no value, {"contains": "..."}, {"hex_digits": 24} or {"exists": true}, nor an array of these"#;
         let words = |at: &Cursor| {
-            let words = text_key(at.text()?);
+            let words = text_key(&at.text()?);
             at.need(!words.is_empty(), "every text contains an empty one")?;
             Ok(words)
         };
-        let kind = at.value.as_object().filter(|kind| kind.len() == 1).and_then(|kind| kind.keys().next());
-        match (kind.map(String::as_str), key(Some(at.value))) {
-            (Some("exists"), _) => at.member("exists").flag().map(Self::Exists),
-            (Some("hex_digits"), _) => at.member("hex_digits").number(1, 256).map(Self::HexDigits),
-            (Some("contains"), _) => at.member("contains").each(words).map(Self::Contains),
-            (_, Some(key)) => Ok(Self::Is(key)),
-            _ => at.mistake(
-                r#"it is no value, {"contains": "..."}, {"hex_digits": 24} or {"exists": true}, nor an array of these"#,
-            ),
+        let members: Vec<&str> = at.value.as_object().into_iter().flat_map(Map::keys).map(String::as_str).collect();
+        match members[..] {
+            ["exists"] => at.member("exists").flag().map(Self::Exists),
+            ["hex_digits"] => at.member("hex_digits").number(1, 256).map(Self::HexDigits),
+            ["contains"] => at.member("contains").each(words).map(Self::Contains),
+            _ => key(Some(at.value)).map(Self::Is).map_or_else(|| at.mistake(what), Ok),
         }
     }
 
@@ -166,12 +158,12 @@ fn is_hex(member: Option<&Value>, digits: Option<u64>) -> bool {
 
 impl Place {
     pub fn read(at: &Cursor) -> Read<Self> {
-        let pointer = |at: &Cursor| read_pointer(at, at.text()?);
+        let pointer = |at: &Cursor| read_pointer(at, &at.text()?);
         if !at.value.is_object() {
             return Ok(Self { pointer: pointer(at)?, after: None, hex_digits: None });
         }
-        at.only(&["at", "after", "hex_digits"])?;
-        let after = at.member("after").given(Cursor::text)?.map(str::to_owned);
+        at.only("at after hex_digits")?;
+        let after = at.member("after").given(Cursor::text)?;
         Ok(Self { pointer: pointer(&at.member("at"))?, after, hex_digits: at.member("hex_digits").number(1, 256)? })
     }
 
@@ -184,10 +176,8 @@ impl Place {
 
 fn find<T>(places: &[Place], answer: &Value, read: impl Fn(Option<&Value>) -> Option<T>) -> Option<T> {
     places.iter().find_map(|place| {
-        let member = answer.pointer(&place.pointer);
-        if place.hex_digits.is_some() && !is_hex(member, place.hex_digits) {
-            return None;
-        }
+        let is_it = |member: &&Value| place.hex_digits.is_none() || is_hex(Some(member), place.hex_digits);
+        let member = answer.pointer(&place.pointer).filter(is_it);
         let Some(sign) = &place.after else { return read(member) };
         read(Some(&member?.as_str()?.rsplit_once(sign.as_str())?.1.into()))
     })

@@ -1,6 +1,6 @@
 use std::fmt::Display;
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::payload::suggest::nearest;
 
@@ -29,14 +29,10 @@ impl<'a> Cursor<'a> {
 
     /// An object's members, in their order; of what is not there none.
     pub fn members(&self) -> Read<Vec<(&'a str, Self)>> {
-        match self.value {
-            Value::Null => Ok(Vec::new()),
-            Value::Object(members) if members.len() <= MOST => {
-                Ok(members.keys().map(|name| (name.as_str(), self.member(name))).collect())
-            }
-            Value::Object(_) => self.mistake(format!("there are more than {MOST}")),
-            _ => self.mistake("it is no object"),
-        }
+        self.need(self.value.is_object() || self.value.is_null(), "it is no object")?;
+        let names: Vec<&String> = self.value.as_object().into_iter().flat_map(Map::keys).collect();
+        self.need(names.len() <= MOST, format_args!("there are more than {MOST}"))?;
+        Ok(names.into_iter().map(|name| (name.as_str(), self.member(name))).collect())
     }
 
     /// One of them; null if it is not there.
@@ -50,35 +46,34 @@ impl<'a> Cursor<'a> {
     }
 
     /// That an object has no members but these, and what is said for the reader alone.
-    pub fn only(&self, names: &[&str]) -> Read<()> {
+    pub fn only(&self, names: &str) -> Read<()> {
+        let names: Vec<&str> = names.split_whitespace().collect();
         let mut members = self.members()?.into_iter().filter(|(name, _)| *name != "about");
-        members.try_for_each(|(name, at)| at.find(name, names, |name| *name).map(drop))
+        members.try_for_each(|(name, at)| at.find(name, &names, |name| name).map(drop))
     }
 
     /// Which of these has that name.
-    pub fn find<T: Copy>(&self, name: &str, all: &[T], name_of: impl Fn(&T) -> &str) -> Read<T> {
-        if let Some(found) = all.iter().find(|one| name_of(one) == name) {
+    pub fn find<'b, T: Copy>(&self, name: &str, all: &[T], name_of: impl Fn(T) -> &'b str) -> Read<T> {
+        if let Some(found) = all.iter().find(|one| name_of(**one) == name) {
             return Ok(*found);
         }
-        let names: Vec<&str> = all.iter().map(name_of).collect();
+        let names: Vec<&str> = all.iter().map(|one| name_of(*one)).collect();
         let meant = nearest(name, names.iter().copied()).map(|near| format!("did you mean {near}?"));
-        self.mistake(format!(
-            "there is no such name; {}",
-            meant.unwrap_or_else(|| format!("there are: {}", names.join(", ")))
-        ))
+        let meant = meant.unwrap_or_else(|| format!("there are: {}", names.join(", ")));
+        self.mistake(format_args!("there is no such name; {meant}"))
+    }
+
+    /// Which of these it names.
+    pub fn choice<'b, T: Copy>(&self, all: &[T], name_of: impl Fn(T) -> &'b str) -> Read<T> {
+        self.find(&self.text()?, all, name_of)
     }
 
     /// An array's items; anything else itself; of what is not there none.
     pub fn each<T>(&self, mut read: impl FnMut(&Self) -> Read<T>) -> Read<Vec<T>> {
-        match self.value {
-            Value::Null => Ok(Vec::new()),
-            Value::Array(items) if items.len() <= MOST => {
-                let item = |(number, value)| read(&Self { value, path: format!("{}[{number}]", self.path) });
-                items.iter().enumerate().map(item).collect()
-            }
-            Value::Array(_) => self.mistake(format!("there are more than {MOST}")),
-            _ => Ok(vec![read(self)?]),
-        }
+        let Value::Array(items) = self.value else { return self.given(read).map(Vec::from_iter) };
+        self.need(items.len() <= MOST, format_args!("there are more than {MOST}"))?;
+        let item = |(number, value)| read(&Self { value, path: format!("{}[{number}]", self.path) });
+        items.iter().enumerate().map(item).collect()
     }
 
     /// What is there, if anything is.
@@ -87,24 +82,20 @@ impl<'a> Cursor<'a> {
     }
 
     /// A text of one line, which an error may show.
-    pub fn text(&self) -> Read<&'a str> {
+    pub fn text(&self) -> Read<String> {
         let text = self.value.as_str().filter(|text| !text.is_empty() && !text.chars().any(char::is_control));
-        text.map_or_else(|| self.mistake("it is missing, or no text of a line"), Ok)
-    }
-
-    /// Which of these it names.
-    pub fn choice<T: Copy>(&self, all: &[T], name_of: impl Fn(&T) -> &str) -> Read<T> {
-        self.find(self.text()?, all, name_of)
+        text.map_or_else(|| self.mistake("it is missing, or no text of a line"), |text| Ok(text.to_owned()))
     }
 
     pub fn flag(&self) -> Read<bool> {
-        let flag = self.given(|at| at.value.as_bool().map_or_else(|| at.mistake("it is neither true nor false"), Ok));
-        flag.map(Option::unwrap_or_default)
+        let flag = self.value.as_bool().or(self.value.is_null().then_some(false));
+        flag.map_or_else(|| self.mistake("it is neither true nor false"), Ok)
     }
 
     pub fn number(&self, least: u64, most: u64) -> Read<Option<u64>> {
         let number = self.value.as_u64().filter(|number| (least..=most).contains(number));
-        let mistake = || self.mistake(format!("it is no whole number from {least} to {most}"));
-        self.given(|_| number.map_or_else(mistake, Ok))
+        let is_fit = number.is_some() || self.value.is_null();
+        self.need(is_fit, format_args!("it is no whole number from {least} to {most}"))?;
+        Ok(number)
     }
 }

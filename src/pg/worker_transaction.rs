@@ -3,7 +3,7 @@
 use std::{
     ffi::CStr,
     panic::AssertUnwindSafe,
-    sync::atomic::{AtomicBool, Ordering::SeqCst},
+    sync::atomic::{AtomicBool, AtomicI64, Ordering::SeqCst},
 };
 
 use pgrx::{
@@ -11,6 +11,9 @@ use pgrx::{
     pg_sys::{self, panic::CaughtError},
     spi::{SpiClient, SpiError},
 };
+use policy::Micros;
+
+use crate::pg::clock::since_boot;
 
 /// Whether a commit waits for the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,9 +49,13 @@ static ENDING: AtomicBool = AtomicBool::new(false);
 /// A statement may run: only then there is something to cancel.
 static RUNNING: AtomicBool = AtomicBool::new(false);
 
-/// The last transaction was canceled: the one that does it again is not, or whoever cancels often enough would keep
-/// everything from being done.
-static AGAIN: AtomicBool = AtomicBool::new(false);
+/// This transaction is not canceled: it began soon after one that was. Whoever cancels often enough would keep
+/// everything from being done, or whatever comes between what was canceled and its next try would use up its turn.
+static SPARED: AtomicBool = AtomicBool::new(false);
+/// Until then, by the clock that nobody sets, in microseconds, a transaction that begins is spared.
+static SPARED_UNTIL: AtomicI64 = AtomicI64::new(0);
+/// Well over the time after which what was canceled is done again.
+const SPARED_FOR: Micros = 1_000_000;
 
 // Exported by every version, but not among pgrx's bindings; LOCK_TIMEOUT has the same number in all of them.
 unsafe extern "C" {
@@ -61,7 +68,7 @@ const LOCK_TIMEOUT: std::ffi::c_int = 2;
 pub fn cancel_statement() {
     // SAFETY: reads a flag, which Postgres sets before the signal that its own clock sends.
     let is_lock_timeout = || unsafe { get_timeout_indicator(LOCK_TIMEOUT, false) };
-    if RUNNING.load(SeqCst) && (!AGAIN.load(SeqCst) || is_lock_timeout()) {
+    if RUNNING.load(SeqCst) && (!SPARED.load(SeqCst) || is_lock_timeout()) {
         // SAFETY: flags that signal handlers set.
         unsafe {
             (&raw mut pg_sys::QueryCancelPending).write_volatile(1);
@@ -103,6 +110,7 @@ pub fn run<R>(
         pg_sys::pgstat_report_activity(pg_sys::BackendState::STATE_RUNNING, activity.as_ptr());
         let configured = pg_sys::synchronous_commit;
         let result = PgTryBuilder::new(AssertUnwindSafe(|| {
+            SPARED.store(since_boot().0 < SPARED_UNTIL.load(SeqCst), SeqCst);
             RUNNING.store(true, SeqCst);
             pg_sys::StartTransactionCommand();
             pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot());
@@ -112,7 +120,6 @@ pub fn run<R>(
                     pg_sys::PopActiveSnapshot();
                     commit(durability);
                     no_statement();
-                    AGAIN.store(false, SeqCst);
                     Ok(value)
                 }
                 Err(failure) => {
@@ -181,7 +188,9 @@ fn classify(error: &CaughtError) -> Failure {
     let (CaughtError::PostgresError(report)
     | CaughtError::ErrorReport(report)
     | CaughtError::RustPanic { ereport: report, .. }) = error;
-    AGAIN.store(report.sql_error_code() == PgSqlErrorCode::ERRCODE_QUERY_CANCELED, SeqCst);
+    if report.sql_error_code() == PgSqlErrorCode::ERRCODE_QUERY_CANCELED {
+        SPARED_UNTIL.store((since_boot() + SPARED_FOR).0, SeqCst);
+    }
     match report.sql_error_code() {
         PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE
         | PgSqlErrorCode::ERRCODE_T_R_DEADLOCK_DETECTED

@@ -345,6 +345,34 @@ def test_the_worker_is_canceled_under_load(gateway, simulator):
         session.close()
 
 
+def test_what_takes_long_is_done_though_somebody_cancels_all_the_time(gateway, simulator):
+    """What was canceled is done again, and then nothing that somebody cancels stands in its way: also what takes longer than there
+    is between two cancels."""
+    gateway.send()
+    pid = worker_of(gateway)
+    gateway.execute("""
+        CREATE FUNCTION public.takes_long() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(0.05); RETURN new; END'""")
+    gateway.execute("""
+        CREATE TRIGGER takes_long BEFORE INSERT ON otp_gateway_internal.attempt_record
+            FOR EACH ROW EXECUTE FUNCTION public.takes_long()""")
+    sessions = [gateway.connect() for _ in range(4)]
+    calls = """
+        SELECT count(*) FILTER (WHERE outcome = 'sent')
+        FROM generate_series(1, 10) AS n, otp_send('ideamart', jsonb_build_object('mobile', '07' || %s || lpad(n::text, 6, '0')))"""
+    queued = gateway.enqueue_many(20)
+    under_way = [Running(session, calls, (str(10 + n),)) for n, session in enumerate(sessions)]
+    cancels = 0
+    while any(one.ended_at is None for one in under_way):
+        gateway.execute("SELECT pg_cancel_backend(%s)", (pid,))
+        cancels += 1
+    assert cancels > 20
+    assert [one.row()["count"] for one in under_way] == [10] * 4
+    assert {gateway.wait(id)["outcome"] for id in queued} == {"sent"}
+    assert worker_of(gateway) == pid
+    for session in sessions:
+        session.close()
+
+
 # an orderly end
 
 
@@ -543,7 +571,7 @@ def test_an_idle_worker_leaves_and_comes_back(own_cluster, simulator):
     until(lambda: worker_of(gateway) is None, "it leaves")
     # for a commit that enqueues,
     queued = gateway.enqueue()["verification_id"]
-    assert gateway.wait(queued)["outcome"] == "sent"
+    assert gateway.wait(queued["verification_id"])["outcome"] == "sent"
     # and it stays while a call is under way.
     simulator.fault("hold", operation="send", times=1)
     call = Running(gateway.connect(), SEND, payload(gateway))

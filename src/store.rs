@@ -39,7 +39,7 @@ use crate::{
 
 /// The version of the schema that this library works with: that of the newest SQL script, and `default_version` of the
 /// control file. A release without a script of its own has the one before.
-pub const SCHEMA_VERSION: &str = "0.6.0";
+pub const SCHEMA_VERSION: &str = "0.7.0";
 
 /// The worker's access to the tables.
 pub struct Store {

@@ -363,7 +363,7 @@ def test_another_schema(gateway):
         assert found["version"]["level"] == 2 and "0.5.9" in found["version"]["detail"]
         assert not {"provider", "unknown", "refusals", "key_file"} & set(found)
     finally:
-        gateway.execute("UPDATE pg_extension SET extversion = '0.6.0' WHERE extname = 'otp_gateway'")
+        gateway.execute("UPDATE pg_extension SET extversion = default_version FROM pg_available_extensions WHERE name = extname AND name = 'otp_gateway'")
     assert level(gateway, "version") == 0
 
 
@@ -466,7 +466,7 @@ def test_the_script(gateway, simulator):
         try:
             assert nagios(gateway)[0] == 2
         finally:
-            gateway.execute("UPDATE pg_extension SET extversion = '0.6.0' WHERE extname = 'otp_gateway'")
+            gateway.execute("UPDATE pg_extension SET extversion = default_version FROM pg_available_extensions WHERE name = extname AND name = 'otp_gateway'")
         locker.rollback()
     code, line = nagios(gateway, "-p", "1")
     assert code == 3 and line.startswith("OTP_GATEWAY UNKNOWN - ")

@@ -55,7 +55,7 @@ ORDER BY 1, 2
 """
 
 
-@pytest.fixture(params=["0.1.0", "0.2.0", "0.3.0", "0.4.0", "0.5.0"])
+@pytest.fixture(params=["0.1.0", "0.2.0", "0.3.0", "0.4.0", "0.5.0", "0.6.0"])
 def outdated(cluster, simulator, request):
     """A database that still has the tables of an earlier version."""
     with cluster.database(extension=False) as name, Gateway(cluster, name, simulator) as gateway:
@@ -154,9 +154,9 @@ def test_a_script_of_a_later_version(gateway):
         if version >= "0.6.0":
             assert re.search(rf"^SELECT otp_gateway\S*\.require_library\('{re.escape(version)}'\);", script.read_text(), re.MULTILINE)
     asks = "SELECT otp_gateway_internal.require_library(%s)"
-    for known in ("0.1.0", "0.5.9", "0.6.0"):
+    for known in ("0.1.0", "0.5.9", "0.6.0", "0.7.0"):
         gateway.execute(asks, (known,))
-    for unknown in ("0.6.1", "0.10.0", "1.0.0", "0.6.0.1"):
+    for unknown in ("0.7.1", "0.10.0", "1.0.0", "0.7.0.1"):
         with pytest.raises(psycopg2.errors.ObjectNotInPrerequisiteState, match=f"the schema of {unknown}") as caught:
             gateway.execute(asks, (unknown,))
         assert "Restart the server first" in caught.value.diag.message_hint

@@ -1,4 +1,4 @@
-/* otp_gateway 0.6.0: the whole schema, for CREATE EXTENSION. ALTER EXTENSION otp_gateway UPDATE brings an older one to
+/* otp_gateway 0.7.0: the whole schema, for CREATE EXTENSION. ALTER EXTENSION otp_gateway UPDATE brings an older one to
    the same, by the scripts in sql/upgrade; tests/gateway/test_upgrade.py compares the two. */
 
 -- complain if the script is sourced in psql, rather than via CREATE EXTENSION

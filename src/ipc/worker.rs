@@ -40,11 +40,13 @@ pub struct WorkerEnd {
     responses: HashMap<u32, (u64, Zeroizing<Vec<u8>>, usize)>,
     /// Calls that a worker before this one took and did not answer, or not to the end.
     orphaned: Vec<Orphaned>,
+    /// Whose responses are there, and who are woken together; None: each at once.
+    to_wake: Option<Vec<u32>>,
 }
 
 impl WorkerEnd {
     pub fn new(database: u32) -> Self {
-        Self { database, requests: HashMap::new(), responses: HashMap::new(), orphaned: Vec::new() }
+        Self { database, requests: HashMap::new(), responses: HashMap::new(), orphaned: Vec::new(), to_wake: None }
     }
 
     /// What a worker before this one took and never answered; requests that it had in part are asked for again.
@@ -180,7 +182,23 @@ impl WorkerEnd {
         if next < response.len() {
             self.responses.insert(call_id.slot, (call_id.call, response, next));
         }
-        wake(locked, call_id.slot);
+        match &mut self.to_wake {
+            Some(to_wake) => to_wake.push(call_id.slot),
+            None => wake(locked, call_id.slot),
+        }
+    }
+
+    /// From here on responses are put down alone: who is woken is likely to run at once, in the place of us who have the
+    /// others' to put down yet.
+    pub fn hold_wakes(&mut self) {
+        self.to_wake = Some(Vec::new());
+    }
+
+    /// Wakes all those who have been given responses meanwhile.
+    pub fn wake_held(&mut self) {
+        for slot in self.to_wake.take().into_iter().flatten() {
+            ProcessNumber(slot).wake();
+        }
     }
 }
 

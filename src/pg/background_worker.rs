@@ -1,7 +1,11 @@
 //! A background worker as a process of this server: its main function, signals, connection, sleep.
 
 use std::{
-    os::{fd::AsRawFd, unix::net::UnixStream},
+    cell::Cell,
+    os::{
+        fd::{AsRawFd, RawFd},
+        unix::net::UnixStream,
+    },
     sync::atomic::{AtomicBool, Ordering::SeqCst},
 };
 
@@ -129,21 +133,50 @@ pub fn reset_latch() {
     pgrx::check_for_interrupts!();
 }
 
-/// Sleeps until the latch is set, the socket can be read, or so many milliseconds have passed (None: without end).
+thread_local! {
+    /// What this process sleeps on, and with which socket.
+    static SLEEPS_ON: Cell<Option<(RawFd, *mut pg_sys::WaitEventSet)>> = const { Cell::new(None) };
+}
+
+/// Sleeps until the latch is set, the socket can be read, or so many milliseconds have passed (None: without end). The
+/// kernel is told once what is waited for, not at each sleep: the socket is open as long as the process sleeps.
 pub fn sleep(socket: &UnixStream, milliseconds: Option<i64>) {
-    let mut events = pg_sys::WL_LATCH_SET | pg_sys::WL_EXIT_ON_PM_DEATH | pg_sys::WL_SOCKET_READABLE;
-    if milliseconds.is_some() {
-        events |= pg_sys::WL_TIMEOUT;
-    }
-    // SAFETY: this process' own latch and an open socket.
+    let fd = socket.as_raw_fd();
+    let set = match SLEEPS_ON.get() {
+        Some((of, set)) if of == fd => set,
+        before => {
+            if let Some((_, set)) = before {
+                // SAFETY: made below, and not used any more.
+                unsafe { pg_sys::FreeWaitEventSet(set) };
+                SLEEPS_ON.set(None);
+            }
+            let set = wait_event_set(fd);
+            SLEEPS_ON.set(Some((fd, set)));
+            set
+        }
+    };
+    let mut event = pg_sys::WaitEvent::default();
+    // SAFETY: the set lives until another takes its place; there is room for the one event that is asked for.
     unsafe {
-        pg_sys::WaitLatchOrSocket(
-            pg_sys::MyLatch,
-            events as i32,
-            socket.as_raw_fd(),
-            milliseconds.unwrap_or(-1) as _,
-            pg_sys::PG_WAIT_EXTENSION,
-        );
+        pg_sys::WaitEventSetWait(set, milliseconds.unwrap_or(-1) as _, &mut event, 1, pg_sys::PG_WAIT_EXTENSION);
+    }
+}
+
+/// This process' own latch, the end of the postmaster, and a socket that can be read.
+fn wait_event_set(socket: RawFd) -> *mut pg_sys::WaitEventSet {
+    #[cfg(any(feature = "pg14", feature = "pg15", feature = "pg16"))]
+    // SAFETY: a context that lives as long as the process.
+    let owner = unsafe { pg_sys::TopMemoryContext };
+    #[cfg(not(any(feature = "pg14", feature = "pg15", feature = "pg16")))]
+    let owner = std::ptr::null_mut();
+    let none = std::ptr::null_mut();
+    // SAFETY: as many events as are added; the latch is this process' own, the socket is open.
+    unsafe {
+        let set = pg_sys::CreateWaitEventSet(owner, 3);
+        pg_sys::AddWaitEventToSet(set, pg_sys::WL_LATCH_SET, -1, pg_sys::MyLatch, none);
+        pg_sys::AddWaitEventToSet(set, pg_sys::WL_EXIT_ON_PM_DEATH, -1, std::ptr::null_mut(), none);
+        pg_sys::AddWaitEventToSet(set, pg_sys::WL_SOCKET_READABLE, socket, std::ptr::null_mut(), none);
+        set
     }
 }
 

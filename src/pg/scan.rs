@@ -4,13 +4,21 @@
 use std::ffi::c_char;
 
 use pgrx::{IntoDatum, pg_sys};
+use policy::Timestamp;
 use uuid::Uuid;
 
-use crate::pg::{row::Row, values::pg_uuid};
+use crate::pg::{
+    row::Row,
+    values::{Time, pg_uuid},
+};
 
 /// What the rows of a scan have in a column.
 pub enum Key<'a> {
     Uuid(usize, Uuid),
+    /// This one or a later one.
+    UuidFrom(usize, Uuid),
+    /// Later than this.
+    After(usize, Timestamp),
     Bytea(usize, &'a [u8]),
     Bigint(usize, i64),
     Oid(usize, pg_sys::Oid),
@@ -21,23 +29,34 @@ impl Key<'_> {
     ///
     /// # Safety
     /// The descriptor is there.
-    unsafe fn of(&self, descriptor: pg_sys::TupleDesc) -> pg_sys::ScanKeyData {
-        let (column, of, equals, value) = match *self {
-            Self::Uuid(column, value) => (column, pg_sys::UUIDOID, pg_sys::F_UUID_EQ, pg_uuid(value).into_datum()),
-            Self::Bytea(column, value) => (column, pg_sys::BYTEAOID, pg_sys::F_BYTEAEQ, value.into_datum()),
-            Self::Bigint(column, value) => (column, pg_sys::INT8OID, pg_sys::F_INT8EQ, value.into_datum()),
-            Self::Oid(column, value) => (column, pg_sys::OIDOID, pg_sys::F_OIDEQ, value.into_datum()),
+    pub unsafe fn of(&self, descriptor: pg_sys::TupleDesc) -> pg_sys::ScanKeyData {
+        let equal = pg_sys::BTEqualStrategyNumber;
+        let (column, of, strategy, compares, value) = match *self {
+            Self::Uuid(column, value) => {
+                (column, pg_sys::UUIDOID, equal, pg_sys::F_UUID_EQ, pg_uuid(value).into_datum())
+            }
+            Self::UuidFrom(column, value) => {
+                let from = pg_sys::BTGreaterEqualStrategyNumber;
+                (column, pg_sys::UUIDOID, from, pg_sys::F_UUID_GE, pg_uuid(value).into_datum())
+            }
+            Self::After(column, value) => {
+                let after = pg_sys::BTGreaterStrategyNumber;
+                (column, pg_sys::TIMESTAMPTZOID, after, pg_sys::F_TIMESTAMPTZ_GT, Time(value).into_datum())
+            }
+            Self::Bytea(column, value) => (column, pg_sys::BYTEAOID, equal, pg_sys::F_BYTEAEQ, value.into_datum()),
+            Self::Bigint(column, value) => (column, pg_sys::INT8OID, equal, pg_sys::F_INT8EQ, value.into_datum()),
+            Self::Oid(column, value) => (column, pg_sys::OIDOID, equal, pg_sys::F_OIDEQ, value.into_datum()),
         };
         let column = i16::try_from(column).unwrap_or(0);
         let mut key = pg_sys::ScanKeyData::default();
-        // SAFETY: as the caller promises; the function is the equality of the column's type, and of the value's.
+        // SAFETY: as the caller promises; the function compares values of the column's type, which is the value's.
         unsafe {
             assert!(pg_sys::SPI_gettypeid(descriptor, column.into()) == of, "a key is of its column's type");
             pg_sys::ScanKeyInit(
                 &mut key,
                 column,
-                pg_sys::BTEqualStrategyNumber as pg_sys::StrategyNumber,
-                pg_sys::Oid::from(equals),
+                strategy as pg_sys::StrategyNumber,
+                pg_sys::Oid::from(compares),
                 value.unwrap_or(pg_sys::Datum::from(0)),
             );
         }
@@ -97,6 +116,53 @@ pub unsafe fn scan_relation<const N: usize>(
         let uses_index = index != pg_sys::InvalidOid;
         let scan = pg_sys::systable_beginscan(relation, index, uses_index, snapshot, N as i32, keys.as_mut_ptr());
         drain(relation, scan, each);
+        pg_sys::UnregisterSnapshot(snapshot);
+    }
+}
+
+/// The rows that a btree of a table has of these keys, with the latest snapshot, in its order from the end, as long as
+/// `wants_more`.
+pub fn scan_latest<const N: usize>(
+    table: pg_sys::Oid,
+    index: pg_sys::Oid,
+    keys: [Key; N],
+    wants_more: impl FnMut(Row) -> bool,
+) {
+    // SAFETY: both are opened and closed in order, and an error in between aborts the transaction, which releases them.
+    unsafe {
+        let lock = pg_sys::AccessShareLock as pg_sys::LOCKMODE;
+        let relation = pg_sys::table_open(table, lock);
+        let opened = pg_sys::index_open(index, lock);
+        scan_open_latest(relation, opened, keys, wants_more);
+        pg_sys::index_close(opened, lock);
+        pg_sys::table_close(relation, lock);
+    }
+}
+
+/// The same of an open table and an open index.
+///
+/// # Safety
+/// Both are open.
+pub unsafe fn scan_open_latest<const N: usize>(
+    relation: pg_sys::Relation,
+    index: pg_sys::Relation,
+    keys: [Key; N],
+    mut wants_more: impl FnMut(Row) -> bool,
+) {
+    // SAFETY: as the caller promises; the keys are of the columns' types. Scan and snapshot are ended in order, and an
+    // error in between aborts the statement, which releases them.
+    unsafe {
+        assert!((*(*index).rd_index).indrelid == (*relation).rd_id, "an index is one of its table's");
+        let mut keys = keys.map(|key| key.of((*relation).rd_att));
+        let snapshot = pg_sys::RegisterSnapshot(pg_sys::GetLatestSnapshot());
+        let scan = pg_sys::systable_beginscan_ordered(relation, index, snapshot, N as i32, keys.as_mut_ptr());
+        loop {
+            let tuple = pg_sys::systable_getnext_ordered(scan, pg_sys::ScanDirection::BackwardScanDirection);
+            if tuple.is_null() || !wants_more(Row::new(tuple, (*relation).rd_att)) {
+                break;
+            }
+        }
+        pg_sys::systable_endscan_ordered(scan);
         pg_sys::UnregisterSnapshot(snapshot);
     }
 }

@@ -1,10 +1,13 @@
 //! Reading a table without ever waiting for who has it locked: for those who are to say how things are while they are
 //! bad.
 
-use pgrx::{IntoDatum, pg_sys};
+use pgrx::pg_sys;
 use uuid::Uuid;
 
-use crate::pg::{row::Row, values::pg_uuid};
+use crate::pg::{
+    row::Row,
+    scan::{Key, scan_open_latest},
+};
 
 const LOCK: pg_sys::LOCKMODE = pg_sys::AccessShareLock as pg_sys::LOCKMODE;
 
@@ -39,33 +42,12 @@ pub fn scan_latest_unlocked(
     table: pg_sys::Oid,
     index: pg_sys::Oid,
     (column, from): (usize, Uuid),
-    mut wants_more: impl FnMut(Row) -> bool,
+    wants_more: impl FnMut(Row) -> bool,
 ) -> Result<(), IsLocked> {
     let table = Held::of(table)?;
     let index = Held::of(index)?;
-    let mut key = pg_sys::ScanKeyData::default();
-    // SAFETY: as above; the key is of the column's type, and the index one of the table's, which has that column first.
-    unsafe {
-        assert!((*(*index.relation).rd_index).indrelid == (*table.relation).rd_id, "an index is one of its table's");
-        assert!(pg_sys::SPI_gettypeid((*table.relation).rd_att, column as i32) == pg_sys::UUIDOID, "a key has a type");
-        pg_sys::ScanKeyInit(
-            &mut key,
-            column as i16,
-            pg_sys::BTGreaterEqualStrategyNumber as pg_sys::StrategyNumber,
-            pg_sys::Oid::from(pg_sys::F_UUID_GE),
-            pg_uuid(from).into_datum().unwrap_or(pg_sys::Datum::from(0)),
-        );
-        let snapshot = pg_sys::RegisterSnapshot(pg_sys::GetLatestSnapshot());
-        let scan = pg_sys::systable_beginscan_ordered(table.relation, index.relation, snapshot, 1, &mut key);
-        loop {
-            let tuple = pg_sys::systable_getnext_ordered(scan, pg_sys::ScanDirection::BackwardScanDirection);
-            if tuple.is_null() || !wants_more(Row::new(tuple, (*table.relation).rd_att)) {
-                break;
-            }
-        }
-        pg_sys::systable_endscan_ordered(scan);
-        pg_sys::UnregisterSnapshot(snapshot);
-    }
+    // SAFETY: both are open as long as they are held.
+    unsafe { scan_open_latest(table.relation, index.relation, [Key::UuidFrom(column, from)], wants_more) };
     Ok(())
 }
 

@@ -4,12 +4,11 @@
 use std::borrow::Cow;
 
 use dialect::Outcome;
-use policy::{Status, counts_as_sent, may_have_compared};
+use policy::{Status, counts_as_sent};
 
 pub type Statement = pgrx::spi::OwnedPreparedStatement;
 
-/// The text with the policy's rules in it: `{terminal}` statuses, outcomes of a send that count as `{sent}`, and those
-/// of a check that is certainly `{uncompared}`.
+/// The text with the policy's rules in it: `{terminal}` statuses, and outcomes of a send that count as `{sent}`.
 pub fn with_rules(sql: &'static str) -> Cow<'static, str> {
     if !sql.contains('{') {
         return Cow::Borrowed(sql);
@@ -17,12 +16,9 @@ pub fn with_rules(sql: &'static str) -> Cow<'static, str> {
     let list = |labels: &mut dyn Iterator<Item = &'static str>| {
         labels.map(|label| format!("'{label}'")).collect::<Vec<_>>().join(", ")
     };
-    let outcomes = |counts: fn(Outcome) -> bool| {
-        list(&mut Outcome::ALL.into_iter().filter(move |outcome| counts(*outcome)).map(Outcome::as_str))
-    };
     let terminal = list(&mut Status::ALL.into_iter().filter(|status| status.is_terminal()).map(Status::as_str));
-    let text = sql.replace("{terminal}", &terminal).replace("{sent}", &outcomes(counts_as_sent));
-    Cow::Owned(text.replace("{uncompared}", &outcomes(|outcome| !may_have_compared(outcome))))
+    let sent = list(&mut Outcome::ALL.into_iter().filter(|outcome| counts_as_sent(*outcome)).map(Outcome::as_str));
+    Cow::Owned(sql.replace("{terminal}", &terminal).replace("{sent}", &sent))
 }
 
 /// `Statements`, one field for each: its name, the types of its parameters, its text.

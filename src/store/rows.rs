@@ -143,18 +143,6 @@ pub struct SealedRow {
     pub sealed: Option<Vec<u8>>,
 }
 
-/// What counts of one recipient at one provider.
-pub struct RecipientEvent {
-    pub attempt: Uuid,
-    pub operation: Operation,
-    pub outcome: Option<Outcome>,
-    pub started_at: Timestamp,
-    pub role: Identity,
-    pub provider: Identity,
-    /// At the account that was asked about.
-    pub is_of_account: bool,
-}
-
 pub struct StoredAttempt {
     pub id: Uuid,
     pub verification: Uuid,
@@ -264,20 +252,6 @@ impl OpenVerification {
             erase_at: timestamp(row, 2)?.unwrap_or_default(),
             begins: value(row, 3)?,
             is_sending: flag(row, 4)?,
-        })
-    }
-}
-
-impl RecipientEvent {
-    pub fn read(row: &SpiHeapTupleData) -> Result<Self, Failure> {
-        Ok(Self {
-            attempt: uuid(row, 2)?,
-            operation: label(row, 3, &Operation::ALL, Operation::as_str)?.unwrap_or(Operation::Send),
-            outcome: label(row, 4, &Outcome::ALL, Outcome::as_str)?,
-            started_at: timestamp(row, 5)?.unwrap_or_default(),
-            role: value(row, 6)?.unwrap_or(0),
-            provider: value(row, 7)?.unwrap_or(0),
-            is_of_account: flag(row, 8)?,
         })
     }
 }

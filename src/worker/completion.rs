@@ -83,7 +83,11 @@ impl Worker {
             writer.insert_references(&references)
         });
         match recorded {
-            Ok(()) => ended.into_iter().for_each(|ended| self.deliver(ended.completed, ended.update, ended.then)),
+            Ok(()) => {
+                self.ipc.hold_wakes();
+                ended.into_iter().for_each(|ended| self.deliver(ended.completed, ended.update, ended.then));
+                self.ipc.wake_held();
+            }
             Err(failure) => {
                 self.on_outcome_failure(ended.into_iter().map(|ended| ended.completed).collect(), failure);
             }

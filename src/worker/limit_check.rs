@@ -7,19 +7,16 @@ use std::{
 };
 
 use dialect::{Operation, Outcome};
-use policy::{BlockReason, Blocked, BreakerPermit, History, LimitRules, Micros, PastCheck, Timestamp};
+use policy::{
+    BlockReason, Blocked, BreakerPermit, History, LimitRules, Micros, PastCheck, Timestamp, counts_as_sent,
+    may_have_compared,
+};
 use uuid::Uuid;
 
 use crate::{
     gucs,
     job::{Action, Answer, Job},
-    store::{
-        StoreTransaction,
-        identity::Identity,
-        limits::{CheckQuery, SendQuery},
-        rows::NewAttempt,
-        transaction::Failure,
-    },
+    store::{StoreTransaction, identity::Identity, limits::RecipientEvent, rows::NewAttempt, transaction::Failure},
     worker::state::limit_state::LimitState,
 };
 
@@ -51,6 +48,77 @@ pub struct RecipientHistory {
     senders: HashSet<(Identity, AccountKey)>,
 }
 
+impl RecipientHistory {
+    /// A check on record; `account`: the one that it was made at, if that is the one that is asked about.
+    fn add_check(&mut self, event: &RecipientEvent, account: Option<&[u8]>) {
+        let account = account.map(<[u8]>::to_vec);
+        let place = self.checks.entry(Reverse((event.started_at, event.attempt))).or_insert(RecordedCheck {
+            is_right: event.outcome == Some(Outcome::Approved),
+            role: event.role,
+            provider: event.provider,
+            account: Vec::new(),
+        });
+        if let Some(account) = account {
+            place.account = account;
+        }
+    }
+}
+
+/// How much is asked of the record about one recipient.
+struct Wanted {
+    /// Sends through the provider.
+    sends: Share,
+    /// Codes that were compared, or may have been, at the account or the provider.
+    checks: Share,
+    /// Sends at the account, for who has sent them.
+    senders: Share,
+}
+
+/// The newest of one kind: how many are still wanted, none before a time.
+struct Share {
+    since: Timestamp,
+    left: usize,
+}
+
+impl Wanted {
+    fn of(job: &Job, rules: &LimitRules, now: Timestamp) -> Self {
+        let operation = job.operation();
+        // Whoever sent the code that is checked has sent it within its life.
+        let life = job.code_lifetime.unwrap_or(A_DAY).max(rules.check_window);
+        Self {
+            sends: Share {
+                since: now - rules.lookback(operation),
+                left: if is_send(operation) { rules.max_events(operation) } else { 0 },
+            },
+            checks: Share { since: now - rules.lookback(Operation::Verify), left: most(rules) },
+            senders: Share { since: now - life, left: MOST_SENDERS },
+        }
+    }
+
+    fn shares(&self) -> [&Share; 3] {
+        [&self.sends, &self.checks, &self.senders]
+    }
+
+    /// Since when there may be something that is wanted.
+    fn since(&self) -> Timestamp {
+        let wanted = self.shares().into_iter().filter(|share| share.left > 0);
+        wanted.map(|share| share.since).min().unwrap_or(self.senders.since)
+    }
+
+    /// Nothing that is older than this is wanted.
+    fn is_over(&self, at: Timestamp) -> bool {
+        self.shares().into_iter().all(|share| share.left == 0 || at <= share.since)
+    }
+}
+
+impl Share {
+    fn takes(&mut self, at: Timestamp) -> bool {
+        let takes = self.left > 0 && at > self.since;
+        self.left -= usize::from(takes);
+        takes
+    }
+}
+
 pub struct RecordedCheck {
     is_right: bool,
     role: Identity,
@@ -78,8 +146,9 @@ impl<'a> LimitCheck<'a> {
             jobs.clone().filter_map(subject).filter(move |(job, _)| of(job.operation()))
         };
         let mut limit_check = Self { sends: HashMap::new(), known: HashMap::new(), limit_state, now };
-        limit_check.read_sends(writer, subjects(is_send))?;
-        limit_check.read_checks(writer, subjects(|operation| operation != Operation::Cancel))?;
+        for (job, rules) in subjects(|operation| operation != Operation::Cancel) {
+            limit_check.read(writer, job, rules)?;
+        }
         for (job, rules) in subjects(is_send) {
             if let Some(limits) = &rules.provider_limit {
                 limit_check.limit_state.provider_sends.load(writer, job.provider_id, limits, now)?;
@@ -88,73 +157,49 @@ impl<'a> LimitCheck<'a> {
         Ok(limit_check)
     }
 
-    pub fn read_sends<'o>(
-        &mut self,
-        writer: &mut StoreTransaction,
-        subjects: impl Iterator<Item = (&'o Job, &'o LimitRules)> + Clone,
-    ) -> Result<(), Failure> {
-        let of_job = |(job, rules): (&'o Job, &'o LimitRules)| {
-            let (provider, since) = (job.provider_id, self.now - rules.lookback(job.operation()));
-            let most = rules.max_events(job.operation()) as i64;
-            job.counted_keys().iter().map(move |recipient_key| SendQuery { provider, recipient_key, since, most })
-        };
-        let questions: Vec<SendQuery> = subjects.clone().flat_map(of_job).collect();
-        let mut by_key: HashMap<(Identity, &[u8]), History> = HashMap::new();
-        for (question, sends) in questions.iter().zip(writer.sends(&questions)?) {
-            let history = by_key.entry((question.provider, question.recipient_key)).or_default();
-            // The same question twice has the same answer; of two that differ in reach the longer one counts.
+    /// What is on record of a job's recipient: in one look for each of its keys.
+    fn read(&mut self, writer: &mut StoreTransaction, job: &Job, rules: &LimitRules) -> Result<(), Failure> {
+        let Some(first) = job.counted_key() else { return Ok(()) };
+        let known = self.known.entry(first.to_vec()).or_default();
+        let (now, account) = (self.now, job.account_key());
+        let mut sends = Vec::new();
+        // Under the keys of one time: what is put down of a call is put down under the same.
+        for (place, recipient_key) in job.counted_keys().iter().enumerate() {
+            let account_key = job.account_keys.get(place).or(job.account_keys.first()).map_or(&[][..], Vec::as_slice);
+            let mut wanted = Wanted::of(job, rules, now);
+            writer.events_of(recipient_key, wanted.since(), |event| {
+                let at = event.started_at;
+                // What is dated ahead was written while the clock was wrong: it would block its recipient until then.
+                let is_ahead = at >= now + A_MINUTE;
+                let is_of_provider = event.provider == job.provider_id;
+                let is_of_account = event.account.as_deref().map_or(is_of_provider, |of| of == account_key);
+                match event.operation {
+                    Operation::Send | Operation::Resend if event.outcome.is_none_or(counts_as_sent) => {
+                        if is_of_provider && !is_ahead && wanted.sends.takes(at) {
+                            sends.push(at);
+                        }
+                        if is_of_account && wanted.senders.takes(at) {
+                            // Whatever it was put down under, it is the account's.
+                            known.senders.insert((event.role, account.to_vec()));
+                        }
+                    }
+                    Operation::Verify if event.outcome.is_none_or(may_have_compared) => {
+                        let counts = is_of_provider || event.account.is_some() && is_of_account;
+                        if counts && !is_ahead && wanted.checks.takes(at) {
+                            known.add_check(&event, is_of_account.then_some(account));
+                        }
+                    }
+                    _ => {}
+                }
+                !wanted.is_over(at)
+            })?;
+        }
+        if is_send(job.operation()) {
+            sends.sort_unstable_by_key(|at| Reverse(*at));
+            let history = self.sends.entry((job.provider_id, first.to_vec())).or_default();
+            // Of two that differ in reach the longer one counts.
             if sends.len() > history.sends.len() {
                 history.sends = sends;
-            }
-        }
-        for (job, _) in subjects {
-            let Some(first) = job.counted_key() else { continue };
-            self.sends.entry((job.provider_id, first.to_vec())).or_insert_with(|| {
-                let names = job.counted_keys().iter().map(|key| (job.provider_id, key.as_slice()));
-                names.filter_map(|name| by_key.remove(&name)).reduce(History::and).unwrap_or_default()
-            });
-        }
-        Ok(())
-    }
-
-    pub fn read_checks<'o>(
-        &mut self,
-        writer: &mut StoreTransaction,
-        subjects: impl Iterator<Item = (&'o Job, &'o LimitRules)>,
-    ) -> Result<(), Failure> {
-        let mut questions = Vec::new();
-        let mut of = Vec::new();
-        for (job, rules) in subjects {
-            let Some(first) = job.counted_key() else { continue };
-            // Under the keys of one time: what is put down of a call is put down under the same.
-            for (place, recipient_key) in job.counted_keys().iter().enumerate() {
-                questions.push(CheckQuery {
-                    provider: job.provider_id,
-                    account: job.account_keys.get(place).or(job.account_keys.first()).map_or(&[], Vec::as_slice),
-                    recipient_key,
-                    since: self.now - rules.lookback(Operation::Verify),
-                    // Whoever sent the code that is checked has sent it within its life.
-                    sent_since: self.now - job.code_lifetime.unwrap_or(A_DAY).max(rules.check_window),
-                    most: most(rules),
-                });
-                // Whatever it was put down under, it is the account's.
-                of.push((first, job.account_key()));
-            }
-        }
-        for ((recipient, account), events) in of.into_iter().zip(writer.checks(&questions)?) {
-            let known = self.known.entry(recipient.to_vec()).or_default();
-            for event in events {
-                let at = if event.is_of_account { account.to_vec() } else { Vec::new() };
-                if event.operation == Operation::Verify {
-                    let is_right = event.outcome == Some(Outcome::Approved);
-                    let check = RecordedCheck { is_right, role: event.role, provider: event.provider, account: at };
-                    let place = known.checks.entry(Reverse((event.started_at, event.attempt))).or_insert(check);
-                    if event.is_of_account {
-                        place.account = account.to_vec();
-                    }
-                } else {
-                    known.senders.insert((event.role, at));
-                }
             }
         }
         Ok(())
@@ -290,14 +335,17 @@ impl<'a> LimitCheck<'a> {
 
 /// The longest life of a code of which nobody says how long it lives.
 pub const A_DAY: Micros = 86_400_000_000;
+const A_MINUTE: Micros = 60_000_000;
+/// Who has sent more to a recipient is known by the newest of them.
+const MOST_SENDERS: usize = 1000;
 
 pub fn is_send(operation: Operation) -> bool {
     matches!(operation, Operation::Send | Operation::Resend)
 }
 
 /// How many checks to read: right codes do not count, but are read along, as are those that count for something else.
-pub fn most(rules: &LimitRules) -> i64 {
-    (rules.max_events(Operation::Verify) as i64).saturating_mul(4).saturating_add(200)
+pub fn most(rules: &LimitRules) -> usize {
+    rules.max_events(Operation::Verify).saturating_mul(4).saturating_add(200)
 }
 
 /// What the record and the caller are told of a code that can be none.

@@ -145,6 +145,9 @@ impl Worker {
 
     /// Gives those their turn that are due. False: there are none.
     pub fn send_due(&mut self) -> bool {
+        if self.queue.is_empty() {
+            return false;
+        }
         let mut under_way: HashMap<Identity, UnderWay> = HashMap::new();
         for call in self.in_flight.values() {
             let under_way = under_way.entry(call.line()).or_default();

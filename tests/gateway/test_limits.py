@@ -22,7 +22,7 @@ import psycopg2
 import pytest
 
 from cluster import free_port
-from conftest import FLOWS, Gateway, until
+from conftest import FLOWS, Gateway, statistics_at_once, until
 from simulator import ROOT
 from vendors import TABLE
 
@@ -969,19 +969,6 @@ def long_record(shared_cluster, simulator_program):
 
 
 QUESTIONS = {
-    "select_sends": (
-        "int8[], bytea[], timestamptz[], int8[]",
-        """ARRAY[{ideamart}, {ideamart}], ARRAY[sha256('7'), sha256('6')], ARRAY[now() - interval '1 hour', now() - interval '1 day'],
-           ARRAY[5, 10]::int8[]""",
-        "attempt_recipient_idx",
-    ),
-    "select_checks": (
-        "int8[], bytea[], bytea[], timestamptz[], timestamptz[], int8[]",
-        """ARRAY[{ideamart}, {ideamart}], ARRAY[sha256('account'), sha256('another')], ARRAY[sha256('5'), sha256('5')],
-           ARRAY[now() - interval '1 hour', now() - interval '1 day'], ARRAY[now() - interval '1 day', now() - interval '1 day'],
-           ARRAY[5, 10]::int8[]""",
-        "attempt_recipient_idx",
-    ),
     "select_provider_sends": ("int8, timestamptz, int8", "{ideamart}, now() - interval '1 day', 20::int8", "attempt_provider_idx"),
 }
 
@@ -1016,6 +1003,37 @@ def test_an_index_serves_it(long_record, name, analyzed):
     assert not any(node["Node Type"] == "Sort" for node in nodes)
     pages = plan[0]["Plan"]["Shared Hit Blocks"] + plan[0]["Plan"]["Shared Read Blocks"]
     assert pages <= 100, plan
+
+
+@statistics_at_once
+def test_what_is_asked_for_each_call_is_a_look_into_an_index(long_record):
+    """Of a recipient with five events within its hour as of a new one: a few pages are read, not the table."""
+    gateway = long_record
+
+    def read():
+        [(scans, table, index, pages)] = gateway.execute(
+            """SELECT t.seq_scan, t.n_tup_ins, i.idx_scan,
+                      io.heap_blks_hit + io.heap_blks_read + io.idx_blks_hit + io.idx_blks_read
+               FROM pg_stat_all_tables AS t JOIN pg_statio_all_tables AS io USING (relid)
+               JOIN pg_stat_all_indexes AS i USING (relid)
+               WHERE t.relname = 'attempt_record' AND i.indexrelname = 'attempt_recipient_idx'"""
+        )
+        return scans, table, index, pages
+
+    def settled(attempts):
+        # The worker tells the statistics once a second at most, and when it does something.
+        def told():
+            gateway.send()
+            return read() if read()[1] >= attempts else None
+
+        return until(told, "the worker's statistics")
+
+    scans, before, looks, pages = settled(read()[1] + 1)
+    for number in range(20):
+        gateway.send(to=f"07700001{number:02d}")
+    later_scans, after, later_looks, later_pages = settled(before + 20)
+    assert later_scans == scans and later_looks - looks >= 20
+    assert (later_pages - pages) / (after - before) <= 60
 
 
 def flattened(node):

@@ -737,23 +737,17 @@ COMMENT ON FUNCTION otp_gateway.is_approved(uuid, text, interval) IS
 'no error, for null, for an unknown id and somebody else''s, after otp_gateway.forget, and for a flow begun '
 'elsewhere: nobody here knows who got its code. Errors: 22023 within is null or negative.';
 
-CREATE FUNCTION otp_gateway_internal.recipient_verifications(provider text, mobile text) RETURNS uuid[]
-LANGUAGE c STABLE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'recipient_verifications';
-COMMENT ON FUNCTION otp_gateway_internal.recipient_verifications(text, text) IS
-'for otp_gateway.find: the ids of the verifications of a number that the caller may see';
+-- VOLATILE: the planner calls what is STABLE, to see how many rows there will be.
+CREATE FUNCTION otp_gateway_internal.found_verifications(provider text, mobile text) RETURNS otp_gateway.verification[]
+LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'found_verifications';
+COMMENT ON FUNCTION otp_gateway_internal.found_verifications(text, text) IS
+'for otp_gateway.find: the verifications of a number that the caller may see, as otp_gateway.verification shows them';
 
 CREATE FUNCTION otp_gateway.find(provider text, mobile text) RETURNS SETOF otp_gateway.verification
-LANGUAGE sql STABLE STRICT PARALLEL UNSAFE
+LANGUAGE sql STABLE PARALLEL UNSAFE
 BEGIN ATOMIC
-    -- LIMIT is computed before anything is read: so the function is called, and its errors come, also where there is
-    -- nothing to compare.
-    WITH found AS MATERIALIZED (
-        SELECT otp_gateway_internal.recipient_verifications(find.provider, find.mobile) AS ids
-    )
-    SELECT v.* FROM otp_gateway.verification AS v
-    WHERE v.id OPERATOR(pg_catalog.=) ANY ((SELECT f.ids FROM found AS f)::pg_catalog.uuid[])
-    ORDER BY v.id DESC
-    LIMIT (SELECT pg_catalog.cardinality(f.ids) FROM found AS f);
+    -- Not STRICT: so Postgres puts it into the query that calls it, and plans no query of its own.
+    SELECT v.* FROM pg_catalog.unnest(otp_gateway_internal.found_verifications(find.provider, find.mobile)) AS v;
 END;
 COMMENT ON FUNCTION otp_gateway.find(text, text) IS
 'The verifications of a number (for REL-ID: of a user id) at a provider or route, the newest first, of those that the '
@@ -763,19 +757,17 @@ COMMENT ON FUNCTION otp_gateway.find(text, text) IS
 CREATE FUNCTION otp_gateway_internal.recipient_verifications_anywhere(mobile text) RETURNS uuid[]
 LANGUAGE c STABLE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'recipient_verifications_anywhere';
 COMMENT ON FUNCTION otp_gateway_internal.recipient_verifications_anywhere(text) IS
-'for otp_gateway.find and otp_gateway.history: the same at all providers';
+'for otp_gateway.history: the ids of the verifications of a number that the caller may see, at all providers';
+
+CREATE FUNCTION otp_gateway_internal.found_verifications_anywhere(mobile text) RETURNS otp_gateway.verification[]
+LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'found_verifications_anywhere';
+COMMENT ON FUNCTION otp_gateway_internal.found_verifications_anywhere(text) IS
+'for otp_gateway.find: the same at all providers';
 
 CREATE FUNCTION otp_gateway.find(mobile text) RETURNS SETOF otp_gateway.verification
-LANGUAGE sql STABLE STRICT PARALLEL UNSAFE
+LANGUAGE sql STABLE PARALLEL UNSAFE
 BEGIN ATOMIC
-    -- LIMIT as in the other find.
-    WITH found AS MATERIALIZED (
-        SELECT otp_gateway_internal.recipient_verifications_anywhere(find.mobile) AS ids
-    )
-    SELECT v.* FROM otp_gateway.verification AS v
-    WHERE v.id OPERATOR(pg_catalog.=) ANY ((SELECT f.ids FROM found AS f)::pg_catalog.uuid[])
-    ORDER BY v.id DESC
-    LIMIT (SELECT pg_catalog.cardinality(f.ids) FROM found AS f);
+    SELECT v.* FROM pg_catalog.unnest(otp_gateway_internal.found_verifications_anywhere(find.mobile)) AS v;
 END;
 COMMENT ON FUNCTION otp_gateway.find(text) IS
 'The same at all providers and routes, also those that were dropped. Errors: 22023 no number that any vendor takes.';
@@ -800,7 +792,8 @@ CREATE FUNCTION otp_gateway.history(
 ) RETURNS SETOF otp_gateway.event
 LANGUAGE sql STABLE STRICT PARALLEL UNSAFE
 BEGIN ATOMIC
-    -- LIMIT as in find: more attempts than it says there cannot be.
+    -- LIMIT is computed before anything is read: so the function is called, and its errors come, also where there is
+    -- nothing to compare. More attempts than it says there cannot be.
     WITH found AS MATERIALIZED (
         SELECT otp_gateway_internal.recipient_verifications_anywhere(history.mobile) AS ids
     ), attempts AS MATERIALIZED (

@@ -8,7 +8,7 @@ use policy::Micros;
 use uuid::Uuid;
 
 use crate::{
-    api::function::sql_function,
+    api::{function::sql_function, shown_verifications::ShownVerifications},
     crypto::key_file,
     error::Error,
     ipc::{
@@ -16,9 +16,15 @@ use crate::{
         message::{Maintenance, Request, Response, unexpected},
         session, worker_registry,
     },
-    pg::{arguments::Interval, clock::clock, database, foreign_servers, roles::current_role, writable::may_write},
+    pg::{
+        arguments::Interval, clock::clock, database, foreign_servers, roles::current_role, values::pg_uuid,
+        writable::may_write,
+    },
     provider::{lookback, ownership, recipient},
-    store::{recipient_lookup::visible_verifications, sealing_key},
+    store::{
+        recipient_lookup::{ShownVerification, visible_verifications},
+        sealing_key,
+    },
 };
 
 /// How often the caller hears how far it is.
@@ -70,22 +76,42 @@ sql_function!(
 );
 
 sql_function!(
+    fn found_verifications(provider: String, mobile: Secret) -> ShownVerifications {
+        at_provider(&provider, &mobile).map(ShownVerifications)
+    }
+);
+
+sql_function!(
+    fn found_verifications_anywhere(mobile: Secret) -> ShownVerifications {
+        anywhere(&mobile).map(ShownVerifications)
+    }
+);
+
+// By the name that the scripts before 0.7.0 have.
+sql_function!(
     fn recipient_verifications(provider: String, mobile: Secret) -> Vec<pgrx::datum::Uuid> {
-        let recipients = recipient::recipients(&recipient::members(&provider)?, &mobile)?;
-        let server = foreign_servers::server(&provider).map_or(pg_sys::InvalidOid, |server| server.oid);
-        found(Some(server), &recipients)
+        at_provider(&provider, &mobile).map(ids)
     }
 );
 
 sql_function!(
     fn recipient_verifications_anywhere(mobile: Secret) -> Vec<pgrx::datum::Uuid> {
-        found(None, &recipient::recipients_anywhere(&mobile)?)
+        anywhere(&mobile).map(ids)
     }
 );
 
-fn found(provider: Option<pg_sys::Oid>, recipients: &[Secret]) -> Result<Vec<pgrx::datum::Uuid>, Error> {
-    let found = visible_verifications(provider, &keys_of(recipients)?)?;
-    Ok(found.iter().map(|id| pgrx::datum::Uuid::from_bytes(*id.as_bytes())).collect())
+fn at_provider(provider: &str, mobile: &Secret) -> Result<Vec<ShownVerification>, Error> {
+    let recipients = recipient::recipients(&recipient::members(provider)?, mobile)?;
+    let server = foreign_servers::server(provider).map_or(pg_sys::InvalidOid, |server| server.oid);
+    visible_verifications(Some(server), &keys_of(&recipients)?)
+}
+
+fn anywhere(mobile: &Secret) -> Result<Vec<ShownVerification>, Error> {
+    visible_verifications(None, &keys_of(&recipient::recipients_anywhere(mobile)?)?)
+}
+
+fn ids(found: Vec<ShownVerification>) -> Vec<pgrx::datum::Uuid> {
+    found.iter().map(|one| pg_uuid(one.id)).collect()
 }
 
 /// By which the record knows them.

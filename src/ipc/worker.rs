@@ -188,7 +188,7 @@ impl WorkerEnd {
         }
     }
 
-    /// From here on responses are put down alone: who is woken is likely to run at once, in the place of us who have the
+    /// From here on responses are only put down: who is woken is likely to run at once, in the place of us who have the
     /// others' to put down yet.
     pub fn hold_wakes(&mut self) {
         self.to_wake = Some(Vec::new());

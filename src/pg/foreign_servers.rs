@@ -26,6 +26,20 @@ pub fn server(name: &str) -> Option<Server> {
     unsafe { pg_sys::GetForeignServerByName(name.as_ptr(), true).as_ref().map(|server| read(server)) }
 }
 
+pub fn owner_of(server: pg_sys::Oid) -> Option<pg_sys::Oid> {
+    const CACHE: i32 = pg_sys::SysCacheIdentifier::FOREIGNSERVEROID as i32;
+    // SAFETY: a look-up by the cache's key, released after the owner is read.
+    unsafe {
+        let tuple = pg_sys::SearchSysCache1(CACHE, pg_sys::Datum::from(server));
+        if tuple.is_null() {
+            return None;
+        }
+        let owner = (*pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_foreign_server>()).srvowner;
+        pg_sys::ReleaseSysCache(tuple);
+        Some(owner)
+    }
+}
+
 /// Every foreign server of this database, ours or not.
 pub fn servers() -> Vec<Server> {
     let mut oids = Vec::new();

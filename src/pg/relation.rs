@@ -36,6 +36,11 @@ pub fn result_type() -> pg_sys::Oid {
     unsafe { pg_sys::get_rel_type_id(relation(c"otp_gateway", c"result")) }
 }
 
+/// The OID of the view `otp_gateway.verification`; invalid where there is none. Takes no lock.
+pub fn verification_view() -> pg_sys::Oid {
+    relation(c"otp_gateway", c"verification")
+}
+
 fn relation(schema: &CStr, name: &CStr) -> pg_sys::Oid {
     // SAFETY: look-ups in the catalog, in a transaction; both names are C strings.
     unsafe { pg_sys::get_relname_relid(name.as_ptr(), pg_sys::get_namespace_oid(schema.as_ptr(), true)) }

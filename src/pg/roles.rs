@@ -126,6 +126,22 @@ pub fn is_superuser(role: pg_sys::Oid) -> bool {
     unsafe { pg_sys::superuser_arg(role) }
 }
 
+/// Whether all data is a role's to read, the rows of every table included.
+pub fn reads_all_data(role: pg_sys::Oid) -> bool {
+    has_privileges_of(role, pg_sys::Oid::from(pg_sys::ROLE_PG_READ_ALL_DATA))
+}
+
+/// Whether a role may read a whole table or view.
+pub fn may_select(role: pg_sys::Oid, relation: pg_sys::Oid) -> bool {
+    let select = pg_sys::ACL_SELECT as pg_sys::AclMode;
+    // SAFETY: look-ups in the catalog.
+    unsafe {
+        let all = pg_sys::AclMaskHow::ACLMASK_ALL;
+        pg_sys::pg_class_aclcheck(relation, role, select) == pg_sys::AclResult::ACLCHECK_OK
+            || pg_sys::pg_attribute_aclcheck_all(relation, role, select, all) == pg_sys::AclResult::ACLCHECK_OK
+    }
+}
+
 /// Whether a role has all the privileges of another: is it, inherits from it, or is a superuser.
 pub fn has_privileges_of(role: pg_sys::Oid, other: pg_sys::Oid) -> bool {
     // SAFETY: a look-up in the catalog.

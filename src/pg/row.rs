@@ -62,6 +62,11 @@ impl Row<'_> {
         self.get::<pgrx::datum::Uuid>(column).map(|id| Uuid::from_bytes(*id.as_bytes()))
     }
 
+    /// The value of a column of type name.
+    pub fn name(&self, column: usize) -> Option<String> {
+        self.get::<&CStr>(column).map(|name| name.to_string_lossy().into_owned())
+    }
+
     pub fn time(&self, column: usize) -> Option<Timestamp> {
         self.get::<Time>(column).map(|time| time.0)
     }

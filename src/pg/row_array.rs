@@ -35,10 +35,25 @@ impl RowType {
     pub fn of(table: &CStr) -> Self {
         // SAFETY: as above; the copy lives as long as the worker.
         unsafe {
-            let row = row_of(table);
             let before = pg_sys::MemoryContextSwitchTo(pg_sys::TopMemoryContext);
-            let descriptor = pg_sys::lookup_rowtype_tupdesc_copy(row, -1);
+            let of_table = Self::of_relation(row_of(table));
             pg_sys::MemoryContextSwitchTo(before);
+            of_table
+        }
+    }
+
+    /// That of a table or view, for as long as what is allocated now.
+    pub fn of_view(view: pg_sys::Oid) -> Self {
+        // SAFETY: look-ups in the catalog, with an error where there is no such relation.
+        unsafe { Self::of_relation(pg_sys::get_rel_type_id(view)) }
+    }
+
+    /// # Safety
+    /// The row type of a relation.
+    unsafe fn of_relation(row: pg_sys::Oid) -> Self {
+        // SAFETY: as the caller promises.
+        unsafe {
+            let descriptor = pg_sys::lookup_rowtype_tupdesc_copy(row, -1);
             let types = (1..=(*descriptor).natts)
                 .map(|column| pg_sys::SPI_gettypeid(descriptor, column))
                 .map(|of| if of == pg_sys::InvalidOid { of } else { pg_sys::getBaseType(of) })
@@ -49,6 +64,11 @@ impl RowType {
 
     /// The rows, each with its columns filled by their order in the install script; a column that is left out is null.
     pub fn array<T>(&self, rows: &[T], fill: impl Fn(&T, &mut Columns)) -> DatumWithOid<'static> {
+        // SAFETY: the array is of that type.
+        unsafe { DatumWithOid::new(RowArray(self.array_datum(rows, fill)), self.rows) }
+    }
+
+    pub fn array_datum<T>(&self, rows: &[T], fill: impl Fn(&T, &mut Columns)) -> pg_sys::Datum {
         // SAFETY: each datum is of its column's type, which Columns sees to; the arrays have the descriptor's length.
         unsafe {
             let width = self.types.len();
@@ -69,7 +89,7 @@ impl RowType {
                 .collect();
             let array =
                 pg_sys::construct_array(records.as_mut_ptr(), records.len() as i32, self.row, -1, false, b'd' as _);
-            DatumWithOid::new(RowArray(pg_sys::Datum::from(array)), self.rows)
+            pg_sys::Datum::from(array)
         }
     }
 }

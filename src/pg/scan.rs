@@ -74,9 +74,32 @@ pub enum By {
     Table,
 }
 
-/// Scans a table with the latest snapshot: a REPEATABLE READ transaction must see what the worker has recorded for it
-/// since it began.
-pub fn scan_table<const N: usize>(table: pg_sys::Oid, by: By, keys: [Key; N], each: impl FnMut(Row)) {
+/// What a scan sees.
+#[derive(Clone, Copy)]
+pub enum Sees {
+    /// What is committed by now: a REPEATABLE READ transaction must see what the worker has recorded for it since it
+    /// began.
+    Latest,
+    /// What the statement sees that asks.
+    AsStatement,
+}
+
+impl Sees {
+    /// # Safety
+    /// In a statement.
+    unsafe fn snapshot(self) -> pg_sys::Snapshot {
+        // SAFETY: as the caller promises.
+        unsafe {
+            match self {
+                Self::Latest => pg_sys::GetLatestSnapshot(),
+                Self::AsStatement => pg_sys::GetActiveSnapshot(),
+            }
+        }
+    }
+}
+
+/// Scans a table.
+pub fn scan_table<const N: usize>(table: pg_sys::Oid, by: By, sees: Sees, keys: [Key; N], each: impl FnMut(Row)) {
     // SAFETY: the relation is opened and closed in order, and an error in between aborts the statement, which releases
     // it. The lock is released at once, so that a transaction that stays open does not hold up DROP EXTENSION.
     unsafe {
@@ -93,18 +116,19 @@ pub fn scan_table<const N: usize>(table: pg_sys::Oid, by: By, keys: [Key; N], ea
             #[cfg(feature = "pg18")]
             By::PrimaryKey => pg_sys::RelationGetPrimaryKeyIndex(relation, false),
         };
-        scan_relation(relation, index, keys, each);
+        scan_relation(relation, index, sees, keys, each);
         pg_sys::table_close(relation, lock);
     }
 }
 
-/// Scans an index of a relation (0: all of its rows) with the latest snapshot.
+/// Scans an index of a relation (0: all of its rows).
 ///
 /// # Safety
 /// The relation is open; the index is one of its.
 pub unsafe fn scan_relation<const N: usize>(
     relation: pg_sys::Relation,
     index: pg_sys::Oid,
+    sees: Sees,
     keys: [Key; N],
     each: impl FnMut(Row),
 ) {
@@ -112,7 +136,7 @@ pub unsafe fn scan_relation<const N: usize>(
     // statement, which releases them.
     unsafe {
         let mut keys = keys.map(|key| key.of((*relation).rd_att));
-        let snapshot = pg_sys::RegisterSnapshot(pg_sys::GetLatestSnapshot());
+        let snapshot = pg_sys::RegisterSnapshot(sees.snapshot());
         let uses_index = index != pg_sys::InvalidOid;
         let scan = pg_sys::systable_beginscan(relation, index, uses_index, snapshot, N as i32, keys.as_mut_ptr());
         drain(relation, scan, each);
@@ -223,7 +247,7 @@ pub fn scan_catalog<T: CatalogRow>(mut each: impl FnMut(&T, Row)) {
 /// The rows that an index of a catalog has of these keys. In a transaction.
 pub fn scan_catalog_by<T: CatalogRow, const N: usize>(index: pg_sys::Oid, keys: [Key; N], mut each: impl FnMut(&T)) {
     // SAFETY: the rows of the catalog begin with T.
-    scan_table(T::CATALOG, By::Index(index), keys, |row| each(unsafe { row.form::<T>() }));
+    scan_table(T::CATALOG, By::Index(index), Sees::Latest, keys, |row| each(unsafe { row.form::<T>() }));
 }
 
 /// A name as a catalog has it.

@@ -29,6 +29,25 @@ pub mod verification {
     pub const ROUTE_ID: usize = 23;
 }
 
+/// Of the view otp_gateway.verification.
+pub mod shown {
+    pub const ID: usize = 1;
+    pub const PROVIDER: usize = 2;
+    pub const VENDOR: usize = 3;
+    pub const STATUS: usize = 4;
+    pub const RECIPIENT_MASKED: usize = 5;
+    pub const REFERENCE: usize = 6;
+    pub const CREATED_BY: usize = 7;
+    pub const CREATED_AT: usize = 8;
+    pub const EXPIRES_AT: usize = 9;
+    pub const APPROVED_AT: usize = 10;
+    pub const SEND_COUNT: usize = 11;
+    pub const CHECK_COUNT: usize = 12;
+    pub const MAX_CHECKS: usize = 13;
+    pub const IS_TEST: usize = 14;
+    pub const ROUTE: usize = 15;
+}
+
 pub mod attempt {
     pub const ID: usize = 1;
     pub const VERIFICATION_ID: usize = 2;

@@ -1,105 +1,156 @@
 //! Finding a recipient's verifications without storing the recipient: by keys that the caller never sees, and in a time
-//! that does not tell of the rows of others.
+//! that does not tell of the rows of others. Not by SQL: to plan the view costs ten times what there is to read.
 
-use pgrx::{Spi, pg_sys, spi::SpiError};
+use std::{cmp::Reverse, collections::HashMap};
+
+use pgrx::pg_sys;
+use policy::Timestamp;
 use uuid::Uuid;
 
 use crate::{
     error::Error,
     pg::{
-        roles::ActsAs,
-        values::{argument, byteas, number, numbers},
+        foreign_servers,
+        roles::{current_user, has_privileges_of, name_of, reads_all_data},
+        row::Row,
+        scan::Key,
     },
-    store::identity::home,
+    store::{
+        columns::{identity, verification as column},
+        identity::{Identity, Kind, home},
+        scan::scan_as_statement,
+    },
 };
 
-/// Whom the caller acts for, as the view otp_gateway.verification has it: whether all is shown to them, the foreign
-/// servers that they own, and the roles whose rights they have.
-const READER: &str = "
-    SELECT EXISTS (
-               SELECT FROM pg_catalog.pg_roles AS r
-               WHERE r.rolname OPERATOR(pg_catalog.=) 'pg_read_all_data' AND pg_catalog.pg_has_role(r.oid, 'USAGE')
-           ),
-           ARRAY(SELECT s.oid FROM pg_catalog.pg_foreign_server AS s WHERE pg_catalog.pg_has_role(s.srvowner, 'USAGE')),
-           ARRAY(SELECT r.oid FROM pg_catalog.pg_roles AS r WHERE pg_catalog.pg_has_role(r.oid, 'USAGE'))";
+/// A verification as the view otp_gateway.verification shows it.
+pub struct ShownVerification {
+    pub id: Uuid,
+    pub provider: Option<String>,
+    pub vendor: Option<String>,
+    pub status: Option<String>,
+    pub recipient_masked: Option<String>,
+    pub reference: Option<String>,
+    pub created_by: String,
+    pub created_at: Option<Timestamp>,
+    pub expires_at: Option<Timestamp>,
+    pub approved_at: Option<Timestamp>,
+    pub send_count: Option<i32>,
+    pub check_count: Option<i32>,
+    pub max_checks: Option<i32>,
+    pub is_test: bool,
+    pub route: Option<String>,
+}
 
-/// The numbers of these foreign servers, and of these roles.
-const IDENTITIES: &str = "
-    SELECT ARRAY(SELECT i.id FROM otp_gateway_internal.identity AS i
-                 WHERE i.kind OPERATOR(pg_catalog.=) 'server' AND i.home OPERATOR(pg_catalog.=) $3
-                   AND i.object OPERATOR(pg_catalog.=) ANY ($1)),
-           ARRAY(SELECT i.id FROM otp_gateway_internal.identity AS i
-                 WHERE i.kind OPERATOR(pg_catalog.=) 'role' AND i.home OPERATOR(pg_catalog.=) $3
-                   AND i.object OPERATOR(pg_catalog.=) ANY ($2))";
-
-/// By the index, in which the roles come before the provider: rows of others are not even passed.
-const OF_ROLES: &str = "
-    SELECT id FROM otp_gateway_internal.verification_record
-    WHERE recipient_key OPERATOR(pg_catalog.=) ANY ($1) AND role_id OPERATOR(pg_catalog.=) ANY ($2)";
-
-/// The same, at one provider or route.
-const OF_ROLES_AT: &str = "
-    SELECT id FROM otp_gateway_internal.verification_record
-    WHERE recipient_key OPERATOR(pg_catalog.=) ANY ($1) AND role_id OPERATOR(pg_catalog.=) ANY ($2)
-      AND (provider_id OPERATOR(pg_catalog.=) ANY ($3) OR route_id OPERATOR(pg_catalog.=) ANY ($3))";
-
-/// Of whomever, at these providers or routes.
-const AT: &str = "
-    SELECT id FROM otp_gateway_internal.verification_record
-    WHERE recipient_key OPERATOR(pg_catalog.=) ANY ($1)
-      AND (provider_id OPERATOR(pg_catalog.=) ANY ($2) OR route_id OPERATOR(pg_catalog.=) ANY ($2))";
-
-const ALL: &str = "
-    SELECT id FROM otp_gateway_internal.verification_record WHERE recipient_key OPERATOR(pg_catalog.=) ANY ($1)";
-
-/// Whose rows a look-up shows.
+/// Whom the caller acts for, as the view has it, and what servers and roles are called.
 struct Reader {
-    sees_all: bool,
-    owned: Vec<pg_sys::Oid>,
-    roles: Vec<pg_sys::Oid>,
+    /// All is shown to them.
+    reads_all: bool,
+    /// The servers that are asked about, of which the caller owns each; or the one that is named, whoever owns it.
+    servers: Vec<Identity>,
+    owns_named: bool,
+    /// The roles whose rights they have.
+    roles: Vec<Identity>,
+    names: HashMap<Identity, String>,
 }
 
-/// The verifications of a recipient at a provider or route, or wherever, of those that the caller may see.
-pub fn visible_verifications(provider: Option<pg_sys::Oid>, recipient_keys: &[Vec<u8>]) -> Result<Vec<Uuid>, Error> {
-    let reader: Result<Reader, SpiError> = Spi::connect(|client| {
-        let row = client.select(READER, Some(1), &[])?.first();
-        Ok(Reader {
-            sees_all: row.get(1)?.unwrap_or(false),
-            owned: row.get(2)?.unwrap_or_default(),
-            roles: row.get(3)?.unwrap_or_default(),
-        })
-    });
-    let _role = ActsAs::owner_of_the_record()?;
-    let found = reader.and_then(|reader| find(provider, recipient_keys, reader));
-    found.map_err(|error| Error::internal(format!("the record could not be read: {error}"), "Report it."))
-}
-
-fn find(provider: Option<pg_sys::Oid>, recipient_keys: &[Vec<u8>], reader: Reader) -> Result<Vec<Uuid>, SpiError> {
-    let sees_all = reader.sees_all || provider.is_some_and(|provider| reader.owned.contains(&provider));
-    let has_servers = provider.is_some() || !reader.owned.is_empty();
-    let servers = provider.map_or(reader.owned, |provider| vec![provider]);
-    Spi::connect(|client| {
-        let named =
-            [argument(servers, pg_sys::OIDARRAYOID), argument(reader.roles, pg_sys::OIDARRAYOID), number(home())];
-        let row = client.select(IDENTITIES, Some(1), &named)?.first();
-        let (servers, roles): (Vec<i64>, Vec<i64>) = (row.get(1)?.unwrap_or_default(), row.get(2)?.unwrap_or_default());
-        let keys = || byteas(recipient_keys);
-        let looks = match (provider, sees_all) {
-            (Some(_), true) => vec![(AT, vec![keys(), numbers(&servers)])],
-            (Some(_), false) => vec![(OF_ROLES_AT, vec![keys(), numbers(&roles), numbers(&servers)])],
-            (None, true) => vec![(ALL, vec![keys()])],
-            (None, false) if has_servers => {
-                vec![(OF_ROLES, vec![keys(), numbers(&roles)]), (AT, vec![keys(), numbers(&servers)])]
-            }
-            (None, false) => vec![(OF_ROLES, vec![keys(), numbers(&roles)])],
+impl Reader {
+    /// `named`: the provider or route that is asked about; None: wherever.
+    fn of(named: Option<pg_sys::Oid>) -> Result<Self, Error> {
+        let user = current_user();
+        let owns =
+            |server: pg_sys::Oid| foreign_servers::owner_of(server).is_some_and(|owner| has_privileges_of(user, owner));
+        // Of a role that was dropped nobody has the rights.
+        let acts_for = |role: pg_sys::Oid| has_privileges_of(user, role) && name_of(role).is_some();
+        let mut reader = Self {
+            reads_all: reads_all_data(user),
+            servers: Vec::new(),
+            owns_named: named.is_some_and(owns),
+            roles: Vec::new(),
+            names: HashMap::new(),
         };
-        let mut found = Vec::new();
-        for (statement, arguments) in looks {
-            for row in client.select(statement, None, &arguments)? {
-                let id: Option<pgrx::datum::Uuid> = row.get(1)?;
-                found.extend(id.map(|id| Uuid::from_bytes(*id.as_bytes())));
+        scan_as_statement(c"identity", None, [], |row| {
+            let Some(id) = row.get::<Identity>(identity::ID) else { return };
+            let object = row.get::<pg_sys::Oid>(identity::OBJECT);
+            if let Some(object) = object.filter(|_| row.get::<i64>(identity::HOME) == Some(home())) {
+                match row.get::<String>(identity::KIND).and_then(|kind| Kind::from_label(&kind)) {
+                    Some(Kind::Server) if named.map_or_else(|| owns(object), |named| named == object) => {
+                        reader.servers.push(id);
+                    }
+                    Some(Kind::Role) if acts_for(object) => reader.roles.push(id),
+                    _ => {}
+                }
             }
+            reader.names.extend(row.get::<String>(identity::NAME).map(|name| (id, name)));
+        })?;
+        Ok(reader)
+    }
+
+    /// What it is called now, or was last; else what it was called then.
+    fn name(&self, row: Row, id: usize, then: usize) -> Option<String> {
+        let now = row.get::<Identity>(id).and_then(|id| self.names.get(&id).cloned());
+        now.or_else(|| row.get(then))
+    }
+
+    fn shown(&self, row: Row) -> Option<ShownVerification> {
+        let role = row.get::<Identity>(column::ROLE_ID).and_then(|id| self.names.get(&id).cloned());
+        Some(ShownVerification {
+            id: row.uuid(column::ID)?,
+            provider: self.name(row, column::PROVIDER_ID, column::PROVIDER),
+            vendor: row.get(column::VENDOR),
+            status: row.get(column::STATUS),
+            recipient_masked: row.get(column::RECIPIENT_MASKED),
+            reference: row.get(column::REFERENCE),
+            created_by: role.or_else(|| row.name(column::CREATED_BY)).unwrap_or_default(),
+            created_at: row.time(column::CREATED_AT),
+            expires_at: row.time(column::EXPIRES_AT),
+            approved_at: row.time(column::APPROVED_AT),
+            send_count: row.get(column::SEND_COUNT),
+            check_count: row.get(column::CHECK_COUNT),
+            max_checks: row.get(column::MAX_CHECKS),
+            is_test: row.get(column::IS_TEST).unwrap_or(false),
+            route: self.name(row, column::ROUTE_ID, column::ROUTE),
+        })
+    }
+
+    fn is_at_servers(&self, row: Row) -> bool {
+        let is_one = |id: usize| row.get::<Identity>(id).is_some_and(|id| self.servers.contains(&id));
+        is_one(column::PROVIDER_ID) || is_one(column::ROUTE_ID)
+    }
+}
+
+/// The verifications of a recipient at a provider or route, or wherever, of those that the caller may see, the newest
+/// first.
+pub fn visible_verifications(
+    named: Option<pg_sys::Oid>,
+    recipient_keys: &[Vec<u8>],
+) -> Result<Vec<ShownVerification>, Error> {
+    let reader = Reader::of(named)?;
+    let mut found: Vec<ShownVerification> = Vec::new();
+    const INDEX: Option<&std::ffi::CStr> = Some(c"verification_recipient_key_idx");
+    for key in recipient_keys {
+        let of_recipient = || Key::Bytea(column::RECIPIENT_KEY, key);
+        // Of whomever, where all that is found is shown: wherever, or at the caller's own servers, or the one named.
+        if reader.reads_all || reader.owns_named || named.is_none() && !reader.servers.is_empty() {
+            let sees_all = reader.reads_all && named.is_none();
+            scan_as_statement(c"verification_record", INDEX, [of_recipient()], |row| {
+                found.extend(
+                    Some(row).filter(|row| sees_all || reader.is_at_servers(*row)).and_then(|row| reader.shown(row)),
+                );
+            })?;
         }
-        Ok(found)
-    })
+        if reader.reads_all || reader.owns_named {
+            continue;
+        }
+        // By the index, in which the roles come before the provider: rows of others are not even passed.
+        for role in &reader.roles {
+            let keys = [of_recipient(), Key::Bigint(column::ROLE_ID, *role)];
+            scan_as_statement(c"verification_record", INDEX, keys, |row| {
+                let is_asked_for = named.is_none() || reader.is_at_servers(row);
+                found.extend(Some(row).filter(|_| is_asked_for).and_then(|row| reader.shown(row)));
+            })?;
+        }
+    }
+    found.sort_unstable_by_key(|one| Reverse(one.id));
+    found.dedup_by_key(|one| one.id);
+    Ok(found)
 }

@@ -10,39 +10,54 @@ use crate::{
         invalidation::Answer,
         relation::{ReadLock, of_extension},
         row::Row,
-        scan::{By, Key, name, scan_catalog, scan_table},
+        scan::{By, Key, Sees, name, scan_catalog, scan_table},
     },
     store::SCHEMA_VERSION,
 };
 
-/// Scans an index (none: the primary key) of a table of ours. Error: there are no such tables here.
+/// Scans an index (none: the primary key) of a table of ours, as it is now. Error: there are no such tables here.
 pub fn scan<const N: usize>(
     table: &CStr,
     index: Option<&CStr>,
     keys: [Key; N],
     each: impl FnMut(Row),
 ) -> Result<(), Error> {
-    // Tables of another version lack columns that are asked for.
-    let Some(table) = of_extension(table).filter(|_| is_of_this_version()) else { return Err(Error::not_installed()) };
     let by = match index {
         Some(index) => of_extension(index).map_or(By::Table, By::Index),
         None => By::PrimaryKey,
     };
-    scan_table(table, by, keys, each);
+    scan_table(table_of_this_version(table)?, by, Sees::Latest, keys, each);
     Ok(())
+}
+
+/// The same, as the statement sees it that asks; without keys each row is looked at.
+pub fn scan_as_statement<const N: usize>(
+    table: &CStr,
+    index: Option<&CStr>,
+    keys: [Key; N],
+    each: impl FnMut(Row),
+) -> Result<(), Error> {
+    let by = index.and_then(of_extension).map_or(By::Table, By::Index);
+    scan_table(table_of_this_version(table)?, by, Sees::AsStatement, keys, each);
+    Ok(())
+}
+
+/// Tables of another version lack columns that are asked for.
+fn table_of_this_version(name: &CStr) -> Result<pg_sys::Oid, Error> {
+    of_extension(name).filter(|_| is_of_this_version()).ok_or_else(Error::not_installed)
 }
 
 /// Looks at each row of a small table of ours. Where somebody's lock is in the way, that is an error, and not waited
 /// for.
 pub fn scan_at_once<const N: usize>(table: &CStr, keys: [Key; N], each: impl FnMut(Row)) -> Result<(), Error> {
-    let Some(oid) = of_extension(table).filter(|_| is_of_this_version()) else { return Err(Error::not_installed()) };
+    let oid = table_of_this_version(table)?;
     let Some(_lock) = ReadLock::at_once(oid) else {
         return Err(Error::lock_not_available(
             format!("otp_gateway_internal.{} is locked by another transaction", table.to_string_lossy()),
             "The row record of otp_gateway.check(provider) says by whom. Call again after its end.",
         ));
     };
-    scan_table(oid, By::Table, keys, each);
+    scan_table(oid, By::Table, Sees::Latest, keys, each);
     Ok(())
 }
 

@@ -83,7 +83,7 @@ FUNCTIONS = [
     ("pg_has_role(oid, text)", "boolean", "true"), ("substr(text, int4)", "text", "'x'"), ("unnest(anyarray)", "anyelement", "$1[1]"),
     ("clock_timestamp()", "timestamptz", "now()"), ("name(text)", "name", "'x'"), ("pg_notify(text, text)", "void", "NULL"),
     ("jsonb_array_length(jsonb)", "int4", "1"), ("json_build_object(text, text)", "json", "'{}'"),
-    ("find(text, text)", "int4", "1"), ("find(text)", "int4", "1"), ("words(text, text, text)", "text", "'x'"), ("recipient_verifications(text, text)", "uuid[]", "'{}'"),
+    ("find(text, text)", "int4", "1"), ("find(text)", "int4", "1"), ("words(text, text, text)", "text", "'x'"), ("found_verifications(text, text)", "uuid[]", "'{}'"),
     ("effective_settings(oid)", "jsonb", "'[]'"), ("note_queued()", "int4", "1"), ("coalesce(text, text)", "text", "'x'"),
 ]
 TABLES = [

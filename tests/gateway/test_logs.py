@@ -531,7 +531,7 @@ SWAPPED = [
     "SELECT otp_resend('<code>')", "SELECT otp_resend('<id>', '{\"<number>\": 1}')", "SELECT otp_cancel('<code>')", "SELECT otp_gateway.wait('<code>', '1 s')",
     "SELECT otp_gateway.wait('<id>', '<number> parsecs')", "SELECT otp_gateway.find('<number>', 'sandbox')", "SELECT otp_gateway.find('sandbox', '<word>')",
     "SELECT otp_gateway.history('<number>', '<code>', 'now')", "SELECT otp_gateway.check('<number>')",
-    "SELECT otp_gateway.forget('<number>', 'sandbox')", "SELECT otp_gateway.forget('sandbox', '<word>')", "SELECT otp_gateway_internal.recipient_verifications('<code>', '<number>')",
+    "SELECT otp_gateway.forget('<number>', 'sandbox')", "SELECT otp_gateway.forget('sandbox', '<word>')", "SELECT otp_gateway_internal.found_verifications('<code>', '<number>')",
     "SELECT otp_gateway.is_approved('<code>', '<number>')", "SELECT otp_gateway.is_approved('<id>', '<code>', '<number> parsecs')",
     "SELECT otp_gateway.is_approved('<id>', '<number>', NULL)", "SELECT otp_gateway.send_again('<number>')",
     "SELECT otp_gateway.purge('-<number> s')", "DO $$ BEGIN PERFORM otp_send('<word>', '{}'); EXCEPTION WHEN undefined_object THEN RAISE; END $$",

@@ -444,6 +444,30 @@ def test_one_finds_ones_own(gateway):
         assert find(gateway, to) == [theirs, mine]
 
 
+def test_find_sees_what_its_statement_sees(gateway):
+    """As the view does: in one transaction of REPEATABLE READ the same, whatever is sent meanwhile."""
+    to = gateway.number()
+    first = gateway.send("ideamart", to)["verification_id"]
+    with contextlib.closing(gateway.connect()) as session:
+        session.set_session(isolation_level="REPEATABLE READ", autocommit=False)
+        assert find(gateway, to, session=session) == [first]
+        again = gateway.send("ideamart", to)["verification_id"]
+        assert find(gateway, to, session=session) == [first]
+        session.rollback()
+        assert find(gateway, to, session=session) == [again, first]
+
+
+def test_find_knows_names_of_now(gateway):
+    """Of what was renamed, and of what was dropped the last one."""
+    gateway.create_provider("shop", "ideamart")
+    to = gateway.number()
+    id = gateway.send("shop", to, vendor="ideamart")["verification_id"]
+    gateway.execute("ALTER SERVER shop RENAME TO store")
+    until(lambda: gateway.execute("SELECT provider FROM otp_gateway.find(%s)", (to,)) == [("store",)], "the new name")
+    gateway.execute("DROP SERVER store CASCADE")
+    assert gateway.execute("SELECT id, provider FROM otp_gateway.find(%s)", (to,)) == [(id, "store")]
+
+
 def test_find_leaves_nothing(gateway):
     before = on_record(gateway)
     assert find(gateway, gateway.number()) == []

@@ -127,8 +127,11 @@ FUNCTIONS = {
         EVERYBODY, "SELECT otp_gateway_internal.recipient_verifications_anywhere(%(number)s)", INSIDE
     ),
     # By those who may name what is in the other schema: everybody else through otp_gateway.find alone.
-    "otp_gateway_internal.recipient_verifications(text,text)": (
-        EVERYBODY, "SELECT otp_gateway_internal.recipient_verifications('bank', %(number)s)", INSIDE
+    "otp_gateway_internal.found_verifications(text,text)": (
+        EVERYBODY, "SELECT otp_gateway_internal.found_verifications('bank', %(number)s)", INSIDE
+    ),
+    "otp_gateway_internal.found_verifications_anywhere(text)": (
+        EVERYBODY, "SELECT otp_gateway_internal.found_verifications_anywhere(%(number)s)", INSIDE
     ),
     "otp_gateway.try(text,text,jsonb,integer,text)": (
         EVERYBODY, "SELECT otp_gateway.try('bank', 'send', %(payload)s)", {"keeper", "superuser"}
@@ -381,6 +384,28 @@ def test_what_each_role_sees(rights, role):
     assert {provider for provider, _, _ in shown} == {"bank", "shop"}
 
 
+@pytest.mark.parametrize("role", ROLES)
+def test_what_find_shows_is_what_the_view_shows(rights, role):
+    """Row for row, whoever asks: a look-up reads the record itself, and not through the view."""
+    of_view = set(rights.run(role, "SELECT v.*::text FROM otp_gateway.verification AS v"))
+    found = set(rights.run(role, "SELECT v.*::text FROM otp_gateway.find(%s) AS v", (NUMBER,)))
+    assert found == of_view
+
+
+def test_find_is_refused_who_may_not_read_the_view(rights):
+    """A grant that somebody has taken away counts for a look-up as well."""
+    rights.run("superuser", "REVOKE SELECT ON otp_gateway.verification FROM PUBLIC")
+    try:
+        assert rights.try_("sender", "SELECT FROM otp_gateway.find('bank', %(number)s)", {"number": NUMBER}) == "42501"
+        assert rights.try_("sender", "SELECT FROM otp_gateway.find(%(number)s)", {"number": NUMBER}) == "42501"
+        names = "id, provider, vendor, status, recipient_masked, reference, created_by, created_at, expires_at, approved_at"
+        counts = "send_count, check_count, max_checks, is_test, route"
+        rights.run("superuser", f"GRANT SELECT ({names}, {counts}) ON otp_gateway.verification TO PUBLIC")
+        assert isinstance(rights.try_("sender", "SELECT FROM otp_gateway.find(%(number)s)", {"number": NUMBER}), int)
+    finally:
+        rights.run("superuser", "REVOKE ALL ON otp_gateway.verification FROM PUBLIC; GRANT SELECT ON otp_gateway.verification TO PUBLIC")
+
+
 def test_find_looks_once(rights):
     """Not once for each row that there is, of whomever."""
     session = rights.sessions["superuser"]
@@ -388,7 +413,7 @@ def test_find_looks_once(rights):
     try:
         rights.run("superuser", "SET LOCAL track_functions = 'all'")
         rights.run("superuser", "SELECT id FROM otp_gateway.find('bank', %s)", (NUMBER,))
-        calls = "SELECT pg_stat_get_xact_function_calls('otp_gateway_internal.recipient_verifications(text, text)'::regprocedure)"
+        calls = "SELECT pg_stat_get_xact_function_calls('otp_gateway_internal.found_verifications(text, text)'::regprocedure)"
         assert rights.run("superuser", calls) == [(1,)]
     finally:
         session.rollback()

@@ -137,7 +137,7 @@ def test_arguments_that_are_swapped(its_own):
         for name, right in [
             ("otp_verify", (f"'{its_own.sent}'", f"'{code}'")), ("otp_verify", ("'ideamart'", f"'{code}'", f"'{body}'")),
             ("otp_gateway.find", ("'ideamart'", f"'{number}'")), ("otp_gateway.forget", ("'ideamart'", f"'{number}'")),
-            ("otp_gateway_internal.recipient_verifications", ("'ideamart'", f"'{number}'")),
+            ("otp_gateway_internal.found_verifications", ("'ideamart'", f"'{number}'")),
         ]
         for order in itertools.permutations(right) if order != right
     ]

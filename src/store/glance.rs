@@ -14,7 +14,10 @@ use crate::{
         scan::{By, scan_latest, scan_table},
         uuid_time::first_id_of,
     },
-    store::columns::{attempt, breaker, sealing_key},
+    store::{
+        breakers::{self, OpenBreaker},
+        columns::{attempt, sealing_key},
+    },
 };
 
 /// Somebody has the table or its index locked, or has dropped or renamed it just now.
@@ -58,25 +61,11 @@ impl RecentSends {
     }
 }
 
-/// A breaker that has opened and not closed since.
-pub struct SeenBreaker {
-    pub server: pg_sys::Oid,
-    pub opened_at: Timestamp,
-    pub open_until: Timestamp,
-    pub outcome: String,
-    pub vendor_code: Option<String>,
-}
-
-pub fn breakers() -> Result<Vec<SeenBreaker>, IsLocked> {
+/// The breakers that have opened and not closed since, each with its server.
+pub fn open_breakers() -> Result<Vec<(pg_sys::Oid, OpenBreaker)>, IsLocked> {
     let mut found = Vec::new();
     scan_all(c"breaker", |row| {
-        found.extend(row.get(breaker::SERVER).map(|server| SeenBreaker {
-            server,
-            opened_at: row.time(breaker::OPENED_AT).unwrap_or_default(),
-            open_until: row.time(breaker::OPEN_UNTIL).unwrap_or_default(),
-            outcome: row.get(breaker::OUTCOME).unwrap_or_default(),
-            vendor_code: row.get(breaker::VENDOR_CODE),
-        }));
+        found.extend(breakers::account(row).zip(breakers::read(row)).map(|((server, _), open)| (server, open)));
     })?;
     Ok(found)
 }

@@ -29,7 +29,7 @@ impl Key<'_> {
     ///
     /// # Safety
     /// The descriptor is there.
-    pub unsafe fn of(&self, descriptor: pg_sys::TupleDesc) -> pg_sys::ScanKeyData {
+    unsafe fn of(&self, descriptor: pg_sys::TupleDesc) -> pg_sys::ScanKeyData {
         let equal = pg_sys::BTEqualStrategyNumber;
         let (column, of, strategy, compares, value) = match *self {
             Self::Uuid(column, value) => {
@@ -84,22 +84,13 @@ pub enum Sees {
     AsStatement,
 }
 
-impl Sees {
-    /// # Safety
-    /// In a statement.
-    unsafe fn snapshot(self) -> pg_sys::Snapshot {
-        // SAFETY: as the caller promises.
-        unsafe {
-            match self {
-                Self::Latest => pg_sys::GetLatestSnapshot(),
-                Self::AsStatement => pg_sys::GetActiveSnapshot(),
-            }
-        }
-    }
+/// Scans a table as it is now.
+pub fn scan_table<const N: usize>(table: pg_sys::Oid, by: By, keys: [Key; N], each: impl FnMut(Row)) {
+    scan_table_that(Sees::Latest, table, by, keys, each);
 }
 
 /// Scans a table.
-pub fn scan_table<const N: usize>(table: pg_sys::Oid, by: By, sees: Sees, keys: [Key; N], each: impl FnMut(Row)) {
+pub fn scan_table_that<const N: usize>(sees: Sees, table: pg_sys::Oid, by: By, keys: [Key; N], each: impl FnMut(Row)) {
     // SAFETY: the relation is opened and closed in order, and an error in between aborts the statement, which releases
     // it. The lock is released at once, so that a transaction that stays open does not hold up DROP EXTENSION.
     unsafe {
@@ -116,19 +107,31 @@ pub fn scan_table<const N: usize>(table: pg_sys::Oid, by: By, sees: Sees, keys: 
             #[cfg(feature = "pg18")]
             By::PrimaryKey => pg_sys::RelationGetPrimaryKeyIndex(relation, false),
         };
-        scan_relation(relation, index, sees, keys, each);
+        scan_relation_that(sees, relation, index, keys, each);
         pg_sys::table_close(relation, lock);
     }
 }
 
-/// Scans an index of a relation (0: all of its rows).
+/// Scans an index of a relation (0: all of its rows) as it is now.
 ///
 /// # Safety
 /// The relation is open; the index is one of its.
 pub unsafe fn scan_relation<const N: usize>(
     relation: pg_sys::Relation,
     index: pg_sys::Oid,
+    keys: [Key; N],
+    each: impl FnMut(Row),
+) {
+    // SAFETY: as the caller promises.
+    unsafe { scan_relation_that(Sees::Latest, relation, index, keys, each) };
+}
+
+/// # Safety
+/// The relation is open; the index is one of its.
+unsafe fn scan_relation_that<const N: usize>(
     sees: Sees,
+    relation: pg_sys::Relation,
+    index: pg_sys::Oid,
     keys: [Key; N],
     each: impl FnMut(Row),
 ) {
@@ -136,7 +139,10 @@ pub unsafe fn scan_relation<const N: usize>(
     // statement, which releases them.
     unsafe {
         let mut keys = keys.map(|key| key.of((*relation).rd_att));
-        let snapshot = pg_sys::RegisterSnapshot(sees.snapshot());
+        let snapshot = pg_sys::RegisterSnapshot(match sees {
+            Sees::Latest => pg_sys::GetLatestSnapshot(),
+            Sees::AsStatement => pg_sys::GetActiveSnapshot(),
+        });
         let uses_index = index != pg_sys::InvalidOid;
         let scan = pg_sys::systable_beginscan(relation, index, uses_index, snapshot, N as i32, keys.as_mut_ptr());
         drain(relation, scan, each);
@@ -150,44 +156,28 @@ pub fn scan_latest<const N: usize>(
     table: pg_sys::Oid,
     index: pg_sys::Oid,
     keys: [Key; N],
-    wants_more: impl FnMut(Row) -> bool,
-) {
-    // SAFETY: both are opened and closed in order, and an error in between aborts the transaction, which releases them.
-    unsafe {
-        let lock = pg_sys::AccessShareLock as pg_sys::LOCKMODE;
-        let relation = pg_sys::table_open(table, lock);
-        let opened = pg_sys::index_open(index, lock);
-        scan_open_latest(relation, opened, keys, wants_more);
-        pg_sys::index_close(opened, lock);
-        pg_sys::table_close(relation, lock);
-    }
-}
-
-/// The same of an open table and an open index.
-///
-/// # Safety
-/// Both are open.
-pub unsafe fn scan_open_latest<const N: usize>(
-    relation: pg_sys::Relation,
-    index: pg_sys::Relation,
-    keys: [Key; N],
     mut wants_more: impl FnMut(Row) -> bool,
 ) {
-    // SAFETY: as the caller promises; the keys are of the columns' types. Scan and snapshot are ended in order, and an
-    // error in between aborts the statement, which releases them.
+    // SAFETY: relations, scan and snapshot are ended in order, and an error in between aborts the statement, which
+    // releases them; the keys are of their columns' types, and the index is one of the table's.
     unsafe {
-        assert!((*(*index).rd_index).indrelid == (*relation).rd_id, "an index is one of its table's");
-        let mut keys = keys.map(|key| key.of((*relation).rd_att));
+        let lock = pg_sys::AccessShareLock as pg_sys::LOCKMODE;
+        let table = pg_sys::table_open(table, lock);
+        let index = pg_sys::index_open(index, lock);
+        assert!((*(*index).rd_index).indrelid == (*table).rd_id, "an index is one of its table's");
+        let mut keys = keys.map(|key| key.of((*table).rd_att));
         let snapshot = pg_sys::RegisterSnapshot(pg_sys::GetLatestSnapshot());
-        let scan = pg_sys::systable_beginscan_ordered(relation, index, snapshot, N as i32, keys.as_mut_ptr());
+        let scan = pg_sys::systable_beginscan_ordered(table, index, snapshot, N as i32, keys.as_mut_ptr());
         loop {
             let tuple = pg_sys::systable_getnext_ordered(scan, pg_sys::ScanDirection::BackwardScanDirection);
-            if tuple.is_null() || !wants_more(Row::new(tuple, (*relation).rd_att)) {
+            if tuple.is_null() || !wants_more(Row::new(tuple, (*table).rd_att)) {
                 break;
             }
         }
         pg_sys::systable_endscan_ordered(scan);
         pg_sys::UnregisterSnapshot(snapshot);
+        pg_sys::index_close(index, lock);
+        pg_sys::table_close(table, lock);
     }
 }
 
@@ -247,7 +237,7 @@ pub fn scan_catalog<T: CatalogRow>(mut each: impl FnMut(&T, Row)) {
 /// The rows that an index of a catalog has of these keys. In a transaction.
 pub fn scan_catalog_by<T: CatalogRow, const N: usize>(index: pg_sys::Oid, keys: [Key; N], mut each: impl FnMut(&T)) {
     // SAFETY: the rows of the catalog begin with T.
-    scan_table(T::CATALOG, By::Index(index), Sees::Latest, keys, |row| each(unsafe { row.form::<T>() }));
+    scan_table(T::CATALOG, By::Index(index), keys, |row| each(unsafe { row.form::<T>() }));
 }
 
 /// A name as a catalog has it.

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use crate::pg::{
     row::Row,
-    scan::{Key, Sees, scan_relation},
+    scan::{Key, scan_relation},
 };
 
 // Exported by every version, but not among pgrx's bindings; called with its guard.
@@ -198,7 +198,7 @@ impl OpenTable<'_> {
         // SAFETY: the relation is open, and the index is one of its.
         unsafe {
             assert!(index.table == (*self.relation).rd_id, "an index is one of its table's");
-            scan_relation(self.relation, index.oid, Sees::Latest, [Key::Uuid(index.column as usize, id)], see);
+            scan_relation(self.relation, index.oid, [Key::Uuid(index.column as usize, id)], see);
         }
     }
 

@@ -10,7 +10,7 @@ use crate::{
         invalidation::Answer,
         relation::{ReadLock, of_extension},
         row::Row,
-        scan::{By, Key, Sees, name, scan_catalog, scan_table},
+        scan::{By, Key, Sees, name, scan_catalog, scan_table, scan_table_that},
     },
     store::SCHEMA_VERSION,
 };
@@ -26,7 +26,7 @@ pub fn scan<const N: usize>(
         Some(index) => of_extension(index).map_or(By::Table, By::Index),
         None => By::PrimaryKey,
     };
-    scan_table(table_of_this_version(table)?, by, Sees::Latest, keys, each);
+    scan_table(table_of_this_version(table)?, by, keys, each);
     Ok(())
 }
 
@@ -38,7 +38,7 @@ pub fn scan_as_statement<const N: usize>(
     each: impl FnMut(Row),
 ) -> Result<(), Error> {
     let by = index.and_then(of_extension).map_or(By::Table, By::Index);
-    scan_table(table_of_this_version(table)?, by, Sees::AsStatement, keys, each);
+    scan_table_that(Sees::AsStatement, table_of_this_version(table)?, by, keys, each);
     Ok(())
 }
 
@@ -57,7 +57,7 @@ pub fn scan_at_once<const N: usize>(table: &CStr, keys: [Key; N], each: impl FnM
             "The row record of otp_gateway.check(provider) says by whom. Call again after its end.",
         ));
     };
-    scan_table(oid, By::Table, Sees::Latest, keys, each);
+    scan_table(oid, By::Table, keys, each);
     Ok(())
 }
 

@@ -17,7 +17,7 @@ use crate::{
     crypto::seal::Place,
     enqueue::transaction::{candidates, count},
     error::Error,
-    ipc::{identify::identity, message::ResultRow},
+    ipc::{identify::identity, message::ResultRow, segment},
     job::prepare::JobSpec,
     pg::{clock, roles::Role},
     provider::lookup::VENDOR_NOT_CHOSEN,
@@ -38,7 +38,7 @@ pub fn enqueue(
 ) -> Result<ResultRow, Error> {
     let (verification, row) = prepare(Uuid::now_v7(), role, provider, payload, idempotency)?;
     count()?;
-    session_writes::insert_queued(verification)?;
+    insert(&verification)?;
     Ok(row)
 }
 
@@ -46,7 +46,16 @@ pub fn enqueue(
 pub fn replace(id: Uuid, role: Role, provider: &str, payload: &Map<String, Value>) -> Result<(), Error> {
     let (verification, _) = prepare(id, role, provider, payload, None)?;
     session_writes::withdraw(&[id])?;
-    session_writes::insert_queued(verification)
+    insert(&verification)
+}
+
+/// Writes it, and has the commit tell the worker.
+fn insert(verification: &NewVerification) -> Result<(), Error> {
+    session_writes::insert_queued(verification)?;
+    if segment::check().is_ok() {
+        transaction::tell_at_commit();
+    }
+    Ok(())
 }
 
 fn prepare(

@@ -19,6 +19,7 @@ pub mod scan;
 pub mod session;
 pub mod settings;
 pub mod table;
+pub mod table_write;
 pub mod transaction;
 pub mod uuid_time;
 pub mod values;

@@ -27,14 +27,13 @@ pub mod session_writes;
 pub mod transaction;
 pub mod verifications;
 
+use std::ffi::CStr;
+
 use pgrx::spi::SpiClient;
 
 use crate::{
-    pg::row_array::{Columns, RowType},
-    store::{
-        prepared::Statement,
-        transaction::{Durability, Failure},
-    },
+    pg::{relation::of_extension, row_array::RowType},
+    store::transaction::{Durability, Failure},
 };
 
 /// The version of the schema that this library works with: that of the newest SQL script, and `default_version` of the
@@ -88,10 +87,10 @@ impl Store {
                 identities: identities::Statements::prepare(client)?,
                 sealing_key: sealing_key::Statements::prepare(client)?,
                 queue_home: queue_home::Statements::prepare(client)?,
-                verification: RowType::of(c"verification_record"),
-                attempt: RowType::of(c"attempt_record"),
-                reference: RowType::of(c"reference"),
-                identity: RowType::of(c"identity"),
+                verification: row_type(c"verification_record")?,
+                attempt: row_type(c"attempt_record")?,
+                reference: row_type(c"reference")?,
+                identity: row_type(c"identity")?,
             }))
         })
     }
@@ -106,18 +105,6 @@ impl Store {
     }
 }
 
-impl StoreTransaction<'_, '_> {
-    /// Runs a statement that takes many rows.
-    pub fn run<T>(
-        &mut self,
-        statement: &Statement,
-        of: &RowType,
-        rows: &[T],
-        fill: impl Fn(&T, &mut Columns),
-    ) -> Result<(), Failure> {
-        if !rows.is_empty() {
-            self.client.update(statement, None, &[of.array(rows, fill)])?;
-        }
-        Ok(())
-    }
+fn row_type(table: &CStr) -> Result<RowType, Failure> {
+    of_extension(table).map(RowType::of).ok_or(Failure::NotInstalled)
 }

@@ -19,7 +19,7 @@ use crate::{
     hooks::emit_log,
     ipc::segment,
     pg::{roles::current_role, row::Row, session::is_logical_worker, uuid_time::is_earlier, values::Transaction},
-    store::{columns::verification::ENQUEUED, session_reads::role_of, session_writes::is_queued_here},
+    store::{columns::verification::ENQUEUED, session_reads::role_of},
     trigger::row_event::{Event, id_in},
 };
 
@@ -30,8 +30,8 @@ trigger_function!(send_after_commit, emit_log::mark_statement, |trigger| {
 
 trigger_function!(note_queued, || (), |trigger| note(&Event::of(trigger)?));
 
-/// Notes the transaction of a verification that is queued. Its column is found by its number: in another table that is
-/// something else.
+/// Notes the transaction of a verification that is queued, where no session has written it: in a restored dump. Its
+/// column is found by its number: in another table that is something else.
 fn note(event: &Event) -> Result<pg_sys::Datum, Error> {
     let column = ENQUEUED as i32;
     if !event.is_of_the_record() || !event.is_before() || event.0.new_row().type_of(column) != pg_sys::XID8OID {
@@ -41,8 +41,8 @@ fn note(event: &Event) -> Result<pg_sys::Datum, Error> {
         )
         .at(&event.0.place()));
     }
-    // What is replicated from another database is that one's to send; but not what a trigger of the user's queues here.
-    if is_logical_worker() && !is_queued_here() {
+    // What is replicated from another database is that one's to send.
+    if is_logical_worker() {
         return Ok(event.0.unchanged());
     }
     if segment::check().is_ok() {

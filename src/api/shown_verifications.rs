@@ -34,7 +34,7 @@ impl Returned for ShownVerifications {
             ));
         }
         let Self(found) = body()?;
-        Ok(RowType::of_view(view).array_datum(&found, fill))
+        Ok(RowType::of(view).array(&found, fill))
     }
 }
 

@@ -90,6 +90,16 @@ impl Row<'_> {
         })
     }
 
+    /// The values of all columns, which are there as long as the row is.
+    pub fn columns_into(&self, values: &mut [pg_sys::Datum], nulls: &mut [bool]) {
+        // SAFETY: tuple and descriptor are there, as new() was promised; there is room for each column.
+        unsafe {
+            let width = (*self.descriptor).natts as usize;
+            assert!(values.len() == width && nulls.len() == width, "there is a place for each column");
+            pg_sys::heap_deform_tuple(self.tuple, self.descriptor, values.as_mut_ptr(), nulls.as_mut_ptr());
+        }
+    }
+
     /// Whether this very transaction, or a subtransaction of it, wrote the row.
     pub fn is_of_this_transaction(&self) -> bool {
         // SAFETY: the tuple is there, as new() was promised. The number of a frozen row may have come round again.

@@ -1,109 +1,66 @@
-//! Rows as one argument: an array of a table's row type.
+//! The row type of a table or view, and rows of it: to be written, or as an array.
 
-use std::ffi::{CStr, CString};
+use std::ffi::CString;
 
-use pgrx::{IntoDatum, datum::DatumWithOid, pg_sys};
+use pgrx::{IntoDatum, pg_sys};
 use policy::Timestamp;
 use uuid::Uuid;
 
 use crate::pg::{
-    relation::of_extension,
-    values::{Time, pg_uuid},
+    row::Row,
+    values::{Time, Transaction, pg_uuid},
 };
 
-/// A table's row type, looked up where the statements are prepared.
+/// The columns of a table or view.
 pub struct RowType {
-    row: pg_sys::Oid,
-    rows: pg_sys::Oid,
-    descriptor: pg_sys::TupleDesc,
+    relation: pg_sys::Oid,
     /// Of each column; of a domain, what that is over.
     types: Vec<pg_sys::Oid>,
 }
 
-/// The type of an array of a table's rows.
-pub fn rows_of(table: &CStr) -> pg_sys::Oid {
-    // SAFETY: look-ups in the catalog, in a transaction that holds a lock on the extension's tables.
-    unsafe { pg_sys::get_array_type(row_of(table)) }
-}
-
-fn row_of(table: &CStr) -> pg_sys::Oid {
-    // SAFETY: as above.
-    unsafe { pg_sys::get_rel_type_id(of_extension(table).unwrap_or(pg_sys::InvalidOid)) }
-}
-
 impl RowType {
-    pub fn of(table: &CStr) -> Self {
-        // SAFETY: as above; the copy lives as long as the worker.
-        unsafe {
-            let before = pg_sys::MemoryContextSwitchTo(pg_sys::TopMemoryContext);
-            let of_table = Self::of_relation(row_of(table));
-            pg_sys::MemoryContextSwitchTo(before);
-            of_table
-        }
-    }
-
-    /// That of a table or view, for as long as what is allocated now.
-    pub fn of_view(view: pg_sys::Oid) -> Self {
-        // SAFETY: look-ups in the catalog, with an error where there is no such relation.
-        unsafe { Self::of_relation(pg_sys::get_rel_type_id(view)) }
-    }
-
-    /// # Safety
-    /// The row type of a relation.
-    unsafe fn of_relation(row: pg_sys::Oid) -> Self {
-        // SAFETY: as the caller promises.
-        unsafe {
-            let descriptor = pg_sys::lookup_rowtype_tupdesc_copy(row, -1);
-            let types = (1..=(*descriptor).natts)
+    /// Of a relation, which is there: an error of Postgres' where it is not.
+    pub fn of(relation: pg_sys::Oid) -> Self {
+        // SAFETY: look-ups in the catalog; the copy is freed with the memory of whoever asks.
+        let types = unsafe {
+            let descriptor = pg_sys::lookup_rowtype_tupdesc_copy(pg_sys::get_rel_type_id(relation), -1);
+            (1..=(*descriptor).natts)
                 .map(|column| pg_sys::SPI_gettypeid(descriptor, column))
                 .map(|of| if of == pg_sys::InvalidOid { of } else { pg_sys::getBaseType(of) })
-                .collect();
-            Self { row, rows: pg_sys::get_array_type(row), descriptor, types }
-        }
+                .collect()
+        };
+        Self { relation, types }
     }
 
-    /// The rows, each with its columns filled by their order in the install script; a column that is left out is null.
-    pub fn array<T>(&self, rows: &[T], fill: impl Fn(&T, &mut Columns)) -> DatumWithOid<'static> {
-        // SAFETY: the array is of that type.
-        unsafe { DatumWithOid::new(RowArray(self.array_datum(rows, fill)), self.rows) }
+    pub fn relation(&self) -> pg_sys::Oid {
+        self.relation
     }
 
-    pub fn array_datum<T>(&self, rows: &[T], fill: impl Fn(&T, &mut Columns)) -> pg_sys::Datum {
+    /// Room for one row.
+    pub fn columns(&self) -> Columns<'_> {
+        let width = self.types.len();
+        Columns { types: &self.types, values: vec![pg_sys::Datum::from(0); width], nulls: vec![true; width] }
+    }
+
+    /// Rows as an array, each with its columns filled; a column that is left out is null.
+    pub fn array<T>(&self, rows: &[T], fill: impl Fn(&T, &mut Columns)) -> pg_sys::Datum {
+        let mut columns = self.columns();
         // SAFETY: each datum is of its column's type, which Columns sees to; the arrays have the descriptor's length.
         unsafe {
-            let width = self.types.len();
-            let (values, nulls) = (vec![pg_sys::Datum::from(0); width], vec![true; width]);
-            let mut columns = Columns { types: &self.types, values, nulls };
+            let row_type = pg_sys::get_rel_type_id(self.relation);
+            let descriptor = pg_sys::lookup_rowtype_tupdesc_copy(row_type, -1);
             let mut records: Vec<pg_sys::Datum> = rows
                 .iter()
                 .map(|row| {
-                    columns.nulls.fill(true);
+                    columns.clear(self.types.len());
                     fill(row, &mut columns);
-                    let tuple = pg_sys::heap_form_tuple(
-                        self.descriptor,
-                        columns.values.as_mut_ptr(),
-                        columns.nulls.as_mut_ptr(),
-                    );
-                    pg_sys::HeapTupleHeaderGetDatum((*tuple).t_data)
+                    pg_sys::HeapTupleHeaderGetDatum((*columns.form(descriptor)).t_data)
                 })
                 .collect();
-            let array =
-                pg_sys::construct_array(records.as_mut_ptr(), records.len() as i32, self.row, -1, false, b'd' as _);
+            let count = records.len() as i32;
+            let array = pg_sys::construct_array(records.as_mut_ptr(), count, row_type, -1, false, b'd' as _);
             pg_sys::Datum::from(array)
         }
-    }
-}
-
-/// An array of rows, as it is.
-struct RowArray(pg_sys::Datum);
-
-impl IntoDatum for RowArray {
-    fn into_datum(self) -> Option<pg_sys::Datum> {
-        Some(self.0)
-    }
-
-    fn type_oid() -> pg_sys::Oid {
-        pg_sys::RECORDARRAYOID
     }
 }
 
@@ -115,13 +72,39 @@ pub struct Columns<'a> {
 }
 
 impl Columns<'_> {
+    /// All null. A table may have more columns than its row type had, which are left so.
+    pub fn clear(&mut self, width: usize) {
+        self.values.resize(width, pg_sys::Datum::from(0));
+        self.nulls.clear();
+        self.nulls.resize(width, true);
+    }
+
+    /// Those of a row, which has to be there as long as these are used.
+    pub fn read(&mut self, row: Row) {
+        row.columns_into(&mut self.values, &mut self.nulls);
+    }
+
+    /// The row that they make, palloc'ed.
+    ///
+    /// # Safety
+    /// The descriptor is that of the table, or row type, that they are of.
+    pub unsafe fn form(&mut self, descriptor: pg_sys::TupleDesc) -> pg_sys::HeapTuple {
+        // SAFETY: as the caller promises; there is a value for each column.
+        unsafe {
+            assert!((*descriptor).natts as usize == self.values.len(), "there is a value for each column");
+            pg_sys::heap_form_tuple(descriptor, self.values.as_mut_ptr(), self.nulls.as_mut_ptr())
+        }
+    }
+
+    pub fn is_null(&self, column: usize) -> bool {
+        self.nulls[column - 1]
+    }
+
     /// A datum, or NULL, of this type.
     fn set(&mut self, column: usize, of: pg_sys::Oid, datum: Option<pg_sys::Datum>) {
         assert!(self.types[column - 1] == of, "a value is of its column's type");
-        if let Some(datum) = datum {
-            self.values[column - 1] = datum;
-            self.nulls[column - 1] = false;
-        }
+        self.nulls[column - 1] = datum.is_none();
+        self.values[column - 1] = datum.unwrap_or(pg_sys::Datum::from(0));
     }
 
     pub fn uuid(&mut self, column: usize, value: Uuid) {
@@ -168,6 +151,10 @@ impl Columns<'_> {
         self.set(column, pg_sys::INT4OID, value.into_datum());
     }
 
+    pub fn transaction(&mut self, column: usize, value: Transaction) {
+        self.set(column, pg_sys::XID8OID, value.into_datum());
+    }
+
     pub fn bigint(&mut self, column: usize, value: Option<i64>) {
         self.set(column, pg_sys::INT8OID, value.into_datum());
     }
@@ -178,9 +165,11 @@ impl Columns<'_> {
 
     /// JSON text, as jsonb.
     pub fn json(&mut self, column: usize, json: Option<&str>) {
-        let Some(json) = json.and_then(|json| CString::new(json).ok()) else { return };
+        let text = json.and_then(|json| CString::new(json).ok());
         // SAFETY: jsonb_in reads a C string.
-        let datum = unsafe { pgrx::direct_function_call_as_datum(pg_sys::jsonb_in, &[json.as_c_str().into_datum()]) };
+        let datum = text.and_then(|text| unsafe {
+            pgrx::direct_function_call_as_datum(pg_sys::jsonb_in, &[text.as_c_str().into_datum()])
+        });
         self.set(column, pg_sys::JSONBOID, datum);
     }
 }

@@ -8,8 +8,10 @@ use policy::BlockReason;
 use uuid::Uuid;
 
 use crate::{
-    pg::row_array,
-    pg::values::{argument, uuid, uuids},
+    pg::{
+        table_write,
+        values::{argument, uuid, uuids},
+    },
     store::{
         StoreTransaction,
         columns::attempt,
@@ -20,17 +22,6 @@ use crate::{
 };
 
 statements! {
-    insert_attempts(row_array::rows_of(c"attempt_record"))
-      "INSERT INTO otp_gateway_internal.attempt_record SELECT n.* FROM pg_catalog.unnest($1) AS n"
-
-    complete_attempts(row_array::rows_of(c"attempt_record"))
-      "UPDATE otp_gateway_internal.attempt_record AS a
-       SET outcome = n.outcome, http_status = n.http_status, vendor_code = n.vendor_code,
-           vendor_message = n.vendor_message, response = n.response, retry_at = n.retry_at,
-           finished_at = n.finished_at
-       FROM pg_catalog.unnest($1) AS n
-       WHERE a.id OPERATOR(pg_catalog.=) n.id AND a.outcome IS NULL"
-
     // So many are looked at, not found: a page takes the same time however few are in flight.
     select_attempts(pg_sys::UUIDOID, pg_sys::UUIDOID, pg_sys::INT8OID)
       "SELECT a.id, CASE WHEN a.outcome IS NULL THEN a.verification_id END
@@ -59,8 +50,8 @@ statements! {
 }
 
 impl StoreTransaction<'_, '_> {
-    pub fn insert_attempts(&mut self, rows: &[NewAttempt]) -> Result<(), Failure> {
-        self.run(&self.store.attempts.insert_attempts, &self.store.attempt, rows, |row, columns| {
+    pub fn insert_attempts(&mut self, rows: &[NewAttempt]) {
+        table_write::insert(&self.store.attempt, rows, |row, columns| {
             columns.uuid(attempt::ID, row.id);
             columns.uuid(attempt::VERIFICATION_ID, row.verification);
             columns.text(attempt::OPERATION, Some(row.operation.as_str()));
@@ -75,21 +66,26 @@ impl StoreTransaction<'_, '_> {
             columns.time(attempt::RETRY_AT, row.retry_at);
             columns.time(attempt::STARTED_AT, Some(row.started_at));
             columns.time(attempt::FINISHED_AT, row.refused.map(|_| row.started_at));
-        })
+        });
     }
 
-    pub fn complete_attempts(&mut self, rows: &[impl Borrow<AttemptEnd>]) -> Result<(), Failure> {
-        self.run(&self.store.attempts.complete_attempts, &self.store.attempt, rows, |row, columns| {
+    /// Those of them that have not ended.
+    pub fn complete_attempts(&mut self, rows: &[impl Borrow<AttemptEnd>]) {
+        let id = |row: &_| Borrow::<AttemptEnd>::borrow(row).id;
+        table_write::update(&self.store.attempt, attempt::ID, rows, id, |row, columns| {
             let row: &AttemptEnd = row.borrow();
-            columns.uuid(attempt::ID, row.id);
-            columns.text(attempt::OUTCOME, Some(row.outcome.as_str()));
-            columns.integer(attempt::HTTP_STATUS, row.http_status.map(i32::from));
-            columns.text(attempt::VENDOR_CODE, row.vendor_code.as_deref());
-            columns.text(attempt::VENDOR_MESSAGE, row.vendor_message.as_deref());
-            columns.json(attempt::RESPONSE, row.response.as_deref());
-            columns.time(attempt::RETRY_AT, row.retry_at);
-            columns.time(attempt::FINISHED_AT, Some(row.finished_at));
-        })
+            let is_in_flight = columns.is_null(attempt::OUTCOME);
+            if is_in_flight {
+                columns.text(attempt::OUTCOME, Some(row.outcome.as_str()));
+                columns.integer(attempt::HTTP_STATUS, row.http_status.map(i32::from));
+                columns.text(attempt::VENDOR_CODE, row.vendor_code.as_deref());
+                columns.text(attempt::VENDOR_MESSAGE, row.vendor_message.as_deref());
+                columns.json(attempt::RESPONSE, row.response.as_deref());
+                columns.time(attempt::RETRY_AT, row.retry_at);
+                columns.time(attempt::FINISHED_AT, Some(row.finished_at));
+            }
+            is_in_flight
+        });
     }
 
     /// The `most` attempts before that one, the latest first, that began at or after `since`; with the verification of

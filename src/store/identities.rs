@@ -3,8 +3,10 @@
 use pgrx::pg_sys;
 
 use crate::{
-    pg::row_array,
-    pg::values::{number, numbers},
+    pg::{
+        table_write,
+        values::{number, numbers},
+    },
     store::{
         StoreTransaction,
         columns::identity,
@@ -15,9 +17,6 @@ use crate::{
 };
 
 statements! {
-    insert_identities(row_array::rows_of(c"identity"))
-      "INSERT INTO otp_gateway_internal.identity SELECT n.* FROM pg_catalog.unnest($1) AS n"
-
     select_foreign_triggers_and_grants()
       "WITH ours AS (
            SELECT c.oid, c.relname, c.relowner, c.relacl FROM pg_catalog.pg_class AS c
@@ -88,15 +87,15 @@ statements! {
 }
 
 impl StoreTransaction<'_, '_> {
-    pub fn insert_identities(&mut self, rows: &[(Identity, Subject)]) -> Result<(), Failure> {
-        self.run(&self.store.identities.insert_identities, &self.store.identity, rows, |(id, subject), columns| {
+    pub fn insert_identities(&mut self, rows: &[(Identity, Subject)]) {
+        table_write::insert(&self.store.identity, rows, |(id, subject), columns| {
             columns.bigint(identity::ID, Some(*id));
             columns.text(identity::KIND, Some(subject.kind.as_str()));
             columns.oid(identity::OBJECT, subject.object);
             columns.bigint(identity::HOME, Some(home()));
             columns.text(identity::NAME, Some(&subject.name));
             columns.text(identity::VENDOR, subject.vendor.as_deref());
-        })
+        });
     }
 
     /// Triggers, foreign keys and rights on the tables that are not the extension's.

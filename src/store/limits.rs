@@ -59,8 +59,8 @@ impl RecipientEvent {
 }
 
 impl StoreTransaction<'_, '_> {
-    /// What is on record of a recipient since then, the newest first, as long as `wants_more`. Not by SQL: it is asked for
-    /// each call, and mostly there is nothing.
+    /// What is on record of a recipient since then, the newest first, as long as `wants_more`. Not by SQL: it is asked
+    /// for each call, and mostly there is nothing.
     pub fn events_of(
         &mut self,
         recipient_key: &[u8],

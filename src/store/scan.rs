@@ -43,7 +43,7 @@ pub fn scan_as_statement<const N: usize>(
 }
 
 /// Tables of another version lack columns that are asked for.
-fn table_of_this_version(name: &CStr) -> Result<pg_sys::Oid, Error> {
+pub fn table_of_this_version(name: &CStr) -> Result<pg_sys::Oid, Error> {
     of_extension(name).filter(|_| is_of_this_version()).ok_or_else(Error::not_installed)
 }
 

@@ -10,7 +10,9 @@ use uuid::Uuid;
 use crate::{
     gucs,
     pg::{
-        row_array::{self, Columns},
+        row_array::Columns,
+        scan::{By, Key, scan_table},
+        table_write,
         values::{self, number, text, uuids},
     },
     store::{
@@ -24,28 +26,12 @@ use crate::{
 };
 
 statements! {
-    insert_verifications(row_array::rows_of(c"verification_record"))
-      "INSERT INTO otp_gateway_internal.verification_record SELECT n.* FROM pg_catalog.unnest($1) AS n"
-
-    update_verifications(row_array::rows_of(c"verification_record"))
-      "UPDATE otp_gateway_internal.verification_record AS v
-       SET status = n.status, reference = n.reference, expires_at = n.expires_at, approved_at = n.approved_at,
-           send_count = n.send_count, check_count = n.check_count,
-           provider = coalesce(n.provider, v.provider), provider_id = coalesce(n.provider_id, v.provider_id),
-           vendor = coalesce(n.vendor, v.vendor),
-           sealed = CASE WHEN n.status IN ({terminal}) THEN NULL ELSE coalesce(n.sealed, v.sealed) END
-       FROM pg_catalog.unnest($1) AS n
-       WHERE v.id OPERATOR(pg_catalog.=) n.id"
-
     announce(pg_sys::UUIDARRAYOID)
       "SELECT pg_catalog.pg_notify('otp_gateway', pg_catalog.json_build_object(
               'id', v.id, 'provider', coalesce(i.name, v.provider), 'status', v.status)::text)
        FROM otp_gateway_internal.verification_record AS v
        LEFT JOIN otp_gateway_internal.identity AS i ON i.id OPERATOR(pg_catalog.=) v.provider_id
        WHERE v.id OPERATOR(pg_catalog.=) ANY ($1)"
-
-    insert_references(row_array::rows_of(c"reference"))
-      "INSERT INTO otp_gateway_internal.reference SELECT n.* FROM pg_catalog.unnest($1) AS n ON CONFLICT DO NOTHING"
 
     select_verifications(pg_sys::UUIDARRAYOID)
       "SELECT id, status, reference, expires_at, approved_at, send_count, check_count, max_checks,
@@ -100,44 +86,27 @@ statements! {
 
 impl StoreTransaction<'_, '_> {
     pub fn insert_verifications(&mut self, rows: &[NewVerification]) -> Result<(), Failure> {
-        self.run(&self.store.verifications.insert_verifications, &self.store.verification, rows, |row, columns| {
-            columns.uuid(verification::ID, row.id);
-            columns.text(verification::PROVIDER, Some(&row.provider));
-            columns.text(verification::VENDOR, Some(&row.vendor));
-            columns.text(verification::RECIPIENT_MASKED, row.recipient_masked.as_deref());
-            columns.bytea(verification::RECIPIENT_KEY, row.recipient_key.as_deref());
-            columns.name(verification::CREATED_BY, &row.created_by);
-            columns.time(verification::CREATED_AT, Some(row.created_at));
-            columns.bytea(verification::SEALED, row.sealed.as_deref());
-            columns.bytea(
-                verification::IDEMPOTENCY_KEY,
-                row.idempotency.as_ref().and_then(|one| one.keys.first()).map(Vec::as_slice),
-            );
-            columns.bytea(
-                verification::PAYLOAD_HASH,
-                row.idempotency.as_ref().and_then(|one| one.payloads.first()).map(Vec::as_slice),
-            );
-            columns.boolean(verification::IS_TEST, row.is_test);
-            columns.text(verification::ROUTE, row.route.as_ref().map(|(name, _)| name.as_str()));
-            columns.bigint(verification::PROVIDER_ID, Some(row.provider_id));
-            columns.bigint(verification::ROLE_ID, Some(row.role_id));
-            columns.bigint(verification::ROUTE_ID, row.route.as_ref().map(|(_, id)| *id));
-            state(columns, &row.state);
-        })?;
+        table_write::insert(&self.store.verification, rows, fill);
         self.announce(|| rows.iter().map(|row| row.id).collect())
     }
 
     /// `sealed` replaces what is there; the end of a verification erases it, whatever else happens.
     pub fn update_verifications(&mut self, rows: &[impl Borrow<VerificationUpdate>]) -> Result<(), Failure> {
-        self.run(&self.store.verifications.update_verifications, &self.store.verification, rows, |row, columns| {
+        let id = |row: &_| Borrow::<VerificationUpdate>::borrow(row).id;
+        table_write::update(&self.store.verification, verification::ID, rows, id, |row, columns| {
             let row: &VerificationUpdate = row.borrow();
-            columns.uuid(verification::ID, row.id);
-            columns.text(verification::PROVIDER, row.moved_to.as_ref().map(|to| to.provider.as_str()));
-            columns.bigint(verification::PROVIDER_ID, row.moved_to.as_ref().map(|to| to.provider_id));
-            columns.text(verification::VENDOR, row.moved_to.as_ref().map(|to| to.vendor.as_str()));
-            columns.bytea(verification::SEALED, row.sealed.as_deref());
+            if let Some(to) = &row.moved_to {
+                columns.text(verification::PROVIDER, Some(&to.provider));
+                columns.bigint(verification::PROVIDER_ID, Some(to.provider_id));
+                columns.text(verification::VENDOR, Some(&to.vendor));
+            }
+            if row.sealed.is_some() || row.state.status.is_terminal() {
+                let sealed = row.sealed.as_deref().filter(|_| !row.state.status.is_terminal());
+                columns.bytea(verification::SEALED, sealed);
+            }
             state(columns, &row.state);
-        })?;
+            true
+        });
         self.announce(|| {
             rows.iter()
                 .map(Borrow::borrow)
@@ -155,14 +124,25 @@ impl StoreTransaction<'_, '_> {
         Ok(())
     }
 
-    /// Notes by which references verifications are known.
-    pub fn insert_references(&mut self, rows: &[NewReference]) -> Result<(), Failure> {
-        self.run(&self.store.verifications.insert_references, &self.store.reference, rows, |row, columns| {
+    /// Notes by which references verifications are known; one that goes by it already goes on doing so.
+    pub fn insert_references(&mut self, rows: &[NewReference]) {
+        let mut known: HashSet<(Uuid, String, Identity)> = HashSet::new();
+        for row in rows {
+            let of_verification = [Key::Uuid(reference::VERIFICATION_ID, row.verification)];
+            scan_table(self.store.reference.relation(), By::PrimaryKey, of_verification, |other| {
+                let name = other.get::<String>(reference::REFERENCE).zip(other.get(reference::PROVIDER_ID));
+                known.extend(name.map(|(reference, provider)| (row.verification, reference, provider)));
+            });
+        }
+        let mut is_new =
+            |row: &&NewReference| known.insert((row.verification, row.reference.to_owned(), row.provider_id));
+        let new: Vec<&NewReference> = rows.iter().filter(&mut is_new).collect();
+        table_write::insert(&self.store.reference, &new, |row, columns| {
             columns.text(reference::PROVIDER, Some(row.provider));
             columns.text(reference::REFERENCE, Some(row.reference));
             columns.uuid(reference::VERIFICATION_ID, row.verification);
             columns.bigint(reference::PROVIDER_ID, Some(row.provider_id));
-        })
+        });
     }
 
     /// The verifications of these ids, as far as they exist.
@@ -226,6 +206,29 @@ impl StoreTransaction<'_, '_> {
         }
         Ok(locked)
     }
+}
+
+/// The columns of a verification that begins.
+pub fn fill(row: &NewVerification, columns: &mut Columns) {
+    let idempotency = row.idempotency.as_ref();
+    columns.uuid(verification::ID, row.id);
+    columns.text(verification::PROVIDER, Some(&row.provider));
+    columns.text(verification::VENDOR, Some(&row.vendor));
+    columns.text(verification::RECIPIENT_MASKED, row.recipient_masked.as_deref());
+    columns.bytea(verification::RECIPIENT_KEY, row.recipient_key.as_deref());
+    columns.name(verification::CREATED_BY, &row.created_by);
+    columns.time(verification::CREATED_AT, Some(row.created_at));
+    columns.bytea(verification::SEALED, row.sealed.as_deref());
+    let key = idempotency.and_then(|one| one.keys.first());
+    let payload = idempotency.and_then(|one| one.payloads.first());
+    columns.bytea(verification::IDEMPOTENCY_KEY, key.map(Vec::as_slice));
+    columns.bytea(verification::PAYLOAD_HASH, payload.map(Vec::as_slice));
+    columns.boolean(verification::IS_TEST, row.is_test);
+    columns.text(verification::ROUTE, row.route.as_ref().map(|(name, _)| name.as_str()));
+    columns.bigint(verification::PROVIDER_ID, Some(row.provider_id));
+    columns.bigint(verification::ROLE_ID, Some(row.role_id));
+    columns.bigint(verification::ROUTE_ID, row.route.as_ref().map(|(_, id)| *id));
+    state(columns, &row.state);
 }
 
 /// The columns that a verification's state fills.

@@ -319,8 +319,9 @@ impl<'a, 'w, 'conn> Batch<'a, 'w, 'conn> {
         attempts.append(&mut self.passed_over);
         self.writer.insert_verifications(&begun)?;
         self.writer.update_verifications(&known)?;
-        self.writer.insert_references(&references)?;
-        self.writer.insert_attempts(&attempts)
+        self.writer.insert_references(&references);
+        self.writer.insert_attempts(&attempts);
+        Ok(())
     }
 }
 

@@ -77,10 +77,11 @@ impl Worker {
         let ended: Vec<EndedCall> = completed_calls.into_iter().map(|completed| self.end_of(completed, now)).collect();
         self.record_breakers();
         let recorded = self.store.write(durability, |writer| {
-            writer.complete_attempts(&ended)?;
+            writer.complete_attempts(&ended);
             writer.update_verifications(&ended)?;
             let references: Vec<NewReference> = ended.iter().filter_map(|ended| self.new_reference(ended)).collect();
-            writer.insert_references(&references)
+            writer.insert_references(&references);
+            Ok(())
         });
         match recorded {
             Ok(()) => {

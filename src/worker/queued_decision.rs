@@ -290,6 +290,7 @@ pub fn write(writer: &mut StoreTransaction, decisions: &mut [QueuedDecision], no
         }
     }
     writer.update_verifications(&changes)?;
-    writer.insert_references(&references)?;
-    writer.insert_attempts(&attempts)
+    writer.insert_references(&references);
+    writer.insert_attempts(&attempts);
+    Ok(())
 }

@@ -32,7 +32,7 @@ impl KnownIdentities {
             return Ok(id);
         }
         let id = draw();
-        writer.insert_identities(&[(id, subject)])?;
+        writer.insert_identities(&[(id, subject)]);
         self.fresh.push((key, id));
         Ok(id)
     }

@@ -1,0 +1,241 @@
+//! Writing rows of the extension's own tables without SQL: a statement costs more than the row that it writes. Indexes
+//! are kept and constraints are checked as ever; no trigger fires, nobody else's and none of ours.
+
+use pgrx::pg_sys;
+use uuid::Uuid;
+
+use crate::pg::{
+    row_array::{Columns, RowType},
+    scan::{Key, scan_relation},
+};
+
+const LOCK: pg_sys::LOCKMODE = pg_sys::RowExclusiveLock as pg_sys::LOCKMODE;
+
+/// Inserts rows; `fill` fills the columns of each, of which those that are left out are null.
+pub fn insert<T>(of: &RowType, rows: &[T], fill: impl Fn(&T, &mut Columns)) {
+    if rows.is_empty() {
+        return;
+    }
+    let mut columns = of.columns();
+    // SAFETY: an open table, closed after the last use; each datum is of its column's type, which Columns sees to.
+    unsafe {
+        let mut table = Writing::open(of.relation());
+        for row in rows {
+            columns.clear(table.width());
+            fill(row, &mut columns);
+            table.insert(&mut columns);
+        }
+        table.close();
+    }
+}
+
+/// Updates the row of each id, if there is one: `change` is given its columns as they are, and says whether it has
+/// changed any. The id is the first column of the primary key.
+pub fn update<T>(
+    of: &RowType,
+    column: usize,
+    rows: &[T],
+    id: impl Fn(&T) -> Uuid,
+    change: impl Fn(&T, &mut Columns) -> bool,
+) {
+    if rows.is_empty() {
+        return;
+    }
+    let mut columns = of.columns();
+    // SAFETY: as above; the old values are there as long as the scan that has found them.
+    unsafe {
+        let mut table = Writing::open(of.relation());
+        for row in rows {
+            while !table.update([Key::Uuid(column, id(row))], &mut columns, |columns| change(row, columns)) {
+                // Somebody has changed the row between our look and our turn: it is looked at again.
+                pgrx::check_for_interrupts!();
+            }
+        }
+        table.close();
+    }
+}
+
+/// A table that is written to, with its indexes.
+struct Writing {
+    table: pg_sys::Relation,
+    indexes: *mut pg_sys::ResultRelInfo,
+    state: *mut pg_sys::EState,
+    slot: *mut pg_sys::TupleTableSlot,
+}
+
+impl Writing {
+    /// # Safety
+    /// In a transaction that writes, whose abort gives back what an error leaves open.
+    unsafe fn open(table: pg_sys::Oid) -> Self {
+        // SAFETY: as the caller promises; a ResultRelInfo is plain data, which is initialised here. Its number among
+        // the tables of a query is 0: it is of none.
+        unsafe {
+            let table = pg_sys::table_open(table, LOCK);
+            let state = pg_sys::CreateExecutorState();
+            let indexes = pg_sys::palloc0(size_of::<pg_sys::ResultRelInfo>()).cast::<pg_sys::ResultRelInfo>();
+            pg_sys::InitResultRelInfo(indexes, table, 0, std::ptr::null_mut(), 0);
+            pg_sys::ExecOpenIndices(indexes, false);
+            let slot = pg_sys::MakeSingleTupleTableSlot((*table).rd_att, &raw const pg_sys::TTSOpsHeapTuple);
+            Self { table, indexes, state, slot }
+        }
+    }
+
+    /// How many columns the table has.
+    fn width(&self) -> usize {
+        // SAFETY: the table is open.
+        unsafe { (*(*self.table).rd_att).natts as usize }
+    }
+
+    /// # Safety
+    /// The columns are of this table.
+    unsafe fn insert(&mut self, columns: &mut Columns) {
+        // SAFETY: as the caller promises.
+        unsafe {
+            self.form(columns);
+            let command = pg_sys::GetCurrentCommandId(true);
+            pg_sys::table_tuple_insert(self.table, self.slot, command, 0, std::ptr::null_mut());
+            self.insert_into_indexes();
+        }
+    }
+
+    /// Returns false if somebody else was faster.
+    ///
+    /// # Safety
+    /// The keys are of the primary key, and the columns are of this table.
+    unsafe fn update(
+        &mut self,
+        keys: [Key; 1],
+        columns: &mut Columns,
+        change: impl FnOnce(&mut Columns) -> bool,
+    ) -> bool {
+        let mut change = Some(change);
+        let mut is_done = true;
+        // SAFETY: as the caller promises; the scan ends after the row that it has found is written anew.
+        unsafe {
+            #[cfg(not(feature = "pg18"))]
+            let primary_key = pg_sys::RelationGetPrimaryKeyIndex(self.table);
+            #[cfg(feature = "pg18")]
+            let primary_key = pg_sys::RelationGetPrimaryKeyIndex(self.table, false);
+            scan_relation(self.table, primary_key, keys, |row| {
+                let Some(change) = change.take() else { return };
+                columns.clear(self.width());
+                columns.read(row);
+                if change(columns) {
+                    self.form(columns);
+                    is_done = self.replace(row.tid());
+                }
+            });
+        }
+        is_done
+    }
+
+    /// Puts the row in the slot into the place of the one that stands there.
+    ///
+    /// # Safety
+    /// A row of this table stands there.
+    unsafe fn replace(&mut self, mut place: pg_sys::ItemPointerData) -> bool {
+        let mut failure = pg_sys::TM_FailureData::default();
+        let mut lock = pg_sys::LockTupleMode::LockTupleNoKeyExclusive;
+        #[cfg(any(feature = "pg14", feature = "pg15"))]
+        let mut moved = false;
+        #[cfg(not(any(feature = "pg14", feature = "pg15")))]
+        let mut moved = pg_sys::TU_UpdateIndexes::TU_None;
+        // SAFETY: as the caller promises; everything that is written to lives here. Waits for who has the row locked.
+        let outcome = unsafe {
+            let command = pg_sys::GetCurrentCommandId(true);
+            let none = std::ptr::null_mut();
+            let snapshot = pg_sys::GetActiveSnapshot();
+            pg_sys::table_tuple_update(
+                self.table,
+                &mut place,
+                self.slot,
+                command,
+                snapshot,
+                none,
+                true,
+                &mut failure,
+                &mut lock,
+                &mut moved,
+            )
+        };
+        #[cfg(not(any(feature = "pg14", feature = "pg15")))]
+        let moved = moved != pg_sys::TU_UpdateIndexes::TU_None;
+        match outcome {
+            pg_sys::TM_Result::TM_Ok => {
+                if moved {
+                    // SAFETY: the slot has the row as it was written.
+                    unsafe { self.insert_into_indexes() };
+                }
+                true
+            }
+            // Deleted, it is not there any more when it is looked for again. What this very command has written is seen
+            // by the next one.
+            pg_sys::TM_Result::TM_Updated | pg_sys::TM_Result::TM_Deleted | pg_sys::TM_Result::TM_SelfModified => {
+                // SAFETY: in a transaction that writes.
+                unsafe { pg_sys::CommandCounterIncrement() };
+                false
+            }
+            _ => pgrx::error!("otp_gateway: a row of the record could not be updated: {outcome}"),
+        }
+    }
+
+    /// Puts the columns into the slot, and asks the table's constraints.
+    ///
+    /// # Safety
+    /// The columns are of this table.
+    unsafe fn form(&mut self, columns: &mut Columns) {
+        // SAFETY: as the caller promises; the slot frees the row.
+        unsafe {
+            let row = columns.form((*self.table).rd_att);
+            pg_sys::ExecStoreHeapTuple(row, self.slot, true);
+            if !(*(*self.table).rd_att).constr.is_null() {
+                pg_sys::ExecConstraints(self.indexes, self.slot, self.state);
+            }
+        }
+    }
+
+    /// # Safety
+    /// The slot has a row that has just been written.
+    unsafe fn insert_into_indexes(&mut self) {
+        let none = std::ptr::null_mut();
+        // SAFETY: as the caller promises.
+        unsafe {
+            #[cfg(any(feature = "pg14", feature = "pg15"))]
+            pg_sys::ExecInsertIndexTuples(
+                self.indexes,
+                self.slot,
+                self.state,
+                false,
+                false,
+                none,
+                std::ptr::null_mut(),
+            );
+            #[cfg(not(any(feature = "pg14", feature = "pg15")))]
+            pg_sys::ExecInsertIndexTuples(
+                self.indexes,
+                self.slot,
+                self.state,
+                false,
+                false,
+                none,
+                std::ptr::null_mut(),
+                false,
+            );
+        }
+    }
+
+    /// What was written is seen by what comes after it.
+    ///
+    /// # Safety
+    /// It is open; the lock is kept until the end of the transaction.
+    unsafe fn close(self) {
+        // SAFETY: as the caller promises.
+        unsafe {
+            pg_sys::ExecCloseIndices(self.indexes);
+            pg_sys::ExecDropSingleTupleTableSlot(self.slot);
+            pg_sys::FreeExecutorState(self.state);
+            pg_sys::table_close(self.table, pg_sys::NoLock as pg_sys::LOCKMODE);
+            pg_sys::CommandCounterIncrement();
+        }
+    }
+}

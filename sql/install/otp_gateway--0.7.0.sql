@@ -66,10 +66,11 @@ COMMENT ON DOMAIN otp_gateway_internal.outcome IS
 -- policy at all, which hides every row from everybody whom row security binds, and what a role may see it sees in the
 -- views below.
 -- Columns are in the order in which versions added them: src/store/columns.rs knows them by number. Room on each page
--- lets an update stay there and leave the indexes alone (HOT). For the same reason no index, and no index's predicate,
--- may name a column that changes: status, reference, expires_at, the counts, sealed. pg_read_all_data reads TOAST
--- tables as well, where no row security reaches: a row stays whole while it fits on a page; and ANALYZE takes no
--- samples of the secret columns.
+-- lets an update stay there and leave the indexes alone (HOT): a page takes no more rows than can all end on it, also
+-- where all of them begin before the first one ends. For the same reason no index, and no index's predicate, may name a
+-- column that changes: status, reference, expires_at, the counts, sealed. pg_read_all_data reads TOAST tables as well,
+-- where no row security reaches: a row stays whole while it fits on a page; and ANALYZE takes no samples of the secret
+-- columns.
 CREATE TABLE otp_gateway_internal.verification_record (
     id uuid CONSTRAINT verification_pkey PRIMARY KEY,
     provider text NOT NULL,
@@ -94,7 +95,7 @@ CREATE TABLE otp_gateway_internal.verification_record (
     provider_id bigint,
     role_id bigint,
     route_id bigint
-) WITH (fillfactor = 50, toast_tuple_target = 8160);
+) WITH (fillfactor = 40, toast_tuple_target = 8160);
 ALTER TABLE otp_gateway_internal.verification_record
     ALTER COLUMN recipient_key SET STATISTICS 0,
     ALTER COLUMN sealed SET STATISTICS 0,
@@ -171,7 +172,7 @@ CREATE TABLE otp_gateway_internal.attempt_record (
     role_id bigint,
     account bytea,
     retry_at timestamptz
-) WITH (fillfactor = 50);
+) WITH (fillfactor = 33);
 ALTER TABLE otp_gateway_internal.attempt_record
     ALTER COLUMN recipient_key SET STATISTICS 0,
     ALTER COLUMN account SET STATISTICS 0;

@@ -6,7 +6,7 @@ import contextlib
 
 import pytest
 
-from conftest import Running, until
+from conftest import Running, statistics_at_once, until
 
 TABLES = ("verification_record", "attempt_record", "reference", "identity")
 BODY = "SELECT * FROM otp_send('ideamart', jsonb_build_object('mobile', %s))"
@@ -142,3 +142,26 @@ def test_what_somebody_deletes_meanwhile(gateway, simulator):
     assert call.row()["outcome"] == "sent"
     assert gateway.execute("SELECT count(*)::int FROM otp_gateway_internal.attempt_record") == [(0,)]
     assert gateway.send()["outcome"] == "sent"
+
+
+@statistics_at_once
+def test_updates_leave_the_indexes_alone(gateway, simulator):
+    """A hundred sends that have begun fill pages before the first of them ends: there is room for what is to come (HOT)."""
+    gateway.send()
+    simulator.fault("hold", "ideamart", "send")
+    calls = [Running(gateway.connect(), BODY, (gateway.number(),)) for _ in range(100)]
+    simulator.held(100)
+    simulator.clear_faults()
+    simulator.release()
+    assert {call.row()["outcome"] for call in calls} == {"sent"}
+
+    def counted():
+        # The worker tells the statistics once a second at most, and when it does something.
+        gateway.send()
+        rows = gateway.execute(
+            "SELECT n_tup_upd, n_tup_hot_upd FROM pg_stat_all_tables WHERE relname IN ('verification_record', 'attempt_record')"
+        )
+        return rows if all(updates >= 100 for updates, _ in rows) else None
+
+    for updates, hot in until(counted, "the worker's statistics"):
+        assert hot / updates >= 0.98

@@ -19,7 +19,7 @@ pub mod worker_report;
 use crate::ipc::segment::Part;
 
 /// What lies in shared memory.
-static PARTS: [&Part; 2] = [&worker_registry::REGISTRY, &slot::SLOTS];
+static PARTS: [&Part; 3] = [&worker_registry::REGISTRY, &slot::STATES, &slot::SLOTS];
 
 /// In `_PG_init` of the postmaster: asks for the shared memory.
 pub fn init() {

@@ -44,7 +44,6 @@ pub enum SlotState {
 #[repr(C)]
 pub struct Slot {
     lock: SpinLock,
-    state: AtomicU32,
     /// Tells one call through this slot from the next.
     call: AtomicU64,
     database: AtomicU32,
@@ -79,6 +78,23 @@ pub fn slots() -> &'static [Slot] {
     unsafe { std::slice::from_raw_parts(SLOTS.base().cast::<Slot>(), segment::max_processes()) }
 }
 
+/// The states of all slots, side by side: the worker looks at each of them in each of its rounds, and the slots lie pages
+/// apart.
+pub static STATES: Part = Part::new(|| segment::max_processes() * size_of::<AtomicU32>());
+
+fn states() -> &'static [AtomicU32] {
+    // SAFETY: the memory is ours for the life of the server, as long as STATES asked for, and zeroed at first.
+    unsafe { std::slice::from_raw_parts(STATES.base().cast::<AtomicU32>(), segment::max_processes()) }
+}
+
+/// The slots that a worker, of whichever database, has something to take from or to give to: a look without the locks.
+pub fn for_workers() -> impl Iterator<Item = (u32, &'static Slot)> {
+    let is_for_worker =
+        |state: &AtomicU32| matches!(SlotState::of(state.load(SeqCst)), SlotState::Request | SlotState::ResponseMore);
+    let all = slots().iter().zip(states()).enumerate();
+    all.filter(move |(_, (_, state))| is_for_worker(state)).map(|(number, (slot, _))| (number as u32, slot))
+}
+
 /// The transaction of this process has called us; or, with `false`, has ended. Cannot fail: a transaction callback
 /// calls it.
 pub fn mark_caller(calls: bool) {
@@ -110,18 +126,30 @@ pub fn untaken(database: u32) -> (usize, Option<SinceBoot>) {
     })
 }
 
+impl SlotState {
+    fn of(number: u32) -> Self {
+        match number {
+            1 => Self::Request,
+            2 => Self::RequestMore,
+            3 => Self::Restart,
+            4 => Self::Accepted,
+            5 => Self::Response,
+            6 => Self::ResponseMore,
+            _ => Self::Idle,
+        }
+    }
+}
+
 impl Slot {
     /// A look without the lock: to be confirmed under it.
     pub fn state(&self) -> SlotState {
-        match self.state.load(SeqCst) {
-            1 => SlotState::Request,
-            2 => SlotState::RequestMore,
-            3 => SlotState::Restart,
-            4 => SlotState::Accepted,
-            5 => SlotState::Response,
-            6 => SlotState::ResponseMore,
-            _ => SlotState::Idle,
-        }
+        SlotState::of(self.state_word().load(SeqCst))
+    }
+
+    /// In the place of its number.
+    fn state_word(&self) -> &'static AtomicU32 {
+        let from = std::ptr::from_ref(self).addr() - SLOTS.base().addr();
+        &states()[from / size_of::<Self>()]
     }
 
     pub fn database(&self) -> u32 {
@@ -148,7 +176,7 @@ impl Locked<'_> {
     }
 
     pub fn set_state(&self, state: SlotState) {
-        self.slot.state.store(state as u32, SeqCst);
+        self.slot.state_word().store(state as u32, SeqCst);
     }
 
     /// Begins a new call, whatever the slot was at.

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use zeroize::Zeroizing;
 
 use crate::{
-    ipc::slot::{Locked, SlotState, slots},
+    ipc::slot::{Locked, SlotState, for_workers, slots},
     pg::process::ProcessNumber,
 };
 
@@ -99,19 +99,16 @@ impl WorkerEnd {
     /// Every request that has come whole since the last time.
     pub fn collect(&mut self) -> Vec<Received> {
         let mut received = Vec::new();
-        for (number, slot) in slots().iter().enumerate() {
-            if !matches!(slot.state(), SlotState::Request | SlotState::ResponseMore) || slot.database() != self.database
-            {
-                continue;
-            }
+        let database = self.database;
+        for (number, slot) in for_workers().filter(|(_, slot)| slot.database() == database) {
             let locked = slot.lock();
             // Meanwhile the process may be another, in another database.
-            if slot.database() != self.database {
+            if slot.database() != database {
                 continue;
             }
             match locked.state() {
-                SlotState::Request => received.extend(self.receive(locked, number as u32)),
-                SlotState::ResponseMore => self.send_more(locked, number as u32),
+                SlotState::Request => received.extend(self.receive(locked, number)),
+                SlotState::ResponseMore => self.send_more(locked, number),
                 _ => {}
             }
         }

@@ -147,6 +147,48 @@ def own_cluster():
         cluster.remove()
 
 
+# epoll_wait, as the server calls it: in a main thread that is to die it fails.
+MORTAL = r"""
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <errno.h>
+#include <stdio.h>
+#include <sys/epoll.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+int epoll_wait(int set, struct epoll_event *events, int most, int timeout) {
+    int (*real)(int, struct epoll_event *, int, int) = (int (*)(int, struct epoll_event *, int, int)) dlsym(RTLD_NEXT, "epoll_wait");
+    char place[256];
+    snprintf(place, sizeof place, "%s/dies.%d", PLACE, getpid());
+    if (syscall(SYS_gettid) == getpid() && access(place, F_OK) == 0) {
+        errno = EBADF;
+        return -1;
+    }
+    return real(set, events, most, timeout);
+}
+"""
+
+
+@pytest.fixture
+def mortal_cluster():
+    """One in which a process can be made to end by an error when it goes to sleep next."""
+    cluster = Cluster()
+    library = cluster.directory / "mortal.so"
+    compiler = ["cc", "-shared", "-fPIC", f'-DPLACE="{cluster.directory}"', "-o", library, "-xc", "-", "-ldl"]
+    subprocess.run(compiler, input=MORTAL, text=True, check=True)
+    cluster.environment = {"LD_PRELOAD": str(library)}
+    try:
+        yield cluster.create().start()
+    finally:
+        cluster.remove()
+
+
+def make_fail(cluster, pid):
+    """The process ends by an error when it goes to sleep next."""
+    (cluster.directory / f"dies.{pid}").touch()
+
+
 @pytest.fixture
 def database(cluster):
     with cluster.database() as name:

@@ -13,8 +13,7 @@ import psycopg2
 import pytest
 
 from cluster import BINDIR, Cluster
-from conftest import FLOWS, Gateway, Running, until
-from test_lifecycle import make_fail
+from conftest import FLOWS, Gateway, Running, make_fail, until
 from test_queue import standby_of
 from test_retention import DAY, acting_as, aged
 from test_standbys import wants
@@ -149,17 +148,19 @@ def test_a_worker_that_is_terminated(gateway):
     assert after["detail"] == "running" and after["since"] > before
 
 
-def test_a_worker_that_dies(own):
+def test_a_worker_that_dies(mortal_cluster, simulator):
     """By an error: it is said why, until another one has come."""
-    own.send()
-    make_fail(worker_pid(own))
-    # It goes to sleep again.
-    call = Running(own.connect(), *a_send(own))
-    row = until(lambda: (row := health(own)["worker"])["level"] == 2 and row, "it is said")
-    call.wait()
-    assert row["detail"].startswith("it has died: ") and len(row["detail"]) > 20 and row["value"] >= 1
-    becomes(own, "worker", 0)
-    assert own.send()["outcome"] == "sent"
+    with mortal_cluster.database() as name, Gateway(mortal_cluster, name, simulator) as mortal:
+        mortal.create_providers()
+        mortal.send()
+        make_fail(mortal_cluster, worker_pid(mortal))
+        # It goes to sleep again.
+        call = Running(mortal.connect(), *a_send(mortal))
+        row = until(lambda: (row := health(mortal)["worker"])["level"] == 2 and row, "it is said")
+        call.wait()
+        assert row["detail"].startswith("it has died: ") and len(row["detail"]) > 20 and row["value"] >= 1
+        becomes(mortal, "worker", 0)
+        assert mortal.send()["outcome"] == "sent"
 
 
 def test_an_outcome_that_cannot_be_put_on_record(gateway, simulator):

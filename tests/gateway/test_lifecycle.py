@@ -12,7 +12,7 @@ import psycopg2
 import pytest
 
 from cluster import BINDIR, MAJOR, Cluster, as_server_user, kill
-from conftest import Gateway, Running, complaints, until
+from conftest import Gateway, Running, complaints, make_fail, until
 from test_databases import run, workers
 
 # An error that says why comes within so many seconds.
@@ -176,18 +176,13 @@ def test_a_stuck_worker_is_only_waited_for(gateway, simulator):
     other.close()
 
 
-def make_fail(pid):
-    """The process can open no file any more: the worker ends by an error when it goes to sleep next."""
-    subprocess.run(as_server_user(["prlimit", "--pid", str(pid), "--nofile=3:3"]), check=True)
-
-
-def test_a_worker_that_dies_with_a_request(own_cluster, simulator):
-    gateway = opened(own_cluster, simulator, timeout="60s")
+def test_a_worker_that_dies_with_a_request(mortal_cluster, simulator):
+    gateway = opened(mortal_cluster, simulator, timeout="60s")
     simulator.fault("hold", operation="send", times=1)
     call = Running(gateway.connect(), SEND, payload(gateway))
     simulator.held(1)
     pid = worker_of(gateway)
-    make_fail(pid)
+    make_fail(mortal_cluster, pid)
     other = Running(gateway.connect(), SEND, payload(gateway))
     row = call.row(10)
     assert (row["outcome"], row["status"]) == ("unknown", "unknown")
@@ -198,14 +193,14 @@ def test_a_worker_that_dies_with_a_request(own_cluster, simulator):
     simulator.release()
 
 
-def test_a_worker_that_dies_with_a_request_and_none_comes(own_cluster, simulator):
+def test_a_worker_that_dies_with_a_request_and_none_comes(mortal_cluster, simulator):
     """Whether it was sent nobody knows: `unknown`, and not that nothing was."""
-    gateway = opened(own_cluster, simulator, timeout="60s")
+    gateway = opened(mortal_cluster, simulator, timeout="60s")
     simulator.fault("hold", operation="send", times=1)
     call = Running(gateway.connect(), SEND, payload(gateway))
     simulator.held(1)
     gateway.execute("ALTER TABLE otp_gateway_internal.attempt_record RENAME TO elsewhere")
-    make_fail(worker_of(gateway))
+    make_fail(mortal_cluster, worker_of(gateway))
     other = Running(gateway.connect(), SEND, payload(gateway))
     row = call.row(15)
     assert (row["outcome"], row["status"], row["retryable"]) == ("unknown", "unknown", False)

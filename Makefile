@@ -13,7 +13,8 @@
 #   make gateway T=test_limits K=resend   one file of the gateway tests, and of it what is called so
 #   make test-clients   the drivers, ORMs and poolers of docs/clients.md, and a table of what passed
 #   make examples   the applications of examples/, each with its own tests, against the sandbox
-#   make bench      what a call costs, as ratios
+#   make bench      what a call costs, as ratios; ROW="http find": these rows of the table alone
+#   make bench-scale     the same with ROWS (a million) attempts on record
 #   make soak       MINUTES (10) of load and trouble: nothing sent twice, nothing lost, nothing that grows
 #   make fuzz       RUNS generated vendor answers (ten million) through the readers
 #   make package    a .deb and a .tar.gz into dist/ for each Postgres that PACKAGE_FOR names (a major, or a pg_config)
@@ -55,6 +56,7 @@ PURE = -p dialect -p policy -p http_client -p simulator
 FUZZ_FLAGS = -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 -Cllvm-args=-sanitizer-coverage-inline-8bit-counters \
 	-Cllvm-args=-sanitizer-coverage-pc-table -Cdebug-assertions -Coverflow-checks
 RUNS = 10000000
+ROWS = 1000000
 MINUTES = 10
 # What a package is made for.
 PACKAGE_FOR = $(PG_CONFIG)
@@ -65,7 +67,7 @@ INTO = $(if $(DESTDIR),,$(SUDO))
 STEP = @printf '\n\033[1m== %s\033[0m\n'
 
 .PHONY: all help setup ready build build-simulator install uninstall demo test test-versions versions format lint pure gateway \
-	fuzz fuzz-briefly setup-clients test-clients examples bench soak package packages setup-packages test-packages dist simulator clean
+	fuzz fuzz-briefly setup-clients test-clients examples bench bench-scale soak package packages setup-packages test-packages dist simulator clean
 # What is set up comes before what needs it; cargo builds in parallel by itself.
 .NOTPARALLEL:
 
@@ -171,9 +173,15 @@ examples: setup-clients install
 	$(STEP) "examples: each an application with its own tests, against the sandbox"
 	@cd tests/clients && PYTHONDONTWRITEBYTECODE=1 $(PYTHON) -m pytest -p no:cacheprovider -q test_examples.py test_page.py
 
+# Without a network their rows say that they are not there.
 bench: setup build-simulator install
 	$(STEP) "bench: ratios measured side by side"
-	@PYTHONDONTWRITEBYTECODE=1 $(PYTHON) tests/bench/bench.py
+	@PG_CONFIG="$(PG_CONFIG)" tests/bench/peers.sh "$${OTP_PEERS:-/tmp/otp_gateway_peers}" || echo "   pgsql-http or pg_net cannot be had: not measured"
+	@PYTHONDONTWRITEBYTECODE=1 $(PYTHON) tests/bench/bench.py $(ROW)
+
+bench-scale: setup build-simulator install
+	$(STEP) "bench-scale: a record of $(ROWS) attempts"
+	@PYTHONDONTWRITEBYTECODE=1 $(PYTHON) tests/bench/scale.py $(ROWS)
 
 soak: setup build-simulator install
 	$(STEP) "soak: $(MINUTES) minutes of load and trouble"

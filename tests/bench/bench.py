@@ -1,9 +1,15 @@
-"""`make bench`: what a call costs, as ratios measured side by side, in alternation, in one run. Absolute figures are
-printed beside them and say more of the machine than of the product. `bench.py start queue` measures these rows alone.
+"""`make bench`: what a call costs, as ratios measured side by side, in alternation, in one run: seven pairs, the median, and the
+spread. Absolute figures are printed beside them and say more of the machine than of the product. `bench.py start queue`
+measures these rows alone; `make bench-scale` the same on a long record.
 
-  send / floor      otp_send against the same record written by the session itself, in two commits and without HTTP
-  slow vendor       a vendor that takes 50 ms, 200 sessions, against pg_sleep(0.05) in as many sessions
   session memory    what a session's own memory grows by with its first call
+  http              otp_send against one POST by pgsql-http and the INSERT of a row, 1, 16 and 64 sessions
+  floor             otp_send against the same record written by the session itself, in two commits and without HTTP
+  find              otp_gateway.find of a number with one verification, against a row by its primary key
+  wal               write-ahead log of one immediate send, by LSNs and by pg_waldump
+  hot               which share of the updates leaves the indexes alone, 64 sessions
+  pg_net            5,000 queued sends drained, against pg_net's 5,000 requests
+  places            5,000 queued behind a vendor that takes 50 ms: the share of what max_in_flight 256 allows
   queue             10,000 queued sends drained, against 10,000 immediate sends by 64 sessions
   trigger           an INSERT of 10,000 rows with our trigger, against one with a PL/pgSQL trigger that writes an equal row
   commit            from COMMIT to the request's arrival at the vendor, against the COMMIT itself, idle
@@ -11,7 +17,10 @@ printed beside them and say more of the machine than of the product. `bench.py s
   start             the first call after an end of the worker, with 1,000,000 attempts on record, against the same with 1,000
   open transaction  from COMMIT to a queued send's outcome beside a transaction that is older than 300,000 that were
                     enqueued since, against the same without one
-  idle worker       context switches and queries of the worker in 60 s in which nobody calls
+  slow vendor       a vendor that takes 50 ms, 200 sessions, against pg_sleep(0.05) in as many sessions
+  idle worker       context switches and queries of the worker in 30 s in which nobody calls
+
+pgsql-http and pg_net come from tests/bench/peers.sh; where they are not installed, their rows say so.
 """
 
 import contextlib
@@ -30,8 +39,8 @@ sys.path.insert(0, str(HERE.parent / "gateway"))
 from cluster import BINDIR, Cluster, private_kib  # noqa: E402
 from simulator import Simulator  # noqa: E402
 
-ROUNDS = 3
-SECONDS = 5
+ROUNDS = 7
+SECONDS = 3
 
 
 def say(text):
@@ -55,7 +64,7 @@ class Bench:
             "CREATE USER MAPPING FOR PUBLIC SERVER ideamart OPTIONS (application_id 'APP_001100', password 'secret')"
         )
         self.execute("SET otp_gateway.max_sends_per_transaction = 1000000")
-        self.execute("CREATE SCHEMA floor")
+        self.execute("CREATE SCHEMA floor; CREATE TABLE floor.sent (at timestamptz, mobile bigint, status integer, content text)")
         for table, ours in (("verification", "verification_record"), ("attempt", "attempt_record"), ("reference", "reference")):
             self.execute(f"CREATE TABLE floor.{table} (LIKE otp_gateway_internal.{ours} INCLUDING ALL)")
         self.failed = False
@@ -74,7 +83,7 @@ class Bench:
         done = subprocess.run(
             [
                 BINDIR / "pgbench", "-n", "-M", "prepared", "-f", HERE / f"{script}.sql", "-c", str(sessions), "-j", "2",
-                "-T", str(SECONDS), "-h", self.cluster.directory, "-p", str(self.cluster.port), "-U", "postgres", database,
+                "-T", str(SECONDS), "-D", f"url='{self.simulator.url('ideamart')}/subscription/otp/request'", "-h", self.cluster.directory, "-p", str(self.cluster.port), "-U", "postgres", database,
             ],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -87,18 +96,22 @@ class Bench:
     def ratio(self, what, script, against, sessions, wanted):
         """The median of the rounds' ratios: each round measures both, one right after the other."""
         pairs = []
-        self.rate(script, sessions)  # warms connections and caches
+        for name in (script, against):
+            self.rate(name, sessions)  # warms connections and caches
         for number in range(ROUNDS):
             order = (script, against) if number % 2 == 0 else (against, script)
             rates = {name: self.rate(name, sessions) for name in order}
             pairs.append((rates[script], rates[against]))
             say(f"   {what}: {rates[script]:.0f}/s against {rates[against]:.0f}/s")
-        self.note(
-            what,
-            statistics.median(a / b for a, b in pairs),
-            wanted,
-            f"{statistics.median(a for a, _ in pairs):.0f}/s : {statistics.median(b for _, b in pairs):.0f}/s",
-        )
+        rates = f"{statistics.median(a for a, _ in pairs):.0f}/s : {statistics.median(b for _, b in pairs):.0f}/s"
+        self.note_ratios(what, [a / b for a, b in pairs], wanted, rates)
+
+    def note_ratios(self, what, ratios, wanted, detail="", at_least=True):
+        spread = f"{min(ratios):.2f} to {max(ratios):.2f}"
+        self.note(what, statistics.median(ratios), wanted, f"{spread}, {detail}" if detail else spread, at_least)
+
+    def not_measured(self, what, why):
+        self.rows.append((what, "-", "", "", why))
 
     def note(self, what, figure, wanted, detail, at_least=True):
         met = figure >= wanted if at_least else figure <= wanted
@@ -110,10 +123,13 @@ class Bench:
         """Seconds that so many immediate sends by 64 sessions take, connecting aside."""
         return sends / self.rate("send", 64)
 
-    def drained(self, sends):
+    def drained(self, sends, slow=False):
         """Seconds from the COMMIT of so many queued sends to the last one's outcome."""
-        self.simulator.reset()
-        self.simulator.ask("POST", "/logging", {"enabled": False})
+        if not slow:
+            self.simulator.reset()
+            self.simulator.ask("POST", "/logging", {"enabled": False})
+        before = self.simulator.count("ideamart", "send")
+        ((first,),) = self.execute("SELECT otp_gateway.id_at(clock_timestamp())")
         self.execute("BEGIN")
         self.execute(
             "SELECT count(e.verification_id) FROM generate_series(1, %d) AS n, "
@@ -121,9 +137,10 @@ class Bench:
         )
         self.execute("COMMIT")
         began = time.monotonic()
-        self.simulator.count("ideamart", "send", atleast=sends, wait=120_000)
-        while self.execute("SELECT 1 FROM otp_gateway.verification WHERE status IN ('queued', 'sending') LIMIT 1"):
-            time.sleep(0.005)
+        self.simulator.count("ideamart", "send", atleast=before + sends, wait=120_000)
+        # By the index: to look at all of the record would be what is measured.
+        while self.execute(f"SELECT 1 FROM otp_gateway.verification WHERE id >= '{first}' AND status IN ('queued', 'sending') LIMIT 1"):
+            time.sleep(0.01)
         return time.monotonic() - began
 
     def queue(self):
@@ -132,7 +149,110 @@ class Bench:
             drained, immediate = self.drained(sends), self.immediate(sends)
             say(f"   queue: {sends} drained in {drained:.2f} s against {immediate:.2f} s of immediate sends")
             ratios.append(drained / immediate)
-        self.note("queue / immediate, 10,000 sends", statistics.median(ratios), 1.0, f"{min(ratios):.2f} to {max(ratios):.2f}", at_least=False)
+        self.note_ratios("queue / immediate, 10,000 sends", ratios, 1.0, at_least=False)
+
+    def http(self):
+        if not self.execute("SELECT FROM pg_available_extensions WHERE name = 'http'"):
+            return self.not_measured("send / pgsql-http and INSERT", "pgsql-http is not installed: tests/bench/peers.sh")
+        self.execute("CREATE EXTENSION IF NOT EXISTS http")
+        for sessions, wanted in ((1, 0.95), (16, 1.6), (64, 2.0)):
+            self.ratio(f"send / pgsql-http and INSERT, {sessions} session{'s' * (sessions > 1)}", "send", "http", sessions, wanted)
+        assert self.execute("SELECT DISTINCT status, content::jsonb->>'statusCode' FROM floor.sent") == [(200, "S1000")]
+
+    def pg_net(self):
+        """In a server of its own: its worker never sleeps."""
+        if not self.execute("SELECT FROM pg_available_extensions WHERE name = 'pg_net'"):
+            return self.not_measured("pg_net / drain of 5,000", "pg_net is not installed: tests/bench/peers.sh")
+        sends, ratios, details = 5000, [], []
+        settings = {"shared_preload_libraries": "'pg_net'", "pg_net.batch_size": 5000, "pg_net.database_name": "'postgres'"}
+        cluster = Cluster({**settings, "shared_buffers": "'256MB'"}, preload=False).create().start()
+        try:
+            with cluster.session() as session, session.cursor() as cursor:
+                cursor.execute("CREATE EXTENSION pg_net")
+                for _ in range(3):
+                    theirs = self.drained_by_pg_net(cursor, sends)
+                    ours = statistics.median(self.drained(sends) for _ in range(3))
+                    say(f"   pg_net: {sends} drained in {ours:.2f} s against {theirs:.2f} s")
+                    ratios.append(theirs / ours)
+                    details.append(f"{sends / ours:.0f}/s : {sends / theirs:.0f}/s")
+        finally:
+            cluster.remove()
+        self.note_ratios("pg_net / drain of 5,000", ratios, 20, details[-1])
+
+    def drained_by_pg_net(self, cursor, sends):
+        cursor.execute("TRUNCATE net._http_response")
+        cursor.execute(
+            "SELECT count(net.http_post(%s, jsonb_build_object('applicationId', 'APP_001100', 'password', 'secret', 'subscriberId', "
+            "'tel:9477' || lpad(n::text, 7, '0'), 'applicationHash', 'abcdefgh'), timeout_milliseconds => 60000)) FROM generate_series(1, %s) AS n",
+            (self.simulator.url("ideamart") + "/subscription/otp/request", sends),
+        )
+        began = time.monotonic()
+        while True:
+            cursor.execute("SELECT count(*) FROM net._http_response")
+            if cursor.fetchone()[0] >= sends:
+                return time.monotonic() - began
+            time.sleep(0.05)
+
+    def places(self):
+        self.simulator.fault("latency", vendor="ideamart", ms=50)
+        sends = 5000
+        # What 256 places allow, each of which takes one send in 50 ms.
+        ratios = [sends / self.drained(sends, slow=True) / (256 / 0.05) for _ in range(5)]
+        self.simulator.clear_faults()
+        self.note_ratios("5,000 behind 50 ms / what 256 places allow", ratios, 0.9, f"{statistics.median(ratios) * 5120:.0f}/s")
+
+    def find(self):
+        """As many look-ups a second as there are of a row by its primary key, or half."""
+        self.execute("CREATE TABLE floor.found (number integer PRIMARY KEY, id uuid, status text)")
+        self.execute(
+            "INSERT INTO floor.found SELECT n, s.verification_id, s.status FROM generate_series(0, 999) AS n, "
+            "otp_send('ideamart', jsonb_build_object('mobile', '0779' || lpad(n::text, 6, '0'))) AS s"
+        )
+        self.execute("ANALYZE")
+        rates = [(self.rate("find", 1), self.rate("lookup", 1)) for _ in range(ROUNDS)]
+        times = f"{statistics.median(1e6 / a for a, _ in rates):.0f} us : {statistics.median(1e6 / b for _, b in rates):.0f} us"
+        self.note_ratios("find / row by primary key, 1 session", [b / a for a, b in rates], 2, times, at_least=False)
+
+    def wal(self):
+        """Without full-page images: they are a matter of the checkpoints."""
+        sends, per_send, records = 1000, [], []
+        send = "SELECT outcome FROM otp_send('ideamart', '{\"mobile\": \"0781%06d\"}')"
+        for number in range(100):
+            self.execute(send % number)
+        for part in range(3):
+            self.execute("CHECKPOINT")
+            # The first images after it.
+            for number in range(300):
+                self.execute(send % (100_000 * (part + 1) + number))
+            ((start,),) = self.execute("SELECT pg_current_wal_insert_lsn()")
+            for number in range(sends):
+                self.execute(send % (100_000 * (part + 1) + 1000 + number))
+            time.sleep(0.5)
+            ((end, size),) = self.execute(f"SELECT pg_current_wal_insert_lsn(), pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '{start}')::float8")
+            per_send.append(size / sends)
+            dump = subprocess.run(
+                [BINDIR / "pg_waldump", "-p", self.cluster.data / "pg_wal", "-s", start, "-e", end], stdout=subprocess.PIPE, text=True
+            )
+            records.append(dump.stdout.count("rmgr:") / sends)
+        self.note_ratios("write-ahead log of a send, bytes", per_send, 1250, at_least=False)
+        self.note_ratios("write-ahead log of a send, records", records, 10, at_least=False)
+
+    def hot(self):
+        count = "SELECT relname, n_tup_upd, n_tup_hot_upd FROM pg_stat_all_tables WHERE relname IN ('attempt_record', 'verification_record') ORDER BY 1"
+        self.settle_statistics()
+        before = self.execute(count)
+        for _ in range(3):
+            self.rate("send", 64)
+        self.settle_statistics()
+        for (table, updates, hot), (_, earlier, earlier_hot) in zip(self.execute(count), before):
+            share = (hot - earlier_hot) / (updates - earlier)
+            self.note(f"updates that are HOT, {table}", share, 0.98, f"{updates - earlier} updates, 64 sessions")
+
+    def settle_statistics(self):
+        """The worker tells the statistics once a second at most, and when it does something."""
+        for _ in range(3):
+            self.execute("SELECT otp_send('ideamart', '{\"mobile\": \"0771234567\"}')")
+            time.sleep(1.1)
 
     def trigger(self):
         for statement in TRIGGERS:
@@ -274,18 +394,18 @@ class Bench:
                 before = private_kib(pid)
                 cursor.execute("SELECT outcome FROM otp_send('ideamart', '{\"mobile\": \"0771234567\"}')")
                 grown.append(private_kib(pid) - before)
-        self.note("session memory, KiB", statistics.median(grown), 256, f"of 5 sessions: {sorted(grown)}", at_least=False)
+        self.note("session memory, KiB", statistics.median(grown), 64, f"of 5 sessions: {sorted(grown)}", at_least=False)
 
     def idle_worker(self):
         worker = "SELECT pid, query_start, xact_start FROM pg_stat_activity WHERE backend_type = 'otp_gateway worker'"
         (pid, query_start, _), = self.execute(worker)
         switches = self.switches(pid)
-        say("   idle worker: 60 s in which nobody calls")
-        time.sleep(60)
+        say("   idle worker: 30 s in which nobody calls")
+        time.sleep(30)
         switched = self.switches(pid) - switches
         (_, later, _), = self.execute(worker)
-        self.note("idle worker, context switches in 60 s", switched, 2, "all threads", at_least=False)
-        self.note("idle worker, queries in 60 s", float(later != query_start), 0, "by pg_stat_activity", at_least=False)
+        self.note("idle worker, context switches in 30 s", switched, 0, "all threads", at_least=False)
+        self.note("idle worker, queries in 30 s", float(later != query_start), 0, "by pg_stat_activity", at_least=False)
 
     def switches(self, pid):
         status = (task / "status" for task in pathlib.Path(f"/proc/{pid}/task").iterdir())
@@ -293,12 +413,12 @@ class Bench:
 
     def slow_vendor(self):
         self.simulator.fault("latency", vendor="ideamart", ms=50)
-        self.ratio("slow vendor / pg_sleep, 200 sessions", "send", "sleep", 200, 0.75)
+        self.ratio("slow vendor / pg_sleep, 200 sessions", "send", "sleep", 200, 0.85)
         self.simulator.clear_faults()
 
     def floor(self):
-        self.ratio("send / floor, 16 sessions", "send", "floor", 16, 1.0)
-        self.ratio("send / floor, 64 sessions", "send", "floor", 64, 1.6)
+        self.ratio("send / the same record by hand, 16 sessions", "send", "floor", 16, 1.6)
+        self.ratio("send / the same record by hand, 64 sessions", "send", "floor", 64, 2.0)
 
     def run(self, rows):
         for row in rows:
@@ -406,7 +526,7 @@ HEAD = ("what", "figure", "wanted", "met", "in this run")
 
 # In this order.
 ROWS = (
-    "session_memory", "floor", "queue", "trigger", "commit_to_arrival", "long_record", "start", "open_transaction", "slow_vendor",
+    "session_memory", "http", "floor", "find", "wal", "hot", "pg_net", "places", "queue", "trigger", "commit_to_arrival", "long_record", "start", "open_transaction", "slow_vendor",
     "idle_worker",
 )
 
@@ -422,4 +542,5 @@ def main():
         bench.close()
 
 
-sys.exit(main())
+if __name__ == "__main__":
+    sys.exit(main())

@@ -51,8 +51,8 @@ pub struct Dialect {
     pub set_members: &'static [&'static str],
     /// Writes the HTTP message, or says which field is wrong and what its rule is, without its value.
     pub prepare: fn(&Call) -> Result<Prepared, Invalid>,
-    /// Reads a JSON answer by the vendor's own table: operation, HTTP status, body. None: not this vendor's shape, the
-    /// common rules of `interpret` decide.
+    /// Reads an answer by the vendor's own table: operation, HTTP status, JSON (`Null` where the body is empty).
+    /// Returns None where it has not this vendor's shape: then the common rules of `interpret` decide.
     pub read: fn(Operation, u16, &Value) -> Option<CallResult>,
     /// What a code of the vendor's begins with that says, or may say, that this machine's address is not on its list.
     pub address_codes: &'static [&'static str],

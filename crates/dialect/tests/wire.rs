@@ -712,8 +712,11 @@ fn the_way_of_a_code_has_the_same_name_everywhere() {
 }
 
 #[test]
-fn only_relid_and_twilio_can_cancel() {
-    for vendor in ["iserveu", "hyperverge", "paytm", "ideamart", "msg91"] {
+fn a_vendor_without_a_cancel_says_so() {
+    let without = caller::VENDORS.iter().filter(|(_, dialect)| dialect.fields(Cancel).is_none());
+    let names: Vec<&str> = without.map(|(vendor, _)| *vendor).collect();
+    assert!(names.contains(&"ideamart") && !names.contains(&"relid"), "{names:?}");
+    for vendor in names {
         let invalid = caller(vendor, Cancel).refused();
         assert_eq!(invalid.message, format!("{vendor} has no cancel"));
         let hint =

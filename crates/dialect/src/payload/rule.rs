@@ -251,6 +251,7 @@ impl Rule<'_> {
             Self::PhoneNumber => NumberingPlan::Any.rule().into(),
             Self::PhoneOrEmail => format!("{}; or {}", NumberingPlan::Any.rule(), EmailAddress::RULE),
             Self::Email => EmailAddress::RULE.into(),
+            Self::Text { min, max } if min == max => format!("a text of exactly {min} characters, in one line"),
             Self::Text { min, max } => format!("a text of {min} to {max} characters, in one line"),
             Self::Message { max } => format!("a text of 1 to {max} characters"),
             Self::Identifier { max } => {

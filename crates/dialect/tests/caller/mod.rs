@@ -133,7 +133,8 @@ impl Caller {
 
     #[track_caller]
     pub fn prepared(&self) -> Prepared {
-        self.prepare().unwrap_or_else(|invalid| panic!("{invalid:?}"))
+        let what = format!("{}'s {}", self.vendor.name, self.operation.as_str());
+        self.prepare().unwrap_or_else(|invalid| panic!("{what}, by this file's payloads (a row missing?): {invalid:?}"))
     }
 
     #[track_caller]
@@ -156,13 +157,13 @@ fn secrets(pairs: &[(&str, &str)]) -> BTreeMap<String, Secret> {
     pairs.iter().map(|(name, value)| ((*name).to_owned(), Secret::new(*value))).collect()
 }
 
-/// The message as one text: path and query, headers, body. All of ours are POSTs.
+/// The message as one text: path and query, headers, body; with its method before, where that is no POST.
 pub fn message(request: &HttpRequest) -> String {
-    assert_eq!(request.method, Method::Post);
     let pairs = |pairs: &[(String, Secret)], is: &str| {
         pairs.iter().map(|(name, value)| format!("{name}{is}{}", value.reveal())).collect::<Vec<_>>()
     };
-    let mut lines = vec![request.path.reveal().to_owned()];
+    let method = if request.method == Method::Post { String::new() } else { format!("{} ", request.method.as_str()) };
+    let mut lines = vec![format!("{method}{}", request.path.reveal())];
     lines.extend(pairs(&request.query, "=").into_iter().map(|pair| format!("? {pair}")));
     lines.extend(pairs(&request.headers, ": "));
     lines.push(request.body.reveal().to_owned());

@@ -34,6 +34,7 @@ python() { # python NAME REQUIREMENTS: a Python of that name, with these
 }
 python python "$here/requirements.txt"
 python fastapi "$here/../../examples/fastapi/requirements.txt"
+python django "$here/../../examples/django/requirements.txt"
 
 node() { # node NAME FOLDER: what that folder's package-lock.json names
     ! cmp -s "$2/package-lock.json" "$place/$1/installed.json" || return 0

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# setup.sh PLACE   installs what test_clients.py and the examples run: Node, Java with pgjdbc, pgTAP and
-# Chromium as Debian's packages, unless they are there; the clients of Python and Node, whose versions are pinned here,
-# in PLACE. Does nothing where everything is there.
+# setup.sh PLACE   installs what test_clients.py and the examples run: Node, Java with pgjdbc, Spring and Hibernate, pgTAP
+# and Chromium as Debian's packages, unless they are there; the clients of Python and Node and the formatters, whose
+# versions are pinned here, in PLACE. Does nothing where everything is there.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 place=$1
@@ -12,6 +12,11 @@ command -v node >/dev/null || missing+=(nodejs)
 command -v npm >/dev/null || missing+=(npm)
 command -v javac >/dev/null || missing+=(default-jdk-headless)
 [ -e /usr/share/java/postgresql.jar ] || missing+=(libpostgresql-jdbc-java)
+spring=(libhibernate3-java libhikaricp-java libjavassist-java libspring-context-java libspring-jdbc-java libspring-orm-java
+    libspring-test-java junit4)
+for package in "${spring[@]}"; do
+    dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null | grep -qx installed || missing+=("$package")
+done
 command -v chromedriver >/dev/null || missing+=(chromium chromium-driver)
 # Of the Postgres that PG_CONFIG names, where that is Debian's.
 libraries=$("${PG_CONFIG:-pg_config}" --pkglibdir 2>/dev/null || true)

@@ -27,7 +27,9 @@ async function listen() {
   client.on("notification", ({ payload }) => changes.emit(JSON.parse(payload).id));
   try {
     await client.connect();
-    await client.query("LISTEN otp_gateway");
+    // Of what this role began: nobody else is told the channel's name.
+    const [{ channel }] = (await client.query("SELECT otp_gateway.channel()")).rows;
+    await client.query(`LISTEN ${channel}`);
     // What was announced meanwhile is lost: all look.
     for (const id of changes.eventNames()) changes.emit(id);
   } catch {

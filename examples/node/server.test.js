@@ -93,7 +93,7 @@ test("the listener comes back", async () => {
   const pids = async () =>
     (
       await direct.query(
-        "SELECT pid FROM pg_stat_activity WHERE query = 'LISTEN otp_gateway' AND usename = current_user AND datname = current_database()",
+        "SELECT pid FROM pg_stat_activity WHERE query LIKE 'LISTEN otp_gateway%' AND usename = current_user AND datname = current_database()",
       )
     ).rows.map(({ pid }) => pid);
   const before = await pids();

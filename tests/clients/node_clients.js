@@ -77,7 +77,8 @@ class NodePostgres {
     const listener = new Client(url);
     await listener.connect();
     listener.on("notification", ({ payload }) => notifications.push(payload));
-    await listener.query("LISTEN otp_gateway");
+    const [{ channel }] = (await listener.query("SELECT otp_gateway.channel()")).rows;
+    await listener.query(`LISTEN ${channel}`);
     // end
   }
   heard(seconds) {
@@ -149,7 +150,8 @@ class PostgresJs {
     const sql = this.sql;
     const notifications = (this.notifications = []);
     // docs
-    await sql.listen("otp_gateway", (payload) => notifications.push(payload));
+    const [{ channel }] = await sql`SELECT otp_gateway.channel()`;
+    await sql.listen(channel, (payload) => notifications.push(payload));
     // end
   }
   heard(seconds) {

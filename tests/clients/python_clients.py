@@ -544,6 +544,29 @@ class Django(Psycopg):
 
         connection.cursor().execute(REFUSED)
 
+    def saved(self, mobile):
+        """save() of a model that knows nothing of the trigger, and of an object that is older than its row."""
+        from django.db import models
+
+        class Customer(models.Model):
+            phone = models.TextField()
+            name = models.TextField(null=True)
+            verification_id = models.UUIDField(null=True)
+
+            class Meta:
+                app_label, db_table, managed = "clients", "customer", False
+
+        customer, ids = Customer.objects.create(phone=mobile), []
+        for name, phone in ((None, mobile), ("Nimal", mobile), ("Nimal", mobile[:-1] + "0")):
+            customer.name, customer.phone = name, phone
+            customer.save()
+            customer.refresh_from_db()
+            ids.append(str(customer.verification_id))
+        for old in (ids[0], None):
+            customer.verification_id = old
+            customer.save()
+        return [customer.pk, *ids]
+
     # Django has no way of its own: the server's.
     def late(self, provider, mobile, key):
         from django.db import connection, transaction

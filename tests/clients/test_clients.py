@@ -263,11 +263,31 @@ def test_nothing_of_theirs_is_in_the_log(place):
     assert "canceling statement due to statement timeout" in log
 
 
-def test_encoded_twice(place):
-    """The slip of postgres.js' users: JSON.stringify, which the driver encodes once more."""
+SLIPS = {
+    "JSON.stringify in postgres.js, which encodes it once more": (
+        "otp.otp_send('sandbox', %s)", json.dumps(json.dumps({"mobile": "0771234567"})), "a JSON string that holds an object: encode it once"
+    ),
+    "an id that is None, undefined or null": ("otp.otp_verify(%s, '1')", None, "verification_id (or provider) is null"),
+    "an id with a lost digit": ("otp.otp_verify(%s, '1')", "01900000-0000-7000-8000-00000000000", "verification_id is not a uuid"),
+    "no id to wait for": ("otp_gateway.wait(%s)", None, "verification_id is null"),
+}
+
+
+@pytest.mark.parametrize("slip", SLIPS)
+def test_slips(slip, place):
+    """The message names what is wrong, in the words of the call."""
+    call, value, words = SLIPS[slip]
     with pytest.raises(psycopg2.errors.InvalidParameterValue) as refusal:
-        place.rows("SELECT otp.otp_send('sandbox', %s)", (json.dumps(json.dumps({"mobile": "0771234567"})),))
-    assert "a JSON string that holds an object: encode it once" in str(refusal.value)
+        place.rows(f"SELECT {call}", (value,))
+    assert words in str(refusal.value) and refusal.value.diag.message_hint
+
+
+def test_views_have_types_that_every_tool_knows(place):
+    """No domains, which ORMs reflect as what they do not know."""
+    columns = "SELECT data_type, domain_name FROM information_schema.columns WHERE table_schema = 'otp_gateway' AND column_name = %s"
+    for name in ("status", "operation", "outcome"):
+        found = place.rows(columns, (name,))
+        assert found and set(found) == {("text", None)}, name
 
 
 def test_asyncpg_without_the_cast(place):

@@ -2,6 +2,7 @@
 //! row.
 
 pub mod approval;
+pub mod channel;
 pub mod check;
 pub mod fdw_validators;
 pub mod function;

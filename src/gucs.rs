@@ -100,8 +100,8 @@ fn define_record() {
     );
     GucRegistry::define_bool_guc(
         c"otp_gateway.notify",
-        c"Announces every change of a verification's status with NOTIFY on channel otp_gateway.",
-        c"The payload is a JSON object with id, provider and status.",
+        c"Announces every change of a verification's status with NOTIFY on the channel of the role that began it.",
+        c"otp_gateway.channel() names it. The payload is a JSON object with id, provider and status.",
         &NOTIFY,
         GucContext::Sighup,
         GucFlags::empty(),

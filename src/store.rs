@@ -5,6 +5,7 @@
 //! 2. an outcome is committed before the caller is told; an `approved` is flushed first, others ride on the caller's
 //!    own commit, and if the server dies earlier the attempt is found in flight and becomes `unknown`.
 
+pub mod announcements;
 pub mod attempts;
 pub mod breakers;
 pub mod columns;
@@ -44,6 +45,7 @@ pub const SCHEMA_VERSION: &str = "0.7.0";
 /// The worker's access to the tables.
 pub struct Store {
     verifications: verifications::Statements,
+    announcements: announcements::Statements,
     attempts: attempts::Statements,
     queue: queue::Statements,
     limits: limits::Statements,
@@ -80,6 +82,7 @@ impl Store {
             }
             Ok(Some(Self {
                 verifications: verifications::Statements::prepare(client)?,
+                announcements: announcements::Statements::prepare(client)?,
                 attempts: attempts::Statements::prepare(client)?,
                 queue: queue::Statements::prepare(client)?,
                 limits: limits::Statements::prepare(client)?,

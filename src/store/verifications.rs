@@ -8,7 +8,6 @@ use policy::{Timestamp, Verification};
 use uuid::Uuid;
 
 use crate::{
-    gucs,
     pg::{
         row_array::{self, Columns},
         values::{self, number, text, uuids},
@@ -36,13 +35,6 @@ statements! {
            sealed = CASE WHEN n.status IN ({terminal}) THEN NULL ELSE coalesce(n.sealed, v.sealed) END
        FROM pg_catalog.unnest($1) AS n
        WHERE v.id OPERATOR(pg_catalog.=) n.id"
-
-    announce(pg_sys::UUIDARRAYOID)
-      "SELECT pg_catalog.pg_notify('otp_gateway', pg_catalog.json_build_object(
-              'id', v.id, 'provider', coalesce(i.name, v.provider), 'status', v.status)::text)
-       FROM otp_gateway_internal.verification_record AS v
-       LEFT JOIN otp_gateway_internal.identity AS i ON i.id OPERATOR(pg_catalog.=) v.provider_id
-       WHERE v.id OPERATOR(pg_catalog.=) ANY ($1)"
 
     insert_references(row_array::rows_of(c"reference"))
       "INSERT INTO otp_gateway_internal.reference SELECT n.* FROM pg_catalog.unnest($1) AS n ON CONFLICT DO NOTHING"
@@ -145,14 +137,6 @@ impl StoreTransaction<'_, '_> {
                 .map(|row| row.id)
                 .collect()
         })
-    }
-
-    /// With otp_gateway.notify: NOTIFY of the status of these, at commit.
-    pub fn announce(&mut self, changed: impl FnOnce() -> Vec<Uuid>) -> Result<(), Failure> {
-        if gucs::notify() {
-            self.client.update(&self.store.verifications.announce, None, &[uuids(&changed())])?;
-        }
-        Ok(())
     }
 
     /// Notes by which references verifications are known.

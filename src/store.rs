@@ -8,6 +8,7 @@
 pub mod attempts;
 pub mod breakers;
 pub mod columns;
+pub mod counted;
 pub mod glance;
 pub mod identities;
 pub mod identity;
@@ -32,6 +33,7 @@ use pgrx::spi::SpiClient;
 use crate::{
     pg::row_array::{Columns, RowType},
     store::{
+        counted::EndedAttempt,
         prepared::Statement,
         transaction::{Durability, Failure},
     },
@@ -56,18 +58,22 @@ pub struct Store {
     attempt: RowType,
     reference: RowType,
     identity: RowType,
+    /// Told of each attempt whose end is on record, once.
+    count: Box<dyn Fn(&[EndedAttempt])>,
 }
 
 /// One transaction of it.
 pub struct StoreTransaction<'a, 'conn> {
     client: &'a mut SpiClient<'conn>,
     store: &'a Store,
+    /// Attempts that end with it.
+    ended: Vec<EndedAttempt>,
 }
 
 impl Store {
     /// Prepares the statements. `Failure::NotInstalled`: the extension is not installed here. None: its
     /// tables are of another version than this library.
-    pub fn open() -> Result<Option<Self>, Failure> {
+    pub fn open(count: impl Fn(&[EndedAttempt]) + 'static) -> Result<Option<Self>, Failure> {
         transaction::run(Durability::Deferred, |client| {
             let version = client.select(
                 "SELECT extversion FROM pg_catalog.pg_extension WHERE extname OPERATOR(pg_catalog.=) 'otp_gateway'",
@@ -92,6 +98,7 @@ impl Store {
                 attempt: RowType::of(c"attempt_record"),
                 reference: RowType::of(c"reference"),
                 identity: RowType::of(c"identity"),
+                count: Box::new(count),
             }))
         })
     }
@@ -102,7 +109,17 @@ impl Store {
         durability: Durability,
         body: impl FnOnce(&mut StoreTransaction) -> Result<R, Failure>,
     ) -> Result<R, Failure> {
-        transaction::run(durability, |client| body(&mut StoreTransaction { client, store: self }))
+        let mut ended = Vec::new();
+        let result = transaction::run(durability, |client| {
+            let mut writer = StoreTransaction { client, store: self, ended: Vec::new() };
+            let result = body(&mut writer)?;
+            ended = writer.ended;
+            Ok(result)
+        });
+        if result.is_ok() && !ended.is_empty() {
+            (self.count)(&ended);
+        }
+        result
     }
 }
 

@@ -22,12 +22,17 @@ pub mod shutdown;
 pub mod state;
 pub mod waiters;
 
+use std::{cell::RefCell, rc::Rc};
+
 use pgrx::pg_sys;
 use policy::Micros;
 
 use crate::{
     gucs,
-    ipc::worker_registry::{self, ExitReason, GRACE},
+    ipc::{
+        statistics::count::Counters,
+        worker_registry::{self, ExitReason, GRACE},
+    },
     pg::{
         background_worker::{self, background_worker},
         clock::{clock, since_boot},
@@ -35,6 +40,7 @@ use crate::{
     },
     store::{
         Store,
+        counted::EndedAttempt,
         replica::{self, Presence, REPLICATED},
         transaction::Failure,
     },
@@ -56,8 +62,9 @@ fn run(argument: pg_sys::Datum) {
         return;
     }
     worker_registry::runs(database);
-    let Some(store) = open_store(database) else { return };
-    let mut worker = Worker::open(database, store);
+    let statistics = Rc::new(RefCell::new(Counters::open(database.to_u32())));
+    let Some(store) = open_store(database, &statistics) else { return };
+    let mut worker = Worker::open(database, store, statistics);
     let name = announcement::begun(database);
     worker.recover();
     serve(&mut worker);
@@ -73,10 +80,12 @@ fn run(argument: pg_sys::Datum) {
 
 /// The record of this database, as soon as nobody has it locked. None: there is none to work with, or this worker is to
 /// go; whoever waits has been told, and the worker's end is in order.
-fn open_store(database: pg_sys::Oid) -> Option<Store> {
+fn open_store(database: pg_sys::Oid, statistics: &Rc<RefCell<Counters>>) -> Option<Store> {
     let mut said = false;
     loop {
-        let (why, hint) = match Store::open() {
+        let counters = Rc::clone(statistics);
+        let count = move |ended: &[EndedAttempt]| counters.borrow_mut().count(ended);
+        let (why, hint) = match Store::open(count) {
             Ok(Some(store)) => return Some(store),
             Ok(None) => (
                 "the extension's tables in this database are of another version than the library",

@@ -12,6 +12,116 @@ SELECT otp_gateway_internal.require_library('0.7.0');
 -- end of part A
 
 -- part E
+ALTER TABLE otp_gateway_internal.verification_record ADD COLUMN country integer;
+COMMENT ON COLUMN otp_gateway_internal.verification_record.country IS
+'the calling code of the recipient''s country; null: it is no phone number, or began under 0.6.0';
+
+-- What has been counted: since the server started, in shared memory, by the worker alone, read without asking it; and
+-- by hours, in a table. The functions see to it that each role sees its part.
+CREATE FUNCTION otp_gateway_internal.stat_attempt_rows() RETURNS jsonb
+LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'stat_attempt_rows';
+COMMENT ON FUNCTION otp_gateway_internal.stat_attempt_rows() IS
+'for the view otp_gateway.stat_attempt: an array with an object for each row';
+
+CREATE VIEW otp_gateway.stat_attempt AS
+SELECT
+    a.provider, a.operation, a.outcome, a.reason, a.attempts, a.total_time,
+    pg_catalog.to_timestamp(a.last_at) AS last_at, pg_catalog.to_timestamp(a.stats_reset) AS stats_reset
+FROM pg_catalog.jsonb_to_recordset(otp_gateway_internal.stat_attempt_rows()) AS a (
+    provider pg_catalog.text, operation pg_catalog.text, outcome pg_catalog.text, reason pg_catalog.text,
+    attempts pg_catalog.int8, total_time pg_catalog.float8, last_at pg_catalog.float8, stats_reset pg_catalog.float8
+);
+COMMENT ON VIEW otp_gateway.stat_attempt IS
+'how many attempts ended how, since stats_reset: a row for each provider, operation, outcome and reason that there '
+'was. For members of pg_read_all_stats all, for others those of the providers that they own. Where shared memory has '
+'no place for a provider (256 in all databases together), its attempts are in one row whose provider is null';
+COMMENT ON COLUMN otp_gateway.stat_attempt.provider IS 'the foreign server';
+COMMENT ON COLUMN otp_gateway.stat_attempt.operation IS 'send, verify, resend or cancel';
+COMMENT ON COLUMN otp_gateway.stat_attempt.outcome IS
+'how they ended, in one vocabulary for all vendors; those in flight are not counted yet';
+COMMENT ON COLUMN otp_gateway.stat_attempt.reason IS
+'the rule that refused them (outcome blocked), or, where the provider''s rules are only observed, would have';
+COMMENT ON COLUMN otp_gateway.stat_attempt.attempts IS 'how many';
+COMMENT ON COLUMN otp_gateway.stat_attempt.total_time IS
+'how long their calls took, in milliseconds, from the record of the intent to the record of the outcome; what was '
+'refused without a call, or was found in flight at a start, adds nothing';
+COMMENT ON COLUMN otp_gateway.stat_attempt.last_at IS 'when the last of them ended';
+COMMENT ON COLUMN otp_gateway.stat_attempt.stats_reset IS
+'since when it is counted: the start of the server, or otp_gateway.stat_reset';
+
+CREATE FUNCTION otp_gateway_internal.stat_latency_rows() RETURNS jsonb
+LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'stat_latency_rows';
+COMMENT ON FUNCTION otp_gateway_internal.stat_latency_rows() IS
+'for the view otp_gateway.stat_latency: an array with an object for each row';
+
+CREATE VIEW otp_gateway.stat_latency AS
+SELECT
+    l.provider, l.operation, l.attempts, l.total_time, l.mean_time, l.p50_time, l.p95_time, l.p99_time, l.bounds,
+    l.buckets, pg_catalog.to_timestamp(l.stats_reset) AS stats_reset
+FROM pg_catalog.jsonb_to_recordset(otp_gateway_internal.stat_latency_rows()) AS l (
+    provider pg_catalog.text, operation pg_catalog.text, attempts pg_catalog.int8, total_time pg_catalog.float8,
+    mean_time pg_catalog.float8, p50_time pg_catalog.float8, p95_time pg_catalog.float8, p99_time pg_catalog.float8,
+    bounds pg_catalog.float8[], buckets pg_catalog.int8[], stats_reset pg_catalog.float8
+);
+COMMENT ON VIEW otp_gateway.stat_latency IS
+'how long calls took, since stats_reset: a row for each provider and operation that there was, for whom '
+'otp_gateway.stat_attempt has rows. What was refused without a call, or was found in flight at a start, is not in it';
+COMMENT ON COLUMN otp_gateway.stat_latency.provider IS 'the foreign server';
+COMMENT ON COLUMN otp_gateway.stat_latency.operation IS 'send, verify, resend or cancel';
+COMMENT ON COLUMN otp_gateway.stat_latency.attempts IS 'how many calls';
+COMMENT ON COLUMN otp_gateway.stat_latency.total_time IS 'how long all of them took, in milliseconds';
+COMMENT ON COLUMN otp_gateway.stat_latency.mean_time IS 'total_time / attempts';
+COMMENT ON COLUMN otp_gateway.stat_latency.p50_time IS
+'below which half of them took, in milliseconds: estimated from buckets, within the nearest bounds';
+COMMENT ON COLUMN otp_gateway.stat_latency.p95_time IS 'the same of 95 of 100';
+COMMENT ON COLUMN otp_gateway.stat_latency.p99_time IS 'the same of 99 of 100';
+COMMENT ON COLUMN otp_gateway.stat_latency.bounds IS 'milliseconds, ascending';
+COMMENT ON COLUMN otp_gateway.stat_latency.buckets IS
+'how many took as long as the bound of the same place, or less; the others took longer than the last';
+COMMENT ON COLUMN otp_gateway.stat_latency.stats_reset IS 'since when it is counted';
+
+CREATE FUNCTION otp_gateway.stat_reset(provider text DEFAULT NULL) RETURNS void
+LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'stat_reset';
+COMMENT ON FUNCTION otp_gateway.stat_reset(text) IS
+'Has otp_gateway.stat_attempt, stat_latency, stat_provider and stat_worker count anew: of all providers, or of one. '
+'stat_hourly stays as it is. For superusers, and whoever is granted EXECUTE. Errors: 42704 no such provider.';
+
+-- Of what is new: default privileges of whoever runs this may have given any role anything.
+DO $$
+DECLARE
+    new pg_catalog.oid[] := ARRAY[
+        'otp_gateway.stat_attempt'::pg_catalog.regclass,
+        'otp_gateway.stat_latency'::pg_catalog.regclass
+    ];
+    given record;
+BEGIN
+    FOR given IN
+        SELECT c.oid::pg_catalog.regclass AS relation, CASE WHEN a.grantee OPERATOR(pg_catalog.=) 0 THEN 'PUBLIC'
+            ELSE pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(a.grantee)) END AS grantee
+        FROM pg_catalog.pg_class AS c CROSS JOIN LATERAL pg_catalog.aclexplode(c.relacl) AS a
+        WHERE c.oid OPERATOR(pg_catalog.=) ANY (new) AND a.grantee OPERATOR(pg_catalog.<>) c.relowner
+    LOOP
+        EXECUTE pg_catalog.format('REVOKE ALL ON TABLE %s FROM %s CASCADE', given.relation, given.grantee);
+    END LOOP;
+END
+$$;
+GRANT SELECT ON otp_gateway.stat_attempt, otp_gateway.stat_latency TO PUBLIC;
+DO $$
+DECLARE
+    grantee text;
+BEGIN
+    FOR grantee IN
+        SELECT CASE WHEN a.grantee OPERATOR(pg_catalog.=) 0 THEN 'PUBLIC'
+            ELSE pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(a.grantee)) END
+        FROM pg_catalog.pg_proc AS p
+        CROSS JOIN LATERAL pg_catalog.aclexplode(coalesce(p.proacl, pg_catalog.acldefault('f', p.proowner))) AS a
+        WHERE p.oid OPERATOR(pg_catalog.=) 'otp_gateway.stat_reset(pg_catalog.text)'::pg_catalog.regprocedure
+            AND a.grantee OPERATOR(pg_catalog.<>) p.proowner
+    LOOP
+        EXECUTE pg_catalog.format('REVOKE ALL ON FUNCTION otp_gateway.stat_reset FROM %s CASCADE', grantee);
+    END LOOP;
+END
+$$;
 -- end of part E
 
 -- part F

@@ -53,6 +53,10 @@ impl Worker {
                 }
                 Err(error) => Ok(PageOutcome::NoKeys(error)),
             },
+            Maintenance::ResetStatistics { providers } => {
+                self.statistics.borrow_mut().reset(providers.as_deref());
+                Ok(PageOutcome::Part(Progress { count: 0, next: None }))
+            }
             // Flushed: who is told that they are forgotten is.
             Maintenance::Forget { provider, owned, recipient_keys } => {
                 self.store.write(Durability::Flushed, |writer| {

@@ -198,7 +198,7 @@ impl Worker {
             decisions.iter_mut().try_for_each(|decision| decision.rule(writer, &mut limit_check))?;
             let (waiting, mut decisions): (Vec<QueuedDecision>, Vec<QueuedDecision>) =
                 decisions.into_iter().partition(QueuedDecision::waits);
-            write(writer, &mut decisions, now)?;
+            write(writer, &mut decisions)?;
             Ok((waiting, decisions, locked))
         });
         self.identities.settle(decided.is_ok());
@@ -272,10 +272,10 @@ impl Worker {
                 .into_iter()
                 .map(|request| {
                     let end = Stop::failed(Outcome::InvalidRequest, format!("the send could not be prepared: {why}"));
-                    QueuedDecision::new(request, Err(end))
+                    QueuedDecision::new(request, Err(end), now)
                 })
                 .collect();
-            write(writer, &mut decisions, now)?;
+            write(writer, &mut decisions)?;
             Ok(decisions)
         });
         match failed {
@@ -310,7 +310,8 @@ impl Worker {
                     verification: decision.id,
                     before: Status::Queued,
                     state: decision.state,
-                    created_at: decision.created_at,
+                    cohort: decision.cohort,
+                    started_at: decision.decided_at,
                     observed,
                     breaker_permit,
                     checks_left,

@@ -11,8 +11,10 @@ pub mod send_queue;
 pub mod waiting_for_locks;
 
 use std::{
+    cell::RefCell,
     collections::{HashMap, VecDeque},
     os::unix::net::UnixStream,
+    rc::Rc,
 };
 
 use dialect::{CallResult, Operation, Outcome};
@@ -26,6 +28,7 @@ use crate::{
     gucs,
     ipc::{
         message::{self, Request, Response, ResultRow},
+        statistics::count::Counters,
         worker::{CallId, WorkerEnd},
         worker_registry,
         worker_report::Report,
@@ -38,6 +41,7 @@ use crate::{
     store::{
         Store,
         breakers::OpenBreaker,
+        counted::{Begun, Cohort},
         identity::Identity,
         rows::{StoredAttempt, StoredVerification},
         transaction::Failure,
@@ -96,6 +100,8 @@ pub struct Worker {
     /// When what a lock or a full disk held up is tried again.
     pub retry_at: Option<SinceBoot>,
     pub is_extension_dropped: bool,
+    /// What the store counts, too.
+    pub statistics: Rc<RefCell<Counters>>,
 }
 
 /// A call under way.
@@ -112,7 +118,9 @@ pub struct InFlight {
     pub code_lifetime: Option<Micros>,
     /// It sends the code that was sent before.
     pub keeps_code: bool,
-    pub created_at: Timestamp,
+    /// What it counts for, and when its intent was put on record.
+    pub cohort: Cohort,
+    pub started_at: Timestamp,
     /// For a resend: what to keep from now on, and the new reference.
     pub sealed: Option<Vec<u8>>,
     pub reference: Option<String>,
@@ -131,6 +139,17 @@ pub struct InFlight {
 }
 
 impl InFlight {
+    /// As the numbers know it.
+    pub fn begun(&self) -> Begun {
+        Begun {
+            provider_id: self.provider_id,
+            operation: self.operation,
+            reason: self.observed,
+            started_at: self.started_at,
+            cohort: self.cohort,
+        }
+    }
+
     /// The line of the queue that it counts for.
     pub fn line(&self) -> Identity {
         self.requeue.as_ref().map_or(self.provider_id, |queued| queued.line)
@@ -138,7 +157,8 @@ impl InFlight {
 }
 
 impl Worker {
-    pub fn open(database: pg_sys::Oid, store: Store) -> Self {
+    pub fn open(database: pg_sys::Oid, store: Store, statistics: Rc<RefCell<Counters>>) -> Self {
+        statistics.borrow_mut().begin();
         background_worker::reserve_sockets();
         let http = background_worker::without_signals(|| {
             HttpClient::start(gucs::allowed_hosts(), background_worker::with_own_locale)
@@ -170,6 +190,7 @@ impl Worker {
             locked: WaitingForLocks::default(),
             retry_at: None,
             is_extension_dropped: false,
+            statistics,
         }
     }
 
@@ -235,6 +256,7 @@ impl Worker {
 
     pub fn extension_dropped(&mut self) {
         self.is_extension_dropped = true;
+        self.statistics.borrow_mut().give_up();
     }
 
     /// One round. False: there was nothing to do.

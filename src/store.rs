@@ -10,6 +10,7 @@ pub mod breakers;
 pub mod columns;
 pub mod counted;
 pub mod glance;
+pub mod hours;
 pub mod identities;
 pub mod identity;
 pub mod limits;
@@ -28,12 +29,13 @@ pub mod session_writes;
 pub mod transaction;
 pub mod verifications;
 
+use std::cell::RefCell;
+
 use pgrx::spi::SpiClient;
 
 use crate::{
     pg::row_array::{Columns, RowType},
     store::{
-        counted::EndedAttempt,
         prepared::Statement,
         transaction::{Durability, Failure},
     },
@@ -59,7 +61,9 @@ pub struct Store {
     reference: RowType,
     identity: RowType,
     /// Told of each attempt whose end is on record, once.
-    count: Box<dyn Fn(&[EndedAttempt])>,
+    count: Box<dyn Fn(&[counted::EndedAttempt])>,
+    hour_statements: hours::Statements,
+    hours: RefCell<hours::KnownHours>,
 }
 
 /// One transaction of it.
@@ -67,13 +71,13 @@ pub struct StoreTransaction<'a, 'conn> {
     client: &'a mut SpiClient<'conn>,
     store: &'a Store,
     /// Attempts that end with it.
-    ended: Vec<EndedAttempt>,
+    ended: Vec<counted::EndedAttempt>,
 }
 
 impl Store {
     /// Prepares the statements. `Failure::NotInstalled`: the extension is not installed here. None: its
     /// tables are of another version than this library.
-    pub fn open(count: impl Fn(&[EndedAttempt]) + 'static) -> Result<Option<Self>, Failure> {
+    pub fn open(count: impl Fn(&[counted::EndedAttempt]) + 'static) -> Result<Option<Self>, Failure> {
         transaction::run(Durability::Deferred, |client| {
             let version = client.select(
                 "SELECT extversion FROM pg_catalog.pg_extension WHERE extname OPERATOR(pg_catalog.=) 'otp_gateway'",
@@ -99,6 +103,8 @@ impl Store {
                 reference: RowType::of(c"reference"),
                 identity: RowType::of(c"identity"),
                 count: Box::new(count),
+                hour_statements: hours::Statements::prepare(client)?,
+                hours: RefCell::default(),
             }))
         })
     }
@@ -113,9 +119,11 @@ impl Store {
         let result = transaction::run(durability, |client| {
             let mut writer = StoreTransaction { client, store: self, ended: Vec::new() };
             let result = body(&mut writer)?;
+            writer.count_hours()?;
             ended = writer.ended;
             Ok(result)
         });
+        self.hours.borrow_mut().settle(result.is_ok());
         if result.is_ok() && !ended.is_empty() {
             (self.count)(&ended);
         }

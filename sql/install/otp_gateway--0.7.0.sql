@@ -669,6 +669,96 @@ COMMENT ON COLUMN otp_gateway.stat_latency.buckets IS
 'how many took as long as the bound of the same place, or less; the others took longer than the last';
 COMMENT ON COLUMN otp_gateway.stat_latency.stats_reset IS 'since when it is counted';
 
+-- No key: a restored dump may bring rows beside those that are there, and a version of a row that many others follow, in
+-- the time of a long transaction, is not looked at for each of them.
+CREATE TABLE otp_gateway_internal.hourly_record (
+    hour timestamptz NOT NULL,
+    provider_id bigint NOT NULL,
+    role_id bigint NOT NULL,
+    route_id bigint NOT NULL,
+    country integer NOT NULL,
+    counts bigint[] NOT NULL
+) WITH (fillfactor = 50);
+CREATE INDEX hourly_record_hour_idx ON otp_gateway_internal.hourly_record (hour, provider_id);
+ALTER TABLE otp_gateway_internal.hourly_record REPLICA IDENTITY FULL;
+ALTER TABLE otp_gateway_internal.hourly_record ENABLE ROW LEVEL SECURITY;
+COMMENT ON TABLE otp_gateway_internal.hourly_record IS
+'what the view otp_gateway.stat_hourly shows: of the flows that began in one hour, what became of them; written by the '
+'worker in the transaction that puts an attempt''s end on record, kept for 400 days';
+COMMENT ON COLUMN otp_gateway_internal.hourly_record.hour IS 'when it began';
+COMMENT ON COLUMN otp_gateway_internal.hourly_record.provider_id IS
+'of otp_gateway_internal.identity: the foreign server that the attempts went to, or would have';
+COMMENT ON COLUMN otp_gateway_internal.hourly_record.role_id IS
+'of otp_gateway_internal.identity: the role that began the flows';
+COMMENT ON COLUMN otp_gateway_internal.hourly_record.route_id IS
+'of otp_gateway_internal.identity: the route that they were asked of; 0: none';
+COMMENT ON COLUMN otp_gateway_internal.hourly_record.country IS
+'the calling code of the recipients'' country; 0: none is known';
+COMMENT ON COLUMN otp_gateway_internal.hourly_record.counts IS
+'in the order of src/store/hours.rs; one that a later version adds comes last';
+SELECT pg_catalog.pg_extension_config_dump('otp_gateway_internal.hourly_record', '');
+
+CREATE VIEW otp_gateway.stat_hourly WITH (security_barrier) AS
+SELECT
+    h.hour, p.name AS provider, t.name AS route, c.name::pg_catalog.name AS created_by, shown.*
+FROM otp_gateway_internal.hourly_record AS h
+LEFT JOIN otp_gateway_internal.identity AS p ON p.id OPERATOR(pg_catalog.=) h.provider_id
+LEFT JOIN otp_gateway_internal.identity AS t ON t.id OPERATOR(pg_catalog.=) h.route_id
+LEFT JOIN otp_gateway_internal.identity AS c ON c.id OPERATOR(pg_catalog.=) h.role_id
+CROSS JOIN LATERAL (
+    SELECT
+        CASE WHEN h.country OPERATOR(pg_catalog.>) 0 THEN pg_catalog.concat('+', h.country) END AS country,
+        h.counts[1] AS sends, h.counts[2] AS sent, h.counts[3] AS unknown,
+        h.counts[1] OPERATOR(pg_catalog.-) h.counts[2] OPERATOR(pg_catalog.-) h.counts[3] AS failed,
+        h.counts[4] AS blocked, h.counts[5] AS would_block,
+        h.counts[2] OPERATOR(pg_catalog.+) h.counts[3] AS billable,
+        h.counts[6] AS verifications, h.counts[7] AS converted,
+        CASE WHEN h.counts[6] OPERATOR(pg_catalog.>) 0
+            THEN (h.counts[7]::pg_catalog.float8 OPERATOR(pg_catalog./) h.counts[6]::pg_catalog.float8)::pg_catalog.float4
+        END AS conversion,
+        h.counts[8] AS verifies, h.counts[9] AS invalid_codes,
+        h.counts[10]::pg_catalog.float8 OPERATOR(pg_catalog./) 1000 AS total_time, h.counts[11:21] AS buckets
+) AS shown
+WHERE EXISTS (
+        SELECT FROM pg_catalog.pg_roles AS r
+        WHERE r.rolname OPERATOR(pg_catalog.=) 'pg_read_all_stats' AND pg_catalog.pg_has_role(r.oid, 'USAGE')
+    )
+    OR h.role_id OPERATOR(pg_catalog.=) ANY (ARRAY(SELECT r.id FROM otp_gateway_internal.own_role AS r))
+    OR h.provider_id OPERATOR(pg_catalog.=) ANY (ARRAY(SELECT o.id FROM otp_gateway_internal.own_server AS o))
+    OR h.route_id OPERATOR(pg_catalog.=) ANY (ARRAY(SELECT o.id FROM otp_gateway_internal.own_server AS o));
+COMMENT ON VIEW otp_gateway.stat_hourly IS
+'of the flows that began in one hour, what became of them: a row for each hour, provider, route, role and country, as '
+'soon as an attempt''s end is on record, kept for 400 days, however long the record itself is. WHERE hour >= ... reads '
+'it by an index. Test numbers are not counted. For members of pg_read_all_stats all, for others those of the providers '
+'that they own and of the roles whose rights they have';
+COMMENT ON COLUMN otp_gateway.stat_hourly.hour IS
+'when the hour began in which the verifications began, whenever their attempts were';
+COMMENT ON COLUMN otp_gateway.stat_hourly.provider IS
+'the foreign server that the attempts went to, or would have, as it is called now, or was when it was dropped';
+COMMENT ON COLUMN otp_gateway.stat_hourly.route IS 'the route that they were asked of';
+COMMENT ON COLUMN otp_gateway.stat_hourly.created_by IS
+'the role that began the verifications, as it is called now, or was when it was dropped';
+COMMENT ON COLUMN otp_gateway.stat_hourly.country IS
+'the calling code of the recipients'' country, as +94; null: no phone number, or one of before 0.7.0';
+COMMENT ON COLUMN otp_gateway.stat_hourly.sends IS 'sends and resends, but for those that a rule refused';
+COMMENT ON COLUMN otp_gateway.stat_hourly.sent IS 'those of them that ended as sent';
+COMMENT ON COLUMN otp_gateway.stat_hourly.unknown IS 'those of them that ended as unknown: they may have been sent';
+COMMENT ON COLUMN otp_gateway.stat_hourly.failed IS 'those of them that ended as anything else';
+COMMENT ON COLUMN otp_gateway.stat_hourly.blocked IS 'sends and resends that a rule refused';
+COMMENT ON COLUMN otp_gateway.stat_hourly.would_block IS
+'those of sends that a rule would have refused, were the provider''s rules not only observed';
+COMMENT ON COLUMN otp_gateway.stat_hourly.billable IS 'sent + unknown: times your price, what it cost at most';
+COMMENT ON COLUMN otp_gateway.stat_hourly.verifications IS
+'verifications whose first code was sent, or may have been: without resends';
+COMMENT ON COLUMN otp_gateway.stat_hourly.converted IS 'verifications that were sent from here and are approved';
+COMMENT ON COLUMN otp_gateway.stat_hourly.conversion IS 'converted / verifications; null where there are none';
+COMMENT ON COLUMN otp_gateway.stat_hourly.verifies IS 'codes that were checked, but for those that a rule refused';
+COMMENT ON COLUMN otp_gateway.stat_hourly.invalid_codes IS 'those of them that ended as invalid_code';
+COMMENT ON COLUMN otp_gateway.stat_hourly.total_time IS
+'how long the calls of sends and resends took, in milliseconds, as far as that is known';
+COMMENT ON COLUMN otp_gateway.stat_hourly.buckets IS
+'how many of those calls took as long as the bound of the same place in otp_gateway.stat_latency, or less';
+
 CREATE FUNCTION otp_gateway.stat_reset(provider text DEFAULT NULL) RETURNS void
 LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'stat_reset';
 COMMENT ON FUNCTION otp_gateway.stat_reset(text) IS
@@ -1138,7 +1228,7 @@ END
 $$;
 GRANT USAGE ON SCHEMA otp_gateway TO PUBLIC;
 GRANT SELECT ON otp_gateway.verification, otp_gateway.attempt, otp_gateway.recent, otp_gateway.provider,
-    otp_gateway.payload_field, otp_gateway.stat_attempt, otp_gateway.stat_latency TO PUBLIC;
+    otp_gateway.payload_field, otp_gateway.stat_attempt, otp_gateway.stat_latency, otp_gateway.stat_hourly TO PUBLIC;
 
 -- Where others make functions, theirs can be called in the place of ours.
 DO $$

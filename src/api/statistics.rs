@@ -11,7 +11,7 @@ use crate::{
     error::Error,
     ipc::{
         message::Maintenance,
-        statistics::{self, BOUNDS, BUCKETS, Latency, ProviderNumbers},
+        statistics::{self, BUCKETS, Latency, ProviderNumbers},
     },
     pg::{
         clock::unix_seconds,
@@ -21,6 +21,7 @@ use crate::{
         writable::may_write,
     },
     provider::lookup::named,
+    store::counted::BOUNDS,
     store::identity::{Kind, identities_of, object_of},
 };
 

@@ -13,16 +13,16 @@ use std::sync::atomic::{
 use dialect::{Operation, Outcome};
 use policy::{BlockReason, Micros, Timestamp};
 
-use crate::{ipc::segment::Part, store::identity::Identity};
+use crate::{
+    ipc::segment::Part,
+    store::{counted::BOUNDS, identity::Identity},
+};
 
 /// So many databases, and so many providers in all of them, have a place: the others' attempts are counted together.
 pub const DATABASES: usize = 256;
 pub const PROVIDERS: usize = 256;
 /// So many kinds of attempts are told apart at one provider: operation, outcome and reason.
 const KINDS: usize = 104;
-/// What a call takes at most to be counted in each bucket: around the timeouts that people set.
-pub const BOUNDS: [Micros; 11] =
-    [50_000, 100_000, 250_000, 500_000, 1_000_000, 2_000_000, 3_000_000, 5_000_000, 8_000_000, 10_000_000, 30_000_000];
 pub const BUCKETS: usize = BOUNDS.len() + 1;
 const OPERATIONS: usize = Operation::ALL.len();
 /// How often somebody who reads begins anew, if the worker writes meanwhile.

@@ -6,6 +6,10 @@ use policy::{BlockReason, Micros, Timestamp};
 
 use crate::store::identity::Identity;
 
+/// What a call takes at most to be counted in each bucket: around the timeouts that people set.
+pub const BOUNDS: [Micros; 11] =
+    [50_000, 100_000, 250_000, 500_000, 1_000_000, 2_000_000, 3_000_000, 5_000_000, 8_000_000, 10_000_000, 30_000_000];
+
 /// Of the flows that began in one hour those that are counted together.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Cohort {

@@ -1,7 +1,7 @@
 //! Rows as the worker writes and reads them.
 
 use dialect::{Operation, Outcome};
-use pgrx::{FromDatum, IntoDatum, spi::SpiHeapTupleData};
+use pgrx::{FromDatum, IntoDatum, pg_sys, spi::SpiHeapTupleData};
 use policy::{BlockReason, Status, Timestamp, Verification, is_fault};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -230,6 +230,12 @@ pub fn count(row: &SpiHeapTupleData, column: usize) -> Result<u32, Failure> {
 pub fn uuid(row: &SpiHeapTupleData, column: usize) -> Result<Uuid, Failure> {
     let uuid: Option<pgrx::datum::Uuid> = value(row, column)?;
     Ok(uuid.map_or(Uuid::nil(), |uuid| Uuid::from_bytes(*uuid.as_bytes())))
+}
+
+/// Where a row stands in its table: block, and number there.
+pub fn place(row: &SpiHeapTupleData, column: usize) -> Result<(u32, u16), Failure> {
+    let place: Option<pg_sys::ItemPointerData> = value(row, column)?;
+    Ok(place.map(pgrx::itemptr::item_pointer_get_both).unwrap_or_default())
 }
 
 pub fn flag(row: &SpiHeapTupleData, column: usize) -> Result<bool, Failure> {

@@ -66,6 +66,7 @@ TABLES = {
     "breaker": "server open_until mapping opened_at failed_at outcome vendor_code configuration",
     "identity": "id kind object home name vendor",
     "sealing_key": "id",
+    "hourly_record": "hour provider_id role_id route_id country counts",
     "queue_home": "database cluster server timeline directory",
 }
 VIEWS = {
@@ -77,6 +78,8 @@ VIEWS = {
     "provider": "provider vendor setting value source",
     "stat_attempt": "provider operation outcome reason attempts total_time last_at stats_reset",
     "stat_latency": "provider operation attempts total_time mean_time p50_time p95_time p99_time bounds buckets stats_reset",
+    "stat_hourly": "hour provider route created_by country sends sent unknown failed blocked would_block billable "
+    "verifications converted conversion verifies invalid_codes total_time buckets",
     "payload_field": "vendor operation field vendor_name required rule example",
 }
 # What those are made of.

@@ -26,3 +26,42 @@ def test_each_attempt_is_counted_once(gateway):
     assert is_the_record(gateway) == [("ideamart", "send", "sent", None, 3)]
     gateway.verify(sent[0]["verification_id"], "000000")
     is_the_record(gateway)
+
+
+HOURLY = """
+    SELECT hour, provider, route, created_by, country, sends, sent, unknown, failed, blocked, would_block, billable, verifications,
+        converted, verifies, invalid_codes
+    FROM otp_gateway.stat_hourly ORDER BY 1, 2, 3, 4, 5
+"""
+# The same by the record alone: nothing of it is in memory.
+HOURS_OF_RECORD = """
+    SELECT date_trunc('hour', v.created_at) AS hour, i.name AS provider, v.route, v.created_by, '+' || v.country AS country,
+        count(*) FILTER (WHERE is_send AND NOT is_blocked), count(*) FILTER (WHERE is_send AND a.outcome = 'sent'),
+        count(*) FILTER (WHERE is_send AND a.outcome = 'unknown'),
+        count(*) FILTER (WHERE is_send AND a.outcome NOT IN ('sent', 'unknown', 'blocked')),
+        count(*) FILTER (WHERE is_send AND is_blocked), count(*) FILTER (WHERE is_send AND NOT is_blocked AND a.reason IS NOT NULL),
+        count(*) FILTER (WHERE is_send AND a.outcome IN ('sent', 'unknown')),
+        count(*) FILTER (WHERE a.operation = 'send' AND a.outcome IN ('sent', 'unknown')),
+        count(*) FILTER (WHERE a.operation = 'verify' AND a.outcome = 'approved' AND v.send_count > 0),
+        count(*) FILTER (WHERE a.operation = 'verify' AND NOT is_blocked),
+        count(*) FILTER (WHERE a.operation = 'verify' AND a.outcome = 'invalid_code')
+    FROM otp_gateway_internal.attempt_record AS a
+    JOIN otp_gateway_internal.verification_record AS v ON v.id = a.verification_id
+    JOIN otp_gateway_internal.identity AS i ON i.id = a.provider_id,
+    LATERAL (SELECT a.operation IN ('send', 'resend') AS is_send, a.outcome = 'blocked' AS is_blocked) AS what
+    WHERE a.outcome IS NOT NULL AND NOT v.is_test AND a.operation <> 'cancel'
+    GROUP BY 1, 2, 3, 4, 5 ORDER BY 1, 2, 3, 4, 5
+"""
+
+
+def hours_are_the_record(gateway):
+    hours = gateway.execute(HOURLY)
+    assert hours == gateway.execute(HOURS_OF_RECORD)
+    return hours
+
+
+def test_hours(gateway):
+    sent = [gateway.send() for _ in range(3)]
+    gateway.verify(sent[0]["verification_id"], "000000")
+    [row] = hours_are_the_record(gateway)
+    assert row[1:5] == ("ideamart", None, "postgres", "+94") and row[5:7] == (3, 3)

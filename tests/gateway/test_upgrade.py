@@ -15,7 +15,7 @@ from conftest import Gateway
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
-STATISTICS = ["attempt", "latency"]
+STATISTICS = ["attempt", "latency", "hourly"]
 
 # Everything that belongs to the extension, as the catalog describes it.
 SURFACE = """

@@ -11,10 +11,13 @@ use std::{
 use dialect::Operation;
 use policy::{Micros, Timestamp, is_fault};
 
-use super::{BOUNDS, DatabaseSlot, Kind, ProviderSlot, add, key, statistics};
+use super::{DatabaseSlot, Kind, ProviderSlot, add, key, statistics};
 use crate::{
     pg::clock::clock,
-    store::{counted::EndedAttempt, identity::Identity},
+    store::{
+        counted::{BOUNDS, EndedAttempt},
+        identity::Identity,
+    },
 };
 
 /// Somebody is making it his: nobody reads it.

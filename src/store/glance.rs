@@ -1,19 +1,27 @@
 //! A look at the record for `otp_gateway.health`: of now, by an index, of so many rows at most, whatever the caller's
 //! rights, and without waiting for who has a table locked.
 
+use std::ffi::CStr;
+
 use dialect::{Operation, Outcome};
 use pgrx::pg_sys;
 use policy::Timestamp;
 
 use crate::{
     pg::{
-        relation::of_extension,
+        relation::{ReadLock, of_extension},
         row::Row,
-        unlocked_scan::{IsLocked, scan_latest_unlocked, scan_unlocked},
+        scan::{By, scan_latest, scan_table},
         uuid_time::first_id_of,
     },
-    store::columns::{attempt, breaker, sealing_key},
+    store::{
+        breakers::{self, OpenBreaker},
+        columns::{attempt, sealing_key},
+    },
 };
+
+/// Somebody has the table or its index locked, or has dropped or renamed it just now.
+pub struct IsLocked;
 
 /// How the latest sends that have ended went.
 #[derive(Default)]
@@ -29,13 +37,13 @@ pub struct RecentSends {
 
 /// Of the `most` latest attempts, the sends that began after `since`.
 pub fn recent_sends(since: Timestamp, most: usize) -> Result<RecentSends, IsLocked> {
-    let (table, index) = (relation(c"attempt_record")?, relation(c"attempt_pkey")?);
+    let ((table, _table_lock), (index, _index_lock)) = (locked(c"attempt_record")?, locked(c"attempt_pkey")?);
     let (mut looked, mut sends) = (0, RecentSends::default());
-    scan_latest_unlocked(table, index, (attempt::ID, first_id_of(since)), |row| {
+    scan_latest(table, index, (attempt::ID, first_id_of(since)), |row| {
         looked += 1;
         sends.add(row);
         looked < most
-    })?;
+    });
     Ok(sends)
 }
 
@@ -53,25 +61,11 @@ impl RecentSends {
     }
 }
 
-/// A breaker that has opened and not closed since.
-pub struct SeenBreaker {
-    pub server: pg_sys::Oid,
-    pub opened_at: Timestamp,
-    pub open_until: Timestamp,
-    pub outcome: String,
-    pub vendor_code: Option<String>,
-}
-
-pub fn breakers() -> Result<Vec<SeenBreaker>, IsLocked> {
+/// The breakers that have opened and not closed since, each with its server.
+pub fn open_breakers() -> Result<Vec<(pg_sys::Oid, OpenBreaker)>, IsLocked> {
     let mut found = Vec::new();
-    scan_unlocked(relation(c"breaker")?, |row| {
-        found.extend(row.get(breaker::SERVER).map(|server| SeenBreaker {
-            server,
-            opened_at: row.time(breaker::OPENED_AT).unwrap_or_default(),
-            open_until: row.time(breaker::OPEN_UNTIL).unwrap_or_default(),
-            outcome: row.get(breaker::OUTCOME).unwrap_or_default(),
-            vendor_code: row.get(breaker::VENDOR_CODE),
-        }));
+    scan_all(c"breaker", |row| {
+        found.extend(breakers::account(row).zip(breakers::read(row)).map(|((server, _), open)| (server, open)));
     })?;
     Ok(found)
 }
@@ -79,11 +73,18 @@ pub fn breakers() -> Result<Vec<SeenBreaker>, IsLocked> {
 /// The ids of the keys that this database needs.
 pub fn needed_keys() -> Result<Vec<String>, IsLocked> {
     let mut needed = Vec::new();
-    scan_unlocked(relation(c"sealing_key")?, |row| needed.extend(row.get::<String>(sealing_key::ID)))?;
+    scan_all(c"sealing_key", |row| needed.extend(row.get::<String>(sealing_key::ID)))?;
     Ok(needed)
 }
 
-/// One that has been renamed cannot be looked at, either.
-fn relation(name: &std::ffi::CStr) -> Result<pg_sys::Oid, IsLocked> {
-    of_extension(name).ok_or(IsLocked)
+/// Every row of a small table.
+fn scan_all(table: &CStr, each: impl FnMut(Row)) -> Result<(), IsLocked> {
+    let (table, _lock) = locked(table)?;
+    scan_table(table, By::Table, [], each);
+    Ok(())
+}
+
+fn locked(name: &CStr) -> Result<(pg_sys::Oid, ReadLock), IsLocked> {
+    let relation = of_extension(name).ok_or(IsLocked)?;
+    Ok((relation, ReadLock::at_once(relation).ok_or(IsLocked)?))
 }

@@ -29,12 +29,16 @@ pub mod session_writes;
 pub mod transaction;
 pub mod verifications;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 
 use pgrx::spi::SpiClient;
+use policy::Timestamp;
 
 use crate::{
-    pg::row_array::{Columns, RowType},
+    pg::{
+        clock::clock,
+        row_array::{Columns, RowType},
+    },
     store::{
         prepared::Statement,
         transaction::{Durability, Failure},
@@ -64,6 +68,7 @@ pub struct Store {
     count: Box<dyn Fn(&[counted::EndedAttempt])>,
     hour_statements: hours::Statements,
     hours: RefCell<hours::KnownHours>,
+    committed_at: Cell<Timestamp>,
 }
 
 /// One transaction of it.
@@ -105,8 +110,14 @@ impl Store {
                 count: Box::new(count),
                 hour_statements: hours::Statements::prepare(client)?,
                 hours: RefCell::default(),
+                committed_at: Cell::new(clock()),
             }))
         })
+    }
+
+    /// When the last transaction was committed.
+    pub fn committed_at(&self) -> Timestamp {
+        self.committed_at.get()
     }
 
     /// Runs `body` in a transaction and commits it; on any error it is as if it never was.
@@ -124,6 +135,9 @@ impl Store {
             Ok(result)
         });
         self.hours.borrow_mut().settle(result.is_ok());
+        if result.is_ok() {
+            self.committed_at.set(clock());
+        }
         if result.is_ok() && !ended.is_empty() {
             (self.count)(&ended);
         }

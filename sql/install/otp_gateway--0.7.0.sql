@@ -669,6 +669,117 @@ COMMENT ON COLUMN otp_gateway.stat_latency.buckets IS
 'how many took as long as the bound of the same place, or less; the others took longer than the last';
 COMMENT ON COLUMN otp_gateway.stat_latency.stats_reset IS 'since when it is counted';
 
+CREATE FUNCTION otp_gateway_internal.stat_provider_rows() RETURNS jsonb
+LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'stat_provider_rows';
+COMMENT ON FUNCTION otp_gateway_internal.stat_provider_rows() IS
+'for the view otp_gateway.stat_provider: an array with an object for each row';
+
+CREATE VIEW otp_gateway.stat_provider AS
+SELECT
+    p.provider, p.vendor, p.in_flight, p.max_in_flight, p.queued, p.parked,
+    pg_catalog.to_timestamp(p.oldest_queued_at) AS oldest_queued_at, p.breaker,
+    pg_catalog.to_timestamp(p.breaker_open_until) AS breaker_open_until,
+    pg_catalog.to_timestamp(p.failing_since) AS failing_since, p.consecutive_failures,
+    pg_catalog.to_timestamp(p.last_success_at) AS last_success_at,
+    pg_catalog.to_timestamp(p.last_failure_at) AS last_failure_at, p.last_failure_outcome, p.last_vendor_code,
+    p.last_vendor_message, p.limit_used, pg_catalog.to_timestamp(p.stats_reset) AS stats_reset
+FROM pg_catalog.jsonb_to_recordset(otp_gateway_internal.stat_provider_rows()) AS p (
+    provider pg_catalog.text, vendor pg_catalog.text, in_flight pg_catalog.int4, max_in_flight pg_catalog.int4,
+    queued pg_catalog.int4, parked pg_catalog.int4, oldest_queued_at pg_catalog.float8, breaker pg_catalog.text,
+    breaker_open_until pg_catalog.float8, failing_since pg_catalog.float8, consecutive_failures pg_catalog.int8,
+    last_success_at pg_catalog.float8, last_failure_at pg_catalog.float8, last_failure_outcome pg_catalog.text,
+    last_vendor_code pg_catalog.text, last_vendor_message pg_catalog.text, limit_used pg_catalog.float4,
+    stats_reset pg_catalog.float8
+);
+COMMENT ON VIEW otp_gateway.stat_provider IS
+'how it is with each provider and route of this database now: what is under way and queued, as its worker says, and how '
+'the latest calls went. For members of pg_read_all_stats all, for others the providers and routes that they own';
+COMMENT ON COLUMN otp_gateway.stat_provider.provider IS 'the foreign server';
+COMMENT ON COLUMN otp_gateway.stat_provider.vendor IS 'the dialect, or route; its foreign data wrapper is otp_<vendor>';
+COMMENT ON COLUMN otp_gateway.stat_provider.in_flight IS
+'calls under way, those included that wait for one of max_in_flight places; null for a route';
+COMMENT ON COLUMN otp_gateway.stat_provider.max_in_flight IS 'the server option; null for a route';
+COMMENT ON COLUMN otp_gateway.stat_provider.queued IS 'queued sends that may go as soon as there is room';
+COMMENT ON COLUMN otp_gateway.stat_provider.parked IS
+'queued sends that wait for another try, for the breaker or for the end of a pause';
+COMMENT ON COLUMN otp_gateway.stat_provider.oldest_queued_at IS
+'when the oldest of those that may go was enqueued';
+COMMENT ON COLUMN otp_gateway.stat_provider.breaker IS
+'closed; open: nothing is sent; half_open: the next send is a probe. Of several accounts the worst. null for a route, '
+'and while somebody has the record locked';
+COMMENT ON COLUMN otp_gateway.stat_provider.breaker_open_until IS 'when the next single send is let through';
+COMMENT ON COLUMN otp_gateway.stat_provider.failing_since IS
+'when the first of the failures in a row ended: unreachable, unknown, provider_error, auth_failed; null: the last call '
+'went well';
+COMMENT ON COLUMN otp_gateway.stat_provider.consecutive_failures IS 'how many failures in a row there were';
+COMMENT ON COLUMN otp_gateway.stat_provider.last_success_at IS
+'when the last call ended that shows that the vendor works: a wrong code is one';
+COMMENT ON COLUMN otp_gateway.stat_provider.last_failure_at IS 'when the last failure ended';
+COMMENT ON COLUMN otp_gateway.stat_provider.last_failure_outcome IS 'how that one ended';
+COMMENT ON COLUMN otp_gateway.stat_provider.last_vendor_code IS 'the code in the vendor''s own answer to it';
+COMMENT ON COLUMN otp_gateway.stat_provider.last_vendor_message IS
+'the beginning of the vendor''s own words, or the gateway''s where it must say why; redacted';
+COMMENT ON COLUMN otp_gateway.stat_provider.limit_used IS
+'how much of provider_limit is used, of its tightest window, 1 being all; null: there is none, or nothing has been '
+'sent since the worker began';
+COMMENT ON COLUMN otp_gateway.stat_provider.stats_reset IS
+'since when it is counted; null: nothing was';
+
+CREATE FUNCTION otp_gateway_internal.stat_worker_rows() RETURNS jsonb
+LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'stat_worker_rows';
+COMMENT ON FUNCTION otp_gateway_internal.stat_worker_rows() IS
+'for the view otp_gateway.stat_worker: an array with an object for each row';
+
+CREATE VIEW otp_gateway.stat_worker AS
+SELECT
+    w.datid, w.datname, w.pid, w.state, w.detail, w.library_version, w.schema_version,
+    pg_catalog.to_timestamp(w.backend_start) AS backend_start,
+    pg_catalog.to_timestamp(w.last_commit_at) AS last_commit_at, w.waiting,
+    pg_catalog.to_timestamp(w.waiting_since) AS waiting_since, w.in_flight, w.unrecorded, w.starts, w.recovered,
+    pg_catalog.to_timestamp(w.oldest_kept_at) AS oldest_kept_at,
+    pg_catalog.to_timestamp(w.purge_due_at) AS purge_due_at, w.chore, w.chore_done,
+    pg_catalog.to_timestamp(w.chore_since) AS chore_since, pg_catalog.to_timestamp(w.stats_reset) AS stats_reset
+FROM pg_catalog.jsonb_to_recordset(otp_gateway_internal.stat_worker_rows()) AS w (
+    datid pg_catalog.oid, datname pg_catalog.name, pid pg_catalog.int4, state pg_catalog.text, detail pg_catalog.text,
+    library_version pg_catalog.text, schema_version pg_catalog.text, backend_start pg_catalog.float8,
+    last_commit_at pg_catalog.float8, waiting pg_catalog.int4, waiting_since pg_catalog.float8,
+    in_flight pg_catalog.int4, unrecorded pg_catalog.int4, starts pg_catalog.int8, recovered pg_catalog.int8,
+    oldest_kept_at pg_catalog.float8, purge_due_at pg_catalog.float8, chore pg_catalog.text,
+    chore_done pg_catalog.int8, chore_since pg_catalog.float8, stats_reset pg_catalog.float8
+);
+COMMENT ON VIEW otp_gateway.stat_worker IS
+'a row for each database of the server that has a worker, or has had one since the server started; on a standby there '
+'are none. For members of pg_read_all_stats all, for the owner of the database its own';
+COMMENT ON COLUMN otp_gateway.stat_worker.datid IS 'the OID of the database';
+COMMENT ON COLUMN otp_gateway.stat_worker.datname IS 'its name';
+COMMENT ON COLUMN otp_gateway.stat_worker.pid IS 'of the worker, as in pg_stat_activity';
+COMMENT ON COLUMN otp_gateway.stat_worker.state IS
+'starting, running or leaving; none: none is needed now; no_place: there is no room for it; crashed: it has died, and is '
+'started anew';
+COMMENT ON COLUMN otp_gateway.stat_worker.detail IS 'why, of no_place and crashed';
+COMMENT ON COLUMN otp_gateway.stat_worker.library_version IS 'of the library in memory';
+COMMENT ON COLUMN otp_gateway.stat_worker.schema_version IS
+'of the tables that the worker works with; null: there is no worker';
+COMMENT ON COLUMN otp_gateway.stat_worker.backend_start IS 'when the worker came up';
+COMMENT ON COLUMN otp_gateway.stat_worker.last_commit_at IS 'when it last ended a transaction well';
+COMMENT ON COLUMN otp_gateway.stat_worker.waiting IS 'calls that it has not taken up yet';
+COMMENT ON COLUMN otp_gateway.stat_worker.waiting_since IS 'since when the first of them waits';
+COMMENT ON COLUMN otp_gateway.stat_worker.in_flight IS 'calls to vendors that are under way, or end just now';
+COMMENT ON COLUMN otp_gateway.stat_worker.unrecorded IS
+'calls that have ended, and whose end a lock or a full disk keeps from the record';
+COMMENT ON COLUMN otp_gateway.stat_worker.starts IS 'how often a worker has begun since stats_reset';
+COMMENT ON COLUMN otp_gateway.stat_worker.recovered IS
+'attempts that became unknown since then because a worker before, or the server, left them in flight';
+COMMENT ON COLUMN otp_gateway.stat_worker.oldest_kept_at IS
+'when the oldest verification on record began, as far as it was looked at';
+COMMENT ON COLUMN otp_gateway.stat_worker.purge_due_at IS 'when that one is to be deleted';
+COMMENT ON COLUMN otp_gateway.stat_worker.chore IS
+'what takes long and is done in parts between calls: recovery, reading the queue, reading seals, purge, forget, '
+'resealing; null: none of it';
+COMMENT ON COLUMN otp_gateway.stat_worker.chore_done IS 'how many rows it has looked at, deleted or changed so far';
+COMMENT ON COLUMN otp_gateway.stat_worker.chore_since IS 'when it began with that';
+COMMENT ON COLUMN otp_gateway.stat_worker.stats_reset IS 'since when starts and recovered are counted';
+
 -- No key: a restored dump may bring rows beside those that are there, and a version of a row that many others follow, in
 -- the time of a long transaction, is not looked at for each of them.
 CREATE TABLE otp_gateway_internal.hourly_record (
@@ -1228,7 +1339,8 @@ END
 $$;
 GRANT USAGE ON SCHEMA otp_gateway TO PUBLIC;
 GRANT SELECT ON otp_gateway.verification, otp_gateway.attempt, otp_gateway.recent, otp_gateway.provider,
-    otp_gateway.payload_field, otp_gateway.stat_attempt, otp_gateway.stat_latency, otp_gateway.stat_hourly TO PUBLIC;
+    otp_gateway.payload_field, otp_gateway.stat_attempt, otp_gateway.stat_latency, otp_gateway.stat_provider,
+    otp_gateway.stat_worker, otp_gateway.stat_hourly TO PUBLIC;
 
 -- Where others make functions, theirs can be called in the place of ours.
 DO $$

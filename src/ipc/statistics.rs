@@ -14,7 +14,7 @@ use dialect::{Operation, Outcome};
 use policy::{BlockReason, Micros, Timestamp};
 
 use crate::{
-    ipc::segment::Part,
+    ipc::{segment::Part, worker_report::QueueReport},
     store::{counted::BOUNDS, identity::Identity},
 };
 
@@ -27,6 +27,8 @@ pub const BUCKETS: usize = BOUNDS.len() + 1;
 const OPERATIONS: usize = Operation::ALL.len();
 /// How often somebody who reads begins anew, if the worker writes meanwhile.
 const PATIENCE: usize = 1000;
+/// In the place of a database: somebody is making the slot his, and nobody reads it.
+const TAKEN: u32 = u32::MAX;
 /// How many bytes of a vendor's code and words are kept.
 const CODE: usize = 8;
 const WORDS: usize = 24;
@@ -111,6 +113,12 @@ struct ProviderSlot {
     last_failure: AtomicU32,
     code: Text<CODE>,
     words: Text<WORDS>,
+    in_flight: AtomicU64,
+    ready: AtomicU64,
+    parked: AtomicU64,
+    oldest_ready_at: AtomicI64,
+    /// 1 + the millionths of provider_limit that are used; 0: nobody has counted.
+    limit_used: AtomicU64,
     kinds: [Kind; KINDS],
 }
 
@@ -187,6 +195,16 @@ pub struct ProviderNumbers {
     pub last_failure: Option<Outcome>,
     pub last_code: Option<String>,
     pub last_words: Option<String>,
+    pub state: ProviderState,
+}
+
+/// How it is with a provider or route now, as its worker says.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ProviderState {
+    pub in_flight: usize,
+    pub queue: QueueReport,
+    /// Of provider_limit, the tightest of its windows. None: nobody has counted.
+    pub limit_used: Option<f64>,
 }
 
 /// A database's own.
@@ -230,6 +248,20 @@ impl Kind {
 }
 
 impl ProviderSlot {
+    fn state(&self) -> ProviderState {
+        let count = |of: &AtomicU64| of.load(Relaxed) as usize;
+        let used = self.limit_used.load(Relaxed).checked_sub(1);
+        ProviderState {
+            in_flight: count(&self.in_flight),
+            queue: QueueReport {
+                ready: count(&self.ready),
+                parked: count(&self.parked),
+                oldest_ready_at: time(&self.oldest_ready_at),
+            },
+            limit_used: used.map(|millionths| millionths as f64 / 1e6),
+        }
+    }
+
     /// Of this database; None: it is another's, or nobody's.
     fn read(&self, database: u32) -> Option<ProviderNumbers> {
         let look = || {
@@ -253,6 +285,7 @@ impl ProviderSlot {
                 last_failure: at(&Outcome::ALL, self.last_failure.load(Relaxed)),
                 last_code: self.code.get(),
                 last_words: self.words.get(),
+                state: self.state(),
             })
         };
         self.version.read(look)
@@ -265,7 +298,13 @@ pub fn providers(database: u32) -> Vec<ProviderNumbers> {
     slots.iter().filter_map(|slot| slot.read(database)).collect()
 }
 
-/// None: none of its attempts was counted since the server started.
+/// The databases that have had a worker since the server started.
+pub fn databases() -> Vec<u32> {
+    let slots = statistics().map_or(&[][..], |statistics| &statistics.databases);
+    slots.iter().map(|slot| slot.database.load(Relaxed)).filter(|oid| *oid != 0 && *oid != TAKEN).collect()
+}
+
+/// None: it has had no worker since the server started.
 pub fn database(database: u32) -> Option<DatabaseNumbers> {
     let slot = statistics()?.databases.iter().find(|slot| slot.database.load(Relaxed) == database)?;
     Some(slot.version.read(|| DatabaseNumbers {

@@ -44,7 +44,9 @@ pub fn since_boot() -> SinceBoot {
     SinceBoot(micros.max(1))
 }
 
-/// What to_timestamp takes: seconds from 1970; Postgres counts microseconds from 2000.
+/// What to_timestamp takes: seconds from 1970; Postgres counts microseconds from 2000. What is infinite is as far as it
+/// takes.
 pub fn unix_seconds(at: Timestamp) -> f64 {
-    at.0 as f64 / 1e6 + 946_684_800.0
+    const FURTHEST: i64 = 9_200_000_000_000_000_000;
+    at.0.clamp(-FURTHEST / 50, FURTHEST) as f64 / 1e6 + 946_684_800.0
 }

@@ -12,7 +12,7 @@ use crate::{
     enqueue::transaction,
     error::Error,
     gucs,
-    ipc::worker::CallId,
+    ipc::{worker::CallId, worker_report::Chore},
     job::{Action, Requeue},
     pg::clock::clock,
     store::{
@@ -127,6 +127,7 @@ impl Worker {
             Ok(page) => {
                 self.queue.unread =
                     page.last().filter(|_| page.len() as i64 == PAGE).map(|last| (last.transaction, last.id));
+                self.works_at(Chore::Queue, page.len(), self.queue.unread.is_none());
                 self.enlist(page);
             }
             Err(failure) => self.on_failure(failure),

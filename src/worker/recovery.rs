@@ -9,7 +9,7 @@ use policy::{Micros, Status};
 use uuid::Uuid;
 
 use crate::{
-    ipc::message::Response,
+    ipc::{message::Response, worker_report::Chore},
     pg::{
         clock::{SinceBoot, clock, since_boot},
         uuid_time::id_before,
@@ -121,6 +121,7 @@ impl Worker {
         let page = self.store.write(Durability::Deferred, |writer| writer.attempts(before, since, PAGE))?;
         self.recovery.unread =
             page.last().filter(|_| page.len() as i64 == PAGE).map(|(earliest, _)| (*earliest, since));
+        self.works_at(Chore::Recovery, page.len(), self.recovery.unread.is_none());
         self.settle(page.into_iter().filter_map(|(_, verification)| verification));
         Ok(())
     }

@@ -28,10 +28,10 @@ use crate::{
     gucs,
     ipc::{
         message::{self, Request, Response, ResultRow},
-        statistics::count::Counters,
+        statistics::{ProviderState, count::Counters},
         worker::{CallId, WorkerEnd},
         worker_registry,
-        worker_report::Report,
+        worker_report::{Chore, QueueReport, Report},
     },
     job::{Job, Requeue},
     pg::{
@@ -236,8 +236,32 @@ impl Worker {
 
     /// Says how it stands, for whoever looks from outside.
     pub fn report_to(&self, report: &Report) {
-        report.queue(self.queue.report());
+        let mut states: HashMap<Identity, ProviderState> = HashMap::new();
+        let mut queued = QueueReport::default();
+        for (provider, queue) in self.queue.reports() {
+            states.entry(provider).or_default().queue = queue;
+            queued = queued.and(queue);
+        }
+        for call in self.in_flight.values() {
+            states.entry(call.provider_id).or_default().in_flight += 1;
+        }
+        for (provider, used) in self.limits.provider_sends.used(clock()) {
+            states.entry(provider).or_default().limit_used = Some(used);
+        }
+        self.statistics.borrow_mut().stand(&states);
+        report.queue(queued);
+        report.calls(self.in_flight.len(), self.unrecorded.len() + self.locked.completed.len());
+        report.commits(self.store.committed_at());
         report.is_held_up(self.retry_at.is_some() || self.recovery.next_due().is_some());
+    }
+
+    /// So much more of a long chore is done; and, with `is_over`, all of it.
+    pub fn works_at(&self, chore: Chore, done: usize, is_over: bool) {
+        let Some(report) = worker_registry::report_of(self.database) else { return };
+        report.works_at(chore, done as u64);
+        if is_over {
+            report.is_done_with(chore);
+        }
     }
 
     /// Its requests wait until it is not: what an attempt before this worker left of it is not on record yet.

@@ -78,6 +78,11 @@ VIEWS = {
     "provider": "provider vendor setting value source",
     "stat_attempt": "provider operation outcome reason attempts total_time last_at stats_reset",
     "stat_latency": "provider operation attempts total_time mean_time p50_time p95_time p99_time bounds buckets stats_reset",
+    "stat_provider": "provider vendor in_flight max_in_flight queued parked oldest_queued_at breaker breaker_open_until "
+    "failing_since consecutive_failures last_success_at last_failure_at last_failure_outcome last_vendor_code "
+    "last_vendor_message limit_used stats_reset",
+    "stat_worker": "datid datname pid state detail library_version schema_version backend_start last_commit_at waiting "
+    "waiting_since in_flight unrecorded starts recovered oldest_kept_at purge_due_at chore chore_done chore_since stats_reset",
     "stat_hourly": "hour provider route created_by country sends sent unknown failed blocked would_block billable "
     "verifications converted conversion verifies invalid_codes total_time buckets",
     "payload_field": "vendor operation field vendor_name required rule example",
@@ -147,6 +152,8 @@ FUNCTIONS = {
     "otp_gateway_internal.health_rows()": (EVERYBODY, "SELECT otp_gateway_internal.health_rows()", INSIDE),
     # What of others' is in it is for pg_monitor: see test_stat.
     "otp_gateway_internal.stat_attempt_rows()": (EVERYBODY, "SELECT otp_gateway_internal.stat_attempt_rows()", INSIDE),
+    "otp_gateway_internal.stat_provider_rows()": (EVERYBODY, "SELECT otp_gateway_internal.stat_provider_rows()", INSIDE),
+    "otp_gateway_internal.stat_worker_rows()": (EVERYBODY, "SELECT otp_gateway_internal.stat_worker_rows()", INSIDE),
     "otp_gateway_internal.stat_latency_rows()": (EVERYBODY, "SELECT otp_gateway_internal.stat_latency_rows()", INSIDE),
     "otp_gateway.stat_reset(text)": (SUPER, "SELECT otp_gateway.stat_reset('bank')", SUPER),
     "otp_gateway.id_at(timestamp with time zone)": (EVERYBODY, "SELECT otp_gateway.id_at(now())", EVERYBODY),

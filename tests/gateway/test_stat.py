@@ -65,3 +65,19 @@ def test_hours(gateway):
     gateway.verify(sent[0]["verification_id"], "000000")
     [row] = hours_are_the_record(gateway)
     assert row[1:5] == ("ideamart", None, "postgres", "+94") and row[5:7] == (3, 3)
+
+
+def provider(gateway, name="ideamart", session=None):
+    return gateway.row("SELECT * FROM otp_gateway.stat_provider WHERE provider = %s", (name,), session)
+
+
+def worker(gateway, session=None):
+    return gateway.row("SELECT * FROM otp_gateway.stat_worker WHERE datname = current_database()", session=session)
+
+
+def test_a_provider(gateway):
+    before = provider(gateway)
+    assert (before["vendor"], before["in_flight"], before["max_in_flight"], before["breaker"]) == ("ideamart", 0, 256, "closed")
+    gateway.send()
+    print(provider(gateway), worker(gateway))
+    assert provider(gateway)["last_success_at"] is not None

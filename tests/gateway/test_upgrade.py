@@ -15,7 +15,7 @@ from conftest import Gateway
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
-STATISTICS = ["attempt", "latency", "hourly"]
+STATISTICS = ["attempt", "latency", "provider", "worker", "hourly"]
 
 # Everything that belongs to the extension, as the catalog describes it.
 SURFACE = """

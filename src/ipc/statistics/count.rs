@@ -11,7 +11,7 @@ use std::{
 use dialect::Operation;
 use policy::{Micros, Timestamp, is_fault};
 
-use super::{DatabaseSlot, Kind, ProviderSlot, add, key, statistics};
+use super::{DatabaseSlot, Kind, ProviderSlot, ProviderState, TAKEN, add, key, statistics};
 use crate::{
     pg::clock::clock,
     store::{
@@ -19,9 +19,6 @@ use crate::{
         identity::Identity,
     },
 };
-
-/// Somebody is making it his: nobody reads it.
-const TAKEN: u32 = u32::MAX;
 
 pub struct Counters {
     database: u32,
@@ -70,6 +67,7 @@ impl Counters {
         let slot = slots.iter().find(|slot| take(&slot.database))?;
         slot.version.write(|| {
             slot.clear(clock());
+            slot.stand(&ProviderState::default());
             slot.provider.store(provider, Relaxed);
             slot.database.store(self.database, Release);
         });
@@ -91,6 +89,18 @@ impl Counters {
                     add(&own.other_time, attempt.took.unwrap_or(0).cast_unsigned());
                 });
             }
+        }
+    }
+
+    /// How it is with each provider and route now; with the others there is nothing.
+    pub fn stand(&mut self, states: &HashMap<Identity, ProviderState>) {
+        let has_something = |state: &ProviderState| state.in_flight + state.queue.ready + state.queue.parked > 0;
+        for (provider, _) in states.iter().filter(|(_, state)| has_something(state)) {
+            self.provider(*provider);
+        }
+        for (provider, slot) in &self.providers {
+            let state = states.get(provider).copied().unwrap_or_default();
+            slot.version.write(|| slot.stand(&state));
         }
     }
 
@@ -183,6 +193,14 @@ impl ProviderSlot {
     fn free(&self) {
         self.version.write(|| self.database.store(TAKEN, Relaxed));
         self.database.store(0, Release);
+    }
+
+    fn stand(&self, state: &ProviderState) {
+        self.in_flight.store(state.in_flight as u64, Relaxed);
+        self.ready.store(state.queue.ready as u64, Relaxed);
+        self.parked.store(state.queue.parked as u64, Relaxed);
+        self.oldest_ready_at.store(state.queue.oldest_ready_at.map_or(0, |at| at.0), Relaxed);
+        self.limit_used.store(state.limit_used.map_or(0, |used| 1 + (used * 1e6) as u64), Relaxed);
     }
 
     /// The place of attempts of this kind. None: there are too many kinds.

@@ -49,6 +49,9 @@ use crate::{
 /// control file. A release without a script of its own has the one before.
 pub const SCHEMA_VERSION: &str = "0.7.0";
 
+/// What counts attempts.
+type Count = Box<dyn Fn(&[counted::EndedAttempt])>;
+
 /// The worker's access to the tables.
 pub struct Store {
     verifications: verifications::Statements,
@@ -65,7 +68,7 @@ pub struct Store {
     reference: RowType,
     identity: RowType,
     /// Told of each attempt whose end is on record, once.
-    count: Box<dyn Fn(&[counted::EndedAttempt])>,
+    count: Count,
     hour_statements: hours::Statements,
     hours: RefCell<hours::KnownHours>,
     committed_at: Cell<Timestamp>,

@@ -37,6 +37,7 @@ use crate::{
         background_worker::{self, background_worker},
         clock::{clock, since_boot},
         process::wait,
+        wait_event::WaitEvent,
     },
     store::{
         Store,
@@ -111,7 +112,7 @@ fn open_store(database: pg_sys::Oid, statistics: &Rc<RefCell<Counters>>) -> Opti
                 if !std::mem::replace(&mut said, true) {
                     pgrx::log!("otp_gateway: the worker cannot read its tables yet: somebody has locked them");
                 }
-                wait(AFTER_LOCK);
+                wait(WaitEvent::WorkerMain, AFTER_LOCK);
                 continue;
             }
             Err(Failure::Error(why)) => pgrx::error!("otp_gateway: the worker cannot read its tables: {why}"),

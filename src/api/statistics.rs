@@ -190,7 +190,7 @@ fn provider_row(
     let options = description::of_server(server).and_then(|dialect| ServerOptions::parse(&dialect, &server.options));
     let at = |time: Option<Timestamp>| time.map(unix_seconds);
     // Of a worker that is no more nothing is under way.
-    let if_there = |count: usize| is_there.then_some(count).unwrap_or_default();
+    let if_there = |count: usize| if is_there { count } else { 0 };
     json!({
         "provider": server.name,
         "vendor": vendor,

@@ -65,7 +65,7 @@ fn run(argument: pg_sys::Datum) {
     worker_registry::runs(database);
     let statistics = Rc::new(RefCell::new(Counters::open(database.to_u32())));
     let Some(store) = open_store(database, &statistics) else { return };
-    let mut worker = Worker::open(database, store, statistics);
+    let mut worker = Worker::open(database, store, Rc::clone(&statistics));
     let name = announcement::begun(database);
     worker.recover();
     serve(&mut worker);
@@ -75,7 +75,11 @@ fn run(argument: pg_sys::Datum) {
     let grace = if worker.extension_is_dropped() || asked == Some(ExitReason::Dropped) { 0 } else { GRACE };
     // What could not be put down, and the queue, are for another worker, which the launcher starts; unless somebody
     // wants the database to themselves, and asks for a worker afterwards.
+    let is_gone = worker.extension_is_dropped() || asked == Some(ExitReason::Dropped);
     let leftover = worker.shut_down(grace);
+    if is_gone {
+        statistics.borrow_mut().give_up();
+    }
     lifecycle::leave(due, leftover == Leftover::Work && !is_needed_gone(asked));
 }
 

@@ -280,7 +280,6 @@ impl Worker {
 
     pub fn extension_dropped(&mut self) {
         self.is_extension_dropped = true;
-        self.statistics.borrow_mut().give_up();
     }
 
     /// One round. False: there was nothing to do.

@@ -81,7 +81,7 @@ class Exporter(Program):
 
 
 class Prometheus(Program):
-    """It scrapes and judges every half second, and waits for no alert: `hasty` says what is changed in the rules."""
+    """It scrapes and judges every second; `hasty` says what is changed in the rules."""
 
     def __init__(self, directory, target, hasty):
         rules = (MONITORING / "alerts.yml").read_text()
@@ -91,7 +91,7 @@ class Prometheus(Program):
         (directory / "alerts.yml").write_text(rules)
         configuration = directory / "prometheus.yml"
         configuration.write_text(
-            "global: {scrape_interval: 500ms, scrape_timeout: 500ms, evaluation_interval: 500ms}\n"
+            "global: {scrape_interval: 1s, scrape_timeout: 1s, evaluation_interval: 1s}\n"
             "rule_files: [alerts.yml]\n"
             f"scrape_configs:\n- job_name: otp_gateway\n  static_configs: [{{targets: ['127.0.0.1:{target}']}}]\n"
         )
@@ -124,6 +124,10 @@ class Chain:
         self.directory = pathlib.Path(tempfile.mkdtemp(prefix="otp_monitoring_", dir="/tmp"))
         self.exporter = Exporter(self.directory, cluster, database, role)
         self.prometheus = Prometheus(self.directory, self.exporter.port, hasty)
+        end = time.monotonic() + 60
+        while not self.prometheus.query("otp_gateway_up"):
+            assert time.monotonic() < end, "Prometheus has scraped nothing"
+            time.sleep(0.05)
 
     def stop(self):
         self.prometheus.stop()

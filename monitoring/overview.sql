@@ -40,27 +40,32 @@ lines (part, place, line) AS (
         to_char(now(), 'YYYY-MM-DD HH24:MI:SSOF')
     ) FROM otp_gateway.version() AS v
     UNION ALL
-    (SELECT 2, place, line FROM trouble ORDER BY place LIMIT 11)
+    (SELECT 2, place, line FROM trouble ORDER BY place LIMIT 8)
     UNION ALL
     SELECT 3, 0, CASE
-        WHEN (SELECT count(*) FROM trouble) > 11 THEN ' ...  and more: SELECT * FROM otp_gateway.health() WHERE level > 0'
+        WHEN (SELECT count(*) FROM trouble) > 8 THEN ' ...  and more: SELECT * FROM otp_gateway.health() WHERE level > 0'
         WHEN bool_or(level > 0) THEN concat('  ok  the ', count(*) FILTER (WHERE level = 0), ' other checks')
         ELSE concat('  ok  all ', count(*), ' checks')
     END FROM checks
     UNION ALL
     VALUES (4, 0, ''), (4, 1, 'PROVIDER        QUEUED OLDEST PARKED IN FLIGHT LIMIT  BREAKER, LAST FAILURE')
     UNION ALL
-    SELECT 5, 2 * rank, concat(
-        rpad(left(provider, 15), 15), lpad(queued::text, 7),
-        lpad(coalesce(extract(epoch FROM now() - oldest_queued_at)::integer || 's', ''), 7), lpad(parked::text, 7),
-        lpad(coalesce(in_flight || '/' || max_in_flight, ''), 10), lpad(coalesce(round(100 * limit_used) || '%', '-'), 6), '  ',
-        CASE breaker WHEN 'open' THEN 'OPEN ' ELSE '     ' END, to_char(last_failure_at, 'HH24:MI '), left(last_failure_outcome, 15)
-    ) FROM providers WHERE rank <= 5
-    UNION ALL
-    SELECT 5, 2 * rank + 1, left(concat(
-        '  ', consecutive_failures, ' failures in a row since ', to_char(failing_since, 'HH24:MI:SS'), ': ',
-        concat_ws(' ', last_vendor_code, last_vendor_message)
-    ), 80) FROM providers WHERE rank <= 5 AND failing_since IS NOT NULL
+    (
+        SELECT 5, 2 * rank + part, CASE part
+            WHEN 0 THEN concat(
+                rpad(left(provider, 15), 15), lpad(queued::text, 7),
+                lpad(coalesce(extract(epoch FROM now() - oldest_queued_at)::integer || 's', ''), 7), lpad(parked::text, 7),
+                lpad(coalesce(in_flight || '/' || max_in_flight, ''), 10),
+                lpad(coalesce(round(100 * limit_used) || '%', '-'), 6), CASE breaker WHEN 'open' THEN '  OPEN ' ELSE '       ' END,
+                to_char(last_failure_at, 'HH24:MI '), left(last_failure_outcome, 15)
+            )
+            ELSE left(concat(
+                '  ', consecutive_failures, ' failures in a row since ', to_char(failing_since, 'HH24:MI:SS'), ': ',
+                concat_ws(' ', last_vendor_code, last_vendor_message)
+            ), 80)
+        END
+        FROM providers, generate_series(0, CASE WHEN failing_since IS NULL THEN 0 ELSE 1 END) AS part ORDER BY 2 LIMIT 6
+    )
     UNION ALL
     VALUES (6, 0, ''), (6, 1, 'LATEST    PROVIDER            CALL    OUTCOME          RULE            ATTEMPTS')
     UNION ALL

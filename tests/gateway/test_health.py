@@ -470,29 +470,3 @@ def test_the_script(gateway, simulator):
         locker.rollback()
     code, line = nagios(gateway, "-p", "1")
     assert code == 3 and line.startswith("OTP_GATEWAY UNKNOWN - ")
-
-
-def test_the_overview(gateway):
-    """A screen of 80 columns, again and again."""
-    gateway.execute("ALTER SERVER ideamart OPTIONS (ADD paused 'true')")
-    gateway.send()
-    gateway.send("hyperverge")
-    at = ["-h", gateway.cluster.directory, "-p", str(gateway.cluster.port), "-U", "postgres", "-d", gateway.database]
-    file = pathlib.Path(__file__).resolve().parents[2] / "monitoring/overview.sql"
-    watch = subprocess.Popen([BINDIR / "psql", "-X", *map(str, at), "-f", file], text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-    try:
-        screens, lines = 0, []
-        while screens < 2:
-            line = watch.stdout.readline()
-            assert line, lines
-            lines.append(line.rstrip())
-            screens += "(every 2" in line
-    finally:
-        watch.kill()
-        watch.wait()
-    assert max(map(len, lines)) <= 80, lines
-    assert not any("ERROR" in line for line in lines), lines
-    text = "\n".join(lines)
-    assert re.search(r"^WARN paused .*option paused: nothing is sent through ideamart$", text, re.M), text
-    assert re.search(r"^\d{4} send +\d\d:\d\d:\d\d hyperverge +sent +code sent$", text, re.M), text
-    assert re.search(r"^\d{4} send +\d\d:\d\d:\d\d ideamart +blocked +sends paused$", text, re.M), text

@@ -13,6 +13,7 @@ pub mod payload;
 pub mod provider_view;
 pub mod repeated_call;
 pub mod result_row;
+pub mod statistics;
 pub mod try_call;
 pub mod version;
 

@@ -90,6 +90,7 @@ fn prepare(
         created_by: role.name,
         role_id,
         created_at: clock::clock(),
+        country: prepared.recipient.as_ref().and_then(|recipient| dialect::calling_code(recipient.reveal())),
         recipient_masked: prepared.recipient_masked,
         recipient_key: prepared.recipient.as_ref().and_then(|recipient| keys.recipients(recipient).into_iter().next()),
         // The payload, not what a verify needs of it: the message is written when its turn has come.

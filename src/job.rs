@@ -14,6 +14,7 @@ use crate::{
     crypto::seal::Keys,
     pg::clock::SinceBoot,
     store::{
+        counted::Cohort,
         identity::Identity,
         rows::{IdempotencyHashes, MovedTo, NewAttempt},
     },
@@ -365,8 +366,26 @@ impl Job {
         std::iter::once(self).chain(self.action.send().map_or(&[][..], |send| &send.fallbacks))
     }
 
+    /// What a flow counts for that this job begins.
+    pub fn cohort(&self, begun_at: Timestamp) -> Cohort {
+        let send = self.action.send();
+        Cohort {
+            begun_at,
+            role_id: self.role_id,
+            route_id: send.and_then(|send| send.route.as_ref()).map(|route| route.id),
+            country: self.country(),
+            was_sent: send.is_some(),
+            is_counted: !self.is_test(),
+        }
+    }
+
+    /// The calling code of its recipient's country.
+    pub fn country(&self) -> Option<i32> {
+        self.recipient.as_ref().and_then(|recipient| dialect::calling_code(recipient.reveal()))
+    }
+
     /// The intent of this job, to be put on record before it goes. A test number's counts for nobody.
-    pub fn intent(&self, verification: Uuid, now: Timestamp) -> NewAttempt {
+    pub fn intent(&self, verification: Uuid, cohort: Cohort, now: Timestamp) -> NewAttempt {
         NewAttempt {
             id: self.attempt,
             verification,
@@ -381,6 +400,7 @@ impl Job {
             reason: None,
             retry_at: None,
             started_at: now,
+            cohort,
         }
     }
 }

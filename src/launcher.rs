@@ -26,6 +26,7 @@ use crate::{
         process,
         scan::{name, scan_catalog},
         session, settings, transaction,
+        wait_event::WaitEvent,
     },
 };
 
@@ -74,7 +75,7 @@ fn run(_argument: pg_sys::Datum) {
     if let Some(many) = launches.checked_sub(AT_ONCE) {
         let until = Instant::now() + AFTER_CRASH.saturating_mul(1 << many.min(5));
         while !shutdown_is_requested() && Instant::now() < until {
-            process::wait(100);
+            process::wait(WaitEvent::LauncherMain, 100);
         }
     }
     BackgroundWorker::connect_worker_to_spi_by_oid(None, None);
@@ -85,7 +86,10 @@ fn run(_argument: pg_sys::Datum) {
         .extend(worker_registry::at(WorkerState::Starting).into_iter().map(|database| (database, Instant::now())));
     while !shutdown_is_requested() {
         let wait = launcher.look();
-        process::wait(wait.map_or(-1, |wait| i64::try_from(wait.as_millis()).unwrap_or(i64::MAX).clamp(1, 86_400_000)));
+        process::wait(
+            WaitEvent::LauncherMain,
+            wait.map_or(-1, |wait| i64::try_from(wait.as_millis()).unwrap_or(i64::MAX).clamp(1, 86_400_000)),
+        );
     }
     // 0 would be the end of it for good: whoever terminates all processes but their own means no such thing. When the
     // server stops the postmaster starts none, whatever the code.

@@ -22,5 +22,6 @@ pub mod table;
 pub mod transaction;
 pub mod uuid_time;
 pub mod values;
+pub mod wait_event;
 pub mod worker_transaction;
 pub mod writable;

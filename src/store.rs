@@ -9,7 +9,9 @@ pub mod announcements;
 pub mod attempts;
 pub mod breakers;
 pub mod columns;
+pub mod counted;
 pub mod glance;
+pub mod hours;
 pub mod identities;
 pub mod identity;
 pub mod limits;
@@ -28,10 +30,16 @@ pub mod session_writes;
 pub mod transaction;
 pub mod verifications;
 
+use std::cell::{Cell, RefCell};
+
 use pgrx::spi::SpiClient;
+use policy::Timestamp;
 
 use crate::{
-    pg::row_array::{Columns, RowType},
+    pg::{
+        clock::clock,
+        row_array::{Columns, RowType},
+    },
     store::{
         prepared::Statement,
         transaction::{Durability, Failure},
@@ -41,6 +49,9 @@ use crate::{
 /// The version of the schema that this library works with: that of the newest SQL script, and `default_version` of the
 /// control file. A release without a script of its own has the one before.
 pub const SCHEMA_VERSION: &str = "0.7.0";
+
+/// What counts attempts.
+type Count = Box<dyn Fn(&[counted::EndedAttempt])>;
 
 /// The worker's access to the tables.
 pub struct Store {
@@ -58,18 +69,25 @@ pub struct Store {
     attempt: RowType,
     reference: RowType,
     identity: RowType,
+    /// Told of each attempt whose end is on record, once.
+    count: Count,
+    hour_statements: hours::Statements,
+    hours: RefCell<hours::KnownHours>,
+    committed_at: Cell<Timestamp>,
 }
 
 /// One transaction of it.
 pub struct StoreTransaction<'a, 'conn> {
     client: &'a mut SpiClient<'conn>,
     store: &'a Store,
+    /// Attempts that end with it.
+    ended: Vec<counted::EndedAttempt>,
 }
 
 impl Store {
     /// Prepares the statements. `Failure::NotInstalled`: the extension is not installed here. None: its
     /// tables are of another version than this library.
-    pub fn open() -> Result<Option<Self>, Failure> {
+    pub fn open(count: impl Fn(&[counted::EndedAttempt]) + 'static) -> Result<Option<Self>, Failure> {
         transaction::run(Durability::Deferred, |client| {
             let version = client.select(
                 "SELECT extversion FROM pg_catalog.pg_extension WHERE extname OPERATOR(pg_catalog.=) 'otp_gateway'",
@@ -95,8 +113,17 @@ impl Store {
                 attempt: RowType::of(c"attempt_record"),
                 reference: RowType::of(c"reference"),
                 identity: RowType::of(c"identity"),
+                count: Box::new(count),
+                hour_statements: hours::Statements::prepare(client)?,
+                hours: RefCell::default(),
+                committed_at: Cell::new(clock()),
             }))
         })
+    }
+
+    /// When the last transaction was committed.
+    pub fn committed_at(&self) -> Timestamp {
+        self.committed_at.get()
     }
 
     /// Runs `body` in a transaction and commits it; on any error it is as if it never was.
@@ -105,7 +132,22 @@ impl Store {
         durability: Durability,
         body: impl FnOnce(&mut StoreTransaction) -> Result<R, Failure>,
     ) -> Result<R, Failure> {
-        transaction::run(durability, |client| body(&mut StoreTransaction { client, store: self }))
+        let mut ended = Vec::new();
+        let result = transaction::run(durability, |client| {
+            let mut writer = StoreTransaction { client, store: self, ended: Vec::new() };
+            let result = body(&mut writer)?;
+            writer.count_hours()?;
+            ended = writer.ended;
+            Ok(result)
+        });
+        self.hours.borrow_mut().settle(result.is_ok());
+        if result.is_ok() {
+            self.committed_at.set(clock());
+        }
+        if result.is_ok() && !ended.is_empty() {
+            (self.count)(&ended);
+        }
+        result
     }
 }
 

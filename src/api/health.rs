@@ -4,14 +4,16 @@
 pub mod record_checks;
 pub mod server_checks;
 
-use pgrx::pg_sys;
 use policy::{Micros, Timestamp};
 use serde_json::{Value, json};
 
 use crate::{
     api::function::sql_function,
     ipc::segment,
-    pg::roles::{current_user, has_privileges_of},
+    pg::{
+        clock::unix_seconds,
+        roles::{current_user, reads_all_stats},
+    },
     store::{SCHEMA_VERSION, scan},
 };
 
@@ -71,8 +73,6 @@ impl HealthCheck {
     }
 
     fn json(self) -> Value {
-        // What to_timestamp takes: seconds from 1970; Postgres counts microseconds from 2000.
-        let since = self.since.map(|since| since.0 as f64 / 1e6 + 946_684_800.0);
         json!({
             "name": self.name,
             "status": match self.level {
@@ -83,7 +83,7 @@ impl HealthCheck {
             },
             "level": self.level as i32,
             "value": self.value,
-            "since": since,
+            "since": self.since.map(unix_seconds),
             "detail": self.detail,
             "hint": self.hint,
         })
@@ -103,7 +103,7 @@ fn checks() -> Vec<HealthCheck> {
         Err(error) => HealthCheck::bad("library", Level::Critical, error.message(), error.hint()),
     }];
     let is_ours = version(&mut checks);
-    let sees_all = sees_all();
+    let sees_all = reads_all_stats(current_user());
     let shown = |check: HealthCheck| if sees_all { check } else { check.without_detail() };
     if is_preloaded {
         checks.push(server_checks::paused());
@@ -133,11 +133,4 @@ fn version(checks: &mut Vec<HealthCheck>) -> bool {
         )
     });
     is_ours
-}
-
-/// Whether the role may see the statistics of everybody, as in Postgres' own views: pg_monitor may.
-fn sees_all() -> bool {
-    // The predefined role pg_read_all_stats; its OID is fixed, its name in the headers is not.
-    const PG_READ_ALL_STATS: u32 = 3375;
-    has_privileges_of(current_user(), pg_sys::Oid::from(PG_READ_ALL_STATS))
 }

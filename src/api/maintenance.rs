@@ -95,7 +95,7 @@ fn keys_of(recipients: &[Secret]) -> Result<Vec<Vec<u8>>, Error> {
 }
 
 /// Has the worker do one part after the other; returns how many verifications they changed.
-fn in_parts(part: impl Fn(Uuid) -> Maintenance) -> Result<i64, Error> {
+pub fn in_parts(part: impl Fn(Uuid) -> Maintenance) -> Result<i64, Error> {
     // Not for all functions: find works on a standby, where there is none.
     session::await_launcher()?;
     let (mut count, mut from, mut said) = (0u64, Uuid::nil(), clock());

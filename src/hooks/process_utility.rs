@@ -18,6 +18,7 @@ use crate::{
     pg::{
         database, process,
         roles::{current_user, has_privileges_of, may_create_databases},
+        wait_event::WaitEvent,
     },
 };
 
@@ -148,7 +149,7 @@ fn others_leave(database: pg_sys::Oid) -> bool {
         if unsafe { pg_sys::CountDBConnections(database) } == 0 {
             return true;
         }
-        process::wait(i64::from(STEP));
+        process::wait(WaitEvent::Worker, i64::from(STEP));
     }
     false
 }
@@ -220,7 +221,7 @@ fn let_go(database: pg_sys::Oid, why: ExitReason) {
         if !worker_registry::is_there(database) {
             break;
         }
-        process::wait(i64::from(STEP));
+        process::wait(WaitEvent::Worker, i64::from(STEP));
     }
 }
 

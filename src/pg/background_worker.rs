@@ -13,6 +13,7 @@ use pgrx::{bgworkers::BackgroundWorker, pg_sys};
 
 use crate::pg::{
     settings,
+    wait_event::WaitEvent,
     worker_transaction::{cancel_statement, interrupt_commit},
 };
 
@@ -135,6 +136,7 @@ pub fn sleep(socket: &UnixStream, milliseconds: Option<i64>) {
     if milliseconds.is_some() {
         events |= pg_sys::WL_TIMEOUT;
     }
+    let number = WaitEvent::WorkerMain.number();
     // SAFETY: this process' own latch and an open socket.
     unsafe {
         pg_sys::WaitLatchOrSocket(
@@ -142,7 +144,7 @@ pub fn sleep(socket: &UnixStream, milliseconds: Option<i64>) {
             events as i32,
             socket.as_raw_fd(),
             milliseconds.unwrap_or(-1) as _,
-            pg_sys::PG_WAIT_EXTENSION,
+            number,
         );
     }
 }

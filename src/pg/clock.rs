@@ -43,3 +43,10 @@ pub fn since_boot() -> SinceBoot {
     let micros = now.tv_sec as i64 * 1_000_000 + now.tv_nsec as i64 / 1000;
     SinceBoot(micros.max(1))
 }
+
+/// What to_timestamp takes: seconds from 1970; Postgres counts microseconds from 2000. What is infinite is as far as it
+/// takes.
+pub fn unix_seconds(at: Timestamp) -> f64 {
+    const FURTHEST: i64 = 9_200_000_000_000_000_000;
+    at.0.clamp(-FURTHEST / 50, FURTHEST) as f64 / 1e6 + 946_684_800.0
+}

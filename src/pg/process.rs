@@ -8,6 +8,8 @@ use std::{
 
 use pgrx::pg_sys;
 
+use crate::pg::wait_event::WaitEvent;
+
 /// A process' place in the server's array of them: the same in every process and every version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ProcessNumber(pub u32);
@@ -87,15 +89,17 @@ pub fn may_write_into(directory: &Path) -> bool {
     unsafe { libc::access(path.as_ptr(), libc::W_OK | libc::X_OK) == 0 }
 }
 
-/// Sleeps until the latch is set, for `milliseconds` at most (below 0: without end), then acts on interrupts.
-pub fn wait(milliseconds: i64) {
+/// Sleeps until the latch is set, for `milliseconds` at most (below 0: without end), then acts on interrupts;
+/// pg_stat_activity says what for.
+pub fn wait(event: WaitEvent, milliseconds: i64) {
     let mut events = pg_sys::WL_LATCH_SET | pg_sys::WL_EXIT_ON_PM_DEATH;
     if milliseconds >= 0 {
         events |= pg_sys::WL_TIMEOUT;
     }
+    let number = event.number();
     // SAFETY: on the main thread, on this process' own latch.
     unsafe {
-        pg_sys::WaitLatch(pg_sys::MyLatch, events as i32, milliseconds as _, pg_sys::PG_WAIT_EXTENSION);
+        pg_sys::WaitLatch(pg_sys::MyLatch, events as i32, milliseconds as _, number);
         pg_sys::ResetLatch(pg_sys::MyLatch);
     }
     pgrx::check_for_interrupts!();

@@ -39,19 +39,22 @@ statements! {
        ORDER BY a.id DESC"
 
     select_in_flight(pg_sys::UUIDARRAYOID)
-      "SELECT id, verification_id, operation, outcome, vendor_code, vendor_message, response::text, reason, retry_at
+      "SELECT id, verification_id, operation, outcome, vendor_code, vendor_message, response::text, reason, retry_at,
+              provider_id, started_at
        FROM otp_gateway_internal.attempt_record
        WHERE verification_id OPERATOR(pg_catalog.=) ANY ($1) AND outcome IS NULL"
 
     select_send(pg_sys::UUIDOID, pg_sys::BOOLOID)
-      "SELECT id, verification_id, operation, outcome, vendor_code, vendor_message, response::text, reason, retry_at
+      "SELECT id, verification_id, operation, outcome, vendor_code, vendor_message, response::text, reason, retry_at,
+              provider_id, started_at
        FROM otp_gateway_internal.attempt_record
        WHERE verification_id OPERATOR(pg_catalog.=) $1
          AND (operation OPERATOR(pg_catalog.=) 'send' OR $2 AND operation OPERATOR(pg_catalog.=) 'resend')
        ORDER BY id DESC"
 
     select_attempt(pg_sys::UUIDOID)
-      "SELECT id, verification_id, operation, outcome, vendor_code, vendor_message, response::text, reason, retry_at
+      "SELECT id, verification_id, operation, outcome, vendor_code, vendor_message, response::text, reason, retry_at,
+              provider_id, started_at
        FROM otp_gateway_internal.attempt_record WHERE id OPERATOR(pg_catalog.=) $1"
 
     select_last_attempt()
@@ -60,6 +63,7 @@ statements! {
 
 impl StoreTransaction<'_, '_> {
     pub fn insert_attempts(&mut self, rows: &[NewAttempt]) -> Result<(), Failure> {
+        self.ended.extend(rows.iter().filter_map(NewAttempt::ended));
         self.run(&self.store.attempts.insert_attempts, &self.store.attempt, rows, |row, columns| {
             columns.uuid(attempt::ID, row.id);
             columns.uuid(attempt::VERIFICATION_ID, row.verification);
@@ -79,6 +83,7 @@ impl StoreTransaction<'_, '_> {
     }
 
     pub fn complete_attempts(&mut self, rows: &[impl Borrow<AttemptEnd>]) -> Result<(), Failure> {
+        self.ended.extend(rows.iter().map(|row| row.borrow().ended()));
         self.run(&self.store.attempts.complete_attempts, &self.store.attempt, rows, |row, columns| {
             let row: &AttemptEnd = row.borrow();
             columns.uuid(attempt::ID, row.id);

@@ -27,6 +27,7 @@ pub mod verification {
     pub const PROVIDER_ID: usize = 21;
     pub const ROLE_ID: usize = 22;
     pub const ROUTE_ID: usize = 23;
+    pub const COUNTRY: usize = 24;
 }
 
 pub mod attempt {

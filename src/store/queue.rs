@@ -46,7 +46,8 @@ statements! {
     // One that somebody has locked is left for later, and holds up nobody.
     select_queued_payloads(pg_sys::UUIDARRAYOID)
       "SELECT id, status, reference, expires_at, approved_at, send_count, check_count, max_checks,
-              created_at, provider_id, recipient_key, role_id, provider, vendor, created_by::text, sealed, route_id
+              created_at, provider_id, recipient_key, role_id, route_id, country, is_test, provider, vendor,
+              created_by::text, sealed
        FROM otp_gateway_internal.verification_record
        WHERE id OPERATOR(pg_catalog.=) ANY ($1) AND status OPERATOR(pg_catalog.=) 'queued'
        FOR NO KEY UPDATE SKIP LOCKED"

@@ -1,14 +1,18 @@
 //! Rows as the worker writes and reads them.
 
 use dialect::{Operation, Outcome};
-use pgrx::{FromDatum, IntoDatum, spi::SpiHeapTupleData};
-use policy::{BlockReason, Status, Timestamp, Verification};
+use pgrx::{FromDatum, IntoDatum, pg_sys, spi::SpiHeapTupleData};
+use policy::{BlockReason, Status, Timestamp, Verification, is_fault};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::{
     pg::values::{Time, Transaction},
-    store::{identity::Identity, transaction::Failure},
+    store::{
+        counted::{Begun, Cohort, EndedAttempt},
+        identity::Identity,
+        transaction::Failure,
+    },
 };
 
 /// A verification that an attempt begins.
@@ -27,6 +31,8 @@ pub struct NewVerification {
     pub idempotency: Option<IdempotencyHashes>,
     pub is_test: bool,
     pub route: Option<(String, Identity)>,
+    /// The calling code of the recipient's country.
+    pub country: Option<i32>,
 }
 
 /// What becomes of one; `sealed` replaces what is there, unless the verification has ended.
@@ -77,6 +83,7 @@ pub struct NewAttempt {
     /// When waiting helps, and until when.
     pub retry_at: Option<Timestamp>,
     pub started_at: Timestamp,
+    pub cohort: Cohort,
 }
 
 /// How an attempt ended.
@@ -90,6 +97,11 @@ pub struct AttemptEnd {
     pub response: Option<String>,
     pub retry_at: Option<Timestamp>,
     pub finished_at: Timestamp,
+    pub begun: Begun,
+    /// Somebody was there when it ended: how long it took is known.
+    pub is_timed: bool,
+    /// As [`crate::store::counted::EndedAttempt::tells_of_provider`].
+    pub tells_of_provider: bool,
 }
 
 /// A verification as it is on record.
@@ -102,6 +114,8 @@ pub struct StoredVerification {
     pub recipient_key: Option<Vec<u8>>,
     /// Who began it.
     pub role_id: Identity,
+    /// What its attempts count for.
+    pub cohort: Cohort,
 }
 
 /// One whose transaction has committed, and that nobody has taken yet.
@@ -165,6 +179,44 @@ pub struct StoredAttempt {
     pub response: Option<String>,
     pub reason: Option<BlockReason>,
     pub retry_at: Option<Timestamp>,
+    pub provider_id: Identity,
+    pub started_at: Timestamp,
+}
+
+impl NewAttempt {
+    /// One that ended without a call, as the numbers know it.
+    pub fn ended(&self) -> Option<EndedAttempt> {
+        let begun = Begun {
+            provider_id: self.provider_id,
+            operation: self.operation,
+            reason: self.reason,
+            started_at: self.started_at,
+            cohort: self.cohort,
+        };
+        let ended_at = self.started_at;
+        self.refused.map(|outcome| EndedAttempt {
+            begun,
+            outcome,
+            ended_at,
+            took: None,
+            tells_of_provider: false,
+            words: None,
+        })
+    }
+}
+
+impl AttemptEnd {
+    /// As the numbers know it.
+    pub fn ended(&self) -> EndedAttempt {
+        EndedAttempt {
+            begun: self.begun,
+            outcome: self.outcome,
+            ended_at: self.finished_at,
+            took: self.is_timed.then(|| self.finished_at.since(self.begun.started_at).max(0)),
+            tells_of_provider: self.tells_of_provider,
+            words: is_fault(self.outcome).then(|| (self.vendor_code.clone(), self.vendor_message.clone())),
+        }
+    }
 }
 
 pub fn value<T: FromDatum + IntoDatum>(row: &SpiHeapTupleData, column: usize) -> Result<Option<T>, Failure> {
@@ -178,6 +230,12 @@ pub fn count(row: &SpiHeapTupleData, column: usize) -> Result<u32, Failure> {
 pub fn uuid(row: &SpiHeapTupleData, column: usize) -> Result<Uuid, Failure> {
     let uuid: Option<pgrx::datum::Uuid> = value(row, column)?;
     Ok(uuid.map_or(Uuid::nil(), |uuid| Uuid::from_bytes(*uuid.as_bytes())))
+}
+
+/// Where a row stands in its table: block, and number there.
+pub fn place(row: &SpiHeapTupleData, column: usize) -> Result<(u32, u16), Failure> {
+    let place: Option<pg_sys::ItemPointerData> = value(row, column)?;
+    Ok(place.map(pgrx::itemptr::item_pointer_get_both).unwrap_or_default())
 }
 
 pub fn flag(row: &SpiHeapTupleData, column: usize) -> Result<bool, Failure> {
@@ -205,6 +263,7 @@ pub fn label<T: Copy>(
 
 impl StoredVerification {
     pub fn read(row: &SpiHeapTupleData) -> Result<Self, Failure> {
+        let (created_at, role_id) = (timestamp(row, 9)?.unwrap_or_default(), value(row, 12)?.unwrap_or(0));
         Ok(Self {
             id: uuid(row, 1)?,
             state: Verification {
@@ -216,10 +275,18 @@ impl StoredVerification {
                 check_count: count(row, 7)?,
                 max_checks: count(row, 8)?,
             },
-            created_at: timestamp(row, 9)?.unwrap_or_default(),
+            created_at,
             provider_id: value(row, 10)?.unwrap_or(0),
             recipient_key: value(row, 11)?,
-            role_id: value(row, 12)?.unwrap_or(0),
+            role_id,
+            cohort: Cohort {
+                begun_at: created_at,
+                role_id,
+                route_id: value(row, 13)?,
+                country: value(row, 14)?,
+                was_sent: count(row, 6)? > 0,
+                is_counted: !flag(row, 15)?,
+            },
         })
     }
 }
@@ -242,11 +309,11 @@ impl QueuedPayload {
         Ok(Self {
             stored: StoredVerification::read(row)?,
             role_id: value(row, 12)?.unwrap_or(0),
-            provider: value(row, 13)?.unwrap_or_default(),
-            vendor: value(row, 14)?.unwrap_or_default(),
-            created_by: value(row, 15)?.unwrap_or_default(),
-            sealed: value(row, 16)?.unwrap_or_default(),
-            route_id: value(row, 17)?,
+            route_id: value(row, 13)?,
+            provider: value(row, 16)?.unwrap_or_default(),
+            vendor: value(row, 17)?.unwrap_or_default(),
+            created_by: value(row, 18)?.unwrap_or_default(),
+            sealed: value(row, 19)?.unwrap_or_default(),
         })
     }
 }
@@ -294,6 +361,8 @@ impl StoredAttempt {
             response: value(row, 7)?,
             reason: label(row, 8, &BlockReason::ALL, BlockReason::as_str)?,
             retry_at: timestamp(row, 9)?,
+            provider_id: value(row, 10)?.unwrap_or(0),
+            started_at: timestamp(row, 11)?.unwrap_or_default(),
         })
     }
 }

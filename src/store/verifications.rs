@@ -41,7 +41,7 @@ statements! {
 
     select_verifications(pg_sys::UUIDARRAYOID)
       "SELECT id, status, reference, expires_at, approved_at, send_count, check_count, max_checks,
-              created_at, provider_id, recipient_key, role_id
+              created_at, provider_id, recipient_key, role_id, route_id, country, is_test
        FROM otp_gateway_internal.verification_record WHERE id OPERATOR(pg_catalog.=) ANY ($1)"
 
     // One's own before another role's; at this provider, else at another one of the account: the vendor knows it at all
@@ -114,6 +114,7 @@ impl StoreTransaction<'_, '_> {
             columns.bigint(verification::PROVIDER_ID, Some(row.provider_id));
             columns.bigint(verification::ROLE_ID, Some(row.role_id));
             columns.bigint(verification::ROUTE_ID, row.route.as_ref().map(|(_, id)| *id));
+            columns.integer(verification::COUNTRY, row.country);
             state(columns, &row.state);
         })?;
         self.announce(|| rows.iter().map(|row| row.id).collect())

@@ -20,6 +20,25 @@ pub fn is_phone_number(typed: &str) -> bool {
     NumberingPlan::Any.parse(typed).is_some()
 }
 
+/// The calling code of the country, or of the plan that it shares with others, of a normalised number. None: it is no
+/// number.
+pub fn calling_code(recipient: &str) -> Option<i32> {
+    let digits = recipient.strip_prefix('+')?;
+    let is_number = (8..=15).contains(&digits.len()) && digits.bytes().all(|byte| byte.is_ascii_digit());
+    let length = match digits.as_bytes() {
+        [b'1' | b'7', ..] => 1,
+        [b'2', b'0' | b'7', ..]
+        | [b'3', b'0' | b'1' | b'2' | b'3' | b'4' | b'6' | b'9', ..]
+        | [b'4', b'0' | b'1' | b'3'..=b'9', ..]
+        | [b'5', b'1'..=b'8', ..]
+        | [b'6', b'0'..=b'6', ..]
+        | [b'8', b'1' | b'2' | b'4' | b'6', ..]
+        | [b'9', b'0'..=b'5' | b'8', ..] => 2,
+        _ => 3,
+    };
+    is_number.then(|| digits[..length].parse().ok()).flatten()
+}
+
 /// One number, whatever way it was typed.
 pub(crate) struct PhoneNumber {
     country: NumberingPlan,

@@ -1,6 +1,6 @@
-//! The functions that keep the record in order: `otp_gateway.purge`, `forget` and `rotate_key`, and `find`, which reads
-//! it by number. The worker does what is to be done, in parts; the session asks for one after the other, says how far
-//! it is, and can be interrupted between them.
+//! The functions that keep the record in order, `otp_gateway.purge`, `forget` and `rotate_key`, and `find`, which reads
+//! the record by number. The worker does the work in parts; the session asks for one part after the other, tells how
+//! far it has come, and can be interrupted between two parts.
 
 use dialect::Secret;
 use pgrx::pg_sys;
@@ -21,7 +21,7 @@ use crate::{
     store::{recipient_lookup::visible_verifications, sealing_key},
 };
 
-/// How often the caller hears how far it is.
+/// How often the caller is told how far the work has come, in microseconds.
 const PROGRESS: Micros = 5_000_000;
 
 sql_function!(
@@ -61,7 +61,7 @@ sql_function!(
     fn rotate_key() -> i64 {
         may_write()?;
         key_file::lock();
-        // What this database needs must be there before the file changes.
+        // The key that this database needs must be there before the file changes.
         sealing_key::keys()?;
         key_file::add_key()?;
         worker_registry::notify_new_key_elsewhere(database::current());
@@ -88,15 +88,15 @@ fn found(provider: Option<pg_sys::Oid>, recipients: &[Secret]) -> Result<Vec<pgr
     Ok(found.iter().map(|id| pgrx::datum::Uuid::from_bytes(*id.as_bytes())).collect())
 }
 
-/// By which the record knows them.
+/// Returns the keys by which the record finds these recipients.
 fn keys_of(recipients: &[Secret]) -> Result<Vec<Vec<u8>>, Error> {
     let keys = sealing_key::keys()?;
     Ok(recipients.iter().flat_map(|recipient| keys.recipients(recipient)).collect())
 }
 
-/// Has the worker do one part after the other; returns how many verifications they changed.
+/// Has the worker do one part after the other; returns how many verifications the parts changed.
 fn in_parts(part: impl Fn(Uuid) -> Maintenance) -> Result<i64, Error> {
-    // Not for all functions: find works on a standby, where there is none.
+    // Only here: find works on a standby, too, which has no launcher.
     session::await_launcher()?;
     let (mut count, mut from, mut said) = (0u64, Uuid::nil(), clock());
     loop {
@@ -108,7 +108,7 @@ fn in_parts(part: impl Fn(Uuid) -> Maintenance) -> Result<i64, Error> {
                     None => return Ok(i64::try_from(count).unwrap_or(i64::MAX)),
                 }
             }
-            // The worker was another one by then.
+            // Another worker has taken over meanwhile: ask for the part again.
             Response::Retry => {}
             Response::Error(error) => return Err(error),
             Response::Row(_) | Response::Idle | Response::Checked(_) | Response::Budget(_) | Response::Unknown => {

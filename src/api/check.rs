@@ -108,7 +108,7 @@ fn gateway(findings: &mut Findings) -> bool {
     }
     findings.record();
     let is_served = worker(findings);
-    // Looked at after the worker: the worker's first start makes the file.
+    // Looked at after the wait for the launcher, which makes the file at the server's first start.
     match sealing_key::keys_at_once() {
         Ok(_) if is_among_the_data(&gucs::key_file()) => findings.warn(
             "key_file",

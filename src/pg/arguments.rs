@@ -83,8 +83,8 @@ impl Unread {
     /// value.
     pub fn options(&self) -> Option<Result<Vec<(String, String)>, ()>> {
         let datum = self.of(pg_sys::TEXTARRAYOID)?;
-        // SAFETY: a text[], as new() was promised; a list of DefElem, each with a text or none. Elements without a value
-        // are looked for first: the error that Postgres itself raises for one quotes its name.
+        // SAFETY: a text[], as new() was promised; a list of DefElem, each with a text or none. Elements without a
+        // value are looked for first: the error that Postgres itself raises for such an element quotes its name.
         Some(unsafe {
             let list = pg_sys::untransformRelOptions(datum);
             let have_values = PgList::<pg_sys::DefElem>::from_pg(list).iter_ptr().all(|one| !(*one).arg.is_null());

@@ -1,5 +1,5 @@
-//! The record: every statement that writes verifications and attempts, in transactions of the worker's own, many
-//! attempts in one. What is durable, and when:
+//! The record: the statements that write verifications and attempts, in transactions of the worker's own, many attempts
+//! in one. What is durable, and when:
 //!
 //! 1. an intent is committed and flushed before its first byte leaves;
 //! 2. an outcome is committed before the caller is told; an `approved` is flushed first, others ride on the caller's
@@ -37,8 +37,8 @@ use crate::{
     },
 };
 
-/// The version of the schema that this library works with: that of the newest SQL script, and `default_version` of the
-/// control file. A release without a script of its own has the one before.
+/// The version of the schema that this library works with: the version of the newest SQL script, and `default_version`
+/// of the control file. A release without a script of its own keeps the previous version.
 pub const SCHEMA_VERSION: &str = "0.7.0";
 
 /// The worker's access to the tables.
@@ -58,15 +58,15 @@ pub struct Store {
     identity: RowType,
 }
 
-/// One transaction of it.
+/// One transaction of the worker, with its statements.
 pub struct StoreTransaction<'a, 'conn> {
     client: &'a mut SpiClient<'conn>,
     store: &'a Store,
 }
 
 impl Store {
-    /// Prepares the statements. `Failure::NotInstalled`: the extension is not installed here. None: its
-    /// tables are of another version than this library.
+    /// Prepares the statements. Fails with `Failure::NotInstalled` if the extension is not installed here. Returns None
+    /// if its tables are of another version than this library's.
     pub fn open() -> Result<Option<Self>, Failure> {
         transaction::run(Durability::Deferred, |client| {
             let version = client.select(
@@ -96,7 +96,7 @@ impl Store {
         })
     }
 
-    /// Runs `body` in a transaction and commits it; on any error it is as if it never was.
+    /// Runs `body` in a transaction and commits it; an error undoes the whole transaction.
     pub fn write<R>(
         &self,
         durability: Durability,

@@ -1,4 +1,4 @@
-//! Attempts: the intent before a call, its end, and what is left in flight.
+//! Attempts: the intent before a call, the call's end, and the attempts that are left in flight.
 
 use std::borrow::Borrow;
 
@@ -31,7 +31,7 @@ statements! {
        FROM pg_catalog.unnest($1) AS n
        WHERE a.id OPERATOR(pg_catalog.=) n.id AND a.outcome IS NULL"
 
-    // So many are looked at, not found: a page takes the same time however few are in flight.
+    // $3 is how many attempts are looked at, not found: a page takes the same time however few are in flight.
     select_attempts(pg_sys::UUIDOID, pg_sys::UUIDOID, pg_sys::INT8OID)
       "SELECT a.id, CASE WHEN a.outcome IS NULL THEN a.verification_id END
        FROM (SELECT * FROM otp_gateway_internal.attempt_record
@@ -92,22 +92,22 @@ impl StoreTransaction<'_, '_> {
         })
     }
 
-    /// The `most` attempts before that one, the latest first, that began at or after `since`; with the verification of
-    /// each that is in flight.
+    /// Returns the `most` attempts before that one, the latest first, that began at or after `since`; each with its
+    /// verification if the attempt is in flight.
     pub fn attempts(&mut self, before: Uuid, since: Uuid, most: i64) -> Result<Vec<(Uuid, Option<Uuid>)>, Failure> {
         let arguments = [uuid(before), uuid(since), argument(most, pg_sys::INT8OID)];
         let table = self.client.select(&self.store.attempts.select_attempts, None, &arguments)?;
         table.map(|row| Ok((rows::uuid(&row, 1)?, Some(rows::uuid(&row, 2)?).filter(|id| !id.is_nil())))).collect()
     }
 
-    /// Attempts of these verifications that are in flight.
+    /// Returns the attempts of these verifications that are in flight.
     pub fn in_flight(&mut self, verifications: &[Uuid]) -> Result<Vec<StoredAttempt>, Failure> {
         let arguments = [uuids(verifications)];
         let table = self.client.select(&self.store.attempts.select_in_flight, None, &arguments)?;
         table.map(|row| StoredAttempt::read(&row)).collect()
     }
 
-    /// The latest attempt to send a verification's code.
+    /// Returns the latest attempt to send a verification's code.
     pub fn send_of(&mut self, verification: Uuid, which: WhichSend) -> Result<Option<StoredAttempt>, Failure> {
         let arguments = [uuid(verification), argument(which == WhichSend::Latest, pg_sys::BOOLOID)];
         let table = self.client.select(&self.store.attempts.select_send, Some(1), &arguments)?;
@@ -119,7 +119,7 @@ impl StoreTransaction<'_, '_> {
         table.map(|row| StoredAttempt::read(&row)).next().transpose()
     }
 
-    /// The id of the latest attempt.
+    /// Returns the id of the latest attempt.
     pub fn last_attempt(&mut self) -> Result<Option<Uuid>, Failure> {
         let table = self.client.select(&self.store.attempts.select_last_attempt, Some(1), &[])?;
         table.map(|row| rows::uuid(&row, 1)).next().transpose()

@@ -1,5 +1,5 @@
-//! Statements, prepared once. Those that write take their rows as one array of the table's own row type: Postgres takes
-//! it apart once, where an array for each column would be taken apart, stored and put together again.
+//! Prepared statements. Those that write take their rows as one array of the table's own row type: Postgres takes that
+//! apart once, where an array for each column would be taken apart, stored and put together again.
 
 use std::borrow::Cow;
 
@@ -25,7 +25,7 @@ pub fn with_rules(sql: &'static str) -> Cow<'static, str> {
     Cow::Owned(text.replace("{uncompared}", &outcomes(|outcome| !may_have_compared(outcome))))
 }
 
-/// `Statements`, one field for each: its name, the types of its parameters, its text.
+/// Defines `Statements`, with a field for each statement: its name, the types of its parameters, its text.
 macro_rules! statements {
     ($($name:ident ($($argument:expr),*) $sql:literal)*) => {
         pub struct Statements { $(pub $name: $crate::store::prepared::Statement,)* }

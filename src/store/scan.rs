@@ -1,4 +1,4 @@
-//! Reading the record as it is now, whatever the caller's snapshot and rights.
+//! Reads the record as it is now, whatever the caller's snapshot and rights.
 
 use std::ffi::CStr;
 
@@ -15,14 +15,14 @@ use crate::{
     store::SCHEMA_VERSION,
 };
 
-/// Scans an index (none: the primary key) of a table of ours. Error: there are no such tables here.
+/// Scans an index (None: the primary key) of a table of ours. Fails if the extension's tables are not here.
 pub fn scan<const N: usize>(
     table: &CStr,
     index: Option<&CStr>,
     keys: [Key; N],
     each: impl FnMut(Row),
 ) -> Result<(), Error> {
-    // Tables of another version lack columns that are asked for.
+    // Tables of another version lack columns that are read.
     let Some(table) = of_extension(table).filter(|_| is_of_this_version()) else { return Err(Error::not_installed()) };
     let by = match index {
         Some(index) => of_extension(index).map_or(By::Table, By::Index),
@@ -32,8 +32,7 @@ pub fn scan<const N: usize>(
     Ok(())
 }
 
-/// Looks at each row of a small table of ours. Where somebody's lock is in the way, that is an error, and not waited
-/// for.
+/// Looks at each row of a small table of ours. Fails, instead of waiting, if somebody has the table locked.
 pub fn scan_at_once<const N: usize>(table: &CStr, keys: [Key; N], each: impl FnMut(Row)) -> Result<(), Error> {
     let Some(oid) = of_extension(table).filter(|_| is_of_this_version()) else { return Err(Error::not_installed()) };
     let Some(_lock) = ReadLock::at_once(oid) else {
@@ -46,14 +45,14 @@ pub fn scan_at_once<const N: usize>(table: &CStr, keys: [Key; N], each: impl FnM
     Ok(())
 }
 
-/// Whether the extension is of this version in this database. A change of pg_extension itself is told to nobody, but
-/// each of our scripts brings functions.
+/// Returns whether the extension is of this version in this database. Nobody hears of a change of pg_extension itself,
+/// but each of our scripts makes functions, which is heard of.
 fn is_of_this_version() -> bool {
     static IS_OF_THIS: Answer = Answer::unknown();
     IS_OF_THIS.get(&[pg_sys::SysCacheIdentifier::PROCOID], || version().as_deref() == Some(SCHEMA_VERSION))
 }
 
-/// The version of the extension in this database. None: it is not here.
+/// Returns the version of the extension in this database; None if the extension is not here.
 pub fn version() -> Option<String> {
     let mut version = None;
     scan_catalog(|extension: &pg_sys::FormData_pg_extension, row| {

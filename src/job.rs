@@ -367,7 +367,7 @@ impl Job {
         std::iter::once(self).chain(self.action.send().map_or(&[][..], |send| &send.fallbacks))
     }
 
-    /// Returns the intent of this job, to be recorded before the call. That of a test number counts for nobody.
+    /// The intent of this job, to be put on record before it goes. A test number's counts for nobody.
     pub fn intent(&self, verification: Uuid, now: Timestamp) -> NewAttempt {
         NewAttempt {
             id: self.attempt,

@@ -86,7 +86,7 @@ impl Provider {
     /// and those that the record decides.
     pub fn rules(&self, recipient: Option<&str>, max_checks: u32, code_lifetime: Option<Micros>) -> LimitRules {
         let options = &self.options;
-        // A user id is neither number nor address, whatever it looks like.
+        // A user's id is neither number nor address, whatever it looks like.
         let prefixes = options.allowed_prefixes.as_ref().filter(|_| self.dialect.recipient_field().name == "mobile");
         let is_foreign =
             recipient.is_some_and(|recipient| prefixes.is_some_and(|prefixes| !prefixes.allows(recipient)));

@@ -65,8 +65,8 @@ pub struct StoreTransaction<'a, 'conn> {
 }
 
 impl Store {
-    /// Prepares the statements. Fails with `Failure::NotInstalled` if the extension is not installed here. Returns None
-    /// if its tables are of another version than this library's.
+    /// Prepares the statements. `Failure::NotInstalled`: the extension is not installed here. None: its
+    /// tables are of another version than this library.
     pub fn open() -> Result<Option<Self>, Failure> {
         transaction::run(Durability::Deferred, |client| {
             let version = client.select(

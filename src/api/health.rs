@@ -71,7 +71,7 @@ impl HealthCheck {
     }
 
     fn json(self) -> Value {
-        // As to_timestamp takes it: seconds from 1970; Postgres counts microseconds from 2000.
+        // What to_timestamp takes: seconds from 1970; Postgres counts microseconds from 2000.
         let since = self.since.map(|since| since.0 as f64 / 1e6 + 946_684_800.0);
         json!({
             "name": self.name,
@@ -136,7 +136,7 @@ fn version(checks: &mut Vec<HealthCheck>) -> bool {
     is_ours
 }
 
-/// Returns whether the role may see the statistics of all roles, as in Postgres' own views: pg_monitor may.
+/// Whether the role may see the statistics of everybody, as in Postgres' own views: pg_monitor may.
 fn sees_all() -> bool {
     // The predefined role pg_read_all_stats; its OID is fixed, its name in the headers is not.
     const PG_READ_ALL_STATS: u32 = 3375;

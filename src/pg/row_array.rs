@@ -51,7 +51,7 @@ impl RowType {
     /// Returns the rows as one argument. `fill` sets a row's columns by their order in the install script; a column
     /// that it leaves out is null.
     pub fn array<T>(&self, rows: &[T], fill: impl Fn(&T, &mut Columns)) -> DatumWithOid<'static> {
-        // SAFETY: each datum is of its column's type, which Columns checks; the arrays have the descriptor's length.
+        // SAFETY: each datum is of its column's type, which Columns sees to; the arrays have the descriptor's length.
         unsafe {
             let width = self.types.len();
             let (values, nulls) = (vec![pg_sys::Datum::from(0); width], vec![true; width]);

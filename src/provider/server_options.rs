@@ -95,7 +95,7 @@ pub struct ServerOptions {
     pub send_limit: Option<Limits>,
     pub check_limit: Option<Limits>,
     pub provider_limit: Option<Limits>,
-    /// None: every number is allowed.
+    /// None: all are allowed.
     pub allowed_prefixes: Option<AllowedPrefixes>,
     pub enforce: Enforce,
     pub test_numbers: Option<TestNumbers>,

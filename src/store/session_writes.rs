@@ -53,7 +53,7 @@ pub fn insert_queued(row: NewVerification) -> Result<(), Error> {
     written.map_err(|error| Error::internal(format!("the verification could not be queued: {error}"), "Report it."))
 }
 
-/// Returns a queued verification's columns; those that are the same for each stand in [`insert`].
+/// A queued verification's columns; those that are the same in each stand in [`insert`].
 fn columns(row: NewVerification) -> [(&'static str, DatumWithOid<'static>); 17] {
     let max_checks = i32::try_from(row.state.max_checks).unwrap_or(i32::MAX);
     let (keys, payloads) = row.idempotency.map(|one| (one.keys, one.payloads)).unwrap_or_default();

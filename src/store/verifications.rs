@@ -156,7 +156,7 @@ impl StoreTransaction<'_, '_> {
         Ok(())
     }
 
-    /// Notes the references by which verifications are found.
+    /// Notes by which references verifications are known.
     pub fn insert_references(&mut self, rows: &[NewReference]) -> Result<(), Failure> {
         self.run(&self.store.verifications.insert_references, &self.store.reference, rows, |row, columns| {
             columns.text(reference::PROVIDER, Some(row.provider));

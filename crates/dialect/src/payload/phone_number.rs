@@ -20,7 +20,7 @@ pub fn is_phone_number(typed: &str) -> bool {
     NumberingPlan::Any.parse(typed).is_some()
 }
 
-/// One phone number, however it was typed.
+/// One number, whatever way it was typed.
 pub(crate) struct PhoneNumber {
     country: NumberingPlan,
     /// The digits without the country's code: ten in India, nine in Sri Lanka. Of any other country all digits: where

@@ -17,7 +17,7 @@ pub enum Key<'a> {
 }
 
 impl Key<'_> {
-    /// For a scan of rows of this descriptor, which has to have the column, of the key's type.
+    /// Returns the key for a scan of rows of this descriptor, which must have the column, of the key's type.
     ///
     /// # Safety
     /// The descriptor is there.

@@ -11,7 +11,7 @@ const MAX_CODE_CHARS: usize = 64;
 /// What a vendor's codes are made of.
 #[derive(Clone, Copy, Debug)]
 pub enum CodeForm {
-    /// So many digits, as the vendor's page says; nothing else can be a code.
+    /// `min` to `max` digits, as the vendor's page says; nothing else can be a code.
     Digits { min: usize, max: usize },
     /// Digits wherever a code is shown, though no page promises it: the vendor judges what is no number.
     Numeric,

@@ -48,7 +48,7 @@ pub struct Folded {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Before {
     Digit,
-    /// So many signs, few enough to stand within one number.
+    /// This many signs, few enough to stand within one number.
     Signs(usize),
     /// A letter, or more signs than stand within one number: the next digit begins another number.
     Another,

@@ -62,7 +62,7 @@ fn is_done(outcome: Outcome) -> bool {
 }
 
 impl Line {
-    /// `described`: the operations that there are.
+    /// Reads a line of `outcomes`. `described`: the operations that the description has.
     pub fn read(at: &Cursor, described: &[Operation]) -> Read<Self> {
         at.only("of status when outcome guess personal")?;
         let of = at.member("of").each(|at| at.choice(described, Operation::as_str))?;

@@ -96,7 +96,7 @@ impl Store {
         })
     }
 
-    /// Runs `body` in a transaction and commits it; an error undoes the whole transaction.
+    /// Runs `body` in a transaction and commits it; on any error it is as if it never was.
     pub fn write<R>(
         &self,
         durability: Durability,

@@ -8,7 +8,7 @@ use std::{
 
 use pgrx::pg_sys;
 
-/// A process' place in the server's array of processes. Every process and every version of Postgres counts it alike.
+/// A process' place in the server's array of them: the same in every process and every version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ProcessNumber(pub u32);
 
@@ -88,7 +88,7 @@ pub fn may_write_into(directory: &Path) -> bool {
     unsafe { libc::access(path.as_ptr(), libc::W_OK | libc::X_OK) == 0 }
 }
 
-/// Sleeps until the latch is set, for `milliseconds` at most (below 0: without end), then handles interrupts.
+/// Sleeps until the latch is set, for `milliseconds` at most (below 0: without end), then acts on interrupts.
 pub fn wait(milliseconds: i64) {
     let mut events = pg_sys::WL_LATCH_SET | pg_sys::WL_EXIT_ON_PM_DEATH;
     if milliseconds >= 0 {

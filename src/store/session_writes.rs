@@ -21,16 +21,16 @@ use crate::{
 
 thread_local! {
     static PREPARED: RefCell<Option<OwnedPreparedStatement>> = const { RefCell::new(None) };
-    /// Whether this process is just writing a row of its own, rather than a row from elsewhere.
+    /// A row is being written here, not one that comes from somewhere else.
     static WRITES: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Returns whether the row of the record that is being written is one that this process has queued.
+/// Whether the row of the record that is being written is one that this process has queued.
 pub fn is_queued_here() -> bool {
     WRITES.get()
 }
 
-/// Writes a queued verification with the rights of the table's owner, since callers have no rights on the table.
+/// Writes a queued verification with the rights of the table's owner: callers have none on the table.
 pub fn insert_queued(row: NewVerification) -> Result<(), Error> {
     let _role = ActsAs::owner_of_the_record()?;
     let columns = columns(row);
@@ -90,7 +90,7 @@ fn insert(names: &[&str]) -> String {
     )
 }
 
-/// Resets [`WRITES`], also after an error.
+/// Also after an error.
 struct Written;
 
 impl Drop for Written {

@@ -230,7 +230,7 @@ impl StoreTransaction<'_, '_> {
     }
 }
 
-/// Fills the columns of a verification's state.
+/// The columns that a verification's state fills.
 pub fn state(columns: &mut Columns, state: &Verification) {
     columns.text(verification::STATUS, Some(state.status.as_str()));
     columns.text(verification::REFERENCE, state.reference.as_deref());

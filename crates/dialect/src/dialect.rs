@@ -52,8 +52,8 @@ pub struct Dialect {
     pub set_members: &'static [&'static str],
     /// Writes the HTTP message. An error names the field that is wrong and its rule, without the field's value.
     pub prepare: fn(&Call) -> Result<Prepared, Invalid>,
-    /// Reads an answer by the vendor's own table: operation, HTTP status, JSON (`Null` where the body is empty). Returns
-    /// None if the answer is not in the vendor's form: the common rules of `interpret` decide then.
+    /// Reads an answer by the vendor's own table: operation, HTTP status, JSON (`Null` where the body is empty).
+    /// Returns None if the answer is not in the vendor's form: the common rules of `interpret` decide then.
     pub read: fn(Operation, u16, &Value) -> Option<CallResult>,
     /// The beginnings of those vendor codes that say, or may say, that this machine's address is not on the vendor's
     /// list.

@@ -48,6 +48,8 @@ pub enum Maintenance {
     Forget { provider: Vec<Identity>, owned: Option<Vec<Identity>>, recipient_keys: Vec<Vec<u8>> },
     /// Seals under the first key what is sealed under another, from this verification on.
     Reseal { from: Uuid },
+    /// Begins the numbers anew: all (None), or those of these providers.
+    ResetStatistics { providers: Option<Vec<Identity>> },
 }
 
 /// What came of a part.

@@ -78,8 +78,8 @@ pub fn slots() -> &'static [Slot] {
     unsafe { std::slice::from_raw_parts(SLOTS.base().cast::<Slot>(), segment::max_processes()) }
 }
 
-/// The states of all slots, side by side: the worker looks at each of them in each of its rounds, and the slots lie pages
-/// apart.
+/// The states of all slots, side by side: the worker looks at each of them in each of its rounds, and the slots lie
+/// pages apart.
 pub static STATES: Part = Part::new(|| segment::max_processes() * size_of::<AtomicU32>());
 
 fn states() -> &'static [AtomicU32] {

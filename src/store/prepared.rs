@@ -20,7 +20,7 @@ pub fn with_rules(sql: &'static str) -> Cow<'static, str> {
     Cow::Owned(sql.replace("{terminal}", &terminal).replace("{sent}", &sent))
 }
 
-/// `Statements`, one field for each: its name, the types of its parameters, its text.
+/// Defines `Statements`, with a field for each statement: its name, the types of its parameters, its text.
 macro_rules! statements {
     ($($name:ident ($($argument:expr),*) $sql:literal)*) => {
         pub struct Statements { $(pub $name: $crate::store::prepared::Statement,)* }

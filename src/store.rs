@@ -66,6 +66,7 @@ pub struct Store {
     attempt: RowType,
     reference: RowType,
     identity: RowType,
+    hourly: RowType,
     /// Told of each attempt whose end is on record, once.
     count: Count,
     hour_statements: hours::Statements,
@@ -110,6 +111,7 @@ impl Store {
                 attempt: row_type(c"attempt_record")?,
                 reference: row_type(c"reference")?,
                 identity: row_type(c"identity")?,
+                hourly: row_type(c"hourly_record")?,
                 count: Box::new(count),
                 hour_statements: hours::Statements::prepare(client)?,
                 hours: RefCell::default(),

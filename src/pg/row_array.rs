@@ -159,6 +159,10 @@ impl Columns<'_> {
         self.set(column, pg_sys::INT8OID, value.into_datum());
     }
 
+    pub fn bigints(&mut self, column: usize, values: &[i64]) {
+        self.set(column, pg_sys::INT8ARRAYOID, values.to_vec().into_datum());
+    }
+
     pub fn oid(&mut self, column: usize, value: u32) {
         self.set(column, pg_sys::OIDOID, pg_sys::Oid::from(value).into_datum());
     }

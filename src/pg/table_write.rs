@@ -5,6 +5,7 @@ use pgrx::pg_sys;
 use uuid::Uuid;
 
 use crate::pg::{
+    row::Row,
     row_array::{Columns, RowType},
     scan::{Key, scan_relation},
 };
@@ -53,6 +54,45 @@ pub fn update<T>(
         }
         table.close();
     }
+}
+
+/// Updates the row that stands at a place (block, and number there), if one stands there: `change` is given it and its
+/// columns, and says whether it has changed any. Returns where it stands from then on. None: it was not changed, or
+/// somebody else has written it meanwhile.
+pub fn update_at(
+    of: &RowType,
+    (block, offset): (u32, u16),
+    change: impl FnOnce(Row, &mut Columns) -> bool,
+) -> Option<(u32, u16)> {
+    let mut place = pg_sys::ItemPointerData::default();
+    pgrx::itemptr::item_pointer_set_all(&mut place, block, offset);
+    let mut columns = of.columns();
+    let mut written = None;
+    // SAFETY: as above; a place where no row stands is looked at as such.
+    unsafe {
+        let mut table = Writing::open(of.relation());
+        let found = pg_sys::table_slot_create(table.table, std::ptr::null_mut());
+        let snapshot = pg_sys::RegisterSnapshot(pg_sys::GetLatestSnapshot());
+        if block < pg_sys::RelationGetNumberOfBlocksInFork(table.table, pg_sys::ForkNumber::MAIN_FORKNUM)
+            && pg_sys::table_tuple_fetch_row_version(table.table, &mut place, snapshot, found)
+        {
+            let mut is_copy = false;
+            let tuple = pg_sys::ExecFetchSlotHeapTuple(found, false, &mut is_copy);
+            let row = Row::new(tuple, (*table.table).rd_att);
+            columns.clear(table.width());
+            columns.read(row);
+            if change(row, &mut columns) {
+                table.form(&mut columns);
+                if table.replace(place) {
+                    written = Some(pgrx::itemptr::item_pointer_get_both((*table.slot).tts_tid));
+                }
+            }
+        }
+        pg_sys::UnregisterSnapshot(snapshot);
+        pg_sys::ExecDropSingleTupleTableSlot(found);
+        table.close();
+    }
+    written
 }
 
 /// A table that is written to, with its indexes.

@@ -99,6 +99,15 @@ pub mod queue_home {
     pub const DIRECTORY: usize = 5;
 }
 
+pub mod hourly {
+    pub const HOUR: usize = 1;
+    pub const PROVIDER_ID: usize = 2;
+    pub const ROLE_ID: usize = 3;
+    pub const ROUTE_ID: usize = 4;
+    pub const COUNTRY: usize = 5;
+    pub const COUNTS: usize = 6;
+}
+
 pub mod identity {
     pub const ID: usize = 1;
     pub const KIND: usize = 2;

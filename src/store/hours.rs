@@ -10,9 +10,14 @@ use pgrx::{datum::DatumWithOid, pg_sys};
 use policy::{Micros, Timestamp};
 
 use crate::{
-    pg::values::{self, argument, number, numbers},
+    pg::{
+        row::Row,
+        table_write,
+        values::{self, argument, number, numbers},
+    },
     store::{
         StoreTransaction,
+        columns::hourly,
         counted::{BOUNDS, EndedAttempt},
         identity::Identity,
         prepared::statements,
@@ -33,17 +38,6 @@ statements! {
     )
       "INSERT INTO otp_gateway_internal.hourly_record (hour, provider_id, role_id, route_id, country, counts)
        VALUES ($1, $2, $3, $4, $5, $6) RETURNING ctid"
-
-    // Where it stood, it may be another row by now.
-    update_hour(
-        pg_sys::TIMESTAMPTZOID, pg_sys::INT8OID, pg_sys::INT8OID, pg_sys::INT8OID, pg_sys::INT4OID, pg_sys::INT8ARRAYOID,
-        pg_sys::TIDOID
-    )
-      "UPDATE otp_gateway_internal.hourly_record SET counts = $6
-       WHERE ctid OPERATOR(pg_catalog.=) $7 AND hour OPERATOR(pg_catalog.=) $1
-         AND provider_id OPERATOR(pg_catalog.=) $2 AND role_id OPERATOR(pg_catalog.=) $3
-         AND route_id OPERATOR(pg_catalog.=) $4 AND country OPERATOR(pg_catalog.=) $5
-       RETURNING ctid"
 
     delete_hours(pg_sys::TIMESTAMPTZOID)
       "DELETE FROM otp_gateway_internal.hourly_record WHERE hour OPERATOR(pg_catalog.<) $1"
@@ -129,6 +123,17 @@ impl HourKey {
         })
     }
 
+    /// As a row has it.
+    fn read(row: Row) -> Option<Self> {
+        Some(Self {
+            hour: row.time(hourly::HOUR)?.0.div_euclid(HOUR),
+            provider: row.get(hourly::PROVIDER_ID)?,
+            role: row.get(hourly::ROLE_ID)?,
+            route: row.get(hourly::ROUTE_ID)?,
+            country: row.get(hourly::COUNTRY)?,
+        })
+    }
+
     fn arguments(self) -> [DatumWithOid<'static>; 5] {
         [
             values::time(Timestamp(self.hour * HOUR)),
@@ -194,11 +199,11 @@ impl StoreTransaction<'_, '_> {
 
     fn add_to_hour(&mut self, key: HourKey, counts: &Counts) -> Result<(), Failure> {
         let known = self.store.hours.borrow().rows.get(&key).copied();
-        let mut written = known.map_or(Ok(None), |row| self.update_hour(key, row, counts))?;
+        let mut written = known.and_then(|row| self.update_hour(key, row, counts));
         if written.is_none() {
             // Another worker has written it, or somebody has moved it.
             written = match self.find_hour(key)? {
-                Some(row) => self.update_hour(key, row, counts)?,
+                Some(row) => self.update_hour(key, row, counts),
                 None => Some(self.insert_hour(key, counts)?),
             };
         }
@@ -208,13 +213,18 @@ impl StoreTransaction<'_, '_> {
         Ok(())
     }
 
-    fn update_hour(&mut self, key: HourKey, row: HourRow, counts: &Counts) -> Result<Option<HourRow>, Failure> {
+    /// None: somebody has changed or moved it.
+    fn update_hour(&mut self, key: HourKey, row: HourRow, counts: &Counts) -> Option<HourRow> {
         let counts = plus(&row.counts, counts);
-        let [hour, provider, role, route, country] = key.arguments();
-        let arguments = [hour, provider, role, route, country, numbers(&counts), values::place(row.place)];
-        let place = self.client.update(&self.store.hour_statements.update_hour, None, &arguments)?;
-        let place = place.map(|row| rows::place(&row, 1)).next().transpose()?;
-        Ok(place.map(|place| HourRow { place, counts }))
+        let place = table_write::update_at(&self.store.hourly, row.place, |found, columns| {
+            // Where it stood, it may be another row by now.
+            let is_it = HourKey::read(found) == Some(key);
+            if is_it {
+                columns.bigints(hourly::COUNTS, &counts);
+            }
+            is_it
+        });
+        place.map(|place| HourRow { place, counts })
     }
 
     fn find_hour(&mut self, key: HourKey) -> Result<Option<HourRow>, Failure> {

@@ -1,12 +1,16 @@
 """Promise: one query says what is wrong, when all else is stuck: otp_gateway.health() has a row for each check, raises no error,
 waits for nobody, and takes milliseconds, however long the record is. Each check fails for its real cause here, and recovers."""
 
+import contextlib
+import http.server
 import json
 import os
 import pathlib
 import re
 import signal
+import ssl
 import subprocess
+import threading
 import time
 
 import psycopg2
@@ -15,11 +19,12 @@ import pytest
 from cluster import BINDIR, Cluster
 from conftest import FLOWS, Gateway, Running, until
 from test_lifecycle import make_fail
+from test_network import Authority
 from test_queue import standby_of
 from test_retention import DAY, acting_as, aged
 from test_standbys import wants
 
-OF_ALL = ["library", "version", "paused", "key_file", "worker", "queue", "retention", "provider", "unknown", "refusals"]
+OF_ALL = ["library", "version", "paused", "key_file", "worker", "queue", "retention", "certificate", "provider", "unknown", "refusals"]
 # Nobody waits so long for it.
 AT_ONCE = "SET statement_timeout = '2s'"
 
@@ -472,6 +477,64 @@ def test_the_script(gateway, simulator):
     assert code == 3 and line.startswith("OTP_GATEWAY UNKNOWN - ")
 
 
+@contextlib.contextmanager
+def https_vendor(certificate):
+    """Answers every call, over TLS."""
+
+    class Answer(http.server.BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self):
+            self.rfile.read(int(self.headers["content-length"]))
+            self.send_response(503)
+            self.send_header("content-length", "0")
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, certificate.with_suffix(".key"))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answer) as server:
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        server.daemon_threads = True
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        yield f"https://127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+
+
+@pytest.fixture(scope="module")
+def authority(simulator_program):
+    return Authority(pathlib.Path(simulator_program.directory.name) / "authority_of_health")
+
+
+def test_certificates(gateway, authority):
+    """That end soon, as the calls have seen them."""
+    assert health(gateway)["certificate"]["detail"] == "none was seen yet"
+    gateway.send()
+    # Without TLS there is none.
+    assert health(gateway)["certificate"]["detail"] == "none was seen yet"
+    gateway.create_provider("secure", "ideamart", base_url="https://127.0.0.1:1", ca_file=authority.ca, allow_plain_http=None)
+    gateway.send("secure", vendor="ideamart")
+    assert level(gateway, "certificate") == 0
+    for days, wanted, said in ((400.5, 0, "none of 1 ends within 14 days"), (13.5, 1, "ends in 13 days"), (1.53, 2, "ends in 36 hours"), (40.5, 0, "none of 1")):
+        with https_vendor(authority.certificate(f"ends{days}", days=(-1, days))) as url:
+            gateway.execute(f"ALTER SERVER secure OPTIONS (SET base_url '{url}')")
+            assert gateway.send("secure", vendor="ideamart")["outcome"] != "unreachable"
+            row = health(gateway)["certificate"]
+            assert row["level"] == wanted and said in row["detail"] and abs(row["value"] - days * DAY) < 300, days
+            assert wanted == 0 or "secure" in row["detail"]
+            [(ends_at,)] = gateway.execute("SELECT EXTRACT(epoch FROM certificate_ends_at)::float8 FROM otp_gateway.stat_provider WHERE provider = 'secure'")
+            assert abs(ends_at - time.time() - days * DAY) < 300
+    # The last one seen is over.
+    with https_vendor(authority.certificate("short", days=(-1, 4 / DAY))) as url:
+        gateway.execute(f"ALTER SERVER secure OPTIONS (SET base_url '{url}')")
+        assert gateway.send("secure", vendor="ideamart")["outcome"] != "unreachable"
+        until(lambda: "has ended" in health(gateway)["certificate"]["detail"], "its time is over")
+        assert level(gateway, "certificate") == 2
+
+
 def test_the_overview(gateway):
     """A screen of 80 columns, again and again."""
     gateway.execute("ALTER SERVER ideamart OPTIONS (ADD paused 'true')")
@@ -508,6 +571,11 @@ def exported():
         yield name, " ".join(query.removeprefix(">-").split()), columns
 
 
+def named(column, usage):
+    """The columns that a query has for it: for a histogram both exporters look for these."""
+    return [column, *(f"{column}_{part}" for part in ("bucket", "sum", "count"))] if usage == "HISTOGRAM" else [column]
+
+
 def test_what_is_exported(gateway, simulator):
     """Each query gives the columns that it is said to have, as numbers and labels, to a role with pg_monitor alone; no series
     twice. (The exporters themselves are not run here.)"""
@@ -521,16 +589,20 @@ def test_what_is_exported(gateway, simulator):
         for name, query, columns in exported():
             with session.cursor() as cursor:
                 cursor.execute(query)
-                assert [column.name for column in cursor.description] == list(columns), name
-                rows = [dict(zip(columns, row)) for row in cursor.fetchall()]
-            # Others' attempts are not for it.
-            assert bool(rows) == (name != "otp_gateway_recent"), name
+                assert [column.name for column in cursor.description] == [name for column in columns.items() for name in named(*column)], name
+                rows = [dict(zip([column.name for column in cursor.description], row)) for row in cursor.fetchall()]
+            assert rows, name
             labels = [tuple(row[column] for column, usage in columns.items() if usage == "LABEL") for row in rows]
             assert len(set(labels)) == len(labels) and all(isinstance(label, str) for one in labels for label in one)
             for row in rows:
-                assert all(usage == "LABEL" or row[column] is None or float(row[column]) >= 0 for column, usage in columns.items())
+                numbers = [column for column, usage in columns.items() if usage in ("GAUGE", "COUNTER")]
+                assert all(row[column] is None or float(row[column]) >= 0 for column in numbers)
             if name == "otp_gateway_health":
                 assert {row["check"]: row["status"] for row in rows}["provider"] == 2
-    assert len(list(exported())) == 3
-    [(name, query, columns)] = [one for one in exported() if one[0] == "otp_gateway_recent"]
-    assert ("ideamart", "send", "sent", 1) in gateway.execute(query)
+            if name == "otp_gateway_attempts":
+                assert ("ideamart", "send", "sent", "", 1) in [tuple(row.values()) for row in rows]
+            if name == "otp_gateway_attempt_duration":
+                assert [(row["seconds"][0], row["seconds_bucket"][-1], row["seconds_count"]) for row in rows] == [(0.05, 6, 6)]
+            if name == "otp_gateway_provider":
+                assert {row["provider"]: (row["breaker_open"], row["consecutive_failures"]) for row in rows}["ideamart"] == (1, 5)
+    assert len(list(exported())) == 6

@@ -1,6 +1,8 @@
 //! A look at the record for `otp_gateway.health`: of now, by an index, of so many rows at most, whatever the caller's
 //! rights, and without waiting for who has a table locked.
 
+use std::collections::HashMap;
+
 use dialect::{Operation, Outcome};
 use pgrx::pg_sys;
 use policy::Timestamp;
@@ -12,7 +14,7 @@ use crate::{
         unlocked_scan::{IsLocked, scan_latest_unlocked, scan_unlocked},
         uuid_time::first_id_of,
     },
-    store::columns::{attempt, breaker, sealing_key},
+    store::columns::{attempt, breaker, identity, low_conversion, sealing_key},
 };
 
 /// How the latest sends that have ended went.
@@ -74,6 +76,50 @@ pub fn breakers() -> Result<Vec<SeenBreaker>, IsLocked> {
         }));
     })?;
     Ok(found)
+}
+
+/// A range whose codes are not typed in; without one, a provider.
+pub struct SeenLowConversion {
+    /// As it is called now, or was last.
+    pub provider: String,
+    pub range: String,
+    pub since: Timestamp,
+    pub sends: i32,
+    pub converted: i32,
+    pub usual: f64,
+    pub is_enforced: bool,
+    pub blocked: i64,
+}
+
+pub fn low_conversions(now: Timestamp) -> Result<Vec<SeenLowConversion>, IsLocked> {
+    let (mut found, mut names) = (Vec::new(), HashMap::new());
+    scan_unlocked(relation(c"low_conversion")?, |row| {
+        if row.time(low_conversion::UNTIL).is_none_or(|until| until <= now) {
+            return;
+        }
+        found.push((
+            row.get::<i64>(low_conversion::PROVIDER_ID),
+            SeenLowConversion {
+                provider: String::new(),
+                range: row.get(low_conversion::RANGE).unwrap_or_default(),
+                since: row.time(low_conversion::SINCE).unwrap_or_default(),
+                sends: row.get(low_conversion::SENDS).unwrap_or(0),
+                converted: row.get(low_conversion::CONVERTED).unwrap_or(0),
+                usual: row.get(low_conversion::USUAL).unwrap_or(0.0),
+                is_enforced: row.get(low_conversion::IS_ENFORCED).unwrap_or(false),
+                blocked: row.get(low_conversion::BLOCKED).unwrap_or(0),
+            },
+        ));
+    })?;
+    if !found.is_empty() {
+        scan_unlocked(relation(c"identity")?, |row| {
+            names.extend(row.get::<i64>(identity::ID).zip(row.get::<String>(identity::NAME)));
+        })?;
+    }
+    let named = |(id, low): (Option<i64>, SeenLowConversion)| {
+        Some(SeenLowConversion { provider: names.get(&id?)?.clone(), ..low })
+    };
+    Ok(found.into_iter().filter_map(named).collect())
 }
 
 /// The ids of the keys that this database needs.

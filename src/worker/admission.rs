@@ -18,6 +18,7 @@ use crate::{
     worker::{
         flow_lookup::{FlowName, Flows},
         limit_check::{LimitCheck, NO_CODE, Verdict, explain},
+        state::range_state::RangePass,
     },
 };
 
@@ -46,6 +47,7 @@ pub struct Admitted {
     /// The rule that would have refused it, if the provider enforced its rules.
     pub observed: Option<BlockReason>,
     pub breaker_permit: Option<BreakerPermit>,
+    pub range_pass: RangePass,
     pub checks_left: Option<u32>,
 }
 
@@ -226,9 +228,17 @@ impl<'a, 'w, 'conn> Batch<'a, 'w, 'conn> {
         created_at: Timestamp,
     ) -> Result<Decision, Failure> {
         Ok(match self.limit_check.check(self.writer, job)? {
-            Verdict::Goes { observed, breaker_permit, checks_left } => {
-                let admitted =
-                    Admitted { verification, before, state, created_at, observed, breaker_permit, checks_left };
+            Verdict::Goes { observed, breaker_permit, range_pass, checks_left } => {
+                let admitted = Admitted {
+                    verification,
+                    before,
+                    state,
+                    created_at,
+                    observed,
+                    breaker_permit,
+                    range_pass,
+                    checks_left,
+                };
                 Decision::Goes(admitted)
             }
             Verdict::Blocked { blocked, checks_left } => Decision::Ends(Ended {

@@ -53,6 +53,10 @@ impl Worker {
                 }
                 Err(error) => Ok(PageOutcome::NoKeys(error)),
             },
+            Maintenance::Release { providers, range } => {
+                let count = self.release_range(providers, range)?;
+                Ok(PageOutcome::Part(Progress { count, next: None }))
+            }
             // Flushed: who is told that they are forgotten is.
             Maintenance::Forget { provider, owned, recipient_keys } => {
                 self.store.write(Durability::Flushed, |writer| {

@@ -59,6 +59,10 @@ impl MinConversion {
         u64::from(converted) * 100 < u64::from(self.0) * u64::from(times) * u64::from(sends)
     }
 
+    pub fn of_percent(percent: u8) -> Option<Self> {
+        (1..=50).contains(&percent).then_some(Self(percent))
+    }
+
     pub fn percent(self) -> u8 {
         self.0
     }
@@ -70,8 +74,8 @@ impl FromStr for MinConversion {
     fn from_str(text: &str) -> Result<Self, ParseError> {
         let percent = text.trim().strip_suffix('%').map(str::trim_end).filter(|digits| digits.len() <= 2);
         let digits = percent.filter(|digits| digits.bytes().all(|byte| byte.is_ascii_digit()));
-        let share = digits.and_then(|digits| digits.parse().ok()).filter(|share| (1..=50).contains(share));
-        share.map(Self).ok_or_else(|| ParseError::new("is not a share from 1% to 50%", "For example: '10%'."))
+        let share = digits.and_then(|digits| digits.parse().ok()).and_then(Self::of_percent);
+        share.ok_or_else(|| ParseError::new("is not a share from 1% to 50%", "For example: '10%'."))
     }
 }
 

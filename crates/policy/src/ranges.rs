@@ -83,9 +83,11 @@ enum Others {
 }
 
 impl Slump {
-    /// Whether it can still be said: without sends nobody knows.
-    pub fn is_known(&self, now: Timestamp) -> bool {
-        now.since(self.seen) < HOUR
+    /// Without sends nobody knows for longer.
+    pub const KNOWN_FOR: Micros = HOUR;
+
+    fn is_known(&self, now: Timestamp) -> bool {
+        now.since(self.seen) < Self::KNOWN_FOR
     }
 }
 
@@ -120,6 +122,12 @@ impl Hold {
     #[must_use]
     pub fn restored(now: Timestamp, since: Timestamp, counts: Counts, min: MinConversion, usual: f64) -> Self {
         Self { since, ..Self::begun(now, counts, min, usual) }
+    }
+
+    /// How many were refused and let through before.
+    #[must_use]
+    pub fn counted(self, refused: u64, passed: u64) -> Self {
+        Self { refused, passed, ..self }
     }
 
     /// Its time is over; or a range that has converted is asked for as seldom as it was.
@@ -223,6 +231,10 @@ impl Ranges {
         over
     }
 
+    pub fn holds_back(&self, range: &NumberRange) -> bool {
+        self.known.get(range).is_some_and(|known| known.hold.is_some())
+    }
+
     pub fn slump(&self) -> Option<Slump> {
         self.slump
     }
@@ -233,10 +245,6 @@ impl Ranges {
 
     pub fn counts(&self, range: &NumberRange, now: Timestamp) -> HourlyCounts {
         self.known.get(range).map_or_else(HourlyCounts::default, |known| known.conversions.by_hour(now))
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.known.is_empty() && self.slump.is_none()
     }
 
     pub fn restore(&mut self, range: NumberRange, hours: &HourlyCounts) {

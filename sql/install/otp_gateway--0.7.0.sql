@@ -600,10 +600,11 @@ COMMENT ON COLUMN otp_gateway.recent.words IS
 CREATE VIEW otp_gateway.ranges WITH (security_barrier) AS
 SELECT
     i.name AS provider, n.range OPERATOR(pg_catalog.||) '******' AS range, day.sends, day.converted,
-    (day.converted::pg_catalog.float8 OPERATOR(pg_catalog./) NULLIF(day.sends, 0))::pg_catalog.float4 AS conversion,
+    CASE WHEN day.sends OPERATOR(pg_catalog.>) 0
+        THEN (day.converted::pg_catalog.float8 OPERATOR(pg_catalog./) day.sends)::pg_catalog.float4 END AS conversion,
     l.since AS tripped_at, l.until, l.is_enforced AS enforced, l.blocked, l.passed, n.counted_at
 FROM otp_gateway_internal.number_range AS n
-JOIN otp_gateway_internal.identity AS i ON i.id OPERATOR(pg_catalog.=) n.provider_id
+JOIN otp_gateway_internal.identity AS i ON i.id OPERATOR(pg_catalog.=) n.provider_id AND i.object IS NOT NULL
 LEFT JOIN otp_gateway_internal.low_conversion AS l ON l.provider_id OPERATOR(pg_catalog.=) n.provider_id
     AND l.range OPERATOR(pg_catalog.=) n.range AND l.until OPERATOR(pg_catalog.>) pg_catalog.clock_timestamp()
 CROSS JOIN LATERAL (

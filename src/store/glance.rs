@@ -113,7 +113,10 @@ pub fn low_conversions(now: Timestamp) -> Result<Vec<SeenLowConversion>, IsLocke
     })?;
     if !found.is_empty() {
         scan_unlocked(relation(c"identity")?, |row| {
-            names.extend(row.get::<i64>(identity::ID).zip(row.get::<String>(identity::NAME)));
+            // Of one that was dropped nothing is to be said.
+            let is_there = row.get::<pg_sys::Oid>(identity::OBJECT).is_some();
+            let named = row.get::<i64>(identity::ID).zip(row.get::<String>(identity::NAME));
+            names.extend(named.filter(|_| is_there));
         })?;
     }
     let named = |(id, low): (Option<i64>, SeenLowConversion)| {

@@ -19,7 +19,8 @@ from test_queue import standby_of
 from test_retention import DAY, acting_as, aged
 from test_standbys import wants
 
-OF_ALL = ["library", "version", "paused", "key_file", "worker", "queue", "retention", "provider", "unknown", "refusals"]
+OF_ALL = ["library", "version", "paused", "key_file", "worker", "queue", "retention", "provider", "unknown", "refusals",
+          "conversion", "pumping"]
 # Nobody waits so long for it.
 AT_ONCE = "SET statement_timeout = '2s'"
 
@@ -349,7 +350,8 @@ def test_without_preload(simulator):
         with cluster.database() as name, Gateway(cluster, name, simulator) as gateway:
             found = health(gateway)
             assert {name: row["level"] for name, row in found.items()} == {
-                "library": 2, "version": 0, "provider": 0, "unknown": 0, "refusals": 0
+                "library": 2, "version": 0, "provider": 0, "unknown": 0, "refusals": 0, "conversion": 0,
+        "pumping": 0,
             }
             assert "shared_preload_libraries" in found["library"]["hint"]
     finally:

@@ -20,7 +20,6 @@ pub mod session;
 pub mod settings;
 pub mod table;
 pub mod transaction;
-pub mod unlocked_scan;
 pub mod uuid_time;
 pub mod values;
 pub mod worker_transaction;

@@ -10,10 +10,12 @@ pub struct ReadLock(pg_sys::Oid);
 const READ: pg_sys::LOCKMODE = pg_sys::AccessShareLock as pg_sys::LOCKMODE;
 
 impl ReadLock {
-    /// None: somebody has a lock that is in its way, or waits for one.
+    /// None: somebody has a lock that is in its way, or waits for one, or has dropped it just now.
     pub fn at_once(relation: pg_sys::Oid) -> Option<Self> {
-        // SAFETY: in a transaction; a relation that is dropped meanwhile has a lock for nothing.
-        unsafe { pg_sys::ConditionalLockRelationOid(relation, READ) }.then_some(Self(relation))
+        // SAFETY: in a transaction; a relation that is dropped meanwhile has a lock for nothing, which is given back.
+        let lock = unsafe { pg_sys::ConditionalLockRelationOid(relation, READ) }.then_some(Self(relation))?;
+        // SAFETY: a look-up in the catalog, as it is since the lock; of no relation it is 0.
+        (unsafe { pg_sys::get_rel_relkind(relation) } != 0).then_some(lock)
     }
 }
 

@@ -101,6 +101,45 @@ pub unsafe fn scan_relation<const N: usize>(
     }
 }
 
+/// The rows whose `column`, the first of a btree of the table's, is `from` or later, the latest first, as long as
+/// `wants_more`; with the latest snapshot.
+pub fn scan_latest(
+    table: pg_sys::Oid,
+    index: pg_sys::Oid,
+    (column, from): (usize, Uuid),
+    mut wants_more: impl FnMut(Row) -> bool,
+) {
+    let mut key = pg_sys::ScanKeyData::default();
+    // SAFETY: relations, scan and snapshot are ended in order, and an error in between aborts the statement, which
+    // releases them; the key is of the column's type, and the index one of the table's, which has that column first.
+    unsafe {
+        let lock = pg_sys::AccessShareLock as pg_sys::LOCKMODE;
+        let table = pg_sys::table_open(table, lock);
+        let index = pg_sys::index_open(index, lock);
+        assert!((*(*index).rd_index).indrelid == (*table).rd_id, "an index is one of its table's");
+        assert!(pg_sys::SPI_gettypeid((*table).rd_att, column as i32) == pg_sys::UUIDOID, "a key has a type");
+        pg_sys::ScanKeyInit(
+            &mut key,
+            column as i16,
+            pg_sys::BTGreaterEqualStrategyNumber as pg_sys::StrategyNumber,
+            pg_sys::Oid::from(pg_sys::F_UUID_GE),
+            pg_uuid(from).into_datum().unwrap_or(pg_sys::Datum::from(0)),
+        );
+        let snapshot = pg_sys::RegisterSnapshot(pg_sys::GetLatestSnapshot());
+        let scan = pg_sys::systable_beginscan_ordered(table, index, snapshot, 1, &mut key);
+        loop {
+            let tuple = pg_sys::systable_getnext_ordered(scan, pg_sys::ScanDirection::BackwardScanDirection);
+            if tuple.is_null() || !wants_more(Row::new(tuple, (*table).rd_att)) {
+                break;
+            }
+        }
+        pg_sys::systable_endscan_ordered(scan);
+        pg_sys::UnregisterSnapshot(snapshot);
+        pg_sys::index_close(index, lock);
+        pg_sys::table_close(table, lock);
+    }
+}
+
 /// A struct of Postgres' that is a row of a catalog.
 ///
 /// # Safety

@@ -7,13 +7,13 @@ use policy::Timestamp;
 use crate::{
     error::Error,
     pg::{
+        relation::of_extension,
         row::Row,
-        scan::Key,
+        scan::{By, Key, scan_table},
         values::{self, argument},
     },
     store::{
-        StoreTransaction, columns::breaker as column, prepared::statements, rows, scan::scan_at_once,
-        transaction::Failure,
+        StoreTransaction, columns::breaker as column, prepared::statements, scan::scan_at_once, transaction::Failure,
     },
 };
 
@@ -36,10 +36,6 @@ statements! {
     close_past_breakers()
       "DELETE FROM otp_gateway_internal.breaker
        WHERE open_until OPERATOR(pg_catalog.<=) pg_catalog.clock_timestamp()"
-
-    select_breakers()
-      "SELECT server, mapping, open_until, opened_at, failed_at, outcome, vendor_code, configuration
-       FROM otp_gateway_internal.breaker"
 }
 
 /// A breaker that is open, and why.
@@ -64,7 +60,12 @@ pub fn open_breaker(server: pg_sys::Oid, mapping: pg_sys::Oid) -> Result<Option<
     Ok(found)
 }
 
-fn read(row: Row) -> Option<OpenBreaker> {
+/// The account's server and mapping.
+pub fn account(row: Row) -> Option<(pg_sys::Oid, pg_sys::Oid)> {
+    Some((row.get(column::SERVER)?, row.get(column::MAPPING)?))
+}
+
+pub fn read(row: Row) -> Option<OpenBreaker> {
     Some(OpenBreaker {
         opened_at: row.time(column::OPENED_AT)?,
         failed_at: row.time(column::FAILED_AT)?,
@@ -102,23 +103,12 @@ impl StoreTransaction<'_, '_> {
     /// Those that the worker before has left open, by server and mapping; what is past is closed.
     pub fn open_breakers(&mut self) -> Result<Vec<(u32, u32, OpenBreaker)>, Failure> {
         self.client.update(&self.store.breakers.close_past_breakers, None, &[])?;
-        let table = self.client.update(&self.store.breakers.select_breakers, None, &[])?;
-        let oid = |row: &_, column| rows::value::<pg_sys::Oid>(row, column).map(|oid| oid.unwrap_or_default().to_u32());
+        let table = of_extension(c"breaker").ok_or(Failure::NotInstalled)?;
         let mut all = Vec::new();
-        for row in table {
-            let outcome = rows::value::<String>(&row, 6)?.and_then(|label| Outcome::from_label(&label));
-            let times = [3, 4, 5].map(|column| rows::timestamp(&row, column));
-            let [open_until, opened_at, failed_at] = times.map(|time| time.map(Option::unwrap_or_default));
-            let open = OpenBreaker {
-                open_until: open_until?,
-                opened_at: opened_at?,
-                failed_at: failed_at?,
-                outcome: outcome.unwrap_or(Outcome::Unknown),
-                vendor_code: rows::value(&row, 7)?,
-                configuration: rows::value(&row, 8)?.unwrap_or_default(),
-            };
-            all.push((oid(&row, 1)?, oid(&row, 2)?, open));
-        }
+        scan_table(table, By::Table, [], |row| {
+            let of_one = account(row).zip(read(row));
+            all.extend(of_one.map(|((server, mapping), open)| (server.to_u32(), mapping.to_u32(), open)));
+        });
         Ok(all)
     }
 }

@@ -5,8 +5,20 @@ use pgrx::pg_sys;
 use policy::{Counts, HourlyCounts, Timestamp};
 
 use crate::{
-    pg::values::{self, argument, byteas, number, text},
-    store::{StoreTransaction, identity::Identity, prepared::statements, rows, transaction::Failure},
+    pg::{
+        relation::of_extension,
+        row::Row,
+        scan::{By, scan_table},
+        values::{self, argument, byteas, number, text},
+    },
+    store::{
+        StoreTransaction,
+        columns::{low_conversion as column, number_range as of_range},
+        identity::Identity,
+        prepared::statements,
+        rows,
+        transaction::Failure,
+    },
 };
 
 statements! {
@@ -20,9 +32,6 @@ statements! {
 
     forget_ranges(pg_sys::TIMESTAMPTZOID)
       "DELETE FROM otp_gateway_internal.number_range WHERE counted_at OPERATOR(pg_catalog.<) $1"
-
-    select_ranges()
-      "SELECT provider_id, range, counted_at, sends, converted FROM otp_gateway_internal.number_range"
 
     set_low_conversion(
         pg_sys::INT8OID, pg_sys::TEXTOID, pg_sys::TIMESTAMPTZOID, pg_sys::TIMESTAMPTZOID, pg_sys::INT4OID,
@@ -43,10 +52,6 @@ statements! {
     end_past_low_conversion()
       "DELETE FROM otp_gateway_internal.low_conversion
        WHERE until OPERATOR(pg_catalog.<=) pg_catalog.clock_timestamp()"
-
-    select_low_conversion()
-      "SELECT provider_id, range, since, until, sends, converted, usual, percent, is_enforced, blocked, passed
-       FROM otp_gateway_internal.low_conversion"
 
     // Of the latest that counts of a recipient. The sandbox takes a code that everybody knows.
     select_approved(pg_sys::BYTEAARRAYOID, pg_sys::INT8OID)
@@ -89,6 +94,35 @@ pub struct LowConversion {
     pub passed: u64,
 }
 
+fn counted(row: Row) -> Option<CountedRange> {
+    Some(CountedRange {
+        provider: row.get(of_range::PROVIDER_ID)?,
+        range: row.get(of_range::RANGE)?,
+        hours: HourlyCounts {
+            counted_at: row.time(of_range::COUNTED_AT)?,
+            sends: row.get(of_range::SENDS)?,
+            converted: row.get(of_range::CONVERTED)?,
+        },
+    })
+}
+
+pub fn low_conversion(row: Row) -> Option<LowConversion> {
+    let count = |column| u32::try_from(row.get::<i32>(column)?).ok();
+    let great = |column| u64::try_from(row.get::<i64>(column)?).ok();
+    Some(LowConversion {
+        provider: row.get(column::PROVIDER_ID)?,
+        range: row.get(column::RANGE)?,
+        since: row.time(column::SINCE)?,
+        until: row.time(column::UNTIL)?,
+        counts: Counts { sends: count(column::SENDS)?, converted: count(column::CONVERTED)? },
+        usual: row.get(column::USUAL)?,
+        percent: u8::try_from(count(column::PERCENT)?).ok()?,
+        is_enforced: row.get(column::IS_ENFORCED)?,
+        blocked: great(column::BLOCKED)?,
+        passed: great(column::PASSED)?,
+    })
+}
+
 fn integer(value: u32) -> pgrx::datum::DatumWithOid<'static> {
     argument(i32::try_from(value).unwrap_or(i32::MAX), pg_sys::INT4OID)
 }
@@ -117,19 +151,10 @@ impl StoreTransaction<'_, '_> {
     }
 
     pub fn ranges(&mut self) -> Result<Vec<CountedRange>, Failure> {
-        let table = self.client.update(&self.store.ranges.select_ranges, None, &[])?;
-        let read = |row: pgrx::spi::SpiHeapTupleData| {
-            Ok(CountedRange {
-                provider: rows::value(&row, 1)?.unwrap_or(0),
-                range: rows::value(&row, 2)?.unwrap_or_default(),
-                hours: HourlyCounts {
-                    counted_at: rows::timestamp(&row, 3)?.unwrap_or_default(),
-                    sends: rows::value(&row, 4)?.unwrap_or_default(),
-                    converted: rows::value(&row, 5)?.unwrap_or_default(),
-                },
-            })
-        };
-        table.map(read).collect()
+        let table = of_extension(c"number_range").ok_or(Failure::NotInstalled)?;
+        let mut all = Vec::new();
+        scan_table(table, By::Table, [], |row| all.extend(counted(row)));
+        Ok(all)
     }
 
     pub fn set_low_conversion(&mut self, low: &LowConversion) -> Result<(), Failure> {
@@ -158,23 +183,10 @@ impl StoreTransaction<'_, '_> {
     /// As the worker before has left it; what is past is ended.
     pub fn low_conversions(&mut self) -> Result<Vec<LowConversion>, Failure> {
         self.client.update(&self.store.ranges.end_past_low_conversion, None, &[])?;
-        let table = self.client.update(&self.store.ranges.select_low_conversion, None, &[])?;
-        let read = |row: pgrx::spi::SpiHeapTupleData| {
-            let count = |column| rows::value::<i64>(&row, column).map(|count| count.unwrap_or(0).max(0).unsigned_abs());
-            Ok(LowConversion {
-                provider: rows::value(&row, 1)?.unwrap_or(0),
-                range: rows::value(&row, 2)?.unwrap_or_default(),
-                since: rows::timestamp(&row, 3)?.unwrap_or_default(),
-                until: rows::timestamp(&row, 4)?.unwrap_or_default(),
-                counts: Counts { sends: rows::count(&row, 5)?, converted: rows::count(&row, 6)? },
-                usual: rows::value(&row, 7)?.unwrap_or(0.0),
-                percent: u8::try_from(rows::count(&row, 8)?).unwrap_or(u8::MAX),
-                is_enforced: rows::flag(&row, 9)?,
-                blocked: count(10)?,
-                passed: count(11)?,
-            })
-        };
-        table.map(read).collect()
+        let table = of_extension(c"low_conversion").ok_or(Failure::NotInstalled)?;
+        let mut all = Vec::new();
+        scan_table(table, By::Table, [], |row| all.extend(low_conversion(row)));
+        Ok(all)
     }
 
     /// Whether a code to this recipient was ever typed in, as far as the record goes back.

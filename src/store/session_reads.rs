@@ -130,8 +130,7 @@ fn find_by_name(
 /// got its code.
 pub fn was_sent_here(id: Uuid) -> Result<bool, Error> {
     let mut was_sent = false;
-    let wanted = [Key::Uuid(attempt::VERIFICATION_ID, id)];
-    scan(c"attempt_record", Some(c"attempt_verification_id_idx"), wanted, |row| {
+    scan_attempts(id, |row| {
         let operation = row.get::<String>(attempt::OPERATION);
         was_sent |= operation.as_deref() == Some(Operation::Send.as_str());
     })?;
@@ -142,7 +141,7 @@ pub fn was_sent_here(id: Uuid) -> Result<bool, Error> {
 /// verification.
 pub fn is_called_expired(id: Uuid) -> Result<bool, Error> {
     let mut latest: Option<(Uuid, Option<String>)> = None;
-    scan(c"attempt_record", Some(c"attempt_verification_id_idx"), [Key::Uuid(attempt::VERIFICATION_ID, id)], |row| {
+    scan_attempts(id, |row| {
         let Some(attempt) = row.get::<pgrx::datum::Uuid>(attempt::ID) else { return };
         let attempt = Uuid::from_bytes(*attempt.as_bytes());
         if latest.as_ref().is_none_or(|(before, _)| *before < attempt) {
@@ -150,6 +149,12 @@ pub fn is_called_expired(id: Uuid) -> Result<bool, Error> {
         }
     })?;
     Ok(latest.is_some_and(|(_, outcome)| outcome.as_deref() == Some(Outcome::Expired.as_str())))
+}
+
+/// The attempts of a verification, in no order.
+fn scan_attempts(verification: Uuid, each: impl FnMut(Row)) -> Result<(), Error> {
+    let wanted = [Key::Uuid(attempt::VERIFICATION_ID, verification)];
+    scan(c"attempt_record", Some(c"attempt_verification_id_idx"), wanted, each)
 }
 
 /// What a row of the table of verifications has.

@@ -13,7 +13,8 @@ use crate::{
     },
     provider::route::route_of,
     store::{
-        glance::{self, RecentSends, SeenBreaker},
+        breakers::OpenBreaker,
+        glance::{self, RecentSends},
         sealing_key,
     },
 };
@@ -41,11 +42,11 @@ pub fn key_file() -> HealthCheck {
 /// A row for each provider whose breaker has opened, or one for all.
 pub fn providers(sees_all: bool) -> Vec<HealthCheck> {
     const NAME: &str = "provider";
-    let Ok(breakers) = glance::breakers() else { return vec![HealthCheck::locked(NAME)] };
+    let Ok(breakers) = glance::open_breakers() else { return vec![HealthCheck::locked(NAME)] };
     let servers = foreign_servers::servers();
-    let mut failing: Vec<(&Server, SeenBreaker)> = breakers
+    let mut failing: Vec<(&Server, OpenBreaker)> = breakers
         .into_iter()
-        .filter_map(|breaker| Some((servers.iter().find(|server| server.oid == breaker.server)?, breaker)))
+        .filter_map(|(oid, breaker)| Some((servers.iter().find(|server| server.oid == oid)?, breaker)))
         .collect();
     if failing.is_empty() {
         return vec![HealthCheck::ok(NAME, "no breaker is open")];
@@ -59,18 +60,18 @@ pub fn providers(sees_all: bool) -> Vec<HealthCheck> {
         let routes = servers.iter().filter_map(|server| route_of(server).ok().flatten());
         routes.into_iter().any(|route| route.providers.contains(name) && route.providers.iter().any(is_well))
     };
-    let row = |(server, breaker): &(&Server, SeenBreaker)| {
+    let row = |(server, breaker): &(&Server, OpenBreaker)| {
         let is_seen = sees_all || has_privileges_of(current_user(), server.owner);
         one(server, breaker, is_seen, has_substitute(&server.name))
     };
     failing.iter().map(row).collect()
 }
 
-fn one(server: &Server, breaker: &SeenBreaker, is_seen: bool, has_substitute: bool) -> HealthCheck {
+fn one(server: &Server, breaker: &OpenBreaker, is_seen: bool, has_substitute: bool) -> HealthCheck {
     let now = clock();
     let why = if is_seen {
         let code = breaker.vendor_code.as_ref().map_or_else(String::new, |code| format!(", vendor_code {code}"));
-        format!("; the last call ended as {}{code}", breaker.outcome)
+        format!("; the last call ended as {}{code}", breaker.outcome.as_str())
     } else {
         String::new()
     };

@@ -1,6 +1,6 @@
-//! The functions that keep the record in order: `otp_gateway.purge`, `forget`, `release` and `rotate_key`, and `find`, which reads
-//! it by number. The worker does what is to be done, in parts; the session asks for one after the other, says how far
-//! it is, and can be interrupted between them.
+//! The functions that keep the record in order: `otp_gateway.purge`, `forget`, `release` and `rotate_key`, and `find`,
+//! which reads it by number. The worker does what is to be done, in parts; the session asks for one after the other,
+//! says how far it is, and can be interrupted between them.
 
 use dialect::Secret;
 use pgrx::pg_sys;

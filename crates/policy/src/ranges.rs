@@ -1,7 +1,7 @@
 //! A breaker for ranges of numbers. Whoever is paid for messages to numbers of their own ("SMS pumping") has codes sent
 //! that nobody types in. So a range whose codes are not typed in is held back, but for single probes, until they are.
 //!
-//! What looks the same is a vendor that delivers nothing. Hence the second question: do the other ranges of the provider
+//! What looks the same is a vendor that delivers nothing. Hence the second question: do the provider's other ranges
 //! convert as usual? Where they do not, or where nobody's codes are ever typed in, nothing is held back.
 
 use std::collections::{HashMap, VecDeque};

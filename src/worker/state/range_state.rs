@@ -1,6 +1,7 @@
-//! Ranges of numbers, provider by provider, and what of them is not on record yet. Counts are written every few seconds,
-//! beside the outcomes and not with them: a crash costs those few seconds, and no commit waits for a range's row. What a
-//! transaction that fails has asked here is not taken back: one more of those that were held back harms nobody.
+//! Ranges of numbers, provider by provider, and what of them is not on record yet. Counts are written every few
+//! seconds, beside the outcomes and not with them: a crash costs those few seconds, and no commit waits for a range's
+//! row. What a transaction that fails has asked here is not taken back: one more of those that were held back harms
+//! nobody.
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 

@@ -56,7 +56,7 @@ COMMENT ON COLUMN otp_gateway_internal.low_conversion.until IS 'then it is over,
 COMMENT ON COLUMN otp_gateway_internal.low_conversion.sends IS 'the codes by which it was found';
 COMMENT ON COLUMN otp_gateway_internal.low_conversion.converted IS 'how many of these were typed in';
 COMMENT ON COLUMN otp_gateway_internal.low_conversion.usual IS
-'of a range, its sends of an hour before; of a provider, the share that was typed in before';
+'of a range, how many sends of an hour are people''s; of a provider, the share that was typed in before';
 COMMENT ON COLUMN otp_gateway_internal.low_conversion.percent IS
 'of a range, the share that it fell short of: min_conversion';
 COMMENT ON COLUMN otp_gateway_internal.low_conversion.is_enforced IS 'sends are held back; else they would be';

@@ -84,7 +84,7 @@ pub struct LowConversion {
     pub until: Timestamp,
     /// By which it was found.
     pub counts: Counts,
-    /// Of a range, its usual sends of an hour; of a provider, the share that was typed in before.
+    /// Of a range, how many sends of an hour are people's; of a provider, the share that was typed in before.
     pub usual: f64,
     /// Of a range: the share that it falls short of.
     pub percent: u8,

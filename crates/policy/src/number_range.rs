@@ -42,7 +42,7 @@ impl fmt::Display for NumberRange {
     }
 }
 
-/// The share of codes that are typed in, below which sends to a range are held back: from 1% to 50%.
+/// The share of codes that are typed in, below which sends to a range are held back: from 1% to 30%.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MinConversion(u8);
 
@@ -60,7 +60,7 @@ impl MinConversion {
     }
 
     pub fn of_percent(percent: u8) -> Option<Self> {
-        (1..=50).contains(&percent).then_some(Self(percent))
+        (1..=30).contains(&percent).then_some(Self(percent))
     }
 
     pub fn percent(self) -> u8 {
@@ -75,7 +75,7 @@ impl FromStr for MinConversion {
         let percent = text.trim().strip_suffix('%').map(str::trim_end).filter(|digits| digits.len() <= 2);
         let digits = percent.filter(|digits| digits.bytes().all(|byte| byte.is_ascii_digit()));
         let share = digits.and_then(|digits| digits.parse().ok()).and_then(Self::of_percent);
-        share.ok_or_else(|| ParseError::new("is not a share from 1% to 50%", "For example: '10%'."))
+        share.ok_or_else(|| ParseError::new("not a share from 1% to 30%", "For example: '10%'."))
     }
 }
 

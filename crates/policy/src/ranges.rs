@@ -36,7 +36,7 @@ pub struct Hold {
     /// What spoke against it.
     pub counts: Counts,
     pub min: MinConversion,
-    /// Sends of an hour, before; 0: no code to it was ever typed in.
+    /// Sends of an hour that are people's; 0: no code to it was ever typed in.
     pub usual: f64,
     /// Sends that were refused, or would have been.
     pub refused: u64,
@@ -61,7 +61,7 @@ pub struct Slump {
     pub seen: Timestamp,
 }
 
-/// What ranges that have converted did before the last hour, and in it.
+/// What ranges that people use did before the last hour, and in it.
 #[derive(Clone, Copy, Debug, Default)]
 struct Usual {
     before: Counts,
@@ -152,6 +152,8 @@ impl Ranges {
     /// So many codes must have been typed in elsewhere, or be expected to, to compare with.
     const EVIDENCE: f64 = 5.0;
     const EVIDENCE_OF_A_SLUMP: f64 = 25.0;
+    /// Where fewer codes are typed in, it is not people who ask for them.
+    const OF_PEOPLE: f64 = 0.2;
     /// Fewer are a matter of chance.
     const FEW: u32 = 5;
     /// So many times the usual sends are no longer those of people.
@@ -166,8 +168,8 @@ impl Ranges {
         }
         let known = self.known.get(range)?;
         if known.hold.is_none() {
-            let (counts, usual) = (known.falls_short(min, now)?, known.before(now).map_or(0.0, an_hour));
-            if self.others(range, min, now) != Others::AsUsual {
+            let (counts, usual) = (known.falls_short(min, now)?, known.of_people(now));
+            if self.others(range, now) != Others::AsUsual {
                 return None;
             }
             let hold = Hold::begun(now, counts, min, usual);
@@ -231,6 +233,12 @@ impl Ranges {
         over
     }
 
+    /// How many are remembered.
+    #[expect(clippy::len_without_is_empty, reason = "nobody asks")]
+    pub fn len(&self) -> usize {
+        self.known.len()
+    }
+
     pub fn holds_back(&self, range: &NumberRange) -> bool {
         self.known.get(range).is_some_and(|known| known.hold.is_some())
     }
@@ -259,7 +267,7 @@ impl Ranges {
         self.slump = Some(slump);
     }
 
-    fn others(&mut self, range: &NumberRange, min: MinConversion, now: Timestamp) -> Others {
+    fn others(&mut self, range: &NumberRange, now: Timestamp) -> Others {
         let mut usual = match self.usual {
             Some((at, usual)) if now.since(at).abs() < Self::FRESH => usual,
             _ => {
@@ -271,7 +279,7 @@ impl Ranges {
         if let Some(own) = self.known.get(range) {
             usual.remove(own, now);
         }
-        usual.judge(min)
+        usual.judge()
     }
 
     fn usual(&self, now: Timestamp) -> Usual {
@@ -299,7 +307,7 @@ impl Ranges {
             }
             None => {
                 let pool = usual;
-                if let Others::Worse { usual } = pool.judge(MinConversion::default())
+                if let Others::Worse { usual } = pool.judge()
                     && pool.expected(usual) >= Self::EVIDENCE_OF_A_SLUMP
                 {
                     self.slump = Some(Slump { since: now, counts: lately, usual, seen: now });
@@ -345,6 +353,12 @@ impl Range {
         self.conversions.between(now - HOUR, now - SETTLED)
     }
 
+    /// How many sends of an hour may be people's: where one code of two is typed in.
+    fn of_people(&self, now: Timestamp) -> f64 {
+        let before = self.conversions.between(now - DAY, now - HOUR);
+        2.0 * an_hour(Counts { sends: before.converted, ..before })
+    }
+
     /// The same, of no more sends than are usual for it in an hour.
     fn lately_at_most(&self, before: Counts, now: Timestamp) -> (f64, f64) {
         let lately = self.lately(now);
@@ -354,9 +368,12 @@ impl Range {
         (sends * share, converted * share)
     }
 
-    /// Before the last hour; None: no code to it was typed in then.
+    /// Before the last hour; None: it was none that people use. (What is pumped must not pass for what is usual.)
     fn before(&self, now: Timestamp) -> Option<Counts> {
-        Some(self.conversions.between(now - DAY, now - HOUR)).filter(|counts| counts.converted > 0)
+        let is_of_people = |counts: &Counts| {
+            counts.converted > 0 && f64::from(counts.converted) >= f64::from(counts.sends) * Ranges::OF_PEOPLE
+        };
+        Some(self.conversions.between(now - DAY, now - HOUR)).filter(is_of_people)
     }
 }
 
@@ -387,13 +404,12 @@ impl Usual {
         self.lately.0 * usual
     }
 
-    fn judge(&self, min: MinConversion) -> Others {
+    fn judge(&self) -> Others {
         // Each range is here because one of its codes was typed in: without that one, which it would not be here
         // without, the share is not too great.
         let chosen = Counts { sends: self.ranges, converted: self.ranges };
         let before = self.before.without(chosen);
-        // Where hardly any code is typed in, in whatever range, that a range's are not says nothing.
-        if before.converted == 0 || min.exceeds(2, before.converted, before.sends) {
+        if before.converted == 0 {
             return Others::Nobody;
         }
         let usual = f64::from(before.converted) / f64::from(before.sends);

@@ -58,6 +58,9 @@ pub struct CompletedCall {
     pub not_begun: bool,
     /// It says nothing of the vendor: a credential or an id that cannot stand in a header, or an end that we made.
     pub is_ours: bool,
+    /// Until when the certificate of the host that answered is valid, in seconds since 1970. None: it cannot be seen, or
+    /// there is none.
+    pub certificate_ends: Option<i64>,
 }
 
 /// Without the answer, redacted or not.
@@ -238,6 +241,7 @@ async fn serve(
                 voided: false,
                 not_begun: false,
                 is_ours: false,
+                certificate_ends: None,
             }));
         });
     }
@@ -276,6 +280,7 @@ mod tests {
             voided: false,
             not_begun: false,
             is_ours: false,
+            certificate_ends: None,
         };
         let shown = format!("{completed:?}");
         assert!(shown.contains("Sent") && !shown.contains("canary"), "{shown}");

@@ -1,5 +1,5 @@
-//! What the views `otp_gateway.stat_attempt`, `stat_latency`, `stat_provider` and `stat_worker` are made of: what lies in
-//! shared memory, read without asking the worker. As in Postgres' own: members of pg_read_all_stats see all of it,
+//! What the views `otp_gateway.stat_attempt`, `stat_latency`, `stat_provider` and `stat_worker` are made of: what lies
+//! in shared memory, read without asking the worker. As in Postgres' own: members of pg_read_all_stats see all of it,
 //! others what is of the providers that they own.
 
 use std::collections::{BTreeSet, HashMap};

@@ -1,4 +1,4 @@
-//! What attempts count for: the numbers of otp_gateway.stat_attempt and its like, which are the memory's, and the hours,
+//! What attempts count for: the numbers of otp_gateway.stat_attempt and its like, which are in memory, and the hours,
 //! which are on record.
 
 use dialect::{Operation, Outcome};

@@ -58,8 +58,8 @@ pub struct CompletedCall {
     pub not_begun: bool,
     /// It says nothing of the vendor: a credential or an id that cannot stand in a header, or an end that we made.
     pub is_ours: bool,
-    /// Until when the certificate of the host that answered is valid, in seconds since 1970. None: it cannot be seen, or
-    /// there is none.
+    /// Until when the certificate of the host that answered is valid, in seconds since 1970. None: it cannot be seen,
+    /// or there is none.
     pub certificate_ends: Option<i64>,
 }
 

@@ -161,7 +161,7 @@ gateway: setup build-simulator install
 	@cd tests/gateway && PYTHONDONTWRITEBYTECODE=1 $(PYTHON) -m pytest -p no:cacheprovider -ra --durations=10 $(if $(T),$(addsuffix .py,$(T))) $(if $(K),-k "$(K)")
 
 setup-clients: setup
-	$(STEP) "set-up: Node, Java, Chromium, and the clients of Python and Node"
+	$(STEP) "set-up: Node, Java, PHP, Ruby, Chromium, the clients of Python, Node and Rust, and formatters"
 	@tests/clients/setup.sh target/clients
 
 test-clients: setup-clients build-simulator install
@@ -177,7 +177,7 @@ test-monitoring: setup-monitoring build-simulator install
 	@cd tests/monitoring && PYTHONDONTWRITEBYTECODE=1 ../../target/monitoring/python/bin/python -m pytest -p no:cacheprovider -q
 
 examples: setup-clients install
-	$(STEP) "examples: each an application with its own tests, against the sandbox"
+	$(STEP) "examples: each an application with its own tests, against the sandbox, and its community's formatter"
 	@cd tests/clients && PYTHONDONTWRITEBYTECODE=1 $(PYTHON) -m pytest -p no:cacheprovider -q test_examples.py test_page.py
 
 bench: setup build-simulator install

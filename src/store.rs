@@ -1,10 +1,11 @@
-//! The record: every statement that writes verifications and attempts, in transactions of the worker's own, many
-//! attempts in one. What is durable, and when:
+//! The record: the statements that write verifications and attempts, in transactions of the worker's own, many attempts
+//! in one. What is durable, and when:
 //!
 //! 1. an intent is committed and flushed before its first byte leaves;
 //! 2. an outcome is committed before the caller is told; an `approved` is flushed first, others ride on the caller's
 //!    own commit, and if the server dies earlier the attempt is found in flight and becomes `unknown`.
 
+pub mod announcements;
 pub mod attempts;
 pub mod breakers;
 pub mod columns;
@@ -46,8 +47,8 @@ use crate::{
     },
 };
 
-/// The version of the schema that this library works with: that of the newest SQL script, and `default_version` of the
-/// control file. A release without a script of its own has the one before.
+/// The version of the schema that this library works with: the version of the newest SQL script, and `default_version`
+/// of the control file. A release without a script of its own keeps the previous version.
 pub const SCHEMA_VERSION: &str = "0.7.0";
 
 /// What counts attempts.
@@ -56,6 +57,7 @@ type Count = Box<dyn Fn(&[counted::EndedAttempt])>;
 /// The worker's access to the tables.
 pub struct Store {
     verifications: verifications::Statements,
+    announcements: announcements::Statements,
     attempts: attempts::Statements,
     queue: queue::Statements,
     limits: limits::Statements,
@@ -76,7 +78,7 @@ pub struct Store {
     committed_at: Cell<Timestamp>,
 }
 
-/// One transaction of it.
+/// One transaction of the worker, with its statements.
 pub struct StoreTransaction<'a, 'conn> {
     client: &'a mut SpiClient<'conn>,
     store: &'a Store,
@@ -100,6 +102,7 @@ impl Store {
             }
             Ok(Some(Self {
                 verifications: verifications::Statements::prepare(client)?,
+                announcements: announcements::Statements::prepare(client)?,
                 attempts: attempts::Statements::prepare(client)?,
                 queue: queue::Statements::prepare(client)?,
                 limits: limits::Statements::prepare(client)?,

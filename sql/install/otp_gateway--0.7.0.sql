@@ -1073,6 +1073,14 @@ COMMENT ON FUNCTION otp_gateway.wait(uuid, interval) IS
 'it is then (status queued or sending, outcome null). Errors: 55000 inside the transaction that enqueued it, for it '
 'would never end there; 42704 no such verification of yours.';
 
+CREATE FUNCTION otp_gateway.channel(role text DEFAULT CURRENT_USER) RETURNS text
+LANGUAGE c STABLE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'notification_channel';
+COMMENT ON FUNCTION otp_gateway.channel(text) IS
+'The channel on which, with otp_gateway.notify, each change of status of the verifications is announced that this role '
+'began: LISTEN to it. Nobody can guess its name, and only who has the role''s rights is told it. Ask at each connect: a '
+'new key in otp_gateway.key_file gives it another, and the one before is served while the old key is in the file. '
+'Errors: 42704 no such role, 42501 not one whose rights the caller has.';
+
 CREATE FUNCTION otp_gateway.send_after_commit() RETURNS trigger
 LANGUAGE c AS 'MODULE_PATHNAME', 'send_after_commit';
 COMMENT ON FUNCTION otp_gateway.send_after_commit() IS

@@ -125,6 +125,8 @@ FUNCTIONS = {
     "otp_gateway.is_approved(uuid,text,interval)": (
         EVERYBODY, "SELECT otp_gateway.is_approved(%(id)s::uuid, %(number)s)", EVERYBODY
     ),
+    # Each its own; another role's: see test_nobody_is_told_of_a_neighbours_channel in test_follow.py.
+    "otp_gateway.channel(text)": (EVERYBODY, "SELECT otp_gateway.channel()", EVERYBODY),
     "otp_gateway.send_again(uuid)": (EVERYBODY, "SELECT otp_gateway.send_again(%(id)s::uuid)", EVERYBODY),
     # Whoever asks gets what they may see: see test_what_each_role_sees.
     "otp_gateway.find(text,text)": (EVERYBODY, "SELECT FROM otp_gateway.find('bank', %(number)s)", EVERYBODY),

@@ -1,4 +1,5 @@
-//! Postgres, made safe: whatever of it the rest of the extension uses, with nothing of one-time passwords in it.
+//! Postgres, made safe: the parts of it that the rest of the extension uses, with nothing of one-time passwords in
+//! them.
 
 pub mod advisory_lock;
 pub mod arguments;

@@ -1,5 +1,5 @@
-//! The record: every statement that writes verifications and attempts, in transactions of the worker's own, many
-//! attempts in one. What is durable, and when:
+//! The record: the statements that write verifications and attempts, in transactions of the worker's own, many attempts
+//! in one. What is durable, and when:
 //!
 //! 1. an intent is committed and flushed before its first byte leaves;
 //! 2. an outcome is committed before the caller is told; an `approved` is flushed first, others ride on the caller's
@@ -46,8 +46,8 @@ use crate::{
     },
 };
 
-/// The version of the schema that this library works with: that of the newest SQL script, and `default_version` of the
-/// control file. A release without a script of its own has the one before.
+/// The version of the schema that this library works with: the version of the newest SQL script, and `default_version`
+/// of the control file. A release without a script of its own keeps the previous version.
 pub const SCHEMA_VERSION: &str = "0.7.0";
 
 /// What counts attempts.
@@ -76,7 +76,7 @@ pub struct Store {
     committed_at: Cell<Timestamp>,
 }
 
-/// One transaction of it.
+/// One transaction of the worker, with its statements.
 pub struct StoreTransaction<'a, 'conn> {
     client: &'a mut SpiClient<'conn>,
     store: &'a Store,

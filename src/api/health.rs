@@ -1,5 +1,5 @@
-//! `otp_gateway.health`: what is wrong, a row for each check. It is for the moment when all else is stuck: it asks
-//! nobody, waits for no lock, reads no more of a long record than of a short one, and raises no error.
+//! `otp_gateway.health`: what is wrong, a row for each check. It is meant for the moment when all else is stuck: it
+//! asks no worker, waits for no lock, reads no more of a long record than of a short one, and raises no error.
 
 pub mod record_checks;
 pub mod server_checks;
@@ -23,17 +23,17 @@ sql_function!(
     }
 );
 
-/// How bad it is, in the numbers of Nagios.
+/// How bad a check's result is, in the numbers of Nagios.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Level {
     Ok = 0,
     Warning = 1,
     Critical = 2,
-    /// It could not be looked at.
+    /// The check could not be made.
     Unknown = 3,
 }
 
-/// A row.
+/// A row of `otp_gateway.health`.
 pub struct HealthCheck {
     name: &'static str,
     level: Level,
@@ -52,7 +52,7 @@ impl HealthCheck {
         Self { level, hint: Some(hint.into()), ..Self::ok(name, detail) }
     }
 
-    /// Somebody has the table locked that it would be read from.
+    /// The row of a check whose table somebody has locked.
     pub fn locked(name: &'static str) -> Self {
         let hint = "pg_locks says by whom; while it lasts, calls wait, too.";
         Self::bad(name, Level::Unknown, "not looked at: somebody has the record locked", hint)
@@ -66,7 +66,7 @@ impl HealthCheck {
         Self { since, ..self }
     }
 
-    /// For a role that sees others' calls nowhere, nor where the key lies: how bad it is, and what to do.
+    /// Leaves only how bad it is and what to do, for a role that may see neither others' calls nor where the key lies.
     fn without_detail(self) -> Self {
         let detail = "the detail is for members of pg_monitor".to_owned();
         Self { value: None, since: None, detail, ..self }
@@ -90,7 +90,7 @@ impl HealthCheck {
     }
 }
 
-/// Microseconds as seconds.
+/// Returns microseconds as seconds.
 pub fn seconds(length: Micros) -> f64 {
     length.max(0) as f64 / 1e6
 }
@@ -118,7 +118,8 @@ fn checks() -> Vec<HealthCheck> {
     checks
 }
 
-/// Whether the schema is the one that this library works with: only then the record can be read.
+/// Adds the row `version`, and returns whether the schema is the one that this library works with: only then can the
+/// record be read.
 fn version(checks: &mut Vec<HealthCheck>) -> bool {
     let schema = scan::version().unwrap_or_default();
     let is_ours = schema == SCHEMA_VERSION;

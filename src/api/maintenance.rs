@@ -21,7 +21,7 @@ use crate::{
     store::{recipient_lookup::visible_verifications, sealing_key},
 };
 
-/// How often the caller hears how far it is.
+/// How often the caller is told how far the work has come, in microseconds.
 const PROGRESS: Micros = 5_000_000;
 
 sql_function!(
@@ -61,7 +61,7 @@ sql_function!(
     fn rotate_key() -> i64 {
         may_write()?;
         key_file::lock();
-        // What this database needs must be there before the file changes.
+        // The key that this database needs must be there before the file changes.
         sealing_key::keys()?;
         key_file::add_key()?;
         worker_registry::notify_new_key_elsewhere(database::current());
@@ -88,7 +88,7 @@ fn found(provider: Option<pg_sys::Oid>, recipients: &[Secret]) -> Result<Vec<pgr
     Ok(found.iter().map(|id| pgrx::datum::Uuid::from_bytes(*id.as_bytes())).collect())
 }
 
-/// By which the record knows them.
+/// Returns the keys by which the record finds these recipients.
 fn keys_of(recipients: &[Secret]) -> Result<Vec<Vec<u8>>, Error> {
     let keys = sealing_key::keys()?;
     Ok(recipients.iter().flat_map(|recipient| keys.recipients(recipient)).collect())
@@ -108,7 +108,7 @@ pub fn in_parts(part: impl Fn(Uuid) -> Maintenance) -> Result<i64, Error> {
                     None => return Ok(i64::try_from(count).unwrap_or(i64::MAX)),
                 }
             }
-            // The worker was another one by then.
+            // Another worker has taken over meanwhile: ask for the part again.
             Response::Retry => {}
             Response::Error(error) => return Err(error),
             Response::Row(_) | Response::Idle | Response::Checked(_) | Response::Budget(_) | Response::Unknown => {

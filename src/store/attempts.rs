@@ -1,4 +1,4 @@
-//! Attempts: the intent before a call, its end, and what is left in flight.
+//! Attempts: the intent before a call, the call's end, and the attempts that are left in flight.
 
 use std::borrow::Borrow;
 
@@ -97,22 +97,22 @@ impl StoreTransaction<'_, '_> {
         })
     }
 
-    /// The `most` attempts before that one, the latest first, that began at or after `since`; with the verification of
-    /// each that is in flight.
+    /// Returns the `most` attempts before that one, the latest first, that began at or after `since`; each with its
+    /// verification if the attempt is in flight.
     pub fn attempts(&mut self, before: Uuid, since: Uuid, most: i64) -> Result<Vec<(Uuid, Option<Uuid>)>, Failure> {
         let arguments = [uuid(before), uuid(since), argument(most, pg_sys::INT8OID)];
         let table = self.client.select(&self.store.attempts.select_attempts, None, &arguments)?;
         table.map(|row| Ok((rows::uuid(&row, 1)?, Some(rows::uuid(&row, 2)?).filter(|id| !id.is_nil())))).collect()
     }
 
-    /// Attempts of these verifications that are in flight.
+    /// Returns the attempts of these verifications that are in flight.
     pub fn in_flight(&mut self, verifications: &[Uuid]) -> Result<Vec<StoredAttempt>, Failure> {
         let arguments = [uuids(verifications)];
         let table = self.client.select(&self.store.attempts.select_in_flight, None, &arguments)?;
         table.map(|row| StoredAttempt::read(&row)).collect()
     }
 
-    /// The latest attempt to send a verification's code.
+    /// Returns the latest attempt to send a verification's code.
     pub fn send_of(&mut self, verification: Uuid, which: WhichSend) -> Result<Option<StoredAttempt>, Failure> {
         let arguments = [uuid(verification), argument(which == WhichSend::Latest, pg_sys::BOOLOID)];
         let table = self.client.select(&self.store.attempts.select_send, Some(1), &arguments)?;
@@ -124,7 +124,7 @@ impl StoreTransaction<'_, '_> {
         table.map(|row| StoredAttempt::read(&row)).next().transpose()
     }
 
-    /// The id of the latest attempt.
+    /// Returns the id of the latest attempt.
     pub fn last_attempt(&mut self) -> Result<Option<Uuid>, Failure> {
         let table = self.client.select(&self.store.attempts.select_last_attempt, Some(1), &[])?;
         table.map(|row| rows::uuid(&row, 1)).next().transpose()

@@ -35,12 +35,12 @@ pub struct NewVerification {
     pub country: Option<i32>,
 }
 
-/// What becomes of one; `sealed` replaces what is there, unless the verification has ended.
+/// The new state of a verification; `sealed` replaces what is sealed, unless the verification has ended.
 pub struct VerificationUpdate {
     pub id: Uuid,
-    /// Its status until now.
+    /// The verification's status until now.
     pub before: Status,
-    /// The provider of its route that it goes to from now on.
+    /// The provider that a route's verification goes to from now on.
     pub moved_to: Option<MovedTo>,
     pub state: Verification,
     pub sealed: Option<Vec<u8>>,
@@ -54,7 +54,7 @@ pub struct MovedTo {
     pub vendor: String,
 }
 
-/// A reference by which a verification is known.
+/// A reference by which a verification is found.
 pub struct NewReference<'a> {
     pub provider: &'a str,
     pub provider_id: Identity,
@@ -66,21 +66,21 @@ pub struct NewAttempt {
     pub id: Uuid,
     pub verification: Uuid,
     pub operation: Operation,
-    /// Ended without a call, from the record or by a rule.
+    /// The outcome of an attempt that ended without a call, from the record or by a rule.
     pub refused: Option<Outcome>,
-    /// Why, where the outcome does not say it all.
+    /// Why the attempt ended so, if the outcome does not say it all.
     pub why: Option<String>,
     pub provider: String,
     pub provider_id: Identity,
-    /// Who asked for it.
+    /// The role that asked for the attempt.
     pub role_id: Identity,
-    /// The key of the account at the vendor; empty: none.
+    /// The key of the account at the vendor; empty if there is none.
     pub account: Vec<u8>,
-    /// Whose limits it counts against; None: nobody's.
+    /// The recipient whose limits the attempt counts against; None: nobody's.
     pub recipient_key: Option<Vec<u8>>,
     /// The rule that refused, or would have.
     pub reason: Option<BlockReason>,
-    /// When waiting helps, and until when.
+    /// Until when to wait, if waiting helps.
     pub retry_at: Option<Timestamp>,
     pub started_at: Timestamp,
     pub cohort: Cohort,
@@ -93,7 +93,7 @@ pub struct AttemptEnd {
     pub http_status: Option<u16>,
     pub vendor_code: Option<String>,
     pub vendor_message: Option<String>,
-    /// JSON text, redacted.
+    /// The answer as JSON text, redacted.
     pub response: Option<String>,
     pub retry_at: Option<Timestamp>,
     pub finished_at: Timestamp,
@@ -110,27 +110,27 @@ pub struct StoredVerification {
     pub created_at: Timestamp,
     pub provider_id: Identity,
     pub state: Verification,
-    /// Whom it goes to; None: nobody that is known, or they were forgotten.
+    /// Whom the code goes to; None: nobody who is known, or the recipient was forgotten.
     pub recipient_key: Option<Vec<u8>>,
-    /// Who began it.
+    /// The role that began the verification.
     pub role_id: Identity,
     /// What its attempts count for.
     pub cohort: Cohort,
 }
 
-/// One whose transaction has committed, and that nobody has taken yet.
+/// A queued send whose transaction has committed, and which the worker has not taken yet.
 pub struct QueuedVerification {
     pub transaction: u64,
     pub id: Uuid,
-    /// The route that it is queued for, else the provider.
+    /// The route that the send is queued for, else the provider.
     pub line: Identity,
     pub role_id: Identity,
     pub created_at: Timestamp,
-    /// Or it was once.
+    /// Whether it is still queued; else it was once.
     pub is_queued: bool,
 }
 
-/// A queued one with all that its send takes.
+/// A queued send with everything that is needed to make it.
 pub struct QueuedPayload {
     pub stored: StoredVerification,
     pub provider: String,
@@ -141,16 +141,16 @@ pub struct QueuedPayload {
     pub route_id: Option<Identity>,
 }
 
-/// What is to be erased of one, and when.
+/// An open verification: what is to be erased of it, and when.
 pub struct OpenVerification {
     pub id: Uuid,
     pub erase_at: Timestamp,
-    /// How the seal begins, which tells its key; None: nothing is sealed.
+    /// The beginning of the seal, which tells its key; None: nothing is sealed.
     pub begins: Option<Vec<u8>>,
     pub is_sending: bool,
 }
 
-/// What is sealed of one.
+/// What is sealed of a verification.
 pub struct SealedRow {
     pub id: Uuid,
     pub is_queued: bool,
@@ -246,7 +246,7 @@ pub fn timestamp(row: &SpiHeapTupleData, column: usize) -> Result<Option<Timesta
     Ok(value::<Time>(row, column)?.map(|time| time.0))
 }
 
-/// A transaction's full number.
+/// Returns a transaction's full number.
 pub fn transaction(row: &SpiHeapTupleData, column: usize) -> Result<u64, Failure> {
     Ok(value::<Transaction>(row, column)?.map_or(0, |transaction| transaction.0))
 }
@@ -367,16 +367,16 @@ impl StoredAttempt {
     }
 }
 
-/// Of several sends of one verification.
+/// Which of several sends of one verification.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum WhichSend {
-    /// As it was asked for, not a resend.
+    /// The send that was asked for first, not a resend.
     Original,
     Latest,
 }
 
-/// An idempotency key and the payload that it goes with, as HMACs: either may hold a number. Under each key of the key
-/// file; they are put down under the first.
+/// An idempotency key and the payload that it goes with, as HMACs, because either may hold a number: one under each key
+/// of the key file. Those under the first key are put on record.
 #[derive(Clone, Serialize, Deserialize)]
 pub struct IdempotencyHashes {
     pub keys: Vec<Vec<u8>>,

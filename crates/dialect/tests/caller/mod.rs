@@ -39,13 +39,13 @@ pub struct Caller {
     code_lifetime: Option<Duration>,
 }
 
-/// Of every vendor whose page requires a server option of its own.
+/// The server options that vendors' pages require.
 const OPTIONS: &[(&str, &str)] = &[("service_sid", SERVICE)];
 pub const SERVICE: &str = "VA0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a";
 
-/// An account at a vendor, whose last credential is the secret one.
+/// Returns an account at a vendor; its last credential is the secret one.
 pub fn account<'a>(vendor: &'static Dialect, name: &'a str, secret: &'a str) -> Vec<(&'static str, &'a str)> {
-    // Without any, a pair for `Basic`: the sandbox and Paytm take none as well.
+    // A vendor without credentials gets a pair for `Basic`: the sandbox and Paytm can do without.
     let sets = vendor.credential_sets();
     let set = sets.iter().find(|set| set.len() != 1 || sets.len() == 1).filter(|set| !set.is_empty());
     let names = set.cloned().unwrap_or_else(|| vec!["username", "password"]);
@@ -157,7 +157,7 @@ fn secrets(pairs: &[(&str, &str)]) -> BTreeMap<String, Secret> {
     pairs.iter().map(|(name, value)| ((*name).to_owned(), Secret::new(*value))).collect()
 }
 
-/// The message as one text: path and query, headers, body; with its method before, where that is no POST.
+/// Returns the message as one text: path and query, headers, body; with its method before, where that is no POST.
 pub fn message(request: &HttpRequest) -> String {
     let pairs = |pairs: &[(String, Secret)], is: &str| {
         pairs.iter().map(|(name, value)| format!("{name}{is}{}", value.reveal())).collect::<Vec<_>>()
@@ -170,7 +170,7 @@ pub fn message(request: &HttpRequest) -> String {
     lines.join("\n")
 }
 
-/// The body as an object, be it JSON or a form.
+/// Returns the body, JSON or a form, as an object.
 pub fn body(request: &HttpRequest) -> Value {
     let body = request.body.reveal();
     let is_form = request.headers.iter().any(|(_, value)| value.reveal() == "application/x-www-form-urlencoded");

@@ -3,7 +3,6 @@
 //! says how far it is, and can be interrupted between them.
 
 use dialect::Secret;
-use pgrx::pg_sys;
 use policy::{Micros, NumberRange};
 use uuid::Uuid;
 
@@ -125,8 +124,7 @@ sql_function!(
 
 fn at_provider(provider: &str, mobile: &Secret) -> Result<Vec<ShownVerification>, Error> {
     let recipients = recipient::recipients(&recipient::members(provider)?, mobile)?;
-    let server = foreign_servers::server(provider).map_or(pg_sys::InvalidOid, |server| server.oid);
-    visible_verifications(Some(server), &keys_of(&recipients)?)
+    visible_verifications(Some(foreign_servers::oid_of(provider)), &keys_of(&recipients)?)
 }
 
 fn anywhere(mobile: &Secret) -> Result<Vec<ShownVerification>, Error> {

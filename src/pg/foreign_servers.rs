@@ -26,6 +26,13 @@ pub fn server(name: &str) -> Option<Server> {
     unsafe { pg_sys::GetForeignServerByName(name.as_ptr(), true).as_ref().map(|server| read(server)) }
 }
 
+/// The OID of the foreign server of that name; invalid: there is none.
+pub fn oid_of(name: &str) -> pg_sys::Oid {
+    let Ok(name) = CString::new(name) else { return pg_sys::InvalidOid };
+    // SAFETY: a look-up in the catalog by a C string.
+    unsafe { pg_sys::get_foreign_server_oid(name.as_ptr(), true) }
+}
+
 pub fn owner_of(server: pg_sys::Oid) -> Option<pg_sys::Oid> {
     const CACHE: i32 = pg_sys::SysCacheIdentifier::FOREIGNSERVEROID as i32;
     // SAFETY: a look-up by the cache's key, released after the owner is read.

@@ -26,7 +26,8 @@ impl RowType {
             let descriptor = pg_sys::lookup_rowtype_tupdesc_copy(pg_sys::get_rel_type_id(relation), -1);
             (1..=(*descriptor).natts)
                 .map(|column| pg_sys::SPI_gettypeid(descriptor, column))
-                .map(|of| if of == pg_sys::InvalidOid { of } else { pg_sys::getBaseType(of) })
+                // The types that Postgres itself is made of are over none.
+                .map(|of| if of.to_u32() < pg_sys::FirstGenbkiObjectId { of } else { pg_sys::getBaseType(of) })
                 .collect()
         };
         Self { relation, types }

@@ -14,12 +14,14 @@ use crate::{
 /// Returns the providers that a name stands for, itself or each provider of a route: name and dialect.
 pub fn members(name: &str) -> Result<Vec<(String, String)>, Error> {
     let server = named(name)?;
-    let names = route_of(&server)?.map_or_else(|| vec![name.to_owned()], |route| route.providers);
+    let Some(route) = route_of(&server)? else {
+        return Ok(vec![(name.to_owned(), foreign_servers::vendor_of(&server))]);
+    };
     let member = |name: String| {
         let vendor = foreign_servers::vendor_of(&named(&name)?);
         Ok((name, vendor))
     };
-    names.into_iter().map(member).collect()
+    route.providers.into_iter().map(member).collect()
 }
 
 /// Returns what a number (for REL-ID a user id) is at these providers, in normal form.

@@ -24,7 +24,7 @@ CHUNK = 50_000
 DAYS = 30
 PROVIDER = (
     "CREATE SERVER ideamart FOREIGN DATA WRAPPER otp_ideamart OPTIONS (base_url '{url}', allow_plain_http 'true', "
-    "resend_after '1s', send_limit '100 per day', check_limit '100 per day')"
+    "resend_after '0s', send_limit '1000 per day', check_limit '1000 per day')"
 )
 
 FILLFACTOR = "ALTER TABLE otp_gateway_internal.%s SET (fillfactor = %d)"
@@ -163,7 +163,7 @@ class Scale(Bench):
 
     def purge(self, cursor, attempts):
         """A tenth of what there is: its oldest days."""
-        cursor.execute("ALTER SERVER ideamart OPTIONS (SET send_limit '100 per hour', SET check_limit '100 per hour')")
+        cursor.execute("ALTER SERVER ideamart OPTIONS (SET send_limit '1000 per hour', SET check_limit '1000 per hour')")
         say("   purge: the oldest tenth")
         began = time.monotonic()
         cursor.execute(f"SELECT otp_gateway.purge('{DAYS * 0.9 * 24:.0f} hours')")

@@ -288,6 +288,7 @@ impl Worker {
         if !matches!(completed.result.outcome, Outcome::Sent | Outcome::Unknown) {
             self.limits.provider_sends.remove(call.provider_id, call.attempt);
         }
+        self.count_for_range(&call, completed.result.outcome);
         if let (Then::Fallback, Some(next)) = (&then, call.fallback) {
             // The verification stays busy with it.
             self.pending.push((call.call_id, Request::Run(next)));

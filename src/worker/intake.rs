@@ -259,6 +259,7 @@ impl Worker {
             Action::Verify(_) | Action::Cancel(_) => (None, false),
         };
         let is_resend = operation == Operation::Resend;
+        let range = job.answer.rules().and_then(|rules| rules.range.clone());
         let number = self.next_number();
         let call = InFlight {
             call_id,
@@ -278,6 +279,8 @@ impl Worker {
             account,
             vendor: job.vendor.clone(),
             breaker_permit: admitted.breaker_permit,
+            range,
+            range_pass: admitted.range_pass,
             checks_left: admitted.checks_left,
             observed: admitted.observed,
             requeue,

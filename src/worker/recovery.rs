@@ -88,6 +88,7 @@ impl Worker {
         let last =
             self.store.write(Durability::Flushed, |writer| Ok((writer.open_breakers()?, writer.last_attempt()?)));
         let settled = last.and_then(|(open, last)| {
+            self.read_ranges()?;
             for (server, mapping, breaker) in open {
                 self.limits.breakers.restore(BreakerKey { server, mapping }, breaker);
             }

@@ -24,7 +24,8 @@ from test_queue import standby_of
 from test_retention import DAY, acting_as, aged
 from test_standbys import wants
 
-OF_ALL = ["library", "version", "paused", "key_file", "worker", "queue", "retention", "certificate", "provider", "unknown", "refusals"]
+OF_ALL = ["library", "version", "paused", "key_file", "worker", "queue", "retention", "certificate", "provider", "unknown", "refusals",
+          "conversion", "pumping"]
 # Nobody waits so long for it.
 AT_ONCE = "SET statement_timeout = '2s'"
 
@@ -342,7 +343,9 @@ def test_a_drop_that_is_not_committed(gateway):
     with gateway.cluster.session(gateway.database, autocommit=False) as dropper:
         gateway.execute("DROP EXTENSION otp_gateway CASCADE", None, dropper)
         found = health(gateway)
-        assert {name for name, row in found.items() if row["level"] == 3} == {"key_file", "provider", "unknown", "refusals"}
+        assert {name for name, row in found.items() if row["level"] == 3} == {
+            "key_file", "provider", "unknown", "refusals", "conversion", "pumping"
+        }
         dropper.rollback()
     assert gateway.send()["outcome"] == "sent"
 
@@ -354,7 +357,7 @@ def test_without_preload(simulator):
         with cluster.database() as name, Gateway(cluster, name, simulator) as gateway:
             found = health(gateway)
             assert {name: row["level"] for name, row in found.items()} == {
-                "library": 2, "version": 0, "provider": 0, "unknown": 0, "refusals": 0
+                "library": 2, "version": 0, "provider": 0, "unknown": 0, "refusals": 0, "conversion": 0, "pumping": 0
             }
             assert "shared_preload_libraries" in found["library"]["hint"]
     finally:
@@ -366,7 +369,7 @@ def test_another_schema(gateway):
     try:
         found = health(gateway)
         assert found["version"]["level"] == 2 and "0.5.9" in found["version"]["detail"]
-        assert not {"provider", "unknown", "refusals", "key_file"} & set(found)
+        assert not {"provider", "unknown", "refusals", "conversion", "pumping", "key_file"} & set(found)
     finally:
         gateway.execute("UPDATE pg_extension SET extversion = default_version FROM pg_available_extensions WHERE name = extname AND name = 'otp_gateway'")
     assert level(gateway, "version") == 0

@@ -20,7 +20,7 @@ use std::{collections::BTreeMap, rc::Rc, time::Duration};
 use dialect::{Dialect, Secret, TIMEOUT};
 use http_client::{Endpoint, OAuthClient, Proxy};
 use pgrx::pg_sys;
-use policy::{BlockReason, LimitRules, Micros};
+use policy::{BlockReason, LimitRules, Micros, NumberRange};
 
 use crate::{
     error::Error,
@@ -87,7 +87,8 @@ impl Provider {
     pub fn rules(&self, recipient: Option<&str>, max_checks: u32, code_lifetime: Option<Micros>) -> LimitRules {
         let options = &self.options;
         // A user's id is neither number nor address, whatever it looks like.
-        let prefixes = options.allowed_prefixes.as_ref().filter(|_| self.dialect.recipient_field().name == "mobile");
+        let is_number = self.dialect.recipient_field().name == "mobile";
+        let prefixes = options.allowed_prefixes.as_ref().filter(|_| is_number);
         let is_foreign =
             recipient.is_some_and(|recipient| prefixes.is_some_and(|prefixes| !prefixes.allows(recipient)));
         LimitRules {
@@ -100,6 +101,8 @@ impl Provider {
             resend_after: micros(options.resend_after),
             send_limit: options.send_limit.clone(),
             provider_limit: options.provider_limit.clone(),
+            min_conversion: options.min_conversion,
+            range: recipient.filter(|_| is_number).and_then(NumberRange::of),
             check_limit: options.check_limit.clone(),
             max_checks,
             check_window: code_lifetime.unwrap_or(DEFAULT_CHECK_WINDOW).min(MAX_CHECK_WINDOW),

@@ -18,6 +18,7 @@ pub mod limits;
 pub mod prepared;
 pub mod queue;
 pub mod queue_home;
+pub mod ranges;
 pub mod recipient_lookup;
 pub mod record_locks;
 pub mod replica;
@@ -65,6 +66,7 @@ pub struct Store {
     identities: identities::Statements,
     sealing_key: sealing_key::Statements,
     queue_home: queue_home::Statements,
+    ranges: ranges::Statements,
     verification: RowType,
     attempt: RowType,
     reference: RowType,
@@ -109,6 +111,7 @@ impl Store {
                 identities: identities::Statements::prepare(client)?,
                 sealing_key: sealing_key::Statements::prepare(client)?,
                 queue_home: queue_home::Statements::prepare(client)?,
+                ranges: ranges::Statements::prepare(client)?,
                 verification: RowType::of(c"verification_record"),
                 attempt: RowType::of(c"attempt_record"),
                 reference: RowType::of(c"reference"),

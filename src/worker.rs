@@ -16,6 +16,7 @@ pub mod maintenance;
 pub mod privilege_check;
 pub mod queued_decision;
 pub mod queued_sends;
+pub mod ranges;
 pub mod recovery;
 pub mod sealing_key;
 pub mod shutdown;

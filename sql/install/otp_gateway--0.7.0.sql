@@ -278,6 +278,61 @@ COMMENT ON COLUMN otp_gateway_internal.breaker.vendor_code IS 'the code in the v
 COMMENT ON COLUMN otp_gateway_internal.breaker.configuration IS
 'keyed fingerprint of the options and credentials that failed: with others the provider is tried anew';
 
+-- Of a range of numbers (a number without its last six digits) counts alone, and nothing beside a verification: its
+-- masked number would then want two digits. Nobody's copy needs them: pg_dump leaves them out.
+CREATE TABLE otp_gateway_internal.number_range (
+    provider_id bigint NOT NULL,
+    range text NOT NULL,
+    counted_at timestamptz NOT NULL,
+    sends integer[] NOT NULL,
+    converted integer[] NOT NULL,
+    PRIMARY KEY (provider_id, range)
+) WITH (fillfactor = 50);
+ALTER TABLE otp_gateway_internal.number_range ENABLE ROW LEVEL SECURITY;
+COMMENT ON TABLE otp_gateway_internal.number_range IS
+'what the view otp_gateway.ranges shows: how many codes went to numbers that begin alike, and how many were typed in; '
+'written by the worker every few seconds, kept for a day';
+COMMENT ON COLUMN otp_gateway_internal.number_range.provider_id IS
+'of otp_gateway_internal.identity: the foreign server that they went through';
+COMMENT ON COLUMN otp_gateway_internal.number_range.range IS 'how the numbers begin: all but their last six digits';
+COMMENT ON COLUMN otp_gateway_internal.number_range.counted_at IS 'when a count changed last';
+COMMENT ON COLUMN otp_gateway_internal.number_range.sends IS
+'codes that went out, or may have, by the hours of the clock: that of counted_at first, then those before it';
+COMMENT ON COLUMN otp_gateway_internal.number_range.converted IS 'how many of these were typed in';
+
+CREATE TABLE otp_gateway_internal.low_conversion (
+    provider_id bigint NOT NULL,
+    range text NOT NULL,
+    since timestamptz NOT NULL,
+    until timestamptz NOT NULL,
+    sends integer NOT NULL,
+    converted integer NOT NULL,
+    usual double precision NOT NULL,
+    percent integer NOT NULL,
+    is_enforced boolean NOT NULL,
+    blocked bigint NOT NULL,
+    passed bigint NOT NULL,
+    PRIMARY KEY (provider_id, range)
+) WITH (fillfactor = 50);
+ALTER TABLE otp_gateway_internal.low_conversion ENABLE ROW LEVEL SECURITY;
+COMMENT ON TABLE otp_gateway_internal.low_conversion IS
+'ranges that are held back, or would be, because their codes are not typed in; and providers whose codes are typed in '
+'far less often than usual; written by the worker, which keeps the state';
+COMMENT ON COLUMN otp_gateway_internal.low_conversion.provider_id IS 'of otp_gateway_internal.identity';
+COMMENT ON COLUMN otp_gateway_internal.low_conversion.range IS
+'as in otp_gateway_internal.number_range; empty: all that goes through the provider';
+COMMENT ON COLUMN otp_gateway_internal.low_conversion.until IS 'then it is over, unless it is written anew';
+COMMENT ON COLUMN otp_gateway_internal.low_conversion.sends IS 'the codes by which it was found';
+COMMENT ON COLUMN otp_gateway_internal.low_conversion.converted IS 'how many of these were typed in';
+COMMENT ON COLUMN otp_gateway_internal.low_conversion.usual IS
+'of a range, how many sends of an hour are people''s; of a provider, the share that was typed in before';
+COMMENT ON COLUMN otp_gateway_internal.low_conversion.percent IS
+'of a range, the share that it fell short of: min_conversion';
+COMMENT ON COLUMN otp_gateway_internal.low_conversion.is_enforced IS 'sends are held back; else they would be';
+COMMENT ON COLUMN otp_gateway_internal.low_conversion.blocked IS 'sends that were held back since, or would have been';
+COMMENT ON COLUMN otp_gateway_internal.low_conversion.passed IS
+'sends that were let through since to see whether their codes are typed in';
+
 -- Which key this database needs: a copy of it that comes without the key file must not begin anew in silence. Both
 -- tables may be in a publication, and no row of another database may be in the way of one's own.
 CREATE TABLE otp_gateway_internal.sealing_key (
@@ -495,8 +550,9 @@ BEGIN ATOMIC
         "provider_error": "vendor failed", "unreachable": "no connection", "unknown": "cannot be told",
         "blocked": "flow is over", "sent by resend": "sent again", "in flight": "under way",
         "by allowed_prefixes": "wrong country", "by resend_after": "asked too soon", "by send_limit": "too many codes",
-        "by provider_limit": "budget spent", "by max_checks": "no checks left", "by check_limit": "too many tries",
-        "by breaker": "not called now", "by paused": "sends paused", "expired before its turn": "never sent"
+        "by provider_limit": "budget spent", "by min_conversion": "range is held", "by max_checks": "no checks left",
+        "by check_limit": "too many tries", "by breaker": "not called now", "by paused": "sends paused",
+        "expired before its turn": "never sent"
     }'::pg_catalog.jsonb OPERATOR(pg_catalog.->>) CASE
         WHEN $2 IS NULL THEN 'in flight'
         WHEN $2 OPERATOR(pg_catalog.=) 'expired' AND $1 OPERATOR(pg_catalog.=) 'send' THEN 'expired before its turn'
@@ -543,6 +599,50 @@ COMMENT ON COLUMN otp_gateway.recent.outcome IS
 'how it ended, in one vocabulary for all vendors; null while in flight';
 COMMENT ON COLUMN otp_gateway.recent.words IS
 'the same in a few words; where outcome is blocked, which rule it was';
+
+CREATE VIEW otp_gateway.ranges WITH (security_barrier) AS
+SELECT
+    i.name AS provider, n.range OPERATOR(pg_catalog.||) '******' AS range, day.sends, day.converted,
+    CASE WHEN day.sends OPERATOR(pg_catalog.>) 0
+        THEN (day.converted::pg_catalog.float8 OPERATOR(pg_catalog./) day.sends)::pg_catalog.float4 END AS conversion,
+    l.since AS tripped_at, l.until, l.is_enforced AS enforced, l.blocked, l.passed, n.counted_at
+FROM otp_gateway_internal.number_range AS n
+JOIN otp_gateway_internal.identity AS i ON i.id OPERATOR(pg_catalog.=) n.provider_id AND i.object IS NOT NULL
+LEFT JOIN otp_gateway_internal.low_conversion AS l ON l.provider_id OPERATOR(pg_catalog.=) n.provider_id
+    AND l.range OPERATOR(pg_catalog.=) n.range AND l.until OPERATOR(pg_catalog.>) pg_catalog.clock_timestamp()
+CROSS JOIN LATERAL (
+    -- By the hours of the clock wherever one is: there are time zones of half an hour.
+    SELECT coalesce(pg_catalog.sum(h.sends), 0) AS sends, coalesce(pg_catalog.sum(h.converted), 0) AS converted
+    FROM ROWS FROM (pg_catalog.unnest(n.sends), pg_catalog.unnest(n.converted)) WITH ORDINALITY
+        AS h (sends, converted, hour)
+    WHERE h.hour OPERATOR(pg_catalog.<=) (24 OPERATOR(pg_catalog.+) (
+        pg_catalog.floor(EXTRACT(epoch FROM n.counted_at) OPERATOR(pg_catalog./) 3600) OPERATOR(pg_catalog.-)
+        pg_catalog.floor(EXTRACT(epoch FROM pg_catalog.clock_timestamp()) OPERATOR(pg_catalog./) 3600)
+    )::pg_catalog.int8)
+) AS day
+WHERE (day.sends OPERATOR(pg_catalog.>=) 10 OR l.since IS NOT NULL)
+    AND (n.provider_id OPERATOR(pg_catalog.=) ANY (SELECT o.id FROM otp_gateway_internal.own_server AS o) OR EXISTS (
+        SELECT FROM pg_catalog.pg_roles AS r
+        WHERE r.rolname OPERATOR(pg_catalog.=) 'pg_read_all_stats' AND pg_catalog.pg_has_role(r.oid, 'USAGE')
+    ));
+COMMENT ON VIEW otp_gateway.ranges IS
+'how many codes of the last day went to numbers that begin alike, and how many of them were typed in: of providers '
+'that one owns; for members of pg_read_all_stats of all. A range of fewer than 10 sends is not shown. Which ranges '
+'the option min_conversion holds back, or would';
+COMMENT ON COLUMN otp_gateway.ranges.provider IS 'the foreign server that they went through';
+COMMENT ON COLUMN otp_gateway.ranges.range IS 'how the numbers begin; their last six digits are hidden';
+COMMENT ON COLUMN otp_gateway.ranges.sends IS 'codes that went out, or may have, in the last 24 hours of the clock';
+COMMENT ON COLUMN otp_gateway.ranges.converted IS 'how many of these were typed in';
+COMMENT ON COLUMN otp_gateway.ranges.conversion IS 'converted of sends: from 0 to 1';
+COMMENT ON COLUMN otp_gateway.ranges.tripped_at IS
+'since when sends to it are held back, or would be; null: they are not';
+COMMENT ON COLUMN otp_gateway.ranges.until IS 'no longer than until then';
+COMMENT ON COLUMN otp_gateway.ranges.enforced IS
+'true: they are held back; false: they go, as no min_conversion is set, or enforce is observe';
+COMMENT ON COLUMN otp_gateway.ranges.blocked IS 'sends that were held back since, or would have been';
+COMMENT ON COLUMN otp_gateway.ranges.passed IS
+'sends that were let through since, to see whether their codes are typed in';
+COMMENT ON COLUMN otp_gateway.ranges.counted_at IS 'when a count changed last';
 
 CREATE FUNCTION otp_gateway_internal.effective_settings(server oid) RETURNS jsonb
 LANGUAGE c STABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'effective_settings';
@@ -682,14 +782,15 @@ SELECT
     pg_catalog.to_timestamp(p.failing_since) AS failing_since, p.consecutive_failures,
     pg_catalog.to_timestamp(p.last_success_at) AS last_success_at,
     pg_catalog.to_timestamp(p.last_failure_at) AS last_failure_at, p.last_failure_outcome, p.last_vendor_code,
-    p.last_vendor_message, p.limit_used, pg_catalog.to_timestamp(p.stats_reset) AS stats_reset
+    p.last_vendor_message, p.limit_used, pg_catalog.to_timestamp(p.certificate_ends_at) AS certificate_ends_at,
+    pg_catalog.to_timestamp(p.stats_reset) AS stats_reset
 FROM pg_catalog.jsonb_to_recordset(otp_gateway_internal.stat_provider_rows()) AS p (
     provider pg_catalog.text, vendor pg_catalog.text, in_flight pg_catalog.int4, max_in_flight pg_catalog.int4,
     queued pg_catalog.int4, parked pg_catalog.int4, oldest_queued_at pg_catalog.float8, breaker pg_catalog.text,
     breaker_open_until pg_catalog.float8, failing_since pg_catalog.float8, consecutive_failures pg_catalog.int8,
     last_success_at pg_catalog.float8, last_failure_at pg_catalog.float8, last_failure_outcome pg_catalog.text,
     last_vendor_code pg_catalog.text, last_vendor_message pg_catalog.text, limit_used pg_catalog.float4,
-    stats_reset pg_catalog.float8
+    certificate_ends_at pg_catalog.float8, stats_reset pg_catalog.float8
 );
 COMMENT ON VIEW otp_gateway.stat_provider IS
 'how it is with each provider and route of this database now: what is under way and queued, as its worker says, and how '
@@ -722,6 +823,9 @@ COMMENT ON COLUMN otp_gateway.stat_provider.last_vendor_message IS
 COMMENT ON COLUMN otp_gateway.stat_provider.limit_used IS
 'how much of provider_limit is used, of its tightest window, 1 being all; null: there is none, or nothing has been '
 'sent since the worker began';
+COMMENT ON COLUMN otp_gateway.stat_provider.certificate_ends_at IS
+'until when the certificate of the host is valid that answered last, as its TLS handshake said; null: it was not seen, '
+'or there is none';
 COMMENT ON COLUMN otp_gateway.stat_provider.stats_reset IS
 'since when it is counted; null: nothing was';
 
@@ -1167,14 +1271,17 @@ BEGIN ATOMIC
     ORDER BY h.place;
 END;
 COMMENT ON FUNCTION otp_gateway.health() IS
-'What is wrong, a row for each check: library, version, paused, key_file, worker, queue, retention, provider (one for '
-'each whose breaker has opened), unknown, refusals; docs/operations.md has a card for each. Raises no error, asks '
+'What is wrong, a row for each check: library, version, paused, key_file, worker, queue, retention, certificate (one '
+'for each that ends soon), provider (one for each whose breaker has opened), unknown, refusals, conversion and '
+'pumping (one for each provider where it is not ok); docs/operations.md has a card for each. Raises no error, asks '
 'nobody, waits for no lock and takes milliseconds, however long the record is. level: 0 ok, 1 warning, 2 critical, 3 '
 'unknown, could not be looked at. value: of worker and queue the seconds that the oldest waits, of retention those '
-'that it is behind, of unknown and refusals their share of the sends. since: worker, when it came up, or is stuck; '
-'queue, when the oldest was enqueued; provider, since when nothing is sent; unknown and refusals, when the first send '
-'began that was looked at; retention, when the oldest verification on record began. detail, value and since of most '
-'are for members of pg_monitor.';
+'that it is behind, of certificate those that the nearest is valid, of unknown and refusals their share of the '
+'sends, of conversion the share of codes that is typed in, of pumping how many ranges are held back, or would be. '
+'since: worker, when it came up, or is stuck; queue, when the oldest was enqueued; provider, since when nothing is '
+'sent; unknown and refusals, when the first send began that was looked at; conversion and pumping, when it was '
+'found; retention, when the oldest verification on record began. detail, value and since of most are for members of '
+'pg_monitor.';
 
 CREATE FUNCTION otp_gateway.id_at("time" timestamptz) RETURNS uuid
 LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
@@ -1210,6 +1317,14 @@ COMMENT ON FUNCTION otp_gateway.forget(text, text) IS
 'owns, and go on counting at others that a route led to. The owner of the database may name a provider that was '
 'dropped. In a transaction of the worker: a rollback brings nothing back. Errors: 42501 not the provider''s owner; '
 '42704 no such provider; 22023 no number that it takes.';
+
+CREATE FUNCTION otp_gateway.release(provider text, range text) RETURNS boolean
+LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'release_range';
+COMMENT ON FUNCTION otp_gateway.release(text, text) IS
+'Opens a range of numbers again that min_conversion holds back, or would: false, if it does not. Its counts begin '
+'anew, so that it is held back again if hardly any of the next 50 codes is typed in. range: as otp_gateway.ranges has '
+'it, or without the asterisks. For the provider''s owner and superusers. In a transaction of the worker: a rollback '
+'takes nothing back. Errors: 42704 no such provider; 42501 not its owner; 22023 no range.';
 
 CREATE FUNCTION otp_gateway.rotate_key() RETURNS bigint
 LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'rotate_key';
@@ -1298,7 +1413,8 @@ COMMENT ON FOREIGN DATA WRAPPER otp_route IS
 
 -- Of what is not for everybody.
 REVOKE ALL ON otp_gateway_internal.verification_record, otp_gateway_internal.attempt_record,
-    otp_gateway_internal.reference, otp_gateway_internal.breaker FROM PUBLIC;
+    otp_gateway_internal.reference, otp_gateway_internal.breaker, otp_gateway_internal.number_range,
+    otp_gateway_internal.low_conversion FROM PUBLIC;
 
 -- Default privileges of whoever installed this may have given any role anything.
 DO $$
@@ -1346,9 +1462,9 @@ BEGIN
 END
 $$;
 GRANT USAGE ON SCHEMA otp_gateway TO PUBLIC;
-GRANT SELECT ON otp_gateway.verification, otp_gateway.attempt, otp_gateway.recent, otp_gateway.provider,
-    otp_gateway.payload_field, otp_gateway.stat_attempt, otp_gateway.stat_latency, otp_gateway.stat_provider,
-    otp_gateway.stat_worker, otp_gateway.stat_hourly TO PUBLIC;
+GRANT SELECT ON otp_gateway.verification, otp_gateway.attempt, otp_gateway.recent, otp_gateway.ranges,
+    otp_gateway.provider, otp_gateway.payload_field, otp_gateway.stat_attempt, otp_gateway.stat_latency,
+    otp_gateway.stat_provider, otp_gateway.stat_worker, otp_gateway.stat_hourly TO PUBLIC;
 
 -- Where others make functions, theirs can be called in the place of ours.
 DO $$

@@ -1,6 +1,7 @@
 //! `otp_gateway.health`: what is wrong, a row for each check. It is meant for the moment when all else is stuck: it
 //! asks no worker, waits for no lock, reads no more of a long record than of a short one, and raises no error.
 
+pub mod conversion_checks;
 pub mod record_checks;
 pub mod server_checks;
 
@@ -111,9 +112,13 @@ fn checks() -> Vec<HealthCheck> {
         checks.push(shown(server_checks::worker()));
         checks.extend([server_checks::queue(), server_checks::retention()].into_iter().flatten().map(shown));
     }
+    if is_preloaded {
+        checks.extend(server_checks::certificates());
+    }
     if is_ours {
         checks.extend(record_checks::providers(sees_all));
         checks.extend(record_checks::sends().map(shown));
+        checks.extend(conversion_checks::conversion().into_iter().map(shown));
     }
     checks
 }

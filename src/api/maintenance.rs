@@ -1,10 +1,10 @@
-//! The functions that keep the record in order: `otp_gateway.purge`, `forget` and `rotate_key`, and `find`, which reads
-//! it by number. The worker does what is to be done, in parts; the session asks for one after the other, says how far
-//! it is, and can be interrupted between them.
+//! The functions that keep the record in order: `otp_gateway.purge`, `forget`, `release` and `rotate_key`, and `find`,
+//! which reads it by number. The worker does what is to be done, in parts; the session asks for one after the other,
+//! says how far it is, and can be interrupted between them.
 
 use dialect::Secret;
 use pgrx::pg_sys;
-use policy::Micros;
+use policy::{Micros, NumberRange};
 use uuid::Uuid;
 
 use crate::{
@@ -17,8 +17,12 @@ use crate::{
         session, worker_registry,
     },
     pg::{arguments::Interval, clock::clock, database, foreign_servers, roles::current_role, writable::may_write},
-    provider::{lookback, ownership, recipient},
-    store::{recipient_lookup::visible_verifications, sealing_key},
+    provider::{lookback, lookup, ownership, recipient, route::is_route_server},
+    store::{
+        identity::{Kind, identities_of},
+        recipient_lookup::visible_verifications,
+        sealing_key,
+    },
 };
 
 /// How often the caller is told how far the work has come, in microseconds.
@@ -54,6 +58,28 @@ sql_function!(
             owned: kept.owned.clone(),
             recipient_keys: recipient_keys.clone(),
         })
+    }
+);
+
+sql_function!(
+    fn release_range(provider: String, range: String) -> bool {
+        may_write()?;
+        let server = lookup::named(&provider)?;
+        ownership::must_own(&server, current_role().oid)?;
+        if is_route_server(&server) {
+            return Err(Error::invalid_parameter(
+                "a range is held back at a provider, and this is a route",
+                "Name the provider that otp_gateway.ranges shows.",
+            ));
+        }
+        let range = NumberRange::read(&range).ok_or_else(|| {
+            Error::invalid_parameter(
+                "range is none",
+                "As otp_gateway.ranges has it: + and how the numbers begin, without their last six digits.",
+            )
+        })?;
+        let providers = identities_of(Kind::Server, server.oid)?;
+        Ok(in_parts(|_| Maintenance::Release { providers: providers.clone(), range: range.clone() })? > 0)
     }
 );
 

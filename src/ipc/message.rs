@@ -3,7 +3,7 @@
 
 use dialect::Outcome;
 use http_client::{ConnectionCheck, Endpoint};
-use policy::{BlockReason, Limits, Micros, Status, Timestamp, Verification};
+use policy::{BlockReason, Limits, Micros, NumberRange, Status, Timestamp, Verification};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use uuid::Uuid;
 use zeroize::Zeroizing;
@@ -46,6 +46,8 @@ pub enum Maintenance {
     /// Removes what leads to a recipient, found by these keys, at a provider or route (under any of its numbers). What
     /// counts at providers that are not `owned` (None: all are) goes on counting.
     Forget { provider: Vec<Identity>, owned: Option<Vec<Identity>>, recipient_keys: Vec<Vec<u8>> },
+    /// Opens a range of numbers again at a provider (under any of its numbers).
+    Release { providers: Vec<Identity>, range: NumberRange },
     /// Seals under the first key what is sealed under another, from this verification on.
     Reseal { from: Uuid },
     /// Begins the numbers anew: all (None), or those of these providers.

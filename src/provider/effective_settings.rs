@@ -151,6 +151,7 @@ fn value(setting: &str, dialect: &Dialect, options: &ServerOptions) -> Option<St
         "send_limit" => options.send_limit.as_ref().map(ToString::to_string),
         "check_limit" => options.check_limit.as_ref().map(ToString::to_string),
         "provider_limit" => options.provider_limit.as_ref().map(ToString::to_string),
+        "min_conversion" => options.min_conversion.as_ref().map(ToString::to_string),
         "allowed_prefixes" => options.allowed_prefixes.as_ref().map(ToString::to_string),
         "enforce" => Some(
             match options.enforce {

@@ -4,7 +4,7 @@
 use std::{cell::RefCell, collections::BTreeMap, rc::Rc, time::Duration};
 
 use dialect::{Dialect, nearest, plain};
-use policy::{AllowedPrefixes, Limits, TestNumbers};
+use policy::{AllowedPrefixes, Limits, MinConversion, TestNumbers};
 use serde_json::{Map, Value};
 use url::Url;
 
@@ -35,6 +35,7 @@ const SERVER_OPTIONS: &[&str] = &[
     "send_limit",
     "check_limit",
     "provider_limit",
+    "min_conversion",
     "allowed_prefixes",
     "enforce",
     "test_numbers",
@@ -95,6 +96,8 @@ pub struct ServerOptions {
     pub send_limit: Option<Limits>,
     pub check_limit: Option<Limits>,
     pub provider_limit: Option<Limits>,
+    /// None: a range is watched, and not held back.
+    pub min_conversion: Option<MinConversion>,
     /// None: all are allowed.
     pub allowed_prefixes: Option<AllowedPrefixes>,
     pub enforce: Enforce,
@@ -125,6 +128,7 @@ impl ServerOptions {
             send_limit: None,
             check_limit: None,
             provider_limit: None,
+            min_conversion: None,
             allowed_prefixes: None,
             enforce: Enforce::On,
             test_numbers: None,
@@ -181,6 +185,7 @@ impl ServerOptions {
                 "send_limit" => parsed.send_limit = Some(policy(name, value)?),
                 "check_limit" => parsed.check_limit = Some(policy(name, value)?),
                 "provider_limit" => parsed.provider_limit = Some(policy(name, value)?),
+                "min_conversion" => parsed.min_conversion = Some(policy(name, value)?),
                 "allowed_prefixes" => parsed.allowed_prefixes = Some(policy(name, value)?),
                 "enforce" => parsed.enforce = enforce(value)?,
                 "test_numbers" => parsed.test_numbers = Some(policy(name, value)?),

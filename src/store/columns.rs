@@ -68,6 +68,28 @@ pub mod breaker {
     pub const CONFIGURATION: usize = 8;
 }
 
+pub mod number_range {
+    pub const PROVIDER_ID: usize = 1;
+    pub const RANGE: usize = 2;
+    pub const COUNTED_AT: usize = 3;
+    pub const SENDS: usize = 4;
+    pub const CONVERTED: usize = 5;
+}
+
+pub mod low_conversion {
+    pub const PROVIDER_ID: usize = 1;
+    pub const RANGE: usize = 2;
+    pub const SINCE: usize = 3;
+    pub const UNTIL: usize = 4;
+    pub const SENDS: usize = 5;
+    pub const CONVERTED: usize = 6;
+    pub const USUAL: usize = 7;
+    pub const PERCENT: usize = 8;
+    pub const IS_ENFORCED: usize = 9;
+    pub const BLOCKED: usize = 10;
+    pub const PASSED: usize = 11;
+}
+
 pub mod sealing_key {
     pub const ID: usize = 1;
 }

@@ -1,7 +1,7 @@
 //! A look at the record for `otp_gateway.health`: as it is now, by an index, at a bounded number of rows, whatever the
 //! caller's rights, and without waiting for a lock.
 
-use std::ffi::CStr;
+use std::{collections::HashMap, ffi::CStr};
 
 use dialect::{Operation, Outcome};
 use pgrx::pg_sys;
@@ -16,7 +16,8 @@ use crate::{
     },
     store::{
         breakers::{self, OpenBreaker},
-        columns::{attempt, sealing_key},
+        columns::{attempt, identity, sealing_key},
+        ranges::{self, LowConversion},
     },
 };
 
@@ -68,6 +69,21 @@ pub fn open_breakers() -> Result<Vec<(pg_sys::Oid, OpenBreaker)>, IsLocked> {
         found.extend(breakers::account(row).zip(breakers::read(row)).map(|((server, _), open)| (server, open)));
     })?;
     Ok(found)
+}
+
+/// What converts too seldom, each with its provider's name, as it is called now.
+pub fn low_conversions(now: Timestamp) -> Result<Vec<(String, LowConversion)>, IsLocked> {
+    let (mut found, mut names) = (Vec::new(), HashMap::new());
+    scan_all(c"low_conversion", |row| found.extend(ranges::low_conversion(row).filter(|low| low.until > now)))?;
+    if !found.is_empty() {
+        scan_all(c"identity", |row| {
+            // Of one that was dropped nothing is to be said.
+            let is_there = row.get::<pg_sys::Oid>(identity::OBJECT).is_some();
+            let named = row.get::<i64>(identity::ID).zip(row.get::<String>(identity::NAME));
+            names.extend(named.filter(|_| is_there));
+        })?;
+    }
+    Ok(found.into_iter().filter_map(|low| Some((names.get(&low.provider)?.clone(), low))).collect())
 }
 
 /// Returns the ids of the keys that this database needs.

@@ -19,6 +19,7 @@ use crate::{
     worker::{
         flow_lookup::{FlowName, Flows},
         limit_check::{LimitCheck, NO_CODE, Verdict, explain},
+        state::range_state::RangePass,
     },
 };
 
@@ -49,6 +50,7 @@ pub struct Admitted {
     /// The rule that would have refused it, if the provider enforced its rules.
     pub observed: Option<BlockReason>,
     pub breaker_permit: Option<BreakerPermit>,
+    pub range_pass: RangePass,
     pub checks_left: Option<u32>,
 }
 
@@ -232,7 +234,7 @@ impl<'a, 'w, 'conn> Batch<'a, 'w, 'conn> {
         cohort: Cohort,
     ) -> Result<Decision, Failure> {
         Ok(match self.limit_check.check(self.writer, job)? {
-            Verdict::Goes { observed, breaker_permit, checks_left } => {
+            Verdict::Goes { observed, breaker_permit, range_pass, checks_left } => {
                 let started_at = self.now;
                 Decision::Goes(Admitted {
                     verification,
@@ -242,6 +244,7 @@ impl<'a, 'w, 'conn> Batch<'a, 'w, 'conn> {
                     started_at,
                     observed,
                     breaker_permit,
+                    range_pass,
                     checks_left,
                 })
             }

@@ -133,7 +133,7 @@ impl Worker {
             batch.write(&jobs, &decisions)?;
             Ok(decisions)
         });
-        self.identities.settle(decisions.is_ok());
+        self.settle_identities(decisions.is_ok());
         self.settle_limits(decisions.is_ok());
         match decisions {
             Ok(decisions) => jobs
@@ -259,6 +259,7 @@ impl Worker {
             Action::Verify(_) | Action::Cancel(_) => (None, false),
         };
         let is_resend = operation == Operation::Resend;
+        let range = job.answer.rules().and_then(|rules| rules.range.clone());
         let number = self.next_number();
         let call = InFlight {
             call_id,
@@ -278,6 +279,8 @@ impl Worker {
             account,
             vendor: job.vendor.clone(),
             breaker_permit: admitted.breaker_permit,
+            range,
+            range_pass: admitted.range_pass,
             checks_left: admitted.checks_left,
             observed: admitted.observed,
             requeue,

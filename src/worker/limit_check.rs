@@ -21,7 +21,7 @@ use crate::{
         rows::NewAttempt,
         transaction::Failure,
     },
-    worker::state::limit_state::LimitState,
+    worker::state::{limit_state::LimitState, range_state::RangePass},
 };
 
 pub enum Verdict {
@@ -29,6 +29,7 @@ pub enum Verdict {
         /// The rule that would have refused it.
         observed: Option<BlockReason>,
         breaker_permit: Option<BreakerPermit>,
+        range_pass: RangePass,
         /// How many wrong codes the recipient has left, after this one, if it may be one; None: that is not counted.
         checks_left: Option<u32>,
     },
@@ -230,7 +231,8 @@ impl<'a> LimitCheck<'a> {
     /// Whether the job may go; if so, it counts from now on.
     pub fn check(&mut self, writer: &mut StoreTransaction, job: &Job) -> Result<Verdict, Failure> {
         let Some(rules) = job.answer.rules() else {
-            return Ok(Verdict::Goes { observed: None, breaker_permit: None, checks_left: None });
+            let range_pass = RangePass::default();
+            return Ok(Verdict::Goes { observed: None, breaker_permit: None, range_pass, checks_left: None });
         };
         let blocked = |blocked, checks_left| Ok(Verdict::Blocked { blocked, checks_left });
         let operation = job.operation();
@@ -249,6 +251,14 @@ impl<'a> LimitCheck<'a> {
             }
             refusal => refusal.map(|blocked| blocked.reason),
         };
+        let mut range_pass = if observed.is_none() { RangePass::Counted } else { RangePass::Uncounted };
+        if observed.is_none() && operation == Operation::Send {
+            match self.range(writer, job, rules)? {
+                Ok(pass) => range_pass = pass,
+                Err(refusal) if rules.enforce => return blocked(refusal, self.checks_left(job)),
+                Err(_) => (range_pass, observed) = (RangePass::Uncounted, Some(BlockReason::MinConversion)),
+            }
+        }
         let mut breaker_permit = None;
         // What `on` would not have sent tells the breaker nothing, or the two would part.
         if observed.is_none() && is_send(operation) && matches!(job.answer, Answer::Vendor { .. }) {
@@ -265,7 +275,29 @@ impl<'a> LimitCheck<'a> {
         if observed.is_none() {
             self.add(job);
         }
-        Ok(Verdict::Goes { observed, breaker_permit, checks_left: self.checks_left(job) })
+        Ok(Verdict::Goes { observed, breaker_permit, range_pass, checks_left: self.checks_left(job) })
+    }
+
+    /// Whether the recipient's range is held back. Where no min_conversion is set, it is seen what it would do.
+    fn range(
+        &mut self,
+        writer: &mut StoreTransaction,
+        job: &Job,
+        rules: &LimitRules,
+    ) -> Result<Result<RangePass, Blocked>, Failure> {
+        let ranges = &mut self.limit_state.ranges;
+        let Some(wait) = ranges.hold(job, rules, self.now) else { return Ok(Ok(RangePass::Counted)) };
+        // Whoever has typed a code in before is one of the provider's own.
+        if writer.was_approved(job.counted_keys(), job.provider_id)? {
+            return Ok(Ok(RangePass::Counted));
+        }
+        if ranges.probes(job, rules, self.now) {
+            return Ok(Ok(RangePass::Probe));
+        }
+        if rules.min_conversion.is_none() {
+            return Ok(Ok(RangePass::Uncounted));
+        }
+        Ok(Err(Blocked { reason: BlockReason::MinConversion, retry_after: Some(wait) }))
     }
 
     /// It counts for those after it.
@@ -317,6 +349,10 @@ pub fn explain(reason: BlockReason) -> &'static str {
         BlockReason::SendLimit => "send_limit: the recipient has had as many messages as it allows; nothing was sent",
         BlockReason::ProviderLimit => {
             "provider_limit: as many messages went through the provider as it allows; nothing was sent"
+        }
+        BlockReason::MinConversion => {
+            "min_conversion: hardly any code to numbers that begin like this one is typed in, so that most sends to \
+            them are held back; nothing was sent"
         }
         BlockReason::MaxChecks => {
             "max_checks: the recipient has had as many wrong codes as it allows; nothing was \

@@ -58,6 +58,10 @@ impl Worker {
                 self.statistics.borrow_mut().reset(providers.as_deref());
                 Ok(PageOutcome::Part(Progress { count: 0, next: None }))
             }
+            Maintenance::Release { providers, range } => {
+                let count = self.release_range(providers, range)?;
+                Ok(PageOutcome::Part(Progress { count, next: None }))
+            }
             // Flushed: who is told that they are forgotten is.
             Maintenance::Forget { provider, owned, recipient_keys } => {
                 self.store.write(Durability::Flushed, |writer| {
@@ -189,7 +193,7 @@ fn chore_of(maintenance: &Maintenance) -> Option<Chore> {
         Maintenance::Purge { .. } => Some(Chore::Purge),
         Maintenance::Forget { .. } => Some(Chore::Forget),
         Maintenance::Reseal { .. } => Some(Chore::Reseal),
-        Maintenance::ResetStatistics { .. } => None,
+        Maintenance::Release { .. } | Maintenance::ResetStatistics { .. } => None,
     }
 }
 

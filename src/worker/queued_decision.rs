@@ -28,7 +28,7 @@ use crate::{
     worker::{
         admission::new_reference,
         limit_check::{LimitCheck, Verdict, explain},
-        state::send_queue::DueSend,
+        state::{range_state::RangePass, send_queue::DueSend},
     },
 };
 
@@ -64,6 +64,7 @@ pub struct Proceed {
     pub job: Box<Job>,
     pub observed: Option<BlockReason>,
     pub breaker_permit: Option<BreakerPermit>,
+    pub range_pass: RangePass,
     pub checks_left: Option<u32>,
 }
 
@@ -122,8 +123,9 @@ impl QueuedDecision {
         self.recipient_key = go.job.recipient_key().filter(|_| !go.job.is_test()).map(<[u8]>::to_vec);
         self.account = go.job.account_key().to_vec();
         match limit_check.check(writer, &go.job)? {
-            Verdict::Goes { observed, breaker_permit, checks_left } => {
+            Verdict::Goes { observed, breaker_permit, range_pass, checks_left } => {
                 (go.observed, go.breaker_permit, go.checks_left) = (observed, breaker_permit, checks_left);
+                go.range_pass = range_pass;
             }
             Verdict::Blocked { blocked, .. } => {
                 self.state = Verification {
@@ -222,7 +224,8 @@ impl QueuedJobs<'_> {
             .send(&candidates, keys)
             .map_err(|error| Stop::failed(Outcome::InvalidRequest, error.message_for_the_record()))?;
         job.derive_keys(keys);
-        Ok(Proceed { job: Box::new(job), observed: None, breaker_permit: None, checks_left: None })
+        let range_pass = RangePass::default();
+        Ok(Proceed { job: Box::new(job), observed: None, breaker_permit: None, range_pass, checks_left: None })
     }
 
     /// The provider, or the route, as it is now for the role that enqueued.

@@ -202,7 +202,7 @@ impl Worker {
             write(writer, &mut decisions)?;
             Ok((waiting, decisions, locked))
         });
-        self.identities.settle(decided.is_ok());
+        self.settle_identities(decided.is_ok());
         self.settle_limits(decided.is_ok());
         match decided {
             Ok((waiting, decisions, locked)) => {
@@ -302,7 +302,7 @@ impl Worker {
                 row.retryable = row.retry_after.is_some();
                 self.answer_waiters(decision.id, &row);
             }
-            Ok(Proceed { mut job, observed, breaker_permit, checks_left }) => {
+            Ok(Proceed { mut job, observed, breaker_permit, range_pass, checks_left }) => {
                 if let Action::Send(send) = &mut job.action {
                     let DueSend { provider: line, role, .. } = decision.turn;
                     send.queued = Some(Requeue { line, role, payload: decision.payload });
@@ -315,6 +315,7 @@ impl Worker {
                     started_at: decision.decided_at,
                     observed,
                     breaker_permit,
+                    range_pass,
                     checks_left,
                 };
                 self.begin_call(CallId::NONE, *job, admitted);

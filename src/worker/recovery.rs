@@ -88,6 +88,7 @@ impl Worker {
         let last =
             self.store.write(Durability::Flushed, |writer| Ok((writer.open_breakers()?, writer.last_attempt()?)));
         let settled = last.and_then(|(open, last)| {
+            self.read_ranges()?;
             for (server, mapping, breaker) in open {
                 self.limits.breakers.restore(BreakerKey { server, mapping }, breaker);
             }
@@ -282,6 +283,7 @@ fn settle(writer: &mut StoreTransaction, ids: &[Uuid]) -> Result<usize, Failure>
             },
             is_timed: false,
             tells_of_provider: false,
+            certificate_ends_at: None,
         })
         .collect();
     writer.complete_attempts(&completions)?;

@@ -41,6 +41,7 @@ impl Worker {
         self.let_calls_end(grace);
         let unrecorded = self.record_ends(aside, why);
         let is_recorded = unrecorded.is_empty();
+        self.write_ranges_at_once();
         self.answer_unknown(unrecorded, why);
         self.turn_back_waiters();
         // Recording the ends may have brought on more of these.

@@ -6,6 +6,7 @@ pub mod known_identities;
 pub mod limit_state;
 pub mod maintenance_schedule;
 pub mod provider_log;
+pub mod range_state;
 pub mod recovery_progress;
 pub mod send_queue;
 pub mod waiting_for_locks;
@@ -20,7 +21,7 @@ use std::{
 use dialect::{CallResult, Operation, Outcome};
 use http_client::{CompletedCall, HttpClient};
 use pgrx::pg_sys;
-use policy::{BlockReason, BreakerPermit, Micros, Status, Timestamp, Verification, retryable};
+use policy::{BlockReason, BreakerPermit, Micros, NumberRange, Status, Timestamp, Verification, retryable};
 use uuid::Uuid;
 
 use crate::{
@@ -53,6 +54,7 @@ use crate::{
         limit_state::{BreakerKey, LimitState},
         maintenance_schedule::MaintenanceSchedule,
         provider_log::ProviderLog,
+        range_state::RangePass,
         recovery_progress::RecoveryProgress,
         send_queue::SendQueue,
         waiting_for_locks::WaitingForLocks,
@@ -128,6 +130,9 @@ pub struct InFlight {
     pub account: BreakerKey,
     pub vendor: String,
     pub breaker_permit: Option<BreakerPermit>,
+    /// Of its recipient, and how it counts there.
+    pub range: Option<NumberRange>,
+    pub range_pass: RangePass,
     /// How many wrong codes its recipient has left after this one.
     pub checks_left: Option<u32>,
     /// The rule that would have refused it.
@@ -215,6 +220,7 @@ impl Worker {
             self.expiry.next_due(),
             self.maintenance.next_due(),
             self.queue.next_due(gucs::queue_max_age()),
+            self.limits.ranges.next_due(),
         ]
         .into_iter()
         .flatten()
@@ -319,6 +325,7 @@ impl Worker {
             worked |= self.read_left();
             worked |= self.read_earlier();
             worked |= self.load_more_expiry();
+            worked |= self.write_ranges();
         }
         if worker_registry::take_queued_notice(self.database) {
             worked = true;
@@ -406,6 +413,7 @@ pub fn own_answer(number: u64, outcome: Outcome, why: &str) -> CompletedCall {
         voided: false,
         not_begun: false,
         is_ours: true,
+        certificate_ends: None,
     }
 }
 

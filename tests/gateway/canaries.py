@@ -21,6 +21,7 @@ HERE = pathlib.Path(__file__).resolve().parent
 VISIBLE = {
     # Test numbers are options of a server, which Postgres keeps.
     "770000001", "770000002", "770009998", "770009999", "9999900001", "9999900002", "779000001", "779000002",
+    "775000001",
     "12025550123",
     # References: what the vendor, or the caller, names a flow by.
     "765386439745",

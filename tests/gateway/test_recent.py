@@ -82,7 +82,8 @@ ALL_OF_THEM = """
     FROM otp_gateway_internal.attempt_record AS a, unnest(%s) AS o (outcome),
         unnest(ARRAY['send', 'verify', 'resend', 'cancel']) AS p (operation), unnest(%s::text[]) AS r (reason)
 """
-RULES = ["allowed_prefixes", "resend_after", "send_limit", "provider_limit", "max_checks", "check_limit", "breaker", None]
+RULES = ["allowed_prefixes", "resend_after", "send_limit", "provider_limit", "min_conversion", "max_checks", "check_limit",
+         "breaker", None]
 
 
 def test_a_row_of_100_columns(gateway, cluster):

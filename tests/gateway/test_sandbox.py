@@ -366,7 +366,7 @@ DEFAULTS = {
     # as the table of server options in docs/reference.md has them
     "timeout": "10s", "connect_timeout": "3s", "proxy": None, "ca_file": None, "client_cert_file": None, "client_key_file": None,
     "max_in_flight": "256", "defaults": "{}", "send_limit": None, "check_limit": None, "provider_limit": None,
-    "allowed_prefixes": None, "enforce": "on", "test_numbers": None, "allow_plain_http": "false", "paused": "false",
+    "min_conversion": None, "allowed_prefixes": None, "enforce": "on", "test_numbers": None, "allow_plain_http": "false", "paused": "false",
 }
 VENDOR_DEFAULTS = {name: vendor.page for name, vendor in TABLE.items()}
 VENDOR_DEFAULTS["sandbox"] = ("10min", "5", "0s")
@@ -410,7 +410,8 @@ GIVEN = {
     "paused": ("off", "false"),
     "code_lifetime": ("90 min", "90min"), "max_checks": ("4", None), "resend_after": ("120s", "2min"),
     "send_limit": ("10 PER day,5 per 60 minutes", "5 per hour, 10 per day"), "check_limit": ("3 per 90 s", "3 per 90 seconds"),
-    "provider_limit": ("1000 per 7 days", "1000 per week"), "allowed_prefixes": ("+91,+94,+91", "+91, +94"),
+    "provider_limit": ("1000 per 7 days", "1000 per week"), "min_conversion": (" 10 %", "10%"),
+    "allowed_prefixes": ("+91,+94,+91", "+91, +94"),
     "enforce": ("Observe", "observe"), "test_numbers": ("+94770009999=s3cr3t,+94770009998=0000", "+94770009998=***, +94770009999=***"),
 }
 

@@ -276,7 +276,7 @@ def test_rights_stay_as_they_are(cluster, simulator):
         assert not any(object == "otp_send(text,jsonb,text)" and "unknown" in grantee for object, grantee, *_ in after)
         # Of what is new, the views are for everybody to read.
         new = {row[:3] for row in after if row[0] not in known and row[1] != "postgres"}
-        assert new == {(view, "unknown (OID=0)", "SELECT") for view in ("payload_field", "recent", *(f"stat_{what}" for what in STATISTICS))}
+        assert new == {(view, "unknown (OID=0)", "SELECT") for view in ("payload_field", "ranges", "recent", *(f"stat_{what}" for what in STATISTICS))}
         gateway.execute(f"DROP OWNED BY {given}, {by_default}; ALTER DEFAULT PRIVILEGES REVOKE ALL ON TABLES FROM PUBLIC")
     cluster.witness.cursor().execute(f"DROP ROLE {given}, {by_default}")
 

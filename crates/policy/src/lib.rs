@@ -8,9 +8,12 @@ mod admit;
 mod allowed_prefixes;
 mod apply_result;
 mod breaker;
+mod conversion;
 mod expiries;
 mod limit;
+mod number_range;
 mod parse_error;
+mod ranges;
 mod retry;
 mod route;
 mod rules;
@@ -25,10 +28,13 @@ pub use apply_result::{
     ResultContext, apply_result, counts_as_sent, may_have_compared, outcome_in_time, spends_a_check,
 };
 pub use breaker::{Breaker, BreakerPermit, BreakerState, is_fault};
+pub use conversion::{Counts, HourlyCounts};
 pub use expiries::{Expiries, Span};
 pub use limit::cooldown;
 pub use limit::{Limit, Limits, Refusal};
+pub use number_range::{MinConversion, NumberRange};
 pub use parse_error::ParseError;
+pub use ranges::{Hold, Ranges, Slump};
 pub use retry::backoff;
 pub use retry::retry_delay;
 pub use retry::retryable;

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     cooldown,
     limit::Limits,
+    number_range::{MinConversion, NumberRange},
     time::{Micros, Timestamp},
 };
 
@@ -17,6 +18,10 @@ pub struct LimitRules {
     pub resend_after: Micros,
     pub send_limit: Option<Limits>,
     pub provider_limit: Option<Limits>,
+    /// None: nothing is held back by it.
+    pub min_conversion: Option<MinConversion>,
+    /// Of the recipient, if it is a number.
+    pub range: Option<NumberRange>,
     pub check_limit: Option<Limits>,
     pub max_checks: u32,
     /// Wrong codes count against the recipient for so long.
@@ -31,18 +36,20 @@ pub enum BlockReason {
     ResendAfter,
     SendLimit,
     ProviderLimit,
+    MinConversion,
     MaxChecks,
     CheckLimit,
     Breaker,
 }
 
 impl BlockReason {
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Paused,
         Self::AllowedPrefixes,
         Self::ResendAfter,
         Self::SendLimit,
         Self::ProviderLimit,
+        Self::MinConversion,
         Self::MaxChecks,
         Self::CheckLimit,
         Self::Breaker,
@@ -56,6 +63,7 @@ impl BlockReason {
             Self::ResendAfter => "resend_after",
             Self::SendLimit => "send_limit",
             Self::ProviderLimit => "provider_limit",
+            Self::MinConversion => "min_conversion",
             Self::MaxChecks => "max_checks",
             Self::CheckLimit => "check_limit",
             Self::Breaker => "breaker",

@@ -9,6 +9,7 @@ use uuid::Uuid;
 use crate::{
     job::Job,
     store::{StoreTransaction, breakers::OpenBreaker, identity::Identity, transaction::Failure},
+    worker::state::range_state::RangeState,
 };
 
 /// So many breakers, and so many providers' sends, are remembered; of one that is forgotten the next call begins anew.
@@ -155,6 +156,7 @@ impl SendsOfProvider {
 pub struct LimitState {
     pub breakers: Breakers,
     pub provider_sends: ProviderSends,
+    pub ranges: RangeState,
     /// What the transaction under way has changed: breakers as they were before, sends that count.
     asked: Vec<(BreakerKey, Option<AccountBreaker>)>,
     mended: Vec<Mended>,

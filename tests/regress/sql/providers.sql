@@ -34,6 +34,8 @@ CREATE SERVER t FOREIGN DATA WRAPPER otp_sandbox OPTIONS (send_limit '');
 CREATE SERVER t FOREIGN DATA WRAPPER otp_sandbox OPTIONS (check_limit '5 per hour, 6 per 60 minutes');
 CREATE SERVER t FOREIGN DATA WRAPPER otp_sandbox OPTIONS (provider_limit '0 per day');
 CREATE SERVER t FOREIGN DATA WRAPPER otp_sandbox OPTIONS (provider_limit '5 per year');
+CREATE SERVER t FOREIGN DATA WRAPPER otp_sandbox OPTIONS (min_conversion '0.1');
+CREATE SERVER t FOREIGN DATA WRAPPER otp_sandbox OPTIONS (min_conversion '31%');
 CREATE SERVER t FOREIGN DATA WRAPPER otp_sandbox OPTIONS (allowed_prefixes '91');
 CREATE SERVER t FOREIGN DATA WRAPPER otp_sandbox OPTIONS (enforce 'off');
 CREATE SERVER t FOREIGN DATA WRAPPER otp_sandbox OPTIONS (test_numbers '0771234567=918273');

@@ -1,0 +1,93 @@
+//! Ranges of numbers: what calls that have ended say of them, and its way to the record and back.
+
+use dialect::{Operation, Outcome};
+use policy::{Micros, NumberRange, counts_as_sent};
+
+use crate::{
+    pg::clock::clock,
+    store::{
+        StoreTransaction,
+        identity::Identity,
+        transaction::{Durability, Failure},
+    },
+    worker::state::{InFlight, Worker, range_state::Unwritten},
+};
+
+/// A range that nothing has gone to for so long is forgotten.
+const DAY: Micros = 86_400_000_000;
+
+impl Worker {
+    /// A call that has ended, and is on record.
+    pub fn count_for_range(&mut self, call: &InFlight, outcome: Outcome) {
+        let now = clock();
+        match (call.operation, &call.range) {
+            (Operation::Send, Some(range)) if counts_as_sent(outcome) => {
+                let provider = (call.provider_id, call.provider.as_str());
+                self.limits.ranges.sent(provider, range, call.verification, call.range_pass, now);
+            }
+            (Operation::Verify, range) if outcome == Outcome::Approved => {
+                let was_sent_here = call.state.send_count > 0;
+                let begun = range.clone().filter(|_| was_sent_here);
+                let begun = begun.map(|range| (call.provider_id, range, call.cohort.begun_at));
+                self.limits.ranges.converted(call.verification, begun, now);
+            }
+            _ => {}
+        }
+    }
+
+    /// In a transaction of its own: whoever looks at these rows, or has locked them, holds up no outcome. False: it is
+    /// not time.
+    pub fn write_ranges(&mut self) -> bool {
+        let now = clock();
+        let Some(unwritten) = self.limits.ranges.unwritten(now, false) else { return false };
+        if let Err(Failure::NotInstalled) = self.write_unwritten(unwritten) {
+            self.extension_dropped();
+        }
+        true
+    }
+
+    /// The worker leaves.
+    pub fn write_ranges_at_once(&mut self) {
+        if let Some(unwritten) = self.limits.ranges.unwritten(clock(), true).filter(|_| !self.is_extension_dropped) {
+            // What is not written is counted anew: there is nobody to tell.
+            drop(self.write_unwritten(unwritten));
+        }
+    }
+
+    /// For a session; it is on record when this returns. Returned: at how many providers it was held back.
+    pub fn release_range(&mut self, providers: &[Identity], range: &NumberRange) -> Result<u64, Failure> {
+        let now = clock();
+        let released = providers.iter().filter(|provider| self.limits.ranges.release(**provider, range, now)).count();
+        if released > 0 {
+            let unwritten = self.limits.ranges.unwritten(now, true);
+            unwritten.map_or(Ok(()), |unwritten| self.write_unwritten(unwritten))?;
+        }
+        Ok(released as u64)
+    }
+
+    fn write_unwritten(&mut self, unwritten: Unwritten) -> Result<(), Failure> {
+        let now = clock();
+        let written = self.store.write(Durability::Deferred, |writer| write(writer, &unwritten, now - DAY));
+        self.failures.note("counting by ranges of numbers", written.as_ref().err());
+        self.limits.ranges.settle(unwritten, written.is_ok(), now);
+        written
+    }
+
+    /// As the worker before this one has put it on record.
+    pub fn read_ranges(&mut self) -> Result<(), Failure> {
+        let now = clock();
+        let (counts, low) = self.store.write(Durability::Deferred, |writer| {
+            writer.forget_ranges(now - DAY)?;
+            Ok((writer.ranges()?, writer.low_conversions()?))
+        })?;
+        self.limits.ranges.restore(counts, low, now);
+        Ok(())
+    }
+}
+
+fn write(writer: &mut StoreTransaction, unwritten: &Unwritten, before: policy::Timestamp) -> Result<(), Failure> {
+    unwritten.counts.iter().try_for_each(|counted| writer.count_range(counted))?;
+    unwritten.low.iter().try_for_each(|low| writer.set_low_conversion(low))?;
+    unwritten.ended.iter().try_for_each(|(provider, range)| writer.end_low_conversion(*provider, range))?;
+    writer.forget_ranges(before)
+}

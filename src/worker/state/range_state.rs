@@ -1,0 +1,294 @@
+//! Ranges of numbers, provider by provider, and what of them is not on record yet. Counts are written every few
+//! seconds, beside the outcomes and not with them: a crash costs those few seconds, and no commit waits for a range's
+//! row. What a transaction that fails has asked here is not taken back: one more of those that were held back harms
+//! nobody.
+
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+
+use policy::{Hold, LimitRules, Micros, MinConversion, NumberRange, Ranges, Slump, Timestamp};
+use uuid::Uuid;
+
+use crate::{
+    job::Job,
+    store::{
+        identity::Identity,
+        ranges::{CountedRange, LowConversion},
+    },
+};
+
+/// How long what has changed waits for others to be written with.
+const GATHER: Micros = 10_000_000;
+/// How many counts are written at once: a few milliseconds' work.
+const PAGE: usize = 500;
+/// So long, and so many, codes that went out are remembered one by one: whether they are typed in.
+const OPEN: Micros = 3_600_000_000;
+const MOST_OPEN: usize = 50_000;
+
+/// How a send goes as far as its range is concerned.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RangePass {
+    #[default]
+    Counted,
+    /// Its range is held back, and this one tells whether it still has to be.
+    Probe,
+    /// Its range would be held back: it tells no more than if it had not gone.
+    Uncounted,
+}
+
+/// A code that is out.
+struct OpenSend {
+    provider: Identity,
+    range: NumberRange,
+    sent_at: Timestamp,
+}
+
+#[derive(Default)]
+struct OfProvider {
+    name: String,
+    ranges: Ranges,
+    /// As the last send found it.
+    is_enforced: bool,
+    changed: HashSet<NumberRange>,
+}
+
+#[derive(Default)]
+pub struct RangeState {
+    providers: HashMap<Identity, OfProvider>,
+    open: HashMap<Uuid, OpenSend>,
+    in_order: VecDeque<(Timestamp, Uuid)>,
+    /// What is on record of those that convert too seldom.
+    written: BTreeMap<(Identity, String), LowConversion>,
+    due: Option<Timestamp>,
+}
+
+/// What is to be written.
+pub struct Unwritten {
+    pub counts: Vec<CountedRange>,
+    pub low: Vec<LowConversion>,
+    pub ended: Vec<(Identity, String)>,
+    /// Counts of providers that are left for another time.
+    is_all: bool,
+}
+
+impl RangeState {
+    /// Whether a send's range is held back: for how long at the most.
+    pub fn hold(&mut self, job: &Job, rules: &LimitRules, now: Timestamp) -> Option<Micros> {
+        let range = rules.range.as_ref()?;
+        let known = self.providers.get_mut(&job.provider_id)?;
+        known.name.clone_from(&job.provider);
+        known.is_enforced = rules.enforce && rules.min_conversion.is_some();
+        let before = known.ranges.holds_back(range);
+        let hold = known.ranges.hold(range, rules.min_conversion.unwrap_or_default(), now).cloned();
+        if before != hold.is_some() {
+            known.changed.insert(range.clone());
+            self.due = Some(now);
+        }
+        match &hold {
+            Some(hold) if !before => known.say_held(range, hold),
+            None if before => known.say_open(range),
+            _ => {}
+        }
+        hold.map(|hold| hold.until().since(now))
+    }
+
+    /// One to a range that is held back. True: it goes all the same, to see whether its code is typed in.
+    pub fn probes(&mut self, job: &Job, rules: &LimitRules, now: Timestamp) -> bool {
+        let known = self.providers.get_mut(&job.provider_id).zip(rules.range.as_ref());
+        self.due.get_or_insert(now + GATHER);
+        known.is_none_or(|(known, range)| known.ranges.probes(range, now))
+    }
+
+    /// A code went out, or may have.
+    pub fn sent(
+        &mut self,
+        provider: (Identity, &str),
+        range: &NumberRange,
+        verification: Uuid,
+        pass: RangePass,
+        now: Timestamp,
+    ) {
+        if pass == RangePass::Uncounted {
+            return;
+        }
+        let known = self.providers.entry(provider.0).or_default();
+        provider.1.clone_into(&mut known.name);
+        known.ranges.sent(range, (pass == RangePass::Probe).then(|| verification.as_u128()), now);
+        known.changed.insert(range.clone());
+        self.due.get_or_insert(now + GATHER);
+        let is_past = |(at, _): &(Timestamp, Uuid)| *at <= now - OPEN;
+        while self.in_order.len() >= MOST_OPEN || self.in_order.front().is_some_and(is_past) {
+            let Some((_, id)) = self.in_order.pop_front() else { break };
+            self.open.remove(&id);
+        }
+        self.in_order.push_back((now, verification));
+        self.open.insert(verification, OpenSend { provider: provider.0, range: range.clone(), sent_at: now });
+    }
+
+    /// A code was typed in. `begun`: its provider, range and time, as far as they are known, if the worker before this
+    /// one has sent it.
+    pub fn converted(&mut self, verification: Uuid, begun: Option<(Identity, NumberRange, Timestamp)>, now: Timestamp) {
+        let sent = match self.open.remove(&verification) {
+            Some(sent) => sent,
+            None => match begun {
+                Some((provider, range, sent_at)) => OpenSend { provider, range, sent_at },
+                None => return,
+            },
+        };
+        let Some(known) = self.providers.get_mut(&sent.provider) else { return };
+        self.due.get_or_insert(now + GATHER);
+        if known.ranges.converted(&sent.range, Some(verification.as_u128()), sent.sent_at) {
+            self.due = Some(now);
+            known.say_open(&sent.range);
+        }
+        known.changed.insert(sent.range);
+    }
+
+    /// Somebody says that a range is well. False: it is not held back.
+    pub fn release(&mut self, provider: Identity, range: &NumberRange, now: Timestamp) -> bool {
+        let Some(known) = self.providers.get_mut(&provider) else { return false };
+        let was_held = known.ranges.release(range);
+        if was_held {
+            known.changed.insert(range.clone());
+            self.due = Some(now);
+        }
+        was_held
+    }
+
+    pub fn next_due(&self) -> Option<Timestamp> {
+        self.due
+    }
+
+    /// What has changed, as far as it is time to write it. None: it is not.
+    pub fn unwritten(&mut self, now: Timestamp, at_once: bool) -> Option<Unwritten> {
+        if self.due.is_none_or(|due| due > now && !at_once) {
+            return None;
+        }
+        for known in self.providers.values_mut() {
+            for range in known.ranges.pass_time(now) {
+                known.say_open(&range);
+                known.changed.insert(range);
+            }
+        }
+        let all =
+            self.providers.iter().flat_map(|(id, known)| known.changed.iter().map(move |range| (*id, known, range)));
+        let page: Vec<CountedRange> = all
+            .take(if at_once { usize::MAX } else { PAGE })
+            .map(|(provider, known, range)| CountedRange {
+                provider,
+                range: range.as_str().to_owned(),
+                hours: known.ranges.counts(range, now),
+            })
+            .collect();
+        let is_all = page.len() < PAGE;
+        let low = self.low_conversions();
+        let ended = self.written.keys().filter(|key| !low.contains_key(*key)).cloned().collect();
+        let is_new = |low: &LowConversion| self.written.get(&(low.provider, low.range.clone())) != Some(low);
+        Some(Unwritten { counts: page, low: low.into_values().filter(is_new).collect(), ended, is_all })
+    }
+
+    /// It has been written, or not.
+    pub fn settle(&mut self, unwritten: Unwritten, is_written: bool, now: Timestamp) {
+        if !is_written {
+            self.due = Some(now + GATHER);
+            return;
+        }
+        self.due = (!unwritten.is_all).then_some(now);
+        for counted in unwritten.counts {
+            if let (Some(known), Some(range)) =
+                (self.providers.get_mut(&counted.provider), NumberRange::read(&counted.range))
+            {
+                known.changed.remove(&range);
+            }
+        }
+        for key in unwritten.ended {
+            self.written.remove(&key);
+        }
+        self.written.extend(unwritten.low.into_iter().map(|low| ((low.provider, low.range.clone()), low)));
+    }
+
+    /// As the worker before has put it on record.
+    pub fn restore(&mut self, counts: Vec<CountedRange>, low: Vec<LowConversion>, now: Timestamp) {
+        for counted in counts {
+            if let Some(range) = NumberRange::read(&counted.range) {
+                self.providers.entry(counted.provider).or_default().ranges.restore(range, &counted.hours);
+            }
+        }
+        for one in low {
+            let known = self.providers.entry(one.provider).or_default();
+            match (NumberRange::read(&one.range), MinConversion::of_percent(one.percent)) {
+                (Some(range), Some(min)) => {
+                    known.is_enforced |= one.is_enforced;
+                    let hold = Hold::restored(now, one.since, one.counts, min, one.usual);
+                    known.ranges.restore_hold(range, hold.counted(one.blocked, one.passed));
+                }
+                _ => known.ranges.restore_slump(Slump {
+                    since: one.since,
+                    counts: one.counts,
+                    usual: one.usual,
+                    seen: one.until - Slump::KNOWN_FOR,
+                }),
+            }
+            self.written.insert((one.provider, one.range.clone()), one);
+        }
+    }
+
+    fn low_conversions(&self) -> BTreeMap<(Identity, String), LowConversion> {
+        let all = self.providers.iter().flat_map(|(provider, known)| {
+            let slump = known.ranges.slump().map(|slump| of_slump(*provider, &slump));
+            let is_enforced = known.is_enforced;
+            let holds = known.ranges.holds().map(move |(range, hold)| of_hold(*provider, range, hold, is_enforced));
+            holds.chain(slump)
+        });
+        all.map(|low| ((low.provider, low.range.clone()), low)).collect()
+    }
+}
+
+fn of_hold(provider: Identity, range: &NumberRange, hold: &Hold, is_enforced: bool) -> LowConversion {
+    LowConversion {
+        provider,
+        range: range.as_str().to_owned(),
+        since: hold.since,
+        until: hold.until(),
+        counts: hold.counts,
+        usual: hold.usual,
+        percent: hold.min.percent(),
+        is_enforced,
+        blocked: hold.refused,
+        passed: hold.passed,
+    }
+}
+
+fn of_slump(provider: Identity, slump: &Slump) -> LowConversion {
+    LowConversion {
+        provider,
+        range: String::new(),
+        since: slump.since,
+        until: slump.seen + Slump::KNOWN_FOR,
+        counts: slump.counts,
+        usual: slump.usual,
+        percent: 0,
+        is_enforced: false,
+        blocked: 0,
+        passed: 0,
+    }
+}
+
+impl OfProvider {
+    fn say_held(&self, range: &NumberRange, hold: &Hold) {
+        let (sends, converted) = (hold.counts.sends, hold.counts.converted);
+        let what = if self.is_enforced { "are held back" } else { "would be held back by min_conversion" };
+        pgrx::log!(
+            "otp_gateway: provider \"{}\": of {sends} codes to {range} {converted} were typed in: sends to that range \
+             {what}, but for one in {}",
+            crate::provider::lookup::shown(&self.name),
+            Hold::PROBE
+        );
+    }
+
+    fn say_open(&self, range: &NumberRange) {
+        pgrx::log!(
+            "otp_gateway: provider \"{}\": sends to {range} go as before",
+            crate::provider::lookup::shown(&self.name)
+        );
+    }
+}

@@ -37,8 +37,11 @@ impl StoreTransaction<'_, '_> {
         if !gucs::notify() {
             return Ok(());
         }
-        let Ok(keys) = key_file::keys() else { return Ok(()) };
-        self.announce_under(&keys, &changed())
+        let changed = changed();
+        match key_file::keys() {
+            Ok(keys) if !changed.is_empty() => self.announce_under(&keys, &changed),
+            _ => Ok(()),
+        }
     }
 
     fn announce_under(&mut self, keys: &Keys, changed: &[Uuid]) -> Result<(), Failure> {

@@ -12,6 +12,7 @@
 #   make test-versions   demo, pure and all gateway tests on every version, and a table
 #   make gateway T=test_limits K=resend   one file of the gateway tests, and of it what is called so
 #   make test-clients   the drivers, ORMs and poolers of docs/clients.md, and a table of what passed
+#   make test-monitoring   the alerts, through Debian's exporter and Prometheus; dashboards and their queries; pictures
 #   make examples   the applications of examples/, each with its own tests, against the sandbox
 #   make bench      what a call costs, as ratios
 #   make soak       MINUTES (10) of load and trouble: nothing sent twice, nothing lost, nothing that grows
@@ -22,9 +23,9 @@
 #   make simulator  the vendor simulator, to develop against
 #   make clean      takes away what was built
 #
-# Not on a production server: demo, test, gateway, test-clients, examples, bench and soak set up what they need and
-# install this version OVER the extension of PG_CONFIG's server, which runs it from its next restart on. (PG=15, ...
-# takes a server of its own.)
+# Not on a production server: demo, test, gateway, test-clients, test-monitoring, examples, bench and soak set up what they
+# need and install this version OVER the extension of PG_CONFIG's server, which runs it from its next restart on.
+# (PG=15, ... takes a server of its own.)
 # The simulator needs Rust alone.
 #
 # PG_CONFIG names the Postgres to build for; by default the one that Debian installs. PG=14, ... is one of PyPI's instead,
@@ -65,7 +66,7 @@ INTO = $(if $(DESTDIR),,$(SUDO))
 STEP = @printf '\n\033[1m== %s\033[0m\n'
 
 .PHONY: all help setup ready build build-simulator install uninstall demo test test-versions versions format lint pure gateway \
-	fuzz fuzz-briefly setup-clients test-clients examples bench soak package packages setup-packages test-packages dist simulator clean
+	fuzz fuzz-briefly setup-clients test-clients setup-monitoring test-monitoring examples bench soak package packages setup-packages test-packages dist simulator clean
 # What is set up comes before what needs it; cargo builds in parallel by itself.
 .NOTPARALLEL:
 
@@ -110,7 +111,7 @@ demo: setup build-simulator install
 	@PYTHONDONTWRITEBYTECODE=1 $(PYTHON) demo/demo.py $(if $(ALL),--all)
 
 # A version that was asked for stands for all.
-test: setup format lint pure fuzz-briefly packages gateway test-clients $(if $(PG),,versions)
+test: setup format lint pure fuzz-briefly packages gateway test-clients test-monitoring $(if $(PG),,versions)
 
 test-versions: setup pure build build-simulator
 	$(STEP) "every version of Postgres: demo, golden files and gateway tests"
@@ -160,15 +161,23 @@ gateway: setup build-simulator install
 	@cd tests/gateway && PYTHONDONTWRITEBYTECODE=1 $(PYTHON) -m pytest -p no:cacheprovider -ra --durations=10 $(if $(T),$(addsuffix .py,$(T))) $(if $(K),-k "$(K)")
 
 setup-clients: setup
-	$(STEP) "set-up: Node, Java, Chromium, and the clients of Python and Node"
+	$(STEP) "set-up: Node, Java, PHP, Ruby, Chromium, the clients of Python, Node and Rust, and formatters"
 	@tests/clients/setup.sh target/clients
 
 test-clients: setup-clients build-simulator install
 	$(STEP) "clients: drivers, ORMs and poolers send, verify, roll back, cancel, are refused, listen and decode"
 	@cd tests/clients && PYTHONDONTWRITEBYTECODE=1 $(PYTHON) -m pytest -p no:cacheprovider -q
 
+setup-monitoring: setup
+	$(STEP) "set-up: Prometheus, its exporter, and what makes the dashboards, in target/monitoring"
+	@tests/monitoring/setup.sh target/monitoring
+
+test-monitoring: setup-monitoring build-simulator install
+	$(STEP) "monitoring: server, exporter, Prometheus, alerts; the dashboards and their queries"
+	@cd tests/monitoring && PYTHONDONTWRITEBYTECODE=1 ../../target/monitoring/python/bin/python -m pytest -p no:cacheprovider -q
+
 examples: setup-clients install
-	$(STEP) "examples: each an application with its own tests, against the sandbox"
+	$(STEP) "examples: each an application with its own tests, against the sandbox, and its community's formatter"
 	@cd tests/clients && PYTHONDONTWRITEBYTECODE=1 $(PYTHON) -m pytest -p no:cacheprovider -q test_examples.py test_page.py
 
 bench: setup build-simulator install

@@ -35,7 +35,9 @@ class Customer(models.Model):
     def verify(self, code):
         """The outcome, 'approved' or what to tell the user; how many tries are left; how long to wait, where it says to. A
         rollback of the request makes no wrong code undone."""
-        return one_row("SELECT outcome, attempts_left, retry_after FROM public.verify_customer(%s, %s)", [self.pk, code])
+        return one_row(
+            "SELECT outcome, attempts_left, retry_after FROM public.verify_customer(%s, %s)", [self.pk, code]
+        )
 
     def send_code_again(self):
         """What came of it: 'queued', a code leaves with COMMIT or is on its way: code_sent() waits for it; the outcome of

@@ -1,18 +1,81 @@
--- otp_gateway at a glance, again every 2 seconds: psql -f monitoring/overview.sql, as a member of pg_monitor.
--- 80 columns. The latest attempts are those that the role sees: the provider's owner and pg_read_all_data see all.
+-- otp_gateway on one screen of 80 columns and 24 lines, anew every 2 seconds: what is wrong and what to do, how each
+-- provider is, and how the latest calls ended. As a member of pg_monitor:
+--     psql -d app -f monitoring/overview.sql
+-- Ctrl-C ends it.
 \set QUIET on
-\pset footer off
-\pset border 0
-\pset null ''
-SELECT CASE h.level WHEN 0 THEN '' WHEN 1 THEN 'WARN' WHEN 2 THEN 'CRIT' ELSE '?' END AS "    ",
-    rpad(h.name, 9) AS "check", to_char(h.since, 'HH24:MI:SS') AS "since   ", left(h.detail, 55) AS detail
-FROM otp_gateway.health() AS h
-UNION ALL
-SELECT '', '', '', NULL
-UNION ALL
-(
-    SELECT coalesce(right(r.recipient_masked, 4), ''), left(r.operation, 8), right(r."time", 8),
-        left(concat_ws('  ', rpad(left(r.provider, 16), 16), rpad(coalesce(r.outcome, ''), 15), r.words), 55)
-    FROM otp_gateway.recent AS r LIMIT 10
+\pset format unaligned
+\pset tuples_only on
+\pset pager off
+WITH
+checks AS MATERIALIZED (SELECT * FROM otp_gateway.health()),
+ranked AS (
+    SELECT *, row_number() OVER (ORDER BY level = 2 DESC, level DESC, name, since DESC) AS rank FROM checks WHERE level > 0
+),
+-- The words of a check, and below them those of its hint, where it is the first with that: broken where a line ends.
+trouble AS (
+    SELECT 1000 * rank + number AS place, concat(rpad(CASE number WHEN 1 THEN head ELSE '' END, 25), words) AS line
+    FROM (
+        SELECT rank, detail, CASE row_number() OVER (PARTITION BY name, hint ORDER BY rank) WHEN 1 THEN hint END AS hint,
+            concat_ws(' ', (ARRAY['WARN', 'CRIT', '  ? '])[level], rpad(name, 10), to_char(since, 'HH24:MI:SS')) AS head
+        FROM ranked
+    ) AS c
+    CROSS JOIN LATERAL (
+        SELECT row_number() OVER () AS number, words FROM (
+            (SELECT broken[1] AS words FROM regexp_matches(detail, '(.{1,55})(?:\s+|$)', 'g') AS broken LIMIT 3)
+            UNION ALL
+            (SELECT concat(CASE n WHEN 1 THEN 'Do: ' ELSE '    ' END, broken[1])
+                FROM regexp_matches(hint, '(.{1,51})(?:\s+|$)', 'g') WITH ORDINALITY AS h (broken, n) LIMIT 2)
+        ) AS texts
+    ) AS b
+),
+providers AS (
+    SELECT *, row_number() OVER (
+        ORDER BY breaker IS NOT DISTINCT FROM 'open' DESC, queued + parked DESC, last_failure_at DESC NULLS LAST, provider
+    ) AS rank FROM otp_gateway.stat_provider
+),
+lines (part, place, line) AS (
+    SELECT 1, 0, concat(
+        -- The cursor to the upper left, and the screen emptied.
+        E'\033[H\033[J', rpad(left(concat('otp_gateway ', v.library, ', database ', current_database()), 56), 58),
+        to_char(now(), 'YYYY-MM-DD HH24:MI:SSOF')
+    ) FROM otp_gateway.version() AS v
+    UNION ALL
+    (SELECT 2, place, line FROM trouble ORDER BY place LIMIT 8)
+    UNION ALL
+    SELECT 3, 0, CASE
+        WHEN (SELECT count(*) FROM trouble) > 8 THEN ' ...  and more: SELECT * FROM otp_gateway.health() WHERE level > 0'
+        WHEN bool_or(level > 0) THEN concat('  ok  the ', count(*) FILTER (WHERE level = 0), ' other checks')
+        ELSE concat('  ok  all ', count(*), ' checks')
+    END FROM checks
+    UNION ALL
+    VALUES (4, 0, ''), (4, 1, 'PROVIDER        QUEUED OLDEST PARKED IN FLIGHT LIMIT  BREAKER, LAST FAILURE')
+    UNION ALL
+    (
+        SELECT 5, 2 * rank + part, CASE part
+            WHEN 0 THEN concat(
+                rpad(left(provider, 15), 15), lpad(queued::text, 7),
+                lpad(coalesce(extract(epoch FROM now() - oldest_queued_at)::integer || 's', ''), 7), lpad(parked::text, 7),
+                lpad(coalesce(in_flight || '/' || max_in_flight, ''), 10),
+                lpad(coalesce(round(100 * limit_used) || '%', '-'), 6), CASE breaker WHEN 'open' THEN '  OPEN ' ELSE '       ' END,
+                to_char(last_failure_at, 'HH24:MI '), left(last_failure_outcome, 15)
+            )
+            ELSE left(concat(
+                '  ', consecutive_failures, ' failures in a row since ', to_char(failing_since, 'HH24:MI:SS'), ': ',
+                concat_ws(' ', last_vendor_code, last_vendor_message)
+            ), 80)
+        END
+        FROM providers, generate_series(0, CASE WHEN failing_since IS NULL THEN 0 ELSE 1 END) AS part ORDER BY 2 LIMIT 6
+    )
+    UNION ALL
+    VALUES (6, 0, ''), (6, 1, 'LATEST    PROVIDER            CALL    OUTCOME          RULE            ATTEMPTS')
+    UNION ALL
+    (
+        SELECT 7, row_number() OVER (ORDER BY last_at DESC), concat(
+            to_char(last_at, 'HH24:MI:SS'), '  ', rpad(left(coalesce(provider, 'others'), 18), 20), rpad(operation, 8),
+            rpad(left(outcome, 16), 17), rpad(left(coalesce(reason, ''), 15), 16), lpad(attempts::text, 8)
+        )
+        FROM otp_gateway.stat_attempt ORDER BY 2 LIMIT 16
+    )
 )
+SELECT line FROM lines ORDER BY part, place LIMIT 23
 \watch 2

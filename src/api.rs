@@ -1,7 +1,8 @@
-//! The SQL functions, thin: read the arguments, ask the provider and the dialect, hand the request over, return the
-//! row.
+//! The SQL functions, kept thin: they read the arguments, ask the provider and the dialect, hand a request to the
+//! worker, and return the row.
 
 pub mod approval;
+pub mod channel;
 pub mod check;
 pub mod fdw_validators;
 pub mod function;
@@ -12,6 +13,7 @@ pub mod payload;
 pub mod provider_view;
 pub mod repeated_call;
 pub mod result_row;
+pub mod statistics;
 pub mod try_call;
 pub mod version;
 
@@ -94,7 +96,7 @@ sql_function!(
     }
 );
 
-/// Sends, unless the key stands for a send already: then its result is the answer, as soon as there is one.
+/// Sends; if the key stands for a send already, returns that send's result as soon as there is one.
 fn send_once(provider: &str, key: Option<&str>, payload: &Payload) -> Result<ResultRow, Error> {
     let Some(key) = key else { return run(Operation::Send, Subject::Provider(provider), None, payload, None) };
     let (claim, found) = idempotency::claim(provider, key, payload.fields(), Hold::Call)?;
@@ -107,7 +109,7 @@ fn send_once(provider: &str, key: Option<&str>, payload: &Payload) -> Result<Res
     }
 }
 
-/// Enqueues, unless the key stands for a send already: then its row is the answer, as it is.
+/// Enqueues; if the key stands for a send already, returns the row of that send as it is.
 fn enqueue_once(provider: &str, key: Option<&str>, payload: &Payload) -> Result<ResultRow, Error> {
     let Some(key) = key else { return enqueue::enqueue(current_role(), provider, payload.fields(), None) };
     let (claim, found) = idempotency::claim(provider, key, payload.fields(), Hold::Transaction)?;
@@ -131,8 +133,9 @@ enum Subject<'a> {
 }
 
 impl<'a> Subject<'a> {
-    /// Two untyped literals resolve to the form of otp_verify that takes a provider, and so does a NULL: what reads as
-    /// a uuid is a verification id, and what all but does is one that is spoilt.
+    /// Reads the first argument of otp_verify, which takes a provider's name: two untyped literals, or a NULL, resolve
+    /// to that form. A text that reads as a uuid is a verification id; one that almost does is a damaged id, and an
+    /// error.
     fn read(text: Option<&'a str>) -> Result<Self, Error> {
         const HINT: &str =
             "Give the verification_id that otp_send returned; for a flow begun elsewhere, the name of its provider.";
@@ -217,7 +220,7 @@ fn job(
     }
 }
 
-/// The job of an operation on a verification on record, by the record as it is now.
+/// Returns the job of an operation on a verification on record, by the record as it is now.
 fn job_on_record(wanted: &JobSpec) -> Result<Job, Error> {
     let recorded = settled(wanted.verification)?;
     let prior = prepare::PriorState {
@@ -228,12 +231,12 @@ fn job_on_record(wanted: &JobSpec) -> Result<Job, Error> {
     };
     let wanted = JobSpec { recorded: Some(prior), ..*wanted };
     if recorded.vendor == VENDOR_NOT_CHOSEN {
-        // It went nowhere yet: the record answers.
+        // Nothing was sent yet: the record answers.
         return Ok(wanted.answered_from_record(&recorded.provider, recorded.provider_id));
     }
     let role = pg_sys::Oid::from(wanted.role);
     let provider = Candidates::of_verification(&recorded.provider, recorded.provider_id, recorded.route_id, role)?;
-    // A queued one is canceled without the vendor.
+    // A queued send is canceled without the vendor.
     if provider.dialect.fields(wanted.operation).is_none() && recorded.status != Status::Queued {
         return Err(Error::from(no_operation(&provider.dialect, wanted.operation)));
     }
@@ -246,7 +249,7 @@ fn job_on_record(wanted: &JobSpec) -> Result<Job, Error> {
     wanted.job(&provider, &*sealing_key::keys()?)
 }
 
-/// The verification as it is on record, once no send of it is in flight: only then is its reference known.
+/// Returns the verification as it is on record, once no send of it is in flight: only then is its reference known.
 fn settled(id: Uuid) -> Result<VerificationSnapshot, Error> {
     loop {
         let recorded = session_reads::committed(id)?;
@@ -268,8 +271,9 @@ fn settled(id: Uuid) -> Result<VerificationSnapshot, Error> {
     }
 }
 
-/// A check of its code, by the provider's rules as they are now for the caller. None: there is none, or nobody who may
-/// ask; then the verification's own count is all that is told.
+/// Returns the job of a check of this verification's code, by the provider's rules as they are now for the caller.
+/// Returns None if there is no code to check, or if the caller may not check it; then only the verification's own count
+/// of checks is told.
 fn check_of(id: Uuid, recorded: &VerificationSnapshot) -> Option<Job> {
     if !matches!(recorded.status, Status::Pending | Status::Unknown) {
         return None;
@@ -292,18 +296,18 @@ fn check_of(id: Uuid, recorded: &VerificationSnapshot) -> Option<Job> {
     Some(wanted.check_of(&provider, recorded.max_checks))
 }
 
-/// The verification's row once its send has an outcome, or as it is when the time is over.
+/// Returns the verification's row once its send has an outcome, or as it is when the time is over.
 fn follow(id: Uuid, which: WhichSend, timeout: Micros) -> Result<ResultRow, Error> {
     let until = since_boot() + timeout;
     loop {
-        // Each time: whether it is the caller's to see, and there at all.
+        // Read in each round: the verification must be there, and the caller must be allowed to see it.
         let recorded = session_reads::committed(id)?;
-        // One that has an outcome is answered at once, however short the timeout.
+        // A send that has an outcome is answered at once, however short the timeout.
         let until = recorded.status.awaits_send().then_some(until);
         let check = check_of(id, &recorded).map(Box::new);
         let request = message::write(&Request::AwaitSend(id, which, recorded.status, check));
         let response = match session::send(&request, *Uuid::nil().as_bytes(), until) {
-            // Whoever came with a key has not yet heard of an id.
+            // The error tells the verification's id: a caller with a key has not yet heard of it.
             Err(Unanswered::Interrupted { error, .. }) if matches!(which, WhichSend::Original) => {
                 interrupted_wait(&error, Some(id))
             }

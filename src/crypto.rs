@@ -1,4 +1,4 @@
-//! The keys on disk, and what is sealed and found with them.
+//! The keys on disk, and what is sealed and recognised with them.
 
 pub mod key_file;
 mod key_file_error;

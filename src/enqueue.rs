@@ -1,5 +1,5 @@
-//! Sending after COMMIT, the session's part: a queued verification is written in the caller's own transaction, and the
-//! commit tells the worker. Rolled back, it never was.
+//! Sending after COMMIT, the session's part: a queued verification is written in the caller's own transaction, and its
+//! commit tells the worker. If the transaction is rolled back, the verification never existed.
 
 pub mod committed_rows;
 pub mod enqueued_row;
@@ -42,7 +42,7 @@ pub fn enqueue(
     Ok(row)
 }
 
-/// The same in the place of what this transaction has enqueued under that id, for that role.
+/// Replaces the send that this transaction has enqueued under that id for that role.
 pub fn replace(id: Uuid, role: Role, provider: &str, payload: &Map<String, Value>) -> Result<(), Error> {
     let (verification, _) = prepare(id, role, provider, payload, None)?;
     session_writes::withdraw(&[id])?;
@@ -75,7 +75,7 @@ fn prepare(
     let is_test = first.is_test_number(&prepared);
     state.reference = prepared.reference;
     let row = ResultRow::without_attempt(id, &state);
-    // Of a route it is seen when its turn has come.
+    // A route's provider is chosen when the send has its turn.
     let (server, vendor) = match &candidates.route {
         Some(route) => (route.server, VENDOR_NOT_CHOSEN),
         None => (first.server, first.dialect.name),
@@ -90,9 +90,10 @@ fn prepare(
         created_by: role.name,
         role_id,
         created_at: clock::clock(),
+        country: prepared.recipient.as_ref().and_then(|recipient| dialect::calling_code(recipient.reveal())),
         recipient_masked: prepared.recipient_masked,
         recipient_key: prepared.recipient.as_ref().and_then(|recipient| keys.recipients(recipient).into_iter().next()),
-        // The payload, not what a verify needs of it: the message is written when its turn has come.
+        // The payload is sealed, not what a verify needs: the message is written when the send has its turn.
         sealed: Some(keys.seal(&Place::Queued(id, transaction::home()?), payload)),
         is_test,
         idempotency,
@@ -101,7 +102,7 @@ fn prepare(
     Ok((verification, row))
 }
 
-/// The numbers under which a server and a role are put down.
+/// Returns the identities under which a server and a role are put on record.
 fn identities(name: &str, server: pg_sys::Oid, vendor: &str, role: &Role) -> Result<(Identity, Identity), Error> {
     let server =
         Subject { kind: Kind::Server, object: server.to_u32(), name: name.to_owned(), vendor: Some(vendor.to_owned()) };

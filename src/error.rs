@@ -6,7 +6,7 @@ pub mod logged_message;
 use pgrx::{PgLogLevel, PgSqlErrorCode, pg_sys::panic::ErrorReport};
 use serde::{Deserialize, Serialize};
 
-/// What is wrong with a file, as every system says it.
+/// Says what is wrong with a file, in the same words on every system.
 pub fn file_error(error: &std::io::Error) -> String {
     match error.kind() {
         std::io::ErrorKind::NotFound => "no such file or directory".into(),
@@ -19,18 +19,18 @@ pub fn file_error(error: &std::io::Error) -> String {
 pub struct Error {
     kind: Kind,
     message: String,
-    /// What the server's log has in place of the message, where that says what the caller wrote.
+    /// The text for the server's log in place of the message, if the message holds the caller's own words.
     logged: Option<String>,
     hint: String,
-    /// What is wrong with a payload, if that is what is wrong.
+    /// Details of a wrong payload, if the error is about one.
     payload: Option<Box<PayloadFault>>,
 }
 
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 struct PayloadFault {
-    /// The fields that are to blame.
+    /// The payload fields that are to blame.
     fields: Vec<String>,
-    /// A value is, and not what fields there are.
+    /// Whether a field's value is wrong, rather than the choice of fields.
     is_of_value: bool,
     /// The fields that are missing, and whether each may stand in the server option `defaults`.
     missing: Vec<(String, bool)>,
@@ -46,7 +46,7 @@ enum PayloadSource {
 }
 
 impl PayloadSource {
-    /// Where a field is put.
+    /// Says where a missing field is to be put.
     fn as_str(self) -> &'static str {
         match self {
             Self::Caller => "the payload",
@@ -109,35 +109,35 @@ macro_rules! constructors {
 
 impl Error {
     constructors! {
-        /// 22023: a payload or an option of the wrong shape.
+        /// 22023: a payload or an option has the wrong shape.
         invalid_parameter => InvalidParameterValue,
-        /// HV00D: an option that does not exist or does not belong there.
+        /// HV00D: an option does not exist or does not belong there.
         invalid_option_name => InvalidOptionName,
         /// 42704: no such provider or verification.
         undefined_object => UndefinedObject,
-        /// 42501
+        /// 42501: the role lacks a right.
         insufficient_privilege => InsufficientPrivilege,
-        /// 55000: not preloaded, no key.
+        /// 55000: something is not as it has to be: the library is not preloaded, there is no key.
         not_in_prerequisite_state => NotInPrerequisiteState,
-        /// 25006
+        /// 25006: the transaction, or the server, is read-only.
         read_only_transaction => ReadOnlyTransaction,
-        /// 53400
+        /// 53400: a limit of the server's configuration is reached.
         configuration_limit => ConfigurationLimitExceeded,
         /// 54000: more sends than one transaction may enqueue.
         program_limit => ProgramLimitExceeded,
-        /// 39P01: a trigger that is made wrongly, whatever row it runs for.
+        /// 39P01: a trigger is made wrongly, whatever row it runs for.
         trigger_protocol_violated => TriggerProtocolViolated,
-        /// 25000: in a parallel worker, or beside some.
+        /// 25000: the call is in a parallel operation.
         invalid_transaction_state => InvalidTransactionState,
-        /// 55P03: somebody holds the record.
+        /// 55P03: somebody holds a lock on the record.
         lock_not_available => LockNotAvailable,
-        /// 0A000: a database that it cannot be in.
+        /// 0A000: the extension cannot be in this database.
         not_supported => FeatureNotSupported,
         /// XX000: something that should not happen; nothing was sent.
         internal => Internal,
     }
 
-    /// The tables are not there.
+    /// The error where the extension's tables are missing.
     pub fn not_installed() -> Self {
         Self::undefined_object(
             "the extension is not installed in this database, or its tables are of an older version than the library",
@@ -145,25 +145,25 @@ impl Error {
         )
     }
 
-    /// A message with the caller's own words in it, which the log is not to have: a code or a number may have got into
-    /// the wrong place.
+    /// Sets the text for the log. For a message with the caller's own words, which the log must not have: a code or a
+    /// number may have got into the wrong place.
     #[must_use]
     pub fn logged_as(mut self, message: &str) -> Self {
         self.logged = Some(message.to_owned());
         self
     }
 
-    /// What happened, without the prefix and the hint.
+    /// Returns what happened, without the prefix and the hint.
     pub fn message(&self) -> &str {
         &self.message
     }
 
-    /// Something is not as it has to be, and may be by and by: 55000.
+    /// Returns whether something is not as it has to be, and may be so later: 55000.
     pub fn is_of_state(&self) -> bool {
         matches!(self.kind, Kind::NotInPrerequisiteState)
     }
 
-    /// What to do next.
+    /// Returns what to do next.
     pub fn hint(&self) -> String {
         let Some(fault) = self.payload.as_ref().filter(|fault| !fault.missing.is_empty()) else {
             return self.hint.clone();
@@ -178,8 +178,9 @@ impl Error {
         format!("{}. Put {} into {}{defaults}.", self.hint, all.join(", "), fault.source.as_str())
     }
 
-    /// The same, of a payload that a trigger's mapping has made: what is not a value that the row has in a mapped
-    /// column is the mapping's fault, and no application can mend it by asking its user again.
+    /// Returns the error as one of a payload that a trigger's mapping made, prefixed with its `place`. Unless the row's
+    /// value in a mapped column is wrong, the mapping is to blame: no application can mend that by asking its user
+    /// again.
     #[must_use]
     pub fn of_trigger(mut self, place: &str) -> Self {
         let is_of_value = self.payload.as_ref().is_some_and(|fault| fault.is_of_value);
@@ -192,7 +193,8 @@ impl Error {
         self.at(place)
     }
 
-    /// Not a value of the user's, for all or some of it stands in the trigger's mapping.
+    /// Returns the error as one that no user's value is to blame for, since a wrong field is, at least in part, a
+    /// constant of the trigger's mapping.
     #[must_use]
     pub fn of_constants(mut self) -> Self {
         if let Some(fault) = &mut self.payload {
@@ -201,17 +203,17 @@ impl Error {
         self
     }
 
-    /// The same, without the caller's own words.
+    /// Returns what happened, without the caller's own words.
     pub fn message_for_the_record(&self) -> &str {
         self.logged.as_ref().unwrap_or(&self.message)
     }
 
-    /// The payload fields that are to blame, if any are.
+    /// Returns the payload fields that are to blame, if any are.
     pub fn fields(&self) -> &[String] {
         self.payload.as_ref().map_or(&[], |fault| &fault.fields)
     }
 
-    /// The same, with where it happened before it.
+    /// Returns the error with the place where it happened before its message.
     #[must_use]
     pub fn at(mut self, place: &str) -> Self {
         self.message = format!("{place}: {}", self.message);
@@ -219,7 +221,7 @@ impl Error {
         self
     }
 
-    /// To the server's log, where nobody has called.
+    /// Writes the error to the server's log as a warning, where no caller could get it.
     pub fn warn(self) {
         let hint = self.hint();
         let message = self.logged.unwrap_or(self.message);
@@ -228,7 +230,7 @@ impl Error {
             .report(PgLogLevel::WARNING);
     }
 
-    /// Ends the statement.
+    /// Raises the error, which ends the statement.
     pub fn raise(self) -> ! {
         let (message, hint) = (format!("otp_gateway: {}", self.message), self.hint());
         if let Some(logged) = self.logged {

@@ -1,4 +1,4 @@
-//! The server settings that the extension has.
+//! The extension's server settings.
 
 use std::{
     ffi::CString,
@@ -100,8 +100,8 @@ fn define_record() {
     );
     GucRegistry::define_bool_guc(
         c"otp_gateway.notify",
-        c"Announces every change of a verification's status with NOTIFY on channel otp_gateway.",
-        c"The payload is a JSON object with id, provider and status.",
+        c"Announces every change of a verification's status with NOTIFY on the channel of the role that began it.",
+        c"otp_gateway.channel() names it. The payload is a JSON object with id, provider and status.",
         &NOTIFY,
         GucContext::Sighup,
         GucFlags::empty(),
@@ -143,7 +143,7 @@ fn define_allowed_hosts() {
     );
 }
 
-/// A list that cannot be read is refused when it is set.
+/// The check hook of `otp_gateway.allowed_hosts`: a list that cannot be read is refused when it is set.
 struct Hosts;
 
 impl settings::Checked for Hosts {
@@ -154,22 +154,22 @@ impl settings::Checked for Hosts {
     }
 }
 
-/// `otp_gateway.max_tries`
+/// Returns `otp_gateway.max_tries`.
 pub fn max_tries() -> u32 {
     MAX_TRIES.get().unsigned_abs()
 }
 
-/// `otp_gateway.queue_max_age`
+/// Returns `otp_gateway.queue_max_age`, in microseconds.
 pub fn queue_max_age() -> Micros {
     Micros::from(QUEUE_MAX_AGE.get()) * 1_000_000
 }
 
-/// `otp_gateway.max_sends_per_transaction`
+/// Returns `otp_gateway.max_sends_per_transaction`.
 pub fn max_sends_per_transaction() -> u32 {
     MAX_SENDS_PER_TRANSACTION.get().unsigned_abs()
 }
 
-/// `otp_gateway.max_workers`
+/// Returns `otp_gateway.max_workers`; for -1, half of max_worker_processes. At least 1.
 pub fn max_workers() -> usize {
     match usize::try_from(MAX_WORKERS.get()) {
         Ok(most) => most.max(1),
@@ -177,42 +177,43 @@ pub fn max_workers() -> usize {
     }
 }
 
-/// `otp_gateway.worker_idle_timeout`; None: it stays.
+/// Returns `otp_gateway.worker_idle_timeout`, in microseconds; None if an idle worker stays.
 pub fn worker_idle_timeout() -> Option<Micros> {
     Some(Micros::from(WORKER_IDLE_TIMEOUT.get()) * 1_000_000).filter(|timeout| *timeout > 0)
 }
 
-/// `otp_gateway.pause`
+/// Returns `otp_gateway.pause`.
 pub fn pause() -> bool {
     PAUSE.get()
 }
 
-/// `otp_gateway.notify`
+/// Returns `otp_gateway.notify`.
 pub fn notify() -> bool {
     NOTIFY.get()
 }
 
-/// `otp_gateway.retention`; None: everything is kept.
+/// Returns `otp_gateway.retention`, in microseconds; None if everything is kept.
 pub fn retention() -> Option<Micros> {
     Some(Micros::from(RETENTION.get()) * 1_000_000).filter(|retention| *retention > 0)
 }
 
-/// `otp_gateway.allowed_hosts`
+/// Returns `otp_gateway.allowed_hosts`. An error says why the list cannot be read.
 pub fn allowed_hosts() -> Result<AllowedHosts, String> {
     AllowedHosts::parse(&ALLOWED_HOSTS.get().unwrap_or_default().to_string_lossy())
 }
 
-/// `otp_gateway.key_file`, absolute.
+/// Returns `otp_gateway.key_file`, as an absolute path.
 pub fn key_file() -> PathBuf {
     in_data_directory(&KEY_FILE.get().unwrap_or_default().to_string_lossy())
 }
 
-/// Where the keys are unless the setting says otherwise.
+/// Returns where the key file is unless the setting names another path.
 pub fn default_key_file() -> PathBuf {
     in_data_directory("otp_gateway.key")
 }
 
-/// Where the id of the key is noted that sealed last: with the data, which it belongs to, wherever the keys are.
+/// Returns the file that notes the id of the key that sealed last. It lies with the data that it belongs to, wherever
+/// the key file is.
 pub fn key_note() -> PathBuf {
     in_data_directory("otp_gateway.key_id")
 }

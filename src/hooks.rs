@@ -1,5 +1,5 @@
-//! The hooks that see statements, errors and dropped objects, and the end of a transaction. (Shared memory has its own
-//! in `ipc::segment`.)
+//! The hooks that see statements, errors and dropped objects, and the end of a transaction. (Shared memory has hooks of
+//! its own in `ipc::segment`.)
 
 pub mod dropped_triggers;
 pub mod emit_log;

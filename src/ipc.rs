@@ -12,6 +12,7 @@ pub mod segment;
 pub mod session;
 pub mod slot;
 pub mod spin_lock;
+pub mod statistics;
 pub mod worker;
 pub mod worker_registry;
 pub mod worker_report;
@@ -19,7 +20,7 @@ pub mod worker_report;
 use crate::ipc::segment::Part;
 
 /// What lies in shared memory.
-static PARTS: [&Part; 2] = [&worker_registry::REGISTRY, &slot::SLOTS];
+static PARTS: [&Part; 3] = [&worker_registry::REGISTRY, &slot::SLOTS, &statistics::STATISTICS];
 
 /// In `_PG_init` of the postmaster: asks for the shared memory.
 pub fn init() {

@@ -14,6 +14,7 @@ use crate::{
     crypto::seal::Keys,
     pg::clock::SinceBoot,
     store::{
+        counted::Cohort,
         identity::Identity,
         rows::{IdempotencyHashes, MovedTo, NewAttempt},
     },
@@ -26,36 +27,36 @@ pub struct Job {
     pub action: Action,
     pub answer: Answer,
     pub provider: String,
-    /// The provider's identity, which the worker fills in by the account; without one it is as the session read it.
+    /// The provider's identity, which the worker fills in by the account; without an account, as the session read it.
     pub provider_id: Identity,
     pub vendor: String,
     /// None for a route that has chosen no provider yet.
     pub account: Option<Account>,
-    /// The caller's role: the OID, its name, and the identity that the worker fills in.
+    /// The caller's role: its OID, its name, and the identity that the worker fills in.
     pub role: u32,
     pub created_by: String,
     #[serde(skip)]
     pub role_id: Identity,
     pub recipient_masked: Option<String>,
-    /// Normalised; the worker knows it by keys alone.
+    /// Whom the code goes to, normalised; the worker recognises recipients by keys alone.
     pub recipient: Option<Secret>,
     pub reference: Option<String>,
     /// What a later operation needs of this one; it replaces what was sealed for the send before.
     pub sealed: Option<Vec<u8>>,
     pub code_lifetime: Option<Micros>,
     pub max_checks: u32,
-    /// The keys by which the recipient is found: under each key of the key file, as it is when the intent is recorded;
-    /// it is put down under the first. Empty, where there is no recipient. Filled by the worker, in whose order all
-    /// intents are.
+    /// The keys by which the recipient is found, one under each key of the key file as it is when the intent is
+    /// recorded; the first is put on record. Empty if there is no recipient. The worker fills the keys in, since it
+    /// records all intents in order.
     #[serde(skip)]
     pub recipient_keys: Vec<Vec<u8>>,
-    /// The same of the account.
+    /// The keys of the account: one under each key of the key file.
     #[serde(skip)]
     pub account_keys: Vec<Vec<u8>>,
-    /// What the account's calls depend on, under the first key.
+    /// The fingerprint, under the first key, of what the account's calls depend on.
     #[serde(skip)]
     pub configuration: Vec<u8>,
-    /// Known to the worker alone.
+    /// Whom the job counts for; only the worker knows.
     #[serde(skip)]
     pub counts_for: CountsFor,
     /// When the worker took the job from a session.
@@ -80,39 +81,39 @@ pub enum Action {
 #[derive(Serialize, Deserialize)]
 pub struct Send {
     pub verification: Uuid,
-    /// The verification is on record: the route's provider before this one has certainly sent nothing.
+    /// Whether the verification is on record: the route's provider before this one has certainly sent nothing.
     pub is_failover: bool,
     pub idempotency: Option<IdempotencyHashes>,
-    /// The route that it was asked of.
+    /// The route, if the caller named one.
     pub route: Option<Route>,
     /// The same send through the route's other providers, in the order in which they are tried.
     pub fallbacks: Vec<Job>,
-    /// Known to the worker alone: which queued send it is.
+    /// Which queued send this is; only the worker knows.
     #[serde(skip)]
     pub queued: Option<Requeue>,
 }
 
-/// The flow that a code is checked for.
+/// The flow whose code is checked.
 #[derive(Serialize, Deserialize)]
 pub enum Flow {
     Recorded(Recorded),
-    /// The open one of this provider and reference or recipient, else a new one of this id.
+    /// The open flow of this provider and reference or recipient, else a new flow of this id.
     Lookup {
         by: FindBy,
         new: Uuid,
     },
-    /// The one that a look-up has led to, and that was busy then. Known to the worker alone.
+    /// The flow that a look-up led to while it was busy; only the worker makes this.
     Found {
         by: FindBy,
         id: Uuid,
     },
 }
 
-/// A verification on record, named by its id: the session saw to it that the caller may act for its role.
+/// A verification on record, named by its id: the session has checked that the caller may act for its role.
 #[derive(Serialize, Deserialize)]
 pub struct Recorded {
     pub id: Uuid,
-    /// What the vendor knows its code by.
+    /// How the vendor knows the code.
     pub find_by: FindBy,
     /// What the job was prepared with, unless the record answers: the reference, and how many codes had been sent by
     /// then.
@@ -128,8 +129,8 @@ pub struct Route {
     pub id: Identity,
 }
 
-/// An account at a vendor: the OIDs of foreign server and user mapping, whose breaker counts, and what the vendor
-/// knows it by, which the worker knows by keys alone.
+/// An account at a vendor: the OIDs of foreign server and user mapping, whose breaker counts, and the account's name at
+/// the vendor, which the worker recognises by keys alone.
 #[derive(Serialize, Deserialize)]
 pub struct Account {
     pub server: u32,
@@ -137,15 +138,15 @@ pub struct Account {
     pub name: Secret,
     /// As [`crate::provider::Provider::configuration`].
     pub configuration: Secret,
-    /// The options that name a file of its credentials which every user of the machine can read.
+    /// The options that name a file of the account's credentials which every user of the machine can read.
     pub open_files: Vec<String>,
 }
 
-/// Who answers a job that the record lets go.
+/// Who answers a job, if the record does not.
 #[derive(Serialize, Deserialize)]
 #[expect(clippy::large_enum_variant, reason = "most jobs call a vendor, and each is boxed as a whole")]
 pub enum Answer {
-    /// Nobody else than the record: when the session looked, the verification had ended, or was queued.
+    /// The record itself: when the session looked, the verification had ended, or was queued.
     Record,
     /// The gateway, for a test number: marked so on record, exempt from every rule, and counted for nobody.
     TestNumber(OwnAnswer),
@@ -158,28 +159,28 @@ pub enum Answer {
 /// What the gateway answers without a call.
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum OwnAnswer {
-    /// What the user typed can be no code: it is on record, and nobody is asked.
+    /// The user typed what cannot be a code: the check is put on record, and no vendor is called.
     NoCode,
-    /// A test number's, or the sandbox's.
+    /// The outcome for a test number, or of the sandbox.
     Outcome(Outcome),
 }
 
 /// Whom a job counts for.
 #[derive(Default)]
 pub enum CountsFor {
-    /// Its recipient, as an act of the caller's role.
+    /// The recipient, as an act of the caller's role.
     #[default]
     Caller,
-    /// The same as an act of the role that began the flow on record.
+    /// The recipient, as an act of the role that began the flow on record.
     Role(Identity),
     /// Nobody: only the payload says whose the flow is. A recipient that comes along with a reference is only claimed.
     Nobody,
 }
 
-/// What it takes to queue a send again.
+/// What the worker needs to queue a send again.
 #[derive(Clone)]
 pub struct Requeue {
-    /// By which the queue knows it: a provider or a route, and the role that enqueued it.
+    /// The queue's line of this send: a provider or a route; below it, the role that enqueued the send.
     pub line: Identity,
     pub role: Identity,
     /// The sealed payload.
@@ -192,7 +193,7 @@ pub struct VendorCall {
     pub cancel_first: Option<HttpRequest>,
     pub endpoint: Endpoint,
     pub secrets: Vec<Secret>,
-    /// What the server says of the vendor: the answer is read by what the message was written by.
+    /// The server's description of the vendor, if it has one: the answer is read by what the message was written by.
     pub description: Option<String>,
 }
 
@@ -206,7 +207,8 @@ impl Action {
         }
     }
 
-    /// The verification that it is about, as far as its caller can know: a look-up may lead to another one.
+    /// Returns the verification that the action is about, as far as the caller can know: a look-up may lead to another
+    /// one.
     pub fn verification(&self) -> Uuid {
         match self {
             Self::Send(send) => send.verification,
@@ -215,7 +217,7 @@ impl Action {
         }
     }
 
-    /// The verification on record that it is about, if it is known which.
+    /// Returns the verification on record that the action is about, if it is known which.
     pub fn on_record(&self) -> Option<Uuid> {
         match self {
             Self::Send(send) if !send.is_failover => None,
@@ -224,18 +226,18 @@ impl Action {
         }
     }
 
-    /// The verification on record that it has to wait for while that is busy. What goes on to another provider is what
-    /// its verification is busy with.
+    /// Returns the verification on record that the action has to wait for while it is busy. A failover waits for none:
+    /// it is what its verification is busy with.
     pub fn waits_for(&self) -> Option<Uuid> {
         self.on_record().filter(|_| !matches!(self, Self::Send(_)))
     }
 
-    /// Whether it goes on to the next provider of its route.
+    /// Returns whether the action goes on to the next provider of its route.
     pub fn is_failover(&self) -> bool {
         matches!(self, Self::Send(send) if send.is_failover)
     }
 
-    /// Whether it begins this verification, rather than belonging to one on record.
+    /// Returns whether the action begins this verification, rather than belonging to one on record.
     pub fn begins(&self, verification: Uuid) -> bool {
         match self {
             Self::Send(send) => !send.is_failover,
@@ -244,7 +246,7 @@ impl Action {
         }
     }
 
-    /// What the vendor knows the code by, of a flow that has begun.
+    /// Returns how the vendor knows the code of a flow that has begun.
     pub fn find_by(&self) -> FindBy {
         match self {
             Self::Send(_) => FindBy::Recipient,
@@ -253,7 +255,7 @@ impl Action {
         }
     }
 
-    /// What it was prepared with, of a verification on record.
+    /// Returns what the job was prepared with, for a verification on record.
     pub fn prepared_with(&self) -> Option<&(Option<String>, u32)> {
         match self {
             Self::Verify(Flow::Recorded(flow)) | Self::Resend { flow, .. } | Self::Cancel(flow) => {
@@ -269,7 +271,7 @@ impl Action {
 }
 
 impl Answer {
-    /// What it has to obey; None: it is exempt from all rules.
+    /// Returns the rules that the job has to obey; None if it is exempt from all rules.
     pub fn rules(&self) -> Option<&LimitRules> {
         match self {
             Self::Record | Self::TestNumber(_) => None,
@@ -277,7 +279,7 @@ impl Answer {
         }
     }
 
-    /// What the gateway itself answers.
+    /// Returns the gateway's own answer, if the gateway answers.
     pub fn own(&self) -> Option<OwnAnswer> {
         match self {
             Self::TestNumber(answer) | Self::Gateway { answer, .. } => Some(*answer),
@@ -285,7 +287,7 @@ impl Answer {
         }
     }
 
-    /// How long the call may take, where it is known.
+    /// Returns how long the call may take, if that is known.
     pub fn timeout(&self) -> Option<Duration> {
         match self {
             Self::Record | Self::TestNumber(_) => None,
@@ -304,7 +306,8 @@ impl Job {
         matches!(self.answer, Answer::TestNumber(_))
     }
 
-    /// The same through the next provider of the route, where this one certainly sends nothing.
+    /// Returns the same send through the next provider of the route, if there is one. For a provider that has certainly
+    /// sent nothing.
     pub fn next_fallback(&mut self) -> Option<Self> {
         let Action::Send(send) = &mut self.action else { return None };
         let mut fallbacks = std::mem::take(&mut send.fallbacks).into_iter();
@@ -318,7 +321,7 @@ impl Job {
         Some(next)
     }
 
-    /// Fills in the keys by which its recipient, and that of those that may follow, is found from now on.
+    /// Computes the keys of this job's recipient and account, and those of its fallbacks.
     pub fn derive_keys(&mut self, keys: &Keys) {
         self.recipient_keys = self.recipient.as_ref().map_or_else(Vec::new, |recipient| keys.recipients(recipient));
         self.account_keys =
@@ -330,43 +333,61 @@ impl Job {
         }
     }
 
-    /// The provider that a verification of a route goes to with it.
+    /// Returns the provider that a route's verification goes to with this job.
     pub fn moved_to(&self) -> MovedTo {
         MovedTo { provider: self.provider.clone(), provider_id: self.provider_id, vendor: self.vendor.clone() }
     }
 
-    /// Under which its recipient is put down.
+    /// Returns the key under which the recipient is put on record.
     pub fn recipient_key(&self) -> Option<&[u8]> {
         self.recipient_keys.first().map(Vec::as_slice)
     }
 
-    /// By which whoever it counts for is found.
+    /// Returns the keys by which the record finds the recipient that the job counts for; none if it counts for nobody.
     pub fn counted_keys(&self) -> &[Vec<u8>] {
         if matches!(self.counts_for, CountsFor::Nobody) { &[] } else { &self.recipient_keys }
     }
 
-    /// Under which it is put down for whom it counts.
+    /// Returns the key under which the recipient that the job counts for is put on record.
     pub fn counted_key(&self) -> Option<&[u8]> {
         self.counted_keys().first().map(Vec::as_slice)
     }
 
-    /// The role whose act it is to the limits.
+    /// Returns the role whose act the job is to the limits.
     pub fn acting_role(&self) -> Identity {
         if let CountsFor::Role(role) = self.counts_for { role } else { self.role_id }
     }
 
-    /// Under which its account is put down; empty: none.
+    /// Returns the key under which the account is put on record; empty if there is no account.
     pub fn account_key(&self) -> &[u8] {
         self.account_keys.first().map_or(&[], Vec::as_slice)
     }
 
-    /// This one and those that may follow.
+    /// Returns this job and its fallbacks.
     pub fn with_fallbacks(&self) -> impl Iterator<Item = &Self> + Clone {
         std::iter::once(self).chain(self.action.send().map_or(&[][..], |send| &send.fallbacks))
     }
 
+    /// What a flow counts for that this job begins.
+    pub fn cohort(&self, begun_at: Timestamp) -> Cohort {
+        let send = self.action.send();
+        Cohort {
+            begun_at,
+            role_id: self.role_id,
+            route_id: send.and_then(|send| send.route.as_ref()).map(|route| route.id),
+            country: self.country(),
+            was_sent: send.is_some(),
+            is_counted: !self.is_test(),
+        }
+    }
+
+    /// The calling code of its recipient's country.
+    pub fn country(&self) -> Option<i32> {
+        self.recipient.as_ref().and_then(|recipient| dialect::calling_code(recipient.reveal()))
+    }
+
     /// The intent of this job, to be put on record before it goes. A test number's counts for nobody.
-    pub fn intent(&self, verification: Uuid, now: Timestamp) -> NewAttempt {
+    pub fn intent(&self, verification: Uuid, cohort: Cohort, now: Timestamp) -> NewAttempt {
         NewAttempt {
             id: self.attempt,
             verification,
@@ -381,6 +402,7 @@ impl Job {
             reason: None,
             retry_at: None,
             started_at: now,
+            cohort,
         }
     }
 }

@@ -1,6 +1,7 @@
-//! The launcher: starts a worker in every database that has the extension, at server start, when a session or a commit
-//! asks for one, when one that left has something to do again, and after one has died; bounds how many there are; has
-//! the key file made or looked at. It is connected to no database, so that it blocks the dropping of none.
+//! The launcher starts a worker in every database that has the extension: at server start, when a session or a commit
+//! asks for one, when a worker that left has something to do again, and after a worker has died. It bounds how many
+//! workers there are, and has the key file made or checked. It is connected to no database, so that it keeps none from
+//! being dropped.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -26,19 +27,21 @@ use crate::{
         process,
         scan::{name, scan_catalog},
         session, settings, transaction,
+        wait_event::WaitEvent,
     },
 };
 
 const LIBRARY: &str = "otp_gateway";
-/// How long a worker that died stays down: the first time, at most, and at least where somebody asks for it.
+/// How long a worker that died stays down: after the first crash; below, at most, and at most if somebody asks for it.
 const AFTER_CRASH: Duration = Duration::from_secs(1);
 const AFTER_MANY: Duration = Duration::from_secs(300);
 const WHEN_ASKED: Duration = Duration::from_secs(2);
-/// How often a place is looked for that there was none of.
+/// How often the launcher looks for a free place while some database waits for one.
 const AGAIN: Duration = Duration::from_secs(1);
-/// How long a worker that another launcher registered may take to come up.
+/// How long a worker that an earlier launcher registered may take to come up.
 const FOR_ORPHANS: Duration = Duration::from_secs(10);
-/// A launcher that lives no longer has begun in vain; so many are started at once, and then ever more slowly.
+/// A launcher that lives for less has started in vain, in microseconds. The next line: how many such launchers are
+/// started at once; after that, each waits longer.
 const SOON: Micros = 10_000_000;
 const AT_ONCE: u32 = 3;
 
@@ -51,9 +54,9 @@ pub fn init() {
         .set_library(LIBRARY)
         .set_function("otp_gateway_launcher_main")
         .enable_spi_access()
-        // On a standby nothing is sent: it starts when the standby is promoted.
+        // On a standby nothing is sent: the launcher starts when the standby is promoted.
         .set_start_time(BgWorkerStartTime::RecoveryFinished)
-        // At once: it slows itself down.
+        // At once: the launcher slows itself down.
         .set_restart_time(Some(Duration::ZERO))
         .load();
 }
@@ -63,10 +66,10 @@ background_worker!(otp_gateway_launcher_main, run);
 /// The main function of the launcher.
 fn run(_argument: pg_sys::Datum) {
     process::before_exit(worker_registry::launcher_leaves);
-    // There is no statement that could be canceled.
+    // The launcher has no statement that could be canceled.
     background_worker::ignore_sigint();
     BackgroundWorker::attach_signal_handlers(SignalWakeFlags::SIGHUP | SignalWakeFlags::SIGTERM);
-    // The server takes connections already: who calls waits for a launcher, and so for the key that this makes.
+    // The server takes connections already: callers wait for a launcher, and so for the key file that is made here.
     if let Err(error) = key_file::check_at_start() {
         error.warn();
     }
@@ -74,7 +77,7 @@ fn run(_argument: pg_sys::Datum) {
     if let Some(many) = launches.checked_sub(AT_ONCE) {
         let until = Instant::now() + AFTER_CRASH.saturating_mul(1 << many.min(5));
         while !shutdown_is_requested() && Instant::now() < until {
-            process::wait(100);
+            process::wait(WaitEvent::LauncherMain, 100);
         }
     }
     BackgroundWorker::connect_worker_to_spi_by_oid(None, None);
@@ -85,36 +88,39 @@ fn run(_argument: pg_sys::Datum) {
         .extend(worker_registry::at(WorkerState::Starting).into_iter().map(|database| (database, Instant::now())));
     while !shutdown_is_requested() {
         let wait = launcher.look();
-        process::wait(wait.map_or(-1, |wait| i64::try_from(wait.as_millis()).unwrap_or(i64::MAX).clamp(1, 86_400_000)));
+        process::wait(
+            WaitEvent::LauncherMain,
+            wait.map_or(-1, |wait| i64::try_from(wait.as_millis()).unwrap_or(i64::MAX).clamp(1, 86_400_000)),
+        );
     }
-    // 0 would be the end of it for good: whoever terminates all processes but their own means no such thing. When the
-    // server stops the postmaster starts none, whatever the code.
+    // The exit code 0 would end the launcher for good, which nobody means who terminates all processes but their own.
+    // When the server stops, the postmaster restarts none, whatever the code.
     background_worker::exit(1)
 }
 
-/// What only the launcher knows; a new one begins by a visit everywhere.
+/// What only the launcher knows; a new launcher begins by a visit to every database.
 #[derive(Default)]
 struct Launcher {
-    /// Databases whose record is to be looked at, without anybody having asked.
+    /// Databases whose record is to be looked at without anybody having asked.
     visits: VecDeque<pg_sys::Oid>,
-    /// When the worker of a database, which left, has something to do again.
+    /// When a worker that left has something to do again, by database.
     due: HashMap<pg_sys::Oid, Timestamp>,
-    /// Those registered that have not come up.
+    /// Workers that were registered and have not come up; below, those that an earlier launcher registered.
     starting: HashMap<pg_sys::Oid, DynamicBackgroundWorker>,
     orphans: HashMap<pg_sys::Oid, Instant>,
-    /// When the worker of a database that has died since was tried last.
+    /// When a worker was last started in a database whose worker has died since.
     tried: HashMap<pg_sys::Oid, Instant>,
-    /// The databases that wait for a place, since when, and whether the log has it.
+    /// The databases that wait for a place, since when, and whether the log says so.
     placeless: HashMap<pg_sys::Oid, (Instant, bool)>,
 }
 
 impl Launcher {
-    /// Starts what is to be started. How long nothing is to be done, unless somebody asks.
+    /// Starts the workers that are wanted. Returns how long nothing is to be done unless somebody asks.
     fn look(&mut self) -> Option<Duration> {
         if BackgroundWorker::sighup_received() {
             let kept_for = gucs::retention();
             settings::reload();
-            // Of what is due the workers that have left spoke by the old one.
+            // The workers that have left said by the old setting when they are due.
             if gucs::retention() != kept_for {
                 self.visit_all();
             }
@@ -138,7 +144,7 @@ impl Launcher {
         let waits = self.start(wanted.0);
         worker_registry::await_place(waits);
         if waits {
-            // Who became idle between the look and the flag has not told us.
+            // Asked again: a worker that became idle between the look and the flag has not told the launcher.
             worker_registry::request_idle_exit(self.visits.len() + worker_registry::at(WorkerState::NoPlace).len());
         }
         let next_due =
@@ -153,7 +159,7 @@ impl Launcher {
         self.visits.extend(new);
     }
 
-    /// Of those that were to come up, who never did.
+    /// Gives up workers that were to come up and never did.
     fn bury(&mut self) {
         const WHY: &str = "it ended before it had begun";
         self.starting.retain(|database, worker| {
@@ -185,7 +191,7 @@ impl Launcher {
         }
     }
 
-    /// Those that have died whose time has come, and how long until the next one's has.
+    /// Returns the databases whose worker has died and may be started again, and how long until the next one may be.
     fn crashed_ones(&mut self) -> (Vec<pg_sys::Oid>, Option<Duration>) {
         let (mut ready, mut next) = (Vec::new(), None::<Duration>);
         for database in worker_registry::at(WorkerState::Crashed) {
@@ -204,12 +210,13 @@ impl Launcher {
         (ready, next)
     }
 
-    /// Starts a worker in each of these, and in those to be visited, while there are places. True: some wait for one.
+    /// Starts a worker in each of these databases, and in those to be visited, while there are places. Returns true if
+    /// some wait for a place.
     fn start(&mut self, mut wanted: Vec<pg_sys::Oid>) -> bool {
         if wanted.is_empty() && self.visits.is_empty() {
             return false;
         }
-        // One that was dropped in the meantime, or cannot be connected to, would end its worker with a FATAL.
+        // A database that was dropped meanwhile, or takes no connections, would end its worker with a FATAL error.
         let existing = databases();
         wanted.retain(|database| {
             let exists = existing.contains_key(database);
@@ -247,7 +254,7 @@ impl Launcher {
         for (number, database) in placeless.into_iter().enumerate() {
             worker_registry::no_place(database, why);
             let (since, is_said) = self.placeless.entry(database).or_insert_with(|| (Instant::now(), false));
-            // A place that comes free in a moment is none to speak of.
+            // No word of a database for which a place comes free in a moment.
             if number >= free_soon && since.elapsed() >= AGAIN && !std::mem::replace(is_said, true) {
                 pgrx::warning!(
                     "otp_gateway: no background worker could be started in database \"{}\": {why}; what is queued \
@@ -259,7 +266,7 @@ impl Launcher {
         true
     }
 
-    /// Some: there is no place.
+    /// Starts a worker in a database. Returns the reason if there is no place for it.
     fn start_one(&mut self, database: pg_sys::Oid) -> Option<&'static str> {
         let there = worker_registry::at(WorkerState::Starting).len() + worker_registry::at(WorkerState::Running).len();
         if there >= gucs::max_workers() {
@@ -275,10 +282,10 @@ impl Launcher {
             .set_function("otp_gateway_worker_main")
             .enable_spi_access()
             .set_start_time(BgWorkerStartTime::RecoveryFinished)
-            // Never by the postmaster, which does not know whether the database is still there: by the launcher.
+            // Restarted by the launcher: the postmaster does not know whether the database is still there.
             .set_restart_time(None)
             .set_argument(Some(pg_sys::Datum::from(u64::from(start) << 32 | u64::from(database.to_u32()))))
-            // Wakes the launcher when the worker has started and when it has ended.
+            // The postmaster wakes the launcher when the worker has started and when it has ended.
             .set_notify_pid(process::pid())
             .load_dynamic();
         match started {
@@ -294,9 +301,9 @@ impl Launcher {
     }
 }
 
-/// Every database that takes connections, and where the extension can be, and its name.
+/// Returns every database that takes connections and can have the extension, with its name.
 fn databases() -> HashMap<pg_sys::Oid, String> {
-    /// Left by a DROP DATABASE that was interrupted.
+    /// The connection limit that an interrupted DROP DATABASE leaves.
     const INVALID: i32 = -2;
     let mut found = HashMap::new();
     // As the autovacuum launcher does: a shared catalog can be read without a database.

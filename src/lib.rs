@@ -1,5 +1,5 @@
-//! `otp_gateway`: one-time-password flows from SQL. See README.md for the user's view; ARCHITECTURE.md has the
-//! processes, the life of a call, and which of these modules may use which (tests/layers.py sees to it).
+//! `otp_gateway`: one-time-password flows from SQL. README.md has the user's view; ARCHITECTURE.md has the processes,
+//! the life of a call, and which of these modules may use which (tests/layers.py checks that).
 
 mod api;
 mod crypto;
@@ -32,20 +32,20 @@ use crate::{
     pg::{process, session},
 };
 
-/// What Postgres 18 shows in pg_get_loaded_modules().
+/// The version that Postgres 18 shows in pg_get_loaded_modules().
 const VERSION: &CStr = match CStr::from_bytes_with_nul(concat!(env!("CARGO_PKG_VERSION"), "\0").as_bytes()) {
     Ok(version) => version,
     Err(_) => c"",
 };
-// Both are given: pgrx 0.18.1 takes `version` alone for the name.
+// Name and version are both given: with `version` alone, pgrx 0.18.1 would take it for the name.
 pgrx::pg_module_magic!(name = c"otp_gateway", version = VERSION);
 
-/// Wipes what is freed: types that wipe themselves do not reach the copies that hyper, rustls and serde_json make of a
-/// number or a code.
+/// Wipes memory when it is freed: types that wipe themselves do not reach the copies that hyper, rustls and serde_json
+/// make of a number or a code.
 #[global_allocator]
 static WIPING: zeroizing_alloc::ZeroAlloc<std::alloc::System> = zeroizing_alloc::ZeroAlloc(std::alloc::System);
 
-/// Around the end of each transaction, in this order. The first one also where the library is not preloaded.
+/// What runs around the end of each transaction, in this order. Without preloading, the first step alone.
 static AT_TRANSACTION_END: [Step; 6] = [
     Step { before: Some(extension_presence::before_commit), after: None },
     Step { before: Some(committed_rows::before_commit), after: Some(transaction::after_transaction) },
@@ -56,11 +56,11 @@ static AT_TRANSACTION_END: [Step; 6] = [
 ];
 
 /// Runs when the server loads the library: in the postmaster if it is preloaded, else in the first session that calls
-/// one of our functions, which is then told what to do.
+/// one of our functions; that call then fails, and its error says that the library must be preloaded.
 #[pgrx::pg_guard]
 pub extern "C-unwind" fn _PG_init() {
     process::capture_no_backtraces();
-    // Also where it is not preloaded: the statement that is told so is logged, too.
+    // Also without preloading: the statement that fails for it is logged, too.
     emit_log::init();
     if !session::is_preloading() {
         transaction_end::init(&AT_TRANSACTION_END[..1]);

@@ -1,4 +1,5 @@
-//! Postgres, made safe: whatever of it the rest of the extension uses, with nothing of one-time passwords in it.
+//! Postgres, made safe: the parts of it that the rest of the extension uses, with nothing of one-time passwords in
+//! them.
 
 pub mod advisory_lock;
 pub mod arguments;
@@ -22,5 +23,6 @@ pub mod table;
 pub mod transaction;
 pub mod uuid_time;
 pub mod values;
+pub mod wait_event;
 pub mod worker_transaction;
 pub mod writable;

@@ -1,4 +1,4 @@
-//! From the catalog to a value: the foreign server, its options, the caller's user mapping, and the right to use them.
+//! Providers: from the catalog to a foreign server, its options, the caller's user mapping, and the right to use them.
 
 pub mod account_breaker;
 pub mod candidates;
@@ -38,7 +38,7 @@ use crate::{
     },
 };
 
-/// For how long wrong codes count against a recipient where nobody says how long a code lives, and at most.
+/// For how long wrong codes count against a recipient if nothing says how long a code lives, in microseconds.
 const DEFAULT_CHECK_WINDOW: Micros = 600_000_000;
 
 /// A configured account at a vendor, as the caller may use it.
@@ -48,7 +48,7 @@ pub struct Provider {
     pub name: String,
     pub dialect: Dialect,
     pub options: Rc<ServerOptions>,
-    /// The user mapping that the credentials come from; 0: none is needed.
+    /// The user mapping that the credentials come from; 0 if none is needed.
     pub mapping: pg_sys::Oid,
     pub credentials: BTreeMap<String, Secret>,
     /// The server's options as they are written.
@@ -61,14 +61,14 @@ impl Provider {
         Self::of(named(name)?, role)
     }
 
-    /// The same, of a server as it is now.
+    /// Reads a provider from its server as it is now, after the check of USAGE.
     fn of(server: Server, role: pg_sys::Oid) -> Result<Self, Error> {
-        // Before its options are looked at: they are not for everybody's errors.
+        // Before the options are looked at: an error about them is not for everybody.
         check_usage(&server, role)?;
         Self::of_member(server, role)
     }
 
-    /// The same, for a role that may use a route over it.
+    /// Reads a provider as [`Self::of`] does, for a role that may use it, itself or by a route.
     fn of_member(server: Server, role: pg_sys::Oid) -> Result<Self, Error> {
         let dialect = description::of_server(&server)?;
         let options = ServerOptions::read(&dialect, &server.options)?;
@@ -82,7 +82,8 @@ impl Provider {
         Ok(Self { server: server.oid, name: server.name, dialect, options, mapping, credentials, given })
     }
 
-    /// What it allows a recipient, as far as it takes the record to tell.
+    /// Returns the rules for sends and checks: those that hold without the record, already decided for this recipient,
+    /// and those that the record decides.
     pub fn rules(&self, recipient: Option<&str>, max_checks: u32, code_lifetime: Option<Micros>) -> LimitRules {
         let options = &self.options;
         // A user's id is neither number nor address, whatever it looks like.
@@ -108,8 +109,9 @@ impl Provider {
         }
     }
 
-    /// Which account at the vendor this is, whatever the provider is called: two of one account share what counts
-    /// there. By the credential that names it, not by the secret one, which changes.
+    /// Returns which account at the vendor this is, whatever the provider is called: two providers of one account share
+    /// what the account has used. It goes by the credential that names the account, not by the secret one, which
+    /// changes.
     pub fn account(&self) -> Secret {
         let host = &self.options.host;
         let by_option = self.dialect.server_options.iter().find(|option| option.names_account);
@@ -122,7 +124,7 @@ impl Provider {
         });
         Secret::new(match named {
             Some(name) => format!("{}\0{host}\0{}", self.dialect.name, name.reveal()),
-            // Nobody has an account here: the server is one.
+            // The vendor runs on the customer's premises and has no account: the server stands for one.
             None if self.dialect.base_url.is_none() && self.options.base_url.is_empty() => {
                 format!("{}\0{}", self.dialect.name, self.server.to_u32())
             }
@@ -130,8 +132,8 @@ impl Provider {
         })
     }
 
-    /// What its calls depend on, in a form that is no secret as long as it stays in memory: after a change of it the
-    /// provider is tried anew.
+    /// Returns a fingerprint of what the provider's calls depend on, which is no secret as long as it stays in memory.
+    /// After a change of it the provider is tried anew.
     pub fn configuration(&self) -> Secret {
         let mut builder = FingerprintBuilder::of("configuration");
         for (name, value) in &self.given {
@@ -146,7 +148,7 @@ impl Provider {
         Secret::new(builder.finish().to_string())
     }
 
-    /// The options that name a file of credentials which every user of the machine can read.
+    /// Returns the options that name a file of credentials which every user of the machine can read.
     pub fn open_files(&self) -> Vec<String> {
         let of_mapping = foreign_servers::options_of_mapping(self.mapping).into_iter();
         let of_server = self.options.client_key_file.iter().map(|path| ("client_key_file".to_owned(), path.clone()));
@@ -154,19 +156,19 @@ impl Provider {
         files.filter(|(_, path)| is_open_to_all(path)).map(|(option, _)| option).collect()
     }
 
-    /// Whether it goes to one of test_numbers.
+    /// Returns whether a call goes to one of test_numbers.
     pub fn is_test_number(&self, prepared: &dialect::Prepared) -> bool {
         let recipient = prepared.recipient.as_ref().map(Secret::reveal);
         let code = self.options.test_numbers.as_ref().zip(recipient).and_then(|(numbers, to)| numbers.code_of(to));
         code.is_some()
     }
 
-    /// How long a call may take; `timeout`: what its dialect says, if it says something.
+    /// Returns how long a call may take. `timeout` is what the call's dialect says, if it says anything.
     pub fn timeout(&self, timeout: Option<Duration>) -> Duration {
         self.options.timeout.or(timeout).unwrap_or(TIMEOUT)
     }
 
-    /// How the HTTP client reaches it, for a call of that timeout.
+    /// Returns how the HTTP client reaches the provider, for a call of that timeout.
     pub fn endpoint(&self, timeout: Option<Duration>) -> Endpoint {
         let options = &self.options;
         let oauth =

@@ -1,14 +1,17 @@
-//! The record: every statement that writes verifications and attempts, in transactions of the worker's own, many
-//! attempts in one. What is durable, and when:
+//! The record: the statements that write verifications and attempts, in transactions of the worker's own, many attempts
+//! in one. What is durable, and when:
 //!
 //! 1. an intent is committed and flushed before its first byte leaves;
 //! 2. an outcome is committed before the caller is told; an `approved` is flushed first, others ride on the caller's
 //!    own commit, and if the server dies earlier the attempt is found in flight and becomes `unknown`.
 
+pub mod announcements;
 pub mod attempts;
 pub mod breakers;
 pub mod columns;
+pub mod counted;
 pub mod glance;
+pub mod hours;
 pub mod identities;
 pub mod identity;
 pub mod limits;
@@ -28,23 +31,33 @@ pub mod session_writes;
 pub mod transaction;
 pub mod verifications;
 
+use std::cell::{Cell, RefCell};
+
 use pgrx::spi::SpiClient;
+use policy::Timestamp;
 
 use crate::{
-    pg::row_array::{Columns, RowType},
+    pg::{
+        clock::clock,
+        row_array::{Columns, RowType},
+    },
     store::{
         prepared::Statement,
         transaction::{Durability, Failure},
     },
 };
 
-/// The version of the schema that this library works with: that of the newest SQL script, and `default_version` of the
-/// control file. A release without a script of its own has the one before.
+/// The version of the schema that this library works with: the version of the newest SQL script, and `default_version`
+/// of the control file. A release without a script of its own keeps the previous version.
 pub const SCHEMA_VERSION: &str = "0.7.0";
+
+/// What counts attempts.
+type Count = Box<dyn Fn(&[counted::EndedAttempt])>;
 
 /// The worker's access to the tables.
 pub struct Store {
     verifications: verifications::Statements,
+    announcements: announcements::Statements,
     attempts: attempts::Statements,
     queue: queue::Statements,
     limits: limits::Statements,
@@ -58,18 +71,25 @@ pub struct Store {
     attempt: RowType,
     reference: RowType,
     identity: RowType,
+    /// Told of each attempt whose end is on record, once.
+    count: Count,
+    hour_statements: hours::Statements,
+    hours: RefCell<hours::KnownHours>,
+    committed_at: Cell<Timestamp>,
 }
 
-/// One transaction of it.
+/// One transaction of the worker, with its statements.
 pub struct StoreTransaction<'a, 'conn> {
     client: &'a mut SpiClient<'conn>,
     store: &'a Store,
+    /// Attempts that end with it.
+    ended: Vec<counted::EndedAttempt>,
 }
 
 impl Store {
     /// Prepares the statements. `Failure::NotInstalled`: the extension is not installed here. None: its
     /// tables are of another version than this library.
-    pub fn open() -> Result<Option<Self>, Failure> {
+    pub fn open(count: impl Fn(&[counted::EndedAttempt]) + 'static) -> Result<Option<Self>, Failure> {
         transaction::run(Durability::Deferred, |client| {
             let version = client.select(
                 "SELECT extversion FROM pg_catalog.pg_extension WHERE extname OPERATOR(pg_catalog.=) 'otp_gateway'",
@@ -82,6 +102,7 @@ impl Store {
             }
             Ok(Some(Self {
                 verifications: verifications::Statements::prepare(client)?,
+                announcements: announcements::Statements::prepare(client)?,
                 attempts: attempts::Statements::prepare(client)?,
                 queue: queue::Statements::prepare(client)?,
                 limits: limits::Statements::prepare(client)?,
@@ -95,8 +116,17 @@ impl Store {
                 attempt: RowType::of(c"attempt_record"),
                 reference: RowType::of(c"reference"),
                 identity: RowType::of(c"identity"),
+                count: Box::new(count),
+                hour_statements: hours::Statements::prepare(client)?,
+                hours: RefCell::default(),
+                committed_at: Cell::new(clock()),
             }))
         })
+    }
+
+    /// When the last transaction was committed.
+    pub fn committed_at(&self) -> Timestamp {
+        self.committed_at.get()
     }
 
     /// Runs `body` in a transaction and commits it; on any error it is as if it never was.
@@ -105,7 +135,22 @@ impl Store {
         durability: Durability,
         body: impl FnOnce(&mut StoreTransaction) -> Result<R, Failure>,
     ) -> Result<R, Failure> {
-        transaction::run(durability, |client| body(&mut StoreTransaction { client, store: self }))
+        let mut ended = Vec::new();
+        let result = transaction::run(durability, |client| {
+            let mut writer = StoreTransaction { client, store: self, ended: Vec::new() };
+            let result = body(&mut writer)?;
+            writer.count_hours()?;
+            ended = writer.ended;
+            Ok(result)
+        });
+        self.hours.borrow_mut().settle(result.is_ok());
+        if result.is_ok() {
+            self.committed_at.set(clock());
+        }
+        if result.is_ok() && !ended.is_empty() {
+            (self.count)(&ended);
+        }
+        result
     }
 }
 

@@ -1,4 +1,4 @@
-//! The trigger functions: `send_after_commit`, for tables of the user's, and `note_queued`, for our own.
+//! The trigger functions: `send_after_commit`, for users' tables, and `note_queued`, for our own.
 
 pub mod row_event;
 
@@ -51,7 +51,7 @@ fn note(event: &Event) -> Result<pg_sys::Datum, Error> {
     Ok(event.0.with(column, Some(Transaction::current())))
 }
 
-/// Enqueues for the row, if it is one to enqueue for, and returns what the trigger returns.
+/// Enqueues a send for the row, if it is to have one, and returns what the trigger returns.
 fn send(event: &Event) -> Result<pg_sys::Datum, Error> {
     segment::check()?;
     let row = EventRow::read(event)?;
@@ -59,11 +59,11 @@ fn send(event: &Event) -> Result<pg_sys::Datum, Error> {
     if is_doubtful && row.id_column.is_none() {
         return Err(cannot_tell());
     }
-    // What a subscription applies is no statement, so that none was seen to begin.
+    // The changes that a subscription applies are no statements, so that no statement was seen to begin.
     if event.0.is_update && is_logical_worker() {
         transaction::doubt_rows_of(event.0.table());
     }
-    // It brings its verification along: a row that is restored, replicated or moved to another partition.
+    // A row that is restored, replicated or moved to another partition brings its verification along.
     if !event.0.is_update && row.id.is_some() && !row.is_asked_for {
         return Ok(event.0.unchanged());
     }
@@ -88,16 +88,16 @@ fn send(event: &Event) -> Result<pg_sys::Datum, Error> {
     }
 }
 
-/// A row that the trigger runs for, by what the trigger's arguments say of it.
+/// A row that the trigger runs for, read by the trigger's arguments.
 struct EventRow<'a> {
     event: &'a Event<'a>,
     provider: String,
     mapping: Rc<Mapping>,
     /// The column that takes the verification id.
     id_column: Option<i32>,
-    /// What the new row has there.
+    /// The new row's value in that column.
     id: Option<Uuid>,
-    /// It asks for a send, whatever has changed.
+    /// Whether the row asks for a send, whatever has changed.
     is_asked_for: bool,
 }
 
@@ -126,12 +126,13 @@ impl<'a> EventRow<'a> {
         self.mapping.values(row).ok_or_else(|| Error::internal("a column is gone", "Report it."))
     }
 
-    /// What the old row has in the column for the verification id.
+    /// Returns the old row's verification id.
     fn id_before(&self) -> Option<Uuid> {
         id_in(self.event.0.old_row()?, self.id_column?)
     }
 
-    /// What the trigger returns where nothing is enqueued. Nobody else is to see what asks for a send.
+    /// Returns what the trigger returns if nothing is enqueued. The value that asks for a send does not stay in the
+    /// row.
     fn unqueued(&self) -> pg_sys::Datum {
         match self.id_column {
             Some(column) if self.is_asked_for => self.event.with_id(column, self.id_before()),
@@ -139,9 +140,9 @@ impl<'a> EventRow<'a> {
         }
     }
 
-    /// What the trigger returns where the mapped columns are as they were: the row keeps its verification. Whoever
-    /// writes all columns does not mean this one: it is NULL to them, the id that they read before there was this one,
-    /// or what an INSERT proposed to them that ON CONFLICT made an UPDATE.
+    /// Returns what the trigger returns if the mapped columns have not changed: the row keeps its verification. A
+    /// statement that writes all columns may write another id without meaning it: NULL, the id that it read before the
+    /// present one was there, or the id that an INSERT proposed before ON CONFLICT made an UPDATE of it.
     fn unchanged(&self) -> pg_sys::Datum {
         let (Some(column), Some(before)) = (self.id_column, self.id_before()) else { return self.unqueued() };
         let is_not_meant = |id| is_earlier(id, before) || transaction::is_of_a_row(id);
@@ -152,9 +153,10 @@ impl<'a> EventRow<'a> {
         }
     }
 
-    /// Enqueues the send, and returns its id. None: a field that it needs is NULL, so that there is nothing to send.
+    /// Enqueues the send, and returns its id. Returns None if a field that it needs is NULL, so that there is nothing
+    /// to send.
     fn enqueue(&self, values: &Values, is_doubtful: bool) -> Result<Option<Uuid>, Error> {
-        // What is sent again is whose it was.
+        // A send that is repeated belongs to the role that it belonged to.
         let before = self.id_before().filter(|_| self.is_asked_for);
         let role = before.map(role_of).transpose()?.flatten().unwrap_or_else(current_role);
         let candidates = transaction::candidates(&self.provider, role.oid)?;
@@ -184,7 +186,7 @@ impl<'a> EventRow<'a> {
         Ok(Some(id))
     }
 
-    /// What the trigger returns with the id of the send that it has enqueued.
+    /// Returns what the trigger returns with the id of the enqueued send.
     fn with_id(&self, id: Uuid) -> pg_sys::Datum {
         match self.id_column {
             Some(column) => self.event.with_id(column, Some(id)),
@@ -201,7 +203,7 @@ fn cannot_tell() -> Error {
     )
 }
 
-/// The number of the column that takes the verification id.
+/// Returns the number of the column that takes the verification id.
 fn id_column_of(event: &Event, name: &str) -> Result<i32, Error> {
     if !event.is_before() {
         return Err(Error::invalid_parameter(

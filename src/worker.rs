@@ -23,19 +23,26 @@ pub mod shutdown;
 pub mod state;
 pub mod waiters;
 
+use std::{cell::RefCell, rc::Rc};
+
 use pgrx::pg_sys;
 use policy::Micros;
 
 use crate::{
     gucs,
-    ipc::worker_registry::{self, ExitReason, GRACE},
+    ipc::{
+        statistics::count::Counters,
+        worker_registry::{self, ExitReason, GRACE},
+    },
     pg::{
         background_worker::{self, background_worker},
         clock::{clock, since_boot},
         process::wait,
+        wait_event::WaitEvent,
     },
     store::{
         Store,
+        counted::EndedAttempt,
         replica::{self, Presence, REPLICATED},
         transaction::Failure,
     },
@@ -57,8 +64,9 @@ fn run(argument: pg_sys::Datum) {
         return;
     }
     worker_registry::runs(database);
-    let Some(store) = open_store(database) else { return };
-    let mut worker = Worker::open(database, store);
+    let statistics = Rc::new(RefCell::new(Counters::open(database.to_u32())));
+    let Some(store) = open_store(database, &statistics) else { return };
+    let mut worker = Worker::open(database, store, Rc::clone(&statistics));
     let name = announcement::begun(database);
     worker.recover();
     serve(&mut worker);
@@ -68,16 +76,22 @@ fn run(argument: pg_sys::Datum) {
     let grace = if worker.extension_is_dropped() || asked == Some(ExitReason::Dropped) { 0 } else { GRACE };
     // What could not be put down, and the queue, are for another worker, which the launcher starts; unless somebody
     // wants the database to themselves, and asks for a worker afterwards.
+    let is_gone = worker.extension_is_dropped() || asked == Some(ExitReason::Dropped);
     let leftover = worker.shut_down(grace);
+    if is_gone {
+        statistics.borrow_mut().give_up();
+    }
     lifecycle::leave(due, leftover == Leftover::Work && !is_needed_gone(asked));
 }
 
 /// The record of this database, as soon as nobody has it locked. None: there is none to work with, or this worker is to
 /// go; whoever waits has been told, and the worker's end is in order.
-fn open_store(database: pg_sys::Oid) -> Option<Store> {
+fn open_store(database: pg_sys::Oid, statistics: &Rc<RefCell<Counters>>) -> Option<Store> {
     let mut said = false;
     loop {
-        let (why, hint) = match Store::open() {
+        let counters = Rc::clone(statistics);
+        let count = move |ended: &[EndedAttempt]| counters.borrow_mut().count(ended);
+        let (why, hint) = match Store::open(count) {
             Ok(Some(store)) => return Some(store),
             Ok(None) => (
                 "the extension's tables in this database are of another version than the library",
@@ -103,7 +117,7 @@ fn open_store(database: pg_sys::Oid) -> Option<Store> {
                 if !std::mem::replace(&mut said, true) {
                     pgrx::log!("otp_gateway: the worker cannot read its tables yet: somebody has locked them");
                 }
-                wait(AFTER_LOCK);
+                wait(WaitEvent::WorkerMain, AFTER_LOCK);
                 continue;
             }
             Err(Failure::Error(why)) => pgrx::error!("otp_gateway: the worker cannot read its tables: {why}"),

@@ -3,8 +3,8 @@
 a file or folder of the repository, and to a heading of it where it names one; every path in backticks or in a shell
 block that begins with a folder of the repository exists, and every target that `make` is told to make; its lines are of
 at most 120 characters, but for tables and logs, as are those of our Rust, and README.md has at most 120 of them; every
-vendor's page in docs/vendors is of one shape, so that who has read one finds their way in the next; META.json has
-the versions of Cargo.toml and of the control file; and no file cites the folder `shared`, which is not part of it.
+vendor's page in docs/vendors is of one shape, so that who has read one finds their way in the next; each vendor that has
+a dialect is named wherever all are; META.json has the versions of Cargo.toml and of the control file; and no file cites the folder `shared`, which is not part of it.
 `documents.py [ROOT]`, in a git work tree; prints what breaks the promise, and ends with 1. (That the SQL of the
 documents works is test_documents_play.py's promise.)"""
 
@@ -29,6 +29,12 @@ MADE = "target/"
 MAKE = re.compile(r"\bmake ((?:[a-z][a-z-]* ?)+)")
 WIDTH = README_LINES = 120
 VENDORS = "docs/vendors"
+DIALECTS = "crates/dialect/src/dialects"
+# Where all vendors are named.
+LISTS = (
+    "README.md", "CHANGELOG.md", "docs/vendors/README.md", "docs/reference.md", "docs/first-vendor.md", "docs/limits.md",
+    "tests/simulator/README.md",
+)
 # The first table of a vendor's page, by how its rows begin.
 FACTS = (
     "sends to", "`base_url`", "without an account", "credentials", "a code", "lives", "wrong codes", "between two sends",
@@ -199,8 +205,16 @@ def other_versions(root):
             yield f"META.json says {version}, and {file} says {there}"
 
 
+def unnamed_vendors(root):
+    """Where a vendor with a dialect is not named, though all others are; as iServeU and REL-ID may be written."""
+    vendors = [path.stem for path in sorted((root / DIALECTS).glob("*.rs")) if path.stem != "sandbox"]
+    for list_ in LISTS:
+        text = (root / list_).read_text().lower().replace("-", "")
+        yield from (f"{list_} does not name {vendor}, which has a dialect" for vendor in vendors if vendor not in text)
+
+
 def main(root):
-    found = [*broken(root), *long_code(root), *other_versions(root)]
+    found = [*broken(root), *long_code(root), *other_versions(root), *unnamed_vendors(root)]
     documents = sum(path.suffix == ".md" for path in files_of(root))
     print("\n".join(f"   {line}" for line in found) or f"   documents: {documents}, and what they point to is there")
     return bool(found)

@@ -27,7 +27,9 @@ async function listen() {
   client.on("notification", ({ payload }) => changes.emit(JSON.parse(payload).id));
   try {
     await client.connect();
-    await client.query("LISTEN otp_gateway");
+    // Of what this role began: nobody else is told the channel's name.
+    const [{ channel }] = (await client.query("SELECT otp_gateway.channel()")).rows;
+    await client.query(`LISTEN ${channel}`);
     // What was announced meanwhile is lost: all look.
     for (const id of changes.eventNames()) changes.emit(id);
   } catch {
@@ -51,8 +53,9 @@ function answer(response, status, body) {
 // Recorded at once, sent by the server's worker: no connection waits for the vendor. What became of it: /events.
 async function requestCode(user, { mobile }, response) {
   try {
-    const { rows } = await pool.query("SELECT verification_id AS id FROM otp.otp_enqueue($1, $2)", [PROVIDER, { mobile }]);
-    user.asked = { id: rows[0].id, mobile };
+    const enqueue = "SELECT verification_id AS id FROM otp.otp_enqueue($1, $2)";
+    const [{ id }] = (await pool.query(enqueue, [PROVIDER, { mobile }])).rows;
+    user.asked = { id, mobile };
     answer(response, 202, { outcome: null });
   } catch (error) {
     if (error.code !== "22023") throw error;
@@ -63,9 +66,9 @@ async function requestCode(user, { mobile }, response) {
 async function enterCode(user, { code }, response) {
   const { id, mobile } = user.sent ?? {};
   if (!id) return answer(response, 410, { outcome: "not_found" });
-  const { rows: [row] } = await pool.query(`SELECT ${ROW} FROM otp.otp_verify($1::uuid, $2)`, [id, String(code)]);
+  const [row] = (await pool.query(`SELECT ${ROW} FROM otp.otp_verify($1::uuid, $2)`, [id, String(code)])).rows;
   // By what is on record for this very number.
-  const { rows: [proof] } = await pool.query("SELECT otp_gateway.is_approved($1::uuid, $2) AS holds", [id, mobile]);
+  const [proof] = (await pool.query("SELECT otp_gateway.is_approved($1::uuid, $2) AS holds", [id, mobile])).rows;
   if (proof.holds) {
     user.mobile = mobile;
     delete user.sent;
@@ -80,7 +83,7 @@ function events(user, request, response) {
   if (!asked) return answer(response, 404, {});
   response.writeHead(200, { "Content-Type": "text/event-stream", "Cache-Control": "no-store" });
   const look = async () => {
-    const { rows: [row] } = await pool.query(`SELECT ${ROW} FROM otp_gateway.wait($1::uuid, '0s')`, [asked.id]);
+    const [row] = (await pool.query(`SELECT ${ROW} FROM otp_gateway.wait($1::uuid, '0s')`, [asked.id])).rows;
     // A send that was refused has no code, and does not take the place of the one before.
     if (row.outcome === "sent" || row.outcome === "unknown") user.sent = asked;
     response.write(`data: ${JSON.stringify(row)}\n\n`);

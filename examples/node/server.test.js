@@ -7,10 +7,15 @@ const { default: pg } = await import("pg");
 const { server, close } = await import("./server.js");
 let origin;
 
-before(() => new Promise((ready) => server.listen(0, "127.0.0.1", () => {
-  origin = `http://127.0.0.1:${server.address().port}`;
-  ready();
-})));
+before(
+  () =>
+    new Promise((ready) =>
+      server.listen(0, "127.0.0.1", () => {
+        origin = `http://127.0.0.1:${server.address().port}`;
+        ready();
+      }),
+    ),
+);
 after(async () => {
   server.close();
   server.closeAllConnections();
@@ -85,14 +90,17 @@ test("too many wrong codes of a number: 429 with Retry-After, or 410", async () 
 test("the listener comes back", async () => {
   const direct = new pg.Client({ port: process.env.LISTEN_PORT ?? process.env.PGPORT });
   await direct.connect();
-  const pids = async () => (await direct.query(
-    "SELECT pid FROM pg_stat_activity WHERE query = 'LISTEN otp_gateway' AND usename = current_user AND datname = current_database()"
-  )).rows.map(({ pid }) => pid);
+  const pids = async () =>
+    (
+      await direct.query(
+        "SELECT pid FROM pg_stat_activity WHERE query LIKE 'LISTEN otp_gateway%' AND usename = current_user AND datname = current_database()",
+      )
+    ).rows.map(({ pid }) => pid);
   const before = await pids();
   assert.ok(before.length);
   await direct.query("SELECT pg_terminate_backend(pid) FROM unnest($1::int[]) AS pid", [before]);
   let now;
-  for (const end = Date.now() + 15_000; Date.now() < end; ) {
+  for (const end = Date.now() + 15_000; Date.now() < end;) {
     now = (await pids()).filter((pid) => !before.includes(pid));
     if (now.length) break;
   }

@@ -93,7 +93,8 @@ CREATE TABLE otp_gateway_internal.verification_record (
     route text,
     provider_id bigint,
     role_id bigint,
-    route_id bigint
+    route_id bigint,
+    country integer
 ) WITH (fillfactor = 50, toast_tuple_target = 8160);
 ALTER TABLE otp_gateway_internal.verification_record
     ALTER COLUMN recipient_key SET STATISTICS 0,
@@ -150,6 +151,8 @@ COMMENT ON COLUMN otp_gateway_internal.verification_record.role_id IS
 'of otp_gateway_internal.identity: the role that began it';
 COMMENT ON COLUMN otp_gateway_internal.verification_record.route_id IS
 'of otp_gateway_internal.identity: the route that it was asked of';
+COMMENT ON COLUMN otp_gateway_internal.verification_record.country IS
+'the calling code of the recipient''s country; null: it is no phone number, or began under 0.6.0';
 
 -- No foreign key: the worker is the only writer, and the check of one would cost a look-up and a row lock for each
 -- attempt. What limits count is where they can find it; none of the indexed columns ever changes.
@@ -702,6 +705,277 @@ COMMENT ON COLUMN otp_gateway.payload_field.required IS
 COMMENT ON COLUMN otp_gateway.payload_field.rule IS 'what may stand in it, in words';
 COMMENT ON COLUMN otp_gateway.payload_field.example IS 'a value that follows the rule, as a payload has it';
 
+-- What has been counted: since the server started, in shared memory, by the worker alone, read without asking it; and
+-- by hours, in a table. The functions see to it that each role sees its part.
+CREATE FUNCTION otp_gateway_internal.stat_attempt_rows() RETURNS jsonb
+LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'stat_attempt_rows';
+COMMENT ON FUNCTION otp_gateway_internal.stat_attempt_rows() IS
+'for the view otp_gateway.stat_attempt: an array with an object for each row';
+
+CREATE VIEW otp_gateway.stat_attempt AS
+SELECT
+    a.provider, a.operation, a.outcome, a.reason, a.attempts, a.total_time,
+    pg_catalog.to_timestamp(a.last_at) AS last_at, pg_catalog.to_timestamp(a.stats_reset) AS stats_reset
+FROM pg_catalog.jsonb_to_recordset(otp_gateway_internal.stat_attempt_rows()) AS a (
+    provider pg_catalog.text, operation pg_catalog.text, outcome pg_catalog.text, reason pg_catalog.text,
+    attempts pg_catalog.int8, total_time pg_catalog.float8, last_at pg_catalog.float8, stats_reset pg_catalog.float8
+);
+COMMENT ON VIEW otp_gateway.stat_attempt IS
+'how many attempts ended how, since stats_reset: a row for each provider, operation, outcome and reason that there '
+'was. For members of pg_read_all_stats all, for others those of the providers that they own. Where shared memory has '
+'no place for a provider (256 in all databases together), its attempts are in one row whose provider is null';
+COMMENT ON COLUMN otp_gateway.stat_attempt.provider IS 'the foreign server';
+COMMENT ON COLUMN otp_gateway.stat_attempt.operation IS 'send, verify, resend or cancel';
+COMMENT ON COLUMN otp_gateway.stat_attempt.outcome IS
+'how they ended, in one vocabulary for all vendors; those in flight are not counted yet';
+COMMENT ON COLUMN otp_gateway.stat_attempt.reason IS
+'the rule that refused them (outcome blocked), or, where the provider''s rules are only observed, would have';
+COMMENT ON COLUMN otp_gateway.stat_attempt.attempts IS 'how many';
+COMMENT ON COLUMN otp_gateway.stat_attempt.total_time IS
+'how long their calls took, in milliseconds, from the record of the intent to the record of the outcome; what was '
+'refused without a call, or was found in flight at a start, adds nothing';
+COMMENT ON COLUMN otp_gateway.stat_attempt.last_at IS 'when the last of them ended';
+COMMENT ON COLUMN otp_gateway.stat_attempt.stats_reset IS
+'since when it is counted: the start of the server, or otp_gateway.stat_reset';
+
+CREATE FUNCTION otp_gateway_internal.stat_latency_rows() RETURNS jsonb
+LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'stat_latency_rows';
+COMMENT ON FUNCTION otp_gateway_internal.stat_latency_rows() IS
+'for the view otp_gateway.stat_latency: an array with an object for each row';
+
+CREATE VIEW otp_gateway.stat_latency AS
+SELECT
+    l.provider, l.operation, l.attempts, l.total_time, l.mean_time, l.p50_time, l.p95_time, l.p99_time, l.bounds,
+    l.buckets, pg_catalog.to_timestamp(l.stats_reset) AS stats_reset
+FROM pg_catalog.jsonb_to_recordset(otp_gateway_internal.stat_latency_rows()) AS l (
+    provider pg_catalog.text, operation pg_catalog.text, attempts pg_catalog.int8, total_time pg_catalog.float8,
+    mean_time pg_catalog.float8, p50_time pg_catalog.float8, p95_time pg_catalog.float8, p99_time pg_catalog.float8,
+    bounds pg_catalog.float8[], buckets pg_catalog.int8[], stats_reset pg_catalog.float8
+);
+COMMENT ON VIEW otp_gateway.stat_latency IS
+'how long calls took, since stats_reset: a row for each provider and operation that there was, for whom '
+'otp_gateway.stat_attempt has rows. What was refused without a call, or was found in flight at a start, is not in it';
+COMMENT ON COLUMN otp_gateway.stat_latency.provider IS 'the foreign server';
+COMMENT ON COLUMN otp_gateway.stat_latency.operation IS 'send, verify, resend or cancel';
+COMMENT ON COLUMN otp_gateway.stat_latency.attempts IS 'how many calls';
+COMMENT ON COLUMN otp_gateway.stat_latency.total_time IS 'how long all of them took, in milliseconds';
+COMMENT ON COLUMN otp_gateway.stat_latency.mean_time IS 'total_time / attempts';
+COMMENT ON COLUMN otp_gateway.stat_latency.p50_time IS
+'below which half of them took, in milliseconds: estimated from buckets, within the nearest bounds';
+COMMENT ON COLUMN otp_gateway.stat_latency.p95_time IS 'the same of 95 of 100';
+COMMENT ON COLUMN otp_gateway.stat_latency.p99_time IS 'the same of 99 of 100';
+COMMENT ON COLUMN otp_gateway.stat_latency.bounds IS 'milliseconds, ascending';
+COMMENT ON COLUMN otp_gateway.stat_latency.buckets IS
+'how many took as long as the bound of the same place, or less; the others took longer than the last';
+COMMENT ON COLUMN otp_gateway.stat_latency.stats_reset IS 'since when it is counted';
+
+CREATE FUNCTION otp_gateway_internal.stat_provider_rows() RETURNS jsonb
+LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'stat_provider_rows';
+COMMENT ON FUNCTION otp_gateway_internal.stat_provider_rows() IS
+'for the view otp_gateway.stat_provider: an array with an object for each row';
+
+CREATE VIEW otp_gateway.stat_provider AS
+SELECT
+    p.provider, p.vendor, p.in_flight, p.max_in_flight, p.queued, p.parked,
+    pg_catalog.to_timestamp(p.oldest_queued_at) AS oldest_queued_at, p.breaker,
+    pg_catalog.to_timestamp(p.breaker_open_until) AS breaker_open_until,
+    pg_catalog.to_timestamp(p.failing_since) AS failing_since, p.consecutive_failures,
+    pg_catalog.to_timestamp(p.last_success_at) AS last_success_at,
+    pg_catalog.to_timestamp(p.last_failure_at) AS last_failure_at, p.last_failure_outcome, p.last_vendor_code,
+    p.last_vendor_message, p.limit_used, pg_catalog.to_timestamp(p.stats_reset) AS stats_reset
+FROM pg_catalog.jsonb_to_recordset(otp_gateway_internal.stat_provider_rows()) AS p (
+    provider pg_catalog.text, vendor pg_catalog.text, in_flight pg_catalog.int4, max_in_flight pg_catalog.int4,
+    queued pg_catalog.int4, parked pg_catalog.int4, oldest_queued_at pg_catalog.float8, breaker pg_catalog.text,
+    breaker_open_until pg_catalog.float8, failing_since pg_catalog.float8, consecutive_failures pg_catalog.int8,
+    last_success_at pg_catalog.float8, last_failure_at pg_catalog.float8, last_failure_outcome pg_catalog.text,
+    last_vendor_code pg_catalog.text, last_vendor_message pg_catalog.text, limit_used pg_catalog.float4,
+    stats_reset pg_catalog.float8
+);
+COMMENT ON VIEW otp_gateway.stat_provider IS
+'how it is with each provider and route of this database now: what is under way and queued, as its worker says, and how '
+'the latest calls went. For members of pg_read_all_stats all, for others the providers and routes that they own';
+COMMENT ON COLUMN otp_gateway.stat_provider.provider IS 'the foreign server';
+COMMENT ON COLUMN otp_gateway.stat_provider.vendor IS 'the dialect, or route; its foreign data wrapper is otp_<vendor>';
+COMMENT ON COLUMN otp_gateway.stat_provider.in_flight IS
+'calls under way, those included that wait for one of max_in_flight places; null for a route';
+COMMENT ON COLUMN otp_gateway.stat_provider.max_in_flight IS 'the server option; null for a route';
+COMMENT ON COLUMN otp_gateway.stat_provider.queued IS 'queued sends that may go as soon as there is room';
+COMMENT ON COLUMN otp_gateway.stat_provider.parked IS
+'queued sends that wait for another try, for the breaker or for the end of a pause';
+COMMENT ON COLUMN otp_gateway.stat_provider.oldest_queued_at IS
+'when the oldest of those that may go was enqueued';
+COMMENT ON COLUMN otp_gateway.stat_provider.breaker IS
+'closed; open: nothing is sent; half_open: the next send is a probe. Of several accounts the worst. null for a route, '
+'and while somebody has the record locked';
+COMMENT ON COLUMN otp_gateway.stat_provider.breaker_open_until IS 'when the next single send is let through';
+COMMENT ON COLUMN otp_gateway.stat_provider.failing_since IS
+'when the first of the failures in a row ended: unreachable, unknown, provider_error, auth_failed; null: the last call '
+'went well';
+COMMENT ON COLUMN otp_gateway.stat_provider.consecutive_failures IS 'how many failures in a row there were';
+COMMENT ON COLUMN otp_gateway.stat_provider.last_success_at IS
+'when the last call ended that shows that the vendor works: a wrong code is one';
+COMMENT ON COLUMN otp_gateway.stat_provider.last_failure_at IS 'when the last failure ended';
+COMMENT ON COLUMN otp_gateway.stat_provider.last_failure_outcome IS 'how that one ended';
+COMMENT ON COLUMN otp_gateway.stat_provider.last_vendor_code IS 'the code in the vendor''s own answer to it';
+COMMENT ON COLUMN otp_gateway.stat_provider.last_vendor_message IS
+'the beginning of the vendor''s own words, or the gateway''s where it must say why; redacted';
+COMMENT ON COLUMN otp_gateway.stat_provider.limit_used IS
+'how much of provider_limit is used, of its tightest window, 1 being all; null: there is none, or nothing has been '
+'sent since the worker began';
+COMMENT ON COLUMN otp_gateway.stat_provider.stats_reset IS
+'since when it is counted; null: nothing was';
+
+CREATE FUNCTION otp_gateway_internal.stat_worker_rows() RETURNS jsonb
+LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'stat_worker_rows';
+COMMENT ON FUNCTION otp_gateway_internal.stat_worker_rows() IS
+'for the view otp_gateway.stat_worker: an array with an object for each row';
+
+CREATE VIEW otp_gateway.stat_worker AS
+SELECT
+    w.datid, w.datname, w.pid, w.state, w.detail, w.library_version, w.schema_version,
+    pg_catalog.to_timestamp(w.backend_start) AS backend_start,
+    pg_catalog.to_timestamp(w.last_commit_at) AS last_commit_at, w.waiting,
+    pg_catalog.to_timestamp(w.waiting_since) AS waiting_since, w.in_flight, w.unrecorded, w.starts, w.recovered,
+    pg_catalog.to_timestamp(w.oldest_kept_at) AS oldest_kept_at,
+    pg_catalog.to_timestamp(w.purge_due_at) AS purge_due_at, w.chore, w.chore_done,
+    pg_catalog.to_timestamp(w.chore_since) AS chore_since, pg_catalog.to_timestamp(w.stats_reset) AS stats_reset
+FROM pg_catalog.jsonb_to_recordset(otp_gateway_internal.stat_worker_rows()) AS w (
+    datid pg_catalog.oid, datname pg_catalog.name, pid pg_catalog.int4, state pg_catalog.text, detail pg_catalog.text,
+    library_version pg_catalog.text, schema_version pg_catalog.text, backend_start pg_catalog.float8,
+    last_commit_at pg_catalog.float8, waiting pg_catalog.int4, waiting_since pg_catalog.float8,
+    in_flight pg_catalog.int4, unrecorded pg_catalog.int4, starts pg_catalog.int8, recovered pg_catalog.int8,
+    oldest_kept_at pg_catalog.float8, purge_due_at pg_catalog.float8, chore pg_catalog.text,
+    chore_done pg_catalog.int8, chore_since pg_catalog.float8, stats_reset pg_catalog.float8
+);
+COMMENT ON VIEW otp_gateway.stat_worker IS
+'a row for each database of the server that has a worker, or has had one since the server started; on a standby there '
+'are none. For members of pg_read_all_stats all, for the owner of the database its own';
+COMMENT ON COLUMN otp_gateway.stat_worker.datid IS 'the OID of the database';
+COMMENT ON COLUMN otp_gateway.stat_worker.datname IS 'its name';
+COMMENT ON COLUMN otp_gateway.stat_worker.pid IS 'of the worker, as in pg_stat_activity';
+COMMENT ON COLUMN otp_gateway.stat_worker.state IS
+'starting, running or leaving; none: none is needed now; no_place: there is no room for it; crashed: it has died, and is '
+'started anew';
+COMMENT ON COLUMN otp_gateway.stat_worker.detail IS 'why, of no_place and crashed';
+COMMENT ON COLUMN otp_gateway.stat_worker.library_version IS 'of the library in memory';
+COMMENT ON COLUMN otp_gateway.stat_worker.schema_version IS
+'of the tables that the worker works with; null: there is no worker';
+COMMENT ON COLUMN otp_gateway.stat_worker.backend_start IS 'when the worker came up';
+COMMENT ON COLUMN otp_gateway.stat_worker.last_commit_at IS 'when it last ended a transaction well';
+COMMENT ON COLUMN otp_gateway.stat_worker.waiting IS 'calls that it has not taken up yet';
+COMMENT ON COLUMN otp_gateway.stat_worker.waiting_since IS 'since when the first of them waits';
+COMMENT ON COLUMN otp_gateway.stat_worker.in_flight IS 'calls to vendors that are under way, or end just now';
+COMMENT ON COLUMN otp_gateway.stat_worker.unrecorded IS
+'calls that have ended, and whose end a lock or a full disk keeps from the record';
+COMMENT ON COLUMN otp_gateway.stat_worker.starts IS 'how often a worker has begun since stats_reset';
+COMMENT ON COLUMN otp_gateway.stat_worker.recovered IS
+'attempts that became unknown since then because a worker before, or the server, left them in flight';
+COMMENT ON COLUMN otp_gateway.stat_worker.oldest_kept_at IS
+'when the oldest verification on record began, as far as it was looked at';
+COMMENT ON COLUMN otp_gateway.stat_worker.purge_due_at IS 'when that one is to be deleted';
+COMMENT ON COLUMN otp_gateway.stat_worker.chore IS
+'what takes long and is done in parts between calls: recovery, reading the queue, reading seals, purge, forget, '
+'resealing; null: none of it';
+COMMENT ON COLUMN otp_gateway.stat_worker.chore_done IS 'how many rows it has looked at, deleted or changed so far';
+COMMENT ON COLUMN otp_gateway.stat_worker.chore_since IS 'when it began with that';
+COMMENT ON COLUMN otp_gateway.stat_worker.stats_reset IS 'since when starts and recovered are counted';
+
+-- No key: a restored dump may bring rows beside those that are there, and a version of a row that many others follow, in
+-- the time of a long transaction, is not looked at for each of them.
+CREATE TABLE otp_gateway_internal.hourly_record (
+    hour timestamptz NOT NULL,
+    provider_id bigint NOT NULL,
+    role_id bigint NOT NULL,
+    route_id bigint NOT NULL,
+    country integer NOT NULL,
+    counts bigint[] NOT NULL
+) WITH (fillfactor = 50);
+CREATE INDEX hourly_record_hour_idx ON otp_gateway_internal.hourly_record (hour, provider_id);
+ALTER TABLE otp_gateway_internal.hourly_record REPLICA IDENTITY FULL;
+ALTER TABLE otp_gateway_internal.hourly_record ENABLE ROW LEVEL SECURITY;
+COMMENT ON TABLE otp_gateway_internal.hourly_record IS
+'what the view otp_gateway.stat_hourly shows: of the flows that began in one hour, what became of them; written by the '
+'worker in the transaction that puts an attempt''s end on record, kept for 400 days';
+COMMENT ON COLUMN otp_gateway_internal.hourly_record.hour IS 'when it began';
+COMMENT ON COLUMN otp_gateway_internal.hourly_record.provider_id IS
+'of otp_gateway_internal.identity: the foreign server that the attempts went to, or would have';
+COMMENT ON COLUMN otp_gateway_internal.hourly_record.role_id IS
+'of otp_gateway_internal.identity: the role that began the flows';
+COMMENT ON COLUMN otp_gateway_internal.hourly_record.route_id IS
+'of otp_gateway_internal.identity: the route that they were asked of; 0: none';
+COMMENT ON COLUMN otp_gateway_internal.hourly_record.country IS
+'the calling code of the recipients'' country; 0: none is known';
+COMMENT ON COLUMN otp_gateway_internal.hourly_record.counts IS
+'in the order of src/store/hours.rs; one that a later version adds comes last';
+SELECT pg_catalog.pg_extension_config_dump('otp_gateway_internal.hourly_record', '');
+
+CREATE VIEW otp_gateway.stat_hourly WITH (security_barrier) AS
+SELECT
+    h.hour, p.name AS provider, t.name AS route, c.name::pg_catalog.name AS created_by, shown.*
+FROM otp_gateway_internal.hourly_record AS h
+LEFT JOIN otp_gateway_internal.identity AS p ON p.id OPERATOR(pg_catalog.=) h.provider_id
+LEFT JOIN otp_gateway_internal.identity AS t ON t.id OPERATOR(pg_catalog.=) h.route_id
+LEFT JOIN otp_gateway_internal.identity AS c ON c.id OPERATOR(pg_catalog.=) h.role_id
+CROSS JOIN LATERAL (
+    SELECT
+        CASE WHEN h.country OPERATOR(pg_catalog.>) 0 THEN pg_catalog.concat('+', h.country) END AS country,
+        h.counts[1] AS sends, h.counts[2] AS sent, h.counts[3] AS unknown,
+        h.counts[1] OPERATOR(pg_catalog.-) h.counts[2] OPERATOR(pg_catalog.-) h.counts[3] AS failed,
+        h.counts[4] AS blocked, h.counts[5] AS would_block,
+        h.counts[2] OPERATOR(pg_catalog.+) h.counts[3] AS billable,
+        h.counts[6] AS verifications, h.counts[7] AS converted,
+        CASE WHEN h.counts[6] OPERATOR(pg_catalog.>) 0
+            THEN (h.counts[7]::pg_catalog.float8 OPERATOR(pg_catalog./) h.counts[6]::pg_catalog.float8)::pg_catalog.float4
+        END AS conversion,
+        h.counts[8] AS verifies, h.counts[9] AS invalid_codes,
+        h.counts[10]::pg_catalog.float8 OPERATOR(pg_catalog./) 1000 AS total_time, h.counts[11:21] AS buckets
+) AS shown
+WHERE EXISTS (
+        SELECT FROM pg_catalog.pg_roles AS r
+        WHERE r.rolname OPERATOR(pg_catalog.=) 'pg_read_all_stats' AND pg_catalog.pg_has_role(r.oid, 'USAGE')
+    )
+    OR h.role_id OPERATOR(pg_catalog.=) ANY (ARRAY(SELECT r.id FROM otp_gateway_internal.own_role AS r))
+    OR h.provider_id OPERATOR(pg_catalog.=) ANY (ARRAY(SELECT o.id FROM otp_gateway_internal.own_server AS o))
+    OR h.route_id OPERATOR(pg_catalog.=) ANY (ARRAY(SELECT o.id FROM otp_gateway_internal.own_server AS o));
+COMMENT ON VIEW otp_gateway.stat_hourly IS
+'of the flows that began in one hour, what became of them: a row for each hour, provider, route, role and country, as '
+'soon as an attempt''s end is on record, kept for 400 days, however long the record itself is. WHERE hour >= ... reads '
+'it by an index. Test numbers are not counted. For members of pg_read_all_stats all, for others those of the providers '
+'that they own and of the roles whose rights they have';
+COMMENT ON COLUMN otp_gateway.stat_hourly.hour IS
+'when the hour began in which the verifications began, whenever their attempts were';
+COMMENT ON COLUMN otp_gateway.stat_hourly.provider IS
+'the foreign server that the attempts went to, or would have, as it is called now, or was when it was dropped';
+COMMENT ON COLUMN otp_gateway.stat_hourly.route IS 'the route that they were asked of';
+COMMENT ON COLUMN otp_gateway.stat_hourly.created_by IS
+'the role that began the verifications, as it is called now, or was when it was dropped';
+COMMENT ON COLUMN otp_gateway.stat_hourly.country IS
+'the calling code of the recipients'' country, as +94; null: no phone number, or one of before 0.7.0';
+COMMENT ON COLUMN otp_gateway.stat_hourly.sends IS 'sends and resends, but for those that a rule refused';
+COMMENT ON COLUMN otp_gateway.stat_hourly.sent IS 'those of them that ended as sent';
+COMMENT ON COLUMN otp_gateway.stat_hourly.unknown IS 'those of them that ended as unknown: they may have been sent';
+COMMENT ON COLUMN otp_gateway.stat_hourly.failed IS 'those of them that ended as anything else';
+COMMENT ON COLUMN otp_gateway.stat_hourly.blocked IS 'sends and resends that a rule refused';
+COMMENT ON COLUMN otp_gateway.stat_hourly.would_block IS
+'those of sends that a rule would have refused, were the provider''s rules not only observed';
+COMMENT ON COLUMN otp_gateway.stat_hourly.billable IS 'sent + unknown: times your price, what it cost at most';
+COMMENT ON COLUMN otp_gateway.stat_hourly.verifications IS
+'verifications whose first code was sent, or may have been: without resends';
+COMMENT ON COLUMN otp_gateway.stat_hourly.converted IS 'verifications that were sent from here and are approved';
+COMMENT ON COLUMN otp_gateway.stat_hourly.conversion IS 'converted / verifications; null where there are none';
+COMMENT ON COLUMN otp_gateway.stat_hourly.verifies IS 'codes that were checked, but for those that a rule refused';
+COMMENT ON COLUMN otp_gateway.stat_hourly.invalid_codes IS 'those of them that ended as invalid_code';
+COMMENT ON COLUMN otp_gateway.stat_hourly.total_time IS
+'how long the calls of sends and resends took, in milliseconds, as far as that is known';
+COMMENT ON COLUMN otp_gateway.stat_hourly.buckets IS
+'how many of those calls took as long as the bound of the same place in otp_gateway.stat_latency, or less';
+
+CREATE FUNCTION otp_gateway.stat_reset(provider text DEFAULT NULL) RETURNS void
+LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'stat_reset';
+COMMENT ON FUNCTION otp_gateway.stat_reset(text) IS
+'Has otp_gateway.stat_attempt, stat_latency, stat_provider and stat_worker count anew: of all providers, or of one. '
+'stat_hourly stays as it is. For superusers, and whoever is granted EXECUTE. Errors: 42704 no such provider.';
+
 CREATE TYPE otp_gateway.result AS (
     verification_id uuid,
     attempt_id uuid,
@@ -794,6 +1068,14 @@ COMMENT ON FUNCTION otp_gateway.wait(uuid, interval) IS
 'Waits until the send of a verification has an outcome, and returns its row; when the timeout is over, the row as '
 'it is then (status queued or sending, outcome null). Errors: 55000 inside the transaction that enqueued it, for it '
 'would never end there; 42704 no such verification of yours.';
+
+CREATE FUNCTION otp_gateway.channel(role text DEFAULT CURRENT_USER) RETURNS text
+LANGUAGE c STABLE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'notification_channel';
+COMMENT ON FUNCTION otp_gateway.channel(text) IS
+'The channel on which, with otp_gateway.notify, each change of status of the verifications is announced that this role '
+'began: LISTEN to it. Nobody can guess its name, and only who has the role''s rights is told it. Ask at each connect: a '
+'new key in otp_gateway.key_file gives it another, and the one before is served while the old key is in the file. '
+'Errors: 42704 no such role, 42501 not one whose rights the caller has.';
 
 CREATE FUNCTION otp_gateway.send_after_commit() RETURNS trigger
 LANGUAGE c AS 'MODULE_PATHNAME', 'send_after_commit';
@@ -1158,8 +1440,8 @@ BEGIN
         FROM pg_catalog.pg_proc AS p
         CROSS JOIN LATERAL pg_catalog.aclexplode(coalesce(p.proacl, pg_catalog.acldefault('f', p.proowner))) AS a
         WHERE p.pronamespace OPERATOR(pg_catalog.=) ANY (ours)
-            AND p.proname
-                OPERATOR(pg_catalog.=) ANY (ARRAY['note_queued', 'recognise', 'rotate_key']::pg_catalog.name[])
+            AND p.proname OPERATOR(pg_catalog.=)
+                ANY (ARRAY['note_queued', 'recognise', 'rotate_key', 'stat_reset']::pg_catalog.name[])
             AND a.grantee OPERATOR(pg_catalog.<>) p.proowner
     LOOP
         EXECUTE pg_catalog.format('REVOKE ALL ON FUNCTION %s FROM %s CASCADE', given.function, given.grantee);
@@ -1176,7 +1458,8 @@ END
 $$;
 GRANT USAGE ON SCHEMA otp_gateway TO PUBLIC;
 GRANT SELECT ON otp_gateway.verification, otp_gateway.attempt, otp_gateway.recent, otp_gateway.ranges,
-    otp_gateway.provider, otp_gateway.payload_field TO PUBLIC;
+    otp_gateway.provider, otp_gateway.payload_field, otp_gateway.stat_attempt, otp_gateway.stat_latency, otp_gateway.stat_provider,
+    otp_gateway.stat_worker, otp_gateway.stat_hourly TO PUBLIC;
 
 -- Where others make functions, theirs can be called in the place of ours.
 DO $$

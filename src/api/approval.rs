@@ -1,5 +1,5 @@
-//! Whether a number is proven, and whether it takes another code: what a table of the user's asks of the verification
-//! that its row names.
+//! `otp_gateway.is_approved` and `send_again`, for users' tables: whether a number is proven, and whether it needs
+//! another code, by the verification that the table's row names.
 
 use dialect::Secret;
 use policy::{Micros, Status};
@@ -15,10 +15,10 @@ use crate::{
     },
 };
 
-/// In the column of a row: the trigger is to send for it as it is.
+/// The value of a row's column with which the trigger sends for the row.
 pub const SEND_AGAIN: Uuid = Uuid::nil();
 
-/// What is dated so far ahead was not approved just now: the clock was set back.
+/// How far ahead an approval may be dated. One that is dated later was not just made: the clock was set back.
 const AHEAD: Micros = 60_000_000;
 
 sql_function!(
@@ -33,14 +33,14 @@ sql_function!(
 sql_function!(
     fn send_again(verification_id: Option<Uuid>) -> pgrx::datum::Uuid {
         not_in_parallel()?;
-        // What is not there, or not the caller's, is no code that anybody could still type.
+        // A verification that is not there, or not the caller's, has no code that anybody could still type.
         let recorded = verification_id.map(session_reads::own).transpose()?.flatten();
         let is_open = |recorded: &VerificationSnapshot| match recorded.status {
             Status::Pending | Status::Unknown => recorded.expires_at.is_none_or(|end| end > clock()),
             status => !status.is_terminal(),
         };
         let open = match verification_id.filter(|_| recorded.as_ref().is_some_and(is_open)) {
-            // Who says that the code is over may be believed as far as this, and no further: it ends no verification.
+            // A vendor's word that the code is over is believed here, and only here: it ends no verification.
             Some(id) if session_reads::is_called_expired(id)? => None,
             open => open,
         };
@@ -48,7 +48,7 @@ sql_function!(
     }
 );
 
-/// There the record as it is now cannot be read.
+/// Fails during a parallel operation, where the record cannot be read as it is now.
 fn not_in_parallel() -> Result<(), Error> {
     if session::is_parallel() {
         return Err(Error::invalid_transaction_state(
@@ -64,7 +64,7 @@ fn is_fresh(recorded: &VerificationSnapshot, within: Micros) -> bool {
         && recorded.approved_at.is_some_and(|at| (-AHEAD..=within).contains(&clock().since(at)))
 }
 
-/// Whether the code went to this very number, in whatever spelling.
+/// Returns whether the code went to this very number, in whatever spelling.
 fn went_to(id: Uuid, recorded: &VerificationSnapshot, mobile: &Secret) -> Result<bool, Error> {
     let Some(key) = &recorded.recipient_key else { return Ok(false) };
     let recipient = dialect::by_name(&recorded.vendor).and_then(|dialect| (dialect.recipient)(mobile.reveal()));

@@ -1,4 +1,4 @@
-//! `otp_gateway.check`: what stands in the way of a send, as far as that can be seen without making one.
+//! `otp_gateway.check`: what stands in the way of a send, as far as that can be seen without sending.
 
 use std::{
     path::Path,
@@ -38,9 +38,9 @@ use crate::{
     store::sealing_key,
 };
 
-/// A certificate that ends sooner is warned of, in days.
+/// How many days before its end a certificate is warned of.
 const SOON: i64 = 30;
-/// How long the worker may take beyond what a connection may.
+/// How long the worker may take, in microseconds, beyond the time that a connection may take.
 const GRACE: Micros = 5_000_000;
 
 sql_function!(
@@ -50,7 +50,8 @@ sql_function!(
     }
 );
 
-/// Of a provider, or of a route and each of its providers. Who may not use it has nobody called.
+/// Returns the findings of a provider, or of a route and each of its providers. For a role that may not use it, no
+/// vendor is called.
 fn of_name(name: &str, role: pg_sys::Oid) -> Result<Vec<Findings>, Error> {
     let server = named(name)?;
     let mut findings = Findings::of(&server.name);
@@ -96,7 +97,7 @@ fn of_member(route: &Server, name: &str, role: pg_sys::Oid, is_served: bool) -> 
     findings
 }
 
-/// What is the same for all providers. False: nobody is there to make a connection.
+/// Adds the findings that are the same for all providers. Returns false if nobody is there to make a connection.
 fn gateway(findings: &mut Findings) -> bool {
     match segment::check() {
         Ok(()) => findings.ok("preload", "the library is in shared_preload_libraries"),
@@ -107,7 +108,7 @@ fn gateway(findings: &mut Findings) -> bool {
     }
     findings.record();
     let is_served = worker(findings);
-    // Later: a first start makes it.
+    // Looked at after the wait for the launcher, which makes the file at the server's first start.
     match sealing_key::keys_at_once() {
         Ok(_) if is_among_the_data(&gucs::key_file()) => findings.warn(
             "key_file",
@@ -121,13 +122,13 @@ fn gateway(findings: &mut Findings) -> bool {
     is_served
 }
 
-/// Whether a file is in the data directory, wherever links lead.
+/// Returns whether a file is in the data directory, wherever links lead.
 fn is_among_the_data(file: &Path) -> bool {
     let real = |path: &Path| path.canonicalize().ok();
     real(file).zip(real(Path::new(&settings::data_directory()))).is_some_and(|(file, data)| file.starts_with(data))
 }
 
-/// Whether the next send is one too many for provider_limit.
+/// Adds a finding if provider_limit leaves no room for the next send.
 fn budget(findings: &mut Findings, is_served: bool) {
     let Some(budget) = findings.budget.take().filter(|_| is_served) else { return };
     match ask(&Request::Budget(budget.server, budget.limits.clone()), GRACE) {
@@ -171,13 +172,13 @@ fn busy() -> Error {
     )
 }
 
-/// None: not in time.
+/// Returns the worker's response; None if it did not come in time.
 fn ask(request: &Request, patience: Micros) -> Result<Option<Response>, Error> {
     let until = since_boot() + patience;
     loop {
         let response = session::send(&message::write(request), *Uuid::nil().as_bytes(), Some(until));
         match response.map_err(Unanswered::error)?.map(|response| message::read(&response)).transpose()? {
-            // The worker was another one by then.
+            // Another worker has taken over meanwhile: ask again.
             Some(Response::Retry) => {}
             Some(Response::Error(error)) => return Err(error),
             response => return Ok(response),
@@ -185,7 +186,7 @@ fn ask(request: &Request, patience: Micros) -> Result<Option<Response>, Error> {
     }
 }
 
-/// The way to the vendor, as the worker's HTTP client finds it.
+/// Adds the findings about the connection to the vendor, as the worker's HTTP client finds it.
 fn network(findings: &mut Findings, is_served: bool) {
     let Some(endpoint) = findings.endpoint.take() else { return };
     findings.breaker();
@@ -215,13 +216,13 @@ fn network(findings: &mut Findings, is_served: bool) {
     }
 }
 
-/// A way to a host.
+/// The connection to a host.
 struct Way {
     url: Option<Url>,
-    /// Where the connection goes at first: the proxy, if there is one.
+    /// Where the connection goes first: the proxy, if there is one, else the host.
     first: Option<Url>,
     has_files: bool,
-    /// There is a list of hosts, which it is among if it is taken.
+    /// Whether there is a list of allowed hosts: then a connection that is made goes to a listed host.
     is_listed: bool,
 }
 
@@ -234,7 +235,7 @@ impl Way {
         Self { url, first, has_files, is_listed }
     }
 
-    /// A finding for each step, up to the one that it came no further than.
+    /// Adds a finding for each step, up to the step that failed.
     fn add_to(&self, findings: &mut Findings, check: &ConnectionCheck) {
         let (host, first) = (host(self.url.as_ref()), host(self.first.as_ref()));
         let port = self.first.as_ref().and_then(Url::port_or_known_default).unwrap_or_default();

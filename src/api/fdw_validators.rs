@@ -1,4 +1,4 @@
-//! The validators of the foreign data wrappers: a mistyped or misplaced option is refused when it is written.
+//! The validators of the foreign data wrappers: they refuse a mistyped or misplaced option when it is written.
 
 use dialect::Dialect;
 use pgrx::pg_sys;
@@ -21,7 +21,7 @@ use crate::{
     },
 };
 
-/// Of every vendor: the name of the function that was called, `twilio_validator`, says of which.
+/// Defines one validator for all vendors: the name of the called function, `twilio_validator`, says which vendor's.
 macro_rules! validators {
     ($($symbol:ident),* $(,)?) => {$(
         sql_function!(
@@ -34,7 +34,7 @@ macro_rules! validators {
 
 validators! {
     vendor_validator,
-    // As the scripts before 0.6.0 name it.
+    // The symbols that scripts before 0.6.0 name.
     iserveu_validator,
     hyperverge_validator,
     paytm_validator,
@@ -64,7 +64,8 @@ sql_function!(
     }
 );
 
-/// A statement that is refused has credentials in it as often as one that is not: both are hidden from the log.
+/// Checks the options of a server or a user mapping. The statement is kept out of the log, refused or not: it may hold
+/// credentials either way.
 pub fn validate(dialect: &Dialect, options: &[(String, String)], catalog: pg_sys::Oid) -> Result<(), Error> {
     match catalog {
         pg_sys::ForeignServerRelationId => {
@@ -95,13 +96,13 @@ pub fn validate(dialect: &Dialect, options: &[(String, String)], catalog: pg_sys
     }
 }
 
-/// Files that hold what nobody else is to read, and that everybody can.
+/// Warns of files that hold secrets and that every user of the machine can read.
 fn warn_of_open_files(options: &[(String, String)], is_private: impl Fn(&str) -> bool) {
     let open = options.iter().filter(|(name, path)| is_private(name) && is_open_to_all(path));
     open.for_each(|(name, path)| open_to_all(name, path).warn());
 }
 
-/// A file option makes the server read a file: that takes the right to.
+/// Fails if the role may not have the server read a file, as an option that names a file does.
 pub fn may_name_files(option: &str) -> Result<(), Error> {
     if may_read_files(current_user()) {
         return Ok(());
@@ -112,7 +113,7 @@ pub fn may_name_files(option: &str) -> Result<(), Error> {
     ))
 }
 
-/// Options of a server or a user mapping, as a validator is given them.
+/// The options of a server or a user mapping, as a validator gets them.
 pub struct Options(pub Vec<(String, String)>);
 
 impl Argument for Options {

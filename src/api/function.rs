@@ -1,7 +1,7 @@
-//! The boundary to Postgres: a call is one of ours only if the function is *declared* with what its body reads and
-//! returns. Whoever calls says nothing of types here: a function can be called by the protocol's own message, as a
-//! trigger, a cast or an operator, or be declared anew with other types by a superuser, and each argument is a pointer
-//! to whoever believes it.
+//! The boundary to Postgres. A call is accepted only if the function is *declared* with the types that its body reads
+//! and returns. The call itself says nothing of types: a function can be called by the protocol's own message, as a
+//! trigger, a cast or an operator, or a superuser can declare it anew with other types, and each argument is a pointer
+//! that the body would believe.
 
 use std::ffi::{CStr, c_char};
 
@@ -11,19 +11,19 @@ use pgrx::{IntoDatum, pg_sys};
 pub struct Call {
     fcinfo: pg_sys::FunctionCallInfo,
     takes: &'static [pg_sys::Oid],
-    /// How many arguments were read.
+    /// How many arguments were read so far.
     read: usize,
 }
 
 impl Call {
     /// # Safety
-    /// Postgres' own record of a call that is under way.
+    /// `fcinfo` is Postgres' own record of a call that is under way.
     pub unsafe fn of(
         fcinfo: pg_sys::FunctionCallInfo,
         takes: &'static [pg_sys::Oid],
         returns: pg_sys::Oid,
     ) -> Result<Self, Error> {
-        // Nor does it matter what is asked, where texts are not in the encoding in which they are read.
+        // Checked first: in a database of another encoding no text could be read.
         utf8()?;
         // SAFETY: as the caller promises; C code that calls a function directly gives no flinfo.
         let fits = unsafe {
@@ -35,7 +35,7 @@ impl Call {
         if fits { Ok(Self { fcinfo, takes, read: 0 }) } else { Err(declared_otherwise()) }
     }
 
-    /// The next argument.
+    /// Reads the next argument.
     pub fn argument<T: Argument>(&mut self, name: &str) -> Result<T, Error> {
         assert!(self.takes.get(self.read) == Some(&T::TYPE), "arguments are read as they are declared");
         // SAFETY: there are as many arguments as `takes` has types, and this one is declared of T's.
@@ -46,7 +46,7 @@ impl Call {
         }
     }
 
-    /// The function's name in SQL, which is not always that of its symbol.
+    /// Returns the function's name in SQL, which may differ from its symbol's.
     pub fn function_name(&self) -> String {
         // SAFETY: a function whose row [`Call::of`] has found; the name is a palloc'ed copy, or null.
         unsafe {
@@ -60,7 +60,8 @@ impl Call {
     }
 }
 
-/// That the texts of this database are in UTF-8. pg_upgrade carries over what is there, and sends nothing.
+/// Fails if the texts of this database are not in UTF-8. Under pg_upgrade it does not fail: pg_upgrade carries over
+/// what is there, and sends nothing.
 fn utf8() -> Result<(), Error> {
     // SAFETY: variables of this session; the name is a C string.
     let (encoding, name, is_upgrade) = unsafe {
@@ -77,8 +78,8 @@ fn utf8() -> Result<(), Error> {
     ))
 }
 
-/// Whether a function has exactly this declaration, and is a plain function: one that is declared a window function is
-/// given its arguments elsewhere.
+/// Returns whether a function has exactly this declaration, and is a plain function: a window function would get its
+/// arguments elsewhere.
 fn is_declared(function: pg_sys::Oid, takes: &[pg_sys::Oid], returns: pg_sys::Oid) -> bool {
     const CACHE: i32 = pg_sys::SysCacheIdentifier::PROCOID as i32;
     // SAFETY: a look-up by the cache's key, released after the row is read; proargtypes has pronargs elements.
@@ -107,17 +108,17 @@ pub(super) fn declared_otherwise() -> Error {
     )
 }
 
-/// What a function returns, and the frame that goes with it.
+/// The result of a SQL function, and what the frame does for functions with this result.
 pub trait Returned: Sized {
     /// The type that the function must be declared to return.
     fn declared() -> pg_sys::Oid;
 
-    /// Before anything else.
+    /// Runs before anything else.
     fn begin() {
         emit_log::mark_statement();
     }
 
-    /// Runs the body; `fingerprint` is the call's fingerprint.
+    /// Runs the body and returns its result as a datum; `fingerprint` is that of the call.
     fn answer(
         call: &Call,
         fingerprint: Fingerprint,
@@ -155,7 +156,7 @@ plain! {
     Vec<pgrx::datum::Uuid>: UUIDARRAYOID,
 }
 
-/// A validator's: options are checked also where the library is not preloaded.
+/// The result of a validator: options are checked also if the library is not preloaded.
 impl Returned for () {
     fn declared() -> pg_sys::Oid {
         pg_sys::VOIDOID
@@ -166,7 +167,7 @@ impl Returned for () {
     }
 }
 
-/// A version's, which is told also where the library is not preloaded.
+/// The result of a function that tells a version, also if the library is not preloaded.
 impl Returned for String {
     fn declared() -> pg_sys::Oid {
         pg_sys::TEXTOID
@@ -179,7 +180,7 @@ impl Returned for String {
     }
 }
 
-/// A view's, which takes no secret: statements with it are logged as ever.
+/// The result of a function for a view. It takes no secret, so statements that call it are logged as ever.
 impl Returned for pgrx::JsonB {
     fn declared() -> pg_sys::Oid {
         pg_sys::JSONBOID
@@ -195,7 +196,7 @@ impl Returned for pgrx::JsonB {
 /// The frame of every function that [`sql_function`] makes.
 ///
 /// # Safety
-/// Postgres' own record of a call that is under way.
+/// `fcinfo` is Postgres' own record of a call that is under way.
 pub unsafe fn frame<R: Returned, B: FnOnce() -> Result<R, Error>>(
     fcinfo: pg_sys::FunctionCallInfo,
     takes: &'static [pg_sys::Oid],
@@ -206,7 +207,7 @@ pub unsafe fn frame<R: Returned, B: FnOnce() -> Result<R, Error>>(
     // SAFETY: as the caller promises.
     let answer = unsafe { Call::of(fcinfo, takes, R::declared()) }.and_then(|mut call| {
         let mut fingerprint = FingerprintBuilder::of(name);
-        // A function that acts as its owner calls for the owner: what that returned is not its caller's.
+        // A SECURITY DEFINER function calls for its owner: what that call returned is not for its caller's own call.
         fingerprint.add(Some(&current_user().to_u32().to_le_bytes()));
         let body = read(&mut call, &mut fingerprint)?;
         R::answer(&call, fingerprint.finish(), body)
@@ -214,10 +215,10 @@ pub unsafe fn frame<R: Returned, B: FnOnce() -> Result<R, Error>>(
     answer.unwrap_or_else(|error| error.raise())
 }
 
-/// The frame of every function that [`trigger_function`] makes: `begin` comes before anything else.
+/// The frame of every function that [`trigger_function`] makes; `begin` runs before anything else.
 ///
 /// # Safety
-/// Postgres' own record of a call that is under way.
+/// `fcinfo` is Postgres' own record of a call that is under way.
 pub unsafe fn trigger_frame(
     fcinfo: pg_sys::FunctionCallInfo,
     begin: fn(),
@@ -250,21 +251,21 @@ macro_rules! symbol {
 }
 pub(crate) use symbol;
 
-/// A trigger function: its symbol, what it begins with, and its body.
+/// Defines a trigger function: its symbol, what runs first, and its body.
 macro_rules! trigger_function {
     ($name:ident, $begin:expr, $body:expr) => {
         $crate::api::function::symbol!($name, |fcinfo| {
-            // SAFETY: Postgres calls it, with its own record of the call.
+            // SAFETY: Postgres calls this symbol, with its own record of the call.
             unsafe { $crate::api::function::trigger_frame(fcinfo, $begin, $body) }
         });
     };
 }
 pub(crate) use trigger_function;
 
-/// A SQL function: its symbol, and the types that it takes and returns, from which the declaration follows that it must
-/// have. `fn otp_cancel(verification_id: Uuid) -> ResultRow { ... }` is `otp_cancel(uuid) RETURNS otp_gateway.result`;
-/// the body is of a `Result`. Where one symbol serves several functions, `fn symbol[name](...)` has the name of the one
-/// that was called.
+/// Defines a SQL function: its symbol, and the types that it takes and returns, which its declaration in SQL must have.
+/// `fn otp_cancel(verification_id: Uuid) -> ResultRow { ... }` is `otp_cancel(uuid) RETURNS otp_gateway.result`; the
+/// body returns a `Result`. Where one symbol serves several functions, `fn symbol[name](...)` has the name of the
+/// called one.
 macro_rules! sql_function {
     (fn $name:ident$([$called:ident])?($($argument:ident: $of:ty),* $(,)?) -> $returned:ty $body:block) => {
         $crate::api::function::symbol!($name, |fcinfo| {
@@ -278,7 +279,7 @@ macro_rules! sql_function {
                 Ok(move || -> Result<$returned, $crate::error::Error> { $body })
             };
             let takes = &[$(<$of as $crate::pg::arguments::Argument>::TYPE),*];
-            // SAFETY: Postgres calls it, with its own record of the call.
+            // SAFETY: Postgres calls this symbol, with its own record of the call.
             unsafe { $crate::api::function::frame::<$returned, _>(fcinfo, takes, stringify!($name), read) }
         });
     };

@@ -1,18 +1,20 @@
-//! `otp_gateway.health`: what is wrong, a row for each check. It is for the moment when all else is stuck: it asks
-//! nobody, waits for no lock, reads no more of a long record than of a short one, and raises no error.
+//! `otp_gateway.health`: what is wrong, a row for each check. It is meant for the moment when all else is stuck: it
+//! asks no worker, waits for no lock, reads no more of a long record than of a short one, and raises no error.
 
 pub mod conversion_checks;
 pub mod record_checks;
 pub mod server_checks;
 
-use pgrx::pg_sys;
 use policy::{Micros, Timestamp};
 use serde_json::{Value, json};
 
 use crate::{
     api::function::sql_function,
     ipc::segment,
-    pg::roles::{current_user, has_privileges_of},
+    pg::{
+        clock::unix_seconds,
+        roles::{current_user, reads_all_stats},
+    },
     store::{SCHEMA_VERSION, scan},
 };
 
@@ -22,17 +24,17 @@ sql_function!(
     }
 );
 
-/// How bad it is, in the numbers of Nagios.
+/// How bad a check's result is, in the numbers of Nagios.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Level {
     Ok = 0,
     Warning = 1,
     Critical = 2,
-    /// It could not be looked at.
+    /// The check could not be made.
     Unknown = 3,
 }
 
-/// A row.
+/// A row of `otp_gateway.health`.
 pub struct HealthCheck {
     name: &'static str,
     level: Level,
@@ -51,7 +53,7 @@ impl HealthCheck {
         Self { level, hint: Some(hint.into()), ..Self::ok(name, detail) }
     }
 
-    /// Somebody has the table locked that it would be read from.
+    /// The row of a check whose table somebody has locked.
     pub fn locked(name: &'static str) -> Self {
         let hint = "pg_locks says by whom; while it lasts, calls wait, too.";
         Self::bad(name, Level::Unknown, "not looked at: somebody has the record locked", hint)
@@ -65,15 +67,13 @@ impl HealthCheck {
         Self { since, ..self }
     }
 
-    /// For a role that sees others' calls nowhere, nor where the key lies: how bad it is, and what to do.
+    /// Leaves only how bad it is and what to do, for a role that may see neither others' calls nor where the key lies.
     fn without_detail(self) -> Self {
         let detail = "the detail is for members of pg_monitor".to_owned();
         Self { value: None, since: None, detail, ..self }
     }
 
     fn json(self) -> Value {
-        // What to_timestamp takes: seconds from 1970; Postgres counts microseconds from 2000.
-        let since = self.since.map(|since| since.0 as f64 / 1e6 + 946_684_800.0);
         json!({
             "name": self.name,
             "status": match self.level {
@@ -84,14 +84,14 @@ impl HealthCheck {
             },
             "level": self.level as i32,
             "value": self.value,
-            "since": since,
+            "since": self.since.map(unix_seconds),
             "detail": self.detail,
             "hint": self.hint,
         })
     }
 }
 
-/// Microseconds as seconds.
+/// Returns microseconds as seconds.
 pub fn seconds(length: Micros) -> f64 {
     length.max(0) as f64 / 1e6
 }
@@ -104,7 +104,7 @@ fn checks() -> Vec<HealthCheck> {
         Err(error) => HealthCheck::bad("library", Level::Critical, error.message(), error.hint()),
     }];
     let is_ours = version(&mut checks);
-    let sees_all = sees_all();
+    let sees_all = reads_all_stats(current_user());
     let shown = |check: HealthCheck| if sees_all { check } else { check.without_detail() };
     if is_preloaded {
         checks.push(server_checks::paused());
@@ -120,7 +120,8 @@ fn checks() -> Vec<HealthCheck> {
     checks
 }
 
-/// Whether the schema is the one that this library works with: only then the record can be read.
+/// Adds the row `version`, and returns whether the schema is the one that this library works with: only then can the
+/// record be read.
 fn version(checks: &mut Vec<HealthCheck>) -> bool {
     let schema = scan::version().unwrap_or_default();
     let is_ours = schema == SCHEMA_VERSION;
@@ -135,11 +136,4 @@ fn version(checks: &mut Vec<HealthCheck>) -> bool {
         )
     });
     is_ours
-}
-
-/// Whether the role may see the statistics of everybody, as in Postgres' own views: pg_monitor may.
-fn sees_all() -> bool {
-    // The predefined role pg_read_all_stats; its OID is fixed, its name in the headers is not.
-    const PG_READ_ALL_STATS: u32 = 3375;
-    has_privileges_of(current_user(), pg_sys::Oid::from(PG_READ_ALL_STATS))
 }

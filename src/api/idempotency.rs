@@ -1,5 +1,5 @@
-//! One key, one verification: who comes with a key holds a lock on it until its verification is there to be found. The
-//! worker never waits for a session, so the lock is the sessions' own.
+//! One key, one verification: a call with a key holds a lock on the key until its verification can be found. The worker
+//! never waits for a session, so the sessions hold the lock themselves.
 
 use std::panic::UnwindSafe;
 
@@ -27,12 +27,12 @@ use crate::{
     },
 };
 
-/// A longer key is refused.
+/// Longest key that is accepted, in bytes.
 const MAX_KEY_BYTES: usize = 256;
-/// The class of these locks.
+/// The class of the advisory locks for keys.
 const LOCK_CLASS: u16 = 7;
 
-/// A key in use; dropped, it is free for others.
+/// A key in use; when this is dropped, others may use the key.
 pub struct Claim {
     pub idempotency: IdempotencyHashes,
     _lock: Option<SessionLock>,
@@ -41,18 +41,18 @@ pub struct Claim {
 /// How long a claim is held.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Hold {
-    /// Until the worker has answered: the verification is committed then.
+    /// Until the worker has answered: by then the verification is committed.
     Call,
-    /// Until the end of the transaction, with which the verification comes to be or not.
+    /// Until the end of the transaction, with which the verification is committed or not.
     Transaction,
 }
 
-/// Older verifications have lost their keys.
+/// Returns the time before which verifications have lost their keys.
 pub fn since() -> Timestamp {
     clock() - IDEMPOTENCY_WINDOW
 }
 
-/// Waits for whoever has the key now, and then returns the verification that it stands for, if there is one.
+/// Waits for whoever has the key now, and then returns the verification that the key stands for, if there is one.
 pub fn claim(
     provider: &str,
     key: &str,
@@ -71,11 +71,11 @@ pub fn claim(
     if key.len() > MAX_KEY_BYTES {
         return refuse("is longer than 256 bytes");
     }
-    // Before the wait: who may not send does not learn from it that a key is in use.
+    // Checked before the wait: a role that may not send must not learn that a key is in use.
     let role = current_role().oid;
     let server = lookup::named(provider)?;
     lookup::check_usage(&server, role)?;
-    // Whatever it is called: who takes its name when that is free takes no key with it.
+    // By the server's identity, not its name: a new server that takes over a name takes over no key.
     let provider = identity(&Subject {
         kind: Kind::Server,
         object: server.oid.to_u32(),
@@ -90,12 +90,12 @@ pub fn claim(
             payloads: secrets.fingerprints("payload", &text),
         })
     };
-    // Each role has keys of its own: nobody waits for another's. By the oldest key of the file: a new one, which comes
-    // before it, changes nothing for those who wait.
+    // Each role has locks of its own: nobody waits for another role's key. The lock's name is made with the oldest key
+    // of the file: a new key, which comes before it, changes nothing for those who wait.
     let names = sealing_key::keys()?.fingerprints("idempotency lock", &format!("{}\0{provider}\0{key}", role.to_u32()));
     let under_way = || find_by_key(&recognise()?.keys, since()).map(|found| found.map(|found| found.id));
     let lock = lock(names.last().map_or(&[], Vec::as_slice), hold, under_way)?;
-    // After the wait: whoever had it may have put it down under a key that is new since.
+    // Computed again after the wait: the verification may be recorded under a key that is new since.
     let claim = Claim { idempotency: recognise()?, _lock: lock };
     let found = find_by_key(&claim.idempotency.keys, since())?;
     if found.as_ref().is_some_and(|found| claim.idempotency.payloads.get(found.key) != Some(&found.payload_hash)) {
@@ -107,7 +107,7 @@ pub fn claim(
     Ok((claim, found))
 }
 
-/// Returns what is to be released by hand.
+/// Takes the lock on a key. Returns the lock if it is released by hand, and None if the transaction releases it.
 fn lock(
     key: &[u8],
     hold: Hold,
@@ -129,7 +129,7 @@ fn lock(
     }
 }
 
-/// Waits for a lock. The record is read before: after an interrupt nothing can be.
+/// Waits for a lock. The verification under way is read before: after an interrupt nothing can be read.
 fn wait<T>(under_way: Option<Uuid>, lock: impl FnOnce() -> T + UnwindSafe) -> T {
     let waited = PgTryBuilder::new(|| Ok(lock()))
         .catch_when(PgSqlErrorCode::ERRCODE_QUERY_CANCELED, |error| Err(Box::new(error)))

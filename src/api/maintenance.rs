@@ -25,7 +25,7 @@ use crate::{
     },
 };
 
-/// How often the caller hears how far it is.
+/// How often the caller is told how far the work has come, in microseconds.
 const PROGRESS: Micros = 5_000_000;
 
 sql_function!(
@@ -87,7 +87,7 @@ sql_function!(
     fn rotate_key() -> i64 {
         may_write()?;
         key_file::lock();
-        // What this database needs must be there before the file changes.
+        // The key that this database needs must be there before the file changes.
         sealing_key::keys()?;
         key_file::add_key()?;
         worker_registry::notify_new_key_elsewhere(database::current());
@@ -114,14 +114,14 @@ fn found(provider: Option<pg_sys::Oid>, recipients: &[Secret]) -> Result<Vec<pgr
     Ok(found.iter().map(|id| pgrx::datum::Uuid::from_bytes(*id.as_bytes())).collect())
 }
 
-/// By which the record knows them.
+/// Returns the keys by which the record finds these recipients.
 fn keys_of(recipients: &[Secret]) -> Result<Vec<Vec<u8>>, Error> {
     let keys = sealing_key::keys()?;
     Ok(recipients.iter().flat_map(|recipient| keys.recipients(recipient)).collect())
 }
 
 /// Has the worker do one part after the other; returns how many verifications they changed.
-fn in_parts(part: impl Fn(Uuid) -> Maintenance) -> Result<i64, Error> {
+pub fn in_parts(part: impl Fn(Uuid) -> Maintenance) -> Result<i64, Error> {
     // Not for all functions: find works on a standby, where there is none.
     session::await_launcher()?;
     let (mut count, mut from, mut said) = (0u64, Uuid::nil(), clock());
@@ -134,7 +134,7 @@ fn in_parts(part: impl Fn(Uuid) -> Maintenance) -> Result<i64, Error> {
                     None => return Ok(i64::try_from(count).unwrap_or(i64::MAX)),
                 }
             }
-            // The worker was another one by then.
+            // Another worker has taken over meanwhile: ask for the part again.
             Response::Retry => {}
             Response::Error(error) => return Err(error),
             Response::Row(_) | Response::Idle | Response::Checked(_) | Response::Budget(_) | Response::Unknown => {

@@ -16,13 +16,13 @@ use crate::{
     },
 };
 
-/// A longer payload is refused: no vendor takes one.
+/// Longest payload that is accepted, in bytes: no vendor takes a longer one.
 pub const MAX_PAYLOAD_BYTES: usize = 64 * 1024;
 
-/// A deeper payload is refused.
+/// Deepest nesting of a payload that is accepted.
 pub const MAX_PAYLOAD_DEPTH: usize = 32;
 
-/// What is longer is no code, and is not looked at: the longest that any vendor makes has 9 characters.
+/// Longest text, in bytes, that is looked at as a code: the longest code that any vendor makes has 9 characters.
 pub const MAX_CODE_BYTES: usize = 256;
 
 /// The code as the user typed it.
@@ -32,7 +32,7 @@ impl Argument for Code {
     const TYPE: pg_sys::Oid = pg_sys::TEXTOID;
 
     fn read(value: Unread, name: &str) -> Result<Self, Error> {
-        // Its length is looked at before it is unpacked.
+        // The length is looked at before the text is unpacked.
         if value.size() > MAX_CODE_BYTES {
             return Ok(Self(Secret::default()));
         }
@@ -44,7 +44,7 @@ impl Argument for Code {
     }
 }
 
-/// A payload: an object.
+/// A payload: a JSON object.
 #[derive(Default)]
 pub struct Payload(Private<Map<String, Value>>);
 
@@ -73,7 +73,7 @@ impl Argument for Payload {
                 "No vendor takes a payload of that size: give the documented fields alone.",
             )
         };
-        // Its length is looked at before it is unpacked.
+        // The length is looked at before the jsonb is unpacked.
         if value.size() > 2 * MAX_PAYLOAD_BYTES {
             return Err(too_long());
         }
@@ -101,7 +101,7 @@ impl Argument for Payload {
     }
 }
 
-/// Whether a text is a JSON object; nothing of it is kept.
+/// Returns whether a text is a JSON object; nothing of the text is kept.
 pub fn is_an_object(text: &str) -> bool {
     text.trim_start().starts_with('{') && serde_json::from_str::<IgnoredAny>(text).is_ok()
 }

@@ -1,4 +1,4 @@
-//! What the views `otp_gateway.provider` and `otp_gateway.payload_field` are made of.
+//! The functions behind the views `otp_gateway.provider` and `otp_gateway.payload_field`.
 
 use pgrx::pg_sys;
 use serde_json::{Value, json};

@@ -1,8 +1,8 @@
-//! Two identical calls in one statement are one call: `(otp_send(...)).*` is expanded by Postgres to one call for each
-//! column, and must reach the vendor once.
+//! Identical calls in one statement count as one call: Postgres expands `(otp_send(...)).*` to one call for each
+//! column, which must reach the vendor once.
 //!
-//! A statement is known by its transaction and by the command number of its snapshot. Each call marks the command
-//! number as used, so that the next statement, also the next expression in PL/pgSQL, has another one.
+//! A statement is recognised by its transaction and by the command number of its snapshot. Each call marks the command
+//! number as used, so that the next statement, also the next expression in PL/pgSQL, has another number.
 
 use std::{cell::RefCell, collections::HashMap};
 
@@ -21,11 +21,11 @@ thread_local! {
     static CALLS: RefCell<Option<(Statement, HashMap<Fingerprint, ResultRow>)>> = const { RefCell::new(None) };
 }
 
-/// What the same call in this statement returned, if there was one.
+/// Returns what the same call in this statement has returned, if there was one.
 pub fn recall(call: &Fingerprint) -> Option<ResultRow> {
     let now = current();
     CALLS.with_borrow_mut(|calls| {
-        // Whatever an earlier statement left is of no more use.
+        // The results of an earlier statement are of no more use.
         calls.take_if(|(statement, _)| *statement != now);
         calls.as_ref().and_then(|(_, calls)| calls.get(call).cloned())
     })
@@ -39,7 +39,8 @@ pub fn remember(call: Fingerprint, row: ResultRow) {
     });
 }
 
-/// At the end of a transaction: two in one message begin at the same time, and their command numbers begin anew.
+/// Forgets the results at the end of a transaction: two transactions in one message begin at the same time, and their
+/// command numbers begin anew.
 pub fn forget() {
     CALLS.with(|calls| {
         if let Ok(mut calls) = calls.try_borrow_mut() {

@@ -16,7 +16,7 @@ use crate::{
     pg::{fingerprint::Fingerprint, relation::result_type, writable::may_write},
 };
 
-/// The frame of every function that returns a row: what must hold before, once in a statement.
+/// The frame of every function that returns a row: checks what must hold first, and runs once in a statement.
 impl Returned for ResultRow {
     fn declared() -> pg_sys::Oid {
         result_type()
@@ -30,7 +30,7 @@ impl Returned for ResultRow {
         segment::check()?;
         may_write()?;
         session::await_launcher()?;
-        // The row's type is found before the call: nothing after it may fail for want of a catalog.
+        // The row's type is looked up before the call: after it, nothing may fail for a look-up in the catalog.
         let row = Row::of(call)?;
         if let Some(result) = repeated_call::recall(&fingerprint) {
             return Ok(row.fill(&result));
@@ -42,7 +42,7 @@ impl Returned for ResultRow {
     }
 }
 
-/// The type of the row, found through the function itself, not through search_path; nothing of it is looked up again,
+/// The type of the row, found through the function itself, not through search_path. Nothing of it is looked up again,
 /// so that a call during which the extension is dropped still returns its row.
 struct Row {
     descriptor: pg_sys::TupleDesc,
@@ -67,8 +67,8 @@ const COLUMNS: [pg_sys::Oid; 13] = [
 impl Row {
     fn of(call: &Call) -> Result<Self, Error> {
         let mut descriptor: pg_sys::TupleDesc = std::ptr::null_mut();
-        // SAFETY: a call that is under way, of a function that is declared to return our type; which somebody may have
-        // given other columns.
+        // SAFETY: a call that is under way, of a function that is declared to return our type. Its columns are checked:
+        // somebody may have changed them.
         unsafe {
             let class = pg_sys::get_call_result_type(call.fcinfo(), std::ptr::null_mut(), &mut descriptor);
             let fits = class == pg_sys::TypeFuncClass::TYPEFUNC_COMPOSITE

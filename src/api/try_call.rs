@@ -1,5 +1,5 @@
-//! `otp_gateway.try`: what a call would send, and what an answer would be read as. Nothing is sent, nothing is put on
-//! record, and no credential is read: something else stands in its place.
+//! `otp_gateway.try`: what a call would send, and how an answer would be read. Nothing is sent, nothing is put on
+//! record, and no credential is read: a stand-in takes its place.
 
 use std::collections::BTreeMap;
 
@@ -30,7 +30,7 @@ use crate::{
     },
 };
 
-/// What stands for a credential and for the code.
+/// The text that stands for a credential and for the code.
 const BLANK: &str = "***";
 
 sql_function!(
@@ -62,7 +62,7 @@ sql_function!(
     }
 );
 
-/// It takes what a send takes: the statement is kept out of the log as that of a send is.
+/// The result of `try`. The statement is kept out of the log as that of a send: it holds the same values.
 struct Tried(Value);
 
 impl Returned for Tried {
@@ -86,7 +86,7 @@ fn read_operation(name: &str) -> Result<Operation, Error> {
     })
 }
 
-/// In the place of each credential that the caller's user mapping names, or the vendor wants.
+/// Returns a stand-in for each credential that the caller's user mapping names, or else the vendor wants.
 fn stand_ins(dialect: &Dialect, server: &Server) -> BTreeMap<String, Secret> {
     let mapping = foreign_servers::user_mapping(current_role().oid, server.oid);
     let mut names: Vec<String> = mapping
@@ -126,14 +126,14 @@ fn prepare(
     prepared.map_err(Error::from)
 }
 
-/// What the payload has in fields that no record shows, as texts.
+/// Returns, as texts, the values of those payload fields that no record shows.
 fn secrets_of(dialect: &Dialect, operation: Operation, payload: &Payload) -> Vec<String> {
     let mut secrets = Vec::new();
     for field in dialect.fields(operation).unwrap_or_default().iter().filter(|field| field.secret) {
         let named = payload.fields().iter().filter(|(name, _)| field.is_called(name));
         named.for_each(|(_, value)| texts_in(value, &mut secrets));
     }
-    // A shorter one is no secret, and stands in everything.
+    // A shorter text is no secret, and stands in everything.
     secrets.retain(|text| text.len() >= 4);
     secrets
 }
@@ -148,13 +148,13 @@ fn texts_in(value: &Value, texts: &mut Vec<String>) {
     }
 }
 
-/// A request as people read it: a body as the JSON or the fields that are in it.
+/// Returns a request as people read it, with a body as the JSON or the fields in it.
 fn shown(options: &ServerOptions, request: &HttpRequest, secrets: &[String]) -> Result<Value, Error> {
     let url = call_url(&options.base_url, request).ok_or_else(|| {
         Error::invalid_parameter("the call has no URL", "Look at the option base_url, and at the path.")
     })?;
     let headers = request.headers.iter().map(|(name, value)| {
-        // Of stand-ins, too, Basic is a text that nobody reads.
+        // Basic would show even a stand-in in a form that nobody can read.
         let value = if value.reveal().starts_with("Basic ") { "Basic ***" } else { value.reveal() };
         (name.to_ascii_lowercase(), Value::from(value))
     });
@@ -185,7 +185,7 @@ fn blank(value: &mut Value, secrets: &[String]) {
     }
 }
 
-/// What an answer would be taken for, and what of it would be on record.
+/// Returns how an answer would be read, and what of it would be on record.
 fn read(
     dialect: &Dialect,
     operation: Operation,
@@ -213,7 +213,7 @@ fn read(
     }))
 }
 
-/// What the payload takes, as the view `otp_gateway.payload_field` says it of a vendor of ours.
+/// Returns the fields that the payload takes, as the view `otp_gateway.payload_field` shows them for a vendor of ours.
 fn fields(dialect: &Dialect, operation: Operation) -> Value {
     let rows = payload_fields(dialect).into_iter().filter(|row| row.operation == operation);
     rows.map(|row| json!({"field": row.field, "required": row.required, "rule": row.rule, "example": row.example}))

@@ -1,4 +1,4 @@
-//! Which version of the library is in memory: a package that is installed changes it at the next restart of the server.
+//! The version of the library in memory, which an installed package changes only at the next restart of the server.
 
 use crate::{api::function::sql_function, error::Error, store::SCHEMA_VERSION};
 
@@ -8,7 +8,7 @@ sql_function!(
     }
 );
 
-// For an upgrade script: it is not to run under a library that does not know the schema that it leads to.
+// For an upgrade script, which must not run under a library that does not know the schema that the script makes.
 sql_function!(
     fn require_library(schema: String) -> () {
         if numbers(SCHEMA_VERSION) >= numbers(&schema) {
@@ -25,7 +25,7 @@ sql_function!(
     }
 );
 
-/// In the order of versions; what is no number comes last.
+/// Returns a version as numbers, to compare; what is no number counts as the highest.
 fn numbers(version: &str) -> Vec<u64> {
     version.split('.').map(|number| number.parse().unwrap_or(u64::MAX)).collect()
 }

@@ -1,6 +1,6 @@
-//! `otp_gateway.key_file`: a key in each line, 64 hexadecimal digits; the first seals, all open. Beside the data lies a
-//! note of the key that sealed last (not the key: its id), so that a file which is lost, or is another cluster's, is an
-//! error, and never silently a new key.
+//! `otp_gateway.key_file`: a key in each line, 64 hexadecimal digits; the first key seals, all keys open. With the data
+//! lies a note of the key that sealed last (its id, not the key), so that a key file which is lost, or is another
+//! cluster's, is an error, and never silently replaced by a new key.
 
 use std::{
     cell::RefCell,
@@ -24,15 +24,15 @@ use crate::{
     pg::advisory_lock::Tag,
 };
 
-/// By which a file is known to be the one that was read: device, inode, size and time of change.
+/// Tells whether the file is still the one that was read: device, inode, size and time of change.
 type FileState = [u64; 5];
 
 thread_local! {
-    /// The keys of this process, and the file that they were read from.
+    /// The keys of this process, and the state of the file that they were read from.
     static LOADED: RefCell<Option<(FileState, Rc<Keys>)>> = const { RefCell::new(None) };
 }
 
-/// The keys of the file, which is looked at on each use and read again when it has changed.
+/// Returns the keys. The file's state is looked at on each use, and the file is read again when the state has changed.
 pub fn keys() -> Result<Rc<Keys>, Error> {
     let path = gucs::key_file();
     let metadata = fs::metadata(&path).map_err(|error| match error.kind() {
@@ -54,7 +54,7 @@ pub fn keys() -> Result<Rc<Keys>, Error> {
     {
         return Ok(keys);
     }
-    // The note first: a key is in the file before it is noted.
+    // The note is read first: a key is in the file before it is noted.
     let noted = fs::read_to_string(gucs::key_note());
     let keys = Rc::new(parse(&read(&path)?)?);
     if let Ok(noted) = noted
@@ -66,14 +66,15 @@ pub fn keys() -> Result<Rc<Keys>, Error> {
     Ok(keys)
 }
 
-/// Root's file may be readable by a group, as Postgres has it of a TLS key: so Kubernetes mounts a secret.
+/// Returns whether others than the owner may read or write the file. A file of root's may be readable by its group, as
+/// Postgres allows for a TLS key: so Kubernetes mounts a secret.
 fn is_open_to_others(metadata: &fs::Metadata) -> bool {
     let others = if metadata.uid() == 0 { 0o037 } else { 0o077 };
     metadata.mode() & others != 0
 }
 
-/// The server starts: makes the file, if this is a cluster that never had a key; and says what is wrong with it, which
-/// is said again to everybody who calls.
+/// Makes the file when the server starts, if this cluster never had a key. An error says what is wrong with the file;
+/// every later call of a function says it again.
 pub fn check_at_start() -> Result<(), Error> {
     if !gucs::key_file().exists() && !gucs::key_note().exists() {
         let made = new_line().and_then(|line| put(&gucs::key_file(), &line));
@@ -82,23 +83,24 @@ pub fn check_at_start() -> Result<(), Error> {
     keys().map(drop)
 }
 
-/// Before anything is sealed under it: a key that never sealed gives way to the file that pg_upgrade has left behind.
+/// Notes the first key before anything is sealed under it. While no key has sealed, there is no note, and the file that
+/// pg_upgrade has left behind may still take its place.
 pub fn note_first_use(keys: &Keys) -> Result<(), Error> {
     if gucs::key_note().exists() { Ok(()) } else { note(keys) }
 }
 
-/// Puts a new key before those that are there. The caller sees to it that nobody else does so at the same time.
+/// Puts a new key before the others. The caller must hold [`lock`], so that nobody else does so at the same time.
 pub fn add_key() -> Result<(), Error> {
-    // Before anything is written: what is there must be whole.
+    // Before anything is written, the present file must be whole.
     keys()?;
     let mut text = new_line().map_err(|error| unwritable(&error))?;
     text.push_str(&read(&gucs::key_file())?);
     put(&gucs::key_file(), &text).map_err(|error| unwritable(&error))?;
-    // A crash before this leaves the note of the key before, which the file holds, too.
+    // A crash before the note leaves the note of the previous key, which the file still holds.
     note(&*keys()?)
 }
 
-/// Whether a file holds the key that sealed last in this cluster.
+/// Returns whether a file holds the key that sealed last in this cluster.
 fn holds_noted(path: &Path) -> bool {
     let keys = read(path).and_then(|text| parse(&text));
     let noted = fs::read_to_string(gucs::key_note());
@@ -127,7 +129,7 @@ fn new_line() -> io::Result<Zeroizing<String>> {
     Ok(Zeroizing::new(format!("{digits}\n")))
 }
 
-/// Notes which key seals from now on.
+/// Notes that the first key seals from now on.
 fn note(keys: &Keys) -> Result<(), Error> {
     let id = keys.ids().next().unwrap_or_default();
     put(&gucs::key_note(), &format!("{id}\n")).map_err(|error| {
@@ -138,10 +140,10 @@ fn note(keys: &Keys) -> Result<(), Error> {
     })
 }
 
-/// Written aside, synced and moved into place: nobody ever reads half a file, and a crash leaves the old one or the
-/// new.
+/// Writes a file aside, syncs it and moves it into place: nobody ever reads half a file, and a crash leaves the old one
+/// or the new one.
 fn put(path: &Path, text: &str) -> io::Result<()> {
-    // A link stays one.
+    // A symbolic link stays a link: its target is replaced.
     let path = &fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     let aside = path.with_extension(format!("new.{}", std::process::id()));
     let _ = fs::remove_file(&aside);
@@ -154,15 +156,15 @@ fn put(path: &Path, text: &str) -> io::Result<()> {
     fs::File::open(path.parent().unwrap_or_else(|| Path::new("/")))?.sync_all()
 }
 
-/// In constant time: no clock tells which digits a key has.
+/// Reads a key in constant time, so that no clock tells which digits it has.
 fn from_hex(text: &str) -> Option<Zeroizing<[u8; KEY_LENGTH]>> {
     let mut key = Zeroizing::new([0u8; KEY_LENGTH]);
     let decoded = base16ct::mixed::decode(text, &mut *key).ok()?.len();
     (decoded == KEY_LENGTH).then_some(key)
 }
 
-/// Nobody else in the cluster changes the file until the end of this transaction; ends by an interrupt, like any wait
-/// for a lock.
+/// Lets nobody else in the cluster change the file until the end of this transaction. An interrupt ends the wait, like
+/// any wait for a lock.
 pub fn lock() {
     const CLASS: u16 = 8;
     Tag { class: CLASS, database: 0, key: 0 }.lock_for_transaction();

@@ -1,4 +1,4 @@
-//! What is wrong with the key file, and what leads out of it: commands that can be taken at their word.
+//! Says what is wrong with the key file, and how to mend it: the hints hold commands that can be run as they stand.
 
 use std::{
     fs, io,
@@ -13,7 +13,7 @@ use crate::{
 
 const RESTORE: &str = "Restore it from your copy: without it, what is sealed stays sealed.";
 
-/// The file holds what it should not, or not what it should.
+/// The error of a file that holds what it should not, or lacks what it should hold.
 pub fn refused(what: &str) -> Error {
     about(
         what,
@@ -24,7 +24,7 @@ pub fn refused(what: &str) -> Error {
     )
 }
 
-/// Others may read it, or write it.
+/// The error of a file that others may read or write.
 pub fn open_to_others() -> Error {
     about(
         "may be read or written by others than the server's system user",
@@ -52,7 +52,7 @@ pub fn unreadable(error: &io::Error) -> Error {
     )
 }
 
-/// It is not there. `may_hold`: whether a file holds the key that sealed last.
+/// The error of a missing file. `may_hold` tells whether a file holds the key that sealed last.
 pub fn missing(may_hold: impl Fn(&Path) -> bool) -> Error {
     let path = gucs::key_file();
     if !gucs::key_note().exists() {
@@ -80,14 +80,14 @@ pub fn missing(may_hold: impl Fn(&Path) -> bool) -> Error {
     about("is missing, and no new key is made in its place", hint)
 }
 
-/// It cannot be made at the server's start.
+/// The error of a file that cannot be made when the server starts.
 pub fn unmakable(error: &io::Error) -> Error {
     let hint =
         place_for_it().unwrap_or_else(|| "The file system must have room for it; then restart the server.".into());
     about(&format!("cannot be made: {}", file_error(error)), hint)
 }
 
-/// No key can be put into it.
+/// The error of a file that no key can be added to.
 pub fn unwritable(error: &io::Error) -> Error {
     let hint = match place_for_it() {
         Some(hint) => {
@@ -98,8 +98,8 @@ pub fn unwritable(error: &io::Error) -> Error {
     about(&format!("cannot be written: {}", file_error(error)), hint)
 }
 
-/// Where the directory is none that the server can make a file in: one that is. Never a directory that others share
-/// handed over to the server's system user.
+/// Names a directory for the file, if the present one is missing or the server cannot make files in it. The hint never
+/// hands a directory that others share over to the server's system user.
 fn place_for_it() -> Option<String> {
     let (user, path) = (system_user(), gucs::key_file());
     let directory = directory_of(&path)?;
@@ -122,7 +122,7 @@ fn place_for_it() -> Option<String> {
 }
 
 fn directory_of(path: &Path) -> Option<PathBuf> {
-    // A link's target is what is written.
+    // If the file is a link, its target is what is written.
     let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     path.parent().map(Path::to_owned)
 }

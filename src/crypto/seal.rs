@@ -1,6 +1,7 @@
-//! What must be kept of an open verification is kept sealed: AES-256-GCM under a key that is not in the database, bound
-//! to the verification's id, so that a row's seal does not open in another row. Recipients are found by an HMAC under
-//! a key derived from the same one; a plain hash of ten digits reverses in seconds.
+//! Sealing and fingerprints. What must be kept of an open verification is sealed: AES-256-GCM under a key that is not
+//! in the database, bound to the verification's id, so that the seal of a row does not open in another row. Recipients
+//! are found by an HMAC under a key derived from the same master key; a plain hash of ten digits is reversed in
+//! seconds.
 
 use dialect::Secret;
 use ring::{
@@ -15,24 +16,25 @@ use zeroize::Zeroizing;
 use crate::{error::Error, pg::database};
 
 pub const KEY_LENGTH: usize = 32;
-/// Tells which key sealed a value.
+/// Length of the id, in bytes, with which a sealed value begins: it tells which key sealed the value.
 const KEY_ID_LENGTH: usize = 4;
 
-/// One key, and what is derived from it.
+/// One key: what is derived from a line of the key file.
 pub struct Key {
     aead: LessSafeKey,
     recipients: hmac::Key,
     id: [u8; KEY_ID_LENGTH],
 }
 
-/// The keys of `otp_gateway.key_file`, at least one: the first seals, all open.
+/// The keys of `otp_gateway.key_file`, at least one: the first key seals, all keys open.
 pub struct Keys(Vec<Key>);
 
-/// Where a sealed value belongs: it opens nowhere else.
+/// Where a sealed value belongs: it opens at no other place.
 pub enum Place {
-    /// What a later operation on this verification needs.
+    /// A verification: what a later operation on it needs.
     Verification(Uuid),
-    /// The payload of a queued send, in this database, and of this cluster, alone: a copy of it must not send again.
+    /// The payload of a queued send, bound to this database and this cluster: a copy of the database must not send
+    /// again.
     Queued(Uuid, u64),
 }
 
@@ -44,7 +46,8 @@ impl Place {
         }
     }
 
-    /// As it was before 0.4.0: what was queued then still opens, for as long as it may be queued.
+    /// Returns the place as it was written before 0.4.0: payloads that were queued then still open, as long as they may
+    /// stay queued.
     fn bytes_before(&self) -> Vec<u8> {
         match self {
             Self::Verification(id) => id.as_bytes().to_vec(),
@@ -91,7 +94,7 @@ impl Key {
         let mut sealed = Vec::with_capacity(KEY_ID_LENGTH + NONCE_LEN + text.len() + AES_256_GCM.tag_len());
         sealed.extend_from_slice(&self.id);
         sealed.extend_from_slice(&nonce);
-        // In place: the clear text does not stay behind.
+        // The text is encrypted in place, so that no clear text stays behind.
         self.aead
             .seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), Aad::from(place.bytes()), &mut text)
             .expect("AES-GCM seals anything of this size");
@@ -109,12 +112,12 @@ impl Key {
 }
 
 impl Keys {
-    /// None: there are none.
+    /// Returns None if there is no key.
     pub fn of(keys: Vec<Key>) -> Option<Self> {
         (!keys.is_empty()).then_some(Self(keys))
     }
 
-    /// The keys' names for themselves, in their order.
+    /// Returns the ids of the keys, in the order of the keys.
     pub fn ids(&self) -> impl Iterator<Item = String> {
         self.0.iter().map(|key| base16ct::lower::encode_string(&key.id))
     }
@@ -133,7 +136,8 @@ impl Keys {
         })
     }
 
-    /// The same under the first key; None: it is so already, or no key of ours opens it.
+    /// Returns the value sealed anew under the first key. Returns None if the first key sealed it already, or if no key
+    /// in the file opens it.
     pub fn reseal(&self, place: &Place, sealed: &[u8]) -> Option<Vec<u8>> {
         if self.sealed_now(sealed) {
             return None;
@@ -142,12 +146,12 @@ impl Keys {
         Some(self.0[0].seal(place, std::mem::take(&mut *text)))
     }
 
-    /// Whether one of the keys made this seal.
+    /// Returns whether one of the keys made this seal.
     pub fn know(&self, sealed: &[u8]) -> bool {
         self.0.iter().any(|key| sealed.starts_with(&key.id))
     }
 
-    /// Whether the first one did.
+    /// Returns whether the first key made this seal.
     pub fn sealed_now(&self, sealed: &[u8]) -> bool {
         sealed.starts_with(&self.0[0].id)
     }
@@ -166,19 +170,20 @@ impl Keys {
         open(place.bytes()).or_else(|| open(place.bytes_before()))
     }
 
-    /// Recognises a text without keeping it; the same text for another purpose is another. Under each key, in their
-    /// order.
+    /// Returns fingerprints by which a text is recognised without being kept: one under each key, in their order. The
+    /// same text has another fingerprint for another purpose.
     pub fn fingerprints(&self, purpose: &str, text: &str) -> Vec<Vec<u8>> {
         self.0.iter().map(|key| key.fingerprint(purpose, text)).collect()
     }
 
-    /// By which it is seen that what an account's calls depend on has changed; a key that is put before the others
-    /// changes it, too.
+    /// Returns the fingerprint of what an account's calls depend on, by which a change of it is noticed. A new first
+    /// key changes the fingerprint, too.
     pub fn configuration(&self, configuration: &Secret) -> Vec<u8> {
         self.0.first().map_or_else(Vec::new, |key| key.fingerprint("configuration", configuration.reveal()))
     }
 
-    /// By which a recipient is found, in any spelling that normalises to the same: under each key, in their order.
+    /// Returns the keys by which a recipient is found, in any spelling that normalises to the same text: one under each
+    /// key of the file, in their order.
     pub fn recipients(&self, recipient: &Secret) -> Vec<Vec<u8>> {
         let sign = |key: &Key| hmac::sign(&key.recipients, recipient.reveal().as_bytes()).as_ref().to_vec();
         self.0.iter().map(sign).collect()

@@ -1,5 +1,5 @@
-//! Just before the COMMIT: what was enqueued for rows is compared with the rows as they are by now. The row as
-//! committed gets the code, or nobody.
+//! Just before the COMMIT, compares the rows that sends were enqueued for with the rows as they are now: the row as
+//! committed gets the code, or nobody does.
 
 use std::collections::{HashMap, HashSet, hash_map::Entry};
 
@@ -18,15 +18,16 @@ use crate::{
     store::session_writes,
 };
 
-/// Takes back what is of no row, and enqueues anew what is of a row that has changed.
+/// Withdraws the sends whose row is gone, and enqueues anew those whose row has changed.
 pub fn settle(all: Vec<Enqueued>) -> Result<(), Error> {
     let doubtful: HashSet<pg_sys::Oid> = all.iter().filter(|row| row.is_doubtful).map(|row| row.table).collect();
-    // A row that was written twice is one row, whichever of the two is in doubt.
+    // Rows that are not found by an id are looked at together: a row that was written twice is one row, whichever of
+    // its two sends is in doubt.
     let is_due =
         |row: &Enqueued| row.is_doubtful || (!matches!(row.found_by, FoundBy::Id(_)) && doubtful.contains(&row.table));
     let due: Vec<Enqueued> = all.into_iter().filter(is_due).collect();
     let found: Vec<(&Enqueued, Now)> = due.iter().zip(row_lookup::look(&due)).collect();
-    // Of several sends for one row one is left: the last of those that are right, else the last.
+    // Of several sends for one row one stays: the last whose values are the row's, else the last.
     let mut left: HashMap<(pg_sys::Oid, Place), (Uuid, bool)> = HashMap::new();
     for (row, now) in &found {
         let Now::As(values, Some(place)) = now else { continue };
@@ -57,7 +58,7 @@ pub fn settle(all: Vec<Enqueued>) -> Result<(), Error> {
 }
 
 impl Enqueued {
-    /// For the same role, under the same id, which the row has.
+    /// Enqueues a send for the values that the row has now, for the same role and under the same id, which the row has.
     fn enqueue_as(&self, values: &Values) -> Result<(), Error> {
         let candidates = candidates(&self.provider, self.role.oid)?;
         match replace(self.id, self.role.clone(), &self.provider, &values.payload()) {
@@ -67,7 +68,7 @@ impl Enqueued {
     }
 }
 
-/// Before the COMMIT: what was enqueued for rows is compared with the rows that stay.
+/// Compares the enqueued sends with the rows before the COMMIT.
 pub fn before_commit() {
     if transaction::has_doubtful_rows() {
         let rows = transaction::take_rows();

@@ -1,4 +1,4 @@
-//! A row that a send was enqueued for, and what has become of it by the COMMIT.
+//! A row that a send was enqueued for, and its state at the COMMIT.
 
 use std::rc::Rc;
 
@@ -21,50 +21,51 @@ pub struct Enqueued {
     pub table: pg_sys::Oid,
     pub is_partition: bool,
     pub found_by: FoundBy,
-    /// What its mapped columns were.
+    /// The fingerprint of the mapped columns' values when the send was enqueued.
     pub fingerprint: Fingerprint,
     pub mapping: Rc<Mapping>,
     pub provider: String,
     pub role: Role,
     /// The trigger and its table, for errors.
     pub at: String,
-    /// It may have become another row, or none: it is looked for.
+    /// Whether the row may have changed or be gone, so that it is looked for before the COMMIT.
     pub is_doubtful: bool,
     pub is_emptied: bool,
-    /// Somebody may have changed it who cannot act for the role: what they wrote is not sent in its name.
+    /// Whether a role that cannot act for `role` may have changed the row: what it wrote is not sent in the name of
+    /// `role`.
     pub is_foreign: bool,
 }
 
-/// How it is found again.
+/// How the row is found again.
 #[derive(Clone, Copy)]
 pub enum FoundBy {
     /// By the column that has the verification's id.
     Id(i32),
-    /// By where it stood.
+    /// By the place where it stood.
     Place(Place),
     /// By its values alone: a BEFORE trigger does not know where the row will stand.
     Values,
 }
 
-/// What a row is by now.
+/// The state of a row before the COMMIT.
 pub enum Now {
     Gone,
-    /// It is there as it was, or nobody can tell: its columns are others now. Nothing is taken back.
+    /// The row is there as it was, or nobody can tell, because the table's columns have changed. Its send stays.
     Left,
     As(Values, Option<Place>),
 }
 
 impl Enqueued {
-    /// A statement changes rows of this table.
+    /// Notes that a statement changes rows of this table.
     pub fn doubt(&mut self, table: pg_sys::Oid) {
-        // The row may be in another partition by then.
+        // The row may have moved to another partition by then.
         if self.table == table || self.is_partition {
             self.is_doubtful = true;
             self.is_foreign |= !has_privileges_of(current_user(), self.role.oid);
         }
     }
 
-    /// This table was emptied, or dropped.
+    /// Notes that this table was emptied, or dropped.
     pub fn empty(&mut self, table: pg_sys::Oid) {
         self.doubt(table);
         self.is_emptied |= self.table == table;

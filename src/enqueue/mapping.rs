@@ -1,4 +1,4 @@
-//! The trigger's second argument: which payload field is filled from where.
+//! The trigger's second argument: which payload field is filled from which column or constant.
 
 use std::{cell::RefCell, rc::Rc};
 
@@ -21,12 +21,12 @@ pub enum Source {
     Constant(Value),
 }
 
-/// What the fields are for a row; None: NULL.
+/// The values of the fields for one row; None is NULL.
 #[derive(PartialEq)]
 pub struct Values(Vec<(String, Option<Value>)>);
 
 thread_local! {
-    /// The last one: many rows of one statement have the same.
+    /// The mapping that was parsed last: the rows of one statement have the same.
     static LAST: RefCell<Option<(String, Rc<Mapping>)>> = const { RefCell::new(None) };
 }
 
@@ -55,7 +55,7 @@ impl Mapping {
         Ok(mapping)
     }
 
-    /// The columns that it names.
+    /// Returns the columns that the mapping names.
     pub fn columns(&self) -> impl Iterator<Item = &str> {
         self.0.iter().filter_map(|(_, source)| match source {
             Source::Column(column) => Some(column.as_str()),
@@ -63,7 +63,7 @@ impl Mapping {
         })
     }
 
-    /// What the fields are for this row. None: a column is not there.
+    /// Returns the values of the fields for this row; None if a column is missing.
     pub fn values(&self, row: Row) -> Option<Values> {
         let value = |source: &Source| match source {
             Source::Constant(value) => Some(Some(value.clone())),
@@ -72,7 +72,7 @@ impl Mapping {
         self.0.iter().map(|(field, source)| Some((field.clone(), value(source)?))).collect::<Option<_>>().map(Values)
     }
 
-    /// An error with the columns that are to blame for it, if any are.
+    /// Returns the error with the columns that are to blame for it, if any are.
     pub fn blame(&self, error: Error, candidates: &Candidates) -> Error {
         let is_of_column = |field: &String| {
             let is_of_field = |(name, source): &(String, Source)| {
@@ -100,19 +100,19 @@ impl Mapping {
 }
 
 impl Values {
-    /// What is NULL is left out.
+    /// Returns the payload; a field that is NULL is left out.
     pub fn payload(&self) -> Map<String, Value> {
         self.0.iter().filter_map(|(name, value)| Some((name.clone(), value.clone()?))).collect()
     }
 
-    /// Whether something was refused for want of a field that is NULL here: then there is nothing to send.
+    /// Returns whether a payload was refused for want of a field that is NULL here: then there is nothing to send.
     pub fn lack(&self, error: &Error, candidates: &Candidates) -> bool {
         let is_null =
             |field: &String| self.0.iter().any(|(name, value)| value.is_none() && is_field(name, field, candidates));
         error.fields().iter().any(is_null)
     }
 
-    /// By which they are compared later: no number is kept.
+    /// Returns the fingerprint by which the values are compared later, so that no number has to be kept.
     pub fn fingerprint(&self) -> Fingerprint {
         let mut builder = FingerprintBuilder::of("values");
         for (name, value) in &self.0 {
@@ -123,8 +123,8 @@ impl Values {
     }
 }
 
-/// Whether a field that an error names, which may go on into an object (`msg[0].message`), is the one of that name:
-/// ours, or the vendor's.
+/// Returns whether a field of an error (which may go on into an object: `msg[0].message`) is the field of that name,
+/// ours or the vendor's.
 pub fn is_field(name: &str, field: &str, candidates: &Candidates) -> bool {
     let field = &field[..field.find(['.', '[']).unwrap_or(field.len())];
     name == field

@@ -1,4 +1,4 @@
-//! What rows are by now, looked for just before the COMMIT.
+//! Looks, just before the COMMIT, for the rows that sends were enqueued for.
 
 use std::collections::{HashMap, HashSet};
 
@@ -14,12 +14,12 @@ use crate::{
     },
 };
 
-/// What each of them is. In a transaction that is about to commit.
+/// Returns the state of each row. In a transaction that is about to commit.
 pub fn look(rows: &[Enqueued]) -> Vec<Now> {
     let mut now: Vec<Now> = rows.iter().map(|_| Now::Gone).collect();
     let tables: HashSet<pg_sys::Oid> = rows.iter().map(|row| row.table).collect();
     table::see_own_writes();
-    // A table that is not there was dropped by this very transaction, and its rows with it.
+    // A table that is missing was dropped by this very transaction, and its rows with it.
     for table in tables.into_iter().filter(|table| table::is_there(*table)) {
         let mut by_id: HashMap<i32, Vec<usize>> = HashMap::new();
         let mut by_values = Vec::new();
@@ -50,17 +50,18 @@ pub fn look(rows: &[Enqueued]) -> Vec<Now> {
     now
 }
 
-/// Those that the column of the verification's id tells.
+/// Looks for rows by the column that has the verification's id.
 fn find_by_id(table: pg_sys::Oid, column: i32, rows: &[Enqueued], those: &[usize], now: &mut [Now]) {
     let Some(name) = table::uuid_column(table, column) else {
-        // The column was dropped, or is another one now.
+        // The column was dropped, or it is another column now.
         those.iter().for_each(|index| now[*index] = Now::Left);
         return;
     };
     let mut wanted: HashMap<Uuid, usize> = those.iter().map(|index| (rows[*index].id, *index)).collect();
     table::each_related(table, |open: OpenTable| {
         let Some(column) = open.uuid_column(&name) else { return };
-        // One that is as it was is found; of one that is not, another row may have the same id.
+        // The search for an id ends at a row that is as it was: a row that has changed may not be the only one of its
+        // id.
         let mut see = |row: Row, wanted: &mut HashMap<Uuid, usize>| {
             let Some(id) = row.uuid(column as usize) else { return };
             let Some(index) = wanted.get(&id).copied() else { return };
@@ -84,10 +85,11 @@ fn find_by_id(table: pg_sys::Oid, column: i32, rows: &[Enqueued], those: &[usize
     });
 }
 
-/// Those of which a row that this transaction wrote has the values: as many as there are such rows, the last.
+/// Looks for rows by their values. A send stays if this transaction wrote a row with its values: of equal sends, as
+/// many stay as there are such rows, the last ones.
 fn find_by_values(table: pg_sys::Oid, rows: &[Enqueued], those: &[usize], now: &mut [Now]) {
     let mut there: HashMap<(pg_sys::Oid, Fingerprint), usize> = HashMap::new();
-    // One for each trigger.
+    // One send of each trigger stands for all: they have the same mapping.
     let triggers: HashMap<pg_sys::Oid, usize> = those.iter().map(|index| (rows[*index].trigger, *index)).collect();
     let mut left = HashSet::new();
     table::each_related(table, |open: OpenTable| {

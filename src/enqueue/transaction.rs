@@ -28,15 +28,15 @@ use crate::{
 #[derive(Default)]
 pub struct Transaction {
     pub sends: u32,
-    /// How many sends and rows there were when each open subtransaction began.
+    /// For each open subtransaction, how many sends and rows there were when it began.
     pub before: Vec<(pg_sys::SubTransactionId, u32, usize)>,
-    /// A row was queued, by us or by somebody who restores a dump.
+    /// Whether a row was queued, by us or by somebody who restores a dump, so that the commit tells the worker.
     pub tells: bool,
-    /// For rows, which may be others at the end, or not be there.
+    /// The rows that sends were enqueued for, which may have changed or be gone at the end.
     pub rows: Vec<Enqueued>,
-    /// Looked up once for many rows.
+    /// The candidates of each name and role, looked up once for many rows.
     pub candidates: HashMap<(String, pg_sys::Oid), Rc<Candidates>>,
-    /// The same: the keys, which this database needs, and the cluster that its queue is of.
+    /// The keys that this database needs, and the cluster that its queue is sealed for; looked up once, too.
     pub keys: Option<Rc<Keys>>,
     pub home: Option<u64>,
 }
@@ -45,7 +45,7 @@ thread_local! {
     pub static TRANSACTION: RefCell<Transaction> = RefCell::default();
 }
 
-/// Somebody has changed a server, a user mapping or a role: look it up again.
+/// Whether somebody has changed a server, a user mapping or a role since the last look-up.
 pub static STALE: AtomicBool = AtomicBool::new(false);
 
 pub fn init() {
@@ -55,12 +55,12 @@ pub fn init() {
     mark_changes(&caches, &STALE);
 }
 
-/// Whether somebody has changed a server, a user mapping or a role; asked once.
+/// Returns whether somebody has changed a server, a user mapping or a role, and resets that.
 pub fn catalog_has_changed() -> bool {
     STALE.swap(false, Relaxed)
 }
 
-/// What the name stands for, as this role may use it.
+/// Returns the candidates of a name, as this role may use them.
 pub fn candidates(name: &str, role: pg_sys::Oid) -> Result<Rc<Candidates>, Error> {
     let known = (name.to_owned(), role);
     let found = TRANSACTION.with_borrow_mut(|transaction| {
@@ -77,7 +77,7 @@ pub fn candidates(name: &str, role: pg_sys::Oid) -> Result<Rc<Candidates>, Error
     Ok(candidates)
 }
 
-/// The keys of the file, as it is now; whether this database needs them is asked once.
+/// Returns the keys of the file as it is now. Whether this database needs them is looked up once.
 pub fn keys() -> Result<Rc<Keys>, Error> {
     let known = TRANSACTION.with_borrow(|transaction| transaction.keys.clone());
     if let Some(known) = known
@@ -90,7 +90,7 @@ pub fn keys() -> Result<Rc<Keys>, Error> {
     Ok(keys)
 }
 
-/// The cluster that what is queued here is sealed for.
+/// Returns the cluster that payloads queued here are sealed for.
 pub fn home() -> Result<u64, Error> {
     if let Some(known) = TRANSACTION.with_borrow(|transaction| transaction.home) {
         return Ok(known);
@@ -100,7 +100,7 @@ pub fn home() -> Result<u64, Error> {
     Ok(home)
 }
 
-/// One more in this transaction.
+/// Counts one more send of this transaction; fails if there are too many.
 pub fn count() -> Result<(), Error> {
     let most = gucs::max_sends_per_transaction();
     TRANSACTION.with_borrow_mut(|transaction| {
@@ -116,12 +116,12 @@ pub fn count() -> Result<(), Error> {
     })
 }
 
-/// This transaction has queued a row: its commit is to tell the worker.
+/// Notes that this transaction has queued a row, so that its commit tells the worker.
 pub fn tell_at_commit() {
     TRANSACTION.with_borrow_mut(|transaction| transaction.tells = true);
 }
 
-/// A send was enqueued for this row.
+/// Notes a row that a send was enqueued for.
 pub fn add_row(row: Enqueued) {
     TRANSACTION.with_borrow_mut(|transaction| transaction.rows.push(row));
 }
@@ -130,7 +130,7 @@ pub fn has_rows() -> bool {
     TRANSACTION.with(|transaction| transaction.try_borrow().is_ok_and(|transaction| !transaction.rows.is_empty()))
 }
 
-/// One of the rows may have become another, or none.
+/// Returns whether one of the rows may have changed or be gone.
 pub fn has_doubtful_rows() -> bool {
     let has_doubts = |transaction: &Transaction| transaction.rows.iter().any(|row| row.is_doubtful);
     TRANSACTION.with(|transaction| transaction.try_borrow().is_ok_and(|transaction| has_doubts(&transaction)))
@@ -140,22 +140,22 @@ pub fn take_rows() -> Vec<Enqueued> {
     TRANSACTION.with_borrow_mut(|transaction| std::mem::take(&mut transaction.rows))
 }
 
-/// Whether a trigger has enqueued the verification, in this transaction.
+/// Returns whether a trigger has enqueued the verification in this transaction.
 pub fn is_of_a_row(id: Uuid) -> bool {
     TRANSACTION.with_borrow(|transaction| transaction.rows.iter().any(|row| row.id == id))
 }
 
-/// A statement begins that changes rows of this table.
+/// Notes that a statement begins which changes rows of this table.
 pub fn doubt_rows_of(table: pg_sys::Oid) {
     TRANSACTION.with_borrow_mut(|transaction| transaction.rows.iter_mut().for_each(|row| row.doubt(table)));
 }
 
-/// This table is emptied or dropped.
+/// Notes that this table is emptied or dropped.
 pub fn empty(table: pg_sys::Oid) {
     TRANSACTION.with_borrow_mut(|transaction| transaction.rows.iter_mut().for_each(|row| row.empty(table)));
 }
 
-/// After the transaction. Cannot fail.
+/// Tells the worker of a commit, and forgets everything. After the transaction; cannot fail.
 pub fn after_transaction(is_committed: bool) {
     TRANSACTION.with(|transaction| {
         if let Ok(mut transaction) = transaction.try_borrow_mut() {
@@ -167,7 +167,7 @@ pub fn after_transaction(is_committed: bool) {
     });
 }
 
-/// What a savepoint takes back does not count. Cannot fail.
+/// Forgets what a savepoint takes back. Cannot fail.
 fn at_subtransaction(event: Subtransaction, this: pg_sys::SubTransactionId) {
     TRANSACTION.with(|transaction| {
         let Ok(mut transaction) = transaction.try_borrow_mut() else { return };

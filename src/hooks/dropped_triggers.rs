@@ -1,5 +1,5 @@
-//! DROP EXTENSION ... CASCADE takes the triggers along that send codes for the rows of others' tables. Afterwards rows
-//! come, no code is sent for them, and nothing fails: so it is said when it happens.
+//! Warns of triggers that are dropped with the extension. DROP EXTENSION ... CASCADE takes along the triggers that send
+//! codes for the rows of users' tables: rows would still come, no code would be sent for them, and nothing would fail.
 
 use std::{
     cell::{Cell, RefCell},
@@ -14,13 +14,13 @@ use crate::{
     pg::scan::{Key, scan_catalog_by},
 };
 
-/// Of so many tables the names are said.
+/// How many tables the warning names at most.
 const MOST_NAMED: usize = 16;
 
 thread_local! {
-    /// This statement drops the extension.
+    /// Whether this statement drops the extension.
     static EXTENSION: Cell<bool> = const { Cell::new(false) };
-    /// The triggers that it drops, and their tables; whoever dropped them.
+    /// The triggers that this statement drops, each with its table; whether or not the extension takes them along.
     static TRIGGERS: RefCell<Vec<(pg_sys::Oid, pg_sys::Oid)>> = const { RefCell::new(Vec::new()) };
 }
 
@@ -28,7 +28,7 @@ pub fn extension_is_dropped() {
     EXTENSION.set(true);
 }
 
-/// A trigger is about to be dropped: is it one that sends codes?
+/// Notes a trigger that is about to be dropped, if it is one that sends codes.
 #[pgrx::pg_guard]
 pub unsafe extern "C-unwind" fn note_trigger(trigger: pg_sys::Oid) {
     if !extension_presence::may_be_here() {
@@ -39,7 +39,8 @@ pub unsafe extern "C-unwind" fn note_trigger(trigger: pg_sys::Oid) {
     }
 }
 
-/// The table of a trigger of ours; one of a partition goes with that of its parent.
+/// Returns the table of a trigger that sends codes; None for any other trigger. The trigger of a partition is left out:
+/// it goes with that of its parent.
 fn table_of(trigger: pg_sys::Oid) -> Option<pg_sys::Oid> {
     let mut table = None;
     scan_trigger(trigger, |row| {
@@ -64,8 +65,8 @@ fn sends_codes(function: pg_sys::Oid) -> bool {
     }
 }
 
-/// After a utility statement: says of which tables the triggers are gone with the extension. A statement that failed
-/// under a savepoint may have left some that are still there.
+/// Warns, after a utility statement, which tables lost their trigger with the extension. Each trigger is looked up
+/// again: a statement that failed under a savepoint leaves its triggers in place.
 #[pgrx::pg_guard]
 pub unsafe extern "C-unwind" fn warn() {
     let triggers = TRIGGERS.take();
@@ -98,7 +99,7 @@ pub unsafe extern "C-unwind" fn warn() {
     .warn();
 }
 
-/// None: the table is dropped, too.
+/// Returns the qualified name of a table; None if the table was dropped, too.
 fn name_of(table: pg_sys::Oid) -> Option<String> {
     // SAFETY: look-ups in the catalog; what is found is a palloc'ed C string.
     unsafe {

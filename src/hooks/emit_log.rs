@@ -1,7 +1,7 @@
-//! By default Postgres logs the whole text of a statement that fails, literals and all. One that calls a function of
-//! ours holds numbers and codes: it is logged without its text, context and detail, and without what the message quotes
-//! of it, whatever error ends it, and also where it fails before it gets to us. In their place stands who it was, and
-//! which query. The client has its whole error.
+//! Keeps numbers and codes out of the server's log. By default Postgres logs the whole text of a statement that fails,
+//! literals included. A statement that calls a function of ours is logged without its text, context and detail, and
+//! without what the message quotes of it, whatever error ends it, also if it fails before it gets to us. In their place
+//! the log says which role ran which query. The client gets the whole error.
 
 use std::{
     cell::Cell,
@@ -20,24 +20,24 @@ use crate::{
 };
 
 thread_local! {
-    /// When the statement began in which one of ours ran last.
+    /// The start of the last statement in which a function of ours ran.
     static OURS: Cell<i64> = const { Cell::new(0) };
-    /// The statement that was read last, where it stands and when it began, and whether it calls ours: it may have many
-    /// lines in the log, and many megabytes.
+    /// The statement that was last searched for calls of ours: its address and its start, and whether it has such a
+    /// call. The statement may have many lines in the log, and many megabytes.
     static READ: Cell<Option<(*const c_char, i64, bool)>> = const { Cell::new(None) };
 }
 
-/// In the place of what is left out.
+/// The text that is logged in place of what is left out.
 const NOT_LOGGED: &CStr = c"(not logged: the statement calls otp_gateway)";
 
 static mut PREVIOUS: pg_sys::emit_log_hook_type = None;
 
 thread_local! {
-    /// Who hears of every error of this process, before it goes to the log.
+    /// Called with the message of every error of this process, before the error goes to the log.
     static LISTENER: Cell<Option<fn(&CStr)>> = const { Cell::new(None) };
 }
 
-/// From here on this process' own code hears the messages of its errors.
+/// Has a function of this process called with the messages of its errors from now on.
 pub fn listen(listener: fn(&CStr)) {
     LISTENER.set(Some(listener));
 }
@@ -51,7 +51,7 @@ pub fn init() {
     extension_presence::init();
 }
 
-/// Called first by every function of ours.
+/// Notes that this statement calls a function of ours; every function of ours calls this first.
 pub fn mark_statement() {
     OURS.set(statement_start());
     extension_presence::is_here();
@@ -60,11 +60,11 @@ pub fn mark_statement() {
     }
 }
 
-/// Whether a text, null or a C string, speaks of a process whose transaction has called us: the postmaster quotes what
-/// a crashed one was running, and who finds a deadlock what the others are.
+/// Returns whether a text, null or a C string, names the process of a session whose transaction has called us. The
+/// postmaster quotes what a crashed process was running; a process that finds a deadlock quotes what the others run.
 ///
 /// # Safety
-/// As it says.
+/// The text is null or a C string.
 unsafe fn is_about_a_caller(text: *const c_char) -> bool {
     if text.is_null() || segment::check().is_err() {
         return false;
@@ -76,10 +76,10 @@ unsafe fn is_about_a_caller(text: *const c_char) -> bool {
     slot::caller_pids().any(|pid| numbers().any(|number| number == pid.to_string().as_bytes()))
 }
 
-/// Whether a text, null or a C string, calls a function of ours.
+/// Returns whether a text, null or a C string, calls a function of ours.
 ///
 /// # Safety
-/// As it says, and in a process that has no prepared statements or may look into them.
+/// The text is null or a C string; the process has no prepared statements, or may look into them.
 unsafe fn calls_ours(text: *const c_char, quotes: bool) -> bool {
     if text.is_null() {
         return false;
@@ -101,16 +101,16 @@ unsafe fn calls_ours(text: *const c_char, quotes: bool) -> bool {
     })
 }
 
-/// The same by the letters alone.
+/// Returns whether a call of ours is spelt out anywhere in a text, even within a literal or a comment.
 ///
 /// # Safety
-/// Null, or a C string.
+/// The text is null or a C string.
 unsafe fn spells_ours(text: *const c_char) -> bool {
     // SAFETY: as the caller promises.
     !text.is_null() && statement_text::spells_ours(unsafe { CStr::from_ptr(text) }.to_bytes())
 }
 
-/// Whether the statement that this session runs calls a function of ours.
+/// Returns whether the statement that this session runs calls a function of ours.
 ///
 /// # Safety
 /// On the main thread.
@@ -118,7 +118,7 @@ unsafe fn statement_calls_ours() -> bool {
     // SAFETY: variables of this process; the text is null, or a C string.
     let (text, is_session) =
         unsafe { (pg_sys::debug_query_string, pg_sys::MyBackendType == pg_sys::BackendType::B_BACKEND) };
-    // Every message of a client has a time of its own; a background worker may not.
+    // Every message of a client has a start of its own; a background worker's statements may not.
     if let Some((read, at, calls)) = READ.get()
         && (read, at) == (text, statement_start())
         && is_session
@@ -131,7 +131,7 @@ unsafe fn statement_calls_ours() -> bool {
     calls
 }
 
-/// What stands in the log in the place of what is left out.
+/// Returns the text that is logged in place of what is left out, with role and query id.
 ///
 /// # Safety
 /// On the main thread, in the memory context of an error.
@@ -154,7 +154,7 @@ unsafe fn note() -> *mut c_char {
     unsafe { pg_sys::pstrdup(note.as_ptr()) }
 }
 
-/// Whether the log would have the statement beside the error: Postgres' own is_log_level_output.
+/// Returns whether the log would show the statement with the error: Postgres' own is_log_level_output.
 fn shows_statement(error: &pg_sys::ErrorData) -> bool {
     // SAFETY: variables of this session.
     let (text, least) = unsafe { (pg_sys::debug_query_string, pg_sys::log_min_error_statement) };
@@ -175,14 +175,14 @@ fn statement_start() -> i64 {
     unsafe { pg_sys::GetCurrentStatementStartTimestamp() }
 }
 
-/// What the log says instead of the message, if that may quote the statement or a value: the format that it was made
-/// from. `%s` as a whole is somebody's own words (RAISE, another extension, ours).
+/// Returns the text for the log if the message may quote the statement or a value: the format that the message was made
+/// from. A format that is `%s` alone holds somebody's own words (RAISE, another extension, ours): such a message stays.
 ///
 /// # Safety
-/// Of Postgres' own error record.
+/// `error` is Postgres' own error record.
 unsafe fn without_values(error: &pg_sys::ErrorData) -> Option<*const c_char> {
     let is_of = |class: PgSqlErrorCode| error.sqlerrcode & 0xfff == class as i32;
-    // Data and the words of a statement are quoted by Postgres; but not where it is about rights, which are to objects.
+    // Postgres quotes data and the words of a statement in errors of these classes; errors about rights name objects.
     let quotes = is_of(PgSqlErrorCode::ERRCODE_DATA_EXCEPTION)
         || is_of(PgSqlErrorCode::ERRCODE_SYNTAX_ERROR_OR_ACCESS_RULE_VIOLATION)
             && error.sqlerrcode != PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE as i32;
@@ -198,15 +198,15 @@ unsafe fn without_values(error: &pg_sys::ErrorData) -> Option<*const c_char> {
     (format.contains(&b'%') && format != b"%s").then_some(error.message_id)
 }
 
-/// Whether the error is of a statement that calls ours, or quotes one.
+/// Returns whether the error is of a statement that calls ours, or quotes such a statement.
 ///
 /// # Safety
-/// Of Postgres' own error record, whose texts are null or C strings.
+/// `error` is Postgres' own error record, whose texts are null or C strings.
 unsafe fn is_of_ours(error: &pg_sys::ErrorData) -> bool {
     // SAFETY: as the caller promises.
     unsafe {
-        // What other sessions run, maybe of other databases: quoted by who finds a deadlock, and by the postmaster of a
-        // crashed one. Cut to a length, it is not read by its tokens.
+        // Statements of other sessions, maybe in other databases, are quoted by a process that finds a deadlock, and by
+        // the postmaster after a crash. They are cut to a length, so that they cannot be read token by token.
         let is_postmaster = !pg_sys::IsUnderPostmaster;
         let quotes_others = !error.detail_log.is_null() || is_postmaster && !error.detail.is_null();
         if quotes_others
@@ -219,12 +219,12 @@ unsafe fn is_of_ours(error: &pg_sys::ErrorData) -> bool {
         if !extension_presence::may_be_here() {
             return false;
         }
-        // EXECUTE of what is not there (any more), as behind a pooler: nobody knows what it would have called.
+        // EXECUTE of a statement that is not prepared (any more), as behind a pooler: nobody knows what it would call.
         if error.sqlerrcode == PgSqlErrorCode::ERRCODE_INVALID_SQL_STATEMENT_NAME as i32 {
             return true;
         }
-        // What the parser cannot read is not read by its tokens here either: a quote that was forgotten makes literals
-        // of what stands between them. Nothing of it was carried out.
+        // A statement that the parser cannot read cannot be read token by token here either: a forgotten quote makes
+        // literals of code. Nothing of such a statement was carried out.
         let is_unread = !error.funcname.is_null() && CStr::from_ptr(error.funcname) == c"scanner_yyerror";
         statement_calls_ours()
             || is_unread && spells_ours(pg_sys::debug_query_string)
@@ -235,7 +235,8 @@ unsafe fn is_of_ours(error: &pg_sys::ErrorData) -> bool {
 }
 
 thread_local! {
-    /// The statement for which the hook is at work. Still there when it is called for the same one: it has failed.
+    /// The start of the statement for which the hook is at work. If the hook is called again for the same statement
+    /// while this is set, the hook itself has failed.
     static AT_WORK: Cell<Option<i64>> = const { Cell::new(None) };
 }
 
@@ -252,7 +253,7 @@ unsafe extern "C-unwind" fn emit(error: *mut pg_sys::ErrorData) {
         if (*error).output_to_server {
             let now = Some(statement_start());
             if AT_WORK.replace(now) == now {
-                // An error of the hook's own comes here again, and must not raise the next.
+                // An error of the hook's own comes here, too, and must not raise another.
                 (*error).hide_stmt = true;
                 (*error).hide_ctx = true;
             } else {
@@ -266,10 +267,10 @@ unsafe extern "C-unwind" fn emit(error: *mut pg_sys::ErrorData) {
     }
 }
 
-/// The message that an error of ours has in the log.
+/// Returns the text that the log has in place of the message of an error of ours.
 ///
 /// # Safety
-/// Of Postgres' own error record.
+/// `error` is Postgres' own error record.
 unsafe fn logged_instead(error: &pg_sys::ErrorData) -> Option<*const c_char> {
     if error.message.is_null() {
         return None;
@@ -281,10 +282,10 @@ unsafe fn logged_instead(error: &pg_sys::ErrorData) -> Option<*const c_char> {
     }
 }
 
-/// Hides what the log may not have of an error that goes there.
+/// Hides from the log what it must not have of an error.
 ///
 /// # Safety
-/// Of Postgres' own error record.
+/// `error` is Postgres' own error record.
 unsafe fn hide(error: &mut pg_sys::ErrorData) {
     // SAFETY: as the caller promises; what is put into the record is in its own memory context.
     unsafe {
@@ -292,7 +293,7 @@ unsafe fn hide(error: &mut pg_sys::ErrorData) {
         if !ran && !is_of_ours(error) {
             return;
         }
-        // Others say in the detail what a session runs, or what values it has.
+        // Postgres and other extensions put what a session runs, or the values that it has, into the detail.
         let quotes = !error.detail.is_null() || !error.detail_log.is_null();
         let message = logged_instead(error).or_else(|| without_values(error));
         let in_own_words = message.is_some() || !error.internalquery.is_null();
@@ -302,7 +303,7 @@ unsafe fn hide(error: &mut pg_sys::ErrorData) {
         error.hide_stmt = true;
         error.hide_ctx = true;
         if in_own_words {
-            // Of these two the log has no text of its own: the client gets its error first.
+            // For message and internal query the log has no text of its own: the client gets the whole error first.
             if error.output_to_client {
                 error.output_to_server = false;
                 pg_sys::EmitErrorReport();

@@ -1,6 +1,6 @@
-//! What the statements of this transaction do to tables beside what a row trigger sees. INSERT ... ON CONFLICT fires
-//! BEFORE triggers also for rows that it then does not insert; and a row that a send was enqueued for may be changed or
-//! deleted afterwards. Both is seen where the executor starts the statement.
+//! Sees, where the executor starts a statement, what a row trigger does not see. INSERT ... ON CONFLICT fires BEFORE
+//! triggers also for rows that it then does not insert; and a row that a send was enqueued for may be changed or
+//! deleted later in the transaction.
 
 use std::cell::RefCell;
 
@@ -11,11 +11,11 @@ use crate::hooks::row_watch;
 static mut PREVIOUS: pg_sys::ExecutorStart_hook_type = None;
 
 thread_local! {
-    /// Those with ON CONFLICT.
+    /// The tables of this transaction's INSERT ... ON CONFLICT.
     static TABLES: RefCell<Vec<pg_sys::Oid>> = const { RefCell::new(Vec::new()) };
 }
 
-// Postgres' own, without pgrx's guard: every statement of the cluster comes through here, and its errors with it.
+// Postgres' own function, without pgrx's guard: every statement of the cluster comes through it, errors included.
 unsafe extern "C-unwind" {
     #[link_name = "standard_ExecutorStart"]
     fn standard_start(query: *mut pg_sys::QueryDesc, flags: std::ffi::c_int);
@@ -83,12 +83,13 @@ unsafe extern "C-unwind" fn note(plan: *mut pg_sys::PlannedStmt) {
     }
 }
 
-/// Whether this transaction may have left out rows of the table; a partition belongs to some table that it may.
+/// Returns whether this transaction may have left out rows of the table. For a partition, any table with ON CONFLICT
+/// may be the one that it belongs to.
 pub fn may_leave_out_rows(table: pg_sys::Oid, is_partition: bool) -> bool {
     TABLES.with_borrow(|seen| seen.contains(&table) || (is_partition && !seen.is_empty()))
 }
 
-/// At the end of a transaction. Cannot fail.
+/// Forgets the tables at the end of a transaction. Cannot fail.
 pub fn forget() {
     TABLES.with(|tables| {
         if let Ok(mut tables) = tables.try_borrow_mut() {

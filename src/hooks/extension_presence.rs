@@ -1,7 +1,7 @@
-//! Whether the extension is in this session's database: in others every statement is logged as ever, whatever it names.
-//! The log cannot ask the catalog, least of all where a transaction has failed. So a session looks when its
-//! transactions commit, of which the first is its log-in, and again after somebody has made or dropped a foreign data
-//! wrapper, as CREATE EXTENSION does. Until it has looked, the extension may be here.
+//! Knows whether the extension is in this session's database: in other databases every statement is logged as ever,
+//! whatever it names. The log cannot ask the catalog, least of all in a failed transaction. So a session looks when its
+//! transactions commit, the first of which is its log-in, and again after somebody has made or dropped a foreign data
+//! wrapper, as CREATE EXTENSION does. Until the session has looked, the extension may be here.
 
 use std::{
     cell::Cell,
@@ -18,11 +18,11 @@ use crate::pg::{
 };
 
 thread_local! {
-    /// Whether it is here; None: this session has not looked.
+    /// Whether the extension is in this database; None: this session has not looked.
     static IS_HERE: Cell<Option<bool>> = const { Cell::new(None) };
 }
 
-/// Somebody has made or dropped a foreign data wrapper.
+/// Whether somebody has made or dropped a foreign data wrapper since the last look.
 static STALE: AtomicBool = AtomicBool::new(false);
 
 pub fn init() {
@@ -42,24 +42,24 @@ fn know(is_here: bool) {
     IS_HERE.set(Some(is_here));
 }
 
-/// One of its functions runs.
+/// Notes that the extension is here: one of its functions runs.
 pub fn is_here() {
     know(true);
 }
 
-/// Before a COMMIT, where the catalog can be read, and an error still undoes the transaction. Others than sessions of
-/// clients have no statements of theirs to log.
+/// Looks before a COMMIT, where the catalog can be read and an error still undoes the transaction. Only sessions of
+/// clients look: other processes have no statements to log.
 pub fn before_commit() {
     if known().is_none() && is_of_a_client() && database::current() != pg_sys::InvalidOid && !is_upgrade() {
-        // Before the look, so that a change that it comes upon has it look again.
+        // Set before the look, so that a change of the catalog during it makes this session look again.
         know(true);
         IS_HERE.set(Some(look()));
     }
 }
 
-/// The schema is asked for first, from a cache that every session fills. One that a superuser owns is ours; of another
-/// one, which anybody may make who has CREATE on the database, the extension itself tells: to look for that costs a
-/// log-in a tenth more.
+/// Looks the extension up. The schema is asked for first, from a cache that every session fills: a schema of a
+/// superuser's is ours. Anybody with CREATE on the database may make another one: then the extension itself is looked
+/// up, which makes a log-in a tenth slower.
 fn look() -> bool {
     owner_of_schema(c"otp_gateway").is_some_and(|owner| is_superuser(owner) || has_extension(c"otp_gateway"))
 }

@@ -1,6 +1,6 @@
-//! A worker is connected to its database, and its database must be free to be dropped, renamed, moved and copied all
-//! the same; and with the extension the worker goes. Sessions that do such a thing ask the worker to leave, and those
-//! that are still there afterwards have their worker back.
+//! Makes workers leave databases that a statement needs for itself. A worker is connected to its database, which must
+//! nevertheless be free to be dropped, renamed, moved and copied; and the worker must go with the extension. Sessions
+//! that run such a statement ask the worker to leave; a database that is still there afterwards gets its worker back.
 
 use std::{
     cell::{Cell, RefCell},
@@ -18,12 +18,13 @@ use crate::{
     pg::{
         database, process,
         roles::{current_user, has_privileges_of, may_create_databases},
+        wait_event::WaitEvent,
     },
 };
 
-/// How long others who are connected may take to leave: as long as Postgres would wait, or a little less.
+/// How long other sessions may take to disconnect: as long as Postgres itself would wait, or a little less.
 const PATIENCE_IN_MILLISECONDS: u32 = 2000;
-/// How long a worker may take: what is under way has its time, and what comes of it is put on record.
+/// How long a worker may take, in milliseconds: it finishes what is under way and puts the results on record.
 const PATIENCE_WITH_WORKER: u32 = (worker_registry::GRACE / 1000) as u32 + 3000;
 const STEP: u32 = 10;
 
@@ -31,12 +32,12 @@ static mut PREVIOUS_UTILITY: pg_sys::ProcessUtility_hook_type = None;
 static mut PREVIOUS_ACCESS: pg_sys::object_access_hook_type = None;
 
 thread_local! {
-    /// This transaction renames or drops a server, or a role.
+    /// Whether this transaction renames or drops a server; below it, a role.
     static SERVERS: Cell<bool> = const { Cell::new(false) };
     static ROLES: Cell<bool> = const { Cell::new(false) };
-    /// This transaction drops the extension.
+    /// Whether this transaction drops the extension.
     static DROPS: Cell<bool> = const { Cell::new(false) };
-    /// The databases that this transaction had let go of, and whether it drops them.
+    /// The databases whose worker this transaction made leave, and whether it drops the database.
     static LET_GO: RefCell<Vec<(pg_sys::Oid, bool)>> = const { RefCell::new(Vec::new()) };
 }
 
@@ -50,9 +51,10 @@ pub fn init() {
     }
 }
 
-// Postgres' own, without pgrx's guard: an error that passes through a guard is made anew from its message, detail and
-// hint, and would lose its position, table and constraint. The hooks below are plain for the same reason: every utility
-// statement of the cluster comes through them. They hold nothing that a longjmp would leave behind.
+// Postgres' own function, without pgrx's guard: an error that passes through a guard is made anew from its message,
+// detail and hint, and would lose its position, table and constraint. The hooks below have no guard for the same
+// reason: every utility statement of the cluster comes through them. They hold nothing that a longjmp would leave
+// behind.
 unsafe extern "C-unwind" {
     #[link_name = "standard_ProcessUtility"]
     fn standard_utility(
@@ -81,7 +83,7 @@ unsafe extern "C-unwind" fn utility(
     // SAFETY: the arguments are Postgres' own and are passed on as they came.
     unsafe {
         free_databases_for(statement);
-        // Asked before: the statement may be gone afterwards.
+        // Asked before the statement runs: it may be gone afterwards.
         let commits_prepared = is_commit_prepared(statement);
         match PREVIOUS_UTILITY {
             Some(next) => next(statement, query, read_only, context, parameters, environment, destination, completion),
@@ -105,7 +107,8 @@ unsafe extern "C-unwind" fn utility(
     }
 }
 
-/// Nobody knows any more what a prepared transaction has enqueued: the worker is to look.
+/// Returns whether a statement is COMMIT PREPARED. Nobody knows any more what such a transaction has enqueued, so the
+/// worker has to look.
 ///
 /// # Safety
 /// `statement` is a parsed utility statement.
@@ -119,7 +122,7 @@ unsafe fn is_commit_prepared(statement: *mut pg_sys::PlannedStmt) -> bool {
     }
 }
 
-/// Has the workers leave that a statement needs gone.
+/// Makes the workers leave that a statement needs gone.
 #[pgrx::pg_guard]
 unsafe extern "C-unwind" fn free_databases_for(statement: *mut pg_sys::PlannedStmt) {
     // SAFETY: a parsed utility statement.
@@ -133,22 +136,23 @@ unsafe extern "C-unwind" fn free_databases_for(statement: *mut pg_sys::PlannedSt
             return;
         }
         if need.by_force || others_leave(database) {
-            // Before the wait: who interrupts it has the worker back, too.
+            // Noted before the wait: if an interrupt ends the wait, the database gets its worker back, too.
             LET_GO.with_borrow_mut(|let_go| let_go.push((database, need.is_drop)));
             let_go(database, if need.is_drop { ExitReason::Dropped } else { ExitReason::Database });
         }
     }
 }
 
-/// With others connected the statement fails anyhow, and calls in flight need not suffer for it; but who has just
-/// disconnected may take a moment, for which Postgres itself waits, too.
+/// Waits until no other session is connected, and returns false if some stay. With others connected the statement fails
+/// anyway, and calls in flight need not suffer for it; but a session that has just disconnected may take a moment, for
+/// which Postgres itself waits, too.
 fn others_leave(database: pg_sys::Oid) -> bool {
     for _ in 0..PATIENCE_IN_MILLISECONDS / STEP {
         // SAFETY: counts processes in shared memory.
         if unsafe { pg_sys::CountDBConnections(database) } == 0 {
             return true;
         }
-        process::wait(i64::from(STEP));
+        process::wait(WaitEvent::Worker, i64::from(STEP));
     }
     false
 }
@@ -192,7 +196,7 @@ unsafe fn needs(statement: *mut pg_sys::Node) -> Option<Need> {
     }
 }
 
-/// The option of that name.
+/// Returns the option of that name.
 ///
 /// # Safety
 /// `options` is a list of DefElem.
@@ -205,22 +209,22 @@ unsafe fn option(name: &CStr, options: *mut pg_sys::List) -> Option<*mut pg_sys:
     }
 }
 
-/// Whether the current role may do such things to the database at all: else a failing statement would be a way to stop
-/// the workers of others.
+/// Returns whether the current role may do such things to the database at all: otherwise a statement that is going to
+/// fail could stop the workers of others.
 fn may_disturb(database: pg_sys::Oid) -> bool {
     let Some(database) = database::database(database) else { return false };
-    // Who may create databases may copy a template.
+    // A role that may create databases may copy a template.
     has_privileges_of(current_user(), database.owner) || (database.is_template && may_create_databases(current_user()))
 }
 
-/// Asks the worker to leave and waits until it has. One that takes too long is Postgres' to complain about.
+/// Asks the worker to leave and waits until it has. If the worker takes too long, Postgres' own statement fails.
 fn let_go(database: pg_sys::Oid, why: ExitReason) {
     worker_registry::request_exit(database, why);
     for _ in 0..PATIENCE_WITH_WORKER / STEP {
         if !worker_registry::is_there(database) {
             break;
         }
-        process::wait(i64::from(STEP));
+        process::wait(WaitEvent::Worker, i64::from(STEP));
     }
 }
 
@@ -255,7 +259,7 @@ unsafe extern "C-unwind" fn access(
     }
 }
 
-/// A table is dropped, or TRUNCATE empties it.
+/// Returns whether a table is dropped, or emptied by TRUNCATE.
 fn is_emptied(kind: pg_sys::ObjectAccessType::Type) -> bool {
     kind == pg_sys::ObjectAccessType::OAT_TRUNCATE || kind == pg_sys::ObjectAccessType::OAT_DROP
 }
@@ -272,8 +276,8 @@ unsafe extern "C-unwind" fn note_drop(extension: pg_sys::Oid) {
     }
 }
 
-/// After the transaction: where it dropped the extension the worker leaves, and databases that had to be let go of have
-/// theirs back. Cannot fail.
+/// Tells the workers after a transaction: a worker whose extension was dropped leaves, and databases whose worker had
+/// to leave get it back. Cannot fail.
 pub fn after_transaction(is_committed: bool) {
     let (servers, roles) = (SERVERS.replace(false), ROLES.replace(false));
     if roles && is_committed {

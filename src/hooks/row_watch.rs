@@ -1,22 +1,22 @@
-//! Who wants to hear of statements that change rows: while a send is enqueued for some of them, its transaction does.
+//! Passes on which statements change rows to whoever listens: a transaction that has enqueued a send for some rows.
 
 use std::sync::OnceLock;
 
 use pgrx::pg_sys;
 
-/// What is asked and told; each is called on the main thread, and must not fail.
+/// The listener's functions; each is called on the main thread, and must not fail.
 pub struct RowWatch {
-    /// Whether anybody listens just now.
+    /// Returns whether anybody listens just now.
     pub is_on: fn() -> bool,
-    /// A statement begins that changes rows of this table.
+    /// Called when a statement begins that changes rows of this table.
     pub writes: fn(pg_sys::Oid),
-    /// This table is emptied or dropped.
+    /// Called when this table is emptied or dropped.
     pub empties: fn(pg_sys::Oid),
 }
 
 static WATCH: OnceLock<RowWatch> = OnceLock::new();
 
-/// In `_PG_init` of the postmaster.
+/// Sets the listener, in `_PG_init` of the postmaster.
 pub fn init(watch: RowWatch) {
     WATCH.get_or_init(|| watch);
 }

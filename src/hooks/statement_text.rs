@@ -1,6 +1,6 @@
-//! Whether a text calls a function of ours, or one that is misspelt: its name, or its schema's, begins with `otp_`, and
-//! a parenthesis follows. In a comment or in a literal it calls nothing; but a text that is no SQL any more is told by
-//! its letters alone.
+//! Tells whether a text calls a function of ours, or one of a misspelt name: its name, or its schema's, begins with
+//! `otp_`, and a parenthesis follows. A comment or a literal calls nothing; but in a text that is no longer SQL, the
+//! letters alone count.
 //!
 //! ```text
 //! SELECT otp_send('p', '{...}')                   calls ours
@@ -18,7 +18,7 @@ use memchr::{memchr_iter, memchr2_iter, memmem};
 
 const PREFIX: &[u8] = b"otp_";
 const EXECUTE: &[u8] = b"execute";
-/// Literals within literals are looked into so deep: DO, EXECUTE, and what that executes.
+/// How deep literals within literals are searched: DO, EXECUTE, and what that executes.
 const DEPTH: usize = 8;
 
 /// How a text is to be read.
@@ -26,18 +26,20 @@ const DEPTH: usize = 8;
 pub struct Reading {
     /// Whether a backslash escapes in every literal, not only in E'': standard_conforming_strings is off.
     pub has_escapes: bool,
-    /// It quotes statements, as an error's context does: a double quote is where one begins or ends.
+    /// Whether the text quotes statements, as an error's context does: a double quote is where a statement begins or
+    /// ends.
     pub quotes: bool,
 }
 
-/// `executes` says of the name of a prepared statement whether that calls ours.
+/// Returns whether a text calls a function of ours. `executes` tells, for the name of a prepared statement, whether
+/// that statement does.
 pub fn calls_ours(text: &[u8], how: Reading, executes: &mut dyn FnMut(&[u8]) -> bool) -> bool {
     // Most texts end here, at the speed of memory.
     (mentions_ours(text) || occurrences(text, EXECUTE, b'x', b'X', 1).next().is_some())
         && is_call(text, how, false, DEPTH, executes)
 }
 
-/// The same by the letters alone, wherever they stand.
+/// Returns whether the letters of such a call stand anywhere in a text, even within a literal or a comment.
 pub fn spells_ours(text: &[u8]) -> bool {
     occurrences(text, PREFIX, b'_', b'_', 3).any(|at| {
         let rest = skip(skip(&text[at + PREFIX.len()..], is_of_word), is_between_tokens);
@@ -50,7 +52,7 @@ fn mentions_ours(text: &[u8]) -> bool {
     occurrences(text, PREFIX, b'_', b'_', 3).next().is_some()
 }
 
-/// Where a word is, in any case: looked for by the one letter of it that is rare.
+/// Finds a word, in any case, by that letter of it which is rare.
 fn occurrences<'a>(
     text: &'a [u8],
     word: &'static [u8],
@@ -69,11 +71,12 @@ fn occurrences<'a>(
     }
 }
 
-/// `is_body`: literals are code.
+/// Returns whether the tokens of a text make a call of ours. `is_body`: the text is a function's body, whose literals
+/// are code, too.
 fn is_call(text: &[u8], how: Reading, is_body: bool, depth: usize, executes: &mut dyn FnMut(&[u8]) -> bool) -> bool {
     let mut tokens = Tokens { rest: text, how, goes_on: false, is_cut: false };
     let mut statement = Statement::default();
-    // Of the name that is being read: whether a part of it is ours, and whether it goes on.
+    // Of the name that is being read: whether a part of it begins as ours, and whether a dot ended it last.
     let (mut is_ours, mut goes_on) = (false, false);
     let mut is_executed = false;
     for token in tokens.by_ref() {
@@ -139,12 +142,12 @@ impl Statement {
 }
 
 enum Token<'a> {
-    /// A name or a key word; a quoted one without its quotes.
+    /// A name or a key word; a quoted name without its quotes.
     Word {
         text: &'a [u8],
         is_quoted: bool,
     },
-    /// What stands between quotes or dollars, as it is written.
+    /// The text between quotes or dollars, as it is written.
     Literal(&'a [u8]),
     Sign(u8),
 }
@@ -153,9 +156,9 @@ enum Token<'a> {
 struct Tokens<'a> {
     rest: &'a [u8],
     how: Reading,
-    /// The literal before had escapes, and goes on in the next.
+    /// Whether the literal before had escapes and goes on in the next literal.
     goes_on: bool,
-    /// It ended within a literal, a quoted name or a comment.
+    /// Whether the text ended within a literal, a quoted name or a comment.
     is_cut: bool,
 }
 
@@ -200,7 +203,7 @@ impl<'a> Iterator for Tokens<'a> {
                     if text.eq_ignore_ascii_case(b"e") && rest.first() == Some(&b'\'') {
                         return Some(Token::Literal(self.literal(&rest[1..], true)));
                     }
-                    // A number, or a parameter's.
+                    // A number, or the number of a parameter.
                     let is_quoted = false;
                     return Some(if first.is_ascii_digit() {
                         Token::Sign(b'0')
@@ -218,7 +221,7 @@ impl<'a> Iterator for Tokens<'a> {
 }
 
 impl<'a> Tokens<'a> {
-    /// What comes before a place, and what comes so many bytes after it.
+    /// Returns what stands before a place, and what comes so many bytes after that place.
     fn until(&mut self, text: &'a [u8], end: Option<usize>, length: usize) -> (&'a [u8], &'a [u8]) {
         match end {
             Some(end) => (&text[..end], &text[end + length..]),
@@ -229,8 +232,8 @@ impl<'a> Tokens<'a> {
         }
     }
 
-    /// The literal that begins here. A doubled quote ends it and begins the next: it is no other text for that. So does
-    /// one on another line.
+    /// Returns the literal that begins here. A doubled quote ends a literal and begins the next, which makes no
+    /// difference to a search; so does a literal that is continued on another line.
     fn literal(&mut self, text: &'a [u8], has_escapes: bool) -> &'a [u8] {
         let mut end = memchr::memchr(b'\'', text);
         if has_escapes {
@@ -248,7 +251,7 @@ impl<'a> Tokens<'a> {
         literal
     }
 
-    /// Comments nest.
+    /// Skips a comment; comments nest.
     fn leave_comment(&mut self) {
         let mut depth = 0usize;
         while let Some(at) = memchr::memchr2(b'*', b'/', self.rest) {
@@ -265,7 +268,7 @@ impl<'a> Tokens<'a> {
     }
 }
 
-/// Whether a quote comes after a line break, with nothing but white space and comments of one line before it.
+/// Returns whether a quote comes after a line break, with nothing but white space and comments of one line before it.
 fn is_continued(mut text: &[u8]) -> bool {
     let mut has_line_break = false;
     loop {

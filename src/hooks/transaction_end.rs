@@ -1,4 +1,4 @@
-//! The end of a transaction: one callback, and who has something to do in it.
+//! The end of a transaction: one callback, and the steps that run in it.
 
 use std::sync::OnceLock;
 
@@ -6,16 +6,16 @@ use pgrx::pg_sys;
 
 /// What one module does around the end of each transaction.
 pub struct Step {
-    /// Before a COMMIT or PREPARE TRANSACTION, where an error still undoes the transaction.
+    /// Runs before a COMMIT or PREPARE TRANSACTION, where an error still undoes the transaction.
     pub before: Option<fn()>,
-    /// After it, and whether it is committed now. Cannot fail: only atomics, SetLatch and the freeing of memory, or the
-    /// server goes down.
+    /// Runs after the end, and is told whether the transaction is committed now. Cannot fail: only atomics, SetLatch
+    /// and the freeing of memory are allowed, or the server goes down.
     pub after: Option<fn(bool)>,
 }
 
 static STEPS: OnceLock<&'static [Step]> = OnceLock::new();
 
-/// In `_PG_init`: takes these steps, in their order.
+/// Takes the steps, in their order; called in `_PG_init`.
 pub fn init(steps: &'static [Step]) {
     STEPS.get_or_init(|| steps);
     // SAFETY: on the main thread; sessions inherit it from the postmaster.
@@ -29,7 +29,7 @@ unsafe extern "C-unwind" fn at_end(event: pg_sys::XactEvent::Type, _argument: *m
             unsafe { before() }
         }
         pg_sys::XactEvent::XACT_EVENT_COMMIT => after(true),
-        // A prepared one is committed by a COMMIT PREPARED, of which the hook of utility statements hears.
+        // A prepared transaction is committed by COMMIT PREPARED, which the hook of utility statements sees.
         pg_sys::XactEvent::XACT_EVENT_ABORT
         | pg_sys::XactEvent::XACT_EVENT_PREPARE
         | pg_sys::XactEvent::XACT_EVENT_PARALLEL_COMMIT
@@ -42,7 +42,7 @@ fn steps() -> &'static [Step] {
     STEPS.get().copied().unwrap_or_default()
 }
 
-/// An error of a step's is one of the COMMIT.
+/// Runs the steps before a commit. An error of a step is an error of the COMMIT.
 #[pgrx::pg_guard]
 unsafe extern "C-unwind" fn before() {
     steps().iter().filter_map(|step| step.before).for_each(|before| before());

@@ -50,6 +50,8 @@ pub enum Maintenance {
     Release { providers: Vec<Identity>, range: NumberRange },
     /// Seals under the first key what is sealed under another, from this verification on.
     Reseal { from: Uuid },
+    /// Begins the numbers anew: all (None), or those of these providers.
+    ResetStatistics { providers: Option<Vec<Identity>> },
 }
 
 /// What came of a part.

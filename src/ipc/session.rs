@@ -17,6 +17,7 @@ use crate::{
         database,
         process::{self, ProcessNumber},
         session,
+        wait_event::WaitEvent,
     },
 };
 
@@ -83,13 +84,14 @@ pub fn send(
             let was_taken = is_taken(slot.state());
             return Err(Unanswered::Nobody { error, was_taken });
         }
-        let longest = if is_there { LOOK_AFTER_WORKER } else { LOOK_FOR_WORKER };
+        let (event, longest) =
+            if is_there { (WaitEvent::Call, LOOK_AFTER_WORKER) } else { (WaitEvent::Worker, LOOK_FOR_WORKER) };
         let left = until.map_or(longest, |until| until.since(since_boot()).div_euclid(1000).saturating_add(1));
         if left <= 0 {
             return Ok(None);
         }
         let waited = PgTryBuilder::new(|| {
-            process::wait(left.min(longest));
+            process::wait(event, left.min(longest));
             Ok(())
         })
         .catch_when(PgSqlErrorCode::ERRCODE_QUERY_CANCELED, |error| Err(Box::new(error)))
@@ -208,7 +210,7 @@ pub fn await_launcher() -> Result<(), Error> {
                 "max_worker_processes was too small when the server started: raise it and restart the server.",
             ));
         }
-        process::wait(LOOK_FOR_WORKER);
+        process::wait(WaitEvent::Worker, LOOK_FOR_WORKER);
     }
     Ok(())
 }

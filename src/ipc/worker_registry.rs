@@ -192,6 +192,11 @@ pub fn set(database: pg_sys::Oid, state: WorkerState) -> bool {
     true
 }
 
+/// Every database that has a worker, or wants one.
+pub fn known() -> Vec<pg_sys::Oid> {
+    registry().entries.iter().filter(|entry| entry.state() != WorkerState::Free).map(Entry::oid).collect()
+}
+
 /// Every database at that stage.
 pub fn at(state: WorkerState) -> Vec<pg_sys::Oid> {
     registry().entries.iter().filter(|entry| entry.state() == state).map(Entry::oid).collect()

@@ -8,7 +8,10 @@ use std::sync::atomic::{
 
 use policy::{Micros, Timestamp};
 
-use crate::pg::clock::{SinceBoot, clock, since_boot};
+use crate::pg::{
+    clock::{SinceBoot, clock, since_boot},
+    process::pid,
+};
 
 /// In a database's entry of the registry. All-zero says nothing.
 #[repr(C)]
@@ -28,7 +31,51 @@ pub struct Report {
     oldest_kept_at: AtomicI64,
     /// When that one is to be deleted.
     purge_due_at: AtomicI64,
+    pid: AtomicI64,
+    /// Calls under way, and those whose end is not on record yet.
+    in_flight: AtomicI64,
+    unrecorded: AtomicI64,
+    /// When it last put something on record.
+    committed_at: AtomicI64,
+    /// The long chore that it is at, by its place in [`Chore::ALL`]; how much is done, since when, and when the last
+    /// part of it was.
+    chore: AtomicI64,
+    chore_done: AtomicI64,
+    chore_since: AtomicI64,
+    chore_at: AtomicI64,
 }
+
+/// What takes long, and is done in parts between calls.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Chore {
+    /// What an earlier worker left in flight is looked for.
+    Recovery,
+    /// What was queued before is read.
+    Queue,
+    /// What is sealed is looked at, for when it is to be erased.
+    Seals,
+    Purge,
+    Forget,
+    Reseal,
+}
+
+impl Chore {
+    pub const ALL: [Self; 6] = [Self::Recovery, Self::Queue, Self::Seals, Self::Purge, Self::Forget, Self::Reseal];
+
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Recovery => "recovery",
+            Self::Queue => "reading the queue",
+            Self::Seals => "reading seals",
+            Self::Purge => "purge",
+            Self::Forget => "forget",
+            Self::Reseal => "resealing",
+        }
+    }
+}
+
+/// If the last part of a chore was longer ago than this, nobody goes on with it.
+const ABANDONED: Micros = 10_000_000;
 
 /// What stands in line in a database.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -36,6 +83,17 @@ pub struct QueueReport {
     pub ready: usize,
     pub parked: usize,
     pub oldest_ready_at: Option<Timestamp>,
+}
+
+impl QueueReport {
+    /// With another line.
+    pub fn and(self, other: Self) -> Self {
+        Self {
+            ready: self.ready + other.ready,
+            parked: self.parked + other.parked,
+            oldest_ready_at: [self.oldest_ready_at, other.oldest_ready_at].into_iter().flatten().min(),
+        }
+    }
 }
 
 impl Report {
@@ -50,9 +108,15 @@ impl Report {
             &self.oldest_ready_at,
             &self.oldest_kept_at,
             &self.purge_due_at,
+            &self.in_flight,
+            &self.unrecorded,
+            &self.committed_at,
+            &self.chore,
+            &self.chore_at,
         ] {
             field.store(0, Relaxed);
         }
+        self.pid.store(pid().into(), Relaxed);
         self.began_at.store(clock().0, Relaxed);
         self.works();
     }
@@ -81,12 +145,61 @@ impl Report {
         self.oldest_ready_at.store(queue.oldest_ready_at.map_or(0, |at| at.0), Relaxed);
     }
 
+    pub fn calls(&self, in_flight: usize, unrecorded: usize) {
+        self.in_flight.store(in_flight as i64, Relaxed);
+        self.unrecorded.store(unrecorded as i64, Relaxed);
+    }
+
+    pub fn commits(&self, at: Timestamp) {
+        self.committed_at.store(at.0, Relaxed);
+    }
+
+    /// A part of a chore is done: so much more of it.
+    pub fn works_at(&self, chore: Chore, done: u64) {
+        let (place, now) =
+            (Chore::ALL.iter().position(|one| *one == chore).map_or(0, |place| place as i64 + 1), clock());
+        if self.chore.swap(place, Relaxed) != place || now.since(Timestamp(self.chore_at.load(Relaxed))) > ABANDONED {
+            self.chore_done.store(0, Relaxed);
+            self.chore_since.store(now.0, Relaxed);
+        }
+        self.chore_done.fetch_add(done.cast_signed(), Relaxed);
+        self.chore_at.store(now.0, Relaxed);
+    }
+
+    /// A chore is done.
+    pub fn is_done_with(&self, chore: Chore) {
+        if self.chore().is_some_and(|(at, ..)| at == chore) {
+            self.chore.store(0, Relaxed);
+        }
+    }
+
     pub fn oldest_kept(&self, at: Timestamp, kept_for: Micros) {
         self.oldest_kept_at.store(at.0, Relaxed);
         self.purge_due_at.store((at + kept_for).0, Relaxed);
     }
 
     // The reader's.
+
+    pub fn pid(&self) -> i64 {
+        self.pid.load(Relaxed)
+    }
+
+    /// Calls under way, and ends that are not on record yet.
+    pub fn call_counts(&self) -> (i64, i64) {
+        (self.in_flight.load(Relaxed), self.unrecorded.load(Relaxed))
+    }
+
+    pub fn committed_at(&self) -> Option<Timestamp> {
+        time(&self.committed_at)
+    }
+
+    /// What it is at, how much of it is done, and since when.
+    pub fn chore(&self) -> Option<(Chore, i64, Timestamp)> {
+        let place = usize::try_from(self.chore.load(Relaxed)).ok()?.checked_sub(1)?;
+        let chore = Chore::ALL.get(place).copied()?;
+        let is_abandoned = clock().since(time(&self.chore_at)?) > ABANDONED;
+        (!is_abandoned).then(|| (chore, self.chore_done.load(Relaxed), time(&self.chore_since).unwrap_or_default()))
+    }
 
     pub fn began_at(&self) -> Option<Timestamp> {
         time(&self.began_at)

@@ -1,5 +1,5 @@
-//! From what is wanted to a job that is ready to go. A session does it for a call of its own, the worker for a queued
-//! send whose turn has come.
+//! Makes a job that is ready to go of what a caller wants. A session does it for a call of its own, the worker for a
+//! queued send whose turn has come.
 
 use std::borrow::Cow;
 
@@ -22,15 +22,15 @@ use crate::{
 pub struct JobSpec<'a> {
     pub operation: Operation,
     pub attempt: Uuid,
-    /// Of a verification on record, or for a new one.
+    /// The id of a verification on record, or for a new one.
     pub verification: Uuid,
     pub recorded: Option<PriorState<'a>>,
-    /// Who wants it.
+    /// The role that wants the operation; below it, the role's name.
     pub role: u32,
     pub created_by: &'a str,
     pub code: Option<&'a Secret>,
     pub payload: &'a Map<String, Value>,
-    /// The key of a send.
+    /// The idempotency key of a send.
     pub idempotency: Option<&'a IdempotencyHashes>,
 }
 
@@ -44,7 +44,7 @@ fn account(provider: &Provider) -> Account {
     }
 }
 
-/// Without the fields that only other members of the route know.
+/// Returns the payload without the fields that only other members of the route know.
 fn payload_for<'p>(
     member: &Provider,
     candidates: &Candidates,
@@ -61,7 +61,7 @@ fn payload_for<'p>(
     Cow::Owned(fields.map(|(name, value)| (name.clone(), value.clone())).collect())
 }
 
-/// Who answers under the provider's rules: the gateway itself, or the vendor.
+/// Returns who answers under the provider's rules: the gateway itself, or the vendor.
 fn answer(provider: &Provider, prepared: Prepared, is_no_code: bool, rules: LimitRules) -> Answer {
     let own = if is_no_code { Some(OwnAnswer::NoCode) } else { prepared.local_outcome.map(OwnAnswer::Outcome) };
     match own {
@@ -95,7 +95,8 @@ pub struct PriorState<'a> {
 impl JobSpec<'_> {
     pub fn job(&self, provider: &Provider, keys: &Keys) -> Result<Job, Error> {
         let account = account(provider);
-        // What was sealed is erased at the end, and of a queued one it is the send's: the record answers.
+        // The record answers if the verification has ended, since what was sealed is erased then, or if it is queued,
+        // since what is sealed is the send's payload then.
         let is_closed = |recorded: &PriorState| {
             recorded.status == Status::Queued || outcome_if_closed(self.operation, recorded.status).is_some()
         };
@@ -113,7 +114,7 @@ impl JobSpec<'_> {
             (lifetime.map(micros), prepared.max_checks.unwrap_or(provider.options.max_checks));
         let prepared_with = self.recorded.map(|recorded| (recorded.reference.map(str::to_owned), recorded.send_count));
         let action = self.action(prepared.find_by, prepared.keeps_code, prepared_with);
-        // A cancel or a verify of what is already sealed changes nothing about it.
+        // A cancel or a verify changes nothing about what is sealed already.
         let seals = self.recorded.is_none() || self.operation == Operation::Resend;
         let sealed = seals.then(|| keys.seal(&Place::Verification(self.verification), &prepared.retained));
         let recipient = prepared.recipient.take();
@@ -136,7 +137,7 @@ impl JobSpec<'_> {
         })
     }
 
-    /// A check of a code that nobody makes: of it can be asked how many the limits leave.
+    /// Returns the job of a check that nobody makes: by it the worker can be asked how many checks the limits leave.
     pub fn check_of(&self, provider: &Provider, max_checks: u32) -> Job {
         let lifetime = provider.options.code_lifetime.or(provider.dialect.code_lifetime).map(micros);
         let rules = provider.rules(None, max_checks, lifetime);
@@ -146,13 +147,13 @@ impl JobSpec<'_> {
         Job { code_lifetime: lifetime, max_checks, ..job }
     }
 
-    /// An operation on a send that waits for its route: the record answers.
+    /// Returns the job of an operation on a send that waits for its route: the record answers.
     pub fn answered_from_record(&self, route: &str, route_id: Identity) -> Job {
         let action = self.action(FindBy::Recipient, false, None);
         Job { provider_id: route_id, ..self.answered_by(Answer::Record, action, route, VENDOR_NOT_CHOSEN, None) }
     }
 
-    /// A job of which no more is known than who answers it.
+    /// Returns a job of which no more is known than who answers it.
     fn answered_by(
         &self,
         answer: Answer,
@@ -206,7 +207,7 @@ impl JobSpec<'_> {
         }
     }
 
-    /// What the record knows of the flow: its reference, and what was sealed of it.
+    /// Returns what the record knows of the flow: its reference, and what was sealed of it.
     fn known(&self, recorded: &PriorState, keys: &Keys) -> Result<Map<String, Value>, Error> {
         let mut known = match recorded.sealed {
             Some(sealed) => keys.open(&Place::Verification(self.verification), sealed)?,
@@ -218,7 +219,8 @@ impl JobSpec<'_> {
         Ok(known)
     }
 
-    /// What the gateway answers if it is a test number; its code need be none that the vendor could have made.
+    /// Returns the gateway's answer if the recipient is a test number. Its code may be one that the vendor could not
+    /// have made.
     fn answer_of_test_number(&self, provider: &Provider, recipient: Option<&Secret>) -> Option<OwnAnswer> {
         let right = provider.options.test_numbers.as_ref()?.code_of(recipient?.reveal())?;
         let given = self.code.map(|typed| CodeForm::Numeric.read(typed.reveal()));
@@ -233,8 +235,8 @@ impl JobSpec<'_> {
         })
     }
 
-    /// The send through whatever a name stands for: of a route through each of its providers that can take the
-    /// payload. A field that one of them does not know is for the others.
+    /// Returns the send through whatever a name stands for; for a route, through each of its providers that can take
+    /// the payload. A field that one member does not know is for the other members.
     pub fn send(&self, candidates: &Candidates, keys: &Keys) -> Result<Job, Error> {
         let mut jobs = Vec::new();
         let mut refusal = None;
@@ -264,7 +266,7 @@ impl JobSpec<'_> {
         Ok(first)
     }
 
-    /// The same, no further than to see whether it can be sent, and through which provider first.
+    /// Checks whether the send can be made, and returns the provider that it would go through first.
     pub fn check<'p>(&self, candidates: &'p Candidates) -> Result<(&'p Provider, Prepared), Error> {
         let mut refusal = None;
         for member in &candidates.members {
@@ -277,7 +279,7 @@ impl JobSpec<'_> {
         Err(refusal.unwrap_or_else(no_members))
     }
 
-    /// The vendor's message; an error where the payload cannot be sent.
+    /// Returns the vendor's message; an error if the payload cannot be sent.
     pub fn prepare(&self, provider: &Provider, known: &Map<String, Value>) -> Result<Prepared, dialect::Invalid> {
         provider.dialect.prepare(&Call {
             operation: self.operation,

@@ -1,14 +1,14 @@
-//! Advisory locks of our own classes: applications' have the classes 1 and 2.
+//! Advisory locks in classes of our own: applications' locks have the classes 1 and 2.
 
 use pgrx::pg_sys;
 
 const MODE: pg_sys::LOCKMODE = pg_sys::ExclusiveLock as pg_sys::LOCKMODE;
 
-/// What a lock is about. Each class is one kind of thing.
+/// The thing that a lock is about. Each class is one kind of thing.
 #[derive(Clone, Copy)]
 pub struct Tag {
     pub class: u16,
-    /// The database that it is of; 0: of all.
+    /// The database that the thing is in; 0: the thing is the whole cluster's.
     pub database: u32,
     pub key: u64,
 }
@@ -25,23 +25,24 @@ impl Tag {
         }
     }
 
-    /// Waits for it, and holds it until the end of the transaction. Ends by an interrupt, like any wait for a lock.
+    /// Waits for the lock, and holds it until the end of the transaction. An interrupt ends the wait, like any wait for
+    /// a lock.
     pub fn lock_for_transaction(self) {
         self.acquire(false, false);
     }
 
-    /// The same, if nobody has it. False: somebody has.
+    /// Takes the lock until the end of the transaction, if nobody has it. Returns false if somebody has it.
     pub fn lock_for_transaction_at_once(self) -> bool {
         self.acquire(false, true)
     }
 
-    /// Waits for it, and holds it until it is dropped, or the session ends.
+    /// Waits for the lock, and holds it until it is dropped, or the session ends.
     pub fn lock(self) -> SessionLock {
         self.acquire(true, false);
         SessionLock(self)
     }
 
-    /// The same, if nobody has it.
+    /// Takes the lock until it is dropped, or the session ends. Returns None if somebody has it.
     pub fn lock_at_once(self) -> Option<SessionLock> {
         self.acquire(true, true).then_some(SessionLock(self))
     }
@@ -54,7 +55,7 @@ impl Tag {
     }
 }
 
-/// A lock that this session holds; dropped, it is free for others.
+/// A lock that this session holds until it is dropped.
 pub struct SessionLock(Tag);
 
 impl Drop for SessionLock {

@@ -1,4 +1,4 @@
-//! The arguments of a SQL function, read with errors that name the argument and never its value.
+//! Reads the arguments of a SQL function. Errors name the argument and never its value.
 
 use std::ffi::CStr;
 
@@ -12,7 +12,7 @@ use crate::{
     pg::{fingerprint::FingerprintBuilder, foreign_servers},
 };
 
-/// An argument that is not read yet, of a type that is known.
+/// An argument of a known type that is not read yet.
 pub struct Unread {
     datum: Option<pg_sys::Datum>,
     of: pg_sys::Oid,
@@ -20,7 +20,7 @@ pub struct Unread {
 
 impl Unread {
     /// # Safety
-    /// The datum is of this type, for as long as the statement runs. None: NULL.
+    /// The datum is of this type, and lives as long as the statement runs; None stands for NULL.
     pub unsafe fn new(datum: Option<pg_sys::Datum>, of: pg_sys::Oid) -> Self {
         Self { datum, of }
     }
@@ -34,7 +34,7 @@ impl Unread {
         self.datum
     }
 
-    /// How many bytes a text or a jsonb has before it is unpacked; 0: NULL.
+    /// Returns how many bytes a text or a jsonb has before it is unpacked; 0 for NULL.
     pub fn size(&self) -> usize {
         let Some(datum) = self.datum else { return 0 };
         assert!([pg_sys::TEXTOID, pg_sys::JSONBOID].contains(&self.of), "a text or a jsonb has a size");
@@ -50,7 +50,7 @@ impl Unread {
         })
     }
 
-    /// A jsonb as text.
+    /// Returns a jsonb as text.
     pub fn json(&self) -> Option<&CStr> {
         let datum = self.of(pg_sys::JSONBOID)?;
         // SAFETY: a jsonb, as new() was promised; what is returned is a copy.
@@ -79,11 +79,12 @@ impl Unread {
         unsafe { pg_sys::Oid::from_datum(datum, false) }
     }
 
-    /// A text[] of `name=value`, in which an element that is NULL is an error of Postgres'. Err: one has no value.
+    /// Reads a text[] of `name=value`. For an element that is NULL, Postgres raises an error; Err: an element has no
+    /// value.
     pub fn options(&self) -> Option<Result<Vec<(String, String)>, ()>> {
         let datum = self.of(pg_sys::TEXTARRAYOID)?;
-        // SAFETY: a text[], as new() was promised; a list of DefElem, each with a text or none. For one without a value
-        // Postgres' own error has its name, in words of its own.
+        // SAFETY: a text[], as new() was promised; a list of DefElem, each with a text or none. Elements without a
+        // value are looked for first: the error that Postgres itself raises for such an element quotes its name.
         Some(unsafe {
             let list = pg_sys::untransformRelOptions(datum);
             let have_values = PgList::<pg_sys::DefElem>::from_pg(list).iter_ptr().all(|one| !(*one).arg.is_null());
@@ -94,16 +95,16 @@ impl Unread {
 
 /// A value that a function takes.
 pub trait Argument: Sized {
-    /// As what it is declared.
+    /// The type that the function declares for the argument.
     const TYPE: pg_sys::Oid;
 
     fn read(value: Unread, name: &str) -> Result<Self, Error>;
 
-    /// Into the fingerprint of the call.
+    /// Adds the value to the fingerprint of the call.
     fn note(&self, fingerprint: &mut FingerprintBuilder);
 }
 
-/// A time span in microseconds, months taken for 30 days; not negative.
+/// A time span in microseconds, not negative. A month counts as 30 days.
 pub struct Interval(pub Micros);
 
 impl Argument for String {
@@ -125,7 +126,7 @@ impl Argument for String {
     }
 }
 
-/// One that may be null.
+/// An argument that may be null.
 impl<T: Argument> Argument for Option<T> {
     const TYPE: pg_sys::Oid = T::TYPE;
 

@@ -13,14 +13,15 @@ use pgrx::{bgworkers::BackgroundWorker, pg_sys};
 
 use crate::pg::{
     settings,
+    wait_event::WaitEvent,
     worker_transaction::{cancel_statement, interrupt_commit},
 };
 
 static MUST_END: AtomicBool = AtomicBool::new(false);
-/// It is being connected, which may wait for whoever has the database locked.
+/// Whether the worker is being connected, which may wait for whoever has the database locked.
 static CONNECTING: AtomicBool = AtomicBool::new(false);
 
-/// The main function of a background worker, by the name under which Postgres looks for it.
+/// Defines the main function of a background worker, under the name by which Postgres looks for it.
 macro_rules! background_worker {
     ($name:ident, $main:expr) => {
         #[pgrx::pg_guard]
@@ -48,7 +49,7 @@ unsafe extern "C-unwind" fn on_sigterm(_signal: std::ffi::c_int) {
 
 unsafe extern "C-unwind" fn on_sigint(_signal: std::ffi::c_int) {
     cancel_statement();
-    // SAFETY: as above.
+    // SAFETY: SetLatch is made to be called by signal handlers.
     unsafe { pg_sys::SetLatch(pg_sys::MyLatch) };
 }
 
@@ -62,8 +63,8 @@ unsafe extern "C-unwind" fn on_sighup(_signal: std::ffi::c_int) {
 
 unsafe extern "C-unwind" fn ignore(_signal: std::ffi::c_int) {}
 
-/// Connects this worker to its database, as the bootstrap superuser: SIGTERM has it end in its own time, SIGINT cancels
-/// a statement, which is done again, SIGHUP has the settings read.
+/// Connects this worker to its database, as the bootstrap superuser. From now on SIGTERM makes the worker end in its
+/// own time, SIGINT cancels a statement, which is then repeated, and SIGHUP makes it read the settings.
 pub fn connect(database: pg_sys::Oid) {
     CONNECTING.store(true, SeqCst);
     // SAFETY: at the start of a background worker, before signals are let through.
@@ -75,38 +76,39 @@ pub fn connect(database: pg_sys::Oid) {
     }
     BackgroundWorker::connect_worker_to_spi_by_oid(Some(database), None);
     CONNECTING.store(false, SeqCst);
-    // SAFETY: a flag; the worker ends in its own time. Connected as the bootstrap superuser, it may be anybody: whoever
-    // the database's owner has set it to be, it is itself again.
+    // SAFETY: a flag; the worker ends in its own time. The worker is connected as the bootstrap superuser, who may
+    // become any role: if settings of the database have set another role, the worker is the superuser again from here
+    // on.
     unsafe {
         (&raw mut pg_sys::ProcDiePending).write_volatile(0);
         pg_sys::SetSessionAuthorization(pg_sys::Oid::from(pg_sys::BOOTSTRAP_SUPERUSERID), true);
     }
 }
 
-/// SIGINT does nothing: for a worker that has no statement that could be canceled.
+/// Ignores SIGINT, in a worker that has no statement to be canceled.
 pub fn ignore_sigint() {
     // SAFETY: at the start of a background worker; the handler does nothing.
     unsafe { pqsignal(pg_sys::SIGINT as i32, Some(ignore)) };
 }
 
-/// Whether SIGTERM has come, in a worker that `connect` connected.
+/// Returns whether SIGTERM has come, in a worker that `connect` connected.
 pub fn must_end() -> bool {
     MUST_END.load(SeqCst)
 }
 
-/// The same in a worker with pgrx's handlers; unlike sigterm_received() it stays true.
+/// Returns whether SIGTERM has come, in a worker with pgrx's handlers. Unlike sigterm_received(), this stays true.
 pub fn shutdown_is_requested() -> bool {
     // SAFETY: a flag that the signal handler sets.
     unsafe { (&raw const pg_sys::ShutdownRequestPending).read_volatile() != 0 }
 }
 
-/// Ends the process, with its callbacks. (The bindings of Postgres 18 do not say that it never returns.)
+/// Ends the process, with its callbacks. (The bindings of Postgres 18 do not say that proc_exit never returns.)
 pub fn exit(code: i32) {
     // SAFETY: on the main thread.
     unsafe { pg_sys::proc_exit(code) }
 }
 
-/// Reads the settings again where SIGHUP has asked for it. Outside a transaction.
+/// Reads the settings again if SIGHUP has asked for it, and returns whether it did. Outside a transaction.
 pub fn reload_settings() -> bool {
     // SAFETY: a flag that the signal handler sets.
     let asked = unsafe {
@@ -122,7 +124,7 @@ pub fn reload_settings() -> bool {
     asked
 }
 
-/// Before the loop looks at anything: whatever comes after it wakes the next sleep.
+/// Resets the latch. Called before the loop looks for work: whatever comes after that wakes the next sleep.
 pub fn reset_latch() {
     // SAFETY: this process' own latch.
     unsafe { pg_sys::ResetLatch(pg_sys::MyLatch) };
@@ -135,6 +137,7 @@ pub fn sleep(socket: &UnixStream, milliseconds: Option<i64>) {
     if milliseconds.is_some() {
         events |= pg_sys::WL_TIMEOUT;
     }
+    let number = WaitEvent::WorkerMain.number();
     // SAFETY: this process' own latch and an open socket.
     unsafe {
         pg_sys::WaitLatchOrSocket(
@@ -142,13 +145,13 @@ pub fn sleep(socket: &UnixStream, milliseconds: Option<i64>) {
             events as i32,
             socket.as_raw_fd(),
             milliseconds.unwrap_or(-1) as _,
-            pg_sys::PG_WAIT_EXTENSION,
+            number,
         );
     }
 }
 
-/// Batches come and go: giving the memory back to the system after each, and asking for it again, costs more than the
-/// batch.
+/// Keeps freed memory in the process. Giving memory back to the system after each batch, and asking for it again, would
+/// cost more than the batch.
 pub fn keep_memory() {
     // SAFETY: plain settings of this process' allocator.
     unsafe {
@@ -157,8 +160,9 @@ pub fn keep_memory() {
     }
 }
 
-/// Postgres closes files of its own where these would go beyond what the process may have open: a third of them may be
-/// the HTTP client's sockets, which it does not count. A few are left for what asks for one and fails without.
+/// Has Postgres close files of its own earlier, so that the process stays below its limit of open files: a third of
+/// them may be the HTTP client's sockets, which Postgres does not count. A few are left for callers that ask for one
+/// and fail without.
 pub fn reserve_sockets() {
     const LEFT: usize = 8;
     // SAFETY: counts, on the main thread.
@@ -173,7 +177,7 @@ pub fn reserve_sockets() {
     }
 }
 
-/// Runs `start` with every signal blocked, so that a thread that it starts never runs a handler of Postgres'.
+/// Runs `start` with every signal blocked, so that threads that it starts never run a signal handler of Postgres'.
 pub fn without_signals<R>(start: impl FnOnce() -> R) -> R {
     // SAFETY: plain calls on local sets; the mask is put back as it was.
     unsafe {
@@ -187,8 +191,8 @@ pub fn without_signals<R>(start: impl FnOnce() -> R) -> R {
     }
 }
 
-/// For a thread of the HTTP client: each reload of the settings sets the process' locale, at least for a moment, beside
-/// those who read it. From here on this thread reads one of its own, which never changes.
+/// Gives this thread, of the HTTP client, a locale of its own, which never changes. Each reload of the settings sets
+/// the process' locale, at least for a moment, while other threads read it.
 pub fn with_own_locale() {
     // SAFETY: the C locale is there always; it is this thread's from now on, and never freed.
     unsafe {

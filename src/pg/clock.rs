@@ -1,11 +1,11 @@
-//! Two clocks: the one that the record has, and one that nobody sets.
+//! Two clocks: Postgres' own, which the record has, and one that nobody sets.
 
 use std::ops::Add;
 
 use pgrx::pg_sys;
 use policy::{Micros, Timestamp};
 
-/// Postgres' clock, now: it moves inside a transaction.
+/// Returns the time of Postgres' clock, which moves inside a transaction.
 pub fn clock() -> Timestamp {
     // SAFETY: reads the clock.
     Timestamp(unsafe { pg_sys::GetCurrentTimestamp() })
@@ -16,13 +16,13 @@ pub fn clock() -> Timestamp {
 pub struct SinceBoot(pub i64);
 
 impl SinceBoot {
-    /// How long after the other one it is; negative: before.
+    /// Returns how long after the other instant this one is, in microseconds; negative if it is before.
     pub fn since(self, earlier: Self) -> Micros {
         self.0.saturating_sub(earlier.0)
     }
 }
 
-/// Saturates: a timeout may be as long as it likes.
+/// Saturates: a timeout may be of any length.
 impl Add<Micros> for SinceBoot {
     type Output = Self;
 
@@ -31,7 +31,7 @@ impl Add<Micros> for SinceBoot {
     }
 }
 
-/// The clock that nobody sets, now; never 0.
+/// Returns the time of the clock that nobody sets; never 0.
 pub fn since_boot() -> SinceBoot {
     // SAFETY: fills in the struct that it is given; the clock is there on every system that Postgres runs on.
     let now = unsafe {
@@ -42,4 +42,11 @@ pub fn since_boot() -> SinceBoot {
     #[allow(clippy::unnecessary_cast)]
     let micros = now.tv_sec as i64 * 1_000_000 + now.tv_nsec as i64 / 1000;
     SinceBoot(micros.max(1))
+}
+
+/// What to_timestamp takes: seconds from 1970; Postgres counts microseconds from 2000. What is infinite is as far as it
+/// takes.
+pub fn unix_seconds(at: Timestamp) -> f64 {
+    const FURTHEST: i64 = 9_200_000_000_000_000_000;
+    at.0.clamp(-FURTHEST / 50, FURTHEST) as f64 / 1e6 + 946_684_800.0
 }

@@ -6,14 +6,14 @@ use pgrx::pg_sys;
 
 use crate::pg::settings;
 
-/// The cluster's own number, the same for its physical copies.
+/// Returns the cluster's own number, which its physical copies share.
 pub fn system_identifier() -> u64 {
     // SAFETY: reads shared memory that is set before any session starts.
     unsafe { pg_sys::GetSystemIdentifier() }
 }
 
-/// The timeline that it writes: a promotion begins a new one, and so does every recovery from an archive. Only where
-/// a row may be written: in recovery there is none.
+/// Returns the timeline that the server writes: a promotion begins a new one, and so does every recovery from an
+/// archive. To be called only where a row may be written: during recovery there is no such timeline.
 pub fn timeline() -> u32 {
     #[cfg(feature = "pg14")]
     // SAFETY: after recovery, the look at which sets the variable.
@@ -28,10 +28,10 @@ pub fn timeline() -> u32 {
     }
 }
 
-/// What tells the data directory from its copies: when it was made, or, where the file system does not say, its inode.
-/// A directory that is moved within its file system keeps both. None: it cannot be told.
+/// Returns what tells the data directory from its copies: when it was made, or, if the file system does not say, its
+/// inode. A directory that is moved within its file system keeps both. Returns None if neither can be read.
 pub fn data_directory() -> Option<String> {
-    // It stays the same while the server runs, and each queued send asks for it.
+    // Looked at once: the directory stays the same while the server runs, and each queued send asks for it.
     static DIRECTORY: OnceLock<Option<String>> = OnceLock::new();
     DIRECTORY.get_or_init(look_at_data_directory).clone()
 }

@@ -4,13 +4,13 @@ use std::ffi::CStr;
 
 use pgrx::{IntoDatum, pg_sys};
 
-/// The one that this process is connected to; 0: none.
+/// Returns the database that this process is connected to; 0 if it is connected to none.
 pub fn current() -> pg_sys::Oid {
     // SAFETY: a plain variable, set when the process connected.
     unsafe { pg_sys::MyDatabaseId }
 }
 
-/// The name of a database of this cluster, in a transaction. None: there is no such database any more.
+/// Returns the name of a database of this cluster, in a transaction; None if there is no such database any more.
 pub fn name_of(oid: pg_sys::Oid) -> Option<String> {
     // SAFETY: a look-up in the catalog, in a transaction; a name that is found is a palloc'ed copy.
     unsafe {
@@ -24,7 +24,7 @@ pub struct Database {
     pub is_template: bool,
 }
 
-/// None: there is no such database any more.
+/// Returns what the catalog says of a database; None if there is no such database any more.
 pub fn database(oid: pg_sys::Oid) -> Option<Database> {
     const CACHE: i32 = pg_sys::SysCacheIdentifier::DATABASEOID as i32;
     // SAFETY: a look-up by the cache's key, in a transaction; released after the values are copied.
@@ -40,13 +40,13 @@ pub fn database(oid: pg_sys::Oid) -> Option<Database> {
     }
 }
 
-/// Whether an extension is in this process' database.
+/// Returns whether an extension is in this process' database.
 pub fn has_extension(name: &CStr) -> bool {
     // SAFETY: a look-up in the catalog, in a transaction; a C string.
     unsafe { pg_sys::get_extension_oid(name.as_ptr(), true) != pg_sys::InvalidOid }
 }
 
-/// The owner of a schema of this process' database. None: there is none of that name.
+/// Returns the owner of a schema of this process' database; None if there is no such schema.
 pub fn owner_of_schema(name: &CStr) -> Option<pg_sys::Oid> {
     const CACHE: i32 = pg_sys::SysCacheIdentifier::NAMESPACENAME as i32;
     // SAFETY: a look-up by the cache's key, in a transaction; released after the owner is read.

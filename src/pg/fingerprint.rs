@@ -1,12 +1,12 @@
-//! A function and its arguments as one digest: how two calls are told to be the same.
+//! A function and its arguments as one digest, by which two calls are recognised as the same.
 
 use ring::digest;
 
-/// A function and its arguments; not reversible, for a code is among them.
+/// The digest of a function and its arguments. It cannot be reversed: a code may be among the arguments.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Fingerprint([u8; 32]);
 
-/// In hexadecimal digits.
+/// Writes hexadecimal digits.
 impl std::fmt::Display for Fingerprint {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
@@ -23,7 +23,7 @@ impl FingerprintBuilder {
         builder
     }
 
-    /// One more value; None: null.
+    /// Adds one more value; None stands for null.
     pub fn add(&mut self, value: Option<&[u8]>) {
         match value {
             None => self.0.update(&[0]),

@@ -1,4 +1,4 @@
-//! Reading foreign servers and user mappings from the system caches.
+//! Reads foreign servers and user mappings from the system caches.
 
 use std::ffi::{CStr, CString, c_char};
 
@@ -34,7 +34,7 @@ pub fn servers() -> Vec<Server> {
 }
 
 /// # Safety
-/// A server as Postgres gives it out, with its name and options.
+/// `server` is a server as Postgres returns it, with its name and options.
 unsafe fn read(server: &pg_sys::ForeignServer) -> Server {
     // SAFETY: as the caller promises.
     let (name, options) = unsafe { (text(server.servername), options(server.options)) };
@@ -46,7 +46,7 @@ pub fn wrapper_name(wrapper: pg_sys::Oid) -> String {
     unsafe { text((*pg_sys::GetForeignDataWrapper(wrapper)).fdwname) }
 }
 
-/// Whether a role has USAGE on a server.
+/// Returns whether a role has USAGE on a server.
 pub fn may_use(role: pg_sys::Oid, server: pg_sys::Oid) -> bool {
     let arguments = [role.into_datum(), server.into_datum(), "USAGE".into_datum()];
     // SAFETY: a function of Postgres with three arguments that are not null; it returns a boolean.
@@ -54,14 +54,14 @@ pub fn may_use(role: pg_sys::Oid, server: pg_sys::Oid) -> bool {
     may.unwrap_or(false)
 }
 
-/// The dialect of a provider, or `route`: what its foreign data wrapper is called after.
+/// Returns the dialect of a provider, or `route`: the name of its foreign data wrapper without `otp_`.
 pub fn vendor_of(server: &Server) -> String {
     wrapper_name(server.wrapper).trim_start_matches("otp_").to_owned()
 }
 
-/// The role's user mapping and its options, else PUBLIC's; none if there is neither.
+/// Returns the role's user mapping and its options, else those of PUBLIC; None if there is neither.
 pub fn user_mapping(role: pg_sys::Oid, server: pg_sys::Oid) -> Option<(pg_sys::Oid, Vec<(String, String)>)> {
-    // GetUserMapping raises an error of its own where there is none; we have a better one.
+    // GetUserMapping is not used: it raises an error of its own if there is no mapping, and ours says more.
     [role, pg_sys::InvalidOid].into_iter().find_map(|role| user_mapping_of(role, server))
 }
 
@@ -80,7 +80,7 @@ fn user_mapping_of(role: pg_sys::Oid, server: pg_sys::Oid) -> Option<(pg_sys::Oi
     Some((mapping, options_of_mapping(mapping)))
 }
 
-/// The options of a user mapping, by its OID; none of 0.
+/// Returns the options of a user mapping, by its OID; the OID 0 has none.
 pub fn options_of_mapping(mapping: pg_sys::Oid) -> Vec<(String, String)> {
     const CACHE: i32 = pg_sys::SysCacheIdentifier::USERMAPPINGOID as i32;
     // SAFETY: a look-up by the cache's key; the tuple is released after its options are copied.
@@ -97,7 +97,7 @@ pub fn options_of_mapping(mapping: pg_sys::Oid) -> Vec<(String, String)> {
     }
 }
 
-/// A list of DefElem as names and values.
+/// Returns a list of DefElem as names and values.
 ///
 /// # Safety
 /// `list` is a list of DefElem with text values, or null.

@@ -1,11 +1,11 @@
-//! Hearing of changes of the catalog, by this session or others.
+//! Hears of changes of the catalog, made by this session or others.
 
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
 use pgrx::pg_sys;
 
-/// Sets the flag whenever something has changed in one of these caches, in this process and those that it forks. For
-/// each use there is one call, on the main thread.
+/// Sets the flag whenever something has changed in one of these caches, in this process and those that it forks. Called
+/// once for each use, on the main thread.
 pub fn mark_changes(caches: &[pg_sys::SysCacheIdentifier::Type], flag: &'static AtomicBool) {
     for cache in caches {
         // SAFETY: on the main thread; the argument is the flag, which lives for ever.
@@ -16,7 +16,7 @@ pub fn mark_changes(caches: &[pg_sys::SysCacheIdentifier::Type], flag: &'static 
     }
 }
 
-/// What the catalog says, looked up again only after a change.
+/// A question to the catalog with the answer yes or no, asked again only after a change.
 pub struct Answer {
     is_heard: AtomicBool,
     is_stale: AtomicBool,
@@ -34,7 +34,7 @@ impl Answer {
         }
     }
 
-    /// In a transaction; an error of the look-up leaves it unknown.
+    /// Returns the answer, in a transaction. If the look-up raises an error, the answer stays unknown.
     pub fn get(&'static self, caches: &[pg_sys::SysCacheIdentifier::Type], look: impl FnOnce() -> bool) -> bool {
         if !self.is_heard.swap(true, SeqCst) {
             mark_changes(caches, &self.is_stale);

@@ -4,17 +4,18 @@ use std::ffi::CStr;
 
 use pgrx::pg_sys;
 
-/// A lock to read a relation, until it is dropped.
+/// A lock for reading a relation, held until it is dropped.
 pub struct ReadLock(pg_sys::Oid);
 
 const READ: pg_sys::LOCKMODE = pg_sys::AccessShareLock as pg_sys::LOCKMODE;
 
 impl ReadLock {
-    /// None: somebody has a lock that is in its way, or waits for one, or has dropped it just now.
+    /// Takes the lock. Returns None if somebody holds a lock that conflicts, or waits for one, or has just dropped the
+    /// relation.
     pub fn at_once(relation: pg_sys::Oid) -> Option<Self> {
-        // SAFETY: in a transaction; a relation that is dropped meanwhile has a lock for nothing, which is given back.
+        // SAFETY: in a transaction; if the relation is dropped meanwhile, the lock is for nothing, and is given back.
         let lock = unsafe { pg_sys::ConditionalLockRelationOid(relation, READ) }.then_some(Self(relation))?;
-        // SAFETY: a look-up in the catalog, as it is since the lock; of no relation it is 0.
+        // SAFETY: a look-up in the catalog, as it is since the lock; it returns 0 if there is no such relation.
         (unsafe { pg_sys::get_rel_relkind(relation) } != 0).then_some(lock)
     }
 }
@@ -26,15 +27,16 @@ impl Drop for ReadLock {
     }
 }
 
-/// The OID of a relation in the schema `otp_gateway_internal`. Takes no lock.
+/// Returns the OID of a relation in the schema `otp_gateway_internal`. Takes no lock.
 pub fn of_extension(name: &CStr) -> Option<pg_sys::Oid> {
     let found = relation(c"otp_gateway_internal", name);
     (found != pg_sys::InvalidOid).then_some(found)
 }
 
-/// The OID of the composite type `otp_gateway.result`; invalid where there is none, as before 0.6.0. Takes no lock.
+/// Returns the OID of the composite type `otp_gateway.result`; invalid if there is none, as before 0.6.0. Takes no
+/// lock.
 pub fn result_type() -> pg_sys::Oid {
-    // SAFETY: a look-up in the catalog, in a transaction; of no relation it is invalid.
+    // SAFETY: a look-up in the catalog, in a transaction; it returns an invalid OID if there is no such relation.
     unsafe { pg_sys::get_rel_type_id(relation(c"otp_gateway", c"result")) }
 }
 

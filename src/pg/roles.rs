@@ -1,5 +1,5 @@
-//! What a session does with the record itself, it does with the rights of the record's owner: callers have none on the
-//! tables.
+//! Roles: looking them up, and acting as the record's owner. Sessions read and write the record with the owner's
+//! rights, since callers have no rights on its tables.
 
 use std::ffi::{CStr, CString};
 
@@ -10,8 +10,9 @@ use crate::{
     pg::{relation::of_extension, values::quoted},
 };
 
-/// Acts with the rights of another role, until dropped; fires no trigger of somebody else's with them, only ours, which
-/// is ENABLE ALWAYS; and prints no plan for the caller, who may ask for it, with the keys and seals that stand in it.
+/// Acts with the rights of another role, until dropped. Meanwhile no trigger of anybody else's fires, only our own,
+/// which is ENABLE ALWAYS; and no plan is printed to the caller, who may ask for plans: keys and seals would stand in
+/// them.
 pub struct ActsAs {
     role: pg_sys::Oid,
     context: i32,
@@ -21,9 +22,9 @@ pub struct ActsAs {
 
 impl ActsAs {
     fn act_as(role: pg_sys::Oid) -> Self {
-        // The setting itself, which would throw away every plan of the session, stays as it is: rules are only the
-        // owner's to make, and triggers are looked at when they fire. SAFETY: variables of this session; what is
-        // changed is put back on drop, which an error passes, too.
+        // session_replication_role is set without Postgres' own way to set it, which would throw away every plan of the
+        // session: only the owner can make rules, and triggers are looked at when they fire. SAFETY: variables of this
+        // session; each change is undone on drop, which an error passes, too.
         unsafe {
             let mut before = Self {
                 role: pg_sys::InvalidOid,
@@ -53,7 +54,7 @@ impl ActsAs {
 
 impl Drop for ActsAs {
     fn drop(&mut self) {
-        // SAFETY: what was there before.
+        // SAFETY: sets the values that act_as() found.
         unsafe {
             pg_sys::SetUserIdAndSecContext(self.role, self.context);
             pg_sys::SessionReplicationRole = self.triggers;
@@ -62,7 +63,7 @@ impl Drop for ActsAs {
     }
 }
 
-/// debug_print_parse, _rewritten and _plan.
+/// Sets debug_print_parse, _rewritten and _plan.
 ///
 /// # Safety
 /// On the main thread.
@@ -75,14 +76,14 @@ pub unsafe fn print([parse, rewritten, plan]: [bool; 3]) {
     }
 }
 
-/// The role that is in force (in a SECURITY DEFINER function, its owner).
+/// A role: its OID and its name.
 #[derive(Clone)]
 pub struct Role {
     pub oid: pg_sys::Oid,
     pub name: String,
 }
 
-/// The OID alone.
+/// Returns the OID of the role that is in force (in a SECURITY DEFINER function, its owner).
 pub fn current_user() -> pg_sys::Oid {
     // SAFETY: a variable of this session.
     unsafe { pg_sys::GetUserId() }
@@ -95,7 +96,7 @@ pub fn current_role() -> Role {
     Role { oid, name: name.to_string_lossy().into_owned() }
 }
 
-/// The name of a role. None: there is no such role any more.
+/// Returns the name of a role; None if there is no such role any more.
 pub fn name_of(role: pg_sys::Oid) -> Option<String> {
     // SAFETY: a look-up in the catalog, which gives a C string or null.
     unsafe {
@@ -104,7 +105,7 @@ pub fn name_of(role: pg_sys::Oid) -> Option<String> {
     }
 }
 
-/// Whose rights a SECURITY DEFINER function has, for a hint about rights that are missing; empty elsewhere.
+/// Says, in a hint about missing rights, whose rights a SECURITY DEFINER function has; empty outside such a function.
 pub fn acting_owner() -> String {
     // SAFETY: a variable of this session.
     if unsafe { pg_sys::InLocalUserIdChange() } {
@@ -116,7 +117,7 @@ pub fn acting_owner() -> String {
 
 pub fn role_named(name: &str) -> Option<pg_sys::Oid> {
     let name = CString::new(name).ok()?;
-    // SAFETY: a look-up in the catalog; there may be none.
+    // SAFETY: a look-up in the catalog; the result is invalid if there is no such role.
     let role = unsafe { pg_sys::get_role_oid(name.as_ptr(), true) };
     (role != pg_sys::InvalidOid).then_some(role)
 }
@@ -132,13 +133,20 @@ pub fn has_privileges_of(role: pg_sys::Oid, other: pg_sys::Oid) -> bool {
     unsafe { pg_sys::has_privs_of_role(role, other) }
 }
 
+/// Whether a role may see the statistics of everybody, as in Postgres' own views: pg_monitor may.
+pub fn reads_all_stats(role: pg_sys::Oid) -> bool {
+    // The predefined role pg_read_all_stats; its OID is fixed, its name in the headers is not.
+    const PG_READ_ALL_STATS: u32 = 3375;
+    has_privileges_of(role, pg_sys::Oid::from(PG_READ_ALL_STATS))
+}
+
 /// Whether a role is another or a member of it; being a superuser makes nobody one.
 pub fn is_member_of(role: pg_sys::Oid, other: pg_sys::Oid) -> bool {
     // SAFETY: a look-up in the catalog.
     unsafe { pg_sys::is_member_of_role_nosuper(role, other) }
 }
 
-/// Whether a role has CREATEDB.
+/// Returns whether a role has CREATEDB.
 pub fn may_create_databases(role: pg_sys::Oid) -> bool {
     const CACHE: i32 = pg_sys::SysCacheIdentifier::AUTHOID as i32;
     // SAFETY: a look-up by the cache's key, released after the flag is read.

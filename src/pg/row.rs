@@ -1,4 +1,4 @@
-//! A row of a table, as long as it is looked at: values by the number of their column, each read as what it is.
+//! A row of a table, while it is being read: values by the number of their column, each read as its column's type.
 
 use std::{
     ffi::{CStr, CString},
@@ -21,26 +21,27 @@ pub struct Row<'a> {
 
 impl Row<'_> {
     /// # Safety
-    /// The tuple is of the descriptor's type, and both are there for as long as the row is.
+    /// The tuple is of the descriptor's type, and both live as long as the row.
     pub unsafe fn new(tuple: pg_sys::HeapTuple, descriptor: pg_sys::TupleDesc) -> Self {
         Self { tuple, descriptor, is_there: PhantomData }
     }
 
-    /// The number of a column.
+    /// Returns the number of a column; None if there is no such column.
     pub fn column(&self, name: &str) -> Option<i32> {
         let name = CString::new(name).ok()?;
-        // SAFETY: the descriptor is there, as new() was promised.
+        // SAFETY: the descriptor is there, as new() was promised; the name is a C string.
         let number = unsafe { pg_sys::SPI_fnumber(self.descriptor, name.as_ptr()) };
         (number > 0).then_some(number)
     }
 
-    /// The type of a column; 0: there is no such column, or it was dropped.
+    /// Returns the type of a column; 0 if there is no such column, or it was dropped.
     pub fn type_of(&self, column: i32) -> pg_sys::Oid {
-        // SAFETY: as above; the number is checked there.
+        // SAFETY: the descriptor is there, as new() was promised; SPI_gettypeid checks the number.
         unsafe { pg_sys::SPI_gettypeid(self.descriptor, column) }
     }
 
-    /// The value of a column. None: it is NULL, or the column is not of T's type, nor of a domain over it.
+    /// Returns the value of a column; None if it is NULL, or if the column is neither of T's type nor of a domain over
+    /// it.
     pub fn get<T: FromDatum + IntoDatum>(&self, column: usize) -> Option<T> {
         let column = i32::try_from(column).ok()?;
         let of = self.type_of(column);
@@ -66,10 +67,10 @@ impl Row<'_> {
         self.get::<Time>(column).map(|time| time.0)
     }
 
-    /// The value of a column as a payload takes it. None: NULL.
+    /// Returns the value of a column as a payload takes it; None for NULL.
     pub fn json(&self, column: i32) -> Option<Value> {
-        // SAFETY: as above; the number is checked there, and the text is a C string that is freed with the memory of
-        // whoever asks.
+        // SAFETY: tuple and descriptor are there, as new() was promised; SPI_getvalue checks the number, and its text
+        // is a C string that is freed with the caller's memory context.
         let text = unsafe {
             let text = pg_sys::SPI_getvalue(self.tuple, self.descriptor, column);
             if text.is_null() {
@@ -87,7 +88,8 @@ impl Row<'_> {
 
     /// Whether this very transaction, or a subtransaction of it, wrote the row.
     pub fn is_of_this_transaction(&self) -> bool {
-        // SAFETY: the tuple is there, as new() was promised. The number of a frozen row may have come round again.
+        // SAFETY: the tuple is there, as new() was promised. A frozen row is left out: its number may have come round
+        // again.
         unsafe {
             let header = &*(*self.tuple).t_data;
             let frozen = pg_sys::HEAP_XMIN_FROZEN as u16;
@@ -96,19 +98,19 @@ impl Row<'_> {
         }
     }
 
-    /// Whether somebody has changed, deleted or locked the row since it was written, or tried to.
+    /// Returns whether anybody has changed, deleted or locked the row since it was written, or tried to.
     pub fn is_written_again(&self) -> bool {
         // SAFETY: the tuple is there, as new() was promised.
         unsafe { u32::from((*(*self.tuple).t_data).t_infomask) & pg_sys::HEAP_XMAX_INVALID == 0 }
     }
 
-    /// Where the row stands in its table.
+    /// Returns where the row stands in its table.
     pub fn tid(&self) -> pg_sys::ItemPointerData {
         // SAFETY: the tuple is there, as new() was promised.
         unsafe { (*self.tuple).t_self }
     }
 
-    /// The row as Postgres' own struct has it.
+    /// Returns the row as Postgres' own struct.
     ///
     /// # Safety
     /// The row is a catalog's, whose rows begin with this struct.

@@ -113,7 +113,7 @@ impl Columns<'_> {
     }
 
     pub fn name(&mut self, column: usize, value: &str) {
-        // One of bytes that are no UTF-8 here has grown; the last byte is a zero.
+        // A name with bytes that are no UTF-8 grew when it was read, and is cut; the last byte is a zero.
         let mut end = value.len().min(pg_sys::NAMEDATALEN as usize - 1);
         while !value.is_char_boundary(end) {
             end -= 1;
@@ -156,7 +156,7 @@ impl Columns<'_> {
         self.set(column, pg_sys::OIDOID, pg_sys::Oid::from(value).into_datum());
     }
 
-    /// JSON text, as jsonb.
+    /// Sets a jsonb column from JSON text.
     pub fn json(&mut self, column: usize, json: Option<&str>) {
         let Some(json) = json.and_then(|json| CString::new(json).ok()) else { return };
         // SAFETY: jsonb_in reads a C string.

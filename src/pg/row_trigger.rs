@@ -1,5 +1,5 @@
-//! A trigger function's call for a row, as `pgrx::PgTrigger` has it, and what that leaves out: which other triggers
-//! there are, and where the row stands.
+//! A trigger function's call for a row: `pgrx::PgTrigger`, and what it leaves out: which other triggers there are, and
+//! where the row stands.
 
 use std::num::NonZeroUsize;
 
@@ -23,11 +23,11 @@ pub struct RowTrigger<'a> {
     pub is_update: bool,
 }
 
-/// A call that is of no such trigger.
+/// Why a call is not by a trigger for a row.
 pub enum NoRowTrigger {
-    /// Not by a trigger.
+    /// The function was not called by a trigger.
     NoTrigger,
-    /// By another trigger, which is this one.
+    /// The function was called by a trigger of another kind; its name and table.
     Another(String),
 }
 
@@ -35,7 +35,7 @@ type Tuple<'a> = PgHeapTuple<'a, AllocatedByPostgres>;
 
 impl<'a> RowTrigger<'a> {
     /// # Safety
-    /// Postgres' own record of a call that is under way for as long as 'a.
+    /// `fcinfo` is Postgres' own record of a call that runs as long as 'a.
     pub unsafe fn of(fcinfo: pg_sys::FunctionCallInfo) -> Result<Self, NoRowTrigger> {
         // SAFETY: as the caller promises; the trigger's relation is open and locked while it runs.
         let trigger = unsafe { PgTrigger::from_fcinfo(&*fcinfo) }.map_err(|_| NoRowTrigger::NoTrigger)?;
@@ -53,12 +53,12 @@ impl<'a> RowTrigger<'a> {
         }
     }
 
-    /// The trigger and its table, for errors.
+    /// Returns the names of the trigger and its table, for errors.
     pub fn place(&self) -> String {
         place(&self.trigger)
     }
 
-    /// The arguments of CREATE TRIGGER. None: they are no UTF-8.
+    /// Returns the arguments of CREATE TRIGGER; None if they are no UTF-8.
     pub fn arguments(&self) -> Option<Vec<String>> {
         self.trigger.extra_args().ok()
     }
@@ -67,12 +67,12 @@ impl<'a> RowTrigger<'a> {
         self.trigger.trigger().tgoid
     }
 
-    /// The row as it is to become, or has become.
+    /// Returns the row as it is to become, or has become.
     pub fn new_row(&self) -> Row<'_> {
         self.row(self.new_tuple())
     }
 
-    /// The row as it was, for an UPDATE.
+    /// Returns the row as it was, for an UPDATE.
     pub fn old_row(&self) -> Option<Row<'_>> {
         self.trigger.old().map(|tuple| self.row(tuple))
     }
@@ -82,11 +82,11 @@ impl<'a> RowTrigger<'a> {
     }
 
     fn row(&self, tuple: Tuple) -> Row<'_> {
-        // SAFETY: a tuple of the trigger's relation, both of which are there while the trigger runs.
+        // SAFETY: a tuple of the trigger's relation; both are there while the trigger runs.
         unsafe { Row::new(tuple.into_pg(), (*self.relation()).rd_att) }
     }
 
-    /// What the function returns for the new row as it is. Whatever an AFTER trigger returns is passed over.
+    /// Returns what the function has to return to leave the new row as it is. Of an AFTER trigger, Postgres ignores it.
     pub fn unchanged(&self) -> pg_sys::Datum {
         match self.timing {
             Timing::Before => self.new_tuple().into_trigger_datum().expect("a tuple is no NULL"),
@@ -94,7 +94,7 @@ impl<'a> RowTrigger<'a> {
         }
     }
 
-    /// What the function returns for the new row with another value in a column, which is of the value's type.
+    /// Returns what the function has to return to set a column of the new row; the column is of the value's type.
     pub fn with<T: IntoDatum>(&self, column: i32, value: Option<T>) -> pg_sys::Datum {
         if self.timing == Timing::After {
             return self.unchanged();
@@ -106,7 +106,7 @@ impl<'a> RowTrigger<'a> {
         tuple.into_trigger_datum().expect("a tuple is no NULL")
     }
 
-    /// How a column is generated, as pg_attribute.attgenerated says; 0: it is not.
+    /// Returns how a column is generated, as pg_attribute.attgenerated has it; 0 if it is not generated.
     pub fn generated(&self, column: i32) -> u8 {
         // SAFETY: a look-up in the catalog.
         unsafe { pg_sys::get_attgenerated(self.table(), column as i16) as u8 }
@@ -126,7 +126,7 @@ impl<'a> RowTrigger<'a> {
         unsafe { (*(*self.relation()).rd_rel).relispartition }
     }
 
-    /// Whether a trigger that comes after this one, for the same rows, may still leave the row out.
+    /// Returns whether a trigger that fires after this one, for the same row, may still leave the row out.
     pub fn is_followed(&self) -> bool {
         let operation = if self.is_update { pg_sys::TRIGGER_TYPE_UPDATE } else { pg_sys::TRIGGER_TYPE_INSERT };
         // SAFETY: the trigger's relation is open while it runs.
@@ -134,17 +134,18 @@ impl<'a> RowTrigger<'a> {
         all.iter().skip_while(|(oid, _)| *oid != self.oid()).nth(1).is_some()
     }
 
-    /// Whether another trigger than those that call this function may refuse the DELETE of the row.
+    /// Returns whether a trigger with another function than this one may refuse the DELETE of the row.
     pub fn others_may_refuse_delete(&self) -> bool {
         // SAFETY: the trigger's relation is open while it runs.
         let all = unsafe { row_triggers(self.relation(), pg_sys::TRIGGER_TYPE_DELETE) };
         all.iter().any(|(_, function)| *function != self.trigger.trigger().tgfoid)
     }
 
-    /// The same of an INSERT into another table, which may be gone by now.
+    /// Returns whether a trigger with another function than this one may refuse an INSERT into another table, which may
+    /// be gone by now.
     pub fn others_may_refuse_insert(&self, table: pg_sys::Oid) -> bool {
         let lock = pg_sys::AccessShareLock as pg_sys::LOCKMODE;
-        // SAFETY: the relation is open where it is looked at, and closed again.
+        // SAFETY: the relation is open while it is looked at, and closed again.
         let all = unsafe {
             let relation = pg_sys::try_relation_open(table, lock);
             if relation.is_null() {
@@ -157,7 +158,8 @@ impl<'a> RowTrigger<'a> {
         all.iter().any(|(_, function)| *function != self.trigger.trigger().tgfoid)
     }
 
-    /// Where the row of an AFTER trigger stands. None: its table keeps its rows elsewhere.
+    /// Returns where the row of an AFTER trigger stands; None if its table does not keep its rows itself, as a foreign
+    /// table.
     pub fn stands_at(&self) -> Option<Place> {
         // SAFETY: the trigger's relation is open while it runs.
         unsafe {
@@ -177,13 +179,13 @@ fn place(trigger: &PgTrigger) -> String {
     format!("trigger \"{name}\" on table {schema}.{table}")
 }
 
-/// The triggers BEFORE an operation on a row, and their functions, in the order in which they fire.
+/// Returns the triggers that fire BEFORE an operation on a row, and their functions, in the order in which they fire.
 ///
 /// # Safety
 /// The relation is open.
 unsafe fn row_triggers(relation: pg_sys::Relation, operation: u32) -> Vec<(pg_sys::Oid, pg_sys::Oid)> {
     let same = (pg_sys::TRIGGER_TYPE_ROW | pg_sys::TRIGGER_TYPE_BEFORE | operation) as i16;
-    // SAFETY: as the caller promises; the array has as many elements as it says.
+    // SAFETY: as the caller promises; the array has numtriggers elements.
     unsafe {
         let all = (*relation).trigdesc;
         if all.is_null() {

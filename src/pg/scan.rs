@@ -1,5 +1,5 @@
-//! Reading a table or a catalog row by row, whatever the caller's rights: what the caller may do with what is found is
-//! for whoever asks to check.
+//! Reads a table or a catalog row by row, whatever the caller's rights: the caller's code has to check what the user
+//! may do with the rows.
 
 use std::ffi::c_char;
 
@@ -17,7 +17,7 @@ pub enum Key<'a> {
 }
 
 impl Key<'_> {
-    /// For a scan of rows of this descriptor, which has to have the column, of the key's type.
+    /// Returns the key for a scan of rows of this descriptor, which must have the column, of the key's type.
     ///
     /// # Safety
     /// The descriptor is there.
@@ -51,7 +51,7 @@ pub enum By {
     PrimaryKey,
     /// An index of the table.
     Index(pg_sys::Oid),
-    /// Each row is looked at.
+    /// By looking at every row.
     Table,
 }
 
@@ -82,7 +82,7 @@ pub fn scan_table<const N: usize>(table: pg_sys::Oid, by: By, keys: [Key; N], ea
 /// Scans an index of a relation (0: all of its rows) with the latest snapshot.
 ///
 /// # Safety
-/// The relation is open; the index is one of its.
+/// The relation is open; the index is an index of the relation.
 pub unsafe fn scan_relation<const N: usize>(
     relation: pg_sys::Relation,
     index: pg_sys::Oid,
@@ -140,7 +140,7 @@ pub fn scan_latest(
     }
 }
 
-/// A struct of Postgres' that is a row of a catalog.
+/// A struct of Postgres' that a catalog's rows begin with.
 ///
 /// # Safety
 /// The rows of the catalog begin with this struct.
@@ -168,7 +168,7 @@ unsafe impl CatalogRow for pg_sys::FormData_pg_trigger {
     const CATALOG: pg_sys::Oid = pg_sys::TriggerRelationId;
 }
 
-/// How the rows of pg_subscription_rel begin, which is not among pgrx's bindings.
+/// The beginning of a row of pg_subscription_rel, which is not among pgrx's bindings.
 #[repr(C)]
 pub struct SubscriptionRel {
     pub subscription: pg_sys::Oid,
@@ -180,7 +180,7 @@ unsafe impl CatalogRow for SubscriptionRel {
     const CATALOG: pg_sys::Oid = pg_sys::Oid::from_u32(6102);
 }
 
-/// Every row of a catalog, as its struct and with its columns. In a transaction.
+/// Scans every row of a catalog, each as its struct and with its columns. In a transaction.
 pub fn scan_catalog<T: CatalogRow>(mut each: impl FnMut(&T, Row)) {
     // SAFETY: a catalog that every version has, whose rows begin with T; relation and scan are ended in order.
     unsafe {
@@ -193,20 +193,20 @@ pub fn scan_catalog<T: CatalogRow>(mut each: impl FnMut(&T, Row)) {
     }
 }
 
-/// The rows that an index of a catalog has of these keys. In a transaction.
+/// Scans those rows of a catalog that have these keys in an index. In a transaction.
 pub fn scan_catalog_by<T: CatalogRow, const N: usize>(index: pg_sys::Oid, keys: [Key; N], mut each: impl FnMut(&T)) {
     // SAFETY: the rows of the catalog begin with T.
     scan_table(T::CATALOG, By::Index(index), keys, |row| each(unsafe { row.form::<T>() }));
 }
 
-/// A name as a catalog has it.
+/// Returns a name of the catalog as text.
 pub fn name(data: &pg_sys::NameData) -> String {
     let bytes: Vec<u8> = data.data.iter().map(|byte: &c_char| *byte as u8).take_while(|byte| *byte != 0).collect();
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
 /// # Safety
-/// An open scan of an open relation; the scan is ended.
+/// `scan` is an open scan of the open relation; it is ended here.
 unsafe fn drain(relation: pg_sys::Relation, scan: pg_sys::SysScanDesc, mut each: impl FnMut(Row)) {
     // SAFETY: as the caller promises; no row outlives the call that it is given to.
     unsafe {

@@ -1,4 +1,4 @@
-//! Settings, and values as Postgres reads those.
+//! Settings, and values in the forms in which Postgres reads settings.
 
 use std::ffi::{CStr, CString, c_char, c_void};
 
@@ -9,16 +9,16 @@ use pgrx::{
 
 use crate::pg::session::is_preloading;
 
-/// A text that a setting takes.
+/// The rule for a setting that is a text.
 pub trait Checked {
     const SETTING: &str;
 
-    /// Why it does not take this one.
+    /// Checks a text; an error says why the setting does not take it.
     fn check(text: &str) -> Result<(), String>;
 }
 
-/// Defines a setting that refuses a text when it is set; in postgresql.conf, one is the end of the server's start,
-/// which else would only warn, and go on with the default.
+/// Defines a setting that refuses a wrong text when it is set. A wrong text in postgresql.conf ends the server's start:
+/// Postgres itself would only warn, and go on with the default.
 pub fn define_checked<T: Checked>(
     name: &'static CStr,
     what: &'static CStr,
@@ -58,7 +58,7 @@ unsafe extern "C-unwind" fn check<T: Checked>(
     }
 }
 
-/// A number and a unit of time, in milliseconds. A number alone is one already.
+/// Reads a number with a unit of time, in milliseconds. A number without a unit is milliseconds already.
 pub fn milliseconds(text: &str) -> Option<i32> {
     let text = CString::new(text).ok()?;
     let mut millis = 0;
@@ -68,7 +68,7 @@ pub fn milliseconds(text: &str) -> Option<i32> {
     is_one.then_some(millis)
 }
 
-/// A boolean, in any of the words that Postgres takes for one.
+/// Reads a boolean, in any of the words that Postgres takes for one.
 pub fn boolean(text: &str) -> Option<bool> {
     let text = CString::new(text).ok()?;
     let mut value = false;
@@ -77,7 +77,7 @@ pub fn boolean(text: &str) -> Option<bool> {
     is_one.then_some(value)
 }
 
-/// The value of a setting of Postgres' own, as text. None: this version has none of that name.
+/// Returns the value of a setting of Postgres' own, as text; None if this version has no such setting.
 pub fn value(name: &CStr) -> Option<String> {
     // SAFETY: on the main thread; C strings both.
     unsafe {
@@ -86,7 +86,7 @@ pub fn value(name: &CStr) -> Option<String> {
     }
 }
 
-/// A setting of this process, if this version of Postgres has it: no reload changes it.
+/// Sets a setting for this process, so that no reload changes it; does nothing if this version of Postgres lacks it.
 pub fn override_with(name: &CStr, value: &CStr) {
     // SAFETY: on the main thread; C strings both; an error is Postgres' own.
     unsafe {
@@ -102,7 +102,7 @@ pub fn override_with(name: &CStr, value: &CStr) {
     }
 }
 
-/// How many background workers this server has room for.
+/// Returns how many background workers this server has room for.
 pub fn max_worker_processes() -> usize {
     // SAFETY: a variable that is set at server start.
     unsafe { pg_sys::max_worker_processes }.unsigned_abs() as usize
@@ -113,8 +113,8 @@ pub fn data_directory() -> String {
     unsafe { CStr::from_ptr(pg_sys::DataDir) }.to_string_lossy().into_owned()
 }
 
-/// A misspelt setting of this prefix is refused from now on, as far as this version of Postgres can. After the last of
-/// them is defined.
+/// Refuses unknown settings of this prefix from now on, as far as this version of Postgres can. To be called after the
+/// last setting of the prefix is defined.
 pub fn reserve_prefix(prefix: &CStr) {
     #[cfg(not(feature = "pg14"))]
     // SAFETY: on the main thread; a C string.

@@ -1,5 +1,5 @@
-//! Looking for rows of a table of the user's. Not by SQL: it would run code of the table's owner (casts, operators,
-//! policies) with rights that are not theirs.
+//! Looks for rows of a user's table. Not by SQL, which would run code of the table's owner (casts, operators, policies)
+//! with rights that the owner does not have.
 
 use std::marker::PhantomData;
 
@@ -11,7 +11,7 @@ use crate::pg::{
     scan::{Key, scan_relation},
 };
 
-// Exported by every version, but not among pgrx's bindings; called with its guard.
+// Exported by every version, but not among pgrx's bindings; called with pgrx's guard.
 unsafe extern "C-unwind" {
     fn find_all_inheritors(
         parent: pg_sys::Oid,
@@ -25,7 +25,7 @@ const LOCK: pg_sys::LOCKMODE = pg_sys::AccessShareLock as pg_sys::LOCKMODE;
 /// Where a version of a row stands.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Place {
-    /// A table that was emptied or rewritten has another.
+    /// The table's file. A table that was emptied or rewritten has another file.
     file: pg_sys::Oid,
     block: (u16, u16),
     offset: u16,
@@ -46,19 +46,19 @@ impl Place {
     }
 }
 
-/// Makes what this transaction has written so far visible to what it reads from now on.
+/// Makes what this transaction has written so far visible to its reads from now on.
 pub fn see_own_writes() {
     // SAFETY: on the main thread, in a transaction that writes.
     unsafe { pg_sys::CommandCounterIncrement() };
 }
 
-/// Whether there is a relation of that OID.
+/// Returns whether there is a relation of that OID.
 pub fn is_there(table: pg_sys::Oid) -> bool {
     // SAFETY: a look-up in the catalog.
     unsafe { pg_sys::get_rel_relkind(table) != 0 }
 }
 
-/// The name of a column of type uuid. None: there is none of that number, or it is of another type.
+/// Returns the name of a column of type uuid; None if there is no such column, or it is of another type.
 pub fn uuid_column(table: pg_sys::Oid, column: i32) -> Option<String> {
     let column = i16::try_from(column).ok()?;
     // SAFETY: look-ups in the catalog; a column that has a type has a name, which is a C string.
@@ -71,8 +71,8 @@ pub fn uuid_column(table: pg_sys::Oid, column: i32) -> Option<String> {
     }
 }
 
-/// Every table that may have a row of this one by now: those of the partitioned table that it belongs to. They are not
-/// locked.
+/// Returns every table that a row of this table may have moved to: the partitions of the same partitioned table. They
+/// are not locked.
 pub fn related(table: pg_sys::Oid) -> Vec<pg_sys::Oid> {
     related_locked(table, pg_sys::NoLock as pg_sys::LOCKMODE)
 }
@@ -89,14 +89,14 @@ fn related_locked(table: pg_sys::Oid, lock: pg_sys::LOCKMODE) -> Vec<pg_sys::Oid
     }
 }
 
-/// Runs `look` on each of the tables that may have a row of this one by now.
+/// Runs `look` on each of the tables that a row of this table may have moved to.
 pub fn each_related(table: pg_sys::Oid, mut look: impl FnMut(OpenTable)) {
     for table in related_locked(table, LOCK) {
         with_open(table, &mut look);
     }
 }
 
-/// Opens a table, which is there, for `look` alone. An error aborts the transaction, which closes it.
+/// Opens a table, which must exist, for `look` alone. An error aborts the transaction, which closes the table.
 pub fn with_open<R>(table: pg_sys::Oid, look: impl FnOnce(OpenTable) -> R) -> R {
     // SAFETY: opened here, with an error if it is not there, and closed after the last use.
     unsafe {
@@ -115,15 +115,15 @@ pub struct OpenTable<'a> {
 }
 
 impl OpenTable<'_> {
-    /// Whether the table still has the file that a row stood in.
+    /// Returns whether the table still has the file that a row stood in.
     pub fn has_file_of(&self, place: Place) -> bool {
         // SAFETY: the relation is open.
         unsafe { (*(*self.relation).rd_rel).relfilenode == place.file }
     }
 
-    /// The number of a column of type uuid.
+    /// Returns the number of a column of type uuid; None if there is no such column, or it is of another type.
     pub fn uuid_column(&self, name: &str) -> Option<i16> {
-        // SAFETY: the relation is open, and its descriptor there as long as it is.
+        // SAFETY: the relation is open, and its descriptor is there as long as the relation is.
         let (number, of) = unsafe {
             let name = std::ffi::CString::new(name).ok()?;
             let number = pg_sys::SPI_fnumber((*self.relation).rd_att, name.as_ptr());
@@ -132,8 +132,8 @@ impl OpenTable<'_> {
         i16::try_from(number).ok().filter(|number| *number > 0 && of == pg_sys::UUIDOID)
     }
 
-    /// The latest version of the row that stood there, and where that stands. None: there is none any more, or the
-    /// table has another file.
+    /// Returns the latest version of the row that stood at a place, and where that version stands. Returns None if the
+    /// row is gone, or if the table has another file.
     pub fn latest<R>(&self, place: Place, read: impl FnOnce(Row) -> R) -> Option<(R, Place)> {
         if !self.has_file_of(place) {
             return None;
@@ -160,7 +160,7 @@ impl OpenTable<'_> {
     }
 
     /// # Safety
-    /// The slot has a row of this table, and keeps it as long as that is used.
+    /// The slot holds a row of this table, and keeps it as long as the row is used.
     unsafe fn row_in(&self, slot: *mut pg_sys::TupleTableSlot) -> Row<'_> {
         let mut is_copy = false;
         // SAFETY: as the caller promises.
@@ -170,7 +170,7 @@ impl OpenTable<'_> {
         }
     }
 
-    /// A btree of all rows that begins with this column.
+    /// Returns a btree that begins with this column and indexes every row of the table; None if there is none.
     pub fn index_on(&self, column: i16) -> Option<Index> {
         // SAFETY: the relation is open; each index is closed again.
         unsafe {
@@ -193,17 +193,17 @@ impl OpenTable<'_> {
         }
     }
 
-    /// The rows that an index of this table has of an id.
+    /// Calls `see` with each row that an index of this table has for an id.
     pub fn each_of_id(&self, index: &Index, id: Uuid, see: impl FnMut(Row)) {
-        // SAFETY: the relation is open, and the index is one of its.
+        // SAFETY: the relation is open; that the index is one of its indexes is asserted.
         unsafe {
             assert!(index.table == (*self.relation).rd_id, "an index is one of its table's");
             scan_relation(self.relation, index.oid, [Key::Uuid(index.column as usize, id)], see);
         }
     }
 
-    /// The rows that this transaction wrote, among others, until there are enough: they stand on no block that is
-    /// visible to all, which spares the most of a table that is large.
+    /// Passes the rows that this transaction wrote to `wants_more`, among other rows, until it wants no more. Only
+    /// blocks that are not visible to all are read, which spares most of a large table.
     pub fn each_written(&self, mut wants_more: impl FnMut(Row) -> bool) {
         let relation = self.relation;
         // SAFETY: the relation is open, and has rows of its own; snapshot, scans and the buffer of the map are given
@@ -248,7 +248,7 @@ impl OpenTable<'_> {
     }
 }
 
-/// A btree of all rows of a table that begins with a column.
+/// A btree that begins with a column and indexes every row of its table.
 pub struct Index {
     oid: pg_sys::Oid,
     table: pg_sys::Oid,

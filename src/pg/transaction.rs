@@ -1,10 +1,10 @@
-//! Transactions of this process: their own ones, of a background worker; and what is to be done in those of a session.
+//! Transactions: a background worker's own, and what happens in those of a session.
 
 use std::panic::AssertUnwindSafe;
 
 use pgrx::{PgTryBuilder, pg_sys};
 
-/// Runs `body` in a transaction of its own, with a snapshot. An error is the process' end. Outside a transaction.
+/// Runs `body` in a transaction of its own, with a snapshot. An error ends the process. Outside a transaction.
 pub fn run<R>(body: impl FnOnce() -> R) -> R {
     // SAFETY: on the main thread of a background worker; the transaction is ended by the one path that comes back.
     unsafe {
@@ -15,7 +15,7 @@ pub fn run<R>(body: impl FnOnce() -> R) -> R {
     }
 }
 
-/// The same. None: an error undid it.
+/// Runs `body` in a transaction of its own, as [`run`] does. Returns None if an error undid it.
 pub fn attempt<R>(body: impl FnOnce() -> R) -> Option<R> {
     PgTryBuilder::new(AssertUnwindSafe(|| Some(run(body))))
         .catch_others(|_| {
@@ -26,7 +26,7 @@ pub fn attempt<R>(body: impl FnOnce() -> R) -> Option<R> {
         .execute()
 }
 
-/// Runs `body` with a snapshot for its statements, which just before a COMMIT no statement has any more.
+/// Runs `body` with a snapshot for its statements: just before a COMMIT no statement has one any more.
 pub fn with_snapshot<R>(body: impl FnOnce() -> R) -> R {
     // SAFETY: on the main thread, in a transaction; popped below, or by the abort.
     unsafe { pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot()) };
@@ -36,7 +36,7 @@ pub fn with_snapshot<R>(body: impl FnOnce() -> R) -> R {
     result
 }
 
-/// What a subtransaction does.
+/// What happens to a subtransaction.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Subtransaction {
     Starts,
@@ -44,7 +44,7 @@ pub enum Subtransaction {
     Aborts,
 }
 
-/// Has `then` hear of each subtransaction, in this process and those that it forks: it cannot fail.
+/// Calls `then` for each subtransaction, in this process and those that it forks. `then` must not fail.
 pub fn on_subtransaction(then: fn(Subtransaction, pg_sys::SubTransactionId)) {
     // SAFETY: on the main thread; the argument is the function, which lives for ever.
     unsafe { pg_sys::RegisterSubXactCallback(Some(at_subtransaction), then as *mut std::ffi::c_void) };
@@ -66,10 +66,10 @@ unsafe extern "C-unwind" fn at_subtransaction(
     }
 }
 
-/// Which statement this is: when its transaction began, and the number of its first command.
+/// Returns which statement this is: when its transaction began, and the number of the statement's first command.
 pub fn statement() -> (pg_sys::TimestampTz, pg_sys::CommandId) {
-    // SAFETY: on the main thread, within a statement, and not in a parallel worker, which must not use a command
-    // number; there an error of Postgres' ends it.
+    // SAFETY: on the main thread, within a statement. A parallel worker must not use a command number: there Postgres
+    // raises an error.
     unsafe {
         let now = pg_sys::GetCurrentCommandId(true);
         // Without a snapshot (an argument of EXECUTE, say) the command itself is the statement.

@@ -14,14 +14,14 @@ pub fn pg_uuid(id: Uuid) -> pgrx::datum::Uuid {
     pgrx::datum::Uuid::from_bytes(*id.as_bytes())
 }
 
-/// An argument of a statement, which is declared of this type.
+/// Returns a value as an argument of a statement; fails an assertion if T is not the parameter's type.
 pub fn argument<T: IntoDatum>(value: T, of: pg_sys::Oid) -> DatumWithOid<'static> {
     assert!(T::type_oid() == of, "an argument is of its parameter's type");
     // SAFETY: `of` is T's type; the datum is a copy.
     unsafe { DatumWithOid::new(value, of) }
 }
 
-/// A name as SQL takes it: in quotes where it needs them.
+/// Returns a name as SQL takes it: in quotes if it needs them.
 pub fn quoted(name: &str) -> String {
     std::ffi::CString::new(name).map_or_else(
         |_| String::new(),
@@ -62,6 +62,13 @@ pub fn time(value: Timestamp) -> DatumWithOid<'static> {
     argument(Time(value), pg_sys::TIMESTAMPTZOID)
 }
 
+/// Where a row stands in its table: block, and number there.
+pub fn place((block, offset): (u32, u16)) -> DatumWithOid<'static> {
+    let mut place = pg_sys::ItemPointerData::default();
+    pgrx::itemptr::item_pointer_set_all(&mut place, block, offset);
+    argument(place, pg_sys::TIDOID)
+}
+
 /// As the session shows a timestamptz.
 pub fn shown_time(value: Timestamp) -> String {
     TimestampWithTimeZone::try_from(value.0).map_or_else(|_| "infinity".to_owned(), |time| time.to_string())
@@ -94,7 +101,7 @@ impl pgrx::FromDatum for Time {
 pub struct Transaction(pub u64);
 
 impl Transaction {
-    /// The one that this is, at the top, which has a number from now on.
+    /// Returns the number of this top-level transaction, and assigns one if it has none yet.
     pub fn current() -> Self {
         // SAFETY: within a statement; an error of Postgres' where the transaction may have no number.
         Self(unsafe { pg_sys::GetTopFullTransactionId() }.value)

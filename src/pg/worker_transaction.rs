@@ -1,4 +1,4 @@
-//! One transaction of the worker: begun, run, committed; or undone, with the reason sorted into what to do about it.
+//! One transaction of the worker: begun, run, committed; or undone, with the reason sorted by what to do about it.
 
 use std::{
     ffi::CStr,
@@ -18,20 +18,20 @@ use crate::pg::clock::since_boot;
 /// Whether a commit waits for the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Durability {
-    /// Flushed, and as far as synchronous_commit says sent to standbys, before it returns.
+    /// The commit is flushed before it returns and, as far as synchronous_commit says, sent to standbys.
     Flushed,
-    /// Flushed a moment later, or with the next flush.
+    /// The commit is flushed a moment later, or with the next flush.
     Deferred,
 }
 
 /// Why a transaction is undone.
 #[derive(Debug)]
 pub enum Failure {
-    /// The extension is no longer installed here.
+    /// The extension is no longer installed in this database.
     NotInstalled,
     /// Somebody holds a lock on our tables: try again shortly.
     Busy,
-    /// Anything else: SQLSTATE and primary message.
+    /// Any other error: its primary message.
     Error(String),
 }
 
@@ -41,30 +41,32 @@ impl From<SpiError> for Failure {
     }
 }
 
-/// A commit is under way: it may be waiting for a standby, which only an interrupt ends.
+/// Whether a commit is under way: it may wait for a standby, and only an interrupt ends that wait.
 static COMMITTING: AtomicBool = AtomicBool::new(false);
-/// This process is to end: no commit waits for a standby any more.
+/// Whether this process is to end: then no commit waits for a standby.
 static ENDING: AtomicBool = AtomicBool::new(false);
 
-/// A statement may run: only then there is something to cancel.
+/// Whether a statement may be running: only then there is something to cancel.
 static RUNNING: AtomicBool = AtomicBool::new(false);
 
-/// This transaction is not canceled: it began soon after one that was. Whoever cancels often enough would keep
-/// everything from being done, or whatever comes between what was canceled and its next try would use up its turn.
+/// Whether this transaction is spared from cancels, because it began soon after a canceled one. Otherwise somebody who
+/// cancels often enough could keep all work from being done; and work that came between a canceled transaction and its
+/// next try would use up the one transaction that is spared.
 static SPARED: AtomicBool = AtomicBool::new(false);
-/// Until then, by the clock that nobody sets, in microseconds, a transaction that begins is spared.
+/// Until when a transaction that begins is spared, by the clock that nobody sets, in microseconds.
 static SPARED_UNTIL: AtomicI64 = AtomicI64::new(0);
-/// Well over the time after which what was canceled is done again.
+/// How long transactions are spared: well over the time after which a canceled one is tried again.
 const SPARED_FOR: Micros = 1_000_000;
 
-// Exported by every version, but not among pgrx's bindings; LOCK_TIMEOUT has the same number in all of them.
+// get_timeout_indicator is exported by every version, but not among pgrx's bindings; LOCK_TIMEOUT has the same number
+// in all of them.
 unsafe extern "C" {
     fn get_timeout_indicator(id: std::ffi::c_int, reset: bool) -> bool;
 }
 const LOCK_TIMEOUT: std::ffi::c_int = 2;
 
-/// For the handler of SIGINT, by which also Postgres itself ends what waits for a lock for too long: cancels the
-/// statement, which is done again. Where none runs, an error would end the process.
+/// Cancels the statement that runs, which is repeated later. For the handler of SIGINT, which Postgres itself also
+/// sends when a wait for a lock takes too long. If no statement runs, nothing is done: the error would end the process.
 pub fn cancel_statement() {
     // SAFETY: reads a flag, which Postgres sets before the signal that its own clock sends.
     let is_lock_timeout = || unsafe { get_timeout_indicator(LOCK_TIMEOUT, false) };
@@ -77,14 +79,14 @@ pub fn cancel_statement() {
     }
 }
 
-/// From here on nothing is canceled.
+/// Lets nothing be canceled from here on.
 fn no_statement() {
     RUNNING.store(false, SeqCst);
     // SAFETY: a flag, which the handler leaves alone now.
     unsafe { (&raw mut pg_sys::QueryCancelPending).write_volatile(0) };
 }
 
-/// For the handler of SIGTERM: lets a commit that waits for a standby go, and those after it not wait.
+/// Ends a commit's wait for a standby, and lets later commits not wait. For the handler of SIGTERM.
 pub fn interrupt_commit() {
     ENDING.store(true, SeqCst);
     if COMMITTING.load(SeqCst) {
@@ -96,15 +98,15 @@ pub fn interrupt_commit() {
     }
 }
 
-/// Runs `body` in a transaction, if `check` has nothing against it there; pg_stat_activity says what for. Outside a
-/// transaction.
+/// Runs `body` in a transaction, if `check` allows it there; pg_stat_activity shows `activity`. Outside a transaction.
 pub fn run<R>(
     activity: &CStr,
     durability: Durability,
     check: impl FnOnce() -> Result<(), Failure>,
     body: impl FnOnce(&mut SpiClient) -> Result<R, Failure>,
 ) -> Result<R, Failure> {
-    // SAFETY: on the worker's main thread, outside any transaction; every path out of here ends the one it begins.
+    // SAFETY: on the worker's main thread, outside any transaction; every path out of here ends the transaction that
+    // begins here.
     unsafe {
         pg_sys::SetCurrentStatementStartTimestamp();
         pg_sys::pgstat_report_activity(pg_sys::BackendState::STATE_RUNNING, activity.as_ptr());
@@ -148,27 +150,27 @@ pub fn run<R>(
 unsafe fn commit(durability: Durability) {
     // SAFETY: as the caller promises; synchronous_commit is this process' own copy of the setting.
     unsafe {
-        // Before the look at ENDING: who is told to end after it interrupts.
+        // Set before ENDING is read: whoever sets ENDING after that interrupts this commit.
         COMMITTING.store(true, SeqCst);
         pg_sys::synchronous_commit = match durability {
             Durability::Deferred => pg_sys::SyncCommitLevel::SYNCHRONOUS_COMMIT_OFF as i32,
-            // The server that ends sends all that is on disk to its standbys before it is gone.
+            // A server that shuts down sends everything that is on disk to its standbys before it is gone.
             Durability::Flushed if ENDING.load(SeqCst) => {
                 pg_sys::SyncCommitLevel::SYNCHRONOUS_COMMIT_LOCAL_FLUSH as i32
             }
-            // An intent is on disk before its first byte leaves, also where the server's default is off.
+            // An intent must be on disk before its first byte leaves, also if the server's default is off.
             Durability::Flushed => {
                 pg_sys::synchronous_commit.max(pg_sys::SyncCommitLevel::SYNCHRONOUS_COMMIT_LOCAL_FLUSH as i32)
             }
         };
         pg_sys::CommitTransactionCommand();
         COMMITTING.store(false, SeqCst);
-        // The worker ends in its own time, having written down what it must.
+        // The worker ends in its own time, after it has written down what it must.
         (&raw mut pg_sys::ProcDiePending).write_volatile(0);
     }
 }
 
-/// Takes the lock that writing takes, in a transaction, whose end gives it back. False: there is no such table.
+/// Takes the lock that a write takes, until the end of the transaction. Returns false if there is no such table.
 pub fn lock_to_write(schema: &CStr, table: &CStr) -> bool {
     // SAFETY: look-ups in a transaction; both names are C strings, which are only read.
     unsafe {

@@ -1,4 +1,4 @@
-//! Whether anything can be put on record here.
+//! Tells whether anything can be put on record here.
 
 use pgrx::pg_sys;
 

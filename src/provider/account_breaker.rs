@@ -1,5 +1,5 @@
-//! Whether sends with an account's credentials are let through: the same for `otp_gateway.check` and for the view
-//! `otp_gateway.provider`, by the record and by what the worker would compare.
+//! The state of an account's breaker: whether sends with the account's credentials are let through. `otp_gateway.check`
+//! and the view `otp_gateway.provider` both read it here, from the record and by what the worker would compare.
 
 use dialect::Secret;
 use pgrx::pg_sys;
@@ -15,16 +15,17 @@ use crate::{
 
 pub enum AccountBreaker {
     Closed,
-    /// Options or credentials have changed since calls failed: the next call is tried, and closes it.
+    /// Options or credentials have changed since calls failed: the next call is tried, and closes the breaker.
     Mended,
     Open(OpenBreaker),
-    /// Its time is over: the next call is a probe.
+    /// The breaker's time is over: the next call is a probe.
     HalfOpen(OpenBreaker),
 }
 
 impl AccountBreaker {
-    /// That of a foreign server and a user mapping (0: none is needed). `configuration`, which is asked for only where
-    /// calls have failed, is what they depend on; None: it cannot be read now, and nobody can say that it has changed.
+    /// Returns the breaker of a foreign server and a user mapping (0: none is needed). `configuration` returns what
+    /// their calls depend on, and is called only if calls have failed; None: it cannot be read now, and counts as
+    /// unchanged.
     pub fn of(
         server: pg_sys::Oid,
         mapping: pg_sys::Oid,

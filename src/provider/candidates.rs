@@ -1,4 +1,4 @@
-//! What a name given to otp_send stands for: a provider, or a route over several.
+//! The providers behind a name that is given to otp_send: a provider, or a route over several.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -21,18 +21,18 @@ use crate::{
 
 /// The providers that a call may go to, in the order in which they are tried.
 pub struct Candidates {
-    /// If it is one.
+    /// The route, if the name stands for one.
     pub route: Option<Route>,
     pub members: Vec<Provider>,
 }
 
 impl Candidates {
-    /// Finds a provider or a route by name. Of a route the role needs USAGE on the route alone.
+    /// Finds a provider or a route by name. For a route, the role needs USAGE on the route alone.
     pub fn find(name: &str, role: pg_sys::Oid) -> Result<Self, Error> {
         Self::of(crate::provider::lookup::named(name)?, role)
     }
 
-    /// The same, of a server as it is now.
+    /// Reads the candidates from a server as it is now.
     pub fn of(server: Server, role: pg_sys::Oid) -> Result<Self, Error> {
         if !is_route_server(&server) {
             return Ok(Self { route: None, members: vec![Provider::of(server, role)?] });
@@ -51,7 +51,8 @@ impl Candidates {
         Ok(Self { route: Some(Route { server: server.oid, name: server.name }), members })
     }
 
-    /// The provider that a verification went to, for what comes after its send. `name`: what it was called then.
+    /// Returns the provider that a verification went to, for the operations after its send. `name` is what the provider
+    /// was called then.
     pub fn of_verification(
         name: &str,
         provider: Identity,
@@ -74,8 +75,9 @@ impl Candidates {
     }
 }
 
-/// A route does for its callers what its owner may do, as a view does. And a name in its list is no invitation: whoever
-/// makes a server of a name that is free is somebody whom the route's owner does not act for.
+/// Fails if a route may not send through a member. A route does for its callers what its owner may do, as a view does.
+/// And a name in the route's list is no invitation: somebody whom the owner does not act for may have made a server of
+/// a name that was free.
 pub fn check_member(route: &Server, member: &Server) -> Result<(), Error> {
     let (of, name) = (shown(&route.name), shown(&member.name));
     if !may_use(route.owner, member.oid) {
@@ -84,7 +86,7 @@ pub fn check_member(route: &Server, member: &Server) -> Result<(), Error> {
             format!("GRANT USAGE ON FOREIGN SERVER {name} TO the owner of foreign server {of}."),
         ));
     }
-    // A superuser has everybody's rights, and is known for none but those of its own roles.
+    // A superuser has the rights of every role, but here only those roles count that the superuser is a member of.
     if is_superuser(member.owner)
         || is_member_of(route.owner, member.owner) && has_privileges_of(route.owner, member.owner)
     {

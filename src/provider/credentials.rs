@@ -15,7 +15,7 @@ use crate::{
     },
 };
 
-/// Checks the options of a user mapping.
+/// Checks the options of a user mapping when it is written.
 pub fn check_user_mapping(dialect: &Dialect, options: &[(String, String)]) -> Result<(), Error> {
     let sets = dialect.credential_sets();
     let mut given: Vec<&str> = Vec::new();
@@ -27,7 +27,7 @@ pub fn check_user_mapping(dialect: &Dialect, options: &[(String, String)]) -> Re
                 "ALTER SERVER ... OPTIONS (ADD ...).",
             ));
         }
-        // Their names are the server's to say, which nobody names here.
+        // The credentials of a described vendor are named by the server's description, and no server is named here.
         let is_described = sets.is_empty() && is_identifier(name);
         let is_known = is_described || sets.iter().any(|set| set.contains(&name));
         if !is_known && !PROXY_CREDENTIALS.contains(&name) {
@@ -69,7 +69,7 @@ pub fn check_user_mapping(dialect: &Dialect, options: &[(String, String)]) -> Re
     })
 }
 
-/// Whether a credential can stand where it is sent.
+/// Fails if a credential cannot stand at the place where it is sent.
 pub fn check_sendable(
     dialect: &Dialect,
     name: &str,
@@ -83,7 +83,7 @@ pub fn check_sendable(
             "Visible ASCII characters alone: no line break, no tab, no space at either end.".to_owned(),
         ));
     }
-    // A colon ends the user in `Basic` (RFC 7617).
+    // A colon would end the user in `Basic` (RFC 7617).
     let is_proxys = PROXY_CREDENTIALS.contains(&name);
     if is_proxys && (value.chars().any(char::is_control) || name == PROXY_CREDENTIALS[0] && value.contains(':')) {
         return Err(kind(
@@ -94,7 +94,7 @@ pub fn check_sendable(
     Ok(())
 }
 
-/// A proxy's credentials go together.
+/// Fails if only one of a proxy's two credentials is given.
 pub fn proxy_credentials(given: &[&str]) -> Result<(), Error> {
     let [user, password] = PROXY_CREDENTIALS.map(|name| given.contains(&name));
     if user == password {
@@ -106,7 +106,7 @@ pub fn proxy_credentials(given: &[&str]) -> Result<(), Error> {
     ))
 }
 
-/// Whether exactly one of the vendor's sets of credentials is given, whole; the error is the list of the sets.
+/// Checks that exactly one of the vendor's sets of credentials is given, whole; the error is the list of the sets.
 pub fn credential_set(dialect: &Dialect, given: &[&str]) -> Result<(), String> {
     let given: Vec<&&str> = given.iter().filter(|name| !PROXY_CREDENTIALS.contains(name)).collect();
     let is_one = |set: &&Vec<&str>| set.len() == given.len() && set.iter().all(|name| given.contains(&name));
@@ -121,7 +121,7 @@ pub fn credential_set(dialect: &Dialect, given: &[&str]) -> Result<(), String> {
     }
 }
 
-/// The credentials, with each `<name>_file` read now.
+/// Returns the credentials; the file of each `<name>_file` is read now.
 pub fn credentials(
     dialect: &Dialect,
     server: &foreign_servers::Server,
@@ -137,7 +137,7 @@ pub fn credentials(
                 (name, read_credential(&option, &value)?, format!("the file of user mapping option {option}"))
             }
         };
-        // Written past the validator, by an older version, or into a file.
+        // The value may have been written past the validator, by an older version, or into a file.
         check_sendable(dialect, name, value.reveal(), &what, Error::not_in_prerequisite_state)?;
         credentials.insert(name.to_owned(), value);
     }
@@ -163,7 +163,7 @@ pub fn credentials(
     Ok(credentials)
 }
 
-/// With the statement that makes one, but for the values.
+/// The error of missing credentials; its hint is the statement that makes them, without the values.
 fn no_credentials(dialect: &Dialect, server: &str) -> Error {
     let server = shown(server);
     let options = |set: &[&str]| {

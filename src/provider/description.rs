@@ -1,4 +1,4 @@
-//! What a server says of its vendor: the dialect of a foreign server, which for `otp_rest` its own description makes.
+//! The dialect of a foreign server. For `otp_rest`, the server's own description makes the dialect.
 
 use std::{
     fs::File,
@@ -17,16 +17,17 @@ use crate::{
     },
 };
 
-/// The descriptions that this process has read last, by their text.
+/// The descriptions that this process has read last, with the dialects that they make.
 static READ: Mutex<Vec<(String, Dialect)>> = Mutex::new(Vec::new());
 
-/// More providers with descriptions of their own are rare, and cost a reading each.
+/// How many descriptions are kept. More providers with descriptions are rare, and cost a reading each.
 const MOST_READ: usize = 32;
 
-/// The option that names the file.
+/// The option that names the file of a description.
 pub const FILE: &str = "description_file";
 
-/// The dialect of a server as it is now; an error where it is none of ours, or its description is not to be had.
+/// Returns the dialect of a server as it is now; an error if the server is none of ours, or its description cannot be
+/// had.
 pub fn of_server(server: &Server) -> Result<Dialect, Error> {
     let wrapper = foreign_servers::wrapper_name(server.wrapper);
     let vendor = dialect_of(&wrapper).ok_or_else(|| not_a_provider(&server.name, &wrapper))?;
@@ -36,7 +37,7 @@ pub fn of_server(server: &Server) -> Result<Dialect, Error> {
     of_options(vendor, &server.options)
 }
 
-/// The same, of the options alone.
+/// Returns the dialect that a server's options make.
 pub fn of_options(vendor: &Dialect, options: &[(String, String)]) -> Result<Dialect, Error> {
     if !vendor.is_for_descriptions() {
         return Ok(vendor.clone());
@@ -59,7 +60,8 @@ pub fn of_options(vendor: &Dialect, options: &[(String, String)]) -> Result<Dial
     }
 }
 
-/// When a server is written: a file that is not there yet is no mistake, as with every file option. None: not checked.
+/// Returns the dialect when a server is written. A description_file that is missing is no mistake then, as with every
+/// file option: None is returned, and the options are not checked.
 pub fn when_written(vendor: &Dialect, options: &[(String, String)]) -> Result<Option<Dialect>, Error> {
     let is_missing = |path: &str| file(path).is_err_and(|error| error.kind() == ErrorKind::NotFound);
     let by_file = |option: &(String, String)| option.0 == FILE && is_missing(&option.1);
@@ -79,7 +81,7 @@ pub fn when_written(vendor: &Dialect, options: &[(String, String)]) -> Result<Op
     Ok(None)
 }
 
-/// What everybody may read is no place for a credential.
+/// Warns if a description, which everybody may read, seems to hold a credential.
 fn warn_of_literals(dialect: &Dialect) {
     let Some(description) = &dialect.description else { return };
     let places: Vec<&str> = description.literals().collect();
@@ -96,7 +98,7 @@ fn warn_of_literals(dialect: &Dialect) {
     }
 }
 
-/// The dialect that a text makes.
+/// Returns the dialect that the text of a description makes.
 pub fn read(text: &str) -> Result<Dialect, Error> {
     let mut known = READ.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some((_, dialect)) = known.iter().find(|(of, _)| of == text) {
@@ -110,7 +112,7 @@ pub fn read(text: &str) -> Result<Dialect, Error> {
     Ok(dialect)
 }
 
-/// No more of it than is needed to see that it is too long.
+/// Reads a file, but no more of it than shows that it is too long.
 fn file(path: &str) -> std::io::Result<String> {
     let mut text = String::new();
     File::open(path)?.take(MAX_DESCRIPTION_BYTES as u64 + 1).read_to_string(&mut text)?;

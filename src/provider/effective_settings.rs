@@ -1,5 +1,5 @@
-//! What is in force at a provider, and where it comes from: the rows of the view `otp_gateway.provider`. Everybody may
-//! read it, so that no secret may get here.
+//! The settings in force at a provider, and where each comes from: the rows of the view `otp_gateway.provider`.
+//! Everybody may read the view, so no secret may get here.
 
 use dialect::{DefaultsInForce, Dialect, TIMEOUT, defaults_in_force};
 use pgrx::pg_sys;
@@ -37,7 +37,7 @@ impl Setting {
     }
 }
 
-/// None for a server that is not ours, or no more.
+/// Returns the settings of a provider or route; none for a server that is not ours, or that is gone.
 pub fn of_provider(server: pg_sys::Oid) -> Vec<Setting> {
     let Some(server) = foreign_servers::server_of(server) else { return Vec::new() };
     if foreign_servers::wrapper_name(server.wrapper) == ROUTE {
@@ -50,7 +50,8 @@ pub fn of_provider(server: pg_sys::Oid) -> Vec<Setting> {
         .and_then(|dialect| Ok((ServerOptions::parse(&dialect, &server.options)?, dialect)));
     let mut settings = match read {
         Ok((options, dialect)) => of_server(&dialect, &server.options, &options),
-        // Written past the validator, or by an older version: a view that failed would hide all the others.
+        // Options may have been written past the validator, or by an older version. A view that failed would hide all
+        // others.
         Err(error) => {
             vec![Setting { setting: "error", value: Some(error.message().to_owned()), source: "server" }]
         }
@@ -61,8 +62,8 @@ pub fn of_provider(server: pg_sys::Oid) -> Vec<Setting> {
     settings
 }
 
-/// Whether sends with the credentials of the current role are let through. None: the view is that of an older version,
-/// which looks by itself.
+/// Returns whether sends with the current role's credentials are let through. Returns None if the view is that of an
+/// older version, which looks at the breaker itself.
 fn breaker(server: Server, mapping: pg_sys::Oid) -> Option<Setting> {
     of_extension(c"breaker")?;
     let configuration = |server| Provider::of_member(server, current_user()).ok().map(|it| it.configuration());
@@ -97,7 +98,7 @@ fn of_route(given: &[(String, String)]) -> Vec<Setting> {
 fn of_server(dialect: &Dialect, given: &[(String, String)], options: &ServerOptions) -> Vec<Setting> {
     let defaults = defaults_in_force(dialect, &options.vendors_own, &options.defaults);
     let setting = |setting| {
-        // What each payload says, by the option defaults, comes before what the server says.
+        // A value that every payload gets from the option defaults weighs more than the server's own.
         if let Some(value) = of_defaults(setting, &defaults, options) {
             return Setting { setting, value, source: "defaults" };
         }
@@ -114,23 +115,23 @@ fn of_server(dialect: &Dialect, given: &[(String, String)], options: &ServerOpti
     server_options::of_server(dialect).map(setting).collect()
 }
 
-/// In force by the option defaults, if it is.
+/// Returns a setting's value if the option defaults decides it.
 fn of_defaults(setting: &str, defaults: &DefaultsInForce, options: &ServerOptions) -> Option<Option<String>> {
     match setting {
         "code_lifetime" if defaults.code_lifetime.is_some() => Some(defaults.code_lifetime.map(shown)),
-        // Of such a code the vendor's page says nothing.
+        // The vendor's page does not say how long such a code lives.
         "code_lifetime" if defaults.has_no_life && options.code_lifetime.is_none() => Some(None),
         "max_checks" if defaults.max_checks.is_some() => Some(defaults.max_checks.map(|checks| checks.to_string())),
         _ => None,
     }
 }
 
-/// Whether its default is the dialect's.
+/// Returns whether a setting's default is the dialect's.
 fn is_of_the_vendor(setting: &str) -> bool {
     matches!(setting, "base_url" | "code_lifetime" | "max_checks" | "resend_after")
 }
 
-/// In the form that the option takes; none where it is not set and has no default.
+/// Returns a setting's value in the form that the option takes; None if it is not set and has no default.
 fn value(setting: &str, dialect: &Dialect, options: &ServerOptions) -> Option<String> {
     match setting {
         "base_url" => Some(options.base_url.clone()),
@@ -164,7 +165,7 @@ fn value(setting: &str, dialect: &Dialect, options: &ServerOptions) -> Option<St
     }
 }
 
-/// By their names alone: the values are what must not be seen.
+/// Returns the credentials by their names alone: their values must not be seen.
 fn credentials(mapping: Option<Vec<(String, String)>>) -> Setting {
     let names: Vec<String> = mapping.unwrap_or_default().into_iter().map(|(name, _)| name).collect();
     let value = if names.is_empty() { "none".to_owned() } else { names.join(", ") };

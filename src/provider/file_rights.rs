@@ -1,17 +1,18 @@
-//! Whether others than the server can read a file of credentials.
+//! Finds out whether others than the server can read a file of credentials.
 
 use std::{fs, os::unix::fs::MetadataExt, path::Path};
 
 use crate::{error::Error, pg::process::system_user, provider::lookup::shown};
 
-/// Every user of the machine can: by the file's own mode, and by those of all directories on the way.
+/// Returns whether every user of the machine can read a file: by its own mode, and by those of all directories above
+/// it.
 pub fn is_open_to_all(path: &str) -> bool {
     let may = |path: &Path, right| fs::metadata(path).is_ok_and(|found| found.mode() & right != 0);
     let lets_in = |path: &Path| path.ancestors().skip(1).all(|directory| may(directory, 0o001));
     may(Path::new(path), 0o004) && fs::canonicalize(path).is_ok_and(|path| lets_in(&path))
 }
 
-/// What is said of one, by the option that names it.
+/// The error about such a file, by the option that names it.
 pub fn open_to_all(option: &str, path: &str) -> Error {
     let (user, path) = (system_user(), shown(path));
     Error::not_in_prerequisite_state(

@@ -1,6 +1,6 @@
-//! What can be seen of a provider without asking anybody: its options, the role's user mapping, and the files that they
-//! name. Each is a finding of its own, so that nobody mends one only to meet the next. No secret, and no path of the
-//! user mapping's, is in any.
+//! What can be seen of a provider without calling anybody: its options, the role's user mapping, and the files that
+//! they name. Each fault is a finding of its own, so that nobody mends one only to meet the next. No finding holds a
+//! secret, or a path from the user mapping.
 
 use std::{
     fs::{self, File},
@@ -72,26 +72,26 @@ impl Finding {
 /// The findings of one provider.
 pub struct Findings {
     provider: String,
-    /// The names of the server options that are given.
+    /// The names of the server options that are set.
     options: Vec<String>,
     all: Vec<Finding>,
-    /// Where its calls go; None: nowhere, or it cannot be said.
+    /// Where the provider's calls go; None if they go nowhere, or if that cannot be told.
     pub endpoint: Option<Endpoint>,
-    /// Whose breaker counts.
+    /// The account whose breaker is looked at.
     account: Option<AccountInUse>,
-    /// What is to be asked of the worker, which counts.
+    /// What the worker, which counts all sends, is to be asked.
     pub budget: Option<Budget>,
 }
 
-/// Foreign server and user mapping, and what calls with them depend on.
+/// A foreign server and a user mapping, and what calls with them depend on.
 struct AccountInUse {
     server: pg_sys::Oid,
     mapping: pg_sys::Oid,
-    /// None: the credentials cannot be read.
+    /// None if the credentials cannot be read.
     configuration: Option<Secret>,
 }
 
-/// What a provider may send in all.
+/// What a provider may send in all: its provider_limit.
 pub struct Budget {
     pub server: u32,
     pub limits: Limits,
@@ -128,13 +128,14 @@ impl Findings {
         self.fault(item, error.message(), error.hint());
     }
 
-    /// How an option is set.
+    /// Returns the statement that sets an option.
     fn alter(&self, option: &str, value: &str) -> String {
         let set = if self.options.iter().any(|given| given == option) { "SET " } else { "" };
         format!("ALTER SERVER {} OPTIONS ({set}{option} '{}').", self.provider, value.replace('\'', "''"))
     }
 
-    /// Whether the role may use the server. Who may not learns nothing else of it, and has nobody called.
+    /// Adds whether the role may use the server, and returns it. A role that may not learns nothing else of the server,
+    /// and causes no call.
     pub fn usage(&mut self, server: &Server, role: pg_sys::Oid) -> bool {
         let may = may_use(role, server.oid);
         match may {
@@ -144,7 +145,7 @@ impl Findings {
         may
     }
 
-    /// Of a provider that the role may use, itself or by a route.
+    /// Adds the findings of a provider that the role may use, itself or by a route.
     pub fn look(&mut self, server: Server, role: pg_sys::Oid) {
         self.options = server.options.iter().map(|(name, _)| name.clone()).collect();
         let read = description::of_server(&server)
@@ -173,7 +174,7 @@ impl Findings {
         self.account = Some(AccountInUse { server, mapping, configuration });
     }
 
-    /// Whether sends with these credentials are let through.
+    /// Adds whether the breaker lets sends with these credentials through.
     pub fn breaker(&mut self) {
         let Some(account) = self.account.take() else { return };
         let now = clock();
@@ -202,7 +203,7 @@ impl Findings {
         }
     }
 
-    /// What provider_limit has left is told where that is nothing.
+    /// Adds that provider_limit is spent; what is left of it otherwise is not told.
     pub fn spent(&mut self, budget: &Budget, wait: Micros) {
         let (limits, wait) = (&budget.limits, length(wait));
         let hint = format!(
@@ -224,7 +225,7 @@ impl Findings {
         }
     }
 
-    /// Whether somebody has the record locked against those who write it.
+    /// Adds whether somebody holds a lock on the record that its writers wait for.
     pub fn record(&mut self) {
         match record_locks::holders() {
             Err(error) => self.error("record", &error),
@@ -241,7 +242,7 @@ impl Findings {
         }
     }
 
-    /// Those that server options name. What is in them, the TLS client reads.
+    /// Adds the files that server options name. What they hold, the TLS client checks.
     fn files(&mut self, server: &Server) {
         for (option, path) in &server.options {
             let Some(item) = FILE_OPTIONS.iter().find(|item| *item == option) else { continue };
@@ -252,7 +253,7 @@ impl Findings {
         }
     }
 
-    /// Whether the server can read it, and others not, where it is to be private.
+    /// Adds whether the server can read a file and, for a private file, whether others cannot.
     fn file(&mut self, item: &'static str, option: &str, path: &str, is_private: bool) {
         let mode = File::open(path).and_then(|_| fs::metadata(path)).map(|file| file.mode() & 0o7777);
         match mode {
@@ -271,7 +272,7 @@ impl Findings {
         }
     }
 
-    /// The credentials that the role would use, and whether they can be read.
+    /// Adds the credentials that the role would use, and whether they can be read.
     fn mapping(
         &mut self,
         dialect: &Dialect,
@@ -297,7 +298,7 @@ impl Findings {
         let found = credentials(dialect, &server, &options, given).inspect(|_| self.ok("credentials", found));
         let has_credentials = found.is_ok();
         let credentials = found.unwrap_or_else(|error| {
-            // A file that cannot be read has been told of.
+            // A file that cannot be read has its finding already.
             if !self.all.iter().any(|found| found.item == CREDENTIAL_FILE && found.grade == Grade::Error) {
                 self.error("credentials", &error);
             }
@@ -331,7 +332,7 @@ impl Findings {
         }
     }
 
-    /// What each send needs, and could have from the option `defaults`: templates, above all.
+    /// Adds the fields that each send needs and the option `defaults` could give: templates, above all.
     fn defaults(&mut self, dialect: &Dialect, provider: &Provider) {
         let missing = missing_defaults(dialect, &provider.options.defaults);
         if missing.is_empty() {
@@ -375,7 +376,7 @@ impl Findings {
             "nothing bounds what all sends together cost",
             "1000 per hour",
         );
-        // Of user ids there are no prefixes.
+        // User ids have no prefixes.
         if dialect.recipient_field().name == "mobile" {
             let prefixes = options.allowed_prefixes.as_ref().map(ToString::to_string);
             limit("allowed_prefixes", prefixes, "codes go to every country that the vendor serves", "+91, +94");
@@ -389,7 +390,7 @@ impl Findings {
     }
 }
 
-/// In the unit that fits, rounded up.
+/// Returns a length of time in the unit that fits, rounded up.
 fn length(length: Micros) -> String {
     let seconds = (length.max(0) as u64).div_ceil(1_000_000);
     let unit = match seconds {
@@ -400,7 +401,7 @@ fn length(length: Micros) -> String {
     option_value::shown(Duration::from_secs(seconds.div_ceil(unit) * unit))
 }
 
-/// What a lock on the record does, and what to do.
+/// Says what a lock on the record holds up, and what to do.
 fn told(holder: &LockHolder) -> (String, String) {
     let LockHolder { modes, tables, .. } = holder;
     let since =
@@ -434,7 +435,7 @@ fn told(holder: &LockHolder) -> (String, String) {
     }
 }
 
-/// What mends a provider that is left alone.
+/// Says how to mend a provider whose breaker is open.
 fn how_to_close(outcome: Outcome) -> &'static str {
     match outcome {
         Outcome::AuthFailed => {

@@ -1,4 +1,4 @@
-//! How far back somebody looks into the record: no less of it may be kept.
+//! How far back limits and idempotency keys look into the record: at least so much of it must be kept.
 
 use policy::{IDEMPOTENCY_WINDOW, Limits, Micros};
 
@@ -7,7 +7,7 @@ use crate::{
     provider::{description, lookup::MAX_CHECK_WINDOW, option_value::micros, server_options::ServerOptions},
 };
 
-/// The longest that any provider's limits, or idempotency keys, look back.
+/// Returns the longest time that any provider's limits, or idempotency keys, look back, in microseconds.
 pub fn longest_memory() -> Micros {
     let of_server = |server: foreign_servers::Server| {
         let dialect = description::of_server(&server).ok()?;

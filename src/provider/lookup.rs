@@ -1,4 +1,4 @@
-//! The foreign server that a name stands for, and what is said where it stands for none.
+//! Finds the foreign server that a name stands for, and words the errors if there is none.
 
 use dialect::{Dialect, nearest};
 use pgrx::pg_sys;
@@ -13,12 +13,12 @@ use crate::{
     },
 };
 
-/// USAGE on a server.
+/// Fails if a role has no USAGE on a server.
 pub fn check_usage(server: &Server, role: pg_sys::Oid) -> Result<(), Error> {
     if may_use(role, server.oid) { Ok(()) } else { Err(no_usage(&server.name)) }
 }
 
-/// The foreign server of that name.
+/// Returns the foreign server of that name, or the error that there is none.
 pub fn named(name: &str) -> Result<Server, Error> {
     foreign_servers::server(name).ok_or_else(|| no_such_provider(name))
 }
@@ -60,22 +60,22 @@ pub fn no_usage(name: &str) -> Error {
     )
 }
 
-/// The vendor that a foreign data wrapper of ours stands for.
+/// Returns the vendor that a foreign data wrapper of ours stands for.
 pub fn dialect_of(wrapper: &str) -> Option<&'static Dialect> {
     wrapper.strip_prefix("otp_").and_then(dialect::by_name)
 }
 
-/// A name as an error may show it.
+/// Returns a name as an error may show it.
 pub fn shown(name: &str) -> String {
     name.chars().filter(|c| !c.is_control()).take(63).collect()
 }
 
-/// Every foreign data wrapper of ours, for a hint.
+/// Returns the names of all our foreign data wrappers, for a hint.
 pub fn wrappers() -> String {
     dialect::DIALECTS.iter().map(|dialect| format!("otp_{}", dialect.name)).collect::<Vec<_>>().join(", ")
 }
 
-/// The vendor of a verification that is queued for a route.
+/// The vendor on record of a verification that is queued for a route.
 pub const VENDOR_NOT_CHOSEN: &str = "route";
 
 pub const MAX_CHECK_WINDOW: Micros = 3_600_000_000;

@@ -1,4 +1,4 @@
-//! From the text of one option to its value, or to what is wrong with it and what to write instead.
+//! Reads the text of one option. An error says what is wrong with it and what to write instead.
 
 use std::{str::FromStr, time::Duration};
 
@@ -8,7 +8,7 @@ use url::Url;
 
 use crate::{error::Error, pg::settings};
 
-/// What a document leaves to be filled in, in options that are known; of one that holds a list, in any place of it.
+/// Fails if a known option still holds a placeholder of a document; in an option that is a list, at any place of it.
 pub fn refuse_placeholders(
     options: &[(String, String)],
     known: impl Iterator<Item = &'static str>,
@@ -19,7 +19,7 @@ pub fn refuse_placeholders(
     found.map_or(Ok(()), |(name, _)| Err(placeholder(name, "")))
 }
 
-/// `how` ends the hint.
+/// The error of a placeholder; `how` ends its hint.
 pub fn placeholder(option: &str, how: &str) -> Error {
     Error::invalid_parameter(
         format!("option {option} is a placeholder, not a value"),
@@ -27,8 +27,8 @@ pub fn placeholder(option: &str, how: &str) -> Error {
     )
 }
 
-/// https, unless plain HTTP is allowed; nothing that would send a credential along or elsewhere. Read by the parser
-/// that the HTTP client has: what is checked is what is called.
+/// Checks a URL: https, unless plain HTTP is allowed, and nothing that would send a credential along or elsewhere. It
+/// is read by the parser of the HTTP client, so that the checked URL is the called one.
 pub fn check_url(name: &str, value: &str, plain_http: bool) -> Result<Url, Error> {
     let refuse =
         |what: &str, hint: &str| Err(Error::invalid_parameter(format!("option {name} {what}"), hint.to_owned()));
@@ -45,13 +45,13 @@ pub fn check_url(name: &str, value: &str, plain_http: bool) -> Result<Url, Error
         }
         _ => return refuse("must begin with https://", example),
     }
-    // The parser would take the first word of the path for the host where that is missing.
+    // If the host is missing, the parser would take the first word of the path for it.
     let parsed = Url::parse(value).ok().filter(|_| !rest.starts_with(['/', '@', '\\']));
     let Some(url) = parsed else { return refuse("has no valid host and port", example) };
     if !url.username().is_empty() || url.password().is_some() {
         return refuse("must not hold a user name or password", "Credentials belong on the user mapping.");
     }
-    // The parser mends white space and backslashes: it would be another URL than the one that is written.
+    // The parser mends white space and backslashes, and would call another URL than the written one.
     let is_mended = value.contains('\\') || value.chars().any(|c| c.is_whitespace() || c.is_control());
     if value.len() > 2048 || url.query().is_some() || url.fragment().is_some() || is_mended {
         return refuse(
@@ -62,7 +62,8 @@ pub fn check_url(name: &str, value: &str, plain_http: bool) -> Result<Url, Error
     Ok(url)
 }
 
-/// A proxy is scheme, host and port. Plain HTTP to it is usual: what goes to an https host goes through a tunnel.
+/// Checks a proxy's URL: scheme, host and port. Plain HTTP to a proxy is usual: a call to an https host goes through a
+/// tunnel.
 pub fn proxy_url(name: &str, value: &str) -> Result<String, Error> {
     let example = "For example: http://proxy.example:3128; a user name and a password belong on the user mapping.";
     let scheme = value.split("://").next().unwrap_or_default().to_ascii_lowercase();
@@ -78,12 +79,12 @@ pub fn proxy_url(name: &str, value: &str) -> Result<String, Error> {
     Ok(value.to_owned())
 }
 
-/// As Postgres reads its own settings; but a unit has to be there: a number alone is milliseconds to Postgres, and
-/// seconds to most people.
+/// Reads a duration as Postgres reads its own settings, but with a unit: a number alone is milliseconds to Postgres,
+/// and seconds to most people.
 pub fn duration(name: &str, value: &str, least: Duration, most: Duration) -> Result<Duration, Error> {
     let text = value.trim();
     let number = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    // Up to 0.4.0 these words were taken, too: they stand in servers and in dumps.
+    // Up to 0.4.0 these words were accepted, too: servers and dumps have them.
     let unit = match &text[number.len()..] {
         "sec" | "second" | "seconds" => "s",
         "minute" | "minutes" => "min",
@@ -105,7 +106,7 @@ pub fn duration(name: &str, value: &str, least: Duration, most: Duration) -> Res
     })
 }
 
-/// The text that [`duration`] reads as this.
+/// Returns the text that [`duration`] reads as this duration.
 pub fn shown(duration: Duration) -> String {
     match duration.as_millis() {
         0 => "0s".to_owned(),
@@ -126,7 +127,7 @@ pub fn number(name: &str, value: &str, least: u32, most: u32) -> Result<u32, Err
     })
 }
 
-/// As Postgres reads its own settings.
+/// Reads a boolean as Postgres reads its own settings.
 pub fn boolean(name: &str, value: &str) -> Result<bool, Error> {
     settings::boolean(value)
         .ok_or_else(|| Error::invalid_parameter(format!("option {name} is not a boolean"), "true or false."))
@@ -142,14 +143,14 @@ pub fn path(name: &str, value: &str) -> Result<String, Error> {
     Ok(value.to_owned())
 }
 
-/// The options whose form the crate policy knows.
+/// Reads an option whose form the crate policy knows.
 pub fn policy<T: FromStr<Err = ParseError>>(name: &str, value: &str) -> Result<T, Error> {
     value.parse().map_err(|malformed: ParseError| {
         Error::invalid_parameter(format!("option {name}: {}", malformed.message), malformed.hint)
     })
 }
 
-/// A duration as Postgres counts time.
+/// Returns a duration in microseconds, as Postgres counts time.
 pub fn micros(duration: Duration) -> Micros {
     i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
 }

@@ -1,4 +1,4 @@
-//! Whose a provider is: its owner keeps its record.
+//! Who owns a provider: its owner keeps its record.
 
 use pgrx::pg_sys;
 
@@ -16,7 +16,7 @@ use crate::{
     store::identity::{Identity, Kind, dropped_servers, identities_of},
 };
 
-/// The providers that a role acts for as an owner; None: it is a superuser, whose everything is.
+/// Returns the providers that a role owns; None for a superuser, who owns everything.
 pub fn owned(role: pg_sys::Oid) -> Result<Option<Vec<Identity>>, Error> {
     if is_superuser(role) {
         return Ok(None);
@@ -38,16 +38,16 @@ pub fn owned(role: pg_sys::Oid) -> Result<Option<Vec<Identity>>, Error> {
 
 /// A provider or route whose record a role keeps.
 pub struct Kept {
-    /// Under which it is on record.
+    /// The identities under which the provider is on record.
     pub identities: Vec<Identity>,
-    /// All that the role keeps the record of; None: everything.
+    /// All providers whose record the role keeps; None: every provider.
     pub owned: Option<Vec<Identity>>,
-    /// The providers that it stands for, or stood for: name and dialect.
+    /// The providers that the name stands for, or stood for: name and dialect.
     pub members: Vec<(String, String)>,
 }
 
-/// What the name stands for: a server of the role's own; and, for the owner of the database, those of that name that
-/// were dropped.
+/// Returns what a name stands for: a server that the role owns; and, if the role owns the database, the dropped servers
+/// of that name.
 pub fn kept(name: &str, role: pg_sys::Oid) -> Result<Kept, Error> {
     let dropped = if owns_the_database(role) { dropped_servers(name)? } else { Vec::new() };
     let mut kept = match foreign_servers::server(name) {
@@ -58,7 +58,7 @@ pub fn kept(name: &str, role: pg_sys::Oid) -> Result<Kept, Error> {
     for (id, vendor) in dropped {
         kept.identities.push(id);
         kept.owned.iter_mut().for_each(|owned| owned.push(id));
-        // What was queued for a route, and went nowhere, may have been for any vendor's.
+        // A dropped route names no vendor: what was queued for it, and never sent, may have been for any vendor.
         let dialects = dialect::by_name(&vendor).map_or_else(|| dialect::DIALECTS.to_vec(), |dialect| vec![dialect]);
         kept.members.extend(dialects.iter().map(|dialect| (name.to_owned(), dialect.name.to_owned())));
     }
@@ -85,7 +85,7 @@ impl Kept {
     }
 }
 
-/// That the server is the role's own: a superuser's is everything.
+/// Fails if the role does not own the server; a superuser owns every server.
 pub fn must_own(server: &Server, role: pg_sys::Oid) -> Result<(), Error> {
     if owns(role, server) {
         return Ok(());
@@ -109,15 +109,16 @@ fn owns(role: pg_sys::Oid, server: &Server) -> bool {
     has_privileges_of(role, server.owner)
 }
 
-/// Whether a role may have the server read a file.
+/// Returns whether a role may have the server read a file.
 pub fn may_read_files(role: pg_sys::Oid) -> bool {
     // The predefined role pg_read_server_files; its OID is fixed, its name in the headers is not.
     const PG_READ_SERVER_FILES: u32 = 4569;
     has_privileges_of(role, pg_sys::Oid::from(PG_READ_SERVER_FILES))
 }
 
-/// That an option which names a file holds. Who owns the provider says where it points, and so is sent what the file
-/// holds: it is read for them, whoever set it.
+/// Fails if an option that names a file does not hold, because the provider's owner may not have the server read files.
+/// The owner decides where the provider points, and so can have the file's content sent there: the file is read for the
+/// owner, whoever set the option.
 pub fn owner_must_read_files(server: &foreign_servers::Server, option: &str) -> Result<(), Error> {
     if may_read_files(server.owner) {
         return Ok(());

@@ -1,4 +1,4 @@
-//! Whom a code went to, by what a person types.
+//! Finds whom a code went to, by what a person types.
 
 use dialect::{DIALECTS, Secret};
 
@@ -11,7 +11,7 @@ use crate::{
     },
 };
 
-/// The providers that a name stands for, itself or each of a route: name and dialect.
+/// Returns the providers that a name stands for, itself or each provider of a route: name and dialect.
 pub fn members(name: &str) -> Result<Vec<(String, String)>, Error> {
     let server = named(name)?;
     let names = route_of(&server)?.map_or_else(|| vec![name.to_owned()], |route| route.providers);
@@ -22,7 +22,7 @@ pub fn members(name: &str) -> Result<Vec<(String, String)>, Error> {
     names.into_iter().map(member).collect()
 }
 
-/// What a number (for REL-ID a user id) is at these providers, in normal form.
+/// Returns what a number (for REL-ID a user id) is at these providers, in normal form.
 pub fn recipients(members: &[(String, String)], typed: &Secret) -> Result<Vec<Secret>, Error> {
     let mut recipients: Vec<Secret> = Vec::new();
     let mut wanted = None;
@@ -47,7 +47,7 @@ pub fn recipients(members: &[(String, String)], typed: &Secret) -> Result<Vec<Se
     Ok(recipients)
 }
 
-/// What it may be at any vendor there is, in normal form.
+/// Returns what a typed number or user id may be at any vendor, in normal form.
 pub fn recipients_anywhere(typed: &Secret) -> Result<Vec<Secret>, Error> {
     let mut recipients: Vec<Secret> = Vec::new();
     for dialect in DIALECTS {

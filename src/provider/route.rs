@@ -34,12 +34,12 @@ pub fn is_route_server(server: &Server) -> bool {
     foreign_servers::wrapper_name(server.wrapper) == ROUTE
 }
 
-/// The options of a server that is a route; none if it is not.
+/// Returns the options of a server that is a route; None if it is not.
 pub fn route_of(server: &Server) -> Result<Option<RouteOptions>, Error> {
     if is_route_server(server) { RouteOptions::parse(&server.options).map(Some) } else { Ok(None) }
 }
 
-/// Whether a server of that name is a route.
+/// Returns whether a server of that name is a route.
 pub fn is_route(name: &str) -> bool {
     foreign_servers::server(name).is_some_and(|server| is_route_server(&server))
 }
@@ -115,7 +115,7 @@ impl RouteOptions {
     }
 }
 
-/// A name as it is listed: nothing that an error may not show.
+/// Returns names as a list, without what an error may not show.
 pub fn listed(names: &[String]) -> String {
     names.iter().map(|name| shown(name)).collect::<Vec<_>>().join(", ")
 }

@@ -1,5 +1,5 @@
-//! The options of a server: their names, their rules, their defaults. Read alike when they are written (the validator)
-//! and when they are used.
+//! The options of a server: their names, their rules, their defaults. The same code reads them when they are written
+//! (the validator) and when they are used.
 
 use std::{cell::RefCell, collections::BTreeMap, rc::Rc, time::Duration};
 
@@ -16,7 +16,7 @@ use crate::{
     },
 };
 
-/// What every server takes; a vendor may have more.
+/// The options that every server takes; a vendor may have more.
 const SERVER_OPTIONS: &[&str] = &[
     "base_url",
     "timeout",
@@ -41,7 +41,7 @@ const SERVER_OPTIONS: &[&str] = &[
     "test_numbers",
 ];
 
-/// What a proxy wants, whatever the vendor: both or neither.
+/// The credentials that a proxy wants, whatever the vendor: both or neither.
 pub const PROXY_CREDENTIALS: [&str; 2] = ["proxy_user", "proxy_password"];
 
 /// Server options that name a file which the server reads.
@@ -54,16 +54,16 @@ const WEEK: Duration = Duration::from_secs(7 * 86_400);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Enforce {
     On,
-    /// It is made, and recorded as one that would have been blocked.
+    /// The call is made, and recorded as one that would have been blocked.
     Observe,
 }
 
 thread_local! {
-    /// What was read last, by its vendor and as it is written: a session calls through few providers.
+    /// The options that were read last, with their vendor and their text: a session calls through few providers.
     static READ: RefCell<Vec<Read>> = const { RefCell::new(Vec::new()) };
 }
 
-/// More are rare, and cost a reading each.
+/// How many options are kept. More are rare, and cost a reading each.
 const MOST_READ: usize = 8;
 
 struct Read {
@@ -75,7 +75,7 @@ struct Read {
 /// A server's options with their defaults filled in.
 pub struct ServerOptions {
     pub base_url: String,
-    /// The host of base_url, with the port where that is none of the usual ones.
+    /// The host of base_url, with the port if it is not one of the usual ones.
     pub host: String,
     /// None: as long as the call's dialect says.
     pub timeout: Option<Duration>,
@@ -87,7 +87,7 @@ pub struct ServerOptions {
     pub max_in_flight: u32,
     pub defaults: Map<String, Value>,
     pub allow_plain_http: bool,
-    /// Nothing is sent through it.
+    /// Whether nothing is sent through the provider.
     pub is_paused: bool,
     /// None: as long as the call's dialect says.
     pub code_lifetime: Option<Duration>,
@@ -102,12 +102,12 @@ pub struct ServerOptions {
     pub allowed_prefixes: Option<AllowedPrefixes>,
     pub enforce: Enforce,
     pub test_numbers: Option<TestNumbers>,
-    /// Those that only this vendor has.
+    /// The options that only this vendor has.
     pub vendors_own: BTreeMap<String, String>,
 }
 
 impl ServerOptions {
-    /// What holds where nothing is given.
+    /// Returns the options of a server that sets none.
     fn of(dialect: &Dialect) -> Self {
         Self {
             base_url: dialect.base_url.unwrap_or_default().to_owned(),
@@ -136,8 +136,8 @@ impl ServerOptions {
         }
     }
 
-    /// As they are written now; what is written alike is read once. A description may come from a file, and is part of
-    /// what its options are read by.
+    /// Reads the options as they are written now; options of the same text are parsed once. Options that are read by a
+    /// description are parsed each time: the description is part of the rules, and may come from a file.
     pub fn read(dialect: &Dialect, written: &[(String, String)]) -> Result<Rc<Self>, Error> {
         if dialect.description.is_some() {
             return Self::parse(dialect, written).map(Rc::new);
@@ -200,7 +200,7 @@ impl ServerOptions {
         Ok(parsed)
     }
 
-    /// Whether they go together.
+    /// Checks that the options go together.
     fn check(&self, dialect: &Dialect) -> Result<(), Error> {
         if self.base_url.is_empty() {
             return Err(Error::invalid_parameter(
@@ -228,7 +228,7 @@ impl ServerOptions {
         Ok(())
     }
 
-    /// Where an OAuth access token is fetched.
+    /// Returns the URL from which an OAuth access token is fetched.
     pub fn token_url(&self) -> Option<&String> {
         self.vendors_own.get("token_url")
     }
@@ -243,7 +243,7 @@ fn host(base_url: &str) -> String {
     }
 }
 
-/// Checks an option that only this vendor has, if it has one of that name.
+/// Checks an option that only this vendor has; fails if the vendor has none of that name.
 fn vendors_own(dialect: &Dialect, name: &str, value: &str) -> Result<(), Error> {
     let option = dialect.server_options.iter().find(|option| option.name == name);
     let option = option.ok_or_else(|| unknown_server_option(dialect, name))?;
@@ -254,7 +254,7 @@ fn unknown_server_option(dialect: &Dialect, name: &str) -> Error {
     let sets = dialect.credential_sets();
     let credentials = sets.iter().flatten().copied().chain(PROXY_CREDENTIALS);
     let mut names = credentials.flat_map(|credential| [credential.to_owned(), format!("{credential}_file")]);
-    // As the vendor writes it, too: SQL has made appId appid.
+    // Also in the vendor's own spelling: SQL has made appid of appId.
     if let Some(credential) = names.find(|credential| plain(credential) == plain(name)) {
         return Error::invalid_option_name(
             format!("option \"{name}\" is a credential and does not belong on the server"),
@@ -267,12 +267,13 @@ fn unknown_server_option(dialect: &Dialect, name: &str) -> Error {
     unknown_option("server", name, &valid, false)
 }
 
-/// Every option that a server of this vendor takes, in the order that they are shown in.
+/// Returns every option that a server of this vendor takes, in the order in which they are shown.
 pub fn of_server(dialect: &Dialect) -> impl Iterator<Item = &'static str> + use<> {
     SERVER_OPTIONS.iter().copied().chain(dialect.server_options.iter().map(|option| option.name))
 }
 
-/// An option that is not there, with the one that was probably meant and the list. A credential may be in a file.
+/// The error of an option that does not exist, with the probably meant one and the list. `also_in_files`: the list is
+/// of credentials, each of which may be in a file.
 pub fn unknown_option(place: &str, name: &str, valid: &[&str], also_in_files: bool) -> Error {
     let files: Vec<String> = valid.iter().filter(|_| also_in_files).map(|name| format!("{name}_file")).collect();
     let meant = nearest(name, valid.iter().copied().chain(files.iter().map(String::as_str)))

@@ -1,4 +1,4 @@
-//! Attempts: the intent before a call, its end, and what is left in flight.
+//! Attempts: the intent before a call, the call's end, and the attempts that are left in flight.
 
 use std::borrow::Borrow;
 
@@ -39,19 +39,22 @@ statements! {
        ORDER BY a.id DESC"
 
     select_in_flight(pg_sys::UUIDARRAYOID)
-      "SELECT id, verification_id, operation, outcome, vendor_code, vendor_message, response::text, reason, retry_at
+      "SELECT id, verification_id, operation, outcome, vendor_code, vendor_message, response::text, reason, retry_at,
+              provider_id, started_at
        FROM otp_gateway_internal.attempt_record
        WHERE verification_id OPERATOR(pg_catalog.=) ANY ($1) AND outcome IS NULL"
 
     select_send(pg_sys::UUIDOID, pg_sys::BOOLOID)
-      "SELECT id, verification_id, operation, outcome, vendor_code, vendor_message, response::text, reason, retry_at
+      "SELECT id, verification_id, operation, outcome, vendor_code, vendor_message, response::text, reason, retry_at,
+              provider_id, started_at
        FROM otp_gateway_internal.attempt_record
        WHERE verification_id OPERATOR(pg_catalog.=) $1
          AND (operation OPERATOR(pg_catalog.=) 'send' OR $2 AND operation OPERATOR(pg_catalog.=) 'resend')
        ORDER BY id DESC"
 
     select_attempt(pg_sys::UUIDOID)
-      "SELECT id, verification_id, operation, outcome, vendor_code, vendor_message, response::text, reason, retry_at
+      "SELECT id, verification_id, operation, outcome, vendor_code, vendor_message, response::text, reason, retry_at,
+              provider_id, started_at
        FROM otp_gateway_internal.attempt_record WHERE id OPERATOR(pg_catalog.=) $1"
 
     select_last_attempt()
@@ -60,6 +63,7 @@ statements! {
 
 impl StoreTransaction<'_, '_> {
     pub fn insert_attempts(&mut self, rows: &[NewAttempt]) -> Result<(), Failure> {
+        self.ended.extend(rows.iter().filter_map(NewAttempt::ended));
         self.run(&self.store.attempts.insert_attempts, &self.store.attempt, rows, |row, columns| {
             columns.uuid(attempt::ID, row.id);
             columns.uuid(attempt::VERIFICATION_ID, row.verification);
@@ -79,6 +83,7 @@ impl StoreTransaction<'_, '_> {
     }
 
     pub fn complete_attempts(&mut self, rows: &[impl Borrow<AttemptEnd>]) -> Result<(), Failure> {
+        self.ended.extend(rows.iter().map(|row| row.borrow().ended()));
         self.run(&self.store.attempts.complete_attempts, &self.store.attempt, rows, |row, columns| {
             let row: &AttemptEnd = row.borrow();
             columns.uuid(attempt::ID, row.id);
@@ -92,22 +97,22 @@ impl StoreTransaction<'_, '_> {
         })
     }
 
-    /// The `most` attempts before that one, the latest first, that began at or after `since`; with the verification of
-    /// each that is in flight.
+    /// Returns the `most` attempts before that one, the latest first, that began at or after `since`; each with its
+    /// verification if the attempt is in flight.
     pub fn attempts(&mut self, before: Uuid, since: Uuid, most: i64) -> Result<Vec<(Uuid, Option<Uuid>)>, Failure> {
         let arguments = [uuid(before), uuid(since), argument(most, pg_sys::INT8OID)];
         let table = self.client.select(&self.store.attempts.select_attempts, None, &arguments)?;
         table.map(|row| Ok((rows::uuid(&row, 1)?, Some(rows::uuid(&row, 2)?).filter(|id| !id.is_nil())))).collect()
     }
 
-    /// Attempts of these verifications that are in flight.
+    /// Returns the attempts of these verifications that are in flight.
     pub fn in_flight(&mut self, verifications: &[Uuid]) -> Result<Vec<StoredAttempt>, Failure> {
         let arguments = [uuids(verifications)];
         let table = self.client.select(&self.store.attempts.select_in_flight, None, &arguments)?;
         table.map(|row| StoredAttempt::read(&row)).collect()
     }
 
-    /// The latest attempt to send a verification's code.
+    /// Returns the latest attempt to send a verification's code.
     pub fn send_of(&mut self, verification: Uuid, which: WhichSend) -> Result<Option<StoredAttempt>, Failure> {
         let arguments = [uuid(verification), argument(which == WhichSend::Latest, pg_sys::BOOLOID)];
         let table = self.client.select(&self.store.attempts.select_send, Some(1), &arguments)?;
@@ -119,7 +124,7 @@ impl StoreTransaction<'_, '_> {
         table.map(|row| StoredAttempt::read(&row)).next().transpose()
     }
 
-    /// The id of the latest attempt.
+    /// Returns the id of the latest attempt.
     pub fn last_attempt(&mut self) -> Result<Option<Uuid>, Failure> {
         let table = self.client.select(&self.store.attempts.select_last_attempt, Some(1), &[])?;
         table.map(|row| rows::uuid(&row, 1)).next().transpose()

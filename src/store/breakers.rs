@@ -1,4 +1,4 @@
-//! Breakers that are open: for whoever looks, and for the worker after this one.
+//! Breakers that are open: on record for whoever looks, and for the worker after this one.
 
 use dialect::Outcome;
 use pgrx::pg_sys;
@@ -40,19 +40,20 @@ statements! {
 
 /// A breaker that is open, and why.
 pub struct OpenBreaker {
-    /// When it opened first; since then no probe has found the provider well.
+    /// When the breaker first opened; since then no probe has found the provider well.
     pub opened_at: Timestamp,
     /// When the last call failed.
     pub failed_at: Timestamp,
-    /// When the next one is let through.
+    /// When the next call is let through, as a probe.
     pub open_until: Timestamp,
     pub outcome: Outcome,
     pub vendor_code: Option<String>,
-    /// What the account's calls depended on: it is another one once somebody has mended it.
+    /// The fingerprint of what the account's calls depended on: it differs once somebody has mended that.
     pub configuration: Vec<u8>,
 }
 
-/// That of an account, as a session reads it, whatever its rights, without waiting for a lock. None: it is closed.
+/// Returns the breaker of an account, as a session reads it, whatever its rights, without waiting for a lock. Returns
+/// None if the breaker is closed.
 pub fn open_breaker(server: pg_sys::Oid, mapping: pg_sys::Oid) -> Result<Option<OpenBreaker>, Error> {
     let mut found = None;
     let keys = [Key::Oid(column::SERVER, server), Key::Oid(column::MAPPING, mapping)];
@@ -60,7 +61,7 @@ pub fn open_breaker(server: pg_sys::Oid, mapping: pg_sys::Oid) -> Result<Option<
     Ok(found)
 }
 
-/// The account's server and mapping.
+/// Returns the account of a breaker's row: server and mapping.
 pub fn account(row: Row) -> Option<(pg_sys::Oid, pg_sys::Oid)> {
     Some((row.get(column::SERVER)?, row.get(column::MAPPING)?))
 }
@@ -77,7 +78,7 @@ pub fn read(row: Row) -> Option<OpenBreaker> {
 }
 
 impl StoreTransaction<'_, '_> {
-    /// Makes the state of a breaker visible: open, or closed.
+    /// Puts the state of a breaker on record: open, or closed.
     pub fn set_breaker(&mut self, server: u32, mapping: u32, open: Option<&OpenBreaker>) -> Result<(), Failure> {
         let oid = |oid: u32| argument(pg_sys::Oid::from(oid), pg_sys::OIDOID);
         let statements = &self.store.breakers;
@@ -100,7 +101,8 @@ impl StoreTransaction<'_, '_> {
         Ok(())
     }
 
-    /// Those that the worker before has left open, by server and mapping; what is past is closed.
+    /// Returns the breakers that the worker before has left open, by server and mapping. Closes those whose time is
+    /// over.
     pub fn open_breakers(&mut self) -> Result<Vec<(u32, u32, OpenBreaker)>, Failure> {
         self.client.update(&self.store.breakers.close_past_breakers, None, &[])?;
         let table = of_extension(c"breaker").ok_or(Failure::NotInstalled)?;

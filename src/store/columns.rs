@@ -1,6 +1,6 @@
-//! The columns of the tables by their numbers, as the install script and the upgrades after it give them.
+//! The numbers of the tables' columns, as the install script and the upgrades after it give them.
 
-/// The one that was added last: another OID is another installation of the extension.
+/// The table that was added last. If it has another OID than before, the extension was installed anew.
 pub const NEWEST_TABLE: &std::ffi::CStr = c"identity";
 
 pub mod verification {
@@ -27,6 +27,7 @@ pub mod verification {
     pub const PROVIDER_ID: usize = 21;
     pub const ROLE_ID: usize = 22;
     pub const ROUTE_ID: usize = 23;
+    pub const COUNTRY: usize = 24;
 }
 
 pub mod attempt {

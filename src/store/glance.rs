@@ -1,5 +1,5 @@
-//! A look at the record for `otp_gateway.health`: of now, by an index, of so many rows at most, whatever the caller's
-//! rights, and without waiting for who has a table locked.
+//! A look at the record for `otp_gateway.health`: as it is now, by an index, at a bounded number of rows, whatever the
+//! caller's rights, and without waiting for a lock.
 
 use std::{collections::HashMap, ffi::CStr};
 
@@ -21,22 +21,22 @@ use crate::{
     },
 };
 
-/// Somebody has the table or its index locked, or has dropped or renamed it just now.
+/// Why there was no look: somebody has the table or its index locked, or has just dropped or renamed it.
 pub struct IsLocked;
 
 /// How the latest sends that have ended went.
 #[derive(Default)]
 pub struct RecentSends {
-    /// Those that a rule let through.
+    /// How many sends a rule let through.
     pub made: usize,
     pub unknown: usize,
-    /// What the vendor refused for what it was, or for whom it was from.
+    /// How many of them the vendor refused for what they say, or for who sends them.
     pub refused: usize,
     /// When the earliest of them began.
     pub since: Option<Timestamp>,
 }
 
-/// Of the `most` latest attempts, the sends that began after `since`.
+/// Returns how the sends among the `most` latest attempts went, as far as they began after `since`.
 pub fn recent_sends(since: Timestamp, most: usize) -> Result<RecentSends, IsLocked> {
     let ((table, _table_lock), (index, _index_lock)) = (locked(c"attempt_record")?, locked(c"attempt_pkey")?);
     let (mut looked, mut sends) = (0, RecentSends::default());
@@ -62,7 +62,7 @@ impl RecentSends {
     }
 }
 
-/// The breakers that have opened and not closed since, each with its server.
+/// Returns the breakers that have opened and not closed since, each with its server.
 pub fn open_breakers() -> Result<Vec<(pg_sys::Oid, OpenBreaker)>, IsLocked> {
     let mut found = Vec::new();
     scan_all(c"breaker", |row| {
@@ -86,14 +86,14 @@ pub fn low_conversions(now: Timestamp) -> Result<Vec<(String, LowConversion)>, I
     Ok(found.into_iter().filter_map(|low| Some((names.get(&low.provider)?.clone(), low))).collect())
 }
 
-/// The ids of the keys that this database needs.
+/// Returns the ids of the keys that this database needs.
 pub fn needed_keys() -> Result<Vec<String>, IsLocked> {
     let mut needed = Vec::new();
     scan_all(c"sealing_key", |row| needed.extend(row.get::<String>(sealing_key::ID)))?;
     Ok(needed)
 }
 
-/// Every row of a small table.
+/// Calls `each` with every row of a small table.
 fn scan_all(table: &CStr, each: impl FnMut(Row)) -> Result<(), IsLocked> {
     let (table, _lock) = locked(table)?;
     scan_table(table, By::Table, [], each);

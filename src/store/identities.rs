@@ -1,4 +1,4 @@
-//! The numbers of servers and roles; and what others have hung on the tables.
+//! The identities of servers and roles, as the worker writes them; and what others have attached to the tables.
 
 use pgrx::pg_sys;
 
@@ -49,7 +49,7 @@ statements! {
                  SELECT FROM pg_catalog.pg_foreign_server AS s WHERE s.oid OPERATOR(pg_catalog.=) i.object)
              ELSE NOT EXISTS (SELECT FROM pg_catalog.pg_roles AS r WHERE r.oid OPERATOR(pg_catalog.=) i.object) END"
 
-    // Brought here by something else than a restored dump: by pg_upgrade, or by logical replication.
+    // For rows that no restored dump has brought, but pg_upgrade or logical replication.
     find_servers(pg_sys::INT8OID)
       "UPDATE otp_gateway_internal.identity AS i
        SET home = $1, object = CASE WHEN i.object IS NOT NULL THEN (
@@ -78,7 +78,7 @@ statements! {
        WHERE i.kind OPERATOR(pg_catalog.=) 'role' AND r.oid OPERATOR(pg_catalog.=) i.object
          AND i.name OPERATOR(pg_catalog.<>) r.rolname::pg_catalog.text"
 
-    // The OID may come round again, and is somebody else's then.
+    // The object is forgotten because its OID may come round again, and is another object's then.
     drop_identities(pg_sys::INT8ARRAYOID)
       "UPDATE otp_gateway_internal.identity AS i SET object = NULL
        WHERE i.object IS NOT NULL AND NOT i.id OPERATOR(pg_catalog.=) ANY ($1) AND CASE i.kind
@@ -99,13 +99,13 @@ impl StoreTransaction<'_, '_> {
         })
     }
 
-    /// Triggers, foreign keys and rights on the tables that are not the extension's.
+    /// Returns the triggers, foreign keys and rights on the tables that are not the extension's own.
     pub fn foreign_triggers_and_grants(&mut self) -> Result<Vec<String>, Failure> {
         let table = self.client.update(&self.store.identities.select_foreign_triggers_and_grants, None, &[])?;
         table.map(|row| Ok(row.get::<String>(1)?.unwrap_or_default())).collect()
     }
 
-    /// All that have an object here, in the order of their numbers.
+    /// Returns all identities that have an object here, in the order of their numbers.
     pub fn identities(&mut self) -> Result<Vec<(Identity, Kind, u32)>, Failure> {
         let arguments = [number(home())];
         let table = self.client.update(&self.store.identities.select_identities, None, &arguments)?;
@@ -119,15 +119,15 @@ impl StoreTransaction<'_, '_> {
             .collect()
     }
 
-    /// Those of these whose server or role is not there: not yet, or no more.
+    /// Returns those of these identities whose server or role does not exist: not yet, or no more.
     pub fn missing_identities(&mut self, ids: &[Identity]) -> Result<Vec<Identity>, Failure> {
         let table = self.client.update(&self.store.identities.select_missing_identities, None, &[numbers(ids)])?;
         table.map(|row| Ok(row.get::<Identity>(1)?.unwrap_or(0))).collect()
     }
 
-    /// Brings what is known of servers and roles up to date: found by name where another cluster wrote it, called what
-    /// they are called now, and nobody's where they are no more; but for `new` ones, which an open transaction may be
-    /// making.
+    /// Updates what is known of servers and roles: those that another cluster wrote are found by name, all get their
+    /// present name, and those that are gone lose their object. The `new` ones keep theirs: an open transaction may be
+    /// making it.
     pub fn update_identities(&mut self, new: &[Identity]) -> Result<(), Failure> {
         let statements = &self.store.identities;
         for find in [&statements.find_servers, &statements.find_roles] {

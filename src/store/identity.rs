@@ -1,7 +1,6 @@
-//! Whose a row is: foreign servers and roles, each under a number of its own in `otp_gateway_internal.identity`. A name
-//! is free
-//! again after a rename or a drop, and who takes it takes nothing else; an OID holds in one cluster. The worker gives
-//! the numbers out.
+//! Identities: foreign servers and roles, each under a number of its own in `otp_gateway_internal.identity`, tell whose
+//! a row is. A name is free again after a rename or a drop, and who takes over the name takes over nothing else; an OID
+//! holds in one cluster only. The worker assigns the numbers.
 
 use std::{cell::RefCell, collections::HashMap};
 
@@ -17,7 +16,7 @@ use crate::{
     },
 };
 
-/// A number in `otp_gateway_internal.identity`; 0 is none.
+/// A number in `otp_gateway_internal.identity`; 0 stands for no identity.
 pub type Identity = i64;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -39,25 +38,25 @@ impl Kind {
     }
 }
 
-/// What is to have a number.
+/// A server or role that is to have an identity.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Subject {
     pub kind: Kind,
     pub object: u32,
     pub name: String,
-    /// Of a server: the dialect's name, or `route`.
+    /// For a server: the dialect's name, or `route`.
     pub vendor: Option<String>,
 }
 
 thread_local! {
-    /// What this session has looked up. A number never changes its object while the server runs: that may be dropped,
-    /// and is then found by nobody.
+    /// What this session has looked up. An identity never changes its object while the server runs: the object may be
+    /// dropped, and then nobody finds it.
     static KNOWN: RefCell<Known> = RefCell::default();
 }
 
 #[derive(Default)]
 pub struct Known {
-    /// The table that they are from: the extension may be dropped and made anew in one session.
+    /// The table that the entries are from: in one session the extension may be dropped and installed anew.
     table: pg_sys::Oid,
     objects: HashMap<Identity, pg_sys::Oid>,
     pub identities: HashMap<(Kind, u32), Identity>,
@@ -73,12 +72,12 @@ pub fn known<R>(use_it: impl FnOnce(&mut Known) -> R) -> R {
     })
 }
 
-/// This cluster's own number.
+/// Returns this cluster's own number.
 pub fn home() -> i64 {
     cluster::system_identifier().cast_signed()
 }
 
-/// The OID of a server or role here; None: it was dropped.
+/// Returns the OID of a server or role in this cluster; None if it was dropped.
 pub fn object_of(id: Identity) -> Result<Option<pg_sys::Oid>, Error> {
     if let Some(object) = known(|known| known.objects.get(&id).copied()) {
         return Ok(Some(object));
@@ -91,7 +90,7 @@ pub fn object_of(id: Identity) -> Result<Option<pg_sys::Oid>, Error> {
     Ok(found)
 }
 
-/// Every number of a server or role: more than one where rows of two databases were brought together.
+/// Returns every identity of a server or role: more than one if rows of two databases were brought together.
 pub fn identities_of(kind: Kind, oid: pg_sys::Oid) -> Result<Vec<Identity>, Error> {
     let mut found = Vec::new();
     let identity = |row: Row| {
@@ -101,20 +100,20 @@ pub fn identities_of(kind: Kind, oid: pg_sys::Oid) -> Result<Vec<Identity>, Erro
     let wanted = [Key::Oid(column::OBJECT, oid)];
     scan(c"identity", Some(c"identity_object_idx"), wanted, |row| found.extend(identity(row)))?;
     if found.is_empty() {
-        // It may be on record under the OID that it had elsewhere.
+        // The object may be on record under the OID that it had in another cluster.
         scan(c"identity", None, [], |row| found.extend(identity(row)))?;
     }
     found.sort_unstable();
     Ok(found)
 }
 
-/// The numbers, with their vendors, of servers that were called so when they were dropped.
+/// Returns the identities, with their vendors, of servers that had this name when they were dropped.
 pub fn dropped_servers(name: &str) -> Result<Vec<(Identity, String)>, Error> {
     let mut found = Vec::new();
     scan(c"identity", None, [], |row| {
         let (kind, last) = (row.get::<String>(column::KIND), row.get::<String>(column::NAME));
         let is_it = kind.as_deref() == Some(Kind::Server.as_str()) && last.as_deref() == Some(name);
-        // The worker may not have heard of it yet.
+        // The worker may not have heard of the drop yet.
         if is_it && object(row).and_then(foreign_servers::server_of).is_none() {
             let vendor = row.get::<String>(column::VENDOR).unwrap_or_default();
             found.extend(row.get::<Identity>(column::ID).map(|id| (id, vendor)));
@@ -123,8 +122,9 @@ pub fn dropped_servers(name: &str) -> Result<Vec<(Identity, String)>, Error> {
     Ok(found)
 }
 
-/// What a row stands for here. Where pg_upgrade has brought it, and no worker has looked at it yet, that is found by
-/// its name, as the worker does: whoever calls first is to be known, and so is his idempotency key.
+/// Returns the object that a row stands for here. If pg_upgrade has brought the row, and no worker has looked at it
+/// yet, the object is found by its name, as the worker will find it: also the first caller, and its idempotency key,
+/// must be recognised.
 fn object(row: Row) -> Option<pg_sys::Oid> {
     let object = row.get::<pg_sys::Oid>(column::OBJECT)?;
     if row.get::<i64>(column::HOME) == Some(home()) {

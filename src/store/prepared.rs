@@ -25,7 +25,7 @@ pub fn with_rules(sql: &'static str) -> Cow<'static, str> {
     Cow::Owned(text.replace("{uncompared}", &outcomes(|outcome| !may_have_compared(outcome))))
 }
 
-/// `Statements`, one field for each: its name, the types of its parameters, its text.
+/// Defines `Statements`, with a field for each statement: its name, the types of its parameters, its text.
 macro_rules! statements {
     ($($name:ident ($($argument:expr),*) $sql:literal)*) => {
         pub struct Statements { $(pub $name: $crate::store::prepared::Statement,)* }

@@ -1,4 +1,4 @@
-//! Queued sends: which transactions have enqueued, and what.
+//! Queued sends: which transactions have enqueued sends, and which sends.
 
 use pgrx::pg_sys;
 use uuid::Uuid;
@@ -14,13 +14,13 @@ use crate::{
 };
 
 statements! {
-    // Whatever commits after this snapshot has a transaction number of at least the first, or is one of the others.
+    // Whatever commits after this snapshot has a transaction number of at least the first column, or one of the second.
     select_snapshot()
       "SELECT pg_catalog.pg_snapshot_xmax(s.now),
               ARRAY(SELECT x::pg_catalog.text FROM pg_catalog.pg_snapshot_xip(s.now) AS x)
        FROM (SELECT pg_catalog.pg_current_snapshot() AS now) AS s"
 
-    // Those of these transactions that enqueued something that can be seen.
+    // Those of these transactions that enqueued a send that this transaction can see.
     select_enqueuers(pg_sys::TEXTARRAYOID)
       "SELECT x FROM pg_catalog.unnest($1::pg_catalog.xid8[]) AS x
        CROSS JOIN LATERAL (
@@ -34,7 +34,7 @@ statements! {
          AND status OPERATOR(pg_catalog.=) 'queued'
        ORDER BY enqueued, id"
 
-    // So many are looked at, not found: a page takes the same time however few are still queued.
+    // $3 is how many rows are looked at, not found: a page takes the same time however few are still queued.
     select_once_queued(pg_sys::XID8OID, pg_sys::UUIDOID, pg_sys::INT8OID)
       "SELECT v.enqueued, v.id, coalesce(v.route_id, v.provider_id), v.created_at, v.role_id,
               v.status OPERATOR(pg_catalog.=) 'queued'
@@ -43,10 +43,11 @@ statements! {
              ORDER BY enqueued DESC, id DESC LIMIT $3) AS v
        ORDER BY v.enqueued DESC, v.id DESC"
 
-    // One that somebody has locked is left for later, and holds up nobody.
+    // A row that somebody has locked is left for later, and holds up no other.
     select_queued_payloads(pg_sys::UUIDARRAYOID)
       "SELECT id, status, reference, expires_at, approved_at, send_count, check_count, max_checks,
-              created_at, provider_id, recipient_key, role_id, provider, vendor, created_by::text, sealed, route_id
+              created_at, provider_id, recipient_key, role_id, route_id, country, is_test, provider, vendor,
+              created_by::text, sealed
        FROM otp_gateway_internal.verification_record
        WHERE id OPERATOR(pg_catalog.=) ANY ($1) AND status OPERATOR(pg_catalog.=) 'queued'
        FOR NO KEY UPDATE SKIP LOCKED"
@@ -54,14 +55,14 @@ statements! {
 
 /// Which transactions can be seen.
 pub struct Snapshot {
-    /// None from this number on.
+    /// From this number on, no transaction can be seen.
     pub next: u64,
-    /// None of these.
+    /// Transactions below `next` that cannot be seen either.
     pub running: Vec<u64>,
 }
 
 impl StoreTransaction<'_, '_> {
-    /// What can be seen now.
+    /// Returns what can be seen now.
     pub fn snapshot(&mut self) -> Result<Snapshot, Failure> {
         let table = self.client.select(&self.store.queue.select_snapshot, Some(1), &[])?;
         let read = |row: pgrx::spi::SpiHeapTupleData| {
@@ -72,7 +73,7 @@ impl StoreTransaction<'_, '_> {
         table.map(read).next().unwrap_or_else(|| Err(Failure::Error("no snapshot".to_owned())))
     }
 
-    /// Those of these transactions that enqueued something.
+    /// Returns those of these transactions that enqueued a send.
     pub fn enqueuers(&mut self, transactions: &[u64]) -> Result<Vec<u64>, Failure> {
         if transactions.is_empty() {
             return Ok(Vec::new());
@@ -83,22 +84,22 @@ impl StoreTransaction<'_, '_> {
         table.map(|row| rows::transaction(&row, 1)).collect()
     }
 
-    /// The next `most` queued ones after the one of that transaction and id, in this order, of transactions before
-    /// `end`.
+    /// Returns the next `most` queued sends, in the order of transaction and id, after the given one, of transactions
+    /// before `end`.
     pub fn queued(&mut self, after: (u64, Uuid), end: u64, most: i64) -> Result<Vec<QueuedVerification>, Failure> {
         let arguments = [values::transaction(after.0), uuid(after.1), values::transaction(end)];
         let table = self.client.select(&self.store.queue.select_queued, Some(most), &arguments)?;
         table.map(|row| QueuedVerification::read(&row)).collect()
     }
 
-    /// The `most` before that one, the latest first, of all that was ever queued.
+    /// Returns the `most` sends before that one, the latest first, of all that were ever queued.
     pub fn once_queued(&mut self, before: (u64, Uuid), most: i64) -> Result<Vec<QueuedVerification>, Failure> {
         let arguments = [values::transaction(before.0), uuid(before.1), argument(most, pg_sys::INT8OID)];
         let table = self.client.select(&self.store.queue.select_once_queued, None, &arguments)?;
         table.map(|row| QueuedVerification::read(&row)).collect()
     }
 
-    /// Those of these that are still queued, but for what somebody else has locked just now.
+    /// Returns those of these sends that are still queued, but for those that somebody else has locked just now.
     pub fn queued_payloads(&mut self, ids: &[Uuid]) -> Result<Vec<QueuedPayload>, Failure> {
         let table = self.client.select(&self.store.queue.select_queued_payloads, None, &[uuids(ids)])?;
         table.map(|row| QueuedPayload::read(&row)).collect()

@@ -1,6 +1,6 @@
-//! The cluster that queued sends of this database are sealed for: the one that it was made in, wherever pg_upgrade or a
-//! promotion has taken it since. A dump, a database made from a template and a copy of the data directory are of
-//! another, and send nothing that was queued before.
+//! The cluster that queued sends of this database are sealed for: the one that the database was made in, wherever
+//! pg_upgrade or a promotion has taken it since. A dump, a database made from a template and a copy of the data
+//! directory belong to another cluster, and send nothing that was queued before.
 
 use pgrx::pg_sys;
 use ring::digest;
@@ -41,9 +41,10 @@ impl Place {
         }
     }
 
-    /// Whether this was noted in the data directory that `here` is a copy of. pg_upgrade makes a new server, and who
-    /// promotes a standby, or recovers from an archive, a new timeline: that is one in place of the original. A copy of
-    /// a file system's image is not told from its original: it has all of this.
+    /// Returns whether `here` is in a copy of the data directory in which this place was noted. After pg_upgrade the
+    /// server is another, and after a promotion or a recovery from an archive the timeline: such a directory takes the
+    /// original's place, and is no copy. A copy of a file system's image cannot be told from its original: all of this
+    /// is equal.
     fn was_copied_to(&self, here: &Self) -> bool {
         self.server == here.server
             && self.timeline == here.timeline
@@ -52,7 +53,7 @@ impl Place {
             && self.directory != here.directory
     }
 
-    /// The number that queued sends of a copy are sealed for.
+    /// Returns the number that queued sends of a copy are sealed for.
     fn number_of_copy(&self) -> u64 {
         let name = format!("{} {}", self.server, self.directory.as_deref().unwrap_or_default());
         let digest = digest::digest(&digest::SHA256, name.as_bytes());
@@ -60,7 +61,7 @@ impl Place {
     }
 }
 
-/// What is on record.
+/// The home that is on record.
 struct Home {
     cluster: u64,
     /// None: no worker has looked yet.
@@ -81,14 +82,15 @@ impl Home {
     }
 }
 
-/// In a transaction that may write. Also right before the worker has looked where it is.
+/// Returns the cluster that queued sends are sealed for. In a transaction that may write; also right before the worker
+/// has noted where the database is.
 pub fn queue_home() -> Result<u64, Error> {
     let here = Place::here();
     Ok(home(&here)?.map_or(here.server, |home| home.cluster(&here)))
 }
 
-/// Of the rows the one of this database in this cluster comes first: replication may have brought others. None: a
-/// database made from a template has the row of the template alone.
+/// Returns the home on record for this database. Replication may have brought rows of other clusters: the row of this
+/// cluster comes first. Returns None for a database made from a template, which has the template's row alone.
 fn home(here: &Place) -> Result<Option<Home>, Error> {
     let mut homes = Vec::new();
     scan(c"queue_home", None, [], |row| {
@@ -105,8 +107,8 @@ fn home(here: &Place) -> Result<Option<Home>, Error> {
 }
 
 impl StoreTransaction<'_, '_> {
-    /// Notes where this database is. True: in a copy of the data directory where it was, so that nothing is sent of
-    /// what was queued there.
+    /// Notes where this database is. Returns true if it is in a copy of the data directory where it was before, so that
+    /// nothing that was queued there is sent.
     pub fn note_queue_home(&mut self) -> Result<bool, Failure> {
         let here = Place::here();
         let home = home(&here).map_err(|error| Failure::Error(error.message().to_owned()))?;

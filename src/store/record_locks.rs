@@ -1,13 +1,14 @@
-//! Who has the record locked against its writers: looked at, never waited for.
+//! Finds who has the record locked against its writers, without waiting for anybody.
 
 use pgrx::{Spi, spi::SpiError};
 use policy::Micros;
 
 use crate::error::Error;
 
-/// Those whose locks on our tables or indexes conflict with ROW EXCLUSIVE, and those who wait for such a lock, behind
-/// whom all others wait. With the caller's rights: when another's transaction began is not for everybody; and in its
-/// search_path, so that no operator stands without its schema, nor in `IN`.
+/// Selects the holders of locks on our tables or indexes that conflict with ROW EXCLUSIVE, and those who wait for such
+/// a lock, behind whom all others wait. It runs with the caller's rights, since not everybody may see when another's
+/// transaction began; and in the caller's search_path, so that each operator stands with its schema, and there is no
+/// `IN`.
 const SELECT: &str = "
     WITH ours AS (
         SELECT c.oid, c.relname FROM pg_catalog.pg_class AS c
@@ -40,7 +41,7 @@ const SELECT: &str = "
     ) ON l.pid IS NULL AND own.virtualtransaction OPERATOR(pg_catalog.=) l.holder
     ORDER BY l.granted DESC, 6 DESC";
 
-/// Everybody may look there, unless somebody has taken that from PUBLIC.
+/// Selects whether the caller may look. Everybody may, unless somebody has taken that from PUBLIC.
 const MAY_LOOK: &str = "
     SELECT pg_catalog.bool_and(pg_catalog.has_table_privilege(view.name, 'SELECT'))
     FROM (VALUES ('pg_catalog.pg_locks'), ('pg_catalog.pg_stat_activity'), ('pg_catalog.pg_prepared_xacts'))
@@ -48,22 +49,22 @@ const MAY_LOOK: &str = "
 
 /// Somebody who has such a lock, or waits for one.
 pub struct LockHolder {
-    /// None: a prepared transaction.
+    /// None for a prepared transaction.
     pub pid: Option<i32>,
-    /// What that is called.
+    /// The name of the prepared transaction.
     pub prepared: Option<String>,
-    /// It has the lock; else it waits for it.
+    /// Whether the lock is held; else it is waited for.
     pub is_granted: bool,
-    /// As pg_locks calls them.
+    /// The lock's modes, as pg_locks names them.
     pub modes: String,
     pub tables: String,
-    /// How long ago its transaction began. None: the caller may not see that.
+    /// How long ago the holder's transaction began, in microseconds. None: the caller may not see that.
     pub since: Option<Micros>,
-    /// It is the caller.
+    /// Whether the holder is the caller.
     pub is_own: bool,
 }
 
-/// None: the caller may not look.
+/// Returns the holders; None if the caller may not look.
 pub fn holders() -> Result<Option<Vec<LockHolder>>, Error> {
     let found: Result<Option<Vec<LockHolder>>, SpiError> = Spi::connect(|client| {
         if client.select(MAY_LOOK, Some(1), &[])?.first().get::<bool>(1)? != Some(true) {

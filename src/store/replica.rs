@@ -1,5 +1,5 @@
-//! Whether the record of this database is a subscription's target, so that another database writes it: nothing is sent
-//! from here then, and nothing written about what was sent there.
+//! Tells whether the record of this database is a subscription's target, so that another database writes it. Then
+//! nothing is sent from here, and nothing is written about what was sent there.
 
 use pgrx::pg_sys;
 
@@ -20,13 +20,13 @@ pub const REPLICATED: (&str, &str) = (
     "Call at the publisher; or, to take over here, DROP SUBSCRIPTION first.",
 );
 
-/// In a transaction.
+/// Returns whether another database writes this record. In a transaction.
 pub fn is_replicated() -> bool {
     static IS_REPLICATED: Answer = Answer::unknown();
     IS_REPLICATED.get(&[pg_sys::SysCacheIdentifier::SUBSCRIPTIONRELMAP], look)
 }
 
-/// For a session that is about to write for this database's worker.
+/// Fails if another database writes this record, for a session that is about to write for this database's worker.
 pub fn must_be_original() -> Result<(), Error> {
     if is_replicated() {
         Err(Error::not_in_prerequisite_state(format!("{}; nothing is sent", REPLICATED.0), REPLICATED.1))
@@ -35,7 +35,7 @@ pub fn must_be_original() -> Result<(), Error> {
     }
 }
 
-/// Whether a subscription has our table among its own.
+/// Returns whether a subscription has our table among its own.
 fn look() -> bool {
     let Some(table) = of_extension(c"verification_record") else { return false };
     let mut found = false;
@@ -43,16 +43,16 @@ fn look() -> bool {
     found
 }
 
-/// How a database stands in which the tables cannot be used.
+/// The state of a database in which the tables cannot be used.
 pub enum Presence {
-    /// The extension is not there, or not committed.
+    /// The extension is not there, or its CREATE is not committed.
     Gone,
-    /// It is, and its tables are elsewhere.
+    /// The extension is there, and its tables are of another version.
     Here,
     Replicated,
 }
 
-/// Outside a transaction.
+/// Returns the state of this database. Outside a transaction.
 pub fn presence() -> Presence {
     transaction::attempt(|| match has_extension(c"otp_gateway") {
         false => Presence::Gone,

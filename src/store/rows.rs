@@ -1,14 +1,18 @@
 //! Rows as the worker writes and reads them.
 
 use dialect::{Operation, Outcome};
-use pgrx::{FromDatum, IntoDatum, spi::SpiHeapTupleData};
-use policy::{BlockReason, Status, Timestamp, Verification};
+use pgrx::{FromDatum, IntoDatum, pg_sys, spi::SpiHeapTupleData};
+use policy::{BlockReason, Status, Timestamp, Verification, is_fault};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::{
     pg::values::{Time, Transaction},
-    store::{identity::Identity, transaction::Failure},
+    store::{
+        counted::{Begun, Cohort, EndedAttempt},
+        identity::Identity,
+        transaction::Failure,
+    },
 };
 
 /// A verification that an attempt begins.
@@ -27,14 +31,16 @@ pub struct NewVerification {
     pub idempotency: Option<IdempotencyHashes>,
     pub is_test: bool,
     pub route: Option<(String, Identity)>,
+    /// The calling code of the recipient's country.
+    pub country: Option<i32>,
 }
 
-/// What becomes of one; `sealed` replaces what is there, unless the verification has ended.
+/// The new state of a verification; `sealed` replaces what is sealed, unless the verification has ended.
 pub struct VerificationUpdate {
     pub id: Uuid,
-    /// Its status until now.
+    /// The verification's status until now.
     pub before: Status,
-    /// The provider of its route that it goes to from now on.
+    /// The provider that a route's verification goes to from now on.
     pub moved_to: Option<MovedTo>,
     pub state: Verification,
     pub sealed: Option<Vec<u8>>,
@@ -48,7 +54,7 @@ pub struct MovedTo {
     pub vendor: String,
 }
 
-/// A reference by which a verification is known.
+/// A reference by which a verification is found.
 pub struct NewReference<'a> {
     pub provider: &'a str,
     pub provider_id: Identity,
@@ -60,23 +66,24 @@ pub struct NewAttempt {
     pub id: Uuid,
     pub verification: Uuid,
     pub operation: Operation,
-    /// Ended without a call, from the record or by a rule.
+    /// The outcome of an attempt that ended without a call, from the record or by a rule.
     pub refused: Option<Outcome>,
-    /// Why, where the outcome does not say it all.
+    /// Why the attempt ended so, if the outcome does not say it all.
     pub why: Option<String>,
     pub provider: String,
     pub provider_id: Identity,
-    /// Who asked for it.
+    /// The role that asked for the attempt.
     pub role_id: Identity,
-    /// The key of the account at the vendor; empty: none.
+    /// The key of the account at the vendor; empty if there is none.
     pub account: Vec<u8>,
-    /// Whose limits it counts against; None: nobody's.
+    /// The recipient whose limits the attempt counts against; None: nobody's.
     pub recipient_key: Option<Vec<u8>>,
     /// The rule that refused, or would have.
     pub reason: Option<BlockReason>,
-    /// When waiting helps, and until when.
+    /// Until when to wait, if waiting helps.
     pub retry_at: Option<Timestamp>,
     pub started_at: Timestamp,
+    pub cohort: Cohort,
 }
 
 /// How an attempt ended.
@@ -86,10 +93,15 @@ pub struct AttemptEnd {
     pub http_status: Option<u16>,
     pub vendor_code: Option<String>,
     pub vendor_message: Option<String>,
-    /// JSON text, redacted.
+    /// The answer as JSON text, redacted.
     pub response: Option<String>,
     pub retry_at: Option<Timestamp>,
     pub finished_at: Timestamp,
+    pub begun: Begun,
+    /// Somebody was there when it ended: how long it took is known.
+    pub is_timed: bool,
+    /// As [`crate::store::counted::EndedAttempt::tells_of_provider`].
+    pub tells_of_provider: bool,
 }
 
 /// A verification as it is on record.
@@ -98,25 +110,27 @@ pub struct StoredVerification {
     pub created_at: Timestamp,
     pub provider_id: Identity,
     pub state: Verification,
-    /// Whom it goes to; None: nobody that is known, or they were forgotten.
+    /// Whom the code goes to; None: nobody who is known, or the recipient was forgotten.
     pub recipient_key: Option<Vec<u8>>,
-    /// Who began it.
+    /// The role that began the verification.
     pub role_id: Identity,
+    /// What its attempts count for.
+    pub cohort: Cohort,
 }
 
-/// One whose transaction has committed, and that nobody has taken yet.
+/// A queued send whose transaction has committed, and which the worker has not taken yet.
 pub struct QueuedVerification {
     pub transaction: u64,
     pub id: Uuid,
-    /// The route that it is queued for, else the provider.
+    /// The route that the send is queued for, else the provider.
     pub line: Identity,
     pub role_id: Identity,
     pub created_at: Timestamp,
-    /// Or it was once.
+    /// Whether it is still queued; else it was once.
     pub is_queued: bool,
 }
 
-/// A queued one with all that its send takes.
+/// A queued send with everything that is needed to make it.
 pub struct QueuedPayload {
     pub stored: StoredVerification,
     pub provider: String,
@@ -127,16 +141,16 @@ pub struct QueuedPayload {
     pub route_id: Option<Identity>,
 }
 
-/// What is to be erased of one, and when.
+/// An open verification: what is to be erased of it, and when.
 pub struct OpenVerification {
     pub id: Uuid,
     pub erase_at: Timestamp,
-    /// How the seal begins, which tells its key; None: nothing is sealed.
+    /// The beginning of the seal, which tells its key; None: nothing is sealed.
     pub begins: Option<Vec<u8>>,
     pub is_sending: bool,
 }
 
-/// What is sealed of one.
+/// What is sealed of a verification.
 pub struct SealedRow {
     pub id: Uuid,
     pub is_queued: bool,
@@ -165,6 +179,44 @@ pub struct StoredAttempt {
     pub response: Option<String>,
     pub reason: Option<BlockReason>,
     pub retry_at: Option<Timestamp>,
+    pub provider_id: Identity,
+    pub started_at: Timestamp,
+}
+
+impl NewAttempt {
+    /// One that ended without a call, as the numbers know it.
+    pub fn ended(&self) -> Option<EndedAttempt> {
+        let begun = Begun {
+            provider_id: self.provider_id,
+            operation: self.operation,
+            reason: self.reason,
+            started_at: self.started_at,
+            cohort: self.cohort,
+        };
+        let ended_at = self.started_at;
+        self.refused.map(|outcome| EndedAttempt {
+            begun,
+            outcome,
+            ended_at,
+            took: None,
+            tells_of_provider: false,
+            words: None,
+        })
+    }
+}
+
+impl AttemptEnd {
+    /// As the numbers know it.
+    pub fn ended(&self) -> EndedAttempt {
+        EndedAttempt {
+            begun: self.begun,
+            outcome: self.outcome,
+            ended_at: self.finished_at,
+            took: self.is_timed.then(|| self.finished_at.since(self.begun.started_at).max(0)),
+            tells_of_provider: self.tells_of_provider,
+            words: is_fault(self.outcome).then(|| (self.vendor_code.clone(), self.vendor_message.clone())),
+        }
+    }
 }
 
 pub fn value<T: FromDatum + IntoDatum>(row: &SpiHeapTupleData, column: usize) -> Result<Option<T>, Failure> {
@@ -180,6 +232,12 @@ pub fn uuid(row: &SpiHeapTupleData, column: usize) -> Result<Uuid, Failure> {
     Ok(uuid.map_or(Uuid::nil(), |uuid| Uuid::from_bytes(*uuid.as_bytes())))
 }
 
+/// Where a row stands in its table: block, and number there.
+pub fn place(row: &SpiHeapTupleData, column: usize) -> Result<(u32, u16), Failure> {
+    let place: Option<pg_sys::ItemPointerData> = value(row, column)?;
+    Ok(place.map(pgrx::itemptr::item_pointer_get_both).unwrap_or_default())
+}
+
 pub fn flag(row: &SpiHeapTupleData, column: usize) -> Result<bool, Failure> {
     Ok(value(row, column)?.unwrap_or(false))
 }
@@ -188,7 +246,7 @@ pub fn timestamp(row: &SpiHeapTupleData, column: usize) -> Result<Option<Timesta
     Ok(value::<Time>(row, column)?.map(|time| time.0))
 }
 
-/// A transaction's full number.
+/// Returns a transaction's full number.
 pub fn transaction(row: &SpiHeapTupleData, column: usize) -> Result<u64, Failure> {
     Ok(value::<Transaction>(row, column)?.map_or(0, |transaction| transaction.0))
 }
@@ -205,6 +263,7 @@ pub fn label<T: Copy>(
 
 impl StoredVerification {
     pub fn read(row: &SpiHeapTupleData) -> Result<Self, Failure> {
+        let (created_at, role_id) = (timestamp(row, 9)?.unwrap_or_default(), value(row, 12)?.unwrap_or(0));
         Ok(Self {
             id: uuid(row, 1)?,
             state: Verification {
@@ -216,10 +275,18 @@ impl StoredVerification {
                 check_count: count(row, 7)?,
                 max_checks: count(row, 8)?,
             },
-            created_at: timestamp(row, 9)?.unwrap_or_default(),
+            created_at,
             provider_id: value(row, 10)?.unwrap_or(0),
             recipient_key: value(row, 11)?,
-            role_id: value(row, 12)?.unwrap_or(0),
+            role_id,
+            cohort: Cohort {
+                begun_at: created_at,
+                role_id,
+                route_id: value(row, 13)?,
+                country: value(row, 14)?,
+                was_sent: count(row, 6)? > 0,
+                is_counted: !flag(row, 15)?,
+            },
         })
     }
 }
@@ -242,11 +309,11 @@ impl QueuedPayload {
         Ok(Self {
             stored: StoredVerification::read(row)?,
             role_id: value(row, 12)?.unwrap_or(0),
-            provider: value(row, 13)?.unwrap_or_default(),
-            vendor: value(row, 14)?.unwrap_or_default(),
-            created_by: value(row, 15)?.unwrap_or_default(),
-            sealed: value(row, 16)?.unwrap_or_default(),
-            route_id: value(row, 17)?,
+            route_id: value(row, 13)?,
+            provider: value(row, 16)?.unwrap_or_default(),
+            vendor: value(row, 17)?.unwrap_or_default(),
+            created_by: value(row, 18)?.unwrap_or_default(),
+            sealed: value(row, 19)?.unwrap_or_default(),
         })
     }
 }
@@ -294,20 +361,22 @@ impl StoredAttempt {
             response: value(row, 7)?,
             reason: label(row, 8, &BlockReason::ALL, BlockReason::as_str)?,
             retry_at: timestamp(row, 9)?,
+            provider_id: value(row, 10)?.unwrap_or(0),
+            started_at: timestamp(row, 11)?.unwrap_or_default(),
         })
     }
 }
 
-/// Of several sends of one verification.
+/// Which of several sends of one verification.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum WhichSend {
-    /// As it was asked for, not a resend.
+    /// The send that was asked for first, not a resend.
     Original,
     Latest,
 }
 
-/// An idempotency key and the payload that it goes with, as HMACs: either may hold a number. Under each key of the key
-/// file; they are put down under the first.
+/// An idempotency key and the payload that it goes with, as HMACs, because either may hold a number: one under each key
+/// of the key file. Those under the first key are put on record.
 #[derive(Clone, Serialize, Deserialize)]
 pub struct IdempotencyHashes {
     pub keys: Vec<Vec<u8>>,

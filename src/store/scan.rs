@@ -1,4 +1,4 @@
-//! Reading the record as it is now, whatever the caller's snapshot and rights.
+//! Reads the record as it is now, whatever the caller's snapshot and rights.
 
 use std::ffi::CStr;
 
@@ -46,14 +46,14 @@ pub fn scan_at_once<const N: usize>(table: &CStr, keys: [Key; N], each: impl FnM
     Ok(())
 }
 
-/// Whether the extension is of this version in this database. A change of pg_extension itself is told to nobody, but
-/// each of our scripts brings functions.
+/// Returns whether the extension is of this version in this database. Nobody hears of a change of pg_extension itself,
+/// but each of our scripts makes functions, which is heard of.
 fn is_of_this_version() -> bool {
     static IS_OF_THIS: Answer = Answer::unknown();
     IS_OF_THIS.get(&[pg_sys::SysCacheIdentifier::PROCOID], || version().as_deref() == Some(SCHEMA_VERSION))
 }
 
-/// The version of the extension in this database. None: it is not here.
+/// Returns the version of the extension in this database; None if the extension is not here.
 pub fn version() -> Option<String> {
     let mut version = None;
     scan_catalog(|extension: &pg_sys::FormData_pg_extension, row| {

@@ -1,5 +1,5 @@
-//! The id of the key that seals here, on record in the database itself: pg_dump and pg_upgrade carry it. Where the file
-//! does not hold that key, nothing begins anew in silence.
+//! The id of the key that seals in this database, on record in the database itself, so that pg_dump and pg_upgrade
+//! carry it. If the file does not hold that key, nothing silently begins anew.
 
 use std::rc::Rc;
 
@@ -27,12 +27,12 @@ statements! {
     insert_key(pg_sys::TEXTOID) "INSERT INTO otp_gateway_internal.sealing_key (id) VALUES ($1)"
 }
 
-/// The keys of the file, for a session: those that this database needs are among them.
+/// Returns the keys of the file, for a session; fails if those that this database needs are not among them.
 pub fn keys() -> Result<Rc<Keys>, Error> {
     checked(|each| scan(c"sealing_key", None, [], each))
 }
 
-/// The same, where a lock of somebody else's is not waited for.
+/// Returns the keys as [`keys`] does, but fails instead of waiting if somebody has the table locked.
 pub fn keys_at_once() -> Result<Rc<Keys>, Error> {
     checked(|each| scan_at_once(c"sealing_key", [], each))
 }
@@ -45,7 +45,7 @@ fn checked(read: impl FnOnce(&mut dyn FnMut(Row)) -> Result<(), Error>) -> Resul
     Ok(keys)
 }
 
-/// After a rotation one is needed; more where rows of two databases were brought together.
+/// Fails if a needed key is missing. One key is needed; more if rows of two databases were brought together.
 pub fn check(keys: &Keys, needed: &[String]) -> Result<(), Error> {
     match needed.iter().find(|id| !keys.ids().any(|held| held == **id)) {
         None => Ok(()),
@@ -68,7 +68,7 @@ impl StoreTransaction<'_, '_> {
         table.map(|row| Ok(row.get::<String>(1)?.unwrap_or_default())).collect()
     }
 
-    /// In the place of those before it, which the file holds.
+    /// Notes the key that seals from now on, in place of the keys before it, which the file still holds.
     pub fn note_sealing_key(&mut self, id: &str) -> Result<(), Failure> {
         self.client.update(&self.store.sealing_key.delete_keys, None, &[])?;
         let arguments: [DatumWithOid; 1] = [text(id)];

@@ -1,4 +1,4 @@
-//! Reading a verification as it is now, whatever the caller's snapshot and rights: what the caller may do with it is
+//! Reads a verification as it is now, whatever the caller's snapshot and rights; what the caller may do with it is
 //! checked here.
 
 use dialect::{Operation, Outcome};
@@ -22,7 +22,7 @@ use crate::{
 
 /// What a session needs of a verification's row.
 pub struct VerificationSnapshot {
-    /// What it was called then.
+    /// The provider's name at that time.
     pub provider: String,
     pub provider_id: Identity,
     pub vendor: String,
@@ -31,33 +31,33 @@ pub struct VerificationSnapshot {
     pub sealed: Option<Vec<u8>>,
     pub route_id: Option<Identity>,
     pub send_count: u32,
-    /// Whom the code goes to; None: nobody that is known, or they were forgotten.
+    /// Whom the code goes to; None: nobody who is known, or the recipient was forgotten.
     pub recipient_key: Option<Vec<u8>>,
     pub approved_at: Option<Timestamp>,
     pub expires_at: Option<Timestamp>,
     role_id: Identity,
     pub max_checks: u32,
-    /// Written by the caller's own transaction, which has not ended.
+    /// Whether the caller's own transaction, which has not ended, wrote the row.
     is_of_this_transaction: bool,
 }
 
-/// What an idempotency key stands for.
+/// The verification that an idempotency key stands for.
 pub struct KeyedVerification {
     pub id: Uuid,
-    /// Under which of the key's names it was found.
+    /// The place, in the key file, of the key under which it was found.
     pub key: usize,
     pub payload_hash: Vec<u8>,
 }
 
-/// The role that began a verification, if the current one may act for it.
+/// Returns the role that began a verification, if the current role may act for it.
 pub fn role_of(id: Uuid) -> Result<Option<Role>, Error> {
     let Some(recorded) = own(id)? else { return Ok(None) };
     let Some(oid) = object_of(recorded.role_id)? else { return Ok(None) };
-    // It may have been dropped.
+    // The role may have been dropped.
     Ok(name_of(oid).map(|name| Role { oid, name }))
 }
 
-/// The same, of what others can see.
+/// Returns a verification that others can see, too; fails if this transaction has enqueued it.
 pub fn committed(id: Uuid) -> Result<VerificationSnapshot, Error> {
     let recorded = verification(id)?;
     if recorded.is_of_this_transaction {
@@ -69,8 +69,8 @@ pub fn committed(id: Uuid) -> Result<VerificationSnapshot, Error> {
     Ok(recorded)
 }
 
-/// The verification of that id. One of a role whose rights the caller does not have is not found, like one that is not
-/// there.
+/// Returns the verification of that id. A verification of a role whose rights the caller lacks is not found, as if it
+/// did not exist.
 pub fn verification(id: Uuid) -> Result<VerificationSnapshot, Error> {
     own(id)?.ok_or_else(|| {
         Error::undefined_object(
@@ -85,19 +85,20 @@ pub fn verification(id: Uuid) -> Result<VerificationSnapshot, Error> {
     })
 }
 
-/// The same, where none is no error.
+/// Returns the verification of that id; None if there is none that the caller may act for.
 pub fn own(id: Uuid) -> Result<Option<VerificationSnapshot>, Error> {
     let mut found = Ok(None);
     scan(c"verification_record", None, [Key::Uuid(column::ID, id)], |row| {
-        // First: the time is not to tell of rows that are not the caller's.
+        // Asked first, so that the time taken does not tell of rows that are not the caller's.
         let role = row.get(column::ROLE_ID).unwrap_or_default();
         found = may_act_for(role).map(|may| may.then(|| recorded(row, role)));
     })?;
     found
 }
 
-/// The verification that an idempotency key of the current role, by any of its names, stands for: the latest since
-/// then. Of others' keys a role learns nothing, and they take none away from it.
+/// Returns the latest verification since a time that an idempotency key of the current role stands for; `names` has the
+/// key's fingerprint under each key of the key file. A role learns nothing of other roles' keys, and they take none
+/// away from it.
 pub fn find_by_key(names: &[Vec<u8>], since: Timestamp) -> Result<Option<KeyedVerification>, Error> {
     let roles = identities_of(Kind::Role, current_role().oid)?;
     let mut latest = None;
@@ -126,8 +127,8 @@ fn find_by_name(
     })
 }
 
-/// Whether a send of ours began a verification. A flow begun elsewhere names a number, too, and nobody here knows who
-/// got its code.
+/// Returns whether a send of ours began the verification. A flow begun elsewhere names a number, too, but nobody here
+/// knows who got its code.
 pub fn was_sent_here(id: Uuid) -> Result<bool, Error> {
     let mut was_sent = false;
     scan_attempts(id, |row| {
@@ -137,8 +138,8 @@ pub fn was_sent_here(id: Uuid) -> Result<bool, Error> {
     Ok(was_sent)
 }
 
-/// Whether the latest answer of the vendor's was that the code has expired: in words that no page has, which end no
-/// verification.
+/// Returns whether the vendor's latest answer was that the code has expired: also in words that no page lists, which
+/// end no verification.
 pub fn is_called_expired(id: Uuid) -> Result<bool, Error> {
     let mut latest: Option<(Uuid, Option<String>)> = None;
     scan_attempts(id, |row| {
@@ -151,13 +152,13 @@ pub fn is_called_expired(id: Uuid) -> Result<bool, Error> {
     Ok(latest.is_some_and(|(_, outcome)| outcome.as_deref() == Some(Outcome::Expired.as_str())))
 }
 
-/// The attempts of a verification, in no order.
+/// Scans the attempts of a verification, in no order.
 fn scan_attempts(verification: Uuid, each: impl FnMut(Row)) -> Result<(), Error> {
     let wanted = [Key::Uuid(attempt::VERIFICATION_ID, verification)];
     scan(c"attempt_record", Some(c"attempt_verification_id_idx"), wanted, each)
 }
 
-/// What a row of the table of verifications has.
+/// Returns what a row of the table of verifications says.
 fn recorded(row: Row, role_id: Identity) -> VerificationSnapshot {
     let status = row.get::<String>(column::STATUS).and_then(|label| Status::from_label(&label));
     VerificationSnapshot {
@@ -178,7 +179,8 @@ fn recorded(row: Row, role_id: Identity) -> VerificationSnapshot {
     }
 }
 
-/// Where it is the right to another role's verifications that is missing, more likely than the verification.
+/// Says, in a SECURITY DEFINER function, how to get the right to another role's verifications: that is more likely
+/// missing than the verification.
 fn may_act_for_hint() -> String {
     match acting_owner() {
         owner if owner.is_empty() => owner,
@@ -189,9 +191,9 @@ fn may_act_for_hint() -> String {
     }
 }
 
-/// Whether the current role has the rights of the one that began a verification, as it has those of a table's owner: a
-/// membership that inherits nothing, or lets one administer the role, gives none. For one that was dropped, only
-/// superusers may.
+/// Returns whether the current role has the rights of the role that began a verification, as it would have those of a
+/// table's owner: a membership that inherits nothing, or only lets one administer the role, gives none. If that role
+/// was dropped, only superusers may act for it.
 fn may_act_for(role: Identity) -> Result<bool, Error> {
     Ok(match object_of(role)? {
         Some(role) => has_privileges_of(current_user(), role),

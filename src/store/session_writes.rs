@@ -54,7 +54,7 @@ pub fn insert_queued(row: NewVerification) -> Result<(), Error> {
 }
 
 /// A queued verification's columns; those that are the same in each stand in [`insert`].
-fn columns(row: NewVerification) -> [(&'static str, DatumWithOid<'static>); 17] {
+fn columns(row: NewVerification) -> [(&'static str, DatumWithOid<'static>); 18] {
     let max_checks = i32::try_from(row.state.max_checks).unwrap_or(i32::MAX);
     let (keys, payloads) = row.idempotency.map(|one| (one.keys, one.payloads)).unwrap_or_default();
     let newest = |hashes: Vec<Vec<u8>>| argument(hashes.into_iter().next(), pg_sys::BYTEAOID);
@@ -77,6 +77,7 @@ fn columns(row: NewVerification) -> [(&'static str, DatumWithOid<'static>); 17] 
         ("provider_id", number(row.provider_id)),
         ("role_id", number(row.role_id)),
         ("route_id", argument(route_id, pg_sys::INT8OID)),
+        ("country", argument(row.country, pg_sys::INT4OID)),
     ]
 }
 

@@ -1,4 +1,4 @@
-//! One transaction of the worker, in which the extension's tables are there and this database's own.
+//! One transaction of the worker, in which the extension's tables exist and are written by this database alone.
 
 use pgrx::spi::SpiClient;
 
@@ -12,9 +12,9 @@ pub fn run<R>(durability: Durability, body: impl FnOnce(&mut SpiClient) -> Resul
     worker_transaction::run(c"otp_gateway: recording attempts", durability, tables_are_there, body)
 }
 
-/// That the tables are there, and cannot be dropped in between: the lock is of the one that has had its name in every
-/// version, in its schema or, before 0.6.0, in that of the views. A record that is replicated from another database is
-/// that one's.
+/// Fails if the tables are missing, and keeps them from being dropped: it locks the one table that has had its name in
+/// every version, in its schema or, before 0.6.0, in that of the views. Fails, too, if the record is replicated from
+/// another database, which alone may write it.
 fn tables_are_there() -> Result<(), Failure> {
     let are_there = lock_to_write(c"otp_gateway_internal", c"reference") || lock_to_write(c"otp_gateway", c"reference");
     if !are_there || replica::is_replicated() { Err(Failure::NotInstalled) } else { Ok(()) }

@@ -1,4 +1,4 @@
-//! Verifications as they are put down, changed, found and locked.
+//! Verifications as the worker writes, finds and locks them.
 
 use std::{borrow::Borrow, collections::HashSet};
 
@@ -8,7 +8,6 @@ use policy::{Timestamp, Verification};
 use uuid::Uuid;
 
 use crate::{
-    gucs,
     pg::{
         row_array::{self, Columns},
         values::{self, number, text, uuids},
@@ -37,23 +36,16 @@ statements! {
        FROM pg_catalog.unnest($1) AS n
        WHERE v.id OPERATOR(pg_catalog.=) n.id"
 
-    announce(pg_sys::UUIDARRAYOID)
-      "SELECT pg_catalog.pg_notify('otp_gateway', pg_catalog.json_build_object(
-              'id', v.id, 'provider', coalesce(i.name, v.provider), 'status', v.status)::text)
-       FROM otp_gateway_internal.verification_record AS v
-       LEFT JOIN otp_gateway_internal.identity AS i ON i.id OPERATOR(pg_catalog.=) v.provider_id
-       WHERE v.id OPERATOR(pg_catalog.=) ANY ($1)"
-
     insert_references(row_array::rows_of(c"reference"))
       "INSERT INTO otp_gateway_internal.reference SELECT n.* FROM pg_catalog.unnest($1) AS n ON CONFLICT DO NOTHING"
 
     select_verifications(pg_sys::UUIDARRAYOID)
       "SELECT id, status, reference, expires_at, approved_at, send_count, check_count, max_checks,
-              created_at, provider_id, recipient_key, role_id
+              created_at, provider_id, recipient_key, role_id, route_id, country, is_test
        FROM otp_gateway_internal.verification_record WHERE id OPERATOR(pg_catalog.=) ANY ($1)"
 
-    // One's own before another role's; at this provider, else at another one of the account: the vendor knows it at all
-    // of them.
+    // The role's own verification comes before another role's; then one of this provider before one of another provider
+    // of the account: the vendor knows the reference at all of them.
     find_by_reference(pg_sys::INT8OID, pg_sys::TEXTOID, pg_sys::BYTEAARRAYOID, pg_sys::INT8OID)
       "SELECT r.verification_id FROM otp_gateway_internal.reference AS r
        LEFT JOIN otp_gateway_internal.verification_record AS v ON v.id OPERATOR(pg_catalog.=) r.verification_id
@@ -76,13 +68,13 @@ statements! {
        WHERE idempotency_key OPERATOR(pg_catalog.=) ANY ($1) AND created_at OPERATOR(pg_catalog.>) $2
          AND role_id OPERATOR(pg_catalog.=) $3"
 
-    // Of a whole table that is locked as well.
+    // Fails also if somebody has a whole table locked.
     lock_tables()
       "LOCK TABLE otp_gateway_internal.verification_record, otp_gateway_internal.attempt_record,
                   otp_gateway_internal.reference
        IN ROW EXCLUSIVE MODE NOWAIT"
 
-    // Without waiting for anybody. A row that is not there is not locked.
+    // Selects the locked rows without waiting for anybody. A row that does not exist is not locked.
     select_locked_verifications(pg_sys::UUIDARRAYOID)
       "WITH free AS MATERIALIZED (
            SELECT id FROM otp_gateway_internal.verification_record
@@ -122,12 +114,14 @@ impl StoreTransaction<'_, '_> {
             columns.bigint(verification::PROVIDER_ID, Some(row.provider_id));
             columns.bigint(verification::ROLE_ID, Some(row.role_id));
             columns.bigint(verification::ROUTE_ID, row.route.as_ref().map(|(_, id)| *id));
+            columns.integer(verification::COUNTRY, row.country);
             state(columns, &row.state);
         })?;
         self.announce(|| rows.iter().map(|row| row.id).collect())
     }
 
-    /// `sealed` replaces what is there; the end of a verification erases it, whatever else happens.
+    /// Writes the new states. `sealed` replaces what is sealed; the end of a verification erases it, whatever else
+    /// happens.
     pub fn update_verifications(&mut self, rows: &[impl Borrow<VerificationUpdate>]) -> Result<(), Failure> {
         self.run(&self.store.verifications.update_verifications, &self.store.verification, rows, |row, columns| {
             let row: &VerificationUpdate = row.borrow();
@@ -147,14 +141,6 @@ impl StoreTransaction<'_, '_> {
         })
     }
 
-    /// With otp_gateway.notify: NOTIFY of the status of these, at commit.
-    pub fn announce(&mut self, changed: impl FnOnce() -> Vec<Uuid>) -> Result<(), Failure> {
-        if gucs::notify() {
-            self.client.update(&self.store.verifications.announce, None, &[uuids(&changed())])?;
-        }
-        Ok(())
-    }
-
     /// Notes by which references verifications are known.
     pub fn insert_references(&mut self, rows: &[NewReference]) -> Result<(), Failure> {
         self.run(&self.store.verifications.insert_references, &self.store.reference, rows, |row, columns| {
@@ -165,7 +151,7 @@ impl StoreTransaction<'_, '_> {
         })
     }
 
-    /// The verifications of these ids, as far as they exist.
+    /// Returns the verifications of these ids, as far as they exist.
     pub fn verifications(&mut self, ids: &[Uuid]) -> Result<Vec<StoredVerification>, Failure> {
         if ids.is_empty() {
             return Ok(Vec::new());
@@ -174,9 +160,9 @@ impl StoreTransaction<'_, '_> {
         table.map(|row| StoredVerification::read(&row)).collect()
     }
 
-    /// The latest verification of this provider, or account, that is known by a reference, which who has it was given,
-    /// one that this role began before others'; or of a recipient, whom anybody may know, of those that this role
-    /// began. Guesses are counted by the recipient, whoever makes them.
+    /// Returns the latest verification that a reference names at this provider or account, one that this role began
+    /// before those of others, because whoever has the reference was given it; or the latest of a recipient, whom
+    /// anybody may know, among those that this role began. Guesses are counted by the recipient, whoever makes them.
     pub fn latest(
         &mut self,
         by: FindBy,
@@ -203,14 +189,15 @@ impl StoreTransaction<'_, '_> {
         Ok(self.verifications(&[id])?.pop())
     }
 
-    /// Whether the key of that role, by any of its names, stands for a verification that began after `since`.
+    /// Returns whether an idempotency key of that role stands for a verification that began after `since`. `keys` has
+    /// the key's fingerprint under each key of the key file.
     pub fn has_key(&mut self, keys: &[Vec<u8>], since: Timestamp, role: Identity) -> Result<bool, Failure> {
         let arguments = [values::byteas(keys), values::time(since), number(role)];
         Ok(!self.client.select(&self.store.verifications.find_by_idempotency_key, Some(1), &arguments)?.is_empty())
     }
 
-    /// Those of these verifications and attempts that somebody else has locked just now. `Failure::Busy`: a whole
-    /// table.
+    /// Returns those of these verifications and attempts that somebody else has locked just now. Fails with
+    /// `Failure::Busy` if somebody has a whole table locked.
     pub fn locked(&mut self, verifications: &[Uuid], attempts: &[Uuid]) -> Result<HashSet<Uuid>, Failure> {
         let statements = &self.store.verifications;
         self.client.update(&statements.lock_tables, None, &[])?;

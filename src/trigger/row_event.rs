@@ -1,4 +1,4 @@
-//! What a trigger of ours was called for: a row, and what may still become of it.
+//! The event that a trigger of ours was called for: a row, and what may still become of it.
 
 use pgrx::pg_sys;
 use uuid::Uuid;
@@ -37,13 +37,14 @@ impl Event<'_> {
         self.0.timing == Timing::Before
     }
 
-    /// Whether the table is the record of verifications, under the name that it has, or had before 0.3.0.
+    /// Returns whether the table is the record of verifications, under its name, or under the name that it had before
+    /// 0.3.0.
     pub fn is_of_the_record(&self) -> bool {
         let ours = [c"verification_record", c"verification"];
         ours.into_iter().any(|name| of_extension(name) == Some(self.0.table()))
     }
 
-    /// The number of a column that a trigger of this kind can see.
+    /// Returns the number of a column whose value a trigger of this kind can see.
     pub fn column(&self, name: &str) -> Result<i32, Error> {
         let number = self.0.new_row().column(name).ok_or_else(|| {
             Error::invalid_parameter(
@@ -64,19 +65,20 @@ impl Event<'_> {
         }
     }
 
-    /// What the trigger function returns for the row with this verification id, or none, in a column.
+    /// Returns what the trigger function returns for the row with this verification id, or NULL, in a column.
     pub fn with_id(&self, column: i32, id: Option<Uuid>) -> pg_sys::Datum {
         self.0.with(column, id.map(pg_uuid))
     }
 
-    /// Whether a BEFORE trigger's row may still be left out: by ON CONFLICT, or by a trigger that comes after this one.
+    /// Returns whether a BEFORE trigger's row may still be left out: by ON CONFLICT, or by a trigger that fires after
+    /// this one.
     pub fn may_not_become_a_row(&self) -> bool {
         let on_conflict = || executor_start::may_leave_out_rows(self.0.table(), self.0.is_of_a_partition());
         self.0.is_followed() || !self.0.is_update && on_conflict()
     }
 
-    /// Whether a BEFORE UPDATE may come to nothing though all its triggers let it: a row that moves to another
-    /// partition is deleted here and inserted there, and a trigger may refuse either.
+    /// Returns whether a BEFORE UPDATE may come to nothing although all its triggers let it: a row that moves to
+    /// another partition is deleted here and inserted there, and a trigger may refuse either.
     pub fn may_be_lost_on_the_way(&self) -> bool {
         if !self.0.is_update || !self.is_before() || !self.0.is_of_a_partition() {
             return false;
@@ -85,7 +87,7 @@ impl Event<'_> {
             || related(self.0.table()).into_iter().any(|table| self.0.others_may_refuse_insert(table))
     }
 
-    /// How the row that this is about is found again. None: it is of a table that is not here.
+    /// Returns how the row is found again; None if it is in a table that does not keep its rows in this database.
     pub fn found_by(&self, id_column: Option<i32>) -> Option<FoundBy> {
         match (id_column, self.0.timing) {
             (Some(column), _) => Some(FoundBy::Id(column)),
@@ -94,14 +96,14 @@ impl Event<'_> {
         }
     }
 
-    /// Whether an AFTER trigger's row may be another one by now: somebody has written it since, or the trigger is
+    /// Returns whether an AFTER trigger's row may have changed by now: somebody has written it since, or the trigger is
     /// deferred.
     pub fn is_late(&self) -> bool {
         !self.is_before() && (self.0.is_deferrable() || self.0.new_row().is_written_again())
     }
 }
 
-/// The verification id in a column of a row.
+/// Returns the verification id in a column of a row.
 pub fn id_in(row: Row, column: i32) -> Option<Uuid> {
     row.uuid(usize::try_from(column).ok()?)
 }

@@ -12,6 +12,7 @@ use crate::{
     job::{Action, Answer, Flow, Job, OwnAnswer, Send},
     store::{
         StoreTransaction,
+        counted::Cohort,
         rows::{NewAttempt, NewReference, NewVerification, StoredVerification, VerificationUpdate, WhichSend},
         transaction::Failure,
     },
@@ -43,7 +44,9 @@ pub struct Admitted {
     pub verification: Uuid,
     pub before: Status,
     pub state: Verification,
-    pub created_at: Timestamp,
+    pub cohort: Cohort,
+    /// When its intent was put on record.
+    pub started_at: Timestamp,
     /// The rule that would have refused it, if the provider enforced its rules.
     pub observed: Option<BlockReason>,
     pub breaker_permit: Option<BreakerPermit>,
@@ -62,6 +65,7 @@ pub struct Ended {
     pub earlier: Option<Blocked>,
     pub why: Option<String>,
     pub checks_left: Option<u32>,
+    pub cohort: Cohort,
 }
 
 impl Decision {
@@ -82,12 +86,12 @@ impl Decision {
     /// The attempt, as it is put on record with the decision.
     fn attempt(&self, job: &Job, now: Timestamp) -> Option<NewAttempt> {
         Some(match self {
-            Self::Goes(Admitted { verification, observed, .. }) => {
-                NewAttempt { reason: *observed, ..job.intent(*verification, now) }
+            Self::Goes(Admitted { verification, observed, cohort, .. }) => {
+                NewAttempt { reason: *observed, ..job.intent(*verification, *cohort, now) }
             }
-            Self::Ends(Ended { verification, outcome, blocked, earlier, why, .. }) => {
+            Self::Ends(Ended { verification, outcome, blocked, earlier, why, cohort, .. }) => {
                 let by = blocked.or(*earlier);
-                let intent = job.intent(*verification, now);
+                let intent = job.intent(*verification, *cohort, now);
                 NewAttempt {
                     refused: Some(*outcome),
                     why: why.clone(),
@@ -136,7 +140,9 @@ impl<'a, 'w, 'conn> Batch<'a, 'w, 'conn> {
     pub fn take(&mut self, job: &mut Job) -> Result<Decision, Failure> {
         if let Action::Send(send) = &job.action {
             let verification = send.verification;
-            let passed_over = self.limit_check.skip_closed(job, verification);
+            let stored = self.flows.known.get(&verification);
+            let cohort = stored.map_or_else(|| job.cohort(self.now), |stored| stored.cohort);
+            let passed_over = self.limit_check.skip_closed(job, verification, cohort);
             self.passed_over.extend(passed_over);
         }
         let job = &*job;
@@ -165,7 +171,7 @@ impl<'a, 'w, 'conn> Batch<'a, 'w, 'conn> {
         state.reference.clone_from(&job.reference);
         state.expires_at = self.end_of(job);
         let refused = Verification::refused(job.max_checks);
-        self.rule(job, send.verification, Status::Sending, state, refused, self.now)
+        self.rule(job, send.verification, Status::Sending, state, refused, job.cohort(self.now))
     }
 
     /// A send that goes on to the next provider of its route.
@@ -176,7 +182,7 @@ impl<'a, 'w, 'conn> Batch<'a, 'w, 'conn> {
         state.send_count += 1;
         state.reference.clone_from(&job.reference);
         state.expires_at = self.end_of(job);
-        self.rule(job, verification, Status::Sending, state, refused, stored.created_at)
+        self.rule(job, verification, Status::Sending, state, refused, stored.cohort)
     }
 
     /// A verify of a flow that it names by reference or recipient; if none is on record, it begins one of this id.
@@ -199,11 +205,11 @@ impl<'a, 'w, 'conn> Batch<'a, 'w, 'conn> {
         // Its code was sent before now, so that it cannot live longer than this.
         state.expires_at = self.end_of(job);
         if job.answer.own() == Some(OwnAnswer::NoCode) {
-            return Ok(self.no_code(job, new, Status::Pending, state));
+            return Ok(self.no_code(job, new, Status::Pending, state, job.cohort(self.now)));
         }
         let unchecked = state.clone();
         state.check_count = 1;
-        self.rule(job, new, Status::Pending, state, unchecked, self.now)
+        self.rule(job, new, Status::Pending, state, unchecked, job.cohort(self.now))
     }
 
     /// The session looked, but a call of another one, since cancelled, may have been on its way here.
@@ -225,21 +231,22 @@ impl<'a, 'w, 'conn> Batch<'a, 'w, 'conn> {
         before: Status,
         state: Verification,
         refused: Verification,
-        created_at: Timestamp,
+        cohort: Cohort,
     ) -> Result<Decision, Failure> {
         Ok(match self.limit_check.check(self.writer, job)? {
             Verdict::Goes { observed, breaker_permit, range_pass, checks_left } => {
-                let admitted = Admitted {
+                let started_at = self.now;
+                Decision::Goes(Admitted {
                     verification,
                     before,
                     state,
-                    created_at,
+                    cohort,
+                    started_at,
                     observed,
                     breaker_permit,
                     range_pass,
                     checks_left,
-                };
-                Decision::Goes(admitted)
+                })
             }
             Verdict::Blocked { blocked, checks_left } => Decision::Ends(Ended {
                 verification,
@@ -250,12 +257,20 @@ impl<'a, 'w, 'conn> Batch<'a, 'w, 'conn> {
                 earlier: None,
                 why: Some(explain(blocked.reason).to_owned()),
                 checks_left,
+                cohort,
             }),
         })
     }
 
     /// An empty code says nothing, to nobody: it is on record, and counts for nothing.
-    pub fn no_code(&self, job: &Job, verification: Uuid, before: Status, state: Verification) -> Decision {
+    pub fn no_code(
+        &self,
+        job: &Job,
+        verification: Uuid,
+        before: Status,
+        state: Verification,
+        cohort: Cohort,
+    ) -> Decision {
         Decision::Ends(Ended {
             verification,
             before,
@@ -265,6 +280,7 @@ impl<'a, 'w, 'conn> Batch<'a, 'w, 'conn> {
             earlier: None,
             why: Some(NO_CODE.to_owned()),
             checks_left: self.limit_check.checks_left(job),
+            cohort,
         })
     }
 
@@ -276,7 +292,7 @@ impl<'a, 'w, 'conn> Batch<'a, 'w, 'conn> {
         if job.action.prepared_with().is_some_and(is_other) {
             return Ok(Decision::Outdated);
         }
-        let StoredVerification { id, mut state, created_at, .. } = stored;
+        let StoredVerification { id, mut state, cohort, .. } = stored;
         let before = state.status;
         let unchanged = state.clone();
         match admit(job.operation(), &mut state, self.now) {
@@ -297,15 +313,18 @@ impl<'a, 'w, 'conn> Batch<'a, 'w, 'conn> {
                     earlier,
                     why,
                     checks_left,
+                    cohort,
                 }))
             }
-            Ok(()) if job.answer.own() == Some(OwnAnswer::NoCode) => Ok(self.no_code(job, id, before, unchanged)),
+            Ok(()) if job.answer.own() == Some(OwnAnswer::NoCode) => {
+                Ok(self.no_code(job, id, before, unchanged, cohort))
+            }
             Ok(()) if matches!(job.answer, Answer::Record) => Ok(Decision::Outdated),
             Ok(()) => {
                 if job.operation() == Operation::Resend {
                     state.status = Status::Sending;
                 }
-                self.rule(job, id, before, state, unchanged, created_at)
+                self.rule(job, id, before, state, unchanged, cohort)
             }
         }
     }
@@ -352,6 +371,7 @@ fn new_verification(job: &Job, id: Uuid, state: &Verification, now: Timestamp) -
         idempotency: send.and_then(|send| send.idempotency.clone()),
         is_test: job.is_test(),
         route: send.and_then(|send| send.route.as_ref()).map(|route| (route.name.clone(), route.id)),
+        country: job.country(),
     }
 }
 

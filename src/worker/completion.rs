@@ -253,7 +253,7 @@ impl Worker {
                 now + retry_delay(completed.result.outcome, tries, gucs::max_tries(), asked, seed)?
             };
             // Past its age it would not be sent any more.
-            if again >= call.created_at + gucs::queue_max_age() {
+            if again >= call.cohort.begun_at + gucs::queue_max_age() {
                 return None;
             }
             state.status = Status::Queued;
@@ -276,6 +276,9 @@ impl Worker {
             response: completed.record.as_ref().map(Value::to_string),
             retry_at: completed.result.retry_after.map(|wait| now + micros(wait)),
             finished_at: now,
+            begun: call.begun(),
+            is_timed: true,
+            tells_of_provider: !completed.is_ours && !completed.result.is_personal,
         }
     }
 
@@ -312,7 +315,7 @@ impl Worker {
                     provider: queued.line,
                     role: queued.role,
                     id: call.verification,
-                    created_at: call.created_at,
+                    created_at: call.cohort.begun_at,
                 };
                 self.queue.wait(&turn, *due);
                 false
@@ -327,7 +330,7 @@ impl Worker {
             && !change.state.status.is_terminal()
             && matches!(call.operation, Operation::Send | Operation::Resend)
         {
-            self.expiry.add(call.verification, erase_at(call.created_at, &change.state));
+            self.expiry.add(call.verification, erase_at(call.cohort.begun_at, &change.state));
         }
         self.unblock(call.verification);
     }

@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 use crate::{
     crypto::key_file,
+    ipc::worker_report::Chore,
     pg::{
         clock::clock,
         uuid_time::{first_id_of, id_before},
@@ -37,6 +38,7 @@ impl Worker {
         match self.store.write(Durability::Deferred, |writer| writer.sealed(before, since, PAGE)) {
             Ok(page) => {
                 self.expiry.unread = page.last().filter(|_| page.len() as i64 == PAGE).map(|last| last.id);
+                self.works_at(Chore::Seals, page.len(), self.expiry.unread.is_none());
                 self.look_at_seals(page.iter().filter_map(|one| one.begins.as_deref()));
                 for one in page.iter().filter(|one| one.begins.is_some()) {
                     self.expiry.add(one.id, one.erase_at);

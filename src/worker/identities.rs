@@ -1,11 +1,15 @@
 //! The numbers of servers and roles, as the worker gives them out: in the transaction that needs them first.
 
+use pgrx::pg_sys;
+
 use crate::{
     error::Error,
     ipc::{
         message::{Request, Response},
+        statistics::count::free_dropped,
         worker::CallId,
     },
+    pg::database,
     store::{
         identity::Subject,
         transaction::{Durability, Failure},
@@ -18,12 +22,14 @@ impl Worker {
     pub fn update_identities(&mut self) {
         let new = &self.identities.new;
         let found = self.store.write(Durability::Deferred, |writer| {
+            free_dropped(|database| database::database(pg_sys::Oid::from(database)).is_some());
             writer.update_identities(new)?;
             Ok((writer.identities()?, writer.missing_identities(new)?))
         });
         match found {
             // The lowest of several counts: they come in order.
             Ok((found, missing)) => {
+                self.statistics.borrow_mut().retain(|provider| found.iter().any(|(id, ..)| *id == provider));
                 self.identities.new = missing;
                 self.identities.known.clear();
                 for (id, kind, object) in found {

@@ -246,7 +246,7 @@ impl Worker {
         let verification = admitted.verification;
         self.busy.entry(verification).or_default();
         if job.action.on_record().is_none() {
-            self.expiry.add(verification, erase_at(admitted.created_at, &admitted.state));
+            self.expiry.add(verification, erase_at(admitted.cohort.begun_at, &admitted.state));
         }
         if let Some(account) = &job.account {
             self.provider_log.files(&job.provider, account);
@@ -272,7 +272,8 @@ impl Worker {
             state: admitted.state,
             code_lifetime: job.code_lifetime,
             keeps_code,
-            created_at: admitted.created_at,
+            cohort: admitted.cohort,
+            started_at: admitted.started_at,
             sealed: job.sealed.filter(|_| is_resend),
             reference: job.reference.filter(|_| is_resend),
             account,

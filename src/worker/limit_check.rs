@@ -15,6 +15,7 @@ use crate::{
     job::{Action, Answer, Job},
     store::{
         StoreTransaction,
+        counted::Cohort,
         identity::Identity,
         limits::{CheckQuery, SendQuery},
         rows::NewAttempt,
@@ -163,7 +164,7 @@ impl<'a> LimitCheck<'a> {
 
     /// Where a route's provider is paused or its breaker is open, the send goes on to the next one: the job becomes
     /// that one's, and what was passed over is returned, to be put on record.
-    pub fn skip_closed(&mut self, job: &mut Job, verification: Uuid) -> Vec<NewAttempt> {
+    pub fn skip_closed(&mut self, job: &mut Job, verification: Uuid, cohort: Cohort) -> Vec<NewAttempt> {
         let mut passed_over = Vec::new();
         let is_failover = job.action.is_failover();
         while let Some(reason) = self.closed(job) {
@@ -175,7 +176,7 @@ impl<'a> LimitCheck<'a> {
                 refused: Some(Outcome::Blocked),
                 why: Some(explain(reason).to_owned()),
                 reason: Some(reason),
-                ..job.intent(verification, self.now)
+                ..job.intent(verification, cohort, self.now)
             });
             *job = next;
         }

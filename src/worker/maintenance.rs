@@ -12,6 +12,7 @@ use crate::{
         message::{Maintenance, Progress, Request, Response},
         worker::CallId,
         worker_registry,
+        worker_report::Chore,
     },
     pg::{clock::clock, uuid_time::began},
     provider::lookback,
@@ -57,6 +58,10 @@ impl Worker {
                 let count = self.release_range(providers, range)?;
                 Ok(PageOutcome::Part(Progress { count, next: None }))
             }
+            Maintenance::ResetStatistics { providers } => {
+                self.statistics.borrow_mut().reset(providers.as_deref());
+                Ok(PageOutcome::Part(Progress { count: 0, next: None }))
+            }
             // Flushed: who is told that they are forgotten is.
             Maintenance::Forget { provider, owned, recipient_keys } => {
                 self.store.write(Durability::Flushed, |writer| {
@@ -79,6 +84,9 @@ impl Worker {
     pub fn maintain(&mut self, call_id: CallId, maintenance: Maintenance) {
         match self.do_part(&maintenance) {
             Ok(PageOutcome::Part(part)) => {
+                if let Some(chore) = chore_of(&maintenance) {
+                    self.works_at(chore, part.count as usize, part.next.is_none());
+                }
                 if let Maintenance::Forget { .. } = maintenance {
                     // Whoever waits for one of them reads what has become of it.
                     let waiters: Vec<CallId> = self.waiters.drain().flat_map(|(_, call_ids)| call_ids).collect();
@@ -132,7 +140,10 @@ impl Worker {
         let resealed = self.store.write(Durability::Deferred, |writer| reseal(writer, from, &keys));
         self.failures.note("sealing under the new key", resealed.as_ref().err());
         match resealed {
-            Ok(part) => self.maintenance.reseal_from = part.next,
+            Ok(part) => {
+                self.works_at(Chore::Reseal, part.count as usize, part.next.is_none());
+                self.maintenance.reseal_from = part.next;
+            }
             Err(Failure::NotInstalled) => self.extension_dropped(),
             Err(_) => self.maintenance.reseal_at = clock() + GATHER,
         }
@@ -166,12 +177,23 @@ impl Worker {
         self.failures.note("otp_gateway.retention", purged.as_ref().err());
         match purged {
             Ok((part, due)) => {
+                self.works_at(Chore::Purge, part.count as usize, part.next.is_none());
                 self.maintenance.purge_at = due;
                 self.maintenance.purge_from = part.next.unwrap_or(Uuid::nil());
             }
             Err(Failure::NotInstalled) => self.extension_dropped(),
             Err(_) => self.maintenance.purge_at = now + GATHER,
         }
+    }
+}
+
+/// What otp_gateway.stat_worker calls it; None: it takes no time.
+fn chore_of(maintenance: &Maintenance) -> Option<Chore> {
+    match maintenance {
+        Maintenance::Purge { .. } => Some(Chore::Purge),
+        Maintenance::Forget { .. } => Some(Chore::Forget),
+        Maintenance::Reseal { .. } => Some(Chore::Reseal),
+        Maintenance::Release { .. } | Maintenance::ResetStatistics { .. } => None,
     }
 }
 

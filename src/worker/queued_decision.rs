@@ -20,6 +20,7 @@ use crate::{
     provider::{Provider, candidates::Candidates},
     store::{
         StoreTransaction,
+        counted::Cohort,
         identity::{Identity, object_of},
         rows::{MovedTo, NewAttempt, QueuedPayload, VerificationUpdate},
         transaction::Failure,
@@ -44,7 +45,9 @@ pub struct QueuedDecision {
     pub moved_to: Option<MovedTo>,
     pub role_id: Identity,
     pub attempt: Uuid,
-    pub created_at: Timestamp,
+    pub cohort: Cohort,
+    /// When it was put on record.
+    pub decided_at: Timestamp,
     pub state: Verification,
     /// The sealed payload.
     pub payload: Vec<u8>,
@@ -77,7 +80,7 @@ pub struct Stop {
 }
 
 impl QueuedDecision {
-    pub fn new(request: QueuedPayload, go: Result<Proceed, Stop>) -> Self {
+    pub fn new(request: QueuedPayload, go: Result<Proceed, Stop>, decided_at: Timestamp) -> Self {
         let mut state = request.stored.state;
         if let Err(end) = &go {
             state.status = end.status;
@@ -96,7 +99,8 @@ impl QueuedDecision {
             moved_to: None,
             role_id: request.role_id,
             attempt: Uuid::now_v7(),
-            created_at: request.stored.created_at,
+            cohort: request.stored.cohort,
+            decided_at,
             state,
             payload: request.sealed,
             recipient_key: None,
@@ -109,7 +113,7 @@ impl QueuedDecision {
     /// Asks the provider's rules; what they refuse ends, or waits for the breaker or the end of a pause.
     pub fn rule(&mut self, writer: &mut StoreTransaction, limit_check: &mut LimitCheck) -> Result<(), Failure> {
         let Ok(go) = &mut self.go else { return Ok(()) };
-        self.passed_over = limit_check.skip_closed(&mut go.job, self.id);
+        self.passed_over = limit_check.skip_closed(&mut go.job, self.id, self.cohort);
         self.attempt = go.job.attempt;
         self.asked.clone_from(&go.job.provider);
         self.asked_id = go.job.provider_id;
@@ -172,7 +176,7 @@ impl QueuedJobs<'_> {
         let attempt = Uuid::now_v7();
         let mut places = None;
         let go = self.job(&request, attempt, &mut places);
-        let mut decision = QueuedDecision { attempt, places, ..QueuedDecision::new(request, go) };
+        let mut decision = QueuedDecision { attempt, places, ..QueuedDecision::new(request, go, self.now) };
         if let Ok(go) = &decision.go {
             // Nothing stands in the way of a queued one.
             if let Err(outcome) = admit(Operation::Send, &mut decision.state, self.now) {
@@ -255,7 +259,7 @@ pub fn find(server: Identity, name: &str, role: Identity) -> Result<Entitled, St
     Ok((Rc::new(candidates), role))
 }
 
-pub fn write(writer: &mut StoreTransaction, decisions: &mut [QueuedDecision], now: Timestamp) -> Result<(), Failure> {
+pub fn write(writer: &mut StoreTransaction, decisions: &mut [QueuedDecision]) -> Result<(), Failure> {
     let mut changes = Vec::new();
     let mut attempts = Vec::new();
     let mut references = Vec::new();
@@ -285,8 +289,9 @@ pub fn write(writer: &mut StoreTransaction, decisions: &mut [QueuedDecision], no
                 Ok(go) => go.observed,
                 Err(end) => end.blocked.map(|blocked| blocked.reason),
             },
-            retry_at: decision.go.as_ref().err().and_then(|end| end.blocked?.retry_at(now)),
-            started_at: now,
+            retry_at: decision.go.as_ref().err().and_then(|end| end.blocked?.retry_at(decision.decided_at)),
+            started_at: decision.decided_at,
+            cohort: decision.cohort,
         });
         if let Ok(go) = &decision.go {
             references.extend(new_reference(&go.job, &decision.state, decision.id));

@@ -12,7 +12,7 @@ use crate::{
     enqueue::transaction,
     error::Error,
     gucs,
-    ipc::worker::CallId,
+    ipc::{worker::CallId, worker_report::Chore},
     job::{Action, Requeue},
     pg::clock::clock,
     store::{
@@ -127,6 +127,7 @@ impl Worker {
             Ok(page) => {
                 self.queue.unread =
                     page.last().filter(|_| page.len() as i64 == PAGE).map(|last| (last.transaction, last.id));
+                self.works_at(Chore::Queue, page.len(), self.queue.unread.is_none());
                 self.enlist(page);
             }
             Err(failure) => self.on_failure(failure),
@@ -198,7 +199,7 @@ impl Worker {
             decisions.iter_mut().try_for_each(|decision| decision.rule(writer, &mut limit_check))?;
             let (waiting, mut decisions): (Vec<QueuedDecision>, Vec<QueuedDecision>) =
                 decisions.into_iter().partition(QueuedDecision::waits);
-            write(writer, &mut decisions, now)?;
+            write(writer, &mut decisions)?;
             Ok((waiting, decisions, locked))
         });
         self.identities.settle(decided.is_ok());
@@ -272,10 +273,10 @@ impl Worker {
                 .into_iter()
                 .map(|request| {
                     let end = Stop::failed(Outcome::InvalidRequest, format!("the send could not be prepared: {why}"));
-                    QueuedDecision::new(request, Err(end))
+                    QueuedDecision::new(request, Err(end), now)
                 })
                 .collect();
-            write(writer, &mut decisions, now)?;
+            write(writer, &mut decisions)?;
             Ok(decisions)
         });
         match failed {
@@ -310,7 +311,8 @@ impl Worker {
                     verification: decision.id,
                     before: Status::Queued,
                     state: decision.state,
-                    created_at: decision.created_at,
+                    cohort: decision.cohort,
+                    started_at: decision.decided_at,
                     observed,
                     breaker_permit,
                     range_pass,

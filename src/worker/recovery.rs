@@ -2,20 +2,21 @@
 //! them, and sessions that still wait. It looks at the latest attempts, and then serves; what began before is read in
 //! pages between calls, and of what a call is about, what was left is settled before it.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use dialect::{Operation, Outcome};
 use policy::{Micros, Status};
 use uuid::Uuid;
 
 use crate::{
-    ipc::message::Response,
+    ipc::{message::Response, worker_report::Chore},
     pg::{
         clock::{SinceBoot, clock, since_boot},
         uuid_time::id_before,
     },
     store::{
         StoreTransaction,
+        counted::{Begun, Cohort},
         rows::{AttemptEnd, StoredAttempt, VerificationUpdate},
         transaction::{Durability, Failure},
     },
@@ -121,6 +122,7 @@ impl Worker {
         let page = self.store.write(Durability::Deferred, |writer| writer.attempts(before, since, PAGE))?;
         self.recovery.unread =
             page.last().filter(|_| page.len() as i64 == PAGE).map(|(earliest, _)| (*earliest, since));
+        self.works_at(Chore::Recovery, page.len(), self.recovery.unread.is_none());
         self.settle(page.into_iter().filter_map(|(_, verification)| verification));
         Ok(())
     }
@@ -150,7 +152,10 @@ impl Worker {
             return;
         }
         match self.store.write(Durability::Flushed, |writer| settle(writer, &ids)) {
-            Ok(()) => ids.into_iter().for_each(|id| self.is_settled(id)),
+            Ok(attempts) => {
+                self.statistics.borrow_mut().recovered(attempts);
+                ids.into_iter().for_each(|id| self.is_settled(id));
+            }
             Err(Failure::NotInstalled) => self.extension_dropped(),
             // Somebody has locked one of them, or all.
             Err(failure) => {
@@ -171,7 +176,10 @@ impl Worker {
         for id in unsettled {
             let store = &self.store;
             match without_patience(|| store.write(Durability::Flushed, |writer| settle(writer, &[id]))) {
-                Ok(()) => self.is_settled(id),
+                Ok(attempts) => {
+                    self.statistics.borrow_mut().recovered(attempts);
+                    self.is_settled(id);
+                }
                 Err(Failure::NotInstalled) => return self.extension_dropped(),
                 Err(_) => self.recovery.unsettled.push(id),
             }
@@ -230,15 +238,16 @@ impl Worker {
 }
 
 /// What a worker before this one left of these: attempts, and verifications that were on their way from one provider of
-/// a route to the next.
-fn settle(writer: &mut StoreTransaction, ids: &[Uuid]) -> Result<(), Failure> {
+/// a route to the next. Returns how many attempts it was.
+fn settle(writer: &mut StoreTransaction, ids: &[Uuid]) -> Result<usize, Failure> {
     let now = clock();
     let left = writer.in_flight(ids)?;
     let all: HashSet<Uuid> = left.iter().map(|attempt| attempt.verification).collect();
     let is_cancel = |attempt: &&StoredAttempt| attempt.operation == Operation::Cancel;
     let but_cancels: HashSet<Uuid> = left.iter().filter(|one| !is_cancel(one)).map(|one| one.verification).collect();
-    let changes: Vec<VerificationUpdate> = writer
-        .verifications(ids)?
+    let stored = writer.verifications(ids)?;
+    let cohorts: HashMap<Uuid, Cohort> = stored.iter().map(|stored| (stored.id, stored.cohort)).collect();
+    let changes: Vec<VerificationUpdate> = stored
         .into_iter()
         .filter(|stored| !stored.state.status.is_terminal())
         .filter_map(|mut stored| {
@@ -265,8 +274,18 @@ fn settle(writer: &mut StoreTransaction, ids: &[Uuid]) -> Result<(), Failure> {
             response: None,
             retry_at: None,
             finished_at: now,
+            begun: Begun {
+                provider_id: attempt.provider_id,
+                operation: attempt.operation,
+                reason: attempt.reason,
+                started_at: attempt.started_at,
+                cohort: cohorts.get(&attempt.verification).copied().unwrap_or_default(),
+            },
+            is_timed: false,
+            tells_of_provider: false,
         })
         .collect();
     writer.complete_attempts(&completions)?;
-    writer.update_verifications(&changes)
+    writer.update_verifications(&changes)?;
+    Ok(completions.len())
 }

@@ -12,8 +12,10 @@ pub mod send_queue;
 pub mod waiting_for_locks;
 
 use std::{
+    cell::RefCell,
     collections::{HashMap, VecDeque},
     os::unix::net::UnixStream,
+    rc::Rc,
 };
 
 use dialect::{CallResult, Operation, Outcome};
@@ -27,9 +29,10 @@ use crate::{
     gucs,
     ipc::{
         message::{self, Request, Response, ResultRow},
+        statistics::{ProviderState, count::Counters},
         worker::{CallId, WorkerEnd},
         worker_registry,
-        worker_report::Report,
+        worker_report::{Chore, QueueReport, Report},
     },
     job::{Job, Requeue},
     pg::{
@@ -39,6 +42,7 @@ use crate::{
     store::{
         Store,
         breakers::OpenBreaker,
+        counted::{Begun, Cohort},
         identity::Identity,
         rows::{StoredAttempt, StoredVerification},
         transaction::Failure,
@@ -98,6 +102,8 @@ pub struct Worker {
     /// When what a lock or a full disk held up is tried again.
     pub retry_at: Option<SinceBoot>,
     pub is_extension_dropped: bool,
+    /// What the store counts, too.
+    pub statistics: Rc<RefCell<Counters>>,
 }
 
 /// A call under way.
@@ -114,7 +120,9 @@ pub struct InFlight {
     pub code_lifetime: Option<Micros>,
     /// It sends the code that was sent before.
     pub keeps_code: bool,
-    pub created_at: Timestamp,
+    /// What it counts for, and when its intent was put on record.
+    pub cohort: Cohort,
+    pub started_at: Timestamp,
     /// For a resend: what to keep from now on, and the new reference.
     pub sealed: Option<Vec<u8>>,
     pub reference: Option<String>,
@@ -136,6 +144,17 @@ pub struct InFlight {
 }
 
 impl InFlight {
+    /// As the numbers know it.
+    pub fn begun(&self) -> Begun {
+        Begun {
+            provider_id: self.provider_id,
+            operation: self.operation,
+            reason: self.observed,
+            started_at: self.started_at,
+            cohort: self.cohort,
+        }
+    }
+
     /// The line of the queue that it counts for.
     pub fn line(&self) -> Identity {
         self.requeue.as_ref().map_or(self.provider_id, |queued| queued.line)
@@ -143,7 +162,8 @@ impl InFlight {
 }
 
 impl Worker {
-    pub fn open(database: pg_sys::Oid, store: Store) -> Self {
+    pub fn open(database: pg_sys::Oid, store: Store, statistics: Rc<RefCell<Counters>>) -> Self {
+        statistics.borrow_mut().begin();
         background_worker::reserve_sockets();
         let http = background_worker::without_signals(|| {
             HttpClient::start(gucs::allowed_hosts(), background_worker::with_own_locale)
@@ -175,6 +195,7 @@ impl Worker {
             locked: WaitingForLocks::default(),
             retry_at: None,
             is_extension_dropped: false,
+            statistics,
         }
     }
 
@@ -221,8 +242,32 @@ impl Worker {
 
     /// Says how it stands, for whoever looks from outside.
     pub fn report_to(&self, report: &Report) {
-        report.queue(self.queue.report());
+        let mut states: HashMap<Identity, ProviderState> = HashMap::new();
+        let mut queued = QueueReport::default();
+        for (provider, queue) in self.queue.reports() {
+            states.entry(provider).or_default().queue = queue;
+            queued = queued.and(queue);
+        }
+        for call in self.in_flight.values() {
+            states.entry(call.provider_id).or_default().in_flight += 1;
+        }
+        for (provider, used) in self.limits.provider_sends.used(clock()) {
+            states.entry(provider).or_default().limit_used = Some(used);
+        }
+        self.statistics.borrow_mut().stand(&states);
+        report.queue(queued);
+        report.calls(self.in_flight.len(), self.unrecorded.len() + self.locked.completed.len());
+        report.commits(self.store.committed_at());
         report.is_held_up(self.retry_at.is_some() || self.recovery.next_due().is_some());
+    }
+
+    /// So much more of a long chore is done; and, with `is_over`, all of it.
+    pub fn works_at(&self, chore: Chore, done: usize, is_over: bool) {
+        let Some(report) = worker_registry::report_of(self.database) else { return };
+        report.works_at(chore, done as u64);
+        if is_over {
+            report.is_done_with(chore);
+        }
     }
 
     /// Its requests wait until it is not: what an attempt before this worker left of it is not on record yet.

@@ -80,7 +80,9 @@ class Pgjdbc {
                 connection.createStatement().execute("SET LOCAL statement_timeout = '1s'");
                 return send(said[1], said[2], said[3], 30);
             case "listen":
-                listener.createStatement().execute("LISTEN otp_gateway");
+                var channel = listener.createStatement().executeQuery("SELECT otp_gateway.channel()");
+                channel.next();
+                listener.createStatement().execute("LISTEN " + channel.getString(1));
                 return "null";
             case "heard":
                 List<String> payloads = new ArrayList<>();

@@ -2,8 +2,10 @@
 
 import json
 import pathlib
+import re
 import subprocess
 import sys
+import textwrap
 import time
 
 import pytest
@@ -12,10 +14,11 @@ HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 sys.path.insert(0, str(ROOT / "tests/gateway"))
 
-from cluster import Cluster, as_server_user, free_port  # noqa: E402
+from cluster import PG_CONFIG, Cluster, as_server_user, free_port  # noqa: E402
 from simulator import Simulator  # noqa: E402
 
 PLACE = ROOT / "target/clients"
+LIBRARIES = pathlib.Path(subprocess.check_output([PG_CONFIG, "--pkglibdir"], text=True).strip())
 SCHEMA = """
 CREATE SCHEMA otp;
 CREATE EXTENSION otp_gateway SCHEMA otp;
@@ -33,6 +36,20 @@ CREATE TRIGGER send_code BEFORE INSERT OR UPDATE ON public.customer FOR EACH ROW
   EXECUTE FUNCTION otp_gateway.send_after_commit('sandbox', '{{"mobile": "phone"}}', 'verification_id');
 GRANT SELECT, INSERT, UPDATE ON public.customer TO app;
 """
+
+
+def shown(path, start, end):
+    """Of a part of a program, the lines between the marks."""
+    part = path.read_text()
+    part = part[part.index(start) :]
+    part = part[: part.index(end, len(start))]
+    mark = r"^ *(?:#|//|--) docs\n(.*?)^ *(?:#|//|--) end$"
+    return [textwrap.dedent(one).strip("\n") + "\n" for one in re.findall(mark, part, re.M | re.S)]
+
+
+def inside(name):
+    """What the page shows of a client that is a database."""
+    return "".join(shown(HERE / "inside.sql", f"-- {name}\n", "\n\n"))
 
 
 class Place:
@@ -75,6 +92,26 @@ class Place:
             self.answers(port)
         return self.bouncers[mode, size][0]
 
+    def pgpool(self):
+        """The port of a pgpool before the cluster."""
+        if "pgpool" not in self.bouncers:
+            port, directory = free_port(), self.cluster.dump()
+            at = {
+                "listen_addresses": "127.0.0.1", "port": port, "socket_dir": directory, "pcp_port": free_port(),
+                "pcp_socket_dir": directory, "wd_ipc_socket_dir": directory, "pid_file_name": directory / "pgpool.pid",
+                "logdir": directory, "backend_clustering_mode": "streaming_replication", "sr_check_period": 0,
+                "backend_hostname0": self.cluster.directory, "backend_port0": self.cluster.port, "num_init_children": 8,
+                # Of its own statistics and queries: it has no user for them here.
+                "failover_on_backend_error": "off", "check_temp_table": "none", "check_unlogged_table": "off",
+            }
+            configuration = directory / "pgpool.conf"
+            configuration.write_text("".join(f"{name} = '{value}'\n" for name, value in at.items()))
+            log = open(directory / "pgpool.log", "w")
+            command = [PLACE / "pgpool/usr/sbin/pgpool", "-n", "-f", configuration]
+            self.bouncers["pgpool"] = port, subprocess.Popen(as_server_user(command), stdout=log, stderr=log)
+            self.answers(port)
+        return self.bouncers["pgpool"][0]
+
     def answers(self, port):
         import psycopg2
 
@@ -83,7 +120,7 @@ class Place:
             try:
                 return psycopg2.connect(self.url(port)).close()
             except psycopg2.OperationalError:
-                assert time.monotonic() < end, (self.cluster.dump() / "*.log", "PgBouncer does not answer")
+                assert time.monotonic() < end, (self.cluster.dump() / "*.log", "the pooler does not answer")
                 time.sleep(0.02)
 
     def close(self):
@@ -93,13 +130,31 @@ class Place:
             process.wait()
 
 
+# In a Postgres that is not Debian's there is none.
+HAS_CRON = (LIBRARIES / "pg_cron.so").exists()
+CRON = {"shared_preload_libraries": "'otp_gateway,pg_cron'", "cron.use_background_workers": "on"}
+# A job runs at the full minute: from the start on, so that nobody waits for it.
+SCHEDULED = """
+CREATE EXTENSION pg_cron;
+GRANT USAGE ON SCHEMA cron TO app;
+GRANT SELECT ON cron.job_run_details TO app;
+"""
+
+
 @pytest.fixture(scope="session")
 def place():
-    cluster, simulator = Cluster({"listen_addresses": "'127.0.0.1'", "otp_gateway.notify": "on"}).create(), Simulator()
+    settings = {"listen_addresses": "'127.0.0.1'", "otp_gateway.notify": "on", "wal_level": "logical"}
+    # Users' servers have it: no error of ours is to have a stack in it.
+    environment = {"RUST_BACKTRACE": "1"}
+    cluster = Cluster(settings | (CRON if HAS_CRON else {}), environment=environment).create()
+    simulator = Simulator()
     try:
         cluster.start()
         with cluster.session() as admin, admin.cursor() as cursor:
-            cursor.execute(SCHEMA.format(url=simulator.url("ideamart")))
+            cursor.execute(SCHEMA.format(url=simulator.url("ideamart")) + (SCHEDULED if HAS_CRON else ""))
+        if HAS_CRON:
+            with cluster.session(user="app") as app, app.cursor() as cursor:
+                cursor.execute(inside("pg_cron"))
         place = Place(cluster, simulator)
         yield place
         place.close()

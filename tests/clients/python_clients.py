@@ -13,6 +13,7 @@ TIMEOUT = 1.0
 EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 ENQUEUE = "SELECT verification_id FROM otp.otp_enqueue('sandbox', %s)"
 WAIT = "SELECT outcome FROM otp_gateway.wait(%s::uuid, '20s')"
+CHANNEL = "SELECT otp_gateway.channel()"
 REFUSED = "SELECT * FROM otp.otp_send('sandbox', '{\"mobile\": 5}')"
 
 
@@ -73,8 +74,11 @@ class Psycopg:
             self.send(provider, mobile, key)
 
     def listen(self):
-        self.listener = self.connect()
-        self.listener.execute("LISTEN otp_gateway")
+        self.listener = listener = self.connect()
+        # docs
+        (channel,) = listener.execute("SELECT otp_gateway.channel()").fetchone()
+        listener.execute(f"LISTEN {channel}")
+        # end
 
     def heard(self, seconds):
         return [notification.payload for notification in self.listener.notifies(timeout=float(seconds), stop_after=1)]
@@ -209,7 +213,7 @@ class Psycopg2(Psycopg):
 
     def listen(self):
         self.listener = self.connect()
-        self.listener.cursor().execute("LISTEN otp_gateway")
+        self.listener.cursor().execute(f"LISTEN {self.one(CHANNEL, ())}")
 
     def heard(self, seconds):
         import select
@@ -279,7 +283,7 @@ class AsyncPsycopg:
         import psycopg
 
         self.listener = await psycopg.AsyncConnection.connect(self.dsn, autocommit=True)
-        await self.listener.execute("LISTEN otp_gateway")
+        await self.listener.execute(f"LISTEN {await self.one(CHANNEL, ())}")
 
     async def heard(self, seconds):
         return [one.payload async for one in self.listener.notifies(timeout=float(seconds), stop_after=1)]
@@ -357,8 +361,12 @@ class Asyncpg:
         import asyncpg
 
         self.notifications = asyncio.Queue()
-        self.listener = await asyncpg.connect(self.dsn)
-        await self.listener.add_listener("otp_gateway", lambda *heard: self.notifications.put_nowait(heard[-1]))
+        self.listener = listener = await asyncpg.connect(self.dsn)
+        notifications = self.notifications
+        # docs
+        channel = await listener.fetchval("SELECT otp_gateway.channel()")
+        await listener.add_listener(channel, lambda *heard: notifications.put_nowait(heard[-1]))
+        # end
 
     async def heard(self, seconds):
         return [await asyncio.wait_for(self.notifications.get(), float(seconds))]
@@ -439,7 +447,7 @@ class Sqlalchemy(Psycopg):
         # end
         self.mine, self.listener = mine, listener
         listener.autocommit = True
-        self.listener.execute("LISTEN otp_gateway")
+        self.listener.execute(f"LISTEN {listener.execute(CHANNEL).fetchone()[0]}")
 
     def saved(self, mobile):
         """The id that a mapped object has after it was created, changed, and given another phone."""
@@ -535,6 +543,29 @@ class Django(Psycopg):
         from django.db import connection
 
         connection.cursor().execute(REFUSED)
+
+    def saved(self, mobile):
+        """save() of a model that knows nothing of the trigger, and of an object that is older than its row."""
+        from django.db import models
+
+        class Customer(models.Model):
+            phone = models.TextField()
+            name = models.TextField(null=True)
+            verification_id = models.UUIDField(null=True)
+
+            class Meta:
+                app_label, db_table, managed = "clients", "customer", False
+
+        customer, ids = Customer.objects.create(phone=mobile), []
+        for name, phone in ((None, mobile), ("Nimal", mobile), ("Nimal", mobile[:-1] + "0")):
+            customer.name, customer.phone = name, phone
+            customer.save()
+            customer.refresh_from_db()
+            ids.append(str(customer.verification_id))
+        for old in (ids[0], None):
+            customer.verification_id = old
+            customer.save()
+        return [customer.pk, *ids]
 
     # Django has no way of its own: the server's.
     def late(self, provider, mobile, key):

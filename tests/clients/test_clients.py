@@ -11,43 +11,65 @@ import json
 import os
 import re
 import subprocess
-import textwrap
 import time
 
 import psycopg2
 import pytest
 
-from conftest import HERE, PASSED, PLACE, ROOT, Program, Refused
+from conftest import HERE, PASSED, PLACE, ROOT, Program, Refused, inside, shown
 from table import table
 
 PYTHON, NODE, JAVA = PLACE / "python/bin/python", "node", "java"
 JAR = "/usr/share/java/postgresql.jar"
 PAGE = ROOT / "docs/clients.md"
 EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
+ENQUEUED = "SELECT status FROM otp.otp_enqueue('vendor', jsonb_build_object('mobile', %s))"
+# No number, as somebody may type it.
+SPOILT, CODE = "o77I234567", "719283"
 RIGHT, WRONG = "000000", "123456"
 
 # As the page calls them, and what runs them.
 CLIENTS = {
     "psycopg 3": "psycopg", "psycopg 3, async": "psycopg-async", "psycopg 3, pipeline": "psycopg-pipeline",
     "psycopg_pool": "psycopg-pool", "psycopg2": "psycopg2", "asyncpg": "asyncpg", "SQLAlchemy 2": "sqlalchemy",
-    "Django": "django", "node-postgres": "node-postgres", "postgres.js": "postgres.js", "pgjdbc": "pgjdbc",
+    "Django": "django", "node-postgres": "node-postgres", "postgres.js": "postgres.js", "Sequelize": "sequelize",
+    "TypeORM": "typeorm", "Drizzle": "drizzle", "pgjdbc": "pgjdbc", "pgjdbc, simple": "pgjdbc-simple",
+    "pgjdbc, prepared": "pgjdbc-prepared", "pgjdbc, autosave": "pgjdbc-autosave",
+    "tokio-postgres": "rust", "PHP, PDO": "php", "Ruby, pg": "ruby",
     "PgBouncer, session": "session", "PgBouncer, transaction": "transaction", "PgBouncer, statement": "statement",
+    "pgpool": "pgpool",
 }
+NODES = ("node-postgres", "postgres.js", "sequelize", "typeorm", "drizzle")
+# The modes that change what is sent: the simple protocol; a statement that is prepared from its first use on, not its
+# fifth; a savepoint before each statement.
+PGJDBC = {
+    "pgjdbc": "", "pgjdbc-simple": "&preferQueryMode=simple", "pgjdbc-prepared": "&prepareThreshold=1",
+    "pgjdbc-autosave": "&autosave=always",
+}
+MAPPED = {"sqlalchemy": "01", "django": "11", "sequelize": "21", "typeorm": "31", "drizzle": "41"}
 MODES = ("session", "transaction", "statement")
 # Whose time-out tells the server's error nothing: the key is the way back.
 OWN_TIMEOUT = {"psycopg-async", "asyncpg", "node-postgres"}
 # The machine's, not pinned here.
-MACHINES = ("pgjdbc", *(name for name in CLIENTS if "PgBouncer" in name))
+MACHINES = [name for name in CLIENTS if re.match("pgjdbc|PHP|Ruby|PgBouncer|pgpool", name)]
 
 
 def command(client, place):
     if client in MODES:
         return PYTHON, HERE / "python_clients.py", "pgbouncer", place.url(place.bouncer(client))
-    if client in ("node-postgres", "postgres.js"):
+    if client in NODES:
         return NODE, HERE / "node_clients.js", client, place.url(), PLACE / "node"
-    if client == "pgjdbc":
-        url = f"jdbc:postgresql://127.0.0.1:{place.cluster.port}/postgres?user=app"
+    if client in PGJDBC:
+        url = f"jdbc:postgresql://127.0.0.1:{place.cluster.port}/postgres?user=app{PGJDBC[client]}"
         return JAVA, "-cp", JAR, HERE / "Pgjdbc.java", url
+    if client == "pgpool":
+        return PYTHON, HERE / "python_clients.py", "psycopg", place.url(place.pgpool())
+    if client == "rust":
+        return PLACE / "rust/debug/rust-client", place.url()
+    if client == "php":
+        return "php", HERE / "client.php", f"pgsql:host=127.0.0.1;port={place.cluster.port};dbname=postgres;user=app"
+    if client == "ruby":
+        return "ruby", HERE / "client.rb", place.url()
     return PYTHON, HERE / "python_clients.py", client, place.url()
 
 
@@ -68,6 +90,8 @@ def test_client(name, place):
 
 
 def version(name, place, program):
+    if name == "pgpool":
+        return subprocess.run([PLACE / "pgpool/usr/sbin/pgpool", "--version"], text=True, stderr=subprocess.PIPE).stderr.split()[2]
     if "PgBouncer" in name:
         return re.search(r"PgBouncer (\S+)", subprocess.check_output(["/usr/sbin/pgbouncer", "--version"], text=True))[1]
     return program("version")
@@ -84,12 +108,19 @@ def play(client, place, program):
         assert program("rolled_back", verification_id, WRONG) == "invalid_code"
         assert program("verify", verification_id, WRONG) == ["invalid_code", 2]
         after_commit(place, program)
-    assert program("verify", verification_id, RIGHT) == ["approved", 0]
+        # Nor does it take an approval back: whoever asks for the proof, as a retry does, has it.
+        assert program("rolled_back", verification_id, RIGHT) == "approved"
+        assert program("verify", verification_id, RIGHT)[0] == "already_used"
+    else:
+        # As it was typed.
+        assert program("verify", verification_id, " 000-000 ") == ["approved", 0]
+    assert place.rows("SELECT status FROM otp_gateway.verification WHERE id = %s", (verification_id,)) == [("approved",)]
     return [
         "counts" if transactions else "no transactions",
         "sent" if transactions else "no transactions",
         cancelled(client, place, program),
         refused(program),
+        keeps(program),
         listens(client, place, program),
         ", ".join(kinds),
     ]
@@ -157,6 +188,9 @@ def given_up(place, program, operation, detail):
             program(operation, "vendor", mobile, mobile)
         # It had left.
         place.simulator.held(1)
+        # And what is queued at the same provider does not wait for it.
+        place.rows(ENQUEUED, (other := place.number(),))
+        assert place.rows("SELECT outcome FROM otp_gateway.wait((SELECT id FROM otp_gateway.find('vendor', %s)))", (other,)) == [("sent",)]
     finally:
         place.simulator.release()
     found = refusal.value.found
@@ -165,7 +199,8 @@ def given_up(place, program, operation, detail):
     assert place.simulator.count("ideamart", "send", mobile) == 1
     if detail:
         assert found["sqlstate"] == "57014" and row["verification_id"][1] in found["detail"], found
-        assert row["attempt_id"][1] in found["detail"]
+        # A line, and no stack, also where RUST_BACKTRACE is set.
+        assert row["attempt_id"][1] in found["detail"] and "\n" not in found["detail"]
     else:
         assert found["sqlstate"] is None, found
     assert program("verify", row["verification_id"][1], place.simulator.code("ideamart", mobile)) == ["approved", 0]
@@ -177,6 +212,18 @@ def refused(program):
     found = refusal.value.found
     assert found["sqlstate"] == "22023" and "mobile" in found["message"] and found["hint"], found
     return f"`{found['class']}`"
+
+
+def keeps(program):
+    """What is printed of its exception has of the values: of ours there is nothing in it, but some put them there."""
+    with pytest.raises(Refused) as number:
+        program("send", "vendor", SPOILT, "a key")
+    with pytest.raises(Refused) as code:
+        program("verify", "01900000-0000-7000-8000-000000000000", CODE)
+    found = [refusal.value.found for refusal in (number, code)]
+    assert [one["sqlstate"] for one in found] == ["22023", "42704"]
+    shown = [value in one.get("printed", one["message"]) for value, one in zip((SPOILT, CODE), found, strict=True)]
+    return "shown" if any(shown) else "kept out"
 
 
 def listens(client, place, program):
@@ -192,12 +239,13 @@ def listens(client, place, program):
     return "heard"
 
 
-def test_mapped(place):
-    """SQLAlchemy's mapped class, as the page has it: another column changes nothing, another phone has a code of its own,
-    and what the object has is what the row has."""
-    program = Program(*command("sqlalchemy", place))
+@pytest.mark.parametrize("client", MAPPED)
+def test_mapped(client, place):
+    """An object that is saved whole: another column changes nothing, another phone has a code of its own, an object that is
+    older than its row, or knows of no verification, takes none away, and what it has read is what the row has."""
+    program = Program(*command(client, place))
     try:
-        pk, created, named, moved = program("saved", "0772000001")
+        pk, created, named, moved = program("saved", f"07720000{MAPPED[client]}")
     finally:
         program.close()
     assert created == named != moved and "None" not in (created, moved)
@@ -205,6 +253,41 @@ def test_mapped(place):
     for verification_id in (created, moved):
         wait = "SELECT outcome FROM otp_gateway.wait(%s)"
         assert place.rows(wait, (verification_id,)) == [("sent",)]
+
+
+def test_nothing_of_theirs_is_in_the_log(place):
+    """Of all clients in this run, also those that write values into their statements, and of all their errors."""
+    log = place.cluster.log()
+    assert re.findall(rf"077\d{{7}}|{SPOILT}|{CODE}", log) == []
+    # The errors are.
+    assert "canceling statement due to statement timeout" in log
+
+
+SLIPS = {
+    "JSON.stringify in postgres.js, which encodes it once more": (
+        "otp.otp_send('sandbox', %s)", json.dumps(json.dumps({"mobile": "0771234567"})), "a JSON string that holds an object: encode it once"
+    ),
+    "an id that is None, undefined or null": ("otp.otp_verify(%s, '1')", None, "verification_id (or provider) is null"),
+    "an id with a lost digit": ("otp.otp_verify(%s, '1')", "01900000-0000-7000-8000-00000000000", "verification_id is not a uuid"),
+    "no id to wait for": ("otp_gateway.wait(%s)", None, "verification_id is null"),
+}
+
+
+@pytest.mark.parametrize("slip", SLIPS)
+def test_slips(slip, place):
+    """The message names what is wrong, in the words of the call."""
+    call, value, words = SLIPS[slip]
+    with pytest.raises(psycopg2.errors.InvalidParameterValue) as refusal:
+        place.rows(f"SELECT {call}", (value,))
+    assert words in str(refusal.value) and refusal.value.diag.message_hint
+
+
+def test_views_have_types_that_every_tool_knows(place):
+    """No domains, which ORMs reflect as what they do not know."""
+    columns = "SELECT data_type, domain_name FROM information_schema.columns WHERE table_schema = 'otp_gateway' AND column_name = %s"
+    for name in ("status", "operation", "outcome"):
+        found = place.rows(columns, (name,))
+        assert found and set(found) == {("text", None)}, name
 
 
 def test_asyncpg_without_the_cast(place):
@@ -263,12 +346,7 @@ def at_once(url, statement, numbers):
 
 
 def snippets(path, start, end):
-    """Of a part of a program, the lines between the marks."""
-    part = path.read_text()
-    part = part[part.index(start) :]
-    part = part[: part.index(end, len(start))]
-    mark = r"^ *(?:#|//) docs\n(.*?)^ *(?:#|//) end$"
-    return "\n".join(textwrap.dedent(one).strip("\n") for one in re.findall(mark, part, re.M | re.S)) + "\n"
+    return "".join(shown(path, start, end))
 
 
 def python(name):
@@ -284,8 +362,13 @@ SHOWN = {
     "psycopg 3, pipeline": python("PsycopgPipeline("), "psycopg_pool": python("PsycopgPool("),
     "psycopg2": python("Psycopg2("), "asyncpg": python("Asyncpg:"), "SQLAlchemy 2": python("Sqlalchemy("),
     "Django": python("Django("), "node-postgres": node("NodePostgres"), "postgres.js": node("PostgresJs"),
+    "Sequelize": node("Sequelize"), "TypeORM": node("TypeOrm"), "Drizzle": node("Drizzle"),
     "pgjdbc": ("java", snippets(HERE / "Pgjdbc.java", "class Pgjdbc", "\n}\n")),
+    "tokio-postgres": ("rust", snippets(HERE / "rust/src/main.rs", "struct Program", "#[tokio::main")),
+    "PHP, PDO": ("php", snippets(HERE / "client.php", "class Client", "$client =")),
+    "Ruby, pg": ("ruby", snippets(HERE / "client.rb", "class Client", "client =")),
     "PgBouncer": python("PsycopgBehindPgbouncer("),
+    **{name: ("plpgsql", inside(name)) for name in ("pg_cron", "postgres_fdw", "dblink", "logical replication")},
 }
 
 

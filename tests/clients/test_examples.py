@@ -1,5 +1,6 @@
 """Promise: each folder of examples is an application that works: what its README has one type, in a database that has the
-extension and the sandbox, passes its own tests, as often as one likes to make the database anew."""
+extension and the sandbox, passes its own tests, as often as one likes to make the database anew; it is small, and its community's formatter finds
+nothing to do."""
 
 import re
 import shutil
@@ -15,6 +16,12 @@ SCHEMA = """
 CREATE SCHEMA otp;
 CREATE EXTENSION otp_gateway SCHEMA otp;
 CREATE SERVER sandbox FOREIGN DATA WRAPPER otp_sandbox;
+"""
+VENDOR = """
+CREATE SERVER vendor FOREIGN DATA WRAPPER otp_ideamart
+  OPTIONS (base_url '{url}', allow_plain_http 'true', resend_after '0s', timeout '60s');
+CREATE USER MAPPING FOR PUBLIC SERVER vendor OPTIONS (application_id 'APP_001100', password 'secret');
+GRANT USAGE ON FOREIGN SERVER vendor TO registration_app;
 """
 
 
@@ -84,11 +91,74 @@ def test_node(place, tmp_path):
     assert run.returncode == 0 and re.search(r"^(?:#|ℹ) pass 5$", run.stdout, re.M), run.stdout + run.stderr
 
 
-@pytest.mark.parametrize("example", (*EXAMPLES, "fastapi", "node"))
+def test_django(cluster):
+    with cluster.session() as admin, admin.cursor() as cursor:
+        cursor.execute("CREATE DATABASE template_otp IS_TEMPLATE true")
+        cursor.execute("CREATE ROLE shop LOGIN CREATEDB")
+    with cluster.session("template_otp") as admin, admin.cursor() as cursor:
+        cursor.execute(SCHEMA + "GRANT USAGE ON SCHEMA otp TO shop; GRANT USAGE ON FOREIGN SERVER sandbox TO shop")
+    at = {"PGHOST": str(cluster.directory), "PGPORT": str(cluster.port), "PGUSER": "shop", "PGDATABASE": "postgres"}
+    for what in (["makemigrations", "--check"], ["test"]):
+        run = subprocess.run(
+            [PLACE / "django/bin/python", "manage.py", *what],
+            cwd=ROOT / "examples/django",
+            env={"PATH": "/usr/bin:/bin", "PYTHONDONTWRITEBYTECODE": "1", **at},
+            text=True,
+            capture_output=True,
+        )
+        assert run.returncode == 0, run.stdout + run.stderr
+    assert re.search(r"^Ran 1[0-9] tests.*\n\nOK$", run.stderr, re.M), run.stderr
+
+
+def test_spring(place, tmp_path):
+    with place.cluster.database(extension=False) as database, place.cluster.session(database) as admin:
+        tables = (ROOT / "examples/sign_up.sql").read_text().replace("BEGIN;", "", 1).replace("COMMIT;", "")
+        admin.cursor().execute(SCHEMA + tables + VENDOR.format(url=place.simulator.url("ideamart")))
+        at = {"JDBC_URL": f"jdbc:postgresql://127.0.0.1:{place.cluster.port}/{database}?user=registration_app"}
+
+        def run(*words, **how):
+            return subprocess.run(
+                ["./run.sh", tmp_path, *words],
+                cwd=ROOT / "examples/spring",
+                env={"PATH": "/usr/bin:/bin", "SIMULATOR": place.simulator.at["control"], **at},
+                text=True,
+                capture_output=True,
+                **how,
+            )
+
+        tested = run("org.junit.runner.JUnitCore", "signup.SignUpTest")
+        assert tested.returncode == 0 and re.search(r"^OK \(9 tests\)$", tested.stdout, re.M), tested.stdout + tested.stderr
+        typed = run("signup.Application", place.number(), input="123456\n000000\n")
+        assert typed.stdout == "sent\nThe code: invalid_code\nThe code: approved\n", typed.stderr
+
+
+@pytest.mark.parametrize("example", (*EXAMPLES, "fastapi", "node", "django", "spring"))
 def test_size(example):
     """A README of a screen, and at most 150 lines of its own code."""
     folder = ROOT / "examples" / example
     assert len((folder / "README.md").read_text().splitlines()) <= 40
-    paths = [path for path in folder.iterdir() if path.suffix in (".sql", ".py", ".js") and "test" not in path.name]
+    paths = [path for path in folder.rglob("*") if path.suffix in (".sql", ".py", ".js", ".java", ".sh") and "est" not in str(path.relative_to(folder))]
+    # What makemigrations writes is nobody's own.
+    paths = [path for path in paths if path.name != "0001_initial.py"]
     code = [line.strip() for path in paths for line in path.read_text().splitlines()]
-    assert len([line for line in code if line and not line.startswith(("--", "#", "//"))]) <= 150
+    assert len([line for line in code if line and not line.startswith(("--", "#", "//", "/**", "import java", "import org", "import com"))]) <= 150
+
+
+RUFF = [PLACE / "django/bin/ruff", "format", "--check", "--no-cache"]
+PRETTIER = [PLACE / "node/node_modules/.bin/prettier", "--check"]
+# The newest that runs on Debian 12's Java.
+GOOGLE = ["java", "-jar", PLACE / "node/node_modules/google-java-format/lib/google-java-format-1.25.2-all-deps.jar"]
+FORMATTERS = {
+    "python": (RUFF, ["*.py", "fastapi", "django"]),
+    "node": (PRETTIER, ["node/*.js", "node/index.html", "node/package.json"]),
+    "java": ([*GOOGLE, "--dry-run", "--set-exit-if-changed"], ["spring/src/*/java/*/*.java"]),
+}
+
+
+@pytest.mark.parametrize("formatter, patterns", FORMATTERS.values(), ids=FORMATTERS)
+def test_format(formatter, patterns):
+    """There is none for SQL that people agree on."""
+    paths = [path for pattern in patterns for path in sorted((ROOT / "examples").glob(pattern))]
+    assert len(paths) >= len(patterns)
+    run = subprocess.run([*formatter, *paths], cwd=ROOT / "examples", text=True, capture_output=True)
+    assert run.returncode == 0, run.stdout + run.stderr

@@ -337,7 +337,7 @@ def test_a_call_under_way_ends_as_it_began(gateway, simulator):
 def test_a_reload_of_something_else_keeps_connections(gateway, simulator):
     allow(gateway, "127.0.0.1")
     assert called(gateway, simulator) is None
-    gateway.execute("LISTEN otp_gateway")
+    gateway.execute(f"LISTEN {gateway.execute('SELECT otp_gateway.channel()')[0][0]}")
     gateway.execute("ALTER SYSTEM SET otp_gateway.notify = on")
     try:
         gateway.execute("SELECT pg_reload_conf()")

@@ -236,15 +236,24 @@ def test_connect_hides_from_the_log(insiders, cluster):
 
 
 def test_connect_listens_and_notifies(insiders, preparing):
-    """R19: everybody hears, everybody says what they like: a hint, and no fact. The record is as it was."""
+    """R19: who may connect hears nothing of others': their channels' names are told to nobody, and what they say on a
+    channel of any name is a hint, and no fact. The record is as it was."""
     insiders = Insiders(preparing)
     try:
         nobody = insiders.role("nobody")
-        insiders.execute("LISTEN otp_gateway", session=nobody)
+        [(channel,)] = insiders.execute("SELECT otp_gateway.channel()")
+        for name in ("otp_gateway", "otp_gateway_" + "0" * 32, insiders.execute("SELECT otp_gateway.channel()", session=nobody)[0][0]):
+            insiders.execute(f"LISTEN {name}", session=nobody)
+        assert insiders.state("SELECT otp_gateway.channel('postgres')", nobody) == "42501"
+        owner = preparing.connect()
+        insiders.execute(f"LISTEN {channel}", session=owner)
         id = preparing.send()["verification_id"]
-        until(lambda: nobody.poll() or any(str(id) in notify.payload for notify in nobody.notifies), "the notification")
-        insiders.execute(f"""NOTIFY otp_gateway, '{{"id": "{id}", "status": "approved"}}'""", session=nobody)
+        until(lambda: owner.poll() or any(str(id) in notify.payload for notify in owner.notifies), "the notification")
+        insiders.execute(f"NOTIFY otp_gateway, '{{\"id\": \"{id}\", \"status\": \"approved\"}}'", session=nobody)
+        until(lambda: nobody.poll() or nobody.notifies, "their own")
+        assert [notify.channel for notify in nobody.notifies] == ["otp_gateway"]
         assert preparing.verification(id)["status"] == "pending"
+        owner.close()
     finally:
         insiders.close()
 

@@ -31,7 +31,7 @@ from simulator import VENDORS
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 # Other languages are not SQL, and are not played.
-LANGUAGES = {"sql", "text", "sh", "ini", "json", "python", "javascript", "java", "rust", "log"}
+LANGUAGES = {"sql", "text", "sh", "ini", "json", "python", "javascript", "java", "rust", "php", "ruby", "plpgsql", "log", "yaml"}
 FENCE = re.compile(r"^```(\S*)\n(.*?)^```$", re.M | re.S)
 NEEDS = re.compile(r"^\*\*You need:\*\*(.*?)\n\n", re.M | re.S)
 LINK = re.compile(r"\]\(([^()#\s]*)#([\w-]+)\)")

@@ -5,6 +5,7 @@ change of a verification's status is announced, in order, with no more than id, 
 import contextlib
 import json
 import os
+import re
 import select
 import signal
 import time
@@ -26,11 +27,13 @@ def gateway(quick_gateway):
 
 
 class Listener:
-    """A session that listens to what the gateway announces in its database."""
+    """A session that listens to what the gateway announces, in its database, of what its role began, or that one."""
 
-    def __init__(self, gateway):
-        self.session = gateway.connect()
-        gateway.execute("LISTEN otp_gateway", session=self.session)
+    def __init__(self, gateway, role=None, **who):
+        self.session = gateway.connect(**who)
+        asked = "SELECT otp_gateway.channel(coalesce(%s, current_user))"
+        [(self.channel,)] = gateway.execute(asked, (role,), self.session)
+        gateway.execute(f"LISTEN {self.channel}", session=self.session)
 
     def __enter__(self):
         return self
@@ -57,7 +60,7 @@ class Listener:
 
     def all(self, gateway):
         """What was announced up to now, by verification."""
-        gateway.execute("NOTIFY otp_gateway, 'the end'")
+        gateway.execute(f"NOTIFY {self.channel}, 'the end'")
         heard = []
         while "the end" not in heard:
             heard = self.payloads(len(heard) + 1)
@@ -520,7 +523,7 @@ def test_off_by_default(gateway):
     with Listener(gateway) as listener:
         gateway.wait(gateway.enqueue()["verification_id"])
         gateway.send()
-        gateway.execute("NOTIFY otp_gateway, 'by somebody else'")
+        gateway.execute(f"NOTIFY {listener.channel}, 'by somebody else'")
         assert listener.payloads(1) == ["by somebody else"]
 
 
@@ -612,9 +615,90 @@ def test_what_leaves_the_queue_unsent_is_announced(gateway, simulator, announced
 def test_a_listener_elsewhere_hears_of_its_own_database_alone(cluster, gateway, announced, simulator):
     with cluster.database() as name, Gateway(cluster, name, simulator) as other, Listener(other) as theirs:
         gateway.wait(gateway.enqueue()["verification_id"])
-        other.execute("NOTIFY otp_gateway, 'last'")
+        other.execute(f"NOTIFY {theirs.channel}, 'last'")
         assert theirs.payloads(1) == ["last"]
         announced.hear(3)
+
+
+@pytest.fixture
+def neighbours(gateway):
+    """Two applications that share a database, and a role that is a member of the first without its rights."""
+    shop, bank, heir, guest = names = [f"{name}_{os.urandom(3).hex()}" for name in ("shop", "bank", "heir", "guest")]
+    gateway.execute(f"CREATE ROLE {shop} LOGIN; CREATE ROLE {bank} LOGIN; CREATE ROLE {heir} LOGIN IN ROLE {shop}")
+    gateway.execute(f"CREATE ROLE {guest} LOGIN NOINHERIT IN ROLE {shop}")
+    gateway.execute(f"GRANT USAGE ON FOREIGN SERVER ideamart TO {shop}, {bank}")
+    try:
+        yield names
+    finally:
+        for name in names[::-1]:
+            gateway.execute(f"DROP OWNED BY {name}; DROP ROLE {name}")
+
+
+def sent_by(gateway, role):
+    with gateway.cluster.session(gateway.database, user=role) as session:
+        id = gateway.enqueue(session=session)["verification_id"]
+        assert gateway.wait(id, session=session)["outcome"] == "sent"
+        return str(id)
+
+
+def test_each_role_hears_of_its_own_alone(gateway, announced, neighbours):
+    """Of what it began, and who has its rights may listen there, too; nobody hears of a neighbour's."""
+    shop, bank, heir, _ = neighbours
+    with (
+        Listener(gateway, user=shop) as at_shop, Listener(gateway, user=bank) as at_bank,
+        Listener(gateway, shop, user=heir) as at_heir, Listener(gateway, shop) as superuser, Listener(gateway, user=heir) as of_heir,
+    ):
+        assert len({at_shop.channel, at_bank.channel, of_heir.channel, announced.channel}) == 4
+        assert at_shop.channel == at_heir.channel == superuser.channel
+        ids = [sent_by(gateway, role) for role in (shop, bank)]
+        for listener, id in zip((at_shop, at_bank, at_heir, superuser), (ids[0], ids[1], ids[0], ids[0]), strict=True):
+            assert [(one["id"], one["status"]) for one in listener.hear(3)] == [(id, s) for s in ("queued", "sending", "pending")]
+        mine = str(gateway.send()["verification_id"])
+        for listener in (at_shop, at_bank, at_heir, of_heir, announced):
+            heard = listener.all(gateway)
+            wanted = {announced: {mine}, at_bank: {ids[1]}, of_heir: set()}.get(listener, {ids[0]})
+            assert set(heard) == wanted
+
+
+def test_what_a_superuser_begins_for_a_role_is_that_roles(gateway, announced, neighbours):
+    """SET ROLE, and a SECURITY DEFINER function: the role that is in force."""
+    shop, bank, *_ = neighbours
+    with Listener(gateway, user=shop) as listener, gateway.cluster.session(gateway.database) as session:
+        gateway.execute(f"SET ROLE {shop}", session=session)
+        assert gateway.execute("SELECT otp_gateway.channel()", session=session) == [(listener.channel,)]
+        id = str(gateway.send(session=session)["verification_id"])
+        assert listener.statuses(id, 2) == ["sending", "pending"]
+        # And who becomes another role does not become its listener.
+        gateway.execute(f"SET ROLE {bank}", session=session)
+        assert gateway.execute("SELECT otp_gateway.channel()", session=session) != [(listener.channel,)]
+
+
+def test_nobody_is_told_of_a_neighbours_channel(gateway, neighbours):
+    shop, bank, _, guest = neighbours
+    for role in (bank, guest):
+        with gateway.cluster.session(gateway.database, user=role) as session:
+            with pytest.raises(psycopg2.errors.InsufficientPrivilege, match="you may not listen to what"):
+                gateway.execute("SELECT otp_gateway.channel(%s)", (shop,), session)
+    with pytest.raises(psycopg2.errors.UndefinedObject, match="role nobody_of_that_name does not exist"):
+        gateway.execute("SELECT otp_gateway.channel('nobody_of_that_name')")
+    with pytest.raises(psycopg2.errors.InvalidParameterValue):
+        gateway.execute("SELECT otp_gateway.channel(NULL)")
+    # No more than a name that every client takes, and cannot be guessed.
+    assert re.fullmatch("otp_gateway_[0-9a-f]{32}", gateway.execute("SELECT otp_gateway.channel()")[0][0])
+
+
+def test_a_role_of_a_name_that_was_is_another(gateway, announced):
+    """Who takes a dropped role's name does not hear what is announced to the one before."""
+    name = f"temp_{os.urandom(3).hex()}"
+    gateway.execute(f"CREATE ROLE {name} LOGIN")
+    before = Listener(gateway, name).channel
+    gateway.execute(f"ALTER ROLE {name} RENAME TO {name}_renamed")
+    with Listener(gateway, f"{name}_renamed") as renamed:
+        assert renamed.channel == before
+    gateway.execute(f"DROP ROLE {name}_renamed; CREATE ROLE {name} LOGIN")
+    with Listener(gateway, name) as another:
+        assert another.channel != before
+    gateway.execute(f"DROP ROLE {name}")
 
 
 def test_with_a_dead_provider_every_try_is_announced(gateway, announced):

@@ -15,9 +15,6 @@ from conftest import FLOWS, RUN, Running, until
 from test_limits import pass_time
 from vendors import TABLE
 
-# How each vendor names the flow whose code is checked; `number`: the recipient himself, and any number of flows.
-BY_REFERENCE = ("ideamart", "relid", "paytm", "twilio")
-
 
 @pytest.fixture
 def gateway(quick_gateway):
@@ -83,9 +80,8 @@ class Guesses:
         return self.gateway.verify_at(provider or self.vendor, next(self.codes), session, **payload)
 
 
-WAYS = [(vendor, "id") for vendor in FLOWS] + [(vendor, "reference") for vendor in BY_REFERENCE] + [
-    (vendor, "number") for vendor in ("hyperverge", "msg91", "twilio")
-]
+# How the flow is named whose code is checked; `number`: the recipient himself, and any number of flows.
+WAYS = [(vendor, how) for vendor in FLOWS for how in ("id", *TABLE[vendor].found_by)]
 
 
 @pytest.mark.parametrize("vendor, how", WAYS, ids=[" by ".join(way) for way in WAYS])

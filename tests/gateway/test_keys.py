@@ -483,6 +483,35 @@ def test_an_old_key_may_be_taken_out(gateway, simulator):
     assert gateway.execute("SELECT id FROM otp_gateway.find('hyperverge', %s)", (to,)) == []
 
 
+def test_a_listener_hears_on(gateway):
+    """By the name that it asked for before the change, as long as the key is in the file; by the new one from then on."""
+    gateway.execute("ALTER SYSTEM SET otp_gateway.notify = on")
+    gateway.execute("SELECT pg_reload_conf()")
+    sessions, channels = [], []
+    for rotated in (False, True):
+        if rotated:
+            rotate(gateway)
+        [(channel,)] = gateway.execute("SELECT otp_gateway.channel()")
+        session = gateway.connect()
+        gateway.execute(f"LISTEN {channel}", session=session)
+        sessions, channels = [*sessions, session], [*channels, channel]
+    assert channels[0] != channels[1]
+
+    def hears(session, id):
+        return until(lambda: session.poll() or [one.channel for one in session.notifies if str(id) in one.payload], "it hears")
+
+    id = until(lambda: gateway.execute("SHOW otp_gateway.notify") == [("on",)] and gateway.send()["verification_id"], "it is on")
+    assert [set(hears(session, id)) for session in sessions] == [{channels[0]}, {channels[1]}]
+    path = key_file(gateway.cluster)
+    write(path, path.read_text().splitlines()[0] + "\n")
+    id = gateway.send()["verification_id"]
+    hears(sessions[1], id)
+    sessions[0].poll()
+    assert not any(str(id) in one.payload for one in sessions[0].notifies)
+    for session in sessions:
+        session.close()
+
+
 def test_two_at_once_are_two_keys(gateway):
     before = key_file(gateway.cluster).read_text().splitlines()
     sessions = [gateway.connect() for _ in range(8)]

@@ -571,7 +571,7 @@ def test_an_idle_worker_leaves_and_comes_back(own_cluster, simulator):
     until(lambda: worker_of(gateway) is None, "it leaves")
     # for a commit that enqueues,
     queued = gateway.enqueue()["verification_id"]
-    assert gateway.wait(queued["verification_id"])["outcome"] == "sent"
+    assert gateway.wait(queued)["outcome"] == "sent"
     # and it stays while a call is under way.
     simulator.fault("hold", operation="send", times=1)
     call = Running(gateway.connect(), SEND, payload(gateway))

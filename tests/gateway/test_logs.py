@@ -534,6 +534,7 @@ SWAPPED = [
     "SELECT otp_gateway.forget('<number>', 'sandbox')", "SELECT otp_gateway.forget('sandbox', '<word>')", "SELECT otp_gateway_internal.recipient_verifications('<code>', '<number>')",
     "SELECT otp_gateway.is_approved('<code>', '<number>')", "SELECT otp_gateway.is_approved('<id>', '<code>', '<number> parsecs')",
     "SELECT otp_gateway.is_approved('<id>', '<number>', NULL)", "SELECT otp_gateway.send_again('<number>')",
+    "SELECT otp_gateway.channel('<number>')", "SELECT otp_gateway.channel('<word>')",
     "SELECT otp_gateway.purge('-<number> s')", "DO $$ BEGIN PERFORM otp_send('<word>', '{}'); EXCEPTION WHEN undefined_object THEN RAISE; END $$",
 ]
 
@@ -547,7 +548,7 @@ def test_swapped_arguments(place, hidden, session, statement):
     if "does not exist" in message:
         # The client has the name that it gave.
         assert any(value in message for value in (hidden.number, hidden.code, hidden.word)), message
-        assert 'provider "%s" does not exist' in log.text
+        assert re.search('(?:provider|role) "%s" does not exist', log.text)
 
 
 def test_every_function_is_known_by_its_name(place, gateway, session):

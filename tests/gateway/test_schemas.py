@@ -21,7 +21,8 @@ SQUATTED = "there is a schema otp_gateway_internal already"
 VIEWS = {"verification", "attempt", "recent", "provider", "payload_field"}
 TYPES = {"result", "event", "finding"}
 FUNCTIONS = {
-    "wait(uuid,interval)", "send_after_commit()", "send_again(uuid)", "is_approved(uuid,text,interval)", "find(text,text)",
+    "wait(uuid,interval)", "channel(text)", "send_after_commit()", "send_again(uuid)", "is_approved(uuid,text,interval)",
+    "find(text,text)",
     "find(text)", "history(text,timestamp with time zone,timestamp with time zone)", '"check"(text)', "version()",
     "try(text,text,jsonb,integer,text)", "health()", "id_at(timestamp with time zone)",
     "purge(interval)", "forget(text,text)", "rotate_key()",

@@ -14,8 +14,8 @@ from cluster import PG_CONFIG, Cluster
 from conftest import Gateway
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-# The schema of the tables before 0.6.0.
-OLD = "otp_gateway"
+
+STATISTICS = ["attempt", "latency", "provider", "worker", "hourly"]
 
 # Everything that belongs to the extension, as the catalog describes it.
 SURFACE = """
@@ -61,7 +61,10 @@ def outdated(cluster, simulator, request):
     with cluster.database(extension=False) as name, Gateway(cluster, name, simulator) as gateway:
         gateway.execute(f"CREATE EXTENSION otp_gateway VERSION '{request.param}'")
         gateway.version = request.param
-        gateway.table = "verification" if request.param < "0.3.0" else "verification_record"
+        table = "verification" if request.param < "0.3.0" else "verification_record"
+        # The schema of the tables.
+        gateway.internal = "otp_gateway" if request.param < "0.6.0" else "otp_gateway_internal"
+        gateway.table = f"{gateway.internal}.{table}"
         yield gateway
 
 
@@ -191,11 +194,11 @@ def put_one_on_record(outdated):
     if outdated.version >= "0.4.0":
         columns, values = ", provider_id, role_id", ", 4711, 4712"
         outdated.execute(
-            f"INSERT INTO {OLD}.identity (id, kind, object, home, name, vendor) "
+            f"INSERT INTO {outdated.internal}.identity (id, kind, object, home, name, vendor) "
             "VALUES (4711, 'server', 1, 1, 'ideamart', 'ideamart'), (4712, 'role', 1, 1, 'postgres', NULL)"
         )
     outdated.execute(
-        f"INSERT INTO {OLD}.{outdated.table} (id, provider, vendor, status, created_by, created_at, send_count, check_count, "
+        f"INSERT INTO {outdated.table} (id, provider, vendor, status, created_by, created_at, send_count, check_count, "
         f"max_checks{columns}) VALUES ('01a200f7-5a48-7047-9b45-35f21e75f89a', 'ideamart', 'ideamart', 'approved', 'postgres', now(), "
         f"1, 1, 3{values})"
     )
@@ -273,7 +276,7 @@ def test_rights_stay_as_they_are(cluster, simulator):
         assert not any(object == "otp_send(text,jsonb,text)" and "unknown" in grantee for object, grantee, *_ in after)
         # Of what is new, the views are for everybody to read.
         new = {row[:3] for row in after if row[0] not in known and row[1] != "postgres"}
-        assert new == {(view, "unknown (OID=0)", "SELECT") for view in ("payload_field", "ranges", "recent")}
+        assert new == {(view, "unknown (OID=0)", "SELECT") for view in ("payload_field", "ranges", "recent", *(f"stat_{what}" for what in STATISTICS))}
         gateway.execute(f"DROP OWNED BY {given}, {by_default}; ALTER DEFAULT PRIVILEGES REVOKE ALL ON TABLES FROM PUBLIC")
     cluster.witness.cursor().execute(f"DROP ROLE {given}, {by_default}")
 
@@ -396,6 +399,9 @@ def test_prepared_statements_across_the_upgrade(outdated, simulator):
         else:
             assert outdated.row(f"EXECUTE {name} (%s)", (body % number,))["outcome"] == "sent", name
     sent = simulator.count("ideamart", "send")
+    if outdated.version >= "0.6.0":
+        # Its row is the same since.
+        return
     with pytest.raises(psycopg2.errors.FeatureNotSupported, match="cached plan must not change result type"):
         outdated.execute("EXECUTE whole (%s)", (body % 9,))
     assert simulator.count("ideamart", "send") == sent

@@ -41,10 +41,10 @@ HEADERS = {
 }
 
 
-def last(simulator, vendor, operation, path, body, query="", **headers):
+def last(simulator, vendor, operation, path, body, query="", method="POST", **headers):
     """The latest request of that kind is exactly this one, and the vendor has nothing to complain of."""
     entry = simulator.log(vendor, operation)[-1]
-    assert (entry["method"], entry["path"], entry["query"]) == ("POST", f"/{vendor}{path}", query)
+    assert (entry["method"], entry["path"], entry["query"]) == (method, f"/{vendor}{path}", query)
     wanted = {**HEADERS[vendor], **headers}
     got = {name: value for name, value in entry["headers"].items() if name in wanted or name not in OF_HTTP}
     assert got == wanted

@@ -25,6 +25,12 @@ class Vendor:
     # A recipient: how many digits come after what.
     number: str
     credentials: tuple
+    # By what otp_verify(provider, ...) finds a flow that was begun elsewhere: "reference", "number"; none: by the id alone.
+    found_by: tuple
+    # Of how many digits a code is at most, where its page says that it is of digits alone: what has a letter is then none.
+    digits: int | None
+    # The fields that no send does without.
+    required: tuple
     # What a person types for the same recipient; {} is all of it, {national} what comes after a zero.
     spellings: tuple
     # Its answers: vendor_code of a send; whole ones to a send that went well, and to a wrong code.
@@ -82,6 +88,9 @@ TABLE = {
         verify={"name": "Asha Rao", "lat_long": "20.29,85.82", "public_ip": "203.0.113.7"},
         number="98{:08d}",
         credentials=("client_id", "client_secret"),
+        found_by=(),
+        digits=None,
+        required=("mobile", "username", "otp_type"),
         spellings=INDIAN,
         sent="0",
         success={"status": "SUCCESS", "statusCode": "0", "statusDesc": "ok"},
@@ -95,6 +104,9 @@ TABLE = {
         send=lambda to: {"mobile": to, "template_id": "tpl-1"},
         number="97{:08d}",
         credentials=("app_id", "app_key"),
+        found_by=("number",),
+        digits=9,
+        required=("template_id", "mobile"),
         spellings=INDIAN,
         sent="200",
         success={"status": "success", "statusCode": 200, "metaData": {"requestId": "r-1"}},
@@ -109,6 +121,9 @@ TABLE = {
         send=lambda to: {"mobile": to, "mid": "MID01", "order_id": own(order, to), "token": own(token, to)},
         number="96{:08d}",
         credentials=("username", "password"),
+        found_by=("reference",),
+        digits=None,
+        required=("mid", "order_id", "token", "mobile"),
         spellings=INDIAN,
         sent="0000",
         success={"head": {}, "body": {"resultInfo": {"resultStatus": "S", "resultCode": "0000", "resultMsg": "ok"}}},
@@ -127,6 +142,9 @@ TABLE = {
         },
         number="user{:08d}",
         credentials=("username", "password"),
+        found_by=("reference",),
+        digits=None,
+        required=("enterprise_id", "user_id", "msg"),
         spellings=("{}",),
         sent="0",
         success={"response_code": 0, "notification_uuid": "03f67f9e-ec4f-11e6-b006-92361f002671", "msg_id": "m"},
@@ -140,6 +158,9 @@ TABLE = {
         send=lambda to: {"mobile": to},
         number="07{:08d}",
         credentials=("application_id", "password"),
+        found_by=("reference",),
+        digits=None,
+        required=("mobile",),
         spellings=(*LANKAN, "tel:94{national}"),
         sent="S1000",
         success={"statusCode": "S1000", "statusDetail": "ok", "referenceNo": "r-1"},
@@ -152,6 +173,9 @@ TABLE = {
         send=lambda to: {"mobile": to},
         number="07{:08d}",
         credentials=("api_key", "api_secret"),
+        found_by=("reference", "number"),
+        digits=None,
+        required=("mobile",),
         options={"service_sid": SERVICE},
         spellings=LANKAN,
         sent="pending",
@@ -168,6 +192,9 @@ TABLE = {
         send=lambda to: {"mobile": to, "template_id": "0123456789abcdef01234567"},
         number="95{:08d}",
         credentials=("authkey",),
+        found_by=("number",),
+        digits=9,
+        required=("mobile", "template_id"),
         spellings=INDIAN,
         sent=None,
         success={"type": "success", "request_id": "0123456789abcdef01234567"},
@@ -182,6 +209,9 @@ TABLE = {
         send=lambda to: {"mobile": to, "brand": "Example"},
         number="07{:08d}",
         credentials=("api_key", "api_secret"),
+        found_by=("reference",),
+        digits=10,
+        required=("mobile", "brand"),
         wrapper="rest",
         options={"description": json.dumps(VONAGE).replace("'", "''")},
         spellings=LANKAN,

@@ -10,32 +10,32 @@ use crate::{
     secret::{Private, Secret},
 };
 
-/// One operation as the caller asked for it: what a dialect turns into an HTTP message.
+/// One operation as the caller asked for it: a dialect makes an HTTP message of it.
 pub struct Call<'a> {
     pub operation: Operation,
     /// The caller's JSON object, fields under our names or the vendor's own.
     pub payload: &'a Map<String, Value>,
-    /// The server option `defaults`, laid under the payload. A field that this operation does not have is passed over.
+    /// The server option `defaults`, laid under the payload. A default that this operation has no field for is ignored.
     pub defaults: &'a Map<String, Value>,
-    /// What the verification already knows, under our names: the `retained` of its send, and `reference`. Lies between
-    /// payload and defaults; empty for a send and for a flow begun elsewhere.
+    /// What the verification already knows, under our names: the `retained` of its send, and `reference`. A payload's
+    /// field weighs more, a default less. Empty for a send and for a flow begun elsewhere.
     pub retained_before: &'a Map<String, Value>,
-    /// Those server options that only this vendor has ([`crate::dialect::Dialect::server_options`]), as far as they are
-    /// set. Each was checked when it was written; a required one is there.
+    /// The server options that only this vendor has ([`crate::dialect::Dialect::server_options`]), as far as they are
+    /// set. Each was checked when it was written; a required option is there.
     pub options: &'a BTreeMap<String, String>,
-    /// The user mapping's options, `_file` ones already read. Complete: the provider checked them against
+    /// The user mapping's options; of a `_file` option, the file's content. Complete: the provider checked them against
     /// [`crate::dialect::Dialect::credential_sets`].
     pub credentials: &'a BTreeMap<String, Secret>,
-    /// The user's code, as [`crate::payload::code::CodeForm::read`] gives it; a verify has one, nothing else has.
+    /// The user's code, as [`crate::payload::code::CodeForm::read`] gives it; only a verify has one.
     pub code: Option<&'a Secret>,
     pub verification_id: &'a str,
-    /// Unique to this attempt: the trace id of a resend, where the verification's own was used by the send.
+    /// Unique to this attempt: a resend's trace id, since the send has used the verification's own.
     pub attempt_id: &'a str,
     /// The server option `code_lifetime`, if set.
     pub code_lifetime: Option<Duration>,
 }
 
-/// How the vendor is asked.
+/// The HTTP method of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Method {
     Get,
@@ -59,21 +59,21 @@ impl Method {
     }
 }
 
-/// An HTTP message. Relative to a base URL, but for a token request.
+/// An HTTP message. Its path is relative to a base URL, but for a token request.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct HttpRequest {
     pub method: Method,
-    /// Appended to `base_url`, starts with `/`. A value that stands in it is a [`path_segment`].
+    /// Appended to `base_url`, starts with `/`. A value within the path is written by `path_segment`.
     pub path: Secret,
     /// URL-encoded by the HTTP client, in this order.
     pub query: Vec<(String, Secret)>,
-    /// Every value is treated as a secret.
+    /// Every header's value is treated as a secret.
     pub headers: Vec<(String, Secret)>,
-    /// Empty: there is none.
+    /// An empty text means that the request has no body.
     pub body: Secret,
 }
 
-/// How long a call may take, from waiting for a place to the whole of the answer.
+/// How long a call may take by default: from the wait for one of `max_in_flight` places to the answer's last byte.
 pub const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How `otp_verify(provider, ...)` finds the verification that a call belongs to.
@@ -83,41 +83,41 @@ pub enum FindBy {
     Recipient,
 }
 
-/// What a dialect made of a [`Call`].
+/// What a dialect makes of a [`Call`].
 pub struct Prepared {
     pub request: HttpRequest,
-    /// A call that goes first, and whose success (`canceled`), or the vendor's word that there is nothing to cancel
-    /// (`not_found`, `expired`), lets `request` go: REL-ID's resend. Its answer is read as a cancel's.
+    /// A call that is made before `request`: REL-ID's resend. `request` follows if the vendor canceled (`canceled`) or
+    /// says that there is nothing to cancel (`not_found`, `expired`). The answer is read as that of a cancel.
     pub cancel_first: Option<HttpRequest>,
-    /// Whom the code goes to, normalised so that every spelling of one number is one recipient (`+94771234567`), or a
+    /// Whom the code goes to: a number, normalised so that every spelling of it is one recipient (`+94771234567`), or a
     /// user id. None where the operation does not say (a verify by reference of a flow begun elsewhere).
     pub recipient: Option<Secret>,
-    /// The recipient as it may be shown: `+94*****4567`-like, never more than the last four characters and a prefix.
+    /// The recipient as people may see it: `+94*****4567`-like, never more than a prefix and the last four characters.
     pub recipient_masked: Option<String>,
-    /// The vendor's or the caller's reference of this flow, as far as it is known before the call.
+    /// The vendor's or the caller's reference of this flow, if one is known before the call.
     pub reference: Option<String>,
     pub find_by: FindBy,
-    /// What a later verify, resend or cancel of this verification needs, under our names: sealed by the caller.
+    /// What a later verify, resend or cancel of this verification needs, under our names; the caller seals it.
     pub retained: Private<Map<String, Value>>,
-    /// Values that must not survive in anything a vendor answers: code, number (every spelling sent), Aadhaar number,
+    /// Values that are redacted from whatever a vendor answers: code, number (every spelling sent), Aadhaar number,
     /// token, credentials.
     pub secrets: Vec<Secret>,
-    /// How long the code is valid, where this payload says so (else the provider's `code_lifetime`).
+    /// How long the code is valid, if this payload says so (else the provider's `code_lifetime`).
     pub code_lifetime: Option<Duration>,
-    /// Of how long such a code lives the page says nothing, whatever [`crate::dialect::Dialect::code_lifetime`] says of
-    /// others.
+    /// The vendor's page does not say how long a code of this kind lives, whatever
+    /// [`crate::dialect::Dialect::code_lifetime`] says of other codes.
     pub has_no_life: bool,
-    /// How long the call may take, where that is not [`TIMEOUT`] (the option `timeout` weighs more).
+    /// How long the call may take, if not [`TIMEOUT`] (the option `timeout` weighs more).
     pub timeout: Option<Duration>,
-    /// The vendor sends the code that it has sent before, which lives no longer for it: HyperVerge's resend.
+    /// The vendor sends the same code again, and the code lives no longer for it: HyperVerge's resend.
     pub keeps_code: bool,
-    /// How many checks the vendor allows, where this payload says so (else the provider's `max_checks`).
+    /// How many checks the vendor allows, if this payload says so (else the provider's `max_checks`).
     pub max_checks: Option<u32>,
-    /// The gateway's own answer, with no call: set by the sandbox alone.
+    /// The gateway's own answer, without a call: only the sandbox sets it.
     pub local_outcome: Option<Outcome>,
 }
 
-/// Without the reference, which is the caller's as often as the vendor's.
+/// Leaves out the reference, which may be a value of the caller's, and whatever names the recipient.
 impl std::fmt::Debug for Prepared {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Prepared")
@@ -129,14 +129,14 @@ impl std::fmt::Debug for Prepared {
     }
 }
 
-/// A POST of a JSON object; the headers say so.
+/// Makes a POST of a JSON object. The caller's headers say that it is JSON.
 pub(crate) fn json_request(path: &str, headers: Vec<(String, Secret)>, body: Map<String, Value>) -> HttpRequest {
     let body = Private::from(Value::Object(body));
     let (path, body) = (Secret::new(path), Secret::new(body.to_string()));
     HttpRequest { method: Method::Post, path, query: Vec::new(), headers, body }
 }
 
-/// A POST of a form, whose header it adds. Anything but a text goes as its JSON.
+/// Makes a POST of a form, and adds its Content-Type. A value that is no text is written as its JSON.
 pub(crate) fn form_request(path: &str, mut headers: Vec<(String, Secret)>, fields: Map<String, Value>) -> HttpRequest {
     headers.push(("Content-Type".into(), Secret::new("application/x-www-form-urlencoded")));
     let fields = Private::from(fields);
@@ -151,23 +151,23 @@ pub(crate) fn form_request(path: &str, mut headers: Vec<(String, Secret)>, field
     HttpRequest { method: Method::Post, path: Secret::new(path), query: Vec::new(), headers, body }
 }
 
-/// A text itself, and anything else as its JSON.
+/// Returns a text as it is, and any other value as its JSON.
 pub(crate) fn plain_text(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 
-/// Whether it can stand in a header: visible ASCII, and spaces between.
+/// Returns whether a value can stand in a header: visible ASCII, with spaces inside alone.
 pub(crate) fn is_header_value(value: &str) -> bool {
     value.bytes().all(|byte| (b' '..=b'~').contains(&byte)) && value.trim() == value
 }
 
-/// A value as one segment of a path, whatever stands in it. None: an empty one, `.` or `..`, which lead elsewhere
-/// however they are encoded (WHATWG URL).
+/// Returns a value as one segment of a path, percent-encoded. Returns None for an empty value, `.` and `..`, which lead
+/// to another path however they are encoded (WHATWG URL).
 pub(crate) fn path_segment(value: &str) -> Option<String> {
     (!matches!(value, "" | "." | "..")).then(|| percent_encoded(value).to_string())
 }
 
-/// All but the unreserved characters (RFC 3986, 2.3) are encoded: the same in a path and in a form.
+/// The characters that are encoded, in a path as in a form: all but the unreserved ones (RFC 3986, 2.3).
 const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 fn percent_encoded(text: &str) -> PercentEncode<'_> {

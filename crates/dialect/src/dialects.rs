@@ -1,4 +1,4 @@
-//! One vendor, one file; whatever goes by vendor goes by this list.
+//! The list of vendors, one file each. Whatever depends on the vendor goes by this list.
 
 use crate::{dialect::Dialect, rest};
 
@@ -24,7 +24,7 @@ pub static DIALECTS: &[&Dialect] = &[
     &sandbox::DIALECT,
 ];
 
-/// The dialect of that name (`ideamart`), or none.
+/// Returns the dialect of that name (`ideamart`), or None if there is none.
 pub fn by_name(name: &str) -> Option<&'static Dialect> {
     DIALECTS.iter().copied().find(|dialect| dialect.name == name)
 }

@@ -31,7 +31,7 @@ pub use payload::payload_field::{DefaultsInForce, PayloadField, defaults_in_forc
 pub use payload::rule::Rule;
 pub use payload::{
     field::{AnyField, Blame, Field, Invalid, is_identifier, plain},
-    phone_number::is_phone_number,
+    phone_number::{calling_code, is_phone_number},
     placeholder::is_placeholder,
     suggest::nearest,
 };

@@ -11,15 +11,15 @@ use crate::{
     secret::{Private, Secret},
 };
 
-/// An OAuth2 token of REL-ID's authorization server.
+/// An access token of the authorization server that the option `token_url` names (REL-ID).
 #[derive(Debug)]
 pub struct Token {
     pub access_token: Secret,
-    /// How long it lives, where the server says so.
+    /// How long the token lives, if the server says so.
     pub expires_in: Option<Duration>,
 }
 
-/// Asks the server option `token_url` for a token (client credentials, RFC 6749 4.4).
+/// Writes the request for a token by client credentials (RFC 6749, 4.4); its URL is the server option `token_url`.
 pub fn token_request(client_id: &Secret, client_secret: &Secret) -> HttpRequest {
     let basic = format!("Basic {}", Secret::basic(client_id, client_secret).reveal());
     HttpRequest {
@@ -34,8 +34,8 @@ pub fn token_request(client_id: &Secret, client_secret: &Secret) -> HttpRequest 
     }
 }
 
-/// Reads the answer to [`token_request`]. The words of a failure are the gateway's own: an authorization server's may
-/// hold a secret.
+/// Reads the answer to [`token_request`]. A failure is told in the gateway's own words: those of an authorization
+/// server may hold a secret.
 pub fn read_token(answer: &HttpResponse) -> Result<Token, (Outcome, String)> {
     let body = Private::from(json(answer.body).unwrap_or_default());
     let status = answer.status;
@@ -47,7 +47,7 @@ pub fn read_token(answer: &HttpResponse) -> Result<Token, (Outcome, String)> {
         ));
     }
     let token = body.get("access_token").and_then(Value::as_str);
-    // It goes into a header.
+    // A token must fit into a header.
     let token = token.filter(|token| !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic()));
     match token {
         Some(token) if is_success(status) => Ok(Token {

@@ -12,7 +12,7 @@ pub enum Operation {
 impl Operation {
     pub const ALL: [Operation; 4] = [Self::Send, Self::Verify, Self::Resend, Self::Cancel];
 
-    /// The name in `otp_gateway.attempt.operation`.
+    /// Returns the name in `otp_gateway.attempt.operation`.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Send => "send",

@@ -47,7 +47,7 @@ impl Outcome {
         Self::ALL.into_iter().find(|outcome| outcome.as_str() == label)
     }
 
-    /// The label of the SQL domain `otp_gateway_internal.outcome`.
+    /// Returns the label of the SQL domain `otp_gateway_internal.outcome`.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Sent => "sent",

@@ -1,4 +1,5 @@
-//! What must not be kept of a vendor's answer: the secrets of the call, and what the vendor's page calls sensitive.
+//! Removes from a vendor's answer what must not be kept: the secrets of the call, and the members that the vendor's
+//! page calls sensitive.
 
 mod aadhaar;
 mod text_view;
@@ -14,20 +15,22 @@ use crate::redact::{
 };
 use crate::{dialect::Dialect, payload::phone_number::NumberingPlan, response::CallResult, secret::Secret};
 
-/// What stands where a secret stood.
+/// The text that is put in place of a secret.
 const REDACTED: &str = "[redacted]";
-/// Deeper values are not kept at all; [`crate::response::read`] keeps answers below this.
+/// Deeper arrays and objects are redacted whole; [`crate::response::interpret`] keeps no answer that is deeper.
 const MAX_DEPTH: usize = crate::response::MAX_RESPONSE_DEPTH;
-/// Shorter values would blot out half of every answer; no vendor makes a code that is shorter.
+/// Shortest secret that is searched for. A shorter one would blot out half of every answer, and no vendor makes so
+/// short a code.
 const MIN_SECRET: usize = 4;
-/// So many digits are looked for with other signs between them, too: `123-456`.
+/// Shortest number, in digits, that is also found with other signs between the digits: `123-456`.
 const MIN_SPACED: usize = 6;
-/// A secret of this length does not stand in an id, or in a longer number, by chance.
+/// A secret of this length, in bytes, does not stand in an id, or in a longer number, by chance.
 const MIN_NUMBER: usize = 9;
 
 impl CallResult {
-    /// The result as it may be told, and its answer as it may be put on record. What a vendor echoes of what it was
-    /// sent stands in neither but in `response`, which goes to who sent it; a reference that holds some of it is none.
+    /// Returns the result as it may be told, and its answer as it may be put on record. What a vendor repeats of the
+    /// call's secrets stays in `response` alone, which goes to whoever sent them; a reference that holds one is
+    /// dropped.
     pub fn redacted(mut self, dialect: &Dialect, secrets: &[Secret]) -> (Self, Option<Value>) {
         let needles = Needles::new(secrets);
         for text in [&mut self.vendor_code, &mut self.vendor_message].into_iter().flatten() {
@@ -44,13 +47,13 @@ impl CallResult {
     }
 }
 
-/// Takes out of an answer what must not be stored: the vendor's sensitive members, this call's secrets, and whatever
+/// Removes from an answer what must not be stored: the vendor's sensitive members, this call's secrets, and whatever
 /// looks like an Aadhaar number. Opaque ids, which the application needs unaltered, stay.
 pub fn redact(dialect: &Dialect, secrets: &[Secret], value: &mut Value) {
     walk(dialect, &Needles::new(secrets), value, 0);
 }
 
-/// The same for a message.
+/// Removes this call's secrets, and whatever looks like an Aadhaar number, from a message.
 pub fn redact_text(secrets: &[Secret], text: &str) -> String {
     Needles::new(secrets).clean(text).unwrap_or_else(|| text.into())
 }
@@ -87,7 +90,8 @@ fn walk(dialect: &Dialect, needles: &Needles, value: &mut Value, depth: usize) {
     }
 }
 
-/// `mobileNumber` is also `MobileNumber` and `mobile_number`: what is to go is named broadly, what may stay exactly.
+/// Returns whether a key is one of the members, in any spelling: `mobileNumber` is also `MobileNumber` and
+/// `mobile_number`. Sensitive members are matched so; opaque ones, which stay, by their exact letters.
 fn names<'a>(mut members: impl Iterator<Item = &'a str>, key: &str) -> bool {
     let plain = |name| str::bytes(name).filter(|byte| !matches!(byte, b'_' | b'-' | b' '));
     members.any(|member| {
@@ -95,17 +99,17 @@ fn names<'a>(mut members: impl Iterator<Item = &'a str>, key: &str) -> bool {
     })
 }
 
-/// Whether a text has the name of a member in it that is not kept.
+/// Returns whether the name of a sensitive member stands anywhere in a text.
 pub(crate) fn names_a_person(dialect: &Dialect, text: &str) -> bool {
     let plain = |text: &str| text.replace(['_', '-', ' '], "").to_lowercase();
     let text = plain(text);
     dialect.sensitive().any(|name| text.contains(&plain(name)))
 }
 
-/// One call's secrets, ready to be looked for.
+/// One call's secrets, ready to be searched for.
 struct Needles {
     words: Vec<Secret>,
-    /// The digits of those that have no letters.
+    /// The digits of those secrets that have no letters.
     numbers: Vec<Secret>,
 }
 
@@ -124,7 +128,7 @@ impl Needles {
         needles
     }
 
-    /// The text without what must not be stored; none if it may stay as it is.
+    /// Returns the text without what must not be stored; None if the text may stay as it is.
     fn clean(&self, text: &str) -> Option<String> {
         let is_cut = text.ends_with('…') || text.ends_with("...");
         let mut spans = Vec::new();
@@ -148,7 +152,7 @@ impl Needles {
         Some(clean)
     }
 
-    /// What is looked for, and where.
+    /// Returns each secret with the view in which it is searched for.
     fn sought<'a>(&'a self, view: &'a View) -> impl Iterator<Item = (&'a Folded, &'a str)> {
         let words = self.words.iter().map(|word| (&view.words, word.reveal()));
         words.chain(self.numbers.iter().map(|number| (&view.digits, number.reveal())))
@@ -159,7 +163,8 @@ impl Needles {
         views(id).any(|view| self.sought(&view).any(holds))
     }
 
-    /// A JSON number that is a secret, without the zeros that a number cannot begin with, or that holds a person's.
+    /// Returns whether a JSON number is a secret (without the leading zeros that a number cannot have), an Aadhaar
+    /// number, or a longer number that a secret stands in.
     fn is_number(&self, number: &str) -> bool {
         let Some(digits) = whole(number) else { return self.stand_in(number) };
         let is_secret = self.words.iter().any(|word| {
@@ -169,8 +174,8 @@ impl Needles {
         is_secret || is_aadhaar(&digits) || self.stand_in(&digits)
     }
 
-    /// An id that names nobody: not a number of a person's length, and no number or credential of this call in it.
-    /// Words with spaces between are none, whatever they are called: they may repeat the code.
+    /// Returns whether an id names nobody: it is no number of a person's length, and no number or credential of this
+    /// call stands in it. A text with spaces is never an id, whatever its member is called: it may repeat the code.
     fn is_opaque(&self, id: &str) -> bool {
         if id.contains(char::is_whitespace) {
             return false;
@@ -180,13 +185,13 @@ impl Needles {
     }
 }
 
-/// The spans of a text, in their order: those that touch or overlap are one.
+/// Returns the spans of a text in order, those that touch or overlap merged into one.
 fn merge(text: &str, mut spans: Vec<Range<usize>>) -> Vec<Range<usize>> {
     spans.sort_by_key(|span| span.start);
     let mut merged: Vec<Range<usize>> = Vec::with_capacity(spans.len());
     for span in spans {
         match merged.last_mut() {
-            // It lies within what goes already.
+            // The span lies within one that is redacted already.
             Some(last) if span.end < last.end => {}
             Some(last) => {
                 let wide = widen_over_digits(text, span.start.max(last.end)..span.end, last.end);
@@ -198,8 +203,9 @@ fn merge(text: &str, mut spans: Vec<Range<usize>>) -> Vec<Range<usize>> {
     merged
 }
 
-/// The country's code and the trunk's zero go with a number, and no rest becomes a run of its own; but nothing before
-/// `kept`, which is gone already.
+/// Widens a span that begins or ends with a digit over the digits beside it: the country's code and the trunk's zero
+/// are redacted with a number, and no rest becomes a number of its own. Nothing before `kept` is taken: that text is
+/// redacted already.
 fn widen_over_digits(text: &str, span: Range<usize>, kept: usize) -> Range<usize> {
     let is_digit = |c: char| is_invisible(c) || ascii(c).is_ascii_digit();
     let Range { mut start, mut end } = span;
@@ -212,8 +218,8 @@ fn widen_over_digits(text: &str, span: Range<usize>, kept: usize) -> Range<usize
     start..end
 }
 
-/// The digits of a number that is whole, however it is written: `8144094480.0` and `8.14409448e9` are 8144094480.
-/// Without sign and leading zeros: none of zero.
+/// Returns the digits of a whole number, however it is written: `8144094480.0` and `8.14409448e9` are 8144094480. Sign
+/// and leading zeros are left out, so that of zero nothing is left. Returns None for any other text.
 pub(crate) fn whole(number: &str) -> Option<String> {
     let number = number.trim().trim_start_matches(['-', '+']).to_ascii_lowercase();
     let (mantissa, exponent) = number.split_once('e').unwrap_or((&number, "0"));
@@ -235,7 +241,7 @@ pub(crate) fn whole(number: &str) -> Option<String> {
     Some(digits.trim_start_matches('0').to_owned())
 }
 
-/// Gathers the secrets of one call.
+/// Gathers the secrets of one call, each once.
 #[derive(Default)]
 pub(crate) struct Secrets(Vec<Secret>);
 
@@ -258,7 +264,7 @@ impl Secrets {
         }
     }
 
-    /// The number as sent, as typed, and as a vendor may write it.
+    /// Adds a phone number as it is sent, as it was typed, and as a vendor may write it.
     pub(crate) fn add_mobile(&mut self, country: NumberingPlan, value: Option<&Value>, typed: Option<&Value>) {
         let Some(mobile) = value.and_then(|value| country.parse_value(value)) else {
             return;

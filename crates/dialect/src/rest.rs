@@ -1,5 +1,5 @@
-//! A vendor described, not programmed (docs/rest.md): JSON that says which message each operation is, and
-//! which answer means what. It is data: a placeholder is a whole value, and nothing is computed.
+//! Vendors that are described, not programmed (docs/rest.md): a JSON text says which message each operation is, and
+//! which answer means what. The description is data: a placeholder is a whole value, and nothing is computed.
 
 mod answer;
 mod cursor;
@@ -31,7 +31,7 @@ use crate::{
     secret::Secret,
 };
 
-/// What all descriptions have in common, and what is left of a vendor whose description is not at hand.
+/// The part that all descriptions have in common; alone, it stands for a vendor whose description is not at hand.
 pub static DIALECT: Dialect = Dialect {
     name: "rest",
     base_url: None,
@@ -57,29 +57,29 @@ pub static DIALECT: Dialect = Dialect {
     description: None,
 };
 
-/// Whom a code goes to.
+/// The field of a send that says whom the code goes to.
 pub(crate) const RECIPIENT: Field = Field::required("mobile", "mobile", Rule::PhoneNumber);
 
 const REFERENCE: Field = Field::required("reference", "reference", IDENTIFIER).fixed().personal();
 
-/// A longer description is not read.
+/// Longest description that is read, in bytes.
 pub const MAX_DESCRIPTION_BYTES: usize = 64 * 1024;
-/// A deeper one is not read.
+/// Deepest nesting of a description that is read.
 const MAX_DEPTH: usize = 16;
 /// A week, in seconds.
 const WEEK: u64 = 7 * 86_400;
 
-/// What a server says of its vendor.
+/// What a server's option `description` says of its vendor.
 pub struct Description {
-    /// Without what is there for its reader's eye.
+    /// The description's JSON without line breaks and indentation.
     pub(crate) text: String,
     fields: Vec<DescribedField>,
-    /// The set of user mapping options.
+    /// The user mapping options, each of which must be given.
     pub(crate) credentials: Vec<String>,
-    /// Those that go into the header of that name: a user and a password as Basic, a token as Bearer.
+    /// The credentials that go into the header `authorization`: a user and a password as Basic, or a token as Bearer.
     authorization: Vec<String>,
     messages: Vec<Message>,
-    /// None: the vendor knows a flow by the verification's id.
+    /// Where an answer has the vendor's reference. None: the vendor knows a flow by the verification's id.
     reference: Option<Vec<Place>>,
     vendor_code: Vec<Place>,
     vendor_message: Vec<Place>,
@@ -93,7 +93,7 @@ pub struct Description {
 const MEMBERS: &str = "fields credentials authorization code_digits code_lifetime max_checks resend_after operations \
                        reference vendor_code vendor_message attempts_left retry_after outcomes sensitive opaque";
 
-/// The dialect that a description makes; or what is wrong with it, and where.
+/// Returns the dialect that a description makes. An error says what is wrong, and where.
 pub fn described(text: &str) -> Result<Dialect, Invalid> {
     let hint = "docs/rest.md says what stands where.";
     let refuse = |what: String| Invalid::new("description", format!("the description is wrong: {what}"), hint);
@@ -139,7 +139,7 @@ fn read_authorization(at: &Cursor, credentials: &[String]) -> Read<Vec<String>> 
 impl Description {
     fn of(top: &Cursor) -> Read<Self> {
         top.only(MEMBERS)?;
-        // The names of fields and credentials, and the vendor's own.
+        // The names that are taken: of fields and credentials, and the vendor's own of fields.
         let mut taken = Vec::new();
         let fields = top.member("fields").members()?.into_iter();
         let fields = fields.map(|(name, at)| DescribedField::read(&at, name, &mut taken)).collect::<Read<Vec<_>>>()?;
@@ -175,7 +175,8 @@ impl Description {
         })
     }
 
-    /// That a flow can come of it: somebody gets a code, the vendor compares one, and all that is there is used.
+    /// Checks that a flow can come of the description: somebody gets a code, the vendor compares one, and no field and
+    /// no credential is without a place.
     fn check_flow(&self, top: &Cursor) -> Read<()> {
         let has = |operation, name: &str| !self.places_of(operation, name).is_empty();
         let is_used = |name: &str| Operation::ALL.into_iter().any(|operation| has(operation, name));
@@ -199,12 +200,12 @@ impl Description {
         self.messages.iter().find(|message| message.operation == operation)
     }
 
-    /// Where a text stands that may be a credential.
+    /// Returns the paths of literal texts that may be credentials.
     pub fn literals(&self) -> impl Iterator<Item = &str> {
         self.messages.iter().flat_map(|message| &message.literals).map(String::as_str)
     }
 
-    /// Where an operation has a place for a value.
+    /// Returns the positions at which an operation's messages have a value.
     fn places_of(&self, operation: Operation, name: &str) -> Vec<Position> {
         let voids = self.message(operation).is_some_and(|message| message.cancel_first);
         let messages = [Some(operation), voids.then_some(Operation::Cancel)].into_iter().flatten();
@@ -212,7 +213,7 @@ impl Description {
         uses.filter(|(used, _)| used == name).map(|(_, position)| *position).collect()
     }
 
-    /// Whether a credential goes into a header as it is.
+    /// Returns whether a credential goes into a header unencoded.
     pub(crate) fn is_in_header(&self, credential: &str) -> bool {
         let mut uses = self.messages.iter().flat_map(|message| &message.uses);
         self.authorization == [credential] || uses.any(|(name, at)| name == credential && *at == Position::Header)
@@ -233,7 +234,7 @@ impl Description {
         Some(described.chain(reference).chain(extra).collect())
     }
 
-    /// What a header of that name says of the credentials.
+    /// Returns the value of the header `authorization`, made of the credentials.
     fn authorization(&self, call: &Call) -> Option<Secret> {
         let credential = |name: &String| call.credentials.get(name).cloned().unwrap_or_default();
         let (kind, secret) = match self.authorization.as_slice() {
@@ -272,7 +273,7 @@ impl Description {
             keeps_code: message.keeps_code,
             ..filled.prepared(values.request(message)?, find_by)
         };
-        // An answer that echoes the header has them in this form.
+        // An answer that repeats the header has the credentials in this encoded form.
         let encoded = values.authorization.as_ref().and_then(|header| header.reveal().split_once(' '));
         prepared.secrets.extend(encoded.map(|(_, secret)| Secret::new(secret)));
         Ok(prepared)

@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
-/// A value that must not be seen: a code, a number, a token, a credential. Wiped on drop; neither
-/// `Debug` nor `Display` shows it.
+/// A value that nobody may see: a code, a number, a token, a credential. Wiped on drop; neither `Debug` nor `Display`
+/// shows it.
 #[derive(Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
 #[serde(transparent)]
 pub struct Secret(String);
@@ -19,12 +19,12 @@ impl Secret {
         Self(value.into())
     }
 
-    /// The value itself, for the one place that must have it.
+    /// Returns the value itself, for the one place that must have it.
     pub fn reveal(&self) -> &str {
         &self.0
     }
 
-    /// The credentials part of `Authorization: Basic` (RFC 7617).
+    /// Returns the credentials part of `Authorization: Basic` (RFC 7617).
     pub(crate) fn basic(name: &Secret, password: &Secret) -> Self {
         let pair = Self::new(format!("{}:{}", name.reveal(), password.reveal()));
         Self::new(STANDARD.encode(pair.reveal()))
@@ -43,11 +43,11 @@ impl Display for Secret {
     }
 }
 
-/// What is shown in the place of a value.
+/// The text that is shown in place of a value.
 const HIDDEN: &str = "[secret]";
 
-/// JSON that may hold secrets: a payload, what is kept of it, an answer as it came. Its texts are wiped on drop, and
-/// `Debug` does not show it; there is no `Display`, so that `to_string` is the JSON's own.
+/// JSON that may hold secrets: a payload, the part of it that is kept, an answer as it came. Its texts are wiped on
+/// drop, and `Debug` does not show them. There is no `Display`, so that `to_string` is the JSON's own.
 #[derive(Clone, Default, PartialEq)]
 pub struct Private<T: Wipe>(T);
 
@@ -83,7 +83,7 @@ impl<T: Wipe> Drop for Private<T> {
     }
 }
 
-/// JSON whose texts can be wiped. Its numbers cannot, serde_json gives no way to them.
+/// JSON whose texts can be wiped. Its numbers cannot be: serde_json gives no access to them.
 pub trait Wipe {
     fn wipe(&mut self);
 }

@@ -1,7 +1,7 @@
-//! What a vendor's free text says of a code. It must be the OTP that is called wrong or too old: "invalid pincode" is
-//! no wrong code.
+//! Reads what a vendor's free text says of a code. Only words about the OTP count: "invalid pincode" does not mean a
+//! wrong code.
 
-/// What is said of the code that was given.
+/// What a text says of the code that was given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
     Wrong,
@@ -9,7 +9,7 @@ pub(crate) enum Verdict {
 }
 
 impl Verdict {
-    /// None: of the code nothing is said.
+    /// Returns None if the text says nothing of the code.
     pub(crate) fn read(words: &str) -> Option<Self> {
         let words = words.to_lowercase();
         let words: Vec<&str> = spoken(&words).collect();
@@ -27,13 +27,13 @@ impl Verdict {
     }
 }
 
-/// A text as it is compared with what a page says: without regard to case, spaces, underscores and final stops.
+/// Returns a text as it is compared with the words of a page: without case, spaces, underscores and final stops.
 pub(crate) fn text_key(text: &str) -> String {
     let key: String = text.chars().filter(|c| !c.is_whitespace() && *c != '_').collect();
     key.trim_end_matches('.').to_lowercase()
 }
 
-/// The words of a text.
+/// Splits a text into its words.
 pub(crate) fn spoken(text: &str) -> impl Iterator<Item = &str> {
     text.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty())
 }
@@ -54,7 +54,7 @@ const BEFORE_OTP: &[&str] = &[
     "wrong",
 ];
 
-/// Words that may stand between the OTP and what is said of it: "the OTP entered by you has already expired".
+/// Words that may stand between the OTP and the word about it: "the OTP entered by you has already expired".
 const AFTER_OTP: &[&str] = &[
     "is",
     "was",
@@ -107,17 +107,17 @@ const AFTER_OTP: &[&str] = &[
     "wrong",
 ];
 
-/// Whether one of the words of this kind is said of the OTP.
+/// Returns whether a word of this kind is said of the OTP.
 fn of_otp(words: &[&str], kind: impl Fn(&str) -> bool) -> bool {
     said(words, |at| kind(words[at]))
 }
 
-/// The same for a word that "not" turns around.
+/// Returns whether a word of this kind, with a "not" before it, is said of the OTP.
 fn of_otp_negated(words: &[&str], kind: impl Fn(&str) -> bool) -> bool {
     said(words, |at| kind(words[at]) && at > 0 && matches!(words[at - 1], "not" | "t" | "didnt" | "doesnt"))
 }
 
-/// "Please enter a valid OTP": the vendor's way to say that this one was not.
+/// Returns whether the text asks for a valid OTP ("Please enter a valid OTP"), which says that the given one was not.
 fn asks_again(words: &[&str]) -> bool {
     let sound = |word: &str| matches!(word, "valid" | "correct");
     words.windows(2).any(|pair| sound(pair[0]) && pair[1] == "otp") && words.contains(&"enter")

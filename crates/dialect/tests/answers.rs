@@ -47,7 +47,7 @@ fn iserveu_send_is_decided_by_status() {
         ok("iserveu", operation, json!({"statusCode": "0"}), Unknown);
     }
     http("iserveu", Send, 401, answer("FAILED", json!("9")), AuthFailed);
-    // HTTP 5xx with the vendor's failure body: it failed, and says so. Of a gateway's 502 and 504 nobody can say that.
+    // With HTTP 5xx, the vendor's failure body says that the request failed. After a gateway's 502 or 504 nobody knows.
     for status in [500, 501, 503] {
         http("iserveu", Send, status, answer("FAILED", json!("9")), ProviderError);
     }
@@ -93,12 +93,12 @@ fn iserveu_verify_is_decided_by_words() {
         for name in ["statusDesc", "status-desc"] {
             let body = json!({"status": "FAILED", "statusCode": "3", name: words});
             ok("iserveu", Verify, body.clone(), outcome);
-            // No page names these texts, so that none of them is an end.
+            // No page lists these texts: each outcome but `refused` is a guess, and ends no verification.
             let is_guess = read("iserveu", Verify, 200, &body.to_string()).is_guess;
             assert_eq!(is_guess, outcome != Refused, "{words}");
         }
     }
-    // A failure of the server's in the middle of a check: the code may have been compared.
+    // A server error in the middle of a check: the code may have been compared.
     http("iserveu", Verify, 500, json!({"status": "FAILED", "statusDesc": "Something broke"}), Unknown);
     http("iserveu", Verify, 500, json!({"status": "FAILED"}), Unknown);
 }
@@ -137,7 +137,8 @@ fn hyperverge_failure_is_told_by_its_words() {
         ("OTP expired", Expired),
         ("Max limit reached for this otp verification", MaxAttemptsReached),
         ("OTP retry count maxed out", RateLimited),
-        // A wrong code in other words than the page's was `refused`, which ended the verification.
+        // A wrong code in other words than the page's. Such words were once read as `refused`, which ended the
+        // verification.
         ("Invalid OTP", InvalidCode),
         ("Incorrect OTP", InvalidCode),
         ("OTP mismatch", InvalidCode),
@@ -183,7 +184,7 @@ fn hyperverge_status_code_decides_over_http() {
         (500, ProviderError),
         (501, ProviderError),
         (503, ProviderError),
-        // A gateway's: what is behind it may have done the work.
+        // These come from a gateway: the vendor behind it may have done the work.
         (502, Unknown),
         (504, Unknown),
         (520, Unknown),
@@ -192,14 +193,14 @@ fn hyperverge_status_code_decides_over_http() {
             for shown in [json!(code), json!(code.to_string())] {
                 let body = json!({"message": "m", "statusCode": shown.clone(), "status": "failure"});
                 http("hyperverge", Send, status, body, outcome);
-                // Whoever says something of the code has compared it, and an error in the middle of a check may have.
+                // Words about the code say that it was compared; a check that ended in an error may have compared it.
                 let verify = if code >= 500 { Unknown } else { outcome };
                 http("hyperverge", Verify, status, hyperverge_failure(shown.clone(), json!("m")), verify);
                 let said = if matches!(code, 401 | 429) { outcome } else { InvalidCode };
                 http("hyperverge", Verify, status, hyperverge_failure(shown, json!("OTP not match")), said);
             }
         }
-        // Where the body has none, HTTP's own stands in.
+        // Without a statusCode in the body, the HTTP status stands in.
         http("hyperverge", Send, code, json!({"status": "failure", "error": "x"}), outcome);
     }
     for status in [502, 504] {
@@ -217,7 +218,7 @@ fn hyperverge_contradictions_are_unknown() {
     ok("hyperverge", Verify, json!({"status": "pending", "statusCode": 200}), Unknown);
     ok("hyperverge", Verify, json!({"statusCode": 200}), Unknown);
     ok("hyperverge", Verify, json!({"status": "success", "statusCode": [200]}), Unknown);
-    // Each failure of the vendor's has the status "failure"; this is how a framework says that there is no such path.
+    // Every failure of the vendor's has the status "failure"; this is a framework's answer to an unknown path.
     http(
         "hyperverge",
         Verify,
@@ -330,7 +331,7 @@ fn relid_success_needs_code_and_status() {
             |status: Value| json!({"response_code": zero, "notification_uuid": UUID, "otp_validation_status": status});
         ok("relid", Verify, verdict(json!("SUCCESS")), Approved);
         ok("relid", Verify, verdict(json!("FAILED")), InvalidCode);
-        // An error_code that names no error beside a success says nothing: it was `unknown`.
+        // An error_code that names no error counts for nothing beside a success. Such an answer was once `unknown`.
         for none in [json!(0), json!("0"), json!(0.0), json!(""), json!(" "), json!(null)] {
             let beside = |mut body: Value| {
                 body["error_code"] = none.clone();
@@ -411,7 +412,7 @@ fn relid_error_codes_have_their_outcomes() {
     ok("relid", Cancel, error(3558), NotFound);
     ok("relid", Cancel, error(3620), NotFound);
     ok("relid", Cancel, error(3565), Expired);
-    // Of a check no page names it: refused, and the verification stays open.
+    // No page lists 3558 for a check: it is refused, and the verification stays open.
     ok("relid", Verify, error(3558), Refused);
     http("relid", Send, 500, error(4242), ProviderError);
     http("relid", Send, 504, error(4242), Unknown);
@@ -496,13 +497,13 @@ fn ideamart_codes_have_their_outcomes() {
         &[1301, 1302, 1303, 1304, 1305, 1306, 1307, 1309, 1310, 1311, 1313, 1315, 1322, 1324, 1327, 1381],
         AuthFailed,
     ));
-    // About the recipient: as `auth_failed` they opened the breaker for everybody.
+    // These concern the recipient. Once they were `auth_failed`, and opened the breaker for everybody.
     table.extend(of(&[1323, 1357], Refused));
     table.extend(of(&[1316, 1318, 1319, 1364, 1600, 1603, 1857], ProviderError));
     // 1363: no or a late answer from behind the gateway; 1332, 1341, 1602: the delivery failed, at which end nobody
-    // says; 1360, 1601: not certain either. As `provider_error` they were sent again.
+    // says; 1360, 1601: not certain either. Once all were `provider_error`, and were sent again.
     table.extend(of(&[1332, 1341, 1360, 1363, 1601, 1602], Unknown));
-    // Charging: at a verify money may have moved.
+    // Failures to charge: at a verify money may have moved.
     table.extend([(1376, Refused, Unknown), (1405, Refused, Unknown)]);
     for (code, send, verify) in table {
         for status in [200, 400, 401, 500] {
@@ -511,7 +512,7 @@ fn ideamart_codes_have_their_outcomes() {
                 http("ideamart", Resend, status, ideamart(&shown), send);
                 http("ideamart", Verify, status, ideamart(&shown), verify);
                 let reading = read("ideamart", Verify, status, &ideamart(&shown).to_string());
-                // Of what 1853 means to a verify the pages say different things: it is no end.
+                // The pages differ on what 1853 means to a verify: it ends no verification.
                 assert_eq!(reading.is_guess, code == 1853);
                 assert_eq!(reading.is_personal, matches!(code, 1332 | 1341 | 1602));
             }
@@ -571,7 +572,7 @@ fn twilio_means_another_thing_by_pending_after_a_check() {
     for status in ["approved", "pending", "expired"] {
         ok("twilio", Cancel, twilio(status, false), Unknown);
     }
-    // An error beside what became of the verification is neither.
+    // An answer with an error's code and a verification's status is neither.
     let mut both = twilio("approved", true);
     both["code"] = json!(60202);
     ok("twilio", Verify, both, Unknown);
@@ -604,7 +605,7 @@ fn twilio_codes_decide_before_the_http_status() {
         (60223, 400, Refused, Refused, Refused),
         (60205, 403, Refused, Refused, Refused),
         (60220, 403, Refused, Refused, Refused),
-        // Of these the page leaves out the HTTP status.
+        // For these codes the page leaves out the HTTP status.
         (60238, 403, Refused, Refused, Refused),
         (60238, 429, Refused, Refused, Refused),
         (60410, 403, Refused, Refused, Refused),
@@ -664,7 +665,7 @@ fn msg91_success_is_a_documented_one() {
         read("msg91", Send, 200, &json!({"request_id": id, "type": "success"}).to_string()).reference.as_deref(),
         Some(id)
     );
-    // The older API.
+    // The older API gives the id as the message.
     ok("msg91", Send, msg91("success", id), Sent);
     let older = read("msg91", Send, 200, &msg91("success", id).to_string());
     assert_eq!((older.reference.as_deref(), older.vendor_message), (Some(id), None));
@@ -680,7 +681,7 @@ fn msg91_success_is_a_documented_one() {
         ok("msg91", Send, msg91("success", message), Unknown);
         ok("msg91", Resend, msg91("success", message), Unknown);
     }
-    // Whatever it calls itself: after the right code any code may be answered so.
+    // "Already verified" approves nothing, whatever its type: after the right code any code may be answered so.
     for message in ["Mobile no. already verified", "already_verified", "OTP already verified"] {
         for kind in ["success", "error"] {
             ok("msg91", Verify, msg91(kind, message), AlreadyUsed);
@@ -779,22 +780,24 @@ fn without_a_vendor_body_the_http_status_speaks() {
     for vendor in dialect::DIALECTS {
         for operation in [Send, Verify, Resend] {
             for body in ["", "<html>proxy</html>", "{}", "[]", "null", "\"\"", "7", r#"{"error":"x"}"#, "{\"a\":"] {
-                // Bare is what has no words: a proxy that has may have lost the answer of a vendor that did its work.
+                // A bare answer has no words. A proxy with words may have lost the answer of a vendor that did its
+                // work.
                 let (of_503, of_4xx) = if body.is_empty() { (ProviderError, Refused) } else { (Unknown, Unknown) };
                 for (status, outcome) in [
                     (200, Unknown),
                     (201, Unknown),
                     (204, Unknown),
                     (300, Unknown),
-                    // The vendor may have done the work, and point to its result: was `provider_error`, and sent again.
+                    // The vendor may have done the work, and point to its result. Once `provider_error`, and sent
+                    // again.
                     (301, Unknown),
                     (302, Unknown),
                     (303, Unknown),
                     (304, Unknown),
-                    // The same request is to go elsewhere.
+                    // The host asks for the same request at another place.
                     (307, ProviderError),
                     (308, ProviderError),
-                    // A proxy, a wrong path, a framework: not the vendor's words. Was `refused`, which ended a verify.
+                    // A proxy, a wrong path, a framework: not the vendor's words. Once `refused`, which ended a verify.
                     (400, of_4xx),
                     (401, AuthFailed),
                     (403, AuthFailed),
@@ -843,7 +846,7 @@ fn a_byte_order_mark_and_whole_numbers_with_a_point_are_read() {
         ("paytm", Verify, r#"{"body":{"resultInfo":{"resultStatus":"F","resultCode":403.0}}}"#, InvalidCode),
         ("relid", Verify, r#"{"response_code":1.0,"error_code":3565.0}"#, Expired),
         ("ideamart", Verify, r#"{"statusCode":"E1850"}"#, InvalidCode),
-        // These are no whole numbers.
+        // These numbers are not whole.
         ("hyperverge", Send, r#"{"status":"success","statusCode":200.5}"#, Unknown),
         ("hyperverge", Send, r#"{"status":"success","statusCode":2e+300}"#, Unknown),
     ] {
@@ -864,7 +867,7 @@ fn words_that_are_not_json_are_kept_as_far_as_they_go() {
     for (body, kept) in [("x".repeat(200), "x".repeat(200)), ("é".repeat(201), "é".repeat(199) + "…")] {
         assert!(told(body.as_bytes()).ends_with(&format!(": {kept}")));
     }
-    // What cannot be read for another reason has words, too.
+    // An answer that cannot be read for another reason is shown with its beginning, too.
     assert!(told(b"\xff\xfe<\x00h").contains(": \u{fffd}\u{fffd}<"));
     assert!(told(&[b"y".repeat(MAX_RESPONSE_BYTES + 1)].concat()).contains("MiB: yyy"));
     assert!(told(b"").ends_with("empty"));
@@ -873,7 +876,7 @@ fn words_that_are_not_json_are_kept_as_far_as_they_go() {
     for half in [r#"{"a":1,"mobile_number":"77"#, r#"[{"MSISDN":"77"#] {
         assert!(told(half.as_bytes()).ends_with("not all of it came"));
     }
-    // JSON is kept as it came.
+    // JSON is kept as it came, and not shown as words.
     assert!(!told(br#"{"words":1}"#).contains("words"));
 }
 

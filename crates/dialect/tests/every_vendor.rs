@@ -1,5 +1,5 @@
-//! Promise: what a vendor's table must say of people, of the flow and of the way is said of every vendor, the next one
-//! included: whoever forgets `personal`, `fixed`, `sensitive` or `path_segment` hears of it here.
+//! Promise: every vendor's table, the next vendor's included, says which fields are of a person, of the flow and of a
+//! path: whoever forgets `personal`, `fixed`, `sensitive` or `path_segment` hears of it here.
 
 mod caller;
 
@@ -7,7 +7,7 @@ use caller::{Caller, VENDORS, caller, vendor};
 use dialect::{AnyField, Dialect, Operation, Operation::*, Prepared, Rule, redact};
 use serde_json::{Map, Value, json};
 
-/// Every field of every operation and variant.
+/// Calls the test with every field of every operation and variant.
 fn each(mut test: impl FnMut(&'static str, &'static Dialect, Operation, AnyField<'static>)) {
     for (name, dialect) in VENDORS.iter() {
         for operation in Operation::ALL {
@@ -16,7 +16,7 @@ fn each(mut test: impl FnMut(&'static str, &'static Dialect, Operation, AnyField
     }
 }
 
-/// What is of no one person and no one journey: it may stand in the option `defaults`, in the clear, for all to read.
+/// Fields of no person and no journey: they may stand in the option `defaults`, in the clear, for all to read.
 const LASTING: &str = "
     *: channel locale template_id otp_length otp_expiry app_hash
     hyperverge: time time_format show_last_four_digits
@@ -50,13 +50,13 @@ fn what_a_flow_is_of_cannot_change_within_it() {
     each(|name, dialect, operation, field| {
         let is_of = |other: Operation| dialect.fields(other).into_iter().flatten().any(|one| one.name == field.name);
         let comes_back = is_of(Send) && (is_of(Verify) || is_of(Cancel)) && field.personal && !field.once;
-        // The document of the person, which a verify has to show again.
+        // The person's document, which a verify has to show again.
         let is_shown_again = (name, field.name) == ("iserveu", "ovd_data");
         let names_flow = field.name == "reference" || field.name == dialect.recipient_field().name;
-        // What the caller says of an outcome is of one call.
+        // `extra` belongs to one call.
         if names_flow && operation != Send || comes_back && !is_shown_again && !matches!(field.rule, Rule::Extra) {
             let what = format!("{name}'s {} of a {}", field.name, operation.as_str());
-            // Paytm is told of the number alone, and finds the flow by the order.
+            // Paytm is told the number in a send alone, and finds the flow by the order.
             assert!(field.fixed || (name, field.name) == ("paytm", "mobile"), "{what}: .fixed()?");
         }
     });
@@ -70,25 +70,25 @@ fn the_name_that_a_secret_goes_by_is_not_kept_of_an_answer() {
             Rule::PhoneNumber | Rule::PhoneOrEmail | Rule::Email | Rule::IndianMobile | Rule::SriLankanMobile
         );
         let is_one_value = !matches!(field.rule, Rule::Object { .. } | Rule::List { .. } | Rule::Any | Rule::Extra);
-        // The sandbox answers nothing.
+        // The sandbox has no answer.
         if !(is_person || field.secret && is_one_value) || name == "sandbox" {
             return;
         }
         let mut answer = json!({"echo": [{ field.wire: "whoever it is" }]});
         redact(dialect, &[], &mut answer);
-        // An id of the vendor's own that stands for the number may be what the application needs.
+        // An id of the vendor's that stands for the number may be what the application needs.
         let is_opaque = dialect.opaque().any(|one| one.eq_ignore_ascii_case(field.wire));
         let what = format!("{name}'s {} of a {}", field.wire, operation.as_str());
         assert!(is_opaque || answer == json!({"echo": [{}]}), "{what} is not in sensitive: {answer}");
     });
 }
 
-/// A call with what it needs, by the examples of its table.
+/// Returns the payload of a call with every field that it needs, from the examples of its table.
 fn payload(dialect: &Dialect, operation: Operation) -> Map<String, Value> {
     let fields = dialect.fields(operation).unwrap_or_default();
     let needed = fields.iter().filter(|field| field.required || field.instead.is_some());
     let mut payload: Map<String, Value> = needed.map(|field| (field.name.to_owned(), field.example())).collect();
-    // Its fields are those of several variants.
+    // iServeU's table holds the fields of two variants.
     if dialect.name == "iserveu" {
         let whole = json!({
             "mobile": "8144094480", "otp_type": "1", "username": "u", "ovd_type": "Aadhaar Card", "ovd_data": "234123412346",
@@ -129,7 +129,7 @@ fn no_value_leads_to_another_path() {
             };
             for value in hostile {
                 for field in dialect.fields(operation).unwrap_or_default() {
-                    // From the caller, or as a vendor gave it with the send.
+                    // The value comes from the caller, or from the vendor's answer to the send.
                     let mut given = payload.clone();
                     given.insert(field.name.to_owned(), value.into());
                     check(field.name, call(&given));

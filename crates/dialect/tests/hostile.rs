@@ -10,7 +10,7 @@ use dialect::{Operation, Operation::Verify, Outcome, Secret, redact, redact_text
 use page::{documented, is_end, is_good, names_an_end, says_nothing_was_done, says_success};
 use serde_json::{Value, json};
 
-/// A success that is reported is a success that was said. (Not the other way round: doubt is always allowed.)
+/// Checks that a success that is reported was said by the vendor. (Not the other way round: doubt is always allowed.)
 #[track_caller]
 fn check(vendor: &str, operation: Operation, status: u16, body: &[u8]) {
     let reading = read_bytes(vendor, operation, status, body);
@@ -60,7 +60,7 @@ fn an_answer_cut_off_anywhere_is_no_success() {
     }
 }
 
-/// Puts something else in the place of every member, one at a time.
+/// Returns copies of a value in which one member each is replaced.
 fn replaced(value: &Value, with: &Value) -> Vec<Value> {
     let mut all = vec![with.clone()];
     match value {
@@ -146,7 +146,7 @@ fn an_answer_to_another_call_or_of_another_vendor_is_survived() {
     }
 }
 
-/// Deterministic, so that a failure can be seen again (xorshift64*).
+/// A random generator of a seed, so that a failure can be seen again (xorshift64*).
 struct Dice(u64);
 
 impl Dice {

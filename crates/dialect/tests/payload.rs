@@ -7,7 +7,7 @@ use caller::{Caller, body, caller, keep, members, message};
 use dialect::{DIALECTS, Field, Invalid, Operation, Operation::*, Rule, by_name, check_defaults};
 use serde_json::{Map, Value, json};
 
-/// A good call for each table of each vendor.
+/// A complete payload for each table of each vendor.
 fn good(vendor: &str, operation: Operation, variant: u8) -> Value {
     match (vendor, operation, variant) {
         ("iserveu", Send | Resend, 1) => json!({
@@ -49,7 +49,7 @@ fn good(vendor: &str, operation: Operation, variant: u8) -> Value {
     }
 }
 
-/// Every vendor, operation and variant.
+/// Returns every vendor, operation and variant.
 fn calls() -> Vec<(&'static str, Operation, u8)> {
     let mut calls = Vec::new();
     for dialect in DIALECTS {
@@ -84,7 +84,7 @@ fn call(vendor: &str, operation: Operation, payload: Value) -> Caller {
     caller(vendor, operation).payload(payload)
 }
 
-/// The wire name of a payload member, in the table of the variant whose call takes it.
+/// Returns the field of a payload member, from the table of the variant whose call takes it.
 fn field_of(vendor: &str, operation: Operation, name: &str, variant: u8) -> &'static Field {
     let fields = (by_name(vendor).unwrap().fields)(operation).unwrap();
     let mut called = fields.into_iter().filter(|field| field.name == name);
@@ -176,7 +176,7 @@ fn one_error_names_all_that_is_missing_or_wrong() {
             }
         }
     }
-    // Within one field, too, and where fields have something to do with each other.
+    // Several faults are told at once also within one field, and where fields depend on each other.
     for (vendor, operation, payload, wanted) in [
         (
             "relid",
@@ -243,10 +243,10 @@ fn one_error_names_all_that_is_missing_or_wrong() {
         }
         assert_eq!(invalid.message.split("; ").count(), 1 + invalid.blame.others.len());
     }
-    // A slip of the pen is one fault.
+    // A misspelt name is one fault.
     let slip = call("ideamart", Send, json!({"moblie": "0771234567"})).refused();
     assert_eq!((slip.field.as_str(), slip.blame.others.len()), ("moblie", 0));
-    // What cannot be known without the variant is not said of both.
+    // A field that only one variant needs is not reported while the variant is unknown.
     assert!(!call("iserveu", Send, json!({})).refused().message.contains("ovd_data"));
     let many: Map<String, Value> = (0..1000).map(|number| (format!("f{number}"), json!(1))).collect();
     let invalid = call("ideamart", Send, Value::Object(many)).refused();
@@ -290,7 +290,7 @@ fn a_field_of_another_call_says_where_it_belongs() {
     }
     let invalid = call("iserveu", Verify, with(good("iserveu", Verify, 1), "account_number", json!("1"))).refused();
     assert_eq!(invalid.message, "account_number does not belong to a verify of otp_type 1 through iserveu");
-    // Defaults serve all calls: what this one does not take is passed over.
+    // Defaults serve all calls: a default that this call does not take is ignored.
     caller("hyperverge", Verify)
         .payload(json!({"mobile": "8144094480"}))
         .defaults(json!({"template_id": "T", "otpLength": 6, "channel": "text"}))
@@ -420,7 +420,7 @@ fn each_vendors_codes_are_what_its_page_shows() {
         let is_number = dialect.name != "relid";
         assert_eq!(read(" १२३-४५६\n").unwrap(), if is_number { "123456" } else { "123-456" }, "{}", dialect.name);
         let is_only_number = matches!(dialect.name, "hyperverge" | "msg91");
-        assert_eq!(read("12b456").is_none(), is_only_number, "{}", dialect.name);
+        assert_eq!(read("12b456").is_none(), is_only_number, "{}: has it only digits? This list says so", dialect.name);
     }
 }
 
@@ -448,7 +448,7 @@ fn a_default_goes_by_any_of_the_vendors_names() {
     let payload = without(good("iserveu", Verify, 1), "lat_long");
     let prepared = call("iserveu", Verify, payload).defaults(json!({"latLong": "9.5,9.5"})).prepared();
     assert!(prepared.request.body.reveal().contains(r#""latlong":"9.5,9.5""#));
-    // What belongs to one person is never taken from there.
+    // A field of one person is never taken from the defaults.
     let payload = without(good("iserveu", Send, 1), "mobile");
     assert_eq!(call("iserveu", Send, payload).defaults(json!({"mobile": "8144094480"})).refused().field, "mobile");
 }
@@ -673,7 +673,7 @@ fn relid_takes_the_life_of_a_code_from_the_server_where_the_payload_gives_none()
     let payload = || without(good("relid", Send, 1), "expires_in");
     let invalid = call("relid", Send, payload()).refused();
     assert!(invalid.message.contains("expires_in is missing") && invalid.hint.contains("code_lifetime"), "{invalid:?}");
-    // With all else that is missing.
+    // Told together with all other fields that are missing.
     let invalid = call("relid", Send, json!({"user_id": "alice.doe"})).refused();
     for field in ["enterprise_id", "msg", "notification_msg", "expires_in"] {
         assert!(invalid.message.contains(&format!("{field} is missing")), "{invalid:?}");
@@ -703,7 +703,7 @@ fn what_was_kept_is_taken_again_unchanged() {
     }
 }
 
-// Values stay out of words
+// No value is shown in words
 
 #[track_caller]
 fn assert_clean(invalid: &Invalid, canary: &str) {
@@ -803,7 +803,7 @@ fn every_secret_of_a_call_is_named_for_redaction() {
     );
 }
 
-// What no table knows
+// Members that no table knows
 
 #[test]
 fn extra_goes_into_the_body_as_it_is() {
@@ -821,14 +821,14 @@ fn extra_goes_into_the_body_as_it_is() {
         let mut expected = members(plain);
         expected.extend(members(extra.clone()));
         if !is_json {
-            // In a form all is text.
+            // In a form every value is text.
             expected
                 .values_mut()
                 .filter(|value| !value.is_string())
                 .for_each(|value| *value = value.to_string().into());
         }
         assert_eq!(body(&prepared.request), Value::Object(expected), "{vendor} {operation:?}");
-        // Redacted like the rest.
+        // The values of `extra` are redacted like all others.
         for value in ["p-7", "1101.5", "two\nlines"] {
             assert!(prepared.secrets.iter().any(|secret| secret.reveal() == value), "{vendor}: {value} is not named");
         }
@@ -846,7 +846,7 @@ fn extra_lies_over_that_of_the_defaults() {
     assert_eq!(body(send()), (json!("d"), json!("d"), Value::Null));
     let payload = with(good("ideamart", Send, 1), "extra", json!({"b": "p", "c": "p"}));
     assert_eq!(body(send().payload(payload.clone())), (json!("d"), json!("p"), json!("p")));
-    // A resend is the same again; what it gives itself lies over that.
+    // A resend repeats the send's `extra`; its own members lie over that.
     let sent = keep(&send().payload(payload).prepared());
     assert_eq!(sent["extra"], json!({"b": "p", "c": "p"}));
     let resend = || caller("ideamart", Resend).known(sent.clone()).defaults(defaults.clone());
@@ -854,7 +854,7 @@ fn extra_lies_over_that_of_the_defaults() {
     let resend = resend().payload(json!({"extra": {"c": "r"}}));
     assert_eq!(keep(&resend.prepared())["extra"], json!({"b": "p", "c": "r"}));
     assert_eq!(body(resend), (json!("d"), json!("p"), json!("r")));
-    // A verify is another call: the send's is not for it, and yet must not survive in its answer.
+    // A verify does not take the send's `extra`, and its answer must not repeat it.
     let verify = caller("ideamart", Verify).known(with(sent, "reference", json!("r"))).defaults(defaults);
     assert_eq!(body(verify), (json!("d"), json!("d"), Value::Null));
     let verify = caller("ideamart", Verify).known(json!({"reference": "r", "extra": {"pid": "canary-9"}})).prepared();
@@ -874,7 +874,7 @@ fn extra_goes_over_nothing_that_the_gateway_sets() {
         let body = body(&call(vendor, operation, payload.clone()).prepared().request);
         let mut names: Vec<String> = members(body.clone()).keys().cloned().collect();
         let fields = (by_name(vendor).unwrap().fields)(operation).unwrap();
-        // A field that is left out is not set under another name either.
+        // A field that is left out cannot be set by `extra` under another of its names either.
         names.extend(
             (1..)
                 .zip(fields)
@@ -882,7 +882,7 @@ fn extra_goes_over_nothing_that_the_gateway_sets() {
                 .map(|(_, field)| field.wire.into()),
         );
         names.extend(["otp", "otp_value", "code", "OTP"].map(String::from));
-        // A vendor may read names without regard to their case.
+        // A vendor may read names without regard to case.
         for name in names.iter().flat_map(|name| [name.clone(), name.to_uppercase()]) {
             let invalid =
                 call(vendor, operation, with(payload.clone(), "extra", json!({name.clone(): CANARY}))).refused();
@@ -894,7 +894,7 @@ fn extra_goes_over_nothing_that_the_gateway_sets() {
             assert_clean(&invalid, CANARY);
         }
     }
-    // Objects of the gateway's own take members beside theirs.
+    // In objects that the gateway sets itself, `extra` may add members beside the gateway's.
     let payload = |extra: Value| call("paytm", Verify, with(good("paytm", Verify, 1), "extra", extra));
     let beside = payload(json!({"head": {"clientId": "c"}, "body": {"x": {"y": 1}}})).prepared();
     let body: Value = serde_json::from_str(beside.request.body.reveal()).unwrap();

@@ -1,5 +1,5 @@
-//! Promise: what is told of a payload's fields is what its calls take: every example follows its rule, all that is
-//! called required is enough, and nothing of it can be left out.
+//! Promise: what the view says of a payload's fields is what calls take: every example follows its rule, all fields
+//! that are called required are enough, and none of them can be left out.
 
 mod caller;
 
@@ -9,7 +9,7 @@ use caller::{Caller, caller, keep};
 use dialect::{DIALECTS, Dialect, Operation, PayloadField, defaults_in_force, payload_fields};
 use serde_json::{Map, Value, json};
 
-/// The rows of one operation, of a variant if it has some.
+/// Returns the rows of one operation, or of one of its variants.
 fn rows<'a>(dialect: &'a Dialect, operation: Operation, variant: Option<&str>) -> Vec<PayloadField<'a>> {
     let is_of = |row: &PayloadField| {
         variant.is_none_or(|variant| !row.required.contains('(') || row.required.contains(variant))
@@ -17,7 +17,7 @@ fn rows<'a>(dialect: &'a Dialect, operation: Operation, variant: Option<&str>) -
     payload_fields(dialect).into_iter().filter(|row| row.operation == operation && is_of(row)).collect()
 }
 
-/// The variants of each vendor's calls, as its first field takes them.
+/// Returns the variants of a vendor's calls, as its first field selects them.
 fn variants(dialect: &Dialect) -> &'static [Option<&'static str>] {
     if dialect.name == "iserveu" { &[Some("otp_type 1"), Some("otp_type 2")] } else { &[None] }
 }
@@ -34,7 +34,7 @@ fn call(dialect: &Dialect, operation: Operation, body: &Map<String, Value>) -> C
     caller(dialect.name, operation).payload(Value::Object(body.clone()))
 }
 
-/// Each vendor, operation and variant: its rows, and a call of what they say is needed of this kind.
+/// Calls the test with each vendor, operation and variant, and their rows.
 fn each(mut test: impl FnMut(&'static Dialect, Operation, Option<&'static str>, &[PayloadField])) {
     for dialect in DIALECTS {
         for operation in Operation::ALL.into_iter().filter(|operation| (dialect.fields)(*operation).is_some()) {
@@ -49,7 +49,7 @@ fn each(mut test: impl FnMut(&'static Dialect, Operation, Option<&'static str>, 
 fn every_example_follows_its_rule() {
     each(|dialect, operation, variant, rows| {
         assert!(!rows.is_empty());
-        // `time` goes with `time_format`, and what is `extra` beside all others.
+        // `time` goes with `time_format`; `extra` goes with every other field.
         let all = body(rows, variant);
         call(dialect, operation, &all)
             .prepare()
@@ -61,7 +61,7 @@ fn every_example_follows_its_rule() {
 fn what_is_required_is_enough_and_not_too_much() {
     each(|dialect, operation, variant, rows| {
         let what = format!("{} {operation:?} {variant:?}", dialect.name);
-        // A flow begun elsewhere knows nothing.
+        // In a flow begun elsewhere nothing is known.
         let needed: Vec<_> = rows.iter().filter(|row| !row.required.starts_with("no")).collect();
         let whole = body(needed.iter().copied(), variant);
         call(dialect, operation, &whole).prepare().unwrap_or_else(|why| panic!("{what}: {why:?}"));
@@ -76,7 +76,7 @@ fn what_is_required_is_enough_and_not_too_much() {
                 ),
             }
         }
-        // What else may be left out.
+        // A field that another can stand in for may be left out.
         let Some(or) = needed.iter().find(|row| row.required.contains(", or ")) else { return };
         if or.required.contains("code_lifetime") {
             let mut less = whole.clone();
@@ -98,7 +98,7 @@ fn what_is_kept_need_not_be_given_again() {
         let mut known = keep(&call(dialect, Operation::Send, &body(sent, variant)).prepared());
         let reference = payload_fields(dialect).into_iter().find(|row| row.field == "reference");
         if let Some(reference) = &reference {
-            // By the vendor's answer.
+            // The vendor's answer to the send brings the reference.
             known.as_object_mut().unwrap().entry("reference").or_insert_with(|| reference.example.clone());
         }
         let mut given = body(rows.iter().filter(|row| row.required.starts_with("yes")), variant);

@@ -14,7 +14,7 @@ fn plain(name: &str) -> String {
     format!("the-{name}")
 }
 
-/// A small description that has everything, as JSON to be changed.
+/// Returns a small description that uses every member, as JSON to be changed.
 fn small() -> Value {
     json!({
         "fields": {
@@ -81,7 +81,7 @@ fn vonage_is_spoken_to_as_its_page_says() {
     let resend = prepare(&vonage, Resend, &json!({}), &known, plain).unwrap();
     assert_eq!(message(&resend.request), sent);
     assert_eq!(message(&resend.cancel_first.unwrap()), message(&cancel.request));
-    // The vendor may show what it was sent: nothing of it is kept.
+    // The vendor's answer may show what it was sent: none of these is kept.
     for secret in ["012345", "the-api_secret", "dGhlLWFwaV9rZXk6dGhlLWFwaV9zZWNyZXQ=", "94771234567", "0771234567"] {
         assert!(verify.secrets.iter().any(|one| one.reveal() == secret), "{secret}");
     }
@@ -161,7 +161,7 @@ fn every_value_stands_in_its_place() {
     assert_eq!(send.code_lifetime.unwrap().as_secs(), 300);
     let url = url("https://vendor.example/base/", &send.request).unwrap();
     assert_eq!(url.as_str(), "https://vendor.example/base/v1/codes?from=a%26b%3Dc%23d%3F%C3%A9&v=1");
-    // What nobody gave is left out.
+    // Members without a value are left out.
     let send = prepare(&vendor, Send, &json!({"mobile": "+442079460958"}), &json!({}), plain).unwrap();
     assert!(
         message(&send.request)
@@ -221,7 +221,7 @@ fn no_value_leads_out_of_its_place() {
         assert_eq!(refused.field, "note");
         assert!(!format!("{refused:?}").contains("Evil"));
     }
-    // A credential is checked before, too; here it is the last line.
+    // A credential is checked when it is written, too; here is the last line of defence.
     let refused =
         prepare(&vendor, Send, &json!({"mobile": "+442079460958"}), &json!({}), |name| format!("{name}\r\nX: 1"));
     assert!(refused.is_err());
@@ -270,7 +270,7 @@ fn an_answer_is_read_by_the_first_line_that_is_about_it() {
     assert_eq!(read(&vendor, Cancel, 429, r#"{"wait": 30}"#).retry_after.unwrap().as_secs(), 30);
     assert!(read(&vendor, Verify, 200, r#"{"gone": 1}"#).is_guess);
     assert!(read(&vendor, Send, 503, r#"{"code": "E1"}"#).is_personal);
-    // What is no answer of the vendor's is read as with all others.
+    // An answer that is not in the vendor's form is read as with all vendors.
     for (status, body, outcome) in [
         (204, "", Outcome::Canceled),
         (401, "", Outcome::AuthFailed),
@@ -462,7 +462,7 @@ fn a_mistake_is_named_with_its_path() {
     }
 }
 
-/// A description with so many fields more, each in several places.
+/// Returns a description with this many more fields, each in several places.
 fn many_fields(count: usize) -> Value {
     let mut description = small();
     for number in 0..count {
@@ -475,7 +475,7 @@ fn many_fields(count: usize) -> Value {
     description
 }
 
-/// Whoever may make a server may describe, and the worker, which is all providers', reads what they wrote.
+/// Whoever may make a server may write a description, and the one worker of all providers reads it with each call.
 #[test]
 fn no_description_keeps_the_worker_busy() {
     let began = std::time::Instant::now();
@@ -567,7 +567,7 @@ fn pointers_and_answers_of_every_kind_are_survived() {
     assert_eq!(dialect(&twice).description_text(), dialect(&small().to_string()).description_text());
 }
 
-/// MSG91 has its id in the message's place at times; what else is said there may repeat the code.
+/// MSG91 gives its id in the message's place at times; other words there may repeat the code.
 #[test]
 fn words_are_no_id_though_an_id_may_stand_in_their_place() {
     let vendor = dialect(MSG91);
@@ -578,7 +578,7 @@ fn words_are_no_id_though_an_id_may_stand_in_their_place() {
         let (_, record) = read(&vendor, Verify, 200, &answer).redacted(&vendor, &secrets);
         assert_eq!(record.unwrap(), json!({"type": "error", "message": kept, "request_id": id}));
     }
-    // Also where the description itself calls them an id.
+    // Also where the description itself calls the words an id.
     let mut description = small();
     description["opaque"] = json!(["note"]);
     let vendor = dialect(&description.to_string());
@@ -588,7 +588,7 @@ fn words_are_no_id_though_an_id_may_stand_in_their_place() {
     }
 }
 
-/// Others in each run; OTP_DESCRIPTION_SEED repeats one.
+/// Returns a generator that differs in each run; OTP_DESCRIPTION_SEED repeats a run.
 fn dice() -> Dice {
     let seed = std::env::var("OTP_DESCRIPTION_SEED").ok().and_then(|seed| seed.parse().ok());
     let seed: u64 = seed.unwrap_or_else(|| std::time::UNIX_EPOCH.elapsed().unwrap().as_nanos() as u64 | 1);
@@ -596,7 +596,7 @@ fn dice() -> Dice {
     Dice(seed)
 }
 
-/// Of ever new descriptions, most of them wrong, none panics, and what is sent goes to the host of base_url.
+/// Of ever new descriptions, most of them wrong, none panics, and every request goes to the host of base_url.
 #[test]
 fn no_description_leads_to_another_host() {
     let mut dice = dice();
@@ -642,10 +642,10 @@ fn no_description_leads_to_another_host() {
     assert!(good > 100, "{good} of 4000 were good: the others say nothing of what is sent");
 }
 
-/// MSG91, which has a dialect of its own, described.
+/// A description of MSG91, which has a dialect of its own to compare with.
 const MSG91: &str = include_str!("described/msg91.json");
 
-/// What must be equal of two readings; the gateway's own words for what it cannot tell may differ.
+/// Returns what must be equal in two readings; the gateway's own words about an unknown outcome may differ.
 fn told(vendor: &Dialect, operation: Operation, status: u16, body: &str) -> impl PartialEq + std::fmt::Debug {
     let read = read(vendor, operation, status, body);
     let words = read.vendor_message.filter(|_| read.outcome != Outcome::Unknown);
@@ -653,7 +653,7 @@ fn told(vendor: &Dialect, operation: Operation, status: u16, body: &str) -> impl
     (read.outcome, read.vendor_code, words, read.reference, counts)
 }
 
-/// Every sentence of MSG91's page, and such as it has not.
+/// Every sentence of MSG91's page, and some that it does not have.
 const SENTENCES: [&str; 41] = [
     "otp_sent_successfully",
     "OTP verified success",
@@ -711,7 +711,7 @@ fn msg91_described_reads_as_the_dialect_of_ours_does() {
     };
     let operations = [Send, Verify, Resend];
     let statuses = [200, 202, 302, 400, 401, 403, 404, 418, 429, 500, 501, 502, 503];
-    // Every row.
+    // Every row of the page.
     for operation in operations {
         for kind in ["success", "error"] {
             for message in SENTENCES {
@@ -730,7 +730,7 @@ fn msg91_described_reads_as_the_dialect_of_ours_does() {
             equal(operation, status, &json!({"type": "success", "message": "OTP verified success"}));
         }
     }
-    // And ten thousand others.
+    // Ten thousand random answers.
     let mut dice = dice();
     for _ in 0..10_000 {
         let mut answer = json!({"type": dice.pick(&["success", "error", "SUCCESS", "Error"])});
@@ -750,7 +750,7 @@ fn msg91_described_reads_as_the_dialect_of_ours_does() {
     }
 }
 
-/// A sentence as nobody wrote it: in another case, with other spaces, and more or fewer stops.
+/// Returns a sentence with another case, other spaces, and more or fewer stops.
 fn said(dice: &mut Dice) -> String {
     let sentence = dice.pick(&SENTENCES);
     let mut text = match dice.roll(4) {

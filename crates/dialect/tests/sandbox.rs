@@ -1,5 +1,6 @@
 //! Promise: an application can be developed and tested at the sandbox as at a vendor, with no account and no network:
-//! it ends each call as it was told to, else takes the one code, and knows one person under every spelling.
+//! the sandbox ends each call as the payload says, else takes the one right code, and knows one person under every
+//! spelling.
 
 mod caller;
 
@@ -95,7 +96,7 @@ fn a_call_ends_as_it_was_told_to() {
             }
         }
     }
-    // The gateway alone says that its own policy refused.
+    // Only the gateway itself ends a call as blocked, by its own policy.
     assert!(Outcome::ALL.iter().all(|outcome| told.contains(outcome) != (*outcome == Outcome::Blocked)));
 }
 
@@ -120,7 +121,7 @@ fn it_needs_no_account_and_no_wait() {
     assert_eq!(sandbox.resend_after, Duration::ZERO);
     assert_eq!(sandbox.code_lifetime, Some(Duration::from_secs(600)));
     assert_eq!(sandbox.max_checks, 5);
-    // Of a vendor nothing is made up.
+    // A vendor's wait between two sends is not made up.
     for vendor in dialect::DIALECTS.iter().filter(|vendor| vendor.name != "sandbox") {
         assert_eq!(vendor.resend_after, Duration::from_secs(30), "{}", vendor.name);
     }

@@ -12,7 +12,7 @@ use dialect::{
 use serde_json::{Value, json};
 use zeroize::ZeroizeOnDrop;
 
-/// A call with a canary in every field that takes one, and in code, credentials and what is known.
+/// Prepares a call with a canary in every field that takes one, in code and credentials, and in what is known.
 fn prepared(vendor: &str, operation: Operation) -> Option<Prepared> {
     let mobile = if vendor == "ideamart" { "+94775550123" } else { "+91 77555 50123" };
     let payload = match (vendor, operation) {
@@ -61,7 +61,7 @@ fn prepared(vendor: &str, operation: Operation) -> Option<Prepared> {
     call.vendor.fields(operation).map(|_| call.prepared())
 }
 
-/// What must not be seen: the canaries, also within `Basic`, and parts of the numbers.
+/// Texts that must not be seen: the canaries, also within `Basic`, and parts of the numbers.
 const SIGNS: [&str; 6] = ["canary", "Y2FuYXJ5", "77555", "50123", "55501", "23412"];
 
 fn says(sent: &str) -> bool {
@@ -75,7 +75,7 @@ fn assert_hidden(shown: &str) {
     }
 }
 
-/// All of an HTTP message that a value may stand in.
+/// Returns every part of an HTTP message that a value may stand in.
 fn whole(request: &HttpRequest) -> String {
     let pairs = request.query.iter().chain(&request.headers);
     let pairs: String = pairs.map(|(_, value)| format!("{} ", value.reveal())).collect();
@@ -89,13 +89,13 @@ fn no_call_shows_its_values() {
             let Some(prepared) = prepared(vendor, operation) else { continue };
             let requests = || [Some(&prepared.request), prepared.cancel_first.as_ref()].into_iter().flatten();
             let sent: String = requests().map(whole).collect();
-            // The sandbox sends nothing; all others say at least who they are, in whatever place.
+            // The sandbox sends nothing; all other vendors are told at least the account, somewhere in the message.
             assert!(*vendor == "sandbox" || says(&sent), "{vendor} {operation:?}: nothing to hide in {sent}");
             assert!(operation != Send || says(&format!("{sent}{}", keep(&prepared))));
             assert_hidden(&format!("{prepared:?}"));
             assert_hidden(&requests().map(|request| format!("{request:?} ")).collect::<String>());
             assert_hidden(&format!("{:?} {:?} {:?}", prepared.recipient, prepared.retained, prepared.secrets));
-            // What names an account or holds a secret is no literal of a query, which servers log.
+            // No credential and no secret stands in a query, which servers log.
             for (name, value) in requests().flat_map(|request| &request.query) {
                 assert!(!value.reveal().contains("canary-secret"), "{vendor} {operation:?}: a credential in ?{name}=");
             }
@@ -108,7 +108,7 @@ fn what_a_call_sends_in_secret_is_looked_for_in_its_answer() {
     for (vendor, _) in VENDORS.iter() {
         for operation in Operation::ALL {
             let Some(prepared) = prepared(vendor, operation) else { continue };
-            // A page that shows the whole request, as some proxies do: headers, path, query, body.
+            // An answer may be a page that shows the whole request, as some proxies do: headers, path, query, body.
             let sent = whole(&prepared.request);
             let shown = dialect::redact_text(&prepared.secrets, &sent);
             for sign in ["canary-secret", "canary-code", "canary-token", "7755550123", "234123412346"] {
@@ -170,7 +170,7 @@ fn a_secret_is_wiped_when_it_is_dropped() {
     assert_eq!(value, json!({}));
 }
 
-/// Whether a type has a `Debug`: where it has, the associated constant of its own hides the trait's.
+/// Tells whether a type has a `Debug`: if it has, the type's own associated constant hides the trait's.
 struct Shown<T>(std::marker::PhantomData<T>);
 
 trait Otherwise {

@@ -107,7 +107,7 @@ fn iserveu_verifies_a_transaction() {
         )
     );
     assert_eq!(prepared.reference.as_deref(), Some("1432452"));
-    // What one verify gave is not kept for the next: the bank account of a stranger is nobody's to keep.
+    // What one verify gave is not kept for the next: a stranger's bank account is nobody's to keep.
     assert_eq!(keep(&prepared), known);
 }
 
@@ -254,7 +254,7 @@ fn paytm_verifies_as_in_the_sample() {
             r#""tokenType":"TXN_TOKEN"},"body":{"otp":"888888","rememberMe":true}}"#
         )
     );
-    // Of a flow begun elsewhere nobody knows the number; what identifies it is kept.
+    // In a flow begun elsewhere the number is unknown; what identifies the flow is kept.
     assert_eq!(prepared.recipient, None);
     assert_eq!(keep(&prepared), json!({"mid": "M", "order_id": "O", "token": "7f0e9307-bcfd-443e-9f70-0b09dec6821c"}));
 }
@@ -351,7 +351,7 @@ fn relid_cancels_before_it_sends_again() {
     let first = again.cancel_first.as_ref().expect("a cancel");
     assert_eq!(first.path.reveal(), "/cancelRVN.htm");
     assert_eq!(first.body.reveal(), format!(r#"{{"notification_uuid":"{UUID}"}}"#));
-    // The trace id of the send was used up by it.
+    // The send has used up its trace id.
     assert_eq!(
         again.request.body.reveal(),
         format!(
@@ -364,7 +364,7 @@ fn relid_cancels_before_it_sends_again() {
         )
     );
     assert!(!again.retained.contains_key("reference"));
-    // A send that never got a reference left nothing to cancel.
+    // A send that got no reference left nothing to cancel.
     assert!(caller("relid", Resend).known(keep(&sent)).prepared().cancel_first.is_none());
 }
 
@@ -383,7 +383,7 @@ fn relid_knows_a_number_by_its_digits_and_a_user_by_the_id() {
         assert_eq!(recipient(spelling, "mobile"), "918144094480");
     }
     assert_eq!(recipient("a-b.c", "userId"), "a-b.c");
-    // Its answer may name the number without the country.
+    // The vendor's answer may name the number without the country.
     let known = json!({"user_id": "+91 81440-94480"});
     let verify = caller("relid", Verify).known(known).payload(json!({"reference": UUID})).prepared();
     assert_eq!(redact_text(&verify.secrets, "for 8144094480, 0091-81440 94480"), "for [redacted], [redacted]");
@@ -400,7 +400,7 @@ fn relid_authorizes_in_three_ways() {
         ["Authorization: Basic dTpw", "Content-Type: application/json"]
     );
     assert_eq!(headers(&[("access_token", "abc")]), ["Authorization: Bearer abc", "Content-Type: application/json"]);
-    // The HTTP client adds the token that it fetched.
+    // The HTTP client adds the token that it has fetched.
     assert_eq!(headers(&[("client_id", "u"), ("client_secret", "p")]), ["Content-Type: application/json"]);
 
     let request = token_request(&Secret::new("u"), &Secret::new("p"));
@@ -479,7 +479,7 @@ fn ideamart_verifies() {
 
 const SID: &str = "VE0123456789abcdef0123456789abcdef";
 
-/// As every form of Twilio's begins.
+/// Returns a message as every form of Twilio's begins.
 fn twilio(path: &str, body: &str) -> String {
     format!(
         "/v2/Services/{SERVICE}/{path}\nAuthorization: Basic U0sta2V5OnR3aWxpby1zZWNyZXQ=\n\
@@ -543,7 +543,7 @@ fn a_way_that_is_the_house_rule_for_numbers_is_none_for_addresses() {
         let call = caller("twilio", Send).payload(json!({"mobile": to})).defaults(json!({"channel": default}));
         assert_eq!(message(&call.prepared().request), twilio("Verifications", way));
     }
-    // Whoever names it means it.
+    // A caller who names the channel means it: it is refused, not ignored.
     let named = caller("twilio", Send).payload(json!({"mobile": "asha@example.org", "Channel": "sms"})).refused();
     assert_eq!(named.field, "channel");
     let known = json!({"mobile": "asha@example.org", "channel": "email"});
@@ -587,7 +587,7 @@ fn twilio_verifies_by_reference_or_by_recipient_and_never_by_both() {
 fn twilio_cancels_by_a_sid_that_stays_one_segment_of_the_path() {
     let prepared = caller("twilio", Cancel).known(json!({"reference": SID, "mobile": "+94771234567"})).prepared();
     assert_eq!(message(&prepared.request), twilio(&format!("Verifications/{SID}"), "Status=canceled"));
-    // A reference that the vendor gave is passed on, whatever it is.
+    // A reference that the vendor gave is passed on, whatever stands in it, as one segment of the path.
     let prepared = caller("twilio", Cancel).known(json!({"reference": "../../x?a=b"})).prepared();
     assert!(message(&prepared.request).contains("/Verifications/..%2F..%2Fx%3Fa%3Db\n"));
     assert_eq!(caller("twilio", Cancel).known(json!({"reference": ".."})).refused().field, "reference");
@@ -653,7 +653,7 @@ fn msg91_sends_json_and_verifies_by_a_form() {
 
 #[test]
 fn msg91_takes_a_number_of_any_country_and_keeps_it_whole() {
-    // Ten digits with a country's code of two are no Indian number.
+    // Ten digits after a + may begin with another country's code of two digits: no Indian number.
     for (typed, digits) in
         [("+65 9123 4567", "6591234567"), ("+442079460958", "442079460958"), ("0771234567", "94771234567")]
     {
@@ -668,7 +668,7 @@ fn msg91_takes_a_number_of_any_country_and_keeps_it_whole() {
 
 #[test]
 fn the_way_of_a_code_has_the_same_name_everywhere() {
-    // HyperVerge says text, and Twilio call.
+    // The vendor's word for sms and for voice: HyperVerge says text, and Twilio call.
     let known = json!({"mobile": "9876543210"});
     let way = |vendor: &str, word: &str| {
         let prepared = caller(vendor, Resend).known(known.clone()).payload(json!({"channel": word})).prepared();
@@ -712,8 +712,11 @@ fn the_way_of_a_code_has_the_same_name_everywhere() {
 }
 
 #[test]
-fn only_relid_and_twilio_can_cancel() {
-    for vendor in ["iserveu", "hyperverge", "paytm", "ideamart", "msg91"] {
+fn a_vendor_without_a_cancel_says_so() {
+    let without = caller::VENDORS.iter().filter(|(_, dialect)| dialect.fields(Cancel).is_none());
+    let names: Vec<&str> = without.map(|(vendor, _)| *vendor).collect();
+    assert!(names.contains(&"ideamart") && !names.contains(&"relid"), "{names:?}");
+    for vendor in names {
         let invalid = caller(vendor, Cancel).refused();
         assert_eq!(invalid.message, format!("{vendor} has no cancel"));
         let hint =
@@ -731,7 +734,7 @@ fn a_code_goes_out_as_it_was_read() {
     }
 }
 
-/// What a dialect declares of its credentials is what its messages do.
+/// The credentials that a dialect declares for headers are those that its messages have there.
 #[test]
 fn credentials_in_headers_are_declared() {
     let payload = |vendor: &str| match vendor {

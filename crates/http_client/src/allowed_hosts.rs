@@ -12,11 +12,11 @@ use reqwest::{
 use tokio::task::JoinSet;
 use url::Host;
 
-/// Where calls may go: `otp_gateway.allowed_hosts`. What counts is the address that is connected to, looked at on each
-/// connect, so that a name that has come to point elsewhere leads nowhere. Nothing listed: everything is allowed.
+/// Where calls may go: `otp_gateway.allowed_hosts`. The address that is connected to counts, and is looked at on each
+/// connect, so that a name that has come to point elsewhere leads nowhere. An empty list allows everything.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AllowedHosts {
-    /// In lower case; `*.` before one stands for all below it.
+    /// Host names, in lower case; `*.` before a name stands for all names below it.
     names: Vec<String>,
     networks: Vec<IpNet>,
 }
@@ -42,7 +42,7 @@ impl AllowedHosts {
         Ok(allowed)
     }
 
-    /// A URL with an address in place of a name: no resolver ever sees it.
+    /// Checks a URL with an address in place of a name, which no resolver ever sees.
     pub(crate) fn check(&self, url: &Url) -> Result<(), Refused> {
         let address = match url.host() {
             Some(Host::Ipv4(address)) => IpAddr::from(address),
@@ -55,7 +55,7 @@ impl AllowedHosts {
         Err(Refused(format!("{address}: list the address or its network")))
     }
 
-    /// A URL that a proxy takes the call to: the proxy alone looks its host up, so a name has to be listed itself.
+    /// Checks a URL that a proxy takes the call to: the proxy alone looks its host up, so a name must itself be listed.
     pub(crate) fn check_behind_proxy(&self, url: &Url) -> Result<(), Refused> {
         match url.host() {
             Some(Host::Domain(host)) if !self.is_empty() && !self.names(host) => Err(Refused(format!(
@@ -65,7 +65,7 @@ impl AllowedHosts {
         }
     }
 
-    /// The addresses of a host, as a URL writes it, that may be connected to.
+    /// Returns those addresses of a host, named as a URL writes it, that may be connected to.
     fn keep(&self, host: &str, addresses: impl Iterator<Item = SocketAddr>) -> Result<Vec<SocketAddr>, Refused> {
         let is_named = self.names(host);
         let may = |address: IpAddr| self.is_empty() || self.holds(address) || is_named && is_public(address);
@@ -73,7 +73,7 @@ impl AllowedHosts {
         if !kept.is_empty() {
             return Ok(kept);
         }
-        // Not the address: whoever may write a base_url would be told what the names of this network stand for.
+        // The address is not shown: whoever may write a base_url would learn what the names of this network stand for.
         Err(Refused(if is_named {
             format!("{host}, which is listed by name alone and resolves to no public address: list its network too")
         } else {
@@ -137,7 +137,7 @@ fn name(entry: &str) -> Result<String, String> {
 /// The well-known prefix under which NAT64 shows IPv4 to hosts that speak IPv6 alone (RFC 6052).
 const NAT64: Ipv6Net = Ipv6Net::new_assert(Ipv6Addr::new(0x64, 0xff9b, 0, 0, 0, 0, 0, 0), 96);
 
-/// The IPv4 address that an IPv6 address stands for, if it stands for one.
+/// Returns the IPv4 address that an IPv6 address stands for; any other address as it is.
 fn canonical(address: IpAddr) -> IpAddr {
     match address {
         IpAddr::V6(six) if NAT64.contains(&six) => Ipv4Addr::from_bits(six.to_bits() as u32).into(),
@@ -153,7 +153,7 @@ const fn six(a: u16, b: u16, length: u8) -> Ipv6Net {
     Ipv6Net::new_assert(Ipv6Addr::new(a, b, 0, 0, 0, 0, 0, 0), length)
 }
 
-/// What IANA's register of special-purpose addresses keeps from being reached across the Internet.
+/// The IPv4 networks that IANA's register of special-purpose addresses keeps from being reached across the Internet.
 const NOT_PUBLIC_V4: [Ipv4Net; 15] = [
     four(0, 0, 0, 8),       // this network
     four(10, 0, 0, 8),      // private
@@ -171,7 +171,8 @@ const NOT_PUBLIC_V4: [Ipv4Net; 15] = [
     four(224, 0, 0, 4),     // multicast
     four(240, 0, 0, 4),     // reserved, broadcast
 ];
-/// The one network that global addresses of IPv6 are given out from, and what is not global in it.
+/// The one network that global IPv6 addresses are given out from; below it, the parts of that network that are not
+/// global.
 const GLOBAL_V6: Ipv6Net = six(0x2000, 0, 3);
 const NOT_PUBLIC_V6: [Ipv6Net; 4] = [
     six(0x2001, 0, 23),     // protocol assignments, Teredo
@@ -180,7 +181,7 @@ const NOT_PUBLIC_V6: [Ipv6Net; 4] = [
     six(0x3fff, 0, 20),     // documentation
 ];
 
-/// Reached across the Internet, and so no host of this machine's or its network's own.
+/// Returns whether an address is reached across the Internet, and so is no host of this machine or its network.
 fn is_public(address: IpAddr) -> bool {
     match canonical(address) {
         IpAddr::V4(address) => !NOT_PUBLIC_V4.iter().any(|network| network.contains(&address)),
@@ -190,7 +191,7 @@ fn is_public(address: IpAddr) -> bool {
     }
 }
 
-/// Why there is no connection; for the user.
+/// Says, for the user, why there is no connection.
 #[derive(Debug)]
 pub struct Refused(String);
 
@@ -202,7 +203,7 @@ impl fmt::Display for Refused {
 
 impl error::Error for Refused {}
 
-/// Resolves as reqwest does by itself, and drops what is not allowed.
+/// Resolves names as reqwest does by itself, and drops the addresses that are not allowed.
 pub struct Resolver(pub Arc<AllowedHosts>);
 
 impl Resolve for Resolver {
@@ -210,7 +211,7 @@ impl Resolve for Resolver {
         let allowed = Arc::clone(&self.0);
         Box::pin(async move {
             let host = name.as_str().to_owned();
-            // A set, for its drop: who gave up waiting leaves no look-up behind that has not begun.
+            // The set is for its drop: a caller that gives up waiting leaves no look-up behind that has not begun.
             let mut looking = JoinSet::new();
             looking.spawn_blocking(move || (host.as_str(), 0).to_socket_addrs());
             let found = looking.join_next().await.ok_or_else(|| io::Error::other("no look-up"))???;
@@ -227,7 +228,7 @@ mod tests {
         AllowedHosts::parse(text).unwrap_or_else(|why| panic!("{text}: {why}"))
     }
 
-    /// What is left of a host's addresses.
+    /// Returns those of a host's addresses that are allowed.
     fn kept(text: &str, host: &str, addresses: &[&str]) -> Vec<String> {
         let addresses = addresses.iter().map(|address| SocketAddr::new(address.parse().unwrap(), 0));
         list(text)
@@ -388,7 +389,7 @@ mod tests {
         // The name of a public host does not make every public address allowed.
         assert!(!may_call("x.example", "https://8.8.8.8/"));
         assert!(may_call("::1", "http://[::1]/") && !may_call("::2", "http://[0:0:0:0:0:0:0:1]/"));
-        // A name is the resolver's to judge.
+        // Names are checked when they are resolved.
         assert!(may_call("y.example", "https://x.example/"));
     }
 

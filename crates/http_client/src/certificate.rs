@@ -1,6 +1,6 @@
-//! When a certificate ends: all that is read of one here. Whether it is to be trusted, rustls has said before.
+//! Reads when a certificate ends, and nothing else of it. Whether it is to be trusted, rustls has decided before.
 
-/// Until when it is valid, in seconds since 1970; None: what is there is no certificate of X.509 (RFC 5280).
+/// Returns the end of a certificate's validity, in seconds since 1970; None if it is no X.509 certificate (RFC 5280).
 pub fn not_after(der: &[u8]) -> Option<i64> {
     const SEQUENCE: u8 = 0x30;
     const VERSION: u8 = 0xa0;
@@ -16,13 +16,13 @@ pub fn not_after(der: &[u8]) -> Option<i64> {
     time_of(tag, time)
 }
 
-/// The first element of DER: its tag, its content, and what comes after it.
+/// Returns the first element of DER: its tag, its content, and what comes after it.
 fn element(der: &[u8]) -> Option<(u8, &[u8], &[u8])> {
     let (&tag, rest) = der.split_first()?;
     let (&first, rest) = rest.split_first()?;
     let (length, rest) = match first {
         0..=0x7f => (usize::from(first), rest),
-        // In so many bytes.
+        // The length follows in so many bytes.
         0x81..=0x84 => {
             let (bytes, rest) = rest.split_at_checked(usize::from(first - 0x80))?;
             (bytes.iter().fold(0, |length, byte| length << 8 | usize::from(*byte)), rest)
@@ -33,7 +33,7 @@ fn element(der: &[u8]) -> Option<(u8, &[u8], &[u8])> {
     Some((tag, content, after))
 }
 
-/// `YYMMDDHHMMSSZ`, of the years 1950 to 2049, or `YYYYMMDDHHMMSSZ`.
+/// Reads `YYMMDDHHMMSSZ`, of the years 1950 to 2049, or `YYYYMMDDHHMMSSZ`, into seconds since 1970.
 fn time_of(tag: u8, text: &[u8]) -> Option<i64> {
     const UTC_TIME: u8 = 0x17;
     const GENERALIZED_TIME: u8 = 0x18;
@@ -57,7 +57,7 @@ fn time_of(tag: u8, text: &[u8]) -> Option<i64> {
     Some(days(year, month, day) * 86_400 + hour * 3600 + minute * 60 + second)
 }
 
-/// Since 1970, by the Gregorian calendar; years begin in March, so that a leap day is the last one.
+/// Returns the days since 1970, by the Gregorian calendar. Years begin in March here, so that a leap day is the last.
 fn days(year: i64, month: i64, day: i64) -> i64 {
     let year = if month <= 2 { year - 1 } else { year };
     let of_era = year.rem_euclid(400);
@@ -107,7 +107,7 @@ mod tests {
     #[test]
     fn what_is_none_is_none() {
         let whole = certificate(&der(0xa0, &der(0x02, &[2])), &der(0x17, b"261128191500Z"));
-        // No cut of it panics; cut before the end of the validity, it has none.
+        // No cut of the certificate panics; cut before the end of the validity, it has none.
         for length in 0..whole.len() {
             let _ = not_after(&whole[..length]);
             let mut other = whole.clone();

@@ -1,4 +1,4 @@
-//! The thread that makes the calls, and the way to it.
+//! The thread that makes the calls, and the owner's handle to it.
 
 use std::{
     io::{self, Read},
@@ -32,15 +32,15 @@ use crate::{
 
 /// A call to make.
 pub struct OutboundCall {
-    /// The number by which the owner knows it.
+    /// The number by which the owner knows the call.
     pub call_id: u64,
     pub dialect: Dialect,
     pub operation: Operation,
     pub request: HttpRequest,
-    /// A cancel that goes first: see [`dialect::Prepared::cancel_first`].
+    /// A cancel that goes before the request: see [`dialect::Prepared::cancel_first`].
     pub first: Option<HttpRequest>,
     pub endpoint: Endpoint,
-    /// Removed from what is put on record of the answer.
+    /// Values that are redacted from the answer before it is put on record.
     pub secrets: Vec<Secret>,
 }
 
@@ -48,19 +48,20 @@ pub struct OutboundCall {
 pub struct CompletedCall {
     pub call_id: u64,
     pub http_status: Option<u16>,
-    /// As [`CallResult::redacted`] leaves it.
+    /// The result as [`CallResult::redacted`] leaves it.
     pub result: CallResult,
     /// The answer as it may be put on record.
     pub record: Option<serde_json::Value>,
-    /// The `first` request went through.
+    /// Whether the `first` request, the cancel, went through.
     pub voided: bool,
-    /// It ended before it began, because the HTTP client was closed: certainly nothing has left.
+    /// Whether the HTTP client was closed before the call began: certainly nothing has left.
     pub not_begun: bool,
-    /// It says nothing of the vendor: a credential or an id that cannot stand in a header, or an end that we made.
+    /// Whether the end says nothing of the vendor's health: a credential or an id cannot stand in a header, or the
+    /// worker itself made the end.
     pub is_ours: bool,
 }
 
-/// Without the answer, redacted or not.
+/// Leaves out the answer, redacted or not.
 impl std::fmt::Debug for CompletedCall {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("CompletedCall")
@@ -72,7 +73,7 @@ impl std::fmt::Debug for CompletedCall {
     }
 }
 
-/// The thread that makes the calls, and the way to it.
+/// The owner's handle to the thread that makes the calls.
 pub struct HttpClient {
     calls: mpsc::UnboundedSender<OutboundCall>,
     pools: Arc<ConnectionPools>,
@@ -84,17 +85,17 @@ pub struct HttpClient {
     thread: Option<thread::JoinHandle<()>>,
 }
 
-/// The places of each provider; None: closed.
+/// The places among `max_in_flight`, for each provider. None: the HTTP client is closed.
 struct Permits(Mutex<Option<PermitsOf>>);
 
-/// By the provider and its max_in_flight.
+/// Keyed by the provider and its max_in_flight.
 type PermitsOf = Recent<(u32, u32), Arc<Semaphore>>;
 
 impl Permits {
     fn of(&self, endpoint: &Endpoint) -> Option<Arc<Semaphore>> {
         let mut permits = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let new = || Arc::new(Semaphore::new(endpoint.max_in_flight as usize));
-        // In use it has another owner.
+        // A semaphore in use has another owner besides the map.
         let is_idle = |place: &Arc<Semaphore>| Arc::strong_count(place) == 1;
         let of_endpoint =
             |permits: &mut PermitsOf| permits.get((endpoint.provider, endpoint.max_in_flight), new, is_idle);
@@ -108,10 +109,11 @@ impl Permits {
 }
 
 impl HttpClient {
-    /// Starts the thread. It inherits the caller's signal mask, and so do the ones that it starts: block them first.
-    /// `allowed` as for [`set_allowed_hosts`](Self::set_allowed_hosts); `settle_in` runs first on each thread.
+    /// Starts the thread. The thread inherits the caller's signal mask, and so do the threads that it starts: block the
+    /// signals first. `allowed` is as for [`set_allowed_hosts`](Self::set_allowed_hosts); `settle_in` runs first on
+    /// each thread.
     pub fn start(allowed: Result<AllowedHosts, String>, settle_in: fn()) -> io::Result<Self> {
-        // The process-wide choice; a second start finds the first one's, which is the same.
+        // The choice is the whole process's; a second start fails and finds the first one's choice, which is the same.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let (wakeup, ours) = UnixStream::pair()?;
         wakeup.set_nonblocking(true)?;
@@ -138,63 +140,65 @@ impl HttpClient {
                         _ = stopped => {}
                     }
                 });
-                // Waits for nothing: a resolver that hangs must not hold up the server's stop.
+                // Waits for no other thread: a resolver that hangs must not hold up the server's stop.
                 runtime.shutdown_background();
             }
         })?;
         Ok(Self { calls, pools, completed, permits, runtime: handle, wakeup, stop: Some(stop), thread: Some(thread) })
     }
 
-    /// Readable when there is something to [`take_completed`](Self::take_completed).
+    /// Returns the socket that is readable when there is something to [`take_completed`](Self::take_completed).
     pub fn wakeup(&self) -> &UnixStream {
         &self.wakeup
     }
 
-    /// Where calls may go that begin from now on; nowhere, if the list cannot be read: the error says why.
+    /// Sets where calls that begin from now on may go. An error says why the list cannot be read: then nothing is
+    /// allowed.
     pub fn set_allowed_hosts(&self, allowed: Result<AllowedHosts, String>) {
         self.pools.set_allowed_hosts(allowed);
     }
 
     pub fn start_call(&self, outbound: OutboundCall) {
-        // Fails only if the thread has died, which drops `serve` and everything in it: the owner's attempts stay in
-        // flight and become unknown, which is what they are.
+        // Sending fails only if the thread has died, and `serve` with everything in it was dropped: the owner's
+        // attempts stay in flight and become `unknown`, as they truly are.
         let _ = self.calls.send(outbound);
     }
 
-    /// Looks how far a connection to the URL of an option comes, beside all calls: it takes no place among
+    /// Checks how far a connection to the URL of an option comes, beside all calls: the check takes no place among
     /// `max_in_flight`, and sends no request.
     pub fn start_check(&self, check_id: u64, option: String, endpoint: Endpoint) {
         let (pools, completed) = (Arc::clone(&self.pools), Arc::clone(&self.completed));
-        // Of a thread that has died nobody is told here: its owner ends with it.
+        // If the thread has died, the check never ends; nobody is told here, since its owner ends with the thread.
         self.runtime.spawn(async move {
             let check = task::spawn(async move { connection_check::check(&option, &endpoint, &pools).await });
             completed.put_check(check_id, check.await.unwrap_or_else(|_| ConnectionCheck::fault()));
         });
     }
 
-    /// The checks that have ended; after [`take_completed`](Self::take_completed), whose wake-up they share.
+    /// Returns the checks that have ended; to be called after [`take_completed`](Self::take_completed), which empties
+    /// the socket for both.
     pub fn take_checked(&self) -> Vec<(u64, ConnectionCheck)> {
         std::mem::take(&mut *self.completed.checked.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Everything that has come back since the last time.
+    /// Returns the calls that have ended since the last time.
     pub fn take_completed(&self) -> Vec<CompletedCall> {
-        // Always: between the raising of the flag and the byte that follows it the owner may have come and gone, and a
-        // byte that is never read would wake it for ever.
+        // The socket is read in any case: between the raising of the flag and the byte that follows it the owner may
+        // have come and gone, and a byte that is never read would wake the owner for ever.
         let _ = (&self.wakeup).read(&mut [0; 16]);
-        // Lowered after the socket is empty, so that the queue is looked at after each byte; and before it is
-        // emptied, so that whatever is put on it from now on writes another byte.
+        // The flag is lowered after the socket is empty, so that the queue is looked at after each byte; and before the
+        // queue is emptied, so that whatever is put on the queue from now on writes another byte.
         self.completed.notified.store(false, Ordering::SeqCst);
         std::mem::take(&mut *self.completed.completed.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// No call begins from now on: one that waits for a place, or comes later, is delivered as it is. Those that have
-    /// begun go on.
+    /// Lets no call begin from now on: a call that waits for a place, or comes later, ends with `not_begun`. Calls that
+    /// have begun go on.
     pub fn close(&self) {
         self.permits.close();
     }
 
-    /// Whether the thread still serves.
+    /// Returns whether the thread still serves calls.
     pub fn is_alive(&self) -> bool {
         !self.calls.is_closed()
     }
@@ -228,7 +232,7 @@ async fn serve(
         let (pools, tokens, completed) = (Arc::clone(&pools), Arc::clone(&tokens), Arc::clone(&completed));
         task::spawn(async move {
             let call_id = outbound.call_id;
-            // A task of its own, so that a panic in reading an answer is an outcome and not a caller left waiting.
+            // The call runs in a task of its own, so that a panic becomes an outcome and no caller is left waiting.
             let call = task::spawn(async move { exchange::run_call(outbound, &pools, &tokens, &place).await });
             completed.put(call.await.unwrap_or_else(|_| CompletedCall {
                 call_id,
@@ -252,7 +256,7 @@ mod tests {
         static SETTLED: Mutex<Vec<thread::ThreadId>> = Mutex::new(Vec::new());
         let settle_in = || SETTLED.lock().unwrap().push(thread::current().id());
         let runtime = settled_runtime(settle_in).unwrap();
-        // As the system's resolver does.
+        // As the system's resolver does: on a blocking thread.
         let resolver = runtime.block_on(async { task::spawn_blocking(|| thread::current().id()).await }).unwrap();
         assert!(SETTLED.lock().unwrap().contains(&resolver));
         let http = HttpClient::start(AllowedHosts::parse(""), settle_in).unwrap();

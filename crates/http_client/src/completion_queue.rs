@@ -1,4 +1,4 @@
-//! Where calls that have ended wait to be taken; a byte on a socket wakes who takes them.
+//! Calls that have ended wait here until the owner takes them; a byte on a socket wakes the owner.
 
 use std::{
     io::Write,
@@ -11,12 +11,12 @@ use std::{
 
 use crate::{client::CompletedCall, connection_check::ConnectionCheck};
 
-/// Where completed calls wait to be fetched.
+/// The calls and checks that have ended and were not taken yet.
 pub struct CompletionQueue {
     pub completed: Mutex<Vec<CompletedCall>>,
-    /// The same of checks.
+    /// Checks that have ended, by their number.
     pub checked: Mutex<Vec<(u64, ConnectionCheck)>>,
-    /// The owner was woken and has not come yet.
+    /// Whether the owner was woken and has not come yet.
     pub notified: AtomicBool,
     pub wakeup: UnixStream,
 }
@@ -34,7 +34,7 @@ impl CompletionQueue {
 
     fn notify(&self) {
         if !self.notified.swap(true, Ordering::SeqCst) {
-            // A full socket wakes the owner already; a closed one has no owner.
+            // If the socket is full, the owner wakes anyway; if it is closed, there is no owner.
             let _ = (&self.wakeup).write(&[1]);
         }
     }

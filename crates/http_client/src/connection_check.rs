@@ -1,5 +1,5 @@
-//! How far a connection comes, by the very client that makes the calls: its resolver, its list of allowed hosts, its
-//! proxy and its TLS. As soon as it stands it is given up, so that no request ever leaves.
+//! Checks how far a connection comes, by the very client that makes the calls: its resolver, its list of allowed hosts,
+//! its proxy and its TLS. A connection is given up as soon as it stands, so that no request ever leaves.
 
 use std::{
     error::Error,
@@ -38,17 +38,17 @@ use crate::{
 /// How far a connection came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Reached {
-    /// There is none to be made: a file of TLS, or a URL, cannot be read.
+    /// No connection was tried: a TLS file, or a URL, cannot be read.
     Nothing,
-    /// `otp_gateway.allowed_hosts` does not let it go there.
+    /// `otp_gateway.allowed_hosts` does not allow the host.
     Refused,
     /// The host's name was looked up, and not found.
     Lookup,
-    /// The host is known (or needs no look-up), and takes no connection.
+    /// The host is known (or needs no look-up), and accepts no connection.
     Address,
-    /// It takes connections, and there is no agreement on TLS.
+    /// The host accepts connections, but TLS cannot be agreed on.
     Connection,
-    /// A request could go.
+    /// The whole connection stands: a request could go.
     All,
 }
 
@@ -56,9 +56,9 @@ pub enum Reached {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ConnectionCheck {
     pub reached: Reached,
-    /// Why it came no further.
+    /// Why the connection came no further.
     pub why: Option<String>,
-    /// Until when the host's certificate is valid, in seconds since 1970; through a proxy it is not seen.
+    /// When the host's certificate ends, in seconds since 1970; through a proxy the certificate is not seen.
     pub certificate_ends: Option<i64>,
 }
 
@@ -72,13 +72,14 @@ impl ConnectionCheck {
     }
 }
 
-/// What has been seen of a connection on its way.
+/// What has been seen of a connection while it is made.
 #[derive(Default)]
 struct Seen {
-    /// The URL is one of https.
+    /// Whether the URL is of https.
     is_secure: bool,
     is_resolved: AtomicBool,
-    /// Set when all of it stands; None: there is no certificate, or it cannot be seen, as in a proxy's tunnel.
+    /// Set when the whole connection stands; None if there is no certificate, or it cannot be seen, as in a proxy's
+    /// tunnel.
     certificate_ends: OnceLock<Option<i64>>,
 }
 
@@ -92,14 +93,14 @@ pub async fn check(option: &str, endpoint: &Endpoint, pools: &ConnectionPools) -
     if !is_late || url.scheme() != "https" || url.set_scheme("http").and_then(|()| url.set_port(port)).is_err() {
         return check;
     }
-    // The client knows one time for both: is it the connection that does not come, or what TLS makes of it?
+    // The client has one timeout for both TCP and TLS: a second try without TLS tells which of them takes so long.
     match connect(option, endpoint, pools, url).await {
         (plain, _) if plain.reached == Reached::All => ConnectionCheck { reached: Reached::Connection, ..check },
         _ => check,
     }
 }
 
-/// How far it comes, and whether it ended because it took too long.
+/// Returns how far the connection comes, and whether it ended because it took too long.
 async fn connect(option: &str, endpoint: &Endpoint, pools: &ConnectionPools, url: Url) -> (ConnectionCheck, bool) {
     let seen = Arc::new(Seen { is_secure: url.scheme() == "https", ..Seen::default() });
     let watched = pools.watched(endpoint, |builder, resolver| {
@@ -127,7 +128,7 @@ async fn connect(option: &str, endpoint: &Endpoint, pools: &ConnectionPools, url
             let why = failure(option, client.proxy(), is_handed_on, &error).vendor_message.unwrap_or_default();
             (ConnectionCheck::ended(reached(&error, is_resolved), plain(&why)), is_resolved && error.is_timeout())
         }
-        // A connection that stands is given up: it has no answer.
+        // No answer comes from a connection that stands: `Watched` gives it up.
         Ok(Ok(_)) | Err(_) => {
             let reached = if is_resolved { Reached::Address } else { Reached::Lookup };
             (ConnectionCheck::ended(reached, format!("no connection to {option} within timeout")), is_resolved)
@@ -148,7 +149,7 @@ fn reached(error: &reqwest::Error, is_resolved: bool) -> Reached {
     }
 }
 
-/// Nothing ever is, here.
+/// Leaves out that nothing was sent: a check never sends anything.
 fn plain(why: &str) -> &str {
     why.strip_suffix("; nothing was sent").unwrap_or(why)
 }
@@ -166,7 +167,7 @@ impl Resolve for WatchedResolver {
     }
 }
 
-/// Around the client's own way to connect, proxy and TLS included.
+/// Wraps the client's own way to connect, proxy and TLS included.
 #[derive(Clone)]
 struct Watch(Arc<Seen>);
 
@@ -201,7 +202,7 @@ where
         self.inner.poll_ready(context)
     }
 
-    /// Ends in an error even where the connection stands: nobody may use it.
+    /// Returns an error even if the connection stands: nobody may use it.
     fn call(&mut self, destination: R) -> Self::Future {
         let (connecting, seen, began) = (self.inner.call(destination), Arc::clone(&self.seen), Instant::now());
         Box::pin(async move {
@@ -218,14 +219,14 @@ where
     }
 }
 
-/// In TLS 1.3 the host looks at our certificate after we take the connection for made: where it wants another one, or
-/// one at all, it says so a moment later. It says nothing else before it is asked.
+/// Waits for the host's word on our certificate. In TLS 1.3 the host looks at it after the connection counts as made
+/// for us; a host that wants another certificate says so a moment later. It says nothing else before a request comes.
 async fn is_accepted(connection: &mut (impl AsyncRead + Unpin), took: Duration) -> Result<(), BoxError> {
     let word = std::future::poll_fn(|context| {
         let mut byte = [0];
         Poll::Ready(ready!(Pin::new(&mut *connection).poll_read(context, &mut ReadBuf::new(&mut byte))))
     });
-    // As long as look-up and handshake took is twice what such a word takes.
+    // Look-up and handshake took at least twice as long as such a word takes.
     match timeout(took.clamp(Duration::from_millis(50), Duration::from_secs(1)), word).await {
         Ok(said) => said.map_err(Into::into),
         Err(_elapsed) => Ok(()),

@@ -1,4 +1,4 @@
-//! A pool of warm connections for each way to speak TLS.
+//! Pools of warm connections: one for each set of TLS files, proxy and connect timeout.
 
 use std::{
     fs,
@@ -15,16 +15,16 @@ use crate::{
     recent::Recent,
 };
 
-/// One client, and so one pool of warm connections, for each way to speak TLS; all under one list of allowed hosts.
+/// One reqwest client, and so one pool of warm connections, for each [`Key`]; all under one list of allowed hosts.
 pub struct ConnectionPools(Mutex<Pools>);
 
 struct Pools {
-    /// Of a list that cannot be read, why: nothing is allowed then.
+    /// The allowed hosts; or why the list cannot be read: then nothing is allowed.
     allowed: Result<Arc<AllowedHosts>, String>,
     pools: Recent<Key, PooledClient>,
 }
 
-/// Connects to allowed hosts alone.
+/// An HTTP client that connects to allowed hosts alone.
 #[derive(Clone)]
 pub struct PooledClient {
     http: reqwest::Client,
@@ -40,7 +40,7 @@ impl PooledClient {
         Ok(Self { http, allowed: Arc::clone(allowed), proxy })
     }
 
-    /// A call to the URL that an option holds; or why there can be none.
+    /// Begins a request to the URL that an option holds. An error says why no connection can be made.
     pub fn request(&self, method: dialect::Method, option: &str, url: Url) -> Result<RequestBuilder, String> {
         let no_way = |option: &str, why: &dyn std::fmt::Display| format!("no connection to {option}: {why}");
         match &self.proxy {
@@ -60,7 +60,7 @@ impl PooledClient {
         Ok(self.http.request(method, url))
     }
 
-    /// Without its credentials.
+    /// Returns the proxy's URL, without its credentials.
     pub fn proxy(&self) -> Option<&Url> {
         self.proxy.as_ref()
     }
@@ -70,7 +70,7 @@ impl PooledClient {
 struct Key {
     connect_timeout: Duration,
     files: [Option<(String, Option<SystemTime>)>; 3],
-    /// With its credentials: a tunnel that was made for one account is not another one's way out.
+    /// The proxy with its credentials: a tunnel that was made for one account must not carry another account's calls.
     proxy: Option<crate::endpoint::Proxy>,
 }
 
@@ -79,8 +79,8 @@ impl ConnectionPools {
         Self(Mutex::new(Pools { allowed: allowed.map(Arc::new), pools: Recent::default() }))
     }
 
-    /// Another list, for every call that begins from now on. Its connections are new ones: a warm one may lead to where
-    /// the new list does not.
+    /// Sets the list for every call that begins from now on. The pools are emptied: a warm connection may lead to a
+    /// host that the new list does not allow.
     pub fn set_allowed_hosts(&self, allowed: Result<AllowedHosts, String>) {
         let allowed = allowed.map(Arc::new);
         let mut pools = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -89,7 +89,7 @@ impl ConnectionPools {
         }
     }
 
-    /// The client for an endpoint; made anew when a certificate file has changed. The error is for the user.
+    /// Returns the client for an endpoint, made anew if a certificate file has changed. The error is for the user.
     pub fn get(&self, endpoint: &Endpoint) -> Result<PooledClient, String> {
         let file = |path: &Option<String>| {
             path.as_ref().map(|path| (path.clone(), fs::metadata(path).and_then(|meta| meta.modified()).ok()))
@@ -106,11 +106,11 @@ impl ConnectionPools {
         let connect_timeout = key.connect_timeout;
         let make =
             || PooledClient::new(endpoint, allowed, builder(endpoint, connect_timeout, Resolver(Arc::clone(allowed)))?);
-        // A call under way has its own hold of its pool.
+        // A pool may go while a call uses it: the call holds the pool itself.
         pools.try_get(key, make, |_| true)
     }
 
-    /// A client of the same settings for a look at the connection alone: it keeps none.
+    /// Makes a client of the same settings for a look at the connection alone; the client is not kept.
     pub fn watched(
         &self,
         endpoint: &Endpoint,
@@ -129,13 +129,13 @@ fn readable(allowed: &Result<Arc<AllowedHosts>, String>) -> Result<&Arc<AllowedH
     allowed.as_ref().map_err(|why| format!("otp_gateway.allowed_hosts cannot be read: {why}; nothing was sent"))
 }
 
-/// Ends before the whole does, also after the longest wait for a place: it is the connect that times out then, and
-/// `unreachable` can be told.
+/// Returns how long a connect may take. It times out before the whole call does, also after the longest wait for a
+/// place: so a connection that failed is told from an answer that did not come, and is `unreachable`.
 fn connect_timeout(endpoint: &Endpoint) -> Duration {
     endpoint.connect_timeout.min(endpoint.timeout.mul_f32(0.45))
 }
 
-/// The same file, of another time.
+/// Returns whether a file has the same path and another time.
 fn replaces(old: &Option<(String, Option<SystemTime>)>, new: &Option<(String, Option<SystemTime>)>) -> bool {
     matches!((old, new), (Some(old), Some(new)) if old.0 == new.0 && old.1 != new.1)
 }
@@ -144,10 +144,10 @@ fn builder(endpoint: &Endpoint, connect_timeout: Duration, resolver: Resolver) -
     let mut builder = reqwest::Client::builder()
         .dns_resolver(resolver)
         .connect_timeout(connect_timeout)
-        // "never repeat a request whose bytes may have left", nor take one elsewhere.
+        // No request whose bytes may have left is repeated, and none is taken to another host.
         .retry(retry::never())
         .redirect(redirect::Policy::none())
-        // None of the environment's, which would take numbers and credentials wherever it points.
+        // No proxy of the environment's, which would take numbers and credentials wherever it points.
         .no_proxy()
         .user_agent(concat!("otp_gateway/", env!("CARGO_PKG_VERSION")))
         .http1_only()

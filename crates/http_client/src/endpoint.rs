@@ -5,15 +5,15 @@ use std::time::Duration;
 use dialect::Secret;
 use serde::{Deserialize, Serialize};
 
-/// How to reach a provider: its server options.
+/// How to reach a provider, by its server options.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Endpoint {
-    /// Whose `max_in_flight` this call counts against: a number that stays the provider's when it is renamed.
+    /// The provider whose `max_in_flight` this call counts against: a number that stays when the provider is renamed.
     pub provider: u32,
     pub base_url: String,
-    /// The whole call; at most half of it goes to waiting for a place among `max_in_flight`.
+    /// For the whole call; at most half of it is spent waiting for a place among `max_in_flight`.
     pub timeout: Duration,
-    /// DNS, TCP and TLS; never more than 45 % of `timeout`.
+    /// For DNS, TCP and TLS; never more than 45 % of `timeout`.
     pub connect_timeout: Duration,
     pub ca_file: Option<String>,
     pub client_cert_file: Option<String>,
@@ -23,8 +23,8 @@ pub struct Endpoint {
     pub oauth: Option<OAuthClient>,
 }
 
-/// The only way out of some networks. An https host is spoken to through a tunnel, so that the proxy sees no more than
-/// its name; a plain one by way of the proxy, which sees all.
+/// The only way out of some networks. An https host is reached through a tunnel, so that the proxy sees no more than
+/// the host's name; an http request is handed to the proxy, which sees all of it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Proxy {
     /// Scheme, host and port.

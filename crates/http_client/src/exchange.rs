@@ -13,7 +13,7 @@ use crate::{
     post::{header, own_result, send_once},
 };
 
-/// Makes the call that is asked for, from waiting for a place to the reading of the answer.
+/// Makes one call, from waiting for a place to reading the answer.
 pub async fn run_call(
     outbound: OutboundCall,
     pools: &ConnectionPools,
@@ -34,7 +34,7 @@ pub async fn run_call(
     }
 }
 
-/// What the HTTP client was closed before.
+/// Returns the end of a call that had not begun when the HTTP client was closed.
 pub fn not_begun(call_id: u64) -> CompletedCall {
     let why = "the background worker stopped before the call began; nothing was sent";
     CompletedCall {
@@ -48,7 +48,7 @@ pub fn not_begun(call_id: u64) -> CompletedCall {
     }
 }
 
-/// What is known of a call besides its result.
+/// What is known of a call's end besides its result.
 #[derive(Default)]
 struct End {
     http_status: Option<u16>,
@@ -57,7 +57,7 @@ struct End {
     is_ours: bool,
 }
 
-/// Makes the call. `Err` is a result, too: one that ends the call early.
+/// Makes the call. `Err` holds a result, too: one that ends the call early.
 async fn call(
     outbound: &OutboundCall,
     pools: &ConnectionPools,
@@ -68,8 +68,8 @@ async fn call(
     let endpoint = &outbound.endpoint;
     let began = Instant::now();
     let deadline = began + endpoint.timeout;
-    // Half of the time at most: so that what is left is enough to tell a connection that failed from an answer that
-    // did not come.
+    // The wait takes half of the time at most: what is left must be enough to tell a connection that failed from an
+    // answer that did not come.
     let _place = match timeout_at(began + endpoint.timeout / 2, place.acquire()).await {
         Ok(Ok(place)) => place,
         Ok(Err(_closed)) => {
@@ -102,7 +102,8 @@ async fn call(
         loop {
             let arrived =
                 send_once(&client, ("base_url", &endpoint.base_url), request, bearer.as_ref(), deadline).await?;
-            // A 401 means that the call was not processed: renew the token, and repeat once.
+            // A 401 means that the call was not processed: renew a token that was not fetched for this call, and repeat
+            // once.
             if arrived.status == 401
                 && let (Some(oauth), Some(used)) = (&endpoint.oauth, bearer.take_if(|token| !token.is_fresh()))
             {
@@ -125,7 +126,7 @@ async fn call(
     Ok(result)
 }
 
-/// Whether every header can be written.
+/// Returns whether every header can be written.
 fn can_be_sent(outbound: &OutboundCall) -> bool {
     let requests = [Some(&outbound.request), outbound.first.as_ref()];
     requests.into_iter().flatten().flat_map(|request| &request.headers).all(|(_, value)| header(value).is_ok())

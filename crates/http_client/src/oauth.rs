@@ -15,9 +15,9 @@ use crate::{
     recent::Recent,
 };
 
-/// Tokens end a little early for us, so that none ends on the way.
+/// How much earlier than the server says a token ends for us, so that none ends on its way to the vendor.
 const EARLY: Duration = Duration::from_secs(30);
-/// REL-ID says that its tokens live about five minutes; used where an answer does not say.
+/// The life of a token whose answer does not say it. REL-ID says that its tokens live about five minutes.
 const DEFAULT_LIFE: Duration = Duration::from_secs(300);
 
 /// The access tokens in use, one for each account.
@@ -30,14 +30,15 @@ struct CachedToken {
     ends: Instant,
 }
 
-/// A token handed out for one call.
+/// A token that is handed out for one call.
 pub struct AccessToken {
     token: Secret,
     fresh: bool,
 }
 
 impl AccessToken {
-    /// Fetched for this very call: if the vendor refuses it, another one will not help.
+    /// Returns whether the token is new to this call (fetched for it, or in place of the refused one): if the vendor
+    /// refuses such a token, another one will not help.
     pub fn is_fresh(&self) -> bool {
         self.fresh
     }
@@ -50,7 +51,7 @@ impl Bearer for AccessToken {
 }
 
 impl TokenCache {
-    /// The token in use, or a new one. Many calls that find none wait for one fetch.
+    /// Returns the token in use, or fetches a new one. Many calls that find no token wait for one fetch.
     pub async fn get(
         &self,
         oauth: &OAuthClient,
@@ -60,7 +61,7 @@ impl TokenCache {
         self.fetch_unless(oauth, client, deadline, |held| held.ends > Instant::now()).await
     }
 
-    /// A token other than the one that was refused.
+    /// Returns another token than the one that was refused.
     pub async fn renew(
         &self,
         oauth: &OAuthClient,
@@ -82,7 +83,7 @@ impl TokenCache {
         let account = self.0.lock().unwrap_or_else(PoisonError::into_inner).get(
             oauth.clone(),
             Arc::default,
-            // Whoever waits for it waits for the one fetch.
+            // A call that waits for the fetch holds the account, too.
             |account| Arc::strong_count(account) == 1,
         );
         let mut held = account.lock().await;
@@ -95,7 +96,7 @@ impl TokenCache {
             .await
             .map_err(|failed| {
                 let why = failed.vendor_message.unwrap_or_default();
-                // The proxy's refusal stays one.
+                // That the proxy refused the credentials must stay visible.
                 let outcome = match failed.outcome {
                     Outcome::AuthFailed => Outcome::AuthFailed,
                     _ => Outcome::Unreachable,

@@ -1,4 +1,4 @@
-//! One request, never repeated, and what is known where it fails.
+//! One request, never repeated, and what is known if it fails.
 
 use std::time::{Duration, SystemTime};
 
@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 
 use crate::connection_pools::PooledClient;
 
-/// Where a request goes.
+/// Returns the URL that a request goes to.
 pub fn call_url(base: &str, request: &HttpRequest) -> Option<Url> {
     let mut url = Url::parse(&format!("{}{}", base.trim_end_matches('/'), request.path.reveal())).ok()?;
     if !request.query.is_empty() {
@@ -21,7 +21,7 @@ pub fn call_url(base: &str, request: &HttpRequest) -> Option<Url> {
     Some(url)
 }
 
-/// An answer in memory.
+/// An HTTP answer, read into memory.
 pub struct ReceivedResponse {
     pub status: u16,
     retry_after: Option<Duration>,
@@ -34,12 +34,12 @@ impl ReceivedResponse {
     }
 }
 
-/// A bearer token for one call.
+/// A bearer token for one request.
 pub trait Bearer {
     fn token(&self) -> &Secret;
 }
 
-/// One request, never repeated, to the URL that an option holds.
+/// Sends one request, never repeated, to the URL that an option holds.
 pub async fn send_once(
     client: &PooledClient,
     (option, base): (&str, &str),
@@ -63,7 +63,7 @@ pub async fn send_once(
     if left.is_zero() {
         return Err(unsent("timeout ran out before the call"));
     }
-    // A plain URL goes to the proxy itself, whose answer it may be then.
+    // A request to an http URL is handed to the proxy, and the answer may be the proxy's own.
     let is_handed_on = client.proxy().is_some() && url.scheme() == "http";
     let mut message = client.request(request.method, option, url).map_err(|why| unsent(&why))?;
     if !request.body.reveal().is_empty() {
@@ -77,7 +77,7 @@ pub async fn send_once(
     }
     let retry_after = response.headers().get(RETRY_AFTER).and_then(|value| wait_of(value.to_str().ok()?.trim()));
     let mut body = Zeroizing::new(Vec::new());
-    // One byte over the limit is enough to know; what else comes is not read.
+    // One byte over the limit is enough to know that the answer is too long; the rest is not read.
     while body.len() <= MAX_RESPONSE_BYTES {
         match response.chunk().await {
             Ok(Some(chunk)) => body.extend_from_slice(&chunk),
@@ -92,7 +92,7 @@ pub async fn send_once(
     Ok(ReceivedResponse { status, retry_after, body })
 }
 
-/// `Retry-After`: seconds, or a date.
+/// Returns how long to wait by `Retry-After`: seconds, or a date. Returns None for a date that has passed.
 fn wait_of(text: &str) -> Option<Duration> {
     match text.parse() {
         Ok(seconds) => Some(Duration::from_secs(seconds)),
@@ -106,7 +106,7 @@ pub fn header(value: &Secret) -> Result<HeaderValue, ()> {
     Ok(value)
 }
 
-/// Whether anything can have left. The error's own text is not used: it holds the URL, and that the query.
+/// Tells whether anything can have left. The error's own text is not used: it holds the URL, and so the query.
 pub fn failure(option: &str, proxy: Option<&Url>, is_handed_on: bool, error: &reqwest::Error) -> CallResult {
     if error.is_connect() {
         let why = if error.is_timeout() { "no connection within connect_timeout".to_owned() } else { cause(error) };
@@ -139,7 +139,7 @@ pub fn failure(option: &str, proxy: Option<&Url>, is_handed_on: bool, error: &re
     }
 }
 
-/// The innermost cause: what the system or TLS said.
+/// Returns the innermost cause: what the system or TLS said.
 fn cause(error: &reqwest::Error) -> String {
     causes(error).last().map_or_else(String::new, ToString::to_string)
 }
@@ -148,7 +148,7 @@ pub fn causes(error: &reqwest::Error) -> impl Iterator<Item = &(dyn std::error::
     std::iter::successors(Some(error as &(dyn std::error::Error + 'static)), |error| error.source())
 }
 
-/// The proxy wants other credentials. Asking again would ask with the same ones.
+/// Returns the result of a proxy that wants other credentials. The call is not made again: it would send the same ones.
 pub fn unpaid(option: &str, proxy: &Url) -> CallResult {
     let shown = proxy.as_str().trim_end_matches('/');
     own_result(
@@ -160,7 +160,7 @@ pub fn unpaid(option: &str, proxy: &Url) -> CallResult {
     )
 }
 
-/// A result that the gateway makes itself.
+/// Returns a result in the gateway's own words.
 pub fn own_result(outcome: Outcome, why: impl Into<String>) -> CallResult {
     CallResult::new(outcome, None, Some(why.into()))
 }

@@ -1,12 +1,12 @@
 use std::{collections::HashMap, hash::Hash};
 
-/// So many are kept: more than any server has providers, and few enough for what each costs in memory and descriptors.
+/// How many values are kept: more than any server has providers, and few enough for their memory and descriptors.
 const MOST: usize = 64;
 
-/// What was used of late, by its key: of what anybody may ask for under ever new names, the oldest goes.
+/// Values that were used lately, by their keys. Anybody may ask for values under ever new keys, so the oldest goes.
 pub struct Recent<K, V> {
     entries: HashMap<K, (V, u64)>,
-    /// Counts the uses.
+    /// The number of uses so far, by which the oldest value is found.
     now: u64,
 }
 
@@ -17,13 +17,13 @@ impl<K, V> Default for Recent<K, V> {
 }
 
 impl<K: Eq + Hash + Clone, V: Clone> Recent<K, V> {
-    /// The one of that key, which is made if need be. `may_go`: whether nobody uses it just now.
+    /// Returns the value of a key, made if need be. `may_go`: whether nobody uses a value just now.
     pub fn get(&mut self, key: K, make: impl FnOnce() -> V, may_go: impl Fn(&V) -> bool) -> V {
         let made = self.try_get(key, || Ok::<_, std::convert::Infallible>(make()), may_go);
         made.unwrap_or_else(|never| match never {})
     }
 
-    /// The same, where it may fail.
+    /// Returns the value of a key as [`Self::get`] does, where making it may fail.
     pub fn try_get<E>(
         &mut self,
         key: K,

@@ -1,4 +1,4 @@
-/// Overwrites what calls that have returned left on this thread's stack: a number in a hash's block, or a code in a
+/// Overwrites what functions that have returned left on this thread's stack: a number in a hash's block, or a code in a
 /// formatter's buffer, which no type of ours wipes.
 #[inline(never)]
 pub fn wipe_stack() {

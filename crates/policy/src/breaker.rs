@@ -152,6 +152,11 @@ impl Default for Breaker {
     }
 }
 
+/// Whether an outcome is the provider's fault, which its breaker counts.
+pub fn is_fault(outcome: Outcome) -> bool {
+    matches!(evidence(outcome), Evidence::Fault)
+}
+
 /// What an outcome says of the provider's health. A user's mistake is an answer: the provider works.
 fn evidence(outcome: Outcome) -> Evidence {
     match outcome {

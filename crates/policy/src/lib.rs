@@ -27,7 +27,7 @@ pub use allowed_prefixes::AllowedPrefixes;
 pub use apply_result::{
     ResultContext, apply_result, counts_as_sent, may_have_compared, outcome_in_time, spends_a_check,
 };
-pub use breaker::{Breaker, BreakerPermit, BreakerState};
+pub use breaker::{Breaker, BreakerPermit, BreakerState, is_fault};
 pub use conversion::{Counts, HourlyCounts};
 pub use expiries::{Expiries, Span};
 pub use limit::cooldown;

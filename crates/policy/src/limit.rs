@@ -67,6 +67,12 @@ impl Limits {
         refusals.max_by_key(|refusal| refusal.retry_after)
     }
 
+    /// How much of the tightest limit is used, 1 being all; `since` counts the events after a time.
+    pub fn used(&self, since: impl Fn(Timestamp) -> usize, now: Timestamp) -> f64 {
+        let used = |limit: &Limit| since(now - limit.window) as f64 / limit.count as f64;
+        self.0.iter().map(used).fold(0.0, f64::max)
+    }
+
     /// How many more events are admitted now, whenever they come: as long as fewer were added, nothing need be counted.
     pub fn room(&self, newest_first: &[Timestamp], now: Timestamp) -> usize {
         let room = |limit: &Limit| {

@@ -1,4 +1,4 @@
-//! What the record says, as far as nobody has it locked.
+//! The checks of the record, as far as nobody has it locked.
 
 use pgrx::pg_sys;
 use policy::Micros;
@@ -19,13 +19,13 @@ use crate::{
     },
 };
 
-/// How far back it is looked, and at how many attempts at most.
+/// How far back the sends are looked at, in microseconds; below it, how many attempts at most.
 const REACH: Micros = 3_600_000_000;
 const MOST_ATTEMPTS: usize = 1000;
-/// Fewer of a kind are no sign of anything.
+/// How many sends of a kind it takes for a warning.
 const FEW: usize = 3;
 
-/// Whether the key is there that this database needs.
+/// Checks that the key which this database needs is there.
 pub fn key_file() -> HealthCheck {
     const NAME: &str = "key_file";
     let critical = |error: crate::error::Error| HealthCheck::bad(NAME, Level::Critical, error.message(), error.hint());
@@ -39,7 +39,7 @@ pub fn key_file() -> HealthCheck {
     }
 }
 
-/// A row for each provider whose breaker has opened, or one for all.
+/// Returns a row for each provider whose breaker has opened, or one row if no breaker has.
 pub fn providers(sees_all: bool) -> Vec<HealthCheck> {
     const NAME: &str = "provider";
     let Ok(breakers) = glance::open_breakers() else { return vec![HealthCheck::locked(NAME)] };
@@ -51,7 +51,7 @@ pub fn providers(sees_all: bool) -> Vec<HealthCheck> {
     if failing.is_empty() {
         return vec![HealthCheck::ok(NAME, "no breaker is open")];
     }
-    // Of one with several accounts the first that failed.
+    // Of a provider with several accounts, the one that failed first.
     failing.sort_by(|(a, of_a), (b, of_b)| (&a.name, of_a.opened_at).cmp(&(&b.name, of_b.opened_at)));
     failing.dedup_by_key(|(server, _)| server.oid);
     let oids: Vec<pg_sys::Oid> = failing.iter().map(|(server, _)| server.oid).collect();
@@ -87,7 +87,7 @@ fn one(server: &Server, breaker: &OpenBreaker, is_seen: bool, has_substitute: bo
     HealthCheck::bad("provider", level, format!("{name} {what}{why}"), hint).since(Some(breaker.opened_at))
 }
 
-/// How the latest sends went.
+/// Checks how the latest sends went.
 pub fn sends() -> [HealthCheck; 2] {
     let Ok(sends) = glance::recent_sends(clock() - REACH, MOST_ATTEMPTS) else {
         return [HealthCheck::locked("unknown"), HealthCheck::locked("refusals")];
@@ -107,7 +107,7 @@ pub fn sends() -> [HealthCheck; 2] {
     [unknown, refusals]
 }
 
-/// Of the sends so many, which is too many from that share on.
+/// Checks how many of the sends are of this kind; a share above `most` is a warning.
 fn share(sends: &RecentSends, (name, count, most): (&'static str, usize, f64), what: &str, hint: &str) -> HealthCheck {
     let share = if sends.made == 0 { 0.0 } else { count as f64 / sends.made as f64 };
     let detail = format!("{count} of the {} sends of the last hour {what}", sends.made);

@@ -1,4 +1,4 @@
-//! What shared memory and the settings say.
+//! The checks of shared memory and of the settings.
 
 use policy::Timestamp;
 
@@ -17,17 +17,17 @@ use crate::{
     provider::lookup::dialect_of,
 };
 
-/// A call that waits for longer, or a round of the worker's that takes longer, is not just busy.
+/// How long a call may wait, or a round of the worker take, in microseconds, before it counts as stuck.
 const STUCK: i64 = 5_000_000;
-/// So old may a queued send grow that could go.
+/// How long a queued send that could go may wait, in microseconds, before it is a warning.
 const SLOW: i64 = 30_000_000;
-/// So late may the record be purged.
+/// How late the record may be purged, in microseconds, before it is a warning.
 const LATE: i64 = 86_400_000_000;
 
 const WAITING: &str =
     "pg_stat_activity (backend_type otp_gateway worker) says what the worker waits for, pg_locks for whose lock.";
 
-/// Whether somebody makes the calls.
+/// Checks that a worker makes the calls, or can be started.
 pub fn worker() -> HealthCheck {
     if is_standby() {
         return HealthCheck::ok("worker", "this is a standby: the primary sends");
@@ -98,7 +98,7 @@ fn stuck(detail: String, hint: &str, since: SinceBoot) -> HealthCheck {
         .since(Some(Timestamp(clock().0 - for_so_long)))
 }
 
-/// Whether sends are held back on purpose.
+/// Checks whether sends are held back on purpose.
 pub fn paused() -> HealthCheck {
     if gucs::pause() {
         let hint = "ALTER SYSTEM RESET otp_gateway.pause; SELECT pg_reload_conf();";
@@ -119,7 +119,7 @@ pub fn paused() -> HealthCheck {
     HealthCheck::bad("paused", Level::Warning, detail, "ALTER SERVER ... OPTIONS (DROP paused);")
 }
 
-/// Whether what is queued gets its turn. None: nobody here knows.
+/// Checks that queued sends get their turn. Returns None if no worker of this database has reported.
 pub fn queue() -> Option<HealthCheck> {
     let report = worker_registry::report_of(database::current()).filter(|_| !is_standby())?;
     let queued = report.queued();
@@ -141,7 +141,7 @@ pub fn queue() -> Option<HealthCheck> {
     Some(check.valued(seconds(age)).since(queued.oldest_ready_at))
 }
 
-/// Whether what is too old is deleted. None: nobody here knows.
+/// Checks that old verifications are deleted. Returns None if no worker of this database has reported.
 pub fn retention() -> Option<HealthCheck> {
     if gucs::retention().is_none() {
         return Some(HealthCheck::ok("retention", "otp_gateway.retention is 0: everything is kept"));

@@ -111,6 +111,11 @@ impl ProviderSends {
         Ok(())
     }
 
+    /// How much of each provider's limit is used.
+    pub fn used(&self, now: Timestamp) -> impl Iterator<Item = (Identity, f64)> {
+        self.0.iter().map(move |(provider, known)| (*provider, known.used(now)))
+    }
+
     pub fn refusal(&mut self, provider: Identity, now: Timestamp) -> Option<(Micros, (Timestamp, Uuid))> {
         self.0.get_mut(&provider)?.refusal(now)
     }
@@ -133,6 +138,10 @@ impl ProviderSends {
 }
 
 impl SendsOfProvider {
+    fn used(&self, now: Timestamp) -> f64 {
+        self.limits.used(|since| self.sends.len() - self.sends.partition_point(|(at, _)| *at <= since), now)
+    }
+
     /// The wait, and the send that decides.
     pub fn refusal(&mut self, now: Timestamp) -> Option<(Micros, (Timestamp, Uuid))> {
         let since = now - self.limits.reach();

@@ -148,21 +148,8 @@ impl SendQueue {
     }
 
     /// How many stand in line, for whoever looks from outside. Those of a provider that is left alone are parked.
-    pub fn report(&self) -> QueueReport {
-        let mut report = QueueReport::default();
-        for line in self.lines.values() {
-            for share in line.roles.values() {
-                report.parked += share.waiting.len();
-                if line.paused_until.is_some() {
-                    report.parked += share.ready.len();
-                    continue;
-                }
-                report.ready += share.ready.len();
-                let oldest = share.ready.first_key_value().map(|(_, created_at)| *created_at);
-                report.oldest_ready_at = [report.oldest_ready_at, oldest].into_iter().flatten().min();
-            }
-        }
-        report
+    pub fn reports(&self) -> impl Iterator<Item = (Identity, QueueReport)> {
+        self.lines.iter().map(|(provider, line)| (*provider, line.report()))
     }
 
     /// When there is something to do though no call ends: the next retry, or the next one that grows too old.
@@ -189,6 +176,21 @@ impl SendQueue {
 }
 
 impl Line {
+    fn report(&self) -> QueueReport {
+        let mut report = QueueReport::default();
+        for share in self.roles.values() {
+            report.parked += share.waiting.len();
+            if self.paused_until.is_some() {
+                report.parked += share.ready.len();
+                continue;
+            }
+            report.ready += share.ready.len();
+            let oldest = share.ready.first_key_value().map(|(_, created_at)| *created_at);
+            report.oldest_ready_at = [report.oldest_ready_at, oldest].into_iter().flatten().min();
+        }
+        report
+    }
+
     /// All that is free; and, however many sessions wait for a place, half of the places (at least one): the HTTP
     /// client gives places in the order in which they were asked for, so that neither starves the other.
     fn room(&self, under_way: UnderWay) -> usize {

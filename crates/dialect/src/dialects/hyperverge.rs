@@ -1,5 +1,5 @@
-//! HyperVerge mobile OTP (docs/vendors/hyperverge.md): Indian numbers, one journey id over send, resend and verify.
-//! The answer's `statusCode` decides over the HTTP status; within it, the words.
+//! HyperVerge mobile OTP (docs/vendors/hyperverge.md): Indian numbers, one journey id over send, resend and verify. The
+//! answer's `statusCode` weighs more than the HTTP status; where both are too coarse, the words decide.
 
 use std::time::Duration;
 
@@ -45,7 +45,7 @@ pub static DIALECT: Dialect = Dialect {
 };
 
 const MOBILE: Field = Field::required("mobile", "mobileNumber", Rule::IndianMobile).fixed().personal();
-/// A header, not a member of the body.
+/// The transaction id goes into a header, not into the body.
 const TRANSACTION_ID: Field = Field::optional("transaction_id", "transactionId", Rule::HeaderText { max: 128 })
     .fixed()
     .personal()
@@ -124,7 +124,7 @@ fn send(call: &Call) -> Result<Prepared, Invalid> {
 
 fn resend(call: &Call) -> Result<Prepared, Invalid> {
     let mut filled = FilledPayload::new(&DIALECT, call, RESEND, "a resend")?;
-    // Left out, the vendor would ring the user up.
+    // If no channel is sent, the vendor rings the user up.
     filled.or_default("channel", "text");
     let mut body = Map::new();
     filled.write(&mut body, &["mobile", "channel"]);
@@ -141,7 +141,8 @@ fn verify(call: &Call) -> Result<Prepared, Invalid> {
     Ok(Prepared { reference, ..journey(call, filled, "/v1/verifyMobileOtp", body)? })
 }
 
-/// One step of the journey: the same id goes with every step, so it is kept even where it is the verification's own.
+/// Makes the request for one step of the journey. Every step carries the same id, so the id is kept even if it is the
+/// verification's own.
 fn journey(
     call: &Call,
     mut filled: FilledPayload,
@@ -193,7 +194,7 @@ fn read(operation: Operation, status: u16, answer: &Value) -> Option<CallResult>
         Some("success") => {
             Some(CallResult::unknown("status success with a failure's statusCode or error", shown, words))
         }
-        // Each failure of the vendor's says so; a statusCode alone is anybody's.
+        // Every failure of the vendor's has this word; a statusCode alone may come from another host.
         Some("failure") => {
             let (outcome, is_guess) = failure(operation, status, code, words.as_deref().unwrap_or_default());
             Some(CallResult { is_guess, ..CallResult::new(outcome, shown, words) })
@@ -202,7 +203,7 @@ fn read(operation: Operation, status: u16, answer: &Value) -> Option<CallResult>
     }
 }
 
-/// `error` is an object, a string or absent; then `message` speaks.
+/// Returns the vendor's words. `error` is an object, a string or absent; if it is absent, `message` has the words.
 fn words(answer: &Value) -> Option<String> {
     let error = answer.get("error");
     scalar(error.and_then(|error| error.get("message")))
@@ -210,9 +211,10 @@ fn words(answer: &Value) -> Option<String> {
         .or_else(|| scalar(answer.get("message")))
 }
 
-/// With whether that is a guess. A gateway before the vendor says 502 or 504, in whichever place: what is behind it may
-/// have done its work. Of a verify the words count more than a number that says that nothing was done: whoever says
-/// something of the code has compared it, and an error in the middle of a check may have.
+/// Returns the outcome of a failure, and whether that is a guess. A 502 or 504, as HTTP status or as statusCode, is of
+/// a gateway before the vendor: the vendor may have done its work. In the answer to a verify, words about the code
+/// weigh more than a number that says that nothing was done: whoever says something of the code has compared it, and a
+/// check that ended in a server error may have compared it.
 fn failure(operation: Operation, status: u16, code: u16, words: &str) -> (Outcome, bool) {
     let is_check = operation == Operation::Verify;
     if is_check && matches!(code, 400 | 500..=599) {
@@ -232,7 +234,7 @@ fn failure(operation: Operation, status: u16, code: u16, words: &str) -> (Outcom
     (outcome, false)
 }
 
-/// The vendor's sentences without case, spaces and underscores.
+/// The vendor's sentences, without case, spaces and underscores.
 const SENTENCES: &[(&str, Outcome)] = &[
     ("otpnotmatch", Outcome::InvalidCode),
     ("mobileno.alreadyverified", Outcome::AlreadyUsed),
@@ -242,7 +244,7 @@ const SENTENCES: &[(&str, Outcome)] = &[
     ("otpretrycountmaxedout", Outcome::RateLimited),
 ];
 
-/// What is no sentence of the vendor's is guessed at.
+/// Returns the outcome that the words name, and whether it is guessed, because they are no sentence of the vendor's.
 fn by_words(words: &str) -> (Outcome, bool) {
     let plain: String = words.chars().filter(|c| !c.is_whitespace() && *c != '_').collect();
     let plain = plain.to_lowercase();

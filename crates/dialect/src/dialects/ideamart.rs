@@ -126,7 +126,7 @@ fn addressed(prepared: Prepared, filled: &FilledPayload) -> Prepared {
     }
 }
 
-/// The body decides, whatever the HTTP status of a failure.
+/// Reads the body alone; the HTTP status counts only where the body says success.
 fn read(operation: Operation, status: u16, answer: &Value) -> Option<CallResult> {
     let code = scalar(answer.get("statusCode"))?.to_ascii_uppercase();
     let words = scalar(answer.get("statusDetail"));
@@ -137,9 +137,9 @@ fn read(operation: Operation, status: u16, answer: &Value) -> Option<CallResult>
     let number = number.parse().ok()?;
     let outcome = failure(operation, number);
     Some(CallResult {
-        // Of what it means to a verify the pages say different things.
+        // The pages differ on what E1853 means to a verify.
         is_guess: number == 1853 && operation == Operation::Verify,
-        // The completed call failed: at which end, nobody says.
+        // A delivery failed: at which end, nobody says.
         is_personal: matches!(number, 1332 | 1341 | 1602),
         ..CallResult::new(outcome, Some(code), words)
     })
@@ -177,12 +177,13 @@ fn failure(operation: Operation, number: u32) -> Outcome {
         1854 | 1855 => Outcome::NotFound,
         1856 | 1312 | 1317 | 1325 | 1340 | 1362 => Outcome::InvalidRequest,
         1301..=1307 | 1309..=1311 | 1313 | 1315 | 1322 | 1324 | 1327 | 1381 => Outcome::AuthFailed,
-        // About this recipient.
+        // These concern this recipient.
         1323 | 1357 => Outcome::Refused,
         1316 | 1318 | 1319 | 1364 | 1600 | 1603 | 1857 => Outcome::ProviderError,
-        // No or a late answer from behind the gateway, a completed call that failed somewhere: the work may be done.
+        // No answer, or a late one, from behind the gateway, or a delivery that failed at an unknown end: it may be
+        // done.
         1332 | 1341 | 1360 | 1363 | 1601 | 1602 => Outcome::Unknown,
-        // A right code is charged for.
+        // To be charged for, the code must have been right.
         1376 | 1405 if verify => Outcome::Unknown,
         1367 => Outcome::RateLimited,
         _ => Outcome::Refused,

@@ -26,10 +26,10 @@ pub static DIALECT: Dialect = Dialect {
     name: "iserveu",
     base_url: Some("https://apidev.iserveu.online/common/dmt-lite/unified"),
     test_host: Some("apidev.iserveu.online"),
-    // Of type 1 alone: see `addressed`.
+    // Of type 1 alone: `addressed` says that a code of type 2 has no documented life.
     code_lifetime: Some(Duration::from_secs(10 * 60)),
     code: CodeForm::Numeric,
-    // The page says so of type 1, and the gateway of whom no page speaks.
+    // For type 1 by the vendor's page; for type 2, of which it says nothing, the gateway's usual number.
     max_checks: 5,
     resend_after: RESEND_AFTER,
     credential_sets: &[&["client_id", "client_secret"]],
@@ -55,7 +55,7 @@ pub static DIALECT: Dialect = Dialect {
     description: None,
 };
 
-/// verify-bene moves money over IMPS, from bank to bank: cut off, it would move and nobody know.
+/// verify-bene moves money over IMPS, from bank to bank: a call that was cut off could move it, and nobody would know.
 const VERIFY_BENE_TIMEOUT: Duration = Duration::from_secs(60);
 
 const REFERENCE: Rule = Rule::Alphanumeric { min: 6, max: 22 };
@@ -122,7 +122,7 @@ static VERIFY_1: &[Field] = &Field::of_variant(
         Field::required("mobile", "mobileNumber", Rule::IndianMobile).fixed().personal(),
         Field::required("name", "name", TEXT).personal().like("Asha Rao"),
         USERNAME,
-        // A lower-case l, here alone.
+        // The vendor spells latlong with a lower-case l here, and only here.
         Field::required("lat_long", "latlong", Rule::LatLong),
         Field::required("public_ip", "publicIP", Rule::IpAddress),
         Field::optional("address", "address", TEXT).like("1 Park Road, Bhubaneswar"),
@@ -185,7 +185,7 @@ fn variant(call: &Call) -> Result<Variant, Invalid> {
     }
 }
 
-/// Where nobody can tell which variant is meant: what is wrong in both.
+/// Returns the faults that both variants share, where nobody can tell which variant is meant.
 fn of_either(call: &Call) -> Invalid {
     let tables = if call.operation == Operation::Verify { [VERIFY_1, VERIFY_2] } else { [SEND_1, SEND_2] };
     let what = format!("a {}", call.operation.as_str());
@@ -196,7 +196,7 @@ fn of_either(call: &Call) -> Invalid {
         fault.hint = "otp_type: 1 for a customer registration, 2 for a transaction".into();
     }
     let hint = format!("otp_type: {}", OTP_TYPE.rule.describe());
-    // What the verification knows of it may be no such type, and is no fault of the payload's.
+    // The otp_type that the verification knows may be neither: that is no fault of the payload's.
     let broken = || Invalid::new(OTP_TYPE.name, format!("{} does not follow its rule", OTP_TYPE.name), hint);
     Invalid::all(faults).err().unwrap_or_else(broken)
 }
@@ -240,7 +240,7 @@ fn send(call: &Call, together: impl FnOnce(&FilledPayload, &mut Vec<Invalid>)) -
     Ok(addressed(&filled, variant, post(call, "/otp/send", body)))
 }
 
-/// A transaction gets a new code only under a new reference (source, note 2).
+/// Prepares a resend. A transaction gets a new code only under a new reference (docs/vendors/iserveu.md).
 fn resend(call: &Call) -> Result<Prepared, Invalid> {
     let Variant::Transaction = variant(call)? else {
         return send(call, |_, _| {});
@@ -318,7 +318,7 @@ fn post(call: &Call, path: &str, body: Map<String, Value>) -> HttpRequest {
     json_request(path, headers, body)
 }
 
-/// `status` decides: sibling calls answer SUCCESS with the codes 0, 1 and 2.
+/// Reads an answer by its `status`, not by its code: sibling calls answer SUCCESS with the codes 0, 1 and 2.
 fn read(operation: Operation, status: u16, answer: &Value) -> Option<CallResult> {
     let verdict = scalar(answer.get("status"))?.to_ascii_uppercase();
     let code = scalar(answer.get("statusCode"));
@@ -346,7 +346,7 @@ fn by_code(operation: Operation, status: u16, code: Option<&str>) -> Outcome {
     }
 }
 
-/// No code for a wrong OTP is published, so the text decides, as well as it can: with whether that is a guess.
+/// Returns the outcome by the words, and whether it is a guess: the page lists no code for a wrong OTP.
 fn by_words(status: u16, words: &str) -> (Outcome, bool) {
     let has = |stem: &str| spoken(words).any(|word| word.starts_with(stem));
     match Verdict::read(words) {

@@ -1,5 +1,5 @@
 //! MSG91 OTP, API v5 (docs/vendors/msg91.md): numbers of any country, known by nothing but the number. A send is JSON,
-//! what follows it are forms. Every answer is an HTTP 200: `type` decides, and within it the words.
+//! later calls are forms. Every answer is an HTTP 200: `type` decides, and within it the words.
 
 use std::time::Duration;
 
@@ -35,7 +35,7 @@ pub static DIALECT: Dialect = Dialect {
     server_options: &[],
     fields,
     recipient: |typed| Some(NumberingPlan::Any.parse(typed)?.recipient()),
-    // `invisible` verifies without a code.
+    // `invisible` would verify without a code.
     set_members: &["otp", "authkey", "invisible"],
     prepare,
     read,
@@ -73,7 +73,7 @@ static SEND: &[Field] = &[
     Field::extra(false),
 ];
 
-/// Members of the body itself.
+/// The template's variables, which become members of the body itself.
 const VARIABLES: &str = "variables";
 
 static RESEND: &[Field] = &[
@@ -127,7 +127,7 @@ fn send(call: &Call) -> Result<Prepared, Invalid> {
 
 fn resend(call: &Call) -> Result<Prepared, Invalid> {
     let mut filled = FilledPayload::new(&DIALECT, call, RESEND, "a resend")?;
-    // Left out, the vendor would ring the user up.
+    // If no channel is sent, the vendor rings the user up.
     filled.or_default("channel", "text");
     let mut body = begun(&filled);
     filled.write(&mut body, &["channel"]);
@@ -145,7 +145,7 @@ fn verify(call: &Call) -> Result<Prepared, Invalid> {
     Ok(Prepared { reference, ..addressed(&filled, form_request("/api/v5/otp/verify", account(call), body)) })
 }
 
-/// The number as the vendor takes it: digits alone, the country's first.
+/// Returns a body that begins with the number, as the vendor takes it: digits alone, the country's first.
 fn begun(filled: &FilledPayload) -> Map<String, Value> {
     let mobile = filled.mobile(NumberingPlan::Any).map(|mobile| mobile.recipient());
     let digits = mobile.as_ref().map(|mobile| mobile.reveal().trim_start_matches('+')).unwrap_or_default();
@@ -187,7 +187,7 @@ fn read(operation: Operation, status: u16, answer: &Value) -> Option<CallResult>
     }
 }
 
-/// The words of a message without case, spaces, underscores and final stops.
+/// Returns the words of a message without case, spaces, underscores and final stops.
 fn key(words: &str) -> String {
     let plain: String = words.chars().filter(|c| !c.is_whitespace() && *c != '_').collect();
     plain.trim_end_matches('.').to_lowercase()
@@ -201,12 +201,12 @@ fn success(
     words: Option<String>,
 ) -> CallResult {
     let is_sentence = |sentences: &[&str]| sentences.contains(&said);
-    // The older API has the id in the message's place.
+    // The older API gives the id in the message's place.
     let is_id = |text: &&str| text.len() == 24 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
     let id = reference(answer.get("request_id")).or_else(|| words.as_deref().filter(is_id).map(str::to_owned));
     match operation {
         Operation::Send if id.is_some() => {
-            // Shown as the reference, and no words.
+            // The id is shown as the reference, and not again as words.
             let words = words.filter(|words| id.as_ref() != Some(words));
             CallResult { reference: id, ..CallResult::new(Outcome::Sent, code, words) }
         }
@@ -216,7 +216,8 @@ fn success(
         Operation::Resend if is_sentence(&["retrysendsuccessfully"]) => {
             CallResult { reference: id, ..CallResult::new(Outcome::Sent, code, words) }
         }
-        // Whatever it calls itself, it approves nothing: any code may be answered so after the right one.
+        // "Already verified" approves nothing, even under type success: after the right code any code may be answered
+        // so.
         Operation::Verify if is_already_verified(said) => CallResult::new(Outcome::AlreadyUsed, code, words),
         Operation::Verify if is_sentence(&["otpverifiedsuccess", "otpverified", "numberverifiedsuccessfully"]) => {
             CallResult::new(Outcome::Approved, code, words)
@@ -269,17 +270,17 @@ fn checked(said: &str) -> Option<Outcome> {
     })
 }
 
-/// The list of the older API.
+/// Returns the outcome by the list of codes of the older API.
 fn by_code(operation: Operation, status: u16, code: Option<&str>) -> Outcome {
     match code.and_then(|code| code.parse().ok()) {
         Some(101..=103 | 107 | 202 | 203 | 211 | 307..=310) => Outcome::InvalidRequest,
         Some(104..=106 | 201 | 207 | 208 | 401 | 418) => Outcome::AuthFailed,
         Some(205 | 209 | 210 | 301..=303 | 306 | 505 | 506) => Outcome::Refused,
         Some(311) => Outcome::RateLimited,
-        // Whether a check that ended so has compared the code, nobody says.
+        // The page does not say whether a check that ended so has compared the code.
         Some(1 | 2 | 601) if operation == Operation::Verify => Outcome::Unknown,
         Some(1 | 2 | 601) => Outcome::ProviderError,
-        // The address that the key is not bound to.
+        // This machine's address is not on the list of the authkey.
         _ if status == 418 => Outcome::AuthFailed,
         _ => unlisted(operation, status),
     }

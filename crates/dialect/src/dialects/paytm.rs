@@ -110,7 +110,7 @@ fn send(call: &Call, what: &str) -> Result<Prepared, Invalid> {
 fn verify(call: &Call) -> Result<Prepared, Invalid> {
     let mut filled = FilledPayload::new(&DIALECT, call, VERIFY, "a verify")?;
     filled.or_default("token_type", "TXN_TOKEN");
-    // In the page's sample, though not in its table.
+    // `version` stands in the page's sample, though not in its table.
     let mut head = Map::from_iter([("version".into(), json!("v1"))]);
     filled.write(&mut head, &["request_timestamp", "channel_id", "token", "token_type"]);
     let mut body = Map::from_iter([("otp".into(), code(call))]);
@@ -157,7 +157,7 @@ fn read(operation: Operation, status: u16, answer: &Value) -> Option<CallResult>
     let info = body.get("resultInfo")?.as_object()?;
     let verdict = scalar(info.get("resultStatus")).map(|verdict| verdict.to_ascii_uppercase());
     let code = match info.get("resultCode") {
-        // 0000 written as a number.
+        // A vendor's 0000 may be written as a number, and is 0 then.
         Some(Value::Number(_)) if scalar(info.get("resultCode")).as_deref() == Some("0") => Some("0000".into()),
         other => scalar(other),
     };
@@ -187,7 +187,7 @@ fn read(operation: Operation, status: u16, answer: &Value) -> Option<CallResult>
     Some(CallResult { is_personal, ..CallResult::new(outcome, code, words) })
 }
 
-/// The page's `authenticated` may be left out, but not be anything else than true.
+/// Returns whether the code was right: `authenticated` may be absent, but if it is there it must be true.
 fn authenticated(body: &Value) -> bool {
     match body.get("authenticated") {
         None | Some(Value::Bool(true)) => true,
@@ -199,7 +199,7 @@ fn authenticated(body: &Value) -> bool {
 fn failure(operation: Operation, status: u16, code: &str) -> Outcome {
     let verify = operation == Operation::Verify;
     match code {
-        // 442 is "Invalid OTP, already used OTP entered": a wrong one, and the right one may still come.
+        // 442 is "Invalid OTP, already used OTP entered": a wrong code, and the right one may still come.
         "403" | "442" if verify => Outcome::InvalidCode,
         "531" if verify => Outcome::MaxAttemptsReached,
         "531" => Outcome::RateLimited,

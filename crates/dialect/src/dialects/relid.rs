@@ -31,7 +31,7 @@ pub static DIALECT: Dialect = Dialect {
     resend_after: RESEND_AFTER,
     credential_sets: &[&["username", "password"], &["access_token"], &["client_id", "client_secret"]],
     header_credentials: &["access_token"],
-    // A URL is the provider's to check.
+    // The provider checks that the option is a URL.
     server_options: &[ServerOption { name: "token_url", required: false, names_account: false, check: |_| Ok(()) }],
     fields,
     recipient: |typed| Some(recipient(IDENTIFIER.normalise("user_id", &typed.into()).ok()?.as_str()?)),
@@ -44,12 +44,12 @@ pub static DIALECT: Dialect = Dialect {
     description: None,
 };
 
-/// The vendor puts the code in its place.
+/// The text in whose place the vendor puts the code.
 const PLACE_OF_CODE: &str = "$$OTP$$";
-/// The vendor takes no shorter life (seconds).
+/// Shortest life of a code that the vendor takes, in seconds.
 const SHORTEST_LIFE: u64 = 15;
 const LONGEST_LIFE: u64 = 604_800;
-/// Fewer digits are no number with its country.
+/// Fewest digits that a number has with its country's code.
 const MIN_NUMBER: usize = 8;
 
 static MSG: &[Field] = &[
@@ -78,7 +78,7 @@ static OTP_CONTROLS: &[Field] = &[
 
 static CONTROLS: &[Field] = &[Field::optional("otp", "otp", Rule::Object { members: OTP_CONTROLS, open: true })];
 
-/// The vendor requires it, and the option code_lifetime may give it.
+/// How long the code lives: the vendor requires it, and the option code_lifetime may give it.
 const EXPIRES_IN: Field =
     Field::optional("expires_in", "expires_in", Rule::Integer { min: SHORTEST_LIFE, max: LONGEST_LIFE })
         .or("the option code_lifetime")
@@ -124,7 +124,7 @@ fn prepare(call: &Call) -> Result<Prepared, Invalid> {
     match call.operation {
         Operation::Send => generate(call, "a send", call.verification_id),
         Operation::Resend => {
-            // A send that got no reference left nothing that could be cancelled.
+            // A send that got no reference left nothing that could be canceled.
             let old = call.retained_before.get("reference").filter(|reference| reference.is_string()).cloned();
             let first = old.map(|reference| cancel_request(call, reference));
             Ok(Prepared { cancel_first: first, ..generate(call, "a resend", call.attempt_id)? })
@@ -214,7 +214,7 @@ fn referred(call: &Call, filled: &FilledPayload, request: HttpRequest) -> Prepar
 
 fn addressed(mut prepared: Prepared, user_id: Option<&str>) -> Prepared {
     let recipient = user_id.map(recipient);
-    // A vendor may write a number in another spelling than it was given.
+    // A vendor may write a number in another spelling than the caller's.
     prepared.secrets.extend(recipient.clone());
     if let Some(mobile) = recipient.as_ref().and_then(|number| NumberingPlan::Any.parse(number.reveal())) {
         prepared.secrets.extend(mobile.spellings());
@@ -222,8 +222,8 @@ fn addressed(mut prepared: Prepared, user_id: Option<&str>) -> Prepared {
     Prepared { recipient, recipient_masked: user_id.map(mask_user), ..prepared }
 }
 
-/// A user id is what it is; a number is the same number however it is spelled. Which country's, nothing says. It is
-/// told by its form and not by `user_type`: whoever looks a person up by it gives nothing else.
+/// Returns a user id as a recipient. A number is one recipient in every spelling; its country is not known. A number is
+/// told by its form and not by `user_type`: whoever looks a person up gives the user id alone.
 fn recipient(user_id: &str) -> Secret {
     let is_sign = |c| matches!(c, ' ' | '-' | '(' | ')' | '.' | '+');
     let bare = Secret::new(user_id.replace(is_sign, ""));
@@ -235,7 +235,8 @@ fn recipient(user_id: &str) -> Secret {
     }
 }
 
-/// With `client_id` the HTTP client adds the token that it got by [`crate::token_request`].
+/// Makes a request. With the credential `client_id`, the HTTP client adds the token that it gets by
+/// [`crate::token_request`].
 fn post(call: &Call, path: &str, body: Map<String, Value>) -> HttpRequest {
     let mut headers = vec![("Content-Type".into(), Secret::new("application/json"))];
     let credential = |name| call.credentials.get(name);
@@ -254,7 +255,7 @@ fn read(operation: Operation, status: u16, answer: &Value) -> Option<CallResult>
     let error = match answer.get("error_code") {
         None | Some(Value::Null) => None,
         Some(Value::String(text)) if text.trim().is_empty() => None,
-        // 0 is no error.
+        // The code 0 means no error.
         given => Some(scalar(given)?).filter(|code| code != "0"),
     };
     let words = scalar(answer.get("error_message")).or_else(|| scalar(answer.get("error_msg")));
@@ -303,7 +304,7 @@ fn failure(operation: Operation, status: u16, error: &str) -> Outcome {
         "3502" | "3564" | "3572" | "3593" | "7014" | "2607" | "2600" => Outcome::InvalidRequest,
         "3527" | "7019" => Outcome::AuthFailed,
         "3560" => Outcome::Refused,
-        // Of a cancel: the notification is gone, or was answered already.
+        // In the answer to a cancel: the notification is gone, or was answered already.
         "3558" | "3620" if operation == Operation::Cancel => Outcome::NotFound,
         "2699" => Outcome::ProviderError,
         _ => unlisted(operation, status),

@@ -43,7 +43,7 @@ pub static DIALECT: Dialect = Dialect {
     description: None,
 };
 
-/// The code where the user mapping gives none.
+/// The right code, where the user mapping gives none.
 const CODE: &str = "000000";
 
 const REFERENCE: Field = Field::optional("reference", "reference", IDENTIFIER).fixed().personal().like("order-42");
@@ -58,7 +58,7 @@ const fn ends(outcomes: &'static [&'static str]) -> Field {
     Field::optional("outcome", "outcome", Rule::OneOf(outcomes)).once().noted("how the call ends")
 }
 
-/// As the vendors have it, that have one.
+/// The channels of those vendors that have a choice.
 const CHANNEL: Field = Field::optional(
     "channel",
     "channel",
@@ -168,12 +168,12 @@ fn prepare(call: &Call) -> Result<Prepared, Invalid> {
 }
 
 fn send(call: &Call, mut filled: FilledPayload) -> Result<Prepared, Invalid> {
-    // Vendors give a flow a name; an application that shows or stores one must find one here too.
+    // Vendors give each flow a reference; an application that shows or stores it must find one here, too.
     filled.or_default("reference", call.verification_id);
     Ok(answered(&filled, FindBy::Reference, Outcome::Sent))
 }
 
-/// A call about a flow that was begun before, here or elsewhere.
+/// Prepares a call about a flow that was begun before, here or elsewhere.
 fn follow(filled: &FilledPayload, outcome: Outcome) -> Result<Prepared, Invalid> {
     let find_by = match (filled.reference("reference"), filled.number_or_address()) {
         (Some(_), _) => FindBy::Reference,
@@ -212,7 +212,7 @@ fn is_right(call: &Call, given: &Value) -> bool {
     code.is_some_and(|code| given.as_str() == Some(code.reveal()))
 }
 
-/// Nothing is asked, so nothing answers.
+/// Reads nothing: no vendor is called.
 fn read(_: Operation, _: u16, _: &Value) -> Option<CallResult> {
     None
 }

@@ -1,5 +1,5 @@
 //! Twilio Verify v2 (docs/vendors/twilio.md): forms in, JSON out, to a phone number or an e-mail address. A send while
-//! a verification to the same recipient is pending repeats its code under the same sid: that is the resend.
+//! a verification to the same recipient is pending repeats its code under the same sid: such a send is the resend.
 
 use std::time::Duration;
 
@@ -38,7 +38,7 @@ pub static DIALECT: Dialect = Dialect {
     }],
     fields,
     recipient: |typed| Some(Recipient::parse(typed)?.recipient),
-    // The vendor is to make the code, and to say it in words of its own.
+    // The vendor must make the code itself, and word the message itself.
     set_members: &["Code", "Status", "CustomCode", "CustomMessage"],
     prepare,
     read,
@@ -77,7 +77,7 @@ const PAYEE: Field = Field::optional("payee", "Payee", Rule::Text { min: 1, max:
 
 static SEND: &[Field] = &[
     MOBILE,
-    // Twilio's `sna` has no code.
+    // Twilio's channel `sna` is left out: it has no code.
     Field::optional(
         "channel",
         "Channel",
@@ -155,7 +155,7 @@ fn fields(operation: Operation) -> Option<Vec<&'static Field>> {
 fn prepare(call: &Call) -> Result<Prepared, Invalid> {
     match call.operation {
         Operation::Send => send(call, "a send"),
-        // The same code under the same sid, which lives no longer for it.
+        // The vendor sends the same code under the same sid, and the code lives no longer for it.
         Operation::Resend => Ok(Prepared { keeps_code: true, ..send(call, "a resend")? }),
         Operation::Verify => verify(call),
         Operation::Cancel => cancel(call),
@@ -184,7 +184,7 @@ fn send(call: &Call, what: &str) -> Result<Prepared, Invalid> {
             }
         }
     })?;
-    // One for numbers is not for addresses, and says nothing of them.
+    // A default channel that does not fit the recipient is meant for other recipients.
     if !channel_fits(&filled) {
         filled.drop_default("channel");
     }
@@ -197,7 +197,7 @@ fn send(call: &Call, what: &str) -> Result<Prepared, Invalid> {
     Ok(addressed(filled.prepared(request, FindBy::Reference), &filled))
 }
 
-/// By e-mail to an address, and to a number by any other way.
+/// Returns whether the channel reaches the recipient: email an address, any other channel a number.
 fn channel_fits(filled: &FilledPayload) -> bool {
     filled.text("channel").is_none_or(|channel| (channel == EMAIL) == filled.email().is_some())
 }
@@ -214,7 +214,7 @@ fn verify(call: &Call) -> Result<Prepared, Invalid> {
         }
     })?;
     let reference = filled.reference("reference");
-    // Never both keys: which of them counts the vendor does not say.
+    // Never both keys: the vendor does not say which of them counts.
     let (key, find_by) = match &reference {
         Some(_) => ("reference", FindBy::Reference),
         None => ("mobile", FindBy::Recipient),
@@ -256,8 +256,8 @@ fn addressed(prepared: Prepared, filled: &FilledPayload) -> Prepared {
     Prepared { recipient, recipient_masked, ..prepared }
 }
 
-/// `code` decides over the HTTP status; it may be missing. Where there is none, `status` is a word: what became of the
-/// verification.
+/// Reads an answer. `code`, where there is one, weighs more than the HTTP status. Where there is none, `status` is a
+/// word: what became of the verification.
 fn read(operation: Operation, status: u16, answer: &Value) -> Option<CallResult> {
     let words = scalar(answer.get("message"));
     let code = match answer.get("code") {
@@ -278,7 +278,7 @@ fn read(operation: Operation, status: u16, answer: &Value) -> Option<CallResult>
     }
     let said = match answer.get("status")? {
         Value::String(said) => said.trim().to_ascii_lowercase(),
-        // An error that is none of Verify's own.
+        // An error that is not one of Verify's own has its HTTP status here.
         Value::Number(_) if words.is_some() && !is_success(status) => {
             return Some(CallResult::new(unlisted(operation, status), None, words));
         }
@@ -309,7 +309,7 @@ fn sent(answer: &Value, said: String) -> CallResult {
     }
 }
 
-/// Of a check `pending` is a wrong code.
+/// Reads the answer to a check, in which `pending` means a wrong code.
 fn checked(said: String, valid: Option<bool>) -> CallResult {
     let outcome = match (said.as_str(), valid) {
         ("approved", None | Some(true)) => Outcome::Approved,
@@ -331,14 +331,14 @@ fn failure(operation: Operation, status: u16, code: u32) -> Outcome {
     let begins = matches!(operation, Operation::Send | Operation::Resend);
     match code {
         20003 | 20005 | 20006 | 70051 => Outcome::AuthFailed,
-        // Of a send it is the service that is not there.
+        // In the answer to a send, the service is what was not found.
         20404 if begins => Outcome::AuthFailed,
         20404 => Outcome::NotFound,
         60201 if is_check => Outcome::InvalidCode,
         60202 if is_check => Outcome::MaxAttemptsReached,
         20429 | 60202 | 60203 | 60212 => Outcome::RateLimited,
         60200 | 60201 | 60206 | 60214 | 60221 | 60425 => Outcome::InvalidRequest,
-        // Whether a check that ended so has compared the code, nobody says; a gateway's 502 and 504 say nothing at all.
+        // The page does not say whether a check that ended so has compared the code; 502 and 504 come from a gateway.
         20500 | 60441 if !is_check && !matches!(status, 502 | 504) => Outcome::ProviderError,
         20500 | 60441 => Outcome::Unknown,
         60204 | 60205 | 60217 | 60220 | 60223 | 60238 | 60410 | 60413 | 60605 => Outcome::Refused,
@@ -347,7 +347,8 @@ fn failure(operation: Operation, status: u16, code: u32) -> Outcome {
     }
 }
 
-/// Of this recipient or verification alone: its sends and checks are spent, it cannot be sent to, it is blocked.
+/// Returns whether a failure concerns this recipient or verification alone: its sends or checks are spent, it cannot be
+/// sent to, or it is blocked.
 fn is_personal(code: u32) -> bool {
     matches!(code, 60202 | 60203 | 60205 | 60212 | 60220 | 60238 | 60410 | 60413 | 60605)
 }

@@ -1,4 +1,4 @@
-//! What a person types as a code, and what it means.
+//! Reads a code as a person types it.
 
 use crate::{
     redact::{ascii, is_invisible},
@@ -11,17 +11,17 @@ const MAX_CODE_CHARS: usize = 64;
 /// What a vendor's codes are made of.
 #[derive(Clone, Copy, Debug)]
 pub enum CodeForm {
-    /// So many digits, as the page says: nothing else can be one.
+    /// `min` to `max` digits, as the vendor's page says; nothing else can be a code.
     Digits { min: usize, max: usize },
-    /// Digits wherever a code is seen, though no page promises it: what is no number is the vendor's to judge.
+    /// Digits wherever a code is shown, though no page promises it: the vendor judges what is no number.
     Numeric,
-    /// Requests and signs, too.
+    /// Letters and signs, too.
     Text,
 }
 
 impl CodeForm {
-    /// The code that was meant: in a number neither white space nor hyphens mean anything, and a digit is one in
-    /// whatever script. None: this can be no code of the vendor's.
+    /// Returns the code that was meant: in a number white space and hyphens mean nothing, and digits of every script
+    /// count. Returns None if the text cannot be a code of the vendor's.
     pub fn read(self, typed: &str) -> Option<Secret> {
         let number = match self {
             Self::Digits { .. } | Self::Numeric => number(typed),
@@ -35,7 +35,7 @@ impl CodeForm {
     }
 }
 
-/// The digits of a text that is nothing but a number.
+/// Returns the digits of a text that holds nothing but a number, or None.
 fn number(typed: &str) -> Option<Secret> {
     let means_nothing = |c: char| c.is_whitespace() || is_hyphen(c) || is_invisible(c);
     let signs = || typed.chars().map(ascii).filter(|c| !means_nothing(*c));
@@ -43,12 +43,12 @@ fn number(typed: &str) -> Option<Secret> {
     is_number.then(|| Secret::new(signs().collect::<String>()))
 }
 
-/// A text as it was typed, without what stands around it unseen.
+/// Returns a text as it was typed, without white space and invisible characters at its ends.
 pub(super) fn unseen_ends_off(typed: &str) -> &str {
     typed.trim_matches(|c: char| c.is_whitespace() || is_invisible(c))
 }
 
-/// The text without what cannot be seen.
+/// Returns the text without invisible characters; None if it is empty, too long, or has control characters.
 fn text(typed: &str) -> Option<Secret> {
     let text = Secret::new(unseen_ends_off(typed).chars().filter(|c| !is_invisible(*c)).map(ascii).collect::<String>());
     let is_code = (1..=MAX_CODE_CHARS).contains(&text.reveal().chars().count());
@@ -130,7 +130,7 @@ mod tests {
                 assert_eq!(read(form, typed).as_deref(), Some(code), "{typed:?}");
             }
         }
-        // A hyphen may belong to it.
+        // A hyphen may belong to the code.
         assert_eq!(read(CodeForm::Text, " 12-34 ").as_deref(), Some("12-34"));
         assert_eq!(read(CodeForm::Text, "１２３४").as_deref(), Some("1234"));
     }

@@ -3,22 +3,24 @@ use serde_json::Value;
 use super::code::unseen_ends_off;
 use crate::secret::Secret;
 
-/// Longest address that a mail server takes (RFC 5321, 4.5.3.1).
+/// Longest local part and address that a mail server takes, in bytes (RFC 5321, 4.5.3.1).
 const MAX_LOCAL: usize = 64;
 const MAX_ADDRESS: usize = 254;
 
-/// One e-mail address, whatever way its domain was typed. The part before the @ is its host's business, case and all.
+/// One e-mail address, in whatever case its domain was typed. The part before the @ is left as it is, case and all:
+/// only the domain's mail server knows what it means.
 pub(crate) struct EmailAddress {
     local: Secret,
-    /// In lower case.
+    /// The domain, in lower case.
     domain: String,
 }
 
 impl EmailAddress {
-    /// What is accepted, for a hint.
+    /// The accepted form, for a hint.
     pub(crate) const RULE: &str = "an e-mail address in ASCII, as asha.rao@example.org";
 
-    /// A dot-atom and a domain (RFC 5322, 3.4.1): what is quoted, commented or in brackets is nobody's address.
+    /// Accepts a dot-atom and a domain (RFC 5322, 3.4.1): an address that is quoted, commented or in brackets is
+    /// nobody's.
     pub(crate) fn parse(typed: &str) -> Option<Self> {
         let typed = unseen_ends_off(typed);
         let (local, domain) = typed.split_once('@')?;
@@ -32,23 +34,23 @@ impl EmailAddress {
                     && !label.starts_with('-')
                     && !label.ends_with('-')
             })
-            // Else it is an IP address.
+            // A last label without a letter makes an IP address.
             && domain.rsplit('.').next().is_some_and(|label| label.bytes().any(|byte| byte.is_ascii_alphabetic()));
         let sound = typed.len() <= MAX_ADDRESS && is_local && is_domain;
         sound.then(|| Self { local: Secret::new(local), domain: domain.to_ascii_lowercase() })
     }
 
-    /// The same, of a member of a payload.
+    /// Reads an address from a member of a payload.
     pub(crate) fn parse_value(value: &Value) -> Option<Self> {
         value.as_str().and_then(Self::parse)
     }
 
-    /// One recipient, however the domain was typed; it goes on the wire in this form, too.
+    /// Returns the address in its one form, however its domain was typed; it is also sent in this form.
     pub(crate) fn recipient(&self) -> Secret {
         Secret::new(format!("{}@{}", self.local.reveal(), self.domain))
     }
 
-    /// `a***@example.org`; of a single character before the @ nothing.
+    /// Returns `a***@example.org`; of a single character before the @ it shows nothing.
     pub(crate) fn masked(&self) -> String {
         let local = self.local.reveal();
         let shown = if local.len() > 1 { &local[..1] } else { "" };
@@ -75,7 +77,7 @@ mod tests {
         ] {
             let address = EmailAddress::parse(typed).unwrap();
             assert_eq!((address.recipient().reveal(), address.masked().as_str()), (recipient, masked));
-            // What it makes, it takes again.
+            // The form that parse makes is accepted and stays the same.
             let again = EmailAddress::parse(recipient).unwrap();
             assert_eq!((again.recipient().reveal(), again.masked().as_str()), (recipient, masked));
         }

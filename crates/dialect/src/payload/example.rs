@@ -1,11 +1,11 @@
-//! What may stand in a field, for people to see and to paste.
+//! Examples of fields' values, for people to see and to paste.
 
 use serde_json::{Map, Value, json};
 
 use crate::payload::{field::AnyField, rule::Rule};
 
 impl AnyField<'_> {
-    /// A value that follows the rule: the field's own example, or one that the rule makes.
+    /// Returns a value that follows the rule: the field's own example, or a value that the rule makes.
     pub fn example(&self) -> Value {
         match self.example {
             Some(text) => serde_json::from_str(text).unwrap_or_else(|_| text.into()),
@@ -17,7 +17,7 @@ impl AnyField<'_> {
 impl Rule<'_> {
     fn example(&self) -> Value {
         match self {
-            // Of no person: a number of one digit after the other, and such as films have.
+            // Numbers of nobody: digits in a row, and one that is reserved for films.
             Self::IndianMobile => "+919876543210".into(),
             Self::SriLankanMobile => "+94771234567".into(),
             Self::PhoneNumber | Self::PhoneOrEmail => "+12025550123".into(),
@@ -45,12 +45,12 @@ impl Rule<'_> {
     }
 }
 
-/// So many characters as are usual and allowed.
+/// Repeats a text up to its usual length, or to the nearest length that is allowed.
 fn repeated(text: &str, usual: usize, min: usize, max: usize) -> Value {
     text.chars().cycle().take(usual.clamp(min, max)).collect::<String>().into()
 }
 
-/// The members that are needed; where none is, all.
+/// Returns an object of the required members; of all members if none is required.
 fn object(members: &[AnyField]) -> Value {
     let needs_some = members.iter().any(|member| member.required);
     let shown = members.iter().filter(|member| member.required || !needs_some);

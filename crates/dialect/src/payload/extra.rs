@@ -1,5 +1,5 @@
-//! The field `extra`: what the vendor takes and no table here knows goes into its body as it is, beside what the
-//! gateway sets, and never over it. The same for the variables of a template, where a vendor takes them so.
+//! The field `extra`: members that the vendor takes and that no table here knows. They go into the body as they are,
+//! beside what the gateway sets and never in its place. The variables of a vendor's template go the same way.
 
 use serde_json::{Map, Value};
 
@@ -12,7 +12,7 @@ use crate::{
     },
 };
 
-/// What is wrong with the names of `extra`, by those that a call sets. `place` is the field's name.
+/// Returns what is wrong with the names in `extra`: they may name no field and no code. `place` is the field's name.
 pub(crate) fn faults(dialect: &Dialect, fields: &[AnyField], place: &str, extra: Option<&Value>) -> Vec<Invalid> {
     let members = extra.and_then(Value::as_object).into_iter().flatten();
     members.flat_map(|(key, value)| faults_of(dialect, fields, place, key, value)).collect()
@@ -26,11 +26,11 @@ fn faults_of(dialect: &Dialect, fields: &[AnyField], place: &str, key: &str, val
         let message = format!("{place}.{path} would go over {name}, which is a field of its own");
         Invalid::new(format!("{place}.{path}"), message, format!("give {name} beside {place}"))
     };
-    // A vendor may read names without regard to their case: another spelling of ours is ours.
+    // A vendor may read names without regard to case: another spelling of a name of ours counts as that name.
     let is_same = |name: &str, key: &str| plain(name) == plain(key);
     let is_of =
         |field: &AnyField, key: &str| field.is_called(key) || is_same(field.name, key) || is_same(field.wire, key);
-    // In an object of the gateway's own the members count, each for itself.
+    // In an object that the gateway sets itself, each member of `extra` is compared with that object's members.
     match (fields.iter().find(|field| is_of(field, key)), value) {
         (Some(AnyField { name, wire, rule: Rule::Object { members, .. }, .. }), Value::Object(given))
             if *wire == key =>
@@ -55,7 +55,7 @@ fn set(place: &str, path: &str) -> Invalid {
     Invalid::new(field, message, format!("leave it out of {place}"))
 }
 
-/// Lays the members of `extra` beside those of the body.
+/// Adds the members of `extra` to the body; fails if one would replace what the body has.
 pub(crate) fn lay(body: &mut Map<String, Value>, place: &str, extra: &Map<String, Value>) -> Result<(), Invalid> {
     let mut faults = Vec::new();
     beside(body, place, extra, "", &mut faults);

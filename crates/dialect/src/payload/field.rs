@@ -1,34 +1,37 @@
 use crate::payload::{rule::Rule, suggest::nearest};
 
-/// One field of a payload: our name, the vendor's, and what may stand in it.
+/// One field of a payload: our name, the vendor's name, and the rule for its value.
 #[derive(Clone, Copy, Debug)]
 pub struct AnyField<'a> {
-    /// Ours, snake_case, the same for every vendor where the thing is the same.
+    /// Our name, in snake_case; the same for every vendor where the meaning is the same.
     pub name: &'a str,
-    /// The vendor's own name, accepted beside ours and used on the wire.
+    /// The vendor's own name, accepted beside ours and used in the HTTP message.
     pub wire: &'a str,
     pub rule: Rule<'a>,
-    /// The call cannot be made without it.
+    /// Whether the call cannot be made without the field.
     pub required: bool,
-    /// Belongs to the verification: a later call may repeat it, never change it.
+    /// Whether the field belongs to the verification: a later call may repeat its value, never change it.
     pub fixed: bool,
-    /// Belongs to one person or one journey: never in the server option `defaults`, which is stored in the clear.
+    /// Whether the field belongs to one person or one journey, and may not stand in the server option `defaults`, which
+    /// is stored in the clear.
     pub personal: bool,
-    /// Must not survive in anything that a vendor answers.
+    /// Whether the value is redacted from whatever a vendor answers.
     pub secret: bool,
-    /// Good for one call only (a trace id, the channel of one resend): not kept for the next.
+    /// Whether the value is good for one call only (a trace id, the channel of one resend) and is not kept for the
+    /// next.
     pub once: bool,
-    /// What does in its place where it is left out; None of a required field, and of one that nobody needs.
+    /// The field, or whatever else, that can stand in for this one; None for a required field, and for one that no call
+    /// needs.
     pub instead: Option<&'static str>,
-    /// Which of the operation's variants it is of, where there are several: `otp_type 1`.
+    /// The operation's variant that the field belongs to, if the operation has several: `otp_type 1`.
     pub variant: Option<&'static str>,
-    /// What may stand in it, as JSON; a text without its quotes.
+    /// An example of the value, as JSON; a text without its quotes.
     pub example: Option<&'static str>,
-    /// What its rule does not say: the unit, what holds where it is left out.
+    /// What the rule does not say: the unit, or what holds if the field is left out.
     pub note: Option<&'static str>,
 }
 
-/// One of a vendor that has a file of its own here.
+/// A field of a vendor that has a file of its own here.
 pub type Field = AnyField<'static>;
 
 impl<'a> AnyField<'a> {
@@ -77,7 +80,7 @@ impl<'a> AnyField<'a> {
         self
     }
 
-    /// The call needs it, or what `instead` names: the dialect's own rule, said for people.
+    /// Marks a field that the call needs unless it has what `instead` names: the dialect checks that, people read it.
     pub(crate) const fn or(mut self, instead: &'static str) -> Self {
         self.instead = Some(instead);
         self
@@ -93,7 +96,7 @@ impl<'a> AnyField<'a> {
         self
     }
 
-    /// The table of one variant.
+    /// Returns the table with every field marked as of one variant.
     pub(crate) const fn of_variant<const N: usize>(variant: &'static str, mut table: [Self; N]) -> [Self; N] {
         let mut at = 0;
         while at < N {
@@ -103,7 +106,7 @@ impl<'a> AnyField<'a> {
         table
     }
 
-    /// What the vendor takes and no table here knows. As a `once`, where the call is another one than the send.
+    /// The field `extra`: members that the vendor takes and no table here knows. `once` where the call is no send.
     pub(crate) const fn extra(once: bool) -> Self {
         let mut field = Self::optional("extra", "extra", Rule::Extra);
         field.secret = true;
@@ -111,44 +114,44 @@ impl<'a> AnyField<'a> {
         field
     }
 
-    /// Whether a payload may name it so.
+    /// Returns whether a payload may call the field by this key.
     pub fn is_called(&self, key: &str) -> bool {
         self.name == key || self.wire == key
     }
 }
 
-/// Of a send, where the vendor has no other way: it names none on the wire. A payload that names another is refused
-/// here, and a route takes it to a member that has it.
+/// The field `channel` of a vendor that sends by SMS alone, and is not told. A payload with another channel is refused;
+/// a route goes on to a member that has the channel.
 pub(crate) const BY_SMS: Field = Field::optional("channel", "channel", Rule::Channel(&[("sms", "sms")]))
     .noted("the vendor has no other way, and is not told");
 
-/// A payload that cannot be sent. No value of the payload is ever in it: it ends in a server log.
+/// A fault of a payload, which keeps it from being sent. It holds no value of the payload: it ends in a server log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Invalid {
-    /// The field under our name, with its path in an object or array (`msg[0].message`).
+    /// The field under our name, with its path within an object or array (`msg[0].message`).
     pub field: String,
-    /// Which field, and what is wrong with it.
+    /// Names the field and says what is wrong with it.
     pub message: String,
-    /// The same without the caller's own words: a code may stand where a field's name is expected.
+    /// The message without the caller's own words: a code may stand where a field's name is expected.
     pub logged: String,
     /// The rule, or what to do.
     pub hint: String,
     pub blame: Box<Blame>,
 }
 
-/// What more there is to say of a payload that cannot be sent.
+/// Whom a fault concerns: which fields, and whether a person's input or the caller's code is wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Blame {
-    /// The other fields that message and hint are about, if there are any.
+    /// The other fields that message and hint are about.
     pub others: Vec<String>,
-    /// It is a value that is wrong, as people type them; not which fields there are.
+    /// Whether a value is wrong, as people type it, rather than the choice of fields.
     pub is_value: bool,
-    /// The fields that are missing, and whether each may be the same for all calls of an account: it may stand in the
-    /// server option `defaults` then.
+    /// The fields that are missing. The flag says whether the field may be the same for all calls of an account, so
+    /// that it may stand in the server option `defaults`.
     pub missing: Vec<(String, bool)>,
 }
 
-/// So many faults are named in one error.
+/// How many faults one error names at most.
 const MOST_NAMED: usize = 16;
 
 impl Invalid {
@@ -158,14 +161,14 @@ impl Invalid {
         Self { field: field.into(), logged: message.clone(), message, hint: hint.into(), blame }
     }
 
-    /// The same of which fields there are: whoever wrote the payload is to blame, and nobody's value.
+    /// Makes a fault in the choice of fields: whoever wrote the payload is to blame, not a person's input.
     pub(crate) fn of_fields(field: impl Into<String>, message: impl Into<String>, hint: impl Into<String>) -> Self {
         let mut fault = Self::new(field, message, hint);
         fault.blame.is_value = false;
         fault
     }
 
-    /// A field that the call needs, and that nobody gave.
+    /// Makes the fault of a required field that nobody gave.
     pub(crate) fn missing(field: &AnyField, what: &str) -> Self {
         let (name, rule) = (field.name, field.rule.describe());
         let mut fault = Self::of_fields(name, format!("{name} is missing: {what} needs it"), format!("{name}: {rule}"));
@@ -173,7 +176,7 @@ impl Invalid {
         fault
     }
 
-    /// All faults as one, so that nobody mends the first only to meet the next.
+    /// Joins all faults into one error, so that nobody mends the first only to meet the next.
     pub(crate) fn all(faults: Vec<Self>) -> Result<(), Self> {
         let mut faults = faults.into_iter();
         let Some(mut all) = faults.next() else { return Ok(()) };
@@ -201,7 +204,8 @@ impl Invalid {
         Err(all)
     }
 
-    /// A key that nobody knows, shown only where it cannot be a value that slipped into the wrong place.
+    /// Makes the fault of a key that no field has. The key is shown only if it is an identifier: any other key may be a
+    /// value that slipped into the wrong place.
     pub(crate) fn unknown_key<'a>(
         place: &str,
         prefix: &str,
@@ -235,14 +239,15 @@ impl std::fmt::Display for Invalid {
 
 impl std::error::Error for Invalid {}
 
-/// `[A-Za-z_][A-Za-z0-9_]{0,62}`: short and plain enough to be shown.
+/// Returns whether a key is `[A-Za-z_][A-Za-z0-9_]{0,62}`: short and plain enough to be shown.
 pub fn is_identifier(key: &str) -> bool {
     key.len() <= 63
         && key.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
         && key.bytes().next().is_some_and(|byte| !byte.is_ascii_digit())
 }
 
-/// `templateID`, `template-id` and `template_id` are the same slip of the same name.
+/// Returns a name without case, hyphens, underscores and spaces: `templateID`, `template-id` and `template_id` are
+/// spellings of one name.
 pub fn plain(name: &str) -> String {
     name.chars().filter(|c| !matches!(c, '_' | '-' | ' ')).map(|c| c.to_ascii_lowercase()).collect()
 }

@@ -16,19 +16,19 @@ use crate::{
     secret::{Private, Secret},
 };
 
-/// One call's table, filled from payload, verification and defaults, in this order of weight.
+/// The values for one call's table of fields, from payload, verification and defaults, in this order of weight.
 pub(crate) struct FilledPayload<'a> {
     dialect: &'a Dialect,
     call: &'a Call<'a>,
     table: &'a [AnyField<'a>],
-    /// Under our names, as they go on the wire.
+    /// The values under our names, in the form in which they are sent.
     values: Private<Map<String, Value>>,
-    /// What the caller gave with this call.
+    /// The values that the caller gave with this call.
     given: Private<Map<String, Value>>,
 }
 
 impl<'a> FilledPayload<'a> {
-    /// `what` names the call in messages: `a verify of otp_type 1`.
+    /// Fills the table. `what` names the call in messages: `a verify of otp_type 1`.
     pub(crate) fn new(
         dialect: &'a Dialect,
         call: &'a Call<'a>,
@@ -38,7 +38,7 @@ impl<'a> FilledPayload<'a> {
         Self::checked(dialect, call, table, what, |_, _| {})
     }
 
-    /// The same, where fields have something to do with each other: `together` adds what is wrong with that.
+    /// Fills the table as [`Self::new`] does; `together` adds the faults of fields that depend on each other.
     pub(crate) fn checked(
         dialect: &'a Dialect,
         call: &'a Call<'a>,
@@ -52,7 +52,7 @@ impl<'a> FilledPayload<'a> {
         Ok(filled)
     }
 
-    /// As far as it goes, and all that is wrong.
+    /// Fills the table as far as it goes, and returns all that is wrong.
     pub(crate) fn gather(
         dialect: &'a Dialect,
         call: &'a Call<'a>,
@@ -64,7 +64,7 @@ impl<'a> FilledPayload<'a> {
             call.payload.keys().filter(|key| !table.iter().any(|field| field.is_called(key))).collect();
         let mut faults: Vec<Invalid> = strays.iter().map(|key| unknown_field(dialect, table, &what, key)).collect();
         let spellings = || table.iter().flat_map(|field| [field.name, field.wire]);
-        // A slip of the pen is not also the lack of what was meant.
+        // A misspelt field is not reported as missing, too.
         let is_meant = |field: &AnyField| {
             strays.iter().filter_map(|key| nearest(key, spellings())).any(|spelling| field.is_called(spelling))
         };
@@ -82,11 +82,11 @@ impl<'a> FilledPayload<'a> {
         (filled, faults)
     }
 
-    /// From the payload, the verification or the defaults.
+    /// Returns a field's value from the payload, the verification or the defaults.
     fn value_of(&mut self, dialect: &Dialect, field: &AnyField) -> Result<Option<Value>, Invalid> {
         let call = self.call;
         let given = find(call.payload, field)?.map(|value| field.rule.normalise(field.name, value)).transpose()?;
-        // A reference that the vendor gave is passed on as it is, whatever the page says of its form.
+        // A reference that the vendor gave is passed on as it is, whatever the page says of a reference's form.
         let known = call.retained_before.get(field.name).filter(|value| !value.is_null() && !field.once);
         let known = known.map(|value| field.rule.normalise(field.name, value).unwrap_or_else(|_| value.clone()));
         if field.fixed && known.is_some() && given.is_some() && given != known {
@@ -118,21 +118,22 @@ impl<'a> FilledPayload<'a> {
         self.get(name).and_then(Value::as_str)
     }
 
-    /// Gives a field that nobody gave its documented default.
+    /// Gives a field without a value its documented default.
     pub(crate) fn or_default(&mut self, name: &str, value: impl Into<Value>) {
         if !self.values.contains_key(name) {
             self.values.insert(name.into(), value.into());
         }
     }
 
-    /// Forgets what the option `defaults` says of a field, where that is not for this call.
+    /// Removes a field's value if it comes from the option `defaults`, where that default is not for this call.
     pub(crate) fn drop_default(&mut self, name: &str) {
         if self.is_default(name) {
             self.values.shift_remove(name);
         }
     }
 
-    /// Whether a value comes of the option `defaults`, and of nobody who meant this call.
+    /// Returns whether neither this call nor the verification gave the field, so that a value is of the option
+    /// `defaults`.
     pub(crate) fn is_default(&self, name: &str) -> bool {
         !self.given.contains_key(name) && !self.call.retained_before.contains_key(name)
     }
@@ -147,18 +148,18 @@ impl<'a> FilledPayload<'a> {
         }
     }
 
-    /// Lays what the caller gave as `extra` beside what is set, in a body that is complete.
+    /// Adds the members of `extra` to a body that is complete otherwise.
     pub(crate) fn lay_extra(&self, body: &mut Map<String, Value>) -> Result<(), Invalid> {
         self.get("extra").and_then(Value::as_object).map_or(Ok(()), |members| extra::lay(body, "extra", members))
     }
 
-    /// The number that the code goes to, from this call or from the verification's send.
+    /// Returns the number that the code goes to, from this call or from the verification's send.
     pub(crate) fn mobile(&self, country: NumberingPlan) -> Option<PhoneNumber> {
         let value = self.get("mobile").or_else(|| self.call.retained_before.get("mobile"));
         value.and_then(|value| country.parse_value(value))
     }
 
-    /// Whom the code goes to, where an e-mail address may stand in the number's place.
+    /// Returns whom the code goes to: a number, or an e-mail address in its place.
     pub(crate) fn number_or_address(&self) -> Option<Recipient> {
         let number = self.mobile(NumberingPlan::Any).map(Recipient::from);
         number.or_else(|| self.email().map(Recipient::from))
@@ -174,7 +175,7 @@ impl<'a> FilledPayload<'a> {
         value.and_then(Value::as_str).map(str::to_owned)
     }
 
-    /// What all vendors' calls have in common; the dialect fills in what is its own.
+    /// Returns what all vendors' calls have in common; the dialect fills in the rest.
     pub(crate) fn prepared(&self, request: HttpRequest, find_by: FindBy) -> Prepared {
         Prepared {
             request,
@@ -194,8 +195,8 @@ impl<'a> FilledPayload<'a> {
         }
     }
 
-    /// What the next call of this verification needs. Defaults are not kept, they are the provider's and may change;
-    /// but what is fixed stays as it was sent, wherever it came from.
+    /// Returns what the next call of this verification needs. A default is not kept, because it is the provider's and
+    /// may change; but a `fixed` field stays as it was sent, wherever its value came from.
     fn retained(&self) -> Private<Map<String, Value>> {
         let mut keep = Private::from(self.call.retained_before.clone());
         if self.call.operation == Operation::Resend {
@@ -224,7 +225,7 @@ impl<'a> FilledPayload<'a> {
         for credential in self.call.credentials.values() {
             secrets.add(credential.reveal());
         }
-        // Two are the user and the password of `Basic`, in whichever vendor's words.
+        // Some pairs of credentials are the user and the password of `Basic`, in whichever vendor's words.
         let proxys: &[&str] = &["proxy_user", "proxy_password"];
         for pair in self.dialect.credential_sets.iter().copied().chain([proxys]) {
             let [name, secret] = pair else { continue };
@@ -243,12 +244,12 @@ impl<'a> FilledPayload<'a> {
                     secrets.add_values([value, typed]);
                 }
                 _ if field.secret => secrets.add_values([value, typed]),
-                // A person's name: a page that shows the request may have it.
+                // A person's name: an answer that is a page about the request may show it.
                 Rule::Text { .. } if field.personal => secrets.add_values([value, typed]),
                 _ => {}
             }
         }
-        // A verify may not take the number, nor what else the send had, and its answer may still echo it.
+        // A verify may take neither the number nor other secrets of the send, and its answer may still repeat them.
         let fields = all_fields(self.dialect);
         for (name, value) in self.call.retained_before {
             match name.as_str() {
@@ -270,7 +271,7 @@ impl<'a> FilledPayload<'a> {
 
 /// Whom a code goes to.
 pub(crate) struct Recipient {
-    /// In its one form, whatever way it was typed.
+    /// The number or address in its one form, however it was typed.
     pub recipient: Secret,
     pub masked: String,
 }
@@ -294,12 +295,12 @@ impl From<EmailAddress> for Recipient {
     }
 }
 
-/// The user's code, as [`Dialect::code`] reads it.
+/// Returns the user's code, as [`Dialect::code`] reads it; an empty text if there is none.
 pub(crate) fn code(call: &Call) -> Value {
     call.code.map(Secret::reveal).unwrap_or_default().into()
 }
 
-/// The members of one object over those of another; of anything else, that which lies above.
+/// Lays the members of one object over those of another; of other values the upper one counts.
 fn over(below: Option<&Value>, above: Option<Value>) -> Option<Value> {
     match (below, above) {
         (Some(Value::Object(below)), Some(Value::Object(above))) => {
@@ -311,7 +312,7 @@ fn over(below: Option<&Value>, above: Option<Value>) -> Option<Value> {
     }
 }
 
-/// A word about an operation that the vendor does not have.
+/// Returns the error about an operation that the vendor does not have.
 pub fn no_operation(dialect: &Dialect, operation: Operation) -> Invalid {
     let others: Vec<&str> =
         Operation::ALL.iter().filter(|other| dialect.fields(**other).is_some()).map(|other| other.as_str()).collect();
@@ -322,7 +323,7 @@ pub fn no_operation(dialect: &Dialect, operation: Operation) -> Invalid {
     )
 }
 
-/// What does in the place of an operation that a vendor does not have.
+/// Says what to do in place of an operation that a vendor does not have.
 fn without(operation: Operation) -> &'static str {
     match operation {
         Operation::Cancel => {
@@ -333,15 +334,15 @@ fn without(operation: Operation) -> &'static str {
     }
 }
 
-/// Checks the server option `defaults`: fields of any operation of this vendor, each by its rule, and nothing that
-/// belongs to one person or one journey, since options are stored in the clear.
+/// Checks the server option `defaults`: fields of any operation of this vendor, each by its rule, and no field of one
+/// person or one journey, since options are stored in the clear.
 pub fn check_defaults(dialect: &Dialect, defaults: &Map<String, Value>) -> Result<(), Invalid> {
     let fields = all_fields(dialect);
     let place = format!("the option defaults of {}", dialect.name);
     let mut faults = Vec::new();
     for (key, value) in defaults {
         let fault = default_fault(&fields, &place, defaults, key, value);
-        // A field under two names is met twice.
+        // A field that is given under two names is met twice.
         faults.extend(fault.filter(|fault| faults.iter().all(|other: &Invalid| other.field != fault.field)));
     }
     faults.extend(extra::faults(dialect, &fields, "extra", defaults.get("extra")));
@@ -368,7 +369,7 @@ fn default_fault(
             "it is of one person or one journey, and options are stored in the clear: give it in the payload",
         ));
     }
-    // The vendor has several names for one thing (latLong, latlong), and rules of one call and another.
+    // The vendor has several names for one field (latLong, latlong), and a rule for each call.
     fields.iter().filter(|field| field.name == first.name).find_map(|field| {
         let other = [field.name, field.wire].into_iter().find(|name| *name != key && defaults.contains_key(*name));
         match other {
@@ -378,7 +379,7 @@ fn default_fault(
     })
 }
 
-/// Reads one field ahead of the table that it selects (iServeU's `otp_type`).
+/// Reads one field before its table is known, because the field selects the table (iServeU's `otp_type`).
 pub(crate) fn peek(dialect: &Dialect, call: &Call, field: &AnyField) -> Result<Option<Value>, Invalid> {
     if let Some(value) = find(call.payload, field)? {
         return field.rule.normalise(field.name, value).map(Some);
@@ -396,7 +397,7 @@ fn find<'m>(map: &'m Map<String, Value>, field: &AnyField) -> Result<Option<&'m 
     }
 }
 
-/// A default goes by any of the vendor's names for the field, since it serves all operations.
+/// Returns a field's default, under any of the vendor's names for the field: defaults serve all operations.
 fn default_of(dialect: &Dialect, defaults: &Map<String, Value>, field: &AnyField) -> Result<Option<Value>, Invalid> {
     if field.personal || defaults.is_empty() {
         return Ok(None);
@@ -409,7 +410,7 @@ fn default_of(dialect: &Dialect, defaults: &Map<String, Value>, field: &AnyField
     found.map(|value| field.rule.normalise(field.name, value)).transpose()
 }
 
-/// Why a key of the payload has no place in this call.
+/// Says why a key of the payload has no place in this call.
 fn unknown_field(dialect: &Dialect, table: &[AnyField], what: &str, key: &str) -> Invalid {
     if is_code(key) {
         return code_in(key, "the payload");
@@ -436,12 +437,12 @@ fn unknown_field(dialect: &Dialect, table: &[AnyField], what: &str, key: &str) -
     )
 }
 
-/// Other interfaces take the country apart from the number.
+/// Returns whether a key names the country's code, which other interfaces take apart from the number.
 fn is_country_code(key: &str) -> bool {
     key.len() <= 63 && ["countrycode", "isdcode", "isd", "dialcode", "diallingcode"].contains(&plain(key).as_str())
 }
 
-/// Under whatever name, a code in a payload would be kept and logged like a field.
+/// Returns whether a key names a code. Under whatever name, a code in a payload would be kept and logged like a field.
 pub(crate) fn is_code(key: &str) -> bool {
     let plain: String = key.chars().take(64).filter(|c| *c != '_').collect();
     key.len() <= 63 && ["otp", "otpvalue", "otpcode", "code", "pin"].contains(&plain.to_ascii_lowercase().as_str())
@@ -459,7 +460,7 @@ fn all_fields(dialect: &Dialect) -> Vec<AnyField<'_>> {
     Operation::ALL.iter().filter_map(|operation| dialect.fields(*operation)).flatten().collect()
 }
 
-/// Those that may be constant for an account, each name once.
+/// Returns the fields that may be constant for an account, each name once.
 fn lasting<'a>(fields: &'a [AnyField<'a>]) -> Vec<&'a AnyField<'a>> {
     let mut lasting: Vec<&AnyField> = Vec::new();
     for field in fields {

@@ -1,5 +1,5 @@
-//! What a vendor's payload takes, for people: the rows of the view `otp_gateway.payload_field`, made of the tables that
-//! payloads are checked by, so that the two cannot differ.
+//! The fields of a vendor's payload, for people: the rows of the view `otp_gateway.payload_field`. They are made of the
+//! tables that payloads are checked by, so that the two cannot differ.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -12,23 +12,24 @@ use crate::{
     payload::{field::AnyField, rule::Rule},
 };
 
-/// A field of one operation, as people read of it.
+/// A field of one operation, as the view shows it.
 #[derive(Debug)]
 pub struct PayloadField<'a> {
     pub operation: Operation,
     /// Our name.
     pub field: &'a str,
-    /// The vendor's own; None of `extra`, whose members go by the names that they have.
+    /// The vendor's own name; None for `extra`, whose members go by their own names.
     pub vendor_name: Option<&'a str>,
     /// `yes`; `no`; or `kept`: needed, and known from the send, so that only a flow begun elsewhere has to give it.
-    /// Then what does in its place, and for which variants of the operation this holds, if not for all.
+    /// After it, what can stand in for the field, and the variants of the operation that this holds for, if not for
+    /// all.
     pub required: String,
-    /// In words, with the unit.
+    /// The rule in words, with the unit.
     pub rule: String,
     pub example: Value,
 }
 
-/// The fields of every operation that the vendor has, in the order of its tables.
+/// Returns the fields of every operation that the vendor has, in the order of its tables.
 pub fn payload_fields(dialect: &Dialect) -> Vec<PayloadField<'_>> {
     let of = |operation| fields_of(dialect, operation);
     Operation::ALL.into_iter().flat_map(of).collect()
@@ -38,7 +39,7 @@ fn fields_of(dialect: &Dialect, operation: Operation) -> Vec<PayloadField<'_>> {
     let table = dialect.fields(operation).unwrap_or_default();
     let sent = dialect.fields(Operation::Send).unwrap_or_default();
     let variants = distinct(table.iter().filter_map(|field| field.variant));
-    // A row, and the variants that it is of.
+    // Each row with the variants that it holds for.
     let mut rows: Vec<(PayloadField<'_>, Vec<&'static str>)> = Vec::new();
     for field in &table {
         let row = row(operation, field, &sent);
@@ -58,7 +59,7 @@ fn fields_of(dialect: &Dialect, operation: Operation) -> Vec<PayloadField<'_>> {
         }
         fields.push(row);
     }
-    // The lines of one field together, where the first is.
+    // All rows of one field are put where its first row is.
     let places = distinct(fields.iter().map(|row| row.field));
     fields.sort_by_key(|row| places.iter().position(|name| *name == row.field));
     fields
@@ -82,8 +83,8 @@ fn row<'a>(operation: Operation, field: &AnyField<'a>, sent: &[AnyField]) -> Pay
     }
 }
 
-/// Whether it is known from the send: given there because it had to be, or the reference that came of it. A code that
-/// is sent again has a reference of its own.
+/// Returns whether a later call knows the field from the send: the send had to give it, or it is the reference that the
+/// send brought. A resend brings a reference of its own.
 fn is_kept(operation: Operation, field: &AnyField, sent: &[AnyField]) -> bool {
     let is_given = |sent: &AnyField| {
         sent.name == field.name
@@ -107,19 +108,19 @@ fn distinct<'a>(words: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
     })
 }
 
-/// What the server option `defaults` says of every code that is sent under it.
+/// What the server option `defaults` sets for every code that is sent under it.
 #[derive(Debug, Default)]
 pub struct DefaultsInForce {
     pub code_lifetime: Option<Duration>,
     pub max_checks: Option<u32>,
-    /// As [`Prepared::has_no_life`].
+    /// As [`Prepared::has_no_life`]: the vendor's page does not say how long such a code lives.
     pub has_no_life: bool,
-    /// No vendor is asked: the sandbox.
+    /// Whether no vendor is called: the sandbox.
     pub is_local: bool,
 }
 
-/// What holds for a send that gives no more than it must: by the dialect's own hand, which writes it. `options`: as in
-/// [`Call::options`].
+/// Returns what holds for a send that gives only what it must, as the dialect prepares it from the fields' examples.
+/// `options`: as in [`Call::options`].
 pub fn defaults_in_force(
     dialect: &Dialect,
     options: &BTreeMap<String, String>,
@@ -128,7 +129,7 @@ pub fn defaults_in_force(
     let prepared = |is_given: fn(&AnyField) -> bool| prepared(dialect, options, defaults, is_given);
     let whole = prepared(|_| true);
     DefaultsInForce {
-        // Without a field for which something else may do: the example's own lifetime is nobody's.
+        // Required fields alone: where another field can stand in, the lifetime in this one's example is nobody's.
         code_lifetime: prepared(|field| field.instead.is_none()).and_then(|send| send.code_lifetime),
         max_checks: whole.as_ref().and_then(|send| send.max_checks),
         has_no_life: whole.as_ref().is_some_and(|send| send.has_no_life),
@@ -136,7 +137,7 @@ pub fn defaults_in_force(
     }
 }
 
-/// The fields that each send needs, that may be the same for all of them, and that the defaults do not give.
+/// Returns the fields that each send needs, that may be the same for all sends, and that the defaults do not give.
 pub fn missing_defaults<'a>(dialect: &'a Dialect, defaults: &Map<String, Value>) -> Vec<&'a str> {
     let table = dialect.fields(Operation::Send).unwrap_or_default();
     let is_needed = |name: &str| table.iter().filter(|field| field.name == name).all(|field| field.required);
@@ -145,7 +146,7 @@ pub fn missing_defaults<'a>(dialect: &'a Dialect, defaults: &Map<String, Value>)
     distinct(lasting.map(|field| field.name))
 }
 
-/// A send of the examples of what it needs and the defaults do not give.
+/// Prepares a send from the examples of those needed fields that the defaults do not give.
 fn prepared(
     dialect: &Dialect,
     options: &BTreeMap<String, String>,

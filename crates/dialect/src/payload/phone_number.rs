@@ -3,7 +3,7 @@ use serde_json::Value;
 use super::code::{is_hyphen, unseen_ends_off};
 use crate::secret::Secret;
 
-/// Longest text that is read as a number: three times its digits.
+/// Longest text that is read as a number, in bytes: three times a number's digits.
 const MAX_TYPED: usize = 48;
 
 /// The numbering plans that the vendors send to.
@@ -11,20 +11,39 @@ const MAX_TYPED: usize = 48;
 pub(crate) enum NumberingPlan {
     India,
     SriLanka,
-    /// Whichever country the number names.
+    /// Whichever country a number names.
     Any,
 }
 
-/// Whether a text is a number of some country.
+/// Returns whether a text is a phone number of any country.
 pub fn is_phone_number(typed: &str) -> bool {
     NumberingPlan::Any.parse(typed).is_some()
+}
+
+/// The calling code of the country, or of the plan that it shares with others, of a normalised number. None: it is no
+/// number.
+pub fn calling_code(recipient: &str) -> Option<i32> {
+    let digits = recipient.strip_prefix('+')?;
+    let is_number = (8..=15).contains(&digits.len()) && digits.bytes().all(|byte| byte.is_ascii_digit());
+    let length = match digits.as_bytes() {
+        [b'1' | b'7', ..] => 1,
+        [b'2', b'0' | b'7', ..]
+        | [b'3', b'0' | b'1' | b'2' | b'3' | b'4' | b'6' | b'9', ..]
+        | [b'4', b'0' | b'1' | b'3'..=b'9', ..]
+        | [b'5', b'1'..=b'8', ..]
+        | [b'6', b'0'..=b'6', ..]
+        | [b'8', b'1' | b'2' | b'4' | b'6', ..]
+        | [b'9', b'0'..=b'5' | b'8', ..] => 2,
+        _ => 3,
+    };
+    is_number.then(|| digits[..length].parse().ok()).flatten()
 }
 
 /// One number, whatever way it was typed.
 pub(crate) struct PhoneNumber {
     country: NumberingPlan,
-    /// Without the country: ten digits in India, nine in Sri Lanka. Of another country all digits: where its code ends
-    /// is not looked up.
+    /// The digits without the country's code: ten in India, nine in Sri Lanka. Of any other country all digits: where
+    /// its code ends is not looked up.
     national: Secret,
 }
 
@@ -37,7 +56,7 @@ impl NumberingPlan {
         }
     }
 
-    /// What is accepted, for a hint.
+    /// Returns the accepted forms, for a hint.
     pub(crate) const fn rule(self) -> &'static str {
         match self {
             Self::India => {
@@ -55,7 +74,7 @@ impl NumberingPlan {
         }
     }
 
-    /// Every accepted spelling of one number gives the same [`PhoneNumber`].
+    /// Reads a number: every accepted spelling of it gives the same [`PhoneNumber`].
     pub(crate) fn parse(self, typed: &str) -> Option<PhoneNumber> {
         let typed = unseen_ends_off(typed);
         let national = match self {
@@ -66,7 +85,7 @@ impl NumberingPlan {
         Some(PhoneNumber { country: self, national })
     }
 
-    /// The same, of a member of a payload.
+    /// Reads a number from a member of a payload.
     pub(crate) fn parse_value(self, value: &Value) -> Option<PhoneNumber> {
         match value {
             Value::String(text) => self.parse(text),
@@ -77,7 +96,7 @@ impl NumberingPlan {
 }
 
 impl PhoneNumber {
-    /// As the vendors of its country document it.
+    /// Returns the number as the vendors of its country document it.
     pub(crate) fn wire(&self) -> Secret {
         match self.country {
             NumberingPlan::India => self.national.clone(),
@@ -86,27 +105,27 @@ impl PhoneNumber {
         }
     }
 
-    /// `+94771234567`: one recipient, however typed.
+    /// Returns `+94771234567`: the one form of a number, however it was typed.
     pub(crate) fn recipient(&self) -> Secret {
         Secret::new(format!("+{}{}", self.country.code(), self.national.reveal()))
     }
 
-    /// `+94*****4567`.
+    /// Returns `+94*****4567`.
     pub(crate) fn masked(&self) -> String {
         let national = self.national.reveal();
         let (hidden, shown) = national.split_at(national.len() - 4);
         format!("+{}{}{shown}", self.country.code(), "*".repeat(hidden.len()))
     }
 
-    /// The digits that a vendor may write the number with. Longer spellings come first.
+    /// Returns the digits with which a vendor may write the number, longer spellings first.
     pub(crate) fn spellings(&self) -> [Secret; 3] {
         let after = |prefix| Secret::new(format!("{prefix}{}", self.national.reveal()));
         [after(self.country.code()), after("0"), self.national.clone()]
     }
 }
 
-/// The vendors' pages say "exactly 10 digits"; India's numbering plan, that those of mobiles begin with 6 to 9. To any
-/// other nobody can send a code, and what looks like one is a slip.
+/// Reads an Indian mobile number. The vendors' pages say "exactly 10 digits"; India's numbering plan says that mobiles
+/// begin with 6 to 9. No code reaches any other number: a text that looks like one is a slip.
 fn indian(typed: &str) -> Option<Secret> {
     let (plus, digits) = digits_of(typed)?;
     let digits = digits.reveal();
@@ -120,7 +139,7 @@ fn indian(typed: &str) -> Option<Secret> {
     national.filter(|national| national.starts_with(['6', '7', '8', '9'])).map(Secret::new)
 }
 
-/// The forms that docs/vendors/ideamart.md lists. The numbers of mobiles begin with 7.
+/// Reads the forms that docs/vendors/ideamart.md lists. Mobile numbers begin with 7.
 fn sri_lankan(typed: &str) -> Option<Secret> {
     let (plus, digits);
     let national = match typed.strip_prefix("tel:") {
@@ -141,7 +160,7 @@ fn sri_lankan(typed: &str) -> Option<Secret> {
     sound.then(|| Secret::new(national))
 }
 
-/// Ten digits that begin with 07 are a number of Sri Lanka: in India those of mobiles begin with 6 to 9.
+/// Reads a number of any country. Ten digits that begin with 07 are Sri Lankan: Indian mobiles begin with 6 to 9.
 fn any(typed: &str) -> Option<PhoneNumber> {
     let of = |country| move |national| PhoneNumber { country, national };
     sri_lankan(typed)
@@ -150,7 +169,7 @@ fn any(typed: &str) -> Option<PhoneNumber> {
         .or_else(|| international(typed))
 }
 
-/// With its `+`, a number of any kind: a landline can be called.
+/// Reads a number of any kind that has its `+`: a landline can be called.
 fn international(typed: &str) -> Option<PhoneNumber> {
     let (plus, secret) = digits_of(typed)?;
     let digits = secret.reveal();
@@ -159,7 +178,7 @@ fn international(typed: &str) -> Option<PhoneNumber> {
     }
     for (country, length) in [(NumberingPlan::India, 10), (NumberingPlan::SriLanka, 9)] {
         if let Some(national) = digits.strip_prefix(country.code()) {
-            // Of a known country it has a known length; a trunk zero after the country is a slip that would reach
+            // A number of a known country has a known length; a trunk zero after the country is a slip that would reach
             // nobody.
             let sound = national.len() == length && !national.starts_with('0');
             return sound.then(|| PhoneNumber { country, national: Secret::new(national) });
@@ -169,13 +188,14 @@ fn international(typed: &str) -> Option<PhoneNumber> {
     (!digits.starts_with('0')).then_some(PhoneNumber { country: NumberingPlan::Any, national: secret })
 }
 
-/// A leading plus, and the digits of a number as people write it: single spaces, hyphens and dots between them, pairs
-/// of parentheses around some. A zero in parentheses after the country's code is dialled in that country alone.
+/// Returns whether a plus leads, and the digits of a number as people write it: single spaces, hyphens and dots between
+/// them, pairs of parentheses around some. A zero in parentheses after the country's code is left out: it is dialled
+/// within that country alone.
 fn digits_of(typed: &str) -> Option<(bool, Secret)> {
     if typed.len() > MAX_TYPED {
         return None;
     }
-    // As long as it gets: a text that grows leaves copies behind.
+    // Room for every digit at once: a text that grows leaves copies behind.
     let mut digits = String::with_capacity(typed.len());
     let (mut plus, mut opened_at, mut trunk_zero, mut last) = (false, None, None, None);
     for c in typed.chars() {
@@ -190,7 +210,7 @@ fn digits_of(typed: &str) -> Option<(bool, Secret)> {
                         trunk_zero = digits.pop();
                     }
                     ("", _) => {}
-                    // Some countries keep that zero, and whose number this is is not looked up.
+                    // Some countries keep that zero, and of which country a number is is not looked up.
                     (_, "0") => return None,
                     _ => {}
                 }
@@ -208,7 +228,7 @@ fn is_separator(c: char) -> bool {
     c == '.' || is_hyphen(c) || (c.is_whitespace() && !c.is_control())
 }
 
-/// A user id as it may be shown: its ends if it is long enough to hide behind them.
+/// Returns a user id as people may see it: its ends, if it is long enough to hide behind them.
 pub(crate) fn mask_user(id: &str) -> String {
     let chars: Vec<char> = id.chars().collect();
     if chars.len() < 8 {
@@ -270,7 +290,7 @@ mod tests {
             json!("81440944801"),
             json!("+8144094480"),
             json!("+94771234567"),
-            // Of no mobile: the first of its digits is not 6 to 9.
+            // No mobile: the first digit is not 6 to 9.
             json!("0144094480"),
             json!("1144094480"),
             json!("5144094480"),

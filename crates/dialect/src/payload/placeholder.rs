@@ -1,17 +1,17 @@
-//! What a document leaves to be filled in, and somebody has pasted as it stands: no value.
+//! Placeholders: what a document leaves to be filled in, and somebody has pasted as it stands.
 
 use serde_json::Value;
 
 use crate::payload::field::Invalid;
 
-/// `<your key>`, `...` or `…`, with nothing beside it.
+/// Returns whether a text is a placeholder and nothing else: `<your key>`, `...` or `…`.
 pub fn is_placeholder(text: &str) -> bool {
     let text = text.trim();
     let inner = text.strip_prefix('<').and_then(|text| text.strip_suffix('>'));
     matches!(text, "..." | "…") || inner.is_some_and(|inner| !inner.contains(['<', '>']))
 }
 
-/// Whether one stands anywhere in it.
+/// Returns whether a placeholder stands anywhere in a value.
 pub(crate) fn holds_placeholder(value: &Value) -> bool {
     match value {
         Value::String(text) => is_placeholder(text),

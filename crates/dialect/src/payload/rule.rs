@@ -9,24 +9,25 @@ use crate::payload::{
     placeholder::{holds_placeholder, placeholder},
 };
 
-/// Longest JSON text of an [`Rule::Any`].
+/// Longest JSON text of a [`Rule::Any`], in bytes.
 const MAX_ANY_BYTES: usize = 4096;
 const MAX_ANY_DEPTH: usize = 8;
-/// The same of [`Rule::Extra`], and how many texts and numbers it may hold: each is looked for in the answer.
+/// Longest JSON text of a [`Rule::Extra`], in bytes, and how many values it may hold: each is searched for in the
+/// answer.
 const MAX_EXTRA_BYTES: usize = 16 * 1024;
 const MAX_EXTRA_VALUES: usize = 64;
 
-/// What may stand in a field. A value is accepted in every form that people and vendors write it in, and sent in the
-/// documented one.
+/// The rule for a field's value. A value is accepted in every form in which people and vendors write it, and sent in
+/// the documented one.
 #[derive(Clone, Copy, Debug)]
 pub enum Rule<'a> {
     /// Sent as ten digits.
     IndianMobile,
     /// Sent as `tel:94XXXXXXXXX`.
     SriLankanMobile,
-    /// Of any country; sent with its `+`.
+    /// A number of any country; sent with its `+`.
     PhoneNumber,
-    /// The same, or an e-mail address.
+    /// A number of any country, or an e-mail address.
     PhoneOrEmail,
     Email,
     /// A line of text, its length in characters.
@@ -61,14 +62,14 @@ pub enum Rule<'a> {
     /// The way to the person: a word that is the same for every vendor (`sms`, `voice`, `whatsapp`, `email`), or the
     /// vendor's own; sent as the vendor's, which stands beside it.
     Channel(&'static [(&'static str, &'static str)]),
-    /// The same, of words that a server's description brings.
+    /// As `Channel`, with the words of a server's description.
     Among(&'a [(String, String)]),
-    /// Sent as a number.
+    /// A whole number; sent as a number.
     Integer {
         min: u64,
         max: u64,
     },
-    /// Sent as text.
+    /// A whole number; sent as text.
     IntegerText {
         min: u64,
         max: u64,
@@ -77,7 +78,7 @@ pub enum Rule<'a> {
     Boolean,
     /// Sent as `"yes"` or `"no"`.
     YesNo,
-    /// `lat,long`.
+    /// Latitude and longitude in degrees: `lat,long`.
     LatLong,
     IpAddress,
     Uuid,
@@ -88,7 +89,7 @@ pub enum Rule<'a> {
         members: &'a [AnyField<'a>],
         open: bool,
     },
-    /// Objects of these members.
+    /// An array of objects of these members.
     List {
         members: &'a [AnyField<'a>],
         max: usize,
@@ -105,13 +106,13 @@ pub(crate) const TEXT: Rule<'static> = Rule::Text { min: 1, max: 256 };
 pub(crate) const IDENTIFIER: Rule<'static> = Rule::Identifier { max: 256 };
 
 impl Rule<'_> {
-    /// The value as it goes on the wire. What it makes, it takes again unchanged.
+    /// Returns the value in the form in which it is sent. A value in that form is returned unchanged.
     pub(crate) fn normalise(&self, path: &str, value: &Value) -> Result<Value, Invalid> {
         if value.is_null() {
             return Err(Invalid::new(path, format!("{path} is null"), "leave it out instead"));
         }
         let is_placeholder = match self {
-            // Each member is looked at by its own name.
+            // Their members are checked one by one, so that the error names the member.
             Self::Object { .. } | Self::List { .. } => false,
             _ => holds_placeholder(value),
         };
@@ -168,7 +169,7 @@ impl Rule<'_> {
 
     fn scalar(&self, value: &Value) -> Option<Value> {
         let text = || value.as_str();
-        // Whole numbers pass for their digits: a code length of 6 and "6" mean the same.
+        // A whole number passes for its digits: a code length of 6 and "6" mean the same.
         let digits = || match value {
             Value::String(text) => Some(text.clone()),
             Value::Number(number) => number.as_u64().map(|number| number.to_string()),
@@ -236,7 +237,7 @@ impl Rule<'_> {
         Invalid::new(path, format!("{path} does not follow its rule"), format!("{path}: {}", self.describe()))
     }
 
-    /// The rule in words, for a hint.
+    /// Returns the rule in words, for a hint.
     pub fn describe(&self) -> String {
         let names = |members: &[AnyField]| {
             members
@@ -251,6 +252,7 @@ impl Rule<'_> {
             Self::PhoneNumber => NumberingPlan::Any.rule().into(),
             Self::PhoneOrEmail => format!("{}; or {}", NumberingPlan::Any.rule(), EmailAddress::RULE),
             Self::Email => EmailAddress::RULE.into(),
+            Self::Text { min, max } if min == max => format!("a text of exactly {min} characters, in one line"),
             Self::Text { min, max } => format!("a text of {min} to {max} characters, in one line"),
             Self::Message { max } => format!("a text of 1 to {max} characters"),
             Self::Identifier { max } => {
@@ -298,7 +300,7 @@ impl Rule<'_> {
     }
 }
 
-/// An object's members under either name, written in the order of the table.
+/// Returns an object with its members under the vendor's names, in the order of the table; accepts either name.
 fn object(path: &str, given: &Map<String, Value>, members: &[AnyField], open: bool) -> Result<Value, Invalid> {
     let mut written = Map::new();
     let mut faults = Vec::new();
@@ -340,7 +342,7 @@ fn object(path: &str, given: &Map<String, Value>, members: &[AnyField], open: bo
     Ok(Value::Object(written))
 }
 
-/// One field under two of its names.
+/// Returns the fault of a field that is given under two of its names.
 pub(crate) fn twice(path: &str, one: &str, other: &str) -> Invalid {
     Invalid::of_fields(
         path,
@@ -366,7 +368,8 @@ fn boolean(value: &Value) -> Option<bool> {
     }
 }
 
-/// Two decimal numbers. Not their range: the vendor's own sample has a latitude of 123.23.
+/// Returns whether a text is two decimal numbers. Their range is not checked: the vendor's own sample has a latitude of
+/// 123.23.
 fn is_lat_long(text: &str) -> bool {
     let decimal = |part: &str| {
         let digits = part.strip_prefix(['-', '+']).unwrap_or(part);
@@ -392,7 +395,7 @@ fn otp_spec_length(text: &str) -> Option<u8> {
     (plain && (4..=9).contains(&length)).then_some(length)
 }
 
-/// Of bounded size, depth and number of values, under names that can be shown in one line.
+/// Returns whether a value has bounded size, depth and number of values, and each name in it fits into one line.
 fn is_extra(value: &Value) -> bool {
     fn values(value: &Value, depth: usize) -> Option<usize> {
         match value {
@@ -412,7 +415,7 @@ fn is_extra(value: &Value) -> bool {
         && serde_json::to_string(value).is_ok_and(|text| text.len() <= MAX_EXTRA_BYTES)
 }
 
-/// Of bounded size and depth, and without control characters.
+/// Returns whether a value has bounded size and depth, and no control characters.
 fn is_moderate(value: &Value, depth: usize) -> bool {
     fn plain(text: &str) -> bool {
         !text.chars().any(char::is_control)

@@ -1,10 +1,10 @@
-//! The name that is meant by one that does not exist.
+//! Finds the name that a mistyped name stands for.
 
 use strsim::osa_distance;
 
 use crate::payload::field::plain;
 
-/// The candidate that a mistyped name most likely meant, if one is near enough.
+/// Returns the candidate that a mistyped name most likely means; None if no candidate is near enough.
 pub fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     if name.len() > 63 {
         return None;

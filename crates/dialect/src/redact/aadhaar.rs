@@ -1,7 +1,7 @@
-//! Aadhaar numbers: what a person of India is told by, and never to be kept.
+//! Aadhaar numbers, which identify a person of India and must never be kept.
 
-/// Twelve digits with a right check digit (Verhoeff), as UIDAI gives them out. One in ten other numbers of twelve
-/// digits is taken for one too: rather a lost receipt number than a kept Aadhaar number.
+/// Returns whether a text is twelve digits with a right check digit (Verhoeff), as UIDAI gives them out. One in ten
+/// other numbers of twelve digits passes, too: rather a lost receipt number than a kept Aadhaar number.
 pub fn is_aadhaar(digits: &str) -> bool {
     const TURN: [[u8; 10]; 8] = [
         [0, 1, 2, 3, 4, 5, 6, 7, 8, 9],

@@ -60,7 +60,7 @@ fn a_word_is_found_however_it_is_written() {
         ("Ｔökén/Ｗort=１７", "[redacted]"),
         ("is 100%20free", "is [redacted]"),
         ("is 100%2520free", "is [redacted]"),
-        // What looks encoded is also looked at as it stands.
+        // A text that looks encoded is also searched as it stands.
         ("x%2012", "x%[redacted]"),
         (r"%28144\u002d094480", "%[redacted]"),
         ("ωMEGA%20", "[redacted]"),
@@ -77,13 +77,13 @@ fn what_was_cut_short_is_found_too() {
         ("0123456789...", "[redacted]..."),
         ("is 01234567…", "is [redacted]…"),
         ("to 8144 0944…", "to [redacted]…"),
-        // In the middle of a character that is encoded.
+        // The cut is in the middle of an encoded character.
         ("to %381440%3…", "to [redacted]%3…"),
         ("to \\u00381440\\u00…", "to [redacted]\\u00…"),
         ("100% of 8144…", "100% of [redacted]…"),
         ("100%3…", "100%3…"),
         ("814409448", "[redacted]"),
-        // Less than half of it, and nothing says that it was cut.
+        // Less than half of the secret, and no sign that the text was cut.
         ("012345678-", "012345678-"),
         ("81440944", "81440944"),
     ] {
@@ -95,7 +95,7 @@ fn what_was_cut_short_is_found_too() {
 fn secrets_that_overlap_go_whole() {
     assert_eq!(redact_text(&secrets(&["12345", "34567"]), "x1234567x"), "x[redacted]x");
     assert_eq!(redact_text(&secrets(&["1234", "5678"]), "12345678"), "[redacted]");
-    // What stands beside a number goes with it, and does not become a run of its own.
+    // Digits beside a secret are redacted with it, and do not become a number of their own.
     for text in ["+8144094480234123412346", "234123412346８１４４０９４４８０", "x1234\u{200b}234123412346x"]
     {
         let clean = redact_text(&secrets(&["+8144094480", "8144094480", "1234"]), text);
@@ -104,7 +104,7 @@ fn secrets_that_overlap_go_whole() {
     assert_eq!(redact_text(&secrets(&["canary/token=7f"]), "canary/token=7234123412346x"), "[redacted]x");
 }
 
-/// What is not looked for: it is no run that equals a secret, and looking for it would cost more than it finds.
+/// No run of text here equals a secret. A search that found these would cost more than it finds.
 #[test]
 fn what_is_no_run_stays() {
     let secrets = secrets(&["8144094480", "123", "abcd"]);
@@ -113,7 +113,7 @@ fn what_is_no_run_stays() {
         json!({"area": "81440", "number": "94480"}),
         json!("ODE0NDA5NDQ4MA=="),
         json!("0844904418"),
-        // No vendor makes so short a code.
+        // Too short: no vendor makes such a code.
         json!({"code": 123, "words": "123"}),
         json!("a-b-c-d"),
     ] {

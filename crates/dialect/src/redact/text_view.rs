@@ -1,11 +1,11 @@
-//! A text as secrets are looked for in it. `Call (81440) - 94480, or 2` is seen as
+//! A text, folded so that secrets are found in it. `Call (81440) - 94480, or 2` is seen as
 //!
 //! - words: `call (81440) - 94480, or 2`, in which a code or a name is found however it is written;
 //! - digits: `8144094480 2`, in which a number is found whatever signs stand between its digits: a letter, or more than
 //!   four signs, begins another number;
 //! - groups of digits that stand together: `81440`, `94480`, `2`, by which an Aadhaar number is told from a sum.
 //!
-//! Each byte of words and digits knows which bytes of the text it stands for, so that those are what is redacted.
+//! Each byte of words and digits knows which bytes of the text it stands for: those bytes are redacted.
 
 use std::ops::Range;
 
@@ -13,11 +13,11 @@ use memchr::memmem;
 
 use crate::redact::{MIN_NUMBER, MIN_SECRET, aadhaar::is_aadhaar};
 
-/// So many signs may stand between two digits of one number: `(81440) - 94480`.
+/// How many signs may stand between two digits of one number: `(81440) - 94480`.
 const MAX_GAP: usize = 4;
 
-/// The views in which a text is searched: as it stands and, where it looks encoded, decoded. Each for itself, since
-/// what looks encoded may be a secret that has a `%` before it.
+/// Returns the views in which a text is searched: as it stands and, where it looks encoded, decoded. Each view is
+/// searched for itself: what looks encoded may be a secret that has a `%` before it.
 pub fn views(text: &str) -> impl Iterator<Item = View> {
     let decoders: [(_, Decoder); 2] = [('%', percent_encoded), ('\\', escaped)];
     let needed = decoders.into_iter().filter(|(sign, _)| text.contains(*sign));
@@ -31,31 +31,31 @@ type Decoder = fn(&str) -> Option<(char, usize)>;
 #[derive(Default)]
 pub struct View {
     pub words: Folded,
-    /// Digits alone. Between those that are not of one number stands a space.
+    /// Digits alone, with a space between the digits of two numbers.
     pub digits: Folded,
-    /// The digits that follow each other immediately: from where in `digits`, and how many.
+    /// Runs of digits without a sign between them: where in `digits` each run begins, and how long it is.
     groups: Vec<(usize, usize)>,
 }
 
-/// A folded text, and for each of its bytes what it stands for.
+/// A folded text, and for each of its bytes the place in the original text, from and to.
 #[derive(Default)]
 pub struct Folded {
     pub text: String,
     places: Vec<(usize, usize)>,
 }
 
-/// What stands before a digit, as far back as to the digit before.
+/// The characters between a digit and the digit before it.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Before {
     Digit,
-    /// So many signs, which may stand within one number.
+    /// This many signs, few enough to stand within one number.
     Signs(usize),
-    /// A letter, or more signs than a number has: the digit before, if any, is of another number.
+    /// A letter, or more signs than stand within one number: the next digit begins another number.
     Another,
 }
 
 impl Before {
-    /// And then a character that is no digit.
+    /// Returns the state after one more character, which is no digit.
     fn and(self, c: char) -> Self {
         let signs = match self {
             Self::Digit => 1,
@@ -105,7 +105,7 @@ impl View {
         self.digits.push(digit, place);
     }
 
-    /// Twelve digits together, or in groups of one length, that have the right check digit.
+    /// Finds twelve digits with the right check digit, in one run or in runs of one length.
     pub fn find_aadhaar(&self, spans: &mut Vec<Range<usize>>) {
         for size in [12, 6, 4, 3, 1] {
             for groups in self.groups.windows(12 / size) {
@@ -129,18 +129,19 @@ impl Folded {
         self.places.resize(self.text.len(), place);
     }
 
-    /// What is to go, in bytes of the text that was folded.
+    /// Returns the place of folded bytes in the original text, which is what is redacted.
     fn span(&self, at: usize, length: usize) -> Range<usize> {
         self.places[at].0..self.places[at + length - 1].1
     }
 
-    /// Not even begins to search where there is no room: that costs as much as the needle is long.
+    /// Returns whether the needle stands in the text. A needle that is longer than the text is not even searched for:
+    /// preparing a search costs time in proportion to the needle's length.
     pub fn holds(&self, needle: &str) -> bool {
         needle.len() <= self.text.len() && memmem::find(self.text.as_bytes(), needle.as_bytes()).is_some()
     }
 
-    /// The whole needle; the beginning of a long one, as far as it goes; and where the text was cut, what was left of
-    /// it.
+    /// Finds the whole needle; the beginning of a needle, if at least half of it and [`MIN_NUMBER`] bytes are there;
+    /// and at the end of a text that was cut, what the cut left of a needle.
     pub fn find(&self, needle: &str, is_cut: bool, spans: &mut Vec<Range<usize>>) {
         let enough = needle.len().div_ceil(2).max(MIN_NUMBER);
         let half = (enough..needle.len()).find(|at| needle.is_char_boundary(*at)).unwrap_or(needle.len());
@@ -164,7 +165,7 @@ impl Folded {
     }
 }
 
-/// Without the half of an encoded character that a cut has left: `%3`, `\u00`.
+/// Returns the text without the half of an encoded character that a cut has left: `%3`, `\u00`.
 fn without_half(text: &str) -> &str {
     let tail = text.trim_end_matches(|c: char| c.is_ascii_hexdigit() || c == 'u');
     match tail.strip_suffix(['%', '\\']) {
@@ -187,7 +188,7 @@ fn escaped(text: &str) -> Option<(char, usize)> {
 
 fn percent_encoded(text: &str) -> Option<(char, usize)> {
     let mut bytes = Vec::new();
-    // UTF-8 has at most four bytes for one character.
+    // One character of UTF-8 has at most four bytes.
     for at in (0..12).step_by(3) {
         text.get(at..)?.strip_prefix('%')?;
         bytes.push(u8::try_from(hex(text.get(at + 1..at + 3))?).ok()?);
@@ -198,7 +199,8 @@ fn percent_encoded(text: &str) -> Option<(char, usize)> {
     None
 }
 
-/// Characters that stand between others unseen: soft hyphens, joiners, marks of direction, variation selectors.
+/// Returns whether a character is invisible between others: soft hyphens, joiners, marks of direction, variation
+/// selectors.
 pub(crate) fn is_invisible(c: char) -> bool {
     matches!(
         c,
@@ -207,10 +209,10 @@ pub(crate) fn is_invisible(c: char) -> bool {
     )
 }
 
-/// A digit of whatever script, or a letter of full width, as ASCII; others stay.
+/// Returns a digit of any script, or a letter of full width, as ASCII; any other character as it is.
 pub(crate) fn ascii(c: char) -> char {
-    /// Where the ten digits of a script begin (Unicode's Nd; beyond U+FFFF those of the region alone: Chakma, Takri,
-    /// Modi, Warang Citi).
+    /// The zero of each script (Unicode's category Nd; of the scripts beyond U+FFFF only those of the vendors' region:
+    /// Chakma, Takri, Modi, Warang Citi).
     const ZEROS: [u32; 40] = [
         0x660, 0x6f0, 0x7c0, 0x966, 0x9e6, 0xa66, 0xae6, 0xb66, 0xbe6, 0xc66, 0xce6, 0xd66, 0xde6, 0xe50, 0xed0, 0xf20,
         0x1040, 0x1090, 0x17e0, 0x1810, 0x1946, 0x19d0, 0x1a80, 0x1a90, 0x1b50, 0x1bb0, 0x1c40, 0x1c50, 0xa620, 0xa8d0,
@@ -220,7 +222,7 @@ pub(crate) fn ascii(c: char) -> char {
     match code {
         0..0x660 => c,
         0xff01..=0xff5e => char::from_u32(code - 0xfee0).unwrap_or(c),
-        // Of mathematics, in five styles.
+        // The digits of mathematics, in five styles.
         0x1d7ce..=0x1d7ff => char::from_digit((code - 0x1d7ce) % 10, 10).unwrap_or(c),
         _ => ZEROS.iter().find_map(|zero| char::from_digit(code.checked_sub(*zero)?, 10)).unwrap_or(c),
     }

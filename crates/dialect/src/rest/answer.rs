@@ -13,19 +13,19 @@ use crate::{
     wording::text_key,
 };
 
-/// What decides: the first line that is about an answer.
+/// A line of the description's `outcomes`. The first line that is about an answer decides its outcome.
 pub(super) struct Line {
     of: Vec<Operation>,
-    /// HTTP statuses; none: all.
+    /// The HTTP statuses that the line is about; an empty list: every status.
     status: Vec<RangeInclusive<u16>>,
-    /// What must stand where, by JSON pointer: one of several.
+    /// What must stand in the answer: by JSON pointer, one of several values.
     when: Vec<(String, Vec<Wanted>)>,
     outcome: Outcome,
     is_guess: bool,
     is_personal: bool,
 }
 
-/// What a line wants of a member. Texts and numbers are as [`text_key`] has them.
+/// What a line wants of a member. Texts and numbers are compared as [`text_key`] makes them.
 enum Wanted {
     Is(String),
     Contains(Vec<String>),
@@ -33,16 +33,16 @@ enum Wanted {
     Exists(bool),
 }
 
-/// Where something may stand: the first of them that is there counts.
+/// A place in an answer where a value may stand. Of several places, the first that has a value counts.
 pub(super) struct Place {
     pointer: String,
-    /// Of a text what comes after the last of these.
+    /// The sign after whose last occurrence in a text the value begins.
     after: Option<String>,
-    /// It is there only as so many hexadecimal digits.
+    /// How many hexadecimal digits the value must be to count.
     hex_digits: Option<u64>,
 }
 
-/// What an outcome may be of: none may claim more than its operation can mean.
+/// Returns whether an operation can end in an outcome: no line may claim more than its operation can mean.
 fn may_end(operation: Operation, outcome: Outcome) -> bool {
     use Outcome::*;
     match outcome {
@@ -50,19 +50,19 @@ fn may_end(operation: Operation, outcome: Outcome) -> bool {
         Approved | InvalidCode | AlreadyUsed | MaxAttemptsReached => operation == Verify,
         Canceled => operation == Cancel,
         Expired | NotFound => operation != Send,
-        // The gateway's own words, for what no vendor answers.
+        // The gateway's own outcomes, which no vendor answers.
         Unreachable | Blocked => false,
         _ => true,
     }
 }
 
-/// Whether the vendor did what it was asked: only an HTTP status of success can say so.
+/// Returns whether an outcome says that the vendor did what it was asked, which needs an HTTP status of success.
 fn is_done(outcome: Outcome) -> bool {
     matches!(outcome, Outcome::Sent | Outcome::Approved | Outcome::Canceled)
 }
 
 impl Line {
-    /// `described`: the operations that there are.
+    /// Reads a line of `outcomes`. `described`: the operations that the description has.
     pub fn read(at: &Cursor, described: &[Operation]) -> Read<Self> {
         at.only("of status when outcome guess personal")?;
         let of = at.member("of").each(|at| at.choice(described, Operation::as_str))?;
@@ -89,7 +89,7 @@ impl Line {
     }
 }
 
-/// A status, or a class of them: `"5xx"`.
+/// Reads a status, or a class of statuses: `"5xx"`.
 fn read_status(at: &Cursor, outcome: Outcome) -> Read<RangeInclusive<u16>> {
     let (from, more) = match at.value.as_str().map(str::as_bytes) {
         Some([digit @ b'1'..=b'5', b'x', b'x']) => (u16::from(digit - b'0') * 100, 99),
@@ -101,17 +101,18 @@ fn read_status(at: &Cursor, outcome: Outcome) -> Read<RangeInclusive<u16>> {
     Ok(from..=from + more)
 }
 
-/// A JSON pointer (RFC 6901).
+/// Reads a JSON pointer (RFC 6901).
 fn read_pointer(at: &Cursor, pointer: &str) -> Read<String> {
     let is_escaped = pointer.split('~').skip(1).all(|rest| rest.starts_with(['0', '1']));
     at.need(pointer.starts_with('/') && is_escaped, "it is no JSON pointer, as /error/code")?;
     Ok(pointer.to_owned())
 }
 
-/// A longer text is no word of a vendor's; each line of a description would go through it.
+/// Longest text that is compared, in bytes. A longer one is no word of a vendor's, and each line of a description would
+/// go through it.
 const LONGEST: usize = 4096;
 
-/// As it is compared.
+/// Returns a member's value as it is compared.
 fn key(value: Option<&Value>) -> Option<String> {
     match value {
         Some(Value::String(text)) if text.len() > LONGEST => None,
@@ -167,7 +168,8 @@ impl Place {
         Ok(Self { pointer: pointer(&at.member("at"))?, after, hex_digits: at.member("hex_digits").number(1, 256)? })
     }
 
-    /// The name of the member that it points at, if that is an id and nothing else: words may repeat a code.
+    /// Returns the name of the member that the place points at, if the member holds an id and nothing else: a text
+    /// around the id may repeat a code.
     pub fn id_name(&self) -> Option<String> {
         let name = self.pointer.rsplit('/').next()?.replace("~1", "/").replace("~0", "~");
         (self.after.is_none() && self.hex_digits.is_none()).then_some(name)
@@ -184,7 +186,8 @@ fn find<T>(places: &[Place], answer: &Value, read: impl Fn(Option<&Value>) -> Op
 }
 
 impl Description {
-    /// None: an empty answer of which no line says anything. The rules that all vendors share decide.
+    /// Reads an answer. Returns None for an empty answer that no line is about: the rules that all vendors share decide
+    /// then.
     pub fn read(&self, operation: Operation, status: u16, answer: &Value) -> Option<CallResult> {
         let (code, words) = (find(&self.vendor_code, answer, scalar), find(&self.vendor_message, answer, scalar));
         let unknown = |why| Some(CallResult::unknown(why, code.clone(), words.clone()));
@@ -201,7 +204,7 @@ impl Description {
         if is_needed && reference.is_none() {
             return unknown("the vendor says sent, and gives no reference");
         }
-        // What is a reference is no message.
+        // Words that are the reference are no message.
         let words = words.filter(|words| reference.as_ref() != Some(words));
         Some(CallResult {
             reference,

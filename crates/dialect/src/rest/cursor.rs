@@ -4,16 +4,16 @@ use serde_json::{Map, Value};
 
 use crate::payload::suggest::nearest;
 
-/// More of a kind are no description of a vendor, and each costs time with each call.
+/// How many items of a kind a description may have. More describe no vendor, and each costs time with each call.
 const MOST: usize = 256;
 
-/// A place in a description, and the way to it.
+/// A value in a description, and the path to it.
 pub(super) struct Cursor<'a> {
     pub value: &'a Value,
     pub path: String,
 }
 
-/// What is read, or where which mistake is.
+/// The value that was read, or a mistake with its path.
 pub(super) type Read<T> = Result<T, String>;
 
 impl<'a> Cursor<'a> {
@@ -22,12 +22,12 @@ impl<'a> Cursor<'a> {
         Err(format!("at {path}: {what}"))
     }
 
-    /// What must hold, or what is wrong.
+    /// Fails with `what` unless `holds`.
     pub fn need(&self, holds: bool, what: impl Display) -> Read<()> {
         if holds { Ok(()) } else { self.mistake(what) }
     }
 
-    /// An object's members, in their order; of what is not there none.
+    /// Returns an object's members, in their order; none if the value is missing.
     pub fn members(&self) -> Read<Vec<(&'a str, Self)>> {
         self.need(self.value.is_object() || self.value.is_null(), "it is no object")?;
         let names: Vec<&String> = self.value.as_object().into_iter().flat_map(Map::keys).collect();
@@ -35,9 +35,9 @@ impl<'a> Cursor<'a> {
         Ok(names.into_iter().map(|name| (name.as_str(), self.member(name))).collect())
     }
 
-    /// One of them; null if it is not there.
+    /// Returns a member; its value is null if the member is missing.
     pub fn member(&self, name: &str) -> Self {
-        // A pointer, or a name with a dot in it, is one step. Of a long name its beginning says enough.
+        // A pointer, or a name with a dot in it, is one step of the path. Of a long name the beginning says enough.
         let shown: String = name.chars().take(64).collect();
         let is_plain = shown.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-'));
         let dot = if self.path.is_empty() { "" } else { "." };
@@ -45,14 +45,14 @@ impl<'a> Cursor<'a> {
         Self { value: &self.value[name], path: format!("{}{step}", self.path) }
     }
 
-    /// That an object has no members but these, and what is said for the reader alone.
+    /// Fails if an object has other members than these and `about`, which is for the reader alone.
     pub fn only(&self, names: &str) -> Read<()> {
         let names: Vec<&str> = names.split_whitespace().collect();
         let mut members = self.members()?.into_iter().filter(|(name, _)| *name != "about");
         members.try_for_each(|(name, at)| at.find(name, &names, |name| name).map(drop))
     }
 
-    /// Which of these has that name.
+    /// Returns the item of that name. An error suggests the nearest name.
     pub fn find<'b, T: Copy>(&self, name: &str, all: &[T], name_of: impl Fn(T) -> &'b str) -> Read<T> {
         if let Some(found) = all.iter().find(|one| name_of(**one) == name) {
             return Ok(*found);
@@ -63,12 +63,12 @@ impl<'a> Cursor<'a> {
         self.mistake(format_args!("there is no such name; {meant}"))
     }
 
-    /// Which of these it names.
+    /// Returns the item that the value names.
     pub fn choice<'b, T: Copy>(&self, all: &[T], name_of: impl Fn(T) -> &'b str) -> Read<T> {
         self.find(&self.text()?, all, name_of)
     }
 
-    /// An array's items; anything else itself; of what is not there none.
+    /// Reads an array's items, or a single value that stands in an array's place; none if the value is missing.
     pub fn each<T>(&self, mut read: impl FnMut(&Self) -> Read<T>) -> Read<Vec<T>> {
         let Value::Array(items) = self.value else { return self.given(read).map(Vec::from_iter) };
         self.need(items.len() <= MOST, format_args!("there are more than {MOST}"))?;
@@ -76,12 +76,12 @@ impl<'a> Cursor<'a> {
         items.iter().enumerate().map(item).collect()
     }
 
-    /// What is there, if anything is.
+    /// Reads the value; returns None if it is missing.
     pub fn given<T>(&self, read: impl FnOnce(&Self) -> Read<T>) -> Read<Option<T>> {
         if self.value.is_null() { Ok(None) } else { read(self).map(Some) }
     }
 
-    /// A text of one line, which an error may show.
+    /// Returns a text of one line, which an error may show.
     pub fn text(&self) -> Read<String> {
         let text = self.value.as_str().filter(|text| !text.is_empty() && !text.chars().any(char::is_control));
         text.map_or_else(|| self.mistake("it is missing, or no text of a line"), |text| Ok(text.to_owned()))

@@ -13,36 +13,36 @@ use crate::{
     rest::cursor::{Cursor, Read},
 };
 
-/// A field of a payload, as a description has it.
+/// A field of a payload, as a description declares it.
 pub(super) struct DescribedField {
     pub name: String,
     vendor_name: String,
     pub rule: Rule<'static>,
-    /// Of the rule one_of: ours, and the vendor's.
+    /// The words of the rule one_of: ours, and the vendor's.
     words: Vec<(String, String)>,
-    /// What a phone number is sent without: its `+`, or the one country's code as well.
+    /// The prefix that is cut off a phone number before it is sent: `+`, or `+` and the code of the one country.
     without: String,
     required: Vec<Operation>,
     personal: bool,
     secret: bool,
     once: bool,
-    /// As it goes on the wire.
+    /// The default, in the form in which it is sent.
     pub default: Option<Value>,
-    /// It says how long the code lives, in so many seconds each.
+    /// How many seconds one unit of the value is, if the field says how long the code lives.
     lifetime_unit: Option<u64>,
 }
 
 /// Placeholders that are neither a field nor a credential.
 pub(super) const GIVEN: [&str; 4] = ["code", "reference", "verification_id", "attempt_id"];
 
-/// Least and most of min and max, and the max that is usual.
+/// The least and the most that `min` and `max` may be, and the usual `max`.
 type Bounds = (u64, u64, u64);
 
 const NONE: Bounds = (0, 0, 0);
 const LENGTH: Bounds = (1, 4096, 256);
 const RANGE: Bounds = (0, 1 << 53, 1 << 53);
 
-/// Its name, the members that a field of this rule alone has, and what it is of min and max.
+/// A rule: its name, the members that only a field of this rule has, its bounds, and the rule made of min and max.
 type NamedRule = (&'static str, &'static str, Bounds, fn(u64, u64) -> Rule<'static>);
 
 static RULES: [NamedRule; 12] = [
@@ -60,7 +60,7 @@ static RULES: [NamedRule; 12] = [
     ("json", "", NONE, |_, _| Rule::Any),
 ];
 
-/// The name of a field or a credential, which nobody else has.
+/// Reads the name of a field or a credential; fails if the name is taken.
 pub(super) fn read_name(at: &Cursor, name: &str, taken: &mut Vec<String>) -> Read<String> {
     let is_name = is_identifier(name) && !name.bytes().any(|byte| byte.is_ascii_uppercase());
     at.need(is_name, "a name is at most 63 lower-case letters, digits and underscores, and begins with no digit")?;
@@ -71,7 +71,7 @@ pub(super) fn read_name(at: &Cursor, name: &str, taken: &mut Vec<String>) -> Rea
     Ok(name.to_owned())
 }
 
-/// Words, or an object of the vendor's by ours.
+/// Reads words, or an object of the vendor's words by ours.
 fn read_words(at: &Cursor) -> Read<Vec<(String, String)>> {
     let Value::Object(_) = at.value else { return at.each(|at| Ok((at.text()?, at.text()?))) };
     at.members()?.into_iter().map(|(ours, at)| Ok((ours.to_owned(), at.text()?))).collect()
@@ -120,19 +120,20 @@ impl DescribedField {
         Ok(field)
     }
 
-    /// With the description's own words, where it is one of them.
+    /// Returns the rule; one_of with the words of the description.
     fn rule(&self) -> Rule<'_> {
         if let Rule::Among(_) = self.rule { Rule::Among(&self.words) } else { self.rule }
     }
 
-    /// How long the code lives, if it says so.
+    /// Returns how long the code lives, if the field says so.
     pub fn code_lifetime(&self, value: &Value) -> Option<Duration> {
         let unit = self.lifetime_unit?;
         let count: u64 = scalar(Some(value))?.parse().ok()?;
         Some(Duration::from_secs(count.saturating_mul(unit)))
     }
 
-    /// A value as this vendor takes it: no number of another country than that whose code it is sent without.
+    /// Returns a value as this vendor takes it. Fails for a number of another country than the one whose code is cut
+    /// off.
     pub fn as_sent(&self, value: &Value) -> Result<Value, Invalid> {
         let Some(text) = value.as_str() else { return Ok(value.clone()) };
         text.strip_prefix(&self.without).map(Value::from).ok_or_else(|| {
@@ -141,7 +142,8 @@ impl DescribedField {
         })
     }
 
-    /// As an operation takes it. `in_path`: without it there is no URL. A send is to somebody: whom the limits count.
+    /// Returns the field as an operation takes it. A field in the path is required: without it there is no URL.
+    /// `mobile` is required for a send: the limits count by it.
     pub fn of(&self, operation: Operation, in_path: bool) -> AnyField<'_> {
         let is_recipient = self.name == "mobile";
         AnyField {

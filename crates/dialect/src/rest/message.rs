@@ -17,7 +17,7 @@ use crate::{
     secret::{Private, Secret},
 };
 
-/// The HTTP message of one operation. Its texts may be placeholders, whole: `{mobile}`.
+/// The HTTP message of one operation. A text in it may be a placeholder, whole: `{mobile}`.
 pub(super) struct Message {
     pub operation: Operation,
     method: Method,
@@ -26,13 +26,13 @@ pub(super) struct Message {
     headers: Map<String, Value>,
     pub json: Option<Map<String, Value>>,
     form: Option<Map<String, Value>>,
-    /// The cancel goes first, and a resend is a send of its own then.
+    /// Whether the cancel's message goes first; the resend then counts as a new send.
     pub cancel_first: bool,
-    /// The vendor sends the code that it has sent before.
+    /// Whether the vendor sends the code that it has sent before.
     pub keeps_code: bool,
-    /// Which value stands where.
+    /// Which value stands at which position.
     pub uses: BTreeSet<(String, Position)>,
-    /// Where a text stands that may be a credential.
+    /// The paths of literal texts that may be credentials.
     pub literals: Vec<String>,
 }
 
@@ -41,15 +41,15 @@ pub(super) struct Message {
 pub(super) enum Position {
     Path,
     Header,
-    /// A query or a form.
+    /// In a query or a form.
     Pair,
     Json,
 }
 
-/// What a placeholder may name, and whether that goes into a body of JSON alone.
+/// A name that a placeholder may have, and whether its value can stand in a body of JSON alone.
 pub(super) type Name<'a> = (&'a str, bool);
 
-/// The name in `{mobile}`.
+/// Returns the name in `{mobile}`; None if the text is no placeholder.
 fn placeholder(text: &str) -> Option<&str> {
     text.strip_prefix('{')?.strip_suffix('}')
 }
@@ -86,8 +86,8 @@ impl Message {
     fn path(&mut self, at: &Cursor, names: &[Name]) -> Read<()> {
         let path = at.text()?;
         at.need(path.starts_with('/'), "a path begins with /")?;
-        // Nothing that needs to be encoded, that ends a path or leads out of it. The last segment may be empty:
-        // `/v2/verify/`.
+        // A path has nothing that needs to be encoded, that ends a path or leads out of it. The last segment may be
+        // empty: `/v2/verify/`.
         let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~:@!$&'()*+,;={}/".contains(&byte);
         let is_step = |segment: &str| matches!(segment, "." | "..");
         let leads_down = path.bytes().all(is_plain) && !path.contains("//") && !path.split('/').any(is_step);
@@ -95,9 +95,9 @@ impl Message {
         path.split('/').try_for_each(|segment| self.text(at, segment, Path, names))
     }
 
-    /// Those of a query, of headers, of a form, of a body.
+    /// Checks the members of a query, of headers, of a form or of a JSON body.
     fn members(&mut self, at: &Cursor, position: Position, names: &[Name]) -> Read<()> {
-        /// What a message itself says of its host, length and body is not a description's.
+        /// Headers about a message's host, length, body and connection, which a description does not set.
         const OURS: &str = "host content-length content-type transfer-encoding connection keep-alive upgrade te \
                             trailer expect proxy-authorization proxy-connection";
         const SECRETS: &str = "secret password token key authorization cookie";
@@ -115,7 +115,7 @@ impl Message {
         Ok(())
     }
 
-    /// In JSON of every kind; elsewhere there are texts alone.
+    /// Checks a value: in JSON of every kind, elsewhere a text alone.
     fn value(&mut self, at: &Cursor, position: Position, names: &[Name]) -> Read<()> {
         match at.value {
             Value::String(text) => self.text(at, text, position, names),
@@ -142,7 +142,7 @@ impl Message {
     }
 }
 
-/// The values of one call by their placeholders' names, as this vendor takes them.
+/// The values of one call by the names of their placeholders, as this vendor takes them.
 pub(super) struct Values<'a> {
     by_name: Private<Map<String, Value>>,
     pub authorization: Option<Secret>,
@@ -165,7 +165,7 @@ impl<'a> Values<'a> {
         Ok(Self { by_name, authorization: description.authorization(call), filled })
     }
 
-    /// JSON with values in it. What has none is left out.
+    /// Fills a template's placeholders. A placeholder that has no value is left out, with its member.
     fn json(&self, template: &Value) -> Option<Value> {
         match template {
             Value::String(text) => placeholder(text).map_or(Some(template), |name| self.by_name.get(name)).cloned(),
@@ -183,7 +183,8 @@ impl<'a> Values<'a> {
         self.members(members).into_iter().map(|(name, value)| (name, Secret::new(plain_text(&value)))).collect()
     }
 
-    /// Each value fit for its place: no path leads elsewhere, no header has a second line.
+    /// Makes the HTTP request. Fails if a value cannot stand at its position: no path leads elsewhere, no header has a
+    /// second line.
     pub fn request(&self, message: &Message) -> Result<HttpRequest, Invalid> {
         let unfit = |name: &str, place, hint| {
             Invalid::new(name, format!("{name} cannot stand in {place}, where this vendor takes it"), hint)

@@ -39,13 +39,13 @@ pub struct Caller {
     code_lifetime: Option<Duration>,
 }
 
-/// Of every vendor whose page requires a server option of its own.
+/// The server options that vendors' pages require.
 const OPTIONS: &[(&str, &str)] = &[("service_sid", SERVICE)];
 pub const SERVICE: &str = "VA0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a";
 
-/// An account at a vendor, whose last credential is the secret one.
+/// Returns an account at a vendor; its last credential is the secret one.
 pub fn account<'a>(vendor: &'static Dialect, name: &'a str, secret: &'a str) -> Vec<(&'static str, &'a str)> {
-    // Without any, a pair for `Basic`: the sandbox and Paytm take none as well.
+    // A vendor without credentials gets a pair for `Basic`: the sandbox and Paytm can do without.
     let sets = vendor.credential_sets();
     let set = sets.iter().find(|set| set.len() != 1 || sets.len() == 1).filter(|set| !set.is_empty());
     let names = set.cloned().unwrap_or_else(|| vec!["username", "password"]);
@@ -133,7 +133,8 @@ impl Caller {
 
     #[track_caller]
     pub fn prepared(&self) -> Prepared {
-        self.prepare().unwrap_or_else(|invalid| panic!("{invalid:?}"))
+        let what = format!("{}'s {}", self.vendor.name, self.operation.as_str());
+        self.prepare().unwrap_or_else(|invalid| panic!("{what}, by this file's payloads (a row missing?): {invalid:?}"))
     }
 
     #[track_caller]
@@ -156,20 +157,20 @@ fn secrets(pairs: &[(&str, &str)]) -> BTreeMap<String, Secret> {
     pairs.iter().map(|(name, value)| ((*name).to_owned(), Secret::new(*value))).collect()
 }
 
-/// The message as one text: path and query, headers, body. All of ours are POSTs.
+/// Returns the message as one text: path and query, headers, body; with its method before, where that is no POST.
 pub fn message(request: &HttpRequest) -> String {
-    assert_eq!(request.method, Method::Post);
     let pairs = |pairs: &[(String, Secret)], is: &str| {
         pairs.iter().map(|(name, value)| format!("{name}{is}{}", value.reveal())).collect::<Vec<_>>()
     };
-    let mut lines = vec![request.path.reveal().to_owned()];
+    let method = if request.method == Method::Post { String::new() } else { format!("{} ", request.method.as_str()) };
+    let mut lines = vec![format!("{method}{}", request.path.reveal())];
     lines.extend(pairs(&request.query, "=").into_iter().map(|pair| format!("? {pair}")));
     lines.extend(pairs(&request.headers, ": "));
     lines.push(request.body.reveal().to_owned());
     lines.join("\n")
 }
 
-/// The body as an object, be it JSON or a form.
+/// Returns the body, JSON or a form, as an object.
 pub fn body(request: &HttpRequest) -> Value {
     let body = request.body.reveal();
     let is_form = request.headers.iter().any(|(_, value)| value.reveal() == "application/x-www-form-urlencoded");

@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 
 pub const VERIFICATION: &str = "0198c0de-0000-7000-8000-000000000001";
 
-/// The description on a vendor's page: its JSON block.
+/// Returns the description on a vendor's page: its JSON block.
 pub fn on_page(page: &str) -> String {
     let path = format!("{}/../../docs/vendors/{page}.md", env!("CARGO_MANIFEST_DIR"));
     let text = std::fs::read_to_string(path).expect("a page");
@@ -23,7 +23,7 @@ pub fn dialect(description: &str) -> Dialect {
     described(description).unwrap_or_else(|invalid| panic!("{invalid:?}"))
 }
 
-/// A call with every credential that the description names.
+/// Prepares a call with every credential that the description names.
 pub fn prepare(
     dialect: &Dialect,
     operation: Operation,
@@ -53,7 +53,7 @@ pub fn prepare(
     })
 }
 
-/// Method and path, the query, the headers, the body.
+/// Returns the message as one text: method and path, query, headers, body.
 pub fn message(request: &HttpRequest) -> String {
     let pairs = |pairs: &[(String, Secret)], is: &str| {
         pairs.iter().map(|(name, value)| format!("{name}{is}{}", value.reveal())).collect::<Vec<_>>()
@@ -69,7 +69,7 @@ pub fn read(dialect: &Dialect, operation: Operation, status: u16, body: &str) ->
     interpret(dialect, operation, &HttpResponse { status, retry_after: None, body: body.as_bytes() })
 }
 
-/// xorshift64*: what a seed makes, it makes again.
+/// A random generator (xorshift64*): one seed makes one sequence.
 pub struct Dice(pub u64);
 
 impl Dice {
@@ -158,7 +158,7 @@ pub fn mutate(value: &mut Value, dice: &mut Dice) {
     }
 }
 
-/// The URL that a request goes to, as the HTTP client makes it.
+/// Returns the URL that a request goes to, as the HTTP client makes it.
 pub fn url(base: &str, request: &HttpRequest) -> Option<url::Url> {
     let mut url = url::Url::parse(&format!("{}{}", base.trim_end_matches('/'), request.path.reveal())).ok()?;
     if !request.query.is_empty() {

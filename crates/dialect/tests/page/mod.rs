@@ -3,7 +3,7 @@
 use dialect::{Operation, Operation::*, Outcome};
 use serde_json::{Value, json};
 
-/// Every documented success, and some failures, with the operation they answer.
+/// Returns every documented success and some failures, with the operation that they answer.
 pub fn documented() -> Vec<(&'static str, Operation, Value)> {
     let uuid = "03f67f9e-ec4f-11e6-b006-92361f002671";
     vec![
@@ -71,7 +71,7 @@ pub fn documented() -> Vec<(&'static str, Operation, Value)> {
     ]
 }
 
-/// Ends a verification, if it is no guess.
+/// Returns whether an outcome ends a verification, if it is no guess.
 pub fn is_end(outcome: Outcome) -> bool {
     matches!(outcome, Outcome::Expired | Outcome::MaxAttemptsReached | Outcome::AlreadyUsed | Outcome::NotFound)
 }
@@ -80,7 +80,7 @@ pub fn is_good(outcome: Outcome) -> bool {
     matches!(outcome, Outcome::Sent | Outcome::Approved | Outcome::Canceled)
 }
 
-/// A byte order mark says nothing.
+/// Parses an answer; a byte order mark before it is passed over.
 fn parsed(body: &[u8]) -> Option<Value> {
     serde_json::from_slice(body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body)).ok()
 }
@@ -94,13 +94,13 @@ fn text(value: &Value) -> String {
     }
 }
 
-/// Words without what does not count.
+/// Returns words without the characters that do not count.
 fn words(value: &Value) -> String {
     let words: String = text(value).split(|c: char| c.is_whitespace() || c == '_').collect();
     words.trim_end_matches('.').to_owned()
 }
 
-/// MSG91's.
+/// Returns the sentence of an answer of MSG91's.
 fn sentence(answer: &Value) -> String {
     words(&answer["message"])
 }
@@ -109,13 +109,13 @@ fn is_blank(body: &[u8]) -> bool {
     body.iter().all(u8::is_ascii_whitespace)
 }
 
-/// A problem of Vonage's has a title.
+/// Returns whether an answer of Vonage's is a problem: a problem has a title.
 fn is_problem(answer: &Value) -> bool {
     let title = &answer["title"];
     !title.is_null() && title.as_str().is_none_or(|title| !title.trim().is_empty())
 }
 
-/// Whether the page names such an answer to a verify as the end of a flow.
+/// Returns whether the page names such an answer to a verify as the end of a flow.
 pub fn names_an_end(vendor: &str, status: u16, body: &[u8]) -> bool {
     let Some(answer) = parsed(body).or_else(|| is_blank(body).then_some(Value::Null)) else { return false };
     let code = |value: &Value| text(value).trim_start_matches('E').parse::<u64>().ok();
@@ -149,12 +149,12 @@ pub fn names_an_end(vendor: &str, status: u16, body: &[u8]) -> bool {
         ]
         .contains(&sentence(&answer).as_str()),
         "vonage" => status == 410 || status == 404 && is_problem(&answer),
-        // No page of iServeU's lists what a wrong code is answered with.
+        // iServeU's page does not list how a wrong code is answered.
         _ => false,
     }
 }
 
-/// Whether such an answer says that nothing was done: the same request may be made again.
+/// Returns whether such an answer says that nothing was done, so that the same request may be made again.
 pub fn says_nothing_was_done(
     vendor: &str,
     operation: Operation,
@@ -191,9 +191,9 @@ pub fn says_nothing_was_done(
     }
 }
 
-/// Whether the page takes such an answer for a success.
+/// Returns whether the page takes such an answer for a success.
 pub fn says_success(vendor: &str, operation: Operation, status: u16, body: &[u8]) -> bool {
-    // An answer without a body may be all that there is to say.
+    // A status may be the whole of an answer.
     if (vendor, operation, status) == ("vonage", Cancel, 204) && is_blank(body) {
         return true;
     }

@@ -1,0 +1,317 @@
+//! What has been counted since the server started, for the views `otp_gateway.stat_attempt` and its like: for each
+//! provider of each database. The worker of a database alone writes what is the database's; whoever reads waits for
+//! nobody, and sees a provider's numbers as they were at one moment.
+
+pub mod count;
+
+use std::sync::atomic::{
+    AtomicI64, AtomicU32, AtomicU64,
+    Ordering::{Acquire, Relaxed, Release},
+    fence,
+};
+
+use dialect::{Operation, Outcome};
+use policy::{BlockReason, Micros, Timestamp};
+
+use crate::{
+    ipc::{segment::Part, worker_report::QueueReport},
+    store::{counted::BOUNDS, identity::Identity},
+};
+
+/// So many databases, and so many providers in all of them, have a place: the others' attempts are counted together.
+pub const DATABASES: usize = 256;
+pub const PROVIDERS: usize = 256;
+/// So many kinds of attempts are told apart at one provider: operation, outcome and reason.
+const KINDS: usize = 104;
+pub const BUCKETS: usize = BOUNDS.len() + 1;
+const OPERATIONS: usize = Operation::ALL.len();
+/// How often somebody who reads begins anew, if the worker writes meanwhile.
+const PATIENCE: usize = 1000;
+/// In the place of a database: somebody is making the slot his, and nobody reads it.
+const TAKEN: u32 = u32::MAX;
+/// How many bytes of a vendor's code and words are kept.
+const CODE: usize = 8;
+const WORDS: usize = 24;
+
+/// Where it is in shared memory.
+pub static STATISTICS: Part = Part::new(size_of::<Statistics>);
+
+#[repr(C)]
+pub struct Statistics {
+    databases: [DatabaseSlot; DATABASES],
+    providers: [ProviderSlot; PROVIDERS],
+}
+
+/// None: the library is not preloaded.
+fn statistics() -> Option<&'static Statistics> {
+    // SAFETY: null, or the memory is ours for the life of the server, zeroed at first, which is the empty state of all
+    // of it; everything in it is atomic.
+    unsafe { STATISTICS.base().cast::<Statistics>().as_ref() }
+}
+
+/// Tells readers whether what they have read is of one moment. One process writes.
+#[repr(C)]
+struct Version(AtomicU32);
+
+impl Version {
+    fn write(&self, change: impl FnOnce()) {
+        let before = self.0.load(Relaxed);
+        self.0.store(before.wrapping_add(1), Relaxed);
+        fence(Release);
+        change();
+        self.0.store(before.wrapping_add(2), Release);
+    }
+
+    /// Waits for nobody: what a writer never ends is taken as it is.
+    fn read<R>(&self, look: impl Fn() -> R) -> R {
+        for _ in 0..PATIENCE {
+            let before = self.0.load(Acquire);
+            let seen = look();
+            fence(Acquire);
+            if before.is_multiple_of(2) && self.0.load(Relaxed) == before {
+                return seen;
+            }
+            std::hint::spin_loop();
+        }
+        look()
+    }
+}
+
+fn add(to: &AtomicU64, count: u64) {
+    to.store(to.load(Relaxed).wrapping_add(count), Relaxed);
+}
+
+#[repr(C)]
+struct DatabaseSlot {
+    /// 0: it is free.
+    database: AtomicU32,
+    version: Version,
+    reset_at: AtomicI64,
+    /// Of attempts that have no place below.
+    other_attempts: AtomicU64,
+    other_time: AtomicU64,
+    /// How often a worker has begun.
+    starts: AtomicU64,
+    /// How many attempts became `unknown` since a worker before had left them in flight.
+    recovered: AtomicU64,
+}
+
+#[repr(C)]
+struct ProviderSlot {
+    /// 0: it is free.
+    database: AtomicU32,
+    version: Version,
+    provider: AtomicI64,
+    reset_at: AtomicI64,
+    latency: [[AtomicU64; BUCKETS]; OPERATIONS],
+    latency_time: [AtomicU64; OPERATIONS],
+    last_success_at: AtomicI64,
+    last_failure_at: AtomicI64,
+    failing_since: AtomicI64,
+    consecutive_failures: AtomicU64,
+    /// 1 + its place in `Outcome::ALL`; 0: none.
+    last_failure: AtomicU32,
+    code: Text<CODE>,
+    words: Text<WORDS>,
+    in_flight: AtomicU64,
+    ready: AtomicU64,
+    parked: AtomicU64,
+    oldest_ready_at: AtomicI64,
+    /// 1 + the millionths of provider_limit that are used; 0: nobody has counted.
+    limit_used: AtomicU64,
+    kinds: [Kind; KINDS],
+}
+
+/// Attempts of one operation, outcome and reason.
+#[repr(C)]
+struct Kind {
+    /// 0: none yet.
+    key: AtomicU32,
+    count: AtomicU64,
+    time: AtomicU64,
+    last_at: AtomicI64,
+}
+
+/// A short text, in words of eight bytes.
+#[repr(C)]
+struct Text<const WORDS: usize> {
+    length: AtomicU32,
+    bytes: [AtomicU64; WORDS],
+}
+
+impl<const WORDS: usize> Text<WORDS> {
+    fn put(&self, text: Option<&str>) {
+        let text = text.unwrap_or_default();
+        let mut end = text.len().min(WORDS * 8);
+        while !text.is_char_boundary(end) {
+            end -= 1;
+        }
+        for (word, bytes) in self.bytes.iter().zip(text.as_bytes()[..end].chunks(8)) {
+            let mut eight = [0; 8];
+            eight[..bytes.len()].copy_from_slice(bytes);
+            word.store(u64::from_le_bytes(eight), Relaxed);
+        }
+        self.length.store(end as u32, Relaxed);
+    }
+
+    fn get(&self) -> Option<String> {
+        let length = (self.length.load(Relaxed) as usize).min(WORDS * 8);
+        let bytes: Vec<u8> = self.bytes.iter().flat_map(|word| word.load(Relaxed).to_le_bytes()).take(length).collect();
+        (length > 0).then(|| String::from_utf8_lossy(&bytes).into_owned())
+    }
+}
+
+/// What was counted of attempts of one operation, outcome and reason.
+#[derive(Clone, Debug)]
+pub struct KindOfAttempts {
+    pub operation: Operation,
+    pub outcome: Outcome,
+    pub reason: Option<BlockReason>,
+    pub count: u64,
+    pub time: Micros,
+    pub last_at: Timestamp,
+}
+
+/// How long the calls of one operation took.
+#[derive(Clone, Debug)]
+pub struct Latency {
+    pub operation: Operation,
+    pub time: Micros,
+    /// Each alone, not added up.
+    pub buckets: [u64; BUCKETS],
+}
+
+/// A provider's numbers, of one moment.
+#[derive(Clone, Debug)]
+pub struct ProviderNumbers {
+    pub provider: Identity,
+    pub reset_at: Timestamp,
+    pub kinds: Vec<KindOfAttempts>,
+    pub latency: Vec<Latency>,
+    pub last_success_at: Option<Timestamp>,
+    pub last_failure_at: Option<Timestamp>,
+    pub failing_since: Option<Timestamp>,
+    pub consecutive_failures: u64,
+    pub last_failure: Option<Outcome>,
+    pub last_code: Option<String>,
+    pub last_words: Option<String>,
+    pub state: ProviderState,
+}
+
+/// How it is with a provider or route now, as its worker says.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ProviderState {
+    pub in_flight: usize,
+    pub queue: QueueReport,
+    /// Of provider_limit, the tightest of its windows. None: nobody has counted.
+    pub limit_used: Option<f64>,
+}
+
+/// A database's own.
+#[derive(Clone, Debug)]
+pub struct DatabaseNumbers {
+    pub reset_at: Timestamp,
+    pub other_attempts: u64,
+    pub other_time: Micros,
+    pub starts: u64,
+    pub recovered: u64,
+}
+
+fn key(operation: Operation, outcome: Outcome, reason: Option<BlockReason>) -> u32 {
+    let place = |found: Option<usize>| found.map_or(0, |place| place as u32 + 1);
+    let operation = place(Operation::ALL.iter().position(|one| *one == operation));
+    let outcome = place(Outcome::ALL.iter().position(|one| *one == outcome));
+    let reason = place(reason.and_then(|reason| BlockReason::ALL.iter().position(|one| *one == reason)));
+    operation | outcome << 8 | reason << 16
+}
+
+fn at<T: Copy>(all: &[T], place: u32) -> Option<T> {
+    all.get((place as usize & 0xff).checked_sub(1)?).copied()
+}
+
+fn time(of: &AtomicI64) -> Option<Timestamp> {
+    Some(of.load(Relaxed)).filter(|at| *at != 0).map(Timestamp)
+}
+
+impl Kind {
+    fn read(&self) -> Option<KindOfAttempts> {
+        let key = self.key.load(Relaxed);
+        Some(KindOfAttempts {
+            operation: at(&Operation::ALL, key)?,
+            outcome: at(&Outcome::ALL, key >> 8)?,
+            reason: at(&BlockReason::ALL, key >> 16),
+            count: self.count.load(Relaxed),
+            time: self.time.load(Relaxed).cast_signed(),
+            last_at: Timestamp(self.last_at.load(Relaxed)),
+        })
+    }
+}
+
+impl ProviderSlot {
+    fn state(&self) -> ProviderState {
+        let count = |of: &AtomicU64| of.load(Relaxed) as usize;
+        let used = self.limit_used.load(Relaxed).checked_sub(1);
+        ProviderState {
+            in_flight: count(&self.in_flight),
+            queue: QueueReport {
+                ready: count(&self.ready),
+                parked: count(&self.parked),
+                oldest_ready_at: time(&self.oldest_ready_at),
+            },
+            limit_used: used.map(|millionths| millionths as f64 / 1e6),
+        }
+    }
+
+    /// Of this database; None: it is another's, or nobody's.
+    fn read(&self, database: u32) -> Option<ProviderNumbers> {
+        let look = || {
+            if self.database.load(Relaxed) != database {
+                return None;
+            }
+            let latency = |(place, operation): (usize, &Operation)| Latency {
+                operation: *operation,
+                time: self.latency_time[place].load(Relaxed).cast_signed(),
+                buckets: std::array::from_fn(|bucket| self.latency[place][bucket].load(Relaxed)),
+            };
+            Some(ProviderNumbers {
+                provider: self.provider.load(Relaxed),
+                reset_at: Timestamp(self.reset_at.load(Relaxed)),
+                kinds: self.kinds.iter().map_while(Kind::read).collect(),
+                latency: Operation::ALL.iter().enumerate().map(latency).collect(),
+                last_success_at: time(&self.last_success_at),
+                last_failure_at: time(&self.last_failure_at),
+                failing_since: time(&self.failing_since),
+                consecutive_failures: self.consecutive_failures.load(Relaxed),
+                last_failure: at(&Outcome::ALL, self.last_failure.load(Relaxed)),
+                last_code: self.code.get(),
+                last_words: self.words.get(),
+                state: self.state(),
+            })
+        };
+        self.version.read(look)
+    }
+}
+
+/// The numbers of every provider of a database.
+pub fn providers(database: u32) -> Vec<ProviderNumbers> {
+    let slots = statistics().map_or(&[][..], |statistics| &statistics.providers);
+    slots.iter().filter_map(|slot| slot.read(database)).collect()
+}
+
+/// The databases that have had a worker since the server started.
+pub fn databases() -> Vec<u32> {
+    let slots = statistics().map_or(&[][..], |statistics| &statistics.databases);
+    slots.iter().map(|slot| slot.database.load(Relaxed)).filter(|oid| *oid != 0 && *oid != TAKEN).collect()
+}
+
+/// None: it has had no worker since the server started.
+pub fn database(database: u32) -> Option<DatabaseNumbers> {
+    let slot = statistics()?.databases.iter().find(|slot| slot.database.load(Relaxed) == database)?;
+    Some(slot.version.read(|| DatabaseNumbers {
+        reset_at: Timestamp(slot.reset_at.load(Relaxed)),
+        other_attempts: slot.other_attempts.load(Relaxed),
+        other_time: slot.other_time.load(Relaxed).cast_signed(),
+        starts: slot.starts.load(Relaxed),
+        recovered: slot.recovered.load(Relaxed),
+    }))
+}

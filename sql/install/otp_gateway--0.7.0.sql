@@ -782,14 +782,15 @@ SELECT
     pg_catalog.to_timestamp(p.failing_since) AS failing_since, p.consecutive_failures,
     pg_catalog.to_timestamp(p.last_success_at) AS last_success_at,
     pg_catalog.to_timestamp(p.last_failure_at) AS last_failure_at, p.last_failure_outcome, p.last_vendor_code,
-    p.last_vendor_message, p.limit_used, pg_catalog.to_timestamp(p.stats_reset) AS stats_reset
+    p.last_vendor_message, p.limit_used, pg_catalog.to_timestamp(p.certificate_ends_at) AS certificate_ends_at,
+    pg_catalog.to_timestamp(p.stats_reset) AS stats_reset
 FROM pg_catalog.jsonb_to_recordset(otp_gateway_internal.stat_provider_rows()) AS p (
     provider pg_catalog.text, vendor pg_catalog.text, in_flight pg_catalog.int4, max_in_flight pg_catalog.int4,
     queued pg_catalog.int4, parked pg_catalog.int4, oldest_queued_at pg_catalog.float8, breaker pg_catalog.text,
     breaker_open_until pg_catalog.float8, failing_since pg_catalog.float8, consecutive_failures pg_catalog.int8,
     last_success_at pg_catalog.float8, last_failure_at pg_catalog.float8, last_failure_outcome pg_catalog.text,
     last_vendor_code pg_catalog.text, last_vendor_message pg_catalog.text, limit_used pg_catalog.float4,
-    stats_reset pg_catalog.float8
+    certificate_ends_at pg_catalog.float8, stats_reset pg_catalog.float8
 );
 COMMENT ON VIEW otp_gateway.stat_provider IS
 'how it is with each provider and route of this database now: what is under way and queued, as its worker says, and how '
@@ -822,6 +823,9 @@ COMMENT ON COLUMN otp_gateway.stat_provider.last_vendor_message IS
 COMMENT ON COLUMN otp_gateway.stat_provider.limit_used IS
 'how much of provider_limit is used, of its tightest window, 1 being all; null: there is none, or nothing has been '
 'sent since the worker began';
+COMMENT ON COLUMN otp_gateway.stat_provider.certificate_ends_at IS
+'until when the certificate of the host is valid that answered last, as its TLS handshake said; null: it was not seen, '
+'or there is none';
 COMMENT ON COLUMN otp_gateway.stat_provider.stats_reset IS
 'since when it is counted; null: nothing was';
 
@@ -1267,16 +1271,17 @@ BEGIN ATOMIC
     ORDER BY h.place;
 END;
 COMMENT ON FUNCTION otp_gateway.health() IS
-'What is wrong, a row for each check: library, version, paused, key_file, worker, queue, retention, provider (one for '
-'each whose breaker has opened), unknown, refusals, conversion and pumping (one for each provider where it is not '
-'ok); docs/operations.md has a card for each. Raises no error, asks nobody, waits for no lock and takes milliseconds, '
-'however long the record is. level: 0 ok, 1 warning, 2 critical, 3 unknown, could not be looked at. value: of worker '
-'and queue the seconds that the oldest waits, of retention those that it is behind, of unknown and refusals their '
-'share of the sends, of conversion the share of codes that is typed in, of pumping how many ranges are held back, or '
-'would be. since: worker, when it came up, or is stuck; queue, when the oldest was enqueued; provider, since when '
-'nothing is sent; unknown and refusals, when the first send began that was looked at; conversion and pumping, when it '
-'was found; retention, when the oldest verification on record began. detail, value and since of most are for members '
-'of pg_monitor.';
+'What is wrong, a row for each check: library, version, paused, key_file, worker, queue, retention, certificate (one '
+'for each that ends soon), provider (one for each whose breaker has opened), unknown, refusals, conversion and '
+'pumping (one for each provider where it is not ok); docs/operations.md has a card for each. Raises no error, asks '
+'nobody, waits for no lock and takes milliseconds, however long the record is. level: 0 ok, 1 warning, 2 critical, 3 '
+'unknown, could not be looked at. value: of worker and queue the seconds that the oldest waits, of retention those '
+'that it is behind, of certificate those that the nearest is valid, of unknown and refusals their share of the '
+'sends, of conversion the share of codes that is typed in, of pumping how many ranges are held back, or would be. '
+'since: worker, when it came up, or is stuck; queue, when the oldest was enqueued; provider, since when nothing is '
+'sent; unknown and refusals, when the first send began that was looked at; conversion and pumping, when it was '
+'found; retention, when the oldest verification on record began. detail, value and since of most are for members of '
+'pg_monitor.';
 
 CREATE FUNCTION otp_gateway.id_at("time" timestamptz) RETURNS uuid
 LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
@@ -1458,8 +1463,8 @@ END
 $$;
 GRANT USAGE ON SCHEMA otp_gateway TO PUBLIC;
 GRANT SELECT ON otp_gateway.verification, otp_gateway.attempt, otp_gateway.recent, otp_gateway.ranges,
-    otp_gateway.provider, otp_gateway.payload_field, otp_gateway.stat_attempt, otp_gateway.stat_latency, otp_gateway.stat_provider,
-    otp_gateway.stat_worker, otp_gateway.stat_hourly TO PUBLIC;
+    otp_gateway.provider, otp_gateway.payload_field, otp_gateway.stat_attempt, otp_gateway.stat_latency,
+    otp_gateway.stat_provider, otp_gateway.stat_worker, otp_gateway.stat_hourly TO PUBLIC;
 
 -- Where others make functions, theirs can be called in the place of ours.
 DO $$

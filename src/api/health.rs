@@ -112,6 +112,9 @@ fn checks() -> Vec<HealthCheck> {
         checks.push(shown(server_checks::worker()));
         checks.extend([server_checks::queue(), server_checks::retention()].into_iter().flatten().map(shown));
     }
+    if is_preloaded {
+        checks.extend(server_checks::certificates());
+    }
     if is_ours {
         checks.extend(record_checks::providers(sees_all));
         checks.extend(record_checks::sends().map(shown));

@@ -1,5 +1,5 @@
-//! What the views `otp_gateway.stat_attempt`, `stat_latency`, `stat_provider` and `stat_worker` are made of: what lies in
-//! shared memory, read without asking the worker. As in Postgres' own: members of pg_read_all_stats see all of it,
+//! What the views `otp_gateway.stat_attempt`, `stat_latency`, `stat_provider` and `stat_worker` are made of: what lies
+//! in shared memory, read without asking the worker. As in Postgres' own: members of pg_read_all_stats see all of it,
 //! others what is of the providers that they own.
 
 use std::collections::{BTreeSet, HashMap};
@@ -11,7 +11,6 @@ use serde_json::{Value, json};
 
 use crate::{
     api::{function::sql_function, maintenance::in_parts},
-    error::Error,
     ipc::{
         message::Maintenance,
         slot,
@@ -37,14 +36,14 @@ use crate::{
         breakers::OpenBreaker,
         counted::BOUNDS,
         glance,
-        identity::{Kind, identities_of, object_of},
+        identity::{Kind, identities_of},
     },
 };
 
 sql_function!(
     fn stat_attempt_rows() -> pgrx::JsonB {
         let mut rows: Vec<Value> = Vec::new();
-        for (server, numbers) in seen()? {
+        for (server, numbers) in seen() {
             rows.extend(numbers.kinds.iter().map(|kind| {
                 json!({
                     "provider": server.name,
@@ -73,7 +72,7 @@ sql_function!(
 sql_function!(
     fn stat_latency_rows() -> pgrx::JsonB {
         let mut rows: Vec<Value> = Vec::new();
-        for (server, numbers) in seen()? {
+        for (server, numbers) in seen() {
             rows.extend(numbers.latency.iter().filter_map(|latency| latency_row(&server, latency, numbers.reset_at)));
         }
         Ok(pgrx::JsonB(Value::Array(rows)))
@@ -125,16 +124,16 @@ fn milliseconds(length: Micros) -> f64 {
 }
 
 /// The numbers of the providers that the role may see.
-fn seen() -> Result<Vec<(Server, ProviderNumbers)>, Error> {
+pub fn seen() -> Vec<(Server, ProviderNumbers)> {
     let sees_all = reads_all_stats(current_user());
     let mut seen = Vec::new();
     for numbers in statistics::providers(database::current().to_u32()) {
-        let server = object_of(numbers.provider)?.and_then(foreign_servers::server_of);
+        let server = foreign_servers::server_of(pg_sys::Oid::from(numbers.server));
         let server = server.filter(|server| sees_all || owns(server.owner));
         seen.extend(server.map(|server| (server, numbers)));
     }
     seen.sort_by(|(a, _), (b, _)| a.name.cmp(&b.name));
-    Ok(seen)
+    seen
 }
 
 sql_function!(
@@ -143,9 +142,7 @@ sql_function!(
         let is_there = worker_registry::is_there(database);
         let mut numbers: HashMap<pg_sys::Oid, ProviderNumbers> = HashMap::new();
         for of_one in statistics::providers(database.to_u32()) {
-            if let Some(server) = object_of(of_one.provider)? {
-                numbers.insert(server, of_one);
-            }
+            numbers.insert(pg_sys::Oid::from(of_one.server), of_one);
         }
         // Somebody may have it locked.
         let breakers = glance::open_breakers().ok();
@@ -208,6 +205,7 @@ fn provider_row(
         "last_failure_outcome": numbers.and_then(|numbers| numbers.last_failure).map(Outcome::as_str),
         "last_vendor_code": numbers.and_then(|numbers| numbers.last_code.as_deref()),
         "last_vendor_message": numbers.and_then(|numbers| numbers.last_words.as_deref()),
+        "certificate_ends_at": at(numbers.and_then(|numbers| numbers.certificate_ends_at)),
         "limit_used": state.limit_used.filter(|_| is_there),
         "stats_reset": at(numbers.map(|numbers| numbers.reset_at)),
     })

@@ -15,7 +15,7 @@ use policy::{BlockReason, Micros, Timestamp};
 
 use crate::{
     ipc::{segment::Part, worker_report::QueueReport},
-    store::{counted::BOUNDS, identity::Identity},
+    store::counted::BOUNDS,
 };
 
 /// So many databases, and so many providers in all of them, have a place: the others' attempts are counted together.
@@ -102,6 +102,8 @@ struct ProviderSlot {
     database: AtomicU32,
     version: Version,
     provider: AtomicI64,
+    /// The OID of the foreign server; 0: the worker has still to say.
+    server: AtomicU32,
     reset_at: AtomicI64,
     latency: [[AtomicU64; BUCKETS]; OPERATIONS],
     latency_time: [AtomicU64; OPERATIONS],
@@ -113,6 +115,8 @@ struct ProviderSlot {
     last_failure: AtomicU32,
     code: Text<CODE>,
     words: Text<WORDS>,
+    /// Until when the certificate of the host is valid that answered last; 0: none was seen.
+    certificate_ends_at: AtomicI64,
     in_flight: AtomicU64,
     ready: AtomicU64,
     parked: AtomicU64,
@@ -184,7 +188,8 @@ pub struct Latency {
 /// A provider's numbers, of one moment.
 #[derive(Clone, Debug)]
 pub struct ProviderNumbers {
-    pub provider: Identity,
+    /// The foreign server's OID.
+    pub server: u32,
     pub reset_at: Timestamp,
     pub kinds: Vec<KindOfAttempts>,
     pub latency: Vec<Latency>,
@@ -195,6 +200,7 @@ pub struct ProviderNumbers {
     pub last_failure: Option<Outcome>,
     pub last_code: Option<String>,
     pub last_words: Option<String>,
+    pub certificate_ends_at: Option<Timestamp>,
     pub state: ProviderState,
 }
 
@@ -274,7 +280,7 @@ impl ProviderSlot {
                 buckets: std::array::from_fn(|bucket| self.latency[place][bucket].load(Relaxed)),
             };
             Some(ProviderNumbers {
-                provider: self.provider.load(Relaxed),
+                server: self.server.load(Relaxed),
                 reset_at: Timestamp(self.reset_at.load(Relaxed)),
                 kinds: self.kinds.iter().map_while(Kind::read).collect(),
                 latency: Operation::ALL.iter().enumerate().map(latency).collect(),
@@ -285,6 +291,7 @@ impl ProviderSlot {
                 last_failure: at(&Outcome::ALL, self.last_failure.load(Relaxed)),
                 last_code: self.code.get(),
                 last_words: self.words.get(),
+                certificate_ends_at: time(&self.certificate_ends_at),
                 state: self.state(),
             })
         };

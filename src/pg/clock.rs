@@ -44,9 +44,16 @@ pub fn since_boot() -> SinceBoot {
     SinceBoot(micros.max(1))
 }
 
-/// What to_timestamp takes: seconds from 1970; Postgres counts microseconds from 2000. What is infinite is as far as it
+/// Postgres counts microseconds from 2000, others seconds from 1970: so many of these lie between.
+const EPOCHS_APART: i64 = 946_684_800;
+
+pub fn at_unix_seconds(seconds: i64) -> Timestamp {
+    Timestamp(seconds.saturating_sub(EPOCHS_APART).saturating_mul(1_000_000))
+}
+
+/// What to_timestamp takes: seconds from 1970. What is infinite is as far as it
 /// takes.
 pub fn unix_seconds(at: Timestamp) -> f64 {
     const FURTHEST: i64 = 9_200_000_000_000_000_000;
-    at.0.clamp(-FURTHEST / 50, FURTHEST) as f64 / 1e6 + 946_684_800.0
+    at.0.clamp(-FURTHEST / 50, FURTHEST) as f64 / 1e6 + EPOCHS_APART as f64
 }

@@ -1,4 +1,4 @@
-//! What attempts count for: the numbers of otp_gateway.stat_attempt and its like, which are the memory's, and the hours,
+//! What attempts count for: the numbers of otp_gateway.stat_attempt and its like, which are in memory, and the hours,
 //! which are on record.
 
 use dialect::{Operation, Outcome};
@@ -50,4 +50,6 @@ pub struct EndedAttempt {
     pub tells_of_provider: bool,
     /// The vendor's code and words, where it tells of a fault.
     pub words: Option<(Option<String>, Option<String>)>,
+    /// Until when the certificate of the host that answered is valid, if it was seen.
+    pub certificate_ends_at: Option<Timestamp>,
 }

@@ -36,8 +36,8 @@ statements! {
 
     // Where it stood, it may be another row by now.
     update_hour(
-        pg_sys::TIMESTAMPTZOID, pg_sys::INT8OID, pg_sys::INT8OID, pg_sys::INT8OID, pg_sys::INT4OID, pg_sys::INT8ARRAYOID,
-        pg_sys::TIDOID
+        pg_sys::TIMESTAMPTZOID, pg_sys::INT8OID, pg_sys::INT8OID, pg_sys::INT8OID, pg_sys::INT4OID,
+        pg_sys::INT8ARRAYOID, pg_sys::TIDOID
     )
       "UPDATE otp_gateway_internal.hourly_record SET counts = $6
        WHERE ctid OPERATOR(pg_catalog.=) $7 AND hour OPERATOR(pg_catalog.=) $1

@@ -102,6 +102,8 @@ pub struct AttemptEnd {
     pub is_timed: bool,
     /// As [`crate::store::counted::EndedAttempt::tells_of_provider`].
     pub tells_of_provider: bool,
+    /// Until when the certificate of the host that answered is valid, if it was seen.
+    pub certificate_ends_at: Option<Timestamp>,
 }
 
 /// A verification as it is on record.
@@ -201,6 +203,7 @@ impl NewAttempt {
             took: None,
             tells_of_provider: false,
             words: None,
+            certificate_ends_at: None,
         })
     }
 }
@@ -215,6 +218,7 @@ impl AttemptEnd {
             took: self.is_timed.then(|| self.finished_at.since(self.begun.started_at).max(0)),
             tells_of_provider: self.tells_of_provider,
             words: is_fault(self.outcome).then(|| (self.vendor_code.clone(), self.vendor_message.clone())),
+            certificate_ends_at: self.certificate_ends_at,
         }
     }
 }

@@ -13,7 +13,7 @@ use serde_json::Value;
 use crate::{
     gucs,
     ipc::message::{Request, Response},
-    pg::clock::clock,
+    pg::clock::{at_unix_seconds, clock},
     provider::option_value::micros,
     store::{
         StoreTransaction,
@@ -279,6 +279,7 @@ impl Worker {
             begun: call.begun(),
             is_timed: true,
             tells_of_provider: !completed.is_ours && !completed.result.is_personal,
+            certificate_ends_at: completed.certificate_ends.map(at_unix_seconds),
         }
     }
 

@@ -11,7 +11,7 @@ use crate::{
     },
     pg::database,
     store::{
-        identity::Subject,
+        identity::{Kind, Subject},
         transaction::{Durability, Failure},
     },
     worker::state::Worker,
@@ -29,7 +29,11 @@ impl Worker {
         match found {
             // The lowest of several counts: they come in order.
             Ok((found, missing)) => {
-                self.statistics.borrow_mut().retain(|provider| found.iter().any(|(id, ..)| *id == provider));
+                let servers = found.iter().filter(|(_, kind, _)| *kind == Kind::Server);
+                let mut statistics = self.statistics.borrow_mut();
+                statistics.learn(servers.map(|(id, _, object)| (*id, *object)));
+                statistics.retain(|provider| found.iter().any(|(id, ..)| *id == provider));
+                drop(statistics);
                 self.identities.new = missing;
                 self.identities.known.clear();
                 for (id, kind, object) in found {
@@ -43,13 +47,20 @@ impl Worker {
         }
     }
 
+    /// The transaction that may have given out some has ended.
+    pub fn settle_identities(&mut self, committed: bool) {
+        if self.identities.settle(committed) {
+            self.statistics.borrow_mut().learn(self.identities.servers());
+        }
+    }
+
     /// For a session that is about to enqueue.
     pub fn identify(&mut self, call_id: CallId, subject: Subject) {
         if let Err(error) = self.keys_to_seal() {
             return self.respond(call_id, &Response::Error(error));
         }
         let given = self.store.write(Durability::Deferred, |writer| self.identities.of(writer, subject.clone()));
-        self.identities.settle(given.is_ok());
+        self.settle_identities(given.is_ok());
         match given {
             Ok(_) => self.respond(call_id, &Response::Idle),
             Err(Failure::Error(why)) => {

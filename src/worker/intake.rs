@@ -133,7 +133,7 @@ impl Worker {
             batch.write(&jobs, &decisions)?;
             Ok(decisions)
         });
-        self.identities.settle(decisions.is_ok());
+        self.settle_identities(decisions.is_ok());
         self.settle_limits(decisions.is_ok());
         match decisions {
             Ok(decisions) => jobs

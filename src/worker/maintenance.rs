@@ -54,13 +54,13 @@ impl Worker {
                 }
                 Err(error) => Ok(PageOutcome::NoKeys(error)),
             },
-            Maintenance::Release { providers, range } => {
-                let count = self.release_range(providers, range)?;
-                Ok(PageOutcome::Part(Progress { count, next: None }))
-            }
             Maintenance::ResetStatistics { providers } => {
                 self.statistics.borrow_mut().reset(providers.as_deref());
                 Ok(PageOutcome::Part(Progress { count: 0, next: None }))
+            }
+            Maintenance::Release { providers, range } => {
+                let count = self.release_range(providers, range)?;
+                Ok(PageOutcome::Part(Progress { count, next: None }))
             }
             // Flushed: who is told that they are forgotten is.
             Maintenance::Forget { provider, owned, recipient_keys } => {

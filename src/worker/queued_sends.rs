@@ -202,7 +202,7 @@ impl Worker {
             write(writer, &mut decisions)?;
             Ok((waiting, decisions, locked))
         });
-        self.identities.settle(decided.is_ok());
+        self.settle_identities(decided.is_ok());
         self.settle_limits(decided.is_ok());
         match decided {
             Ok((waiting, decisions, locked)) => {

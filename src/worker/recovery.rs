@@ -283,6 +283,7 @@ fn settle(writer: &mut StoreTransaction, ids: &[Uuid]) -> Result<usize, Failure>
             },
             is_timed: false,
             tells_of_provider: false,
+            certificate_ends_at: None,
         })
         .collect();
     writer.complete_attempts(&completions)?;

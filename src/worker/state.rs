@@ -413,6 +413,7 @@ pub fn own_answer(number: u64, outcome: Outcome, why: &str) -> CompletedCall {
         voided: false,
         not_begun: false,
         is_ours: true,
+        certificate_ends: None,
     }
 }
 

@@ -1,12 +1,16 @@
 """Promise: one query says what is wrong, when all else is stuck: otp_gateway.health() has a row for each check, raises no error,
 waits for nobody, and takes milliseconds, however long the record is. Each check fails for its real cause here, and recovers."""
 
+import contextlib
+import http.server
 import json
 import os
 import pathlib
 import re
 import signal
+import ssl
 import subprocess
+import threading
 import time
 
 import psycopg2
@@ -15,11 +19,12 @@ import pytest
 from cluster import BINDIR, Cluster
 from conftest import FLOWS, Gateway, Running, until
 from test_lifecycle import make_fail
+from test_network import Authority
 from test_queue import standby_of
 from test_retention import DAY, acting_as, aged
 from test_standbys import wants
 
-OF_ALL = ["library", "version", "paused", "key_file", "worker", "queue", "retention", "provider", "unknown", "refusals",
+OF_ALL = ["library", "version", "paused", "key_file", "worker", "queue", "retention", "certificate", "provider", "unknown", "refusals",
           "conversion", "pumping"]
 # Nobody waits so long for it.
 AT_ONCE = "SET statement_timeout = '2s'"
@@ -473,3 +478,61 @@ def test_the_script(gateway, simulator):
         locker.rollback()
     code, line = nagios(gateway, "-p", "1")
     assert code == 3 and line.startswith("OTP_GATEWAY UNKNOWN - ")
+
+
+@contextlib.contextmanager
+def https_vendor(certificate):
+    """Answers every call, over TLS."""
+
+    class Answer(http.server.BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self):
+            self.rfile.read(int(self.headers["content-length"]))
+            self.send_response(503)
+            self.send_header("content-length", "0")
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, certificate.with_suffix(".key"))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answer) as server:
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        server.daemon_threads = True
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        yield f"https://127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+
+
+@pytest.fixture(scope="module")
+def authority(simulator_program):
+    return Authority(pathlib.Path(simulator_program.directory.name) / "authority_of_health")
+
+
+def test_certificates(gateway, authority):
+    """That end soon, as the calls have seen them."""
+    assert health(gateway)["certificate"]["detail"] == "none was seen yet"
+    gateway.send()
+    # Without TLS there is none.
+    assert health(gateway)["certificate"]["detail"] == "none was seen yet"
+    gateway.create_provider("secure", "ideamart", base_url="https://127.0.0.1:1", ca_file=authority.ca, allow_plain_http=None)
+    gateway.send("secure", vendor="ideamart")
+    assert level(gateway, "certificate") == 0
+    for days, wanted, said in ((400.5, 0, "none of 1 ends within 14 days"), (13.5, 1, "ends in 13 days"), (1.53, 2, "ends in 36 hours"), (40.5, 0, "none of 1")):
+        with https_vendor(authority.certificate(f"ends{days}", days=(-1, days))) as url:
+            gateway.execute(f"ALTER SERVER secure OPTIONS (SET base_url '{url}')")
+            assert gateway.send("secure", vendor="ideamart")["outcome"] != "unreachable"
+            row = health(gateway)["certificate"]
+            assert row["level"] == wanted and said in row["detail"] and abs(row["value"] - days * DAY) < 300, days
+            assert wanted == 0 or "secure" in row["detail"]
+            [(ends_at,)] = gateway.execute("SELECT EXTRACT(epoch FROM certificate_ends_at)::float8 FROM otp_gateway.stat_provider WHERE provider = 'secure'")
+            assert abs(ends_at - time.time() - days * DAY) < 300
+    # The last one seen is over.
+    with https_vendor(authority.certificate("short", days=(-1, 4 / DAY))) as url:
+        gateway.execute(f"ALTER SERVER secure OPTIONS (SET base_url '{url}')")
+        assert gateway.send("secure", vendor="ideamart")["outcome"] != "unreachable"
+        until(lambda: "has ended" in health(gateway)["certificate"]["detail"], "its time is over")
+        assert level(gateway, "certificate") == 2

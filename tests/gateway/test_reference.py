@@ -12,7 +12,7 @@ from test_documents_play import ROOT, documents
 PAGE = (ROOT / "docs/reference.md").read_text()
 NAME = re.compile(r"\b(otp_gateway(?:_internal)?)\.([a-z_]+)(?:\.([a-z_]+))?")
 # Files beside the data, and what is installed.
-FILES = {"so", "control", "key", "key_id", "key_file"}
+FILES = {"so", "control", "key", "key_id", "key_file", "collector"}
 
 
 def table(heading):

@@ -115,12 +115,12 @@ def oncall():
         place(
             lines("short"), "Queue", "Queued sends: those that may go now, and those that wait for another try or for their provider",
             METRICS, 12, 8,
-            metric("sum by (provider) (otp_gateway_provider_queued{})", "{{provider}} may go"),
-            metric("sum by (provider) (otp_gateway_provider_parked{})", "{{provider}} parked", "B"),
+            metric("sum by (provider) (otp_gateway_provider_queue_length{})", "{{provider}} may go"),
+            metric("sum by (provider) (otp_gateway_provider_queue_parked{})", "{{provider}} parked", "B"),
         ),
         place(
             lines("s"), "The oldest in the queue", "How long the oldest waits that may go now", METRICS, 12, 8,
-            metric("max by (provider) (otp_gateway_provider_oldest_queued_seconds{})", "{{provider}}"),
+            metric("max by (provider) (otp_gateway_provider_queue_oldest_age_seconds{})", "{{provider}}"),
         ),
         place(
             states(("closed", "green"), ("open", "red")), "Breakers", "Nothing is sent through a provider whose breaker is open",

@@ -20,7 +20,8 @@ from chain import MONITORING, ROOT, Chain, promtool
 
 from canaries import RUN, Canaries, search
 from conftest import FLOWS, Gateway, Running, until
-from test_health import an_hour_later
+from test_health import an_hour_later, authority, https_vendor  # noqa: F401
+from test_ranges import HOME, PUMPED, REGULAR, age, attacked, pump, said, send, stop, type_in
 
 pytest_plugins = ["conftest"]
 
@@ -225,6 +226,53 @@ def test_a_pause_that_is_forgotten(gateway, chain):
     fires(chain, "OtpGatewayWarning", check="paused")
     gateway.execute("ALTER SERVER ideamart OPTIONS (DROP paused)")
     is_silent(chain, "OtpGatewayWarning", check="paused")
+
+
+@pytest.fixture
+def counting_anew(gateway):
+    """What other tests have sent is no range's."""
+    gateway.execute("DELETE FROM otp_gateway_internal.number_range; DELETE FROM otp_gateway_internal.low_conversion")
+    stop(gateway)
+    return gateway
+
+
+def test_pumping(counting_anew, chain):
+    """Codes for numbers of one range are asked for, and nobody types them in."""
+    attacked(counting_anew)
+    send(counting_anew, PUMPED)
+    fires(chain, "OtpGatewayPumping", datname=counting_anew.database)
+    assert counting_anew.execute("SELECT otp_gateway.release('ideamart', %s)", (PUMPED,)) == [(True,)]
+    is_silent(chain, "OtpGatewayPumping")
+
+
+def test_codes_that_do_not_arrive(counting_anew, chain):
+    """The vendor says sent, of all ranges, and nobody has a code to type in."""
+    for prefix in REGULAR:
+        for _ in range(10):
+            type_in(counting_anew, prefix)
+    age(counting_anew, dict.fromkeys(REGULAR, "2 hours"))
+    for prefix in REGULAR:
+        pump(counting_anew, 10, prefix)
+    age(counting_anew, dict.fromkeys(REGULAR, "15 minutes"))
+    send(counting_anew, HOME)
+    fires(chain, "OtpGatewayConversionLow", datname=counting_anew.database)
+    assert not firing(chain, "OtpGatewayPumping")
+    # They arrive again.
+    age(counting_anew, dict.fromkeys(REGULAR, "70 minutes"))
+    for _ in range(10):
+        type_in(counting_anew, "+94719")
+    age(counting_anew, {"+94719": "15 minutes"})
+    assert said(send(counting_anew, HOME)) == ("sent", None)
+    is_silent(chain, "OtpGatewayConversionLow")
+
+
+def test_a_certificate_that_ends(gateway, chain, authority):  # noqa: F811
+    gateway.create_provider("secure", "ideamart", ca_file=authority.ca, allow_plain_http=None, base_url="https://127.0.0.1:1")
+    for days in (13, 300):
+        with https_vendor(authority.certificate(f"ends{days}", days=(-1, days))) as url:
+            gateway.execute(f"ALTER SERVER secure OPTIONS (SET base_url '{url}')")
+            assert gateway.send("secure", vendor="ideamart")["outcome"] == "provider_error"
+        (fires if days < 14 else is_silent)(chain, "OtpGatewayCertificateEnds")
 
 
 def test_sends_that_may_have_gone(gateway, chain, simulator):

@@ -59,6 +59,9 @@ pub struct CompletedCall {
     /// Whether the end says nothing of the vendor's health: a credential or an id cannot stand in a header, or the
     /// worker itself made the end.
     pub is_ours: bool,
+    /// Until when the certificate of the host that answered is valid, in seconds since 1970. None: it cannot be seen,
+    /// or there is none.
+    pub certificate_ends: Option<i64>,
 }
 
 /// Leaves out the answer, redacted or not.
@@ -242,6 +245,7 @@ async fn serve(
                 voided: false,
                 not_begun: false,
                 is_ours: false,
+                certificate_ends: None,
             }));
         });
     }
@@ -280,6 +284,7 @@ mod tests {
             voided: false,
             not_begun: false,
             is_ours: false,
+            certificate_ends: None,
         };
         let shown = format!("{completed:?}");
         assert!(shown.contains("Sent") && !shown.contains("canary"), "{shown}");

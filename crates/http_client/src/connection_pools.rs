@@ -152,6 +152,8 @@ fn builder(endpoint: &Endpoint, connect_timeout: Duration, resolver: Resolver) -
         .user_agent(concat!("otp_gateway/", env!("CARGO_PKG_VERSION")))
         .http1_only()
         .tcp_nodelay(true)
+        // When the certificate ends is told before it does.
+        .tls_info(true)
         .pool_idle_timeout(Duration::from_secs(90))
         .tls_version_min(tls::Version::TLS_1_2);
     if let Some(proxy) = &endpoint.proxy {

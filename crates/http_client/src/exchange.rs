@@ -31,6 +31,7 @@ pub async fn run_call(
         voided: end.voided,
         not_begun: end.not_begun,
         is_ours: end.is_ours,
+        certificate_ends: end.certificate_ends,
     }
 }
 
@@ -45,6 +46,7 @@ pub fn not_begun(call_id: u64) -> CompletedCall {
         voided: false,
         not_begun: true,
         is_ours: false,
+        certificate_ends: None,
     }
 }
 
@@ -55,6 +57,14 @@ struct End {
     voided: bool,
     not_begun: bool,
     is_ours: bool,
+    certificate_ends: Option<i64>,
+}
+
+/// What the vendor has answered to one request.
+struct Answered {
+    result: CallResult,
+    status: u16,
+    certificate_ends: Option<i64>,
 }
 
 /// Makes the call. `Err` holds a result, too: one that ends the call early.
@@ -94,7 +104,7 @@ async fn call(
         ));
     }
     let client = pools.get(endpoint).map_err(|why| own_result(Outcome::Unreachable, why))?;
-    let exchange = async |request: &HttpRequest, operation: Operation| -> Result<(CallResult, u16), CallResult> {
+    let exchange = async |request: &HttpRequest, operation: Operation| -> Result<Answered, CallResult> {
         let mut bearer = match &endpoint.oauth {
             Some(oauth) => Some(tokens.get(oauth, &client, deadline).await?),
             None => None,
@@ -110,20 +120,21 @@ async fn call(
                 bearer = Some(tokens.renew(oauth, &used, &client, deadline).await?);
                 continue;
             }
-            return Ok((dialect::interpret(&outbound.dialect, operation, &arrived.as_response()), arrived.status));
+            let result = dialect::interpret(&outbound.dialect, operation, &arrived.as_response());
+            return Ok(Answered { result, status: arrived.status, certificate_ends: arrived.certificate_ends });
         }
     };
     if let Some(first) = &outbound.first {
-        let (voiding, status) = exchange(first, Operation::Cancel).await?;
-        if !matches!(voiding.outcome, Outcome::Canceled | Outcome::NotFound | Outcome::Expired) {
-            end.http_status = Some(status);
-            return Err(voiding);
+        let voiding = exchange(first, Operation::Cancel).await?;
+        if !matches!(voiding.result.outcome, Outcome::Canceled | Outcome::NotFound | Outcome::Expired) {
+            (end.http_status, end.certificate_ends) = (Some(voiding.status), voiding.certificate_ends);
+            return Err(voiding.result);
         }
         end.voided = true;
     }
-    let (result, status) = exchange(&outbound.request, outbound.operation).await?;
-    end.http_status = Some(status);
-    Ok(result)
+    let answered = exchange(&outbound.request, outbound.operation).await?;
+    (end.http_status, end.certificate_ends) = (Some(answered.status), answered.certificate_ends);
+    Ok(answered.result)
 }
 
 /// Returns whether every header can be written.

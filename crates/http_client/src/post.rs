@@ -6,11 +6,12 @@ use dialect::{CallResult, HttpRequest, HttpResponse, MAX_RESPONSE_BYTES, Outcome
 use reqwest::{
     Url,
     header::{HeaderMap, HeaderName, HeaderValue, RETRY_AFTER},
+    tls::TlsInfo,
 };
 use tokio::time::Instant;
 use zeroize::Zeroizing;
 
-use crate::connection_pools::PooledClient;
+use crate::{certificate::not_after, connection_pools::PooledClient};
 
 /// Returns the URL that a request goes to.
 pub fn call_url(base: &str, request: &HttpRequest) -> Option<Url> {
@@ -26,6 +27,8 @@ pub struct ReceivedResponse {
     pub status: u16,
     retry_after: Option<Duration>,
     body: Zeroizing<Vec<u8>>,
+    /// As [`CompletedCall::certificate_ends`](crate::client::CompletedCall).
+    pub certificate_ends: Option<i64>,
 }
 
 impl ReceivedResponse {
@@ -75,6 +78,8 @@ pub async fn send_once(
     if let (407, true, Some(proxy)) = (status, is_handed_on, client.proxy()) {
         return Err(unpaid(option, proxy));
     }
+    let certificate_ends =
+        response.extensions().get::<TlsInfo>().and_then(TlsInfo::peer_certificate).and_then(not_after);
     let retry_after = response.headers().get(RETRY_AFTER).and_then(|value| wait_of(value.to_str().ok()?.trim()));
     let mut body = Zeroizing::new(Vec::new());
     // One byte over the limit is enough to know that the answer is too long; the rest is not read.
@@ -89,7 +94,7 @@ pub async fn send_once(
         }
     }
     body.truncate(MAX_RESPONSE_BYTES + 1);
-    Ok(ReceivedResponse { status, retry_after, body })
+    Ok(ReceivedResponse { status, retry_after, body, certificate_ends })
 }
 
 /// Returns how long to wait by `Retry-After`: seconds, or a date. Returns None for a date that has passed.

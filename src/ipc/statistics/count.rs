@@ -24,6 +24,8 @@ pub struct Counters {
     database: u32,
     own: Option<&'static DatabaseSlot>,
     providers: HashMap<Identity, &'static ProviderSlot>,
+    /// The foreign servers, as far as they are known.
+    servers: HashMap<Identity, u32>,
 }
 
 impl Counters {
@@ -32,7 +34,7 @@ impl Counters {
         let slots = statistics().map_or(&[][..], |statistics| &statistics.providers);
         let own = slots.iter().filter(|slot| slot.database.load(Acquire) == database);
         let providers = own.map(|slot| (slot.provider.load(Relaxed), slot)).collect();
-        Self { database, own: None, providers }
+        Self { database, own: None, providers, servers: HashMap::new() }
     }
 
     /// A worker begins.
@@ -65,14 +67,24 @@ impl Counters {
         }
         let slots = statistics().map_or(&[][..], |statistics| &statistics.providers);
         let slot = slots.iter().find(|slot| take(&slot.database))?;
+        let server = self.servers.get(&provider).copied();
         slot.version.write(|| {
             slot.clear(clock());
             slot.stand(&ProviderState::default());
             slot.provider.store(provider, Relaxed);
+            slot.server.store(server.unwrap_or(0), Relaxed);
             slot.database.store(self.database, Release);
         });
         self.providers.insert(provider, slot);
         Some(slot)
+    }
+
+    /// Which foreign servers these are.
+    pub fn learn(&mut self, servers: impl Iterator<Item = (Identity, u32)>) {
+        self.servers.extend(servers);
+        for (provider, slot) in &self.providers {
+            slot.server.store(self.servers.get(provider).copied().unwrap_or(0), Relaxed);
+        }
     }
 
     /// Counts attempts whose end is on record.
@@ -178,7 +190,7 @@ impl ProviderSlot {
         self.latency.iter().flatten().for_each(zero);
         self.latency_time.iter().for_each(zero);
         zero(&self.consecutive_failures);
-        for at in [&self.last_success_at, &self.last_failure_at, &self.failing_since] {
+        for at in [&self.last_success_at, &self.last_failure_at, &self.failing_since, &self.certificate_ends_at] {
             at.store(0, Relaxed);
         }
         self.last_failure.store(0, Relaxed);
@@ -223,6 +235,9 @@ impl ProviderSlot {
         if let Some(took) = attempt.took {
             add(&kind.time, took.cast_unsigned());
             self.took(operation, took);
+        }
+        if let Some(at) = attempt.certificate_ends_at {
+            self.certificate_ends_at.store(at.0, Relaxed);
         }
         if attempt.tells_of_provider {
             self.hear(attempt);

@@ -37,6 +37,11 @@ impl KnownIdentities {
         Ok(id)
     }
 
+    /// The foreign servers among them.
+    pub fn servers(&self) -> impl Iterator<Item = (Identity, u32)> {
+        self.known.iter().filter(|((kind, _), _)| *kind == Kind::Server).map(|((_, object), id)| (*id, *object))
+    }
+
     /// What a job and those after it are put down under.
     pub fn fill(&mut self, writer: &mut StoreTransaction, job: &mut Job) -> Result<(), Failure> {
         // Also if it was filled before: in a transaction that failed, with a number that is not on record.
@@ -61,13 +66,15 @@ impl KnownIdentities {
         send.fallbacks.iter_mut().try_for_each(|job| self.fill(writer, job))
     }
 
-    /// The transaction has ended: what it gave out is so, or never was.
-    pub fn settle(&mut self, committed: bool) {
+    /// The transaction has ended: what it gave out is so, or never was. Returns whether there is something new.
+    pub fn settle(&mut self, committed: bool) -> bool {
         let fresh = std::mem::take(&mut self.fresh);
+        let is_new = committed && !fresh.is_empty();
         if committed {
             self.new.extend(fresh.iter().map(|(_, id)| *id));
             self.known.extend(fresh);
         }
+        is_new
     }
 }
 

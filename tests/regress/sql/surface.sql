@@ -11,12 +11,18 @@
 \d otp_gateway.verification
 \d otp_gateway.attempt
 \d otp_gateway.provider
+\d otp_gateway.stat_attempt
+\d otp_gateway.stat_latency
+\d otp_gateway.stat_provider
+\d otp_gateway.stat_worker
+\d otp_gateway.stat_hourly
 -- What stands behind it: row security without a policy hides every row from everybody whom it binds.
 \d otp_gateway_internal.verification_record
 \d otp_gateway_internal.attempt_record
 \d otp_gateway_internal.reference
 \d otp_gateway_internal.breaker
 \d otp_gateway_internal.identity
+\d otp_gateway_internal.hourly_record
 \dD otp_gateway*.*
 \df otp_gateway_internal.*
 \dew

@@ -2,7 +2,7 @@
 //! again as soon as one call succeeds; a user's mistakes never shut a provider off.
 
 use dialect::Outcome;
-use policy::{Breaker, BreakerPermit, BreakerState, Micros, Timestamp};
+use policy::{Breaker, BreakerPermit, BreakerState, Micros, Timestamp, is_fault};
 
 const SECOND: Micros = 1_000_000;
 const NOW: Timestamp = Timestamp(838_000_000 * SECOND);
@@ -260,4 +260,18 @@ fn what_never_left_tells_nothing() {
     let probe = go(&mut breaker, later);
     breaker.forgo(probe, later);
     assert!(is_probe(go(&mut breaker, later)));
+}
+
+/// What is counted as a failure is what opens the breaker.
+#[test]
+fn a_fault_is_what_opens_it() {
+    for outcome in Outcome::ALL {
+        let mut breaker = Breaker::new();
+        for _ in 0..Breaker::THRESHOLD {
+            if let Ok(permit) = breaker.acquire(NOW) {
+                breaker.record(permit, outcome, NOW);
+            }
+        }
+        assert_eq!(is_fault(outcome), breaker.state(NOW) != BreakerState::Closed, "{outcome:?}");
+    }
 }

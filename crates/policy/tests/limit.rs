@@ -289,3 +289,16 @@ fn as_many_as_there_is_room_for_are_admitted() {
     // The clock was set back: what lies ahead counts as now.
     assert_eq!(limits.room(&[NOW + HOUR], NOW), 4);
 }
+
+#[test]
+fn how_much_is_used_is_that_of_the_tightest_window() {
+    let ago = |lengths: &[Micros]| {
+        let times: Vec<Timestamp> = lengths.iter().map(|length| NOW - *length).collect();
+        limits("5 per hour, 10 per day").used(|since| times.iter().filter(|time| **time > since).count(), NOW)
+    };
+    assert_eq!(ago(&[]), 0.0);
+    assert_eq!(ago(&[MINUTE, MINUTE]), 0.4);
+    assert_eq!(ago(&[MINUTE, 2 * HOUR, 3 * HOUR, 4 * HOUR]), 0.4);
+    assert_eq!(ago(&[HOUR, DAY]), 0.1);
+    assert_eq!(ago(&[MINUTE; 6]), 1.2);
+}

@@ -3,6 +3,7 @@
 import json
 import pathlib
 import re
+import signal
 import subprocess
 import sys
 import textwrap
@@ -92,25 +93,31 @@ class Place:
             self.answers(port)
         return self.bouncers[mode, size][0]
 
-    def pgpool(self):
-        """The port of a pgpool before the cluster."""
-        if "pgpool" not in self.bouncers:
-            port, directory = free_port(), self.cluster.dump()
+    def pgpool(self, standby=None):
+        """The port of a pgpool before the cluster, and its standby, which it has do all that only reads."""
+        if ("pgpool", standby) not in self.bouncers:
+            port, directory = free_port(), self.cluster.dump() / f"pgpool{len(self.bouncers)}"
+            directory.mkdir(mode=0o777)
+            directory.chmod(0o777)
             at = {
                 "listen_addresses": "127.0.0.1", "port": port, "socket_dir": directory, "pcp_port": free_port(),
                 "pcp_socket_dir": directory, "wd_ipc_socket_dir": directory, "pid_file_name": directory / "pgpool.pid",
                 "logdir": directory, "backend_clustering_mode": "streaming_replication", "sr_check_period": 0,
-                "backend_hostname0": self.cluster.directory, "backend_port0": self.cluster.port, "num_init_children": 8,
+                "num_init_children": 8,
                 # Of its own statistics and queries: it has no user for them here.
                 "failover_on_backend_error": "off", "check_temp_table": "none", "check_unlogged_table": "off",
             }
+            for number, (cluster, flag) in enumerate([(self.cluster, "ALWAYS_PRIMARY"), (standby, "DISALLOW_TO_FAILOVER")]):
+                if cluster:
+                    at |= {f"backend_hostname{number}": cluster.directory, f"backend_port{number}": cluster.port}
+                    at |= {f"backend_weight{number}": number if standby else 1, f"backend_flag{number}": flag}
             configuration = directory / "pgpool.conf"
             configuration.write_text("".join(f"{name} = '{value}'\n" for name, value in at.items()))
             log = open(directory / "pgpool.log", "w")
             command = [PLACE / "pgpool/usr/sbin/pgpool", "-n", "-f", configuration]
-            self.bouncers["pgpool"] = port, subprocess.Popen(as_server_user(command), stdout=log, stderr=log)
+            self.bouncers["pgpool", standby] = port, subprocess.Popen(as_server_user(command), stdout=log, stderr=log)
             self.answers(port)
-        return self.bouncers["pgpool"][0]
+        return self.bouncers["pgpool", standby][0]
 
     def answers(self, port):
         import psycopg2
@@ -125,9 +132,10 @@ class Place:
 
     def close(self):
         self.session.close()
-        for _, process in self.bouncers.values():
-            process.terminate()
-            process.wait()
+        for name, (_, process) in self.bouncers.items():
+            # pgpool would wait for its clients.
+            process.send_signal(signal.SIGINT if "pgpool" in name else signal.SIGTERM)
+            process.wait(60)
 
 
 # In a Postgres that is not Debian's there is none.

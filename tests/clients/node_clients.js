@@ -220,7 +220,7 @@ class TypeOrm extends Orm {
         id: { type: "bigint", primary: true, generated: "identity" },
         phone: { type: "text" },
         name: { type: "text", nullable: true },
-        verification_id: { type: "uuid", nullable: true, insert: false, update: false }, // the trigger's
+        verification_id: { type: "uuid", nullable: true }, // the trigger's: what save() writes there changes nothing
       },
     });
     // end

@@ -15,7 +15,7 @@ command -v javac >/dev/null || missing+=(default-jdk-headless)
 [ -e /usr/share/java/postgresql.jar ] || missing+=(libpostgresql-jdbc-java)
 spring=(libhibernate3-java libhikaricp-java libjavassist-java libspring-context-java libspring-jdbc-java libspring-orm-java
     libspring-test-java junit4)
-for package in "${spring[@]}" php-cli php-pgsql ruby ruby-pg libpgpool2 libmemcached11; do
+for package in "${spring[@]}" php-cli php-pgsql ruby ruby-pg; do
     dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null | grep -qx installed || missing+=("$package")
 done
 command -v chromedriver >/dev/null || missing+=(chromium chromium-driver)
@@ -37,7 +37,14 @@ place=$(cd "$place" && pwd)
 if [ ! -x "$place/pgpool/usr/sbin/pgpool" ]; then
     echo "   unpacking Debian's pgpool2 into $place/pgpool"
     mkdir -p "$place/pgpool"
-    (cd "$place/pgpool" && apt-get download -q pgpool2 >/dev/null 2>&1 && dpkg -x pgpool2_*.deb . && rm pgpool2_*.deb)
+    cd "$place/pgpool"
+    apt-get download -qq pgpool2 2>/dev/null || { $sudo apt-get update -q >/dev/null; apt-get download -qq pgpool2; }
+    # What it is linked with, and no more of what it depends on.
+    mapfile -t linked < <(dpkg-deb -f pgpool2_*.deb Depends | grep -oE '\blib[a-z0-9+.-]+')
+    DEBIAN_FRONTEND=noninteractive $sudo apt-get install -y -q --no-install-recommends "${linked[@]}" >/dev/null
+    dpkg -x pgpool2_*.deb .
+    rm pgpool2_*.deb
+    cd - >/dev/null
 fi
 
 python() { # python NAME REQUIREMENTS: a Python of that name, with these

@@ -6,9 +6,11 @@ Each client is a program that does what it is told (python_clients.py, node_clie
 is said here, once for all of them."""
 
 import concurrent.futures
+import contextlib
 import datetime
 import json
 import os
+import pwd
 import re
 import subprocess
 import time
@@ -16,6 +18,7 @@ import time
 import psycopg2
 import pytest
 
+from cluster import Cluster
 from conftest import HERE, PASSED, PLACE, ROOT, Program, Refused, inside, shown
 from table import table
 
@@ -253,6 +256,48 @@ def test_mapped(client, place):
     for verification_id in (created, moved):
         wait = "SELECT outcome FROM otp_gateway.wait(%s)"
         assert place.rows(wait, (verification_id,)) == [("sent",)]
+
+
+@pytest.fixture
+def standby(place):
+    standby = Cluster()
+    try:
+        if os.geteuid() == 0:
+            os.chown(standby.directory, *pwd.getpwnam("postgres")[2:4])
+        at = ("-h", place.cluster.directory, "-p", place.cluster.port, "-U", "postgres")
+        standby.run("pg_basebackup", "-D", standby.data, "-R", "-X", "stream", "-c", "fast", *at)
+        standby.configure({"port": standby.port, "unix_socket_directories": f"'{standby.directory}'"})
+        yield standby.start()
+    finally:
+        standby.remove()
+
+
+def test_pgpool_with_a_standby(place, standby):
+    """What sends, checks and proves goes to the primary, though all that only reads goes to the standby."""
+    with contextlib.closing(psycopg2.connect(place.url(place.pgpool(standby)))) as connection:
+        connection.autocommit = True
+        by_turns(place, connection, str(standby.port))
+
+
+def by_turns(place, connection, standby):
+    def row(statement, *arguments):
+        with connection.cursor() as cursor:
+            cursor.execute(statement, arguments)
+            return cursor.fetchone()
+
+    assert row("SELECT current_setting('port')") == (standby,)
+    mobile = place.number()
+    id, outcome = row("SELECT verification_id, outcome FROM otp.otp_send('sandbox', jsonb_build_object('mobile', %s))", mobile)
+    assert outcome == "sent"
+    assert row("SELECT outcome FROM otp.otp_verify(%s::uuid, %s)", id, WRONG) == ("invalid_code",)
+    assert row("SELECT outcome FROM otp.otp_verify(%s::uuid, %s)", id, RIGHT) == ("approved",)
+    # At once: the standby may not have it yet.
+    assert row("SELECT otp_gateway.is_approved(%s::uuid, %s)", id, mobile) == (True,)
+    end = time.monotonic() + 20
+    while row("SELECT status FROM otp_gateway.verification WHERE id = %s", id) != ("approved",):
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    assert row("SELECT status, current_setting('port') FROM otp_gateway.find('sandbox', %s)", mobile) == ("approved", standby)
 
 
 def test_nothing_of_theirs_is_in_the_log(place):

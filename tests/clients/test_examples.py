@@ -5,10 +5,13 @@ nothing to do."""
 import re
 import shutil
 import subprocess
+import time
+import urllib.parse
+import urllib.request
 
 import pytest
 
-from cluster import BINDIR, Cluster
+from cluster import BINDIR, Cluster, free_port
 from conftest import PLACE, ROOT
 
 EXAMPLES = ("plpgsql", "postgrest", "pgtap")
@@ -92,22 +95,51 @@ def test_node(place, tmp_path):
 
 
 def test_django(cluster):
+    """Its tests, by a role with CREATEDB; and what its README has one type, by one that has what the README says."""
     with cluster.session() as admin, admin.cursor() as cursor:
         cursor.execute("CREATE DATABASE template_otp IS_TEMPLATE true")
-        cursor.execute("CREATE ROLE shop LOGIN CREATEDB")
-    with cluster.session("template_otp") as admin, admin.cursor() as cursor:
-        cursor.execute(SCHEMA + "GRANT USAGE ON SCHEMA otp TO shop; GRANT USAGE ON FOREIGN SERVER sandbox TO shop")
+        cursor.execute("CREATE ROLE shop LOGIN")
+    for database in ("template_otp", "postgres"):
+        with cluster.session(database) as admin, admin.cursor() as cursor:
+            cursor.execute(SCHEMA + "GRANT USAGE ON SCHEMA otp TO shop; GRANT USAGE ON FOREIGN SERVER sandbox TO shop")
+            cursor.execute("GRANT CREATE ON SCHEMA public TO shop")
     at = {"PGHOST": str(cluster.directory), "PGPORT": str(cluster.port), "PGUSER": "shop", "PGDATABASE": "postgres"}
-    for what in (["makemigrations", "--check"], ["test"]):
-        run = subprocess.run(
-            [PLACE / "django/bin/python", "manage.py", *what],
-            cwd=ROOT / "examples/django",
-            env={"PATH": "/usr/bin:/bin", "PYTHONDONTWRITEBYTECODE": "1", **at},
-            text=True,
-            capture_output=True,
-        )
+    how = {"cwd": ROOT / "examples/django", "env": {"PATH": "/usr/bin:/bin", "PYTHONDONTWRITEBYTECODE": "1", **at}, "text": True}
+    manage = [PLACE / "django/bin/python", "manage.py"]
+    for what in (["makemigrations", "--check"], ["check", "--fail-level", "WARNING"], ["migrate"]):
+        run = subprocess.run([*manage, *what], capture_output=True, **how)
         assert run.returncode == 0, run.stdout + run.stderr
-    assert re.search(r"^Ran 1[0-9] tests.*\n\nOK$", run.stderr, re.M), run.stderr
+    port = str(free_port())
+    with subprocess.Popen([*manage, "runserver", "--noreload", port], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, **how) as server:
+        try:
+            signed_up(f"http://127.0.0.1:{port}/")
+        finally:
+            server.terminate()
+    with cluster.session() as admin, admin.cursor() as cursor:
+        cursor.execute("ALTER ROLE shop CREATEDB")
+    run = subprocess.run([*manage, "test"], capture_output=True, **how)
+    assert run.returncode == 0 and re.search(r"^Ran 1[0-9] tests.*\n\nOK$", run.stderr, re.M), run.stdout + run.stderr
+
+
+def signed_up(url):
+    """As a browser does it, with cookies and the form's token."""
+    browser = urllib.request.build_opener(urllib.request.HTTPCookieProcessor())
+    end = time.monotonic() + 30
+    while True:
+        try:
+            page = browser.open(url, timeout=10).read().decode()
+            break
+        except OSError:
+            assert time.monotonic() < end, f"{url} does not answer"
+            time.sleep(0.05)
+    for field, typed, said in (
+        ("phone", "0773700001", "We have sent you a code."), ("code", "123456", "Tries left: 4"), ("code", "000000", "Your number is 0773700001."),
+    ):  # fmt: skip
+        (token,) = set(re.findall(r'name="csrfmiddlewaretoken" value="(\w+)"', page))
+        form = urllib.parse.urlencode({"csrfmiddlewaretoken": token, field: typed}).encode()
+        answer = browser.open(url, form, timeout=30)
+        url, page = answer.url, answer.read().decode()
+        assert said in page, page
 
 
 def test_spring(place, tmp_path):

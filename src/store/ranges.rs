@@ -180,13 +180,9 @@ impl StoreTransaction<'_, '_> {
         Ok(())
     }
 
-    /// As the worker before has left it; what is past is ended.
-    pub fn low_conversions(&mut self) -> Result<Vec<LowConversion>, Failure> {
+    pub fn end_past_low_conversions(&mut self) -> Result<(), Failure> {
         self.client.update(&self.store.ranges.end_past_low_conversion, None, &[])?;
-        let table = of_extension(c"low_conversion").ok_or(Failure::NotInstalled)?;
-        let mut all = Vec::new();
-        scan_table(table, By::Table, [], |row| all.extend(low_conversion(row)));
-        Ok(all)
+        Ok(())
     }
 
     /// Whether a code to this recipient was ever typed in, as far as the record goes back.

@@ -7,10 +7,14 @@ use crate::{
     pg::clock::clock,
     store::{
         StoreTransaction,
+        glance::{self, IsLocked},
         identity::Identity,
         transaction::{Durability, Failure},
     },
-    worker::state::{InFlight, Worker, range_state::Unwritten},
+    worker::state::{
+        InFlight, Worker,
+        range_state::{Send, Unwritten},
+    },
 };
 
 /// A range that nothing has gone to for so long is forgotten.
@@ -20,15 +24,16 @@ impl Worker {
     /// A call that has ended, and is on record.
     pub fn count_for_range(&mut self, call: &InFlight, outcome: Outcome) {
         let now = clock();
-        match (call.operation, &call.range) {
-            (Operation::Send, Some(range)) if counts_as_sent(outcome) => {
-                let provider = (call.provider_id, call.provider.as_str());
-                self.limits.ranges.sent(provider, range, call.verification, call.range_pass, now);
+        let send = |at| Some(Send { provider: call.provider_id, range: call.range.clone()?, at });
+        match call.operation {
+            Operation::Send if counts_as_sent(outcome) => {
+                if let Some(send) = send(now) {
+                    self.limits.ranges.sent(send, &call.provider, call.verification, call.range_pass);
+                }
             }
-            (Operation::Verify, range) if outcome == Outcome::Approved => {
-                let was_sent_here = call.state.send_count > 0;
-                let begun = range.clone().filter(|_| was_sent_here);
-                let begun = begun.map(|range| (call.provider_id, range, call.cohort.begun_at));
+            Operation::Verify if outcome == Outcome::Approved => {
+                // Of a flow that was begun elsewhere nothing was counted.
+                let begun = send(call.cohort.begun_at).filter(|_| call.state.send_count > 0);
                 self.limits.ranges.converted(call.verification, begun, now);
             }
             _ => {}
@@ -78,7 +83,9 @@ impl Worker {
         let now = clock();
         let (counts, low) = self.store.write(Durability::Deferred, |writer| {
             writer.forget_ranges(now - DAY)?;
-            Ok((writer.ranges()?, writer.low_conversions()?))
+            writer.end_past_low_conversions()?;
+            let low = glance::low_conversions(now).map_err(|IsLocked| Failure::Busy)?;
+            Ok((writer.ranges()?, low))
         })?;
         self.limits.ranges.restore(counts, low, now);
         Ok(())

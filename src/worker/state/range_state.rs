@@ -35,11 +35,11 @@ pub enum RangePass {
     Uncounted,
 }
 
-/// A code that is out.
-struct OpenSend {
-    provider: Identity,
-    range: NumberRange,
-    sent_at: Timestamp,
+/// What counts of a send: through which provider, to which range, and when.
+pub struct Send {
+    pub provider: Identity,
+    pub range: NumberRange,
+    pub at: Timestamp,
 }
 
 #[derive(Default)]
@@ -54,7 +54,8 @@ struct OfProvider {
 #[derive(Default)]
 pub struct RangeState {
     providers: HashMap<Identity, OfProvider>,
-    open: HashMap<Uuid, OpenSend>,
+    /// Codes that are out, by verification.
+    open: HashMap<Uuid, (Send, RangePass)>,
     in_order: VecDeque<(Timestamp, Uuid)>,
     /// What is on record of those that convert too seldom.
     written: BTreeMap<(Identity, String), LowConversion>,
@@ -99,48 +100,43 @@ impl RangeState {
     }
 
     /// A code went out, or may have.
-    pub fn sent(
-        &mut self,
-        provider: (Identity, &str),
-        range: &NumberRange,
-        verification: Uuid,
-        pass: RangePass,
-        now: Timestamp,
-    ) {
-        if pass == RangePass::Uncounted {
-            return;
-        }
-        let known = self.providers.entry(provider.0).or_default();
-        provider.1.clone_into(&mut known.name);
-        known.ranges.sent(range, (pass == RangePass::Probe).then(|| verification.as_u128()), now);
-        known.changed.insert(range.clone());
-        self.due.get_or_insert(now + GATHER);
+    pub fn sent(&mut self, send: Send, name: &str, verification: Uuid, pass: RangePass) {
+        let now = send.at;
         let is_past = |(at, _): &(Timestamp, Uuid)| *at <= now - OPEN;
         while self.in_order.len() >= MOST_OPEN || self.in_order.front().is_some_and(is_past) {
             let Some((_, id)) = self.in_order.pop_front() else { break };
             self.open.remove(&id);
         }
         self.in_order.push_back((now, verification));
-        self.open.insert(verification, OpenSend { provider: provider.0, range: range.clone(), sent_at: now });
+        if pass != RangePass::Uncounted {
+            let known = self.providers.entry(send.provider).or_default();
+            name.clone_into(&mut known.name);
+            known.ranges.sent(&send.range, (pass == RangePass::Probe).then(|| verification.as_u128()), now);
+            known.changed.insert(send.range.clone());
+            self.due.get_or_insert(now + GATHER);
+        }
+        self.open.insert(verification, (send, pass));
     }
 
-    /// A code was typed in. `begun`: its provider, range and time, as far as they are known, if the worker before this
-    /// one has sent it.
-    pub fn converted(&mut self, verification: Uuid, begun: Option<(Identity, NumberRange, Timestamp)>, now: Timestamp) {
-        let sent = match self.open.remove(&verification) {
-            Some(sent) => sent,
-            None => match begun {
-                Some((provider, range, sent_at)) => OpenSend { provider, range, sent_at },
-                None => return,
-            },
+    /// A code was typed in. `begun`: its send, as far as it is known, if the worker before this one has made it.
+    pub fn converted(&mut self, verification: Uuid, begun: Option<Send>, now: Timestamp) {
+        let send = match self.open.remove(&verification) {
+            Some((_, RangePass::Uncounted)) => return,
+            Some((send, _)) => Some(send),
+            None => begun,
         };
-        let Some(known) = self.providers.get_mut(&sent.provider) else { return };
+        let Some((send, known)) = send.and_then(|send| {
+            let known = self.providers.get_mut(&send.provider)?;
+            Some((send, known))
+        }) else {
+            return;
+        };
         self.due.get_or_insert(now + GATHER);
-        if known.ranges.converted(&sent.range, Some(verification.as_u128()), sent.sent_at) {
+        if known.ranges.converted(&send.range, Some(verification.as_u128()), send.at) {
             self.due = Some(now);
-            known.say_open(&sent.range);
+            known.say_open(&send.range);
         }
-        known.changed.insert(sent.range);
+        known.changed.insert(send.range);
     }
 
     /// Somebody says that a range is well. False: it is not held back.
@@ -207,14 +203,15 @@ impl RangeState {
     }
 
     /// As the worker before has put it on record.
-    pub fn restore(&mut self, counts: Vec<CountedRange>, low: Vec<LowConversion>, now: Timestamp) {
+    pub fn restore(&mut self, counts: Vec<CountedRange>, low: Vec<(String, LowConversion)>, now: Timestamp) {
         for counted in counts {
             if let Some(range) = NumberRange::read(&counted.range) {
                 self.providers.entry(counted.provider).or_default().ranges.restore(range, &counted.hours);
             }
         }
-        for one in low {
+        for (name, one) in low {
             let known = self.providers.entry(one.provider).or_default();
+            known.name = name;
             match (NumberRange::read(&one.range), MinConversion::of_percent(one.percent)) {
                 (Some(range), Some(min)) => {
                     known.is_enforced |= one.is_enforced;

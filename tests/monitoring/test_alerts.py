@@ -257,6 +257,8 @@ def test_codes_that_do_not_arrive(counting_anew, chain):
         pump(counting_anew, 10, prefix)
     age(counting_anew, dict.fromkeys(FIVE, "15 minutes"))
     send(counting_anew, HOME)
+    # A worker that leaves puts down at once what it has found.
+    stop(counting_anew)
     fires(chain, "OtpGatewayConversionLow", datname=counting_anew.database)
     assert not firing(chain, "OtpGatewayPumping")
     # They arrive again.
@@ -265,6 +267,7 @@ def test_codes_that_do_not_arrive(counting_anew, chain):
         type_in(counting_anew, "+94719")
     age(counting_anew, {"+94719": "15 minutes"})
     assert said(send(counting_anew, HOME)) == ("sent", None)
+    stop(counting_anew)
     is_silent(chain, "OtpGatewayConversionLow")
 
 

@@ -186,6 +186,8 @@ REGULAR = [f"+9471{digit}" for digit in range(8)]
 
 def test_a_vendor_that_delivers_nothing_is_not_pumping(gateway):
     """The vendor says that it has sent them, and nobody has a code to type in."""
+    # What a restart keeps it keeps by the hours of the clock: all of it is to be of one.
+    until(lambda: time.time() % 3600 < 3570, "the hour is not about to end", 40)
     for prefix in REGULAR:
         for _ in range(10):
             type_in(gateway, prefix)

@@ -13,7 +13,7 @@ use crate::{
     api::{function::sql_function, maintenance::in_parts},
     ipc::{
         message::Maintenance,
-        slot,
+        segment, slot,
         statistics::{self, BUCKETS, Latency, ProviderNumbers},
         worker_registry::{self, WorkerState},
         worker_report::Report,
@@ -139,7 +139,7 @@ pub fn seen() -> Vec<(Server, ProviderNumbers)> {
 sql_function!(
     fn stat_provider_rows() -> pgrx::JsonB {
         let database = database::current();
-        let is_there = worker_registry::is_there(database);
+        let is_there = segment::check().is_ok() && worker_registry::is_there(database);
         let mut numbers: HashMap<pg_sys::Oid, ProviderNumbers> = HashMap::new();
         for of_one in statistics::providers(database.to_u32()) {
             numbers.insert(pg_sys::Oid::from(of_one.server), of_one);
@@ -213,6 +213,9 @@ fn provider_row(
 
 sql_function!(
     fn stat_worker_rows() -> pgrx::JsonB {
+        if segment::check().is_err() {
+            return Ok(pgrx::JsonB(json!([])));
+        }
         let mut databases: BTreeSet<u32> = statistics::databases().into_iter().collect();
         databases.extend(worker_registry::known().into_iter().map(pg_sys::Oid::to_u32));
         let sees_all = reads_all_stats(current_user());
@@ -272,6 +275,7 @@ fn worker_row(database: pg_sys::Oid) -> Value {
 
 sql_function!(
     fn stat_reset(provider: Option<String>) -> () {
+        segment::check()?;
         may_write()?;
         let providers = match &provider {
             Some(name) => Some(identities_of(Kind::Server, named(name)?.oid)?),

@@ -39,7 +39,7 @@ pub fn calling_code(recipient: &str) -> Option<i32> {
     is_number.then(|| digits[..length].parse().ok()).flatten()
 }
 
-/// One number, whatever way it was typed.
+/// One phone number, however it was typed.
 pub(crate) struct PhoneNumber {
     country: NumberingPlan,
     /// The digits without the country's code: ten in India, nine in Sri Lanka. Of any other country all digits: where

@@ -21,7 +21,7 @@ pub mod worker_report;
 
 use crate::ipc::segment::Part;
 
-/// The parts of the segment.
+/// What lies in shared memory.
 static PARTS: [&Part; 3] = [&worker_registry::REGISTRY, &slot::SLOTS, &statistics::STATISTICS];
 
 /// Asks for the shared memory; called in `_PG_init` of the postmaster.

@@ -30,8 +30,8 @@ trigger_function!(send_after_commit, emit_log::mark_statement, |trigger| {
 
 trigger_function!(note_queued, || (), |trigger| note(&Event::of(trigger)?));
 
-/// Stamps a queued verification with its transaction. The column is found by its number, which in another table would
-/// be another column's.
+/// Notes the transaction of a verification that is queued. Its column is found by its number: in another table that is
+/// something else.
 fn note(event: &Event) -> Result<pg_sys::Datum, Error> {
     let column = ENQUEUED as i32;
     if !event.is_of_the_record() || !event.is_before() || event.0.new_row().type_of(column) != pg_sys::XID8OID {
@@ -41,8 +41,7 @@ fn note(event: &Event) -> Result<pg_sys::Datum, Error> {
         )
         .at(&event.0.place()));
     }
-    // A replicated row is the other database's to send; but not a send that a user's trigger queues here for such a
-    // row.
+    // What is replicated from another database is that one's to send; but not what a trigger of the user's queues here.
     if is_logical_worker() && !is_queued_here() {
         return Ok(event.0.unchanged());
     }

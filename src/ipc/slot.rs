@@ -79,8 +79,8 @@ pub fn slots() -> &'static [Slot] {
     unsafe { std::slice::from_raw_parts(SLOTS.base().cast::<Slot>(), segment::max_processes()) }
 }
 
-/// Notes that the transaction of this process has called us or, with `false`, that it has ended. Cannot fail: a
-/// transaction callback calls it.
+/// The transaction of this process has called us; or, with `false`, has ended. Cannot fail: a transaction callback
+/// calls it.
 pub fn mark_caller(calls: bool) {
     if let Some(slot) = slots().get(ProcessNumber::mine().0 as usize) {
         slot.caller.store(if calls { std::process::id() } else { 0 }, SeqCst);

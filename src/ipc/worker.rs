@@ -104,7 +104,7 @@ impl WorkerEnd {
                 continue;
             }
             let locked = slot.lock();
-            // Meanwhile the slot may belong to another process, in another database.
+            // Meanwhile the process may be another, in another database.
             if slot.database() != self.database {
                 continue;
             }

@@ -26,7 +26,7 @@ pub fn server(name: &str) -> Option<Server> {
     unsafe { pg_sys::GetForeignServerByName(name.as_ptr(), true).as_ref().map(|server| read(server)) }
 }
 
-/// Returns every foreign server of this database, ours or not.
+/// Every foreign server of this database, ours or not.
 pub fn servers() -> Vec<Server> {
     let mut oids = Vec::new();
     scan_catalog(|server: &pg_sys::FormData_pg_foreign_server, _| oids.push(server.oid));

@@ -127,7 +127,7 @@ pub fn is_superuser(role: pg_sys::Oid) -> bool {
     unsafe { pg_sys::superuser_arg(role) }
 }
 
-/// Returns whether a role has all the privileges of another: it is that role, inherits from it, or is a superuser.
+/// Whether a role has all the privileges of another: is it, inherits from it, or is a superuser.
 pub fn has_privileges_of(role: pg_sys::Oid, other: pg_sys::Oid) -> bool {
     // SAFETY: a look-up in the catalog.
     unsafe { pg_sys::has_privs_of_role(role, other) }

@@ -86,7 +86,7 @@ impl Row<'_> {
         })
     }
 
-    /// Returns whether this very transaction, or a subtransaction of it, wrote the row.
+    /// Whether this very transaction, or a subtransaction of it, wrote the row.
     pub fn is_of_this_transaction(&self) -> bool {
         // SAFETY: the tuple is there, as new() was promised. A frozen row is left out: its number may have come round
         // again.

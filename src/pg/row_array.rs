@@ -1,4 +1,4 @@
-//! Many rows as one argument of a statement: an array of a table's row type.
+//! Rows as one argument: an array of a table's row type.
 
 use std::ffi::{CStr, CString};
 
@@ -11,30 +11,29 @@ use crate::pg::{
     values::{Time, pg_uuid},
 };
 
-/// A table's row type, looked up when the statements are prepared.
+/// A table's row type, looked up where the statements are prepared.
 pub struct RowType {
     row: pg_sys::Oid,
     rows: pg_sys::Oid,
     descriptor: pg_sys::TupleDesc,
-    /// The type of each column; of a domain, the type below it.
+    /// Of each column; of a domain, what that is over.
     types: Vec<pg_sys::Oid>,
 }
 
-/// Returns the type of an array of a table's rows.
+/// The type of an array of a table's rows.
 pub fn rows_of(table: &CStr) -> pg_sys::Oid {
     // SAFETY: look-ups in the catalog, in a transaction that holds a lock on the extension's tables.
     unsafe { pg_sys::get_array_type(row_of(table)) }
 }
 
 fn row_of(table: &CStr) -> pg_sys::Oid {
-    // SAFETY: look-ups in the catalog, in a transaction that holds a lock on the extension's tables.
+    // SAFETY: as above.
     unsafe { pg_sys::get_rel_type_id(of_extension(table).unwrap_or(pg_sys::InvalidOid)) }
 }
 
 impl RowType {
     pub fn of(table: &CStr) -> Self {
-        // SAFETY: look-ups in the catalog, in a transaction that holds a lock on the extension's tables; the copy of
-        // the descriptor lives as long as the worker.
+        // SAFETY: as above; the copy lives as long as the worker.
         unsafe {
             let row = row_of(table);
             let before = pg_sys::MemoryContextSwitchTo(pg_sys::TopMemoryContext);
@@ -48,10 +47,9 @@ impl RowType {
         }
     }
 
-    /// Returns the rows as one argument. `fill` sets a row's columns by their order in the install script; a column
-    /// that it leaves out is null.
+    /// The rows, each with its columns filled by their order in the install script; a column that is left out is null.
     pub fn array<T>(&self, rows: &[T], fill: impl Fn(&T, &mut Columns)) -> DatumWithOid<'static> {
-        // SAFETY: each datum is of its column's type, which Columns checks; the arrays have the descriptor's length.
+        // SAFETY: each datum is of its column's type, which Columns sees to; the arrays have the descriptor's length.
         unsafe {
             let width = self.types.len();
             let (values, nulls) = (vec![pg_sys::Datum::from(0); width], vec![true; width]);
@@ -76,7 +74,7 @@ impl RowType {
     }
 }
 
-/// A datum that is an array of rows already.
+/// An array of rows, as it is.
 struct RowArray(pg_sys::Datum);
 
 impl IntoDatum for RowArray {
@@ -97,7 +95,7 @@ pub struct Columns<'a> {
 }
 
 impl Columns<'_> {
-    /// Sets a column to a datum of this type, or leaves it NULL.
+    /// A datum, or NULL, of this type.
     fn set(&mut self, column: usize, of: pg_sys::Oid, datum: Option<pg_sys::Datum>) {
         assert!(self.types[column - 1] == of, "a value is of its column's type");
         if let Some(datum) = datum {

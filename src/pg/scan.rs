@@ -56,7 +56,7 @@ pub enum By {
 }
 
 /// Scans a table with the latest snapshot: a REPEATABLE READ transaction must see what the worker has recorded for it
-/// since the transaction began.
+/// since it began.
 pub fn scan_table<const N: usize>(table: pg_sys::Oid, by: By, keys: [Key; N], each: impl FnMut(Row)) {
     // SAFETY: the relation is opened and closed in order, and an error in between aborts the statement, which releases
     // it. The lock is released at once, so that a transaction that stays open does not hold up DROP EXTENSION.
@@ -79,7 +79,7 @@ pub fn scan_table<const N: usize>(table: pg_sys::Oid, by: By, keys: [Key; N], ea
     }
 }
 
-/// Scans an index of a relation (0: every row of the relation) with the latest snapshot.
+/// Scans an index of a relation (0: all of its rows) with the latest snapshot.
 ///
 /// # Safety
 /// The relation is open; the index is an index of the relation.
@@ -101,8 +101,8 @@ pub unsafe fn scan_relation<const N: usize>(
     }
 }
 
-/// Scans, with the latest snapshot, the rows whose `column` is `from` or later, the latest row first, as long as
-/// `wants_more`. The index is a btree of the table that begins with the column.
+/// The rows whose `column`, the first of a btree of the table's, is `from` or later, the latest first, as long as
+/// `wants_more`; with the latest snapshot.
 pub fn scan_latest(
     table: pg_sys::Oid,
     index: pg_sys::Oid,

@@ -62,14 +62,14 @@ pub fn time(value: Timestamp) -> DatumWithOid<'static> {
     argument(Time(value), pg_sys::TIMESTAMPTZOID)
 }
 
-/// Makes a value of a row's place in its table: the block, and the number in the block.
+/// Where a row stands in its table: block, and number there.
 pub fn place((block, offset): (u32, u16)) -> DatumWithOid<'static> {
     let mut place = pg_sys::ItemPointerData::default();
     pgrx::itemptr::item_pointer_set_all(&mut place, block, offset);
     argument(place, pg_sys::TIDOID)
 }
 
-/// Returns a time as this session shows a timestamptz.
+/// As the session shows a timestamptz.
 pub fn shown_time(value: Timestamp) -> String {
     TimestampWithTimeZone::try_from(value.0).map_or_else(|_| "infinity".to_owned(), |time| time.to_string())
 }

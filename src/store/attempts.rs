@@ -31,7 +31,7 @@ statements! {
        FROM pg_catalog.unnest($1) AS n
        WHERE a.id OPERATOR(pg_catalog.=) n.id AND a.outcome IS NULL"
 
-    // $3 is how many attempts are looked at, not found: a page takes the same time however few are in flight.
+    // So many are looked at, not found: a page takes the same time however few are in flight.
     select_attempts(pg_sys::UUIDOID, pg_sys::UUIDOID, pg_sys::INT8OID)
       "SELECT a.id, CASE WHEN a.outcome IS NULL THEN a.verification_id END
        FROM (SELECT * FROM otp_gateway_internal.attempt_record

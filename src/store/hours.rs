@@ -34,7 +34,7 @@ statements! {
       "INSERT INTO otp_gateway_internal.hourly_record (hour, provider_id, role_id, route_id, country, counts)
        VALUES ($1, $2, $3, $4, $5, $6) RETURNING ctid"
 
-    // The place may hold another row by now: hence the conditions on the key.
+    // Where it stood, it may be another row by now.
     update_hour(
         pg_sys::TIMESTAMPTZOID, pg_sys::INT8OID, pg_sys::INT8OID, pg_sys::INT8OID, pg_sys::INT4OID,
         pg_sys::INT8ARRAYOID, pg_sys::TIDOID

@@ -1,5 +1,5 @@
-//! Prepared statements. Those that write take their rows as one array of the table's own row type: Postgres takes that
-//! apart once, where an array for each column would be taken apart, stored and put together again.
+//! Statements, prepared once. Those that write take their rows as one array of the table's own row type: Postgres takes
+//! it apart once, where an array for each column would be taken apart, stored and put together again.
 
 use std::borrow::Cow;
 

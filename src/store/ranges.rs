@@ -182,7 +182,7 @@ impl StoreTransaction<'_, '_> {
         Ok(())
     }
 
-    /// Returns what converts too seldom, as the worker before has left it; deletes first what is past.
+    /// As the worker before has left it; what is past is ended.
     pub fn low_conversions(&mut self) -> Result<Vec<LowConversion>, Failure> {
         self.client.update(&self.store.ranges.end_past_low_conversion, None, &[])?;
         let table = of_extension(c"low_conversion").ok_or(Failure::NotInstalled)?;

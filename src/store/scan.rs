@@ -15,14 +15,14 @@ use crate::{
     store::SCHEMA_VERSION,
 };
 
-/// Scans an index (None: the primary key) of a table of ours. Fails if the extension's tables are not here.
+/// Scans an index (none: the primary key) of a table of ours. Error: there are no such tables here.
 pub fn scan<const N: usize>(
     table: &CStr,
     index: Option<&CStr>,
     keys: [Key; N],
     each: impl FnMut(Row),
 ) -> Result<(), Error> {
-    // Tables of another version lack columns that are read.
+    // Tables of another version lack columns that are asked for.
     let Some(table) = of_extension(table).filter(|_| is_of_this_version()) else { return Err(Error::not_installed()) };
     let by = match index {
         Some(index) => of_extension(index).map_or(By::Table, By::Index),
@@ -32,7 +32,8 @@ pub fn scan<const N: usize>(
     Ok(())
 }
 
-/// Looks at each row of a small table of ours. Fails, instead of waiting, if somebody has the table locked.
+/// Looks at each row of a small table of ours. Where somebody's lock is in the way, that is an error, and not waited
+/// for.
 pub fn scan_at_once<const N: usize>(table: &CStr, keys: [Key; N], each: impl FnMut(Row)) -> Result<(), Error> {
     let Some(oid) = of_extension(table).filter(|_| is_of_this_version()) else { return Err(Error::not_installed()) };
     let Some(_lock) = ReadLock::at_once(oid) else {

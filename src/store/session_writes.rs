@@ -21,16 +21,16 @@ use crate::{
 
 thread_local! {
     static PREPARED: RefCell<Option<OwnedPreparedStatement>> = const { RefCell::new(None) };
-    /// Whether this process is just writing a row of its own, rather than a row from elsewhere.
+    /// A row is being written here, not one that comes from somewhere else.
     static WRITES: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Returns whether the row of the record that is being written is one that this process has queued.
+/// Whether the row of the record that is being written is one that this process has queued.
 pub fn is_queued_here() -> bool {
     WRITES.get()
 }
 
-/// Writes a queued verification with the rights of the table's owner, since callers have no rights on the table.
+/// Writes a queued verification with the rights of the table's owner: callers have none on the table.
 pub fn insert_queued(row: NewVerification) -> Result<(), Error> {
     let _role = ActsAs::owner_of_the_record()?;
     let columns = columns(row);
@@ -53,7 +53,7 @@ pub fn insert_queued(row: NewVerification) -> Result<(), Error> {
     written.map_err(|error| Error::internal(format!("the verification could not be queued: {error}"), "Report it."))
 }
 
-/// Returns a queued verification's columns; those that are the same for each stand in [`insert`].
+/// A queued verification's columns; those that are the same in each stand in [`insert`].
 fn columns(row: NewVerification) -> [(&'static str, DatumWithOid<'static>); 18] {
     let max_checks = i32::try_from(row.state.max_checks).unwrap_or(i32::MAX);
     let (keys, payloads) = row.idempotency.map(|one| (one.keys, one.payloads)).unwrap_or_default();
@@ -91,7 +91,7 @@ fn insert(names: &[&str]) -> String {
     )
 }
 
-/// Resets [`WRITES`], also after an error.
+/// Also after an error.
 struct Written;
 
 impl Drop for Written {

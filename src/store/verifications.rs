@@ -141,7 +141,7 @@ impl StoreTransaction<'_, '_> {
         })
     }
 
-    /// Notes the references by which verifications are found.
+    /// Notes by which references verifications are known.
     pub fn insert_references(&mut self, rows: &[NewReference]) -> Result<(), Failure> {
         self.run(&self.store.verifications.insert_references, &self.store.reference, rows, |row, columns| {
             columns.text(reference::PROVIDER, Some(row.provider));
@@ -215,7 +215,7 @@ impl StoreTransaction<'_, '_> {
     }
 }
 
-/// Fills the columns of a verification's state.
+/// The columns that a verification's state fills.
 pub fn state(columns: &mut Columns, state: &Verification) {
     columns.text(verification::STATUS, Some(state.status.as_str()));
     columns.text(verification::REFERENCE, state.reference.as_deref());

@@ -104,7 +104,7 @@ impl<'a> LimitCheck<'a> {
         let mut by_key: HashMap<(Identity, &[u8]), History> = HashMap::new();
         for (question, sends) in questions.iter().zip(writer.sends(&questions)?) {
             let history = by_key.entry((question.provider, question.recipient_key)).or_default();
-            // The same question twice has the same answer; of two that differ in reach, the longer answer counts.
+            // The same question twice has the same answer; of two that differ in reach the longer one counts.
             if sends.len() > history.sends.len() {
                 history.sends = sends;
             }
@@ -128,18 +128,18 @@ impl<'a> LimitCheck<'a> {
         let mut of = Vec::new();
         for (job, rules) in subjects {
             let Some(first) = job.counted_key() else { continue };
-            // The keys of recipient and account that come of the same key of the file: a call is on record under both.
+            // Under the keys of one time: what is put down of a call is put down under the same.
             for (place, recipient_key) in job.counted_keys().iter().enumerate() {
                 questions.push(CheckQuery {
                     provider: job.provider_id,
                     account: job.account_keys.get(place).or(job.account_keys.first()).map_or(&[], Vec::as_slice),
                     recipient_key,
                     since: self.now - rules.lookback(Operation::Verify),
-                    // The code that is checked was sent within its lifetime.
+                    // Whoever sent the code that is checked has sent it within its life.
                     sent_since: self.now - job.code_lifetime.unwrap_or(A_DAY).max(rules.check_window),
                     most: most(rules),
                 });
-                // Under whichever of the account's keys an event is on record, the event belongs to the account.
+                // Whatever it was put down under, it is the account's.
                 of.push((first, job.account_key()));
             }
         }
@@ -332,8 +332,7 @@ pub fn is_send(operation: Operation) -> bool {
     matches!(operation, Operation::Send | Operation::Resend)
 }
 
-/// Returns how many checks to read: right codes, and checks that count for something else, do not count but are read
-/// along.
+/// How many checks to read: right codes do not count, but are read along, as are those that count for something else.
 pub fn most(rules: &LimitRules) -> i64 {
     (rules.max_events(Operation::Verify) as i64).saturating_mul(4).saturating_add(200)
 }

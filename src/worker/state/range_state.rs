@@ -35,7 +35,7 @@ pub enum RangePass {
     Uncounted,
 }
 
-/// A code that went out and is not typed in yet.
+/// A code that is out.
 struct OpenSend {
     provider: Identity,
     range: NumberRange,
@@ -99,7 +99,7 @@ impl RangeState {
         known.is_none_or(|(known, range)| known.ranges.probes(range, now))
     }
 
-    /// Counts a code that went out, or may have.
+    /// A code went out, or may have.
     pub fn sent(
         &mut self,
         provider: (Identity, &str),
@@ -125,8 +125,8 @@ impl RangeState {
         self.open.insert(verification, OpenSend { provider: provider.0, range: range.clone(), sent_at: now });
     }
 
-    /// Counts a code that was typed in. `begun`: its provider, range and time, as far as they are known, if the worker
-    /// before this one has sent it.
+    /// A code was typed in. `begun`: its provider, range and time, as far as they are known, if the worker before this
+    /// one has sent it.
     pub fn converted(&mut self, verification: Uuid, begun: Option<(Identity, NumberRange, Timestamp)>, now: Timestamp) {
         let sent = match self.open.remove(&verification) {
             Some(sent) => sent,
@@ -207,7 +207,7 @@ impl RangeState {
         self.written.extend(unwritten.low.into_iter().map(|low| ((low.provider, low.range.clone()), low)));
     }
 
-    /// Restores the ranges as the worker before has put them on record.
+    /// As the worker before has put it on record.
     pub fn restore(&mut self, counts: Vec<CountedRange>, low: Vec<LowConversion>, now: Timestamp) {
         for counted in counts {
             if let Some(range) = NumberRange::read(&counted.range) {

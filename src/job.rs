@@ -381,7 +381,7 @@ impl Job {
         }
     }
 
-    /// The calling code of its recipient's country.
+    /// Returns the calling code of the recipient's country.
     pub fn country(&self) -> Option<i32> {
         self.recipient.as_ref().and_then(|recipient| dialect::calling_code(recipient.reveal()))
     }

@@ -124,7 +124,7 @@ impl Store {
         })
     }
 
-    /// When the last transaction was committed.
+    /// Returns when the last transaction was committed.
     pub fn committed_at(&self) -> Timestamp {
         self.committed_at.get()
     }

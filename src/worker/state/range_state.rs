@@ -16,11 +16,11 @@ use crate::{
     },
 };
 
-/// How long what has changed waits for others to be written with.
+/// How long a change waits for others, to be written with them.
 const GATHER: Micros = 10_000_000;
 /// How many counts are written at once: a few milliseconds' work.
 const PAGE: usize = 500;
-/// So long, and so many, codes that went out are remembered one by one: whether they are typed in.
+/// How long, and how many, codes that went out are remembered one by one, to see whether they are typed in.
 const OPEN: Micros = 3_600_000_000;
 const MOST_OPEN: usize = 50_000;
 
@@ -29,9 +29,9 @@ const MOST_OPEN: usize = 50_000;
 pub enum RangePass {
     #[default]
     Counted,
-    /// Its range is held back, and this one tells whether it still has to be.
+    /// The range is held back, and this send tells whether it still has to be.
     Probe,
-    /// Its range would be held back: it tells no more than if it had not gone.
+    /// The range would be held back: this send is not counted, as if it had not gone.
     Uncounted,
 }
 
@@ -46,7 +46,7 @@ pub struct Send {
 struct OfProvider {
     name: String,
     ranges: Ranges,
-    /// As the last send found it.
+    /// Whether ranges are held back, or only would be, as the last send found it.
     is_enforced: bool,
     changed: HashSet<NumberRange>,
 }
@@ -57,22 +57,22 @@ pub struct RangeState {
     /// Codes that are out, by verification.
     open: HashMap<Uuid, (Send, RangePass)>,
     in_order: VecDeque<(Timestamp, Uuid)>,
-    /// What is on record of those that convert too seldom.
+    /// What is on record of the ranges and providers that convert too seldom.
     written: BTreeMap<(Identity, String), LowConversion>,
     due: Option<Timestamp>,
 }
 
-/// What is to be written.
+/// The changes to be written.
 pub struct Unwritten {
     pub counts: Vec<CountedRange>,
     pub low: Vec<LowConversion>,
     pub ended: Vec<(Identity, String)>,
-    /// Counts of providers that are left for another time.
+    /// False: there are more counts, which are left for another time.
     is_all: bool,
 }
 
 impl RangeState {
-    /// Whether a send's range is held back: for how long at the most.
+    /// Returns for how long, at most, a send's range is held back, or would be; None if it is not.
     pub fn hold(&mut self, job: &Job, rules: &LimitRules, now: Timestamp) -> Option<Micros> {
         let range = rules.range.as_ref()?;
         let known = self.providers.get_mut(&job.provider_id)?;
@@ -92,7 +92,8 @@ impl RangeState {
         hold.map(|hold| hold.until().since(now))
     }
 
-    /// One to a range that is held back. True: it goes all the same, to see whether its code is typed in.
+    /// Counts a send to a range that is held back. Returns true if it goes all the same, to see whether its code is
+    /// typed in.
     pub fn probes(&mut self, job: &Job, rules: &LimitRules, now: Timestamp) -> bool {
         let known = self.providers.get_mut(&job.provider_id).zip(rules.range.as_ref());
         self.due.get_or_insert(now + GATHER);
@@ -139,7 +140,7 @@ impl RangeState {
         known.changed.insert(send.range);
     }
 
-    /// Somebody says that a range is well. False: it is not held back.
+    /// Opens a range again, because somebody says that it is well. Returns false if it is not held back.
     pub fn release(&mut self, provider: Identity, range: &NumberRange, now: Timestamp) -> bool {
         let Some(known) = self.providers.get_mut(&provider) else { return false };
         let was_held = known.ranges.release(range);
@@ -154,7 +155,7 @@ impl RangeState {
         self.due
     }
 
-    /// What has changed, as far as it is time to write it. None: it is not.
+    /// Returns what has changed, or a part of it; None if it is not time to write it.
     pub fn unwritten(&mut self, now: Timestamp, at_once: bool) -> Option<Unwritten> {
         if self.due.is_none_or(|due| due > now && !at_once) {
             return None;
@@ -182,7 +183,7 @@ impl RangeState {
         Some(Unwritten { counts: page, low: low.into_values().filter(is_new).collect(), ended, is_all })
     }
 
-    /// It has been written, or not.
+    /// Notes whether the changes have been written; if not, they are written later.
     pub fn settle(&mut self, unwritten: Unwritten, is_written: bool, now: Timestamp) {
         if !is_written {
             self.due = Some(now + GATHER);

@@ -24,7 +24,7 @@ trouble AS (
             (SELECT broken[1] AS words FROM regexp_matches(detail, '(.{1,55})(?:\s+|$)', 'g') AS broken LIMIT 3)
             UNION ALL
             (SELECT concat(CASE n WHEN 1 THEN 'Do: ' ELSE '    ' END, broken[1])
-                FROM regexp_matches(hint, '(.{1,51})(?:\s+|$)', 'g') WITH ORDINALITY AS h (broken, n) LIMIT 2)
+                FROM regexp_matches(hint, '(.{1,51})(?:\s+|$)', 'g') WITH ORDINALITY AS h (broken, n) LIMIT 3)
         ) AS texts
     ) AS b
 ),
@@ -36,7 +36,7 @@ providers AS (
 lines (part, place, line) AS (
     SELECT 1, 0, concat(
         -- The cursor to the upper left, and the screen emptied.
-        E'\033[H\033[J', rpad(left(concat('otp_gateway ', v.library, ', database ', current_database()), 56), 58),
+        E'\033[H\033[J', rpad(concat('otp_gateway ', v.library, ', database ', current_database()), 56), '  ',
         to_char(now(), 'YYYY-MM-DD HH24:MI:SSOF')
     ) FROM otp_gateway.version() AS v
     UNION ALL
@@ -53,7 +53,7 @@ lines (part, place, line) AS (
     (
         SELECT 5, 2 * rank + part, CASE part
             WHEN 0 THEN concat(
-                rpad(left(provider, 15), 15), lpad(queued::text, 7),
+                rpad(provider, 15), lpad(queued::text, 7),
                 lpad(coalesce(extract(epoch FROM now() - oldest_queued_at)::integer || 's', ''), 7), lpad(parked::text, 7),
                 lpad(coalesce(in_flight || '/' || max_in_flight, ''), 10),
                 lpad(coalesce(round(100 * limit_used) || '%', '-'), 6), CASE breaker WHEN 'open' THEN '  OPEN ' ELSE '       ' END,
@@ -71,8 +71,8 @@ lines (part, place, line) AS (
     UNION ALL
     (
         SELECT 7, row_number() OVER (ORDER BY last_at DESC), concat(
-            to_char(last_at, 'HH24:MI:SS'), '  ', rpad(left(coalesce(provider, 'others'), 18), 20), rpad(operation, 8),
-            rpad(left(outcome, 16), 17), rpad(left(coalesce(reason, ''), 15), 16), lpad(attempts::text, 8)
+            to_char(last_at, 'HH24:MI:SS'), '  ', rpad(coalesce(provider, 'others'), 18), '  ', rpad(operation, 8),
+            rpad(outcome, 16), ' ', rpad(coalesce(reason, ''), 15), lpad(attempts::text, 9)
         )
         FROM otp_gateway.stat_attempt ORDER BY 2 LIMIT 16
     )

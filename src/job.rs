@@ -368,7 +368,7 @@ impl Job {
         std::iter::once(self).chain(self.action.send().map_or(&[][..], |send| &send.fallbacks))
     }
 
-    /// What a flow counts for that this job begins.
+    /// Returns the cohort for which a flow that this job begins counts.
     pub fn cohort(&self, begun_at: Timestamp) -> Cohort {
         let send = self.action.send();
         Cohort {
@@ -381,12 +381,12 @@ impl Job {
         }
     }
 
-    /// The calling code of its recipient's country.
+    /// Returns the calling code of the recipient's country.
     pub fn country(&self) -> Option<i32> {
         self.recipient.as_ref().and_then(|recipient| dialect::calling_code(recipient.reveal()))
     }
 
-    /// The intent of this job, to be put on record before it goes. A test number's counts for nobody.
+    /// Returns the intent of this job, to be recorded before the call. That of a test number counts for nobody.
     pub fn intent(&self, verification: Uuid, cohort: Cohort, now: Timestamp) -> NewAttempt {
         NewAttempt {
             id: self.attempt,

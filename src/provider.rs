@@ -86,7 +86,7 @@ impl Provider {
     /// and those that the record decides.
     pub fn rules(&self, recipient: Option<&str>, max_checks: u32, code_lifetime: Option<Micros>) -> LimitRules {
         let options = &self.options;
-        // A user's id is neither number nor address, whatever it looks like.
+        // A user id is neither number nor address, whatever it looks like.
         let is_number = self.dialect.recipient_field().name == "mobile";
         let prefixes = options.allowed_prefixes.as_ref().filter(|_| is_number);
         let is_foreign =

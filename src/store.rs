@@ -85,8 +85,8 @@ pub struct StoreTransaction<'a, 'conn> {
 }
 
 impl Store {
-    /// Prepares the statements. `Failure::NotInstalled`: the extension is not installed here. None: its
-    /// tables are of another version than this library.
+    /// Prepares the statements. Fails with `Failure::NotInstalled` if the extension is not installed here. Returns None
+    /// if its tables are of another version than this library's.
     pub fn open(count: impl Fn(&[counted::EndedAttempt]) + 'static) -> Result<Option<Self>, Failure> {
         transaction::run(Durability::Deferred, |client| {
             let version = client.select(
@@ -123,12 +123,12 @@ impl Store {
         })
     }
 
-    /// When the last transaction was committed.
+    /// Returns when the last transaction was committed.
     pub fn committed_at(&self) -> Timestamp {
         self.committed_at.get()
     }
 
-    /// Runs `body` in a transaction and commits it; on any error it is as if it never was.
+    /// Runs `body` in a transaction and commits it; an error undoes the whole transaction.
     pub fn write<R>(
         &self,
         durability: Durability,

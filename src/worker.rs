@@ -49,14 +49,15 @@ use crate::{
     worker::{shutdown::Leftover, state::Worker},
 };
 
-/// It does not leave for less.
+/// An idle worker stays if something is due sooner than this.
 const SOON: Micros = 60_000_000;
 /// How long to wait where the tables are locked, in milliseconds.
 const AFTER_LOCK: i64 = 100;
 
 background_worker!(otp_gateway_worker_main, run);
 
-/// The main function of a worker; its argument is the OID of the database, and by which start it is meant.
+/// The main function of a worker. The low half of its argument is the database's OID, the high half the number of the
+/// launcher's start that it is meant for.
 fn run(argument: pg_sys::Datum) {
     let argument = argument.value() as u64;
     let database = pg_sys::Oid::from(argument as u32);
@@ -74,8 +75,9 @@ fn run(argument: pg_sys::Datum) {
     announcement::ends(&name, worker.extension_is_dropped(), asked);
     let due = worker.next_due().filter(|_| !worker.extension_is_dropped() && !is_needed_gone(asked));
     let grace = if worker.extension_is_dropped() || asked == Some(ExitReason::Dropped) { 0 } else { GRACE };
-    // What could not be put down, and the queue, are for another worker, which the launcher starts; unless somebody
-    // wants the database to themselves, and asks for a worker afterwards.
+    // What the worker leaves undone (the queue, and ends that are not on record) is for another worker, which the
+    // launcher starts at once; but not if somebody wants the database to themselves: then one starts when somebody asks
+    // for it.
     let is_gone = worker.extension_is_dropped() || asked == Some(ExitReason::Dropped);
     let leftover = worker.shut_down(grace);
     if is_gone {
@@ -84,8 +86,9 @@ fn run(argument: pg_sys::Datum) {
     lifecycle::leave(due, leftover == Leftover::Work && !is_needed_gone(asked));
 }
 
-/// The record of this database, as soon as nobody has it locked. None: there is none to work with, or this worker is to
-/// go; whoever waits has been told, and the worker's end is in order.
+/// Returns the record of this database, as soon as nobody has its tables locked. Returns None if there is no record to
+/// work with (those who wait have been told), or if this worker has to go before (they wait on); in both cases the
+/// worker's end is in order.
 fn open_store(database: pg_sys::Oid, statistics: &Rc<RefCell<Counters>>) -> Option<Store> {
     let mut said = false;
     loop {
@@ -128,7 +131,7 @@ fn open_store(database: pg_sys::Oid, statistics: &Rc<RefCell<Counters>>) -> Opti
     }
 }
 
-/// The loop, until the worker is to go.
+/// Runs the worker's loop, until the worker has to go.
 fn serve(worker: &mut Worker) {
     let database = worker.database;
     let mut idle_since = None;

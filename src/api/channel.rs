@@ -1,4 +1,4 @@
-//! On which channel to listen: only who may see a role's verifications is told its channel's name.
+//! The name of a role's channel, for LISTEN: only those who may see the role's verifications are told the name.
 
 use pgrx::pg_sys;
 
@@ -16,7 +16,7 @@ use crate::{
 sql_function!(
     fn notification_channel(role: String) -> String {
         let keys = sealing_key::keys()?;
-        // Under the first key, which is there longest.
+        // The name under the first key is the one that stays for longest.
         Ok(channels(&keys, listened_to(&role)?).next().unwrap_or_default())
     }
 );

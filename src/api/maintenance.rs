@@ -1,6 +1,6 @@
 //! The functions that keep the record in order: `otp_gateway.purge`, `forget`, `release` and `rotate_key`, and `find`,
-//! which reads it by number. The worker does what is to be done, in parts; the session asks for one after the other,
-//! says how far it is, and can be interrupted between them.
+//! which reads the record by number. The worker does the work in parts; the session asks for one part after the other,
+//! tells how far it has come, and can be interrupted between two parts.
 
 use dialect::Secret;
 use policy::{Micros, NumberRange};
@@ -141,9 +141,9 @@ fn keys_of(recipients: &[Secret]) -> Result<Vec<Vec<u8>>, Error> {
     Ok(recipients.iter().flat_map(|recipient| keys.recipients(recipient)).collect())
 }
 
-/// Has the worker do one part after the other; returns how many verifications they changed.
+/// Has the worker do one part after the other; returns how many verifications the parts changed.
 pub fn in_parts(part: impl Fn(Uuid) -> Maintenance) -> Result<i64, Error> {
-    // Not for all functions: find works on a standby, where there is none.
+    // Only here: find works on a standby, too, which has no launcher.
     session::await_launcher()?;
     let (mut count, mut from, mut said) = (0u64, Uuid::nil(), clock());
     loop {

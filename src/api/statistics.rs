@@ -1,6 +1,6 @@
-//! What the views `otp_gateway.stat_attempt`, `stat_latency`, `stat_provider` and `stat_worker` are made of: what lies
-//! in shared memory, read without asking the worker. As in Postgres' own: members of pg_read_all_stats see all of it,
-//! others what is of the providers that they own.
+//! The rows of the views `otp_gateway.stat_attempt`, `stat_latency`, `stat_provider` and `stat_worker`: numbers in
+//! shared memory, read without asking the worker. As in Postgres' own views, members of pg_read_all_stats see all of
+//! them, and others those of the providers that they own.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -13,7 +13,7 @@ use crate::{
     api::{function::sql_function, maintenance::in_parts},
     ipc::{
         message::Maintenance,
-        slot,
+        segment, slot,
         statistics::{self, BUCKETS, Latency, ProviderNumbers},
         worker_registry::{self, WorkerState},
         worker_report::Report,
@@ -79,7 +79,7 @@ sql_function!(
     }
 );
 
-/// None: there was no call.
+/// Returns the row of one operation's times; None if there was no call.
 fn latency_row(server: &Server, latency: &Latency, reset_at: Timestamp) -> Option<Value> {
     let attempts: u64 = latency.buckets.iter().sum();
     let at_most = latency.buckets.iter().take(BOUNDS.len()).scan(0, |sum, count| {
@@ -103,8 +103,8 @@ fn latency_row(server: &Server, latency: &Latency, reset_at: Timestamp) -> Optio
     })
 }
 
-/// Below which that share of the calls took, in milliseconds, as far as the buckets tell: in each they are taken to lie
-/// evenly. What took longer than the last bound took at least that.
+/// Returns the time in milliseconds within which that share of the calls ended, as far as the buckets tell: in each
+/// bucket the calls are taken to lie evenly. Of calls that took longer than the last bound, only that bound is known.
 fn quantile(buckets: &[u64; BUCKETS], share: f64) -> f64 {
     let wanted = share * buckets.iter().sum::<u64>() as f64;
     let (mut below, mut from) = (0.0, 0.0);
@@ -123,7 +123,7 @@ fn milliseconds(length: Micros) -> f64 {
     length as f64 / 1000.0
 }
 
-/// The numbers of the providers that the role may see.
+/// Returns the numbers of the providers that the role may see.
 pub fn seen() -> Vec<(Server, ProviderNumbers)> {
     let sees_all = reads_all_stats(current_user());
     let mut seen = Vec::new();
@@ -139,12 +139,12 @@ pub fn seen() -> Vec<(Server, ProviderNumbers)> {
 sql_function!(
     fn stat_provider_rows() -> pgrx::JsonB {
         let database = database::current();
-        let is_there = worker_registry::is_there(database);
+        let is_there = segment::check().is_ok() && worker_registry::is_there(database);
         let mut numbers: HashMap<pg_sys::Oid, ProviderNumbers> = HashMap::new();
         for of_one in statistics::providers(database.to_u32()) {
             numbers.insert(pg_sys::Oid::from(of_one.server), of_one);
         }
-        // Somebody may have it locked.
+        // None: somebody has the table locked.
         let breakers = glance::open_breakers().ok();
         let sees_all = reads_all_stats(current_user());
         let mut servers = foreign_servers::servers();
@@ -159,13 +159,13 @@ sql_function!(
     }
 );
 
-/// The dialect of a provider, or `route`. None: it is no server of ours.
+/// Returns the vendor of a provider, or what stands for it at a route; None if the server is not ours.
 fn vendor_of_ours(server: &Server) -> Option<String> {
     let wrapper = foreign_servers::wrapper_name(server.wrapper);
     (wrapper == ROUTE || dialect_of(&wrapper).is_some()).then(|| foreign_servers::vendor_of(server))
 }
 
-/// Of several accounts the one that is left alone for longest.
+/// Returns the state of a provider's breaker; of several accounts', that of the one that is left alone for longest.
 fn breaker_of(server: &Server, breakers: &[(pg_sys::Oid, OpenBreaker)]) -> (&'static str, Option<Timestamp>) {
     let open = breakers.iter().filter(|(of, _)| *of == server.oid).map(|(_, open)| open.open_until).max();
     match open {
@@ -186,7 +186,7 @@ fn provider_row(
     let state = numbers.map(|numbers| numbers.state).unwrap_or_default();
     let options = description::of_server(server).and_then(|dialect| ServerOptions::parse(&dialect, &server.options));
     let at = |time: Option<Timestamp>| time.map(unix_seconds);
-    // Of a worker that is no more nothing is under way.
+    // If there is no worker, nothing is under way.
     let if_there = |count: usize| if is_there { count } else { 0 };
     json!({
         "provider": server.name,
@@ -213,6 +213,9 @@ fn provider_row(
 
 sql_function!(
     fn stat_worker_rows() -> pgrx::JsonB {
+        if segment::check().is_err() {
+            return Ok(pgrx::JsonB(json!([])));
+        }
         let mut databases: BTreeSet<u32> = statistics::databases().into_iter().collect();
         databases.extend(worker_registry::known().into_iter().map(pg_sys::Oid::to_u32));
         let sees_all = reads_all_stats(current_user());
@@ -272,6 +275,7 @@ fn worker_row(database: pg_sys::Oid) -> Value {
 
 sql_function!(
     fn stat_reset(provider: Option<String>) -> () {
+        segment::check()?;
         may_write()?;
         let providers = match &provider {
             Some(name) => Some(identities_of(Kind::Server, named(name)?.oid)?),

@@ -1,4 +1,4 @@
-//! A session's call to the worker, and what it answers.
+//! A session's call to the worker, and the errors of calls that were interrupted.
 
 use pgrx::{
     PgLogLevel,
@@ -18,7 +18,7 @@ use crate::{
 pub fn call(request: &Request, attempt: Uuid) -> Result<Response, Error> {
     match session::send(&message::write(request), *attempt.as_bytes(), None) {
         Ok(response) => message::read(&response.ok_or_else(unexpected)?),
-        // A worker had it, and none comes to tell what became of it.
+        // A worker had the request, and no worker comes to tell what became of it.
         Err(Unanswered::Nobody { was_taken: true, .. }) if !attempt.is_nil() => Ok(Response::Unknown),
         Err(Unanswered::Interrupted { error, was_taken }) => match request {
             Request::Run(job) => interrupted(&error, job, was_taken),
@@ -28,7 +28,7 @@ pub fn call(request: &Request, attempt: Uuid) -> Result<Response, Error> {
     }
 }
 
-/// Postgres' own error, to which something can be added.
+/// Returns a copy of Postgres' own error, to which a detail and a hint can be added.
 fn raised_anew(error: &CaughtError) -> ErrorReport {
     let (CaughtError::PostgresError(report)
     | CaughtError::ErrorReport(report)
@@ -36,8 +36,8 @@ fn raised_anew(error: &CaughtError) -> ErrorReport {
     ErrorReport::new(report.sql_error_code(), report.message().to_owned(), "otp_gateway")
 }
 
-/// Postgres' own error, with where the outcome of the call is that somebody has waited for whose own it is not. None:
-/// it is not on record, and may never be.
+/// Raises Postgres' own error for a session that waited for another call, and says where that call's outcome is. None:
+/// the other call's verification is not on record, and may never be.
 pub fn interrupted_wait(error: &CaughtError, verification: Option<Uuid>) -> ! {
     let (which, or_wait) = match verification {
         Some(id) => (
@@ -53,7 +53,7 @@ pub fn interrupted_wait(error: &CaughtError, verification: Option<Uuid>) -> ! {
     unreachable!("an ERROR does not return")
 }
 
-/// Postgres' own error, with what has become of the call that nobody waits for any more.
+/// Raises Postgres' own error, and says what has become of the call that nobody waits for any more.
 pub fn interrupted(error: &CaughtError, job: &Job, was_taken: bool) -> ! {
     let again = raised_anew(error);
     let operation = job.operation().as_str();
@@ -64,7 +64,7 @@ pub fn interrupted(error: &CaughtError, job: &Job, was_taken: bool) -> ! {
     let attempt = job.attempt;
     let id = job.action.verification();
     let verification = match &job.action {
-        // Which one it is, is for the worker to find.
+        // Only the worker finds out which verification it is.
         Action::Verify(Flow::Lookup { .. }) => String::new(),
         _ => format!("verification {id}, "),
     };

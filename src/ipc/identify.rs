@@ -1,4 +1,4 @@
-//! The number of a server or role, which the worker gives out.
+//! The identities of servers and roles, as a session gets them: the worker assigns new ones.
 
 use pgrx::pg_sys;
 use uuid::Uuid;
@@ -12,7 +12,7 @@ use crate::{
     store::identity::{Identity, Subject, identities_of, known},
 };
 
-/// The number under which something is put down; the worker is asked for one that there is not yet.
+/// Returns the identity of a server or role; asks the worker for one if there is none yet.
 pub fn identity(subject: &Subject) -> Result<Identity, Error> {
     let key = (subject.kind, subject.object);
     if let Some(id) = known(|known| known.identities.get(&key).copied()) {

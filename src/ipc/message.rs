@@ -1,5 +1,5 @@
-//! What a session and the worker write to each other. None of it has a `Debug`: there are numbers, codes and vendors'
-//! answers in it.
+//! The messages between session and worker. They have no `Debug`, because numbers, codes and vendors' answers are in
+//! them.
 
 use dialect::Outcome;
 use http_client::{ConnectionCheck, Endpoint};
@@ -18,63 +18,64 @@ use crate::{
     },
 };
 
-/// From a session.
+/// A session's request.
 #[derive(Serialize, Deserialize)]
 pub enum Request {
     Run(Box<Job>),
-    /// Tell me when nothing is in flight for this verification.
+    /// Asks to be told when nothing is in flight for this verification.
     AwaitIdle(Uuid),
-    /// Give me the row of its send once that has an outcome. The status is what the session has read. A check of its
-    /// code, which nobody makes, tells whose limits say how many checks are left.
+    /// Asks for the row of this verification's send once that has an outcome. The status is the one that the session
+    /// has read. The job is a check that nobody makes: by its limits the row says how many checks are left.
     AwaitSend(Uuid, WhichSend, Status, Option<Box<Job>>),
-    /// A part of the record's maintenance.
+    /// Asks for a part of the record's maintenance.
     Maintain(Maintenance),
-    /// Give this server or role an identity.
+    /// Asks for an identity for this server or role.
     Identify(Subject),
-    /// How far does a connection to the URL of this option come? The endpoint has it for its base_url.
+    /// Asks how far a connection to the URL of this option comes; the endpoint has that URL as its base_url.
     Check(String, Box<Endpoint>),
-    /// How long does this provider_limit refuse sends through this foreign server?
+    /// Asks for how long this provider_limit refuses sends through this foreign server.
     Budget(u32, Limits),
 }
 
-/// What keeps the record in order: done in parts, so that it holds up nobody. Each response says where the next one
-/// begins.
+/// Work that keeps the record in order. It is done in parts, so that it holds up nobody; each response says where the
+/// next part begins.
 #[derive(Serialize, Deserialize)]
 pub enum Maintenance {
-    /// Deletes what began before that, of these providers (None: of all), from this verification on.
+    /// Deletes, from this verification on, what began before a time, of these providers (None: of all).
     Purge { before: Timestamp, providers: Option<Vec<Identity>>, from: Uuid },
-    /// Removes what leads to a recipient, found by these keys, at a provider or route (under any of its numbers). What
-    /// counts at providers that are not `owned` (None: all are) goes on counting.
+    /// Removes what leads to a recipient, found by these keys, at a provider or route (under any of its identities).
+    /// What counts at providers that are not among `owned` (None: all are) goes on counting.
     Forget { provider: Vec<Identity>, owned: Option<Vec<Identity>>, recipient_keys: Vec<Vec<u8>> },
-    /// Opens a range of numbers again at a provider (under any of its numbers).
+    /// Opens a range of numbers again at a provider (under any of its identities).
     Release { providers: Vec<Identity>, range: NumberRange },
-    /// Seals under the first key what is sealed under another, from this verification on.
+    /// Seals under the first key what is sealed under another key, from this verification on.
     Reseal { from: Uuid },
-    /// Begins the numbers anew: all (None), or those of these providers.
+    /// Sets the statistics to zero: all (None), or those of these providers.
     ResetStatistics { providers: Option<Vec<Identity>> },
 }
 
-/// What came of a part.
+/// The result of a part.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Progress {
-    /// Verifications.
+    /// How many verifications were changed.
     pub count: u64,
-    /// None: it was the last.
+    /// Where the next part begins; None: this was the last part.
     pub next: Option<Uuid>,
 }
 
-/// From the worker.
+/// The worker's response.
 #[derive(Serialize, Deserialize)]
 pub enum Response {
     Row(Box<ResultRow>),
     Idle,
     Progress(Progress),
     Checked(ConnectionCheck),
-    /// None: not at all.
+    /// How long the limit refuses sends, in microseconds; None: it refuses none.
     Budget(Option<Micros>),
-    /// The record has changed since you read it, or the worker that you asked is no more: read and ask again.
+    /// The record has changed since the session read it, or another worker has taken over: the session reads and asks
+    /// again.
     Retry,
-    /// A worker had your call, and what became of it cannot be found out.
+    /// A worker had the call, and what became of it cannot be found out.
     Unknown,
     Error(Error),
 }
@@ -83,7 +84,7 @@ pub enum Response {
 #[derive(Clone, Serialize, Deserialize)]
 pub struct ResultRow {
     pub verification: Uuid,
-    /// None, as the outcome, while the send is queued.
+    /// None, like the outcome, while the send is queued.
     pub attempt: Option<Uuid>,
     pub status: Status,
     pub outcome: Option<Outcome>,
@@ -94,14 +95,14 @@ pub struct ResultRow {
     pub reference: Option<String>,
     pub vendor_code: Option<String>,
     pub vendor_message: Option<String>,
-    /// JSON text.
+    /// The vendor's answer, as JSON text.
     pub response: Option<String>,
-    /// Which rule refused, or would have.
+    /// The rule that refused, or would have.
     pub reason: Option<BlockReason>,
 }
 
 impl ResultRow {
-    /// A verification of which no attempt is to be told (yet).
+    /// Returns the row of a verification without an attempt to tell of (yet).
     pub fn without_attempt(verification: Uuid, state: &Verification) -> Self {
         Self {
             verification,
@@ -120,14 +121,14 @@ impl ResultRow {
         }
     }
 
-    /// A verification as it is on record while its send has no outcome.
+    /// Returns the row of a verification as it is on record while its send has no outcome.
     pub fn without_outcome(verification: Uuid, recorded: VerificationSnapshot) -> Self {
         let state = Verification::queued(recorded.max_checks);
         let state = Verification { status: recorded.status, reference: recorded.reference, ..state };
         Self::without_attempt(verification, &state)
     }
 
-    /// A call of which nobody can tell what became of it, not even from the record.
+    /// Returns the row of a call of which nobody can tell what became of it, not even from the record.
     pub fn unknown(verification: Uuid, attempt: Uuid) -> Self {
         Self {
             attempt: Some(attempt),

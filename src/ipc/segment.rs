@@ -1,5 +1,5 @@
-//! The piece of shared memory that sessions, workers and the launcher have in common: asked for when the postmaster
-//! loads the library, laid out once, and the same address in every process.
+//! The segment of shared memory that sessions, workers and the launcher have in common: asked for when the postmaster
+//! loads the library, laid out once, and at the same address in every process.
 
 use std::{
     ffi::CStr,
@@ -14,32 +14,33 @@ use pgrx::pg_sys;
 
 use crate::{error::Error, pg::settings};
 
-/// What one module has in the segment.
+/// One module's part of the segment.
 pub struct Part {
     size: fn() -> usize,
     base: AtomicPtr<u8>,
 }
 
 impl Part {
-    /// `size` is asked when the server starts, once the settings are known.
+    /// `size` is called when the server starts, once the settings are known.
     pub const fn new(size: fn() -> usize) -> Self {
         Self { size, base: AtomicPtr::new(ptr::null_mut()) }
     }
 
-    /// Where it begins: as long as it said, zeroed at first. Null: the library is not preloaded.
+    /// Returns where the part begins; it is as long as `size` said, and zeroed at first. Null if the library is not
+    /// preloaded.
     pub fn base(&self) -> *mut u8 {
         self.base.load(Ordering::Acquire)
     }
 }
 
-/// One after the other in the segment; set in the postmaster, and inherited by every process.
+/// The parts, one after the other in the segment; set in the postmaster, and inherited by every process.
 static PARTS: OnceLock<&'static [&'static Part]> = OnceLock::new();
 
 fn parts() -> &'static [&'static Part] {
     PARTS.get().copied().unwrap_or_default()
 }
 
-/// Rounds up so that what follows begins on a cache line.
+/// Rounds up so that the next part begins on a cache line.
 const fn aligned(size: usize) -> usize {
     size.next_multiple_of(128)
 }
@@ -48,17 +49,17 @@ fn size() -> usize {
     parts().iter().map(|part| aligned((part.size)())).sum()
 }
 
-/// How many slots shared memory has, settled when the memory is asked for; a fork has it from the postmaster.
+/// How many slots shared memory has. Settled when the memory is asked for; a forked process has it from the postmaster.
 static PROCESSES: AtomicUsize = AtomicUsize::new(0);
 
-/// The most processes that can have a place in allProcs and run SQL.
+/// Returns how many processes at most can have a place in allProcs and run SQL.
 pub fn max_processes() -> usize {
     PROCESSES.load(Ordering::Relaxed)
 }
 
 fn ask() {
     let setting = |name: &CStr| settings::value(name).and_then(|text| text.parse().ok()).unwrap_or(0);
-    // Before Postgres 15 MaxBackends is not yet known at this time; the sum is the one that Postgres makes itself, with
+    // Before Postgres 15 MaxBackends is not known yet at this time; the sum is the one that Postgres itself makes, with
     // room for what other versions add.
     let sum = setting(c"max_connections")
         + setting(c"autovacuum_max_workers")
@@ -75,7 +76,7 @@ fn ask() {
 #[cfg(feature = "pg14")]
 pub fn init(parts: &'static [&'static Part]) {
     PARTS.get_or_init(|| parts);
-    // SAFETY: in _PG_init of the postmaster, where these versions ask for shared memory.
+    // SAFETY: in _PG_init of the postmaster, where Postgres 14 asks for shared memory.
     unsafe {
         ask();
         PREVIOUS_STARTUP = pg_sys::shmem_startup_hook;
@@ -89,7 +90,7 @@ pub fn init(parts: &'static [&'static Part]) {
 
     #[pgrx::pg_guard]
     unsafe extern "C-unwind" fn request() {
-        // SAFETY: the hook runs in the postmaster, once, and calls on whoever was there before.
+        // SAFETY: the hook runs in the postmaster, once, and calls the hook that was there before.
         unsafe {
             if let Some(previous) = PREVIOUS_REQUEST {
                 previous();
@@ -131,7 +132,7 @@ unsafe extern "C-unwind" fn startup() {
     }
 }
 
-/// Whether the server preloaded the library; if not, the line to add.
+/// Fails if the server did not preload the library; the hint has the line to add.
 pub fn check() -> Result<(), Error> {
     if parts().iter().any(|part| part.base().is_null()) || parts().is_empty() {
         return Err(Error::not_in_prerequisite_state(

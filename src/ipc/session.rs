@@ -1,4 +1,4 @@
-//! The session's side: put a request down, sleep on the latch, take the response.
+//! The session's end of the slots: it puts a request down, sleeps on its latch, and takes the response.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -21,10 +21,11 @@ use crate::{
     },
 };
 
-/// How often a waiting session looks whether its worker is there at all, in milliseconds; and while it is not.
+/// How often a waiting session looks whether its worker is still there, in milliseconds; below, how often while it is
+/// not.
 const LOOK_AFTER_WORKER: i64 = 1000;
 const LOOK_FOR_WORKER: i64 = 100;
-/// How long it waits for one that is not there, and for one that is starting.
+/// How long a session waits for a worker that is not there, in microseconds; below, for one that is starting.
 const PATIENCE: Micros = 5_000_000;
 const PATIENCE_WITH_START: Micros = 10_000_000;
 
@@ -37,7 +38,7 @@ pub enum Unanswered {
 }
 
 impl Unanswered {
-    /// Where there is nothing to say of the request.
+    /// Returns the error, for a request of which there is nothing more to say.
     pub fn error(self) -> Error {
         match self {
             Self::Nobody { error, .. } => error,
@@ -47,8 +48,8 @@ impl Unanswered {
 }
 
 /// Hands the request to this database's worker and waits for the response. Interrupts end the wait at once: the worker
-/// goes on with what it has taken. None: `until` (by `since_boot`) came first. One that is there is waited for however
-/// long it takes, but not one that cannot come.
+/// goes on with what it has taken. Returns None if `until` (by `since_boot`) came first. A worker that is there is
+/// waited for however long it takes; one that cannot come is not.
 pub fn send(
     request: &[u8],
     attempt: [u8; 16],
@@ -102,8 +103,8 @@ pub fn send(
     }
 }
 
-/// Gives the worker the part of the request that it waits for, or takes the part of the response that is there. True:
-/// the response is whole.
+/// Gives the worker the part of the request that it waits for, or takes the part of the response that is there. Returns
+/// true if the response is whole.
 fn exchange_parts(slot: &Slot, request: &[u8], sent: &mut usize, response: &mut Vec<u8>) -> bool {
     let locked = slot.lock();
     match locked.state() {
@@ -119,7 +120,7 @@ fn exchange_parts(slot: &Slot, request: &[u8], sent: &mut usize, response: &mut 
     false
 }
 
-/// Whether a worker has the whole request of a slot in this state.
+/// Returns whether a worker has the whole request of a slot in this state.
 fn is_taken(state: SlotState) -> bool {
     matches!(state, SlotState::Accepted | SlotState::Response | SlotState::ResponseMore)
 }
@@ -127,9 +128,9 @@ fn is_taken(state: SlotState) -> bool {
 /// The time during which a session waits for a worker that is not there.
 struct Absence {
     since: SinceBoot,
-    /// When it asked for one last.
+    /// When the session last asked for a worker.
     asked_at: Option<SinceBoot>,
-    /// How often it has died in a row, and how often of these while we waited.
+    /// How many times in a row the worker has died; below, how many of these times this session has waited.
     crashes: u32,
     seen: u32,
     starting_since: Option<SinceBoot>,
@@ -141,10 +142,10 @@ impl Absence {
         Self { since: since_boot(), asked_at: None, crashes, seen: 0, starting_since: None }
     }
 
-    /// Asks for a worker; Some: none comes, and why.
+    /// Asks for a worker. Returns the error that says why none comes, if none does.
     fn look(&mut self, database: pg_sys::Oid) -> Option<Error> {
         let now = since_boot();
-        // Hundreds may wait: not at each look.
+        // Not at each look: hundreds of sessions may wait.
         if self.asked_at.is_none_or(|at| now.since(at) >= LOOK_AFTER_WORKER * 1000) {
             self.asked_at = Some(now);
             if !worker_registry::request_worker(database) {
@@ -159,7 +160,7 @@ impl Absence {
             self.crashes = status.crashes;
             self.seen += 1;
         }
-        // One death may be an accident, which the next start mends.
+        // A single death may be an accident, which the next start mends.
         if status.state == WorkerState::Crashed && self.seen > 0 && status.crashes > 1 {
             return Some(dies(&status));
         }
@@ -194,7 +195,8 @@ impl Absence {
     }
 }
 
-/// Whether there can be workers at all in this server: the launcher comes a moment after the first session.
+/// Fails if this server can have no workers at all. Waits for the launcher, which comes a moment after the first
+/// session.
 pub fn await_launcher() -> Result<(), Error> {
     if !session::is_of_a_server() {
         return Err(Error::not_in_prerequisite_state(
@@ -227,7 +229,7 @@ fn my_slot() -> &'static Slot {
     &slots()[ProcessNumber::mine().0 as usize]
 }
 
-/// A call under way; dropped, by return or by error, it takes the slot back.
+/// A call under way; when this is dropped, by return or by error, the slot is taken back.
 struct Open {
     slot: &'static Slot,
 }
@@ -238,7 +240,7 @@ impl Drop for Open {
     }
 }
 
-/// Returns the state that the slot was in.
+/// Takes the slot back, and returns the state that it was in.
 fn take_back(slot: &Slot) -> SlotState {
     let locked = slot.lock();
     let state = locked.state();
@@ -247,7 +249,8 @@ fn take_back(slot: &Slot) -> SlotState {
     state
 }
 
-/// A FATAL error (terminate, shutdown) leaves by proc_exit without unwinding: the slot is taken back there.
+/// Takes the slot back when the process exits: a FATAL error (terminate, shutdown) leaves by proc_exit, without
+/// unwinding.
 fn give_up_at_exit() {
     static REGISTERED: AtomicBool = AtomicBool::new(false);
 

@@ -1,4 +1,4 @@
-//! One slot, and the states that session and worker move it through (ARCHITECTURE.md, 7).
+//! A slot, and the states through which session and worker move it (ARCHITECTURE.md, 7).
 
 use std::{
     cell::UnsafeCell,
@@ -18,26 +18,26 @@ use crate::{
     },
 };
 
-/// The bytes of a request that a slot holds at once: most requests fit.
+/// How many bytes of a request a slot holds at once: most requests fit.
 pub const CHUNK: usize = 8192 - 64;
 
-/// Who is to act on a slot, and how.
+/// Who has to act on a slot, and how.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum SlotState {
-    /// Nobody waits here.
+    /// Nobody waits at this slot.
     Idle = 0,
-    /// Worker: take this part of a request.
+    /// The worker has to take this part of a request.
     Request = 1,
-    /// Session: write the next part.
+    /// The session has to write the next part of its request.
     RequestMore = 2,
-    /// Session: a new worker has nothing of your request, write it from the start.
+    /// The session has to write its request from the start: a new worker has nothing of it.
     Restart = 3,
     /// The worker has the whole request.
     Accepted = 4,
-    /// Session: take this part of the response.
+    /// The session has to take this part of the response.
     Response = 5,
-    /// Worker: write the next part.
+    /// The worker has to write the next part of the response.
     ResponseMore = 6,
 }
 
@@ -49,10 +49,10 @@ pub struct Slot {
     database: AtomicU32,
     /// When the call began.
     began: AtomicI64,
-    /// The pid of the process whose transaction has called us, else 0: for the server's log, in which others say what
-    /// it was running.
+    /// The pid of the process whose transaction has called us, else 0. It serves the server's log, in which other
+    /// processes quote what this process was running.
     caller: AtomicU32,
-    /// How many bytes of `data` hold a part, and whether it is the first and the last.
+    /// How many bytes of `data` hold a part; below, whether the part is the first and the last.
     length: AtomicU32,
     first: AtomicU32,
     last: AtomicU32,
@@ -72,7 +72,7 @@ pub struct Locked<'a> {
 /// Where the slots are in shared memory.
 pub static SLOTS: Part = Part::new(|| segment::max_processes() * size_of::<Slot>());
 
-/// All slots, by process number.
+/// Returns all slots, by process number.
 pub fn slots() -> &'static [Slot] {
     // SAFETY: the memory is ours for the life of the server, as long as SLOTS asked for, and zeroed at first.
     unsafe { std::slice::from_raw_parts(SLOTS.base().cast::<Slot>(), segment::max_processes()) }
@@ -103,7 +103,7 @@ pub fn mark_caller(calls: bool) {
     }
 }
 
-/// The pids of the processes whose transaction has called us.
+/// Returns the pids of the processes whose transaction has called us.
 pub fn caller_pids() -> impl Iterator<Item = u32> {
     slots().iter().map(|slot| slot.caller.load(SeqCst)).filter(|pid| *pid != 0)
 }
@@ -117,7 +117,7 @@ pub fn wake_waiting(database: u32) {
     }
 }
 
-/// How many calls the worker of a database has not taken up yet, and when the first of them began.
+/// Returns how many calls the worker of a database has not taken up yet, and when the first of them began.
 pub fn untaken(database: u32) -> (usize, Option<SinceBoot>) {
     let is_untaken = |slot: &&Slot| slot.state() == SlotState::Request && slot.database() == database;
     let began = slots().iter().filter(is_untaken).map(|slot| SinceBoot(slot.began.load(SeqCst)));
@@ -141,7 +141,7 @@ impl SlotState {
 }
 
 impl Slot {
-    /// A look without the lock: to be confirmed under it.
+    /// Returns the state without taking the lock: it has to be confirmed under the lock.
     pub fn state(&self) -> SlotState {
         SlotState::of(self.state_word().load(SeqCst))
     }
@@ -179,7 +179,7 @@ impl Locked<'_> {
         self.slot.state_word().store(state as u32, SeqCst);
     }
 
-    /// Begins a new call, whatever the slot was at.
+    /// Begins a new call, whatever the state of the slot, and returns its number.
     pub fn reset(&self, database: u32, attempt: [u8; 16]) -> u64 {
         self.wipe();
         self.slot.database.store(database, SeqCst);
@@ -189,7 +189,7 @@ impl Locked<'_> {
         self.slot.call.fetch_add(1, SeqCst) + 1
     }
 
-    /// Puts down the part of `whole` that begins at `from`, and returns where the next one begins.
+    /// Writes the part of `whole` that begins at `from` into the slot, and returns where the next part begins.
     pub fn write_chunk(&self, whole: &[u8], from: usize) -> usize {
         let part = &whole[from..whole.len().min(from + CHUNK)];
         // SAFETY: under the lock.
@@ -200,12 +200,13 @@ impl Locked<'_> {
         from + part.len()
     }
 
-    /// Whether the part is the first of its request or response.
+    /// Returns whether the part is the first of its request or response.
     pub fn is_first(&self) -> bool {
         self.slot.first.load(SeqCst) == 1
     }
 
-    /// Appends the part to `whole` (or begins it anew), wipes it, and says whether it was the last.
+    /// Appends the part to `whole`, or begins `whole` anew with a first part; wipes the slot. Returns whether it was
+    /// the last part.
     pub fn read_chunk(&self, whole: &mut Vec<u8>) -> bool {
         if self.is_first() {
             whole.zeroize();
@@ -217,10 +218,10 @@ impl Locked<'_> {
         self.slot.last.load(SeqCst) == 1
     }
 
-    /// Overwrites the part that lies here.
+    /// Overwrites the part in the slot.
     pub fn wipe(&self) {
         let length = (self.slot.length.swap(0, SeqCst) as usize).min(CHUNK);
-        // SAFETY: under the lock. Shared memory: nobody can leave these writes out.
+        // SAFETY: under the lock. In shared memory no compiler can leave these writes out.
         unsafe { (&mut *self.slot.data.get())[..length].fill(0) };
     }
 }

@@ -14,7 +14,7 @@ impl SpinLock {
         let mut spins = 0u32;
         while self.0.swap(1, Ordering::Acquire) != 0 {
             spins += 1;
-            // Two cores: the holder may need ours to get on.
+            // With two cores the holder may need this process' core to get on.
             if spins.is_multiple_of(64) { std::thread::yield_now() } else { std::hint::spin_loop() }
         }
         Held(self)

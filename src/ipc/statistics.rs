@@ -1,6 +1,6 @@
-//! What has been counted since the server started, for the views `otp_gateway.stat_attempt` and its like: for each
-//! provider of each database. The worker of a database alone writes what is the database's; whoever reads waits for
-//! nobody, and sees a provider's numbers as they were at one moment.
+//! The numbers counted since the server started, for the views `otp_gateway.stat_attempt` and its like, for each
+//! provider of each database. Only the worker of a database writes its numbers; a reader waits for nobody, and sees a
+//! provider's numbers as they were at one moment.
 
 pub mod count;
 
@@ -18,22 +18,23 @@ use crate::{
     store::counted::BOUNDS,
 };
 
-/// So many databases, and so many providers in all of them, have a place: the others' attempts are counted together.
+/// How many databases, and how many providers in all of them, have a place; attempts without a place are counted
+/// together.
 pub const DATABASES: usize = 256;
 pub const PROVIDERS: usize = 256;
-/// So many kinds of attempts are told apart at one provider: operation, outcome and reason.
+/// How many kinds of attempts are told apart at one provider; kinds differ in operation, outcome or reason.
 const KINDS: usize = 104;
 pub const BUCKETS: usize = BOUNDS.len() + 1;
 const OPERATIONS: usize = Operation::ALL.len();
-/// How often somebody who reads begins anew, if the worker writes meanwhile.
+/// How many times a reader begins anew, if the worker writes meanwhile.
 const PATIENCE: usize = 1000;
-/// In the place of a database: somebody is making the slot his, and nobody reads it.
+/// In place of a database's OID: a worker is taking or freeing the slot, and nobody reads it.
 const TAKEN: u32 = u32::MAX;
-/// How many bytes of a vendor's code and words are kept.
+/// How much of a vendor's code and of its words is kept, in units of eight bytes.
 const CODE: usize = 8;
 const WORDS: usize = 24;
 
-/// Where it is in shared memory.
+/// The statistics' part of shared memory.
 pub static STATISTICS: Part = Part::new(size_of::<Statistics>);
 
 #[repr(C)]
@@ -42,7 +43,7 @@ pub struct Statistics {
     providers: [ProviderSlot; PROVIDERS],
 }
 
-/// None: the library is not preloaded.
+/// Returns the statistics; None if the library is not preloaded.
 fn statistics() -> Option<&'static Statistics> {
     // SAFETY: null, or the memory is ours for the life of the server, zeroed at first, which is the empty state of all
     // of it; everything in it is atomic.
@@ -62,7 +63,8 @@ impl Version {
         self.0.store(before.wrapping_add(2), Release);
     }
 
-    /// Waits for nobody: what a writer never ends is taken as it is.
+    /// Reads numbers of one moment. Waits for nobody: if a writer does not come to its end, the numbers are taken as
+    /// they are.
     fn read<R>(&self, look: impl Fn() -> R) -> R {
         for _ in 0..PATIENCE {
             let before = self.0.load(Acquire);
@@ -83,26 +85,26 @@ fn add(to: &AtomicU64, count: u64) {
 
 #[repr(C)]
 struct DatabaseSlot {
-    /// 0: it is free.
+    /// The database's OID; 0: the slot is free.
     database: AtomicU32,
     version: Version,
     reset_at: AtomicI64,
-    /// Of attempts that have no place below.
+    /// Attempts that have no place in a provider's slot.
     other_attempts: AtomicU64,
     other_time: AtomicU64,
-    /// How often a worker has begun.
+    /// How many times a worker has begun.
     starts: AtomicU64,
-    /// How many attempts became `unknown` since a worker before had left them in flight.
+    /// How many attempts became `unknown` because an earlier worker had left them in flight.
     recovered: AtomicU64,
 }
 
 #[repr(C)]
 struct ProviderSlot {
-    /// 0: it is free.
+    /// The database's OID; 0: the slot is free.
     database: AtomicU32,
     version: Version,
     provider: AtomicI64,
-    /// The OID of the foreign server; 0: the worker has still to say.
+    /// The OID of the foreign server; 0: the worker does not know it yet.
     server: AtomicU32,
     reset_at: AtomicI64,
     latency: [[AtomicU64; BUCKETS]; OPERATIONS],
@@ -111,17 +113,17 @@ struct ProviderSlot {
     last_failure_at: AtomicI64,
     failing_since: AtomicI64,
     consecutive_failures: AtomicU64,
-    /// 1 + its place in `Outcome::ALL`; 0: none.
+    /// The place of the last failure's outcome in `Outcome::ALL` plus 1; 0: there was no failure.
     last_failure: AtomicU32,
     code: Text<CODE>,
     words: Text<WORDS>,
-    /// Until when the certificate of the host is valid that answered last; 0: none was seen.
+    /// Until when the certificate of the host that answered last is valid; 0: none was seen.
     certificate_ends_at: AtomicI64,
     in_flight: AtomicU64,
     ready: AtomicU64,
     parked: AtomicU64,
     oldest_ready_at: AtomicI64,
-    /// 1 + the millionths of provider_limit that are used; 0: nobody has counted.
+    /// The part of provider_limit that is used, in millionths, plus 1; 0: nobody has counted.
     limit_used: AtomicU64,
     kinds: [Kind; KINDS],
 }
@@ -129,7 +131,7 @@ struct ProviderSlot {
 /// Attempts of one operation, outcome and reason.
 #[repr(C)]
 struct Kind {
-    /// 0: none yet.
+    /// Operation, outcome and reason as one number; 0: the place is free.
     key: AtomicU32,
     count: AtomicU64,
     time: AtomicU64,
@@ -181,7 +183,7 @@ pub struct KindOfAttempts {
 pub struct Latency {
     pub operation: Operation,
     pub time: Micros,
-    /// Each alone, not added up.
+    /// How many calls each bucket holds by itself, not added up.
     pub buckets: [u64; BUCKETS],
 }
 
@@ -204,16 +206,16 @@ pub struct ProviderNumbers {
     pub state: ProviderState,
 }
 
-/// How it is with a provider or route now, as its worker says.
+/// The present state of a provider or route, as its worker reports it.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ProviderState {
     pub in_flight: usize,
     pub queue: QueueReport,
-    /// Of provider_limit, the tightest of its windows. None: nobody has counted.
+    /// The part of provider_limit that is used, in the tightest of its windows; None: nobody has counted.
     pub limit_used: Option<f64>,
 }
 
-/// A database's own.
+/// The numbers of a database as a whole.
 #[derive(Clone, Debug)]
 pub struct DatabaseNumbers {
     pub reset_at: Timestamp,
@@ -268,7 +270,7 @@ impl ProviderSlot {
         }
     }
 
-    /// Of this database; None: it is another's, or nobody's.
+    /// Returns the numbers in the slot; None if it is not this database's.
     fn read(&self, database: u32) -> Option<ProviderNumbers> {
         let look = || {
             if self.database.load(Relaxed) != database {
@@ -299,19 +301,19 @@ impl ProviderSlot {
     }
 }
 
-/// The numbers of every provider of a database.
+/// Returns the numbers of every provider of a database.
 pub fn providers(database: u32) -> Vec<ProviderNumbers> {
     let slots = statistics().map_or(&[][..], |statistics| &statistics.providers);
     slots.iter().filter_map(|slot| slot.read(database)).collect()
 }
 
-/// The databases that have had a worker since the server started.
+/// Returns the databases that have had a worker since the server started.
 pub fn databases() -> Vec<u32> {
     let slots = statistics().map_or(&[][..], |statistics| &statistics.databases);
     slots.iter().map(|slot| slot.database.load(Relaxed)).filter(|oid| *oid != 0 && *oid != TAKEN).collect()
 }
 
-/// None: it has had no worker since the server started.
+/// Returns the numbers of a database as a whole; None if it has had no worker since the server started.
 pub fn database(database: u32) -> Option<DatabaseNumbers> {
     let slot = statistics()?.databases.iter().find(|slot| slot.database.load(Relaxed) == database)?;
     Some(slot.version.read(|| DatabaseNumbers {

@@ -1,4 +1,4 @@
-//! The worker's side: collect requests, give responses.
+//! The worker's end of the slots: it collects requests and gives responses.
 
 use std::collections::HashMap;
 
@@ -17,7 +17,7 @@ pub struct CallId {
 }
 
 impl CallId {
-    /// Of a call that no session waits for: a response to it goes nowhere.
+    /// A call that no session waits for: a response to it goes nowhere.
     pub const NONE: Self = Self { slot: u32::MAX, call: 0 };
 }
 
@@ -26,7 +26,7 @@ pub struct Received {
     pub request: Zeroizing<Vec<u8>>,
 }
 
-/// A call whose request a worker took that is no more.
+/// A call whose request was taken by a worker that is gone.
 #[derive(Clone, Copy)]
 pub struct Orphaned {
     pub call_id: CallId,
@@ -49,7 +49,8 @@ impl WorkerEnd {
         Self { database, requests: HashMap::new(), responses: HashMap::new(), orphaned: Vec::new(), to_wake: None }
     }
 
-    /// What a worker before this one took and never answered; requests that it had in part are asked for again.
+    /// Finds the calls that a worker before this one took and never answered; requests that it had in part are asked
+    /// for again.
     pub fn adopt_orphans(&mut self) {
         for (number, slot) in slots().iter().enumerate().filter(|(_, slot)| slot.database() == self.database) {
             let locked = slot.lock();
@@ -70,8 +71,8 @@ impl WorkerEnd {
         }
     }
 
-    /// Who waits for the answer to a request that a worker took which is no more: those that were found, and those that
-    /// ask for the rest of their response. Until each is answered or gone.
+    /// Returns the calls whose worker is gone and whose sessions still wait: those that were found at the start, and
+    /// those that ask for the rest of their response. Each stays until it is answered or its session has gone.
     pub fn orphaned(&mut self) -> Vec<Orphaned> {
         self.orphaned.retain(|orphan| {
             slots().get(orphan.call_id.slot as usize).is_some_and(|slot| {
@@ -83,7 +84,7 @@ impl WorkerEnd {
         self.orphaned.clone()
     }
 
-    /// Answers everybody who waits in this database, wherever their request is.
+    /// Answers every session that waits in this database, wherever its request is.
     pub fn answer_all(&self, response: &[u8]) {
         for (number, slot) in slots().iter().enumerate().filter(|(_, slot)| slot.database() == self.database) {
             let locked = slot.lock();
@@ -96,7 +97,7 @@ impl WorkerEnd {
         }
     }
 
-    /// Every request that has come whole since the last time.
+    /// Returns every request that has come whole since the last time.
     pub fn collect(&mut self) -> Vec<Received> {
         let mut received = Vec::new();
         let database = self.database;
@@ -115,13 +116,13 @@ impl WorkerEnd {
         received
     }
 
-    /// Takes the part of a request that is in the slot; the request, if that was the last one.
+    /// Takes the part of a request that is in the slot. Returns the request if that was its last part.
     fn receive(&mut self, locked: Locked, number: u32) -> Option<Received> {
         let call = locked.call();
         let (of, request) = self.requests.entry(number).or_default();
         if *of != call {
             (*of, *request) = (call, Zeroizing::default());
-            // The worker before this one had the parts before this.
+            // The parts before this one went to the worker before this one.
             if !locked.is_first() {
                 locked.wipe();
                 locked.set_state(SlotState::Restart);
@@ -143,7 +144,7 @@ impl WorkerEnd {
     fn send_more(&mut self, locked: Locked, number: u32) {
         let call = locked.call();
         let Some((_, response, from)) = self.responses.get_mut(&number).filter(|(of, ..)| *of == call) else {
-            // Until it is answered the slot stays in this state.
+            // The slot stays in this state until the call is answered.
             let call_id = CallId { slot: number, call };
             if !self.orphaned.iter().any(|orphan| orphan.call_id == call_id) {
                 self.orphaned.push(Orphaned { call_id, attempt: locked.attempt() });
@@ -158,7 +159,7 @@ impl WorkerEnd {
         wake(locked, number);
     }
 
-    /// Whether the session of a call that was taken still waits for its end.
+    /// Returns whether the session of a call that was taken still waits for its end.
     pub fn waits(&self, call_id: CallId) -> bool {
         slots().get(call_id.slot as usize).is_some_and(|slot| {
             let locked = slot.lock();
@@ -166,7 +167,7 @@ impl WorkerEnd {
         })
     }
 
-    /// Puts the response down, or drops it if the session has gone.
+    /// Puts the response into the slot, or drops it if the session has gone.
     pub fn respond(&mut self, call_id: CallId, response: Zeroizing<Vec<u8>>) {
         let Some(slot) = slots().get(call_id.slot as usize) else { return };
         let locked = slot.lock();
@@ -199,7 +200,8 @@ impl WorkerEnd {
     }
 }
 
-/// Lets go of the slot first: who wakes is likely to run at once, in the place of us who hold its lock.
+/// Wakes a session. The slot is unlocked first: a process that wakes is likely to run at once, in place of this
+/// process, which would still hold the lock.
 fn wake(locked: Locked, number: u32) {
     drop(locked);
     ProcessNumber(number).wake();

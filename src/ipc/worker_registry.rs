@@ -1,5 +1,6 @@
-//! Which databases have a worker, or want one. A session that finds none asks the launcher for one; a worker that
-//! leaves says when it is next needed, and one that dies says why, so that whoever waits for it hears of that.
+//! The registry: which databases have a worker, or want one. A session that finds no worker asks the launcher for one;
+//! a worker that leaves says when it is needed next, and a worker that dies says why, so that whoever waits for it
+//! hears of that.
 
 use std::{
     cell::UnsafeCell,
@@ -18,27 +19,27 @@ use crate::{
     },
 };
 
-/// Where a database's entry stands.
+/// The state of a database's entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum WorkerState {
-    /// No worker, and none asked for.
+    /// There is no worker, and none was asked for.
     Free = 0,
     /// A session, or a commit, asks the launcher for a worker.
     Wanted = 1,
-    /// The launcher has registered one.
+    /// The launcher has registered a worker.
     Starting = 2,
-    /// It is connected to its database.
+    /// The worker is connected to its database.
     Running = 3,
-    /// Wanted, and there is no place for one: the launcher tries again.
+    /// A worker is wanted, and there is no place for it: the launcher tries again.
     NoPlace = 4,
     /// The worker ended by an error; the launcher starts another after a pause.
     Crashed = 5,
-    /// The worker left for want of work; the launcher takes note of when there will be some.
+    /// The worker left for want of work; the launcher notes when there will be work again.
     Left = 6,
 }
 
-/// Why a worker is to go.
+/// Why a worker has to leave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum ExitReason {
@@ -46,11 +47,11 @@ pub enum ExitReason {
     Database = 1,
     /// The database or the extension is dropped, and the record with it: nothing is worth waiting for.
     Dropped = 2,
-    /// If it is idle: another database needs its place.
+    /// Another database needs the worker's place; the worker leaves only if it is idle.
     Idle = 3,
 }
 
-/// A short text on why there is no worker.
+/// The longest text, in bytes, that says why there is no worker.
 pub const REASON: usize = 240;
 
 #[repr(C)]
@@ -58,44 +59,44 @@ pub struct Entry {
     database: AtomicU32,
     state: AtomicU32,
     process: AtomicU32,
-    /// Tells one start from the next: a worker that comes up late finds that it is not the one that is meant.
+    /// Tells one start from the next: a worker that comes up late finds out that another one is meant.
     start: AtomicU32,
-    /// Why the worker is to let go of the database; 0: it is not.
+    /// Why the worker has to let go of the database; 0: it need not.
     leave: AtomicU32,
-    /// A transaction that enqueued has committed since the worker looked last.
+    /// Whether a transaction that enqueued has committed since the worker looked last.
     queued: AtomicU32,
-    /// Since when (by [`since_boot`]) the first of these waits to be looked at; 0: none does.
+    /// Since when, by [`since_boot`], the first of these transactions waits for the worker to look; 0: none does.
     queued_since: AtomicI64,
-    /// A key was added since the worker looked last.
+    /// Whether a key was added since the worker looked last.
     new_key: AtomicU32,
-    /// A server or role was renamed or dropped since the worker looked last.
+    /// Whether a server or role was renamed or dropped since the worker looked last.
     identities: AtomicU32,
-    /// How often in a row the worker has died.
+    /// How many times in a row the worker has died.
     crashes: AtomicU32,
-    /// Somebody has asked since the launcher last tried.
+    /// Whether somebody has asked for a worker since the launcher last started one.
     asked: AtomicU32,
     reason_length: AtomicU32,
-    /// Since when (by [`since_boot`]) the worker has had nothing to do; 0: it has.
+    /// Since when, by [`since_boot`], the worker has had nothing to do; 0: it has something.
     idle_since: AtomicI64,
-    /// When (by Postgres' clock) the worker that left has something to do again; 0: never.
+    /// When, by Postgres' clock, the worker that left has something to do again; 0: never.
     due: AtomicI64,
     reason: UnsafeCell<[u8; REASON]>,
-    /// What the worker says of itself.
+    /// The worker's report on itself.
     report: Report,
 }
 
 #[repr(C)]
 pub struct Registry {
     lock: SpinLock,
-    /// 1 + the launcher's process number; 0: there is none.
+    /// The launcher's process number plus 1; 0: there is no launcher.
     launcher: AtomicU32,
-    /// How often in a row a launcher has begun soon after the one before.
+    /// How many times in a row a launcher has begun soon after the one before.
     launches: AtomicU32,
-    /// Every database is to be visited once.
+    /// Whether every database is to be visited once.
     visit: AtomicU32,
-    /// A database waits for a place.
+    /// Whether a database waits for a place.
     awaited: AtomicU32,
-    /// When (by [`since_boot`]) the launcher began; 0: none ever did.
+    /// When, by [`since_boot`], the latest launcher began; 0: none ever did.
     launched_at: AtomicI64,
     entries: [Entry; ENTRIES],
 }
@@ -103,7 +104,7 @@ pub struct Registry {
 // SAFETY: the cells are read and written under the registry's lock alone, the rest is atomic.
 unsafe impl Sync for Registry {}
 
-/// More databases with a worker at once than this make no sense with any sensible max_worker_processes.
+/// The most databases that can have a worker at once: more make no sense with any sensible max_worker_processes.
 pub const ENTRIES: usize = 256;
 
 /// Where the registry is in shared memory.
@@ -135,7 +136,7 @@ impl Entry {
         pg_sys::Oid::from(self.database.load(SeqCst))
     }
 
-    /// Under the registry's lock.
+    /// Sets the text that says why there is no worker. Under the registry's lock.
     fn set_reason(&self, reason: &str) {
         let mut end = reason.len().min(REASON);
         while !reason.is_char_boundary(end) {
@@ -151,7 +152,8 @@ pub fn find(database: pg_sys::Oid) -> Option<&'static Entry> {
     registry().entries.iter().find(|entry| entry.state() != WorkerState::Free && entry.oid() == database)
 }
 
-/// The entry of a database, a new one if it has none. None: the registry is full. Under the registry's lock.
+/// Returns the entry of a database, a new one if it has none. Returns None if the registry is full. Under the
+/// registry's lock.
 pub fn entry(database: pg_sys::Oid) -> Option<&'static Entry> {
     if let Some(found) = find(database) {
         return Some(found);
@@ -167,23 +169,23 @@ pub fn entry(database: pg_sys::Oid) -> Option<&'static Entry> {
     Some(new)
 }
 
-/// The stage of a database's worker.
+/// Returns the state of a database's worker.
 pub fn state_of(database: pg_sys::Oid) -> WorkerState {
     find(database).map_or(WorkerState::Free, Entry::state)
 }
 
-/// Whether a worker is connected to the database, or may be about to be.
+/// Returns whether a worker is connected to the database, or may be about to be.
 pub fn is_there(database: pg_sys::Oid) -> bool {
     matches!(state_of(database), WorkerState::Starting | WorkerState::Running)
 }
 
-/// What the worker of a database says of itself; while there is none, what the one before said last. None: it has no
-/// entry.
+/// Returns the report of a database's worker; while there is none, the last report of the worker before. Returns None
+/// if the database has no entry.
 pub fn report_of(database: pg_sys::Oid) -> Option<&'static Report> {
     find(database).map(|entry| &entry.report)
 }
 
-/// Puts a database into a state, in a new entry if it has none. False: the registry is full.
+/// Puts a database into a state, in a new entry if it has none. Returns false if the registry is full.
 pub fn set(database: pg_sys::Oid, state: WorkerState) -> bool {
     let _held = registry().lock.hold();
     let Some(entry) = entry(database) else { return false };
@@ -192,22 +194,22 @@ pub fn set(database: pg_sys::Oid, state: WorkerState) -> bool {
     true
 }
 
-/// Every database that has a worker, or wants one.
+/// Returns every database that has a worker, or wants one.
 pub fn known() -> Vec<pg_sys::Oid> {
     registry().entries.iter().filter(|entry| entry.state() != WorkerState::Free).map(Entry::oid).collect()
 }
 
-/// Every database at that stage.
+/// Returns every database in that state.
 pub fn at(state: WorkerState) -> Vec<pg_sys::Oid> {
     registry().entries.iter().filter(|entry| entry.state() == state).map(Entry::oid).collect()
 }
 
-/// How a database stands that has no worker.
+/// The status of a database that has no worker.
 pub struct WorkerStatus {
     pub state: WorkerState,
-    /// How often in a row its worker has died.
+    /// How many times in a row its worker has died.
     pub crashes: u32,
-    /// Why there is none, as far as somebody said so.
+    /// Why there is no worker, as far as somebody said so.
     pub reason: String,
 }
 
@@ -226,9 +228,10 @@ pub fn status_of(database: pg_sys::Oid) -> WorkerStatus {
     }
 }
 
-// The launcher's part.
+// Called by the launcher.
 
-/// The launcher has registered a worker: what it is to be told, to know that it is meant. None: the registry is full.
+/// Notes that the launcher registers a worker, and returns the number by which the worker will know that it is meant.
+/// Returns None if the registry is full.
 pub fn starting(database: pg_sys::Oid) -> Option<u32> {
     let _held = registry().lock.hold();
     let entry = entry(database)?;
@@ -239,7 +242,7 @@ pub fn starting(database: pg_sys::Oid) -> Option<u32> {
     Some(entry.start.fetch_add(1, SeqCst).wrapping_add(1))
 }
 
-/// There is no place for a worker now.
+/// Notes that there is no place for a worker now.
 pub fn no_place(database: pg_sys::Oid, reason: &str) {
     let _held = registry().lock.hold();
     if let Some(entry) = entry(database) {
@@ -248,12 +251,13 @@ pub fn no_place(database: pg_sys::Oid, reason: &str) {
     }
 }
 
-/// How often in a row the worker of a database has died, and whether somebody has asked for it since the last start.
+/// Returns how many times in a row the worker of a database has died, and whether somebody has asked for one since the
+/// last start.
 pub fn crashes(database: pg_sys::Oid) -> (u32, bool) {
     find(database).map_or((0, false), |entry| (entry.crashes.load(SeqCst), entry.asked.load(SeqCst) != 0))
 }
 
-/// The databases whose worker has left, and when each is due; their entries are free afterwards.
+/// Returns the databases whose worker has left, and when each is due; their entries are free afterwards.
 pub fn take_left() -> Vec<(pg_sys::Oid, Option<Timestamp>)> {
     let _held = registry().lock.hold();
     let left = registry().entries.iter().filter(|entry| entry.state() == WorkerState::Left);
@@ -265,8 +269,8 @@ pub fn take_left() -> Vec<(pg_sys::Oid, Option<Timestamp>)> {
     .collect()
 }
 
-/// Asks the workers that have been idle for longest to leave, so many of them, less those that have been asked already.
-/// How many leave.
+/// Asks the workers that have been idle for longest to leave: `most` of them, less those that have been asked already.
+/// Returns how many leave.
 pub fn request_idle_exit(most: usize) -> usize {
     let running = || registry().entries.iter().filter(|entry| entry.state() == WorkerState::Running);
     let leaving = running().filter(|entry| entry.leave.load(SeqCst) != 0).count();
@@ -278,24 +282,24 @@ pub fn request_idle_exit(most: usize) -> usize {
     idle.sort_by_key(|(since, _)| *since);
     idle.truncate(most.saturating_sub(leaving));
     for (_, entry) in &idle {
-        // Not over the word of somebody who needs the database.
+        // The request of somebody who needs the database is not overwritten.
         let _ = entry.leave.compare_exchange(0, ExitReason::Idle as u32, SeqCst, SeqCst);
         wake(entry.oid());
     }
     leaving + idle.len()
 }
 
-/// Whether a database waits for a place, which one that becomes idle could give.
+/// Notes whether a database waits for a place, which a worker that becomes idle could give up.
 pub fn await_place(awaited: bool) {
     registry().awaited.store(u32::from(awaited), SeqCst);
 }
 
-/// Whether every database is to be visited; asked once.
+/// Returns whether every database is to be visited, and resets that.
 pub fn take_visit_notice() -> bool {
     registry().visit.swap(0, SeqCst) != 0
 }
 
-/// This process is the launcher. How many before it, in a row, lived no longer than `soon`.
+/// Registers this process as the launcher. Returns how many launchers before it, in a row, lived for less than `soon`.
 pub fn launcher_starts(soon: Micros) -> u32 {
     let now = since_boot();
     let before = registry().launched_at.swap(now.0, SeqCst);
@@ -306,24 +310,25 @@ pub fn launcher_starts(soon: Micros) -> u32 {
     launches
 }
 
-/// At its end.
+/// Notes that the launcher ends.
 pub fn launcher_leaves() {
     registry().launcher.store(0, SeqCst);
 }
 
-/// Whether the launcher is there.
+/// Returns whether the launcher is there.
 pub fn has_launcher() -> bool {
     registry().launcher.load(SeqCst) != 0
 }
 
-/// Whether one ever was, since the server started.
+/// Returns whether a launcher has ever been there since the server started.
 pub fn had_launcher() -> bool {
     registry().launched_at.load(SeqCst) != 0
 }
 
-// The worker's part.
+// Called by the worker.
 
-/// The worker that the launcher started by this number is up. False: it is not the one that is meant.
+/// Registers this process as the worker that the launcher started by this number. Returns false if another worker is
+/// meant.
 pub fn claim(database: pg_sys::Oid, start: u32) -> bool {
     let _held = registry().lock.hold();
     let Some(entry) = find(database) else { return false };
@@ -334,7 +339,7 @@ pub fn claim(database: pg_sys::Oid, start: u32) -> bool {
     is_meant
 }
 
-/// It is connected, and takes requests.
+/// Notes that the worker is connected, and takes requests.
 pub fn runs(database: pg_sys::Oid) {
     let _held = registry().lock.hold();
     if let Some(entry) = find(database) {
@@ -344,7 +349,8 @@ pub fn runs(database: pg_sys::Oid) {
     }
 }
 
-/// It has nothing to do, since then; or, with None, it has. The launcher hears of it where somebody waits for a place.
+/// Notes since when the worker has had nothing to do; None: it has something. If somebody waits for a place, the
+/// launcher is woken.
 pub fn idle_since(database: pg_sys::Oid, since: Option<SinceBoot>) {
     let Some(entry) = find(database) else { return };
     let before = entry.idle_since.swap(since.map_or(0, |since| since.0), SeqCst);
@@ -353,7 +359,7 @@ pub fn idle_since(database: pg_sys::Oid, since: Option<SinceBoot>) {
     }
 }
 
-/// It has died. Cannot fail: an exit callback calls it.
+/// Notes that the worker has died. Cannot fail: an exit callback calls it.
 pub fn crashed(database: pg_sys::Oid, reason: &str, again: bool) {
     {
         let _held = registry().lock.hold();
@@ -367,8 +373,8 @@ pub fn crashed(database: pg_sys::Oid, reason: &str, again: bool) {
     tell(database);
 }
 
-/// It has left in order, and has something to do at `due`; `is_wanted`: another is to come at once. Cannot fail: an
-/// exit callback calls it.
+/// Notes that the worker has left in order, and has something to do at `due`. `is_wanted`: another is to come at once.
+/// Cannot fail: an exit callback calls it.
 pub fn left(database: pg_sys::Oid, due: Option<Timestamp>, is_wanted: bool) {
     {
         let _held = registry().lock.hold();
@@ -378,7 +384,8 @@ pub fn left(database: pg_sys::Oid, due: Option<Timestamp>, is_wanted: bool) {
         entry.leave.store(0, SeqCst);
         entry.due.store(due.map_or(0, |due| due.0), SeqCst);
         entry.put(if is_wanted { WorkerState::Wanted } else { WorkerState::Left });
-        // Who committed or asked before this has told us, who does after it finds nobody there and asks for one.
+        // Whoever committed or asked before this has left a notice; whoever does so later finds no worker, and asks for
+        // one.
         if entry.queued.load(SeqCst) != 0 || entry.asked.load(SeqCst) != 0 {
             entry.put(WorkerState::Wanted);
         }
@@ -386,13 +393,13 @@ pub fn left(database: pg_sys::Oid, due: Option<Timestamp>, is_wanted: bool) {
     tell(database);
 }
 
-/// Those who wait for the worker ask for another; the launcher looks.
+/// Wakes those who wait for the worker, so that they ask for another, and the launcher.
 pub fn tell(database: pg_sys::Oid) {
     slot::wake_waiting(database.to_u32());
     wake_launcher();
 }
 
-/// Why somebody wants the worker of this database gone.
+/// Returns why somebody wants the worker of this database gone.
 pub fn exit_requested(database: pg_sys::Oid) -> Option<ExitReason> {
     match find(database)?.leave.load(SeqCst) {
         1 => Some(ExitReason::Database),
@@ -402,36 +409,36 @@ pub fn exit_requested(database: pg_sys::Oid) -> Option<ExitReason> {
     }
 }
 
-/// It was asked to leave if it was idle, and is not.
+/// Withdraws the request to leave if idle, because the worker is not idle.
 pub fn stays(database: pg_sys::Oid) {
     if let Some(entry) = find(database) {
         let _ = entry.leave.compare_exchange(ExitReason::Idle as u32, 0, SeqCst, SeqCst);
     }
 }
 
-/// Whether there may be something new in the queue of this database; asked once.
+/// Returns whether there may be something new in the queue of this database, and resets that.
 pub fn take_queued_notice(database: pg_sys::Oid) -> bool {
     find(database).is_some_and(|entry| {
-        // First: a commit that comes in between is noted anew, by a time that is too late rather than never.
+        // The time is reset first: a commit in between is noted anew, by a time that is too late rather than never.
         entry.queued_since.store(0, SeqCst);
         entry.queued.swap(0, SeqCst) != 0
     })
 }
 
-/// Whether a key was added; asked once.
+/// Returns whether a key was added, and resets that.
 pub fn take_new_key_notice(database: pg_sys::Oid) -> bool {
     find(database).is_some_and(|entry| entry.new_key.swap(0, SeqCst) != 0)
 }
 
-// Everybody's.
+// Called by every process.
 
-/// Since when a commit that enqueued waits for the worker to look. None: none does.
+/// Returns since when a commit that enqueued waits for the worker to look; None if none waits.
 pub fn unseen_since(database: pg_sys::Oid) -> Option<SinceBoot> {
     let entry = find(database).filter(|entry| entry.queued.load(SeqCst) != 0)?;
     Some(entry.queued_since.load(SeqCst)).filter(|since| *since != 0).map(SinceBoot)
 }
 
-/// Wakes the worker of a database, if it has one. Cannot fail: a transaction callback may call it.
+/// Wakes the worker of a database, and returns whether it has one. Cannot fail: a transaction callback may call it.
 pub fn wake(database: pg_sys::Oid) -> bool {
     match find(database) {
         Some(entry) if entry.state() == WorkerState::Running => {
@@ -442,7 +449,7 @@ pub fn wake(database: pg_sys::Oid) -> bool {
     }
 }
 
-/// A transaction that enqueued has committed in this session's database.
+/// Tells the worker of this session's database that a transaction which enqueued has committed.
 pub fn notify_queued_here() {
     notify_queued(database::current());
 }
@@ -454,14 +461,14 @@ pub fn notify_queued(database: pg_sys::Oid) {
         let _ = entry.queued_since.compare_exchange(0, since_boot().0, SeqCst, SeqCst);
         entry.queued.store(1, SeqCst);
     }
-    // One that is yet to come looks at its start.
+    // A worker that is yet to come looks when it starts.
     if !wake(database) {
         request_worker(database);
     }
 }
 
-/// Tells the workers of all other databases that a key was added; one that is yet to come looks at its start, and where
-/// there is none the launcher sends one.
+/// Tells the workers of all other databases that a key was added. A worker that is yet to come looks when it starts;
+/// where there is none, the launcher sends one.
 pub fn notify_new_key_elsewhere(mine: pg_sys::Oid) {
     for database in at(WorkerState::Running).into_iter().filter(|database| *database != mine) {
         if let Some(entry) = find(database) {
@@ -479,24 +486,24 @@ pub fn notify_identities(database: pg_sys::Oid) {
     if let Some(entry) = find(database) {
         entry.identities.store(1, SeqCst);
     }
-    // One that is yet to come looks at its start.
+    // A worker that is yet to come looks when it starts.
     wake(database);
 }
 
-/// The workers of all databases: roles are the cluster's. Cannot fail: a transaction callback calls it.
+/// Tells the workers of all databases, because roles are the cluster's. Cannot fail: a transaction callback calls it.
 pub fn notify_identities_everywhere() {
     for entry in registry().entries.iter().filter(|entry| entry.state() == WorkerState::Running) {
         notify_identities(pg_sys::Oid::from(entry.database.load(SeqCst)));
     }
 }
 
-/// Whether a server or role was renamed or dropped; asked once.
+/// Returns whether a server or role was renamed or dropped, and resets that.
 pub fn take_identities_notice(database: pg_sys::Oid) -> bool {
     find(database).is_some_and(|entry| entry.identities.swap(0, SeqCst) != 0)
 }
 
-/// Asks for a worker, also where one is about to leave, and wakes the launcher. False: the registry is full. Cannot
-/// fail otherwise: a transaction callback may call it.
+/// Asks for a worker, also if one is about to leave, and wakes the launcher. Returns false if the registry is full.
+/// Cannot fail otherwise: a transaction callback may call it.
 pub fn request_worker(database: pg_sys::Oid) -> bool {
     let asked = {
         let _held = registry().lock.hold();
@@ -512,7 +519,7 @@ pub fn request_worker(database: pg_sys::Oid) -> bool {
     asked.is_some()
 }
 
-/// Asks the worker of a database to let go of it. False: there is none.
+/// Asks the worker of a database to let go of it. Returns false if there is none.
 pub fn request_exit(database: pg_sys::Oid, why: ExitReason) -> bool {
     match find(database) {
         Some(entry) if matches!(entry.state(), WorkerState::Starting | WorkerState::Running) => {
@@ -531,5 +538,6 @@ pub fn wake_launcher() {
     }
 }
 
-/// How long those may take at its end that are under way, and whoever waits for a worker to leave has to allow for.
+/// How long calls under way may still take when a worker ends, in microseconds; whoever waits for a worker to leave has
+/// to allow for that.
 pub const GRACE: Micros = 2_000_000;

@@ -1,5 +1,5 @@
-//! What a worker says of itself in shared memory, for `otp_gateway.health`: written by the worker alone, read without a
-//! lock and without asking it.
+//! A worker's report on itself in shared memory, for `otp_gateway.health`: written by the worker alone, and read
+//! without a lock and without asking the worker.
 
 use std::sync::atomic::{
     AtomicI64,
@@ -13,46 +13,46 @@ use crate::pg::{
     process::pid,
 };
 
-/// In a database's entry of the registry. All-zero says nothing.
+/// The report in a database's entry of the registry. If all of it is zero, nothing is reported.
 #[repr(C)]
 pub struct Report {
-    /// When it came up (by Postgres' clock).
+    /// When the worker came up, by Postgres' clock.
     began_at: AtomicI64,
-    /// Since when (by [`since_boot`]) it has been at work on one round; 0: it sleeps.
+    /// Since when, by [`since_boot`], the worker has been at work on one round; 0: it sleeps.
     busy_since: AtomicI64,
-    /// Since when (by [`since_boot`]) there is something that it cannot put on record; 0: there is nothing.
+    /// Since when, by [`since_boot`], there is something that the worker cannot put on record; 0: there is nothing.
     held_up_since: AtomicI64,
-    /// How many queued sends may go now, and how many wait for another try or for their provider.
+    /// How many queued sends may go now; below, how many wait for another try or for their provider.
     ready: AtomicI64,
     parked: AtomicI64,
     /// When the oldest of those that may go was enqueued; 0: there is none.
     oldest_ready_at: AtomicI64,
-    /// When the oldest verification on record began; 0: it has not looked.
+    /// When the oldest verification on record began; 0: the worker has not looked.
     oldest_kept_at: AtomicI64,
-    /// When that one is to be deleted.
+    /// When the oldest verification is to be deleted.
     purge_due_at: AtomicI64,
     pid: AtomicI64,
-    /// Calls under way, and those whose end is not on record yet.
+    /// How many calls are under way; below, how many ends are not on record yet.
     in_flight: AtomicI64,
     unrecorded: AtomicI64,
-    /// When it last put something on record.
+    /// When the worker last put something on record.
     committed_at: AtomicI64,
-    /// The long chore that it is at, by its place in [`Chore::ALL`]; how much is done, since when, and when the last
-    /// part of it was.
+    /// The place of the worker's long chore in [`Chore::ALL`] plus 1; 0: it is at none. Below, how much of the chore is
+    /// done, since when, and when its last part was.
     chore: AtomicI64,
     chore_done: AtomicI64,
     chore_since: AtomicI64,
     chore_at: AtomicI64,
 }
 
-/// What takes long, and is done in parts between calls.
+/// A piece of work that takes long, and is done in parts between calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Chore {
-    /// What an earlier worker left in flight is looked for.
+    /// The worker looks for what an earlier worker left in flight.
     Recovery,
-    /// What was queued before is read.
+    /// The worker reads what was queued before.
     Queue,
-    /// What is sealed is looked at, for when it is to be erased.
+    /// The worker looks at what is sealed, and when it is to be erased.
     Seals,
     Purge,
     Forget,
@@ -77,7 +77,7 @@ impl Chore {
 /// If the last part of a chore was longer ago than this, nobody goes on with it.
 const ABANDONED: Micros = 10_000_000;
 
-/// What stands in line in a database.
+/// The queued sends of a database.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct QueueReport {
     pub ready: usize,
@@ -86,7 +86,7 @@ pub struct QueueReport {
 }
 
 impl QueueReport {
-    /// With another line.
+    /// Adds the sends of another line.
     pub fn and(self, other: Self) -> Self {
         Self {
             ready: self.ready + other.ready,
@@ -97,9 +97,9 @@ impl QueueReport {
 }
 
 impl Report {
-    // The worker's part.
+    // Written by the worker.
 
-    /// It has come up, and knows nothing yet.
+    /// Notes that the worker has come up, and knows nothing yet.
     pub fn begin(&self) {
         for field in [
             &self.held_up_since,
@@ -121,7 +121,7 @@ impl Report {
         self.works();
     }
 
-    /// It begins another round.
+    /// Notes that the worker begins another round.
     pub fn works(&self) {
         self.busy_since.store(since_boot().0, SeqCst);
     }
@@ -130,7 +130,7 @@ impl Report {
         self.busy_since.store(0, SeqCst);
     }
 
-    /// Whether a lock, or a full disk, keeps something from being put on record.
+    /// Notes whether a lock, or a full disk, keeps something from being put on record.
     pub fn is_held_up(&self, held_up: bool) {
         match (held_up, self.held_up_since.load(Relaxed)) {
             (false, _) => self.held_up_since.store(0, Relaxed),
@@ -154,7 +154,7 @@ impl Report {
         self.committed_at.store(at.0, Relaxed);
     }
 
-    /// A part of a chore is done: so much more of it.
+    /// Notes that a part of a chore is done, and how much more of it.
     pub fn works_at(&self, chore: Chore, done: u64) {
         let (place, now) =
             (Chore::ALL.iter().position(|one| *one == chore).map_or(0, |place| place as i64 + 1), clock());
@@ -166,7 +166,7 @@ impl Report {
         self.chore_at.store(now.0, Relaxed);
     }
 
-    /// A chore is done.
+    /// Notes that a chore is done.
     pub fn is_done_with(&self, chore: Chore) {
         if self.chore().is_some_and(|(at, ..)| at == chore) {
             self.chore.store(0, Relaxed);
@@ -178,13 +178,13 @@ impl Report {
         self.purge_due_at.store((at + kept_for).0, Relaxed);
     }
 
-    // The reader's.
+    // Read by others.
 
     pub fn pid(&self) -> i64 {
         self.pid.load(Relaxed)
     }
 
-    /// Calls under way, and ends that are not on record yet.
+    /// Returns how many calls are under way, and how many ends are not on record yet.
     pub fn call_counts(&self) -> (i64, i64) {
         (self.in_flight.load(Relaxed), self.unrecorded.load(Relaxed))
     }
@@ -193,7 +193,7 @@ impl Report {
         time(&self.committed_at)
     }
 
-    /// What it is at, how much of it is done, and since when.
+    /// Returns the worker's chore, how much of it is done, and since when; None if it is at none.
     pub fn chore(&self) -> Option<(Chore, i64, Timestamp)> {
         let place = usize::try_from(self.chore.load(Relaxed)).ok()?.checked_sub(1)?;
         let chore = Chore::ALL.get(place).copied()?;
@@ -222,7 +222,7 @@ impl Report {
         }
     }
 
-    /// When the oldest verification on record began, and when it is to be deleted.
+    /// Returns when the oldest verification on record began, and when it is to be deleted.
     pub fn oldest_kept_at(&self) -> Option<(Timestamp, Timestamp)> {
         time(&self.oldest_kept_at).zip(time(&self.purge_due_at))
     }

@@ -44,15 +44,14 @@ pub fn since_boot() -> SinceBoot {
     SinceBoot(micros.max(1))
 }
 
-/// Postgres counts microseconds from 2000, others seconds from 1970: so many of these lie between.
+/// How many seconds lie between 1970, from which others count, and 2000, from which Postgres does.
 const EPOCHS_APART: i64 = 946_684_800;
 
 pub fn at_unix_seconds(seconds: i64) -> Timestamp {
     Timestamp(seconds.saturating_sub(EPOCHS_APART).saturating_mul(1_000_000))
 }
 
-/// What to_timestamp takes: seconds from 1970. What is infinite is as far as it
-/// takes.
+/// Returns the seconds from 1970, as to_timestamp takes them. An infinite time becomes the furthest that it takes.
 pub fn unix_seconds(at: Timestamp) -> f64 {
     const FURTHEST: i64 = 9_200_000_000_000_000_000;
     at.0.clamp(-FURTHEST / 50, FURTHEST) as f64 / 1e6 + EPOCHS_APART as f64

@@ -10,7 +10,7 @@ use pgrx::pg_sys;
 
 use crate::pg::wait_event::WaitEvent;
 
-/// A process' place in the server's array of them: the same in every process and every version.
+/// A process' place in the server's array of processes. Every process and every version of Postgres counts it alike.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ProcessNumber(pub u32);
 
@@ -90,8 +90,8 @@ pub fn may_write_into(directory: &Path) -> bool {
     unsafe { libc::access(path.as_ptr(), libc::W_OK | libc::X_OK) == 0 }
 }
 
-/// Sleeps until the latch is set, for `milliseconds` at most (below 0: without end), then acts on interrupts;
-/// pg_stat_activity says what for.
+/// Sleeps until the latch is set, for `milliseconds` at most (below 0: without end), then handles interrupts;
+/// pg_stat_activity shows `event` meanwhile.
 pub fn wait(event: WaitEvent, milliseconds: i64) {
     let mut events = pg_sys::WL_LATCH_SET | pg_sys::WL_EXIT_ON_PM_DEATH;
     if milliseconds >= 0 {

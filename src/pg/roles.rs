@@ -149,14 +149,14 @@ pub fn has_privileges_of(role: pg_sys::Oid, other: pg_sys::Oid) -> bool {
     unsafe { pg_sys::has_privs_of_role(role, other) }
 }
 
-/// Whether a role may see the statistics of everybody, as in Postgres' own views: pg_monitor may.
+/// Returns whether a role may see the statistics of all roles, as in Postgres' own views: pg_monitor may.
 pub fn reads_all_stats(role: pg_sys::Oid) -> bool {
     // The predefined role pg_read_all_stats; its OID is fixed, its name in the headers is not.
     const PG_READ_ALL_STATS: u32 = 3375;
     has_privileges_of(role, pg_sys::Oid::from(PG_READ_ALL_STATS))
 }
 
-/// Whether a role is another or a member of it; being a superuser makes nobody one.
+/// Returns whether a role is another role or a member of it; a superuser counts only if it is.
 pub fn is_member_of(role: pg_sys::Oid, other: pg_sys::Oid) -> bool {
     // SAFETY: a look-up in the catalog.
     unsafe { pg_sys::is_member_of_role_nosuper(role, other) }

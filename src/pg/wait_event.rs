@@ -1,4 +1,5 @@
-//! What pg_stat_activity says that a process of ours waits for: by name from Postgres 17 on, before that `Extension`.
+//! The wait events that pg_stat_activity shows of our processes: by name from Postgres 17 on, before that as
+//! `Extension`.
 
 use pgrx::pg_sys;
 
@@ -34,7 +35,7 @@ impl WaitEvent {
         }
     }
 
-    /// By which the server knows it; asked for once in a process.
+    /// Returns the number by which the server knows the event; the server is asked once in a process.
     pub fn number(self) -> u32 {
         use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
@@ -50,7 +51,8 @@ impl WaitEvent {
         }
     }
 
-    /// A server has room for so many names, and other extensions may have used it up: nobody's call fails for that.
+    /// Asks for the number of the event's name. The server has room for a limited number of names, and other extensions
+    /// may have used it up: no call fails for that.
     fn ask(self) -> u32 {
         pgrx::PgTryBuilder::new(|| {
             // SAFETY: on the main thread, in a process that has shared memory; the name is a C string, which is copied.

@@ -96,9 +96,9 @@ pub struct ServerOptions {
     pub send_limit: Option<Limits>,
     pub check_limit: Option<Limits>,
     pub provider_limit: Option<Limits>,
-    /// None: a range is watched, and not held back.
+    /// None: ranges are watched, and not held back.
     pub min_conversion: Option<MinConversion>,
-    /// None: all are allowed.
+    /// None: every number is allowed.
     pub allowed_prefixes: Option<AllowedPrefixes>,
     pub enforce: Enforce,
     pub test_numbers: Option<TestNumbers>,

@@ -1,5 +1,5 @@
 //! With otp_gateway.notify: NOTIFY of each change of status, on a channel of the role that began the verification. Any
-//! role may listen on any channel and send there what it likes; so the name of one is nobody's to guess.
+//! role may listen on any channel, and send on it what it likes: so nobody must be able to guess a channel's name.
 
 use pgrx::pg_sys;
 use uuid::Uuid;
@@ -25,20 +25,24 @@ statements! {
        FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2)) AS n (channel, payload)"
 }
 
-/// The channels of a role, under each key: who asked for the name before a rotation hears on.
+/// Returns the channels of a role, one for each key: whoever asked for the name before a rotation goes on hearing.
 pub fn channels(keys: &Keys, role: pg_sys::Oid) -> impl Iterator<Item = String> {
     let digests = keys.fingerprints("channel", &role.to_u32().to_string());
     digests.into_iter().map(|digest| format!("otp_gateway_{}", base16ct::lower::encode_string(&digest[..16])))
 }
 
 impl StoreTransaction<'_, '_> {
-    /// At commit. Without the key file nothing is announced: what is wrong with it reaches whoever calls.
+    /// Announces, at commit, the status of these verifications. Without the key file nothing is announced: whoever
+    /// calls is told what is wrong with the file.
     pub fn announce(&mut self, changed: impl FnOnce() -> Vec<Uuid>) -> Result<(), Failure> {
         if !gucs::notify() {
             return Ok(());
         }
-        let Ok(keys) = key_file::keys() else { return Ok(()) };
-        self.announce_under(&keys, &changed())
+        let changed = changed();
+        match key_file::keys() {
+            Ok(keys) if !changed.is_empty() => self.announce_under(&keys, &changed),
+            _ => Ok(()),
+        }
     }
 
     fn announce_under(&mut self, keys: &Keys, changed: &[Uuid]) -> Result<(), Failure> {

@@ -71,13 +71,13 @@ pub fn open_breakers() -> Result<Vec<(pg_sys::Oid, OpenBreaker)>, IsLocked> {
     Ok(found)
 }
 
-/// What converts too seldom, each with its provider's name, as it is called now.
+/// Returns what converts too seldom, each with its provider's name, as the provider is called now.
 pub fn low_conversions(now: Timestamp) -> Result<Vec<(String, LowConversion)>, IsLocked> {
     let (mut found, mut names) = (Vec::new(), HashMap::new());
     scan_all(c"low_conversion", |row| found.extend(ranges::low_conversion(row).filter(|low| low.until > now)))?;
     if !found.is_empty() {
         scan_all(c"identity", |row| {
-            // Of one that was dropped nothing is to be said.
+            // Nothing is to be said of a provider that was dropped.
             let is_there = row.get::<pg_sys::Oid>(identity::OBJECT).is_some();
             let named = row.get::<i64>(identity::ID).zip(row.get::<String>(identity::NAME));
             names.extend(named.filter(|_| is_there));

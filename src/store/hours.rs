@@ -1,7 +1,7 @@
-//! The hours, which otp_gateway.stat_hourly shows: of the flows that began in one hour, what became of them; written in
-//! the transaction that puts an attempt's end on record, so that they never say anything else than the record does. The
-//! worker alone writes them. It knows where each row stands: while a long transaction keeps the versions of a row that
-//! is written a thousand times a second, an index would lead to each of them.
+//! The hours, which otp_gateway.stat_hourly shows: what became of the flows that began in one hour. They are written in
+//! the transaction that puts an attempt's end on record, so that they never differ from the record. Only the worker
+//! writes them. It knows the place of each row in the table: while a long transaction keeps the versions of a row that
+//! is written a thousand times a second, an index would lead to each of the versions.
 
 use std::collections::HashMap;
 
@@ -44,9 +44,9 @@ statements! {
 }
 
 const HOUR: Micros = 3_600_000_000;
-/// Year on year.
+/// How long hours are kept: a year can be compared with the one before.
 const KEPT_FOR: Micros = 400 * 24 * HOUR;
-/// So many rows are known by their place; the others are looked for.
+/// How many rows are known by their place; other rows are looked for.
 const MOST_KNOWN: usize = 4096;
 
 /// What is counted, by its place in the column `counts`; the buckets of the sends' times come last.
@@ -69,18 +69,18 @@ const COUNTS: usize = FIRST_BUCKET + BOUNDS.len();
 
 type Counts = [i64; COUNTS];
 
-/// What is counted together.
+/// The key of a row: attempts with one key are counted together.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 struct HourKey {
     hour: i64,
     provider: Identity,
     role: Identity,
-    /// 0: none.
+    /// 0: no route.
     route: Identity,
     country: i32,
 }
 
-/// A row, and where it stands.
+/// A row, and its place in the table.
 #[derive(Clone, Copy)]
 struct HourRow {
     place: (u32, u16),
@@ -91,14 +91,14 @@ struct HourRow {
 #[derive(Default)]
 pub struct KnownHours {
     rows: HashMap<HourKey, HourRow>,
-    /// Written in a transaction that has not ended.
+    /// Rows written in a transaction that has not ended.
     fresh: Vec<(HourKey, HourRow)>,
-    /// What is too old was last deleted when this hour began to be counted.
+    /// The hour at whose first row the rows that are too old were last deleted.
     swept: i64,
 }
 
 impl KnownHours {
-    /// The transaction has ended: what it wrote is so, or never was.
+    /// Ends a transaction: keeps the rows that it wrote if it was committed, else forgets them.
     pub fn settle(&mut self, committed: bool) {
         let fresh = std::mem::take(&mut self.fresh);
         if committed {
@@ -111,7 +111,7 @@ impl KnownHours {
 }
 
 impl HourKey {
-    /// None: nobody counts it.
+    /// Returns the key of the row that counts an attempt; None if it is not counted.
     fn of(attempt: &EndedAttempt) -> Option<Self> {
         let cohort = attempt.begun.cohort;
         cohort.is_counted.then(|| Self {
@@ -145,7 +145,7 @@ impl HourKey {
     }
 }
 
-/// What an attempt adds to its hour.
+/// Returns what an attempt adds to its hour.
 fn counts_of(attempt: &EndedAttempt) -> Counts {
     let mut counts = [0; COUNTS];
     let mut add = |count: Count, is_so: bool| counts[count as usize] += i64::from(is_so);
@@ -201,13 +201,14 @@ impl StoreTransaction<'_, '_> {
         let known = self.store.hours.borrow().rows.get(&key).copied();
         let mut written = known.and_then(|row| self.update_hour(key, row, counts));
         if written.is_none() {
-            // Another worker has written it, or somebody has moved it.
+            // The row's place is not known, or the row is no longer there: another worker has written it, or somebody
+            // has moved it.
             written = match self.find_hour(key)? {
                 Some(row) => self.update_hour(key, row, counts),
                 None => Some(self.insert_hour(key, counts)?),
             };
         }
-        // Somebody else has changed it just now.
+        // None: somebody else has changed the row just now.
         let row = written.ok_or(Failure::Busy)?;
         self.store.hours.borrow_mut().fresh.push((key, row));
         Ok(())

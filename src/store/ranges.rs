@@ -1,5 +1,6 @@
-//! Ranges of numbers: how many codes that went to each were typed in, and which convert too seldom. Counts, and nothing
-//! of a person: a column of the attempts, beside the masked number, would leave two digits to guess.
+//! Ranges of numbers: how many of the codes that went to each were typed in, and which ranges convert too seldom. Only
+//! counts are kept, and nothing of a person: a column of the attempts, beside the masked number, would leave two digits
+//! to guess.
 
 use pgrx::pg_sys;
 use policy::{Counts, HourlyCounts, Timestamp};
@@ -53,7 +54,8 @@ statements! {
       "DELETE FROM otp_gateway_internal.low_conversion
        WHERE until OPERATOR(pg_catalog.<=) pg_catalog.clock_timestamp()"
 
-    // Of the latest that counts of a recipient. The sandbox takes a code that everybody knows.
+    // Of the latest attempts that count of a recipient. The sandbox's do not decide elsewhere: everybody knows its
+    // code.
     select_approved(pg_sys::BYTEAARRAYOID, pg_sys::INT8OID)
       "SELECT EXISTS (
            SELECT FROM pg_catalog.unnest($1) AS k (recipient_key)
@@ -67,7 +69,7 @@ statements! {
                  WHERE i.id OPERATOR(pg_catalog.=) l.provider_id AND i.vendor OPERATOR(pg_catalog.=) 'sandbox')))"
 }
 
-/// What is counted of a range.
+/// The counts of a range.
 pub struct CountedRange {
     pub provider: Identity,
     pub range: String,
@@ -80,15 +82,15 @@ pub struct LowConversion {
     pub provider: Identity,
     pub range: String,
     pub since: Timestamp,
-    /// It is not so any more, unless it is written anew.
+    /// When this is over, unless the row is written anew.
     pub until: Timestamp,
-    /// By which it was found.
+    /// The counts by which it was found.
     pub counts: Counts,
     /// Of a range, how many sends of an hour are people's; of a provider, the share that was typed in before.
     pub usual: f64,
     /// Of a range: the share that it falls short of.
     pub percent: u8,
-    /// Of a range: it is held back; else it would be.
+    /// Of a range: whether it is held back; else it would be.
     pub is_enforced: bool,
     pub blocked: u64,
     pub passed: u64,
@@ -144,7 +146,7 @@ impl StoreTransaction<'_, '_> {
         Ok(())
     }
 
-    /// Those that nothing has gone to since then.
+    /// Deletes the ranges to which nothing has gone since `before`.
     pub fn forget_ranges(&mut self, before: Timestamp) -> Result<(), Failure> {
         self.client.update(&self.store.ranges.forget_ranges, None, &[values::time(before)])?;
         Ok(())
@@ -180,16 +182,12 @@ impl StoreTransaction<'_, '_> {
         Ok(())
     }
 
-    /// As the worker before has left it; what is past is ended.
-    pub fn low_conversions(&mut self) -> Result<Vec<LowConversion>, Failure> {
+    pub fn end_past_low_conversions(&mut self) -> Result<(), Failure> {
         self.client.update(&self.store.ranges.end_past_low_conversion, None, &[])?;
-        let table = of_extension(c"low_conversion").ok_or(Failure::NotInstalled)?;
-        let mut all = Vec::new();
-        scan_table(table, By::Table, [], |row| all.extend(low_conversion(row)));
-        Ok(all)
+        Ok(())
     }
 
-    /// Whether a code to this recipient was ever typed in, as far as the record goes back.
+    /// Returns whether a code to this recipient was ever typed in, as far as the record goes back.
     pub fn was_approved(&mut self, recipient_keys: &[Vec<u8>], provider: Identity) -> Result<bool, Failure> {
         let arguments = [byteas(recipient_keys), number(provider)];
         let table = self.client.select(&self.store.ranges.select_approved, Some(1), &arguments)?;

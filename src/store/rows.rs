@@ -98,7 +98,7 @@ pub struct AttemptEnd {
     pub retry_at: Option<Timestamp>,
     pub finished_at: Timestamp,
     pub begun: Begun,
-    /// Somebody was there when it ended: how long it took is known.
+    /// Whether a worker was there when it ended, so that it is known how long it took.
     pub is_timed: bool,
     /// As [`crate::store::counted::EndedAttempt::tells_of_provider`].
     pub tells_of_provider: bool,
@@ -116,7 +116,7 @@ pub struct StoredVerification {
     pub recipient_key: Option<Vec<u8>>,
     /// The role that began the verification.
     pub role_id: Identity,
-    /// What its attempts count for.
+    /// The cohort for which its attempts count.
     pub cohort: Cohort,
 }
 
@@ -174,7 +174,7 @@ pub struct StoredAttempt {
 }
 
 impl NewAttempt {
-    /// One that ended without a call, as the numbers know it.
+    /// Returns the attempt as it is counted, if it ended without a call.
     pub fn ended(&self) -> Option<EndedAttempt> {
         let begun = Begun {
             provider_id: self.provider_id,
@@ -197,7 +197,7 @@ impl NewAttempt {
 }
 
 impl AttemptEnd {
-    /// As the numbers know it.
+    /// Returns the attempt as it is counted.
     pub fn ended(&self) -> EndedAttempt {
         EndedAttempt {
             begun: self.begun,
@@ -224,7 +224,7 @@ pub fn uuid(row: &SpiHeapTupleData, column: usize) -> Result<Uuid, Failure> {
     Ok(uuid.map_or(Uuid::nil(), |uuid| Uuid::from_bytes(*uuid.as_bytes())))
 }
 
-/// Where a row stands in its table: block, and number there.
+/// Returns a row's place in its table: the block, and the number in the block.
 pub fn place(row: &SpiHeapTupleData, column: usize) -> Result<(u32, u16), Failure> {
     let place: Option<pg_sys::ItemPointerData> = value(row, column)?;
     Ok(place.map(pgrx::itemptr::item_pointer_get_both).unwrap_or_default())

@@ -1,4 +1,4 @@
-//! One transaction: which jobs may go, by the record and the limits, and their intents put on record.
+//! One transaction that decides which jobs may go, by the record and the limits, and puts their intents on record.
 
 use std::collections::{HashMap, HashSet, hash_map::Entry};
 
@@ -23,11 +23,11 @@ use crate::{
     },
 };
 
-/// What became of a job when its turn came.
+/// The decision about a job whose turn it is.
 pub enum Decision {
     Goes(Admitted),
     Ends(Ended),
-    /// It waits for the call that is under way for this verification.
+    /// The job waits for the call that is under way for this verification.
     Waits {
         verification: Uuid,
     },
@@ -35,33 +35,33 @@ pub enum Decision {
     Missing,
     /// The session read the record before it changed.
     Outdated,
-    /// It names somebody else than the flow on record does.
+    /// The job names another recipient than the flow on record.
     OfAnother,
 }
 
-/// How a job goes that record and rules let go.
+/// A job that record and rules let go.
 pub struct Admitted {
     pub verification: Uuid,
     pub before: Status,
     pub state: Verification,
     pub cohort: Cohort,
-    /// When its intent was put on record.
+    /// When the intent was put on record.
     pub started_at: Timestamp,
-    /// The rule that would have refused it, if the provider enforced its rules.
+    /// The rule that would have refused the job, if the provider enforced its rules.
     pub observed: Option<BlockReason>,
     pub breaker_permit: Option<BreakerPermit>,
     pub range_pass: RangePass,
     pub checks_left: Option<u32>,
 }
 
-/// How a job ends without a call: from the record, by a rule, or because there is no code to check.
+/// A job that ends without a call: by the record, by a rule, or because there is no code to check.
 pub struct Ended {
     pub verification: Uuid,
     pub before: Status,
     pub state: Verification,
     pub outcome: Outcome,
     pub blocked: Option<Blocked>,
-    /// From the record: what refused its send, then.
+    /// From the record: what refused the flow's latest send.
     pub earlier: Option<Blocked>,
     pub why: Option<String>,
     pub checks_left: Option<u32>,
@@ -69,7 +69,7 @@ pub struct Ended {
 }
 
 impl Decision {
-    /// The verification that it changes, with its status before and its state from now on.
+    /// Returns the verification that the decision changes, with its status before and its state from now on.
     fn change(&self) -> Option<(Uuid, Status, &Verification)> {
         match self {
             Self::Goes(Admitted { verification, before, state, .. })
@@ -78,12 +78,12 @@ impl Decision {
         }
     }
 
-    /// The verification on record that it changes.
+    /// Returns the verification on record that the decision changes; None if there is none.
     pub fn on_record(&self, job: &Job) -> Option<Uuid> {
         self.change().map(|(verification, ..)| verification).filter(|verification| !job.action.begins(*verification))
     }
 
-    /// The attempt, as it is put on record with the decision.
+    /// Returns the attempt, as it is put on record with the decision.
     fn attempt(&self, job: &Job, now: Timestamp) -> Option<NewAttempt> {
         Some(match self {
             Self::Goes(Admitted { verification, observed, cohort, .. }) => {
@@ -97,7 +97,7 @@ impl Decision {
                     why: why.clone(),
                     reason: by.map(|by| by.reason),
                     retry_at: by.and_then(|by| by.retry_at(now)),
-                    // What the record answered counts for nobody.
+                    // An attempt that the record answered counts for nobody.
                     recipient_key: intent.recipient_key.filter(|_| blocked.is_some()),
                     ..intent
                 }
@@ -111,16 +111,16 @@ impl Decision {
 pub struct Batch<'a, 'w, 'conn> {
     pub writer: &'a mut StoreTransaction<'w, 'conn>,
     pub busy: &'a HashMap<Uuid, std::collections::VecDeque<(CallId, Request)>>,
-    /// What is found may have something in flight that a worker before this one left: that is settled first.
+    /// Whether a flow that is found may have attempts in flight that an earlier worker left: those are settled first.
     pub may_be_left: bool,
     pub now: Timestamp,
     pub flows: Flows,
     pub limit_check: LimitCheck<'a>,
-    /// Attempts at providers of routes whose breaker is open.
+    /// The attempts at providers of routes that are paused or have an open breaker.
     pub passed_over: Vec<NewAttempt>,
     /// The idempotency keys of this batch.
     pub keys: HashSet<Vec<u8>>,
-    /// The flows that this batch itself begins or changes, by what a later job of it may name them.
+    /// The flows that this batch itself begins or changes, by the name that a later job of the batch may use.
     pub begun: HashMap<FlowName, Uuid>,
 }
 
@@ -162,7 +162,7 @@ impl<'a, 'w, 'conn> Batch<'a, 'w, 'conn> {
         }
     }
 
-    /// A send that begins a verification.
+    /// Decides about a send that begins a verification.
     fn begin(&mut self, job: &Job, send: &Send) -> Result<Decision, Failure> {
         if self.is_keyed_already(job, send)? {
             return Ok(Decision::Outdated);
@@ -174,7 +174,7 @@ impl<'a, 'w, 'conn> Batch<'a, 'w, 'conn> {
         self.rule(job, send.verification, Status::Sending, state, refused, job.cohort(self.now))
     }
 
-    /// A send that goes on to the next provider of its route.
+    /// Decides about a send that goes on to the next provider of its route.
     fn go_on(&mut self, job: &Job, verification: Uuid) -> Result<Decision, Failure> {
         let Some(stored) = self.flows.known.remove(&verification) else { return Ok(Decision::Missing) };
         let mut state = stored.state;
@@ -185,14 +185,15 @@ impl<'a, 'w, 'conn> Batch<'a, 'w, 'conn> {
         self.rule(job, verification, Status::Sending, state, refused, stored.cohort)
     }
 
-    /// A verify of a flow that it names by reference or recipient; if none is on record, it begins one of this id.
+    /// Decides about a verify that names its flow by reference or recipient; if none is on record, it begins one of
+    /// this id.
     fn look_up(&mut self, job: &Job, by: FindBy, new: Uuid) -> Result<Decision, Failure> {
         if let Some(stored) = self.flows.found.remove(&job.attempt) {
             let is_busy = self.busy.contains_key(&stored.id) || self.begun.values().any(|id| *id == stored.id);
             if self.may_be_left || is_busy {
                 return Ok(Decision::Waits { verification: stored.id });
             }
-            // Marks it for the rest of this batch.
+            // Marks the flow for the rest of this batch.
             self.begun.insert(FlowName::of(by, job), stored.id);
             return self.admit(job, stored);
         }
@@ -202,7 +203,7 @@ impl<'a, 'w, 'conn> Batch<'a, 'w, 'conn> {
         }
         let mut state = Verification::begun_elsewhere(job.max_checks);
         state.reference.clone_from(&job.reference);
-        // Its code was sent before now, so that it cannot live longer than this.
+        // The code was sent before now, so that it cannot live longer than this.
         state.expires_at = self.end_of(job);
         if job.answer.own() == Some(OwnAnswer::NoCode) {
             return Ok(self.no_code(job, new, Status::Pending, state, job.cohort(self.now)));
@@ -212,7 +213,8 @@ impl<'a, 'w, 'conn> Batch<'a, 'w, 'conn> {
         self.rule(job, new, Status::Pending, state, unchecked, job.cohort(self.now))
     }
 
-    /// The session looked, but a call of another one, since cancelled, may have been on its way here.
+    /// Returns whether the send's idempotency key is taken. The session has looked; but the call of another session,
+    /// since cancelled, may have been on its way here.
     pub fn is_keyed_already(&mut self, job: &Job, send: &Send) -> Result<bool, Failure> {
         let Some(idempotency) = &send.idempotency else { return Ok(false) };
         let is_new = self.keys.insert(idempotency.keys.first().cloned().unwrap_or_default());
@@ -223,7 +225,7 @@ impl<'a, 'w, 'conn> Batch<'a, 'w, 'conn> {
         job.code_lifetime.map(|lifetime| self.now + lifetime)
     }
 
-    /// Lets it go with `state`, or blocks it and leaves the verification at `refused`.
+    /// Lets the job go with `state`, or blocks it and leaves the verification at `refused`.
     pub fn rule(
         &mut self,
         job: &Job,
@@ -262,7 +264,7 @@ impl<'a, 'w, 'conn> Batch<'a, 'w, 'conn> {
         })
     }
 
-    /// An empty code says nothing, to nobody: it is on record, and counts for nothing.
+    /// Ends a job without a code to check: the attempt is on record, and counts for nothing.
     pub fn no_code(
         &self,
         job: &Job,
@@ -285,7 +287,8 @@ impl<'a, 'w, 'conn> Batch<'a, 'w, 'conn> {
     }
 
     pub fn admit(&mut self, job: &Job, stored: StoredVerification) -> Result<Decision, Failure> {
-        // Another code has been sent since: the old one's message would be about that, or end it.
+        // Another code has been sent since the request was prepared: the request was not meant for that code, and might
+        // end it.
         let is_other = |(reference, sends): &(Option<String>, u32)| {
             *reference != stored.state.reference || *sends != stored.state.send_count
         };
@@ -354,7 +357,7 @@ impl<'a, 'w, 'conn> Batch<'a, 'w, 'conn> {
     }
 }
 
-/// The row of a verification that a job begins.
+/// Returns the row of a verification that a job begins.
 fn new_verification(job: &Job, id: Uuid, state: &Verification, now: Timestamp) -> NewVerification {
     let send = job.action.send();
     NewVerification {
@@ -376,7 +379,7 @@ fn new_verification(job: &Job, id: Uuid, state: &Verification, now: Timestamp) -
     }
 }
 
-/// What a job makes of a verification on record.
+/// Returns what a job makes of a verification on record.
 fn update(job: &Job, id: Uuid, before: Status, state: &Verification) -> VerificationUpdate {
     let is_failover = job.action.is_failover();
     VerificationUpdate {
@@ -388,13 +391,14 @@ fn update(job: &Job, id: Uuid, before: Status, state: &Verification) -> Verifica
     }
 }
 
-/// The reference that a verification goes by at the job's provider, if it has one.
+/// Returns the reference by which a verification goes at the job's provider, if it has one.
 pub fn new_reference<'a>(job: &'a Job, state: &'a Verification, verification: Uuid) -> Option<NewReference<'a>> {
     let reference = state.reference.as_deref()?;
     Some(NewReference { provider: &job.provider, provider_id: job.provider_id, reference, verification })
 }
 
-/// What the caller and the record are told of an operation that ends because of what the verification is.
+/// Returns what the caller and the record are told of an operation that ends because of what the verification is; None:
+/// nothing is said.
 pub fn what_to_do(operation: Operation, before: Status, status: Status) -> Option<String> {
     let nothing = match operation {
         Operation::Resend => "nothing was sent",

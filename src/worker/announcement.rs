@@ -1,4 +1,4 @@
-//! What the server's log has of a worker: that it has begun, and that it has ended, and why.
+//! The messages in the server's log that a worker has begun, and that it has ended, and why.
 
 use pgrx::pg_sys;
 
@@ -7,9 +7,9 @@ use crate::{
     pg::{background_worker, database, transaction},
 };
 
-/// It has the record, and serves. Returns the database's name.
+/// Logs that the worker has opened the record and serves. Returns the database's name.
 pub fn begun(database: pg_sys::Oid) -> String {
-    // The log's prefix does not have it of a background worker.
+    // The log's prefix does not show the database of a background worker.
     let name = transaction::run(|| database::name_of(database)).unwrap_or_default();
     pgrx::log!("otp_gateway: the worker of database \"{name}\" has begun");
     name

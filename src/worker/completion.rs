@@ -28,16 +28,18 @@ use crate::{
 /// What comes after an outcome.
 pub enum Then {
     Done,
-    /// A queued send is tried again, not before this.
+    /// A queued send is tried again, not before this time.
     Again(Timestamp),
     /// The next provider of the route is tried.
     Fallback,
 }
 
-/// A vendor's text or reference that is longer is none: it would not fit an index.
+/// How many bytes the reference that a vendor gave may have, and how many characters are kept of its texts: more would
+/// not fit an index.
 pub const MAX_REFERENCE: usize = 512;
 pub const MAX_TEXT: usize = 1000;
-/// Postgres' numeric goes to 131072 digits before and 16383 after the point.
+/// Numbers with a larger exponent are kept as text: Postgres' numeric has 131072 digits before the point, 16383 after
+/// it.
 pub const MAX_EXPONENT: u64 = 10_000;
 
 /// A call that has ended: what is put on record of it, and what comes after.
@@ -71,7 +73,7 @@ impl Worker {
                 outcome_in_time(call.operation, completed.result.outcome, call.state.expires_at, now);
         }
         completed_calls.iter().for_each(|completed| self.report_to_breaker(completed, now));
-        // An application that heard `approved` finds it on record, always.
+        // An application that has heard `approved` finds it on record, always.
         let approved = completed_calls.iter().any(|completed| completed.result.outcome == Outcome::Approved);
         let durability = if approved { Durability::Flushed } else { Durability::Deferred };
         let ended: Vec<EndedCall> = completed_calls.into_iter().map(|completed| self.end_of(completed, now)).collect();
@@ -101,7 +103,7 @@ impl Worker {
         EndedCall { completed, attempt, update, then }
     }
 
-    /// The reference that the verification goes by since this call.
+    /// Returns the reference by which the verification goes since this call; None if that has not changed.
     fn new_reference<'a>(&'a self, ended: &'a EndedCall) -> Option<NewReference<'a>> {
         let call = &self.in_flight[&ended.completed.call_id];
         let reference = ended.update.state.reference.as_deref()?;
@@ -113,7 +115,7 @@ impl Worker {
         })
     }
 
-    /// What becomes of answers that were heard and could not be put on record: their callers wait until they are.
+    /// Handles answers that were heard and could not be put on record: their callers wait until they are.
     fn on_outcome_failure(&mut self, mut completed_calls: Vec<CompletedCall>, failure: Failure) {
         match failure {
             Failure::NotInstalled => {
@@ -128,12 +130,12 @@ impl Worker {
                     self.try_again_later();
                 }
             },
-            // One that cannot be recorded must not take the others with it.
+            // A call that cannot be recorded must not take the others with it.
             Failure::Error(_) if completed_calls.len() > 1 => {
                 completed_calls.into_iter().for_each(|completed| self.complete_calls(vec![completed]));
             }
             Failure::Error(why) => {
-                // Without the vendor's words, if need be.
+                // The next try leaves out the vendor's words, in case they cannot be stored.
                 self.failures.raise(OUTCOME, &why);
                 for completed in &mut completed_calls {
                     completed.record = None;
@@ -146,7 +148,8 @@ impl Worker {
         }
     }
 
-    /// In a transaction of their own: whoever looks at a breaker's row, or has locked it, holds up no outcome.
+    /// Records the changes of breakers, in a transaction of their own: whoever has locked a breaker's row holds up no
+    /// outcome.
     pub fn record_breakers(&mut self) {
         if self.breaker_changes.is_empty() {
             return;
@@ -160,7 +163,7 @@ impl Worker {
         }
     }
 
-    /// To the provider's breaker, once.
+    /// Reports a completed call to its account's breaker, which hears of each call once.
     pub fn report_to_breaker(&mut self, completed: &CompletedCall, now: Timestamp) {
         let Some(call) = self.in_flight.get_mut(&completed.call_id) else { return };
         self.provider_log.credentials((&call.provider, &call.vendor), call.account, completed, now);
@@ -202,8 +205,8 @@ impl Worker {
         }
     }
 
-    /// The transaction that asked the limits has ended. What a provider was left alone for may have been mended: it is
-    /// tried anew.
+    /// Settles the limits after the transaction that asked them. A provider whose fault may have been mended is tried
+    /// anew.
     pub fn settle_limits(&mut self, committed: bool) {
         for mended in self.limits.settle(committed) {
             self.provider_log.mended(&mended.provider);
@@ -212,7 +215,7 @@ impl Worker {
         }
     }
 
-    /// What becomes of the verification, and what comes after.
+    /// Returns what becomes of the verification, and what comes after.
     pub fn change(&self, completed: &CompletedCall, now: Timestamp) -> (VerificationUpdate, Then) {
         let call = &self.in_flight[&completed.call_id];
         let mut state = call.state.clone();
@@ -232,7 +235,7 @@ impl Worker {
         let mut sealed = None;
         if call.operation == Operation::Resend && went {
             sealed.clone_from(&call.sealed);
-            // The vendor's own word, if it gave one, else what the caller chose for the new code.
+            // The vendor's own reference, if it gave one, else the reference that the caller chose for the new code.
             if completed.result.reference.is_none() && call.reference.is_some() {
                 state.reference.clone_from(&call.reference);
             }
@@ -245,11 +248,11 @@ impl Worker {
         }
         let again = call.requeue.as_ref().and_then(|queued| {
             let again = if completed.not_begun {
-                // It is as if it had not had its turn.
+                // The send is where it would be if it had not had its turn.
                 state.send_count = state.send_count.saturating_sub(1);
                 now
             } else if completed.result.outcome == Outcome::AuthFailed && completed.result.is_personal {
-                // It came with the payload: nobody mends it.
+                // The refused credential came with the payload: nobody mends it.
                 return None;
             } else {
                 let asked = completed.result.retry_after.map(micros);
@@ -257,7 +260,7 @@ impl Worker {
                 let tries = state.send_count;
                 now + retry_delay(completed.result.outcome, tries, gucs::max_tries(), asked, seed)?
             };
-            // Past its age it would not be sent any more.
+            // A send that is older than otp_gateway.queue_max_age would not be sent any more.
             if again >= call.cohort.begun_at + gucs::queue_max_age() {
                 return None;
             }
@@ -295,7 +298,7 @@ impl Worker {
         }
         self.count_for_range(&call, completed.result.outcome);
         if let (Then::Fallback, Some(next)) = (&then, call.fallback) {
-            // The verification stays busy with it.
+            // The verification stays busy with the next job.
             self.pending.push((call.call_id, Request::Run(next)));
             return;
         }
@@ -305,7 +308,7 @@ impl Worker {
             row.attempts_left = row.attempts_left.min(left);
         }
         if let Some(left) = call.checks_left {
-            // One that was checked was counted as a wrong one before.
+            // The check was counted as a wrong code before the call.
             let is_unspent = call.operation == Operation::Verify && !spends_a_check(result.outcome);
             row.attempts_left = row.attempts_left.min(left.saturating_add(u32::from(is_unspent)));
         }
@@ -342,7 +345,8 @@ impl Worker {
     }
 }
 
-/// Postgres holds no NUL in text or jsonb, and no huge key in an index: a vendor's answer must not fail to be recorded.
+/// Makes what a vendor answered storable, so that it can be recorded in any case: Postgres holds no NUL in text or
+/// jsonb, and no huge key in an index.
 pub fn make_storable(completed: &mut CompletedCall) {
     let result = &mut completed.result;
     for text in [&mut result.vendor_code, &mut result.vendor_message].into_iter().flatten() {
@@ -359,7 +363,7 @@ pub fn make_storable(completed: &mut CompletedCall) {
     }
 }
 
-/// No deeper than the HTTP client let through.
+/// Makes a JSON value storable. The recursion goes no deeper than the HTTP client let through.
 pub fn make_value_storable(value: &mut Value) {
     match value {
         Value::String(text) => without_nul(text),
@@ -373,7 +377,7 @@ pub fn make_value_storable(value: &mut Value) {
             }
             members.values_mut().for_each(make_value_storable);
         }
-        // Numbers are kept as they were written; one that Postgres' numeric cannot hold becomes a text.
+        // Numbers are kept as they were written; a number that Postgres' numeric cannot hold becomes a text.
         Value::Number(number) => {
             let text = number.to_string();
             let exponent = text.split_once(['e', 'E']).map_or(0, |(_, exponent)| exponent.parse().unwrap_or(i64::MAX));

@@ -1,6 +1,5 @@
-//! What was sealed for a verification is erased when its time is over, also if nobody ever calls again. What is kept
-//! here, in memory, is for each minute when those began whose time is over then; which they are is read from the
-//! record.
+//! Values sealed for a verification are erased when their time is over, also if nobody ever calls again. Memory holds,
+//! for each minute, only when the verifications began whose time is over then; which they are is read from the record.
 
 use policy::{Micros, Timestamp};
 use uuid::Uuid;
@@ -31,7 +30,7 @@ impl Worker {
         self.expiry.unread = Some(Uuid::max());
     }
 
-    /// One page of what is open, the latest first. False: it is all read.
+    /// Reads one page of the open verifications, the latest first. Returns false if all are read.
     pub fn load_more_expiry(&mut self) -> bool {
         let Some(before) = self.expiry.unread else { return false };
         let since = id_before(Uuid::now_v7(), REACH);
@@ -43,7 +42,7 @@ impl Worker {
                 for one in page.iter().filter(|one| one.begins.is_some()) {
                     self.expiry.add(one.id, one.erase_at);
                 }
-                // Those between two providers of a route have nothing in flight to be found by.
+                // A verification between two providers of a route has no attempt in flight by which it could be found.
                 self.settle(page.iter().filter(|one| one.is_sending).map(|one| one.id));
             }
             Err(failure) => self.on_failure(failure),
@@ -58,10 +57,11 @@ impl Worker {
         true
     }
 
-    /// Under which keys it was sealed: an old one's is resealed; one that the file does not hold was lost, or added at
-    /// the server that this one was a standby of.
+    /// Looks under which keys values were sealed: those under an old key are sealed anew. A key that the file does not
+    /// hold was lost, or was added at the server of which this one was a standby.
     fn look_at_seals<'a>(&mut self, sealed: impl Iterator<Item = &'a [u8]>) {
-        // Of the file alone: also one that lacks what this database needs says so of what was sealed.
+        // The keys of the file alone: a file that lacks a key that this database needs tells of the values under it,
+        // too.
         let Ok(keys) = key_file::keys() else { return };
         let (known, unknown): (Vec<&[u8]>, Vec<&[u8]>) = sealed.partition(|sealed| keys.know(sealed));
         if known.iter().any(|sealed| !keys.sealed_now(sealed)) {
@@ -70,8 +70,8 @@ impl Worker {
         self.expiry.unknown_seals += unknown.len();
     }
 
-    /// Erases what is due of one page; those in flight get their turn when they are not. False: nothing was. A
-    /// transaction may have slept on the latch, and taken somebody's wake-up with it.
+    /// Erases what is due of one page; verifications in flight have their turn afterwards. Returns false if nothing was
+    /// due or tried: a transaction may have slept on the latch, and taken somebody's wake-up with it.
     pub fn expire_due(&mut self) -> bool {
         let now = clock();
         if self.expiry.next_due().is_none_or(|due| due > now) {

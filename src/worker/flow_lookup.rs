@@ -1,4 +1,4 @@
-//! Which flow on record a job is about that names it by reference or recipient, and whom it counts for.
+//! Finds the flow on record that a job names by reference or recipient, and decides whom the job counts for.
 
 use std::collections::{HashMap, HashSet};
 
@@ -12,12 +12,13 @@ use crate::{
     store::{StoreTransaction, identity::Identity, rows::StoredVerification, transaction::Failure},
 };
 
-/// By what a verify names a flow that was begun elsewhere. None: it gives no such name, or no key of it is known.
+/// How a verify names a flow that was begun elsewhere. A None in it: the job gives no such name, or no key of it is
+/// known.
 #[derive(PartialEq, Eq, Hash)]
 pub enum FlowName {
-    /// The vendor's reference, which is the account's, whichever of its providers is asked.
+    /// The vendor's reference, which belongs to the account: it is the same flow at any provider of that account.
     Reference { account: Vec<u8>, reference: Option<String> },
-    /// The recipient, of what this role began at this provider.
+    /// The recipient of a flow that this role began at this provider.
     Recipient { provider: Identity, role: Identity, recipient: Option<Vec<u8>> },
 }
 
@@ -40,14 +41,14 @@ impl FlowName {
 #[derive(Default)]
 pub struct Flows {
     pub known: HashMap<Uuid, StoredVerification>,
-    /// By the job's attempt.
+    /// The flows that look-ups have found, by the job's attempt.
     pub found: HashMap<Uuid, StoredVerification>,
-    /// Jobs that name another recipient than their flow's.
+    /// The attempts of jobs that name another recipient than their flow's.
     pub of_another: HashSet<Uuid>,
 }
 
 impl Flows {
-    /// Reads them, and has each job count for whom the record has, whatever its payload says.
+    /// Reads the flows, and has each job count for the recipient on record, whatever its payload says.
     pub fn read(
         writer: &mut StoreTransaction,
         jobs: &mut [(CallId, Box<Job>)],
@@ -66,7 +67,7 @@ impl Flows {
                 }
                 _ => None,
             };
-            // A send is its flow's own, on whatever record.
+            // A send always belongs to its flow: it begins the flow, or goes on with it at the next provider.
             if !matches!(job.action, Action::Send(_)) {
                 let flow = found.as_ref().or_else(|| flows.known.get(&job.action.on_record()?));
                 if !belongs(job, flow) {
@@ -79,7 +80,7 @@ impl Flows {
     }
 }
 
-/// Has a job count for the recipient of the flow on record. False: it names another one.
+/// Has a job count for the recipient of the flow on record. Returns false if the job names another recipient.
 pub fn belongs(job: &mut Job, flow: Option<&StoredVerification>) -> bool {
     let was_sent = flow.is_some_and(|flow| flow.state.send_count > 0);
     job.counts_for = CountsFor::Caller;
@@ -88,7 +89,7 @@ pub fn belongs(job: &mut Job, flow: Option<&StoredVerification>) -> bool {
         return true;
     }
     let Some(flow) = flow else { return true };
-    // Where the session found it, the caller has the rights of the role that began it.
+    // The flow was found by a session whose caller has the rights of the role that began it.
     let is_found = matches!(job.action, Action::Verify(Flow::Lookup { .. } | Flow::Found { .. }));
     if !is_found {
         job.counts_for = CountsFor::Role(flow.role_id);
@@ -101,13 +102,14 @@ pub fn belongs(job: &mut Job, flow: Option<&StoredVerification>) -> bool {
         return true;
     }
     let is_another = is_found && !job.recipient_keys.is_empty();
-    // What it knows of itself may be put down under a key that the file has lost.
+    // The flow may be on record under a key that the file has lost.
     job.recipient_keys.push(key.clone());
     !is_another
 }
 
-/// A reference names one flow for good. A recipient's latest flow is the one meant while it can be; one whose checks
-/// are spent stays it until its code is too old, or a new flow would give new guesses.
+/// Returns whether the flow that a look-up found is the one meant. A reference names one flow for good. A recipient
+/// means the latest flow, as long as it is open and its code not too old; a flow whose checks are spent is meant until
+/// its code is too old, or a new flow would give new guesses.
 pub fn is_the_same_flow(by: FindBy, stored: &StoredVerification, now: Timestamp) -> bool {
     by == FindBy::Reference
         || (stored.state.expires_at.is_none_or(|end| end > now)

@@ -18,7 +18,7 @@ use crate::{
 };
 
 impl Worker {
-    /// At the start, and after somebody has renamed or dropped one.
+    /// Updates the numbers of servers and roles, at the start and after somebody has renamed or dropped one.
     pub fn update_identities(&mut self) {
         let new = &self.identities.new;
         let found = self.store.write(Durability::Deferred, |writer| {
@@ -27,7 +27,7 @@ impl Worker {
             Ok((writer.identities()?, writer.missing_identities(new)?))
         });
         match found {
-            // The lowest of several counts: they come in order.
+            // Of several numbers of one object the lowest counts: they come in order.
             Ok((found, missing)) => {
                 let servers = found.iter().filter(|(_, kind, _)| *kind == Kind::Server);
                 let mut statistics = self.statistics.borrow_mut();
@@ -47,14 +47,14 @@ impl Worker {
         }
     }
 
-    /// The transaction that may have given out some has ended.
+    /// Ends the transaction that may have given out numbers.
     pub fn settle_identities(&mut self, committed: bool) {
         if self.identities.settle(committed) {
             self.statistics.borrow_mut().learn(self.identities.servers());
         }
     }
 
-    /// For a session that is about to enqueue.
+    /// Gives a server or role its number, for a session that is about to enqueue.
     pub fn identify(&mut self, call_id: CallId, subject: Subject) {
         if let Err(error) = self.keys_to_seal() {
             return self.respond(call_id, &Response::Error(error));

@@ -1,4 +1,5 @@
-//! From requests to calls: what may go is put on record, durably and many at once, and then given to the HTTP client.
+//! From requests to calls: jobs that may go are put on record, durably and many at once, and are then given to the HTTP
+//! client.
 
 use dialect::{Operation, Outcome};
 use http_client::{CompletedCall, Endpoint, OutboundCall};
@@ -28,7 +29,7 @@ use crate::{
     },
 };
 
-/// How many connections are looked at, at once, for `otp_gateway.check`.
+/// How many connections are checked at once, at most, for `otp_gateway.check`.
 const MAX_CHECKS: usize = 16;
 
 impl Worker {
@@ -44,7 +45,7 @@ impl Worker {
         for (call_id, request) in requests {
             let subject = match &request {
                 Request::AwaitIdle(id) => Some(*id),
-                // They wait in a place of their own.
+                // AwaitSend waits among the waiters; the other requests name no verification.
                 Request::AwaitSend(..)
                 | Request::Maintain(_)
                 | Request::Identify(_)
@@ -77,8 +78,8 @@ impl Worker {
         }
     }
 
-    /// Nothing of it is on record. It is made beside the calls, by the same thread: no more of them at once than do no
-    /// harm.
+    /// Starts the check of a connection, of which nothing is put on record. The thread that makes the calls makes the
+    /// checks beside them; so few at once do the calls no harm.
     fn check(&mut self, call_id: CallId, option: String, endpoint: Endpoint) {
         if self.checks.len() >= MAX_CHECKS {
             let error = Error::configuration_limit(
@@ -92,7 +93,7 @@ impl Worker {
         self.http.start_check(number, option, endpoint);
     }
 
-    /// By the very count that a send is refused by.
+    /// Tells how long the provider's limit would have a send wait, by the very count by which a send is refused.
     fn tell_budget(&mut self, call_id: CallId, server: u32, limits: &Limits) {
         // A provider without a number has sent nothing yet.
         let Some(provider) = self.identities.known.get(&(Kind::Server, server)).copied() else {
@@ -144,7 +145,8 @@ impl Worker {
         }
     }
 
-    /// Has each job know by which keys its recipient is found. Without the key file those are refused that name one.
+    /// Computes the recipient keys of the jobs. Without the key file, jobs whose recipient has no keys yet are refused.
+    /// Returns the other jobs.
     fn with_keys(&mut self, mut jobs: Vec<(CallId, Box<Job>)>) -> Vec<(CallId, Box<Job>)> {
         match self.keys_to_seal() {
             Ok(keys) => {
@@ -152,7 +154,7 @@ impl Worker {
                 jobs
             }
             Err(error) => {
-                // One that goes on to the next provider of its route was recognised when it began.
+                // A job that goes on to the next provider of its route has its keys since it began.
                 let is_known =
                     |(_, job): &(CallId, Box<Job>)| job.recipient.is_none() || !job.recipient_keys.is_empty();
                 let (known, unknown): (Vec<_>, Vec<_>) = jobs.into_iter().partition(is_known);
@@ -162,8 +164,8 @@ impl Worker {
         }
     }
 
-    /// What becomes of jobs whose intents could not be put on record, so that nothing was sent; `needed` is the
-    /// verification on record that each is about.
+    /// Handles jobs whose intents could not be put on record, so that nothing was sent; `needed` holds, for each job,
+    /// the verification on record that the job is about.
     fn on_intent_failure(&mut self, mut jobs: Vec<(CallId, Box<Job>)>, needed: &[Option<Uuid>], failure: Failure) {
         match failure {
             Failure::NotInstalled => {
@@ -178,7 +180,7 @@ impl Worker {
                     self.try_again_later();
                 }
             },
-            // One that cannot be recorded must not take the others with it.
+            // A job that cannot be recorded must not take the others with it.
             Failure::Error(_) if jobs.len() > 1 => {
                 jobs.drain(..).for_each(|job| self.record_intents(vec![job]));
             }
@@ -197,7 +199,7 @@ impl Worker {
         self.end_job(call_id, job, &Response::Error(error.clone()));
     }
 
-    /// Answers a job that comes to nothing: whoever waits for its verification has their turn.
+    /// Answers a job that comes to nothing: the requests that wait for its verification have their turn.
     fn end_job(&mut self, call_id: CallId, job: &Job, response: &Response) {
         if let Some(id) = job.action.on_record() {
             self.unblock(id);
@@ -290,10 +292,10 @@ impl Worker {
         self.start_call(number, operation, &job.vendor, job.answer);
     }
 
-    /// Tells of a job that ends without a call.
+    /// Answers a job that ends without a call.
     fn end_without_call(&mut self, call_id: CallId, job: &Job, ended: Ended) {
         let Ended { verification, state, outcome, blocked, earlier, why, checks_left, .. } = ended;
-        // One that was begun elsewhere has its time, too, though nothing was sent or checked.
+        // A verification that was begun elsewhere has its time to be erased, too, though nothing was sent or checked.
         if job.action.begins(verification) && !state.status.is_terminal() {
             self.expiry.add(verification, erase_at(clock(), &state));
         }
@@ -308,20 +310,20 @@ impl Worker {
         if let Some(blocked) = blocked {
             row.reason = Some(blocked.reason);
             if operation == Operation::Verify {
-                // None before then, whatever the flow itself has left.
+                // No check is allowed before the wait is over, whatever the flow itself has left.
                 row.attempts_left = 0;
             }
             row.retry_after = blocked.retry_after;
             row.retryable = blocked.retry_after.is_some();
         }
-        // Whoever waits for a queued send does not wait for what somebody was told of a verify.
+        // A waiter for a queued send waits for that send, not for what somebody was told of a verify.
         if state.status != Status::Queued {
             self.answer_waiters(verification, &row);
         }
         self.respond(call_id, &Response::Row(Box::new(row)));
     }
 
-    /// A look-up has led to a verification that is busy: the job has its turn after that.
+    /// Lets a job wait for the busy verification to which its look-up has led.
     fn let_wait(&mut self, call_id: CallId, mut job: Job, verification: Uuid) {
         job.action = Action::Verify(Flow::Found { by: job.action.find_by(), id: verification });
         let request = Request::Run(Box::new(job));
@@ -331,7 +333,7 @@ impl Worker {
         }
     }
 
-    /// To the HTTP client; what the gateway answers itself is there at once.
+    /// Gives a call to the HTTP client; what the gateway answers itself ends at once.
     pub fn start_call(&mut self, number: u64, operation: Operation, vendor: &str, answer: Answer) {
         let vendor_call = match answer {
             Answer::TestNumber(own) | Answer::Gateway { answer: own, .. } => {
@@ -341,13 +343,14 @@ impl Worker {
             Answer::Vendor { call, .. } => Some(call),
             Answer::Record => None,
         };
-        // The record answers before this, and the dialect was found when the job was made.
+        // Both are there: a job that the record answers has ended before, and the dialect was found when the job was
+        // made.
         let dialect = vendor_call.as_ref().and_then(|call| match &call.description {
             Some(text) => description::read(text).ok(),
             None => dialect::by_name(vendor).cloned(),
         });
         let (Some(dialect), Some(vendor_call)) = (dialect, vendor_call) else {
-            // Whoever waits for it must not do so for ever.
+            // Whoever waits for the call must not wait for ever.
             let why = "the job held no call to make; nothing was sent";
             return self.unrecorded.push(own_answer(number, Outcome::ProviderError, why));
         };
@@ -362,14 +365,14 @@ impl Worker {
         });
     }
 
-    /// The end of a call that the gateway answers itself.
+    /// Returns the end of a call that the gateway answers itself.
     fn own_answer_to(&self, number: u64, own: OwnAnswer) -> CompletedCall {
         let outcome = match own {
             OwnAnswer::NoCode => Outcome::InvalidCode,
             OwnAnswer::Outcome(outcome) => outcome,
         };
         let mut completed = own_answer(number, outcome, "answered by the gateway itself; no vendor was asked");
-        // Vendors name the flow that a verify belongs to, and their fields ask for it.
+        // A vendor returns a reference to the flow, which the fields of a verify ask for; so does the gateway.
         if let (Some(call), Outcome::Sent) = (self.in_flight.get(&number), outcome)
             && call.state.reference.is_none()
         {

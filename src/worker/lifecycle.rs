@@ -15,7 +15,7 @@ use crate::{
     },
 };
 
-/// One that lives no longer has died at its start.
+/// A worker that lives no longer than this has died at its start.
 const SHORT_LIFE: Micros = 60_000_000;
 
 /// How this process ends.
@@ -23,26 +23,27 @@ const SHORT_LIFE: Micros = 60_000_000;
 struct End {
     database: pg_sys::Oid,
     began: SinceBoot,
-    /// It has written down what it must: its end is no crash. When it is needed again, and whether at once.
+    /// Some: the worker has recorded what it must, so that its end is no crash. When the next worker is needed, and
+    /// whether at once.
     orderly: Option<(Option<Timestamp>, bool)>,
-    /// What ended it.
+    /// The last error's message, which ended the process.
     last_words: String,
 }
 
 thread_local! {
-    /// In a worker alone.
+    /// Set in a worker alone.
     static END: RefCell<Option<End>> = const { RefCell::new(None) };
 }
 
-/// What the worker's own statements run with, whatever the server, the database or a role has set: at this source no
-/// reload changes it either. What only postgresql.conf can set is the server's to say, and not listed; nor is
-/// synchronous_commit, by which the database's owner says how safe a record has to be.
+/// The settings of the worker's own statements, whatever the server, the database or a role has set; no reload changes
+/// them either, at the source by which they are set. What only postgresql.conf can set is the server's to say, and not
+/// listed; nor is synchronous_commit, by which the database's owner says how safe a record has to be.
 const SETTINGS: &[(&CStr, &CStr)] = &[
-    // Not those of whoever the database or the role of the worker is set to: see set_up.
+    // Not the role that a setting of the database or of the worker's own role may name.
     (c"role", c"none"),
-    // What pg_stat_activity and the log call it: which version runs.
+    // The worker's name in pg_stat_activity and in the log: it tells which version runs.
     (c"application_name", TITLE),
-    // No trigger of others' on our tables, and no rule: note_queued alone, which is ENABLE ALWAYS.
+    // No trigger or rule of others' on our tables fires: note_queued alone does, which is ENABLE ALWAYS.
     (c"session_replication_role", c"replica"),
     (c"event_triggers", c"off"),
     (c"row_security", c"off"),
@@ -58,7 +59,7 @@ const SETTINGS: &[(&CStr, &CStr)] = &[
     (c"default_transaction_read_only", c"off"),
     (c"default_transaction_isolation", c"read committed"),
     (c"default_transaction_deferrable", c"off"),
-    // What is read and written as text.
+    // How values are read and written as text.
     (c"standard_conforming_strings", c"on"),
     (c"transform_null_equals", c"off"),
     (c"array_nulls", c"on"),
@@ -75,7 +76,7 @@ const SETTINGS: &[(&CStr, &CStr)] = &[
     (c"debug_print_rewritten", c"off"),
     (c"debug_print_plan", c"off"),
     (c"log_parameter_max_length_on_error", c"0"),
-    // Where it keeps things.
+    // Where the worker's tables and files are.
     (c"default_tablespace", c""),
     (c"temp_tablespaces", c""),
     (c"default_table_access_method", c"heap"),
@@ -129,10 +130,11 @@ fn at_exit() {
     }
 }
 
-/// An error is on its way to the log: if it ends this process, and that is a worker, those who wait for it hear of it.
+/// Notes an error on its way to the log: if it ends this process, and that is a worker, those who wait for it hear of
+/// it.
 fn hear(message: &CStr) {
     let words = message.to_string_lossy();
-    // Also where the process is on its way out, and its variables are gone.
+    // try_with: the process may be on its way out, and its thread's variables gone.
     let _ = END.try_with(|end| {
         if let Ok(mut end) = end.try_borrow_mut()
             && let Some(end) = &mut *end
@@ -142,7 +144,7 @@ fn hear(message: &CStr) {
     });
 }
 
-/// Connects to the database, where the launcher meant it by this start.
+/// Connects to the database. Returns false if the launcher's start of this number meant another worker.
 pub fn set_up(database: pg_sys::Oid, start: u32) -> bool {
     if !worker_registry::claim(database, start) {
         return false;
@@ -158,7 +160,7 @@ pub fn set_up(database: pg_sys::Oid, start: u32) -> bool {
     true
 }
 
-/// Runs `body` so that it waits for nobody's lock.
+/// Runs `body` so that it waits for a lock for 10 ms at most.
 pub fn without_patience<R>(body: impl FnOnce() -> R) -> R {
     settings::override_with(c"lock_timeout", c"10ms");
     let result = body();
@@ -174,8 +176,8 @@ pub fn sleep(wakeup: &UnixStream, due: Option<Timestamp>) {
     background_worker::sleep(wakeup, milliseconds);
 }
 
-/// The worker's end is in order: another is to come when something is due, at once if there is something to do already,
-/// or when somebody asks for one.
+/// Notes that the worker's end is in order. The next worker comes when `due` has come, at once if `is_wanted`, or when
+/// somebody asks for one.
 pub fn leave(due: Option<Timestamp>, is_wanted: bool) {
     END.with_borrow_mut(|end| {
         if let Some(end) = end {

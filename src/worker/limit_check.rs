@@ -1,5 +1,5 @@
-//! What the providers' rules say of jobs, by the record as it is now: asked in the very transaction that records the
-//! intents, and what has just been let go counts for the next.
+//! Checks jobs by the providers' rules and the record as it is now, in the very transaction that records the intents; a
+//! job that has just been let go counts for the next one.
 
 use std::{
     cmp::Reverse,
@@ -25,11 +25,11 @@ use crate::{
 
 pub enum Verdict {
     Goes {
-        /// The rule that would have refused it.
+        /// The rule that would have refused the job, if the provider enforced its rules.
         observed: Option<BlockReason>,
         breaker_permit: Option<BreakerPermit>,
         range_pass: RangePass,
-        /// How many wrong codes the recipient has left, after this one, if it may be one; None: that is not counted.
+        /// How many wrong codes the recipient has left, after this job's if it checks one; None: they are not counted.
         checks_left: Option<u32>,
     },
     Blocked {
@@ -38,17 +38,17 @@ pub enum Verdict {
     },
 }
 
-/// The key that a recipient is put down under.
+/// The key under which a recipient is put on record.
 pub type RecipientKey = Vec<u8>;
-/// The key that an account at a vendor is put down under; empty: on record from before there were such keys.
+/// The key under which an account at a vendor is put on record; empty: on record from before there were such keys.
 pub type AccountKey = Vec<u8>;
 
-/// What is known of one recipient, wherever it counts.
+/// What the record knows of one recipient, at all accounts and providers.
 #[derive(Default)]
 pub struct RecipientHistory {
-    /// The newest first.
+    /// The checks of codes, the newest first.
     checks: BTreeMap<Reverse<(Timestamp, Uuid)>, RecordedCheck>,
-    /// Roles that have sent something to the recipient, and at which accounts.
+    /// The roles that have sent something to the recipient, each with an account at which it did.
     senders: HashSet<(Identity, AccountKey)>,
 }
 
@@ -138,7 +138,7 @@ pub struct LimitCheck<'a> {
 }
 
 impl<'a> LimitCheck<'a> {
-    /// Reads, at once, what it takes to check all of these.
+    /// Reads, at once, what it takes to check all of these jobs.
     pub fn new<'o>(
         writer: &mut StoreTransaction,
         jobs: impl Iterator<Item = &'o Job> + Clone,
@@ -209,8 +209,8 @@ impl<'a> LimitCheck<'a> {
         Ok(())
     }
 
-    /// Where a route's provider is paused or its breaker is open, the send goes on to the next one: the job becomes
-    /// that one's, and what was passed over is returned, to be put on record.
+    /// Moves a send of a route on to the next provider, where its own is paused or has an open breaker: the job becomes
+    /// the next provider's. Returns the attempts at the providers that were passed over, to be put on record.
     pub fn skip_closed(&mut self, job: &mut Job, verification: Uuid, cohort: Cohort) -> Vec<NewAttempt> {
         let mut passed_over = Vec::new();
         let is_failover = job.action.is_failover();
@@ -230,7 +230,8 @@ impl<'a> LimitCheck<'a> {
         passed_over
     }
 
-    /// Why nothing goes through its provider at present, whoever the recipient is.
+    /// Returns why nothing goes through the job's provider at present, whoever the recipient is; None if something may
+    /// go.
     fn closed(&self, job: &Job) -> Option<BlockReason> {
         if job.answer.rules().is_some_and(|rules| rules.refused == Some(BlockReason::Paused)) {
             return Some(BlockReason::Paused);
@@ -240,7 +241,7 @@ impl<'a> LimitCheck<'a> {
         is_open.then_some(BlockReason::Breaker)
     }
 
-    /// What the record knows that counts for a job.
+    /// Returns what the record knows that counts for a job.
     pub fn history(&self, job: &Job) -> History {
         if job.operation() == Operation::Verify {
             return self.checks(job);
@@ -249,13 +250,13 @@ impl<'a> LimitCheck<'a> {
         self.sends.get(&(job.provider_id, key)).cloned().unwrap_or_default()
     }
 
-    /// How many wrong codes its recipient has left; None: that is not counted.
+    /// Returns how many wrong codes the job's recipient has left; None if they are not counted.
     pub fn checks_left(&self, job: &Job) -> Option<u32> {
         let rules = job.answer.rules().filter(|rules| rules.enforce && job.operation() != Operation::Cancel)?;
         job.counted_key().map(|_| rules.checks_left(&self.checks(job), self.now))
     }
 
-    /// What the record knows of codes that were checked for its recipient.
+    /// Returns what the record knows of codes that were checked for the job's recipient.
     pub fn checks(&self, job: &Job) -> History {
         let key = job.counted_key().unwrap_or_default().to_vec();
         let Some(known) = self.known.get(&key) else { return History { is_stranger: true, ..History::default() } };
@@ -275,7 +276,7 @@ impl<'a> LimitCheck<'a> {
         }
     }
 
-    /// Whether the job may go; if so, it counts from now on.
+    /// Decides whether the job may go. A job that goes counts from now on, unless a rule would have refused it.
     pub fn check(&mut self, writer: &mut StoreTransaction, job: &Job) -> Result<Verdict, Failure> {
         let Some(rules) = job.answer.rules() else {
             let range_pass = RangePass::default();
@@ -292,7 +293,7 @@ impl<'a> LimitCheck<'a> {
             history.provider_wait = self.limit_state.wait(writer, job.provider_id, limits, self.now)?;
         }
         let mut observed = match rules.check(operation, &history, self.now) {
-            // A pause is no limit that one might only observe.
+            // A pause is obeyed also where the limits are only observed.
             Some(refusal) if rules.enforce || refusal.reason == BlockReason::Paused => {
                 return blocked(refusal, self.checks_left(job));
             }
@@ -307,7 +308,8 @@ impl<'a> LimitCheck<'a> {
             }
         }
         let mut breaker_permit = None;
-        // What `on` would not have sent tells the breaker nothing, or the two would part.
+        // A send that enforce `on` would have refused tells the breaker nothing, or `on` and `observe` would come to
+        // differ.
         if observed.is_none() && is_send(operation) && matches!(job.answer, Answer::Vendor { .. }) {
             match self.limit_state.acquire(job, self.now) {
                 Ok(let_go) => breaker_permit = Some(let_go),
@@ -318,14 +320,16 @@ impl<'a> LimitCheck<'a> {
                 Err(_) => observed = Some(BlockReason::Breaker),
             }
         }
-        // What would have been refused does not count, so that the next decision is the one that `on` would make.
+        // A call that would have been refused does not count, so that the next decision is the one that `on` would
+        // make.
         if observed.is_none() {
             self.add(job);
         }
         Ok(Verdict::Goes { observed, breaker_permit, range_pass, checks_left: self.checks_left(job) })
     }
 
-    /// Whether the recipient's range is held back. Where no min_conversion is set, it is seen what it would do.
+    /// Decides how a send goes, or how long it may have to wait, as far as the recipient's range is concerned. Without
+    /// min_conversion it goes, and what min_conversion would do is noted.
     fn range(
         &mut self,
         writer: &mut StoreTransaction,
@@ -334,7 +338,7 @@ impl<'a> LimitCheck<'a> {
     ) -> Result<Result<RangePass, Blocked>, Failure> {
         let ranges = &mut self.limit_state.ranges;
         let Some(wait) = ranges.hold(job, rules, self.now) else { return Ok(Ok(RangePass::Counted)) };
-        // Whoever has typed a code in before is one of the provider's own.
+        // A recipient that has typed a code in before is no stranger to the provider, and goes.
         if writer.was_approved(job.counted_keys(), job.provider_id)? {
             return Ok(Ok(RangePass::Counted));
         }
@@ -347,7 +351,7 @@ impl<'a> LimitCheck<'a> {
         Ok(Err(Blocked { reason: BlockReason::MinConversion, retry_after: Some(wait) }))
     }
 
-    /// It counts for those after it.
+    /// Counts the job, for the decisions after it.
     pub fn add(&mut self, job: &Job) {
         let account = job.account_key().to_vec();
         if is_send(job.operation()) {
@@ -368,7 +372,7 @@ impl<'a> LimitCheck<'a> {
     }
 }
 
-/// The longest life of a code of which nobody says how long it lives.
+/// The longest lifetime of a code whose lifetime nobody has stated.
 pub const A_DAY: Micros = 86_400_000_000;
 const A_MINUTE: Micros = 60_000_000;
 /// Who has sent more to a recipient is known by the newest of them.
@@ -383,10 +387,10 @@ pub fn most(rules: &LimitRules) -> usize {
     rules.max_events(Operation::Verify).saturating_mul(4).saturating_add(200)
 }
 
-/// What the record and the caller are told of a code that can be none.
+/// What the record and the caller are told of a typed text that cannot be a code.
 pub const NO_CODE: &str = "what was typed can be no code of this vendor; nothing was checked, and no check is spent";
 
-/// What they are told of a refusal.
+/// Returns what the record and the caller are told of a refusal.
 pub fn explain(reason: BlockReason) -> &'static str {
     match reason {
         BlockReason::Paused => {

@@ -1,5 +1,5 @@
-//! What needs a row that somebody else has locked: it waits alone, and is looked at again without waiting for the lock.
-//! Whoever locked the record and calls in the same transaction waits for themselves, and hears of it.
+//! A job or call that needs a row that somebody else has locked waits alone, and is tried again without waiting for the
+//! lock. A session that has locked the record and calls in the same transaction waits for itself, and hears of it.
 
 use std::collections::HashSet;
 
@@ -20,24 +20,24 @@ use crate::{
     worker::state::{AGAIN_AFTER, Worker},
 };
 
-/// For so long after its own timeout a call waits for a lock, before its caller hears of it.
+/// How long after its own timeout a call still waits for a lock, before its caller hears of it.
 pub const PATIENCE: Micros = 3_000_000;
 /// The timeout of a call that has none.
 pub const TIMEOUT: Micros = 10_000_000;
 
-/// Since when a call that has not been put on record is older than its own timeout.
+/// Returns since when a call that has not been put on record is older than its own timeout.
 pub fn overdue_since(job: &Job) -> SinceBoot {
     job.taken_at + job.answer.timeout().map_or(TIMEOUT, micros)
 }
 
 impl Worker {
-    /// Whether a job is still to be put on record: not what is older than its own timeout, and whose caller has left.
-    /// On its way from one provider of its route to the next, it is on record.
+    /// Returns whether a job is still to be put on record: not if it is older than its own timeout and its caller has
+    /// left. A job on its way from one provider of its route to the next is on record already, and always goes on.
     pub fn is_wanted(&self, call_id: CallId, job: &Job) -> bool {
         job.action.is_failover() || overdue_since(job) > since_boot() || self.ipc.waits(call_id)
     }
 
-    /// A lock has held up a job: whether its caller is to wait on.
+    /// Returns whether the caller of a job that a lock has held up waits on; if not, the caller is told.
     pub fn may_wait_on(&mut self, call_id: CallId, job: &Job) -> bool {
         let waits = job.action.is_failover() || overdue_since(job) + PATIENCE > since_boot();
         if !waits {
@@ -53,8 +53,9 @@ impl Worker {
         waits
     }
 
-    /// Puts those of these jobs aside that need what somebody has locked, and returns the others; `needed` is the
-    /// verification on record that each is about. `Err`: it is not a matter of single rows.
+    /// Puts those of these jobs aside that need a row that somebody has locked, and returns the others; `needed` holds
+    /// the verification on record that each is about. Returns all of them as `Err` if it is not a matter of single
+    /// rows.
     pub fn put_aside_jobs(&mut self, jobs: Jobs, needed: &[Option<Uuid>]) -> Result<Jobs, Jobs> {
         let ids: Vec<Uuid> = needed.iter().copied().flatten().collect();
         let Some(locked) = self.locked(&ids, &[]).ok().filter(|locked| !locked.is_empty()) else { return Err(jobs) };
@@ -72,7 +73,8 @@ impl Worker {
         Ok(others)
     }
 
-    /// The same of completed calls.
+    /// Puts those of these completed calls aside that need a row that somebody has locked, and returns the others; as
+    /// `Err` if it is not a matter of single rows.
     pub fn put_aside_completed(
         &mut self,
         completed_calls: Vec<CompletedCall>,
@@ -100,7 +102,8 @@ impl Worker {
         self.store.write(Durability::Deferred, |writer| writer.locked(verifications, attempts))
     }
 
-    /// Those that are no longer locked have their turn. False: it is not yet time to look.
+    /// Lets jobs and calls whose rows are no longer locked have their turn. Returns false if it is not yet time to
+    /// look.
     pub fn retry_locked(&mut self) -> bool {
         if self.locked.again_at.is_none_or(|at| at > since_boot()) {
             return false;
@@ -117,7 +120,7 @@ impl Worker {
         self.locked.jobs = waiting;
         self.pending.extend(free.into_iter().map(|(call_id, job)| (call_id, Request::Run(job))));
         drop(overdue);
-        // What waits behind those has its turn after them.
+        // The requests behind the jobs that still wait have their turn after these.
         self.locked.jobs.iter().for_each(|(id, ..)| {
             ids.remove(id);
         });
@@ -130,7 +133,7 @@ impl Worker {
         true
     }
 
-    /// For the last try.
+    /// Ends the waiting, for a last try: the jobs are pending again, and the completed calls are returned.
     pub fn take_aside(&mut self) -> Vec<CompletedCall> {
         let jobs = std::mem::take(&mut self.locked.jobs);
         self.pending.extend(jobs.into_iter().map(|(_, call_id, job)| (call_id, Request::Run(job))));

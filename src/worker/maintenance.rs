@@ -1,5 +1,5 @@
-//! What keeps the record in order, a part at a time between calls: what is older than it is to be kept is deleted, a
-//! person who asks for it is forgotten, and what is sealed under an old key is sealed under the new one.
+//! Keeps the record in order, a part at a time between calls: deletes what is older than it is to be kept, forgets a
+//! person who asks for it, and seals values anew that are sealed under an old key.
 
 use policy::{Micros, Timestamp};
 use uuid::Uuid;
@@ -27,14 +27,15 @@ use crate::{
 
 /// How many verifications a part looks at: a few milliseconds' work, for which a call may have to wait.
 pub const PAGE: i64 = 200;
-/// Let them gather a little, and look again after a day at the latest: a restored dump brings old rows.
+/// The shortest and the longest wait until the next purge: old rows may gather a little, and a restored dump brings old
+/// rows at any time.
 pub const GATHER: Micros = 60_000_000;
 pub const DAY: Micros = 86_400_000_000;
 
-/// What became of a part.
+/// The result of a part.
 pub enum PageOutcome {
     Part(Progress),
-    /// This verification is in flight: afterwards.
+    /// This verification is in flight: the part is done afterwards.
     Busy(Uuid),
     /// Without the key file nothing is sealed anew.
     NoKeys(Error),
@@ -62,7 +63,7 @@ impl Worker {
                 let count = self.release_range(providers, range)?;
                 Ok(PageOutcome::Part(Progress { count, next: None }))
             }
-            // Flushed: who is told that they are forgotten is.
+            // Flushed: whoever is told that they are forgotten stays forgotten after a crash.
             Maintenance::Forget { provider, owned, recipient_keys } => {
                 self.store.write(Durability::Flushed, |writer| {
                     let ids = writer.of_recipient(provider, recipient_keys)?;
@@ -80,7 +81,7 @@ impl Worker {
         }
     }
 
-    /// For a session, which asks for one part after the other.
+    /// Does and answers one part for a session, which asks for one part after the other.
     pub fn maintain(&mut self, call_id: CallId, maintenance: Maintenance) {
         match self.do_part(&maintenance) {
             Ok(PageOutcome::Part(part)) => {
@@ -88,7 +89,7 @@ impl Worker {
                     self.works_at(chore, part.count as usize, part.next.is_none());
                 }
                 if let Maintenance::Forget { .. } = maintenance {
-                    // Whoever waits for one of them reads what has become of it.
+                    // A caller that waits for one of the forgotten sends reads what has become of it.
                     let waiters: Vec<CallId> = self.waiters.drain().flat_map(|(_, call_ids)| call_ids).collect();
                     waiters.into_iter().for_each(|call_id| self.respond(call_id, &Response::Retry));
                 }
@@ -118,7 +119,7 @@ impl Worker {
         }
     }
 
-    /// A part of what is due, in an idle moment. False: nothing is.
+    /// Does a part of the maintenance that is due, in an idle moment. Returns false if none is due.
     pub fn maintain_when_idle(&mut self) -> bool {
         let now = clock();
         if self.is_extension_dropped || self.maintenance.next_due().is_none_or(|due| due > now) {
@@ -155,14 +156,14 @@ impl Worker {
         let is_free = |id: &Uuid| !self.busy.contains_key(id);
         let purged = self.store.write(Durability::Deferred, |writer| {
             let kept_for = retention.max(lookback::longest_memory());
-            // Before anything is deleted: a purge that cannot go on is told by how old what is left has become.
+            // Before anything is deleted: a purge that cannot go on shows in the growing age of the oldest row.
             let oldest = if from.is_nil() { writer.oldest()?.unwrap_or(now) } else { began(from) };
             if let Some(report) = worker_registry::report_of(self.database) {
                 report.oldest_kept(oldest, kept_for);
             }
             let part = purge(writer, from, now - kept_for, None, is_free)?;
             let due = if part.next.is_some() {
-                // As much time for everybody else.
+                // The next part waits as long as this one took: everybody else has as much time.
                 let end = clock();
                 end + end.since(now)
             } else {
@@ -187,7 +188,7 @@ impl Worker {
     }
 }
 
-/// What otp_gateway.stat_worker calls it; None: it takes no time.
+/// Returns what otp_gateway.stat_worker calls a piece of maintenance; None if it takes no time.
 fn chore_of(maintenance: &Maintenance) -> Option<Chore> {
     match maintenance {
         Maintenance::Purge { .. } => Some(Chore::Purge),
@@ -197,7 +198,7 @@ fn chore_of(maintenance: &Maintenance) -> Option<Chore> {
     }
 }
 
-/// When to look again.
+/// Returns when to look for old rows again.
 pub fn due_after(oldest: Option<Timestamp>, kept_for: Micros, now: Timestamp) -> Timestamp {
     let due = oldest.map_or(Timestamp::MAX, |oldest| oldest + kept_for);
     due.clamp(now + GATHER, now + DAY)

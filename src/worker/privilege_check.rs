@@ -1,11 +1,11 @@
-//! What others were given on the tables of the record, or made there: the worker writes with a superuser's rights, and
-//! says so when it starts.
+//! Looks for privileges and triggers that others have on the tables of the record: the worker writes with a superuser's
+//! rights, and warns of them when it starts.
 
 use crate::{store::transaction::Durability, worker::state::Worker};
 
 impl Worker {
     pub fn warn_of_foreign_objects(&mut self) {
-        // One that cannot be asked for now is asked for at the next start.
+        // If the catalog cannot be read now, the next start reads it.
         let Ok(found) = self.store.write(Durability::Deferred, |writer| writer.foreign_triggers_and_grants()) else {
             return;
         };

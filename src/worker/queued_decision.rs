@@ -1,5 +1,5 @@
-//! What becomes of a queued send whose turn it is: made a job with the rights of the role that enqueued it, and
-//! decided.
+//! The decision about a queued send whose turn it is: a job is made of it, with the rights of the role that enqueued
+//! it, and is checked.
 
 use std::{
     collections::{HashMap, hash_map::Entry},
@@ -32,31 +32,31 @@ use crate::{
     },
 };
 
-/// What becomes of one that has its turn.
+/// The decision about one queued send.
 pub struct QueuedDecision {
     pub id: Uuid,
     pub turn: DueSend,
     /// The provider's max_in_flight, as far as it was looked up.
     pub places: Option<u32>,
-    /// The provider that it goes to, or would.
+    /// The provider to which the send goes, or would go.
     pub asked: String,
     pub asked_id: Identity,
-    /// The same with its vendor, if it is one of a route's.
+    /// The same provider with its vendor, if it is one of a route's.
     pub moved_to: Option<MovedTo>,
     pub role_id: Identity,
     pub attempt: Uuid,
     pub cohort: Cohort,
-    /// When it was put on record.
+    /// When the decision was put on record.
     pub decided_at: Timestamp,
     pub state: Verification,
     /// The sealed payload.
     pub payload: Vec<u8>,
-    /// Whose limits it counts against.
+    /// The recipient whose limits the send counts against.
     pub recipient_key: Option<Vec<u8>>,
     pub account: Vec<u8>,
-    /// At providers of its route whose breaker is open.
+    /// The attempts at providers of the route that are paused or have an open breaker.
     pub passed_over: Vec<NewAttempt>,
-    /// It goes, or it ends without a call.
+    /// Ok: the send goes; Err: it ends without a call, or waits.
     pub go: Result<Proceed, Stop>,
 }
 
@@ -68,14 +68,15 @@ pub struct Proceed {
     pub checks_left: Option<u32>,
 }
 
-/// How one ends, and why.
+/// How a send ends without a call, and why.
 #[derive(Clone)]
 pub struct Stop {
     pub outcome: Outcome,
     pub status: Status,
     pub why: String,
     pub blocked: Option<Blocked>,
-    /// It does not end: a file of its provider's cannot be used now, and somebody may be writing it, or will mend it.
+    /// The send waits instead of ending: a file of its provider's cannot be used now; somebody may be writing or
+    /// mending it.
     pub is_for_now: bool,
 }
 
@@ -110,7 +111,7 @@ impl QueuedDecision {
         }
     }
 
-    /// Asks the provider's rules; what they refuse ends, or waits for the breaker or the end of a pause.
+    /// Asks the provider's rules; a send that they refuse ends, or waits for the breaker or the end of a pause.
     pub fn rule(&mut self, writer: &mut StoreTransaction, limit_check: &mut LimitCheck) -> Result<(), Failure> {
         let Ok(go) = &mut self.go else { return Ok(()) };
         self.passed_over = limit_check.skip_closed(&mut go.job, self.id, self.cohort);
@@ -119,7 +120,7 @@ impl QueuedDecision {
         self.asked_id = go.job.provider_id;
         let has_route = go.job.action.send().is_some_and(|send| send.route.is_some());
         self.moved_to = has_route.then(|| go.job.moved_to());
-        // A test number's counts for nobody.
+        // A send to a test number counts for nobody.
         self.recipient_key = go.job.recipient_key().filter(|_| !go.job.is_test()).map(<[u8]>::to_vec);
         self.account = go.job.account_key().to_vec();
         match limit_check.check(writer, &go.job)? {
@@ -162,7 +163,7 @@ impl Stop {
 /// What a provider or route stands for, and the role for which it was looked up.
 pub type Entitled = (Rc<Candidates>, pg_sys::Oid);
 
-/// What it takes to decide about many.
+/// What it takes to decide about many queued sends.
 pub struct QueuedJobs<'k> {
     pub keys: Result<&'k Keys, &'k Error>,
     /// The cluster that the payloads are sealed for.
@@ -178,7 +179,7 @@ impl QueuedJobs<'_> {
         let go = self.job(&request, attempt, &mut places);
         let mut decision = QueuedDecision { attempt, places, ..QueuedDecision::new(request, go, self.now) };
         if let Ok(go) = &decision.go {
-            // Nothing stands in the way of a queued one.
+            // Nothing stands in the way of a send that is still queued.
             if let Err(outcome) = admit(Operation::Send, &mut decision.state, self.now) {
                 decision.go = Err(Stop::failed(outcome, "it was no longer queued"));
                 return decision;
@@ -202,7 +203,7 @@ impl QueuedJobs<'_> {
             });
         }
         let keys = self.keys.map_err(|error| Stop::failed(Outcome::AuthFailed, error.message()))?;
-        // First: a copy has not the credentials of the original either, and that is not what is wrong.
+        // First: a copied database has not the credentials of the original either, but they are not what is wrong.
         let payload = keys.open(&Place::Queued(request.stored.id, self.home), &request.sealed).map_err(|_| {
             let why = "the payload was sealed under another key, or for another database, of which this is a copy";
             Stop::failed(Outcome::InvalidRequest, why)
@@ -228,7 +229,7 @@ impl QueuedJobs<'_> {
         Ok(Proceed { job: Box::new(job), observed: None, breaker_permit: None, range_pass, checks_left: None })
     }
 
-    /// The provider, or the route, as it is now for the role that enqueued.
+    /// Returns the provider, or the route, as it is now for the role that enqueued.
     pub fn candidates(&mut self, request: &QueuedPayload) -> Result<Entitled, Stop> {
         let server = request.route_id.unwrap_or(request.stored.provider_id);
         let (candidates, role) = match self.candidates.entry((server, request.role_id)) {

@@ -1,6 +1,6 @@
-//! Queued sends that have their turn: the job is made from the sealed payload, with the provider as it is now and
-//! the rights of the role that enqueued it; what may go is put on record and given to the HTTP client like any other
-//! call. One that cannot go fails alone.
+//! Queued sends that have their turn: the job is made from the sealed payload, with the provider as it is now and the
+//! rights of the role that enqueued it; what may go is put on record and given to the HTTP client like any other call.
+//! A send that cannot go fails alone.
 
 use std::collections::{HashMap, HashSet};
 
@@ -35,21 +35,21 @@ use crate::{
     },
 };
 
-/// What waits for a key.
+/// The task that the failure log names while queued sends wait for the key file.
 const SENDING: &str = "sending what is queued";
-/// How many queued ones are read at once.
+/// How many queued sends are read at once.
 pub const PAGE: i64 = 2000;
-/// How long one is left alone that somebody has locked.
+/// How long a send is left alone whose row somebody has locked.
 pub const AFTER_LOCK: Micros = 200_000;
-/// How long one is left alone that cannot even be failed.
+/// How long a send is left alone that waits for a file, or that cannot even be put on record as failed.
 pub const AFTER_FAULT: Micros = 10_000_000;
-/// How long until it is looked again whether a provider is still paused, or whether what its breaker is open for has
-/// been mended: neither ALTER SERVER nor a new credential in a file wakes anybody.
+/// How long until the worker looks again whether a provider is still paused, or whether the fault behind an open
+/// breaker has been mended: neither ALTER SERVER nor a new credential in a file wakes the worker.
 const LOOK_AGAIN: Micros = 2_000_000;
 
 impl Worker {
-    /// Reads what has been queued since the last look: what is new, whoever has had a transaction open meanwhile, and
-    /// for however long.
+    /// Reads the sends queued since the last look: those of every transaction that has ended meanwhile, however long it
+    /// had been open.
     pub fn look_for_queued(&mut self) {
         let seen = self.queue.seen.take();
         let queue = &self.queue;
@@ -90,7 +90,7 @@ impl Worker {
         }
     }
 
-    /// The rest of what one look found.
+    /// Reads the rest of the sends in a range of transactions, of which a look has read the first page.
     pub fn read_queued(&mut self, mut after: (u64, Uuid), end: u64) {
         loop {
             let queue = &self.queue;
@@ -106,7 +106,7 @@ impl Worker {
                     self.enlist(page);
                 }
                 Err(failure) => {
-                    // All of it is read again, in its own time.
+                    // The whole queue is read again, in its own time.
                     self.queue.unread = Some((u64::MAX, Uuid::max()));
                     return self.on_failure(failure);
                 }
@@ -114,7 +114,7 @@ impl Worker {
         }
     }
 
-    /// One page of what was queued before the first look. False: it is all read.
+    /// Reads one page of the sends queued before the first look. Returns false if all are read.
     pub fn read_earlier(&mut self) -> bool {
         let Some(before) = self.queue.unread else { return false };
         let queue = &self.queue;
@@ -137,14 +137,14 @@ impl Worker {
 
     pub fn enlist(&mut self, found: Vec<Found>) {
         for queued in found.into_iter().filter(|queued| queued.is_queued) {
-            // Those whose turn it is just now are busy.
+            // A busy send has its turn just now.
             if !self.is_busy(queued.id) {
                 self.queue.add(queued.line, queued.role_id, queued.id, queued.created_at);
             }
         }
     }
 
-    /// Gives those their turn that are due. False: there are none.
+    /// Starts the queued sends that are due. Returns false if there were none.
     pub fn send_due(&mut self) -> bool {
         if self.queue.is_empty() {
             return false;
@@ -189,7 +189,7 @@ impl Worker {
             for go in decisions.iter_mut().filter_map(|decision| decision.go.as_mut().ok()) {
                 self.identities.fill(writer, &mut go.job)?;
             }
-            // Of the others, some were canceled, and some are locked by somebody.
+            // Of the sends not found, some were canceled, and some are locked by somebody.
             let found: HashSet<Uuid> = decisions.iter().map(|decision| decision.id).collect();
             let others: Vec<Uuid> = ids.iter().copied().filter(|id| !found.contains(id)).collect();
             let mut locked = writer.verifications(&others)?;
@@ -219,8 +219,8 @@ impl Worker {
         }
     }
 
-    /// Without the key file they wait for it to be mended. What has waited too long needs no key to expire, and is
-    /// returned.
+    /// Lets sends wait until the key file is mended. Returns the sends that have waited too long: they need no key to
+    /// expire.
     fn let_wait_for_keys(&mut self, turns: Vec<DueSend>, error: &Error) -> Vec<DueSend> {
         let now = clock();
         let is_too_old = |turn: &DueSend| turn.created_at + gucs::queue_max_age() <= now;
@@ -232,8 +232,8 @@ impl Worker {
         too_old
     }
 
-    /// Where its provider's breaker is open, or it is paused, the whole line waits. What waits for a file waits alone:
-    /// another role's credentials are in another one.
+    /// Puts a send back that has to wait. If its provider is paused, or has an open breaker, the whole line waits. A
+    /// send that waits for a file waits alone: another role's credentials are in another file.
     fn keep_waiting(&mut self, decision: &QueuedDecision) {
         match &decision.go {
             Err(Stop { is_for_now: true, why, .. }) => {
@@ -252,14 +252,14 @@ impl Worker {
         }
     }
 
-    /// What becomes of those whose decisions could not be put on record.
+    /// Handles sends whose decisions could not be put on record.
     fn on_decision_failure(&mut self, turns: Vec<DueSend>, failure: Failure) {
         match failure {
             Failure::NotInstalled | Failure::Busy => {
                 turns.iter().for_each(|turn| self.queue.put_back(turn));
                 self.on_failure(failure);
             }
-            // One that cannot be decided must not take the others with it.
+            // A send that cannot be decided must not take the others with it.
             Failure::Error(_) if turns.len() > 1 => {
                 turns.into_iter().for_each(|turn| self.decide_due(vec![turn]));
             }
@@ -267,7 +267,7 @@ impl Worker {
         }
     }
 
-    /// One whose decision ends in an error of the server's.
+    /// Fails a queued send whose decision raised a Postgres error.
     pub fn fail(&mut self, turn: DueSend, why: &str) {
         let failed = self.store.write(Durability::Flushed, |writer| {
             let now = clock();
@@ -327,7 +327,7 @@ impl Worker {
     }
 }
 
-/// With otp_gateway.notify: of those that nobody knew yet.
+/// Announces, if otp_gateway.notify is on, those of the found sends that the queue does not know yet.
 pub fn announce_new(writer: &mut StoreTransaction, queue: &SendQueue, found: &[Found]) -> Result<(), Failure> {
     let new = found.iter().filter(|one| one.is_queued && !queue.knows(one.line, one.role_id, one.id));
     writer.announce(|| new.map(|queued| queued.id).collect())

@@ -1,4 +1,4 @@
-//! Ranges of numbers: what calls that have ended say of them, and its way to the record and back.
+//! Ranges of numbers: counts calls that have ended, writes the counts to the record, and reads them back.
 
 use dialect::{Operation, Outcome};
 use policy::{Micros, NumberRange, counts_as_sent};
@@ -7,36 +7,41 @@ use crate::{
     pg::clock::clock,
     store::{
         StoreTransaction,
+        glance::{self, IsLocked},
         identity::Identity,
         transaction::{Durability, Failure},
     },
-    worker::state::{InFlight, Worker, range_state::Unwritten},
+    worker::state::{
+        InFlight, Worker,
+        range_state::{Send, Unwritten},
+    },
 };
 
-/// A range that nothing has gone to for so long is forgotten.
+/// A range to which nothing has gone for this time is forgotten.
 const DAY: Micros = 86_400_000_000;
 
 impl Worker {
-    /// A call that has ended, and is on record.
+    /// Counts a call that has ended and is on record.
     pub fn count_for_range(&mut self, call: &InFlight, outcome: Outcome) {
         let now = clock();
-        match (call.operation, &call.range) {
-            (Operation::Send, Some(range)) if counts_as_sent(outcome) => {
-                let provider = (call.provider_id, call.provider.as_str());
-                self.limits.ranges.sent(provider, range, call.verification, call.range_pass, now);
+        let send = |at| Some(Send { provider: call.provider_id, range: call.range.clone()?, at });
+        match call.operation {
+            Operation::Send if counts_as_sent(outcome) => {
+                if let Some(send) = send(now) {
+                    self.limits.ranges.sent(send, &call.provider, call.verification, call.range_pass);
+                }
             }
-            (Operation::Verify, range) if outcome == Outcome::Approved => {
-                let was_sent_here = call.state.send_count > 0;
-                let begun = range.clone().filter(|_| was_sent_here);
-                let begun = begun.map(|range| (call.provider_id, range, call.cohort.begun_at));
+            Operation::Verify if outcome == Outcome::Approved => {
+                // Of a flow that was begun elsewhere nothing was counted.
+                let begun = send(call.cohort.begun_at).filter(|_| call.state.send_count > 0);
                 self.limits.ranges.converted(call.verification, begun, now);
             }
             _ => {}
         }
     }
 
-    /// In a transaction of its own: whoever looks at these rows, or has locked them, holds up no outcome. False: it is
-    /// not time.
+    /// Writes the changes, in a transaction of their own: whoever has locked these rows holds up no outcome. Returns
+    /// false if it is not time to.
     pub fn write_ranges(&mut self) -> bool {
         let now = clock();
         let Some(unwritten) = self.limits.ranges.unwritten(now, false) else { return false };
@@ -46,15 +51,16 @@ impl Worker {
         true
     }
 
-    /// The worker leaves.
+    /// Writes the changes when the worker leaves.
     pub fn write_ranges_at_once(&mut self) {
         if let Some(unwritten) = self.limits.ranges.unwritten(clock(), true).filter(|_| !self.is_extension_dropped) {
-            // What is not written is counted anew: there is nobody to tell.
+            // There is nobody to tell of a failure: what is not written is counted anew.
             drop(self.write_unwritten(unwritten));
         }
     }
 
-    /// For a session; it is on record when this returns. Returned: at how many providers it was held back.
+    /// Opens a range again for a session; that is on record when this returns. Returns at how many of the providers the
+    /// range was held back.
     pub fn release_range(&mut self, providers: &[Identity], range: &NumberRange) -> Result<u64, Failure> {
         let now = clock();
         let released = providers.iter().filter(|provider| self.limits.ranges.release(**provider, range, now)).count();
@@ -73,12 +79,14 @@ impl Worker {
         written
     }
 
-    /// As the worker before this one has put it on record.
+    /// Reads the ranges as the worker before this one has put them on record.
     pub fn read_ranges(&mut self) -> Result<(), Failure> {
         let now = clock();
         let (counts, low) = self.store.write(Durability::Deferred, |writer| {
             writer.forget_ranges(now - DAY)?;
-            Ok((writer.ranges()?, writer.low_conversions()?))
+            writer.end_past_low_conversions()?;
+            let low = glance::low_conversions(now).map_err(|IsLocked| Failure::Busy)?;
+            Ok((writer.ranges()?, low))
         })?;
         self.limits.ranges.restore(counts, low, now);
         Ok(())

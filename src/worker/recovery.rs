@@ -1,6 +1,6 @@
-//! At its start a worker finds what the one before it left: attempts in flight, of which nobody can tell what became of
-//! them, and sessions that still wait. It looks at the latest attempts, and then serves; what began before is read in
-//! pages between calls, and of what a call is about, what was left is settled before it.
+//! At its start a worker finds what the worker before it left: attempts in flight, of which nobody can tell what became
+//! of them, and sessions that still wait. It looks at the latest attempts, and then serves; earlier attempts are read
+//! in pages between calls, and before a call about a verification, what was left of that verification is settled.
 
 use std::collections::{HashMap, HashSet};
 
@@ -26,20 +26,20 @@ use crate::{
     },
 };
 
-/// How far before the latest attempt one can have begun and still be in flight, in milliseconds: far more than the
-/// longest timeout. An index that told which are in flight would cost every update.
+/// How far before the latest attempt another can have begun and still be in flight, in milliseconds: far more than the
+/// longest timeout. An index of the attempts in flight would cost every update.
 const REACH: u64 = 86_400_000;
 /// How many attempts are looked at at once.
 const PAGE: i64 = 2000;
 
-/// How long to wait before the next try; and how long a session is left without an answer that has one on record.
+/// How long to wait before the next try; and how long a session waits whose answer cannot be read from the record.
 const AGAIN_AFTER: Micros = 200_000;
 const PATIENCE: Micros = 5_000_000;
 
 const WHY: &str = "the server or its worker stopped before an answer came";
 
 impl Worker {
-    /// Nothing is sent again on a guess: what is in flight becomes `unknown`.
+    /// Begins the recovery. Nothing is sent again on a guess: attempts in flight become `unknown`.
     pub fn recover(&mut self) {
         self.update_identities();
         self.warn_of_foreign_objects();
@@ -49,7 +49,7 @@ impl Worker {
         self.recover_more();
     }
 
-    /// Goes on with what could not be settled before, where it is time to. False: nothing else can be done yet.
+    /// Goes on with what could not be settled before, if it is time to. Returns false if nothing else can be done yet.
     pub fn recover_more(&mut self) -> bool {
         // A session may ask for the rest of a response that a worker before this one had.
         let orphans = self.ipc.orphaned();
@@ -106,7 +106,7 @@ impl Worker {
         }
     }
 
-    /// One more page of attempts. False: all of it is read.
+    /// Reads one more page of attempts. Returns false if all are read.
     pub fn read_left(&mut self) -> bool {
         if self.recovery.unread.is_none() {
             return false;
@@ -127,24 +127,24 @@ impl Worker {
         Ok(())
     }
 
-    /// While there may still be something left of these in flight, it is settled before anybody has to do with them.
+    /// Settles what may still be left of these verifications in flight, before anybody has to do with them.
     pub fn settle_first(&mut self, ids: impl Iterator<Item = Uuid>) {
         if self.may_be_left() {
             self.settle(ids);
         }
     }
 
-    /// Not all is read yet.
+    /// Returns whether not all is read yet.
     pub fn may_be_left(&self) -> bool {
         self.recovery.unread.is_some() || self.expiry.is_loading()
     }
 
-    /// All is read and settled, and everybody has an answer.
+    /// Returns whether all is read and settled, and everybody has an answer.
     pub fn is_recovered(&self) -> bool {
         self.recovery.again_at.is_none() && !self.may_be_left()
     }
 
-    /// What is busy is this worker's own, or is waited for already.
+    /// Settles these verifications, except busy ones: those are this worker's own, or are waited for already.
     pub fn settle(&mut self, ids: impl Iterator<Item = Uuid>) {
         let ids: HashSet<Uuid> = ids.filter(|id| !self.is_busy(*id)).collect();
         let ids: Vec<Uuid> = ids.into_iter().collect();
@@ -170,7 +170,7 @@ impl Worker {
         }
     }
 
-    /// Those that can be; the others' requests wait.
+    /// Settles each verification that can be settled; the requests of the others wait.
     fn settle_each(&mut self) {
         let unsettled = std::mem::take(&mut self.recovery.unsettled);
         for id in unsettled {
@@ -186,7 +186,7 @@ impl Worker {
         }
     }
 
-    /// Those who wait for it have their turn.
+    /// Lets those who wait for a verification have their turn.
     fn is_settled(&mut self, id: Uuid) {
         self.unblock(id);
         self.send_waiters_back(id);
@@ -208,7 +208,8 @@ impl Worker {
         }
     }
 
-    /// For a session whose request a worker took that is no more. None: it cannot be read, or not be told yet.
+    /// Returns the response for a session whose request was taken by a worker that is no more. Returns None if it
+    /// cannot be read, or is not known yet.
     fn response_from_record(&mut self, attempt: Uuid) -> Option<Response> {
         let found = self.store.write(Durability::Deferred, |writer| writer.attempt(attempt));
         if let Ok(Some(found)) = &found
@@ -226,7 +227,7 @@ impl Worker {
                 let outcome = attempt.outcome?;
                 Some(Response::Row(Box::new(result_row_from_record(attempt, &stored, outcome))))
             }
-            // An attempt is on record before anything leaves.
+            // Nothing was sent: an attempt is on record before anything leaves.
             Ok(None) => Some(crate::worker::state::stopped()),
             Err(Failure::NotInstalled) => {
                 self.extension_dropped();
@@ -237,8 +238,8 @@ impl Worker {
     }
 }
 
-/// What a worker before this one left of these: attempts, and verifications that were on their way from one provider of
-/// a route to the next. Returns how many attempts it was.
+/// Settles what an earlier worker left of these verifications: attempts in flight, and verifications that were on their
+/// way from one provider of a route to the next. Returns how many attempts there were.
 fn settle(writer: &mut StoreTransaction, ids: &[Uuid]) -> Result<usize, Failure> {
     let now = clock();
     let left = writer.in_flight(ids)?;

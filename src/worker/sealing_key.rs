@@ -1,4 +1,4 @@
-//! Under which key the worker seals: it is on record before anything is sealed under it.
+//! The key under which the worker seals: it is on record before anything is sealed under it.
 
 use std::rc::Rc;
 
@@ -14,8 +14,8 @@ use crate::{
 };
 
 impl Worker {
-    /// At the start: where this database is, and, if anything was ever sealed here, under which key. What is wrong with
-    /// the file itself the launcher has said.
+    /// Notes at the start where this database is, and, if anything was ever sealed here, the key that seals. What is
+    /// wrong with the file itself the launcher has said.
     pub fn note_what_is_here(&mut self) {
         let noted = self.store.write(Durability::Deferred, |writer| writer.note_queue_home());
         self.failures.note("noting the cluster of the queue", noted.as_ref().err());
@@ -34,11 +34,12 @@ impl Worker {
         }
     }
 
-    /// The keys of the file, if those that this database needs are among them; to seal under the first one.
+    /// Returns the keys of the file, if those that this database needs are among them; the first one seals.
     pub fn keys_to_seal(&mut self) -> Result<Rc<Keys>, Error> {
         let keys = key_file::keys()?;
         let first = keys.ids().next();
-        // What is on record stays so, and who brings in rows of another database asks sessions first.
+        // A key on record stays there. Should rows of another database be brought in, the sessions check their keys
+        // first.
         if self.sealing_key == first {
             return Ok(keys);
         }

@@ -1,4 +1,5 @@
-//! The worker's end: what is under way may end for a while, what can be put on record is, and whoever waits is told.
+//! The worker's end: calls under way have a while to end, their ends are put on record as far as possible, and whoever
+//! waits is told.
 
 use dialect::Outcome;
 use http_client::CompletedCall;
@@ -28,7 +29,7 @@ pub enum Leftover {
 }
 
 impl Worker {
-    /// Lets what is under way end for so long, then ends.
+    /// Gives the calls under way `grace` to end, then ends the worker.
     pub fn shut_down(mut self, grace: Micros) -> Leftover {
         let why = if self.is_extension_dropped {
             "the extension was dropped during the call"
@@ -44,13 +45,13 @@ impl Worker {
         self.write_ranges_at_once();
         self.answer_unknown(unrecorded, why);
         self.turn_back_waiters();
-        // Recording the ends may have brought on more of these.
+        // Recording the ends may have freed requests that waited, or sent a job on to the next provider of its route.
         let between_providers = self.refuse_waiting() || between_providers;
         let is_done = is_recorded && !between_providers && self.queue.is_empty() && self.is_recovered();
         if self.is_extension_dropped || is_done { Leftover::Nothing } else { Leftover::Work }
     }
 
-    /// Puts on record what ends in that time.
+    /// Puts the calls on record that end within `grace`.
     fn let_calls_end(&mut self, grace: Micros) {
         let until = since_boot() + grace;
         while !self.is_extension_dropped && !self.in_flight.is_empty() && since_boot() < until {
@@ -68,7 +69,7 @@ impl Worker {
         }
     }
 
-    /// Puts on record what has ended, and the rest as unknown. Returned: what could not be put there.
+    /// Puts the ended calls on record, and the others as unknown. Returns those that could not be put on record.
     fn record_ends(&mut self, aside: Vec<CompletedCall>, why: &str) -> Vec<CompletedCall> {
         let mut completed_calls = aside;
         completed_calls.extend(self.take_aside());
@@ -79,14 +80,15 @@ impl Worker {
             .extend(self.in_flight.keys().filter(|number| !ended.contains(number)).map(|number| unknown(*number, why)));
         if !self.is_extension_dropped && !completed_calls.is_empty() {
             self.complete_calls(completed_calls);
-            // Dropped, or locked by somebody, just now: what is left in flight there becomes unknown at the next start.
+            // The extension was just dropped, or somebody has a row locked: attempts left in flight become unknown at
+            // the next start.
             completed_calls = std::mem::take(&mut self.unrecorded);
             completed_calls.extend(self.take_aside());
         }
         completed_calls
     }
 
-    /// Tells those who wait for calls whose end is not on record: nobody knows it.
+    /// Answers those who wait for calls whose end is not on record: the outcome is unknown.
     fn answer_unknown(&mut self, unrecorded: Vec<CompletedCall>, why: &str) {
         for completed in unrecorded {
             if let Some(call) = self.in_flight.remove(&completed.call_id) {
@@ -99,7 +101,7 @@ impl Worker {
         }
     }
 
-    /// Those who wait for the end of a queued send ask the next worker.
+    /// Has those who wait for the end of a queued send ask the next worker.
     fn turn_back_waiters(&mut self) {
         let waiters: Vec<CallId> = self.waiters.drain().flat_map(|(_, call_ids)| call_ids).collect();
         for call_id in waiters {
@@ -107,15 +109,15 @@ impl Worker {
         }
     }
 
-    /// Those whose request was read and whose turn does not come any more. True: one was on its way from one provider
-    /// of a route to the next, which the next worker settles.
+    /// Answers the requests that were read and whose turn does not come any more. Returns whether one of them was a
+    /// send on its way from one provider of a route to the next, which the next worker settles.
     fn refuse_waiting(&mut self) -> bool {
         let mut waiting: Vec<(CallId, Request)> = std::mem::take(&mut self.pending);
         waiting.extend(self.busy.values_mut().flat_map(std::mem::take));
         let is_failover = |request: &Request| matches!(request, Request::Run(job) if job.action.is_failover());
         let moves_on = waiting.iter().any(|(_, request)| is_failover(request));
         for (call_id, request) in waiting {
-            // What asks for nothing to be sent is asked of the next worker.
+            // A request that has nothing sent or checked is asked of the next worker.
             let response = if matches!(request, Request::Run(_)) { stopped() } else { Response::Retry };
             self.respond(call_id, &response);
         }

@@ -72,9 +72,9 @@ pub struct Worker {
     pub recovery: RecoveryProgress,
     pub database: pg_sys::Oid,
     pub queue: SendQueue,
-    /// Who waits for the end of a queued send.
+    /// The calls that wait for the end of a queued send.
     pub waiters: HashMap<Uuid, Vec<CallId>>,
-    /// When there are so many, it is looked who still waits.
+    /// When so many sends are waited for, callers that have stopped waiting are removed.
     pub most_waiters: usize,
     pub limits: LimitState,
     pub identities: KnownIdentities,
@@ -87,7 +87,7 @@ pub struct Worker {
     pub pending: Vec<(CallId, Request)>,
     /// Calls under way, by the number that the HTTP client knows them by.
     pub in_flight: HashMap<u64, InFlight>,
-    /// Looks at connections under way, which nothing is on record of.
+    /// Connection checks under way, of which nothing is on record.
     pub checks: HashMap<u64, CallId>,
     pub next_number: u64,
     /// Every verification with something under way, and the requests that wait for its end: one call at a time for each
@@ -102,7 +102,7 @@ pub struct Worker {
     /// When what a lock or a full disk held up is tried again.
     pub retry_at: Option<SinceBoot>,
     pub is_extension_dropped: bool,
-    /// What the store counts, too.
+    /// The counters, which the store adds to, too.
     pub statistics: Rc<RefCell<Counters>>,
 }
 
@@ -114,28 +114,28 @@ pub struct InFlight {
     pub operation: Operation,
     pub provider: String,
     pub provider_id: Identity,
-    /// The verification's state before the attempt, and as its intent left it.
+    /// The verification's status before the attempt, and its state as the intent left it.
     pub before: Status,
     pub state: Verification,
     pub code_lifetime: Option<Micros>,
-    /// It sends the code that was sent before.
+    /// Whether a resend sends the code that was sent before.
     pub keeps_code: bool,
-    /// What it counts for, and when its intent was put on record.
+    /// The cohort for which the call counts, and when its intent was put on record.
     pub cohort: Cohort,
     pub started_at: Timestamp,
-    /// For a resend: what to keep from now on, and the new reference.
+    /// For a resend: the sealed value to keep from now on, and the new reference.
     pub sealed: Option<Vec<u8>>,
     pub reference: Option<String>,
-    /// Whose breaker it was, and what it gave for this call.
+    /// The account whose breaker gave the permit below.
     pub account: BreakerKey,
     pub vendor: String,
     pub breaker_permit: Option<BreakerPermit>,
-    /// Of its recipient, and how it counts there.
+    /// The recipient's range of numbers, and how the call counts there.
     pub range: Option<NumberRange>,
     pub range_pass: RangePass,
-    /// How many wrong codes its recipient has left after this one.
+    /// How many wrong codes the recipient has left after this call; None: they are not counted.
     pub checks_left: Option<u32>,
-    /// The rule that would have refused it.
+    /// The rule that would have refused the call, if the provider enforced its rules.
     pub observed: Option<BlockReason>,
     /// For a queued send: what it takes to queue it again.
     pub requeue: Option<Requeue>,
@@ -144,7 +144,7 @@ pub struct InFlight {
 }
 
 impl InFlight {
-    /// As the numbers know it.
+    /// Returns the attempt as it is known for counting.
     pub fn begun(&self) -> Begun {
         Begun {
             provider_id: self.provider_id,
@@ -155,7 +155,7 @@ impl InFlight {
         }
     }
 
-    /// The line of the queue that it counts for.
+    /// Returns the line of the queue for which the call counts.
     pub fn line(&self) -> Identity {
         self.requeue.as_ref().map_or(self.provider_id, |queued| queued.line)
     }
@@ -199,7 +199,7 @@ impl Worker {
         }
     }
 
-    /// Readable when a call has ended.
+    /// Returns the socket that can be read when a call has ended.
     pub fn wakeup(&self) -> &UnixStream {
         self.http.wakeup()
     }
@@ -209,7 +209,7 @@ impl Worker {
         self.maintenance.look_again();
     }
 
-    /// When there is something to do though nobody calls.
+    /// Returns when there is something to do though nobody calls.
     pub fn next_due(&self) -> Option<Timestamp> {
         let by_clock = |at: SinceBoot| clock() + at.since(since_boot());
         [
@@ -227,7 +227,7 @@ impl Worker {
         .min()
     }
 
-    /// Nothing is under way, and nobody waits for anything.
+    /// Returns whether nothing is under way, and nobody waits for anything.
     pub fn is_idle(&self) -> bool {
         self.in_flight.is_empty()
             && self.checks.is_empty()
@@ -240,7 +240,7 @@ impl Worker {
             && self.is_recovered()
     }
 
-    /// Says how it stands, for whoever looks from outside.
+    /// Reports the queue, and whether the worker is held up, for whoever looks from outside.
     pub fn report_to(&self, report: &Report) {
         let mut states: HashMap<Identity, ProviderState> = HashMap::new();
         let mut queued = QueueReport::default();
@@ -261,7 +261,7 @@ impl Worker {
         report.is_held_up(self.retry_at.is_some() || self.recovery.next_due().is_some());
     }
 
-    /// So much more of a long chore is done; and, with `is_over`, all of it.
+    /// Reports how much more of a long chore is done or, with `is_over`, that all of it is.
     pub fn works_at(&self, chore: Chore, done: usize, is_over: bool) {
         let Some(report) = worker_registry::report_of(self.database) else { return };
         report.works_at(chore, done as u64);
@@ -270,7 +270,7 @@ impl Worker {
         }
     }
 
-    /// Its requests wait until it is not: what an attempt before this worker left of it is not on record yet.
+    /// Has the requests about a verification wait, until what an earlier worker left of it is on record.
     pub fn keep_busy(&mut self, verification: Uuid) {
         self.busy.entry(verification).or_default();
     }
@@ -279,7 +279,6 @@ impl Worker {
         self.busy.contains_key(&verification)
     }
 
-    /// The extension was dropped.
     pub fn extension_is_dropped(&self) -> bool {
         self.is_extension_dropped
     }
@@ -288,7 +287,7 @@ impl Worker {
         self.is_extension_dropped = true;
     }
 
-    /// One round. False: there was nothing to do.
+    /// Works one round. Returns false if there was nothing to do, or nothing can be done yet.
     pub fn work(&mut self) -> bool {
         if !self.http.is_alive() {
             pgrx::error!("otp_gateway: the HTTP client's thread has died");
@@ -321,7 +320,7 @@ impl Worker {
             self.update_identities();
         }
         if !waiting && !self.is_extension_dropped {
-            // Between calls.
+            // The record is read page by page, between calls.
             worked |= self.read_left();
             worked |= self.read_earlier();
             worked |= self.load_more_expiry();
@@ -341,7 +340,7 @@ impl Worker {
         worked || self.maintain_when_idle()
     }
 
-    /// Tells what the looks at connections have found. False: none has ended.
+    /// Answers the connection checks that have ended. Returns false if none has.
     fn answer_checks(&mut self) -> bool {
         let all = self.http.take_checked();
         let has_some = !all.is_empty();
@@ -353,7 +352,7 @@ impl Worker {
         has_some
     }
 
-    /// Takes what has come from sessions. False: nothing has.
+    /// Takes the requests that have come from sessions. Returns false if none has.
     fn receive_requests(&mut self) -> bool {
         let all = self.ipc.collect();
         let has_some = !all.is_empty();
@@ -375,7 +374,7 @@ impl Worker {
         self.ipc.respond(call_id, message::write(response));
     }
 
-    /// What a transaction that failed makes us do; what it was for is still under way.
+    /// Reacts to a transaction that failed; the caller keeps what it was for.
     pub fn on_failure(&mut self, failure: Failure) {
         match failure {
             Failure::NotInstalled => self.extension_dropped(),
@@ -391,7 +390,7 @@ impl Worker {
         self.retry_at = Some(since_boot() + AGAIN_AFTER);
     }
 
-    /// The verification is free: whoever waits for it has their turn.
+    /// Frees a verification: the requests that wait for it have their turn.
     pub fn unblock(&mut self, verification: Uuid) {
         if let Some(waiting) = self.busy.remove(&verification) {
             self.pending.extend(waiting);
@@ -403,7 +402,7 @@ pub fn unknown(number: u64, why: &str) -> CompletedCall {
     own_answer(number, Outcome::Unknown, why)
 }
 
-/// The end of a call that nobody else tells of.
+/// Returns the end of a call whose outcome nobody but the worker tells.
 pub fn own_answer(number: u64, outcome: Outcome, why: &str) -> CompletedCall {
     CompletedCall {
         call_id: number,
@@ -430,7 +429,7 @@ pub fn turn_away(database: pg_sys::Oid, why: &str, hint: &str) {
     WorkerEnd::new(database.to_u32()).answer_all(&message::write(&refused));
 }
 
-/// The row for a caller, as far as the verification's state says it.
+/// Returns the row for a caller, as far as the verification's state tells it.
 pub fn result_row(
     attempt: Uuid,
     operation: Operation,
@@ -446,7 +445,7 @@ pub fn result_row(
     }
 }
 
-/// The row for a caller, from an attempt that has ended.
+/// Returns the row for a caller, from an attempt that has ended.
 pub fn result_row_from_record(attempt: StoredAttempt, stored: &StoredVerification, outcome: Outcome) -> ResultRow {
     let mut row = result_row(attempt.id, attempt.operation, stored.id, &stored.state, outcome);
     row.vendor_code = attempt.vendor_code;
@@ -459,5 +458,5 @@ pub fn result_row_from_record(attempt: StoredAttempt, stored: &StoredVerificatio
     row
 }
 
-/// So many are kept before it is looked who still waits.
+/// How many waiters are kept before those that have stopped waiting are removed.
 pub const WAITERS_BEFORE_PRUNING: usize = 64;

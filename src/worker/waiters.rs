@@ -1,4 +1,4 @@
-//! Those who wait for the end of a send that they did not make: `otp_gateway.wait`.
+//! The callers that wait for the end of a send that they did not make: `otp_gateway.wait`.
 
 use policy::Status;
 use uuid::Uuid;
@@ -16,7 +16,7 @@ use crate::{
     worker::state::{WAITERS_BEFORE_PRUNING, Worker, result_row_from_record},
 };
 
-/// In words, for an outcome that is null says as much of a send that is still queued.
+/// Said in words: an outcome that is null could also be that of a send which is still queued.
 const NO_SEND: &str = "there is no send to wait for: the flow was begun elsewhere, or has ended before its turn";
 
 impl Worker {
@@ -39,7 +39,8 @@ impl Worker {
         });
         match found {
             Ok(Some((_, stored, _))) if stored.state.status.awaits_send() => self.add_waiter(id, call_id),
-            // Sent since the session read it: which checks are left is told by the check that it sends with the next.
+            // Sent since the session read the record: the session asks again, with a check from which the checks left
+            // are known.
             Ok(Some((_, stored, _))) if read.awaits_send() && !stored.state.status.is_terminal() => {
                 self.respond(call_id, &Response::Retry);
             }
@@ -58,7 +59,7 @@ impl Worker {
                 row.attempts_left = row.attempts_left.min(left.unwrap_or(u32::MAX));
                 self.respond(call_id, &Response::Row(Box::new(row)))
             }
-            // Not there, or locked just now: the session reads and asks again.
+            // The verification is not there, or locked just now: the session reads and asks again.
             Ok(None) => self.respond(call_id, &Response::Retry),
             Err(failure) => {
                 self.pending.push((call_id, crate::ipc::message::Request::AwaitSend(id, which, read, check)));
@@ -67,7 +68,7 @@ impl Worker {
         }
     }
 
-    /// Those who have stopped waiting are forgotten, before they are many.
+    /// Adds a caller that waits for a send. Callers that have stopped waiting are removed, before they are many.
     pub fn add_waiter(&mut self, id: Uuid, call_id: CallId) {
         if self.waiters.len() >= self.most_waiters {
             let ipc = &self.ipc;
@@ -91,7 +92,7 @@ impl Worker {
         }
     }
 
-    /// What they wait for has changed on record.
+    /// Has those who wait for a send read the record again, since it has changed.
     pub fn send_waiters_back(&mut self, id: Uuid) {
         for call_id in self.waiters.remove(&id).unwrap_or_default() {
             self.respond(call_id, &Response::Retry);

@@ -13,7 +13,7 @@ import time
 import psycopg2
 import pytest
 
-from cluster import free_port, kill
+from cluster import Cluster, free_port, kill
 from conftest import FLOWS, MAJOR, Gateway, Running, until
 from test_crash import await_none_in_flight
 from test_limits import ENQUEUE, SEND
@@ -579,6 +579,25 @@ def test_who_sees_what(gateway):
         # Other databases are for pg_monitor.
         others = "SELECT count(*) FROM otp_gateway.stat_worker WHERE datname <> current_database()"
         assert gateway.execute(others, None, monitor)[0][0] >= 0
+
+
+def test_without_preload(simulator):
+    """Nothing is counted, and nobody who looks, at whatever view there is, takes the server down."""
+    cluster = Cluster(preload=False).create()
+    try:
+        cluster.start()
+        with cluster.database() as name, Gateway(cluster, name, simulator) as gateway:
+            gateway.create_provider("ideamart")
+            views = "SELECT relname FROM pg_class WHERE relkind = 'v' AND relnamespace = 'otp_gateway'::regnamespace"
+            counts = {view: gateway.execute(f"SELECT count(*) FROM otp_gateway.{view}")[0][0] for (view,) in gateway.execute(views)}
+            assert {view: count for view, count in counts.items() if view.startswith("stat_")} == {
+                "stat_attempt": 0, "stat_latency": 0, "stat_hourly": 0, "stat_worker": 0, "stat_provider": 1
+            }
+            for call in ("stat_reset()", "release('ideamart', '+94775')", "purge('1 day')"):
+                with pytest.raises(psycopg2.Error, match="not preloaded"):
+                    gateway.execute(f"SELECT otp_gateway.{call}")
+    finally:
+        cluster.remove()
 
 
 def test_the_vendor_s_words_hold_no_number(gateway, simulator):

@@ -21,6 +21,8 @@ from cluster import free_port  # noqa: E402
 MONITORING = ROOT / "monitoring"
 PLACE = pathlib.Path(os.environ.get("OTP_MONITORING", ROOT / "target/monitoring"))
 PROGRAMS = PLACE / "usr/bin"
+# What it puts down is searched.
+NO_COMPRESSION = "--no-storage.tsdb.wal-compression"
 
 
 def fetched(url):
@@ -96,7 +98,7 @@ class Prometheus(Program):
             f"scrape_configs:\n- job_name: otp_gateway\n  static_configs: [{{targets: ['127.0.0.1:{target}']}}]\n"
         )
         assert not promtool("check", "config", configuration)
-        arguments = [f"--config.file={configuration}", f"--storage.tsdb.path={directory / 'tsdb'}"]
+        arguments = [f"--config.file={configuration}", f"--storage.tsdb.path={directory / 'tsdb'}", NO_COMPRESSION]
         super().__init__(directory, "prometheus", arguments, answers="/-/ready")
 
     def ask(self, path, **query):

@@ -147,8 +147,8 @@ def oncall():
         dashboard.QueryVariable("datname").label("Database").datasource(METRICS).query("label_values(otp_gateway_up, datname)")
         .multi(True).include_all(True).all_value(".*").refresh(model.VariableRefresh.ON_TIME_RANGE_CHANGED)
     )
-    for panel in panels:
-        board = board.with_panel(panel)
+    for id_, panel in enumerate(panels, 1):
+        board = board.with_panel(panel.id(id_))
     return board.build()
 
 
@@ -199,8 +199,8 @@ def product():
         "otp-gateway-product", "OTP gateway: product", "Conversion, volume and spend, from otp_gateway.stat_hourly. Made by tests/monitoring/dashboards.py.",
         "7d", RECORD,
     )
-    for panel in panels:
-        board = board.with_panel(panel)
+    for id_, panel in enumerate(panels, 1):
+        board = board.with_panel(panel.id(id_))
     return board.build()
 
 

@@ -1038,3 +1038,25 @@ fn every_field_has_a_rule_in_words_and_a_bound() {
         }
     }
 }
+
+/// By the ITU's list of assigned codes: a code is no prefix of another, so that the first digits tell how long it is.
+#[test]
+fn the_calling_code_of_a_number() {
+    const OF_TWO_DIGITS: [i32; 45] = [
+        20, 27, 30, 31, 32, 33, 34, 36, 39, 40, 41, 43, 44, 45, 46, 47, 48, 49, 51, 52, 53, 54, 55, 56, 57, 58, 60, 61,
+        62, 63, 64, 65, 66, 81, 82, 84, 86, 90, 91, 92, 93, 94, 95, 98, 7,
+    ];
+    for first in 100..1000 {
+        let expected = match first {
+            100..200 => 1,
+            700..800 => 7,
+            _ if OF_TWO_DIGITS.contains(&(first / 10)) => first / 10,
+            _ => first,
+        };
+        assert_eq!(dialect::calling_code(&format!("+{first}5550100")), Some(expected), "{first}");
+    }
+    for none in ["", "+", "94771234567", "+9477", "+94771234567890123", "+94771x34567", "user:1", "+٩٤٧٧١٢٣٤٥٦٧"]
+    {
+        assert_eq!(dialect::calling_code(none), None, "{none}");
+    }
+}

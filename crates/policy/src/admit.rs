@@ -2,12 +2,12 @@ use dialect::{Operation, Outcome};
 
 use crate::{status::Status, time::Timestamp, verification::Verification};
 
-/// Lets an operation on a verification go, having booked what it costs, or says how it ends without a call.
+/// Lets an operation on a verification go, and books what it costs; or says how the operation ends without a call.
 pub fn admit(operation: Operation, verification: &mut Verification, now: Timestamp) -> Result<(), Outcome> {
     if let Some(outcome) = outcome_if_closed(operation, verification.status) {
         return Err(outcome);
     }
-    // Nobody but us knows of it yet, so that it can be canceled whatever the vendor can do.
+    // Nobody but us knows of a queued send yet, so that it can be canceled whatever the vendor can do.
     if operation == Operation::Cancel && verification.status == Status::Queued {
         verification.status = Status::Canceled;
         return Err(Outcome::Canceled);
@@ -32,8 +32,8 @@ pub fn admit(operation: Operation, verification: &mut Verification, now: Timesta
     Ok(())
 }
 
-/// How an operation ends for which the verification is no longer, or not yet, open: from the record alone. None: it is
-/// open.
+/// Returns how an operation ends, from the record alone, for which the verification is no longer, or not yet, open.
+/// Returns None if the verification is open.
 pub fn outcome_if_closed(operation: Operation, status: Status) -> Option<Outcome> {
     Some(match status {
         // A code approved once is never approved twice.

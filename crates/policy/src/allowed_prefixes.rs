@@ -5,14 +5,14 @@ use crate::parse_error::ParseError;
 
 const HINT: &str = "For example: '+91, +94'; for e-mail addresses '@example.org', or '@' for all.";
 
-/// The beginnings of the numbers that may be sent to, and the domains of the e-mail addresses, in the order given, each
-/// once.
+/// The beginnings of the numbers, and the domains of the e-mail addresses, that may be sent to, in the order given,
+/// each once.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AllowedPrefixes(Vec<String>);
 
 impl AllowedPrefixes {
-    /// Whether this recipient may be sent to: a number in its one spelling, `+94771234567`, or an address, its domain
-    /// in lower case. An address needs an entry of its own: who lists countries has not thought of it.
+    /// Returns whether this recipient may be sent to: a number in its one spelling, `+94771234567`, or an address, its
+    /// domain in lower case. An address needs an entry of its own: who lists countries has not thought of addresses.
     pub fn allows(&self, recipient: &str) -> bool {
         self.0.iter().any(|entry| match recipient.rfind('@') {
             Some(at) => entry == "@" || recipient[at..] == **entry,
@@ -45,7 +45,7 @@ fn is_prefix(entry: &str) -> bool {
     (1..=15).contains(&digits.len()) && digits.bytes().all(|byte| byte.is_ascii_digit())
 }
 
-/// `@` and a domain of two labels or more, or none for every address.
+/// Returns whether an entry is `@` and a domain of two labels or more, or `@` alone, for every address.
 fn is_domain(entry: &str) -> bool {
     let is_label =
         |label: &str| !label.is_empty() && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
@@ -56,7 +56,7 @@ fn is_domain(entry: &str) -> bool {
 }
 
 impl fmt::Display for AllowedPrefixes {
-    /// The canonical text: `+91, +94, @example.org`.
+    /// Writes the canonical text: `+91, +94, @example.org`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0.join(", "))
     }

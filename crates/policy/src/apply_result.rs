@@ -6,23 +6,23 @@ use crate::{
     verification::Verification,
 };
 
-/// What an answer makes of the verification.
+/// Everything that decides what an answer makes of the verification.
 pub struct ResultContext<'a> {
     pub operation: Operation,
     pub result: &'a CallResult,
     /// The status before this attempt.
     pub before: Status,
-    /// The old code was voided on the way to a new one (REL-ID's resend), whatever became of the new one.
+    /// Whether the old code was voided on the way to a new one (REL-ID's resend), whatever became of the new one.
     pub voided: bool,
-    /// It was the code that had been sent before, whose life has begun.
+    /// Whether the vendor sent the code that it had sent before, whose life has begun.
     pub keeps_code: bool,
-    /// How long a code lives from the moment it was sent.
+    /// How long a code lives from the moment at which it was sent.
     pub code_lifetime: Option<Micros>,
     pub now: Timestamp,
 }
 
-/// What an outcome means once the code's time is over: a vendor that forgets it then says `not_found` of it, and the
-/// record knows better.
+/// Returns what an outcome means once the code's time is over: a vendor that forgets the code then says `not_found`,
+/// and the record knows better.
 pub fn outcome_in_time(
     operation: Operation,
     outcome: Outcome,
@@ -35,7 +35,7 @@ pub fn outcome_in_time(
     }
 }
 
-/// Brings the verification, as [`crate::admit`] left it, to where the answer puts it.
+/// Brings the verification from where [`crate::admit()`] left it to where the answer puts it.
 pub fn apply_result(verification: &mut Verification, context: &ResultContext) {
     let ResultContext { operation, result, before, voided, keeps_code, code_lifetime, now } = *context;
     match operation {
@@ -44,7 +44,7 @@ pub fn apply_result(verification: &mut Verification, context: &ResultContext) {
                 Outcome::Sent => Status::Pending,
                 // The code may have reached the person: a verify stays possible.
                 Outcome::Unknown => Status::Unknown,
-                // There is no code any more that could be sent again, whatever we thought of its time.
+                // The vendor has no code any more that could be sent again, whatever we thought of its time.
                 Outcome::Expired if operation == Operation::Resend && !result.is_guess => Status::Expired,
                 _ if operation == Operation::Resend && !voided => before,
                 _ => Status::Failed,
@@ -70,8 +70,8 @@ pub fn apply_result(verification: &mut Verification, context: &ResultContext) {
                 }
                 Outcome::Unknown => Status::Unknown,
                 outcome if !spends_a_check(outcome) => before,
-                // What the vendor's page names as the end. Anything else is one code that was tried, whatever it is
-                // called.
+                // These are the ends that the vendor's page names. Anything else is one code that was tried, whatever
+                // it is called.
                 Outcome::Expired if !result.is_guess => Status::Expired,
                 Outcome::MaxAttemptsReached if !result.is_guess => Status::MaxAttemptsReached,
                 Outcome::AlreadyUsed | Outcome::NotFound if !result.is_guess => Status::Failed,
@@ -89,12 +89,13 @@ pub fn apply_result(verification: &mut Verification, context: &ResultContext) {
     }
 }
 
-/// Whether a send with this outcome went out, or may have: it counts against limits, and its sender is no stranger.
+/// Returns whether a send with this outcome went out, or may have: it counts against limits, and its sender is no
+/// stranger.
 pub fn counts_as_sent(outcome: Outcome) -> bool {
     matches!(outcome, Outcome::Sent | Outcome::Unknown)
 }
 
-/// Whether the vendor may have compared the code.
+/// Returns whether the vendor may have compared the code.
 pub fn may_have_compared(outcome: Outcome) -> bool {
     !matches!(
         outcome,
@@ -107,8 +108,8 @@ pub fn may_have_compared(outcome: Outcome) -> bool {
     )
 }
 
-/// Whether a check is spent: where the vendor certainly compared nothing the reserved one is given back, and a right
-/// code never spends one.
+/// Returns whether a check is spent. If the vendor certainly compared nothing, the reserved check is given back; a
+/// right code never spends one.
 pub fn spends_a_check(outcome: Outcome) -> bool {
     may_have_compared(outcome) && outcome != Outcome::Approved
 }

@@ -4,27 +4,28 @@ use crate::time::{Micros, Timestamp};
 
 const SECOND: Micros = 1_000_000;
 
-/// The circuit breaker of one provider: after a run of the provider's faults nothing is sent to it for a while, then
-/// single probes are, until one succeeds.
+/// The circuit breaker of one account at a provider: after a run of the provider's faults nothing is sent to it for a
+/// while, then single probes are, until one succeeds.
 ///
-/// Ask last, when nothing else can refuse the call, and report every call that a permit was given for.
+/// Ask it last, when nothing else can refuse the call, and report every call that a permit was given for.
 #[derive(Clone, Debug)]
 pub struct Breaker {
     phase: Phase,
-    /// Counts the changes of phase. A report from an earlier phase says nothing of this one: when a provider hangs,
-    /// the calls that were under way as the breaker opened fail one after another for as long as their timeout, and
-    /// would otherwise condemn the probe, or open anew what the probe has closed. For the same reason a late success
-    /// does not close: a provider under too much load still answers some, and a probe is at most one wait away.
+    /// Counts the changes of phase. A report from an earlier phase says nothing of the present one: when a provider
+    /// hangs, the calls that were under way as the breaker opened fail one after another for as long as their timeout,
+    /// and would otherwise condemn the probe, or open anew what the probe has closed. For the same reason a late
+    /// success does not close the breaker: a provider under too much load still answers some calls, and a probe is at
+    /// most one wait away.
     epoch: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
 enum Phase {
-    /// The faults in a row.
+    /// How many faults there were in a row.
     Closed { faults: u32 },
-    /// Nobody goes before `until`.
+    /// No call goes before `until`.
     Open { until: Timestamp, wait: Micros },
-    /// One went; the next may at `until`, should nothing be heard of it.
+    /// A probe is under way; the next may go at `until`, should nothing be heard of this one.
     Probing { until: Timestamp, wait: Micros },
 }
 
@@ -35,7 +36,7 @@ pub enum BreakerPermit {
     Probe { epoch: u64 },
 }
 
-/// What a view shows.
+/// The state of a breaker as others see it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BreakerState {
     Closed,
@@ -56,30 +57,31 @@ enum Evidence {
 }
 
 impl Breaker {
-    /// As many faults in a row open it.
+    /// How many faults in a row open the breaker.
     pub const THRESHOLD: u32 = 5;
     /// The wait after opening; each probe that fails doubles it.
     pub const FIRST_WAIT: Micros = 5 * SECOND;
     pub const LONGEST_WAIT: Micros = 5 * 60 * SECOND;
-    /// A probe of which nothing is heard blocks the next one for so long.
+    /// For how long a probe of which nothing is heard blocks the next one.
     pub const PROBE_PATIENCE: Micros = 60 * SECOND;
 
     pub fn new() -> Self {
         Self { phase: Phase::Closed { faults: 0 }, epoch: 0 }
     }
 
-    /// One that was open when it was put on record.
+    /// Returns a breaker that was open when it was put on record.
     pub fn opened(until: Timestamp, wait: Micros) -> Self {
         let wait = wait.clamp(Self::FIRST_WAIT, Self::LONGEST_WAIT);
         Self { phase: Phase::Open { until, wait }, epoch: 0 }
     }
 
-    /// What made the provider fail has been changed: the count begins anew, and calls under way say nothing of it.
+    /// Closes the breaker, because what made the provider fail has been changed: faults are counted anew, and calls
+    /// under way say nothing of the provider any more.
     pub fn reset(&mut self) {
         self.enter(Phase::Closed { faults: 0 });
     }
 
-    /// Lets a call go, or says how long to wait: while a probe is under way, the longest that it can take; the
+    /// Lets a call go, or returns how long to wait: while a probe is under way, the longest that it can take; the
     /// breaker may close before.
     pub fn acquire(&mut self, now: Timestamp) -> Result<BreakerPermit, Micros> {
         let (until, longest, wait) = match &mut self.phase {
@@ -96,12 +98,12 @@ impl Breaker {
         Ok(BreakerPermit::Probe { epoch: self.epoch })
     }
 
-    /// How a call ended. A call that was let go in an earlier phase is ignored.
+    /// Reports how a call ended. A call that was let go in an earlier phase is ignored.
     pub fn record(&mut self, pass: BreakerPermit, outcome: Outcome, now: Timestamp) {
         self.weigh(pass, evidence(outcome), now);
     }
 
-    /// A call that never left, by a fault of its caller's: it tells nothing of the provider.
+    /// Reports a call that never left, by a fault of its caller's: it tells nothing of the provider.
     pub fn forgo(&mut self, pass: BreakerPermit, now: Timestamp) {
         self.weigh(pass, Evidence::None, now);
     }
@@ -120,10 +122,10 @@ impl Breaker {
             (Phase::Closed { .. }, Evidence::Busy | Evidence::None) => {}
             (Phase::Probing { wait, .. }, Evidence::Fault) => self.open(now, (wait * 2).min(Self::LONGEST_WAIT)),
             (Phase::Probing { .. }, Evidence::Healthy) => self.enter(Phase::Closed { faults: 0 }),
-            // Left undecided, and the next one after the same wait: neither better nor worse.
+            // Still undecided, and the next probe goes after the same wait: it is neither doubled nor halved.
             (Phase::Probing { wait, .. }, Evidence::Busy) => self.open(now, wait),
             (Phase::Probing { wait, .. }, Evidence::None) => self.enter(Phase::Open { until: now, wait }),
-            // No permit is given while open.
+            // While the breaker is open, no permit is given.
             (Phase::Open { .. }, _) => {}
         }
     }
@@ -152,12 +154,13 @@ impl Default for Breaker {
     }
 }
 
-/// Whether an outcome is the provider's fault, which its breaker counts.
+/// Returns whether an outcome is the provider's fault, which its breaker counts.
 pub fn is_fault(outcome: Outcome) -> bool {
     matches!(evidence(outcome), Evidence::Fault)
 }
 
-/// What an outcome says of the provider's health. A user's mistake is an answer: the provider works.
+/// Returns what an outcome says of the provider's health. An answer about a user's mistake shows that the provider
+/// works.
 fn evidence(outcome: Outcome) -> Evidence {
     match outcome {
         Outcome::Unreachable | Outcome::Unknown | Outcome::ProviderError | Outcome::AuthFailed => Evidence::Fault,

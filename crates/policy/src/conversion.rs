@@ -6,7 +6,7 @@ const MINUTE: Micros = 60_000_000;
 pub(crate) const HOUR: Micros = 60 * MINUTE;
 pub(crate) const DAY: Micros = 24 * HOUR;
 
-/// So many codes went out, and so many of them were typed in.
+/// How many codes went out, and how many of them were typed in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     pub sends: u32,
@@ -32,14 +32,14 @@ impl Counts {
 #[derive(Clone, Debug, Default)]
 pub struct Conversions(VecDeque<Slot>);
 
-/// What went out after the slot before this one, until that time.
+/// The codes that went out after the slot before this one, up to a time.
 #[derive(Clone, Copy, Debug)]
 struct Slot {
     until: Timestamp,
     counts: Counts,
 }
 
-/// A day of [`Conversions`] as it is put on record: by the hours of the clock, the latest first.
+/// A day of `Conversions` as it is put on record: by the hours of the clock, the latest first.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HourlyCounts {
     pub counted_at: Timestamp,
@@ -48,9 +48,9 @@ pub struct HourlyCounts {
 }
 
 impl Conversions {
-    /// More slots than that are brought together.
+    /// If there are more slots than this, old ones are joined.
     const MOST_SLOTS: usize = 128;
-    /// Slots are kept apart for so long.
+    /// How long slots are kept apart.
     const BY_MINUTE: Micros = HOUR + 10 * MINUTE;
 
     pub fn sent(&mut self, at: Timestamp) {
@@ -65,7 +65,8 @@ impl Conversions {
         }
     }
 
-    /// One that went out at that time, or, as far as is known, later: a queued send begins before it goes.
+    /// Counts a code as typed in that went out at `sent_at`, or, as far as is known, later: a queued send begins before
+    /// it goes.
     pub fn converted(&mut self, sent_at: Timestamp) {
         let has_room = |slot: &&mut Slot| slot.until >= sent_at && slot.counts.converted < slot.counts.sends;
         if let Some(slot) = self.0.iter_mut().find(has_room) {
@@ -73,7 +74,7 @@ impl Conversions {
         }
     }
 
-    /// Of those that went out after the one time, and not after the other.
+    /// Returns the counts of the codes that went out after `after`, and not after `until`.
     pub fn between(&self, after: Timestamp, until: Timestamp) -> Counts {
         let mut counts = Counts::default();
         self.0.iter().filter(|slot| slot.until > after && slot.until <= until).for_each(|slot| counts.add(slot.counts));
@@ -84,12 +85,12 @@ impl Conversions {
         self.between(Timestamp(i64::MIN), Timestamp::MAX)
     }
 
-    /// When the last one went out, at the latest.
+    /// Returns when the last code went out, at the latest.
     pub fn latest(&self) -> Option<Timestamp> {
         self.0.back().map(|slot| slot.until)
     }
 
-    /// What is a day old, and which minute it was.
+    /// Forgets what is a day old and, of what is old, which minute it was.
     pub fn forget(&mut self, now: Timestamp) {
         while self.0.pop_front_if(|slot| slot.until <= now - DAY).is_some() {}
         if self.0.len() <= Self::MOST_SLOTS {
@@ -125,7 +126,8 @@ impl Conversions {
         hours
     }
 
-    /// As it was put on record: each hour's went out at its end, so that nothing is taken for older than it is.
+    /// Restores the sends from the record. Those of an hour count as sent at its end, so that none is taken for older
+    /// than it is.
     pub fn restored(hours: &HourlyCounts) -> Self {
         let last = next(hours.counted_at, HOUR);
         let count =
@@ -138,7 +140,7 @@ impl Conversions {
     }
 }
 
-/// The end of the stretch of that length in which a time lies.
+/// Returns the end of the stretch of that length in which a time lies.
 fn next(at: Timestamp, length: Micros) -> Timestamp {
     Timestamp(at.0.saturating_sub(1).div_euclid(length).saturating_add(1).saturating_mul(length))
 }

@@ -1,17 +1,17 @@
-//! When what is open ends. Kept by the minute, with when what ends then began: so it takes no more room however much is
-//! open.
+//! When open verifications end. The times are kept by the minute, with the time at which the verifications that end in
+//! the minute began: so they take no more room however many verifications are open.
 
 use std::collections::BTreeMap;
 
 use crate::time::{Micros, Timestamp};
 
 const MINUTE: Micros = 60_000_000;
-/// What ends later is looked at then, and again.
+/// How far ahead an end is kept. What ends later is looked at when this time is over, and added again.
 const HORIZON: Micros = 8 * 1440 * MINUTE;
-/// Of one minute; codes that live equally long make one span or two.
+/// How many spans one minute keeps at most; codes that live equally long make one span or two.
 const SPANS: usize = 8;
 
-/// When things began: from then until before then.
+/// A span of time in which verifications began.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Span {
     pub from: Timestamp,
@@ -20,12 +20,12 @@ pub struct Span {
 
 #[derive(Default)]
 pub struct Expiries {
-    /// By the end of the minute: when what ends in it began, in this order and apart.
+    /// By the end of a minute, the spans in which the verifications that end in it began; in order, and apart.
     due: BTreeMap<Timestamp, Vec<Span>>,
 }
 
 impl Expiries {
-    /// What began then ends at that time.
+    /// Notes that what began at `began` ends at `at`.
     pub fn add(&mut self, began: Timestamp, at: Timestamp, now: Timestamp) {
         let end = end_of_minute(at.min(now + HORIZON));
         let until = end_of_minute(began);
@@ -38,12 +38,12 @@ impl Expiries {
         }
     }
 
-    /// When the first minute is over in which something ends.
+    /// Returns when the first minute is over in which something ends.
     pub fn next_due(&self) -> Option<Timestamp> {
         self.due.first_key_value().map(|(end, _)| *end)
     }
 
-    /// When something began that has ended; among others.
+    /// Returns a span in which something began that has ended; other things may have begun in it, too.
     pub fn take(&mut self, now: Timestamp) -> Option<Span> {
         let mut minute = self.due.first_entry().filter(|minute| *minute.key() <= now)?;
         let span = minute.get_mut().pop();
@@ -53,7 +53,7 @@ impl Expiries {
         span
     }
 
-    /// How many spans are kept.
+    /// Returns how many spans are kept.
     pub fn len(&self) -> usize {
         self.due.values().map(Vec::len).sum()
     }
@@ -67,7 +67,7 @@ fn end_of_minute(time: Timestamp) -> Timestamp {
     Timestamp(time.0.div_euclid(MINUTE).saturating_add(1).saturating_mul(MINUTE))
 }
 
-/// Makes one of those that touch; where there are too many, of the two that are nearest, too.
+/// Joins spans that touch; if too many are left, also the two that are nearest.
 fn join(spans: &mut Vec<Span>) {
     spans.dedup_by(|next, before| {
         let touch = next.from <= before.until;

@@ -1,7 +1,7 @@
 //! What may be asked of a verification, and what an answer makes of it; what a provider's options allow. Pure: values
-//! in, values out, the clock and the random seeds are arguments. The worker asks [`admit`] before it records an intent
-//! and [`apply_result`] when it records an outcome; both see the record as it is on disk, so that no race and no
-//! rollback gets round them.
+//! in, values out, the clock and the random seeds are arguments. The worker asks [`admit()`] before it records an
+//! intent and [`apply_result()`] when it records an outcome; both see the record as it is on disk, so that no race and
+//! no rollback gets round them.
 #![forbid(unsafe_code)]
 
 mod admit;

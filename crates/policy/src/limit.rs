@@ -11,7 +11,7 @@ pub const SECOND: Micros = 1_000_000;
 pub const DAY: Micros = 24 * 60 * 60 * SECOND;
 pub const HINT: &str = "For example: '5 per hour, 10 per day'.";
 
-/// The largest first, so that a window is written in the largest unit that divides it.
+/// The units of time, the largest first, so that a window is written in the largest unit that divides it.
 pub const UNITS: [(Micros, &str); 5] =
     [(7 * DAY, "week"), (DAY, "day"), (60 * 60 * SECOND, "hour"), (60 * SECOND, "minute"), (SECOND, "second")];
 
@@ -29,9 +29,9 @@ pub struct Limits(Vec<Limit>);
 /// Which limit refuses, and until when.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Refusal {
-    /// The one with the longest wait. `Display` gives its text.
+    /// The limit with the longest wait. `Display` gives its text.
     pub limit: Limit,
-    /// After this wait, and not a microsecond before, every limit admits, if nothing more is counted meanwhile.
+    /// The wait after which, and not a microsecond before, every limit admits, if nothing more is counted meanwhile.
     /// Never longer than the window.
     pub retry_after: Micros,
 }
@@ -48,18 +48,19 @@ impl Limits {
     /// From 1 second to 31 days.
     pub const WINDOWS: std::ops::RangeInclusive<Micros> = SECOND..=31 * DAY;
 
-    /// Whether one more event is refused now. `newest_first`: when the counted ones happened, at least the newest
-    /// [`Limits::most`] of those within [`Limits::reach`]. A time in the future (the clock was set back) counts as now.
+    /// Returns the refusal of one more event now, if there is one. `newest_first`: the times of the counted events, at
+    /// least the newest [`Limits::most`] of those within [`Limits::reach`]. A time in the future (the clock was set
+    /// back) counts as now.
     pub fn refusal(&self, newest_first: &[Timestamp], now: Timestamp) -> Option<Refusal> {
         debug_assert!(newest_first.is_sorted_by(|newer, older| newer >= older));
         self.refusal_by(|nth| newest_first.get(nth).copied(), now)
     }
 
-    /// The same, of events that are not in one piece: `newest` gives the n-th newest, from 0. Asked once for each
-    /// limit.
+    /// Returns the refusal as [`Self::refusal`] does, for events that are not in one piece: `newest` gives the n-th
+    /// newest, from 0, and is called once for each limit.
     pub fn refusal_by(&self, newest: impl Fn(usize) -> Option<Timestamp>, now: Timestamp) -> Option<Refusal> {
         let refusals = self.0.iter().filter_map(|&limit| {
-            // While the n-th newest is inside the window, n events are.
+            // While the n-th newest event is inside the window, n events are.
             let nth = newest(limit.count - 1)?;
             let age = now.since(nth).max(0);
             (age < limit.window).then(|| Refusal { limit, retry_after: limit.window - age })
@@ -67,13 +68,14 @@ impl Limits {
         refusals.max_by_key(|refusal| refusal.retry_after)
     }
 
-    /// How much of the tightest limit is used, 1 being all; `since` counts the events after a time.
+    /// Returns how much of the tightest limit is used, 1 being all; `since` counts the events after a time.
     pub fn used(&self, since: impl Fn(Timestamp) -> usize, now: Timestamp) -> f64 {
         let used = |limit: &Limit| since(now - limit.window) as f64 / limit.count as f64;
         self.0.iter().map(used).fold(0.0, f64::max)
     }
 
-    /// How many more events are admitted now, whenever they come: as long as fewer were added, nothing need be counted.
+    /// Returns how many more events are admitted now, whenever they come: until so many were added, nothing need be
+    /// counted.
     pub fn room(&self, newest_first: &[Timestamp], now: Timestamp) -> usize {
         let room = |limit: &Limit| {
             let inside = newest_first.iter().take_while(|time| now.since(**time).max(0) < limit.window).count();
@@ -82,18 +84,18 @@ impl Limits {
         self.0.iter().map(room).min().unwrap_or(usize::MAX)
     }
 
-    /// Half of each, rounded up.
+    /// Returns the limits with half of each count, rounded up.
     #[must_use]
     pub fn halved(&self) -> Self {
         Self(self.0.iter().map(|limit| Limit { count: limit.count.div_ceil(2), ..*limit }).collect())
     }
 
-    /// As many events, the newest, decide.
+    /// Returns how many of the newest events decide.
     pub fn most(&self) -> usize {
         self.0.iter().map(|limit| limit.count).max().unwrap_or(0)
     }
 
-    /// Older events do not matter: the longest window.
+    /// Returns the longest window: older events do not matter.
     pub fn reach(&self) -> Micros {
         self.0.iter().map(|limit| limit.window).max().unwrap_or(0)
     }
@@ -133,7 +135,7 @@ impl FromStr for Limits {
     }
 }
 
-/// `5 per 10 minutes` as ("5", "10", "minutes"); the second may be empty.
+/// Splits `5 per 10 minutes` into ("5", "10", "minutes"); the second part may be empty.
 pub fn split(entry: &str) -> Option<(&str, &str, &str)> {
     let (count, rest) = digits(entry.trim());
     let (per, rest) = rest.trim_start().split_at_checked(3)?;
@@ -159,7 +161,7 @@ pub fn unit_of(name: &str) -> Option<Micros> {
 }
 
 impl fmt::Display for Limit {
-    /// `5 per hour`, `3 per 10 minutes`.
+    /// Writes `5 per hour`, `3 per 10 minutes`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let whole = UNITS.into_iter().find(|(length, _)| self.window % length == 0);
         let (length, unit) = whole.unwrap_or((SECOND, "second"));
@@ -171,7 +173,7 @@ impl fmt::Display for Limit {
 }
 
 impl fmt::Display for Limits {
-    /// The canonical text: `5 per hour, 10 per day`. It parses to the same limits.
+    /// Writes the canonical text, `5 per hour, 10 per day`, which parses to the same limits.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (index, limit) in self.0.iter().enumerate() {
             let comma = if index == 0 { "" } else { ", " };
@@ -181,8 +183,8 @@ impl fmt::Display for Limits {
     }
 }
 
-/// How long a recipient has yet to wait for another send; None: free. A last send in the future (the clock was set
-/// back) counts as now, so that the wait is never longer than `resend_after`.
+/// Returns how long a recipient has yet to wait for another send; None if it need not wait. A last send in the future
+/// (the clock was set back) counts as now, so that the wait is never longer than `resend_after`.
 pub fn cooldown(resend_after: Micros, last_send: Option<Timestamp>, now: Timestamp) -> Option<Micros> {
     let age = now.since(last_send?).max(0);
     (age < resend_after).then(|| resend_after - age)

@@ -10,33 +10,34 @@ use crate::parse_error::ParseError;
 pub struct NumberRange(String);
 
 impl NumberRange {
-    /// So many digits at the end of a number are not its range's.
+    /// How many digits at the end of a number do not belong to its range.
     pub const HIDDEN: usize = 6;
 
-    /// Of a number in its one spelling, `+918144094480`. None: it is no number.
+    /// Returns the range of a number in its one spelling, `+918144094480`; None if it is no number.
     pub fn of(recipient: &str) -> Option<Self> {
         let digits = recipient.strip_prefix('+').filter(|rest| rest.bytes().all(|byte| byte.is_ascii_digit()))?;
         let shown = digits.len().checked_sub(Self::HIDDEN).filter(|shown| *shown > 0)?;
         Some(Self(format!("+{}", &digits[..shown])))
     }
 
-    /// As a person writes it: with or without what stands for the six digits. None: it is no range.
+    /// Reads a range as a person writes it: with or without what stands for the six digits. Returns None if it is no
+    /// range.
     pub fn read(typed: &str) -> Option<Self> {
         let range = typed.trim().trim_end_matches(['*', 'x', 'X', '.', '…', ' ']);
         let digits = range.strip_prefix('+')?;
-        // More would be a number.
+        // More digits would be a number.
         let is_range = (1..=9).contains(&digits.len()) && digits.bytes().all(|byte| byte.is_ascii_digit());
         is_range.then(|| Self(range.to_owned()))
     }
 
-    /// `+918144`.
+    /// Returns the text `+918144`.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 }
 
 impl fmt::Display for NumberRange {
-    /// `+918144******`.
+    /// Writes `+918144******`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}{}", self.0, "*".repeat(Self::HIDDEN))
     }
@@ -47,14 +48,14 @@ impl fmt::Display for NumberRange {
 pub struct MinConversion(u8);
 
 impl Default for MinConversion {
-    /// What is watched for where no provider's option says another share.
+    /// Returns the share that is watched for where no provider's option says another one.
     fn default() -> Self {
         Self(10)
     }
 }
 
 impl MinConversion {
-    /// Whether so many of so many are fewer than this share, `times` over.
+    /// Returns whether `converted` of `sends` are less than this share, `times` over.
     pub(crate) fn exceeds(self, times: u32, converted: u32, sends: u32) -> bool {
         u64::from(converted) * 100 < u64::from(self.0) * u64::from(times) * u64::from(sends)
     }

@@ -1,9 +1,9 @@
 /// Why an option's text was refused. Neither part repeats the text: it may be logged, and some options hold codes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ParseError {
-    /// What is wrong, and in which entry of the list.
+    /// Says what is wrong, and in which entry of the list.
     pub message: String,
-    /// The form, by an example.
+    /// Shows the form by an example.
     pub hint: String,
 }
 

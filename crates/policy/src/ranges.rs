@@ -12,7 +12,7 @@ use crate::{
     time::{Micros, Timestamp},
 };
 
-/// A user may take so long to type a code in.
+/// How long a user may take to type a code in.
 const SETTLED: Micros = HOUR / 6;
 
 /// The ranges of one provider.
@@ -29,20 +29,20 @@ struct Range {
     hold: Option<Hold>,
 }
 
-/// A range is held back.
+/// The hold on a range that is held back.
 #[derive(Clone, Debug)]
 pub struct Hold {
     pub since: Timestamp,
-    /// What spoke against it.
+    /// The counts that spoke against the range.
     pub counts: Counts,
     pub min: MinConversion,
-    /// Sends of an hour that are people's; 0: no code to it was ever typed in.
+    /// How many sends of an hour are people's; 0: no code to the range was ever typed in.
     pub usual: f64,
     /// Sends that were refused, or would have been.
     pub refused: u64,
     /// Sends that were let through to see whether their codes are typed in.
     pub passed: u64,
-    /// The latest of them, and whether they were.
+    /// The latest of these sends, and whether their codes were typed in.
     probes: VecDeque<(u128, bool)>,
     /// When sends were asked for, and since when that is watched.
     asked: Conversions,
@@ -53,22 +53,22 @@ pub struct Hold {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Slump {
     pub since: Timestamp,
-    /// The latest that was looked at.
+    /// The counts that were looked at last.
     pub counts: Counts,
     /// The share that was typed in before.
     pub usual: f64,
-    /// When there was enough to tell by.
+    /// When there was last enough to tell by.
     pub seen: Timestamp,
 }
 
-/// What ranges that people use did before the last hour, and in it.
+/// How the ranges that people use converted before the last hour, and in it.
 #[derive(Clone, Copy, Debug, Default)]
 struct Usual {
     before: Counts,
-    /// How many ranges that is.
+    /// How many ranges these are.
     ranges: u32,
-    /// Sends of the last hour and how many were typed in, no range's for more than its usual sends of an hour: or one
-    /// that is pumped would speak for all.
+    /// The sends of the last hour, and how many were typed in. No range counts for more than its usual sends of an
+    /// hour, or a range that is pumped would speak for all.
     lately: (f64, f64),
 }
 
@@ -83,7 +83,7 @@ enum Others {
 }
 
 impl Slump {
-    /// Without sends nobody knows for longer.
+    /// How long a slump is known without sends that tell of it.
     pub const KNOWN_FOR: Micros = HOUR;
 
     fn is_known(&self, now: Timestamp) -> bool {
@@ -92,11 +92,11 @@ impl Slump {
 }
 
 impl Hold {
-    /// No longer, whatever the probes say.
+    /// How long a range is held back at most, whatever the probes say.
     pub const LONGEST: Micros = DAY / 2;
-    /// One send in so many is let through.
+    /// Of how many sends one is let through.
     pub const PROBE: u64 = 20;
-    /// Of so many probes, the latest, twice the share has to be typed in that it was held back for.
+    /// How many probes decide, the latest ones: twice the share for which the range was held back has to be typed in.
     const PROBES: usize = 20;
     const FEWEST_PROBES: usize = 5;
 
@@ -118,19 +118,19 @@ impl Hold {
         }
     }
 
-    /// As the worker before has put it on record: from now on it is watched again.
+    /// Restores a hold as the worker before has put it on record: from now on it is watched again.
     #[must_use]
     pub fn restored(now: Timestamp, since: Timestamp, counts: Counts, min: MinConversion, usual: f64) -> Self {
         Self { since, ..Self::begun(now, counts, min, usual) }
     }
 
-    /// How many were refused and let through before.
+    /// Sets how many sends were refused and let through before.
     #[must_use]
     pub fn counted(self, refused: u64, passed: u64) -> Self {
         Self { refused, passed, ..self }
     }
 
-    /// Its time is over; or a range that has converted is asked for as seldom as it was.
+    /// Returns whether the hold is over: its time is, or a range that has converted is asked for as seldom as before.
     fn is_over(&self, now: Timestamp) -> bool {
         let lately = f64::from(self.asked.between(now - HOUR, Timestamp::MAX).sends);
         let is_usual = self.usual > 0.0 && lately < Ranges::SURGE * self.usual.max(1.0);
@@ -145,23 +145,24 @@ impl Hold {
 }
 
 impl Ranges {
-    /// So few sends say nothing of a range.
+    /// Fewer sends say nothing of a range.
     pub const FEWEST: u32 = 50;
-    /// More ranges are not remembered: those are forgotten that nothing was sent to for the longest time.
+    /// How many ranges are remembered. Beyond that, ranges are forgotten to which nothing was sent for the longest
+    /// time.
     pub const MOST: usize = 20_000;
-    /// So many codes must have been typed in elsewhere, or be expected to, to compare with.
+    /// How many codes must have been typed in elsewhere, or be expected to, to compare with.
     const EVIDENCE: f64 = 5.0;
     const EVIDENCE_OF_A_SLUMP: f64 = 25.0;
-    /// Where fewer codes are typed in, it is not people who ask for them.
+    /// If a smaller share of codes is typed in, it is not people who ask for them.
     const OF_PEOPLE: f64 = 0.2;
-    /// Fewer are a matter of chance.
+    /// Fewer sends are a matter of chance.
     const FEW: u32 = 5;
-    /// So many times the usual sends are no longer those of people.
+    /// How many times the usual sends are no longer those of people.
     const SURGE: f64 = 3.0;
-    /// How long it is good what was found of the provider as a whole.
+    /// How long the finding about the provider as a whole is good.
     const FRESH: Micros = 10_000_000;
 
-    /// Whether the range is held back; it is from now on, if it has to be.
+    /// Returns the hold on a range, if it is held back; from now on it is, if it has to be.
     pub fn hold(&mut self, range: &NumberRange, min: MinConversion, now: Timestamp) -> Option<&Hold> {
         if self.known.get(range)?.hold.as_ref().is_some_and(|hold| hold.is_over(now)) {
             self.release(range);
@@ -178,7 +179,7 @@ impl Ranges {
         self.known.get(range)?.hold.as_ref()
     }
 
-    /// A send to a range that is held back. True: this one is let through all the same.
+    /// Counts a send to a range that is held back. Returns true if this send is let through all the same.
     pub fn probes(&mut self, range: &NumberRange, now: Timestamp) -> bool {
         let Some(hold) = self.known.get_mut(range).and_then(|known| known.hold.as_mut()) else { return true };
         hold.asked.sent(now);
@@ -187,7 +188,7 @@ impl Ranges {
         is_probe
     }
 
-    /// A code went out, or may have; `probe`: by which name its end is told of, if it was one.
+    /// Counts a code that went out, or may have; `probe`: if the send was one, the name by which its end is told.
     pub fn sent(&mut self, range: &NumberRange, probe: Option<u128>, at: Timestamp) {
         if self.known.len() >= Self::MOST && !self.known.contains_key(range) {
             self.make_room();
@@ -202,7 +203,7 @@ impl Ranges {
         }
     }
 
-    /// A code that went out then was typed in. True: the range is no longer held back.
+    /// Counts a code that went out then and was typed in. Returns true if the range is no longer held back.
     pub fn converted(&mut self, range: &NumberRange, probe: Option<u128>, sent_at: Timestamp) -> bool {
         let Some(known) = self.known.get_mut(range) else { return false };
         known.conversions.converted(sent_at);
@@ -212,14 +213,15 @@ impl Ranges {
         hold.is_refuted() && self.release(range)
     }
 
-    /// What was counted is forgotten with it: else it would be held back again at once.
+    /// Opens a range again, and returns whether it was held back. Its counts are forgotten, or it would be held back
+    /// again at once.
     pub fn release(&mut self, range: &NumberRange) -> bool {
         let Some(known) = self.known.get_mut(range).filter(|known| known.hold.is_some()) else { return false };
         *known = Range::default();
         true
     }
 
-    /// What time alone changes. Returned: the ranges that are no longer held back.
+    /// Does what time alone changes. Returns the ranges that are no longer held back.
     pub fn pass_time(&mut self, now: Timestamp) -> Vec<NumberRange> {
         let is_over = |known: &Range| known.hold.as_ref().is_some_and(|hold| hold.is_over(now));
         let over: Vec<NumberRange> =
@@ -233,7 +235,7 @@ impl Ranges {
         over
     }
 
-    /// How many are remembered.
+    /// Returns how many ranges are remembered.
     #[expect(clippy::len_without_is_empty, reason = "nobody asks")]
     pub fn len(&self) -> usize {
         self.known.len()
@@ -288,7 +290,8 @@ impl Ranges {
         usual
     }
 
-    /// Once found, it lasts until codes are typed in again, even if by then nobody remembers what was usual.
+    /// Looks whether a slump begins or ends. It lasts until codes are typed in again, even if by then nobody remembers
+    /// what was usual.
     fn look_for_slump(&mut self, now: Timestamp) {
         let usual = self.usual(now);
         let mut lately = Counts::default();
@@ -316,7 +319,7 @@ impl Ranges {
         }
     }
 
-    /// A quarter is forgotten at once, or there would be much to do for each new one.
+    /// Forgets a quarter of the ranges at once, or there would be much to do for each new one.
     fn make_room(&mut self) {
         let mut latest: Vec<Timestamp> = self
             .known
@@ -333,7 +336,7 @@ impl Ranges {
 }
 
 impl Range {
-    /// What speaks against it, if something does: of the last hour, or of the last day.
+    /// Returns the counts that speak against the range, if some do: those of the last hour, or of the last day.
     fn falls_short(&self, min: MinConversion, now: Timestamp) -> Option<Counts> {
         if self.conversions.all().sends < Ranges::FEWEST {
             return None;
@@ -342,7 +345,7 @@ impl Range {
         let falls_short =
             |counts: &Counts| counts.sends >= Ranges::FEWEST && min.exceeds(1, counts.converted, counts.sends);
         let counts = [lately, day].into_iter().find(falls_short)?;
-        // It converts again by itself.
+        // The range converts again by itself.
         let is_well = lately.sends >= Ranges::FEW && !min.exceeds(2, lately.converted, lately.sends);
         // Where an operator delivers nothing, people try again; whoever pumps has to send many times more than they.
         let is_usual = self.before(now).is_some_and(|before| f64::from(lately.sends) < Ranges::SURGE * an_hour(before));
@@ -353,13 +356,13 @@ impl Range {
         self.conversions.between(now - HOUR, now - SETTLED)
     }
 
-    /// How many sends of an hour may be people's: where one code of two is typed in.
+    /// Returns how many sends of an hour may be people's, where one code of two is typed in.
     fn of_people(&self, now: Timestamp) -> f64 {
         let before = self.conversions.between(now - DAY, now - HOUR);
         2.0 * an_hour(Counts { sends: before.converted, ..before })
     }
 
-    /// The same, of no more sends than are usual for it in an hour.
+    /// Returns the sends of the last hour and how many were typed in, of no more sends than are usual for the range.
     fn lately_at_most(&self, before: Counts, now: Timestamp) -> (f64, f64) {
         let lately = self.lately(now);
         let (sends, converted) = (f64::from(lately.sends), f64::from(lately.converted));
@@ -368,7 +371,8 @@ impl Range {
         (sends * share, converted * share)
     }
 
-    /// Before the last hour; None: it was none that people use. (What is pumped must not pass for what is usual.)
+    /// Returns the counts before the last hour; None if people did not use the range. (What is pumped must not pass for
+    /// what is usual.)
     fn before(&self, now: Timestamp) -> Option<Counts> {
         let is_of_people = |counts: &Counts| {
             counts.converted > 0 && f64::from(counts.converted) >= f64::from(counts.sends) * Ranges::OF_PEOPLE
@@ -377,7 +381,7 @@ impl Range {
     }
 }
 
-/// Of the 23 hours before the last one.
+/// Returns the sends of an hour, on average of the 23 hours before the last one.
 fn an_hour(before: Counts) -> f64 {
     f64::from(before.sends) / 23.0
 }
@@ -399,14 +403,14 @@ impl Usual {
         self.lately = ((self.lately.0 - sends).max(0.0), (self.lately.1 - converted).max(0.0));
     }
 
-    /// So many of the latest would have been typed in, if all were as usual.
+    /// Returns how many of the latest codes would have been typed in, if all were as usual.
     fn expected(&self, usual: f64) -> f64 {
         self.lately.0 * usual
     }
 
     fn judge(&self) -> Others {
-        // Each range is here because one of its codes was typed in: without that one, which it would not be here
-        // without, the share is not too great.
+        // Each range is here because one of its codes was typed in. Without that code, but for which the range would
+        // not be here, the share is not too great.
         let chosen = Counts { sends: self.ranges, converted: self.ranges };
         let before = self.before.without(chosen);
         if before.converted == 0 {
@@ -417,7 +421,7 @@ impl Usual {
         if sends * usual >= Ranges::EVIDENCE {
             if converted < sends * usual / 2.0 { Others::Worse { usual } } else { Others::AsUsual }
         } else if f64::from(before.converted) >= Ranges::EVIDENCE {
-            // A quiet hour: the day has its word.
+            // In a quiet hour the counts of the day decide.
             Others::AsUsual
         } else {
             Others::Nobody

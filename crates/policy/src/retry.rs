@@ -4,9 +4,10 @@ use fastrand::Rng;
 
 use crate::time::Micros;
 
-/// When a queued send that ended so may be tried again, in microseconds from now. None: not at all; either the outcome
-/// does not say that nothing was sent, or `tries`, of which at most `max_tries` are made, are used up. Refused
-/// credentials wait for whoever mends them, as long as the queue's age allows: the breaker keeps that to single probes.
+/// Returns when a queued send that ended so may be tried again, in microseconds from now. Returns None if it may not:
+/// either the outcome does not say that nothing was sent, or `tries`, of which at most `max_tries` are made, are used
+/// up. Refused credentials wait for whoever mends them, as long as the queue's age allows: the breaker keeps such calls
+/// to single probes.
 pub fn retry_delay(
     outcome: Outcome,
     tries: u32,
@@ -25,13 +26,13 @@ pub fn retry_delay(
     Some(retry_after.map_or(wait, |asked| asked.max(wait)))
 }
 
-/// Whether the same call may be made again: the last column of the table of outcomes, and for a wrong code, whether
-/// another one may be tried.
+/// Returns whether the same call may be made again, as the last column of the table of outcomes says; after a wrong
+/// code, whether another code may be tried.
 pub fn retryable(operation: Operation, outcome: Outcome, attempts_left: u32) -> bool {
     match outcome {
         Outcome::Unreachable | Outcome::RateLimited => true,
         Outcome::InvalidCode => attempts_left > 0,
-        // A verify has side effects; the vendor failing says nothing of them.
+        // A verify has side effects; that the vendor failed says nothing of them.
         Outcome::ProviderError => operation != Operation::Verify,
         _ => false,
     }
@@ -41,8 +42,8 @@ pub const FIRST: Micros = 500_000;
 
 pub const LONGEST: Micros = 60_000_000;
 
-/// The wait before a retry (1 is the first): half a second, doubled each time, at most a minute; then from 3/4 to 5/4
-/// of that, by `seed` (any random number), so that what failed together does not come back together.
+/// Returns the wait before a retry (1 is the first): half a second, doubled each time, at most a minute; then from 3/4
+/// to 5/4 of that, by `seed` (any random number), so that sends which failed together do not come back together.
 pub fn backoff(retry: u32, seed: u64) -> Micros {
     // Seven doublings pass the minute.
     let doublings = retry.saturating_sub(1).min(7);

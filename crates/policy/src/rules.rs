@@ -8,23 +8,24 @@ use crate::{
     time::{Micros, Timestamp},
 };
 
-/// What a provider allows, as far as it takes the record to tell.
+/// A provider's rules for sends and checks, most of which take the record to decide.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct LimitRules {
-    /// False: what would be refused is noted, and goes.
+    /// False: a refusal is noted, and the call is made all the same.
     pub enforce: bool,
-    /// Refused already by what the call itself says: `allowed_prefixes`.
+    /// The rule that refuses a send by what the call or the server says, without the record: `paused`,
+    /// `allowed_prefixes`.
     pub refused: Option<BlockReason>,
     pub resend_after: Micros,
     pub send_limit: Option<Limits>,
     pub provider_limit: Option<Limits>,
-    /// None: nothing is held back by it.
+    /// None: no range is held back.
     pub min_conversion: Option<MinConversion>,
-    /// Of the recipient, if it is a number.
+    /// The recipient's range, if the recipient is a number.
     pub range: Option<NumberRange>,
     pub check_limit: Option<Limits>,
     pub max_checks: u32,
-    /// Wrong codes count against the recipient for so long.
+    /// For how long wrong codes count against the recipient.
     pub check_window: Micros,
 }
 
@@ -55,7 +56,7 @@ impl BlockReason {
         Self::Breaker,
     ];
 
-    /// The name of the server option, or `breaker`.
+    /// Returns the name of the server option, or `breaker`.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Paused => "paused",
@@ -76,11 +77,11 @@ impl BlockReason {
 pub struct History {
     /// Sends through this provider that reached the vendor, or may have.
     pub sends: Vec<Timestamp>,
-    /// Checks of this account or this provider.
+    /// Checks at this account or through this provider.
     pub checks: Vec<PastCheck>,
-    /// Who asks has sent nothing to the recipient.
+    /// Whether the role that asks has sent nothing to the recipient.
     pub is_stranger: bool,
-    /// How long this provider's provider_limit has yet to wait.
+    /// How long this provider's provider_limit still refuses sends, in microseconds.
     pub provider_wait: Option<Micros>,
 }
 
@@ -89,15 +90,15 @@ pub struct History {
 pub struct PastCheck {
     pub at: Timestamp,
     pub is_right: bool,
-    /// At the same account of the vendor, through whichever provider.
+    /// Whether it was at the same account of the vendor, through whichever provider.
     pub of_account: bool,
     pub of_provider: bool,
-    /// By a role that has sent nothing to the recipient.
+    /// Whether a role made it that has sent nothing to the recipient.
     pub by_stranger: bool,
 }
 
 impl History {
-    /// The two together: what is known of one recipient under two names.
+    /// Joins two histories of one recipient who is known under two keys.
     #[must_use]
     pub fn and(mut self, other: Self) -> Self {
         self.sends.extend(other.sends);
@@ -110,19 +111,19 @@ impl History {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Blocked {
     pub reason: BlockReason,
-    /// None: waiting does not help.
+    /// How long to wait; None: waiting does not help.
     pub retry_after: Option<Micros>,
 }
 
 impl Blocked {
-    /// Until when.
+    /// Returns until when the refusal holds.
     pub fn retry_at(&self, now: Timestamp) -> Option<Timestamp> {
         self.retry_after.map(|wait| now + wait)
     }
 }
 
 impl LimitRules {
-    /// Older events do not matter.
+    /// Returns how far back the rules look, in microseconds: older events do not matter.
     pub fn lookback(&self, operation: Operation) -> Micros {
         let of = |limits: &Option<Limits>| limits.as_ref().map_or(0, Limits::reach);
         match operation {
@@ -131,7 +132,7 @@ impl LimitRules {
         }
     }
 
-    /// As many of the newest events decide.
+    /// Returns how many of the newest events decide.
     pub fn max_events(&self, operation: Operation) -> usize {
         let of = |limits: &Option<Limits>| limits.as_ref().map_or(0, Limits::most);
         match operation {
@@ -140,7 +141,8 @@ impl LimitRules {
         }
     }
 
-    /// Whether the operation is refused now: by the rule with the longest wait, so that obeying it succeeds.
+    /// Returns the refusal of the operation now, if there is one: by the rule with the longest wait, so that obeying it
+    /// succeeds.
     pub fn check(&self, operation: Operation, history: &History, now: Timestamp) -> Option<Blocked> {
         let wait = |reason, retry_after| Blocked { reason, retry_after: Some(retry_after) };
         let refusal = |reason, limits: &Option<Limits>, times: &[Timestamp]| {
@@ -178,13 +180,13 @@ impl LimitRules {
         refusals.into_iter().flatten().max_by_key(|blocked| blocked.retry_after)
     }
 
-    /// As many wrong codes may those spend together who have sent nothing to a recipient, so that they cannot lock out
-    /// who has: half of them, rounded up.
+    /// Returns how many wrong codes those may spend together who have sent nothing to a recipient: half of them,
+    /// rounded up, so that they cannot lock out those who have.
     fn strangers_checks(&self) -> usize {
         (self.max_checks as usize).div_ceil(2)
     }
 
-    /// How many wrong codes who asks may still spend now.
+    /// Returns how many wrong codes the role that asks may still spend now.
     pub fn checks_left(&self, history: &History, now: Timestamp) -> u32 {
         let wrong = Wrong::of(history);
         let left = |times: &[Timestamp], most: usize| {
@@ -208,7 +210,7 @@ impl LimitRules {
 
 /// When wrong codes were spent, by what they count for, newest first.
 struct Wrong {
-    /// A right code is the owner's: the wrong ones before it are forgiven.
+    /// A right code is the owner's: the wrong codes before it are forgiven.
     of_account: Vec<Timestamp>,
     of_account_by_strangers: Vec<Timestamp>,
     of_provider: Vec<Timestamp>,

@@ -1,6 +1,6 @@
 use serde::{Deserialize, Serialize};
 
-/// Where a verification stands: `otp_gateway.verification.status`.
+/// The status of a verification: `otp_gateway.verification.status`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Status {
     Queued,
@@ -29,7 +29,7 @@ impl Status {
         Self::Unknown,
     ];
 
-    /// The label of the SQL domain `otp_gateway_internal.status`.
+    /// Returns the label of the SQL domain `otp_gateway_internal.status`.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Queued => "queued",
@@ -49,12 +49,13 @@ impl Status {
         Self::ALL.into_iter().find(|status| status.as_str() == label)
     }
 
-    /// Its send has no outcome yet.
+    /// Returns whether the verification's send has no outcome yet.
     pub const fn awaits_send(self) -> bool {
         matches!(self, Self::Queued | Self::Sending)
     }
 
-    /// A terminal verification never reopens: it answers from the record, and what was sealed for it is erased.
+    /// Returns whether the status is terminal. A terminal verification never reopens: it answers from the record, and
+    /// what was sealed for it is erased.
     pub const fn is_terminal(self) -> bool {
         matches!(
             self,

@@ -7,20 +7,21 @@ use crate::parse_error::ParseError;
 
 const HINT: &str = "For example: '+919999900001=123456, +94770000001=0000'.";
 
-/// The numbers that never reach a vendor, each with the one code that it takes. No `Display`, and a `Debug` without the
-/// codes: whoever has one passes the verification.
+/// The numbers that never reach a vendor, each with the one code that it takes. There is no `Display`, and `Debug`
+/// shows no codes: whoever has a code passes the verification.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TestNumbers(BTreeMap<String, Secret>);
 
 impl TestNumbers {
     pub const MOST: usize = 100;
 
-    /// The code that this recipient (a number in its one spelling, `+94771234567`) takes. None: it is no test number.
+    /// Returns the code that this recipient takes (a number in its one spelling, `+94771234567`); None if it is no test
+    /// number.
     pub fn code_of(&self, recipient: &str) -> Option<&str> {
         self.0.get(recipient).map(Secret::reveal)
     }
 
-    /// The numbers as anybody may see them: `+919999900001=***`.
+    /// Returns the numbers as anybody may see them: `+919999900001=***`.
     pub fn masked(&self) -> String {
         self.0.keys().map(|number| format!("{number}=***")).collect::<Vec<_>>().join(", ")
     }
@@ -32,7 +33,7 @@ impl FromStr for TestNumbers {
     fn from_str(text: &str) -> Result<Self, ParseError> {
         let mut codes = BTreeMap::new();
         for (index, entry) in text.split(',').enumerate() {
-            // By its place alone: a code may have slipped into any part of it.
+            // The error names the entry by its place alone: a code may have slipped into any part of the entry.
             let refuse = |what: &str| Err(ParseError::new(format!("test number {} {what}", index + 1), HINT));
             if index == Self::MOST {
                 return refuse("is one too many: at most 100 are taken");

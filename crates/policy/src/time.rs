@@ -13,7 +13,7 @@ pub struct Timestamp(pub i64);
 impl Timestamp {
     pub const MAX: Self = Self(i64::MAX);
 
-    /// How long after the other one it is; negative: before.
+    /// Returns how long after the other instant this one is, in microseconds; negative if it is before.
     pub fn since(self, earlier: Self) -> Micros {
         self.0.saturating_sub(earlier.0)
     }

@@ -8,29 +8,29 @@ pub struct Verification {
     pub expires_at: Option<Timestamp>,
     pub approved_at: Option<Timestamp>,
     pub send_count: u32,
-    /// Checks that are spent. One is reserved before a code leaves this machine and given back where the vendor
-    /// certainly checked nothing, so that a crash in between can only cost a try, never give one.
+    /// How many checks are spent. A check is reserved before a code leaves this machine, and given back if the vendor
+    /// certainly compared nothing: so a crash in between can only cost a check, never give one.
     pub check_count: u32,
     pub max_checks: u32,
 }
 
 impl Verification {
-    /// One that a send begins.
+    /// Returns a verification that a send begins.
     pub fn sending(max_checks: u32) -> Self {
         Self { send_count: 1, ..Self::elsewhere(Status::Sending, max_checks) }
     }
 
-    /// One whose send did not go through here.
+    /// Returns a verification whose send did not go through here.
     pub fn begun_elsewhere(max_checks: u32) -> Self {
         Self::elsewhere(Status::Pending, max_checks)
     }
 
-    /// One whose send waits for its transaction's COMMIT and then for its turn.
+    /// Returns a verification whose send waits for its transaction's COMMIT and then for its turn.
     pub fn queued(max_checks: u32) -> Self {
         Self::elsewhere(Status::Queued, max_checks)
     }
 
-    /// One whose send a rule refused.
+    /// Returns a verification whose send a rule refused.
     pub fn refused(max_checks: u32) -> Self {
         Self::elsewhere(Status::Blocked, max_checks)
     }

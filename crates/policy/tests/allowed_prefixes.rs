@@ -41,7 +41,7 @@ fn every_form_has_one_canonical_text() {
         ("+94,+91", "+94, +91"),
         ("  +91 ,\n+94\t", "+91, +94"),
         ("+91, +91, +94, +91", "+91, +94"),
-        // One within another is kept: it may be there to be read.
+        // A prefix within another is kept: it may be there for people to read.
         ("+94, +9477", "+94, +9477"),
         ("+1", "+1"),
         ("+123456789012345", "+123456789012345"),

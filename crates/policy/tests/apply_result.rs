@@ -31,7 +31,7 @@ fn end(verification: &mut Verification, operation: Operation, before: Status, re
     apply_result(verification, &conclusion);
 }
 
-/// One verify from its intent to its end; how it ended.
+/// Makes one verify from its intent to its end, and returns how it ended.
 fn verify(verification: &mut Verification, outcome: Outcome) -> Outcome {
     let before = verification.status;
     match admit(Operation::Verify, verification, NOW) {
@@ -62,7 +62,7 @@ fn the_right_code_passes_on_the_last_try() {
     }
     assert_eq!(verify(&mut verification, Outcome::Approved), Outcome::Approved);
     assert_eq!((verification.status, verification.approved_at), (Status::Approved, Some(NOW)));
-    // The right code spends none.
+    // The right code spends no check.
     assert_eq!(verification.check_count, 4);
     assert_eq!(verify(&mut verification, Outcome::Approved), Outcome::AlreadyUsed);
 }
@@ -86,7 +86,8 @@ fn a_check_is_given_back_only_where_nothing_was_compared() {
     }
 }
 
-/// Where a verification is after a code whose answer was read so; `is_guess`: by words that no page lists.
+/// Returns the status and the checks left after a code whose answer was read so; `is_guess`: by words that no page
+/// lists.
 fn status_after(outcome: Outcome, is_guess: bool, max_checks: u32) -> (Status, u32) {
     let mut verification = pending(max_checks);
     admit(Operation::Verify, &mut verification, NOW).unwrap();
@@ -104,7 +105,7 @@ fn only_what_the_page_names_as_an_end_ends_a_verification() {
             Outcome::Expired => (Status::Expired, Status::Pending),
             Outcome::MaxAttemptsReached => (Status::MaxAttemptsReached, Status::Pending),
             Outcome::AlreadyUsed | Outcome::NotFound => (Status::Failed, Status::Pending),
-            // Refused above all: a wrong code in words that nobody foresaw.
+            // Above all refused: a wrong code in words that nobody foresaw.
             _ => (Status::Pending, Status::Pending),
         };
         assert_eq!(status_after(outcome, false, 3).0, as_named, "{outcome:?}");
@@ -119,7 +120,7 @@ fn whatever_may_have_been_a_guess_at_the_code_is_one_and_the_last_one_ends() {
     {
         assert_eq!(status_after(outcome, true, 3), (Status::Pending, 2), "{outcome:?}");
         assert_eq!(status_after(outcome, true, 1), (Status::MaxAttemptsReached, 0), "{outcome:?}");
-        // Before they are spent, the right code is still good.
+        // Until the checks are spent, the right code is still good.
         let mut verification = pending(3);
         for _ in 0..2 {
             admit(Operation::Verify, &mut verification, NOW).unwrap();
@@ -130,7 +131,7 @@ fn whatever_may_have_been_a_guess_at_the_code_is_one_and_the_last_one_ends() {
         assert_eq!(verification.status, Status::Approved);
     }
     assert_eq!(status_after(Outcome::Refused, false, 1), (Status::MaxAttemptsReached, 0));
-    // Of the last one nobody knows whether it was right: no more are let through, and what it was stays open.
+    // Nobody knows whether the last code was right: no more are let through, and the verification stays open.
     assert_eq!(status_after(Outcome::Unknown, false, 1), (Status::Unknown, 0));
 }
 
@@ -138,7 +139,7 @@ fn whatever_may_have_been_a_guess_at_the_code_is_one_and_the_last_one_ends() {
 fn a_check_under_way_is_spent() {
     let mut verification = pending(1);
     admit(Operation::Verify, &mut verification, NOW).unwrap();
-    // A crash here leaves it spent.
+    // A crash here leaves the check spent.
     assert_eq!(admit(Operation::Verify, &mut verification, NOW), Err(Outcome::MaxAttemptsReached));
 }
 
@@ -146,7 +147,7 @@ fn a_check_under_way_is_spent() {
 fn terminal_ones_never_reopen() {
     for status in Status::ALL {
         for operation in Operation::ALL {
-            // Of a queued one there is no code yet, to check or to send again.
+            // A queued verification has no code yet, to check or to send again.
             let has_no_code = status == Status::Queued && matches!(operation, Operation::Verify | Operation::Resend);
             let answers = status.is_terminal() || has_no_code;
             assert_eq!(outcome_if_closed(operation, status).is_some(), answers, "{operation:?} {status:?}");

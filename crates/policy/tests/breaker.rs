@@ -2,7 +2,7 @@
 //! again as soon as one call succeeds; a user's mistakes never shut a provider off.
 
 use dialect::Outcome;
-use policy::{Breaker, BreakerPermit, BreakerState, Micros, Timestamp};
+use policy::{Breaker, BreakerPermit, BreakerState, Micros, Timestamp, is_fault};
 
 const SECOND: Micros = 1_000_000;
 const NOW: Timestamp = Timestamp(838_000_000 * SECOND);
@@ -12,7 +12,7 @@ fn is_probe(pass: BreakerPermit) -> bool {
     matches!(pass, BreakerPermit::Probe { .. })
 }
 
-/// Asks, and is let go.
+/// Asks the breaker, which must let the call go.
 fn go(breaker: &mut Breaker, now: Timestamp) -> BreakerPermit {
     breaker.acquire(now).unwrap_or_else(|wait| panic!("refused for {wait}: {breaker:?}"))
 }
@@ -22,7 +22,7 @@ fn call(breaker: &mut Breaker, outcome: Outcome, now: Timestamp) {
     breaker.record(pass, outcome, now);
 }
 
-/// One that opened at NOW.
+/// Returns a breaker that opened at NOW.
 fn open() -> Breaker {
     let mut breaker = Breaker::new();
     for _ in 0..Breaker::THRESHOLD {
@@ -58,7 +58,7 @@ fn what_is_no_fault_never_opens_and_an_answer_ends_the_run() {
             call(&mut breaker, outcome, NOW);
         }
         assert_eq!(breaker.state(NOW), BreakerState::Closed, "{outcome:?}");
-        // Four faults, this, and a fifth.
+        // Four faults, this outcome, and a fifth fault.
         for _ in 0..4 {
             call(&mut breaker, Outcome::Unknown, NOW);
         }
@@ -79,7 +79,7 @@ fn one_probe_goes_at_a_time() {
     assert_eq!(breaker.state(then), BreakerState::HalfOpen);
     assert_eq!(breaker.acquire(then), Err(60 * SECOND));
     assert_eq!(breaker.acquire(then + 60 * SECOND - 1), Err(1));
-    // Nothing was heard of it.
+    // Nothing was heard of the probe.
     assert!(is_probe(go(&mut breaker, then + 60 * SECOND)));
     assert_eq!(breaker.acquire(then + 60 * SECOND), Err(60 * SECOND));
 }
@@ -95,7 +95,7 @@ fn a_probes_outcome_decides() {
         let expected = match outcome {
             _ if FAULTS.contains(&outcome) => BreakerState::Open { until: heard + 10 * SECOND },
             Outcome::RateLimited => BreakerState::Open { until: heard + 5 * SECOND },
-            // It never went: the next one may.
+            // The probe never left: the next one may go.
             Outcome::Blocked => BreakerState::HalfOpen,
             _ => BreakerState::Closed,
         };
@@ -120,7 +120,7 @@ fn the_wait_doubles_up_to_five_minutes_and_begins_anew_once_closed() {
     now += 300 * SECOND;
     call(&mut breaker, Outcome::Sent, now);
     assert_eq!(breaker.state(now), BreakerState::Closed);
-    // A whole new run is needed, and the first wait follows it.
+    // A whole new run of faults is needed, and the first wait follows it.
     for _ in 0..4 {
         call(&mut breaker, Outcome::Unreachable, now);
     }
@@ -142,16 +142,16 @@ fn calls_from_before_the_opening_say_nothing_afterwards() {
                 breaker.record(*pass, late, now);
             }
         };
-        // While open: neither longer nor shorter.
+        // While the breaker is open, the wait becomes neither longer nor shorter.
         late_ones(&mut breaker, NOW + SECOND);
         assert_eq!(breaker.state(NOW + SECOND), BreakerState::Open { until: NOW + 5 * SECOND }, "{late:?}");
-        // While the probe is under way: it alone decides.
+        // While the probe is under way, it alone decides.
         let then = NOW + 5 * SECOND;
         let probe = go(&mut breaker, then);
         late_ones(&mut breaker, then);
         assert_eq!(breaker.acquire(then), Err(60 * SECOND), "{late:?}");
         breaker.record(probe, Outcome::Sent, then);
-        // After it closed.
+        // After the breaker closed.
         late_ones(&mut breaker, then);
         assert_eq!(breaker.state(then), BreakerState::Closed, "{late:?}");
     }
@@ -191,7 +191,7 @@ fn a_clock_set_back_does_not_lengthen_a_wait() {
     assert_eq!(breaker.state(now), BreakerState::Closed);
 }
 
-/// Any traffic: what holds at every step.
+/// Checks, in any traffic, what holds at every step.
 #[test]
 fn whatever_happens_single_probes_go_and_every_wait_ends() {
     for seed in 0..200 {
@@ -233,7 +233,7 @@ fn whatever_happens_single_probes_go_and_every_wait_ends() {
             } else if !under_way.is_empty() {
                 let pass = under_way.swap_remove(draw(under_way.len() as u64) as usize);
                 let any = Outcome::ALL[draw(17) as usize];
-                // Mostly faults, so that it opens often.
+                // Mostly faults, so that the breaker opens often.
                 let outcome = if draw(4) == 0 { any } else { Outcome::Unreachable };
                 breaker.record(pass, outcome, now);
                 twin.record(pass, outcome, now);
@@ -254,10 +254,24 @@ fn what_never_left_tells_nothing() {
         breaker.forgo(pass, NOW);
     }
     assert_eq!(breaker.state(NOW), BreakerState::Closed);
-    // A probe that never left is none: the next one goes at once.
+    // A probe that never left does not count: the next one goes at once.
     let mut breaker = open();
     let later = NOW + Breaker::FIRST_WAIT;
     let probe = go(&mut breaker, later);
     breaker.forgo(probe, later);
     assert!(is_probe(go(&mut breaker, later)));
+}
+
+/// What is counted as a failure is what opens the breaker.
+#[test]
+fn a_fault_is_what_opens_it() {
+    for outcome in Outcome::ALL {
+        let mut breaker = Breaker::new();
+        for _ in 0..Breaker::THRESHOLD {
+            if let Ok(permit) = breaker.acquire(NOW) {
+                breaker.record(permit, outcome, NOW);
+            }
+        }
+        assert_eq!(is_fault(outcome), breaker.state(NOW) != BreakerState::Closed, "{outcome:?}");
+    }
 }

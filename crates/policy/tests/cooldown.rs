@@ -15,7 +15,7 @@ fn the_wait_is_what_is_left() {
         (WAIT, Some(NOW - WAIT), None),
         (WAIT, Some(NOW - WAIT - 1), None),
         (WAIT, Some(Timestamp(i64::MIN)), None),
-        // The clock was set back: as if it had been sent now.
+        // The clock was set back: the send counts as if it had happened now.
         (WAIT, Some(NOW + 1), Some(WAIT)),
         (WAIT, Some(Timestamp::MAX), Some(WAIT)),
         (0, None, None),

@@ -5,7 +5,7 @@ const MINUTE: Micros = 60 * SECOND;
 const DAY: Micros = 1440 * MINUTE;
 const NOW: Timestamp = Timestamp(800_000_000 * SECOND);
 
-/// Spans that are due by then.
+/// Returns the spans that are due by then.
 fn taken(expiries: &mut Expiries, now: Timestamp) -> Vec<Span> {
     std::iter::from_fn(|| expiries.take(now)).collect()
 }
@@ -64,7 +64,7 @@ fn whatever_their_times_are_there_is_an_end_of_it() {
         expiries.add(*began, *at, NOW);
     }
     assert!(expiries.len() <= 8 * (8 * 1440 + 1), "{}", expiries.len());
-    // None is lost: what is due by then is in a span; what ends later, too, and is added again by whoever looks at it.
+    // No end is lost: what is due by then lies in a span. What ends later may lie in it, too, and is added again.
     let mut sorted = all.clone();
     sorted.sort_by_key(|(_, at)| *at);
     let mut left = sorted.into_iter().peekable();

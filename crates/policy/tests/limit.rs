@@ -7,7 +7,7 @@ const SECOND: Micros = 1_000_000;
 const MINUTE: Micros = 60 * SECOND;
 const HOUR: Micros = 60 * MINUTE;
 const DAY: Micros = 24 * HOUR;
-/// Some day in 2026, as Postgres counts.
+/// A day in 2026, as Postgres counts.
 const NOW: Timestamp = Timestamp(838_000_000 * SECOND + 123_457);
 
 fn limits(text: &str) -> Limits {
@@ -122,11 +122,11 @@ fn the_window_ends_on_the_microsecond() {
         (&[0, MINUTE - 1], Some(1)),
         (&[0, MINUTE], None),
         (&[0, MINUTE + 1], None),
-        // More than were ever allowed: the second newest must leave, not the oldest.
+        // More events than were ever allowed: the second newest must leave the window, not the oldest.
         (&[5, 10, 15], Some(MINUTE - 10)),
         (&[5, 10, 15, 2 * MINUTE], Some(MINUTE - 10)),
         (&[MINUTE, MINUTE, MINUTE], None),
-        // A clock set back: as if they had happened now.
+        // The clock was set back: the events count as if they had happened now.
         (&[-HOUR], None),
         (&[-HOUR, 20 * SECOND], Some(40 * SECOND)),
         (&[-HOUR, -HOUR], Some(MINUTE)),
@@ -145,7 +145,7 @@ fn the_longest_wait_is_told_with_its_limit() {
         (&[MINUTE][..], None),
         (&[SECOND], Some(("1 per minute", MINUTE - SECOND))),
         (&[SECOND, 2 * SECOND, 3 * SECOND], Some(("3 per hour", HOUR - 3 * SECOND))),
-        // The hour is nearly over; the minute lasts longer.
+        // The hour's wait is nearly over; the minute's lasts longer.
         (&[SECOND, 2 * SECOND, HOUR - SECOND], Some(("1 per minute", MINUTE - SECOND))),
         (&[2 * MINUTE, 3 * HOUR, 3 * HOUR, 4 * HOUR], Some(("4 per day", 20 * HOUR))),
     ] {
@@ -174,7 +174,7 @@ fn whoever_asks_before_each_event_keeps_every_limit() {
         for _ in 0..200 {
             match limits.refusal(&newest_first, now) {
                 None => newest_first.insert(0, now),
-                // Half the time obediently, else impatiently.
+                // Half of the callers obey, the others are impatient.
                 Some(refusal) if lot.below(2) == 0 => now += refusal.retry_after,
                 Some(refusal) => now += lot.below(refusal.retry_after),
             }
@@ -195,13 +195,13 @@ fn retry_after_is_the_first_moment_that_is_admitted() {
         let limits = some_limits(&mut lot);
         let mut times: Vec<Timestamp> = (0..lot.below(40)).map(|_| NOW - some_age(&mut lot)).collect();
         times.sort_by(|a, b| b.cmp(a));
-        // The same, counted plainly.
+        // The refusal again, counted plainly.
         let full = read(&limits)
             .into_iter()
             .any(|(count, window)| times.iter().filter(|&&time| time > NOW - window).count() >= count);
         let refusal = limits.refusal(&times, NOW);
         assert_eq!(refusal.is_some(), full, "{limits}: {times:?}");
-        // What the query leaves out changes nothing.
+        // The events that the query leaves out change nothing.
         let mut needed: Vec<Timestamp> = times.iter().copied().filter(|time| *time > NOW - limits.reach()).collect();
         needed.truncate(limits.most());
         assert_eq!(limits.refusal(&needed, NOW), refusal, "{limits}: {times:?}");
@@ -225,7 +225,7 @@ fn retry_after_is_the_first_moment_that_is_admitted() {
     assert!(refused > 5_000, "only {refused}");
 }
 
-/// The rules as they are written, read by other code than the product's.
+/// Reads the rules from their text, by other code than the product's.
 fn read(limits: &Limits) -> Vec<(usize, Micros)> {
     let rule = |text: &str| {
         let words: Vec<&str> = text.split(' ').collect();
@@ -251,20 +251,20 @@ fn some_limits(lot: &mut Lot) -> Limits {
                 format!("{} per {} {unit}", 1 + lot.below(12), 1 + lot.below(31))
             })
             .collect();
-        // Two of one window are refused.
+        // Two rules of one window are refused.
         if let Ok(limits) = rules.join(",").parse() {
             return limits;
         }
     }
 }
 
-/// Of every order of magnitude, often a whole number of some unit, so that edges are met.
+/// Returns an age of any order of magnitude, often a whole number of some unit, so that edges are met.
 fn some_age(lot: &mut Lot) -> Micros {
     let unit = [1, SECOND, MINUTE, HOUR, DAY][lot.below(5) as usize];
     unit * lot.below(61)
 }
 
-/// Knuth's MMIX generator: the same lot every time.
+/// Knuth's MMIX generator: one seed makes one sequence.
 struct Lot(u64);
 
 impl Lot {
@@ -278,7 +278,7 @@ impl Lot {
 fn as_many_as_there_is_room_for_are_admitted() {
     let limits = limits("5 per hour, 7 per day");
     let mut events = vec![NOW - MINUTE, NOW - 2 * HOUR, NOW - 3 * HOUR, NOW - 25 * HOUR];
-    // Four in the hour, and of the day's seven three are taken.
+    // Four go in the hour; of the day's seven, three are taken.
     assert_eq!(limits.room(&events, NOW), 4);
     for _ in 0..4 {
         assert_eq!(limits.refusal(&events, NOW), None);
@@ -286,6 +286,19 @@ fn as_many_as_there_is_room_for_are_admitted() {
     }
     assert_eq!(limits.room(&events, NOW), 0);
     assert!(limits.refusal(&events, NOW).is_some());
-    // The clock was set back: what lies ahead counts as now.
+    // The clock was set back: an event that lies ahead counts as now.
     assert_eq!(limits.room(&[NOW + HOUR], NOW), 4);
+}
+
+#[test]
+fn how_much_is_used_is_that_of_the_tightest_window() {
+    let ago = |lengths: &[Micros]| {
+        let times: Vec<Timestamp> = lengths.iter().map(|length| NOW - *length).collect();
+        limits("5 per hour, 10 per day").used(|since| times.iter().filter(|time| **time > since).count(), NOW)
+    };
+    assert_eq!(ago(&[]), 0.0);
+    assert_eq!(ago(&[MINUTE, MINUTE]), 0.4);
+    assert_eq!(ago(&[MINUTE, 2 * HOUR, 3 * HOUR, 4 * HOUR]), 0.4);
+    assert_eq!(ago(&[HOUR, DAY]), 0.1);
+    assert_eq!(ago(&[MINUTE; 6]), 1.2);
 }

@@ -24,7 +24,7 @@ fn the_wait_doubles_up_to_a_minute_and_is_spread_by_a_quarter() {
         let waits: Vec<i64> = (0..DRAWS).map(|dice| backoff(retry, dice)).collect();
         let (least, most) = (middle * 3 / 4, middle * 5 / 4);
         assert!(waits.iter().all(|wait| (least..=most).contains(wait)), "{retry}");
-        // All of the range is used, evenly.
+        // The whole range is used, evenly.
         let hundredth = middle / 100;
         assert!(waits.iter().any(|wait| *wait < least + hundredth), "{retry}");
         assert!(waits.iter().any(|wait| *wait > most - hundredth), "{retry}");

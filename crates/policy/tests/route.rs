@@ -45,7 +45,7 @@ fn the_lot_falls_by_weight() {
     for dice in 0..DRAWS {
         *seen.entry(member_order(Strategy::Weighted, &weights, dice)).or_default() += 1;
     }
-    // The first by its weight of all, the second by its weight of the two that are left.
+    // The first is drawn by its weight of all, the second by its weight of the two that are left.
     for (drawn, share) in [
         ([0, 1, 2], 0.6 * 3.0 / 4.0),
         ([0, 2, 1], 0.6 * 1.0 / 4.0),

@@ -18,7 +18,7 @@ fn wrong(by_stranger: bool) -> PastCheck {
     PastCheck { at: NOW, is_right: false, of_account: true, of_provider: true, by_stranger }
 }
 
-/// How many wrong codes go until the first refusal, and that.
+/// Returns how many wrong codes go until the first refusal, and that refusal.
 fn guesses(rules: &LimitRules, history: &mut History, is_stranger: bool) -> (u32, Blocked) {
     history.is_stranger = is_stranger;
     for count in 0.. {
@@ -43,7 +43,7 @@ fn strangers_get_half_and_the_sender_the_rest() {
         assert_eq!((strangers, blocked.reason), (most.div_ceil(2), BlockReason::MaxChecks));
         let (senders, _) = guesses(&rules, &mut history, false);
         assert_eq!(strangers + senders, most);
-        // The other way round no more of them go either.
+        // In the other order no more wrong codes go either.
         let mut history = History::default();
         assert_eq!(guesses(&rules, &mut history, false).0, most);
         assert_eq!(guesses(&rules, &mut history, true).0, 0);
@@ -56,7 +56,7 @@ fn a_right_code_forgives_those_before_it() {
     assert_eq!(guesses(&rules, &mut history, false).0, 3);
     history.checks.insert(0, PastCheck { is_right: true, ..wrong(false) });
     assert_eq!(guesses(&rules, &mut history, false).0, 3);
-    // But not those of another account.
+    // But the wrong codes of another account are not forgiven.
     history.checks.insert(0, PastCheck { is_right: true, of_account: false, ..wrong(false) });
     assert_eq!(guesses(&rules, &mut history, false).0, 0);
 }

@@ -1,4 +1,4 @@
-//! Whether the codes that go out are typed in: what the worker has found, as it is on record.
+//! Checks whether the codes that go out are typed in, by what the worker has found and put on record.
 
 use policy::{Counts, NumberRange, Timestamp};
 
@@ -10,13 +10,13 @@ use crate::{
 
 const CONVERSION: &str = "conversion";
 const PUMPING: &str = "pumping";
-/// Of more ranges it is said how many there are.
+/// How many ranges are named; of the others only the number is told.
 const NAMED: usize = 3;
 
-/// With the name of its provider.
+/// A provider's name, and what converts too seldom there.
 type Low = (String, LowConversion);
 
-/// For each of the two a row for each provider where it is not well, or one for all.
+/// Returns, for slumps and for pumping, one row for each provider that has it, or one row that says that all is well.
 pub fn conversion() -> Vec<HealthCheck> {
     let Ok(mut all) = glance::low_conversions(clock()) else {
         return vec![HealthCheck::locked(CONVERSION), HealthCheck::locked(PUMPING)];
@@ -48,7 +48,7 @@ fn slump((provider, low): &Low) -> HealthCheck {
         .since(Some(low.since))
 }
 
-/// The ranges of one provider.
+/// Returns the row about the ranges of one provider.
 fn pumping(ranges: &[Low]) -> HealthCheck {
     let provider = ranges.first().map_or("", |(provider, _)| provider);
     let named: Vec<String> = ranges.iter().take(NAMED).map(|(_, low)| described(low)).collect();
@@ -75,7 +75,7 @@ fn pumping(ranges: &[Low]) -> HealthCheck {
     HealthCheck::bad(PUMPING, Level::Warning, detail, hint).valued(ranges.len() as f64).since(since)
 }
 
-/// `+918144****** (2 of 55 typed in)`.
+/// Writes `+918144****** (2 of 55 typed in)`.
 fn described(low: &LowConversion) -> String {
     let range = NumberRange::read(&low.range).map_or_else(|| low.range.clone(), |range| range.to_string());
     format!("{range} ({} of {} typed in)", low.counts.converted, low.counts.sends)

@@ -123,8 +123,8 @@ pub fn paused() -> HealthCheck {
     HealthCheck::bad("paused", Level::Warning, detail, "ALTER SERVER ... OPTIONS (DROP paused);")
 }
 
-/// A row for each provider whose certificate ends soon, or one for all that the role sees: as the vendors' hosts showed
-/// them in the calls since the server started.
+/// Returns a row for each provider whose certificate ends soon, or one for all that the role sees: certificates as the
+/// vendors' hosts have shown them in calls since the server started.
 pub fn certificates() -> Vec<HealthCheck> {
     const NAME: &str = "certificate";
     let now = clock();

@@ -1,4 +1,4 @@
-//! The worker's end: it alone writes what is its database's.
+//! The worker's end of the statistics: only the worker writes its database's numbers.
 
 use std::{
     collections::HashMap,
@@ -24,12 +24,12 @@ pub struct Counters {
     database: u32,
     own: Option<&'static DatabaseSlot>,
     providers: HashMap<Identity, &'static ProviderSlot>,
-    /// The foreign servers, as far as they are known.
+    /// The OIDs of the foreign servers, as far as they are known.
     servers: HashMap<Identity, u32>,
 }
 
 impl Counters {
-    /// With what the workers before have counted.
+    /// Returns the counters of a database, with what earlier workers have counted.
     pub fn open(database: u32) -> Self {
         let slots = statistics().map_or(&[][..], |statistics| &statistics.providers);
         let own = slots.iter().filter(|slot| slot.database.load(Acquire) == database);
@@ -37,14 +37,14 @@ impl Counters {
         Self { database, own: None, providers, servers: HashMap::new() }
     }
 
-    /// A worker begins.
+    /// Counts that a worker begins.
     pub fn begin(&mut self) {
         if let Some(own) = self.own() {
             own.version.write(|| add(&own.starts, 1));
         }
     }
 
-    /// Where the database has its own numbers. None: there is no place.
+    /// Returns the slot of the database as a whole; None if there is no place.
     fn own(&mut self) -> Option<&'static DatabaseSlot> {
         if self.own.is_none() {
             let slots = statistics().map_or(&[][..], |statistics| &statistics.databases);
@@ -79,7 +79,7 @@ impl Counters {
         Some(slot)
     }
 
-    /// Which foreign servers these are.
+    /// Learns the foreign servers of providers and routes.
     pub fn learn(&mut self, servers: impl Iterator<Item = (Identity, u32)>) {
         self.servers.extend(servers);
         for (provider, slot) in &self.providers {
@@ -104,7 +104,7 @@ impl Counters {
         }
     }
 
-    /// How it is with each provider and route now; with the others there is nothing.
+    /// Writes the present state of each provider and route; those that `states` does not name have nothing under way.
     pub fn stand(&mut self, states: &HashMap<Identity, ProviderState>) {
         let has_something = |state: &ProviderState| state.in_flight + state.queue.ready + state.queue.parked > 0;
         for (provider, _) in states.iter().filter(|(_, state)| has_something(state)) {
@@ -116,14 +116,14 @@ impl Counters {
         }
     }
 
-    /// So many attempts that a worker before this one left in flight have become `unknown`.
+    /// Counts the attempts that an earlier worker left in flight and that have become `unknown`.
     pub fn recovered(&mut self, attempts: usize) {
         if let Some(own) = self.own().filter(|_| attempts > 0) {
             own.version.write(|| add(&own.recovered, attempts as u64));
         }
     }
 
-    /// Begins anew: all, or these providers'.
+    /// Sets the numbers to zero: all (None), or those of these providers.
     pub fn reset(&mut self, providers: Option<&[Identity]>) {
         let now = clock();
         for (_, slot) in self.providers.iter().filter(|(of, _)| providers.is_none_or(|some| some.contains(of))) {
@@ -145,7 +145,7 @@ impl Counters {
         });
     }
 
-    /// The extension is dropped.
+    /// Gives back all places, because the extension is dropped.
     pub fn give_up(&mut self) {
         self.retain(|_| false);
         if let Some(own) = self.own.take() {
@@ -184,7 +184,7 @@ impl DatabaseSlot {
 }
 
 impl ProviderSlot {
-    /// All but whose it is.
+    /// Sets what was counted to zero; the slot stays its provider's.
     fn clear(&self, now: Timestamp) {
         let zero = |of: &AtomicU64| of.store(0, Relaxed);
         self.latency.iter().flatten().for_each(zero);
@@ -215,7 +215,7 @@ impl ProviderSlot {
         self.limit_used.store(state.limit_used.map_or(0, |used| 1 + (used * 1e6) as u64), Relaxed);
     }
 
-    /// The place of attempts of this kind. None: there are too many kinds.
+    /// Returns the place of attempts of this kind; None if there are too many kinds.
     fn kind(&self, key: u32) -> Option<&Kind> {
         let place = self.kinds.iter().find(|kind| [0, key].contains(&kind.key.load(Relaxed)))?;
         if place.key.load(Relaxed) == 0 {
@@ -226,7 +226,7 @@ impl ProviderSlot {
         Some(place)
     }
 
-    /// While it is being written. False: it has no place here.
+    /// Counts an attempt, within a `Version::write`. Returns false if it has no place here.
     fn count(&self, attempt: &EndedAttempt) -> bool {
         let operation = attempt.begun.operation;
         let Some(kind) = self.kind(key(operation, attempt.outcome, attempt.begun.reason)) else { return false };
@@ -251,7 +251,7 @@ impl ProviderSlot {
         add(&self.latency_time[place], took.cast_unsigned());
     }
 
-    /// What it tells of the provider.
+    /// Notes what an attempt tells of the provider.
     fn hear(&self, attempt: &EndedAttempt) {
         let at = attempt.ended_at.0;
         if !is_fault(attempt.outcome) {

@@ -1,4 +1,4 @@
-//! When something is to be erased.
+//! When sealed values are to be erased.
 
 use policy::{Expiries, Timestamp};
 use uuid::Uuid;
@@ -8,13 +8,13 @@ use crate::pg::{clock::clock, uuid_time::began};
 #[derive(Default)]
 pub struct ExpiryHeap {
     pub expiries: Expiries,
-    /// Verifications before the first of these, from the second on, are looked at for what is due among them.
+    /// Verifications before the first id, from the second on, are looked at now, for what is due among them.
     pub due: Option<(Uuid, Uuid)>,
-    /// Not before, after it has failed.
+    /// After a failure, the next try is not before this time.
     pub again_at: Timestamp,
-    /// What began before this verification is not read yet.
+    /// Verifications that began before this one are not read yet; None: all are read.
     pub unread: Option<Uuid>,
-    /// Under keys that the file does not hold.
+    /// How many values are sealed under keys that the file does not hold.
     pub unknown_seals: usize,
 }
 
@@ -23,7 +23,7 @@ impl ExpiryHeap {
         self.expiries.add(began(id), at, clock());
     }
 
-    /// When the next ones are to be erased.
+    /// Returns when the next values are to be erased.
     pub fn next_due(&self) -> Option<Timestamp> {
         if self.due.is_some() { Some(self.again_at) } else { self.expiries.next_due() }
     }

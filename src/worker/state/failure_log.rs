@@ -1,5 +1,5 @@
-//! What goes wrong goes into the server's log when it begins and when it ends, however many calls meet it: a full disk
-//! must not be filled by what is said of it.
+//! Failures go into the server's log when they begin and when they end, however many calls meet them: a full disk must
+//! not be filled by messages about it.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use policy::{Micros, Timestamp};
 
 use crate::{pg::clock::clock, store::transaction::Failure};
 
-/// What calls meet is over when none has met it for so long: in between, others may succeed.
+/// A failure that calls meet is over when no call has met it for so long: in between, other calls may succeed.
 pub const QUIET: Micros = 2_000_000;
 
 #[derive(Default)]
@@ -16,11 +16,11 @@ pub struct FailureLog(BTreeMap<&'static str, Met>);
 pub struct Met {
     why: String,
     times: u64,
-    /// When it is over by itself; None: when what failed works again.
+    /// When the failure is over by itself; None: it is over when the task that failed works again.
     over_at: Option<Timestamp>,
 }
 
-/// What could not be done for a call.
+/// The failures that calls meet.
 pub const OUTCOME: &str = "an outcome could not be put on record yet";
 pub const ATTEMPT: &str = "an attempt could not be put on record";
 pub const QUEUED: &str = "a queued send could not be put on record";
@@ -35,14 +35,15 @@ impl FailureLog {
         self.meet(what, why, Some(clock() + QUIET));
     }
 
-    /// Whether it is to be said of what is met again after that wait: not where it has been said, for the same reason.
+    /// Notes a failure that is met again after `wait`. Returns whether to log it: not if it was logged with the same
+    /// reason.
     pub fn is_news(&mut self, what: &'static str, why: &str, wait: Micros) -> bool {
         let is_news = self.0.get(what).is_none_or(|met| met.why != why);
         self.meet(what, why, Some(clock() + wait + QUIET));
         is_news
     }
 
-    /// How a piece of maintenance went, which the worker does of its own accord; a lock that passes is no failure.
+    /// Notes how a task went that the worker does of its own accord; a lock that passes is no failure.
     pub fn note(&mut self, task: &'static str, failure: Option<&Failure>) {
         match failure {
             Some(Failure::Error(why)) => {
@@ -69,7 +70,7 @@ impl FailureLog {
         self.0.values().filter_map(|met| met.over_at).min()
     }
 
-    /// Says what is over.
+    /// Logs which failures are over.
     pub fn settle(&mut self) {
         if self.0.is_empty() {
             return;

@@ -1,4 +1,4 @@
-//! The numbers of servers and roles that the worker has given out.
+//! The numbers of servers and roles that the worker knows, or has given out.
 
 use std::collections::HashMap;
 
@@ -17,14 +17,14 @@ use crate::{
 #[derive(Default)]
 pub struct KnownIdentities {
     pub known: HashMap<(Kind, u32), Identity>,
-    /// Given out in a transaction that has not ended.
+    /// Numbers given out in a transaction that has not ended.
     pub fresh: Vec<((Kind, u32), Identity)>,
-    /// Given out by this worker: what they are for may not be committed yet.
+    /// Numbers given out by this worker: the server or role that has one may not be committed yet.
     pub new: Vec<Identity>,
 }
 
 impl KnownIdentities {
-    /// The number of each of these, put down if there was none.
+    /// Returns the number of a server or role. If it has none, draws one and puts it on record.
     pub fn of(&mut self, writer: &mut StoreTransaction, subject: Subject) -> Result<Identity, Failure> {
         let key = (subject.kind, subject.object);
         let fresh = || self.fresh.iter().find(|(of, _)| *of == key).map(|(_, id)| *id);
@@ -37,14 +37,14 @@ impl KnownIdentities {
         Ok(id)
     }
 
-    /// The foreign servers among them.
+    /// Returns the foreign servers among them, by their OIDs.
     pub fn servers(&self) -> impl Iterator<Item = (Identity, u32)> {
         self.known.iter().filter(|((kind, _), _)| *kind == Kind::Server).map(|((_, object), id)| (*id, *object))
     }
 
-    /// What a job and those after it are put down under.
+    /// Fills in the numbers of servers and roles under which a job and its fallbacks are put on record.
     pub fn fill(&mut self, writer: &mut StoreTransaction, job: &mut Job) -> Result<(), Failure> {
-        // Also if it was filled before: in a transaction that failed, with a number that is not on record.
+        // A job may have been filled before, in a transaction that failed, with a number that is not on record.
         if let Some(account) = &job.account {
             job.provider_id = self.of(
                 writer,
@@ -66,7 +66,8 @@ impl KnownIdentities {
         send.fallbacks.iter_mut().try_for_each(|job| self.fill(writer, job))
     }
 
-    /// The transaction has ended: what it gave out is so, or never was. Returns whether there is something new.
+    /// Ends a transaction: keeps the numbers that it gave out if it was committed, else forgets them. Returns whether
+    /// there are new ones.
     pub fn settle(&mut self, committed: bool) -> bool {
         let fresh = std::mem::take(&mut self.fresh);
         let is_new = committed && !fresh.is_empty();
@@ -78,7 +79,7 @@ impl KnownIdentities {
     }
 }
 
-/// By lot: rows of two databases can be brought together.
+/// Draws a number at random, so that rows of two databases can be brought together.
 pub fn draw() -> Identity {
     let mut bytes = [0; 8];
     SystemRandom::new().fill(&mut bytes).expect("the system has randomness");

@@ -1,5 +1,5 @@
-//! What the worker knows of this database's providers without asking the record: their breakers, and what their
-//! provider_limit has counted. What a transaction that fails has changed here is taken back.
+//! What the worker knows of this database's providers without asking the record: their breakers, and the sends that
+//! their provider_limit has counted. Changes by a transaction that fails are taken back.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -12,12 +12,13 @@ use crate::{
     worker::state::range_state::RangeState,
 };
 
-/// So many breakers, and so many providers' sends, are remembered; of one that is forgotten the next call begins anew.
+/// How many breakers, and how many providers' sends, are remembered. Beyond that closed breakers are forgotten, and
+/// sends are read from the record anew.
 pub const MOST_BREAKERS: usize = 1024;
 pub const MOST_PROVIDERS: usize = 256;
 
-/// Whose breaker it is: the foreign server's and the user mapping's, by their OIDs. One that is made anew starts
-/// closed, and who has credentials of their own opens their own alone.
+/// Whose breaker it is: the OIDs of the foreign server and the user mapping. If one of these is made anew, the breaker
+/// starts closed; a role with credentials of its own opens its own breaker alone.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct BreakerKey {
     pub server: u32,
@@ -40,12 +41,12 @@ pub struct Breakers(HashMap<BreakerKey, AccountBreaker>);
 pub struct AccountBreaker {
     pub breaker: Breaker,
     pub configuration: Vec<u8>,
-    /// Since when it is open.
+    /// Since when the breaker is open.
     pub opened_at: Option<Timestamp>,
 }
 
 impl AccountBreaker {
-    /// Whether what the account's calls depend on has changed; without a key nobody can tell.
+    /// Returns whether what the account's calls depend on has changed; false without a key, since nobody can tell.
     fn is_of_another(&self, job: &Job) -> bool {
         !job.configuration.is_empty() && self.configuration != job.configuration
     }
@@ -59,7 +60,8 @@ pub struct Mended {
 }
 
 impl Breakers {
-    /// One whose provider has been changed since does not count.
+    /// Returns whether the breaker of the job's account is open; a breaker whose provider has been changed since does
+    /// not count.
     pub fn is_open(&self, job: &Job, now: Timestamp) -> bool {
         let known = self.0.get(&BreakerKey::of(job)).filter(|known| !known.is_of_another(job));
         known.is_some_and(|known| known.breaker.clone().acquire(now).is_err())
@@ -69,7 +71,7 @@ impl Breakers {
         self.0.get_mut(&account)
     }
 
-    /// As the worker before has put it on record.
+    /// Restores a breaker as an earlier worker has put it on record.
     pub fn restore(&mut self, account: BreakerKey, open: OpenBreaker) {
         if self.0.len() < MOST_BREAKERS {
             let breaker = Breaker::opened(open.open_until, open.open_until.since(open.failed_at));
@@ -79,7 +81,7 @@ impl Breakers {
     }
 }
 
-/// What counts of the sends through one provider: all of those within the window, in the order of their times.
+/// The sends through one provider that count: all of those within the window, in the order of their times.
 pub struct SendsOfProvider {
     limits: Limits,
     sends: VecDeque<(Timestamp, Uuid)>,
@@ -89,7 +91,7 @@ pub struct SendsOfProvider {
 pub struct ProviderSends(HashMap<Identity, SendsOfProvider>);
 
 impl ProviderSends {
-    /// From the record, where it is not known yet. The worker is the only one who adds to it.
+    /// Reads a provider's sends from the record, if they are not known yet. Only the worker adds to them.
     pub fn load(
         &mut self,
         writer: &mut StoreTransaction,
@@ -111,7 +113,7 @@ impl ProviderSends {
         Ok(())
     }
 
-    /// How much of each provider's limit is used.
+    /// Returns how much of each provider's limit is used, 1 being all.
     pub fn used(&self, now: Timestamp) -> impl Iterator<Item = (Identity, f64)> {
         self.0.iter().map(move |(provider, known)| (*provider, known.used(now)))
     }
@@ -127,10 +129,10 @@ impl ProviderSends {
         }
     }
 
-    /// It turned out not to count.
+    /// Removes a send that turned out not to count.
     pub fn remove(&mut self, provider: Identity, attempt: Uuid) {
         let Some(known) = self.0.get_mut(&provider) else { return };
-        // It is one of the newest.
+        // The send is one of the newest.
         if let Some(place) = known.sends.iter().rposition(|(_, id)| *id == attempt) {
             known.sends.remove(place);
         }
@@ -142,7 +144,7 @@ impl SendsOfProvider {
         self.limits.used(|since| self.sends.len() - self.sends.partition_point(|(at, _)| *at <= since), now)
     }
 
-    /// The wait, and the send that decides.
+    /// Returns how long the limit has to wait, and the send that decides; None if the limit allows a send.
     pub fn refusal(&mut self, now: Timestamp) -> Option<(Micros, (Timestamp, Uuid))> {
         let since = now - self.limits.reach();
         while self.sends.pop_front_if(|(at, _)| *at <= since).is_some() {}
@@ -157,7 +159,8 @@ pub struct LimitState {
     pub breakers: Breakers,
     pub provider_sends: ProviderSends,
     pub ranges: RangeState,
-    /// What the transaction under way has changed: breakers as they were before, sends that count.
+    /// What the transaction under way has changed: the breakers that it asked, as they were before, and the sends that
+    /// count.
     asked: Vec<(BreakerKey, Option<AccountBreaker>)>,
     mended: Vec<Mended>,
     added: Vec<(Identity, Uuid)>,
@@ -183,8 +186,8 @@ impl LimitState {
         known.breaker.acquire(now)
     }
 
-    /// How long the provider's limit has yet to wait. Where it has to, one look at the record tells whether what
-    /// decides is still there: somebody may have changed the record by hand.
+    /// Returns how long the provider's limit has yet to wait; None if it allows a send. Before it has to wait, one look
+    /// at the record tells whether the send that decides is still there: somebody may have changed the record by hand.
     pub fn wait(
         &mut self,
         writer: &mut StoreTransaction,
@@ -211,7 +214,8 @@ impl LimitState {
         self.added.push((job.provider_id, job.attempt));
     }
 
-    /// The transaction has ended: what it let go is so, or never was. Returned are those that are tried anew.
+    /// Ends a transaction: takes back what it has changed, unless it was committed. Returns the providers that are
+    /// tried anew.
     pub fn settle(&mut self, committed: bool) -> Vec<Mended> {
         let (asked, added) = (std::mem::take(&mut self.asked), std::mem::take(&mut self.added));
         let mended = std::mem::take(&mut self.mended);

@@ -1,19 +1,19 @@
-//! What the worker does of its own accord when there is nothing else to do.
+//! When the worker does maintenance of its own accord.
 
 use policy::Timestamp;
 use uuid::Uuid;
 
 use crate::gucs;
 
-/// What the worker does of its own accord when there is nothing else to do.
+/// The maintenance that the worker does of its own accord when there is nothing else to do.
 #[derive(Default)]
 pub struct MaintenanceSchedule {
-    /// When something will be too old, and from which verification on to look.
+    /// When rows will be too old, and from which verification on to look for them.
     pub purge_at: Timestamp,
     pub purge_from: Uuid,
-    /// From which verification on there may be something under an old key.
+    /// The verification from which on values may be sealed under an old key; None: no value is.
     pub reseal_from: Option<Uuid>,
-    /// Not before.
+    /// The next part of sealing anew is not before this time.
     pub reseal_at: Timestamp,
 }
 
@@ -25,12 +25,12 @@ impl MaintenanceSchedule {
         }
     }
 
-    /// The settings may have changed: retention may be shorter now.
+    /// Has the next purge begin at once: the settings may have changed, and retention may be shorter now.
     pub fn look_again(&mut self) {
         self.purge_at = Timestamp::default();
     }
 
-    /// There may be something under an old key.
+    /// Begins to seal anew what may be sealed under an old key.
     pub fn reseal(&mut self) {
         self.reseal_from = Some(Uuid::nil());
         self.reseal_at = Timestamp::default();

@@ -1,5 +1,5 @@
-//! What the server's log has of the providers: a line for each event, however many calls meet it, and nothing of whom a
-//! call was about.
+//! The messages about providers in the server's log: a line for each event, however many calls meet it, and nothing
+//! about the person that a call was for.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -16,7 +16,7 @@ use crate::{
     worker::state::limit_state::{BreakerKey, MOST_BREAKERS},
 };
 
-/// Two operations of one account may be answered unlike each other: no more than a line in a minute.
+/// Two operations of one account may be answered unlike each other: the log has one line in this time, at most.
 const MINUTE: Micros = 60_000_000;
 
 #[derive(Default)]
@@ -28,7 +28,7 @@ pub struct ProviderLog {
 }
 
 impl ProviderLog {
-    /// A breaker has been told of a call.
+    /// Logs that a breaker has opened or closed, if the call that it was told of has had it do so.
     pub fn breaker(
         &self,
         provider: &str,
@@ -39,7 +39,7 @@ impl ProviderLog {
     ) {
         let name = lookup::shown(provider);
         match (before, after) {
-            // One that opens again after its probe has been open all the while.
+            // A breaker that opens again after its probe has been open all the while.
             (BreakerState::Closed, BreakerState::Open { until }) => {
                 let wait = Duration::from_micros(until.since(now).unsigned_abs());
                 pgrx::log!(
@@ -57,7 +57,7 @@ impl ProviderLog {
         }
     }
 
-    /// What its calls depend on has changed while its breaker was open.
+    /// Logs that a provider's options or credentials have changed while its breaker was open.
     pub fn mended(&self, provider: &str) {
         pgrx::log!(
             "otp_gateway: provider \"{}\" has other options or credentials than those that failed: it is tried anew",
@@ -65,7 +65,7 @@ impl ProviderLog {
         );
     }
 
-    /// A call has ended.
+    /// Logs that the vendor has refused the credentials, after a call has ended.
     pub fn credentials(
         &mut self,
         (provider, vendor): (&str, &str),
@@ -91,7 +91,7 @@ impl ProviderLog {
                     now
                 });
             }
-            // Nobody has looked at them.
+            // These outcomes do not tell whether the vendor has looked at the credentials.
             Outcome::Unreachable
             | Outcome::Unknown
             | Outcome::ProviderError
@@ -105,7 +105,7 @@ impl ProviderLog {
         }
     }
 
-    /// A call is about to be made with the credentials of this account.
+    /// Logs which files can be read by others, when a call is about to be made with the credentials of this account.
     pub fn files(&mut self, provider: &str, account: &Account) {
         let key = BreakerKey { server: account.server, mapping: account.mapping };
         for option in &account.open_files {
@@ -123,7 +123,7 @@ impl ProviderLog {
     }
 }
 
-/// The outcome, in words that hold nothing of the vendor's answer but its code, if that is one.
+/// Describes the outcome, with nothing of the vendor's answer but its code, if that looks like one.
 fn described(call: &CompletedCall) -> String {
     let code =
         call.result.vendor_code.as_deref().filter(|code| is_code(code)).map(|code| format!("vendor code {code}"));
@@ -133,7 +133,7 @@ fn described(call: &CompletedCall) -> String {
     if said.is_empty() { outcome.to_owned() } else { format!("{outcome} ({})", said.join(", ")) }
 }
 
-/// Not a text, nor as long as a number of a person's.
+/// Returns whether a vendor's code looks like one: it is no text, and shorter than a person's number.
 fn is_code(code: &str) -> bool {
     (1..=8).contains(&code.len()) && code.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte))
 }

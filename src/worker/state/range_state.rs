@@ -16,11 +16,11 @@ use crate::{
     },
 };
 
-/// How long what has changed waits for others to be written with.
+/// How long a change waits for others, to be written with them.
 const GATHER: Micros = 10_000_000;
 /// How many counts are written at once: a few milliseconds' work.
 const PAGE: usize = 500;
-/// So long, and so many, codes that went out are remembered one by one: whether they are typed in.
+/// How long, and how many, codes that went out are remembered one by one, to see whether they are typed in.
 const OPEN: Micros = 3_600_000_000;
 const MOST_OPEN: usize = 50_000;
 
@@ -29,24 +29,24 @@ const MOST_OPEN: usize = 50_000;
 pub enum RangePass {
     #[default]
     Counted,
-    /// Its range is held back, and this one tells whether it still has to be.
+    /// The range is held back, and this send tells whether it still has to be.
     Probe,
-    /// Its range would be held back: it tells no more than if it had not gone.
+    /// The range would be held back: this send is not counted, as if it had not gone.
     Uncounted,
 }
 
-/// A code that is out.
-struct OpenSend {
-    provider: Identity,
-    range: NumberRange,
-    sent_at: Timestamp,
+/// What counts of a send: through which provider, to which range, and when.
+pub struct Send {
+    pub provider: Identity,
+    pub range: NumberRange,
+    pub at: Timestamp,
 }
 
 #[derive(Default)]
 struct OfProvider {
     name: String,
     ranges: Ranges,
-    /// As the last send found it.
+    /// Whether ranges are held back, or only would be, as the last send found it.
     is_enforced: bool,
     changed: HashSet<NumberRange>,
 }
@@ -54,24 +54,25 @@ struct OfProvider {
 #[derive(Default)]
 pub struct RangeState {
     providers: HashMap<Identity, OfProvider>,
-    open: HashMap<Uuid, OpenSend>,
+    /// Codes that are out, by verification.
+    open: HashMap<Uuid, (Send, RangePass)>,
     in_order: VecDeque<(Timestamp, Uuid)>,
-    /// What is on record of those that convert too seldom.
+    /// What is on record of the ranges and providers that convert too seldom.
     written: BTreeMap<(Identity, String), LowConversion>,
     due: Option<Timestamp>,
 }
 
-/// What is to be written.
+/// The changes to be written.
 pub struct Unwritten {
     pub counts: Vec<CountedRange>,
     pub low: Vec<LowConversion>,
     pub ended: Vec<(Identity, String)>,
-    /// Counts of providers that are left for another time.
+    /// False: there are more counts, which are left for another time.
     is_all: bool,
 }
 
 impl RangeState {
-    /// Whether a send's range is held back: for how long at the most.
+    /// Returns for how long, at most, a send's range is held back, or would be; None if it is not.
     pub fn hold(&mut self, job: &Job, rules: &LimitRules, now: Timestamp) -> Option<Micros> {
         let range = rules.range.as_ref()?;
         let known = self.providers.get_mut(&job.provider_id)?;
@@ -91,7 +92,8 @@ impl RangeState {
         hold.map(|hold| hold.until().since(now))
     }
 
-    /// One to a range that is held back. True: it goes all the same, to see whether its code is typed in.
+    /// Counts a send to a range that is held back. Returns true if it goes all the same, to see whether its code is
+    /// typed in.
     pub fn probes(&mut self, job: &Job, rules: &LimitRules, now: Timestamp) -> bool {
         let known = self.providers.get_mut(&job.provider_id).zip(rules.range.as_ref());
         self.due.get_or_insert(now + GATHER);
@@ -99,51 +101,46 @@ impl RangeState {
     }
 
     /// A code went out, or may have.
-    pub fn sent(
-        &mut self,
-        provider: (Identity, &str),
-        range: &NumberRange,
-        verification: Uuid,
-        pass: RangePass,
-        now: Timestamp,
-    ) {
-        if pass == RangePass::Uncounted {
-            return;
-        }
-        let known = self.providers.entry(provider.0).or_default();
-        provider.1.clone_into(&mut known.name);
-        known.ranges.sent(range, (pass == RangePass::Probe).then(|| verification.as_u128()), now);
-        known.changed.insert(range.clone());
-        self.due.get_or_insert(now + GATHER);
+    pub fn sent(&mut self, send: Send, name: &str, verification: Uuid, pass: RangePass) {
+        let now = send.at;
         let is_past = |(at, _): &(Timestamp, Uuid)| *at <= now - OPEN;
         while self.in_order.len() >= MOST_OPEN || self.in_order.front().is_some_and(is_past) {
             let Some((_, id)) = self.in_order.pop_front() else { break };
             self.open.remove(&id);
         }
         self.in_order.push_back((now, verification));
-        self.open.insert(verification, OpenSend { provider: provider.0, range: range.clone(), sent_at: now });
-    }
-
-    /// A code was typed in. `begun`: its provider, range and time, as far as they are known, if the worker before this
-    /// one has sent it.
-    pub fn converted(&mut self, verification: Uuid, begun: Option<(Identity, NumberRange, Timestamp)>, now: Timestamp) {
-        let sent = match self.open.remove(&verification) {
-            Some(sent) => sent,
-            None => match begun {
-                Some((provider, range, sent_at)) => OpenSend { provider, range, sent_at },
-                None => return,
-            },
-        };
-        let Some(known) = self.providers.get_mut(&sent.provider) else { return };
-        self.due.get_or_insert(now + GATHER);
-        if known.ranges.converted(&sent.range, Some(verification.as_u128()), sent.sent_at) {
-            self.due = Some(now);
-            known.say_open(&sent.range);
+        if pass != RangePass::Uncounted {
+            let known = self.providers.entry(send.provider).or_default();
+            name.clone_into(&mut known.name);
+            known.ranges.sent(&send.range, (pass == RangePass::Probe).then(|| verification.as_u128()), now);
+            known.changed.insert(send.range.clone());
+            self.due.get_or_insert(now + GATHER);
         }
-        known.changed.insert(sent.range);
+        self.open.insert(verification, (send, pass));
     }
 
-    /// Somebody says that a range is well. False: it is not held back.
+    /// A code was typed in. `begun`: its send, as far as it is known, if the worker before this one has made it.
+    pub fn converted(&mut self, verification: Uuid, begun: Option<Send>, now: Timestamp) {
+        let send = match self.open.remove(&verification) {
+            Some((_, RangePass::Uncounted)) => return,
+            Some((send, _)) => Some(send),
+            None => begun,
+        };
+        let Some((send, known)) = send.and_then(|send| {
+            let known = self.providers.get_mut(&send.provider)?;
+            Some((send, known))
+        }) else {
+            return;
+        };
+        self.due.get_or_insert(now + GATHER);
+        if known.ranges.converted(&send.range, Some(verification.as_u128()), send.at) {
+            self.due = Some(now);
+            known.say_open(&send.range);
+        }
+        known.changed.insert(send.range);
+    }
+
+    /// Opens a range again, because somebody says that it is well. Returns false if it is not held back.
     pub fn release(&mut self, provider: Identity, range: &NumberRange, now: Timestamp) -> bool {
         let Some(known) = self.providers.get_mut(&provider) else { return false };
         let was_held = known.ranges.release(range);
@@ -158,7 +155,7 @@ impl RangeState {
         self.due
     }
 
-    /// What has changed, as far as it is time to write it. None: it is not.
+    /// Returns what has changed, or a part of it; None if it is not time to write it.
     pub fn unwritten(&mut self, now: Timestamp, at_once: bool) -> Option<Unwritten> {
         if self.due.is_none_or(|due| due > now && !at_once) {
             return None;
@@ -186,7 +183,7 @@ impl RangeState {
         Some(Unwritten { counts: page, low: low.into_values().filter(is_new).collect(), ended, is_all })
     }
 
-    /// It has been written, or not.
+    /// Notes whether the changes have been written; if not, they are written later.
     pub fn settle(&mut self, unwritten: Unwritten, is_written: bool, now: Timestamp) {
         if !is_written {
             self.due = Some(now + GATHER);
@@ -207,14 +204,15 @@ impl RangeState {
     }
 
     /// As the worker before has put it on record.
-    pub fn restore(&mut self, counts: Vec<CountedRange>, low: Vec<LowConversion>, now: Timestamp) {
+    pub fn restore(&mut self, counts: Vec<CountedRange>, low: Vec<(String, LowConversion)>, now: Timestamp) {
         for counted in counts {
             if let Some(range) = NumberRange::read(&counted.range) {
                 self.providers.entry(counted.provider).or_default().ranges.restore(range, &counted.hours);
             }
         }
-        for one in low {
+        for (name, one) in low {
             let known = self.providers.entry(one.provider).or_default();
+            known.name = name;
             match (NumberRange::read(&one.range), MinConversion::of_percent(one.percent)) {
                 (Some(range), Some(min)) => {
                     known.is_enforced |= one.is_enforced;

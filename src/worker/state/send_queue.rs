@@ -1,6 +1,6 @@
-//! What is queued in this database, by provider: the ids alone, so that a long queue takes little memory; the requests
-//! stay in the table until their turn. One line for each provider, so that a slow one holds up nobody else; and in a
-//! line the roles take turns, so that one with a long list does not hold up the others.
+//! The queued sends of this database, by provider: the ids alone, so that a long queue takes little memory; the
+//! requests stay in the table until their turn. One line for each provider, so that a slow one holds up nobody else;
+//! and in a line the roles take turns, so that a role with many sends does not hold up the others.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -15,38 +15,39 @@ use crate::{
     store::{identity::Identity, queue::Snapshot},
 };
 
-/// How many of one line have their turn in one transaction at most.
+/// How many sends of one line have their turn in one transaction, at most.
 const BATCH: usize = 128;
-/// Lines that are kept, though nobody stands in them, for what is known of their provider.
+/// How many empty lines are kept, for what is known of their providers.
 const EMPTY_LINES: usize = 256;
 
 #[derive(Default)]
 pub struct SendQueue {
     lines: HashMap<Identity, Line>,
-    /// What the last look could see: the next one asks for what it could not.
+    /// The snapshot of the last look: the next look asks for what that one could not see.
     pub seen: Option<Snapshot>,
-    /// What was queued before the first look is read in pages, the latest first: before this transaction and id.
+    /// What was queued before the first look is read in pages, the latest first: sends before this transaction and id
+    /// are not read yet.
     pub unread: Option<(u64, Uuid)>,
 }
 
 #[derive(Default)]
 struct Line {
-    /// What each role has in this line.
+    /// The sends of each role in this line.
     roles: BTreeMap<Identity, Share>,
     /// The role that had the last turn.
     last: Option<Identity>,
-    /// Nobody has a turn before: the provider's breaker is open, or it is paused.
+    /// No send has its turn before this time: the provider's breaker is open, or the provider is paused.
     paused_until: Option<Timestamp>,
-    /// The provider's max_in_flight, as it was at the last turn; until then one is tried.
+    /// The provider's max_in_flight, as it was at the last turn; None: there was no turn yet, and one call is tried.
     places: Option<usize>,
 }
 
 #[derive(Default)]
 struct Share {
-    /// Those whose turn it is as soon as there is room, the oldest first (ids are time-ordered), and when they were
+    /// Sends whose turn it is as soon as there is room, the oldest first (ids are time-ordered), and when they were
     /// enqueued.
     ready: BTreeMap<Uuid, Timestamp>,
-    /// Those that wait to be tried again: when, and when they were enqueued.
+    /// Sends that wait to be tried again: when that is due, and when they were enqueued.
     waiting: BTreeMap<Uuid, (Timestamp, Timestamp)>,
     due: BTreeSet<(Timestamp, Uuid)>,
 }
@@ -55,11 +56,11 @@ struct Share {
 #[derive(Clone, Copy, Default)]
 pub struct UnderWay {
     pub queued: usize,
-    /// Of sessions, those that wait for one of the provider's places included.
+    /// Calls of sessions, including those that wait for one of the provider's places.
     pub immediate: usize,
 }
 
-/// One in line: whose, and since when.
+/// A send in line: whose it is, and since when.
 #[derive(Clone, Copy)]
 pub struct DueSend {
     /// A provider, or a route, and the role that enqueued, whatever they are called now.
@@ -79,7 +80,7 @@ impl SendQueue {
         self.unread.is_none() && self.lines.values().all(|line| line.roles.is_empty())
     }
 
-    /// In line; one that is there already stays where it is.
+    /// Adds a send to its line; a send that is in line already stays where it is.
     pub fn add(&mut self, provider: Identity, role: Identity, id: Uuid, created_at: Timestamp) {
         if !self.knows(provider, role, id) {
             self.share(provider, role).ready.insert(id, created_at);
@@ -90,25 +91,25 @@ impl SendQueue {
         self.add(turn.provider, turn.role, turn.id, turn.created_at);
     }
 
-    /// To be tried again, but not before `due`.
+    /// Has a send wait until `due`, to be tried again then.
     pub fn wait(&mut self, turn: &DueSend, due: Timestamp) {
         let share = self.share(turn.provider, turn.role);
         share.waiting.insert(turn.id, (due, turn.created_at));
         share.due.insert((due, turn.id));
     }
 
-    /// How many calls the provider bears at once.
+    /// Sets how many calls the provider bears at once.
     pub fn set_places(&mut self, provider: Identity, places: u32) {
         self.line(provider).places = Some(places as usize);
     }
 
-    /// Somebody has changed an option of some provider: how many calls each bears is seen at the next turn, and whether
-    /// what it was left alone for is mended.
+    /// Forgets how many calls each provider bears, and which are left alone, since somebody has changed an option of a
+    /// provider: the next turn shows both anew.
     pub fn options_changed(&mut self) {
         self.lines.values_mut().for_each(|line| (line.places, line.paused_until) = (None, None));
     }
 
-    /// Leaves the provider alone until then.
+    /// Leaves the provider alone until this time.
     pub fn pause(&mut self, provider: Identity, until: Timestamp) {
         self.line(provider).paused_until = Some(until);
     }
@@ -119,8 +120,8 @@ impl SendQueue {
         }
     }
 
-    /// Takes those that have their turn now: too old ones, and, unless all is paused, of each line as many as it has
-    /// room for.
+    /// Takes the sends that have their turn now: those that are too old, and, unless all is paused, of each line as
+    /// many as it has room for.
     pub fn take(
         &mut self,
         now: Timestamp,
@@ -147,12 +148,14 @@ impl SendQueue {
         turns
     }
 
-    /// How many stand in line, for whoever looks from outside. Those of a provider that is left alone are parked.
+    /// Returns how many sends stand in line, for whoever looks from outside. The sends of a provider that is left alone
+    /// count as parked.
     pub fn reports(&self) -> impl Iterator<Item = (Identity, QueueReport)> {
         self.lines.iter().map(|(provider, line)| (*provider, line.report()))
     }
 
-    /// When there is something to do though no call ends: the next retry, or the next one that grows too old.
+    /// Returns when there is something to do though no call ends: the next retry, the end of a pause, or the next send
+    /// that grows too old.
     pub fn next_due(&self, max_age: Micros) -> Option<Timestamp> {
         let next_of = |line: &Line| {
             let of_share = |share: &Share| {
@@ -191,15 +194,16 @@ impl Line {
         report
     }
 
-    /// All that is free; and, however many sessions wait for a place, half of the places (at least one): the HTTP
-    /// client gives places in the order in which they were asked for, so that neither starves the other.
+    /// Returns how many sends may go: as many as places are free; and, however many sessions wait for a place, as many
+    /// as fill half of the places (at least one). The HTTP client gives places in the order in which they were asked
+    /// for, so that neither starves the other.
     fn room(&self, under_way: UnderWay) -> usize {
         let Some(places) = self.places else { return usize::from(under_way.queued == 0) };
         let free = places.saturating_sub(under_way.queued + under_way.immediate);
         free.max(places.div_ceil(2).saturating_sub(under_way.queued))
     }
 
-    /// The next one of the role whose turn it is, if there is room, else one from before `too_old`.
+    /// Takes the next send of the role whose turn it is, if there is room, else one that was enqueued by `too_old`.
     fn next(&mut self, has_room: bool, too_old: Timestamp) -> Option<(Identity, Uuid, Timestamp)> {
         let may = |share: &Share| {
             share.ready.first_key_value().is_some_and(|(_, created_at)| has_room || *created_at <= too_old)

@@ -1,4 +1,4 @@
-//! What waits for a row that somebody has locked.
+//! The jobs and completed calls that wait for a row that somebody has locked.
 
 use http_client::CompletedCall;
 use uuid::Uuid;
@@ -7,7 +7,7 @@ use crate::{ipc::worker::CallId, job::Job, pg::clock::SinceBoot};
 
 #[derive(Default)]
 pub struct WaitingForLocks {
-    /// With the verification on record that each needs, which stays busy with it.
+    /// The jobs, each with the verification on record that it needs, which stays busy with it.
     pub jobs: Vec<(Uuid, CallId, Box<Job>)>,
     pub completed: Vec<CompletedCall>,
     pub again_at: Option<SinceBoot>,

@@ -20,8 +20,8 @@ pub fn is_phone_number(typed: &str) -> bool {
     NumberingPlan::Any.parse(typed).is_some()
 }
 
-/// The calling code of the country, or of the plan that it shares with others, of a normalised number. None: it is no
-/// number.
+/// Returns the calling code of the country of a normalised number, or of the plan that the country shares with others.
+/// Returns None if it is no number.
 pub fn calling_code(recipient: &str) -> Option<i32> {
     let digits = recipient.strip_prefix('+')?;
     let is_number = (8..=15).contains(&digits.len()) && digits.bytes().all(|byte| byte.is_ascii_digit());
@@ -39,7 +39,7 @@ pub fn calling_code(recipient: &str) -> Option<i32> {
     is_number.then(|| digits[..length].parse().ok()).flatten()
 }
 
-/// One number, whatever way it was typed.
+/// One phone number, however it was typed.
 pub(crate) struct PhoneNumber {
     country: NumberingPlan,
     /// The digits without the country's code: ten in India, nine in Sri Lanka. Of any other country all digits: where

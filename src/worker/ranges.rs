@@ -32,7 +32,7 @@ impl Worker {
                 }
             }
             Operation::Verify if outcome == Outcome::Approved => {
-                // Of a flow that was begun elsewhere nothing was counted.
+                // No send of a flow that was begun elsewhere was counted.
                 let begun = send(call.cohort.begun_at).filter(|_| call.state.send_count > 0);
                 self.limits.ranges.converted(call.verification, begun, now);
             }

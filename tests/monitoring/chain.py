@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -134,3 +135,7 @@ class Chain:
     def stop(self):
         self.prometheus.stop()
         self.exporter.stop()
+
+    def remove(self):
+        self.stop()
+        shutil.rmtree(self.directory)

@@ -9,7 +9,6 @@ itself is in no registry that is reached: its file is held against what its sour
 import json
 import os
 import re
-import shutil
 import signal
 
 import pytest
@@ -54,9 +53,8 @@ def watched(shared_cluster, simulator_program):
             assert search(chain.directory, control), "the search is blind"
             leaks = search(chain.directory, RUN) + search(chain.directory, names)
             assert not leaks, leaks
-            shutil.rmtree(chain.directory)
         finally:
-            chain.stop()
+            chain.remove()
             gateway.drain()
             gateway.execute(f"DROP ROLE {ROLE}; DROP OWNED BY {SENDER}; DROP ROLE {SENDER}")
 

@@ -5,7 +5,6 @@ same data: Grafana itself is in no registry that is reached, and has not rendere
 
 import datetime
 import os
-import shutil
 import time
 
 import pytest
@@ -65,9 +64,8 @@ def seen(shared_cluster, simulator_program):
                 names.text(role)
             leaks = search(chain.directory, RUN) + search(chain.directory, names)
             assert not leaks, leaks
-            shutil.rmtree(chain.directory)
         finally:
-            chain.stop()
+            chain.remove()
             trouble.forget()
             gateway.execute(f"DROP ROLE {ROLE}")
 

@@ -262,7 +262,7 @@ fn what_never_left_tells_nothing() {
     assert!(is_probe(go(&mut breaker, later)));
 }
 
-/// What is counted as a failure is what opens the breaker.
+/// The outcomes that are counted as failures are those that open the breaker.
 #[test]
 fn a_fault_is_what_opens_it() {
     for outcome in Outcome::ALL {

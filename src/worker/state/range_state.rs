@@ -35,7 +35,7 @@ pub enum RangePass {
     Uncounted,
 }
 
-/// What counts of a send: through which provider, to which range, and when.
+/// A send, as far as it counts: its provider, its range, and when it went out.
 pub struct Send {
     pub provider: Identity,
     pub range: NumberRange,
@@ -54,7 +54,7 @@ struct OfProvider {
 #[derive(Default)]
 pub struct RangeState {
     providers: HashMap<Identity, OfProvider>,
-    /// Codes that are out, by verification.
+    /// Sends whose codes went out and are not typed in yet, by verification.
     open: HashMap<Uuid, (Send, RangePass)>,
     in_order: VecDeque<(Timestamp, Uuid)>,
     /// What is on record of the ranges and providers that convert too seldom.
@@ -100,7 +100,7 @@ impl RangeState {
         known.is_none_or(|(known, range)| known.ranges.probes(range, now))
     }
 
-    /// A code went out, or may have.
+    /// Counts a code that went out, or may have.
     pub fn sent(&mut self, send: Send, name: &str, verification: Uuid, pass: RangePass) {
         let now = send.at;
         let is_past = |(at, _): &(Timestamp, Uuid)| *at <= now - OPEN;
@@ -119,7 +119,8 @@ impl RangeState {
         self.open.insert(verification, (send, pass));
     }
 
-    /// A code was typed in. `begun`: its send, as far as it is known, if the worker before this one has made it.
+    /// Counts a code that was typed in. `begun`: its send, as far as it is known, if the worker before this one has
+    /// made it.
     pub fn converted(&mut self, verification: Uuid, begun: Option<Send>, now: Timestamp) {
         let send = match self.open.remove(&verification) {
             Some((_, RangePass::Uncounted)) => return,
@@ -203,7 +204,7 @@ impl RangeState {
         self.written.extend(unwritten.low.into_iter().map(|low| ((low.provider, low.range.clone()), low)));
     }
 
-    /// As the worker before has put it on record.
+    /// Restores the ranges as the worker before has put them on record.
     pub fn restore(&mut self, counts: Vec<CountedRange>, low: Vec<(String, LowConversion)>, now: Timestamp) {
         for counted in counts {
             if let Some(range) = NumberRange::read(&counted.range) {

@@ -134,7 +134,7 @@ impl Writing {
             self.form(columns);
             let command = pg_sys::GetCurrentCommandId(true);
             pg_sys::table_tuple_insert(self.table, self.slot, command, 0, std::ptr::null_mut());
-            self.insert_into_indexes();
+            self.insert_into_indexes(false);
         }
     }
 
@@ -198,13 +198,17 @@ impl Writing {
                 &mut moved,
             )
         };
+        #[cfg(any(feature = "pg14", feature = "pg15"))]
+        let only_summarizing = false;
+        // An index of blocks (BRIN) asks for its entry though the row has stayed on its page: no other index may get one.
         #[cfg(not(any(feature = "pg14", feature = "pg15")))]
-        let moved = moved != pg_sys::TU_UpdateIndexes::TU_None;
+        let (moved, only_summarizing) =
+            (moved != pg_sys::TU_UpdateIndexes::TU_None, moved == pg_sys::TU_UpdateIndexes::TU_Summarizing);
         match outcome {
             pg_sys::TM_Result::TM_Ok => {
                 if moved {
                     // SAFETY: the slot has the row as it was written.
-                    unsafe { self.insert_into_indexes() };
+                    unsafe { self.insert_into_indexes(only_summarizing) };
                 }
                 true
             }
@@ -236,10 +240,12 @@ impl Writing {
 
     /// # Safety
     /// The slot has a row that has just been written.
-    unsafe fn insert_into_indexes(&mut self) {
+    unsafe fn insert_into_indexes(&mut self, only_summarizing: bool) {
         let none = std::ptr::null_mut();
         // SAFETY: as the caller promises.
         unsafe {
+            #[cfg(any(feature = "pg14", feature = "pg15"))]
+            assert!(!only_summarizing, "there is no such update");
             #[cfg(any(feature = "pg14", feature = "pg15"))]
             pg_sys::ExecInsertIndexTuples(
                 self.indexes,
@@ -259,7 +265,7 @@ impl Writing {
                 false,
                 none,
                 std::ptr::null_mut(),
-                false,
+                only_summarizing,
             );
         }
     }

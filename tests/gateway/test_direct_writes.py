@@ -49,7 +49,9 @@ def test_every_row_is_in_every_index(gateway, simulator):
         """CREATE INDEX ON otp_gateway_internal.verification_record (status, created_at DESC);
            CREATE INDEX ON otp_gateway_internal.verification_record ((date_trunc('day', created_at AT TIME ZONE 'UTC')));
            CREATE UNIQUE INDEX ON otp_gateway_internal.attempt_record (verification_id, id) WHERE outcome IS NOT NULL;
-           CREATE INDEX ON otp_gateway_internal.attempt_record USING gin (response)"""
+           CREATE INDEX ON otp_gateway_internal.attempt_record USING gin (response);
+           CREATE INDEX blocks ON otp_gateway_internal.attempt_record USING brin (finished_at);
+           CREATE INDEX ON otp_gateway_internal.verification_record USING brin (expires_at)"""
     )
     every_kind_of_row(gateway, simulator)
     check_indexes(gateway)
@@ -57,6 +59,11 @@ def test_every_row_is_in_every_index(gateway, simulator):
         by_index = gateway.execute("SELECT count(*)::int FROM otp_gateway_internal.attempt_record WHERE response ? 'statusCode'", session=session)
     assert by_index == gateway.execute("SELECT count(*)::int FROM otp_gateway_internal.attempt_record WHERE (response ? 'statusCode') IS TRUE")
     assert by_index[0][0] > 50
+    gateway.execute("DROP INDEX otp_gateway_internal.attempt_record_response_idx")
+    for number in range(3):
+        # From Postgres 16 on an update of what only BRIN knows leaves the other indexes alone.
+        assert gateway.send()["outcome"] == "sent", number
+    check_indexes(gateway)
 
 
 def test_a_column_of_somebody_elses(gateway, simulator):

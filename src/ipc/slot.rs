@@ -95,8 +95,8 @@ pub fn for_workers() -> impl Iterator<Item = (u32, &'static Slot)> {
     all.filter(move |(_, (_, state))| is_for_worker(state)).map(|(number, (slot, _))| (number as u32, slot))
 }
 
-/// The transaction of this process has called us; or, with `false`, has ended. Cannot fail: a transaction callback
-/// calls it.
+/// Notes that the transaction of this process has called us or, with `false`, that it has ended. Cannot fail: a
+/// transaction callback calls it.
 pub fn mark_caller(calls: bool) {
     if let Some(slot) = slots().get(ProcessNumber::mine().0 as usize) {
         slot.caller.store(if calls { std::process::id() } else { 0 }, SeqCst);

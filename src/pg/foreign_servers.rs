@@ -47,7 +47,7 @@ pub fn owner_of(server: pg_sys::Oid) -> Option<pg_sys::Oid> {
     }
 }
 
-/// Every foreign server of this database, ours or not.
+/// Returns every foreign server of this database, ours or not.
 pub fn servers() -> Vec<Server> {
     let mut oids = Vec::new();
     scan_catalog(|server: &pg_sys::FormData_pg_foreign_server, _| oids.push(server.oid));

@@ -143,7 +143,7 @@ pub fn may_select(role: pg_sys::Oid, relation: pg_sys::Oid) -> bool {
     }
 }
 
-/// Whether a role has all the privileges of another: is it, inherits from it, or is a superuser.
+/// Returns whether a role has all the privileges of another: it is that role, inherits from it, or is a superuser.
 pub fn has_privileges_of(role: pg_sys::Oid, other: pg_sys::Oid) -> bool {
     // SAFETY: a look-up in the catalog.
     unsafe { pg_sys::has_privs_of_role(role, other) }

@@ -101,7 +101,7 @@ impl Row<'_> {
         }
     }
 
-    /// Whether this very transaction, or a subtransaction of it, wrote the row.
+    /// Returns whether this very transaction, or a subtransaction of it, wrote the row.
     pub fn is_of_this_transaction(&self) -> bool {
         // SAFETY: the tuple is there, as new() was promised. A frozen row is left out: its number may have come round
         // again.

@@ -46,7 +46,7 @@ impl RowType {
     /// Rows as an array, each with its columns filled; a column that is left out is null.
     pub fn array<T>(&self, rows: &[T], fill: impl Fn(&T, &mut Columns)) -> pg_sys::Datum {
         let mut columns = self.columns();
-        // SAFETY: each datum is of its column's type, which Columns sees to; the arrays have the descriptor's length.
+        // SAFETY: each datum is of its column's type, which Columns checks; the arrays have the descriptor's length.
         unsafe {
             let row_type = pg_sys::get_rel_type_id(self.relation);
             let descriptor = pg_sys::lookup_rowtype_tupdesc_copy(row_type, -1);
@@ -101,7 +101,7 @@ impl Columns<'_> {
         self.nulls[column - 1]
     }
 
-    /// A datum, or NULL, of this type.
+    /// Sets a column to a datum of this type, or leaves it NULL.
     fn set(&mut self, column: usize, of: pg_sys::Oid, datum: Option<pg_sys::Datum>) {
         assert!(self.types[column - 1] == of, "a value is of its column's type");
         self.nulls[column - 1] = datum.is_none();

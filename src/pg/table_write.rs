@@ -200,7 +200,7 @@ impl Writing {
         };
         #[cfg(any(feature = "pg14", feature = "pg15"))]
         let only_summarizing = false;
-        // An index of blocks (BRIN) asks for its entry though the row has stayed on its page: no other index may get one.
+        // A BRIN index asks for its entry though the row has stayed on its page: no other index may get one then.
         #[cfg(not(any(feature = "pg14", feature = "pg15")))]
         let (moved, only_summarizing) =
             (moved != pg_sys::TU_UpdateIndexes::TU_None, moved == pg_sys::TU_UpdateIndexes::TU_Summarizing);

@@ -62,7 +62,7 @@ pub fn time(value: Timestamp) -> DatumWithOid<'static> {
     argument(Time(value), pg_sys::TIMESTAMPTZOID)
 }
 
-/// As the session shows a timestamptz.
+/// Returns a time as this session shows a timestamptz.
 pub fn shown_time(value: Timestamp) -> String {
     TimestampWithTimeZone::try_from(value.0).map_or_else(|_| "infinity".to_owned(), |time| time.to_string())
 }

@@ -47,8 +47,7 @@ pub fn table_of_this_version(name: &CStr) -> Result<pg_sys::Oid, Error> {
     of_extension(name).filter(|_| is_of_this_version()).ok_or_else(Error::not_installed)
 }
 
-/// Looks at each row of a small table of ours. Where somebody's lock is in the way, that is an error, and not waited
-/// for.
+/// Looks at each row of a small table of ours. Fails, instead of waiting, if somebody has the table locked.
 pub fn scan_at_once<const N: usize>(table: &CStr, keys: [Key; N], each: impl FnMut(Row)) -> Result<(), Error> {
     let oid = table_of_this_version(table)?;
     let Some(_lock) = ReadLock::at_once(oid) else {

@@ -219,7 +219,7 @@ pub fn fill(row: &NewVerification, columns: &mut Columns) {
     state(columns, &row.state);
 }
 
-/// The columns that a verification's state fills.
+/// Fills the columns of a verification's state.
 pub fn state(columns: &mut Columns, state: &Verification) {
     columns.text(verification::STATUS, Some(state.status.as_str()));
     columns.text(verification::REFERENCE, state.reference.as_deref());

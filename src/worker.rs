@@ -73,7 +73,7 @@ fn run(argument: pg_sys::Datum) {
     serve(&mut worker);
     let asked = worker_registry::exit_requested(database);
     announcement::ends(&name, worker.extension_is_dropped(), asked);
-    let due = worker.next_due().filter(|_| !worker.extension_is_dropped() && !is_needed_gone(asked));
+    let due = worker.due_without_leaving().filter(|_| !worker.extension_is_dropped() && !is_needed_gone(asked));
     let grace = if worker.extension_is_dropped() || asked == Some(ExitReason::Dropped) { 0 } else { GRACE };
     // What the worker leaves undone (the queue, and ends that are not on record) is for another worker, which the
     // launcher starts at once; but not if somebody wants the database to themselves: then one starts when somebody asks
@@ -161,10 +161,11 @@ fn serve(worker: &mut Worker) {
             continue;
         }
         let mut due = worker.next_due();
+        let stays_for = worker.due_without_leaving();
         if worker.is_idle() {
             let idle_for = since_boot().since(*idle_since.get_or_insert_with(since_boot));
             let left = gucs::worker_idle_timeout().map(|timeout| timeout.saturating_sub(idle_for));
-            if left.is_some_and(|left| left <= 0) && due.is_none_or(|due| due > clock() + SOON) {
+            if left.is_some_and(|left| left <= 0) && stays_for.is_none_or(|due| due > clock() + SOON) {
                 return;
             }
             let leaves = left.filter(|left| *left > 0).map(|left| clock() + left);

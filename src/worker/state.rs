@@ -211,6 +211,11 @@ impl Worker {
 
     /// Returns when there is something to do though nobody calls.
     pub fn next_due(&self) -> Option<Timestamp> {
+        [self.due_without_leaving(), self.limits.ranges.next_due()].into_iter().flatten().min()
+    }
+
+    /// Returns when there is something to do that a worker does not do as it leaves.
+    pub fn due_without_leaving(&self) -> Option<Timestamp> {
         let by_clock = |at: SinceBoot| clock() + at.since(since_boot());
         [
             self.retry_at.map(by_clock),
@@ -220,7 +225,6 @@ impl Worker {
             self.expiry.next_due(),
             self.maintenance.next_due(),
             self.queue.next_due(gucs::queue_max_age()),
-            self.limits.ranges.next_due(),
         ]
         .into_iter()
         .flatten()

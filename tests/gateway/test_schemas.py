@@ -18,14 +18,17 @@ UNION ALL SELECT oid::regtype::text FROM pg_type
 SQUATTED = "there is a schema otp_gateway_internal already"
 
 
-VIEWS = {"verification", "attempt", "recent", "provider", "payload_field"}
+VIEWS = {
+    "verification", "attempt", "recent", "provider", "payload_field", "ranges",
+    "stat_worker", "stat_provider", "stat_attempt", "stat_latency", "stat_hourly",
+}
 TYPES = {"result", "event", "finding"}
 FUNCTIONS = {
     "wait(uuid,interval)", "channel(text)", "send_after_commit()", "send_again(uuid)", "is_approved(uuid,text,interval)",
     "find(text,text)",
     "find(text)", "history(text,timestamp with time zone,timestamp with time zone)", '"check"(text)', "version()",
     "try(text,text,jsonb,integer,text)", "health()", "id_at(timestamp with time zone)",
-    "purge(interval)", "forget(text,text)", "rotate_key()",
+    "purge(interval)", "forget(text,text)", "rotate_key()", "stat_reset(text)", "release(text,text)",
 }  # fmt: skip
 
 

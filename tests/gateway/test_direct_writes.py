@@ -49,9 +49,7 @@ def test_every_row_is_in_every_index(gateway, simulator):
         """CREATE INDEX ON otp_gateway_internal.verification_record (status, created_at DESC);
            CREATE INDEX ON otp_gateway_internal.verification_record ((date_trunc('day', created_at AT TIME ZONE 'UTC')));
            CREATE UNIQUE INDEX ON otp_gateway_internal.attempt_record (verification_id, id) WHERE outcome IS NOT NULL;
-           CREATE INDEX ON otp_gateway_internal.attempt_record USING gin (response);
-           CREATE INDEX blocks ON otp_gateway_internal.attempt_record USING brin (finished_at);
-           CREATE INDEX ON otp_gateway_internal.verification_record USING brin (expires_at)"""
+           CREATE INDEX ON otp_gateway_internal.attempt_record USING gin (response)"""
     )
     every_kind_of_row(gateway, simulator)
     check_indexes(gateway)
@@ -59,11 +57,23 @@ def test_every_row_is_in_every_index(gateway, simulator):
         by_index = gateway.execute("SELECT count(*)::int FROM otp_gateway_internal.attempt_record WHERE response ? 'statusCode'", session=session)
     assert by_index == gateway.execute("SELECT count(*)::int FROM otp_gateway_internal.attempt_record WHERE (response ? 'statusCode') IS TRUE")
     assert by_index[0][0] > 50
-    gateway.execute("DROP INDEX otp_gateway_internal.attempt_record_response_idx")
-    for number in range(3):
-        # From Postgres 16 on an update of what only BRIN knows leaves the other indexes alone.
-        assert gateway.send()["outcome"] == "sent", number
+
+
+def test_an_index_of_blocks(gateway, simulator):
+    """From Postgres 16 on an update of what only BRIN knows has an entry there and leaves the other indexes alone."""
+    gateway.execute(
+        """CREATE INDEX ON otp_gateway_internal.attempt_record USING brin (finished_at);
+           CREATE INDEX ON otp_gateway_internal.verification_record USING brin (expires_at)"""
+    )
+    every_kind_of_row(gateway, simulator)
     check_indexes(gateway)
+    gateway.execute("CREATE EXTENSION pageinspect")
+    # A row that has stayed on its page has one entry, whatever was updated; the index is one page.
+    entries = gateway.execute("SELECT live_items FROM bt_page_stats('otp_gateway_internal.attempt_pkey', 1)")
+    assert entries == gateway.execute("SELECT count(*)::int FROM otp_gateway_internal.attempt_record")
+    by_index = "SELECT count(*)::int FROM otp_gateway_internal.attempt_record WHERE finished_at > now() - interval '1 hour'"
+    with contextlib.closing(gateway.connect(options="-c enable_seqscan=off")) as session:
+        assert gateway.execute(by_index, session=session) == gateway.execute(by_index)
 
 
 def test_a_column_of_somebody_elses(gateway, simulator):

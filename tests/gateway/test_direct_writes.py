@@ -6,6 +6,7 @@ import contextlib
 
 import pytest
 
+from cluster import MAJOR
 from conftest import Running, statistics_at_once, until
 
 TABLES = ("verification_record", "attempt_record", "reference", "identity")
@@ -68,9 +69,10 @@ def test_an_index_of_blocks(gateway, simulator):
     every_kind_of_row(gateway, simulator)
     check_indexes(gateway)
     gateway.execute("CREATE EXTENSION pageinspect")
-    # A row that has stayed on its page has one entry, whatever was updated; the index is one page.
-    entries = gateway.execute("SELECT live_items FROM bt_page_stats('otp_gateway_internal.attempt_pkey', 1)")
-    assert entries == gateway.execute("SELECT count(*)::int FROM otp_gateway_internal.attempt_record")
+    # The index is one page; before 16 such an update gives the row a second entry.
+    [(entries,)] = gateway.execute("SELECT live_items FROM bt_page_stats('otp_gateway_internal.attempt_pkey', 1)")
+    [(rows,)] = gateway.execute("SELECT count(*)::int FROM otp_gateway_internal.attempt_record")
+    assert entries == rows if MAJOR >= 16 else rows < entries <= 2 * rows
     by_index = "SELECT count(*)::int FROM otp_gateway_internal.attempt_record WHERE finished_at > now() - interval '1 hour'"
     with contextlib.closing(gateway.connect(options="-c enable_seqscan=off")) as session:
         assert gateway.execute(by_index, session=session) == gateway.execute(by_index)

@@ -125,8 +125,9 @@ versions: setup build build-simulator
 
 # First, because it takes a second.
 format: setup
-	$(STEP) "cargo fmt --check"
+	$(STEP) "cargo fmt --check, ruff format --check"
 	@cargo fmt --all --check
+	@tests/ruff.sh
 
 lint: setup build
 	$(STEP) "layers, documents, pgspot on the SQL scripts, and cargo clippy"

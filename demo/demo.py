@@ -48,7 +48,19 @@ def play_all(cluster, simulator, plays_all):
     with cluster.session() as session:
         session.cursor().execute("CREATE DATABASE demo")
     urls = [word for vendor in VENDORS for word in ("-v", f"{vendor}_url={simulator.url(vendor)}")]
-    psql = [BINDIR / "psql", "-Xq", "-h", cluster.directory, "-p", str(cluster.port), "-U", "postgres", "-d", "demo", *urls]
+    psql = [
+        BINDIR / "psql",
+        "-Xq",
+        "-h",
+        cluster.directory,
+        "-p",
+        str(cluster.port),
+        "-U",
+        "postgres",
+        "-d",
+        "demo",
+        *urls,
+    ]
     environment = {**os.environ, "OTP_SIMULATOR_CONTROL": simulator.at["control"]}
     played = scenes(plays_all)
     for number, scene in enumerate(played, 1):

@@ -76,7 +76,13 @@ def test_the_package_has_each_file_in_its_place(made):
     )
     assert found[f"{lib}otp_gateway.so"] == LIBRARY.read_bytes()
     assert {name.removeprefix(share): data for name, data in found.items() if name.startswith(share)} == SCHEMA
-    for page in "README.md", "SECURITY.md", "docs/operations.md", "contrib/quiet_role.sql", "monitoring/check_otp_gateway":
+    for page in (
+        "README.md",
+        "SECURITY.md",
+        "docs/operations.md",
+        "contrib/quiet_role.sql",
+        "monitoring/check_otp_gateway",
+    ):
         assert found[doc + page] == (ROOT / page).read_bytes()
     assert {"copyright", "changelog.Debian.gz", "NEWS.Debian.gz", "changelog.gz", "third-party.txt.gz"} <= {
         name.removeprefix(doc) for name in found

@@ -32,13 +32,27 @@ VENDORS = "docs/vendors"
 DIALECTS = "crates/dialect/src/dialects"
 # Where all vendors are named.
 LISTS = (
-    "README.md", "CHANGELOG.md", "docs/vendors/README.md", "docs/reference.md", "docs/first-vendor.md", "docs/limits.md",
+    "README.md",
+    "CHANGELOG.md",
+    "docs/vendors/README.md",
+    "docs/reference.md",
+    "docs/first-vendor.md",
+    "docs/limits.md",
     "tests/simulator/README.md",
 )
 # The first table of a vendor's page, by how its rows begin.
 FACTS = (
-    "sends to", "`base_url`", "without an account", "credentials", "a code", "lives", "wrong codes", "between two sends",
-    "resend", "cancel", "a verify",
+    "sends to",
+    "`base_url`",
+    "without an account",
+    "credentials",
+    "a code",
+    "lives",
+    "wrong codes",
+    "between two sends",
+    "resend",
+    "cancel",
+    "a verify",
 )
 # Its sections; between the first two and the others stand the calls, under headings of their own.
 BEFORE = (r"Arrange with .+ first", "Set it up")
@@ -100,7 +114,9 @@ def broken_targets(root, code):
     """The targets that a piece of code has `make` make, and that the Makefile does not have."""
     targets = re.findall(r"^([a-z-]+):", (root / "Makefile").read_text(), re.M)
     for hit in MAKE.finditer(code):
-        yield from (f"has `make {word}`, which the Makefile does not have" for word in hit[1].split() if word not in targets)
+        yield from (
+            f"has `make {word}`, which the Makefile does not have" for word in hit[1].split() if word not in targets
+        )
 
 
 def broken_commands(root, text, folders):
@@ -142,7 +158,10 @@ def other_shape(path, text):
         if f"\n\n{paragraph}" not in prose:
             yield 0, f"has no paragraph that begins with {paragraph.strip()!r}"
     facts = re.search(r"^\| \| \|\n\|---\|---\|\n((?:\|.*\n)*)", prose, re.M)
-    rows = [row.partition("|")[0].strip() for row in (facts[1] if facts else "").replace("\n|", "\n").lstrip("|").splitlines()]
+    rows = [
+        row.partition("|")[0].strip()
+        for row in (facts[1] if facts else "").replace("\n|", "\n").lstrip("|").splitlines()
+    ]
     wanted = [fact for fact in FACTS if fact not in left_out]
     if len(rows) != len(wanted) or not all(map(str.startswith, rows, wanted)):
         yield facts.start() if facts else 0, f"has not the rows {', '.join(wanted)} in its first table"

@@ -120,7 +120,9 @@ def main(root):
     for module, used in graph.items():
         top = module.split("::")[0]
         if top and top not in RANK:
-            broken.append(f"{tree.files[module].relative_to(root)}: {top} has no place among the layers of tests/layers.py")
+            broken.append(
+                f"{tree.files[module].relative_to(root)}: {top} has no place among the layers of tests/layers.py"
+            )
             continue
         for other in sorted(used):
             below = other.split("::")[0]

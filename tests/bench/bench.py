@@ -64,8 +64,14 @@ class Bench:
             "CREATE USER MAPPING FOR PUBLIC SERVER ideamart OPTIONS (application_id 'APP_001100', password 'secret')"
         )
         self.execute("SET otp_gateway.max_sends_per_transaction = 1000000")
-        self.execute("CREATE SCHEMA floor; CREATE TABLE floor.sent (at timestamptz, mobile bigint, status integer, content text)")
-        for table, ours in (("verification", "verification_record"), ("attempt", "attempt_record"), ("reference", "reference")):
+        self.execute(
+            "CREATE SCHEMA floor; CREATE TABLE floor.sent (at timestamptz, mobile bigint, status integer, content text)"
+        )
+        for table, ours in (
+            ("verification", "verification_record"),
+            ("attempt", "attempt_record"),
+            ("reference", "reference"),
+        ):
             self.execute(f"CREATE TABLE floor.{table} (LIKE otp_gateway_internal.{ours} INCLUDING ALL)")
         self.failed = False
         self.rows = []
@@ -82,8 +88,27 @@ class Bench:
     def rate(self, script, sessions, database="postgres"):
         done = subprocess.run(
             [
-                BINDIR / "pgbench", "-n", "-M", "prepared", "-f", HERE / f"{script}.sql", "-c", str(sessions), "-j", "2",
-                "-T", str(SECONDS), "-D", f"url={self.simulator.url('ideamart')}/subscription/otp/request", "-h", self.cluster.directory, "-p", str(self.cluster.port), "-U", "postgres", database,
+                BINDIR / "pgbench",
+                "-n",
+                "-M",
+                "prepared",
+                "-f",
+                HERE / f"{script}.sql",
+                "-c",
+                str(sessions),
+                "-j",
+                "2",
+                "-T",
+                str(SECONDS),
+                "-D",
+                f"url={self.simulator.url('ideamart')}/subscription/otp/request",
+                "-h",
+                self.cluster.directory,
+                "-p",
+                str(self.cluster.port),
+                "-U",
+                "postgres",
+                database,
             ],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -139,7 +164,9 @@ class Bench:
         began = time.monotonic()
         self.simulator.count("ideamart", "send", atleast=before + sends, wait=120_000)
         # By the index: to look at all of the record would be what is measured.
-        while self.execute(f"SELECT 1 FROM otp_gateway.verification WHERE id >= '{first}' AND status IN ('queued', 'sending') LIMIT 1"):
+        while self.execute(
+            f"SELECT 1 FROM otp_gateway.verification WHERE id >= '{first}' AND status IN ('queued', 'sending') LIMIT 1"
+        ):
             time.sleep(0.01)
         return time.monotonic() - began
 
@@ -153,10 +180,18 @@ class Bench:
 
     def http(self):
         if not self.execute("SELECT 1 FROM pg_available_extensions WHERE name = 'http'"):
-            return self.not_measured("send / pgsql-http and INSERT", "pgsql-http is not installed: tests/bench/peers.sh")
+            return self.not_measured(
+                "send / pgsql-http and INSERT", "pgsql-http is not installed: tests/bench/peers.sh"
+            )
         self.execute("CREATE EXTENSION IF NOT EXISTS http")
         for sessions, wanted in ((1, 0.95), (16, 1.6), (64, 2.0)):
-            self.ratio(f"send / pgsql-http and INSERT, {sessions} session{'s' * (sessions > 1)}", "send", "http", sessions, wanted)
+            self.ratio(
+                f"send / pgsql-http and INSERT, {sessions} session{'s' * (sessions > 1)}",
+                "send",
+                "http",
+                sessions,
+                wanted,
+            )
         assert self.execute("SELECT DISTINCT status, content::jsonb->>'statusCode' FROM floor.sent") == [(200, "S1000")]
 
     def pg_net(self):
@@ -199,7 +234,9 @@ class Bench:
         # What 256 places allow, each of which takes one send in 50 ms.
         ratios = [sends / self.drained(sends, slow=True) / (256 / 0.05) for _ in range(5)]
         self.simulator.clear_faults()
-        self.note_ratios("5,000 behind 50 ms / what 256 places allow", ratios, 0.9, f"{statistics.median(ratios) * 5120:.0f}/s")
+        self.note_ratios(
+            "5,000 behind 50 ms / what 256 places allow", ratios, 0.9, f"{statistics.median(ratios) * 5120:.0f}/s"
+        )
 
     def find(self):
         """As many look-ups a second as there are of a row by its primary key, or half."""
@@ -227,7 +264,9 @@ class Bench:
             time.sleep(0.5)
             ((end,),) = self.execute("SELECT pg_current_wal_insert_lsn()")
             dump = subprocess.run(
-                [BINDIR / "pg_waldump", "-p", self.cluster.data / "pg_wal", "-s", start, "-e", end], stdout=subprocess.PIPE, text=True
+                [BINDIR / "pg_waldump", "-p", self.cluster.data / "pg_wal", "-s", start, "-e", end],
+                stdout=subprocess.PIPE,
+                text=True,
             )
             lengths = [int(length) for length in re.findall(r"len \(rec/tot\):\s*(\d+)/", dump.stdout)]
             per_send.append(sum(lengths) / sends)
@@ -259,7 +298,9 @@ class Bench:
         def insert(table):
             self.execute("BEGIN")
             began = time.monotonic()
-            self.execute(f"INSERT INTO {table} (phone) SELECT '077' || lpad(n::text, 7, '0') FROM generate_series(1, 10000) AS n")
+            self.execute(
+                f"INSERT INTO {table} (phone) SELECT '077' || lpad(n::text, 7, '0') FROM generate_series(1, 10000) AS n"
+            )
             took = time.monotonic() - began
             self.execute("ROLLBACK")
             return took
@@ -270,12 +311,22 @@ class Bench:
             ours, plain = insert("with_ours"), insert("with_plain")
             say(f"   trigger: 10,000 rows in {ours * 1000:.0f} ms against {plain * 1000:.0f} ms")
             ratios.append(ours / plain)
-        self.note("trigger / trigger in PL/pgSQL", statistics.median(ratios), 2.0, f"{min(ratios):.2f} to {max(ratios):.2f}", at_least=False)
+        self.note(
+            "trigger / trigger in PL/pgSQL",
+            statistics.median(ratios),
+            2.0,
+            f"{min(ratios):.2f} to {max(ratios):.2f}",
+            at_least=False,
+        )
 
     def commit_to_arrival(self):
         listener = Listener()
-        self.execute(f"CREATE SERVER near FOREIGN DATA WRAPPER otp_ideamart OPTIONS (base_url '{listener.url}', allow_plain_http 'true')")
-        self.execute("CREATE USER MAPPING FOR PUBLIC SERVER near OPTIONS (application_id 'APP_001100', password 'secret')")
+        self.execute(
+            f"CREATE SERVER near FOREIGN DATA WRAPPER otp_ideamart OPTIONS (base_url '{listener.url}', allow_plain_http 'true')"
+        )
+        self.execute(
+            "CREATE USER MAPPING FOR PUBLIC SERVER near OPTIONS (application_id 'APP_001100', password 'secret')"
+        )
         commits, arrivals = [], []
         for number in range(220):
             self.execute("BEGIN")
@@ -288,7 +339,13 @@ class Bench:
         commits, arrivals = commits[20:], arrivals[20:]
         listener.close()
         commit, arrival = statistics.median(commits), statistics.median(arrivals)
-        self.note("arrival / COMMIT, p50", arrival / commit, 3, f"{arrival * 1e6:.0f} us : {commit * 1e6:.0f} us", at_least=False)
+        self.note(
+            "arrival / COMMIT, p50",
+            arrival / commit,
+            3,
+            f"{arrival * 1e6:.0f} us : {commit * 1e6:.0f} us",
+            at_least=False,
+        )
 
     def long_record(self):
         """In databases of their own, side by side."""
@@ -301,7 +358,9 @@ class Bench:
                         f"CREATE SERVER ideamart FOREIGN DATA WRAPPER otp_ideamart OPTIONS (base_url '{url}', "
                         "allow_plain_http 'true', resend_after '1s', send_limit '100 per day')"
                     )
-                    cursor.execute("CREATE USER MAPPING FOR PUBLIC SERVER ideamart OPTIONS (application_id 'A', password 'secret')")
+                    cursor.execute(
+                        "CREATE USER MAPPING FOR PUBLIC SERVER ideamart OPTIONS (application_id 'A', password 'secret')"
+                    )
                     if name == long:
                         say("   long record: writing 1,000,000 attempts")
                         cursor.execute(LONG_RECORD)
@@ -337,14 +396,22 @@ class Bench:
                 cursor.execute("CHECKPOINT")
                 took[attempts] = statistics.median(self.first_call(session) for _ in range(2 * ROUNDS + 1))
         long, short = took[1_000_000], took[1000]
-        self.note("start, 1,000,000 attempts / 1,000", long / short, 2, f"{long * 1000:.0f} ms : {short * 1000:.0f} ms", at_least=False)
+        self.note(
+            "start, 1,000,000 attempts / 1,000",
+            long / short,
+            2,
+            f"{long * 1000:.0f} ms : {short * 1000:.0f} ms",
+            at_least=False,
+        )
 
     def queued_sends(self, session, sends=200):
         """The median of the seconds that queued sends take, one after the other."""
         times = []
         with session.cursor() as cursor:
             for number in range(sends):
-                cursor.execute("SELECT verification_id FROM otp_enqueue('ideamart', '{\"mobile\": \"076%07d\"}')" % number)
+                cursor.execute(
+                    "SELECT verification_id FROM otp_enqueue('ideamart', '{\"mobile\": \"076%07d\"}')" % number
+                )
                 (verification,) = cursor.fetchone()
                 began = time.monotonic()
                 cursor.execute("SELECT outcome FROM otp_gateway.wait(%s, '60s')", (verification,))
@@ -364,7 +431,10 @@ class Bench:
                 beside = self.queued_sends(session)
             without = self.queued_sends(session)
         self.note(
-            "queued send beside an open transaction", beside / without, 1.5, f"{beside * 1000:.1f} ms : {without * 1000:.1f} ms",
+            "queued send beside an open transaction",
+            beside / without,
+            1.5,
+            f"{beside * 1000:.1f} ms : {without * 1000:.1f} ms",
             at_least=False,
         )
 
@@ -376,7 +446,9 @@ class Bench:
                 f"CREATE SERVER ideamart FOREIGN DATA WRAPPER otp_ideamart OPTIONS (base_url '{self.simulator.url('ideamart')}', "
                 "allow_plain_http 'true', resend_after '0s')"
             )
-            cursor.execute("CREATE USER MAPPING FOR PUBLIC SERVER ideamart OPTIONS (application_id 'A', password 'secret')")
+            cursor.execute(
+                "CREATE USER MAPPING FOR PUBLIC SERVER ideamart OPTIONS (application_id 'A', password 'secret')"
+            )
             cursor.execute("SELECT outcome FROM otp_send('ideamart', '{\"mobile\": \"0771234567\"}')")
             assert cursor.fetchone() == ("sent",)
             yield session
@@ -392,16 +464,18 @@ class Bench:
                 before = private_kib(pid)
                 cursor.execute("SELECT outcome FROM otp_send('ideamart', '{\"mobile\": \"0771234567\"}')")
                 grown.append(private_kib(pid) - before)
-        self.note("session memory, KiB", statistics.median(grown), 64, f"of 5 sessions: {sorted(grown)}", at_least=False)
+        self.note(
+            "session memory, KiB", statistics.median(grown), 64, f"of 5 sessions: {sorted(grown)}", at_least=False
+        )
 
     def idle_worker(self):
         worker = "SELECT pid, query_start, xact_start FROM pg_stat_activity WHERE backend_type = 'otp_gateway worker'"
-        (pid, query_start, _), = self.execute(worker)
+        ((pid, query_start, _),) = self.execute(worker)
         switches = self.switches(pid)
         say("   idle worker: 30 s in which nobody calls")
         time.sleep(30)
         switched = self.switches(pid) - switches
-        (_, later, _), = self.execute(worker)
+        ((_, later, _),) = self.execute(worker)
         self.note("idle worker, context switches in 30 s", switched, 0, "all threads", at_least=False)
         self.note("idle worker, queries in 30 s", float(later != query_start), 0, "by pg_stat_activity", at_least=False)
 
@@ -524,7 +598,21 @@ HEAD = ("what", "figure", "wanted", "met", "in this run")
 
 # In this order.
 ROWS = (
-    "session_memory", "http", "floor", "find", "wal", "hot", "pg_net", "places", "queue", "trigger", "commit_to_arrival", "long_record", "start", "open_transaction", "slow_vendor",
+    "session_memory",
+    "http",
+    "floor",
+    "find",
+    "wal",
+    "hot",
+    "pg_net",
+    "places",
+    "queue",
+    "trigger",
+    "commit_to_arrival",
+    "long_record",
+    "start",
+    "open_transaction",
+    "slow_vendor",
     "idle_worker",
 )
 

@@ -75,12 +75,22 @@ class Scale(Bench):
         cursor.execute(FULLER)
         for start in range(1, verifications + 1, CHUNK // 2):
             end = min(start + CHUNK // 2 - 1, verifications)
-            numbers = {"all": verifications, "days": DAYS, "from": start, "to": end, "recipients": max(1, verifications * 4 // 5)}
+            numbers = {
+                "all": verifications,
+                "days": DAYS,
+                "from": start,
+                "to": end,
+                "recipients": max(1, verifications * 4 // 5),
+            }
             cursor.execute(HISTORY, numbers)
             done = end / verifications
             if attempts > SHORT:
                 left = (time.monotonic() - began) * (1 - done) / done
-                print(f"\r   filling: {'#' * int(done * 40):40} {2 * end:,} attempts, {left:.0f} s left ", end="", flush=True)
+                print(
+                    f"\r   filling: {'#' * int(done * 40):40} {2 * end:,} attempts, {left:.0f} s left ",
+                    end="",
+                    flush=True,
+                )
         if attempts > SHORT:
             print()
         cursor.execute(AS_EVER + "; ANALYZE; CHECKPOINT")
@@ -90,7 +100,9 @@ class Scale(Bench):
         """A database with so many attempts on record, and a session in it."""
         with self.cluster.database() as name, self.cluster.session(name) as session, session.cursor() as cursor:
             cursor.execute(PROVIDER.format(url=self.simulator.url("ideamart")))
-            cursor.execute("CREATE USER MAPPING FOR PUBLIC SERVER ideamart OPTIONS (application_id 'A', password 'secret')")
+            cursor.execute(
+                "CREATE USER MAPPING FOR PUBLIC SERVER ideamart OPTIONS (application_id 'A', password 'secret')"
+            )
             cursor.execute("SELECT outcome FROM otp_send('ideamart', '{\"mobile\": \"0771234567\"}')")
             assert cursor.fetchone() == ("sent",)
             self.fill(cursor, attempts)
@@ -116,7 +128,9 @@ class Scale(Bench):
                 self.both(f"send, {sessions} session{'s' * (sessions > 1)}", *rates, 0.9, True)
             self.both("start", *(lambda s=s: self.first_call(s) for _, s in (short, long)), 2, False)
             self.both("find", *(lambda s=s: self.timed(s, FIND) for _, s in (short, long)), 2, False)
-            self.both("hour of a provider's owner", *(lambda s=s: self.timed(s, HOUR, 5) for _, s in (short, long)), 3, False)
+            self.both(
+                "hour of a provider's owner", *(lambda s=s: self.timed(s, HOUR, 5) for _, s in (short, long)), 3, False
+            )
             self.of_the_long_one(long[1])
         widths = [max(len(row[column]) for row in [*self.rows, bench.HEAD]) for column in range(len(bench.HEAD))]
         say("")
@@ -141,7 +155,10 @@ class Scale(Bench):
             sizes = cursor.fetchall()
             cursor.execute("SELECT count(*) FROM otp_gateway_internal.attempt_record")
             (attempts,) = cursor.fetchone()
-            detail = ", ".join(f"{name.removesuffix('_record')} {heap / attempts:.0f} + {indexes / attempts:.0f}" for name, heap, indexes in sizes)
+            detail = ", ".join(
+                f"{name.removesuffix('_record')} {heap / attempts:.0f} + {indexes / attempts:.0f}"
+                for name, heap, indexes in sizes
+            )
             each = sum(heap + indexes for _, heap, indexes in sizes) / attempts
             self.rows.append(("bytes on disk for each attempt", f"{each:.0f}", "", "", f"heap + indexes: {detail}"))
             self.wal_after_checkpoint(cursor)
@@ -155,7 +172,9 @@ class Scale(Bench):
             cursor.execute("SELECT pg_current_wal_insert_lsn()")
             (start,) = cursor.fetchone()
             for number in range(500):
-                cursor.execute("SELECT outcome FROM otp_send('ideamart', '{\"mobile\": \"07%d%07d\"}')" % (6 + part, number * 1999))
+                cursor.execute(
+                    "SELECT outcome FROM otp_send('ideamart', '{\"mobile\": \"07%d%07d\"}')" % (6 + part, number * 1999)
+                )
             time.sleep(0.5)
             cursor.execute("SELECT pg_wal_lsn_diff(pg_current_wal_insert_lsn(), %s)::float8 / 500", (start,))
             each.append(cursor.fetchone()[0])
@@ -163,17 +182,26 @@ class Scale(Bench):
 
     def purge(self, cursor, attempts):
         """A tenth of what there is: its oldest days."""
-        cursor.execute("ALTER SERVER ideamart OPTIONS (SET send_limit '1000 per hour', SET check_limit '1000 per hour')")
+        cursor.execute(
+            "ALTER SERVER ideamart OPTIONS (SET send_limit '1000 per hour', SET check_limit '1000 per hour')"
+        )
         say("   purge: the oldest tenth")
         began = time.monotonic()
         cursor.execute(f"SELECT otp_gateway.purge('{DAYS * 0.9 * 24:.0f} hours')")
         (deleted,) = cursor.fetchone()
         took = time.monotonic() - began
         began = time.monotonic()
-        cursor.execute("VACUUM otp_gateway_internal.attempt_record, otp_gateway_internal.verification_record, otp_gateway_internal.reference")
+        cursor.execute(
+            "VACUUM otp_gateway_internal.attempt_record, otp_gateway_internal.verification_record, otp_gateway_internal.reference"
+        )
         vacuum = time.monotonic() - began
         rate = 2 * deleted / took
-        self.note("attempts purged a second, of 500 that come", rate / 500, 1, f"{2 * deleted:,} in {took:.1f} s, then vacuum {vacuum:.1f} s")
+        self.note(
+            "attempts purged a second, of 500 that come",
+            rate / 500,
+            1,
+            f"{2 * deleted:,} in {took:.1f} s, then vacuum {vacuum:.1f} s",
+        )
 
 
 FIND = "SELECT * FROM otp_gateway.find('ideamart', '0771234567')"

@@ -89,7 +89,10 @@ class Place:
                 f"auth_file = {users}\npool_mode = {mode}\ndefault_pool_size = {size}\n"
             )
             log = open(directory / f"{mode}{size}.log", "w")
-            self.bouncers[mode, size] = port, subprocess.Popen(as_server_user(["/usr/sbin/pgbouncer", configuration]), stdout=log, stderr=log)
+            self.bouncers[mode, size] = (
+                port,
+                subprocess.Popen(as_server_user(["/usr/sbin/pgbouncer", configuration]), stdout=log, stderr=log),
+            )
             self.answers(port)
         return self.bouncers[mode, size][0]
 
@@ -100,14 +103,25 @@ class Place:
             directory.mkdir(mode=0o777)
             directory.chmod(0o777)
             at = {
-                "listen_addresses": "127.0.0.1", "port": port, "socket_dir": directory, "pcp_port": free_port(),
-                "pcp_socket_dir": directory, "wd_ipc_socket_dir": directory, "pid_file_name": directory / "pgpool.pid",
-                "logdir": directory, "backend_clustering_mode": "streaming_replication", "sr_check_period": 0,
+                "listen_addresses": "127.0.0.1",
+                "port": port,
+                "socket_dir": directory,
+                "pcp_port": free_port(),
+                "pcp_socket_dir": directory,
+                "wd_ipc_socket_dir": directory,
+                "pid_file_name": directory / "pgpool.pid",
+                "logdir": directory,
+                "backend_clustering_mode": "streaming_replication",
+                "sr_check_period": 0,
                 "num_init_children": 8,
                 # Of its own statistics and queries: it has no user for them here.
-                "failover_on_backend_error": "off", "check_temp_table": "none", "check_unlogged_table": "off",
+                "failover_on_backend_error": "off",
+                "check_temp_table": "none",
+                "check_unlogged_table": "off",
             }
-            for number, (cluster, flag) in enumerate([(self.cluster, "ALWAYS_PRIMARY"), (standby, "DISALLOW_TO_FAILOVER")]):
+            for number, (cluster, flag) in enumerate(
+                [(self.cluster, "ALWAYS_PRIMARY"), (standby, "DISALLOW_TO_FAILOVER")]
+            ):
                 if cluster:
                     at |= {f"backend_hostname{number}": cluster.directory, f"backend_port{number}": cluster.port}
                     at |= {f"backend_weight{number}": number if standby else 1, f"backend_flag{number}": flag}

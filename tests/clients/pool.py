@@ -69,7 +69,9 @@ def main():
         place = Place(cluster, simulator)
         for operation in ("send", "verify"):
             simulator.fault("latency", "ideamart", operation, ms=int(VENDOR * 1000))
-        print("| call | connections | half wait at most | 95 of 100 | 99 of 100 | holds it for |\n|---|---|---|---|---|---|")
+        print(
+            "| call | connections | half wait at most | 95 of 100 | 99 of 100 | holds it for |\n|---|---|---|---|---|---|"
+        )
         for size in SIZES:
             row("`otp_send`", size, *measured(place, size, SEND))
         row("`otp_enqueue`", 2, *measured(place, 2, ENQUEUE))

@@ -160,9 +160,7 @@ class Psycopg2(Psycopg):
 
         cursor = self.connection.cursor()
         # docs
-        cursor.execute(
-            "SELECT * FROM otp.otp_send(%s, %s::jsonb, %s)", (provider, json.dumps({"mobile": mobile}), key)
-        )
+        cursor.execute("SELECT * FROM otp.otp_send(%s, %s::jsonb, %s)", (provider, json.dumps({"mobile": mobile}), key))
         row = cursor.fetchone()
         # end
         return named(cursor, row)
@@ -187,7 +185,9 @@ class Psycopg2(Psycopg):
         return self.in_transaction("ROLLBACK", lambda _: self.verify(verification_id, code)[0])
 
     def enqueue(self, mobile, end):
-        return self.in_transaction(end, lambda cursor: str(self.one(ENQUEUE, (json.dumps({"mobile": mobile}),), cursor)))
+        return self.in_transaction(
+            end, lambda cursor: str(self.one(ENQUEUE, (json.dumps({"mobile": mobile}),), cursor))
+        )
 
     def one(self, statement, arguments, cursor=None):
         cursor = cursor or self.connection.cursor()
@@ -294,6 +294,7 @@ class Asyncpg:
         import asyncpg
 
         self.dsn, self.version = dsn, asyncpg.__version__
+
         # docs
         # jsonb as dict; in the pool's init each connection is told.
         async def init(connection):
@@ -393,8 +394,12 @@ class Sqlalchemy(Psycopg):
 
         connection = connection or self.connection
         # docs
-        send = text("SELECT * FROM otp.otp_send(:provider, :payload, :key)").bindparams(bindparam("payload", type_=JSONB))
-        row = connection.execute(send, {"provider": provider, "payload": {"mobile": mobile}, "key": key}).mappings().one()
+        send = text("SELECT * FROM otp.otp_send(:provider, :payload, :key)").bindparams(
+            bindparam("payload", type_=JSONB)
+        )
+        row = (
+            connection.execute(send, {"provider": provider, "payload": {"mobile": mobile}, "key": key}).mappings().one()
+        )
         # end
         return {name: described(value) for name, value in row.items()}
 
@@ -467,6 +472,7 @@ class Sqlalchemy(Psycopg):
             verification_id: Mapped[uuid.UUID | None] = mapped_column(
                 server_default=FetchedValue(), server_onupdate=FetchedValue()
             )
+
         # end
 
         ids = []
@@ -502,9 +508,11 @@ class Django(Psycopg):
 
         # docs
         with connection.cursor() as cursor:
-            cursor.execute("SELECT * FROM otp.otp_send(%s, %s::jsonb, %s)", [provider, json.dumps({"mobile": mobile}), key])
+            cursor.execute(
+                "SELECT * FROM otp.otp_send(%s, %s::jsonb, %s)", [provider, json.dumps({"mobile": mobile}), key]
+            )
             row = cursor.fetchone()
-        # end
+            # end
             return named(cursor, row)
 
     def verify(self, verification_id, code):
@@ -618,7 +626,13 @@ def described(value):
 
 def error(exception):
     """What a program can learn from it."""
-    found = {"class": type(exception).__name__, "message": str(exception), "sqlstate": None, "detail": None, "hint": None}
+    found = {
+        "class": type(exception).__name__,
+        "message": str(exception),
+        "sqlstate": None,
+        "detail": None,
+        "hint": None,
+    }
     # SQLAlchemy and Django raise their own, and keep the driver's.
     while exception is not None:
         if diag := getattr(exception, "diag", None):
@@ -630,8 +644,14 @@ def error(exception):
 
 
 CLIENTS = {
-    "psycopg": Psycopg, "psycopg-async": AsyncPsycopg, "psycopg-pipeline": PsycopgPipeline, "psycopg-pool": PsycopgPool,
-    "psycopg2": Psycopg2, "asyncpg": Asyncpg, "sqlalchemy": Sqlalchemy, "django": Django,
+    "psycopg": Psycopg,
+    "psycopg-async": AsyncPsycopg,
+    "psycopg-pipeline": PsycopgPipeline,
+    "psycopg-pool": PsycopgPool,
+    "psycopg2": Psycopg2,
+    "asyncpg": Asyncpg,
+    "sqlalchemy": Sqlalchemy,
+    "django": Django,
     "pgbouncer": PsycopgBehindPgbouncer,
 }
 

@@ -1,6 +1,16 @@
 """What test_clients.py has found, as the table of docs/clients.md."""
 
-HEAD = ("client", "version", "rolled back", "after COMMIT", "time-out, cancel", "22023 is", "values in it", "LISTEN", "uuid, interval, jsonb are")
+HEAD = (
+    "client",
+    "version",
+    "rolled back",
+    "after COMMIT",
+    "time-out, cancel",
+    "22023 is",
+    "values in it",
+    "LISTEN",
+    "uuid, interval, jsonb are",
+)
 
 
 def table(passed):

@@ -33,20 +33,38 @@ RIGHT, WRONG = "000000", "123456"
 
 # As the page calls them, and what runs them.
 CLIENTS = {
-    "psycopg 3": "psycopg", "psycopg 3, async": "psycopg-async", "psycopg 3, pipeline": "psycopg-pipeline",
-    "psycopg_pool": "psycopg-pool", "psycopg2": "psycopg2", "asyncpg": "asyncpg", "SQLAlchemy 2": "sqlalchemy",
-    "Django": "django", "node-postgres": "node-postgres", "postgres.js": "postgres.js", "Sequelize": "sequelize",
-    "TypeORM": "typeorm", "Drizzle": "drizzle", "pgjdbc": "pgjdbc", "pgjdbc, simple": "pgjdbc-simple",
-    "pgjdbc, prepared": "pgjdbc-prepared", "pgjdbc, autosave": "pgjdbc-autosave",
-    "tokio-postgres": "rust", "PHP, PDO": "php", "Ruby, pg": "ruby",
-    "PgBouncer, session": "session", "PgBouncer, transaction": "transaction", "PgBouncer, statement": "statement",
+    "psycopg 3": "psycopg",
+    "psycopg 3, async": "psycopg-async",
+    "psycopg 3, pipeline": "psycopg-pipeline",
+    "psycopg_pool": "psycopg-pool",
+    "psycopg2": "psycopg2",
+    "asyncpg": "asyncpg",
+    "SQLAlchemy 2": "sqlalchemy",
+    "Django": "django",
+    "node-postgres": "node-postgres",
+    "postgres.js": "postgres.js",
+    "Sequelize": "sequelize",
+    "TypeORM": "typeorm",
+    "Drizzle": "drizzle",
+    "pgjdbc": "pgjdbc",
+    "pgjdbc, simple": "pgjdbc-simple",
+    "pgjdbc, prepared": "pgjdbc-prepared",
+    "pgjdbc, autosave": "pgjdbc-autosave",
+    "tokio-postgres": "rust",
+    "PHP, PDO": "php",
+    "Ruby, pg": "ruby",
+    "PgBouncer, session": "session",
+    "PgBouncer, transaction": "transaction",
+    "PgBouncer, statement": "statement",
     "pgpool": "pgpool",
 }
 NODES = ("node-postgres", "postgres.js", "sequelize", "typeorm", "drizzle")
 # The modes that change what is sent: the simple protocol; a statement that is prepared from its first use on, not its
 # fifth; a savepoint before each statement.
 PGJDBC = {
-    "pgjdbc": "", "pgjdbc-simple": "&preferQueryMode=simple", "pgjdbc-prepared": "&prepareThreshold=1",
+    "pgjdbc": "",
+    "pgjdbc-simple": "&preferQueryMode=simple",
+    "pgjdbc-prepared": "&prepareThreshold=1",
     "pgjdbc-autosave": "&autosave=always",
 }
 MAPPED = {"sqlalchemy": "01", "django": "11", "sequelize": "21", "typeorm": "31", "drizzle": "41"}
@@ -94,9 +112,13 @@ def test_client(name, place):
 
 def version(name, place, program):
     if name == "pgpool":
-        return subprocess.run([PLACE / "pgpool/usr/sbin/pgpool", "--version"], text=True, stderr=subprocess.PIPE).stderr.split()[2]
+        return subprocess.run(
+            [PLACE / "pgpool/usr/sbin/pgpool", "--version"], text=True, stderr=subprocess.PIPE
+        ).stderr.split()[2]
     if "PgBouncer" in name:
-        return re.search(r"PgBouncer (\S+)", subprocess.check_output(["/usr/sbin/pgbouncer", "--version"], text=True))[1]
+        return re.search(r"PgBouncer (\S+)", subprocess.check_output(["/usr/sbin/pgbouncer", "--version"], text=True))[
+            1
+        ]
     return program("version")
 
 
@@ -117,7 +139,9 @@ def play(client, place, program):
     else:
         # As it was typed.
         assert program("verify", verification_id, " 000-000 ") == ["approved", 0]
-    assert place.rows("SELECT status FROM otp_gateway.verification WHERE id = %s", (verification_id,)) == [("approved",)]
+    assert place.rows("SELECT status FROM otp_gateway.verification WHERE id = %s", (verification_id,)) == [
+        ("approved",)
+    ]
     return [
         "counts" if transactions else "no transactions",
         "sent" if transactions else "no transactions",
@@ -193,7 +217,9 @@ def given_up(place, program, operation, detail):
         place.simulator.held(1)
         # And what is queued at the same provider does not wait for it.
         place.rows(ENQUEUED, (other := place.number(),))
-        assert place.rows("SELECT outcome FROM otp_gateway.wait((SELECT id FROM otp_gateway.find('vendor', %s)))", (other,)) == [("sent",)]
+        assert place.rows(
+            "SELECT outcome FROM otp_gateway.wait((SELECT id FROM otp_gateway.find('vendor', %s)))", (other,)
+        ) == [("sent",)]
     finally:
         place.simulator.release()
     found = refusal.value.found
@@ -287,7 +313,9 @@ def by_turns(place, connection, standby):
 
     assert row("SELECT current_setting('port')") == (standby,)
     mobile = place.number()
-    id, outcome = row("SELECT verification_id, outcome FROM otp.otp_send('sandbox', jsonb_build_object('mobile', %s))", mobile)
+    id, outcome = row(
+        "SELECT verification_id, outcome FROM otp.otp_send('sandbox', jsonb_build_object('mobile', %s))", mobile
+    )
     assert outcome == "sent"
     assert row("SELECT outcome FROM otp.otp_verify(%s::uuid, %s)", id, WRONG) == ("invalid_code",)
     assert row("SELECT outcome FROM otp.otp_verify(%s::uuid, %s)", id, RIGHT) == ("approved",)
@@ -297,7 +325,10 @@ def by_turns(place, connection, standby):
     while row("SELECT status FROM otp_gateway.verification WHERE id = %s", id) != ("approved",):
         assert time.monotonic() < end
         time.sleep(0.02)
-    assert row("SELECT status, current_setting('port') FROM otp_gateway.find('sandbox', %s)", mobile) == ("approved", standby)
+    assert row("SELECT status, current_setting('port') FROM otp_gateway.find('sandbox', %s)", mobile) == (
+        "approved",
+        standby,
+    )
 
 
 def test_nothing_of_theirs_is_in_the_log(place):
@@ -310,10 +341,16 @@ def test_nothing_of_theirs_is_in_the_log(place):
 
 SLIPS = {
     "JSON.stringify in postgres.js, which encodes it once more": (
-        "otp.otp_send('sandbox', %s)", json.dumps(json.dumps({"mobile": "0771234567"})), "a JSON string that holds an object: encode it once"
+        "otp.otp_send('sandbox', %s)",
+        json.dumps(json.dumps({"mobile": "0771234567"})),
+        "a JSON string that holds an object: encode it once",
     ),
     "an id that is None, undefined or null": ("otp.otp_verify(%s, '1')", None, "verification_id (or provider) is null"),
-    "an id with a lost digit": ("otp.otp_verify(%s, '1')", "01900000-0000-7000-8000-00000000000", "verification_id is not a uuid"),
+    "an id with a lost digit": (
+        "otp.otp_verify(%s, '1')",
+        "01900000-0000-7000-8000-00000000000",
+        "verification_id is not a uuid",
+    ),
     "no id to wait for": ("otp_gateway.wait(%s)", None, "verification_id is null"),
 }
 
@@ -403,11 +440,19 @@ def node(name):
 
 
 SHOWN = {
-    "psycopg 3": python("Psycopg:"), "psycopg 3, async": python("AsyncPsycopg:"),
-    "psycopg 3, pipeline": python("PsycopgPipeline("), "psycopg_pool": python("PsycopgPool("),
-    "psycopg2": python("Psycopg2("), "asyncpg": python("Asyncpg:"), "SQLAlchemy 2": python("Sqlalchemy("),
-    "Django": python("Django("), "node-postgres": node("NodePostgres"), "postgres.js": node("PostgresJs"),
-    "Sequelize": node("Sequelize"), "TypeORM": node("TypeOrm"), "Drizzle": node("Drizzle"),
+    "psycopg 3": python("Psycopg:"),
+    "psycopg 3, async": python("AsyncPsycopg:"),
+    "psycopg 3, pipeline": python("PsycopgPipeline("),
+    "psycopg_pool": python("PsycopgPool("),
+    "psycopg2": python("Psycopg2("),
+    "asyncpg": python("Asyncpg:"),
+    "SQLAlchemy 2": python("Sqlalchemy("),
+    "Django": python("Django("),
+    "node-postgres": node("NodePostgres"),
+    "postgres.js": node("PostgresJs"),
+    "Sequelize": node("Sequelize"),
+    "TypeORM": node("TypeOrm"),
+    "Drizzle": node("Drizzle"),
     "pgjdbc": ("java", snippets(HERE / "Pgjdbc.java", "class Pgjdbc", "\n}\n")),
     "tokio-postgres": ("rust", snippets(HERE / "rust/src/main.rs", "struct Program", "#[tokio::main")),
     "PHP, PDO": ("php", snippets(HERE / "client.php", "class Client", "$client =")),
@@ -434,7 +479,9 @@ def test_page_is_up_to_date(place):
 def with_lines(page, name, language, lines):
     """The first code under that heading becomes these."""
     before, heading, section = page.partition(f"\n### {name}\n")
-    new, count = re.subn(r"^```\w+\n.*?^```$", lambda _: f"```{language}\n{lines}```", section, count=1, flags=re.M | re.S)
+    new, count = re.subn(
+        r"^```\w+\n.*?^```$", lambda _: f"```{language}\n{lines}```", section, count=1, flags=re.M | re.S
+    )
     assert heading and count == 1, name
     return before + heading + new
 

@@ -30,7 +30,9 @@ GRANT USAGE ON FOREIGN SERVER vendor TO registration_app;
 
 def command(example):
     """The one in its README."""
-    (found,) = re.findall(r"^```sh\n(psql .*?)^```", (ROOT / "examples" / example / "README.md").read_text(), re.M | re.S)
+    (found,) = re.findall(
+        r"^```sh\n(psql .*?)^```", (ROOT / "examples" / example / "README.md").read_text(), re.M | re.S
+    )
     return found.replace("\\\n", " ")
 
 
@@ -63,16 +65,37 @@ def has_pgtap(session):
 
 
 def played(words, cluster, database):
-    where = {"PGHOST": str(cluster.directory), "PGPORT": str(cluster.port), "PGUSER": "postgres", "PGDATABASE": database}
+    where = {
+        "PGHOST": str(cluster.directory),
+        "PGPORT": str(cluster.port),
+        "PGUSER": "postgres",
+        "PGDATABASE": database,
+    }
     return subprocess.run(
-        ["bash", "-c", words], cwd=ROOT, env={"PATH": f"{BINDIR}:/usr/bin:/bin", **where}, text=True, capture_output=True
+        ["bash", "-c", words],
+        cwd=ROOT,
+        env={"PATH": f"{BINDIR}:/usr/bin:/bin", **where},
+        text=True,
+        capture_output=True,
     )
 
 
 def test_fastapi(place):
     at = {"PGHOST": "127.0.0.1", "PGPORT": str(place.cluster.port), "PGUSER": "app", "PGDATABASE": "postgres"}
     run = subprocess.run(
-        [PLACE / "fastapi/bin/python", "-m", "pytest", "-p", "no:cacheprovider", "-q", "--rootdir", ".", "-c", "/dev/null", "."],
+        [
+            PLACE / "fastapi/bin/python",
+            "-m",
+            "pytest",
+            "-p",
+            "no:cacheprovider",
+            "-q",
+            "--rootdir",
+            ".",
+            "-c",
+            "/dev/null",
+            ".",
+        ],
         cwd=ROOT / "examples/fastapi",
         env={"PATH": "/usr/bin:/bin", "PYTHONDONTWRITEBYTECODE": "1", "SIMULATOR": place.simulator.at["control"], **at},
         text=True,
@@ -89,7 +112,12 @@ def test_node(place, tmp_path):
     # Requests by PgBouncer, LISTEN by Postgres itself.
     at |= {"LISTEN_PORT": at["PGPORT"], "PGPORT": str(place.bouncer("transaction"))}
     run = subprocess.run(
-        ["node", "--test"], cwd=tmp_path, env={"PATH": "/usr/bin:/bin", **at}, text=True, capture_output=True, timeout=120
+        ["node", "--test"],
+        cwd=tmp_path,
+        env={"PATH": "/usr/bin:/bin", **at},
+        text=True,
+        capture_output=True,
+        timeout=120,
     )
     assert run.returncode == 0 and re.search(r"^(?:#|ℹ) pass 5$", run.stdout, re.M), run.stdout + run.stderr
 
@@ -104,13 +132,19 @@ def test_django(cluster):
             cursor.execute(SCHEMA + "GRANT USAGE ON SCHEMA otp TO shop; GRANT USAGE ON FOREIGN SERVER sandbox TO shop")
             cursor.execute("GRANT CREATE ON SCHEMA public TO shop")
     at = {"PGHOST": str(cluster.directory), "PGPORT": str(cluster.port), "PGUSER": "shop", "PGDATABASE": "postgres"}
-    how = {"cwd": ROOT / "examples/django", "env": {"PATH": "/usr/bin:/bin", "PYTHONDONTWRITEBYTECODE": "1", **at}, "text": True}
+    how = {
+        "cwd": ROOT / "examples/django",
+        "env": {"PATH": "/usr/bin:/bin", "PYTHONDONTWRITEBYTECODE": "1", **at},
+        "text": True,
+    }
     manage = [PLACE / "django/bin/python", "manage.py"]
     for what in (["makemigrations", "--check"], ["check", "--fail-level", "WARNING"], ["migrate"]):
         run = subprocess.run([*manage, *what], capture_output=True, **how)
         assert run.returncode == 0, run.stdout + run.stderr
     port = str(free_port())
-    with subprocess.Popen([*manage, "runserver", "--noreload", port], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, **how) as server:
+    with subprocess.Popen(
+        [*manage, "runserver", "--noreload", port], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, **how
+    ) as server:
         try:
             signed_up(f"http://127.0.0.1:{port}/")
         finally:
@@ -159,7 +193,9 @@ def test_spring(place, tmp_path):
             )
 
         tested = run("org.junit.runner.JUnitCore", "signup.SignUpTest")
-        assert tested.returncode == 0 and re.search(r"^OK \(9 tests\)$", tested.stdout, re.M), tested.stdout + tested.stderr
+        assert tested.returncode == 0 and re.search(r"^OK \(9 tests\)$", tested.stdout, re.M), (
+            tested.stdout + tested.stderr
+        )
         typed = run("signup.Application", place.number(), input="123456\n000000\n")
         assert typed.stdout == "sent\nThe code: invalid_code\nThe code: approved\n", typed.stderr
 
@@ -169,11 +205,24 @@ def test_size(example):
     """A README of a screen, and at most 150 lines of its own code."""
     folder = ROOT / "examples" / example
     assert len((folder / "README.md").read_text().splitlines()) <= 40
-    paths = [path for path in folder.rglob("*") if path.suffix in (".sql", ".py", ".js", ".java", ".sh") and "est" not in str(path.relative_to(folder))]
+    paths = [
+        path
+        for path in folder.rglob("*")
+        if path.suffix in (".sql", ".py", ".js", ".java", ".sh") and "est" not in str(path.relative_to(folder))
+    ]
     # What makemigrations writes is nobody's own.
     paths = [path for path in paths if path.name != "0001_initial.py"]
     code = [line.strip() for path in paths for line in path.read_text().splitlines()]
-    assert len([line for line in code if line and not line.startswith(("--", "#", "//", "/**", "import java", "import org", "import com"))]) <= 150
+    assert (
+        len(
+            [
+                line
+                for line in code
+                if line and not line.startswith(("--", "#", "//", "/**", "import java", "import org", "import com"))
+            ]
+        )
+        <= 150
+    )
 
 
 RUFF = [PLACE / "django/bin/ruff", "format", "--check", "--no-cache"]

@@ -54,8 +54,14 @@ def test_postgres_fdw(place, elsewhere):
     (id,) = one(elsewhere, insert)
     assert place.rows(OUTCOME, (id,)) == [("sent",)]
     # The record, as its role sees it: text, and nothing that only the extension's own database knows.
-    assert one(elsewhere, "SELECT status, pg_typeof(status)::text FROM verification WHERE id = %s", (id,)) == ("pending", "text")
-    assert one(elsewhere, "SELECT operation, outcome FROM attempt WHERE verification_id = %s", (id,)) == ("send", "sent")
+    assert one(elsewhere, "SELECT status, pg_typeof(status)::text FROM verification WHERE id = %s", (id,)) == (
+        "pending",
+        "text",
+    )
+    assert one(elsewhere, "SELECT operation, outcome FROM attempt WHERE verification_id = %s", (id,)) == (
+        "send",
+        "sent",
+    )
     elsewhere.autocommit = False
     (undone,) = one(elsewhere, insert)
     elsewhere.rollback()
@@ -65,7 +71,9 @@ def test_postgres_fdw(place, elsewhere):
 
 def test_the_other_ways_column_list(elsewhere):
     """What the page warns of: all columns."""
-    elsewhere.cursor().execute("CREATE FOREIGN TABLE whole (id bigint, phone text) SERVER far OPTIONS (schema_name 'public', table_name 'customer')")
+    elsewhere.cursor().execute(
+        "CREATE FOREIGN TABLE whole (id bigint, phone text) SERVER far OPTIONS (schema_name 'public', table_name 'customer')"
+    )
     with pytest.raises(psycopg2.errors.NotNullViolation):
         elsewhere.cursor().execute("INSERT INTO whole (phone) VALUES ('0773600009')")
 
@@ -98,7 +106,9 @@ def test_logical_replication(place):
             (id,) = until(lambda: one(there, arrived))
             assert place.rows(OUTCOME, (id,)) == [("sent",)]
             # The worker there has looked, since it has sent what was its own.
-            (own,) = one(there, "INSERT INTO public.customer (id, phone) VALUES (0, '0773600005') RETURNING verification_id")
+            (own,) = one(
+                there, "INSERT INTO public.customer (id, phone) VALUES (0, '0773600005') RETURNING verification_id"
+            )
             assert one(there, OUTCOME, (own,)) == ("sent",)
             assert one(there, "SELECT array_agg(id::text) FROM otp_gateway.verification") == ([str(own)],)
         finally:

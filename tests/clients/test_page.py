@@ -19,7 +19,13 @@ ELEMENT = "element-6066-11e4-a52e-4f735466cecf"
 class Browser:
     def __init__(self, port):
         self.at = f"http://127.0.0.1:{port}"
-        switches = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--window-size=480,640"]
+        switches = [
+            "--headless=new",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--disable-dev-shm-usage",
+            "--window-size=480,640",
+        ]
         wanted = {"alwaysMatch": {"browserName": "chrome", "goog:chromeOptions": {"args": switches}}}
         self.session = f"/session/{self.ask('POST', '/session', {'capabilities': wanted})['sessionId']}"
 
@@ -59,8 +65,13 @@ def page(place, tmp_path):
     (tmp_path / "node_modules").symlink_to(PLACE / "sign-in/node_modules")
     port = str(free_port())
     at = {
-        "PGHOST": "127.0.0.1", "PGPORT": str(place.bouncer("transaction")), "PGUSER": "app", "PGDATABASE": "postgres",
-        "LISTEN_PORT": str(place.cluster.port), "OTP_PROVIDER": "patient", "PORT": port,
+        "PGHOST": "127.0.0.1",
+        "PGPORT": str(place.bouncer("transaction")),
+        "PGUSER": "app",
+        "PGDATABASE": "postgres",
+        "LISTEN_PORT": str(place.cluster.port),
+        "OTP_PROVIDER": "patient",
+        "PORT": port,
     }
     server = subprocess.Popen(["node", "server.js"], cwd=tmp_path, env={"PATH": "/usr/bin:/bin", **at})
     try:

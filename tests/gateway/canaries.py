@@ -20,7 +20,14 @@ HERE = pathlib.Path(__file__).resolve().parent
 # Digits in a test's text that are nobody's secret.
 VISIBLE = {
     # Test numbers are options of a server, which Postgres keeps.
-    "770000001", "770000002", "770009998", "770009999", "9999900001", "9999900002", "779000001", "779000002",
+    "770000001",
+    "770000002",
+    "770009998",
+    "770009999",
+    "9999900001",
+    "9999900002",
+    "779000001",
+    "779000002",
     "775000001",
     "12025550123",
     # References: what the vendor, or the caller, names a flow by.
@@ -30,7 +37,8 @@ VISIBLE = {
     # 127.0.0.1 as one number.
     "2130706433",
     # allowed_prefixes, an option of a server, and what begins like it.
-    "44207946095812", "442079460958",
+    "44207946095812",
+    "442079460958",
 }
 
 
@@ -130,7 +138,9 @@ class Canaries:
         """Those that were made since then, and those of all tests."""
         some = Canaries()
         for mine, theirs in ((self.texts, some.texts), (self.numbers, some.numbers)):
-            theirs.update({value: canary for value, canary in mine.items() if canary.made_at >= moment or canary.made_at == 0})
+            theirs.update(
+                {value: canary for value, canary in mine.items() if canary.made_at >= moment or canary.made_at == 0}
+            )
         return some
 
     def in_file(self, value):
@@ -162,12 +172,16 @@ class Canaries:
             # Base64 of anything that holds it: at each of the three places where it may begin.
             for before in range(3):
                 coded = base64.b64encode(b"\0" * before + value.encode()).decode()
-                coded = coded[(before * 8 + 5) // 6:].rstrip("=")
+                coded = coded[(before * 8 + 5) // 6 :].rstrip("=")
                 coded = coded[: (len(value) * 8 - (6 - before * 8 % 6) % 6) // 6]
                 if len(coded) >= 10:
                     found[coded] = value
         for value in self.numbers:
-            for parts in [(value[:5], value[5:]), (value[:3], value[3:6], value[6:]), (value[:2], value[2:5], value[5:])]:
+            for parts in [
+                (value[:5], value[5:]),
+                (value[:3], value[3:6], value[6:]),
+                (value[:2], value[2:5], value[5:]),
+            ]:
                 for sign in " -":
                     found[sign.join(parts)] = value
             if len(value) == 12:
@@ -178,19 +192,21 @@ class Canaries:
         """A number of 9 to 12 digits as Postgres' numeric holds it, in jsonb too: after the header, groups of four digits,
         two bytes each."""
         padded = {value.rjust(12, "0"): value for value in self.numbers if len(value) <= 12}
-        return {struct.pack("<3h", *(int(group[at:at + 4]) for at in (0, 4, 8))): value for group, value in padded.items()}
+        return {
+            struct.pack("<3h", *(int(group[at : at + 4]) for at in (0, 4, 8))): value for group, value in padded.items()
+        }
 
 
 def outside_ids(data, needle):
     """Where it stands, with what is around it; None: within random ids in hexadecimal alone, where of thousands of numbers
     one is found by chance."""
-    around = lambda at: data[max(0, at - 24):at + len(needle) + 24]
+    around = lambda at: data[max(0, at - 24) : at + len(needle) + 24]
     if not needle.isdigit():
         return around(data.find(needle.encode()))
     # As far as the id goes to both sides, and no further than a few hundred bytes.
     for found in re.finditer(needle.encode(), data):
-        before = re.search(rb"[0-9a-f-]*$", data[max(0, found.start() - 200):found.start()])[0]
-        after = re.match(rb"[0-9a-f-]*", data[found.end():found.end() + 200])[0]
+        before = re.search(rb"[0-9a-f-]*$", data[max(0, found.start() - 200) : found.start()])[0]
+        after = re.match(rb"[0-9a-f-]*", data[found.end() : found.end() + 200])[0]
         if len(before + after) + len(needle) < 24 or not re.search(rb"[a-f]", before + after):
             return around(found.start())
     return None
@@ -217,7 +233,8 @@ def search(directory, canaries):
         # One pass over all of it; -o shows the needle alone, -Z ends the file's name.
         grep = subprocess.run(
             ["grep", "-r", "-a", "-o", "-F", "-H", "-Z", "-f", file.name, str(directory)],
-            stdout=subprocess.PIPE, env={"LC_ALL": "C", "PATH": os.environ["PATH"]},
+            stdout=subprocess.PIPE,
+            env={"LC_ALL": "C", "PATH": os.environ["PATH"]},
         )
         assert grep.returncode in (0, 1)
     for path, needle in {tuple(line.decode().split("\0")) for line in grep.stdout.splitlines()}:

@@ -150,7 +150,19 @@ class Cluster:
     def psql(self, dbname, *arguments, script=None):
         """psql's output, standard error included, as a person would see it."""
         return subprocess.run(
-            [self.bindir / "psql", "-X", "-h", self.directory, "-p", str(self.port), "-U", "postgres", "-d", dbname, *arguments],
+            [
+                self.bindir / "psql",
+                "-X",
+                "-h",
+                self.directory,
+                "-p",
+                str(self.port),
+                "-U",
+                "postgres",
+                "-d",
+                dbname,
+                *arguments,
+            ],
             input=script,
             text=True,
             stdout=subprocess.PIPE,

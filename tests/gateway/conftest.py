@@ -81,14 +81,16 @@ def leave_control(cluster):
     with cluster.database() as name, cluster.session(name) as session, session.cursor() as cursor:
         cursor.execute(f"CREATE SERVER {CONTROL} FOREIGN DATA WRAPPER otp_sandbox")
         cursor.execute(f"CREATE USER MAPPING FOR PUBLIC SERVER {CONTROL}")
-        cursor.execute("SELECT outcome FROM otp_send(%s, '{\"mobile\": \"+94770000001\"}')", (CONTROL,))
+        cursor.execute('SELECT outcome FROM otp_send(%s, \'{"mobile": "+94770000001"}\')', (CONTROL,))
         assert cursor.fetchone() == ("sent",)
         cluster.witness.cursor().execute(f"CREATE TABLE control AS SELECT '{CONTROL}' AS a")
         cursor.execute(f"DO $$ BEGIN RAISE LOG '{CONTROL}'; END $$; CHECKPOINT")
         at = ["-h", cluster.directory, "-p", str(cluster.port), "-U", "postgres"]
         subprocess.run([BINDIR / "pg_dump", *at, "-f", cluster.dump() / "control.sql", name], check=True)
         cluster.control_left = True
-        subprocess.run([BINDIR / "pg_basebackup", *at, "-c", "fast", "-X", "none", "-D", cluster.dump() / "backup"], check=True)
+        subprocess.run(
+            [BINDIR / "pg_basebackup", *at, "-c", "fast", "-X", "none", "-D", cluster.dump() / "backup"], check=True
+        )
 
 
 Cluster.before_removal = staticmethod(last_look)
@@ -215,7 +217,9 @@ def quick_gateway(cluster, module_database, simulator):
     with Gateway(cluster, module_database, simulator) as gateway:
         for (server,) in gateway.execute("SELECT quote_ident(srvname) FROM pg_foreign_server"):
             gateway.execute(f"DROP SERVER {server} CASCADE")
-        gateway.execute("TRUNCATE otp_gateway_internal.attempt_record, otp_gateway_internal.verification_record, otp_gateway_internal.reference")
+        gateway.execute(
+            "TRUNCATE otp_gateway_internal.attempt_record, otp_gateway_internal.verification_record, otp_gateway_internal.reference"
+        )
         gateway.create_providers()
         yield gateway
 
@@ -318,16 +322,22 @@ class Gateway:
         """Lets everything go that a test has left queued or held, so that it does not arrive in the next one."""
         self.simulator.clear_faults()
         left = "SELECT count(*)::int FROM otp_gateway.verification WHERE status IN ('queued', 'sending')"
-        until(lambda: self.simulator.release() or self.execute(left) == [(0,)], "nothing is queued or in flight", timeout)
+        until(
+            lambda: self.simulator.release() or self.execute(left) == [(0,)], "nothing is queued or in flight", timeout
+        )
 
     def verify(self, verification_id, code, session=None, **payload):
         return self.row(
-            "SELECT * FROM otp_verify(%s::uuid, %s, %s::jsonb)", (verification_id, RUN.code(code), json.dumps(payload)), session
+            "SELECT * FROM otp_verify(%s::uuid, %s, %s::jsonb)",
+            (verification_id, RUN.code(code), json.dumps(payload)),
+            session,
         )
 
     def verify_at(self, provider, code, session=None, **payload):
         return self.row(
-            "SELECT * FROM otp_verify(%s::text, %s, %s::jsonb)", (provider, RUN.code(code), json.dumps(payload)), session
+            "SELECT * FROM otp_verify(%s::text, %s, %s::jsonb)",
+            (provider, RUN.code(code), json.dumps(payload)),
+            session,
         )
 
     def attempts(self, verification_id):

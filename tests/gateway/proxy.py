@@ -65,7 +65,9 @@ class Proxy:
             connection.sendall(self.instead)
             return False
         if self.wanted and headers.get("proxy-authorization") != self.wanted:
-            connection.sendall(b"HTTP/1.1 407 Proxy Authentication Required\r\nProxy-Authenticate: Basic\r\nContent-Length: 0\r\n\r\n")
+            connection.sendall(
+                b"HTTP/1.1 407 Proxy Authentication Required\r\nProxy-Authenticate: Basic\r\nContent-Length: 0\r\n\r\n"
+            )
             return False
         address = target if method == "CONNECT" else target.split("/")[2]
         host, port = address.rsplit(":", 1)
@@ -89,7 +91,9 @@ class Proxy:
                     return False
                 body += more
             lines = [f"{method} /{target.split('/', 3)[3]} HTTP/1.1", "connection: close"]
-            lines += [f"{name}: {value}" for name, value in headers.items() if not name.startswith(("proxy-", "connection"))]
+            lines += [
+                f"{name}: {value}" for name, value in headers.items() if not name.startswith(("proxy-", "connection"))
+            ]
             vendor.sendall("\r\n".join(lines).encode() + b"\r\n\r\n" + body)
             pump(vendor, connection)
             return False

@@ -69,9 +69,14 @@ def test_it_goes_by_e_mail(gateway, simulator):
     kept = gateway.row("SELECT * FROM otp_gateway.attempt WHERE verification_id = %s", (sent["verification_id"],))
     assert kept["response"]["status"] == "pending" and local not in json.dumps(kept, default=str)
     # The words of a refusal may have it.
-    simulator.fault("status", "twilio", "send", times=1, status=400, body={
-        "code": 60200, "message": f"Invalid parameter To: {local.upper()}@{domain}", "status": 400,
-    })
+    simulator.fault(
+        "status",
+        "twilio",
+        "send",
+        times=1,
+        status=400,
+        body={"code": 60200, "message": f"Invalid parameter To: {local.upper()}@{domain}", "status": 400},
+    )
     refused = send(gateway, "twilio", f"{local}@{domain}")
     assert (refused["outcome"], refused["vendor_message"]) == ("invalid_request", "Invalid parameter To: [redacted]")
     for channel in ("sms", "voice", "whatsapp", "auto"):
@@ -87,11 +92,18 @@ def test_it_goes_by_e_mail(gateway, simulator):
     assert "Sri Lankan" in error.value.diag.message_hint and local not in str(error.value)
 
 
-@pytest.mark.parametrize("to, allowed, goes", [
-    ("asha@example.org", "+94", False), ("asha@example.org", "+94, @example.org", True),
-    ("asha@EXAMPLE.org", "@Example.org", True), ("asha@example.org", "@", True), ("+94771234567", "@", False),
-    ("asha@mail.example.org", "@example.org", False), ("+94771234567", "+94, @example.org", True),
-])
+@pytest.mark.parametrize(
+    "to, allowed, goes",
+    [
+        ("asha@example.org", "+94", False),
+        ("asha@example.org", "+94, @example.org", True),
+        ("asha@EXAMPLE.org", "@Example.org", True),
+        ("asha@example.org", "@", True),
+        ("+94771234567", "@", False),
+        ("asha@mail.example.org", "@example.org", False),
+        ("+94771234567", "+94, @example.org", True),
+    ],
+)
 def test_allowed_prefixes(gateway, to, allowed, goes):
     gateway.execute(f"ALTER SERVER sandbox OPTIONS (ADD allowed_prefixes '{allowed}')")
     for call in (SEND, ENQUEUE):
@@ -111,6 +123,10 @@ def test_limits_count_it(gateway, simulator):
     gateway.execute("ALTER SERVER twilio OPTIONS (ADD send_limit '2 per hour', SET resend_after '0s')")
     spellings = [f"{local}@{domain}", f"{local}@{domain.lower()}", f"{local}@{domain.upper()}"]
     rows = [send(gateway, "twilio", to) for to in spellings]
-    assert [(row["outcome"], row["reason"]) for row in rows] == [("sent", None), ("sent", None), ("blocked", "send_limit")]
+    assert [(row["outcome"], row["reason"]) for row in rows] == [
+        ("sent", None),
+        ("sent", None),
+        ("blocked", "send_limit"),
+    ]
     assert send(gateway, "twilio", f"b{local}@{domain}")["outcome"] == "sent"
     assert simulator.count("twilio") == 3

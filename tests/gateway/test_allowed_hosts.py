@@ -67,7 +67,9 @@ def names(shared_cluster):
 @pytest.fixture
 def gateway(quick_gateway):
     # No list of these tests holds it: whether it is refused shows which list the worker goes by.
-    quick_gateway.create_provider("elsewhere", "ideamart", base_url=f"http://127.0.0.9:{free_port()}", enforce="observe")
+    quick_gateway.create_provider(
+        "elsewhere", "ideamart", base_url=f"http://127.0.0.9:{free_port()}", enforce="observe"
+    )
     yield quick_gateway
     allow(quick_gateway, "")
 
@@ -95,7 +97,9 @@ def called(gateway, simulator, host="127.0.0.1", scheme="http"):
     assert (row["outcome"], row["status"], row["retryable"]) == ("unreachable", "failed", True), row
     assert SETTING in row["vendor_message"] and "nothing was sent" in row["vendor_message"], row
     assert simulator.count() == before
-    recorded = gateway.row("SELECT outcome::text, vendor_message FROM otp_gateway.attempt WHERE id = %s", (row["attempt_id"],))
+    recorded = gateway.row(
+        "SELECT outcome::text, vendor_message FROM otp_gateway.attempt WHERE id = %s", (row["attempt_id"],)
+    )
     assert recorded == {"outcome": "unreachable", "vendor_message": row["vendor_message"]}
     return row["vendor_message"]
 
@@ -115,14 +119,18 @@ def listening(host):
 
 def test_by_default_everything_is_allowed(gateway, simulator, names):
     assert gateway.row(f"SELECT setting, boot_val, context FROM pg_settings WHERE name = '{SETTING}'") == {
-        "setting": "", "boot_val": "", "context": "sighup"
+        "setting": "",
+        "boot_val": "",
+        "context": "sighup",
     }
     names.say(vendor="127.0.0.1")
     assert called(gateway, simulator) is None
     assert called(gateway, simulator, "vendor.example") is None
 
 
-@pytest.mark.parametrize("hosts", ["127.0.0.1", "127.0.0.0/31", "127.0.0.0/29", " 10.0.0.0/8 ,127.0.0.1/32, x.example "])
+@pytest.mark.parametrize(
+    "hosts", ["127.0.0.1", "127.0.0.0/31", "127.0.0.0/29", " 10.0.0.0/8 ,127.0.0.1/32, x.example "]
+)
 def test_a_network_that_holds_the_address(gateway, simulator, names, hosts):
     names.say(vendor="127.0.0.1")
     allow(gateway, hosts)
@@ -145,8 +153,19 @@ def test_a_list_that_does_not(gateway, simulator, names, hosts):
 def test_a_name_alone_does_not_lead_home(gateway, simulator, names, hosts):
     allow(gateway, hosts)
     for address in (
-        "127.0.0.1", "127.9.9.9", "10.255.0.1" if "10." not in hosts else "172.16.0.1", "192.168.0.1", "100.64.0.1",
-        "169.254.169.254", "0.0.0.0", "::1", "::", "fd00:ec2::254", "fe80::1", "::ffff:127.0.0.1", "64:ff9b::a9fe:a9fe",
+        "127.0.0.1",
+        "127.9.9.9",
+        "10.255.0.1" if "10." not in hosts else "172.16.0.1",
+        "192.168.0.1",
+        "100.64.0.1",
+        "169.254.169.254",
+        "0.0.0.0",
+        "::1",
+        "::",
+        "fd00:ec2::254",
+        "fe80::1",
+        "::ffff:127.0.0.1",
+        "64:ff9b::a9fe:a9fe",
     ):
         names.say(vendor=address)
         why = called(gateway, simulator, "vendor.example")
@@ -194,7 +213,12 @@ def test_rebinding(gateway, simulator, names):
         listener.settimeout(0)
         # Reached, were it allowed: by the same name, with the same options.
         names.say(vendor="127.0.0.8")
-        at(gateway, "ideamart", base_url=simulator.url("ideamart").replace("127.0.0.1", "vendor.example"), timeout="500ms")
+        at(
+            gateway,
+            "ideamart",
+            base_url=simulator.url("ideamart").replace("127.0.0.1", "vendor.example"),
+            timeout="500ms",
+        )
         assert gateway.send()["outcome"] == "unknown"
         listener.accept()[0].close()
         at(gateway, "ideamart", timeout="10s")
@@ -217,8 +241,17 @@ def test_rebinding(gateway, simulator, names):
 # Addresses in place of names
 
 LOOPBACK = [
-    "127.1", "2130706433", "0x7f.1", "0x7f000001", "0177.0.0.1", "127.0.0.1.", "127.0.0.%31", "\uff11\uff12\uff17.0.0.1",
-    "[::ffff:127.0.0.1]", "[::ffff:7f00:1]", "[0:0:0:0:0:ffff:127.0.0.1]",
+    "127.1",
+    "2130706433",
+    "0x7f.1",
+    "0x7f000001",
+    "0177.0.0.1",
+    "127.0.0.1.",
+    "127.0.0.%31",
+    "\uff11\uff12\uff17.0.0.1",
+    "[::ffff:127.0.0.1]",
+    "[::ffff:7f00:1]",
+    "[0:0:0:0:0:ffff:127.0.0.1]",
 ]
 
 
@@ -254,7 +287,10 @@ def test_token_url(gateway, simulator, oauth):
         at(gateway, "relid_oauth", token_url=f"http://127.0.0.8:{port}/oauth/token")
         row = gateway.send("relid_oauth", vendor="relid")
     assert row["outcome"] == "unreachable"
-    assert "no connection to token_url" in row["vendor_message"] and f"{SETTING} does not allow 127.0.0.8" in row["vendor_message"]
+    assert (
+        "no connection to token_url" in row["vendor_message"]
+        and f"{SETTING} does not allow 127.0.0.8" in row["vendor_message"]
+    )
     assert simulator.count() == before
 
 
@@ -271,7 +307,9 @@ def test_token_url_by_name(gateway, simulator, oauth, names):
     assert "no connection to base_url" in row["vendor_message"] and SETTING in row["vendor_message"]
     assert simulator.count("relid", "send") == 1
     gateway.create_provider(
-        "relid_fresh", "relid", {"client_id": f"otp-app-{os.urandom(4).hex()}", "client_secret": "otp-secret"},
+        "relid_fresh",
+        "relid",
+        {"client_id": f"otp-app-{os.urandom(4).hex()}", "client_secret": "otp-secret"},
         token_url=simulator.url("relid").replace("127.0.0.1", "tokens.example") + "/oauth/token",
     )
     row = gateway.send("relid_fresh", vendor="relid")
@@ -435,9 +473,14 @@ def test_only_a_superuser_sets_it(gateway, role):
     database = gateway.database
     gateway.execute(f"ALTER DATABASE {database} OWNER TO {name}")
     statements = [
-        f"SET {SETTING} = ''", f"SET LOCAL {SETTING} = ''", f"SELECT set_config('{SETTING}', '', false)", f"RESET {SETTING}",
-        f"ALTER ROLE {name} SET {SETTING} = ''", f"ALTER DATABASE {database} SET {SETTING} = ''",
-        f"ALTER ROLE {name} IN DATABASE {database} SET {SETTING} = ''", f"ALTER SYSTEM SET {SETTING} = ''",
+        f"SET {SETTING} = ''",
+        f"SET LOCAL {SETTING} = ''",
+        f"SELECT set_config('{SETTING}', '', false)",
+        f"RESET {SETTING}",
+        f"ALTER ROLE {name} SET {SETTING} = ''",
+        f"ALTER DATABASE {database} SET {SETTING} = ''",
+        f"ALTER ROLE {name} IN DATABASE {database} SET {SETTING} = ''",
+        f"ALTER SYSTEM SET {SETTING} = ''",
         f"CREATE FUNCTION open() RETURNS void LANGUAGE sql SET {SETTING} = '' AS ''",
     ]
     try:

@@ -31,7 +31,9 @@ def begin(gateway, simulator, vendor, **payload):
 
 
 def paytm(code, words="no"):
-    return {"body": {"resultInfo": {"resultStatus": "F", "resultCode": code, "resultMsg": words}, "authenticated": False}}
+    return {
+        "body": {"resultInfo": {"resultStatus": "F", "resultCode": code, "resultMsg": words}, "authenticated": False}
+    }
 
 
 def hyperverge(words, code=200):
@@ -131,7 +133,12 @@ ENDS = [
     ("msg91", msg91("Mobile no. not found"), "not_found", "failed"),
     ("hyperverge", hyperverge("Mobile no. already verified"), "already_used", "failed"),
     ("hyperverge", hyperverge("last_otp_request_on_this_number_is_invalid"), "not_found", "failed"),
-    ("hyperverge", hyperverge("Max limit reached for this otp verification"), "max_attempts_reached", "max_attempts_reached"),
+    (
+        "hyperverge",
+        hyperverge("Max limit reached for this otp verification"),
+        "max_attempts_reached",
+        "max_attempts_reached",
+    ),
     ("paytm", paytm("531"), "max_attempts_reached", "max_attempts_reached"),
     ("paytm", paytm("1006"), "expired", "expired"),
     ("ideamart", ideamart("E1351"), "already_used", "failed"),
@@ -140,7 +147,12 @@ ENDS = [
     ("ideamart", ideamart("E1854"), "not_found", "failed"),
     ("relid", relid(3565), "expired", "expired"),
     ("relid", relid(3575), "max_attempts_reached", "max_attempts_reached"),
-    ("relid", {"response_code": 0, "otp_validation_status": "FAILED", "attempts_left": 0}, "invalid_code", "max_attempts_reached"),
+    (
+        "relid",
+        {"response_code": 0, "otp_validation_status": "FAILED", "attempts_left": 0},
+        "invalid_code",
+        "max_attempts_reached",
+    ),
     ("vonage", vonage("expired", "Invalid Code"), "max_attempts_reached", "max_attempts_reached", 410),
     ("vonage", vonage("not-found", "Not Found"), "not_found", "failed", 404),
 ]
@@ -168,7 +180,10 @@ def test_what_is_not_found_when_its_time_is_over_is_expired(gateway, simulator):
     with gateway.connect() as session:
         late = Running(session, "SELECT * FROM otp_verify(%s::uuid, %s)", (str(sent["verification_id"]), code))
         simulator.held(1)
-        until(lambda: gateway.execute("SELECT clock_timestamp() > %s", (sent["expires_at"],)) == [(True,)], "its time is over")
+        until(
+            lambda: gateway.execute("SELECT clock_timestamp() > %s", (sent["expires_at"],)) == [(True,)],
+            "its time is over",
+        )
         simulator.release()
         row = late.row()
     assert (row["outcome"], row["status"], row["attempts_left"]) == ("expired", "expired", 0)
@@ -180,7 +195,11 @@ def test_what_is_not_found_when_its_time_is_over_is_expired(gateway, simulator):
 
 def test_what_has_ended_is_answered_without_a_call(gateway, simulator):
     """Of Twilio, whose 404 says the same of all ends."""
-    for end, outcome in (("approved", "already_used"), ("max_attempts_reached", "max_attempts_reached"), ("canceled", "not_found")):
+    for end, outcome in (
+        ("approved", "already_used"),
+        ("max_attempts_reached", "max_attempts_reached"),
+        ("canceled", "not_found"),
+    ):
         sent, code = begin(gateway, simulator, "twilio")
         id = sent["verification_id"]
         if end == "canceled":
@@ -314,16 +333,25 @@ def test_a_gateway_that_answers_nobody_is_the_providers_trouble(gateway, simulat
     assert gateway.send()["reason"] == "breaker"
 
 
-@pytest.mark.parametrize("vendor, body", [
-    ("hyperverge", '\ufeff{"status":"success","statusCode":200.0,"metaData":{"requestId":"r"}}'),
-    ("iserveu", '\ufeff{"status":"SUCCESS","statusCode":"0","statusDesc":"OTP Sent Successfully."}'),
-    ("paytm", '\ufeff{"body":{"resultInfo":{"resultStatus":"S","resultCode":0.0,"resultMsg":"Success"}}}'),
-    ("relid", '\ufeff{"response_code":0.0,"notification_uuid":"03f67f9e-ec4f-11e6-b006-92361f002671","error_code":""}'),
-    ("twilio", '\ufeff{"sid":"VE0a","status":"pending","valid":false}'),
-    ("msg91", '\ufeff{"type":"success","request_id":"0a1b2c3d4e5f0a1b2c3d4e5f"}'),
-    ("vonage", '\ufeff{"request_id":"c11236f4-00bf-4b89-84ba-88b25df97315"}'),
-    ("ideamart", '\ufeff{"statusCode":"S1000","statusDetail":"Success","referenceNo":"3b84346f63899a","version":"1.0"}'),
-])
+@pytest.mark.parametrize(
+    "vendor, body",
+    [
+        ("hyperverge", '\ufeff{"status":"success","statusCode":200.0,"metaData":{"requestId":"r"}}'),
+        ("iserveu", '\ufeff{"status":"SUCCESS","statusCode":"0","statusDesc":"OTP Sent Successfully."}'),
+        ("paytm", '\ufeff{"body":{"resultInfo":{"resultStatus":"S","resultCode":0.0,"resultMsg":"Success"}}}'),
+        (
+            "relid",
+            '\ufeff{"response_code":0.0,"notification_uuid":"03f67f9e-ec4f-11e6-b006-92361f002671","error_code":""}',
+        ),
+        ("twilio", '\ufeff{"sid":"VE0a","status":"pending","valid":false}'),
+        ("msg91", '\ufeff{"type":"success","request_id":"0a1b2c3d4e5f0a1b2c3d4e5f"}'),
+        ("vonage", '\ufeff{"request_id":"c11236f4-00bf-4b89-84ba-88b25df97315"}'),
+        (
+            "ideamart",
+            '\ufeff{"statusCode":"S1000","statusDetail":"Success","referenceNo":"3b84346f63899a","version":"1.0"}',
+        ),
+    ],
+)
 def test_a_byte_order_mark_is_no_fault(gateway, simulator, vendor, body):
     answer(simulator, vendor, "send", body, times=6, status=TABLE[vendor].statuses[0])
     for _ in range(6):
@@ -337,33 +365,71 @@ def test_an_error_code_that_names_no_error(gateway, simulator, none):
     """Of REL-ID: beside a success it says nothing."""
     sent, code = begin(gateway, simulator, "relid")
     uuid = sent["reference"]
-    answer(simulator, "relid", "verify", {"response_code": 0, "notification_uuid": uuid, "otp_validation_status": "FAILED",
-                                          "attempts_left": 2, "error_code": none})
+    answer(
+        simulator,
+        "relid",
+        "verify",
+        {
+            "response_code": 0,
+            "notification_uuid": uuid,
+            "otp_validation_status": "FAILED",
+            "attempts_left": 2,
+            "error_code": none,
+        },
+    )
     row = gateway.verify(sent["verification_id"], code)
     assert (row["outcome"], row["attempts_left"]) == ("invalid_code", 2)
-    answer(simulator, "relid", "verify", {"response_code": 0, "notification_uuid": uuid, "otp_validation_status": "SUCCESS",
-                                          "error_code": none, "error_message": ""})
+    answer(
+        simulator,
+        "relid",
+        "verify",
+        {
+            "response_code": 0,
+            "notification_uuid": uuid,
+            "otp_validation_status": "SUCCESS",
+            "error_code": none,
+            "error_message": "",
+        },
+    )
     assert gateway.verify(sent["verification_id"], code)["outcome"] == "approved"
 
 
 # iServeU's two types
 
 TRANSFER = {
-    "account_number": "50100123456789", "bene_bank_name": "SBI", "bene_mobile": "9800000001", "bene_name": "Ravi",
-    "bank_code": "SBIN", "bene_ifsc_code": "SBIN0000001", "transaction_mode": "IMPS", "customer_name": "Asha",
-    "pincode": "751024", "address": "Bhubaneswar", "is_hold_transaction": False, "lat_long": "20.29,85.82",
+    "account_number": "50100123456789",
+    "bene_bank_name": "SBI",
+    "bene_mobile": "9800000001",
+    "bene_name": "Ravi",
+    "bank_code": "SBIN",
+    "bene_ifsc_code": "SBIN0000001",
+    "transaction_mode": "IMPS",
+    "customer_name": "Asha",
+    "pincode": "751024",
+    "address": "Bhubaneswar",
+    "is_hold_transaction": False,
+    "lat_long": "20.29,85.82",
     "customer_ip": "203.0.113.7",
 }
 
 
 def transaction(gateway, provider="iserveu", **more):
     to = gateway.number("iserveu")
-    payload = {"mobile": to, "otp_type": "2", "username": "agent1", "reference": f"REF{secrets.token_hex(6)}", "amount": "1001", **more}
+    payload = {
+        "mobile": to,
+        "otp_type": "2",
+        "username": "agent1",
+        "reference": f"REF{secrets.token_hex(6)}",
+        "amount": "1001",
+        **more,
+    }
     return to, gateway.row("SELECT * FROM otp_send(%s, %s)", (provider, json.dumps(payload)))
 
 
 def life(row):
-    return row["expires_at"] and round((row["expires_at"] - datetime.datetime.now(datetime.timezone.utc)).total_seconds() / 60)
+    return row["expires_at"] and round(
+        (row["expires_at"] - datetime.datetime.now(datetime.timezone.utc)).total_seconds() / 60
+    )
 
 
 def test_each_type_of_iserveu_has_its_own_life(gateway):

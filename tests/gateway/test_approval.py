@@ -73,7 +73,11 @@ def test_not_longer_ago_than_that(quick_gateway):
     gateway.execute(moved, ("9 minutes 50 seconds", id))
     assert (approved(gateway, id, to), approved(gateway, id, to, "1 minute")) == (True, False)
     gateway.execute(moved, ("10 minutes 1 second", id))
-    assert (approved(gateway, id, to), approved(gateway, id, to, "11 minutes"), approved(gateway, id, to, "1 year")) == (False, True, True)
+    assert (
+        approved(gateway, id, to),
+        approved(gateway, id, to, "11 minutes"),
+        approved(gateway, id, to, "1 year"),
+    ) == (False, True, True)
     # The clock was set back: by a little, and by a lot.
     gateway.execute(moved, ("-30 seconds", id))
     assert approved(gateway, id, to) is True
@@ -94,7 +98,9 @@ def test_it_is_the_caller_s_own(quick_gateway, simulator):
     gateway.execute(f"GRANT USAGE ON FOREIGN SERVER ideamart TO {one}")
     try:
         with contextlib.ExitStack() as stack:
-            sessions = {name: stack.enter_context(gateway.cluster.session(gateway.database, user=name)) for name in names}
+            sessions = {
+                name: stack.enter_context(gateway.cluster.session(gateway.database, user=name)) for name in names
+            }
             id, to = approve(gateway, session=sessions[one])
             assert [approved(gateway, id, to, session=sessions[name]) for name in names] == [True, False, True]
             # The provider need not be the caller's, nor be there any more.
@@ -118,7 +124,9 @@ def test_a_flow_begun_elsewhere_proves_no_number(quick_gateway, simulator):
     own, victim = gateway.number(), gateway.number()
     reference = gateway.send(to=own)["reference"]
     code = simulator.code("ideamart", own)
-    gateway.execute("TRUNCATE otp_gateway_internal.attempt_record, otp_gateway_internal.verification_record, otp_gateway_internal.reference")
+    gateway.execute(
+        "TRUNCATE otp_gateway_internal.attempt_record, otp_gateway_internal.verification_record, otp_gateway_internal.reference"
+    )
     # As the simulator's page has it, or refused: then there is nothing to claim.
     with contextlib.suppress(psycopg2.errors.InvalidParameterValue):
         gateway.verify_at("ideamart", code, reference=reference, mobile=victim)
@@ -130,7 +138,9 @@ def test_a_flow_begun_elsewhere_proves_no_number(quick_gateway, simulator):
     to = gateway.number("hyperverge")
     gateway.send("hyperverge", to)
     code = simulator.code("hyperverge", to)
-    gateway.execute("TRUNCATE otp_gateway_internal.attempt_record, otp_gateway_internal.verification_record, otp_gateway_internal.reference")
+    gateway.execute(
+        "TRUNCATE otp_gateway_internal.attempt_record, otp_gateway_internal.verification_record, otp_gateway_internal.reference"
+    )
     found = gateway.verify_at("hyperverge", simulator.wrong("hyperverge", to), mobile=to)
     id = found["verification_id"]
     # Not even once a code was to be sent again from here, and could not be: the one that is checked is still another's.
@@ -147,7 +157,9 @@ def test_by_a_route(quick_gateway, simulator):
     gateway.create_provider("up", "iserveu", defaults='{"username": "agent1", "otp_type": "1"}')
     gateway.execute("CREATE SERVER either FOREIGN DATA WRAPPER otp_route OPTIONS (providers 'down, up')")
     to = gateway.number("iserveu")
-    payload = json.dumps({name: value for name, value in FLOWS["iserveu"]["send"](to).items() if name not in ("username", "otp_type")})
+    payload = json.dumps(
+        {name: value for name, value in FLOWS["iserveu"]["send"](to).items() if name not in ("username", "otp_type")}
+    )
     for statement in ("SELECT * FROM otp_send('either', %s)", "SELECT * FROM otp_enqueue('either', %s)"):
         id = gateway.row(statement, (payload,))["verification_id"]
         assert gateway.wait(id)["outcome"] == "sent"
@@ -182,9 +194,12 @@ def test_it_is_asked_anew_for_each_row(quick_gateway, simulator):
     gateway = quick_gateway
     to = gateway.number()
     id = gateway.send(to=to)["verification_id"]
-    assert gateway.execute("""
+    assert gateway.execute(
+        """
         SELECT otp_gateway.is_approved(%s, %s), (SELECT outcome FROM otp_verify(%s::uuid, %s)), otp_gateway.is_approved(%s, %s)
-    """, (id, to, id, simulator.code("ideamart", to), id, to)) == [(False, "approved", True)]
+    """,
+        (id, to, id, simulator.code("ideamart", to), id, to),
+    ) == [(False, "approved", True)]
 
 
 def test_in_a_parallel_query(quick_gateway):
@@ -198,9 +213,12 @@ def test_in_a_parallel_query(quick_gateway):
     try:
         with gateway.cluster.session(gateway.database) as session:
             gateway.execute(
-                "SET parallel_setup_cost = 0; SET parallel_tuple_cost = 0; SET min_parallel_table_scan_size = 0", session=session
+                "SET parallel_setup_cost = 0; SET parallel_tuple_cost = 0; SET min_parallel_table_scan_size = 0",
+                session=session,
             )
-            assert "Gather" in str(gateway.execute("EXPLAIN SELECT * FROM many WHERE says_it_is_safe(a)", session=session))
+            assert "Gather" in str(
+                gateway.execute("EXPLAIN SELECT * FROM many WHERE says_it_is_safe(a)", session=session)
+            )
             assert "Gather" not in str(
                 gateway.execute("EXPLAIN SELECT * FROM many WHERE otp_gateway.is_approved(a, '1')", session=session)
             )
@@ -392,10 +410,7 @@ def test_after_the_approval_no_code_is_approved(registry, simulator):
     assert row(registry) == (registry.phone, registry.phone, True)
 
 
-UNDO = {
-    "rolled back": lambda session: session.rollback(),
-    "the connection is lost": lambda session: session.close(),
-}
+UNDO = {"rolled back": lambda session: session.rollback(), "the connection is lost": lambda session: session.close()}
 
 
 @pytest.mark.parametrize("undo", UNDO.values(), ids=list(UNDO))
@@ -429,7 +444,9 @@ def test_a_retry_that_comes_too_late(registry):
     with app(registry, LEVELS["read committed"]) as session:
         assert registry.execute(VERIFY, (registry.victim, registry.code), session) == [("approved",)]
         session.rollback()
-    registry.execute("UPDATE otp_gateway_internal.verification_record SET approved_at = approved_at - interval '11 minutes'")
+    registry.execute(
+        "UPDATE otp_gateway_internal.verification_record SET approved_at = approved_at - interval '11 minutes'"
+    )
     assert registry.as_app(VERIFY, (registry.victim, registry.code)) == [("superseded",)]
     assert row(registry)[2] is False
 
@@ -464,7 +481,11 @@ def test_whoever_wins_nobody_is_active_with_another_number(registry, simulator):
         running = []
         for number, session in enumerate(sessions):
             session.autocommit = True
-            statement = (VERIFY, (registry.victim, registry.code)) if number % 2 == 0 else (CHANGE, (registry.other, registry.victim))
+            statement = (
+                (VERIFY, (registry.victim, registry.code))
+                if number % 2 == 0
+                else (CHANGE, (registry.other, registry.victim))
+            )
             running.append(Running(session, *statement))
         for one in running:
             one.wait()

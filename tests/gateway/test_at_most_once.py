@@ -42,7 +42,9 @@ def test_broken_send(gateway, simulator, vendor, kind, warm):
     row = gateway.send(vendor, to)
     assert (row["outcome"], row["status"], row["retryable"]) == ("unknown", "unknown", False)
     assert gateway.attempts(row["verification_id"]) == [("send", "unknown")]
-    assert gateway.row("SELECT vendor_message FROM otp_gateway.attempt WHERE id = %s", (row["attempt_id"],))["vendor_message"]
+    assert gateway.row("SELECT vendor_message FROM otp_gateway.attempt WHERE id = %s", (row["attempt_id"],))[
+        "vendor_message"
+    ]
     # A fault serves one request: a second one would have been answered and counted.
     assert simulator.count(vendor, "send", to) == (0 if kind == "close_before_read" else 1)
     # The fault was met, not passed by.

@@ -27,7 +27,9 @@ class Place:
         with self.cluster.session() as session:
             session.cursor().execute("CREATE EXTENSION otp_gateway")
             # A compressed value could hide what it holds from the search.
-            session.cursor().execute("ALTER TABLE otp_gateway_internal.attempt_record ALTER response SET STORAGE EXTERNAL")
+            session.cursor().execute(
+                "ALTER TABLE otp_gateway_internal.attempt_record ALTER response SET STORAGE EXTERNAL"
+            )
         self.gateway = Gateway(self.cluster, "postgres", simulator)
         self.canaries = Canaries()
 
@@ -45,7 +47,8 @@ class Place:
     def as_text(self):
         """Every row, as a person would read it."""
         return "\n".join(
-            row for table in ("otp_gateway.verification", "otp_gateway.attempt", "otp_gateway_internal.reference")
+            row
+            for table in ("otp_gateway.verification", "otp_gateway.attempt", "otp_gateway_internal.reference")
             for (row,) in self.gateway.execute(f"SELECT t::text FROM {table} t")
         )
 
@@ -71,13 +74,22 @@ def test_search_finds_what_is_there(tmp_path):
     number, secret = canaries.number(), canaries.secret("s")
     aadhaar = canaries.number(12)
     forms = [
-        f"+91{number}", f"tel:94{number}", f"+91 {number[:5]} {number[5:]}", f"{number[:3]}-{number[3:6]}-{number[6:]}",
-        secret.upper(), base64.b64encode(f"user:{secret}".encode()).decode(), base64.b64encode(f"us:{secret}".encode()).decode(),
-        base64.b64encode(secret.encode()).decode(), secret.encode().hex(), f"{aadhaar[:4]} {aadhaar[4:8]} {aadhaar[8:]}",
+        f"+91{number}",
+        f"tel:94{number}",
+        f"+91 {number[:5]} {number[5:]}",
+        f"{number[:3]}-{number[3:6]}-{number[6:]}",
+        secret.upper(),
+        base64.b64encode(f"user:{secret}".encode()).decode(),
+        base64.b64encode(f"us:{secret}".encode()).decode(),
+        base64.b64encode(secret.encode()).decode(),
+        secret.encode().hex(),
+        f"{aadhaar[:4]} {aadhaar[4:8]} {aadhaar[8:]}",
     ]
     for n, form in enumerate(forms):
         (tmp_path / str(n)).write_bytes(b"\0\xff" + form.encode() + b"\0")
-    (tmp_path / "numeric").write_bytes(b"\0" + NUMERIC_HEADER + struct.pack("<3h", int(number[:2]), int(number[2:6]), int(number[6:])))
+    (tmp_path / "numeric").write_bytes(
+        b"\0" + NUMERIC_HEADER + struct.pack("<3h", int(number[:2]), int(number[2:6]), int(number[6:]))
+    )
     (tmp_path / "nothing").write_bytes(b"harmless")
     hits = search(tmp_path, canaries)
     files = {hit.lstrip("/").split(":")[0] for hit in hits}
@@ -113,15 +125,25 @@ def test_all_flows(place, simulator):
         if vendor == "ideamart":
             national = sri_lankan()
             spelled = secrets.choice([f"0{national}", f"+94{national}", f"tel:94{national}", f"0094{national}"])
-            return f"0{national}", {"mobile": spelled, "metadata": {"client": "WebSite", "app_code": "https://a.example"}}, {}
+            return (
+                f"0{national}",
+                {"mobile": spelled, "metadata": {"client": "WebSite", "app_code": "https://a.example"}},
+                {},
+            )
         if vendor == "vonage":
             national = sri_lankan()
             spelled = secrets.choice([f"0{national}", f"+94{national}", f"0094{national}"])
             return f"0{national}", {"mobile": spelled, "brand": VISIBLE[:16], "code_length": 10}, {}
         if vendor == "twilio":
             national, address = sri_lankan(), f"{canaries.secret('asha')}@example.org"
-            to, spelled = secrets.choice([(f"0{national}", f"+94{national}"), (address, address.replace("example", "EXAMPLE"))])
-            more = {"rate_limits": {"user": canaries.secret("user")}, "amount": "1001", "payee": canaries.secret("payee")}
+            to, spelled = secrets.choice(
+                [(f"0{national}", f"+94{national}"), (address, address.replace("example", "EXAMPLE"))]
+            )
+            more = {
+                "rate_limits": {"user": canaries.secret("user")},
+                "amount": "1001",
+                "payee": canaries.secret("payee"),
+            }
             return to, {"mobile": spelled, **more}, {}
         if vendor == "relid":
             user = canaries.secret("user")
@@ -171,9 +193,19 @@ def test_all_flows(place, simulator):
     transaction = {"mobile": to, "otp_type": "2", "username": VISIBLE, "reference": reference, "amount": "100"}
     id = gateway.execute(f"SELECT (otp_send('iserveu', {literal(transaction)})).verification_id")[0][0]
     bene = {
-        "account_number": canaries.number(14), "bene_bank_name": "Bank", "bene_mobile": canaries.number(), "bene_name": "B",
-        "bank_code": "B1", "bene_ifsc_code": "BANK0001", "transaction_mode": "IMPS", "customer_name": "C", "pincode": "751001",
-        "address": "Street 1", "is_hold_transaction": False, "lat_long": "1.0,2.0", "customer_ip": "203.0.113.9",
+        "account_number": canaries.number(14),
+        "bene_bank_name": "Bank",
+        "bene_mobile": canaries.number(),
+        "bene_name": "B",
+        "bank_code": "B1",
+        "bene_ifsc_code": "BANK0001",
+        "transaction_mode": "IMPS",
+        "customer_name": "C",
+        "pincode": "751001",
+        "address": "Street 1",
+        "is_hold_transaction": False,
+        "lat_long": "1.0,2.0",
+        "customer_ip": "203.0.113.9",
     }
     row = gateway.row(f"SELECT * FROM otp_verify('{id}', {literal(code('iserveu', to))}, {literal(bene)})")
     assert row["outcome"] == "approved", row
@@ -185,27 +217,124 @@ def test_all_flows(place, simulator):
 
     # Vendors that echo what they were sent, in every member and in words; and a control value beside it.
     for vendor, operation, reply in [
-        ("ideamart", "send", lambda n, c, t: {"statusCode": "E1999", "statusDetail": f"{VISIBLE}: no such tel:94{n}", "subscriberId": f"tel:94{n}", "x": [n, int(n), f"0{n}"]}),
-        ("ideamart", "verify", lambda n, c, t: {"statusCode": "E1850", "statusDetail": f"wrong {c} for +94 {n}", "otp": c, "echo": {c: c}}),
-        ("hyperverge", "send", lambda n, c, t: {"status": "failure", "statusCode": 422, "error": {"message": f"{n} is blocked", "type": "x"}, "mobileNumber": n, "n": int(n)}),
-        ("hyperverge", "verify", lambda n, c, t: {"status": "failure", "statusCode": 422, "error": f"OTP not match: {c} of {n}", "again": f"91{n}"}),
-        ("paytm", "send", lambda n, c, t: {"body": {"resultInfo": {"resultStatus": "F", "resultCode": "432", "resultMsg": f"{t} of {n}"}, "token": t, "also": [t, n]}}),
-        ("paytm", "verify", lambda n, c, t: {"body": {"resultInfo": {"resultStatus": "F", "resultCode": "403", "resultMsg": f"{c} {t}"}, "authenticated": False, "also": {"a": t, "b": c, "n": n}}}),
-        ("twilio", "send", lambda n, c, t: {"code": 60200, "message": f"{VISIBLE}: no such {n}", "status": 400, "to": n, "x": [n]}),
-        ("twilio", "verify", lambda n, c, t: {"sid": "VE" + "0c" * 16, "status": "pending", "valid": False, "to": n, "lookup": {"n": n}, "code_sent": f"{c} to {n}"}),
-        ("msg91", "send", lambda n, c, t: {"type": "error", "message": f"{n} is blocked", "mobile": int(n), "x": f"91{n}"}),
-        ("msg91", "verify", lambda n, c, t: {"type": "error", "message": "OTP not match", "mobile": f"91{n}", "again": [c, {c: n}]}),
-        ("vonage", "send", lambda n, c, t: {"title": "Bad Request", "detail": f"{VISIBLE}: no such +94 {n}", "to": n, "x": [f"94{n}", int(n)]}),
-        ("vonage", "verify", lambda n, c, t: {"title": "Invalid Code", "detail": f"wrong {c} for 94{n}", "phone_number": n, "again": {c: c}}),
+        (
+            "ideamart",
+            "send",
+            lambda n, c, t: {
+                "statusCode": "E1999",
+                "statusDetail": f"{VISIBLE}: no such tel:94{n}",
+                "subscriberId": f"tel:94{n}",
+                "x": [n, int(n), f"0{n}"],
+            },
+        ),
+        (
+            "ideamart",
+            "verify",
+            lambda n, c, t: {"statusCode": "E1850", "statusDetail": f"wrong {c} for +94 {n}", "otp": c, "echo": {c: c}},
+        ),
+        (
+            "hyperverge",
+            "send",
+            lambda n, c, t: {
+                "status": "failure",
+                "statusCode": 422,
+                "error": {"message": f"{n} is blocked", "type": "x"},
+                "mobileNumber": n,
+                "n": int(n),
+            },
+        ),
+        (
+            "hyperverge",
+            "verify",
+            lambda n, c, t: {
+                "status": "failure",
+                "statusCode": 422,
+                "error": f"OTP not match: {c} of {n}",
+                "again": f"91{n}",
+            },
+        ),
+        (
+            "paytm",
+            "send",
+            lambda n, c, t: {
+                "body": {
+                    "resultInfo": {"resultStatus": "F", "resultCode": "432", "resultMsg": f"{t} of {n}"},
+                    "token": t,
+                    "also": [t, n],
+                }
+            },
+        ),
+        (
+            "paytm",
+            "verify",
+            lambda n, c, t: {
+                "body": {
+                    "resultInfo": {"resultStatus": "F", "resultCode": "403", "resultMsg": f"{c} {t}"},
+                    "authenticated": False,
+                    "also": {"a": t, "b": c, "n": n},
+                }
+            },
+        ),
+        (
+            "twilio",
+            "send",
+            lambda n, c, t: {"code": 60200, "message": f"{VISIBLE}: no such {n}", "status": 400, "to": n, "x": [n]},
+        ),
+        (
+            "twilio",
+            "verify",
+            lambda n, c, t: {
+                "sid": "VE" + "0c" * 16,
+                "status": "pending",
+                "valid": False,
+                "to": n,
+                "lookup": {"n": n},
+                "code_sent": f"{c} to {n}",
+            },
+        ),
+        (
+            "msg91",
+            "send",
+            lambda n, c, t: {"type": "error", "message": f"{n} is blocked", "mobile": int(n), "x": f"91{n}"},
+        ),
+        (
+            "msg91",
+            "verify",
+            lambda n, c, t: {"type": "error", "message": "OTP not match", "mobile": f"91{n}", "again": [c, {c: n}]},
+        ),
+        (
+            "vonage",
+            "send",
+            lambda n, c, t: {
+                "title": "Bad Request",
+                "detail": f"{VISIBLE}: no such +94 {n}",
+                "to": n,
+                "x": [f"94{n}", int(n)],
+            },
+        ),
+        (
+            "vonage",
+            "verify",
+            lambda n, c, t: {
+                "title": "Invalid Code",
+                "detail": f"wrong {c} for 94{n}",
+                "phone_number": n,
+                "again": {c: c},
+            },
+        ),
     ]:
         to, send, verify = payload(vendor)
         national = to.removeprefix("0")
         token, typed = send.get("token", "-"), canaries.number(9)
         if operation == "send":
-            simulator.fault("reply", vendor, "send", times=1, body=reply(national, typed, token), status=TABLE[vendor].statuses[1])
+            simulator.fault(
+                "reply", vendor, "send", times=1, body=reply(national, typed, token), status=TABLE[vendor].statuses[1]
+            )
         id = gateway.execute(f"SELECT (otp_send('{vendor}', {literal(send)})).verification_id")[0][0]
         if operation == "verify":
-            simulator.fault("reply", vendor, "verify", times=1, body=reply(national, typed, token), status=TABLE[vendor].statuses[1])
+            simulator.fault(
+                "reply", vendor, "verify", times=1, body=reply(national, typed, token), status=TABLE[vendor].statuses[1]
+            )
             row = gateway.row(f"SELECT * FROM otp_verify('{id}', {literal(typed)}, {literal(verify)})")
             assert row["outcome"] == "invalid_code", row
 
@@ -260,8 +389,12 @@ def test_all_flows(place, simulator):
 
 @pytest.fixture
 def one_provider(place):
-    place.gateway.create_provider("ideamart", credentials={"application_id_file": place.file("id"), "password_file": place.file("pw")})
-    place.gateway.create_provider("hyperverge", credentials={"app_id_file": place.file("id"), "app_key_file": place.file("key")})
+    place.gateway.create_provider(
+        "ideamart", credentials={"application_id_file": place.file("id"), "password_file": place.file("pw")}
+    )
+    place.gateway.create_provider(
+        "hyperverge", credentials={"app_id_file": place.file("id"), "app_key_file": place.file("key")}
+    )
     return place
 
 
@@ -283,13 +416,27 @@ def test_reference_that_echoes(one_provider, simulator, vendor):
 
 def test_vendor_code_that_echoes(place, simulator):
     gateway, canaries = place.gateway, place.canaries
-    gateway.create_provider("paytm", credentials={"username_file": place.file("user"), "password_file": place.file("pw")})
+    gateway.create_provider(
+        "paytm", credentials={"username_file": place.file("user"), "password_file": place.file("pw")}
+    )
     to, typed = canaries.number(), canaries.number(9)
     payload = {"mobile": to, "mid": "M", "order_id": "O" + secrets.token_hex(4), "token": canaries.secret("token")}
     id = gateway.send("paytm", to, **payload)["verification_id"]
-    simulator.fault("reply", "paytm", "verify", times=1, body={"body": {"resultInfo": {"resultStatus": "F", "resultCode": typed, "resultMsg": "no"}}})
+    simulator.fault(
+        "reply",
+        "paytm",
+        "verify",
+        times=1,
+        body={"body": {"resultInfo": {"resultStatus": "F", "resultCode": typed, "resultMsg": "no"}}},
+    )
     gateway.verify(id, typed)
-    simulator.fault("reply", "paytm", "send", times=1, body={"body": {"resultInfo": {"resultStatus": "F", "resultCode": to, "resultMsg": "no"}}})
+    simulator.fault(
+        "reply",
+        "paytm",
+        "send",
+        times=1,
+        body={"body": {"resultInfo": {"resultStatus": "F", "resultCode": to, "resultMsg": "no"}}},
+    )
     gateway.send("paytm", to, **payload)
     gateway.execute("CHECKPOINT")
     assert place.search() == []

@@ -63,7 +63,11 @@ class Insiders:
 
     def allowed(self, session, statements):
         """Those that are not refused for want of a right, or for want of the thing."""
-        return [one for one in statements if self.state(one, session) not in ("42501", "42704", "42883", "42P01", "0A000", "39P01")]
+        return [
+            one
+            for one in statements
+            if self.state(one, session) not in ("42501", "42704", "42883", "42P01", "0A000", "39P01")
+        ]
 
     def compared(self, vendor, recipient=None):
         """How many codes the vendor has compared: guesses that reached it."""
@@ -74,7 +78,9 @@ class Insiders:
             session.close()
         # With their temporary tables.
         there = "SELECT 1 FROM pg_stat_activity WHERE usename = ANY (%s)"
-        until(lambda: self.execute(there, ([self.name(role) for role in self.sessions],)) == [], "their sessions are gone")
+        until(
+            lambda: self.execute(there, ([self.name(role) for role in self.sessions],)) == [], "their sessions are gone"
+        )
         for role in self.sessions:
             self.execute(f"REASSIGN OWNED BY {self.name(role)} TO postgres; DROP OWNED BY {self.name(role)} CASCADE")
         for role in self.sessions:
@@ -137,21 +143,40 @@ def test_connect_reads_and_calls_nothing(insiders):
     id = insiders.gateway.send()["verification_id"]
     tables = ("verification_record", "attempt_record", "reference", "breaker")
     assert insiders.allowed(nobody, [f"SELECT * FROM otp_gateway_internal.{table}" for table in tables]) == []
-    assert insiders.allowed(nobody, [
-        "SELECT otp_send('ideamart', '{\"mobile\": \"0771231231\"}')", "SELECT otp_enqueue('ideamart', '{\"mobile\": \"0771231231\"}')",
-        "SELECT otp_verify('ideamart', '1234', '{\"reference\": \"r\"}')", f"SELECT otp_verify('{id}'::uuid, '1234')",
-        f"SELECT otp_resend('{id}')", f"SELECT otp_cancel('{id}')", f"SELECT otp_gateway.wait('{id}', '1s')",
-        "SELECT otp_gateway.forget('ideamart', '0771231231')", "SELECT otp_gateway.purge('30 years')",
-        "SELECT otp_gateway.rotate_key()", "SELECT otp_gateway.send_after_commit()", "SELECT otp_gateway_internal.note_queued()",
-    ]) == []
+    assert (
+        insiders.allowed(
+            nobody,
+            [
+                "SELECT otp_send('ideamart', '{\"mobile\": \"0771231231\"}')",
+                "SELECT otp_enqueue('ideamart', '{\"mobile\": \"0771231231\"}')",
+                "SELECT otp_verify('ideamart', '1234', '{\"reference\": \"r\"}')",
+                f"SELECT otp_verify('{id}'::uuid, '1234')",
+                f"SELECT otp_resend('{id}')",
+                f"SELECT otp_cancel('{id}')",
+                f"SELECT otp_gateway.wait('{id}', '1s')",
+                "SELECT otp_gateway.forget('ideamart', '0771231231')",
+                "SELECT otp_gateway.purge('30 years')",
+                "SELECT otp_gateway.rotate_key()",
+                "SELECT otp_gateway.send_after_commit()",
+                "SELECT otp_gateway_internal.note_queued()",
+            ],
+        )
+        == []
+    )
     for rows in ("otp_gateway.verification", "otp_gateway.attempt", "otp_gateway.find('ideamart', '0771231231')"):
         assert insiders.execute(f"SELECT * FROM {rows}", session=nobody) == []
 
 
 # What the four functions that take an id are sent in its place: ids, TOAST pointers, expanded objects, every length.
 POINTERS = [
-    "01a200f75a4870479b4535f21e75f89a", "0101" + "41" * 14, "0102" + "41" * 14, "0112" + "00000000" * 3 + "0000",
-    "00" * 16, "ff" * 16, "03" + "00" * 15, "02000000" + "00" * 12,
+    "01a200f75a4870479b4535f21e75f89a",
+    "0101" + "41" * 14,
+    "0102" + "41" * 14,
+    "0112" + "00000000" * 3 + "0000",
+    "00" * 16,
+    "ff" * 16,
+    "03" + "00" * 15,
+    "02000000" + "00" * 12,
 ]
 
 
@@ -180,33 +205,53 @@ def test_connect_calls_by_the_fast_path(own_cluster, simulator):
     with elsewhere(own_cluster, simulator) as insiders:
         insiders.role("nobody")
         functions = {
-            "public.otp_cancel(uuid)": (), "public.otp_resend(uuid, jsonb)": (b"\x01{}",),
+            "public.otp_cancel(uuid)": (),
+            "public.otp_resend(uuid, jsonb)": (b"\x01{}",),
             "public.otp_verify(uuid, text, jsonb)": (b"1234", b"\x01{}"),
             "otp_gateway.wait(uuid, interval)": (struct.pack("!qii", 1000, 0, 0),),
         }
         session = FastPath(own_cluster, "postgres", insiders.name("nobody"))
         for function, more in functions.items():
-            (oid,), = insiders.execute("SELECT %s::regprocedure::oid::int", (function,))
+            ((oid,),) = insiders.execute("SELECT %s::regprocedure::oid::int", (function,))
             for pointer in POINTERS:
                 assert session.call(oid, bytes.fromhex(pointer), *more) == "42704", function
         session.close()
         assert insiders.execute("SELECT 1") == [(1,)]
 
 
-@pytest.mark.parametrize("call", [
-    "otp_gateway.wait(gen_random_uuid(), '178000000 years')", "otp_gateway.wait(gen_random_uuid(), '-178000000 years')",
-    "otp_gateway.purge('178000000 years')", "otp_gateway.purge('-178000000 years')",
-    "otp_send('ideamart', ('{\"mobile\": \"' || repeat('7', 100000) || '\"}')::jsonb)",
-    "otp_send('ideamart', (repeat('[', 5000) || repeat(']', 5000))::jsonb)", "otp_send(repeat('x', 100000), '{}')",
-    "otp_send(E'ideamart\\n', '{\"mobile\": \"0771231231\"}')", "otp_send('ideamart', '{\"mobile\": \"0771231231\"}', repeat('k', 1000000))",
-    "otp_verify('ideamart', repeat('1', 1000000), '{\"reference\": \"r\"}')",
-    "otp_gateway_internal.iserveu_validator(ARRAY[['a=b'], ['c=d']], 0)", "otp_gateway_internal.iserveu_validator('{NULL}', 1417)",
-    "otp_gateway_internal.effective_settings(0)", "otp_gateway_internal.effective_settings(4294967295)",
-])
+@pytest.mark.parametrize(
+    "call",
+    [
+        "otp_gateway.wait(gen_random_uuid(), '178000000 years')",
+        "otp_gateway.wait(gen_random_uuid(), '-178000000 years')",
+        "otp_gateway.purge('178000000 years')",
+        "otp_gateway.purge('-178000000 years')",
+        "otp_send('ideamart', ('{\"mobile\": \"' || repeat('7', 100000) || '\"}')::jsonb)",
+        "otp_send('ideamart', (repeat('[', 5000) || repeat(']', 5000))::jsonb)",
+        "otp_send(repeat('x', 100000), '{}')",
+        "otp_send(E'ideamart\\n', '{\"mobile\": \"0771231231\"}')",
+        "otp_send('ideamart', '{\"mobile\": \"0771231231\"}', repeat('k', 1000000))",
+        "otp_verify('ideamart', repeat('1', 1000000), '{\"reference\": \"r\"}')",
+        "otp_gateway_internal.iserveu_validator(ARRAY[['a=b'], ['c=d']], 0)",
+        "otp_gateway_internal.iserveu_validator('{NULL}', 1417)",
+        "otp_gateway_internal.effective_settings(0)",
+        "otp_gateway_internal.effective_settings(4294967295)",
+    ],
+)
 def test_connect_calls_with_odd_values(insiders, call):
     """Held: an error of its own, or nothing at all."""
     nobody = insiders.role("nobody", usage=["ideamart"])
-    assert insiders.state(f"SELECT {call}", nobody) in ("22023", "42704", "42501", "22001", "54001", "22P02", "22004", "HV00D", 1)
+    assert insiders.state(f"SELECT {call}", nobody) in (
+        "22023",
+        "42704",
+        "42501",
+        "22001",
+        "54001",
+        "22P02",
+        "22004",
+        "HV00D",
+        1,
+    )
     assert insiders.simulator.count() == 0
 
 
@@ -214,7 +259,12 @@ def test_connect_takes_no_locks(insiders):
     """Held: what reading takes, and no more."""
     nobody = insiders.role("nobody")
     for view in ("verification", "attempt"):
-        assert insiders.allowed(nobody, [f"LOCK TABLE otp_gateway.{view} IN SHARE MODE", f"SELECT FROM otp_gateway.{view} FOR UPDATE"]) == []
+        assert (
+            insiders.allowed(
+                nobody, [f"LOCK TABLE otp_gateway.{view} IN SHARE MODE", f"SELECT FROM otp_gateway.{view} FOR UPDATE"]
+            )
+            == []
+        )
 
 
 def test_connect_hides_from_the_log(insiders, cluster):
@@ -242,14 +292,18 @@ def test_connect_listens_and_notifies(insiders, preparing):
     try:
         nobody = insiders.role("nobody")
         [(channel,)] = insiders.execute("SELECT otp_gateway.channel()")
-        for name in ("otp_gateway", "otp_gateway_" + "0" * 32, insiders.execute("SELECT otp_gateway.channel()", session=nobody)[0][0]):
+        for name in (
+            "otp_gateway",
+            "otp_gateway_" + "0" * 32,
+            insiders.execute("SELECT otp_gateway.channel()", session=nobody)[0][0],
+        ):
             insiders.execute(f"LISTEN {name}", session=nobody)
         assert insiders.state("SELECT otp_gateway.channel('postgres')", nobody) == "42501"
         owner = preparing.connect()
         insiders.execute(f"LISTEN {channel}", session=owner)
         id = preparing.send()["verification_id"]
         until(lambda: owner.poll() or any(str(id) in notify.payload for notify in owner.notifies), "the notification")
-        insiders.execute(f"NOTIFY otp_gateway, '{{\"id\": \"{id}\", \"status\": \"approved\"}}'", session=nobody)
+        insiders.execute(f'NOTIFY otp_gateway, \'{{"id": "{id}", "status": "approved"}}\'', session=nobody)
         until(lambda: nobody.poll() or nobody.notifies, "their own")
         assert [notify.channel for notify in nobody.notifies] == ["otp_gateway"]
         assert preparing.verification(id)["status"] == "pending"
@@ -265,9 +319,14 @@ def test_connect_learns_how_much_there_is(insiders):
     to = insiders.gateway.number()
     insiders.gateway.send(to=to)
     for since, met in (("00000000-0000-7000-8000-000000000000", True), ("f0000000-0000-7000-8000-000000000000", False)):
-        plan = insiders.execute("EXPLAIN ANALYZE SELECT * FROM otp_gateway.attempt WHERE id >= %s::uuid", (since,), nobody)
+        plan = insiders.execute(
+            "EXPLAIN ANALYZE SELECT * FROM otp_gateway.attempt WHERE id >= %s::uuid", (since,), nobody
+        )
         text = "\n".join(line for (line,) in plan)
-        assert bool(re.search(r"on attempt_record a .*\(actual .* rows=1(?:\.00)? loops=1\)", text)) == met and to.lstrip("0") not in text
+        assert (
+            bool(re.search(r"on attempt_record a .*\(actual .* rows=1(?:\.00)? loops=1\)", text)) == met
+            and to.lstrip("0") not in text
+        )
     written = "SELECT n_tup_ins > 0 FROM pg_stat_user_tables WHERE relname = 'attempt_record'"
     # The worker reports now and then.
     until(lambda: insiders.gateway.send() and insiders.execute(written, session=nobody) == [(True,)], "the statistics")
@@ -282,11 +341,21 @@ def test_usage_touches_nothing_of_another_role(insiders):
     to = insiders.gateway.number()
     id = insiders.gateway.send(to=to, session=owner)["verification_id"]
     code = insiders.simulator.code("ideamart", to)
-    assert insiders.allowed(thief, [
-        f"SELECT otp_verify('{id}'::uuid, '{code}')", f"SELECT otp_verify('{id}', '{code}')", f"SELECT otp_resend('{id}')",
-        f"SELECT otp_cancel('{id}')", f"SELECT otp_gateway.wait('{id}', '1s')",
-        f"SELECT otp_gateway.forget('ideamart', '{to}')", "SELECT otp_gateway.purge('1 day')",
-    ]) == []
+    assert (
+        insiders.allowed(
+            thief,
+            [
+                f"SELECT otp_verify('{id}'::uuid, '{code}')",
+                f"SELECT otp_verify('{id}', '{code}')",
+                f"SELECT otp_resend('{id}')",
+                f"SELECT otp_cancel('{id}')",
+                f"SELECT otp_gateway.wait('{id}', '1s')",
+                f"SELECT otp_gateway.forget('ideamart', '{to}')",
+                "SELECT otp_gateway.purge('1 day')",
+            ],
+        )
+        == []
+    )
     assert insiders.execute("SELECT * FROM otp_gateway.find('ideamart', %s)", (to,), thief) == []
     assert insiders.gateway.verify(id, code, owner)["outcome"] == "approved"
 
@@ -294,29 +363,46 @@ def test_usage_touches_nothing_of_another_role(insiders):
 def test_usage_leaves_the_mapping_of_public_alone(insiders):
     """Held: neither read nor changed, and a file only for those who may read files."""
     role = insiders.role("b", usage=["ideamart"])
-    assert insiders.allowed(role, [
-        "ALTER USER MAPPING FOR PUBLIC SERVER ideamart OPTIONS (SET application_id 'x')",
-        "DROP USER MAPPING FOR PUBLIC SERVER ideamart",
-        "CREATE USER MAPPING FOR postgres SERVER ideamart OPTIONS (application_id 'x', password 'y')",
-        "CREATE USER MAPPING FOR CURRENT_USER SERVER ideamart OPTIONS (application_id 'x', password_file '/etc/passwd')",
-    ]) == []
+    assert (
+        insiders.allowed(
+            role,
+            [
+                "ALTER USER MAPPING FOR PUBLIC SERVER ideamart OPTIONS (SET application_id 'x')",
+                "DROP USER MAPPING FOR PUBLIC SERVER ideamart",
+                "CREATE USER MAPPING FOR postgres SERVER ideamart OPTIONS (application_id 'x', password 'y')",
+                "CREATE USER MAPPING FOR CURRENT_USER SERVER ideamart OPTIONS (application_id 'x', password_file '/etc/passwd')",
+            ],
+        )
+        == []
+    )
     shown = insiders.execute("SELECT umoptions FROM pg_user_mappings WHERE srvname = 'ideamart'", session=role)
     assert shown == [(None,)]
 
 
-@pytest.mark.parametrize("credentials", [
-    ("hyperverge", "app_id 'x', app_key 'wrong'"), ("hyperverge", r"app_id E'x\ny', app_key 'z'"),
-    ("ideamart", "application_id 'x', password 'wrong'"),
-], ids=["wrong", "with a newline", "wrong in the body"])
+@pytest.mark.parametrize(
+    "credentials",
+    [
+        ("hyperverge", "app_id 'x', app_key 'wrong'"),
+        ("hyperverge", r"app_id E'x\ny', app_key 'z'"),
+        ("ideamart", "application_id 'x', password 'wrong'"),
+    ],
+    ids=["wrong", "with a newline", "wrong in the body"],
+)
 def test_usage_opens_no_breaker_for_others(insiders, credentials):
     """R5: credentials of one's own that fail, or that cannot stand in a header, are one's own trouble."""
     provider, options = credentials
     honest, saboteur = insiders.role("a", usage=[provider]), insiders.role("b", usage=[provider])
     # Refused when it is written, or of no consequence.
     with contextlib.suppress(psycopg2.errors.InvalidParameterValue):
-        insiders.execute(f"CREATE USER MAPPING FOR CURRENT_USER SERVER {provider} OPTIONS ({options})", session=saboteur)
+        insiders.execute(
+            f"CREATE USER MAPPING FOR CURRENT_USER SERVER {provider} OPTIONS ({options})", session=saboteur
+        )
         for _ in range(8):
-            assert insiders.gateway.send(provider, session=saboteur)["outcome"] in ("auth_failed", "unreachable", "blocked")
+            assert insiders.gateway.send(provider, session=saboteur)["outcome"] in (
+                "auth_failed",
+                "unreachable",
+                "blocked",
+            )
     assert insiders.gateway.send(provider, session=honest)["outcome"] == "sent"
 
 
@@ -330,7 +416,9 @@ def test_usage_rolls_guesses_back(insiders):
     sessions = [gateway.connect(user=insiders.name("b"), autocommit=False) for _ in range(8)]
     try:
         for _ in range(3):
-            running = [Running(session, "SELECT outcome FROM otp_verify(%s::uuid, %s)", (id, code)) for session in sessions]
+            running = [
+                Running(session, "SELECT outcome FROM otp_verify(%s::uuid, %s)", (id, code)) for session in sessions
+            ]
             for one in running:
                 one.wait().session.rollback()
     finally:
@@ -342,7 +430,9 @@ def test_usage_rolls_guesses_back(insiders):
 def test_usage_sends_by_every_spelling_and_way(insiders):
     """Held: the limit is the recipient's, direct and by a route, now and later, whoever sends."""
     gateway = insiders.gateway
-    gateway.execute("ALTER SERVER ideamart OPTIONS (ADD send_limit '2 per hour'); ALTER SERVER ideamart OPTIONS (SET resend_after '0s')")
+    gateway.execute(
+        "ALTER SERVER ideamart OPTIONS (ADD send_limit '2 per hour'); ALTER SERVER ideamart OPTIONS (SET resend_after '0s')"
+    )
     gateway.execute("CREATE SERVER way FOREIGN DATA WRAPPER otp_route OPTIONS (providers 'ideamart')")
     sessions = [insiders.role(name, usage=["ideamart", "way"]) for name in ("a", "b")]
     to = gateway.number()
@@ -360,11 +450,22 @@ def test_usage_sends_by_every_spelling_and_way(insiders):
 def test_usage_sets_nothing(insiders):
     """Held: our settings and the options of a provider are not for who sends."""
     role = insiders.role("b", usage=["ideamart"])
-    settings = ("max_sends_per_transaction = 1000000", "max_tries = 100", "retention = 1", "notify = on", "queue_max_age = '1d'",
-                "key_file = '/tmp/k'", "allowed_hosts = ''")
+    settings = (
+        "max_sends_per_transaction = 1000000",
+        "max_tries = 100",
+        "retention = 1",
+        "notify = on",
+        "queue_max_age = '1d'",
+        "key_file = '/tmp/k'",
+        "allowed_hosts = ''",
+    )
     assert [one for one in settings if insiders.state(f"SET otp_gateway.{one}", role) not in ("42501", "55P02")] == []
     for whose in (f"ROLE {insiders.name('b')}", f"DATABASE {insiders.gateway.database}"):
-        assert [one for one in settings if insiders.state(f"ALTER {whose} SET otp_gateway.{one}", role) not in ("42501", "55P02")] == []
+        assert [
+            one
+            for one in settings
+            if insiders.state(f"ALTER {whose} SET otp_gateway.{one}", role) not in ("42501", "55P02")
+        ] == []
     assert insiders.allowed(role, ["ALTER SERVER ideamart OPTIONS (SET resend_after '1s')"]) == []
 
 
@@ -417,9 +518,9 @@ def test_usage_learns_when_somebody_sent(insiders):
     first, second = (insiders.role(name, usage=["ideamart"]) for name in ("a", "b"))
     to = gateway.number()
     gateway.send(to=to, session=first)
-    (began,), = gateway.execute("SELECT started_at FROM otp_gateway.attempt")
+    ((began,),) = gateway.execute("SELECT started_at FROM otp_gateway.attempt")
     row = gateway.send(to=to, session=second)
-    (blocked,), = gateway.execute("SELECT started_at FROM otp_gateway.attempt WHERE outcome = 'blocked'")
+    ((blocked,),) = gateway.execute("SELECT started_at FROM otp_gateway.attempt WHERE outcome = 'blocked'")
     told = blocked + row["retry_after"] - datetime.timedelta(days=31)
     assert abs(told - began) < datetime.timedelta(seconds=1)
 
@@ -579,10 +680,15 @@ def test_route_without_usage_on_its_members(insiders):
     gateway.execute(f"GRANT USAGE ON FOREIGN DATA WRAPPER otp_route TO {insiders.name('mallory')}")
     gateway.execute(f"ALTER SERVER handed OWNER TO {insiders.name('mallory')}")
     with contextlib.suppress(psycopg2.errors.InsufficientPrivilege):
-        gateway.execute("CREATE SERVER mine FOREIGN DATA WRAPPER otp_route OPTIONS (providers 'ideamart')", session=mallory)
-    routes = [name for (name,) in gateway.execute(
-        "SELECT srvname FROM pg_foreign_server WHERE srvowner = %s::regrole", (insiders.name("mallory"),)
-    )]
+        gateway.execute(
+            "CREATE SERVER mine FOREIGN DATA WRAPPER otp_route OPTIONS (providers 'ideamart')", session=mallory
+        )
+    routes = [
+        name
+        for (name,) in gateway.execute(
+            "SELECT srvname FROM pg_foreign_server WHERE srvowner = %s::regrole", (insiders.name("mallory"),)
+        )
+    ]
     assert "handed" in routes
     for route in routes:
         for call in ("otp_send", "otp_enqueue"):
@@ -638,7 +744,9 @@ def test_wrapper_takes_a_name_that_is_free_again(insiders, how):
         assert insiders.state("SELECT otp_gateway.forget('ideamart', %s)", squatter, (to,)) in ("42501", 1)
         assert gateway.verification(id)["recipient_key"] is not None
         # Of the old one's flow the new one decides nothing.
-        got = insiders.state("SELECT outcome FROM otp_verify(%s::uuid, '000000') WHERE outcome = 'approved'", honest, (id,))
+        got = insiders.state(
+            "SELECT outcome FROM otp_verify(%s::uuid, '000000') WHERE outcome = 'approved'", honest, (id,)
+        )
         assert got in (0, "42704", "42501")
         gateway.execute("DROP SERVER ideamart", session=squatter)
 
@@ -651,9 +759,14 @@ def test_wrapper_takes_a_member_s_place(insiders):
     with contextlib.suppress(psycopg2.Error):
         gateway.execute("CREATE SERVER way FOREIGN DATA WRAPPER otp_route OPTIONS (providers 'spare, ideamart')")
     gateway.create_provider("gone", "ideamart")
-    gateway.execute("CREATE SERVER route FOREIGN DATA WRAPPER otp_route OPTIONS (providers 'gone, ideamart'); DROP SERVER gone CASCADE")
+    gateway.execute(
+        "CREATE SERVER route FOREIGN DATA WRAPPER otp_route OPTIONS (providers 'gone, ideamart'); DROP SERVER gone CASCADE"
+    )
     for name in ("spare", "gone"):
-        gateway.execute(f"CREATE SERVER {name} FOREIGN DATA WRAPPER otp_sandbox; GRANT USAGE ON FOREIGN SERVER {name} TO PUBLIC", session=squatter)
+        gateway.execute(
+            f"CREATE SERVER {name} FOREIGN DATA WRAPPER otp_sandbox; GRANT USAGE ON FOREIGN SERVER {name} TO PUBLIC",
+            session=squatter,
+        )
     for (route,) in gateway.execute("SELECT srvname FROM pg_foreign_server WHERE srvname IN ('way', 'route')"):
         # A superuser's, who may use whatever there is.
         with contextlib.suppress(psycopg2.Error):
@@ -661,11 +774,24 @@ def test_wrapper_takes_a_member_s_place(insiders):
     assert gateway.execute("SELECT provider FROM otp_gateway.verification WHERE provider IN ('spare', 'gone')") == []
 
 
-@pytest.mark.parametrize("url", [
-    "http://user:secret@10.0.0.1/", "http:\\\\10.0.0.1\\", "http://10.0.0.1/?x=1", "http://10.0.0.1/#x", "file:///etc/passwd",
-    "gopher://10.0.0.1/", "http://10.0.0.1:99999/", "http://", "ftp://10.0.0.1/", "http://10.0.0.1/\r\nX: y", "//10.0.0.1/",
-    "javascript:1", "http:// 10.0.0.1/",
-])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://user:secret@10.0.0.1/",
+        "http:\\\\10.0.0.1\\",
+        "http://10.0.0.1/?x=1",
+        "http://10.0.0.1/#x",
+        "file:///etc/passwd",
+        "gopher://10.0.0.1/",
+        "http://10.0.0.1:99999/",
+        "http://",
+        "ftp://10.0.0.1/",
+        "http://10.0.0.1/\r\nX: y",
+        "//10.0.0.1/",
+        "javascript:1",
+        "http:// 10.0.0.1/",
+    ],
+)
 def test_wrapper_writes_an_odd_url(insiders, url):
     """Held: refused when it is written."""
     session = creator(insiders, "ideamart")
@@ -737,7 +863,9 @@ def test_owner_wears_the_worker_out(insiders):
 
     before = descriptors()
     for number in range(150):
-        gateway.execute(f"ALTER SERVER ideamart OPTIONS ({'SET' if number else 'ADD'} connect_timeout '{1000 + number}ms')")
+        gateway.execute(
+            f"ALTER SERVER ideamart OPTIONS ({'SET' if number else 'ADD'} connect_timeout '{1000 + number}ms')"
+        )
         assert gateway.send()["outcome"] == "sent"
     assert descriptors() - before < 75
 
@@ -762,20 +890,34 @@ def test_owner_of_the_schema_overloads(cluster, simulator):
         insiders = Insiders(gateway)
         try:
             dba = insiders.role("dba")
-            gateway.execute(f"ALTER DATABASE {name} OWNER TO {insiders.name('dba')}; CREATE SCHEMA otp; CREATE SCHEMA shared")
+            gateway.execute(
+                f"ALTER DATABASE {name} OWNER TO {insiders.name('dba')}; CREATE SCHEMA otp; CREATE SCHEMA shared"
+            )
             gateway.execute(f"GRANT CREATE ON SCHEMA shared TO {insiders.name('dba')}")
             for schema, warned in (("otp", False), ("shared", True), ("public", True)):
                 gateway.session.notices.clear()
                 gateway.execute(f"CREATE EXTENSION otp_gateway SCHEMA {schema}")
-                assert any("WARNING" in notice and schema in notice for notice in gateway.session.notices) == warned, schema
+                assert any("WARNING" in notice and schema in notice for notice in gateway.session.notices) == warned, (
+                    schema
+                )
                 gateway.execute("DROP EXTENSION otp_gateway")
             gateway.execute("CREATE EXTENSION otp_gateway SCHEMA otp; CREATE SERVER s FOREIGN DATA WRAPPER otp_sandbox")
-            assert insiders.allowed(dba, [
-                "CREATE FUNCTION otp.otp_send(text, text) RETURNS int LANGUAGE sql AS 'SELECT 1'",
-                "ALTER SCHEMA otp OWNER TO CURRENT_USER", "DROP EXTENSION otp_gateway", "DROP SCHEMA otp CASCADE",
-            ]) == []
+            assert (
+                insiders.allowed(
+                    dba,
+                    [
+                        "CREATE FUNCTION otp.otp_send(text, text) RETURNS int LANGUAGE sql AS 'SELECT 1'",
+                        "ALTER SCHEMA otp OWNER TO CURRENT_USER",
+                        "DROP EXTENSION otp_gateway",
+                        "DROP SCHEMA otp CASCADE",
+                    ],
+                )
+                == []
+            )
             gateway.execute("CREATE SCHEMA evil", session=dba)
-            gateway.execute("CREATE FUNCTION evil.otp_send(text, text) RETURNS int LANGUAGE sql AS 'SELECT 1'", session=dba)
+            gateway.execute(
+                "CREATE FUNCTION evil.otp_send(text, text) RETURNS int LANGUAGE sql AS 'SELECT 1'", session=dba
+            )
             gateway.execute(f"ALTER DATABASE {name} SET search_path = evil, public", session=dba)
             with cluster.session(name) as later:
                 row = gateway.row("""SELECT * FROM otp.otp_send('s', '{"mobile": "0771231231"}')""", session=later)
@@ -792,12 +934,23 @@ def test_owner_of_the_database(insiders):
     gateway.send()
     gateway.execute(f"ALTER DATABASE {gateway.database} OWNER TO {insiders.name('dba')}")
     try:
-        assert insiders.allowed(dba, [
-            "SELECT * FROM otp_gateway_internal.verification_record", "CREATE TABLE otp_gateway.mine ()", "DROP EXTENSION otp_gateway",
-            "CREATE TRIGGER t AFTER INSERT ON otp_gateway_internal.attempt_record EXECUTE FUNCTION suppress_redundant_updates_trigger()",
-            "CREATE PUBLICATION p FOR TABLE otp_gateway_internal.attempt_record",
-        ]) == []
-        for statement in ("ALTER SYSTEM SET otp_gateway.retention = 1", f"ALTER DATABASE {gateway.database} SET otp_gateway.notify = on"):
+        assert (
+            insiders.allowed(
+                dba,
+                [
+                    "SELECT * FROM otp_gateway_internal.verification_record",
+                    "CREATE TABLE otp_gateway.mine ()",
+                    "DROP EXTENSION otp_gateway",
+                    "CREATE TRIGGER t AFTER INSERT ON otp_gateway_internal.attempt_record EXECUTE FUNCTION suppress_redundant_updates_trigger()",
+                    "CREATE PUBLICATION p FOR TABLE otp_gateway_internal.attempt_record",
+                ],
+            )
+            == []
+        )
+        for statement in (
+            "ALTER SYSTEM SET otp_gateway.retention = 1",
+            f"ALTER DATABASE {gateway.database} SET otp_gateway.notify = on",
+        ):
             with pytest.raises((psycopg2.errors.InsufficientPrivilege, psycopg2.errors.CantChangeRuntimeParam)):
                 gateway.execute(statement, session=dba)
         assert gateway.execute("SELECT * FROM otp_gateway.attempt", session=dba) == []
@@ -823,7 +976,9 @@ def test_createdb_takes_all_worker_places(simulator):
         call = """SELECT outcome FROM otp_send('s', '{"mobile": "0771231231"}')"""
         for name in ("one", "team"):
             with cluster.session(name) as session, session.cursor() as cursor:
-                cursor.execute("CREATE EXTENSION otp_gateway; CREATE SERVER s FOREIGN DATA WRAPPER otp_sandbox OPTIONS (resend_after '0s')")
+                cursor.execute(
+                    "CREATE EXTENSION otp_gateway; CREATE SERVER s FOREIGN DATA WRAPPER otp_sandbox OPTIONS (resend_after '0s')"
+                )
                 cursor.execute("GRANT USAGE ON FOREIGN SERVER s TO maker")
         for number in range(6):
             with cluster.session(user="maker") as session, session.cursor() as cursor:
@@ -865,10 +1020,24 @@ def test_pg_write_all_data(insiders):
     """Held: writes no row and takes none away. Possible: a LOCK, which holds all sends up."""
     writer = insiders.role("writer", member_of=["pg_write_all_data"])
     insiders.gateway.send()
-    for statement in ("UPDATE otp_gateway_internal.verification_record SET status = 'approved'", "DELETE FROM otp_gateway_internal.attempt_record"):
+    for statement in (
+        "UPDATE otp_gateway_internal.verification_record SET status = 'approved'",
+        "DELETE FROM otp_gateway_internal.attempt_record",
+    ):
         assert insiders.state(statement, writer) in (0, "42501")
-    assert insiders.allowed(writer, ["TRUNCATE otp_gateway_internal.attempt_record", "INSERT INTO otp_gateway_internal.reference VALUES ('a', 'b', gen_random_uuid())"]) == []
-    assert insiders.state("LOCK TABLE otp_gateway_internal.attempt_record IN ACCESS EXCLUSIVE MODE NOWAIT", writer) == -1
+    assert (
+        insiders.allowed(
+            writer,
+            [
+                "TRUNCATE otp_gateway_internal.attempt_record",
+                "INSERT INTO otp_gateway_internal.reference VALUES ('a', 'b', gen_random_uuid())",
+            ],
+        )
+        == []
+    )
+    assert (
+        insiders.state("LOCK TABLE otp_gateway_internal.attempt_record IN ACCESS EXCLUSIVE MODE NOWAIT", writer) == -1
+    )
 
 
 def test_pg_monitor(insiders):
@@ -887,7 +1056,7 @@ def test_pg_monitor(insiders):
 def test_pg_read_server_files(insiders):
     """R22: reads the key file, so that what is sealed is open to such a role: treat it like a superuser."""
     reader = insiders.role("reader", member_of=["pg_read_server_files"])
-    (path,), = insiders.execute("SELECT current_setting('data_directory') || '/otp_gateway.key'")
+    ((path,),) = insiders.execute("SELECT current_setting('data_directory') || '/otp_gateway.key'")
     insiders.execute("CREATE TEMP TABLE key (line text)", session=reader)
     insiders.execute(f"COPY key FROM '{path}'", session=reader)
     assert re.fullmatch("[0-9a-f]{64}", insiders.execute("SELECT line FROM key", session=reader)[0][0])
@@ -915,7 +1084,7 @@ FILES = {
 def test_roles_with_the_server_s_files(insiders, role):
     """R22: as good as the server's system user: overwrites the key file or reads it. Treat it like a superuser."""
     session = insiders.role("r", member_of=[role])
-    (path,), = insiders.execute("SELECT current_setting('data_directory') || '/otp_gateway.key'")
+    ((path,),) = insiders.execute("SELECT current_setting('data_directory') || '/otp_gateway.key'")
     insiders.execute("CREATE TEMP TABLE key (line text)", session=session)
     insiders.execute(FILES[role].format(path=path), session=session)
 
@@ -929,10 +1098,18 @@ def test_pg_read_all_settings(insiders):
     assert insiders.execute("SELECT * FROM otp_gateway.verification", session=reader) == []
 
 
-@pytest.mark.parametrize("role", [
-    "pg_checkpoint", "pg_read_all_stats", "pg_stat_scan_tables", "pg_use_reserved_connections", "pg_create_subscription",
-    "pg_maintain", "pg_signal_autovacuum_worker",
-])
+@pytest.mark.parametrize(
+    "role",
+    [
+        "pg_checkpoint",
+        "pg_read_all_stats",
+        "pg_stat_scan_tables",
+        "pg_use_reserved_connections",
+        "pg_create_subscription",
+        "pg_maintain",
+        "pg_signal_autovacuum_worker",
+    ],
+)
 def test_other_roles_of_postgres(insiders, role):
     """Held: no row, and nothing to write or to lock. pg_maintain (17) may have the whole database written anew, the
     record with it."""
@@ -941,10 +1118,21 @@ def test_other_roles_of_postgres(insiders, role):
     session = insiders.role("r", member_of=[role])
     insiders.gateway.send()
     assert insiders.execute("SELECT * FROM otp_gateway.verification", session=session) == []
-    assert insiders.allowed(session, [
-        "SELECT * FROM otp_gateway_internal.verification_record", "DELETE FROM otp_gateway_internal.attempt_record", "SELECT otp_gateway.rotate_key()",
-    ]) == []
-    assert insiders.state("LOCK TABLE otp_gateway_internal.attempt_record IN ACCESS EXCLUSIVE MODE NOWAIT", session) == "42501"
+    assert (
+        insiders.allowed(
+            session,
+            [
+                "SELECT * FROM otp_gateway_internal.verification_record",
+                "DELETE FROM otp_gateway_internal.attempt_record",
+                "SELECT otp_gateway.rotate_key()",
+            ],
+        )
+        == []
+    )
+    assert (
+        insiders.state("LOCK TABLE otp_gateway_internal.attempt_record IN ACCESS EXCLUSIVE MODE NOWAIT", session)
+        == "42501"
+    )
     file = "SELECT pg_relation_filenode('otp_gateway_internal.attempt_record')"
     before = insiders.execute(file)
     insiders.execute("VACUUM FULL", session=session)
@@ -976,8 +1164,23 @@ def test_replication():
         assert "otp_gateway_internal.verification_record: INSERT" in changes and "recipient_masked" in changes
         target = cluster.dump() / "copy"
         subprocess.run(
-            [BINDIR / "pg_basebackup", "-h", cluster.directory, "-p", str(cluster.port), "-U", "copier", "-c", "fast",
-             "-X", "none", "-D", target], check=True, stderr=subprocess.DEVNULL,
+            [
+                BINDIR / "pg_basebackup",
+                "-h",
+                cluster.directory,
+                "-p",
+                str(cluster.port),
+                "-U",
+                "copier",
+                "-c",
+                "fast",
+                "-X",
+                "none",
+                "-D",
+                target,
+            ],
+            check=True,
+            stderr=subprocess.DEVNULL,
         )
         assert (target / "otp_gateway.key").read_text() == (cluster.data / "otp_gateway.key").read_text()
     finally:
@@ -997,12 +1200,22 @@ def test_default_privileges(cluster, simulator):
                 gateway.execute(f"ALTER DEFAULT PRIVILEGES GRANT ALL ON {what} TO {insiders.name('app')}")
             gateway.execute("CREATE EXTENSION otp_gateway")
             gateway.execute("CREATE SERVER s FOREIGN DATA WRAPPER otp_sandbox")
-            assert gateway.row("""SELECT outcome FROM otp_send('s', '{"mobile": "0771231231"}')""") == {"outcome": "sent"}
-            assert insiders.allowed(app, [
-                "SELECT * FROM otp_gateway_internal.verification_record", "TRUNCATE otp_gateway_internal.attempt_record",
-                "CREATE TRIGGER t AFTER INSERT ON otp_gateway_internal.attempt_record EXECUTE FUNCTION suppress_redundant_updates_trigger()",
-                "SELECT otp_gateway.rotate_key()", "CREATE TABLE otp_gateway.mine ()",
-            ]) == []
+            assert gateway.row("""SELECT outcome FROM otp_send('s', '{"mobile": "0771231231"}')""") == {
+                "outcome": "sent"
+            }
+            assert (
+                insiders.allowed(
+                    app,
+                    [
+                        "SELECT * FROM otp_gateway_internal.verification_record",
+                        "TRUNCATE otp_gateway_internal.attempt_record",
+                        "CREATE TRIGGER t AFTER INSERT ON otp_gateway_internal.attempt_record EXECUTE FUNCTION suppress_redundant_updates_trigger()",
+                        "SELECT otp_gateway.rotate_key()",
+                        "CREATE TABLE otp_gateway.mine ()",
+                    ],
+                )
+                == []
+            )
             assert gateway.execute("SELECT * FROM otp_gateway.verification", session=app) == []
             tables = "SELECT relname FROM pg_class, aclexplode(relacl) WHERE relnamespace::regnamespace::text LIKE 'otp_gateway%%' AND grantee = %s::regrole AND (relkind = 'r' OR privilege_type <> 'SELECT')"
             assert gateway.execute(tables, (insiders.name("app"),)) == []
@@ -1022,7 +1235,9 @@ def test_a_trigger_on_the_record(insiders_alone):
         $$ BEGIN INSERT INTO public.ran VALUES (current_user, TG_TABLE_NAME || TG_OP); RETURN NEW; END $$
     """)
     for table in ("verification_record", "attempt_record", "reference"):
-        gateway.execute(f"CREATE TRIGGER strange_{table} BEFORE INSERT OR UPDATE ON otp_gateway_internal.{table} FOR EACH ROW EXECUTE FUNCTION note()")
+        gateway.execute(
+            f"CREATE TRIGGER strange_{table} BEFORE INSERT OR UPDATE ON otp_gateway_internal.{table} FOR EACH ROW EXECUTE FUNCTION note()"
+        )
     app, to = insiders.role("a", usage=["ideamart"]), gateway.number()
     id = gateway.send(to=to, session=app)["verification_id"]
     assert gateway.verify(id, insiders.simulator.code("ideamart", to), app)["outcome"] == "approved"
@@ -1040,13 +1255,25 @@ def test_execute_on_all_functions(own_cluster, simulator):
     with elsewhere(own_cluster, simulator) as insiders:
         gateway = insiders.gateway
         app = insiders.role("app")
-        gateway.execute(f"GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA otp_gateway, otp_gateway_internal TO {insiders.name('app')}; GRANT USAGE ON SCHEMA otp_gateway_internal TO {insiders.name('app')}; CREATE SCHEMA AUTHORIZATION {insiders.name('app')}")
+        gateway.execute(
+            f"GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA otp_gateway, otp_gateway_internal TO {insiders.name('app')}; GRANT USAGE ON SCHEMA otp_gateway_internal TO {insiders.name('app')}; CREATE SCHEMA AUTHORIZATION {insiders.name('app')}"
+        )
         columns = ", ".join(f"c{number} {type}" for number, type in enumerate(["text"] * 30))
-        for table, made in {"wide": columns, "narrow": "a int", "numbers": ", ".join(f"n{n} bigint" for n in range(30))}.items():
+        for table, made in {
+            "wide": columns,
+            "narrow": "a int",
+            "numbers": ", ".join(f"n{n} bigint" for n in range(30)),
+        }.items():
             insiders.execute(f"CREATE TABLE {table} ({made})", session=app)
-            for name, when in (("after", "AFTER INSERT OR UPDATE OR DELETE"), ("before", "BEFORE INSERT OR UPDATE OR DELETE")):
+            for name, when in (
+                ("after", "AFTER INSERT OR UPDATE OR DELETE"),
+                ("before", "BEFORE INSERT OR UPDATE OR DELETE"),
+            ):
                 with contextlib.suppress(psycopg2.Error):
-                    insiders.execute(f"CREATE TRIGGER {name} {when} ON {table} FOR EACH ROW EXECUTE FUNCTION otp_gateway_internal.note_queued()", session=app)
+                    insiders.execute(
+                        f"CREATE TRIGGER {name} {when} ON {table} FOR EACH ROW EXECUTE FUNCTION otp_gateway_internal.note_queued()",
+                        session=app,
+                    )
             state = insiders.state(f"INSERT INTO {table} DEFAULT VALUES", app)
             assert isinstance(state, str) and not state.startswith(("57", "58", "XX", "08")), (table, state)
         assert gateway.execute("SELECT 1") == [(1,)]
@@ -1084,6 +1311,8 @@ def test_every_claim_has_a_test():
 
 def test_every_role_of_postgres_is_in_it(insiders):
     text = (pathlib.Path(__file__).resolve().parents[2] / "SECURITY.md").read_text()
-    roles = insiders.execute("SELECT rolname FROM pg_roles WHERE rolname LIKE 'pg\\_%%' AND rolname <> 'pg_database_owner'")
+    roles = insiders.execute(
+        "SELECT rolname FROM pg_roles WHERE rolname LIKE 'pg\\_%%' AND rolname <> 'pg_database_owner'"
+    )
     assert len(roles) > 8
     assert [name for (name,) in roles if name not in text] == []

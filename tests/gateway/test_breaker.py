@@ -55,15 +55,19 @@ def is_open(row):
 def seen(gateway, provider="ideamart", session=None):
     """What the view says of the breaker."""
     [(value, source)] = gateway.execute(
-        "SELECT value, source FROM otp_gateway.provider WHERE provider = %s AND setting = 'breaker'", (provider,), session
+        "SELECT value, source FROM otp_gateway.provider WHERE provider = %s AND setting = 'breaker'",
+        (provider,),
+        session,
     )
     return value
 
 
 def recorded(gateway):
-    return dict(gateway.execute(
-        "SELECT s.srvname, b.open_until FROM otp_gateway_internal.breaker AS b JOIN pg_foreign_server AS s ON s.oid = b.server"
-    ))
+    return dict(
+        gateway.execute(
+            "SELECT s.srvname, b.open_until FROM otp_gateway_internal.breaker AS b JOIN pg_foreign_server AS s ON s.oid = b.server"
+        )
+    )
 
 
 @pytest.mark.parametrize("outcome", [*KINDS, "unreachable"])
@@ -77,7 +81,9 @@ def test_it_opens(gateway, simulator, outcome):
         assert (row["outcome"], row["reason"], row["retryable"]) == ("blocked", "breaker", True)
         assert seconds(0) < row["retry_after"] <= seconds(5)
         assert "failed several times in a row" in row["vendor_message"]
-        attempt = gateway.row("SELECT outcome::text, reason, http_status FROM otp_gateway.attempt WHERE id = %s", (row["attempt_id"],))
+        attempt = gateway.row(
+            "SELECT outcome::text, reason, http_status FROM otp_gateway.attempt WHERE id = %s", (row["attempt_id"],)
+        )
         assert attempt == {"outcome": "blocked", "reason": "breaker", "http_status": None}
     assert [row["status"] for row in rows] == ["blocked", "pending"]
     assert simulator.count() == arrived
@@ -174,7 +180,9 @@ def test_credentials_of_one_s_own_open_one_s_own(gateway, simulator, own_credent
 
 def test_what_could_not_leave_is_no_fault_of_the_provider_s(gateway, simulator, own_credentials):
     """A credential that cannot stand in a header, written past the validator: nobody was asked."""
-    gateway.execute("UPDATE pg_user_mapping SET umoptions = ARRAY[E'app_id=x\\ny', 'app_key=own'] WHERE umoptions @> ARRAY['app_id=x']")
+    gateway.execute(
+        "UPDATE pg_user_mapping SET umoptions = ARRAY[E'app_id=x\\ny', 'app_key=own'] WHERE umoptions @> ARRAY['app_id=x']"
+    )
     for _ in range(2 * FAULTS):
         with pytest.raises(psycopg2.errors.ObjectNotInPrerequisiteState, match="app_id"):
             gateway.send("hyperverge", session=own_credentials)
@@ -221,7 +229,8 @@ def until_later(gateway, provider="ideamart"):
     """Makes the time that it is open for long, so that no probe of its own comes in between."""
     gateway.execute(
         "UPDATE otp_gateway_internal.breaker AS b SET failed_at = now(), open_until = now() + interval '5 min'"
-        " FROM pg_foreign_server AS s WHERE s.oid = b.server AND s.srvname = %s", (provider,)
+        " FROM pg_foreign_server AS s WHERE s.oid = b.server AND s.srvname = %s",
+        (provider,),
     )
     end_worker(gateway)
     row = gateway.send(provider, vendor="ideamart")
@@ -290,7 +299,13 @@ def test_what_was_mended_in_vain_opens_it_again(gateway, simulator):
     assert opened == failed
     simulator.fault("status", "ideamart", "send", status=401, times=1)
     until(lambda: gateway.send()["outcome"] == "auth_failed", "a probe goes", 20)
-    until(lambda: gateway.execute("SELECT opened_at, failed_at > opened_at FROM otp_gateway_internal.breaker") == [(opened, True)], "it is on record")
+    until(
+        lambda: (
+            gateway.execute("SELECT opened_at, failed_at > opened_at FROM otp_gateway_internal.breaker")
+            == [(opened, True)]
+        ),
+        "it is on record",
+    )
 
 
 # in its own time
@@ -299,7 +314,8 @@ def test_what_was_mended_in_vain_opens_it_again(gateway, simulator):
 def probed(gateway, provider="ideamart", timeout=30):
     """The first send that is let through."""
     return until(
-        lambda: (lambda row: row["reason"] is None and row)(gateway.send(provider, vendor="ideamart")), "a probe is let through",
+        lambda: (lambda row: row["reason"] is None and row)(gateway.send(provider, vendor="ideamart")),
+        "a probe is let through",
         timeout,
     )
 
@@ -345,7 +361,9 @@ def test_one_probe_at_a_time(gateway, simulator):
 
         def asked():
             """Who is let through is held; who is not comes back at once."""
-            running = Running(session, "SELECT * FROM otp_send('ideamart', %s::jsonb)", (json.dumps({"mobile": gateway.number()}),))
+            running = Running(
+                session, "SELECT * FROM otp_send('ideamart', %s::jsonb)", (json.dumps({"mobile": gateway.number()}),)
+            )
             until(lambda: running.ended_at or simulator.ask("GET", "/held")["held"] > held, "it comes back, or arrives")
             return running if running.ended_at is None else None
 

@@ -94,7 +94,18 @@ def place(its_own):
 
 RANDOM = random.Random(4711)
 # What a pointer to a value that is stored elsewhere, compressed, expanded or short begins with.
-HEADS = [b"\x01\x01", b"\x01\x02", b"\x01\x03", b"\x01\x12", b"\x01\xa2", b"\x02", b"\x03", b"\x00\x00\x00\x00", b"\xff" * 4, b"\xfc\xff\xff\xff"]
+HEADS = [
+    b"\x01\x01",
+    b"\x01\x02",
+    b"\x01\x03",
+    b"\x01\x12",
+    b"\x01\xa2",
+    b"\x02",
+    b"\x03",
+    b"\x00\x00\x00\x00",
+    b"\xff" * 4,
+    b"\xfc\xff\xff\xff",
+]
 
 
 def is_sound(state):
@@ -114,14 +125,35 @@ def array(*elements):
 # Bytes of each type as a driver sends them, right ones first. No id is one that is there.
 VALUES = {
     "uuid": lambda: [uuid.uuid4().bytes, *(head + RANDOM.randbytes(16 - len(head)) for head in HEADS)],
-    "text": lambda: [b"nowhere", b"", *(head.replace(b"\0", b"") for head in HEADS[:2]), b"x" * 100_000, str(uuid.uuid4()).encode()],
-    "jsonb": lambda: [jsonb(b"{}"), jsonb(b'{"mobile": "0771234567"}'), jsonb(b"[" * 4000 + b"]" * 4000), jsonb(b"null"), b"\x02{}"],
-    "interval": lambda: [struct.pack("!qii", 1, 0, 0), struct.pack("!qii", -(1 << 63), 2**31 - 1, -(2**31)), b"\x01\x02" + b"\xff" * 14],
+    "text": lambda: [
+        b"nowhere",
+        b"",
+        *(head.replace(b"\0", b"") for head in HEADS[:2]),
+        b"x" * 100_000,
+        str(uuid.uuid4()).encode(),
+    ],
+    "jsonb": lambda: [
+        jsonb(b"{}"),
+        jsonb(b'{"mobile": "0771234567"}'),
+        jsonb(b"[" * 4000 + b"]" * 4000),
+        jsonb(b"null"),
+        b"\x02{}",
+    ],
+    "interval": lambda: [
+        struct.pack("!qii", 1, 0, 0),
+        struct.pack("!qii", -(1 << 63), 2**31 - 1, -(2**31)),
+        b"\x01\x02" + b"\xff" * 14,
+    ],
     "integer": lambda: [struct.pack("!i", number) for number in (200, 0, -1, 2**31 - 1, -(2**31))],
     "oid": lambda: [struct.pack("!I", number) for number in (0, 1, 1255, 1417, 1418, 2**32 - 1)],
     "text[]": lambda: [
-        array(), array(b"base_url=https://a.example"), array(b"=", b"x"), array(None), array(b"a" * 5000, b"password_file=/etc/passwd"),
-        struct.pack("!iiiii", 1, 0, 17, 1, 1) + b"\x01\x02", struct.pack("!iiiiiii", 2, 0, 25, 2, 1, 2**31 - 1, 1),
+        array(),
+        array(b"base_url=https://a.example"),
+        array(b"=", b"x"),
+        array(None),
+        array(b"a" * 5000, b"password_file=/etc/passwd"),
+        struct.pack("!iiiii", 1, 0, 17, 1, 1) + b"\x01\x02",
+        struct.pack("!iiiiiii", 2, 0, 25, 2, 1, 2**31 - 1, 1),
     ],
 }
 
@@ -173,7 +205,9 @@ def test_the_fast_path_answers_as_sql_does(place):
 
 def test_the_fast_path_sends(place):
     """A row comes back as by SQL, and of two equal calls in one transaction each is a call of its own."""
-    place.execute("CREATE SERVER sandbox FOREIGN DATA WRAPPER otp_sandbox OPTIONS (resend_after '0s'); CREATE USER MAPPING FOR PUBLIC SERVER sandbox")
+    place.execute(
+        "CREATE SERVER sandbox FOREIGN DATA WRAPPER otp_sandbox OPTIONS (resend_after '0s'); CREATE USER MAPPING FOR PUBLIC SERVER sandbox"
+    )
     place.execute("GRANT USAGE ON FOREIGN SERVER sandbox TO nobody")
     (send,) = [function["oid"] for function in place.functions if function["prosrc"] == "otp_send"]
     session = place.fast_path("nobody")
@@ -208,7 +242,10 @@ def random_value(of):
     return bytes(value)
 
 
-FUZZED = {of: [value for value in values() if len(value) < 2000] + [RANDOM.choice(HEADS) + RANDOM.randbytes(14)] for of, values in VALUES.items()}
+FUZZED = {
+    of: [value for value in values() if len(value) < 2000] + [RANDOM.choice(HEADS) + RANDOM.randbytes(14)]
+    for of, values in VALUES.items()
+}
 
 
 def test_fuzz(place):
@@ -237,17 +274,78 @@ def test_fuzz(place):
 # Declared otherwise.
 
 VALUE = {
-    "text": "'x'", "jsonb": "'{}'", "uuid": "'01a200f7-5a48-7047-9b45-35f21e75f89a'", "interval": "'1 s'", "integer": "1", "oid": "0", "text[]": "'{a=b}'",
-    "int": "7", "bigint": "-1", "float8": "1.5", "bool": "true", "point": "'(1,2)'", "name": "'n'", "bytea": "'\\x01020304'", "\"char\"": "'c'",
-    "uuid[]": "'{}'", "json": "'{}'", "numeric": "1", "record": "ROW(1)",
+    "text": "'x'",
+    "jsonb": "'{}'",
+    "uuid": "'01a200f7-5a48-7047-9b45-35f21e75f89a'",
+    "interval": "'1 s'",
+    "integer": "1",
+    "oid": "0",
+    "text[]": "'{a=b}'",
+    "int": "7",
+    "bigint": "-1",
+    "float8": "1.5",
+    "bool": "true",
+    "point": "'(1,2)'",
+    "name": "'n'",
+    "bytea": "'\\x01020304'",
+    '"char"': "'c'",
+    "uuid[]": "'{}'",
+    "json": "'{}'",
+    "numeric": "1",
+    "record": "ROW(1)",
 }
 TAKES = [
-    [], ["int"], ["bigint"], ["text"], ["uuid"], ["uuid", "text"], ["bigint", "bigint"], ["text", "jsonb"], ["text", "jsonb", "bool"],
-    ["text", "text", "text"], ["interval"], ["uuid", "interval"], ["oid"], ["text[]", "oid"], ["text[]", "int"], ["point", "oid"], ["name", "\"char\""],
-    ["uuid[]"], ["jsonb", "jsonb", "jsonb"], ["int"] * 9,
+    [],
+    ["int"],
+    ["bigint"],
+    ["text"],
+    ["uuid"],
+    ["uuid", "text"],
+    ["bigint", "bigint"],
+    ["text", "jsonb"],
+    ["text", "jsonb", "bool"],
+    ["text", "text", "text"],
+    ["interval"],
+    ["uuid", "interval"],
+    ["oid"],
+    ["text[]", "oid"],
+    ["text[]", "int"],
+    ["point", "oid"],
+    ["name", '"char"'],
+    ["uuid[]"],
+    ["jsonb", "jsonb", "jsonb"],
+    ["int"] * 9,
 ]
-RETURNS = ["text", "record", "int", "bigint", "uuid", "uuid[]", "jsonb", "void", "SETOF record", "SETOF bigint", "point", "bool", "otp_gateway.result"]
-ROW = ["uuid", "uuid", "text", "text", "boolean", "integer", "interval", "timestamptz", "text", "text", "text", "jsonb", "text"]
+RETURNS = [
+    "text",
+    "record",
+    "int",
+    "bigint",
+    "uuid",
+    "uuid[]",
+    "jsonb",
+    "void",
+    "SETOF record",
+    "SETOF bigint",
+    "point",
+    "bool",
+    "otp_gateway.result",
+]
+ROW = [
+    "uuid",
+    "uuid",
+    "text",
+    "text",
+    "boolean",
+    "integer",
+    "interval",
+    "timestamptz",
+    "text",
+    "text",
+    "text",
+    "jsonb",
+    "text",
+]
 
 
 def declare(symbol, name, takes, returns, more="", kind="FUNCTION"):
@@ -260,7 +358,11 @@ def test_every_symbol_under_other_declarations(place):
     right = {(function["prosrc"], tuple(function["takes"]), function["prorettype"]) for function in place.functions}
     for symbol in place.symbols:
         for takes, returns in itertools.product(TAKES, RETURNS):
-            if (symbol, tuple(takes), returns) in right or symbol == "rotate_key" and (takes, returns) == ([], "bigint"):
+            if (
+                (symbol, tuple(takes), returns) in right
+                or symbol == "rotate_key"
+                and (takes, returns) == ([], "bigint")
+            ):
                 continue
             place.execute("BEGIN; " + declare(symbol, "pg_temp.other", takes, returns))
             call = f"pg_temp.other({', '.join(VALUE[of] + '::' + of for of in takes)})"
@@ -274,9 +376,14 @@ def test_every_symbol_under_other_declarations(place):
 
 # What is declared of a function that takes what the body reads; `<takes>` and `<returns>` are the right ones.
 NEARLY_RIGHT = [
-    ("FUNCTION", "<takes>", "SETOF <returns>", ""), ("FUNCTION", "<takes>", "<returns>", "WINDOW"), ("PROCEDURE", "<takes>", "", ""),
-    ("FUNCTION", "<takes>, int", "<returns>", ""), ("FUNCTION", "VARIADIC text[]", "<returns>", ""), ("FUNCTION", "VARIADIC \"any\"", "<returns>", ""),
-    ("FUNCTION", "anyelement", "<returns>", ""), ("FUNCTION", "VARIADIC anyarray", "<returns>", ""),
+    ("FUNCTION", "<takes>", "SETOF <returns>", ""),
+    ("FUNCTION", "<takes>", "<returns>", "WINDOW"),
+    ("PROCEDURE", "<takes>", "", ""),
+    ("FUNCTION", "<takes>, int", "<returns>", ""),
+    ("FUNCTION", "VARIADIC text[]", "<returns>", ""),
+    ("FUNCTION", 'VARIADIC "any"', "<returns>", ""),
+    ("FUNCTION", "anyelement", "<returns>", ""),
+    ("FUNCTION", "VARIADIC anyarray", "<returns>", ""),
 ]
 
 
@@ -288,7 +395,12 @@ def test_every_symbol_nearly_right(place):
         for kind, types, result, more in NEARLY_RIGHT:
             types = types.replace("<takes>", ", ".join(takes)).lstrip(", ")
             is_record = "record" in result.replace("<returns>", returns)
-            place.execute("BEGIN; " + declare(function["prosrc"], "pg_temp.other", [types], result.replace("<returns>", returns), more, kind))
+            place.execute(
+                "BEGIN; "
+                + declare(
+                    function["prosrc"], "pg_temp.other", [types], result.replace("<returns>", returns), more, kind
+                )
+            )
             given = [VALUE[of] + "::" + of for of in takes]
             if "VARIADIC" in types or types == "anyelement":
                 given = ["'x'::text"]
@@ -328,7 +440,9 @@ def test_another_row_than_ours(place, columns):
         place.execute("ROLLBACK")
 
 
-@pytest.mark.parametrize("change", ["ADD ATTRIBUTE more text", "DROP ATTRIBUTE reason", "ALTER ATTRIBUTE reason TYPE varchar"])
+@pytest.mark.parametrize(
+    "change", ["ADD ATTRIBUTE more text", "DROP ATTRIBUTE reason", "ALTER ATTRIBUTE reason TYPE varchar"]
+)
 def test_other_columns_than_our_type_has(place, change):
     """A superuser may change any type: what no longer fits is not called."""
     for call in (f"SELECT * FROM otp_cancel({VALUE['uuid']})", f"SELECT otp_cancel({VALUE['uuid']})"):
@@ -336,7 +450,9 @@ def test_other_columns_than_our_type_has(place, change):
         assert place.state(call) == DECLARED_OTHERWISE, call
         place.execute("ROLLBACK")
     # A domain over it, or a type of this name in its place, is another type.
-    place.execute("BEGIN; ALTER TYPE otp_gateway.result RENAME TO before; CREATE DOMAIN otp_gateway.result AS otp_gateway.before")
+    place.execute(
+        "BEGIN; ALTER TYPE otp_gateway.result RENAME TO before; CREATE DOMAIN otp_gateway.result AS otp_gateway.before"
+    )
     assert place.state(f"SELECT * FROM otp_cancel({VALUE['uuid']})") == DECLARED_OTHERWISE
     place.execute("ROLLBACK")
 
@@ -355,11 +471,19 @@ TABLES = {
     "view": "CREATE TABLE under (c1 text); CREATE VIEW t AS SELECT * FROM under",
 }
 EVENTS = [
-    "BEFORE INSERT OR UPDATE OR DELETE ON t FOR EACH ROW", "AFTER INSERT OR UPDATE OR DELETE ON t FOR EACH ROW",
-    "BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON t", "AFTER INSERT OR UPDATE OR DELETE ON t",
+    "BEFORE INSERT OR UPDATE OR DELETE ON t FOR EACH ROW",
+    "AFTER INSERT OR UPDATE OR DELETE ON t FOR EACH ROW",
+    "BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON t",
+    "AFTER INSERT OR UPDATE OR DELETE ON t",
     "INSTEAD OF INSERT OR UPDATE OR DELETE ON t FOR EACH ROW",
 ]
-ARGUMENTS = ["", "'sandbox', '{\"mobile\": \"c1\"}'", "'sandbox', '{\"mobile\": \"c1\"}', 'c1'", "'sandbox', '{\"mobile\": \"ctid\"}', 'ctid'", "'1', '[]', '3', '4'"]
+ARGUMENTS = [
+    "",
+    "'sandbox', '{\"mobile\": \"c1\"}'",
+    "'sandbox', '{\"mobile\": \"c1\"}', 'c1'",
+    "'sandbox', '{\"mobile\": \"ctid\"}', 'ctid'",
+    "'1', '[]', '3', '4'",
+]
 
 
 def test_every_symbol_as_a_trigger(place):
@@ -373,7 +497,12 @@ def test_every_symbol_as_a_trigger(place):
             place.execute("BEGIN; " + definition)
             if place.state(f"CREATE TRIGGER z {event} EXECUTE FUNCTION {names[symbol]}({arguments})") is None:
                 state = None
-                for statement in ["INSERT INTO t DEFAULT VALUES", "UPDATE t SET c1 = c1", "DELETE FROM t", "TRUNCATE t"]:
+                for statement in [
+                    "INSERT INTO t DEFAULT VALUES",
+                    "UPDATE t SET c1 = c1",
+                    "DELETE FROM t",
+                    "TRUNCATE t",
+                ]:
                     state = state or place.state("SAVEPOINT s; " + statement)
                     place.execute("ROLLBACK TO s") if state else None
                 # note_queued is for the record alone.
@@ -393,7 +522,9 @@ def test_note_queued_granted_to_a_role(place):
                 continue
             cursor.execute("BEGIN; " + definition)
             event = "INSTEAD OF INSERT" if "VIEW" in definition else "BEFORE INSERT"
-            cursor.execute(f"CREATE TRIGGER z {event} ON t FOR EACH ROW EXECUTE FUNCTION otp_gateway_internal.note_queued()")
+            cursor.execute(
+                f"CREATE TRIGGER z {event} ON t FOR EACH ROW EXECUTE FUNCTION otp_gateway_internal.note_queued()"
+            )
             with pytest.raises(psycopg2.errors.TriggerProtocolViolated):
                 cursor.execute("INSERT INTO t DEFAULT VALUES")
             cursor.execute("ROLLBACK")
@@ -410,32 +541,137 @@ def test_every_symbol_as_an_event_trigger(place):
 # Where else Postgres takes a function: as a part of something. `f` is it, `g` what stands beside.
 PARTS = [
     # definition of f, of the thing, and its use
-    (["uuid", "text"], "uuid", "CREATE AGGREGATE z (text) (SFUNC = f, STYPE = uuid, INITCOND = '<id>')", "SELECT z('x'::text) FROM generate_series(1, 3)"),
-    (["bigint", "text"], "bigint", "CREATE AGGREGATE z (text) (SFUNC = f, STYPE = bigint)", "SELECT z('x'::text) FROM generate_series(1, 3)"),
-    (["internal", "text"], "internal", "CREATE FUNCTION g(internal) RETURNS int LANGUAGE internal AS 'int8_avg'; CREATE AGGREGATE z (text) (SFUNC = f, STYPE = internal, FINALFUNC = g)", "SELECT z('x'::text)"),
-    (["uuid"], "text", "CREATE AGGREGATE z (uuid) (SFUNC = uuid_larger_, STYPE = uuid, FINALFUNC = f)", "SELECT z(u) FROM (VALUES ('<id>'::uuid)) AS t (u)"),
-    (["text", "jsonb"], "bool", "CREATE OPERATOR @@@@ (LEFTARG = text, RIGHTARG = jsonb, FUNCTION = f)", "SELECT 'x'::text @@@@ '{}'::jsonb"),
+    (
+        ["uuid", "text"],
+        "uuid",
+        "CREATE AGGREGATE z (text) (SFUNC = f, STYPE = uuid, INITCOND = '<id>')",
+        "SELECT z('x'::text) FROM generate_series(1, 3)",
+    ),
+    (
+        ["bigint", "text"],
+        "bigint",
+        "CREATE AGGREGATE z (text) (SFUNC = f, STYPE = bigint)",
+        "SELECT z('x'::text) FROM generate_series(1, 3)",
+    ),
+    (
+        ["internal", "text"],
+        "internal",
+        "CREATE FUNCTION g(internal) RETURNS int LANGUAGE internal AS 'int8_avg'; CREATE AGGREGATE z (text) (SFUNC = f, STYPE = internal, FINALFUNC = g)",
+        "SELECT z('x'::text)",
+    ),
+    (
+        ["uuid"],
+        "text",
+        "CREATE AGGREGATE z (uuid) (SFUNC = uuid_larger_, STYPE = uuid, FINALFUNC = f)",
+        "SELECT z(u) FROM (VALUES ('<id>'::uuid)) AS t (u)",
+    ),
+    (
+        ["text", "jsonb"],
+        "bool",
+        "CREATE OPERATOR @@@@ (LEFTARG = text, RIGHTARG = jsonb, FUNCTION = f)",
+        "SELECT 'x'::text @@@@ '{}'::jsonb",
+    ),
     (["uuid"], "bool", "CREATE OPERATOR @@@@ (RIGHTARG = uuid, FUNCTION = f)", "SELECT @@@@ '<id>'::uuid"),
     (["uuid"], "point", "CREATE CAST (uuid AS point) WITH FUNCTION f(uuid)", "SELECT '<id>'::uuid::point"),
-    (["text", "int", "bool"], "bytea", "CREATE CAST (text AS bytea) WITH FUNCTION f(text, int, bool)", "SELECT 'x'::text::bytea"),
+    (
+        ["text", "int", "bool"],
+        "bytea",
+        "CREATE CAST (text AS bytea) WITH FUNCTION f(text, int, bool)",
+        "SELECT 'x'::text::bytea",
+    ),
     (["uuid"], "bool", "CREATE TABLE z (u uuid CHECK (f(u)))", "INSERT INTO z VALUES ('<id>')"),
-    (["uuid"], "uuid", "CREATE TABLE z (u uuid, v uuid GENERATED ALWAYS AS (f(u)) STORED)", "INSERT INTO z VALUES ('<id>')"),
+    (
+        ["uuid"],
+        "uuid",
+        "CREATE TABLE z (u uuid, v uuid GENERATED ALWAYS AS (f(u)) STORED)",
+        "INSERT INTO z VALUES ('<id>')",
+    ),
     (["uuid"], "bool", "CREATE DOMAIN z AS uuid CHECK (f(VALUE))", "SELECT '<id>'::z"),
-    (["uuid"], "text", "CREATE TABLE z (u uuid); CREATE INDEX ON z (f(u)) WHERE f(u) IS NOT NULL", "INSERT INTO z VALUES ('<id>')"),
-    (["uuid", "uuid"], "int", "CREATE OPERATOR CLASS z FOR TYPE uuid USING btree AS FUNCTION 1 f(uuid, uuid); CREATE TABLE zt (u uuid); CREATE INDEX ON zt (u z)", "INSERT INTO zt VALUES ('<id>'), ('<id>')"),
-    (["uuid"], "int", "CREATE OPERATOR CLASS z FOR TYPE uuid USING hash AS FUNCTION 1 f(uuid); CREATE TABLE zt (u uuid); CREATE INDEX ON zt USING hash (u z)", "INSERT INTO zt VALUES ('<id>')"),
-    (["text[]", "oid"], "bool", "CREATE FOREIGN DATA WRAPPER z VALIDATOR f OPTIONS (a 'b')", "CREATE SERVER zs FOREIGN DATA WRAPPER z OPTIONS (a 'b')"),
-    ([], "fdw_handler", "CREATE FOREIGN DATA WRAPPER z HANDLER f; CREATE SERVER zs FOREIGN DATA WRAPPER z; CREATE FOREIGN TABLE zt (a int) SERVER zs", "SELECT * FROM zt"),
-    ([], "language_handler", "CREATE LANGUAGE z HANDLER f; CREATE FUNCTION g() RETURNS int LANGUAGE z AS 'x'", "SELECT g()"),
-    (["oid"], "void", "CREATE LANGUAGE z HANDLER plpgsql_call_handler VALIDATOR f", "CREATE FUNCTION g() RETURNS int LANGUAGE z AS 'x'"),
-    (["internal"], "table_am_handler", "CREATE ACCESS METHOD z TYPE TABLE HANDLER f", "CREATE TABLE zt (a int) USING z"),
-    (["internal"], "index_am_handler", "CREATE ACCESS METHOD z TYPE INDEX HANDLER f", "CREATE TABLE zt (a int); CREATE INDEX ON zt USING z (a)"),
+    (
+        ["uuid"],
+        "text",
+        "CREATE TABLE z (u uuid); CREATE INDEX ON z (f(u)) WHERE f(u) IS NOT NULL",
+        "INSERT INTO z VALUES ('<id>')",
+    ),
+    (
+        ["uuid", "uuid"],
+        "int",
+        "CREATE OPERATOR CLASS z FOR TYPE uuid USING btree AS FUNCTION 1 f(uuid, uuid); CREATE TABLE zt (u uuid); CREATE INDEX ON zt (u z)",
+        "INSERT INTO zt VALUES ('<id>'), ('<id>')",
+    ),
+    (
+        ["uuid"],
+        "int",
+        "CREATE OPERATOR CLASS z FOR TYPE uuid USING hash AS FUNCTION 1 f(uuid); CREATE TABLE zt (u uuid); CREATE INDEX ON zt USING hash (u z)",
+        "INSERT INTO zt VALUES ('<id>')",
+    ),
+    (
+        ["text[]", "oid"],
+        "bool",
+        "CREATE FOREIGN DATA WRAPPER z VALIDATOR f OPTIONS (a 'b')",
+        "CREATE SERVER zs FOREIGN DATA WRAPPER z OPTIONS (a 'b')",
+    ),
+    (
+        [],
+        "fdw_handler",
+        "CREATE FOREIGN DATA WRAPPER z HANDLER f; CREATE SERVER zs FOREIGN DATA WRAPPER z; CREATE FOREIGN TABLE zt (a int) SERVER zs",
+        "SELECT * FROM zt",
+    ),
+    (
+        [],
+        "language_handler",
+        "CREATE LANGUAGE z HANDLER f; CREATE FUNCTION g() RETURNS int LANGUAGE z AS 'x'",
+        "SELECT g()",
+    ),
+    (
+        ["oid"],
+        "void",
+        "CREATE LANGUAGE z HANDLER plpgsql_call_handler VALIDATOR f",
+        "CREATE FUNCTION g() RETURNS int LANGUAGE z AS 'x'",
+    ),
+    (
+        ["internal"],
+        "table_am_handler",
+        "CREATE ACCESS METHOD z TYPE TABLE HANDLER f",
+        "CREATE TABLE zt (a int) USING z",
+    ),
+    (
+        ["internal"],
+        "index_am_handler",
+        "CREATE ACCESS METHOD z TYPE INDEX HANDLER f",
+        "CREATE TABLE zt (a int); CREATE INDEX ON zt USING z (a)",
+    ),
     (["internal"], "tsm_handler", "SELECT 1", "SELECT * FROM pg_class TABLESAMPLE f (1)"),
-    (["cstring"], "z", "CREATE TYPE z", "CREATE FUNCTION g(z) RETURNS cstring LANGUAGE internal IMMUTABLE STRICT AS 'textout'; CREATE TYPE z (INPUT = f, OUTPUT = g, LIKE = text); SELECT 'x'::z"),
-    (["internal"], "internal", "CREATE FUNCTION g(int) RETURNS bool LANGUAGE sql IMMUTABLE AS 'SELECT true'; ALTER FUNCTION g(int) SUPPORT f", "SELECT g(oid::int) FROM pg_class"),
-    (["int", "int", "cstring", "internal", "int", "bool"], "int", "SELECT 1", "CREATE CONVERSION z FOR 'LATIN1' TO 'UTF8' FROM f"),
-    (["internal", "oid", "internal", "int"], "float8", "CREATE FUNCTION g(uuid, uuid) RETURNS bool LANGUAGE internal IMMUTABLE AS 'uuid_eq'; CREATE OPERATOR @@@@ (LEFTARG = uuid, RIGHTARG = uuid, FUNCTION = g, RESTRICT = f)", "SELECT * FROM otp_gateway_internal.reference WHERE verification_id @@@@ '<id>'"),
-    (["uuid"], "bool", "CREATE TABLE z (u uuid); INSERT INTO z VALUES ('<id>'); GRANT ALL ON z TO nobody; CREATE POLICY p ON z USING (f(u)); ALTER TABLE z ENABLE ROW LEVEL SECURITY; GRANT CREATE, USAGE ON SCHEMA public TO nobody; SET LOCAL ROLE nobody", "SELECT * FROM z"),
+    (
+        ["cstring"],
+        "z",
+        "CREATE TYPE z",
+        "CREATE FUNCTION g(z) RETURNS cstring LANGUAGE internal IMMUTABLE STRICT AS 'textout'; CREATE TYPE z (INPUT = f, OUTPUT = g, LIKE = text); SELECT 'x'::z",
+    ),
+    (
+        ["internal"],
+        "internal",
+        "CREATE FUNCTION g(int) RETURNS bool LANGUAGE sql IMMUTABLE AS 'SELECT true'; ALTER FUNCTION g(int) SUPPORT f",
+        "SELECT g(oid::int) FROM pg_class",
+    ),
+    (
+        ["int", "int", "cstring", "internal", "int", "bool"],
+        "int",
+        "SELECT 1",
+        "CREATE CONVERSION z FOR 'LATIN1' TO 'UTF8' FROM f",
+    ),
+    (
+        ["internal", "oid", "internal", "int"],
+        "float8",
+        "CREATE FUNCTION g(uuid, uuid) RETURNS bool LANGUAGE internal IMMUTABLE AS 'uuid_eq'; CREATE OPERATOR @@@@ (LEFTARG = uuid, RIGHTARG = uuid, FUNCTION = g, RESTRICT = f)",
+        "SELECT * FROM otp_gateway_internal.reference WHERE verification_id @@@@ '<id>'",
+    ),
+    (
+        ["uuid"],
+        "bool",
+        "CREATE TABLE z (u uuid); INSERT INTO z VALUES ('<id>'); GRANT ALL ON z TO nobody; CREATE POLICY p ON z USING (f(u)); ALTER TABLE z ENABLE ROW LEVEL SECURITY; GRANT CREATE, USAGE ON SCHEMA public TO nobody; SET LOCAL ROLE nobody",
+        "SELECT * FROM z",
+    ),
 ]
 
 
@@ -486,10 +722,16 @@ def test_as_they_are_declared(place):
         (f"PREPARE v (unknown) AS SELECT otp_cancel($1); EXECUTE v({id})", "42704"),
         # An argument of EXECUTE is computed where no snapshot is.
         (f"PREPARE w AS SELECT $1::text; EXECUTE w((otp_cancel({id})).status)", "42704"),
-        (f"CREATE DOMAIN checked AS text CHECK ((otp_cancel(VALUE::uuid)).status IS NULL); SELECT {id}::checked", "42704"),
+        (
+            f"CREATE DOMAIN checked AS text CHECK ((otp_cancel(VALUE::uuid)).status IS NULL); SELECT {id}::checked",
+            "42704",
+        ),
         (f"CREATE TABLE late (s text DEFAULT (otp_cancel({id})).status); INSERT INTO late DEFAULT VALUES", "42704"),
         (f"CREATE OPERATOR @@@@ (RIGHTARG = uuid, FUNCTION = otp_cancel); SELECT @@@@ {id}::uuid", "42704"),
-        (f"CREATE TABLE parted (a text) PARTITION BY LIST (a); CREATE TABLE part PARTITION OF parted FOR VALUES IN ((otp_cancel({id})).status)", "42704"),
+        (
+            f"CREATE TABLE parted (a text) PARTITION BY LIST (a); CREATE TABLE part PARTITION OF parted FOR VALUES IN ((otp_cancel({id})).status)",
+            "42704",
+        ),
         (f"ALTER FUNCTION otp_cancel SECURITY DEFINER SET work_mem = '64kB'; SELECT otp_cancel({id})", "42704"),
         ("SELECT otp_gateway_internal.note_queued()", "39P01"),
     ]:

@@ -24,14 +24,30 @@ from test_network import Authority, tls_server
 
 # What a provider of the tests has, with nothing wrong but that it is called in plain HTTP, on a server as it comes.
 GOOD = {
-    "usage": "ok", "credential_file": "ok", "credentials": "ok", "base_url": "warning", "defaults": "ok", "send_limit": "ok",
-    "provider_limit": "ok", "allowed_prefixes": "ok", "enforce": "ok", "preload": "ok", "record": "ok", "worker": "ok",
-    "key_file": "warning", "breaker": "ok", "allowed_hosts": "warning", "tcp": "ok",
+    "usage": "ok",
+    "credential_file": "ok",
+    "credentials": "ok",
+    "base_url": "warning",
+    "defaults": "ok",
+    "send_limit": "ok",
+    "provider_limit": "ok",
+    "allowed_prefixes": "ok",
+    "enforce": "ok",
+    "preload": "ok",
+    "record": "ok",
+    "worker": "ok",
+    "key_file": "warning",
+    "breaker": "ok",
+    "allowed_hosts": "warning",
+    "tcp": "ok",
 }
 # As a server has it where nobody has set anything.
 OF_THE_SERVER = {"key_file", "allowed_hosts"}
 SET = {
-    "defaults": '{"template_id": "t"}', "send_limit": "5 per hour", "provider_limit": "100 per hour", "allowed_prefixes": "+91",
+    "defaults": '{"template_id": "t"}',
+    "send_limit": "5 per hour",
+    "provider_limit": "100 per hour",
+    "allowed_prefixes": "+91",
 }
 VENDOR = "hyperverge"
 # Of a user mapping that holds them itself: at rest, as Postgres has it.
@@ -56,9 +72,7 @@ def authority(simulator_program):
 
 
 def rows(gateway, provider="well", session=None):
-    return gateway.execute(
-        "SELECT item, status, detail, hint FROM otp_gateway.check(%s)", (provider,), session
-    )
+    return gateway.execute("SELECT item, status, detail, hint FROM otp_gateway.check(%s)", (provider,), session)
 
 
 def check(gateway, provider="well", session=None):
@@ -149,7 +163,9 @@ def test_no_such_provider(gateway):
 
 def test_the_mapping_of_my_role(gateway, app):
     """It is the caller's own that is looked at."""
-    gateway.execute(f"GRANT USAGE ON FOREIGN SERVER well TO {app}; CREATE USER MAPPING FOR {app} SERVER well OPTIONS (app_id 'a', app_key_file '/nowhere')")
+    gateway.execute(
+        f"GRANT USAGE ON FOREIGN SERVER well TO {app}; CREATE USER MAPPING FOR {app} SERVER well OPTIONS (app_id 'a', app_key_file '/nowhere')"
+    )
     with contextlib.closing(gateway.connect(user=app)) as session:
         found = check(gateway, session=session)
     # Once, and as the system says it.
@@ -235,7 +251,8 @@ def test_a_breaker_that_is_open(gateway, simulator):
 
 def in_view(gateway, session=None):
     [(value, _)] = gateway.execute(
-        "SELECT value, source FROM otp_gateway.provider WHERE provider = 'well' AND setting = 'breaker'", session=session
+        "SELECT value, source FROM otp_gateway.provider WHERE provider = 'well' AND setting = 'breaker'",
+        session=session,
     )
     return value
 
@@ -288,14 +305,18 @@ def test_a_budget_of_a_provider_of_a_route(gateway):
 def test_a_route(gateway, app):
     """Each of its providers is looked at, by the rights of the route's owner, as a send is."""
     gateway.create_provider("other", VENDOR, **{**SET, "base_url": "http://127.0.0.1:1"})
-    gateway.execute(f"CREATE SERVER way FOREIGN DATA WRAPPER otp_route OPTIONS (providers 'well, other, gone'); GRANT USAGE ON FOREIGN SERVER way TO {app}")
+    gateway.execute(
+        f"CREATE SERVER way FOREIGN DATA WRAPPER otp_route OPTIONS (providers 'well, other, gone'); GRANT USAGE ON FOREIGN SERVER way TO {app}"
+    )
     with contextlib.closing(gateway.connect(user=app)) as session:
         found = gateway.execute(
             "SELECT provider, item FROM otp_gateway.check('way') WHERE status = 'error'", session=session
         )
         assert found == [("other", "tcp"), ("gone", "usage")]
         # Once, not for each provider.
-        of_all = gateway.execute("SELECT provider FROM otp_gateway.check('way') WHERE item IN ('key_file', 'worker')", session=session)
+        of_all = gateway.execute(
+            "SELECT provider FROM otp_gateway.check('way') WHERE item IN ('key_file', 'worker')", session=session
+        )
         assert of_all == [("way",), ("way",)]
 
 
@@ -306,7 +327,11 @@ def reached(gateway, last, **options):
     """The check's step that failed is the last one that it tells of."""
     at(gateway, "well", **options)
     found = check(gateway)
-    steps = [item for item, _, _, _ in rows(gateway) if item in ("tls_files", "allowed_hosts", "dns", "tcp", "tls", "certificate")]
+    steps = [
+        item
+        for item, _, _, _ in rows(gateway)
+        if item in ("tls_files", "allowed_hosts", "dns", "tcp", "tls", "certificate")
+    ]
     assert steps[-1] == last and faults(found) == {last}, (steps, found)
     return found[last][1]
 
@@ -417,7 +442,11 @@ def test_a_proxy(gateway, simulator):
 def test_the_token_url_is_looked_at_too(gateway, simulator):
     gateway.execute("DROP SERVER relid CASCADE")
     gateway.create_provider(
-        "relid", credentials={"client_id_file": RUN.in_file(RUN.secret("id")), "client_secret_file": RUN.in_file(RUN.secret("key"))},
+        "relid",
+        credentials={
+            "client_id_file": RUN.in_file(RUN.secret("id")),
+            "client_secret_file": RUN.in_file(RUN.secret("key")),
+        },
         token_url=f"http://127.0.0.1:{free_port()}/token",
     )
     found = gateway.execute("SELECT item, detail FROM otp_gateway.check('relid') WHERE status = 'error'")
@@ -433,7 +462,9 @@ def test_allowed_hosts(simulator):
             gateway.create_provider("well", VENDOR, **SET)
             found = check(gateway)["allowed_hosts"]
             assert "127.0.0.1" in reached(gateway, "allowed_hosts") and found[0] == "error"
-            assert "localhost" in reached(gateway, "allowed_hosts", base_url=simulator.url(VENDOR).replace("127.0.0.1", "localhost"))
+            assert "localhost" in reached(
+                gateway, "allowed_hosts", base_url=simulator.url(VENDOR).replace("127.0.0.1", "localhost")
+            )
     finally:
         cluster.remove()
 
@@ -619,7 +650,9 @@ def test_a_prepared_transaction(simulator):
             gateway.execute("BEGIN; LOCK TABLE otp_gateway_internal.verification_record; PREPARE TRANSACTION 'it''s'")
             try:
                 status, detail, hint = check_in_time(gateway)["record"]
-                assert status == "error" and "a prepared transaction has AccessExclusiveLock" in detail and "ago" in detail
+                assert (
+                    status == "error" and "a prepared transaction has AccessExclusiveLock" in detail and "ago" in detail
+                )
             finally:
                 gateway.execute("ROLLBACK PREPARED 'it''s'")
             assert hint.endswith("ROLLBACK PREPARED 'it''s'.")
@@ -652,8 +685,12 @@ def test_other_calls_go_on(gateway, simulator):
 
 def test_while_a_worker_ends(gateway):
     """Who waits for it asks the next one."""
-    gateway.create_provider("slow", VENDOR, **{**SET, "base_url": "http://127.0.0.1:1", "connect_timeout": "2s", "timeout": "60s"})
-    workers = "SELECT pid FROM pg_stat_activity WHERE backend_type = 'otp_gateway worker' AND datname = current_database()"
+    gateway.create_provider(
+        "slow", VENDOR, **{**SET, "base_url": "http://127.0.0.1:1", "connect_timeout": "2s", "timeout": "60s"}
+    )
+    workers = (
+        "SELECT pid FROM pg_stat_activity WHERE backend_type = 'otp_gateway worker' AND datname = current_database()"
+    )
     with full_listener() as address:
         at(gateway, "slow", base_url=f"http://{address}")
         assert gateway.send("well", vendor=VENDOR)["outcome"] == "sent"

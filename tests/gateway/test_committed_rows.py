@@ -32,11 +32,18 @@ THEN = {
     "deleted and inserted": ("DELETE FROM customer; INSERT INTO customer (phone) VALUES ('{1}')", [1]),
     "deleted and inserted again": ("DELETE FROM customer; INSERT INTO customer (phone) VALUES ('{0}')", [0]),
     "changed and deleted": ("UPDATE customer SET phone = '{1}'; DELETE FROM customer", []),
-    "another row is changed": ("INSERT INTO customer (phone) VALUES ('{1}'); UPDATE customer SET phone = '{2}' WHERE phone = '{1}'", [0, 2]),
-    "another row is deleted": ("INSERT INTO customer (phone) VALUES ('{1}'); DELETE FROM customer WHERE phone = '{0}'", [1]),
+    "another row is changed": (
+        "INSERT INTO customer (phone) VALUES ('{1}'); UPDATE customer SET phone = '{2}' WHERE phone = '{1}'",
+        [0, 2],
+    ),
+    "another row is deleted": (
+        "INSERT INTO customer (phone) VALUES ('{1}'); DELETE FROM customer WHERE phone = '{0}'",
+        [1],
+    ),
     "two rows change places": (
         "INSERT INTO customer (phone) VALUES ('{1}');"
-        " UPDATE customer SET phone = CASE phone WHEN '{0}' THEN '{1}' ELSE '{0}' END", [0, 1],
+        " UPDATE customer SET phone = CASE phone WHEN '{0}' THEN '{1}' ELSE '{0}' END",
+        [0, 1],
     ),
     "in PL/pgSQL": ("DO $$ BEGIN UPDATE customer SET phone = '{1}'; END $$", [1]),
     "in a WITH": ("WITH a AS (UPDATE customer SET phone = '{1}' RETURNING 1) SELECT * FROM a", [1]),
@@ -44,27 +51,35 @@ THEN = {
     "deleted by MERGE": ("MERGE INTO customer USING (SELECT 1) AS s ON true WHEN MATCHED THEN DELETE", []),
     "through a view": ("CREATE VIEW shown AS SELECT * FROM customer; UPDATE shown SET phone = '{1}'", [1]),
     "by a cursor": (
-        "DECLARE c CURSOR FOR SELECT * FROM customer FOR UPDATE; FETCH c; UPDATE customer SET phone = '{1}' WHERE CURRENT OF c", [1],
+        "DECLARE c CURSOR FOR SELECT * FROM customer FOR UPDATE; FETCH c; UPDATE customer SET phone = '{1}' WHERE CURRENT OF c",
+        [1],
     ),
-    "by ON CONFLICT": ("INSERT INTO customer (phone) VALUES ('{0}') ON CONFLICT (phone) DO UPDATE SET phone = '{1}'", [1]),
+    "by ON CONFLICT": (
+        "INSERT INTO customer (phone) VALUES ('{0}') ON CONFLICT (phone) DO UPDATE SET phone = '{1}'",
+        [1],
+    ),
     "emptied": ("TRUNCATE customer", []),
     "emptied and filled": ("TRUNCATE customer; INSERT INTO customer (phone) VALUES ('{1}')", [1]),
     "dropped": ("DROP TABLE customer", []),
     "changed, and that is rolled back": ("SAVEPOINT s; UPDATE customer SET phone = '{1}'; ROLLBACK TO s", [0]),
     "changed in a savepoint": ("SAVEPOINT s; UPDATE customer SET phone = '{1}'; RELEASE s", [1]),
     "changed, that is rolled back, and changed": (
-        "SAVEPOINT s; UPDATE customer SET phone = '{1}'; ROLLBACK TO s; UPDATE customer SET phone = '{2}'", [2],
+        "SAVEPOINT s; UPDATE customer SET phone = '{1}'; ROLLBACK TO s; UPDATE customer SET phone = '{2}'",
+        [2],
     ),
     "deleted, and that is rolled back": ("SAVEPOINT s; DELETE FROM customer; ROLLBACK TO s", [0]),
     "emptied, and that is rolled back": ("SAVEPOINT s; TRUNCATE customer; ROLLBACK TO s", [0]),
     "another is inserted, rolled back, and the row is changed": (
-        "SAVEPOINT s; INSERT INTO customer (phone) VALUES ('{1}'); ROLLBACK TO s; UPDATE customer SET phone = '{2}'", [2],
+        "SAVEPOINT s; INSERT INTO customer (phone) VALUES ('{1}'); ROLLBACK TO s; UPDATE customer SET phone = '{2}'",
+        [2],
     ),
     "the table is rewritten, and the row is changed": (
-        "ALTER TABLE customer ADD more text DEFAULT clock_timestamp()::text; UPDATE customer SET phone = '{1}'", [1],
+        "ALTER TABLE customer ADD more text DEFAULT clock_timestamp()::text; UPDATE customer SET phone = '{1}'",
+        [1],
     ),
     "the table is rewritten, and something else is changed": (
-        "ALTER TABLE customer ADD more text DEFAULT clock_timestamp()::text; UPDATE customer SET name = 'x'", [0],
+        "ALTER TABLE customer ADD more text DEFAULT clock_timestamp()::text; UPDATE customer SET name = 'x'",
+        [0],
     ),
 }
 
@@ -165,7 +180,9 @@ def test_a_trigger_that_is_for_inserts_alone(gateway, simulator, when, more):
     customers(gateway)
     trigger(gateway, f"{when} INSERT", *IDEAMART, *more)
     one, two = gateway.number(), gateway.number()
-    gateway.execute(f"BEGIN; INSERT INTO customer (phone) VALUES ('{one}'); UPDATE customer SET phone = '{two}'; COMMIT")
+    gateway.execute(
+        f"BEGIN; INSERT INTO customer (phone) VALUES ('{one}'); UPDATE customer SET phone = '{two}'; COMMIT"
+    )
     check_sent(gateway, simulator, *([two] if when == "AFTER" or more else []))
 
 
@@ -200,7 +217,9 @@ def test_nobody_sends_in_the_name_of_another(gateway, simulator, app, when, more
     try:
         one, two = gateway.number(), gateway.number()
         if by == "somebody else":
-            gateway.execute(f"BEGIN; SELECT register('{one}'); UPDATE customer SET phone = '{two}'; COMMIT", session=session)
+            gateway.execute(
+                f"BEGIN; SELECT register('{one}'); UPDATE customer SET phone = '{two}'; COMMIT", session=session
+            )
         else:
             gateway.execute(f"""BEGIN; SET LOCAL ROLE {owner};
                 INSERT INTO customer (phone) VALUES ('{one}'); UPDATE customer SET phone = '{two}'; COMMIT""")
@@ -230,12 +249,23 @@ def test_a_large_value_is_compared_whole(gateway, simulator):
     note = """note jsonb DEFAULT '{"message": "m"}'"""
     customers(gateway, f"person text, msg jsonb, name text, life integer DEFAULT 60, {note}")
     gateway.execute("ALTER TABLE customer ALTER msg SET STORAGE EXTERNAL")
-    mapping = {"user_id": "person", "enterprise_id": "=bank", "msg": "msg", "expires_in": "life", "notification_msg": "note"}
+    mapping = {
+        "user_id": "person",
+        "enterprise_id": "=bank",
+        "msg": "msg",
+        "expires_in": "life",
+        "notification_msg": "note",
+    }
     trigger(gateway, "AFTER INSERT OR UPDATE", "relid", json.dumps(mapping))
     to = gateway.number("relid")
-    msg = [{"lng": "English", "subject": "Log-in", "message": f"Your code is $$OTP$$ {number} {'x' * 200}", "label": {}} for number in range(20)]
+    msg = [
+        {"lng": "English", "subject": "Log-in", "message": f"Your code is $$OTP$$ {number} {'x' * 200}", "label": {}}
+        for number in range(20)
+    ]
     gateway.execute("BEGIN")
-    gateway.execute("INSERT INTO customer (person, msg) VALUES (%s, %s); UPDATE customer SET name = 'x'", (to, json.dumps(msg)))
+    gateway.execute(
+        "INSERT INTO customer (person, msg) VALUES (%s, %s); UPDATE customer SET name = 'x'", (to, json.dumps(msg))
+    )
     msg[-1]["message"] += "!"
     gateway.execute("UPDATE customer SET msg = %s; COMMIT", (json.dumps(msg),))
     check_sent(gateway, simulator, to, vendor="relid")
@@ -260,7 +290,9 @@ def test_two_triggers_on_one_table(gateway, simulator):
     """Each answers for its own columns."""
     customers(gateway, "home text, work text, work_id uuid")
     trigger(gateway, "AFTER INSERT OR UPDATE", "ideamart", '{"mobile": "home"}', name="a")
-    trigger(gateway, "BEFORE INSERT OR UPDATE", "hyperverge", '{"mobile": "work", "template_id": "=t"}', "work_id", name="b")
+    trigger(
+        gateway, "BEFORE INSERT OR UPDATE", "hyperverge", '{"mobile": "work", "template_id": "=t"}', "work_id", name="b"
+    )
     home, other = gateway.number(), gateway.number()
     work, another = gateway.number("hyperverge"), gateway.number("hyperverge")
     gateway.execute(f"""BEGIN; INSERT INTO customer (home, work) VALUES ('{home}', '{work}');
@@ -275,14 +307,16 @@ def test_a_wait_in_another_session(gateway, simulator):
     customers(gateway)
     trigger(gateway, "BEFORE INSERT", *IDEAMART, "verification_id")
     one, two = gateway.number(), gateway.number()
-    gateway.execute(f"BEGIN; INSERT INTO customer (phone) VALUES ('{one}'); UPDATE customer SET phone = '{two}'; COMMIT")
+    gateway.execute(
+        f"BEGIN; INSERT INTO customer (phone) VALUES ('{one}'); UPDATE customer SET phone = '{two}'; COMMIT"
+    )
     [(id, phone)] = ids_in_rows(gateway).items()
     assert phone == two and gateway.wait(id)["outcome"] == "sent"
     assert gateway.execute("SELECT otp_gateway.is_approved(%s, %s)", (id, two)) == [(False,)]
     assert gateway.verify(id, simulator.code("ideamart", two))["outcome"] == "approved"
-    assert gateway.execute("SELECT otp_gateway.is_approved(%s, %s), otp_gateway.is_approved(%s, %s)", (id, two, id, one)) == [
-        (True, False)
-    ]
+    assert gateway.execute(
+        "SELECT otp_gateway.is_approved(%s, %s), otp_gateway.is_approved(%s, %s)", (id, two, id, one)
+    ) == [(True, False)]
 
 
 @statistics_at_once
@@ -298,7 +332,9 @@ def test_a_commit_that_changes_nothing_looks_at_nothing(gateway, simulator):
         # A new session: statistics are read once in a transaction, and written at the end of one that has them.
         with gateway.cluster.session(gateway.database) as session:
             gateway.execute("SELECT pg_stat_clear_snapshot()", session=session)
-            return gateway.execute("SELECT seq_scan::int FROM pg_stat_user_tables WHERE relname = 'customer'", session=session)[0][0]
+            return gateway.execute(
+                "SELECT seq_scan::int FROM pg_stat_user_tables WHERE relname = 'customer'", session=session
+            )[0][0]
 
     gateway.execute("SELECT pg_stat_force_next_flush()")
     before = scans("SELECT 1")
@@ -324,14 +360,18 @@ def test_a_large_table_is_not_read_whole(gateway, simulator, kind):
         with gateway.cluster.session(gateway.database) as session:
             return gateway.execute(
                 "SELECT (heap_blks_read + heap_blks_hit)::int, pg_relation_size(relid)::int / 8192 FROM pg_statio_user_tables"
-                " WHERE relname = 'customer'", session=session
+                " WHERE relname = 'customer'",
+                session=session,
             )[0]
 
     gateway.execute("SELECT pg_stat_force_next_flush()")
     before, blocks = fetched()
     with gateway.cluster.session(gateway.database) as session:
-        gateway.execute(f"""BEGIN; INSERT INTO customer (phone) VALUES ('{one}');
-            UPDATE customer SET phone = '{two}' WHERE id = 20001; COMMIT; SELECT pg_stat_force_next_flush()""", session=session)
+        gateway.execute(
+            f"""BEGIN; INSERT INTO customer (phone) VALUES ('{one}');
+            UPDATE customer SET phone = '{two}' WHERE id = 20001; COMMIT; SELECT pg_stat_force_next_flush()""",
+            session=session,
+        )
     assert blocks > 1000 and fetched()[0] - before < 100
     check_sent(gateway, simulator, two)
 
@@ -342,9 +382,15 @@ def test_a_large_table_is_not_read_whole(gateway, simulator, kind):
 @pytest.mark.parametrize("when, more", [KINDS["before"], KINDS["before, with the id"]], ids=["before", "with the id"])
 def test_a_generated_column_under_a_before_trigger(gateway, simulator, when, more):
     """It has no value before the row is written: said so, and not taken for a NULL."""
-    customers(gateway, "typed text, phone text GENERATED ALWAYS AS (replace(typed, ' ', '')) STORED, name text, verification_id uuid")
+    customers(
+        gateway,
+        "typed text, phone text GENERATED ALWAYS AS (replace(typed, ' ', '')) STORED, name text, verification_id uuid",
+    )
     trigger(gateway, f"{when} INSERT OR UPDATE", *IDEAMART, *more)
-    for statement in ("INSERT INTO customer (typed) VALUES ('0771234567')", "INSERT INTO customer (typed) VALUES (NULL)"):
+    for statement in (
+        "INSERT INTO customer (typed) VALUES ('0771234567')",
+        "INSERT INTO customer (typed) VALUES (NULL)",
+    ):
         with pytest.raises(psycopg2.errors.TriggerProtocolViolated) as error:
             gateway.execute(statement)
         assert error.value.diag.message_primary.startswith(f"{NAMED}column phone is generated")
@@ -365,7 +411,9 @@ def test_a_generated_column_under_an_after_trigger(gateway, simulator):
 
 
 def test_a_generated_column_for_the_id(gateway):
-    customers(gateway, "phone text, verification_id uuid GENERATED ALWAYS AS ('01980000-0000-7000-8000-000000000000') STORED")
+    customers(
+        gateway, "phone text, verification_id uuid GENERATED ALWAYS AS ('01980000-0000-7000-8000-000000000000') STORED"
+    )
     trigger(gateway, "BEFORE INSERT", *IDEAMART, "verification_id")
     with pytest.raises(psycopg2.errors.TriggerProtocolViolated) as error:
         insert(gateway, gateway.number())
@@ -419,15 +467,29 @@ def test_each_kind_of_call_requires_its_own(gateway, simulator):
     """iServeU: a transaction's row needs no Aadhaar number, a registration's does; neither is silently unsent for what the
     other needs."""
     customers(gateway, "phone text, kind text, aadhaar text, document text, amount text, ref text")
-    trigger(gateway, "AFTER INSERT OR UPDATE", "iserveu", json.dumps({
-        "mobile": "phone", "otp_type": "kind", "username": "=agent1", "ovd_data": "aadhaar", "ovd_type": "document",
-        "amount": "amount", "reference": "ref",
-    }))
+    trigger(
+        gateway,
+        "AFTER INSERT OR UPDATE",
+        "iserveu",
+        json.dumps(
+            {
+                "mobile": "phone",
+                "otp_type": "kind",
+                "username": "=agent1",
+                "ovd_data": "aadhaar",
+                "ovd_type": "document",
+                "amount": "amount",
+                "reference": "ref",
+            }
+        ),
+    )
     one, two, lost, no_ref = (gateway.number("iserveu") for _ in range(4))
     number = one.replace(one[:2], "76", 1) + "39"
     gateway.execute(f"INSERT INTO customer (phone, kind, amount, ref) VALUES ('{two}', '2', '100', 'REF0000001')")
     check_sent(gateway, simulator, two, vendor="iserveu")
-    gateway.execute(f"INSERT INTO customer (phone, kind, aadhaar, document) VALUES ('{one}', '1', '{number}', 'Aadhaar Card')")
+    gateway.execute(
+        f"INSERT INTO customer (phone, kind, aadhaar, document) VALUES ('{one}', '1', '{number}', 'Aadhaar Card')"
+    )
     check_sent(gateway, simulator, two, one, vendor="iserveu")
     # What the row's own kind of call requires, and the row does not have: no send.
     gateway.execute(f"INSERT INTO customer (phone, kind, amount, ref) VALUES ('{lost}', '1', '100', NULL)")
@@ -502,9 +564,10 @@ def test_an_id_that_somebody_gives_is_theirs(gateway, simulator):
     gateway.execute("UPDATE customer SET verification_id = %s", (own,))
     assert ids_in_rows(gateway) == {own: to}
     # In the very transaction that enqueued it, too.
-    gateway.execute("UPDATE customer SET verification_id = (SELECT verification_id FROM otp_enqueue('ideamart', %s))", (
-        json.dumps({"mobile": to}),
-    ))
+    gateway.execute(
+        "UPDATE customer SET verification_id = (SELECT verification_id FROM otp_enqueue('ideamart', %s))",
+        (json.dumps({"mobile": to}),),
+    )
     assert own not in ids_in_rows(gateway)
     check_sent(gateway, simulator, to, to, to)
 
@@ -534,7 +597,10 @@ def test_whoever_kept_an_id_that_was_withdrawn_is_told_so(gateway, simulator, th
         gateway.execute(WITHDRAWN[then].format(other=other), session=session)
         session.commit()
     for call in (
-        "otp_verify(%s::uuid, '123456')", "otp_verify(%s::text, '123456')", "otp_resend(%s)", "otp_cancel(%s)",
+        "otp_verify(%s::uuid, '123456')",
+        "otp_verify(%s::text, '123456')",
+        "otp_resend(%s)",
+        "otp_cancel(%s)",
         "otp_gateway.wait(%s, '1min')",
     ):
         with pytest.raises(psycopg2.errors.UndefinedObject) as caught:

@@ -33,8 +33,19 @@ def a_copy(files):
 def backup_of(primary):
     def files(copy):
         copy.run(
-            "pg_basebackup", "-D", copy.data, "-X", "stream", "-c", "fast", "-h", primary.directory, "-p", primary.port,
-            "-U", "postgres",
+            "pg_basebackup",
+            "-D",
+            copy.data,
+            "-X",
+            "stream",
+            "-c",
+            "fast",
+            "-h",
+            primary.directory,
+            "-p",
+            primary.port,
+            "-U",
+            "postgres",
         )
 
     return files

@@ -77,7 +77,9 @@ def await_none_in_flight(gateway, timeout=20):
     while True:
         try:
             session = gateway.connect()
-            while gateway.execute("SELECT count(*) FROM otp_gateway.attempt WHERE outcome IS NULL", None, session) != [(0,)]:
+            while gateway.execute("SELECT count(*) FROM otp_gateway.attempt WHERE outcome IS NULL", None, session) != [
+                (0,)
+            ]:
                 assert time.monotonic() < end, "attempts stayed in flight after the restart"
                 time.sleep(0.02)
             return session
@@ -88,7 +90,9 @@ def await_none_in_flight(gateway, timeout=20):
 
 
 def check_record(gateway, session, heard):
-    rows = gateway.execute("SELECT id, verification_id, operation::text, outcome::text FROM otp_gateway.attempt", None, session)
+    rows = gateway.execute(
+        "SELECT id, verification_id, operation::text, outcome::text FROM otp_gateway.attempt", None, session
+    )
     attempts = collections.Counter((str(verification), operation) for _, verification, operation, _ in rows)
     outcomes = {id: outcome for id, _, _, outcome in rows}
     statuses = dict(gateway.execute("SELECT id, status::text FROM otp_gateway.verification", None, session))
@@ -103,7 +107,8 @@ def check_record(gateway, session, heard):
     assert [key for key, times in checked.items() if times > attempts[(key, "verify")]] == [], "checked, not on record"
     by_code = collections.Counter(
         (entry["body"].get("referenceNo") or entry["headers"].get("transactionid"), entry["body"]["otp"])
-        for vendor in VENDORS for entry in gateway.simulator.log(vendor, "verify")
+        for vendor in VENDORS
+        for entry in gateway.simulator.log(vendor, "verify")
     )
     assert [who for who, times in by_code.items() if times > 1] == [], "one code checked twice"
 
@@ -114,7 +119,8 @@ def check_record(gateway, session, heard):
     assert "sending" not in statuses.values()
     assert gateway.execute(
         "SELECT count(*) FROM otp_gateway_internal.verification_record WHERE sealed IS NOT NULL AND status NOT IN ('pending', 'unknown')",
-        None, session,
+        None,
+        session,
     ) == [(0,)]
 
 
@@ -158,7 +164,8 @@ def test_immediate_stops_under_load(crashable, simulator):
 def worker_pid(gateway, session):
     return gateway.execute(
         "SELECT pid FROM pg_stat_activity WHERE backend_type = 'otp_gateway worker' AND datname = current_database()",
-        None, session,
+        None,
+        session,
     )[0][0]
 
 
@@ -174,10 +181,15 @@ def test_killed_process_under_load(crashable, simulator, victim):
         load = Load(crashable, sessions=16, first_number=round * 100_000)
         assert simulator.count(atleast=before + dice.randrange(20, 100), wait=20000) > before, load.surprises[:1]
         looker = crashable.connect()
-        pid = worker_pid(crashable, looker) if victim == "worker" else crashable.execute(
-            "SELECT pid FROM pg_stat_activity WHERE query LIKE '%FROM otp_%' AND pid <> pg_backend_pid() LIMIT 1",
-            None, looker,
-        )[0][0]
+        pid = (
+            worker_pid(crashable, looker)
+            if victim == "worker"
+            else crashable.execute(
+                "SELECT pid FROM pg_stat_activity WHERE query LIKE '%FROM otp_%' AND pid <> pg_backend_pid() LIMIT 1",
+                None,
+                looker,
+            )[0][0]
+        )
         looker.close()
         kill(pid)
         load.end()
@@ -204,9 +216,9 @@ def test_call_under_way_becomes_unknown_and_its_code_still_works(crashable, simu
     session = await_none_in_flight(crashable)
     row = crashable.row("SELECT * FROM otp_gateway_internal.verification_record", None, session)
     assert (row["status"], row["sealed"] is None) == ("unknown", False)
-    assert crashable.execute("SELECT operation::text, outcome::text FROM otp_gateway_internal.attempt_record", None, session) == [
-        ("send", "unknown")
-    ]
+    assert crashable.execute(
+        "SELECT operation::text, outcome::text FROM otp_gateway_internal.attempt_record", None, session
+    ) == [("send", "unknown")]
     right = crashable.verify(row["id"], simulator.code("hyperverge", to), session)
     assert (right["outcome"], right["status"]) == ("approved", "approved")
     assert simulator.count("hyperverge", "send") == 1

@@ -76,14 +76,17 @@ def test_what_is_queued_meets_it_too(gateway, simulator):
 def test_an_owner_who_points_it_elsewhere_is_sent_nothing(gateway, simulator):
     """R17: the superuser's file, the owner's base_url."""
     owned_by(gateway, "ideamart", PLAIN)
-    gateway.execute(f"SET ROLE {PLAIN}; ALTER SERVER ideamart OPTIONS (SET base_url '{simulator.url('hyperverge')}'); RESET ROLE")
+    gateway.execute(
+        f"SET ROLE {PLAIN}; ALTER SERVER ideamart OPTIONS (SET base_url '{simulator.url('hyperverge')}'); RESET ROLE"
+    )
     with refused("42501"):
         gateway.send()
     assert simulator.count() == 0
 
 
 @pytest.mark.parametrize(
-    "options", ["ca_file '/etc/ssl/certs/ca-certificates.crt'", "client_cert_file '/etc/passwd', client_key_file '/etc/passwd'"]
+    "options",
+    ["ca_file '/etc/ssl/certs/ca-certificates.crt'", "client_cert_file '/etc/passwd', client_key_file '/etc/passwd'"],
 )
 def test_files_of_the_server_hold_alike(gateway, simulator, options):
     gateway.execute(
@@ -104,14 +107,22 @@ UNSENDABLE = ["E'x\\ny'", "E'x\\ty'", "E'x\\ry'", "E'\\x7f'", "'schlüssel'", "'
 @pytest.mark.parametrize("value", UNSENDABLE)
 def test_what_no_header_can_hold_is_refused_when_it_is_written(gateway, value):
     for vendor, options in [
-        ("hyperverge", "app_id {}, app_key 'k'"), ("hyperverge", "app_id 'i', app_key {}"), ("iserveu", "client_id {}, client_secret 's'"),
+        ("hyperverge", "app_id {}, app_key 'k'"),
+        ("hyperverge", "app_id 'i', app_key {}"),
+        ("iserveu", "client_id {}, client_secret 's'"),
         ("relid", "access_token {}"),
     ]:
-        name = next(word for word in options.split() if not word.startswith(("'", "{"))) if "{}," in options else options.split()[-2]
+        name = (
+            next(word for word in options.split() if not word.startswith(("'", "{")))
+            if "{}," in options
+            else options.split()[-2]
+        )
         with refused("22023", f"option {name}", "HTTP header"):
             gateway.execute(f"CREATE USER MAPPING FOR {PLAIN} SERVER {vendor} OPTIONS ({options.format(value)})")
     # Where it stands in the body, or is encoded, anything goes.
-    gateway.execute(f"CREATE USER MAPPING FOR {PLAIN} SERVER ideamart OPTIONS (application_id {value}, password {value})")
+    gateway.execute(
+        f"CREATE USER MAPPING FOR {PLAIN} SERVER ideamart OPTIONS (application_id {value}, password {value})"
+    )
     gateway.execute(f"CREATE USER MAPPING FOR {PLAIN} SERVER relid OPTIONS (username {value}, password {value})")
 
 
@@ -122,7 +133,9 @@ def test_a_file_that_no_header_can_hold(gateway, simulator):
         with refused("55000", "the file of user mapping option app_id_file", "HTTP header"):
             gateway.send("hyperverge")
     # It is no fault of the provider's: whoever has better credentials sends.
-    gateway.execute(f"ALTER USER MAPPING FOR PUBLIC SERVER hyperverge OPTIONS (SET app_id_file '{credential_options('hyperverge')['app_id_file']}')")
+    gateway.execute(
+        f"ALTER USER MAPPING FOR PUBLIC SERVER hyperverge OPTIONS (SET app_id_file '{credential_options('hyperverge')['app_id_file']}')"
+    )
     assert gateway.send("hyperverge")["outcome"] == "sent"
 
 

@@ -137,9 +137,12 @@ def test_drop_extension_with_requests_waiting_for_their_turn(cluster, gateway, s
     ]
     simulator.held(1)
     until(
-        lambda: gateway.execute(
-            "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Extension' AND query LIKE '%%otp_verify%%' AND datname = current_database() AND pid <> pg_backend_pid()"
-        ) == [(3,)],
+        lambda: (
+            gateway.execute(
+                "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Extension' AND query LIKE '%%otp_verify%%' AND datname = current_database() AND pid <> pg_backend_pid()"
+            )
+            == [(3,)]
+        ),
         "all of them wait",
     )
     with quiet(cluster, "the background worker stopped", "the extension is not"):
@@ -227,13 +230,14 @@ def test_the_extension_in_another_schema(cluster, simulator):
         with pytest.raises(psycopg2.errors.UndefinedFunction):
             gateway.send(to=to)
         # A search path that has none of our schemas, and impostors of our names in front.
-        gateway.execute("CREATE SCHEMA mine; CREATE TYPE mine.result AS (a text); CREATE TYPE mine.outcome AS ENUM ('x')")
+        gateway.execute(
+            "CREATE SCHEMA mine; CREATE TYPE mine.result AS (a text); CREATE TYPE mine.outcome AS ENUM ('x')"
+        )
         gateway.execute("SET search_path = mine")
         sent = gateway.row(f"SELECT * FROM one_time.otp_send('ideamart', '{json.dumps({'mobile': to})}')")
         assert sent["outcome"] == "sent"
         right = gateway.row(
-            "SELECT * FROM one_time.otp_verify(%s::uuid, %s)",
-            (sent["verification_id"], simulator.code("ideamart", to)),
+            "SELECT * FROM one_time.otp_verify(%s::uuid, %s)", (sent["verification_id"], simulator.code("ideamart", to))
         )
         assert right["outcome"] == "approved"
         assert gateway.attempts(sent["verification_id"]) == [("send", "sent"), ("verify", "approved")]

@@ -45,7 +45,10 @@ def on_a_terminal(command, timeout, columns=NARROW, **environment):
     reader.start()
     # Its terminal, not only its input and output: that is where a pager looks for a key.
     process = subprocess.Popen(
-        ["setsid", "--ctty", "--wait", *map(str, command)], stdin=slave, stdout=slave, stderr=slave,
+        ["setsid", "--ctty", "--wait", *map(str, command)],
+        stdin=slave,
+        stdout=slave,
+        stderr=slave,
         env={**os.environ, **environment},
     )
     os.close(slave)
@@ -115,7 +118,9 @@ def test_everything(pager):
     plain = re.sub(r"\x1b\[\d*m", "", shown)
     assert [line for line in plain.splitlines() if len(line) > WIDEST] == []
     # A scene of each vendor's own: its server is made there.
-    missing = [vendor for vendor in VENDORS if f"CREATE SERVER {vendor} FOREIGN DATA WRAPPER {wrapper(vendor)}" not in plain]
+    missing = [
+        vendor for vendor in VENDORS if f"CREATE SERVER {vendor} FOREIGN DATA WRAPPER {wrapper(vendor)}" not in plain
+    ]
     assert missing == [] and "ALL=1" not in plain
     assert len(scenes_of(shown)) == len([*ROOT.glob("demo/scenes/*.sql"), *ROOT.glob("demo/more/*.sql")])
 
@@ -128,11 +133,20 @@ def test_a_scene_that_breaks_is_a_demo_that_fails(tmp_path):
         subprocess.run(["cp", "-r", ROOT / part, copy / part], check=True)
     scene = copy / "demo/scenes/4_sign_up.sql"
     simulator = {"OTP_SIMULATOR": os.environ.get("OTP_SIMULATOR", str(ROOT / "target/release/simulator"))}
-    for what, instead in {"'000000'": "'111111'", "INSERT INTO verified_phone": "SELECT 1;\n-- INSERT INTO verified_phone"}.items():
+    for what, instead in {
+        "'000000'": "'111111'",
+        "INSERT INTO verified_phone": "SELECT 1;\n-- INSERT INTO verified_phone",
+    }.items():
         text = (ROOT / "demo/scenes/4_sign_up.sql").read_text()
         assert what in text
         scene.write_text(text.replace(what, instead))
         done = subprocess.run(
-            [sys.executable, copy / "demo/demo.py"], capture_output=True, text=True, env={**os.environ, **simulator}, timeout=180
+            [sys.executable, copy / "demo/demo.py"],
+            capture_output=True,
+            text=True,
+            env={**os.environ, **simulator},
+            timeout=180,
         )
-        assert done.returncode == 1 and "The demo failed: demo/scenes/4_sign_up.sql" in done.stderr, done.stdout + done.stderr
+        assert done.returncode == 1 and "The demo failed: demo/scenes/4_sign_up.sql" in done.stderr, (
+            done.stdout + done.stderr
+        )

@@ -55,8 +55,13 @@ def test_every_row_is_in_every_index(gateway, simulator):
     every_kind_of_row(gateway, simulator)
     check_indexes(gateway)
     with contextlib.closing(gateway.connect(options="-c enable_seqscan=off")) as session:
-        by_index = gateway.execute("SELECT count(*)::int FROM otp_gateway_internal.attempt_record WHERE response ? 'statusCode'", session=session)
-    assert by_index == gateway.execute("SELECT count(*)::int FROM otp_gateway_internal.attempt_record WHERE (response ? 'statusCode') IS TRUE")
+        by_index = gateway.execute(
+            "SELECT count(*)::int FROM otp_gateway_internal.attempt_record WHERE response ? 'statusCode'",
+            session=session,
+        )
+    assert by_index == gateway.execute(
+        "SELECT count(*)::int FROM otp_gateway_internal.attempt_record WHERE (response ? 'statusCode') IS TRUE"
+    )
     assert by_index[0][0] > 50
 
 
@@ -73,7 +78,9 @@ def test_an_index_of_blocks(gateway, simulator):
     [(entries,)] = gateway.execute("SELECT live_items FROM bt_page_stats('otp_gateway_internal.attempt_pkey', 1)")
     [(rows,)] = gateway.execute("SELECT count(*)::int FROM otp_gateway_internal.attempt_record")
     assert entries == rows if MAJOR >= 16 else rows < entries <= 2 * rows
-    by_index = "SELECT count(*)::int FROM otp_gateway_internal.attempt_record WHERE finished_at > now() - interval '1 hour'"
+    by_index = (
+        "SELECT count(*)::int FROM otp_gateway_internal.attempt_record WHERE finished_at > now() - interval '1 hour'"
+    )
     with contextlib.closing(gateway.connect(options="-c enable_seqscan=off")) as session:
         assert gateway.execute(by_index, session=session) == gateway.execute(by_index)
 
@@ -88,18 +95,24 @@ def test_a_column_of_somebody_elses(gateway, simulator):
     gateway.execute("UPDATE otp_gateway_internal.verification_record SET note = 'mine' WHERE id = %s", (id,))
     every_kind_of_row(gateway, simulator)
     assert gateway.verify(id, simulator.code("ideamart", to))["outcome"] == "approved"
-    [(note, status)] = gateway.execute("SELECT note, status FROM otp_gateway_internal.verification_record WHERE id = %s", (id,))
+    [(note, status)] = gateway.execute(
+        "SELECT note, status FROM otp_gateway_internal.verification_record WHERE id = %s", (id,)
+    )
     assert (note, status) == ("mine", "approved")
 
 
 def test_a_constraint_of_somebody_elses(gateway, simulator):
     """What it refuses is not sent, and whoever asked hears that it could not be put on record."""
     gateway.send()
-    gateway.execute("ALTER TABLE otp_gateway_internal.verification_record ADD CONSTRAINT no CHECK (recipient_masked NOT LIKE '%%9') NOT VALID")
+    gateway.execute(
+        "ALTER TABLE otp_gateway_internal.verification_record ADD CONSTRAINT no CHECK (recipient_masked NOT LIKE '%%9') NOT VALID"
+    )
     sent = simulator.count("ideamart", "send")
     call = Running(gateway.connect(), BODY, ("0771234569",)).wait()
     assert "could not be put on record, so that nothing was sent" in str(call.error)
-    queued = Running(gateway.connect(), "SELECT * FROM otp_enqueue('ideamart', jsonb_build_object('mobile', %s))", ("0771234569",)).wait()
+    queued = Running(
+        gateway.connect(), "SELECT * FROM otp_enqueue('ideamart', jsonb_build_object('mobile', %s))", ("0771234569",)
+    ).wait()
     assert queued.error.pgcode == "23514"
     assert simulator.count("ideamart", "send") == sent
     assert gateway.send(to="0771234568")["outcome"] == "sent"
@@ -107,8 +120,10 @@ def test_a_constraint_of_somebody_elses(gateway, simulator):
 
 def test_no_trigger_runs(gateway, simulator):
     """Not even one that its owner has made to run always: worker and sessions write with rights that are not its own."""
-    gateway.execute("CREATE TABLE ran (what text); CREATE FUNCTION runs() RETURNS trigger LANGUAGE plpgsql AS "
-                    "$$ BEGIN INSERT INTO ran VALUES (TG_NAME || ' of ' || current_user); RETURN NEW; END $$")
+    gateway.execute(
+        "CREATE TABLE ran (what text); CREATE FUNCTION runs() RETURNS trigger LANGUAGE plpgsql AS "
+        "$$ BEGIN INSERT INTO ran VALUES (TG_NAME || ' of ' || current_user); RETURN NEW; END $$"
+    )
     for table in TABLES:
         for when in ("BEFORE", "AFTER"):
             gateway.execute(
@@ -131,7 +146,9 @@ def test_what_somebody_changes_meanwhile(gateway, simulator, table, column, end)
     by = "id" if table == "verification" else "verification_id"
     with gateway.cluster.session(gateway.database, autocommit=False) as other:
         before = gateway.execute(f"SELECT {column} FROM otp_gateway_internal.{table}_record WHERE {by} = %s", (id,))
-        gateway.execute(f"UPDATE otp_gateway_internal.{table}_record SET {column} = 'changed' WHERE {by} = %s", (id,), other)
+        gateway.execute(
+            f"UPDATE otp_gateway_internal.{table}_record SET {column} = 'changed' WHERE {by} = %s", (id,), other
+        )
         simulator.clear_faults()
         simulator.release()
         waits = "SELECT 1 FROM pg_stat_activity WHERE backend_type = 'otp_gateway worker' AND datname = current_database() AND wait_event_type = 'Lock'"
@@ -155,8 +172,13 @@ def test_what_somebody_deletes_meanwhile(gateway, simulator):
             gateway.execute(f"DELETE FROM otp_gateway_internal.{table}_record", session=other)
         simulator.clear_faults()
         simulator.release()
-        until(lambda: gateway.execute("SELECT 1 FROM pg_stat_activity WHERE backend_type = 'otp_gateway worker' AND "
-                                      "datname = current_database() AND wait_event_type = 'Lock'"), "the worker comes to the row")
+        until(
+            lambda: gateway.execute(
+                "SELECT 1 FROM pg_stat_activity WHERE backend_type = 'otp_gateway worker' AND "
+                "datname = current_database() AND wait_event_type = 'Lock'"
+            ),
+            "the worker comes to the row",
+        )
         other.commit()
     assert call.row()["outcome"] == "sent"
     assert gateway.execute("SELECT count(*)::int FROM otp_gateway_internal.attempt_record") == [(0,)]

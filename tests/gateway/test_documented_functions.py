@@ -19,7 +19,9 @@ FUNCTION = r"CREATE (?:OR REPLACE )?FUNCTION"
 
 
 def documents():
-    return [path for places in ("*.md", "docs/**/*.md", "demo/**/*.sql", "examples/**/*.sql") for path in ROOT.glob(places)]
+    return [
+        path for places in ("*.md", "docs/**/*.md", "demo/**/*.sql", "examples/**/*.sql") for path in ROOT.glob(places)
+    ]
 
 
 def statements(text):
@@ -106,10 +108,13 @@ def test_what_is_granted_one_by_one(cluster, simulator):
             CREATE SERVER s FOREIGN DATA WRAPPER otp_sandbox OPTIONS (resend_after '0s');
             GRANT USAGE ON FOREIGN SERVER s TO {app}
         """)
-        granted = gateway.execute("""
+        granted = gateway.execute(
+            """
             SELECT oid::regprocedure::text FROM pg_proc WHERE proname = ANY (%s)
             AND pronamespace IN ('otp'::regnamespace, 'otp_gateway'::regnamespace)
-        """, (sorted(names),))
+        """,
+            (sorted(names),),
+        )
         # Two are otp_verify, and two are find.
         assert len(granted) == len(names) + 2
         with contextlib.closing(gateway.connect(user=app)) as session:
@@ -118,21 +123,29 @@ def test_what_is_granted_one_by_one(cluster, simulator):
             for (function,) in granted:
                 gateway.execute(f"GRANT EXECUTE ON FUNCTION {function} TO {app}")
             gateway.execute("SET search_path = otp", session=session)
-            id = gateway.row("SELECT * FROM otp_send('s', '{\"mobile\": \"0771231231\"}')", session=session)["verification_id"]
+            id = gateway.row("SELECT * FROM otp_send('s', '{\"mobile\": \"0771231231\"}')", session=session)[
+                "verification_id"
+            ]
             assert gateway.row("SELECT * FROM otp_resend(%s)", (id,), session)["outcome"] == "sent"
             assert gateway.verify(id, "1", session)["outcome"] == "invalid_code"
             assert gateway.verify_at("s", "000000", session, mobile="0771231231")["outcome"] == "approved"
-            later = gateway.row("SELECT * FROM otp_enqueue('s', '{\"mobile\": \"0771231232\"}')", session=session)["verification_id"]
+            later = gateway.row("SELECT * FROM otp_enqueue('s', '{\"mobile\": \"0771231232\"}')", session=session)[
+                "verification_id"
+            ]
             assert gateway.wait(later, session=session)["outcome"] == "sent"
             assert gateway.row("SELECT * FROM otp_cancel(%s)", (later,), session)["outcome"] == "canceled"
             assert len(gateway.execute("SELECT * FROM otp_gateway.find('s', '0771231231')", session=session)) > 0
             assert gateway.execute("SELECT count(*)::int > 5 FROM otp_gateway.provider", session=session) == [(True,)]
-            gateway.execute("""
+            gateway.execute(
+                """
                 CREATE TABLE public.t (phone text);
                 CREATE TRIGGER t AFTER INSERT ON public.t FOR EACH ROW
                     EXECUTE FUNCTION otp_gateway.send_after_commit('s', '{"mobile": "phone"}');
                 INSERT INTO public.t VALUES (%s); DROP TABLE public.t
-            """, (gateway.number(),), session)
+            """,
+                (gateway.number(),),
+                session,
+            )
         gateway.execute(f"DROP OWNED BY {app}; DROP ROLE {app}")
 
 
@@ -151,9 +164,12 @@ CARELESS = """
 PINNED_WITHOUT_PG_TEMP = CARELESS.format("SET search_path = pg_catalog, public, otp")
 NOT_PINNED = CARELESS.format("")
 # As the README had it up to 0.4.0: what it checks is not what it changes.
-RACED = PINNED_WITHOUT_PG_TEMP.replace("public, otp", "pg_temp").replace("otp_verify", "otp.otp_verify").replace(
-    "customer AS c", "public.customer AS c"
-).replace("UPDATE customer", "UPDATE public.customer")
+RACED = (
+    PINNED_WITHOUT_PG_TEMP.replace("public, otp", "pg_temp")
+    .replace("otp_verify", "otp.otp_verify")
+    .replace("customer AS c", "public.customer AS c")
+    .replace("UPDATE customer", "UPDATE public.customer")
+)
 
 
 # The table that the careless functions are about.
@@ -194,7 +210,11 @@ class Bank:
             GRANT USAGE ON SCHEMA otp TO {self.app}; GRANT USAGE ON FOREIGN SERVER ideamart TO {self.app};
             GRANT CREATE ON SCHEMA public TO {self.owner}; SET ROLE {self.owner}
         """)
-        self.design = BESIDE_IT if any(re.match(rf"{TABLE} (?:IF NOT EXISTS )?public.verified_phone", one) for one in made) else IN_THE_ROW
+        self.design = (
+            BESIDE_IT
+            if any(re.match(rf"{TABLE} (?:IF NOT EXISTS )?public.verified_phone", one) for one in made)
+            else IN_THE_ROW
+        )
         for statement in made:
             self.execute(statement.replace("'sandbox'", "'ideamart'"))
         if self.design is BESIDE_IT:
@@ -205,7 +225,7 @@ class Bank:
 
     def register(self, phone):
         """A customer's id, once the code is sent."""
-        (id, verification), = self.as_app(
+        ((id, verification),) = self.as_app(
             "INSERT INTO public.customer (phone) VALUES (%s) RETURNING id, verification_id", (phone,)
         )
         assert self.gateway.wait(verification)["outcome"] == "sent"
@@ -360,8 +380,12 @@ def by_changing_the_number(bank):
 
 
 ATTACKS = {
-    by_policy: PINNED_WITHOUT_PG_TEMP, by_trigger: PINNED_WITHOUT_PG_TEMP, by_own_approval: NOT_PINNED,
-    by_operator: NOT_PINNED, by_function: NOT_PINNED, by_overload: PINNED_WITHOUT_PG_TEMP,
+    by_policy: PINNED_WITHOUT_PG_TEMP,
+    by_trigger: PINNED_WITHOUT_PG_TEMP,
+    by_own_approval: NOT_PINNED,
+    by_operator: NOT_PINNED,
+    by_function: NOT_PINNED,
+    by_overload: PINNED_WITHOUT_PG_TEMP,
     by_changing_the_number: RACED,
 }
 attacks = pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.__name__)
@@ -394,9 +418,11 @@ def test_nobody_becomes_active(cluster, simulator, where, attack):
 def test_the_right_code_makes_active(cluster, simulator, where):
     """What it is for: with a wrong code, and by hand, nobody, with the right one the customer."""
     with bank(cluster, simulator, DOCUMENTED[where]) as careful:
-        (phone,), = careful.execute("SELECT phone FROM public.customer WHERE id = %s", (careful.victim,))
+        ((phone,),) = careful.execute("SELECT phone FROM public.customer WHERE id = %s", (careful.victim,))
         with pytest.raises((psycopg2.errors.CheckViolation, psycopg2.errors.InsufficientPrivilege)):
-            by_hand = "UPDATE public.customer SET active = true" if careful.design is IN_THE_ROW else careful.design["forged"]
+            by_hand = (
+                "UPDATE public.customer SET active = true" if careful.design is IN_THE_ROW else careful.design["forged"]
+            )
             careful.as_app(by_hand)
         careful.call(careful.victim, simulator.wrong("ideamart", phone))
         assert not careful.is_active()

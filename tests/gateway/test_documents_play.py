@@ -31,7 +31,22 @@ from simulator import VENDORS
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 # Other languages are not SQL, and are not played.
-LANGUAGES = {"sql", "text", "sh", "ini", "json", "python", "javascript", "java", "rust", "php", "ruby", "plpgsql", "log", "yaml"}
+LANGUAGES = {
+    "sql",
+    "text",
+    "sh",
+    "ini",
+    "json",
+    "python",
+    "javascript",
+    "java",
+    "rust",
+    "php",
+    "ruby",
+    "plpgsql",
+    "log",
+    "yaml",
+}
 FENCE = re.compile(r"^```(\S*)\n(.*?)^```$", re.M | re.S)
 NEEDS = re.compile(r"^\*\*You need:\*\*(.*?)\n\n", re.M | re.S)
 LINK = re.compile(r"\]\(([^()#\s]*)#([\w-]+)\)")
@@ -105,11 +120,27 @@ class Psql:
 
     def __init__(self, cluster, database, simulator):
         self.cluster, self.simulator = cluster, simulator
-        command = [BINDIR / "psql", "-X", "-q", "-h", cluster.directory, "-p", str(cluster.port), "-U", "postgres", "-d", database]
+        command = [
+            BINDIR / "psql",
+            "-X",
+            "-q",
+            "-h",
+            cluster.directory,
+            "-p",
+            str(cluster.port),
+            "-U",
+            "postgres",
+            "-d",
+            database,
+        ]
         self.process = subprocess.Popen(
             # Standard output by lines, so that errors stand where they belong.
             ["stdbuf", "-oL", *command, "-P", "pager=off", "-P", "footer=off"],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            cwd=ROOT,
             env={**os.environ, "OTP_SIMULATOR_CONTROL": simulator.at["control"]},
         )
 
@@ -250,16 +281,25 @@ def plain(text):
         (r"^-\[ RECORD (\d+) \][-+]*$", r"-[ RECORD \1 ]"),
     ]:
         text = re.sub(pattern, same, text, flags=re.M)
-    lines = [re.sub(r"\s*([|+])\s*", r"\1", line).strip() if "|" in line or "-+-" in line else line.strip() for line in text.splitlines()]
+    lines = [
+        re.sub(r"\s*([|+])\s*", r"\1", line).strip() if "|" in line or "-+-" in line else line.strip()
+        for line in text.splitlines()
+    ]
     lines = [re.sub(r"\s+", " ", line) for line in lines]
     return [line for line in lines if line and not re.fullmatch(r"\(\d+ rows?\)", line)]
 
 
 def differs(shown, real):
     """Nothing, or how what a document shows is not what came."""
-    lines = (r"(?:.*\n)*?" if line == "..." else re.escape(line).replace(r"\.\.\.", ".*") + r"\n" for line in plain(shown))
+    lines = (
+        r"(?:.*\n)*?" if line == "..." else re.escape(line).replace(r"\.\.\.", ".*") + r"\n" for line in plain(shown)
+    )
     pattern = "".join(lines)
-    return None if re.fullmatch(pattern, "".join(f"{line}\n" for line in plain(real))) else f"shown:\n{shown}\nplayed:\n{real}"
+    return (
+        None
+        if re.fullmatch(pattern, "".join(f"{line}\n" for line in plain(real)))
+        else f"shown:\n{shown}\nplayed:\n{real}"
+    )
 
 
 def write(path, block, real):
@@ -290,7 +330,9 @@ def test_it_plays(place, simulator, path):
                     continue
                 assert wrong is None, f"{block.at}\n{wrong}"
             else:
-                assert not re.search(r"^(?:.*: )?(?:ERROR|FATAL|WARNING):", real, re.M), f"{block.at}\n{block.code}\n{real}"
+                assert not re.search(r"^(?:.*: )?(?:ERROR|FATAL|WARNING):", real, re.M), (
+                    f"{block.at}\n{block.code}\n{real}"
+                )
 
 
 @pytest.mark.parametrize("path", [path for path in PLAYED if path.parent.name == "vendors"], ids=lambda path: path.stem)
@@ -314,7 +356,9 @@ def test_every_block_says_what_it_is():
             assert block.language in LANGUAGES, f"{block.at} is of no language that is known here: {block.language!r}"
             if block.language == "sql":
                 ends = block.code.rstrip().splitlines()[-1]
-                assert re.search(r";\s*(--.*)?$|\\g(set|x)?\b|^\\", ends), f"{block.at} ends in the middle of a statement"
+                assert re.search(r";\s*(--.*)?$|\\g(set|x)?\b|^\\", ends), (
+                    f"{block.at} ends in the middle of a statement"
+                )
 
 
 def test_a_difference_is_seen():
@@ -322,6 +366,12 @@ def test_a_difference_is_seen():
     table = " a | b \n---+---\n 1 | x\n"
     assert differs(table, " a | b\n---+---\n 1 |  x \n(1 row)\n") is None
     assert differs(" a | b \n---+---\n...\n", table) is None
-    for other in (table.replace("x", "y"), table.replace("a", "c"), table + " 2 | z\n", "ERROR:  no\n", table + "WARNING:  so\n"):
+    for other in (
+        table.replace("x", "y"),
+        table.replace("a", "c"),
+        table + " 2 | z\n",
+        "ERROR:  no\n",
+        table + "WARNING:  so\n",
+    ):
         assert differs(table, other) is not None, other
     assert differs("\n", "ERROR:  no\n") is not None

@@ -15,7 +15,12 @@ OLD = "otp_gateway"
 ENCODINGS = ["LATIN1", "WIN1252", "EUC_JP", "SQL_ASCII"]
 # Of each type that a function takes.
 VALUES = {
-    "text": "'x'", "uuid": "gen_random_uuid()", "jsonb": "'{}'", "interval": "'1s'", "integer": "200", "oid": "'pg_foreign_server'::regclass",
+    "text": "'x'",
+    "uuid": "gen_random_uuid()",
+    "jsonb": "'{}'",
+    "interval": "'1s'",
+    "integer": "200",
+    "oid": "'pg_foreign_server'::regclass",
     "text[]": "'{}'::text[]",
 }
 
@@ -26,7 +31,9 @@ def database(cluster, encoding, version=None):
     name = f"test_{secrets.token_hex(4)}"
     made_as = "UTF8" if version else encoding
     with cluster.session() as admin:
-        admin.cursor().execute(f"CREATE DATABASE {name} TEMPLATE template0 ENCODING '{made_as}' LC_COLLATE 'C' LC_CTYPE 'C'")
+        admin.cursor().execute(
+            f"CREATE DATABASE {name} TEMPLATE template0 ENCODING '{made_as}' LC_COLLATE 'C' LC_CTYPE 'C'"
+        )
         if version:
             with cluster.session(name) as session:
                 session.cursor().execute(f"CREATE EXTENSION otp_gateway VERSION '{version}'")
@@ -86,7 +93,9 @@ def each_call_is_refused(other):
         if not is_trigger:
             refused(other, f"SELECT * FROM {name}({', '.join(f'{VALUES[of]}::{of}' for of in takes)})")
             continue
-        other.execute(f"CREATE TABLE t (a int); CREATE TRIGGER t BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION {name}('x', '{{}}')")
+        other.execute(
+            f"CREATE TABLE t (a int); CREATE TRIGGER t BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION {name}('x', '{{}}')"
+        )
         refused(other, "INSERT INTO t VALUES (1)")
         other.execute("DROP TABLE t")
     # And what calls them.
@@ -108,7 +117,9 @@ def test_no_worker_comes(own_cluster):
             before = transactions(name)
             for _ in range(3):
                 seen = transactions("template1")
-                cursor.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'otp_gateway launcher'")
+                cursor.execute(
+                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'otp_gateway launcher'"
+                )
                 until(lambda: transactions("template1") > seen, "a launcher has had template1 looked at")
             assert transactions(name) == before
 

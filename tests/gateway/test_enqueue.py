@@ -73,7 +73,9 @@ def test_a_commit_sends_one_message(gateway, simulator, vendor):
         # To its own transaction it is there, to others it is not.
         seen = gateway.row(
             "SELECT status::text, send_count, provider, enqueued = pg_current_xact_id() AS mine"
-            " FROM otp_gateway_internal.verification_record WHERE id = %s", (id,), session,
+            " FROM otp_gateway_internal.verification_record WHERE id = %s",
+            (id,),
+            session,
         )
         assert seen == {"status": "queued", "send_count": 0, "provider": vendor, "mine": True}
         assert recorded(gateway) == set()
@@ -99,7 +101,9 @@ def test_a_commit_sends_one_message(gateway, simulator, vendor):
 
 def test_its_row_has_the_columns_of_otp_send(gateway):
     assert list(gateway.enqueue()) == list(gateway.send())
-    assert gateway.execute("SELECT count(*)::int, count(enqueued)::int FROM otp_gateway_internal.verification_record") == [(2, 1)]
+    assert gateway.execute(
+        "SELECT count(*)::int, count(enqueued)::int FROM otp_gateway_internal.verification_record"
+    ) == [(2, 1)]
 
 
 @pytest.mark.parametrize("vendor", VENDORS)
@@ -262,7 +266,9 @@ def canceled(gateway, call):
     session = gateway.connect()
     running = Running(session, f"{call}; SELECT pg_sleep(600)")
     until(
-        lambda: gateway.execute("SELECT 1 FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND pid = %s", (session.info.backend_pid,)),
+        lambda: gateway.execute(
+            "SELECT 1 FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND pid = %s", (session.info.backend_pid,)
+        ),
         "it sleeps",
     )
     session.cancel()
@@ -367,7 +373,10 @@ def test_many_sessions(gateway, simulator):
 
 def test_one_statement_is_one_call(gateway, simulator):
     payload = json.dumps({"mobile": gateway.number()})
-    [(id, status)] = gateway.execute("SELECT (e).verification_id, (e).status FROM (SELECT (otp_enqueue('ideamart', %s::jsonb)) AS e) AS x", (payload,))
+    [(id, status)] = gateway.execute(
+        "SELECT (e).verification_id, (e).status FROM (SELECT (otp_enqueue('ideamart', %s::jsonb)) AS e) AS x",
+        (payload,),
+    )
     assert status == "queued"
     assert gateway.wait(id)["outcome"] == "sent"
     expanded = gateway.row("SELECT (otp_enqueue('ideamart', %s::jsonb)).*", (payload,))
@@ -545,7 +554,9 @@ def enqueue(provider, payload):
     return f"SELECT * FROM otp_enqueue('{provider}', '{text}')"
 
 
-@pytest.mark.parametrize("provider, payload, words", [case[1:] for case in PAYLOADS], ids=[case[0] for case in PAYLOADS])
+@pytest.mark.parametrize(
+    "provider, payload, words", [case[1:] for case in PAYLOADS], ids=[case[0] for case in PAYLOADS]
+)
 def test_payload(gateway, provider, payload, words):
     """At once, as by otp_send, and not when its turn has come."""
     statement = f"SELECT * FROM otp_enqueue('{provider}', NULL)" if payload is None else enqueue(provider, payload)
@@ -663,8 +674,11 @@ def test_a_thousand_and_no_more(gateway, simulator):
     # A thousand are allowed, and of the thousand and one nothing goes out before them.
     ids = gateway.enqueue_many(1000)
     until(
-        lambda: gateway.execute("SELECT count(*)::int FROM otp_gateway.verification WHERE status = 'pending'") == [(1000,)],
-        "all are sent", timeout=60,
+        lambda: (
+            gateway.execute("SELECT count(*)::int FROM otp_gateway.verification WHERE status = 'pending'") == [(1000,)]
+        ),
+        "all are sent",
+        timeout=60,
     )
     assert arrived(simulator) == once(ids)
 

@@ -68,21 +68,25 @@ def test_through_the_queue_a_trigger_and_a_route(gateway, simulator):
     gateway.execute("CREATE TABLE asked (phone text, more jsonb)")
     gateway.execute(
         "CREATE TRIGGER send_code AFTER INSERT ON asked FOR EACH ROW EXECUTE FUNCTION"
-        " otp_gateway.send_after_commit('ideamart', '{\"mobile\": \"phone\", \"extra\": \"more\"}')"
+        ' otp_gateway.send_after_commit(\'ideamart\', \'{"mobile": "phone", "extra": "more"}\')'
     )
     try:
         gateway.enqueue(extra={"pid": "queued"})
         gateway.settle()
         gateway.send("ways", vendor="ideamart", extra={"pid": "route"})
         to = RUN.recipient("07{:08d}", True)
-        gateway.execute("INSERT INTO asked VALUES (%s, '{\"pid\": \"row\"}'), (%s, NULL)", (to, RUN.recipient("07{:08d}", True)))
+        gateway.execute(
+            'INSERT INTO asked VALUES (%s, \'{"pid": "row"}\'), (%s, NULL)', (to, RUN.recipient("07{:08d}", True))
+        )
         gateway.settle()
         pids = [body.get("pid") for body in bodies(simulator, "ideamart", "send")]
         # The statement's two rows are called side by side.
         assert pids[:2] == ["queued", "route"] and sorted(pids[2:], key=str) == [None, "row"]
         with pytest.raises(psycopg2.errors.InvalidParameterValue, match="column more: extra.password"):
-            gateway.execute("INSERT INTO asked VALUES (%s, '{\"password\": \"x\"}')", (to,))
-        with pytest.raises(psycopg2.errors.InvalidParameterValue, match="columns phone, more: mobile .*; extra.password"):
+            gateway.execute('INSERT INTO asked VALUES (%s, \'{"password": "x"}\')', (to,))
+        with pytest.raises(
+            psycopg2.errors.InvalidParameterValue, match="columns phone, more: mobile .*; extra.password"
+        ):
             gateway.execute("INSERT INTO asked VALUES ('x', '{\"password\": \"x\"}')")
     finally:
         gateway.execute("DROP TABLE asked; DROP SERVER ways")
@@ -121,7 +125,12 @@ def test_it_is_sealed_and_erased(gateway, simulator):
     takes_more(simulator)
     sent = gateway.send(extra={"pid": RUN.secret("pid")})
     assert gateway.verification(sent["verification_id"])["sealed"] is not None
-    simulator.fault("reply", "ideamart", "verify", body={"statusCode": "S1000", "statusDetail": "ok", "subscriptionStatus": "REGISTERED"})
+    simulator.fault(
+        "reply",
+        "ideamart",
+        "verify",
+        body={"statusCode": "S1000", "statusDetail": "ok", "subscriptionStatus": "REGISTERED"},
+    )
     assert gateway.verify(sent["verification_id"], "123456")["outcome"] == "approved"
     assert gateway.verification(sent["verification_id"])["sealed"] is None
     simulator.clear_faults()

@@ -103,10 +103,17 @@ FAULTS = {
     "HTML": ({"kind": "html"}, "unknown", False, 0),
     "404 with words": ({"kind": "status", "status": 404, "body": "no such page"}, "unknown", False, 0),
     "404": ({"kind": "status", "status": 404}, "refused", False, 0),
-    "400": ({"kind": "reply", "body": {"status": "failure", "statusCode": 400, "message": "no"}}, "invalid_request", False, 0),
+    "400": (
+        {"kind": "reply", "body": {"status": "failure", "statusCode": 400, "message": "no"}},
+        "invalid_request",
+        False,
+        0,
+    ),
     "its own words": (
         {"kind": "reply", "body": {"status": "failure", "statusCode": 200, "error": {"message": "blacklisted"}}},
-        "refused", False, 0,
+        "refused",
+        False,
+        0,
     ),
 }
 
@@ -140,8 +147,15 @@ def test_fault(routed, simulator, call, fault, outcome, goes_on, count):
 
 
 OUTCOMES = {
-    "sent": False, "already_registered": False, "rate_limited": True, "invalid_request": False, "auth_failed": True,
-    "refused": False, "provider_error": True, "unreachable": True, "unknown": False,
+    "sent": False,
+    "already_registered": False,
+    "rate_limited": True,
+    "invalid_request": False,
+    "auth_failed": True,
+    "refused": False,
+    "provider_error": True,
+    "unreachable": True,
+    "unknown": False,
 }
 
 
@@ -231,7 +245,11 @@ def test_vendors_of_different_countries(gateway, simulator):
         assert gateway.verification(id)["vendor"] == vendor
         assert gateway.verify(id, simulator.code(vendor, to))["outcome"] == "approved"
     assert {entry["complaint"] for entry in simulator.log()} == {None}
-    for body, word in (({"mobile": "+12025550123"}, "mobile"), ({"mobile": lk, "colour": "red"}, "colour"), ({}, "mobile")):
+    for body, word in (
+        ({"mobile": "+12025550123"}, "mobile"),
+        ({"mobile": lk, "colour": "red"}, "colour"),
+        ({}, "mobile"),
+    ):
         for call in (SEND, ENQUEUE):
             with pytest.raises(psycopg2.errors.InvalidParameterValue) as error:
                 gateway.row(call, ("codes", json.dumps(body)))
@@ -239,10 +257,10 @@ def test_vendors_of_different_countries(gateway, simulator):
     assert gateway.execute("SELECT count(*)::int FROM otp_gateway.verification") == [(2,)]
 
 
-@pytest.mark.parametrize("first, second, more", [
-    ("ideamart", "twilio", {}),
-    ("hyperverge", "msg91", {"defaults": '{"template_id": "house"}'}),
-])
+@pytest.mark.parametrize(
+    "first, second, more",
+    [("ideamart", "twilio", {}), ("hyperverge", "msg91", {"defaults": '{"template_id": "house"}'})],
+)
 def test_a_number_in_any_spelling_is_one_recipient_across_vendors(gateway, simulator, first, second, more):
     gateway.create_provider("one", first, send_limit="1000 per day", **more)
     gateway.create_provider("two", second, send_limit="2 per hour", **more)
@@ -255,10 +273,16 @@ def test_a_number_in_any_spelling_is_one_recipient_across_vendors(gateway, simul
     for way, call in zip(ways, (SEND, ENQUEUE, SEND)):
         ids.append(gateway.row(call, ("codes", json.dumps({"mobile": way})))["verification_id"])
         rows.append(gateway.wait(ids[-1]))
-    assert [(row["outcome"], row["reason"]) for row in rows] == [("sent", None), ("sent", None), ("blocked", "send_limit")]
+    assert [(row["outcome"], row["reason"]) for row in rows] == [
+        ("sent", None),
+        ("sent", None),
+        ("blocked", "send_limit"),
+    ]
     for id in ids[:2]:
         assert tries(gateway, id) == [("one", "provider_error", None), ("two", "sent", None)]
-    kept = gateway.execute("SELECT DISTINCT recipient_key, recipient_masked FROM otp_gateway_internal.verification_record")
+    kept = gateway.execute(
+        "SELECT DISTINCT recipient_key, recipient_masked FROM otp_gateway_internal.verification_record"
+    )
     assert len(kept) == 1
     assert len(gateway.execute("SELECT DISTINCT recipient_key FROM otp_gateway_internal.attempt_record")) == 1
     # Well again: the first sends to the same person.
@@ -268,7 +292,9 @@ def test_a_number_in_any_spelling_is_one_recipient_across_vendors(gateway, simul
     for way in ways:
         assert set(find(gateway, way, "codes")) == {*ids, again}
         assert set(find(gateway, way, "two")) == set(ids)
-    assert gateway.verify(ids[0], simulator.code(second, to, atleast=2), **TABLE[second].verify)["outcome"] == "approved"
+    assert (
+        gateway.verify(ids[0], simulator.code(second, to, atleast=2), **TABLE[second].verify)["outcome"] == "approved"
+    )
     assert gateway.execute("SELECT otp_gateway.is_approved(%s, %s)", (ids[0], ways[2])) == [(True,)]
     assert gateway.execute("SELECT otp_gateway.forget('codes', %s)", (ways[2],)) == [(4,)]
     assert {entry["complaint"] for entry in simulator.log()} == {None}
@@ -355,7 +381,9 @@ def test_an_open_breaker_is_passed_over(routed, simulator):
     row = send(routed, routed.number("hyperverge"))
     assert (row["outcome"], row["status"], row["reason"], row["retryable"]) == ("blocked", "blocked", "breaker", True)
     assert row["retry_after"] is not None
-    assert [(outcome, reason) for _, outcome, reason in tries(routed, row["verification_id"])] == [("blocked", "breaker")] * 2
+    assert [(outcome, reason) for _, outcome, reason in tries(routed, row["verification_id"])] == [
+        ("blocked", "breaker")
+    ] * 2
     assert simulator.count("hyperverge") == arrived
 
 
@@ -392,8 +420,10 @@ def test_two_routes_over_one_provider(gateway, simulator, crowd):
 @pytest.mark.parametrize(
     "options, reason",
     [
-        ({"send_limit": "1 per hour"}, "send_limit"), ({"resend_after": "1h"}, "resend_after"),
-        ({"provider_limit": "1 per hour"}, "provider_limit"), ({"allowed_prefixes": "+9198"}, "allowed_prefixes"),
+        ({"send_limit": "1 per hour"}, "send_limit"),
+        ({"resend_after": "1h"}, "resend_after"),
+        ({"provider_limit": "1 per hour"}, "provider_limit"),
+        ({"allowed_prefixes": "+9198"}, "allowed_prefixes"),
     ],
     ids=lambda case: case if isinstance(case, str) else "",
 )
@@ -424,7 +454,10 @@ def test_a_limit_of_the_one_that_it_comes_to(gateway, simulator):
     assert [(row["outcome"], row["reason"]) for row in rows] == [("sent", None)] + [("blocked", "send_limit")] * 2
     for row in rows[1:]:
         assert row["status"] == "blocked"
-        assert tries(gateway, row["verification_id"]) == [("first", "unreachable", None), ("second", "blocked", "send_limit")]
+        assert tries(gateway, row["verification_id"]) == [
+            ("first", "unreachable", None),
+            ("second", "blocked", "send_limit"),
+        ]
         assert gateway.verification(row["verification_id"])["sealed"] is None
     # The one that was waited for may have ended before: the record does not say how long to wait.
     assert rows[1]["retry_after"] is not None
@@ -483,9 +516,9 @@ def test_weighted(gateway):
 def test_weight_zero_stands_by(routed, simulator):
     """Only when all the others have failed."""
     route(routed, "reserve", strategy="weighted", weights="0, 1")
-    assert [tries(routed, send(routed, routed.number("hyperverge"), "reserve")["verification_id"]) for _ in range(20)] == [
-        [("second", "sent", None)]
-    ] * 20
+    assert [
+        tries(routed, send(routed, routed.number("hyperverge"), "reserve")["verification_id"]) for _ in range(20)
+    ] == [[("second", "sent", None)]] * 20
     no_member(routed, "second")
     id = send(routed, routed.number("hyperverge"), "reserve")["verification_id"]
     assert tries(routed, id) == [("second", "unreachable", None), ("first", "sent", None)]
@@ -524,7 +557,9 @@ def test_usage_on_the_providers_is_not(routed, simulator, role):
             send(routed, routed.number("hyperverge"), "codes", session, call)
         assert "codes" in error.value.diag.message_primary
     # Taken away in the middle of a flow, it ends there.
-    routed.execute(f"GRANT USAGE ON FOREIGN SERVER codes TO {name}; REVOKE USAGE ON FOREIGN SERVER first, second FROM {name}")
+    routed.execute(
+        f"GRANT USAGE ON FOREIGN SERVER codes TO {name}; REVOKE USAGE ON FOREIGN SERVER first, second FROM {name}"
+    )
     id = send(routed, routed.number("hyperverge"), session=session)["verification_id"]
     routed.execute(f"REVOKE USAGE ON FOREIGN SERVER codes FROM {name}")
     for statement in ("otp_verify(%s::uuid, '123456')", "otp_resend(%s)"):
@@ -563,9 +598,14 @@ def test_a_member_that_is_none(routed, simulator, providers):
 @pytest.mark.parametrize(
     "options",
     [
-        "", "OPTIONS (providers '')", "OPTIONS (providers 'first,,second')", "OPTIONS (providers 'first, first')",
-        "OPTIONS (providers 'first, second', strategy 'random')", "OPTIONS (providers 'first, second', weights '1')",
-        "OPTIONS (providers 'first, second', weights '1, -1')", "OPTIONS (providers 'first, second', weights 'a, b')",
+        "",
+        "OPTIONS (providers '')",
+        "OPTIONS (providers 'first,,second')",
+        "OPTIONS (providers 'first, first')",
+        "OPTIONS (providers 'first, second', strategy 'random')",
+        "OPTIONS (providers 'first, second', weights '1')",
+        "OPTIONS (providers 'first, second', weights '1, -1')",
+        "OPTIONS (providers 'first, second', weights 'a, b')",
         f"OPTIONS (providers '{', '.join(f'p{n}' for n in range(17))}')",
     ],
 )
@@ -590,8 +630,12 @@ def test_it_can_be_seen(routed):
         " AND setting <> 'credentials' ORDER BY 1, 2"
     )
     assert shown == [
-        ("codes", "providers", "first, second"), ("codes", "strategy", "ordered"), ("codes", "weights", "1, 1"),
-        ("lots", "providers", "first, second"), ("lots", "strategy", "weighted"), ("lots", "weights", "3, 1"),
+        ("codes", "providers", "first, second"),
+        ("codes", "strategy", "ordered"),
+        ("codes", "weights", "1, 1"),
+        ("lots", "providers", "first, second"),
+        ("lots", "strategy", "weighted"),
+        ("lots", "weights", "3, 1"),
     ]
 
 
@@ -627,7 +671,9 @@ def test_the_caller_goes_while_the_first_is_asked(routed, simulator):
     simulator.fault("status", "hyperverge", "send", status=503, ms=700, times=1)
     with routed.cluster.session(routed.database) as session:
         # Somebody else's is held, so that the one that counts meets the slow fault.
-        other = Running(routed.connect(), SEND, ("codes", json.dumps(FLOWS["hyperverge"]["send"](routed.number("hyperverge")))))
+        other = Running(
+            routed.connect(), SEND, ("codes", json.dumps(FLOWS["hyperverge"]["send"](routed.number("hyperverge"))))
+        )
         simulator.held(1)
         running = Running(session, SEND, ("codes", json.dumps(FLOWS["hyperverge"]["send"](to))))
         simulator.count("hyperverge", "send", atleast=2, wait=10000)

@@ -22,7 +22,9 @@ def test_send_wrong_code_right_code(gateway, simulator, vendor):
     assert (right["outcome"], right["status"], right["attempts_left"]) == ("approved", "approved", 0)
 
     assert gateway.attempts(sent["verification_id"]) == [
-        ("send", "sent"), ("verify", "invalid_code"), ("verify", "approved")
+        ("send", "sent"),
+        ("verify", "invalid_code"),
+        ("verify", "approved"),
     ]
     assert gateway.verification(sent["verification_id"])["sealed"] is None
     assert [entry["complaint"] for entry in simulator.log(vendor)] == [None, None, None]

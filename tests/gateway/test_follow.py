@@ -65,7 +65,7 @@ class Listener:
         while "the end" not in heard:
             heard = self.payloads(len(heard) + 1)
         by_id = {}
-        for payload in heard[:heard.index("the end")]:
+        for payload in heard[: heard.index("the end")]:
             news = json.loads(payload)
             by_id.setdefault(news["id"], []).append(news["status"])
         return by_id
@@ -179,7 +179,9 @@ def test_the_latest_of_several_sends(gateway, simulator):
 def test_an_immediate_send_can_be_waited_for_too(gateway, simulator):
     """By another session, while its own waits."""
     simulator.fault("hold", "ideamart", "send")
-    caller = Running(gateway.connect(), "SELECT * FROM otp_send('ideamart', %s::jsonb)", (json.dumps({"mobile": gateway.number()}),))
+    caller = Running(
+        gateway.connect(), "SELECT * FROM otp_send('ideamart', %s::jsonb)", (json.dumps({"mobile": gateway.number()}),)
+    )
     simulator.held(1)
     [(id,)] = gateway.execute("SELECT id FROM otp_gateway.verification")
     with waiters(gateway, [id]) as [waiter]:
@@ -196,7 +198,9 @@ def test_while_something_else_is_under_way(gateway, simulator, operation):
     id = gateway.send(to=to)["verification_id"]
     # Ideamart's resend is a send.
     simulator.fault("hold", "ideamart", "send" if operation == "resend" else "verify")
-    statement = "SELECT * FROM otp_verify(%s::uuid, '123456')" if operation == "verify" else "SELECT * FROM otp_resend(%s)"
+    statement = (
+        "SELECT * FROM otp_verify(%s::uuid, '123456')" if operation == "verify" else "SELECT * FROM otp_resend(%s)"
+    )
     caller = Running(gateway.connect(), statement, (id,))
     simulator.held(1)
     waiter = Running(gateway.connect(), WAIT, (id, "60s"))
@@ -219,7 +223,12 @@ def test_when_the_time_is_over(gateway, simulator):
         for timeout, least in (("300ms", 0.3), ("0", 0)):
             began = time.monotonic()
             row = gateway.wait(id, timeout)
-            assert (row["verification_id"], row["status"], row["outcome"], row["retryable"]) == (id, status, None, False)
+            assert (row["verification_id"], row["status"], row["outcome"], row["retryable"]) == (
+                id,
+                status,
+                None,
+                False,
+            )
             assert time.monotonic() - began >= least
     simulator.release()
     assert [row["outcome"] for row in gateway.settle()] == ["sent"] * 2
@@ -230,12 +239,18 @@ def test_without_a_timeout(gateway, simulator):
     held = gateway.full()
     with gateway.connect() as session:
         running = Running(session, "SELECT * FROM otp_gateway.wait(%s)", (held["verification_id"],))
-        until(lambda: gateway.execute(
-            "SELECT 1 FROM pg_stat_activity WHERE pid = %s AND wait_event_type = 'Extension'", (session.info.backend_pid,)
-        ), "it waits")
+        until(
+            lambda: gateway.execute(
+                "SELECT 1 FROM pg_stat_activity WHERE pid = %s AND wait_event_type = 'Extension'",
+                (session.info.backend_pid,),
+            ),
+            "it waits",
+        )
         simulator.release()
         assert running.row()["outcome"] == "sent"
-    ((default,),) = gateway.execute("SELECT pg_get_expr(proargdefaults, 0)::text FROM pg_proc WHERE oid = 'otp_gateway.wait(uuid, interval)'::regprocedure")
+    ((default,),) = gateway.execute(
+        "SELECT pg_get_expr(proargdefaults, 0)::text FROM pg_proc WHERE oid = 'otp_gateway.wait(uuid, interval)'::regprocedure"
+    )
     assert default == "'00:00:30'::interval"
 
 
@@ -440,7 +455,11 @@ def test_the_worker_is_killed(own_cluster, simulator):
         id = gateway.full()["verification_id"]
         queued = gateway.enqueue("narrow", vendor="ideamart")["verification_id"]
         with waiters(gateway, [id, queued]) as running:
-            kill(gateway.execute("SELECT pid FROM pg_stat_activity WHERE backend_type = 'otp_gateway worker' AND datname = current_database()")[0][0])
+            kill(
+                gateway.execute(
+                    "SELECT pid FROM pg_stat_activity WHERE backend_type = 'otp_gateway worker' AND datname = current_database()"
+                )[0][0]
+            )
             for one in running:
                 assert isinstance(one.wait(30).error, psycopg2.Error)
         gateway.session.close()
@@ -577,7 +596,9 @@ def test_retries_are_announced(gateway, simulator, announced):
     assert announced.statuses(id, 5) == ["queued", "sending", "queued", "sending", "pending"]
 
 
-@pytest.mark.parametrize("status, fault", [("failed", {"kind": "status", "status": 404}), ("unknown", {"kind": "close_after_read"})])
+@pytest.mark.parametrize(
+    "status, fault", [("failed", {"kind": "status", "status": 404}), ("unknown", {"kind": "close_after_read"})]
+)
 def test_how_it_failed_is_announced(gateway, simulator, announced, status, fault):
     simulator.fault(vendor="ideamart", operation="send", **fault)
     id = gateway.enqueue()["verification_id"]
@@ -588,7 +609,10 @@ def test_a_code_that_is_too_old_is_announced(gateway, simulator, announced):
     gateway.create_provider("brief", "ideamart", code_lifetime="1s")
     to = gateway.number()
     sent = gateway.send("brief", to, vendor="ideamart")
-    until(lambda: gateway.execute("SELECT clock_timestamp() >= %s", (sent["expires_at"],)) == [(True,)], "the end of its time")
+    until(
+        lambda: gateway.execute("SELECT clock_timestamp() >= %s", (sent["expires_at"],)) == [(True,)],
+        "the end of its time",
+    )
     gateway.verify(sent["verification_id"], simulator.code("ideamart", to))
     assert announced.statuses(sent["verification_id"], 3) == ["sending", "pending", "expired"]
 
@@ -598,8 +622,13 @@ def test_what_leaves_the_queue_unsent_is_announced(gateway, simulator, announced
     first = gateway.full()["verification_id"]
     old, canceled, spoilt = (gateway.enqueue("narrow", vendor="ideamart")["verification_id"] for _ in range(3))
     gateway.execute("SELECT otp_cancel(%s)", (canceled,))
-    gateway.execute("UPDATE otp_gateway_internal.verification_record SET created_at = created_at - interval '1 day' WHERE id = %s", (old,))
-    gateway.execute("UPDATE otp_gateway_internal.verification_record SET sealed = '\\x00'::bytea || sealed WHERE id = %s", (spoilt,))
+    gateway.execute(
+        "UPDATE otp_gateway_internal.verification_record SET created_at = created_at - interval '1 day' WHERE id = %s",
+        (old,),
+    )
+    gateway.execute(
+        "UPDATE otp_gateway_internal.verification_record SET sealed = '\\x00'::bytea || sealed WHERE id = %s", (spoilt,)
+    )
     simulator.release()
     gateway.settle()
     by_id = announced.all(gateway)
@@ -645,14 +674,19 @@ def test_each_role_hears_of_its_own_alone(gateway, announced, neighbours):
     """Of what it began, and who has its rights may listen there, too; nobody hears of a neighbour's."""
     shop, bank, heir, _ = neighbours
     with (
-        Listener(gateway, user=shop) as at_shop, Listener(gateway, user=bank) as at_bank,
-        Listener(gateway, shop, user=heir) as at_heir, Listener(gateway, shop) as superuser, Listener(gateway, user=heir) as of_heir,
+        Listener(gateway, user=shop) as at_shop,
+        Listener(gateway, user=bank) as at_bank,
+        Listener(gateway, shop, user=heir) as at_heir,
+        Listener(gateway, shop) as superuser,
+        Listener(gateway, user=heir) as of_heir,
     ):
         assert len({at_shop.channel, at_bank.channel, of_heir.channel, announced.channel}) == 4
         assert at_shop.channel == at_heir.channel == superuser.channel
         ids = [sent_by(gateway, role) for role in (shop, bank)]
         for listener, id in zip((at_shop, at_bank, at_heir, superuser), (ids[0], ids[1], ids[0], ids[0]), strict=True):
-            assert [(one["id"], one["status"]) for one in listener.hear(3)] == [(id, s) for s in ("queued", "sending", "pending")]
+            assert [(one["id"], one["status"]) for one in listener.hear(3)] == [
+                (id, s) for s in ("queued", "sending", "pending")
+            ]
         mine = str(gateway.send()["verification_id"])
         for listener in (at_shop, at_bank, at_heir, of_heir, announced):
             heard = listener.all(gateway)

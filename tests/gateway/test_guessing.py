@@ -75,7 +75,9 @@ class Guesses:
 
     def guess(self, row, how, provider=None, session=None):
         if how == "id":
-            return self.gateway.verify(row["verification_id"], next(self.codes), session, **FLOWS[self.vendor]["verify"])
+            return self.gateway.verify(
+                row["verification_id"], next(self.codes), session, **FLOWS[self.vendor]["verify"]
+            )
         payload = self.payload(row, how)
         return self.gateway.verify_at(provider or self.vendor, next(self.codes), session, **payload)
 
@@ -143,14 +145,21 @@ def test_a_reference_at_the_other_providers_of_its_account(gateway, simulator):
     most, to = max_checks(gateway, "ideamart"), gateway.number()
     row = gateway.send("ideamart", to)
     guesses = Guesses(gateway, simulator, "ideamart", to)
-    rows = [guesses.guess(row, "reference", provider) for _ in range(most) for provider in ("second", "ideamart", "third")]
+    rows = [
+        guesses.guess(row, "reference", provider) for _ in range(most) for provider in ("second", "ideamart", "third")
+    ]
     assert guesses.reached() == most
     assert {one["verification_id"] for one in rows} == {row["verification_id"]}
     # As if it had been begun elsewhere.
     row = gateway.send("ideamart", to)
     with gateway.cluster.session(gateway.database) as session:
-        gateway.execute("DELETE FROM otp_gateway_internal.reference; DELETE FROM otp_gateway_internal.attempt_record; DELETE FROM otp_gateway_internal.verification_record", session=session)
-    elsewhere = [guesses.guess(row, "reference", provider) for _ in range(most) for provider in ("third", "second", "ideamart")]
+        gateway.execute(
+            "DELETE FROM otp_gateway_internal.reference; DELETE FROM otp_gateway_internal.attempt_record; DELETE FROM otp_gateway_internal.verification_record",
+            session=session,
+        )
+    elsewhere = [
+        guesses.guess(row, "reference", provider) for _ in range(most) for provider in ("third", "second", "ideamart")
+    ]
     assert len({one["verification_id"] for one in elsewhere}) == 1
     assert guesses.reached() == 2 * most
 
@@ -200,9 +209,18 @@ def iserveu2(to, reference):
 
 
 TRANSACTION = {
-    "account_number": "12345678901", "bene_bank_name": "State Bank", "bene_mobile": "9876500001", "bene_name": "B Rao",
-    "bank_code": "SBIN", "bene_ifsc_code": "SBIN0000001", "transaction_mode": "IMPS", "customer_name": "A Rao",
-    "pincode": "751001", "address": "Street 1", "is_hold_transaction": "false", "lat_long": "20.29,85.82",
+    "account_number": "12345678901",
+    "bene_bank_name": "State Bank",
+    "bene_mobile": "9876500001",
+    "bene_name": "B Rao",
+    "bank_code": "SBIN",
+    "bene_ifsc_code": "SBIN0000001",
+    "transaction_mode": "IMPS",
+    "customer_name": "A Rao",
+    "pincode": "751001",
+    "address": "Street 1",
+    "is_hold_transaction": "false",
+    "lat_long": "20.29,85.82",
     "customer_ip": "203.0.113.7",
 }
 
@@ -318,7 +336,12 @@ def test_what_is_left_of_a_queued_send_and_of_a_resend(gateway, simulator):
     queued = gateway.enqueue(to=to)["verification_id"]
     simulator.held(1)
     waiting = Running(gateway.connect(), "SELECT * FROM otp_gateway.wait(%s, '30s')", (queued,))
-    until(lambda: gateway.execute("SELECT 1 FROM pg_stat_activity WHERE wait_event = 'Extension' AND query LIKE '%wait(%' AND pid <> pg_backend_pid()"), "it waits")
+    until(
+        lambda: gateway.execute(
+            "SELECT 1 FROM pg_stat_activity WHERE wait_event = 'Extension' AND query LIKE '%wait(%' AND pid <> pg_backend_pid()"
+        ),
+        "it waits",
+    )
     simulator.release()
     row = waiting.row()
     waiting.session.close()

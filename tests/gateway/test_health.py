@@ -23,8 +23,21 @@ from test_queue import standby_of
 from test_retention import DAY, acting_as, aged
 from test_standbys import wants
 
-OF_ALL = ["library", "version", "paused", "key_file", "worker", "queue", "retention", "certificate", "provider", "unknown", "refusals",
-          "conversion", "pumping"]
+OF_ALL = [
+    "library",
+    "version",
+    "paused",
+    "key_file",
+    "worker",
+    "queue",
+    "retention",
+    "certificate",
+    "provider",
+    "unknown",
+    "refusals",
+    "conversion",
+    "pumping",
+]
 # Nobody waits so long for it.
 AT_ONCE = "SET statement_timeout = '2s'"
 
@@ -47,7 +60,9 @@ def own(own_cluster, simulator):
 
 def health(gateway, session=None):
     """The rows by name, the worst of each."""
-    rows = gateway.execute("SELECT name, level, status, value, since, detail, hint FROM otp_gateway.health() ORDER BY level", None, session)
+    rows = gateway.execute(
+        "SELECT name, level, status, value, since, detail, hint FROM otp_gateway.health() ORDER BY level", None, session
+    )
     return {name: dict(zip(("level", "status", "value", "since", "detail", "hint"), rest)) for name, *rest in rows}
 
 
@@ -97,7 +112,11 @@ def test_a_worker_that_hangs(gateway):
         call = Running(gateway.connect(), *a_send(gateway))
         row = becomes(gateway, "worker", 2)
         # It may have been stopped in the middle of something.
-        assert re.search("calls wait for the worker|at one step", row["detail"]) and row["value"] > 5 and row["since"] is not None
+        assert (
+            re.search("calls wait for the worker|at one step", row["detail"])
+            and row["value"] > 5
+            and row["since"] is not None
+        )
     finally:
         os.kill(pid, signal.SIGCONT)
     call.wait()
@@ -129,10 +148,17 @@ def test_a_worker_that_cannot_write(gateway):
         assert "could not put on record" in row["detail"] and row["value"] > 5
         gateway.execute("LOCK otp_gateway_internal.breaker, otp_gateway_internal.sealing_key", None, locker)
         found = health(gateway)
-        assert {name for name, row in found.items() if row["level"] == 3} == {"key_file", "provider", "unknown", "refusals"}
+        assert {name for name, row in found.items() if row["level"] == 3} == {
+            "key_file",
+            "provider",
+            "unknown",
+            "refusals",
+        }
         locker.rollback()
     call.wait()
-    found = until(lambda: (found := health(gateway)) and not any(row["level"] for row in found.values()) and found, "all is well")
+    found = until(
+        lambda: (found := health(gateway)) and not any(row["level"] for row in found.values()) and found, "all is well"
+    )
     assert found["worker"]["detail"] == "running"
 
 
@@ -174,7 +200,9 @@ def test_an_outcome_that_cannot_be_put_on_record(gateway, simulator):
     simulator.fault("hold", "ideamart", "send", times=1)
     call = Running(gateway.connect(), *a_send(gateway))
     simulator.held(1)
-    gateway.execute("ALTER TABLE otp_gateway_internal.attempt_record ADD CONSTRAINT disk_full CHECK (outcome <> 'sent') NOT VALID")
+    gateway.execute(
+        "ALTER TABLE otp_gateway_internal.attempt_record ADD CONSTRAINT disk_full CHECK (outcome <> 'sent') NOT VALID"
+    )
     simulator.release()
     row = becomes(gateway, "worker", 2)
     assert "could not put on record" in row["detail"] and call.ended_at is None
@@ -198,7 +226,9 @@ def test_on_a_standby(own, own_cluster):
     own.send()
     with standby_of(own_cluster) as standby, standby.session(own.database) as there:
         found = health(own, there)
-        assert {name: row["level"] for name, row in found.items()} == dict.fromkeys(set(OF_ALL) - {"queue", "retention"}, 0)
+        assert {name: row["level"] for name, row in found.items()} == dict.fromkeys(
+            set(OF_ALL) - {"queue", "retention"}, 0
+        )
         assert "standby" in found["worker"]["detail"] and "1 sends" in found["unknown"]["detail"]
         # A promotion needs the key.
         (standby.data / "otp_gateway.key").unlink()
@@ -278,7 +308,9 @@ def test_a_provider_that_fails(gateway, simulator):
     simulator.fault("status", "ideamart", "send", status=503)
     until(lambda: gateway.send("flaky", vendor="ideamart")["outcome"] == "blocked", "the breaker opens")
     row = becomes(gateway, "provider", 2)
-    assert row["detail"].startswith("flaky failed several times in a row: nothing is sent through it; the last call ended as ")
+    assert row["detail"].startswith(
+        "flaky failed several times in a row: nothing is sent through it; the last call ended as "
+    )
     assert row["since"] is not None
     # Where a route has another way it is no more than a warning.
     gateway.execute("CREATE SERVER either FOREIGN DATA WRAPPER otp_route OPTIONS (providers 'flaky, spare')")
@@ -345,7 +377,12 @@ def test_a_drop_that_is_not_committed(gateway):
         gateway.execute("DROP EXTENSION otp_gateway CASCADE", None, dropper)
         found = health(gateway)
         assert {name for name, row in found.items() if row["level"] == 3} == {
-            "key_file", "provider", "unknown", "refusals", "conversion", "pumping"
+            "key_file",
+            "provider",
+            "unknown",
+            "refusals",
+            "conversion",
+            "pumping",
         }
         dropper.rollback()
     assert gateway.send()["outcome"] == "sent"
@@ -358,7 +395,13 @@ def test_without_preload(simulator):
         with cluster.database() as name, Gateway(cluster, name, simulator) as gateway:
             found = health(gateway)
             assert {name: row["level"] for name, row in found.items()} == {
-                "library": 2, "version": 0, "provider": 0, "unknown": 0, "refusals": 0, "conversion": 0, "pumping": 0
+                "library": 2,
+                "version": 0,
+                "provider": 0,
+                "unknown": 0,
+                "refusals": 0,
+                "conversion": 0,
+                "pumping": 0,
             }
             assert "shared_preload_libraries" in found["library"]["hint"]
     finally:
@@ -372,7 +415,9 @@ def test_another_schema(gateway):
         assert found["version"]["level"] == 2 and "0.5.9" in found["version"]["detail"]
         assert not {"provider", "unknown", "refusals", "conversion", "pumping", "key_file"} & set(found)
     finally:
-        gateway.execute("UPDATE pg_extension SET extversion = default_version FROM pg_available_extensions WHERE name = extname AND name = 'otp_gateway'")
+        gateway.execute(
+            "UPDATE pg_extension SET extversion = default_version FROM pg_available_extensions WHERE name = extname AND name = 'otp_gateway'"
+        )
     assert level(gateway, "version") == 0
 
 
@@ -421,7 +466,18 @@ def test_it_takes_milliseconds(gateway):
     assert min(took) < 0.01, took
 
 
-@pytest.mark.parametrize("time_", ["now", "1970-01-01 00:00:00+00", "2026-11-29 02:17:00.1239+00", "1969-01-01", "infinity", "-infinity", "9999-12-31"])
+@pytest.mark.parametrize(
+    "time_",
+    [
+        "now",
+        "1970-01-01 00:00:00+00",
+        "2026-11-29 02:17:00.1239+00",
+        "1969-01-01",
+        "infinity",
+        "-infinity",
+        "9999-12-31",
+    ],
+)
 def test_ids_of_a_time(gateway, time_):
     [(id,)] = gateway.execute("SELECT otp_gateway.id_at(%s)", (time_,))
     if time_ == "infinity":
@@ -452,7 +508,9 @@ def nagios(gateway, *arguments):
     at = ["-h", gateway.cluster.directory, "-p", str(gateway.cluster.port), "-U", "postgres", "-d", gateway.database]
     script = pathlib.Path(__file__).resolve().parents[2] / "monitoring/check_otp_gateway"
     path = f"{BINDIR}:{os.environ['PATH']}"
-    done = subprocess.run([script, *map(str, at), *arguments], env={**os.environ, "PATH": path}, text=True, capture_output=True)
+    done = subprocess.run(
+        [script, *map(str, at), *arguments], env={**os.environ, "PATH": path}, text=True, capture_output=True
+    )
     [line] = done.stdout.splitlines()
     assert done.stderr == ""
     return done.returncode, line
@@ -475,7 +533,9 @@ def test_the_script(gateway, simulator):
         try:
             assert nagios(gateway)[0] == 2
         finally:
-            gateway.execute("UPDATE pg_extension SET extversion = default_version FROM pg_available_extensions WHERE name = extname AND name = 'otp_gateway'")
+            gateway.execute(
+                "UPDATE pg_extension SET extversion = default_version FROM pg_available_extensions WHERE name = extname AND name = 'otp_gateway'"
+            )
         locker.rollback()
     code, line = nagios(gateway, "-p", "1")
     assert code == 3 and line.startswith("OTP_GATEWAY UNKNOWN - ")
@@ -519,17 +579,26 @@ def test_certificates(gateway, authority):
     gateway.send()
     # Without TLS there is none.
     assert health(gateway)["certificate"]["detail"] == "none was seen yet"
-    gateway.create_provider("secure", "ideamart", base_url="https://127.0.0.1:1", ca_file=authority.ca, allow_plain_http=None)
+    gateway.create_provider(
+        "secure", "ideamart", base_url="https://127.0.0.1:1", ca_file=authority.ca, allow_plain_http=None
+    )
     gateway.send("secure", vendor="ideamart")
     assert level(gateway, "certificate") == 0
-    for days, wanted, said in ((400.5, 0, "none of 1 ends within 14 days"), (13.5, 1, "ends in 13 days"), (1.53, 2, "ends in 36 hours"), (40.5, 0, "none of 1")):
+    for days, wanted, said in (
+        (400.5, 0, "none of 1 ends within 14 days"),
+        (13.5, 1, "ends in 13 days"),
+        (1.53, 2, "ends in 36 hours"),
+        (40.5, 0, "none of 1"),
+    ):
         with https_vendor(authority.certificate(f"ends{days}", days=(-1, days))) as url:
             gateway.execute(f"ALTER SERVER secure OPTIONS (SET base_url '{url}')")
             assert gateway.send("secure", vendor="ideamart")["outcome"] != "unreachable"
             row = health(gateway)["certificate"]
             assert row["level"] == wanted and said in row["detail"] and abs(row["value"] - days * DAY) < 300, days
             assert wanted == 0 or "secure" in row["detail"]
-            [(ends_at,)] = gateway.execute("SELECT EXTRACT(epoch FROM certificate_ends_at)::float8 FROM otp_gateway.stat_provider WHERE provider = 'secure'")
+            [(ends_at,)] = gateway.execute(
+                "SELECT EXTRACT(epoch FROM certificate_ends_at)::float8 FROM otp_gateway.stat_provider WHERE provider = 'secure'"
+            )
             assert abs(ends_at - time.time() - days * DAY) < 300
     # The last one seen is over.
     with https_vendor(authority.certificate("short", days=(-1, 4 / DAY))) as url:

@@ -23,10 +23,14 @@ class Field:
 
     def make(self):
         execute = self.gateway.execute
-        execute("CREATE SERVER bank FOREIGN DATA WRAPPER otp_sandbox OPTIONS (resend_after '0s', send_limit '1000 per hour', check_limit '1000 per hour')")
+        execute(
+            "CREATE SERVER bank FOREIGN DATA WRAPPER otp_sandbox OPTIONS (resend_after '0s', send_limit '1000 per hour', check_limit '1000 per hour')"
+        )
         for role in (self.attacker, self.victim):
             execute(f"CREATE ROLE {role} LOGIN; GRANT USAGE ON FOREIGN SERVER bank TO {role}")
-        execute(f"GRANT CREATE ON SCHEMA public TO {self.attacker}; GRANT CREATE, TEMPORARY ON DATABASE {self.gateway.database} TO {self.attacker}")
+        execute(
+            f"GRANT CREATE ON SCHEMA public TO {self.attacker}; GRANT CREATE, TEMPORARY ON DATABASE {self.gateway.database} TO {self.attacker}"
+        )
         # What the two attempts were, so that a condition that meets one says something.
         self.mine = self.send(self.attacker, MINE)
         self.theirs = self.send(self.victim, THEIRS)
@@ -73,22 +77,54 @@ OPERATORS = [
     (name, left, right)
     for name in ("=", "<>", ">", "<", "~", ">=")
     for left, right in (
-        ("text", "text"), ("name", "name"), ("name", "text"), ("uuid", "uuid"), ("oid", "oid"), ("bytea", "bytea"),
-        ("timestamptz", "timestamptz"), ("int4", "int4"), ("xid8", "xid8"), ("otp_gateway_internal.status", "text"),
-        ("otp_gateway_internal.operation", "text"), ("otp_gateway_internal.outcome", "text"), ("otp_gateway_internal.status", "otp_gateway_internal.status"),
-        ("otp_gateway_internal.operation", "otp_gateway_internal.operation"), ("otp_gateway_internal.outcome", "otp_gateway_internal.outcome"),
+        ("text", "text"),
+        ("name", "name"),
+        ("name", "text"),
+        ("uuid", "uuid"),
+        ("oid", "oid"),
+        ("bytea", "bytea"),
+        ("timestamptz", "timestamptz"),
+        ("int4", "int4"),
+        ("xid8", "xid8"),
+        ("otp_gateway_internal.status", "text"),
+        ("otp_gateway_internal.operation", "text"),
+        ("otp_gateway_internal.outcome", "text"),
+        ("otp_gateway_internal.status", "otp_gateway_internal.status"),
+        ("otp_gateway_internal.operation", "otp_gateway_internal.operation"),
+        ("otp_gateway_internal.outcome", "otp_gateway_internal.outcome"),
     )
 ]
 FUNCTIONS = [
-    ("pg_has_role(oid, text)", "boolean", "true"), ("substr(text, int4)", "text", "'x'"), ("unnest(anyarray)", "anyelement", "$1[1]"),
-    ("clock_timestamp()", "timestamptz", "now()"), ("name(text)", "name", "'x'"), ("pg_notify(text, text)", "void", "NULL"),
-    ("jsonb_array_length(jsonb)", "int4", "1"), ("json_build_object(text, text)", "json", "'{}'"),
-    ("find(text, text)", "int4", "1"), ("find(text)", "int4", "1"), ("words(text, text, text)", "text", "'x'"), ("found_verifications(text, text)", "uuid[]", "'{}'"),
-    ("effective_settings(oid)", "jsonb", "'[]'"), ("note_queued()", "int4", "1"), ("coalesce(text, text)", "text", "'x'"),
+    ("pg_has_role(oid, text)", "boolean", "true"),
+    ("substr(text, int4)", "text", "'x'"),
+    ("unnest(anyarray)", "anyelement", "$1[1]"),
+    ("clock_timestamp()", "timestamptz", "now()"),
+    ("name(text)", "name", "'x'"),
+    ("pg_notify(text, text)", "void", "NULL"),
+    ("jsonb_array_length(jsonb)", "int4", "1"),
+    ("json_build_object(text, text)", "json", "'{}'"),
+    ("find(text, text)", "int4", "1"),
+    ("find(text)", "int4", "1"),
+    ("words(text, text, text)", "text", "'x'"),
+    ("found_verifications(text, text)", "uuid[]", "'{}'"),
+    ("effective_settings(oid)", "jsonb", "'[]'"),
+    ("note_queued()", "int4", "1"),
+    ("coalesce(text, text)", "text", "'x'"),
 ]
 TABLES = [
-    "verification_record", "attempt_record", "reference", "breaker", "verification", "attempt", "provider", "pg_roles",
-    "pg_foreign_server", "pg_foreign_data_wrapper", "pg_extension", "otp_gateway", "otp_gateway_internal",
+    "verification_record",
+    "attempt_record",
+    "reference",
+    "breaker",
+    "verification",
+    "attempt",
+    "provider",
+    "pg_roles",
+    "pg_foreign_server",
+    "pg_foreign_data_wrapper",
+    "pg_extension",
+    "otp_gateway",
+    "otp_gateway_internal",
 ]
 TYPES = ["status", "operation", "outcome", "uuid", "text", "name", "jsonb", "timestamptz", "bytea", "regclass"]
 
@@ -116,13 +152,18 @@ def set_traps(field, session):
             BEGIN PERFORM public.caught('{name}'); RETURN {value if returns != "void" else ""}; END $$
         """)
     for table in TABLES:
-        execute(f"CREATE TABLE public.{table} (id pg_catalog.uuid, provider pg_catalog.text, created_by pg_catalog.name)")
+        execute(
+            f"CREATE TABLE public.{table} (id pg_catalog.uuid, provider pg_catalog.text, created_by pg_catalog.name)"
+        )
 
 
 def set_temporary_traps(field, session):
     """In the caller's own pg_temp, which is looked in first of all for tables and types."""
     for table in TABLES:
-        field.gateway.execute(f"CREATE TEMPORARY TABLE {table} (id pg_catalog.uuid, provider pg_catalog.text, created_by pg_catalog.name)", session=session)
+        field.gateway.execute(
+            f"CREATE TEMPORARY TABLE {table} (id pg_catalog.uuid, provider pg_catalog.text, created_by pg_catalog.name)",
+            session=session,
+        )
     for type in TYPES:
         if type not in TABLES:
             field.gateway.execute(f"CREATE DOMAIN pg_temp.{type} AS pg_catalog.int4 CHECK (false)", session=session)
@@ -136,7 +177,10 @@ CALLS = [
     ("SELECT outcome FROM public.otp_verify(%(id)s::pg_catalog.uuid, '1')", "invalid_code"),
     ("SELECT outcome FROM public.otp_resend(%(id)s::pg_catalog.uuid)", "sent"),
     ("SELECT status FROM otp_gateway.wait(%(id)s::pg_catalog.uuid, '10s'::pg_catalog.interval)", "pending"),
-    ("""SELECT outcome FROM public.otp_verify('bank'::pg_catalog.text, '000000', '{"mobile": "0775555555"}')""", "approved"),
+    (
+        """SELECT outcome FROM public.otp_verify('bank'::pg_catalog.text, '000000', '{"mobile": "0775555555"}')""",
+        "approved",
+    ),
     ("SELECT otp_gateway.is_approved(%(id)s::pg_catalog.uuid, '0773333333')", False),
     ("SELECT otp_gateway.send_again(%(id)s::pg_catalog.uuid) IS NOT NULL", True),
     ("SELECT pg_catalog.count(*) FROM otp_gateway.find('bank', '0773333333')", 1),
@@ -162,10 +206,14 @@ def play(field, session, calls=CALLS):
     execute = field.gateway.execute
     id = None
     for statement, expected in calls:
-        (got, *_), = execute(statement, {"id": id}, session)
+        ((got, *_),) = execute(statement, {"id": id}, session)
         assert got == expected, statement
         if id is None and "otp_send" in statement:
-            (id,), = execute("""SELECT verification_id FROM public.otp_send('bank', '{"mobile": "0773333333"}', 'key')""", None, session)
+            ((id,),) = execute(
+                """SELECT verification_id FROM public.otp_send('bank', '{"mobile": "0773333333"}', 'key')""",
+                None,
+                session,
+            )
             # As text: a value of type uuid would be written with a type that is found first.
             id = str(id)
 
@@ -215,23 +263,43 @@ def test_a_hostile_search_path_of_the_database(field, attack, cluster):
         timeouts.append("transaction_timeout")
     for setting, value in {
         **dict.fromkeys(timeouts, "1"),
-        "search_path": "public, pg_catalog", "lock_timeout": "1", "row_security": "off",
-        "default_transaction_read_only": "on", "default_transaction_isolation": "serializable",
-        "synchronous_commit": "off", "idle_in_transaction_session_timeout": "1", "bytea_output": "escape",
-        "datestyle": "German", "intervalstyle": "iso_8601", "timezone": "'Pacific/Apia'", "quote_all_identifiers": "on",
-        "transform_null_equals": "on", "standard_conforming_strings": "off", "enable_indexscan": "off",
-        "default_tablespace": "pg_default", "client_min_messages": "debug5", "work_mem": "'64kB'",
+        "search_path": "public, pg_catalog",
+        "lock_timeout": "1",
+        "row_security": "off",
+        "default_transaction_read_only": "on",
+        "default_transaction_isolation": "serializable",
+        "synchronous_commit": "off",
+        "idle_in_transaction_session_timeout": "1",
+        "bytea_output": "escape",
+        "datestyle": "German",
+        "intervalstyle": "iso_8601",
+        "timezone": "'Pacific/Apia'",
+        "quote_all_identifiers": "on",
+        "transform_null_equals": "on",
+        "standard_conforming_strings": "off",
+        "enable_indexscan": "off",
+        "default_tablespace": "pg_default",
+        "client_min_messages": "debug5",
+        "work_mem": "'64kB'",
     }.items():
         gateway.execute(f"ALTER DATABASE {name} SET {setting} = {value}")
     # The worker that is there was made before: another takes its place.
     worker = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND backend_type LIKE 'otp_gateway%'"
     gateway.execute(f"SELECT pg_terminate_backend(pid) FROM ({worker}) AS w")
     options = " ".join(f"-c {timeout}=0" for timeout in timeouts)
-    with contextlib.closing(gateway.connect(options=f"-c search_path=pg_catalog -c default_transaction_read_only=off {options}")) as session:
-        id = gateway.execute("""SELECT verification_id FROM public.otp_send('bank', '{"mobile": "0773333333"}')""", None, session)[0][0]
-        queued = gateway.execute("""SELECT verification_id FROM public.otp_enqueue('bank', '{"mobile": "0773333333"}')""", None, session)[0][0]
+    with contextlib.closing(
+        gateway.connect(options=f"-c search_path=pg_catalog -c default_transaction_read_only=off {options}")
+    ) as session:
+        id = gateway.execute(
+            """SELECT verification_id FROM public.otp_send('bank', '{"mobile": "0773333333"}')""", None, session
+        )[0][0]
+        queued = gateway.execute(
+            """SELECT verification_id FROM public.otp_enqueue('bank', '{"mobile": "0773333333"}')""", None, session
+        )[0][0]
         assert gateway.execute("SELECT status FROM otp_gateway.wait(%s, '30s')", (queued,), session) == [("pending",)]
-        assert gateway.execute("SELECT outcome FROM public.otp_verify(%s::uuid, '000000')", (id,), session) == [("approved",)]
+        assert gateway.execute("SELECT outcome FROM public.otp_verify(%s::uuid, '000000')", (id,), session) == [
+            ("approved",)
+        ]
         assert gateway.execute("SELECT otp_gateway.forget('bank', '0773333333')", None, session) == [(2,)]
     gateway.execute(f"ALTER DATABASE {name} RESET ALL")
     assert gateway.execute("SELECT * FROM public.caught") == []
@@ -243,10 +311,21 @@ def test_settings_of_the_session(field):
     gateway.execute("CREATE TABLE public.customer (phone text); GRANT ALL ON public.customer TO PUBLIC")
     with contextlib.closing(gateway.connect(user=field.victim)) as session:
         for setting in (
-            "row_security = off", "standard_conforming_strings = off", "quote_all_identifiers = on", "bytea_output = escape",
-            "transform_null_equals = on", "datestyle = German", "intervalstyle = iso_8601", "enable_seqscan = off",
-            "enable_indexscan = off", "jit = off", "plan_cache_mode = force_generic_plan", "work_mem = '64kB'",
-            "default_transaction_isolation = serializable", "client_min_messages = error", "check_function_bodies = off",
+            "row_security = off",
+            "standard_conforming_strings = off",
+            "quote_all_identifiers = on",
+            "bytea_output = escape",
+            "transform_null_equals = on",
+            "datestyle = German",
+            "intervalstyle = iso_8601",
+            "enable_seqscan = off",
+            "enable_indexscan = off",
+            "jit = off",
+            "plan_cache_mode = force_generic_plan",
+            "work_mem = '64kB'",
+            "default_transaction_isolation = serializable",
+            "client_min_messages = error",
+            "check_function_bodies = off",
         ):
             gateway.execute(f"SET {setting}", session=session)
         play(field, session)
@@ -262,7 +341,9 @@ def test_what_is_there_before_the_extension(cluster, simulator, owner):
             "CREATE FUNCTION public.otp_cancel(verification_id uuid) RETURNS int LANGUAGE sql AS 'SELECT 1'",
         ):
             if owner == "attacker":
-                gateway.execute(f"CREATE ROLE {name} ; GRANT CREATE ON DATABASE {name} TO {name}; GRANT CREATE ON SCHEMA public TO {name}; SET ROLE {name}")
+                gateway.execute(
+                    f"CREATE ROLE {name} ; GRANT CREATE ON DATABASE {name} TO {name}; GRANT CREATE ON SCHEMA public TO {name}; SET ROLE {name}"
+                )
             gateway.execute(statement)
             gateway.execute("RESET ROLE")
             with pytest.raises((psycopg2.errors.DuplicateFunction, psycopg2.errors.DuplicateSchema)):
@@ -286,16 +367,23 @@ CREATE FUNCTION {s}.explode(text) RETURNS boolean LANGUAGE plpgsql COST 0.000000
 BEGIN IF $1 LIKE '%2222' THEN PERFORM 1 / 0; END IF; RETURN true; END $$;
 """
 CONDITIONS = [
-    "public.leak(id) AND public.leak(recipient_masked)", "public.leak(recipient_masked)", "public.leak(v)", "recipient_masked OPERATOR(public.<<<) 'x'", "public.leak(v::text)",
-    "public.leak(reference) AND id IS NOT NULL", "public.leak(created_by) OR id IS NOT NULL",
+    "public.leak(id) AND public.leak(recipient_masked)",
+    "public.leak(recipient_masked)",
+    "public.leak(v)",
+    "recipient_masked OPERATOR(public.<<<) 'x'",
+    "public.leak(v::text)",
+    "public.leak(reference) AND id IS NOT NULL",
+    "public.leak(created_by) OR id IS NOT NULL",
     "id IN (SELECT id FROM {view} AS w WHERE public.leak(w.recipient_masked))",
     "EXISTS (SELECT FROM (VALUES (1)) AS x WHERE public.leak(v.recipient_masked))",
     "CASE WHEN public.leak(recipient_masked) THEN id IS NOT NULL END",
     "(SELECT bool_and(public.leak(w.recipient_masked)) FROM {view} AS w WHERE w.id = v.id)",
 ]
 THROWS = [
-    "1 / (CASE WHEN recipient_masked LIKE '%2222' THEN 0 ELSE 1 END) = 1", "recipient_masked::int = 1 AND recipient_masked LIKE '%2222'",
-    "public.explode(recipient_masked)", "('[' || recipient_masked)::jsonb IS NULL AND recipient_masked LIKE '%2222'",
+    "1 / (CASE WHEN recipient_masked LIKE '%2222' THEN 0 ELSE 1 END) = 1",
+    "recipient_masked::int = 1 AND recipient_masked LIKE '%2222'",
+    "public.explode(recipient_masked)",
+    "('[' || recipient_masked)::jsonb IS NULL AND recipient_masked LIKE '%2222'",
 ]
 
 
@@ -320,8 +408,13 @@ def test_a_function_that_tells(field, attack):
     field.gateway.execute(LEAKS.format(s="public"), session=attack)
     assert "2222" in notices(attack, "SELECT FROM public.careless WHERE public.leak(recipient_masked)"), "the control"
     for condition in CONDITIONS:
-        said = notices(attack, f"SELECT FROM otp_gateway.verification AS v WHERE {condition.format(view='otp_gateway.verification')}")
-        assert "leaked" in said and "1111" in said or "leak(reference)" in condition or "created_by" in condition, condition
+        said = notices(
+            attack,
+            f"SELECT FROM otp_gateway.verification AS v WHERE {condition.format(view='otp_gateway.verification')}",
+        )
+        assert "leaked" in said and "1111" in said or "leak(reference)" in condition or "created_by" in condition, (
+            condition
+        )
         assert "2222" not in said and str(field.theirs) not in said and field.victim not in said, condition
     for statement in (
         "SELECT FROM otp_gateway.attempt AS a WHERE public.leak(a)",
@@ -345,7 +438,9 @@ def test_a_condition_that_throws(field, attack):
             field.gateway.execute(f"SELECT id FROM public.careless WHERE {condition.replace('%', '%%')}", (), attack)
         except psycopg2.Error:
             thrown += 1
-        rows = field.gateway.execute(f"SELECT id FROM otp_gateway.verification WHERE {condition.replace('%', '%%')} OR true", (), attack)
+        rows = field.gateway.execute(
+            f"SELECT id FROM otp_gateway.verification WHERE {condition.replace('%', '%%')} OR true", (), attack
+        )
         assert rows == [(field.mine,)], condition
     assert thrown > 0, "the control"
 
@@ -367,7 +462,9 @@ ASKED = {
 def explained(field, session, statement, value):
     """The plan with what it met, without the condition itself. The first runs read what the next ones find in memory."""
     for _ in range(3):
-        plan = field.gateway.execute(f"EXPLAIN (ANALYZE, BUFFERS, TIMING OFF, SUMMARY OFF) {statement}", (value,), session)
+        plan = field.gateway.execute(
+            f"EXPLAIN (ANALYZE, BUFFERS, TIMING OFF, SUMMARY OFF) {statement}", (value,), session
+        )
     return re.sub(r"^( *(Filter|Index Cond): ).*", r"\1?", "\n".join(line for (line,) in plan), flags=re.MULTILINE)
 
 
@@ -394,11 +491,17 @@ def test_what_explain_tells(field):
                 assert with_it == without_it, column
                 told += [
                     column
-                    for plans in [[explained(field, session, asks.format("public.careless"), v) for v in (there, not_there)]]
+                    for plans in [
+                        [explained(field, session, asks.format("public.careless"), v) for v in (there, not_there)]
+                    ]
                     if plans[0] != plans[1]
                 ]
             assert {"recipient_masked", "status", "created_by"} <= set(told), "the control"
-            for column, there, not_there in (("operation", "verify", "cancel"), ("outcome", "invalid_code", "expired"), ("provider", "bank", "kiosk")):
+            for column, there, not_there in (
+                ("operation", "verify", "cancel"),
+                ("outcome", "invalid_code", "expired"),
+                ("provider", "bank", "kiosk"),
+            ):
                 asks = f"SELECT * FROM otp_gateway.attempt WHERE {column} = %s"
                 assert explained(field, session, asks, there) == explained(field, session, asks, not_there), column
             asks = "SELECT * FROM otp_gateway.verification WHERE created_at > %s"
@@ -422,12 +525,19 @@ def test_a_plan_that_another_role_made(field, mode):
     }
     with contextlib.closing(gateway.connect()) as session:
         gateway.execute(f"SET plan_cache_mode = {mode}", session=session)
-        gateway.execute("CREATE FUNCTION pg_temp.cached() RETURNS SETOF uuid LANGUAGE plpgsql AS 'BEGIN RETURN QUERY SELECT id FROM otp_gateway.verification; END'", session=session)
+        gateway.execute(
+            "CREATE FUNCTION pg_temp.cached() RETURNS SETOF uuid LANGUAGE plpgsql AS 'BEGIN RETURN QUERY SELECT id FROM otp_gateway.verification; END'",
+            session=session,
+        )
         gateway.execute("GRANT USAGE ON SCHEMA public TO PUBLIC", session=session)
         for name, statement in asks.items():
             gateway.execute(f"PREPARE {name} AS {statement}", session=session)
         for _ in range(3):
-            for role, seen in (("postgres", {field.mine, field.theirs}), (field.attacker, {field.mine}), (field.victim, {field.theirs})):
+            for role, seen in (
+                ("postgres", {field.mine, field.theirs}),
+                (field.attacker, {field.mine}),
+                (field.victim, {field.theirs}),
+            ):
                 for change in (f"SET ROLE {role}", f"SET SESSION AUTHORIZATION {role}"):
                     gateway.execute(change, session=session)
                     for _ in range(3):
@@ -455,16 +565,21 @@ def test_a_cursor_of_the_role_before(field):
 def test_a_definer_s_function(field, attack):
     """SECURITY DEFINER lends the definer's rows and rights, no others, and to nobody who was not given it."""
     gateway = field.gateway
-    gateway.execute(f"""
+    gateway.execute(
+        f"""
         CREATE FUNCTION public.lent() RETURNS SETOF uuid LANGUAGE sql SECURITY DEFINER AS 'SELECT id FROM otp_gateway.verification';
         CREATE FUNCTION public.begun(text) RETURNS uuid LANGUAGE sql SECURITY DEFINER SET search_path = public AS
         $$ SELECT verification_id FROM otp_send('bank', jsonb_build_object('mobile', $1)) $$
-    """, session=attack)
+    """,
+        session=attack,
+    )
     with contextlib.closing(gateway.connect(user=field.victim)) as session:
         assert gateway.execute("SELECT * FROM public.lent()", session=session) == [(field.mine,)]
-        (id,), = gateway.execute("SELECT public.begun('0773333333')", session=session)
+        ((id,),) = gateway.execute("SELECT public.begun('0773333333')", session=session)
         # It is the definer's, who began it; the caller does no more with it than with any other's.
-        assert gateway.execute("SELECT created_by FROM otp_gateway_internal.verification_record WHERE id = %s", (id,)) == [(field.attacker,)]
+        assert gateway.execute(
+            "SELECT created_by FROM otp_gateway_internal.verification_record WHERE id = %s", (id,)
+        ) == [(field.attacker,)]
         with pytest.raises(psycopg2.errors.UndefinedObject):
             gateway.verify(id, "000000", session)
         assert gateway.execute("SELECT id FROM otp_gateway.verification", session=session) == [(field.theirs,)]

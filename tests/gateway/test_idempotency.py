@@ -113,11 +113,14 @@ def test_in_one_statement_and_in_one_transaction(gateway, simulator):
     to = gateway.number()
     body = json.dumps({"mobile": to})
     ids = gateway.execute(
-        "SELECT verification_id FROM generate_series(1, 5) AS n, otp_send('ideamart', %s::jsonb, left('request' || n, 7))", (body,)
+        "SELECT verification_id FROM generate_series(1, 5) AS n, otp_send('ideamart', %s::jsonb, left('request' || n, 7))",
+        (body,),
     )
     assert len(set(ids)) == 1
     with gateway.cluster.session(gateway.database, autocommit=False) as session:
-        gateway.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM pg_class", session=session)
+        gateway.execute(
+            "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM pg_class", session=session
+        )
         first, again = (send(gateway, to, session=session) for _ in range(2))
         assert first == again
         assert send(gateway, to)["verification_id"] == first["verification_id"]
@@ -169,7 +172,8 @@ def test_another_provider(gateway, simulator):
     one, other = send(gateway, to), send(gateway, to, provider="another")
     assert one["verification_id"] != other["verification_id"]
     assert [send(gateway, to, provider=name)["verification_id"] for name in ("ideamart", "another")] == [
-        one["verification_id"], other["verification_id"]
+        one["verification_id"],
+        other["verification_id"],
     ]
     assert simulator.count("ideamart", "send") == 2
 
@@ -183,7 +187,9 @@ def test_another_key(gateway, simulator):
     assert simulator.count("ideamart", "send") == len(keys)
 
 
-@pytest.mark.parametrize("key, word", [("", "empty"), ("k" * 257, "256"), ("ü" * 129, "256")], ids=["empty", "long", "long in bytes"])
+@pytest.mark.parametrize(
+    "key, word", [("", "empty"), ("k" * 257, "256"), ("ü" * 129, "256")], ids=["empty", "long", "long in bytes"]
+)
 def test_no_key_at_all(gateway, simulator, key, word):
     for call in (send, enqueue):
         with refused("22023", "idempotency_key", word):
@@ -322,10 +328,13 @@ def test_fifty_sessions_one_message(gateway, simulator, crowd):
     asking = AtOnce(crowd, lambda _, session: send(gateway, to, session=session))
     simulator.held(1)
     until(
-        lambda: gateway.execute(
-            "SELECT count(*)::int FROM pg_stat_activity WHERE datname = current_database() AND state = 'active'"
-            " AND wait_event_type IN ('Lock', 'Extension') AND query LIKE '%%otp_send%%' AND pid <> pg_backend_pid()"
-        ) == [(SESSIONS,)],
+        lambda: (
+            gateway.execute(
+                "SELECT count(*)::int FROM pg_stat_activity WHERE datname = current_database() AND state = 'active'"
+                " AND wait_event_type IN ('Lock', 'Extension') AND query LIKE '%%otp_send%%' AND pid <> pg_backend_pid()"
+            )
+            == [(SESSIONS,)]
+        ),
         "all of them wait",
     )
     simulator.release()
@@ -372,7 +381,8 @@ def test_canceled_and_called_again(gateway, simulator):
         again = Running(second, KEYED, ("ideamart", json.dumps({"mobile": to}), KEY))
         until(
             lambda: gateway.execute(
-                "SELECT 1 FROM pg_stat_activity WHERE pid = %s AND wait_event_type = 'Extension'", (second.info.backend_pid,)
+                "SELECT 1 FROM pg_stat_activity WHERE pid = %s AND wait_event_type = 'Extension'",
+                (second.info.backend_pid,),
             ),
             "the second waits for the first one's answer",
         )
@@ -394,7 +404,10 @@ def says_where(error, id, sqlstate="57014"):
     assert error.pgcode == sqlstate
     assert error.diag.message_detail.startswith("It waited for another call, and sent nothing itself")
     assert "same idempotency_key" in error.diag.message_hint
-    for text, has in ((error.diag.message_detail, f"verification {id}"), (error.diag.message_hint, f"otp_gateway.wait('{id}')")):
+    for text, has in (
+        (error.diag.message_detail, f"verification {id}"),
+        (error.diag.message_hint, f"otp_gateway.wait('{id}')"),
+    ):
         assert (has in text) == (id is not None), text
 
 
@@ -409,7 +422,11 @@ def test_a_waiting_one_can_be_canceled(gateway, simulator):
         second.cancel()
         says_where(waiting.wait().error, verifications(gateway)[0])
         gateway.execute("SET lock_timeout = '50ms'", session=second)
-        says_where(Running(second, KEYED, ("ideamart", json.dumps({"mobile": to}), KEY)).wait().error, verifications(gateway)[0], "55P03")
+        says_where(
+            Running(second, KEYED, ("ideamart", json.dumps({"mobile": to}), KEY)).wait().error,
+            verifications(gateway)[0],
+            "55P03",
+        )
         gateway.execute("RESET lock_timeout", session=second)
         simulator.release()
         assert running.row()["outcome"] == "sent"
@@ -461,7 +478,8 @@ def test_rolled_back_the_key_is_free(gateway, simulator, undo):
         if undo == "exception":
             gateway.execute(
                 f"DO $do$ BEGIN PERFORM otp_enqueue('ideamart', '{{\"mobile\": \"0771234567\"}}', '{KEY}');"
-                " RAISE EXCEPTION 'no'; EXCEPTION WHEN raise_exception THEN NULL; END $do$", session=session,
+                " RAISE EXCEPTION 'no'; EXCEPTION WHEN raise_exception THEN NULL; END $do$",
+                session=session,
             )
         else:
             gateway.execute("SAVEPOINT a", session=session)
@@ -480,7 +498,10 @@ def test_the_second_waits_for_the_first_one_s_transaction(gateway, simulator, ca
     """Only its end tells whether there is anything that the key stands for; who waits can be interrupted."""
     to = gateway.number()
     arguments = ("ideamart", json.dumps({"mobile": to}), KEY)
-    with gateway.cluster.session(gateway.database, autocommit=False) as first, gateway.cluster.session(gateway.database) as second:
+    with (
+        gateway.cluster.session(gateway.database, autocommit=False) as first,
+        gateway.cluster.session(gateway.database) as second,
+    ):
         id = enqueue(gateway, to, session=first)["verification_id"]
         interrupted = Running(second, call, arguments)
         until(waits_for_lock(gateway, second), "the second waits")
@@ -513,7 +534,8 @@ def test_a_send_waits_for_the_queued_one_s_result(gateway, simulator):
         waiting = Running(session, KEYED, ("narrow", json.dumps({"mobile": to}), KEY))
         until(
             lambda: gateway.execute(
-                "SELECT 1 FROM pg_stat_activity WHERE pid = %s AND wait_event_type = 'Extension'", (session.info.backend_pid,)
+                "SELECT 1 FROM pg_stat_activity WHERE pid = %s AND wait_event_type = 'Extension'",
+                (session.info.backend_pid,),
             ),
             "it waits",
         )
@@ -575,7 +597,9 @@ def test_neither_key_nor_payload_can_be_read(gateway, simulator):
     assert kept == [(32, 32)] * 2
     # The same payload under another key does not look alike in the columns of the key, and a short key is as long as any.
     send(gateway, "0771239877", "k")
-    assert gateway.execute("SELECT count(DISTINCT idempotency_key)::int FROM otp_gateway_internal.verification_record") == [(3,)]
+    assert gateway.execute(
+        "SELECT count(DISTINCT idempotency_key)::int FROM otp_gateway_internal.verification_record"
+    ) == [(3,)]
 
 
 def test_across_a_restart_and_a_crash(own_cluster, simulator):

@@ -36,7 +36,9 @@ def role(gateway, *grants, options="LOGIN"):
     finally:
         session.close()
         current = session.name
-        gateway.execute(f"REASSIGN OWNED BY {current} TO postgres; DROP OWNED BY {current} CASCADE; DROP ROLE {current}")
+        gateway.execute(
+            f"REASSIGN OWNED BY {current} TO postgres; DROP OWNED BY {current} CASCADE; DROP ROLE {current}"
+        )
 
 
 USAGE = "GRANT USAGE ON FOREIGN SERVER ideamart TO {role}"
@@ -58,7 +60,9 @@ def error(gateway, statement, arguments=None, session=None):
 def synced(gateway, name, kind="server"):
     """The worker has heard of it."""
     until(
-        lambda: gateway.execute("SELECT 1 FROM otp_gateway_internal.identity WHERE kind = %s AND name = %s", (kind, name)),
+        lambda: gateway.execute(
+            "SELECT 1 FROM otp_gateway_internal.identity WHERE kind = %s AND name = %s", (kind, name)
+        ),
         f"{name} is known by that name",
     )
 
@@ -77,7 +81,12 @@ def test_a_provider_is_renamed(gateway):
     assert gateway.send("wide", to=to, vendor="ideamart")["outcome"] == "sent"
     blocked = gateway.send("wide", to=to, vendor="ideamart")
     assert (blocked["outcome"], blocked["reason"]) == ("blocked", "send_limit")
-    assert gateway.verify(row["verification_id"], code)["outcome"] in ("approved", "expired", "invalid_code", "not_found")
+    assert gateway.verify(row["verification_id"], code)["outcome"] in (
+        "approved",
+        "expired",
+        "invalid_code",
+        "not_found",
+    )
     synced(gateway, "wide")
     assert {p for (p,) in gateway.execute("SELECT provider FROM otp_gateway.verification")} == {"wide"}
     assert {p for (p,) in gateway.execute("SELECT provider FROM otp_gateway.attempt")} == {"wide"}
@@ -99,7 +108,12 @@ def test_resend_and_cancel_after_a_rename(gateway):
         gateway.execute(f"ALTER SERVER {name} RENAME TO {name}_2")
         again = gateway.row("SELECT * FROM otp_resend(%s)", (row["verification_id"],))
         assert again["outcome"] == "sent", again
-    assert gateway.row("SELECT * FROM otp_cancel(%s)", (gateway.send("relid_2", vendor="relid")["verification_id"],))["outcome"] == "canceled"
+    assert (
+        gateway.row("SELECT * FROM otp_cancel(%s)", (gateway.send("relid_2", vendor="relid")["verification_id"],))[
+            "outcome"
+        ]
+        == "canceled"
+    )
 
 
 def test_a_role_is_renamed(gateway):
@@ -136,7 +150,10 @@ def test_idempotency_keys_survive_renames(gateway):
         gateway.execute(f"ALTER ROLE {other.name} RENAME TO {old_name}")
         other.name = old_name
         gateway.execute(f"GRANT USAGE ON FOREIGN SERVER narrow, wide TO {old_name}, {session.name}")
-        found = {first, *(gateway.execute(call, (name, body), who)[0] for name in ("narrow", "wide") for who in (session, other))}
+        found = {
+            first,
+            *(gateway.execute(call, (name, body), who)[0] for name in ("narrow", "wide") for who in (session, other)),
+        }
         assert len(found) == 4, "one for each role at each provider"
 
 
@@ -180,7 +197,9 @@ def test_a_dropped_role_leaves_nothing_to_a_new_one(gateway):
         with contextlib.closing(gateway.connect(user=name)) as session:
             assert gateway.execute("SELECT * FROM otp_gateway.verification", session=session) == []
             row = gateway.send(session=session)
-            assert gateway.execute("SELECT id FROM otp_gateway.verification", session=session) == [(row["verification_id"],)]
+            assert gateway.execute("SELECT id FROM otp_gateway.verification", session=session) == [
+                (row["verification_id"],)
+            ]
         gateway.execute(f"DROP OWNED BY {name}; DROP ROLE {name}")
 
 
@@ -269,7 +288,9 @@ def test_what_a_dropped_route_left_is_forgotten(gateway):
 def test_reassign_owned_is_harmless(gateway):
     """To a provider, to a route, and to what its owner began."""
     with role(gateway, USAGE, WRAPPERS) as old, role(gateway, USAGE, WRAPPERS) as new, role(gateway) as app:
-        gateway.execute("CREATE SERVER box FOREIGN DATA WRAPPER otp_sandbox OPTIONS (send_limit '2 per day')", session=old)
+        gateway.execute(
+            "CREATE SERVER box FOREIGN DATA WRAPPER otp_sandbox OPTIONS (send_limit '2 per day')", session=old
+        )
         gateway.execute("CREATE SERVER codes FOREIGN DATA WRAPPER otp_route OPTIONS (providers 'box')", session=old)
         gateway.execute(f"GRANT USAGE ON FOREIGN SERVER codes, box TO {app.name}", session=old)
         to = f"+94{gateway.number()[1:]}"
@@ -296,7 +317,9 @@ def test_ones_own_of_two_with_one_reference(gateway):
         rows = [gateway.send("paytm", session=session, order_id=reference) for session in (app, other)]
         assert [row["outcome"] for row in rows] == ["sent", "sent"]
         assert {row["reference"] for row in rows} == {reference}
-        fields = {name: value for name, value in FLOWS["paytm"]["send"](gateway.number("paytm")).items() if name != "mobile"}
+        fields = {
+            name: value for name, value in FLOWS["paytm"]["send"](gateway.number("paytm")).items() if name != "mobile"
+        }
         found = [
             gateway.verify_at("paytm", "000000", session, **{**fields, "order_id": reference})["verification_id"]
             for session in (app, other, third)
@@ -331,7 +354,9 @@ def test_an_oid_that_comes_round_again_is_nobodys(gateway):
     """Once the worker has seen a server and then missed it, its OID is no key to what is on record of it."""
     gateway.send()
     gateway.execute("CREATE SERVER box FOREIGN DATA WRAPPER otp_sandbox; ALTER SERVER box RENAME TO boxes")
-    until(lambda: not gateway.execute("SELECT 1 FROM otp_gateway_internal.identity WHERE object IS NULL"), "all are there")
+    until(
+        lambda: not gateway.execute("SELECT 1 FROM otp_gateway_internal.identity WHERE object IS NULL"), "all are there"
+    )
     gateway.execute("ALTER SERVER ideamart RENAME TO dialog")
     synced(gateway, "dialog")
     gateway.execute("DROP SERVER dialog CASCADE")
@@ -346,10 +371,15 @@ def test_an_identity_of_a_rolled_back_server(gateway):
     for end in ("ROLLBACK", "COMMIT"):
         gateway.execute("BEGIN")
         gateway.execute("CREATE SERVER box FOREIGN DATA WRAPPER otp_sandbox")
-        queued = gateway.execute("SELECT verification_id FROM otp_enqueue('box', '{\"mobile\": \"+94770000001\"}')")[0][0]
+        queued = gateway.execute("SELECT verification_id FROM otp_enqueue('box', '{\"mobile\": \"+94770000001\"}')")[0][
+            0
+        ]
         # The worker looks at all that it knows meanwhile.
         with gateway.cluster.session(gateway.database) as other:
-            gateway.execute("CREATE SERVER other FOREIGN DATA WRAPPER otp_sandbox; ALTER SERVER other RENAME TO others; DROP SERVER others", session=other)
+            gateway.execute(
+                "CREATE SERVER other FOREIGN DATA WRAPPER otp_sandbox; ALTER SERVER other RENAME TO others; DROP SERVER others",
+                session=other,
+            )
             gateway.send(session=other)
         gateway.execute(end)
     assert gateway.wait(queued)["outcome"] == "sent"
@@ -375,7 +405,12 @@ def test_an_identity_of_a_batch_that_failed(gateway, simulator):
         assert gateway.verify(id, "000000")["outcome"] == "invalid_code"
         locker.rollback()
     assert checked.row()["outcome"] == "invalid_code"
-    assert gateway.execute("SELECT 1 FROM otp_gateway_internal.verification_record WHERE provider_id NOT IN (SELECT id FROM otp_gateway_internal.identity)") == []
+    assert (
+        gateway.execute(
+            "SELECT 1 FROM otp_gateway_internal.verification_record WHERE provider_id NOT IN (SELECT id FROM otp_gateway_internal.identity)"
+        )
+        == []
+    )
 
 
 # routes
@@ -383,7 +418,9 @@ def test_an_identity_of_a_batch_that_failed(gateway, simulator):
 
 def test_a_route_does_what_its_owner_may(gateway):
     with role(gateway, WRAPPERS) as mallory:
-        gateway.execute("CREATE SERVER mine FOREIGN DATA WRAPPER otp_route OPTIONS (providers 'ideamart')", session=mallory)
+        gateway.execute(
+            "CREATE SERVER mine FOREIGN DATA WRAPPER otp_route OPTIONS (providers 'ideamart')", session=mallory
+        )
         statement = "SELECT outcome FROM otp_send('mine', %s::jsonb)"
         payload = f'{{"mobile": "{gateway.number()}"}}'
         refused = error(gateway, statement, (payload,), mallory)
@@ -396,7 +433,9 @@ def test_a_route_does_what_its_owner_may(gateway):
         sent = gateway.row("SELECT * FROM otp_send('mine', %s::jsonb)", (payload,), mallory)
         assert sent["outcome"] == "sent"
         gateway.execute(f"REVOKE USAGE ON FOREIGN SERVER ideamart FROM {mallory.name}")
-        later = error(gateway, "SELECT outcome FROM otp_verify(%s::uuid, '000000')", (sent["verification_id"],), mallory)
+        later = error(
+            gateway, "SELECT outcome FROM otp_verify(%s::uuid, '000000')", (sent["verification_id"],), mallory
+        )
         assert later.pgcode == "42501" and "ideamart" in str(later), later
 
 
@@ -435,7 +474,9 @@ def test_forgetting_through_a_route_resets_no_limit_of_others(gateway):
     gateway.create_provider("narrow", "ideamart", send_limit="2 per day", max_checks="3")
     to = gateway.number()
     with role(gateway, WRAPPERS, "GRANT USAGE ON FOREIGN SERVER narrow TO {role}") as mallory:
-        gateway.execute("CREATE SERVER mine FOREIGN DATA WRAPPER otp_route OPTIONS (providers 'narrow')", session=mallory)
+        gateway.execute(
+            "CREATE SERVER mine FOREIGN DATA WRAPPER otp_route OPTIONS (providers 'narrow')", session=mallory
+        )
         outcomes = []
         for _ in range(6):
             outcomes.append(gateway.send("mine", to=to, vendor="ideamart", session=mallory)["outcome"])
@@ -462,13 +503,17 @@ def test_before_a_worker_has_looked_at_what_pg_upgrade_brought(gateway, simulato
     with role(gateway, USAGE) as app:
         first = gateway.row(keyed, (payload,), app)
         assert first["outcome"] == "sent"
-        gateway.execute("UPDATE otp_gateway_internal.identity SET home = home + 1, object = (object::bigint + 1000000)::oid")
+        gateway.execute(
+            "UPDATE otp_gateway_internal.identity SET home = home + 1, object = (object::bigint + 1000000)::oid"
+        )
         with contextlib.closing(gateway.connect(user=app.name)) as session:
             assert gateway.row(keyed, (payload,), session)["verification_id"] == first["verification_id"]
             assert simulator.count() == 1
             row = gateway.verify(first["verification_id"], simulator.code("ideamart", to), session)
             assert row["outcome"] == "approved"
-            assert gateway.execute("SELECT otp_gateway.is_approved(%s, %s)", (first["verification_id"], to), session) == [(True,)]
+            assert gateway.execute(
+                "SELECT otp_gateway.is_approved(%s, %s)", (first["verification_id"], to), session
+            ) == [(True,)]
         with role(gateway, USAGE) as other:
             with pytest.raises(psycopg2.errors.UndefinedObject):
                 gateway.verify(first["verification_id"], "000000", other)
@@ -532,9 +577,9 @@ def test_a_member_without_its_rights_does_not_act_for_a_role(gateway, since, opt
         if "SET FALSE" not in grant and "pg_monitor" not in grant:
             # Who may become the role is it from then on.
             gateway.execute(f"SET ROLE {app.name}", session=member)
-            assert gateway.execute("SELECT id FROM otp_gateway.verification WHERE created_by = current_user", session=member) == [
-                (row["verification_id"],)
-            ]
+            assert gateway.execute(
+                "SELECT id FROM otp_gateway.verification WHERE created_by = current_user", session=member
+            ) == [(row["verification_id"],)]
             assert gateway.verify(row["verification_id"], "000000", session=member)["outcome"] == "invalid_code"
             gateway.execute("RESET ROLE", session=member)
         gateway.execute(f"REVOKE {app.name} FROM pg_monitor")
@@ -548,7 +593,9 @@ def test_who_makes_a_role_does_not_act_for_it(gateway):
         name = f"role_{uuid.uuid4().hex[:8]}"
         gateway.execute(f"CREATE ROLE {name} LOGIN", session=maker)
         try:
-            assert gateway.execute(f"SELECT pg_has_role('{name}', 'MEMBER'), pg_has_role('{name}', 'USAGE')", session=maker) == [(True, False)]
+            assert gateway.execute(
+                f"SELECT pg_has_role('{name}', 'MEMBER'), pg_has_role('{name}', 'USAGE')", session=maker
+            ) == [(True, False)]
             gateway.execute(USAGE.format(role=name))
             gateway.execute(WRAPPERS.format(role=name))
             with contextlib.closing(gateway.connect(user=name)) as app:
@@ -591,7 +638,9 @@ def test_a_dump_is_restored_by_name_once(cluster, gateway, simulator):
             output = cluster.psql(name, "-q", "-v", "ON_ERROR_STOP=1", script=text)
             assert "ERROR" not in output, output
             servers = dict(restored.execute("SELECT srvname, oid::int8 FROM pg_foreign_server"))
-            known = dict(restored.execute("SELECT name, object::int8 FROM otp_gateway_internal.identity WHERE kind = 'server'"))
+            known = dict(
+                restored.execute("SELECT name, object::int8 FROM otp_gateway_internal.identity WHERE kind = 'server'")
+            )
             assert known["dialog"] == servers["dialog"]
             assert {p for (p,) in restored.execute("SELECT provider FROM otp_gateway.verification")} == {"dialog"}
             with contextlib.closing(restored.connect(user=app.name)) as session:
@@ -611,11 +660,15 @@ def test_rows_of_another_cluster_wait_to_be_found_by_name(gateway):
             assert gateway.verify(row["verification_id"], "000000", session=fresh)["outcome"] == "invalid_code"
         gateway.execute("ALTER SERVER ideamart RENAME TO moved")
         until(
-            lambda: gateway.execute("SELECT 1 FROM otp_gateway_internal.identity WHERE name = %s AND home <> 1", (app.name,)),
+            lambda: gateway.execute(
+                "SELECT 1 FROM otp_gateway_internal.identity WHERE name = %s AND home <> 1", (app.name,)
+            ),
             "found by name",
         )
         with contextlib.closing(gateway.connect(user=app.name)) as fresh:
-            assert gateway.execute("SELECT id FROM otp_gateway.verification", session=fresh) == [(row["verification_id"],)]
+            assert gateway.execute("SELECT id FROM otp_gateway.verification", session=fresh) == [
+                (row["verification_id"],)
+            ]
 
 
 # rights that nobody meant to give
@@ -633,7 +686,11 @@ def test_default_privileges_give_nothing(cluster, simulator):
             f" WHERE c.relnamespace::regnamespace::text LIKE 'otp_gateway%' AND a.grantee = '{name}'::regrole"
         )
         assert rights == []
-        for function in ("otp_gateway.rotate_key()", "otp_gateway_internal.note_queued()", "otp_gateway_internal.recognise()"):
+        for function in (
+            "otp_gateway.rotate_key()",
+            "otp_gateway_internal.note_queued()",
+            "otp_gateway_internal.recognise()",
+        ):
             assert gateway.execute(f"SELECT has_function_privilege('{name}', '{function}', 'EXECUTE')") == [(False,)]
         assert gateway.execute(f"SELECT has_schema_privilege('{name}', 'otp_gateway', 'CREATE')") == [(False,)]
         assert gateway.execute(f"SELECT has_schema_privilege('{name}', 'otp_gateway', 'USAGE')") == [(True,)]
@@ -652,7 +709,9 @@ def test_an_upgrade_takes_back_what_was_given(cluster, simulator):
         gateway.execute("ALTER EXTENSION otp_gateway UPDATE")
         for table in ("verification_record", "attempt_record"):
             for right in ("SELECT", "UPDATE", "TRIGGER", "TRUNCATE"):
-                assert gateway.execute(f"SELECT has_table_privilege('{name}', 'otp_gateway_internal.{table}', '{right}')") == [(False,)]
+                assert gateway.execute(
+                    f"SELECT has_table_privilege('{name}', 'otp_gateway_internal.{table}', '{right}')"
+                ) == [(False,)]
         assert gateway.execute(
             f"SELECT has_any_column_privilege('{name}', 'otp_gateway_internal.verification_record', 'UPDATE')"
         ) == [(False,)]
@@ -678,7 +737,9 @@ def test_no_trigger_of_others_is_fired(gateway):
     gateway.execute(TRAP)
     with role(gateway, USAGE) as mallory:
         for table in ("verification_record", "attempt_record", "reference", "identity", "breaker"):
-            gateway.execute(f"GRANT USAGE ON SCHEMA otp_gateway_internal TO {mallory.name}; GRANT TRIGGER ON otp_gateway_internal.{table} TO {mallory.name}")
+            gateway.execute(
+                f"GRANT USAGE ON SCHEMA otp_gateway_internal TO {mallory.name}; GRANT TRIGGER ON otp_gateway_internal.{table} TO {mallory.name}"
+            )
             for timing in ("BEFORE", "AFTER"):
                 gateway.execute(
                     f"CREATE TRIGGER {timing} {timing} INSERT OR UPDATE OR DELETE ON otp_gateway_internal.{table}"
@@ -710,14 +771,21 @@ def test_no_trigger_of_others_is_fired(gateway):
         gateway.execute("UPDATE otp_gateway_internal.verification_record SET send_count = send_count")
         assert gateway.execute("SELECT count(*) > 0 FROM trap.fired") == [(True,)]
         # And a worker that finds it says so.
-        gateway.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'otp_gateway worker' AND datname = current_database()")
+        gateway.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'otp_gateway worker' AND datname = current_database()"
+        )
         gateway.send()
         line = until(
-            lambda: [line for line in gateway.cluster.log().splitlines() if "which the extension did not put" in line
-                     or "did not put there" in line],
+            lambda: [
+                line
+                for line in gateway.cluster.log().splitlines()
+                if "which the extension did not put" in line or "did not put there" in line
+            ],
             "the log names the triggers",
         )[-1]
-        assert "trigger before on verification_record" in line and f"TRIGGER on attempt_record to {mallory.name}" in line, line
+        assert (
+            "trigger before on verification_record" in line and f"TRIGGER on attempt_record to {mallory.name}" in line
+        ), line
 
 
 def test_an_upgrade_fires_no_trigger_of_others(cluster, simulator):
@@ -734,7 +802,9 @@ def test_an_upgrade_fires_no_trigger_of_others(cluster, simulator):
         )
         gateway.execute("ALTER EXTENSION otp_gateway UPDATE")
         assert gateway.execute("SELECT * FROM trap.fired") == []
-        assert gateway.execute("SELECT provider_id IS NOT NULL FROM otp_gateway_internal.verification_record") == [(True,)]
+        assert gateway.execute("SELECT provider_id IS NOT NULL FROM otp_gateway_internal.verification_record") == [
+            (True,)
+        ]
 
 
 # where the functions are
@@ -749,7 +819,9 @@ def notices(gateway, statement):
 def test_a_schema_that_others_write_to(cluster, simulator):
     name = f"app_{uuid.uuid4().hex[:8]}"
     with cluster.database(extension=False) as database, Gateway(cluster, database, simulator) as gateway:
-        gateway.execute(f"CREATE ROLE {name}; CREATE SCHEMA otp; CREATE SCHEMA shared; GRANT CREATE ON SCHEMA shared TO {name}")
+        gateway.execute(
+            f"CREATE ROLE {name}; CREATE SCHEMA otp; CREATE SCHEMA shared; GRANT CREATE ON SCHEMA shared TO {name}"
+        )
         assert notices(gateway, "CREATE EXTENSION otp_gateway SCHEMA otp") == ""
         gateway.execute("DROP EXTENSION otp_gateway")
         said = notices(gateway, "CREATE EXTENSION otp_gateway SCHEMA shared")

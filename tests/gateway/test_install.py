@@ -39,8 +39,16 @@ class Machine:
     def run(self, *command, **environment):
         done = subprocess.run(
             list(map(str, command)),
-            cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            env={"HOME": str(self.home), "PATH": f"{self.path}:/usr/bin:/bin", "PG_CONFIG": PG_CONFIG_PATH, **environment},
+            cwd=ROOT,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env={
+                "HOME": str(self.home),
+                "PATH": f"{self.path}:/usr/bin:/bin",
+                "PG_CONFIG": PG_CONFIG_PATH,
+                **environment,
+            },
         )
         return done.returncode, done.stdout
 
@@ -78,7 +86,12 @@ def test_the_extension_and_nothing_else(machine, tmp_path):
 
 
 LACKS = {
-    "the pg_config": ({"PG_CONFIG": "/nonexistent"}, WANTED, "/nonexistent, which names the Postgres to build for", "PG_CONFIG="),
+    "the pg_config": (
+        {"PG_CONFIG": "/nonexistent"},
+        WANTED,
+        "/nonexistent, which names the Postgres to build for",
+        "PG_CONFIG=",
+    ),
     "Rust": ({}, None, f"Rust {WANTED} or newer", "https://rustup.rs"),
     "a newer Rust": ({}, "1.60", f"Rust {WANTED} or newer (here is 1.60.0)", "https://rustup.rs"),
 }
@@ -139,7 +152,10 @@ def test_help_warns_of_what_installs_over_a_server(machine):
     """Each target that has `install` among what comes before it, but for that itself."""
     _, said = machine.run("make", "help")
     (warned,) = re.findall(r"Not on a production server: (.*?) set up", said)
-    rules = {target: needs.split() for target, needs in re.findall(r"^([\w-]+):(?!=) ?(.*)$", (ROOT / "Makefile").read_text(), re.M)}
+    rules = {
+        target: needs.split()
+        for target, needs in re.findall(r"^([\w-]+):(?!=) ?(.*)$", (ROOT / "Makefile").read_text(), re.M)
+    }
 
     def installs(target):
         return any(need == "install" or installs(need) for need in rules.get(target, []))
@@ -153,7 +169,19 @@ def test_help_knows_every_target(machine):
     assert code == 0
     makefile = (ROOT / "Makefile").read_text()
     (phony,) = re.findall(r"^\.PHONY: ((?:.*\\\n)*.*)$", makefile, re.M)
-    parts = {"all", "ready", "build", "build-simulator", "versions", "format", "lint", "pure", "fuzz-briefly", "packages", "setup-packages",
-             "setup-clients"}
+    parts = {
+        "all",
+        "ready",
+        "build",
+        "build-simulator",
+        "versions",
+        "format",
+        "lint",
+        "pure",
+        "fuzz-briefly",
+        "packages",
+        "setup-packages",
+        "setup-clients",
+    }
     targets = set(phony.replace("\\\n", " ").split()) - parts
     assert targets == set(re.findall(r"^  make ([\w-]+)", said, re.M))

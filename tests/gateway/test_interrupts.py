@@ -93,7 +93,10 @@ def test_with_a_developers_wish_for_backtraces(simulator):
                 errors.append(running.error)
                 running.session.close()
             # Ours, and one of Postgres' that passes through us.
-            for statement in ("SELECT otp_send('nowhere', '{}')", "SELECT otp_gateway_internal.iserveu_validator(ARRAY[NULL], 0)"):
+            for statement in (
+                "SELECT otp_send('nowhere', '{}')",
+                "SELECT otp_gateway_internal.iserveu_validator(ARRAY[NULL], 0)",
+            ):
                 with pytest.raises(psycopg2.Error) as caught:
                     gateway.execute(statement)
                 errors.append(caught.value)
@@ -222,7 +225,7 @@ def test_large_answers_to_many_at_once(gateway, simulator):
             "resultInfo": {"resultStatus": "S", "resultCode": "0000", "resultMsg": "Success"},
             "authenticated": True,
             "payOptionsInfo": options,
-        },
+        }
     }
     sent = [gateway.send("paytm")["verification_id"] for _ in range(8)]
     simulator.fault("reply", "paytm", "verify", body=body)
@@ -337,10 +340,12 @@ def test_a_fast_stop_waits_two_seconds_at_most(own_cluster, simulator):
             one.wait(5)
     own_cluster.start()
     with Gateway(own_cluster, "postgres", simulator) as gateway:
-        assert gateway.execute(
-            "SELECT outcome::text, count(*)::int FROM otp_gateway.attempt GROUP BY outcome"
-        ) == [("unknown", 20)]
-    lines = [line for line in complaints(own_cluster.log()) if "terminating connection due to administrator" not in line]
+        assert gateway.execute("SELECT outcome::text, count(*)::int FROM otp_gateway.attempt GROUP BY outcome") == [
+            ("unknown", 20)
+        ]
+    lines = [
+        line for line in complaints(own_cluster.log()) if "terminating connection due to administrator" not in line
+    ]
     assert lines == []
 
 
@@ -354,10 +359,18 @@ GOES_ON = {
     "resend": ("hyperverge", "SELECT otp_resend(%(id)s)", "resend", "otp_gateway.wait"),
     "verify": ("relid", "SELECT otp_verify(%(id)s, '000000')", "verify", "otp_gateway.attempt"),
     "verify by reference": (
-        "relid", "SELECT otp_verify('relid', '000000', jsonb_build_object('reference', %(reference)s))", "verify", "otp_gateway.attempt"
+        "relid",
+        "SELECT otp_verify('relid', '000000', jsonb_build_object('reference', %(reference)s))",
+        "verify",
+        "otp_gateway.attempt",
     ),
     "cancel": ("relid", "SELECT otp_cancel(%(id)s)", "cancel", "otp_gateway.attempt"),
-    "in PL/pgSQL": (None, "DO $body$ BEGIN PERFORM otp_send('relid', %(payload)s); END $body$", "send", "otp_gateway.wait"),
+    "in PL/pgSQL": (
+        None,
+        "DO $body$ BEGIN PERFORM otp_send('relid', %(payload)s); END $body$",
+        "send",
+        "otp_gateway.wait",
+    ),
 }
 
 
@@ -378,7 +391,9 @@ def test_what_goes_on_is_named(gateway, simulator, vendor, call, operation, says
         diag = running.wait().error.diag
     assert diag.sqlstate == "57014"
     assert diag.message_primary.startswith("canceling statement due to ")
-    found = re.fullmatch(rf"The {operation} was handed over and goes on: (?:verification ({ID}), )?attempt ({ID})\.", diag.message_detail)
+    found = re.fullmatch(
+        rf"The {operation} was handed over and goes on: (?:verification ({ID}), )?attempt ({ID})\.", diag.message_detail
+    )
     assert found, diag.message_detail
     verification, attempt = found.groups()
     assert says in diag.message_hint, diag.message_hint

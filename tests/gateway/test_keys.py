@@ -180,7 +180,10 @@ def test_a_spoilt_file_is_said_to_be_so(gateway, simulator, how):
     refused()
     gateway.session.close()
     cluster.restart()
-    until(lambda: re.search(rf"WARNING: +otp_gateway: otp_gateway.key_file .*{re.escape(words)}", cluster.log()), "the log says so")
+    until(
+        lambda: re.search(rf"WARNING: +otp_gateway: otp_gateway.key_file .*{re.escape(words)}", cluster.log()),
+        "the log says so",
+    )
     assert good.strip() not in cluster.log()
     gateway.session = gateway.connect()
     refused()
@@ -202,7 +205,9 @@ def test_queued_sends_wait_for_it(gateway, simulator):
     path.unlink()
     simulator.release()
     until(lambda: "is missing" in gateway.cluster.log(), "the log says so")
-    assert gateway.execute("SELECT DISTINCT status::text FROM otp_gateway.verification WHERE id = ANY (%s)", (queued,)) == [("queued",)]
+    assert gateway.execute(
+        "SELECT DISTINCT status::text FROM otp_gateway.verification WHERE id = ANY (%s)", (queued,)
+    ) == [("queued",)]
     write(path, good)
     assert [gateway.wait(id)["outcome"] for id in queued] == ["sent"] * 3
     assert simulator.count("ideamart", "send") == 4
@@ -228,7 +233,13 @@ def test_lost_for_good(gateway, simulator):
     with pytest.raises(psycopg2.errors.ObjectNotInPrerequisiteState, match="another key"):
         gateway.verify(begun, "123456")
     assert gateway.send("ideamart")["outcome"] == "sent"
-    until(lambda: "1 open verifications are sealed under a key that otp_gateway.key_file does not hold" in gateway.cluster.log(), "the log says so")
+    until(
+        lambda: (
+            "1 open verifications are sealed under a key that otp_gateway.key_file does not hold"
+            in gateway.cluster.log()
+        ),
+        "the log says so",
+    )
 
 
 def test_elsewhere_than_the_data(simulator, tmp_path):
@@ -282,7 +293,10 @@ def with_keys_at(path, simulator):
 
 def told(cluster, simulator, call="SELECT otp_send('ideamart', '{\"mobile\": \"0771234567\"}')"):
     """Message and hint of a call that is refused."""
-    with Gateway(cluster, "postgres", simulator) as gateway, pytest.raises(psycopg2.errors.ObjectNotInPrerequisiteState) as caught:
+    with (
+        Gateway(cluster, "postgres", simulator) as gateway,
+        pytest.raises(psycopg2.errors.ObjectNotInPrerequisiteState) as caught,
+    ):
         gateway.execute(call)
     return caught.value.diag.message_primary, caught.value.diag.message_hint
 
@@ -312,7 +326,7 @@ def test_a_place_where_it_cannot_be_made(simulator, foreign_place, below):
     path = foreign_place / f"{below}otp_gateway.key"
     with with_keys_at(path, simulator) as cluster:
         until(lambda: f"{path} cannot be made" in cluster.log(), "the log says so")
-        line, = re.findall(r"HINT: .*install.*", cluster.log())
+        (line,) = re.findall(r"HINT: .*install.*", cluster.log())
         message, hint = told(cluster, simulator)
         # No circle: there is no note to remove, and a restart alone helps nothing.
         assert "is missing" in message and "otp_gateway.key_id" not in hint and hint in line
@@ -443,7 +457,9 @@ def test_whatever_was_sealed_opens_and_nothing_is_forgotten(gateway, simulator):
     simulator.release()
     assert gateway.wait(queued)["outcome"] == "sent"
     for vendor, (number, id) in open_.items():
-        assert gateway.verify(id, simulator.code(vendor, number), **FLOWS[vendor]["verify"])["outcome"] == "approved", vendor
+        assert gateway.verify(id, simulator.code(vendor, number), **FLOWS[vendor]["verify"])["outcome"] == "approved", (
+            vendor
+        )
 
 
 def test_every_database_follows(gateway, simulator):
@@ -498,9 +514,14 @@ def test_a_listener_hears_on(gateway):
     assert channels[0] != channels[1]
 
     def hears(session, id):
-        return until(lambda: session.poll() or [one.channel for one in session.notifies if str(id) in one.payload], "it hears")
+        return until(
+            lambda: session.poll() or [one.channel for one in session.notifies if str(id) in one.payload], "it hears"
+        )
 
-    id = until(lambda: gateway.execute("SHOW otp_gateway.notify") == [("on",)] and gateway.send()["verification_id"], "it is on")
+    id = until(
+        lambda: gateway.execute("SHOW otp_gateway.notify") == [("on",)] and gateway.send()["verification_id"],
+        "it is on",
+    )
     assert [set(hears(session, id)) for session in sessions] == [{channels[0]}, {channels[1]}]
     path = key_file(gateway.cluster)
     write(path, path.read_text().splitlines()[0] + "\n")
@@ -527,7 +548,9 @@ def test_two_at_once_are_two_keys(gateway):
 
 
 def test_for_superusers_alone(gateway):
-    gateway.execute("CREATE ROLE app LOGIN; GRANT USAGE ON FOREIGN SERVER ideamart TO app; ALTER SERVER ideamart OWNER TO app")
+    gateway.execute(
+        "CREATE ROLE app LOGIN; GRANT USAGE ON FOREIGN SERVER ideamart TO app; ALTER SERVER ideamart OWNER TO app"
+    )
     before = key_file(gateway.cluster).read_text()
     session = gateway.connect(user="app")
     with pytest.raises(psycopg2.errors.InsufficientPrivilege):
@@ -578,4 +601,6 @@ def test_under_load(own_cluster, simulator):
         assert rotations >= 3
         assert sorted(set(sent)) == ["blocked", "sent"] and sent.count("sent") == 5 * ROUNDS
         assert [simulator.count("ideamart", "send", number) for number in shared] == [5] * ROUNDS
-        assert gateway.execute("SELECT DISTINCT status::text FROM otp_gateway.verification WHERE provider = 'hyperverge'") == [("approved",)]
+        assert gateway.execute(
+            "SELECT DISTINCT status::text FROM otp_gateway.verification WHERE provider = 'hyperverge'"
+        ) == [("approved",)]

@@ -131,8 +131,12 @@ def test_single_user_mode(own_cluster, simulator):
     own_cluster.stop()
     done = subprocess.run(
         as_server_user([str(BINDIR / "postgres"), "--single", "-D", str(own_cluster.data), "flows"]),
-        input="SELECT otp_send('ideamart', '{\"mobile\": \"0770000000\"}')\n", text=True, timeout=30,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, cwd="/",
+        input="SELECT otp_send('ideamart', '{\"mobile\": \"0770000000\"}')\n",
+        text=True,
+        timeout=30,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        cwd="/",
     )
     # Before 15 nothing is preloaded there.
     assert ("single-user mode" if MAJOR >= 15 else "not preloaded") in done.stdout, done.stdout
@@ -216,18 +220,47 @@ def test_a_worker_that_dies_with_a_request_and_none_comes(mortal_cluster, simula
 
 PARALLEL = "debug_parallel_query" if MAJOR >= 16 else "force_parallel_mode"
 HOSTILE = {
-    "role": "nobody", "session_authorization": "nobody", "session_replication_role": "origin", "row_security": "on",
-    "search_path": "mine", "exit_on_error": "on", "statement_timeout": "1ms", "lock_timeout": "1ms",
-    "default_transaction_read_only": "on", "default_transaction_isolation": "serializable",
-    "default_transaction_deferrable": "on", "standard_conforming_strings": "off", "datestyle": "'SQL, DMY'",
-    "timezone": "'Asia/Kolkata'", "intervalstyle": "sql_standard", "bytea_output": "escape", "extra_float_digits": "-15",
-    "quote_all_identifiers": "on", "array_nulls": "off", "enable_indexscan": "off", "enable_nestloop": "off",
-    "enable_sort": "off", "jit": "on", PARALLEL: "on", "plan_cache_mode": "force_custom_plan",
-    "work_mem": "'64kB'", "temp_file_limit": "0", "client_encoding": "'LATIN1'", "idle_session_timeout": "1",
-    "idle_in_transaction_session_timeout": "1", "client_min_messages": "'error'", "log_statement": "'all'",
-    "debug_print_plan": "on", "check_function_bodies": "off", "default_tablespace": "'pg_global'", "xmlbinary": "hex",
-    "session_preload_libraries": "'nowhere'", "local_preload_libraries": "'nowhere'", "lc_messages": "'C'",
-    "vacuum_cost_delay": "100", "synchronous_commit": "off",
+    "role": "nobody",
+    "session_authorization": "nobody",
+    "session_replication_role": "origin",
+    "row_security": "on",
+    "search_path": "mine",
+    "exit_on_error": "on",
+    "statement_timeout": "1ms",
+    "lock_timeout": "1ms",
+    "default_transaction_read_only": "on",
+    "default_transaction_isolation": "serializable",
+    "default_transaction_deferrable": "on",
+    "standard_conforming_strings": "off",
+    "datestyle": "'SQL, DMY'",
+    "timezone": "'Asia/Kolkata'",
+    "intervalstyle": "sql_standard",
+    "bytea_output": "escape",
+    "extra_float_digits": "-15",
+    "quote_all_identifiers": "on",
+    "array_nulls": "off",
+    "enable_indexscan": "off",
+    "enable_nestloop": "off",
+    "enable_sort": "off",
+    "jit": "on",
+    PARALLEL: "on",
+    "plan_cache_mode": "force_custom_plan",
+    "work_mem": "'64kB'",
+    "temp_file_limit": "0",
+    "client_encoding": "'LATIN1'",
+    "idle_session_timeout": "1",
+    "idle_in_transaction_session_timeout": "1",
+    "client_min_messages": "'error'",
+    "log_statement": "'all'",
+    "debug_print_plan": "on",
+    "check_function_bodies": "off",
+    "default_tablespace": "'pg_global'",
+    "xmlbinary": "hex",
+    "session_preload_libraries": "'nowhere'",
+    "local_preload_libraries": "'nowhere'",
+    "lc_messages": "'C'",
+    "vacuum_cost_delay": "100",
+    "synchronous_commit": "off",
 }
 
 
@@ -235,15 +268,18 @@ def quoted(value):
     return value if value.startswith("'") else f"'{value}'"
 
 
-SAFE = "-c role=postgres -c search_path=public -c statement_timeout=0 -c lock_timeout=0 -c exit_on_error=off" \
-    " -c session_authorization=postgres -c default_transaction_read_only=off" \
-    " -c datestyle=ISO -c timezone=UTC -c bytea_output=hex -c client_encoding=UTF8" \
+SAFE = (
+    "-c role=postgres -c search_path=public -c statement_timeout=0 -c lock_timeout=0 -c exit_on_error=off"
+    " -c session_authorization=postgres -c default_transaction_read_only=off"
+    " -c datestyle=ISO -c timezone=UTC -c bytea_output=hex -c client_encoding=UTF8"
     " -c idle_session_timeout=0 -c idle_in_transaction_session_timeout=0 -c session_preload_libraries= -c local_preload_libraries="
+)
 
 
-@pytest.mark.parametrize("where", [
-    "DATABASE flows", "ROLE ALL", "ROLE postgres", "ROLE ALL IN DATABASE flows", "ROLE postgres IN DATABASE flows",
-])
+@pytest.mark.parametrize(
+    "where",
+    ["DATABASE flows", "ROLE ALL", "ROLE postgres", "ROLE ALL IN DATABASE flows", "ROLE postgres IN DATABASE flows"],
+)
 def test_what_a_database_or_a_role_sets_is_not_the_workers(own_cluster, simulator, where):
     gateway = opened(own_cluster, simulator)
     gateway.execute("CREATE ROLE nobody LOGIN")
@@ -276,7 +312,7 @@ class quiet_worker:
         self.before = len(self.cluster.log())
 
     def __exit__(self, *error):
-        log = self.cluster.log()[self.before:]
+        log = self.cluster.log()[self.before :]
         assert 'background worker "otp_gateway worker"' not in log, log[-3000:]
 
 
@@ -285,20 +321,29 @@ def test_a_reload_changes_nothing_of_the_workers(own_cluster, simulator):
     gateway.send()
     pid = worker_of(gateway)
     # What would spoil the test's own sessions is left out, or set otherwise there.
-    left_out = ("role", "session_authorization", "local_preload_libraries", "session_preload_libraries", "log_statement",
-                "debug_print_plan")
+    left_out = (
+        "role",
+        "session_authorization",
+        "local_preload_libraries",
+        "session_preload_libraries",
+        "log_statement",
+        "debug_print_plan",
+    )
     hostile = {name: value for name, value in HOSTILE.items() if name not in left_out}
     own = gateway.connect(options=SAFE.replace("-c session_authorization=postgres", ""))
     own_cluster.configure(hostile)
     with quiet_worker(own_cluster):
         own_cluster.reload()
-        until(lambda: "parameter \"enable_nestloop\" changed" in own_cluster.log(), "it is read")
+        until(lambda: 'parameter "enable_nestloop" changed' in own_cluster.log(), "it is read")
         gateway.session, old = own, gateway.session
         for _ in range(3):
             assert gateway.send()["outcome"] == "sent"
         assert gateway.wait(gateway.enqueue()["verification_id"])["outcome"] == "sent"
     own.close(), old.close()
-    with own_cluster.session(options=SAFE.replace("-c session_authorization=postgres", "")) as admin, admin.cursor() as cursor:
+    with (
+        own_cluster.session(options=SAFE.replace("-c session_authorization=postgres", "")) as admin,
+        admin.cursor() as cursor,
+    ):
         cursor.execute(WORKER, ("flows",))
         assert cursor.fetchone() == (pid,)
 
@@ -333,7 +378,9 @@ def test_the_worker_is_canceled_under_load(gateway, simulator):
         gateway.execute("SELECT pg_cancel_backend(%s)", (pid_after,))
         cancels += 1
     assert cancels > 20
-    assert [one.row()["count"] for one in under_way] == [40] * 4, gateway.execute("SELECT outcome, vendor_message, count(*) FROM otp_gateway.attempt GROUP BY 1, 2")
+    assert [one.row()["count"] for one in under_way] == [40] * 4, gateway.execute(
+        "SELECT outcome, vendor_message, count(*) FROM otp_gateway.attempt GROUP BY 1, 2"
+    )
     assert {gateway.wait(id)["outcome"] for id in queued} == {"sent"}
     assert worker_of(gateway) == pid_after, gateway.cluster.log()[-3000:]
     for session in sessions:
@@ -463,7 +510,9 @@ def test_a_stop_while_a_synchronous_standby_is_away(own_cluster, simulator):
     own_cluster.configure({"synchronous_standby_names": "'away'"})
     own_cluster.reload()
     until(lambda: gateway.execute("SHOW synchronous_standby_names") == [("away",)], "it is read")
-    stop = subprocess.Popen(as_server_user([str(BINDIR / "pg_ctl"), "-D", str(own_cluster.data), "-m", "fast", "-w", "stop"]), cwd="/")
+    stop = subprocess.Popen(
+        as_server_user([str(BINDIR / "pg_ctl"), "-D", str(own_cluster.data), "-m", "fast", "-w", "stop"]), cwd="/"
+    )
     until(lambda: "received fast shutdown request" in own_cluster.log(), "it stops")
     began = time.monotonic()
     time.sleep(0.3)
@@ -690,7 +739,10 @@ def test_an_interrupted_statement_gives_the_worker_back(own_cluster, simulator):
     with Gateway(own_cluster, "flows", simulator) as after:
         # The one that hangs holds the only place: its worker must not be gone for good, nor wait for a call to come.
         time.sleep(1)
-        run(own_cluster, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'otp_gateway worker'")
+        run(
+            own_cluster,
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'otp_gateway worker'",
+        )
         sent = "SELECT count(*)::int FROM otp_gateway.verification WHERE status = 'pending'"
         until(lambda: after.execute(sent) == [(2,)], "the others are sent")
 
@@ -701,7 +753,10 @@ def test_one_that_is_held_up_holds_up_no_other(own_cluster, simulator):
         opened(own_cluster, simulator, name).session.close()
     with own_cluster.session(autocommit=False) as locker:
         locker.cursor().execute("ALTER DATABASE locked RENAME TO unlocked")
-        run(own_cluster, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type LIKE 'otp_gateway %'")
+        run(
+            own_cluster,
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type LIKE 'otp_gateway %'",
+        )
         # A new launcher, which looks everywhere.
         until(lambda: workers(own_cluster) == ["other"], "the other's worker is there")
         waits = "SELECT count(*)::int FROM pg_locks WHERE NOT granted AND classid = 'pg_database'::regclass"
@@ -714,7 +769,10 @@ def test_a_stop_while_a_worker_cannot_connect(own_cluster, simulator):
     opened(own_cluster, simulator, "locked").session.close()
     with own_cluster.session(autocommit=False) as locker:
         locker.cursor().execute("ALTER DATABASE locked RENAME TO unlocked")
-        run(own_cluster, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'otp_gateway launcher'")
+        run(
+            own_cluster,
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'otp_gateway launcher'",
+        )
         waits = "SELECT pid FROM pg_locks WHERE NOT granted AND classid = 'pg_database'::regclass"
         [(pid,)] = until(lambda: run(own_cluster, waits), "it waits")
         run(own_cluster, f"SELECT pg_terminate_backend({pid})")
@@ -729,14 +787,19 @@ def test_a_locked_row_at_the_start(gateway, simulator):
     """What the worker before left in flight, and somebody has locked: all others are served, and it is settled afterwards."""
     simulator.fault("hold", "hyperverge", "send", times=1)
     call = Running(
-        gateway.connect(), SEND.replace("ideamart", "hyperverge"),
+        gateway.connect(),
+        SEND.replace("ideamart", "hyperverge"),
         (json.dumps({"mobile": gateway.number("hyperverge"), "template_id": "tpl-1"}),),
     )
     simulator.held(1)
     [(verification, attempt)] = gateway.execute("SELECT verification_id, id FROM otp_gateway.attempt")
     locker = gateway.connect(autocommit=False)
-    gateway.execute("UPDATE otp_gateway_internal.verification_record SET is_test = is_test WHERE id = %s", (verification,), locker)
-    gateway.execute("UPDATE otp_gateway_internal.attempt_record SET provider = provider WHERE id = %s", (attempt,), locker)
+    gateway.execute(
+        "UPDATE otp_gateway_internal.verification_record SET is_test = is_test WHERE id = %s", (verification,), locker
+    )
+    gateway.execute(
+        "UPDATE otp_gateway_internal.attempt_record SET provider = provider WHERE id = %s", (attempt,), locker
+    )
     pid = worker_of(gateway)
     gateway.execute("SELECT pg_terminate_backend(%s)", (pid,))
     until(lambda: worker_of(gateway) != pid, "it ends")
@@ -761,8 +824,11 @@ def test_a_long_reply_whose_worker_goes(gateway, simulator):
     sent = gateway.send("paytm", to)
     body = {
         "head": {"responseTimestamp": "1"},
-        "body": {"resultInfo": {"resultStatus": "S", "resultCode": "0000", "resultMsg": "Success"}, "authenticated": True,
-                 "more": ["word"] * 8000},
+        "body": {
+            "resultInfo": {"resultStatus": "S", "resultCode": "0000", "resultMsg": "Success"},
+            "authenticated": True,
+            "more": ["word"] * 8000,
+        },
     }
     simulator.fault("reply", "paytm", "verify", body=body)
     session, locker = gateway.connect(), gateway.connect(autocommit=False)

@@ -35,8 +35,16 @@ VERIFY = "SELECT * FROM otp_verify(%s::uuid, %s)"
 
 # Every form of the page (docs/vendors/ideamart.md), white space, hyphens, and a JSON number.
 SPELLINGS = [
-    "0771234567", "771234567", "+94771234567", "94771234567", "0094771234567", "tel:94771234567", "077 123 4567",
-    "+94-77-123-4567", 771234567, 94771234567,
+    "0771234567",
+    "771234567",
+    "+94771234567",
+    "94771234567",
+    "0094771234567",
+    "tel:94771234567",
+    "077 123 4567",
+    "+94-77-123-4567",
+    771234567,
+    94771234567,
 ]
 
 
@@ -94,7 +102,9 @@ def counted(rows, column="outcome"):
 
 def pass_time(gateway, interval, session=None):
     """So much time passes for everything that limits look at."""
-    gateway.execute("UPDATE otp_gateway_internal.attempt_record SET started_at = started_at - %s::interval", (interval,), session)
+    gateway.execute(
+        "UPDATE otp_gateway_internal.attempt_record SET started_at = started_at - %s::interval", (interval,), session
+    )
 
 
 def clock(gateway):
@@ -108,7 +118,9 @@ def seconds(**units):
 def sandbox(gateway, name="sandbox", **options):
     """Without a network, and with every outcome at will."""
     listed = ", ".join(f"{option} '{value}'" for option, value in options.items())
-    gateway.execute(f"CREATE SERVER {name} FOREIGN DATA WRAPPER otp_sandbox" + (f" OPTIONS ({listed})" if listed else ""))
+    gateway.execute(
+        f"CREATE SERVER {name} FOREIGN DATA WRAPPER otp_sandbox" + (f" OPTIONS ({listed})" if listed else "")
+    )
 
 
 def play(gateway, to="+94771234567", provider="sandbox", session=None, **payload):
@@ -131,7 +143,8 @@ def test_five_messages_for_two_hundred_sessions(gateway, simulator, crowd):
     assert counted(sending.results()) == {"sent": 5, "blocked": SESSIONS - 5}
     assert simulator.count("ideamart", "send") == simulator.count("ideamart", "send", to) == 5
     assert gateway.execute("SELECT outcome::text, count(*)::int FROM otp_gateway.attempt GROUP BY 1 ORDER BY 1") == [
-        ("blocked", SESSIONS - 5), ("sent", 5)
+        ("blocked", SESSIONS - 5),
+        ("sent", 5),
     ]
 
 
@@ -174,7 +187,9 @@ def test_half_of_them_queued(gateway, simulator, crowd):
     gateway.create_provider("limited", "ideamart", send_limit="5 per hour")
     to = gateway.number()
     call = [ENQUEUE, SEND]
-    AtOnce(crowd, lambda n, session: gateway.row(call[n % 2], ("limited", json.dumps({"mobile": to})), session)).results()
+    AtOnce(
+        crowd, lambda n, session: gateway.row(call[n % 2], ("limited", json.dumps({"mobile": to})), session)
+    ).results()
     assert counted(gateway.settle()) == {"sent": 5, "blocked": SESSIONS - 5}
     assert simulator.count("ideamart", "send") == 5
     # What was queued says the same of a refusal as what was sent at once.
@@ -223,7 +238,9 @@ def test_across_a_restart_and_a_crash(own_cluster, simulator):
 
     assert wave(to) == {"sent": 5, "blocked": SESSIONS - 5}
     with gateway:
-        sent = gateway.execute("SELECT max(verification_id::text) FROM otp_gateway.attempt WHERE outcome = 'sent'")[0][0]
+        sent = gateway.execute("SELECT max(verification_id::text) FROM otp_gateway.attempt WHERE outcome = 'sent'")[0][
+            0
+        ]
         wrong = simulator.wrong("ideamart", to)
         assert [gateway.verify(sent, wrong)["outcome"] for _ in range(2)] == ["invalid_code"] * 2
     cluster.restart()
@@ -348,7 +365,10 @@ def test_a_right_code_spends_none(gateway):
 
     assert [check("000000") for _ in range(4)] == ["approved"] * 4
     assert [check("111111"), check("000000"), check("000000"), check("111111")] == [
-        "invalid_code", "approved", "approved", "invalid_code"
+        "invalid_code",
+        "approved",
+        "approved",
+        "invalid_code",
     ]
     # Two wrong ones within the hour: now even the right one has to wait, or one could go on guessing.
     assert [check("000000"), check("111111")] == ["check_limit"] * 2
@@ -375,7 +395,10 @@ def test_what_the_record_answers_spends_none(gateway, simulator):
     to = gateway.number("hyperverge")
     for _ in range(4):
         id = begin(gateway, to)
-        gateway.execute("UPDATE otp_gateway_internal.verification_record SET expires_at = now() - interval '1 second' WHERE id = %s", (id,))
+        gateway.execute(
+            "UPDATE otp_gateway_internal.verification_record SET expires_at = now() - interval '1 second' WHERE id = %s",
+            (id,),
+        )
         assert gateway.verify(id, "123456")["outcome"] == "expired"
     assert simulator.count("hyperverge", "verify") == 0
     assert gateway.verify(begin(gateway, to), "123456")["outcome"] == "invalid_code"
@@ -418,8 +441,14 @@ def test_a_check_of_which_nobody_knows_the_end(gateway, simulator):
 @pytest.mark.parametrize(
     "outcome, counts",
     [
-        ("sent", True), ("unknown", True), ("already_registered", False), ("rate_limited", False),
-        ("invalid_request", False), ("auth_failed", False), ("refused", False), ("provider_error", False),
+        ("sent", True),
+        ("unknown", True),
+        ("already_registered", False),
+        ("rate_limited", False),
+        ("invalid_request", False),
+        ("auth_failed", False),
+        ("refused", False),
+        ("provider_error", False),
         ("unreachable", False),
     ],
 )
@@ -436,9 +465,19 @@ def test_sends_that_count(gateway, outcome, counts):
 @pytest.mark.parametrize(
     "outcome, counts",
     [
-        ("invalid_code", True), ("unknown", True), ("expired", True), ("already_used", True), ("not_found", True),
-        ("max_attempts_reached", True), ("refused", True), ("approved", False), ("rate_limited", False),
-        ("invalid_request", False), ("auth_failed", False), ("provider_error", False), ("unreachable", False),
+        ("invalid_code", True),
+        ("unknown", True),
+        ("expired", True),
+        ("already_used", True),
+        ("not_found", True),
+        ("max_attempts_reached", True),
+        ("refused", True),
+        ("approved", False),
+        ("rate_limited", False),
+        ("invalid_request", False),
+        ("auth_failed", False),
+        ("provider_error", False),
+        ("unreachable", False),
     ],
 )
 def test_checks_that_count(gateway, outcome, counts):
@@ -562,7 +601,9 @@ def test_edge(gateway, reason, options, window, first):
     done = {"invalid_code"} if first is guess_and_guess else {"sent"}
 
     def afresh():
-        gateway.execute("TRUNCATE otp_gateway_internal.attempt_record, otp_gateway_internal.verification_record, otp_gateway_internal.reference")
+        gateway.execute(
+            "TRUNCATE otp_gateway_internal.attempt_record, otp_gateway_internal.verification_record, otp_gateway_internal.reference"
+        )
         again = first(gateway, "sandbox")
         return again, set_start
 
@@ -570,7 +611,8 @@ def test_edge(gateway, reason, options, window, first):
         """What counts began so long ago, by the clock as it is now; returns when."""
         return gateway.execute(
             "WITH now AS (SELECT clock_timestamp() AS at), moved AS (UPDATE otp_gateway_internal.attempt_record"
-            " SET started_at = at - %s FROM now) SELECT at FROM now", (age,),
+            " SET started_at = at - %s FROM now) SELECT at FROM now",
+            (age,),
         )[0][0]
 
     # At the end of the window.
@@ -684,10 +726,18 @@ def test_a_rule_without_a_wait_comes_first(gateway):
 @pytest.mark.parametrize(
     "to, prefixes, goes",
     [
-        ("0771234567", "+94", True), ("tel:94771234567", "+91, +94", True), ("+94771234567", "+9477", True),
-        ("771234567", "+91", False), ("0771234567", "+9471, +9476", False), ("8144094480", "+94", False),
-        ("08144094480", "+91", True), ("+1 202 555 0123", "+91, +94", False), ("+1 202 555 0123", "+1", True),
-        ("94771234567", "+9", True), ("+442079460958", "+4", True), ("+442079460958", "+44207946095812", False),
+        ("0771234567", "+94", True),
+        ("tel:94771234567", "+91, +94", True),
+        ("+94771234567", "+9477", True),
+        ("771234567", "+91", False),
+        ("0771234567", "+9471, +9476", False),
+        ("8144094480", "+94", False),
+        ("08144094480", "+91", True),
+        ("+1 202 555 0123", "+91, +94", False),
+        ("+1 202 555 0123", "+1", True),
+        ("94771234567", "+9", True),
+        ("+442079460958", "+4", True),
+        ("+442079460958", "+44207946095812", False),
     ],
 )
 def test_allowed_prefixes(gateway, to, prefixes, goes):
@@ -735,12 +785,26 @@ def test_a_blocked_send(gateway, simulator):
     id, attempt_id, words = row.pop("verification_id"), row.pop("attempt_id"), row.pop("vendor_message")
     assert "send_limit" in words and "nothing was sent" in words
     assert row == {
-        "status": "blocked", "outcome": "blocked", "retryable": True, "attempts_left": 0, "expires_at": None,
-        "reference": None, "vendor_code": None, "response": None, "reason": "send_limit",
+        "status": "blocked",
+        "outcome": "blocked",
+        "retryable": True,
+        "attempts_left": 0,
+        "expires_at": None,
+        "reference": None,
+        "vendor_code": None,
+        "response": None,
+        "reason": "send_limit",
     }
     verification = gateway.verification(id)
-    assert {name: verification[name] for name in ("provider", "status", "send_count", "check_count", "sealed", "created_by")} == {
-        "provider": "limited", "status": "blocked", "send_count": 0, "check_count": 0, "sealed": None, "created_by": "postgres"
+    assert {
+        name: verification[name] for name in ("provider", "status", "send_count", "check_count", "sealed", "created_by")
+    } == {
+        "provider": "limited",
+        "status": "blocked",
+        "send_count": 0,
+        "check_count": 0,
+        "sealed": None,
+        "created_by": "postgres",
     }
     assert verification["recipient_key"] is not None and verification["recipient_masked"].endswith(to[-4:])
     attempt = gateway.row("SELECT * FROM otp_gateway_internal.attempt_record WHERE id = %s", (attempt_id,))
@@ -750,11 +814,7 @@ def test_a_blocked_send(gateway, simulator):
     assert (attempt["http_status"], attempt["vendor_code"], attempt["response"]) == (None, None, None)
     assert attempt["started_at"] <= attempt["finished_at"]
     # It has ended: the record answers, without a call.
-    for answer in (
-        gateway.verify(id, "123456"),
-        gateway.row("SELECT * FROM otp_resend(%s)", (id,)),
-        gateway.wait(id),
-    ):
+    for answer in (gateway.verify(id, "123456"), gateway.row("SELECT * FROM otp_resend(%s)", (id,)), gateway.wait(id)):
         assert (answer["outcome"], answer["status"]) == ("blocked", "blocked")
     assert simulator.count() == 1
 
@@ -767,7 +827,12 @@ def test_a_blocked_check_changes_nothing(gateway, simulator):
     first = gateway.verify(id, wrong)
     before = gateway.verification(id)
     row = gateway.verify(id, wrong)
-    assert (row["outcome"], row["reason"], row["status"], row["retryable"]) == ("blocked", "check_limit", "pending", True)
+    assert (row["outcome"], row["reason"], row["status"], row["retryable"]) == (
+        "blocked",
+        "check_limit",
+        "pending",
+        True,
+    )
     assert row["attempts_left"] == first["attempts_left"] == 0
     assert "check_limit" in row["vendor_message"] and "nothing was checked" in row["vendor_message"]
     assert gateway.verification(id) == before
@@ -816,7 +881,9 @@ def test_observe_holds_nothing_back(gateway, simulator, crowd):
     assert counted(rows, "reason") == {None: 5, "send_limit": 45}
     assert simulator.count("ideamart", "send") == 50
     for row in rows:
-        attempt = gateway.row("SELECT outcome::text, reason FROM otp_gateway.attempt WHERE id = %s", (row["attempt_id"],))
+        attempt = gateway.row(
+            "SELECT outcome::text, reason FROM otp_gateway.attempt WHERE id = %s", (row["attempt_id"],)
+        )
         assert attempt == {"outcome": "sent", "reason": row["reason"]}
         assert (row["status"], row["retry_after"], row["retryable"]) == ("pending", None, False)
 
@@ -857,9 +924,12 @@ class Traffic:
 
     def follow(self, what):
         """Something about a flow that is open with both, and has checks left."""
-        open_ids = {id for (id,) in self.gateway.execute(
-            "SELECT id FROM otp_gateway.verification WHERE status IN ('pending', 'unknown') AND check_count < max_checks"
-        )}
+        open_ids = {
+            id
+            for (id,) in self.gateway.execute(
+                "SELECT id FROM otp_gateway.verification WHERE status IN ('pending', 'unknown') AND check_count < max_checks"
+            )
+        }
         open_ones = [pair for pair in self.pairs[-12:] if open_ids.issuperset(pair)]
         if not open_ones:
             return
@@ -883,8 +953,15 @@ class Traffic:
 def test_observe_decides_as_on_does(gateway):
     print(f"OTP_TRAFFIC_SEED={SEED}")
     traffic = Traffic(
-        gateway, SEED, resend_after="200s", send_limit="2 per 600 seconds, 9 per 2 hours", check_limit="7 per 2400 seconds",
-        provider_limit="5 per 800 seconds", max_checks="4", code_lifetime="600s", allowed_prefixes="+94",
+        gateway,
+        SEED,
+        resend_after="200s",
+        send_limit="2 per 600 seconds, 9 per 2 hours",
+        check_limit="7 per 2400 seconds",
+        provider_limit="5 per 800 seconds",
+        max_checks="4",
+        code_lifetime="600s",
+        allowed_prefixes="+94",
     )
     everything = {None, "resend_after", "send_limit", "provider_limit", "check_limit", "max_checks", "allowed_prefixes"}
     for _ in range(20):
@@ -895,7 +972,9 @@ def test_observe_decides_as_on_does(gateway):
             break
     else:
         pytest.fail("the traffic met too little")
-    assert [(operation, reason) for operation, reason, _ in observe] == [(operation, reason) for operation, reason, _ in on]
+    assert [(operation, reason) for operation, reason, _ in observe] == [
+        (operation, reason) for operation, reason, _ in on
+    ]
     assert all(blocked == (reason is not None) for _, reason, blocked in on)
     assert not any(blocked for *_, blocked in observe)
 
@@ -951,7 +1030,9 @@ def statement(name):
 def long_record(shared_cluster, simulator_program):
     """A database with a hundred thousand attempts of twenty thousand recipients, all of them in the last hour."""
     with shared_cluster.database() as name, Gateway(shared_cluster, name, simulator_program) as gateway:
-        gateway.create_provider("ideamart", send_limit="5 per hour", provider_limit="1000000 per day", check_limit="5 per day")
+        gateway.create_provider(
+            "ideamart", send_limit="5 per hour", provider_limit="1000000 per day", check_limit="5 per day"
+        )
         # The worker makes its plans now, when there is nothing to plan for.
         assert gateway.send(to="0770000001")["outcome"] == "sent"
         gateway.execute(
@@ -969,7 +1050,11 @@ def long_record(shared_cluster, simulator_program):
 
 
 QUESTIONS = {
-    "select_provider_sends": ("int8, timestamptz, int8", "{ideamart}, now() - interval '1 day', 20::int8", "attempt_provider_idx"),
+    "select_provider_sends": (
+        "int8, timestamptz, int8",
+        "{ideamart}, now() - interval '1 day', 20::int8",
+        "attempt_provider_idx",
+    )
 }
 
 

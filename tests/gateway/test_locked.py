@@ -101,7 +101,9 @@ def test_who_waits_for_themselves(gateway, simulator, locker):
     code = simulator.code("ideamart", to)
     for how in ("row", "table"):
         if how == "row":
-            gateway.execute("SELECT FROM otp_gateway_internal.verification_record WHERE id = %s FOR UPDATE", (id,), locker)
+            gateway.execute(
+                "SELECT FROM otp_gateway_internal.verification_record WHERE id = %s FOR UPDATE", (id,), locker
+            )
         else:
             gateway.execute("LOCK TABLE otp_gateway_internal.verification_record", session=locker)
         began = time.monotonic()
@@ -156,7 +158,6 @@ def test_forget_of_a_locked_row(gateway, simulator, locker):
     assert gateway.execute("SELECT otp_gateway.forget('ideamart', %s)", (to,)) == [(1,)]
 
 
-
 # what the log says
 
 
@@ -168,7 +169,9 @@ def test_one_line_for_each_change(gateway, simulator):
     body = "SELECT * FROM otp_send('ideamart', jsonb_build_object('mobile', %s))"
     calls = [Running(gateway.connect(), body, (gateway.number(),)) for _ in range(20)]
     simulator.held(20)
-    gateway.execute("ALTER TABLE otp_gateway_internal.attempt_record ADD CONSTRAINT disk_full CHECK (outcome <> 'sent') NOT VALID")
+    gateway.execute(
+        "ALTER TABLE otp_gateway_internal.attempt_record ADD CONSTRAINT disk_full CHECK (outcome <> 'sent') NOT VALID"
+    )
     simulator.clear_faults()
     simulator.release()
     said = "an outcome could not be put on record yet"

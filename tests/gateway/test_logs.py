@@ -19,7 +19,9 @@ from conftest import Gateway, Running, until
 
 SECTION = (pathlib.Path(__file__).resolve().parents[2] / "docs/logging.md").read_text()
 # Debian has it for its own Postgres; the servers of other versions come without.
-HAS_PGAUDIT = (pathlib.Path(subprocess.check_output([PG_CONFIG, "--pkglibdir"], text=True).strip()) / "pgaudit.so").exists()
+HAS_PGAUDIT = (
+    pathlib.Path(subprocess.check_output([PG_CONFIG, "--pkglibdir"], text=True).strip()) / "pgaudit.so"
+).exists()
 
 
 def is_here(setting):
@@ -100,7 +102,9 @@ class Place:
         last = secrets.token_hex(8)
         with self.cluster.session() as session:
             session.cursor().execute(f"DO $$ BEGIN RAISE LOG 'so far: {last}'; END $$")
-        return until(lambda: (logs := self.read()) and all(last in text for text in logs.values()) and logs, "the log is written")
+        return until(
+            lambda: (logs := self.read()) and all(last in text for text in logs.values()) and logs, "the log is written"
+        )
 
     class Written:
         """What was logged meanwhile, in each form."""
@@ -192,7 +196,12 @@ class Secrets:
         return text
 
     def shown(self, logs):
-        return [(form, value) for form, text in logs.items() for value in (self.number, self.code, self.word) if value in text]
+        return [
+            (form, value)
+            for form, text in logs.items()
+            for value in (self.number, self.code, self.word)
+            if value in text
+        ]
 
 
 @pytest.fixture
@@ -218,7 +227,7 @@ FAILURES = {
     # before ours runs
     "code in double quotes": (["SELECT otp_verify('<id>', \"<word>\")"], "42703", "<word>"),
     "quote forgotten": (["SELECT otp_verify('<id>', '<code>)"], "42601", "<code>"),
-    "JSON in double quotes": (["SELECT otp_send('sandbox', \"{\"mobile\": \"<number>\"}\")"], "42601", None),
+    "JSON in double quotes": (['SELECT otp_send(\'sandbox\', "{"mobile": "<number>"}")'], "42601", None),
     "junk after a number": (["SELECT otp_verify('<id>', <code>x)"], "42601", None),
     "too large": (["SELECT otp_verify('<id>', '<code>'::int::text)"], "22003", "<code>"),
     "no integer": (["SELECT otp_verify('<id>', '<word>'::int::text)"], "22P02", "<word>"),
@@ -231,10 +240,14 @@ FAILURES = {
     "wait": (["SELECT otp_gateway.wait('<id>', '<word>')"], "22007", "<word>"),
     "not the first statement": (["SELECT 1 / 0; SELECT " + VERIFY], "22012", None),
     "executed with one too many": (
-        ["PREPARE v AS SELECT otp_verify($1, $2)", "EXECUTE v('<id>', '<code>', 1)"], "42601", "wrong number"
+        ["PREPARE v AS SELECT otp_verify($1, $2)", "EXECUTE v('<id>', '<code>', 1)"],
+        "42601",
+        "wrong number",
     ),
     "executed with no uuid": (
-        ['PREPARE "V v" AS SELECT otp_verify($1::uuid, $2)', "EXPLAIN EXECUTE \"V v\"('<word>', '<code>')"], "22P02", "<word>"
+        ['PREPARE "V v" AS SELECT otp_verify($1::uuid, $2)', "EXPLAIN EXECUTE \"V v\"('<word>', '<code>')"],
+        "22P02",
+        "<word>",
     ),
     "executed without being prepared": (["EXECUTE nobody('<id>', '<code>')"], "26000", "nobody"),
     "DO that does not parse": (["DO $$ BEGIN PERFORM otp_verify('<id>', '<code>'; END $$"], "42601", None),
@@ -250,20 +263,27 @@ FAILURES = {
     "DO": (["DO $$ BEGIN PERFORM " + SEND + "; PERFORM '<word>'::int; END $$"], "22P02", "<word>"),
     "unique key after the trigger": (
         ["INSERT INTO customer (phone) VALUES ('<number>')", "INSERT INTO customer (phone) VALUES ('<number>')"],
-        "23505", "<number>",
+        "23505",
+        "<number>",
     ),
     "trigger refuses": (["INSERT INTO customer (phone) VALUES ('<number><word>')"], "22023", "column phone"),
     "COPY": (["COPY customer (phone) FROM PROGRAM 'echo <number>; echo <number>'"], "23505", "<number>"),
     "deferred to COMMIT": (
-        ["BEGIN; INSERT INTO late_customer VALUES ('<number>'), ('<number>'); COMMIT"], "23505", "<number>"
+        ["BEGIN; INSERT INTO late_customer VALUES ('<number>'), ('<number>'); COMMIT"],
+        "23505",
+        "<number>",
     ),
     "cursor": (["BEGIN", f"DECLARE c CURSOR FOR SELECT {SEND}, 1 / (random() * 0)::int", "FETCH c"], "22012", None),
     "timeout": (["SET statement_timeout = '50ms'", "SELECT check_code('<id>', '<code>'), pg_sleep(60)"], "57014", None),
     "timeout before": (["SET statement_timeout = '50ms'", "SELECT pg_sleep(60), " + VERIFY], "57014", None),
     # in a parallel worker, which logs what it fails of by itself
     "parallel worker": (
-        ["SET parallel_setup_cost = 0; SET parallel_tuple_cost = 0; SET min_parallel_table_scan_size = 0; SET parallel_leader_participation = off",
-         "SELECT count(*) FROM many WHERE (n::text || '<word>')::int > 0; SELECT " + VERIFY], "22P02", "<word>",
+        [
+            "SET parallel_setup_cost = 0; SET parallel_tuple_cost = 0; SET min_parallel_table_scan_size = 0; SET parallel_leader_participation = off",
+            "SELECT count(*) FROM many WHERE (n::text || '<word>')::int > 0; SELECT " + VERIFY,
+        ],
+        "22P02",
+        "<word>",
     ),
 }
 
@@ -325,10 +345,19 @@ def test_no_right_to_the_function(place, hidden, gateway):
 def test_what_the_log_still_says(place, hidden, session):
     """Enough to act on: the SQLSTATE, the words of the message, names of objects; and what ours say, whole."""
     for statement, line in [
-        ("SELECT otp_verify('<id>', '<word>'::int::text)", '22P02 ERROR:  22P02: invalid input syntax for type %s: "%s"'),
+        (
+            "SELECT otp_verify('<id>', '<word>'::int::text)",
+            '22P02 ERROR:  22P02: invalid input syntax for type %s: "%s"',
+        ),
         ("SELECT otp_verify('<id>', \"<word>\")", '42703 ERROR:  42703: column "%s" does not exist'),
-        ("INSERT INTO customer (phone) VALUES ('<number>'), ('<number>')", 'duplicate key value violates unique constraint "customer_phone_key"'),
-        ("INSERT INTO customer (phone) VALUES ('<number>'), ('<number>')", 'DETAIL:  (not logged: the statement calls otp_gateway; role "postgres"; query id '),
+        (
+            "INSERT INTO customer (phone) VALUES ('<number>'), ('<number>')",
+            'duplicate key value violates unique constraint "customer_phone_key"',
+        ),
+        (
+            "INSERT INTO customer (phone) VALUES ('<number>'), ('<number>')",
+            'DETAIL:  (not logged: the statement calls otp_gateway; role "postgres"; query id ',
+        ),
         ("SELECT otp_send('sandbox', '{\"moblie\": \"<number>\"}')", "otp_gateway: "),
         ("DO $$ BEGIN PERFORM check_code('<id>', '<code>'); RAISE EXCEPTION 'my own words'; END $$", "my own words"),
     ]:
@@ -340,10 +369,10 @@ def test_what_the_log_still_says(place, hidden, session):
 def test_statements_of_others_are_logged_as_ever(place, hidden, session):
     for statement, state in [
         ("SELECT '<word>'::int", "22P02"),
-        ("SELECT 1 / 0 AS \"<word>\"", "22012"),
+        ('SELECT 1 / 0 AS "<word>"', "22012"),
         ("INSERT INTO place VALUES (1, length('<word>'))", "23505"),
         ("SELECT '<word>' FROM otp_gateway.attempt WHERE 1 / 0 = 1", "22012"),
-        ("DO $$ BEGIN PERFORM 1 / 0 AS \"<word>\"; END $$", "22012"),
+        ('DO $$ BEGIN PERFORM 1 / 0 AS "<word>"; END $$', "22012"),
     ]:
         # Also right after one of ours.
         session.execute(hidden.into("SELECT " + VERIFY))
@@ -359,12 +388,22 @@ def test_statements_of_others_are_logged_as_ever(place, hidden, session):
 
 # What names none of ours: it stands in a comment or in a literal.
 NO_CALLS = [
-    "SELECT * FROM pg_authid /*otp_(*/", "SELECT * FROM pg_authid -- otp_send('x')", "SELECT rolpassword /* /* */ otp_verify( */ FROM pg_authid",
-    "SELECT * FROM pg_authid WHERE rolname = 'otp_('", "SELECT * FROM pg_authid WHERE rolname = $$otp_send('x')$$",
-    "SELECT * FROM pg_authid WHERE rolname = $a$ $$otp_($$ $a$", "SELECT * FROM pg_authid WHERE rolname = E'\\'otp_('",
-    "SELECT * FROM pg_authid WHERE rolname = 'it''s otp_('", "SELECT * FROM pg_authid WHERE rolname = E'it''s \\'otp_('", "SELECT * FROM pg_authid WHERE rolname = U&'otp_('",
-    "SELECT nosuch /*otp_(*/ FROM pg_class", "SELECT otp_ FROM pg_authid AS t (otp_)", "SELECT 1 / 0 AS \"otp_ \" -- (",
-    "SELECT 1 / 0 -- execute v", "SELECT 1 / 0, 'execute v'", "DO $$ BEGIN PERFORM 1 / 0 /* otp_send( */; -- otp_(\nEND $$",
+    "SELECT * FROM pg_authid /*otp_(*/",
+    "SELECT * FROM pg_authid -- otp_send('x')",
+    "SELECT rolpassword /* /* */ otp_verify( */ FROM pg_authid",
+    "SELECT * FROM pg_authid WHERE rolname = 'otp_('",
+    "SELECT * FROM pg_authid WHERE rolname = $$otp_send('x')$$",
+    "SELECT * FROM pg_authid WHERE rolname = $a$ $$otp_($$ $a$",
+    "SELECT * FROM pg_authid WHERE rolname = E'\\'otp_('",
+    "SELECT * FROM pg_authid WHERE rolname = 'it''s otp_('",
+    "SELECT * FROM pg_authid WHERE rolname = E'it''s \\'otp_('",
+    "SELECT * FROM pg_authid WHERE rolname = U&'otp_('",
+    "SELECT nosuch /*otp_(*/ FROM pg_class",
+    "SELECT otp_ FROM pg_authid AS t (otp_)",
+    'SELECT 1 / 0 AS "otp_ " -- (',
+    "SELECT 1 / 0 -- execute v",
+    "SELECT 1 / 0, 'execute v'",
+    "DO $$ BEGIN PERFORM 1 / 0 /* otp_send( */; -- otp_(\nEND $$",
     "SELECT 1 / 0 WHERE 'otp_gateway.find(' <> ''",
 ]
 
@@ -388,17 +427,25 @@ def test_comments_and_literals_hide_nothing(place, gateway, statement):
 
 # Calls that are hard to see.
 HARD_TO_SEE = [
-    "SELECT otp_verify/* ( */('<id>', '<word>'::int::text)", "SELECT otp_verify -- (\n ('<id>', '<word>'::int::text)",
-    "SELECT /* it's */ OTP_VERIFY('<id>', '<word>'::int::text)", "SELECT $a$'$a$, otp_verify('<id>', '<word>'::int::text)",
-    "SELECT E'\\'', otp_verify('<id>', '<word>'::int::text)", "SELECT 'a\\', otp_verify('<id>', '<word>'::int::text), '\\'",
+    "SELECT otp_verify/* ( */('<id>', '<word>'::int::text)",
+    "SELECT otp_verify -- (\n ('<id>', '<word>'::int::text)",
+    "SELECT /* it's */ OTP_VERIFY('<id>', '<word>'::int::text)",
+    "SELECT $a$'$a$, otp_verify('<id>', '<word>'::int::text)",
+    "SELECT E'\\'', otp_verify('<id>', '<word>'::int::text)",
+    "SELECT 'a\\', otp_verify('<id>', '<word>'::int::text), '\\'",
     "SELECT E'it''s \\'', otp_verify('<id>', '<word>'::int::text), E'it''s \\''",
     "SELECT E'a' -- b\n  'it\\'s', otp_verify('<id>', '<word>'::int::text), E'a'\n'it\\'s'",
     "SET standard_conforming_strings = off; SELECT '\\'', otp_verify('<id>', '<word>'::int::text), '\\''",
-    "SELECT public . \"otp_verify\"('<id>', '<word>'::int::text)", "SELECT \"otp_gateway\" /* . */ . find('sandbox', '<word>'::int::text)",
+    "SELECT public . \"otp_verify\"('<id>', '<word>'::int::text)",
+    "SELECT \"otp_gateway\" /* . */ . find('sandbox', '<word>'::int::text)",
     "SELECT a$1, otp_verify('<id>', '<word>'::int::text) FROM (SELECT 1) AS t (a$1)",
     # A quote too few or too many: literals are what stands between the others.
-    "SELECT 'a, otp_verify('<id>', '<word>')", "SELECT 'a, otp_verify('<id>','<word>)", "SELECT a', otp_verify('<id>', '<word>')",
-    "SELECT /* otp_verify('<id>', '<word>')", "SELECT $$, otp_verify('<id>', '<word>')", "SELECT \"otp_verify('<id>', '<word>')",
+    "SELECT 'a, otp_verify('<id>', '<word>')",
+    "SELECT 'a, otp_verify('<id>','<word>)",
+    "SELECT a', otp_verify('<id>', '<word>')",
+    "SELECT /* otp_verify('<id>', '<word>')",
+    "SELECT $$, otp_verify('<id>', '<word>')",
+    "SELECT \"otp_verify('<id>', '<word>')",
     # A body is code, and what it executes.
     "DO 'BEGIN PERFORM 1 / 0; PERFORM otp_verify(''<id>'', ''<word>''); END'",
     "DO LANGUAGE plpgsql $a$ BEGIN PERFORM 1 / 0; EXECUTE $b$SELECT otp_verify('<id>', '<word>')$b$; END $a$",
@@ -421,9 +468,34 @@ def test_calls_that_are_hard_to_see(place, hidden, session, statement):
 
 # What an item of a list may look like; `~` is any text.
 ITEMS = [
-    "'~'", "'it''s ~'", "'~' -- ~ '\n '~'", "E'~'", "E'\\'~'", "E'it''s \\'~'", "e'~\\\\'", "e'~'\n'\\'~'", "$$~$$", "$$'~$$", "$a$ $$ '~ $a$", "$a_1$ $a$ ~ $a_1$",
-    "1 AS \"'\"", "1 AS \"a\"\"'\"", "2 /* ~ ' */", "/* /* ~ \" */ ' */ 3", "4 -- ~ '\n", "U&'\\0061~'", "N'~'", "1e5", ".5", "5 AS a$b$c", "6 AS E", "ARRAY['~', E'\\'~']",
-    "'\\\\'", "('~')", "'~' || E'\\'' || '~'", "- /* ~ */ 7",
+    "'~'",
+    "'it''s ~'",
+    "'~' -- ~ '\n '~'",
+    "E'~'",
+    "E'\\'~'",
+    "E'it''s \\'~'",
+    "e'~\\\\'",
+    "e'~'\n'\\'~'",
+    "$$~$$",
+    "$$'~$$",
+    "$a$ $$ '~ $a$",
+    "$a_1$ $a$ ~ $a_1$",
+    '1 AS "\'"',
+    '1 AS "a""\'"',
+    "2 /* ~ ' */",
+    "/* /* ~ \" */ ' */ 3",
+    "4 -- ~ '\n",
+    "U&'\\0061~'",
+    "N'~'",
+    "1e5",
+    ".5",
+    "5 AS a$b$c",
+    "6 AS E",
+    "ARRAY['~', E'\\'~']",
+    "'\\\\'",
+    "('~')",
+    "'~' || E'\\'' || '~'",
+    "- /* ~ */ 7",
 ]
 
 
@@ -436,14 +508,21 @@ def test_lists_of_all_that_there_is(place, hidden, session):
         with place.written() as log:
             for number in range(600):
                 is_call = number % 2 == 1
-                items = [item for item in shuffle.choices(ITEMS, k=shuffle.randint(1, 5)) if conforming == "on" or "U&" not in item]
+                items = [
+                    item
+                    for item in shuffle.choices(ITEMS, k=shuffle.randint(1, 5))
+                    if conforming == "on" or "U&" not in item
+                ]
                 word = f"k{number}x{secrets.token_hex(4)}"
                 fails = f"otp_verify('{hidden.id}', '{word}'::int::text)" if is_call else f"'{word}'::int"
                 items.insert(shuffle.randint(0, len(items)), fails)
                 statement = "SELECT " + ", ".join(items).replace("~", "" if is_call else "otp_(")
                 state, message = session.execute(statement)
                 # With backslashes that escape, some are no SQL.
-                assert state == "22P02" and word in message or conforming == "off" and state == "42601", (statement, message)
+                assert state == "22P02" and word in message or conforming == "off" and state == "42601", (
+                    statement,
+                    message,
+                )
                 if state == "22P02":
                     statements[is_call][word] = statement
         for word, statement in statements[True].items():
@@ -467,7 +546,9 @@ def test_who_it_was(place, hidden, gateway):
     notes = re.findall(r"\(not logged: .*\)", log.text)
     assert len(notes) == 2 and 'role "nobody"' in notes[0] and 'role "nobody")' in notes[1]
     (id,) = re.findall(r"query id (-?\d+)\)", notes[0])
-    assert gateway.execute("SELECT query LIKE '%%otp_send%%' FROM pg_stat_statements WHERE queryid = %s", (id,)) == [(True,)]
+    assert gateway.execute("SELECT query LIKE '%%otp_send%%' FROM pg_stat_statements WHERE queryid = %s", (id,)) == [
+        (True,)
+    ]
 
 
 def test_databases_without_the_extension(place):
@@ -477,7 +558,11 @@ def test_databases_without_the_extension(place):
         for database in (name, "template1"):
             session = Libpq(place.cluster, database, user="nobody")
             with place.written() as log:
-                for statement in (f"SELECT otp_send('{word}', '{{}}')", f"SELECT otp_verify('{word}'", f"SELECT 1 / 0, otp_x('{word}')"):
+                for statement in (
+                    f"SELECT otp_send('{word}', '{{}}')",
+                    f"SELECT otp_verify('{word}'",
+                    f"SELECT 1 / 0, otp_x('{word}')",
+                ):
                     assert session.execute(statement)[0] is not None
             session.close()
             assert all(text.count(word) >= 3 for text in log.forms.values()) and "not logged" not in log.text
@@ -499,7 +584,10 @@ def test_a_schema_of_the_name_hides_nothing(place):
         with place.cluster.session(name) as admin, admin.cursor() as cursor:
             for statement, is_hidden in [
                 ("CREATE SCHEMA otp_gateway AUTHORIZATION nobody", False),
-                ("DROP SCHEMA otp_gateway; CREATE EXTENSION otp_gateway; ALTER SCHEMA otp_gateway OWNER TO nobody", True),
+                (
+                    "DROP SCHEMA otp_gateway; CREATE EXTENSION otp_gateway; ALTER SCHEMA otp_gateway OWNER TO nobody",
+                    True,
+                ),
             ]:
                 cursor.execute(statement)
                 session = Libpq(place.cluster, name, user="nobody")
@@ -523,19 +611,40 @@ def test_a_statement_of_megabytes(place, session):
 
 # A number or a code where something else belongs, in each place of each function that one can be in.
 SWAPPED = [
-    "SELECT otp_send('<code>', '{\"mobile\": \"sandbox\"}')", "SELECT otp_send('<number>', '{}', '<code>')", "SELECT otp_send('{\"mobile\": \"<number>\"}', '<code>')",
-    "SELECT otp_send('sandbox', '{\"<number>\": \"mobile\"}')", "SELECT otp_send('sandbox', '\"<number>\"')", "SELECT otp_send('sandbox', '<number>')",
-    "SELECT otp_enqueue('<code>', '{\"mobile\": \"<number>\"}')", "SELECT otp_enqueue('<word>', '{}', '<number>')",
-    "SELECT otp_verify('<code>', '<id>')", "SELECT otp_verify('<word>', '<id>')", "SELECT otp_verify('<code>'::text, '<number>', '{}')",
-    "SELECT otp_verify('<id>', '{}', '<code>')", "SELECT otp_verify('<id>', '<code>', '{\"otp\": \"<code>\"}')", "SELECT otp_verify('sandbox', '{\"<code>\": 1}', '{\"<number>\": 1}')",
-    "SELECT otp_resend('<code>')", "SELECT otp_resend('<id>', '{\"<number>\": 1}')", "SELECT otp_cancel('<code>')", "SELECT otp_gateway.wait('<code>', '1 s')",
-    "SELECT otp_gateway.wait('<id>', '<number> parsecs')", "SELECT otp_gateway.find('<number>', 'sandbox')", "SELECT otp_gateway.find('sandbox', '<word>')",
-    "SELECT otp_gateway.history('<number>', '<code>', 'now')", "SELECT otp_gateway.check('<number>')",
-    "SELECT otp_gateway.forget('<number>', 'sandbox')", "SELECT otp_gateway.forget('sandbox', '<word>')", "SELECT otp_gateway_internal.found_verifications('<code>', '<number>')",
-    "SELECT otp_gateway.is_approved('<code>', '<number>')", "SELECT otp_gateway.is_approved('<id>', '<code>', '<number> parsecs')",
-    "SELECT otp_gateway.is_approved('<id>', '<number>', NULL)", "SELECT otp_gateway.send_again('<number>')",
-    "SELECT otp_gateway.channel('<number>')", "SELECT otp_gateway.channel('<word>')",
-    "SELECT otp_gateway.purge('-<number> s')", "DO $$ BEGIN PERFORM otp_send('<word>', '{}'); EXCEPTION WHEN undefined_object THEN RAISE; END $$",
+    "SELECT otp_send('<code>', '{\"mobile\": \"sandbox\"}')",
+    "SELECT otp_send('<number>', '{}', '<code>')",
+    "SELECT otp_send('{\"mobile\": \"<number>\"}', '<code>')",
+    "SELECT otp_send('sandbox', '{\"<number>\": \"mobile\"}')",
+    "SELECT otp_send('sandbox', '\"<number>\"')",
+    "SELECT otp_send('sandbox', '<number>')",
+    "SELECT otp_enqueue('<code>', '{\"mobile\": \"<number>\"}')",
+    "SELECT otp_enqueue('<word>', '{}', '<number>')",
+    "SELECT otp_verify('<code>', '<id>')",
+    "SELECT otp_verify('<word>', '<id>')",
+    "SELECT otp_verify('<code>'::text, '<number>', '{}')",
+    "SELECT otp_verify('<id>', '{}', '<code>')",
+    "SELECT otp_verify('<id>', '<code>', '{\"otp\": \"<code>\"}')",
+    "SELECT otp_verify('sandbox', '{\"<code>\": 1}', '{\"<number>\": 1}')",
+    "SELECT otp_resend('<code>')",
+    "SELECT otp_resend('<id>', '{\"<number>\": 1}')",
+    "SELECT otp_cancel('<code>')",
+    "SELECT otp_gateway.wait('<code>', '1 s')",
+    "SELECT otp_gateway.wait('<id>', '<number> parsecs')",
+    "SELECT otp_gateway.find('<number>', 'sandbox')",
+    "SELECT otp_gateway.find('sandbox', '<word>')",
+    "SELECT otp_gateway.history('<number>', '<code>', 'now')",
+    "SELECT otp_gateway.check('<number>')",
+    "SELECT otp_gateway.forget('<number>', 'sandbox')",
+    "SELECT otp_gateway.forget('sandbox', '<word>')",
+    "SELECT otp_gateway_internal.found_verifications('<code>', '<number>')",
+    "SELECT otp_gateway.is_approved('<code>', '<number>')",
+    "SELECT otp_gateway.is_approved('<id>', '<code>', '<number> parsecs')",
+    "SELECT otp_gateway.is_approved('<id>', '<number>', NULL)",
+    "SELECT otp_gateway.send_again('<number>')",
+    "SELECT otp_gateway.channel('<number>')",
+    "SELECT otp_gateway.channel('<word>')",
+    "SELECT otp_gateway.purge('-<number> s')",
+    "DO $$ BEGIN PERFORM otp_send('<word>', '{}'); EXCEPTION WHEN undefined_object THEN RAISE; END $$",
 ]
 
 
@@ -574,8 +683,13 @@ def test_debugging_the_server(place, hidden, session):
         assert session.execute(hidden.into("SELECT " + VERIFY))[0] is None
         assert session.execute("SELECT otp_send('sandbox', $1)", hidden.into('{"mobile": "<number>"}'))[0] is None
         assert session.execute(hidden.into("SELECT otp_verify('<id>', '<code>') /* bound */, $1::text"), "1")[0] is None
-        assert session.execute(hidden.into("DO $$ DECLARE " + "<word>" * 9 + " int; BEGIN PERFORM " + VERIFY + "; END $$"))[0] is None
-    assert "DEBUG:" in log.text and "parse %s: %s" in log.text and "identifier \"%s\" will be truncated" in log.text
+        assert (
+            session.execute(
+                hidden.into("DO $$ DECLARE " + "<word>" * 9 + " int; BEGIN PERFORM " + VERIFY + "; END $$")
+            )[0]
+            is None
+        )
+    assert "DEBUG:" in log.text and "parse %s: %s" in log.text and 'identifier "%s" will be truncated' in log.text
     assert hidden.shown(log.forms) == []
 
 
@@ -588,7 +702,9 @@ def test_debugging_the_end_of_a_session(place, hidden, gateway):
             session.execute("SET log_min_messages = debug5")
             session.execute(hidden.into(statement))
             session.close()
-            until(lambda: not gateway.execute("SELECT 1 FROM pg_stat_activity WHERE pid = %s", (pid,)), "the session ends")
+            until(
+                lambda: not gateway.execute("SELECT 1 FROM pg_stat_activity WHERE pid = %s", (pid,)), "the session ends"
+            )
         assert "shmem_exit" in log.text and hidden.shown(log.forms) == []
     assert "terminated by signal" not in place.settled()["log"]
 
@@ -607,20 +723,26 @@ def test_cancelled_and_terminated(place, hidden, gateway):
 
 
 def sleeps(gateway, session, event="PgSleep"):
-    return gateway.execute("SELECT 1 FROM pg_stat_activity WHERE pid = %s AND wait_event = %s", (session.info.backend_pid, event))
+    return gateway.execute(
+        "SELECT 1 FROM pg_stat_activity WHERE pid = %s AND wait_event = %s", (session.info.backend_pid, event)
+    )
 
 
 def test_idle_in_a_transaction(place, hidden, gateway):
     session = gateway.connect()
     pid = session.info.backend_pid
     with place.written() as log:
-        gateway.execute(hidden.into("SET idle_in_transaction_session_timeout = '50ms'; BEGIN; SELECT " + VERIFY), session=session)
+        gateway.execute(
+            hidden.into("SET idle_in_transaction_session_timeout = '50ms'; BEGIN; SELECT " + VERIFY), session=session
+        )
         until(lambda: not gateway.execute("SELECT 1 FROM pg_stat_activity WHERE pid = %s", (pid,)), "the session ends")
     assert "25P03" in log.text and hidden.shown(log.forms) == []
 
 
 # Also by a function of the user's, whose statement does not name ours: what it holds is known to who runs it alone.
-CALLS = pytest.mark.parametrize("call", [VERIFY, "check_code('<id>', '<code>')"], ids=["ours", "a function of the user's"])
+CALLS = pytest.mark.parametrize(
+    "call", [VERIFY, "check_code('<id>', '<code>')"], ids=["ours", "a function of the user's"]
+)
 
 
 @CALLS
@@ -655,7 +777,12 @@ def test_waiting_for_a_lock(place, hidden, gateway):
             gateway.execute("SELECT pg_advisory_unlock(4711)", session=waiter)
             gateway.execute("SELECT pg_advisory_lock(4711)", session=holder)
             with pytest.raises(psycopg2.errors.LockNotAvailable):
-                gateway.execute(hidden.into("SET lock_timeout = '50ms'; SELECT check_code('<id>', '<code>'), pg_advisory_lock(4711)"), session=waiter)
+                gateway.execute(
+                    hidden.into(
+                        "SET lock_timeout = '50ms'; SELECT check_code('<id>', '<code>'), pg_advisory_lock(4711)"
+                    ),
+                    session=waiter,
+                )
     assert "still waiting for" in log.text and "55P03" in log.text and hidden.shown(log.forms) == []
 
 
@@ -667,7 +794,9 @@ def test_client_that_is_gone(place, hidden, gateway):
     assert session.library.PQsendQuery(session.connection, statement.encode()) == 1
     with place.written() as log:
         until(
-            lambda: gateway.execute("SELECT 1 FROM pg_stat_activity WHERE pid = %s AND wait_event = 'advisory'", (pid,)),
+            lambda: gateway.execute(
+                "SELECT 1 FROM pg_stat_activity WHERE pid = %s AND wait_event = 'advisory'", (pid,)
+            ),
             "the statement has called ours",
         )
         session.close()
@@ -712,8 +841,12 @@ def blocks():
 def plain(text):
     """Without what differs from run to run."""
     for pattern, same in [
-        (r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", "<id>"), (r"duration: [0-9.]+ ms", "duration: <n> ms"),
-        (r"SESSION,\d+,\d+", "SESSION,<n>,<n>"), (r"query id -?\d+", "query id <n>"), (r"^\w{5} (?=[A-Z]+:  )", ""), (r"^((LOG|ERROR):  )\d\w{4}: ", r"\1"),
+        (r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", "<id>"),
+        (r"duration: [0-9.]+ ms", "duration: <n> ms"),
+        (r"SESSION,\d+,\d+", "SESSION,<n>,<n>"),
+        (r"query id -?\d+", "query id <n>"),
+        (r"^\w{5} (?=[A-Z]+:  )", ""),
+        (r"^((LOG|ERROR):  )\d\w{4}: ", r"\1"),
         # From Postgres 17 on.
         ("^DETAIL:  Parameters: ", "DETAIL:  parameters: "),
     ]:
@@ -771,13 +904,27 @@ def test_readme_shows_real_lines(place, hidden, gateway, session, setting):
 
 
 ALL_THAT_IS_LOGGED = [
-    "log_statement = 'all'", "log_min_duration_statement = 0", "log_min_duration_sample = 0", "log_statement_sample_rate = 1",
-    "log_transaction_sample_rate = 1", "log_parser_stats = on", "log_planner_stats = on", "log_executor_stats = on", "log_lock_waits = on", "log_temp_files = 0", "work_mem = '64kB'",
-    "auto_explain.log_min_duration = 0", "pgaudit.log = 'all'", "pg_stat_statements.track = 'all'",
+    "log_statement = 'all'",
+    "log_min_duration_statement = 0",
+    "log_min_duration_sample = 0",
+    "log_statement_sample_rate = 1",
+    "log_transaction_sample_rate = 1",
+    "log_parser_stats = on",
+    "log_planner_stats = on",
+    "log_executor_stats = on",
+    "log_lock_waits = on",
+    "log_temp_files = 0",
+    "work_mem = '64kB'",
+    "auto_explain.log_min_duration = 0",
+    "pgaudit.log = 'all'",
+    "pg_stat_statements.track = 'all'",
 ]
 # What shows parameters, too.
 ALL_THAT_IS_BOUND = [
-    "debug_print_parse = on", "debug_print_rewritten = on", "debug_print_plan = on", "pgaudit.log_parameter = on",
+    "debug_print_parse = on",
+    "debug_print_rewritten = on",
+    "debug_print_plan = on",
+    "pgaudit.log_parameter = on",
     "auto_explain.log_verbose = on",
 ]
 
@@ -801,6 +948,7 @@ def curious(place, gateway):
 
 def shows(place, setting, value):
     """A reload reaches sessions when they look."""
+
     def is_so():
         with place.cluster.session() as session, session.cursor() as cursor:
             cursor.execute(f"SHOW {setting}")
@@ -816,11 +964,27 @@ SET_FOR_THE_ROLE = re.findall(r'^ALTER ROLE :"role" SET (\S+) = .*;$', QUIET_ROL
 def quiet(cluster, role="registration_app", dbname="postgres", user="postgres"):
     """Plays the file as a DBA does: its exit code, and what it says."""
     played = subprocess.run(
-        [BINDIR / "psql", "-X", "-h", cluster.directory, "-p", str(cluster.port), "-U", user, "-d", dbname,
-         *([] if role is None else ["-v", f"role={role}"]), "-f", QUIET_ROLE],
-        text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        [
+            BINDIR / "psql",
+            "-X",
+            "-h",
+            cluster.directory,
+            "-p",
+            str(cluster.port),
+            "-U",
+            user,
+            "-d",
+            dbname,
+            *([] if role is None else ["-v", f"role={role}"]),
+            "-f",
+            QUIET_ROLE,
+        ],
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
     )
     return played.returncode, played.stdout
+
 
 # As a plan that is printed has it.
 BYTES = " ".join(str(byte) for byte in README_CODE.encode())
@@ -836,7 +1000,9 @@ def everywhere(place, hidden, gateway, statements):
         with place.written() as log:
             for statement in statements:
                 play(hidden, session, [statement])
-                found += [query for (query,) in gateway.execute("SELECT query FROM pg_stat_activity WHERE pid = %s", (pid,))]
+                found += [
+                    query for (query,) in gateway.execute("SELECT query FROM pg_stat_activity WHERE pid = %s", (pid,))
+                ]
     finally:
         session.close()
     found += [query for (query,) in gateway.execute("SELECT query FROM pg_stat_statements")]
@@ -892,7 +1058,11 @@ def test_a_quiet_role_without_libraries(cluster):
             assert all(f"{setting}=" in said for setting in SET_FOR_THE_ROLE), said
             assert said.endswith("(0 rows)\n\n")
             with cluster.session(database, user=name) as session, session.cursor() as of_role:
-                for setting, value in [("log_statement", "none"), ("track_activities", "off"), ("pgaudit.log_statement", "off")]:
+                for setting, value in [
+                    ("log_statement", "none"),
+                    ("track_activities", "off"),
+                    ("pgaudit.log_statement", "off"),
+                ]:
                     of_role.execute(f"SHOW {setting}")
                     assert of_role.fetchone() == (value,)
             assert "pgaudit" not in cluster.log()[before:] and "WARNING" not in cluster.log()[before:]
@@ -904,10 +1074,14 @@ def test_a_quiet_role_without_libraries(cluster):
             cursor.execute('DROP ROLE "of ""an"" app"')
 
 
-@pytest.mark.parametrize("role, user, told", [
-    (None, "postgres", "no role is given"), ("nobody_of_this_name", "postgres", 'role "nobody_of_this_name" does not exist'),
-    ("plain_role", "plain_role", "permission denied"),
-])
+@pytest.mark.parametrize(
+    "role, user, told",
+    [
+        (None, "postgres", "no role is given"),
+        ("nobody_of_this_name", "postgres", 'role "nobody_of_this_name" does not exist'),
+        ("plain_role", "plain_role", "permission denied"),
+    ],
+)
 def test_a_quiet_role_all_or_nothing(cluster, role, user, told):
     """It ends with an error, and has set nothing."""
     with cluster.session() as admin, admin.cursor() as cursor:
@@ -936,9 +1110,14 @@ def test_binding_everything(place, hidden, gateway, curious):
 
 # Statements that are normalised; `<call>` is a call of each function of ours.
 NORMALISED = [
-    "SELECT <call>", "SELECT * FROM <call>", "SELECT (<call>).*", "WITH answer AS (SELECT * FROM <call>) SELECT * FROM answer",
-    "INSERT INTO kept SELECT a::text FROM <call> AS a", "UPDATE kept SET answer = a::text FROM <call> AS a WHERE answer = '<word>'",
-    "SELECT 1 WHERE EXISTS (SELECT FROM <call>)", "VALUES ((<call>)::text)",
+    "SELECT <call>",
+    "SELECT * FROM <call>",
+    "SELECT (<call>).*",
+    "WITH answer AS (SELECT * FROM <call>) SELECT * FROM answer",
+    "INSERT INTO kept SELECT a::text FROM <call> AS a",
+    "UPDATE kept SET answer = a::text FROM <call> AS a WHERE answer = '<word>'",
+    "SELECT 1 WHERE EXISTS (SELECT FROM <call>)",
+    "VALUES ((<call>)::text)",
 ]
 
 
@@ -951,7 +1130,13 @@ def test_pg_stat_statements_hold_no_constants(place, gateway, hidden, session):
     )
     assert len(functions) > 7
     literals = {
-        "text": "'<number>'", "jsonb": "'{\"mobile\": \"<number>\"}'", "uuid": "'<id>'::uuid", "interval": "'40 days'", "integer": "200", "timestamp with time zone": "'2026-11-29'", "oid": "0"
+        "text": "'<number>'",
+        "jsonb": '\'{"mobile": "<number>"}\'',
+        "uuid": "'<id>'::uuid",
+        "interval": "'40 days'",
+        "integer": "200",
+        "timestamp with time zone": "'2026-11-29'",
+        "oid": "0",
     }
     gateway.execute("SELECT pg_stat_statements_reset()")
     for name, types in functions:
@@ -971,8 +1156,11 @@ def test_pg_stat_statements_of_utility_statements(gateway, hidden, session):
     """They are kept as they are written, until track_utility is off."""
     call = hidden.into(VERIFY)
     statements = [
-        f"DO $$ BEGIN PERFORM {call}; END $$", f"EXPLAIN ANALYZE SELECT {call}", f"COPY (SELECT {call}) TO PROGRAM 'cat >/dev/null'",
-        f"DECLARE c CURSOR WITH HOLD FOR SELECT {call}", hidden.into("CALL check_in_procedure_well('<id>', '<code>')"),
+        f"DO $$ BEGIN PERFORM {call}; END $$",
+        f"EXPLAIN ANALYZE SELECT {call}",
+        f"COPY (SELECT {call}) TO PROGRAM 'cat >/dev/null'",
+        f"DECLARE c CURSOR WITH HOLD FOR SELECT {call}",
+        hidden.into("CALL check_in_procedure_well('<id>', '<code>')"),
     ]
     for track, found in [("on", True), ("off", False)]:
         session.execute(f"CLOSE ALL; SET pg_stat_statements.track_utility = {track}")
@@ -981,5 +1169,7 @@ def test_pg_stat_statements_of_utility_statements(gateway, hidden, session):
             assert session.execute(statement)[0] is None
             texts = "\n".join(query for (query,) in gateway.execute("SELECT query FROM pg_stat_statements"))
             # DO and COPY are not, in any version.
-            is_normalised = not statement.startswith(("DO", "COPY")) and MAJOR >= (17 if statement.startswith("CALL") else 16)
+            is_normalised = not statement.startswith(("DO", "COPY")) and MAJOR >= (
+                17 if statement.startswith("CALL") else 16
+            )
             assert (hidden.code in texts) == (found and not is_normalised), statement

@@ -46,7 +46,10 @@ def settled(gateway):
 @statistics_at_once
 def test_an_open_transaction_elsewhere(gateway, simulator):
     """It is older than everything that is enqueued from now on, which is long since sent."""
-    with gateway.cluster.session("postgres", autocommit=False) as other, gateway.cluster.session(gateway.database) as session:
+    with (
+        gateway.cluster.session("postgres", autocommit=False) as other,
+        gateway.cluster.session(gateway.database) as session,
+    ):
         other.cursor().execute("SELECT pg_current_xact_id()")
         gateway.execute(f"SET otp_gateway.max_sends_per_transaction = {MANY}", session=session)
         ids = gateway.enqueue_many(MANY, session=session)
@@ -139,7 +142,9 @@ def test_a_start_on_a_long_record(gateway, simulator):
     short = min(first_call(gateway) for _ in range(5))
     gateway.execute(RECORD, {"count": 300_000, "span": "3 hours"})
     long = min(first_call(gateway) for _ in range(3))
-    print(f"first call after a start: {long * 1000:.0f} ms with 300,000 attempts on record, {short * 1000:.0f} ms with 300")
+    print(
+        f"first call after a start: {long * 1000:.0f} ms with 300,000 attempts on record, {short * 1000:.0f} ms with 300"
+    )
     assert long < 2 * short + 0.05
 
 
@@ -154,10 +159,18 @@ def test_what_was_left_is_settled_wherever_it_is(gateway, simulator):
     gateway.execute(RECORD, {"count": 300_000, "span": "20 milliseconds"})
     # As a worker leaves it that is killed.
     left = [*sent, *others]
-    gateway.execute("UPDATE otp_gateway_internal.attempt_record SET outcome = NULL, finished_at = NULL WHERE verification_id = ANY (%s)", (left,))
-    gateway.execute("UPDATE otp_gateway_internal.verification_record SET status = 'sending' WHERE id = ANY (%s)", (left,))
+    gateway.execute(
+        "UPDATE otp_gateway_internal.attempt_record SET outcome = NULL, finished_at = NULL WHERE verification_id = ANY (%s)",
+        (left,),
+    )
+    gateway.execute(
+        "UPDATE otp_gateway_internal.verification_record SET status = 'sending' WHERE id = ANY (%s)", (left,)
+    )
     # Between two providers of its route.
-    gateway.execute("UPDATE otp_gateway_internal.attempt_record SET outcome = 'unreachable' WHERE verification_id = %s", (others[-1],))
+    gateway.execute(
+        "UPDATE otp_gateway_internal.attempt_record SET outcome = 'unreachable' WHERE verification_id = %s",
+        (others[-1],),
+    )
     in_flight = "SELECT count(*)::int FROM otp_gateway.attempt WHERE outcome IS NULL"
     stop_worker(gateway)
     assert gateway.wait(followed)["outcome"] == "unknown"
@@ -165,13 +178,16 @@ def test_what_was_left_is_settled_wherever_it_is(gateway, simulator):
     asks = [
         Running(gateway.connect(), "SELECT * FROM otp_verify(%s::uuid, %s)", (asked, codes[0])),
         Running(
-            gateway.connect(), "SELECT * FROM otp_verify('ideamart', %s, jsonb_build_object('reference', %s))", (codes[2], reference)
+            gateway.connect(),
+            "SELECT * FROM otp_verify('ideamart', %s, jsonb_build_object('reference', %s))",
+            (codes[2], reference),
         ),
     ]
     assert [call.row()["outcome"] for call in asks] == ["approved", "approved"]
     until(lambda: gateway.execute(in_flight) == [(0,)], "all is settled", 30)
     status = "SELECT status::text, count(*)::int FROM otp_gateway.verification WHERE id = ANY (%s) GROUP BY status ORDER BY status"
     until(
-        lambda: gateway.execute(status, (left,)) == [("approved", 2), ("failed", 1), ("unknown", 20)], "all verifications, too"
+        lambda: gateway.execute(status, (left,)) == [("approved", 2), ("failed", 1), ("unknown", 20)],
+        "all verifications, too",
     )
     assert gateway.attempts(asked) == [("send", "unknown"), ("verify", "approved")]

@@ -84,7 +84,9 @@ def memory(gateway, tmp_path):
 def play(gateway, simulator, vendor, provider):
     """A wrong code, a resend, the right code; and one that is given up."""
     to = gateway.number(vendor)
-    longer = {"hyperverge": {"otp_length": 9}, "relid": {"controls": {"otp": {"otp_spec": "LN-9", "attempts": 3}}}}.get(vendor, {})
+    longer = {"hyperverge": {"otp_length": 9}, "relid": {"controls": {"otp": {"otp_spec": "LN-9", "attempts": 3}}}}.get(
+        vendor, {}
+    )
     id = gateway.send(provider, to, vendor=vendor, **longer)["verification_id"]
     more = FLOWS[vendor]["verify"]
     assert gateway.verify(id, digits(9), **more)["outcome"] == "invalid_code"
@@ -113,7 +115,9 @@ def test_tls(gateway, simulator, memory, vendor):
 
 def test_oauth(gateway, simulator, memory):
     gateway.create_provider(
-        "oauth", "relid", {"client_id": "otp-app-memory", "client_secret": "otp-secret"},
+        "oauth",
+        "relid",
+        {"client_id": "otp-app-memory", "client_secret": "otp-secret"},
         token_url=simulator.url("relid") + "/oauth/token",
     )
     for _ in range(5):
@@ -138,9 +142,18 @@ def test_vendors_that_echo(gateway, simulator, memory):
             to, typed = gateway.number(vendor), digits(9)
             echo = f"{to} {to.removeprefix('0')} {typed}"
             body = {
-                "statusCode": "E1850", "statusDetail": echo, "status": "failure", "error": {"message": echo, "type": to},
-                "body": {"resultInfo": {"resultStatus": "F", "resultCode": "403", "resultMsg": echo}, "also": [typed, to]},
-                "response_code": 1, "error_code": 7, "otp": typed, "x": [echo, {to: to}],
+                "statusCode": "E1850",
+                "statusDetail": echo,
+                "status": "failure",
+                "error": {"message": echo, "type": to},
+                "body": {
+                    "resultInfo": {"resultStatus": "F", "resultCode": "403", "resultMsg": echo},
+                    "also": [typed, to],
+                },
+                "response_code": 1,
+                "error_code": 7,
+                "otp": typed,
+                "x": [echo, {to: to}],
             }
             if operation == "send":
                 simulator.fault("reply", vendor, "send", times=1, body=body)
@@ -152,8 +165,18 @@ def test_vendors_that_echo(gateway, simulator, memory):
 
 
 FAULTS = (
-    "close_before_read", "close_after_read", "reset", "status", "html", "redirect", "truncated", "truncated_json", "wrong_type",
-    "not_utf8", "huge", "deep",
+    "close_before_read",
+    "close_after_read",
+    "reset",
+    "status",
+    "html",
+    "redirect",
+    "truncated",
+    "truncated_json",
+    "wrong_type",
+    "not_utf8",
+    "huge",
+    "deep",
 )
 
 
@@ -170,7 +193,10 @@ def test_a_call_under_way_is_found_and_then_it_is_not(gateway, simulator, memory
     """The search can find them: while the vendor has not answered, number and token are there; so for one given up."""
     session = gateway.connect()
     gateway.execute(UNSEEN, session=session)
-    for statement in ("SELECT * FROM otp_send('paytm', %s::jsonb)", "SET statement_timeout = '300ms'; SELECT * FROM otp_send('paytm', %s::jsonb)"):
+    for statement in (
+        "SELECT * FROM otp_send('paytm', %s::jsonb)",
+        "SET statement_timeout = '300ms'; SELECT * FROM otp_send('paytm', %s::jsonb)",
+    ):
         body = FLOWS["paytm"]["send"](to := gateway.number("paytm"))
         simulator.fault("hold", "paytm", "send", times=1)
         call = Running(session, statement, (json.dumps(body),))

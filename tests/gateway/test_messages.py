@@ -44,7 +44,8 @@ def test_placeholders_are_no_values(quick_gateway, value):
         failure = fails(gateway, f"CREATE SERVER s FOREIGN DATA WRAPPER otp_hyperverge OPTIONS ({option} '{value}')")
         assert_placeholder(failure, f"option {option}")
     assert_placeholder(
-        fails(gateway, f"CREATE SERVER s FOREIGN DATA WRAPPER otp_route OPTIONS (providers '{value}')"), "option providers"
+        fails(gateway, f"CREATE SERVER s FOREIGN DATA WRAPPER otp_route OPTIONS (providers '{value}')"),
+        "option providers",
     )
     defaults = json.dumps({"template_id": value}, ensure_ascii=False)
     failure = fails(gateway, f"CREATE SERVER s FOREIGN DATA WRAPPER otp_hyperverge OPTIONS (defaults '{defaults}')")
@@ -52,25 +53,46 @@ def test_placeholders_are_no_values(quick_gateway, value):
     # With the rule.
     assert "template_id: " in hint
     for option in ("app_key", "app_key_file"):
-        failure = fails(gateway, f"ALTER USER MAPPING FOR PUBLIC SERVER hyperverge OPTIONS (DROP app_key_file, ADD {option} '{value}')")
+        failure = fails(
+            gateway,
+            f"ALTER USER MAPPING FOR PUBLIC SERVER hyperverge OPTIONS (DROP app_key_file, ADD {option} '{value}')",
+        )
         hint = assert_placeholder(failure, f"option {option}")
         assert "app_key_file" in hint or option != "app_key"
-    for field in ({"mobile": value}, {"template_id": value}, {"extra": {"pid": value}}, {"extra": {"a": [{"b": value}]}}):
+    for field in (
+        {"mobile": value},
+        {"template_id": value},
+        {"extra": {"pid": value}},
+        {"extra": {"a": [{"b": value}]}},
+    ):
         payload = {"mobile": "8144094480", "template_id": "t", **field}
         failure = fails(gateway, "SELECT otp_send('hyperverge', %s::jsonb)", (json.dumps(payload),))
         assert_placeholder(failure, next(iter(field)))
     message = {"lng": "English", "subject": value, "message": "Your code is $$OTP$$", "label": {}}
-    failure = fails(gateway, "SELECT otp_send('relid', %s::jsonb)", (json.dumps(
-        {"user_id": "asha", "enterprise_id": "bank", "expires_in": 120, "msg": [message],
-         "notification_msg": {"subject": "Log-in", "message": "A code"}}
-    ),))
+    failure = fails(
+        gateway,
+        "SELECT otp_send('relid', %s::jsonb)",
+        (
+            json.dumps(
+                {
+                    "user_id": "asha",
+                    "enterprise_id": "bank",
+                    "expires_in": 120,
+                    "msg": [message],
+                    "notification_msg": {"subject": "Log-in", "message": "A code"},
+                }
+            ),
+        ),
+    )
     assert_placeholder(failure, "msg[0].subject")
 
 
 @pytest.mark.parametrize("value", VALUES)
 def test_what_only_looks_like_one(quick_gateway, value):
     gateway = quick_gateway
-    gateway.execute("ALTER USER MAPPING FOR PUBLIC SERVER hyperverge OPTIONS (DROP app_key_file, ADD app_key %s)", (value,))
+    gateway.execute(
+        "ALTER USER MAPPING FOR PUBLIC SERVER hyperverge OPTIONS (DROP app_key_file, ADD app_key %s)", (value,)
+    )
     defaults = json.dumps({"template_id": value})
     gateway.execute("ALTER SERVER hyperverge OPTIONS (ADD defaults %s)", (defaults,))
     to = gateway.number("hyperverge")
@@ -112,7 +134,7 @@ def test_the_owner_of_a_definer_function(gateway):
         call = f"SELECT public.check_code('{id}', '123456')"
         state, message, hint = fails(gateway, call, None, session)
         assert (state, message) == ("42704", "otp_gateway: there is no verification of that id")
-        assert f'In a SECURITY DEFINER function your role is its owner, {owner}.' in hint
+        assert f"In a SECURITY DEFINER function your role is its owner, {owner}." in hint
         grant = re.search(r"GRANT <[^>]*> TO [^.\s]+", hint)[0]
         gateway.execute(re.sub("<[^>]*>", app, grant))
         assert gateway.execute(call, None, session) == [("invalid_code",)]
@@ -248,7 +270,9 @@ def test_a_provider_that_is_not_there(quick_gateway):
 
 def test_a_number_of_another_country(quick_gateway):
     state, message, hint = fails(quick_gateway, "SELECT otp_gateway.forget('hyperverge', '+94 77 123 4567')")
-    assert state == "22023" and 'is a number of another country or kind than provider "hyperverge" sends to' in message, message
+    assert (
+        state == "22023" and 'is a number of another country or kind than provider "hyperverge" sends to' in message
+    ), message
     state, message, hint = fails(quick_gateway, "SELECT otp_gateway.forget('hyperverge', '12345')")
     assert state == "22023" and 'is nothing that provider "hyperverge" sends to' in message, message
 
@@ -256,7 +280,9 @@ def test_a_number_of_another_country(quick_gateway):
 def test_the_country_goes_into_the_number(quick_gateway):
     for field in ("countryCode", "country_code", "isdCode"):
         _, message, hint = fails(
-            quick_gateway, "SELECT otp_send('ideamart', %s::jsonb)", (json.dumps({"mobile": "0771234567", field: "94"}),)
+            quick_gateway,
+            "SELECT otp_send('ideamart', %s::jsonb)",
+            (json.dumps({"mobile": "0771234567", field: "94"}),),
         )
         assert f"has no field {field}" in message and "put it into mobile" in hint, hint
 
@@ -323,7 +349,9 @@ def test_a_private_key_that_others_can_read(quick_gateway):
     try:
         directory.chmod(0o755)
         key.chmod(0o644)
-        quick_gateway.execute(f"ALTER SERVER hyperverge OPTIONS (ADD client_cert_file '{key}', ADD client_key_file '{key}')")
+        quick_gateway.execute(
+            f"ALTER SERVER hyperverge OPTIONS (ADD client_cert_file '{key}', ADD client_key_file '{key}')"
+        )
         (warning,) = warnings_of(quick_gateway.session)
         assert "option client_key_file can be read" in warning
     finally:
@@ -333,8 +361,16 @@ def test_a_private_key_that_others_can_read(quick_gateway):
 @pytest.mark.parametrize(
     "vendor, payload, where",
     [
-        ("hyperverge", "{}", "Put template_id, mobile into the payload, or template_id into the server option defaults."),
-        ("hyperverge", '{"mobile": "+91 98765 43210"}', "Put template_id into the payload, or into the server option defaults."),
+        (
+            "hyperverge",
+            "{}",
+            "Put template_id, mobile into the payload, or template_id into the server option defaults.",
+        ),
+        (
+            "hyperverge",
+            '{"mobile": "+91 98765 43210"}',
+            "Put template_id into the payload, or into the server option defaults.",
+        ),
         ("ideamart", "{}", "Put mobile into the payload."),
     ],
 )
@@ -393,8 +429,18 @@ def test_credentials_that_are_refused(gateway, simulator):
 @pytest.mark.parametrize(
     "vendor, status, body, said",
     [
-        ("ideamart", 200, {"version": "1.0", "statusCode": "E1303", "statusDetail": "x"}, "auth_failed (HTTP 200, vendor code E1303)"),
-        ("relid", 200, {"response_code": 1, "error_code": 7019, "error_message": "x"}, "auth_failed (HTTP 200, vendor code 7019)"),
+        (
+            "ideamart",
+            200,
+            {"version": "1.0", "statusCode": "E1303", "statusDetail": "x"},
+            "auth_failed (HTTP 200, vendor code E1303)",
+        ),
+        (
+            "relid",
+            200,
+            {"response_code": 1, "error_code": 7019, "error_message": "x"},
+            "auth_failed (HTTP 200, vendor code 7019)",
+        ),
         ("msg91", 418, {"type": "error", "message": "IP not whitelisted"}, "auth_failed (HTTP 418)"),
     ],
 )

@@ -43,9 +43,18 @@ class Refused:
         self.state, diag = error.pgcode, error.diag
         self.message, self.hint = diag.message_primary or "", diag.message_hint or ""
         self.texts = "\n".join(
-            text or "" for text in (
-                str(error), diag.message_primary, diag.message_detail, diag.message_hint, diag.context,
-                diag.internal_query, diag.schema_name, diag.table_name, diag.column_name, diag.constraint_name,
+            text or ""
+            for text in (
+                str(error),
+                diag.message_primary,
+                diag.message_detail,
+                diag.message_hint,
+                diag.context,
+                diag.internal_query,
+                diag.schema_name,
+                diag.table_name,
+                diag.column_name,
+                diag.constraint_name,
             )
         )
         log = gateway.cluster.log()[before:]
@@ -53,7 +62,9 @@ class Refused:
             assert value not in self.texts, "the error shows a value"
             assert value not in log, "the server's log shows a value"
         # A name that is nobody's may be a value in the wrong place.
-        logged = re.sub(r'(provider|has no option|option) "[^"]*"(?! is a credential| belongs)', r'\1 "%s"', self.message)
+        logged = re.sub(
+            r'(provider|has no option|option) "[^"]*"(?! is a credential| belongs)', r'\1 "%s"', self.message
+        )
         logged = re.sub(r"(has no field (?:[^;]*\.)?)\w+(?=;|$)", r"\1%s", logged)
         assert logged in log, "the error itself is not in the log"
         assert gateway.simulator.count() == sent
@@ -97,8 +108,12 @@ PAYLOADS = [
     ("JSON null", "ideamart", "null", ["payload is not an object"]),
     ("array", "ideamart", json.dumps([CANARIES["lk"]]), ["payload is not an object"]),
     ("string", "ideamart", json.dumps(CANARIES["lk"]), ["payload is not an object"]),
-    ("encoded twice", "ideamart", json.dumps(json.dumps({"mobile": CANARIES["lk"]})),
-     ["payload is a JSON string that holds an object: encode it once"]),
+    (
+        "encoded twice",
+        "ideamart",
+        json.dumps(json.dumps({"mobile": CANARIES["lk"]})),
+        ["payload is a JSON string that holds an object: encode it once"],
+    ),
     ("text in braces", "ideamart", json.dumps("{" + CANARIES["text"]), ["payload is not an object"]),
     ("number", "ideamart", CANARIES["mobile"], ["payload is not an object"]),
     ("empty", "ideamart", {}, ["mobile is missing", "tel:94"]),
@@ -110,24 +125,63 @@ PAYLOADS = [
     ("missing amount", "iserveu", with_("iserveu", otp_type="2", reference="REF001"), ["amount is missing"]),
     ("missing user", "relid", with_("relid", user_id=...), ["user_id is missing"]),
     ("unknown", "ideamart", with_("ideamart", moblie=CANARIES["lk"]), ["no field moblie", "did you mean mobile"]),
-    ("unknown, far off", "ideamart", with_("ideamart", colour=CANARIES["text"]), ["no field colour", "it takes: mobile"]),
+    (
+        "unknown, far off",
+        "ideamart",
+        with_("ideamart", colour=CANARIES["text"]),
+        ["no field colour", "it takes: mobile"],
+    ),
     ("value for a name", "ideamart", with_("ideamart", **{CANARIES["lk"]: "mobile"}), ["name is not an identifier"]),
     ("number for a name", "ideamart", with_("ideamart", **{"+94" + CANARIES["lk"][1:]: ""}), ["not an identifier"]),
     ("of another call", "ideamart", with_("ideamart", reference="x"), ["reference", "verify"]),
     ("a way that it does not have", "hyperverge", with_("hyperverge", channel="voice"), ["channel", "only sms"]),
-    ("a way that is none of ours", "twilio", with_("twilio", channel="sna"), ["channel", "sms, voice, whatsapp, email"]),
-    ("an address, and no e-mail", "msg91", with_("msg91", mobile=CANARIES["text"] + "@example.org"), ["mobile", "8 to 15 digits"]),
+    (
+        "a way that is none of ours",
+        "twilio",
+        with_("twilio", channel="sna"),
+        ["channel", "sms, voice, whatsapp, email"],
+    ),
+    (
+        "an address, and no e-mail",
+        "msg91",
+        with_("msg91", mobile=CANARIES["text"] + "@example.org"),
+        ["mobile", "8 to 15 digits"],
+    ),
     ("no address", "twilio", with_("twilio", mobile=CANARIES["text"] + "@example"), ["mobile", "an e-mail address"]),
-    ("a text to an address", "twilio", with_("twilio", mobile=CANARIES["text"] + "@example.org", channel="sms"), ["channel does not go"]),
+    (
+        "a text to an address",
+        "twilio",
+        with_("twilio", mobile=CANARIES["text"] + "@example.org", channel="sms"),
+        ["channel does not go"],
+    ),
     ("half of a payment", "twilio", with_("twilio", payee=CANARIES["text"]), ["amount is missing"]),
-    ("a code of the caller's own", "twilio", with_("twilio", extra={"CustomCode": CANARIES["code"]}), ["extra.CustomCode"]),
-    ("a variable that is a code", "msg91", with_("msg91", variables={"otp": CANARIES["code"]}), ["otp does not belong in variables"]),
-    ("a variable over a field", "msg91", with_("msg91", variables={"Mobile": CANARIES["mobile"]}), ["variables.Mobile", "mobile"]),
+    (
+        "a code of the caller's own",
+        "twilio",
+        with_("twilio", extra={"CustomCode": CANARIES["code"]}),
+        ["extra.CustomCode"],
+    ),
+    (
+        "a variable that is a code",
+        "msg91",
+        with_("msg91", variables={"otp": CANARIES["code"]}),
+        ["otp does not belong in variables"],
+    ),
+    (
+        "a variable over a field",
+        "msg91",
+        with_("msg91", variables={"Mobile": CANARIES["mobile"]}),
+        ["variables.Mobile", "mobile"],
+    ),
     ("no code at all", "msg91", with_("msg91", extra={"invisible": CANARIES["text"]}), ["extra.invisible"]),
     ("both names", "ideamart", with_("ideamart", subscriberId="tel:94771239876"), ["mobile is given twice"]),
     ("both names, equal", "hyperverge", with_("hyperverge", templateId="tpl-1"), ["template_id is given twice"]),
-    ("both names, nested", "ideamart", with_("ideamart", metadata={"app_code": CANARIES["text"], "appCode": "x"}),
-     ["metadata.app_code is given twice"]),
+    (
+        "both names, nested",
+        "ideamart",
+        with_("ideamart", metadata={"app_code": CANARIES["text"], "appCode": "x"}),
+        ["metadata.app_code is given twice"],
+    ),
     ("null field", "ideamart", with_("ideamart", mobile=None), ["mobile is null"]),
     ("boolean number", "ideamart", with_("ideamart", mobile=True), ["mobile", "tel:94"]),
     ("object number", "ideamart", with_("ideamart", mobile={"n": CANARIES["lk"]}), ["mobile", "tel:94"]),
@@ -139,18 +193,39 @@ PAYLOADS = [
     ("letters", "iserveu", with_("iserveu", ovd_data=CANARIES["text"]), ["ovd_data", "12 digits"]),
     ("text for a list", "relid", with_("relid", msg=CANARIES["text"]), ["msg", "array"]),
     ("text in a list", "relid", with_("relid", msg=[CANARIES["text"]]), ["msg[0]"]),
-    ("missing in a list", "relid", with_("relid", msg=[{"lng": "en", "subject": CANARIES["text"], "label": ""}]),
-     ["msg[0].message is missing"]),
-    ("missing language", "relid", with_("relid", msg=[{"subject": "s", "message": MSG["message"], "label": {}}]),
-     ["msg[0].lng is missing"]),
-    ("missing subject", "relid", with_("relid", msg=[{"lng": "en", "message": MSG["message"], "label": {}}]),
-     ["msg[0].subject is missing"]),
-    ("missing label", "relid", with_("relid", msg=[{"lng": "en", "subject": "s", "message": MSG["message"]}]),
-     ["msg[0].label is missing"]),
+    (
+        "missing in a list",
+        "relid",
+        with_("relid", msg=[{"lng": "en", "subject": CANARIES["text"], "label": ""}]),
+        ["msg[0].message is missing"],
+    ),
+    (
+        "missing language",
+        "relid",
+        with_("relid", msg=[{"subject": "s", "message": MSG["message"], "label": {}}]),
+        ["msg[0].lng is missing"],
+    ),
+    (
+        "missing subject",
+        "relid",
+        with_("relid", msg=[{"lng": "en", "message": MSG["message"], "label": {}}]),
+        ["msg[0].subject is missing"],
+    ),
+    (
+        "missing label",
+        "relid",
+        with_("relid", msg=[{"lng": "en", "subject": "s", "message": MSG["message"]}]),
+        ["msg[0].label is missing"],
+    ),
     ("missing life", "relid", with_("relid", expires_in=...), ["expires_in is missing", "code_lifetime"]),
     ("missing notification", "relid", with_("relid", notification_msg=...), ["notification_msg is missing"]),
     ("no place for the code", "relid", with_("relid", msg=[{**MSG, "message": CANARIES["text"]}]), ["msg", "$$OTP$$"]),
-    ("unknown in a list", "relid", with_("relid", msg=[{**MSG, "subjekt": CANARIES["text"]}]), ["msg[0].subjekt", "subject"]),
+    (
+        "unknown in a list",
+        "relid",
+        with_("relid", msg=[{**MSG, "subjekt": CANARIES["text"]}]),
+        ["msg[0].subjekt", "subject"],
+    ),
     ("out of range", "hyperverge", with_("hyperverge", otp_length=10), ["otp_length", "4 to 9"]),
     ("fraction", "hyperverge", with_("hyperverge", otp_length=4.5), ["otp_length", "4 to 9"]),
     ("half of a pair", "hyperverge", with_("hyperverge", time="10"), ["time_format is missing"]),
@@ -158,19 +233,40 @@ PAYLOADS = [
     ("over-long token", "paytm", with_("paytm", token=CANARIES["token"] * 1000), ["token", "4096"]),
     ("over-long name", "ideamart", with_("ideamart", **{CANARIES["text"] * 10: 1}), ["name is not an identifier"]),
     ("line break", "hyperverge", with_("hyperverge", transaction_id=CANARIES["text"] + "\r\nx: y"), ["transaction_id"]),
-    ("one MB", "ideamart", with_("ideamart", metadata={"client": CANARIES["text"] * 90_000}), ["payload is longer than"]),
-    ("65 kB of fields", "ideamart", {**with_("ideamart"), **{f"f{n}": CANARIES["text"] for n in range(4000)}},
-     ["payload is longer than"]),
+    (
+        "one MB",
+        "ideamart",
+        with_("ideamart", metadata={"client": CANARIES["text"] * 90_000}),
+        ["payload is longer than"],
+    ),
+    (
+        "65 kB of fields",
+        "ideamart",
+        {**with_("ideamart"), **{f"f{n}": CANARIES["text"] for n in range(4000)}},
+        ["payload is longer than"],
+    ),
     ("10,000 deep", "ideamart", '{"metadata":' + "[" * 10_000 + "]" * 10_000 + "}", ["nested too deep"]),
     ("40 deep", "ideamart", '{"metadata":' * 40 + f'"{CANARIES["text"]}"' + "}" * 40, ["nested too deep"]),
     ("huge number", "hyperverge", '{"mobile": 1e400, "template_id": "x"}', ["mobile does not follow its rule"]),
     ("code in it", "ideamart", with_("ideamart", otp=CANARIES["code"]), ["otp does not belong", "argument otp"]),
-    ("code in it, by another name", "hyperverge", with_("hyperverge", otp_code=CANARIES["code"]), ["otp_code does not belong"]),
-    ("code in it, the vendor's name", "relid", with_("relid", otp_value=CANARIES["code"]), ["otp_value does not belong"]),
+    (
+        "code in it, by another name",
+        "hyperverge",
+        with_("hyperverge", otp_code=CANARIES["code"]),
+        ["otp_code does not belong"],
+    ),
+    (
+        "code in it, the vendor's name",
+        "relid",
+        with_("relid", otp_value=CANARIES["code"]),
+        ["otp_value does not belong"],
+    ),
 ]
 
 
-@pytest.mark.parametrize("provider, payload, words", [case[1:] for case in PAYLOADS], ids=[case[0] for case in PAYLOADS])
+@pytest.mark.parametrize(
+    "provider, payload, words", [case[1:] for case in PAYLOADS], ids=[case[0] for case in PAYLOADS]
+)
 def test_payload(gateway, provider, payload, words):
     statement = f"SELECT * FROM otp_send('{provider}', NULL)" if payload is None else send(provider, payload)
     Refused(gateway, statement).says("22023", *words)
@@ -187,13 +283,19 @@ def test_payload_of_verify_and_resend(gateway, simulator):
     to = CANARIES["mobile"]
     id = gateway.send("hyperverge", to)["verification_id"]
     for statement, words in [
-        (f"SELECT otp_verify('{id}'::uuid, 'x', '{{\"mobile\": \"9876500000\"}}')", ["mobile belongs to the verification"]),
+        (
+            f"SELECT otp_verify('{id}'::uuid, 'x', '{{\"mobile\": \"9876500000\"}}')",
+            ["mobile belongs to the verification"],
+        ),
         (f"SELECT otp_verify('{id}'::uuid, 'x', NULL)", ["payload is null"]),
         (f"SELECT otp_verify('{id}'::uuid, 'x', '{{\"otp\": \"{CANARIES['code']}\"}}')", ["otp does not belong"]),
         (f"SELECT otp_verify('{id}'::uuid, '{CANARIES['code']}', '{{\"template_id\": \"x\"}}')", ["template_id"]),
         (f"SELECT otp_resend('{id}'::uuid, '{{\"channel\": \"{CANARIES['text']}\"}}')", ["channel", "sms, voice"]),
         (f"SELECT otp_verify('{id}'::uuid, NULL)", ["otp is null"]),
-        (f"SELECT otp_cancel('{id}'::uuid)", ["hyperverge has no cancel", "hyperverge has: send, verify, resend", "stays good until expires_at"]),
+        (
+            f"SELECT otp_cancel('{id}'::uuid)",
+            ["hyperverge has no cancel", "hyperverge has: send, verify, resend", "stays good until expires_at"],
+        ),
         ("SELECT otp_verify(NULL::uuid, '1')", ["verification_id is null"]),
         ("SELECT otp_verify(NULL, '1')", ["verification_id (or provider) is null"]),
         ("SELECT otp_resend(NULL)", ["verification_id is null"]),
@@ -220,7 +322,9 @@ def test_unknown_things(gateway):
     Refused(gateway, f"SELECT otp_verify('deadbeef-cafe', '{CANARIES['code']}')").says("42704", "deadbeef-cafe")
     name = "0a1b2c3d4e5f6a7b-0a1b2c3d4e5f6a7b0"
     gateway.execute(f'CREATE SERVER "{name}" FOREIGN DATA WRAPPER otp_ideamart')
-    Refused(gateway, f"SELECT otp_verify('{name}', '{CANARIES['code']}', '{{\"reference\": \"r\"}}')").says("42704", name, "user mapping")
+    Refused(gateway, f"SELECT otp_verify('{name}', '{CANARIES['code']}', '{{\"reference\": \"r\"}}')").says(
+        "42704", name, "user mapping"
+    )
     Refused(gateway, f"SELECT otp_resend('{other}')").says("42704", "no verification")
     Refused(gateway, f"SELECT otp_cancel('{other}')").says("42704", "no verification")
     gateway.execute("CREATE FOREIGN DATA WRAPPER plain")
@@ -289,9 +393,7 @@ def test_not_preloaded():
         with cluster.session() as session, session.cursor() as cursor:
             cursor.execute("CREATE EXTENSION otp_gateway")
             cursor.execute("CREATE SERVER ideamart FOREIGN DATA WRAPPER otp_ideamart")
-            cursor.execute(
-                "CREATE USER MAPPING FOR PUBLIC SERVER ideamart OPTIONS (application_id 'a', password 'b')"
-            )
+            cursor.execute("CREATE USER MAPPING FOR PUBLIC SERVER ideamart OPTIONS (application_id 'a', password 'b')")
             for statement in [
                 send("ideamart", with_("ideamart")),
                 f"SELECT otp_verify('01980000-0000-7000-8000-000000000000', '{CANARIES['code']}')",
@@ -322,8 +424,20 @@ def test_hot_standby(simulator):
             sent = gateway.send("hyperverge", CANARIES["mobile"])
             os.chown(standby.directory, *(pwd.getpwnam("postgres")[2:4] if os.geteuid() == 0 else (-1, -1)))
             standby.run(
-                "pg_basebackup", "-D", standby.data, "-R", "-X", "stream", "-c", "fast",
-                "-h", primary.directory, "-p", primary.port, "-U", "postgres",
+                "pg_basebackup",
+                "-D",
+                standby.data,
+                "-R",
+                "-X",
+                "stream",
+                "-c",
+                "fast",
+                "-h",
+                primary.directory,
+                "-p",
+                primary.port,
+                "-U",
+                "postgres",
             )
             standby.configure({"port": standby.port, "unix_socket_directories": f"'{standby.directory}'"})
             standby.start()
@@ -359,12 +473,34 @@ SERVER_OPTIONS = [
     ("credential", "ideamart", {"password": CANARIES["text"]}, "HV00D", ["password", "user mapping"]),
     ("credential file", "hyperverge", {"app_key_file": "/tmp/x"}, "HV00D", ["app_key_file", "user mapping"]),
     ("plain http", "ideamart", {"base_url": "http://vendor.example"}, "22023", ["base_url", "allow_plain_http"]),
-    ("plain http refused", "ideamart", {"base_url": "http://vendor.example", "allow_plain_http": "false"}, "22023",
-     ["base_url", "allow_plain_http"]),
-    ("plain token_url", "relid", {"base_url": "https://a", "token_url": "http://b"}, "22023", ["token_url", "allow_plain_http"]),
-    ("user in URL", "ideamart", {"base_url": f"https://me:{CANARIES['text']}@vendor.example"}, "22023",
-     ["base_url", "user mapping"]),
-    ("query", "ideamart", {"base_url": f"https://vendor.example/?key={CANARIES['text']}"}, "22023", ["base_url", "query"]),
+    (
+        "plain http refused",
+        "ideamart",
+        {"base_url": "http://vendor.example", "allow_plain_http": "false"},
+        "22023",
+        ["base_url", "allow_plain_http"],
+    ),
+    (
+        "plain token_url",
+        "relid",
+        {"base_url": "https://a", "token_url": "http://b"},
+        "22023",
+        ["token_url", "allow_plain_http"],
+    ),
+    (
+        "user in URL",
+        "ideamart",
+        {"base_url": f"https://me:{CANARIES['text']}@vendor.example"},
+        "22023",
+        ["base_url", "user mapping"],
+    ),
+    (
+        "query",
+        "ideamart",
+        {"base_url": f"https://vendor.example/?key={CANARIES['text']}"},
+        "22023",
+        ["base_url", "query"],
+    ),
     ("fragment", "ideamart", {"base_url": "https://vendor.example/#x"}, "22023", ["base_url", "fragment"]),
     ("no host", "ideamart", {"base_url": "https:///otp"}, "22023", ["base_url", "host"]),
     ("only a port", "ideamart", {"base_url": "https://:443"}, "22023", ["base_url", "host"]),
@@ -375,7 +511,13 @@ SERVER_OPTIONS = [
     ("empty", "ideamart", {"base_url": ""}, "22023", ["base_url"]),
     ("required", "relid", {}, "22023", ["base_url is required"]),
     ("required of its own", "twilio", {}, "22023", ["service_sid is required"]),
-    ("mistyped of its own", "twilio", {"service_sid": "VA" + CANARIES["text"]}, "22023", ["service_sid", "32 hexadecimal digits"]),
+    (
+        "mistyped of its own",
+        "twilio",
+        {"service_sid": "VA" + CANARIES["text"]},
+        "22023",
+        ["service_sid", "32 hexadecimal digits"],
+    ),
     ("of another vendor alone", "ideamart", {"service_sid": "VA" + "0a" * 16}, "HV00D", ["service_sid"]),
     ("no unit", "ideamart", {"timeout": "8"}, "22023", ["timeout", "ms, s"]),
     ("no number", "ideamart", {"connect_timeout": "soon"}, "22023", ["connect_timeout", "ms, s"]),
@@ -388,10 +530,34 @@ SERVER_OPTIONS = [
     ("half a pair", "ideamart", {"client_cert_file": "/tmp/c.pem"}, "22023", ["client_key_file"]),
     ("defaults no JSON", "hyperverge", {"defaults": "{"}, "22023", ["defaults", "JSON object"]),
     ("defaults no object", "hyperverge", {"defaults": "[]"}, "22023", ["defaults", "JSON object"]),
-    ("defaults unknown", "hyperverge", {"defaults": '{"templateid_": "x", "tempalte_id": "x"}'}, "22023", ["defaults", "template_id"]),
-    ("defaults mistyped", "hyperverge", {"defaults": '{"otp_length": 99}'}, "22023", ["defaults", "otp_length", "4 to 9"]),
-    ("defaults personal", "hyperverge", {"defaults": json.dumps({"mobile": CANARIES["mobile"]})}, "22023", ["defaults", "mobile"]),
-    ("defaults a token", "paytm", {"defaults": json.dumps({"token": CANARIES["token"]})}, "22023", ["defaults", "token"]),
+    (
+        "defaults unknown",
+        "hyperverge",
+        {"defaults": '{"templateid_": "x", "tempalte_id": "x"}'},
+        "22023",
+        ["defaults", "template_id"],
+    ),
+    (
+        "defaults mistyped",
+        "hyperverge",
+        {"defaults": '{"otp_length": 99}'},
+        "22023",
+        ["defaults", "otp_length", "4 to 9"],
+    ),
+    (
+        "defaults personal",
+        "hyperverge",
+        {"defaults": json.dumps({"mobile": CANARIES["mobile"]})},
+        "22023",
+        ["defaults", "mobile"],
+    ),
+    (
+        "defaults a token",
+        "paytm",
+        {"defaults": json.dumps({"token": CANARIES["token"]})},
+        "22023",
+        ["defaults", "token"],
+    ),
     ("defaults a code", "ideamart", {"defaults": json.dumps({"otp": CANARIES["code"]})}, "22023", ["defaults", "otp"]),
 ]
 MAPPINGS = [
@@ -404,13 +570,30 @@ MAPPINGS = [
     ("incomplete, again", "hyperverge", {"app_id": CANARIES["text"]}, "22023", ["app_id and app_key"]),
     ("none", "hyperverge", {}, "22023", ["app_id and app_key"]),
     ("a single one", "msg91", {"auth_key": CANARIES["text"]}, "HV00D", ["auth_key", '"authkey"']),
-    ("one of each pair", "twilio", {"api_key": "k", "auth_token": CANARIES["text"]}, "22023", ["api_key and api_secret; or account_sid"]),
+    (
+        "one of each pair",
+        "twilio",
+        {"api_key": "k", "auth_token": CANARIES["text"]},
+        "22023",
+        ["api_key and api_secret; or account_sid"],
+    ),
     ("an address for a secret", "twilio", {"service_sid": "VA" + "0a" * 16}, "HV00D", ["service_sid", "server"]),
     ("half of Basic", "paytm", {"username": CANARIES["text"]}, "22023", ["username and password; or none"]),
-    ("two sets", "relid", {"username": "u", "password": CANARIES["text"], "access_token": CANARIES["token"]}, "22023",
-     ["username and password; or access_token; or client_id and client_secret"]),
+    (
+        "two sets",
+        "relid",
+        {"username": "u", "password": CANARIES["text"], "access_token": CANARIES["token"]},
+        "22023",
+        ["username and password; or access_token; or client_id and client_secret"],
+    ),
     ("a set and a half", "relid", {"access_token": CANARIES["token"], "client_id": "x"}, "22023", ["Exactly one"]),
-    ("twice", "ideamart", {"application_id": "a", "password": CANARIES["text"], "password_file": "/tmp/p"}, "22023", ["password_file"]),
+    (
+        "twice",
+        "ideamart",
+        {"application_id": "a", "password": CANARIES["text"], "password_file": "/tmp/p"},
+        "22023",
+        ["password_file"],
+    ),
     ("empty", "ideamart", {"application_id": "a", "password": ""}, "22023", ["password is empty"]),
 ]
 
@@ -419,20 +602,20 @@ def options(given):
     return f"OPTIONS ({listed(given)})" if given else ""
 
 
-@pytest.mark.parametrize("vendor, given, state, words", [case[1:] for case in SERVER_OPTIONS], ids=[case[0] for case in SERVER_OPTIONS])
+@pytest.mark.parametrize(
+    "vendor, given, state, words", [case[1:] for case in SERVER_OPTIONS], ids=[case[0] for case in SERVER_OPTIONS]
+)
 def test_server_option(gateway, vendor, given, state, words):
     # Postgres logs the statement, which holds what the writer wrote; the error itself names no value.
-    Refused(
-        gateway, f"CREATE SERVER refused FOREIGN DATA WRAPPER otp_{vendor} {options(given)}"
-    ).says(state, *words)
+    Refused(gateway, f"CREATE SERVER refused FOREIGN DATA WRAPPER otp_{vendor} {options(given)}").says(state, *words)
     assert gateway.execute("SELECT 1 FROM pg_foreign_server WHERE srvname = 'refused'") == []
 
 
-@pytest.mark.parametrize("vendor, given, state, words", [case[1:] for case in MAPPINGS], ids=[case[0] for case in MAPPINGS])
+@pytest.mark.parametrize(
+    "vendor, given, state, words", [case[1:] for case in MAPPINGS], ids=[case[0] for case in MAPPINGS]
+)
 def test_user_mapping(gateway, vendor, given, state, words):
-    Refused(
-        gateway, f"CREATE USER MAPPING FOR CURRENT_USER SERVER {vendor} {options(given)}"
-    ).says(state, *words)
+    Refused(gateway, f"CREATE USER MAPPING FOR CURRENT_USER SERVER {vendor} {options(given)}").says(state, *words)
 
 
 def test_altered_options_are_checked_too(gateway):
@@ -486,9 +669,13 @@ def own(path, mode):
 def test_missing_user_mapping(gateway, role):
     name, session = role
     gateway.execute("DROP USER MAPPING FOR PUBLIC SERVER ideamart")
-    Refused(gateway, send("ideamart", with_("ideamart"))).says("42704", "user mapping", "ideamart", "(application_id '...', password '...')")
+    Refused(gateway, send("ideamart", with_("ideamart"))).says(
+        "42704", "user mapping", "ideamart", "(application_id '...', password '...')"
+    )
     gateway.execute(f"GRANT USAGE ON FOREIGN SERVER ideamart TO {name}")
-    gateway.execute(f"CREATE USER MAPPING FOR postgres SERVER ideamart OPTIONS ({listed(credential_options('ideamart'))})")
+    gateway.execute(
+        f"CREATE USER MAPPING FOR postgres SERVER ideamart OPTIONS ({listed(credential_options('ideamart'))})"
+    )
     # Another role's mapping is of no use.
     Refused(gateway, send("ideamart", with_("ideamart")), session=session).says("42704", "user mapping")
 
@@ -546,7 +733,14 @@ def test_settings_name_no_key(gateway, role):
         f"SELECT otp_verify('0198-not-a-uuid'::uuid, '{CANARIES['code']}')",
         f"SELECT public.otp_verify('ideamart', otp => '{CANARIES['code']}', payloda => '{{}}')",
     ],
-    ids=["code as a number", "JSON cut off", "number with a leading zero", "no such function", "no uuid", "no such argument"],
+    ids=[
+        "code as a number",
+        "JSON cut off",
+        "number with a leading zero",
+        "no such function",
+        "no uuid",
+        "no such argument",
+    ],
 )
 def test_statement_that_fails_before_it_runs_is_not_logged(gateway, statement):
     before = len(gateway.cluster.log())
@@ -562,8 +756,9 @@ def test_failure_after_ours_ran_is_not_logged(gateway):
     payload = json.dumps(with_("ideamart"))
     for statement in [
         f"SELECT (otp_send('ideamart', '{payload}')).outcome::text::integer",
-        f"SELECT outcome FROM otp_send('ideamart', '{payload}') WHERE 1 / (send_count - 1) = 0"
-        .replace("send_count", "attempts_left - attempts_left + 1"),
+        f"SELECT outcome FROM otp_send('ideamart', '{payload}') WHERE 1 / (send_count - 1) = 0".replace(
+            "send_count", "attempts_left - attempts_left + 1"
+        ),
         f"DO $$ BEGIN PERFORM otp_send('ideamart', '{payload}'); RAISE EXCEPTION 'no'; END $$",
         f"BEGIN; SELECT otp_send('ideamart', '{payload}'); SELECT 1 / 0; COMMIT",
     ]:

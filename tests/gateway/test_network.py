@@ -51,7 +51,13 @@ def flow(gateway, simulator, vendor):
 
 
 def test_https(gateway, simulator, tls):
-    at(gateway, "ideamart", base_url=simulator.url("ideamart", "https"), allow_plain_http="false", ca_file=tls / "ca.pem")
+    at(
+        gateway,
+        "ideamart",
+        base_url=simulator.url("ideamart", "https"),
+        allow_plain_http="false",
+        ca_file=tls / "ca.pem",
+    )
     flow(gateway, simulator, "ideamart")
     assert {entry["listener"] for entry in simulator.log()} == {"https"}
     # One TLS session for all.
@@ -90,7 +96,11 @@ def tls_server(certificate, oldest=ssl.TLSVersion.TLSv1_2, newest=ssl.TLSVersion
         with contextlib.suppress(OSError):
             while True:
                 connection, _ = listener.accept()
-                with contextlib.suppress(OSError), connection, context.wrap_socket(connection, server_side=True) as inside:
+                with (
+                    contextlib.suppress(OSError),
+                    connection,
+                    context.wrap_socket(connection, server_side=True) as inside,
+                ):
                     heard.append(inside.recv(4))
 
     with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -125,16 +135,44 @@ class Authority:
         extensions = request.with_suffix(".ext")
         extensions.write_text(f"subjectAltName={subject_name}\n")
         self.openssl(
-            "ca", "-batch", "-notext", "-config", self.directory / "ca.cnf", "-cert", self.ca,
-            "-keyfile", self.ca.with_suffix(".key"), "-in", request, "-out", request.with_suffix(".pem"), "-extfile", extensions, "-startdate", begins, "-enddate", ends,
+            "ca",
+            "-batch",
+            "-notext",
+            "-config",
+            self.directory / "ca.cnf",
+            "-cert",
+            self.ca,
+            "-keyfile",
+            self.ca.with_suffix(".key"),
+            "-in",
+            request,
+            "-out",
+            request.with_suffix(".pem"),
+            "-extfile",
+            extensions,
+            "-startdate",
+            begins,
+            "-enddate",
+            ends,
         )
         return request.with_suffix(".pem")
 
     def request(self, name, *arguments, suffix):
         file = self.directory / f"{name}.{suffix}"
         self.openssl(
-            "req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj", f"/CN={name}",
-            "-keyout", file.with_suffix(".key"), "-out", file, *arguments,
+            "req",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:P-256",
+            "-nodes",
+            "-subj",
+            f"/CN={name}",
+            "-keyout",
+            file.with_suffix(".key"),
+            "-out",
+            file,
+            *arguments,
         )
         file.chmod(0o644)
         return file
@@ -158,12 +196,16 @@ def handshakes(gateway, url, heard, ca_file):
 
 
 VERSIONS = [
-    (ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1, False), (ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_2, True),
-    (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_2, True), (ssl.TLSVersion.TLSv1_3, ssl.TLSVersion.TLSv1_3, True),
+    (ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1, False),
+    (ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_2, True),
+    (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_2, True),
+    (ssl.TLSVersion.TLSv1_3, ssl.TLSVersion.TLSv1_3, True),
 ]
 
 
-@pytest.mark.parametrize("oldest, newest, expected", VERSIONS, ids=[newest.name + oldest.name for oldest, newest, _ in VERSIONS])
+@pytest.mark.parametrize(
+    "oldest, newest, expected", VERSIONS, ids=[newest.name + oldest.name for oldest, newest, _ in VERSIONS]
+)
 def test_tls_1_2_at_least(gateway, authority, oldest, newest, expected):
     with tls_server(authority.certificate("vendor"), oldest, newest) as (url, heard):
         came_through, why = handshakes(gateway, url, heard, authority.ca)
@@ -175,10 +217,22 @@ CERTIFICATES = [
     ("good", lambda authority: authority.certificate("good"), None),
     ("expired", lambda authority: authority.certificate("expired", days=(-30, -1)), "expired"),
     ("not yet valid", lambda authority: authority.certificate("early", days=(1, 30)), "not valid yet"),
-    ("of another host", lambda authority: authority.certificate("other", "IP:127.0.0.2,DNS:localhost"), "not valid for name"),
-    ("of a name that looks like it", lambda authority: authority.certificate("alike", "DNS:127.0.0.1"), "not valid for name"),
+    (
+        "of another host",
+        lambda authority: authority.certificate("other", "IP:127.0.0.2,DNS:localhost"),
+        "not valid for name",
+    ),
+    (
+        "of a name that looks like it",
+        lambda authority: authority.certificate("alike", "DNS:127.0.0.1"),
+        "not valid for name",
+    ),
     ("self-signed", lambda authority: authority.self_signed("self"), "UnknownIssuer"),
-    ("of another authority", lambda authority: Authority(authority.directory / "other").certificate("foreign"), "BadSignature"),
+    (
+        "of another authority",
+        lambda authority: Authority(authority.directory / "other").certificate("foreign"),
+        "BadSignature",
+    ),
 ]
 
 
@@ -192,8 +246,16 @@ def test_certificate_is_verified(gateway, authority, what, make, why):
 
 def test_verification_cannot_be_turned_off(gateway):
     options = [
-        "verify", "ssl_verify", "verify_peer", "verify_host", "insecure", "skip_verify", "sslmode", "tls_min_version",
-        "accept_invalid_certs", "danger_accept_invalid_certs",
+        "verify",
+        "ssl_verify",
+        "verify_peer",
+        "verify_host",
+        "insecure",
+        "skip_verify",
+        "sslmode",
+        "tls_min_version",
+        "accept_invalid_certs",
+        "danger_accept_invalid_certs",
     ]
     for option in options:
         for value in ("false", "0", "off", "true", "disable"):
@@ -275,7 +337,11 @@ def test_one_token_for_many_calls(gateway, simulator, oauth):
     assert sends(gateway, 3) == ["sent"] * 3
     assert (simulator.count("relid", "token"), simulator.count("relid", "send")) == (1, 15)
     (token,) = simulator.log("relid", "token")
-    assert (token["complaint"], token["method"], token["body"]) == (None, "POST", "grant_type=client_credentials&scope=all")
+    assert (token["complaint"], token["method"], token["body"]) == (
+        None,
+        "POST",
+        "grant_type=client_credentials&scope=all",
+    )
     assert token["headers"]["authorization"].startswith("Basic ")
     authorizations = {entry["headers"]["authorization"] for entry in simulator.log("relid", "send")}
     assert len(authorizations) == 1 and authorizations.pop().startswith("Bearer simulated-")
@@ -331,8 +397,14 @@ def test_wrong_client_secret(gateway, simulator, oauth):
 
 @pytest.mark.parametrize(
     "kind, outcome",
-    [("close_after_read", "unreachable"), ("never", "unreachable"), ("html", "provider_error"), ("status", "provider_error"),
-     ("redirect", "provider_error"), ("huge", "provider_error")],
+    [
+        ("close_after_read", "unreachable"),
+        ("never", "unreachable"),
+        ("html", "provider_error"),
+        ("status", "provider_error"),
+        ("redirect", "provider_error"),
+        ("huge", "provider_error"),
+    ],
 )
 def test_no_token_no_call(gateway, simulator, oauth, kind, outcome):
     oauth()
@@ -402,8 +474,15 @@ def test_proxy_of_the_environment_is_ignored(simulator, monkeypatch):
 
 
 UNREADABLE = [
-    ("huge", "longer than 1 MiB"), ("truncated", "connection"), ("truncated_json", "not JSON"), ("wrong_type", "documented form"),
-    ("not_utf8", "UTF-8"), ("deep", "deeper"), ("html", "not JSON"), ("drip", "timeout"), ("never", "timeout"),
+    ("huge", "longer than 1 MiB"),
+    ("truncated", "connection"),
+    ("truncated_json", "not JSON"),
+    ("wrong_type", "documented form"),
+    ("not_utf8", "UTF-8"),
+    ("deep", "deeper"),
+    ("html", "not JSON"),
+    ("drip", "timeout"),
+    ("never", "timeout"),
 ]
 
 
@@ -453,14 +532,18 @@ def test_bare_status(gateway, simulator, status, body, headers, outcome, retryab
         row = gateway.send(vendor)
         assert (row["outcome"], row["retryable"]) == (outcome, retryable), (vendor, row)
         assert (row["retry_after"] and row["retry_after"].total_seconds()) == seconds, (vendor, row["retry_after"])
-        recorded = gateway.row("SELECT http_status, outcome::text FROM otp_gateway.attempt WHERE id = %s", (row["attempt_id"],))
+        recorded = gateway.row(
+            "SELECT http_status, outcome::text FROM otp_gateway.attempt WHERE id = %s", (row["attempt_id"],)
+        )
         assert recorded == {"http_status": status, "outcome": outcome}
     assert simulator.count() == len(FLOWS)
 
 
 def test_retry_after_as_a_date(gateway, simulator):
     """RFC 9110 has two forms of Retry-After."""
-    simulator.fault("status", status=429, headers={"Retry-After": email.utils.formatdate(time.time() + 60, usegmt=True)})
+    simulator.fault(
+        "status", status=429, headers={"Retry-After": email.utils.formatdate(time.time() + 60, usegmt=True)}
+    )
     assert 50 <= gateway.send()["retry_after"].total_seconds() <= 61
 
 
@@ -497,9 +580,17 @@ def test_answer_that_is_hard_to_record(gateway, simulator, body):
     assert gateway.send()["outcome"] == "sent"
 
 
-@pytest.mark.parametrize("reference", ["r" * 100_000, "r\\u0000s", "", "\\n"], ids=["huge", "NUL", "empty", "line break"])
+@pytest.mark.parametrize(
+    "reference", ["r" * 100_000, "r\\u0000s", "", "\\n"], ids=["huge", "NUL", "empty", "line break"]
+)
 def test_reference_that_cannot_be_kept(gateway, simulator, reference):
-    simulator.fault("reply", "ideamart", "send", times=1, body='{"statusCode":"S1000","statusDetail":"ok","referenceNo":"%s"}' % reference)
+    simulator.fault(
+        "reply",
+        "ideamart",
+        "send",
+        times=1,
+        body='{"statusCode":"S1000","statusDetail":"ok","referenceNo":"%s"}' % reference,
+    )
     row = gateway.send()
     assert row["outcome"] in ("sent", "unknown") and row["reference"] is None
     assert gateway.settled(row["attempt_id"])["outcome"] == row["outcome"]
@@ -593,5 +684,7 @@ def test_timeout_is_of_the_whole_call(gateway, simulator):
 def test_a_reference_is_kept_whatever_digits_stand_in_it(gateway, simulator):
     """765386439745 has a valid Aadhaar check digit; in a random reference such digits stand by chance."""
     reference = "765386439745ab765386439745"
-    simulator.fault("reply", "ideamart", "send", body={"statusCode": "S1000", "statusDetail": "ok", "referenceNo": reference})
+    simulator.fault(
+        "reply", "ideamart", "send", body={"statusCode": "S1000", "statusDetail": "ok", "referenceNo": reference}
+    )
     assert gateway.send()["reference"] == reference

@@ -19,7 +19,11 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 SIGN_UP = ROOT / "examples/sign_up.sql"
 # Django 5.2 is the long-term version; asgiref, sqlparse and typing_extensions are what it and psycopg need.
 PACKAGES = [
-    "Django==5.2.19", "asgiref==3.9.1", "sqlparse==0.5.3", "psycopg==3.2.13", "psycopg-binary==3.2.13",
+    "Django==5.2.19",
+    "asgiref==3.9.1",
+    "sqlparse==0.5.3",
+    "psycopg==3.2.13",
+    "psycopg-binary==3.2.13",
     "typing_extensions==4.15.0",
 ]
 RIGHT, WRONG = "000000", "123456"
@@ -60,7 +64,11 @@ def django():
     """A Python that has it: in a place of its own, beside what cargo builds."""
     place = ROOT / "target" / f"orm-{hashlib.sha256(repr(PACKAGES).encode()).hexdigest()[:8]}"
     python = place / "bin/python"
-    if subprocess.run([python, "-c", "import django, psycopg"], stderr=subprocess.DEVNULL).returncode if python.exists() else True:
+    if (
+        subprocess.run([python, "-c", "import django, psycopg"], stderr=subprocess.DEVNULL).returncode
+        if python.exists()
+        else True
+    ):
         # Debian's psycopg2 is seen from there.
         subprocess.run([sys.executable, "-m", "venv", "--clear", "--system-site-packages", place], check=True)
         subprocess.run(
@@ -95,10 +103,18 @@ class Console:
         (app / "models.py").write_text((ROOT / "examples/sign_up_models.py").read_text())
         (folder / "console.py").write_text(CONSOLE)
         where = {
-            "driver": driver, "HOST": str(cluster.directory), "PORT": cluster.port, "NAME": "postgres", "USER": "registration_app",
+            "driver": driver,
+            "HOST": str(cluster.directory),
+            "PORT": cluster.port,
+            "NAME": "postgres",
+            "USER": "registration_app",
         }
         self.process = subprocess.Popen(
-            [python, "console.py", json.dumps(where)], cwd=folder, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            [python, "console.py", json.dumps(where)],
+            cwd=folder,
+            text=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
         )
         self.cluster = cluster
 
@@ -212,7 +228,9 @@ def test_send_again_and_an_object_that_is_older(console):
     """Saved with the id that it has read before, it does not take the new code's place."""
     signed_up(console)
     console("c.refresh_from_db()")
-    console.admin("UPDATE otp_gateway_internal.verification_record SET status = 'expired', sealed = NULL WHERE status = 'pending'")
+    console.admin(
+        "UPDATE otp_gateway_internal.verification_record SET status = 'expired', sealed = NULL WHERE status = 'pending'"
+    )
     assert console(f"c.verify('{RIGHT}')[0]") == "expired"
     assert console("c.send_code_again()") == ["queued", None]
     now = console.admin("SELECT verification_id::text FROM public.customer")
@@ -238,7 +256,9 @@ with transaction.atomic():
     assert console(f"(c.verify('{RIGHT}')[0], c.is_verified())") == ["approved", True]
     assert console(f"c.verify('{WRONG}')[0]") == "already_used"
     # By then its approval is old: it is written all the same.
-    console.admin("UPDATE otp_gateway_internal.verification_record SET approved_at = approved_at - interval '11 minutes'")
+    console.admin(
+        "UPDATE otp_gateway_internal.verification_record SET approved_at = approved_at - interval '11 minutes'"
+    )
     assert console(f"c.verify('{RIGHT}')[0]") == "already_used"
 
 
@@ -260,7 +280,9 @@ def test_a_number_that_is_locked(console):
     outcome, left, wait = console(f"d.verify('{RIGHT}')")
     assert (outcome, left, "0:09:" in wait) == ("blocked", 0, True)
     # After its time the flow is over, and there is a new one.
-    console.admin("UPDATE otp_gateway_internal.verification_record SET expires_at = now() WHERE status = 'max_attempts_reached'")
+    console.admin(
+        "UPDATE otp_gateway_internal.verification_record SET expires_at = now() WHERE status = 'max_attempts_reached'"
+    )
     assert console("c.send_code_again()") == ["queued", None]
 
 
@@ -295,7 +317,10 @@ def test_nobody_else_verifies(console):
     """Each way that the application's role has to say that a phone is verified, or to take somebody else's proof."""
     signed_up(console)
     denied = "permission denied for table verified_phone"
-    console.fails("VerifiedPhone.objects.create(customer=c, phone=c.phone, verification_id=c.pk, verified_at='2026-01-01T00:00Z')", denied)
+    console.fails(
+        "VerifiedPhone.objects.create(customer=c, phone=c.phone, verification_id=c.pk, verified_at='2026-01-01T00:00Z')",
+        denied,
+    )
     assert console(f"c.verify('{RIGHT}')[0]") == "approved"
     console.fails("VerifiedPhone.objects.update(phone='0771230008')", denied)
     console.fails("VerifiedPhone.objects.all()[0].save()", denied)
@@ -345,7 +370,10 @@ def test_the_views_of_the_page(console):
     assert console("sign_up(get())") == "sign_up.html"
     for wrong in ("phone='abc'", r"phone='\0'", ""):
         assert console(f"sign_up(post({wrong}))") == {"error": "Please look at the number."}
-    (_, pk), (_, second) = console("sign_up(post(phone='0771230009'))"), console("sign_up(post(phone=' (077) 123-0010'))")
+    (_, pk), (_, second) = (
+        console("sign_up(post(phone='0771230009'))"),
+        console("sign_up(post(phone=' (077) 123-0010'))"),
+    )
     assert pk != second
     # In two tabs: each form's code is its own customer's.
     for customer in (pk, second):
@@ -374,10 +402,16 @@ def test_documents_have_the_same():
     """A document that shows these tables and functions shows them as the example has them."""
     example = made(SIGN_UP.read_text())
     for path in documents():
-        text = "\n".join(re.findall(r"^```sql\n(.*?)^```", path.read_text(), re.S | re.M)) if path.suffix == ".md" else path.read_text()
+        text = (
+            "\n".join(re.findall(r"^```sql\n(.*?)^```", path.read_text(), re.S | re.M))
+            if path.suffix == ".md"
+            else path.read_text()
+        )
         if "public.verified_phone" in text:
             shown = made(text)
-            assert {name: shown[name] for name in shown if name in example} == {name: example[name] for name in shown if name in example}, path
+            assert {name: shown[name] for name in shown if name in example} == {
+                name: example[name] for name in shown if name in example
+            }, path
 
 
 def made(text):
@@ -385,9 +419,13 @@ def made(text):
     found = {}
     for statement in statements(text):
         # The example can be played twice.
-        statement = re.sub(r"^CREATE (?:OR REPLACE )?(TABLE|TRIGGER|FUNCTION) (?:IF NOT EXISTS )?", r"CREATE \1 ", statement)
+        statement = re.sub(
+            r"^CREATE (?:OR REPLACE )?(TABLE|TRIGGER|FUNCTION) (?:IF NOT EXISTS )?", r"CREATE \1 ", statement
+        )
         if name := re.match(r"CREATE (?:TABLE|TRIGGER|FUNCTION) [\w.]+", statement):
-            found[name[0]] = re.sub(r"send_after_commit\(\s*'\w+'", "send_after_commit('<provider>'", " ".join(statement.split()))
+            found[name[0]] = re.sub(
+                r"send_after_commit\(\s*'\w+'", "send_after_commit('<provider>'", " ".join(statement.split())
+            )
     return found
 
 
@@ -396,14 +434,21 @@ def test_the_driver_knows_the_row(console):
     console("connection.ensure_connection()")
     if console("driver") == "psycopg":
         console("from psycopg.types.composite import CompositeInfo, register_composite")
-        console("register_composite(CompositeInfo.fetch(connection.connection, 'otp_gateway.result'), connection.connection)")
+        console(
+            "register_composite(CompositeInfo.fetch(connection.connection, 'otp_gateway.result'), connection.connection)"
+        )
     else:
         console("from psycopg2.extras import register_composite")
         console("register_composite('otp_gateway.result', connection.connection)")
     console("cursor = connection.cursor()")
     console("""cursor.execute("SELECT otp.otp_send('sandbox', %s)", ['{"mobile": "0771231277"}'])""")
     console("row = cursor.fetchone()[0]")
-    assert console("(row.outcome, row.status, row.retryable, row.attempts_left > 0)") == ["sent", "pending", False, True]
+    assert console("(row.outcome, row.status, row.retryable, row.attempts_left > 0)") == [
+        "sent",
+        "pending",
+        False,
+        True,
+    ]
 
 
 # An application's own tests, as docs/testing-your-application.md says of Django's.
@@ -441,13 +486,23 @@ def test_djangos_own_tests(django, cluster, tmp_path):
     said = cluster.psql("postgres", "-v", "ON_ERROR_STOP=1", "-c", "CREATE DATABASE template_otp IS_TEMPLATE true")
     said += cluster.psql("postgres", "-v", "ON_ERROR_STOP=1", "-c", "ALTER ROLE registration_app CREATEDB")
     said += cluster.psql(
-        "template_otp", "-v", "ON_ERROR_STOP=1", "-c", "CREATE SCHEMA otp", "-c", "CREATE EXTENSION otp_gateway SCHEMA otp",
-        "-c", "CREATE SERVER sandbox FOREIGN DATA WRAPPER otp_sandbox",
+        "template_otp",
+        "-v",
+        "ON_ERROR_STOP=1",
+        "-c",
+        "CREATE SCHEMA otp",
+        "-c",
+        "CREATE EXTENSION otp_gateway SCHEMA otp",
+        "-c",
+        "CREATE SERVER sandbox FOREIGN DATA WRAPPER otp_sandbox",
     )
     said += cluster.psql("template_otp", "-v", "ON_ERROR_STOP=1", "-f", SIGN_UP)
     assert "ERROR" not in said, said
     run = subprocess.run(
-        [django, "-m", "django", "test", "--settings=settings"], cwd=tmp_path, text=True, capture_output=True,
+        [django, "-m", "django", "test", "--settings=settings"],
+        cwd=tmp_path,
+        text=True,
+        capture_output=True,
         env={"PYTHONPATH": str(tmp_path), "PATH": "/usr/bin:/bin"},
     )
     assert run.returncode == 0 and "Ran 2 tests" in run.stderr, run.stderr

@@ -87,7 +87,9 @@ def test_one_provider(quick_gateway, simulator, enforce):
     assert gateway.execute("SELECT item, detail FROM otp_gateway.check('ideamart') WHERE status = 'error'") == [
         ("paused", "option paused: nothing is sent through it")
     ]
-    assert gateway.execute("SELECT words FROM otp_gateway.recent WHERE provider = 'ideamart' LIMIT 1") == [("sends paused",)]
+    assert gateway.execute("SELECT words FROM otp_gateway.recent WHERE provider = 'ideamart' LIMIT 1") == [
+        ("sends paused",)
+    ]
     gateway.execute("ALTER SERVER ideamart OPTIONS (SET paused 'false')")
     assert gateway.wait(queued)["outcome"] == "sent"
     assert simulator.count("ideamart", "send") == 1
@@ -98,10 +100,14 @@ def test_a_route_goes_round_it(quick_gateway, simulator):
     gateway.create_provider("second", "ideamart")
     gateway.execute("ALTER SERVER ideamart OPTIONS (ADD paused 'true')")
     gateway.execute("CREATE SERVER either FOREIGN DATA WRAPPER otp_route OPTIONS (providers 'ideamart, second')")
-    for row in (gateway.send("either", vendor="ideamart"), gateway.wait(gateway.enqueue("either", vendor="ideamart")["verification_id"])):
+    for row in (
+        gateway.send("either", vendor="ideamart"),
+        gateway.wait(gateway.enqueue("either", vendor="ideamart")["verification_id"]),
+    ):
         assert row["outcome"] == "sent"
         assert gateway.execute(
-            "SELECT provider, outcome, reason FROM otp_gateway.attempt WHERE verification_id = %s ORDER BY id", (row["verification_id"],)
+            "SELECT provider, outcome, reason FROM otp_gateway.attempt WHERE verification_id = %s ORDER BY id",
+            (row["verification_id"],),
         ) == [("ideamart", "blocked", "paused"), ("second", "sent", None)]
     gateway.execute("ALTER SERVER second OPTIONS (ADD paused 'true')")
     assert said(gateway.send("either", vendor="ideamart")) == PAUSED

@@ -42,7 +42,9 @@ def table(vendor, rows):
     """What the page of a vendor has."""
     lines = {}
     for operation, field, vendor_name, required, rule, example in rows:
-        lines.setdefault((field, vendor_name, rule, json.dumps(example, ensure_ascii=False)), []).append((operation, required))
+        lines.setdefault((field, vendor_name, rule, json.dumps(example, ensure_ascii=False)), []).append(
+            (operation, required)
+        )
     text = INTRODUCTION.format(vendor=vendor)
     for (field, vendor_name, rule, example), of in lines.items():
         vendor_name = f"`{vendor_name}`" if vendor_name else "its members' own"
@@ -88,7 +90,8 @@ def test_the_page_of_a_described_vendor_says_the_same():
     fields = json.loads(page.split("```json\n")[1].split("```")[0])["fields"]
     rows = re.findall(r"^\| `(\w+)` \| `(\w+)` \| (\w+)", SECTION.search(page)[0], re.M)
     assert rows == [
-        (name, field.get("vendor_name", name), "send" if "required" in field else "optional") for name, field in fields.items()
+        (name, field.get("vendor_name", name), "send" if "required" in field else "optional")
+        for name, field in fields.items()
     ]
 
 

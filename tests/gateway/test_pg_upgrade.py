@@ -49,7 +49,11 @@ class Moved:
             gateway.execute("CREATE EXTENSION otp_gateway")
             gateway.create_providers()
             gateway.create_provider("limited", "ideamart", send_limit="1 per day")
-            self.keyed, self.to, self.done = gateway.number(), gateway.number("hyperverge"), gateway.number("hyperverge")
+            self.keyed, self.to, self.done = (
+                gateway.number(),
+                gateway.number("hyperverge"),
+                gateway.number("hyperverge"),
+            )
             self.first = gateway.row(KEYED, (json.dumps({"mobile": self.keyed}),))
             assert self.first["outcome"] == "sent"
             self.pending = gateway.send("hyperverge", self.to)["verification_id"]
@@ -102,7 +106,9 @@ class Moved:
 
     def goes_on(self, gateway):
         """With the key."""
-        found = lambda: gateway.execute("SELECT count(*)::int FROM otp_gateway.find('hyperverge', %s)", (self.to,)) == [(1,)]
+        found = lambda: (
+            gateway.execute("SELECT count(*)::int FROM otp_gateway.find('hyperverge', %s)", (self.to,)) == [(1,)]
+        )
         until(found, "the worker has found the servers and roles again")
         assert gateway.verify(self.pending, self.simulator.code("hyperverge", self.to))["outcome"] == "approved"
         assert gateway.execute("SELECT otp_gateway.is_approved(%s, %s)", (self.approved, self.done)) == [(True,)]
@@ -123,9 +129,14 @@ class Moved:
             "SELECT otp_gateway.forget('ideamart', '0771234567')",
             "SELECT otp_gateway.rotate_key()",
         ]:
-            with pytest.raises(psycopg2.errors.ObjectNotInPrerequisiteState, match="was sealed under the key") as caught:
+            with pytest.raises(
+                psycopg2.errors.ObjectNotInPrerequisiteState, match="was sealed under the key"
+            ) as caught:
                 gateway.execute(statement)
-            assert str(self.new.data / "otp_gateway.key") in str(caught.value) and "Add to it" in caught.value.diag.message_hint
+            assert (
+                str(self.new.data / "otp_gateway.key") in str(caught.value)
+                and "Add to it" in caught.value.diag.message_hint
+            )
         until(lambda: "was sealed under the key" in self.new.log(), "the log says so")
         return caught.value.diag.message_hint
 
@@ -145,7 +156,9 @@ def moved(request, simulator):
 
 
 def pairs(*pairs):
-    return pytest.mark.parametrize("moved, mode", pairs, indirect=["moved"], ids=[" ".join(map(str, pair)) for pair in pairs])
+    return pytest.mark.parametrize(
+        "moved, mode", pairs, indirect=["moved"], ids=[" ".join(map(str, pair)) for pair in pairs]
+    )
 
 
 # To the newest from each, to others from the one before; copied once.
@@ -218,7 +231,9 @@ def test_a_dump(moved, simulator):
         gateway.full("other")
         queued = gateway.enqueue("other", vendor="ideamart")["verification_id"]
         file = moved.new.dump() / "flows.dump"
-        moved.new.run("pg_dump", "-h", moved.old.directory, "-p", moved.old.port, "-U", "postgres", "-Fc", "-f", file, "flows")
+        moved.new.run(
+            "pg_dump", "-h", moved.old.directory, "-p", moved.old.port, "-U", "postgres", "-Fc", "-f", file, "flows"
+        )
         gateway.drain()
     moved.old.stop()
     moved.count = simulator.count()

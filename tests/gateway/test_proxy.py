@@ -25,7 +25,9 @@ VERSION = tomllib.loads((ROOT / "Cargo.toml").read_text())["workspace"]["package
 
 @pytest.fixture
 def gateway(quick_gateway):
-    quick_gateway.create_provider("elsewhere", "ideamart", base_url=f"http://127.0.0.9:{free_port()}", enforce="observe")
+    quick_gateway.create_provider(
+        "elsewhere", "ideamart", base_url=f"http://127.0.0.9:{free_port()}", enforce="observe"
+    )
     yield quick_gateway
     quick_gateway.drain()
     allow(quick_gateway, "")
@@ -54,7 +56,14 @@ def paid():
 def through(gateway, simulator, proxy, scheme, tls, vendor="ideamart", user=None, password=None):
     """Has a vendor called through a proxy."""
     # Observed: so many refusals in a row would open the breaker.
-    at(gateway, vendor, base_url=simulator.url(vendor, scheme), ca_file=tls / "ca.pem", proxy=proxy.url, enforce="observe")
+    at(
+        gateway,
+        vendor,
+        base_url=simulator.url(vendor, scheme),
+        ca_file=tls / "ca.pem",
+        proxy=proxy.url,
+        enforce="observe",
+    )
     if user:
         pay(gateway, vendor, user, password)
 
@@ -90,7 +99,8 @@ def test_plain_http_is_handed_on(gateway, simulator, tls, paid):
     flow(gateway, simulator, "ideamart")
     base = simulator.url("ideamart")
     assert [(method, target) for method, target, _ in paid.heads] == [
-        ("POST", f"{base}/subscription/otp/request"), ("POST", f"{base}/subscription/otp/verify"),
+        ("POST", f"{base}/subscription/otp/request"),
+        ("POST", f"{base}/subscription/otp/verify"),
     ]
     assert all(headers["proxy-authorization"] == paid.wanted for _, _, headers in paid.heads)
 
@@ -105,8 +115,13 @@ def test_oauth_goes_the_same_way(gateway, simulator, tls, proxy):
     credentials = {"client_id": RUN.secret("client"), "client_secret": "otp-secret"}
     token_url = simulator.url("relid", "https") + "/oauth/token"
     gateway.create_provider(
-        "relid_oauth", "relid", credentials | {"client_id": "otp-app-proxy"}, base_url=simulator.url("relid", "https"),
-        token_url=token_url, ca_file=tls / "ca.pem", proxy=proxy.url,
+        "relid_oauth",
+        "relid",
+        credentials | {"client_id": "otp-app-proxy"},
+        base_url=simulator.url("relid", "https"),
+        token_url=token_url,
+        ca_file=tls / "ca.pem",
+        proxy=proxy.url,
     )
     assert gateway.send("relid_oauth", vendor="relid")["outcome"] == "sent"
     assert (simulator.count("relid", "token"), simulator.count("relid", "send")) == (1, 1)
@@ -156,7 +171,9 @@ def test_wrong_credentials(gateway, simulator, tls, paid, scheme, given):
     assert len(paid.heads) == 1
     # Put right, it works at once.
     if given == "wrong":
-        gateway.execute(f"ALTER USER MAPPING FOR PUBLIC SERVER ideamart OPTIONS (SET proxy_password_file '{RUN.in_file(paid.password)}')")
+        gateway.execute(
+            f"ALTER USER MAPPING FOR PUBLIC SERVER ideamart OPTIONS (SET proxy_password_file '{RUN.in_file(paid.password)}')"
+        )
     else:
         pay(gateway, "ideamart", paid.user, paid.password)
     assert gateway.send()["outcome"] == "sent"
@@ -164,8 +181,13 @@ def test_wrong_credentials(gateway, simulator, tls, paid, scheme, given):
 
 def test_wrong_credentials_on_the_way_to_a_token(gateway, simulator, tls, paid):
     gateway.create_provider(
-        "relid_oauth", "relid", {"client_id": "otp-app-unpaid", "client_secret": "otp-secret"}, base_url=simulator.url("relid", "https"),
-        token_url=simulator.url("relid", "https") + "/oauth/token", ca_file=tls / "ca.pem", proxy=paid.url,
+        "relid_oauth",
+        "relid",
+        {"client_id": "otp-app-unpaid", "client_secret": "otp-secret"},
+        base_url=simulator.url("relid", "https"),
+        token_url=simulator.url("relid", "https") + "/oauth/token",
+        ca_file=tls / "ca.pem",
+        proxy=paid.url,
     )
     row = gateway.send("relid_oauth", vendor="relid")
     assert row["outcome"] == "auth_failed" and "proxy_user" in row["vendor_message"] and simulator.count() == 0
@@ -227,7 +249,9 @@ def test_a_tunnel_of_one_account_is_not_another_ones_way_out(gateway, simulator,
     """Two roles, two mappings: the second has no credentials for the proxy."""
     through(gateway, simulator, paid, "https", tls, "ideamart", paid.user, paid.password)
     assert gateway.send()["outcome"] == "sent"
-    gateway.execute(f"CREATE USER MAPPING FOR postgres SERVER ideamart OPTIONS ({listed(credential_options('ideamart'))})")
+    gateway.execute(
+        f"CREATE USER MAPPING FOR postgres SERVER ideamart OPTIONS ({listed(credential_options('ideamart'))})"
+    )
     refused(gateway, simulator, paid, "auth_failed", "proxy_user", retryable=False)
     assert len(paid.asked("CONNECT")) == 2
 
@@ -351,12 +375,24 @@ def test_every_vendor_takes_them(gateway):
         given = {**credential_options(vendor), "proxy_user": "u", "proxy_password": "p"}
         gateway.execute(f"CREATE USER MAPPING FOR postgres SERVER {vendor} OPTIONS ({listed(given)})")
         gateway.execute(f"ALTER SERVER {vendor} OPTIONS (ADD proxy 'HTTPS://proxy.example/')")
-    gateway.execute("CREATE USER MAPPING FOR postgres SERVER elsewhere OPTIONS (application_id 'a', password 'b', proxy_user 'u', proxy_password 'p')")
-    says(gateway, "22023", ["no option proxy", "ALTER SERVER elsewhere"], "SELECT otp_send('elsewhere', '{\"mobile\": \"0771234567\"}')")
+    gateway.execute(
+        "CREATE USER MAPPING FOR postgres SERVER elsewhere OPTIONS (application_id 'a', password 'b', proxy_user 'u', proxy_password 'p')"
+    )
+    says(
+        gateway,
+        "22023",
+        ["no option proxy", "ALTER SERVER elsewhere"],
+        "SELECT otp_send('elsewhere', '{\"mobile\": \"0771234567\"}')",
+    )
     gateway.execute("DROP USER MAPPING FOR postgres SERVER elsewhere")
 
 
 def test_a_file_that_no_proxy_can_be_sent(gateway, proxy):
     at(gateway, "ideamart", proxy=proxy.url)
     pay(gateway, "ideamart", "a:b", "p")
-    says(gateway, "55000", ["the file of user mapping option proxy_user_file", "colon"], "SELECT otp_send('ideamart', '{\"mobile\": \"0771234567\"}')")
+    says(
+        gateway,
+        "55000",
+        ["the file of user mapping option proxy_user_file", "colon"],
+        "SELECT otp_send('ideamart', '{\"mobile\": \"0771234567\"}')",
+    )

@@ -38,7 +38,9 @@ def gateway(quick_gateway):
 
 
 def statuses(gateway, session=None):
-    return dict(gateway.execute("SELECT status::text, count(*)::int FROM otp_gateway.verification GROUP BY 1", None, session))
+    return dict(
+        gateway.execute("SELECT status::text, count(*)::int FROM otp_gateway.verification GROUP BY 1", None, session)
+    )
 
 
 def started(gateway, id):
@@ -127,7 +129,9 @@ NEVER_AGAIN = [
 ]
 
 
-@pytest.mark.parametrize("fault, outcome, status", NEVER_AGAIN, ids=[f"{case[0]['kind']} {case[1]}" for case in NEVER_AGAIN])
+@pytest.mark.parametrize(
+    "fault, outcome, status", NEVER_AGAIN, ids=[f"{case[0]['kind']} {case[1]}" for case in NEVER_AGAIN]
+)
 def test_nothing_else_is_tried_again(gateway, simulator, fault, outcome, status):
     to, other = gateway.number(), gateway.number()
     simulator.fault(vendor="ideamart", operation="send", recipient=to, **fault)
@@ -226,7 +230,8 @@ def test_one_that_waits_to_be_tried_again_can_be_canceled(gateway, simulator):
 
 def make_old(gateway, *ids, by="11 minutes"):
     gateway.execute(
-        "UPDATE otp_gateway_internal.verification_record SET created_at = created_at - %s::interval WHERE id = ANY (%s)", (by, list(ids))
+        "UPDATE otp_gateway_internal.verification_record SET created_at = created_at - %s::interval WHERE id = ANY (%s)",
+        (by, list(ids)),
     )
 
 
@@ -299,7 +304,9 @@ def test_a_provider_that_never_answers(gateway, simulator):
         stuck = gateway.enqueue_many(1500, session=session)
     # As many as fit hang.
     simulator.held(256)
-    ids = [gateway.enqueue("hyperverge")["verification_id"] for _ in range(20)] + gateway.enqueue_many(200, "hyperverge")
+    ids = [gateway.enqueue("hyperverge")["verification_id"] for _ in range(20)] + gateway.enqueue_many(
+        200, "hyperverge"
+    )
     assert gateway.send("hyperverge")["outcome"] == "sent"
     assert [gateway.wait(id)["outcome"] for id in ids] == ["sent"] * 220
     assert simulator.count("hyperverge", "send") == 221
@@ -330,7 +337,9 @@ def test_a_row_that_somebody_has_locked(gateway, simulator, lock):
     first = gateway.full()["verification_id"]
     locked, *others = behind(gateway, 4)
     with gateway.cluster.session(gateway.database, autocommit=False) as session:
-        gateway.execute(f"SELECT FROM otp_gateway_internal.verification_record WHERE id = %s FOR {lock}", (locked,), session)
+        gateway.execute(
+            f"SELECT FROM otp_gateway_internal.verification_record WHERE id = %s FOR {lock}", (locked,), session
+        )
         simulator.release()
         for id in (first, *gateway.enqueue_many(5, "hyperverge"), *others):
             assert gateway.wait(id)["outcome"] == "sent"
@@ -386,7 +395,9 @@ def test_one_that_cannot_be_sent_fails_alone(gateway, simulator, app, spoil, out
     name, session = app
     gateway.full(role="postgres")
     gateway.full("doomed", "hyperverge", role="postgres", defaults='{"template_id": "t"}')
-    gateway.execute(f"CREATE USER MAPPING FOR {name} SERVER doomed OPTIONS ({listed(credential_options('hyperverge'))})")
+    gateway.execute(
+        f"CREATE USER MAPPING FOR {name} SERVER doomed OPTIONS ({listed(credential_options('hyperverge'))})"
+    )
     gateway.execute(f"GRANT USAGE ON FOREIGN SERVER doomed TO {name}")
     before, poisoned, after = gateway.number("hyperverge"), gateway.number("hyperverge"), gateway.number("hyperverge")
     beside = behind(gateway, 2)
@@ -409,7 +420,11 @@ def test_one_that_cannot_be_sent_fails_alone(gateway, simulator, app, spoil, out
     assert (stored["status"], stored["sealed"], stored["send_count"]) == ("failed", None, 0)
     assert [gateway.wait(id)["outcome"] for id in beside] == ["sent"] * 2
     assert [gateway.wait(id)["outcome"] for id in good] == (["sent"] if usable else [outcome]) * 2
-    assert [simulator.count("hyperverge", "send", to) for to in (before, poisoned, after)] == [int(usable), 0, int(usable)]
+    assert [simulator.count("hyperverge", "send", to) for to in (before, poisoned, after)] == [
+        int(usable),
+        0,
+        int(usable),
+    ]
 
 
 # the extension and its database
@@ -553,7 +568,18 @@ def test_another_key(own_cluster, simulator):
 def backup(gateway):
     """The text of a pg_dump."""
     path = gateway.cluster.directory / f"{secrets.token_hex(4)}.sql"
-    gateway.cluster.run("pg_dump", "-h", gateway.cluster.directory, "-p", gateway.cluster.port, "-U", "postgres", "-f", path, gateway.database)
+    gateway.cluster.run(
+        "pg_dump",
+        "-h",
+        gateway.cluster.directory,
+        "-p",
+        gateway.cluster.port,
+        "-U",
+        "postgres",
+        "-f",
+        path,
+        gateway.database,
+    )
     text = path.read_text()
     path.unlink()
     return text
@@ -602,12 +628,17 @@ def test_a_backup_restored_elsewhere_texts_nobody(own_cluster, gateway, simulato
             # The files of credentials did not come along. That is not what is wrong with what was queued.
             mapping = "SELECT option_value FROM pg_user_mappings, pg_options_to_table(umoptions) WHERE srvname = 'narrow' AND option_name = 'password_file'"
             [(path,)] = restored.execute(mapping)
-            restored.execute("ALTER USER MAPPING FOR PUBLIC SERVER narrow OPTIONS (SET password_file '/nowhere/password')")
+            restored.execute(
+                "ALTER USER MAPPING FOR PUBLIC SERVER narrow OPTIONS (SET password_file '/nowhere/password')"
+            )
             restored.execute("DELETE FROM otp_gateway_internal.sealing_key")
             for id in ids:
                 row = restored.wait(id)
                 assert (row["outcome"], row["status"]) == ("invalid_request", "failed")
-                assert "another key" in row["vendor_message"] and "this is a copy; nothing was sent" in row["vendor_message"]
+                assert (
+                    "another key" in row["vendor_message"]
+                    and "this is a copy; nothing was sent" in row["vendor_message"]
+                )
             restored.execute(f"ALTER USER MAPPING FOR PUBLIC SERVER narrow OPTIONS (SET password_file '{path}')")
             assert restored.wait(restored.enqueue("narrow", vendor="ideamart")["verification_id"])["outcome"] == "sent"
         assert simulator.count("ideamart", "send") == 2
@@ -676,8 +707,20 @@ def standby_of(primary):
     try:
         os.chown(standby.directory, *(pwd.getpwnam("postgres")[2:4] if os.geteuid() == 0 else (-1, -1)))
         standby.run(
-            "pg_basebackup", "-D", standby.data, "-R", "-X", "stream", "-c", "fast",
-            "-h", primary.directory, "-p", primary.port, "-U", "postgres",
+            "pg_basebackup",
+            "-D",
+            standby.data,
+            "-R",
+            "-X",
+            "stream",
+            "-c",
+            "fast",
+            "-h",
+            primary.directory,
+            "-p",
+            primary.port,
+            "-U",
+            "postgres",
         )
         standby.configure({"port": standby.port, "unix_socket_directories": f"'{standby.directory}'"})
         yield standby.start()
@@ -776,7 +819,9 @@ def test_a_hundred_thousand_rows_in_one_transaction(cluster, simulator):
             simulator.fault("hold", "ideamart", "send")
             [(worker,)] = gateway.execute(WORKER)
             with Watch(gateway, gateway.session.info.backend_pid, worker) as watch:
-                gateway.execute(f"INSERT INTO customer SELECT '071' || lpad(n::text, 7, '0') FROM generate_series(1, {MANY}) AS n")
+                gateway.execute(
+                    f"INSERT INTO customer SELECT '071' || lpad(n::text, 7, '0') FROM generate_series(1, {MANY}) AS n"
+                )
                 during = len(watch.rows)
                 simulator.held(256, wait=60000)
                 # With all of it queued and its provider full, and then with the queue going out.
@@ -784,7 +829,9 @@ def test_a_hundred_thousand_rows_in_one_transaction(cluster, simulator):
                 simulator.release()
                 assert simulator.count("ideamart", "send", atleast=15_000, wait=120000) >= 15_000
             assert watch.error is None
-            assert gateway.execute("SELECT count(*)::int FROM otp_gateway.verification WHERE provider = 'ideamart'") == [(MANY + 1,)]
+            assert gateway.execute(
+                "SELECT count(*)::int FROM otp_gateway.verification WHERE provider = 'ideamart'"
+            ) == [(MANY + 1,)]
             assert gateway.execute(WORKER) == [(worker,)]
             assert max(watch.grown()) < MEGABYTES, f"session, worker: {watch.grown()} MB"
             assert {row["outcome"] for row in watch.rows} == {"sent"}
@@ -801,9 +848,18 @@ def test_a_hundred_thousand_rows_in_one_transaction(cluster, simulator):
 def test_at_rest(place, simulator):
     """While it is queued, while it is at the vendor, after it was sent, and where it never was."""
     gateway, canaries = place.gateway, place.canaries
-    for vendor, credentials in [("iserveu", ["client_id", "client_secret"]), ("paytm", ["username", "password"]),
-                                ("ideamart", ["application_id", "password"]), ("relid", ["username", "password"])]:
-        gateway.create_provider(vendor, credentials={f"{key}_file": place.file(key) for key in credentials}, max_in_flight="1", timeout="60s")
+    for vendor, credentials in [
+        ("iserveu", ["client_id", "client_secret"]),
+        ("paytm", ["username", "password"]),
+        ("ideamart", ["application_id", "password"]),
+        ("relid", ["username", "password"]),
+    ]:
+        gateway.create_provider(
+            vendor,
+            credentials={f"{key}_file": place.file(key) for key in credentials},
+            max_in_flight="1",
+            timeout="60s",
+        )
 
     def payload(vendor):
         if vendor == "ideamart":
@@ -835,11 +891,15 @@ def test_at_rest(place, simulator):
             gateway.execute(f"SELECT otp_enqueue('{vendor}', '{json.dumps(payload(vendor) | {'mobil': '1'})}')")
     simulator.held(4)
     assert statuses(gateway) == {"sending": 4, "queued": 8}
-    gateway.execute(f"DO $$ BEGIN RAISE LOG 'in the log: %', '{VISIBLE}'; END $$; CREATE TABLE control AS SELECT '{VISIBLE}' AS a")
+    gateway.execute(
+        f"DO $$ BEGIN RAISE LOG 'in the log: %', '{VISIBLE}'; END $$; CREATE TABLE control AS SELECT '{VISIBLE}' AS a"
+    )
     gateway.execute("CHECKPOINT")
     assert place.search() == []
     # A row's text, too, and what the sessions and the worker show of themselves.
-    shown = place.as_text() + str(gateway.execute("SELECT backend_type, query FROM pg_stat_activity WHERE pid <> pg_backend_pid()"))
+    shown = place.as_text() + str(
+        gateway.execute("SELECT backend_type, query FROM pg_stat_activity WHERE pid <> pg_backend_pid()")
+    )
     assert sorted(needle for needle in canaries.needles() if needle in shown) == []
 
     # A crash in the middle of it; then all of it goes out.

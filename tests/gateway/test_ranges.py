@@ -78,7 +78,8 @@ def age(gateway, prefixes):
     stop(gateway)
     for prefix, interval in prefixes.items():
         gateway.execute(
-            "UPDATE otp_gateway_internal.number_range SET counted_at = counted_at - %s::interval WHERE range = %s", (interval, prefix)
+            "UPDATE otp_gateway_internal.number_range SET counted_at = counted_at - %s::interval WHERE range = %s",
+            (interval, prefix),
         )
 
 
@@ -91,7 +92,9 @@ def pump(gateway, count=55, prefix=PUMPED, provider="ideamart"):
 def shown(gateway, prefix=PUMPED, provider="ideamart", session=None):
     rows = gateway.execute(
         "SELECT sends, converted, tripped_at IS NOT NULL, enforced, blocked, passed FROM otp_gateway.ranges"
-        " WHERE provider = %s AND range = %s", (provider, prefix + "******"), session
+        " WHERE provider = %s AND range = %s",
+        (provider, prefix + "******"),
+        session,
     )
     return rows[0] if rows else None
 
@@ -144,7 +147,9 @@ def test_it_opens_when_codes_are_typed_in(gateway):
         to = number(PUMPED)
         row = send(gateway, PUMPED, to=to)
         if row["outcome"] == "sent":
-            assert gateway.verify(row["verification_id"], gateway.simulator.code("ideamart", to))["outcome"] == "approved"
+            assert (
+                gateway.verify(row["verification_id"], gateway.simulator.code("ideamart", to))["outcome"] == "approved"
+            )
             typed += 1
     # Five of five: whoever asks next is one of many again.
     assert [said(send(gateway, PUMPED)) for _ in range(3)] == [SENT] * 3
@@ -230,7 +235,9 @@ def test_release(gateway, role):
     name, session = role
     gateway.execute(f"GRANT USAGE ON FOREIGN SERVER ideamart TO {name}")
     for provider, prefix, code in [
-        ("ideamart", PUMPED, "42501"), ("nobody", PUMPED, "42704"), ("ideamart", "94775", "42501")
+        ("ideamart", PUMPED, "42501"),
+        ("nobody", PUMPED, "42704"),
+        ("ideamart", "94775", "42501"),
     ]:
         with pytest.raises(psycopg2.Error) as error:
             release(gateway, prefix, provider, session)
@@ -241,7 +248,9 @@ def test_release(gateway, role):
         assert error.value.pgcode == "22023" and "range is none" in str(error.value)
     assert said(send(gateway, PUMPED)) == HELD
     assert release(gateway, HOME) is False
-    gateway.execute(f"GRANT USAGE ON FOREIGN DATA WRAPPER otp_ideamart TO {name}; ALTER SERVER ideamart OWNER TO {name}")
+    gateway.execute(
+        f"GRANT USAGE ON FOREIGN DATA WRAPPER otp_ideamart TO {name}; ALTER SERVER ideamart OWNER TO {name}"
+    )
     # No rollback takes it back.
     gateway.execute("BEGIN", session=session)
     assert release(gateway, PUMPED + "******", session=session) is True
@@ -287,7 +296,9 @@ def test_its_time_is_over(gateway):
     attacked(gateway)
     held(gateway)
     stop(gateway)
-    gateway.execute("UPDATE otp_gateway_internal.low_conversion SET since = since - interval '12 hours', until = until - interval '12 hours'")
+    gateway.execute(
+        "UPDATE otp_gateway_internal.low_conversion SET since = since - interval '12 hours', until = until - interval '12 hours'"
+    )
     assert shown(gateway)[2] is False and level(gateway, "pumping") == 0
 
 
@@ -364,7 +375,8 @@ def test_two_providers_of_a_route(gateway, simulator):
     row = send(gateway, PUMPED, "either")
     assert said(row) == HELD
     assert gateway.execute(
-        "SELECT provider, outcome, reason FROM otp_gateway.attempt WHERE verification_id = %s", (row["verification_id"],)
+        "SELECT provider, outcome, reason FROM otp_gateway.attempt WHERE verification_id = %s",
+        (row["verification_id"],),
     ) == [("ideamart", *HELD)]
     assert simulator.count("ideamart", "send") == before
     # That one has sent nothing to them yet.
@@ -391,8 +403,13 @@ def test_many_at_once(gateway, simulator):
     numbers = [number(PUMPED) for _ in range(100)]
     RUN.sample(numbers, 3)
     bodies = [json.dumps({"mobile": to}) for to in numbers]
-    ids = [id for (id,) in gateway.execute(
-        "SELECT verification_id FROM unnest(%s::text[]) AS t (body), otp_enqueue('ideamart', body::jsonb)", (bodies,))]
+    ids = [
+        id
+        for (id,) in gateway.execute(
+            "SELECT verification_id FROM unnest(%s::text[]) AS t (body), otp_enqueue('ideamart', body::jsonb)",
+            (bodies,),
+        )
+    ]
     rows = [said(gateway.wait(id)) for id in ids]
     assert (rows.count(HELD), rows.count(SENT)) == (95, 5)
     assert simulator.count("ideamart", "send") == before + 5
@@ -413,7 +430,9 @@ def test_who_sees_it(gateway, role):
         for table in ("number_range", "low_conversion"):
             with pytest.raises(psycopg2.errors.InsufficientPrivilege):
                 gateway.execute(f"SELECT * FROM otp_gateway_internal.{table}", session=monitoring)
-    gateway.execute(f"GRANT USAGE ON FOREIGN DATA WRAPPER otp_ideamart TO {name}; ALTER SERVER ideamart OWNER TO {name}")
+    gateway.execute(
+        f"GRANT USAGE ON FOREIGN DATA WRAPPER otp_ideamart TO {name}; ALTER SERVER ideamart OWNER TO {name}"
+    )
     assert shown(gateway, session=session)
     gateway.execute("ALTER SERVER ideamart OWNER TO postgres")
     # A renamed provider is the same.
@@ -482,6 +501,13 @@ def test_a_send_waits_for_no_count(gateway):
     with gateway.cluster.session(gateway.database, autocommit=False) as locker:
         gateway.execute("SELECT FROM otp_gateway_internal.low_conversion FOR UPDATE", None, locker)
         gateway.execute("SELECT FROM otp_gateway_internal.number_range FOR UPDATE", None, locker)
-        calls = [Running(gateway.connect(), "SELECT outcome FROM otp_send('ideamart', %s)", (json.dumps({"mobile": number(HOME)}),)) for _ in range(3)]
+        calls = [
+            Running(
+                gateway.connect(),
+                "SELECT outcome FROM otp_send('ideamart', %s)",
+                (json.dumps({"mobile": number(HOME)}),),
+            )
+            for _ in range(3)
+        ]
         assert [call.row(5)["outcome"] for call in calls] == ["sent"] * 3
         locker.rollback()

@@ -15,8 +15,23 @@ from test_misuse import role as role
 from test_retention import acting_as, usage
 
 OUTCOMES = (
-    "sent", "approved", "canceled", "invalid_code", "expired", "already_used", "already_registered", "max_attempts_reached",
-    "not_found", "rate_limited", "invalid_request", "auth_failed", "refused", "provider_error", "unreachable", "unknown", "blocked",
+    "sent",
+    "approved",
+    "canceled",
+    "invalid_code",
+    "expired",
+    "already_used",
+    "already_registered",
+    "max_attempts_reached",
+    "not_found",
+    "rate_limited",
+    "invalid_request",
+    "auth_failed",
+    "refused",
+    "provider_error",
+    "unreachable",
+    "unknown",
+    "blocked",
 )
 EVER = ("-infinity", "infinity")
 
@@ -36,7 +51,8 @@ def recent(gateway, session=None):
 def history(gateway, to, since="-infinity", until="infinity", session=None):
     return gateway.execute(
         "SELECT provider, operation, outcome, words, verification_id FROM otp_gateway.history(%s, %s, %s)",
-        (to, since, until), session,
+        (to, since, until),
+        session,
     )
 
 
@@ -56,7 +72,9 @@ def test_the_newest_first(gateway, simulator):
         ("ideamart", masked, "send", "sent", "code sent"),
     ]
     began = "SELECT to_char(started_at, 'MM-DD HH24:MI:SS') FROM otp_gateway.attempt WHERE id = %s"
-    assert gateway.execute("SELECT time FROM otp_gateway.recent OFFSET 2") == gateway.execute(began, (sent["attempt_id"],))
+    assert gateway.execute("SELECT time FROM otp_gateway.recent OFFSET 2") == gateway.execute(
+        began, (sent["attempt_id"],)
+    )
 
 
 def test_which_rule_it_was(gateway):
@@ -82,8 +100,17 @@ ALL_OF_THEM = """
     FROM otp_gateway_internal.attempt_record AS a, unnest(%s) AS o (outcome),
         unnest(ARRAY['send', 'verify', 'resend', 'cancel']) AS p (operation), unnest(%s::text[]) AS r (reason)
 """
-RULES = ["allowed_prefixes", "resend_after", "send_limit", "provider_limit", "min_conversion", "max_checks", "check_limit",
-         "breaker", None]
+RULES = [
+    "allowed_prefixes",
+    "resend_after",
+    "send_limit",
+    "provider_limit",
+    "min_conversion",
+    "max_checks",
+    "check_limit",
+    "breaker",
+    None,
+]
 
 
 def test_a_row_of_100_columns(gateway, cluster):
@@ -92,7 +119,9 @@ def test_a_row_of_100_columns(gateway, cluster):
     gateway.send("hyper_bank", vendor="ideamart")
     gateway.execute(ALL_OF_THEM, (list(OUTCOMES), RULES))
     gateway.execute("UPDATE otp_gateway_internal.verification_record SET recipient_masked = '+***********4567'")
-    lines = cluster.psql(gateway.database, "-c", "SET TimeZone = 'Asia/Kolkata'", "-c", "SELECT * FROM otp_gateway.recent").splitlines()
+    lines = cluster.psql(
+        gateway.database, "-c", "SET TimeZone = 'Asia/Kolkata'", "-c", "SELECT * FROM otp_gateway.recent"
+    ).splitlines()
     assert len(lines) > 400 and max(map(len, lines)) <= 100, max(lines, key=len)
 
 
@@ -146,7 +175,9 @@ def test_a_look_at_a_long_record(gateway):
     plan = json.dumps(gateway.execute("EXPLAIN (FORMAT json) SELECT * FROM otp_gateway.recent LIMIT 20"))
     assert '"attempt_pkey"' in plan and "Sort" not in plan and took < 1, (took, plan)
     # And otp_gateway.attempt asks once whose rows are shown, not for each attempt.
-    plan = json.dumps(gateway.execute("EXPLAIN (FORMAT json) SELECT outcome, count(*) FROM otp_gateway.attempt GROUP BY 1"))
+    plan = json.dumps(
+        gateway.execute("EXPLAIN (FORMAT json) SELECT outcome, count(*) FROM otp_gateway.attempt GROUP BY 1")
+    )
     assert '"Subplan Name": "InitPlan' in plan and '"Parent Relationship": "SubPlan"' not in plan, plan
 
 
@@ -159,7 +190,9 @@ def test_find_at_all_providers(gateway):
     gateway.create_provider("third", "ideamart")
     gateway.execute("CREATE SERVER route FOREIGN DATA WRAPPER otp_route OPTIONS (providers 'third')")
     to = gateway.number()
-    ids = [gateway.send(provider, to, vendor="ideamart")["verification_id"] for provider in ("ideamart", "second", "route")]
+    ids = [
+        gateway.send(provider, to, vendor="ideamart")["verification_id"] for provider in ("ideamart", "second", "route")
+    ]
     gateway.send()
     for spelling in (to, f"+94{to[1:]}", f"+94 {to[1:]}"):
         assert gateway.execute("SELECT id FROM otp_gateway.find(%s)", (spelling,)) == [(id,) for id in reversed(ids)]
@@ -180,7 +213,10 @@ def test_find_of_every_vendor(gateway, vendor):
 def test_the_owner_of_a_provider_finds_all_of_it(gateway):
     to = gateway.number()
     gateway.create_provider("bank", "ideamart")
-    with acting_as(gateway, "one", usage("bank", "one")) as one, acting_as(gateway, "keeper", usage("bank", "keeper")) as keeper:
+    with (
+        acting_as(gateway, "one", usage("bank", "one")) as one,
+        acting_as(gateway, "keeper", usage("bank", "keeper")) as keeper,
+    ):
         theirs = gateway.send("bank", to, one, vendor="ideamart")["verification_id"]
         gateway.send(to=to)
         look = "SELECT id FROM otp_gateway.find(%s)"
@@ -227,7 +263,8 @@ def test_history_without_times(gateway):
     to = gateway.number()
     old, first = (gateway.send(to=to)["verification_id"] for _ in range(2))
     gateway.execute(
-        "UPDATE otp_gateway_internal.attempt_record SET started_at = now() - interval '31 days' WHERE verification_id = %s", (old,)
+        "UPDATE otp_gateway_internal.attempt_record SET started_at = now() - interval '31 days' WHERE verification_id = %s",
+        (old,),
     )
     gateway.execute("BEGIN")
     second = gateway.send(to=to)["verification_id"]
@@ -262,19 +299,22 @@ def test_a_send_that_was_too_late_for_the_queue(gateway, simulator):
     to = gateway.number()
     queued = gateway.enqueue("narrow", to, vendor="ideamart")["verification_id"]
     gateway.execute(
-        "UPDATE otp_gateway_internal.verification_record SET created_at = created_at - interval '1 hour' WHERE id = %s", (queued,)
+        "UPDATE otp_gateway_internal.verification_record SET created_at = created_at - interval '1 hour' WHERE id = %s",
+        (queued,),
     )
     end_worker(gateway)
     assert gateway.wait(queued)["outcome"] == "expired"
     assert history(gateway, to) == [
-        ("narrow", "send", None, "was queued", queued), ("narrow", "send", "expired", "never sent", queued),
+        ("narrow", "send", None, "was queued", queued),
+        ("narrow", "send", "expired", "never sent", queued),
     ]
     # A code of which the user says too late what it is.
     simulator.release()
     late = gateway.send(to=gateway.number())
     gateway.execute(
         "UPDATE otp_gateway_internal.verification_record SET expires_at = now() - interval '1 minute', status = 'pending'"
-        " WHERE id = %s", (late["verification_id"],)
+        " WHERE id = %s",
+        (late["verification_id"],),
     )
     gateway.verify(late["verification_id"], "123456")
     assert ("ideamart", "verify", "expired", "code too old") in [(p, o, out, w) for p, _, o, out, w in recent(gateway)]
@@ -309,10 +349,17 @@ def test_as_the_record_has_it(gateway, role):
         SELECT to_char(a.started_at, 'MM-DD HH24:MI:SS'), a.provider, v.recipient_masked, a.operation, a.outcome
         FROM otp_gateway.attempt AS a LEFT JOIN otp_gateway.verification AS v ON v.id = a.verification_id ORDER BY a.id DESC
     """
-    for statement in ("SELECT", f"ALTER SERVER second OWNER TO {name}", f"ALTER SERVER route OWNER TO {name}", f"GRANT pg_read_all_data TO {name}"):
+    for statement in (
+        "SELECT",
+        f"ALTER SERVER second OWNER TO {name}",
+        f"ALTER SERVER route OWNER TO {name}",
+        f"GRANT pg_read_all_data TO {name}",
+    ):
         gateway.execute(statement)
         for of in (session, None):
-            shown = gateway.execute("SELECT time, provider, recipient_masked, operation, outcome FROM otp_gateway.recent", session=of)
+            shown = gateway.execute(
+                "SELECT time, provider, recipient_masked, operation, outcome FROM otp_gateway.recent", session=of
+            )
             assert shown == gateway.execute(asked, session=of), statement
     assert len(shown) == 3 and all(masked for _, _, masked, *_ in shown)
     gateway.execute("ALTER SERVER second OWNER TO CURRENT_USER; ALTER SERVER route OWNER TO CURRENT_USER")

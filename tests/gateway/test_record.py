@@ -16,7 +16,12 @@ from vendors import TABLE, VENDORS
 
 # What a vendor says that approves whatever it is asked about.
 SUCCESS = {
-    "ideamart": {"version": "1.0", "statusCode": "S1000", "statusDetail": "Success", "subscriptionStatus": "REGISTERED"},
+    "ideamart": {
+        "version": "1.0",
+        "statusCode": "S1000",
+        "statusDetail": "Success",
+        "subscriptionStatus": "REGISTERED",
+    },
     "hyperverge": {"status": "success", "statusCode": 200},
 }
 
@@ -31,7 +36,9 @@ def one_database(shared_cluster, simulator_program):
 
 @pytest.fixture
 def gateway(cluster, one_database, simulator):
-    one_database.execute("TRUNCATE otp_gateway_internal.verification_record, otp_gateway_internal.attempt_record, otp_gateway_internal.reference")
+    one_database.execute(
+        "TRUNCATE otp_gateway_internal.verification_record, otp_gateway_internal.attempt_record, otp_gateway_internal.reference"
+    )
     return one_database
 
 
@@ -181,7 +188,9 @@ def test_wrong_codes_that_are_rolled_back_leave_no_more_tries(gateway, simulator
         way(gateway, call)
     sixth = gateway.verify(sent["verification_id"], simulator.code(vendor, to), **payload)
     assert (sixth["outcome"], sixth["status"], sixth["attempts_left"]) == (
-        "max_attempts_reached", "max_attempts_reached", 0
+        "max_attempts_reached",
+        "max_attempts_reached",
+        0,
     )
     assert simulator.count(vendor, "verify") == 5
     assert gateway.attempts(sent["verification_id"]) == (
@@ -420,7 +429,9 @@ def test_verify_at_a_provider_by_recipient(gateway, simulator):
     right = gateway.verify_at("hyperverge", simulator.code("hyperverge", to), mobile=f"+91{to}")
     assert (right["verification_id"], right["outcome"]) == (sent["verification_id"], "approved")
     assert gateway.attempts(sent["verification_id"]) == [
-        ("send", "sent"), ("verify", "invalid_code"), ("verify", "approved")
+        ("send", "sent"),
+        ("verify", "invalid_code"),
+        ("verify", "approved"),
     ]
 
 
@@ -519,7 +530,8 @@ def brief(gateway, to):
 def test_a_code_that_is_too_old_is_not_tried(gateway, simulator):
     sent = brief(gateway, to := gateway.number())
     until(
-        lambda: gateway.execute("SELECT clock_timestamp() >= %s", (sent["expires_at"],)) == [(True,)], "the end of its time"
+        lambda: gateway.execute("SELECT clock_timestamp() >= %s", (sent["expires_at"],)) == [(True,)],
+        "the end of its time",
     )
     row = gateway.verify(sent["verification_id"], simulator.code("ideamart", to))
     assert (row["outcome"], row["status"], row["attempts_left"]) == ("expired", "expired", 0)
@@ -557,14 +569,22 @@ def test_after_its_end_a_code_is_sent_anew_and_not_again(gateway, simulator, ven
     gateway.create_provider(f"brief_{vendor}", vendor, code_lifetime="1s")
     sent = gateway.send(f"brief_{vendor}", vendor=vendor, **({"expires_in": 15} if vendor == "relid" else {}))
     if vendor == "relid":
-        gateway.execute("UPDATE otp_gateway_internal.verification_record SET expires_at = now() WHERE id = %s", (sent["verification_id"],))
+        gateway.execute(
+            "UPDATE otp_gateway_internal.verification_record SET expires_at = now() WHERE id = %s",
+            (sent["verification_id"],),
+        )
     else:
         ends = (sent["expires_at"],)
         until(lambda: gateway.execute("SELECT clock_timestamp() >= %s", ends) == [(True,)], "the end of its time")
     before = simulator.count(vendor)
     for _ in range(2):
         row = resend(gateway, sent)
-        assert (row["outcome"], row["status"], row["retryable"], row["attempts_left"]) == ("expired", "expired", False, 0)
+        assert (row["outcome"], row["status"], row["retryable"], row["attempts_left"]) == (
+            "expired",
+            "expired",
+            False,
+            0,
+        )
         assert "sent anew" in row["vendor_message"] and "otp_send" in row["vendor_message"]
         recorded = gateway.row("SELECT vendor_message FROM otp_gateway.attempt WHERE id = %s", (row["attempt_id"],))
         assert recorded["vendor_message"] == row["vendor_message"]
@@ -669,7 +689,10 @@ def test_send_and_verify_in_one_transaction(gateway, simulator, isolation):
         again = gateway.verify(sent["verification_id"], simulator.code("ideamart", to), session)
         session.commit()
     assert [row["outcome"] for row in (sent, wrong, right, again)] == [
-        "sent", "invalid_code", "approved", "already_used"
+        "sent",
+        "invalid_code",
+        "approved",
+        "already_used",
     ]
 
 
@@ -785,8 +808,12 @@ def nothing_leaks(gateway):
         pytest.param(f"SELECT * FROM otp_send('nowhere', '{{\"mobile\": \"{NUMBER}\"}}')", id="no such provider"),
         pytest.param(f"SELECT * FROM otp_send('ideamart', '{{\"mobil\": \"{NUMBER}\"}}')", id="a field mistyped"),
         pytest.param(f"SELECT * FROM otp_send('ideamart', '{{\"mobile\": \"{NUMBER}77\"}}')", id="a number too long"),
-        pytest.param(f"SELECT * FROM otp_verify('ideamart', '{CODE}', '{{\"refrence\": \"1\"}}')", id="a verify mistyped"),
-        pytest.param(f"SELECT * FROM otp_verify('{'0' * 8}-0000-7000-8000-{'0' * 12}', '{CODE}')", id="no such verification"),
+        pytest.param(
+            f"SELECT * FROM otp_verify('ideamart', '{CODE}', '{{\"refrence\": \"1\"}}')", id="a verify mistyped"
+        ),
+        pytest.param(
+            f"SELECT * FROM otp_verify('{'0' * 8}-0000-7000-8000-{'0' * 12}', '{CODE}')", id="no such verification"
+        ),
         pytest.param(f"DO $$ BEGIN PERFORM otp_send({LITERAL}); RAISE EXCEPTION 'no'; END $$", id="in PL/pgSQL"),
         pytest.param(f"SET statement_timeout = 200; SELECT * FROM otp_send({LITERAL})", id="statement_timeout"),
         # Those below fail before any function of ours runs.

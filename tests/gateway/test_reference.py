@@ -35,7 +35,9 @@ def test_functions(rows):
         AND pronamespace <> 'otp_gateway_internal'::regnamespace
     """)
     # Without output columns, the types of defaults, and the spelling of an interval.
-    plain = lambda text: re.sub(r"(?:, )?OUT .*\)|::\w+|'\d\d:(?:\d\d:?)+'|'\d+ ?\w+'", lambda hit: ")" if "OUT" in hit[0] else "", text)
+    plain = lambda text: re.sub(
+        r"(?:, )?OUT .*\)|::\w+|'\d\d:(?:\d\d:?)+'|'\d+ ?\w+'", lambda hit: ")" if "OUT" in hit[0] else "", text
+    )
     assert sorted(map(plain, table("Functions"))) == sorted(plain(text) for (text,) in there)
 
 
@@ -43,19 +45,27 @@ def test_settings(rows):
     there = dict(rows("SELECT name, boot_val FROM pg_settings WHERE name LIKE 'otp\\_gateway.%'"))
     assert set(table("Settings")) == set(there)
     shown = dict(re.findall(r"^\| `(otp_gateway\.\w+)` \| `?([^`|:]*)", PAGE, re.M))
-    in_units = dict(rows("""
+    in_units = dict(
+        rows("""
         SELECT name, boot_val || coalesce(unit, '') FROM pg_settings WHERE name LIKE 'otp\\_gateway.%'
-    """))
+    """)
+    )
     for name, value in in_units.items():
         number = re.match(r"-?\d+", shown[name])
         if number and value[-1].isalpha():
-            assert rows(f"SELECT interval '{shown[name]}' = interval '{value}'") == [(True,)], (name, shown[name], value)
+            assert rows(f"SELECT interval '{shown[name]}' = interval '{value}'") == [(True,)], (
+                name,
+                shown[name],
+                value,
+            )
         elif number or value in ("on", "off"):
             assert shown[name] == value, (name, shown[name], value)
 
 
 def test_views_and_the_result(rows):
-    there = rows("SELECT 'otp_gateway.' || relname FROM pg_class WHERE relnamespace = 'otp_gateway'::regnamespace AND relkind = 'v'")
+    there = rows(
+        "SELECT 'otp_gateway.' || relname FROM pg_class WHERE relnamespace = 'otp_gateway'::regnamespace AND relkind = 'v'"
+    )
     assert set(table("Views")) == {name for (name,) in there}
     result = rows("""
         SELECT attname::text, format_type(atttypid, atttypmod) FROM pg_attribute
@@ -64,7 +74,9 @@ def test_views_and_the_result(rows):
     assert table("The row") == [name for name, _ in result]
     types = dict(re.findall(r"^\| `(\w+)`(?:, `\w+`)? \| (\w+) \|", PAGE, re.M))
     plain = {"timestamp with time zone": "timestamptz"}
-    assert [types[name] for name, _ in result if name in types] == [plain.get(of, of) for name, of in result if name in types]
+    assert [types[name] for name, _ in result if name in types] == [
+        plain.get(of, of) for name, of in result if name in types
+    ]
 
 
 @pytest.mark.parametrize("heading, domain", [("Outcomes", "outcome"), ("Statuses", "status")])
@@ -78,32 +90,49 @@ def test_words(rows, heading, domain):
 def test_sqlstates():
     """Each one that src/error.rs has, by Postgres' names for them, and that of a cancel, has a line; and no other."""
     named = {
-        "INVALID_PARAMETER_VALUE": "22023", "FDW_INVALID_OPTION_NAME": "HV00D", "UNDEFINED_OBJECT": "42704",
-        "INSUFFICIENT_PRIVILEGE": "42501", "PROGRAM_LIMIT_EXCEEDED": "54000", "OBJECT_NOT_IN_PREREQUISITE_STATE": "55000",
-        "LOCK_NOT_AVAILABLE": "55P03", "INVALID_TRANSACTION_STATE": "25000", "READ_ONLY_SQL_TRANSACTION": "25006",
-        "E_R_I_E_TRIGGER_PROTOCOL_VIOLATED": "39P01", "FEATURE_NOT_SUPPORTED": "0A000",
-        "CONFIGURATION_LIMIT_EXCEEDED": "53400", "INTERNAL_ERROR": "XX000",
+        "INVALID_PARAMETER_VALUE": "22023",
+        "FDW_INVALID_OPTION_NAME": "HV00D",
+        "UNDEFINED_OBJECT": "42704",
+        "INSUFFICIENT_PRIVILEGE": "42501",
+        "PROGRAM_LIMIT_EXCEEDED": "54000",
+        "OBJECT_NOT_IN_PREREQUISITE_STATE": "55000",
+        "LOCK_NOT_AVAILABLE": "55P03",
+        "INVALID_TRANSACTION_STATE": "25000",
+        "READ_ONLY_SQL_TRANSACTION": "25006",
+        "E_R_I_E_TRIGGER_PROTOCOL_VIOLATED": "39P01",
+        "FEATURE_NOT_SUPPORTED": "0A000",
+        "CONFIGURATION_LIMIT_EXCEEDED": "53400",
+        "INTERNAL_ERROR": "XX000",
     }
     raised = set(re.findall(r"Self::\w+ => PgSqlErrorCode::ERRCODE_(\w+)", (ROOT / "src/error.rs").read_text()))
-    lines = re.findall(r"^\| ([0-9A-Z]{5}) \|", PAGE[PAGE.index("\n## Errors\n") :].partition("\n## The payload\n")[0], re.M)
+    lines = re.findall(
+        r"^\| ([0-9A-Z]{5}) \|", PAGE[PAGE.index("\n## Errors\n") :].partition("\n## The payload\n")[0], re.M
+    )
     assert sorted(lines) == sorted([*(named.get(name, f"what is {name}?") for name in raised), "57014"])
 
 
 def test_every_name_in_a_document(rows):
-    there = set(rows("""
+    there = set(
+        rows("""
         SELECT nspname::text, relname::text FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = relnamespace WHERE nspname LIKE 'otp%'
         UNION SELECT nspname, proname FROM pg_proc JOIN pg_namespace AS n ON n.oid = pronamespace WHERE nspname LIKE 'otp%'
         UNION SELECT nspname, typname FROM pg_type JOIN pg_namespace AS n ON n.oid = typnamespace WHERE nspname LIKE 'otp%'
         UNION SELECT split_part(name, '.', 1), split_part(name, '.', 2) FROM pg_settings WHERE name LIKE 'otp\\_gateway.%'
-    """))
-    columns = set(rows("""
+    """)
+    )
+    columns = set(
+        rows("""
         SELECT nspname::text, relname::text, attname::text FROM pg_attribute AS a JOIN pg_class AS c ON c.oid = attrelid
         JOIN pg_namespace AS n ON n.oid = relnamespace WHERE nspname LIKE 'otp%' AND NOT attisdropped
-    """))
-    ours = {name for (name,) in rows("""
+    """)
+    )
+    ours = {
+        name
+        for (name,) in rows("""
         SELECT fdwname::text FROM pg_foreign_data_wrapper UNION SELECT proname FROM pg_proc WHERE proname LIKE 'otp\\_%'
         UNION SELECT field FROM otp_gateway.payload_field
-    """)}
+    """)
+    }
     wrong = []
     for path in documents():
         # The changelog has the names of before as well.

@@ -66,7 +66,10 @@ def test_a_copy_sends_nothing_and_writes_nothing(publisher, subscriber, simulato
     simulator.fault("hold", operation="send", times=1)
     if not before:
         subscribe(subscriber, publisher)
-        until(lambda: subscriber.execute("SELECT bool_and(srsubstate = 'r') FROM pg_subscription_rel") == [(True,)], "in step")
+        until(
+            lambda: subscriber.execute("SELECT bool_and(srsubstate = 'r') FROM pg_subscription_rel") == [(True,)],
+            "in step",
+        )
     held = publisher.enqueue()["verification_id"]
     simulator.held(1)
     ids = publisher.enqueue_many(5)
@@ -80,7 +83,10 @@ def test_a_copy_sends_nothing_and_writes_nothing(publisher, subscriber, simulato
             assert call.error.pgcode == "55000" and "subscription" in str(call.error), (call.rows, call.error)
     subscriber.cluster.restart()
     subscriber.session = subscriber.connect()
-    until(lambda: subscriber.execute("SELECT count(*)::int FROM pg_stat_subscription WHERE pid IS NOT NULL") == [(1,)], "it goes on")
+    until(
+        lambda: subscriber.execute("SELECT count(*)::int FROM pg_stat_subscription WHERE pid IS NOT NULL") == [(1,)],
+        "it goes on",
+    )
     same(publisher, subscriber)
     assert simulator.count("ideamart", "send") == 1
     simulator.release()
@@ -109,7 +115,8 @@ def test_upkeep_where_all_tables_are_published(publisher, simulator):
     publisher.send()
     publisher.execute(
         "UPDATE otp_gateway_internal.verification_record SET created_at = created_at - interval '400 days',"
-        " id = overlay(id::text placing '0170' from 1 for 4)::uuid WHERE id <> %s", (sent["verification_id"],)
+        " id = overlay(id::text placing '0170' from 1 for 4)::uuid WHERE id <> %s",
+        (sent["verification_id"],),
     )
     publisher.execute(
         "UPDATE otp_gateway_internal.attempt_record SET started_at = started_at - interval '400 days',"
@@ -121,7 +128,10 @@ def test_upkeep_where_all_tables_are_published(publisher, simulator):
         "UPDATE otp_gateway_internal.reference SET verification_id = overlay(verification_id::text placing '0170' from 1 for 4)::uuid"
     )
     publisher.cluster.reload()
-    until(lambda: publisher.execute("SELECT count(*)::int FROM otp_gateway_internal.verification_record") == [(1,)], "retention deletes it")
+    until(
+        lambda: publisher.execute("SELECT count(*)::int FROM otp_gateway_internal.verification_record") == [(1,)],
+        "retention deletes it",
+    )
     assert publisher.execute("SELECT count(*)::int FROM otp_gateway_internal.reference") == [(0,)]
 
 
@@ -129,13 +139,21 @@ def test_a_chore_that_fails_is_in_the_log(own_cluster, simulator):
     """Once for each change."""
     gateway = opened(own_cluster, simulator)
     gateway.send()
-    gateway.execute("UPDATE otp_gateway_internal.verification_record SET created_at = created_at - interval '400 days',"
-                    " id = overlay(id::text placing '0170' from 1 for 4)::uuid")
-    gateway.execute("UPDATE otp_gateway_internal.attempt_record SET started_at = started_at - interval '400 days',"
-                    " verification_id = overlay(verification_id::text placing '0170' from 1 for 4)::uuid")
+    gateway.execute(
+        "UPDATE otp_gateway_internal.verification_record SET created_at = created_at - interval '400 days',"
+        " id = overlay(id::text placing '0170' from 1 for 4)::uuid"
+    )
+    gateway.execute(
+        "UPDATE otp_gateway_internal.attempt_record SET started_at = started_at - interval '400 days',"
+        " verification_id = overlay(verification_id::text placing '0170' from 1 for 4)::uuid"
+    )
     gateway.execute("CREATE TABLE precious (id uuid REFERENCES otp_gateway_internal.verification_record)")
-    gateway.execute("CREATE FUNCTION no() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'not this one'; END $$")
-    gateway.execute("CREATE TRIGGER no BEFORE DELETE ON otp_gateway_internal.verification_record FOR EACH ROW EXECUTE FUNCTION no()")
+    gateway.execute(
+        "CREATE FUNCTION no() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'not this one'; END $$"
+    )
+    gateway.execute(
+        "CREATE TRIGGER no BEFORE DELETE ON otp_gateway_internal.verification_record FOR EACH ROW EXECUTE FUNCTION no()"
+    )
     gateway.execute("ALTER TABLE otp_gateway_internal.verification_record ENABLE ALWAYS TRIGGER no")
     for _ in range(3):
         own_cluster.reload()

@@ -21,7 +21,7 @@ def description(**changes):
 
 @pytest.fixture
 def vonage(quick_gateway):
-    quick_gateway.execute("ALTER SERVER vonage OPTIONS (ADD defaults '{\"brand\": \"Example\"}')")
+    quick_gateway.execute('ALTER SERVER vonage OPTIONS (ADD defaults \'{"brand": "Example"}\')')
     return quick_gateway
 
 
@@ -47,19 +47,23 @@ def tried(gateway, *arguments, session=None):
 
 
 def test_try_shows_what_is_sent_and_read_without_a_call_or_a_record(vonage, simulator):
-    sent = tried(vonage, "vonage", "send", '{"mobile": "+94771234567", "channel_timeout": 300}', 202, '{"request_id": "R1"}')
+    sent = tried(
+        vonage, "vonage", "send", '{"mobile": "+94771234567", "channel_timeout": 300}', 202, '{"request_id": "R1"}'
+    )
     assert sent["request"] == {
-        "method": "POST", "url": f"{simulator.url('vonage')}/v2/verify",
+        "method": "POST",
+        "url": f"{simulator.url('vonage')}/v2/verify",
         "headers": {"authorization": "Basic ***", "content-type": "application/json"},
-        "body": {
-            "brand": "Example", "channel_timeout": 300, "workflow": [{"to": "94771234567", "channel": "sms"}],
-        },
+        "body": {"brand": "Example", "channel_timeout": 300, "workflow": [{"to": "94771234567", "channel": "sms"}]},
     }
     assert (sent["recipient"], sent["code_lifetime"], sent["max_checks"]) == ("+94*****4567", "5min", 3)
     assert (sent["reading"]["outcome"], sent["reading"]["reference"]) == ("sent", "R1")
     assert {field["field"]: field["required"] for field in sent["fields"]}["brand"] == "yes"
     verify = tried(vonage, "vonage", "verify", '{"reference": "a/b"}', 400, '{"title": "Invalid Code", "type": "x#y"}')
-    assert (verify["request"]["url"], verify["request"]["body"]) == (f"{simulator.url('vonage')}/v2/verify/a%2Fb", {"code": "***"})
+    assert (verify["request"]["url"], verify["request"]["body"]) == (
+        f"{simulator.url('vonage')}/v2/verify/a%2Fb",
+        {"code": "***"},
+    )
     assert (verify["reading"]["outcome"], verify["reading"]["vendor_code"]) == ("invalid_code", "y")
     resend = tried(vonage, "vonage", "resend", '{"reference": "R1", "mobile": "+94771234567"}')
     assert (resend["cancel_first"]["method"], resend["reading"]) == ("DELETE", None)
@@ -98,7 +102,9 @@ def test_a_resend_may_take_another_way(vonage, simulator):
 def test_a_send_is_to_somebody_and_limits_count_them(vonage, simulator):
     """Also where the description does not require it."""
     fields = {**VONAGE["fields"], "mobile": {"rule": "phone", "without": "+"}}
-    vonage.execute(f"ALTER SERVER vonage OPTIONS (SET description '{description(fields=fields)}', ADD send_limit '1 per hour')")
+    vonage.execute(
+        f"ALTER SERVER vonage OPTIONS (SET description '{description(fields=fields)}', ADD send_limit '1 per hour')"
+    )
     for call in ("otp_send", "otp_enqueue"):
         error = refusal(vonage, f"SELECT {call}('vonage', '{{}}')")
         assert (error.pgcode, "mobile is missing" in str(error)) == ("22023", True)
@@ -121,9 +127,20 @@ def test_a_credential_that_everybody_could_read_is_warned_of(vonage):
 
 
 HOSTILE = [
-    "\\u0000", "[" * 500, '{"a":' * 500, "null", "5", '"x"', "[]", "{}", '{"fields": 5}', '{"operations": {"send": []}}',
+    "\\u0000",
+    "[" * 500,
+    '{"a":' * 500,
+    "null",
+    "5",
+    '"x"',
+    "[]",
+    "{}",
+    '{"fields": 5}',
+    '{"operations": {"send": []}}',
     '{"fields": {"mobile": {"rule": "phone"}}, "operations": {"send": {"path": "/{mobile}{mobile}"}}}',
-    '{"fields": {"' + "x" * 60_000 + '": {}}}', "{" + ",".join(f'"a{n}": {n}' for n in range(5000)) + "}", "x" * 70_000,
+    '{"fields": {"' + "x" * 60_000 + '": {}}}',
+    "{" + ",".join(f'"a{n}": {n}' for n in range(5000)) + "}",
+    "x" * 70_000,
 ]
 
 
@@ -158,7 +175,10 @@ def test_checks_and_time_are_the_description_s(vonage, simulator):
     assert (kept["vendor"], kept["max_checks"], (kept["expires_at"] - kept["created_at"]).seconds) == ("rest", 3, 300)
     ends = [vonage.verify(sent["verification_id"], simulator.wrong("vonage", to)) for _ in range(4)]
     assert [(end["outcome"], end["attempts_left"]) for end in ends] == [
-        ("invalid_code", 2), ("invalid_code", 1), ("invalid_code", 0), ("max_attempts_reached", 0)
+        ("invalid_code", 2),
+        ("invalid_code", 1),
+        ("invalid_code", 0),
+        ("max_attempts_reached", 0),
     ]
     # The third wrong one was the last that the record allows: the vendor was not asked again.
     assert simulator.count("vonage", "verify") == 3
@@ -191,11 +211,16 @@ def test_failover_to_and_from_a_described_vendor(vonage, simulator):
     assert vonage.verification(sent["verification_id"])["provider"] == "vonage"
     assert vonage.verify(sent["verification_id"], simulator.code("vonage", other))["outcome"] == "approved"
     # One recipient, however it is spelled and through whichever.
-    keys = [vonage.verification(id)["recipient_key"] for id in (send(vonage, "+94" + other[1:])["verification_id"], sent["verification_id"])]
+    keys = [
+        vonage.verification(id)["recipient_key"]
+        for id in (send(vonage, "+94" + other[1:])["verification_id"], sent["verification_id"])
+    ]
     assert keys[0] == keys[1]
 
 
-@pytest.mark.parametrize("reference", ["..", "../../v1/other", "a?b=c", "a#b", "//evil.example", "%2e%2e", "a b", "\\\\evil", "a\r\nHost: x"])
+@pytest.mark.parametrize(
+    "reference", ["..", "../../v1/other", "a?b=c", "a#b", "//evil.example", "%2e%2e", "a b", "\\\\evil", "a\r\nHost: x"]
+)
 def test_no_reference_leads_to_another_path(vonage, simulator, reference):
     try:
         row = vonage.verify_at("vonage", "1234", reference=reference)
@@ -209,12 +234,17 @@ def test_no_reference_leads_to_another_path(vonage, simulator, reference):
 
 
 MISTAKES = [
-    ({"outcomes": [{"of": "send", "status": 200, "outcome": "approved"}]},
-     "at outcomes[0].outcome: a send cannot end as approved"),
+    (
+        {"outcomes": [{"of": "send", "status": 200, "outcome": "approved"}]},
+        "at outcomes[0].outcome: a send cannot end as approved",
+    ),
     ({"outcomes": [{"of": "verify", "status": 404, "outcome": "approved"}]}, "at outcomes[0].status: an HTTP status"),
     ({"reference": "request_id"}, "at reference: it is no JSON pointer, as /error/code"),
     ({"referenc": "/a"}, "at referenc: there is no such name; did you mean reference?"),
-    ({"operations": {**VONAGE["operations"], "cancel": {"path": "//evil.example/x"}}}, "at operations.cancel.path: a path has"),
+    (
+        {"operations": {**VONAGE["operations"], "cancel": {"path": "//evil.example/x"}}},
+        "at operations.cancel.path: a path has",
+    ),
     ({"credentials": ["api_key"]}, "at authorization.basic[1]: there is no such name; there are: api_key"),
 ]
 
@@ -255,7 +285,9 @@ def test_a_file_is_read_by_each_call(quick_gateway, simulator):
     gateway.create_provider("filed", "vonage", description=None, description_file=str(path))
     assert any("is not there" in notice for notice in gateway.session.notices)
     brand = {"brand": "Example"}
-    assert "cannot be read: no such file or directory" in str(refusal(gateway, "SELECT otp_send('filed', '{\"mobile\": \"+94771234567\"}')"))
+    assert "cannot be read: no such file or directory" in str(
+        refusal(gateway, "SELECT otp_send('filed', '{\"mobile\": \"+94771234567\"}')")
+    )
     path.write_text(json.dumps(VONAGE))
     os.chmod(path, 0o644)
     assert send(gateway, gateway.number(), "filed", **brand)["outcome"] == "sent"
@@ -263,7 +295,9 @@ def test_a_file_is_read_by_each_call(quick_gateway, simulator):
     path.write_text(json.dumps(changed))
     assert send(gateway, gateway.number(), "filed", **brand)["outcome"] == "unknown"
     path.write_text(json.dumps({**VONAGE, "outcome": []}))
-    assert "at outcome: there is no such name" in str(refusal(gateway, "SELECT otp_send('filed', '{\"mobile\": \"+94771234567\"}')"))
+    assert "at outcome: there is no such name" in str(
+        refusal(gateway, "SELECT otp_send('filed', '{\"mobile\": \"+94771234567\"}')")
+    )
     # The others' settings are shown all the same.
     shown = dict(gateway.execute("SELECT setting, value FROM otp_gateway.provider WHERE provider = 'filed'"))
     assert "at outcome: there is no such name" in shown["error"]
@@ -276,7 +310,10 @@ def test_a_file_is_named_by_those_alone_who_may_have_files_read(quick_gateway):
     gateway.execute(f"CREATE ROLE {role}; GRANT USAGE ON FOREIGN DATA WRAPPER otp_rest TO {role}")
     try:
         gateway.execute(f"SET ROLE {role}")
-        error = refusal(gateway, "CREATE SERVER x FOREIGN DATA WRAPPER otp_rest OPTIONS (base_url 'https://a.example', description_file '/etc/passwd')")
+        error = refusal(
+            gateway,
+            "CREATE SERVER x FOREIGN DATA WRAPPER otp_rest OPTIONS (base_url 'https://a.example', description_file '/etc/passwd')",
+        )
         assert (error.pgcode, "description_file" in str(error)) == ("42501", True)
     finally:
         gateway.execute(f"RESET ROLE; DROP OWNED BY {role}; DROP ROLE {role}")
@@ -307,8 +344,21 @@ def test_try_is_for_the_owner_and_blanks_what_is_secret(vonage, simulator):
 
 def test_try_works_for_the_vendors_of_ours(vonage, simulator):
     aadhaar = RUN.number(12)
-    payload = {"mobile": vonage.number("iserveu"), "otp_type": "1", "username": "agent1", "ovd_type": "Aadhaar Card", "ovd_data": aadhaar}
-    sent = tried(vonage, "iserveu", "send", json.dumps(payload), 200, '{"status": "SUCCESS", "statusCode": "0", "statusDesc": "OTP Sent"}')
+    payload = {
+        "mobile": vonage.number("iserveu"),
+        "otp_type": "1",
+        "username": "agent1",
+        "ovd_type": "Aadhaar Card",
+        "ovd_data": aadhaar,
+    }
+    sent = tried(
+        vonage,
+        "iserveu",
+        "send",
+        json.dumps(payload),
+        200,
+        '{"status": "SUCCESS", "statusCode": "0", "statusDesc": "OTP Sent"}',
+    )
     assert sent["reading"]["outcome"] == "sent"
     text = json.dumps(sent)
     assert aadhaar not in text and sent["request"]["headers"]["client_secret"] == "***"

@@ -20,8 +20,13 @@ from test_schemas import FUNCTIONS as PEOPLES_FUNCTIONS
 from test_schemas import TYPES, VIEWS
 
 FUNCTIONS = [
-    "otp_send(text,jsonb,text)", "otp_enqueue(text,jsonb,text)", "otp_verify(uuid,text,jsonb)", "otp_verify(text,text,jsonb)",
-    "otp_resend(uuid,jsonb)", "otp_cancel(uuid)", "otp_gateway.wait(uuid,interval)",
+    "otp_send(text,jsonb,text)",
+    "otp_enqueue(text,jsonb,text)",
+    "otp_verify(uuid,text,jsonb)",
+    "otp_verify(text,text,jsonb)",
+    "otp_resend(uuid,jsonb)",
+    "otp_cancel(uuid)",
+    "otp_gateway.wait(uuid,interval)",
 ]
 
 
@@ -36,9 +41,9 @@ def payload(gateway):
 
 @pytest.mark.parametrize("function", FUNCTIONS)
 def test_each_returns_it(gateway, function):
-    assert gateway.execute("SELECT prorettype::regtype::text FROM pg_proc WHERE oid = %s::regprocedure", (function,)) == [
-        ("otp_gateway.result",)
-    ]
+    assert gateway.execute(
+        "SELECT prorettype::regtype::text FROM pg_proc WHERE oid = %s::regprocedure", (function,)
+    ) == [("otp_gateway.result",)]
 
 
 def test_each_column_has_its_comment(gateway):
@@ -48,8 +53,19 @@ def test_each_column_has_its_comment(gateway):
     ) == [
         (name, True)
         for name in (
-            "verification_id", "attempt_id", "status", "outcome", "retryable", "attempts_left", "retry_after", "expires_at",
-            "reference", "vendor_code", "vendor_message", "response", "reason",
+            "verification_id",
+            "attempt_id",
+            "status",
+            "outcome",
+            "retryable",
+            "attempts_left",
+            "retry_after",
+            "expires_at",
+            "reference",
+            "vendor_code",
+            "vendor_message",
+            "response",
+            "reason",
         )
     ]
 
@@ -77,7 +93,11 @@ def test_completion_offers_what_is_for_people(gateway, typed):
     if psql == 0:
         cluster = gateway.cluster
         at = ["-h", str(cluster.directory), "-p", str(cluster.port), "-U", "postgres", "-d", gateway.database]
-        os.execve(BINDIR / "psql", ["psql", "-X", *at], {**os.environ, "TERM": "dumb", "COLUMNS": "200", "INPUTRC": "/dev/null"})
+        os.execve(
+            BINDIR / "psql",
+            ["psql", "-X", *at],
+            {**os.environ, "TERM": "dumb", "COLUMNS": "200", "INPUTRC": "/dev/null"},
+        )
     seen = ""
 
     def reads(end):
@@ -92,7 +112,9 @@ def test_completion_offers_what_is_for_people(gateway, typed):
         seen = ""
         os.write(terminal, f"{typed}\t\t".encode())
         # One candidate is put in its place; of several there is a list, and the line anew.
-        until(lambda: reads(rf"(?s){re.escape(typed)}\w+ ?$|{re.escape(typed)}.*\n.*{re.escape(typed)}$"), "it completes")
+        until(
+            lambda: reads(rf"(?s){re.escape(typed)}\w+ ?$|{re.escape(typed)}.*\n.*{re.escape(typed)}$"), "it completes"
+        )
     finally:
         os.kill(psql, signal.SIGKILL)
         os.waitpid(psql, 0)
@@ -144,9 +166,12 @@ def test_each_function_s_row_can_be_taken_apart(gateway, function):
         "otp_cancel(uuid)": f"otp_cancel('{id}')",
         "otp_gateway.wait(uuid,interval)": f"otp_gateway.wait('{id}')",
     }[function]
-    columns = [name for (name,) in gateway.execute(
-        "SELECT attname FROM pg_attribute WHERE attrelid = 'otp_gateway.result'::regclass AND attnum > 0 ORDER BY attnum"
-    )]
+    columns = [
+        name
+        for (name,) in gateway.execute(
+            "SELECT attname FROM pg_attribute WHERE attrelid = 'otp_gateway.result'::regclass AND attnum > 0 ORDER BY attnum"
+        )
+    ]
     row = gateway.row(f"SELECT (r).* FROM (SELECT {call} AS r OFFSET 0) AS t")
     assert list(row) == columns and isinstance(row["verification_id"], uuid.UUID) and row["status"] is not None
 
@@ -213,17 +238,23 @@ def test_a_row_is_kept_in_a_table(gateway, cluster):
     gateway.execute("CREATE TABLE public.answers (at timestamptz DEFAULT now(), answer otp_gateway.result)")
     try:
         gateway.execute("INSERT INTO public.answers (answer) SELECT otp_send('ideamart', %s)", (payload(gateway),))
-        gateway.execute("INSERT INTO public.answers (answer) SELECT r FROM otp_send('ideamart', %s) AS r", (payload(gateway),))
+        gateway.execute(
+            "INSERT INTO public.answers (answer) SELECT r FROM otp_send('ideamart', %s) AS r", (payload(gateway),)
+        )
         with gateway.connect() as other:
             rows = gateway.execute("SELECT (answer).outcome, answer IS NOT NULL FROM public.answers", session=other)
             assert [outcome for outcome, _ in rows] == ["sent", "sent"]
-            assert len(gateway.execute("SELECT answer::text::otp_gateway.result FROM public.answers", session=other)) == 2
+            assert (
+                len(gateway.execute("SELECT answer::text::otp_gateway.result FROM public.answers", session=other)) == 2
+            )
     finally:
         gateway.execute("DROP TABLE public.answers")
 
 
 def test_a_prepared_statement(gateway, simulator):
-    gateway.execute("PREPARE by_columns (jsonb) AS SELECT * FROM otp_send('ideamart', $1); PREPARE whole (jsonb) AS SELECT otp_send('ideamart', $1)")
+    gateway.execute(
+        "PREPARE by_columns (jsonb) AS SELECT * FROM otp_send('ideamart', $1); PREPARE whole (jsonb) AS SELECT otp_send('ideamart', $1)"
+    )
     # More often than Postgres plans anew.
     for _ in range(7):
         assert gateway.row("EXECUTE by_columns (%s)", (payload(gateway),))["outcome"] == "sent"
@@ -283,4 +314,9 @@ def test_reason_and_retry_after_stand_where_they_help(gateway, simulator):
     # A rule that no wait changes.
     gateway.create_provider("local", "ideamart", allowed_prefixes="+9177")
     blocked = gateway.send("local", gateway.number(), vendor="ideamart")
-    assert (blocked["outcome"], blocked["reason"], blocked["retry_after"], blocked["retryable"]) == ("blocked", "allowed_prefixes", None, False)
+    assert (blocked["outcome"], blocked["reason"], blocked["retry_after"], blocked["retryable"]) == (
+        "blocked",
+        "allowed_prefixes",
+        None,
+        False,
+    )

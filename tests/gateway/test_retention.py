@@ -54,7 +54,9 @@ def aged(gateway, ids, days):
             " finished_at = finished_at - %s * interval '1 day' WHERE verification_id = %s",
             (older, days, days, id),
         )
-        gateway.execute("UPDATE otp_gateway_internal.reference SET verification_id = %s WHERE verification_id = %s", (older, id))
+        gateway.execute(
+            "UPDATE otp_gateway_internal.reference SET verification_id = %s WHERE verification_id = %s", (older, id)
+        )
         old[id] = older
     return [old[id] for id in ids]
 
@@ -67,7 +69,11 @@ def on_record(gateway):
     """Ids of verifications, attempts' verifications, references' verifications."""
     return [
         {id for (id,) in gateway.execute(f"SELECT {column} FROM otp_gateway_internal.{table}")}
-        for table, column in [("verification_record", "id"), ("attempt_record", "verification_id"), ("reference", "verification_id")]
+        for table, column in [
+            ("verification_record", "id"),
+            ("attempt_record", "verification_id"),
+            ("reference", "verification_id"),
+        ]
     ]
 
 
@@ -109,7 +115,11 @@ def test_a_backlog_goes_in_parts(gateway):
     )
     with retention(gateway, "80d"):
         new = sent(gateway, 5)
-        until(lambda: gateway.execute("SELECT count(*)::int FROM otp_gateway_internal.attempt_record") == [(5,)], "they are deleted", 60)
+        until(
+            lambda: gateway.execute("SELECT count(*)::int FROM otp_gateway_internal.attempt_record") == [(5,)],
+            "they are deleted",
+            60,
+        )
         assert on_record(gateway) == [set(new)] * 3
 
 
@@ -144,7 +154,9 @@ def test_what_is_on_its_way_or_was_lately_used_stays(gateway, simulator):
     gone = aged(gateway, sent(gateway), 101)
     simulator.fault("hold", "hyperverge", "verify", times=1)
     with gateway.cluster.session(gateway.database) as session:
-        running = Running(session, "SELECT * FROM otp_verify(%s::uuid, '111111', %s::jsonb)", (flying, f'{{"mobile": "{to}"}}'))
+        running = Running(
+            session, "SELECT * FROM otp_verify(%s::uuid, '111111', %s::jsonb)", (flying, f'{{"mobile": "{to}"}}')
+        )
         simulator.held(1)
         with retention(gateway, "90d"):
             until(lambda: not on_record(gateway)[0] & set(gone), "the other one is deleted")
@@ -200,7 +212,9 @@ def test_what_is_sealed_is_erased_within_a_minute(gateway, simulator):
         gateway.send("brief", vendor="ideamart")
     with gateway.cluster.session(gateway.database, autocommit=False) as locker:
         locked = gateway.send("brief", vendor="ideamart")["verification_id"]
-        locker.cursor().execute("SELECT FROM otp_gateway_internal.verification_record WHERE id = %s FOR UPDATE", (locked,))
+        locker.cursor().execute(
+            "SELECT FROM otp_gateway_internal.verification_record WHERE id = %s FOR UPDATE", (locked,)
+        )
         moved = gateway.send("brief", vendor="ideamart")["verification_id"]
         gateway.execute("ALTER SERVER brief OPTIONS (SET code_lifetime '1h')")
         assert gateway.row("SELECT * FROM otp_resend(%s)", (moved,))["outcome"] == "sent"
@@ -235,7 +249,8 @@ def test_purge_of_many(gateway):
         " send_count, check_count, max_checks) SELECT ('00000000-0000-7000-8000-' || lpad(to_hex(n), 12, '0'))::uuid,"
         " i.name, i.id, 'ideamart', 'approved', 'postgres', now() - interval '20 days', 1, 1, 3"
         " FROM generate_series(1, 3000) AS n JOIN otp_gateway_internal.identity AS i ON i.object IN (SELECT oid FROM pg_foreign_server)"
-        " AND i.name = CASE WHEN n %% 100 = 0 THEN 'mine' ELSE 'ideamart' END", ()
+        " AND i.name = CASE WHEN n %% 100 = 0 THEN 'mine' ELSE 'ideamart' END",
+        (),
     )
     with acting_as(gateway, "keeper", "ALTER SERVER mine OWNER TO keeper") as session:
         assert purge(gateway, "10 days", session) == 30
@@ -275,7 +290,9 @@ def test_who_may_purge_and_forget(gateway):
     gateway.create_provider("mine", "ideamart")
     gateway.execute("CREATE SERVER theirs FOREIGN DATA WRAPPER otp_route OPTIONS (providers 'ideamart, mine')")
     to = gateway.number()
-    ids = [gateway.send(provider, to, vendor="ideamart")["verification_id"] for provider in ("ideamart", "mine", "theirs")]
+    ids = [
+        gateway.send(provider, to, vendor="ideamart")["verification_id"] for provider in ("ideamart", "mine", "theirs")
+    ]
     ideamarts, mine, theirs = aged(gateway, ids, 11)
     with acting_as(gateway, "sender", usage("ideamart", "sender")) as session:
         with pytest.raises(psycopg2.errors.InsufficientPrivilege, match="you own none"):
@@ -328,7 +345,13 @@ def test_forget(gateway, simulator, vendor):
         ([ended, open_],),
     ) in ([(None, None, memoryview(b""))], [(None, None, None)])
     assert gateway.execute(facts, ([ended, open_],)) == known and len(known) >= 3
-    assert gateway.execute("SELECT verification_id FROM otp_gateway_internal.reference WHERE verification_id = ANY (%s)", ([ended, open_],)) == []
+    assert (
+        gateway.execute(
+            "SELECT verification_id FROM otp_gateway_internal.reference WHERE verification_id = ANY (%s)",
+            ([ended, open_],),
+        )
+        == []
+    )
     assert gateway.row("SELECT * FROM otp_gateway_internal.verification_record WHERE id = %s", (others,)) == before
     assert gateway.execute("SELECT id FROM otp_gateway.find(%s, %s)", (vendor, to)) == []
     # What is known of it answers: no call.
@@ -348,7 +371,9 @@ def test_forget_at_a_route(gateway, simulator):
     id = gateway.send("route", to, vendor="ideamart")["verification_id"]
     assert [outcome for _, outcome in gateway.attempts(id)] == ["provider_error", "sent"]
     assert forget(gateway, to, "route") == 1
-    assert gateway.execute("SELECT DISTINCT recipient_key FROM otp_gateway_internal.attempt_record") == [(memoryview(b""),)]
+    assert gateway.execute("SELECT DISTINCT recipient_key FROM otp_gateway_internal.attempt_record") == [
+        (memoryview(b""),)
+    ]
 
 
 def test_forget_one_that_is_queued(gateway, simulator):
@@ -371,14 +396,19 @@ def test_forget_one_that_is_in_flight(gateway, simulator):
     to = gateway.number("hyperverge")
     simulator.fault("hold", "hyperverge", "send", times=1)
     with gateway.cluster.session(gateway.database) as session, gateway.cluster.session(gateway.database) as another:
-        sending = Running(session, "SELECT * FROM otp_send('hyperverge', %s::jsonb)", (f'{{"mobile": "{to}", "template_id": "t"}}',))
+        sending = Running(
+            session, "SELECT * FROM otp_send('hyperverge', %s::jsonb)", (f'{{"mobile": "{to}", "template_id": "t"}}',)
+        )
         simulator.held(1)
         forgetting = Running(another, "SELECT otp_gateway.forget('hyperverge', %s)", (to,))
         until(
-            lambda: gateway.execute(
-                "SELECT count(*)::int FROM pg_stat_activity WHERE pid = %s AND state = 'active' AND wait_event_type = 'Extension'",
-                (another.info.backend_pid,),
-            ) == [(1,)],
+            lambda: (
+                gateway.execute(
+                    "SELECT count(*)::int FROM pg_stat_activity WHERE pid = %s AND state = 'active' AND wait_event_type = 'Extension'",
+                    (another.info.backend_pid,),
+                )
+                == [(1,)]
+            ),
             "it waits",
         )
         simulator.release()
@@ -398,7 +428,9 @@ def test_a_forgotten_number_begins_anew_and_the_bill_does_not(gateway, simulator
     assert gateway.send("billed", to, vendor="ideamart")["outcome"] == "sent"
     assert gateway.send("billed", vendor="ideamart")["outcome"] == "sent"
     # A worker that counts from the record alone.
-    gateway.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'otp_gateway worker' AND datname = current_database()")
+    gateway.execute(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'otp_gateway worker' AND datname = current_database()"
+    )
     assert gateway.send("billed", vendor="ideamart")["reason"] == "provider_limit"
 
 
@@ -429,7 +461,9 @@ def test_find_at_a_route(gateway):
     gateway.execute("CREATE SERVER route FOREIGN DATA WRAPPER otp_route OPTIONS (providers 'ideamart, hyperverge')")
     lankan, indian = gateway.number(), gateway.number("hyperverge")
     one = gateway.row("SELECT * FROM otp_send('route', %s::jsonb)", (f'{{"mobile": "{lankan}"}}',))["verification_id"]
-    other = gateway.row("SELECT * FROM otp_send('route', %s::jsonb)", (f'{{"mobile": "{indian}", "template_id": "t"}}',))["verification_id"]
+    other = gateway.row(
+        "SELECT * FROM otp_send('route', %s::jsonb)", (f'{{"mobile": "{indian}", "template_id": "t"}}',)
+    )["verification_id"]
     assert (find(gateway, lankan, "route"), find(gateway, indian, "route")) == ([one], [other])
     # The provider's, too: it is where it went.
     assert find(gateway, lankan) == [one]
@@ -437,7 +471,10 @@ def test_find_at_a_route(gateway):
 
 def test_one_finds_ones_own(gateway):
     to = gateway.number()
-    with acting_as(gateway, "one", usage("ideamart", "one")) as one, acting_as(gateway, "other", usage("ideamart", "other")) as other:
+    with (
+        acting_as(gateway, "one", usage("ideamart", "one")) as one,
+        acting_as(gateway, "other", usage("ideamart", "other")) as other,
+    ):
         mine, theirs = (gateway.send("ideamart", to, session)["verification_id"] for session in (one, other))
         assert find(gateway, to, session=one) == [mine]
         assert find(gateway, to, session=other) == [theirs]
@@ -500,7 +537,11 @@ def test_find_on_a_standby_or_read_only(gateway):
     to = gateway.number()
     id = gateway.send("ideamart", to)["verification_id"]
     assert find(gateway, to, session=session) == [id]
-    for statement in ("SELECT otp_gateway.purge('100 days')", "SELECT otp_gateway.forget('ideamart', '0771234567')", "SELECT otp_gateway.rotate_key()"):
+    for statement in (
+        "SELECT otp_gateway.purge('100 days')",
+        "SELECT otp_gateway.forget('ideamart', '0771234567')",
+        "SELECT otp_gateway.rotate_key()",
+    ):
         with pytest.raises(psycopg2.errors.ReadOnlySqlTransaction):
             gateway.execute(statement, None, session)
     session.close()
@@ -529,5 +570,7 @@ def test_many_purge_and_forget_and_send_at_once(gateway, simulator):
     for thread in threads:
         thread.join(60)
     assert faults == []
-    assert gateway.execute("SELECT count(*)::int, count(recipient_masked)::int FROM otp_gateway.verification") == [(40, 0)]
+    assert gateway.execute("SELECT count(*)::int, count(recipient_masked)::int FROM otp_gateway.verification") == [
+        (40, 0)
+    ]
     assert simulator.count("ideamart", "send") == 40

@@ -14,9 +14,7 @@ from vendors import TABLE, VENDORS
 
 NUMBER = "0771234567"
 # The flows on record: who began it, and through which provider. `bank` belongs to the role keeper, `shop` to a superuser.
-FLOWS = {
-    (role, provider) for role in ("sender", "group", "other", "superuser") for provider in ("bank", "shop")
-}
+FLOWS = {(role, provider) for role in ("sender", "group", "other", "superuser") for provider in ("bank", "shop")}
 
 # Each kind of role: its attributes, the roles that it is a member of, and whose verifications it sees.
 ROLES = {
@@ -97,7 +95,13 @@ SECRET = {"sealed", "recipient_key", "idempotency_key", "payload_hash", "enqueue
 
 # Who may what by ACL; of a table's rows, row security then has its say.
 ON_TABLES = {
-    "SELECT": READ, "INSERT": WRITE, "UPDATE": WRITE, "DELETE": WRITE, "TRUNCATE": SUPER, "REFERENCES": SUPER, "TRIGGER": SUPER
+    "SELECT": READ,
+    "INSERT": WRITE,
+    "UPDATE": WRITE,
+    "DELETE": WRITE,
+    "TRUNCATE": SUPER,
+    "REFERENCES": SUPER,
+    "TRIGGER": SUPER,
 }
 ON_VIEWS = {**ON_TABLES, "SELECT": EVERYBODY}
 
@@ -107,23 +111,43 @@ FUNCTIONS = {
     "public.otp_enqueue(text,jsonb,text)": (EVERYBODY, "SELECT status FROM otp_enqueue('bank', %(payload)s)", SENDERS),
     # Of a verification that the role sender began: nobody else learns that it is there.
     "public.otp_verify(uuid,text,jsonb)": (
-        EVERYBODY, "SELECT outcome FROM otp_verify(%(id)s::uuid, '1')", {"sender", "superuser"}, {}, "42704"
+        EVERYBODY,
+        "SELECT outcome FROM otp_verify(%(id)s::uuid, '1')",
+        {"sender", "superuser"},
+        {},
+        "42704",
     ),
     "public.otp_resend(uuid,jsonb)": (
-        EVERYBODY, "SELECT outcome FROM otp_resend(%(id)s::uuid)", {"sender", "superuser"}, {}, "42704"
+        EVERYBODY,
+        "SELECT outcome FROM otp_resend(%(id)s::uuid)",
+        {"sender", "superuser"},
+        {},
+        "42704",
     ),
     "public.otp_cancel(uuid)": (
-        EVERYBODY, "SELECT outcome FROM otp_cancel(%(id)s::uuid)", {"sender", "superuser"}, {}, "42704"
+        EVERYBODY,
+        "SELECT outcome FROM otp_cancel(%(id)s::uuid)",
+        {"sender", "superuser"},
+        {},
+        "42704",
     ),
     "otp_gateway.wait(uuid,interval)": (
-        EVERYBODY, "SELECT status FROM otp_gateway.wait(%(id)s::uuid, '1s')", {"sender", "superuser"}, {}, "42704"
+        EVERYBODY,
+        "SELECT status FROM otp_gateway.wait(%(id)s::uuid, '1s')",
+        {"sender", "superuser"},
+        {},
+        "42704",
     ),
     "public.otp_verify(text,text,jsonb)": (
-        EVERYBODY, "SELECT outcome FROM otp_verify('bank'::text, '1', '{\"mobile\": \"0779999999\"}')", SENDERS
+        EVERYBODY,
+        "SELECT outcome FROM otp_verify('bank'::text, '1', '{\"mobile\": \"0779999999\"}')",
+        SENDERS,
     ),
     # Of what is not theirs everybody is told the same as of what is not there: false, and that a new code can be had.
     "otp_gateway.is_approved(uuid,text,interval)": (
-        EVERYBODY, "SELECT otp_gateway.is_approved(%(id)s::uuid, %(number)s)", EVERYBODY
+        EVERYBODY,
+        "SELECT otp_gateway.is_approved(%(id)s::uuid, %(number)s)",
+        EVERYBODY,
     ),
     # Each its own; another role's: see test_nobody_is_told_of_a_neighbours_channel in test_follow.py.
     "otp_gateway.channel(text)": (EVERYBODY, "SELECT otp_gateway.channel()", EVERYBODY),
@@ -132,28 +156,54 @@ FUNCTIONS = {
     "otp_gateway.find(text,text)": (EVERYBODY, "SELECT FROM otp_gateway.find('bank', %(number)s)", EVERYBODY),
     "otp_gateway.find(text)": (EVERYBODY, "SELECT FROM otp_gateway.find(%(number)s)", EVERYBODY),
     "otp_gateway.history(text,timestamp with time zone,timestamp with time zone)": (
-        EVERYBODY, "SELECT FROM otp_gateway.history(%(number)s, 'today', 'now')", EVERYBODY
+        EVERYBODY,
+        "SELECT FROM otp_gateway.history(%(number)s, 'today', 'now')",
+        EVERYBODY,
     ),
     # Whoever may not use it is told that: see test_check.
     'otp_gateway."check"(text)': (EVERYBODY, "SELECT FROM otp_gateway.check('bank')", EVERYBODY),
-    "otp_gateway_internal.check_findings(text)": (EVERYBODY, "SELECT otp_gateway_internal.check_findings('bank')", INSIDE),
-    "otp_gateway_internal.words(text,text,text)": (EVERYBODY, "SELECT otp_gateway_internal.words('send', 'sent', NULL)", INSIDE),
+    "otp_gateway_internal.check_findings(text)": (
+        EVERYBODY,
+        "SELECT otp_gateway_internal.check_findings('bank')",
+        INSIDE,
+    ),
+    "otp_gateway_internal.words(text,text,text)": (
+        EVERYBODY,
+        "SELECT otp_gateway_internal.words('send', 'sent', NULL)",
+        INSIDE,
+    ),
     "otp_gateway_internal.recipient_verifications_anywhere(text)": (
-        EVERYBODY, "SELECT otp_gateway_internal.recipient_verifications_anywhere(%(number)s)", INSIDE
+        EVERYBODY,
+        "SELECT otp_gateway_internal.recipient_verifications_anywhere(%(number)s)",
+        INSIDE,
     ),
     # By those who may name what is in the other schema: everybody else through otp_gateway.find alone.
     "otp_gateway_internal.found_verifications(text,text)": (
-        EVERYBODY, "SELECT otp_gateway_internal.found_verifications('bank', %(number)s)", INSIDE
+        EVERYBODY,
+        "SELECT otp_gateway_internal.found_verifications('bank', %(number)s)",
+        INSIDE,
     ),
     "otp_gateway_internal.found_verifications_anywhere(text)": (
-        EVERYBODY, "SELECT otp_gateway_internal.found_verifications_anywhere(%(number)s)", INSIDE
+        EVERYBODY,
+        "SELECT otp_gateway_internal.found_verifications_anywhere(%(number)s)",
+        INSIDE,
     ),
     "otp_gateway.try(text,text,jsonb,integer,text)": (
-        EVERYBODY, "SELECT otp_gateway.try('bank', 'send', %(payload)s)", {"keeper", "superuser"}
+        EVERYBODY,
+        "SELECT otp_gateway.try('bank', 'send', %(payload)s)",
+        {"keeper", "superuser"},
     ),
     "otp_gateway.purge(interval)": (EVERYBODY, "SELECT otp_gateway.purge('30 years')", {"keeper", "superuser"}),
-    "otp_gateway.release(text,text)": (EVERYBODY, "SELECT otp_gateway.release('bank', '+94777')", {"keeper", "superuser"}),
-    "otp_gateway.forget(text,text)": (EVERYBODY, "SELECT otp_gateway.forget('bank', '0778888888')", {"keeper", "superuser"}),
+    "otp_gateway.release(text,text)": (
+        EVERYBODY,
+        "SELECT otp_gateway.release('bank', '+94777')",
+        {"keeper", "superuser"},
+    ),
+    "otp_gateway.forget(text,text)": (
+        EVERYBODY,
+        "SELECT otp_gateway.forget('bank', '0778888888')",
+        {"keeper", "superuser"},
+    ),
     "otp_gateway.rotate_key()": (SUPER, "SELECT otp_gateway.rotate_key()", SUPER),
     "otp_gateway.version()": (EVERYBODY, "SELECT schema FROM otp_gateway.version()", EVERYBODY),
     # What of it has numbers of others' is for pg_monitor: see test_health.
@@ -161,26 +211,48 @@ FUNCTIONS = {
     "otp_gateway_internal.health_rows()": (EVERYBODY, "SELECT otp_gateway_internal.health_rows()", INSIDE),
     # What of others' is in it is for pg_monitor: see test_stat.
     "otp_gateway_internal.stat_attempt_rows()": (EVERYBODY, "SELECT otp_gateway_internal.stat_attempt_rows()", INSIDE),
-    "otp_gateway_internal.stat_provider_rows()": (EVERYBODY, "SELECT otp_gateway_internal.stat_provider_rows()", INSIDE),
+    "otp_gateway_internal.stat_provider_rows()": (
+        EVERYBODY,
+        "SELECT otp_gateway_internal.stat_provider_rows()",
+        INSIDE,
+    ),
     "otp_gateway_internal.stat_worker_rows()": (EVERYBODY, "SELECT otp_gateway_internal.stat_worker_rows()", INSIDE),
     "otp_gateway_internal.stat_latency_rows()": (EVERYBODY, "SELECT otp_gateway_internal.stat_latency_rows()", INSIDE),
     "otp_gateway.stat_reset(text)": (SUPER, "SELECT otp_gateway.stat_reset('bank')", SUPER),
     "otp_gateway.id_at(timestamp with time zone)": (EVERYBODY, "SELECT otp_gateway.id_at(now())", EVERYBODY),
     "otp_gateway_internal.library_version()": (EVERYBODY, "SELECT otp_gateway_internal.library_version()", INSIDE),
-    "otp_gateway_internal.require_library(text)": (EVERYBODY, "SELECT otp_gateway_internal.require_library('0.6.0')", INSIDE),
+    "otp_gateway_internal.require_library(text)": (
+        EVERYBODY,
+        "SELECT otp_gateway_internal.require_library('0.6.0')",
+        INSIDE,
+    ),
     "otp_gateway_internal.effective_settings(oid)": (
-        EVERYBODY, "SELECT otp_gateway_internal.effective_settings(oid) FROM pg_foreign_server WHERE srvname = 'bank'", INSIDE
+        EVERYBODY,
+        "SELECT otp_gateway_internal.effective_settings(oid) FROM pg_foreign_server WHERE srvname = 'bank'",
+        INSIDE,
     ),
     "otp_gateway_internal.payload_fields()": (EVERYBODY, "SELECT otp_gateway_internal.payload_fields()", INSIDE),
     # Triggers, which are not called; to make a trigger of one takes EXECUTE.
-    "otp_gateway_internal.note_queued()": (SUPER, "CREATE TRIGGER t BEFORE INSERT ON own EXECUTE FUNCTION otp_gateway_internal.note_queued()", SUPER),
-    "otp_gateway_internal.recognise()": (SUPER, "CREATE TRIGGER t BEFORE INSERT ON own EXECUTE FUNCTION otp_gateway_internal.recognise()", SUPER),
+    "otp_gateway_internal.note_queued()": (
+        SUPER,
+        "CREATE TRIGGER t BEFORE INSERT ON own EXECUTE FUNCTION otp_gateway_internal.note_queued()",
+        SUPER,
+    ),
+    "otp_gateway_internal.recognise()": (
+        SUPER,
+        "CREATE TRIGGER t BEFORE INSERT ON own EXECUTE FUNCTION otp_gateway_internal.recognise()",
+        SUPER,
+    ),
     "otp_gateway.send_after_commit()": (
-        EVERYBODY, "CREATE TRIGGER t AFTER INSERT ON own EXECUTE FUNCTION otp_gateway.send_after_commit()", EVERYBODY
+        EVERYBODY,
+        "CREATE TRIGGER t AFTER INSERT ON own EXECUTE FUNCTION otp_gateway.send_after_commit()",
+        EVERYBODY,
     ),
     **{
         f"otp_gateway_internal.{name}(text[],oid)": (
-            EVERYBODY, f"SELECT otp_gateway_internal.{name}('{{}}', 'pg_foreign_data_wrapper'::regclass)", INSIDE
+            EVERYBODY,
+            f"SELECT otp_gateway_internal.{name}('{{}}', 'pg_foreign_data_wrapper'::regclass)",
+            INSIDE,
         )
         for name in VALIDATORS
     },
@@ -217,11 +289,16 @@ class Rights:
         for role, (attributes, member_of, _) in ROLES.items():
             execute(f"CREATE ROLE {self.name(role)} LOGIN {attributes}")
             # Postgres 14 has no pg_checkpoint.
-            for (other,) in execute("SELECT name FROM unnest(%s::text[]) AS name WHERE name !~ '^pg_' OR to_regrole(name) IS NOT NULL", (member_of,)):
+            for (other,) in execute(
+                "SELECT name FROM unnest(%s::text[]) AS name WHERE name !~ '^pg_' OR to_regrole(name) IS NOT NULL",
+                (member_of,),
+            ):
                 execute(f"GRANT {other if other.startswith('pg_') else self.name(other)} TO {self.name(role)}")
         execute(f"ALTER DATABASE {self.gateway.database} OWNER TO {self.name('dba')}")
         for provider in ("bank", "shop"):
-            execute(f"CREATE SERVER {provider} FOREIGN DATA WRAPPER otp_sandbox OPTIONS (resend_after '0s', max_checks '1000', check_limit '1000 per hour', send_limit '1000 per hour')")
+            execute(
+                f"CREATE SERVER {provider} FOREIGN DATA WRAPPER otp_sandbox OPTIONS (resend_after '0s', max_checks '1000', check_limit '1000 per hour', send_limit '1000 per hour')"
+            )
             for role in SENDERS - {"keeper"}:
                 execute(f"GRANT USAGE ON FOREIGN SERVER {provider} TO {self.name(role)}")
         execute(f"ALTER SERVER bank OWNER TO {self.name('keeper')}")
@@ -233,9 +310,15 @@ class Rights:
             row = self.send(role, provider)
             self.ids[row["verification_id"]] = (role, provider)
         # A table that is empty hides nothing.
-        execute("INSERT INTO otp_gateway_internal.breaker SELECT oid, 'infinity', 0, now(), now(), 'unknown', NULL, '' FROM pg_foreign_server WHERE srvname = 'shop'")
-        execute("INSERT INTO otp_gateway_internal.number_range SELECT id, '+94777', now(), '{60}', '{0}' FROM otp_gateway_internal.identity WHERE kind = 'server'")
-        execute("INSERT INTO otp_gateway_internal.low_conversion SELECT id, '+94777', now(), 'infinity', 60, 0, 0, 10, true, 0, 0 FROM otp_gateway_internal.identity WHERE kind = 'server'")
+        execute(
+            "INSERT INTO otp_gateway_internal.breaker SELECT oid, 'infinity', 0, now(), now(), 'unknown', NULL, '' FROM pg_foreign_server WHERE srvname = 'shop'"
+        )
+        execute(
+            "INSERT INTO otp_gateway_internal.number_range SELECT id, '+94777', now(), '{60}', '{0}' FROM otp_gateway_internal.identity WHERE kind = 'server'"
+        )
+        execute(
+            "INSERT INTO otp_gateway_internal.low_conversion SELECT id, '+94777', now(), 'infinity', 60, 0, 0, 10, true, 0, 0 FROM otp_gateway_internal.identity WHERE kind = 'server'"
+        )
         execute("ANALYZE")
 
     def send(self, role, provider="bank", number=NUMBER):
@@ -275,7 +358,8 @@ class Rights:
     def record(self):
         """All that is on record, so that a change shows."""
         return [
-            self.gateway.execute(f"SELECT t::text FROM otp_gateway_internal.{table} AS t ORDER BY 1") for table in TABLES
+            self.gateway.execute(f"SELECT t::text FROM otp_gateway_internal.{table} AS t ORDER BY 1")
+            for table in TABLES
         ]
 
 
@@ -311,8 +395,12 @@ def test_every_object_is_named(rights):
     """)
     rights.gateway.execute("RESET search_path")
     # From Postgres 17 on a table's own types are members, too.
-    types = {f"type {place(relation)}{brackets}" for relation in [*TABLES, *VIEWS, *INSIDE_VIEWS] for brackets in ("", "[]")}
-    types |= {f"type otp_gateway_internal.{name}[]" for name in DOMAINS} | {f"type otp_gateway.{name}[]" for name in ROWS}
+    types = {
+        f"type {place(relation)}{brackets}" for relation in [*TABLES, *VIEWS, *INSIDE_VIEWS] for brackets in ("", "[]")
+    }
+    types |= {f"type otp_gateway_internal.{name}[]" for name in DOMAINS} | {
+        f"type otp_gateway.{name}[]" for name in ROWS
+    }
     assert {name for (name,) in members} - types == NAMED
 
 
@@ -337,11 +425,14 @@ def test_every_result_column_is_named(rights):
         " WHERE attrelid = 'otp_gateway.result'::regclass AND attnum > 0 AND NOT attisdropped"
     ) == [(RESULT,)]
     # No function has another way to return columns of the record.
-    assert rights.gateway.execute("""
+    assert (
+        rights.gateway.execute("""
         SELECT oid::regprocedure::text FROM pg_proc WHERE proargmodes IS NOT NULL AND proname NOT IN ('version', 'check', 'health')
             AND oid IN (SELECT objid FROM pg_depend WHERE deptype = 'e' AND classid = 'pg_proc'::regclass
                         AND refobjid = (SELECT oid FROM pg_extension WHERE extname = 'otp_gateway'))
-    """) == []
+    """)
+        == []
+    )
 
 
 @pytest.mark.parametrize("role", ROLES)
@@ -359,9 +450,9 @@ def test_everybody_may_name_the_result(rights, role):
 def test_privileges_on_tables_and_views(rights, role):
     """As the catalog has them, for the whole and for each column."""
     for table, privileges in [*((t, ON_TABLES) for t in (*TABLES, *INSIDE_VIEWS)), *((v, ON_VIEWS) for v in VIEWS)]:
-        (oid,), = rights.gateway.execute("SELECT %s::regclass::oid", (place(table),))
+        ((oid,),) = rights.gateway.execute("SELECT %s::regclass::oid", (place(table),))
         for privilege, allowed in privileges.items():
-            (has, has_column), = rights.run(
+            ((has, has_column),) = rights.run(
                 role,
                 "SELECT has_table_privilege(%(t)s, %(p)s), %(p)s IN ('SELECT', 'INSERT', 'UPDATE', 'REFERENCES') "
                 "AND has_any_column_privilege(%(t)s, CASE WHEN %(p)s IN ('DELETE', 'TRUNCATE', 'TRIGGER') THEN 'SELECT' ELSE %(p)s END)",
@@ -374,11 +465,13 @@ def test_privileges_on_tables_and_views(rights, role):
 @pytest.mark.parametrize("role", ROLES)
 def test_reading_each_column(rights, role):
     for table, columns in TABLES.items():
-        (there,), = rights.gateway.execute(f"SELECT count(*) FROM otp_gateway_internal.{table}")
+        ((there,),) = rights.gateway.execute(f"SELECT count(*) FROM otp_gateway_internal.{table}")
         assert there > 0
         expected = (there if role in UNBOUND else 0) if role in READ else "42501"
         for column in f"{columns} {SYSTEM_COLUMNS}".split():
-            assert rights.try_(role, f"SELECT {column} FROM otp_gateway_internal.{table}") == expected, f"{table}.{column}"
+            assert rights.try_(role, f"SELECT {column} FROM otp_gateway_internal.{table}") == expected, (
+                f"{table}.{column}"
+            )
         assert rights.try_(role, f"SELECT t FROM otp_gateway_internal.{table} AS t") == expected
         assert rights.try_(role, f"SELECT count(*) FROM otp_gateway_internal.{table}") in (1, "42501")
     for view, columns in VIEWS.items():
@@ -424,12 +517,17 @@ def test_find_is_refused_who_may_not_read_the_view(rights):
     try:
         assert rights.try_("sender", "SELECT FROM otp_gateway.find('bank', %(number)s)", {"number": NUMBER}) == "42501"
         assert rights.try_("sender", "SELECT FROM otp_gateway.find(%(number)s)", {"number": NUMBER}) == "42501"
-        names = "id, provider, vendor, status, recipient_masked, reference, created_by, created_at, expires_at, approved_at"
+        names = (
+            "id, provider, vendor, status, recipient_masked, reference, created_by, created_at, expires_at, approved_at"
+        )
         counts = "send_count, check_count, max_checks, is_test, route"
         rights.run("superuser", f"GRANT SELECT ({names}, {counts}) ON otp_gateway.verification TO PUBLIC")
         assert isinstance(rights.try_("sender", "SELECT FROM otp_gateway.find(%(number)s)", {"number": NUMBER}), int)
     finally:
-        rights.run("superuser", "REVOKE ALL ON otp_gateway.verification FROM PUBLIC; GRANT SELECT ON otp_gateway.verification TO PUBLIC")
+        rights.run(
+            "superuser",
+            "REVOKE ALL ON otp_gateway.verification FROM PUBLIC; GRANT SELECT ON otp_gateway.verification TO PUBLIC",
+        )
 
 
 def test_find_looks_once(rights):
@@ -452,8 +550,8 @@ def test_functions(rights, role):
     values = {"id": id, "number": NUMBER, "payload": json.dumps({"mobile": "0774444444"})}
     for function, (granted, call, allowed, *rest) in FUNCTIONS.items():
         special, refusal = rest or ({}, "42501")
-        (oid,), = rights.gateway.execute("SELECT %s::regprocedure::oid", (function,))
-        (has,), = rights.run(role, "SELECT has_function_privilege(%s, 'EXECUTE')", (oid,))
+        ((oid,),) = rights.gateway.execute("SELECT %s::regprocedure::oid", (function,))
+        ((has,),) = rights.run(role, "SELECT has_function_privilege(%s, 'EXECUTE')", (oid,))
         assert has == (role in granted), function
         got = rights.try_(role, call, values)
         if role in allowed:
@@ -464,11 +562,11 @@ def test_functions(rights, role):
 
 @pytest.mark.parametrize("role", ROLES)
 def test_schema_wrappers_and_types(rights, role):
-    (uses, creates), = rights.run(
+    ((uses, creates),) = rights.run(
         role, "SELECT has_schema_privilege('otp_gateway', 'USAGE'), has_schema_privilege('otp_gateway', 'CREATE')"
     )
     assert (uses, creates) == (True, role in SUPER)
-    (uses, creates), = rights.run(
+    ((uses, creates),) = rights.run(
         role,
         "SELECT has_schema_privilege('otp_gateway_internal', 'USAGE'), has_schema_privilege('otp_gateway_internal', 'CREATE')",
     )
@@ -623,7 +721,7 @@ def test_locks(rights, role):
 
 def test_the_worker_cannot_be_signalled(rights):
     """By pg_signal_backend: it is a superuser's process."""
-    (pid,), = rights.gateway.execute(
+    ((pid,),) = rights.gateway.execute(
         "SELECT pid FROM pg_stat_activity WHERE backend_type LIKE 'otp_gateway%%' AND datname = current_database()"
     )
     for role in sorted(EVERYBODY - SUPER):
@@ -695,13 +793,15 @@ def test_what_postgres_gives_to_readers_of_toast(rights, length, chunks):
     """A value that does not fit on a page lies in a TOAST table, where no row security reaches. What is sealed comes there
     only if it is longer than that, and is sealed there, too."""
     gateway = rights.gateway
-    (toast,), = gateway.execute(
+    ((toast,),) = gateway.execute(
         "SELECT reltoastrelid::regclass::text FROM pg_class WHERE oid = 'otp_gateway_internal.verification_record'::regclass"
     )
     (id, _), *_ = [(id, flow) for id, flow in rights.ids.items() if flow == ("sender", "shop")]
-    (before,), = gateway.execute("SELECT sealed FROM otp_gateway_internal.verification_record WHERE id = %s", (id,))
+    ((before,),) = gateway.execute("SELECT sealed FROM otp_gateway_internal.verification_record WHERE id = %s", (id,))
     try:
-        gateway.execute("UPDATE otp_gateway_internal.verification_record SET sealed = %s WHERE id = %s", (os.urandom(length), id))
+        gateway.execute(
+            "UPDATE otp_gateway_internal.verification_record SET sealed = %s WHERE id = %s", (os.urandom(length), id)
+        )
         for role in sorted(EVERYBODY):
             assert rights.try_(role, f"SELECT chunk_data FROM {toast}") == (chunks if role in READ else "42501"), role
     finally:
@@ -734,7 +834,9 @@ def test_what_postgres_gives_to_writers_of_all_data(rights):
             cursor.execute("LOCK TABLE otp_gateway_internal.attempt_record IN ACCESS EXCLUSIVE MODE")
         with rights.gateway.connect() as own:
             sent = Running(own, "SELECT outcome FROM otp_send('bank', %s)", (json.dumps({"mobile": "0772222222"}),))
-            waits = "SELECT FROM pg_locks WHERE relation = 'otp_gateway_internal.attempt_record'::regclass AND NOT granted"
+            waits = (
+                "SELECT FROM pg_locks WHERE relation = 'otp_gateway_internal.attempt_record'::regclass AND NOT granted"
+            )
             until(lambda: rights.try_("superuser", waits) > 0, "the worker waits for the table")
             assert sent.thread.is_alive()
             session.rollback()
@@ -753,7 +855,9 @@ def test_what_the_owner_of_the_database_may_drop(cluster, simulator, rights, sch
     with cluster.database(extension=False) as name, Gateway(cluster, name, simulator) as gateway:
         if schema != "public":
             gateway.execute(f"CREATE SCHEMA {schema}")
-        gateway.execute(f"CREATE EXTENSION otp_gateway SCHEMA {schema}; ALTER DATABASE {name} OWNER TO {rights.name('dba')}")
+        gateway.execute(
+            f"CREATE EXTENSION otp_gateway SCHEMA {schema}; ALTER DATABASE {name} OWNER TO {rights.name('dba')}"
+        )
         owner = gateway.connect(user=rights.name("dba"))
         try:
             if gateway.session.server_version >= 150000:
@@ -761,7 +865,11 @@ def test_what_the_owner_of_the_database_may_drop(cluster, simulator, rights, sch
             if schema == "public" and gateway.session.server_version >= 150000:
                 assert gateway.execute("SELECT oid FROM pg_extension WHERE extname = 'otp_gateway'") == []
                 return
-            for statement in (f"DROP SCHEMA {schema} CASCADE", "DROP EXTENSION otp_gateway", f"ALTER SCHEMA {schema} RENAME TO mine"):
+            for statement in (
+                f"DROP SCHEMA {schema} CASCADE",
+                "DROP EXTENSION otp_gateway",
+                f"ALTER SCHEMA {schema} RENAME TO mine",
+            ):
                 with pytest.raises(psycopg2.errors.InsufficientPrivilege):
                     gateway.execute(statement, session=owner)
             gateway.execute("CREATE SERVER s FOREIGN DATA WRAPPER otp_sandbox")

@@ -47,7 +47,12 @@ def cancel(gateway, id):
 def test_a_whole_flow(plain, simulator):
     sent = play(plain, "077 123 4567")
     id = sent["verification_id"]
-    assert (sent["outcome"], sent["status"], sent["attempts_left"], sent["reference"]) == ("sent", "pending", 5, str(id))
+    assert (sent["outcome"], sent["status"], sent["attempts_left"], sent["reference"]) == (
+        "sent",
+        "pending",
+        5,
+        str(id),
+    )
     assert sent["expires_at"] is not None
     wrong = plain.verify(id, "123456")
     assert (wrong["outcome"], wrong["attempts_left"], wrong["retryable"]) == ("invalid_code", 4, True)
@@ -56,7 +61,11 @@ def test_a_whole_flow(plain, simulator):
     assert (right["outcome"], right["status"]) == ("approved", "approved")
     assert plain.verify(id, "000000")["outcome"] == "already_used"
     assert plain.attempts(id) == [
-        ("send", "sent"), ("verify", "invalid_code"), ("resend", "sent"), ("verify", "approved"), ("verify", "already_used")
+        ("send", "sent"),
+        ("verify", "invalid_code"),
+        ("resend", "sent"),
+        ("verify", "approved"),
+        ("verify", "already_used"),
     ]
     row = plain.verification(id)
     assert (row["vendor"], row["recipient_masked"], row["is_test"]) == ("sandbox", "+94*****4567", False)
@@ -98,22 +107,43 @@ def test_a_code_of_one_s_own(gateway):
     sandbox(gateway)
     gateway.execute("CREATE USER MAPPING FOR PUBLIC SERVER sandbox OPTIONS (code 'Xy-42')")
     id = play(gateway)["verification_id"]
-    assert [gateway.verify(id, code)["outcome"] for code in ("000000", "xy-42", "Xy-42")] == ["invalid_code"] * 2 + ["approved"]
+    assert [gateway.verify(id, code)["outcome"] for code in ("000000", "xy-42", "Xy-42")] == ["invalid_code"] * 2 + [
+        "approved"
+    ]
 
 
 SENDS = {
     # how a send ends, and what becomes of the verification
-    "sent": "pending", "already_registered": "failed", "rate_limited": "failed", "invalid_request": "failed",
-    "auth_failed": "failed", "refused": "failed", "provider_error": "failed", "unreachable": "failed", "unknown": "unknown",
+    "sent": "pending",
+    "already_registered": "failed",
+    "rate_limited": "failed",
+    "invalid_request": "failed",
+    "auth_failed": "failed",
+    "refused": "failed",
+    "provider_error": "failed",
+    "unreachable": "failed",
+    "unknown": "unknown",
 }
 RESENDS = {**dict.fromkeys([*SENDS, "not_found"], "pending"), "unknown": "unknown"}
 VERIFIES = {
-    "approved": "approved", "invalid_code": "pending", "expired": "expired", "already_used": "failed",
-    "max_attempts_reached": "max_attempts_reached", "not_found": "failed", "rate_limited": "pending",
-    "invalid_request": "pending", "auth_failed": "pending", "refused": "pending", "provider_error": "pending",
-    "unreachable": "pending", "unknown": "unknown",
+    "approved": "approved",
+    "invalid_code": "pending",
+    "expired": "expired",
+    "already_used": "failed",
+    "max_attempts_reached": "max_attempts_reached",
+    "not_found": "failed",
+    "rate_limited": "pending",
+    "invalid_request": "pending",
+    "auth_failed": "pending",
+    "refused": "pending",
+    "provider_error": "pending",
+    "unreachable": "pending",
+    "unknown": "unknown",
 }
-RETRYABLE = {"send": {"rate_limited", "provider_error", "unreachable"}, "verify": {"invalid_code", "rate_limited", "unreachable"}}
+RETRYABLE = {
+    "send": {"rate_limited", "provider_error", "unreachable"},
+    "verify": {"invalid_code", "rate_limited", "unreachable"},
+}
 
 
 @pytest.mark.parametrize("outcome", SENDS)
@@ -175,11 +205,14 @@ def test_no_network(gateway, simulator, base_url):
     ids = [play(gateway)["verification_id"] for _ in range(20)]
     assert [gateway.verify(id, "000000")["outcome"] for id in ids] == ["approved"] * 20
     assert gateway.execute("SELECT DISTINCT http_status, outcome::text FROM otp_gateway.attempt ORDER BY 2") == [
-        (None, "approved"), (None, "sent")
+        (None, "approved"),
+        (None, "sent"),
     ]
     # And one that would reach somebody is not used either.
-    gateway.execute(f"ALTER SERVER sandbox OPTIONS ({'ADD' if base_url is None else 'SET'} base_url '{simulator.url('ideamart')}',"
-                    " ADD allow_plain_http 'true')")
+    gateway.execute(
+        f"ALTER SERVER sandbox OPTIONS ({'ADD' if base_url is None else 'SET'} base_url '{simulator.url('ideamart')}',"
+        " ADD allow_plain_http 'true')"
+    )
     assert play(gateway)["outcome"] == "sent"
     assert simulator.count() == 0
 
@@ -243,14 +276,19 @@ def tested(gateway):
     """Every vendor with a test number, and with limits that let nothing pass twice."""
     for vendor, (number, _) in NUMBERS.items():
         options = {
-            "test_numbers": f"{number}=Code-1, +919999900002=222222, +94770000002=333333", "resend_after": "1h",
-            "send_limit": "1 per day", "check_limit": "1 per day", "provider_limit": "1 per day",
+            "test_numbers": f"{number}=Code-1, +919999900002=222222, +94770000002=333333",
+            "resend_after": "1h",
+            "send_limit": "1 per day",
+            "check_limit": "1 per day",
+            "provider_limit": "1 per day",
         }
         if vendor == "sandbox":
             sandbox(gateway, "with_sandbox", **options)
         else:
             # Nobody is there: what left the machine would show.
-            gateway.create_provider(f"with_{vendor}", vendor, base_url=f"http://127.0.0.1:{free_port()}/nobody", **options)
+            gateway.create_provider(
+                f"with_{vendor}", vendor, base_url=f"http://127.0.0.1:{free_port()}/nobody", **options
+            )
     return gateway
 
 
@@ -284,16 +322,20 @@ def test_a_test_number(tested, simulator, vendor):
     if vendor == "sandbox":
         assert cancel(tested, ids[1])["outcome"] == "canceled"
     # Marked, and nobody's limit has it.
-    assert tested.execute("SELECT DISTINCT is_test, provider FROM otp_gateway.verification") == [(True, f"with_{vendor}")]
-    assert tested.execute("SELECT DISTINCT recipient_key, reason, provider FROM otp_gateway_internal.attempt_record") == [
-        (None, None, f"with_{vendor}")
+    assert tested.execute("SELECT DISTINCT is_test, provider FROM otp_gateway.verification") == [
+        (True, f"with_{vendor}")
     ]
+    assert tested.execute(
+        "SELECT DISTINCT recipient_key, reason, provider FROM otp_gateway_internal.attempt_record"
+    ) == [(None, None, f"with_{vendor}")]
     assert simulator.count() == 0
 
 
 def test_wrong_codes_of_a_test_number_are_limited_within_a_flow_alone(tested):
     for _ in range(3):
-        id = tested.row(SEND, ("with_hyperverge", json.dumps(payload_of("hyperverge", "9999900001"))))["verification_id"]
+        id = tested.row(SEND, ("with_hyperverge", json.dumps(payload_of("hyperverge", "9999900001"))))[
+            "verification_id"
+        ]
         assert [tested.verify(id, "1")["outcome"] for _ in range(5)] == ["invalid_code"] * 5
         assert tested.verify(id, "Code-1")["outcome"] == "max_attempts_reached"
 
@@ -308,7 +350,9 @@ def test_a_test_number_of_a_flow_begun_elsewhere(tested, simulator):
 
 def test_everybody_else_is_real(gateway, simulator):
     """The number beside it goes to the vendor, the test's code is worth nothing there, and counts are kept apart."""
-    gateway.create_provider("real", "ideamart", test_numbers="+94770009999=4711", send_limit="1 per hour", provider_limit="2 per hour")
+    gateway.create_provider(
+        "real", "ideamart", test_numbers="+94770009999=4711", send_limit="1 per hour", provider_limit="2 per hour"
+    )
     tests = [gateway.send("real", "0770009999", vendor="ideamart") for _ in range(5)]
     assert {row["outcome"] for row in tests} == {"sent"}
     to = "0770009998"
@@ -331,7 +375,9 @@ def test_queued_ones_are_marked_too(gateway, simulator):
     gateway.create_provider("real", "ideamart", test_numbers="+94770009999=4711")
     with gateway.cluster.session(gateway.database, autocommit=False) as session:
         id = gateway.enqueue("real", "0770009999", session, "ideamart")["verification_id"]
-        assert gateway.row("SELECT is_test FROM otp_gateway.verification WHERE id = %s", (id,), session)["is_test"] is True
+        assert (
+            gateway.row("SELECT is_test FROM otp_gateway.verification WHERE id = %s", (id,), session)["is_test"] is True
+        )
         session.commit()
     assert gateway.wait(id)["outcome"] == "sent"
     assert gateway.verification(id)["is_test"] is True
@@ -364,9 +410,23 @@ def settings(gateway, provider, session=None):
 
 DEFAULTS = {
     # as the table of server options in docs/reference.md has them
-    "timeout": "10s", "connect_timeout": "3s", "proxy": None, "ca_file": None, "client_cert_file": None, "client_key_file": None,
-    "max_in_flight": "256", "defaults": "{}", "send_limit": None, "check_limit": None, "provider_limit": None,
-    "min_conversion": None, "allowed_prefixes": None, "enforce": "on", "test_numbers": None, "allow_plain_http": "false", "paused": "false",
+    "timeout": "10s",
+    "connect_timeout": "3s",
+    "proxy": None,
+    "ca_file": None,
+    "client_cert_file": None,
+    "client_key_file": None,
+    "max_in_flight": "256",
+    "defaults": "{}",
+    "send_limit": None,
+    "check_limit": None,
+    "provider_limit": None,
+    "min_conversion": None,
+    "allowed_prefixes": None,
+    "enforce": "on",
+    "test_numbers": None,
+    "allow_plain_http": "false",
+    "paused": "false",
 }
 VENDOR_DEFAULTS = {name: vendor.page for name, vendor in TABLE.items()}
 VENDOR_DEFAULTS["sandbox"] = ("10min", "5", "0s")
@@ -402,17 +462,27 @@ def test_the_defaults_can_be_seen(gateway, vendor):
 
 GIVEN = {
     # an option as it is written, and as it is shown
-    "base_url": ("https://vendor.example:8443/path", None), "timeout": ("8000 ms", "8s"), "connect_timeout": ("2s", None),
+    "base_url": ("https://vendor.example:8443/path", None),
+    "timeout": ("8000 ms", "8s"),
+    "connect_timeout": ("2s", None),
     "proxy": ("http://proxy.example:3128", None),
-    "ca_file": ("/etc/ssl/ca.pem", None), "client_cert_file": ("/etc/ssl/client.pem", None),
-    "client_key_file": ("/etc/ssl/client.key", None), "max_in_flight": (" 7", "7"),
-    "defaults": ('{"metadata": {"client": "x"}}', '{"metadata":{"client":"x"}}'), "allow_plain_http": ("off", "false"),
+    "ca_file": ("/etc/ssl/ca.pem", None),
+    "client_cert_file": ("/etc/ssl/client.pem", None),
+    "client_key_file": ("/etc/ssl/client.key", None),
+    "max_in_flight": (" 7", "7"),
+    "defaults": ('{"metadata": {"client": "x"}}', '{"metadata":{"client":"x"}}'),
+    "allow_plain_http": ("off", "false"),
     "paused": ("off", "false"),
-    "code_lifetime": ("90 min", "90min"), "max_checks": ("4", None), "resend_after": ("120s", "2min"),
-    "send_limit": ("10 PER day,5 per 60 minutes", "5 per hour, 10 per day"), "check_limit": ("3 per 90 s", "3 per 90 seconds"),
-    "provider_limit": ("1000 per 7 days", "1000 per week"), "min_conversion": (" 10 %", "10%"),
+    "code_lifetime": ("90 min", "90min"),
+    "max_checks": ("4", None),
+    "resend_after": ("120s", "2min"),
+    "send_limit": ("10 PER day,5 per 60 minutes", "5 per hour, 10 per day"),
+    "check_limit": ("3 per 90 s", "3 per 90 seconds"),
+    "provider_limit": ("1000 per 7 days", "1000 per week"),
+    "min_conversion": (" 10 %", "10%"),
     "allowed_prefixes": ("+91,+94,+91", "+91, +94"),
-    "enforce": ("Observe", "observe"), "test_numbers": ("+94770009999=s3cr3t,+94770009998=0000", "+94770009998=***, +94770009999=***"),
+    "enforce": ("Observe", "observe"),
+    "test_numbers": ("+94770009999=s3cr3t,+94770009998=0000", "+94770009998=***, +94770009999=***"),
 }
 
 
@@ -429,7 +499,9 @@ def test_what_is_given_can_be_seen(gateway):
         gateway.execute("DROP SERVER bare")
         # What is shown can be written: it means the same.
         if option not in ("test_numbers", *others):
-            gateway.execute(f"CREATE SERVER bare FOREIGN DATA WRAPPER otp_ideamart OPTIONS ({option} '{shown or written}')")
+            gateway.execute(
+                f"CREATE SERVER bare FOREIGN DATA WRAPPER otp_ideamart OPTIONS ({option} '{shown or written}')"
+            )
             assert settings(gateway, "bare")[option] == seen[option]
             gateway.execute("DROP SERVER bare")
 
@@ -484,7 +556,9 @@ def test_no_secret_can_be_seen(gateway, role):
     gateway.execute("ALTER SERVER ideamart OPTIONS (ADD test_numbers '+94770009999=s3cr3t-code')")
     sandbox(gateway)
     gateway.execute("CREATE USER MAPPING FOR PUBLIC SERVER sandbox OPTIONS (code 's3cr3t-sandbox')")
-    gateway.execute(f"CREATE USER MAPPING FOR {name} SERVER hyperverge OPTIONS (app_id 's3cr3t-id', app_key 's3cr3t-key')")
+    gateway.execute(
+        f"CREATE USER MAPPING FOR {name} SERVER hyperverge OPTIONS (app_id 's3cr3t-id', app_key 's3cr3t-key')"
+    )
     for who in (None, session):
         rows = gateway.execute("SELECT * FROM otp_gateway.provider", session=who)
         text = "\n".join(map(str, rows)).replace("application_id, password", "")
@@ -518,6 +592,8 @@ def test_other_people_s_servers_are_not_in_it(gateway):
     gateway.execute("CREATE FOREIGN DATA WRAPPER not_ours; CREATE SERVER elsewhere FOREIGN DATA WRAPPER not_ours")
     try:
         assert settings(gateway, "elsewhere") == {}
-        assert gateway.execute("SELECT otp_gateway_internal.effective_settings(0), otp_gateway_internal.effective_settings(NULL)") == [([], None)]
+        assert gateway.execute(
+            "SELECT otp_gateway_internal.effective_settings(0), otp_gateway_internal.effective_settings(NULL)"
+        ) == [([], None)]
     finally:
         gateway.execute("DROP FOREIGN DATA WRAPPER not_ours CASCADE")

@@ -19,8 +19,17 @@ SQUATTED = "there is a schema otp_gateway_internal already"
 
 
 VIEWS = {
-    "verification", "attempt", "recent", "provider", "payload_field", "ranges",
-    "stat_worker", "stat_provider", "stat_attempt", "stat_latency", "stat_hourly",
+    "verification",
+    "attempt",
+    "recent",
+    "provider",
+    "payload_field",
+    "ranges",
+    "stat_worker",
+    "stat_provider",
+    "stat_attempt",
+    "stat_latency",
+    "stat_hourly",
 }
 TYPES = {"result", "event", "finding"}
 FUNCTIONS = {

@@ -32,24 +32,36 @@ def over(gateway, simulator, how, to):
     id = link(gateway)
     gateway.wait(id)
     if how == "canceled":
-        gateway.execute("UPDATE otp_gateway_internal.verification_record SET status = 'canceled', sealed = NULL WHERE id = %s", (id,))
+        gateway.execute(
+            "UPDATE otp_gateway_internal.verification_record SET status = 'canceled', sealed = NULL WHERE id = %s",
+            (id,),
+        )
     elif how == "approved":
         assert gateway.verify(id, simulator.code("ideamart", to))["outcome"] == "approved"
     elif how == "max_attempts_reached":
         for _ in range(3):
             gateway.verify(id, simulator.wrong("ideamart", to))
     elif how == "expired":
-        gateway.execute("UPDATE otp_gateway_internal.verification_record SET status = 'expired', sealed = NULL WHERE id = %s", (id,))
+        gateway.execute(
+            "UPDATE otp_gateway_internal.verification_record SET status = 'expired', sealed = NULL WHERE id = %s", (id,)
+        )
     elif how == "too old":
-        gateway.execute("UPDATE otp_gateway_internal.verification_record SET expires_at = now() - interval '1 s' WHERE id = %s", (id,))
+        gateway.execute(
+            "UPDATE otp_gateway_internal.verification_record SET expires_at = now() - interval '1 s' WHERE id = %s",
+            (id,),
+        )
     elif how == "unknown to us":
         gateway.execute("UPDATE customer SET verification_id = gen_random_uuid()")
     elif how == "NULL":
-        gateway.execute("ALTER TABLE customer DISABLE TRIGGER ALL; UPDATE customer SET verification_id = NULL; ALTER TABLE customer ENABLE TRIGGER ALL")
+        gateway.execute(
+            "ALTER TABLE customer DISABLE TRIGGER ALL; UPDATE customer SET verification_id = NULL; ALTER TABLE customer ENABLE TRIGGER ALL"
+        )
     return id
 
 
-@pytest.mark.parametrize("how", ["canceled", "approved", "max_attempts_reached", "expired", "too old", "unknown to us", "NULL"])
+@pytest.mark.parametrize(
+    "how", ["canceled", "approved", "max_attempts_reached", "expired", "too old", "unknown to us", "NULL"]
+)
 def test_once_it_is_over(table, simulator, how):
     to = table.number()
     insert(table, to)
@@ -81,7 +93,9 @@ def test_once_the_vendor_says_so(gateway, simulator, vendor, asked):
     assert gateway.wait(before)["outcome"] == "sent"
     simulator.advance(61)
     if asked == "resend":
-        simulator.fault("status", vendor, "resend", times=1, status=200, body={"type": "error", "message": "OTP expired"})
+        simulator.fault(
+            "status", vendor, "resend", times=1, status=200, body={"type": "error", "message": "OTP expired"}
+        )
         row = gateway.row("SELECT * FROM otp_resend(%s)", (before,))
     else:
         row = gateway.verify(before, simulator.code(vendor, to))
@@ -152,7 +166,9 @@ def test_two_clicks_at_once(table, simulator, level):
         table.execute(AGAIN, session=one)
         running = Running(two, AGAIN)
         until(
-            lambda: table.execute("SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND pid = %s", (two.info.backend_pid,)),
+            lambda: table.execute(
+                "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND pid = %s", (two.info.backend_pid,)
+            ),
             "the second waits for the first",
         )
         one.commit()
@@ -182,7 +198,10 @@ def test_a_row_with_no_number_stays_as_it_is(table, simulator):
     assert link(table) is None
     # As a value of an INSERT, it is a row like any other.
     to = table.number()
-    table.execute("DELETE FROM customer; INSERT INTO customer (phone, verification_id) VALUES (%s, otp_gateway.send_again(NULL))", (to,))
+    table.execute(
+        "DELETE FROM customer; INSERT INTO customer (phone, verification_id) VALUES (%s, otp_gateway.send_again(NULL))",
+        (to,),
+    )
     assert list(ids_in_rows(table).values()) == [to]
     check_sent(table, simulator, to)
 
@@ -219,7 +238,9 @@ def test_two_rows_of_one_phone(slow, simulator):
     assert (rows[sent]["outcome"], rows[blocked]["outcome"]) == ("sent", "blocked")
     # Whenever one asks, and however.
     for ask in (
-        "SELECT * FROM otp_gateway.wait(%s, '1s')", "SELECT * FROM otp_resend(%s)", "SELECT * FROM otp_verify(%s::uuid, '000000')",
+        "SELECT * FROM otp_gateway.wait(%s, '1s')",
+        "SELECT * FROM otp_resend(%s)",
+        "SELECT * FROM otp_verify(%s::uuid, '000000')",
     ):
         row = slow.row(ask, (blocked,))
         assert (row["status"], row["outcome"], row["reason"]) == ("blocked", "blocked", "resend_after"), ask
@@ -288,7 +309,11 @@ def test_a_resend_of_what_is_over_says_what_to_do(table, simulator, how):
     insert(table, to)
     id = over(table, simulator, how, to)
     row = table.row("SELECT * FROM otp_resend(%s)", (id,))
-    assert row["status"] == how and "otp_send" in row["vendor_message"] and "otp_gateway.send_again" in row["vendor_message"]
+    assert (
+        row["status"] == how
+        and "otp_send" in row["vendor_message"]
+        and "otp_gateway.send_again" in row["vendor_message"]
+    )
     recorded = table.row("SELECT vendor_message FROM otp_gateway.attempt ORDER BY id DESC LIMIT 1")
     assert recorded["vendor_message"] == row["vendor_message"]
 
@@ -311,10 +336,13 @@ WHERE = [where for where, made in DOCUMENTED.items() if any("public.send_code_ag
 def test_the_documented_function(cluster, simulator, where):
     """By the application: the verification is its own, so that it can wait for it."""
     with bank(cluster, simulator, DOCUMENTED[where]) as registry:
-        (phone, before), = registry.execute(
+        ((phone, before),) = registry.execute(
             "SELECT phone, verification_id FROM public.customer WHERE id = %s", (registry.victim,)
         )
-        again, which = "SELECT outcome FROM public.send_code_again(%s)", "SELECT verification_id FROM public.customer WHERE id = %s"
+        again, which = (
+            "SELECT outcome FROM public.send_code_again(%s)",
+            "SELECT verification_id FROM public.customer WHERE id = %s",
+        )
         # While it is open its code is sent once more.
         assert registry.as_app(again, (registry.victim,)) == [("sent",)]
         assert registry.as_app(which, (registry.victim,)) == [(before,)]
@@ -324,7 +352,9 @@ def test_the_documented_function(cluster, simulator, where):
         registry.as_app("SET search_path = public, otp")
         assert id != before and registry.gateway.wait(id, session=registry.session)["outcome"] == "sent"
         code = simulator.code("ideamart", phone, atleast=3)
-        assert registry.as_app("SELECT outcome FROM public.verify_customer(%s, %s)", (registry.victim, code)) == [("approved",)]
+        assert registry.as_app("SELECT outcome FROM public.verify_customer(%s, %s)", (registry.victim, code)) == [
+            ("approved",)
+        ]
         # Who is active needs none.
         assert registry.as_app(again, (registry.victim,)) == [("verified",)]
         assert simulator.count("ideamart", "send", phone) == 3
@@ -334,7 +364,7 @@ def test_the_documented_function(cluster, simulator, where):
 def test_two_clicks_are_one_message(cluster, simulator, where):
     """The second waits for the first one's transaction, and sees what it has begun."""
     with bank(cluster, simulator, DOCUMENTED[where]) as registry:
-        (phone,), = registry.execute("SELECT phone FROM public.customer WHERE id = %s", (registry.victim,))
+        ((phone,),) = registry.execute("SELECT phone FROM public.customer WHERE id = %s", (registry.victim,))
         registry.execute("UPDATE otp_gateway_internal.verification_record SET status = 'expired', sealed = NULL")
         again = "SELECT outcome FROM public.send_code_again(%s)"
         database, user = registry.gateway.database, registry.app
@@ -343,7 +373,8 @@ def test_two_clicks_are_one_message(cluster, simulator, where):
             second = Running(two, again, (registry.victim,))
             until(
                 lambda: registry.execute(
-                    "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND pid = %s", (two.info.backend_pid,)
+                    "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND pid = %s",
+                    (two.info.backend_pid,),
                 ),
                 "it waits for the row",
             )

@@ -10,7 +10,9 @@ from conftest import Gateway, Running, until
 from test_enqueue import arrived
 from test_queue import standby_of
 
-WAITS = "SELECT count(*)::int FROM pg_stat_activity WHERE wait_event = 'SyncRep' AND backend_type = 'otp_gateway worker'"
+WAITS = (
+    "SELECT count(*)::int FROM pg_stat_activity WHERE wait_event = 'SyncRep' AND backend_type = 'otp_gateway worker'"
+)
 
 
 @pytest.fixture
@@ -39,19 +41,27 @@ def test_a_synchronous_standby_is_away(gateway, own_cluster, simulator):
             gateway.send(to=to, session=session)
     until(lambda: gateway.execute(WAITS) == [(1,)], "the worker waits for the standby")
     with own_cluster.session() as other:
-        waiting = Running(other, "SELECT outcome FROM otp_send('ideamart', jsonb_build_object('mobile', %s))", (gateway.number(),))
+        waiting = Running(
+            other, "SELECT outcome FROM otp_send('ideamart', jsonb_build_object('mobile', %s))", (gateway.number(),)
+        )
         assert simulator.count("ideamart", "send") == 1
         wants(gateway, "")
         assert waiting.row()["outcome"] == "sent"
     # What was on record as begun when its caller gave up is not lost either.
-    until(lambda: gateway.execute("SELECT count(*)::int FROM otp_gateway.attempt WHERE outcome IS NULL") == [(0,)], "all ended")
+    until(
+        lambda: gateway.execute("SELECT count(*)::int FROM otp_gateway.attempt WHERE outcome IS NULL") == [(0,)],
+        "all ended",
+    )
     assert gateway.send()["outcome"] == "sent"
 
 
 def test_two_primaries(gateway, own_cluster, simulator):
     with standby_of(own_cluster) as standby, standby.session() as there:
         wants(gateway, "*")
-        until(lambda: gateway.execute("SELECT sync_state FROM pg_stat_replication") == [("sync",)], "the standby is synchronous")
+        until(
+            lambda: gateway.execute("SELECT sync_state FROM pg_stat_replication") == [("sync",)],
+            "the standby is synchronous",
+        )
         gateway.execute("SET synchronous_commit = on")
         simulator.fault("hold", "ideamart", "send")
         first, *queued = [gateway.enqueue()["verification_id"] for _ in range(5)]

@@ -55,7 +55,9 @@ VIEWS = ["stat_worker", "stat_provider", "stat_attempt", "stat_latency", "stat_h
 
 def counted(gateway, session=None):
     """As stat_attempt has it, which is what the record has since then."""
-    [(since,)] = gateway.execute("SELECT coalesce(max(stats_reset), 'infinity') FROM otp_gateway.stat_worker", None, session)
+    [(since,)] = gateway.execute(
+        "SELECT coalesce(max(stats_reset), 'infinity') FROM otp_gateway.stat_worker", None, session
+    )
     rows = gateway.execute(ATTEMPTS, None, session)
     assert rows == gateway.execute(OF_RECORD, (since,), session)
     # What is counted of calls is counted as often.
@@ -132,9 +134,24 @@ def test_each_attempt_is_counted_once(gateway):
     each_way(gateway)
     rows = counted(gateway)
     assert {outcome for _, _, outcome, *_ in rows} >= {
-        "sent", "unknown", "blocked", "approved", "invalid_code", "already_used", "canceled", "unreachable", "refused", "auth_failed"
+        "sent",
+        "unknown",
+        "blocked",
+        "approved",
+        "invalid_code",
+        "already_used",
+        "canceled",
+        "unreachable",
+        "refused",
+        "auth_failed",
     }
-    assert ("limited", "send", "blocked", "send_limit", 2) in rows and ("watched", "send", "sent", "send_limit", 3) in rows
+    assert ("limited", "send", "blocked", "send_limit", 2) in rows and (
+        "watched",
+        "send",
+        "sent",
+        "send_limit",
+        3,
+    ) in rows
     by_country = {}
     for row in hours(gateway):
         by_country[row[4]] = by_country.get(row[4], 0) + row[13]
@@ -160,7 +177,9 @@ def test_the_time_that_calls_take(gateway, simulator):
     # The same from the record: from the intent to the outcome.
     of_record = "SELECT sum(EXTRACT(epoch FROM finished_at - started_at)) * 1000 FROM otp_gateway.attempt"
     assert total == pytest.approx(float(gateway.execute(of_record)[0][0]))
-    assert gateway.execute("SELECT total_time, buckets FROM otp_gateway.stat_hourly") == [(pytest.approx(total), buckets)]
+    assert gateway.execute("SELECT total_time, buckets FROM otp_gateway.stat_hourly") == [
+        (pytest.approx(total), buckets)
+    ]
     assert gateway.execute("SELECT total_time FROM otp_gateway.stat_attempt") == [(pytest.approx(total),)]
 
 
@@ -169,7 +188,12 @@ def test_the_time_that_calls_take(gateway, simulator):
 
 def test_a_provider_that_fails_and_recovers(gateway, simulator):
     before = provider(gateway)
-    assert (before["vendor"], before["in_flight"], before["max_in_flight"], before["breaker"]) == ("ideamart", 0, 256, "closed")
+    assert (before["vendor"], before["in_flight"], before["max_in_flight"], before["breaker"]) == (
+        "ideamart",
+        0,
+        256,
+        "closed",
+    )
     assert before["last_success_at"] is before["failing_since"] is before["stats_reset"] is None
     simulator.fault("status", "ideamart", "send", status=500)
     rows = [gateway.send() for _ in range(5)]
@@ -236,7 +260,14 @@ def test_a_worker(gateway):
     gateway.send()
     until(lambda: worker(gateway)["last_commit_at"], "the round has ended")
     row = worker(gateway)
-    assert (row["state"], row["detail"], row["waiting"], row["unrecorded"], row["starts"], row["recovered"]) == ("running", None, 0, 0, 1, 0)
+    assert (row["state"], row["detail"], row["waiting"], row["unrecorded"], row["starts"], row["recovered"]) == (
+        "running",
+        None,
+        0,
+        0,
+        1,
+        0,
+    )
     assert (row["library_version"], row["schema_version"]) == gateway.execute("SELECT * FROM otp_gateway.version()")[0]
     [(pid, start)] = gateway.execute(
         "SELECT pid, backend_start FROM pg_stat_activity WHERE backend_type = 'otp_gateway worker' AND datname = current_database()"
@@ -292,11 +323,18 @@ def test_wait_events(gateway, simulator):
     simulator.fault("hold", "ideamart", "send", times=1)
     call = Running(gateway.connect(), SEND, ("ideamart", json.dumps(FLOWS["ideamart"]["send"](gateway.number()))))
     simulator.held(1)
-    events = "SELECT DISTINCT backend_type, wait_event FROM pg_stat_activity WHERE wait_event LIKE 'OtpGateway%' ORDER BY 1"
+    events = (
+        "SELECT DISTINCT backend_type, wait_event FROM pg_stat_activity WHERE wait_event LIKE 'OtpGateway%' ORDER BY 1"
+    )
     until(
-        lambda: gateway.execute(events) == [
-            ("client backend", "OtpGatewayCall"), ("otp_gateway launcher", "OtpGatewayLauncherMain"), ("otp_gateway worker", "OtpGatewayWorkerMain")
-        ],
+        lambda: (
+            gateway.execute(events)
+            == [
+                ("client backend", "OtpGatewayCall"),
+                ("otp_gateway launcher", "OtpGatewayLauncherMain"),
+                ("otp_gateway worker", "OtpGatewayWorkerMain"),
+            ]
+        ),
         "each waits for what it says",
     )
     simulator.release()
@@ -347,7 +385,10 @@ def test_more_providers_than_have_a_place(own_cluster, simulator):
             assert gateway.execute(ATTEMPTS, None, keeper) == []
         assert len(hours(gateway)) == 260
         gateway.execute("DROP SERVER box_0 CASCADE")
-        until(lambda: play(gateway, "box_259") and any(row[0] == "box_259" for row in gateway.execute(ATTEMPTS)), "it has a place")
+        until(
+            lambda: play(gateway, "box_259") and any(row[0] == "box_259" for row in gateway.execute(ATTEMPTS)),
+            "it has a place",
+        )
         # A database that is dropped gives its places back to those that come after it.
         gateway.execute("CREATE DATABASE another")
         with Gateway(own_cluster, "another", simulator) as another:
@@ -375,7 +416,9 @@ def test_a_reset(gateway):
     assert [row[0] for row in gateway.execute(ATTEMPTS)] == ["ideamart"]
     assert provider(gateway, "box")["stats_reset"] > before and worker(gateway)["stats_reset"] == before
     gateway.execute("SELECT otp_gateway.stat_reset()")
-    assert gateway.execute(ATTEMPTS) == [] and worker(gateway)["starts"] == 0 and worker(gateway)["stats_reset"] > before
+    assert (
+        gateway.execute(ATTEMPTS) == [] and worker(gateway)["starts"] == 0 and worker(gateway)["stats_reset"] > before
+    )
     play(gateway)
     assert counted(gateway) == [("box", "send", "sent", None, 1)]
     assert len(hours(gateway)) == 2
@@ -395,7 +438,9 @@ def test_a_worker_that_comes_back(gateway, simulator):
     simulator.held(1)
     gateway.execute("SELECT pg_terminate_backend(%s)", (worker_of(gateway),))
     assert call.row()["outcome"] == "unknown"
-    assert counted(gateway) == sorted([*before, ("ideamart", "send", "unknown", None, 1)], key=lambda row: [str(it or "~") for it in row])
+    assert counted(gateway) == sorted(
+        [*before, ("ideamart", "send", "unknown", None, 1)], key=lambda row: [str(it or "~") for it in row]
+    )
     hours(gateway)
     play(gateway)
     assert worker(gateway)["starts"] == 2
@@ -429,7 +474,8 @@ def test_an_end_of_the_server(own_cluster, simulator, how):
         since = worker(gateway)["stats_reset"]
         simulator.fault("hold", "ideamart", "send", times=3)
         calls = [
-            Running(gateway.connect(), SEND, ("ideamart", json.dumps(FLOWS["ideamart"]["send"](gateway.number())))) for _ in range(3)
+            Running(gateway.connect(), SEND, ("ideamart", json.dumps(FLOWS["ideamart"]["send"](gateway.number()))))
+            for _ in range(3)
         ]
         simulator.held(3)
         kill(worker_of(gateway)) if how == "worker" else own_cluster.stop(how)
@@ -497,7 +543,10 @@ def test_promotion(own_cluster, simulator):
             hourly = gateway.execute(HOURLY)
             until(lambda: gateway.execute(HOURLY, None, there) == hourly, "the standby has it all")
             until(
-                lambda: gateway.execute("SELECT count(*)::int FROM otp_gateway.attempt WHERE outcome IS NULL", None, there) == [(1,)],
+                lambda: (
+                    gateway.execute("SELECT count(*)::int FROM otp_gateway.attempt WHERE outcome IS NULL", None, there)
+                    == [(1,)]
+                ),
                 "what is in flight, too",
             )
             hours(gateway, there)
@@ -555,17 +604,29 @@ def test_hours_are_kept_for_400_days(gateway):
 def test_who_sees_what(gateway):
     box(gateway)
     box(gateway, "mine")
-    with acting_as(gateway, "monitor", "GRANT pg_monitor TO monitor") as monitor, acting_as(
-        gateway, "sender", "GRANT USAGE ON FOREIGN SERVER box TO sender"
-    ) as sender, acting_as(gateway, "keeper", "ALTER SERVER mine OWNER TO keeper") as keeper:
+    with (
+        acting_as(gateway, "monitor", "GRANT pg_monitor TO monitor") as monitor,
+        acting_as(gateway, "sender", "GRANT USAGE ON FOREIGN SERVER box TO sender") as sender,
+        acting_as(gateway, "keeper", "ALTER SERVER mine OWNER TO keeper") as keeper,
+    ):
         play(gateway, "box"), play(gateway, "mine"), play(gateway, "box", session=sender)
-        seen = lambda view, session: {row[0] for row in gateway.execute(f"SELECT provider FROM otp_gateway.{view}", None, session)}
+        seen = lambda view, session: {
+            row[0] for row in gateway.execute(f"SELECT provider FROM otp_gateway.{view}", None, session)
+        }
         for view in ("stat_attempt", "stat_latency"):
-            assert seen(view, monitor) == {"box", "mine"} and seen(view, keeper) == {"mine"} and seen(view, sender) == set()
+            assert (
+                seen(view, monitor) == {"box", "mine"}
+                and seen(view, keeper) == {"mine"}
+                and seen(view, sender) == set()
+            )
         assert seen("stat_provider", monitor) >= {"box", "mine", "ideamart"}
         assert seen("stat_provider", keeper) == {"mine"} and seen("stat_provider", sender) == set()
         who = "SELECT provider, created_by::text, sends FROM otp_gateway.stat_hourly ORDER BY 1, 2"
-        assert gateway.execute(who, None, monitor) == [("box", "postgres", 1), ("box", "sender", 1), ("mine", "postgres", 1)]
+        assert gateway.execute(who, None, monitor) == [
+            ("box", "postgres", 1),
+            ("box", "sender", 1),
+            ("mine", "postgres", 1),
+        ]
         assert gateway.execute(who, None, keeper) == [("mine", "postgres", 1)]
         assert gateway.execute(who, None, sender) == [("box", "sender", 1)]
         assert worker(gateway, monitor)["state"] == "running"
@@ -589,9 +650,16 @@ def test_without_preload(simulator):
         with cluster.database() as name, Gateway(cluster, name, simulator) as gateway:
             gateway.create_provider("ideamart")
             views = "SELECT relname FROM pg_class WHERE relkind = 'v' AND relnamespace = 'otp_gateway'::regnamespace"
-            counts = {view: gateway.execute(f"SELECT count(*) FROM otp_gateway.{view}")[0][0] for (view,) in gateway.execute(views)}
+            counts = {
+                view: gateway.execute(f"SELECT count(*) FROM otp_gateway.{view}")[0][0]
+                for (view,) in gateway.execute(views)
+            }
             assert {view: count for view, count in counts.items() if view.startswith("stat_")} == {
-                "stat_attempt": 0, "stat_latency": 0, "stat_hourly": 0, "stat_worker": 0, "stat_provider": 1
+                "stat_attempt": 0,
+                "stat_latency": 0,
+                "stat_hourly": 0,
+                "stat_worker": 0,
+                "stat_provider": 1,
             }
             for call in ("stat_reset()", "release('ideamart', '+94775')", "purge('1 day')"):
                 with pytest.raises(psycopg2.Error, match="not preloaded"):
@@ -631,8 +699,10 @@ def test_a_look_costs_the_same_however_long_the_record_is(gateway):
     """)
     gateway.execute("ANALYZE")
     with acting_as(gateway, "monitor", "GRANT pg_monitor TO monitor") as monitor:
-        for query in [*(f"TABLE otp_gateway.{view}" for view in VIEWS[:4]),
-                      "SELECT * FROM otp_gateway.stat_hourly WHERE hour >= now() - interval '1 day'"]:
+        for query in [
+            *(f"TABLE otp_gateway.{view}" for view in VIEWS[:4]),
+            "SELECT * FROM otp_gateway.stat_hourly WHERE hour >= now() - interval '1 day'",
+        ]:
             plan = "\n".join(row for (row,) in gateway.execute(f"EXPLAIN {query}"))
             assert not re.search("attempt_record|verification_record", plan), plan
             assert "Seq Scan on hourly_record" not in plan, plan

@@ -51,7 +51,9 @@ class Two:
         self.gateway.execute(f"GRANT USAGE ON FOREIGN SERVER {name} TO {self.one}, {self.other}")
 
     def send(self, provider, number, session, key=None):
-        return self.gateway.row("SELECT * FROM otp_send(%s, %s, %s)", (provider, json.dumps({"mobile": number}), key), session)
+        return self.gateway.row(
+            "SELECT * FROM otp_send(%s, %s, %s)", (provider, json.dumps({"mobile": number}), key), session
+        )
 
     def remove(self):
         self.session.close()
@@ -120,39 +122,48 @@ def test_the_statistic_tells_apart(two):
         told_apart(*measured(lambda: two.answer(spin, (6000,)), lambda: two.answer(spin, (9000,)))) for _ in range(3)
     )
     assert any(
-        not told_apart(*measured(lambda: two.answer(spin, (6000,)), lambda: two.answer(spin, (6000,)))) for _ in range(3)
+        not told_apart(*measured(lambda: two.answer(spin, (6000,)), lambda: two.answer(spin, (6000,))))
+        for _ in range(3)
     )
 
 
-@pytest.mark.parametrize("call", [
-    # First, while one's own is open.
-    "SELECT otp_gateway.send_again(%s::uuid)",
-    "SELECT * FROM otp_verify(%s::uuid, '000000')",
-    "SELECT * FROM otp_verify(%s::text, '000000')",
-    "SELECT * FROM otp_resend(%s::uuid)",
-    "SELECT * FROM otp_cancel(%s::uuid)",
-    "SELECT * FROM otp_gateway.wait(%s::uuid, '0s')",
-    "SELECT * FROM otp_gateway.verification WHERE id = %s::uuid",
-    "SELECT * FROM otp_gateway.attempt WHERE verification_id = %s::uuid",
-])
+@pytest.mark.parametrize(
+    "call",
+    [
+        # First, while one's own is open.
+        "SELECT otp_gateway.send_again(%s::uuid)",
+        "SELECT * FROM otp_verify(%s::uuid, '000000')",
+        "SELECT * FROM otp_verify(%s::text, '000000')",
+        "SELECT * FROM otp_resend(%s::uuid)",
+        "SELECT * FROM otp_cancel(%s::uuid)",
+        "SELECT * FROM otp_gateway.wait(%s::uuid, '0s')",
+        "SELECT * FROM otp_gateway.verification WHERE id = %s::uuid",
+        "SELECT * FROM otp_gateway.attempt WHERE verification_id = %s::uuid",
+    ],
+)
 def test_an_id_of_another_s_and_one_that_is_not_there(two, call):
     same(two, call, (str(two.theirs[7]),), (str(uuid.uuid4()),))
     # The control: one's own is answered otherwise.
     assert two.answer(call, (str(two.mine),)) != two.answer(call, (str(two.theirs[7]),))
 
 
-@pytest.mark.parametrize("call", [
-    "SELECT * FROM otp_gateway.find('bank', %s)",
-    "SELECT * FROM otp_gateway.find(%s)",
-    "SELECT * FROM otp_gateway.history(%s, '-infinity', 'infinity')",
-    "SELECT * FROM otp_gateway.forget('bank', %s)",
-])
+@pytest.mark.parametrize(
+    "call",
+    [
+        "SELECT * FROM otp_gateway.find('bank', %s)",
+        "SELECT * FROM otp_gateway.find(%s)",
+        "SELECT * FROM otp_gateway.history(%s, '-infinity', 'infinity')",
+        "SELECT * FROM otp_gateway.forget('bank', %s)",
+    ],
+)
 def test_a_number_that_another_used(two, call):
     """Looked up."""
     same(two, call, (USED,), ("0773333333",))
 
 
-@pytest.mark.parametrize("used, unused", [(USED, "0773333333"), (TEST_USED, TEST_UNUSED), (FOREIGN_USED, FOREIGN_UNUSED)])
+@pytest.mark.parametrize(
+    "used, unused", [(USED, "0773333333"), (TEST_USED, TEST_UNUSED), (FOREIGN_USED, FOREIGN_UNUSED)]
+)
 def test_a_number_that_another_sent_to(two, used, unused):
     """Sent to, where no limit stands in the way: also one of the test numbers, and one that the provider does not allow."""
     provider = "bank" if used == USED else "narrow"
@@ -172,7 +183,9 @@ def test_a_key_that_another_used(two, function):
     """Of an idempotency key, too, nothing is told: it is another one."""
     asks = f"SELECT status, outcome, reason FROM {function}('bank', %s, %s)"
     payload = json.dumps({"mobile": "0774444444"})
-    assert two.answer(asks, (payload, f"key-{function == 'otp_send':d}")) == two.answer(asks, (payload, f"never-{function}"))
+    assert two.answer(asks, (payload, f"key-{function == 'otp_send':d}")) == two.answer(
+        asks, (payload, f"never-{function}")
+    )
     # And it is one's own from then on.
     assert two.answer(asks, (json.dumps({"mobile": "0775555555"}), f"never-{function}"))[0] == "22023"
 
@@ -184,13 +197,17 @@ def test_limits_tell_that_somebody_sent(two):
     """A limit that counted each role's sends alone would let as many roles send to a person as there are. So who is
     blocked learns that the number was sent to, and until when it is left alone; not by whom, nor by which flow."""
     two.send("strict", USED, two.others)
-    blocked, = two.answer("SELECT * FROM otp_send('strict', %s)", (json.dumps({"mobile": USED}),))
-    free, = two.answer("SELECT * FROM otp_send('strict', %s)", (json.dumps({"mobile": UNUSED}),))
+    (blocked,) = two.answer("SELECT * FROM otp_send('strict', %s)", (json.dumps({"mobile": USED}),))
+    (free,) = two.answer("SELECT * FROM otp_send('strict', %s)", (json.dumps({"mobile": UNUSED}),))
     assert ("blocked" in blocked, "resend_after" in blocked) == (True, True) and "sent" in free
     text = str(blocked)
     assert two.other not in text
     with contextlib.closing(two.gateway.connect()) as session:
-        theirs = two.gateway.execute("SELECT id, reference FROM otp_gateway.verification WHERE provider = 'strict' AND created_by = %s", (two.other,), session)
+        theirs = two.gateway.execute(
+            "SELECT id, reference FROM otp_gateway.verification WHERE provider = 'strict' AND created_by = %s",
+            (two.other,),
+            session,
+        )
     assert theirs and not any(str(value) in text for row in theirs for value in row)
     # What it has on record is its own refusal.
     asks = "SELECT a.outcome, a.reason FROM otp_gateway.attempt AS a JOIN otp_gateway.verification AS v ON v.id = a.verification_id WHERE v.provider = 'strict' ORDER BY a.id"

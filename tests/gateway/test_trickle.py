@@ -55,7 +55,9 @@ def test_the_trickle(gateway, simulator):
     at(gateway, "ideamart", timeout="20s")
     simulator.fault("latency", "ideamart", "send", ms=300)
     # Warm connections, and places that are known.
-    assert [gateway.wait(gateway.enqueue(name)["verification_id"])["outcome"] for name in ("hyperverge", "ideamart")] == ["sent"] * 2
+    assert [
+        gateway.wait(gateway.enqueue(name)["verification_id"])["outcome"] for name in ("hyperverge", "ideamart")
+    ] == ["sent"] * 2
     hanging = [gateway.number() for _ in range(6)]
     for to in hanging:
         simulator.fault("hold", "ideamart", "send", recipient=to)

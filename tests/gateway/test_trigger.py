@@ -91,7 +91,9 @@ def check_ids(gateway, simulator, kind):
     if kind != "before, with the id":
         assert rows == {}
         return
-    assert gateway.execute("SELECT count(*)::int FROM customer WHERE verification_id IS NULL AND phone IS NOT NULL") == [(0,)]
+    assert gateway.execute(
+        "SELECT count(*)::int FROM customer WHERE verification_id IS NULL AND phone IS NOT NULL"
+    ) == [(0,)]
     for id, to in rows.items():
         assert gateway.verify(id, simulator.code("ideamart", to))["outcome"] == "approved"
 
@@ -117,7 +119,8 @@ def test_many_rows(gateway, simulator, kind):
 def test_insert_from_a_query(gateway, simulator, kind):
     numbers = [gateway.number() for _ in range(5)]
     gateway.execute(
-        "WITH new AS (INSERT INTO customer (phone) SELECT unnest(%s) RETURNING phone) SELECT count(*) FROM new", (numbers,)
+        "WITH new AS (INSERT INTO customer (phone) SELECT unnest(%s) RETURNING phone) SELECT count(*) FROM new",
+        (numbers,),
     )
     check_sent(gateway, simulator, *numbers)
     check_ids(gateway, simulator, kind)
@@ -213,9 +216,7 @@ def test_on_conflict_do_update_of_another_column(gateway, simulator, kind):
 def test_on_conflict_do_update_of_the_mapped_column(gateway, simulator, kind):
     one, two = gateway.number(), gateway.number()
     insert(gateway, one)
-    gateway.execute(
-        f"INSERT INTO customer (phone) VALUES ('{one}') ON CONFLICT (phone) DO UPDATE SET phone = '{two}'"
-    )
+    gateway.execute(f"INSERT INTO customer (phone) VALUES ('{one}') ON CONFLICT (phone) DO UPDATE SET phone = '{two}'")
     check_sent(gateway, simulator, one, two)
     check_ids(gateway, simulator, kind)
 
@@ -236,11 +237,16 @@ def test_on_conflict_in_the_transaction_that_inserted(gateway, simulator, kind):
 def test_two_sessions_insert_the_same_row(gateway, simulator, kind, first):
     """The one that had to wait finds the row there, or it is the one that inserts it."""
     to = gateway.number()
-    with gateway.cluster.session(gateway.database, autocommit=False) as one, gateway.cluster.session(gateway.database) as two:
+    with (
+        gateway.cluster.session(gateway.database, autocommit=False) as one,
+        gateway.cluster.session(gateway.database) as two,
+    ):
         insert(gateway, to, session=one)
         running = Running(two, f"INSERT INTO customer (phone) VALUES ('{to}') ON CONFLICT DO NOTHING")
         until(
-            lambda: gateway.execute("SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND pid = %s", (two.info.backend_pid,)),
+            lambda: gateway.execute(
+                "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND pid = %s", (two.info.backend_pid,)
+            ),
             "the second waits for the first",
         )
         getattr(one, first)()
@@ -382,7 +388,9 @@ def test_moved_after_on_conflict(gateway, simulator):
     one, two = gateway.number(), gateway.number()
     insert = "INSERT INTO customer (region, phone) VALUES ('south', '{}') ON CONFLICT DO NOTHING"
     gateway.execute(f"BEGIN; {insert.format(one)}; UPDATE customer SET region = 'north'; COMMIT")
-    gateway.execute(f"BEGIN; {insert.format(two)}; {insert.format(two)}; ALTER TABLE customer DETACH PARTITION south; COMMIT")
+    gateway.execute(
+        f"BEGIN; {insert.format(two)}; {insert.format(two)}; ALTER TABLE customer DETACH PARTITION south; COMMIT"
+    )
     assert gateway.execute("SELECT count(*)::int FROM customer") == [(1,)]
     check_sent(gateway, simulator, one, two)
 
@@ -586,7 +594,9 @@ def test_null_in_a_required_field_is_no_send(gateway, simulator):
     customers(gateway, "phone text, template text")
     trigger(gateway, "AFTER INSERT OR UPDATE", "hyperverge", '{"mobile": "phone", "template_id": "template"}')
     one, two = gateway.number("hyperverge"), gateway.number("hyperverge")
-    gateway.execute(f"INSERT INTO customer (phone, template) VALUES ('{one}', NULL), (NULL, 'a'), (NULL, NULL), ('{two}', 'a')")
+    gateway.execute(
+        f"INSERT INTO customer (phone, template) VALUES ('{one}', NULL), (NULL, 'a'), (NULL, NULL), ('{two}', 'a')"
+    )
     check_sent(gateway, simulator, two, vendor="hyperverge")
     gateway.execute(f"UPDATE customer SET template = 'b' WHERE phone = '{one}'")
     check_sent(gateway, simulator, one, two, vendor="hyperverge")
@@ -622,7 +632,9 @@ def test_a_constant_that_begins_with_an_equals_sign(gateway, simulator):
     assert bodies(simulator, "hyperverge")[0]["templateId"] == "=x"
 
 
-@pytest.mark.parametrize("of", ["text", "varchar(20)", "char(10)", "bigint", "numeric(10)", "phone_number", "jsonb", "json", "name"])
+@pytest.mark.parametrize(
+    "of", ["text", "varchar(20)", "char(10)", "bigint", "numeric(10)", "phone_number", "jsonb", "json", "name"]
+)
 def test_types_of_the_number(gateway, simulator, of):
     gateway.execute("DROP DOMAIN IF EXISTS phone_number; CREATE DOMAIN phone_number AS text CHECK (VALUE ~ '^[0-9]+$')")
     customers(gateway, f"phone {of}")
@@ -639,13 +651,20 @@ def test_types_of_the_number(gateway, simulator, of):
 
 def test_types_of_other_fields(gateway, simulator):
     customers(gateway, "person text, msg jsonb, signed boolean, life smallint, bank uuid")
-    mapping = {"user_id": "person", "msg": "msg", "ds_required": "signed", "expires_in": "life", "enterprise_id": "bank"}
+    mapping = {
+        "user_id": "person",
+        "msg": "msg",
+        "ds_required": "signed",
+        "expires_in": "life",
+        "enterprise_id": "bank",
+    }
     mapping["notification_msg"] = {"message": "A code for you"}
     trigger(gateway, "AFTER INSERT", "relid", json.dumps(mapping))
     to, bank = gateway.number("relid"), "01980000-0000-7000-8000-000000000000"
     msg = FLOWS["relid"]["send"](to)["msg"]
     gateway.execute(
-        "INSERT INTO customer (person, msg, signed, life, bank) VALUES (%s, %s, true, 90, %s)", (to, json.dumps(msg), bank)
+        "INSERT INTO customer (person, msg, signed, life, bank) VALUES (%s, %s, true, 90, %s)",
+        (to, json.dumps(msg), bank),
     )
     check_sent(gateway, simulator, to, vendor="relid")
     [body] = bodies(simulator, "relid")
@@ -662,7 +681,9 @@ def test_the_vendor_s_own_names(gateway, simulator):
 
 
 def test_defaults_of_the_provider_are_laid_under(gateway, simulator):
-    gateway.create_provider("with_defaults", "hyperverge", defaults='{"template_id": "from the server", "otp_length": 6}')
+    gateway.create_provider(
+        "with_defaults", "hyperverge", defaults='{"template_id": "from the server", "otp_length": 6}'
+    )
     customers(gateway)
     trigger(gateway, "AFTER INSERT", "with_defaults", '{"mobile": "phone"}')
     to = gateway.number("hyperverge")
@@ -674,8 +695,13 @@ def test_defaults_of_the_provider_are_laid_under(gateway, simulator):
 def test_odd_names(gateway, simulator):
     gateway.execute('CREATE TABLE "Odd ""table""" ("Phone No" text, "é" uuid)')
     trigger(
-        gateway, "BEFORE INSERT OR UPDATE", "ideamart", '{"mobile": "Phone No"}', "é",
-        table='"Odd ""table"""', name='"Send ""it"""',
+        gateway,
+        "BEFORE INSERT OR UPDATE",
+        "ideamart",
+        '{"mobile": "Phone No"}',
+        "é",
+        table='"Odd ""table"""',
+        name='"Send ""it"""',
     )
     to = gateway.number()
     [(id,)] = gateway.execute('INSERT INTO "Odd ""table""" VALUES (%s) RETURNING "é"', (to,))
@@ -690,12 +716,16 @@ def test_odd_names(gateway, simulator):
 def test_two_triggers_on_one_table(gateway, simulator):
     customers(gateway, "home text, work text, home_id uuid, work_id uuid")
     trigger(gateway, "BEFORE INSERT OR UPDATE", "ideamart", '{"mobile": "home"}', "home_id", name="a")
-    trigger(gateway, "BEFORE INSERT OR UPDATE", "hyperverge", '{"mobile": "work", "template_id": "=t"}', "work_id", name="b")
+    trigger(
+        gateway, "BEFORE INSERT OR UPDATE", "hyperverge", '{"mobile": "work", "template_id": "=t"}', "work_id", name="b"
+    )
     home, work, other = gateway.number(), gateway.number("hyperverge"), gateway.number("hyperverge")
     gateway.execute(f"INSERT INTO customer (home, work) VALUES ('{home}', '{work}')")
     gateway.execute(f"UPDATE customer SET work = '{other}'")
     gateway.settle()
-    assert [simulator.count("ideamart", "send", home)] + [simulator.count("hyperverge", "send", to) for to in (work, other)] == [1] * 3
+    assert [simulator.count("ideamart", "send", home)] + [
+        simulator.count("hyperverge", "send", to) for to in (work, other)
+    ] == [1] * 3
     assert simulator.count() == 3
 
 
@@ -799,7 +829,9 @@ def test_an_error_names_the_partition_s_trigger_and_table(gateway, simulator, pa
     with pytest.raises(psycopg2.Error) as error:
         gateway.execute("INSERT INTO customer (region, phone) VALUES ('north', '12')")
     assert error.value.pgcode == "22023"
-    assert error.value.diag.message_primary.startswith('otp_gateway: trigger "send_code" on table public.north: column phone: ')
+    assert error.value.diag.message_primary.startswith(
+        'otp_gateway: trigger "send_code" on table public.north: column phone: '
+    )
 
 
 def test_a_row_that_moves_keeps_its_verification(gateway, simulator):
@@ -881,9 +913,9 @@ def test_the_rights_of_who_inserts(gateway, simulator, kind, app):
     name, session = app
     gateway.execute(f"GRANT ALL ON customer TO {name}")
     one, two = gateway.number(), gateway.number()
-    Refused(
-        gateway, f"INSERT INTO customer (phone) VALUES ('{one}')", session=session, values=[one]
-    ).says("42501", NAMED, "ideamart", "GRANT USAGE")
+    Refused(gateway, f"INSERT INTO customer (phone) VALUES ('{one}')", session=session, values=[one]).says(
+        "42501", NAMED, "ideamart", "GRANT USAGE"
+    )
     gateway.execute(f"GRANT USAGE ON FOREIGN SERVER ideamart TO {name}")
     insert(gateway, two, session=session)
     check_sent(gateway, simulator, two)
@@ -943,7 +975,9 @@ def test_logical_replication(own_cluster, simulator):
                 assert set(ids_in_rows(here).values()) == set(numbers[1:])
                 assert there.execute("SELECT count(*)::int FROM otp_gateway.verification") == [(0,)]
             finally:
-                here.execute("ALTER SUBSCRIPTION customers DISABLE; ALTER SUBSCRIPTION customers SET (slot_name = NONE)")
+                here.execute(
+                    "ALTER SUBSCRIPTION customers DISABLE; ALTER SUBSCRIPTION customers SET (slot_name = NONE)"
+                )
                 here.execute("DROP SUBSCRIPTION customers")
                 until(
                     lambda: there.execute("SELECT 1 FROM pg_replication_slots WHERE NOT active"), "the slot is free", 60
@@ -982,7 +1016,9 @@ BAD = {
 @pytest.mark.parametrize("statement", BAD.values(), ids=list(BAD))
 def test_wherever_it_is_written_no_value_gets_out(gateway, kind, statement):
     """Neither into the error nor into the log. (PL/pgSQL shows the client, as context, the text that it ran.)"""
-    gateway.execute("CREATE OR REPLACE FUNCTION register(phone text) RETURNS void LANGUAGE sql AS $$ INSERT INTO customer (phone) VALUES (phone) $$")
+    gateway.execute(
+        "CREATE OR REPLACE FUNCTION register(phone text) RETURNS void LANGUAGE sql AS $$ INSERT INTO customer (phone) VALUES (phone) $$"
+    )
     before = len(gateway.cluster.log())
     with gateway.cluster.session(gateway.database) as session, pytest.raises(psycopg2.Error) as error:
         gateway.execute(statement.format(VALUE), session=session)
@@ -991,7 +1027,9 @@ def test_wherever_it_is_written_no_value_gets_out(gateway, kind, statement):
     assert diag.message_primary.startswith(f"{NAMED}column phone: mobile")
     log = gateway.cluster.log()[before:]
     assert diag.message_primary in log
-    assert [text for text in (diag.message_primary, diag.message_detail, diag.message_hint, log) if text and VALUE in text] == []
+    assert [
+        text for text in (diag.message_primary, diag.message_detail, diag.message_hint, log) if text and VALUE in text
+    ] == []
     assert gateway.execute("SELECT count(*)::int FROM otp_gateway.verification") == [(0,)]
 
 
@@ -1055,7 +1093,13 @@ WRONG = [
     ("unknown field", "AFTER INSERT", ["ideamart", '{"moblie": "phone"}'], "39P01", ["moblie", "mobile"]),
     ("required field not mapped", "AFTER INSERT", ["hyperverge", '{"mobile": "phone"}'], "39P01", ["template_id"]),
     ("a code", "AFTER INSERT", ["ideamart", '{"mobile": "phone", "otp": "name"}'], "39P01", ["otp"]),
-    ("bad constant", "AFTER INSERT", ["hyperverge", '{"mobile": "phone", "template_id": "=t", "otp_length": "=99"}'], "39P01", ["otp_length"]),
+    (
+        "bad constant",
+        "AFTER INSERT",
+        ["hyperverge", '{"mobile": "phone", "template_id": "=t", "otp_length": "=99"}'],
+        "39P01",
+        ["otp_length"],
+    ),
     ("id after", "AFTER INSERT", [*IDEAMART, "verification_id"], "39P01", ["BEFORE"]),
     ("id nowhere", "BEFORE INSERT", [*IDEAMART, "verfication_id"], "39P01", ["verfication_id"]),
     ("id no uuid", "BEFORE INSERT", [*IDEAMART, "name"], "39P01", ["name", "uuid"]),
@@ -1063,7 +1107,9 @@ WRONG = [
 ]
 
 
-@pytest.mark.parametrize("when, arguments, sqlstate, words", [case[1:] for case in WRONG], ids=[case[0] for case in WRONG])
+@pytest.mark.parametrize(
+    "when, arguments, sqlstate, words", [case[1:] for case in WRONG], ids=[case[0] for case in WRONG]
+)
 def test_wrong_use(gateway, when, arguments, sqlstate, words):
     customers(gateway)
     given = ", ".join(map(literal, arguments))
@@ -1083,14 +1129,20 @@ def test_a_user_s_value_is_told_from_a_wrong_mapping(gateway):
     mapping = '{"mobile": "phone", "template_id": "=t", "otp_length": "digits"}'
     trigger(gateway, "AFTER INSERT", "hyperverge", mapping)
     good, typed = gateway.number("hyperverge"), "12"
-    for phone, digits, columns in ((typed, "6", "column phone"), (good, "99", "column digits"), (typed, "99", "columns phone, digits")):
+    for phone, digits, columns in (
+        (typed, "6", "column phone"),
+        (good, "99", "column digits"),
+        (typed, "99", "columns phone, digits"),
+    ):
         insertion = f"INSERT INTO customer (phone, digits) VALUES ('{phone}', '{digits}')"
         refused = Refused(gateway, insertion).says("22023", columns)
         assert "mapping" not in refused.hint
     # Both at once: asking the user again does not help.
     gateway.execute("DROP TRIGGER send_code ON customer")
     trigger(gateway, "AFTER INSERT", "hyperverge", '{"mobile": "phone", "otp_length": "digits", "templateid": "name"}')
-    Refused(gateway, f"INSERT INTO customer (phone, digits, name) VALUES ('{typed}', '6', 't')").says("39P01", "templateid", "mobile")
+    Refused(gateway, f"INSERT INTO customer (phone, digits, name) VALUES ('{typed}', '6', 't')").says(
+        "39P01", "templateid", "mobile"
+    )
 
 
 def test_what_is_missing_is_put_where_the_mapping_is(gateway):
@@ -1117,9 +1169,16 @@ def test_misplaced(gateway, when, statement):
     customers(gateway)
     gateway.execute("INSERT INTO customer (name) VALUES ('Asha')")
     gateway.execute("CREATE VIEW shown AS SELECT * FROM customer")
-    gateway.execute(f"CREATE TRIGGER send_code {when} EXECUTE FUNCTION otp_gateway.send_after_commit('ideamart', '{IDEAMART[1]}')")
-    refused = Refused(gateway, statement, values=["0771230001"]).says("39P01", '"send_code"', "public.shown" if "shown" in when else "public.customer")
-    assert "AFTER INSERT OR UPDATE" in f"{refused.message} {refused.hint}" or "FOR EACH ROW" in f"{refused.message} {refused.hint}"
+    gateway.execute(
+        f"CREATE TRIGGER send_code {when} EXECUTE FUNCTION otp_gateway.send_after_commit('ideamart', '{IDEAMART[1]}')"
+    )
+    refused = Refused(gateway, statement, values=["0771230001"]).says(
+        "39P01", '"send_code"', "public.shown" if "shown" in when else "public.customer"
+    )
+    assert (
+        "AFTER INSERT OR UPDATE" in f"{refused.message} {refused.hint}"
+        or "FOR EACH ROW" in f"{refused.message} {refused.hint}"
+    )
     assert gateway.execute("SELECT count(*)::int FROM customer") == [(1,)]
 
 
@@ -1201,7 +1260,9 @@ def test_registration(gateway, simulator, app):
     three = gateway.number()
     with pytest.raises(psycopg2.errors.CheckViolation):
         run("UPDATE customer SET phone = %s WHERE id = %s", three, customer)
-    [(third,)] = run("UPDATE customer SET phone = %s, active = false WHERE id = %s RETURNING verification_id", three, customer)
+    [(third,)] = run(
+        "UPDATE customer SET phone = %s, active = false WHERE id = %s RETURNING verification_id", three, customer
+    )
     assert gateway.wait(third, session=session)["outcome"] == "sent"
     assert run("SELECT phone, active FROM customer ORDER BY id") == [(three, False), (two, True)]
     assert [simulator.count("ideamart", "send", to) for to in (one, two, three)] == [1, 1, 1]

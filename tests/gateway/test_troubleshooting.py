@@ -21,17 +21,28 @@ ERRORS = (
 )
 MAKERS = {
     rf"{ERRORS}|ParseError::new|refused|refuse|about|let what = format!": 0,
-    r"(?:pgrx::)?(?:log|warning|error|notice)!": 0, r"Invalid::new|(?:Invalid|Self)::of_fields": 1, r"(?:pgrx::)?ereport!": 2, r"set_detail|set_hint": 0,
+    r"(?:pgrx::)?(?:log|warning|error|notice)!": 0,
+    r"Invalid::new|(?:Invalid|Self)::of_fields": 1,
+    r"(?:pgrx::)?ereport!": 2,
+    r"set_detail|set_hint": 0,
 }
 CALL = re.compile("|".join(rf"\b(?P<m{at}x{number}>{names})\s*\(" for number, (names, at) in enumerate(MAKERS.items())))
 # Where every sentence is one: what `vendor_message` says of calls that were not made, or not answered.
 ALL_OF = [
     ROOT / name
     for name in (
-        "crates/http_client/src/exchange.rs", "crates/http_client/src/oauth.rs", "crates/http_client/src/post.rs",
-        "crates/http_client/src/connection_pools.rs", "crates/http_client/src/allowed_hosts.rs", "crates/dialect/src/oauth.rs",
-        "crates/dialect/src/response.rs", "src/worker/admission.rs", "src/worker/limit_check.rs",
-        "src/worker/queued_decision.rs", "src/worker/recovery.rs", "src/store/replica.rs",
+        "crates/http_client/src/exchange.rs",
+        "crates/http_client/src/oauth.rs",
+        "crates/http_client/src/post.rs",
+        "crates/http_client/src/connection_pools.rs",
+        "crates/http_client/src/allowed_hosts.rs",
+        "crates/dialect/src/oauth.rs",
+        "crates/dialect/src/response.rs",
+        "src/worker/admission.rs",
+        "src/worker/limit_check.rs",
+        "src/worker/queued_decision.rs",
+        "src/worker/recovery.rs",
+        "src/store/replica.rs",
     )
 ]
 LITERAL = re.compile(r'(?<![\w#])r?"((?:[^"\\]|\\.)*)"', re.S)
@@ -74,9 +85,17 @@ def plain(text):
 
 # Frames that others are put into, what is told apart and not said, a hint that stands by itself.
 NO_MESSAGES = {
-    "test number ...", "option providers ...", "otp_gateway.key_file ...", "idempotency_key ...", "...; nothing was sent",
-    "...; nothing is sent", "application/x-www-form-urlencoded", "grant_type=client_credentials&scope=all",
-    "failed to create underlying connection", "unexpected end of file", "a ... of otp_type ...",
+    "test number ...",
+    "option providers ...",
+    "otp_gateway.key_file ...",
+    "idempotency_key ...",
+    "...; nothing was sent",
+    "...; nothing is sent",
+    "application/x-www-form-urlencoded",
+    "grant_type=client_credentials&scope=all",
+    "failed to create underlying connection",
+    "unexpected end of file",
+    "a ... of otp_type ...",
     "Call at the publisher; or, to take over here, DROP SUBSCRIPTION first.",
 }
 
@@ -130,8 +149,12 @@ def test_they_are_found():
     found = messages()
     assert len(found) > 200
     for message in (
-        "the library is not preloaded", 'provider "..." does not exist', "no answer within timeout", "... is missing: ... needs it",
-        "the HTTP client's thread has died", "no user mapping with credentials for server ... and this role",
+        "the library is not preloaded",
+        'provider "..." does not exist',
+        "no answer within timeout",
+        "... is missing: ... needs it",
+        "the HTTP client's thread has died",
+        "no user mapping with credentials for server ... and this role",
         "send_limit: the recipient has had as many messages as it allows; nothing was sent",
     ):
         assert message in found, message

@@ -20,9 +20,22 @@ NONE = ["", " ", "\n", "\t \r\n", "\u00a0\u200b", "\u202e", "1\u00072", "9" * 65
 NO_DIGITS = ["-", "123", "12a456", "abcdef", "12.456", "+12345", "½½½½", "四四四四", "🙂🙂🙂🙂"]
 
 ZEROS = {
-    "full width": 0xFF10, "Arabic-Indic": 0x660, "Persian and Urdu": 0x6F0, "Devanagari": 0x966, "Bengali": 0x9E6,
-    "Gurmukhi": 0xA66, "Gujarati": 0xAE6, "Odia": 0xB66, "Tamil": 0xBE6, "Telugu": 0xC66, "Kannada": 0xCE6,
-    "Malayalam": 0xD66, "Sinhala": 0xDE6, "Meetei Mayek": 0xABF0, "Ol Chiki": 0x1C50, "Chakma": 0x11136,
+    "full width": 0xFF10,
+    "Arabic-Indic": 0x660,
+    "Persian and Urdu": 0x6F0,
+    "Devanagari": 0x966,
+    "Bengali": 0x9E6,
+    "Gurmukhi": 0xA66,
+    "Gujarati": 0xAE6,
+    "Odia": 0xB66,
+    "Tamil": 0xBE6,
+    "Telugu": 0xC66,
+    "Kannada": 0xCE6,
+    "Malayalam": 0xD66,
+    "Sinhala": 0xDE6,
+    "Meetei Mayek": 0xABF0,
+    "Ol Chiki": 0x1C50,
+    "Chakma": 0x11136,
 }
 
 
@@ -96,7 +109,9 @@ def test_what_can_be_no_code_is_a_row_and_costs_nothing(gateway, simulator, vend
         assert "no check is spent" in row["vendor_message"]
         attempt = gateway.row("SELECT * FROM otp_gateway.attempt WHERE id = %s", (row["attempt_id"],))
         assert (attempt["outcome"], attempt["http_status"], attempt["vendor_message"]) == (
-            "invalid_code", None, row["vendor_message"],
+            "invalid_code",
+            None,
+            row["vendor_message"],
         )
         assert attempt["finished_at"] is not None
     assert gateway.attempts(sent["verification_id"]) == [("send", "sent")] + [("verify", "invalid_code")] * len(codes)
@@ -117,7 +132,9 @@ def test_the_applications_own_work_stays(gateway, simulator):
     sent = gateway.send()
     gateway.execute("CREATE TABLE seen (outcome text)")
     session = gateway.connect(autocommit=False)
-    gateway.execute("INSERT INTO seen SELECT outcome FROM otp_verify(%s::uuid, '')", (sent["verification_id"],), session)
+    gateway.execute(
+        "INSERT INTO seen SELECT outcome FROM otp_verify(%s::uuid, '')", (sent["verification_id"],), session
+    )
     session.commit()
     session.close()
     assert gateway.execute("SELECT * FROM seen") == [("invalid_code",)]

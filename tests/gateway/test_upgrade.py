@@ -155,7 +155,9 @@ def test_a_script_of_a_later_version(gateway):
     for script in (ROOT / "sql/upgrade").glob("*.sql"):
         version = script.stem.split("--")[-1]
         if version >= "0.6.0":
-            assert re.search(rf"^SELECT otp_gateway\S*\.require_library\('{re.escape(version)}'\);", script.read_text(), re.MULTILINE)
+            assert re.search(
+                rf"^SELECT otp_gateway\S*\.require_library\('{re.escape(version)}'\);", script.read_text(), re.MULTILINE
+            )
     asks = "SELECT otp_gateway_internal.require_library(%s)"
     for known in ("0.1.0", "0.5.9", "0.6.0", "0.7.0"):
         gateway.execute(asks, (known,))
@@ -215,7 +217,13 @@ def test_the_record_survives_the_upgrade(outdated):
 
 def test_durations_that_earlier_versions_took(gateway):
     """They stand in servers and in dumps."""
-    for written, shown in [("90 sec", "90s"), ("120seconds", "2min"), ("1 minute", "1min"), ("2 hours", "2h"), ("1day", "1d")]:
+    for written, shown in [
+        ("90 sec", "90s"),
+        ("120seconds", "2min"),
+        ("1 minute", "1min"),
+        ("2 hours", "2h"),
+        ("1day", "1d"),
+    ]:
         gateway.execute(f"CREATE SERVER old FOREIGN DATA WRAPPER otp_sandbox OPTIONS (code_lifetime '{written}')")
         setting = "SELECT value FROM otp_gateway.provider WHERE provider = 'old' AND setting = 'code_lifetime'"
         assert gateway.execute(setting) == [(shown,)], written
@@ -254,13 +262,24 @@ def test_rights_stay_as_they_are(cluster, simulator):
         FROM pg_proc AS p, aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) AS a
         WHERE p.oid = ANY (%s::regprocedure[]) ORDER BY 1, 2, 3
     """
-    made_anew = (["otp_gateway.find(text,text)", "otp_gateway.wait(uuid,interval)", "otp_send(text,jsonb,text)",
-                  "otp_enqueue(text,jsonb,text)", "otp_verify(uuid,text,jsonb)", "otp_verify(text,text,jsonb)",
-                  "otp_resend(uuid,jsonb)", "otp_cancel(uuid)"],)
+    made_anew = (
+        [
+            "otp_gateway.find(text,text)",
+            "otp_gateway.wait(uuid,interval)",
+            "otp_send(text,jsonb,text)",
+            "otp_enqueue(text,jsonb,text)",
+            "otp_verify(uuid,text,jsonb)",
+            "otp_verify(text,text,jsonb)",
+            "otp_resend(uuid,jsonb)",
+            "otp_cancel(uuid)",
+        ],
+    )
     with cluster.database(extension=False) as database, Gateway(cluster, database, simulator) as gateway:
         gateway.execute(f"CREATE ROLE {given}; CREATE ROLE {by_default}; CREATE EXTENSION otp_gateway VERSION '0.4.0'")
         for function in ("otp_gateway.find", "otp_gateway.wait", "otp_send", "otp_verify(uuid,text,jsonb)"):
-            gateway.execute(f"REVOKE EXECUTE ON FUNCTION {function} FROM PUBLIC; GRANT EXECUTE ON FUNCTION {function} TO {given}")
+            gateway.execute(
+                f"REVOKE EXECUTE ON FUNCTION {function} FROM PUBLIC; GRANT EXECUTE ON FUNCTION {function} TO {given}"
+            )
         gateway.execute(
             f"REVOKE ALL ON otp_gateway.attempt FROM PUBLIC; GRANT SELECT ON otp_gateway.attempt TO {given} WITH GRANT OPTION;"
             f"GRANT EXECUTE ON FUNCTION otp_cancel TO {given} WITH GRANT OPTION;"
@@ -276,8 +295,13 @@ def test_rights_stay_as_they_are(cluster, simulator):
         assert not any(object == "otp_send(text,jsonb,text)" and "unknown" in grantee for object, grantee, *_ in after)
         # Of what is new, the views are for everybody to read.
         new = {row[:3] for row in after if row[0] not in known and row[1] != "postgres"}
-        assert new == {(view, "unknown (OID=0)", "SELECT") for view in ("payload_field", "ranges", "recent", *(f"stat_{what}" for what in STATISTICS))}
-        gateway.execute(f"DROP OWNED BY {given}, {by_default}; ALTER DEFAULT PRIVILEGES REVOKE ALL ON TABLES FROM PUBLIC")
+        assert new == {
+            (view, "unknown (OID=0)", "SELECT")
+            for view in ("payload_field", "ranges", "recent", *(f"stat_{what}" for what in STATISTICS))
+        }
+        gateway.execute(
+            f"DROP OWNED BY {given}, {by_default}; ALTER DEFAULT PRIVILEGES REVOKE ALL ON TABLES FROM PUBLIC"
+        )
     cluster.witness.cursor().execute(f"DROP ROLE {given}, {by_default}")
 
 
@@ -309,11 +333,17 @@ def test_what_stands_on_the_views_is_named(cluster, simulator, mine):
 @pytest.mark.parametrize(
     "mine, use",
     [
-        ("VIEW public.mine AS SELECT r.outcome FROM otp_send('ideamart', '{\"mobile\": \"0771231239\"}') AS r", "SELECT outcome FROM public.mine"),
-        ("VIEW public.mine AS SELECT (otp_send('ideamart', '{\"mobile\": \"0771231239\"}')).*", "SELECT outcome FROM public.mine"),
+        (
+            "VIEW public.mine AS SELECT r.outcome FROM otp_send('ideamart', '{\"mobile\": \"0771231239\"}') AS r",
+            "SELECT outcome FROM public.mine",
+        ),
+        (
+            "VIEW public.mine AS SELECT (otp_send('ideamart', '{\"mobile\": \"0771231239\"}')).*",
+            "SELECT outcome FROM public.mine",
+        ),
         (
             "FUNCTION public.mine(payload jsonb) RETURNS text LANGUAGE sql RETURN (otp_send('ideamart', payload)).outcome",
-            "SELECT public.mine('{\"mobile\": \"0771231239\"}')",
+            'SELECT public.mine(\'{"mobile": "0771231239"}\')',
         ),
         (
             "TABLE public.mine (id int, outcome text DEFAULT (otp_send('ideamart', '{\"mobile\": \"0771231239\"}')).outcome)",
@@ -343,9 +373,13 @@ def test_in_a_schema_of_an_odd_name(cluster, simulator):
     with cluster.database(extension=False) as database, Gateway(cluster, database, simulator) as gateway:
         gateway.execute("""CREATE SCHEMA "O t.p"; CREATE EXTENSION otp_gateway VERSION '0.5.0' SCHEMA "O t.p" """)
         gateway.execute("ALTER DEFAULT PRIVILEGES REVOKE EXECUTE ON FUNCTIONS FROM PUBLIC")
-        gateway.execute("ALTER EXTENSION otp_gateway UPDATE; ALTER DEFAULT PRIVILEGES GRANT EXECUTE ON FUNCTIONS TO PUBLIC")
+        gateway.execute(
+            "ALTER EXTENSION otp_gateway UPDATE; ALTER DEFAULT PRIVILEGES GRANT EXECUTE ON FUNCTIONS TO PUBLIC"
+        )
         gateway.create_provider("ideamart")
-        assert gateway.execute("""SELECT outcome FROM "O t.p".otp_send('ideamart', '{"mobile": "0771231239"}')""") == [("sent",)]
+        assert gateway.execute("""SELECT outcome FROM "O t.p".otp_send('ideamart', '{"mobile": "0771231239"}')""") == [
+            ("sent",)
+        ]
         functions = gateway.execute(
             "SELECT pronamespace::regnamespace::text, has_function_privilege('pg_monitor', oid, 'EXECUTE') FROM pg_proc"
             " WHERE prorettype = 'otp_gateway.result'::regtype"
@@ -385,8 +419,10 @@ def test_prepared_statements_across_the_upgrade(outdated, simulator):
     client: it is prepared anew, and until then nothing is sent."""
     outdated.create_provider("ideamart", **({"resend_after": None} if outdated.version == "0.1.0" else {}))
     for name, statement in {
-        "columns": "SELECT * FROM otp_send('ideamart', $1)", "one": "SELECT outcome FROM otp_send('ideamart', $1)",
-        "apart": "SELECT (otp_send('ideamart', $1)).*", "whole": "SELECT otp_send('ideamart', $1)",
+        "columns": "SELECT * FROM otp_send('ideamart', $1)",
+        "one": "SELECT outcome FROM otp_send('ideamart', $1)",
+        "apart": "SELECT (otp_send('ideamart', $1)).*",
+        "whole": "SELECT otp_send('ideamart', $1)",
     }.items():
         outdated.execute(f"PREPARE {name} (jsonb) AS {statement}")
     outdated.execute("ALTER EXTENSION otp_gateway UPDATE")

@@ -10,14 +10,24 @@ VIEWS = ("verification", "attempt", "recent", "provider", "payload_field")
 
 AS_IT_COMES = [
     # From 18 on there is one column more.
-    *(["\\dx"] if MAJOR < 18 else []), "\\dx+ otp_gateway", "\\dew otp_*", "\\dv otp_gateway.*", "\\dn",
+    *(["\\dx"] if MAJOR < 18 else []),
+    "\\dx+ otp_gateway",
+    "\\dew otp_*",
+    "\\dv otp_gateway.*",
+    "\\dn",
     *(f"\\d otp_gateway.{name}" for name in (*VIEWS, "finding", "event", "result")),
     "SELECT * FROM otp_gateway.recent",
     "SELECT setting, value, source FROM otp_gateway.provider WHERE provider = 'ideamart'",
 ]
 WRAPPED = [
     "\\dx",
-    "\\dT otp_gateway.*", "\\df otp_gateway.*", "\\df public.otp_*", "\\dn+ otp_gateway*", "\\dT+ otp_gateway.*", "\\dew+ otp_*", "\\dv+ otp_gateway.*",
+    "\\dT otp_gateway.*",
+    "\\df otp_gateway.*",
+    "\\df public.otp_*",
+    "\\dn+ otp_gateway*",
+    "\\dT+ otp_gateway.*",
+    "\\dew+ otp_*",
+    "\\dv+ otp_gateway.*",
     *(f"\\d+ otp_gateway.{name}" for name in (*VIEWS, "finding", "event", "result")),
     # In place of \df+, of which each row has a dozen columns.
     "SELECT oid::regprocedure AS function, obj_description(oid, 'pg_proc') AS does FROM pg_proc"

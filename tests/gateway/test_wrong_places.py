@@ -14,16 +14,35 @@ from conftest import Gateway
 # A code, a code of letters, a number: nothing else in a log looks so.
 CANARIES = ["918273645", "kq7wz9xm4t", "0774918273"]
 SETTINGS = {
-    "log_min_messages": "debug5", "log_min_error_statement": "debug5", "log_error_verbosity": "verbose", "log_lock_waits": "on",
-    "log_temp_files": "0", "compute_query_id": "on",
+    "log_min_messages": "debug5",
+    "log_min_error_statement": "debug5",
+    "log_error_verbosity": "verbose",
+    "log_lock_waits": "on",
+    "log_temp_files": "0",
+    "compute_query_id": "on",
 }
 # What each argument takes that is right, beside the one that is wrong; one that is not named here takes what its type does.
 RIGHT = {
-    "provider": "'ideamart'", "otp": "'x'", "verification_id": f"'{uuid.uuid4()}'", "payload": "'{}'", "idempotency_key": "NULL",
-    "timeout": "'1s'", "older_than": "'30 years'", "mobile": "'0771112222'", "server": "0", "options": "'{}'",
+    "provider": "'ideamart'",
+    "otp": "'x'",
+    "verification_id": f"'{uuid.uuid4()}'",
+    "payload": "'{}'",
+    "idempotency_key": "NULL",
+    "timeout": "'1s'",
+    "older_than": "'30 years'",
+    "mobile": "'0771112222'",
+    "server": "0",
+    "options": "'{}'",
     "catalog": "'pg_foreign_server'::regclass",
 }
-OF_TYPE = {"integer": "200", "timestamp with time zone": "now()", "text": "'x'", "uuid": RIGHT["verification_id"], "jsonb": "'{}'", "interval": "'10 minutes'"}
+OF_TYPE = {
+    "integer": "200",
+    "timestamp with time zone": "now()",
+    "text": "'x'",
+    "uuid": RIGHT["verification_id"],
+    "jsonb": "'{}'",
+    "interval": "'10 minutes'",
+}
 
 
 def wrong(of, canary):
@@ -36,15 +55,37 @@ def wrong(of, canary):
         "integer": [digits, f"'{canary}'"],
         "timestamp with time zone": [f"'{canary}'", f"'{canary}'::timestamptz"],
         "oid": [digits, f"'{canary}'", f"'{canary}'::regclass"],
-        "text[]": [f"'{{{text}}}'" for text in (
-            canary, f"{canary}=1", f"base_url={canary}", f"password={canary}", f"{canary}_file=/x", f"timeout={canary}",
-            f"providers={canary}", f"strategy={canary}",
-        )] + [f"'{canary}'"],
-        "jsonb": [f"'{text}'" for text in (
-            json.dumps(canary), canary, json.dumps([canary]), json.dumps({canary: 1}), json.dumps({"mobile": canary, canary: canary}),
-            json.dumps({"metadata": {canary: canary}}), json.dumps({"msg": [{canary: canary}]}), json.dumps({"otp": canary}),
-            json.dumps(json.dumps({"mobile": canary})), json.dumps({"reference": canary}), "{" + canary, json.dumps({"mobile": [canary]}),
-        )],
+        "text[]": [
+            f"'{{{text}}}'"
+            for text in (
+                canary,
+                f"{canary}=1",
+                f"base_url={canary}",
+                f"password={canary}",
+                f"{canary}_file=/x",
+                f"timeout={canary}",
+                f"providers={canary}",
+                f"strategy={canary}",
+            )
+        ]
+        + [f"'{canary}'"],
+        "jsonb": [
+            f"'{text}'"
+            for text in (
+                json.dumps(canary),
+                canary,
+                json.dumps([canary]),
+                json.dumps({canary: 1}),
+                json.dumps({"mobile": canary, canary: canary}),
+                json.dumps({"metadata": {canary: canary}}),
+                json.dumps({"msg": [{canary: canary}]}),
+                json.dumps({"otp": canary}),
+                json.dumps(json.dumps({"mobile": canary})),
+                json.dumps({"reference": canary}),
+                "{" + canary,
+                json.dumps({"mobile": [canary]}),
+            )
+        ],
     }[of]
 
 
@@ -96,11 +137,13 @@ def leaks(gateway, statements):
 def calls(gateway):
     for name, arguments, takes in gateway.functions:
         right = [RIGHT.get(argument) or OF_TYPE[of] for argument, of in zip(arguments, takes)]
-        ids = [f"'{gateway.sent}'" if argument == "verification_id" else value for argument, value in zip(arguments, right)]
+        ids = [
+            f"'{gateway.sent}'" if argument == "verification_id" else value for argument, value in zip(arguments, right)
+        ]
         for canary, (place, of) in itertools.product(CANARIES, enumerate(takes)):
             for value in wrong(of, canary):
                 for values in [right, ids] if ids != right else [right]:
-                    yield f"SELECT * FROM {name}({', '.join([*values[:place], value, *values[place + 1:]])})"
+                    yield f"SELECT * FROM {name}({', '.join([*values[:place], value, *values[place + 1 :]])})"
             bound = [*right[:place], wrong(of, canary)[0], *right[place + 1 :]]
             named = ", ".join(f"{argument} => {value}" for argument, value in zip(arguments, bound))
             yield f"SELECT * FROM {name}({named})"
@@ -131,15 +174,21 @@ def test_arguments_that_are_swapped(its_own):
     sends = [("'ideamart'", f"'{body}'", f"'{key}'"), ("'codes'", f"'{body}'", f"'{key}'")]
     statements = [
         f"SELECT * FROM {name}({', '.join(order)})"
-        for name in ("otp_send", "otp_enqueue") for right in sends for order in itertools.permutations(right) if order != right
+        for name in ("otp_send", "otp_enqueue")
+        for right in sends
+        for order in itertools.permutations(right)
+        if order != right
     ] + [
         f"SELECT * FROM {name}({', '.join(order)})"
         for name, right in [
-            ("otp_verify", (f"'{its_own.sent}'", f"'{code}'")), ("otp_verify", ("'ideamart'", f"'{code}'", f"'{body}'")),
-            ("otp_gateway.find", ("'ideamart'", f"'{number}'")), ("otp_gateway.forget", ("'ideamart'", f"'{number}'")),
+            ("otp_verify", (f"'{its_own.sent}'", f"'{code}'")),
+            ("otp_verify", ("'ideamart'", f"'{code}'", f"'{body}'")),
+            ("otp_gateway.find", ("'ideamart'", f"'{number}'")),
+            ("otp_gateway.forget", ("'ideamart'", f"'{number}'")),
             ("otp_gateway_internal.found_verifications", ("'ideamart'", f"'{number}'")),
         ]
-        for order in itertools.permutations(right) if order != right
+        for order in itertools.permutations(right)
+        if order != right
     ]
     found, failed = leaks(its_own, statements)
     assert found == [], found
@@ -152,10 +201,20 @@ def test_options_and_rows(its_own):
     for canary in CANARIES:
         statements += [
             f"CREATE SERVER mine FOREIGN DATA WRAPPER otp_{vendor} OPTIONS ({option})"
-            for vendor in ("ideamart", "relid", "route") for option in (
-                f"\"{canary}\" 'x'", f"base_url '{canary}'", f"timeout '{canary}'", f"password '{canary}'", f"providers '{canary},{canary}'",
-                f"defaults '{canary}'", f"defaults '{json.dumps({canary: 1})}'", f"defaults '{json.dumps({'mobile': canary})}'",
-                f"test_numbers '{canary}'", f"test_numbers '{canary}={canary}'", f"send_limit '{canary}'", f"strategy '{canary}'",
+            for vendor in ("ideamart", "relid", "route")
+            for option in (
+                f"\"{canary}\" 'x'",
+                f"base_url '{canary}'",
+                f"timeout '{canary}'",
+                f"password '{canary}'",
+                f"providers '{canary},{canary}'",
+                f"defaults '{canary}'",
+                f"defaults '{json.dumps({canary: 1})}'",
+                f"defaults '{json.dumps({'mobile': canary})}'",
+                f"test_numbers '{canary}'",
+                f"test_numbers '{canary}={canary}'",
+                f"send_limit '{canary}'",
+                f"strategy '{canary}'",
             )
         ] + [
             f"CREATE USER MAPPING FOR CURRENT_USER SERVER ideamart OPTIONS ({option})"

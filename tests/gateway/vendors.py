@@ -14,7 +14,10 @@ SERVICE = "VA" + secrets.token_hex(16)
 
 # The description on the page, as `otp_rest` takes it.
 VONAGE = json.loads(
-    (pathlib.Path(__file__).resolve().parents[2] / "docs/vendors/vonage.md").read_text().split("```json\n")[1].split("```")[0]
+    (pathlib.Path(__file__).resolve().parents[2] / "docs/vendors/vonage.md")
+    .read_text()
+    .split("```json\n")[1]
+    .split("```")[0]
 )
 
 
@@ -83,7 +86,11 @@ LANKAN = ("{}", "+94 {national}", "+94{national}")
 TABLE = {
     "iserveu": Vendor(
         send=lambda to: {
-            "mobile": to, "otp_type": "1", "username": "agent1", "ovd_type": "Aadhaar Card", "ovd_data": own(aadhaar, to)
+            "mobile": to,
+            "otp_type": "1",
+            "username": "agent1",
+            "ovd_type": "Aadhaar Card",
+            "ovd_data": own(aadhaar, to),
         },
         verify={"name": "Asha Rao", "lat_long": "20.29,85.82", "public_ip": "203.0.113.7"},
         number="98{:08d}",
@@ -96,8 +103,11 @@ TABLE = {
         success={"status": "SUCCESS", "statusCode": "0", "statusDesc": "ok"},
         wrong={"status": "FAILED", "statusCode": "3", "statusDesc": "Invalid OTP"},
         page=("10min", "5", "30s"),
-        defaults=({"username": "house", "otp_type": "1", "ovdType": "Aadhaar Card"}, ["username", "otp_type", "ovd_type"],
-                  {"username": "house", "otpType": "1", "ovdType": "Aadhaar Card"}),
+        defaults=(
+            {"username": "house", "otp_type": "1", "ovdType": "Aadhaar Card"},
+            ["username", "otp_type", "ovd_type"],
+            {"username": "house", "otpType": "1", "ovdType": "Aadhaar Card"},
+        ),
         test_number=("+919999900001", "9999900001"),
     ),
     "hyperverge": Vendor(
@@ -112,8 +122,11 @@ TABLE = {
         success={"status": "success", "statusCode": 200, "metaData": {"requestId": "r-1"}},
         wrong={"status": "failure", "statusCode": 200, "error": {"message": "OTP not match", "type": "error"}},
         page=("1d", "5", "30s"),
-        defaults=({"template_id": "house", "otp_length": 6, "otpExpiry": "10"}, ["template_id"],
-                  {"templateId": "house", "otpLength": "6", "otpExpiry": "10"}),
+        defaults=(
+            {"template_id": "house", "otp_length": 6, "otpExpiry": "10"},
+            ["template_id"],
+            {"templateId": "house", "otpLength": "6", "otpExpiry": "10"},
+        ),
         test_number=("+919999900001", "+91 99999-00001"),
         repeats_code=True,
     ),
@@ -127,7 +140,10 @@ TABLE = {
         spellings=INDIAN,
         sent="0000",
         success={"head": {}, "body": {"resultInfo": {"resultStatus": "S", "resultCode": "0000", "resultMsg": "ok"}}},
-        wrong={"head": {}, "body": {"resultInfo": {"resultStatus": "F", "resultCode": "403", "resultMsg": "Invalid OTP"}}},
+        wrong={
+            "head": {},
+            "body": {"resultInfo": {"resultStatus": "F", "resultCode": "403", "resultMsg": "Invalid OTP"}},
+        },
         page=(None, "5", "30s"),
         defaults=({"mid": "HOUSE", "token_type": "SSO"}, ["mid"], {}),
         test_number=("+919999900001", "09999900001"),
@@ -150,8 +166,11 @@ TABLE = {
         success={"response_code": 0, "notification_uuid": "03f67f9e-ec4f-11e6-b006-92361f002671", "msg_id": "m"},
         wrong={"response_code": 0, "otp_validation_status": "FAILED"},
         page=(None, "3", "30s"),
-        defaults=({"enterprise_id": "house", "msg": [{"lng": "en", "subject": "s", "message": "$$OTP$$", "label": {}}]},
-                  ["enterprise_id", "msg"], {"enterprise_id": "house"}),
+        defaults=(
+            {"enterprise_id": "house", "msg": [{"lng": "en", "subject": "s", "message": "$$OTP$$", "label": {}}]},
+            ["enterprise_id", "msg"],
+            {"enterprise_id": "house"},
+        ),
         cancels=True,
     ),
     "ideamart": Vendor(
@@ -200,7 +219,11 @@ TABLE = {
         success={"type": "success", "request_id": "0123456789abcdef01234567"},
         wrong={"type": "error", "message": "OTP not match"},
         page=("1d", "5", "30s"),
-        defaults=({"template_id": "house", "otp_length": 6}, ["template_id"], {"template_id": "house", "otp_length": 6}),
+        defaults=(
+            {"template_id": "house", "otp_length": 6},
+            ["template_id"],
+            {"template_id": "house", "otp_length": 6},
+        ),
         test_number=("+919999900001", "09999900001"),
         repeats_code=True,
     ),
@@ -229,10 +252,10 @@ TABLE = {
 }
 
 VENDORS = tuple(TABLE)
-FLOWS = {name: {"send": vendor.send, "verify": vendor.verify, "number": vendor.number} for name, vendor in TABLE.items()}
-CREDENTIALS = {
-    name: {option: RUN.secret(option) for option in vendor.credentials} for name, vendor in TABLE.items()
+FLOWS = {
+    name: {"send": vendor.send, "verify": vendor.verify, "number": vendor.number} for name, vendor in TABLE.items()
 }
+CREDENTIALS = {name: {option: RUN.secret(option) for option in vendor.credentials} for name, vendor in TABLE.items()}
 
 
 def wrapper(vendor):

@@ -34,7 +34,11 @@ def fetched(url):
 def promtool(*arguments, text=None):
     """Its complaints, nothing if there is none."""
     done = subprocess.run(
-        [PROGRAMS / "promtool", *map(str, arguments)], input=text, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        [PROGRAMS / "promtool", *map(str, arguments)],
+        input=text,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
     )
     return "" if done.returncode == 0 else done.stdout or f"ended with {done.returncode}"
 
@@ -48,7 +52,10 @@ class Program:
         with self.log_path.open("w") as log:
             self.process = subprocess.Popen(
                 [PROGRAMS / name, *map(str, arguments), f"--web.listen-address=127.0.0.1:{self.port}"],
-                env=os.environ | (environment or {}), stdout=log, stderr=log, cwd=directory,
+                env=os.environ | (environment or {}),
+                stdout=log,
+                stderr=log,
+                cwd=directory,
             )
         end = time.monotonic() + 30
         while not self.is_there(answers):

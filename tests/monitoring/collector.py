@@ -26,7 +26,9 @@ FROM ({query}) AS l, unnest(duration_seconds || 'Infinity'::float8, duration_sec
 def exported():
     """The blocks of queries.yaml: name, query, and (column, usage, description)."""
     for name, block in yaml.safe_load((MONITORING / "queries.yaml").read_text()).items():
-        columns = [(column, how["usage"], how["description"]) for one in block["metrics"] for column, how in one.items()]
+        columns = [
+            (column, how["usage"], how["description"]) for one in block["metrics"] for column, how in one.items()
+        ]
         yield name, " ".join(block["query"].split()), columns
 
 
@@ -35,7 +37,14 @@ def collector():
 
     def metric(name, kind, help_, labels, value, query):
         metrics.append(
-            {"metric_name": name, "type": kind, "help": help_, "key_labels": labels, "values": [value], "query_ref": query}
+            {
+                "metric_name": name,
+                "type": kind,
+                "help": help_,
+                "key_labels": labels,
+                "values": [value],
+                "query_ref": query,
+            }
         )
 
     for name, query, columns in exported():

@@ -43,7 +43,9 @@ def expression(target, window):
 
 def statement(target, since, until):
     """As Grafana's data source for PostgreSQL expands it."""
-    sql = re.sub(r"\$__timeFilter\((\w+)\)", rf"\1 BETWEEN '{since.isoformat()}' AND '{until.isoformat()}'", target["rawSql"])
+    sql = re.sub(
+        r"\$__timeFilter\((\w+)\)", rf"\1 BETWEEN '{since.isoformat()}' AND '{until.isoformat()}'", target["rawSql"]
+    )
     assert "$" not in sql, sql
     return sql
 
@@ -55,7 +57,9 @@ def of_prometheus(panel, prometheus, since, until, step=1, window="15s", targets
         query = dict(query=expression(target, window), start=since.timestamp(), end=until.timestamp(), step=step)
         for series in prometheus.ask("query_range", **query)["result"]:
             name = re.sub(r"\{\{(\w+)\}\}", lambda label: series["metric"].get(label[1], ""), target["legendFormat"])
-            points = [(datetime.datetime.fromtimestamp(at, datetime.UTC), float(value)) for at, value in series["values"]]
+            points = [
+                (datetime.datetime.fromtimestamp(at, datetime.UTC), float(value)) for at, value in series["values"]
+            ]
             found[name] = [(at, value) for at, value in points if not math.isnan(value)]
     return {name: points for name, points in found.items() if points}
 
@@ -93,8 +97,15 @@ def shown(value, unit):
 
 def below(axes, panel, *legend):
     axes.legend(
-        *legend, loc="upper left", bbox_to_anchor=(-0.02, -0.09), ncols=max(1, panel.width // 3), fontsize=6.5, frameon=False,
-        columnspacing=1, handlelength=1.2, labelspacing=0.2
+        *legend,
+        loc="upper left",
+        bbox_to_anchor=(-0.02, -0.09),
+        ncols=max(1, panel.width // 3),
+        fontsize=6.5,
+        frameon=False,
+        columnspacing=1,
+        handlelength=1.2,
+        labelspacing=0.2,
     )
 
 
@@ -136,7 +147,15 @@ def draw_states(axes, panel, series):
     for row, name in enumerate(names):
         points = series[name]
         for (at, value), (next_at, _) in zip(points, points[1:]):
-            axes.barh(row, next_at - at, left=at, color=NAMED[options[str(int(value))]["color"]], height=0.8, linewidth=0, antialiased=False)
+            axes.barh(
+                row,
+                next_at - at,
+                left=at,
+                color=NAMED[options[str(int(value))]["color"]],
+                height=0.8,
+                linewidth=0,
+                antialiased=False,
+            )
     axes.set_yticks(range(len(names)), names)
     axes.xaxis_date()
     by_time(axes)
@@ -152,7 +171,15 @@ def draw_table(axes, panel, columns, rows):
     if cells:
         longest = [max(map(len, column)) + 2 for column in zip(columns, *cells)]
         widths = [length / sum(longest) for length in longest]
-        drawn = axes.table(cells, colLabels=columns, colWidths=widths, loc="upper left", cellLoc="left", colLoc="left", edges="horizontal")
+        drawn = axes.table(
+            cells,
+            colLabels=columns,
+            colWidths=widths,
+            loc="upper left",
+            cellLoc="left",
+            colLoc="left",
+            edges="horizontal",
+        )
         drawn.auto_set_font_size(False)
         drawn.set_fontsize(7)
 
@@ -165,11 +192,23 @@ def draw(title, data, path):
     figure.text(0.01, 1 - 0.75 / rows, title, fontsize=11)
     for panel, found in data:
         # With room for its title above, and for what belongs to the axes on the left and below.
-        axes = figure.add_axes([
-            (panel.x + 1.6) / 24, 1 - (panel.y + panel.height - 0.7) / rows, (panel.width - 1.9) / 24, (panel.height - 2.9) / rows
-        ])
+        axes = figure.add_axes(
+            [
+                (panel.x + 1.6) / 24,
+                1 - (panel.y + panel.height - 0.7) / rows,
+                (panel.width - 1.9) / 24,
+                (panel.height - 2.9) / rows,
+            ]
+        )
         if panel.kind in ("stat", "table"):
-            axes.set_position([(panel.x + 0.4) / 24, 1 - (panel.y + panel.height) / rows, (panel.width - 0.7) / 24, (panel.height - 2.2) / rows])
+            axes.set_position(
+                [
+                    (panel.x + 0.4) / 24,
+                    1 - (panel.y + panel.height) / rows,
+                    (panel.width - 0.7) / 24,
+                    (panel.height - 2.2) / rows,
+                ]
+            )
         figure.text((panel.x + 0.4) / 24, 1 - (panel.y + 1.8) / rows, panel.title, fontsize=8.5, fontweight="bold")
         if panel.kind == "stat":
             axes.axis("off")

@@ -96,7 +96,9 @@ def test_each_alert_has_a_card():
         page, _, card = rule["annotations"]["runbook_url"].partition("#")
         headings = re.findall(r"^#+ (.+)$", (ROOT / page).read_text(), re.M)
         anchors = {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
-        named = re.search(r'check=~"([a-z_|]+)"', rule["expr"])[1].split("|") if card == "{{ $labels.check }}" else [card]
+        named = (
+            re.search(r'check=~"([a-z_|]+)"', rule["expr"])[1].split("|") if card == "{{ $labels.check }}" else [card]
+        )
         assert set(named) <= anchors, name
 
 
@@ -127,7 +129,12 @@ def test_what_is_exported(gateway, chain):
     assert found["otp_gateway_attempts_total", sent] >= 2
     call = {datname, ("provider", "ideamart"), ("operation", "send")}
     assert found["otp_gateway_attempt_duration_seconds_bucket", frozenset({*call, ("le", "30")})] >= 2
-    names = {f"{name}_{column}" for name, _, columns in collector.exported() for column, usage, _ in columns if usage not in ("LABEL", "HISTOGRAM")}
+    names = {
+        f"{name}_{column}"
+        for name, _, columns in collector.exported()
+        for column, usage, _ in columns
+        if usage not in ("LABEL", "HISTOGRAM")
+    }
     assert names <= {name for name, _ in found}
     assert all(value == value or name == "otp_gateway_health_value" for (name, _), value in found.items())
     assert re.search("^pg_exporter_user_queries_load_error{.*} 0$", chain.exporter.metrics(), re.M)
@@ -150,7 +157,11 @@ def test_the_same_for_sql_exporter(gateway, chain):
                 columns = [column.name for column in cursor.description]
                 rows[name] = [dict(zip(columns, row, strict=True)) for row in cursor.fetchall()]
     for metric in file["metrics"]:
-        assert set(metric) == METRIC and metric["type"] in ("counter", "gauge") and len(set(metric["key_labels"])) == len(metric["key_labels"])
+        assert (
+            set(metric) == METRIC
+            and metric["type"] in ("counter", "gauge")
+            and len(set(metric["key_labels"])) == len(metric["key_labels"])
+        )
         [value] = metric["values"]
         assert value not in metric["key_labels"]
         for row in rows[metric["query_ref"]]:
@@ -270,7 +281,9 @@ def test_codes_that_do_not_arrive(counting_anew, chain):
 
 
 def test_a_certificate_that_ends(gateway, chain, authority):  # noqa: F811
-    gateway.create_provider("secure", "ideamart", ca_file=authority.ca, allow_plain_http=None, base_url="https://127.0.0.1:1")
+    gateway.create_provider(
+        "secure", "ideamart", ca_file=authority.ca, allow_plain_http=None, base_url="https://127.0.0.1:1"
+    )
     for days in (13, 300):
         with https_vendor(authority.certificate(f"ends{days}", days=(-1, days))) as url:
             gateway.execute(f"ALTER SERVER secure OPTIONS (SET base_url '{url}')")

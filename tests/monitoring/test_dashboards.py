@@ -80,7 +80,9 @@ def test_on_call(seen):
     chain, _, began, ended = seen
     data = []
     for panel in panels.panels("grafana-oncall.json"):
-        found = panels.of_prometheus(panel, chain.prometheus, began, ended, step=max(1, STEP // 10), window=f"{max(4, STEP)}s")
+        found = panels.of_prometheus(
+            panel, chain.prometheus, began, ended, step=max(1, STEP // 10), window=f"{max(4, STEP)}s"
+        )
         for target in panel.targets:
             alone = panels.of_prometheus(panel, chain.prometheus, began, ended, targets=[target], window="4s")
             assert alone and all(alone), (panel.title, target["expr"])

@@ -31,7 +31,16 @@ class Terminal:
     """psql in a pseudo-terminal, and what stands on its screen."""
 
     def __init__(self, gateway):
-        arguments = [str(BINDIR / "psql"), "-X", "-h", str(gateway.cluster.directory), "-p", str(gateway.cluster.port), "-U", ROLE]
+        arguments = [
+            str(BINDIR / "psql"),
+            "-X",
+            "-h",
+            str(gateway.cluster.directory),
+            "-p",
+            str(gateway.cluster.port),
+            "-U",
+            ROLE,
+        ]
         self.screen = pyte.Screen(COLUMNS, LINES)
         self.stream = pyte.ByteStream(self.screen)
         self.pid, self.fd = pty.fork()
@@ -69,9 +78,15 @@ def terminal(gateway):
 
 def sees(terminal, *patterns):
     """Waits until all of it is on one screen, and nothing is beyond its edges."""
-    rows = until(lambda: all(re.search(pattern, "\n".join(terminal.rows()), re.M) for pattern in patterns) and terminal.rows(), patterns, 30)
+    rows = until(
+        lambda: all(re.search(pattern, "\n".join(terminal.rows()), re.M) for pattern in patterns) and terminal.rows(),
+        patterns,
+        30,
+    )
     # The first line is the first, so nothing was scrolled away; the cursor has the last.
-    assert re.match(r"otp_gateway \d+\.\d+\.\d+, database test_\w+ +\d{4}-\d\d-\d\d \d\d:\d\d:\d\d[+-]\d\d$", rows[0]), rows
+    assert re.match(
+        r"otp_gateway \d+\.\d+\.\d+, database test_\w+ +\d{4}-\d\d-\d\d \d\d:\d\d:\d\d[+-]\d\d$", rows[0]
+    ), rows
     assert rows[-1] == "" and not any("ERROR" in row for row in rows), rows
     print("\n".join(rows))
     return rows
@@ -81,7 +96,9 @@ def test_all_is_well(gateway, terminal):
     gateway.create_provider("ideamart")
     assert gateway.send()["outcome"] == "sent"
     rows = sees(terminal, r"^  ok  all \d+ checks$", r"^\d\d:\d\d:\d\d  ideamart +send    sent +1$")
-    assert [row for row in rows if row.startswith("ideamart")] == ["ideamart             0             0     0/256     -"]
+    assert [row for row in rows if row.startswith("ideamart")] == [
+        "ideamart             0             0     0/256     -"
+    ]
 
 
 def test_a_bad_hour(gateway, terminal):

@@ -53,10 +53,14 @@ class Trouble:
             time.sleep(step)
 
     def is_open(self, provider):
-        return self.gateway.execute("SELECT breaker FROM otp_gateway.stat_provider WHERE provider = %s", (provider,)) == [("open",)]
+        return self.gateway.execute(
+            "SELECT breaker FROM otp_gateway.stat_provider WHERE provider = %s", (provider,)
+        ) == [("open",)]
 
     def unknowns(self):
-        [(count,)] = self.gateway.execute("SELECT sum(attempts)::integer FROM otp_gateway.stat_attempt WHERE outcome = 'unknown'")
+        [(count,)] = self.gateway.execute(
+            "SELECT sum(attempts)::integer FROM otp_gateway.stat_attempt WHERE outcome = 'unknown'"
+        )
         return count or 0
 
     def forget(self):
@@ -74,7 +78,10 @@ class Traffic:
         self.pests, self.stopped, self.error = False, False, None
 
     def __enter__(self):
-        self.threads = [threading.Thread(target=self.run, args=(vendor, SENDERS[place % 2]), daemon=True) for place, vendor in enumerate(PROVIDERS)]
+        self.threads = [
+            threading.Thread(target=self.run, args=(vendor, SENDERS[place % 2]), daemon=True)
+            for place, vendor in enumerate(PROVIDERS)
+        ]
         for thread in self.threads:
             thread.start()
 

@@ -31,7 +31,11 @@ HANGS_AFTER = 30
 
 # What befalls the server: the second of each minute, and what.
 TROUBLE = [
-    (7, "cancel worker"), (14, "lock table"), (21, "terminate worker"), (33, "index"), (45, "terminate launcher"),
+    (7, "cancel worker"),
+    (14, "lock table"),
+    (21, "terminate worker"),
+    (33, "index"),
+    (45, "terminate launcher"),
     (52, "lock row"),
 ]
 
@@ -57,7 +61,10 @@ class Rate:
 class Soak:
     def __init__(self):
         settings = {
-            "autovacuum_naptime": "'10s'", "shared_buffers": "'256MB'", "max_wal_size": "'4GB'", "wal_keep_size": "0"
+            "autovacuum_naptime": "'10s'",
+            "shared_buffers": "'256MB'",
+            "max_wal_size": "'4GB'",
+            "wal_keep_size": "0",
         }
         self.cluster = Cluster(settings).create().start()
         self.vendor = Vendor(self.cluster.dump() / "arrivals")
@@ -162,7 +169,11 @@ class Soak:
     def trouble(self):
         middle = self.began + MINUTES * 30
         plan = sorted(
-            [(self.began + minute * 60 + second, what) for minute in range(int(MINUTES) + 1) for second, what in TROUBLE]
+            [
+                (self.began + minute * 60 + second, what)
+                for minute in range(int(MINUTES) + 1)
+                for second, what in TROUBLE
+            ]
             + [(middle, "restart")]
         )
         for at, what in plan:
@@ -195,7 +206,10 @@ class Soak:
         self.signal("pg_terminate_backend", "launcher")
 
     def hold(self, *statements):
-        with self.cluster.session(autocommit=False, options="-c lock_timeout=10s") as session, session.cursor() as cursor:
+        with (
+            self.cluster.session(autocommit=False, options="-c lock_timeout=10s") as session,
+            session.cursor() as cursor,
+        ):
             for statement in statements:
                 cursor.execute(statement)
             time.sleep(1)
@@ -208,7 +222,9 @@ class Soak:
         self.hold("SELECT FROM otp_gateway_internal.verification_record ORDER BY id DESC LIMIT 5 FOR UPDATE")
 
     def index(self):
-        self.execute("CREATE INDEX soak ON otp_gateway_internal.attempt_record (started_at)", "DROP INDEX otp_gateway.soak")
+        self.execute(
+            "CREATE INDEX soak ON otp_gateway_internal.attempt_record (started_at)", "DROP INDEX otp_gateway.soak"
+        )
 
     def restart(self):
         self.cluster.restart()
@@ -227,12 +243,14 @@ class Soak:
     def sample(self):
         """What must not grow: of each of our processes, and of the record for each verification in it."""
         found = {}
-        processes = self.execute("SELECT backend_type, pid FROM pg_stat_activity WHERE backend_type LIKE 'otp_gateway%'")
+        processes = self.execute(
+            "SELECT backend_type, pid FROM pg_stat_activity WHERE backend_type LIKE 'otp_gateway%'"
+        )
         for name, pid in [*processes, ("postmaster", self.cluster.postmaster_pid())]:
             name = name.removeprefix("otp_gateway ")
             found[f"{name}: private memory, KiB"] = private_kib(pid)
             found[f"{name}: file descriptors"] = len(os.listdir(f"/proc/{pid}/fd"))
-        (rows, bytes, xid), = self.execute("""
+        ((rows, bytes, xid),) = self.execute("""
             SELECT (SELECT count(*) FROM otp_gateway_internal.verification_record),
                    (SELECT sum(pg_total_relation_size(oid)) FROM pg_class
                     WHERE relkind = 'r' AND relnamespace = 'otp_gateway_internal'::regnamespace),
@@ -262,7 +280,8 @@ class Soak:
             worker = sample.get("worker: private memory, KiB", 0)
             print(
                 f"{seconds:5d} s  {sends:7d} sent now  {queued:7d} queued  {sample['rows']:7d} on record  {errors:5d} errors  "
-                f"worker {worker:6d} KiB  {', '.join(happened)}", flush=True,
+                f"worker {worker:6d} KiB  {', '.join(happened)}",
+                flush=True,
             )
 
     def settle(self):
@@ -294,14 +313,18 @@ class Soak:
         arrived = self.arrived()
         record = dict(self.execute("SELECT id::text, status::text FROM otp_gateway.verification"))
         in_flight = self.execute("SELECT count(*)::int FROM otp_gateway.attempt WHERE outcome IS NULL")[0][0]
-        running = {name.removeprefix("otp_gateway ") for (name,) in self.execute(
-            "SELECT backend_type FROM pg_stat_activity WHERE backend_type LIKE 'otp_gateway%'"
-        )}
+        running = {
+            name.removeprefix("otp_gateway ")
+            for (name,) in self.execute(
+                "SELECT backend_type FROM pg_stat_activity WHERE backend_type LIKE 'otp_gateway%'"
+            )
+        }
         doubled = sum(len(times) > 1 for times in arrived.values())
         unrecorded = len((set(self.committed) | set(arrived)) - set(record))
         claimed = sum(status in ("pending", "approved") and id not in arrived for id, status in record.items())
         rows = [
-            ("sends that arrived", len(arrived), True), ("  more than once", doubled, doubled == 0),
+            ("sends that arrived", len(arrived), True),
+            ("  more than once", doubled, doubled == 0),
             ("  or were promised, and are not on record", unrecorded, unrecorded == 0),
             ("on record as sent, and never arrived", claimed, claimed == 0),
             ("still queued or in flight at the end", in_flight, settled and in_flight == 0),

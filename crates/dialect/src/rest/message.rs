@@ -180,7 +180,8 @@ impl<'a> Values<'a> {
     }
 
     fn texts(&self, members: &Map<String, Value>) -> Vec<(String, Secret)> {
-        self.members(members).into_iter().map(|(name, value)| (name, Secret::new(plain_text(&value)))).collect()
+        let values = Private::from(self.members(members));
+        values.iter().map(|(name, value)| (name.clone(), Secret::new(plain_text(value)))).collect()
     }
 
     /// Makes the HTTP request. Fails if a value cannot stand at its position: no path leads elsewhere, no header has a
@@ -191,9 +192,9 @@ impl<'a> Values<'a> {
         };
         let encoded = |segment: &str| {
             let Some(name) = placeholder(segment) else { return Ok(segment.to_owned()) };
-            let value = self.by_name.get(name).map(plain_text).unwrap_or_default();
+            let value = self.by_name.get(name).map(plain_text).map(Secret::new).unwrap_or_default();
             let hint = "it is neither empty nor one or two full stops";
-            path_segment(&value).ok_or_else(|| unfit(name, "the path of a URL", hint))
+            path_segment(value.reveal()).ok_or_else(|| unfit(name, "the path of a URL", hint))
         };
         let path = message.path.split('/').map(encoded).collect::<Result<Vec<_>, _>>()?.join("/");
         let given = self.texts(&message.headers);

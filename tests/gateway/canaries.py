@@ -125,13 +125,21 @@ class Canaries:
 
     def read_sources(self):
         """Every number that is written down in a test."""
+        kept, others = {}, {}
         for path in [*HERE.glob("test_*.py"), *HERE.parent.glob("regress/sql/*.sql")]:
             for value in re.findall(r"(?<![\d.])\d{9,14}(?!\d)", path.read_text()):
                 value = re.sub(r"^(94(?=\d{9}$)|91(?=\d{10}$))", "", value.lstrip("0"))
                 if len(value) >= 9 and value not in VISIBLE:
-                    self.digits(value, in_own_table=path.name in KEEP_NUMBERS)
-                    self.numbers[value].test = path.name
-                    self.numbers[value].made_at = 0.0
+                    (kept if path.name in KEEP_NUMBERS else others)[value] = path.name
+        for value, test in others.items():
+            for own, holder in kept.items():
+                # A part of it, too: it is found wherever a page of WAL ends within the longer one.
+                if value in own or own in value:
+                    raise ValueError(f"{test}: {value} stands, as {own}, in a table of {holder}'s; take another number")
+        for value, test in (kept | others).items():
+            self.digits(value, in_own_table=value in kept)
+            self.numbers[value].test = test
+            self.numbers[value].made_at = 0.0
         return self
 
     def since(self, moment):

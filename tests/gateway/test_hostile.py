@@ -11,7 +11,7 @@ import pytest
 
 from conftest import Gateway
 
-MINE, THEIRS = "0771111111", "0772222222"
+MINE, THEIRS = "0761111111", "0762222222"
 
 
 class Field:
@@ -171,21 +171,21 @@ def set_temporary_traps(field, session):
 
 # Each function and view once, without an operator of the test's own.
 CALLS = [
-    ("""SELECT outcome FROM public.otp_send('bank', '{"mobile": "0773333333"}', 'key')""", "sent"),
-    ("""SELECT outcome FROM public.otp_send('bank', '{"mobile": "0773333333"}', 'key')""", "sent"),
-    ("""SELECT status FROM public.otp_enqueue('bank', '{"mobile": "0774444444"}')""", "queued"),
+    ("""SELECT outcome FROM public.otp_send('bank', '{"mobile": "0763333333"}', 'key')""", "sent"),
+    ("""SELECT outcome FROM public.otp_send('bank', '{"mobile": "0763333333"}', 'key')""", "sent"),
+    ("""SELECT status FROM public.otp_enqueue('bank', '{"mobile": "0764444444"}')""", "queued"),
     ("SELECT outcome FROM public.otp_verify(%(id)s::pg_catalog.uuid, '1')", "invalid_code"),
     ("SELECT outcome FROM public.otp_resend(%(id)s::pg_catalog.uuid)", "sent"),
     ("SELECT status FROM otp_gateway.wait(%(id)s::pg_catalog.uuid, '10s'::pg_catalog.interval)", "pending"),
     (
-        """SELECT outcome FROM public.otp_verify('bank'::pg_catalog.text, '000000', '{"mobile": "0775555555"}')""",
+        """SELECT outcome FROM public.otp_verify('bank'::pg_catalog.text, '000000', '{"mobile": "0765555555"}')""",
         "approved",
     ),
-    ("SELECT otp_gateway.is_approved(%(id)s::pg_catalog.uuid, '0773333333')", False),
+    ("SELECT otp_gateway.is_approved(%(id)s::pg_catalog.uuid, '0763333333')", False),
     ("SELECT otp_gateway.send_again(%(id)s::pg_catalog.uuid) IS NOT NULL", True),
-    ("SELECT pg_catalog.count(*) FROM otp_gateway.find('bank', '0773333333')", 1),
-    ("SELECT pg_catalog.count(*) FROM otp_gateway.find('0773333333')", 1),
-    ("SELECT words FROM otp_gateway.history('0773333333', 'today', 'now') LIMIT 1", "code sent"),
+    ("SELECT pg_catalog.count(*) FROM otp_gateway.find('bank', '0763333333')", 1),
+    ("SELECT pg_catalog.count(*) FROM otp_gateway.find('0763333333')", 1),
+    ("SELECT words FROM otp_gateway.history('0763333333', 'today', 'now') LIMIT 1", "code sent"),
     ("SELECT true FROM otp_gateway.recent LIMIT 1", True),
     ("SELECT status FROM otp_gateway.check('bank') LIMIT 1", "ok"),
     ("SELECT outcome FROM public.otp_cancel(%(id)s::pg_catalog.uuid)", "canceled"),
@@ -195,7 +195,7 @@ CALLS = [
     ("INSERT INTO public.customer (phone) VALUES ('0776868686') RETURNING phone", "0776868686"),
 ]
 OF_OWNERS = [
-    ("SELECT otp_gateway.forget('bank', '0773333333')", 1),
+    ("SELECT otp_gateway.forget('bank', '0763333333')", 1),
     ("SELECT otp_gateway.purge('30 years')", 0),
     ("SELECT otp_gateway.rotate_key() IS NOT NULL", True),
 ]
@@ -210,7 +210,7 @@ def play(field, session, calls=CALLS):
         assert got == expected, statement
         if id is None and "otp_send" in statement:
             ((id,),) = execute(
-                """SELECT verification_id FROM public.otp_send('bank', '{"mobile": "0773333333"}', 'key')""",
+                """SELECT verification_id FROM public.otp_send('bank', '{"mobile": "0763333333"}', 'key')""",
                 None,
                 session,
             )
@@ -291,16 +291,16 @@ def test_a_hostile_search_path_of_the_database(field, attack, cluster):
         gateway.connect(options=f"-c search_path=pg_catalog -c default_transaction_read_only=off {options}")
     ) as session:
         id = gateway.execute(
-            """SELECT verification_id FROM public.otp_send('bank', '{"mobile": "0773333333"}')""", None, session
+            """SELECT verification_id FROM public.otp_send('bank', '{"mobile": "0763333333"}')""", None, session
         )[0][0]
         queued = gateway.execute(
-            """SELECT verification_id FROM public.otp_enqueue('bank', '{"mobile": "0773333333"}')""", None, session
+            """SELECT verification_id FROM public.otp_enqueue('bank', '{"mobile": "0763333333"}')""", None, session
         )[0][0]
         assert gateway.execute("SELECT status FROM otp_gateway.wait(%s, '30s')", (queued,), session) == [("pending",)]
         assert gateway.execute("SELECT outcome FROM public.otp_verify(%s::uuid, '000000')", (id,), session) == [
             ("approved",)
         ]
-        assert gateway.execute("SELECT otp_gateway.forget('bank', '0773333333')", None, session) == [(2,)]
+        assert gateway.execute("SELECT otp_gateway.forget('bank', '0763333333')", None, session) == [(2,)]
     gateway.execute(f"ALTER DATABASE {name} RESET ALL")
     assert gateway.execute("SELECT * FROM public.caught") == []
 
@@ -419,7 +419,7 @@ def test_a_function_that_tells(field, attack):
     for statement in (
         "SELECT FROM otp_gateway.attempt AS a WHERE public.leak(a)",
         "SELECT FROM otp_gateway.attempt AS a WHERE public.leak(a.verification_id)",
-        "SELECT FROM otp_gateway.find('bank', '0772222222') AS f WHERE public.leak(f)",
+        "SELECT FROM otp_gateway.find('bank', '0762222222') AS f WHERE public.leak(f)",
         "SELECT FROM otp_gateway.verification AS v, LATERAL (SELECT public.leak(v.recipient_masked) OFFSET 0) AS x",
         "SELECT FROM otp_gateway.verification AS v JOIN (VALUES ('x')) AS x (y) ON v.recipient_masked OPERATOR(public.<<<) x.y",
         "SELECT FROM otp_gateway.verification AS v ORDER BY public.leak(recipient_masked)",
@@ -521,7 +521,7 @@ def test_a_plan_that_another_role_made(field, mode):
     asks = {
         "seen": "SELECT id FROM otp_gateway.verification",
         "tried": "SELECT DISTINCT verification_id FROM otp_gateway.attempt",
-        "found": "SELECT id FROM otp_gateway.find('bank', '0772222222') UNION SELECT id FROM otp_gateway.find('bank', '0771111111')",
+        "found": "SELECT id FROM otp_gateway.find('bank', '0762222222') UNION SELECT id FROM otp_gateway.find('bank', '0761111111')",
     }
     with contextlib.closing(gateway.connect()) as session:
         gateway.execute(f"SET plan_cache_mode = {mode}", session=session)
@@ -575,7 +575,7 @@ def test_a_definer_s_function(field, attack):
     )
     with contextlib.closing(gateway.connect(user=field.victim)) as session:
         assert gateway.execute("SELECT * FROM public.lent()", session=session) == [(field.mine,)]
-        ((id,),) = gateway.execute("SELECT public.begun('0773333333')", session=session)
+        ((id,),) = gateway.execute("SELECT public.begun('0763333333')", session=session)
         # It is the definer's, who began it; the caller does no more with it than with any other's.
         assert gateway.execute(
             "SELECT created_by FROM otp_gateway_internal.verification_record WHERE id = %s", (id,)

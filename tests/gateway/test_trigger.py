@@ -988,7 +988,7 @@ def test_logical_replication(own_cluster, simulator):
 # what is refused
 
 
-VALUE = "9123498761"
+VALUE = "9135792468"
 
 
 @pytest.mark.parametrize("event", ["INSERT", "UPDATE"])

@@ -248,7 +248,7 @@ impl Worker {
     pub fn report_to(&self, report: &Report) {
         let mut states: HashMap<Identity, ProviderState> = HashMap::new();
         let mut queued = QueueReport::default();
-        for (provider, queue) in self.queue.reports() {
+        for (provider, queue) in self.queue.reports(gucs::pause()) {
             states.entry(provider).or_default().queue = queue;
             queued = queued.and(queue);
         }

@@ -8,6 +8,7 @@ import os
 import pathlib
 import re
 import signal
+import socket
 import ssl
 import subprocess
 import threading
@@ -503,13 +504,16 @@ def test_the_record_by_time(gateway):
     assert "Index Cond: (id >= " in plan, plan
 
 
-def nagios(gateway, *arguments):
+def nagios(gateway, *arguments, **environment):
     """The exit code and the line of the script."""
     at = ["-h", gateway.cluster.directory, "-p", str(gateway.cluster.port), "-U", "postgres", "-d", gateway.database]
     script = pathlib.Path(__file__).resolve().parents[2] / "monitoring/check_otp_gateway"
     path = f"{BINDIR}:{os.environ['PATH']}"
     done = subprocess.run(
-        [script, *map(str, at), *arguments], env={**os.environ, "PATH": path}, text=True, capture_output=True
+        [script, *map(str, at), *arguments],
+        env={**os.environ, "PATH": path, **environment},
+        text=True,
+        capture_output=True,
     )
     [line] = done.stdout.splitlines()
     assert done.stderr == ""
@@ -539,6 +543,31 @@ def test_the_script(gateway, simulator):
         locker.rollback()
     code, line = nagios(gateway, "-p", "1")
     assert code == 3 and line.startswith("OTP_GATEWAY UNKNOWN - ")
+    # A server that takes the connection, and says nothing.
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        port = str(mute.getsockname()[1])
+        said = nagios(gateway, "-h", "127.0.0.1", "-p", port, CHECK_TIMEOUT="1")
+        assert said == (3, "OTP_GATEWAY UNKNOWN - no answer within 1 s ")
+
+
+def test_the_script_begins_with_the_cause(gateway, simulator):
+    """The worker hangs: that a provider fails, too, may wait."""
+    gateway.create_provider("flaky", "ideamart")
+    simulator.fault("status", "ideamart", "send", status=503)
+    until(lambda: gateway.send("flaky", vendor="ideamart")["outcome"] == "blocked", "the breaker opens")
+    simulator.clear_faults()
+    # No probe comes in between.
+    gateway.execute("UPDATE otp_gateway_internal.breaker SET open_until = now() + interval '1 minute'")
+    pid = worker_pid(gateway)
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        call = Running(gateway.connect(), *a_send(gateway))
+        becomes(gateway, "worker", 2)
+        code, line = nagios(gateway)
+        assert code == 2 and re.match("OTP_GATEWAY CRITICAL - worker: .*; provider: flaky failed", line), line
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    call.wait()
 
 
 @contextlib.contextmanager

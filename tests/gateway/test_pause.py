@@ -58,7 +58,15 @@ def test_what_is_queued_is_not_late(gateway, own_cluster):
     lines = "SELECT queued, parked, oldest_queued_at FROM otp_gateway.stat_provider WHERE provider = 'ideamart'"
     until(lambda: gateway.execute(lines) == [(0, 1, None)], "it counts as parked")
     # A quarter of queue_max_age has gone by.
-    until(lambda: gateway.execute(f"SELECT created_at < now() - interval '3 s' FROM otp_gateway.verification WHERE id = '{queued}'") == [(True,)], "it is old")
+    until(
+        lambda: (
+            gateway.execute(
+                f"SELECT created_at < now() - interval '3 s' FROM otp_gateway.verification WHERE id = '{queued}'"
+            )
+            == [(True,)]
+        ),
+        "it is old",
+    )
     levels = "SELECT name, level FROM otp_gateway.health() WHERE name IN ('paused', 'queue')"
     assert gateway.execute(levels) == [("paused", 1), ("queue", 0)]
     pause(own_cluster, "off")

@@ -82,8 +82,8 @@ fn one(server: &Server, breaker: &OpenBreaker, is_seen: bool, has_substitute: bo
         (false, true) => (Level::Warning, "failed several times in a row, and its routes go to other providers"),
         (false, false) => (Level::Critical, "failed several times in a row: nothing is sent through it"),
     };
-    let hint = "otp_gateway.recent has the vendor's words (to the provider's owner), otp_gateway.check(provider) looks \
-        for the reason. It is tried again by itself, and at once after ALTER SERVER or ALTER USER MAPPING.";
+    let hint = "See otp_gateway.stat_provider for the vendor's words. It is tried again by itself, and at once after \
+        ALTER SERVER or ALTER USER MAPPING. otp_gateway.check(provider), with USAGE on it, looks for the reason.";
     HealthCheck::bad("provider", level, format!("{name} {what}{why}"), hint).since(Some(breaker.opened_at))
 }
 
@@ -102,7 +102,8 @@ pub fn sends() -> [HealthCheck; 2] {
         &sends,
         ("refusals", sends.refused, 0.05),
         "were refused by the vendor for what they say, or for who sends them",
-        "otp_gateway.attempt has vendor_code and vendor_message: a template that was changed, credentials, a balance.",
+        "A template that was changed, credentials, a balance: otp_gateway.stat_attempt says where, and \
+            otp_gateway.attempt (to the provider's owner) vendor_code and vendor_message.",
     );
     [unknown, refusals]
 }

@@ -7,6 +7,7 @@ import json
 import os
 import pathlib
 import re
+import shutil
 import signal
 import socket
 import ssl
@@ -210,6 +211,60 @@ def test_an_outcome_that_cannot_be_put_on_record(gateway, simulator):
     gateway.execute("ALTER TABLE otp_gateway_internal.attempt_record DROP CONSTRAINT disk_full")
     assert call.row()["outcome"] == "sent"
     becomes(gateway, "worker", 0)
+
+
+@pytest.fixture
+def small(own_cluster, simulator):
+    """A gateway in a database on a disk of its own, of 24 MB."""
+    disk = own_cluster.directory / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", disk], capture_output=True).returncode:
+        pytest.skip("a file system of a test's own takes root")
+    try:
+        shutil.chown(disk, "postgres", "postgres")
+        (disk / "space").mkdir()
+        shutil.chown(disk / "space", "postgres", "postgres")
+        with own_cluster.session() as admin:
+            admin.cursor().execute(f"CREATE TABLESPACE small LOCATION '{disk}/space'")
+            admin.cursor().execute("CREATE DATABASE small TEMPLATE template0 TABLESPACE small")
+        with own_cluster.session("small") as admin:
+            admin.cursor().execute("CREATE EXTENSION otp_gateway")
+        with Gateway(own_cluster, "small", simulator) as gateway:
+            gateway.create_provider("ideamart")
+            yield gateway, disk
+    finally:
+        own_cluster.stop()
+        subprocess.run(["umount", disk], check=True)
+
+
+def test_a_full_disk(small):
+    """Calls are refused, it is said why, and all goes on as soon as there is room."""
+    gateway, disk = small
+    assert gateway.send()["outcome"] == "sent"
+    with open(disk / "filler", "wb") as filler, contextlib.suppress(OSError):
+        while True:
+            os.write(filler.fileno(), bytes(1 << 12))
+    # There is room in the pages that there are.
+    until(lambda: is_refused(gateway), "there is none any more", 60)
+    until(lambda: is_refused(gateway) and level(gateway, "worker") == 2, "it is seen", 20)
+    row = health(gateway)["worker"]
+    assert "could not be put on record" in row["detail"] and "full disk" in row["hint"] and row["value"] > 5
+    assert "No space left on device" in gateway.cluster.log()
+    began = time.monotonic()
+    assert set(OF_ALL) - {"retention"} <= set(health(gateway))
+    assert time.monotonic() - began < 0.5
+    (disk / "filler").unlink()
+    assert gateway.send()["outcome"] == "sent"
+    becomes(gateway, "worker", 0)
+
+
+def is_refused(gateway):
+    try:
+        assert gateway.send()["outcome"] == "sent"
+    except psycopg2.Error as error:
+        assert "could not be put on record, so that nothing was sent" in str(error), error
+        return True
+    return False
 
 
 def test_a_commit_that_waits_for_a_standby(own):

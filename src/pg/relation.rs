@@ -47,7 +47,7 @@ pub fn verification_view() -> pg_sys::Oid {
 
 /// The OID of the type of arrays of its rows; invalid where there is no such view. Takes no lock.
 pub fn verification_array_type() -> pg_sys::Oid {
-    // SAFETY: look-ups in the catalog, in a transaction; what is not there has an invalid OID, and so has what is of it.
+    // SAFETY: look-ups in the catalog, in a transaction; what is not there has an invalid OID.
     unsafe { pg_sys::get_array_type(pg_sys::get_rel_type_id(verification_view())) }
 }
 

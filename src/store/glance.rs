@@ -34,6 +34,8 @@ pub struct RecentSends {
     pub refused: usize,
     /// When the earliest of them began.
     pub since: Option<Timestamp>,
+    /// Whether there are more that were not looked at.
+    pub is_cut: bool,
 }
 
 /// Returns how the sends among the `most` latest attempts went, as far as they began after `since`.
@@ -43,7 +45,8 @@ pub fn recent_sends(since: Timestamp, most: usize) -> Result<RecentSends, IsLock
     scan_latest(table, index, [Key::UuidFrom(attempt::ID, first_id_of(since))], |row| {
         looked += 1;
         sends.add(row);
-        looked < most
+        sends.is_cut = looked == most;
+        !sends.is_cut
     });
     Ok(sends)
 }

@@ -102,8 +102,7 @@ pub fn sends() -> [HealthCheck; 2] {
         &sends,
         ("refusals", sends.refused, 0.05),
         "were refused by the vendor for what they say, or for who sends them",
-        "A template that was changed, credentials, a balance: otp_gateway.stat_attempt says where, and \
-            otp_gateway.attempt (to the provider's owner) vendor_code and vendor_message.",
+        "otp_gateway.attempt has vendor_code and vendor_message: a template that was changed, credentials, a balance.",
     );
     [unknown, refusals]
 }
@@ -111,7 +110,9 @@ pub fn sends() -> [HealthCheck; 2] {
 /// Checks how many of the sends are of this kind; a share above `most` is a warning.
 fn share(sends: &RecentSends, (name, count, most): (&'static str, usize, f64), what: &str, hint: &str) -> HealthCheck {
     let share = if sends.made == 0 { 0.0 } else { count as f64 / sends.made as f64 };
-    let detail = format!("{count} of the {} sends of the last hour {what}", sends.made);
+    let made = sends.made;
+    let all = if sends.is_cut { format!("latest {made} sends") } else { format!("{made} sends of the last hour") };
+    let detail = format!("{count} of the {all} {what}");
     let check = if count >= FEW && share > most {
         HealthCheck::bad(name, Level::Warning, detail, hint)
     } else {

@@ -149,7 +149,10 @@ def test_a_worker_that_cannot_write(gateway):
         row = becomes(gateway, "worker", 2)
         assert "could not put on record" in row["detail"] and row["value"] > 5
         gateway.execute("LOCK otp_gateway_internal.breaker, otp_gateway_internal.sealing_key", None, locker)
+        gateway.session.notices.clear()
         found = health(gateway)
+        # It gives back no lock that it did not get.
+        assert gateway.session.notices == []
         assert {name for name, row in found.items() if row["level"] == 3} == {
             "key_file",
             "provider",

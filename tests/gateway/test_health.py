@@ -348,6 +348,56 @@ def test_sends_that_are_refused(gateway, simulator):
     assert level(gateway, "refusals") == 0
 
 
+def test_what_the_vendor_said_of_a_refusal(gateway, simulator):
+    """A template that somebody changed: pg_monitor has the vendor's own code and words, without the number in them."""
+    to = gateway.number()
+    said = {
+        "ideamart": {"statusCode": "E1312", "statusDetail": f"Template T7 is not registered | for tel:94{to[-9:]}"},
+        "hyperverge": {"status": "failure", "statusCode": 400, "error": "sender id unknown", "metaData": {}},
+    }
+    for vendor, body in said.items():
+        simulator.fault("reply", vendor, "send", body=body, status=200 if vendor == "ideamart" else 400)
+    outcomes = {vendor: gateway.send(vendor, to if vendor == "ideamart" else None)["outcome"] for vendor in said}
+    row = health(gateway)["refusals"]
+    # Two are few, and are told.
+    assert row["level"] == 0 and row["detail"].startswith("2 of the 2 sends of the last hour were refused")
+    ours, theirs = row["detail"].index("; the last of ideamart: "), row["detail"].index("; the last of hyperverge: ")
+    # The latest first.
+    assert theirs < ours
+    assert row["detail"][ours:].startswith(
+        f"; the last of ideamart: {outcomes['ideamart']}, vendor_code E1312, Template T7 is not registered | for"
+    )
+    [(code, words)] = gateway.execute(
+        "SELECT vendor_code, vendor_message FROM otp_gateway.attempt WHERE provider = 'hyperverge'"
+    )
+    assert (
+        ", ".join(filter(None, [outcomes["hyperverge"], code and f"vendor_code {code}", words[:120]])) in row["detail"]
+    )
+    # The number is in none of it,
+    assert to[-9:] not in row["detail"] and "redacted" in row["detail"]
+    with acting_as(gateway, "monitor", "GRANT pg_monitor TO monitor") as monitor:
+        assert health(gateway, monitor)["refusals"]["detail"] == row["detail"]
+    with acting_as(gateway, "sender") as sender:
+        assert "E1312" not in str(health(gateway, sender)["refusals"])
+    # nor of a line that a monitoring system splits.
+    for _ in range(2):
+        gateway.send("ideamart", to)
+    assert level(gateway, "refusals") == 1
+    code, line = nagios(gateway)
+    assert code == 1 and "E1312, Template T7 is not registered / for" in line and line.count("|") == 1
+    # It goes by today's name, and a provider that is no more has none.
+    gateway.execute("ALTER SERVER ideamart RENAME TO renamed; DROP SERVER hyperverge CASCADE")
+    found = until(lambda: (d := health(gateway)["refusals"]["detail"]) and "hyperverge" not in d and d, "it is noticed")
+    assert "; the last of renamed: " in found and "ideamart" not in found
+    # A later one takes its place.
+    simulator.clear_faults()
+    simulator.fault("reply", "ideamart", "send", body={"statusCode": "E1323", "statusDetail": "barred"})
+    assert gateway.send("renamed", vendor="ideamart")["outcome"] == "refused"
+    assert "; the last of renamed: refused, vendor_code E1323, barred" in health(gateway)["refusals"]["detail"]
+    an_hour_later(gateway)
+    assert health(gateway)["refusals"]["detail"].endswith("for who sends them")
+
+
 def an_hour_later(gateway):
     """The time of an attempt is in its id."""
     gateway.execute("""

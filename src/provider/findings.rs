@@ -372,6 +372,14 @@ impl Findings {
         if dialect.recipient_field().name == "mobile" {
             let prefixes = options.allowed_prefixes.as_ref().map(ToString::to_string);
             limit("allowed_prefixes", prefixes, "codes go to every country that the vendor serves", "+91, +94");
+            let share = options.min_conversion.as_ref();
+            limit(
+                "min_conversion",
+                share
+                    .map(|share| format!("{share}: numbers that begin alike are held back where fewer type a code in")),
+                "codes that nobody types in are counted, and go on being sent, as a pumper wants it",
+                "10%",
+            );
         }
         match options.enforce {
             Enforce::On => self.ok("enforce", "on: what a limit refuses is blocked"),

@@ -85,6 +85,8 @@ struct ProviderSlot {
     words: Text<WORDS>,
     /// Until when the certificate of the host that answered last is valid; 0: none was seen.
     certificate_ends_at: AtomicI64,
+    verifications: AtomicU64,
+    converted: AtomicU64,
     in_flight: AtomicU64,
     ready: AtomicU64,
     parked: AtomicU64,
@@ -169,6 +171,9 @@ pub struct ProviderNumbers {
     pub last_code: Option<String>,
     pub last_words: Option<String>,
     pub certificate_ends_at: Option<Timestamp>,
+    /// How many verifications a code was sent for, and how many of the codes were typed in.
+    pub verifications: u64,
+    pub converted: u64,
     pub state: ProviderState,
 }
 
@@ -260,6 +265,8 @@ impl ProviderSlot {
                 last_code: self.code.get(),
                 last_words: self.words.get(),
                 certificate_ends_at: time(&self.certificate_ends_at),
+                verifications: self.verifications.load(Relaxed),
+                converted: self.converted.load(Relaxed),
                 state: self.state(),
             })
         };

@@ -756,6 +756,28 @@ def test_who_sees_that_a_file_is_gone(gateway, files):
         for session, sees in ((monitor, 2), (keeper, 2), (sender, 0)):
             assert level(gateway, "credentials", session) == sees
             assert ("ours" in health(gateway, session)["credentials"]["detail"]) == bool(sees)
+        assert "that this role owns" in health(gateway, sender)["credentials"]["detail"]
+
+
+def test_options_that_do_not_hold(gateway):
+    """Written past the validator, or in a file that is not there: a row, and no error."""
+    gateway.execute("UPDATE pg_foreign_server SET srvoptions = '{timeout=soon}' WHERE srvname = 'ideamart'")
+    row = health(gateway)["credentials"]
+    assert row["level"] == 2 and row["detail"].startswith("ideamart: option timeout ")
+    gateway.execute("UPDATE pg_foreign_server SET srvoptions = NULL WHERE srvname = 'ideamart'")
+    gateway.execute(
+        "UPDATE pg_user_mapping SET umoptions = '{nonsense=1}' WHERE umserver = (SELECT oid FROM pg_foreign_server WHERE srvname = 'ideamart')"
+    )
+    row = health(gateway)["credentials"]
+    assert row["level"] == 2 and row["detail"].startswith("ideamart: ")
+    gateway.execute("DROP SERVER ideamart CASCADE")
+    assert level(gateway, "credentials") == 0
+    gateway.execute(
+        "CREATE SERVER own FOREIGN DATA WRAPPER otp_rest OPTIONS (base_url 'https://127.0.0.1:9', description_file '/none')"
+    )
+    assert health(gateway)["credentials"]["detail"] == (
+        "own: the file of option description_file cannot be read: no such file or directory"
+    )
 
 
 def test_our_own_certificate(gateway, authority, files):

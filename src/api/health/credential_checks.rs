@@ -53,7 +53,8 @@ pub fn credentials(sees_all: bool) -> Vec<HealthCheck> {
     };
     let failing: Vec<HealthCheck> = providers(sees_all).iter().filter_map(row).collect();
     if failing.is_empty() {
-        return vec![HealthCheck::ok(NAME, "what the providers' options and user mappings name can be read")];
+        let whose = if sees_all { "the providers" } else { "those providers that this role owns" };
+        return vec![HealthCheck::ok(NAME, format!("the files that {whose} need can be read"))];
     }
     failing
 }

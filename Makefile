@@ -52,7 +52,7 @@ export PATH := $(HOME)/.cargo/bin:$(PATH)
 PYTHON := /usr/bin/python3
 CARGO = PGRX_PG_CONFIG_PATH="$(PG_CONFIG)" cargo
 PG_FEATURES = --no-default-features --features pg$(PG_MAJOR)
-PURE = -p dialect -p policy -p http_client -p simulator
+PURE = -p dialect -p policy -p http_client -p seqlock -p simulator
 # What cargo-fuzz sets, without it and without a nightly compiler.
 FUZZ_FLAGS = -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 -Cllvm-args=-sanitizer-coverage-inline-8bit-counters \
 	-Cllvm-args=-sanitizer-coverage-pc-table -Cdebug-assertions -Coverflow-checks
@@ -140,7 +140,7 @@ lint: setup build
 	@$(CARGO) clippy --locked --all-targets $(PG_FEATURES) -p otp_gateway -- -D warnings
 
 pure: setup
-	$(STEP) "dialect, policy, http_client and simulator: cargo test"
+	$(STEP) "dialect, policy, http_client, seqlock and simulator: cargo test"
 	@$(CARGO) test --locked $(PURE)
 
 # --target keeps the flags away from build scripts, and the directory of its own keeps other builds warm.

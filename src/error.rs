@@ -10,6 +10,8 @@ use serde::{Deserialize, Serialize};
 pub fn file_error(error: &std::io::Error) -> String {
     match error.kind() {
         std::io::ErrorKind::NotFound => "no such file or directory".into(),
+        // Our own words.
+        std::io::ErrorKind::Other => error.to_string(),
         other => other.to_string(),
     }
 }

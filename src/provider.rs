@@ -9,6 +9,7 @@ pub mod file_rights;
 pub mod findings;
 pub mod lookback;
 pub mod lookup;
+pub mod option_file;
 pub mod option_value;
 pub mod ownership;
 pub mod recipient;

@@ -247,14 +247,15 @@ SELECT
     pg_catalog.to_timestamp(p.last_success_at) AS last_success_at,
     pg_catalog.to_timestamp(p.last_failure_at) AS last_failure_at, p.last_failure_outcome, p.last_vendor_code,
     p.last_vendor_message, p.limit_used, pg_catalog.to_timestamp(p.certificate_ends_at) AS certificate_ends_at,
-    pg_catalog.to_timestamp(p.stats_reset) AS stats_reset
+    p.verifications, p.converted, pg_catalog.to_timestamp(p.stats_reset) AS stats_reset
 FROM pg_catalog.jsonb_to_recordset(otp_gateway_internal.stat_provider_rows()) AS p (
     provider pg_catalog.text, vendor pg_catalog.text, in_flight pg_catalog.int4, max_in_flight pg_catalog.int4,
     queued pg_catalog.int4, parked pg_catalog.int4, oldest_queued_at pg_catalog.float8, breaker pg_catalog.text,
     breaker_open_until pg_catalog.float8, failing_since pg_catalog.float8, consecutive_failures pg_catalog.int8,
     last_success_at pg_catalog.float8, last_failure_at pg_catalog.float8, last_failure_outcome pg_catalog.text,
     last_vendor_code pg_catalog.text, last_vendor_message pg_catalog.text, limit_used pg_catalog.float4,
-    certificate_ends_at pg_catalog.float8, stats_reset pg_catalog.float8
+    certificate_ends_at pg_catalog.float8, verifications pg_catalog.int8, converted pg_catalog.int8,
+    stats_reset pg_catalog.float8
 );
 COMMENT ON VIEW otp_gateway.stat_provider IS
 'how it is with each provider and route of this database now: what is under way and queued, as its worker says, and how '
@@ -290,6 +291,10 @@ COMMENT ON COLUMN otp_gateway.stat_provider.limit_used IS
 COMMENT ON COLUMN otp_gateway.stat_provider.certificate_ends_at IS
 'until when the certificate of the host is valid that answered last, as its TLS handshake said; null: it was not seen, '
 'or there is none';
+COMMENT ON COLUMN otp_gateway.stat_provider.verifications IS
+'how many verifications it sent a code for (sent, unknown) since stats_reset; what is sent again counts once';
+COMMENT ON COLUMN otp_gateway.stat_provider.converted IS
+'how many of its codes were typed in since stats_reset; without those sent elsewhere, as in otp_gateway.stat_hourly';
 COMMENT ON COLUMN otp_gateway.stat_provider.stats_reset IS
 'since when it is counted; null: nothing was';
 

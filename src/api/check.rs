@@ -32,6 +32,7 @@ use crate::{
         candidates::check_member,
         findings::Findings,
         lookup::{named, no_such_provider},
+        option_file::certificate_end,
         option_value::micros,
         route::{RouteOptions, is_route_server, listed},
     },
@@ -202,6 +203,10 @@ fn network(findings: &mut Findings, is_served: bool) {
              SELECT pg_reload_conf().",
         );
     }
+    if let Some(ends) = endpoint.client_cert_file.as_deref().and_then(certificate_end) {
+        const OWN: &str = "Have it renewed, and put the new one in its place, with its key: the next call takes it.";
+        certificate(findings, "client_cert_file", ends, OWN);
+    }
     let token = endpoint.oauth.as_ref().map(|oauth| Endpoint { base_url: oauth.token_url.clone(), ..endpoint.clone() });
     let ways = [Some(("base_url", endpoint)), token.map(|endpoint| ("token_url", endpoint))];
     for (option, endpoint) in ways.into_iter().flatten() {
@@ -274,7 +279,8 @@ impl Way {
              client_cert_file and client_key_file.",
         );
         if let Some(ends) = check.certificate_ends {
-            certificate(findings, &host, ends);
+            let hint = "Whoever keeps the host renews it; with the one that ends, every call will be unreachable.";
+            certificate(findings, &host, ends, hint);
         }
     }
 }
@@ -283,12 +289,11 @@ fn host(url: Option<&Url>) -> String {
     url.and_then(Url::host_str).unwrap_or_default().to_owned()
 }
 
-fn certificate(findings: &mut Findings, host: &str, ends: i64) {
+fn certificate(findings: &mut Findings, of: &str, ends: i64, hint: &str) {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
     let days = ends.saturating_sub_unsigned(now).div_euclid(86_400);
-    let detail = format!("the certificate of {host} ends in {days} days");
+    let detail = format!("the certificate of {of} ends in {days} days");
     if days < SOON {
-        let hint = "Whoever keeps the host renews it; with the one that ends, every call will be unreachable.";
         return findings.warn("certificate", detail, hint);
     }
     findings.ok("certificate", detail);

@@ -2,6 +2,7 @@
 //! asks no worker, waits for no lock, reads no more of a long record than of a short one, and raises no error.
 
 pub mod conversion_checks;
+pub mod credential_checks;
 pub mod record_checks;
 pub mod server_checks;
 
@@ -113,7 +114,8 @@ fn checks() -> Vec<HealthCheck> {
         checks.extend([server_checks::queue(), server_checks::retention()].into_iter().flatten().map(shown));
     }
     if is_preloaded {
-        checks.extend(server_checks::certificates());
+        checks.extend(credential_checks::certificates(sees_all));
+        checks.extend(credential_checks::credentials(sees_all));
     }
     if is_ours {
         checks.extend(record_checks::providers(sees_all));

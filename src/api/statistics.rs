@@ -206,6 +206,8 @@ fn provider_row(
         "last_vendor_code": numbers.and_then(|numbers| numbers.last_code.as_deref()),
         "last_vendor_message": numbers.and_then(|numbers| numbers.last_words.as_deref()),
         "certificate_ends_at": at(numbers.and_then(|numbers| numbers.certificate_ends_at)),
+        "verifications": numbers.map(|numbers| numbers.verifications),
+        "converted": numbers.map(|numbers| numbers.converted),
         "limit_used": state.limit_used.filter(|_| is_there),
         "stats_reset": at(numbers.map(|numbers| numbers.reset_at)),
     })

@@ -4,14 +4,11 @@
 
 pub mod count;
 
-use std::sync::atomic::{
-    AtomicI64, AtomicU32, AtomicU64,
-    Ordering::{Acquire, Relaxed, Release},
-    fence,
-};
+use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering::Relaxed};
 
 use dialect::{Operation, Outcome};
 use policy::{BlockReason, Micros, Timestamp};
+use seqlock::Version;
 
 use crate::{
     ipc::{segment::Part, worker_report::QueueReport},
@@ -26,8 +23,6 @@ pub const PROVIDERS: usize = 256;
 const KINDS: usize = 104;
 pub const BUCKETS: usize = BOUNDS.len() + 1;
 const OPERATIONS: usize = Operation::ALL.len();
-/// How many times a reader begins anew, if the worker writes meanwhile.
-const PATIENCE: usize = 1000;
 /// In place of a database's OID: a worker is taking or freeing the slot, and nobody reads it.
 const TAKEN: u32 = u32::MAX;
 /// How much of a vendor's code and of its words is kept, in units of eight bytes.
@@ -48,35 +43,6 @@ fn statistics() -> Option<&'static Statistics> {
     // SAFETY: null, or the memory is ours for the life of the server, zeroed at first, which is the empty state of all
     // of it; everything in it is atomic.
     unsafe { STATISTICS.base().cast::<Statistics>().as_ref() }
-}
-
-/// Tells readers whether what they have read is of one moment. One process writes.
-#[repr(C)]
-struct Version(AtomicU32);
-
-impl Version {
-    fn write(&self, change: impl FnOnce()) {
-        let before = self.0.load(Relaxed);
-        self.0.store(before.wrapping_add(1), Relaxed);
-        fence(Release);
-        change();
-        self.0.store(before.wrapping_add(2), Release);
-    }
-
-    /// Reads numbers of one moment. Waits for nobody: if a writer does not come to its end, the numbers are taken as
-    /// they are.
-    fn read<R>(&self, look: impl Fn() -> R) -> R {
-        for _ in 0..PATIENCE {
-            let before = self.0.load(Acquire);
-            let seen = look();
-            fence(Acquire);
-            if before.is_multiple_of(2) && self.0.load(Relaxed) == before {
-                return seen;
-            }
-            std::hint::spin_loop();
-        }
-        look()
-    }
 }
 
 fn add(to: &AtomicU64, count: u64) {
@@ -119,6 +85,8 @@ struct ProviderSlot {
     words: Text<WORDS>,
     /// Until when the certificate of the host that answered last is valid; 0: none was seen.
     certificate_ends_at: AtomicI64,
+    verifications: AtomicU64,
+    converted: AtomicU64,
     in_flight: AtomicU64,
     ready: AtomicU64,
     parked: AtomicU64,
@@ -203,6 +171,9 @@ pub struct ProviderNumbers {
     pub last_code: Option<String>,
     pub last_words: Option<String>,
     pub certificate_ends_at: Option<Timestamp>,
+    /// How many verifications a code was sent for, and how many of the codes were typed in.
+    pub verifications: u64,
+    pub converted: u64,
     pub state: ProviderState,
 }
 
@@ -294,6 +265,8 @@ impl ProviderSlot {
                 last_code: self.code.get(),
                 last_words: self.words.get(),
                 certificate_ends_at: time(&self.certificate_ends_at),
+                verifications: self.verifications.load(Relaxed),
+                converted: self.converted.load(Relaxed),
                 state: self.state(),
             })
         };

@@ -54,6 +54,13 @@ pub fn servers() -> Vec<Server> {
     oids.into_iter().filter_map(server_of).collect()
 }
 
+/// Returns every user mapping of this database, with its server.
+pub fn user_mappings() -> Vec<(pg_sys::Oid, pg_sys::Oid)> {
+    let mut found = Vec::new();
+    scan_catalog(|mapping: &pg_sys::FormData_pg_user_mapping, _| found.push((mapping.umserver, mapping.oid)));
+    found
+}
+
 /// # Safety
 /// `server` is a server as Postgres returns it, with its name and options.
 unsafe fn read(server: &pg_sys::ForeignServer) -> Server {

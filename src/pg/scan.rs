@@ -195,6 +195,11 @@ unsafe impl CatalogRow for pg_sys::FormData_pg_foreign_server {
 }
 
 // SAFETY: by Postgres' own definition.
+unsafe impl CatalogRow for pg_sys::FormData_pg_user_mapping {
+    const CATALOG: pg_sys::Oid = pg_sys::UserMappingRelationId;
+}
+
+// SAFETY: by Postgres' own definition.
 unsafe impl CatalogRow for pg_sys::FormData_pg_extension {
     const CATALOG: pg_sys::Oid = pg_sys::ExtensionRelationId;
 }

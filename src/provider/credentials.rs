@@ -1,14 +1,15 @@
 //! The options of a user mapping: credentials, and nothing but credentials.
 
-use std::{collections::BTreeMap, fs};
+use std::{collections::BTreeMap, io::read_to_string};
 
 use dialect::{Dialect, Secret, is_identifier, is_placeholder};
 
 use crate::{
-    error::{Error, file_error},
+    error::Error,
     pg::{foreign_servers, roles::acting_owner, values::quoted},
     provider::{
         lookup::shown,
+        option_file::{open, unreadable},
         option_value::placeholder,
         ownership::owner_must_read_files,
         server_options::{self, PROXY_CREDENTIALS, ServerOptions, unknown_option},
@@ -184,12 +185,9 @@ fn no_credentials(dialect: &Dialect, server: &str) -> Error {
 }
 
 pub fn read_credential(option: &str, path: &str) -> Result<Secret, Error> {
-    let text = fs::read_to_string(path).map_err(|error| {
-        Error::not_in_prerequisite_state(
-            format!("the file of user mapping option {option} cannot be read: {}", file_error(&error)),
-            "It must exist on the server and be readable by the server's system user.",
-        )
-    })?;
+    let text = open(path)
+        .and_then(read_to_string)
+        .map_err(|error| unreadable(&format!("user mapping option {option}"), &error))?;
     let text = text.trim_end_matches(['\r', '\n']);
     if text.is_empty() {
         return Err(Error::not_in_prerequisite_state(

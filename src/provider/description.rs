@@ -1,7 +1,6 @@
 //! The dialect of a foreign server. For `otp_rest`, the server's own description makes the dialect.
 
 use std::{
-    fs::File,
     io::{ErrorKind, Read},
     sync::{Mutex, PoisonError},
 };
@@ -9,10 +8,11 @@ use std::{
 use dialect::{Dialect, MAX_DESCRIPTION_BYTES};
 
 use crate::{
-    error::{Error, file_error},
+    error::Error,
     pg::foreign_servers::{self, Server},
     provider::{
         lookup::{dialect_of, not_a_provider},
+        option_file::{open, unreadable},
         ownership::owner_must_read_files,
     },
 };
@@ -51,7 +51,7 @@ pub fn of_options(vendor: &Dialect, options: &[(String, String)]) -> Result<Dial
     }
     match (given("description"), given(FILE)) {
         (Some(text), None) => read(text),
-        (None, Some(path)) => read(&file(path).map_err(|error| cannot_be_read(&error))?),
+        (None, Some(path)) => read(&file(path).map_err(|error| unreadable("option description_file", &error))?),
         _ => Err(Error::invalid_parameter(
             "exactly one of the options description and description_file is required: it says how the vendor is \
              spoken to",
@@ -115,13 +115,6 @@ pub fn read(text: &str) -> Result<Dialect, Error> {
 /// Reads a file, but no more of it than shows that it is too long.
 fn file(path: &str) -> std::io::Result<String> {
     let mut text = String::new();
-    File::open(path)?.take(MAX_DESCRIPTION_BYTES as u64 + 1).read_to_string(&mut text)?;
+    open(path)?.take(MAX_DESCRIPTION_BYTES as u64 + 1).read_to_string(&mut text)?;
     Ok(text)
-}
-
-fn cannot_be_read(error: &std::io::Error) -> Error {
-    Error::not_in_prerequisite_state(
-        format!("the file of option description_file cannot be read: {}", file_error(error)),
-        "It must exist on the server and be readable by the server's system user.",
-    )
 }

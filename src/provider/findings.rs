@@ -2,12 +2,7 @@
 //! they name. Each fault is a finding of its own, so that nobody mends one only to meet the next. No finding holds a
 //! secret, or a path from the user mapping.
 
-use std::{
-    fs::{self, File},
-    os::unix::fs::MetadataExt,
-    rc::Rc,
-    time::Duration,
-};
+use std::{os::unix::fs::MetadataExt, rc::Rc, time::Duration};
 
 use dialect::{Dialect, Outcome, Secret, defaults_in_force, missing_defaults};
 use http_client::Endpoint;
@@ -17,7 +12,7 @@ use serde_json::{Value, json};
 use url::Url;
 
 use crate::{
-    error::{Error, file_error},
+    error::Error,
     gucs,
     pg::{
         clock::clock,
@@ -29,6 +24,7 @@ use crate::{
         credentials::credentials,
         description,
         lookup::{no_usage, shown},
+        option_file::{open, unreadable},
         option_value,
         ownership::owner_must_read_files,
         server_options::{Enforce, FILE_OPTIONS, PROXY_CREDENTIALS, ServerOptions},
@@ -255,13 +251,9 @@ impl Findings {
 
     /// Adds whether the server can read a file and, for a private file, whether others cannot.
     fn file(&mut self, item: &'static str, option: &str, path: &str, is_private: bool) {
-        let mode = File::open(path).and_then(|_| fs::metadata(path)).map(|file| file.mode() & 0o7777);
+        let mode = open(path).and_then(|file| file.metadata()).map(|file| file.mode() & 0o7777);
         match mode {
-            Err(error) => self.fault(
-                item,
-                format!("the file of {option} cannot be read: {}", file_error(&error)),
-                "It must exist on the server and be readable by the server's system user.",
-            ),
+            Err(error) => self.error(item, &unreadable(option, &error)),
             Ok(mode) if is_private && mode & 0o077 != 0 => self.warn(
                 item,
                 format!("others than the server can read the file of {option}: its mode is {mode:04o}"),
@@ -380,6 +372,14 @@ impl Findings {
         if dialect.recipient_field().name == "mobile" {
             let prefixes = options.allowed_prefixes.as_ref().map(ToString::to_string);
             limit("allowed_prefixes", prefixes, "codes go to every country that the vendor serves", "+91, +94");
+            let share = options.min_conversion.as_ref();
+            limit(
+                "min_conversion",
+                share
+                    .map(|share| format!("{share}: numbers that begin alike are held back where fewer type a code in")),
+                "codes that nobody types in are counted, and go on being sent, as a pumper wants it",
+                "10%",
+            );
         }
         match options.enforce {
             Enforce::On => self.ok("enforce", "on: what a limit refuses is blocked"),

@@ -53,3 +53,16 @@ pub struct EndedAttempt {
     /// Until when the certificate of the host that answered is valid, if it was seen.
     pub certificate_ends_at: Option<Timestamp>,
 }
+
+impl EndedAttempt {
+    /// Returns whether it sent the first code of a verification, or may have.
+    pub fn sends_first_code(&self) -> bool {
+        self.begun.operation == Operation::Send && matches!(self.outcome, Outcome::Sent | Outcome::Unknown)
+    }
+
+    /// Returns whether it is a code typed in that was sent from here.
+    pub fn converts(&self) -> bool {
+        let is_approval = self.begun.operation == Operation::Verify && self.outcome == Outcome::Approved;
+        is_approval && self.begun.cohort.was_sent
+    }
+}

@@ -17,6 +17,7 @@ use crate::{
     store::{
         breakers::{self, OpenBreaker},
         columns::{attempt, identity, sealing_key},
+        identity::Identity,
         ranges::{self, LowConversion},
     },
 };
@@ -32,10 +33,20 @@ pub struct RecentSends {
     pub unknown: usize,
     /// How many of them the vendor refused for what they say, or for who sends them.
     pub refused: usize,
+    /// Of each provider that refused one, its latest refusal.
+    pub refusals: Vec<Refusal>,
     /// When the earliest of them began.
     pub since: Option<Timestamp>,
     /// Whether there are more that were not looked at.
     pub is_cut: bool,
+}
+
+/// A send that a vendor refused, with the vendor's code and words as they are on record: without numbers and secrets.
+pub struct Refusal {
+    pub provider: Identity,
+    pub outcome: Outcome,
+    pub vendor_code: Option<String>,
+    pub vendor_message: Option<String>,
 }
 
 /// Returns how the sends among the `most` latest attempts went, as far as they began after `since`.
@@ -61,6 +72,13 @@ impl RecentSends {
         self.unknown += usize::from(outcome == Outcome::Unknown);
         let is_refused = matches!(outcome, Outcome::InvalidRequest | Outcome::AuthFailed | Outcome::Refused);
         self.refused += usize::from(is_refused);
+        let provider = row.get(attempt::PROVIDER_ID).filter(|_| is_refused);
+        // The latest come first.
+        let is_first = |provider: &Identity| self.refusals.iter().all(|known| known.provider != *provider);
+        if let Some(provider) = provider.filter(is_first) {
+            let (vendor_code, vendor_message) = (row.get(attempt::VENDOR_CODE), row.get(attempt::VENDOR_MESSAGE));
+            self.refusals.push(Refusal { provider, outcome, vendor_code, vendor_message });
+        }
         self.since = row.time(attempt::STARTED_AT);
     }
 }
@@ -76,17 +94,21 @@ pub fn open_breakers() -> Result<Vec<(pg_sys::Oid, OpenBreaker)>, IsLocked> {
 
 /// Returns what converts too seldom, each with its provider's name, as the provider is called now.
 pub fn low_conversions(now: Timestamp) -> Result<Vec<(String, LowConversion)>, IsLocked> {
-    let (mut found, mut names) = (Vec::new(), HashMap::new());
+    let mut found = Vec::new();
     scan_all(c"low_conversion", |row| found.extend(ranges::low_conversion(row).filter(|low| low.until > now)))?;
-    if !found.is_empty() {
-        scan_all(c"identity", |row| {
-            // Nothing is to be said of a provider that was dropped.
-            let is_there = row.get::<pg_sys::Oid>(identity::OBJECT).is_some();
-            let named = row.get::<i64>(identity::ID).zip(row.get::<String>(identity::NAME));
-            names.extend(named.filter(|_| is_there));
-        })?;
-    }
+    let names = if found.is_empty() { HashMap::new() } else { names()? };
     Ok(found.into_iter().filter_map(|low| Some((names.get(&low.provider)?.clone(), low))).collect())
+}
+
+/// Returns what providers, routes and roles are called now; nothing is to be said of those that were dropped.
+pub fn names() -> Result<HashMap<Identity, String>, IsLocked> {
+    let mut names = HashMap::new();
+    scan_all(c"identity", |row| {
+        let is_there = row.get::<pg_sys::Oid>(identity::OBJECT).is_some();
+        let named = row.get::<Identity>(identity::ID).zip(row.get::<String>(identity::NAME));
+        names.extend(named.filter(|_| is_there));
+    })?;
+    Ok(names)
 }
 
 /// Returns the ids of the keys that this database needs.

@@ -153,13 +153,12 @@ fn counts_of(attempt: &EndedAttempt) -> Counts {
     let is_blocked = outcome == Outcome::Blocked;
     match operation {
         Operation::Send | Operation::Resend => {
-            let went = matches!(outcome, Outcome::Sent | Outcome::Unknown);
             add(Count::Sends, !is_blocked);
             add(Count::Sent, outcome == Outcome::Sent);
             add(Count::Unknown, outcome == Outcome::Unknown);
             add(Count::Blocked, is_blocked);
             add(Count::WouldBlock, !is_blocked && attempt.begun.reason.is_some());
-            add(Count::Verifications, went && operation == Operation::Send);
+            add(Count::Verifications, attempt.sends_first_code());
             if let Some(took) = attempt.took {
                 counts[Count::Time as usize] += took;
                 for (bucket, bound) in counts[FIRST_BUCKET..].iter_mut().zip(BOUNDS) {
@@ -170,7 +169,7 @@ fn counts_of(attempt: &EndedAttempt) -> Counts {
         Operation::Verify => {
             add(Count::Verifies, !is_blocked);
             add(Count::InvalidCodes, outcome == Outcome::InvalidCode);
-            add(Count::Converted, outcome == Outcome::Approved && attempt.begun.cohort.was_sent);
+            add(Count::Converted, attempt.converts());
         }
         Operation::Cancel => {}
     }

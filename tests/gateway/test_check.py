@@ -32,6 +32,7 @@ GOOD = {
     "send_limit": "ok",
     "provider_limit": "ok",
     "allowed_prefixes": "ok",
+    "min_conversion": "ok",
     "enforce": "ok",
     "preload": "ok",
     "record": "ok",
@@ -48,6 +49,7 @@ SET = {
     "send_limit": "5 per hour",
     "provider_limit": "100 per hour",
     "allowed_prefixes": "+91",
+    "min_conversion": "10%",
 }
 VENDOR = "hyperverge"
 # Of a user mapping that holds them itself: at rest, as Postgres has it.
@@ -98,6 +100,7 @@ def test_all_is_well(gateway, simulator):
     before = gateway.execute("SELECT count(*)::int FROM otp_gateway_internal.attempt_record")
     found = check(gateway)
     assert statuses(found) == GOOD
+    assert found["min_conversion"][1] == "10%: numbers that begin alike are held back where fewer type a code in"
     # As it says, a send goes through.
     assert gateway.send("well", vendor=VENDOR)["outcome"] == "sent"
     assert (simulator.count(), before) == (1, [(0,)])
@@ -121,7 +124,15 @@ def test_the_statements_of_hints_do_as_they_say(gateway):
     gateway.create_provider("bare", VENDOR, defaults='{"otp_length": 6}', enforce="observe")
     found = check(gateway, "bare")
     asked = {item: hint for item, (status, _, hint) in found.items() if status != "ok" and item not in OF_THE_SERVER}
-    assert set(asked) == {"base_url", "defaults", "send_limit", "provider_limit", "allowed_prefixes", "enforce"}
+    assert set(asked) == {
+        "base_url",
+        "defaults",
+        "send_limit",
+        "provider_limit",
+        "allowed_prefixes",
+        "min_conversion",
+        "enforce",
+    }
     for hint in asked.values():
         [statement] = re.findall(r"ALTER SERVER .*\)(?=\.$)", hint)
         gateway.execute(statement.replace('"..."', '"t"').replace("'https://...'", "'https://127.0.0.1:9'"))
@@ -214,7 +225,15 @@ def test_options(gateway):
     gateway.create_provider("bare", VENDOR, enforce="observe")
     found = check(gateway, "bare")
     asked = {item for item, (status, _, _) in found.items() if status == "warning"} - OF_THE_SERVER
-    assert asked == {"base_url", "defaults", "send_limit", "provider_limit", "allowed_prefixes", "enforce"}
+    assert asked == {
+        "base_url",
+        "defaults",
+        "send_limit",
+        "provider_limit",
+        "allowed_prefixes",
+        "min_conversion",
+        "enforce",
+    }
     assert "template_id" in found["defaults"][1]
     gateway.execute("CREATE SERVER pay FOREIGN DATA WRAPPER otp_paytm OPTIONS (proxy 'http://127.0.0.1:9')")
     found = check(gateway, "pay")

@@ -18,6 +18,7 @@ import time
 import psycopg2
 import pytest
 
+from canaries import RUN
 from cluster import BINDIR, Cluster
 from conftest import FLOWS, Gateway, Running, make_fail, until
 from test_network import Authority
@@ -34,6 +35,7 @@ OF_ALL = [
     "queue",
     "retention",
     "certificate",
+    "credentials",
     "provider",
     "unknown",
     "refusals",
@@ -405,6 +407,56 @@ def test_sends_that_are_refused(gateway, simulator):
     assert level(gateway, "refusals") == 0
 
 
+def test_what_the_vendor_said_of_a_refusal(gateway, simulator):
+    """A template that somebody changed: pg_monitor has the vendor's own code and words, without the number in them."""
+    to = gateway.number()
+    said = {
+        "ideamart": {"statusCode": "E1312", "statusDetail": f"Template T7 is not registered | for tel:94{to[-9:]}"},
+        "hyperverge": {"status": "failure", "statusCode": 400, "error": "sender id unknown", "metaData": {}},
+    }
+    for vendor, body in said.items():
+        simulator.fault("reply", vendor, "send", body=body, status=200 if vendor == "ideamart" else 400)
+    outcomes = {vendor: gateway.send(vendor, to if vendor == "ideamart" else None)["outcome"] for vendor in said}
+    row = health(gateway)["refusals"]
+    # Two are few, and are told.
+    assert row["level"] == 0 and row["detail"].startswith("2 of the 2 sends of the last hour were refused")
+    ours, theirs = row["detail"].index("; the last of ideamart: "), row["detail"].index("; the last of hyperverge: ")
+    # The latest first.
+    assert theirs < ours
+    assert row["detail"][ours:].startswith(
+        f"; the last of ideamart: {outcomes['ideamart']}, vendor_code E1312, Template T7 is not registered | for"
+    )
+    [(code, words)] = gateway.execute(
+        "SELECT vendor_code, vendor_message FROM otp_gateway.attempt WHERE provider = 'hyperverge'"
+    )
+    assert (
+        ", ".join(filter(None, [outcomes["hyperverge"], code and f"vendor_code {code}", words[:120]])) in row["detail"]
+    )
+    # The number is in none of it,
+    assert to[-9:] not in row["detail"] and "redacted" in row["detail"]
+    with acting_as(gateway, "monitor", "GRANT pg_monitor TO monitor") as monitor:
+        assert health(gateway, monitor)["refusals"]["detail"] == row["detail"]
+    with acting_as(gateway, "sender") as sender:
+        assert "E1312" not in str(health(gateway, sender)["refusals"])
+    # nor of a line that a monitoring system splits.
+    for _ in range(2):
+        gateway.send("ideamart", to)
+    assert level(gateway, "refusals") == 1
+    code, line = nagios(gateway)
+    assert code == 1 and "E1312, Template T7 is not registered / for" in line and line.count("|") == 1
+    # It goes by today's name, and a provider that is no more has none.
+    gateway.execute("ALTER SERVER ideamart RENAME TO renamed; DROP SERVER hyperverge CASCADE")
+    found = until(lambda: (d := health(gateway)["refusals"]["detail"]) and "hyperverge" not in d and d, "it is noticed")
+    assert "; the last of renamed: " in found and "ideamart" not in found
+    # A later one takes its place.
+    simulator.clear_faults()
+    simulator.fault("reply", "ideamart", "send", body={"statusCode": "E1323", "statusDetail": "barred"})
+    assert gateway.send("renamed", vendor="ideamart")["outcome"] == "refused"
+    assert "; the last of renamed: refused, vendor_code E1323, barred" in health(gateway)["refusals"]["detail"]
+    an_hour_later(gateway)
+    assert health(gateway)["refusals"]["detail"].endswith("for who sends them")
+
+
 def an_hour_later(gateway):
     """The time of an attempt is in its id."""
     gateway.execute("""
@@ -694,3 +746,152 @@ def test_certificates(gateway, authority):
         assert gateway.send("secure", vendor="ideamart")["outcome"] != "unreachable"
         until(lambda: "has ended" in health(gateway)["certificate"]["detail"], "its time is over")
         assert level(gateway, "certificate") == 2
+
+
+def with_files(gateway, name, files, **options):
+    """A provider whose credentials are in these files."""
+    credentials = {f"{option}_file": file for option, file in files.items()}
+    gateway.create_provider(name, "ideamart", credentials=credentials, **options)
+
+
+@pytest.fixture
+def files():
+    return {option: RUN.in_file(option) for option in ("application_id", "password")}
+
+
+def test_a_credential_that_cannot_be_read(gateway, files):
+    """It is known before anybody signs up, to whoever watches, and the file's place to nobody."""
+    with_files(gateway, "ours", files)
+    assert level(gateway, "credentials") == 0
+    path = files["password"]
+    away = path.with_suffix(".away")
+    for how, undo, why in (
+        (lambda: path.rename(away), lambda: away.rename(path), "no such file or directory"),
+        (lambda: path.chmod(0), lambda: path.chmod(0o600), "permission denied"),
+        (lambda: path.write_text("\n"), lambda: path.write_text("password\n"), "is empty"),
+        (lambda: path.write_bytes(b"\xff\n"), lambda: path.write_text("password\n"), "cannot be read"),
+    ):
+        how()
+        row = health(gateway)["credentials"]
+        assert (row["level"], row["value"]) == (2, 1) and why in row["detail"]
+        assert row["detail"].startswith("ours: the file of user mapping option password_file ")
+        assert str(path) not in str(row) and path.name not in str(row)
+        # As a call has it.
+        with pytest.raises(psycopg2.errors.ObjectNotInPrerequisiteState) as error:
+            gateway.send("ours", vendor="ideamart")
+        assert error.value.diag.message_primary.removeprefix("otp_gateway: ") in row["detail"]
+        undo()
+        assert level(gateway, "credentials") == 0
+    assert gateway.send("ours", vendor="ideamart")["outcome"] == "sent"
+
+
+def test_a_credential_that_is_a_pipe(gateway, files):
+    """Nobody waits for its other end: neither who looks, nor who calls, nor the worker."""
+    with_files(gateway, "ours", files)
+    queued = [gateway.enqueue("ours", vendor="ideamart")["verification_id"]]
+    assert gateway.wait(queued[0])["outcome"] == "sent"
+    path = files["password"]
+    path.unlink()
+    os.mkfifo(path)
+    os.chown(path, path.parent.stat().st_uid, -1)
+    path.chmod(0o666)
+    row = health(gateway)["credentials"]
+    assert row["level"] == 2 and "it is no regular file" in row["detail"]
+    with pytest.raises(psycopg2.errors.ObjectNotInPrerequisiteState, match="it is no regular file"):
+        gateway.send("ours", vendor="ideamart")
+    found = gateway.execute(
+        "SELECT detail FROM otp_gateway.check('ours') WHERE item = 'credential_file' AND status = 'error'"
+    )
+    assert found == [("the file of password_file cannot be read: it is no regular file",)]
+
+
+def test_files_of_the_server(gateway, authority, files):
+    """Those of the server's own options, too; and for each user mapping that there is."""
+    key = RUN.in_file("key")
+    with_files(gateway, "ours", files, ca_file=authority.ca, client_cert_file=authority.ca, client_key_file=key)
+    gateway.execute("CREATE ROLE member; CREATE ROLE other")
+    try:
+        gateway.execute(
+            "CREATE USER MAPPING FOR member SERVER ours OPTIONS (application_id 'one', password_file '/none')"
+        )
+        row = health(gateway)["credentials"]
+        assert (row["level"], row["value"]) == (2, 1) and "password_file" in row["detail"]
+        key.unlink()
+        row = health(gateway)["credentials"]
+        assert (row["level"], row["value"]) == (2, 2)
+        assert row["detail"] == (
+            "ours: the file of option client_key_file cannot be read: no such file or directory (and 1 more such faults)"
+        )
+        # What an owner may not have read is not opened, and no call is made with it.
+        gateway.execute("DROP USER MAPPING FOR member SERVER ours; ALTER SERVER ours OWNER TO other")
+        row = health(gateway)["credentials"]
+        assert row["level"] == 2 and "option ca_file does not hold: the owner of foreign server ours" in row["detail"]
+    finally:
+        gateway.execute("ALTER SERVER ours OWNER TO postgres; DROP SERVER ours CASCADE; DROP ROLE member, other")
+    assert level(gateway, "credentials") == 0
+
+
+def test_who_sees_that_a_file_is_gone(gateway, files):
+    with_files(gateway, "ours", files)
+    files["password"].unlink()
+    with (
+        acting_as(gateway, "monitor", "GRANT pg_monitor TO monitor") as monitor,
+        acting_as(
+            gateway, "keeper", "GRANT pg_read_server_files TO keeper", "ALTER SERVER ours OWNER TO keeper"
+        ) as keeper,
+        acting_as(gateway, "sender", "GRANT USAGE ON FOREIGN SERVER ours TO sender") as sender,
+    ):
+        for session, sees in ((monitor, 2), (keeper, 2), (sender, 0)):
+            assert level(gateway, "credentials", session) == sees
+            assert ("ours" in health(gateway, session)["credentials"]["detail"]) == bool(sees)
+        assert "that this role owns" in health(gateway, sender)["credentials"]["detail"]
+
+
+def test_options_that_do_not_hold(gateway):
+    """Written past the validator, or in a file that is not there: a row, and no error."""
+    gateway.execute("UPDATE pg_foreign_server SET srvoptions = '{timeout=soon}' WHERE srvname = 'ideamart'")
+    row = health(gateway)["credentials"]
+    assert row["level"] == 2 and row["detail"].startswith("ideamart: option timeout ")
+    gateway.execute("UPDATE pg_foreign_server SET srvoptions = NULL WHERE srvname = 'ideamart'")
+    gateway.execute(
+        "UPDATE pg_user_mapping SET umoptions = '{nonsense=1}' WHERE umserver = (SELECT oid FROM pg_foreign_server WHERE srvname = 'ideamart')"
+    )
+    row = health(gateway)["credentials"]
+    assert row["level"] == 2 and row["detail"].startswith("ideamart: ")
+    gateway.execute("DROP SERVER ideamart CASCADE")
+    assert level(gateway, "credentials") == 0
+    gateway.execute(
+        "CREATE SERVER own FOREIGN DATA WRAPPER otp_rest OPTIONS (base_url 'https://127.0.0.1:9', description_file '/none')"
+    )
+    assert health(gateway)["credentials"]["detail"] == (
+        "own: the file of option description_file cannot be read: no such file or directory"
+    )
+
+
+def test_our_own_certificate(gateway, authority, files):
+    """The one that a vendor asks for: read from its file, before any call."""
+    with_files(
+        gateway, "ours", files, ca_file=authority.ca, client_cert_file=authority.ca, client_key_file=RUN.in_file("key")
+    )
+    for days, wanted, said in (
+        (400.5, 0, "none of 1 ends within 14 days"),
+        (13.5, 1, "the client certificate of ours ends in 13 days"),
+        (1.53, 2, "the client certificate of ours ends in 36 hours"),
+        (-0.5, 2, "the client certificate of ours has ended"),
+    ):
+        file = authority.certificate(f"own{days}", days=(-1, days))
+        gateway.execute(f"ALTER SERVER ours OPTIONS (SET client_cert_file '{file}')")
+        row = health(gateway)["certificate"]
+        assert row["level"] == wanted and said in row["detail"] and abs(row["value"] - max(days, 0) * DAY) < 300, row
+        found = "SELECT status, detail FROM otp_gateway.check('ours') WHERE item = 'certificate'"
+        assert f"the certificate of client_cert_file ends in {int(days // 1)} days" in str(gateway.execute(found)), days
+        assert gateway.execute(found)[0][0] == ("warning" if days < 30 else "ok")
+    # A chain begins with its own; a file that holds none has no end.
+    chain = RUN.in_file(authority.certificate("own5", days=(-1, 5.5)).read_text() + authority.ca.read_text())
+    gateway.execute(f"ALTER SERVER ours OPTIONS (SET client_cert_file '{chain}')")
+    assert "ends in 5 days" in health(gateway)["certificate"]["detail"]
+    chain.write_text("nonsense\n")
+    assert level(gateway, "certificate") == 0
+    with acting_as(gateway, "sender", "GRANT USAGE ON FOREIGN SERVER ours TO sender") as sender:
+        gateway.execute(f"ALTER SERVER ours OPTIONS (SET client_cert_file '{file}')")
+        assert level(gateway, "certificate") == 2 and level(gateway, "certificate", sender) == 0

@@ -81,7 +81,7 @@ VIEWS = {
     "stat_latency": "provider operation attempts total_time mean_time p50_time p95_time p99_time bounds buckets stats_reset",
     "stat_provider": "provider vendor in_flight max_in_flight queued parked oldest_queued_at breaker breaker_open_until "
     "failing_since consecutive_failures last_success_at last_failure_at last_failure_outcome last_vendor_code "
-    "last_vendor_message limit_used certificate_ends_at stats_reset",
+    "last_vendor_message limit_used certificate_ends_at verifications converted stats_reset",
     "stat_worker": "datid datname pid state detail library_version schema_version backend_start last_commit_at waiting "
     "waiting_since in_flight unrecorded starts recovered oldest_kept_at purge_due_at chore chore_done chore_since stats_reset",
     "stat_hourly": "hour provider route created_by country sends sent unknown failed blocked would_block billable "

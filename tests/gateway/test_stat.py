@@ -78,6 +78,21 @@ def hours(gateway, session=None):
     return rows
 
 
+def converted(gateway):
+    """As stat_provider has it, which is what the hours have, as long as nothing began anew."""
+    columns = "provider, verifications, converted"
+    rows = gateway.execute(
+        f"SELECT {columns} FROM otp_gateway.stat_provider WHERE verifications + converted > 0 ORDER BY 1"
+    )
+    assert rows == gateway.execute(f"""
+        SELECT * FROM (
+            SELECT provider, sum(verifications)::bigint AS verifications, sum(converted)::bigint AS converted
+            FROM otp_gateway.stat_hourly WHERE provider IN (SELECT srvname FROM pg_foreign_server) GROUP BY 1
+        ) AS h WHERE verifications + converted > 0 ORDER BY 1
+    """)
+    return {name: counts for name, *counts in rows}
+
+
 def provider(gateway, name="ideamart", session=None):
     return gateway.row("SELECT * FROM otp_gateway.stat_provider WHERE provider = %s", (name,), session)
 
@@ -158,6 +173,7 @@ def test_each_attempt_is_counted_once(gateway):
         # No test number's.
         assert row[1] != "tested"
     assert by_country == {"+94": 1, "+91": 1, "+1": 1, "+351": 1}
+    assert converted(gateway)["box"][1] == 4 and "tested" not in converted(gateway)
     assert ("codes", "down") in {(route, name) for _, name, route, *_ in hours(gateway)}
     # Of a forgotten person the fact stays.
     gateway.execute("SELECT otp_gateway.forget('box', '+94771234567')")
@@ -415,6 +431,7 @@ def test_a_reset(gateway):
     gateway.execute("SELECT otp_gateway.stat_reset('box')")
     assert [row[0] for row in gateway.execute(ATTEMPTS)] == ["ideamart"]
     assert provider(gateway, "box")["stats_reset"] > before and worker(gateway)["stats_reset"] == before
+    assert (provider(gateway)["verifications"], provider(gateway, "box")["verifications"]) == (1, 0)
     gateway.execute("SELECT otp_gateway.stat_reset()")
     assert (
         gateway.execute(ATTEMPTS) == [] and worker(gateway)["starts"] == 0 and worker(gateway)["stats_reset"] > before
@@ -444,7 +461,7 @@ def test_a_worker_that_comes_back(gateway, simulator):
     hours(gateway)
     play(gateway)
     assert worker(gateway)["starts"] == 2
-    counted(gateway), hours(gateway)
+    counted(gateway), hours(gateway), converted(gateway)
     simulator.release()
 
 

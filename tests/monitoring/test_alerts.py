@@ -291,6 +291,16 @@ def test_a_certificate_that_ends(gateway, chain, authority):  # noqa: F811
         (fires if days < 14 else is_silent)(chain, "OtpGatewayCertificateEnds")
 
 
+def test_a_credential_file_that_is_gone(gateway, chain):
+    """A deployment has taken it away."""
+    files = {name: RUN.in_file(name) for name in ("application_id", "password")}
+    gateway.create_provider("ours", "ideamart", {f"{name}_file": file for name, file in files.items()})
+    files["password"].unlink()
+    fires(chain, "OtpGatewayCredentialsUnreadable")
+    gateway.execute(f"ALTER USER MAPPING FOR PUBLIC SERVER ours OPTIONS (SET password_file '{RUN.in_file('new')}')")
+    is_silent(chain, "OtpGatewayCredentialsUnreadable")
+
+
 def test_sends_that_may_have_gone(gateway, chain, simulator):
     gateway.create_provider("hasty", "ideamart", timeout="1s")
     simulator.fault("hold", "ideamart", "send", times=3)

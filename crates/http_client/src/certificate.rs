@@ -1,5 +1,13 @@
 //! Reads when a certificate ends, and nothing else of it. Whether it is to be trusted, rustls has decided before.
 
+use rustls::pki_types::{CertificateDer, pem::PemObject};
+
+/// Returns the end of the validity of the first certificate in PEM form, in seconds since 1970; None if there is none.
+/// In a chain the first is the one that the others are authorities of.
+pub fn certificate_end(pem: &[u8]) -> Option<i64> {
+    not_after(&CertificateDer::from_pem_slice(pem).ok()?)
+}
+
 /// Returns the end of a certificate's validity, in seconds since 1970; None if it is no X.509 certificate (RFC 5280).
 pub fn not_after(der: &[u8]) -> Option<i64> {
     const SEQUENCE: u8 = 0x30;
@@ -120,5 +128,9 @@ mod tests {
             assert_eq!(not_after(&certificate(&[], &der(0x17, text.as_bytes()))), None, "{text}");
         }
         assert_eq!(not_after(b"-----BEGIN CERTIFICATE-----"), None);
+        for text in ["", "-----BEGIN CERTIFICATE-----", "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----"]
+        {
+            assert_eq!(certificate_end(text.as_bytes()), None, "{text}");
+        }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    io::ErrorKind,
+    io::{self, ErrorKind},
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, SystemTime},
 };
@@ -183,9 +183,13 @@ fn builder(endpoint: &Endpoint, connect_timeout: Duration, resolver: Resolver) -
 }
 
 fn read(option: &str, path: &str) -> Result<Vec<u8>, String> {
-    fs::read(path).map_err(|error| {
+    // Whoever opens a pipe may wait for its other end, and all calls behind it.
+    let is_pipe = fs::metadata(path).is_ok_and(|found| !found.is_file() && !found.is_dir());
+    let read = if is_pipe { Err(io::Error::other("it is no regular file")) } else { fs::read(path) };
+    read.map_err(|error| {
         let why = match error.kind() {
             ErrorKind::NotFound => "no such file or directory".to_owned(),
+            ErrorKind::Other => error.to_string(),
             other => other.to_string(),
         };
         format!("{option} {path} cannot be read: {why}")

@@ -19,6 +19,7 @@ mod recent;
 mod wipe_stack;
 
 pub use allowed_hosts::AllowedHosts;
+pub use certificate::certificate_end;
 pub use client::{CompletedCall, HttpClient, OutboundCall};
 pub use connection_check::{ConnectionCheck, Reached};
 pub use endpoint::{Endpoint, OAuthClient, Proxy};

@@ -1,5 +1,7 @@
 //! The checks of the record, as far as nobody has it locked.
 
+use std::collections::HashMap;
+
 use pgrx::pg_sys;
 use policy::Micros;
 
@@ -14,7 +16,7 @@ use crate::{
     provider::route::route_of,
     store::{
         breakers::OpenBreaker,
-        glance::{self, RecentSends},
+        glance::{self, IsLocked, RecentSends, Refusal},
         sealing_key,
     },
 };
@@ -24,6 +26,9 @@ const REACH: Micros = 3_600_000_000;
 const MOST_ATTEMPTS: usize = 1000;
 /// How many sends of a kind it takes for a warning.
 const FEW: usize = 3;
+/// Of how many providers the last refusal is told, and how many characters of the vendor's words.
+const NAMED: usize = 3;
+const WORDS: usize = 120;
 
 /// Checks that the key which this database needs is there.
 pub fn key_file() -> HealthCheck {
@@ -98,13 +103,28 @@ pub fn sends() -> [HealthCheck; 2] {
         "may or may not have been sent",
         "Where a vendor is slow, a longer option timeout makes fewer of them; they are never sent again by themselves.",
     );
+    let Ok(last) = last_refusals(&sends) else { return [unknown, HealthCheck::locked("refusals")] };
     let refusals = share(
         &sends,
         ("refusals", sends.refused, 0.05),
-        "were refused by the vendor for what they say, or for who sends them",
-        "otp_gateway.attempt has vendor_code and vendor_message: a template that was changed, credentials, a balance.",
+        &format!("were refused by the vendor for what they say, or for who sends them{last}"),
+        "otp_gateway.attempt has each of them, to the provider's owner: a template that was changed, credentials, a \
+            balance.",
     );
     [unknown, refusals]
+}
+
+/// Returns each provider's last refusal in the vendor's own code and words, of a few providers; empty if there is none.
+fn last_refusals(sends: &RecentSends) -> Result<String, IsLocked> {
+    let names = if sends.refusals.is_empty() { HashMap::new() } else { glance::names()? };
+    let told = |refusal: &Refusal| {
+        let code = refusal.vendor_code.as_ref().map(|code| format!("vendor_code {code}"));
+        let words = refusal.vendor_message.as_ref().map(|words| words.chars().take(WORDS).collect());
+        let all = [Some(refusal.outcome.as_str().to_owned()), code, words];
+        let all: Vec<String> = all.into_iter().flatten().collect();
+        Some(format!("; the last of {}: {}", names.get(&refusal.provider)?, all.join(", ")))
+    };
+    Ok(sends.refusals.iter().filter_map(told).take(NAMED).collect())
 }
 
 /// Checks how many of the sends are of this kind; a share above `most` is a warning.

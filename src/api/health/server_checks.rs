@@ -1,12 +1,9 @@
 //! The checks of shared memory and of the settings.
 
-use policy::{Micros, Timestamp};
+use policy::Timestamp;
 
 use crate::{
-    api::{
-        health::{HealthCheck, Level, seconds},
-        statistics::seen,
-    },
+    api::health::{HealthCheck, Level, seconds},
     gucs,
     ipc::{
         slot,
@@ -25,8 +22,7 @@ const STUCK: i64 = 5_000_000;
 /// How long a queued send that could go may wait, in microseconds, before it is a warning.
 const SLOW: i64 = 30_000_000;
 /// How late the record may be purged, in microseconds, before it is a warning.
-const LATE: i64 = DAY;
-const DAY: i64 = 86_400_000_000;
+const LATE: i64 = 86_400_000_000;
 
 const WAITING: &str =
     "pg_stat_activity (backend_type otp_gateway worker) says what the worker waits for, pg_locks for whose lock.";
@@ -127,36 +123,6 @@ pub fn paused() -> HealthCheck {
     paused.sort_unstable();
     let detail = format!("option paused: nothing is sent through {}", paused.join(", "));
     HealthCheck::bad("paused", Level::Warning, detail, "ALTER SERVER ... OPTIONS (DROP paused);")
-}
-
-/// Returns a row for each provider whose certificate ends soon, or one for all that the role sees: certificates as the
-/// vendors' hosts have shown them in calls since the server started.
-pub fn certificates() -> Vec<HealthCheck> {
-    const NAME: &str = "certificate";
-    let now = clock();
-    let seen = seen().into_iter().filter_map(|(server, numbers)| Some((server, numbers.certificate_ends_at?)));
-    let left: Vec<(String, Micros)> = seen.map(|(server, ends)| (server.name, ends.since(now))).collect();
-    let bad = |(name, left): &(String, Micros)| {
-        let (level, what) = match *left {
-            left if left <= 0 => (Level::Critical, "has ended: no call gets through".to_owned()),
-            left if left < 2 * DAY => (Level::Critical, format!("ends in {} hours", left / (DAY / 24))),
-            left if left < 14 * DAY => (Level::Warning, format!("ends in {} days", left / DAY)),
-            _ => return None,
-        };
-        let hint = "Ask the vendor: who renews it, and when. A new one is seen by the next call over a new connection.";
-        let detail = format!("the certificate of {name}'s host {what}");
-        Some(HealthCheck::bad(NAME, level, detail, hint).valued(seconds(*left)))
-    };
-    let ending: Vec<HealthCheck> = left.iter().filter_map(bad).collect();
-    if !ending.is_empty() {
-        return ending;
-    }
-    vec![match left.iter().map(|(_, left)| *left).min() {
-        Some(nearest) => {
-            HealthCheck::ok(NAME, format!("none of {} ends within 14 days", left.len())).valued(seconds(nearest))
-        }
-        None => HealthCheck::ok(NAME, "none was seen yet"),
-    }]
 }
 
 /// Checks that queued sends get their turn. Returns None if no worker of this database has reported.

@@ -189,7 +189,7 @@ impl ProviderSlot {
         let zero = |of: &AtomicU64| of.store(0, Relaxed);
         self.latency.iter().flatten().for_each(zero);
         self.latency_time.iter().for_each(zero);
-        zero(&self.consecutive_failures);
+        [&self.consecutive_failures, &self.verifications, &self.converted].into_iter().for_each(zero);
         for at in [&self.last_success_at, &self.last_failure_at, &self.failing_since, &self.certificate_ends_at] {
             at.store(0, Relaxed);
         }
@@ -235,6 +235,10 @@ impl ProviderSlot {
         if let Some(took) = attempt.took {
             add(&kind.time, took.cast_unsigned());
             self.took(operation, took);
+        }
+        if attempt.begun.cohort.is_counted {
+            add(&self.verifications, attempt.sends_first_code().into());
+            add(&self.converted, attempt.converts().into());
         }
         if let Some(at) = attempt.certificate_ends_at {
             self.certificate_ends_at.store(at.0, Relaxed);

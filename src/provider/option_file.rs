@@ -1,0 +1,37 @@
+//! The files that options name. They are read at each use: by a session, by the worker, and by whoever asks whether
+//! they can be read.
+
+use std::{
+    fs::{self, File},
+    io::{self, ErrorKind, Read},
+};
+
+use crate::error::{Error, file_error};
+
+/// More of a certificate is not read.
+const MOST_OF_A_CERTIFICATE: u64 = 1 << 20;
+
+/// Opens a file. A pipe or a device is an error: whoever opens one may wait for its other end, the worker, too.
+pub fn open(path: &str) -> io::Result<File> {
+    let found = fs::metadata(path)?;
+    match (found.is_file(), found.is_dir()) {
+        (true, _) => File::open(path),
+        (_, true) => Err(ErrorKind::IsADirectory.into()),
+        _ => Err(io::Error::other("it is no regular file")),
+    }
+}
+
+/// Says that the file of an option cannot be read. The path is left out: that of a user mapping is not for everybody.
+pub fn unreadable(option: &str, error: &io::Error) -> Error {
+    Error::not_in_prerequisite_state(
+        format!("the file of {option} cannot be read: {}", file_error(error)),
+        "It must exist on the server and be readable by the server's system user.",
+    )
+}
+
+/// Returns when the certificate in a file ends, in seconds since 1970; None if there is none that can be read.
+pub fn certificate_end(path: &str) -> Option<i64> {
+    let mut pem = Vec::new();
+    open(path).ok()?.take(MOST_OF_A_CERTIFICATE).read_to_end(&mut pem).ok()?;
+    http_client::certificate_end(&pem)
+}

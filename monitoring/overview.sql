@@ -16,18 +16,18 @@ ranked AS (
 ),
 -- The words of a check, and below them those of its hint, where it is the first with that: broken where a line ends.
 trouble AS (
-    SELECT 1000 * rank + number AS place, concat(rpad(CASE number WHEN 1 THEN head ELSE '' END, 25), words) AS line
+    SELECT 1000 * rank + number AS place, concat(rpad(CASE number WHEN 1 THEN head ELSE '' END, 26), words) AS line
     FROM (
         SELECT rank, detail, CASE row_number() OVER (PARTITION BY name, hint ORDER BY rank) WHEN 1 THEN hint END AS hint,
-            concat_ws(' ', (ARRAY['WARN', 'CRIT', '  ? '])[level], rpad(name, 10), to_char(since, 'HH24:MI:SS')) AS head
+            concat_ws(' ', (ARRAY['WARN', 'CRIT', '  ? '])[level], rpad(name, 11), to_char(since, 'HH24:MI:SS')) AS head
         FROM ranked
     ) AS c
     CROSS JOIN LATERAL (
         SELECT row_number() OVER () AS number, words FROM (
-            (SELECT broken[1] AS words FROM regexp_matches(detail, '(.{1,55})(?:\s+|$)', 'g') AS broken LIMIT 3)
+            (SELECT broken[1] AS words FROM regexp_matches(detail, '(.{1,54}(?=\s|$)|\S{54})\s*', 'g') AS broken LIMIT 3)
             UNION ALL
             (SELECT concat(CASE n WHEN 1 THEN 'Do: ' ELSE '    ' END, broken[1])
-                FROM regexp_matches(hint, '(.{1,51})(?:\s+|$)', 'g') WITH ORDINALITY AS h (broken, n) LIMIT 3)
+                FROM regexp_matches(hint, '(.{1,50}(?=\s|$)|\S{50})\s*', 'g') WITH ORDINALITY AS h (broken, n) LIMIT 3)
         ) AS texts
     ) AS b
 ),
@@ -71,7 +71,7 @@ lines (part, place, line) AS (
             (SELECT n, broken[1] FROM regexp_matches(concat(
                 consecutive_failures, ' failures in a row since ', to_char(failing_since, 'HH24:MI:SS'), ': ',
                 concat_ws(' ', last_vendor_code, last_vendor_message)
-            ), '(.{1,78})(?:\s+|$)', 'g') WITH ORDINALITY AS w (broken, n) WHERE failing_since IS NOT NULL LIMIT 2)
+            ), '(.{1,78}(?=\s|$)|\S{78})\s*', 'g') WITH ORDINALITY AS w (broken, n) WHERE failing_since IS NOT NULL LIMIT 2)
         ) AS parts
         ORDER BY 2 LIMIT 6
     )

@@ -95,6 +95,8 @@ def sees(terminal, *patterns):
 def test_all_is_well(gateway, terminal):
     gateway.create_provider("ideamart")
     assert gateway.send()["outcome"] == "sent"
+    # There is room for the name of each check.
+    assert gateway.execute("SELECT max(length(name)) FROM otp_gateway.health()") == [(11,)]
     rows = sees(terminal, r"^  ok  all \d+ checks$", r"^\d\d:\d\d:\d\d  ideamart +send    sent +1$")
     assert [row for row in rows if row.startswith("ideamart")] == [
         "ideamart             0             0     0/256     -"
@@ -104,7 +106,7 @@ def test_all_is_well(gateway, terminal):
 def test_a_bad_hour(gateway, terminal):
     """All that a vendor and an owner can do at once, at providers with long names."""
     trouble = Trouble(gateway)
-    long = "the_one_that_was_set_up_first_and_has_a_very_long_name"
+    long = "the_one_that_was_set_up_first_and_has_the_longest_name_there_is"
     gateway.create_provider(long, "ideamart", paused="true", provider_limit="4 per hour")
     words = "the gateway is down, please come back later"
     gateway.simulator.fault("status", "msg91", "send", status=503, body=words)
@@ -113,15 +115,17 @@ def test_a_bad_hour(gateway, terminal):
     with trouble.traffic:
         rows = sees(
             terminal,
-            r"^CRIT provider   \d\d:\d\d:\d\d msg91 failed several times in a row: nothing is sent$",
-            rf"^WARN paused +option paused: nothing is sent through$",
-            r"^ {25}Do: \S",
+            r"^CRIT provider    \d\d:\d\d:\d\d msg91 failed several times in a row: nothing is sent$",
+            r"^WARN paused +option paused: nothing is sent through$",
+            # As long as a name may be.
+            rf"^ {{26}}{long[:54]}\n {{26}}{long[54:]}$",
+            r"^ {26}Do: \S",
             r"^twilio +[1-9]\d* +\d+s +0 +\d+/1 ",
             r"^msg91 .* OPEN \d\d:\d\d unknown$",
             r"^  \d+ failures in a row since \d\d:\d\d:\d\d: .*HTTP 503",
             # All of the vendor's words, and all of what to do.
             rf"^  .*{words}$",
-            r"^ {25}    after ALTER SERVER or ALTER USER MAPPING\.$",
+            r"^ {26}    after ALTER SERVER or ALTER USER MAPPING\.$",
             r"^\d\d:\d\d:\d\d  msg91 +send +blocked +breaker +[1-9]\d*$",
         )
         assert all(len(row) <= COLUMNS for row in rows)

@@ -85,7 +85,7 @@ fn many_readers() {
                     thread::yield_now();
                 }
                 // Until the writer has come in between, too.
-                while reads < READS || torn == 0 {
+                while reads < READS || torn == 0 && reading.load(SeqCst) > 0 {
                     let seen = loop {
                         if let Some(seen) = slot.version.try_read(|| slot.look()) {
                             break seen;

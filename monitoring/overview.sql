@@ -7,9 +7,12 @@
 \pset tuples_only on
 \pset pager off
 WITH
-checks AS MATERIALIZED (SELECT * FROM otp_gateway.health()),
+-- In the order of health(): what comes later may come of what comes first.
+checks AS MATERIALIZED (
+    SELECT *, min(ordinality) OVER (PARTITION BY name) AS place FROM otp_gateway.health() WITH ORDINALITY
+),
 ranked AS (
-    SELECT *, row_number() OVER (ORDER BY level = 2 DESC, level DESC, name, since DESC) AS rank FROM checks WHERE level > 0
+    SELECT *, row_number() OVER (ORDER BY level = 2 DESC, level DESC, place, since DESC) AS rank FROM checks WHERE level > 0
 ),
 -- The words of a check, and below them those of its hint, where it is the first with that: broken where a line ends.
 trouble AS (
@@ -51,7 +54,7 @@ lines (part, place, line) AS (
     VALUES (4, 0, ''), (4, 1, 'PROVIDER        QUEUED OLDEST PARKED IN FLIGHT LIMIT  BREAKER, LAST FAILURE')
     UNION ALL
     (
-        SELECT 5, 2 * rank + part, CASE part
+        SELECT 5, 3 * rank + part, CASE part
             WHEN 0 THEN concat(
                 rpad(provider, 15), lpad(queued::text, 7),
                 lpad(coalesce(extract(epoch FROM now() - oldest_queued_at)::integer || 's', ''), 7), lpad(parked::text, 7),
@@ -59,12 +62,18 @@ lines (part, place, line) AS (
                 lpad(coalesce(round(100 * limit_used) || '%', '-'), 6), CASE breaker WHEN 'open' THEN '  OPEN ' ELSE '       ' END,
                 to_char(last_failure_at, 'HH24:MI '), left(last_failure_outcome, 15)
             )
-            ELSE left(concat(
-                '  ', consecutive_failures, ' failures in a row since ', to_char(failing_since, 'HH24:MI:SS'), ': ',
-                concat_ws(' ', last_vendor_code, last_vendor_message)
-            ), 80)
+            ELSE concat('  ', words)
         END
-        FROM providers, generate_series(0, CASE WHEN failing_since IS NULL THEN 0 ELSE 1 END) AS part ORDER BY 2 LIMIT 6
+        FROM providers
+        CROSS JOIN LATERAL (
+            SELECT 0 AS part, NULL AS words
+            UNION ALL
+            (SELECT n, broken[1] FROM regexp_matches(concat(
+                consecutive_failures, ' failures in a row since ', to_char(failing_since, 'HH24:MI:SS'), ': ',
+                concat_ws(' ', last_vendor_code, last_vendor_message)
+            ), '(.{1,78})(?:\s+|$)', 'g') WITH ORDINALITY AS w (broken, n) WHERE failing_since IS NOT NULL LIMIT 2)
+        ) AS parts
+        ORDER BY 2 LIMIT 6
     )
     UNION ALL
     VALUES (6, 0, ''), (6, 1, 'LATEST    PROVIDER            CALL    OUTCOME          RULE            ATTEMPTS')

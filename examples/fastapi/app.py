@@ -1,17 +1,20 @@
-"""A sign-in by code: FastAPI and asyncpg. PGHOST, PGUSER, PGDATABASE, ... name the database, OTP_PROVIDER the server,
+"""A sign-in by code: FastAPI, with asyncpg or SQLAlchemy. PGHOST, PGUSER, PGDATABASE, ... name the database, OTP_PROVIDER the server,
 SESSION_SECRET what signs the cookie."""
 
-import json
 import math
 import os
 import secrets
 from contextlib import asynccontextmanager
 
-import asyncpg
 from fastapi import FastAPI, Header, Request
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from starlette.middleware.sessions import SessionMiddleware
+
+if os.environ.get("SQLALCHEMY"):
+    from by_sqlalchemy import Database
+else:
+    from by_asyncpg import Database
 
 PROVIDER = os.environ.get("OTP_PROVIDER", "sandbox")
 # How long a request waits for the vendor, and how long its second look does.
@@ -20,15 +23,9 @@ STATUS = {"sent": 202, "unknown": 202, "approved": 200, "invalid_code": 422, "bl
 GONE = {"expired", "already_used", "max_attempts_reached", "not_found", "canceled"}
 
 
-async def init(connection):
-    await connection.set_type_codec("jsonb", encoder=json.dumps, decoder=json.loads, schema="pg_catalog")
-
-
 @asynccontextmanager
 async def lifespan(app):
-    # A connection is held until the vendor has answered: as many as calls a second times its seconds.
-    async with asyncpg.create_pool(init=init, min_size=1, max_size=12) as pool:
-        app.state.pool = pool
+    async with Database.connect() as app.state.database:
         yield
 
 
@@ -53,13 +50,12 @@ def answer(row):
     return JSONResponse(body, STATUS.get(outcome, 410 if outcome in GONE else 502), headers)
 
 
-async def send(pool, mobile, key):
+async def send(database, mobile, key):
     """None if the vendor has not answered. After a time-out the same key waits for the call that is under way and has
     its row: no second message leaves."""
     for timeout in TIMEOUTS:
         try:
-            statement = "SELECT * FROM otp.otp_send($1, $2, $3)"
-            return await pool.fetchrow(statement, PROVIDER, {"mobile": mobile}, key, timeout=timeout)
+            return await database.send(PROVIDER, mobile, key, timeout)
         except TimeoutError:
             continue
     return None
@@ -70,8 +66,8 @@ async def request_code(number: Number, request: Request, idempotency_key: str = 
     # The keys of one browser are not another's.
     browser = request.session.setdefault("browser", secrets.token_hex(16))
     try:
-        row = await send(request.app.state.pool, number.mobile, f"{browser} {idempotency_key}")
-    except asyncpg.InvalidParameterValueError:
+        row = await send(request.app.state.database, number.mobile, f"{browser} {idempotency_key}")
+    except ValueError:
         return JSONResponse({"outcome": "invalid_request", "detail": "Please look at the number."}, 422)
     if row is None:
         return JSONResponse({"outcome": "unknown", "detail": "The code may be on its way."}, 504)
@@ -84,13 +80,12 @@ async def request_code(number: Number, request: Request, idempotency_key: str = 
 
 @app.post("/session")
 async def enter_code(code: Code, request: Request):
-    pool, verification = request.app.state.pool, request.session.get("verification")
+    database, verification = request.app.state.database, request.session.get("verification")
     if verification is None:
         return JSONResponse({"outcome": "not_found"}, 410)
-    row = await pool.fetchrow("SELECT * FROM otp.otp_verify($1::uuid, $2)", verification, code.code)
+    row = await database.verify(verification, code.code)
     # By what is on record for this very number.
-    approved = "SELECT otp_gateway.is_approved($1::uuid, $2)"
-    if row["outcome"] == "approved" and await pool.fetchval(approved, verification, request.session["mobile"]):
+    if row["outcome"] == "approved" and await database.is_approved(verification, request.session["mobile"]):
         # A proof is good for one log-in.
         request.session.pop("verification")
         request.session["user"] = request.session.pop("mobile")

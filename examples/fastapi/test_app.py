@@ -6,15 +6,19 @@ import os
 import random
 import secrets
 import threading
+import traceback
 import urllib.request
 
 import app as application
+import by_asyncpg
+import by_sqlalchemy
 import pytest
 from fastapi.testclient import TestClient
 
 
-@pytest.fixture
-def browser():
+@pytest.fixture(params=[by_asyncpg, by_sqlalchemy], ids=lambda by: by.__name__)
+def browser(request, monkeypatch):
+    monkeypatch.setattr(application, "Database", request.param.Database)
     with TestClient(application.app) as client:
         yield client
 
@@ -65,6 +69,14 @@ def test_a_number_that_is_none(browser):
     assert send(browser, "abc").status_code == 422
 
 
+def test_no_exception_has_what_was_typed(browser, monkeypatch):
+    """SQLAlchemy puts the parameters into its exceptions, unless it is told to hide them."""
+    monkeypatch.setattr(application, "PROVIDER", "nobody's")
+    with pytest.raises(Exception, match="nobody's") as raised:
+        send(browser, mobile := number())
+    assert mobile not in "".join(traceback.format_exception(raised.value))
+
+
 @pytest.mark.skipif("SIMULATOR" not in os.environ, reason="make examples starts the simulator")
 def test_a_vendor_that_does_not_answer(browser, monkeypatch):
     """The time-out of the client; its second look has the row of the one call, once the vendor has answered."""
@@ -73,18 +85,16 @@ def test_a_vendor_that_does_not_answer(browser, monkeypatch):
     mobile = number()
     simulator("/fault", {"kind": "hold", "vendor": "ideamart", "operation": "send", "times": 1})
     looks = []
-    fetchrow = application.app.state.pool.fetchrow
+    ask = application.Database.send
 
-    async def counted(*arguments, **how):
-        looks.append(how["timeout"])
+    async def counted(database, provider, mobile, key, timeout):
+        looks.append(timeout)
         # The vendor answers while the second look waits.
         if len(looks) == 2:
             threading.Timer(0.5, simulator, ["/release", {}]).start()
-        return await fetchrow(*arguments, **how)
+        return await ask(database, provider, mobile, key, timeout)
 
-    monkeypatch.setattr(
-        type(application.app.state.pool), "fetchrow", lambda pool, *arguments, **how: counted(*arguments, **how)
-    )
+    monkeypatch.setattr(application.Database, "send", counted)
     assert send(browser, mobile).status_code == 202
     assert looks == [1, 30]
     assert simulator(f"/count?vendor=ideamart&operation=send&recipient={mobile}") == {"count": 1}

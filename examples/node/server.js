@@ -2,8 +2,9 @@
 // itself where those are a pooler's, OTP_PROVIDER the server. Sessions are kept in this process.
 import { randomUUID } from "node:crypto";
 import { EventEmitter } from "node:events";
-import { readFileSync } from "node:fs";
+import { readFileSync, realpathSync } from "node:fs";
 import { createServer } from "node:http";
+import { fileURLToPath } from "node:url";
 import pg from "pg";
 
 const PROVIDER = process.env.OTP_PROVIDER ?? "sandbox";
@@ -127,4 +128,7 @@ export const server = createServer(async (request, response) => {
 
 await listen();
 export const close = () => Promise.all([listener.removeAllListeners("end").end(), pool.end()]);
-if (process.argv[1] === new URL(import.meta.url).pathname) server.listen(process.env.PORT ?? 3000, "127.0.0.1");
+const port = process.env.PORT ?? 3000;
+// Started, and not imported by a test.
+if (realpathSync(process.argv[1]) === fileURLToPath(import.meta.url))
+  server.listen(port, "127.0.0.1", () => console.log(`http://127.0.0.1:${port}/`));

@@ -1,6 +1,7 @@
 #!/bin/sh
 # run.sh CLASSES CLASS...   compiles application and tests into the folder CLASSES, and runs a class of them.
 set -eu
+: "${JDBC_URL:?names the database}"
 cd "$(dirname "$0")"
 classpath=$1
 for jar in spring3-aop spring3-beans spring3-context spring3-core spring3-expression spring3-jdbc spring3-orm spring3-test \

@@ -22,6 +22,10 @@ pub struct Report {
     busy_since: AtomicI64,
     /// Since when, by [`since_boot`], there is something that the worker cannot put on record; 0: there is nothing.
     held_up_since: AtomicI64,
+    /// Since when, by [`since_boot`], calls are refused because nothing can be put on record, 0: they are not; below,
+    /// when the last one was.
+    refuses_since: AtomicI64,
+    refused_at: AtomicI64,
     /// How many queued sends may go now; below, how many wait for another try or for their provider.
     ready: AtomicI64,
     parked: AtomicI64,
@@ -76,6 +80,8 @@ impl Chore {
 
 /// If the last part of a chore was longer ago than this, nobody goes on with it.
 const ABANDONED: Micros = 10_000_000;
+/// If the last call that was refused was longer ago than this, nobody knows whether the next one would be.
+const FORGOTTEN: Micros = 60_000_000;
 
 /// The queued sends of a database.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -103,6 +109,7 @@ impl Report {
     pub fn begin(&self) {
         for field in [
             &self.held_up_since,
+            &self.refuses_since,
             &self.ready,
             &self.parked,
             &self.oldest_ready_at,
@@ -137,6 +144,13 @@ impl Report {
             (true, 0) => self.held_up_since.store(since_boot().0, Relaxed),
             (true, _) => {}
         }
+    }
+
+    /// Notes since when calls are refused because nothing can be put on record, and when the last one was.
+    pub fn refuses(&self, times: Option<(SinceBoot, SinceBoot)>) {
+        let (since, last) = times.map_or((0, 0), |(since, last)| (since.0, last.0));
+        self.refused_at.store(last, SeqCst);
+        self.refuses_since.store(since, SeqCst);
     }
 
     pub fn queue(&self, queue: QueueReport) {
@@ -211,6 +225,12 @@ impl Report {
 
     pub fn held_up_since(&self) -> Option<SinceBoot> {
         instant(&self.held_up_since)
+    }
+
+    /// Returns since when calls are refused because nothing can be put on record.
+    pub fn refuses_since(&self) -> Option<SinceBoot> {
+        let since = instant(&self.refuses_since)?;
+        instant(&self.refused_at).filter(|last| since_boot().since(*last) < FORGOTTEN).map(|_| since)
     }
 
     pub fn queued(&self) -> QueueReport {

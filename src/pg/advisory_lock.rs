@@ -44,7 +44,8 @@ impl Tag {
 
     /// Takes the lock until it is dropped, or the session ends. Returns None if somebody has it.
     pub fn lock_at_once(self) -> Option<SessionLock> {
-        self.acquire(true, true).then_some(SessionLock(self))
+        // Made only where it is held: whatever is made gives it back.
+        self.acquire(true, true).then(|| SessionLock(self))
     }
 
     fn acquire(self, of_session: bool, at_once: bool) -> bool {

@@ -14,7 +14,9 @@ impl ReadLock {
     /// relation.
     pub fn at_once(relation: pg_sys::Oid) -> Option<Self> {
         // SAFETY: in a transaction; if the relation is dropped meanwhile, the lock is for nothing, and is given back.
-        let lock = unsafe { pg_sys::ConditionalLockRelationOid(relation, READ) }.then_some(Self(relation))?;
+        let is_held = unsafe { pg_sys::ConditionalLockRelationOid(relation, READ) };
+        // Made only where it is held: whatever is made gives it back.
+        let lock = is_held.then(|| Self(relation))?;
         // SAFETY: a look-up in the catalog, as it is since the lock; it returns 0 if there is no such relation.
         (unsafe { pg_sys::get_rel_relkind(relation) } != 0).then_some(lock)
     }

@@ -37,6 +37,8 @@ pub struct RecentSends {
     pub refusals: Vec<Refusal>,
     /// When the earliest of them began.
     pub since: Option<Timestamp>,
+    /// Whether there are more that were not looked at.
+    pub is_cut: bool,
 }
 
 /// A send that a vendor refused, with the vendor's code and words as they are on record: without numbers and secrets.
@@ -54,7 +56,8 @@ pub fn recent_sends(since: Timestamp, most: usize) -> Result<RecentSends, IsLock
     scan_latest(table, index, [Key::UuidFrom(attempt::ID, first_id_of(since))], |row| {
         looked += 1;
         sends.add(row);
-        looked < most
+        sends.is_cut = looked == most;
+        !sends.is_cut
     });
     Ok(sends)
 }

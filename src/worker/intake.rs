@@ -137,10 +137,15 @@ impl Worker {
         self.settle_identities(decisions.is_ok());
         self.settle_limits(decisions.is_ok());
         match decisions {
-            Ok(decisions) => jobs
-                .into_iter()
-                .zip(decisions)
-                .for_each(|((call_id, job), decision)| self.apply_decision(call_id, *job, decision)),
+            Ok(decisions) => {
+                // What was only looked up says nothing of what can be written.
+                if decisions.iter().any(|decision| matches!(decision, Decision::Goes(_) | Decision::Ends(_))) {
+                    self.refused = None;
+                }
+                jobs.into_iter()
+                    .zip(decisions)
+                    .for_each(|((call_id, job), decision)| self.apply_decision(call_id, *job, decision));
+            }
             Err(failure) => self.on_intent_failure(jobs, &needed, failure),
         }
     }
@@ -186,6 +191,7 @@ impl Worker {
             }
             Failure::Error(why) => {
                 self.failures.raise(ATTEMPT, &why);
+                self.refused_one();
                 let error = Error::internal(
                     "the attempt could not be put on record, so that nothing was sent",
                     "The server's log has the reason.",

@@ -287,6 +287,7 @@ impl Worker {
             Err(Failure::NotInstalled) => self.extension_dropped(),
             Err(_) => {
                 self.failures.raise(QUEUED, why);
+                self.refused_one();
                 self.queue.wait(&turn, clock() + AFTER_FAULT);
             }
         }

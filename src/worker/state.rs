@@ -101,6 +101,9 @@ pub struct Worker {
     pub locked: WaitingForLocks,
     /// When what a lock or a full disk held up is tried again.
     pub retry_at: Option<SinceBoot>,
+    /// Since when what calls are about cannot be put on record, so that they are refused, and when that was last; None:
+    /// the last one could.
+    pub refused: Option<(SinceBoot, SinceBoot)>,
     pub is_extension_dropped: bool,
     /// The counters, which the store adds to, too.
     pub statistics: Rc<RefCell<Counters>>,
@@ -194,6 +197,7 @@ impl Worker {
             provider_log: ProviderLog::default(),
             locked: WaitingForLocks::default(),
             retry_at: None,
+            refused: None,
             is_extension_dropped: false,
             statistics,
         }
@@ -248,7 +252,7 @@ impl Worker {
     pub fn report_to(&self, report: &Report) {
         let mut states: HashMap<Identity, ProviderState> = HashMap::new();
         let mut queued = QueueReport::default();
-        for (provider, queue) in self.queue.reports() {
+        for (provider, queue) in self.queue.reports(gucs::pause()) {
             states.entry(provider).or_default().queue = queue;
             queued = queued.and(queue);
         }
@@ -263,6 +267,7 @@ impl Worker {
         report.calls(self.in_flight.len(), self.unrecorded.len() + self.locked.completed.len());
         report.commits(self.store.committed_at());
         report.is_held_up(self.retry_at.is_some() || self.recovery.next_due().is_some());
+        report.refuses(self.refused);
     }
 
     /// Reports how much more of a long chore is done or, with `is_over`, that all of it is.
@@ -388,6 +393,12 @@ impl Worker {
                 self.try_again_later();
             }
         }
+    }
+
+    /// Notes that what a call is about could not be put on record, which no other try will change.
+    pub fn refused_one(&mut self) {
+        let now = since_boot();
+        self.refused = Some((self.refused.map_or(now, |(since, _)| since), now));
     }
 
     pub fn try_again_later(&mut self) {

@@ -17,9 +17,10 @@ class Pgjdbc {
 
     static String send(String provider, String mobile, String key, int seconds) throws SQLException {
         // docs
-        var send = connection.prepareStatement("SELECT * FROM otp.otp_send(?, ?::jsonb, ?)");
+        var send = connection.prepareStatement(
+            "SELECT * FROM otp.otp_send(?, jsonb_build_object('mobile', ?::text), ?)");
         send.setString(1, provider);
-        send.setString(2, "{\"mobile\": \"" + mobile + "\"}");
+        send.setString(2, mobile);
         send.setString(3, key);
         send.setQueryTimeout(seconds); // above the provider's timeout
         var sent = send.executeQuery();
@@ -80,17 +81,21 @@ class Pgjdbc {
                 connection.createStatement().execute("SET LOCAL statement_timeout = '1s'");
                 return send(said[1], said[2], said[3], 30);
             case "listen":
-                var channel = listener.createStatement().executeQuery("SELECT otp_gateway.channel()");
-                channel.next();
-                listener.createStatement().execute("LISTEN " + channel.getString(1));
+                // docs
+                var named = listener.createStatement().executeQuery("SELECT otp_gateway.channel()");
+                named.next();
+                listener.createStatement().execute("LISTEN " + named.getString(1));
+                // end
                 return "null";
             case "heard":
                 List<String> payloads = new ArrayList<>();
+                var milliseconds = Integer.parseInt(said[1]) * 1000;
                 // docs
-                for (var one : listener.unwrap(PGConnection.class).getNotifications(Integer.parseInt(said[1]) * 1000)) {
-                    payloads.add(quoted(one.getParameter()));
+                for (var heard : listener.unwrap(PGConnection.class).getNotifications(milliseconds)) {
+                    payloads.add(heard.getParameter());
                 }
                 // end
+                payloads.replaceAll(Pgjdbc::quoted);
                 return payloads.toString();
             default:
                 throw new IllegalArgumentException(said[0]);

@@ -7,7 +7,9 @@ import json
 import os
 import pathlib
 import re
+import shutil
 import signal
+import socket
 import ssl
 import subprocess
 import threading
@@ -149,7 +151,10 @@ def test_a_worker_that_cannot_write(gateway):
         row = becomes(gateway, "worker", 2)
         assert "could not put on record" in row["detail"] and row["value"] > 5
         gateway.execute("LOCK otp_gateway_internal.breaker, otp_gateway_internal.sealing_key", None, locker)
+        gateway.session.notices.clear()
         found = health(gateway)
+        # It gives back no lock that it did not get.
+        assert gateway.session.notices == []
         assert {name for name, row in found.items() if row["level"] == 3} == {
             "key_file",
             "provider",
@@ -211,6 +216,60 @@ def test_an_outcome_that_cannot_be_put_on_record(gateway, simulator):
     gateway.execute("ALTER TABLE otp_gateway_internal.attempt_record DROP CONSTRAINT disk_full")
     assert call.row()["outcome"] == "sent"
     becomes(gateway, "worker", 0)
+
+
+@pytest.fixture
+def small(own_cluster, simulator):
+    """A gateway in a database on a disk of its own, of 24 MB."""
+    disk = own_cluster.directory / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", disk], capture_output=True).returncode:
+        pytest.skip("a file system of a test's own takes root")
+    try:
+        shutil.chown(disk, "postgres", "postgres")
+        (disk / "space").mkdir()
+        shutil.chown(disk / "space", "postgres", "postgres")
+        with own_cluster.session() as admin:
+            admin.cursor().execute(f"CREATE TABLESPACE small LOCATION '{disk}/space'")
+            admin.cursor().execute("CREATE DATABASE small TEMPLATE template0 TABLESPACE small")
+        with own_cluster.session("small") as admin:
+            admin.cursor().execute("CREATE EXTENSION otp_gateway")
+        with Gateway(own_cluster, "small", simulator) as gateway:
+            gateway.create_provider("ideamart")
+            yield gateway, disk
+    finally:
+        own_cluster.stop()
+        subprocess.run(["umount", disk], check=True)
+
+
+def test_a_full_disk(small):
+    """Calls are refused, it is said why, and all goes on as soon as there is room."""
+    gateway, disk = small
+    assert gateway.send()["outcome"] == "sent"
+    with open(disk / "filler", "wb") as filler, contextlib.suppress(OSError):
+        while True:
+            os.write(filler.fileno(), bytes(1 << 12))
+    # There is room in the pages that there are.
+    until(lambda: is_refused(gateway), "there is none any more", 60)
+    until(lambda: is_refused(gateway) and level(gateway, "worker") == 2, "it is seen", 20)
+    row = health(gateway)["worker"]
+    assert "could not be put on record" in row["detail"] and "full disk" in row["hint"] and row["value"] > 5
+    assert "No space left on device" in gateway.cluster.log()
+    began = time.monotonic()
+    assert set(OF_ALL) - {"retention"} <= set(health(gateway))
+    assert time.monotonic() - began < 0.5
+    (disk / "filler").unlink()
+    assert gateway.send()["outcome"] == "sent"
+    becomes(gateway, "worker", 0)
+
+
+def is_refused(gateway):
+    try:
+        assert gateway.send()["outcome"] == "sent"
+    except psycopg2.Error as error:
+        assert "could not be put on record, so that nothing was sent" in str(error), error
+        return True
+    return False
 
 
 def test_a_commit_that_waits_for_a_standby(own):
@@ -508,7 +567,8 @@ def test_it_takes_milliseconds(gateway):
             gen_random_uuid(), 'send', 'sent', t, t, 'ideamart'
         FROM generate_series(1, 100000) AS n, LATERAL (SELECT clock_timestamp() - n * interval '30 milliseconds' AS t) AS at
     """)
-    assert "1000 sends" in health(gateway)["unknown"]["detail"]
+    # And says so: there are many more in the hour.
+    assert health(gateway)["unknown"]["detail"].startswith("0 of the latest 1000 sends may")
     took = []
     for _ in range(20):
         began = time.monotonic()
@@ -555,13 +615,16 @@ def test_the_record_by_time(gateway):
     assert "Index Cond: (id >= " in plan, plan
 
 
-def nagios(gateway, *arguments):
+def nagios(gateway, *arguments, **environment):
     """The exit code and the line of the script."""
     at = ["-h", gateway.cluster.directory, "-p", str(gateway.cluster.port), "-U", "postgres", "-d", gateway.database]
     script = pathlib.Path(__file__).resolve().parents[2] / "monitoring/check_otp_gateway"
     path = f"{BINDIR}:{os.environ['PATH']}"
     done = subprocess.run(
-        [script, *map(str, at), *arguments], env={**os.environ, "PATH": path}, text=True, capture_output=True
+        [script, *map(str, at), *arguments],
+        env={**os.environ, "PATH": path, **environment},
+        text=True,
+        capture_output=True,
     )
     [line] = done.stdout.splitlines()
     assert done.stderr == ""
@@ -591,6 +654,31 @@ def test_the_script(gateway, simulator):
         locker.rollback()
     code, line = nagios(gateway, "-p", "1")
     assert code == 3 and line.startswith("OTP_GATEWAY UNKNOWN - ")
+    # A server that takes the connection, and says nothing.
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        port = str(mute.getsockname()[1])
+        said = nagios(gateway, "-h", "127.0.0.1", "-p", port, CHECK_TIMEOUT="1")
+        assert said == (3, "OTP_GATEWAY UNKNOWN - no answer within 1 s ")
+
+
+def test_the_script_begins_with_the_cause(gateway, simulator):
+    """The worker hangs: that a provider fails, too, may wait."""
+    gateway.create_provider("flaky", "ideamart")
+    simulator.fault("status", "ideamart", "send", status=503)
+    until(lambda: gateway.send("flaky", vendor="ideamart")["outcome"] == "blocked", "the breaker opens")
+    simulator.clear_faults()
+    # No probe comes in between.
+    gateway.execute("UPDATE otp_gateway_internal.breaker SET open_until = now() + interval '1 minute'")
+    pid = worker_pid(gateway)
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        call = Running(gateway.connect(), *a_send(gateway))
+        becomes(gateway, "worker", 2)
+        code, line = nagios(gateway)
+        assert code == 2 and re.match("OTP_GATEWAY CRITICAL - worker: .*; provider: flaky failed", line), line
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    call.wait()
 
 
 @contextlib.contextmanager

@@ -411,6 +411,21 @@ def says_where(error, id, sqlstate="57014"):
         assert (has in text) == (id is not None), text
 
 
+def test_who_waits_hears_nothing_of_it(gateway, simulator):
+    """Neither the client nor the log: a lock that was not got at once is no fault."""
+    to = gateway.number()
+    simulator.fault("hold", "ideamart", "send")
+    with gateway.cluster.session(gateway.database) as first, gateway.cluster.session(gateway.database) as second:
+        running = Running(first, KEYED, ("ideamart", json.dumps({"mobile": to}), KEY))
+        simulator.held(1)
+        waiting = Running(second, KEYED, ("ideamart", json.dumps({"mobile": to}), KEY))
+        until(waits_for_lock(gateway, second), "the second waits for the first")
+        simulator.release()
+        assert waiting.row() == running.row()
+        assert second.notices == []
+    assert "own a lock" not in gateway.cluster.log()
+
+
 def test_a_waiting_one_can_be_canceled(gateway, simulator):
     to = gateway.number()
     simulator.fault("hold", "ideamart", "send")

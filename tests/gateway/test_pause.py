@@ -50,6 +50,29 @@ def test_one_setting_stops_it(gateway, own_cluster, simulator):
     assert gateway.send()["outcome"] == "sent"
 
 
+def test_what_is_queued_is_not_late(gateway, own_cluster):
+    """It may not go now, so nothing is wrong with the queue: the pause is what is to be seen, and said."""
+    gateway.execute("ALTER SYSTEM SET otp_gateway.queue_max_age = '8s'")
+    pause(own_cluster, "on")
+    queued = gateway.enqueue()["verification_id"]
+    lines = "SELECT queued, parked, oldest_queued_at FROM otp_gateway.stat_provider WHERE provider = 'ideamart'"
+    until(lambda: gateway.execute(lines) == [(0, 1, None)], "it counts as parked")
+    # A quarter of queue_max_age has gone by.
+    until(
+        lambda: (
+            gateway.execute(
+                f"SELECT created_at < now() - interval '3 s' FROM otp_gateway.verification WHERE id = '{queued}'"
+            )
+            == [(True,)]
+        ),
+        "it is old",
+    )
+    levels = "SELECT name, level FROM otp_gateway.health() WHERE name IN ('paused', 'queue')"
+    assert gateway.execute(levels) == [("paused", 1), ("queue", 0)]
+    pause(own_cluster, "off")
+    assert gateway.wait(queued)["outcome"] == "sent"
+
+
 def test_what_is_queued_ages(gateway, own_cluster, simulator):
     pause(own_cluster, "on")
     gateway.execute("ALTER SYSTEM SET otp_gateway.queue_max_age = '2s'")

@@ -106,7 +106,8 @@ def test_a_bad_hour(gateway, terminal):
     trouble = Trouble(gateway)
     long = "the_one_that_was_set_up_first_and_has_a_very_long_name"
     gateway.create_provider(long, "ideamart", paused="true", provider_limit="4 per hour")
-    gateway.simulator.fault("status", "msg91", "send", status=503)
+    words = "the gateway is down, please come back later"
+    gateway.simulator.fault("status", "msg91", "send", status=503, body=words)
     gateway.simulator.fault("hold", "twilio", "send", times=1)
     trouble.traffic.pests = True
     with trouble.traffic:
@@ -116,8 +117,11 @@ def test_a_bad_hour(gateway, terminal):
             rf"^WARN paused +option paused: nothing is sent through$",
             r"^ {25}Do: \S",
             r"^twilio +[1-9]\d* +\d+s +0 +\d+/1 ",
-            r"^msg91 .* OPEN \d\d:\d\d provider_error$",
+            r"^msg91 .* OPEN \d\d:\d\d unknown$",
             r"^  \d+ failures in a row since \d\d:\d\d:\d\d: .*HTTP 503",
+            # All of the vendor's words, and all of what to do.
+            rf"^  .*{words}$",
+            r"^ {25}    after ALTER SERVER or ALTER USER MAPPING\.$",
             r"^\d\d:\d\d:\d\d  msg91 +send +blocked +breaker +[1-9]\d*$",
         )
         assert all(len(row) <= COLUMNS for row in rows)

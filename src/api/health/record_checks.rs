@@ -87,8 +87,8 @@ fn one(server: &Server, breaker: &OpenBreaker, is_seen: bool, has_substitute: bo
         (false, true) => (Level::Warning, "failed several times in a row, and its routes go to other providers"),
         (false, false) => (Level::Critical, "failed several times in a row: nothing is sent through it"),
     };
-    let hint = "otp_gateway.recent has the vendor's words (to the provider's owner), otp_gateway.check(provider) looks \
-        for the reason. It is tried again by itself, and at once after ALTER SERVER or ALTER USER MAPPING.";
+    let hint = "See otp_gateway.stat_provider for the vendor's words. It is tried again by itself, and at once after \
+        ALTER SERVER or ALTER USER MAPPING. otp_gateway.check(provider), with USAGE on it, looks for the reason.";
     HealthCheck::bad("provider", level, format!("{name} {what}{why}"), hint).since(Some(breaker.opened_at))
 }
 
@@ -130,7 +130,9 @@ fn last_refusals(sends: &RecentSends) -> Result<String, IsLocked> {
 /// Checks how many of the sends are of this kind; a share above `most` is a warning.
 fn share(sends: &RecentSends, (name, count, most): (&'static str, usize, f64), what: &str, hint: &str) -> HealthCheck {
     let share = if sends.made == 0 { 0.0 } else { count as f64 / sends.made as f64 };
-    let detail = format!("{count} of the {} sends of the last hour {what}", sends.made);
+    let made = sends.made;
+    let all = if sends.is_cut { format!("latest {made} sends") } else { format!("{made} sends of the last hour") };
+    let detail = format!("{count} of the {all} {what}");
     let check = if count >= FEW && share > most {
         HealthCheck::bad(name, Level::Warning, detail, hint)
     } else {

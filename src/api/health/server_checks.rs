@@ -80,6 +80,12 @@ fn running(database: pgrx::pg_sys::Oid) -> HealthCheck {
             that is away, the disk, a lock.";
         return stuck(detail, hint, since);
     }
+    if let Some(since) = report.refuses_since().filter(|since| is_stuck(*since)) {
+        let detail =
+            format!("for {} s what calls are about could not be put on record: they are refused", whole(since));
+        let hint = "A full disk, as a rule: the server's log has the reason. Nothing is sent meanwhile.";
+        return stuck(detail, hint, since);
+    }
     HealthCheck::ok("worker", "running").since(report.began_at())
 }
 

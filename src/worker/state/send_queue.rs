@@ -149,9 +149,9 @@ impl SendQueue {
     }
 
     /// Returns how many sends stand in line, for whoever looks from outside. The sends of a provider that is left alone
-    /// count as parked.
-    pub fn reports(&self) -> impl Iterator<Item = (Identity, QueueReport)> {
-        self.lines.iter().map(|(provider, line)| (*provider, line.report()))
+    /// count as parked, and while all is paused, all.
+    pub fn reports(&self, is_paused: bool) -> impl Iterator<Item = (Identity, QueueReport)> {
+        self.lines.iter().map(move |(provider, line)| (*provider, line.report(is_paused)))
     }
 
     /// Returns when there is something to do though no call ends: the next retry, the end of a pause, or the next send
@@ -179,11 +179,11 @@ impl SendQueue {
 }
 
 impl Line {
-    fn report(&self) -> QueueReport {
+    fn report(&self, is_paused: bool) -> QueueReport {
         let mut report = QueueReport::default();
         for share in self.roles.values() {
             report.parked += share.waiting.len();
-            if self.paused_until.is_some() {
+            if is_paused || self.paused_until.is_some() {
                 report.parked += share.ready.len();
                 continue;
             }

@@ -79,7 +79,7 @@ CREATE TABLE otp_gateway_internal.verification_record (
     recipient_masked text,
     recipient_key bytea,
     reference text,
-    created_by name NOT NULL,
+    created_by name,
     created_at timestamptz NOT NULL,
     expires_at timestamptz,
     approved_at timestamptz,
@@ -126,7 +126,7 @@ COMMENT ON COLUMN otp_gateway_internal.verification_record.recipient_key IS
 COMMENT ON COLUMN otp_gateway_internal.verification_record.reference IS
 'the latest reference that vendor and application share for this flow';
 COMMENT ON COLUMN otp_gateway_internal.verification_record.created_by IS
-'what the role was called then: role_id says which it is';
+'of one that began before 0.7.0, what the role was called then: role_id says which it is';
 COMMENT ON COLUMN otp_gateway_internal.verification_record.expires_at IS
 'when the code ends, counted from the answer to the latest send; null where neither the vendor nor code_lifetime says';
 COMMENT ON COLUMN otp_gateway_internal.verification_record.send_count IS 'sends and resends begun';
@@ -197,7 +197,7 @@ COMMENT ON COLUMN otp_gateway_internal.attempt_record.vendor_message IS
 COMMENT ON COLUMN otp_gateway_internal.attempt_record.response IS 'the vendor''s answer with sensitive members removed';
 COMMENT ON COLUMN otp_gateway_internal.attempt_record.started_at IS 'by the clock, not by the transaction';
 COMMENT ON COLUMN otp_gateway_internal.attempt_record.provider IS
-'what the foreign server was called then: provider_id says which it is';
+'of one that began before 0.7.0, what the foreign server was called then: provider_id says which it is';
 COMMENT ON COLUMN otp_gateway_internal.attempt_record.recipient_key IS
 'as in otp_gateway_internal.verification_record: whose limits it counts against; null for a test number''s, which '
 'counts for nobody; empty where the recipient was forgotten, which still counts for provider_limit';
@@ -216,7 +216,7 @@ COMMENT ON COLUMN otp_gateway_internal.attempt_record.retry_at IS
 -- index would make that update touch every index of the table. The primary key tells rows apart for a publication that
 -- takes the table along (FOR ALL TABLES).
 CREATE TABLE otp_gateway_internal.reference (
-    provider text NOT NULL,
+    provider text,
     reference text NOT NULL,
     verification_id uuid NOT NULL,
     provider_id bigint NOT NULL,
@@ -225,6 +225,8 @@ CREATE TABLE otp_gateway_internal.reference (
 CREATE INDEX reference_reference_idx ON otp_gateway_internal.reference (reference, provider_id);
 ALTER TABLE otp_gateway_internal.reference ENABLE ROW LEVEL SECURITY;
 COMMENT ON TABLE otp_gateway_internal.reference IS 'every reference that a verification was ever known by';
+COMMENT ON COLUMN otp_gateway_internal.reference.provider IS
+'of one from before 0.7.0, what the foreign server was called then: provider_id says which it is';
 COMMENT ON COLUMN otp_gateway_internal.reference.provider_id IS 'of otp_gateway_internal.identity';
 
 -- Whose a row is. A name is free again after a rename or a drop; what a row points to here is nobody else's. The OID

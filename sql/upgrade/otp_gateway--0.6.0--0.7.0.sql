@@ -514,6 +514,16 @@ COMMENT ON FUNCTION otp_gateway.channel(text) IS
 ALTER TABLE otp_gateway_internal.verification_record SET (fillfactor = 40, toast_tuple_target = 8160);
 ALTER TABLE otp_gateway_internal.attempt_record SET (fillfactor = 33);
 
+-- What servers and roles are called is in otp_gateway_internal.identity: each row need not say so once more.
+ALTER TABLE otp_gateway_internal.verification_record ALTER COLUMN created_by DROP NOT NULL;
+ALTER TABLE otp_gateway_internal.reference ALTER COLUMN provider DROP NOT NULL;
+COMMENT ON COLUMN otp_gateway_internal.verification_record.created_by IS
+'of one that began before 0.7.0, what the role was called then: role_id says which it is';
+COMMENT ON COLUMN otp_gateway_internal.attempt_record.provider IS
+'of one that began before 0.7.0, what the foreign server was called then: provider_id says which it is';
+COMMENT ON COLUMN otp_gateway_internal.reference.provider IS
+'of one from before 0.7.0, what the foreign server was called then: provider_id says which it is';
+
 -- A look-up by number reads its rows itself.
 -- VOLATILE: the planner calls what is STABLE, to see how many rows there will be.
 CREATE FUNCTION otp_gateway_internal.found_verifications(provider text, mobile text) RETURNS otp_gateway.verification[]

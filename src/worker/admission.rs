@@ -365,7 +365,6 @@ fn new_verification(job: &Job, id: Uuid, state: &Verification, now: Timestamp) -
         provider: job.provider.clone(),
         provider_id: job.provider_id,
         vendor: job.vendor.clone(),
-        created_by: job.created_by.clone(),
         role_id: job.role_id,
         created_at: now,
         recipient_masked: job.recipient_masked.clone(),
@@ -394,7 +393,7 @@ fn update(job: &Job, id: Uuid, before: Status, state: &Verification) -> Verifica
 /// Returns the reference by which a verification goes at the job's provider, if it has one.
 pub fn new_reference<'a>(job: &'a Job, state: &'a Verification, verification: Uuid) -> Option<NewReference<'a>> {
     let reference = state.reference.as_deref()?;
-    Some(NewReference { provider: &job.provider, provider_id: job.provider_id, reference, verification })
+    Some(NewReference { provider_id: job.provider_id, reference, verification })
 }
 
 /// Returns what the caller and the record are told of an operation that ends because of what the verification is; None:

@@ -108,7 +108,6 @@ impl Worker {
         let call = &self.in_flight[&ended.completed.call_id];
         let reference = ended.update.state.reference.as_deref()?;
         (call.state.reference.as_deref() != Some(reference)).then_some(NewReference {
-            provider: &call.provider,
             provider_id: call.provider_id,
             reference,
             verification: ended.update.id,

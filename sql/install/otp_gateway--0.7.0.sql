@@ -926,16 +926,20 @@ LEFT JOIN otp_gateway_internal.identity AS c ON c.id OPERATOR(pg_catalog.=) h.ro
 CROSS JOIN LATERAL (
     SELECT
         CASE WHEN h.country OPERATOR(pg_catalog.>) 0 THEN pg_catalog.concat('+', h.country) END AS country,
-        h.counts[1] AS sends, h.counts[2] AS sent, h.counts[3] AS unknown,
-        h.counts[1] OPERATOR(pg_catalog.-) h.counts[2] OPERATOR(pg_catalog.-) h.counts[3] AS failed,
-        h.counts[4] AS blocked, h.counts[5] AS would_block,
-        h.counts[2] OPERATOR(pg_catalog.+) h.counts[3] AS billable,
-        h.counts[6] AS verifications, h.counts[7] AS converted,
-        CASE WHEN h.counts[6] OPERATOR(pg_catalog.>) 0
-            THEN (h.counts[7]::pg_catalog.float8 OPERATOR(pg_catalog./) h.counts[6]::pg_catalog.float8)::pg_catalog.float4
+        h.counts[7] AS sends, h.counts[8] AS sent, h.counts[1] AS unknown,
+        h.counts[7] OPERATOR(pg_catalog.-) h.counts[8] OPERATOR(pg_catalog.-) h.counts[1] AS failed,
+        h.counts[2] AS blocked, h.counts[3] AS would_block,
+        h.counts[8] OPERATOR(pg_catalog.+) h.counts[1] AS billable,
+        h.counts[9] AS verifications, h.counts[6] AS converted,
+        CASE WHEN h.counts[9] OPERATOR(pg_catalog.>) 0
+            THEN (h.counts[6]::pg_catalog.float8 OPERATOR(pg_catalog./) h.counts[9]::pg_catalog.float8)::pg_catalog.float4
         END AS conversion,
-        h.counts[8] AS verifies, h.counts[9] AS invalid_codes,
-        h.counts[10]::pg_catalog.float8 OPERATOR(pg_catalog./) 1000 AS total_time, h.counts[11:21] AS buckets
+        h.counts[5] AS verifies, h.counts[4] AS invalid_codes,
+        h.counts[10]::pg_catalog.float8 OPERATOR(pg_catalog./) 1000 AS total_time,
+        ARRAY(
+            SELECT pg_catalog.sum(b.sends) OVER (ORDER BY b.place)
+            FROM pg_catalog.unnest(h.counts[11:21]) WITH ORDINALITY AS b (sends, place) ORDER BY b.place
+        )::pg_catalog.int8[] AS buckets
 ) AS shown
 WHERE EXISTS (
         SELECT FROM pg_catalog.pg_roles AS r

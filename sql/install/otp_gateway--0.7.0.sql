@@ -224,7 +224,8 @@ CREATE TABLE otp_gateway_internal.reference (
 );
 CREATE INDEX reference_reference_idx ON otp_gateway_internal.reference (reference, provider_id);
 ALTER TABLE otp_gateway_internal.reference ENABLE ROW LEVEL SECURITY;
-COMMENT ON TABLE otp_gateway_internal.reference IS 'every reference that a verification was ever known by';
+COMMENT ON TABLE otp_gateway_internal.reference IS
+'every reference by which a verification may be found; none of a vendor whose verifies are found by the recipient alone';
 COMMENT ON COLUMN otp_gateway_internal.reference.provider IS
 'of one from before 0.7.0, what the foreign server was called then: provider_id says which it is';
 COMMENT ON COLUMN otp_gateway_internal.reference.provider_id IS 'of otp_gateway_internal.identity';

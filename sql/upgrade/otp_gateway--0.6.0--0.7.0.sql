@@ -525,6 +525,8 @@ COMMENT ON COLUMN otp_gateway_internal.verification_record.created_by IS
 'of one that began before 0.7.0, what the role was called then: role_id says which it is';
 COMMENT ON COLUMN otp_gateway_internal.attempt_record.provider IS
 'of one that began before 0.7.0, what the foreign server was called then: provider_id says which it is';
+COMMENT ON TABLE otp_gateway_internal.reference IS
+'every reference by which a verification may be found; none of a vendor whose verifies are found by the recipient alone';
 COMMENT ON COLUMN otp_gateway_internal.reference.provider IS
 'of one from before 0.7.0, what the foreign server was called then: provider_id says which it is';
 

@@ -12,8 +12,8 @@ use crate::pg::{
 
 const LOCK: pg_sys::LOCKMODE = pg_sys::RowExclusiveLock as pg_sys::LOCKMODE;
 
-/// Inserts rows; `fill` fills the columns of each, of which those that are left out are null. Many are logged a page at a
-/// time.
+/// Inserts rows; `fill` fills the columns of each, of which those that are left out are null. The log of many has a
+/// record for each page.
 pub fn insert<T>(of: &RowType, rows: &[T], fill: impl Fn(&T, &mut Columns)) {
     if rows.is_empty() {
         return;

@@ -22,7 +22,10 @@ use crate::{
         rows::{AttemptEnd, NewReference, VerificationUpdate},
         transaction::{Durability, Failure},
     },
-    worker::state::{Worker, failure_log::OUTCOME, limit_state::AccountBreaker, result_row, send_queue::DueSend},
+    worker::{
+        admission::finds_by_reference,
+        state::{Worker, failure_log::OUTCOME, limit_state::AccountBreaker, result_row, send_queue::DueSend},
+    },
 };
 
 /// What comes after an outcome.
@@ -103,10 +106,10 @@ impl Worker {
         EndedCall { completed, attempt, update, then }
     }
 
-    /// Returns the reference by which the verification goes since this call; None if that has not changed.
+    /// Returns the reference by which the verification is found since this call; None if that has not changed.
     fn new_reference<'a>(&'a self, ended: &'a EndedCall) -> Option<NewReference<'a>> {
         let call = &self.in_flight[&ended.completed.call_id];
-        let reference = ended.update.state.reference.as_deref()?;
+        let reference = ended.update.state.reference.as_deref().filter(|_| finds_by_reference(&call.vendor))?;
         (call.state.reference.as_deref() != Some(reference)).then_some(NewReference {
             provider_id: call.provider_id,
             reference,

@@ -5,14 +5,15 @@ import collections
 import re
 import subprocess
 
+import pytest
+
 from cluster import BINDIR
 from conftest import Gateway
 
 SENDS = 200
-# Of one send, without images of pages, which are a matter of the checkpoints: the split of an index page now and then is what
-# there is beyond whole records.
-MOST_RECORDS = 16.2
-MOST_BYTES = 2100
+# Of one send, records and bytes, without images of pages, which are a matter of the checkpoints; the split of an index page now
+# and then is what there is beyond whole records. By MSG91's references nothing is found: they are in the verification alone.
+MOST = {"ideamart": (16.2, 2100), "msg91": (13.2, 1700)}
 
 
 def logged(cluster, relations, start, end):
@@ -54,17 +55,19 @@ def measured(cluster, gateway, act, sends):
     return {kind: records[kind] / sends for kind in kinds}, bytes["all",] / sends, table
 
 
-def test_a_send(own_cluster, simulator):
+@pytest.mark.parametrize("vendor", list(MOST))
+def test_a_send(own_cluster, simulator, vendor):
     with own_cluster.database() as name, Gateway(own_cluster, name, simulator) as gateway:
-        gateway.create_provider("ideamart")
+        gateway.create_provider(vendor)
 
         def send(times):
             for _ in range(times):
-                assert gateway.send()["outcome"] == "sent"
+                assert gateway.send(vendor)["outcome"] == "sent"
 
         send(50)
         records, bytes, table = measured(own_cluster, gateway, lambda: send(SENDS), SENDS)
-        assert records["all",] <= MOST_RECORDS and bytes <= MOST_BYTES, table
+        most_records, most_bytes = MOST[vendor]
+        assert records["all",] <= most_records and bytes <= most_bytes, table
 
 
 def test_sends_at_once(own_cluster, simulator):

@@ -580,9 +580,9 @@ def test_a_definer_s_function(field, attack):
         assert gateway.execute("SELECT * FROM public.lent()", session=session) == [(field.mine,)]
         ((id,),) = gateway.execute("SELECT public.begun('0763333333')", session=session)
         # It is the definer's, who began it; the caller does no more with it than with any other's.
-        assert gateway.execute(
-            "SELECT created_by FROM otp_gateway.verification WHERE id = %s", (id,)
-        ) == [(field.attacker,)]
+        assert gateway.execute("SELECT created_by FROM otp_gateway.verification WHERE id = %s", (id,)) == [
+            (field.attacker,)
+        ]
         with pytest.raises(psycopg2.errors.UndefinedObject):
             gateway.verify(id, "000000", session)
         assert gateway.execute("SELECT id FROM otp_gateway.verification", session=session) == [(field.theirs,)]

@@ -486,7 +486,7 @@ def test_an_end_of_the_server(own_cluster, simulator, how):
         if how != "worker":
             own_cluster.start()
         with contextlib.closing(await_none_in_flight(gateway)) as gateway.session:
-            row = worker(gateway)
+            row = until(lambda: [row for row in [worker(gateway)] if row["stats_reset"]], "the worker is up")[0]
             # A server that is stopped in order puts down what it can, and its worker is there for that.
             assert row["recovered"] == (0 if how == "fast" else 3) and row["stats_reset"] > since
             assert sum(row[7] for row in hours(gateway) if row[1] == "ideamart") == 3

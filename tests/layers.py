@@ -1,6 +1,7 @@
 #!/usr/bin/python3
 """Promise: what lies lower knows nothing of what lies above it, and no two files need each other. A reader who follows a
-call goes down these layers and never comes back up. `layers.py [ROOT]`; prints what breaks the promise, and ends with 1."""
+call goes down these layers and never comes back up. Unsafe code stands where Postgres and shared memory are made safe, and
+nowhere else. `layers.py [ROOT]`; prints what breaks the promise, and ends with 1."""
 
 import pathlib
 import re
@@ -24,6 +25,9 @@ LAYERS = [
     ["launcher"],
 ]
 RANK = {module: rank for rank, modules in enumerate(LAYERS) for module in modules}
+
+# Where unsafe code stands. The functions that Postgres calls have its calling convention, which is unsafe.
+UNSAFE = ("pg/", "hooks/", "ipc/", "api/function.rs")
 
 USE = re.compile(r"\buse\s+([^;]+);")
 COMMENT = re.compile(r"//[^\n]*|\"(?:[^\"\\]|\\.)*\"")
@@ -128,6 +132,10 @@ def main(root):
             below = other.split("::")[0]
             if top and below != top and RANK.get(below, -1) >= RANK[top]:
                 broken.append(f"{tree.files[module].relative_to(root)} uses {other}: {below} does not lie below {top}")
+    for path in tree.files.values():
+        is_room = path.relative_to(src).as_posix().startswith(UNSAFE)
+        if not is_room and re.search(r"\bunsafe\b", COMMENT.sub("", path.read_text())):
+            broken.append(f"{path.relative_to(root)} has unsafe code, which stands in {', '.join(UNSAFE)} alone")
     broken += [f"these need each other: {', '.join(circle)}" for circle in circles(graph)]
     print("\n".join(f"   {line}" for line in broken) or f"   layers: {len(graph)} files, none looks up, and no circle")
     return bool(broken)

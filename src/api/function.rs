@@ -55,8 +55,10 @@ impl Call {
         }
     }
 
-    pub(super) fn fcinfo(&self) -> pg_sys::FunctionCallInfo {
-        self.fcinfo
+    /// Returns the row that the function is declared to return, with columns of these types.
+    pub(super) fn returned_row(&self, types: &'static [pg_sys::Oid]) -> Result<ReturnedRow, Error> {
+        // SAFETY: a call that is under way, as [`Call::of`] was promised.
+        unsafe { ReturnedRow::of(self.fcinfo, types) }.ok_or_else(declared_otherwise)
     }
 }
 
@@ -294,6 +296,7 @@ use crate::{
         arguments::{Argument, Unread},
         fingerprint::{Fingerprint, FingerprintBuilder},
         roles::current_user,
+        row_array::ReturnedRow,
         row_trigger::{NoRowTrigger, RowTrigger},
     },
 };

@@ -8,7 +8,7 @@ use crate::{
     ipc::segment,
     pg::{
         fingerprint::Fingerprint,
-        relation::verification_view,
+        relation::{verification_array_type, verification_view},
         roles::{current_user, may_select},
         row_array::{Columns, RowType},
     },
@@ -20,8 +20,7 @@ pub struct ShownVerifications(pub Vec<ShownVerification>);
 
 impl Returned for ShownVerifications {
     fn declared() -> pg_sys::Oid {
-        // SAFETY: look-ups in the catalog; of no view it is invalid.
-        unsafe { pg_sys::get_array_type(pg_sys::get_rel_type_id(verification_view())) }
+        verification_array_type()
     }
 
     fn answer(_: &Call, _: Fingerprint, body: impl FnOnce() -> Result<Self, Error>) -> Result<pg_sys::Datum, Error> {

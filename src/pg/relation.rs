@@ -45,6 +45,12 @@ pub fn verification_view() -> pg_sys::Oid {
     relation(c"otp_gateway", c"verification")
 }
 
+/// The OID of the type of arrays of its rows; invalid where there is no such view. Takes no lock.
+pub fn verification_array_type() -> pg_sys::Oid {
+    // SAFETY: look-ups in the catalog, in a transaction; what is not there has an invalid OID.
+    unsafe { pg_sys::get_array_type(pg_sys::get_rel_type_id(verification_view())) }
+}
+
 fn relation(schema: &CStr, name: &CStr) -> pg_sys::Oid {
     // SAFETY: look-ups in the catalog, in a transaction; both names are C strings.
     unsafe { pg_sys::get_relname_relid(name.as_ptr(), pg_sys::get_namespace_oid(schema.as_ptr(), true)) }

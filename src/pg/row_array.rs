@@ -1,14 +1,14 @@
-//! The row type of a table or view, and rows of it: to be written, or as an array.
+//! The row type of a table or view, and rows of it: to be written, as an array, or as a function's result.
 
 use std::ffi::CString;
 
 use pgrx::{IntoDatum, pg_sys};
-use policy::Timestamp;
+use policy::{Micros, Timestamp};
 use uuid::Uuid;
 
 use crate::pg::{
     row::Row,
-    values::{Time, Transaction, pg_uuid},
+    values::{Interval, Time, Transaction, pg_uuid},
 };
 
 /// The columns of a table or view.
@@ -39,8 +39,7 @@ impl RowType {
 
     /// Room for one row.
     pub fn columns(&self) -> Columns<'_> {
-        let width = self.types.len();
-        Columns { types: &self.types, values: vec![pg_sys::Datum::from(0); width], nulls: vec![true; width] }
+        Columns::of(&self.types)
     }
 
     /// Rows as an array, each with its columns filled; a column that is left out is null.
@@ -65,6 +64,41 @@ impl RowType {
     }
 }
 
+/// The row that a function returns, of a composite type that is found through the function itself, not through
+/// search_path. Nothing of it is looked up again, so that a call during which the extension is dropped still returns
+/// its row.
+pub struct ReturnedRow {
+    descriptor: pg_sys::TupleDesc,
+    types: &'static [pg_sys::Oid],
+}
+
+impl ReturnedRow {
+    /// None if the function does not return rows of these types: somebody may have changed them.
+    ///
+    /// # Safety
+    /// `fcinfo` is Postgres' own record of a call that is under way.
+    pub unsafe fn of(fcinfo: pg_sys::FunctionCallInfo, types: &'static [pg_sys::Oid]) -> Option<Self> {
+        let mut descriptor: pg_sys::TupleDesc = std::ptr::null_mut();
+        // SAFETY: as the caller promises; a descriptor that is there has natts columns.
+        unsafe {
+            let class = pg_sys::get_call_result_type(fcinfo, std::ptr::null_mut(), &mut descriptor);
+            let fits = class == pg_sys::TypeFuncClass::TYPEFUNC_COMPOSITE
+                && !descriptor.is_null()
+                && usize::try_from((*descriptor).natts) == Ok(types.len())
+                && (1..).zip(types).all(|(number, of)| pg_sys::SPI_gettypeid(descriptor, number) == *of);
+            fits.then(|| Self { descriptor: pg_sys::BlessTupleDesc(descriptor), types })
+        }
+    }
+
+    /// The row with its columns filled; a column that is left out is null.
+    pub fn filled(&self, fill: impl FnOnce(&mut Columns)) -> pg_sys::Datum {
+        let mut columns = Columns::of(self.types);
+        fill(&mut columns);
+        // SAFETY: each datum is of its column's type, which Columns checks, and the descriptor has these types.
+        unsafe { pg_sys::HeapTupleHeaderGetDatum((*columns.form(self.descriptor)).t_data) }
+    }
+}
+
 /// The columns of one row, by their numbers.
 pub struct Columns<'a> {
     types: &'a [pg_sys::Oid],
@@ -72,7 +106,11 @@ pub struct Columns<'a> {
     nulls: Vec<bool>,
 }
 
-impl Columns<'_> {
+impl<'a> Columns<'a> {
+    fn of(types: &'a [pg_sys::Oid]) -> Self {
+        Self { types, values: vec![pg_sys::Datum::from(0); types.len()], nulls: vec![true; types.len()] }
+    }
+
     /// All null. A table may have more columns than its row type had, which are left so.
     pub fn clear(&mut self, width: usize) {
         self.values.resize(width, pg_sys::Datum::from(0));
@@ -150,6 +188,10 @@ impl Columns<'_> {
 
     pub fn integer(&mut self, column: usize, value: Option<i32>) {
         self.set(column, pg_sys::INT4OID, value.into_datum());
+    }
+
+    pub fn interval(&mut self, column: usize, value: Option<Micros>) {
+        self.set(column, pg_sys::INTERVALOID, value.map(Interval).into_datum());
     }
 
     pub fn transaction(&mut self, column: usize, value: Transaction) {

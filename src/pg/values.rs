@@ -7,7 +7,7 @@ use pgrx::{
     datum::{DatumWithOid, TimestampWithTimeZone},
     pg_sys,
 };
-use policy::Timestamp;
+use policy::{Micros, Timestamp};
 use uuid::Uuid;
 
 pub fn pg_uuid(id: Uuid) -> pgrx::datum::Uuid {
@@ -87,6 +87,24 @@ impl IntoDatum for Time {
 impl pgrx::FromDatum for Time {
     unsafe fn from_polymorphic_datum(datum: pg_sys::Datum, is_null: bool, _: pg_sys::Oid) -> Option<Self> {
         (!is_null).then(|| Self(Timestamp(datum.value() as i64)))
+    }
+}
+
+/// An interval of so many microseconds, without days and months.
+pub struct Interval(pub Micros);
+
+impl IntoDatum for Interval {
+    fn into_datum(self) -> Option<pg_sys::Datum> {
+        // SAFETY: palloc'ed, and zeroed but for the time.
+        unsafe {
+            let interval = pg_sys::palloc0(size_of::<pg_sys::Interval>()).cast::<pg_sys::Interval>();
+            (*interval).time = self.0;
+            Some(pg_sys::Datum::from(interval))
+        }
+    }
+
+    fn type_oid() -> pg_sys::Oid {
+        pg_sys::INTERVALOID
     }
 }
 

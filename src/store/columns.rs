@@ -49,6 +49,23 @@ pub mod shown {
     pub const ROUTE: usize = 15;
 }
 
+/// Of the composite type otp_gateway.result.
+pub mod result {
+    pub const VERIFICATION_ID: usize = 1;
+    pub const ATTEMPT_ID: usize = 2;
+    pub const STATUS: usize = 3;
+    pub const OUTCOME: usize = 4;
+    pub const RETRYABLE: usize = 5;
+    pub const ATTEMPTS_LEFT: usize = 6;
+    pub const RETRY_AFTER: usize = 7;
+    pub const EXPIRES_AT: usize = 8;
+    pub const REFERENCE: usize = 9;
+    pub const VENDOR_CODE: usize = 10;
+    pub const VENDOR_MESSAGE: usize = 11;
+    pub const RESPONSE: usize = 12;
+    pub const REASON: usize = 13;
+}
+
 pub mod attempt {
     pub const ID: usize = 1;
     pub const VERIFICATION_ID: usize = 2;

@@ -5,8 +5,8 @@ use std::borrow::Borrow;
 use dialect::{Operation, Outcome};
 use http_client::CompletedCall;
 use policy::{
-    BreakerState, ResultContext, Status, Timestamp, apply_result, fails_over, outcome_in_time, retry_delay, retryable,
-    spends_a_check,
+    BreakerState, ResultContext, Status, Timestamp, Verification, apply_result, fails_over, outcome_in_time,
+    retry_delay, retryable, spends_a_check,
 };
 use serde_json::Value;
 
@@ -24,7 +24,7 @@ use crate::{
     },
     worker::{
         admission::finds_by_reference,
-        state::{Worker, failure_log::OUTCOME, limit_state::AccountBreaker, result_row, send_queue::DueSend},
+        state::{InFlight, Worker, failure_log::OUTCOME, limit_state::AccountBreaker, result_row, send_queue::DueSend},
     },
 };
 
@@ -242,37 +242,20 @@ impl Worker {
                 state.reference.clone_from(&call.reference);
             }
         }
+        let mut then = Then::Done;
         if call.fallback.is_some() && fails_over(completed.result.outcome) && !completed.not_begun {
             state.status = Status::Sending;
-            let change =
-                VerificationUpdate { id: call.verification, before: call.state.status, moved_to: None, state, sealed };
-            return (change, Then::Fallback);
-        }
-        let again = call.requeue.as_ref().and_then(|queued| {
-            let again = if completed.not_begun {
-                // The send is where it would be if it had not had its turn.
-                state.send_count = state.send_count.saturating_sub(1);
-                now
-            } else if completed.result.outcome == Outcome::AuthFailed && completed.result.is_personal {
-                // The refused credential came with the payload: nobody mends it.
-                return None;
-            } else {
-                let asked = completed.result.retry_after.map(micros);
-                let seed = call.attempt.as_u64_pair().1;
-                let tries = state.send_count;
-                now + retry_delay(completed.result.outcome, tries, gucs::max_tries(), asked, seed)?
-            };
-            // A send that is older than otp_gateway.queue_max_age would not be sent any more.
-            if again >= call.cohort.begun_at + gucs::queue_max_age() {
-                return None;
-            }
+            then = Then::Fallback;
+        } else if let Some(queued) = &call.requeue
+            && let Some(at) = again(call, completed, &mut state, now)
+        {
             state.status = Status::Queued;
             sealed = Some(queued.payload.clone());
-            Some(again)
-        });
-        let change =
+            then = Then::Again(at);
+        }
+        let update =
             VerificationUpdate { id: call.verification, before: call.state.status, moved_to: None, state, sealed };
-        (change, again.map_or(Then::Done, Then::Again))
+        (update, then)
     }
 
     pub fn completion(&self, completed: &CompletedCall, now: Timestamp) -> AttemptEnd {
@@ -395,4 +378,22 @@ pub fn without_nul(text: &mut String) {
     if text.contains('\0') {
         *text = text.replace('\0', "\u{fffd}");
     }
+}
+
+/// Returns when a queued send is tried again; None: no more.
+fn again(call: &InFlight, completed: &CompletedCall, state: &mut Verification, now: Timestamp) -> Option<Timestamp> {
+    let at = if completed.not_begun {
+        // The send is where it would be if it had not had its turn.
+        state.send_count = state.send_count.saturating_sub(1);
+        now
+    } else if completed.result.outcome == Outcome::AuthFailed && completed.result.is_personal {
+        // The refused credential came with the payload: nobody mends it.
+        return None;
+    } else {
+        let asked = completed.result.retry_after.map(micros);
+        let seed = call.attempt.as_u64_pair().1;
+        now + retry_delay(completed.result.outcome, state.send_count, gucs::max_tries(), asked, seed)?
+    };
+    // A send that is older than otp_gateway.queue_max_age would not be sent any more.
+    (at < call.cohort.begun_at + gucs::queue_max_age()).then_some(at)
 }

@@ -96,7 +96,6 @@ fn prepare(
         provider_id,
         vendor: vendor.to_owned(),
         route: candidates.route.as_ref().map(|route| (route.name.clone(), provider_id)),
-        created_by: role.name,
         role_id,
         created_at: clock::clock(),
         country: prepared.recipient.as_ref().and_then(|recipient| dialect::calling_code(recipient.reveal())),

@@ -394,7 +394,6 @@ impl Job {
             operation: self.operation(),
             refused: None,
             why: None,
-            provider: self.provider.clone(),
             provider_id: self.provider_id,
             role_id: self.role_id,
             account: self.account_key().to_vec(),

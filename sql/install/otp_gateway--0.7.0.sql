@@ -79,7 +79,7 @@ CREATE TABLE otp_gateway_internal.verification_record (
     recipient_masked text,
     recipient_key bytea,
     reference text,
-    created_by name NOT NULL,
+    created_by name,
     created_at timestamptz NOT NULL,
     expires_at timestamptz,
     approved_at timestamptz,
@@ -126,7 +126,7 @@ COMMENT ON COLUMN otp_gateway_internal.verification_record.recipient_key IS
 COMMENT ON COLUMN otp_gateway_internal.verification_record.reference IS
 'the latest reference that vendor and application share for this flow';
 COMMENT ON COLUMN otp_gateway_internal.verification_record.created_by IS
-'what the role was called then: role_id says which it is';
+'of one that began before 0.7.0, what the role was called then: role_id says which it is';
 COMMENT ON COLUMN otp_gateway_internal.verification_record.expires_at IS
 'when the code ends, counted from the answer to the latest send; null where neither the vendor nor code_lifetime says';
 COMMENT ON COLUMN otp_gateway_internal.verification_record.send_count IS 'sends and resends begun';
@@ -197,7 +197,7 @@ COMMENT ON COLUMN otp_gateway_internal.attempt_record.vendor_message IS
 COMMENT ON COLUMN otp_gateway_internal.attempt_record.response IS 'the vendor''s answer with sensitive members removed';
 COMMENT ON COLUMN otp_gateway_internal.attempt_record.started_at IS 'by the clock, not by the transaction';
 COMMENT ON COLUMN otp_gateway_internal.attempt_record.provider IS
-'what the foreign server was called then: provider_id says which it is';
+'of one that began before 0.7.0, what the foreign server was called then: provider_id says which it is';
 COMMENT ON COLUMN otp_gateway_internal.attempt_record.recipient_key IS
 'as in otp_gateway_internal.verification_record: whose limits it counts against; null for a test number''s, which '
 'counts for nobody; empty where the recipient was forgotten, which still counts for provider_limit';
@@ -216,7 +216,7 @@ COMMENT ON COLUMN otp_gateway_internal.attempt_record.retry_at IS
 -- index would make that update touch every index of the table. The primary key tells rows apart for a publication that
 -- takes the table along (FOR ALL TABLES).
 CREATE TABLE otp_gateway_internal.reference (
-    provider text NOT NULL,
+    provider text,
     reference text NOT NULL,
     verification_id uuid NOT NULL,
     provider_id bigint NOT NULL,
@@ -224,7 +224,10 @@ CREATE TABLE otp_gateway_internal.reference (
 );
 CREATE INDEX reference_reference_idx ON otp_gateway_internal.reference (reference, provider_id);
 ALTER TABLE otp_gateway_internal.reference ENABLE ROW LEVEL SECURITY;
-COMMENT ON TABLE otp_gateway_internal.reference IS 'every reference that a verification was ever known by';
+COMMENT ON TABLE otp_gateway_internal.reference IS
+'every reference by which a verification may be found; none of a vendor whose verifies are found by the recipient alone';
+COMMENT ON COLUMN otp_gateway_internal.reference.provider IS
+'of one from before 0.7.0, what the foreign server was called then: provider_id says which it is';
 COMMENT ON COLUMN otp_gateway_internal.reference.provider_id IS 'of otp_gateway_internal.identity';
 
 -- Whose a row is. A name is free again after a rename or a drop; what a row points to here is nobody else's. The OID
@@ -929,16 +932,20 @@ LEFT JOIN otp_gateway_internal.identity AS c ON c.id OPERATOR(pg_catalog.=) h.ro
 CROSS JOIN LATERAL (
     SELECT
         CASE WHEN h.country OPERATOR(pg_catalog.>) 0 THEN pg_catalog.concat('+', h.country) END AS country,
-        h.counts[1] AS sends, h.counts[2] AS sent, h.counts[3] AS unknown,
-        h.counts[1] OPERATOR(pg_catalog.-) h.counts[2] OPERATOR(pg_catalog.-) h.counts[3] AS failed,
-        h.counts[4] AS blocked, h.counts[5] AS would_block,
-        h.counts[2] OPERATOR(pg_catalog.+) h.counts[3] AS billable,
-        h.counts[6] AS verifications, h.counts[7] AS converted,
-        CASE WHEN h.counts[6] OPERATOR(pg_catalog.>) 0
-            THEN (h.counts[7]::pg_catalog.float8 OPERATOR(pg_catalog./) h.counts[6]::pg_catalog.float8)::pg_catalog.float4
+        h.counts[7] AS sends, h.counts[8] AS sent, h.counts[1] AS unknown,
+        h.counts[7] OPERATOR(pg_catalog.-) h.counts[8] OPERATOR(pg_catalog.-) h.counts[1] AS failed,
+        h.counts[2] AS blocked, h.counts[3] AS would_block,
+        h.counts[8] OPERATOR(pg_catalog.+) h.counts[1] AS billable,
+        h.counts[9] AS verifications, h.counts[6] AS converted,
+        CASE WHEN h.counts[9] OPERATOR(pg_catalog.>) 0
+            THEN (h.counts[6]::pg_catalog.float8 OPERATOR(pg_catalog./) h.counts[9]::pg_catalog.float8)::pg_catalog.float4
         END AS conversion,
-        h.counts[8] AS verifies, h.counts[9] AS invalid_codes,
-        h.counts[10]::pg_catalog.float8 OPERATOR(pg_catalog./) 1000 AS total_time, h.counts[11:21] AS buckets
+        h.counts[5] AS verifies, h.counts[4] AS invalid_codes,
+        h.counts[10]::pg_catalog.float8 OPERATOR(pg_catalog./) 1000 AS total_time,
+        ARRAY(
+            SELECT pg_catalog.sum(b.sends) OVER (ORDER BY b.place)
+            FROM pg_catalog.unnest(h.counts[11:21]) WITH ORDINALITY AS b (sends, place) ORDER BY b.place
+        )::pg_catalog.int8[] AS buckets
 ) AS shown
 WHERE EXISTS (
         SELECT FROM pg_catalog.pg_roles AS r

@@ -392,16 +392,20 @@ LEFT JOIN otp_gateway_internal.identity AS c ON c.id OPERATOR(pg_catalog.=) h.ro
 CROSS JOIN LATERAL (
     SELECT
         CASE WHEN h.country OPERATOR(pg_catalog.>) 0 THEN pg_catalog.concat('+', h.country) END AS country,
-        h.counts[1] AS sends, h.counts[2] AS sent, h.counts[3] AS unknown,
-        h.counts[1] OPERATOR(pg_catalog.-) h.counts[2] OPERATOR(pg_catalog.-) h.counts[3] AS failed,
-        h.counts[4] AS blocked, h.counts[5] AS would_block,
-        h.counts[2] OPERATOR(pg_catalog.+) h.counts[3] AS billable,
-        h.counts[6] AS verifications, h.counts[7] AS converted,
-        CASE WHEN h.counts[6] OPERATOR(pg_catalog.>) 0
-            THEN (h.counts[7]::pg_catalog.float8 OPERATOR(pg_catalog./) h.counts[6]::pg_catalog.float8)::pg_catalog.float4
+        h.counts[7] AS sends, h.counts[8] AS sent, h.counts[1] AS unknown,
+        h.counts[7] OPERATOR(pg_catalog.-) h.counts[8] OPERATOR(pg_catalog.-) h.counts[1] AS failed,
+        h.counts[2] AS blocked, h.counts[3] AS would_block,
+        h.counts[8] OPERATOR(pg_catalog.+) h.counts[1] AS billable,
+        h.counts[9] AS verifications, h.counts[6] AS converted,
+        CASE WHEN h.counts[9] OPERATOR(pg_catalog.>) 0
+            THEN (h.counts[6]::pg_catalog.float8 OPERATOR(pg_catalog./) h.counts[9]::pg_catalog.float8)::pg_catalog.float4
         END AS conversion,
-        h.counts[8] AS verifies, h.counts[9] AS invalid_codes,
-        h.counts[10]::pg_catalog.float8 OPERATOR(pg_catalog./) 1000 AS total_time, h.counts[11:21] AS buckets
+        h.counts[5] AS verifies, h.counts[4] AS invalid_codes,
+        h.counts[10]::pg_catalog.float8 OPERATOR(pg_catalog./) 1000 AS total_time,
+        ARRAY(
+            SELECT pg_catalog.sum(b.sends) OVER (ORDER BY b.place)
+            FROM pg_catalog.unnest(h.counts[11:21]) WITH ORDINALITY AS b (sends, place) ORDER BY b.place
+        )::pg_catalog.int8[] AS buckets
 ) AS shown
 WHERE EXISTS (
         SELECT FROM pg_catalog.pg_roles AS r
@@ -518,6 +522,18 @@ COMMENT ON FUNCTION otp_gateway.channel(text) IS
 -- Pages that are there stay as they are: nothing is written anew, and nobody waits.
 ALTER TABLE otp_gateway_internal.verification_record SET (fillfactor = 40, toast_tuple_target = 8160);
 ALTER TABLE otp_gateway_internal.attempt_record SET (fillfactor = 33);
+
+-- What servers and roles are called is in otp_gateway_internal.identity: each row need not say so once more.
+ALTER TABLE otp_gateway_internal.verification_record ALTER COLUMN created_by DROP NOT NULL;
+ALTER TABLE otp_gateway_internal.reference ALTER COLUMN provider DROP NOT NULL;
+COMMENT ON COLUMN otp_gateway_internal.verification_record.created_by IS
+'of one that began before 0.7.0, what the role was called then: role_id says which it is';
+COMMENT ON COLUMN otp_gateway_internal.attempt_record.provider IS
+'of one that began before 0.7.0, what the foreign server was called then: provider_id says which it is';
+COMMENT ON TABLE otp_gateway_internal.reference IS
+'every reference by which a verification may be found; none of a vendor whose verifies are found by the recipient alone';
+COMMENT ON COLUMN otp_gateway_internal.reference.provider IS
+'of one from before 0.7.0, what the foreign server was called then: provider_id says which it is';
 
 -- A look-up by number reads its rows itself.
 -- VOLATILE: the planner calls what is STABLE, to see how many rows there will be.

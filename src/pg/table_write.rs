@@ -12,7 +12,8 @@ use crate::pg::{
 
 const LOCK: pg_sys::LOCKMODE = pg_sys::RowExclusiveLock as pg_sys::LOCKMODE;
 
-/// Inserts rows; `fill` fills the columns of each, of which those that are left out are null.
+/// Inserts rows; `fill` fills the columns of each, of which those that are left out are null. The log of many has a
+/// record for each page.
 pub fn insert<T>(of: &RowType, rows: &[T], fill: impl Fn(&T, &mut Columns)) {
     if rows.is_empty() {
         return;
@@ -21,11 +22,15 @@ pub fn insert<T>(of: &RowType, rows: &[T], fill: impl Fn(&T, &mut Columns)) {
     // SAFETY: an open table, closed after the last use; each datum is of its column's type, which Columns sees to.
     unsafe {
         let mut table = Writing::open(of.relation());
-        for row in rows {
+        let slots = rows.iter().map(|row| {
             columns.clear(table.width());
             fill(row, &mut columns);
-            table.insert(&mut columns);
-        }
+            let slot = table.new_slot();
+            table.form(&mut columns, slot);
+            slot
+        });
+        let slots = slots.collect();
+        table.insert(slots);
         table.close();
     }
 }
@@ -82,7 +87,7 @@ pub fn update_at(
             columns.clear(table.width());
             columns.read(row);
             if change(row, &mut columns) {
-                table.form(&mut columns);
+                table.form(&mut columns, table.slot);
                 if table.replace(place) {
                     written = Some(pgrx::itemptr::item_pointer_get_both((*table.slot).tts_tid));
                 }
@@ -115,9 +120,16 @@ impl Writing {
             let indexes = pg_sys::palloc0(size_of::<pg_sys::ResultRelInfo>()).cast::<pg_sys::ResultRelInfo>();
             pg_sys::InitResultRelInfo(indexes, table, 0, std::ptr::null_mut(), 0);
             pg_sys::ExecOpenIndices(indexes, false);
-            let slot = pg_sys::MakeSingleTupleTableSlot((*table).rd_att, &raw const pg_sys::TTSOpsHeapTuple);
-            Self { table, indexes, state, slot }
+            let mut writing = Self { table, indexes, state, slot: std::ptr::null_mut() };
+            writing.slot = writing.new_slot();
+            writing
         }
+    }
+
+    /// A place for a row of the table.
+    fn new_slot(&self) -> *mut pg_sys::TupleTableSlot {
+        // SAFETY: the table is open, and has a descriptor.
+        unsafe { pg_sys::MakeSingleTupleTableSlot((*self.table).rd_att, &raw const pg_sys::TTSOpsHeapTuple) }
     }
 
     /// How many columns the table has.
@@ -126,15 +138,26 @@ impl Writing {
         unsafe { (*(*self.table).rd_att).natts as usize }
     }
 
+    /// Inserts the rows that are in these slots, and drops the slots.
+    ///
     /// # Safety
-    /// The columns are of this table.
-    unsafe fn insert(&mut self, columns: &mut Columns) {
-        // SAFETY: as the caller promises.
+    /// The rows are of this table.
+    unsafe fn insert(&mut self, mut slots: Vec<*mut pg_sys::TupleTableSlot>) {
+        // SAFETY: as the caller promises; each slot then says where its row stands.
         unsafe {
-            self.form(columns);
             let command = pg_sys::GetCurrentCommandId(true);
-            pg_sys::table_tuple_insert(self.table, self.slot, command, 0, std::ptr::null_mut());
-            self.insert_into_indexes(false);
+            let none = std::ptr::null_mut();
+            match slots[..] {
+                [slot] => pg_sys::table_tuple_insert(self.table, slot, command, 0, none),
+                _ => {
+                    let count = slots.len() as i32;
+                    pg_sys::table_multi_insert(self.table, slots.as_mut_ptr(), count, command, 0, none);
+                }
+            }
+            for slot in slots {
+                self.insert_into_indexes(slot, false);
+                pg_sys::ExecDropSingleTupleTableSlot(slot);
+            }
         }
     }
 
@@ -161,7 +184,7 @@ impl Writing {
                 columns.clear(self.width());
                 columns.read(row);
                 if change(columns) {
-                    self.form(columns);
+                    self.form(columns, self.slot);
                     is_done = self.replace(row.tid());
                 }
             });
@@ -208,7 +231,7 @@ impl Writing {
             pg_sys::TM_Result::TM_Ok => {
                 if moved {
                     // SAFETY: the slot has the row as it was written.
-                    unsafe { self.insert_into_indexes(only_summarizing) };
+                    unsafe { self.insert_into_indexes(self.slot, only_summarizing) };
                 }
                 true
             }
@@ -223,43 +246,35 @@ impl Writing {
         }
     }
 
-    /// Puts the columns into the slot, and asks the table's constraints.
+    /// Puts the columns into a slot, and asks the table's constraints.
     ///
     /// # Safety
     /// The columns are of this table.
-    unsafe fn form(&mut self, columns: &mut Columns) {
+    unsafe fn form(&self, columns: &mut Columns, slot: *mut pg_sys::TupleTableSlot) {
         // SAFETY: as the caller promises; the slot frees the row.
         unsafe {
             let row = columns.form((*self.table).rd_att);
-            pg_sys::ExecStoreHeapTuple(row, self.slot, true);
+            pg_sys::ExecStoreHeapTuple(row, slot, true);
             if !(*(*self.table).rd_att).constr.is_null() {
-                pg_sys::ExecConstraints(self.indexes, self.slot, self.state);
+                pg_sys::ExecConstraints(self.indexes, slot, self.state);
             }
         }
     }
 
     /// # Safety
     /// The slot has a row that has just been written.
-    unsafe fn insert_into_indexes(&mut self, only_summarizing: bool) {
+    unsafe fn insert_into_indexes(&self, slot: *mut pg_sys::TupleTableSlot, only_summarizing: bool) {
         let none = std::ptr::null_mut();
         // SAFETY: as the caller promises.
         unsafe {
             #[cfg(any(feature = "pg14", feature = "pg15"))]
             assert!(!only_summarizing, "there is no such update");
             #[cfg(any(feature = "pg14", feature = "pg15"))]
-            pg_sys::ExecInsertIndexTuples(
-                self.indexes,
-                self.slot,
-                self.state,
-                false,
-                false,
-                none,
-                std::ptr::null_mut(),
-            );
+            pg_sys::ExecInsertIndexTuples(self.indexes, slot, self.state, false, false, none, std::ptr::null_mut());
             #[cfg(not(any(feature = "pg14", feature = "pg15")))]
             pg_sys::ExecInsertIndexTuples(
                 self.indexes,
-                self.slot,
+                slot,
                 self.state,
                 false,
                 false,

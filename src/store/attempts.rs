@@ -61,7 +61,6 @@ impl StoreTransaction<'_, '_> {
             columns.text(attempt::OPERATION, Some(row.operation.as_str()));
             columns.text(attempt::OUTCOME, row.refused.map(Outcome::as_str));
             columns.text(attempt::VENDOR_MESSAGE, row.why.as_deref());
-            columns.text(attempt::PROVIDER, Some(&row.provider));
             columns.bigint(attempt::PROVIDER_ID, Some(row.provider_id));
             columns.bigint(attempt::ROLE_ID, Some(row.role_id));
             columns.bytea(attempt::ACCOUNT, Some(row.account.as_slice()).filter(|account| !account.is_empty()));

@@ -77,7 +77,6 @@ pub mod attempt {
     pub const RESPONSE: usize = 8;
     pub const STARTED_AT: usize = 9;
     pub const FINISHED_AT: usize = 10;
-    pub const PROVIDER: usize = 11;
     pub const RECIPIENT_KEY: usize = 12;
     pub const REASON: usize = 13;
     pub const PROVIDER_ID: usize = 14;
@@ -87,7 +86,6 @@ pub mod attempt {
 }
 
 pub mod reference {
-    pub const PROVIDER: usize = 1;
     pub const REFERENCE: usize = 2;
     pub const VERIFICATION_ID: usize = 3;
     pub const PROVIDER_ID: usize = 4;

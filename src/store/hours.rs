@@ -49,18 +49,19 @@ const KEPT_FOR: Micros = 400 * 24 * HOUR;
 /// How many rows are known by their place; other rows are looked for.
 const MOST_KNOWN: usize = 4096;
 
-/// What is counted, by its place in the column `counts`; the buckets of the sends' times come last.
+/// What is counted, by its place in the column `counts`; how many sends took how long comes last. An update logs all
+/// from the first count that it changes to the last one: what grows together stands together.
 #[derive(Clone, Copy)]
 enum Count {
-    Sends,
-    Sent,
     Unknown,
     Blocked,
     WouldBlock,
-    Verifications,
-    Converted,
-    Verifies,
     InvalidCodes,
+    Verifies,
+    Converted,
+    Sends,
+    Sent,
+    Verifications,
     Time,
 }
 
@@ -161,8 +162,8 @@ fn counts_of(attempt: &EndedAttempt) -> Counts {
             add(Count::Verifications, attempt.sends_first_code());
             if let Some(took) = attempt.took {
                 counts[Count::Time as usize] += took;
-                for (bucket, bound) in counts[FIRST_BUCKET..].iter_mut().zip(BOUNDS) {
-                    *bucket += i64::from(took <= bound);
+                if let Some(bucket) = BOUNDS.iter().position(|bound| took <= *bound) {
+                    counts[FIRST_BUCKET + bucket] += 1;
                 }
             }
         }

@@ -47,7 +47,7 @@ statements! {
     select_queued_payloads(pg_sys::UUIDARRAYOID)
       "SELECT id, status, reference, expires_at, approved_at, send_count, check_count, max_checks,
               created_at, provider_id, recipient_key, role_id, route_id, country, is_test, provider, vendor,
-              created_by::text, sealed
+              (SELECT i.name FROM otp_gateway_internal.identity AS i WHERE i.id OPERATOR(pg_catalog.=) role_id), sealed
        FROM otp_gateway_internal.verification_record
        WHERE id OPERATOR(pg_catalog.=) ANY ($1) AND status OPERATOR(pg_catalog.=) 'queued'
        FOR NO KEY UPDATE SKIP LOCKED"

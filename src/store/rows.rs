@@ -21,7 +21,6 @@ pub struct NewVerification {
     pub provider: String,
     pub provider_id: Identity,
     pub vendor: String,
-    pub created_by: String,
     pub role_id: Identity,
     pub created_at: Timestamp,
     pub recipient_masked: Option<String>,
@@ -56,7 +55,6 @@ pub struct MovedTo {
 
 /// A reference by which a verification is found.
 pub struct NewReference<'a> {
-    pub provider: &'a str,
     pub provider_id: Identity,
     pub reference: &'a str,
     pub verification: Uuid,
@@ -70,7 +68,6 @@ pub struct NewAttempt {
     pub refused: Option<Outcome>,
     /// Why the attempt ended so, if the outcome does not say it all.
     pub why: Option<String>,
-    pub provider: String,
     pub provider_id: Identity,
     /// The role that asked for the attempt.
     pub role_id: Identity,

@@ -124,7 +124,6 @@ impl StoreTransaction<'_, '_> {
             |row: &&NewReference| known.insert((row.verification, row.reference.to_owned(), row.provider_id));
         let new: Vec<&NewReference> = rows.iter().filter(&mut is_new).collect();
         table_write::insert(&self.store.reference, &new, |row, columns| {
-            columns.text(reference::PROVIDER, Some(row.provider));
             columns.text(reference::REFERENCE, Some(row.reference));
             columns.uuid(reference::VERIFICATION_ID, row.verification);
             columns.bigint(reference::PROVIDER_ID, Some(row.provider_id));
@@ -203,7 +202,6 @@ pub fn fill(row: &NewVerification, columns: &mut Columns) {
     columns.text(verification::VENDOR, Some(&row.vendor));
     columns.text(verification::RECIPIENT_MASKED, row.recipient_masked.as_deref());
     columns.bytea(verification::RECIPIENT_KEY, row.recipient_key.as_deref());
-    columns.name(verification::CREATED_BY, &row.created_by);
     columns.time(verification::CREATED_AT, Some(row.created_at));
     columns.bytea(verification::SEALED, row.sealed.as_deref());
     let key = idempotency.and_then(|one| one.keys.first());

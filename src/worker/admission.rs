@@ -365,7 +365,6 @@ fn new_verification(job: &Job, id: Uuid, state: &Verification, now: Timestamp) -
         provider: job.provider.clone(),
         provider_id: job.provider_id,
         vendor: job.vendor.clone(),
-        created_by: job.created_by.clone(),
         role_id: job.role_id,
         created_at: now,
         recipient_masked: job.recipient_masked.clone(),
@@ -391,10 +390,15 @@ fn update(job: &Job, id: Uuid, before: Status, state: &Verification) -> Verifica
     }
 }
 
-/// Returns the reference by which a verification goes at the job's provider, if it has one.
+/// Returns the reference by which a verification is found at the job's provider, if it has one.
 pub fn new_reference<'a>(job: &'a Job, state: &'a Verification, verification: Uuid) -> Option<NewReference<'a>> {
-    let reference = state.reference.as_deref()?;
-    Some(NewReference { provider: &job.provider, provider_id: job.provider_id, reference, verification })
+    let reference = state.reference.as_deref().filter(|_| finds_by_reference(&job.vendor))?;
+    Some(NewReference { provider_id: job.provider_id, reference, verification })
+}
+
+/// Returns whether the vendor's verifies may be found by a reference.
+pub fn finds_by_reference(vendor: &str) -> bool {
+    dialect::by_name(vendor).is_none_or(|dialect| dialect.is_found_by_reference)
 }
 
 /// Returns what the caller and the record are told of an operation that ends because of what the verification is; None:

@@ -22,8 +22,9 @@ use crate::{
         rows::{AttemptEnd, NewReference, VerificationUpdate},
         transaction::{Durability, Failure},
     },
-    worker::state::{
-        InFlight, Worker, failure_log::OUTCOME, limit_state::AccountBreaker, result_row, send_queue::DueSend,
+    worker::{
+        admission::finds_by_reference,
+        state::{InFlight, Worker, failure_log::OUTCOME, limit_state::AccountBreaker, result_row, send_queue::DueSend},
     },
 };
 
@@ -105,12 +106,11 @@ impl Worker {
         EndedCall { completed, attempt, update, then }
     }
 
-    /// Returns the reference by which the verification goes since this call; None if that has not changed.
+    /// Returns the reference by which the verification is found since this call; None if that has not changed.
     fn new_reference<'a>(&'a self, ended: &'a EndedCall) -> Option<NewReference<'a>> {
         let call = &self.in_flight[&ended.completed.call_id];
-        let reference = ended.update.state.reference.as_deref()?;
+        let reference = ended.update.state.reference.as_deref().filter(|_| finds_by_reference(&call.vendor))?;
         (call.state.reference.as_deref() != Some(reference)).then_some(NewReference {
-            provider: &call.provider,
             provider_id: call.provider_id,
             reference,
             verification: ended.update.id,

@@ -281,7 +281,6 @@ pub fn write(writer: &mut StoreTransaction, decisions: &mut [QueuedDecision]) ->
             operation: Operation::Send,
             refused: decision.go.as_ref().err().map(|end| end.outcome),
             why: decision.go.as_ref().err().map(|end| end.why.clone()),
-            provider: decision.asked.clone(),
             provider_id: decision.asked_id,
             role_id: decision.role_id,
             account: decision.account.clone(),

@@ -46,18 +46,18 @@ WITH one AS MATERIALIZED (
            (SELECT i.id FROM otp_gateway_internal.identity AS i WHERE i.kind = 'role' AND i.object = current_user::regrole) AS role_id
 ), v AS (
     INSERT INTO otp_gateway_internal.verification_record (id, provider, vendor, status, recipient_masked, recipient_key, reference,
-        created_by, created_at, expires_at, approved_at, send_count, check_count, max_checks, is_test, provider_id, role_id)
-    SELECT id, 'ideamart', 'ideamart', 'approved', '+94*****4567', recipient, md5(n::text), current_user, at, at + interval '5 minutes',
+        created_at, expires_at, approved_at, send_count, check_count, max_checks, is_test, provider_id, role_id)
+    SELECT id, 'ideamart', 'ideamart', 'approved', '+94*****4567', recipient, md5(n::text), at, at + interval '5 minutes',
         at + interval '20 s', 1, 1, 3, false, provider_id, role_id
     FROM one, who ORDER BY n
 ), r AS (
-    INSERT INTO otp_gateway_internal.reference SELECT 'ideamart', md5(n::text), id, provider_id FROM one, who ORDER BY n
+    INSERT INTO otp_gateway_internal.reference (reference, verification_id, provider_id) SELECT md5(n::text), id, provider_id FROM one, who ORDER BY n
 )
 INSERT INTO otp_gateway_internal.attempt_record (id, verification_id, operation, outcome, http_status, vendor_code, vendor_message,
-    response, started_at, finished_at, provider, recipient_key, provider_id, role_id, account)
+    response, started_at, finished_at, recipient_key, provider_id, role_id, account)
 SELECT CASE o.operation WHEN 'send' THEN send ELSE verify END, id, o.operation, o.outcome, 200, 'S1000', 'Success',
     jsonb_build_object('version', '1.0', 'statusCode', 'S1000', 'statusDetail', 'Success', 'referenceNo', md5(n::text)),
-    at + o.later, at + o.later + interval '80 ms', 'ideamart', recipient, provider_id, role_id, account
+    at + o.later, at + o.later + interval '80 ms', recipient, provider_id, role_id, account
 FROM one, who, (VALUES ('send', 'sent', interval '0 s'), ('verify', 'approved', interval '20 s')) AS o (operation, outcome, later)
 ORDER BY n, o.later
 """

@@ -348,7 +348,11 @@ class Gateway:
         )
 
     def verification(self, verification_id):
-        return self.row("SELECT * FROM otp_gateway_internal.verification_record WHERE id = %s", (verification_id,))
+        return self.row(
+            "SELECT v.*, coalesce(c.name, v.created_by::text) AS created_by FROM otp_gateway_internal.verification_record AS v"
+            " LEFT JOIN otp_gateway_internal.identity AS c ON c.id = v.role_id WHERE v.id = %s",
+            (verification_id,),
+        )
 
     def settled(self, attempt_id, timeout=15):
         """The attempt's row once it has an outcome."""

@@ -96,7 +96,7 @@ def test_a_role_whose_name_is_no_utf8_here(cluster, gateway):
         )
         gateway.execute("UPDATE pg_proc SET proowner = %s WHERE proname = 'send_as'", (role,))
         ((id,),) = gateway.execute("SELECT public.send_as(%s)", (json.dumps({"mobile": gateway.number()}),))
-        row = gateway.row("SELECT created_by::text FROM otp_gateway_internal.verification_record WHERE id = %s", (id,))
+        row = gateway.row("SELECT created_by::text FROM otp_gateway.verification WHERE id = %s", (id,))
         # As text that a restored dump takes, and no longer than a name.
         assert row["created_by"] == "\ufffd" * 21
     finally:

@@ -381,11 +381,11 @@ POISON = {
     "its payload lacks what is required": ("ALTER SERVER doomed OPTIONS (DROP defaults)", "invalid_request", "template_id", True),
     "it was tampered with": (
         "UPDATE otp_gateway_internal.verification_record SET sealed = set_byte(sealed, length(sealed) - 1, get_byte(sealed, length(sealed) - 1) # 1)"
-        " WHERE created_by = '{app}'", "invalid_request", "key", True,
+        " WHERE role_id = {role}", "invalid_request", "key", True,
     ),
     "its payload is another one's": (
         "UPDATE otp_gateway_internal.verification_record SET sealed = (SELECT sealed FROM otp_gateway_internal.verification_record WHERE status = 'queued'"
-        " AND created_by <> '{app}' LIMIT 1) WHERE created_by = '{app}'", "invalid_request", "key", True,
+        " AND role_id <> {role} LIMIT 1) WHERE role_id = {role}", "invalid_request", "key", True,
     ),
 }  # fmt: skip
 
@@ -409,7 +409,8 @@ def test_one_that_cannot_be_sent_fails_alone(gateway, simulator, app, spoil, out
     if callable(spoil):
         spoil(gateway, name)
     else:
-        gateway.execute(spoil.format(app=name))
+        role = f"(SELECT id FROM otp_gateway_internal.identity WHERE name = '{name}')"
+        gateway.execute(spoil.format(app=name, role=role))
     simulator.release()
     row = gateway.wait(poison)
     assert (row["outcome"], row["status"], row["retryable"]) == (outcome, "failed", False)

@@ -38,7 +38,8 @@ def number(prefix):
     """A recipient in the range, as the vendor writes numbers."""
     national = prefix.removeprefix("+94")
     while True:
-        drawn = f"{national}{secrets.randbelow(10**6):06}"
+        # Low ones are what tests count up that keep their numbers in tables of their own.
+        drawn = f"{national}{200_000 + secrets.randbelow(800_000)}"
         if drawn not in RUN.numbers and not drawn.endswith("0000"):
             return "0" + RUN.digits(drawn)
 

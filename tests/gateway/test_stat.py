@@ -33,7 +33,7 @@ HOURLY = """
     FROM otp_gateway.stat_hourly ORDER BY 1, 2, 3, 4, 5
 """
 HOURS_OF_RECORD = """
-    SELECT date_trunc('hour', v.created_at) AS hour, i.name AS provider, v.route, v.created_by, '+' || v.country AS country,
+    SELECT date_trunc('hour', v.created_at) AS hour, i.name AS provider, v.route, r.name::name AS created_by, '+' || v.country AS country,
         count(*) FILTER (WHERE is_send AND NOT is_blocked), count(*) FILTER (WHERE is_send AND a.outcome = 'sent'),
         count(*) FILTER (WHERE is_send AND a.outcome = 'unknown'),
         count(*) FILTER (WHERE is_send AND a.outcome NOT IN ('sent', 'unknown', 'blocked')),
@@ -45,7 +45,8 @@ HOURS_OF_RECORD = """
         count(*) FILTER (WHERE a.operation = 'verify' AND a.outcome = 'invalid_code')
     FROM otp_gateway_internal.attempt_record AS a
     JOIN otp_gateway_internal.verification_record AS v ON v.id = a.verification_id
-    JOIN otp_gateway_internal.identity AS i ON i.id = a.provider_id,
+    JOIN otp_gateway_internal.identity AS i ON i.id = a.provider_id
+    JOIN otp_gateway_internal.identity AS r ON r.id = v.role_id,
     LATERAL (SELECT a.operation IN ('send', 'resend') AS is_send, a.outcome = 'blocked' AS is_blocked) AS what
     WHERE a.outcome IS NOT NULL AND NOT v.is_test AND a.operation <> 'cancel'
     GROUP BY 1, 2, 3, 4, 5 ORDER BY 1, 2, 3, 4, 5
@@ -502,7 +503,7 @@ def test_an_end_of_the_server(own_cluster, simulator, how):
         if how != "worker":
             own_cluster.start()
         with contextlib.closing(await_none_in_flight(gateway)) as gateway.session:
-            row = worker(gateway)
+            row = until(lambda: [row for row in [worker(gateway)] if row["stats_reset"]], "the worker is up")[0]
             # A server that is stopped in order puts down what it can, and its worker is there for that.
             assert row["recovered"] == (0 if how == "fast" else 3) and row["stats_reset"] > since
             assert sum(row[7] for row in hours(gateway) if row[1] == "ideamart") == 3

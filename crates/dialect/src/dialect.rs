@@ -3,7 +3,7 @@ use std::{sync::Arc, time::Duration};
 use serde_json::Value;
 
 use crate::{
-    call::{Call, Prepared, is_header_value},
+    call::{Call, FindBy, Prepared, is_header_value},
     operation::Operation,
     payload::{
         code::CodeForm,
@@ -37,6 +37,8 @@ pub struct Dialect {
     /// How long the vendor's page asks to wait between two sends to one recipient; `RESEND_AFTER` where the page does
     /// not say.
     pub resend_after: Duration,
+    /// Whether a verify may be found by a reference ([`crate::FindBy`]): what no verify is found by is in no index.
+    pub is_found_by_reference: bool,
     /// The sets of user mapping options of which exactly one must be given, whole. An empty set: the vendor needs none.
     pub credential_sets: &'static [&'static [&'static str]],
     /// The credentials that go into an HTTP header unencoded.
@@ -128,10 +130,12 @@ impl Dialect {
 
     /// Writes the HTTP message. An error names the field that is wrong and its rule, without the field's value.
     pub fn prepare(&self, call: &Call) -> Result<Prepared, Invalid> {
-        match &self.description {
+        let prepared = match &self.description {
             Some(described) => described.prepare(self, call),
             None => (self.prepare)(call),
-        }
+        }?;
+        debug_assert!(self.is_found_by_reference || prepared.find_by == FindBy::Recipient, "{}", self.name);
+        Ok(prepared)
     }
 
     /// Reads an answer by the vendor's own table; an empty body comes as null.

@@ -40,6 +40,8 @@ pub static DIALECT: Dialect = Dialect {
     code: CodeForm::Numeric,
     max_checks: 5,
     resend_after: RESEND_AFTER,
+    // A description may come to name one while flows are open.
+    is_found_by_reference: true,
     credential_sets: &[],
     header_credentials: &[],
     server_options: &[

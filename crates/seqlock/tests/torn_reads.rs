@@ -80,14 +80,12 @@ fn many_readers() {
         scope.spawn(|| (1..).take_while(|_| reading.load(SeqCst) > 0).for_each(|number| slot.put(number)));
         for _ in 0..readers {
             scope.spawn(|| {
-                let (mut last, mut torn) = (0, 0);
+                let (mut last, mut reads, mut torn) = (0, 0, 0);
                 while slot.look()[0] == 0 {
                     thread::yield_now();
                 }
-                let mut reads = 0;
-                // Until the writer came in between at least once, however seldom it has its turn.
-                while reads < READS || torn == 0 {
-                    reads += 1;
+                // Until the writer has come in between, too.
+                while reads < READS || torn == 0 && reading.load(SeqCst) > 0 {
                     let seen = loop {
                         if let Some(seen) = slot.version.try_read(|| slot.look()) {
                             break seen;
@@ -100,7 +98,7 @@ fn many_readers() {
                         reading.store(0, SeqCst);
                         panic!("read {seen:?} after {last}");
                     }
-                    last = seen[0];
+                    (last, reads) = (seen[0], reads + 1);
                 }
                 let _ = reading.fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1));
             });

@@ -30,6 +30,7 @@ pub static DIALECT: Dialect = Dialect {
     code: CodeForm::Digits { min: 4, max: 9 },
     max_checks: 5,
     resend_after: RESEND_AFTER,
+    is_found_by_reference: false,
     credential_sets: &[&["app_id", "app_key"]],
     header_credentials: &["app_id", "app_key"],
     server_options: &[],

@@ -29,6 +29,7 @@ pub static DIALECT: Dialect = Dialect {
     code: CodeForm::Numeric,
     max_checks: 3,
     resend_after: RESEND_AFTER,
+    is_found_by_reference: true,
     credential_sets: &[&["application_id", "password"]],
     header_credentials: &[],
     server_options: &[],

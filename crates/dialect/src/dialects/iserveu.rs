@@ -32,6 +32,7 @@ pub static DIALECT: Dialect = Dialect {
     // For type 1 by the vendor's page; for type 2, of which it says nothing, the gateway's usual number.
     max_checks: 5,
     resend_after: RESEND_AFTER,
+    is_found_by_reference: true,
     credential_sets: &[&["client_id", "client_secret"]],
     header_credentials: &["client_id", "client_secret"],
     server_options: &[],

@@ -27,6 +27,7 @@ pub static DIALECT: Dialect = Dialect {
     code: CodeForm::Numeric,
     max_checks: 5,
     resend_after: RESEND_AFTER,
+    is_found_by_reference: true,
     credential_sets: &[&["username", "password"], &[]],
     header_credentials: &[],
     server_options: &[],

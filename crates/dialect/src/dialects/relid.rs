@@ -29,6 +29,7 @@ pub static DIALECT: Dialect = Dialect {
     code: CodeForm::Text,
     max_checks: 3,
     resend_after: RESEND_AFTER,
+    is_found_by_reference: true,
     credential_sets: &[&["username", "password"], &["access_token"], &["client_id", "client_secret"]],
     header_credentials: &["access_token"],
     // The provider checks that the option is a URL.

@@ -29,6 +29,7 @@ pub static DIALECT: Dialect = Dialect {
     code: CodeForm::Numeric,
     max_checks: 5,
     resend_after: Duration::ZERO,
+    is_found_by_reference: true,
     credential_sets: &[&["code"], &[]],
     header_credentials: &[],
     server_options: &[],

@@ -28,6 +28,7 @@ pub static DIALECT: Dialect = Dialect {
     code: CodeForm::Numeric,
     max_checks: 5,
     resend_after: RESEND_AFTER,
+    is_found_by_reference: true,
     credential_sets: &[&["api_key", "api_secret"], &["account_sid", "auth_token"]],
     header_credentials: &[],
     server_options: &[ServerOption {

@@ -1142,7 +1142,11 @@ def test_pg_stat_statements_hold_no_constants(place, gateway, hidden, session):
     for name, types in functions:
         arguments = [literals[type] for type in types]
         if types[0] == "text":
-            arguments[0] = "'postgres'" if name == "otp_gateway.channel" else "'sandbox'"
+            arguments[0] = "'sandbox'"
+        # Only a statement that ends well is in pg_stat_statements.
+        arguments = {"otp_gateway.channel": ["'postgres'"], "otp_gateway.release": ["'sandbox'", "'+94775'"]}.get(
+            name, arguments
+        )
         for statement in NORMALISED:
             session.execute(hidden.into(statement.replace("<call>", f"{name}({', '.join(arguments)})")))
     session.execute(hidden.into("SELECT check_dynamic_too('<id>', '<code>'), check_code('<id>', '<code>')"))

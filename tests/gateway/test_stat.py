@@ -502,6 +502,11 @@ def test_an_end_of_the_server(own_cluster, simulator, how):
         if how != "worker":
             own_cluster.start()
         with contextlib.closing(await_none_in_flight(gateway)) as gateway.session:
+            # In order ended, nothing is in flight before the worker has begun, too.
+            has_begun = (
+                "SELECT 1 FROM otp_gateway.stat_worker WHERE datname = current_database() AND stats_reset IS NOT NULL"
+            )
+            until(lambda: gateway.execute(has_begun), "the worker has begun")
             row = worker(gateway)
             # A server that is stopped in order puts down what it can, and its worker is there for that.
             assert row["recovered"] == (0 if how == "fast" else 3) and row["stats_reset"] > since

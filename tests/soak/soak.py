@@ -223,7 +223,8 @@ class Soak:
 
     def index(self):
         self.execute(
-            "CREATE INDEX soak ON otp_gateway_internal.attempt_record (started_at)", "DROP INDEX otp_gateway_internal.soak"
+            "CREATE INDEX soak ON otp_gateway_internal.attempt_record (started_at)",
+            "DROP INDEX otp_gateway_internal.soak",
         )
 
     def restart(self):

@@ -32,7 +32,7 @@ use crate::{
         candidates::check_member,
         findings::Findings,
         lookup::{named, no_such_provider},
-        option_file::certificate_end,
+        option_file::{RENEW, certificate_end},
         option_value::micros,
         route::{RouteOptions, is_route_server, listed},
     },
@@ -204,8 +204,7 @@ fn network(findings: &mut Findings, is_served: bool) {
         );
     }
     if let Some(ends) = endpoint.client_cert_file.as_deref().and_then(certificate_end) {
-        const OWN: &str = "Have it renewed, and put the new one in its place, with its key: the next call takes it.";
-        certificate(findings, "client_cert_file", ends, OWN);
+        certificate(findings, "client_cert_file", ends, RENEW);
     }
     let token = endpoint.oauth.as_ref().map(|oauth| Endpoint { base_url: oauth.token_url.clone(), ..endpoint.clone() });
     let ways = [Some(("base_url", endpoint)), token.map(|endpoint| ("token_url", endpoint))];

@@ -8,6 +8,8 @@ use std::{
 
 use crate::error::{Error, file_error};
 
+/// What to do about our own certificate, in a file of `client_cert_file`, that ends soon.
+pub const RENEW: &str = "Have it renewed, and put the new one in its place, with its key: the next call takes it.";
 /// More of a certificate is not read.
 const MOST_OF_A_CERTIFICATE: u64 = 1 << 20;
 

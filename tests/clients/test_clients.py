@@ -10,7 +10,6 @@ import contextlib
 import datetime
 import json
 import os
-import pwd
 import re
 import subprocess
 import time
@@ -18,7 +17,7 @@ import time
 import psycopg2
 import pytest
 
-from cluster import Cluster
+from cluster import standby_of
 from conftest import HERE, PASSED, PLACE, ROOT, Program, Refused, inside, shown
 from table import table
 
@@ -286,16 +285,8 @@ def test_mapped(client, place):
 
 @pytest.fixture
 def standby(place):
-    standby = Cluster()
-    try:
-        if os.geteuid() == 0:
-            os.chown(standby.directory, *pwd.getpwnam("postgres")[2:4])
-        at = ("-h", place.cluster.directory, "-p", place.cluster.port, "-U", "postgres")
-        standby.run("pg_basebackup", "-D", standby.data, "-R", "-X", "stream", "-c", "fast", *at)
-        standby.configure({"port": standby.port, "unix_socket_directories": f"'{standby.directory}'"})
-        yield standby.start()
-    finally:
-        standby.remove()
+    with standby_of(place.cluster) as standby:
+        yield standby
 
 
 def test_pgpool_with_a_standby(place, standby):

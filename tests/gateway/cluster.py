@@ -112,6 +112,11 @@ class Cluster:
             raise RuntimeError(f"{program} failed:\n{done.stdout}\n{self.log()[-2000:]}")
         return done
 
+    def base_backup(self, primary, *flags):
+        """Takes the data directory of a server that runs."""
+        at = ("-h", primary.directory, "-p", primary.port, "-U", "postgres")
+        self.run("pg_basebackup", "-D", self.data, *flags, "-X", "stream", "-c", "fast", *at)
+
     def start(self):
         self.run("pg_ctl", "-D", self.data, "-l", self.logfile, "-t", "60", "-w", "start")
         return self
@@ -204,3 +209,23 @@ def private_kib(pid):
         elif is_private and (dirty := re.match(r"Private_Dirty:\s+(\d+) kB", line)):
             kib += int(dirty[1])
     return kib
+
+
+@contextlib.contextmanager
+def copied(bring):
+    """Another server, not started: `bring` brings its data directory."""
+    copy = Cluster()
+    try:
+        if os.geteuid() == 0:
+            os.chown(copy.directory, *pwd.getpwnam("postgres")[2:4])
+        bring(copy)
+        copy.configure({"port": copy.port, "unix_socket_directories": f"'{copy.directory}'"})
+        yield copy
+    finally:
+        copy.remove()
+
+
+@contextlib.contextmanager
+def standby_of(primary):
+    with copied(lambda standby: standby.base_backup(primary, "-R")) as standby:
+        yield standby.start()

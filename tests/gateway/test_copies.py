@@ -2,53 +2,21 @@
 promoted in place of the original sends nothing of it, says so in its log, and goes on with what is queued from then on.
 A directory that is moved, a promoted standby, and a cluster that is recovered from an archive take the queue along."""
 
-import contextlib
 import os
 import pwd
 import shutil
 
 import pytest
 
-from cluster import Cluster
+from cluster import copied
 from conftest import Gateway, until
 
 COPY = "this server's data directory is a copy of another one"
 OUTCOMES = "SELECT status::text FROM otp_gateway.verification WHERE id = ANY (%s::uuid[]) ORDER BY id"
 
 
-@contextlib.contextmanager
-def a_copy(files):
-    """Another server: `files` brings its data directory."""
-    copy = Cluster()
-    try:
-        if os.geteuid() == 0:
-            os.chown(copy.directory, *pwd.getpwnam("postgres")[2:4])
-        files(copy)
-        copy.configure({"port": copy.port, "unix_socket_directories": f"'{copy.directory}'"})
-        yield copy
-    finally:
-        copy.remove()
-
-
 def backup_of(primary):
-    def files(copy):
-        copy.run(
-            "pg_basebackup",
-            "-D",
-            copy.data,
-            "-X",
-            "stream",
-            "-c",
-            "fast",
-            "-h",
-            primary.directory,
-            "-p",
-            primary.port,
-            "-U",
-            "postgres",
-        )
-
-    return files
+    return lambda copy: copy.base_backup(primary)
 
 
 def files_of(cluster):
@@ -88,7 +56,7 @@ def sends_what_is_new(cluster, simulator):
 
 
 def test_a_backup_that_is_started_beside_the_original(queue, own_cluster, simulator):
-    with a_copy(backup_of(own_cluster)) as copy:
+    with copied(backup_of(own_cluster)) as copy:
         copy.start()
         lets_go(simulator)
         with Gateway(copy, "postgres", simulator) as there:
@@ -121,7 +89,7 @@ def test_files_that_are_copied(queue, own_cluster, simulator, how):
     """From a disk to another one: who takes the original's place so lets the queue end first."""
     own_cluster.stop(how)
     sent = simulator.count("ideamart", "send")
-    with a_copy(files_of(own_cluster)) as copy:
+    with copied(files_of(own_cluster)) as copy:
         lets_go(simulator)
         copy.start()
         with Gateway(copy, "postgres", simulator) as there:
@@ -143,7 +111,7 @@ def test_a_directory_that_is_moved(queue, own_cluster, simulator):
 
 def test_a_cluster_that_is_recovered_from_an_archive(queue, own_cluster, simulator):
     """It begins a timeline of its own, as a promoted standby does: it is there in place of the original."""
-    with a_copy(backup_of(own_cluster)) as copy:
+    with copied(backup_of(own_cluster)) as copy:
         own_cluster.stop("immediate")
         lets_go(simulator)
         copy.configure({"restore_command": "'false'", "recovery_target_timeline": "'current'"})
@@ -155,7 +123,7 @@ def test_a_cluster_that_is_recovered_from_an_archive(queue, own_cluster, simulat
             assert {there.wait(id)["outcome"] for id in queue.ids} == {"sent"}
         assert COPY not in copy.log()
         # A copy of this one is a copy all the same.
-        with a_copy(backup_of(copy)) as second:
+        with copied(backup_of(copy)) as second:
             second.start()
             sends_what_is_new(second, simulator)
             assert second.log().count(COPY) == 1

@@ -19,10 +19,9 @@ import psycopg2
 import pytest
 
 from canaries import RUN
-from cluster import BINDIR, Cluster
+from cluster import BINDIR, Cluster, standby_of
 from conftest import FLOWS, Gateway, Running, make_fail, until
 from test_network import Authority
-from test_queue import standby_of
 from test_retention import DAY, acting_as, aged
 from test_standbys import wants
 

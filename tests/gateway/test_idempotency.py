@@ -411,15 +411,22 @@ def says_where(error, id, sqlstate="57014"):
         assert (has in text) == (id is not None), text
 
 
+@contextlib.contextmanager
+def one_behind_another(gateway, to):
+    """Two calls with one key: the vendor holds the first, and the second waits for it, in a session of its own."""
+    gateway.simulator.fault("hold", "ideamart", "send")
+    with gateway.cluster.session(gateway.database) as first, gateway.cluster.session(gateway.database) as second:
+        running = Running(first, KEYED, ("ideamart", json.dumps({"mobile": to}), KEY))
+        gateway.simulator.held(1)
+        waiting = Running(second, KEYED, ("ideamart", json.dumps({"mobile": to}), KEY))
+        until(waits_for_lock(gateway, second), "the second waits for the first")
+        yield running, waiting, second
+
+
 def test_who_waits_hears_nothing_of_it(gateway, simulator):
     """Neither the client nor the log: a lock that was not got at once is no fault."""
     to = gateway.number()
-    simulator.fault("hold", "ideamart", "send")
-    with gateway.cluster.session(gateway.database) as first, gateway.cluster.session(gateway.database) as second:
-        running = Running(first, KEYED, ("ideamart", json.dumps({"mobile": to}), KEY))
-        simulator.held(1)
-        waiting = Running(second, KEYED, ("ideamart", json.dumps({"mobile": to}), KEY))
-        until(waits_for_lock(gateway, second), "the second waits for the first")
+    with one_behind_another(gateway, to) as (running, waiting, second):
         simulator.release()
         assert waiting.row() == running.row()
         assert second.notices == []
@@ -428,12 +435,7 @@ def test_who_waits_hears_nothing_of_it(gateway, simulator):
 
 def test_a_waiting_one_can_be_canceled(gateway, simulator):
     to = gateway.number()
-    simulator.fault("hold", "ideamart", "send")
-    with gateway.cluster.session(gateway.database) as first, gateway.cluster.session(gateway.database) as second:
-        running = Running(first, KEYED, ("ideamart", json.dumps({"mobile": to}), KEY))
-        simulator.held(1)
-        waiting = Running(second, KEYED, ("ideamart", json.dumps({"mobile": to}), KEY))
-        until(waits_for_lock(gateway, second), "the second waits for the first")
+    with one_behind_another(gateway, to) as (running, waiting, second):
         second.cancel()
         says_where(waiting.wait().error, verifications(gateway)[0])
         gateway.execute("SET lock_timeout = '50ms'", session=second)

@@ -424,22 +424,7 @@ def test_hot_standby(simulator):
             gateway.create_providers()
             sent = gateway.send("hyperverge", CANARIES["mobile"])
             os.chown(standby.directory, *(pwd.getpwnam("postgres")[2:4] if os.geteuid() == 0 else (-1, -1)))
-            standby.run(
-                "pg_basebackup",
-                "-D",
-                standby.data,
-                "-R",
-                "-X",
-                "stream",
-                "-c",
-                "fast",
-                "-h",
-                primary.directory,
-                "-p",
-                primary.port,
-                "-U",
-                "postgres",
-            )
+            standby.base_backup(primary, "-R")
             standby.configure({"port": standby.port, "unix_socket_directories": f"'{standby.directory}'"})
             standby.start()
             gateway.cluster = standby

@@ -8,7 +8,6 @@ import contextlib
 import json
 import os
 import pathlib
-import pwd
 import random
 import re
 import secrets
@@ -18,7 +17,7 @@ import psycopg2
 import pytest
 
 from canaries import control, digits, search
-from cluster import Cluster, free_port
+from cluster import free_port, standby_of
 from conftest import FLOWS, Gateway, credential_options, listed, until
 from test_answers import paytm
 from test_at_most_once import at
@@ -700,33 +699,6 @@ def test_immediate_stops_with_a_backlog(own_cluster, simulator):
         assert "PANIC" not in own_cluster.log()
     finally:
         simulator.ask("POST", "/logging", {"enabled": True})
-
-
-@contextlib.contextmanager
-def standby_of(primary):
-    standby = Cluster()
-    try:
-        os.chown(standby.directory, *(pwd.getpwnam("postgres")[2:4] if os.geteuid() == 0 else (-1, -1)))
-        standby.run(
-            "pg_basebackup",
-            "-D",
-            standby.data,
-            "-R",
-            "-X",
-            "stream",
-            "-c",
-            "fast",
-            "-h",
-            primary.directory,
-            "-p",
-            primary.port,
-            "-U",
-            "postgres",
-        )
-        standby.configure({"port": standby.port, "unix_socket_directories": f"'{standby.directory}'"})
-        yield standby.start()
-    finally:
-        standby.remove()
 
 
 def test_promotion_with_a_backlog(own_cluster, simulator):

@@ -12,10 +12,10 @@ import psycopg2
 import pytest
 
 from canaries import RUN
+from cluster import standby_of
 from conftest import Gateway, Running, until
 from test_health import becomes, health, level
 from test_misuse import role as role
-from test_queue import standby_of
 from test_retention import acting_as
 
 # In what follows, of ideamart: people's, and others'.

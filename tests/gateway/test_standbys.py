@@ -6,9 +6,9 @@ hangs for longer than their own statement_timeout, and what waited goes on by it
 import psycopg2
 import pytest
 
+from cluster import standby_of
 from conftest import Gateway, Running, until
 from test_enqueue import arrived
-from test_queue import standby_of
 
 WAITS = (
     "SELECT count(*)::int FROM pg_stat_activity WHERE wait_event = 'SyncRep' AND backend_type = 'otp_gateway worker'"

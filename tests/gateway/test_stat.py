@@ -13,12 +13,11 @@ import time
 import psycopg2
 import pytest
 
-from cluster import Cluster, free_port, kill
+from cluster import Cluster, free_port, kill, standby_of
 from conftest import FLOWS, MAJOR, Gateway, Running, until
 from test_crash import await_none_in_flight
 from test_limits import ENQUEUE, SEND
 from test_lifecycle import worker_of
-from test_queue import standby_of
 from test_retention import acting_as
 
 ATTEMPTS = "SELECT provider, operation, outcome, reason, attempts FROM otp_gateway.stat_attempt ORDER BY 1, 2, 3, 4"

@@ -83,7 +83,6 @@ pub fn certificates(sees_all: bool) -> Vec<HealthCheck> {
     const NAME: &str = "certificate";
     const OF_HOST: &str =
         "Ask the vendor: who renews it, and when. A new one is seen by the next call over a new connection.";
-    const OWN: &str = "Have it renewed, and put the new one in its place, with its key: the next call takes it.";
     let now = clock();
     let seen = seen().into_iter().filter_map(|(server, numbers)| {
         Some((format!("the certificate of {}'s host", server.name), OF_HOST, numbers.certificate_ends_at?))
@@ -92,7 +91,7 @@ pub fn certificates(sees_all: bool) -> Vec<HealthCheck> {
         let (option, path) = server.options.iter().find(|(option, _)| option == "client_cert_file")?;
         owner_must_read_files(&server, option).ok()?;
         let ends = at_unix_seconds(option_file::certificate_end(path)?);
-        Some((format!("the client certificate of {}", server.name), OWN, ends))
+        Some((format!("the client certificate of {}", server.name), option_file::RENEW, ends))
     });
     let left: Vec<(String, &str, Micros)> =
         seen.chain(own).map(|(of, hint, ends)| (of, hint, ends.since(now))).collect();

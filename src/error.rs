@@ -3,18 +3,9 @@
 
 pub mod logged_message;
 
+pub use http_client::file_error;
 use pgrx::{PgLogLevel, PgSqlErrorCode, pg_sys::panic::ErrorReport};
 use serde::{Deserialize, Serialize};
-
-/// Says what is wrong with a file, in the same words on every system.
-pub fn file_error(error: &std::io::Error) -> String {
-    match error.kind() {
-        std::io::ErrorKind::NotFound => "no such file or directory".into(),
-        // Our own words.
-        std::io::ErrorKind::Other => error.to_string(),
-        other => other.to_string(),
-    }
-}
 
 /// An error on its way to the user.
 #[derive(Debug, Clone, Serialize, Deserialize)]

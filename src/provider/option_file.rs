@@ -1,10 +1,9 @@
 //! The files that options name. They are read at each use: by a session, by the worker, and by whoever asks whether
 //! they can be read.
 
-use std::{
-    fs::{self, File},
-    io::{self, ErrorKind, Read},
-};
+use std::io::{self, Read};
+
+pub use http_client::open_file as open;
 
 use crate::error::{Error, file_error};
 
@@ -12,16 +11,6 @@ use crate::error::{Error, file_error};
 pub const RENEW: &str = "Have it renewed, and put the new one in its place, with its key: the next call takes it.";
 /// More of a certificate is not read.
 const MOST_OF_A_CERTIFICATE: u64 = 1 << 20;
-
-/// Opens a file. A pipe or a device is an error: whoever opens one may wait for its other end, the worker, too.
-pub fn open(path: &str) -> io::Result<File> {
-    let found = fs::metadata(path)?;
-    match (found.is_file(), found.is_dir()) {
-        (true, _) => File::open(path),
-        (_, true) => Err(ErrorKind::IsADirectory.into()),
-        _ => Err(io::Error::other("it is no regular file")),
-    }
-}
 
 /// Says that the file of an option cannot be read. The path is left out: that of a user mapping is not for everybody.
 pub fn unreadable(option: &str, error: &io::Error) -> Error {

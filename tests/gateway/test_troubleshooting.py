@@ -35,6 +35,7 @@ ALL_OF = [
         "crates/http_client/src/oauth.rs",
         "crates/http_client/src/post.rs",
         "crates/http_client/src/connection_pools.rs",
+        "crates/http_client/src/option_file.rs",
         "crates/http_client/src/allowed_hosts.rs",
         "crates/dialect/src/oauth.rs",
         "crates/dialect/src/response.rs",

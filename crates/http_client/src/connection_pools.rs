@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    io::{self, ErrorKind},
+    io::Read,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, SystemTime},
 };
@@ -12,6 +12,7 @@ use reqwest::{Certificate, ClientBuilder, Identity, Method, Proxy, RequestBuilde
 use crate::{
     allowed_hosts::{AllowedHosts, Resolver},
     endpoint::Endpoint,
+    option_file::{file_error, open_file},
     recent::Recent,
 };
 
@@ -183,15 +184,8 @@ fn builder(endpoint: &Endpoint, connect_timeout: Duration, resolver: Resolver) -
 }
 
 fn read(option: &str, path: &str) -> Result<Vec<u8>, String> {
-    // Whoever opens a pipe may wait for its other end, and all calls behind it.
-    let is_pipe = fs::metadata(path).is_ok_and(|found| !found.is_file() && !found.is_dir());
-    let read = if is_pipe { Err(io::Error::other("it is no regular file")) } else { fs::read(path) };
-    read.map_err(|error| {
-        let why = match error.kind() {
-            ErrorKind::NotFound => "no such file or directory".to_owned(),
-            ErrorKind::Other => error.to_string(),
-            other => other.to_string(),
-        };
-        format!("{option} {path} cannot be read: {why}")
-    })
+    let mut bytes = Vec::new();
+    let read = open_file(path).and_then(|mut file| file.read_to_end(&mut bytes));
+    read.map_err(|error| format!("{option} {path} cannot be read: {}", file_error(&error)))?;
+    Ok(bytes)
 }

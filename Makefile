@@ -123,11 +123,12 @@ versions: setup build build-simulator
 	$(STEP) "every other version of Postgres: demo, golden files and the core of the gateway tests"
 	@PYTHONDONTWRITEBYTECODE=1 $(PYTHON) tests/versions.py --core
 
-# First, because it takes a second.
+# First, because it takes seconds.
 format: setup
-	$(STEP) "cargo fmt --check, ruff format --check"
+	$(STEP) "cargo fmt --check, ruff format --check, and whether every gateway test can be imported"
 	@cargo fmt --all --check
 	@tests/ruff.sh
+	@cd tests/gateway && said=$$(PYTHONDONTWRITEBYTECODE=1 $(PYTHON) -m pytest -p no:cacheprovider --collect-only -qq) || { echo "$$said"; exit 1; }
 
 lint: setup build
 	$(STEP) "layers, documents, pgspot on the SQL scripts, and cargo clippy"

@@ -5,8 +5,9 @@ import shutil
 
 import pytest
 
+from cluster import copied
 from conftest import Gateway, until
-from test_copies import COPY, a_copy, backup_of, lets_go, queue  # noqa: F401
+from test_copies import COPY, backup_of, lets_go, queue  # noqa: F401
 from test_keys import gateway  # noqa: F401
 
 PAUSED = ("blocked", "paused")
@@ -83,7 +84,7 @@ def test_what_is_queued_ages(gateway, own_cluster, simulator):
 
 def test_a_copy_starts_with_it(queue, own_cluster, simulator):  # noqa: F811
     """One that is taken for the original, as it has a timeline of its own."""
-    with a_copy(backup_of(own_cluster)) as copy:
+    with copied(backup_of(own_cluster)) as copy:
         lets_go(simulator)
         assert {queue.wait(id)["outcome"] for id in queue.ids} == {"sent"}
         copy.configure({"restore_command": "'false'", "otp_gateway.pause": "on"})

@@ -16,6 +16,7 @@
 #   make examples   the applications of examples/, each with its own tests, against the sandbox
 #   make bench      what a call costs, as ratios; ROW="http find": these rows of the table alone
 #   make bench-scale     the same with ROWS (a million) attempts on record
+#   make bench-retention how ROWS old attempts go: deleted from one table, or with their partition
 #   make soak       MINUTES (10) of load and trouble: nothing sent twice, nothing lost, nothing that grows
 #   make fuzz       RUNS generated vendor answers (ten million) through the readers
 #   make package    a .deb and a .tar.gz into dist/ for each Postgres that PACKAGE_FOR names (a major, or a pg_config)
@@ -24,7 +25,7 @@
 #   make simulator  the vendor simulator, to develop against
 #   make clean      takes away what was built
 #
-# Not on a production server: demo, test, gateway, test-clients, test-monitoring, examples, bench, bench-scale and soak
+# Not on a production server: demo, test, gateway, test-clients, test-monitoring, examples, bench, bench-scale, bench-retention and soak
 # set up what they need and install this version OVER the extension of PG_CONFIG's server, which runs it from its next
 # restart on. (PG=15, ... takes a server of its own.)
 # The simulator needs Rust alone.
@@ -68,7 +69,7 @@ INTO = $(if $(DESTDIR),,$(SUDO))
 STEP = @printf '\n\033[1m== %s\033[0m\n'
 
 .PHONY: all help setup ready build build-simulator install uninstall demo test test-versions versions format lint pure gateway \
-	fuzz fuzz-briefly setup-clients test-clients setup-monitoring test-monitoring examples bench bench-scale soak package packages setup-packages test-packages dist simulator clean
+	fuzz fuzz-briefly setup-clients test-clients setup-monitoring test-monitoring examples bench bench-scale bench-retention soak package packages setup-packages test-packages dist simulator clean
 # What is set up comes before what needs it; cargo builds in parallel by itself.
 .NOTPARALLEL:
 
@@ -193,6 +194,10 @@ bench: setup build-simulator install
 bench-scale: setup build-simulator install
 	$(STEP) "bench-scale: a record of $(ROWS) attempts"
 	@PYTHONDONTWRITEBYTECODE=1 $(PYTHON) tests/bench/scale.py $(ROWS)
+
+bench-retention: setup build-simulator install
+	$(STEP) "bench-retention: $(ROWS) attempts, in one table and in partitions"
+	@PYTHONDONTWRITEBYTECODE=1 $(PYTHON) tests/bench/retention.py $(ROWS)
 
 soak: setup build-simulator install
 	$(STEP) "soak: $(MINUTES) minutes of load and trouble"

@@ -3,6 +3,8 @@ committed first, and waits for the standby as every commit does. So of two serve
 primary, the one that is fenced off by its quorum sends nothing, and the other one sends what was queued, once. Nobody
 hangs for longer than their own statement_timeout, and what waited goes on by itself."""
 
+import time
+
 import psycopg2
 import pytest
 
@@ -53,6 +55,27 @@ def test_a_synchronous_standby_is_away(gateway, own_cluster, simulator):
         "all ended",
     )
     assert gateway.send()["outcome"] == "sent"
+
+
+def test_an_answer_comes_while_a_commit_waits(gateway, own_cluster, simulator):
+    """It came within `timeout`, though the worker could put nothing on record then: it is no unknown."""
+    gateway.execute("ALTER SERVER ideamart OPTIONS (SET max_in_flight '2', SET timeout '5s')")
+    assert gateway.send()["outcome"] == "sent"
+    simulator.fault("hold", "ideamart", "send", times=1)
+    send = "SELECT outcome FROM otp_send('ideamart', jsonb_build_object('mobile', %s))"
+    with own_cluster.session() as one, own_cluster.session() as other:
+        first = Running(one, send, (gateway.number(),))
+        simulator.held(1)
+        began = time.monotonic()
+        wants(gateway, "away")
+        second = Running(other, send, (gateway.number(),))
+        until(lambda: gateway.execute(WAITS) == [(1,)], "the worker waits for the standby")
+        simulator.release()
+        # The answer's time has to pass.
+        time.sleep(max(0, began + 6 - time.monotonic()))
+        assert gateway.execute(WAITS) == [(1,)]
+        wants(gateway, "")
+        assert [call.row()["outcome"] for call in (first, second)] == ["sent", "sent"]
 
 
 def test_two_primaries(gateway, own_cluster, simulator):

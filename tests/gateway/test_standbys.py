@@ -59,7 +59,7 @@ def test_a_synchronous_standby_is_away(gateway, own_cluster, simulator):
 
 def test_an_answer_comes_while_a_commit_waits(gateway, own_cluster, simulator):
     """It came within `timeout`, though the worker could put nothing on record then: it is no unknown."""
-    gateway.execute("ALTER SERVER ideamart OPTIONS (SET max_in_flight '2', SET timeout '5s')")
+    gateway.execute("ALTER SERVER ideamart OPTIONS (SET max_in_flight '2', SET timeout '10s')")
     assert gateway.send()["outcome"] == "sent"
     simulator.fault("hold", "ideamart", "send", times=1)
     send = "SELECT outcome FROM otp_send('ideamart', jsonb_build_object('mobile', %s))"
@@ -72,7 +72,7 @@ def test_an_answer_comes_while_a_commit_waits(gateway, own_cluster, simulator):
         until(lambda: gateway.execute(WAITS) == [(1,)], "the worker waits for the standby")
         simulator.release()
         # The answer's time has to pass.
-        time.sleep(max(0, began + 6 - time.monotonic()))
+        time.sleep(max(0, began + 11 - time.monotonic()))
         assert gateway.execute(WAITS) == [(1,)]
         wants(gateway, "")
         assert [call.row()["outcome"] for call in (first, second)] == ["sent", "sent"]

@@ -25,9 +25,9 @@
 #   make simulator  the vendor simulator, to develop against
 #   make clean      takes away what was built
 #
-# Not on a production server: demo, test, gateway, test-clients, test-monitoring, examples, bench, bench-scale, bench-retention and soak
-# set up what they need and install this version OVER the extension of PG_CONFIG's server, which runs it from its next
-# restart on. (PG=15, ... takes a server of its own.)
+# Not on a production server: demo, test, gateway, test-clients, test-monitoring, examples, soak and what begins with
+# bench set up what they need and install this version OVER the extension of PG_CONFIG's server, which runs it from its
+# next restart on. (PG=15, ... takes a server of its own.)
 # The simulator needs Rust alone.
 #
 # PG_CONFIG names the Postgres to build for; by default the one that Debian installs. PG=14, ... is one of PyPI's instead,
@@ -69,7 +69,8 @@ INTO = $(if $(DESTDIR),,$(SUDO))
 STEP = @printf '\n\033[1m== %s\033[0m\n'
 
 .PHONY: all help setup ready build build-simulator install uninstall demo test test-versions versions format lint pure gateway \
-	fuzz fuzz-briefly setup-clients test-clients setup-monitoring test-monitoring examples bench bench-scale bench-retention soak package packages setup-packages test-packages dist simulator clean
+	fuzz fuzz-briefly setup-clients test-clients setup-monitoring test-monitoring examples bench bench-scale \
+	bench-retention soak package packages setup-packages test-packages dist simulator clean
 # What is set up comes before what needs it; cargo builds in parallel by itself.
 .NOTPARALLEL:
 
@@ -129,7 +130,8 @@ format: setup
 	$(STEP) "cargo fmt --check, ruff format --check, and whether every gateway test can be imported"
 	@cargo fmt --all --check
 	@tests/ruff.sh
-	@cd tests/gateway && said=$$(PYTHONDONTWRITEBYTECODE=1 $(PYTHON) -m pytest -p no:cacheprovider --collect-only -qq) || { echo "$$said"; exit 1; }
+	@cd tests/gateway; said=$$(PYTHONDONTWRITEBYTECODE=1 $(PYTHON) -m pytest -p no:cacheprovider --collect-only -qq) \
+		|| { echo "$$said"; exit 1; }
 
 lint: setup build
 	$(STEP) "layers, documents, pgspot on the SQL scripts, and cargo clippy"

@@ -47,6 +47,19 @@ def say(text):
     print(text, flush=True)
 
 
+def in_steps(what, attempts, step):
+    """The first and the last number of each step, with a bar that grows."""
+    began = time.monotonic()
+    for start in range(1, attempts + 1, step):
+        end = min(start + step - 1, attempts)
+        yield start, end
+        done = end / attempts
+        left = (time.monotonic() - began) * (1 - done) / done
+        bar = f"{what}: {'#' * int(done * 40):40} {end:,} attempts, {left:.0f} s left "
+        print(f"\r   {bar}", end="", flush=True)
+    print()
+
+
 class Bench:
     def __init__(self):
         self.simulator = Simulator()
@@ -117,6 +130,17 @@ class Bench:
         if done.returncode != 0 or "ERROR" in done.stdout:
             raise RuntimeError(done.stdout[-2000:])
         return float(re.search(r"tps = ([0-9.]+)", done.stdout)[1])
+
+    def timed(self, session, statement, times=100):
+        """The median of what a statement takes, in milliseconds."""
+        took = []
+        with session.cursor() as cursor:
+            for number in range(times):
+                began = time.perf_counter()
+                cursor.execute(statement % {"n": number})
+                cursor.fetchall()
+                took.append((time.perf_counter() - began) * 1000)
+        return statistics.median(took)
 
     def ratio(self, what, script, against, sessions, wanted):
         """The median of the rounds' ratios: each round measures both, one right after the other."""
@@ -621,11 +645,8 @@ def main():
     rows = sys.argv[1:] or ROWS
     if unknown := [row for row in rows if row not in ROWS]:
         sys.exit(f"no row {unknown[0]}: {', '.join(ROWS)}")
-    bench = Bench()
-    try:
+    with contextlib.closing(Bench()) as bench:
         return bench.run(rows)
-    finally:
-        bench.close()
 
 
 if __name__ == "__main__":

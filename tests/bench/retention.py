@@ -9,22 +9,17 @@ ones are dropped. The attempts of ninety days are written twice, with the same i
 ARCHITECTURE.md, 12, says what was decided by it.
 """
 
+import contextlib
 import statistics
 import sys
 import threading
 import time
 
-from bench import Bench, say
+from bench import Bench, in_steps, say
 
 DAYS = 90
 STEP = 50_000
 TABLES = ("one", "parts")
-INDEXES = (
-    "CREATE UNIQUE INDEX ON {} (id)",
-    "CREATE INDEX ON {} (verification_id)",
-    "CREATE INDEX ON {} (recipient_key, started_at) WHERE reason IS NULL AND recipient_key IS NOT NULL",
-    "CREATE INDEX ON {} (provider_id, started_at) WHERE reason IS NULL AND operation::text IN ('send', 'resend')",
-)
 FILL = """
 INSERT INTO {table} (id, verification_id, operation, outcome, http_status, vendor_code, vendor_message, response, started_at,
     finished_at, recipient_key, provider_id, role_id, account)
@@ -42,7 +37,7 @@ class Retention(Bench):
     def __init__(self, attempts):
         super().__init__()
         self.attempts = attempts
-        record = "otp_gateway_internal.attempt_record INCLUDING STORAGE"
+        record = "otp_gateway_internal.attempt_record INCLUDING STORAGE INCLUDING INDEXES"
         self.execute(f"CREATE TABLE one (LIKE {record}) WITH (autovacuum_enabled = off)")
         self.execute(f"CREATE TABLE parts (LIKE {record}) PARTITION BY RANGE (id)")
         for day in range(DAYS + 1):
@@ -50,25 +45,15 @@ class Retention(Bench):
                 f"SELECT otp_gateway.id_at(current_date - {DAYS} + {day}), otp_gateway.id_at(current_date - {DAYS} + {day} + 1)"
             )
             self.execute(f"CREATE TABLE part_{day} PARTITION OF parts FOR VALUES FROM ('{start}') TO ('{end}')")
-        for table in TABLES:
-            for index in INDEXES:
-                self.execute(index.format(table))
 
     def fill(self):
         for table in TABLES:
-            began = time.monotonic()
-            for start in range(1, self.attempts + 1, STEP):
-                end = min(start + STEP - 1, self.attempts)
+            for start, end in in_steps(f"filling {table}", self.attempts, STEP):
                 self.execute(FILL.format(table=table, start=start, end=end, all=self.attempts, days=DAYS))
-                done = end / self.attempts
-                left = (time.monotonic() - began) * (1 - done) / done
-                bar = f"filling {table}: {'#' * int(done * 40):40} {end:,} attempts, {left:.0f} s left "
-                print(f"\r   {bar}", end="", flush=True)
-            print()
         self.execute("VACUUM ANALYZE one")
         self.execute("VACUUM ANALYZE parts")
 
-    def timed(self, *statements):
+    def cost(self, *statements):
         """Seconds, and bytes of write-ahead log."""
         self.execute("CHECKPOINT")
         ((start,),) = self.execute("SELECT pg_current_wal_insert_lsn()")
@@ -84,8 +69,8 @@ class Retention(Bench):
         for day in range(5):
             say(f"   day {day + 1} of 5 goes")
             ((until,),) = self.execute(f"SELECT otp_gateway.id_at(current_date - {DAYS} + {day} + 1)")
-            gone["one"].append(self.timed(f"DELETE FROM one WHERE id < '{until}'", "VACUUM one"))
-            gone["parts"].append(self.timed(f"DROP TABLE part_{day}"))
+            gone["one"].append(self.cost(f"DELETE FROM one WHERE id < '{until}'", "VACUUM one"))
+            gone["parts"].append(self.cost(f"DROP TABLE part_{day}"))
         for table, how in (("one", "DELETE and VACUUM"), ("parts", "DROP")):
             took = statistics.median(took for took, _ in gone[table])
             log = statistics.median(log for _, log in gone[table])
@@ -100,13 +85,8 @@ class Retention(Bench):
                     f"PREPARE of_{table}_{number} AS SELECT outcome FROM {table} WHERE reason IS NULL AND recipient_key = "
                     f"sha256('{number * 1000}')"
                 )
-                took = []
-                for _ in range(100):
-                    began = time.perf_counter()
-                    self.execute(f"EXECUTE of_{table}_{number}")
-                    took.append((time.perf_counter() - began) * 1e6)
-                times[table].append(statistics.median(took))
-        detail = " : ".join(f"{statistics.median(times[table]):.0f} us" for table in reversed(TABLES))
+                times[table].append(self.timed(self.session, f"EXECUTE of_{table}_{number}"))
+        detail = " : ".join(f"{statistics.median(times[table]) * 1000:.0f} us" for table in reversed(TABLES))
         ratios = [parts / one for parts, one in zip(times["parts"], times["one"])]
         self.note_ratios("by recipient, partitions / one table", ratios, 2, detail, at_least=False)
 
@@ -118,7 +98,8 @@ class Retention(Bench):
                 report.cursor().execute(f"SELECT count(*) FROM {table} WHERE id < '{until}'")
                 going = threading.Thread(target=lambda: other.cursor().execute(goes))
                 going.start()
-                time.sleep(0.2)
+                while going.is_alive() and self.execute("SELECT 1 FROM pg_locks WHERE NOT granted") == []:
+                    time.sleep(0.01)
                 end_of_report = threading.Timer(5, report.rollback)
                 end_of_report.start()
                 began = time.monotonic()
@@ -143,11 +124,8 @@ class Retention(Bench):
 
 
 def main():
-    retention = Retention(int(sys.argv[1]) if len(sys.argv) > 1 else 2_000_000)
-    try:
+    with contextlib.closing(Retention(int(sys.argv[1]) if len(sys.argv) > 1 else 2_000_000)) as retention:
         return retention.run()
-    finally:
-        retention.close()
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ import sys
 import time
 
 import bench
-from bench import Bench, say
+from bench import Bench, in_steps, say
 
 SHORT = 10_000
 CHUNK = 50_000
@@ -70,29 +70,17 @@ class Scale(Bench):
 
     def fill(self, cursor, attempts):
         verifications = attempts // 2
-        began = time.monotonic()
         # As many rows on a page as when they grow on it: here they are as long from the first as others end.
         cursor.execute(FULLER)
-        for start in range(1, verifications + 1, CHUNK // 2):
-            end = min(start + CHUNK // 2 - 1, verifications)
+        for start, end in in_steps("filling", attempts, CHUNK):
             numbers = {
                 "all": verifications,
                 "days": DAYS,
-                "from": start,
-                "to": end,
+                "from": start // 2 + 1,
+                "to": end // 2,
                 "recipients": max(1, verifications * 4 // 5),
             }
             cursor.execute(HISTORY, numbers)
-            done = end / verifications
-            if attempts > SHORT:
-                left = (time.monotonic() - began) * (1 - done) / done
-                print(
-                    f"\r   filling: {'#' * int(done * 40):40} {2 * end:,} attempts, {left:.0f} s left ",
-                    end="",
-                    flush=True,
-                )
-        if attempts > SHORT:
-            print()
         cursor.execute(AS_EVER + "; ANALYZE; CHECKPOINT")
 
     @contextlib.contextmanager
@@ -132,22 +120,7 @@ class Scale(Bench):
                 "hour of a provider's owner", *(lambda s=s: self.timed(s, HOUR, 5) for _, s in (short, long)), 3, False
             )
             self.of_the_long_one(long[1])
-        widths = [max(len(row[column]) for row in [*self.rows, bench.HEAD]) for column in range(len(bench.HEAD))]
-        say("")
-        for row in (bench.HEAD, tuple("-" * width for width in widths), *self.rows):
-            say("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip())
-        return 1 if self.failed else 0
-
-    def timed(self, session, statement, times=100):
-        """The median of what a statement takes, in milliseconds."""
-        took = []
-        with session.cursor() as cursor:
-            for number in range(times):
-                began = time.perf_counter()
-                cursor.execute(statement % {"n": number})
-                cursor.fetchall()
-                took.append((time.perf_counter() - began) * 1000)
-        return statistics.median(took)
+        return super().run(())
 
     def of_the_long_one(self, session):
         with session.cursor() as cursor:
@@ -213,11 +186,8 @@ WHERE relnamespace = 'otp_gateway_internal'::regnamespace AND relname IN ('verif
 
 
 def main():
-    scale = Scale(int(sys.argv[1]) if len(sys.argv) > 1 else 1_000_000)
-    try:
+    with contextlib.closing(Scale(int(sys.argv[1]) if len(sys.argv) > 1 else 1_000_000)) as scale:
         return scale.run()
-    finally:
-        scale.close()
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import tempfile
 import psycopg2
 import pytest
 
-from cluster import Cluster
+from cluster import Cluster, standby_of
 from conftest import CREDENTIALS, FLOWS, Gateway, credential_options, listed
 
 CANARIES = {
@@ -415,7 +415,7 @@ def test_not_preloaded():
 
 
 def test_hot_standby(simulator):
-    primary, standby = Cluster(settings={"wal_level": "replica", "max_wal_senders": 4}).create(), Cluster()
+    primary = Cluster(settings={"wal_level": "replica", "max_wal_senders": 4}).create()
     try:
         primary.start()
         with primary.session() as session:
@@ -423,28 +423,24 @@ def test_hot_standby(simulator):
         with Gateway(primary, "postgres", simulator) as gateway:
             gateway.create_providers()
             sent = gateway.send("hyperverge", CANARIES["mobile"])
-            os.chown(standby.directory, *(pwd.getpwnam("postgres")[2:4] if os.geteuid() == 0 else (-1, -1)))
-            standby.base_backup(primary, "-R")
-            standby.configure({"port": standby.port, "unix_socket_directories": f"'{standby.directory}'"})
-            standby.start()
-            gateway.cluster = standby
-            gateway.session = None
-            session = standby.connect()
-            for statement in [
-                send("ideamart", with_("ideamart")),
-                f"SELECT otp_verify('{sent['verification_id']}', '{CANARIES['code']}')",
-                f"SELECT otp_resend('{sent['verification_id']}')",
-                f"SELECT otp_cancel('{sent['verification_id']}')",
-            ]:
-                Refused(gateway, statement, session=session, sent=1).says("25006", "standby", "primary")
-            # Promoted, it sends; the flow that the primary began goes on.
-            standby.run("pg_ctl", "-D", standby.data, "-w", "promote")
-            code = simulator.code("hyperverge", CANARIES["mobile"])
-            assert gateway.verify(sent["verification_id"], code, session)["outcome"] == "approved"
-            session.close()
-            gateway.session = primary.connect()
+            with standby_of(primary) as standby:
+                gateway.cluster = standby
+                gateway.session = None
+                session = standby.connect()
+                for statement in [
+                    send("ideamart", with_("ideamart")),
+                    f"SELECT otp_verify('{sent['verification_id']}', '{CANARIES['code']}')",
+                    f"SELECT otp_resend('{sent['verification_id']}')",
+                    f"SELECT otp_cancel('{sent['verification_id']}')",
+                ]:
+                    Refused(gateway, statement, session=session, sent=1).says("25006", "standby", "primary")
+                # Promoted, it sends; the flow that the primary began goes on.
+                standby.run("pg_ctl", "-D", standby.data, "-w", "promote")
+                code = simulator.code("hyperverge", CANARIES["mobile"])
+                assert gateway.verify(sent["verification_id"], code, session)["outcome"] == "approved"
+                session.close()
+                gateway.session = primary.connect()
     finally:
-        standby.remove()
         primary.remove()
 
 

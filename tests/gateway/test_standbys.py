@@ -12,6 +12,7 @@ from cluster import standby_of
 from conftest import Gateway, Running, until
 from test_enqueue import arrived
 
+SEND = "SELECT outcome FROM otp_send('ideamart', jsonb_build_object('mobile', %s))"
 WAITS = (
     "SELECT count(*)::int FROM pg_stat_activity WHERE wait_event = 'SyncRep' AND backend_type = 'otp_gateway worker'"
 )
@@ -43,9 +44,7 @@ def test_a_synchronous_standby_is_away(gateway, own_cluster, simulator):
             gateway.send(to=to, session=session)
     until(lambda: gateway.execute(WAITS) == [(1,)], "the worker waits for the standby")
     with own_cluster.session() as other:
-        waiting = Running(
-            other, "SELECT outcome FROM otp_send('ideamart', jsonb_build_object('mobile', %s))", (gateway.number(),)
-        )
+        waiting = Running(other, SEND, (gateway.number(),))
         assert simulator.count("ideamart", "send") == 1
         wants(gateway, "")
         assert waiting.row()["outcome"] == "sent"
@@ -62,13 +61,12 @@ def test_an_answer_comes_while_a_commit_waits(gateway, own_cluster, simulator):
     gateway.execute("ALTER SERVER ideamart OPTIONS (SET max_in_flight '2', SET timeout '10s')")
     assert gateway.send()["outcome"] == "sent"
     simulator.fault("hold", "ideamart", "send", times=1)
-    send = "SELECT outcome FROM otp_send('ideamart', jsonb_build_object('mobile', %s))"
     with own_cluster.session() as one, own_cluster.session() as other:
-        first = Running(one, send, (gateway.number(),))
+        first = Running(one, SEND, (gateway.number(),))
         simulator.held(1)
         began = time.monotonic()
         wants(gateway, "away")
-        second = Running(other, send, (gateway.number(),))
+        second = Running(other, SEND, (gateway.number(),))
         until(lambda: gateway.execute(WAITS) == [(1,)], "the worker waits for the standby")
         simulator.release()
         # The answer's time has to pass.

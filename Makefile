@@ -25,9 +25,9 @@
 #   make simulator  the vendor simulator, to develop against
 #   make clean      takes away what was built
 #
-# Not on a production server: demo, test, gateway, test-clients, test-monitoring, examples, soak and what begins with
-# bench set up what they need and install this version OVER the extension of PG_CONFIG's server, which runs it from its
-# next restart on. (PG=15, ... takes a server of its own.)
+# Not on a production server: demo, test, gateway, test-clients, test-monitoring, examples, bench, bench-scale,
+# bench-retention and soak set up what they need and install this version OVER the extension of PG_CONFIG's server, which
+# runs it from its next restart on. (PG=15, ... takes a server of its own.)
 # The simulator needs Rust alone.
 #
 # PG_CONFIG names the Postgres to build for; by default the one that Debian installs. PG=14, ... is one of PyPI's instead,

@@ -122,7 +122,7 @@ impl Worker {
         match failure {
             Failure::NotInstalled => {
                 self.extension_dropped();
-                self.unrecorded = completed_calls;
+                self.unrecorded.append(&mut completed_calls);
             }
             Failure::Busy => match self.put_aside_completed(completed_calls) {
                 Ok(others) if others.is_empty() => {}

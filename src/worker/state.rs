@@ -63,6 +63,8 @@ use crate::{
 
 /// How long to wait before trying again what a lock or a full disk held up.
 pub const AGAIN_AFTER: Micros = 100_000;
+/// How many outcomes are recorded in one transaction. Half as many cost 64 sessions 8 % of their sends.
+const MOST_OUTCOMES: usize = 16;
 
 pub struct Worker {
     pub store: Store,
@@ -93,7 +95,7 @@ pub struct Worker {
     /// Every verification with something under way, and the requests that wait for its end: one call at a time for each
     /// verification, or a code could be approved twice.
     pub busy: HashMap<Uuid, VecDeque<(CallId, Request)>>,
-    /// Completed calls that could not be put on record yet.
+    /// Completed calls that are not on record yet.
     pub unrecorded: Vec<CompletedCall>,
     pub failures: FailureLog,
     pub provider_log: ProviderLog,
@@ -316,7 +318,9 @@ impl Worker {
         self.unrecorded.extend(self.http.take_completed());
         if !waiting && !self.unrecorded.is_empty() {
             worked = true;
-            let completed_calls = std::mem::take(&mut self.unrecorded);
+            // Callers who are told together come back together. In rounds, those who were told first send while the
+            // others' outcomes are written, instead of all waiting for all.
+            let completed_calls = self.unrecorded.drain(..self.unrecorded.len().min(MOST_OUTCOMES)).collect();
             self.complete_calls(completed_calls);
         }
         worked |= self.answer_checks() | self.receive_requests();

@@ -495,6 +495,12 @@ class Bench:
     def idle_worker(self):
         worker = "SELECT pid, query_start, xact_start FROM pg_stat_activity WHERE backend_type = 'otp_gateway worker'"
         ((pid, query_start, _),) = self.execute(worker)
+        # What the load before has left to be written down comes within ten seconds after it.
+        settled = f"SELECT clock_timestamp() - query_start > interval '12 s' FROM ({worker}) AS w"
+        until = time.monotonic() + 60
+        while not self.execute(settled)[0][0] and time.monotonic() < until:
+            time.sleep(1)
+        ((pid, query_start, _),) = self.execute(worker)
         switches = self.switches(pid)
         say("   idle worker: 30 s in which nobody calls")
         time.sleep(30)

@@ -114,18 +114,19 @@ def test_drop_extension_idle(cluster, gateway, simulator):
         until(lambda: gateway.database not in workers(cluster), "the worker leaves")
 
 
-def test_drop_extension_during_a_call(cluster, gateway, simulator):
+# Forty end in more than one round.
+@pytest.mark.parametrize("calls", [1, 40])
+def test_drop_extension_during_calls(cluster, gateway, simulator, calls):
     simulator.fault("hold", operation="send")
-    caller = Running(gateway.connect(), SEND, payload(gateway.number()))
-    simulator.held(1)
+    callers = [Running(gateway.connect(), SEND, payload(gateway.number())) for _ in range(calls)]
+    simulator.held(calls)
     with quiet(cluster):
         timed(cluster, "DROP EXTENSION otp_gateway CASCADE", gateway.database)
-        # It cannot be on record any more: the caller hears that nobody knows.
-        caller.wait(AT_ONCE)
-        assert caller.error is None
-        assert caller.rows[0]["outcome"] == "unknown"
+        # They cannot be on record any more: the callers hear that nobody knows.
+        assert [caller.row(AT_ONCE)["outcome"] for caller in callers] == ["unknown"] * calls
         until(lambda: gateway.database not in workers(cluster), "the worker leaves")
-    caller.session.close()
+    for caller in callers:
+        caller.session.close()
 
 
 def test_drop_extension_with_requests_waiting_for_their_turn(cluster, gateway, simulator):

@@ -151,7 +151,7 @@ def test_the_simulator_needs_rust_alone(machine, tmp_path):
 def test_help_warns_of_what_installs_over_a_server(machine):
     """Each target that has `install` among what comes before it, but for that itself."""
     _, said = machine.run("make", "help")
-    (warned,) = re.findall(r"Not on a production server: (.*?)\s+set up", said)
+    (warned,) = re.findall(r"Not on a production server: (.*?)\s+set up", said, re.DOTALL)
     rules = {
         target: needs.split()
         for target, needs in re.findall(r"^([\w-]+):(?!=) ?(.*)$", (ROOT / "Makefile").read_text(), re.M)

@@ -206,13 +206,15 @@ class Canaries:
 
 
 def outside_ids(data, needle):
-    """Where it stands, with what is around it; None: within random ids in hexadecimal alone, where of thousands of numbers
-    one is found by chance."""
+    """Where it stands, with what is around it; None: within what Postgres makes up by itself alone, where of thousands of
+    numbers one is found by chance: random ids in hexadecimal, and the version of a column (from 15.20 on)."""
     around = lambda at: data[max(0, at - 24) : at + len(needle) + 24]
     if not needle.isdigit():
         return around(data.find(needle.encode()))
     # As far as the id goes to both sides, and no further than a few hundred bytes.
     for found in re.finditer(needle.encode(), data):
+        if re.search(rb"pg_attver=\d*$", data[max(0, found.start() - 20) : found.start()]):
+            continue
         before = re.search(rb"[0-9a-f-]*$", data[max(0, found.start() - 200) : found.start()])[0]
         after = re.match(rb"[0-9a-f-]*", data[found.end() : found.end() + 200])[0]
         if len(before + after) + len(needle) < 24 or not re.search(rb"[a-f]", before + after):

@@ -222,6 +222,16 @@ def outside_ids(data, needle):
     return None
 
 
+def contents(path):
+    """What is in a file. Of a segment of WAL without the headers of its pages, which stand in the middle of an id that goes
+    on over the end of a page."""
+    data = path.read_bytes()
+    if path.parent.name != "pg_wal":
+        return data
+    page = 8192
+    return b"".join(data[at + (24 if at else 40) : at + page] for at in range(0, len(data), page))
+
+
 NUMERIC_HEADER = b"\x02\x80"
 
 
@@ -248,7 +258,7 @@ def search(directory, canaries):
         )
         assert grep.returncode in (0, 1)
     for path, needle in {tuple(line.decode().split("\0")) for line in grep.stdout.splitlines()}:
-        if context := outside_ids(pathlib.Path(path).read_bytes(), needle):
+        if context := outside_ids(contents(pathlib.Path(path)), needle):
             hit(path.removeprefix(str(directory)), f"{needle} in {context!r}", needles[needle])
     numerics = canaries.numerics()
     for path in directory.rglob("*"):

@@ -105,7 +105,7 @@ class Bench:
     def rate(self, script, sessions, database="postgres", protocol="prepared"):
         file = HERE / f"{script}.sql"
         if protocol == "simple":
-            # pgbench puts texts into the statement as they are, and takes a file that it may read.
+            # Here pgbench puts a variable's text into the statement as it is: it needs the quotes of a literal.
             text = re.sub(r":(url|v|a)\b", r"':\1'", file.read_text())
             file = pathlib.Path(self.cluster.directory) / file.name
             file.write_text(text)
@@ -500,7 +500,6 @@ class Bench:
 
     def idle_worker(self):
         worker = "SELECT pid, query_start, xact_start FROM pg_stat_activity WHERE backend_type = 'otp_gateway worker'"
-        ((pid, query_start, _),) = self.execute(worker)
         # What the load before has left to be written down comes within ten seconds after it.
         settled = f"SELECT clock_timestamp() - query_start > interval '12 s' FROM ({worker}) AS w"
         until = time.monotonic() + 60

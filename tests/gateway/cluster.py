@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 import tempfile
+import time
 
 import psycopg2
 
@@ -25,6 +26,17 @@ def free_port():
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return listener.getsockname()[1]
+
+
+def until(condition, what, timeout=15):
+    """Waits for what nobody announces; returns what the condition found."""
+    end = time.monotonic() + timeout
+    while True:
+        found = condition()
+        if found:
+            return found
+        assert time.monotonic() < end, f"never came to pass: {what}"
+        time.sleep(0.01)
 
 
 def as_server_user(command):
@@ -128,8 +140,18 @@ class Cluster:
         self.stop(mode)
         self.start()
 
-    def reload(self):
+    def reload(self, **options):
+        """Returns when every process has been told: the postmaster tells them all before it lets another session in,
+        which has from it when the files were read. So a worker that sleeps reads them before whatever comes next."""
+
+        def read_at():
+            with self.session(**options) as session, session.cursor() as cursor:
+                cursor.execute("SELECT pg_conf_load_time()")
+                return cursor.fetchone()
+
+        before = read_at()
         self.run("pg_ctl", "-D", self.data, "reload")
+        until(lambda: read_at() != before, "the files are read")
 
     def postmaster_pid(self):
         return int((self.data / "postmaster.pid").read_text().splitlines()[0])

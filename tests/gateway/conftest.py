@@ -21,7 +21,7 @@ import psycopg2.extras
 import pytest
 
 from canaries import RUN, search
-from cluster import BINDIR, MAJOR, Cluster
+from cluster import BINDIR, MAJOR, Cluster, until
 from simulator import Simulator
 from vendors import CREDENTIALS, FLOWS, TABLE, VENDORS, wrapper
 
@@ -399,17 +399,6 @@ class Running:
         if self.error is not None:
             raise self.error
         return self.rows[0]
-
-
-def until(condition, what, timeout=15):
-    """Waits for what nobody announces; returns what the condition found."""
-    end = time.monotonic() + timeout
-    while True:
-        found = condition()
-        if found:
-            return found
-        assert time.monotonic() < end, f"never came to pass: {what}"
-        time.sleep(0.01)
 
 
 statistics_at_once = pytest.mark.skipif(MAJOR < 15, reason="before 15 a process collects statistics, and is late")

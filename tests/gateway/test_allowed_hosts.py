@@ -77,7 +77,7 @@ def gateway(quick_gateway):
 def allow(gateway, hosts):
     """A list in place of none, or none again; returns when the worker goes by it."""
     gateway.execute(f"ALTER SYSTEM SET {SETTING} = '{hosts}'")
-    gateway.execute("SELECT pg_reload_conf()")
+    gateway.cluster.reload()
     until(
         lambda: (SETTING in gateway.send("elsewhere", vendor="ideamart")["vendor_message"]) == bool(hosts),
         f"the worker goes by {hosts!r}",
@@ -378,12 +378,12 @@ def test_a_reload_of_something_else_keeps_connections(gateway, simulator):
     gateway.execute(f"LISTEN {gateway.execute('SELECT otp_gateway.channel()')[0][0]}")
     gateway.execute("ALTER SYSTEM SET otp_gateway.notify = on")
     try:
-        gateway.execute("SELECT pg_reload_conf()")
+        gateway.cluster.reload()
         # What the session has been told arrives with its next answer.
         until(lambda: called(gateway, simulator) is None and gateway.session.notifies, "it was reloaded")
     finally:
         gateway.execute("ALTER SYSTEM RESET otp_gateway.notify")
-        gateway.execute("SELECT pg_reload_conf()")
+        gateway.cluster.reload()
         gateway.execute("UNLISTEN *")
     assert len({entry["connection"] for entry in simulator.log()}) == 1
 

@@ -250,7 +250,7 @@ def session(place, simulator, needed):
         for (role,) in cursor.fetchall():
             cursor.execute(f'DROP OWNED BY "{role}" CASCADE; DROP ROLE "{role}"')
         cursor.execute("ALTER SYSTEM RESET ALL")
-        cursor.execute("SELECT pg_reload_conf()")
+        place.reload()
 
 
 def content(name, simulator):

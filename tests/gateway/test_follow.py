@@ -75,27 +75,15 @@ class Listener:
 def setting(cluster, name, value):
     """A setting of the server for a while: who is asked for something after this has it."""
 
-    def now(wanted):
-        def shown():
-            with cluster.session() as session, session.cursor() as cursor:
-                cursor.execute(f"SHOW {name}")
-                return cursor.fetchone() == (wanted,)
-
-        until(shown, f"{name} is {wanted}")
-
     with cluster.session() as admin, admin.cursor() as cursor:
-        cursor.execute(f"SHOW {name}")
-        [before] = cursor.fetchone()
         cursor.execute(f"ALTER SYSTEM SET {name} = '{value}'")
-        cursor.execute("SELECT pg_reload_conf()")
+    cluster.reload()
     try:
-        now(value)
         yield
     finally:
         with cluster.session() as admin, admin.cursor() as cursor:
             cursor.execute(f"ALTER SYSTEM RESET {name}")
-            cursor.execute("SELECT pg_reload_conf()")
-        now(before)
+        cluster.reload()
 
 
 @pytest.fixture

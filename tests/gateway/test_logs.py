@@ -937,24 +937,11 @@ def curious(place, gateway):
         for setting in filter(is_here, [*ALL_THAT_IS_LOGGED, *more]):
             gateway.execute(f"ALTER SYSTEM SET {setting}")
         place.cluster.reload()
-        shows(place, "log_statement", "all")
         gateway.execute("INSERT INTO customer (phone) VALUES ('8144094480') ON CONFLICT DO NOTHING")
 
     yield configure
     gateway.execute("ALTER SYSTEM RESET ALL")
     place.cluster.reload()
-    shows(place, "log_statement", "none")
-
-
-def shows(place, setting, value):
-    """A reload reaches sessions when they look."""
-
-    def is_so():
-        with place.cluster.session() as session, session.cursor() as cursor:
-            cursor.execute(f"SHOW {setting}")
-            return cursor.fetchone() == (value,)
-
-    until(is_so, f"{setting} is {value}")
 
 
 QUIET_ROLE = pathlib.Path(__file__).resolve().parents[2] / "contrib/quiet_role.sql"

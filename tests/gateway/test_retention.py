@@ -80,12 +80,12 @@ def on_record(gateway):
 @contextlib.contextmanager
 def retention(gateway, value):
     gateway.execute(f"ALTER SYSTEM SET otp_gateway.retention = '{value}'")
-    gateway.execute("SELECT pg_reload_conf()")
+    gateway.cluster.reload()
     try:
         yield
     finally:
         gateway.execute("ALTER SYSTEM RESET otp_gateway.retention")
-        gateway.execute("SELECT pg_reload_conf()")
+        gateway.cluster.reload()
 
 
 # retention

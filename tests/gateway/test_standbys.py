@@ -30,13 +30,24 @@ def wants(gateway, standby):
     """A session that waits for no standby itself changes what commits wait for."""
     gateway.execute("SET synchronous_commit = local")
     gateway.execute(f"ALTER SYSTEM SET synchronous_standby_names = '{standby}'")
-    gateway.execute("SELECT pg_reload_conf()")
-    until(lambda: gateway.execute("SHOW synchronous_standby_names") == [(standby,)], "the reload")
+    gateway.cluster.reload()
+
+
+def wants_who_is_away(gateway):
+    """Commits wait when the checkpointer has said so, in its own time: one of a session that makes many is seen to."""
+    wants(gateway, "away")
+    with gateway.cluster.session() as session:
+        commits = Running(session, "DO $$ BEGIN LOOP PERFORM pg_current_xact_id(); COMMIT; END LOOP; END $$")
+        pid = session.info.backend_pid
+        waits = f"SELECT wait_event = 'SyncRep' FROM pg_stat_activity WHERE pid = {pid}"
+        until(lambda: gateway.execute(waits) == [(True,)], "a commit waits")
+        gateway.execute(f"SELECT pg_terminate_backend({pid})")
+        commits.wait()
 
 
 def test_a_synchronous_standby_is_away(gateway, own_cluster, simulator):
     assert gateway.send()["outcome"] == "sent"
-    wants(gateway, "away")
+    wants_who_is_away(gateway)
     to = gateway.number()
     with own_cluster.session() as session, session.cursor() as cursor:
         cursor.execute("SET statement_timeout = '2s'")
@@ -65,7 +76,7 @@ def test_an_answer_comes_while_a_commit_waits(gateway, own_cluster, simulator):
         first = Running(one, SEND, (gateway.number(),))
         simulator.held(1)
         began = time.monotonic()
-        wants(gateway, "away")
+        wants_who_is_away(gateway)
         second = Running(other, SEND, (gateway.number(),))
         until(lambda: gateway.execute(WAITS) == [(1,)], "the worker waits for the standby")
         simulator.release()
@@ -78,6 +89,7 @@ def test_an_answer_comes_while_a_commit_waits(gateway, own_cluster, simulator):
 
 def test_two_primaries(gateway, own_cluster, simulator):
     with standby_of(own_cluster) as standby, standby.session() as there:
+        wants_who_is_away(gateway)
         wants(gateway, "*")
         until(
             lambda: gateway.execute("SELECT sync_state FROM pg_stat_replication") == [("sync",)],

@@ -330,19 +330,18 @@ def test_a_reload_changes_nothing_of_the_workers(own_cluster, simulator):
         "debug_print_plan",
     )
     hostile = {name: value for name, value in HOSTILE.items() if name not in left_out}
-    own = gateway.connect(options=SAFE.replace("-c session_authorization=postgres", ""))
+    safe = SAFE.replace("-c session_authorization=postgres", "")
+    own = gateway.connect(options=safe)
     own_cluster.configure(hostile)
     with quiet_worker(own_cluster):
-        own_cluster.reload(options=SAFE.replace("-c session_authorization=postgres", ""))
+        own_cluster.reload(options=safe)
+        assert 'parameter "enable_nestloop" changed' in own_cluster.log()
         gateway.session, old = own, gateway.session
         for _ in range(3):
             assert gateway.send()["outcome"] == "sent"
         assert gateway.wait(gateway.enqueue()["verification_id"])["outcome"] == "sent"
     own.close(), old.close()
-    with (
-        own_cluster.session(options=SAFE.replace("-c session_authorization=postgres", "")) as admin,
-        admin.cursor() as cursor,
-    ):
+    with own_cluster.session(options=safe) as admin, admin.cursor() as cursor:
         cursor.execute(WORKER, ("flows",))
         assert cursor.fetchone() == (pid,)
 
@@ -508,6 +507,7 @@ def test_a_stop_while_a_synchronous_standby_is_away(own_cluster, simulator):
     simulator.held(3)
     own_cluster.configure({"synchronous_standby_names": "'away'"})
     own_cluster.reload()
+    assert gateway.execute("SHOW synchronous_standby_names") == [("away",)]
     stop = subprocess.Popen(
         as_server_user([str(BINDIR / "pg_ctl"), "-D", str(own_cluster.data), "-m", "fast", "-w", "stop"]), cwd="/"
     )

@@ -937,6 +937,8 @@ def curious(place, gateway):
         for setting in filter(is_here, [*ALL_THAT_IS_LOGGED, *more]):
             gateway.execute(f"ALTER SYSTEM SET {setting}")
         place.cluster.reload()
+        with place.cluster.session() as session:
+            assert gateway.execute("SHOW log_statement", session=session) == [("all",)]
         gateway.execute("INSERT INTO customer (phone) VALUES ('8144094480') ON CONFLICT DO NOTHING")
 
     yield configure

@@ -506,13 +506,12 @@ class Bench:
         """Beside it, what is left of it in a session that has read a view before: much is Postgres' own, for whoever is first
         to call for it."""
 
-        def grown(*before_it):
+        def grown(first="SELECT 1"):
             with self.cluster.session() as session, session.cursor() as cursor:
                 # What any session has loaded that has worked with the catalog and with JSON at all.
                 cursor.execute("SELECT count(*) FROM pg_class WHERE relname LIKE 'pg\\_%'")
                 cursor.execute("SELECT ('{\"mobile\": \"0771234567\"}'::jsonb)->>'mobile'")
-                for statement in before_it:
-                    cursor.execute(statement)
+                cursor.execute(first)
                 pid = session.info.backend_pid
                 before = private_kib(pid)
                 cursor.execute("SELECT outcome FROM otp_send('ideamart', '{\"mobile\": \"0771234567\"}')")

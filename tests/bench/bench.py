@@ -4,7 +4,8 @@ measures these rows alone; `make bench-scale` the same on a long record.
 
   session memory    what a session's own memory grows by with its first call
   http              otp_send against one POST by pgsql-http and the INSERT of a row, 1, 16 and 64 sessions; with the
-                    statement sent whole each time (simple), and prepared
+                    statement sent whole each time (simple), and prepared; and 1 session once more with processors that
+                    are kept awake: what a wake-up costs is the machine's, and a call wakes four processes or threads
   floor             otp_send against the same record written by the session itself, in two commits and without HTTP;
                     simple and prepared
   find              otp_gateway.find of a number with one verification, against a row by its primary key
@@ -27,10 +28,12 @@ pgsql-http and pg_net come from tests/bench/peers.sh; where they are not install
 
 import contextlib
 import http.client
+import os
 import pathlib
 import re
 import socket
 import statistics
+import struct
 import subprocess
 import sys
 import threading
@@ -51,6 +54,29 @@ PROTOCOLS = ("simple", "prepared")
 
 def say(text):
     print(text, flush=True)
+
+
+def hop():
+    """Microseconds from one process to another on the other processor, by pipes: mostly the wake-up."""
+    times, (to, answers) = 5000, (os.pipe(), os.pipe())
+    first, *_, last = sorted(os.sched_getaffinity(0))
+    if (other := os.fork()) == 0:
+        os.sched_setaffinity(0, {last})
+        for _ in range(times):
+            os.write(answers[1], os.read(to[0], 1))
+        os._exit(0)
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {first})
+    began = time.monotonic()
+    for _ in range(times):
+        os.write(to[1], b"x")
+        os.read(answers[0], 1)
+    took = time.monotonic() - began
+    os.sched_setaffinity(0, before)
+    os.waitpid(other, 0)
+    for end in (*to, *answers):
+        os.close(end)
+    return took / times / 2 * 1e6
 
 
 def in_steps(what, attempts, step):
@@ -225,7 +251,22 @@ class Bench:
             for sessions, wanted in ((1, 0.95), (16, 1.6), (64, 2.0)):
                 what = f"send / pgsql-http and INSERT, {sessions} session{'s' * (sessions > 1)}, {protocol}"
                 self.ratio(what, "send", "http", sessions, wanted, protocol)
+        self.http_awake()
         assert self.execute("SELECT DISTINCT status, content::jsonb->>'statusCode' FROM floor.sent") == [(200, "S1000")]
+
+    def http_awake(self):
+        what = "send / pgsql-http and INSERT, 1 session, {}, processors awake"
+        asleep = hop()
+        try:
+            qos = open("/dev/cpu_dma_latency", "wb", buffering=0)  # noqa: SIM115
+        except OSError as error:
+            return self.not_measured(what.format("simple"), f"the kernel's PM QoS: {error}")
+        # The kernel keeps to it as long as the file is open.
+        with qos:
+            qos.write(struct.pack("i", 0))
+            say(f"   a wake-up: {asleep:.1f} us, {hop():.1f} us with processors that are kept awake")
+            for protocol in PROTOCOLS:
+                self.ratio(what.format(protocol), "send", "http", 1, 0.95, protocol)
 
     def pg_net(self):
         """In a server of its own, in the batches of 200 that it makes by itself."""

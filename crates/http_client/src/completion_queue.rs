@@ -16,7 +16,7 @@ pub struct CompletionQueue {
     pub completed: Mutex<Vec<CompletedCall>>,
     /// Checks that have ended, by their number.
     pub checked: Mutex<Vec<(u64, ConnectionCheck)>>,
-    /// Whether the owner was woken and has not come yet.
+    /// Whether a byte is on its way to the owner, who has not read it yet.
     pub notified: AtomicBool,
     pub wakeup: UnixStream,
 }
@@ -33,9 +33,10 @@ impl CompletionQueue {
     }
 
     fn notify(&self) {
-        if !self.notified.swap(true, Ordering::SeqCst) {
-            // If the socket is full, the owner wakes anyway; if it is closed, there is no owner.
-            let _ = (&self.wakeup).write(&[1]);
+        // At most one byte is on its way, so that the socket is never full; if it is closed, there is no owner. Should
+        // the system have no memory for the byte, the next end tries again.
+        if !self.notified.swap(true, Ordering::SeqCst) && (&self.wakeup).write(&[1]).is_err() {
+            self.notified.store(false, Ordering::SeqCst);
         }
     }
 }

@@ -43,7 +43,7 @@ use crate::{
     },
     pg::{
         arguments::Interval,
-        clock::since_boot,
+        clock::{SinceBoot, since_boot},
         foreign_servers,
         roles::{self, current_role},
     },
@@ -306,7 +306,7 @@ fn follow(id: Uuid, which: WhichSend, timeout: Micros) -> Result<ResultRow, Erro
         // A send that has an outcome is answered at once, however short the timeout.
         let until = recorded.status.awaits_send().then_some(until);
         let check = check_of(id, &recorded).map(Box::new);
-        let request = message::write(&Request::AwaitSend(id, which, recorded.status, check));
+        let request = message::write(&Request::AwaitSend(id, which, recorded.status, check, SinceBoot::default()));
         let response = match session::send(&request, *Uuid::nil().as_bytes(), until) {
             // The error tells the verification's id: a caller with a key has not yet heard of it.
             Err(Unanswered::Interrupted { error, .. }) if matches!(which, WhichSend::Original) => {

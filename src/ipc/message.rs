@@ -11,6 +11,7 @@ use zeroize::Zeroizing;
 use crate::{
     error::Error,
     job::Job,
+    pg::clock::SinceBoot,
     store::{
         identity::{Identity, Subject},
         rows::WhichSend,
@@ -25,8 +26,9 @@ pub enum Request {
     /// Asks to be told when nothing is in flight for this verification.
     AwaitIdle(Uuid),
     /// Asks for the row of this verification's send once that has an outcome. The status is the one that the session
-    /// has read. The job is a check that nobody makes: by its limits the row says how many checks are left.
-    AwaitSend(Uuid, WhichSend, Status, Option<Box<Job>>),
+    /// has read. The job is a check that nobody makes: by its limits the row says how many checks are left. Last, when
+    /// the worker has taken the request.
+    AwaitSend(Uuid, WhichSend, Status, Option<Box<Job>>, #[serde(skip)] SinceBoot),
     /// Asks for a part of the record's maintenance.
     Maintain(Maintenance),
     /// Asks for an identity for this server or role.

@@ -140,6 +140,8 @@ unsafe fn scan_relation_that<const N: usize>(
     unsafe {
         let mut keys = keys.map(|key| key.of((*relation).rd_att));
         let snapshot = pg_sys::RegisterSnapshot(match sees {
+            // A parallel plan has one snapshot, and takes no other.
+            Sees::Latest if pg_sys::IsInParallelMode() => pg_sys::GetActiveSnapshot(),
             Sees::Latest => pg_sys::GetLatestSnapshot(),
             Sees::AsStatement => pg_sys::GetActiveSnapshot(),
         });

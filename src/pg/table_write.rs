@@ -78,9 +78,14 @@ pub fn update_at(
         let mut table = Writing::open(of.relation());
         let found = pg_sys::table_slot_create(table.table, std::ptr::null_mut());
         let snapshot = pg_sys::RegisterSnapshot(pg_sys::GetLatestSnapshot());
-        if block < pg_sys::RelationGetNumberOfBlocksInFork(table.table, pg_sys::ForkNumber::MAIN_FORKNUM)
-            && pg_sys::table_tuple_fetch_row_version(table.table, &mut place, snapshot, found)
-        {
+        let is_there = block < pg_sys::RelationGetNumberOfBlocksInFork(table.table, pg_sys::ForkNumber::MAIN_FORKNUM);
+        if is_there {
+            // Room for the next version on the same page, as each scan makes it: this one is no scan.
+            let page = pg_sys::ReadBuffer(table.table, block);
+            pg_sys::heap_page_prune_opt(table.table, page);
+            pg_sys::ReleaseBuffer(page);
+        }
+        if is_there && pg_sys::table_tuple_fetch_row_version(table.table, &mut place, snapshot, found) {
             let mut is_copy = false;
             let tuple = pg_sys::ExecFetchSlotHeapTuple(found, false, &mut is_copy);
             let row = Row::new(tuple, (*table.table).rd_att);

@@ -177,6 +177,12 @@ fn counts_of(attempt: &EndedAttempt) -> Counts {
     counts
 }
 
+/// Returns counts as a row has them; an earlier version may have had fewer.
+fn as_counts(stored: Option<Vec<i64>>) -> Counts {
+    let stored = stored.unwrap_or_default();
+    std::array::from_fn(|place| stored.get(place).copied().unwrap_or(0))
+}
+
 fn plus(a: &Counts, b: &Counts) -> Counts {
     std::array::from_fn(|place| a[place] + b[place])
 }
@@ -218,8 +224,8 @@ impl StoreTransaction<'_, '_> {
     fn update_hour(&mut self, key: HourKey, row: HourRow, counts: &Counts) -> Option<HourRow> {
         let counts = plus(&row.counts, counts);
         let place = table_write::update_at(&self.store.hourly, row.place, |found, columns| {
-            // Where it stood, it may be another row by now.
-            let is_it = HourKey::read(found) == Some(key);
+            // Where it stood, it may be another row by now, or one that somebody has corrected.
+            let is_it = HourKey::read(found) == Some(key) && as_counts(found.get(hourly::COUNTS)) == row.counts;
             if is_it {
                 columns.bigints(hourly::COUNTS, &counts);
             }
@@ -230,11 +236,8 @@ impl StoreTransaction<'_, '_> {
 
     fn find_hour(&mut self, key: HourKey) -> Result<Option<HourRow>, Failure> {
         let found = self.client.update(&self.store.hour_statements.find_hour, None, &key.arguments())?;
-        let row = found.map(|row| {
-            let stored: Vec<i64> = rows::value(&row, 2)?.unwrap_or_default();
-            let counts = std::array::from_fn(|place| stored.get(place).copied().unwrap_or(0));
-            Ok(HourRow { place: rows::place(&row, 1)?, counts })
-        });
+        let row =
+            found.map(|row| Ok(HourRow { place: rows::place(&row, 1)?, counts: as_counts(rows::value(&row, 2)?) }));
         row.take(1).next().transpose()
     }
 

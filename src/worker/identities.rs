@@ -4,28 +4,31 @@ use pgrx::pg_sys;
 
 use crate::{
     error::Error,
-    ipc::{
-        message::{Request, Response},
-        statistics::count::free_dropped,
-        worker::CallId,
-    },
-    pg::database,
+    ipc::{message::Response, statistics::count::free_dropped, worker::CallId, worker_registry},
+    pg::{clock::since_boot, database},
     store::{
         identity::{Kind, Subject},
         transaction::{Durability, Failure},
     },
-    worker::state::Worker,
+    worker::{
+        lifecycle::without_patience,
+        state::{AGAIN_AFTER, Worker, failure_log::READ},
+    },
 };
 
 impl Worker {
     /// Updates the numbers of servers and roles, at the start and after somebody has renamed or dropped one.
     pub fn update_identities(&mut self) {
-        let new = &self.identities.new;
-        let found = self.store.write(Durability::Deferred, |writer| {
-            free_dropped(|database| database::database(pg_sys::Oid::from(database)).is_some());
-            writer.update_identities(new)?;
-            Ok((writer.identities()?, writer.missing_identities(new)?))
+        let (store, new) = (&self.store, &self.identities.new);
+        // Nobody's call waits for it, also where somebody has the table locked.
+        let found = without_patience(|| {
+            store.write(Durability::Deferred, |writer| {
+                free_dropped(|database| database::database(pg_sys::Oid::from(database)).is_some());
+                writer.update_identities(new)?;
+                Ok((writer.identities()?, writer.missing_identities(new)?))
+            })
         });
+        self.identities.again_at = found.is_err().then(|| since_boot() + AGAIN_AFTER);
         match found {
             // Of several numbers of one object the lowest counts: they come in order.
             Ok((found, missing)) => {
@@ -41,8 +44,14 @@ impl Worker {
                 }
             }
             Err(failure) => {
-                crate::ipc::worker_registry::notify_identities(self.database);
-                self.on_failure(failure);
+                worker_registry::notify_identities(self.database);
+                match failure {
+                    // Nothing goes before they are known: what has a number would be given another one.
+                    failure if self.identities.known.is_empty() => self.on_failure(failure),
+                    Failure::NotInstalled => self.extension_dropped(),
+                    Failure::Busy => {}
+                    Failure::Error(why) => self.failures.raise(READ, &why),
+                }
             }
         }
     }
@@ -68,9 +77,18 @@ impl Worker {
                 let error = Error::internal("the send could not be queued", "The server's log has the reason.");
                 self.respond(call_id, &Response::Error(error));
             }
-            Err(failure) => {
-                self.pending.push((call_id, Request::Identify(subject)));
-                self.on_failure(failure);
+            // Not tried again: the session itself may be the one that has the table locked.
+            Err(Failure::Busy) => self.respond(
+                call_id,
+                &Response::Error(Error::lock_not_available(
+                    "otp_gateway_internal.identity is locked by another transaction, or by your own; nothing was \
+                     queued",
+                    "pg_locks tells by whom. Who locks tables of otp_gateway calls its functions after the COMMIT.",
+                )),
+            ),
+            Err(Failure::NotInstalled) => {
+                self.respond(call_id, &Response::Error(Error::not_installed()));
+                self.extension_dropped();
             }
         }
     }

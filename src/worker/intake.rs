@@ -59,7 +59,9 @@ impl Worker {
             }
             match request {
                 Request::AwaitIdle(_) => self.respond(call_id, &Response::Idle),
-                Request::AwaitSend(id, which, read, check) => self.follow(call_id, id, which, read, check),
+                Request::AwaitSend(id, which, read, check, taken_at) => {
+                    self.follow(call_id, id, which, read, check, taken_at);
+                }
                 Request::Maintain(maintenance) => self.maintain(call_id, maintenance),
                 Request::Identify(subject) => self.identify(call_id, subject),
                 Request::Check(option, endpoint) => self.check(call_id, option, *endpoint),
@@ -196,7 +198,13 @@ impl Worker {
                     "the attempt could not be put on record, so that nothing was sent",
                     "The server's log has the reason.",
                 );
-                jobs.into_iter().for_each(|(call_id, job)| self.refuse(call_id, &job, &error));
+                for (call_id, job) in jobs {
+                    self.refuse(call_id, &job, &error);
+                    // The provider before has ended: nobody else would, and who waits for the send would wait for ever.
+                    if job.action.is_failover() {
+                        self.settle(std::iter::once(job.action.verification()));
+                    }
+                }
             }
         }
     }

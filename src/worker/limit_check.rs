@@ -155,7 +155,7 @@ impl<'a> LimitCheck<'a> {
         }
         for (job, rules) in subjects(is_send) {
             if let Some(limits) = &rules.provider_limit {
-                limit_check.limit_state.provider_sends.load(writer, job.provider_id, limits, now)?;
+                limit_check.limit_state.load_sends(writer, job.provider_id, limits, now)?;
             }
         }
         Ok(limit_check)

@@ -137,10 +137,7 @@ impl Worker {
 
     pub fn enlist(&mut self, found: Vec<Found>) {
         for queued in found.into_iter().filter(|queued| queued.is_queued) {
-            // A busy send has its turn just now.
-            if !self.is_busy(queued.id) {
-                self.queue.add(queued.line, queued.role_id, queued.id, queued.created_at);
-            }
+            self.queue.add(queued.line, queued.role_id, queued.id, queued.created_at);
         }
     }
 
@@ -170,6 +167,10 @@ impl Worker {
     }
 
     pub fn decide_due(&mut self, mut turns: Vec<DueSend>) {
+        // One call at a time for each flow: a cancel, say, that waits for the lock of the flow's row comes first.
+        for busy in turns.extract_if(.., |turn| self.is_busy(turn.id)).collect::<Vec<_>>() {
+            self.queue.wait(&busy, clock() + AFTER_LOCK);
+        }
         let keys = self.keys_to_seal();
         if let Err(error) = &keys {
             turns = self.let_wait_for_keys(turns, error);

@@ -17,7 +17,7 @@ use crate::{
     store::{
         StoreTransaction,
         counted::{Begun, Cohort},
-        rows::{AttemptEnd, StoredAttempt, VerificationUpdate},
+        rows::{AttemptEnd, StoredAttempt, VerificationUpdate, WhichSend},
         transaction::{Durability, Failure},
     },
     worker::{
@@ -211,14 +211,22 @@ impl Worker {
     /// Returns the response for a session whose request was taken by a worker that is no more. Returns None if it
     /// cannot be read, or is not known yet.
     fn response_from_record(&mut self, attempt: Uuid) -> Option<Response> {
-        let found = self.store.write(Durability::Deferred, |writer| writer.attempt(attempt));
+        // A send may have gone on to another provider of its route, by an attempt of its own.
+        let latest = |writer: &mut StoreTransaction| {
+            let Some(attempt) = writer.attempt(attempt)? else { return Ok(None) };
+            match attempt.operation {
+                Operation::Send => writer.send_of(attempt.verification, WhichSend::Original),
+                _ => Ok(Some(attempt)),
+            }
+        };
+        let found = self.store.write(Durability::Deferred, latest);
         if let Ok(Some(found)) = &found
             && found.outcome.is_none()
         {
             self.settle_first(std::iter::once(found.verification));
         }
         let found = self.store.write(Durability::Deferred, |writer| {
-            let Some(attempt) = writer.attempt(attempt)? else { return Ok(None) };
+            let Some(attempt) = latest(writer)? else { return Ok(None) };
             let stored = writer.verifications(&[attempt.verification])?.pop();
             Ok(stored.map(|stored| (attempt, stored)))
         });

@@ -215,8 +215,14 @@ impl Worker {
         self.maintenance.look_again();
     }
 
-    /// Returns when there is something to do though nobody calls.
+    /// Returns when there is something to do though nobody calls. While the worker waits to try again, or does not know
+    /// yet what was left in flight, nothing else is done, whatever is due.
     pub fn next_due(&self) -> Option<Timestamp> {
+        let by_clock = |at: SinceBoot| clock() + at.since(since_boot());
+        let held_up_until = self.retry_at.filter(|at| *at > since_boot());
+        if self.recovery.is_blind || held_up_until.is_some() {
+            return [self.recovery.next_due(), held_up_until].into_iter().flatten().min().map(by_clock);
+        }
         [self.due_without_leaving(), self.limits.ranges.next_due()].into_iter().flatten().min()
     }
 
@@ -225,6 +231,7 @@ impl Worker {
         let by_clock = |at: SinceBoot| clock() + at.since(since_boot());
         [
             self.retry_at.map(by_clock),
+            self.identities.again_at.map(by_clock),
             self.recovery.next_due().map(by_clock),
             self.locked.next_due().map(by_clock),
             self.failures.next_due(),
@@ -308,9 +315,18 @@ impl Worker {
         if !self.recover_more() {
             return false;
         }
-        let waiting = self.retry_at.is_some_and(|at| at > since_boot());
+        let mut waiting = self.retry_at.is_some_and(|at| at > since_boot());
         if !waiting {
             self.retry_at = None;
+        }
+        if !waiting
+            && !self.is_extension_dropped
+            && self.identities.may_be_updated(since_boot())
+            && worker_registry::take_identities_notice(self.database)
+        {
+            worked = true;
+            self.update_identities();
+            waiting = self.retry_at.is_some();
         }
         if !waiting && !self.is_extension_dropped {
             worked |= self.retry_locked();
@@ -328,10 +344,6 @@ impl Worker {
             worked = true;
             self.accept_requests();
         }
-        if worker_registry::take_identities_notice(self.database) {
-            worked = true;
-            self.update_identities();
-        }
         if !waiting && !self.is_extension_dropped {
             // The record is read page by page, between calls.
             worked |= self.read_left();
@@ -339,11 +351,11 @@ impl Worker {
             worked |= self.load_more_expiry();
             worked |= self.write_ranges();
         }
-        if worker_registry::take_queued_notice(self.database) {
-            worked = true;
-            self.look_for_queued();
-        }
         if !waiting && !self.is_extension_dropped {
+            if worker_registry::take_queued_notice(self.database) {
+                worked = true;
+                self.look_for_queued();
+            }
             worked |= self.send_due();
         }
         worked |= self.expire_due();
@@ -372,8 +384,10 @@ impl Worker {
         for received in all {
             match message::read(&received.request) {
                 Ok(mut request) => {
-                    if let Request::Run(job) = &mut request {
-                        job.taken_at = since_boot();
+                    match &mut request {
+                        Request::Run(job) => job.taken_at = since_boot(),
+                        Request::AwaitSend(.., taken_at) => *taken_at = since_boot(),
+                        _ => {}
                     }
                     self.pending.push((received.call_id, request));
                 }

@@ -5,22 +5,37 @@ use uuid::Uuid;
 
 use crate::{
     crypto::key_file,
+    error::Error,
     ipc::{
-        message::{Response, ResultRow},
+        message::{Request, Response, ResultRow},
         worker::CallId,
     },
     job::{CountsFor, Job},
-    pg::clock::clock,
-    store::{rows::WhichSend, transaction::Durability},
-    worker::limit_check::LimitCheck,
-    worker::state::{WAITERS_BEFORE_PRUNING, Worker, result_row_from_record},
+    pg::clock::{SinceBoot, clock, since_boot},
+    store::{
+        rows::WhichSend,
+        transaction::{Durability, Failure},
+    },
+    worker::{
+        limit_check::LimitCheck,
+        locked_rows::{PATIENCE, TIMEOUT},
+        state::{WAITERS_BEFORE_PRUNING, Worker, result_row_from_record},
+    },
 };
 
 /// Said in words: an outcome that is null could also be that of a send which is still queued.
 const NO_SEND: &str = "there is no send to wait for: the flow was begun elsewhere, or has ended before its turn";
 
 impl Worker {
-    pub fn follow(&mut self, call_id: CallId, id: Uuid, which: WhichSend, read: Status, mut check: Option<Box<Job>>) {
+    pub fn follow(
+        &mut self,
+        call_id: CallId,
+        id: Uuid,
+        which: WhichSend,
+        read: Status,
+        mut check: Option<Box<Job>>,
+        taken_at: SinceBoot,
+    ) {
         if let (Some(job), Ok(keys)) = (&mut check, key_file::keys()) {
             job.derive_keys(&keys);
         }
@@ -61,8 +76,17 @@ impl Worker {
             }
             // The verification is not there, or locked just now: the session reads and asks again.
             Ok(None) => self.respond(call_id, &Response::Retry),
+            // As with a call: the session itself may be the one that has the table locked.
+            Err(Failure::Busy) if taken_at + TIMEOUT + PATIENCE <= since_boot() => {
+                let error = Error::lock_not_available(
+                    "the record is locked by another transaction, or by your own; what becomes of the send cannot be \
+                     told",
+                    "pg_locks tells by whom. Who locks tables of otp_gateway calls its functions after the COMMIT.",
+                );
+                self.respond(call_id, &Response::Error(error));
+            }
             Err(failure) => {
-                self.pending.push((call_id, crate::ipc::message::Request::AwaitSend(id, which, read, check)));
+                self.pending.push((call_id, Request::AwaitSend(id, which, read, check, taken_at)));
                 self.on_failure(failure);
             }
         }

@@ -206,3 +206,42 @@ def test_updates_leave_the_indexes_alone(gateway, simulator):
 
     for updates, hot in until(counted, "the worker's statistics"):
         assert hot / updates >= 0.98
+
+
+@statistics_at_once
+def test_the_row_of_an_hour_stays_on_its_page(gateway):
+    """It is written anew with every commit that ends an attempt: without a vacuum, too, its table stays as small as it is."""
+    gateway.execute("ALTER TABLE otp_gateway_internal.hourly_record SET (autovacuum_enabled = off)")
+    for _ in range(300):
+        gateway.send()
+    ((rows, bytes),) = gateway.execute(
+        "SELECT count(*)::int, pg_relation_size('otp_gateway_internal.hourly_record')::int "
+        "FROM otp_gateway_internal.hourly_record"
+    )
+    assert 1 <= rows <= 2 and bytes <= 3 * 8192
+
+
+def test_an_hour_that_somebody_corrects(gateway):
+    """The worker adds to what is there, also where a correction has come back to the place that it knows."""
+    for _ in range(3):
+        gateway.send()
+    counts = "SELECT sum(counts[7])::int FROM otp_gateway_internal.hourly_record"
+    place = "SELECT ctid::text FROM otp_gateway_internal.hourly_record ORDER BY hour DESC LIMIT 1"
+    ((sends,),), first = gateway.execute(counts), gateway.execute(place)
+    assert sends == 3
+    while True:
+        gateway.execute("UPDATE otp_gateway_internal.hourly_record SET counts[7] = counts[7] + 1000")
+        gateway.execute("VACUUM otp_gateway_internal.hourly_record")
+        if gateway.execute(place) == first:
+            break
+    ((corrected,),) = gateway.execute(counts)
+    gateway.send()
+    assert gateway.execute(counts) == [(corrected + 1,)]
+
+
+def test_a_parallel_plan(gateway):
+    """What a view reads as it is now, a plan of several processes reads, too."""
+    mode = "debug_parallel_query" if MAJOR >= 16 else "force_parallel_mode"
+    with contextlib.closing(gateway.connect(options=f"-c {mode}=on")) as session:
+        rows = gateway.execute("SELECT provider, vendor FROM otp_gateway.provider", session=session)
+    assert ("ideamart", "ideamart") in rows

@@ -11,11 +11,12 @@ import psycopg2
 import pytest
 
 from cluster import free_port
-from conftest import FLOWS, Running, until
+from conftest import FLOWS, Gateway, Running, make_fail, until
 from test_at_most_once import at
 from test_crash import worker_pid
 from test_enqueue import gone
 from test_limits import ENQUEUE, SEND, AtOnce, SESSIONS, counted, crowd as crowd, sandbox
+from test_locked import waits
 from test_misuse import role as role
 from test_retention import find
 from vendors import TABLE, spelled
@@ -34,13 +35,17 @@ def route(gateway, name="codes", providers="first, second", **options):
     gateway.execute(f"CREATE SERVER {name} FOREIGN DATA WRAPPER otp_route OPTIONS ({listed})")
 
 
-@pytest.fixture
-def routed(gateway):
+def two_accounts(gateway):
     """The route `codes` over two accounts at HyperVerge, which can be told apart by their credentials."""
     for name in ("first", "second"):
         gateway.create_provider(name, "hyperverge", {"app_id": f"id-of-{name}", "app_key": "key"})
     route(gateway)
     return gateway
+
+
+@pytest.fixture
+def routed(gateway):
+    return two_accounts(gateway)
 
 
 def send(gateway, to, provider="codes", session=None, call=SEND, **more):
@@ -691,3 +696,95 @@ def test_the_caller_goes_while_the_first_is_asked(routed, simulator):
     )
     assert sorted(rows) == [("first", "provider_error"), ("first", "sent"), ("second", "sent")]
     assert messages(simulator, to) == 1
+
+
+def test_the_worker_dies_while_the_second_is_asked(mortal_cluster, simulator):
+    """By an error. The caller hears of the one that may have sent, and not that the first was not there."""
+    with mortal_cluster.database() as name, Gateway(mortal_cluster, name, simulator) as mortal:
+        two_accounts(mortal)
+        no_member(mortal, "first")
+        at(mortal, "second", timeout="60s")
+        to = mortal.number("hyperverge")
+        simulator.fault("hold", "hyperverge", "send", times=1)
+        call = Running(mortal.connect(), SEND, ("codes", json.dumps(FLOWS["hyperverge"]["send"](to))))
+        simulator.held(1)
+        pid = worker_pid(mortal, None)
+        make_fail(mortal_cluster, pid)
+        # It goes to sleep again.
+        other = Running(
+            mortal.connect(), SEND, ("second", json.dumps(FLOWS["hyperverge"]["send"](mortal.number("hyperverge"))))
+        )
+        row = call.row()
+        other.wait()
+        assert worker_pid(mortal, None) != pid
+        simulator.release()
+        [(_, asked_first), (last, asked_second)] = mortal.execute(
+            "SELECT id, provider FROM otp_gateway.attempt WHERE verification_id = %s ORDER BY id",
+            (row["verification_id"],),
+        )
+        assert (asked_first, asked_second) == ("first", "second")
+        assert tries(mortal, row["verification_id"]) == [("first", "unreachable", None), ("second", "unknown", None)]
+        assert (row["outcome"], row["status"], row["retryable"]) == ("unknown", "unknown", False)
+        assert row["attempt_id"] == last
+        assert mortal.verify(row["verification_id"], simulator.code("hyperverge", to))["outcome"] == "approved"
+        assert messages(simulator, to) == 1
+
+
+# the second cannot be put on record
+
+
+@pytest.fixture
+def without_a_record(routed, simulator):
+    """No attempt at the second can be put on record, by a constraint of somebody else's."""
+    id = send(routed, routed.number("hyperverge"), "second")["verification_id"]
+    simulator.reset()
+    second = routed.verification(id)["provider_id"]
+    table = "ALTER TABLE otp_gateway_internal.attempt_record"
+    routed.execute(f"{table} ADD CONSTRAINT no_second CHECK (provider_id <> {second}) NOT VALID")
+    yield routed
+    routed.execute(f"{table} DROP CONSTRAINT no_second")
+
+
+def test_a_second_that_cannot_be_put_on_record(without_a_record, simulator):
+    """It is asked nothing, and the send has failed: on record, for who waits, and for who repeats it by its key."""
+    gateway = without_a_record
+    no_member(gateway, "first")
+    body = json.dumps(FLOWS["hyperverge"]["send"](gateway.number("hyperverge")))
+    keyed = "SELECT * FROM otp_send(%s, %s::jsonb, 'key')"
+    with gateway.cluster.session(gateway.database, options="-c statement_timeout=10s") as session:
+        call = Running(session, keyed, ("codes", body)).wait()
+        assert call.error is None or "could not be put on record, so that nothing was sent" in str(call.error)
+    [(id, status)] = gateway.execute("SELECT id, status::text FROM otp_gateway.verification WHERE route = 'codes'")
+    assert tries(gateway, id) == [("first", "unreachable", None)]
+    with gateway.cluster.session(gateway.database, options="-c statement_timeout=10s") as session:
+        again = gateway.row(keyed, ("codes", body), session)
+    assert (again["verification_id"], again["outcome"], again["status"]) == (id, "unreachable", "failed")
+    assert status == "failed"
+    waited = gateway.wait(id, "10s")
+    assert (waited["outcome"], waited["status"]) == ("unreachable", "failed")
+    assert gateway.verification(id)["sealed"] is None
+    assert asked(simulator, "send") == []
+
+
+def test_a_queued_one_whose_second_cannot_be_put_on_record(without_a_record, simulator):
+    """It has failed, and who waits for it hears so."""
+    gateway = without_a_record
+    at(gateway, "first", max_in_flight="1", timeout="60s")
+    simulator.fault("hold", "hyperverge", "send", times=1)
+    held = gateway.row(ENQUEUE, ("first", json.dumps(FLOWS["hyperverge"]["send"](gateway.number("hyperverge")))))
+    simulator.held(1)
+    simulator.fault("status", "hyperverge", "send", status=503, times=1)
+    to = gateway.number("hyperverge")
+    id = gateway.row(ENQUEUE, ("codes", json.dumps(FLOWS["hyperverge"]["send"](to))))["verification_id"]
+    with gateway.cluster.session(gateway.database) as session:
+        waiter = Running(session, "SELECT * FROM otp_gateway.wait(%s, '10s')", (id,))
+        waits(gateway, waiter)
+        simulator.release()
+        row = waiter.row()
+    assert (row["outcome"], row["status"]) == ("provider_error", "failed")
+    assert gateway.wait(held["verification_id"])["outcome"] == "sent"
+    assert tries(gateway, id) == [("first", "provider_error", None)]
+    stored = gateway.verification(id)
+    assert (stored["status"], stored["sealed"]) == ("failed", None)
+    assert asked(simulator, "send") == ["first", "first"]
+    assert messages(simulator, to) == 0

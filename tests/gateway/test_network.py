@@ -19,7 +19,7 @@ import psycopg2
 import pytest
 
 from cluster import Cluster
-from conftest import FLOWS, Gateway
+from conftest import FLOWS, Gateway, Running
 from test_at_most_once import at
 from vendors import TABLE
 
@@ -414,6 +414,26 @@ def test_no_token_no_call(gateway, simulator, oauth, kind, outcome):
     assert (row["outcome"], row["retryable"]) == (outcome, True)
     assert (simulator.count("relid", "send"), simulator.count("redirected")) == (0, 0)
     assert gateway.send("relid_oauth", vendor="relid")["outcome"] == "sent"
+
+
+def test_nobody_waits_longer_than_their_timeout_for_anothers_token(gateway, simulator, oauth):
+    """Two providers of one account, of which one has more patience: the other one's calls do not wait along with it."""
+    credentials = {"client_id": f"otp-app-{os.urandom(4).hex()}"}
+    oauth("patient", **credentials)
+    oauth("hurried", **credentials)
+    gateway.execute("ALTER SERVER patient OPTIONS (ADD timeout '60s')")
+    gateway.execute("ALTER SERVER hurried OPTIONS (ADD timeout '1s')")
+    simulator.fault("hold", "relid", "token")
+    body = json.dumps(FLOWS["relid"]["send"](gateway.number("relid")))
+    patient = Running(gateway.connect(), "SELECT * FROM otp_send('patient', %s::jsonb)", (body,))
+    simulator.held(1)
+    began = time.monotonic()
+    row = gateway.send("hurried", vendor="relid")
+    assert row["outcome"] == "unreachable" and time.monotonic() - began < 10
+    assert "no access token from token_url (another call was still fetching it" in row["vendor_message"]
+    simulator.clear_faults()
+    simulator.release()
+    assert patient.row()["outcome"] == "sent"
 
 
 def test_access_token(gateway, simulator):

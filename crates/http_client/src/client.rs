@@ -186,7 +186,7 @@ impl HttpClient {
 
     /// Returns the calls that have ended since the last time.
     pub fn take_completed(&self) -> Vec<CompletedCall> {
-        // A byte is looked for only if there is one, or one is on its way: each round of the owner asks this, and mostly
+        // A byte is looked for only if there is one, or one is on its way: each round of the owner asks this, mostly
         // for nothing. The flag stays up until its byte has come: no byte is left unread, which would wake the owner
         // for ever. It is lowered before the queue is emptied, so that whatever is put on the queue from now on writes
         // another byte.

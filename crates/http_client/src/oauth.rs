@@ -6,7 +6,10 @@ use std::{
 };
 
 use dialect::{CallResult, Outcome, Secret, read_token, token_request};
-use tokio::{sync, time::Instant};
+use tokio::{
+    sync,
+    time::{Instant, timeout_at},
+};
 
 use crate::{
     connection_pools::PooledClient,
@@ -86,7 +89,11 @@ impl TokenCache {
             // A call that waits for the fetch holds the account, too.
             |account| Arc::strong_count(account) == 1,
         );
-        let mut held = account.lock().await;
+        // Another call's fetch may have a longer timeout than this call.
+        let mut held = timeout_at(deadline, account.lock()).await.map_err(|_elapsed| {
+            let why = "another call was still fetching it when timeout ran out";
+            own_result(Outcome::Unreachable, format!("no access token from token_url ({why}); nothing else was sent"))
+        })?;
         if let Some(held) = held.as_ref().filter(|held| serves(held)) {
             return Ok(AccessToken { token: held.token.clone(), fresh: false });
         }

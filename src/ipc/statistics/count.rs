@@ -157,12 +157,16 @@ impl Counters {
 /// Gives back the places of databases that are no more; nobody is connected to them.
 pub fn free_dropped(is_there: impl Fn(u32) -> bool) {
     let Some(statistics) = statistics() else { return };
-    let is_gone = |database: &AtomicU32| {
-        let database = database.load(Acquire);
-        database != 0 && database != TAKEN && !is_there(database)
+    // The workers of all databases hear of a drop at once, and one alone gives back a place.
+    let is_mine_to_free = |of: &AtomicU32| {
+        let database = of.load(Acquire);
+        database != 0
+            && database != TAKEN
+            && !is_there(database)
+            && of.compare_exchange(database, TAKEN, AcqRel, Relaxed).is_ok()
     };
-    statistics.providers.iter().filter(|slot| is_gone(&slot.database)).for_each(ProviderSlot::free);
-    statistics.databases.iter().filter(|slot| is_gone(&slot.database)).for_each(DatabaseSlot::free);
+    statistics.providers.iter().filter(|slot| is_mine_to_free(&slot.database)).for_each(ProviderSlot::free);
+    statistics.databases.iter().filter(|slot| is_mine_to_free(&slot.database)).for_each(DatabaseSlot::free);
 }
 
 fn take(database: &AtomicU32) -> bool {

@@ -6,6 +6,7 @@ use ring::rand::{SecureRandom, SystemRandom};
 
 use crate::{
     job::{Action, Job},
+    pg::clock::SinceBoot,
     provider::lookup::VENDOR_NOT_CHOSEN,
     store::{
         StoreTransaction,
@@ -21,9 +22,15 @@ pub struct KnownIdentities {
     pub fresh: Vec<((Kind, u32), Identity)>,
     /// Numbers given out by this worker: the server or role that has one may not be committed yet.
     pub new: Vec<Identity>,
+    /// When they are read again; None: the last look was not held up.
+    pub again_at: Option<SinceBoot>,
 }
 
 impl KnownIdentities {
+    pub fn may_be_updated(&self, now: SinceBoot) -> bool {
+        self.again_at.is_none_or(|at| at <= now)
+    }
+
     /// Returns the number of a server or role. If it has none, draws one and puts it on record.
     pub fn of(&mut self, writer: &mut StoreTransaction, subject: Subject) -> Result<Identity, Failure> {
         let key = (subject.kind, subject.object);

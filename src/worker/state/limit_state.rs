@@ -16,6 +16,8 @@ use crate::{
 /// sends are read from the record anew.
 pub const MOST_BREAKERS: usize = 1024;
 pub const MOST_PROVIDERS: usize = 256;
+/// A clock that goes back by more was set: what was counted by it is read from the record anew.
+const SET_BACK: Micros = 60_000_000;
 
 /// Whose breaker it is: the OIDs of the foreign server and the user mapping. If one of these is made anew, the breaker
 /// starts closed; a role with credentials of its own opens its own breaker alone.
@@ -85,22 +87,29 @@ impl Breakers {
 pub struct SendsOfProvider {
     limits: Limits,
     sends: VecDeque<(Timestamp, Uuid)>,
+    /// When somebody last looked, by the clock.
+    looked_at: Timestamp,
 }
 
 #[derive(Default)]
 pub struct ProviderSends(HashMap<Identity, SendsOfProvider>);
 
 impl ProviderSends {
-    /// Reads a provider's sends from the record, if they are not known yet. Only the worker adds to them.
-    pub fn load(
+    /// Reads a provider's sends from the record, if they are not known yet; only the worker adds to them. Returns
+    /// whether it did.
+    fn load(
         &mut self,
         writer: &mut StoreTransaction,
         provider: Identity,
         limits: &Limits,
         now: Timestamp,
-    ) -> Result<(), Failure> {
-        if self.0.get(&provider).is_some_and(|known| known.limits == *limits) {
-            return Ok(());
+    ) -> Result<bool, Failure> {
+        if let Some(known) = self.0.get_mut(&provider)
+            && known.limits == *limits
+            && known.looked_at <= now + SET_BACK
+        {
+            known.looked_at = known.looked_at.max(now);
+            return Ok(false);
         }
         let since = now - limits.reach();
         let mut sends: VecDeque<(Timestamp, Uuid)> =
@@ -109,8 +118,8 @@ impl ProviderSends {
         if self.0.len() >= MOST_PROVIDERS {
             self.0.clear();
         }
-        self.0.insert(provider, SendsOfProvider { limits: limits.clone(), sends });
-        Ok(())
+        self.0.insert(provider, SendsOfProvider { limits: limits.clone(), sends, looked_at: now });
+        Ok(true)
     }
 
     /// Returns how much of each provider's limit is used, 1 being all.
@@ -186,6 +195,23 @@ impl LimitState {
         known.breaker.acquire(now)
     }
 
+    /// Reads a provider's sends from the record, if they are not known yet.
+    pub fn load_sends(
+        &mut self,
+        writer: &mut StoreTransaction,
+        provider: Identity,
+        limits: &Limits,
+        now: Timestamp,
+    ) -> Result<(), Failure> {
+        if self.provider_sends.load(writer, provider, limits, now)? {
+            // The record does not have those yet.
+            for (_, attempt) in self.added.iter().filter(|(of, _)| *of == provider) {
+                self.provider_sends.add(provider, now, *attempt);
+            }
+        }
+        Ok(())
+    }
+
     /// Returns how long the provider's limit has yet to wait; None if it allows a send. Before it has to wait, one look
     /// at the record tells whether the send that decides is still there: somebody may have changed the record by hand.
     pub fn wait(
@@ -195,17 +221,14 @@ impl LimitState {
         limits: &Limits,
         now: Timestamp,
     ) -> Result<Option<Micros>, Failure> {
-        self.provider_sends.load(writer, provider, limits, now)?;
+        self.load_sends(writer, provider, limits, now)?;
         let Some((wait, (at, attempt))) = self.provider_sends.refusal(provider, now) else { return Ok(None) };
         let is_new = |id: Uuid| self.added.iter().any(|(_, added)| *added == id);
         if is_new(attempt) || writer.started_at(attempt)? == Some(at) {
             return Ok(Some(wait));
         }
         self.provider_sends.0.remove(&provider);
-        self.provider_sends.load(writer, provider, limits, now)?;
-        for (_, attempt) in self.added.iter().filter(|(of, _)| *of == provider) {
-            self.provider_sends.add(provider, now, *attempt);
-        }
+        self.load_sends(writer, provider, limits, now)?;
         Ok(self.provider_sends.refusal(provider, now).map(|(wait, _)| wait))
     }
 

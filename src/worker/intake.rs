@@ -199,11 +199,16 @@ impl Worker {
                     "The server's log has the reason.",
                 );
                 for (call_id, job) in jobs {
-                    self.refuse(call_id, &job, &error);
-                    // The provider before has ended: nobody else would, and who waits for the send would wait for ever.
-                    if job.action.is_failover() {
-                        self.settle(std::iter::once(job.action.verification()));
+                    if !job.action.is_failover() {
+                        self.refuse(call_id, &job, &error);
+                        continue;
                     }
+                    // The provider before has ended, and the send with it; who waits for it would wait for ever. Put on
+                    // record before the caller hears of it, or as soon as that can be done.
+                    let id = job.action.verification();
+                    self.unblock(id);
+                    self.settle(std::iter::once(id));
+                    self.respond(call_id, &Response::Error(error.clone()));
                 }
             }
         }

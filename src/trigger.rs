@@ -59,8 +59,10 @@ fn send(event: &Event) -> Result<pg_sys::Datum, Error> {
     if is_doubtful && row.id_column.is_none() {
         return Err(cannot_tell());
     }
-    // The changes that a subscription applies are no statements, so that no statement was seen to begin.
-    if event.0.is_update && is_logical_worker() {
+    // The changes that a subscription applies are no statements, so that no statement was seen to begin, and none that
+    // deletes the row will be.
+    let is_applied = is_logical_worker();
+    if event.0.is_update && is_applied {
         transaction::doubt_rows_of(event.0.table());
     }
     // A row that is restored, replicated or moved to another partition brings its verification along.
@@ -81,7 +83,7 @@ fn send(event: &Event) -> Result<pg_sys::Datum, Error> {
     if is_at_risk && row.id_column.is_none() {
         return Err(cannot_tell());
     }
-    is_doubtful |= is_at_risk || event.is_late();
+    is_doubtful |= is_at_risk || event.is_late() || is_applied && (row.id_column.is_some() || !event.is_before());
     match row.enqueue(&values, is_doubtful)? {
         Some(id) => Ok(row.with_id(id)),
         None => Ok(row.unqueued()),

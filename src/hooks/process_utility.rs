@@ -243,8 +243,9 @@ unsafe extern "C-unwind" fn access(
         if kind == pg_sys::ObjectAccessType::OAT_DROP && class == pg_sys::TriggerRelationId {
             dropped_triggers::note_trigger(object);
         }
-        if class == pg_sys::RelationRelationId && is_emptied(kind) && row_watch::is_on() {
-            row_watch::empties(object);
+        // Not of a column that is dropped.
+        if class == pg_sys::RelationRelationId && sub_object == 0 && is_emptied(kind) && row_watch::is_on() {
+            note_emptied(object);
         }
         if matches!(kind, pg_sys::ObjectAccessType::OAT_DROP | pg_sys::ObjectAccessType::OAT_POST_ALTER) {
             match class {
@@ -262,6 +263,12 @@ unsafe extern "C-unwind" fn access(
 /// Returns whether a table is dropped, or emptied by TRUNCATE.
 fn is_emptied(kind: pg_sys::ObjectAccessType::Type) -> bool {
     kind == pg_sys::ObjectAccessType::OAT_TRUNCATE || kind == pg_sys::ObjectAccessType::OAT_DROP
+}
+
+// With a guard, as the listener looks into the catalog: no panic of Rust's may reach Postgres' own frames.
+#[pgrx::pg_guard]
+unsafe extern "C-unwind" fn note_emptied(table: pg_sys::Oid) {
+    row_watch::empties(table);
 }
 
 #[pgrx::pg_guard]

@@ -77,6 +77,11 @@ THEN = {
         "ALTER TABLE customer ADD more text DEFAULT clock_timestamp()::text; UPDATE customer SET phone = '{1}'",
         [1],
     ),
+    "a column is dropped, and the table is rewritten": (
+        "ALTER TABLE customer ADD more int;"
+        " ALTER TABLE customer DROP more, ADD other text DEFAULT clock_timestamp()::text",
+        [0],
+    ),
     "the table is rewritten, and something else is changed": (
         "ALTER TABLE customer ADD more text DEFAULT clock_timestamp()::text; UPDATE customer SET name = 'x'",
         [0],

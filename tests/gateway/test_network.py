@@ -416,6 +416,52 @@ def test_no_token_no_call(gateway, simulator, oauth, kind, outcome):
     assert gateway.send("relid_oauth", vendor="relid")["outcome"] == "sent"
 
 
+@pytest.mark.parametrize("life, fetches", [("9223372036854775807", 1), (10**18, 1), (None, 1), (0, 2)])
+def test_how_long_a_token_lives(gateway, simulator, oauth, life, fetches):
+    """However long its server says: what never ends is no fault."""
+    oauth()
+    simulator.fault("reply", "relid", "token", times=1, body={"access_token": "a-token", "expires_in": life})
+    assert sends(gateway, 1) + sends(gateway, 1) == ["sent", "sent"]
+    assert simulator.count("relid", "token") == fetches
+
+
+@pytest.mark.parametrize(
+    "status, answer",
+    [
+        (401, lambda token: {"error": "invalid_token", "error_description": f"Invalid access token: {token}"}),
+        (403, lambda token: f"<html>Authorization: Bearer {token} is not known</html>"),
+        (
+            200,
+            lambda token: {
+                "response_code": 1,
+                "error_code": 7014,
+                "error_message": f"not with {token}",
+                token: [token],
+            },
+        ),
+    ],
+)
+def test_an_access_token_that_is_echoed(gateway, simulator, oauth, status, answer):
+    """It is the account's, as the password is: the record has it nowhere."""
+    oauth()
+    token = f"token-{os.urandom(8).hex()}"
+    simulator.fault("reply", "relid", "token", times=1, body={"access_token": token, "expires_in": 300})
+    simulator.fault("reply", "relid", "send", times=1, status=status, body=answer(token))
+    row = gateway.send("relid_oauth", vendor="relid")
+    ((attempt,),) = gateway.execute("SELECT a::text FROM otp_gateway.attempt AS a")
+    assert "[redacted]" in attempt and token not in attempt + str(row["vendor_message"])
+
+
+def test_a_token_url_is_called_as_it_is_written(gateway, simulator, oauth):
+    """Also with a slash at its end, where many servers have none without."""
+    oauth()
+    gateway.execute(f"ALTER SERVER relid_oauth OPTIONS (SET token_url '{simulator.url('relid')}/oauth/token/')")
+    row = gateway.send("relid_oauth", vendor="relid")
+    assert row["outcome"] == "provider_error" and "from token_url" in row["vendor_message"]
+    gateway.execute(f"ALTER SERVER relid_oauth OPTIONS (SET token_url '{simulator.url('relid')}/oauth/token')")
+    assert gateway.send("relid_oauth", vendor="relid")["outcome"] == "sent"
+
+
 def test_nobody_waits_longer_than_their_timeout_for_anothers_token(gateway, simulator, oauth):
     """Two providers of one account, of which one has more patience: the other one's calls do not wait along with it."""
     credentials = {"client_id": f"otp-app-{os.urandom(4).hex()}"}

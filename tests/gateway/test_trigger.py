@@ -957,6 +957,7 @@ def test_logical_replication(own_cluster, simulator):
             )
             try:
                 numbers = [here.number() for _ in range(3)]
+                gone, before, after, last = (here.number() for _ in range(4))
 
                 def replicate(to):
                     there.execute(f"INSERT INTO customer VALUES ('{to}')")
@@ -970,9 +971,18 @@ def test_logical_replication(own_cluster, simulator):
                 here.execute("ALTER TABLE customer ENABLE REPLICA TRIGGER send_code")
                 replicate(numbers[2])
                 assert simulator.count("ideamart", "send", atleast=2, wait=20000) == 2
+                # The row as committed, or nobody.
+                there.execute(
+                    f"BEGIN; INSERT INTO customer VALUES ('{gone}'); DELETE FROM customer WHERE phone = '{gone}'"
+                )
+                there.execute("COMMIT")
+                there.execute(f"BEGIN; INSERT INTO customer VALUES ('{before}')")
+                there.execute(f"UPDATE customer SET phone = '{after}' WHERE phone = '{before}'; COMMIT")
+                replicate(last)
                 here.settle()
                 assert [simulator.count("ideamart", "send", to) for to in numbers] == [0, 1, 1]
-                assert set(ids_in_rows(here).values()) == set(numbers[1:])
+                assert [simulator.count("ideamart", "send", to) for to in (gone, before, after, last)] == [0, 0, 1, 1]
+                assert set(ids_in_rows(here).values()) == {*numbers[1:], after, last}
                 assert there.execute("SELECT count(*)::int FROM otp_gateway.verification") == [(0,)]
             finally:
                 here.execute(

@@ -225,7 +225,7 @@ pub(crate) fn whole(number: &str) -> Option<String> {
     let (mantissa, exponent) = number.split_once('e').unwrap_or((&number, "0"));
     let (before, after) = mantissa.split_once('.').unwrap_or((mantissa, ""));
     let mut digits = format!("{before}{after}");
-    let point = exponent.parse::<isize>().ok().filter(|exponent| exponent.abs() < 32)?;
+    let point = exponent.parse::<isize>().ok().filter(|exponent| exponent.unsigned_abs() < 32)?;
     let point = before.len().checked_add_signed(point)?;
     if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
         return None;

@@ -1,6 +1,6 @@
 //! One call, from waiting for a place to the reading of the answer.
 
-use dialect::{CallResult, HttpRequest, Operation, Outcome};
+use dialect::{CallResult, HttpRequest, Operation, Outcome, Secret};
 use tokio::{
     sync::Semaphore,
     time::{Instant, timeout_at},
@@ -10,18 +10,19 @@ use crate::{
     client::{CompletedCall, OutboundCall},
     connection_pools::ConnectionPools,
     oauth::TokenCache,
-    post::{header, own_result, send_once},
+    post::{Bearer, header, own_result, send_once},
 };
 
 /// Makes one call, from waiting for a place to reading the answer.
 pub async fn run_call(
-    outbound: OutboundCall,
+    mut outbound: OutboundCall,
     pools: &ConnectionPools,
     tokens: &TokenCache,
     place: &Semaphore,
 ) -> CompletedCall {
     let mut end = End::default();
     let result = call(&outbound, pools, tokens, place, &mut end).await.unwrap_or_else(|ended| ended);
+    outbound.secrets.append(&mut end.tokens);
     let (result, record) = result.redacted(&outbound.dialect, &outbound.secrets);
     CompletedCall {
         call_id: outbound.call_id,
@@ -58,6 +59,8 @@ struct End {
     not_begun: bool,
     is_ours: bool,
     certificate_ends: Option<i64>,
+    /// The access tokens that the call has used: an answer may repeat them, as it may repeat any credential.
+    tokens: Vec<Secret>,
 }
 
 /// What the vendor has answered to one request.
@@ -104,12 +107,16 @@ async fn call(
         ));
     }
     let client = pools.get(endpoint).map_err(|why| own_result(Outcome::Unreachable, why))?;
-    let exchange = async |request: &HttpRequest, operation: Operation| -> Result<Answered, CallResult> {
+    let exchange = async |request: &HttpRequest,
+                          operation: Operation,
+                          used_tokens: &mut Vec<Secret>|
+           -> Result<Answered, CallResult> {
         let mut bearer = match &endpoint.oauth {
             Some(oauth) => Some(tokens.get(oauth, &client, deadline).await?),
             None => None,
         };
         loop {
+            used_tokens.extend(bearer.iter().map(|bearer| bearer.token().clone()));
             let arrived =
                 send_once(&client, ("base_url", &endpoint.base_url), request, bearer.as_ref(), deadline).await?;
             // A 401 means that the call was not processed: renew a token that was not fetched for this call, and repeat
@@ -125,14 +132,14 @@ async fn call(
         }
     };
     if let Some(first) = &outbound.first {
-        let voiding = exchange(first, Operation::Cancel).await?;
+        let voiding = exchange(first, Operation::Cancel, &mut end.tokens).await?;
         if !matches!(voiding.result.outcome, Outcome::Canceled | Outcome::NotFound | Outcome::Expired) {
             (end.http_status, end.certificate_ends) = (Some(voiding.status), voiding.certificate_ends);
             return Err(voiding.result);
         }
         end.voided = true;
     }
-    let answered = exchange(&outbound.request, outbound.operation).await?;
+    let answered = exchange(&outbound.request, outbound.operation, &mut end.tokens).await?;
     (end.http_status, end.certificate_ends) = (Some(answered.status), answered.certificate_ends);
     Ok(answered.result)
 }

@@ -22,6 +22,8 @@ use crate::{
 const EARLY: Duration = Duration::from_secs(30);
 /// The life of a token whose answer does not say it. REL-ID says that its tokens live about five minutes.
 const DEFAULT_LIFE: Duration = Duration::from_secs(300);
+/// The longest life of a token here, whatever its answer says: what never ends may say so by any number.
+const LONGEST_LIFE: Duration = Duration::from_secs(86_400);
 
 /// The access tokens in use, one for each account.
 #[derive(Default)]
@@ -111,7 +113,7 @@ impl TokenCache {
                 own_result(outcome, format!("no access token from token_url ({why}); nothing else was sent"))
             })?;
         let token = read_token(&arrived.as_response()).map_err(|(outcome, why)| own_result(outcome, why))?;
-        let life = token.expires_in.unwrap_or(DEFAULT_LIFE);
+        let life = token.expires_in.unwrap_or(DEFAULT_LIFE).min(LONGEST_LIFE);
         *held =
             Some(CachedToken { token: token.access_token.clone(), ends: Instant::now() + life.saturating_sub(EARLY) });
         Ok(AccessToken { token: token.access_token, fresh: true })

@@ -15,7 +15,10 @@ use crate::{certificate::not_after, connection_pools::PooledClient};
 
 /// Returns the URL that a request goes to.
 pub fn call_url(base: &str, request: &HttpRequest) -> Option<Url> {
-    let mut url = Url::parse(&format!("{}{}", base.trim_end_matches('/'), request.path.reveal())).ok()?;
+    let path = request.path.reveal();
+    // The URL of a token is called as it is written.
+    let base = if path.is_empty() { base } else { base.trim_end_matches('/') };
+    let mut url = Url::parse(&format!("{base}{path}")).ok()?;
     if !request.query.is_empty() {
         url.query_pairs_mut().extend_pairs(request.query.iter().map(|(name, value)| (name, value.reveal())));
     }

@@ -218,17 +218,20 @@ impl Worker {
     /// Returns when there is something to do though nobody calls. While the worker waits to try again, or does not know
     /// yet what was left in flight, nothing else is done, whatever is due.
     pub fn next_due(&self) -> Option<Timestamp> {
-        let by_clock = |at: SinceBoot| clock() + at.since(since_boot());
-        let held_up_until = self.retry_at.filter(|at| *at > since_boot());
+        let held_up_until = self.held_up_until();
         if self.recovery.is_blind || held_up_until.is_some() {
             return [self.recovery.next_due(), held_up_until].into_iter().flatten().min().map(by_clock);
         }
         [self.due_without_leaving(), self.limits.ranges.next_due()].into_iter().flatten().min()
     }
 
+    /// Returns until when the worker waits to try again; None: it does not, or not any more.
+    fn held_up_until(&self) -> Option<SinceBoot> {
+        self.retry_at.filter(|at| *at > since_boot())
+    }
+
     /// Returns when there is something to do that a worker does not do as it leaves.
     pub fn due_without_leaving(&self) -> Option<Timestamp> {
-        let by_clock = |at: SinceBoot| clock() + at.since(since_boot());
         [
             self.retry_at.map(by_clock),
             self.identities.again_at.map(by_clock),
@@ -315,7 +318,7 @@ impl Worker {
         if !self.recover_more() {
             return false;
         }
-        let mut waiting = self.retry_at.is_some_and(|at| at > since_boot());
+        let mut waiting = self.held_up_until().is_some();
         if !waiting {
             self.retry_at = None;
         }
@@ -429,6 +432,11 @@ impl Worker {
             self.pending.extend(waiting);
         }
     }
+}
+
+/// Returns when that is by the clock, as it stands now.
+fn by_clock(at: SinceBoot) -> Timestamp {
+    clock() + at.since(since_boot())
 }
 
 pub fn unknown(number: u64, why: &str) -> CompletedCall {

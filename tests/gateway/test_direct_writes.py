@@ -229,11 +229,13 @@ def test_an_hour_that_somebody_corrects(gateway):
     place = "SELECT ctid::text FROM otp_gateway_internal.hourly_record ORDER BY hour DESC LIMIT 1"
     ((sends,),), first = gateway.execute(counts), gateway.execute(place)
     assert sends == 3
-    while True:
+
+    def corrected_to_the_same_place():
         gateway.execute("UPDATE otp_gateway_internal.hourly_record SET counts[7] = counts[7] + 1000")
         gateway.execute("VACUUM otp_gateway_internal.hourly_record")
-        if gateway.execute(place) == first:
-            break
+        return gateway.execute(place) == first
+
+    until(corrected_to_the_same_place, "a correction has come back to the place")
     ((corrected,),) = gateway.execute(counts)
     gateway.send()
     assert gateway.execute(counts) == [(corrected + 1,)]

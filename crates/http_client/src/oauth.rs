@@ -93,8 +93,7 @@ impl TokenCache {
         );
         // Another call's fetch may have a longer timeout than this call.
         let mut held = timeout_at(deadline, account.lock()).await.map_err(|_elapsed| {
-            let why = "another call was still fetching it when timeout ran out";
-            own_result(Outcome::Unreachable, format!("no access token from token_url ({why}); nothing else was sent"))
+            no_token(Outcome::Unreachable, "another call was still fetching it when timeout ran out")
         })?;
         if let Some(held) = held.as_ref().filter(|held| serves(held)) {
             return Ok(AccessToken { token: held.token.clone(), fresh: false });
@@ -110,7 +109,7 @@ impl TokenCache {
                     Outcome::AuthFailed => Outcome::AuthFailed,
                     _ => Outcome::Unreachable,
                 };
-                own_result(outcome, format!("no access token from token_url ({why}); nothing else was sent"))
+                no_token(outcome, &why)
             })?;
         let token = read_token(&arrived.as_response()).map_err(|(outcome, why)| own_result(outcome, why))?;
         let life = token.expires_in.unwrap_or(DEFAULT_LIFE).min(LONGEST_LIFE);
@@ -118,4 +117,8 @@ impl TokenCache {
             Some(CachedToken { token: token.access_token.clone(), ends: Instant::now() + life.saturating_sub(EARLY) });
         Ok(AccessToken { token: token.access_token, fresh: true })
     }
+}
+
+fn no_token(outcome: Outcome, why: &str) -> CallResult {
+    own_result(outcome, format!("no access token from token_url ({why}); nothing else was sent"))
 }
